@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 fn main() {
-    for path in ["migrations", "src", "Cargo.lock"] {
+    for path in
+        ["migrations", "src", "docs", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "Cargo.lock"]
+    {
         println!("cargo:rerun-if-changed={path}");
     }
     println!("cargo:rerun-if-env-changed=LEOFLOW_RELEASE");
@@ -15,6 +17,9 @@ fn main() {
     fs::write(out.join("migrations.rs"), migrations()).expect("write the list of migrations");
 
     fs::write(out.join("python_package.rs"), python_package()).expect("write the list of Python files");
+
+    fs::write(out.join("docs_pages.rs"), docs_pages()).expect("write the list of pages");
+    fs::write(out.join("docs_pictures.rs"), docs_pictures()).expect("write the list of pictures");
 
     let package = env::var("CARGO_PKG_VERSION").expect("cargo sets CARGO_PKG_VERSION");
     let version = match env::var("LEOFLOW_RELEASE") {
@@ -25,13 +30,13 @@ fn main() {
     let target = env::var("TARGET").expect("cargo sets TARGET");
     println!("cargo:rustc-env=LEOFLOW_TARGET={target}");
     if target.contains("-linux-") {
-        // At a fixed address there is nothing to relocate: some 200 pages less to touch for each process that starts,
-        // of which there is one for each task, and as many less of its own for each that stays.
+        // A non-PIE binary needs no relocations. Each process, one per task, touches about 200 pages less at its
+        // start and has that many fewer private pages.
         println!("cargo:rustc-link-arg-bins=-no-pie");
     }
 }
 
-/// A slice of `(file name, up SQL, rollback SQL)`, in file order.
+/// Source text of a slice of `(file name, up SQL, rollback SQL)`, sorted by file name.
 fn migrations() -> String {
     let mut names: Vec<String> = fs::read_dir("migrations")
         .expect("read migrations/")
@@ -51,7 +56,7 @@ fn migrations() -> String {
     list
 }
 
-/// A slice of `(path below the package's root, text)` of the Python package, in order.
+/// Source text of a slice of `(path in the package, text)` of the Python package, sorted by path.
 fn python_package() -> String {
     let mut files = Vec::new();
     collect(Path::new("src/python/package"), &mut files);
@@ -66,16 +71,63 @@ fn python_package() -> String {
     list
 }
 
+/// Pages outside `docs/`: the name that the program gives them, and their file.
+const TOP_PAGES: [(&str, &str); 4] = [
+    ("about", "README.md"),
+    ("changelog", "CHANGELOG.md"),
+    ("contributing", "CONTRIBUTING.md"),
+    ("security", "SECURITY.md"),
+];
+
+/// Source text of a slice of `Page`s, sorted by name.
+fn docs_pages() -> String {
+    let mut pages: Vec<(String, PathBuf)> =
+        TOP_PAGES.iter().map(|(name, path)| ((*name).to_owned(), PathBuf::from(path))).collect();
+    let mut files = Vec::new();
+    collect(Path::new("docs"), &mut files);
+    for file in files.into_iter().filter(|file| file.extension().is_some_and(|extension| extension == "md")) {
+        let name = file.strip_prefix("docs").expect("found below it").with_extension("");
+        pages.push((name.to_string_lossy().into_owned(), file));
+    }
+    pages.sort();
+    let mut list = String::from("&[\n");
+    for (name, file) in pages {
+        let path = absolute(&file.to_string_lossy());
+        writeln!(list, "Page {{ name: {name:?}, markdown: include_str!({path:?}) }},").expect("write to a string");
+    }
+    list.push(']');
+    list
+}
+
+/// Source text of a slice of `Picture`s, those that the pages show.
+fn docs_pictures() -> String {
+    let mut files = Vec::new();
+    collect(Path::new("docs"), &mut files);
+    files.sort();
+    let is_picture =
+        |file: &&PathBuf| file.extension().is_some_and(|extension| extension == "png" || extension == "svg");
+    let mut list = String::from("&[\n");
+    for file in files.iter().filter(is_picture) {
+        let name = file.strip_prefix("docs").expect("found below it").to_string_lossy();
+        let path = absolute(&file.to_string_lossy());
+        writeln!(list, "Picture {{ name: {name:?}, bytes: include_bytes!({path:?}) }},").expect("write to a string");
+    }
+    list.push(']');
+    list
+}
+
+/// Path from the package's root.
 fn absolute(path: &str) -> PathBuf {
     Path::new(&env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// One number for everything the binary is built from, so that two development builds that differ
-/// are told apart.
+/// Hashes everything the binary is built from, so that development builds that differ get different versions.
 fn tree_hash() -> u64 {
     let mut files = Vec::new();
     collect(Path::new("src"), &mut files);
     collect(Path::new("migrations"), &mut files);
+    collect(Path::new("docs"), &mut files);
+    files.extend(TOP_PAGES.iter().map(|(_, path)| PathBuf::from(path)));
     files.push(PathBuf::from("Cargo.lock"));
     files.sort();
     let mut hasher = DefaultHasher::new();
@@ -86,6 +138,7 @@ fn tree_hash() -> u64 {
     hasher.finish()
 }
 
+/// Adds all files in a folder and its subfolders; none if it cannot be read.
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {

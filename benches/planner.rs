@@ -1,4 +1,4 @@
-//! How long the planner takes: one transition in a run of 10,000 task instances. `scripts/bench` runs it.
+//! Measures the planner: one transition in a run of 10,000 task instances. `scripts/bench` runs it.
 
 use jiff::Timestamp;
 use leoflow::engine::dag::Structure;
@@ -12,7 +12,7 @@ use std::time::Instant;
 const INSTANCES: i32 = 10_000;
 const ROUNDS: usize = 50;
 
-/// Two mapped tasks of 5,000 instances in one group, of which half have ended, and one that waits for all.
+/// Two mapped tasks of 5,000 instances in one group, half of them finished, and one task downstream of all.
 fn grouped() -> (Graph, Vec<Instance>) {
     let half = INSTANCES / 2;
     let structure: Structure = serde_json::from_value(json!({
@@ -33,36 +33,36 @@ fn grouped() -> (Graph, Vec<Instance>) {
     };
     let mut instances: Vec<Instance> = (0..2)
         .flat_map(|task_index| (0..half).map(move |index| (task_index, index)))
-        .map(|(task_index, index)| one(task_index, index, state(task_index, index)))
+        .map(|(task_index, index)| instance(task_index, index, state(task_index, index)))
         .collect();
-    instances.push(one(2, -1, None));
+    instances.push(instance(2, -1, None));
     (Graph::new(structure), instances)
 }
 
-/// 10,000 tasks in layers of 100, each waiting for three of the layer before it.
+/// 10,000 tasks in layers of 100, each downstream of three tasks of the previous layer.
 fn layered() -> (Graph, Vec<Instance>) {
     let count = INSTANCES as usize;
     let tasks: Vec<_> = (0..count)
-        .map(|at| {
+        .map(|task_index| {
             let up: Vec<String> = (0..3)
-                .filter(|_| at >= 100)
-                .map(|step| format!("t{}", (at / 100 - 1) * 100 + (at + step * 7) % 100))
+                .filter(|_| task_index >= 100)
+                .map(|step| format!("t{}", (task_index / 100 - 1) * 100 + (task_index + step * 7) % 100))
                 .collect();
-            json!({"task_id": format!("t{at}"), "operator": "o", "upstream": up})
+            json!({"task_id": format!("t{task_index}"), "operator": "o", "upstream": up})
         })
         .collect();
     let structure: Structure = serde_json::from_value(json!({"dag_id": "d", "tasks": tasks})).expect("a structure");
-    let state = |at| match at {
+    let state = |task_index| match task_index {
         5000 => Some(TaskState::Running),
-        at if at < 5000 => Some(TaskState::Success),
-        at if at < 5100 => Some(TaskState::Scheduled),
+        task_index if task_index < 5000 => Some(TaskState::Success),
+        task_index if task_index < 5100 => Some(TaskState::Scheduled),
         _ => None,
     };
-    let instances = (0..count).map(|at| one(at, -1, state(at))).collect();
+    let instances = (0..count).map(|task_index| instance(task_index, -1, state(task_index))).collect();
     (Graph::new(structure), instances)
 }
 
-fn one(task_index: usize, map_index: i32, state: Option<TaskState>) -> Instance {
+fn instance(task_index: usize, map_index: i32, state: Option<TaskState>) -> Instance {
     let at = Timestamp::UNIX_EPOCH;
     let ended =
         (state == Some(TaskState::Running)).then(|| EndedTry { outcome: Outcome::Success, at, skips: Vec::new() });

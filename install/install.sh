@@ -1,7 +1,6 @@
 #!/bin/sh
-# Installs Leoflow Lite @VERSION@ for this user: no sudo, nothing outside the home, ~/.leoflow. Over an
-# installation that is there it upgrades it, after a backup. All of it is one command between braces: a script that was
-# cut off has done nothing.
+# Installs Leoflow Lite @VERSION@ for this user: no sudo, no files outside the home (~/.leoflow). Upgrades an existing
+# install after a backup. The whole script is one command between braces, so a truncated download does nothing.
 {
 set -eu
 
@@ -10,7 +9,7 @@ BASE_URL='@BASE_URL@'
 # kind target file sha256 size
 FILES='@FILES@'
 
-# A way of calling it that there is not.
+# fail_usage MESSAGE: reports invalid arguments
 fail_usage() {
     say "error: $1"
     say "hint: sh install.sh --help"
@@ -19,19 +18,19 @@ fail_usage() {
 
 usage() {
     cat <<EOT
-Installs Leoflow Lite $VERSION.
+Installs Leoflow Lite $VERSION, or upgrades an existing install after a backup.
 
   curl -fsSL URL/install.sh | sh
   curl -fsSL URL/install.sh | sh -s -- --yes --home DIR
   sh install.sh [--yes] [--no-setup] [--version V] [--channel stable|rc] [--home DIR] [--no-modify-path]
 
-  --yes               answer yes to every question
+  --yes               answer yes to every prompt
   --no-setup          install the program only (LEOFLOW_NO_SETUP=1)
-  --version V         another release (LEOFLOW_VERSION)
-  --channel C         the newest of stable or rc (LEOFLOW_CHANNEL)
-  --home DIR          instead of ~/.leoflow (LEOFLOW_HOME)
-  --base-url URL      where releases are: https://, file:// or a folder (LEOFLOW_BASE_URL)
-  --no-modify-path    leave shell files alone
+  --version V         install another release (LEOFLOW_VERSION)
+  --channel C         install the newest release of stable or rc (LEOFLOW_CHANNEL)
+  --home DIR          the home [default: ~/.leoflow] (LEOFLOW_HOME)
+  --base-url URL      where to find releases: https://, file:// or a folder (LEOFLOW_BASE_URL)
+  --no-modify-path    do not change shell startup files
 EOT
 }
 
@@ -86,7 +85,7 @@ parse() {
     done
     wanted=${wanted#v}
     if [ -z "$home" ]; then
-        [ -n "${HOME:-}" ] || fail "HOME is not set" "name a folder: --home DIR"
+        [ -n "${HOME:-}" ] || fail "HOME is not set" "specify a folder: --home DIR"
         home=$HOME/.leoflow
     fi
     case $home in
@@ -95,7 +94,7 @@ parse() {
     esac
 }
 
-# Beside the script when it is run as a file from a release's folder; else where it was published.
+# Finds the release: beside the script when it runs as a file from a release folder, else at the published URL.
 find_base() {
     if [ -z "$base" ]; then
         here=$(dirname -- "$0")
@@ -107,10 +106,10 @@ find_base() {
         fi
     fi
     base=${base%/}
-    [ -n "$base" ] || fail "this script does not know where its release is" "--base-url URL_OR_FOLDER"
+    [ -n "$base" ] || fail "this script does not know where to find its release" "add --base-url URL_OR_FOLDER"
 }
 
-# As Rust names it.
+# Sets $target to this machine's Rust target triple.
 detect() {
     system=$(uname -s)
     machine=$(uname -m)
@@ -134,7 +133,7 @@ detect() {
 }
 
 is_musl() {
-    # glibc may be there too, and then its programs run.
+    # Where glibc is installed too, its programs run.
     for loader in /lib64/ld-linux-*.so.* /lib/ld-linux-*.so.*; do
         [ ! -e "$loader" ] || return 1
     done
@@ -144,14 +143,14 @@ is_musl() {
     return 1
 }
 
-# The line of this platform's file of a kind: file, sha256 and size.
+# file_of KIND: prints file name, sha256 and size of this platform's file
 file_of() {
     match=$(printf '%s\n' "$FILES" | sed -n "s/^$1 $target //p" | head -n 1)
     [ -n "$match" ] || return 1
     printf '%s\n' "$match"
 }
 
-# Packed, unpacked, and a fresh datastore.
+# check_space FOLDER: five times the archives, for archives and unpacked files, and 200 MB for a new datastore
 check_space() {
     total=0
     for kind in program postgres airflow-ui; do
@@ -164,7 +163,7 @@ check_space() {
         '' | *[!0-9]*) return 0 ;;
     esac
     if [ "$free" -lt "$needed" ]; then
-        fail "$1 has $((free / 1024)) MB free, and $((needed / 1024)) MB are needed" "free some space, or choose another folder: --home DIR"
+        fail "$1 has $((free / 1024)) MB free, but $((needed / 1024)) MB are needed" "free some space, or choose another folder: --home DIR"
     fi
 }
 
@@ -174,22 +173,22 @@ fetch() {
         http://* | https://*)
             if has curl; then
                 curl -fsSL --retry 3 --connect-timeout 15 --speed-limit 1 --speed-time 60 -o "$2" "$base/$1" ||
-                    fail "$base/$1 cannot be fetched" "is there a network?" "without one: --base-url FOLDER"
+                    fail "cannot download $base/$1" "check the network connection" "to install without a network: --base-url FOLDER"
             elif has wget; then
-                # That of busybox has crashed on -T.
+                # Busybox's wget has crashed on -T.
                 patience=
                 if wget --version 2>/dev/null | grep -q 'GNU Wget'; then
                     patience=--timeout=60
                 fi
                 wget -q ${patience:+"$patience"} -O "$2" "$base/$1" ||
-                    fail "$base/$1 cannot be fetched" "is there a network?" "without one: --base-url FOLDER"
+                    fail "cannot download $base/$1" "check the network connection" "to install without a network: --base-url FOLDER"
             else
-                fail "neither curl nor wget is there" "install one of them, or use a folder: --base-url FOLDER"
+                fail "neither curl nor wget is installed" "install one of them, or use a folder: --base-url FOLDER"
             fi
             ;;
         *)
             folder=${base#file://}
-            cp -- "$folder/$1" "$2" 2>/dev/null || fail "$folder/$1 cannot be read" "is $folder the folder of a release?"
+            cp -- "$folder/$1" "$2" 2>/dev/null || fail "cannot read $folder/$1" "check that $folder is a release folder"
             ;;
     esac
 }
@@ -202,7 +201,7 @@ sha256_of() {
     elif has openssl; then
         openssl dgst -sha256 -r <"$1" | cut -d ' ' -f 1
     else
-        fail "nothing here can compute a sha256" "install coreutils, perl or openssl"
+        fail "no program to compute a sha256 was found" "install coreutils, perl or openssl"
     fi
 }
 
@@ -216,19 +215,19 @@ fetch_checked() {
     fetch "$file" "$stage/$file"
     found=$(sha256_of "$stage/$file")
     [ "$found" = "$expected" ] ||
-        fail "$file is not what this script expects: its sha256 is $found, not $expected" "nothing was changed; fetch install.sh again from where the releases are published"
+        fail "$file has the wrong sha256: $found instead of $expected" "nothing was changed; download install.sh again from the release page"
 }
 
 clean_up() {
     [ -z "${stage:-}" ] || rm -rf -- "$stage"
-    # Only when it is empty, that is when we have made it for nothing.
+    # rmdir removes the home only when it is empty, so only when nothing was installed.
     [ -z "${made_home:-}" ] || rmdir -- "$home" 2>/dev/null || :
 }
 
-# A folder that is in use for something else does not become a home: what is in it would not be told from ours.
+# Refuses a folder that is in use for something else: its files could not be distinguished from Leoflow's.
 check_home() {
     [ -e "$home" ] || return 0
-    [ -d "$home" ] || fail "$home is no folder" "choose another one: --home DIR"
+    [ -d "$home" ] || fail "$home is not a folder" "choose another one: --home DIR"
     [ -n "$(find -H "$home" -prune -user "$(id -u)" 2>/dev/null)" ] ||
         fail "$home belongs to another user" "run this as its owner, or choose another folder: --home DIR"
     for mark in run/lite.lock run/journal.json managed-postgres/credentials.json managed-postgres/data/PG_VERSION; do
@@ -245,7 +244,7 @@ check_home() {
             config.yaml | lost+found | .install-* | backups | task-logs) continue ;;
         esac
         if [ -e "$entry" ] || [ -L "$entry" ]; then
-            fail "$home is in use for something else ($entry)" "choose a folder that is absent or empty: --home DIR; nothing was changed"
+            fail "$home is in use for something else ($entry)" "nothing was changed; choose a new or empty folder: --home DIR"
         fi
     done
 }
@@ -254,7 +253,7 @@ make_stage() {
     made_home=
     if [ ! -d "$home" ]; then
         if ! mkdir -p -- "$home" || ! chmod 700 "$home"; then
-            fail "$home cannot be made" "choose another folder: --home DIR"
+            fail "cannot create $home" "choose another folder: --home DIR"
         fi
         made_home=yes
     fi
@@ -263,22 +262,22 @@ make_stage() {
     trap 'exit 129' HUP
     trap 'exit 130' INT
     trap 'exit 143' TERM
-    stage=$(mktemp -d "$home/.install-XXXXXX") || fail "$home cannot be written to" "choose another folder: --home DIR"
+    stage=$(mktemp -d "$home/.install-XXXXXX") || fail "cannot write to $home" "choose another folder: --home DIR"
 }
 
-# What a script that was killed has left there.
+# Removes staging folders older than a day, left by killed scripts.
 remove_old_stages() {
     for old in "$home"/.install-*; do
         [ -d "$old" ] && find "$old" -prune -mmin +1440 -exec rm -rf {} + 2>/dev/null || :
     done
 }
 
-# Data alone, whose program was removed, is set up again by the setup.
+# True for a datastore with a working program; data whose program was removed is set up again by `leoflow setup`.
 is_installed() {
     [ -d "$home/managed-postgres/data" ] && "$home/bin/leoflow" version >/dev/null 2>&1
 }
 
-# run PROGRAM ARGUMENTS: with the terminal to ask on, where there is one
+# run PROGRAM ARGUMENTS: runs it with the terminal as stdin, if there is one, for its prompts
 run() {
     if [ -t 0 ] || [ "$yes" = yes ] || ! (: </dev/tty) 2>/dev/null; then
         "$@"
@@ -298,7 +297,7 @@ ask() {
     return 1
 }
 
-# The whole version goes into its place by one rename.
+# Moves the whole version into place by one rename.
 place() {
     versions=$home/versions
     mkdir -p -- "$versions"
@@ -312,7 +311,7 @@ place() {
         done
     else
         mv -- "$stage/release" "$versions/$VERSION"
-        # Another installer was faster: then it was moved into what that one has put there, the same.
+        # If a concurrent installer came first, mv moved ours into its identical folder.
         rm -rf -- "$versions/$VERSION/release"
     fi
 }
@@ -336,19 +335,19 @@ other_release() {
 
 set_up() {
     options=
-    if [ "$modify_path" != no ] && ! on_path && ask "Put $home/bin on your PATH, in your shell's files?"; then
+    if [ "$modify_path" != no ] && ! on_path && ask "Add $home/bin to your PATH in your shell's startup files?"; then
         options=--modify-path
     fi
-    # Without a terminal nothing is asked.
+    # Without a terminal, setup does not prompt.
     run "$home/bin/leoflow" --home "$home" setup $options || return $?
     rm -f -- "$home/versions/"*/postgres-*.tar.zst
-    # Where it could not be unpacked yet, the server tries again.
+    # Keep the UI's archive when it is not unpacked yet; the server tries again.
     for ui in "$home/ui"/*; do
         [ ! -d "$ui" ] || rm -f -- "$home/versions/"*/airflow-ui-*.tar.zst
     done
 }
 
-# `leoflow upgrade` follows it from then on.
+# Sets the channel for later `leoflow upgrade`s.
 remember_channel() {
     [ -z "$channel" ] || "$home/bin/leoflow" --home "$home" set-channel "$channel" >/dev/null
 }
@@ -360,12 +359,12 @@ on_path() {
     return 1
 }
 
-tell_next() {
-    on_path || say "To have leoflow on your PATH:  export PATH=\"$home/bin:\$PATH\""
+print_next_steps() {
+    on_path || say "To put leoflow on your PATH:  export PATH=\"$home/bin:\$PATH\""
     say "Next:  $home/bin/leoflow lite"
 }
 
-# Whether this very release is what is installed: then it is only mended.
+# True when this release is already installed; then it is only repaired.
 is_same() {
     [ -z "$other" ] && [ "$(readlink "$home/bin/leoflow" 2>/dev/null)" = "../versions/$VERSION/leoflow" ]
 }
@@ -373,7 +372,7 @@ is_same() {
 main() {
     parse "$@"
     case $VERSION in
-        @*) fail "this is the template of the installer" "a release has its own: scripts/release makes it" ;;
+        @*) fail "this is the installer's template" "build an installer with scripts/release" ;;
     esac
     umask 077
     detect
@@ -389,11 +388,11 @@ main() {
 
     fetch_checked program
     mkdir "$stage/release"
-    tar -xzf "$stage/$file" -C "$stage/release" || fail "$file cannot be unpacked"
+    tar -xzf "$stage/$file" -C "$stage/release" || fail "cannot unpack $file"
     mv -- "$stage/release/leoflow-$VERSION" "$stage/unpacked"
     rmdir "$stage/release"
     mv -- "$stage/unpacked" "$stage/release"
-    "$stage/release/leoflow" version >/dev/null || fail "the program does not run on this machine" "is $home on a file system that allows programs?"
+    "$stage/release/leoflow" version >/dev/null || fail "the program does not run on this machine" "check that the file system of $home is not mounted noexec"
 
     other=$(other_release)
     if is_installed && ! is_same; then
@@ -423,7 +422,7 @@ main() {
         set_up
         remember_channel
     else
-        tell_next
+        print_next_steps
     fi
 }
 

@@ -1,17 +1,17 @@
 #!/bin/sh
-# Removes a Leoflow Lite whose program is gone or does not run; with a program that runs,
-# `leoflow uninstall` does this better. Your data stays: datastore, config, task logs, backups, workspace.
+# Removes a Leoflow Lite whose program is missing or does not run; otherwise use `leoflow uninstall`.
+# Your data stays: datastore, config, task logs, backups, workspace.
 set -eu
 
 usage() {
     cat <<EOT
-Removes Leoflow Lite from a home whose program is gone.
+Removes Leoflow Lite from a home whose program is missing or does not run. Your data stays.
 
   sh uninstall.sh [--home DIR] [--purge] [--yes]
 
-  --home DIR   instead of ~/.leoflow (LEOFLOW_HOME)
-  --purge      the data too, everything in that folder; the workspace stays
-  --yes        do not ask
+  --home DIR   the home [default: ~/.leoflow] (LEOFLOW_HOME)
+  --purge      also remove the data: everything in the home; the workspace stays
+  --yes        skip the confirmation prompt
 EOT
 }
 
@@ -53,15 +53,15 @@ parse() {
         esac
         shift
     done
-    [ -n "$home" ] || home=${HOME:?HOME is not set: name the folder with --home}/.leoflow
+    [ -n "$home" ] || home=${HOME:?HOME is not set: specify the folder with --home}/.leoflow
 }
 
-# A folder that somebody named by mistake has none of this.
+# Distinguishes a home from a folder that was given by mistake.
 is_ours() {
     [ -f "$home/setup.json" ] || [ -f "$home/managed-postgres/credentials.json" ]
 }
 
-# What the lock file says of whoever has the home.
+# Prints the pid of the lock's holder.
 holder() {
     sed -n 's/.*"pid":\([0-9][0-9]*\).*/\1/p' "$home/run/lite.lock" 2>/dev/null | head -n 1
 }
@@ -74,30 +74,30 @@ command_of() {
     fi
 }
 
-# Data may be half way between two states, and only that file says where.
+# The data may be between two states, which only the journal describes.
 refuse_interrupted() {
     if [ -e "$home/run/journal.json" ] && [ "$purge" = no ]; then
-        fail "something was interrupted there and is not finished: $home/run/journal.json" "install Leoflow again: its start finishes it" "or, for a purge, remove everything: --purge"
+        fail "an operation was interrupted and is not finished: $home/run/journal.json" "install Leoflow again; its next start finishes the operation" "or remove everything: --purge"
     fi
 }
 
 refuse_running() {
     pid=$(holder)
     if [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null; then
-        # The number may be another's by now.
+        # The pid may belong to another process by now.
         if command_of "$pid" | grep -q leoflow; then
-            fail "Leoflow runs there, pid $pid" "stop it: kill $pid"
+            fail "Leoflow is running (pid $pid)" "stop it: kill $pid"
         fi
     fi
     postmaster=$(head -n 1 "$home/managed-postgres/data/postmaster.pid" 2>/dev/null || :)
     if [ -n "$postmaster" ] && command_of "$postmaster" | grep -q postgres; then
-        fail "its PostgreSQL runs, pid $postmaster" "stop it: kill -INT $postmaster"
+        fail "its PostgreSQL is running (pid $postmaster)" "stop it: kill -INT $postmaster"
     fi
 }
 
 ask() {
     [ "$yes" = no ] || return 0
-    (: </dev/tty) 2>/dev/null || fail "this has to be confirmed, and there is no terminal to ask on" "add --yes"
+    (: </dev/tty) 2>/dev/null || fail "this needs confirmation, and there is no terminal to ask on" "add --yes"
     printf '%s [y/N] ' "$1" >&2
     read -r answer </dev/tty || return 1
     case $answer in
@@ -106,46 +106,51 @@ ask() {
     return 1
 }
 
-# The lines that an installation has put there end in our mark.
+# Removes the lines that the installation added, which end in our marker.
 clean_shell_files() {
     for file in "${HOME:-/nonexistent}"/.profile "${HOME:-/nonexistent}"/.bashrc "${HOME:-/nonexistent}"/.bash_profile "${HOME:-/nonexistent}"/.zshrc "${HOME:-/nonexistent}"/.config/fish/conf.d/leoflow.fish; do
         if [ -f "$file" ] && grep -q '# added by leoflow$' "$file"; then
             real=$(readlink -f "$file" 2>/dev/null || printf '%s' "$file")
             copy=$real.leoflow-$$
-            # With its owner and mode; whole or not at all.
+            # A copy with the same owner and mode, renamed into place when it is complete.
             cp -p -- "$real" "$copy"
             grep -v "$home/bin.*# added by leoflow\$" "$real" >"$copy" || [ $? -eq 1 ] || {
                 rm -f -- "$copy"
-                fail "$file cannot be written" "free some space, then run this again"
+                fail "cannot write $file" "free some space, then run this again"
             }
             mv -f -- "$copy" "$real"
-            say "took our line out of $file"
+            say "Removed Leoflow's line from $file"
         fi
     done
 }
 
+decline() {
+    say "Nothing was changed."
+    exit 1
+}
+
 main() {
     parse "$@"
-    [ -d "$home" ] || fail "$home is not there" "name the folder: --home DIR"
+    [ -d "$home" ] || fail "$home does not exist" "specify the folder: --home DIR"
     home=$(CDPATH='' cd -- "$home" && pwd -P)
     case $home in
-        / | "${HOME:-/}") fail "$home is no home of Leoflow's" ;;
+        / | "${HOME:-/}") fail "$home is not a home of Leoflow" ;;
     esac
-    is_ours || fail "$home is no home of Leoflow's: it has neither setup.json nor credentials"
+    is_ours || fail "$home is not a home of Leoflow: it has neither setup.json nor credentials"
     refuse_running
     refuse_interrupted
     if [ "$purge" = yes ]; then
-        ask "Remove $home with all of its data?" || exit 1
+        ask "Remove $home with all its data?" || decline
         clean_shell_files
         rm -rf -- "$home"
-        say "$home is gone; your workspace stays"
+        say "Removed $home; your workspace stays"
     else
-        ask "Remove the program from $home? Your data stays." || exit 1
+        ask "Your data stays. Remove the program from $home?" || decline
         clean_shell_files
         for part in bin versions python venv venvs managed-postgres/install logs run upgrade; do
             rm -rf -- "${home:?}/$part"
         done
-        say "Leoflow is removed; your data is in $home, and an installation into it finds it"
+        say "Leoflow was removed; your data is in $home, and a new installation there uses it"
     fi
 }
 

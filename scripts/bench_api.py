@@ -1,8 +1,7 @@
-"""The REST API and the web UI's first page, of Leoflow and of Airflow (`airflow standalone`) with the same 100 DAGs.
+"""The REST API and the web UI's home page of Leoflow and Airflow (`airflow standalone`) with the same 100 DAGs.
 
-Requests: `GET /api/v2/dags?limit=100` over four connections that are kept, for so many seconds. Drawn: the web UI's home
-page, warm, from the navigation to the page with what it asks for on it, in headless Chromium (median of seven; left out
-where Chromium or npm is not there).
+Requests: `GET /api/v2/dags?limit=100` over four keep-alive connections. Drawn: the web UI's home page, warm, from the
+navigation to the page with its data, in headless Chromium (median of seven; skipped without Chromium or npm).
 """
 
 import http.client
@@ -28,14 +27,14 @@ def write_dags(folder):
         (folder / f"dag_{n}.py").write_text(dag_file(f"dag_{n}", 5, True))
 
 
-def asked(port, token, path=PATH):
+def get_json(port, token, path=PATH):
     request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={"Authorization": f"Bearer {token}"})
     with urllib.request.urlopen(request, timeout=30) as response:
         return json.load(response)
 
 
 def measured(port, token, password):
-    wait_for(lambda: asked(port, token)["total_entries"] >= DAGS, pause=0.5)
+    wait_for(lambda: get_json(port, token)["total_entries"] >= DAGS, pause=0.5)
     time.sleep(WARM)
     load(port, token, WARM)
     yield "GET dags", load(port, token, SECONDS)
@@ -47,15 +46,15 @@ def measured(port, token, password):
 
 def timed(port, token):
     begun = time.monotonic()
-    asked(port, token)
+    get_json(port, token)
     return time.monotonic() - begun
 
 
 def load(port, token, seconds):
-    """Requests a second."""
+    """Returns the requests per second."""
     until, counts = time.monotonic() + seconds, []
 
-    def ask():
+    def send_requests():
         connection, count = http.client.HTTPConnection("127.0.0.1", port, timeout=30), 0
         while time.monotonic() < until:
             connection.request("GET", PATH, headers={"Authorization": f"Bearer {token}"})
@@ -66,20 +65,20 @@ def load(port, token, seconds):
             count += 1
         counts.append(count)
 
-    def ask_or_tell():
+    def send_and_record_errors():
         try:
-            ask()
+            send_requests()
         except (OSError, http.client.HTTPException, SystemExit) as error:
             errors.append(error)
 
     errors = []
-    threads = [threading.Thread(target=ask_or_tell) for _ in range(CONNECTIONS)]
+    threads = [threading.Thread(target=send_and_record_errors) for _ in range(CONNECTIONS)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     if errors:
-        raise SystemExit(f"{len(errors)} connections have failed: {errors[0]}")
+        raise SystemExit(f"{len(errors)} connections failed: {errors[0]}")
     return sum(counts) / seconds
 
 

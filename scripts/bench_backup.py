@@ -1,10 +1,10 @@
 """Backup and restore of a database of 450 MB (pgbench -i -s 30), beside pg_dump and pg_restore on the
 same database in the same run. Part of scripts/bench; also `python3 scripts/bench_backup.py`.
 
-Backup and restore are whole commands on a running instance; a restore ends when it serves again. Memory:
-the largest resident set of our own process, without PostgreSQL's. pg_dump is called as `pg_dump -Fc`, pg_restore
-with one job and with one a core, whichever is faster. An encrypted backup is for one X25519 key. A scheduled one is begun by the
-server beside 200 requests a second, each on a connection of its own.
+Backup and restore are whole commands on a running instance; a restore ends when the instance serves again. Memory:
+the peak resident set of our own process, without PostgreSQL's. pg_dump runs as `pg_dump -Fc`, pg_restore with one job
+and with one per core, of which the faster counts. An encrypted backup has one X25519 recipient. A scheduled backup is
+started by the server under 200 requests per second, each on a connection of its own.
 """
 
 import json
@@ -18,7 +18,7 @@ from pathlib import Path
 from bench_load import Load, log_in
 
 SCALE, RATE = 30, 200
-# A public key of age's, whose private one is nowhere.
+# An age public key whose private key does not exist.
 RECIPIENT = "age1lvyvwawkr0mcnnnncaghunadrqkmuf9e6507x9y920xxpp866cnql7dp2z"
 
 
@@ -29,7 +29,7 @@ def timed(*arguments, **options):
 
 
 def watched(*arguments, **options):
-    """Seconds, and the most that the process itself had resident, in MiB."""
+    """Returns the seconds and the peak resident set of the process in MiB."""
     begun, most = time.monotonic(), 0
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
     while process.poll() is None:
@@ -99,17 +99,17 @@ class BackupBench:
         yield "encrypted", watched(self.leoflow, "--home", self.home, "lite", "backup", "--output", file, env=self.environment)[0]
         self.command("config", "unset", "backup.recipients")
         file.unlink()
-        # Again, because the second of two finds more in the caches than the first.
+        # Again plain, because a later run finds warmer caches than an earlier one.
         yield "plain again", watched(self.leoflow, "--home", self.home, "lite", "backup", "--output", self.folder / "again.tar.zst", env=self.environment)[0]
 
     def scheduled(self):
-        """The schedule is of every second, until one has been made; requests come from before it to after it."""
+        """Schedules backups every second until one is made; requests start before and end after it."""
         made = lambda: [path for path in (self.home / "backups").glob("automatic-*") if "scheduled" in path.name]
         load = Load(self.port, log_in(self.port, self.password), RATE)
         try:
             time.sleep(2)
             self.command("config", "set", "backup.schedule", "* * * * * *")
-            # The settings are looked at every ten seconds.
+            # The server rereads the settings every ten seconds.
             while not made():
                 time.sleep(0.05)
             self.command("config", "set", "backup.schedule", "off")

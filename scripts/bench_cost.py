@@ -1,5 +1,5 @@
-"""What one task costs when it is one of many: a run of tasks that do nothing, in Leoflow and in Airflow, by their own
-dates, and a chart of it."""
+"""The cost per task in runs of many tasks that do nothing, in Leoflow and Airflow, by the runs' own dates, and a chart of
+it."""
 
 import math
 import statistics
@@ -22,7 +22,7 @@ def figure(size):
 
 
 def each(size, seconds):
-    """Milliseconds of one task: the median of three runs, of one where they are long."""
+    """Returns milliseconds per task: the median of three runs, or one run where they are long."""
     return 1000 * statistics.median(seconds() for _ in range(3 if size < 1000 else 1)) / size
 
 
@@ -64,7 +64,7 @@ NAMES = {"leoflow": "Leoflow Lite", "airflow": "airflow standalone"}
 
 
 def draw(samples, machine):
-    """An SVG of what each of so many tasks cost: both axes in powers of ten. `samples` is name -> figure -> values."""
+    """Draws the cost per task as an SVG, both axes in powers of ten. `samples` is name -> figure -> values."""
     lines = {
         name: [(size, statistics.median(found[figure(size)[0]])) for size in SIZES[name] if figure(size)[0] in found]
         for name, found in samples.items()

@@ -1,8 +1,8 @@
-"""A data migration of 1 M rows beside 200 requests a second, and one whose server is killed 20 times on the way, whose result
-has to be exact. Part of scripts/bench; also `python3 scripts/bench_data_migration.py`.
+"""A data migration of 1 M rows under 200 requests per second, and one whose server is killed 20 times; the result must
+be exact. Part of scripts/bench; also `python3 scripts/bench_data_migration.py`.
 
-It is V0013, which moves what tasks' template fields became into a table of their own. The server does it batch by batch, as
-after an upgrade; requests come from before it to after it, each on a connection of its own.
+It is V0013, which moves rendered template fields into a table of their own. The server runs it in batches, as after an
+upgrade; requests start before and end after it, each on a connection of its own.
 """
 
 import json
@@ -18,9 +18,9 @@ from bench_load import Load, log_in
 from bench_machine import free_port
 
 ROWS, RATE, KILLS, VERSION = 1_000_000, 200, 20, 13
-# For all of it, seconds.
+# Time limit of a whole migration, seconds.
 LIMIT = 3000
-# What every row holds, in the old place or in the new one.
+# Checksum of all values, in the old column or the new table.
 CONTENT = """
     SELECT count(*), sum(hashtextextended(concat_ws('|', ti.dag_id, ti.run_id, ti.task_id, ti.map_index,
                                                     coalesce(f.rendered_fields, ti.rendered)::text), 0)::numeric),
@@ -67,13 +67,13 @@ class Instance:
         self.run("config", "set", "backup.schedule", "off")
 
     def migration(self):
-        found = json.loads(self.run("data-migrate", "list", "--json"))["data_migrations"][0]
-        if found["status"] == "failed" or time.monotonic() - self.begun > LIMIT:
-            raise SystemExit(f"it does not end: {found}")
-        return found
+        migration = json.loads(self.run("data-migrate", "list", "--json"))["data_migrations"][0]
+        if migration["status"] == "failed" or time.monotonic() - self.begun > LIMIT:
+            raise SystemExit(f"the data migration has not ended: {migration}")
+        return migration
 
     def prepare(self, statements):
-        """The rows are there, none is moved, and the server begins anew. Returns what they hold."""
+        """Prepares rows that are not migrated and restarts the server. Returns the checksum of their values."""
         self.sql(statements)
         self.sql("ANALYZE task_instance, rendered_task_instance_fields")
         content = self.sql(CONTENT).split("|")[:2]
@@ -81,13 +81,13 @@ class Instance:
         return content
 
     def check(self, content):
-        *found, left, moved = self.sql(CONTENT).split("|")
-        return found == content and left == "0" and int(moved) >= ROWS
+        *migration, left, moved = self.sql(CONTENT).split("|")
+        return migration == content and left == "0" and int(moved) >= ROWS
 
     def server_pid(self):
-        """`None` while there is none, as after a kill."""
+        """Returns None while no server runs, as after a kill."""
         status = json.loads(self.run("lite", "status", "--json", check=False))
-        return next((one["pid"] for one in status["processes"] if one["name"] == "server"), None) if status["state"] == "healthy" else None
+        return next((process["pid"] for process in status["processes"] if process["name"] == "server"), None) if status["state"] == "healthy" else None
 
 
 def measure(binary, postgres_bin):
@@ -101,7 +101,7 @@ def measure(binary, postgres_bin):
             values.update(under_load(instance))
             values["exact"] = instance.check(content)
             values["kills"], values["exact after kills"] = 0, True
-            # Each time there are less of them before it is through.
+            # Each attempt kills less often, in case the migration ends before the last kill.
             while values["kills"] < KILLS:
                 content = instance.prepare(AGAIN)
                 instance.run("lite", "restart")
@@ -128,7 +128,8 @@ def under_load(instance):
 def killed(instance, most):
     kills = 0
     while kills < most and instance.migration()["status"] != "verified":
-        # The supervisor gives up a server that dies six times within a minute; each begins with it some seconds after its start.
+        # The supervisor gives up a server that dies six times within a minute; a data migration starts some seconds
+        # after the server.
         time.sleep(12 + 2 * random.random())
         pid = instance.server_pid()
         if pid and instance.migration()["status"] == "running":
@@ -140,7 +141,7 @@ def killed(instance, most):
 
 
 def show(values):
-    print(f"data migration, {ROWS} rows   {values['seconds']:8.1f} s   {values['batches']} batches beside {RATE} requests/s")
+    print(f"data migration, {ROWS} rows   {values['seconds']:8.1f} s   {values['batches']} batches under {RATE} requests/s")
     print(f"   failed requests           {values['failed']:8.0f} of {values['requests']}, slowest {values['slowest']:.2f} s")
     print(f"   exact                     {values['exact']!s:>8}")
     print(f"   server killed             {values['kills']:8.0f} times, exact {values['exact after kills']}")
@@ -151,6 +152,6 @@ if __name__ == "__main__":
 
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--binary", required=True)
-    arguments.add_argument("--postgres", required=True, help="the folder with PostgreSQL's programs")
+    arguments.add_argument("--postgres", required=True, help="folder with PostgreSQL's programs")
     options = arguments.parse_args()
     show(measure(options.binary, options.postgres))

@@ -1,7 +1,7 @@
-"""What a project's environment costs, and tasks that Apache Airflow's own SDK runs.
+"""The cost of a project's environment, and tasks run by Apache Airflow's own SDK.
 
-Cold: nothing is in uv's cache, uv itself is there. Warm: another home with that cache. Lock: the same project again once the
-environment's folder is gone, without a network. Each from the saved file to the DAG in the list.
+Cold: uv is installed, its cache is empty. Warm: another home with that cache. Lock: the same project again after its
+environment's folder was removed, without a network. Each from the saved file to the DAG in the list.
 """
 
 import json
@@ -17,7 +17,7 @@ FIGURES = [
     ("another project of the same", "s"), ("SDK: first task after idle", "s"), ("SDK: trivial task, warm", "s"),
     ("SDK: 100 independent tasks", "s"),
 ]
-# A warm Python is gone by then.
+# After this time an idle warm Python has ended.
 IDLE_SECONDS = 13
 
 
@@ -36,7 +36,7 @@ class Environments(Leoflow):
     def built(self, kind):
         uv, cache = self.folder / "uv", self.home / "tools/uv"
         self.begin()
-        # That it is fetched is no part of what is measured.
+        # The download of uv is not measured.
         self.project("first", kind)
         self.command("lite", "stop")
         shutil.rmtree(uv, ignore_errors=True)
@@ -56,7 +56,7 @@ class Environments(Leoflow):
         del self.environment["UV_OFFLINE"]
 
     def begin(self, uv=None):
-        """An empty home, with uv as it is there."""
+        """Starts an empty home with the uv that is already installed."""
         self.end()
         shutil.rmtree(self.home, ignore_errors=True)
         shutil.rmtree(self.folder / "leoflow", ignore_errors=True)
@@ -78,7 +78,7 @@ class Environments(Leoflow):
         return time.monotonic() - begun
 
     def duration(self, dag_id):
-        """Of its newest run's one task."""
+        """Returns the duration of the only task of the DAG's newest run."""
         run = json.loads(self.command("runs", "show", dag_id, "latest", "--json"))
         begun, ended = (time_of(run["task_instances"][0][name]) for name in ("start_date", "end_date"))
         return ended - begun

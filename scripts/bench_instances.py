@@ -1,8 +1,8 @@
-"""Five instances of one user: what each takes when idle, and `upgrade --all` under load, between two releases that are made
-for this from the release build. Part of scripts/bench; also `python3 scripts/bench_instances.py`.
+"""Five instances of one user: idle memory of each, and `upgrade --all` under load between two releases that are made
+from the release build. Part of scripts/bench; also `python3 scripts/bench_instances.py`.
 
-Requests come to each at 50 a second, each on a connection of its own. Memory: PSS of the whole tree of an instance, twenty
-seconds after the last of them has started.
+Each instance gets 50 requests per second, each on a connection of its own. Memory: PSS of an instance's whole process
+tree, twenty seconds after the last instance has started.
 """
 
 import json
@@ -70,7 +70,7 @@ def loaded(user, new):
     for load in loads.values():
         load.end()
     results = json.loads(done.stdout)["instances"]
-    problems = [one for one in results if (one["result"] or {}).get("status") != "upgraded"]
+    problems = [result for result in results if (result["result"] or {}).get("status") != "upgraded"]
     for name, load in loads.items():
         kept = user.run("--instance", name, "lite", "psql", "--", "-X", "-A", "-t", "-c", "SELECT count(*) FROM variable WHERE key LIKE 'load%'")
         if int(kept.stdout) < len(load.written):
@@ -78,7 +78,7 @@ def loaded(user, new):
         problems += load.failed[:3]
     return {
         "idle": idle, "seconds": seconds, "problems": problems,
-        "pauses": [one["result"]["pause"] for one in results if one["result"]],
+        "pauses": [result["result"]["pause"] for result in results if result["result"]],
         "requests": sum(load.sent for load in loads.values()),
         "failed": sum(len(load.failed) for load in loads.values()),
         "slowest": max(max(load.seconds) for load in loads.values()),
@@ -98,5 +98,5 @@ if __name__ == "__main__":
     import argparse
 
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--postgres", required=True, help="a folder with PostgreSQL")
+    arguments.add_argument("--postgres", required=True, help="folder with PostgreSQL")
     show(measure(arguments.parse_args().postgres))

@@ -1,4 +1,4 @@
-"""Requests at a steady rate, for what has to go on beside them. Used by scripts/try-upgrade and scripts/bench."""
+"""Sends requests at a steady rate while an operation is measured. Used by scripts/try-upgrade and scripts/bench."""
 
 import http.client
 import json
@@ -24,7 +24,7 @@ def ask(port, method, path, body=None, token=None):
 
 
 class Load:
-    """So many requests a second, each on a connection of its own and in time, however slow the ones before are."""
+    """Sends `rate` requests per second, each on time and on its own connection, even when earlier ones are slow."""
 
     def __init__(self, port, token, rate):
         self.port, self.token, self.rate = port, token, rate

@@ -1,4 +1,4 @@
-"""What the benchmarks share: DAG files, processes and waiting."""
+"""Shared parts of the benchmarks: DAG files, processes and waiting."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ IDLE_SECONDS = 10
 
 
 def dag_file(dag_id, count, in_a_row):
-    """A DAG that Airflow and Leoflow both run."""
+    """Returns a DAG file for Airflow and Leoflow."""
     arrow = "previous >> one" if in_a_row else "one"
     return (f"from airflow.sdk import DAG, task\n@task\ndef nothing():\n    return None\n"
             f"with DAG({dag_id!r}, max_active_tasks=100):\n    previous = None\n    for n in range({count}):\n"
@@ -27,7 +27,7 @@ def stat(pid):
 
 
 def tree(root):
-    """The pid and all below it."""
+    """Returns the pid and the pids of all its descendants."""
     parents = {int(p.name): stat(p.name) for p in Path("/proc").iterdir() if p.name.isdigit()}
     found = [root]
     for pid in found:
@@ -47,7 +47,7 @@ def pss_mib(pids):
 
 
 def cpu_seconds(pids):
-    """By pid; one that has ended has none."""
+    """Returns CPU seconds by pid, without processes that have ended."""
     fields = {pid: stat(pid) for pid in pids}
     return {pid: (int(f[11]) + int(f[12])) / os.sysconf("SC_CLK_TCK") for pid, f in fields.items() if f}
 
@@ -86,7 +86,7 @@ def wait_for(condition, limit=240, pause=0.002):
 
 
 def stop(process, number=signal.SIGTERM):
-    """Seconds until it and all its children have gone; None when they have to be killed."""
+    """Returns the seconds until the process tree has ended, or None when it had to be killed."""
     pids, begun = tree(process.pid), time.monotonic()
     os.killpg(process.pid, number)
     while time.monotonic() - begun < 30:

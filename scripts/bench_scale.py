@@ -1,9 +1,9 @@
-"""Leoflow with much to do: what a task costs when there are many, and what many of anything cost while they wait.
+"""Leoflow under load: the cost per task among many tasks, and the cost of many waiting sensors and DAGs.
 
-Mapped: one task over so many elements, trigger to success. After work: PSS of the whole tree fifteen seconds
-after the last task, less what it was before the first. Sensors, DAGs: the whole tree's time on a processor, of one
-core's; late: when the last run of a tick began, after its time. History: so many ended task instances of the same DAG.
-pandas: from the beginning of a try to the line after its import, the third time (where the Python has it).
+Mapped: one task mapped over many elements, trigger to success. After work: PSS of the whole tree fifteen seconds
+after the last task, minus the PSS before the first. Sensors, DAGs: CPU time of the whole tree as a share of one core;
+late: delay of the last run of a tick. History: ended task instances of the same DAG. pandas: from the start of a try
+to the line after its import, the third time (where the Python has pandas).
 """
 
 import json
@@ -63,7 +63,7 @@ class Scale(Leoflow):
     def run(self):
         self.timed("lite", "start", "--port", str(self.port))
         self.root = json.loads(self.command("lite", "status", "--json"))["pid"]
-        # What a first start does besides.
+        # The first start also unpacks the packages in the background.
         wait_for(lambda: any((self.home / "python").glob("packages-*")), limit=60)
         time.sleep(15)
         before = pss_mib(tree(self.root))
@@ -88,11 +88,11 @@ class Scale(Leoflow):
         return self.command("lite", "psql", "--", "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-c", text).strip()
 
     def chain(self):
-        """The best of three: the first has a warm Python made."""
+        """Returns the best of three runs: the first one starts the warm Python."""
         return min(self.timed("dags", "trigger", "chain", "--wait") for _ in range(3))
 
     def share(self, seconds):
-        """Of a core, in percent."""
+        """Returns the CPU time of the whole tree, in percent of one core."""
         before, begun = cpu_seconds(tree(self.root)), time.monotonic()
         time.sleep(seconds)
         used = sum(after - before.get(pid, after) for pid, after in cpu_seconds(tree(self.root)).items())
@@ -109,17 +109,17 @@ class Scale(Leoflow):
         self.command("runs", "cancel", "sensors", run_id)
 
     def wait_for_minutes(self):
-        """From the third tick on: the first comes while they are parsed."""
+        """Measures from the third tick on, as the first comes while the DAGs are parsed."""
         self.save("minute_0", MINUTES_DAGS.format(count=DAGS))
         begun = "SELECT count(*) FROM dag_run WHERE dag_id LIKE 'minute%' AND start_date IS NOT NULL AND run_after = '{}'"
         late = "SELECT max(extract(epoch FROM start_date - run_after)) FROM dag_run WHERE dag_id LIKE 'minute%' AND run_after = '{}'"
         tick = time.time() // 60 * 60 + 180
         time.sleep(tick - 35 - time.time())
         yield FIGURES[4][0], self.share(25)
-        at = time.strftime("%Y-%m-%d %H:%M:%S+00", time.gmtime(tick))
+        tick_text = time.strftime("%Y-%m-%d %H:%M:%S+00", time.gmtime(tick))
         time.sleep(tick + 5 - time.time())
-        wait_for(lambda: self.sql(begun.format(at)) == str(DAGS), limit=50, pause=0.5)
-        yield FIGURES[5][0], float(self.sql(late.format(at)))
+        wait_for(lambda: self.sql(begun.format(tick_text)) == str(DAGS), limit=50, pause=0.5)
+        yield FIGURES[5][0], float(self.sql(late.format(tick_text)))
         (self.folder / "leoflow" / "minute_0.py").unlink()
         wait_for(lambda: self.sql("SELECT count(*) FROM dag WHERE dag_id LIKE 'minute%' AND is_active") == "0", pause=0.5)
 
@@ -135,7 +135,7 @@ class Scale(Leoflow):
         return float(self.sql(took))
 
     def fill_history(self):
-        """As runs of the same DAG that have ended."""
+        """Inserts ended runs of the DAG `chain`."""
         runs = ROWS // 10
         self.sql(f"""
             INSERT INTO dag_run (dag_id, run_id, run_type, state, logical_date, run_after, queued_at, start_date, end_date, dag_version_id)
@@ -149,5 +149,5 @@ class Scale(Leoflow):
             INSERT INTO task_try (dag_id, run_id, task_id, map_index, try_number, state, start_date, end_date)
             SELECT dag_id, run_id, task_id, map_index, 1, 'success', start_date, end_date
             FROM task_instance WHERE run_id LIKE 'old\\_\\_%'""")
-        # As it is after the minutes in which so much comes to be.
+        # Autovacuum analyzes the tables in the time that such a history takes to grow.
         self.sql("ANALYZE")

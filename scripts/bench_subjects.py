@@ -1,4 +1,4 @@
-"""The programs that are measured."""
+"""The programs to measure."""
 
 import datetime
 import json
@@ -20,17 +20,17 @@ AIRFLOW, DAGSTER = "apache-airflow==3.3.*", "dagster dagster-webserver"
 
 class Leoflow:
     binary = ROOT / "target/dist/leoflow"
-    # What is measured in its place.
-    given = None
+    # With --binary: the program to measure instead of this tree's build.
+    binary_override = None
     postgres = None
 
     @classmethod
     def available(cls):
-        if cls.given:
-            cls.binary = cls.given
+        if cls.binary_override:
+            cls.binary = cls.binary_override
         else:
             subprocess.run(["cargo", "build", "--profile", "dist", "--locked", "--quiet"], cwd=ROOT, check=True)
-        # Files present: a setup elsewhere has fetched them, once.
+        # A setup in another home downloads PostgreSQL's files once, so that they are present.
         home = PEERS / "leoflow-home"
         subprocess.run([cls.binary, "--home", home, "setup", "--workspace", PEERS / "workspace"],
                        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -66,7 +66,7 @@ class Leoflow:
         yield "500 files", self.parse(500)
 
     def save(self, dag_id, text):
-        """Seconds from the saved file to the DAG in the list."""
+        """Returns the seconds from the saved file to the DAG in the list."""
         file = self.folder / "leoflow" / f"{dag_id}.py"
         partial = file.with_suffix(".partial")
         partial.write_text(text)
@@ -76,7 +76,7 @@ class Leoflow:
         return time.monotonic() - begun
 
     def parse(self, count):
-        """Seconds from a start that finds so many new files to all their DAGs in the list."""
+        """Returns the seconds from a start that finds `count` new files to all their DAGs in the list."""
         self.command("lite", "stop")
         for n in range(count):
             (self.folder / "leoflow" / f"many_{n}.py").write_text(dag_file(f"many_{n}", 5, True))
@@ -105,7 +105,7 @@ class Leoflow:
 
 
 class Foreground:
-    """A program that is started in the foreground, by `start`."""
+    """A program that `start` runs in the foreground."""
 
     process = None
 
@@ -120,14 +120,14 @@ class Foreground:
 
 
 class BarePostgres(Foreground):
-    """What Leoflow stands on: initdb and a server with its defaults."""
+    """Bare Postgres, as a baseline: initdb and a server with default settings."""
 
     @classmethod
     def available(cls):
         if Leoflow.postgres is None:
             Leoflow.available()
         cls.bin = Leoflow.postgres.parent if Leoflow.postgres else None
-        # It refuses to run as root, so root shows itself to it as another user, as Leoflow does.
+        # Postgres refuses to run as root, so root starts it in a user namespace as another user, as Leoflow does.
         cls.prefix = ["unshare", "--user", "--map-user=65534", "--map-group=65534"] if os.geteuid() == 0 else []
         return cls.bin is not None
 
@@ -180,7 +180,7 @@ class Airflow(Peer):
         yield "100 independent tasks", self.run_dag("wide")
 
     def run_dag(self, dag_id, limit=120):
-        """Seconds by its own dates: a command of Airflow's takes seconds to start."""
+        """Returns the seconds by the run's own dates, as Airflow's CLI takes seconds to start."""
         for arguments in (["unpause", dag_id], ["trigger", dag_id]):
             subprocess.run([self.program, "dags", *arguments], env={**os.environ, **self.variables()}, check=True,
                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

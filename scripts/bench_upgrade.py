@@ -1,9 +1,9 @@
-"""Upgrades of a fresh instance and of one of 450 MB, by scripts/try-upgrade, between two releases that are made for
-this from the release build; and a release whose server exits in the switch. Part of scripts/bench; also
+"""Upgrades of a fresh instance and of one of 450 MB with scripts/try-upgrade, between two releases that are made from
+the release build; and to a release whose server exits in the switch. Part of scripts/bench; also
 `python3 scripts/bench_upgrade.py`.
 
-Requests come at 200 a second, each on a connection of its own. The ratio is a whole upgrade without load by a
-backup and a restore of the same database. Installed: install.sh from a local folder to healthy.
+The load is 200 requests per second, each on a connection of its own. The ratio is the time of a whole upgrade without
+load divided by that of a backup and a restore of the same database. Installed: install.sh from a local folder to healthy.
 """
 
 import json
@@ -34,9 +34,9 @@ def tool(*arguments):
 
 
 def program(folder, version, public, **more):
-    said = json.dumps({"version": version, "public_key": public, **more}).encode()
+    trailer = json.dumps({"version": version, "public_key": public, **more}).encode()
     path = folder / f"leoflow-{version}"
-    path.write_bytes((EXAMPLES / "release-under-test").read_bytes() + said + struct.pack("<I", len(said)) + b"LEOTRAIL")
+    path.write_bytes((EXAMPLES / "release-under-test").read_bytes() + trailer + struct.pack("<I", len(trailer)) + b"LEOTRAIL")
     path.chmod(0o755)
     return path
 
@@ -57,11 +57,11 @@ def try_upgrade(old, new, *more):
 
 
 def old_and_new(folder, postgres):
-    """Two releases that follow one another, the second with a migration; and the key that they are signed with."""
+    """Makes two consecutive releases, the second with a migration, and returns them with their signing key."""
     key = folder / "key"
     tool("keygen", key)
     public = tool("public-key", key)
-    # The migration has the next number, whatever it is.
+    # The migration gets the next free number.
     known = json.loads(subprocess.run([program(folder, "0.0.1", public), "version", "--json"], check=True, capture_output=True).stdout)
     MIGRATION["file"] = f"V{known['schema_version'] + 1:04}__more.sql"
     old = release(folder, "old", "0.1.0", key, program(folder, "0.1.0", public), postgres)
@@ -86,15 +86,15 @@ def measure(postgres, runs):
             calm = try_upgrade(old, new, "--rate", 0, "--rows", MEGABYTES, "--compare")
             failed = try_upgrade(old, bad, "--rate", RATE, "--expect-failure")
             busy = try_upgrade(old, new, "--rate", RATE, "--busy", os.cpu_count())
-            for one in (fresh, large, calm, failed, busy):
-                if one["problems"]:
-                    raise SystemExit(f"{one}")
+            for result in (fresh, large, calm, failed, busy):
+                if result["problems"]:
+                    raise SystemExit(f"{result}")
             keep("installed", fresh["installed_seconds"])
             keep("fresh", fresh["upgrade_seconds"])
             keep("fresh slowest", fresh["slowest_seconds"])
-            for name, one in (("fresh", fresh), ("large", large), ("busy", busy)):
-                keep(f"{name} pause", one["pause_seconds"])
-                keep(f"{name} expected", one["expected_pause_seconds"])
+            for name, result in (("fresh", fresh), ("large", large), ("busy", busy)):
+                keep(f"{name} pause", result["pause_seconds"])
+                keep(f"{name} expected", result["expected_pause_seconds"])
             keep("busy slowest", busy["slowest_seconds"])
             keep("large slowest", large["slowest_seconds"])
             keep("failed requests", fresh["failed"] + large["failed"] + failed["failed"])
@@ -111,9 +111,9 @@ def show(values):
     ratio = values["large"] / values["backup and restore"]
     print(f"upgrade, {MEGABYTES} MB             {values['large']:8.2f} s   {ratio:.2f} x of backup + restore, {values['backup and restore']:.2f} s")
     print(f"   under {RATE} requests/s                  slowest request {values['large slowest']:.2f} s")
-    print(f"   beside busy cores, fresh              slowest request {values['busy slowest']:.2f} s")
+    print(f"   with busy cores, fresh                slowest request {values['busy slowest']:.2f} s")
     for name in ("fresh", "large", "busy"):
-        print(f"pause, {name:<8}              {values[f'{name} pause']:8.2f} s   {values[f'{name} expected']:.2f} s were predicted")
+        print(f"pause, {name:<8}              {values[f'{name} pause']:8.2f} s   {values[f'{name} expected']:.2f} s predicted")
     print(f"failed switch -> old serves  {values['going back']:8.2f} s")
     print(f"failed requests              {values['failed requests']:8.0f} of {values['requests']:.0f}")
 
@@ -123,6 +123,6 @@ if __name__ == "__main__":
 
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--runs", type=int, default=3)
-    arguments.add_argument("--postgres", required=True, help="a folder or an archive with PostgreSQL")
+    arguments.add_argument("--postgres", required=True, help="folder or archive with PostgreSQL")
     options = arguments.parse_args()
     show(measure(options.postgres, options.runs))

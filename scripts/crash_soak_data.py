@@ -1,9 +1,9 @@
 """The part of scripts/crash-soak that kills backups, restores, undos and purges: `crash-soak --data`.
 
-While somebody writes rows, an operation is begun and, at a random moment of it, the command or the whole
-tree gets SIGKILL. Then Leoflow is started. Right is: database, workspace, configuration and task logs are of
-one state, the old or the new; every row that was acknowledged to that state is in it; the last whole backup
-still reads; after a purge nothing is left, and the backup brings the old machine back.
+While a thread writes rows, an operation starts and, at a random moment, the command or the whole process tree gets
+SIGKILL. Then Leoflow is started. Expected: database, workspace, configuration and task logs belong to one state, the
+old or the new; that state has each row that was acknowledged in it; the last complete backup is still readable; a purge
+leaves nothing, and the backup restores the old machine.
 """
 
 import json
@@ -21,15 +21,15 @@ WEIGHTS = [3, 4, 3, 1]
 
 
 class Writer(threading.Thread):
-    """Writes rows, one transaction each, and remembers which were acknowledged."""
+    """Writes rows, one transaction each, and records which were acknowledged."""
 
     def __init__(self, soak, before, first):
         super().__init__(daemon=True)
-        self.soak, self.over, self.before = soak, False, set(before)
+        self.soak, self.is_stopped, self.before = soak, False, set(before)
         self.acknowledged, self.tried, self.next = set(before), set(before), first
 
     def run(self):
-        while not self.over:
+        while not self.is_stopped:
             self.next += 1
             self.tried.add(self.next)
             if self.soak.psql(f"INSERT INTO soak_row VALUES ({self.next})") is not None:
@@ -37,8 +37,8 @@ class Writer(threading.Thread):
             else:
                 time.sleep(0.02)
 
-    def fresh(self):
-        """What this round has written."""
+    def new_rows(self):
+        """Returns the rows that this round wrote."""
         return self.tried - self.before
 
 
@@ -46,18 +46,18 @@ class DataSoak:
     def __init__(self, soak):
         self.base, self.folder, self.home = soak, soak.folder, soak.home
         self.backup_file = self.folder / "backup.tar.zst"
-        # What the backup has: its mark, rows that must be in it, rows that may be.
+        # The backup's mark, the rows that must be in it, and the rows that can be in it.
         self.backup = None
-        # The state that was set aside: its mark and its acknowledged rows.
-        self.aside = None
+        # The replaced state: its mark and its acknowledged rows.
+        self.replaced = None
         self.mark = 0
-        self.took = {kind: 1.0 for kind in KINDS}
+        self.durations = {kind: 1.0 for kind in KINDS}
         self.bin = None
 
-    # Doing.
+    # Actions.
 
     def psql(self, text, database="leoflow"):
-        """The output, or None when it was not acknowledged."""
+        """Returns the output, or None when the statement was not acknowledged."""
         try:
             password = json.loads((self.home / "managed-postgres/credentials.json").read_text())["application_password"]
         except OSError:
@@ -67,30 +67,30 @@ class DataSoak:
                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         return done.stdout.strip() if done.returncode == 0 else None
 
-    def must(self, text):
+    def checked_psql(self, text):
         found = self.psql(text)
         if found is None:
-            raise SystemExit(f"the datastore does not take {text}")
+            raise SystemExit(f"the datastore rejects {text}")
         return found
 
     def start(self):
-        # A command that was killed may have begun a start that is still under way.
+        # A killed command can have begun a start that is still in progress.
         for _ in range(100):
             done = self.base.command("lite", "start", "--port", str(self.base.port), check=False)
             if done.returncode == 0:
                 break
             if "already running" not in done.stderr:
-                raise SystemExit(f"it does not start: {done.stderr}")
+                raise SystemExit(f"Leoflow does not start: {done.stderr}")
             time.sleep(0.05)
         stamp = next((self.home / "managed-postgres/install").glob("*/leoflow-install.json"))
         self.bin = stamp.parent / json.loads(stamp.read_text())["bin"]
 
     def new_mark(self):
-        """Marks everything that is exchanged as being of one state."""
+        """Writes a new mark into each part of the state that a restore exchanges."""
         self.mark += 1
         mark = str(self.mark)
-        self.must("CREATE TABLE IF NOT EXISTS soak_row (n bigint)")
-        self.must(f"CREATE TABLE IF NOT EXISTS soak_mark (m text); DELETE FROM soak_mark; INSERT INTO soak_mark VALUES ('{mark}')")
+        self.checked_psql("CREATE TABLE IF NOT EXISTS soak_row (n bigint)")
+        self.checked_psql(f"CREATE TABLE IF NOT EXISTS soak_mark (m text); DELETE FROM soak_mark; INSERT INTO soak_mark VALUES ('{mark}')")
         (self.folder / "leoflow/mark").write_text(mark)
         config = self.home / "config.yaml"
         lines = [line for line in config.read_text().splitlines() if not line.startswith("# mark ")]
@@ -106,32 +106,32 @@ class DataSoak:
     def marks(self):
         config = [line[7:] for line in (self.home / "config.yaml").read_text().splitlines() if line.startswith("# mark ")]
         read = lambda path: path.read_text() if path.exists() else None
-        return {"database": self.must("SELECT m FROM soak_mark"), "workspace": read(self.folder / "leoflow/mark"),
+        return {"database": self.checked_psql("SELECT m FROM soak_mark"), "workspace": read(self.folder / "leoflow/mark"),
                 "config": config[0] if config else None, "task logs": read(self.home / "task-logs/soak/mark.log")}
 
     def rows(self):
-        text = self.must("SELECT n FROM soak_row")
+        text = self.checked_psql("SELECT n FROM soak_row")
         return {int(line) for line in text.splitlines()}
 
-    def rows_aside(self):
-        """Of the state that is kept."""
-        names = self.must("SELECT datname FROM pg_database WHERE datname LIKE 'leoflow_side_%'").splitlines()
+    def replaced_rows(self):
+        """Returns the rows of the replaced state."""
+        names = self.checked_psql("SELECT datname FROM pg_database WHERE datname LIKE 'leoflow_side_%'").splitlines()
         if len(names) != 1:
-            raise SystemExit(f"not one state is kept, but {names}")
+            raise SystemExit(f"expected one replaced state, found {names}")
         return {int(line) for line in self.psql("SELECT n FROM soak_row", names[0]).splitlines()}
 
-    def exchanged(self, mark, writer, expected):
-        """After an exchange, what was written in this round is in one of the two states: in the new one when it
-        was written after the restart. `expected` tells whether the rest is what came into force."""
-        rows, aside = self.rows(), self.rows_aside()
-        lost = writer.acknowledged - rows - aside
+    def check_exchanged(self, mark, writer, expected):
+        """Checks the rows after an exchange. Rows of this round are in either state: in the new one when they were
+        written after the restart. `expected` checks the other rows of the current state."""
+        rows, replaced = self.rows(), self.replaced_rows()
+        lost = writer.acknowledged - rows - replaced
         if lost:
             yield f"{len(lost)} acknowledged rows are in neither state"
-        if not expected(rows - writer.fresh()):
-            yield "the rows in force are not those that were to come"
-        if not writer.acknowledged - writer.fresh() <= aside:
-            yield "the state that was set aside has lost rows"
-        self.aside = (mark, aside)
+        if not expected(rows - writer.new_rows()):
+            yield "the current state does not have the expected rows"
+        if not writer.acknowledged - writer.new_rows() <= replaced:
+            yield "the replaced state has lost rows"
+        self.replaced = (mark, replaced)
 
     # Rounds.
 
@@ -140,18 +140,18 @@ class DataSoak:
         self.start()
         while sum(counts.values()) < kills and time.monotonic() - begun < seconds:
             kind = random.choices(KINDS, WEIGHTS)[0]
-            if kind == "undo" and self.aside is None or self.backup is None:
+            if kind == "undo" and self.replaced is None or self.backup is None:
                 kind = "backup" if self.backup is None else "restore"
             found, how = self.round(kind)
             counts[kind] += 1
             problems += [f"{kind} ({how}): {text}" for text in found]
-            print(f"{sum(counts.values()):4} {kind:8} {how:34} {'; '.join(found) or 'right'}", flush=True)
-        told = ", ".join(f"{kind} {count}" for kind, count in counts.items())
-        print(f"{sum(counts.values())} kills ({told}) in {time.monotonic() - begun:.0f} s, {len(problems)} problems")
+            print(f"{sum(counts.values()):4} {kind:8} {how:34} {'; '.join(found) or 'ok'}", flush=True)
+        summary = ", ".join(f"{kind} {count}" for kind, count in counts.items())
+        print(f"{sum(counts.values())} kills ({summary}) in {time.monotonic() - begun:.0f} s, {len(problems)} problems")
         return problems, sum(counts.values())
 
     def round(self, kind):
-        """One operation, killed. Returns what was wrong, and how it was killed."""
+        """Runs and kills one operation. Returns the problems, and how it was killed."""
         mark = self.new_mark()
         before = self.rows()
         writer = Writer(self, before, 100_000 * self.mark)
@@ -165,38 +165,38 @@ class DataSoak:
                      "purge": ["uninstall", "--purge", "--yes"]}[kind]
         process = subprocess.Popen([self.base.binary, "--home", self.home, *arguments], env=self.base.environment,
                                    stdout=subprocess.DEVNULL, stderr=(self.folder / "stderr").open("w"))
-        begun, delay, tree = time.monotonic(), random.uniform(0, 1.1 * self.took[kind]), random.random() < 0.5
+        begun, delay, tree = time.monotonic(), random.uniform(0, 1.1 * self.durations[kind]), random.random() < 0.5
         try:
             process.wait(delay)
-            how = "it was done before"
-            self.took[kind] = 0.5 * self.took[kind] + 0.5 * (time.monotonic() - begun)
+            how = "finished before the kill"
+            self.durations[kind] = 0.5 * self.durations[kind] + 0.5 * (time.monotonic() - begun)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
-            self.took[kind] = max(self.took[kind], delay) * 1.02
+            self.durations[kind] = max(self.durations[kind], delay) * 1.02
             how = f"command after {delay:.2f} s"
             if tree:
                 self.base.kill_all()
                 how = f"tree after {delay:.2f} s"
-        done = how == "it was done before" and process.returncode == 0
-        writer.over = True
+        done = how == "finished before the kill" and process.returncode == 0
+        writer.is_stopped = True
         if kind != "purge":
             writer.join()
-        if how == "it was done before" and process.returncode != 0:
-            return [f"it failed with {process.returncode}: {(self.folder / 'stderr').read_text()[-300:]}"], how
+        if how == "finished before the kill" and process.returncode != 0:
+            return [f"the command failed with {process.returncode}: {(self.folder / 'stderr').read_text()[-300:]}"], how
         check = {"backup": self.after_backup, "restore": self.after_restore, "undo": self.after_undo, "purge": self.after_purge}[kind]
         return list(check(mark, writer, lower, done)), how
 
     def settle(self):
-        """Whatever comes next finishes or undoes; then all is of one mark."""
+        """Starts Leoflow, which finishes or undoes the operation. Returns the mark, and a problem if marks differ."""
         self.start()
         marks = self.marks()
-        return marks["database"], None if len(set(marks.values())) == 1 else f"between two states: {marks}"
+        return marks["database"], None if len(set(marks.values())) == 1 else f"mixed state: {marks}"
 
     def after_backup(self, mark, writer, lower, done):
-        now, between = self.settle()
-        if between:
-            yield between
+        now, mixed = self.settle()
+        if mixed:
+            yield mixed
         rows = self.rows()
         if not writer.acknowledged <= rows:
             yield f"{len(writer.acknowledged - rows)} acknowledged rows lost"
@@ -206,13 +206,13 @@ class DataSoak:
             self.backup_file.unlink(missing_ok=True)
         if self.backup_file.exists():
             if self.base.command("lite", "backups", "verify", "--quick", str(self.backup_file), check=False).returncode != 0:
-                yield "the backup does not read any more"
-            # A kill right after the rename leaves the new one, whole.
+                yield "the backup cannot be read"
+            # A kill right after the rename leaves the new backup, complete.
             if self.backup_mark() == mark:
                 self.backup = (mark, lower, set(writer.tried))
 
     def backup_mark(self):
-        """Read from the file: which state is in it."""
+        """Reads the mark of the state in the backup."""
         import io
         import tarfile
         raw = subprocess.run(["zstd", "-dqc", str(self.backup_file)], stdout=subprocess.PIPE, check=True).stdout
@@ -227,43 +227,43 @@ class DataSoak:
         yield from self.after_exchange(mark, writer, done, self.backup[0], self.is_backup)
 
     def after_undo(self, mark, writer, lower, done):
-        new, kept = self.aside
+        new, kept = self.replaced
         yield from self.after_exchange(mark, writer, done, new, lambda rows: rows == kept)
 
     def after_exchange(self, mark, writer, done, new, expected):
-        """Either the state of `mark` is in force as it was, or the one of `new`, with the rows that are expected."""
-        now, between = self.settle()
-        if between:
-            yield between
+        """Checks that the current state is the unchanged state of `mark`, or that of `new` with the expected rows."""
+        now, mixed = self.settle()
+        if mixed:
+            yield mixed
         rows = self.rows()
         if now == mark:
             if done:
-                yield "it was done, and the old state is in force"
+                yield "the command succeeded, but the old state is current"
             if not writer.acknowledged <= rows:
                 yield f"{len(writer.acknowledged - rows)} acknowledged rows lost"
         elif now == new:
-            yield from self.exchanged(mark, writer, expected)
+            yield from self.check_exchanged(mark, writer, expected)
         else:
-            yield f"mark {now} is in force, neither {mark} nor {new}"
+            yield f"the current mark is {now}, neither {mark} nor {new}"
 
     def after_purge(self, mark, writer, lower, done):
         if not done and random.random() < 0.5:
-            # A start takes it back where it had removed nothing, and else refuses.
+            # A start undoes a purge that has removed nothing, and otherwise refuses.
             self.base.command("lite", "start")
             if self.psql("SELECT 1 FROM soak_mark") is not None:
-                now, between = self.settle()
-                if between or now != mark or not writer.acknowledged <= self.rows():
-                    yield f"a purge that had not begun has changed something: {between or now}"
+                now, mixed = self.settle()
+                if mixed or now != mark or not writer.acknowledged <= self.rows():
+                    yield f"an undone purge has changed something: {mixed or now}"
         self.base.command("uninstall", "--purge", "--yes")
         if self.home.exists() or (self.folder / "leoflow").exists():
-            yield "something is left of a purge"
+            yield "a purge left files behind"
         if self.base.processes():
-            yield f"processes are left of a purge: {self.base.processes()}"
-        self.aside = None
+            yield f"a purge left processes behind: {self.base.processes()}"
+        self.replaced = None
         shutil.rmtree(self.home, ignore_errors=True)
         self.base.command("lite", "restore", "--input", str(self.backup_file))
-        now, between = self.settle()
-        if between or now != self.backup[0] or not self.is_backup(self.rows()):
-            yield f"the backup does not bring the old machine back: {between or now}"
-        # The empty instance that it replaced is of no interest.
-        self.aside = None
+        now, mixed = self.settle()
+        if mixed or now != self.backup[0] or not self.is_backup(self.rows()):
+            yield f"the backup does not restore the old machine: {mixed or now}"
+        # The empty instance that the restore replaced is not checked.
+        self.replaced = None

@@ -1,15 +1,16 @@
 #!/usr/bin/env node
-// Walks through Airflow's web UI on a running Leoflow in headless Chromium, and says what did not go well: requests that
-// fail, errors on the console, pages that are not found.
+// Walks through Airflow's web UI on a running Leoflow in headless Chromium and reports problems: failed requests,
+// console errors, pages that are not answer.
 //
-//     scripts/walk-ui.mjs http://127.0.0.1:8088 PASSWORD [FOLDER]      pictures of all pages go into FOLDER
-//     scripts/walk-ui.mjs --drawn http://127.0.0.1:8088 PASSWORD       milliseconds to the home page with all that is on it
+//     scripts/walk-ui.mjs http://127.0.0.1:8088 PASSWORD [FOLDER]      save screenshots of all pages in FOLDER
+//     scripts/walk-ui.mjs --drawn http://127.0.0.1:8088 PASSWORD       print milliseconds to the complete home page
 //
-// An Airflow that lets everybody in has no password: "".
+// For an Airflow without logins the password is "".
 //
-// The DAGs `walked` and `walked_daily` have to be there and active: `scripts/walk-ui.mjs --dag` prints them. Wants Chromium and npm, which fetches playwright-core
-// into ~/.cache/leoflow-bench. Talks to that address alone, but to install. The exit code is 1 when something did not go well, and
-// 3 when npm gets nothing.
+// The DAGs `walked` and `walked_daily` must exist and be active: `scripts/walk-ui.mjs --dag` prints them. Needs
+// Chromium, and npm to install playwright-core into ~/.cache/leoflow-bench. Connects only to that address, except to
+// install.
+// Exits with 1 when there were problems, and with 3 when npm cannot install.
 
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
@@ -47,7 +48,7 @@ const FLAGS = [
   "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
   "--disable-component-update", "--disable-sync",
 ];
-// What Airflow's own server does not have either.
+// Files that Airflow's own server lacks, too.
 const KNOWN = [/\/static\/wasm\/sqlparser_rs_wasm\.js/];
 const PAGES = [
   "/", "/dags", "/dags/walked", "/dags/walked/runs", "/dags/walked/tasks", "/dags/walked/calendar", "/dags/walked/backfills",
@@ -60,7 +61,7 @@ const PAGES = [
   "/dags/walked/runs/RUN/tasks/each/mapped/1", "/dags/walked/runs/RUN/tasks/group/group", "/dags/walked/tasks/start",
   "/dags/walked/tasks/group/group", "/dag_runs", "/task_instances", "/assets", "/events", "/xcoms", "/variables", "/pools",
   "/providers", "/plugins", "/connections", "/configs", "/jobs", "/required_actions", "/plugin/leoflow",
-  "/plugin/leoflow-backups", "/plugin/leoflow-releases", "/plugin/leoflow-doctor", "/docs",
+  "/plugin/leoflow-backups", "/plugin/leoflow-releases", "/plugin/leoflow-doctor", "/plugin/leoflow-docs", "/docs",
 ];
 
 function playwright() {
@@ -70,7 +71,7 @@ function playwright() {
     try {
       execFileSync("npm", ["install", "--silent", "--prefix", folder, "playwright-core@1.64.1"], { stdio: "inherit" });
     } catch (error) {
-      console.error(`npm cannot get playwright-core: ${error.message}`);
+      console.error(`npm cannot install playwright-core: ${error.message}`);
       process.exit(3);
     }
   }
@@ -84,24 +85,24 @@ class Walk {
   constructor(base, page, folder) {
     Object.assign(this, { base, page, folder });
     page.on("response", (response) => {
-      const known = KNOWN.some((one) => one.test(response.url()));
+      const known = KNOWN.some((pattern) => pattern.test(response.url()));
       if (response.status() >= 400 && !known) {
-        this.tell(`${response.status()} ${response.request().method()} ${response.url().replace(base, "")}`);
+        this.report(`${response.status()} ${response.request().method()} ${response.url().replace(base, "")}`);
       }
     });
     page.on("console", (message) => {
-      // What failed to load is told by its answer.
-      if (message.type() === "error" && !message.text().startsWith("Failed to load resource")) this.tell(message.text());
+      // The response handler reports failed loads.
+      if (message.type() === "error" && !message.text().startsWith("Failed to load resource")) this.report(message.text());
     });
     page.on("requestfailed", (request) => {
-      // What a page has left is not waited for.
+      // Requests of a page that was left are aborted.
       const why = request.failure()?.errorText ?? "";
-      if (why !== "net::ERR_ABORTED") this.tell(`${why} ${request.method()} ${request.url().replace(base, "")}`);
+      if (why !== "net::ERR_ABORTED") this.report(`${why} ${request.method()} ${request.url().replace(base, "")}`);
     });
-    page.on("pageerror", (error) => this.tell(String(error)));
+    page.on("pageerror", (error) => this.report(String(error)));
   }
 
-  tell(text) {
+  report(text) {
     this.problems.add(`${this.where}: ${text.slice(0, 300)}`);
   }
 
@@ -109,39 +110,39 @@ class Walk {
     if (this.folder) await this.page.screenshot({ path: join(this.folder, `${name.replace(/[^a-z0-9]+/gi, "_")}.png`) });
   }
 
-  /** One step; what it throws is told, and the walk goes on. */
+  /** Runs a step; reports its exception and continues the walk. */
   async step(name, act) {
     this.where = name;
     try {
       await act();
       await this.settled();
     } catch (error) {
-      this.tell(String(error).split("\n").slice(0, 3).join(" "));
+      this.report(String(error).split("\n").slice(0, 3).join(" "));
       const shown = await this.page.evaluate(() => document.body.innerText).catch(String);
-      this.tell(`${this.page.url()} shows: ${shown.replace(/\s+/g, " ").slice(0, 300)}`);
+      this.report(`${this.page.url()} shows: ${shown.replace(/\s+/g, " ").slice(0, 300)}`);
     }
     await this.picture(name);
   }
 
-  /** Until it asks for nothing for half a second; some pages go on asking. */
+  /** Waits until the network is idle for half a second, at most 5 s, as some pages keep polling. */
   async settled() {
     await this.page.waitForLoadState("networkidle", { timeout: 5000 }).catch(() => {});
   }
 
-  /** What the REST API answers. */
+  /** Returns the JSON answer of the REST API. */
   api(path) {
-    return this.page.evaluate(async (asked) => (await fetch(`/api/v2${asked}`)).json(), path);
+    return this.page.evaluate(async (apiPath) => (await fetch(`/api/v2${apiPath}`)).json(), path);
   }
 
-  /** That something was done, which may take its time. */
-  async sure(what, path, met) {
-    let found;
-    for (let tried = 0; tried < 60; tried += 1) {
-      found = await this.api(path);
-      if (met(found)) return;
+  /** Polls the REST API until an action has taken effect. */
+  async waitForEffect(action, path, isMet) {
+    let answer;
+    for (let attempt = 0; attempt < 60; attempt += 1) {
+      answer = await this.api(path);
+      if (isMet(answer)) return;
       await this.page.waitForTimeout(250);
     }
-    this.tell(`${what} was not done: ${JSON.stringify(found)}`);
+    this.report(`${action} did not take effect: ${JSON.stringify(answer)}`);
   }
 
   async open(path) {
@@ -149,7 +150,7 @@ class Walk {
       await this.page.goto(this.base + path);
       await this.settled();
       const text = await this.page.textContent("body");
-      if (/Page Not Found|went wrong/.test(text)) this.tell("the page says that it is not there");
+      if (/Page Not Found|went wrong/.test(text)) this.report("the page shows an error");
     });
   }
 }
@@ -163,7 +164,7 @@ async function logIn(page, base, password, next) {
   await page.waitForURL((url) => !url.pathname.startsWith("/auth"));
 }
 
-/** The median of seven, after three that fill a browser's cache, as that of somebody who comes back. */
+/** Returns the median of seven loads after three that fill the browser's cache, as for a returning user. */
 async function drawn(base, password, executablePath) {
   const profile = mkdtempSync(join(tmpdir(), "walk-ui-"));
   const browser = await playwright().chromium.launchPersistentContext(profile, { executablePath, args: FLAGS });
@@ -180,19 +181,19 @@ async function drawn(base, password, executablePath) {
   }
   await browser.close();
   rmSync(profile, { recursive: true });
-  return times.slice(3).sort((one, other) => one - other)[3];
+  return times.slice(3).sort((a, b) => a - b)[3];
 }
 
 async function main() {
-  const shows = process.argv[2];
-  if (shows === "--dag") return console.log(DAG);
-  const [base, password, folder] = process.argv.slice(shows === "--drawn" ? 3 : 2);
+  const option = process.argv[2];
+  if (option === "--dag") return console.log(DAG);
+  const [base, password, folder] = process.argv.slice(option === "--drawn" ? 3 : 2);
   const executablePath = CHROMIUM.find(existsSync);
   if (!base || password === undefined || !executablePath) {
-    console.error("usage: scripts/walk-ui.mjs URL PASSWORD [FOLDER]; Chromium has to be there");
+    console.error("usage: scripts/walk-ui.mjs URL PASSWORD [FOLDER]; needs Chromium");
     process.exit(2);
   }
-  if (shows === "--drawn") return console.log((await drawn(base, password, executablePath)).toFixed(1));
+  if (option === "--drawn") return console.log((await drawn(base, password, executablePath)).toFixed(1));
   if (folder) mkdirSync(folder, { recursive: true });
   const browser = await playwright().chromium.launch({ executablePath, args: FLAGS });
   const started = `/dags/walked/dagRuns/RUN/taskInstances/start`;
@@ -205,7 +206,7 @@ async function main() {
     await page.waitForTimeout(1500);
     await walk.picture("the form");
     await page.getByRole("button", { name: "Trigger" }).last().click();
-    await walk.sure("the run", "/dags/walked/dagRuns", (runs) => ["success", "failed"].includes(runs.dag_runs[0]?.state));
+    await walk.waitForEffect("the run", "/dags/walked/dagRuns", (runs) => ["success", "failed"].includes(runs.dag_runs[0]?.state));
   });
   const runs = await walk.api("/dags/walked/dagRuns?order_by=-run_after");
   const run = encodeURIComponent(runs.dag_runs?.[0]?.dag_run_id ?? "none");
@@ -226,8 +227,8 @@ async function main() {
     await page.waitForTimeout(1500);
     await walk.picture("the preview");
     await page.getByRole("button", { name: /confirm/i }).last().click();
-    const again = (one) => one.try_number === 2 && one.state === "success";
-    await walk.sure("the clear", started.replace("RUN", run), again);
+    const again = (item) => item.try_number === 2 && item.state === "success";
+    await walk.waitForEffect("the clear", started.replace("RUN", run), again);
   });
   await walk.step("mark as failed", async () => {
     await page.getByRole("button", { name: /mark task instance as/i }).click();
@@ -235,7 +236,7 @@ async function main() {
     await page.waitForTimeout(1500);
     await walk.picture("the marking");
     await page.getByRole("button", { name: /confirm/i }).last().click();
-    await walk.sure("the marking", started.replace("RUN", run), (one) => one.state === "failed");
+    await walk.waitForEffect("the marking", started.replace("RUN", run), (item) => item.state === "failed");
   });
   await walk.step("a variable", async () => {
     await page.goto(`${base}/variables`);
@@ -244,7 +245,7 @@ async function main() {
     await page.fill("input[name=key]", "walked");
     await page.fill("textarea[name=value]", "1");
     await page.getByRole("button", { name: /save/i }).click();
-    await walk.sure("the variable", "/variables", (found) => found.variables.some((one) => one.key === "walked"));
+    await walk.waitForEffect("the variable", "/variables", (answer) => answer.variables.some((item) => item.key === "walked"));
   });
   await walk.step("a pool", async () => {
     await page.goto(`${base}/pools`);
@@ -253,7 +254,7 @@ async function main() {
     await page.fill("input[name=name]", "walked");
     await walk.picture("the pool");
     await page.getByRole("button", { name: /save/i }).click();
-    await walk.sure("the pool", "/pools", (found) => found.pools.some((one) => one.name === "walked"));
+    await walk.waitForEffect("the pool", "/pools", (answer) => answer.pools.some((item) => item.name === "walked"));
   });
   await walk.step("a connection", async () => {
     await page.goto(`${base}/connections`);
@@ -265,8 +266,8 @@ async function main() {
     await page.keyboard.press("Enter");
     await walk.picture("the connection");
     await page.getByRole("button", { name: /save/i }).click();
-    await walk.sure("the connection", "/connections", (found) =>
-      found.connections.some((one) => one.connection_id === "walked" && one.conn_type === "http"));
+    await walk.waitForEffect("the connection", "/connections", (answer) =>
+      answer.connections.some((item) => item.connection_id === "walked" && item.conn_type === "http"));
   });
   await walk.step("an event of an asset", async () => {
     const asset = (await walk.api("/assets?name_pattern=walked_asset")).assets[0];
@@ -275,8 +276,8 @@ async function main() {
     await page.waitForTimeout(800);
     await walk.picture("the event");
     await page.getByRole("button", { name: "Create Event" }).last().click();
-    await walk.sure("the event", `/assets/events?asset_id=${asset.id}`, (found) =>
-      found.asset_events.some((one) => one.extra.from_rest_api));
+    await walk.waitForEffect("the event", `/assets/events?asset_id=${asset.id}`, (answer) =>
+      answer.asset_events.some((item) => item.extra.from_rest_api));
   });
   await walk.step("a backfill", async () => {
     await page.goto(`${base}/dags/walked_daily`);
@@ -284,7 +285,7 @@ async function main() {
     await page.getByText("Backfill", { exact: true }).last().click();
     await page.waitForTimeout(800);
     for (const day of ["2026/01/02", "2026/01/03"]) {
-      // The one that has its date shows that in place of these words.
+      // A field with a date no longer shows this placeholder.
       await page.getByText("Select date and time").first().click();
       await page.getByPlaceholder("YYYY/MM/DD").last().fill(day);
       await page.getByPlaceholder("HH:mm").last().fill("00:00");
@@ -295,7 +296,7 @@ async function main() {
     await page.waitForTimeout(1500);
     await walk.picture("the backfill");
     await page.getByRole("button", { name: /run backfill/i }).click();
-    await walk.sure("the backfill", "/backfills?dag_id=walked_daily", (found) => found.backfills.length === 1);
+    await walk.waitForEffect("the backfill", "/backfills?dag_id=walked_daily", (answer) => answer.backfills.length === 1);
   });
   await walk.step("dark and narrow", async () => {
     await page.emulateMedia({ colorScheme: "dark" });
@@ -309,7 +310,7 @@ async function main() {
   });
   await browser.close();
   for (const problem of walk.problems) console.log(problem);
-  console.log(`${walk.problems.size} problems in ${PAGES.length} pages and what is done on them`);
+  console.log(`${walk.problems.size} problems in ${PAGES.length} pages and the actions on them`);
   process.exit(walk.problems.size ? 1 : 0);
 }
 

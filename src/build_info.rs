@@ -1,5 +1,5 @@
-//! Which release this program is. Fixed when it is built; only a program that is made to stand for another
-//! release, as the tests of upgrades are, says something else, and before anything asks.
+//! The release of this program, fixed at build time. Upgrade tests build programs that assume another release;
+//! they call `assume` before any other code reads it.
 
 use std::sync::OnceLock;
 
@@ -10,18 +10,17 @@ pub type MigrationFile = (&'static str, &'static str, Option<&'static str>);
 pub struct BuildInfo {
     /// `0.1.0` for a release, `0.1.0+<hash8>` for a development build.
     pub version: &'static str,
-    /// Of the sources, as git names it.
+    /// The git commit of the sources.
     pub commit: Option<&'static str>,
-    /// What the releases are signed with that this one upgrades to, as minisign writes it; a development
-    /// build has none.
+    /// The minisign public key that signs the releases this one upgrades to; a development build has none.
     pub public_key: Option<&'static str>,
-    /// Where releases are, when nothing else is said.
+    /// The default URL of releases.
     pub releases_url: Option<&'static str>,
-    /// Migrations beside those in `migrations/`.
+    /// Migrations in addition to those in `migrations/`.
     pub more_migrations: &'static [MigrationFile],
 }
 
-/// As it was built.
+/// The values set at build time.
 pub const BUILT: BuildInfo = BuildInfo {
     version: env!("LEOFLOW_VERSION"),
     commit: option_env!("LEOFLOW_COMMIT"),
@@ -32,9 +31,9 @@ pub const BUILT: BuildInfo = BuildInfo {
 
 static ASSUMED: OnceLock<BuildInfo> = OnceLock::new();
 
-/// To be called first, or not at all.
+/// Replaces the build's values. Must be called before `build_info`.
 pub fn assume(info: BuildInfo) {
-    // The first word counts.
+    // Only the first call has an effect.
     let _ = ASSUMED.set(info);
 }
 
@@ -46,5 +45,5 @@ pub fn version() -> &'static str {
     build_info().version
 }
 
-/// The platform that it was built for, as Rust names it.
+/// The Rust target triple of this build.
 pub const TARGET: &str = env!("LEOFLOW_TARGET");

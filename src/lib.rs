@@ -1,7 +1,9 @@
-//! Leoflow Lite: Airflow-style DAGs on one laptop. Modules are listed from the bottom up; each may
-//! use those above it in this list and no other (`tests/it/architecture.rs` holds it).
+//! Leoflow Lite: Airflow-style DAGs on one laptop. Modules are listed from the bottom up; each may use only
+//! those above it in this list (checked by `tests/it/architecture.rs`).
 
 pub mod build_info;
+
+pub mod docs;
 
 pub mod sys;
 

@@ -1,4 +1,4 @@
-//! One executable, three names.
+//! The executable of `leoflow`, `leoflow-server` and `leoflow-agent`.
 
 fn main() -> std::process::ExitCode {
     leoflow::entry::main()

@@ -1,4 +1,4 @@
-//! What a version number promises: a patch has no migration, a minor only such as can be undone.
+//! Checks the rules of version numbers: a patch release has no migration, a minor release only reversible ones.
 
 use super::Outcome;
 use leoflow::schema::embedded::Phase;
@@ -11,16 +11,16 @@ use std::path::Path;
 pub fn check(version: &Version, is_candidate: bool, migrations: &[Migration], releases: &[Release]) -> Outcome<()> {
     if is_candidate == version.pre.is_empty() {
         let channel = if version.pre.is_empty() { "stable" } else { "rc" };
-        return Err(format!("{version} belongs into the channel {channel}: --channel {channel}"));
+        return Err(format!("{version} belongs to the channel {channel}: pass --channel {channel}"));
     }
     if let Some(same) = releases.iter().find(|release| version_order::compare(&release.version, version).is_eq()) {
-        return Err(format!("{} was released already", same.version));
+        return Err(format!("{} is already released", same.version));
     }
     let label = |migration: &Migration| format!("V{:04}__{} ({})", migration.version, migration.name, migration.phase);
     if let Some(unknown) = migrations.iter().find(|migration| Phase::parse(&migration.phase).is_none()) {
-        return Err(format!("{} would be refused by every upgrade", label(unknown)));
+        return Err(format!("{} has an unknown phase, so that each upgrade would refuse it", label(unknown)));
     }
-    // What is promised is promised to those who have the last stable release before it.
+    // The rules apply relative to the last stable release before it.
     let Some(base) = base(version, releases) else { return Ok(()) };
     for old in &base.migrations {
         if !migrations.contains(old) {
@@ -30,12 +30,12 @@ pub fn check(version: &Version, is_candidate: bool, migrations: &[Migration], re
     let new = added(migrations, Some(base));
     let is_patch = (version.major, version.minor) == (base.version.major, base.version.minor);
     if let (true, Some(migration)) = (is_patch, new.first()) {
-        return Err(format!("{version} is a patch release, and may not have the migration {}", label(migration)));
+        return Err(format!("{version} is a patch release and cannot have the migration {}", label(migration)));
     }
     match new.iter().find(|migration| !migration.reversible || migration.phase == Phase::Contract.name()) {
         Some(migration) if version.major == base.version.major => {
-            let what = if migration.reversible { "takes something away" } else { "cannot be undone" };
-            Err(format!("{version} is a minor release, and {} {what}", label(migration)))
+            let reason = if migration.reversible { "is not additive" } else { "cannot be undone" };
+            Err(format!("{version} is a minor release, but {} {reason}", label(migration)))
         }
         _ => Ok(()),
     }
@@ -49,31 +49,31 @@ pub fn base<'a>(version: &Version, releases: &'a [Release]) -> Option<&'a Releas
     releases.iter().filter(is_below).max_by(|one, other| version_order::compare(&one.version, &other.version))
 }
 
-/// What a release adds to the last one.
+/// The migrations that a release adds to the last one.
 fn added<'a>(migrations: &'a [Migration], last: Option<&Release>) -> Vec<&'a Migration> {
     let known = |migration: &&Migration| last.is_none_or(|last| !last.migrations.contains(migration));
     migrations.iter().filter(known).collect()
 }
 
-/// The changelog's section of this version, and every new migration with its phase.
+/// Returns the changelog's section of this version and the new migrations with their phases.
 pub fn notes(changelog: &Path, version: &Version, migrations: &[Migration], last: Option<&Release>) -> Outcome<String> {
     let text = fs::read_to_string(changelog).map_err(|error| format!("{}: {error}", changelog.display()))?;
     let section = section(&text, version)
-        .ok_or_else(|| format!("{} has no section `## {version}`: write what is new", changelog.display()))?;
+        .ok_or_else(|| format!("{} has no section `## {version}`: describe the changes there", changelog.display()))?;
     let mut notes = section.trim().to_owned();
     let new = added(migrations, last);
     if last.is_some() && !new.is_empty() {
         notes.push_str("\n\nMigrations:\n");
         for Migration { version, name, phase, reversible, .. } in new {
-            let call = if phase == "expand" { "" } else { ": NOT ADDITIVE" };
-            let undo = if *reversible { "" } else { ", cannot be undone by itself" };
-            notes.push_str(&format!("- V{version:04}__{name} ({phase}{undo}){call}\n"));
+            let warning = if phase == "expand" { "" } else { ": NOT ADDITIVE" };
+            let undo = if *reversible { "" } else { ", has no rollback SQL" };
+            notes.push_str(&format!("- V{version:04}__{name} ({phase}{undo}){warning}\n"));
         }
     }
     Ok(notes)
 }
 
-/// From `## 0.2.0 …` to the next `## `.
+/// The text from `## 0.2.0 …` to the next `## `.
 fn section<'a>(text: &'a str, version: &Version) -> Option<&'a str> {
     let is_heading = |line: &str| {
         line.strip_prefix("## ")

@@ -1,5 +1,5 @@
-//! Makes a release out of a program and a PostgreSQL: `scripts/release` builds the one and runs this. The same
-//! input gives the same bytes.
+//! Makes a release from a program and a PostgreSQL; `scripts/release` builds the program and runs this. Reproducible:
+//! the same input gives the same bytes.
 
 mod contract;
 mod licenses;
@@ -27,42 +27,42 @@ type Outcome<T> = Result<T, String>;
 #[derive(Parser)]
 #[command(about = "Make a release: dist/ with everything that a release host serves")]
 enum Cli {
-    /// Make a new key to sign with, without a password: KEY and KEY.pub
+    /// Generate a signing key without a password: KEY and KEY.pub
     Keygen { key: PathBuf },
-    /// Print the public half of a key, as a build needs it
+    /// Print the public key, in the form that a build needs
     PublicKey { key: PathBuf },
-    /// Sign a file; the signature is put beside it
+    /// Sign a file; write the signature beside it
     Sign { key: PathBuf, file: PathBuf },
-    /// Get the wheels of what DAG files expect, jinja2 and pendulum, into a new folder
+    /// Download the wheels of jinja2 and pendulum, which DAG files expect, into a new folder
     PythonPackages { folder: PathBuf },
-    /// Get the wheel that has Airflow's web UI into a new folder, and print where it is
+    /// Download the wheel with Airflow's web UI into a new folder, and print its path
     AirflowUi { folder: PathBuf },
-    /// Write the licences of everything that is linked into the program
+    /// Write the licences of all linked crates
     Licenses { output: PathBuf },
     /// Make the release
     Make(Box<Make>),
-    /// Join the dists that were made on several platforms, or sign one anew before it expires
+    /// Join the dists of several platforms, or renew the signature of one before it expires
     Merge(merge::Merge),
 }
 
-/// What is the same for every manifest that is signed.
+/// Arguments shared by all commands that sign a manifest.
 #[derive(clap::Args)]
 struct Publishing {
     /// The secret key to sign with
     #[arg(long)]
     sign: PathBuf,
-    /// The secret key that will sign later releases: it signs too, and installed programs learn to trust it
+    /// The secret key of later releases: it signs too, so that installed programs start to trust it
     #[arg(long)]
     next_key: Option<PathBuf>,
-    /// Where the release will be served; without it install.sh looks in its own folder
+    /// URL of the release host; without it install.sh looks in its own folder
     #[arg(long, default_value = "")]
     url: String,
     #[arg(long, default_value = "install/install.sh")]
     installer: PathBuf,
-    /// When it is issued, RFC 3339; part of the manifest
+    /// Issue date in the manifest, RFC 3339
     #[arg(long)]
     date: Timestamp,
-    /// For how long: whoever asks later is told that nobody has renewed it
+    /// Validity of the manifest in days; afterwards upgrades warn that it has expired
     #[arg(long, default_value_t = 400)]
     valid_days: u32,
     #[arg(long, default_value = "dist")]
@@ -76,7 +76,7 @@ struct Make {
     channel: String,
     #[command(flatten)]
     publishing: Publishing,
-    /// The dist/ of the last release
+    /// The dist/ of the previous release
     #[arg(long)]
     from: Option<PathBuf>,
     /// The program, built for this release
@@ -85,26 +85,26 @@ struct Make {
     /// A folder or an archive with PostgreSQL
     #[arg(long)]
     postgres: PathBuf,
-    /// A folder with the wheels of jinja2 and pendulum; without it a setup gets them from the package index
+    /// A folder with the wheels of jinja2 and pendulum; without it setup downloads them from the package index
     #[arg(long)]
     python_packages: Option<PathBuf>,
-    /// The wheel that has Airflow's web UI; without it a setup gets it from the package index
+    /// The wheel with Airflow's web UI; without it setup downloads it from the package index
     #[arg(long)]
     airflow_ui: Option<PathBuf>,
     #[arg(long, default_value = "CHANGELOG.md")]
     changelog: PathBuf,
     #[arg(long, default_value = "LICENSE")]
     license: PathBuf,
-    /// The licences of others, as `licenses` writes them
+    /// The third-party licences, as `licenses` writes them
     #[arg(long)]
     third_party: Option<PathBuf>,
-    /// The oldest version that can be upgraded to this one [default: what the last release says, or this one]
+    /// The oldest version that can be upgraded to this one [default: as in the previous release, or this one]
     #[arg(long)]
     upgrades_from: Option<Version>,
-    /// A version that has to be passed through on the way to this one and every later one
+    /// A version that upgrades to this and later versions must pass through
     #[arg(long)]
     required_stop: Vec<Version>,
-    /// Compress little, as for a test
+    /// Use fast compression, for tests
     #[arg(long)]
     quick: bool,
 }
@@ -134,7 +134,7 @@ impl Make {
         let key = self.publishing.key()?;
         let about = program::about(&self.program).map_err(|error| error.to_string())?;
         if about.version != self.version.to_string() {
-            return Err(format!("{} says that it is {}", self.program.display(), about.version));
+            return Err(format!("{} is version {}, not {}", self.program.display(), about.version, self.version));
         }
         let last = self.from.as_ref().map(|folder| last_manifest(folder, &key)).transpose()?;
         let issued = last.as_ref().and_then(|manifest| manifest.issued_at);
@@ -155,7 +155,7 @@ impl Make {
         self.publishing.publish(std::iter::once(release).chain(releases).collect(), issued, &key)
     }
 
-    /// Program, licence, completions, packages for DAGs.
+    /// Packs the program, licences, completions and packages for DAGs.
     fn tarball(&self) -> Outcome<Asset> {
         let name = format!("leoflow-{}-{TARGET}.tar.gz", self.version);
         let folder = format!("leoflow-{}", self.version);
@@ -188,7 +188,7 @@ impl Make {
         self.component(POSTGRES, url, packed, last)
     }
 
-    /// For every platform the same, and one file for all of them.
+    /// Packs the web UI: one file, the same for all platforms.
     fn airflow_ui(&self, wheel: &Path, last: Option<&Release>) -> Outcome<Component> {
         let unpacked = tempfile::tempdir().map_err(|error| error.to_string())?;
         let tree = web_ui::tree_of_wheel(wheel, unpacked.path())?;
@@ -197,7 +197,7 @@ impl Make {
         self.component(web_ui::COMPONENT, url, (web_ui::VERSION.to_owned(), files, size), last)
     }
 
-    /// The same bytes as the last release's are that one's.
+    /// Packs a component. If its bytes equal those of the last release, the last release's component is reused.
     fn component(
         &self,
         name: &str,
@@ -231,8 +231,10 @@ impl Make {
         required_stops.extend(self.required_stop.iter().cloned());
         required_stops.sort();
         required_stops.dedup();
-        if let Some(unknown) = required_stops.iter().find(|stop| !releases.iter().any(|one| one.version == **stop)) {
-            return Err(format!("{unknown} cannot be a stop: there is no such release"));
+        if let Some(unknown_stop) =
+            required_stops.iter().find(|stop| !releases.iter().any(|release| release.version == **stop))
+        {
+            return Err(format!("{unknown_stop} cannot be a required stop: there is no such release"));
         }
         Ok(Release {
             version: self.version.clone(),
@@ -253,11 +255,12 @@ impl Publishing {
         sign::Key::load(&self.sign)
     }
 
-    /// Writes the signed manifest and the sums of what is in the folder. It is of the date given, but never older
-    /// than what was issued last: whoever reads it would take it for an old one.
+    /// Writes the signed manifest and SHA256SUMS. The issue date is `--date`, but always later than that of the last
+    /// manifest, as upgrades report an older manifest as outdated.
     fn publish(&self, mut all: Vec<Release>, last: Option<Timestamp>, key: &sign::Key) -> Outcome<()> {
         all.sort_by(|one, other| version_order::compare(&other.version, &one.version));
-        let newest = all.first().map(|release| release.version.clone()).ok_or("there is no release in it")?;
+        let newest =
+            all.first().map(|release| release.version.clone()).ok_or("the manifest would contain no release")?;
         let mut manifest = Manifest::new(all);
         let valid = SignedDuration::from_hours(24 * i64::from(self.valid_days));
         let after_last = last.and_then(|last| last.checked_add(SignedDuration::from_secs(1)).ok());
@@ -267,10 +270,10 @@ impl Publishing {
         let next = self.next_key.as_deref().map(sign::Key::load).transpose()?;
         manifest.next_public_key = next.as_ref().map(|next| next.public.clone());
         let text = serde_json::to_vec_pretty(&manifest).map_err(|error| error.to_string())?;
-        // What we would not read is not published.
+        // Never publish a manifest that the program cannot read.
         let read = Manifest::parse(&text).map_err(|error| error.to_string())?;
         if read != manifest {
-            return Err("the manifest does not read as it was written".to_owned());
+            return Err("the manifest changes when it is read back: this is a bug in make-release".to_owned());
         }
         write(&self.output.join(MANIFEST), &text)?;
         let keys: Vec<&sign::Key> = [key].into_iter().chain(&next).collect();
@@ -281,7 +284,7 @@ impl Publishing {
         Ok(())
     }
 
-    /// What it installs is baked in, with its hashes.
+    /// Writes install.sh with the release's files and their hashes.
     fn write_installer(&self, release: &Release, key: &sign::Key) -> Outcome<()> {
         let template = fs::read_to_string(&self.installer).map_err(|e| format!("{}: {e}", self.installer.display()))?;
         let mut files = Vec::new();
@@ -304,13 +307,13 @@ impl Publishing {
     }
 }
 
-/// The newest release below a version, candidates too.
+/// The newest release below a version, including candidates.
 fn below<'a>(version: &Version, releases: &'a [Release]) -> Option<&'a Release> {
     let is_below = |release: &&Release| version_order::compare(&release.version, version).is_lt();
     releases.iter().filter(is_below).max_by(|one, other| version_order::compare(&one.version, &other.version))
 }
 
-/// Only what we have signed ourselves is carried on.
+/// Reads the manifest of the last release and verifies that it is signed with our own key.
 fn last_manifest(folder: &Path, key: &sign::Key) -> Outcome<Manifest> {
     let path = folder.join(MANIFEST);
     let text = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
@@ -321,8 +324,8 @@ fn last_manifest(folder: &Path, key: &sign::Key) -> Outcome<Manifest> {
     Manifest::parse(&text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// What earlier releases consist of goes along: the folder is a whole release host. Only what is as the signed
-/// manifest says: it gets a new signature.
+/// Copies the files of earlier releases, as the folder is a complete release host. The files are verified against the
+/// signed manifest, because the copy gets a new signature.
 fn carry(from: &Path, to: &Path, releases: &[Release]) -> Outcome<()> {
     let mut files = Vec::new();
     for release in releases {
@@ -336,7 +339,7 @@ fn carry(from: &Path, to: &Path, releases: &[Release]) -> Outcome<()> {
         if !new.exists() {
             fs::copy(&old, &new).map_err(|error| format!("{}: {error}", old.display()))?;
             if pack::sha256(&new)?.0 != sha256 {
-                return Err(format!("{} is not what its manifest says", old.display()));
+                return Err(format!("{} does not match the hash in its manifest", old.display()));
             }
         }
     }
@@ -345,7 +348,7 @@ fn carry(from: &Path, to: &Path, releases: &[Release]) -> Outcome<()> {
 
 fn fresh_folder(path: &Path) -> Outcome<()> {
     if path.exists() && fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some()) {
-        return Err(format!("{} is there already: remove it, or choose another --output", path.display()));
+        return Err(format!("{} already exists: remove it, or choose another --output", path.display()));
     }
     fs::create_dir_all(path).map_err(|error| format!("{}: {error}", path.display()))
 }

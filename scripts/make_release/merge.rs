@@ -1,4 +1,4 @@
-//! Dists of the same releases, made on several platforms, as one; and one dist signed anew for another while.
+//! Merges the dists of several platforms into one, or renews the signature of a single dist.
 
 use super::{Outcome, Publishing, carry, fresh_folder, last_manifest};
 use leoflow::config::Channel;
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 #[derive(clap::Args)]
 pub struct Merge {
-    /// The dist/ of each platform; one alone is only signed anew
+    /// The dist/ of each platform; a single one only gets a new signature
     #[arg(required = true)]
     folders: Vec<PathBuf>,
     #[command(flatten)]
@@ -37,29 +37,29 @@ impl Merge {
         for (folder, releases) in &each {
             carry(folder, &self.publishing.output, releases)?;
         }
-        // The installer is that of the newest release which is no candidate, as its own `make` wrote it.
+        // install.sh installs the newest stable release, or the newest candidate if there is none.
         let newest = all.values().rev().find(|release| release.channel == Channel::Stable);
-        let newest = newest.or(all.values().next_back()).ok_or("there is no release in it")?;
+        let newest = newest.or(all.values().next_back()).ok_or("the dists contain no release")?;
         self.publishing.write_installer(newest, &key)?;
         self.publishing.publish(all.into_values().collect(), issued, &key)
     }
 }
 
-/// They may differ in nothing but what they have for a platform.
+/// Adds the files of another platform to a release; all other fields must be equal.
 fn join(known: &mut Release, other: &Release) -> Outcome<()> {
     let version = &known.version;
     let bare = |release: &Release| Release { assets: Vec::new(), components: Vec::new(), ..release.clone() };
     if bare(known) != bare(other) {
-        return Err(format!("{version} is not the same release everywhere: its date, notes or migrations differ"));
+        return Err(format!("{version} differs between the dists: its date, notes or migrations are not the same"));
     }
     let is_same = |one: &Asset, other: &Asset| one.target == other.target && one != other;
     if let Some(asset) = other.assets.iter().find(|asset| known.assets.iter().any(|one| is_same(one, asset))) {
-        return Err(format!("there are two different programs of {version} for {}", asset.target));
+        return Err(format!("the dists have different programs of {version} for {}", asset.target));
     }
     let is_same =
         |one: &Component, other: &Component| one.name == other.name && one.target == other.target && one != other;
     if let Some(new) = other.components.iter().find(|new| known.components.iter().any(|one| is_same(one, new))) {
-        return Err(format!("{version} has two different {} for {}", new.name, new.target));
+        return Err(format!("the dists have different {} components of {version} for {}", new.name, new.target));
     }
     let assets: Vec<Asset> = other.assets.iter().filter(|asset| !known.assets.contains(asset)).cloned().collect();
     known.assets.extend(assets);

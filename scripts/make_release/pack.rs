@@ -1,4 +1,4 @@
-//! Archives whose bytes depend on nothing but their content: sorted, without owners, without times.
+//! Reproducible archives: sorted, without owners and times.
 
 use super::Outcome;
 use flate2::Compression;
@@ -28,7 +28,7 @@ enum Content {
 impl Entry {
     pub fn file(path: String, from: &Path, executable: bool) -> Outcome<Self> {
         if !from.is_file() {
-            return Err(format!("{} is no file", from.display()));
+            return Err(format!("{} is not a file", from.display()));
         }
         Ok(Self { path, executable, content: Content::File(from.to_owned()) })
     }
@@ -88,10 +88,10 @@ fn tar<W: Write>(target: W, mut entries: Vec<Entry>) -> io::Result<W> {
     archive.into_inner()
 }
 
-/// Of a component: its version, its files, and their bytes.
+/// A component: `(version, files, unpacked size in bytes)`.
 pub type Packed = (String, Vec<Entry>, u64);
 
-/// All files of a folder, and their bytes.
+/// All files of a folder and their size in bytes.
 pub fn folder(root: &Path) -> Outcome<(Vec<Entry>, u64)> {
     let (mut entries, mut size) = (Vec::new(), 0);
     for path in files_below(root).map_err(text)? {
@@ -102,7 +102,7 @@ pub fn folder(root: &Path) -> Outcome<(Vec<Entry>, u64)> {
     Ok((entries, size))
 }
 
-/// A PostgreSQL, from a folder or an archive, without what of it is not needed. The archive is unpacked into `folder`.
+/// The needed files of a PostgreSQL from a folder or an archive. The archive is unpacked into `folder`.
 pub fn postgres(from: &Path, folder: &Path) -> Outcome<Packed> {
     let root = if from.is_dir() {
         from.to_owned()
@@ -120,7 +120,7 @@ pub fn postgres(from: &Path, folder: &Path) -> Outcome<Packed> {
     Ok((version, entries, size))
 }
 
-/// Folders that hold nothing but one folder are left out.
+/// Descends through folders that contain only one folder.
 fn without_wrapping(root: PathBuf) -> PathBuf {
     let entries: Vec<PathBuf> = fs::read_dir(&root).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     match entries.as_slice() {
@@ -151,7 +151,7 @@ fn walk(root: &Path, folder: &Path, bin: &Path, entries: &mut Vec<Entry>, size: 
     Ok(())
 }
 
-/// Servers need neither headers nor static libraries, nor the messages in other languages.
+/// Returns false for headers, static libraries, documentation and translations, which a server does not need.
 fn is_needed(relative: &str, path: &Path, bin: &Path) -> bool {
     const UNNEEDED: [&str; 7] = ["include", "pkgconfig", "pgxs", "doc", "man", "locale", "leoflow-install.json"];
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -174,7 +174,7 @@ pub fn sha256(path: &Path) -> Outcome<(String, u64)> {
     }
 }
 
-/// As `sha256sum` writes them.
+/// The lines of SHA256SUMS, in the format of `sha256sum`.
 pub fn sums(folder: &Path) -> Outcome<String> {
     let mut names: Vec<String> = fs::read_dir(folder)
         .map_err(text)?

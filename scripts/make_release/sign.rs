@@ -1,4 +1,4 @@
-//! minisign, with the key of whoever publishes.
+//! minisign signatures with the publisher's key.
 
 use super::{Outcome, write};
 use leoflow::upgrade::manifest::SIGNATURE_SUFFIX;
@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 
 pub struct Key {
     secret: SecretKey,
-    /// As a program is built with it.
+    /// The public key, in the form that a build embeds.
     pub public: String,
 }
 
 impl Key {
-    /// A key with a password asks for it in `LEOFLOW_SIGN_PASSWORD`.
+    /// Loads a key; its password, if any, comes from `LEOFLOW_SIGN_PASSWORD`.
     pub fn load(path: &Path) -> Outcome<Self> {
         let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
         let boxed = || SecretKeyBox::from_string(&text).map_err(|error| error.to_string());
@@ -28,7 +28,7 @@ impl Key {
         Ok(Self { secret, public: public.to_base64() })
     }
 
-    /// Puts the signature beside the file. It has chance in it: twice is two signatures of the same.
+    /// Writes the signature beside the file. Signatures are not deterministic.
     pub fn sign(&self, path: &Path) -> Outcome<()> {
         sign_by(&[self], path)
     }
@@ -40,7 +40,7 @@ impl Key {
     }
 }
 
-/// Puts the signatures by these keys beside the file, one below the other. A program that knows of one signature reads the
+/// Writes the signatures of these keys beside the file, one after another. Programs that expect one signature read the
 /// first.
 pub fn sign_by(keys: &[&Key], path: &Path) -> Outcome<()> {
     let content = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
@@ -68,7 +68,7 @@ pub fn keygen(path: &Path) -> Outcome<()> {
     write_new(&public_path, &public, 0o644)
 }
 
-/// What is there already is somebody's key.
+/// Creates a file and never overwrites one, which could be a key in use.
 fn write_new(path: &Path, text: &str, mode: u32) -> Outcome<()> {
     let opened = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
     opened.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| format!("{}: {error}", path.display()))

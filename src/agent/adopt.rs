@@ -1,18 +1,17 @@
-//! What an agent does with the tries that the datastore takes for running: those of an agent before
-//! it. `decide` is pure.
+//! Decides how an agent adopts the tries of an earlier agent that the datastore records as running. `decide` is pure.
 
 use super::folder::TaskFolder;
 use crate::sys::process::ProcessId;
 use std::io;
 
-/// What can be seen of such a try.
+/// Evidence about a try, from its files and its keeper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Seen {
-    /// `process.json`: whether anybody has taken it, and still lives.
+pub struct Evidence {
+    /// From `process.json`: whether a keeper took the try, and whether that keeper is alive.
     pub keeper: KeeperState,
-    /// `outcome.json`, or `result.json` of a task whose keeper is gone.
+    /// True with `outcome.json`, or with `result.json` of a task whose keeper is gone.
     pub has_ended: bool,
-    /// Whether it was claimed since this machine started.
+    /// True if the try was claimed since this machine booted.
     pub same_boot: bool,
 }
 
@@ -25,30 +24,30 @@ pub enum KeeperState {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Adoption {
-    /// It runs: it is watched as if we had started it.
+    /// It runs: watch it as if this agent had started it.
     Watch,
-    /// It ended while nobody looked.
+    /// It ended unwatched: record its outcome.
     Record,
-    /// It was claimed and nobody took it: nothing of the user's has run. Should a keeper still be on
-    /// its way, one of the two takes it and the other leaves.
+    /// It was claimed and no keeper took it: no user code has run. If a keeper is still starting, one of the two takes
+    /// the try and the other exits.
     Start,
-    /// It began, and is gone without a word: that try has failed.
+    /// It began and is gone without a result: the try has failed.
     Lost,
 }
 
-pub fn decide(seen: Seen) -> Adoption {
-    match seen {
-        // Also one that has told its end: it is about to leave.
-        Seen { keeper: KeeperState::Alive, .. } => Adoption::Watch,
-        Seen { has_ended: true, .. } => Adoption::Record,
-        Seen { keeper: KeeperState::Never, same_boot: true, .. } => Adoption::Start,
-        // After a start of the machine the files may be older than what had happened.
-        Seen { keeper: KeeperState::Never | KeeperState::Gone, .. } => Adoption::Lost,
+pub fn decide(evidence: Evidence) -> Adoption {
+    match evidence {
+        // Even with an outcome: its keeper is about to exit.
+        Evidence { keeper: KeeperState::Alive, .. } => Adoption::Watch,
+        Evidence { has_ended: true, .. } => Adoption::Record,
+        Evidence { keeper: KeeperState::Never, same_boot: true, .. } => Adoption::Start,
+        // After a reboot, missing files prove nothing: the last writes may be lost.
+        Evidence { keeper: KeeperState::Never | KeeperState::Gone, .. } => Adoption::Lost,
     }
 }
 
-/// What can be seen of a try, and who keeps it. An error says nothing about the try: it is looked at again later.
-pub fn look_at(folder: &TaskFolder, same_boot: bool) -> io::Result<(Seen, Option<ProcessId>)> {
+/// Reads the evidence about a try, and its keeper. An error says nothing about the try: the caller retries later.
+pub fn inspect(folder: &TaskFolder, same_boot: bool) -> io::Result<(Evidence, Option<ProcessId>)> {
     let process = folder.keeper()?;
     let keeper = match &process {
         None => KeeperState::Never,
@@ -56,7 +55,7 @@ pub fn look_at(folder: &TaskFolder, same_boot: bool) -> io::Result<(Seen, Option
         Some(_) => KeeperState::Gone,
     };
     let has_ended = folder.outcome()?.is_some() || folder.result()?.is_some();
-    Ok((Seen { keeper, has_ended, same_boot }, process))
+    Ok((Evidence { keeper, has_ended, same_boot }, process))
 }
 
 #[cfg(test)]
@@ -64,8 +63,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_runs_twice_and_nothing_is_forgotten() {
-        let decide = |keeper, has_ended, same_boot| decide(Seen { keeper, has_ended, same_boot });
+    fn each_try_is_adopted_exactly_once() {
+        let decide = |keeper, has_ended, same_boot| decide(Evidence { keeper, has_ended, same_boot });
         for same_boot in [true, false] {
             for has_ended in [true, false] {
                 assert_eq!(decide(KeeperState::Alive, has_ended, same_boot), Adoption::Watch);

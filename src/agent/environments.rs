@@ -1,9 +1,9 @@
-//! The environments that tries run in. The server builds them; a try whose environment is not there waits until it is.
+//! Environments that tries run in. The server builds them; a try whose environment is missing waits until it is built.
 
 use crate::engine::keys::TryKey;
 use crate::engine::store::tries::{self, Claimed};
 use crate::home::Home;
-use crate::protocol::http::{self, Ask};
+use crate::protocol::http::{self, HttpRequest};
 use crate::python::environments;
 use crate::python::{Interpreter, Warm};
 use crate::sys::unix_socket;
@@ -14,121 +14,126 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::task::JoinSet;
 
-/// Between questions to a server that is away, or is being replaced.
-const AGAIN: Duration = Duration::from_secs(1);
+/// Pause between requests to a server that is down or being replaced.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 pub struct Environments {
     home: Home,
-    known: HashMap<String, Rc<Interpreter>>,
+    /// Pythons of built environments, by hash.
+    interpreters: HashMap<String, Rc<Interpreter>>,
+    /// Tries that wait for an environment or a warm Python.
     waiting: HashMap<TryKey, Claimed>,
-    asking: JoinSet<(TryKey, Result<(), String>)>,
+    requests: JoinSet<(TryKey, Result<(), String>)>,
 }
 
-/// What the server says of one that was asked for.
+/// The server's answer to a request for an environment.
 #[derive(Deserialize)]
 struct Answer {
-    /// Why it is not to be had; for people.
+    /// Why it cannot be built, for people.
     problem: Option<String>,
 }
 
 impl Environments {
     pub fn new(home: &Home) -> Self {
-        Self { home: home.clone(), known: HashMap::new(), waiting: HashMap::new(), asking: JoinSet::new() }
+        Self { home: home.clone(), interpreters: HashMap::new(), waiting: HashMap::new(), requests: JoinSet::new() }
     }
 
-    /// The Python of the environment with this hash, if it is there.
+    /// Returns the Python of the environment with this hash, if it is built. `plain` is the Python outside of
+    /// environments.
     pub fn find(&mut self, plain: &Interpreter, hash: &str) -> Option<Rc<Interpreter>> {
-        if let Some(known) = self.known.get(hash).filter(|known| known.program.is_file()) {
-            return Some(known.clone());
+        if let Some(cached) = self.interpreters.get(hash).filter(|cached| cached.program.is_file()) {
+            return Some(cached.clone());
         }
         let folder = environments::find(&self.home, hash)?;
-        environments::note_use(&folder);
-        let found = Rc::new(plain.in_environment(&folder));
-        self.known.insert(hash.to_owned(), found.clone());
-        Some(found)
+        environments::record_use(&folder);
+        let interpreter = Rc::new(plain.in_environment(&folder));
+        self.interpreters.insert(hash.to_owned(), interpreter.clone());
+        Some(interpreter)
     }
 
-    /// Has the server build it; `next` gives the try back.
+    /// Has the server build the environment; `next` returns the try afterwards.
     pub fn wait_for(&mut self, claimed: &Claimed, hash: String) {
         let home = self.home.clone();
-        self.wait_until(claimed, async move {
+        self.enqueue(claimed, async move {
             loop {
-                match ask(&home, &hash).await {
+                match request_build(&home, &hash).await {
                     Some(answer) => return answer.problem.map_or(Ok(()), Err),
-                    None => tokio::time::sleep(AGAIN).await,
+                    None => tokio::time::sleep(RETRY_PAUSE).await,
                 }
             }
         });
     }
 
-    /// Whether the try begins only once there is a warm Python, which takes seconds with Airflow's own SDK; `next` gives
-    /// it back then.
+    /// Makes the try wait for a warm Python where a start takes seconds, as with Airflow's own SDK; `next` returns the
+    /// try afterwards. Returns `false` when the try can begin now.
     pub fn wait_for_warm(&mut self, claimed: &Claimed, warm: &mut Warm, interpreter: &Interpreter) -> bool {
-        // Once: should it be gone again by then, it has a Python of its own.
+        // At most once: if the warm Python is gone again by then, the try starts cold.
         if claimed.has_waited {
             return false;
         }
         let Some(ready) = warm.worth_waiting_for(interpreter) else { return false };
         let claimed = Claimed { has_waited: true, ..claimed.clone() };
-        self.wait_until(&claimed, async move {
+        self.enqueue(&claimed, async move {
             ready.await;
             Ok(())
         });
         true
     }
 
-    /// The environment with this hash, and for none the plain one. What is not there is built, for whoever looks again.
-    pub fn find_or_have_built(&mut self, plain: &Rc<Interpreter>, hash: Option<&str>) -> Option<Rc<Interpreter>> {
+    /// Returns the environment with this hash, or the plain one without a hash. A missing one is requested from the
+    /// server: the caller asks again later.
+    pub fn find_or_request(&mut self, plain: &Rc<Interpreter>, hash: Option<&str>) -> Option<Rc<Interpreter>> {
         let Some(hash) = hash else { return Some(plain.clone()) };
-        let found = self.find(plain, hash);
-        if found.is_none() {
+        let interpreter = self.find(plain, hash);
+        if interpreter.is_none() {
             let (home, hash) = (self.home.clone(), hash.to_owned());
-            tokio::task::spawn_local(async move { drop(ask(&home, &hash).await) });
+            tokio::task::spawn_local(async move { drop(request_build(&home, &hash).await) });
         }
-        found
+        interpreter
     }
 
-    fn wait_until(&mut self, claimed: &Claimed, there: impl Future<Output = Result<(), String>> + 'static) {
+    fn enqueue(&mut self, claimed: &Claimed, ready: impl Future<Output = Result<(), String>> + 'static) {
         let key = claimed.key.clone();
         self.waiting.insert(key.clone(), claimed.clone());
-        self.asking.spawn_local(async move { (key, there.await) });
+        self.requests.spawn_local(async move { (key, ready.await) });
     }
 
-    /// The next try whose environment is there, or is not to be had. `None` when none waits.
+    /// Returns the next try whose environment is ready or cannot be built. `None` when no try waits.
     pub async fn next(&mut self) -> Option<(Claimed, Result<(), String>)> {
         loop {
-            // One that has panicked has asked in vain.
-            let Ok((key, made)) = self.asking.join_next().await? else { continue };
+            // A request that panicked has no answer.
+            let Ok((key, built)) = self.requests.join_next().await? else { continue };
             if let Some(claimed) = self.waiting.remove(&key) {
-                return Some((claimed, made));
+                return Some((claimed, built));
             }
         }
     }
 
-    pub fn are_waited_for_by(&self, key: &TryKey) -> bool {
+    pub fn is_waiting(&self, key: &TryKey) -> bool {
         self.waiting.contains_key(key)
     }
 
-    /// How many slots those take that wait: who waits for a Python begins in a moment; who waits for an environment takes
-    /// none from the others, as long as there are no more of them than slots.
+    /// Counts the slots that waiting tries take: one that waits for a warm Python begins in a moment; those that wait
+    /// for an environment take none, unless there are more of them than slots.
     pub fn slots_taken(&self) -> usize {
-        let soon = self.waiting.values().filter(|one| one.has_waited).count();
-        soon + (self.waiting.len() - soon).saturating_sub(tries::SLOTS)
+        let starting_soon = self.waiting.values().filter(|claimed| claimed.has_waited).count();
+        starting_soon + (self.waiting.len() - starting_soon).saturating_sub(tries::SLOTS)
     }
 
-    /// A try that is not to run any more. Returns whether it waited.
-    pub fn give_up(&mut self, key: &TryKey) -> bool {
+    /// Drops a try that must not run any more. Returns whether it was waiting.
+    pub fn cancel_waiting(&mut self, key: &TryKey) -> bool {
         self.waiting.remove(key).is_some()
     }
 }
 
-/// `None` when nobody answers.
-async fn ask(home: &Home, hash: &str) -> Option<Answer> {
+/// Requests an environment from the server. `None` without an answer.
+async fn request_build(home: &Home, hash: &str) -> Option<Answer> {
     let stream = unix_socket::connect(&home.api_socket()).ok()?;
     stream.set_nonblocking(true).ok()?;
     let stream = tokio::net::UnixStream::from_std(stream).ok()?;
     let path = format!("/local/environments/{}", http::encode(hash));
-    let ask = Ask { method: Method::POST, path: &path, host: "localhost", headers: &[], body: String::new() };
-    let (status, body) = http::ask(stream, ask).await.ok()?;
+    let request =
+        HttpRequest { method: Method::POST, path: &path, host: "localhost", headers: &[], body: String::new() };
+    let (status, body) = http::send(stream, request).await.ok()?;
     status.is_success().then(|| serde_json::from_slice(&body).ok()).flatten()
 }

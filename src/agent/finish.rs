@@ -1,10 +1,10 @@
-//! How tries end: their keepers are gone, their folders are read, the outcome goes to the datastore, the folder goes.
-//! An error while a folder is read says nothing about the task: it is read again until it can be.
+//! Finishes tries whose keepers are gone: reads their folders, records the outcomes in the datastore and removes the
+//! folders. A failed read says nothing about the task: it is repeated until it succeeds.
 
-use super::ending;
 use super::folder::TaskFolder;
 use super::run::{Agent, Running};
 use super::stop::end_orphans;
+use super::try_outcome;
 use super::warm;
 use crate::engine::keys::TryKey;
 use crate::engine::store::StoreError;
@@ -22,83 +22,86 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-/// Until a folder that could not be read is read again.
-const READ_AGAIN: Duration = Duration::from_secs(1);
+/// Pause before a folder that could not be read is read again.
+const REREAD_PAUSE: Duration = Duration::from_secs(1);
 
 /// A try whose keeper has ended.
-pub(super) struct Settled {
+pub(super) struct EndedTry {
     key: TryKey,
     folder: TaskFolder,
     interpreter: Option<Rc<Interpreter>>,
-    /// `None` where it never had one, or nothing is known of it.
+    /// `None` if no keeper took the try.
     keeper: Option<ProcessId>,
-    /// Whether its files are of this start of the machine: those of an earlier one may be older than what happened.
+    /// True if its files are from this boot of the machine. After a crash of the machine, older files may miss the last
+    /// writes.
     is_current: bool,
 }
 
-/// What the folder of a try says.
+/// How a try ended, by its folder.
 enum Fate {
     Ended(Box<Ended>),
-    /// No keeper ever took it, or its task was not started for a cause that passes. Nothing of the user's has run.
+    /// No keeper took it, or a transient error kept its task from starting. No user code has run.
     NotBegun(String),
 }
 
-impl Settled {
+impl EndedTry {
     pub(super) fn adopted(key: &TryKey, folder: &TaskFolder, keeper: Option<ProcessId>, is_current: bool) -> Self {
         Self { key: key.clone(), folder: folder.clone(), interpreter: None, keeper, is_current }
     }
 }
 
 impl Agent {
-    /// The keeper of this try has ended, and with it the try, but where another keeper has it.
-    pub(super) fn settle(&mut self, key: TryKey, ended: Running) -> Option<Settled> {
-        let Running { folder, keeper, interpreter, .. } = ended;
-        // Ours, if it was our child; otherwise another's to wait for.
+    /// Handles the end of a try's keeper. The try has ended too, unless another keeper has it.
+    pub(super) fn on_keeper_end(&mut self, key: TryKey, running: Running) -> Option<EndedTry> {
+        let Running { folder, keeper, interpreter, .. } = running;
+        // Reaps the keeper if it is our child; otherwise its own parent does.
         reaper::ended_child(keeper.pid);
-        let settled = Settled { key, folder, interpreter, keeper: Some(keeper), is_current: true };
-        match settled.folder.keeper() {
-            Ok(Some(other)) if Some(&other) != settled.keeper.as_ref() && other.is_alive() => {
-                // Another keeper was faster: that one has the try.
-                let Settled { key, folder, interpreter, .. } = settled;
+        let ended_try = EndedTry { key, folder, interpreter, keeper: Some(keeper), is_current: true };
+        match ended_try.folder.keeper() {
+            Ok(Some(other)) if Some(&other) != ended_try.keeper.as_ref() && other.is_alive() => {
+                // Another keeper took the try first.
+                let EndedTry { key, folder, interpreter, .. } = ended_try;
                 self.watch(key, folder, other, interpreter);
                 None
             }
-            Ok(_) => Some(settled),
+            Ok(_) => Some(ended_try),
             Err(error) => {
-                self.read_again(settled, &error);
+                self.retry_read(ended_try, &error);
                 None
             }
         }
     }
 
-    /// Writes down how tries ended whose keepers are gone, and removes their folders. Returns whether one is deferred.
-    pub(super) async fn record(&mut self, client: &ClientWrapper, over: Vec<Settled>) -> Result<bool, StoreError> {
-        let mut ended = Vec::with_capacity(over.len());
-        for one in over {
-            match self.fate(&one).await {
-                Ok(Fate::Ended(outcome)) => ended.push((*outcome, one.folder)),
-                Ok(Fate::NotBegun(reason)) => self.queue_again(client, &one.key, reason).await?,
-                Err(error) => self.read_again(one, &error),
+    /// Records how tries ended whose keepers are gone, and removes their folders. Returns whether one is deferred.
+    pub(super) async fn record(&mut self, client: &ClientWrapper, finished: Vec<EndedTry>) -> Result<bool, StoreError> {
+        let mut ended = Vec::with_capacity(finished.len());
+        for ended_try in finished {
+            match self.fate(&ended_try).await {
+                Ok(Fate::Ended(outcome)) => ended.push((*outcome, ended_try.folder)),
+                Ok(Fate::NotBegun(reason)) => self.requeue_try(client, &ended_try.key, reason).await?,
+                Err(error) => self.retry_read(ended_try, &error),
             }
         }
-        // On their way together, each for itself: together they would hold what a clear takes in another order.
-        let written = join_all(ended.iter().map(|(one, _)| tries::record(client, one))).await;
-        for ((one, _), written) in ended.iter().zip(written) {
-            // A value that the database refuses is its task's fault; everything else is tried again.
+        // One statement each, concurrently: a single transaction would take its row locks in another order than a
+        // clear.
+        let written = join_all(ended.iter().map(|(outcome, _)| tries::record(client, outcome))).await;
+        for ((outcome, _), written) in ended.iter().zip(written) {
+            // A value that the database refuses is its task's fault; every other error is retried.
             match written {
                 Err(StoreError::Invalid(reason)) => {
-                    let reason = format!("its result cannot be kept: {reason}");
-                    tries::record(client, &ending::never_began(one.key.clone(), reason)).await?;
+                    let reason = format!("the task's result cannot be stored: {reason}");
+                    tries::record(client, &try_outcome::never_began(outcome.key.clone(), reason)).await?;
                 }
                 written => drop(written?),
             }
         }
         ended.iter().for_each(|(_, folder)| folder.discard());
-        Ok(ended.iter().any(|(one, _)| one.deferral.is_some()))
+        Ok(ended.iter().any(|(outcome, _)| outcome.deferral.is_some()))
     }
 
-    async fn fate(&mut self, settled: &Settled) -> io::Result<Fate> {
-        let Settled { key, folder, interpreter, is_current, .. } = settled;
+    /// Reads from its folder how a try ended; ends the processes that a killed keeper left.
+    async fn fate(&mut self, ended_try: &EndedTry) -> io::Result<Fate> {
+        let EndedTry { key, folder, interpreter, is_current, .. } = ended_try;
         let outcome = folder.outcome()?;
         let result = folder.result()?;
         if let Some(outcome) = outcome.as_ref().filter(|outcome| outcome.transient && result.is_none()) {
@@ -107,48 +110,48 @@ impl Agent {
         let keeper_log = if outcome.is_none() { folder.keeper_log() } else { String::new() };
         if outcome.is_none() {
             if *is_current && result.is_none() && folder.keeper()?.is_none() && folder.spec()?.is_some() {
-                return Ok(Fate::NotBegun(format!("the task could not be started: {keeper_log}")));
+                return Ok(Fate::NotBegun(format!("failed to start the task: {keeper_log}")));
             }
-            let marked = folder.clone();
-            if let Err(error) = blocking::run(move || end_orphans(&marked)).await {
-                warn!("{}: {error}", folder.path().display());
+            let task_folder = folder.clone();
+            if let Err(error) = blocking::run(move || end_orphans(&task_folder)).await {
+                warn!("{}: cannot end the task's remaining processes: {error}", folder.path().display());
             }
         }
         if let (Some(result), Some(interpreter)) = (&result, interpreter)
-            && self.warm.learn(interpreter, &warm::user(key), &result.libraries)
+            && self.warm.note_libraries(interpreter, &warm::usage_key(key), &result.libraries)
         {
             self.warm.prepare_large(interpreter);
         }
-        let ended = ending::ended(key.clone(), outcome.as_ref(), result, &keeper_log, Timestamp::now());
+        let ended = try_outcome::evaluate(key.clone(), outcome.as_ref(), result, &keeper_log, Timestamp::now());
         debug!("{}: {}", ended.key, ended.state.as_str());
         Ok(Fate::Ended(Box::new(ended)))
     }
 
-    /// Puts a try that has not begun back into the queue.
-    pub(super) async fn queue_again(
+    /// Requeues a try that has not begun.
+    pub(super) async fn requeue_try(
         &mut self,
         client: &ClientWrapper,
         key: &TryKey,
         reason: String,
     ) -> Result<(), StoreError> {
-        if !requeue::queue_again(client, key).await? {
-            // It was cleared or ended meanwhile.
+        if !requeue::requeue(client, key).await? {
+            // It was cleared or ended in the meantime.
             return self.fail(client, key, reason).await;
         }
-        TaskFolder::of(&self.surroundings.home, key).discard();
-        self.hindrance.note(format!("tasks wait in the queue: {reason}"), Instant::now());
+        TaskFolder::of(&self.context.home, key).discard();
+        self.start_backoff.note(format!("tasks wait in the queue: {reason}"), Instant::now());
         Ok(())
     }
 
-    /// Its end could not be read: it stays as it is, and is looked at again in a moment.
-    fn read_again(&mut self, settled: Settled, error: &io::Error) {
-        let Settled { key, folder, interpreter, keeper, .. } = settled;
-        let reason = format!("{key}: {} cannot be read: {error}", folder.path().display());
-        self.hindrance.note_unread(reason, Instant::now());
+    /// Schedules another read of a folder that could not be read.
+    fn retry_read(&mut self, ended_try: EndedTry, error: &io::Error) {
+        let EndedTry { key, folder, interpreter, keeper, .. } = ended_try;
+        let reason = format!("{key}: cannot read {}: {error}", folder.path().display());
+        self.start_backoff.note_unread(reason, Instant::now());
         match keeper {
-            Some(keeper) => self.watch_after(READ_AGAIN, key, folder, keeper, interpreter),
-            // The next round finds it by the datastore.
-            None => self.must_look_again = true,
+            Some(keeper) => self.watch_after(REREAD_PAUSE, key, folder, keeper, interpreter),
+            // The next take-over finds it in the datastore.
+            None => self.needs_take_over = true,
         }
     }
 }

@@ -1,12 +1,11 @@
-//! The folder of one try, `run/tasks/<id>/`: how the agent, the process that keeps the task, and
-//! the task itself tell one another things that outlive each of them.
+//! The folder of one try, `run/tasks/<id>/`: through it the agent, the keeper and the task exchange what must outlive
+//! each of them.
 //!
-//! `spec.json` (agent) what to run; `began` (task) its own code runs; `process.json` (keeper) who runs it: whoever links it first does,
-//! so that a try runs once however many keepers are started; `child.json` (keeper) the task's own
-//! process; `result.json` (task) what became of it, whole or absent; `outcome.json` (keeper) how its
-//! process ended. Keeper and task each write a reserve of `RESERVE` bytes when they begin, and put what they have to say
-//! in its place: a disk that is full when the task ends loses neither.
-
+//! `spec.json` (agent): what to run. `began` (task): its own code has begun. `process.json` (keeper): who keeps the
+//! try. Only the first keeper can link it, so a try runs once no matter how many keepers start. `child.json` (keeper):
+//! the task's own process. `result.json` (task): its result, complete or missing. `outcome.json` (keeper): how the
+//! task's process ended. Keeper and task each write a reserve of `RESERVE` bytes when they begin and overwrite it with
+//! their report, so that a disk that is full when the task ends loses neither.
 use crate::engine::keys::TryKey;
 use crate::engine::store::triggers::Deferral;
 use crate::home::Home;
@@ -24,16 +23,17 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use tracing::warn;
 
+/// The folder of one try; it need not exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskFolder(PathBuf);
 
-/// What the keeper needs of `spec.json`; the rest is the task's.
+/// `spec.json`: the keeper's part, and the rest for the task.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Spec {
     #[serde(flatten)]
     pub key: TryKey,
     pub keeper: KeeperSpec,
-    /// For the Python package.
+    /// Read by the Python package.
     #[serde(flatten)]
     pub task: serde_json::Map<String, serde_json::Value>,
 }
@@ -42,14 +42,14 @@ pub struct Spec {
 pub struct KeeperSpec {
     pub program: PathBuf,
     pub arguments: Vec<Argument>,
-    /// The folder to work in.
+    /// Working directory.
     pub folder: PathBuf,
     pub log: PathBuf,
-    /// Seconds after which the task is ended from outside, should it not end itself.
+    /// Seconds after which the keeper ends the task, should it not end itself.
     pub time_limit: Option<f64>,
 }
 
-/// An argument as text, where it is one: as bytes it would be four times as long.
+/// A command-line argument; text if it is UTF-8, because bytes are four times as long in JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Argument {
@@ -78,22 +78,22 @@ pub struct Outcome {
     pub exit: Option<Exit>,
     pub ended_at: Timestamp,
     pub cause: Option<Cause>,
-    /// Why it never began.
+    /// Why the task never began.
     pub problem: Option<String>,
-    /// True where it never began for a cause that passes: then the try is queued again.
+    /// True if a transient error kept the task from beginning: the try is queued again.
     #[serde(default)]
     pub transient: bool,
 }
 
 impl Outcome {
-    /// Of a task that never began.
+    /// The outcome of a task that never began.
     pub fn not_started(error: &io::Error, transient: bool) -> Self {
-        let problem = Some(format!("the task could not be started: {error}"));
+        let problem = Some(format!("failed to start the task: {error}"));
         Self { exit: None, ended_at: Timestamp::now(), cause: None, problem, transient }
     }
 }
 
-/// Why it ended, where that was not its own doing.
+/// Why the task was ended from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
@@ -102,7 +102,7 @@ pub enum Cause {
     Memory,
 }
 
-/// What the task itself says.
+/// `result.json`, written by the task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TaskResult {
     pub state: ResultState,
@@ -110,29 +110,29 @@ pub struct TaskResult {
     pub retry: bool,
     #[serde(default)]
     pub reason: Option<String>,
-    /// JSON texts by key.
+    /// JSON texts by XCom key.
     #[serde(default)]
     pub xcoms: BTreeMap<String, String>,
-    /// Of a sensor that looks again later.
+    /// When a rescheduled sensor pokes again.
     #[serde(default)]
     pub due: Option<Timestamp>,
-    /// Of a task that a trigger is to wake.
+    /// The trigger that resumes a deferred task.
     #[serde(default)]
     pub deferral: Option<Deferral>,
-    /// Of one that failed: seconds until it is tried again, in the place of its `retry_delay`.
+    /// Seconds until a failed task is retried; replaces the `retry_delay` of its DAG file.
     #[serde(default)]
     pub retry_delay: Option<f64>,
-    /// Tasks that it has decided to skip at once.
+    /// Tasks that a branch skips at once.
     #[serde(default)]
     pub skipped_tasks: Vec<String>,
     #[serde(default)]
     pub asset_events: Option<serde_json::Value>,
-    /// Its template fields as they were rendered, and the name of a mapped instance.
+    /// The rendered template fields; `map_index` is the rendered name of a mapped instance.
     #[serde(default)]
     pub rendered: Option<serde_json::Value>,
     #[serde(default)]
     pub map_index: Option<String>,
-    /// Large libraries that it has loaded, which a warm Python may load ahead for those after it.
+    /// Large libraries that it has imported; a warm Python may preload them for later tasks.
     #[serde(default)]
     pub libraries: Vec<String>,
 }
@@ -152,17 +152,17 @@ pub enum ResultState {
     AwaitingInput,
 }
 
-/// Bytes that the keeper keeps ready for its outcome, and the task for its result: more than an outcome ever has.
+/// Bytes reserved for the keeper's outcome and for the task's result; more than an outcome ever needs.
 const RESERVE: usize = 4096;
 const OUTCOME_RESERVE: &str = "outcome.reserve";
-/// How much of a keeper's own log is looked at.
+/// Bytes at the end of a keeper's own log that are read for an error message.
 const KEEPER_LOG_BYTES: usize = 2048;
 
-/// The most that is read of any file here: results have their own, lower limits.
+/// Read limit for any of the files, bytes; the writers of results enforce lower ones.
 const LARGEST_FILE: u64 = 256 * 1024 * 1024;
 
 impl TaskFolder {
-    /// The same for the same try.
+    /// The folder of a try, named by a hash of its key.
     pub fn of(home: &Home, key: &TryKey) -> Self {
         let parts = [
             key.run.dag_id.as_str(),
@@ -175,11 +175,12 @@ impl TaskFolder {
         Self(home.running_tasks().join(hex::encode(&hash[..12])))
     }
 
+    /// The task folder with this path.
     pub fn at(path: PathBuf) -> Self {
         Self(path)
     }
 
-    /// All that are there; none where the folder of folders is missing.
+    /// Lists all task folders; empty when `run/tasks` is missing.
     pub fn all(home: &Home) -> io::Result<Vec<Self>> {
         let entries = match fs::read_dir(home.running_tasks()) {
             Ok(entries) => entries,
@@ -193,7 +194,8 @@ impl TaskFolder {
         &self.0
     }
 
-    /// What marks the processes of this try, in their environment.
+    /// The mark of this try: an id that all its processes carry in their environment (`TASK_MARK`), by which they are
+    /// found in /proc even after they have left the task's process group.
     pub fn mark(&self) -> String {
         self.0.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
@@ -202,7 +204,7 @@ impl TaskFolder {
         self.0.join(name)
     }
 
-    /// Made by the task when its own code begins.
+    /// Path of the file that the task creates when its own code begins.
     pub fn began(&self) -> PathBuf {
         self.file("began")
     }
@@ -218,14 +220,14 @@ impl TaskFolder {
 
     /// Takes the try for this process; `false` when another process has it.
     pub fn take(&self, process: &ProcessId) -> io::Result<bool> {
-        let mine = self.file(&format!("process.{}", process.pid));
-        fs::write(&mine, serde_json::to_vec(process)?)?;
-        // A link is made or it is not: there is no moment with half a file.
-        let taken = match fs::hard_link(&mine, self.file("process.json")) {
-            Err(error) if has_no_links(&error) => self.take_without_links(&mine),
+        let own_file = self.file(&format!("process.{}", process.pid));
+        fs::write(&own_file, serde_json::to_vec(process)?)?;
+        // link(2) is atomic: no process sees half a file.
+        let taken = match fs::hard_link(&own_file, self.file("process.json")) {
+            Err(error) if lacks_hard_links(&error) => self.take_without_links(&own_file),
             other => other,
         };
-        let removed = files::remove_any(&mine);
+        let removed = files::remove_any(&own_file);
         match taken {
             Ok(()) => removed.map(|()| true),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
@@ -233,14 +235,14 @@ impl TaskFolder {
         }
     }
 
-    /// Where the file system has no hard links: a file that only one process can create stands for the link.
+    /// Takes the try on a file system without hard links: an exclusively created file replaces the link.
     /// `warm_try.py` does the same.
-    fn take_without_links(&self, mine: &Path) -> io::Result<()> {
+    fn take_without_links(&self, own_file: &Path) -> io::Result<()> {
         File::create_new(self.file("taken"))?;
-        fs::rename(mine, self.file("process.json"))
+        fs::rename(own_file, self.file("process.json"))
     }
 
-    /// Who has it, if anybody ever had.
+    /// The process that took the try, alive or not.
     pub fn keeper(&self) -> io::Result<Option<ProcessId>> {
         self.read("process.json")
     }
@@ -253,22 +255,22 @@ impl TaskFolder {
         self.read("child.json")
     }
 
-    /// Sets aside room for the outcome, so that a full disk does not lose it.
+    /// Reserves disk space for the outcome, so that a full disk does not lose it.
     pub fn reserve_outcome(&self) -> io::Result<()> {
         fs::write(self.file(OUTCOME_RESERVE), [0; RESERVE])
     }
 
-    /// Uses the reserve where there is one.
+    /// Writes the outcome into the reserve, if there is one.
     pub fn write_outcome(&self, outcome: &Outcome) -> io::Result<()> {
         let text = serde_json::to_vec(outcome)?;
-        let in_reserve = || {
+        let write_into_reserve = || {
             let reserve = self.file(OUTCOME_RESERVE);
             let mut file = File::options().write(true).open(&reserve)?;
             file.write_all(&text)?;
             file.set_len(text.len() as u64)?;
             fs::rename(&reserve, self.file("outcome.json"))
         };
-        if text.len() <= RESERVE && in_reserve().is_ok() {
+        if text.len() <= RESERVE && write_into_reserve().is_ok() {
             return Ok(());
         }
         self.write("outcome.json", outcome)
@@ -282,7 +284,7 @@ impl TaskFolder {
         self.read("result.json")
     }
 
-    /// What its keeper wrote of its own errors, the end of it, for a reason; empty where there is nothing to read.
+    /// The last line of the keeper's own log, which explains its failure; empty if there is none.
     pub fn keeper_log(&self) -> String {
         let bytes = fs::read(self.file("keeper.log")).unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(KEEPER_LOG_BYTES)..]).into_owned();
@@ -297,23 +299,23 @@ impl TaskFolder {
         files::remove_any(&self.0)
     }
 
-    /// Removes it, and only logs a failure: the folder is removed with the next look at all of them.
+    /// Removes the folder and only logs a failure: the next take-over removes what is left.
     pub fn discard(&self) {
         if let Err(error) = self.remove() {
-            warn!("{} cannot be removed: {error}", self.path().display());
+            warn!("cannot remove {}: {error}", self.path().display());
         }
     }
 
-    /// Whole or absent for every process of this machine. Not fsynced: what a power loss takes with
-    /// it is a task that runs, and those it takes too.
+    /// Writes a file atomically: every process of this machine sees all of it or none. Not fsynced, because a power
+    /// loss ends the running tasks anyway.
     fn write(&self, name: &str, value: &impl Serialize) -> io::Result<()> {
         let partial = self.file(&format!("{name}.{}", std::process::id()));
         fs::write(&partial, serde_json::to_vec(value)?)?;
         fs::rename(&partial, self.file(name))
     }
 
-    /// `Ok(None)` for a file that is not there, or that a power loss cut short. Every other error says nothing about the
-    /// file: the caller asks again.
+    /// `Ok(None)` for a file that is missing, or that a power loss truncated. Every other error says nothing about the
+    /// file: the caller retries.
     fn read<T: DeserializeOwned>(&self, name: &str) -> io::Result<Option<T>> {
         let text = match files::read_text(&self.file(name), LARGEST_FILE) {
             Ok(text) => text,
@@ -324,8 +326,8 @@ impl TaskFolder {
     }
 }
 
-/// Errors of link(2) on a file system that knows no hard links, or where they are not allowed.
-fn has_no_links(error: &io::Error) -> bool {
+/// True for the errors of link(2) on a file system without hard links, or where they are not permitted.
+fn lacks_hard_links(error: &io::Error) -> bool {
     use nix::libc::{EACCES, EMLINK, ENOSYS, ENOTSUP, EPERM};
     error.raw_os_error().is_some_and(|code| [EACCES, EMLINK, ENOSYS, ENOTSUP, EPERM].contains(&code))
 }
@@ -338,18 +340,18 @@ mod tests {
     fn a_try_is_taken_once_without_hard_links() {
         let folder = tempfile::tempdir().unwrap();
         let task = TaskFolder::at(folder.path().to_owned());
-        let mine = |number: u32| {
+        let own_file = |number: u32| {
             let path = folder.path().join(format!("process.{number}"));
             fs::write(&path, "{}").unwrap();
             path
         };
-        task.take_without_links(&mine(1)).unwrap();
-        let second = task.take_without_links(&mine(2)).unwrap_err();
+        task.take_without_links(&own_file(1)).unwrap();
+        let second = task.take_without_links(&own_file(2)).unwrap_err();
         assert_eq!(second.kind(), io::ErrorKind::AlreadyExists);
         for code in [nix::libc::EPERM, nix::libc::EOPNOTSUPP] {
-            assert!(has_no_links(&io::Error::from_raw_os_error(code)));
+            assert!(lacks_hard_links(&io::Error::from_raw_os_error(code)));
         }
-        assert!(!has_no_links(&io::Error::from_raw_os_error(nix::libc::EEXIST)));
+        assert!(!lacks_hard_links(&io::Error::from_raw_os_error(nix::libc::EEXIST)));
     }
 
     #[test]
@@ -358,7 +360,7 @@ mod tests {
         let task = TaskFolder::at(folder.path().to_owned());
         let outcome = Outcome::not_started(&io::Error::other("x"), true);
         task.write_outcome(&outcome).unwrap();
-        assert_eq!(task.outcome().unwrap(), Some(outcome.clone()), "also without a reserve");
+        assert_eq!(task.outcome().unwrap(), Some(outcome.clone()), "without a reserve");
         task.reserve_outcome().unwrap();
         let ended = Outcome { exit: Some(Exit::Code(3)), ..outcome };
         task.write_outcome(&ended).unwrap();
@@ -389,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_cut_short_is_none() {
+    fn a_truncated_file_is_none() {
         let folder = tempfile::tempdir().unwrap();
         let task = TaskFolder::at(folder.path().to_owned());
         fs::write(folder.path().join("result.json"), "{\"state\": \"succ").unwrap();

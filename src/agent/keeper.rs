@@ -1,9 +1,9 @@
-//! The process that keeps one try: it starts the task, writes its log, ends it when its time is
-//! over or it is told to, and writes down how it ended. It has no runtime and no connection, so that
-//! nothing of ours that is replaced or fails disturbs a task.
+//! The keeper: a small process of our own per try. It starts the task, writes its log, ends it at its timeout or on
+//! request, and records how it ended. It has no async runtime and no connection to another process of Leoflow, so that
+//! a task goes on while those are replaced or fail.
 
 use super::folder::{Cause, Outcome, Spec, TaskFolder};
-use super::limits::{folder_round, term_grace, timeout_grace};
+use super::limits::{folder_check_interval, term_grace, timeout_grace};
 use super::log::TaskLog;
 use super::secrets::SecretsPipe;
 use crate::protocol::task_log::{Level, Stream};
@@ -23,78 +23,79 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tracing::warn;
 
-/// The longest that a task with a time limit may import and wait for its arguments: as long as it waits
-/// for a server that is away, and then some.
+/// How long a task with a time limit may take to import its file and get its arguments, before its own code begins.
+/// Longer than it waits for a server that is down.
 const IMPORT_LIMIT: Duration = Duration::from_secs(900);
-/// How long what a task left running has to leave.
+/// Time between TERM and KILL for processes that a task left running.
 const LEFTOVER_GRACE: Duration = Duration::from_secs(1);
-/// Between attempts while an error of the system lasts.
+/// Pauses between attempts while a transient error lasts; each pause doubles the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// How often it looks for the task's end where the kernel has no pidfd_open(2), or does not allow it.
-const END_ROUND: Duration = Duration::from_millis(20);
-/// For the pipe of a task that has ended.
+/// Poll interval for the task's end where pidfd_open(2) is missing or not permitted.
+const END_POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// Time limit for draining the pipes of a task that has ended.
 const DRAIN: Duration = Duration::from_millis(200);
-/// Above this the kernel prefers a task to Postgres when memory is short, proc(5).
+/// `oom_score_adj` of tasks, proc(5): when memory is short, the kernel kills a task rather than Postgres.
 pub const OOM_SCORE: &str = "500";
-/// The exit code of a keeper that was not needed: another has the try.
+/// Exit code of a keeper that was not needed: another one has the try.
 pub const NOT_NEEDED: u8 = 75;
 
-/// Keeps the try in `folder` until its end. Returns the exit code. `started` is the task's pid where it runs already:
-/// our child, whose output and secrets come through the descriptors that were passed.
-pub fn run(folder: &TaskFolder, started: Option<i32>) -> io::Result<u8> {
-    // Before anything else: from now on TERM is an event and not an end.
+/// Keeps the try in `folder` until its end. Returns the exit code. `started_pid` is the task's pid if it already runs
+/// as our child; its output and secrets come through the passed descriptors.
+pub fn run(folder: &TaskFolder, started_pid: Option<i32>) -> io::Result<u8> {
+    // First of all: from here on TERM is an event and does not end this process.
     let terminate = TerminateSignal::take()?;
-    let own = ProcessId::current().ok_or_else(|| io::Error::other("this process is not in /proc"))?;
-    let is_ours = match started {
-        None => folder.take(&own)?,
-        // It was taken before the task was started, by what has become this program.
-        Some(_) => folder.keeper()?.as_ref() == Some(&own),
+    let own_id = ProcessId::current().ok_or_else(|| io::Error::other("this process is not in /proc"))?;
+    let is_ours = match started_pid {
+        None => folder.take(&own_id)?,
+        // This process took the try before it executed this program; see `warm_try.py`.
+        Some(_) => folder.keeper()?.as_ref() == Some(&own_id),
     };
     if !is_ours {
         return Ok(NOT_NEEDED);
     }
     if let Err(error) = process::become_subreaper() {
-        warn!("processes that the task leaves running are not ended with it: {error}");
+        warn!("processes that the task leaves running will not be ended with it: {error}");
     }
-    let outcome = match begin(folder, started) {
+    let outcome = match begin(folder, started_pid) {
         Ok(keeper) => keeper.keep(&terminate),
         Err(error) => {
-            // One that runs already is ended with what it has started.
-            started.into_iter().for_each(end_unkept);
-            Outcome::not_started(&error, started.is_none() && is_transient(&error))
+            // A task that already runs is ended with its descendants.
+            started_pid.into_iter().for_each(kill_task_tree);
+            Outcome::not_started(&error, started_pid.is_none() && is_transient(&error))
         }
     };
-    until_it_passes(folder, "the outcome", || folder.write_outcome(&outcome))?;
+    retry_transient(folder, "the outcome", || folder.write_outcome(&outcome))?;
     Ok(0)
 }
 
-fn begin(folder: &TaskFolder, started: Option<i32>) -> io::Result<TaskKeeper> {
-    let spec = until_it_passes(folder, "spec.json", || folder.spec())?;
+fn begin(folder: &TaskFolder, started_pid: Option<i32>) -> io::Result<TaskKeeper> {
+    let spec = retry_transient(folder, "spec.json", || folder.spec())?;
     let spec = spec.ok_or_else(|| io::Error::other("spec.json is missing or damaged"))?;
-    match started {
+    match started_pid {
         None => {
             folder.reserve_outcome()?;
             TaskKeeper::start(folder, &spec)
         }
         Some(pid) => {
-            // The task runs by now: without a reserve the outcome waits for room.
+            // Not fatal, because the task already runs: without a reserve, `run` retries the outcome while the disk is
+            // full.
             if let Err(error) = folder.reserve_outcome() {
-                warn!("no room is reserved for the outcome: {error}");
+                warn!("cannot reserve disk space for the outcome: {error}");
             }
             TaskKeeper::adopt(folder, &spec, pid)
         }
     }
 }
 
-/// Does it again for as long as the system's error is one that passes and the folder is there.
-fn until_it_passes<T>(folder: &TaskFolder, what: &str, attempt: impl Fn() -> io::Result<T>) -> io::Result<T> {
+/// Retries `attempt` while its error is transient and the folder exists. `subject` names it in the log.
+fn retry_transient<T>(folder: &TaskFolder, subject: &str, attempt: impl Fn() -> io::Result<T>) -> io::Result<T> {
     let mut pause = FIRST_PAUSE;
     loop {
         match attempt() {
             Err(error) if is_transient(&error) && folder.exists().unwrap_or(true) => {
                 if pause == FIRST_PAUSE {
-                    warn!("{what}: {error}; trying again until it passes");
+                    warn!("{subject}: {error}; retrying");
                 }
                 std::thread::sleep(pause);
                 pause = (pause * 2).min(LONGEST_PAUSE);
@@ -107,19 +108,19 @@ fn until_it_passes<T>(folder: &TaskFolder, what: &str, attempt: impl Fn() -> io:
 struct TaskKeeper {
     log: TaskLog,
     pid: i32,
-    /// `None` on kernels before 5.3 and where it is not allowed.
+    /// Becomes readable when the task ends. `None` on kernels before 5.3 and where pidfd_open(2) is not permitted.
     ended: Option<PidFd>,
-    /// What the task prints and logs: one pipe, so that it stays in the order in which it was written.
     output: Option<File>,
     /// What programs and libraries in the task write to their standard error.
     errors: Option<File>,
     secrets: SecretsPipe,
     deadline: Option<Instant>,
-    /// When the next, harder way to end it is due.
+    /// When the next KILL is due; `None` until the task was asked to end.
     kill_at: Option<Instant>,
     cause: Option<Cause>,
+    /// The kernel's OOM kills before the task started; `None` if unknown.
     oom_kills: Option<u64>,
-    /// The task's own; without one there is no deadline either.
+    /// The task's own time limit; without one there is no deadline either.
     limit: Duration,
     began: PathBuf,
     started: Instant,
@@ -139,7 +140,7 @@ impl TaskKeeper {
         environment.push((TASK_MARK.into(), folder.mark().into()));
         let spawn = Spawn {
             program: keeper.program.clone(),
-            called: None,
+            argv0: None,
             arguments: keeper.arguments.iter().cloned().map(Into::into).collect(),
             environment,
             output: output_writer.as_fd(),
@@ -151,13 +152,12 @@ impl TaskKeeper {
             own_session: false,
         };
         let pid = spawn.start().map_err(|error| {
-            log.say(Level::Error, &format!("the task could not be started: {error}"));
+            log.write_message(Level::Error, &format!("failed to start the task: {error}"));
             io::Error::other(error)
         })?;
         Ok(Self::new(folder, spec, (log, pid), [output, errors, secrets]))
     }
 
-    /// Of a task that the warm Python has started.
     fn adopt(folder: &TaskFolder, spec: &Spec, pid: i32) -> io::Result<Self> {
         let passed = take_passed(3, "output:errors:secrets")?.into_iter().map(|(_, descriptor)| descriptor);
         let pipes: Result<[OwnedFd; 3], _> = passed.collect::<Vec<_>>().try_into();
@@ -169,7 +169,7 @@ impl TaskKeeper {
         Ok(Self::new(folder, spec, (log, pid), pipes.map(File::from)))
     }
 
-    /// The task runs by now: nothing that is missing here ends it.
+    /// The task already runs: no failure here ends it.
     fn new(folder: &TaskFolder, spec: &Spec, (log, pid): (TaskLog, i32), pipes: [File; 3]) -> Self {
         let [output, errors, secrets] = pipes;
         if let Some(process) = ProcessId::of(pid)
@@ -177,7 +177,7 @@ impl TaskKeeper {
         {
             warn!("child.json: {error}");
         }
-        // Without it the task runs all the same.
+        // Optional: the task runs without it.
         let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), OOM_SCORE);
         let limit = spec.keeper.time_limit.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok());
         let deadline = limit.and_then(|limit| Instant::now().checked_add(limit.saturating_add(timeout_grace())));
@@ -198,12 +198,13 @@ impl TaskKeeper {
         }
     }
 
+    /// Supervises the task until it has ended, then ends what it left running and closes its log.
     fn keep(mut self, terminate: &TerminateSignal) -> Outcome {
         let exit = loop {
             if let Err(error) = self.wait(terminate) {
-                // poll(2) has no memory: the task goes on meanwhile.
+                // poll(2) is out of memory: the task goes on meanwhile.
                 warn!("waiting for the task: {error}");
-                std::thread::sleep(END_ROUND);
+                std::thread::sleep(END_POLL_INTERVAL);
             }
             if let Some(exit) = reaper::ended_child(self.pid) {
                 break exit;
@@ -211,7 +212,7 @@ impl TaskKeeper {
         };
         let ended_at = Timestamp::now();
         self.end_leftovers();
-        // What is in the pipe is there; whoever has its other end now, we do not wait for.
+        // Read what is already in the pipes; do not wait for another process that still holds them.
         let until = Instant::now() + DRAIN;
         while (self.output.is_some() || self.errors.is_some()) && Instant::now() < until {
             self.drain(until.saturating_duration_since(Instant::now()));
@@ -219,31 +220,33 @@ impl TaskKeeper {
         if self.cause.is_none() && exit == Exit::Signal(9) && self.oom_kills.is_some() && oom_kills() > self.oom_kills {
             self.cause = Some(Cause::Memory);
         }
-        self.say_how_it_ended(exit);
+        self.log_end(exit);
         self.log.close();
         Outcome { exit: Some(exit), ended_at, cause: self.cause, problem: None, transient: false }
     }
 
-    /// Waits for output, the end, a signal or the time, and does what each asks for.
     fn wait(&mut self, terminate: &TerminateSignal) -> io::Result<()> {
-        let look = Instant::now().checked_add(folder_round());
-        let unannounced = self.ended.is_none().then(|| Instant::now() + END_ROUND);
-        let next = [self.deadline, self.kill_at, look, unannounced].into_iter().flatten().min();
-        let limit = next.map(|at| at.saturating_duration_since(Instant::now()));
+        let folder_check = Instant::now().checked_add(folder_check_interval());
+        let end_check = self.ended.is_none().then(|| Instant::now() + END_POLL_INTERVAL);
+        let next = [self.deadline, self.kill_at, folder_check, end_check].into_iter().flatten().min();
+        let limit = next.map(|due| due.saturating_duration_since(Instant::now()));
         let [output, errors] = self.pipes();
         let ended = self.ended.as_ref().map(AsFd::as_fd);
-        let ends = [output, errors, self.secrets.end(), ended, Some(terminate.as_fd())];
-        let [output, errors, secrets, ..] = wait_readable(ends, limit)?;
+        let descriptors = [output, errors, self.secrets.descriptor(), ended, Some(terminate.as_fd())];
+        let [output, errors, secrets, ..] = wait_readable(descriptors, limit)?;
         self.read_from([output, errors]);
         if secrets {
             self.secrets.read_into(&mut self.log);
         }
         if terminate.came() && self.kill_at.is_none() {
-            self.log.say(Level::Warning, "told to end");
+            self.log.write_message(Level::Warning, "stopping the task on request");
             self.end(Cause::Stopped);
         }
         if self.kill_at.is_none() && !self.has_folder() {
-            self.log.say(Level::Error, "its folder is gone: nobody would know how it ends");
+            self.log.write_message(
+                Level::Error,
+                "stopping the task: its folder is gone, so its outcome could not be recorded",
+            );
             self.end(Cause::Stopped);
         }
         let now = Instant::now();
@@ -251,26 +254,29 @@ impl TaskKeeper {
             match self.time_left() {
                 Duration::ZERO => {
                     let limit = self.limit.as_secs_f64();
-                    self.log.say(Level::Error, &format!("its execution_timeout of {limit} s is over"));
+                    self.log.write_message(
+                        Level::Error,
+                        &format!("stopping the task: it exceeded its execution_timeout of {limit} s"),
+                    );
                     self.end(Cause::Timeout);
                 }
                 left => self.deadline = now.checked_add(left),
             }
         }
-        if self.kill_at.is_some_and(|at| at <= now) {
+        if self.kill_at.is_some_and(|due| due <= now) {
             process::signal_group(self.pid, Signal::Kill);
             self.kill_at = Some(now + term_grace());
         }
         Ok(())
     }
 
-    /// It goes with the home, when somebody removes that.
+    /// False once the home was removed, and the folder with it.
     fn has_folder(&self) -> bool {
-        // A disk that does not answer for a moment is no end.
+        // A failed check does not count: the disk may not answer for a moment.
         self.began.parent().is_some_and(|folder| folder.try_exists().unwrap_or(true))
     }
 
-    /// Time runs from the moment that the task's own code began, which the task says by a file.
+    /// Time left until the deadline, counted from the moment the task's own code began (the `began` file's time).
     fn time_left(&self) -> Duration {
         let since = match std::fs::metadata(&self.began).and_then(|meta| meta.modified()) {
             Ok(began) => began.elapsed().unwrap_or_default(),
@@ -280,7 +286,7 @@ impl TaskKeeper {
         self.limit.saturating_add(timeout_grace()).saturating_sub(since)
     }
 
-    /// Reads what is in the pipes, and waits for more at most so long.
+    /// Reads what is in the pipes, and waits at most `limit` for more.
     fn drain(&mut self, limit: Duration) {
         if let Ok(ready) = wait_readable(self.pipes(), Some(limit)) {
             self.read_from(ready);
@@ -304,13 +310,13 @@ impl TaskKeeper {
         self.cause = Some(cause);
         self.deadline = None;
         process::signal_group(self.pid, Signal::Terminate);
-        // A stopped process hears nothing but KILL until it goes on.
+        // A stopped process handles no signal but KILL until it continues.
         process::signal_group(self.pid, Signal::Continue);
         self.kill_at = Some(Instant::now() + term_grace());
     }
 
-    /// Takes what is there; a pipe that is at its end is let go. A secret is told before it can be printed: what
-    /// has been told by now covers all that was read.
+    /// Reads what is available and closes a pipe at its end. A task reports a secret before it can print it, so the
+    /// secrets pipe, which is read after the output, contains every secret in that output.
     fn read(&mut self, stream: Stream) {
         let mut buffer = [0; 64 * 1024];
         let pipe = if stream == Stream::Errors { &mut self.errors } else { &mut self.output };
@@ -319,8 +325,8 @@ impl TaskKeeper {
             Ok(length @ 1..) => {
                 self.secrets.read_into(&mut self.log);
                 match stream {
-                    Stream::Errors => self.log.take_errors(&buffer[..length]),
-                    _ => self.log.take(&buffer[..length]),
+                    Stream::Errors => self.log.write_errors(&buffer[..length]),
+                    _ => self.log.write_output(&buffer[..length]),
                 }
             }
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
@@ -328,47 +334,51 @@ impl TaskKeeper {
         }
     }
 
-    /// What the task started and did not wait for is ended with it: it is ours by now, because we
-    /// are its nearest living ancestor that takes orphans.
+    /// Ends processes that the task started and did not wait for: orphans are reparented to this process, their nearest
+    /// living subreaper.
     fn end_leftovers(&mut self) {
-        let mut told = false;
+        let mut is_logged = false;
         let until = Instant::now() + LEFTOVER_GRACE;
         loop {
             reaper::ended_children();
             if !reaper::has_children() {
                 return;
             }
-            let left = process::children();
-            let patient = Instant::now() < until;
-            if !told {
-                let text = format!("ending {} process(es) that the task left running", left.len());
-                self.log.say(Level::Warning, &text);
+            let leftovers = process::children();
+            let is_in_grace = Instant::now() < until;
+            if !is_logged {
+                let text = format!("ending {} process(es) that the task left running", leftovers.len());
+                self.log.write_message(Level::Warning, &text);
             }
-            if !told || !patient {
-                let signal = if patient { Signal::Terminate } else { Signal::Kill };
-                left.iter().for_each(|pid| process::signal_process(*pid, signal));
+            if !is_logged || !is_in_grace {
+                let signal = if is_in_grace { Signal::Terminate } else { Signal::Kill };
+                leftovers.iter().for_each(|pid| process::signal_process(*pid, signal));
             }
-            told = true;
+            is_logged = true;
             self.drain(Duration::ZERO);
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 
-    fn say_how_it_ended(&mut self, exit: Exit) {
+    fn log_end(&mut self, exit: Exit) {
         let (level, text) = match (exit, self.cause) {
-            (_, Some(Cause::Timeout)) => (Level::Error, "ended because its execution_timeout was over".to_owned()),
-            (_, Some(Cause::Stopped)) => (Level::Error, "ended because it was told to".to_owned()),
-            (_, Some(Cause::Memory)) => (Level::Critical, "ended by the kernel: out of memory".to_owned()),
-            // It has said itself why.
+            (_, Some(Cause::Timeout)) => {
+                (Level::Error, "the task was ended because it exceeded its execution_timeout".to_owned())
+            }
+            (_, Some(Cause::Stopped)) => (Level::Error, "the task was stopped on request".to_owned()),
+            (_, Some(Cause::Memory)) => {
+                (Level::Critical, "the task was killed by the kernel: out of memory".to_owned())
+            }
+            // The task itself logged why.
             (Exit::Code(0 | 1), None) => return,
-            (exit, None) => (Level::Error, format!("its process ended: {exit}")),
+            (exit, None) => (Level::Error, format!("the task's process ended: {exit}")),
         };
-        self.log.say(level, &text);
+        self.log.write_message(level, &text);
     }
 }
 
-/// Ends a task that cannot be kept, and whatever it has started.
-fn end_unkept(pid: i32) {
+/// Ends a task that cannot be kept, and all its descendants.
+fn kill_task_tree(pid: i32) {
     process::signal_group(pid, Signal::Kill);
     let until = Instant::now() + LEFTOVER_GRACE;
     while reaper::has_children() && Instant::now() < until {
@@ -384,7 +394,6 @@ fn nonblocking_pipe() -> io::Result<(File, OwnedFd)> {
     Ok((File::from(reader), writer))
 }
 
-/// How often the kernel has killed for memory since the machine started.
 fn oom_kills() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/vmstat").ok()?;
     text.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse().ok()

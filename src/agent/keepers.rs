@@ -1,4 +1,4 @@
-//! Keepers as the agent has to do with them: started, told to end, waited for.
+//! The agent's side of keepers: starts them, asks them to stop, waits for them.
 
 use super::folder::TaskFolder;
 use super::start;
@@ -10,56 +10,56 @@ use std::path::Path;
 use std::time::Duration;
 use tracing::warn;
 
-/// A keeper that was told to end its task has done so by then.
-const FROZEN: Duration = Duration::from_secs(12);
+/// Deadline for a keeper to end its task after a request; then it is killed.
+const STOP_DEADLINE: Duration = Duration::from_secs(12);
 
-/// So often in a row one that is stopped is told to go on.
-const WAKINGS: u32 = 3;
+/// In how many checks in a row a keeper may be stopped before it is killed.
+const MAX_CONTINUES: u32 = 3;
 
-/// Those that were found stopped, and how often in a row.
+/// Stopped keepers (process state T), each with the number of checks in a row that found it stopped.
 #[derive(Default)]
-pub struct Stopped(HashMap<TryKey, u32>);
+pub struct StoppedKeepers(HashMap<TryKey, u32>);
 
-impl Stopped {
-    /// One that somebody has stopped hears neither its task nor the time. It is told to go on; one that is stopped again
-    /// and again is ended, and the try has failed.
-    pub fn wake<'a>(&mut self, running: impl Iterator<Item = (&'a TryKey, &'a Path, &'a ProcessId)>) {
-        let mut found = HashSet::new();
+impl StoppedKeepers {
+    /// Continues stopped keepers: while stopped, a keeper neither reads output nor enforces deadlines. One that is
+    /// stopped again and again is killed, and its try fails.
+    pub fn continue_all<'a>(&mut self, running: impl Iterator<Item = (&'a TryKey, &'a Path, &'a ProcessId)>) {
+        let mut still_stopped = HashSet::new();
         for (key, folder, keeper) in running {
             if !keeper.is_alive() || !process::is_stopped(keeper.pid) {
                 continue;
             }
-            found.insert(key);
+            still_stopped.insert(key);
             let times = self.0.entry(key.clone()).or_default();
             *times += 1;
-            let is_last = *times >= WAKINGS;
-            let what = if is_last { "it is ended" } else { "it is told to go on" };
-            warn!("{}: its keeper, pid {}, is stopped; {what}", folder.display(), keeper.pid);
+            let is_last = *times >= MAX_CONTINUES;
+            let action = if is_last { "killing it" } else { "continuing it" };
+            warn!("{}: its keeper (pid {}) is stopped; {action}", folder.display(), keeper.pid);
             keeper.signal(if is_last { Signal::Kill } else { Signal::Continue });
         }
-        self.0.retain(|key, _| found.contains(key));
+        self.0.retain(|key, _| still_stopped.contains(key));
     }
 }
 
-/// Starts one whose task has a Python of its own.
+/// Starts a keeper that starts a new Python for its task.
 pub fn start_cold(folder: &TaskFolder) -> std::io::Result<ProcessId> {
-    let pid = start::keeper(folder)?;
-    // A child of ours has its pid until we wait for it.
-    ProcessId::of(pid).ok_or_else(|| std::io::Error::other("it is not in /proc"))
+    let pid = start::spawn_keeper(folder)?;
+    // The pid of our child is not reused before we reap it.
+    ProcessId::of(pid).ok_or_else(|| std::io::Error::other("the keeper is not in /proc"))
 }
 
-/// A keeper ends its task within its own deadlines; one that is frozen is ended with it.
-pub fn tell_to_end(keeper: &ProcessId) {
+/// Asks a keeper to end its task. A keeper that has not exited after `STOP_DEADLINE` is killed, and its task with it.
+pub fn request_stop(keeper: &ProcessId) {
     keeper.signal(Signal::Terminate);
     keeper.signal(Signal::Continue);
     let keeper = keeper.clone();
     tokio::task::spawn_local(async move {
-        tokio::time::sleep(FROZEN).await;
+        tokio::time::sleep(STOP_DEADLINE).await;
         keeper.signal(Signal::Kill);
     });
 }
 
-/// Completes when that process is gone.
+/// Completes when the process is gone.
 pub async fn wait_for(keeper: &ProcessId) {
     match PidFd::open(keeper) {
         Ok(None) => return,
@@ -68,7 +68,7 @@ pub async fn wait_for(keeper: &ProcessId) {
                 return;
             }
         }
-        // An old kernel, or no descriptor left: then it is asked for.
+        // An old kernel, or no descriptor left: poll instead.
         Err(_) => {}
     }
     while keeper.is_alive() {

@@ -1,18 +1,18 @@
-//! How long a keeper waits.
+//! Time limits of a keeper.
 
 use std::time::Duration;
 
-/// After the task's own deadline, for what it has to clean up.
+/// How long after its execution_timeout a task may clean up before its keeper ends it.
 pub fn timeout_grace() -> Duration {
     crate::sys::limit("LEOFLOW_TIMEOUT_GRACE", Duration::from_secs(5))
 }
 
-/// How often it looks whether its folder is still there.
-pub fn folder_round() -> Duration {
+/// How often a keeper checks that its folder still exists.
+pub fn folder_check_interval() -> Duration {
     crate::sys::limit("LEOFLOW_FOLDER_ROUND", Duration::from_secs(10))
 }
 
-/// Between TERM and KILL.
+/// Time between TERM and KILL.
 pub fn term_grace() -> Duration {
     crate::sys::limit("LEOFLOW_TERM_GRACE", Duration::from_secs(5))
 }

@@ -1,12 +1,10 @@
-//! The agent: claims task instances, has each kept by a process of its own, and tells how they
-//! ended. It may go at any time: tasks run on, and the next agent takes them over.
+//! The agent: claims task instances, starts a keeper process for each, and records how they ended. It may exit at any
+//! time: tasks run on, and the next agent adopts them.
 
 mod adopt;
-mod ending;
 mod environments;
 mod finish;
 mod folder;
-mod hindrance;
 mod keeper;
 mod keepers;
 mod limits;
@@ -15,11 +13,13 @@ mod probe;
 mod run;
 mod secrets;
 mod start;
+mod start_backoff;
 mod stop;
 mod take_over;
 mod trigger_host;
-mod trigger_troubles;
+mod trigger_problems;
 mod triggers;
+mod try_outcome;
 mod warm;
 
 pub use folder::{TaskFolder, TaskResult};
@@ -30,7 +30,7 @@ use crate::config::{self, ConfigError};
 use crate::home::Home;
 use crate::postgres::credentials::CredentialsError;
 use crate::postgres::{Credentials, Endpoint};
-use crate::protocol::child::{Inheritance, keep_saying_alive};
+use crate::protocol::child::{Inheritance, send_heartbeats};
 use crate::schema::{self, SchemaError};
 use crate::sys::files;
 use crate::sys::flock::FileLock;
@@ -49,13 +49,13 @@ pub enum AgentError {
     Credentials(#[from] CredentialsError),
     #[error(transparent)]
     Schema(#[from] SchemaError),
-    #[error("this machine does not run tasks: {0}")]
+    #[error("this machine cannot run tasks: {0}")]
     Probe(String),
 }
 
-/// Runs until told to leave.
+/// Runs the agent until TERM, or until the supervisor is gone.
 pub async fn run(home: &Home, mut inheritance: Inheritance) -> Result<(), AgentError> {
-    let leave = inheritance.until_told_to_leave()?;
+    let shutdown = inheritance.until_shutdown()?;
     let notifier = inheritance.notifier();
     let endpoint = Endpoint::for_home(home);
     let credentials = Credentials::require(home)?;
@@ -64,38 +64,37 @@ pub async fn run(home: &Home, mut inheritance: Inheritance) -> Result<(), AgentE
     let (workspace, python) = config.map(|config| (config.workspace, config.python)).unwrap_or_default();
     let application = credentials.application(&endpoint);
     files::create_private_dir(&home.running_tasks())?;
-    // Beside the connection to the datastore: neither waits for the other.
-    let probed = home.clone();
-    let probe = tokio::task::spawn_local(async move { probe::run(&probed).await });
+    // Runs while the datastore is being connected.
+    let probe_home = home.clone();
+    let probe = tokio::task::spawn_local(async move { probe::run(&probe_home).await });
     let check = async {
         let client = endpoint.connect(&application).await.map_err(SchemaError::from)?;
         schema::require_current(&client, schema::known()).await?;
-        let only = only_agent(home).await?;
+        let held_lock = lock_for_agent(home).await?;
         probe.await.map_err(io::Error::other)?.map_err(AgentError::Probe)?;
-        Ok::<_, AgentError>(only)
+        Ok::<_, AgentError>(held_lock)
     };
-    tokio::pin!(leave);
-    let _only = tokio::select! {
-        () = &mut leave => return Ok(()),
+    tokio::pin!(shutdown);
+    let _agent_lock = tokio::select! {
+        () = &mut shutdown => return Ok(()),
         checked = check => checked?,
     };
     let boot_id = ProcessId::current().map(|own| own.boot_id).unwrap_or_default();
-    let surroundings =
-        start::Surroundings { home: home.clone(), workspace: workspace.unwrap_or_default(), max_map_length };
-    let agent = run::Agent::new(surroundings, python, boot_id, notifier.clone());
+    let context = start::TaskContext { home: home.clone(), workspace: workspace.unwrap_or_default(), max_map_length };
+    let agent = run::Agent::new(context, python, boot_id, notifier.clone());
     notifier.ready("waiting for tasks");
-    let alive = tokio::task::spawn_local(keep_saying_alive(notifier.clone()));
+    let heartbeats = tokio::task::spawn_local(send_heartbeats(notifier.clone()));
     tokio::select! {
-        () = leave => {}
+        () = shutdown => {}
         () = agent.run(&endpoint, &application) => {}
     }
     notifier.stopping();
-    alive.abort();
+    heartbeats.abort();
     Ok(())
 }
 
-/// Waits for an agent that is on its way out.
-async fn only_agent(home: &Home) -> io::Result<FileLock> {
+/// Locks the home for one agent; waits for an earlier agent that is still exiting.
+async fn lock_for_agent(home: &Home) -> io::Result<FileLock> {
     loop {
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(home.agent_lock())?;
         if let Some(lock) = FileLock::try_exclusive(file)? {

@@ -1,5 +1,5 @@
-//! Whether this machine gives what running a task needs of its kernel and file system: a keeper keeps a program that ends
-//! at once. Made at every start, because an instance whose tasks all fail must not look healthy.
+//! Checks that the kernel and the file system support running tasks: a keeper keeps a program that exits at once. Runs
+//! at every start, because an instance whose tasks all fail must not look healthy.
 
 use super::folder::{KeeperSpec, Spec, TaskFolder};
 use super::keepers;
@@ -13,26 +13,27 @@ use std::io;
 use std::time::Duration;
 use tracing::warn;
 
-/// A keeper and its program take some milliseconds.
+/// Time limit; a keeper and its program take some milliseconds.
 const LIMIT: Duration = Duration::from_secs(20);
-/// What the program, `keep-task` without a folder, ends with: wrong usage.
+/// Exit code of the program, `keep-task` without a folder: wrong usage.
 const EXPECTED: Exit = Exit::Code(2);
 
-/// The error says what does not work. An error that passes is no reason against a start: tasks wait for it.
+/// Runs the probe. The error says what does not work. A transient error does not prevent the start: tasks wait.
 pub async fn run(home: &Home) -> Result<(), String> {
     let folder = TaskFolder::at(home.running_tasks().join(format!("probe-{}", std::process::id())));
-    let answer = match attempt(&folder).await {
-        Ok(answer) => answer,
+    let verdict = match attempt(&folder).await {
+        Ok(verdict) => verdict,
         Err(error) if is_transient(&error) => {
-            warn!("the probe of tasks: {error}");
+            warn!("the probe for running tasks failed: {error}");
             Ok(())
         }
         Err(error) => Err(error.to_string()),
     };
     folder.discard();
-    answer
+    verdict
 }
 
+/// Keeps the program once. The outer error is of the attempt itself, the inner one is a finding.
 async fn attempt(folder: &TaskFolder) -> io::Result<Result<(), String>> {
     may_fail("agent.probe")?;
     let program = env_vars::current_exe()?;
@@ -55,7 +56,7 @@ async fn attempt(folder: &TaskFolder) -> io::Result<Result<(), String>> {
     let keeper = keepers::start_cold(folder)?;
     if tokio::time::timeout(LIMIT, keepers::wait_for(&keeper)).await.is_err() {
         keeper.signal(Signal::Kill);
-        return Ok(Err(format!("its keeper does not end within {} s", LIMIT.as_secs())));
+        return Ok(Err(format!("the keeper of a probe did not exit within {} s", LIMIT.as_secs())));
     }
     reaper::ended_child(keeper.pid);
     let outcome = folder.outcome()?;
@@ -65,10 +66,10 @@ async fn attempt(folder: &TaskFolder) -> io::Result<Result<(), String>> {
         _ if is_fine => Ok(()),
         Some(outcome) => match (outcome.problem, outcome.exit) {
             (Some(problem), _) => Err(problem),
-            (None, Some(exit)) => Err(format!("its process ended with {exit}")),
-            (None, None) => Err("its process ended".to_owned()),
+            (None, Some(exit)) => Err(format!("the process of a probe ended with {exit}")),
+            (None, None) => Err("the process of a probe ended".to_owned()),
         },
-        None if log.is_empty() => Err("its keeper ended without an error message".to_owned()),
+        None if log.is_empty() => Err("the keeper of a probe ended without an error message".to_owned()),
         None => Err(log),
     })
 }

@@ -1,12 +1,12 @@
-//! The agent's loop: claim, start, watch.
+//! The agent's main loop: claims, starts and watches tries.
 
-use super::ending;
 use super::environments::Environments;
 use super::folder::TaskFolder;
-use super::hindrance::Hindrance;
-use super::keepers::{self, Stopped};
-use super::start::{self, Surroundings, Versions};
+use super::keepers::{self, StoppedKeepers};
+use super::start::{self, TaskContext, Versions};
+use super::start_backoff::StartBackoff;
 use super::triggers::{self, Triggers};
+use super::try_outcome;
 use super::warm;
 use crate::engine::keys::TryKey;
 use crate::engine::store::StoreError;
@@ -30,165 +30,168 @@ use tokio::time::MissedTickBehavior;
 use tracing::{debug, warn};
 
 const HEARTBEAT: Duration = Duration::from_secs(10);
-/// Between attempts to reach a datastore that restarts.
+/// Pause between attempts to reach a datastore that restarts.
 const RECONNECT: Duration = Duration::from_millis(200);
-/// A connection that lasted this long had no fault from the start.
-const SETTLED: Duration = Duration::from_secs(5);
-/// So many failures in a row are more than a datastore that restarts.
-const REPEATED: u32 = 10;
-/// Until tasks that somebody else had locked are asked for again, the first time; then twice as long each time.
-const LOCKED: Duration = Duration::from_millis(1);
-const LOCKED_LONGEST: Duration = Duration::from_millis(100);
-/// It looks for queued tasks after so long a silence: whatever became of a notification, nothing waits longer.
-const BACKSTOP: Duration = Duration::from_secs(15);
-/// Until a warm Python is made ready: a start has enough to do.
-const AFTER_START: Duration = Duration::from_secs(2);
+/// A connection that lasted this long counts as good.
+const STABLE_AFTER: Duration = Duration::from_secs(5);
+/// This many failures in a row are reported as a problem, not as a restart of the datastore.
+const REPORT_AFTER_FAILURES: u32 = 10;
+/// First pause before queued tasks that another transaction has locked are claimed again; doubles each time.
+const LOCK_RETRY: Duration = Duration::from_millis(1);
+const LOCK_RETRY_MAX: Duration = Duration::from_millis(100);
+/// Poll interval for queued tasks; catches missed notifications.
+const POLL_INTERVAL: Duration = Duration::from_secs(15);
+/// Delay before a warm Python is prepared, which keeps it out of the startup.
+const PREPARE_DELAY: Duration = Duration::from_secs(2);
 
 pub struct Agent {
-    pub surroundings: Surroundings,
+    pub context: TaskContext,
     pub boot_id: String,
     interpreter: SharedInterpreter,
     pub(super) environments: Environments,
     pub(super) warm: Warm,
     versions: Versions,
     pub(super) running: HashMap<TryKey, Running>,
-    stopped: Stopped,
+    stopped: StoppedKeepers,
     triggers: Triggers,
     watchers: JoinSet<TryKey>,
-    /// Whether the warm Python of a start has been made ready.
+    /// True once the first warm Python has been prepared.
     is_prepared: bool,
     /// True once this connection has claimed a task.
     has_claimed: bool,
-    pub(super) hindrance: Hindrance,
-    /// Whether some of what the datastore takes for running could not be read.
-    pub(super) must_look_again: bool,
+    pub(super) start_backoff: StartBackoff,
+    /// True if the folder of a try that the datastore records as running could not be read.
+    pub(super) needs_take_over: bool,
 }
 
+/// A running try.
 pub(super) struct Running {
     pub(super) folder: TaskFolder,
-    /// The process that keeps it.
+    /// The process that keeps the try.
     pub(super) keeper: ProcessId,
-    /// What it was started with; unknown of one that was taken over.
+    /// The Python it was started with; unknown for an adopted try.
     pub(super) interpreter: Option<Rc<Interpreter>>,
-    told_to_end: bool,
+    stop_requested: bool,
 }
 
-/// What came of a look for queued tasks.
-struct Filled {
+/// Result of a claim of queued tasks.
+struct ClaimResult {
     started: usize,
-    /// Some could not be had just now, because another transaction holds them.
+    /// True if another transaction holds locks on claimable tasks.
     locked: bool,
 }
 
-/// What came of the beginning of a try.
-enum Beginning {
+/// Result of starting a try.
+enum StartResult {
     Started,
-    /// Its environment is being built, or its warm Python begins.
+    /// It waits: its environment is being built, or its warm Python is loading.
     Waits,
-    /// It fails without having run, for this reason.
+    /// It fails without having run, with this reason.
     Impossible(String),
-    /// It cannot begin now, for a reason that passes: it waits in the queue.
+    /// A transient error, with this reason: it goes back to the queue.
     NotNow(String),
 }
 
 impl Agent {
-    pub fn new(surroundings: Surroundings, python: Option<PathBuf>, boot_id: String, notifier: Notifier) -> Self {
+    pub fn new(context: TaskContext, python: Option<PathBuf>, boot_id: String, notifier: Notifier) -> Self {
         Self {
-            interpreter: SharedInterpreter::new(surroundings.home.clone(), python),
-            environments: Environments::new(&surroundings.home),
-            warm: Warm::new(&surroundings.home),
-            triggers: Triggers::new(&surroundings.home, surroundings.workspace.clone()),
-            surroundings,
+            interpreter: SharedInterpreter::new(context.home.clone(), python),
+            environments: Environments::new(&context.home),
+            warm: Warm::new(&context.home),
+            triggers: Triggers::new(&context.home, context.workspace.clone()),
+            context,
             boot_id,
-            stopped: Stopped::default(),
+            stopped: StoppedKeepers::default(),
             versions: Versions::default(),
             running: HashMap::new(),
             watchers: JoinSet::new(),
             is_prepared: false,
             has_claimed: false,
-            hindrance: Hindrance::new(notifier),
-            must_look_again: false,
+            start_backoff: StartBackoff::new(notifier),
+            needs_take_over: false,
         }
     }
 
-    /// Runs until it is dropped; what it started goes on.
+    /// Runs until dropped; started tasks go on.
     pub async fn run(mut self, endpoint: &Endpoint, config: &tokio_postgres::Config) {
         let mut failures = 0;
         loop {
             let begun = Instant::now();
             if let Err(error) = self.session(endpoint, config).await {
-                failures = if begun.elapsed() > SETTLED { 1 } else { failures + 1 };
-                if failures >= REPEATED {
-                    self.hindrance.note(format!("tasks wait in the queue: {error}"), tokio::time::Instant::now());
+                failures = if begun.elapsed() > STABLE_AFTER { 1 } else { failures + 1 };
+                if failures >= REPORT_AFTER_FAILURES {
+                    self.start_backoff.note(format!("tasks wait in the queue: {error}"), tokio::time::Instant::now());
                 } else {
-                    warn!("{error}; trying again");
+                    warn!("{error}; reconnecting");
                 }
                 tokio::time::sleep(RECONNECT).await;
             }
         }
     }
 
-    /// As long as one connection lasts. One that has claimed has grown, and is exchanged for another when it is quiet.
+    /// Serves one connection. A connection that has claimed tasks has grown in memory and is replaced when idle.
     async fn session(&mut self, endpoint: &Endpoint, config: &tokio_postgres::Config) -> Result<(), StoreError> {
         let (mut client, mut events) = endpoint.listen(config, events::AGENT).await?;
         self.take_over(&client).await?;
-        self.look_at_triggers(&mut client).await?;
-        self.stop_unwanted(&client).await?;
-        let prepare = tokio::time::sleep(AFTER_START);
+        self.refresh_triggers(&mut client).await?;
+        self.stop_cancelled(&client).await?;
+        let prepare = tokio::time::sleep(PREPARE_DELAY);
         tokio::pin!(prepare);
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
-        // Those of an idle night are not made up for.
+        // Heartbeats missed in suspend are not made up for.
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut pause = LOCKED;
-        // Set when it was silence that has woken this loop.
-        let mut untold = false;
-        let mut heard = tokio::time::Instant::now();
+        let mut pause = LOCK_RETRY;
+        // True when this round was started by the poll interval and not by a notification.
+        let mut is_polled = false;
+        let mut last_wake = tokio::time::Instant::now();
         loop {
             let claimed = self.claim(&client).await?;
-            if std::mem::take(&mut untold) && claimed.started > 0 {
-                warn!("found {} queued task(s) that no notification had told of", claimed.started);
+            if std::mem::take(&mut is_polled) && claimed.started > 0 {
+                warn!("polling found {} queued task(s) that no notification announced", claimed.started);
             }
-            pause = if claimed.started > 0 || !claimed.locked { LOCKED } else { (pause * 2).min(LOCKED_LONGEST) };
+            pause = if claimed.started > 0 || !claimed.locked { LOCK_RETRY } else { (pause * 2).min(LOCK_RETRY_MAX) };
             tokio::select! {
                 payload = events.recv() => {
-                    heard = tokio::time::Instant::now();
+                    last_wake = tokio::time::Instant::now();
                     match payload.as_deref().map(Event::parse) {
                         None => return Err(StoreError::Postgres(PgError::Cut)),
                         Some(Some(Event::Stop)) => {
-                            self.stop_unwanted(&client).await?;
-                            self.look_at_triggers(&mut client).await?;
+                            self.stop_cancelled(&client).await?;
+                            self.refresh_triggers(&mut client).await?;
                         }
-                        Some(Some(Event::Triggers)) => self.look_at_triggers(&mut client).await?,
+                        Some(Some(Event::Triggers)) => self.refresh_triggers(&mut client).await?,
                         Some(_) => {}
                     }
                 }
                 () = tokio::time::sleep(pause), if claimed.locked => {}
                 Some(ended) = self.watchers.join_next() => {
-                    let mut all = vec![ended];
-                    while let Some(more) = self.watchers.try_join_next() {
-                        all.push(more);
+                    let mut all_ended = vec![ended];
+                    while let Some(ended) = self.watchers.try_join_next() {
+                        all_ended.push(ended);
                     }
-                    // All are taken out before the first is told: should the datastore go now, the
-                    // next connection finds them by their folders.
-                    let ended: Vec<_> = all.into_iter().flatten().filter_map(|key| self.running.remove_entry(&key)).collect();
-                    let ended = ended.into_iter().filter_map(|(key, running)| self.settle(key, running)).collect();
+                    // All are removed before the first is recorded: if the connection is lost now, the next one finds
+                    // them by their folders.
+                    let removed: Vec<_> =
+                        all_ended.into_iter().flatten().filter_map(|key| self.running.remove_entry(&key)).collect();
+                    let ended =
+                        removed.into_iter().filter_map(|(key, running)| self.on_keeper_end(key, running)).collect();
                     if self.record(&client, ended).await? {
-                        self.look_at_triggers(&mut client).await?;
+                        self.refresh_triggers(&mut client).await?;
                     }
                 }
-                Some((claimed, made)) = self.environments.next() => match made {
+                Some((claimed, built)) = self.environments.next() => match built {
                     Ok(()) => self.start(&client, &claimed, false).await?,
                     Err(reason) => self.fail(&client, &claimed.key, reason).await?,
                 },
-                happened = self.triggers.next() => {
-                    if self.triggers.act(&mut client, happened).await? {
-                        self.look_at_triggers(&mut client).await?;
+                event = self.triggers.next() => {
+                    if self.triggers.handle(&mut client, event).await? {
+                        self.refresh_triggers(&mut client).await?;
                     }
                 }
                 _ = heartbeat.tick(), if !self.running.is_empty() => {
-                    self.beat(&client).await?;
-                    self.stopped.wake(self.running.iter().map(|(key, one)| (key, one.folder.path(), &one.keeper)));
-                    self.stop_unwanted(&client).await?;
+                    self.record_heartbeats(&client).await?;
+                    self.stopped.continue_all(self.running.iter().map(|(key, running)| (key, running.folder.path(), &running.keeper)));
+                    self.stop_cancelled(&client).await?;
                 }
                 () = &mut prepare, if !self.is_prepared => {
                     self.is_prepared = true;
@@ -196,18 +199,18 @@ impl Agent {
                         self.warm.prepare(&interpreter);
                     }
                 }
-                () = self.warm.idle() => self.warm.let_go(),
-                () = self.hindrance.due() => {
-                    self.hindrance.step(tokio::time::Instant::now());
-                    if std::mem::take(&mut self.must_look_again) {
+                () = self.warm.idle() => self.warm.drop_idle(),
+                () = self.start_backoff.due() => {
+                    self.start_backoff.step(tokio::time::Instant::now());
+                    if std::mem::take(&mut self.needs_take_over) {
                         self.take_over(&client).await?;
                     }
                 }
-                () = tokio::time::sleep_until(heard + BACKSTOP) => {
-                    heard = tokio::time::Instant::now();
-                    untold = true;
+                () = tokio::time::sleep_until(last_wake + POLL_INTERVAL) => {
+                    last_wake = tokio::time::Instant::now();
+                    is_polled = true;
                     if self.running.is_empty() && std::mem::take(&mut self.has_claimed) {
-                        memory::rest();
+                        memory::release_memory();
                         return Ok(());
                     }
                 }
@@ -215,59 +218,59 @@ impl Agent {
         }
     }
 
-    /// What deferred tasks wait for, as it is now.
-    async fn look_at_triggers(&mut self, client: &mut ClientWrapper) -> Result<(), StoreError> {
-        if !self.triggers.has_any() && !triggers::is_any(client).await? {
+    /// Starts and cancels triggers to match the deferred tasks in the datastore.
+    async fn refresh_triggers(&mut self, client: &mut ClientWrapper) -> Result<(), StoreError> {
+        if !self.triggers.is_active() && !triggers::is_any(client).await? {
             return Ok(());
         }
         let Ok(plain) = self.interpreter.get().await.map(Rc::new) else { return Ok(()) };
-        let find = |hash: Option<&str>| self.environments.find_or_have_built(&plain, hash);
-        self.triggers.look(client, &mut self.versions, find).await
+        let find = |hash: Option<&str>| self.environments.find_or_request(&plain, hash);
+        self.triggers.refresh(client, &mut self.versions, find).await
     }
 
-    async fn beat(&self, client: &ClientWrapper) -> Result<(), StoreError> {
-        let alive: Vec<_> = self.running.iter().map(|(key, one)| (key.clone(), one.keeper.clone())).collect();
+    async fn record_heartbeats(&self, client: &ClientWrapper) -> Result<(), StoreError> {
+        let alive: Vec<_> = self.running.iter().map(|(key, running)| (key.clone(), running.keeper.clone())).collect();
         tries::heartbeat(client, &alive).await
     }
 
-    /// Fills the free slots.
-    async fn claim(&mut self, client: &ClientWrapper) -> Result<Filled, StoreError> {
+    /// Claims and starts queued tasks for the free slots.
+    async fn claim(&mut self, client: &ClientWrapper) -> Result<ClaimResult, StoreError> {
         let slots = tries::SLOTS.saturating_sub(self.running.len() + self.environments.slots_taken());
-        let room = self.hindrance.room(slots);
-        if room == 0 {
-            return Ok(Filled { started: 0, locked: false });
+        let capacity = self.start_backoff.capacity(slots);
+        if capacity == 0 {
+            return Ok(ClaimResult { started: 0, locked: false });
         }
-        let claimed = tries::claim(client, room, &self.boot_id, random::hex_256).await?;
-        let started = claimed.len();
+        let all_claimed = tries::claim(client, capacity, &self.boot_id, random::hex_256).await?;
+        let started = all_claimed.len();
         self.has_claimed |= started > 0;
-        for one in claimed {
-            self.start(client, &one, started > 1).await?;
+        for claimed in all_claimed {
+            self.start(client, &claimed, started > 1).await?;
         }
-        // Who clears or ends a run locks what is queued in it, and a claim passes over what is locked; nobody says when
-        // the lock is gone.
-        let locked = started < room && tries::is_any_claimable(client).await?;
-        Ok(Filled { started, locked })
+        // `claim` skips rows that a clear or the end of a run has locked, and no NOTIFY announces the unlock, so the
+        // caller retries.
+        let locked = started < capacity && tries::is_any_claimable(client).await?;
+        Ok(ClaimResult { started, locked })
     }
 
-    /// Starts a try; one that cannot be started has failed. `is_of_many` is whether others are started with it.
+    /// Starts a try, or fails it if it cannot start. `is_in_batch` is true when others start with it.
     pub(super) async fn start(
         &mut self,
         client: &ClientWrapper,
         claimed: &Claimed,
-        is_of_many: bool,
+        is_in_batch: bool,
     ) -> Result<(), StoreError> {
-        match self.try_start(client, claimed, is_of_many).await? {
-            Beginning::Started | Beginning::Waits => Ok(()),
-            Beginning::Impossible(reason) => self.fail(client, &claimed.key, reason).await,
-            Beginning::NotNow(reason) => self.queue_again(client, &claimed.key, reason).await,
+        match self.try_start(client, claimed, is_in_batch).await? {
+            StartResult::Started | StartResult::Waits => Ok(()),
+            StartResult::Impossible(reason) => self.fail(client, &claimed.key, reason).await,
+            StartResult::NotNow(reason) => self.requeue_try(client, &claimed.key, reason).await,
         }
     }
 
-    /// A try that has not begun and never will.
+    /// Fails a try that has not begun and never will.
     pub(super) async fn fail(&self, client: &ClientWrapper, key: &TryKey, reason: String) -> Result<(), StoreError> {
-        start::say_in_log(&self.surroundings.home, key, |log| log.say(Level::Error, &reason));
-        tries::record(client, &ending::never_began(key.clone(), reason)).await?;
-        TaskFolder::of(&self.surroundings.home, key).discard();
+        start::write_to_log(&self.context.home, key, |log| log.write_message(Level::Error, &reason));
+        tries::record(client, &try_outcome::never_began(key.clone(), reason)).await?;
+        TaskFolder::of(&self.context.home, key).discard();
         Ok(())
     }
 
@@ -275,54 +278,55 @@ impl Agent {
         &mut self,
         client: &ClientWrapper,
         claimed: &Claimed,
-        is_of_many: bool,
-    ) -> Result<Beginning, StoreError> {
+        is_in_batch: bool,
+    ) -> Result<StartResult, StoreError> {
         let Some(version) = claimed.version_id else {
-            return Ok(Beginning::Impossible("its DAG has no version to run".to_owned()));
+            return Ok(StartResult::Impossible("the task's DAG has no version to run".to_owned()));
         };
         let version = self.versions.get(client, version).await?;
         let plain = match self.interpreter.get().await {
             Ok(interpreter) => interpreter,
-            Err(NoPython { reason, is_transient: true }) => return Ok(Beginning::NotNow(reason)),
-            Err(NoPython { reason, .. }) => return Ok(Beginning::Impossible(reason)),
+            Err(NoPython { reason, is_transient: true }) => return Ok(StartResult::NotNow(reason)),
+            Err(NoPython { reason, .. }) => return Ok(StartResult::Impossible(reason)),
         };
         let interpreter = match &version.environment {
             None => Rc::new(plain),
             Some(hash) => match self.environments.find(&plain, hash) {
                 Some(interpreter) => interpreter,
                 None => {
-                    let why = "its environment is not on this machine and is built now; it begins when that is there";
-                    self.surroundings.say_that_it_waits(&claimed.key, why);
+                    let message = "waiting for its environment, which is not on this machine and is being built";
+                    self.context.log_waiting(&claimed.key, message);
                     self.environments.wait_for(claimed, hash.clone());
-                    return Ok(Beginning::Waits);
+                    return Ok(StartResult::Waits);
                 }
             },
         };
         if self.environments.wait_for_warm(claimed, &mut self.warm, &interpreter) {
-            return Ok(Beginning::Waits);
+            return Ok(StartResult::Waits);
         }
-        let refused = |error: io::Error| {
-            let reason = format!("the task could not be started: {error}");
-            Ok(if is_transient(&error) { Beginning::NotNow(reason) } else { Beginning::Impossible(reason) })
+        let failed_start = |error: io::Error| {
+            let reason = format!("failed to start the task: {error}");
+            Ok(if is_transient(&error) { StartResult::NotNow(reason) } else { StartResult::Impossible(reason) })
         };
-        let mut request = match self.surroundings.prepare(claimed, &version, &interpreter) {
+        let mut request = match self.context.prepare(claimed, &version, &interpreter) {
             Ok(request) => request,
-            Err(error) => return refused(error),
+            Err(error) => return failed_start(error),
         };
-        if self.warm.uses_large(&request.user) && warm::may_set_variables(&version.sources) {
-            // It imports the libraries itself.
-            request.user.clear();
+        if self.warm.uses_large(&request.usage_key) && warm::may_set_variables(&version.sources) {
+            // Without a key it gets a zygote without large libraries, and imports them itself after it has set the
+            // variables.
+            request.usage_key.clear();
         }
-        let keeper = match warm::start(&mut self.warm, &interpreter, &request, is_of_many).await {
+        let keeper = match warm::start(&mut self.warm, &interpreter, &request, is_in_batch).await {
             Some(keeper) => keeper,
             None => match keepers::start_cold(&request.folder) {
                 Ok(keeper) => keeper,
-                Err(error) => return refused(error),
+                Err(error) => return failed_start(error),
             },
         };
         debug!("{}: started, keeper {}", claimed.key, keeper.pid);
         self.watch(claimed.key.clone(), request.folder, keeper, Some(interpreter));
-        Ok(Beginning::Started)
+        Ok(StartResult::Started)
     }
 
     pub(super) fn watch(
@@ -335,7 +339,7 @@ impl Agent {
         self.watch_after(Duration::ZERO, key, folder, keeper, interpreter);
     }
 
-    /// The same, looking for its end only after a pause.
+    /// Like `watch`, but waits for the keeper's end only after a pause.
     pub(super) fn watch_after(
         &mut self,
         pause: Duration,
@@ -345,7 +349,7 @@ impl Agent {
         interpreter: Option<Rc<Interpreter>>,
     ) {
         let watched = keeper.clone();
-        self.running.insert(key.clone(), Running { folder, keeper, interpreter, told_to_end: false });
+        self.running.insert(key.clone(), Running { folder, keeper, interpreter, stop_requested: false });
         self.watchers.spawn_local(async move {
             if pause > Duration::ZERO {
                 tokio::time::sleep(pause).await;
@@ -355,15 +359,15 @@ impl Agent {
         });
     }
 
-    /// Ends what is cancelled or cleared; each is told once.
-    async fn stop_unwanted(&mut self, client: &ClientWrapper) -> Result<(), StoreError> {
+    /// Stops cancelled and cleared tries; each keeper is asked once.
+    async fn stop_cancelled(&mut self, client: &ClientWrapper) -> Result<(), StoreError> {
         for key in tries::to_stop(client).await? {
-            if self.environments.give_up(&key) {
-                self.fail(client, &key, "it was ended before it could begin".to_owned()).await?;
+            if self.environments.cancel_waiting(&key) {
+                self.fail(client, &key, "the task was stopped before it could begin".to_owned()).await?;
             }
-            if let Some(running) = self.running.get_mut(&key).filter(|running| !running.told_to_end) {
-                running.told_to_end = true;
-                keepers::tell_to_end(&running.keeper);
+            if let Some(running) = self.running.get_mut(&key).filter(|running| !running.stop_requested) {
+                running.stop_requested = true;
+                keepers::request_stop(&running.keeper);
             }
         }
         Ok(())

@@ -1,36 +1,37 @@
-//! The pipe through which a task tells its keeper which values are secret, one JSON text a line, before it
-//! uses them. So they are hidden in all that it prints, and in what its children print.
+//! The pipe through which a task reports secret values to its keeper before it uses them, one JSON text a line. The
+//! keeper masks them in the output of the task and of its children.
 
 use super::log::TaskLog;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// More than any credential has; a line that is longer is nobody's secret.
-const LONGEST: usize = 4 * 1024 * 1024;
+/// Bytes, more than any credential has; a longer line is dropped.
+const MAX_LINE_BYTES: usize = 4 * 1024 * 1024;
 
 pub struct SecretsPipe {
     pipe: Option<File>,
-    /// The beginning of a line that has no end yet.
-    open: Vec<u8>,
+    /// An incomplete last line.
+    partial_line: Vec<u8>,
 }
 
 impl SecretsPipe {
     pub fn new(pipe: File) -> Self {
-        Self { pipe: Some(pipe), open: Vec::new() }
+        Self { pipe: Some(pipe), partial_line: Vec::new() }
     }
 
-    pub fn end(&self) -> Option<BorrowedFd<'_>> {
+    /// The descriptor to wait for; `None` once the task has closed the pipe.
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.pipe.as_ref().map(AsFd::as_fd)
     }
 
-    /// Takes all that was told until now.
+    /// Reads all secrets reported so far into the log's masker.
     pub fn read_into(&mut self, log: &mut TaskLog) {
         let mut buffer = [0; 16 * 1024];
         loop {
             let Some(pipe) = &mut self.pipe else { return };
             match pipe.read(&mut buffer) {
-                Ok(length @ 1..) => self.take(&buffer[..length], log),
+                Ok(length @ 1..) => self.add_bytes(&buffer[..length], log),
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
                 Ok(0) | Err(_) => self.pipe = None,
@@ -38,16 +39,16 @@ impl SecretsPipe {
         }
     }
 
-    fn take(&mut self, bytes: &[u8], log: &mut TaskLog) {
-        self.open.extend_from_slice(bytes);
-        while let Some(at) = self.open.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = self.open.drain(..=at).collect();
+    fn add_bytes(&mut self, bytes: &[u8], log: &mut TaskLog) {
+        self.partial_line.extend_from_slice(bytes);
+        while let Some(position) = self.partial_line.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.partial_line.drain(..=position).collect();
             if let Ok(secret) = serde_json::from_slice::<String>(&line) {
-                log.hide(&secret);
+                log.add_secret(&secret);
             }
         }
-        if self.open.len() > LONGEST {
-            self.open.clear();
+        if self.partial_line.len() > MAX_LINE_BYTES {
+            self.partial_line.clear();
         }
     }
 }

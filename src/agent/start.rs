@@ -1,4 +1,4 @@
-//! Starting the keeper of a try.
+//! Starts the keeper of a try.
 
 use super::folder::{KeeperSpec, Spec, TaskFolder};
 use super::log::TaskLog;
@@ -23,11 +23,11 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use tracing::warn;
 
-/// Versions of DAGs that tasks were started from; they never change.
+/// Cache of DAG versions; a version never changes.
 #[derive(Default)]
 pub struct Versions(HashMap<i64, Rc<Version>>);
 
-const MOST_VERSIONS: usize = 32;
+const MAX_VERSIONS: usize = 32;
 
 impl Versions {
     pub async fn get(&mut self, client: &impl GenericClient, id: i64) -> Result<Rc<Version>, StoreError> {
@@ -35,7 +35,7 @@ impl Versions {
             return Ok(version.clone());
         }
         let version = Rc::new(versions::version(client, id).await?);
-        if self.0.len() >= MOST_VERSIONS {
+        if self.0.len() >= MAX_VERSIONS {
             self.0.clear();
         }
         self.0.insert(id, version.clone());
@@ -43,15 +43,15 @@ impl Versions {
     }
 }
 
-/// Where things are for every task.
-pub struct Surroundings {
+/// What all tasks of the agent share.
+pub struct TaskContext {
     pub home: Home,
     pub workspace: PathBuf,
     pub max_map_length: u64,
 }
 
-impl Surroundings {
-    /// Writes down what is to be run.
+impl TaskContext {
+    /// Writes `spec.json`; returns the parameters of the start.
     pub fn prepare(&self, claimed: &Claimed, version: &Version, interpreter: &Interpreter) -> io::Result<Request> {
         let key = &claimed.key;
         let folder = TaskFolder::of(&self.home, key);
@@ -59,33 +59,35 @@ impl Surroundings {
         let task = version.structure.tasks.iter().find(|task| task.task_id == key.task_id);
         let options = interpreter.options(&json!({
             "folder": folder.path(), "secrets": FIRST_PASSED, "work_in": code.folders,
-            "read_by_libraries": warm::READ_BY_LIBRARIES,
+            "read_by_libraries": warm::LIBRARY_VARIABLES,
         }));
-        let sets = task.map(|task| task.env.keys().cloned().collect()).unwrap_or_default();
+        let env_names = task.map(|task| task.env.keys().cloned().collect()).unwrap_or_default();
         let spec = Spec {
             key: key.clone(),
             keeper: KeeperSpec {
                 program: interpreter.program.clone(),
                 arguments: interpreter.arguments(Job::Task, &options).into_iter().map(Into::into).collect(),
-                // Always there. The task goes to its project by itself: that may lie on a mount that hangs.
+                // A directory that always exists. The task itself changes to its project, which may be on a hanging
+                // mount.
                 folder: self.home.root().to_owned(),
-                log: log_of(&self.home, key),
+                log: log_path(&self.home, key),
                 time_limit: task.and_then(|task| task.execution_timeout),
             },
-            task: self.describe(claimed, version, code),
+            task: self.task_spec(claimed, version, code),
         };
         folder.write_spec(&spec)?;
-        Ok(Request { folder, user: warm::user(key), options, sets })
+        Ok(Request { folder, usage_key: warm::usage_key(key), options, env_names })
     }
 
-    /// Says in the log of a try what keeps it from beginning.
-    pub fn say_that_it_waits(&self, key: &TryKey, why: &str) {
-        say_in_log(&self.home, key, |log| log.say(Level::Info, why));
+    /// Writes to the log of a try why it waits.
+    pub fn log_waiting(&self, key: &TryKey, reason: &str) {
+        write_to_log(&self.home, key, |log| log.write_message(Level::Info, reason));
     }
 
-    fn describe(&self, claimed: &Claimed, version: &Version, code: VersionCode) -> Map<String, Value> {
-        let time = |at: Option<Timestamp>| at.map(|at| at.to_string());
-        let described = json!({
+    /// The part of `spec.json` that the Python package reads.
+    fn task_spec(&self, claimed: &Claimed, version: &Version, code: VersionCode) -> Map<String, Value> {
+        let time = |time: Option<Timestamp>| time.map(|time| time.to_string());
+        let spec_json = json!({
             "max_tries": claimed.max_tries,
             "may_retry": retry::has_tries_left(claimed.key.try_number, claimed.max_tries),
             "run_type": claimed.run_type,
@@ -112,14 +114,14 @@ impl Surroundings {
             "token": claimed.token,
             "max_map_length": self.max_map_length,
         });
-        match described {
+        match spec_json {
             Value::Object(map) => map,
             _ => Map::new(),
         }
     }
 }
 
-fn log_of(home: &Home, key: &TryKey) -> PathBuf {
+fn log_path(home: &Home, key: &TryKey) -> PathBuf {
     let name = TryName {
         dag_id: &key.run.dag_id,
         run_id: &key.run.run_id,
@@ -130,24 +132,24 @@ fn log_of(home: &Home, key: &TryKey) -> PathBuf {
     task_log::path(home, name)
 }
 
-/// For a try that has no process, or none yet.
-pub(super) fn say_in_log(home: &Home, key: &TryKey, say: impl FnOnce(&mut TaskLog)) {
-    match TaskLog::open(&log_of(home, key)) {
+/// Writes to the log of a try that has no keeper, which would write it otherwise.
+pub(super) fn write_to_log(home: &Home, key: &TryKey, write: impl FnOnce(&mut TaskLog)) {
+    match TaskLog::open(&log_path(home, key)) {
         Ok(mut log) => {
-            say(&mut log);
+            write(&mut log);
             log.close();
         }
-        Err(error) => warn!("{key}: its log cannot be written: {error}"),
+        Err(error) => warn!("{key}: cannot write its log: {error}"),
     }
 }
 
-/// Starts a keeper for what is prepared; returns its pid. It leads a group of its own and outlives us.
-pub fn keeper(folder: &TaskFolder) -> io::Result<i32> {
+/// Starts a keeper for a prepared folder; returns its pid. It leads its own process group and outlives the agent.
+pub fn spawn_keeper(folder: &TaskFolder) -> io::Result<i32> {
     let output = File::create(folder.path().join("keeper.log"))?;
     let spawn = Spawn {
-        // The program that this process runs, also after its file was replaced.
+        // The program that this process runs, even after its file was replaced.
         program: PathBuf::from("/proc/self/exe"),
-        called: Some("leoflow".into()),
+        argv0: Some("leoflow".into()),
         arguments: vec!["keep-task".into(), folder.path().into()],
         environment: environment(),
         output: output.as_fd(),

@@ -1,4 +1,4 @@
-//! A process that runs triggers: how it is begun, told, heard, and let go.
+//! A host: a Python process that runs triggers. Starts it, exchanges messages with it, and ends it.
 
 use crate::engine::state::TryState;
 use crate::engine::store::watchers::WatcherEvent;
@@ -24,51 +24,51 @@ use tokio::net::unix::{OwnedWriteHalf, pipe};
 use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::warn;
 
-/// For a process that has said all to end.
-const FAREWELL: Duration = Duration::from_secs(15);
+/// Time for a host to exit after its connection is closed.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How long the output of a process that has ended is waited for: something that it started may keep the pipe open.
+/// Time limit for the output of a host that has ended: a process that it started may keep the pipe open.
 const DRAIN: Duration = Duration::from_millis(500);
-/// How much of the output is kept.
-const LAST_OUTPUT: usize = 4 * 1024;
+/// Bytes at the end of a host's output that are kept for error messages.
+const KEPT_OUTPUT_BYTES: usize = 4 * 1024;
 
-/// Where triggers run. Each place has a process.
+/// What decides in which host a trigger runs: triggers with equal keys share one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Place {
+pub(super) struct HostKey {
     /// The Python of the environment.
     pub program: PathBuf,
     /// The project's folder.
     pub folder: PathBuf,
-    /// The packages that come with Leoflow, once they are installed: a process that began without them lacks them.
+    /// Leoflow's support packages once they are installed: a host that started before lacks them.
     pub packages: Option<PathBuf>,
 }
 
 pub(super) struct Host {
     pub pid: i32,
-    pub to: UnboundedSender<Value>,
-    pub has: HashSet<i64>,
-    pub used: Instant,
-    pub begun: Instant,
+    pub sender: UnboundedSender<Value>,
+    pub trigger_ids: HashSet<i64>,
+    pub last_used: Instant,
+    pub started: Instant,
 }
 
-/// By a process, or of it.
-pub(super) enum Said {
-    Told(Told),
-    Ended(Ending),
+/// An event of a host.
+pub(super) enum HostEvent {
+    Message(HostMessage),
+    Ended(HostExit),
 }
 
-/// How a process has ended.
-pub(super) struct Ending {
-    /// `None` when that is not known.
+/// How a host ended.
+pub(super) struct HostExit {
+    /// `None` if unknown.
     pub exit: Option<Exit>,
     /// The last lines of its output.
     pub output: Vec<String>,
 }
 
-/// What a process says of a trigger: what it has come to, or lines for the log of its task.
+/// A message of a host about a trigger: its outcome, or lines for the log of its task.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-pub(super) enum Told {
+pub(super) enum HostMessage {
     Log { id: i64, log: String },
     Outcome(Box<Outcome>),
 }
@@ -76,15 +76,15 @@ pub(super) enum Told {
 #[derive(Debug, Deserialize)]
 pub(super) struct Outcome {
     pub id: i64,
-    /// The arguments of the method that goes on, with the event.
+    /// The arguments of the task's `next_method`, with the event.
     pub next_kwargs: Option<Value>,
     /// The lines of a traceback.
     pub failed: Option<Vec<String>>,
-    /// The state that the trigger has ended the task with.
+    /// The state in which the trigger ended the task.
     pub ended: Option<TryState>,
     #[serde(default)]
     pub xcoms: BTreeMap<String, Value>,
-    /// Of a watcher, which goes on.
+    /// An event of a watcher, which keeps running.
     pub event: Option<WatcherEvent>,
 }
 
@@ -93,8 +93,8 @@ impl Host {
         home: &Home,
         python: &Interpreter,
         code: &VersionCode,
-        place: &Place,
-        telling: Sender<(Place, i32, Said)>,
+        host_key: &HostKey,
+        event_sender: Sender<(HostKey, i32, HostEvent)>,
     ) -> io::Result<Self> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
@@ -102,7 +102,7 @@ impl Host {
         let (output_reader, output) = listener::pipe_with_async_reader()?;
         let spawn = Spawn {
             program: python.program.clone(),
-            called: None,
+            argv0: None,
             arguments: python.arguments(Job::Triggers, &options),
             environment: environment(),
             output: output.as_fd(),
@@ -116,52 +116,55 @@ impl Host {
         let pid = spawn.start().map_err(io::Error::other)?;
         drop((theirs, output));
         let last_output = Rc::new(RefCell::default());
-        let passing_on = tokio::task::spawn_local(pass_on(output_reader, last_output.clone()));
+        let copying = tokio::task::spawn_local(copy_output(output_reader, last_output.clone()));
         let (reader, writer) = UnixStream::from_std(ours)?.into_split();
-        let (to, messages) = unbounded_channel();
+        let (sender, messages) = unbounded_channel();
         let sending = tokio::task::spawn_local(send(writer, messages));
-        let place = place.clone();
+        let host_key = host_key.clone();
         tokio::task::spawn_local(async move {
             let listen = async {
                 let mut lines = BufReader::new(reader).lines();
                 while let Ok(Some(line)) = lines.next_line().await {
                     match serde_json::from_str(&line) {
-                        // One that says more than is written down waits.
-                        Ok(told) => drop(telling.send((place.clone(), pid, Said::Told(told))).await),
-                        // What it has said is lost, so it says it again from the beginning.
+                        // A full channel makes the host wait.
+                        Ok(message) => {
+                            drop(event_sender.send((host_key.clone(), pid, HostEvent::Message(message))).await)
+                        }
+                        // The trigger of the lost message would wait for ever, so the host is restarted.
                         Err(error) => {
-                            warn!("what the process of the triggers says cannot be read: {error}");
+                            warn!("cannot parse a message of a trigger host: {error}");
                             process::signal_process(pid, Signal::Kill);
                         }
                     }
                 }
             };
-            let let_go = async {
+            // Once no sender is left, the host has this long to exit.
+            let exit_deadline = async {
                 let _ = sending.await;
-                tokio::time::sleep(FAREWELL).await;
+                tokio::time::sleep(EXIT_TIMEOUT).await;
             };
             tokio::select! {
                 () = listen => {}
-                () = let_go => process::signal_process(pid, Signal::Kill),
+                () = exit_deadline => process::signal_process(pid, Signal::Kill),
             }
-            // It has closed its end, so it ends; one that does not is ended.
+            // The host closed its end, so it is exiting; one that does not is killed.
             if let Ok(ended) = PidFd::of_pid(pid) {
                 let ended = ended.ended();
                 tokio::pin!(ended);
-                if tokio::time::timeout(FAREWELL, &mut ended).await.is_err() {
+                if tokio::time::timeout(EXIT_TIMEOUT, &mut ended).await.is_err() {
                     process::signal_process(pid, Signal::Kill);
                     let _ = ended.await;
                 }
             }
-            let _ = tokio::time::timeout(DRAIN, passing_on).await;
-            let ending = Ending { exit: reaper::ended_child(pid), output: last_lines(&last_output.take()) };
-            let _ = telling.send((place, pid, Said::Ended(ending))).await;
+            let _ = tokio::time::timeout(DRAIN, copying).await;
+            let host_exit = HostExit { exit: reaper::ended_child(pid), output: last_lines(&last_output.take()) };
+            let _ = event_sender.send((host_key, pid, HostEvent::Ended(host_exit))).await;
         });
-        Ok(Self { pid, to, has: HashSet::new(), used: Instant::now(), begun: Instant::now() })
+        Ok(Self { pid, sender, trigger_ids: HashSet::new(), last_used: Instant::now(), started: Instant::now() })
     }
 }
 
-/// Until nobody has anything to say any more: then it ends.
+/// Sends messages to the host until all senders are dropped; closing the connection ends the host.
 async fn send(mut writer: OwnedWriteHalf, mut messages: UnboundedReceiver<Value>) {
     while let Some(message) = messages.recv().await {
         if writer.write_all(format!("{message}\n").as_bytes()).await.is_err() {
@@ -170,26 +173,26 @@ async fn send(mut writer: OwnedWriteHalf, mut messages: UnboundedReceiver<Value>
     }
 }
 
-/// Writes the output of a process to where our own errors go, and keeps the end of it.
-async fn pass_on(mut output: pipe::Receiver, last: Rc<RefCell<Vec<u8>>>) {
+/// Copies the output of a host to our standard error, and keeps the end of it.
+async fn copy_output(mut output: pipe::Receiver, last: Rc<RefCell<Vec<u8>>>) {
     let mut buffer = [0; 4096];
     while let Ok(length @ 1..) = output.read(&mut buffer).await {
-        // The log may be full; the process must not wait for it.
+        // Writing may fail on a full disk; the host must not be blocked by that.
         let _ = io::stderr().write_all(&buffer[..length]);
         let mut last = last.borrow_mut();
         last.extend_from_slice(&buffer[..length]);
-        let excess = last.len().saturating_sub(LAST_OUTPUT);
+        let excess = last.len().saturating_sub(KEPT_OUTPUT_BYTES);
         last.drain(..excess);
     }
 }
 
-/// From the last traceback on, or the last line where there is none.
+/// The lines from the last traceback on, or else the last line.
 fn last_lines(output: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(output);
     let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     let traceback = lines.iter().rposition(|line| line.starts_with("Traceback "));
-    let from = traceback.unwrap_or(lines.len().saturating_sub(1));
-    lines[from..].iter().map(|line| (*line).to_owned()).collect()
+    let first = traceback.unwrap_or(lines.len().saturating_sub(1));
+    lines[first..].iter().map(|line| (*line).to_owned()).collect()
 }
 
 #[cfg(test)]
@@ -197,7 +200,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_traceback_says_why_a_process_ended() {
+    fn keeps_the_last_traceback_of_a_host() {
         let output = b"[INFO] waiting\nTraceback (most recent call last):\nKeyError: 1\n\nTraceback (most recent call last):\n  File \"x\"\nValueError: no\n";
         assert_eq!(last_lines(output), ["Traceback (most recent call last):", "  File \"x\"", "ValueError: no"]);
         assert_eq!(last_lines(b"one\nSegmentation fault\n"), ["Segmentation fault"]);

@@ -1,9 +1,9 @@
-//! The triggers of deferred tasks, and those that watch assets: for each environment and project a process that runs them,
-//! there only while something waits. What they are is in the datastore, so that they survive each of the processes.
+//! Runs the triggers of deferred tasks and the watchers of assets: one host process for each environment and project,
+//! only while something waits. Their definitions are in the datastore, so they survive each of the processes.
 
 use super::start::{self, Versions};
-use super::trigger_host::{Ending, Host, Outcome, Place, Said, Told};
-use super::trigger_troubles::Troubles;
+use super::trigger_host::{Host, HostEvent, HostExit, HostKey, HostMessage, Outcome};
+use super::trigger_problems::HostProblems;
 use crate::engine::keys::TryKey;
 use crate::engine::store::StoreError;
 use crate::engine::store::hitl;
@@ -23,224 +23,246 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tracing::{debug, warn};
 
-/// Between looks while something waits: what nobody has told of is found then.
-const LOOK: Duration = Duration::from_secs(30);
-/// So long one is kept for what is deferred next: it takes two seconds to begin.
+/// Poll interval while something waits; catches missed notifications.
+const POLL_INTERVAL: Duration = Duration::from_secs(30);
+/// How long an idle host is kept for later triggers: starting one takes two seconds.
 fn idle_limit() -> Duration {
     crate::sys::limit("LEOFLOW_IDLE_LIMIT", Duration::from_secs(10))
 }
-/// So often in a row without one event; then what waits for it fails.
-const MOST_EXITS: u32 = 5;
-const MOST_DEATHS: u32 = 50;
-/// What processes have said and nobody has taken yet; then they wait.
-const UNHEARD: usize = 256;
-/// One that has run for so long is well, though its triggers may take hours.
-const SETTLED: Duration = Duration::from_secs(60);
-/// What its end means for tasks, while it is begun again.
-const WAIT: &str = "its deferred tasks wait";
-/// Until a process is begun again that does nothing but end.
-const RARELY: Duration = Duration::from_secs(60);
+/// A host's triggers fail after this many exits with an exit code in a row, without an event in between.
+const MAX_EXITS: u32 = 5;
+/// The same for ends of any kind: a kill is rarely the host's own fault.
+const MAX_DEATHS: u32 = 50;
+/// Messages buffered for the agent; hosts wait when it is full.
+const EVENT_BUFFER: usize = 256;
+/// A host that has run for this long works, even without an event: triggers may take hours.
+const STABLE_AFTER: Duration = Duration::from_secs(60);
+/// The effect of a host's end on tasks while it is restarted.
+const WAIT_EFFECT: &str = "its deferred tasks wait";
+/// Pause before a host of watchers that keeps ending is restarted.
+const WATCHER_RETRY: Duration = Duration::from_secs(60);
 
 pub struct Triggers {
     home: Home,
     workspace: PathBuf,
+    /// Triggers of deferred tasks, by id.
     waiting: HashMap<i64, Waiting>,
-    /// Of assets, by the ids below zero that they have here.
+    /// Watchers of assets, by their negated ids, so that they never equal a trigger's id.
     watchers: HashMap<i64, Watcher>,
-    /// Events of those that are not written down yet.
-    seen: VecDeque<WatcherEvent>,
-    places: HashMap<i64, Place>,
-    hosts: HashMap<Place, Host>,
-    failures: HashMap<Place, Failures>,
-    troubles: Troubles,
-    next_look: Instant,
-    told: Receiver<(Place, i32, Said)>,
-    telling: Sender<(Place, i32, Said)>,
+    /// Events of watchers that are not stored yet.
+    unstored_events: VecDeque<WatcherEvent>,
+    /// The host of each trigger and watcher.
+    host_keys: HashMap<i64, HostKey>,
+    hosts: HashMap<HostKey, Host>,
+    failures: HashMap<HostKey, Failures>,
+    problems: HostProblems,
+    next_poll: Instant,
+    events: Receiver<(HostKey, i32, HostEvent)>,
+    event_sender: Sender<(HostKey, i32, HostEvent)>,
 }
 
-/// In a row, without one event.
+/// Failures of a host in a row, without an event.
 #[derive(Default)]
 struct Failures {
-    /// Of its own doing.
+    /// Exits with an exit code, as opposed to kills.
     exits: u32,
     deaths: u32,
-    again_at: Option<Instant>,
+    retry_at: Option<Instant>,
 }
 
 impl Triggers {
     pub fn new(home: &Home, workspace: PathBuf) -> Self {
-        let (telling, told) = channel(UNHEARD);
+        let (event_sender, events) = channel(EVENT_BUFFER);
         Self {
             home: home.clone(),
             workspace,
             waiting: HashMap::new(),
             watchers: HashMap::new(),
-            seen: VecDeque::new(),
-            places: HashMap::new(),
+            unstored_events: VecDeque::new(),
+            host_keys: HashMap::new(),
             hosts: HashMap::new(),
             failures: HashMap::new(),
-            troubles: Troubles::new(home),
-            next_look: Instant::now() + LOOK,
-            told,
-            telling,
+            problems: HostProblems::new(home),
+            next_poll: Instant::now() + POLL_INTERVAL,
+            events,
+            event_sender,
         }
     }
 
-    /// Whether anything waits, or did a moment ago.
-    pub fn has_any(&self) -> bool {
+    /// True while anything waits, or a host is running.
+    pub fn is_active(&self) -> bool {
         !self.waiting.is_empty() || !self.watchers.is_empty() || !self.hosts.is_empty()
     }
 
-    /// What waits now, by the datastore: what is new is begun, what is gone is cancelled. `interpreter` finds the Python of
-    /// a version's environment.
-    pub async fn look(
+    /// Synchronizes with the datastore: starts new triggers, cancels removed ones. `interpreter` returns the Python of
+    /// the environment with a hash; `None` while it is being built.
+    pub async fn refresh(
         &mut self,
         client: &mut ClientWrapper,
         versions: &mut Versions,
         mut interpreter: impl FnMut(Option<&str>) -> Option<Rc<Interpreter>>,
     ) -> Result<(), StoreError> {
-        self.next_look = Instant::now() + LOOK;
-        for (place, _) in self.hosts.iter().filter(|(_, host)| host.begun.elapsed() > SETTLED) {
-            self.troubles.remove(place);
+        self.next_poll = Instant::now() + POLL_INTERVAL;
+        for (host_key, _) in self.hosts.iter().filter(|(_, host)| host.started.elapsed() > STABLE_AFTER) {
+            self.problems.remove(host_key);
         }
-        self.write_seen(client).await?;
-        let wanted = triggers::waiting(client).await?;
-        let watched = watchers::all(client).await?;
-        let ids: HashSet<i64> = wanted.iter().map(|one| one.id).chain(watched.iter().map(|one| -one.id)).collect();
+        self.store_events(client).await?;
+        let waiting = triggers::waiting(client).await?;
+        let watchers = watchers::all(client).await?;
+        let ids: HashSet<i64> =
+            waiting.iter().map(|trigger| trigger.id).chain(watchers.iter().map(|watcher| -watcher.id)).collect();
         let known = self.waiting.keys().chain(self.watchers.keys());
         let gone: Vec<i64> = known.filter(|id| !ids.contains(id)).copied().collect();
         gone.into_iter().for_each(|id| self.forget(id, true));
         let mut new = Vec::new();
-        for one in wanted {
-            if runs(&self.places, &self.hosts, one.id) {
-                // Its time is another after a clock that was ahead has been set back.
-                if let Some(known) = self.waiting.get_mut(&one.id) {
-                    known.timeout_at = one.timeout_at;
+        for trigger in waiting {
+            if is_running(&self.host_keys, &self.hosts, trigger.id) {
+                // The server changes the timeout when the system clock is set back.
+                if let Some(waiting) = self.waiting.get_mut(&trigger.id) {
+                    waiting.timeout_at = trigger.timeout_at;
                 }
                 continue;
             }
-            // A person is waited for without a process.
-            if !one.is_for_input() {
-                new.push((one.id, one.version_id));
+            // Human input needs no host.
+            if !trigger.is_for_input() {
+                new.push((trigger.id, trigger.version_id));
             }
-            self.waiting.insert(one.id, one);
+            self.waiting.insert(trigger.id, trigger);
         }
-        for one in watched.into_iter().filter(|one| !runs(&self.places, &self.hosts, -one.id)) {
-            new.push((-one.id, one.version_id));
-            self.watchers.insert(-one.id, one);
+        for watcher in watchers.into_iter().filter(|watcher| !is_running(&self.host_keys, &self.hosts, -watcher.id)) {
+            new.push((-watcher.id, watcher.version_id));
+            self.watchers.insert(-watcher.id, watcher);
         }
         for (id, version_id) in new {
             let version = versions.get(client, version_id).await?;
-            // It is built meanwhile; the time of what waits runs all the same.
+            // Its environment is being built; the trigger's timeout runs meanwhile.
             let Some(python) = interpreter(version.environment.as_deref()) else { continue };
             let code = VersionCode::of(&self.workspace, &version.relative_fileloc, &version.sources);
-            let place = Place {
+            let host_key = HostKey {
                 program: python.program.clone(),
                 folder: code.folders.first().cloned().unwrap_or_default(),
-                packages: installed_packages(&self.home).filter(|_| !python.is_airflows),
+                packages: installed_packages(&self.home).filter(|_| !python.has_airflow_sdk),
             };
-            if let Some(at) = self.failures.get(&place).and_then(|one| one.again_at).filter(|at| *at > Instant::now()) {
-                self.next_look = self.next_look.min(at);
+            if let Some(retry_at) =
+                self.failures.get(&host_key).and_then(|failures| failures.retry_at).filter(|due| *due > Instant::now())
+            {
+                self.next_poll = self.next_poll.min(retry_at);
                 continue;
             }
-            self.places.insert(id, place.clone());
-            if let Err(error) = self.begin(id, place.clone(), &python, &code) {
-                warn!("triggers cannot be run: {error}");
-                self.troubles.add(&place, format!("it cannot be started: {error}"), WAIT.to_owned(), Some(LOOK));
+            self.host_keys.insert(id, host_key.clone());
+            if let Err(error) = self.start_trigger(id, host_key.clone(), &python, &code) {
+                warn!("cannot start a trigger host: {error}");
+                self.problems.add(
+                    &host_key,
+                    format!("it failed to start: {error}"),
+                    WAIT_EFFECT.to_owned(),
+                    Some(POLL_INTERVAL),
+                );
             }
         }
         Ok(())
     }
 
-    fn begin(&mut self, id: i64, place: Place, python: &Interpreter, code: &VersionCode) -> io::Result<()> {
-        let host = match self.hosts.get_mut(&place) {
+    fn start_trigger(
+        &mut self,
+        id: i64,
+        host_key: HostKey,
+        python: &Interpreter,
+        code: &VersionCode,
+    ) -> io::Result<()> {
+        let host = match self.hosts.get_mut(&host_key) {
             Some(host) => host,
             None => {
-                let host = Host::start(&self.home, python, code, &place, self.telling.clone())?;
-                self.hosts.entry(place).or_insert(host)
+                let host = Host::start(&self.home, python, code, &host_key, self.event_sender.clone())?;
+                self.hosts.entry(host_key).or_insert(host)
             }
         };
-        if let Some(one) = self.watchers.get(&id) {
-            host.has.insert(id);
-            let _ = host.to.send(json!({"id": id, "classpath": one.classpath, "kwargs": one.kwargs, "watches": true, "asset_id": one.asset_id}));
+        if let Some(watcher) = self.watchers.get(&id) {
+            host.trigger_ids.insert(id);
+            let _ = host.sender.send(json!({"id": id, "classpath": watcher.classpath, "kwargs": watcher.kwargs, "watches": true, "asset_id": watcher.asset_id}));
         }
-        let Some(one) = self.waiting.get(&id) else { return Ok(()) };
-        host.has.insert(id);
-        let TryKey { run, task_id, map_index, try_number } = &one.key;
-        // Who does not listen has ended, and is heard of.
-        let _ = host.to.send(json!({
-            "id": id, "classpath": one.classpath, "kwargs": one.kwargs, "next_kwargs": one.next_kwargs,
+        let Some(waiting) = self.waiting.get(&id) else { return Ok(()) };
+        host.trigger_ids.insert(id);
+        let TryKey { run, task_id, map_index, try_number } = &waiting.key;
+        // A failed send means that the host has ended; its end is an event of its own.
+        let _ = host.sender.send(json!({
+            "id": id, "classpath": waiting.classpath, "kwargs": waiting.kwargs, "next_kwargs": waiting.next_kwargs,
             "of": {"dag_id": run.dag_id, "run_id": run.run_id, "task_id": task_id, "map_index": map_index,
                    "try_number": try_number},
         }));
         Ok(())
     }
 
-    /// One that is not waited for any more.
+    /// Forgets a trigger that nothing waits for any more. `cancel` is true if its host still runs it.
     fn forget(&mut self, id: i64, cancel: bool) {
         self.waiting.remove(&id);
         self.watchers.remove(&id);
-        let Some(place) = self.places.remove(&id) else { return };
-        let Some(host) = self.hosts.get_mut(&place) else { return };
-        host.has.remove(&id);
-        host.used = Instant::now();
+        let Some(host_key) = self.host_keys.remove(&id) else { return };
+        let Some(host) = self.hosts.get_mut(&host_key) else { return };
+        host.trigger_ids.remove(&id);
+        host.last_used = Instant::now();
         if cancel {
-            let _ = host.to.send(json!({"cancel": id}));
+            let _ = host.sender.send(json!({"cancel": id}));
         }
     }
 
-    /// Those that nothing waits in, and nothing has for a while. They end with their connection.
-    fn let_go(&mut self) {
-        self.hosts.retain(|_, host| !host.has.is_empty() || host.used.elapsed() < idle_limit());
+    /// Drops idle hosts. They exit when their connection closes.
+    fn drop_idle(&mut self) {
+        self.hosts.retain(|_, host| !host.trigger_ids.is_empty() || host.last_used.elapsed() < idle_limit());
     }
 
-    /// Completes when something has to be done: `act` says what. Never where nothing waits.
-    pub async fn next(&mut self) -> Happening {
-        if !self.has_any() {
+    /// Completes with the next event for `handle`. Never completes when nothing waits.
+    pub async fn next(&mut self) -> TriggerEvent {
+        if !self.is_active() {
             return std::future::pending().await;
         }
-        self.let_go();
-        let first = self.waiting.values().filter_map(|one| Some((one.timeout_at?, one.id))).min();
-        let idle = self.hosts.values().filter(|host| host.has.is_empty()).map(|host| host.used + idle_limit()).min();
-        let look_at = idle.unwrap_or(self.next_look).min(self.next_look);
-        let longest = look_at.saturating_duration_since(Instant::now());
-        let until = first.map_or(longest, |(at, _)| {
-            Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default().min(longest)
+        self.drop_idle();
+        let next_timeout = self.waiting.values().filter_map(|trigger| Some((trigger.timeout_at?, trigger.id))).min();
+        let idle = self
+            .hosts
+            .values()
+            .filter(|host| host.trigger_ids.is_empty())
+            .map(|host| host.last_used + idle_limit())
+            .min();
+        let poll_at = idle.unwrap_or(self.next_poll).min(self.next_poll);
+        let until_poll = poll_at.saturating_duration_since(Instant::now());
+        let pause = next_timeout.map_or(until_poll, |(due, _)| {
+            Duration::try_from(due.duration_since(Timestamp::now())).unwrap_or_default().min(until_poll)
         });
         tokio::select! {
-            Some((place, pid, said)) = self.told.recv() => match said {
-                Said::Told(told) => Happening::Told(place, told),
-                Said::Ended(ending) => Happening::Ended(place, pid, ending),
+            Some((host_key, pid, event)) = self.events.recv() => match event {
+                HostEvent::Message(message) => TriggerEvent::Message(host_key, message),
+                HostEvent::Ended(host_exit) => TriggerEvent::Ended(host_key, pid, host_exit),
             },
-            () = tokio::time::sleep(until) => match first.filter(|(at, _)| *at <= Timestamp::now()) {
-                Some((_, id)) => Happening::TimedOut(id),
-                None => Happening::Look,
+            () = tokio::time::sleep(pause) => match next_timeout.filter(|(due, _)| *due <= Timestamp::now()) {
+                Some((_, id)) => TriggerEvent::TimedOut(id),
+                None => TriggerEvent::Poll,
             },
         }
     }
 
-    /// Returns whether there is to be another look.
-    pub async fn act(&mut self, client: &mut ClientWrapper, happened: Happening) -> Result<bool, StoreError> {
-        match happened {
-            Happening::Look => Ok(true),
-            Happening::TimedOut(id) => {
+    /// Handles an event. Returns whether `refresh` is due.
+    pub async fn handle(&mut self, client: &mut ClientWrapper, event: TriggerEvent) -> Result<bool, StoreError> {
+        match event {
+            TriggerEvent::Poll => Ok(true),
+            TriggerEvent::TimedOut(id) => {
                 let fired = Fired::Failed { error: TIMED_OUT.to_owned(), traceback: None };
                 self.fire(client, id, fired, true).await?;
                 Ok(false)
             }
-            Happening::Told(_, Told::Log { id, log }) => {
+            TriggerEvent::Message(_, HostMessage::Log { id, log }) => {
                 if let Some(waiting) = self.waiting.get(&id) {
-                    start::say_in_log(&self.home, &waiting.key, |file| file.take(log.as_bytes()));
+                    start::write_to_log(&self.home, &waiting.key, |file| file.write_output(log.as_bytes()));
                 }
                 Ok(false)
             }
-            Happening::Told(place, Told::Outcome(outcome)) => {
-                self.failures.remove(&place);
-                self.troubles.remove(&place);
+            TriggerEvent::Message(host_key, HostMessage::Outcome(outcome)) => {
+                self.failures.remove(&host_key);
+                self.problems.remove(&host_key);
                 let Outcome { id, next_kwargs, failed, ended, xcoms, event } = *outcome;
                 if let Some(event) = event {
-                    self.seen.push_back(event);
-                    self.write_seen(client).await?;
+                    self.unstored_events.push_back(event);
+                    self.store_events(client).await?;
                     return Ok(false);
                 }
                 let fired = match (next_kwargs, ended) {
@@ -250,77 +272,77 @@ impl Triggers {
                 };
                 let written = self.fire(client, id, fired, false).await;
                 if written.is_err() {
-                    // Its process has forgotten it: the next look begins it again.
-                    self.places.remove(&id);
+                    // The host has dropped the trigger: the next `refresh` starts it again.
+                    self.host_keys.remove(&id);
                     for host in self.hosts.values_mut() {
-                        host.has.remove(&id);
+                        host.trigger_ids.remove(&id);
                     }
                 }
                 written.map(|()| false)
             }
-            Happening::Ended(place, pid, ending) => self.has_ended(client, place, pid, ending).await,
+            TriggerEvent::Ended(host_key, pid, host_exit) => self.on_host_end(client, host_key, pid, host_exit).await,
         }
     }
 
-    /// Writes down what has happened to assets that are watched, in order. What cannot be written is kept: nobody says it
-    /// again.
-    async fn write_seen(&mut self, client: &mut ClientWrapper) -> Result<(), StoreError> {
-        while let Some(event) = self.seen.front() {
+    /// Stores the events of asset watchers, in order. An event that cannot be stored is kept: the watcher does not
+    /// repeat it.
+    async fn store_events(&mut self, client: &mut ClientWrapper) -> Result<(), StoreError> {
+        while let Some(event) = self.unstored_events.front() {
             let transaction = client.transaction().await?;
             watchers::fire(&transaction, event).await?;
             transaction.commit().await?;
-            debug!("a watcher of asset {} has seen something", event.asset_id);
-            self.seen.pop_front();
+            debug!("stored an event of a watcher of asset {}", event.asset_id);
+            self.unstored_events.pop_front();
         }
         Ok(())
     }
 
-    /// A process is gone: what it has run is begun again, unless it ends again and again. Returns as `act` does.
-    async fn has_ended(
+    /// Handles the end of a host: restarts its triggers, unless it keeps ending. Returns the same as `handle`.
+    async fn on_host_end(
         &mut self,
         client: &mut ClientWrapper,
-        place: Place,
+        host_key: HostKey,
         pid: i32,
-        Ending { exit, output }: Ending,
+        HostExit { exit, output }: HostExit,
     ) -> Result<bool, StoreError> {
-        // Another may have begun in its place.
-        if self.hosts.get(&place).is_none_or(|host| host.pid != pid) {
+        // A newer host may have replaced it.
+        if self.hosts.get(&host_key).is_none_or(|host| host.pid != pid) {
             return Ok(false);
         }
-        let has = self.hosts.remove(&place).map(|host| host.has).unwrap_or_default();
-        let how = exit.map_or_else(|| "somehow".to_owned(), |exit| exit.to_string());
-        warn!("the process of {} trigger(s) in {} has ended: {how}", has.len(), place.folder.display());
-        let failures = self.failures.entry(place.clone()).or_default();
-        // That somebody has killed it is no fault of its own, but for how often.
+        let trigger_ids = self.hosts.remove(&host_key).map(|host| host.trigger_ids).unwrap_or_default();
+        let exit_text = exit.map_or_else(|| "an unknown status".to_owned(), |exit| exit.to_string());
+        warn!("the host of {} trigger(s) in {} ended with {exit_text}", trigger_ids.len(), host_key.folder.display());
+        let failures = self.failures.entry(host_key.clone()).or_default();
+        // A kill is not the host's own fault, unless it happens often.
         failures.exits += u32::from(matches!(exit, Some(Exit::Code(_))));
         failures.deaths += 1;
         let pause = Duration::from_secs(u64::from(failures.deaths - 1).min(10));
-        failures.again_at = Some(Instant::now() + pause);
+        failures.retry_at = Some(Instant::now() + pause);
         let last_line = output.last().map(|line| format!(": {line}")).unwrap_or_default();
-        let reason = format!("it has ended {} times in a row, with {how}{last_line}", failures.deaths);
-        if failures.exits >= MOST_EXITS || failures.deaths >= MOST_DEATHS {
+        let reason = format!("it ended {} times in a row, with {exit_text}{last_line}", failures.deaths);
+        if failures.exits >= MAX_EXITS || failures.deaths >= MAX_DEATHS {
             let error = format!(
-                "{FAILURE}: the process that runs triggers has ended {} times in a row, with {how}{last_line}",
+                "{FAILURE}: the process that runs triggers ended {} times in a row, with {exit_text}{last_line}",
                 failures.deaths,
             );
-            let watches = has.iter().any(|id| self.watchers.contains_key(id));
-            let failing = has.iter().filter(|id| self.waiting.contains_key(id)).count();
-            let effect = format!("{failing} deferred task(s) failed with it");
-            self.troubles.add(&place, reason, effect, watches.then_some(RARELY));
-            for id in has {
+            let has_watchers = trigger_ids.iter().any(|id| self.watchers.contains_key(id));
+            let failed_count = trigger_ids.iter().filter(|id| self.waiting.contains_key(id)).count();
+            let effect = format!("{failed_count} deferred task(s) failed with it");
+            self.problems.add(&host_key, reason, effect, has_watchers.then_some(WATCHER_RETRY));
+            for id in trigger_ids {
                 let traceback = Some(output.clone()).filter(|lines| !lines.is_empty());
                 let fired = Fired::Failed { error: error.clone(), traceback };
                 self.fire(client, id, fired, false).await?;
             }
-            if watches {
-                // Nobody fails with it, so it is tried again, and not often.
-                let again_at = Some(Instant::now() + RARELY);
-                self.failures.insert(place, Failures { again_at, ..Failures::default() });
+            if has_watchers {
+                // No task fails with a watcher, so it is retried at a long interval.
+                let retry_at = Some(Instant::now() + WATCHER_RETRY);
+                self.failures.insert(host_key, Failures { retry_at, ..Failures::default() });
             } else {
-                self.failures.remove(&place);
+                self.failures.remove(&host_key);
             }
         } else {
-            self.troubles.add(&place, reason, WAIT.to_owned(), Some(pause));
+            self.problems.add(&host_key, reason, WAIT_EFFECT.to_owned(), Some(pause));
         }
         Ok(true)
     }
@@ -334,33 +356,37 @@ impl Triggers {
     ) -> Result<(), StoreError> {
         let Some(waiting) = self.waiting.get(&id) else { return Ok(()) };
         let transaction = client.transaction().await?;
-        // What a person is asked ends with the answer, or with the defaults.
-        let fired = if waiting.is_for_input() { hitl::settle(&transaction, waiting).await? } else { Some(fired) };
-        let is_told = match fired {
+        // `fired` is the timeout: a question ends with a response that came in time, its defaults, or an error.
+        let fired = if waiting.is_for_input() { hitl::time_out(&transaction, waiting).await? } else { Some(fired) };
+        let is_delivered = match fired {
             Some(fired) => triggers::fire(&transaction, waiting, &fired).await?,
             None => false,
         };
         transaction.commit().await?;
-        debug!("{}: its trigger has fired{}", waiting.key, if is_told { "" } else { ", and nobody waits for it" });
+        debug!(
+            "{}: its trigger has fired{}",
+            waiting.key,
+            if is_delivered { "" } else { ", but no task waits for it" }
+        );
         self.forget(id, cancel);
         Ok(())
     }
 }
 
-/// Whether there may be anything to wait for.
+/// True if a trigger or a watcher may be waiting.
 pub async fn is_any(client: &ClientWrapper) -> Result<bool, StoreError> {
     Ok(triggers::is_any_waiting(client).await? || watchers::is_any(client).await?)
 }
 
-/// Whether a process has been told of it and is there.
-fn runs(places: &HashMap<i64, Place>, hosts: &HashMap<Place, Host>, id: i64) -> bool {
-    places.get(&id).is_some_and(|place| hosts.get(place).is_some_and(|host| host.has.contains(&id)))
+/// True if a live host has this trigger.
+fn is_running(host_keys: &HashMap<i64, HostKey>, hosts: &HashMap<HostKey, Host>, id: i64) -> bool {
+    host_keys.get(&id).is_some_and(|host_key| hosts.get(host_key).is_some_and(|host| host.trigger_ids.contains(&id)))
 }
 
-/// What `next` has seen.
-pub(super) enum Happening {
-    Look,
+/// An event that `next` returns for `handle`.
+pub(super) enum TriggerEvent {
+    Poll,
     TimedOut(i64),
-    Told(Place, Told),
-    Ended(Place, i32, Ending),
+    Message(HostKey, HostMessage),
+    Ended(HostKey, i32, HostExit),
 }

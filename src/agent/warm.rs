@@ -1,4 +1,4 @@
-//! Tries that a warm Python starts.
+//! Starts tries by forking a zygote: a warm Python that has loaded what every task needs.
 
 use super::folder::TaskFolder;
 use super::keeper::OOM_SCORE;
@@ -8,58 +8,60 @@ use crate::sys::process::ProcessId;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
-/// How long several tries wait for one that is being made; loading our package takes a tenth of it.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// Variables that Python reads when it starts: a try that sets one starts cold.
-const READ_AT_START: &[&str] = &["LANG", "LC_", "LD_", "MALLOC_", "PYTHON"];
-/// Those that numpy, pandas and what works for them read when they are imported, which may have been before the try.
-pub const READ_BY_LIBRARIES: &[&str] =
+/// How long tries that start together wait for a zygote that is loading. Loading our package takes a tenth of it.
+const BATCH_WAIT: Duration = Duration::from_secs(1);
+/// Variables that Python reads at startup: a try that sets one starts cold.
+const STARTUP_VARIABLES: &[&str] = &["LANG", "LC_", "LD_", "MALLOC_", "PYTHON"];
+/// Variables that numpy, pandas and their dependencies read on import, which a zygote may have done before the fork.
+pub const LIBRARY_VARIABLES: &[&str] =
     &["ARROW_", "BLIS_", "GOTO_", "JE_ARROW_", "MKL_", "NPY_", "NUMEXPR_", "OMP_", "OPENBLAS_", "PANDAS_", "VECLIB_"];
 
-/// What a try is started with.
+/// The parameters of a start.
 pub struct Request {
     pub folder: TaskFolder,
-    /// Which task it is, whatever the run.
-    pub user: String,
-    /// For `leoflow.entry.task`.
+    /// The task, independent of the run; see `usage_key`.
+    pub usage_key: String,
+    /// Options of `leoflow.entry.task`.
     pub options: Value,
-    /// The names of the variables that its task sets.
-    pub sets: Vec<String>,
+    /// Names of the environment variables that the task sets.
+    pub env_names: Vec<String>,
 }
 
-/// Starts a try and returns its keeper; `None` when it is to be started cold. One alone does not wait for a warm Python
-/// to be ready; it has it made for those after it. Several wait a moment.
+/// Starts a try from a zygote and returns its keeper; `None` when it must start cold. A single try does not wait for a
+/// zygote to load, but has one started for later tries; tries that start together wait for `BATCH_WAIT`.
 pub async fn start(
     warm: &mut Warm,
     interpreter: &Interpreter,
     request: &Request,
-    is_of_many: bool,
+    is_in_batch: bool,
 ) -> Option<ProcessId> {
-    if starts_cold(&request.sets) {
+    if starts_cold(&request.env_names) {
         return None;
     }
-    let patience = if is_of_many { PATIENCE } else { Duration::ZERO };
-    // The keeper says it too, but the task may look before it does.
-    let asked = json!({"folder": request.folder.path(), "options": request.options, "oom_score": OOM_SCORE});
-    let pid = warm.fork(interpreter, &request.user, &asked, &[], patience).await?;
-    // One that has ended already has said who it was.
+    let patience = if is_in_batch { BATCH_WAIT } else { Duration::ZERO };
+    // The keeper sets it too, but the task may read it earlier.
+    let fork_request = json!({"folder": request.folder.path(), "options": request.options, "oom_score": OOM_SCORE});
+    let pid = warm.fork(interpreter, &request.usage_key, &fork_request, &[], patience).await?;
+    // A keeper that has already ended has recorded its id.
     ProcessId::of(pid).or_else(|| request.folder.keeper().ok().flatten())
 }
 
-/// What a task is called where it is remembered what it uses.
-pub fn user(key: &TryKey) -> String {
+/// The key of a task under which `Warm` remembers the libraries it uses.
+pub fn usage_key(key: &TryKey) -> String {
     format!("{} {}", key.run.dag_id, key.task_id)
 }
 
-/// Whether a file names such a variable: it may set one before it imports a library.
+/// True if a source mentions one of `LIBRARY_VARIABLES`: it may set one before it imports a library.
 pub fn may_set_variables(sources: &Map<String, Value>) -> bool {
-    let names = |text: &str| READ_BY_LIBRARIES.iter().any(|start| text.contains(start));
-    sources.values().filter_map(Value::as_str).any(names)
+    let mentions_variable = |text: &str| LIBRARY_VARIABLES.iter().any(|prefix| text.contains(prefix));
+    sources.values().filter_map(Value::as_str).any(mentions_variable)
 }
 
-fn starts_cold(sets: &[String]) -> bool {
-    let is_read = |name: &String| READ_AT_START.iter().chain(READ_BY_LIBRARIES).any(|start| name.starts_with(start));
-    sets.iter().any(is_read)
+/// True if a task that sets these environment variables needs a new Python.
+fn starts_cold(env_names: &[String]) -> bool {
+    let forces_cold_start =
+        |name: &String| STARTUP_VARIABLES.iter().chain(LIBRARY_VARIABLES).any(|prefix| name.starts_with(prefix));
+    env_names.iter().any(forces_cold_start)
 }
 
 #[cfg(test)]
@@ -67,17 +69,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_task_that_sets_what_is_read_at_the_start_has_a_python_of_its_own() {
-        let sets = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        assert!(!starts_cold(&sets(&["REGION", "MY_PYTHON"])));
-        assert!(starts_cold(&sets(&["REGION", "LD_PRELOAD"])));
-        assert!(starts_cold(&sets(&["PYTHONHASHSEED"])));
-        assert!(starts_cold(&sets(&["OMP_NUM_THREADS"])));
-        assert!(starts_cold(&sets(&["NPY_DISABLE_CPU_FEATURES"])));
+    fn a_task_that_sets_startup_variables_starts_cold() {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert!(!starts_cold(&owned(&["REGION", "MY_PYTHON"])));
+        assert!(starts_cold(&owned(&["REGION", "LD_PRELOAD"])));
+        assert!(starts_cold(&owned(&["PYTHONHASHSEED"])));
+        assert!(starts_cold(&owned(&["OMP_NUM_THREADS"])));
+        assert!(starts_cold(&owned(&["NPY_DISABLE_CPU_FEATURES"])));
     }
 
     #[test]
-    fn a_file_that_names_a_variable_of_a_library_is_told_from_others() {
+    fn recognizes_a_file_that_names_a_library_variable() {
         let sources = |text: &str| json!({"/w/dag.py": text}).as_object().unwrap().clone();
         assert!(may_set_variables(&sources("os.environ['OMP_NUM_THREADS'] = '1'\nimport numpy")));
         assert!(!may_set_variables(&sources("import numpy")));

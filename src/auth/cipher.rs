@@ -1,11 +1,11 @@
-//! Secrets at rest: XChaCha20-Poly1305 with the instance's key. A sealed value is bound to its
-//! place, so one row's secret cannot be moved into another's.
+//! Encrypts secrets at rest: XChaCha20-Poly1305 with the instance's key. A sealed value is bound to its place, such as
+//! `variable/my_key` (the associated data), so one row's secret cannot be moved to another row.
 
 use crate::sys::random;
 use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{Key, KeyInit, XChaCha20Poly1305, XNonce};
 
-/// First byte of a sealed value: what the rest is.
+/// First byte of a sealed value: its format.
 const FORMAT: u8 = 1;
 const NONCE_LENGTH: usize = 24;
 
@@ -13,7 +13,7 @@ const NONCE_LENGTH: usize = 24;
 pub enum CipherError {
     #[error("the encryption key is not 64 hexadecimal digits")]
     BadKey,
-    #[error("a stored secret cannot be decrypted: the encryption key is another one, or the value was altered")]
+    #[error("cannot decrypt a stored secret: the encryption key does not match, or the value was altered")]
     CannotOpen,
 }
 
@@ -21,14 +21,14 @@ pub enum CipherError {
 pub struct Cipher(XChaCha20Poly1305);
 
 impl Cipher {
-    /// `key` is 64 hexadecimal digits, as `config.yaml` has it.
+    /// `key` is 64 hexadecimal digits, as in `config.yaml`.
     pub fn new(key: &str) -> Result<Self, CipherError> {
         let mut bytes = [0u8; 32];
         hex::decode_to_slice(key, &mut bytes).map_err(|_| CipherError::BadKey)?;
         Ok(Self(XChaCha20Poly1305::new(&Key::from(bytes))))
     }
 
-    /// Encrypts `secret` for `place`, for example `variable/my_key`.
+    /// Encrypts `secret` for `place`.
     pub fn seal(&self, place: &str, secret: &str) -> Vec<u8> {
         let nonce = random::bytes::<NONCE_LENGTH>();
         let payload = Payload { msg: secret.as_bytes(), aad: place.as_bytes() };
@@ -36,10 +36,10 @@ impl Cipher {
         [&[FORMAT][..], &nonce, &sealed].concat()
     }
 
-    /// The secret sealed for `place`.
+    /// Decrypts a secret that was sealed for `place`.
     pub fn open(&self, place: &str, sealed: &[u8]) -> Result<String, CipherError> {
-        let (format, rest) = sealed.split_first().ok_or(CipherError::CannotOpen)?;
-        let (nonce, sealed) = rest.split_first_chunk::<NONCE_LENGTH>().ok_or(CipherError::CannotOpen)?;
+        let (format, body) = sealed.split_first().ok_or(CipherError::CannotOpen)?;
+        let (nonce, sealed) = body.split_first_chunk::<NONCE_LENGTH>().ok_or(CipherError::CannotOpen)?;
         if *format != FORMAT {
             return Err(CipherError::CannotOpen);
         }
@@ -54,17 +54,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_opens_only_with_its_key_in_its_place_and_untouched() {
+    fn a_secret_opens_only_unaltered_with_its_key_and_place() {
         let cipher = Cipher::new(&"ab".repeat(32)).unwrap();
         let sealed = cipher.seal("variable/a", "geheim");
         assert_eq!(cipher.open("variable/a", &sealed).unwrap(), "geheim");
         assert_eq!(cipher.open("variable/b", &sealed), Err(CipherError::CannotOpen));
         assert_eq!(Cipher::new(&"ac".repeat(32)).unwrap().open("variable/a", &sealed), Err(CipherError::CannotOpen));
-        for at in 0..sealed.len() {
+        for index in 0..sealed.len() {
             let mut touched = sealed.clone();
-            touched[at] ^= 1;
-            assert!(cipher.open("variable/a", &touched).is_err(), "byte {at}");
-            assert!(cipher.open("variable/a", &sealed[..at]).is_err(), "cut at {at}");
+            touched[index] ^= 1;
+            assert!(cipher.open("variable/a", &touched).is_err(), "byte {index}");
+            assert!(cipher.open("variable/a", &sealed[..index]).is_err(), "cut at {index}");
         }
         assert_ne!(sealed, cipher.seal("variable/a", "geheim"));
     }

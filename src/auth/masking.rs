@@ -1,4 +1,4 @@
-//! Which names are those of secrets, and hiding secret values wherever they turn up in a text.
+//! Recognizes the names of secrets, and masks secret values anywhere in a text.
 //! <https://airflow.apache.org/docs/apache-airflow/stable/security/secrets/mask-sensitive-values.html>
 
 use crate::protocol::http::encode;
@@ -6,10 +6,10 @@ use aho_corasick::{AhoCorasick, MatchKind};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-/// What stands where a secret was.
+/// Replaces a secret.
 pub const HIDDEN: &str = "***";
 
-/// A name that holds one of these is a secret's: Airflow's list.
+/// Airflow's list: a name that contains one of these is sensitive.
 const SENSITIVE: &[&str] = &[
     "access_key",
     "access_token",
@@ -34,30 +34,31 @@ const SENSITIVE: &[&str] = &[
     "webhook_url",
 ];
 
-/// Airflow's `min_length_masked_secret`, characters: shorter ones would hide half of every text.
-const SHORTEST: usize = 5;
-/// A word that Airflow itself says everywhere.
-const NEVER: &str = "airflow";
+/// Airflow's `min_length_masked_secret`: masking shorter values would garble every text.
+const MIN_CHARACTERS: usize = 5;
+/// Never masked: Airflow itself prints this word everywhere.
+const NEVER_MASKED: &str = "airflow";
 
 pub fn is_sensitive(name: &str) -> bool {
     let name = name.to_lowercase();
     SENSITIVE.iter().any(|part| name.contains(part))
 }
 
-/// Secret values, and the forms in which they may be written down.
+/// Secret values, and the encodings in which they may appear.
 #[derive(Default)]
 pub struct Masker {
     forms: BTreeSet<String>,
+    /// Length of the longest form, bytes.
     longest: usize,
-    /// Of all forms; made when it is first needed.
+    /// Finds all forms; built on first use.
     finder: Option<AhoCorasick>,
 }
 
 impl Masker {
-    /// A value that is to be seen nowhere. Of a text of several lines each line is a secret: logs have lines.
+    /// Adds a secret. Each line of a multi-line text is a secret of its own, because logs are written by line.
     pub fn add(&mut self, secret: &str) {
         for part in secret.lines().chain([secret]) {
-            if part.chars().count() < SHORTEST || part.eq_ignore_ascii_case(NEVER) {
+            if part.chars().count() < MIN_CHARACTERS || part.eq_ignore_ascii_case(NEVER_MASKED) {
                 continue;
             }
             for form in forms(part) {
@@ -69,20 +70,21 @@ impl Masker {
         }
     }
 
-    /// What is secret by its name, or by the names inside of it.
+    /// Adds the texts in a value that are sensitive by their own key, or by the key of a list around them; `name` is
+    /// the key of the value itself.
     pub fn add_named(&mut self, name: &str, value: &Value) {
         match value {
-            Value::Object(inner) => inner.iter().for_each(|(name, value)| self.add_named(name, value)),
+            Value::Object(object) => object.iter().for_each(|(name, value)| self.add_named(name, value)),
             Value::Array(list) => list.iter().for_each(|value| self.add_named(name, value)),
             Value::String(text) if is_sensitive(name) => self.add(text),
             _ => {}
         }
     }
 
-    /// Every text in a value that is secret as a whole.
+    /// Adds every text in a value that is secret as a whole.
     pub fn add_texts(&mut self, value: &Value) {
         match value {
-            Value::Object(inner) => inner.values().for_each(|value| self.add_texts(value)),
+            Value::Object(object) => object.values().for_each(|value| self.add_texts(value)),
             Value::Array(list) => list.iter().for_each(|value| self.add_texts(value)),
             Value::String(text) => self.add(text),
             _ => {}
@@ -93,18 +95,18 @@ impl Masker {
         self.forms.is_empty()
     }
 
-    /// Bytes of the longest form: a text that is cut may hold the beginning of one that long.
+    /// Length of the longest form, bytes. A text that is split may end with the beginning of a secret of that length.
     pub fn longest(&self) -> usize {
         self.longest
     }
 
-    /// The text without its secrets; `None` when there are none in it.
+    /// Masks the secrets in a text; `None` when it contains none.
     pub fn mask(&mut self, text: &[u8]) -> Option<Vec<u8>> {
         if self.forms.is_empty() {
             return None;
         }
         if self.finder.is_none() {
-            // Too many to look for cannot be had from what people store; then nothing is shown at all.
+            // Fails only with far more secrets than people store; then the whole text is masked.
             let built = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&self.forms);
             match built {
                 Ok(finder) => self.finder = Some(finder),
@@ -115,7 +117,7 @@ impl Masker {
         finder.is_match(text).then(|| finder.replace_all_bytes(text, &vec![HIDDEN; self.forms.len()]))
     }
 
-    /// The same of every text in a JSON value, names included.
+    /// Masks the secrets in every text of a JSON value, including names.
     pub fn mask_json(&mut self, value: &mut Value) {
         match value {
             Value::String(text) => {
@@ -123,14 +125,15 @@ impl Masker {
                     *text = String::from_utf8_lossy(&masked).into_owned();
                 }
             }
-            Value::Array(list) => list.iter_mut().for_each(|inner| self.mask_json(inner)),
-            Value::Object(inner) => {
-                inner.values_mut().for_each(|value| self.mask_json(value));
-                let is_told = |name: &String| self.mask(name.as_bytes()).is_some();
-                let told: Vec<String> = inner.keys().cloned().collect::<Vec<_>>().into_iter().filter(is_told).collect();
-                for name in told {
-                    if let Some(value) = inner.shift_remove(&name) {
-                        inner.insert(HIDDEN.to_owned(), value);
+            Value::Array(list) => list.iter_mut().for_each(|item| self.mask_json(item)),
+            Value::Object(object) => {
+                object.values_mut().for_each(|value| self.mask_json(value));
+                let is_secret = |name: &String| self.mask(name.as_bytes()).is_some();
+                let secret_names: Vec<String> =
+                    object.keys().cloned().collect::<Vec<_>>().into_iter().filter(is_secret).collect();
+                for name in secret_names {
+                    if let Some(value) = object.shift_remove(&name) {
+                        object.insert(HIDDEN.to_owned(), value);
                     }
                 }
             }
@@ -139,25 +142,27 @@ impl Masker {
     }
 }
 
-/// As it is, as a part of a URL by both customs, and inside of a JSON text, with and without Unicode.
+/// The secret as is, percent-encoded (also lower-case, and with `+` for blanks), and escaped for JSON with and without
+/// Unicode escapes.
 fn forms(secret: &str) -> BTreeSet<String> {
-    let quoted = encode(secret);
+    let percent_encoded = encode(secret);
     let json = serde_json::to_string(secret).unwrap_or_default();
     let json = json.trim_start_matches('"').strip_suffix('"').unwrap_or_default().to_owned();
-    let ascii: String = json
+    let ascii_json: String = json
         .chars()
-        .flat_map(|one| {
-            let escaped = if one.is_ascii() { one.to_string() } else { utf16_escapes(one) };
+        .flat_map(|letter| {
+            let escaped = if letter.is_ascii() { letter.to_string() } else { utf16_escapes(letter) };
             escaped.chars().collect::<Vec<_>>()
         })
         .collect();
-    let plus = quoted.replace("%20", "+");
-    let all = [secret.to_owned(), quoted.clone(), quoted.to_lowercase(), plus, json, ascii];
+    let plus_for_blank = percent_encoded.replace("%20", "+");
+    let all =
+        [secret.to_owned(), percent_encoded.clone(), percent_encoded.to_lowercase(), plus_for_blank, json, ascii_json];
     all.into_iter().filter(|form| !form.is_empty()).collect()
 }
 
-fn utf16_escapes(one: char) -> String {
-    one.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect()
+fn utf16_escapes(letter: char) -> String {
+    letter.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect()
 }
 
 #[cfg(test)]
@@ -168,12 +173,12 @@ mod tests {
     fn masked(secrets: &[&str], text: &str) -> String {
         let mut masker = Masker::default();
         secrets.iter().for_each(|secret| masker.add(secret));
-        let found = masker.mask(text.as_bytes()).unwrap_or_else(|| text.into());
-        String::from_utf8(found).unwrap()
+        let masked = masker.mask(text.as_bytes()).unwrap_or_else(|| text.into());
+        String::from_utf8(masked).unwrap()
     }
 
     #[test]
-    fn a_secret_is_hidden_in_each_form_and_in_the_middle_of_a_word() {
+    fn masks_each_form_of_a_secret_inside_a_word() {
         let secret = "p@ss w\"örd";
         for text in ["xp@ss w\"ördx", "xp%40ss%20w%22%C3%B6rdx", "xp%40ss+w%22%C3%B6rdx", "xp@ss w\\\"\\u00f6rdx"] {
             assert_eq!(masked(&[secret], text), "x***x");
@@ -183,12 +188,12 @@ mod tests {
     }
 
     #[test]
-    fn short_ones_and_airflows_own_name_are_left() {
+    fn short_values_and_the_word_airflow_stay() {
         assert_eq!(masked(&["abcd", "airflow", ""], "abcd airflow"), "abcd airflow");
     }
 
     #[test]
-    fn names_decide_inside_of_json_and_values_are_found_anywhere() {
+    fn masks_json_by_name_and_by_value() {
         let mut masker = Masker::default();
         masker.add_named("extra", &json!({"a": {"API_Key": ["geheim1", 5]}, "path": "visible"}));
         let mut value = json!({"x": ["say geheim1"], "geheim1": "visible"});

@@ -1,4 +1,4 @@
-//! Who may come in: passwords, tokens, throttling; the key that keeps secrets at rest, and hiding them from sight.
+//! Authentication (passwords, tokens, throttling), encryption of secrets at rest, and masking of secrets.
 
 pub mod cipher;
 pub mod masking;

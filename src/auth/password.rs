@@ -1,10 +1,10 @@
-//! The admin's password. Only its argon2id hash is kept.
+//! The admin's password. Only its argon2id hash is stored.
 
 use crate::sys::random;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash};
 use argon2::{Algorithm, Argon2, Params, Version};
 
-/// 32 characters that cannot be taken for one another, so each carries 5 bits.
+/// 32 characters that cannot be confused with one another; each carries 5 bits.
 const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
 const GROUPS: usize = 4;
 const GROUP_LENGTH: usize = 4;
@@ -15,36 +15,36 @@ const PASSES: u32 = 2;
 const LANES: u32 = 1;
 
 #[derive(Debug, thiserror::Error)]
-#[error("the password hash cannot be made: {0}")]
+#[error("failed to hash the password: {0}")]
 pub struct HashError(String);
 
-/// Characters of a password that is chosen, at the least: NIST SP 800-63B, 5.1.1.2.
+/// Minimum length of a chosen password, characters: NIST SP 800-63B, 5.1.1.2.
 pub const SHORTEST: usize = 8;
-/// In bytes. Nobody's is longer; hashing a megabyte would be a favour to an attacker.
+/// Maximum length, bytes: hashing a huge password would let an attacker burn CPU.
 pub const LONGEST: usize = 1024;
 
-/// Whether a new password may be taken. `Err` says why not.
+/// Checks a new password. `Err` says why it is not acceptable.
 pub fn acceptable(password: &str) -> Result<(), String> {
     if password.chars().count() < SHORTEST {
-        return Err(format!("a password has at least {SHORTEST} characters"));
+        return Err(format!("the password must have at least {SHORTEST} characters"));
     }
     if password.len() > LONGEST {
-        return Err(format!("a password has at most {LONGEST} bytes"));
+        return Err(format!("the password must have at most {LONGEST} bytes"));
     }
     if password.chars().any(char::is_control) {
-        return Err("a password holds no control characters".to_owned());
+        return Err("the password must not contain control characters".to_owned());
     }
     Ok(())
 }
 
-/// Whether a hash was made with less work than this release spends, or otherwise.
+/// True if a hash uses another algorithm, or weaker parameters than this release.
 pub fn is_outdated(stored: &str) -> bool {
     let Ok(parsed) = PasswordHash::new(stored) else { return false };
     let number = |name: &str| parsed.params.get_decimal(name).unwrap_or(0);
     parsed.algorithm.as_str() != "argon2id" || number("m") < MEMORY_KIB || number("t") < PASSES || number("p") < LANES
 }
 
-/// A new password of 80 bits, made to be read and typed: `k7mf-3qxa-p9tz-w2hd`.
+/// Generates a password of 80 bits that is easy to read and type: `k7mf-3qxa-p9tz-w2hd`.
 pub fn generate() -> String {
     let bytes = random::bytes::<{ GROUPS * GROUP_LENGTH }>();
     let letters: Vec<char> = bytes.iter().map(|byte| ALPHABET[usize::from(byte % 32)] as char).collect();
@@ -56,7 +56,7 @@ fn hasher() -> Result<Argon2<'static>, HashError> {
     Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
 }
 
-/// The hash as a PHC string. Takes some 20 ms and 19 MiB, by design.
+/// Hashes a password to a PHC string. Takes some 20 ms and 19 MiB, by design.
 pub fn hash(password: &str) -> Result<String, HashError> {
     let salt = random::bytes::<16>();
     let hash =
@@ -64,13 +64,13 @@ pub fn hash(password: &str) -> Result<String, HashError> {
     Ok(hash.to_string())
 }
 
-/// Whether `password` is the one. As slow as `hash`, also for a hash that cannot be read.
+/// True if `password` matches the hash. As slow as `hash`, even for a hash that cannot be parsed.
 pub fn verify(password: &str, stored: &str) -> bool {
     let Ok(hasher) = hasher() else { return false };
     match PasswordHash::new(stored) {
         Ok(parsed) => hasher.verify_password(password.as_bytes(), &parsed).is_ok(),
         Err(_) => {
-            // The time it takes must not tell that there is no password.
+            // Hashes anyway: the response time must not reveal that there is no valid hash.
             let _ = hasher.hash_password_with_salt(password.as_bytes(), &[0; 16]);
             false
         }
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_of_less_work_is_outdated() {
+    fn a_weaker_hash_is_outdated() {
         assert!(!is_outdated(&hash("secret").unwrap()));
         let weak = Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(8 * 1024, 1, 1, None).unwrap());
         let weak = weak.hash_password_with_salt(b"secret", &[7; 16]).unwrap().to_string();
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chosen_password_is_neither_short_nor_endless() {
+    fn a_chosen_password_has_length_limits() {
         assert!(acceptable("12345678").is_ok() && acceptable("üüüüüüüü").is_ok());
         for bad in ["1234567", "", "with\nbreak", &"x".repeat(1025)] {
             assert!(acceptable(bad).is_err(), "{bad:?}");

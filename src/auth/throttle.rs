@@ -1,18 +1,17 @@
-//! Slowing down guessing: each source of attempts has a pace of its own, so that one who guesses makes nobody
-//! else wait.
+//! Slows down password guessing. Each source of attempts has its own throttle, so one attacker delays no one else.
 
 use std::time::{Duration, Instant};
 
-/// Wrong passwords that cost nothing but their own hashing.
+/// Failures after which attempts are still not delayed.
 const FREE_FAILURES: u32 = 5;
-/// The pause before the first attempt that does cost; it doubles up to the longest. An attempt is held for it, not
-/// refused: a right password gets in after the wait, like each of the wrong ones that wait beside it.
+/// The pause before the first attempt that is delayed; each failure doubles it, up to `LONGEST_PAUSE`. Attempts are
+/// delayed, not refused: the right password succeeds after the pause, even while an attacker's attempts wait too.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// Quiet for this long, all is forgotten.
+/// Failures are forgotten after this time without another one.
 const FORGET_AFTER: Duration = Duration::from_secs(15 * 60);
 
-/// The failures of one source so far.
+/// The recent failures of one source.
 #[derive(Debug, Default)]
 pub struct Throttle {
     failures: u32,
@@ -20,14 +19,14 @@ pub struct Throttle {
 }
 
 impl Throttle {
-    /// For how long the next attempt is held.
+    /// How long the next attempt is delayed.
     pub fn pause(&mut self, now: Instant) -> Duration {
         let Some(last) = self.last_failure else { return Duration::ZERO };
         if now.saturating_duration_since(last) >= FORGET_AFTER {
             *self = Self::default();
         }
-        let Some(over) = self.failures.checked_sub(FREE_FAILURES) else { return Duration::ZERO };
-        FIRST_PAUSE.saturating_mul(1 << over.min(10)).min(LONGEST_PAUSE)
+        let Some(excess) = self.failures.checked_sub(FREE_FAILURES) else { return Duration::ZERO };
+        FIRST_PAUSE.saturating_mul(1 << excess.min(10)).min(LONGEST_PAUSE)
     }
 
     pub fn failed(&mut self, now: Instant) {
@@ -45,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_few_failures_are_free_then_pauses_grow_to_a_limit_and_end() {
+    fn pauses_grow_to_a_limit_after_a_few_failures() {
         let start = Instant::now();
         let mut throttle = Throttle::default();
         for _ in 0..FREE_FAILURES {

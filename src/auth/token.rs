@@ -1,5 +1,5 @@
-//! Access tokens: JSON Web Tokens (RFC 7519) with exactly one algorithm, HMAC-SHA-256. The header
-//! is compared, not interpreted, so there is no algorithm to confuse.
+//! Access tokens: JSON Web Tokens (RFC 7519) with exactly one algorithm, HMAC-SHA-256. The header is compared, not
+//! interpreted, which rules out algorithm confusion.
 
 use crate::sys::random;
 use base64::Engine as _;
@@ -11,24 +11,24 @@ use sha2::Sha256;
 /// How long a login lasts.
 pub const LIFETIME_SECONDS: i64 = 24 * 60 * 60;
 const HEADER: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
-/// Longer ones are not ours.
+/// Bytes; longer tokens are rejected.
 const MAX_LENGTH: usize = 4096;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
-    /// Who: the admin's e-mail.
+    /// Subject: the admin's e-mail.
     pub sub: String,
-    /// Issued at and expires at, in seconds since the Unix epoch.
+    /// Issued at and expires at, seconds since the Unix epoch.
     pub iat: i64,
     pub exp: i64,
-    /// Tells apart tokens of the same second; older releases wrote none.
+    /// Distinguishes tokens of the same second; older releases wrote none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jti: Option<String>,
-    /// A password reset raises the instance's epoch, which ends every token of the one before.
+    /// A password reset raises the instance's epoch, which invalidates all earlier tokens.
     pub epoch: u64,
 }
 
-/// Signs and checks with the instance's secret.
+/// Signs and verifies tokens with the instance's secret.
 pub struct Signer {
     key: Vec<u8>,
 }
@@ -48,7 +48,7 @@ impl Signer {
         format!("{signed}.{signature}")
     }
 
-    /// The claims of a token that we signed, that has not expired and is of this epoch.
+    /// Verifies a token; returns its claims if the signature is ours, it has not expired, and its epoch matches.
     pub fn check(&self, token: &str, epoch: u64, now: i64) -> Option<Claims> {
         if token.len() > MAX_LENGTH {
             return None;
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_our_own_live_token_of_this_epoch_is_good() {
+    fn accepts_only_an_unexpired_token_of_this_epoch() {
         let signer = Signer::new("secret");
         let token = signer.issue("admin@x", 3, 1000);
         assert_eq!(signer.check(&token, 3, 1000).unwrap().sub, "admin@x");
@@ -85,21 +85,25 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_was_touched_or_unsigned_is_refused() {
+    fn refuses_an_altered_or_unsigned_token() {
         let signer = Signer::new("secret");
         let token = signer.issue("admin@x", 1, 1000);
-        for at in 0..token.len() {
+        for index in 0..token.len() {
             let mut bytes = token.clone().into_bytes();
-            bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
+            bytes[index] = if bytes[index] == b'A' { b'B' } else { b'A' };
             let touched = String::from_utf8(bytes).unwrap();
             // The last character of a base64 text may carry unused bits; decoding refuses those.
-            assert!(signer.check(&touched, 1, 1000).is_none(), "character {at}");
+            assert!(signer.check(&touched, 1, 1000).is_none(), "character {index}");
         }
         let payload = token.split('.').nth(1).unwrap();
-        let none = BASE64.encode(r#"{"alg":"none","typ":"JWT"}"#);
-        for forged in
-            [format!("{none}.{payload}."), format!("{none}.{payload}"), String::new(), "...".into(), "a".repeat(9999)]
-        {
+        let unsigned_header = BASE64.encode(r#"{"alg":"none","typ":"JWT"}"#);
+        for forged in [
+            format!("{unsigned_header}.{payload}."),
+            format!("{unsigned_header}.{payload}"),
+            String::new(),
+            "...".into(),
+            "a".repeat(9999),
+        ] {
             assert!(signer.check(&forged, 1, 1000).is_none(), "{forged:.40}");
         }
     }

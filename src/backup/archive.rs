@@ -1,4 +1,4 @@
-//! The file itself: a tar, compressed by zstd or gzip, whose first entry says what the others are.
+//! The file format: a tar compressed with zstd or gzip, whose first entry, the manifest, describes the others.
 
 use super::manifest::{Content, Entry, MANIFEST, Sha256Hex};
 use sha2::{Digest, Sha256};
@@ -12,13 +12,13 @@ pub enum Compression {
     Gzip,
 }
 
-/// Whether a file's name says that it is encrypted.
+/// True when a file's name marks it as encrypted.
 pub fn is_encrypted_name(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "age")
 }
 
 impl Compression {
-    /// By the extension: `.tar.zst` or `.tar.gz`, with `.age` after it where it is encrypted.
+    /// Compression for the extension `.tar.zst` or `.tar.gz`, optionally followed by `.age`; `None` for others.
     pub fn of(path: &Path) -> Option<Self> {
         let name = path.file_name()?.to_str()?;
         let name = name.strip_suffix(".age").unwrap_or(name);
@@ -32,13 +32,13 @@ impl Compression {
     }
 }
 
-/// zstd's own default: 3.
+/// zstd's default level.
 const ZSTD_LEVEL: i32 = 3;
-/// The window that every reader of zstd must support, RFC 8878: 8 MiB. A frame that wants more is
-/// refused before it gets the memory.
+/// The window that every zstd reader must support, 8 MiB (RFC 8878). Frames that need more are refused before memory is
+/// allocated.
 const ZSTD_WINDOW_LOG: u32 = 23;
 
-/// Counts and hashes what goes through.
+/// Counts and hashes the bytes that pass through.
 pub struct Hashed<T> {
     pub inner: T,
     pub bytes: u64,
@@ -116,35 +116,35 @@ impl<W: Write> Write for Encoder<W> {
     }
 }
 
-/// With a checksum in the frame, so that a flipped bit is found wherever it is.
+/// Creates an encoder that adds a checksum to the frame, so that any flipped bit is detected.
 pub fn zstd_encoder<W: Write>(writer: W) -> io::Result<zstd::stream::write::Encoder<'static, W>> {
     let mut encoder = zstd::stream::write::Encoder::new(writer, ZSTD_LEVEL)?;
     encoder.include_checksum(true)?;
     Ok(encoder)
 }
 
-/// One that takes no more memory than the format allows.
+/// Creates a decoder that refuses frames with a window above `ZSTD_WINDOW_LOG`.
 pub fn zstd_decoder<R: BufRead>(reader: R) -> io::Result<zstd::stream::read::Decoder<'static, R>> {
     let mut decoder = zstd::stream::read::Decoder::with_buffer(reader)?;
     decoder.window_log_max(ZSTD_WINDOW_LOG)?;
     Ok(decoder)
 }
 
-/// Writes a backup, entry by entry.
+/// Writes a backup entry by entry.
 pub struct ArchiveWriter<W: Write> {
     tar: tar::Builder<Encoder<W>>,
 }
 
 impl<W: Write> ArchiveWriter<W> {
-    /// Begins with the manifest.
+    /// Starts the archive with the manifest. `created` is in seconds since 1970.
     pub fn begin(writer: W, compression: Compression, manifest: &[u8], created: u64) -> io::Result<Self> {
         let mut archive = Self { tar: tar::Builder::new(Encoder::new(writer, compression)?) };
         archive.file(MANIFEST, manifest.len() as u64, false, created, manifest)?;
         Ok(archive)
     }
 
-    /// Adds what the manifest's next entry says. `content` must have exactly the bytes that it names;
-    /// `modified` is in seconds since 1970.
+    /// Adds the manifest's next entry; fails if `content` is shorter than declared. `modified` is in seconds since
+    /// 1970.
     pub fn add(&mut self, entry: &Entry, modified: u64, content: impl Read) -> io::Result<()> {
         match &entry.content {
             Content::File { size, executable, .. } => self.file(&entry.path, *size, *executable, modified, content),
@@ -165,9 +165,7 @@ impl<W: Write> ArchiveWriter<W> {
         self.tar.append_data(&mut header(EntryType::Regular, size, mode, modified), path, &mut content)?;
         match content.limit() {
             0 => Ok(()),
-            _ => {
-                Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("{path} became shorter while it was copied")))
-            }
+            _ => Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("{path} became shorter during the copy"))),
         }
     }
 

@@ -1,5 +1,5 @@
-//! Reading a backup, which believes nothing: entry by entry, each must be what the manifest says, in
-//! its order, and nothing may come after the last.
+//! Reads a backup without trusting it: each entry must match the manifest, in order, and nothing may follow the last
+//! one.
 
 use super::archive::{Hashed, zstd_decoder};
 use super::manifest::{Content, Entry, MANIFEST, Manifest, ManifestError};
@@ -7,11 +7,11 @@ use std::io::{self, BufRead, BufReader, Read};
 use tar::EntryType;
 
 const BUFFER: usize = 256 * 1024;
-/// Names longer than a header holds come in an entry of their own; none of ours is longer than this.
+/// A name too long for a tar header has an entry of its own; limit of its size, in bytes.
 const LONG_NAME_LIMIT: u64 = 8 * 1024;
-/// A file that is read for a plan, bytes.
-const ONE_LIMIT: u64 = 1024 * 1024;
-/// Zeros that fill a tar up to a whole record; common tools write up to 10 KiB.
+/// Limit of a file read by `manifest_and_file`, in bytes.
+const PLAN_FILE_LIMIT: u64 = 1024 * 1024;
+/// Limit of the zero padding after the tar, in bytes; common tools write up to 10 KiB.
 const PADDING_LIMIT: u64 = 64 * 1024;
 
 #[derive(Debug, thiserror::Error)]
@@ -20,28 +20,29 @@ pub enum ArchiveError {
     NotABackup(&'static str),
     #[error("{0}")]
     Manifest(#[from] ManifestError),
-    #[error("it cannot be read to its end: {0}")]
+    #[error("it cannot be read completely: {0}")]
     Damaged(String),
-    #[error("the manifest says {expected}, and the archive has {found}")]
-    Unexpected { expected: String, found: String },
-    #[error("{path} is not what the manifest says: {what}")]
+    #[error("the manifest lists {expected}, but the archive has {tar_entry}")]
+    Unexpected { expected: String, tar_entry: String },
+    #[error("{path} does not match the manifest: {what}")]
     Content { path: String, what: &'static str },
-    #[error("after the last entry comes more")]
+    #[error("there is more data after the last entry")]
     Trailing,
-    /// Where the content goes could not take it.
+    /// The destination failed to store the content.
     #[error("{0}")]
     Sink(io::Error),
-    #[error("cannot be opened: {0}")]
+    #[error("cannot open it: {0}")]
     Open(io::Error),
 }
 
-/// Where a reader puts what it finds.
+/// Destination of the entries.
 pub trait Sink {
-    /// What is not read to its end is read and dropped. An error here is the sink's own.
+    /// Stores an entry; `modified` is in seconds since 1970. Unread content is skipped. Returns errors of the
+    /// destination only.
     fn entry(&mut self, entry: &Entry, modified: u64, content: &mut dyn Read) -> io::Result<()>;
 }
 
-/// Only looks.
+/// Stores nothing, for verification only.
 pub struct NoSink;
 
 impl Sink for NoSink {
@@ -68,31 +69,32 @@ impl<'a> ArchiveReader<'a> {
         Ok(Self { tar: tar::Archive::new(Box::new(BufReader::with_capacity(BUFFER, decoder))) })
     }
 
-    /// The manifest alone. What comes after it has not been looked at.
+    /// Reads the manifest only; the rest is unverified.
     pub fn manifest(&mut self) -> Result<Manifest, ArchiveError> {
         manifest(&mut self.tar.entries().map_err(damaged)?.raw(true))
     }
 
-    /// Reads the manifest and the file `path`, where the archive has one, unverified: for plans only, see [`Self::read`].
+    /// Reads the manifest and the file `path`, if present. Neither is verified, so they are for plans only; see
+    /// [`Self::read`].
     pub fn manifest_and_file(&mut self, path: &str) -> Result<(Manifest, Option<Vec<u8>>), ArchiveError> {
         let mut entries = self.tar.entries().map_err(damaged)?.raw(true);
         let manifest = manifest(&mut entries)?;
-        while let Some(found) = next(&mut entries)? {
-            if found.path == path && found.kind == EntryType::Regular {
+        while let Some(tar_entry) = next(&mut entries)? {
+            if tar_entry.path == path && tar_entry.kind == EntryType::Regular {
                 let mut content = Vec::new();
-                found.entry.take(ONE_LIMIT).read_to_end(&mut content).map_err(damaged)?;
+                tar_entry.entry.take(PLAN_FILE_LIMIT).read_to_end(&mut content).map_err(damaged)?;
                 return Ok((manifest, Some(content)));
             }
         }
         Ok((manifest, None))
     }
 
-    /// Reads everything: each entry goes to `sink`, and is compared. Returns the manifest only when all
-    /// was what it says, to the last byte.
+    /// Reads everything, compares each entry and passes it to `sink`. Returns the manifest only if all of it matched,
+    /// to the last byte.
     pub fn read(mut self, sink: &mut dyn Sink) -> Result<Manifest, ArchiveError> {
         let manifest = self.entries(sink)?;
-        let mut rest = self.tar.into_inner();
-        nothing_but_padding(&mut rest)?;
+        let mut remaining_bytes = self.tar.into_inner();
+        check_padding(&mut remaining_bytes)?;
         Ok(manifest)
     }
 
@@ -100,29 +102,30 @@ impl<'a> ArchiveReader<'a> {
         let mut entries = self.tar.entries().map_err(damaged)?.raw(true);
         let manifest = manifest(&mut entries)?;
         for expected in &manifest.entries {
-            let found = next(&mut entries)?.ok_or_else(|| unexpected(expected, "nothing more"))?;
-            take(expected, found, sink)?;
+            let tar_entry = next(&mut entries)?.ok_or_else(|| unexpected(expected, "nothing more"))?;
+            check_entry(expected, tar_entry, sink)?;
         }
         match next(&mut entries)? {
             None => Ok(manifest),
             Some(extra) => Err(ArchiveError::Unexpected {
                 expected: "nothing more".to_owned(),
-                found: format!("{:?}", extra.path),
+                tar_entry: format!("{:?}", extra.path),
             }),
         }
     }
 }
 
+/// Reads the manifest, which must be the first entry.
 fn manifest<R: Read>(entries: &mut tar::Entries<'_, R>) -> Result<Manifest, ArchiveError> {
     let first = next(entries)?.ok_or(ArchiveError::NotABackup("it has no manifest"))?;
     if first.path != MANIFEST || first.kind != EntryType::Regular {
-        return Err(ArchiveError::NotABackup("it does not begin with a manifest"));
+        return Err(ArchiveError::NotABackup("it does not start with a manifest"));
     }
     let size = first.entry.size();
     Ok(Manifest::read(first.entry, size)?)
 }
 
-/// What is there and cannot be read, or is not what it was: a decryption says so of changed bytes.
+/// Classifies an error on opening: a decryption reports changed bytes as invalid data.
 pub fn opening(error: io::Error) -> ArchiveError {
     match error.kind() {
         io::ErrorKind::InvalidData => damaged(error),
@@ -134,21 +137,21 @@ fn damaged(error: io::Error) -> ArchiveError {
     ArchiveError::Damaged(error.to_string())
 }
 
-fn unexpected(expected: &Entry, found: &str) -> ArchiveError {
-    ArchiveError::Unexpected { expected: expected.path.clone(), found: found.to_owned() }
+fn unexpected(expected: &Entry, tar_entry: &str) -> ArchiveError {
+    ArchiveError::Unexpected { expected: expected.path.clone(), tar_entry: tar_entry.to_owned() }
 }
 
-/// An entry of the tar with its whole name.
-struct Found<'a, R: Read> {
+/// A tar entry with its full name.
+struct TarEntry<'a, R: Read> {
     path: String,
     target: Option<String>,
     kind: EntryType,
     entry: tar::Entry<'a, R>,
 }
 
-/// The next entry that is more than a long name for the one after it. The tar library would read such
-/// a name whole, however long it says it is; so it is asked for the raw entries.
-fn next<'a, R: Read>(entries: &mut tar::Entries<'a, R>) -> Result<Option<Found<'a, R>>, ArchiveError> {
+/// Returns the next entry, with long names resolved. Raw entries are used because the tar library would read a long
+/// name of any declared length into memory.
+fn next<'a, R: Read>(entries: &mut tar::Entries<'a, R>) -> Result<Option<TarEntry<'a, R>>, ArchiveError> {
     let (mut long_path, mut long_target) = (None, None);
     loop {
         let Some(entry) = entries.next() else {
@@ -159,18 +162,18 @@ fn next<'a, R: Read>(entries: &mut tar::Entries<'a, R>) -> Result<Option<Found<'
         };
         let entry = entry.map_err(damaged)?;
         let kind = entry.header().entry_type();
-        let long = match kind {
+        let long_field = match kind {
             EntryType::GNULongName => &mut long_path,
             EntryType::GNULongLink => &mut long_target,
             _ => {
                 let header = entry.header();
-                let own = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-                let path = long_path.unwrap_or_else(|| own(&header.path_bytes()));
-                let target = long_target.or_else(|| header.link_name_bytes().map(|bytes| own(&bytes)));
-                return Ok(Some(Found { path, target, kind, entry }));
+                let lossy_text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                let path = long_path.unwrap_or_else(|| lossy_text(&header.path_bytes()));
+                let target = long_target.or_else(|| header.link_name_bytes().map(|bytes| lossy_text(&bytes)));
+                return Ok(Some(TarEntry { path, target, kind, entry }));
             }
         };
-        if long.replace(long_name(entry)?).is_some() {
+        if long_field.replace(long_name(entry)?).is_some() {
             return Err(ArchiveError::Damaged("two long names for one entry".to_owned()));
         }
     }
@@ -186,14 +189,14 @@ fn long_name(entry: tar::Entry<'_, impl Read>) -> Result<String, ArchiveError> {
     String::from_utf8(bytes[..end].to_vec()).map_err(|_| ArchiveError::Damaged("a name that is not text".to_owned()))
 }
 
-/// Compares what was found with what was expected, and passes its content on.
-fn take(expected: &Entry, found: Found<'_, impl Read>, sink: &mut dyn Sink) -> Result<(), ArchiveError> {
+/// Compares an entry with the manifest and passes its content to the sink.
+fn check_entry(expected: &Entry, tar_entry: TarEntry<'_, impl Read>, sink: &mut dyn Sink) -> Result<(), ArchiveError> {
     let path = match expected.content {
-        Content::Directory { .. } => found.path.strip_suffix('/').unwrap_or(&found.path),
-        _ => &found.path,
+        Content::Directory { .. } => tar_entry.path.strip_suffix('/').unwrap_or(&tar_entry.path),
+        _ => &tar_entry.path,
     };
     if path != expected.path {
-        return Err(unexpected(expected, &format!("{:?}", found.path)));
+        return Err(unexpected(expected, &format!("{:?}", tar_entry.path)));
     }
     let wrong = |what| ArchiveError::Content { path: expected.path.clone(), what };
     let kind = match expected.content {
@@ -201,36 +204,36 @@ fn take(expected: &Entry, found: Found<'_, impl Read>, sink: &mut dyn Sink) -> R
         Content::Directory { .. } => EntryType::Directory,
         Content::Symlink { .. } => EntryType::Symlink,
     };
-    if found.kind != kind {
-        return Err(wrong("it is of another type"));
+    if tar_entry.kind != kind {
+        return Err(wrong("its type differs"));
     }
-    if found.entry.size() != expected.size() {
-        return Err(wrong("it is of another size"));
+    if tar_entry.entry.size() != expected.size() {
+        return Err(wrong("its size differs"));
     }
     if let Content::Symlink { target } = &expected.content
-        && found.target.as_ref() != Some(target)
+        && tar_entry.target.as_ref() != Some(target)
     {
-        return Err(wrong("it leads elsewhere"));
+        return Err(wrong("its link target differs"));
     }
-    let modified = found.entry.header().mtime().unwrap_or(0);
-    let mut content = Source { read: Hashed::new(found.entry), failed: None };
-    let sunk = sink.entry(expected, modified, &mut content);
+    let modified = tar_entry.entry.header().mtime().unwrap_or(0);
+    let mut content = Source { read: Hashed::new(tar_entry.entry), failed: None };
+    let stored = sink.entry(expected, modified, &mut content);
     if let Some(error) = content.failed {
         return Err(ArchiveError::Damaged(error));
     }
-    sunk.map_err(ArchiveError::Sink)?;
-    // What the sink did not want counts all the same.
+    stored.map_err(ArchiveError::Sink)?;
+    // Content that the sink did not read is verified all the same.
     io::copy(&mut content.read, &mut io::sink()).map_err(damaged)?;
     if content.read.bytes != expected.size() {
-        return Err(wrong("it is of another size"));
+        return Err(wrong("its size differs"));
     }
     match expected.content {
-        Content::File { sha256, .. } if content.read.sha256() != sha256 => Err(wrong("its content is another")),
+        Content::File { sha256, .. } if content.read.sha256() != sha256 => Err(wrong("its content differs")),
         _ => Ok(()),
     }
 }
 
-/// Remembers its own errors, so that they are not taken for the sink's.
+/// Remembers read errors, to distinguish them from the sink's.
 struct Source<R> {
     read: Hashed<R>,
     failed: Option<String>,
@@ -246,17 +249,17 @@ impl<R: Read> Read for Source<R> {
     }
 }
 
-/// A checksum at the end of the compressed stream is only compared when the end is read.
-fn nothing_but_padding(rest: &mut impl Read) -> Result<(), ArchiveError> {
+/// Refuses anything but zeros. Reads to the end, because the compressed stream's checksum is verified only there.
+fn check_padding(remaining_bytes: &mut impl Read) -> Result<(), ArchiveError> {
     let mut buffer = [0; 4096];
-    let mut seen = 0;
+    let mut padding_bytes = 0;
     loop {
-        let count = rest.read(&mut buffer).map_err(damaged)?;
-        seen += count as u64;
+        let count = remaining_bytes.read(&mut buffer).map_err(damaged)?;
+        padding_bytes += count as u64;
         if count == 0 {
             return Ok(());
         }
-        if seen > PADDING_LIMIT || buffer[..count].iter().any(|byte| *byte != 0) {
+        if padding_bytes > PADDING_LIMIT || buffer[..count].iter().any(|byte| *byte != 0) {
             return Err(ArchiveError::Trailing);
         }
     }

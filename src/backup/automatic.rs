@@ -1,10 +1,10 @@
-//! Backups that Lite takes by itself: before it changes the schema of a database that has something in it, and when one is due.
+//! Backups that Lite takes automatically: by schedule, and before it changes the schema of a database with data.
 
 use super::catalog::{self, Listed};
 use super::create::{CreateError, Request, create};
+use super::created_backup::CreatedBackup;
 use super::dump::{DumpError, has_rows};
 use super::encryption::EncryptTo;
-use super::made::Made;
 use super::notes;
 use super::retention::{self, Limits};
 use crate::config::{self, Config};
@@ -15,58 +15,63 @@ use crate::sys::{disk, files};
 use jiff::Timestamp;
 use std::path::{Path, PathBuf};
 
-/// What a scheduled backup leaves free on the disk, in bytes: the datastore needs room to go on.
+/// Free disk space that a scheduled backup leaves for the datastore, in bytes.
 const KEEP_FREE: u64 = 256 * 1024 * 1024;
-/// The same for one that is taken before a change: it may be the change that makes room, or the way out.
+/// The same for a backup before an upgrade or another change, in bytes; less, since the change may free space.
 const KEEP_FREE_BEFORE: u64 = 16 * 1024 * 1024;
 
-/// What taking one needs.
+/// Parameters of an automatic backup.
 pub struct Automatic<'a> {
     pub home: &'a Home,
     pub access: &'a Access,
     pub config: &'a Config,
-    /// Of the program that takes it.
+    /// Version of the program that takes it.
     pub version: &'a str,
-    /// Backups that are the way back from an upgrade: no limit takes them.
+    /// Backups needed to roll back an upgrade; no limit removes them.
     pub pinned: &'a [PathBuf],
     pub reporter: &'a dyn Reporter,
 }
 
-/// Takes one into `backups/`, and removes those that are over the limits. `None` when there is nothing
-/// in the database that anybody has put there.
-pub async fn before(what: &str, with: &Automatic<'_>) -> Result<Option<Made>, CreateError> {
+/// Takes a backup into `backups/` before a change and removes old ones over the limits; `None` if the database contains
+/// no user data.
+pub async fn before(reason: &str, with: &Automatic<'_>) -> Result<Option<CreatedBackup>, CreateError> {
     if !has_rows(with.access).await? {
         return Ok(None);
     }
-    always(what, with).await.map(Some)
+    create_even_if_empty(reason, with).await.map(Some)
 }
 
-/// The same for a database that may be empty.
-pub async fn always(what: &str, with: &Automatic<'_>) -> Result<Made, CreateError> {
-    // What is the way back has to open on this machine, by itself.
-    make(&format!("before-{what}"), with, &EncryptTo::Nobody, KEEP_FREE_BEFORE).await
+/// Takes a backup even if the database is empty.
+pub async fn create_even_if_empty(reason: &str, with: &Automatic<'_>) -> Result<CreatedBackup, CreateError> {
+    // A backup for rollbacks must open on this machine without a key.
+    make(&format!("before-{reason}"), with, &EncryptTo::Off, KEEP_FREE_BEFORE).await
 }
 
-/// One that is due. Where it would have no room, the oldest go first.
-pub async fn scheduled(with: &Automatic<'_>) -> Result<Made, CreateError> {
+/// Takes a scheduled backup. Removes the oldest first if there is not enough space.
+pub async fn scheduled(with: &Automatic<'_>) -> Result<CreatedBackup, CreateError> {
     let all = catalog::list(with.home);
-    let last = all.iter().find(|backup| backup.automatic).map_or(0, |backup| backup.size_bytes);
+    let last_size = all.iter().find(|backup| backup.automatic).map_or(0, |backup| backup.size_bytes);
     let free = disk::free_bytes(&with.home.backups()).unwrap_or(u64::MAX);
-    let lacking = room_for(last).saturating_sub(free);
-    if lacking > 0 {
-        remove(&all, Path::new(""), with, lacking);
+    let missing_bytes = space_for(last_size).saturating_sub(free);
+    if missing_bytes > 0 {
+        remove(&all, Path::new(""), with, missing_bytes);
     }
     make("scheduled", with, &EncryptTo::of(&with.config.backup)?, KEEP_FREE).await
 }
 
-/// What the next one takes while it is made, if it is like the last: the copy that it is made of, and itself.
-fn room_for(last: u64) -> u64 {
-    KEEP_FREE + last * 5 / 2
+/// Space for the next backup, its spool and its file, if the backup is as large as the last, in bytes.
+fn space_for(last_size: u64) -> u64 {
+    KEEP_FREE + last_size * 5 / 2
 }
 
-async fn make(why: &str, with: &Automatic<'_>, encrypt_to: &EncryptTo, keep_free: u64) -> Result<Made, CreateError> {
+async fn make(
+    why: &str,
+    with: &Automatic<'_>,
+    encrypt_to: &EncryptTo,
+    keep_free: u64,
+) -> Result<CreatedBackup, CreateError> {
     let Automatic { home, access, config, version, reporter, .. } = *with;
-    let output = catalog::automatic_path(home, why, !encrypt_to.is_nobody());
+    let output = catalog::automatic_path(home, why, !encrypt_to.is_off());
     let write = |source| CreateError::Write { path: output.clone(), source };
     files::create_private_dir(&home.backups()).map_err(write)?;
     let request = Request {
@@ -81,25 +86,25 @@ async fn make(why: &str, with: &Automatic<'_>, encrypt_to: &EncryptTo, keep_free
         may_be_newer: true,
         encrypt_to,
     };
-    let made = create(&request, reporter).await?;
-    if let Err(error) = notes::note_made(home, &made) {
-        reporter
-            .report(Progress::Warning(format!("what can be said of it without its key is not written down: {error}")));
+    let backup = create(&request, reporter).await?;
+    if let Err(error) = notes::record_created(home, &backup) {
+        reporter.report(Progress::Warning(format!("cannot record the details of the encrypted backup: {error}")));
     }
-    remove(&catalog::list(home), &made.path, with, 0);
-    Ok(made)
+    remove(&catalog::list(home), &backup.path, with, 0);
+    Ok(backup)
 }
 
-/// Removes what is over the limits. Only room is lost by one that stays; the next time it is tried again.
-fn remove(all: &[Listed], made: &Path, with: &Automatic<'_>, lacking: u64) {
-    let limits = Limits { lacking, ..Limits::of(&with.config.backup, Timestamp::now()) };
-    for one in retention::excess(all, made, with.pinned, &limits) {
-        let _ = files::remove_any(&one.path);
+/// Removes backups over the limits, never `backup` itself. Errors are ignored: a backup that stays only takes space
+/// until the next attempt.
+fn remove(all: &[Listed], backup: &Path, with: &Automatic<'_>, missing_bytes: u64) {
+    let limits = Limits { missing_bytes, ..Limits::of(&with.config.backup, Timestamp::now()) };
+    for backup in retention::excess(all, backup, with.pinned, &limits) {
+        let _ = files::remove_any(&backup.path);
     }
 }
 
 impl CreateError {
-    /// The kind of the error if the backup could not be written.
+    /// Kind of the error if writing the backup failed.
     pub fn write_failure(&self) -> Option<std::io::ErrorKind> {
         match self {
             Self::Write { source, .. } | Self::Dump(DumpError::Write(source)) => Some(source.kind()),
@@ -108,7 +113,7 @@ impl CreateError {
         }
     }
 
-    /// True where the disk is the reason.
+    /// True when the disk is full.
     pub fn is_full_disk(&self) -> bool {
         use std::io::ErrorKind::{QuotaExceeded, StorageFull};
         matches!(self.write_failure(), Some(StorageFull | QuotaExceeded))

@@ -1,8 +1,8 @@
-//! The backups in the home, and what was proven of them.
+//! The backups in the home, and the results of their verification.
 
 use super::archive::Hashed;
 use super::encryption::Input;
-use super::notes::{Facts, MadeHere, add_note, made_here, read_notes};
+use super::notes::{EncryptedRecord, Facts, add_note, encrypted_records, read_notes};
 use super::restore::peek;
 use super::restore_error::RestoreError;
 use crate::home::Home;
@@ -15,17 +15,17 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// What a verification found.
+/// Result of a verification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proof {
     pub verified_at: String,
     pub ok: bool,
-    /// Only the hashes were compared; nothing was restored.
+    /// Only hashes were compared; nothing was restored.
     pub quick: bool,
-    /// It is encrypted, and was only compared with what was written here, byte by byte.
+    /// The backup is encrypted and was only compared with the bytes written by this home.
     #[serde(default)]
     pub unopened: bool,
-    /// What was wrong.
+    /// The error found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }
@@ -39,16 +39,16 @@ impl Proof {
         Self { unopened: true, ..Self::now(true, problem) }
     }
 
-    /// Whether it was restored on trial, and all was right.
-    pub fn is_whole(&self) -> bool {
+    /// True after a successful test restore.
+    pub fn is_test_restored(&self) -> bool {
         self.ok && !self.quick
     }
 }
 
-/// A proof holds for the file as it was: its place, size and time of change.
+/// A proof is valid for a file with the same path, size and modification time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Remembered {
-    /// The real path; in the file it is relative to the home where it is below it, so that it is found when the home has moved.
+struct StoredProof {
+    /// Canonical path. Stored relative to the home if inside, so that it stays valid when the home moves.
     path: PathBuf,
     size: u64,
     /// Nanoseconds since 1970.
@@ -56,82 +56,89 @@ struct Remembered {
     proof: Proof,
 }
 
-impl Remembered {
-    /// Whether it is of the file at this real path as it is now.
-    fn is_of(&self, path: &Path, meta: &Metadata) -> bool {
+impl StoredProof {
+    /// True when the proof is valid for the file at this canonical path.
+    fn matches_file(&self, path: &Path, meta: &Metadata) -> bool {
         self.path == path && self.size == meta.len() && self.modified == modified(meta)
     }
 }
 
-const MEMORY: &str = "verified.json";
+/// File in `backups/` with the stored proofs.
+const PROOFS_FILE: &str = "verified.json";
 
+/// Modification time in nanoseconds since 1970.
 fn modified(meta: &Metadata) -> i128 {
     i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec())
 }
 
-/// The stored proofs; none where the file cannot be read. Only for display.
-fn memory(home: &Home) -> Vec<Remembered> {
-    read_memory(home).unwrap_or_default()
+/// Stored proofs; empty if the file is unreadable. For display only.
+fn stored_proofs(home: &Home) -> Vec<StoredProof> {
+    read_proofs(home).unwrap_or_default()
 }
 
-fn read_memory(home: &Home) -> io::Result<Vec<Remembered>> {
-    let mut all: Vec<Remembered> = read_notes(home, MEMORY)?;
+/// Reads the stored proofs, with absolute paths.
+fn read_proofs(home: &Home) -> io::Result<Vec<StoredProof>> {
+    let mut all: Vec<StoredProof> = read_notes(home, PROOFS_FILE)?;
     let root = home.root().canonicalize().unwrap_or_else(|_| home.root().to_owned());
-    for one in &mut all {
-        // An absolute path, of an older release, may be of the place where the home was before.
-        let moved = one.path.file_name().map(|name| root.join("backups").join(name));
-        one.path = match moved {
-            Some(moved) if one.path.is_absolute() && !one.path.exists() && moved.exists() => moved,
-            _ => root.join(&one.path),
+    for stored in &mut all {
+        // An absolute path, from an older release, may refer to a former place of the home.
+        let moved = stored.path.file_name().map(|name| root.join("backups").join(name));
+        stored.path = match moved {
+            Some(moved) if stored.path.is_absolute() && !stored.path.exists() && moved.exists() => moved,
+            _ => root.join(&stored.path),
         };
     }
     Ok(all)
 }
 
-/// What was found of the file as it is now.
+/// The stored proof of the file in its present state; `None` if there is none.
 pub fn known_proof(home: &Home, path: &Path) -> Option<Proof> {
     let (path, meta) = (path.canonicalize().ok()?, fs::metadata(path).ok()?);
-    memory(home).into_iter().find(|old| old.is_of(&path, &meta)).map(|old| old.proof)
+    stored_proofs(home).into_iter().find(|stored| stored.matches_file(&path, &meta)).map(|stored| stored.proof)
 }
 
-/// When one of those in the home was last restored on trial, and all was right.
-pub fn last_trial(home: &Home) -> Option<String> {
+/// Time (RFC 3339) of the last successful test restore of a backup in the home.
+pub fn last_test_restore(home: &Home) -> Option<String> {
     let backups = home.backups().canonicalize().ok()?;
-    let of_home = memory(home).into_iter().filter(|old| old.path.starts_with(&backups) && old.path.exists());
-    of_home.filter(|old| old.proof.is_whole()).map(|old| old.proof.verified_at).max()
+    let proofs_in_home =
+        stored_proofs(home).into_iter().filter(|stored| stored.path.starts_with(&backups) && stored.path.exists());
+    proofs_in_home.filter(|stored| stored.proof.is_test_restored()).map(|stored| stored.proof.verified_at).max()
 }
 
-/// Remembers what was found of the file at `path`.
-pub fn remember(home: &Home, path: &Path, proof: &Proof) -> io::Result<()> {
+/// Stores the proof of the file at `path`.
+pub fn store_proof(home: &Home, path: &Path, proof: &Proof) -> io::Result<()> {
     let (path, meta) = (path.canonicalize()?, fs::metadata(path)?);
-    let mut all = read_memory(home)?;
-    if proof.ok && !proof.is_whole() && all.iter().any(|old| old.is_of(&path, &meta) && old.proof.is_whole()) {
-        // What was proven before is more than that.
+    let mut all = read_proofs(home)?;
+    if proof.ok
+        && !proof.is_test_restored()
+        && all.iter().any(|stored| stored.matches_file(&path, &meta) && stored.proof.is_test_restored())
+    {
+        // The stored test restore proves more than this result.
         return Ok(());
     }
-    all.retain(|old| old.path != path && old.path.exists());
-    let mut new = Remembered { path, size: meta.len(), modified: modified(&meta), proof: proof.clone() };
+    all.retain(|stored| stored.path != path && stored.path.exists());
+    let mut new = StoredProof { path, size: meta.len(), modified: modified(&meta), proof: proof.clone() };
     let root = home.root().canonicalize()?;
-    for one in all.iter_mut().chain([&mut new]) {
-        if let Ok(below) = one.path.strip_prefix(&root) {
-            one.path = below.to_owned();
+    for stored in all.iter_mut().chain([&mut new]) {
+        if let Ok(relative) = stored.path.strip_prefix(&root) {
+            stored.path = relative.to_owned();
         }
     }
-    add_note(home, MEMORY, all, new)
+    add_note(home, PROOFS_FILE, all, new)
 }
 
-/// What can be said of an encrypted backup that does not open: whether it is, byte by byte, one that was made on this machine.
-/// `None` for one of which nothing is known.
+/// Checks an encrypted backup without its key: compares it with the bytes written on this machine. `None` if nothing is
+/// recorded about it.
 pub fn unopened(home: &Home, path: &Path) -> io::Result<Option<Proof>> {
     let mut hashed = Hashed::new(fs::File::open(path)?);
     io::copy(&mut hashed, &mut io::sink())?;
-    let (sha256, made) = (hashed.sha256().to_string(), made_here(home));
-    if made.iter().any(|made| made.sha256 == sha256) {
+    let (sha256, records) = (hashed.sha256().to_string(), encrypted_records(home));
+    if records.iter().any(|record| record.sha256 == sha256) {
         return Ok(Some(Proof::unopened(None)));
     }
     let name = path.file_name().and_then(OsStr::to_str);
-    let is_changed = made.iter().any(|made| Some(made.name.as_str()) == name);
-    Ok(is_changed.then(|| Proof::unopened(Some("its bytes are not those that were written".to_owned()))))
+    let is_changed = records.iter().any(|record| Some(record.name.as_str()) == name);
+    Ok(is_changed.then(|| Proof::unopened(Some("its bytes differ from those that were written".to_owned()))))
 }
 
 /// A file in `backups/`.
@@ -146,55 +153,58 @@ pub struct Listed {
     pub schema_version: Option<i64>,
     pub rows: Option<i64>,
     pub last_verified: Option<Proof>,
-    /// Why its manifest cannot be read.
+    /// Reason why its manifest cannot be read.
     pub problem: Option<String>,
-    /// Nanoseconds since 1970: the order of two that were made within one second.
+    /// Nanoseconds since 1970; orders backups made within one second.
     #[serde(skip)]
     pub modified: i128,
 }
 
 impl Listed {
-    /// When it was made; `None` where nothing says so.
+    /// Time of creation, if known.
     pub fn created(&self) -> Option<Timestamp> {
         self.created_at.as_deref()?.parse().ok()
     }
 
+    /// Key that sorts backups by age, oldest first.
     pub fn age(&self) -> (&Option<String>, i128, &Path) {
         (&self.created_at, self.modified, &self.path)
     }
 }
 
-/// Every backup in the home, the newest first.
+/// Lists the backups in the home, newest first.
 pub fn list(home: &Home) -> Vec<Listed> {
-    let (remembered, made) = (memory(home), made_here(home));
+    let (proofs, records) = (stored_proofs(home), encrypted_records(home));
     let entries = fs::read_dir(home.backups()).into_iter().flatten().flatten();
-    let mut found: Vec<Listed> = entries
+    let mut backups: Vec<Listed> = entries
         .filter(|entry| super::archive::Compression::of(&entry.path()).is_some() && !is_hidden(&entry.path()))
-        .filter_map(|entry| Some(listed(&entry.path(), &fs::metadata(entry.path()).ok()?, &remembered, &made)))
+        .filter_map(|entry| Some(listed(&entry.path(), &fs::metadata(entry.path()).ok()?, &proofs, &records)))
         .collect();
-    found.sort_by(|one, other| other.age().cmp(&one.age()));
-    found
+    backups.sort_by(|a, b| b.age().cmp(&a.age()));
+    backups
 }
 
 fn is_hidden(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
 }
 
-fn listed(path: &Path, meta: &Metadata, remembered: &[Remembered], made: &[MadeHere]) -> Listed {
-    let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+/// Describes a backup from its manifest; an encrypted one from what was recorded when it was created.
+fn listed(path: &Path, meta: &Metadata, proofs: &[StoredProof], records: &[EncryptedRecord]) -> Listed {
+    let canonical = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let (facts, problem, encrypted) = match peek(&Input::plain(path)) {
         Ok(manifest) => (Some(Facts::of(&manifest)), None, false),
-        // Whoever made it has written down what can be said of it.
+        // An encrypted backup: use what was recorded when it was made.
         Err(RestoreError::NotOpened { .. }) => {
-            let made = made.iter().find(|made| Some(made.name.as_ref()) == path.file_name().and_then(OsStr::to_str));
-            (made.filter(|made| made.size == meta.len()).map(|made| made.facts.clone()), None, true)
+            let record =
+                records.iter().find(|record| Some(record.name.as_ref()) == path.file_name().and_then(OsStr::to_str));
+            (record.filter(|record| record.size == meta.len()).map(|record| record.facts.clone()), None, true)
         }
         Err(error) => (None, Some(error.to_string()), false),
     };
     let mut facts = facts.unwrap_or_default();
     if encrypted && facts.created_at.is_none() {
-        // Nothing was written down of it here. A copy has the time of its file.
-        facts.created_at = Timestamp::from_second(meta.mtime()).ok().map(|at| at.to_string());
+        // Nothing was recorded on this machine, so the backup is a copy: its file's time is used.
+        facts.created_at = Timestamp::from_second(meta.mtime()).ok().map(|time| time.to_string());
     }
     Listed {
         path: path.to_owned(),
@@ -205,24 +215,28 @@ fn listed(path: &Path, meta: &Metadata, remembered: &[Remembered], made: &[MadeH
         leoflow_version: facts.leoflow_version,
         schema_version: facts.schema_version,
         rows: facts.rows,
-        last_verified: remembered.iter().find(|old| old.is_of(&real, meta)).map(|old| old.proof.clone()),
+        last_verified: proofs
+            .iter()
+            .find(|stored| stored.matches_file(&canonical, meta))
+            .map(|stored| stored.proof.clone()),
         problem,
         modified: modified(meta),
     }
 }
 
+/// Prefix of the names of automatic backups.
 const AUTOMATIC: &str = "automatic-";
 
 fn is_automatic(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(AUTOMATIC))
 }
 
-/// Where an automatic backup goes; `why` is a few words joined by `-`.
-pub fn automatic_path(home: &Home, why: &str, is_encrypted: bool) -> PathBuf {
+/// Unused path for a new automatic backup; `reason` is a few words joined by `-`.
+pub fn automatic_path(home: &Home, reason: &str, is_encrypted: bool) -> PathBuf {
     let age = if is_encrypted { ".age" } else { "" };
-    let at = clock::now_rfc3339().replace(['-', ':'], "");
-    let place = |more: &str| home.backups().join(format!("{AUTOMATIC}{at}-{why}{more}.tar.zst{age}"));
-    // The second one within a second has a number.
-    let numbered = (2..).map(|number: u32| place(&format!("-{number}")));
-    std::iter::once(place("")).chain(numbered).find(|path| !path.exists()).unwrap_or_else(|| place(""))
+    let time = clock::now_rfc3339().replace(['-', ':'], "");
+    let path = |suffix: &str| home.backups().join(format!("{AUTOMATIC}{time}-{reason}{suffix}.tar.zst{age}"));
+    // A second backup within one second gets a number.
+    let numbered = (2..).map(|number: u32| path(&format!("-{number}")));
+    std::iter::once(path("")).chain(numbered).find(|path| !path.exists()).unwrap_or_else(|| path(""))
 }

@@ -1,11 +1,11 @@
-//! Making a backup: everything is copied into the spool first, then written whole beside its place,
-//! then renamed into it. Killed anywhere, what was there before is still there.
+//! Creates a backup: copies everything into the spool, writes the file next to its destination, then renames it. A kill
+//! at any point leaves an existing backup intact.
 
 use super::archive::{ArchiveWriter, Compression, Hashed, is_encrypted_name};
 use super::collect::{CollectError, Collected};
+use super::created_backup::CreatedBackup;
 use super::dump::{DumpError, Dumped, Snapshot};
 use super::encryption::{EncryptTo, EncryptionError};
-use super::made::Made;
 use super::manifest::{
     CONFIG, DUMP, DatabaseFacts, MANIFEST_VERSION, Manifest, RECEIPT, SIZE_LIMIT, Sha256Hex, Skipped,
 };
@@ -38,17 +38,17 @@ pub enum CreateError {
     Write { path: PathBuf, source: io::Error },
     #[error("cannot read {path}: {source}")]
     Read { path: PathBuf, source: io::Error },
-    #[error("the backup could not be read again: {0}")]
+    #[error("the backup could not be read back: {0}")]
     Unreadable(String),
-    #[error("a backup is called NAME.tar.zst or NAME.tar.gz, not {0}")]
+    #[error("a backup must be named NAME.tar.zst or NAME.tar.gz, not {0}")]
     Name(PathBuf),
-    #[error("backups are encrypted, and the name of such a file ends in .age: {0} does not")]
+    #[error("the name of an encrypted backup must end in .age: {0} does not")]
     PlainName(PathBuf),
-    #[error("nobody is named to encrypt {0} to")]
-    ForNobody(PathBuf),
+    #[error("no recipient is configured to encrypt {0} to")]
+    NoRecipient(PathBuf),
 }
 
-/// What to back up, and where to.
+/// Parameters of a backup.
 pub struct Request<'a> {
     pub home: &'a Home,
     pub access: &'a Access,
@@ -56,32 +56,33 @@ pub struct Request<'a> {
     pub instance: &'a str,
     pub workspace: Option<&'a Path>,
     pub output: &'a Path,
-    /// Bytes of task logs, the newest.
+    /// Limit of task logs, newest first, in bytes.
     pub task_logs_bytes: u64,
-    /// Bytes of the disk that stay free, or the backup fails; 0 for none.
+    /// Free disk space to leave, in bytes; the backup fails otherwise. 0 is no limit.
     pub keep_free: u64,
-    /// Whether a database of a newer release is taken too.
+    /// Also back up a database of a newer release.
     pub may_be_newer: bool,
     pub encrypt_to: &'a EncryptTo,
 }
 
+/// Interval between progress reports.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Makes the backup. The database is read in one snapshot; nothing is changed but the output.
-pub async fn create(request: &Request<'_>, reporter: &dyn Reporter) -> Result<Made, CreateError> {
+/// Creates the backup from one snapshot of the database; changes nothing but the output file.
+pub async fn create(request: &Request<'_>, reporter: &dyn Reporter) -> Result<CreatedBackup, CreateError> {
     let output = request.output;
     let compression = Compression::of(output).ok_or_else(|| CreateError::Name(output.to_owned()))?;
-    match (is_encrypted_name(output), request.encrypt_to.is_nobody()) {
+    match (is_encrypted_name(output), request.encrypt_to.is_off()) {
         (false, false) => return Err(CreateError::PlainName(output.to_owned())),
-        (true, true) => return Err(CreateError::ForNobody(output.to_owned())),
+        (true, true) => return Err(CreateError::NoRecipient(output.to_owned())),
         _ => {}
     }
-    let write = |source| CreateError::Write { path: output.to_owned(), source };
+    let write_error = |source| CreateError::Write { path: output.to_owned(), source };
     let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    refuse_a_folder(output)?;
+    refuse_directory(output)?;
     remove_killed_attempts(folder, output);
-    let at_rest = if request.encrypt_to.is_nobody() { AtRest::Plain } else { AtRest::Sealed };
-    let spool = Spool::new(folder, request.keep_free, at_rest).map_err(write)?;
+    let at_rest = if request.encrypt_to.is_off() { AtRest::Plain } else { AtRest::Sealed };
+    let spool = Spool::new(folder, request.keep_free, at_rest).map_err(write_error)?;
     let login = request.access.application();
     let snapshot = Snapshot::take(request.access, &login, request.may_be_newer).await?;
     checkpoint("backup.begun");
@@ -89,34 +90,34 @@ pub async fn create(request: &Request<'_>, reporter: &dyn Reporter) -> Result<Ma
     let copied = Arc::new(AtomicU64::new(0));
     let counter = copied.clone();
     let dumping = snapshot.dump(request.access, &login, spool, move |bytes| counter.store(bytes, Ordering::Relaxed))?;
-    let (tables, dumped) = counted_while(&snapshot, &copied, dumping, reporter).await?;
+    let (tables, dumped) = count_during_dump(&snapshot, &copied, dumping, reporter).await?;
     checkpoint("backup.dumped");
     reporter.report(Progress::Started("Copying the workspace and the task logs".to_owned()));
     let now = u64::try_from(clock::unix_seconds()).unwrap_or(0);
     let dump_bytes = dumped.bytes;
     let collected = collect(request, &snapshot, dumped, now)?;
     checkpoint("backup.collected");
-    let manifest = describe(request, &snapshot, &collected, tables, dump_bytes);
+    let manifest = build_manifest(request, &snapshot, &collected, tables, dump_bytes);
     drop(snapshot);
-    let room = request.keep_free + manifest.total_size();
-    if request.keep_free > 0 && disk::free_bytes(folder).map_err(write)? < room {
-        return Err(write(io::Error::new(io::ErrorKind::StorageFull, "the disk would be full")));
+    let required = request.keep_free + manifest.total_size();
+    if request.keep_free > 0 && disk::free_bytes(folder).map_err(write_error)? < required {
+        return Err(write_error(io::Error::new(io::ErrorKind::StorageFull, "the disk would run out of space")));
     }
-    let text = serde_json::to_vec(&manifest).map_err(|error| write(error.into()))?;
-    // What no reader would take is not written.
+    let text = serde_json::to_vec(&manifest).map_err(|error| write_error(error.into()))?;
+    // A manifest that no reader would accept is not written.
     Manifest::parse(&text).map_err(|error| CreateError::Unreadable(error.to_string()))?;
     if text.len() as u64 > SIZE_LIMIT {
         return Err(CollectError::TooMany.into());
     }
     let (size_bytes, sha256) =
-        write_archive(request, &manifest, &text, &collected, compression, now, reporter).map_err(write)?;
+        write_archive(request, &manifest, &text, &collected, compression, now, reporter).map_err(write_error)?;
     checkpoint("backup.in-place");
     reporter.report(Progress::Finished(format!("Backup of {} rows written", manifest.rows())));
-    Ok(Made {
+    Ok(CreatedBackup {
         path: output.to_owned(),
         size_bytes,
         sha256,
-        encrypted: !request.encrypt_to.is_nobody(),
+        encrypted: !request.encrypt_to.is_off(),
         created_at: manifest.created_at.clone(),
         leoflow_version: manifest.leoflow_version.clone(),
         schema_version: manifest.schema_version,
@@ -126,7 +127,7 @@ pub async fn create(request: &Request<'_>, reporter: &dyn Reporter) -> Result<Ma
     })
 }
 
-/// Everything goes into the spool, in the order of the archive.
+/// Copies everything into the spool, in the order of the archive. `now` is in seconds since 1970.
 fn collect(request: &Request<'_>, snapshot: &Snapshot, dumped: Dumped, now: u64) -> Result<Collected, CreateError> {
     let mut collected = Collected::new(dumped.spool);
     add_records(request.home, &mut collected, now)?;
@@ -137,11 +138,13 @@ fn collect(request: &Request<'_>, snapshot: &Snapshot, dumped: Dumped, now: u64)
     }
     collected.add_task_logs(&request.home.task_logs(), request.task_logs_bytes)?;
     if let Some(workspace) = request.workspace {
-        // The workspace itself may be a link; what is below it is not followed.
+        // The workspace itself may be a link; links below it are not followed.
         match workspace.canonicalize() {
-            Ok(root) => collected.add_workspace(&root, &own_folders(request.home), &OwnBackups::of(request.home))?,
+            Ok(root) => collected.add_workspace(&root, &home_folders(request.home), &OwnBackups::of(request.home))?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                collected.skipped.push(Skipped { path: "workspace".to_owned(), reason: "it is not there".to_owned() });
+                collected
+                    .skipped
+                    .push(Skipped { path: "workspace".to_owned(), reason: "it does not exist".to_owned() });
             }
             Err(source) => return Err(CreateError::Read { path: workspace.to_owned(), source }),
         }
@@ -149,7 +152,7 @@ fn collect(request: &Request<'_>, snapshot: &Snapshot, dumped: Dumped, now: u64)
     Ok(collected)
 }
 
-fn describe(
+fn build_manifest(
     request: &Request<'_>,
     snapshot: &Snapshot,
     collected: &Collected,
@@ -171,8 +174,9 @@ fn describe(
     }
 }
 
-/// Rows are counted in the same snapshot while the dump runs.
-async fn counted_while(
+/// Counts the rows in the same snapshot while the dump runs, and reports its progress. `copied` is the number of bytes
+/// dumped so far.
+async fn count_during_dump(
     snapshot: &Snapshot,
     copied: &AtomicU64,
     mut dumping: tokio::task::JoinHandle<Result<Dumped, DumpError>>,
@@ -200,7 +204,7 @@ async fn counted_while(
     Ok((counts, dumped))
 }
 
-/// `config.yaml`, and `setup.json` for whoever reads the backup.
+/// Adds `config.yaml`, and `setup.json` as information for readers.
 fn add_records(home: &Home, collected: &mut Collected, now: u64) -> Result<(), CreateError> {
     let path = home.config();
     match config::self_contained(&path) {
@@ -216,24 +220,25 @@ fn add_records(home: &Home, collected: &mut Collected, now: u64) -> Result<(), C
     }
 }
 
-/// Where ours may be below the workspace.
-fn own_folders(home: &Home) -> Vec<PathBuf> {
+/// Paths of the home, as given and with links resolved; it may be inside the workspace.
+fn home_folders(home: &Home) -> Vec<PathBuf> {
     let root = home.root().to_owned();
     let real = root.canonicalize().unwrap_or_else(|_| root.clone());
     vec![root, real]
 }
 
-/// Found out before the work, not after it.
-fn refuse_a_folder(output: &Path) -> Result<(), CreateError> {
+/// Refuses an output path that is a directory before any work is done.
+fn refuse_directory(output: &Path) -> Result<(), CreateError> {
     match output.is_dir() {
         true => {
-            let source = io::Error::new(io::ErrorKind::IsADirectory, "it is a folder");
+            let source = io::Error::new(io::ErrorKind::IsADirectory, "it is a directory");
             Err(CreateError::Write { path: output.to_owned(), source })
         }
         false => Ok(()),
     }
 }
 
+/// Writes the backup next to its destination and renames it. Returns its size in bytes and its hash.
 fn write_archive(
     request: &Request<'_>,
     manifest: &Manifest,
@@ -244,11 +249,11 @@ fn write_archive(
     reporter: &dyn Reporter,
 ) -> io::Result<(u64, Sha256Hex)> {
     let output = request.output;
-    let neighbour = files::temporary_neighbour(output);
-    files::remove_any(&neighbour)?;
+    let temporary = files::temporary_neighbour(output);
+    files::remove_any(&temporary)?;
     let written = (|| {
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&neighbour)?;
-        fs::set_permissions(&neighbour, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        fs::set_permissions(&temporary, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
         let hashed = Hashed::new(BufWriter::with_capacity(256 * 1024, file));
         let mut archive = ArchiveWriter::begin(request.encrypt_to.writer(hashed)?, compression, text, now)?;
         let (total, mut done) = (manifest.total_size(), 0);
@@ -266,26 +271,26 @@ fn write_archive(
         hashed.flush()?;
         hashed.inner.get_ref().sync_all()?;
         checkpoint("backup.written");
-        files::rename_durably(&neighbour, output)?;
+        files::rename_durably(&temporary, output)?;
         Ok((hashed.bytes, hashed.sha256()))
     })();
     if written.is_err() {
-        // Incomplete and ours; the error that matters is already in hand.
-        let _ = files::remove_any(&neighbour);
+        // Incomplete and ours; the error is already known.
+        let _ = files::remove_any(&temporary);
     }
     written
 }
 
-/// What backups to the same place have left that were killed. Those of processes that live stay.
+/// Removes temporary files of killed backups from `folder`, the folder of `output`. Those of live processes stay.
 fn remove_killed_attempts(folder: &Path, output: &Path) {
-    let own = output.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let output_name = output.file_name().unwrap_or_default().to_string_lossy().into_owned();
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let Some((of, pid)) = name.strip_prefix('.').and_then(|rest| rest.rsplit_once(".tmp-")) else { continue };
-        let is_ours = ["leoflow-backup-", "automatic-"].iter().any(|ours| of.starts_with(ours));
-        let is_attempt = of == own || (is_ours && Compression::of(Path::new(of)).is_some());
+        let Some((target, pid)) = name.strip_prefix('.').and_then(|rest| rest.rsplit_once(".tmp-")) else { continue };
+        let is_ours = ["leoflow-backup-", "automatic-"].iter().any(|prefix| target.starts_with(prefix));
+        let is_attempt = target == output_name || (is_ours && Compression::of(Path::new(target)).is_some());
         if is_attempt && pid.parse().is_ok_and(|pid| !is_pid_alive(pid)) {
-            // It only takes room; the next attempt tries again.
+            // A file that stays only takes space; the next backup tries again.
             let _ = fs::remove_file(entry.path());
         }
     }

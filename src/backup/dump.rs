@@ -1,7 +1,7 @@
-//! The database's part of a backup: one snapshot, in which rows are counted while `pg_dump` copies
-//! them out, and everybody else goes on writing.
+//! The database part of a backup: one snapshot, in which rows are counted while `pg_dump` copies them. Other sessions
+//! may write meanwhile.
 
-use super::fitness;
+use super::schema_check;
 use super::spool::{Piece, Spool, SpoolError};
 use super::survey::{self, Survey, Tables, pattern, quoted};
 use crate::postgres::{Access, Login, PgError};
@@ -19,17 +19,17 @@ pub enum DumpError {
     Postgres(#[from] PgError),
     #[error(transparent)]
     Schema(#[from] SchemaError),
-    #[error("{program} does not run: {source}")]
+    #[error("cannot run {program}: {source}")]
     Spawn { program: &'static str, source: io::Error },
-    #[error("{program} failed: {said}")]
-    Failed { program: &'static str, said: String },
+    #[error("{program} failed: {stderr}")]
+    Failed { program: &'static str, stderr: String },
     #[error("cannot write the backup: {0}")]
     Write(io::Error),
     #[error("a restore would refuse this database: {}", .0.join(", "))]
     Changed(Vec<String>),
-    #[error("there is nothing in the database yet")]
+    #[error("the database is empty")]
     Empty,
-    #[error("the copying thread ended early")]
+    #[error("the copying thread ended unexpectedly")]
     Lost,
 }
 
@@ -39,49 +39,49 @@ impl From<tokio_postgres::Error> for DumpError {
     }
 }
 
-/// A snapshot that is held open: whoever imports it sees what we see.
+/// An open snapshot; a session that imports it sees the same data.
 pub struct Snapshot {
     client: Client,
     id: String,
     pub survey: Survey,
     pub schema_version: i64,
     pub postgres_version: String,
-    /// What the database takes on the disk, in bytes.
+    /// Size of the database on disk, in bytes.
     pub bytes: u64,
-    /// What its tables take without their indexes: about what the dump will be.
+    /// Size of its tables without indexes, an estimate of the dump's size. Bytes.
     pub heap_bytes: u64,
 }
 
 impl Snapshot {
-    /// Refuses a database that a restore would not take back. With `may_be_newer`, one of a newer release
-    /// is taken too, for that release to restore.
+    /// Takes a snapshot. Refuses a database that a restore would not accept. With `may_be_newer`, a database of a newer
+    /// release is accepted, for that release to restore.
     pub async fn take(access: &Access, login: &Login, may_be_newer: bool) -> Result<Self, DumpError> {
         let client = access.connect(login).await?;
         client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-        let found = schema::inspect(&client).await?;
-        let state = schema::classify(schema::known(), &found);
+        let ledger = schema::inspect(&client).await?;
+        let state = schema::classify(schema::known(), &ledger);
         let is_newer = matches!(state, State::Newer { .. });
         if let Some(error) = schema::refusal(&state).filter(|_| !(is_newer && may_be_newer)) {
             return Err(error.into());
         }
-        let schema_version = classify::database_version(&found);
+        let schema_version = classify::database_version(&ledger);
         if schema_version == 0 {
             return Err(DumpError::Empty);
         }
         let survey = survey::survey(&client, if is_newer { Tables::All } else { Tables::Known }).await?;
         let mut changes = survey.changes.clone();
-        // Of a newer release this one cannot tell.
+        // The shape of a newer release's schema is unknown here.
         if !is_newer {
-            let others = shape::differences(&client, schema_version, &survey.ours).await?;
-            changes.extend(others.into_iter().filter(|line| !is_plain(line)));
+            let differences = shape::differences(&client, schema_version, &survey.ours).await?;
+            changes.extend(differences.into_iter().filter(|line| !is_accepted_index(line)));
         }
         if !changes.is_empty() {
             return Err(DumpError::Changed(changes));
         }
-        let facts =
+        let facts_query =
             "SELECT pg_export_snapshot(), current_setting('server_version'), pg_database_size(current_database()),
                      (SELECT coalesce(sum(pg_table_size(oid)), 0)::bigint FROM pg_class WHERE relkind = 'r' AND oid >= 16384)";
-        let row = client.query_one(facts, &[]).await?;
+        let row = client.query_one(facts_query, &[]).await?;
         let version: String = row.get(1);
         Ok(Self {
             id: row.get(0),
@@ -95,19 +95,19 @@ impl Snapshot {
         })
     }
 
-    /// Rows of each table.
+    /// Counts the rows of each table.
     pub async fn count(&self) -> Result<BTreeMap<String, i64>, DumpError> {
         Ok(count(&self.client, self.survey.tables()).await?)
     }
 
-    /// Begins to copy the database into the spool, in the format of `pg_dump -Fc -Z0`, compressed on its
-    /// way. The child belongs to this thread and ends with it. `seen` hears how many bytes have come.
+    /// Starts copying the database into the spool, in the format of `pg_dump -Fc -Z0`, compressed on the way. The child
+    /// ends with this thread. `on_progress` receives the number of bytes so far.
     pub fn dump(
         &self,
         access: &Access,
         login: &Login,
         mut spool: Spool,
-        mut seen: impl FnMut(u64) + Send + 'static,
+        mut on_progress: impl FnMut(u64) + Send + 'static,
     ) -> Result<tokio::task::JoinHandle<Result<Dumped, DumpError>>, DumpError> {
         let mut command = access.program("pg_dump", login);
         command.args(["-Fc", "-Z0", "--no-sync", "--no-password", "--snapshot", &self.id]);
@@ -117,19 +117,19 @@ impl Snapshot {
         let mut child = start("pg_dump", &mut command)?;
         Ok(blocking::begin(move || {
             let mut output = child.stdout.take().ok_or(DumpError::Lost)?;
-            let errors = child.stderr.take().map(|pipe| blocking::thread(move || last_words(pipe)));
-            let copied = spool.add_compressed(&mut output, &mut seen);
+            let errors = child.stderr.take().map(|pipe| blocking::thread(move || error_output(pipe)));
+            let copied = spool.add_compressed(&mut output, &mut on_progress);
             drop(output);
             if copied.is_err() {
-                // It could not go on writing either.
+                // pg_dump could not continue writing either.
                 let _ = child.kill();
             }
             let status = child.wait().map_err(|source| DumpError::Spawn { program: "pg_dump", source })?;
-            let said = errors.and_then(|thread| thread.join().ok()).unwrap_or_default();
+            let stderr = errors.and_then(|thread| thread.join().ok()).unwrap_or_default();
             match copied {
                 Err(SpoolError::Spool(error)) => Err(DumpError::Write(error)),
                 _ if !status.success() => {
-                    Err(DumpError::Failed { program: "pg_dump", said: command::failure(&said, status) })
+                    Err(DumpError::Failed { program: "pg_dump", stderr: command::failure(&stderr, status) })
                 }
                 Err(SpoolError::Source(error)) => Err(DumpError::Write(error)),
                 Ok((piece, bytes)) => Ok(Dumped { spool, piece, bytes }),
@@ -141,11 +141,11 @@ impl Snapshot {
 pub struct Dumped {
     pub spool: Spool,
     pub piece: Piece,
-    /// Before compression.
+    /// Bytes before compression.
     pub bytes: u64,
 }
 
-/// Rows of each of these tables, as the client sees them.
+/// Counts the rows of these tables.
 pub async fn count(client: &Client, tables: impl Iterator<Item = &str>) -> Result<BTreeMap<String, i64>, PgError> {
     let mut counts = BTreeMap::new();
     for table in tables {
@@ -155,44 +155,43 @@ pub async fn count(client: &Client, tables: impl Iterator<Item = &str>) -> Resul
     Ok(counts)
 }
 
-/// An index of the user's own that a restore takes.
-fn is_plain(line: &str) -> bool {
-    // A line that begins with `no` is one of ours that is missing.
+/// True if a reported schema difference is a user's index that a restore accepts.
+fn is_accepted_index(line: &str) -> bool {
+    // A line starting with `no` names a missing index of ours.
     !line.starts_with("no ")
-        && line.split_once(" index ").is_some_and(|(_, index)| fitness::is_plain_index(&format!("{index};")))
+        && line.split_once(" index ").is_some_and(|(_, index)| schema_check::is_plain_index(&format!("{index};")))
 }
 
-/// Rows of every table that a backup would have.
+/// Counts the rows of every table that a backup contains.
 pub async fn count_all(client: &Client) -> Result<BTreeMap<String, i64>, PgError> {
     let survey = survey::survey(client, Tables::Known).await?;
     count(client, survey.tables()).await
 }
 
-/// A client program with its pipes, that ends with this thread.
+/// Starts a client program with pipes for its output; it ends with this thread.
 pub fn start(program: &'static str, command: &mut Command) -> Result<Child, DumpError> {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command::dies_with_this_thread(command);
     command.spawn().map_err(|source| DumpError::Spawn { program, source })
 }
 
-/// What is kept of what a program says of its failure, in bytes.
-const WORDS_LIMIT: u64 = 4 * 1024;
+/// Bytes of a program's error output to keep.
+const ERROR_OUTPUT_LIMIT: u64 = 4 * 1024;
 
-/// The first words on its stderr; the rest is read and dropped, so that it never waits for us.
-pub fn last_words(mut pipe: impl Read) -> String {
+/// Reads the start of stderr and drains the rest, so that the program never blocks.
+pub fn error_output(mut pipe: impl Read) -> String {
     let mut bytes = Vec::new();
-    // What could be read is what can be shown.
-    let _ = (&mut pipe).take(WORDS_LIMIT).read_to_end(&mut bytes);
+    // A read error only shortens the message.
+    let _ = (&mut pipe).take(ERROR_OUTPUT_LIMIT).read_to_end(&mut bytes);
     let _ = io::copy(&mut pipe, &mut io::sink());
     String::from_utf8_lossy(&bytes).trim().to_owned()
 }
 
-/// The statements that make the tables, of a database less `without`: what two databases are compared
-/// by. Owners are left out, privileges are not.
-pub fn schema_text(access: &Access, login: &Login, without: &[String]) -> Result<String, DumpError> {
+/// Dumps the schema except `excluded_tables`, for comparing two databases. Omits owners and privileges.
+pub fn schema_text(access: &Access, login: &Login, excluded_tables: &[String]) -> Result<String, DumpError> {
     let mut command = access.program("pg_dump", login);
     command.args(["--schema-only", "--no-owner", "--no-password"]);
-    for name in without {
+    for name in excluded_tables {
         command.arg("--exclude-table").arg(pattern(name));
     }
     command::dies_with_this_thread(&mut command);
@@ -201,18 +200,18 @@ pub fn schema_text(access: &Access, login: &Login, without: &[String]) -> Result
     if !output.status.success() {
         return Err(DumpError::Failed {
             program: "pg_dump",
-            said: command::failure(&String::from_utf8_lossy(&output.stderr), output.status),
+            stderr: command::failure(&String::from_utf8_lossy(&output.stderr), output.status),
         });
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// A hundred times what ours are described in. A program that says more is cut off.
+/// A hundred times the size of our schema, in bytes; more output is cut off.
 const SCHEMA_BYTES: u64 = 8 * 1024 * 1024;
-/// Far longer than it takes to describe some twenty tables.
+/// Time limit of a schema dump; some twenty tables take far less.
 const SCHEMA_LIMIT: std::time::Duration = std::time::Duration::from_secs(120);
 
-/// Whether there is anything in the database that was not there from the first start on.
+/// True when the database contains rows besides those that the first start creates.
 pub async fn has_rows(access: &Access) -> Result<bool, DumpError> {
     let client = access.connect(&access.application()).await?;
     let survey = survey::survey(&client, Tables::All).await?;

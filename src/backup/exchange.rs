@@ -1,17 +1,16 @@
-//! Putting one whole state in the place of another: workspace, task logs, database, configuration.
-//! Each step is a few renames, written into the journal before it acts and after it has; each finds
-//! from what is on the disk how far it came, so that it can be gone on with. A step that fails turns
-//! the whole back; a process that was killed is gone on with by the next start.
+//! Exchanges the current state for another one: workspace, task logs, database, configuration. Each step is a few
+//! renames, journaled before and after, and detects its own progress from the disk, so that it can be resumed. A failed
+//! step undoes the exchange; after a kill the next start resumes it.
 
 use super::content;
-use super::exchange_content::SideContent;
+use super::exchange_content::ContentExchange;
 use super::exchange_error::{ExchangeError, io_error};
 use super::exchange_tree::{CONFLICTS, Tree, TreeExchange};
 use super::own_backups::OwnBackups;
-use super::scratch::{RestoreId, drop_strays};
-use super::set_aside;
-use super::side::{self, Kept, Side, When};
-use super::stays::Stays;
+use super::preserved::PreservedPaths;
+use super::quarantine;
+use super::restore_dir::{self, RestoreDir, RetainedState, When};
+use super::scratch::{RestoreId, drop_leftovers};
 use crate::config::{self};
 use crate::home::Home;
 use crate::home::journal::{Entry, Journal, Operation};
@@ -22,26 +21,28 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// What the journal carries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Swap {
+pub struct ExchangePlan {
     pub id: String,
-    /// The folder in force, real; `None` when the workspace is left alone.
+    /// Canonical path of the current workspace; `None` leaves the workspace alone.
     pub workspace: Option<PathBuf>,
-    /// Where its other content is: folders `in` and `out`.
-    pub workspace_side: PathBuf,
-    /// The folder of the task logs, real, and where its other content is.
+    /// Folder of the workspace content that is not current, with subfolders `in` and `out`.
+    #[serde(rename = "workspace_side")]
+    pub workspace_staging: PathBuf,
     pub task_logs: PathBuf,
-    pub task_logs_side: PathBuf,
-    /// The object id of the database that is in force before; 0 where the server is somebody else's.
+    /// Folder of the task logs that are not current, with subfolders `in` and `out`.
+    #[serde(rename = "task_logs_side")]
+    pub task_logs_staging: PathBuf,
+    /// Object id of the database before the exchange; 0 on an external server.
     pub database: u32,
-    /// Says in the database, where the server is somebody else's, that this exchange was made.
+    /// Value that records this exchange in the database, on an external server.
     #[serde(default)]
     pub mark: String,
-    pub kept: Kept,
-    /// Turned back after a step had failed.
-    #[serde(default)]
-    pub backward: bool,
+    #[serde(rename = "kept")]
+    pub retained: RetainedState,
+    /// The exchange is being undone after a failed step.
+    #[serde(default, rename = "backward")]
+    pub undo: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,88 +88,92 @@ impl Step {
         }
     }
 
-    /// From here on it can only be finished.
-    fn is_past_return(self) -> bool {
+    fn is_committed(self) -> bool {
         matches!(self, Self::Settle | Self::Forget)
     }
 }
 
-/// Makes the exchange. Everything that comes into force is on the disk already and checked; nobody
-/// else uses the home or is connected to its databases.
-pub async fn exchange(home: &Home, access: &Access, operation: Operation, swap: Swap) -> Result<(), ExchangeError> {
+/// Makes the exchange. The caller has put the new state on disk and verified it, and ensures that no other process uses
+/// the home or is connected to its databases.
+pub async fn exchange(
+    home: &Home,
+    access: &Access,
+    operation: Operation,
+    plan: ExchangePlan,
+) -> Result<(), ExchangeError> {
     let names = STEPS.iter().map(|step| step.name().to_owned()).collect();
-    let mut work = Work::new(home, access, swap)?;
-    work.flush()?;
-    let mut journal = Journal::begin_with(home, operation, names, work.plan()?)?;
-    work.forward(&mut journal, 0).await?;
+    let mut exchange_state = Exchange::new(home, access, plan)?;
+    exchange_state.flush()?;
+    let mut journal = Journal::begin_with(home, operation, names, exchange_state.plan()?)?;
+    exchange_state.forward(&mut journal, 0).await?;
     Ok(journal.finish()?)
 }
 
-/// What came of an exchange that was gone on with.
 #[derive(Debug)]
 pub enum Resumed {
-    /// The new state is in force.
     Finished,
-    /// The old one is: it had been turned back, or was now, for this reason.
-    TakenBack(Option<Box<ExchangeError>>),
+    /// The old state is current. `Some` is the error for which this call undid the exchange; `None` if an undo had
+    /// already begun.
+    Undone(Option<Box<ExchangeError>>),
 }
 
-/// Goes on with an exchange that was interrupted.
 pub async fn resume(home: &Home, access: &Access, entry: Entry) -> Result<Resumed, ExchangeError> {
     if entry.steps.iter().map(String::as_str).ne(STEPS.iter().map(|step| step.name())) {
         return Err(ExchangeError::OtherSteps);
     }
-    let swap: Swap =
+    let plan: ExchangePlan =
         serde_json::from_value(entry.plan.clone()).map_err(|error| ExchangeError::Plan(error.to_string()))?;
-    let (at, backward) = (entry.at, swap.backward);
-    let mut work = Work::new(home, access, swap)?;
+    let (step_index, undo) = (entry.at, plan.undo);
+    let mut exchange_state = Exchange::new(home, access, plan)?;
     let mut journal = Journal::resume(home, entry);
-    if backward {
-        work.backward(&mut journal, at).await?;
+    if undo {
+        exchange_state.undo(&mut journal, step_index).await?;
         journal.finish()?;
-        return Ok(Resumed::TakenBack(None));
+        return Ok(Resumed::Undone(None));
     }
-    match work.forward(&mut journal, at).await {
+    match exchange_state.forward(&mut journal, step_index).await {
         Ok(()) => journal.finish().map(|()| Resumed::Finished).map_err(ExchangeError::from),
-        Err(ExchangeError::TurnedBack(why)) => Ok(Resumed::TakenBack(Some(why))),
+        Err(ExchangeError::Reverted(cause)) => Ok(Resumed::Undone(Some(cause))),
         Err(error) => Err(error),
     }
 }
 
-struct Work<'a> {
+struct Exchange<'a> {
     home: &'a Home,
     access: &'a Access,
-    swap: Swap,
-    side: Side,
-    stays: Stays,
+    plan: ExchangePlan,
+    restore_dir: RestoreDir,
+    preserved: PreservedPaths,
     own: OwnBackups,
 }
 
-impl<'a> Work<'a> {
-    fn new(home: &'a Home, access: &'a Access, swap: Swap) -> Result<Self, ExchangeError> {
-        let id = RestoreId::parse(&swap.id).ok_or_else(|| ExchangeError::Plan(format!("{:?} is no id", swap.id)))?;
-        let side = Side::of(home, id);
-        let stays = Stays::read(&side.stays()).map_err(|source| io_error("read", &side.stays(), source))?;
-        Ok(Self { home, access, side, swap, stays, own: OwnBackups::of(home) })
+impl<'a> Exchange<'a> {
+    fn new(home: &'a Home, access: &'a Access, plan: ExchangePlan) -> Result<Self, ExchangeError> {
+        let id =
+            RestoreId::parse(&plan.id).ok_or_else(|| ExchangeError::Plan(format!("{:?} is not an id", plan.id)))?;
+        let restore_dir = RestoreDir::of(home, id);
+        let preserved = PreservedPaths::read(&restore_dir.preserved())
+            .map_err(|source| io_error("read", &restore_dir.preserved(), source))?;
+        Ok(Self { home, access, restore_dir, plan, preserved, own: OwnBackups::of(home) })
     }
 
-    /// A path that is not text cannot be written down: that is found out before anything moves.
+    /// Serializes the plan for the journal. Fails for a path that is not UTF-8, before anything moves.
     fn plan(&self) -> Result<serde_json::Value, ExchangeError> {
-        serde_json::to_value(&self.swap).map_err(|error| ExchangeError::Plan(error.to_string()))
+        serde_json::to_value(&self.plan).map_err(|error| ExchangeError::Plan(error.to_string()))
     }
 
     async fn forward(&mut self, journal: &mut Journal, from: usize) -> Result<(), ExchangeError> {
-        for (at, step) in STEPS.into_iter().enumerate().skip(from) {
-            if let Err(error) = self.act(step).await {
-                if step.is_past_return() {
+        for (index, step) in STEPS.into_iter().enumerate().skip(from) {
+            if let Err(error) = self.apply_step(step).await {
+                if step.is_committed() {
                     return Err(error);
                 }
-                self.swap.backward = true;
+                self.plan.undo = true;
                 journal.set_plan(self.plan()?)?;
-                return Err(match self.backward(journal, at).await {
+                return Err(match self.undo(journal, index).await {
                     Ok(()) => {
                         journal.remove()?;
-                        ExchangeError::TurnedBack(Box::new(error))
+                        ExchangeError::Reverted(Box::new(error))
                     }
                     Err(second) => ExchangeError::Stuck(Box::new(error), Box::new(second)),
                 });
@@ -178,15 +183,15 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    async fn backward(&mut self, journal: &mut Journal, at: usize) -> Result<(), ExchangeError> {
-        for (at, step) in STEPS.into_iter().enumerate().take(at + 1).rev() {
-            journal.set_at(at)?;
-            self.take_back(step).await?;
+    async fn undo(&mut self, journal: &mut Journal, step_index: usize) -> Result<(), ExchangeError> {
+        for (index, step) in STEPS.into_iter().enumerate().take(step_index + 1).rev() {
+            journal.set_at(index)?;
+            self.undo_step(step).await?;
         }
         Ok(())
     }
 
-    async fn act(&self, step: Step) -> Result<(), ExchangeError> {
+    async fn apply_step(&self, step: Step) -> Result<(), ExchangeError> {
         match step {
             Step::MoveOut => self.workspace().move_out()?,
             Step::MoveIn => self.workspace().move_in()?,
@@ -197,14 +202,14 @@ impl<'a> Work<'a> {
             Step::Database => self.exchange_databases(true).await?,
             Step::Config => self.put_files(When::After)?,
             Step::Settle => self.settle()?,
-            Step::Forget => self.forget_older().await,
+            Step::Forget => self.discard_older().await,
         }
         self.flush()?;
         let name = format!("exchange.{}", step.name());
         may_fail(&name).map_err(|source| io_error("finish", Path::new(&name), source))
     }
 
-    async fn take_back(&self, step: Step) -> Result<(), ExchangeError> {
+    async fn undo_step(&self, step: Step) -> Result<(), ExchangeError> {
         match step {
             Step::MoveOut => self.workspace().move_back_out()?,
             Step::MoveIn => self.workspace().move_back_in()?,
@@ -219,42 +224,41 @@ impl<'a> Work<'a> {
         self.flush()
     }
 
-    /// The renames of a step reach the disk before the journal says so.
     fn flush(&self) -> Result<(), ExchangeError> {
-        let places = [Some(self.home.root()), self.swap.workspace.as_deref(), Some(self.swap.task_logs.as_path())];
-        for place in places.into_iter().flatten().filter(|place| place.exists()) {
-            files::sync_file_system(place).map_err(|source| io_error("flush", place, source))?;
+        let folders = [Some(self.home.root()), self.plan.workspace.as_deref(), Some(self.plan.task_logs.as_path())];
+        for folder in folders.into_iter().flatten().filter(|folder| folder.exists()) {
+            files::sync_file_system(folder).map_err(|source| io_error("flush", folder, source))?;
         }
         Ok(())
     }
 
     fn workspace(&self) -> TreeExchange<'_> {
-        let root = self.swap.workspace.as_deref();
+        let root = self.plan.workspace.as_deref();
         TreeExchange {
             tree: Tree::Workspace(&self.own),
             root,
-            beside: &self.swap.workspace_side,
-            names: self.side.names(),
-            carried: self.side.carried(),
+            staging_dir: &self.plan.workspace_staging,
+            names: self.restore_dir.names(),
+            carried: self.restore_dir.carried(),
             conflicts: self.conflicts_in(root.unwrap_or(Path::new(""))),
-            stays: &self.stays.workspace,
+            preserved: &self.preserved.workspace,
         }
     }
 
     fn task_logs(&self) -> TreeExchange<'_> {
         TreeExchange {
             tree: Tree::TaskLogs,
-            root: Some(&self.swap.task_logs),
-            beside: &self.swap.task_logs_side,
-            names: self.side.log_names(),
-            carried: self.side.carried_logs(),
-            conflicts: self.conflicts_in(&self.swap.task_logs),
-            stays: &self.stays.task_logs,
+            root: Some(&self.plan.task_logs),
+            staging_dir: &self.plan.task_logs_staging,
+            names: self.restore_dir.log_names(),
+            carried: self.restore_dir.carried_logs(),
+            conflicts: self.conflicts_in(&self.plan.task_logs),
+            preserved: &self.preserved.task_logs,
         }
     }
 
     fn conflicts_in(&self, root: &Path) -> PathBuf {
-        root.join(format!("{CONFLICTS}{}", self.side.id.as_str()))
+        root.join(format!("{CONFLICTS}{}", self.restore_dir.id.as_str()))
     }
 
     fn rename_if_there(&self, from: &Path, to: &Path) -> Result<(), ExchangeError> {
@@ -269,42 +273,46 @@ impl<'a> Work<'a> {
         match self.access.is_ours() {
             true => self.rename_databases(forward).await,
             false => {
-                let content = SideContent { home: self.home, access: self.access, side: &self.side };
-                content.exchange(&self.swap.mark, forward).await
+                let content = ContentExchange { home: self.home, access: self.access, restore_dir: &self.restore_dir };
+                content.exchange(&self.plan.mark, forward).await
             }
         }
     }
 
-    /// Both renames in one transaction. Which database is which is told by its object id.
+    /// Swaps the application database with the standby, the database of the state that is not current, by renames in
+    /// one transaction. The object id tells which of them is current.
     async fn rename_databases(&self, forward: bool) -> Result<(), ExchangeError> {
         let mut client = self.access.superuser("postgres").await?;
-        let is_old = database_oid(&client, APPLICATION_DATABASE).await? == Some(self.swap.database);
-        let (side, between) = (self.side.id.side_database(), format!("leoflow_between_{}", self.side.id.as_str()));
+        let is_old = database_oid(&client, APPLICATION_DATABASE).await? == Some(self.plan.database);
+        let (standby, temporary_name) =
+            (self.restore_dir.id.standby_database(), format!("leoflow_between_{}", self.restore_dir.id.as_str()));
         if is_old != forward {
-            return Ok(allow_connections(&client, [APPLICATION_DATABASE, &side], true).await?);
+            return Ok(allow_connections(&client, [APPLICATION_DATABASE, &standby], true).await?);
         }
         if forward && is_old {
-            // A dump has none of them.
-            database_attributes::carry(&client, APPLICATION_DATABASE, &side).await?;
+            // Dumps do not include database attributes.
+            database_attributes::copy_attributes(&client, APPLICATION_DATABASE, &standby).await?;
         }
-        // A database that somebody is connected to cannot be renamed, and somebody may always come.
-        allow_connections(&client, [APPLICATION_DATABASE, &side], false).await?;
-        let renamed = self.rename_in_one(&mut client, &side, &between).await;
-        allow_connections(&client, [APPLICATION_DATABASE, &side], true).await?;
+        // A database with sessions cannot be renamed, and new sessions may start at any time.
+        allow_connections(&client, [APPLICATION_DATABASE, &standby], false).await?;
+        let renamed = self.rename_in_transaction(&mut client, &standby, &temporary_name).await;
+        allow_connections(&client, [APPLICATION_DATABASE, &standby], true).await?;
         renamed
     }
 
-    async fn rename_in_one(
+    async fn rename_in_transaction(
         &self,
         client: &mut tokio_postgres::Client,
-        side: &str,
-        between: &str,
+        standby: &str,
+        temporary_name: &str,
     ) -> Result<(), ExchangeError> {
-        let end =
+        let terminate_sessions =
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname IN ($1::text::name, $2::text::name)";
-        client.execute(end, &[&APPLICATION_DATABASE, &side]).await.map_err(PgError::from)?;
+        client.execute(terminate_sessions, &[&APPLICATION_DATABASE, &standby]).await.map_err(PgError::from)?;
         let transaction = client.transaction().await.map_err(PgError::from)?;
-        for (from, to) in [(APPLICATION_DATABASE, between), (side, APPLICATION_DATABASE), (between, side)] {
+        for (from, to) in
+            [(APPLICATION_DATABASE, temporary_name), (standby, APPLICATION_DATABASE), (temporary_name, standby)]
+        {
             let rename = format!("ALTER DATABASE {from} RENAME TO {to}");
             transaction.batch_execute(&rename).await.map_err(PgError::from)?;
         }
@@ -317,8 +325,8 @@ impl<'a> Work<'a> {
             let text = files::read_text(path, 1024 * 1024).map_err(|source| io_error("read", path, source))?;
             text.ok_or_else(|| io_error("read", path, io::ErrorKind::NotFound.into()))
         };
-        config::exchange(self.home, &read(&self.side.config(when))?)?;
-        let (receipt, text) = (self.home.receipt(), read(&self.side.receipt(when))?);
+        config::exchange(self.home, &read(&self.restore_dir.config(when))?)?;
+        let (receipt, text) = (self.home.receipt(), read(&self.restore_dir.receipt(when))?);
         if files::read_text(&receipt, 1024 * 1024).is_ok_and(|current| current.as_deref() == Some(text.as_str())) {
             return Ok(());
         }
@@ -326,43 +334,48 @@ impl<'a> Work<'a> {
         files::write_atomic(&target, text.as_bytes(), 0o600).map_err(|source| io_error("write", &receipt, source))
     }
 
-    /// What was in force becomes what is kept: under the names that the next exchange expects.
     fn settle(&self) -> Result<(), ExchangeError> {
-        let side = &self.side;
-        for pair in [
-            (side.config(When::Before), side.config(When::After)),
-            (side.receipt(When::Before), side.receipt(When::After)),
+        let restore_dir = &self.restore_dir;
+        for (from, to) in [
+            (restore_dir.config(When::Before), restore_dir.config(When::After)),
+            (restore_dir.receipt(When::Before), restore_dir.receipt(When::After)),
         ] {
-            self.rename_if_there(&pair.0, &pair.1)?;
+            self.rename_if_there(&from, &to)?;
         }
-        let (before, after) = (side.content(When::Before), side.content(When::After));
+        let (before, after) = (restore_dir.content(When::Before), restore_dir.content(When::After));
         content::rename(&before, &after).map_err(|source| io_error("move", &before, source))?;
         self.workspace().settle()?;
         self.task_logs().settle()?;
-        // Before the journal says that all is done: afterwards nobody may take the fresh cluster for a left-over.
-        set_aside::settle(self.home).map_err(|source| io_error("remove the note of", &self.home.postgres(), source))?;
-        side.write_kept(&self.swap.kept, &self.swap.task_logs)
-            .map_err(|source| io_error("write", side.folder(), source))
+        // Before the journal is finished: later the new cluster could be mistaken for a leftover.
+        quarantine::settle(self.home)
+            .map_err(|source| io_error("remove the note about", &self.home.postgres(), source))?;
+        restore_dir
+            .write_retained(&self.plan.retained, &self.plan.task_logs)
+            .map_err(|source| io_error("write", restore_dir.folder(), source))
     }
 
-    /// One state is kept, the last one that was replaced. What of the others cannot be removed now is a
-    /// stray from here on: it is no reason to leave this one half done.
-    async fn forget_older(&self) {
-        let others =
-            || side::all(self.home).into_iter().filter(|older| older.id != self.side.id && !older.is_the_only());
-        for older in others() {
-            let _ = older.forget_kept();
+    /// Discards older retained states; only the last replaced one is retained. What cannot be removed now becomes a
+    /// leftover, which is no reason to fail the exchange.
+    async fn discard_older(&self) {
+        let retained_by_earlier = || {
+            restore_dir::all(self.home)
+                .into_iter()
+                .filter(|older| older.id != self.restore_dir.id && !older.is_only_copy())
+        };
+        for older in retained_by_earlier() {
+            let _ = older.discard_retained();
         }
-        if self.access.is_ours() && drop_strays(self.access, std::slice::from_ref(&self.side.id)).await.is_err() {
+        if self.access.is_ours()
+            && drop_leftovers(self.access, std::slice::from_ref(&self.restore_dir.id)).await.is_err()
+        {
             return;
         }
-        for older in others() {
+        for older in retained_by_earlier() {
             let _ = older.remove();
         }
     }
 }
 
-/// Folders with what was in the way of an exchange.
 pub fn conflicts(home: &Home) -> Vec<PathBuf> {
     let workspace = config::load(&home.config()).ok().flatten().and_then(|loaded| loaded.config.workspace);
     let roots = workspace.into_iter().chain([home.task_logs()]);
@@ -373,7 +386,7 @@ pub fn conflicts(home: &Home) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Whether anybody may connect to these databases. A superuser is no exception.
+/// Allows or refuses connections to these databases, even for superusers.
 async fn allow_connections(client: &tokio_postgres::Client, names: [&str; 2], allow: bool) -> Result<(), PgError> {
     for name in names {
         client.batch_execute(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS {allow}")).await?;
@@ -381,7 +394,6 @@ async fn allow_connections(client: &tokio_postgres::Client, names: [&str; 2], al
     Ok(())
 }
 
-/// The object id of a database, if there is one of that name.
 pub async fn database_oid(client: &tokio_postgres::Client, name: &str) -> Result<Option<u32>, PgError> {
     let row = client.query_opt("SELECT oid FROM pg_database WHERE datname = $1::text::name", &[&name]).await?;
     Ok(row.map(|row| row.get(0)))

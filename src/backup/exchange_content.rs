@@ -1,39 +1,43 @@
-//! The database's part of an exchange on a server that is somebody else's: what is in it goes, and what was written down
-//! comes in its place.
+//! The database part of an exchange on an external server, where databases cannot be renamed: replaces the content of
+//! the database with an exported one.
 
-use super::content::{Content, Whose};
+use super::content::{Content, ExpectedOwner};
 use super::exchange_error::{ExchangeError, io_error};
-use super::side::{Side, When};
+use super::restore_dir::{RestoreDir, When};
 use crate::home::Home;
 use crate::postgres::claim::Claim;
-use crate::postgres::{Access, PgError, instance_fact, place};
+use crate::postgres::{Access, PgError, instance_fact, location};
 use std::io;
 
-pub struct SideContent<'a> {
+pub struct ContentExchange<'a> {
     pub home: &'a Home,
     pub access: &'a Access,
-    pub side: &'a Side,
+    pub restore_dir: &'a RestoreDir,
 }
 
-impl SideContent<'_> {
-    /// In one transaction, which also says whether it was made.
+impl ContentExchange<'_> {
+    /// Replaces the content in one transaction, which also records `mark`, the identifier of this exchange. Does
+    /// nothing if the database already has the state asked for.
     pub async fn exchange(&self, mark: &str, forward: bool) -> Result<(), ExchangeError> {
         let login = self.access.application();
         let client = self.access.connect(&login).await?;
-        let is_made = instance_fact::read(&client, MARK).await?.as_deref() == Some(mark.as_bytes());
+        let is_exchanged = instance_fact::read(&client, MARK).await?.as_deref() == Some(mark.as_bytes());
         drop(client);
-        if is_made == forward {
+        if is_exchanged == forward {
             return Ok(());
         }
-        let path = self.side.content(if forward { When::After } else { When::Before });
+        let path = self.restore_dir.content(if forward { When::After } else { When::Before });
         let content = Content::at(&path).map_err(|source| io_error("read", &path, source))?;
         let content = content.ok_or_else(|| io_error("read", &path, io::ErrorKind::NotFound.into()))?;
         let mark = if forward { mark } else { "" };
-        let place = place::recorded(self.home)?.ok_or(PgError::NotOurs)?;
-        let last = [instance_fact::statement(MARK, mark), Claim::of(self.home, &place).statement()];
-        Ok(content.bring_into(self.access, &login, Whose::Homes(&place.home_id), &last).await.map_err(Box::new)?)
+        let location = location::recorded(self.home)?.ok_or(PgError::NotManaged)?;
+        let final_statements = [instance_fact::statement(MARK, mark), Claim::of(self.home, &location).statement()];
+        Ok(content
+            .import_into(self.access, &login, ExpectedOwner::Home(&location.home_id), &final_statements)
+            .await
+            .map_err(Box::new)?)
     }
 }
 
-/// Says which exchange of content was the last to be made.
+/// Name of the fact that records the last exchange of content.
 const MARK: &str = "exchange";

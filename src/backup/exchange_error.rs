@@ -1,10 +1,10 @@
-//! Why an exchange of what is in force could not be made.
+//! Errors of an exchange.
 
 use super::content::ContentError;
 use crate::config::UpdateError;
 use crate::home::journal::JournalError;
 use crate::postgres::PgError;
-use crate::postgres::place::PlaceError;
+use crate::postgres::location::LocationError;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -12,23 +12,23 @@ use std::path::{Path, PathBuf};
 pub enum ExchangeError {
     #[error(transparent)]
     Journal(#[from] JournalError),
-    #[error("{doing} {path}: {source}")]
+    #[error("cannot {doing} {path}: {source}")]
     Io { doing: &'static str, path: PathBuf, source: io::Error },
     #[error(transparent)]
     Postgres(#[from] PgError),
     #[error(transparent)]
-    Place(#[from] PlaceError),
+    Location(#[from] LocationError),
     #[error(transparent)]
     Content(#[from] Box<ContentError>),
     #[error(transparent)]
     Config(#[from] UpdateError),
-    #[error("the plan of the exchange cannot be read or written: {0}")]
+    #[error("cannot read or write the plan of the exchange: {0}")]
     Plan(String),
-    #[error("another release began this restore, and its steps are others here")]
+    #[error("another release started this restore, and its steps differ from this release's")]
     OtherSteps,
-    #[error("everything is as it was before: {0}")]
-    TurnedBack(Box<ExchangeError>),
-    #[error("it could not be finished ({0}), nor undone ({1})")]
+    #[error("everything was put back as it was: {0}")]
+    Reverted(Box<ExchangeError>),
+    #[error("cannot finish ({0}) or undo it ({1})")]
     Stuck(Box<ExchangeError>, Box<ExchangeError>),
 }
 

@@ -1,10 +1,10 @@
-//! A folder's part of an exchange, the workspace's and the task logs': its entries move, the folder itself stays, with
-//! whatever is mounted there, the link that leads there, and whoever works in it.
+//! The part of an exchange for one folder, the workspace or the task logs: its entries move but the folder stays, and
+//! with it mounts, links to it, and working directories of processes.
 
 use super::exchange_error::{ExchangeError, io_error};
-use super::left_out::OWN_FOLDER;
+use super::excluded::OWN_FOLDER;
 use super::own_backups::OwnBackups;
-use super::selection::{unheld_in_task_logs, unheld_in_workspace};
+use super::selection::{omitted_in_task_logs, omitted_in_workspace};
 use crate::sys::beneath::Folder;
 use crate::sys::files;
 use serde::{Deserialize, Serialize};
@@ -15,48 +15,49 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// Which folder it is.
+/// The kind of folder.
 #[derive(Clone, Copy)]
 pub enum Tree<'a> {
     Workspace(&'a OwnBackups),
-    /// Private.
+    /// The task logs; only the owner may read them.
     TaskLogs,
 }
 
-/// Each of its steps finds from what is on the disk how far it came.
+/// The exchange of one folder. Each step detects its own progress from the disk, so that it can be repeated.
 pub struct TreeExchange<'a> {
     pub tree: Tree<'a>,
-    /// The folder in force, real; `None` when it is left alone.
+    /// Canonical path of the folder; `None` leaves it alone.
     pub root: Option<&'a Path>,
-    /// Where its other content is: folders `in` and `out`.
-    pub beside: &'a Path,
-    /// The file that lists the names that come in.
+    /// Folder of the content that is not current: `in` holds what becomes current, `out` what is replaced.
+    pub staging_dir: &'a Path,
+    /// File with the names of the entries that `move_in` moves into the folder.
     pub names: PathBuf,
-    /// The file that lists what is carried over.
+    /// File with the plan of `carry_over`.
     pub carried: PathBuf,
-    /// Where in the folder goes what is in the way.
+    /// Folder for entries that are in the way.
     pub conflicts: PathBuf,
-    /// What the backup does not have by its own account.
-    pub stays: &'a BTreeSet<String>,
+    /// Paths that the backup reports as missing.
+    pub preserved: &'a BTreeSet<String>,
 }
 
-/// What is carried over, written down before the first of it moves. Names are bytes: not each of them is text.
+/// Plan of `carry_over`, recorded before the first move. Names are bytes, since not all are UTF-8.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct CarryPlan {
-    /// Folders that are made for it, each after its parent.
+    /// Folders to create, parents first.
     folders: Vec<OsString>,
     moves: Vec<Carry>,
 }
 
+/// One move of `carry_over`.
 #[derive(Debug, Serialize, Deserialize)]
 struct Carry {
-    /// Relative to what went out.
+    /// Relative to `out`.
     from: OsString,
-    /// Relative to the folder in force. Another path than `from` where that is taken.
+    /// Relative to the current folder; differs from `from` if that path is taken.
     to: OsString,
 }
 
-/// Writes down what is in a folder that is to come in, before anything moves.
+/// Records in the file `list` the names of the incoming entries, before anything moves.
 pub fn write_names(incoming: &Path, list: &Path) -> Result<(), ExchangeError> {
     let text = serde_json::to_vec(&names(incoming)?).map_err(|error| ExchangeError::Plan(error.to_string()))?;
     files::write_atomic(list, &text, 0o600).map_err(|source| io_error("write", list, source))
@@ -68,18 +69,19 @@ fn read_names(list: &Path) -> Result<Vec<OsString>, ExchangeError> {
         .map_err(|error| ExchangeError::Plan(error.to_string()))
 }
 
-/// A list of as many names as a backup may have, in bytes.
+/// Size limit of a list with as many names as a backup may have, in bytes.
 const LIST_LIMIT: u64 = 256 * 1024 * 1024;
 
-/// The prefix of folders for what was in the way of an exchange. The user's, from then on.
+/// Prefix of folders for entries that were in the way of an exchange. They belong to the user.
 pub const CONFLICTS: &str = ".leoflow-conflicts-";
 
+/// True for folders that restores create; an exchange does not move them.
 fn is_own(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
     name.starts_with(OWN_FOLDER) || name.starts_with(CONFLICTS)
 }
 
-/// The names in a folder; none when it is not there.
+/// Names in a folder; empty if it does not exist.
 fn names(folder: &Path) -> Result<Vec<OsString>, ExchangeError> {
     let failed = |source| io_error("read", folder, source);
     match fs::read_dir(folder) {
@@ -91,6 +93,7 @@ fn names(folder: &Path) -> Result<Vec<OsString>, ExchangeError> {
     }
 }
 
+/// True for anything at the path, even a dangling link.
 fn is_there(path: &Path) -> Result<bool, ExchangeError> {
     files::is_there(path).map_err(|source| io_error("read", path, source))
 }
@@ -101,27 +104,27 @@ fn is_folder(path: &Path) -> bool {
 
 impl TreeExchange<'_> {
     fn incoming(&self) -> PathBuf {
-        self.beside.join("in")
+        self.staging_dir.join("in")
     }
 
     fn out(&self) -> PathBuf {
-        self.beside.join("out")
+        self.staging_dir.join("out")
     }
 
-    fn make(&self, folder: &Path) -> Result<(), ExchangeError> {
-        let made = match self.tree {
+    fn create_folder(&self, folder: &Path) -> Result<(), ExchangeError> {
+        let result = match self.tree {
             Tree::Workspace(_) => fs::create_dir_all(folder),
             Tree::TaskLogs => files::create_private_dir(folder),
         };
-        made.map_err(|source| io_error("make", folder, source))
+        result.map_err(|source| io_error("create", folder, source))
     }
 
     pub fn move_out(&self) -> Result<(), ExchangeError> {
         let Some(root) = self.root else { return Ok(()) };
-        self.make(root)?;
-        self.make(&self.out())?;
+        self.create_folder(root)?;
+        self.create_folder(&self.out())?;
         for name in names(root)?.iter().filter(|name| !is_own(name)) {
-            self.shift(&root.join(name), &self.out().join(name))?;
+            self.move_entry(&root.join(name), &self.out().join(name))?;
         }
         Ok(())
     }
@@ -129,37 +132,37 @@ impl TreeExchange<'_> {
     pub fn move_in(&self) -> Result<(), ExchangeError> {
         let Some(root) = self.root else { return Ok(()) };
         for name in names(&self.incoming())? {
-            self.shift(&self.incoming().join(&name), &root.join(&name))?;
+            self.move_entry(&self.incoming().join(&name), &root.join(&name))?;
         }
         Ok(())
     }
 
-    /// Only what has come from there: whatever else has appeared meanwhile is the user's.
+    /// Undoes `move_in`. Moves back only recorded names: anything that appeared meanwhile is the user's.
     pub fn move_back_in(&self) -> Result<(), ExchangeError> {
         let Some(root) = self.root else { return Ok(()) };
         let incoming = self.incoming();
-        self.make(&incoming)?;
+        self.create_folder(&incoming)?;
         for name in read_names(&self.names)? {
             let (from, to) = (root.join(&name), incoming.join(&name));
             if !is_there(&to)? && is_there(&from)? {
-                self.shift(&from, &to)?;
+                self.move_entry(&from, &to)?;
             }
         }
         Ok(())
     }
 
-    /// Takes back that everything was moved out.
+    /// Undoes `move_out`.
     pub fn move_back_out(&self) -> Result<(), ExchangeError> {
         let Some(root) = self.root else { return Ok(()) };
         for name in names(&self.out())? {
-            self.shift(&self.out().join(&name), &root.join(&name))?;
+            self.move_entry(&self.out().join(&name), &root.join(&name))?;
         }
         Ok(())
     }
 
-    /// Moves one entry, and never over another: what has appeared in the folder while an exchange was interrupted goes
-    /// into a folder of its own there.
-    fn shift(&self, from: &Path, to: &Path) -> Result<(), ExchangeError> {
+    /// Moves an entry without overwriting: an entry that appeared in the folder while an exchange was interrupted moves
+    /// to the conflicts folder.
+    fn move_entry(&self, from: &Path, to: &Path) -> Result<(), ExchangeError> {
         let failed = |source| io_error("move", from, source);
         match files::rename_to_new(from, to) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -172,8 +175,8 @@ impl TreeExchange<'_> {
             0 => self.conflicts.join(name),
             number => self.conflicts.join(format!("{}.{number}", name.to_string_lossy())),
         });
-        for place in free {
-            match files::rename_to_new(newcomer, &place) {
+        for target in free {
+            match files::rename_to_new(newcomer, &target) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 other => {
                     other.map_err(failed)?;
@@ -184,13 +187,13 @@ impl TreeExchange<'_> {
         if newcomer == to { files::rename_to_new(from, to).map_err(failed) } else { Ok(()) }
     }
 
-    /// What no backup holds goes on in the place where it was: `.git`, virtual environments, what the backup could not
-    /// take. Where its place is taken now, it goes to the conflicts.
+    /// Moves entries that no backup contains back to their place: `.git`, virtual environments, files that could not be
+    /// copied. If the place is taken, they go to the conflicts folder.
     pub fn carry_over(&self) -> Result<(), ExchangeError> {
         let Some(root) = self.root else { return Ok(()) };
         let plan = self.carry_plan(root)?;
         for folder in &plan.folders {
-            make_like(&self.out().join(folder), &root.join(folder))?;
+            create_like(&self.out().join(folder), &root.join(folder))?;
         }
         for Carry { from, to } in &plan.moves {
             let (from, to) = (self.out().join(from), root.join(to));
@@ -198,17 +201,18 @@ impl TreeExchange<'_> {
                 continue;
             }
             if is_folder(&from) && is_folder(&to) {
-                // An empty folder gives way; of one that has got something meanwhile this says no.
+                // An empty folder is replaced; removal fails if it has content by now.
                 match fs::remove_dir(&to) {
                     Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
                     other => other.map_err(|source| io_error("remove", &to, source))?,
                 }
             }
-            self.shift(&from, &to)?;
+            self.move_entry(&from, &to)?;
         }
         Ok(())
     }
 
+    /// Undoes `carry_over`.
     pub fn carry_back(&self) -> Result<(), ExchangeError> {
         let Some(root) = self.root else { return Ok(()) };
         if !is_there(&self.carried)? {
@@ -216,9 +220,9 @@ impl TreeExchange<'_> {
         }
         let plan = self.carry_plan(root)?;
         for Carry { from, to } in &plan.moves {
-            let (place, out) = (root.join(to), self.out().join(from));
-            if !is_there(&out)? && is_there(&place)? {
-                fs::rename(&place, &out).map_err(|source| io_error("move", &place, source))?;
+            let (target, out) = (root.join(to), self.out().join(from));
+            if !is_there(&out)? && is_there(&target)? {
+                fs::rename(&target, &out).map_err(|source| io_error("move", &target, source))?;
             }
         }
         for folder in plan.folders.iter().rev() {
@@ -233,72 +237,73 @@ impl TreeExchange<'_> {
         files::remove_any(&self.carried).map_err(|source| io_error("remove", &self.carried, source))
     }
 
+    /// Reads the recorded plan; computes and records it on the first call.
     fn carry_plan(&self, root: &Path) -> Result<CarryPlan, ExchangeError> {
         let failed = |source| io_error("read or write", &self.carried, source);
-        let plan = |error: serde_json::Error| ExchangeError::Plan(error.to_string());
+        let invalid = |error: serde_json::Error| ExchangeError::Plan(error.to_string());
         if let Some(text) = files::read_text(&self.carried, LIST_LIMIT).map_err(failed)? {
-            return serde_json::from_str(&text).map_err(plan);
+            return serde_json::from_str(&text).map_err(invalid);
         }
-        let found = self.find_carried(root)?;
-        files::write_atomic(&self.carried, &serde_json::to_vec(&found).map_err(plan)?, 0o600).map_err(failed)?;
-        Ok(found)
+        let plan = self.build_carry_plan(root)?;
+        files::write_atomic(&self.carried, &serde_json::to_vec(&plan).map_err(invalid)?, 0o600).map_err(failed)?;
+        Ok(plan)
     }
 
-    fn find_carried(&self, root: &Path) -> Result<CarryPlan, ExchangeError> {
+    fn build_carry_plan(&self, root: &Path) -> Result<CarryPlan, ExchangeError> {
         let out = self.out();
         let failed = |source| io_error("read", &out, source);
         let outgoing = Folder::open(&out).map_err(failed)?;
-        let unheld = match self.tree {
-            Tree::Workspace(own) => unheld_in_workspace(&outgoing, own),
-            Tree::TaskLogs => unheld_in_task_logs(&outgoing),
+        let omitted = match self.tree {
+            Tree::Workspace(own) => omitted_in_workspace(&outgoing, own),
+            Tree::TaskLogs => omitted_in_task_logs(&outgoing),
         };
-        let mut paths: BTreeSet<PathBuf> = unheld.map_err(failed)?.into_iter().collect();
-        for path in self.stays {
-            self.add_lacking(root, &outgoing, Path::new(path), &mut paths)?;
+        let mut paths: BTreeSet<PathBuf> = omitted.map_err(failed)?.into_iter().collect();
+        for path in self.preserved {
+            self.add_missing(root, &outgoing, Path::new(path), &mut paths)?;
         }
-        let (mut plan, mut folders, mut above) = (CarryPlan::default(), BTreeSet::new(), None::<PathBuf>);
+        let (mut plan, mut folders, mut parent) = (CarryPlan::default(), BTreeSet::new(), None::<PathBuf>);
         for path in paths {
-            // What is below another goes with it.
-            if above.as_ref().is_some_and(|above| path.starts_with(above)) {
+            // Entries below another one move with it.
+            if parent.as_ref().is_some_and(|parent| path.starts_with(parent)) {
                 continue;
             }
-            let (to, missing) = self.place_for(root, &path, &plan.moves)?;
+            let (to, missing) = self.target_for(root, &path, &plan.moves)?;
             folders.extend(missing);
             plan.moves.push(Carry { from: path.clone().into(), to: to.into() });
-            above = Some(path);
+            parent = Some(path);
         }
         plan.folders = folders.into_iter().map(PathBuf::into_os_string).collect();
         Ok(plan)
     }
 
-    /// What went out at `path` and did not come in.
-    fn add_lacking(
+    /// Adds to `carried` the entries at `path` that were moved out and that the new content lacks.
+    fn add_missing(
         &self,
         root: &Path,
         outgoing: &Folder,
         path: &Path,
-        found: &mut BTreeSet<PathBuf>,
+        carried: &mut BTreeSet<PathBuf>,
     ) -> Result<(), ExchangeError> {
-        if found.contains(path) {
-            // It stays as a whole.
+        if carried.contains(path) {
+            // Carried over as a whole.
             return Ok(());
         }
         let (from, to) = (self.out().join(path), root.join(path));
-        // No link is followed.
+        // Links are not followed.
         if outgoing.below(path.parent().unwrap_or(Path::new(""))).is_err() || !is_there(&from)? {
             return Ok(());
         }
         if missing_folders(root, path)?.is_none() || !is_there(&to)? {
-            found.insert(path.to_owned());
+            carried.insert(path.to_owned());
         } else if is_folder(&from) && is_folder(&to) {
             match names(&from) {
                 Ok(names) => {
                     for name in names {
-                        self.add_lacking(root, outgoing, &path.join(name), found)?;
+                        self.add_missing(root, outgoing, &path.join(name), carried)?;
                     }
                 }
                 Err(ExchangeError::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
-                    found.insert(path.to_owned());
+                    carried.insert(path.to_owned());
                 }
                 Err(error) => return Err(error),
             }
@@ -306,41 +311,48 @@ impl TreeExchange<'_> {
         Ok(())
     }
 
-    /// Its own place, or one among the conflicts; and the folders that are missing for it.
-    fn place_for(&self, root: &Path, path: &Path, taken: &[Carry]) -> Result<(PathBuf, Vec<PathBuf>), ExchangeError> {
-        let gives_way = is_folder(&self.out().join(path)) && is_empty_folder(&root.join(path))?;
+    /// Chooses where to carry the entry `path`: to the same path, or to a free one in the conflicts folder. Also
+    /// returns the parent folders to create.
+    fn target_for(
+        &self,
+        root: &Path,
+        path: &Path,
+        planned_moves: &[Carry],
+    ) -> Result<(PathBuf, Vec<PathBuf>), ExchangeError> {
+        let is_replaceable = is_folder(&self.out().join(path)) && is_empty_folder(&root.join(path))?;
         if let Some(missing) = missing_folders(root, path)?
-            && (gives_way || !is_there(&root.join(path))?)
+            && (is_replaceable || !is_there(&root.join(path))?)
         {
             return Ok((path.to_owned(), missing));
         }
         let conflicts = PathBuf::from(self.conflicts.file_name().unwrap_or_default());
         for number in 0u32.. {
-            let place = match number {
+            let target = match number {
                 0 => conflicts.join(path),
                 number => conflicts.join(number.to_string()).join(path),
             };
-            let is_taken = is_there(&root.join(&place))? || taken.iter().any(|one| one.to == place.as_os_str());
-            if let Some(missing) = missing_folders(root, &place)?
+            let is_taken =
+                is_there(&root.join(&target))? || planned_moves.iter().any(|carry| carry.to == target.as_os_str());
+            if let Some(missing) = missing_folders(root, &target)?
                 && !is_taken
             {
-                return Ok((place, missing));
+                return Ok((target, missing));
             }
         }
-        Err(io_error("find a place in", &self.conflicts, io::ErrorKind::AlreadyExists.into()))
+        Err(io_error("find a free name in", &self.conflicts, io::ErrorKind::AlreadyExists.into()))
     }
 
-    /// What was in force becomes what is kept.
+    /// Renames `out` to `in`, so that the next exchange would restore the replaced content.
     pub fn settle(&self) -> Result<(), ExchangeError> {
         let (incoming, out) = (self.incoming(), self.out());
         if is_there(&out)? {
             if let Err(error) = fs::remove_dir(&incoming)
                 && error.kind() != io::ErrorKind::NotFound
             {
-                // Nothing should be left there; if something is, it is not in the way.
-                let rest = self.beside.join("rest");
-                files::remove_any(&rest)
-                    .and_then(|()| fs::rename(&incoming, &rest))
+                // Nothing should be left in it; if something is, it is moved out of the way.
+                let unexpected = self.staging_dir.join("rest");
+                files::remove_any(&unexpected)
+                    .and_then(|()| fs::rename(&incoming, &unexpected))
                     .map_err(|source| io_error("move", &incoming, source))?;
             }
             fs::rename(&out, &incoming).map_err(|source| io_error("move", &out, source))?;
@@ -349,12 +361,12 @@ impl TreeExchange<'_> {
     }
 }
 
-/// The folders above `path` that `root` lacks, each after its parent; `None` where something else is in their place.
+/// Missing parent folders of `path` in `root`, parents first; `None` if something else occupies one.
 fn missing_folders(root: &Path, path: &Path) -> Result<Option<Vec<PathBuf>>, ExchangeError> {
-    let mut above: Vec<&Path> = path.ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty()).collect();
-    above.reverse();
+    let mut parents: Vec<&Path> = path.ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty()).collect();
+    parents.reverse();
     let mut missing = Vec::new();
-    for folder in above {
+    for folder in parents {
         if !is_there(&root.join(folder))? {
             missing.push(folder.to_owned());
         } else if !is_folder(&root.join(folder)) {
@@ -368,9 +380,9 @@ fn is_empty_folder(path: &Path) -> Result<bool, ExchangeError> {
     Ok(is_folder(path) && names(path)?.is_empty())
 }
 
-/// Makes a folder with the rights of another, its owner's among them; private where there is no other.
-fn make_like(model: &Path, folder: &Path) -> Result<(), ExchangeError> {
-    let failed = |source| io_error("make", folder, source);
+/// Creates `folder` with the permissions of `model` (at least the owner's); private if `model` is not a folder.
+fn create_like(model: &Path, folder: &Path) -> Result<(), ExchangeError> {
+    let failed = |source| io_error("create", folder, source);
     files::create_private_dir(folder).map_err(failed)?;
     match fs::symlink_metadata(model) {
         Ok(meta) if meta.is_dir() => {
@@ -388,34 +400,34 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     struct Folders {
-        place: tempfile::TempDir,
+        root: tempfile::TempDir,
         own: OwnBackups,
-        stays: BTreeSet<String>,
+        preserved: BTreeSet<String>,
     }
 
     impl Folders {
         fn new() -> Self {
             let folders =
-                Self { place: tempfile::tempdir().unwrap(), own: OwnBackups::default(), stays: BTreeSet::new() };
+                Self { root: tempfile::tempdir().unwrap(), own: OwnBackups::default(), preserved: BTreeSet::new() };
             for name in ["workspace", "beside/in"] {
-                fs::create_dir_all(folders.at(name)).unwrap();
+                fs::create_dir_all(folders.path(name)).unwrap();
             }
             folders
         }
 
-        fn at(&self, name: &str) -> PathBuf {
-            self.place.path().join(name)
+        fn path(&self, name: &str) -> PathBuf {
+            self.root.path().join(name)
         }
 
         fn write(&self, name: impl AsRef<Path>) {
-            let path = self.place.path().join(name);
+            let path = self.root.path().join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(&path, path.as_os_str().as_bytes()).unwrap();
         }
 
         /// Every file and link in the workspace.
         fn workspace(&self) -> Vec<PathBuf> {
-            let (root, mut found, mut folders) = (self.at("workspace"), Vec::new(), vec![self.at("workspace")]);
+            let (root, mut found, mut folders) = (self.path("workspace"), Vec::new(), vec![self.path("workspace")]);
             while let Some(folder) = folders.pop() {
                 for entry in fs::read_dir(folder).unwrap().flatten() {
                     match entry.file_type().unwrap().is_dir() {
@@ -429,21 +441,21 @@ mod tests {
         }
 
         fn exchange(&self, steps: impl FnOnce(&TreeExchange<'_>) -> Result<(), ExchangeError>) {
-            let (root, beside) = (self.at("workspace"), self.at("beside"));
+            let (root, staging_dir) = (self.path("workspace"), self.path("beside"));
             let exchange = TreeExchange {
                 tree: Tree::Workspace(&self.own),
                 root: Some(&root),
-                beside: &beside,
-                names: self.at("names.json"),
-                carried: self.at("carried.json"),
+                staging_dir: &staging_dir,
+                names: self.path("names.json"),
+                carried: self.path("carried.json"),
                 conflicts: root.join(".leoflow-conflicts-1"),
-                stays: &self.stays,
+                preserved: &self.preserved,
             };
             steps(&exchange).unwrap();
         }
 
         fn forward(&self) {
-            write_names(&self.at("beside/in"), &self.at("names.json")).unwrap();
+            write_names(&self.path("beside/in"), &self.path("names.json")).unwrap();
             self.exchange(|tree| tree.move_out().and_then(|()| tree.move_in()).and_then(|()| tree.carry_over()));
         }
     }
@@ -453,28 +465,28 @@ mod tests {
     }
 
     #[test]
-    fn what_no_backup_holds_stays_there_and_back_again() {
+    fn keeps_omitted_files_through_exchange_and_undo() {
         let mut folders = Folders::new();
-        folders.stays = ["data/db.sqlite".to_owned()].into();
+        folders.preserved = ["data/db.sqlite".to_owned()].into();
         for name in ["dag.py", "later.py", "data/db.sqlite", "new/.git/HEAD", "leoflow-backup-1.tar.zst"] {
             folders.write(Path::new("workspace").join(name));
         }
-        let odd = Path::new(OsStr::from_bytes(b"data/caf\xe9.csv"));
-        folders.write(Path::new("workspace").join(odd));
-        symlink("/etc", folders.at("workspace/outside")).unwrap();
+        let non_utf8 = Path::new(OsStr::from_bytes(b"data/caf\xe9.csv"));
+        folders.write(Path::new("workspace").join(non_utf8));
+        symlink("/etc", folders.path("workspace/outside")).unwrap();
         let before = folders.workspace();
         folders.write("beside/in/dag.py");
         folders.forward();
         let mut expected = paths(&["dag.py", "data/db.sqlite", "leoflow-backup-1.tar.zst", "new/.git/HEAD", "outside"]);
-        expected.push(odd.to_owned());
+        expected.push(non_utf8.to_owned());
         expected.sort();
         assert_eq!(folders.workspace(), expected);
-        // A step that fails takes all of it back.
+        // A failed step undoes all of it.
         folders
             .exchange(|tree| tree.carry_back().and_then(|()| tree.move_back_in()).and_then(|()| tree.move_back_out()));
         assert_eq!(folders.workspace(), before);
-        assert!(!folders.at("workspace/.leoflow-conflicts-1").exists());
-        // In force, and undone by the same exchange.
+        assert!(!folders.path("workspace/.leoflow-conflicts-1").exists());
+        // Completed, then undone by the same exchange.
         folders.forward();
         folders.exchange(|tree| tree.settle());
         assert_eq!(folders.workspace(), expected);
@@ -483,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_its_place_taken_goes_to_the_conflicts() {
+    fn moves_entries_in_the_way_to_conflicts() {
         let folders = Folders::new();
         folders.write("workspace/cache/CACHEDIR.TAG");
         folders.write("workspace/data/.git/HEAD");
@@ -499,14 +511,14 @@ mod tests {
     }
 
     #[test]
-    fn an_interrupted_carry_goes_on() {
+    fn resumes_an_interrupted_carry() {
         let folders = Folders::new();
         folders.write("workspace/a/.git/HEAD");
         folders.write("workspace/b/.git/HEAD");
         folders.forward();
-        // Killed after the first of two.
-        fs::create_dir_all(folders.at("beside/out/b")).unwrap();
-        fs::rename(folders.at("workspace/b/.git"), folders.at("beside/out/b/.git")).unwrap();
+        // Killed after the first of two moves.
+        fs::create_dir_all(folders.path("beside/out/b")).unwrap();
+        fs::rename(folders.path("workspace/b/.git"), folders.path("beside/out/b/.git")).unwrap();
         folders.exchange(|tree| tree.carry_over());
         assert_eq!(folders.workspace(), paths(&["a/.git/HEAD", "b/.git/HEAD"]));
     }

@@ -1,4 +1,4 @@
-//! How many bytes of files a backup takes, without reading them.
+//! Computes the size of the files in a backup without reading them.
 
 use super::own_backups::OwnBackups;
 use super::selection::{self, Selection};
@@ -6,34 +6,35 @@ use crate::home::Home;
 use crate::sys::beneath::{Entry, Folder};
 use std::path::{Path, PathBuf};
 
-/// Bytes of the workspace plus the task logs, those up to `task_logs_bytes` (`backup.task_logs_bytes`). A folder that cannot be read
-/// counts as empty, as a backup leaves it out.
+/// Size of the workspace and of the task logs, the latter up to `task_logs_bytes` (`backup.task_logs_bytes`). Bytes. An
+/// unreadable folder counts as empty, since a backup skips it.
 pub fn files_size(home: &Home, workspace: Option<&Path>, task_logs_bytes: u64) -> u64 {
     let own = OwnBackups::of(home);
     let roots = [Some(home.root().to_owned()), home.root().canonicalize().ok()];
     let is_home = |path: &Path| roots.iter().flatten().any(|root| root == path);
-    let of_workspace = workspace.map_or(0, |root| {
+    let workspace_bytes = workspace.map_or(0, |root| {
         size(root, &|folder, entry, path| match is_home(&root.join(path)) {
-            true => Selection::LeftOut,
+            true => Selection::Excluded,
             false => selection::in_workspace(folder, entry, path, &own),
         })
     });
-    let of_logs = size(&home.task_logs(), &|folder, entry, path| selection::in_task_logs(folder, entry, path));
-    of_workspace.saturating_add(of_logs.min(task_logs_bytes))
+    let log_bytes = size(&home.task_logs(), &|folder, entry, path| selection::in_task_logs(folder, entry, path));
+    workspace_bytes.saturating_add(log_bytes.min(task_logs_bytes))
 }
 
+/// Size of the files below `root` that `select` includes, in bytes.
 fn size(root: &Path, select: &dyn Fn(&Folder, &Entry, &Path) -> Selection) -> u64 {
     let Ok(root) = Folder::open(root) else { return 0 };
     let (mut total, mut folders) = (0_u64, vec![PathBuf::new()]);
-    while let Some(below) = folders.pop() {
-        let Ok(folder) = root.below(&below) else { continue };
+    while let Some(relative) = folders.pop() {
+        let Ok(folder) = root.below(&relative) else { continue };
         let Ok(entries) = folder.entries() else { continue };
         for entry in entries {
-            let path = below.join(&entry.name);
+            let path = relative.join(&entry.name);
             match select(&folder, &entry, &path) {
                 Selection::Folder => folders.push(path),
                 Selection::File => total = total.saturating_add(entry.size),
-                Selection::Link { .. } | Selection::LeftOut | Selection::Skipped(_) => {}
+                Selection::Link { .. } | Selection::Excluded | Selection::Skipped(_) => {}
             }
         }
     }
@@ -46,7 +47,7 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn counts_what_a_backup_takes() {
+    fn counts_files_in_a_backup() {
         let folder = tempfile::tempdir().unwrap();
         let home = crate::home::resolve(Some(&folder.path().join("home"))).unwrap();
         home.create().unwrap();

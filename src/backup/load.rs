@@ -1,10 +1,10 @@
-//! Loading a dump that is not trusted, and finding out what came of it: the rows that the manifest
-//! names, in tables as our own migrations make them, opened by the key that came along.
+//! Loads an untrusted dump and verifies the result: the rows named in the manifest, in tables as our migrations create
+//! them, decryptable with the backup's key.
 
 use super::archive::zstd_decoder;
-use super::dump::{DumpError, count, last_words, schema_text, start};
-use super::fitness;
+use super::dump::{DumpError, count, error_output, schema_text, start};
 use super::manifest::Manifest;
+use super::schema_check;
 use super::scratch::Scratch;
 use super::survey;
 use crate::auth::cipher::Cipher;
@@ -12,8 +12,8 @@ use crate::engine::store::StoreError;
 use crate::engine::store::encryption_key;
 use crate::home::progress::{Progress, Reporter};
 use crate::postgres::PgError;
-use crate::postgres::words::{self, Cause};
-use crate::schema::{self, Known, SchemaError};
+use crate::postgres::fatal_message::{self, Cause};
+use crate::schema::{self, EmbeddedMigration, SchemaError};
 use crate::sys::{blocking, checkpoint, command, disk};
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
@@ -29,7 +29,7 @@ pub enum LoadError {
     Postgres(#[from] PgError),
     #[error(transparent)]
     Schema(#[from] SchemaError),
-    #[error("a database to compare with cannot be made: {0}")]
+    #[error("cannot create a database for comparison: {0}")]
     Fresh(SchemaError),
     #[error(transparent)]
     Program(#[from] DumpError),
@@ -37,38 +37,37 @@ pub enum LoadError {
     Read(io::Error),
     #[error("{0}")]
     Unfit(SchemaError),
-    #[error("the dump is {found} than the {declared} bytes that the manifest says")]
+    #[error("the dump is {found} than the {declared} bytes in the manifest")]
     DumpSize { declared: u64, found: &'static str },
-    #[error("the database grows over what the manifest says it takes, {declared} bytes")]
+    #[error("the database grows beyond the size in the manifest, {declared} bytes")]
     TooLarge { declared: u64 },
-    #[error("{table:?} has {found} rows, and the manifest says {expected}")]
+    #[error("{table:?} has {found} rows, the manifest says {expected}")]
     Rows { table: String, expected: String, found: String },
-    #[error("it holds what is not Leoflow's: {0}")]
+    #[error("it contains objects that are not Leoflow's: {0}")]
     Foreign(String),
-    #[error("its tables are not as Leoflow makes them: {0}")]
+    #[error("its tables differ from Leoflow's: {0}")]
     Different(String),
-    #[error("its tables are of schema version {found}, and the manifest says {declared}")]
+    #[error("its tables have schema version {found}, the manifest says {declared}")]
     Version { declared: i64, found: i64 },
-    #[error("the config.yaml in it cannot open what is in its database: {0}")]
+    #[error("the key in its config.yaml cannot decrypt its database: {0}")]
     Key(StoreError),
-    #[error("the disk is full: the database in the backup has no room beside the one that is here")]
+    #[error("the disk is full: there is no space for the backup's database next to the present one")]
     Full,
-    #[error("PostgreSQL did not go on while the database was loaded: {0}")]
+    #[error("PostgreSQL stopped while the database was loaded: {0}")]
     Gone(String),
-    #[error("the copying thread ended early")]
+    #[error("the copying thread ended unexpectedly")]
     Lost,
 }
 
-/// Settings for speed where nothing can be lost: a database that is only renamed into use after it was
-/// flushed, or dropped.
+/// Settings for speed. Safe because the database is flushed before it is renamed into use, or dropped.
 const OPTIONS: &str = "-c synchronous_commit=off -c maintenance_work_mem=128MB";
+/// Interval between progress reports and checks of the database's size.
 const TICK: Duration = Duration::from_millis(100);
-/// What a loaded database may take: twice what it took where it came from, and some.
+/// The loaded database may exceed twice its declared size by this many bytes.
 const SPARE: u64 = 256 * 1024 * 1024;
 
-/// Loads `dump`, a file that `pg_dump -Fc -Z0 | zstd` has made, into the scratch database, and brings
-/// it to this binary's schema. All of it is done as the scratch's own role, and ends when the database
-/// takes more than it should.
+/// Loads `dump`, a file written by `pg_dump -Fc -Z0 | zstd`, into the scratch database and migrates it to this binary's
+/// schema. All of it runs as the scratch role, and stops when the database exceeds its size limit.
 pub async fn load(
     scratch: &Scratch,
     dump: &Path,
@@ -88,7 +87,7 @@ pub async fn load(
             if done < total {
                 reporter.report(Progress::Bytes { what: "Loading the database".to_owned(), done, total });
             }
-            // A moment without an answer is no reason: the work itself will say it better.
+            // A missing answer is ignored: the load itself reports an error.
             if scratch.size().await.is_ok_and(|size| size > limit) {
                 return;
             }
@@ -104,6 +103,7 @@ pub async fn load(
     }
 }
 
+/// The body of `load`, without the size limit. `fed` is the number of bytes passed to `pg_restore` so far.
 async fn load_and_compare(
     scratch: &Scratch,
     dump: &Path,
@@ -113,52 +113,51 @@ async fn load_and_compare(
     reporter: &dyn Reporter,
     fed: &Arc<AtomicU64>,
 ) -> Result<(), LoadError> {
-    let has_later = schema::known().iter().any(|known| known.phase.comes_later());
-    // What of that is applied there is known only once it is loaded.
+    let has_deferred = schema::known().iter().any(|known| known.phase.is_deferred());
+    // Which later migrations are applied is known only after loading.
     let expected = async {
-        match has_later {
+        match has_deferred {
             true => Ok(None),
-            false => made_fresh(scratch, version, &[]).await.map(Some),
+            false => reference_schema(scratch, version, &[]).await.map(Some),
         }
     };
     let (restored, expected) = tokio::join!(run_pg_restore(scratch, dump, manifest, fed), expected);
     let expected = expected?;
     restored?;
     checkpoint("load.loaded");
-    reporter.report(Progress::Started("Comparing what was loaded".to_owned()));
-    let side = scratch.side();
-    let wary = scratch.access.connect_warily(&side).await?;
-    let found = survey::survey(&wary, survey::Tables::Known).await?;
-    let foreign = found.changes.iter().chain(found.others.iter().map(|(name, _)| name)).next();
+    reporter.report(Progress::Started("Verifying the loaded data".to_owned()));
+    let standby = scratch.standby();
+    let untrusted = scratch.access.connect_untrusted(&standby).await?;
+    let inventory = survey::survey(&untrusted, survey::Tables::Known).await?;
+    let foreign = inventory.changes.iter().chain(inventory.others.iter().map(|(name, _)| name)).next();
     if let Some(name) = foreign {
         return Err(LoadError::Foreign(name.clone()));
     }
-    compare_counts(&wary, &found, manifest).await?;
-    // There is nothing in it that could act: from here on names may be looked up.
-    let client = scratch.access.connect(&side).await?;
-    compare_schemas(&client, scratch, manifest, version).await?;
+    compare_counts(&untrusted, &inventory, manifest).await?;
+    // It contains nothing that could run code, so names may be looked up from here on.
+    let client = scratch.access.connect(&standby).await?;
+    migrate_loaded(&client, scratch, manifest, version).await?;
     encryption_key::check(&client, cipher).await.map_err(LoadError::Key)?;
-    let without: Vec<String> = found.theirs.iter().map(|relation| relation.name.clone()).collect();
+    let user_tables: Vec<String> = inventory.user_relations.iter().map(|relation| relation.name.clone()).collect();
     let access = scratch.access.clone();
-    let text = in_thread(move || schema_text(&access, &side, &without)).await??;
+    let text = run_blocking(move || schema_text(&access, &standby, &user_tables)).await??;
     let expected = match expected {
         Some(expected) => expected,
         None => {
-            let found = schema::inspect(&client).await?;
+            let ledger = schema::inspect(&client).await?;
             let waiting: Vec<i64> =
-                schema::waiting(schema::known(), &found).iter().map(|known| known.version).collect();
-            made_fresh(scratch, version, &waiting).await?
+                schema::waiting(schema::known(), &ledger).iter().map(|known| known.version).collect();
+            reference_schema(scratch, version, &waiting).await?
         }
     };
-    match fitness::difference(&expected, &text) {
-        Some(what) => Err(LoadError::Different(what)),
+    match schema_check::difference(&expected, &text) {
+        Some(difference) => Err(LoadError::Different(difference)),
         None => Ok(()),
     }
 }
 
-/// The version is what the manifest says, the record of migrations gets our own rollbacks, and the rest
-/// are applied.
-async fn compare_schemas(
+/// Checks the schema version, replaces the recorded rollbacks by our own, and applies the remaining migrations.
+async fn migrate_loaded(
     client: &tokio_postgres::Client,
     scratch: &Scratch,
     manifest: &Manifest,
@@ -168,54 +167,62 @@ async fn compare_schemas(
     if let Some(error) = schema::refusal(&schema::classify(schema::known(), &state)) {
         return Err(LoadError::Unfit(error));
     }
-    let found = schema::classify::database_version(&state);
-    if found != manifest.schema_version {
-        return Err(LoadError::Version { declared: manifest.schema_version, found });
+    let actual = schema::classify::database_version(&state);
+    if actual != manifest.schema_version {
+        return Err(LoadError::Version { declared: manifest.schema_version, found: actual });
     }
     schema::own_rollbacks(client).await?;
-    let mut work = scratch.access.connect(&scratch.side()).await?;
-    schema::migrate(client, &mut work, schema::known(), version, &mut |_| {}).await?;
+    let mut migration_client = scratch.access.connect(&scratch.standby()).await?;
+    schema::migrate(client, &mut migration_client, schema::known(), version, &mut |_| {}).await?;
     Ok(())
 }
 
-async fn in_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, LoadError> {
+async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, LoadError> {
     blocking::run(work).await.map_err(|_| LoadError::Lost)
 }
 
+/// Compares the row count of each table with the manifest.
 async fn compare_counts(
     client: &tokio_postgres::Client,
-    found: &survey::Survey,
+    inventory: &survey::Survey,
     manifest: &Manifest,
 ) -> Result<(), LoadError> {
-    let counts = count(client, found.tables()).await?;
-    let shown = |rows: Option<&i64>| rows.map_or("no such table".to_owned(), i64::to_string);
+    let counts = count(client, inventory.tables()).await?;
+    let row_count_text = |rows: Option<&i64>| rows.map_or("no such table".to_owned(), i64::to_string);
     for table in manifest.tables.keys().chain(counts.keys()) {
-        let (expected, found) = (manifest.tables.get(table), counts.get(table));
-        if expected != found {
-            return Err(LoadError::Rows { table: table.clone(), expected: shown(expected), found: shown(found) });
+        let (expected, actual) = (manifest.tables.get(table), counts.get(table));
+        if expected != actual {
+            return Err(LoadError::Rows {
+                table: table.clone(),
+                expected: row_count_text(expected),
+                found: row_count_text(actual),
+            });
         }
     }
     Ok(())
 }
 
-/// The statements that make a database that nobody but our own migrations has touched, less those.
-async fn made_fresh(scratch: &Scratch, version: &str, without: &[i64]) -> Result<String, LoadError> {
+/// Dumps the schema that our migrations create without the versions in `excluded`.
+async fn reference_schema(scratch: &Scratch, version: &str, excluded: &[i64]) -> Result<String, LoadError> {
     let login = scratch.fresh();
-    let (lock, mut work) = (scratch.access.connect(&login).await?, scratch.access.connect(&login).await?);
-    let known: Vec<Known> = schema::known().iter().filter(|known| !without.contains(&known.version)).cloned().collect();
-    let migrated = schema::migrate(&lock, &mut work, &known, version, &mut |_| {}).await;
+    let (lock_client, mut migration_client) =
+        (scratch.access.connect(&login).await?, scratch.access.connect(&login).await?);
+    let known: Vec<EmbeddedMigration> =
+        schema::known().iter().filter(|known| !excluded.contains(&known.version)).cloned().collect();
+    let migrated = schema::migrate(&lock_client, &mut migration_client, &known, version, &mut |_| {}).await;
     migrated.map_err(LoadError::Fresh)?;
     let access = scratch.access.clone();
-    Ok(in_thread(move || schema_text(&access, &login, &[])).await??)
+    Ok(run_blocking(move || schema_text(&access, &login, &[])).await??)
 }
 
+/// Loads the dump with `pg_restore`, in one transaction.
 async fn run_pg_restore(
     scratch: &Scratch,
     dump: &Path,
     manifest: &Manifest,
     fed: &Arc<AtomicU64>,
 ) -> Result<(), LoadError> {
-    let login = scratch.side();
+    let login = scratch.standby();
     let mut command = scratch.access.program("pg_restore", &login);
     command
         .args(["--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges", "--no-password"])
@@ -229,16 +236,16 @@ async fn run_pg_restore(
     let (declared, counter) = (manifest.database.dump_bytes, fed.clone());
     let fed = blocking::run(move || feed(child, file, declared, &counter)).await;
     match fed.map_err(|_| LoadError::Lost)? {
-        Err(LoadError::Program(DumpError::Failed { said, .. })) => {
-            Err(why_it_failed(said, disk::free_bytes(dump).unwrap_or(u64::MAX)))
+        Err(LoadError::Program(DumpError::Failed { stderr, .. })) => {
+            Err(classify_failure(stderr, disk::free_bytes(dump).unwrap_or(u64::MAX)))
         }
         other => other,
     }
 }
 
-/// Less than this is free only while a disk is full, and then it is no fault of the dump.
+/// With less free space than this, in bytes, a failure is blamed on the full disk and not on the dump.
 const FULL: u64 = 32 * 1024 * 1024;
-/// PostgreSQL ended, was stopped, or its disk failed, which a statement of the dump is not the reason for.
+/// Parts of messages when PostgreSQL exited, was stopped, or its disk failed: not caused by a statement of the dump.
 const GONE: &[&str] = &[
     "server closed the connection unexpectedly",
     "terminating connection",
@@ -248,51 +255,53 @@ const GONE: &[&str] = &[
     "Input/output error",
 ];
 
-/// Of what `pg_restore` said last, and the bytes that are free.
-fn why_it_failed(said: String, free: u64) -> LoadError {
-    match words::cause_of(&said) {
+/// Classifies the error output of `pg_restore`, given the free disk space in bytes.
+fn classify_failure(stderr: String, free: u64) -> LoadError {
+    match fatal_message::cause_of(&stderr) {
         Cause::DiskFull => LoadError::Full,
         _ if free < FULL => LoadError::Full,
-        _ if GONE.iter().any(|part| said.contains(part)) => LoadError::Gone(said),
-        _ => DumpError::Failed { program: "pg_restore", said }.into(),
+        _ if GONE.iter().any(|part| stderr.contains(part)) => LoadError::Gone(stderr),
+        _ => DumpError::Failed { program: "pg_restore", stderr }.into(),
     }
 }
 
-/// Decompresses into the child, no more than was declared, and waits for its end.
+/// Decompresses the dump into `pg_restore`, at most the declared bytes, and waits for the program.
 fn feed(mut child: Child, file: File, declared: u64, fed: &AtomicU64) -> Result<(), LoadError> {
-    let errors = child.stderr.take().map(|pipe| blocking::thread(move || last_words(pipe)));
-    let output = child.stdout.take().map(|pipe| blocking::thread(move || last_words(pipe)));
+    let errors = child.stderr.take().map(|pipe| blocking::thread(move || error_output(pipe)));
+    let output = child.stdout.take().map(|pipe| blocking::thread(move || error_output(pipe)));
     let copied = match child.stdin.take() {
         Some(mut stdin) => copy(file, &mut stdin, declared, fed),
-        None => Err(Fed::Pipe),
+        None => Err(FeedError::Pipe),
     };
-    if matches!(copied, Err(Fed::Failed(_))) {
+    if matches!(copied, Err(FeedError::Failed(_))) {
         let _ = child.kill();
     }
     let status = child.wait().map_err(LoadError::Read)?;
     let join = |thread: Option<std::thread::JoinHandle<String>>| thread.and_then(|t| t.join().ok()).unwrap_or_default();
-    let said = join(errors);
+    let stderr = join(errors);
     drop(join(output));
     match copied {
-        Err(Fed::Failed(error)) => Err(error),
+        Err(FeedError::Failed(error)) => Err(error),
         _ if !status.success() => {
-            Err(DumpError::Failed { program: "pg_restore", said: command::failure(&said, status) }.into())
+            Err(DumpError::Failed { program: "pg_restore", stderr: command::failure(&stderr, status) }.into())
         }
-        Err(Fed::Pipe) => {
-            Err(DumpError::Failed { program: "pg_restore", said: "it stopped reading".to_owned() }.into())
+        Err(FeedError::Pipe) => {
+            Err(DumpError::Failed { program: "pg_restore", stderr: "it stopped reading".to_owned() }.into())
         }
         Ok(()) => Ok(()),
     }
 }
 
-enum Fed {
-    /// pg_restore has stopped reading; its own words say why.
+/// The side of `copy` that failed.
+enum FeedError {
+    /// pg_restore stopped reading; its stderr says why.
     Pipe,
     Failed(LoadError),
 }
 
-fn copy(file: File, stdin: &mut impl Write, declared: u64, fed: &AtomicU64) -> Result<(), Fed> {
-    let failed = |error| Fed::Failed(LoadError::Read(error));
+/// Decompresses exactly the declared bytes into `stdin`.
+fn copy(file: File, stdin: &mut impl Write, declared: u64, fed: &AtomicU64) -> Result<(), FeedError> {
+    let failed = |error| FeedError::Failed(LoadError::Read(error));
     let mut decoder = zstd_decoder(BufReader::new(file)).map_err(failed)?;
     let mut buffer = vec![0; 256 * 1024];
     let mut total: u64 = 0;
@@ -303,22 +312,22 @@ fn copy(file: File, stdin: &mut impl Write, declared: u64, fed: &AtomicU64) -> R
         }
         total += count as u64;
         if total > declared {
-            return Err(Fed::Failed(LoadError::DumpSize { declared, found: "larger" }));
+            return Err(FeedError::Failed(LoadError::DumpSize { declared, found: "larger" }));
         }
-        stdin.write_all(&buffer[..count]).map_err(|_| Fed::Pipe)?;
+        stdin.write_all(&buffer[..count]).map_err(|_| FeedError::Pipe)?;
         fed.store(total, Ordering::Relaxed);
     }
     if total < declared {
-        return Err(Fed::Failed(LoadError::DumpSize { declared, found: "smaller" }));
+        return Err(FeedError::Failed(LoadError::DumpSize { declared, found: "smaller" }));
     }
-    stdin.flush().map_err(|_| Fed::Pipe)
+    stdin.flush().map_err(|_| FeedError::Pipe)
 }
 
 impl LoadError {
-    /// Whether what was loaded is the reason, and not this machine.
-    pub fn is_of_the_data(&self) -> bool {
+    /// True when the loaded data is at fault, not this machine.
+    pub fn is_data_error(&self) -> bool {
         match self {
-            Self::Postgres(error) | Self::Schema(SchemaError::Postgres(error)) => is_of_the_data(error),
+            Self::Postgres(error) | Self::Schema(SchemaError::Postgres(error)) => is_data_error(error),
             Self::Program(error) => matches!(error, DumpError::Failed { .. }),
             Self::Fresh(_)
             | Self::Read(_)
@@ -331,9 +340,9 @@ impl LoadError {
     }
 }
 
-/// A server that has no room, that is told to stop or whose disk fails says so by the class of its error:
+/// Errors of a server that lacks resources, is stopping, or whose disk fails have their own classes:
 /// <https://www.postgresql.org/docs/18/errcodes-appendix.html>.
-fn is_of_the_data(error: &PgError) -> bool {
+fn is_data_error(error: &PgError) -> bool {
     let PgError::Query(error) = error else { return false };
     error.code().is_some_and(|code| !["53", "57", "58", "08"].contains(&&code.code()[..2]))
 }
@@ -343,19 +352,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_machine_without_room_or_without_postgres_is_no_fault_of_the_dump() {
-        let of = |said: &str, free| why_it_failed(said.to_owned(), free);
-        let words = "pg_restore: error: COPY failed for table \"task_try\": ERROR:  could not extend file \
+    fn machine_failures_are_not_data_errors() {
+        let classify = |stderr: &str, free| classify_failure(stderr.to_owned(), free);
+        let stderr = "pg_restore: error: COPY failed for table \"task_try\": ERROR:  could not extend file \
                      \"base/16384/16402\": No space left on device";
-        assert!(matches!(of(words, u64::MAX), LoadError::Full));
-        // The write-ahead log's disk: PostgreSQL itself ends.
-        let words = "pg_restore: error: server closed the connection unexpectedly";
-        assert!(matches!(of(words, 1024), LoadError::Full));
-        assert!(matches!(of(words, u64::MAX), LoadError::Gone(_)));
-        for told in [of(words, u64::MAX), of(words, 1024)] {
-            assert!(!told.is_of_the_data(), "{told}");
+        assert!(matches!(classify(stderr, u64::MAX), LoadError::Full));
+        // The disk of the write-ahead log is full: PostgreSQL itself exits.
+        let stderr = "pg_restore: error: server closed the connection unexpectedly";
+        assert!(matches!(classify(stderr, 1024), LoadError::Full));
+        assert!(matches!(classify(stderr, u64::MAX), LoadError::Gone(_)));
+        for error in [classify(stderr, u64::MAX), classify(stderr, 1024)] {
+            assert!(!error.is_data_error(), "{error}");
         }
-        let words = "pg_restore: error: could not execute query: ERROR:  permission denied for schema pg_catalog";
-        assert!(of(words, u64::MAX).is_of_the_data());
+        let stderr = "pg_restore: error: could not execute query: ERROR:  permission denied for schema pg_catalog";
+        assert!(classify(stderr, u64::MAX).is_data_error());
     }
 }

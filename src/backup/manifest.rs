@@ -1,28 +1,29 @@
-//! `MANIFEST.json`, the first thing in a backup: what the rest is, to the byte. The format is in
-//! `docs/backup-format.md`. Whatever a manifest says is checked here, once, before anything acts on it.
+//! `MANIFEST.json`, the first thing in a backup: the exact description of the rest. The format is documented in
+//! `docs/reference/backup-format.md`. A manifest is checked completely here, before it is used.
 
-use super::left_out::OWN_FOLDER;
+use super::excluded::OWN_FOLDER;
 use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read};
 use std::marker::PhantomData;
 
-/// The manifest that this binary writes and the newest that it reads.
+/// Version of manifests that this binary writes; also the newest that it reads.
 pub const MANIFEST_VERSION: u32 = 1;
-/// Its name in the archive.
+/// File name in the archive.
 pub const MANIFEST: &str = "MANIFEST.json";
+// The top-level entries of a backup.
 pub const CONFIG: &str = "config.yaml";
 pub const RECEIPT: &str = "setup.json";
 pub const DUMP: &str = "datastore.dump.zst";
 pub const TASK_LOGS: &str = "task-logs";
 pub const WORKSPACE: &str = "workspace";
 
-/// More entries than this are not written, and not read: they are held in memory.
+/// Limit of entries written and read, because they are held in memory.
 pub const ENTRY_LIMIT: usize = 250_000;
-/// What a manifest takes at most, in bytes.
+/// Maximum size of a manifest, in bytes.
 pub const SIZE_LIMIT: u64 = 64 * 1024 * 1024;
-/// As Linux has it.
+/// Limits of Linux for paths and names, in bytes.
 const PATH_LIMIT: usize = 4000;
 const NAME_LIMIT: usize = 255;
 
@@ -36,13 +37,13 @@ pub struct Manifest {
     pub created_at: String,
     pub instance: String,
     pub database: DatabaseFacts,
-    /// Rows of each table, counted in the dump's own snapshot.
+    /// Rows of each table, counted in the dump's snapshot.
     #[serde(deserialize_with = "bounded_map")]
     pub tables: BTreeMap<String, i64>,
-    /// What is not in it although it is there, and why.
+    /// Paths that could not be copied, with the reason.
     #[serde(default, deserialize_with = "bounded_list")]
     pub skipped: Vec<Skipped>,
-    /// What is left out on purpose: version control, virtual environments, caches.
+    /// Excluded paths: version control, virtual environments, caches.
     #[serde(default, deserialize_with = "bounded_list")]
     pub left_out: Vec<String>,
     #[serde(deserialize_with = "bounded_list")]
@@ -51,12 +52,13 @@ pub struct Manifest {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatabaseFacts {
-    /// What it takes on the disk, in bytes.
+    /// Size on disk, in bytes.
     pub bytes: u64,
-    /// The dump before compression, in bytes.
+    /// Size of the uncompressed dump, in bytes.
     pub dump_bytes: u64,
 }
 
+/// A path that a backup could not copy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {
     pub path: String,
@@ -78,7 +80,7 @@ pub enum Content {
         sha256: Sha256Hex,
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         executable: bool,
-        /// Whether nobody but its owner may read it.
+        /// True when only the owner may read it.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         private: bool,
     },
@@ -107,7 +109,7 @@ impl TryFrom<String> for Sha256Hex {
     fn try_from(text: String) -> Result<Self, String> {
         let mut bytes = [0; 32];
         match hex::decode_to_slice(&text, &mut bytes) {
-            // One sum has one text.
+            // Upper case is refused, so that each hash has one text form.
             Ok(()) if !text.contains(char::is_uppercase) => Ok(Self(bytes)),
             _ => Err("a sha256 is 64 hexadecimal digits".to_owned()),
         }
@@ -122,11 +124,11 @@ impl std::fmt::Display for Sha256Hex {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
-    #[error("its manifest is of version {0}; this leoflow reads up to {MANIFEST_VERSION}")]
+    #[error("its manifest has version {0}; this leoflow reads versions up to {MANIFEST_VERSION}")]
     Newer(u64),
-    #[error("its manifest cannot be read: {0}")]
+    #[error("cannot read its manifest: {0}")]
     Unreadable(String),
-    #[error("its manifest names {entry:?}, which {reason}")]
+    #[error("its manifest lists {entry:?}, which {reason}")]
     BadEntry { entry: String, reason: &'static str },
     #[error("its manifest has no {0}")]
     Missing(&'static str),
@@ -134,15 +136,15 @@ pub enum ManifestError {
     TooLarge,
 }
 
-/// The one field that says how to read the rest.
+/// The field that determines how to read the rest.
 #[derive(Deserialize)]
 struct Version {
     manifest_version: u64,
 }
 
 impl Manifest {
-    /// Reads and checks. Everything in the result may be relied on: paths stay below the five places
-    /// that a backup has, nothing is named twice, and every parent is a directory that was named before.
+    /// Parses and checks a manifest. Guarantees for the result: paths stay below the five top-level entries of a
+    /// backup, names are unique, and every parent is a directory listed before.
     pub fn parse(text: &[u8]) -> Result<Self, ManifestError> {
         let unreadable = |error: serde_json::Error| ManifestError::Unreadable(error.to_string());
         let version: Version = serde_json::from_slice(text).map_err(unreadable)?;
@@ -154,7 +156,7 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// As `parse`, from a stream of at most `SIZE_LIMIT` bytes.
+    /// Like `parse`, from a stream of at most `SIZE_LIMIT` bytes.
     pub fn read(source: impl Read, size: u64) -> Result<Self, ManifestError> {
         if size > SIZE_LIMIT {
             return Err(ManifestError::TooLarge);
@@ -165,50 +167,54 @@ impl Manifest {
         Self::parse(&text)
     }
 
+    /// Checks what `parse` guarantees.
     fn check(&self) -> Result<(), ManifestError> {
-        // These are shown to whoever decides on the backup.
-        let shown = [&self.instance, &self.created_at, &self.leoflow_version, &self.postgres_version];
-        if shown.iter().any(|text| text.len() > PATH_LIMIT || text.chars().any(char::is_control)) {
-            return Err(ManifestError::Unreadable("a text in it holds what cannot be shown".to_owned()));
+        // These texts are shown to users.
+        let displayed = [&self.instance, &self.created_at, &self.leoflow_version, &self.postgres_version];
+        if displayed.iter().any(|text| text.len() > PATH_LIMIT || text.chars().any(char::is_control)) {
+            return Err(ManifestError::Unreadable(
+                "a text in it contains control characters or is too long".to_owned(),
+            ));
         }
         if self.manifest_version == 0 || self.schema_version < 1 || self.tables.values().any(|rows| *rows < 0) {
-            return Err(ManifestError::Unreadable("a number in it is impossible".to_owned()));
+            return Err(ManifestError::Unreadable("a number in it is out of range".to_owned()));
         }
-        let mut seen: HashMap<&str, bool> = HashMap::with_capacity(self.entries.len());
+        let mut is_directory_by_path: HashMap<&str, bool> = HashMap::with_capacity(self.entries.len());
         let mut total: u64 = 0;
         for entry in &self.entries {
             let bad = |reason| ManifestError::BadEntry { entry: shortened(&entry.path), reason };
             check_path(&entry.path).map_err(bad)?;
             let is_directory = matches!(entry.content, Content::Directory { .. });
-            place_allows(entry).map_err(bad)?;
+            check_location(entry).map_err(bad)?;
             if let Some((parent, _)) = entry.path.rsplit_once('/')
-                && seen.get(parent) != Some(&true)
+                && is_directory_by_path.get(parent) != Some(&true)
             {
-                return Err(bad("has no directory named before it"));
+                return Err(bad("has no parent directory listed before it"));
             }
-            if seen.insert(&entry.path, is_directory).is_some() {
-                return Err(bad("is named twice"));
+            if is_directory_by_path.insert(&entry.path, is_directory).is_some() {
+                return Err(bad("is listed twice"));
             }
             total = total.checked_add(entry.size()).ok_or(bad("is too large"))?;
         }
         for needed in [CONFIG, DUMP] {
-            if !seen.contains_key(needed) {
+            if !is_directory_by_path.contains_key(needed) {
                 return Err(ManifestError::Missing(needed));
             }
         }
         Ok(())
     }
 
-    /// Bytes of all files together.
+    /// Size of all files, in bytes.
     pub fn total_size(&self) -> u64 {
         self.entries.iter().map(Entry::size).sum()
     }
 
-    /// Bytes of the files beside the database's dump.
+    /// Size of the files except the database dump, in bytes.
     pub fn files_size(&self) -> u64 {
         self.entries.iter().filter(|entry| entry.path != DUMP).map(Entry::size).sum()
     }
 
+    /// Number of rows in all tables.
     pub fn rows(&self) -> i64 {
         self.tables.values().sum()
     }
@@ -227,7 +233,7 @@ impl Entry {
     }
 }
 
-/// A list that ends at the limit, however long the file goes on.
+/// Deserializes a list and stops at the limit.
 fn bounded_list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
     struct Bounded<T>(PhantomData<T>);
 
@@ -239,21 +245,21 @@ fn bounded_list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D)
         }
 
         fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<T>, A::Error> {
-            let mut found = Vec::new();
+            let mut items_read = Vec::new();
             while let Some(item) = items.next_element()? {
-                if found.len() == ENTRY_LIMIT {
+                if items_read.len() == ENTRY_LIMIT {
                     return Err(A::Error::invalid_length(ENTRY_LIMIT + 1, &self));
                 }
-                found.push(item);
+                items_read.push(item);
             }
-            Ok(found)
+            Ok(items_read)
         }
     }
 
     deserializer.deserialize_seq(Bounded(PhantomData))
 }
 
-/// The same for a table of numbers.
+/// Deserializes a map of numbers and stops at the limit.
 fn bounded_map<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, i64>, D::Error> {
     struct Bounded;
 
@@ -261,36 +267,36 @@ fn bounded_map<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<St
         type Value = BTreeMap<String, i64>;
 
         fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            write!(f, "at most {ENTRY_LIMIT} numbers by name")
+            write!(f, "a map of at most {ENTRY_LIMIT} numbers")
         }
 
         fn visit_map<A: MapAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
-            let mut found = BTreeMap::new();
+            let mut items_read = BTreeMap::new();
             while let Some((name, number)) = items.next_entry()? {
-                if found.len() == ENTRY_LIMIT {
+                if items_read.len() == ENTRY_LIMIT {
                     return Err(A::Error::invalid_length(ENTRY_LIMIT + 1, &self));
                 }
-                found.insert(name, number);
+                items_read.insert(name, number);
             }
-            Ok(found)
+            Ok(items_read)
         }
     }
 
     deserializer.deserialize_map(Bounded)
 }
 
-/// Relative, of plain names, none of them `.` or `..`, without control characters.
+/// Accepts relative paths of plain names, without `.`, `..` and control characters.
 fn check_path(path: &str) -> Result<(), &'static str> {
     if path.is_empty() || path.len() > PATH_LIMIT {
         return Err("is empty or too long");
     }
     if path.chars().any(char::is_control) {
-        return Err("holds a control character");
+        return Err("contains a control character");
     }
     for name in path.split('/') {
         match name {
             "" => return Err("is not a plain relative path"),
-            "." | ".." => return Err("leaves its place"),
+            "." | ".." => return Err("leaves its folder"),
             _ if name.len() > NAME_LIMIT => return Err("has a name that is too long"),
             _ => {}
         }
@@ -298,52 +304,54 @@ fn check_path(path: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// What may be where: three files, and two trees. Links are the workspace's alone.
-fn place_allows(entry: &Entry) -> Result<(), &'static str> {
-    let (top, below) = match entry.path.split_once('/') {
-        Some((top, below)) => (top, Some(below)),
+/// Accepts the entries of a backup: three files and two trees. Only the workspace may have links.
+fn check_location(entry: &Entry) -> Result<(), &'static str> {
+    let (top, relative_path) = match entry.path.split_once('/') {
+        Some((top, relative_path)) => (top, Some(relative_path)),
         None => (entry.path.as_str(), None),
     };
-    match (top, below, &entry.content) {
+    match (top, relative_path, &entry.content) {
         (CONFIG | RECEIPT | DUMP, None, Content::File { executable: false, .. }) => Ok(()),
         (TASK_LOGS | WORKSPACE, None, Content::Directory { .. }) => Ok(()),
         (TASK_LOGS, Some(_), Content::Directory { .. } | Content::File { executable: false, .. }) => Ok(()),
-        // Ours, while a restore works there.
-        (WORKSPACE, Some(below), _) if below.starts_with(OWN_FOLDER) => Err("has a name that a restore uses itself"),
+        // Reserved for a restore's own folders.
+        (WORKSPACE, Some(relative_path), _) if relative_path.starts_with(OWN_FOLDER) => {
+            Err("has a name reserved for restores")
+        }
         (WORKSPACE, Some(_), Content::Directory { .. } | Content::File { .. }) => Ok(()),
-        (WORKSPACE, Some(below), Content::Symlink { target }) => {
-            if link_stays_inside(below, target) {
+        (WORKSPACE, Some(relative_path), Content::Symlink { target }) => {
+            if link_stays_inside(relative_path, target) {
                 Ok(())
             } else {
-                Err("is a link that leads out of the workspace")
+                Err("is a link out of the workspace")
             }
         }
-        _ => Err("does not belong into a backup"),
+        _ => Err("does not belong in a backup"),
     }
 }
 
-/// Whether a link at `path` (relative to a root) leads to a place below that root, by name: relative,
-/// and never above the root on its way. What names on that way are links themselves is not asked; each
-/// of those was checked in the same way.
+/// True when a link at `path` (relative to a root) stays below that root, judged by its text: relative and never above
+/// the root. Names along the way may be links themselves; each is checked the same way.
 pub fn link_stays_inside(path: &str, target: &str) -> bool {
-    let fits = !target.is_empty() && target.len() <= PATH_LIMIT && !target.starts_with('/');
-    if !fits || target.chars().any(char::is_control) {
+    let is_valid = !target.is_empty() && target.len() <= PATH_LIMIT && !target.starts_with('/');
+    if !is_valid || target.chars().any(char::is_control) {
         return false;
     }
     let mut depth = path.split('/').count() - 1;
-    // `a/..` leads elsewhere when `a` is a link; so it may only go up first, then down.
-    let mut went_down = false;
+    // `a/..` depends on `a` if that is a link, so `..` is allowed only at the start.
+    let mut has_descended = false;
     for part in target.split('/') {
         match part {
             "" | "." => {}
-            ".." if went_down || depth == 0 => return false,
+            ".." if has_descended || depth == 0 => return false,
             ".." => depth -= 1,
-            _ => went_down = true,
+            _ => has_descended = true,
         }
     }
     true
 }
 
+/// At most 100 characters of a path, for messages.
 fn shortened(path: &str) -> String {
     if path.chars().count() <= 100 { path.to_owned() } else { path.chars().take(97).chain("...".chars()).collect() }
 }

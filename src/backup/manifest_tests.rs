@@ -1,4 +1,4 @@
-//! What a manifest may say.
+//! Tests of the manifest's checks.
 
 use super::*;
 
@@ -17,9 +17,9 @@ fn link(path: &str, target: &str) -> Entry {
     Entry { path: path.into(), content: Content::Symlink { target: target.into() } }
 }
 
-pub fn manifest(more: Vec<Entry>) -> Manifest {
+pub fn manifest(entries_after_dump: Vec<Entry>) -> Manifest {
     let mut entries = vec![file(CONFIG, 10), file(DUMP, 100)];
-    entries.extend(more);
+    entries.extend(entries_after_dump);
     Manifest {
         manifest_version: MANIFEST_VERSION,
         leoflow_version: "0.1.0".into(),
@@ -40,7 +40,7 @@ fn parsed(manifest: &Manifest) -> Result<Manifest, ManifestError> {
 }
 
 #[test]
-fn what_is_written_is_what_is_read() {
+fn a_manifest_round_trips() {
     let good = manifest(vec![
         directory("task-logs"),
         directory("task-logs/a"),
@@ -57,7 +57,7 @@ fn what_is_written_is_what_is_read() {
 }
 
 #[test]
-fn a_path_that_could_reach_elsewhere_is_refused() {
+fn refuses_paths_that_leave_their_folder() {
     for path in [
         "../x",
         "/etc/passwd",
@@ -79,7 +79,7 @@ fn a_path_that_could_reach_elsewhere_is_refused() {
 }
 
 #[test]
-fn kinds_parents_and_doubles_are_checked() {
+fn checks_types_parents_and_duplicates() {
     for (entries, why) in [
         (vec![file("workspace/a", 1)], "no parent"),
         (vec![directory("workspace"), file("workspace/a", 1), file("workspace/a/b", 1)], "a file as parent"),
@@ -93,9 +93,9 @@ fn kinds_parents_and_doubles_are_checked() {
     ] {
         assert!(parsed(&manifest(entries)).is_err(), "{why}");
     }
-    let mut without = manifest(vec![]);
-    without.entries.retain(|entry| entry.path != DUMP);
-    assert!(matches!(parsed(&without), Err(ManifestError::Missing(DUMP))));
+    let mut without_dump = manifest(vec![]);
+    without_dump.entries.retain(|entry| entry.path != DUMP);
+    assert!(matches!(parsed(&without_dump), Err(ManifestError::Missing(DUMP))));
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn a_link_stays_in_the_workspace() {
 }
 
 #[test]
-fn a_newer_manifest_is_told_from_a_broken_one() {
+fn distinguishes_newer_from_broken_manifests() {
     let newer = r#"{"manifest_version": 2, "everything": "else"}"#;
     assert!(matches!(Manifest::parse(newer.as_bytes()), Err(ManifestError::Newer(2))));
     for broken in ["", "{}", "[]", "{\"manifest_version\": 1}", "{\"manifest_version\": -1}", "\u{0}"] {

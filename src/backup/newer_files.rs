@@ -1,59 +1,64 @@
-//! Files of a workspace that a restore replaces and its backup does not hold as they are now: made or changed since.
+//! Finds files in a workspace that a restore would replace although the backup does not contain their present state.
 
 use super::manifest::{Manifest, WORKSPACE};
 use super::own_backups::OwnBackups;
+use super::preserved::PreservedPaths;
 use super::selection::{self, Selection};
-use super::stays::Stays;
 use crate::home::Home;
 use crate::sys::beneath::Folder;
 use jiff::Timestamp;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-/// Paths relative to the workspace, in order. A workspace or a folder that cannot be read has none: a restore leaves that
-/// in its place. `input` is the backup.
+/// Lists paths relative to the workspace, sorted. Unreadable folders are left out, since a restore leaves them in
+/// place. `input` is the backup.
 pub fn newer_files(home: &Home, manifest: &Manifest, input: &Path, workspace: &Path) -> Vec<String> {
     let Ok(workspace) = workspace.canonicalize() else { return Vec::new() };
-    let Ok(stays) = Stays::of(manifest, input, Some(&workspace), &home.task_logs()) else { return Vec::new() };
+    let Ok(preserved) = PreservedPaths::of(manifest, input, Some(&workspace), &home.task_logs()) else {
+        return Vec::new();
+    };
     let Ok(root) = Folder::open(&workspace) else { return Vec::new() };
     let prefix = format!("{WORKSPACE}/");
     let search = Search {
         root: &root,
         own: OwnBackups::of(home),
-        stays: &stays,
-        held: manifest.entries.iter().filter_map(|entry| entry.path.strip_prefix(&prefix)).collect(),
-        made: manifest.created_at.parse::<Timestamp>().map_or(i64::MAX, Timestamp::as_second),
+        preserved: &preserved,
+        backup_paths: manifest.entries.iter().filter_map(|entry| entry.path.strip_prefix(&prefix)).collect(),
+        created: manifest.created_at.parse::<Timestamp>().map_or(i64::MAX, Timestamp::as_second),
     };
-    let mut found = Vec::new();
-    search.add(Path::new(""), &mut found);
-    found
+    let mut paths = Vec::new();
+    search.add(Path::new(""), &mut paths);
+    paths
 }
 
 struct Search<'a> {
     root: &'a Folder,
     own: OwnBackups,
-    stays: &'a Stays,
-    /// Paths that the backup has.
-    held: HashSet<&'a str>,
-    /// When the backup was made, seconds since 1970.
-    made: i64,
+    preserved: &'a PreservedPaths,
+    /// Paths in the backup, relative to the workspace.
+    backup_paths: HashSet<&'a str>,
+    /// Time of the backup, in seconds since 1970.
+    created: i64,
 }
 
 impl Search<'_> {
-    fn add(&self, below: &Path, found: &mut Vec<String>) {
+    fn add(&self, relative: &Path, paths: &mut Vec<String>) {
         let Ok((folder, entries)) =
-            self.root.below(below).and_then(|folder| folder.entries().map(|entries| (folder, entries)))
+            self.root.below(relative).and_then(|folder| folder.entries().map(|entries| (folder, entries)))
         else {
             return;
         };
         for entry in entries {
-            let path: PathBuf = below.join(&entry.name);
-            let Some(text) = path.to_str().filter(|text| !self.stays.workspace.contains(*text)) else { continue };
-            let is_held = self.held.contains(text);
+            let path: PathBuf = relative.join(&entry.name);
+            let Some(path_text) = path.to_str().filter(|path_text| !self.preserved.workspace.contains(*path_text))
+            else {
+                continue;
+            };
+            let is_in_backup = self.backup_paths.contains(path_text);
             match selection::in_workspace(&folder, &entry, &path, &self.own) {
-                Selection::Folder => self.add(&path, found),
-                Selection::File if !is_held || entry.modified > self.made => found.push(text.to_owned()),
-                Selection::Link { .. } if !is_held => found.push(text.to_owned()),
+                Selection::Folder => self.add(&path, paths),
+                Selection::File if !is_in_backup || entry.modified > self.created => paths.push(path_text.to_owned()),
+                Selection::Link { .. } if !is_in_backup => paths.push(path_text.to_owned()),
                 _ => {}
             }
         }
@@ -69,7 +74,7 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     #[test]
-    fn finds_what_was_made_or_changed_since_the_backup() {
+    fn finds_files_created_or_changed_since_the_backup() {
         let tree = tempfile::tempdir().unwrap();
         let workspace = tree.path().join("workspace");
         fs::create_dir_all(workspace.join("p/.git")).unwrap();
@@ -93,7 +98,7 @@ mod tests {
         manifest.created_at = "2024-01-01T00:00:00Z".to_owned();
         manifest.skipped = vec![Skipped { path: "workspace/p/unread.csv".into(), reason: String::new() }];
         let home = crate::home::resolve(Some(&tree.path().join("home"))).unwrap();
-        let found = newer_files(&home, &manifest, Path::new("/none"), &workspace);
-        assert_eq!(found, ["p/changed.py", "p/copied.py", "p/new.py"]);
+        let paths = newer_files(&home, &manifest, Path::new("/none"), &workspace);
+        assert_eq!(paths, ["p/changed.py", "p/copied.py", "p/new.py"]);
     }
 }

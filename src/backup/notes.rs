@@ -1,6 +1,6 @@
-//! Notes in `backups/` about backups: what a verification found, and what an encrypted one holds.
+//! Files in `backups/` with information about backups: results of verifications, and contents of encrypted backups.
 
-use super::made::Made;
+use super::created_backup::CreatedBackup;
 use super::manifest::Manifest;
 use crate::home::Home;
 use crate::sys::files;
@@ -9,23 +9,24 @@ use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
 use std::io;
 
-/// The most notes in a file.
+/// Maximum number of notes in a file.
 const LIMIT: usize = 500;
 
+/// Reads the notes in a file; empty if it does not exist.
 pub(super) fn read_notes<T: DeserializeOwned>(home: &Home, name: &str) -> io::Result<Vec<T>> {
     files::read_json_or_default(&home.backups().join(name), 1024 * 1024)
 }
 
-/// With one more, and not without end: the oldest go.
-pub(super) fn add_note<T: Serialize>(home: &Home, name: &str, mut all: Vec<T>, new: T) -> io::Result<()> {
+/// Adds a note to those in the file, `all`; the oldest above the limit are dropped.
+pub(super) fn add_note<T: Serialize>(home: &Home, name: &str, mut all: Vec<T>, note: T) -> io::Result<()> {
     let excess = (all.len() + 1).saturating_sub(LIMIT);
     all.drain(..excess);
-    all.push(new);
+    all.push(note);
     files::create_private_dir(&home.backups())?;
     files::write_atomic(&home.backups().join(name), &serde_json::to_vec_pretty(&all)?, 0o600)
 }
 
-/// What a manifest says of its backup as a whole.
+/// Summary of a backup, from its manifest.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Facts {
     pub created_at: Option<String>,
@@ -45,40 +46,40 @@ impl Facts {
     }
 }
 
-/// What was written down of an encrypted backup when it was made: nothing of it is in the file for all to read.
+/// Recorded when an encrypted backup is made, because its contents are unreadable without the key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct MadeHere {
+pub(super) struct EncryptedRecord {
     pub name: String,
     pub size: u64,
     pub sha256: String,
     pub facts: Facts,
 }
 
-const MADE: &str = "made.json";
+const ENCRYPTED_RECORDS_FILE: &str = "made.json";
 
-pub(super) fn made_here(home: &Home) -> Vec<MadeHere> {
-    read_notes(home, MADE).unwrap_or_default()
+pub(super) fn encrypted_records(home: &Home) -> Vec<EncryptedRecord> {
+    read_notes(home, ENCRYPTED_RECORDS_FILE).unwrap_or_default()
 }
 
-/// Size and sha256 of the encrypted backups that were made here.
+/// Size and sha256 of the encrypted backups made on this machine.
 pub fn encrypted_here(home: &Home) -> Vec<(u64, String)> {
-    made_here(home).into_iter().map(|made| (made.size, made.sha256)).collect()
+    encrypted_records(home).into_iter().map(|backup| (backup.size, backup.sha256)).collect()
 }
 
-/// Writes down what can be said of an encrypted backup without its key.
-pub fn note_made(home: &Home, made: &Made) -> io::Result<()> {
-    let name = made.path.file_name().and_then(OsStr::to_str);
-    let Some(name) = name.filter(|_| made.encrypted) else { return Ok(()) };
-    let new = MadeHere {
+/// Records the information about an encrypted backup.
+pub fn record_created(home: &Home, backup: &CreatedBackup) -> io::Result<()> {
+    let name = backup.path.file_name().and_then(OsStr::to_str);
+    let Some(name) = name.filter(|_| backup.encrypted) else { return Ok(()) };
+    let note = EncryptedRecord {
         name: name.to_owned(),
-        size: made.size_bytes,
-        sha256: made.sha256.to_string(),
+        size: backup.size_bytes,
+        sha256: backup.sha256.to_string(),
         facts: Facts {
-            created_at: Some(made.created_at.clone()),
-            leoflow_version: Some(made.leoflow_version.clone()),
-            schema_version: Some(made.schema_version),
-            rows: Some(made.tables.values().sum()),
+            created_at: Some(backup.created_at.clone()),
+            leoflow_version: Some(backup.leoflow_version.clone()),
+            schema_version: Some(backup.schema_version),
+            rows: Some(backup.tables.values().sum()),
         },
     };
-    add_note(home, MADE, read_notes(home, MADE)?, new)
+    add_note(home, ENCRYPTED_RECORDS_FILE, read_notes(home, ENCRYPTED_RECORDS_FILE)?, note)
 }

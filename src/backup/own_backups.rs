@@ -1,5 +1,5 @@
-//! Backups in a folder that is backed up: known by what is in them, whatever they are called. They would hold each other
-//! for ever.
+//! Detects backups inside a folder that is backed up, by their content. Otherwise each backup would contain the
+//! previous one.
 
 use super::archive::{Hashed, zstd_decoder};
 use super::manifest::MANIFEST;
@@ -11,13 +11,13 @@ use std::io::{self, BufReader, Read, Seek};
 
 #[derive(Debug, Default)]
 pub struct OwnBackups {
-    /// Size and sha256 of the encrypted ones that were made here.
+    /// Size and sha256 of the encrypted backups made on this machine.
     encrypted: Vec<(u64, String)>,
 }
 
-/// A header of tar and the first block of what it announces.
+/// Size of a tar header and the first block of content, in bytes.
 const HEAD: usize = 1024;
-/// In the first bytes of each manifest.
+/// Occurs at the start of each manifest.
 const MARK: &[u8] = b"\"leoflow_version\"";
 
 impl OwnBackups {
@@ -25,13 +25,14 @@ impl OwnBackups {
         Self { encrypted: notes::encrypted_here(home) }
     }
 
+    /// True if the entry is a backup.
     pub fn has(&self, folder: &Folder, entry: &Entry) -> bool {
-        // What cannot be read is not known as one; reading it to copy it says why.
+        // An unreadable file counts as none; copying it reports the error.
         entry.kind == Kind::File
-            && (has_our_name(&entry.name.to_string_lossy()) || self.is_one(folder, entry).unwrap_or(false))
+            && (has_our_name(&entry.name.to_string_lossy()) || self.is_backup(folder, entry).unwrap_or(false))
     }
 
-    fn is_one(&self, folder: &Folder, entry: &Entry) -> io::Result<bool> {
+    fn is_backup(&self, folder: &Folder, entry: &Entry) -> io::Result<bool> {
         let mut file = folder.open_file(&entry.name)?;
         let mut start = [0; 4];
         if let Err(error) = file.read_exact(&mut start) {
@@ -39,15 +40,15 @@ impl OwnBackups {
         }
         file.rewind()?;
         match start {
-            [0x28, 0xb5, 0x2f, 0xfd] => begins_with_a_manifest(zstd_decoder(BufReader::new(file))?),
-            [0x1f, 0x8b, ..] => begins_with_a_manifest(flate2::bufread::MultiGzDecoder::new(BufReader::new(file))),
-            [b'a', b'g', b'e', b'-'] => self.is_encrypted_one(file, entry.size),
+            [0x28, 0xb5, 0x2f, 0xfd] => starts_with_manifest(zstd_decoder(BufReader::new(file))?),
+            [0x1f, 0x8b, ..] => starts_with_manifest(flate2::bufread::MultiGzDecoder::new(BufReader::new(file))),
+            [b'a', b'g', b'e', b'-'] => self.is_encrypted_backup(file, entry.size),
             _ => Ok(false),
         }
     }
 
-    /// Nothing in an encrypted file says what it is.
-    fn is_encrypted_one(&self, file: File, size: u64) -> io::Result<bool> {
+    /// Compares size and hash with the recorded ones, because an encrypted file reveals nothing about its content.
+    fn is_encrypted_backup(&self, file: File, size: u64) -> io::Result<bool> {
         if !self.encrypted.iter().any(|(other, _)| *other == size) {
             return Ok(false);
         }
@@ -58,7 +59,7 @@ impl OwnBackups {
     }
 }
 
-fn begins_with_a_manifest(mut content: impl Read) -> io::Result<bool> {
+fn starts_with_manifest(mut content: impl Read) -> io::Result<bool> {
     let mut head = [0; HEAD];
     content.read_exact(&mut head)?;
     let is_named = head.starts_with(MANIFEST.as_bytes()) && head[MANIFEST.len()] == 0;
@@ -77,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn knows_a_backup_by_its_content() {
+    fn detects_backups_by_content() {
         let tree = tempfile::tempdir().unwrap();
         let text = serde_json::to_vec(&manifest(vec![])).unwrap();
         let write = |name: &str, compression, text: &[u8]| {

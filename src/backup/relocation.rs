@@ -1,8 +1,8 @@
-//! Moving the data of a home from one datastore to another. The new one is filled and counted while the old one stays as
-//! it is; then the home's own files say where the data is; then what was left is named as that. Killed before the home
-//! says so, it has not happened; afterwards it is finished.
+//! Moves a home's data from one datastore to another. The new datastore is filled and counted while the old one stays
+//! unchanged; then the home's files switch to it; then the old one is marked as moved. A move interrupted before the
+//! switch is undone, one interrupted later is finished.
 
-use super::content::{Content, ContentError, Whose};
+use super::content::{Content, ContentError, ExpectedOwner};
 use super::obstacles::{self, Obstacle};
 use crate::config::{self, DatastoreSetting, ExternalUrl, UpdateError};
 use crate::home::journal::{Entry, Journal, JournalError, Operation};
@@ -12,7 +12,7 @@ use crate::postgres::claim::{self, Claim};
 use crate::postgres::cluster::{self, ClusterError};
 use crate::postgres::container::{Container, ContainerError};
 use crate::postgres::credentials::CredentialsError;
-use crate::postgres::place::{self, Kind, Place, PlaceError};
+use crate::postgres::location::{self, Kind, Location, LocationError};
 use crate::postgres::private::{PrivateError, PrivateServer};
 use crate::postgres::{Access, Credentials, Endpoint, PgError, leftovers, provision, relay};
 use crate::sys::user_namespace::Identity;
@@ -26,9 +26,9 @@ use std::path::PathBuf;
 pub enum RelocationError {
     #[error("cannot write or move {path}: {source}")]
     Io { path: PathBuf, source: io::Error },
-    #[error("{0} is in the way of a new datastore under the home")]
+    #[error("{0} occupies the place of a new datastore under the home")]
     InTheWay(PathBuf),
-    #[error("the plan in the journal cannot be read: {0}")]
+    #[error("cannot read the plan in the journal: {0}")]
     Plan(String),
     #[error(transparent)]
     Obstacle(#[from] Obstacle),
@@ -39,7 +39,7 @@ pub enum RelocationError {
     #[error(transparent)]
     Config(#[from] UpdateError),
     #[error(transparent)]
-    Place(#[from] PlaceError),
+    Location(#[from] LocationError),
     #[error(transparent)]
     Container(#[from] ContainerError),
     #[error(transparent)]
@@ -54,114 +54,120 @@ pub enum RelocationError {
     Content(#[from] ContentError),
 }
 
-/// What the journal carries.
+/// Plan of the move, stored in the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Relocation {
-    /// As `config.yaml` says it, before and afterwards.
+    /// Value of `datastore` in `config.yaml` before the move.
     from: Value,
+    /// The same after the move.
     to: Value,
-    /// `None` is under the home.
-    from_place: Option<Place>,
-    to_place: Option<Place>,
-    /// Where what is under the home goes when it is left.
+    /// `None` is the managed datastore.
+    #[serde(rename = "from_place")]
+    from_location: Option<Location>,
+    #[serde(rename = "to_place")]
+    to_location: Option<Location>,
+    /// New path of the old data, if they are of the managed datastore.
     old_data: PathBuf,
-    /// The same database by another address or login: nothing is copied, and nothing left.
+    /// True for the same database with another address or role: no data is copied.
     #[serde(default)]
     is_same: bool,
 }
 
 const STEPS: [&str; 4] = ["prepare", "copy", "switch", "release"];
-/// From here on it can only be finished.
+/// The first step that can only be finished.
 const SWITCH: usize = 2;
 
-/// What came of one that was interrupted.
+/// Outcome of a resumed move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resumed {
     Finished,
-    TakenBack,
+    Undone,
 }
 
 impl Relocation {
-    /// To a datastore that was found to do. Changes nothing but the home's own id.
+    /// Plans a move to a checked datastore. Changes nothing except the home's own id.
     pub fn plan(home: &Home, to: &DatastoreSetting) -> Result<Self, RelocationError> {
         let io = |source| RelocationError::Io { path: home.postgres(), source };
-        if place::recorded(home)?.is_none()
-            && let Some(obstacle) = obstacles::of_cluster(home).map_err(io)?
+        if location::recorded(home)?.is_none()
+            && let Some(obstacle) = obstacles::find_in_cluster(home).map_err(io)?
         {
             return Err(obstacle.into());
         }
         if matches!((to.external(), to), (Ok(None), other) if *other != DatastoreSetting::Docker) {
             files::create_private_dir(&home.postgres()).map_err(io)?;
-            if let Some(obstacle) = obstacles::between(&home.run(), &home.postgres()).map_err(io)? {
+            if let Some(obstacle) = obstacles::find_between(&home.run(), &home.postgres()).map_err(io)? {
                 return Err(obstacle.into());
             }
         }
         Self::planned(home, to)
     }
 
+    /// The plan without the checks of the old datastore.
     fn planned(home: &Home, to: &DatastoreSetting) -> Result<Self, RelocationError> {
-        // Past the point of no return it has to be replaced.
+        // The file must be replaceable after the irreversible step.
         let io = |source| RelocationError::Io { path: home.config(), source };
-        if let Some(obstacle) = obstacles::of_file(&home.config()).map_err(io)? {
+        if let Some(obstacle) = obstacles::find_in_file(&home.config()).map_err(io)? {
             return Err(obstacle.into());
         }
-        let to_place = match (to.external().map_err(PlaceError::Url)?, to) {
-            (Some(url), _) => Some(Place::external(home, &url)?),
+        let to_location = match (to.external().map_err(LocationError::Url)?, to) {
+            (Some(url), _) => Some(Location::external(home, &url)?),
             (None, DatastoreSetting::Docker) => {
-                let container = Container::plan(home, &place::home_id(home)?)?;
+                let container = Container::plan(home, &location::home_id(home)?)?;
                 container.refuse_existing()?;
-                Some(Place::docker(home, container)?)
+                Some(Location::docker(home, container)?)
             }
             (None, _) if home.postgres_data().exists() => {
                 return Err(RelocationError::InTheWay(home.postgres_data()));
             }
             (None, _) => None,
         };
-        // A place that nothing has: two moves may begin in one second.
-        let at = format!("{}-{}", clock::now_rfc3339().replace(['-', ':'], ""), hex::encode(random::bytes::<2>()));
+        // A unique path: two moves may start within one second.
+        let suffix = format!("{}-{}", clock::now_rfc3339().replace(['-', ':'], ""), hex::encode(random::bytes::<2>()));
         Ok(Self {
-            from: place::configured(home)?.to_value(),
+            from: location::configured(home)?.to_value(),
             to: to.to_value(),
-            from_place: place::recorded(home)?,
-            to_place,
-            old_data: home.postgres().join(format!("data.moved-{at}")),
+            from_location: location::recorded(home)?,
+            to_location,
+            old_data: home.postgres().join(format!("data.moved-{suffix}")),
             is_same: false,
         })
     }
 
-    /// Whether it leads to the database that the home uses already.
+    /// True when the target is the database that the home already uses.
     pub fn is_same(&self) -> bool {
         self.is_same
     }
 
-    /// The same for a URL that leads to the database that the home uses already.
+    /// Plans a new address of the database that the home already uses.
     pub fn plan_address(home: &Home, to: &DatastoreSetting) -> Result<Self, RelocationError> {
         Ok(Self { is_same: true, ..Self::planned(home, to)? })
     }
 
-    /// For people.
-    pub fn from_shown(&self) -> String {
-        shown(self.from_place.as_ref())
+    /// Description for users.
+    pub fn from_description(&self) -> String {
+        description(self.from_location.as_ref())
     }
 
-    pub fn to_shown(&self) -> String {
-        shown(self.to_place.as_ref())
+    pub fn to_description(&self) -> String {
+        description(self.to_location.as_ref())
     }
 
-    /// Where the old data is afterwards.
-    pub fn left_at(&self) -> String {
-        self.from_place.as_ref().map_or_else(|| self.old_data.display().to_string(), |place| place.shown.clone())
+    /// Location of the old data after the move.
+    pub fn old_location(&self) -> String {
+        self.from_location
+            .as_ref()
+            .map_or_else(|| self.old_data.display().to_string(), |location| location.display_text.clone())
     }
 }
 
-fn shown(place: Option<&Place>) -> String {
-    place.map_or_else(|| "the datastore under the home".to_owned(), |place| place.shown.clone())
+fn description(location: Option<&Location>) -> String {
+    location.map_or_else(|| "the datastore under the home".to_owned(), |location| location.display_text.clone())
 }
 
-/// A home inside the home, whose datastore is the new one until it is this home's.
-struct Inner(Home);
+/// A temporary home inside the home, whose datastore becomes this home's.
+struct TemporaryHome(Home);
 
-impl Inner {
+impl TemporaryHome {
     fn of(home: &Home) -> Result<Self, RelocationError> {
         Ok(Self(crate::home::resolve(Some(&home.run().join("move")))?))
     }
@@ -170,7 +176,7 @@ impl Inner {
         |source| RelocationError::Io { path: self.0.root().to_owned(), source }
     }
 
-    /// With everything that runs in it.
+    /// Ends the processes of the temporary home and removes its folder.
     fn remove(&self) -> Result<(), RelocationError> {
         if self.0.root().exists() {
             leftovers::end(&self.0).map_err(self.io())?;
@@ -179,13 +185,14 @@ impl Inner {
         Ok(())
     }
 
+    /// File with the exported data.
     fn content(&self) -> PathBuf {
         self.0.root().join("run/content")
     }
 }
 
-/// Moves. Nobody else uses the home or is connected to its datastore, which `source` leads to, with the server that runs
-/// for it. Returns the rows of every table together, which are the same in both.
+/// Moves the data. No other process uses the home or is connected to its datastore, which `source` accesses and
+/// `server` runs. Returns the total number of rows, equal in both.
 pub async fn relocate(
     home: &Home,
     (source, server): (&Access, Option<PrivateServer>),
@@ -193,10 +200,10 @@ pub async fn relocate(
     reporter: &dyn Reporter,
 ) -> Result<i64, RelocationError> {
     let mut journal = begin(home, relocation)?;
-    let filled = fill(home, source, relocation, &mut journal, reporter).await;
-    // Before its files are moved.
+    let copied = fill(home, source, relocation, &mut journal, reporter).await;
+    // Stops the server before its files are moved.
     drop(server);
-    match filled {
+    match copied {
         Ok(rows) => {
             finish(home, relocation, journal, reporter).await?;
             Ok(rows)
@@ -205,33 +212,35 @@ pub async fn relocate(
     }
 }
 
-/// Writes down another address of the same database.
+/// Records another address of the same database.
 pub async fn readdress(home: &Home, relocation: &Relocation, reporter: &dyn Reporter) -> Result<(), RelocationError> {
     let mut journal = begin(home, relocation)?;
     journal.set_at(SWITCH)?;
     finish(home, relocation, journal, reporter).await
 }
 
+/// Starts the journal.
 fn begin(home: &Home, relocation: &Relocation) -> Result<Journal, RelocationError> {
     let plan = serde_json::to_value(relocation).map_err(|error| RelocationError::Plan(error.to_string()))?;
     Ok(Journal::begin_with(home, Operation::MoveDatastore, STEPS.map(str::to_owned).to_vec(), plan)?)
 }
 
-/// Goes on with one that was interrupted.
+/// Resumes an interrupted move.
 pub async fn resume(home: &Home, entry: Entry, reporter: &dyn Reporter) -> Result<Resumed, RelocationError> {
     let relocation: Relocation =
         serde_json::from_value(entry.plan.clone()).map_err(|error| RelocationError::Plan(error.to_string()))?;
-    let at = entry.at;
+    let step_index = entry.at;
     let journal = Journal::resume(home, entry);
-    if at < SWITCH {
+    if step_index < SWITCH {
         undo(home, &relocation, reporter)?;
         journal.remove()?;
-        return Ok(Resumed::TakenBack);
+        return Ok(Resumed::Undone);
     }
     finish(home, &relocation, journal, reporter).await?;
     Ok(Resumed::Finished)
 }
 
+/// Creates the new datastore and copies the data into it. Returns the number of rows.
 async fn fill(
     home: &Home,
     source: &Access,
@@ -239,67 +248,70 @@ async fn fill(
     journal: &mut Journal,
     reporter: &dyn Reporter,
 ) -> Result<i64, RelocationError> {
-    let inner = Inner::of(home)?;
-    prepare(home, &inner, source, relocation, reporter)?;
+    let temporary = TemporaryHome::of(home)?;
+    prepare(home, &temporary, source, relocation, reporter)?;
     journal.advance()?;
     reporter.report(Progress::Started("Copying your data".to_owned()));
-    let content = Content::write(source, &source.application(), &inner.content()).await?;
-    let own = &inner.0;
-    let (endpoint, credentials) = (Endpoint::for_home(own), Credentials::require(own)?);
-    let server = PrivateServer::start(own, &source.installation, &endpoint, &credentials).await?;
+    let content = Content::write(source, &source.application(), &temporary.content()).await?;
+    let inner_home = &temporary.0;
+    let (endpoint, credentials) = (Endpoint::for_home(inner_home), Credentials::require(inner_home)?);
+    let server = PrivateServer::start(inner_home, &source.installation, &endpoint, &credentials).await?;
     drop(provision::connect(&endpoint, &credentials).await?);
     let target = Access { endpoint, credentials, installation: source.installation.clone() };
-    let external = relocation.to_place.as_ref().filter(|place| place.kind == Kind::External);
-    let last: Vec<String> = external.map(|place| Claim::of(home, place).statement()).into_iter().collect();
-    let whose = external.map_or(Whose::Nobodys, |place| Whose::Homes(&place.home_id));
-    content.bring_into(&target, &target.application(), whose, &last).await?;
+    let external = relocation.to_location.as_ref().filter(|location| location.kind == Kind::External);
+    let final_statements: Vec<String> =
+        external.map(|location| Claim::of(home, location).statement()).into_iter().collect();
+    let expected_owner = external.map_or(ExpectedOwner::Unclaimed, |location| ExpectedOwner::Home(&location.home_id));
+    content.import_into(&target, &target.application(), expected_owner, &final_statements).await?;
     drop(server);
     let rows = content.facts.rows.values().sum();
     journal.advance()?;
     Ok(rows)
 }
 
+/// Creates the new datastore in the temporary home.
 fn prepare(
     home: &Home,
-    inner: &Inner,
+    temporary: &TemporaryHome,
     source: &Access,
     relocation: &Relocation,
     reporter: &dyn Reporter,
 ) -> Result<(), RelocationError> {
-    inner.remove()?;
-    let own = &inner.0;
-    for path in [own.root().to_owned(), own.logs(), own.run(), own.postgres()] {
-        files::create_private_dir(&path).map_err(inner.io())?;
+    temporary.remove()?;
+    let inner_home = &temporary.0;
+    for path in [inner_home.root().to_owned(), inner_home.logs(), inner_home.run(), inner_home.postgres()] {
+        files::create_private_dir(&path).map_err(temporary.io())?;
     }
-    // Of the servers that are ours; the passwords stay what they are.
+    // The new server uses the passwords of the home's credentials.
     let credentials = Credentials::load_or_create(home)?;
-    std::fs::copy(home.postgres_credentials(), own.postgres_credentials()).map_err(inner.io())?;
+    std::fs::copy(home.postgres_credentials(), inner_home.postgres_credentials()).map_err(temporary.io())?;
     let text = config::set_keys("", &[("datastore", relocation.to.clone())]).map_err(UpdateError::from)?;
-    files::write_atomic(&own.config(), text.as_bytes(), 0o600).map_err(inner.io())?;
-    let Some(place) = &relocation.to_place else {
-        return Ok(cluster::create(own, &source.installation, &credentials, &Identity::for_postgres())?);
+    files::write_atomic(&inner_home.config(), text.as_bytes(), 0o600).map_err(temporary.io())?;
+    let Some(location) = &relocation.to_location else {
+        return Ok(cluster::create(inner_home, &source.installation, &credentials, &Identity::for_postgres())?);
     };
-    place.write(own)?;
-    if let Some(container) = &place.container {
+    location.write(inner_home)?;
+    if let Some(container) = &location.container {
         reporter.report(Progress::Started(format!("Getting {}", Container::image())));
         container.refuse_existing()?;
-        container.create(own, &place.home_id, &credentials)?;
+        container.create(inner_home, &location.home_id, &credentials)?;
     }
     Ok(())
 }
 
-/// What the new datastore would have been goes; one on somebody else's server is ours to fill anew. A runtime that does
-/// not answer is no reason to keep the home from its data: what stays bears the home's id, and is told at the next move.
+/// Removes the new datastore, except a database on an external server, which can be filled again. An unreachable
+/// container runtime must not block the home: the container keeps the home's id and is reported at the next move.
 fn undo(home: &Home, relocation: &Relocation, reporter: &dyn Reporter) -> Result<(), RelocationError> {
-    if let Some(place) = &relocation.to_place
-        && let Some(container) = &place.container
-        && let Err(error) = container.remove(&place.home_id)
+    if let Some(location) = &relocation.to_location
+        && let Some(container) = &location.container
+        && let Err(error) = container.remove(&location.home_id)
     {
-        reporter.report(Progress::Warning(format!("{} may be left: {error}", place.shown)));
+        reporter.report(Progress::Warning(format!("{} may still exist: {error}", location.display_text)));
     }
-    Inner::of(home)?.remove()
+    TemporaryHome::of(home)?.remove()
 }
 
+/// Finishes the move from the switch on.
 async fn finish(
     home: &Home,
     relocation: &Relocation,
@@ -313,31 +325,33 @@ async fn finish(
     if !relocation.is_same
         && let Err(error) = release(relocation).await
     {
-        reporter
-            .report(Progress::Warning(format!("what was left at {} does not say so: {error}", relocation.left_at())));
+        reporter.report(Progress::Warning(format!(
+            "cannot mark the old data at {} as moved: {error}",
+            relocation.old_location()
+        )));
     }
-    Inner::of(home)?.remove()?;
+    TemporaryHome::of(home)?.remove()?;
     Ok(journal.finish()?)
 }
 
-/// Each part finds whether it was done.
+/// Switches the home's files. Each part detects whether it is done.
 fn switch(home: &Home, relocation: &Relocation) -> Result<(), RelocationError> {
-    let inner = Inner::of(home)?;
+    let temporary = TemporaryHome::of(home)?;
     let io = |source| RelocationError::Io { path: home.postgres(), source };
     let data = home.postgres_data();
-    if relocation.from_place.is_none() && !relocation.old_data.exists() && data.exists() {
+    if relocation.from_location.is_none() && !relocation.old_data.exists() && data.exists() {
         files::rename_durably(&data, &relocation.old_data).map_err(io)?;
         checkpoint("move.left");
     }
-    match &relocation.to_place {
-        Some(place) => place.write(home)?,
+    match &relocation.to_location {
+        Some(location) => location.write(home)?,
         None => {
-            let made = inner.0.postgres_data();
-            if made.exists() {
-                files::rename_durably(&made, &data).map_err(io)?;
+            let new_data = temporary.0.postgres_data();
+            if new_data.exists() {
+                files::rename_durably(&new_data, &data).map_err(io)?;
             }
             checkpoint("move.in-place");
-            Place::managed(home)?.write(home)?;
+            Location::managed(home)?.write(home)?;
         }
     }
     checkpoint("move.recorded");
@@ -345,19 +359,20 @@ fn switch(home: &Home, relocation: &Relocation) -> Result<(), RelocationError> {
     Ok(config::update(home, |_| vec![("datastore", to)])?)
 }
 
-/// Says in a database on somebody else's server that its data went on.
+/// Records in a database on an external server that its data moved.
 async fn release(relocation: &Relocation) -> Result<(), PgError> {
-    let Some(place) = relocation.from_place.as_ref().filter(|place| place.kind == Kind::External) else {
+    let Some(location) = relocation.from_location.as_ref().filter(|location| location.kind == Kind::External) else {
         return Ok(());
     };
     let url = DatastoreSetting::read(&relocation.from).ok().and_then(|from| from.external().ok().flatten());
-    let Some(url) = url else { return Err(PgError::Far("its URL is gone".to_owned())) };
-    mark_as_left(&url, place, &relocation.to_shown()).await
+    let Some(url) = url else { return Err(PgError::ExternalServer("its URL is missing".to_owned())) };
+    mark_as_moved(&url, location, &relocation.to_description()).await
 }
 
-async fn mark_as_left(url: &ExternalUrl, place: &Place, to: &str) -> Result<(), PgError> {
+/// Records in the claim of the old database that the data moved to `to`.
+async fn mark_as_moved(url: &ExternalUrl, location: &Location, to: &str) -> Result<(), PgError> {
     let client = relay::connect_directly(url).await?;
-    let claim = claim::read(&client).await?.filter(|claim| claim.home_id == place.home_id);
+    let claim = claim::read(&client).await?.filter(|claim| claim.home_id == location.home_id);
     match claim {
         Some(claim) => {
             let left = Claim { moved_to: Some(to.to_owned()), ..claim };

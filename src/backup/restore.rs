@@ -1,31 +1,30 @@
-//! From a file to a state that could come into force: unpacked beside what is there, loaded into a
-//! database of its own, compared and proven. Until the exchange nothing that was there has changed,
-//! and dropping the work leaves nothing of it.
+//! Prepares a backup for a restore: unpacked next to the present data, loaded into its own database, verified. Nothing
+//! changes before the exchange; dropping a prepared backup removes its files.
 
 use super::archive_read::{ArchiveError, ArchiveReader, Sink, opening};
 use super::content::{self, Content};
 use super::encryption::Input;
-use super::exchange::{self, Swap, database_oid};
+use super::exchange::{self, ExchangePlan, database_oid};
 use super::exchange_error::ExchangeError;
 use super::exchange_tree::write_names;
+use super::leftovers;
 use super::load;
 use super::manifest::{CONFIG, DUMP, Entry, Manifest};
+use super::preserved::PreservedPaths;
+use super::progress_reader::ProgressReader;
+use super::quarantine;
+use super::restore_dir::{self, ExternalPaths, RestoreDir, RetainedState, When};
 use super::restore_error::RestoreError;
 use super::restore_plan::{ConfigRefusal, with_datastore};
 use super::scratch::{RestoreId, Scratch};
-use super::set_aside;
-use super::side::{self, Elsewhere, Kept, Side, When};
-use super::stage::{Places, Stage};
-use super::stays::Stays;
-use super::strays;
-use super::watched::Watched;
-use super::workshop::Workshop;
+use super::stage::{Stage, Targets};
+use super::staging::StagingServer;
 use crate::auth::cipher::Cipher;
 use crate::config::{self, DEPRECATED};
 use crate::home::Home;
 use crate::home::journal::Operation;
 use crate::home::progress::Reporter;
-use crate::postgres::{APPLICATION_DATABASE, Access, Login, PgError, place};
+use crate::postgres::{APPLICATION_DATABASE, Access, Login, PgError, location};
 use crate::sys::{checkpoint, files, random};
 use std::fs::File;
 use std::io::{self, Read};
@@ -40,44 +39,43 @@ fn open(input: &Path) -> Result<File, RestoreError> {
     }
 }
 
-fn refused(input: &Path) -> impl Fn(ArchiveError) -> RestoreError + '_ {
+fn archive_error(input: &Path) -> impl Fn(ArchiveError) -> RestoreError + '_ {
     |source| RestoreError::Archive { path: input.to_owned(), source }
 }
 
-/// The manifest alone.
 pub fn peek(input: &Input) -> Result<Manifest, RestoreError> {
-    let mut reader = archive_in(input, open(&input.path)?)?;
-    reader.manifest().map_err(refused(&input.path))
+    let mut reader = open_archive(input, open(&input.path)?)?;
+    reader.manifest().map_err(archive_error(&input.path))
 }
 
-/// The manifest and `config.yaml`, for a plan.
+/// Reads the manifest and `config.yaml`, for a plan.
 pub fn peek_config(input: &Input) -> Result<(Manifest, String), RestoreError> {
-    let mut reader = archive_in(input, open(&input.path)?)?;
-    let (manifest, config) = reader.manifest_and_file(CONFIG).map_err(refused(&input.path))?;
+    let mut reader = open_archive(input, open(&input.path)?)?;
+    let (manifest, config) = reader.manifest_and_file(CONFIG).map_err(archive_error(&input.path))?;
     Ok((manifest, String::from_utf8_lossy(&config.unwrap_or_default()).into_owned()))
 }
 
-fn archive_in<'a>(input: &Input, file: impl Read + 'a) -> Result<ArchiveReader<'a>, RestoreError> {
-    let refused = refused(&input.path);
-    let opened = input.keys.open(file).map_err(|error| refused(opening(error)))?;
+fn open_archive<'a>(input: &Input, file: impl Read + 'a) -> Result<ArchiveReader<'a>, RestoreError> {
+    let archive_error = archive_error(&input.path);
+    let opened = input.keys.open(file).map_err(|error| archive_error(opening(error)))?;
     let content = opened.map_err(|why| RestoreError::NotOpened { path: input.path.clone(), why })?;
-    ArchiveReader::new(content).map_err(refused)
+    ArchiveReader::new(content).map_err(archive_error)
 }
 
-/// Reads all of the file and compares it with its manifest; what is found goes to `sink`.
+/// Reads the whole file and compares it with its manifest; the entries go to `sink`.
 pub fn read(input: &Input, sink: &mut dyn Sink, reporter: &dyn Reporter) -> Result<Manifest, RestoreError> {
     let file = open(&input.path)?;
     let total = file.metadata().map_or(0, |meta| meta.len());
-    let source = Watched::new(file, total, reporter);
-    archive_in(input, source)?.read(sink).map_err(refused(&input.path))
+    let source = ProgressReader::new(file, total, reporter);
+    open_archive(input, source)?.read(sink).map_err(archive_error(&input.path))
 }
 
-/// Keeps the config and the dump, and only compares the rest.
+/// Unpacks the config and the dump; other entries are only compared with the manifest.
 pub struct DatabaseOnly(Stage);
 
 impl DatabaseOnly {
-    pub fn new(side: &Side) -> Self {
-        Self(Stage::new(places(side, &side.workspace_here(), &side.logs_here())))
+    pub fn new(restore_dir: &RestoreDir) -> Self {
+        Self(Stage::new(targets(restore_dir, &restore_dir.workspace_here(), &restore_dir.logs_here())))
     }
 }
 
@@ -90,59 +88,59 @@ impl Sink for DatabaseOnly {
     }
 }
 
-fn places(side: &Side, workspace_side: &Path, logs_side: &Path) -> Places {
-    let own = side.folder().to_owned();
-    Places { own, task_logs: logs_side.join("in"), workspace: workspace_side.join("in") }
+fn targets(restore_dir: &RestoreDir, workspace_staging: &Path, logs_staging: &Path) -> Targets {
+    let own = restore_dir.folder().to_owned();
+    Targets { own, task_logs: logs_staging.join("in"), workspace: workspace_staging.join("in") }
 }
 
-/// A backup unpacked into a side folder, every entry compared.
+/// A backup unpacked into a restore directory, with every entry compared.
 pub struct Staged {
-    pub side: Side,
+    pub restore_dir: RestoreDir,
     pub manifest: Manifest,
-    /// As it is in the backup.
     pub config: String,
     pub workspace: PathBuf,
-    workspace_side: PathBuf,
+    workspace_staging: PathBuf,
     input: PathBuf,
     task_logs: PathBuf,
-    logs_side: PathBuf,
-    /// Whether it goes with this value: until there is more of it than files.
+    logs_staging: PathBuf,
+    /// True while only the directory contains parts of the restore: then drop removes it.
     is_ours: bool,
 }
 
 impl Drop for Staged {
     fn drop(&mut self) {
         if self.is_ours {
-            // What cannot be removed now is removed as a stray.
-            let _ = self.side.remove();
+            // The rest is removed later as a leftover.
+            let _ = self.restore_dir.remove();
         }
     }
 }
 
 impl Staged {
-    /// Unpacks. On an error nothing of it is left.
+    /// Unpacks a backup. Leaves nothing behind on an error.
     pub fn unpack(home: &Home, input: &Input, workspace: &Path, reporter: &dyn Reporter) -> Result<Self, RestoreError> {
-        let side = Side::of(home, RestoreId::new());
-        let write = |source| RestoreError::Write { path: side.folder().to_owned(), source };
-        let task_logs = real(&home.task_logs());
-        let elsewhere = Elsewhere {
+        let restore_dir = RestoreDir::of(home, RestoreId::new());
+        let write = |source| RestoreError::Write { path: restore_dir.folder().to_owned(), source };
+        let task_logs = resolve_links(&home.task_logs());
+        let external_paths = ExternalPaths {
             workspace: Some(workspace.to_owned()),
             made_workspace: !workspace.exists(),
             task_logs: Some(task_logs.clone()),
         };
-        side.create(&elsewhere).map_err(write)?;
-        let beside = side
-            .place_beside(side.workspace_here(), workspace)
-            .and_then(|workspace_side| Ok((workspace_side, side.place_beside(side.logs_here(), &task_logs)?)));
-        let (workspace_side, logs_side) = beside.map_err(|source| {
-            // Nothing is in it yet.
-            let _ = side.remove();
+        restore_dir.create(&external_paths).map_err(write)?;
+        let staging =
+            restore_dir.choose_staging(restore_dir.workspace_here(), workspace).and_then(|workspace_staging| {
+                Ok((workspace_staging, restore_dir.choose_staging(restore_dir.logs_here(), &task_logs)?))
+            });
+        let (workspace_staging, logs_staging) = staging.map_err(|source| {
+            // It is still empty.
+            let _ = restore_dir.remove();
             RestoreError::Write { path: workspace.to_owned(), source }
         })?;
-        let mut stage = Stage::new(places(&side, &workspace_side, &logs_side));
+        let mut stage = Stage::new(targets(&restore_dir, &workspace_staging, &logs_staging));
         let unpacked = read(input, &mut stage, reporter).and_then(|manifest| {
             stage.finish().map_err(write)?;
-            let config = files::read_text(&side.folder().join(CONFIG), 1024 * 1024).map_err(write)?;
+            let config = files::read_text(&restore_dir.folder().join(CONFIG), 1024 * 1024).map_err(write)?;
             Ok((manifest, config.unwrap_or_default()))
         });
         checkpoint("restore.unpacked");
@@ -151,32 +149,32 @@ impl Staged {
                 let workspace = workspace.to_owned();
                 let input = input.path.clone();
                 Ok(Self {
-                    side,
+                    restore_dir,
                     input,
                     manifest,
                     config,
                     workspace,
-                    workspace_side,
+                    workspace_staging,
                     task_logs,
-                    logs_side,
+                    logs_staging,
                     is_ours: true,
                 })
             }
             Err(error) => {
-                // What cannot be removed now is removed as a stray.
-                let _ = side.remove();
+                // The rest is removed later as a leftover.
+                let _ = restore_dir.remove();
                 Err(error)
             }
         }
     }
 }
 
-/// A staged backup whose database is loaded and proven, and belongs to the application.
+/// A staged backup whose database is loaded, verified, and owned by the application's role.
 pub struct Ready {
     staged: Staged,
 }
 
-/// Loads the staged dump. On an error nothing of it is left, neither in the cluster nor in the home.
+/// Loads and verifies the staged dump. Leaves nothing behind on an error.
 pub async fn prove(
     home: &Home,
     access: &Access,
@@ -186,174 +184,181 @@ pub async fn prove(
 ) -> Result<Ready, RestoreError> {
     let mut staged = staged;
     let cipher = cipher_of(&staged.config)?;
-    // From here on there is something in the cluster too, and the folder says so until it is gone.
+    // From here on the cluster contains parts of it too; the directory stays until they are removed.
     staged.is_ours = false;
-    let outcome = load_in_workshop(home, access, (&staged.side, &staged.manifest), &cipher, version, reporter).await;
+    let outcome =
+        load_in_staging(home, access, (&staged.restore_dir, &staged.manifest), &cipher, version, reporter).await;
     checkpoint("restore.proven");
     match outcome {
         Ok(()) => Ok(Ready { staged }),
         Err(error) => {
-            staged.is_ours = strays::remove_from(home, access).await.is_ok();
+            staged.is_ours = leftovers::remove_from(home, access).await.is_ok();
             Err(error)
         }
     }
 }
 
-/// Loads a staged dump where a stranger's may be loaded, and proves it. It belongs to the application then: beside the
-/// database in force, or written down for one on somebody else's server.
-async fn load_in_workshop(
+/// Loads and verifies a staged dump where untrusted content may be loaded. The application's role owns it afterwards:
+/// in a database next to the current one, or in an exported file for an external server.
+async fn load_in_staging(
     home: &Home,
     access: &Access,
-    (side, manifest): (&Side, &Manifest),
+    (restore_dir, manifest): (&RestoreDir, &Manifest),
     cipher: &Cipher,
     version: &str,
     reporter: &dyn Reporter,
 ) -> Result<(), RestoreError> {
-    let workshop = Workshop::open(home, access).await?;
-    let scratch = Scratch::create(&workshop.access, side.id.clone()).await?;
-    load::load(&scratch, &side.dump(), manifest, cipher, version, reporter).await?;
+    let staging_server = StagingServer::open(home, access).await?;
+    let scratch = Scratch::create(&staging_server.access, restore_dir.id.clone()).await?;
+    load::load(&scratch, &restore_dir.dump(), manifest, cipher, version, reporter).await?;
     scratch.adopt().await?;
     if !access.is_ours() {
-        let login = Login { database: side.id.side_database(), ..workshop.access.application() };
-        Content::write(&workshop.access, &login, &side.content(When::After)).await?;
+        let login = Login { database: restore_dir.id.standby_database(), ..staging_server.access.application() };
+        Content::write(&staging_server.access, &login, &restore_dir.content(When::After)).await?;
     }
     Ok(())
 }
 
-/// The cipher by which a backup's secrets open.
 pub fn cipher_of(config: &str) -> Result<Cipher, ConfigRefusal> {
     let loaded = config::parse(config, DEPRECATED).map_err(ConfigRefusal::Invalid)?;
     let key = loaded.config.encryption_key.ok_or(ConfigRefusal::Missing("encryption_key"))?;
     Cipher::new(&key).map_err(|_| ConfigRefusal::Missing("usable encryption_key"))
 }
 
-/// What changes with the exchange beside workspace, logs and database.
+/// Records that change together with workspace, logs and database.
 pub struct Records {
     pub config: String,
     pub receipt: Vec<u8>,
-    /// In words, for whoever undoes it.
-    pub in_force: String,
-    pub set_aside: String,
+    pub restored: String,
+    pub replaced: String,
 }
 
 impl Ready {
-    /// Brings it into force. Nobody else may use the home or be connected to its databases.
-    pub async fn bring_into_force(self, home: &Home, access: &Access, records: &Records) -> Result<(), RestoreError> {
+    /// Makes the backup current. No other process may use the home or be connected to its databases.
+    pub async fn make_current(self, home: &Home, access: &Access, records: &Records) -> Result<(), RestoreError> {
         let staged = &self.staged;
-        let side = &staged.side;
+        let restore_dir = &staged.restore_dir;
         let write = |path: &Path, source| RestoreError::Write { path: path.to_owned(), source };
-        files::remove_any(&side.dump()).map_err(|source| write(&side.dump(), source))?;
-        let has_workspace = staged.workspace_side.join("in").is_dir();
-        let workspace = has_workspace.then(|| real(&staged.workspace));
-        write_after(side, records)?;
-        copy_before(home, side)?;
-        let (database, mark) = before_exchange(access, side).await?;
-        let stays = Stays::of(&staged.manifest, &staged.input, workspace.as_deref(), &staged.task_logs);
-        stays.and_then(|stays| stays.write(&side.stays())).map_err(|source| write(&side.stays(), source))?;
-        write_names(&staged.workspace_side.join("in"), &side.names())?;
-        write_names(&staged.logs_side.join("in"), &side.log_names())?;
-        let aside = set_aside::pending(home).map_err(|source| write(&home.set_aside_note(), source))?;
-        let kept = Kept {
-            unreadable: aside.map(|aside| aside.folder),
-            ..Kept::now(
-                records.in_force.clone(),
-                records.set_aside.clone(),
+        files::remove_any(&restore_dir.dump()).map_err(|source| write(&restore_dir.dump(), source))?;
+        let has_workspace = staged.workspace_staging.join("in").is_dir();
+        let workspace = has_workspace.then(|| resolve_links(&staged.workspace));
+        write_after(restore_dir, records)?;
+        copy_before(home, restore_dir)?;
+        let (database, mark) = before_exchange(access, restore_dir).await?;
+        let preserved = PreservedPaths::of(&staged.manifest, &staged.input, workspace.as_deref(), &staged.task_logs);
+        preserved
+            .and_then(|preserved| preserved.write(&restore_dir.preserved()))
+            .map_err(|source| write(&restore_dir.preserved(), source))?;
+        write_names(&staged.workspace_staging.join("in"), &restore_dir.names())?;
+        write_names(&staged.logs_staging.join("in"), &restore_dir.log_names())?;
+        let quarantined = quarantine::pending(home).map_err(|source| write(&home.quarantine_note(), source))?;
+        let retained = RetainedState {
+            unreadable: quarantined.map(|quarantined| quarantined.folder),
+            ..RetainedState::now(
+                records.restored.clone(),
+                records.replaced.clone(),
                 staged.manifest.tables.clone(),
                 workspace.clone(),
             )
         };
-        let swap = Swap {
-            id: side.id.as_str().to_owned(),
+        let plan = ExchangePlan {
+            id: restore_dir.id.as_str().to_owned(),
             workspace,
-            workspace_side: staged.workspace_side.clone(),
+            workspace_staging: staged.workspace_staging.clone(),
             task_logs: staged.task_logs.clone(),
-            task_logs_side: staged.logs_side.clone(),
+            task_logs_staging: staged.logs_staging.clone(),
             database,
             mark,
-            kept,
-            backward: false,
+            retained,
+            undo: false,
         };
-        Ok(exchange::exchange(home, access, Operation::Restore, swap).await?)
+        Ok(exchange::exchange(home, access, Operation::Restore, plan).await?)
     }
 }
 
-/// Exchanges what is in force for what is kept, and keeps that instead. `rows` are those of what comes
-/// into force.
+/// Exchanges the current state for the retained one, and retains the current one. `rows` are those of the state that
+/// becomes current.
 pub async fn undo(
     home: &Home,
     access: &Access,
     rows: std::collections::BTreeMap<String, i64>,
-) -> Result<Kept, RestoreError> {
-    let (side, kept) = side::kept(home).ok_or(RestoreError::NothingKept)?;
-    let task_logs = real(&home.task_logs());
-    let logs_side = side.found_beside(side.logs_here(), &task_logs);
-    let workspace_side = match &kept.workspace {
-        Some(workspace) => side.found_beside(side.workspace_here(), workspace),
-        None => side.workspace_here(),
+) -> Result<RetainedState, RestoreError> {
+    let (restore_dir, previous) = restore_dir::retained(home).ok_or(RestoreError::NoRetainedState)?;
+    let task_logs = resolve_links(&home.task_logs());
+    let logs_staging = restore_dir.find_staging(restore_dir.logs_here(), &task_logs);
+    let workspace_staging = match &previous.workspace {
+        Some(workspace) => restore_dir.find_staging(restore_dir.workspace_here(), workspace),
+        None => restore_dir.workspace_here(),
     };
-    take_over_older_logs(&side)?;
-    let (incoming, logs) = (workspace_side.join("in"), logs_side.join("in"));
-    for (folder, is_needed) in [(&incoming, kept.workspace.is_some()), (&logs, true)] {
+    take_over_older_logs(&restore_dir)?;
+    let (incoming, logs) = (workspace_staging.join("in"), logs_staging.join("in"));
+    for (folder, is_needed) in [(&incoming, previous.workspace.is_some()), (&logs, true)] {
         if is_needed && !folder.is_dir() {
-            return Err(RestoreError::KeptGone(folder.clone()));
+            return Err(RestoreError::RetainedStateMissing(folder.clone()));
         }
     }
-    copy_before(home, &side)?;
-    keep_datastore(home, &side)?;
-    let (database, mark) = before_exchange(access, &side).await?;
-    write_names(&incoming, &side.names())?;
-    write_names(&logs, &side.log_names())?;
-    let now = Kept::now(kept.set_aside.clone(), kept.in_force.clone(), rows, kept.workspace.clone());
-    let swap = Swap {
-        id: side.id.as_str().to_owned(),
-        workspace: kept.workspace,
-        workspace_side,
+    copy_before(home, &restore_dir)?;
+    keep_datastore(home, &restore_dir)?;
+    let (database, mark) = before_exchange(access, &restore_dir).await?;
+    write_names(&incoming, &restore_dir.names())?;
+    write_names(&logs, &restore_dir.log_names())?;
+    let (restored, replaced) = (previous.replaced.clone(), previous.restored.clone());
+    let retained = RetainedState::now(restored, replaced, rows, previous.workspace.clone());
+    let plan = ExchangePlan {
+        id: restore_dir.id.as_str().to_owned(),
+        workspace: previous.workspace,
+        workspace_staging,
         task_logs,
-        task_logs_side: logs_side,
+        task_logs_staging: logs_staging,
         database,
         mark,
-        kept: now.clone(),
-        backward: false,
+        retained: retained.clone(),
+        undo: false,
     };
-    exchange::exchange(home, access, Operation::RestoreUndo, swap).await?;
-    Ok(now)
+    exchange::exchange(home, access, Operation::RestoreUndo, plan).await?;
+    Ok(retained)
 }
 
-/// A release before this one kept the task logs under another name.
-fn take_over_older_logs(side: &Side) -> Result<(), RestoreError> {
-    let (older, here) = (side.folder().join("task-logs.after"), side.logs_here());
+/// Moves task logs that an earlier release retained under another name.
+fn take_over_older_logs(restore_dir: &RestoreDir) -> Result<(), RestoreError> {
+    let (older, staging) = (restore_dir.folder().join("task-logs.after"), restore_dir.logs_here());
     let moved = match files::is_there(&older) {
-        Ok(true) => files::create_private_dir(&here).and_then(|()| files::rename_durably(&older, &here.join("in"))),
+        Ok(true) => {
+            files::create_private_dir(&staging).and_then(|()| files::rename_durably(&older, &staging.join("in")))
+        }
         other => other.map(drop),
     };
     moved.map_err(|source| RestoreError::Write { path: older, source })
 }
 
-/// By what the exchange will tell which database is in force. On somebody else's server what is in it is written down.
-async fn before_exchange(access: &Access, side: &Side) -> Result<(u32, String), RestoreError> {
+/// Prepares the database part of an exchange. Returns the object id of the current database, and a mark that identifies
+/// the exchange. On an external server the content is exported, and the object id is 0.
+async fn before_exchange(access: &Access, restore_dir: &RestoreDir) -> Result<(u32, String), RestoreError> {
     let mark = hex::encode(random::bytes::<8>());
     if !access.is_ours() {
         content::check_replaceable(access, &access.application()).await?;
-        Content::write(access, &access.application(), &side.content(When::Before)).await?;
+        Content::write(access, &access.application(), &restore_dir.content(When::Before)).await?;
         return Ok((0, mark));
     }
     let client = access.superuser("postgres").await?;
     Ok((database_oid(&client, APPLICATION_DATABASE).await?.ok_or(PgError::NoDatabase)?, mark))
 }
 
-fn write_after(side: &Side, records: &Records) -> Result<(), RestoreError> {
-    for (path, text) in
-        [(side.config(When::After), records.config.as_bytes()), (side.receipt(When::After), &records.receipt)]
-    {
+fn write_after(restore_dir: &RestoreDir, records: &Records) -> Result<(), RestoreError> {
+    for (path, text) in [
+        (restore_dir.config(When::After), records.config.as_bytes()),
+        (restore_dir.receipt(When::After), &records.receipt),
+    ] {
         files::write_atomic(&path, text, 0o600).map_err(|source| RestoreError::Write { path, source })?;
     }
-    let unpacked = side.folder().join(CONFIG);
+    let unpacked = restore_dir.folder().join(CONFIG);
     files::remove_any(&unpacked).map_err(|source| RestoreError::Write { path: unpacked, source })
 }
 
-/// Copies of what is about to be replaced.
-fn copy_before(home: &Home, side: &Side) -> Result<(), RestoreError> {
-    for (from, to) in [(home.config(), side.config(When::Before)), (home.receipt(), side.receipt(When::Before))] {
+fn copy_before(home: &Home, restore_dir: &RestoreDir) -> Result<(), RestoreError> {
+    for (from, to) in
+        [(home.config(), restore_dir.config(When::Before)), (home.receipt(), restore_dir.receipt(When::Before))]
+    {
         let copied = files::read_text(&from, 1024 * 1024)
             .and_then(|text| text.ok_or_else(|| io::ErrorKind::NotFound.into()))
             .and_then(|text| files::write_atomic(&to, text.as_bytes(), 0o600));
@@ -362,34 +367,34 @@ fn copy_before(home: &Home, side: &Side) -> Result<(), RestoreError> {
     Ok(())
 }
 
-/// What comes back knows nothing of a move since, nor of another password.
-fn keep_datastore(home: &Home, side: &Side) -> Result<(), RestoreError> {
-    let path = side.config(When::After);
+/// Keeps the present datastore, since the retained config may name an earlier one or an old password.
+fn keep_datastore(home: &Home, restore_dir: &RestoreDir) -> Result<(), RestoreError> {
+    let path = restore_dir.config(When::After);
     let write = |source| RestoreError::Write { path: path.clone(), source };
     let Some(text) = files::read_text(&path, 1024 * 1024).map_err(write)? else { return Ok(()) };
-    let present = place::configured(home).map_err(ExchangeError::from)?;
-    let fitted = with_datastore(&text, &present)?;
-    files::write_atomic(&path, fitted.as_bytes(), 0o600).map_err(write)
+    let present = location::configured(home).map_err(ExchangeError::from)?;
+    let adapted = with_datastore(&text, &present)?;
+    files::write_atomic(&path, adapted.as_bytes(), 0o600).map_err(write)
 }
 
-/// The folder that a link as its last part leads to.
-fn real(path: &Path) -> PathBuf {
+/// Resolves symbolic links; returns a path that does not exist unchanged.
+fn resolve_links(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
-/// Whether restores and verifications that were killed have left something.
-pub fn has_strays(home: &Home) -> bool {
-    side::all(home).iter().any(Side::is_stray)
+/// True when killed restores or verifications left files behind.
+pub fn has_leftovers(home: &Home) -> bool {
+    restore_dir::all(home).iter().any(RestoreDir::is_leftover)
 }
 
-/// Removes it, from the cluster first, because the folders are what it is known by. The caller has the
-/// home or the operation to itself, and no exchange is under way.
-pub async fn remove_strays(home: &Home, access: Option<&Access>) -> Result<(), RestoreError> {
+/// Removes leftovers, from the cluster first because the directories identify them. The caller holds the home or the
+/// operation lock, and no exchange is in progress.
+pub async fn remove_restore_leftovers(home: &Home, access: Option<&Access>) -> Result<(), RestoreError> {
     if let Some(access) = access {
-        strays::remove_from(home, access).await?;
+        leftovers::remove_from(home, access).await?;
     }
-    for side in side::all(home).into_iter().filter(Side::is_stray) {
-        side.remove().map_err(|source| RestoreError::Write { path: side.folder().to_owned(), source })?;
+    for restore_dir in restore_dir::all(home).into_iter().filter(RestoreDir::is_leftover) {
+        restore_dir.remove().map_err(|source| RestoreError::Write { path: restore_dir.folder().to_owned(), source })?;
     }
     Ok(())
 }

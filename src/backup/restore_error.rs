@@ -1,4 +1,4 @@
-//! Why a backup cannot be read or restored.
+//! Errors of reading or restoring a backup.
 
 use super::archive_read::ArchiveError;
 use super::content::ContentError;
@@ -6,7 +6,7 @@ use super::encryption::NotOpened;
 use super::exchange_error::ExchangeError;
 use super::load::LoadError;
 use super::restore_plan::{ConfigRefusal, Refusal};
-use super::workshop::WorkshopError;
+use super::staging::StagingError;
 use crate::postgres::PgError;
 use std::io;
 use std::path::PathBuf;
@@ -15,9 +15,9 @@ use std::path::PathBuf;
 pub enum RestoreError {
     #[error("cannot open {path}: {source}")]
     Open { path: PathBuf, source: io::Error },
-    #[error("{path} is encrypted, and {why}")]
+    #[error("{path} is encrypted: {why}")]
     NotOpened { path: PathBuf, why: NotOpened },
-    #[error("{path} cannot be restored: {source}")]
+    #[error("cannot restore {path}: {source}")]
     Archive { path: PathBuf, source: ArchiveError },
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -28,15 +28,15 @@ pub enum RestoreError {
     #[error(transparent)]
     Postgres(#[from] PgError),
     #[error(transparent)]
-    Workshop(#[from] WorkshopError),
+    StagingServer(#[from] StagingError),
     #[error(transparent)]
     Content(#[from] ContentError),
     #[error(transparent)]
     Exchange(#[from] ExchangeError),
     #[error("cannot write {path}: {source}")]
     Write { path: PathBuf, source: io::Error },
-    #[error("what was kept is gone: {0} is not there")]
-    KeptGone(PathBuf),
-    #[error("no state is kept that could be brought back")]
-    NothingKept,
+    #[error("the retained state is incomplete: {0} does not exist")]
+    RetainedStateMissing(PathBuf),
+    #[error("no earlier state is retained")]
+    NoRetainedState,
 }

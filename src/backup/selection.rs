@@ -1,7 +1,7 @@
-//! What a backup does with each name in a workspace and in the task logs. A backup and a restore ask the same functions:
-//! what a backup does not take, a restore does not take away.
+//! Decides what a backup does with each path in a workspace and in the task logs. Restores use the same decision: what
+//! a backup omits, a restore leaves in place.
 
-use super::left_out::{OWN_FOLDER, is_left_out};
+use super::excluded::{OWN_FOLDER, is_excluded};
 use super::manifest::link_stays_inside;
 use super::own_backups::OwnBackups;
 use crate::sys::beneath::{Entry, Folder, Kind};
@@ -16,114 +16,124 @@ pub enum Selection {
     Link {
         target: String,
     },
-    /// Other tools keep it, or make it again.
-    LeftOut,
-    /// With the reason.
+    /// Other tools store it elsewhere or can recreate it.
+    Excluded,
+    /// Cannot be backed up, for this reason.
     Skipped(String),
 }
 
-/// Deeper trees are a mistake, or a trap.
+/// Maximum number of nested folders; deeper trees are a mistake or an attack.
 const DEPTH_LIMIT: usize = 100;
-pub const OWN: &str = "it is Leoflow's own";
+/// Reason for skipping folders and backups of Leoflow.
+pub const OWN: &str = "it belongs to Leoflow";
 
-/// `path` is relative to the workspace; `entry` is its last part, in `folder`.
+/// Classifies a path relative to the workspace; `entry` is its last component, in `folder`.
 pub fn in_workspace(folder: &Folder, entry: &Entry, path: &Path, own: &OwnBackups) -> Selection {
-    if let Some(reason) = unfit(path) {
+    if let Some(reason) = unsupported_path_reason(path) {
         return Selection::Skipped(reason.to_owned());
     }
     if is_own_folder(entry, path) || own.has(folder, entry) {
         return Selection::Skipped(OWN.to_owned());
     }
-    if is_left_out(folder, entry) {
-        return Selection::LeftOut;
+    if is_excluded(folder, entry) {
+        return Selection::Excluded;
     }
     match entry.kind {
-        Kind::File => readable(folder, entry),
+        Kind::File => file_selection(folder, entry),
         Kind::Folder => Selection::Folder,
         Kind::Link => link(folder, entry, path),
         Kind::Other => Selection::Skipped("it is a FIFO, a socket or a device".to_owned()),
     }
 }
 
-/// `path` is relative to the task logs.
+/// Classifies a path relative to the task logs.
 pub fn in_task_logs(folder: &Folder, entry: &Entry, path: &Path) -> Selection {
-    if let Some(reason) = unfit(path) {
+    if let Some(reason) = unsupported_path_reason(path) {
         return Selection::Skipped(reason.to_owned());
     }
     if is_own_folder(entry, path) {
         return Selection::Skipped(OWN.to_owned());
     }
     match entry.kind {
-        Kind::File => readable(folder, entry),
+        Kind::File => file_selection(folder, entry),
         Kind::Folder => Selection::Folder,
         Kind::Link | Kind::Other => Selection::Skipped("it is not a regular file".to_owned()),
     }
 }
 
+/// True for a top-level folder that a restore creates.
 fn is_own_folder(entry: &Entry, path: &Path) -> bool {
     path.components().count() == 1 && entry.name.to_string_lossy().starts_with(OWN_FOLDER)
 }
 
-fn readable(folder: &Folder, entry: &Entry) -> Selection {
+/// Includes a file only if it can be read.
+fn file_selection(folder: &Folder, entry: &Entry) -> Selection {
     match folder.open_file(&entry.name) {
         Ok(_) => Selection::File,
-        Err(error) => Selection::Skipped(format!("it cannot be read: {error}")),
+        Err(error) => Selection::Skipped(format!("cannot read it: {error}")),
     }
 }
 
+/// Includes a link only if it stays inside the workspace.
 fn link(folder: &Folder, entry: &Entry, path: &Path) -> Selection {
     match folder.link_target(&entry.name).map(OsString::into_string) {
         Ok(Ok(target)) if link_stays_inside(&path.to_string_lossy(), &target) => Selection::Link { target },
-        Ok(Ok(target)) => Selection::Skipped(format!("it is a link that leads out of the workspace, to {target}")),
+        Ok(Ok(target)) => Selection::Skipped(format!("it is a link out of the workspace, to {target}")),
         Ok(Err(_)) => Selection::Skipped("it is a link to a name that is not UTF-8 text".to_owned()),
-        Err(error) => Selection::Skipped(format!("it cannot be read: {error}")),
+        Err(error) => Selection::Skipped(format!("cannot read it: {error}")),
     }
 }
 
-/// What a manifest cannot hold.
-fn unfit(path: &Path) -> Option<&'static str> {
+/// Reason why a manifest cannot represent the path; `None` if it can.
+fn unsupported_path_reason(path: &Path) -> Option<&'static str> {
     match path.to_str() {
         None => Some("its name is not UTF-8 text"),
-        Some(text) if text.chars().any(char::is_control) => Some("its name holds a control character"),
+        Some(text) if text.chars().any(char::is_control) => Some("its name contains a control character"),
         Some(text) if text.len() > 3900 => Some("its path is too long"),
-        Some(_) if path.components().count() > DEPTH_LIMIT + 1 => Some("it is too deep in folders"),
+        Some(_) if path.components().count() > DEPTH_LIMIT + 1 => Some("it is nested too deeply"),
         Some(_) => None,
     }
 }
 
-/// Paths in a workspace that no backup holds, each with all below it.
-pub fn unheld_in_workspace(root: &Folder, own: &OwnBackups) -> io::Result<Vec<PathBuf>> {
-    find(root, &|folder, entry, path| in_workspace(folder, entry, path, own))
+/// Lists the paths in a workspace that backups omit, each with everything below it.
+pub fn omitted_in_workspace(root: &Folder, own: &OwnBackups) -> io::Result<Vec<PathBuf>> {
+    find_omitted(root, &|folder, entry, path| in_workspace(folder, entry, path, own))
 }
 
-/// The same in the task logs.
-pub fn unheld_in_task_logs(root: &Folder) -> io::Result<Vec<PathBuf>> {
-    find(root, &in_task_logs)
+/// Lists the paths in the task logs that backups omit.
+pub fn omitted_in_task_logs(root: &Folder) -> io::Result<Vec<PathBuf>> {
+    find_omitted(root, &in_task_logs)
 }
 
 type Select<'a> = &'a dyn Fn(&Folder, &Entry, &Path) -> Selection;
 
-fn find(root: &Folder, select: Select<'_>) -> io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    // A root that cannot be read is an error: as an empty one it would lose everything.
-    find_below(root, Path::new(""), root.entries()?, select, &mut found);
-    Ok(found)
+fn find_omitted(root: &Folder, select: Select<'_>) -> io::Result<Vec<PathBuf>> {
+    let mut omitted = Vec::new();
+    // An unreadable root is an error: treated as empty, everything in it would be lost.
+    find_omitted_below(root, Path::new(""), root.entries()?, select, &mut omitted);
+    Ok(omitted)
 }
 
-fn find_below(root: &Folder, below: &Path, entries: Vec<Entry>, select: Select<'_>, found: &mut Vec<PathBuf>) {
-    let Ok(folder) = root.below(below) else {
-        found.push(below.to_owned());
+fn find_omitted_below(
+    root: &Folder,
+    relative: &Path,
+    entries: Vec<Entry>,
+    select: Select<'_>,
+    omitted: &mut Vec<PathBuf>,
+) {
+    let Ok(folder) = root.below(relative) else {
+        omitted.push(relative.to_owned());
         return;
     };
     for entry in entries {
-        let path = below.join(&entry.name);
+        let path = relative.join(&entry.name);
         match select(&folder, &entry, &path) {
             Selection::File | Selection::Link { .. } => {}
-            Selection::LeftOut | Selection::Skipped(_) => found.push(path),
-            // No backup could read it either.
+            Selection::Excluded | Selection::Skipped(_) => omitted.push(path),
+            // A backup could not read it either.
             Selection::Folder => match root.below(&path).and_then(|inside| inside.entries()) {
-                Ok(entries) => find_below(root, &path, entries, select, found),
-                Err(_) => found.push(path),
+                Ok(entries) => find_omitted_below(root, &path, entries, select, omitted),
+                Err(_) => omitted.push(path),
             },
         }
     }
@@ -137,7 +147,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     #[test]
-    fn finds_all_that_a_backup_does_not_take() {
+    fn finds_everything_a_backup_omits() {
         let tree = tempfile::tempdir().unwrap();
         let root = tree.path();
         fs::create_dir_all(root.join("p/.git")).unwrap();
@@ -148,17 +158,17 @@ mod tests {
         nix::unistd::mkfifo(&root.join("fifo"), nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
         fs::write(root.join("new\nline"), "x").unwrap();
         fs::write(root.join("leoflow-backup-20260101T000000Z.tar.zst"), "x").unwrap();
-        let odd = Path::new(std::ffi::OsStr::from_bytes(b"caf\xe9.csv"));
-        fs::write(root.join(odd), "x").unwrap();
+        let non_utf8 = Path::new(std::ffi::OsStr::from_bytes(b"caf\xe9.csv"));
+        fs::write(root.join(non_utf8), "x").unwrap();
         let folder = Folder::open(root).unwrap();
-        let mut found = unheld_in_workspace(&folder, &OwnBackups::default()).unwrap();
-        found.sort();
+        let mut omitted = omitted_in_workspace(&folder, &OwnBackups::default()).unwrap();
+        omitted.sort();
         let mut expected: Vec<PathBuf> =
             ["fifo", "leoflow-backup-20260101T000000Z.tar.zst", "new\nline", "p/.git", "p/outside"]
                 .map(PathBuf::from)
                 .into();
-        expected.push(odd.to_owned());
+        expected.push(non_utf8.to_owned());
         expected.sort();
-        assert_eq!(found, expected);
+        assert_eq!(omitted, expected);
     }
 }

@@ -1,7 +1,7 @@
-//! What a backup will hold, before it is written: copied once into a file without a name, so that size and hash are known
-//! before the manifest is, and what is hashed is what is written. A process that is killed leaves nothing of it. The file
-//! is where the backup goes, which may be a medium that others have: for an encrypted backup it is sealed with a key that
-//! only this process's memory holds.
+//! The content of a backup before it is written: copied once into an unnamed file, so that size and hash are known
+//! before the manifest and the hashed bytes are the written ones. A kill leaves nothing behind. The file is on the
+//! backup's destination, which others may read later, so for an encrypted backup it is sealed with a key kept only in
+//! this process's memory.
 
 use super::archive::{Hashed, zstd_encoder};
 use super::manifest::Sha256Hex;
@@ -13,24 +13,24 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// A part of the spool.
+/// The part of the spool that one `add` wrote: its position, its size in bytes, and its hash.
 #[derive(Debug, Clone, Copy)]
 pub struct Piece {
     offset: u64,
-    /// The number of its first chunk, where it is sealed.
+    /// Number of its first chunk, if the spool is sealed (encrypted).
     chunk: u64,
     pub size: u64,
     pub sha256: Sha256Hex,
 }
 
-/// How the spool is on the disk.
+/// Storage of the spool on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AtRest {
     Plain,
     Sealed,
 }
 
-/// Which end of a copy failed.
+/// The side of a copy that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
     #[error("{0}")]
@@ -39,26 +39,30 @@ pub enum SpoolError {
     Spool(io::Error),
 }
 
+/// The unnamed file with the copied content.
 pub struct Spool {
     file: File,
     folder: PathBuf,
     length: u64,
-    /// Bytes of the disk that stay free, whatever else; 0 for no such limit.
+    /// Free disk space to leave, in bytes; 0 is no limit.
     keep_free: u64,
+    /// Bytes written since the free space was last checked.
     unchecked: u64,
     seal: Option<Seal>,
 }
 
+/// Encryption of the spool, chunk by chunk.
 struct Seal {
     cipher: XChaCha20Poly1305,
-    /// The number of the next chunk, which is its nonce: no number is used twice, also not for bytes that are taken back.
+    /// Number of the next chunk, used as its nonce. Never reused, even after a truncation.
     next: u64,
-    /// The beginning of that chunk.
+    /// Unencrypted bytes of that chunk, collected so far.
     pending: Vec<u8>,
 }
 
-/// Bytes of a chunk before it is sealed, and what sealing adds.
+/// Size of a chunk before sealing, in bytes.
 const CHUNK: usize = 64 * 1024;
+/// Bytes that sealing adds to a chunk.
 const TAG: usize = 16;
 
 impl Seal {
@@ -75,7 +79,7 @@ impl Seal {
 }
 
 impl Spool {
-    /// In `folder`, which is to hold the finished file too.
+    /// Creates the spool in `folder`, the destination of the finished file.
     pub fn new(folder: &Path, keep_free: u64, at_rest: AtRest) -> io::Result<Self> {
         let path = files::temporary_neighbour(&folder.join("leoflow-backup-spool"));
         files::remove_any(&path)?;
@@ -85,7 +89,7 @@ impl Spool {
         Ok(Self { file, folder: folder.to_owned(), length: 0, keep_free, unchecked: CHECK_EVERY, seal })
     }
 
-    /// Takes in what `source` has, to its end.
+    /// Copies `source` to the end of the spool.
     pub fn add(&mut self, source: &mut dyn Read) -> Result<Piece, SpoolError> {
         let (offset, chunk) = self.begin();
         let mut hashed = Hashed::new(&mut *self);
@@ -95,30 +99,39 @@ impl Spool {
         Ok(Piece { offset, chunk, size, sha256 })
     }
 
+    /// Compresses `source` to the end of the spool. Also returns its uncompressed size in bytes; `on_progress` receives
+    /// the number of uncompressed bytes so far.
     pub fn add_compressed(
         &mut self,
         source: &mut dyn Read,
-        seen: &mut dyn FnMut(u64),
+        on_progress: &mut dyn FnMut(u64),
     ) -> Result<(Piece, u64), SpoolError> {
         let (offset, chunk) = self.begin();
         let mut encoder = zstd_encoder(Hashed::new(&mut *self)).map_err(SpoolError::Spool)?;
-        let total = copy(source, &mut encoder, seen)?;
+        let total = copy(source, &mut encoder, on_progress)?;
         let hashed = encoder.finish().map_err(SpoolError::Spool)?;
         let (size, sha256) = (hashed.bytes, hashed.sha256());
         self.seal_pending().map_err(SpoolError::Spool)?;
         Ok((Piece { offset, chunk, size, sha256 }, total))
     }
 
-    /// Takes back what came in last, down to the end of what was there before `piece`.
-    pub fn take_back(&mut self, piece: Piece) {
+    /// Removes `piece` and everything after it.
+    pub fn truncate_to(&mut self, piece: Piece) {
         self.length = piece.offset;
     }
 
     pub fn read(&self, piece: Piece) -> impl Read + '_ {
-        PieceReader { spool: self, at: piece.offset, left: piece.size, chunk: piece.chunk, opened: Vec::new(), used: 0 }
+        PieceReader {
+            spool: self,
+            offset: piece.offset,
+            left: piece.size,
+            chunk: piece.chunk,
+            opened: Vec::new(),
+            used: 0,
+        }
     }
 
-    /// Where the next piece begins. What is left of a copy that failed is no part of it.
+    /// Offset and chunk number of the next piece. Drops the unsealed remains of a failed copy.
     fn begin(&mut self) -> (u64, u64) {
         let chunk = self.seal.as_mut().map_or(0, |seal| {
             seal.pending.clear();
@@ -132,7 +145,7 @@ impl Spool {
         let sealed = seal.cipher.encrypt(&Seal::nonce(seal.next), &seal.pending[..]);
         seal.next += 1;
         seal.pending.clear();
-        self.put(&sealed.map_err(|_| io::Error::other("the copy cannot be sealed"))?)
+        self.put(&sealed.map_err(|_| io::Error::other("cannot encrypt the copy"))?)
     }
 
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -140,7 +153,7 @@ impl Spool {
         if self.keep_free > 0 && self.unchecked >= CHECK_EVERY {
             self.unchecked = 0;
             if disk::free_bytes(&self.folder)? < self.keep_free {
-                return Err(io::Error::new(io::ErrorKind::StorageFull, "the disk would be full"));
+                return Err(io::Error::new(io::ErrorKind::StorageFull, "the disk would run out of space"));
             }
         }
         self.file.write_all_at(bytes, self.length)?;
@@ -170,11 +183,11 @@ impl Write for Spool {
 
 struct PieceReader<'a> {
     spool: &'a Spool,
-    at: u64,
-    /// Bytes of the piece that are still to be read from the file.
+    offset: u64,
+    /// Bytes of the piece not yet read from the file.
     left: u64,
     chunk: u64,
-    /// The chunk that is being read, and how much of it has been.
+    /// The current chunk, and the number of bytes consumed.
     opened: Vec<u8>,
     used: usize,
 }
@@ -183,11 +196,11 @@ impl PieceReader<'_> {
     fn open_next(&mut self, seal: &Seal) -> io::Result<()> {
         let size = usize::try_from(self.left).unwrap_or(usize::MAX).min(CHUNK);
         let mut sealed = vec![0; size + TAG];
-        self.spool.file.read_exact_at(&mut sealed, self.at)?;
+        self.spool.file.read_exact_at(&mut sealed, self.offset)?;
         let opened = seal.cipher.decrypt(&Seal::nonce(self.chunk), &sealed[..]);
         self.opened =
             opened.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "the copy was changed on the disk"))?;
-        self.at += sealed.len() as u64;
+        self.offset += sealed.len() as u64;
         self.left -= size as u64;
         self.chunk += 1;
         self.used = 0;
@@ -199,9 +212,9 @@ impl Read for PieceReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let spool = self.spool;
         let Some(seal) = &spool.seal else {
-            let wanted = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
-            let count = spool.file.read_at(&mut buffer[..wanted], self.at)?;
-            self.at += count as u64;
+            let length = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+            let count = spool.file.read_at(&mut buffer[..length], self.offset)?;
+            self.offset += count as u64;
             self.left -= count as u64;
             return Ok(count);
         };
@@ -215,12 +228,12 @@ impl Read for PieceReader<'_> {
     }
 }
 
-/// How much is written between two looks at the free space.
+/// Bytes written between checks of the free space.
 const CHECK_EVERY: u64 = 4 * 1024 * 1024;
 
 const BUFFER: usize = 256 * 1024;
 
-fn copy(source: &mut dyn Read, target: &mut dyn Write, seen: &mut dyn FnMut(u64)) -> Result<u64, SpoolError> {
+fn copy(source: &mut dyn Read, target: &mut dyn Write, on_progress: &mut dyn FnMut(u64)) -> Result<u64, SpoolError> {
     let mut buffer = vec![0; BUFFER];
     let mut total = 0;
     loop {
@@ -229,7 +242,7 @@ fn copy(source: &mut dyn Read, target: &mut dyn Write, seen: &mut dyn FnMut(u64)
             Ok(count) => {
                 target.write_all(&buffer[..count]).map_err(SpoolError::Spool)?;
                 total += count as u64;
-                seen(total);
+                on_progress(total);
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(SpoolError::Source(error)),
@@ -242,15 +255,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pieces_come_back_as_they_went_in_and_no_file_is_left() {
+    fn pieces_round_trip_without_leaving_files() {
         for at_rest in [AtRest::Plain, AtRest::Sealed] {
             let folder = tempfile::tempdir().unwrap();
             let mut spool = Spool::new(folder.path(), 0, at_rest).unwrap();
-            let long: Vec<u8> = (0..3 * CHUNK + 7).map(|at| (at % 251) as u8).collect();
-            let one = spool.add(&mut "one".as_bytes()).unwrap();
+            let long: Vec<u8> = (0..3 * CHUNK + 7).map(|index| (index % 251) as u8).collect();
+            let first_piece = spool.add(&mut "one".as_bytes()).unwrap();
             let two = spool.add(&mut &long[..]).unwrap();
-            spool.take_back(two);
-            // A source that fails half way leaves nothing in the next piece.
+            spool.truncate_to(two);
+            // A failed source leaves nothing in the next piece.
             assert!(matches!(spool.add(&mut Broken(&b"half"[..])), Err(SpoolError::Source(_))));
             let three = spool.add(&mut "three".as_bytes()).unwrap();
             let four = spool.add(&mut &long[..]).unwrap();
@@ -259,8 +272,8 @@ mod tests {
                 spool.read(piece).read_to_end(&mut bytes).unwrap();
                 bytes
             };
-            assert_eq!((read(one), read(three), read(four)), (b"one".to_vec(), b"three".to_vec(), long));
-            assert_ne!(one.sha256, three.sha256);
+            assert_eq!((read(first_piece), read(three), read(four)), (b"one".to_vec(), b"three".to_vec(), long));
+            assert_ne!(first_piece.sha256, three.sha256);
             assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
         }
     }
@@ -277,30 +290,32 @@ mod tests {
     }
 
     #[test]
-    fn nothing_readable_of_a_sealed_spool_is_on_the_disk() {
+    fn a_sealed_spool_is_unreadable_on_disk() {
         let folder = tempfile::tempdir().unwrap();
         let mut spool = Spool::new(folder.path(), 0, AtRest::Sealed).unwrap();
         let text = "the password is swordfish; ".repeat(10_000);
         let first = spool.add(&mut text.as_bytes()).unwrap();
         let mut before = vec![0; 1000];
         spool.file.read_exact_at(&mut before, 0).unwrap();
-        spool.take_back(first);
+        spool.truncate_to(first);
         spool.add(&mut text.as_bytes()).unwrap();
         let mut bytes = vec![0; spool.length as usize];
         spool.file.read_exact_at(&mut bytes, 0).unwrap();
         assert!(!bytes.windows(9).any(|window| window == b"swordfish"));
-        assert_ne!(bytes[..1000], before[..], "one key and nonce for two texts would tell both");
+        assert_ne!(bytes[..1000], before[..], "reusing a nonce would reveal both texts");
         let (piece, _) = spool.add_compressed(&mut text.as_bytes(), &mut |_| {}).unwrap();
-        let mut found = Vec::new();
-        zstd::stream::copy_decode(spool.read(piece), &mut found).unwrap();
-        assert_eq!(found, text.as_bytes());
+        let mut bytes = Vec::new();
+        zstd::stream::copy_decode(spool.read(piece), &mut bytes).unwrap();
+        assert_eq!(bytes, text.as_bytes());
     }
 
     #[test]
-    fn a_disk_that_would_get_full_is_left_alone() {
+    fn keeps_the_required_free_space() {
         let folder = tempfile::tempdir().unwrap();
         let mut spool = Spool::new(folder.path(), u64::MAX, AtRest::Plain).unwrap();
-        let Err(SpoolError::Spool(error)) = spool.add(&mut "x".as_bytes()) else { panic!("written all the same") };
+        let Err(SpoolError::Spool(error)) = spool.add(&mut "x".as_bytes()) else {
+            panic!("it was written nevertheless")
+        };
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
     }
 }

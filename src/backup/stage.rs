@@ -1,5 +1,5 @@
-//! Unpacking a backup into a folder of our own. Every path has been checked by the manifest; links
-//! are made last, so that nothing can be written through one.
+//! Unpacks a backup into our own folders. The manifest has checked every path; links are created last, so that nothing
+//! is written through one.
 
 use super::archive_read::Sink;
 use super::manifest::{Content, DUMP, Entry, RECEIPT, TASK_LOGS, WORKSPACE};
@@ -9,75 +9,74 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-/// Where the parts of a backup go.
+/// Destinations of the parts of a backup.
 #[derive(Debug, Clone)]
-pub struct Places {
-    /// `config.yaml` and the dump, files of ours.
+pub struct Targets {
+    /// `config.yaml` and the dump.
     pub own: PathBuf,
     pub task_logs: PathBuf,
     pub workspace: PathBuf,
 }
 
 pub struct Stage {
-    places: Places,
+    targets: Targets,
     links: Vec<(PathBuf, String)>,
 }
 
 impl Stage {
-    /// The folders that `places` names must not be there yet; those above them must.
-    pub fn new(places: Places) -> Self {
-        Self { places, links: Vec::new() }
+    /// The destinations of the task logs and the workspace must not exist, but their parents must.
+    pub fn new(targets: Targets) -> Self {
+        Self { targets, links: Vec::new() }
     }
 
-    /// Makes the links.
+    /// Creates the links.
     pub fn finish(self) -> io::Result<()> {
         self.links.iter().try_for_each(|(path, target)| symlink(target, path))
     }
 
-    fn place(&self, path: &str) -> PathBuf {
-        let below = |top: &str| path.strip_prefix(top).and_then(|rest| rest.strip_prefix('/').or(Some(rest)));
+    fn target_path(&self, path: &str) -> PathBuf {
+        let relative_path = |top: &str| path.strip_prefix(top).and_then(|rest| rest.strip_prefix('/').or(Some(rest)));
         match path.split('/').next() {
-            Some(TASK_LOGS) => join(&self.places.task_logs, below(TASK_LOGS)),
-            Some(WORKSPACE) => join(&self.places.workspace, below(WORKSPACE)),
-            _ => self.places.own.join(path),
+            Some(TASK_LOGS) => join(&self.targets.task_logs, relative_path(TASK_LOGS)),
+            Some(WORKSPACE) => join(&self.targets.workspace, relative_path(WORKSPACE)),
+            _ => self.targets.own.join(path),
         }
     }
 }
 
-fn join(root: &Path, below: Option<&str>) -> PathBuf {
-    match below {
+fn join(root: &Path, relative_path: Option<&str>) -> PathBuf {
+    match relative_path {
         None | Some("") => root.to_owned(),
-        Some(below) => root.join(below),
+        Some(relative_path) => root.join(relative_path),
     }
 }
 
 impl Sink for Stage {
     fn entry(&mut self, entry: &Entry, modified: u64, content: &mut dyn Read) -> io::Result<()> {
-        let place = self.place(&entry.path);
+        let target_path = self.target_path(&entry.path);
         match &entry.content {
-            // A workspace's files and folders are as the user's umask has them, but for those that were
-            // private; ours are.
-            Content::Directory { private: false } if entry.path.starts_with(WORKSPACE) => fs::create_dir(&place),
-            Content::Directory { .. } => DirBuilder::new().mode(0o700).create(&place),
+            // Files and folders of a workspace follow the user's umask unless they were private; others are private.
+            Content::Directory { private: false } if entry.path.starts_with(WORKSPACE) => fs::create_dir(&target_path),
+            Content::Directory { .. } => DirBuilder::new().mode(0o700).create(&target_path),
             Content::Symlink { target } => {
-                self.links.push((place, target.clone()));
+                self.links.push((target_path, target.clone()));
                 Ok(())
             }
-            // This machine has a receipt of its own.
+            // This machine keeps its own receipt.
             Content::File { .. } if entry.path == RECEIPT => Ok(()),
             Content::File { executable, private, .. } => {
-                let open = entry.path.starts_with(WORKSPACE) && !private;
-                let mode = match (open, *executable) {
+                let follows_umask = entry.path.starts_with(WORKSPACE) && !private;
+                let mode = match (follows_umask, *executable) {
                     (true, true) => 0o777,
                     (true, false) => 0o666,
                     (false, true) => 0o700,
                     (false, false) => 0o600,
                 };
-                let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&place)?;
+                let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&target_path)?;
                 copy(content, &mut file)?;
-                let since = Duration::from_secs(modified);
-                match SystemTime::UNIX_EPOCH.checked_add(since) {
-                    // A file system that cannot hold the time keeps today's.
+                let modified_after_epoch = Duration::from_secs(modified);
+                match SystemTime::UNIX_EPOCH.checked_add(modified_after_epoch) {
+                    // A file system that cannot store the time keeps the present one.
                     Some(time) if entry.path != DUMP => file.set_modified(time).or(Ok(())),
                     _ => Ok(()),
                 }

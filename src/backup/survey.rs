@@ -1,20 +1,20 @@
-//! What is in a database: our tables, plain tables of the user's own, and what is neither. A backup
-//! takes the first two; a restore accepts nothing else.
+//! Inventory of a database: our tables, plain tables of the user, and other objects. Backups include the first two;
+//! restores accept nothing else.
 
 use crate::postgres::PgError;
 use crate::schema::tables;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio_postgres::{GenericClient, Row};
 
-/// What there is, by name.
+/// The inventory, by name.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Survey {
     pub ours: Vec<String>,
-    /// Tables and sequences that the user made, and that work without anything else of the user's.
-    pub theirs: Vec<Relation>,
-    /// What is neither, and why.
+    /// The user's tables and sequences that depend on no other user objects.
+    pub user_relations: Vec<Relation>,
+    /// Other objects, with the reason why they cannot be backed up.
     pub others: Vec<(String, String)>,
-    /// What was put onto our own tables and changes how they work.
+    /// Changes to our tables that affect how they work.
     pub changes: Vec<String>,
 }
 
@@ -25,32 +25,33 @@ pub struct Relation {
 }
 
 impl Survey {
-    /// The tables that a backup has, ours first.
+    /// Tables that a backup contains, ours first.
     pub fn tables(&self) -> impl Iterator<Item = &str> {
-        let theirs = self.theirs.iter().filter(|relation| relation.is_table).map(|relation| relation.name.as_str());
-        self.ours.iter().map(String::as_str).chain(theirs)
+        let user_relations =
+            self.user_relations.iter().filter(|relation| relation.is_table).map(|relation| relation.name.as_str());
+        self.ours.iter().map(String::as_str).chain(user_relations)
     }
 
-    /// Patterns for `pg_dump --table` that mean exactly these.
+    /// Patterns for `pg_dump --table` that match exactly these relations.
     pub fn patterns(&self) -> Vec<String> {
-        let theirs = self.theirs.iter().map(|relation| relation.name.as_str());
-        self.ours.iter().map(String::as_str).chain(theirs).map(pattern).collect()
+        let user_relations = self.user_relations.iter().map(|relation| relation.name.as_str());
+        self.ours.iter().map(String::as_str).chain(user_relations).map(pattern).collect()
     }
 }
 
-/// One table and no other, as `pg_dump` reads it.
+/// Pattern for `pg_dump` that matches one table only.
 pub fn pattern(name: &str) -> String {
     format!("public.{}", quoted(name))
 }
 
-/// An identifier as SQL reads it.
+/// Quotes an SQL identifier.
 pub fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// Relations outside the system's own schemas, those of extensions left out. `refers_to` are the
-/// tables of its foreign keys, and the one that a sequence belongs to; `uses` says whether it needs a function, a type or the like that
-/// somebody has made (what comes with PostgreSQL has object ids below 16384).
+/// Relations outside the system schemas and extensions. `refers_to` lists the tables of foreign keys, and the owner of
+/// a sequence; `uses` is true if the relation needs a function, type or similar object made by a user (PostgreSQL's own
+/// have object ids below 16384).
 const RELATIONS: &str = "
     SELECT n.nspname::text, c.relname::text, c.relkind::text,
            c.relpersistence = 'p' AND NOT c.relrowsecurity AND NOT c.relhasrules AND NOT c.relispartition
@@ -87,9 +88,9 @@ const RELATIONS: &str = "
                       AND d.objid = c.oid AND d.deptype = 'e')
     ORDER BY c.relkind = 'S', c.relname";
 
-/// Everything else that somebody can make in a database: never ours. What comes with PostgreSQL has
-/// object ids below 16384; what belongs to a table, such as its row type, is not counted.
-const MORE: &str = "
+/// All other objects that a user can create in a database. PostgreSQL's own have object ids below 16384; parts of a
+/// table, such as its row type, are not counted.
+const OTHER_OBJECTS: &str = "
     SELECT 'function ' || oid::pg_catalog.regprocedure::text FROM pg_catalog.pg_proc WHERE oid >= 16384
     UNION ALL SELECT 'large object ' || oid::text FROM pg_catalog.pg_largeobject_metadata
     UNION ALL SELECT 'extension ' || extname::text FROM pg_catalog.pg_extension WHERE oid >= 16384
@@ -116,64 +117,68 @@ const MORE: &str = "
     UNION ALL SELECT 'access method ' || amname::text FROM pg_catalog.pg_am WHERE oid >= 16384
     LIMIT 1000";
 
-/// Whose the tables in `public` are.
+/// Owner of the tables in `public`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tables {
-    /// Ours by the migrations that this binary knows; the rest is the user's.
+    /// Tables of the known migrations are ours, the others the user's.
     Known,
-    /// All of them ours: a newer release has made what this one does not know.
+    /// All tables are ours: a newer release may have created unknown ones.
     All,
 }
 
-/// Looks. Changes nothing.
-pub async fn survey(client: &impl GenericClient, whose: Tables) -> Result<Survey, PgError> {
+/// Takes the inventory. Changes nothing.
+pub async fn survey(client: &impl GenericClient, scope: Tables) -> Result<Survey, PgError> {
     let mut ours = tables::tables();
-    if whose == Tables::All {
+    if scope == Tables::All {
         let query = "SELECT tablename::text FROM pg_catalog.pg_tables WHERE schemaname = 'public'";
         ours.extend(client.query(query, &[]).await?.iter().map(|row| row.get::<_, String>(0)));
     }
     let mut survey = Survey::default();
     let mut candidates: BTreeMap<String, Candidate> = BTreeMap::new();
     for row in client.query(RELATIONS, &[]).await? {
-        let found = Candidate::from(&row);
-        if found.schema == "public" && ours.contains(&found.name) && found.kind == "r" {
-            survey.changes.extend(found.changes());
-            survey.ours.push(found.name);
-        } else if found.kind == "S" && found.refers_to.iter().any(|table| ours.contains(table)) {
-            // Comes and goes with its table.
-        } else if let Some(reason) = found.obstacle(&ours) {
-            survey.others.push((found.full_name(), reason));
+        let candidate = Candidate::from(&row);
+        if candidate.schema == "public" && ours.contains(&candidate.name) && candidate.kind == "r" {
+            survey.changes.extend(candidate.changes());
+            survey.ours.push(candidate.name);
+        } else if candidate.kind == "S" && candidate.refers_to.iter().any(|table| ours.contains(table)) {
+            // Belongs to its table.
+        } else if let Some(reason) = candidate.obstacle(&ours) {
+            survey.others.push((candidate.full_name(), reason));
         } else {
-            candidates.insert(found.name.clone(), found);
+            candidates.insert(candidate.name.clone(), candidate);
         }
     }
-    // A table that refers to one that stays behind has to stay behind too.
-    while let Some(name) = candidates.values().find(|found| !found.targets_are_in(&candidates)).map(|f| f.name.clone())
+    // A table that refers to an omitted table must be omitted too.
+    while let Some(name) =
+        candidates.values().find(|candidate| !candidate.targets_are_in(&candidates)).map(|c| c.name.clone())
     {
         candidates.remove(&name);
-        survey.others.push((name, "it refers to a table that cannot be taken".to_owned()));
+        survey.others.push((name, "it refers to a table that cannot be backed up".to_owned()));
     }
-    survey.theirs =
-        candidates.into_values().map(|found| Relation { is_table: found.kind == "r", name: found.name }).collect();
-    for row in client.query(MORE, &[]).await? {
+    survey.user_relations = candidates
+        .into_values()
+        .map(|candidate| Relation { is_table: candidate.kind == "r", name: candidate.name })
+        .collect();
+    for row in client.query(OTHER_OBJECTS, &[]).await? {
         survey.others.push((row.get(0), "it is not part of Leoflow".to_owned()));
     }
     Ok(survey)
 }
 
-/// Objects and rights that a restore does not bring back, for a plan. On a server of the user's own the other objects stay.
+/// Describes the objects and rights that a restore does not bring back, for a plan. `is_ours` is false on an external
+/// server, where foreign objects stay.
 pub async fn left_behind(client: &impl GenericClient, is_ours: bool) -> Result<Vec<String>, PgError> {
-    let found = survey(client, Tables::Known).await?;
-    let others = found.others.into_iter().filter(|_| is_ours);
+    let survey = survey(client, Tables::Known).await?;
+    let others = survey.others.into_iter().filter(|_| is_ours);
     let mut names: Vec<String> = others.map(|(name, reason)| format!("{name} ({reason})")).collect();
-    names.extend(found.changes);
+    names.extend(survey.changes);
     for row in client.query(GRANTS, &[]).await? {
         names.push(row.get(0));
     }
     Ok(names)
 }
 
-/// Rights of roles other than the owner's on relations in `public`.
+/// Rights of roles other than the owner on relations in `public`.
 const GRANTS: &str = "
     SELECT 'rights of ' || CASE g.grantee WHEN 0 THEN 'everybody' ELSE g.grantee::pg_catalog.regrole::text END
            || ' on ' || pg_catalog.string_agg(DISTINCT c.relname::text, ', ')
@@ -182,10 +187,13 @@ const GRANTS: &str = "
     WHERE n.nspname = 'public' AND c.relkind IN ('r', 'v', 'm', 'S') AND g.grantee <> c.relowner
     GROUP BY g.grantee ORDER BY 1";
 
+/// A row of `RELATIONS`: a relation that may be ours or a plain one of the user.
 struct Candidate {
     schema: String,
     name: String,
+    /// `pg_class.relkind`.
     kind: String,
+    /// True without row security, rules, policies or inheritance.
     plain: bool,
     triggers: Vec<String>,
     refers_to: Vec<String>,
@@ -211,6 +219,7 @@ impl Candidate {
         if self.schema == "public" { self.name.clone() } else { format!("{}.{}", self.schema, self.name) }
     }
 
+    /// Describes changes to one of our tables.
     fn changes(&self) -> Vec<String> {
         let mut changes: Vec<String> =
             self.triggers.iter().map(|name| format!("trigger {name} on {}", self.name)).collect();
@@ -220,22 +229,22 @@ impl Candidate {
         changes
     }
 
-    /// Why it cannot be taken.
+    /// Reason why it cannot be backed up; `None` if it can.
     fn obstacle(&self, ours: &BTreeSet<String>) -> Option<String> {
         let reason = match self.kind.as_str() {
-            _ if self.schema != "public" => "it is in a schema of its own",
+            _ if self.schema != "public" => "it is in another schema",
             "v" | "m" => "it is a view",
             "p" => "it is partitioned",
             "f" => "it is a foreign table",
             "r" if !self.plain || !self.triggers.is_empty() => "it has triggers, rules, policies or inheritance",
             _ if self.uses => "it needs a function or a type of your own",
-            _ if self.refers_to.iter().any(|table| ours.contains(table)) => "it refers to a table of Leoflow's",
+            _ if self.refers_to.iter().any(|table| ours.contains(table)) => "it refers to one of Leoflow's tables",
             _ => return None,
         };
         Some(reason.to_owned())
     }
 
-    fn targets_are_in(&self, others: &BTreeMap<String, Self>) -> bool {
-        self.refers_to.iter().all(|table| others.contains_key(table))
+    fn targets_are_in(&self, candidates: &BTreeMap<String, Self>) -> bool {
+        self.refers_to.iter().all(|table| candidates.contains_key(table))
     }
 }

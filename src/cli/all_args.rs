@@ -1,16 +1,16 @@
-//! What commands take that can be for every instance.
+//! Arguments shared by the commands that can act on every instance.
 
 use clap::Args;
 
 #[derive(Args, Debug, Clone, Default)]
 pub struct All {
-    /// Every instance of yours, one after another; the first that fails ends it
+    /// Act on every instance of this user, one after another; stops at the first failure
     #[arg(long)]
     pub all: bool,
-    /// With --all: only these, with commas between them
+    /// With --all: only these instances, comma-separated [default: all]
     #[arg(long, requires = "all", value_name = "NAMES", value_delimiter = ',')]
     pub only: Vec<String>,
-    /// With --all: go on with the others when one fails
+    /// With --all: continue with the other instances when one fails
     #[arg(long, requires = "all")]
     pub keep_going: bool,
 }

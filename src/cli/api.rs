@@ -1,10 +1,10 @@
-//! Asking the running server over `run/api.sock`, where we are admin by being this user.
+//! A client of the running server over `run/api.sock`; the socket's owner is admin.
 
 use crate::error::Error;
 use crate::home::Home;
 use crate::protocol::control;
 pub use crate::protocol::http::encode;
-use crate::protocol::http::{self, Ask, HttpError};
+use crate::protocol::http::{self, HttpError, HttpRequest};
 use crate::sys::unix_socket;
 use hyper::body::Bytes;
 use hyper::{Method, StatusCode};
@@ -15,86 +15,88 @@ use std::time::Duration;
 
 pub struct Api<'a> {
     home: &'a Home,
-    patience: Duration,
+    timeout: Duration,
 }
 
-/// Longer than the server lets a request take.
-const PATIENCE: Duration = Duration::from_secs(40);
-/// The same for imports and exports.
-const LONG_PATIENCE: Duration = Duration::from_secs(610);
+/// Request timeout; longer than the server's own limit for a request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(40);
+/// Timeout of imports and exports; longer than the server's own limit for them.
+const BULK_TIMEOUT: Duration = Duration::from_secs(610);
 
 impl<'a> Api<'a> {
     pub fn new(home: &'a Home) -> Self {
-        Self { home, patience: PATIENCE }
+        Self { home, timeout: REQUEST_TIMEOUT }
     }
 
-    /// For an import or export, which takes as long as there is much of it.
-    pub fn patient(&self) -> Self {
-        Self { home: self.home, patience: LONG_PATIENCE }
+    /// A client with the timeout of imports and exports, whose duration grows with the data.
+    pub fn with_bulk_timeout(&self) -> Self {
+        Self { home: self.home, timeout: BULK_TIMEOUT }
     }
 
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
-        self.ask(Method::GET, path, None).await
+        self.request(Method::GET, path, None).await
     }
 
-    /// Every entry of a list, page after page. `query` is more of it, such as an order.
+    /// Reads every entry of a list, page by page. `query` is appended to the URL's query, for example an order.
     pub async fn all(&self, path: &str, query: &str, field: &str) -> Result<Vec<Value>, Error> {
-        let mut found: Vec<Value> = Vec::new();
+        let mut entries: Vec<Value> = Vec::new();
         loop {
-            let before = found.len();
+            let before = entries.len();
             let mut page: Value = self.get(&format!("{path}?limit=100&offset={before}{query}")).await?;
-            if let Some(Value::Array(more)) = page.get_mut(field).map(Value::take) {
-                found.extend(more);
+            if let Some(Value::Array(page_entries)) = page.get_mut(field).map(Value::take) {
+                entries.extend(page_entries);
             }
-            if found.len() == before || found.len() as u64 >= page["total_entries"].as_u64().unwrap_or(0) {
-                return Ok(found);
+            if entries.len() == before || entries.len() as u64 >= page["total_entries"].as_u64().unwrap_or(0) {
+                return Ok(entries);
             }
         }
     }
 
     pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, Error> {
-        self.ask(Method::POST, path, Some(body)).await
+        self.request(Method::POST, path, Some(body)).await
     }
 
     pub async fn put<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, Error> {
-        self.ask(Method::PUT, path, Some(body)).await
+        self.request(Method::PUT, path, Some(body)).await
     }
 
     pub async fn patch<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, Error> {
-        self.ask(Method::PATCH, path, Some(body)).await
+        self.request(Method::PATCH, path, Some(body)).await
     }
 
     pub async fn delete(&self, path: &str) -> Result<(), Error> {
         self.send(Method::DELETE, path, None).await.map(drop)
     }
 
-    async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<&Value>) -> Result<T, Error> {
+    async fn request<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<&Value>) -> Result<T, Error> {
         let bytes = self.send(method, path, body).await?;
         serde_json::from_slice(&bytes).map_err(|error| {
-            Error::failed("the server's answer cannot be read")
+            Error::failed("cannot read the server's response")
                 .cause(error)
-                .hint("is it another version? `leoflow lite restart`")
+                .hint("the server may be another version; restart it: leoflow lite restart")
         })
     }
 
+    /// Sends a request; a status that is not a success becomes an error.
     async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Bytes, Error> {
-        let answered = tokio::time::timeout(self.patience, self.exchange(method, path, body)).await;
-        let (status, bytes) = answered
-            .map_err(|_| Error::failed("the server does not answer").hint("leoflow lite status").for_now())??;
+        let response = tokio::time::timeout(self.timeout, self.exchange(method, path, body)).await;
+        let (status, bytes) = response
+            .map_err(|_| Error::failed("the server does not respond").hint("leoflow lite status").transient())??;
         if status.is_success() {
             return Ok(bytes);
         }
         let detail: Option<Value> = serde_json::from_slice::<Value>(&bytes).ok().and_then(|v| v.get("detail").cloned());
-        Err(explain(status, detail.unwrap_or_default(), path))
+        Err(error_from_response(status, detail.unwrap_or_default(), path))
     }
 
+    /// Sends a request without a time limit; returns status and body.
     async fn exchange(&self, method: Method, path: &str, body: Option<&Value>) -> Result<(StatusCode, Bytes), Error> {
         let broken = |error: HttpError| {
-            Error::failed("the server broke off").cause(error).hint("leoflow lite logs server").for_now()
+            Error::failed("the server closed the connection").cause(error).hint("leoflow lite logs server").transient()
         };
         let body = body.map(Value::to_string).unwrap_or_default();
-        let ask = Ask { method, path, host: "localhost", headers: &[], body };
-        http::ask(self.connect()?, ask).await.map_err(broken)
+        let request = HttpRequest { method, path, host: "localhost", headers: &[], body };
+        http::send(self.connect()?, request).await.map_err(broken)
     }
 
     fn connect(&self) -> Result<tokio::net::UnixStream, Error> {
@@ -105,9 +107,9 @@ impl<'a> Api<'a> {
         });
         connected.map_err(|error| match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => match control::status_of(self.home) {
-                Some(_) => Error::failed("run/api.sock is gone")
-                    .hint("wait ten seconds, it comes back; or leoflow lite restart")
-                    .for_now(),
+                Some(_) => Error::failed("run/api.sock is missing")
+                    .hint("wait ten seconds for the server to recreate it, or run leoflow lite restart")
+                    .transient(),
                 None => not_running(),
             },
             _ => Error::io("connect to", &path, &error),
@@ -115,12 +117,13 @@ impl<'a> Api<'a> {
     }
 }
 
-/// For every command that needs a running instance.
+/// The error of a command that needs a running instance.
 pub fn not_running() -> Error {
-    Error::failed("Leoflow is not running").hint("leoflow lite start").for_now()
+    Error::failed("Leoflow is not running").hint("leoflow lite start").transient()
 }
 
-fn explain(status: StatusCode, detail: Value, path: &str) -> Error {
+/// Builds the error for a response, with hints for its status and path.
+fn error_from_response(status: StatusCode, detail: Value, path: &str) -> Error {
     let text = match &detail {
         Value::String(text) => text.clone(),
         Value::Object(object) => {
@@ -133,25 +136,47 @@ fn explain(status: StatusCode, detail: Value, path: &str) -> Error {
         }
         _ => String::new(),
     };
-    let text = if text.is_empty() { format!("the server answered {status}") } else { text };
+    let text = if text.is_empty() { format!("the server returned {status}") } else { text };
     match status {
-        StatusCode::SERVICE_UNAVAILABLE => Error::failed(text).hint("leoflow lite status").for_now(),
+        StatusCode::SERVICE_UNAVAILABLE => Error::failed(text).hint("leoflow lite status").transient(),
         StatusCode::INTERNAL_SERVER_ERROR => Error::failed(text).hint("leoflow lite logs server"),
         StatusCode::CONFLICT if path.ends_with("/hitlDetails") => {
-            Error::failed(text).hint("nothing was changed; `leoflow tasks clear` makes the task ask again")
+            Error::failed(text).hint("nothing was changed; clear the task to have it ask again: leoflow tasks clear")
         }
         StatusCode::CONFLICT => {
-            Error::failed(text).hint("nothing was changed; remove it first, or choose another name")
+            Error::failed(text).hint("nothing was changed; delete the existing one first, or choose another name")
         }
-        StatusCode::NOT_FOUND if path.contains("/dags") || path.contains("/dagSources") => {
-            Error::failed(text).hint("leoflow dags list").hint("leoflow runs list DAG")
+        StatusCode::NOT_FOUND => {
+            let error = Error::failed(text);
+            match list_command(path) {
+                Some(command) => error.hint(command),
+                None => error,
+            }
         }
-        StatusCode::NOT_FOUND => Error::failed(text).hint("the same command with `list` shows what there is"),
-        _ => Error::failed(text).hint("nothing was changed; `--help` shows what is allowed"),
+        _ => Error::failed(text).hint("nothing was changed; see `--help` for valid arguments"),
     }
 }
 
-/// The items of a list in an answer; none where there is none.
+/// The command that lists what the path of a request that found nothing could have named.
+fn list_command(path: &str) -> Option<String> {
+    if path.ends_with("/hitlDetails") {
+        return Some("leoflow hitl list".to_owned());
+    }
+    let segments: Vec<&str> = path.split(['/', '?']).filter(|segment| !segment.is_empty()).collect();
+    if let Some(position) = segments.iter().position(|segment| ["dagRuns", "runs"].contains(segment)) {
+        let dag_id = segments.get(position.checked_sub(1)?)?;
+        return Some(format!("leoflow runs list {}", percent_encoding::percent_decode_str(dag_id).decode_utf8().ok()?));
+    }
+    let kinds = ["dags", "dagSources", "backfills", "variables", "connections", "pools", "assets", "environments"];
+    let command = match kinds.into_iter().find(|kind| segments.contains(kind))? {
+        "dagSources" | "backfills" => "dags",
+        "environments" => "env",
+        kind => kind,
+    };
+    Some(format!("leoflow {command} list"))
+}
+
+/// Iterates over a JSON array; any other value yields no items.
 pub fn list_of(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }

@@ -1,11 +1,11 @@
-//! The arguments. What is written here is what a newcomer reads in `--help`.
+//! The command-line arguments. Doc comments here are the text of `--help`.
 
+use super::airflow_args::{Export, Import};
 use super::asset_args::Backfill as Backfills;
 pub use super::asset_args::{Assets, AssetsCommand, BackfillCommand, Pools, PoolsCommand};
 pub use super::backup_args::{
     Backup, Backups, BackupsCommand, Decryption, ResetPassword, Restore, Uninstall, VerifyBackups,
 };
-use super::cluster_args::{Export, Import};
 pub use super::config_args::{Config, ConfigCommand};
 pub use super::data_args::{AddConnection, Connections, ConnectionsCommand, OnExisting, Variables, VariablesCommand};
 use super::data_migrate_args::DataMigrate;
@@ -26,12 +26,14 @@ use std::path::PathBuf;
 #[derive(Parser, Debug)]
 #[command(
     name = "leoflow",
-    about = "Airflow-style DAGs on your laptop, with a Postgres of its own",
+    about = "Run Airflow-style DAGs on your laptop, with a built-in PostgreSQL",
     version = build_info::version(),
     arg_required_else_help = true,
-    after_help = "Examples:\n  leoflow lite                 set up (the first time) and run, in this terminal\n  \
-                  leoflow lite start           the same in the background\n  leoflow dags trigger hello --wait     run a DAG, and watch it\n  leoflow lite status          its processes and their health\n  \
-                  leoflow doctor               what is wrong, and how to mend it"
+    after_help = "Examples:\n  leoflow lite                        run in this terminal; the first run sets everything up\n  \
+                  leoflow lite start                  run in the background\n  \
+                  leoflow dags trigger hello --wait   run a DAG and follow it\n  \
+                  leoflow lite status                 show the processes and their health\n  \
+                  leoflow doctor                      find problems and how to fix them"
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -40,141 +42,149 @@ pub struct Cli {
     pub command: Command,
 }
 
+/// The heading of the options that every command takes.
+const GLOBAL: &str = "Global options";
+
 #[derive(Args, Debug, Clone)]
 pub struct Global {
-    /// The folder that Leoflow keeps everything in [default: ~/.leoflow, or LEOFLOW_HOME]
-    #[arg(long, global = true, value_name = "DIR")]
+    /// The home: the folder with all of Leoflow's files [default: LEOFLOW_HOME, or ~/.leoflow]
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "DIR")]
     pub home: Option<PathBuf>,
-    /// The instance by its name: the home ~/.leoflow-NAME [default: LEOFLOW_INSTANCE, or ~/.leoflow]
-    #[arg(long, global = true, value_name = "NAME", conflicts_with = "home")]
+    /// The name of the instance, whose home is ~/.leoflow-NAME [default: LEOFLOW_INSTANCE, or the default instance]
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "NAME", conflicts_with = "home")]
     pub instance: Option<String>,
     /// Print the result as JSON
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL)]
     pub json: bool,
-    /// Print times in UTC [default: the zone of this machine]
-    #[arg(long, global = true)]
+    /// Print times in UTC [default: this machine's time zone]
+    #[arg(long, global = true, help_heading = GLOBAL)]
     pub utc: bool,
-    /// Tell more about what is being done
-    #[arg(long, short, global = true)]
+    /// Print details of each step
+    #[arg(long, short, global = true, help_heading = GLOBAL)]
     pub verbose: bool,
 }
 
 #[derive(Subcommand, Debug)]
 pub enum Command {
-    /// Run Leoflow in this terminal; the first time, set it up
+    /// Run Leoflow in this terminal; the first run sets it up
     Lite(Lite),
-    /// `leoflow lite start`
+    /// Run in the background (same as `leoflow lite start`)
     #[command(hide = true)]
     Start(LiteRun),
-    /// `leoflow lite stop`
+    /// Stop Leoflow (same as `leoflow lite stop`)
     #[command(hide = true)]
     Stop(LiteStop),
-    /// `leoflow lite restart`
+    /// Restart Leoflow (same as `leoflow lite restart`)
     #[command(hide = true)]
     Restart(LiteRestart),
-    /// `leoflow lite status`
+    /// Show the processes (same as `leoflow lite status`)
     #[command(hide = true)]
     Status(LiteStatus),
-    /// `leoflow lite logs`
+    /// Show the logs (same as `leoflow lite logs`)
     #[command(hide = true)]
     Logs(Logs),
-    /// Make everything ready, without starting it
+    /// Set up the home, the datastore and the workspace without starting Leoflow
     Setup(Setup),
-    /// Look for what is wrong, and say how to mend it
+    /// Check the installation and show how to fix what is wrong
     Doctor(Doctor),
-    /// Start Leoflow when you log in, or with the machine
+    /// Manage the service that starts Leoflow when you log in or the machine boots
     Service(Service),
-    /// Instances: list, create, clone, remove
+    /// List, create, clone and remove instances
     Instances(Instances),
-    /// Settings: list, read, change
+    /// List, read and change settings
     Config(Config),
-    /// Check config.yaml, and the leoflow.yaml of each project
+    /// Open the documentation in a browser, or print it
+    Docs(Docs),
+    /// Check config.yaml and the leoflow.yaml of each project
     VerifyConfig(VerifyConfig),
-    /// Bring the database's schema up to date, or back
+    /// Apply pending schema migrations, or undo them
     MigrateDb(MigrateDb),
-    /// Data migrations: what an upgrade changes batch by batch, beside the running server
+    /// Manage data migrations, which change rows in batches while the server runs
     DataMigrate(DataMigrate),
-    /// DAGs: list, trigger, pause, test
+    /// List, trigger, pause and test DAGs
     Dags(Dags),
-    /// Runs of a DAG: list, show, watch, clear, cancel
+    /// List, show, watch, clear and cancel DAG runs
     Runs(Runs),
-    /// Tasks: list, logs, clear
+    /// List, clear and test tasks, and show their logs
     Tasks(Tasks),
-    /// XComs: what tasks left for one another
+    /// List and read XComs, the values that tasks pass to one another
     Xcom(Xcom),
-    /// Import DAG files as the server would, and say what is wrong with them
+    /// Import DAG files as the server does and report their errors
     Validate(Validate),
-    /// Make a project with a first DAG
+    /// Create a project with a first DAG
     Init(Init),
-    /// Variables: list, read, change, import, export
+    /// List, read, change, import and export variables
     Variables(Variables),
-    /// Connections: list, read, change, import, export
+    /// List, read, change, test, import and export connections
     Connections(Connections),
-    /// Export everything, for Apache Airflow
+    /// Export DAGs, variables, connections and history for Apache Airflow
     Export(Export),
-    /// Import from Apache Airflow
+    /// Import DAGs, variables, connections and pools from Apache Airflow
     Import(Import),
-    /// Environments: what is installed for projects
+    /// Manage the Python environments of projects
     Env(Env),
-    /// Add to what a project depends on, and install it
+    /// Add packages to a project's dependencies and install them
     Add(Add),
-    /// Pools: how much may run at once of what shares something
+    /// Manage pools, which limit how many tasks run at once
     Pools(Pools),
-    /// Assets: what tasks make, and what waits for it
+    /// List assets and their events, and materialize an asset
     Assets(Assets),
-    /// Human in the loop: what tasks ask people, and your answers
+    /// List and respond to human-in-the-loop tasks
     Hitl(Hitl),
     /// Run a DAG for dates in the past
     Backfill(Backfills),
-    /// Replace Leoflow by another release; what you have stays
+    /// Upgrade Leoflow to another release; your data stays
     Upgrade(Upgrade),
-    /// Go back to a release before, with your data
+    /// Roll back to an earlier release, with your data
     Rollback(RollbackRelease),
-    /// The releases that are kept on this machine
+    /// List the releases kept on this machine
     Versions(Versions),
-    /// Which releases `upgrade` looks for
+    /// Set the channel that `upgrade` takes releases from
     SetChannel(SetChannel),
-    /// Try whether everything works, from a login to a task
+    /// Test the running instance, from login to a task
     Smoke(Smoke),
-    /// Remove Leoflow; your data stays unless it is a purge
+    /// Remove Leoflow; your data stays unless you add --purge
     Uninstall(Uninstall),
     /// Print the version
     Version(Version),
-    /// Print a completion script for a shell
+    /// Print a shell completion script
     Completions(Completions),
-    /// The server process (started by `leoflow lite`)
+    /// Run the server process (started by `leoflow lite`)
     #[command(hide = true)]
     Server(Server),
-    /// The agent process (started by `leoflow lite`)
+    /// Run the agent process (started by `leoflow lite`)
     #[command(hide = true)]
     Agent,
-    /// Between the home's socket and a datastore that is elsewhere; started by the supervisor
+    /// Relay between the home's socket and an external datastore (started by the supervisor)
     #[command(hide = true)]
     DatastoreRelay,
-    /// What the server was asked for (started by it)
+    /// Run an operation requested over the API (started by the server)
     #[command(hide = true)]
-    Operation { id: u64 },
+    Operation {
+        /// The operation's id in the database
+        id: u64,
+    },
 }
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  leoflow setup                  make everything ready\n  leoflow setup --dry-run        only say what would be done\n  leoflow setup --datastore env:DATABASE_URL    your data in a PostgreSQL of yours"
+    after_help = "Examples:\n  leoflow setup                                 set everything up\n  leoflow setup --dry-run                       print the plan only\n  leoflow setup --datastore env:DATABASE_URL    use your own PostgreSQL"
 )]
 pub struct Setup {
     /// The folder for your projects [default: ~/leoflow]
     #[arg(long, value_name = "DIR")]
     pub workspace: Option<PathBuf>,
-    /// The port to write into config.yaml [default: 8088]
+    /// The TCP port to write to config.yaml [default: 8088]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
-    /// Where your data shall be: managed, docker, postgres://ROLE:PASSWORD@HOST/DATABASE, or file:/PATH or env:NAME with
+    /// The datastore: managed, docker, postgres://ROLE:PASSWORD@HOST/DATABASE, or file:/PATH or env:NAME that holds
     /// such a URL [default: managed]
     #[arg(long, value_name = "WHERE")]
     pub datastore: Option<String>,
-    /// Never ask anything
+    /// Never prompt
     #[arg(long)]
     pub non_interactive: bool,
-    /// Put `bin/` on the PATH, in your shell's files
+    /// Add the home's `bin` folder to the PATH in your shell's startup files
     #[arg(long)]
     pub modify_path: bool,
     /// Print the plan and change nothing
@@ -183,12 +193,14 @@ pub struct Setup {
 }
 
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  leoflow doctor\n  leoflow doctor --fix --yes     do the mends that lose nothing")]
+#[command(
+    after_help = "Examples:\n  leoflow doctor                 check only\n  leoflow doctor --fix --yes     apply the safe fixes"
+)]
 pub struct Doctor {
-    /// Do the mends that lose nothing, after showing them
+    /// Apply the safe fixes, which lose no data, after showing them
     #[arg(long)]
     pub fix: bool,
-    /// Do not ask before mending
+    /// Skip the confirmation prompt
     #[arg(long)]
     pub yes: bool,
 }
@@ -200,23 +212,23 @@ pub struct VerifyConfig {}
 #[derive(Args, Debug)]
 #[command(
     args_conflicts_with_subcommands = true,
-    after_help = "Examples:\n  leoflow migrate-db               apply what is pending\n  leoflow migrate-db status        compare database and binary\n  \
+    after_help = "Examples:\n  leoflow migrate-db               apply pending migrations\n  leoflow migrate-db status        compare the database with this release\n  \
                   leoflow migrate-db rollback 2    undo version 2, the newest"
 )]
 pub struct MigrateDb {
-    /// Print what would be applied and change nothing
+    /// Print the migrations that would be applied and change nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Take no backup before it
+    /// Do not create a backup first
     #[arg(long)]
     pub no_backup: bool,
     /// Started by the supervisor
     #[arg(long, hide = true)]
     pub supervised: bool,
-    /// With --supervised: another database of the datastore, for a rehearsal
+    /// With --supervised: the database to migrate, for a rehearsal [default: the instance's own]
     #[arg(long, hide = true)]
     pub database: Option<String>,
-    /// Started by the server: what comes after an upgrade, as far as it may come now
+    /// Started by the server: apply the post-deploy migrations that may run now
     #[arg(long, hide = true)]
     pub later: bool,
     #[command(subcommand)]
@@ -225,13 +237,13 @@ pub struct MigrateDb {
 
 #[derive(Subcommand, Debug)]
 pub enum MigrateCommand {
-    /// The database's version, the binary's, and what is pending
+    /// Show the schema versions of the database and of this release, and pending migrations
     #[command(after_help = "Example:\n  leoflow migrate-db status --json")]
     Status,
-    /// Undo the newest migration, by the SQL that came with it
+    /// Undo the newest migration with its own rollback SQL
     #[command(
         after_help = "Examples:\n  leoflow migrate-db rollback 2         undo version 2, which must be the newest\n  \
-                            leoflow migrate-db rollback --to 1    undo all above version 1"
+                            leoflow migrate-db rollback --to 1    undo every version above 1"
     )]
     Rollback(Rollback),
 }
@@ -242,15 +254,31 @@ pub struct Rollback {
     /// The version to undo; it must be the newest
     #[arg(value_name = "VERSION")]
     pub version: Option<i64>,
-    /// Undo everything above this version, newest first
+    /// Undo every version above this one, newest first
     #[arg(long, value_name = "VERSION")]
     pub to: Option<i64>,
-    /// Do not ask
+    /// Skip the confirmation prompt
     #[arg(long)]
     pub yes: bool,
-    /// Take no backup before it
+    /// Do not create a backup first
     #[arg(long)]
     pub no_backup: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  leoflow docs                   open the table of contents\n  leoflow docs run-offline       open one page\n  \
+                  leoflow docs run-offline --print | less"
+)]
+pub struct Docs {
+    /// The name of a page, or the last part of it [default: the table of contents]
+    pub page: Option<String>,
+    /// Print the page as Markdown; without a browser or a running instance it is printed in any case
+    #[arg(long)]
+    pub print: bool,
+    /// List every page with its title
+    #[arg(long, conflicts_with_all = ["page", "print"])]
+    pub list: bool,
 }
 
 #[derive(Args, Debug)]
@@ -260,24 +288,25 @@ pub struct Version {}
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  leoflow completions bash > ~/.local/share/bash-completion/completions/leoflow")]
 pub struct Completions {
+    /// The shell to complete for
     pub shell: Shell,
 }
 
 #[derive(Args, Debug)]
 pub struct Server {
-    /// The port that the TCP listener has
+    /// The port of the TCP listener
     #[arg(long)]
     pub port: u16,
-    /// Another database of the datastore, for a rehearsal
+    /// The database to serve, for a rehearsal [default: the instance's own]
     #[arg(long)]
     pub database: Option<String>,
-    /// The path of the listener `private`
+    /// The path of the listener named `private`
     #[arg(long, value_name = "PATH")]
     pub private_socket: Option<PathBuf>,
 }
 
 impl Cli {
-    /// Whether it is for every instance of the user.
+    /// True when the command acts on every instance of the user.
     pub fn is_for_all(&self) -> bool {
         match &self.command {
             Command::Lite(Lite { command: Some(command), .. }) => match command {

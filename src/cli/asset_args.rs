@@ -18,36 +18,49 @@ pub struct Pools {
 #[derive(Subcommand, Debug)]
 #[command(after_help = "Examples:\n  leoflow pools set database 2 'at most two queries'\n  leoflow pools list")]
 pub enum PoolsCommand {
-    /// All pools, with how much of them is in use
+    /// List all pools and their used slots
     #[command(after_help = "Example:\n  leoflow pools list")]
     List,
-    /// One pool
+    /// Show one pool
     #[command(after_help = "Example:\n  leoflow pools get default_pool")]
-    Get { name: String },
-    /// Make or change a pool
+    Get {
+        /// The pool's name
+        name: String,
+    },
+    /// Create or change a pool
     #[command(
         after_help = "Examples:\n  leoflow pools set database 2 'at most two queries'\n  leoflow pools set default_pool 32"
     )]
     Set {
+        /// The pool's name
         name: String,
-        /// How many slots it has; -1 is no limit
+        /// The number of slots; -1 means no limit
         #[arg(allow_negative_numbers = true)]
         slots: i32,
-        /// What it is for
+        /// A description for people [default: none]
         description: Option<String>,
-        /// Count deferred tasks too
+        /// Count deferred tasks against the slots
         #[arg(long)]
         include_deferred: bool,
     },
-    /// Remove a pool; tasks of it do not run until there is one again
+    /// Delete a pool; its tasks do not run until it exists again
     #[command(after_help = "Example:\n  leoflow pools delete database")]
-    Delete { name: String },
-    /// Read pools from a JSON file as `airflow pools export` writes it
+    Delete {
+        /// The pool's name
+        name: String,
+    },
+    /// Import pools from a JSON file written by `airflow pools export`
     #[command(after_help = "Example:\n  leoflow pools import pools.json")]
-    Import { file: PathBuf },
-    /// Write all pools to a JSON file that `airflow pools import` reads
+    Import {
+        /// The JSON file; - reads stdin
+        file: PathBuf,
+    },
+    /// Export all pools to a JSON file for `airflow pools import`
     #[command(after_help = "Example:\n  leoflow pools export pools.json")]
-    Export { file: PathBuf },
+    Export {
+        /// The JSON file to write; - writes to stdout
+        file: PathBuf,
+    },
 }
 
 #[derive(Args, Debug)]
@@ -61,21 +74,27 @@ pub struct Assets {
 #[derive(Subcommand, Debug)]
 #[command(after_help = "Examples:\n  leoflow assets list\n  leoflow assets materialize orders")]
 pub enum AssetsCommand {
-    /// All assets, with who makes them and who waits for them
+    /// List all assets with their producing tasks and consuming DAGs
     #[command(after_help = "Example:\n  leoflow assets list")]
     List,
-    /// One asset, by its name or its URI
+    /// Show one asset
     #[command(after_help = "Example:\n  leoflow assets details orders")]
-    Details { name: String },
-    /// What has happened to assets, newest last
+    Details {
+        /// The asset's name or URI
+        name: String,
+    },
+    /// List asset events, newest last
     #[command(after_help = "Example:\n  leoflow assets events orders")]
     Events {
-        /// Only of this asset, by its name or its URI
+        /// Only events of this asset, by name or URI [default: all assets]
         name: Option<String>,
     },
-    /// Start the DAG that makes an asset
+    /// Trigger the DAG that produces an asset
     #[command(after_help = "Example:\n  leoflow assets materialize orders")]
-    Materialize { name: String },
+    Materialize {
+        /// The asset's name or URI
+        name: String,
+    },
 }
 
 #[derive(Args, Debug)]
@@ -86,7 +105,7 @@ pub struct Backfill {
     pub command: BackfillCommand,
 }
 
-/// As the API has it.
+/// Names as in the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reprocess {
@@ -98,56 +117,66 @@ pub enum Reprocess {
 #[derive(Subcommand, Debug)]
 #[command(after_help = "Example:\n  leoflow backfill create report --from-date 2026-01-01 --to-date 2026-01-31")]
 pub enum BackfillCommand {
-    /// Make the runs that a DAG's schedule has between two dates, both included
+    /// Create the runs of a DAG's schedule between two dates, both included
     #[command(
         after_help = "Examples:\n  leoflow backfill create report --from-date 2026-01-01 --to-date 2026-01-31\n  \
                       leoflow backfill create report --from-date 2026-01-01 --to-date 2026-01-31 --dry-run"
     )]
     Create(CreateBackfill),
-    /// The backfills of a DAG, or of all
+    /// List the backfills of one DAG, or of all
     #[command(after_help = "Example:\n  leoflow backfill list report")]
     List {
+        /// Only backfills of this DAG [default: all DAGs]
         #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
         dag_id: Option<String>,
     },
-    /// Let runs of a backfill that have not begun wait
+    /// Pause a backfill: its queued runs do not start
     #[command(after_help = "Example:\n  leoflow backfill pause 1")]
-    Pause { id: i64 },
-    /// Let them begin
+    Pause {
+        /// The backfill's id, as `leoflow backfill list` shows it
+        id: i64,
+    },
+    /// Unpause a backfill: its queued runs may start
     #[command(after_help = "Example:\n  leoflow backfill unpause 1")]
-    Unpause { id: i64 },
-    /// End a backfill: its runs that have not begun fail
+    Unpause {
+        /// The backfill's id, as `leoflow backfill list` shows it
+        id: i64,
+    },
+    /// Cancel a backfill: its queued runs fail
     #[command(after_help = "Example:\n  leoflow backfill cancel 1")]
-    Cancel { id: i64 },
+    Cancel {
+        /// The backfill's id, as `leoflow backfill list` shows it
+        id: i64,
+    },
 }
 
 #[derive(Args, Debug)]
 pub struct CreateBackfill {
-    /// The DAG; it needs a schedule that comes again and again
+    /// The DAG's id; its schedule must be periodic
     #[arg(required_unless_present = "dag_id_option", add = ArgValueCompleter::new(complete::dag_ids))]
     pub dag_id: Option<String>,
-    /// The same, as Airflow has it
+    /// The DAG's id as an option, as in Airflow's CLI
     #[arg(long = "dag-id", value_name = "DAG_ID", conflicts_with = "dag_id", add = ArgValueCompleter::new(complete::dag_ids))]
     pub dag_id_option: Option<String>,
-    /// The first date, such as 2026-01-31 or 2026-01-31T06:00, in UTC where it names no zone
+    /// The first date, for example 2026-01-31 or 2026-01-31T06:00; UTC unless it has an offset
     #[arg(long)]
     pub from_date: String,
-    /// The last date, which belongs to it; a day without a time is its midnight, as in Airflow
+    /// The last date, included; a date without a time means its midnight, as in Airflow
     #[arg(long)]
     pub to_date: String,
-    /// Values for the runs' params, as a JSON object
+    /// Params of the runs, as a JSON object [default: those of the DAG]
     #[arg(long)]
     pub dag_run_conf: Option<String>,
-    /// The newest date first
+    /// Run the newest date first
     #[arg(long)]
     pub run_backwards: bool,
-    /// What to do with dates that have a run
+    /// Which existing runs of the dates to run again
     #[arg(long, value_enum, default_value_t = Reprocess::None)]
     pub reprocess_behavior: Reprocess,
-    /// How many at once
+    /// The maximum number of runs at once
     #[arg(long, default_value_t = 10)]
     pub max_active_runs: u32,
-    /// Only say which runs there would be
+    /// Print the runs that would be created and change nothing
     #[arg(long)]
     pub dry_run: bool,
 }

@@ -10,15 +10,15 @@ pub struct Config {
     pub command: ConfigCommand,
 }
 
-/// Every key, from the table that checks them.
+/// Lists every key, from the table that validates them.
 fn config_help() -> String {
     let lines: Vec<String> = SETTINGS
         .iter()
         .map(|setting| format!("  {}\n      {}\n      default: {}", setting.name, setting.help, setting.default))
         .collect();
     format!(
-        "Keys:\n{}\n\nconfig-*.yaml beside config.yaml go over it, in the order of their names, and variables over those: \
-         LEOFLOW_PORT, LEOFLOW_BACKUP_KEEP.\n\nExamples:\n  leoflow config list\n  leoflow config set port 9000\n  \
+        "Keys:\n{}\n\nFiles config-*.yaml beside config.yaml override it, in the order of their names; environment variables \
+         such as LEOFLOW_PORT or LEOFLOW_BACKUP_KEEP override all files.\n\nExamples:\n  leoflow config list\n  leoflow config set port 9000\n  \
          leoflow config set python ~/venv/bin/python",
         lines.join("\n")
     )
@@ -26,22 +26,33 @@ fn config_help() -> String {
 
 #[derive(Subcommand, Debug)]
 pub enum ConfigCommand {
-    /// Every setting, with what is in force
+    /// List every setting with its current value
     #[command(
-        after_help = "Examples:\n  leoflow config list\n  leoflow config list --origin     which file and line, or which variable, says it"
+        after_help = "Examples:\n  leoflow config list\n  leoflow config list --origin     show the file and line, or the variable, of each value"
     )]
     List {
-        /// Tell where each value comes from
+        /// Show where each value comes from
         #[arg(long)]
         origin: bool,
     },
-    /// Print one
+    /// Print one setting
     #[command(after_help = "Example:\n  leoflow config get workspace")]
-    Get { key: String },
-    /// Change one; the rest of config.yaml stays as you wrote it
+    Get {
+        /// The setting's key, as `leoflow config list` shows it
+        key: String,
+    },
+    /// Change one setting; the rest of config.yaml stays as you wrote it
     #[command(after_help = "Examples:\n  leoflow config set port 9000\n  leoflow config set backup.keep 10")]
-    Set { key: String, value: String },
-    /// Take one out, so that the default is in force again
+    Set {
+        /// The setting's key, as `leoflow config list` shows it
+        key: String,
+        /// The new value
+        value: String,
+    },
+    /// Remove one setting from config.yaml, so that its default applies
     #[command(after_help = "Example:\n  leoflow config unset python")]
-    Unset { key: String },
+    Unset {
+        /// The setting's key, as `leoflow config list` shows it
+        key: String,
+    },
 }

@@ -1,4 +1,4 @@
-//! The arguments of the commands about DAGs and runs. Words and ids as in Airflow's own.
+//! The arguments of the commands about DAGs and runs, named as in Airflow's CLI.
 
 use super::complete;
 use super::output_args::Output;
@@ -17,75 +17,81 @@ pub struct Dags {
 #[derive(Subcommand, Debug)]
 #[command(after_help = "Examples:\n  leoflow dags list\n  leoflow dags trigger hello --wait")]
 pub enum DagsCommand {
-    /// All DAGs, how their last runs ended, and files that cannot be imported
+    /// List all DAGs, their last runs, and files that fail to import
     #[command(after_help = "Examples:\n  leoflow dags list\n  leoflow dags list --json")]
     List {
-        /// Also DAGs whose files are gone
+        /// Include DAGs whose files no longer exist
         #[arg(long)]
         all: bool,
     },
-    /// One DAG: its tasks and its last runs
+    /// Show one DAG with its tasks and last runs
     #[command(after_help = "Example:\n  leoflow dags show hello")]
     Show {
+        /// The DAG's id
         #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
         dag_id: String,
     },
-    /// Let no new runs or tasks of a DAG begin
+    /// Pause a DAG: no new runs or tasks start
     #[command(after_help = "Example:\n  leoflow dags pause hello")]
     Pause {
+        /// The DAG's id
         #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
         dag_id: String,
     },
-    /// Let a DAG run again
+    /// Unpause a DAG: its runs and tasks may start
     #[command(after_help = "Example:\n  leoflow dags unpause hello")]
     Unpause {
+        /// The DAG's id
         #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
         dag_id: String,
     },
-    /// Start a run
+    /// Trigger a run of a DAG
     #[command(
         after_help = "Examples:\n  leoflow dags trigger hello --wait\n  leoflow dags trigger hello --conf '{\"name\": \"Ada\"}'"
     )]
     Trigger(Trigger),
-    /// When the next runs of a DAG are due
+    /// Show when the next runs of a DAG are due
     #[command(
         name = "next-execution",
         after_help = "Examples:\n  leoflow dags next-execution report\n  leoflow dags next-execution report -n 5"
     )]
     NextExecution {
+        /// The DAG's id
         #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
         dag_id: String,
-        /// How many of them
+        /// The number of runs to show
         #[arg(long, short = 'n', default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
         num_executions: u32,
     },
-    /// Files that cannot be imported, and why; the exit code is 1 when there is one
+    /// List DAG files that fail to import, with their errors; exits 1 when there are any
     #[command(name = "list-import-errors", after_help = "Example:\n  leoflow dags list-import-errors")]
     ListImportErrors,
-    /// How long each file takes to import, and what it makes
+    /// Show each DAG file's import time and DAGs
     #[command(after_help = "Example:\n  leoflow dags report")]
     Report,
-    /// Run a DAG here and now, in this terminal, without a scheduler; nothing is stored
+    /// Run a DAG in this terminal without the scheduler; nothing is stored
     #[command(
-        after_help = "Examples:\n  leoflow dags test hello\n  leoflow dags test hello 2026-01-31         for this date\n  leoflow dags test hello --pdb              stop in the debugger where a task fails\n  \
+        after_help = "Examples:\n  leoflow dags test hello\n  leoflow dags test hello 2026-01-31         run it for this date\n  leoflow dags test hello --pdb              open the debugger where a task fails\n  \
                       leoflow dags test hello --file other/dag.py"
     )]
     Test(Test),
-    /// Print the file of a DAG as it was when it was imported
+    /// Print the source of a DAG's file as it was imported
     #[command(after_help = "Examples:\n  leoflow dags source hello\n  leoflow dags source hello --version 1")]
     Source {
+        /// The DAG's id
         #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
         dag_id: String,
-        /// An older version [default: the current one]
+        /// The DAG version [default: the current one]
         #[arg(long)]
         version: Option<u32>,
     },
-    /// Remove a DAG's history; a DAG whose file is still there comes back without it
+    /// Delete a DAG and its history; if its file still exists, the DAG returns without history
     #[command(after_help = "Example:\n  leoflow dags delete old_dag")]
     Delete {
+        /// The DAG's id
         #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
         dag_id: String,
-        /// Do not ask
+        /// Skip the confirmation prompt
         #[arg(long, short)]
         yes: bool,
     },
@@ -93,21 +99,22 @@ pub enum DagsCommand {
 
 #[derive(Args, Debug)]
 pub struct Trigger {
+    /// The DAG's id
     #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
     pub dag_id: String,
-    /// Values for the run's params, as a JSON object; - reads it from stdin
+    /// Params of the run, as a JSON object; - reads it from stdin [default: those of the DAG]
     #[arg(long, short)]
     pub conf: Option<String>,
-    /// The run's id [default: manual__ and the time]
+    /// The run's id [default: manual__ and the current time]
     #[arg(long, short)]
     pub run_id: Option<String>,
-    /// The date that the run is for, for example 2026-01-31 [default: none]
+    /// The logical date, for example 2026-01-31 [default: none]
     #[arg(long, short)]
     pub logical_date: Option<String>,
-    /// The partition that the run is for, of a DAG that is partitioned
+    /// The partition key of the run, for a partitioned DAG
     #[arg(long, value_name = "KEY")]
     pub partition_key: Option<String>,
-    /// Wait for the end, and show each task as it changes; the exit code is 1 when the run fails
+    /// Wait until the run ends and print each task's state changes; exits 1 when the run fails
     #[arg(long, short)]
     pub wait: bool,
     /// Unpause the DAG first
@@ -117,21 +124,22 @@ pub struct Trigger {
 
 #[derive(Args, Debug)]
 pub struct Test {
+    /// The DAG's id
     #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
     pub dag_id: String,
-    /// The date that the run is for, for example 2026-01-31 [default: none]
+    /// The logical date, for example 2026-01-31 [default: none]
     #[arg(conflicts_with = "logical_date")]
     pub date: Option<String>,
-    /// Values for the run's params, as a JSON object
+    /// Params of the run, as a JSON object [default: those of the DAG]
     #[arg(long, short)]
     pub conf: Option<String>,
-    /// The file that makes the DAG [default: the one of the workspace that does]
+    /// The DAG file [default: the file in the workspace that defines the DAG]
     #[arg(long, short, value_name = "FILE")]
     pub file: Option<PathBuf>,
-    /// The same
+    /// The logical date as an option
     #[arg(long, short)]
     pub logical_date: Option<String>,
-    /// Stop in Python's debugger where a task fails
+    /// Open Python's debugger where a task fails
     #[arg(long)]
     pub pdb: bool,
 }
@@ -147,68 +155,74 @@ pub struct Runs {
 #[derive(Subcommand, Debug)]
 #[command(after_help = "Examples:\n  leoflow runs list hello\n  leoflow runs show hello latest")]
 pub enum RunsCommand {
-    /// The runs of a DAG, newest first
+    /// List the runs of a DAG, newest first
     #[command(after_help = "Examples:\n  leoflow runs list hello\n  leoflow runs list hello --state failed")]
     List {
+        /// The DAG's id
         #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
         dag_id: String,
-        /// Only those in this state: queued, running, success or failed
+        /// Only runs in this state [default: all states]
         #[arg(long, value_parser = ["queued", "running", "success", "failed"])]
         state: Option<String>,
-        /// At most so many
+        /// The maximum number of runs to list
         #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         limit: u32,
     },
-    /// One run with its tasks
+    /// Show one run with its tasks
     #[command(after_help = "Examples:\n  leoflow runs show hello latest\n  leoflow runs show hello RUN_ID --json")]
     Show {
+        /// The DAG's id
         #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
         dag_id: String,
         /// The run's id, or `latest`
         #[arg(add = ArgValueCompleter::new(complete::run_ids))]
         run_id: String,
     },
-    /// Follow a run to its end; the exit code is 1 when it fails
+    /// Follow a run until it ends; exits 1 when it fails
     #[command(after_help = "Example:\n  leoflow runs watch hello latest")]
     Watch {
+        /// The DAG's id
         #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
         dag_id: String,
         /// The run's id, or `latest`
         #[arg(add = ArgValueCompleter::new(complete::run_ids))]
         run_id: String,
     },
-    /// Make a run's tasks run again, with the DAG as it is now
+    /// Rerun a run's tasks with the current DAG version
     #[command(
         after_help = "Examples:\n  leoflow runs clear hello latest --only-failed\n  leoflow runs clear hello RUN_ID --yes"
     )]
     Clear {
+        /// The DAG's id
         #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
         dag_id: String,
         /// The run's id, or `latest`
         #[arg(add = ArgValueCompleter::new(complete::run_ids))]
         run_id: String,
-        /// Only tasks that failed, or could not run because others did
+        /// Only tasks that failed or did not run because an upstream task failed
         #[arg(long, short = 'f')]
         only_failed: bool,
-        /// Do not ask
+        /// Skip the confirmation prompt
         #[arg(long, short)]
         yes: bool,
     },
-    /// Remove a run that has ended, with its tasks and XComs
+    /// Delete a finished run with its tasks and XComs
     #[command(after_help = "Example:\n  leoflow runs delete hello RUN_ID")]
     Delete {
+        /// The DAG's id
         #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
         dag_id: String,
         /// The run's id, or `latest`
         #[arg(add = ArgValueCompleter::new(complete::run_ids))]
         run_id: String,
-        /// Do not ask
+        /// Skip the confirmation prompt
         #[arg(long, short)]
         yes: bool,
     },
-    /// End a run: what runs is ended, what has not begun is skipped, the run has failed
+    /// Cancel a run: stop its running tasks, skip the others and mark the run failed
     #[command(after_help = "Example:\n  leoflow runs cancel hello latest")]
     Cancel {
+        /// The DAG's id
         #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
         dag_id: String,
         /// The run's id, or `latest`
@@ -219,10 +233,10 @@ pub enum RunsCommand {
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  leoflow validate                  every DAG file of the workspace\n  leoflow validate reports/dag.py   files and folders, one or several"
+    after_help = "Examples:\n  leoflow validate                  check every DAG file in the workspace\n  leoflow validate reports/dag.py   check some files or folders"
 )]
 pub struct Validate {
-    /// Files and folders [default: the workspace]
+    /// The files and folders to check [default: the workspace]
     pub paths: Vec<PathBuf>,
 }
 
@@ -231,9 +245,9 @@ pub struct Validate {
     after_help = "Examples:\n  leoflow init ~/leoflow/reports\n  leoflow init ~/leoflow/sales --with pandas,requests"
 )]
 pub struct Init {
-    /// The project's folder; it is made, and must not hold a dag.py yet
+    /// The project's folder; it is created, and must not contain a dag.py yet
     pub folder: PathBuf,
-    /// Packages that it depends on, as pip writes them; they go to its leoflow.yaml
+    /// Packages to add to its leoflow.yaml as dependencies, comma-separated, in pip's syntax
     #[arg(long, value_name = "PACKAGES", value_delimiter = ',')]
     pub with: Vec<String>,
 }

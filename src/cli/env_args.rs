@@ -15,65 +15,65 @@ pub struct Env {
 
 #[derive(Subcommand, Debug)]
 #[command(
-    after_help = "A project says what it depends on in leoflow.yaml (dependencies, requirements, python_version),\n\
-                        pyproject.toml, requirements.txt, or in a `# /// script` block of its DAG file.\n\n\
+    after_help = "A project declares its dependencies in leoflow.yaml (dependencies, requirements, python_version),\n\
+                        pyproject.toml, requirements.txt, or a `# /// script` block of its DAG file.\n\n\
                         Examples:\n  leoflow env list\n  leoflow env show sales\n  leoflow env shell sales -- python -V"
 )]
 pub enum EnvCommand {
-    /// All environments, with the projects that use them
+    /// List all environments and the projects that use them
     #[command(after_help = "Example:\n  leoflow env list --json")]
     List,
-    /// What is installed for a project
+    /// Show the packages installed for a project
     #[command(after_help = "Example:\n  leoflow env show sales")]
     Show {
-        /// A folder of the workspace
+        /// The project: the name of a folder in the workspace
         project: String,
     },
-    /// Work out anew what is installed, with the newest versions that fit
+    /// Update the locked packages to the newest versions that fit
     #[command(after_help = "Examples:\n  leoflow env update sales\n  leoflow env update")]
     Update {
-        /// A folder of the workspace; all projects when none is named
+        /// The project: the name of a folder in the workspace [default: all projects]
         project: Option<String>,
     },
-    /// Print the lock of a project, as pip reads it, or write it beside its DAG
+    /// Print a project's lock in pip's format, or write it to the project
     #[command(
-        after_help = "Examples:\n  leoflow env lock sales\n  leoflow env lock sales --write    # sales/requirements.lock"
+        after_help = "Examples:\n  leoflow env lock sales\n  leoflow env lock sales --write    write sales/requirements.lock"
     )]
     Lock {
-        /// A folder of the workspace
+        /// The project: the name of a folder in the workspace
         project: String,
-        /// Write it to requirements.lock in the project's folder, for pip and other machines
+        /// Write requirements.lock to the project's folder, for pip and other machines
         #[arg(long)]
         write: bool,
     },
-    /// Remove environments that no DAG uses any more
+    /// Remove environments that no DAG uses
     #[command(after_help = "Examples:\n  leoflow env prune --dry-run\n  leoflow env prune")]
     Prune {
-        /// Print what would be removed
+        /// Print what would be removed and change nothing
         #[arg(long)]
         dry_run: bool,
     },
-    /// A shell with the project's Python, or one command in it
+    /// Open a shell with the project's Python, or run one command in it
     #[command(
         after_help = "Examples:\n  leoflow env shell sales\n  leoflow env shell sales -- python -c 'import pandas'"
     )]
     Shell {
-        /// A folder of the workspace
+        /// The project: the name of a folder in the workspace
         project: String,
-        /// What to run in the place of a shell
+        /// The command to run [default: an interactive shell]
         #[arg(last = true)]
         command: Vec<OsString>,
     },
 }
 
 #[derive(Args, Debug)]
-#[command(after_help = "It is installed first, and then written to `dependencies` of leoflow.yaml.\n\n\
+#[command(after_help = "The packages are installed first, then written to `dependencies` in leoflow.yaml.\n\n\
                         Examples:\n  leoflow add pandas\n  leoflow add 'polars>=1' requests --project ~/leoflow/sales")]
 pub struct Add {
-    /// As pip writes them
+    /// Packages in pip's syntax, for example 'polars>=1'
     #[arg(required = true, value_name = "PACKAGE")]
     pub packages: Vec<String>,
-    /// The project's folder; this one when none is named
+    /// The project's folder [default: the current folder]
     #[arg(long, value_name = "DIR")]
     pub project: Option<PathBuf>,
 }

@@ -16,17 +16,17 @@ pub struct Hitl {
 #[derive(Subcommand, Debug)]
 #[command(after_help = "Examples:\n  leoflow hitl list\n  leoflow hitl respond report latest approve_it Approve")]
 pub enum HitlCommand {
-    /// The tasks that wait for an answer: what they ask, and what may be chosen
+    /// List the tasks that wait for a response, with their questions and options
     #[command(after_help = "Examples:\n  leoflow hitl list\n  leoflow hitl list report --all")]
     List {
-        /// Only of this DAG
+        /// Only tasks of this DAG [default: all DAGs]
         #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
         dag_id: Option<String>,
-        /// Those that have been answered too
+        /// Include tasks that were already answered
         #[arg(long)]
         all: bool,
     },
-    /// Answer; the task goes on with it
+    /// Respond to a task, which then continues
     #[command(after_help = "Examples:\n  leoflow hitl respond report latest approve_it Approve\n  \
                       leoflow hitl respond report RUN_ID 'ask[2]' 'option 1' 'option 3' --param reason='too late'")]
     Respond(HitlRespond),
@@ -34,18 +34,19 @@ pub enum HitlCommand {
 
 #[derive(Args, Debug)]
 pub struct HitlRespond {
+    /// The DAG's id
     #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
     pub dag_id: String,
     /// The run's id, or `latest`
     #[arg(add = ArgValueCompleter::new(complete::run_ids))]
     pub run_id: String,
-    /// The task; `work[7]` is one instance of a mapped one
+    /// The task's id; `work[7]` is instance 7 of a mapped task
     #[arg(add = ArgValueCompleter::new(complete::task_ids))]
     pub task_id: String,
-    /// What is chosen: one of its options, or several where it allows that
+    /// The chosen option, or several where the task allows that
     #[arg(required = true, value_name = "OPTION")]
     pub options: Vec<String>,
-    /// A value for one of its params, as JSON or as text
+    /// A value for one of the task's params, as JSON or text; may be repeated
     #[arg(long = "param", value_name = "NAME=VALUE")]
     pub params: Vec<String>,
 }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  leoflow instances                        those on this machine\n  leoflow instances create staging        ~/.leoflow-staging, with a port of its own\n  \
-                  leoflow --instance staging lite start   every command takes --instance, or LEOFLOW_INSTANCE\n  leoflow instances clone trial           a copy of the usual one, with all its data"
+    after_help = "Examples:\n  leoflow instances                       list the instances on this machine\n  leoflow instances create staging        create ~/.leoflow-staging with its own port\n  \
+                  leoflow --instance staging lite start   every command takes --instance, or LEOFLOW_INSTANCE\n  leoflow instances clone trial           copy the default instance with all its data"
 )]
 pub struct Instances {
     #[command(subcommand)]
@@ -15,40 +15,41 @@ pub struct Instances {
 
 #[derive(Subcommand, Debug)]
 pub enum InstancesCommand {
-    /// The instances on this machine, and whether they run
+    /// List the instances on this machine and their status
     #[command(after_help = "Example:\n  leoflow instances list --json")]
     List,
-    /// Set another one up: a home, a workspace and a port of its own
+    /// Create an instance with its own home, workspace and port
     #[command(
         after_help = "Examples:\n  leoflow instances create staging\n  leoflow instances create staging --port 9000"
     )]
     Create {
-        /// Lower-case letters, digits, - and _
+        /// The new instance's name: lower-case letters, digits, - and _
         name: String,
-        /// Its port [default: the first from 8089 on that no other instance has]
+        /// Its TCP port [default: the first from 8089 that no other instance uses]
         #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
         port: Option<u16>,
-        /// Its folder for projects [default: ~/leoflow-NAME]
+        /// Its workspace, the folder for projects [default: ~/leoflow-NAME]
         #[arg(long, value_name = "DIR")]
         workspace: Option<PathBuf>,
     },
-    /// Copy an instance, with its data, workspace and password, under another name
+    /// Clone an instance, with its data, workspace and password, under another name
     #[command(
-        after_help = "Examples:\n  leoflow instances clone trial                  of the usual one\n  leoflow instances clone trial --from staging\n\n\
-                      The copy is not started: its DAGs are as they were, and those with a schedule run there too once it is."
+        after_help = "Examples:\n  leoflow instances clone trial                  clone the default instance\n  leoflow instances clone trial --from staging\n\n\
+                      The copy is not started. Its DAGs keep their state: once it starts, active DAGs with a schedule run there too."
     )]
     Clone {
-        /// Of the copy
+        /// The copy's name: lower-case letters, digits, - and _
         name: String,
-        /// The instance to copy [default: the one that --instance names, or the usual one]
+        /// The instance to copy [default: that of --instance, or the default instance]
         #[arg(long, value_name = "NAME")]
         from: Option<String>,
     },
-    /// Remove an instance with everything it has
+    /// Remove an instance and all its data
     #[command(after_help = "Example:\n  leoflow instances remove trial")]
     Remove {
+        /// The instance's name
         name: String,
-        /// Do not ask
+        /// Skip the confirmation prompt
         #[arg(long)]
         yes: bool,
     },

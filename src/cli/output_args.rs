@@ -1,21 +1,21 @@
-//! How results are printed.
+//! The output format of results.
 
 use clap::{Args, ValueEnum};
 
-/// How a result is printed.
+/// The format of a printed result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum OutputFormat {
     Table,
     Json,
     Yaml,
-    /// As a table, without colours
+    /// A table without colours
     Plain,
 }
 
-/// For the commands that Airflow has too.
+/// `--output`, for the commands that Airflow's CLI has too.
 #[derive(Args, Debug, Clone, Default)]
 pub struct Output {
-    /// How the result is printed
+    /// The output format [default: table]
     #[arg(long, short, global = true, value_enum)]
     pub output: Option<OutputFormat>,
 }

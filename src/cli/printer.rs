@@ -1,7 +1,8 @@
-//! The one place that writes to the terminal. Results go to stdout, everything else to stderr; a
-//! reader that has left (`| head -1`) is no error.
+//! The only module that writes to the terminal. Results go to stdout, everything else to stderr; a closed
+//! stdout (`| head -1`) is not an error.
 
 use super::args::{Global, OutputFormat};
+use super::instance_hints::with_instance;
 use crate::error::Error;
 use crate::home::progress::{Progress, Reporter};
 use crate::sys::env_vars;
@@ -10,6 +11,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 use serde_json::json;
+use std::fmt::Display;
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -18,14 +20,19 @@ use std::time::Duration;
 pub struct Printer {
     pub json: bool,
     pub verbose: bool,
-    /// Times in UTC, and not as the clock on the wall.
+    /// Value of `--instance`, for the commands in hints.
+    instance: Option<String>,
+    /// Zone of printed times: UTC or the system's.
     zone: TimeZone,
-    /// JSON as YAML, which is easier to read.
+    /// Print JSON results as YAML.
     yaml: bool,
+    /// True when stdout takes colour.
     colour_out: bool,
+    /// True when stderr takes colour.
     colour_err: bool,
+    /// True when stderr is a terminal, which can show a progress bar.
     terminal: bool,
-    reader_left: AtomicBool,
+    stdout_closed: AtomicBool,
     bar: Mutex<Option<ProgressBar>>,
 }
 
@@ -35,8 +42,9 @@ impl Printer {
         let yaml = format == Some(OutputFormat::Yaml);
         let json = yaml || global.json || format == Some(OutputFormat::Json);
         let terminal = std::io::stderr().is_terminal() && env_vars::text("TERM").is_some_and(|term| term != "dumb");
-        let colour = |on: bool| {
-            on && format != Some(OutputFormat::Plain)
+        let colour = |enabled: bool| {
+            enabled
+                && format != Some(OutputFormat::Plain)
                 && env_vars::text("TERM").is_some_and(|term| term != "dumb")
                 && !env_vars::is_set("NO_COLOR")
         };
@@ -44,56 +52,57 @@ impl Printer {
         Self {
             json,
             verbose: global.verbose,
+            instance: global.instance.clone(),
             zone,
             yaml,
             colour_out,
             colour_err,
             terminal,
-            reader_left: AtomicBool::new(false),
+            stdout_closed: AtomicBool::new(false),
             bar: Mutex::new(None),
         }
     }
 
-    /// A line of the result.
+    /// Prints one line of the result.
     pub fn line(&self, text: impl AsRef<str>) {
         self.end_bar();
         let mut stdout = std::io::stdout().lock();
-        // Whoever has read enough and left wanted no more.
+        // A closed stdout means that the reader has read enough.
         if writeln!(stdout, "{}", text.as_ref()).and_then(|()| stdout.flush()).is_err() {
-            self.reader_left.store(true, Ordering::Relaxed);
+            self.stdout_closed.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Whether there is nobody left to print for.
-    pub fn reader_left(&self) -> bool {
-        self.reader_left.load(Ordering::Relaxed)
+    /// True once stdout is closed.
+    pub fn stdout_closed(&self) -> bool {
+        self.stdout_closed.load(Ordering::Relaxed)
     }
 
-    /// Text as it is, without a line end.
+    /// Prints text unchanged, without a newline.
     pub fn raw(&self, text: &str) {
         let mut stdout = std::io::stdout().lock();
         if stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_err() {
-            self.reader_left.store(true, Ordering::Relaxed);
+            self.stdout_closed.store(true, Ordering::Relaxed);
         }
     }
 
-    /// A time as RFC 3339 has it, as people read it: `2026-01-31 09:15:00 CET`; `-` for none.
+    /// Formats an RFC 3339 time for people: `2026-01-31 09:15:00 CET`; `-` for none.
     pub fn time(&self, text: Option<&str>) -> String {
         match text.and_then(|text| text.parse::<Timestamp>().ok()) {
-            Some(at) => self.moment(at),
+            Some(timestamp) => self.format_time(timestamp),
             None => text.unwrap_or("-").to_owned(),
         }
     }
 
-    pub fn moment(&self, at: Timestamp) -> String {
-        at.to_zoned(self.zone.clone()).strftime("%Y-%m-%d %H:%M:%S %Z").to_string()
+    pub fn format_time(&self, timestamp: Timestamp) -> String {
+        timestamp.to_zoned(self.zone.clone()).strftime("%Y-%m-%d %H:%M:%S %Z").to_string()
     }
 
-    /// The result as JSON, on one line so that it can be read line by line too.
+    /// Prints the result as JSON on one line, so that several results form JSON lines; or as a YAML document.
     pub fn json(&self, value: &impl Serialize) -> Result<(), Error> {
         if self.yaml {
             let value = as_yaml(serde_json::to_value(value).map_err(Error::bug)?);
-            // Each is a document of its own: some commands print several.
+            // One document per result: some commands print several.
             self.line("---");
             self.raw(&serde_yaml::to_string(&value).map_err(Error::bug)?);
         } else {
@@ -102,18 +111,18 @@ impl Printer {
         Ok(())
     }
 
-    /// Said beside the result.
+    /// Prints a note to stderr.
     pub fn note(&self, text: impl AsRef<str>) {
         self.end_bar();
-        self.to_stderr(text.as_ref());
+        self.to_stderr(&self.for_instance(text.as_ref()));
     }
 
     pub fn warning(&self, text: impl AsRef<str>) {
         self.end_bar();
-        self.to_stderr(&format!("{} {}", self.paint_err("33;1", "warning:"), text.as_ref()));
+        self.to_stderr(&format!("{} {}", self.paint_err("33;1", "warning:"), self.for_instance(text.as_ref())));
     }
 
-    /// Only with `--verbose`.
+    /// Prints a note only with `--verbose`.
     pub fn detail(&self, text: impl AsRef<str>) {
         if self.verbose {
             self.end_bar();
@@ -125,8 +134,9 @@ impl Printer {
         self.end_bar();
         if self.json {
             let (message, cause) = (&error.message, &error.cause);
-            let told = json!({"error": message, "cause": cause, "hints": error.hints, "exit_code": error.exit_code()});
-            return self.to_stderr(&told.to_string());
+            let hints: Vec<String> = error.hints.iter().map(|hint| self.for_instance(hint)).collect();
+            let line = json!({"error": message, "cause": cause, "hints": hints, "exit_code": error.exit_code()});
+            return self.to_stderr(&line.to_string());
         }
         self.to_stderr(&format!("{} {}", self.paint_err("31;1", "error:"), error.message));
         if let Some(cause) = &error.cause {
@@ -135,11 +145,11 @@ impl Printer {
             }
         }
         for hint in &error.hints {
-            self.to_stderr(&format!("{} {hint}", self.paint_err("36;1", "hint:")));
+            self.to_stderr(&format!("{} {}", self.paint_err("36;1", "hint:"), self.for_instance(hint)));
         }
     }
 
-    /// Text for stdout, in colour where there is colour.
+    /// Colours text for stdout if stdout takes colour.
     pub fn paint(&self, code: &str, text: &str) -> String {
         coloured(self.colour_out, code, text)
     }
@@ -148,7 +158,7 @@ impl Printer {
         coloured(self.colour_err, code, text)
     }
 
-    /// Columns as wide as their widest cell, two blanks between.
+    /// Prints a table: each column as wide as its widest cell, two spaces between.
     pub fn table(&self, header: &[&str], rows: &[Vec<String>]) {
         let mut widths: Vec<usize> = header.iter().map(|cell| cell.chars().count()).collect();
         for row in rows {
@@ -166,11 +176,18 @@ impl Printer {
         }
     }
 
+    /// Makes the commands in `text` act on the user's instance.
+    /// Names the instance that `--instance` chose in the commands of a text.
+    pub fn for_instance(&self, text: &str) -> String {
+        with_instance(text, self.instance.as_deref())
+    }
+
     fn to_stderr(&self, text: &str) {
-        // Nowhere is left to say that this cannot be said.
+        // A failure to write to stderr cannot be reported anywhere.
         let _ = writeln!(std::io::stderr().lock(), "{text}");
     }
 
+    /// Removes the progress bar.
     fn end_bar(&self) {
         if let Some(bar) = self.bar.lock().unwrap_or_else(PoisonError::into_inner).take() {
             bar.finish_and_clear();
@@ -181,8 +198,8 @@ impl Printer {
         if !self.terminal {
             return;
         }
-        let mut held = self.bar.lock().unwrap_or_else(PoisonError::into_inner);
-        let bar = held.get_or_insert_with(|| ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()));
+        let mut current_bar = self.bar.lock().unwrap_or_else(PoisonError::into_inner);
+        let bar = current_bar.get_or_insert_with(|| ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()));
         let template = match bytes {
             Some((_, 1..)) => "{spinner} {msg} [{bar:30}] {bytes}/{total_bytes} {eta}",
             Some(_) => "{spinner} {msg} {bytes}",
@@ -202,8 +219,19 @@ impl Printer {
     }
 }
 
-/// Bytes as people say them.
-pub fn in_words(bytes: u64) -> String {
+/// Formats a count with its noun: `1 task`, `2 tasks`, `3 batches`.
+pub fn counted(count: impl Display, noun: &str) -> String {
+    let count = count.to_string();
+    let ending = match noun {
+        _ if count == "1" => "",
+        _ if noun.ends_with("ch") => "es",
+        _ => "s",
+    };
+    format!("{count} {noun}{ending}")
+}
+
+/// Formats a size for people: `12 MB`, in decimal units.
+pub fn human_size(bytes: u64) -> String {
     match bytes {
         0..10_000 => format!("{bytes} B"),
         10_000..10_000_000 => format!("{} kB", bytes / 1000),
@@ -212,11 +240,11 @@ pub fn in_words(bytes: u64) -> String {
     }
 }
 
-fn coloured(on: bool, code: &str, text: &str) -> String {
-    if on { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+fn coloured(enabled: bool, code: &str, text: &str) -> String {
+    if enabled { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
 }
 
-/// A number that is longer than YAML's are is given as a text.
+/// Converts JSON to YAML. A number that YAML's types cannot hold exactly becomes a string.
 fn as_yaml(value: serde_json::Value) -> serde_yaml::Value {
     use serde_json::Value;
     match value {
@@ -228,9 +256,9 @@ fn as_yaml(value: serde_json::Value) -> serde_yaml::Value {
             serde_yaml::Value::Mapping(map.into_iter().map(|(key, value)| (key.into(), as_yaml(value))).collect())
         }
         Value::Number(number) => {
-            let whole = number.as_i64().map(serde_yaml::Value::from).or_else(|| number.as_u64().map(Into::into));
-            let part = || number.as_f64().filter(|part| part.to_string() == number.to_string()).map(Into::into);
-            whole.or_else(part).unwrap_or_else(|| number.to_string().into())
+            let integer = number.as_i64().map(serde_yaml::Value::from).or_else(|| number.as_u64().map(Into::into));
+            let float = || number.as_f64().filter(|float| float.to_string() == number.to_string()).map(Into::into);
+            integer.or_else(float).unwrap_or_else(|| number.to_string().into())
         }
     }
 }

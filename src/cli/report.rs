@@ -1,5 +1,5 @@
-//! What a starting instance tells: to the terminal it was started in, or as JSON lines over a pipe
-//! to the `lite start` that waits for it.
+//! Reports of a starting instance: printed to its terminal, or sent as JSON lines over a pipe to the
+//! waiting `lite start`.
 
 use super::printer::Printer;
 use crate::error::Error;
@@ -13,31 +13,31 @@ pub enum Report {
     Progress(Progress),
     Ready(Ready),
     Failed(Error),
-    /// What a worker has to tell at its end; `error` when it did not come to what was asked for.
+    /// The result of a worker that ended; `error` when it did not do what was requested.
     Done {
         result: serde_json::Value,
         error: Option<Error>,
     },
 }
 
-/// Everything that somebody who has just started it wants to know.
+/// What a user needs to know right after the start.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Ready {
     pub url: String,
     pub admin_email: String,
-    /// Only when nobody has seen it yet.
+    /// The generated password, until it was shown once.
     pub admin_password: Option<String>,
     pub workspace: String,
     pub seconds: f64,
-    /// Something the shell lacks to find `leoflow`.
+    /// The shell command that puts `leoflow` on the PATH; `None` when it is there.
     pub path_hint: Option<String>,
 }
 
-/// Where reports go.
+/// A receiver of reports.
 pub trait Sink: Reporter {
-    /// Whether it could be said.
+    /// Returns true when the report was written.
     fn ready(&self, ready: &Ready) -> bool;
-    /// Whether a person reads it right here.
+    /// True when the reports are printed for a person.
     fn is_terminal(&self) -> bool;
 }
 
@@ -50,10 +50,10 @@ impl Sink for Printer {
             self.line(format!("  password   {}   (shown only now)", self.paint("1", password)));
         }
         if let Some(hint) = &ready.path_hint {
-            self.line(format!("To have `leoflow` on your PATH:  {hint}"));
+            self.line(format!("To put `leoflow` on your PATH:  {hint}"));
         }
         self.detail(format!("ready after {:.2} s", ready.seconds));
-        !self.reader_left()
+        !self.stdout_closed()
     }
 
     fn is_terminal(&self) -> bool {
@@ -61,11 +61,11 @@ impl Sink for Printer {
     }
 }
 
-/// Writes to stdout, which is the pipe.
+/// Writes reports as JSON lines to stdout, which is a pipe.
 pub struct PipeSink;
 
 impl PipeSink {
-    /// Whether it could be said.
+    /// Returns true when the report was written.
     pub fn send(&self, report: &Report) -> bool {
         let Ok(text) = serde_json::to_string(report) else { return false };
         let mut stdout = std::io::stdout().lock();
@@ -75,7 +75,7 @@ impl PipeSink {
 
 impl Reporter for PipeSink {
     fn report(&self, progress: Progress) {
-        // Nobody at the other end is no reason to stop.
+        // The start continues even when the reader is gone.
         self.send(&Report::Progress(progress));
     }
 }

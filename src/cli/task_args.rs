@@ -1,4 +1,4 @@
-//! The arguments of the commands about tasks and XComs. Words and ids as in Airflow's own.
+//! The arguments of the commands about tasks and XComs, named as in Airflow's CLI.
 
 use super::complete;
 use super::output_args::Output;
@@ -17,129 +17,136 @@ pub struct Tasks {
 #[derive(Subcommand, Debug)]
 #[command(after_help = "Examples:\n  leoflow tasks list hello\n  leoflow tasks logs hello latest greet -f")]
 pub enum TasksCommand {
-    /// The tasks of a DAG, each after those it waits for
+    /// List the tasks of a DAG in topological order
     #[command(after_help = "Example:\n  leoflow tasks list hello")]
     List {
+        /// The DAG's id
         #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
         dag_id: String,
     },
-    /// The state of a task of a run
+    /// Show the state of one task instance
     #[command(
         after_help = "Examples:\n  leoflow tasks state hello latest greet\n  leoflow tasks state hello latest 'work[7]'"
     )]
     State {
+        /// The DAG's id
         #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
         dag_id: String,
         /// The run's id, or `latest`
         #[arg(add = ArgValueCompleter::new(complete::run_ids))]
         run_id: String,
-        /// The task; `work[7]` is one instance of a mapped one
+        /// The task's id; `work[7]` is instance 7 of a mapped task
         #[arg(add = ArgValueCompleter::new(complete::task_ids))]
         task_id: String,
     },
-    /// What a task wrote
+    /// Show the log of a task instance
     #[command(
         after_help = "Examples:\n  leoflow tasks logs hello latest greet\n  leoflow tasks logs hello latest greet -f\n  \
                       leoflow tasks logs hello RUN_ID greet --try 1"
     )]
     Logs(TaskLogs),
-    /// Make tasks of a run run again, with the DAG as it is now
+    /// Rerun tasks of a run with the current DAG version
     #[command(
         after_help = "Examples:\n  leoflow tasks clear hello latest greet --downstream\n  leoflow tasks clear hello RUN_ID --only-failed --yes\n  \
-                      leoflow tasks clear hello -t '^load' -s 2026-01-01 -e 2026-01-31    of every run for these dates"
+                      leoflow tasks clear hello -t '^load' -s 2026-01-01 -e 2026-01-31    in every run of these dates"
     )]
     Clear(ClearTasks),
-    /// Run one task here and now, in this terminal, whatever it waits for; nothing is stored
+    /// Run one task in this terminal, regardless of its dependencies; nothing is stored
     #[command(
-        after_help = "Examples:\n  leoflow tasks test hello greet\n  leoflow tasks test hello greet --pdb     stop in the debugger where it fails"
+        after_help = "Examples:\n  leoflow tasks test hello greet\n  leoflow tasks test hello greet --pdb     open the debugger where it fails"
     )]
     Test(TestTask),
-    /// Print a task's template fields as they would be
+    /// Render a task's template fields and print them
     #[command(after_help = "Example:\n  leoflow tasks render hello greet --logical-date 2026-01-31")]
     Render(TestTask),
 }
 
 #[derive(Args, Debug)]
 pub struct TestTask {
+    /// The DAG's id
     #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
     pub dag_id: String,
+    /// The task's id
     #[arg(add = ArgValueCompleter::new(complete::task_ids))]
     pub task_id: String,
-    /// Which instance of a mapped task; `work[7]` says the same
+    /// The instance of a mapped task, counted from 0; `work[7]` as the task's id means the same
     #[arg(long, value_parser = clap::value_parser!(i32).range(-1..), allow_negative_numbers = true)]
     pub map_index: Option<i32>,
-    /// Values for the run's params, as a JSON object
+    /// Params of the run, as a JSON object [default: those of the DAG]
     #[arg(long, short)]
     pub conf: Option<String>,
-    /// The file that makes the DAG [default: the one of the workspace that does]
+    /// The DAG file [default: the file in the workspace that defines the DAG]
     #[arg(long, short, value_name = "FILE")]
     pub file: Option<PathBuf>,
-    /// The date that the run is for
+    /// The logical date, for example 2026-01-31 [default: none]
     #[arg(long, short)]
     pub logical_date: Option<String>,
-    /// Stop in Python's debugger where it fails
+    /// Open Python's debugger where the task fails
     #[arg(long)]
     pub pdb: bool,
 }
 
 #[derive(Args, Debug)]
 pub struct TaskLogs {
+    /// The DAG's id
     #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
     pub dag_id: String,
     /// The run's id, or `latest`
     #[arg(add = ArgValueCompleter::new(complete::run_ids))]
     pub run_id: String,
+    /// The task's id
     #[arg(add = ArgValueCompleter::new(complete::task_ids))]
     pub task_id: String,
-    /// Go on until the task has ended
+    /// Keep printing new lines until the task ends
     #[arg(long, short)]
     pub follow: bool,
-    /// Which try [default: the newest]
+    /// The number of the try, counted from 1 [default: the newest]
     #[arg(long = "try", value_name = "N")]
     pub try_number: Option<u32>,
-    /// Which instance of a mapped task; `work[7]` says the same
+    /// The instance of a mapped task, counted from 0; `work[7]` as the task's id means the same
     #[arg(long, value_parser = clap::value_parser!(i32).range(-1..), allow_negative_numbers = true)]
     pub map_index: Option<i32>,
-    /// Without times and streams
+    /// Print lines without time and stream
     #[arg(long)]
     pub plain: bool,
 }
 
 #[derive(Args, Debug)]
 pub struct ClearTasks {
+    /// The DAG's id
     #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
     pub dag_id: String,
-    /// The run's id, or `latest`; not with dates
+    /// The run's id, or `latest`; not together with --start-date or --end-date
     #[arg(required_unless_present_any = ["start_date", "end_date"], conflicts_with_all = ["start_date", "end_date"], add = ArgValueCompleter::new(complete::run_ids))]
     pub run_id: Option<String>,
-    /// The tasks; `work[7]` is one instance of a mapped one [default: all]
+    /// The tasks' ids; `work[7]` is instance 7 of a mapped task [default: all tasks]
     #[arg(add = ArgValueCompleter::new(complete::task_ids))]
     pub task_ids: Vec<String>,
-    /// Only tasks whose id this regular expression finds
+    /// Only tasks whose id matches this regular expression
     #[arg(long, short)]
     pub task_regex: Option<String>,
-    /// Of every run whose logical date is this or later
+    /// Tasks of every run whose logical date is this date or later
     #[arg(long, short)]
     pub start_date: Option<String>,
-    /// Of every run whose logical date is this or earlier
+    /// Tasks of every run whose logical date is this date or earlier
     #[arg(long, short)]
     pub end_date: Option<String>,
-    /// Only those that run
+    /// Only running tasks
     #[arg(long, short = 'r', conflicts_with = "only_failed")]
     pub only_running: bool,
-    /// Also all that wait for them
+    /// Also all downstream tasks
     #[arg(long, short)]
     pub downstream: bool,
-    /// Also all that they wait for
+    /// Also all upstream tasks
     #[arg(long, short)]
     pub upstream: bool,
-    /// Only those that failed, or could not run because others did
+    /// Only tasks that failed or did not run because an upstream task failed
     #[arg(long, short = 'f')]
     pub only_failed: bool,
-    /// Only this instance of a mapped task
+    /// Only this instance of a mapped task, counted from 0
     #[arg(long, requires = "task_ids", value_parser = clap::value_parser!(i32).range(0..))]
     pub map_index: Option<i32>,
-    /// Do not ask
+    /// Skip the confirmation prompt
     #[arg(long, short)]
     pub yes: bool,
 }
@@ -155,33 +162,37 @@ pub struct Xcom {
 #[derive(Subcommand, Debug)]
 #[command(after_help = "Examples:\n  leoflow xcom list hello latest\n  leoflow xcom get hello latest greet")]
 pub enum XcomCommand {
-    /// What the tasks of a run have left
+    /// List the XComs of a run
     #[command(after_help = "Example:\n  leoflow xcom list hello latest")]
     List {
+        /// The DAG's id
         #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
         dag_id: String,
         /// The run's id, or `latest`
         #[arg(add = ArgValueCompleter::new(complete::run_ids))]
         run_id: String,
-        /// Only of this task
+        /// Only XComs of this task [default: all tasks]
         #[arg(add = ArgValueCompleter::new(complete::task_ids))]
         task_id: Option<String>,
     },
-    /// Print one value, as JSON
+    /// Print one XCom's value as JSON
     #[command(
         after_help = "Examples:\n  leoflow xcom get hello latest greet\n  leoflow xcom get hello RUN_ID load --key rows"
     )]
     Get {
+        /// The DAG's id
         #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
         dag_id: String,
         /// The run's id, or `latest`
         #[arg(add = ArgValueCompleter::new(complete::run_ids))]
         run_id: String,
+        /// The task's id
         #[arg(add = ArgValueCompleter::new(complete::task_ids))]
         task_id: String,
+        /// The XCom's key
         #[arg(long, default_value = "return_value")]
         key: String,
-        /// Which instance of a mapped task; `work[7]` says the same
+        /// The instance of a mapped task, counted from 0; `work[7]` as the task's id means the same
         #[arg(long, value_parser = clap::value_parser!(i32).range(-1..), allow_negative_numbers = true)]
         map_index: Option<i32>,
     },

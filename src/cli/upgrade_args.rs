@@ -1,4 +1,4 @@
-//! The arguments of upgrades. What is written here is what a newcomer reads in `--help`.
+//! The arguments of upgrades. Doc comments here are the text of `--help`.
 
 use super::all_args::All;
 use clap::{Args, Subcommand};
@@ -6,37 +6,37 @@ use clap::{Args, Subcommand};
 #[derive(Args, Debug, Default)]
 #[command(
     args_conflicts_with_subcommands = true,
-    after_help = "Examples:\n  leoflow upgrade                      to the newest release of your channel\n  \
-                  leoflow upgrade 0.3.0                to this one\n  leoflow upgrade --dry-run            only say what would be done\n  \
-                  leoflow upgrade --from /media/usb    from a folder instead of the network\n  \
-                  leoflow upgrade --all                every instance of yours, one after another"
+    after_help = "Examples:\n  leoflow upgrade                      upgrade to the newest release of your channel\n  \
+                  leoflow upgrade 0.3.0                upgrade to this release\n  leoflow upgrade --dry-run            print the plan only\n  \
+                  leoflow upgrade --from /media/usb    upgrade from a folder instead of the network\n  \
+                  leoflow upgrade --all                upgrade every instance, one after another"
 )]
 pub struct Upgrade {
-    /// `stable`, `rc`, or a version as 0.3.0 [default: the newest of your channel]
+    /// `stable`, `rc`, or a version such as 0.3.0 [default: the newest of your channel]
     pub version: Option<String>,
     #[command(flatten)]
     pub from: From,
     /// Print the plan and change nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Do not ask
+    /// Skip the confirmation prompt
     #[arg(long)]
     pub yes: bool,
-    /// Leave a release that fails as it is, to look into it
+    /// Keep a failed release in place for debugging instead of rolling back
     #[arg(long)]
     pub no_rollback: bool,
     #[command(flatten)]
     pub all: All,
-    /// Go on with an upgrade that was interrupted, or take it back
+    /// Resume an interrupted upgrade, or roll it back if it cannot be completed
     #[arg(long, conflicts_with_all = ["version", "abort", "dry_run", "all"])]
     pub resume: bool,
-    /// Take back an upgrade that was interrupted
+    /// Roll back an interrupted upgrade
     #[arg(long, conflicts_with_all = ["version", "dry_run", "all"])]
     pub abort: bool,
     /// Started by `upgrade`, which reads reports from stdout
     #[arg(long, hide = true)]
     pub worker: bool,
-    /// Into a home without an instance; used by install.sh
+    /// Install into a home without an instance; used by install.sh
     #[arg(long, hide = true)]
     pub install: bool,
     #[command(subcommand)]
@@ -45,21 +45,22 @@ pub struct Upgrade {
 
 #[derive(Args, Debug, Clone, Default)]
 pub struct From {
-    /// Where releases are: a folder, a URL, or a file in the folder [default: upgrade.from in config.yaml, or where this release came from]
+    /// Where to find releases: a folder, a URL, or a file in the folder [default: upgrade.from in config.yaml, or the
+    /// source of the current release]
     #[arg(long, value_name = "DIR|FILE|URL")]
     pub from: Option<String>,
 }
 
 #[derive(Subcommand, Debug)]
 pub enum UpgradeCommand {
-    /// What an upgrade would do; changes nothing
+    /// Print what an upgrade would do and change nothing
     #[command(after_help = "Examples:\n  leoflow upgrade plan\n  leoflow upgrade plan 0.3.0 --json")]
     Plan(PlanArgs),
 }
 
 #[derive(Args, Debug)]
 pub struct PlanArgs {
-    /// `stable`, `rc`, or a version as 0.3.0 [default: the newest of your channel]
+    /// `stable`, `rc`, or a version such as 0.3.0 [default: the newest of your channel]
     pub version: Option<String>,
     #[command(flatten)]
     pub from: From,
@@ -70,8 +71,9 @@ pub struct PlanArgs {
 pub struct Versions {}
 
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  leoflow set-channel rc      release candidates too")]
+#[command(after_help = "Example:\n  leoflow set-channel rc      also get release candidates")]
 pub struct SetChannel {
+    /// The channel; rc includes release candidates
     #[arg(value_parser = ["stable", "rc"])]
     pub channel: String,
 }
@@ -82,17 +84,17 @@ pub struct Smoke {}
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  leoflow rollback --dry-run         what going back would do, and what it would lose\n  \
-                  leoflow rollback                   to the version before the last upgrade\n  leoflow rollback --to 0.1.0        to this one, which `leoflow versions` lists"
+    after_help = "Examples:\n  leoflow rollback --dry-run         print what would be done, and what would be lost\n  \
+                  leoflow rollback                   roll back to the release before the last upgrade\n  leoflow rollback --to 0.1.0        roll back to a release that `leoflow versions` lists"
 )]
 pub struct RollbackRelease {
-    /// The version to go back to [default: the one before the last upgrade]
+    /// The version to roll back to [default: the one before the last upgrade]
     #[arg(long, value_name = "VERSION")]
     pub to: Option<String>,
-    /// Print what would be done and lost, and change nothing
+    /// Print what would be done and what would be lost, and change nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Do not ask
+    /// Skip the confirmation prompt
     #[arg(long)]
     pub yes: bool,
     /// Started by `rollback`, which reads reports from stdout

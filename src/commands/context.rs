@@ -1,4 +1,4 @@
-//! What every command has: the home, the printer, and questions to the user.
+//! The context of every command: the home, the printer, and prompts.
 
 use crate::build_info;
 use crate::cli::args::Global;
@@ -19,39 +19,42 @@ pub struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
+    /// Printed after a declined prompt.
+    pub const DECLINED: &'static str = "Nothing was changed.";
+
     pub fn new(global: &Global, printer: &'a Printer) -> Result<Self, Error> {
-        let named = global.instance.as_deref().map(instances::root).transpose()?;
-        let home = home::resolve(global.home.as_deref().or(named.as_deref()))?;
+        let instance_root = global.instance.as_deref().map(instances::root).transpose()?;
+        let home = home::resolve(global.home.as_deref().or(instance_root.as_deref()))?;
         Ok(Self { home, printer, version: build_info::version() })
     }
 
-    /// The configuration, its warnings said.
+    /// Loads the configuration and prints its warnings.
     pub fn config(&self) -> Result<Option<Loaded>, Error> {
         self.recovery().config()
     }
 
-    /// How much this process says for its log: what is configured, or everything that helps with `--verbose`.
+    /// The log level of this process: the configured one, or DEBUG with `--verbose`.
     pub fn log_level(&self) -> Level {
         if self.printer.verbose {
             return Level::DEBUG;
         }
-        // What is wrong with the file is told by whoever needs it.
+        // Errors in the file are reported by the code that needs its values.
         let configured = config::load(&self.home.config()).ok().flatten();
         configured.map_or(Level::INFO, |loaded| loaded.config.log_level)
     }
 
-    /// What looks after what was left half done, and tells of it here.
+    /// Recovery of interrupted operations, reporting to this printer.
     pub fn recovery(&self) -> Recovery<'_> {
         Recovery { home: &self.home, version: self.version, reporter: self.printer }
     }
 
-    /// Of the page, for a browser on this machine.
+    /// The URL of the web UI, for a browser on this machine.
     pub fn url(&self, config: Option<&Config>, port: u16) -> String {
         format!("http://{}:{port}", config.map_or(Ipv4Addr::LOCALHOST, Config::own_address))
     }
 
-    /// What makes a command one for this home: nothing for the usual one.
-    pub fn own_option(&self) -> String {
+    /// The option that makes a command act on this home; empty for the default instance.
+    pub fn instance_option(&self) -> String {
         match instances::name_of(&self.home).as_deref() {
             Some(instances::DEFAULT) => String::new(),
             Some(name) => format!(" --instance {name}"),
@@ -59,34 +62,32 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// How to get `bin/` on the PATH, when it is not.
+    /// The shell command that adds `bin/` to the PATH; `None` when it is there.
     pub fn path_hint(&self) -> Option<String> {
         let bin = self.home.bin();
-        let found = env_vars::search_path().contains(&bin);
-        (!found && bin.exists()).then(|| format!("export PATH=\"{}:$PATH\"", bin.display()))
+        let is_on_path = env_vars::search_path().contains(&bin);
+        (!is_on_path && bin.exists()).then(|| format!("export PATH=\"{}:$PATH\"", bin.display()))
     }
 
-    /// Asks on the terminal. Without one and without `--yes` the answer is a refusal.
+    /// Asks for confirmation on the terminal. Fails when there is no terminal and no `--yes`.
     pub fn confirm(&self, question: &str, yes: bool) -> Result<bool, Error> {
         let answer = self.ask(&format!("{question} [y/N]"), yes)?;
         Ok(answer.is_none_or(|answer| matches!(answer.as_str(), "y" | "Y" | "yes")))
     }
 
-    /// Asks for a name to be typed: for what cannot be taken back by a slip.
-    pub fn confirm_by_name(&self, what: &str, name: &str, yes: bool) -> Result<bool, Error> {
-        let answer = self.ask(&format!("{what} Type {name} to go on:"), yes)?;
+    /// Asks the user to type a name, so that a slip of the finger confirms nothing.
+    pub fn confirm_by_name(&self, question: &str, name: &str, yes: bool) -> Result<bool, Error> {
+        let answer = self.ask(&format!("{question} Type {name} to confirm:"), yes)?;
         Ok(answer.is_none_or(|answer| answer == name))
     }
 
-    /// `None` when nobody has to be asked.
+    /// Returns `None` when `yes` makes the prompt unnecessary.
     fn ask(&self, question: &str, yes: bool) -> Result<Option<String>, Error> {
         if yes {
             return Ok(None);
         }
         if !terminal::can_ask() {
-            return Err(
-                Error::refused("this has to be confirmed, and there is no terminal to ask on").hint("add --yes")
-            );
+            return Err(Error::refused("this needs confirmation, and there is no terminal to ask on").hint("add --yes"));
         }
         self.printer.note(question);
         let mut answer = String::new();

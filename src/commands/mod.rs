@@ -1,42 +1,45 @@
-//! One file a command: glue between arguments, features and the printer.
+//! One file per command: glue between arguments, features and the printer.
 
-mod cluster;
+mod airflow;
 mod context;
 mod data;
+mod docs;
 mod engine;
 mod lite;
 mod newer_schema;
 mod release;
 
+use crate::cli::airflow_args::{Export, ExportCommand, Import, ImportCommand};
 use crate::cli::args::{Cli, Command, Lite, LiteCommand, LiteStop};
-use crate::cli::cluster_args::{Export, ExportCommand, Import, ImportCommand};
 use crate::cli::printer::Printer;
 use crate::error::Error;
 use context::Context;
 
-/// Runs what was asked for. The code is 0, or what a command that only tells has to tell.
+/// Runs a command. Returns its exit code: 0, or the result of a command that only reports a state.
 pub fn run(cli: Cli, printer: &Printer) -> Result<u8, Error> {
     match &cli.command {
         Command::Completions(args) => return release::completions::run(args, printer),
         Command::Version(_) => return release::version::run(printer),
         _ => {}
     }
-    // One thread: Postgres's end is tied to the one that starts it, and idle memory counts.
+    // One thread: PDEATHSIG ties Postgres to the thread that starts it, and one thread keeps idle memory low.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::failed)?;
     let tasks = tokio::task::LocalSet::new();
     let outcome = tasks.block_on(&runtime, dispatch(cli, printer));
-    // What still blocks a thread must not keep the process.
+    // A blocked worker thread must not keep the process alive.
     runtime.shutdown_background();
     outcome
 }
 
 async fn dispatch(cli: Cli, printer: &Printer) -> Result<u8, Error> {
     if cli.is_for_all() && (cli.global.home.is_some() || cli.global.instance.is_some()) {
-        return Err(Error::usage("--all is every instance, and --home or --instance is one")
-            .hint("leave one of them out; --only NAMES chooses among all"));
+        return Err(Error::usage("--all cannot be used with --home or --instance")
+            .hint("leave one of them out; --only NAMES selects some of all instances"));
     }
     let context = Context::new(&cli.global, printer)?;
-    run_command(cli.command, &context).await.map_err(|error| newer_schema::with_reader(&context.home, error))
+    run_command(cli.command, &context)
+        .await
+        .map_err(|error| newer_schema::with_hint_to_newer_release(&context.home, error))
 }
 
 async fn run_command(command: Command, context: &Context<'_>) -> Result<u8, Error> {
@@ -72,14 +75,15 @@ async fn run_command(command: Command, context: &Context<'_>) -> Result<u8, Erro
         Command::Doctor(args) => lite::doctor::run(context, &args).await,
         Command::Service(args) => lite::service::run(context, &args.command),
         Command::Instances(args) => release::instances::run(context, args.command.as_ref()).await,
+        Command::Docs(args) => docs::run(context, &args),
         Command::Config(args) => lite::config::run(context, &args),
         Command::VerifyConfig(_) => lite::verify_config::run(context),
         Command::MigrateDb(args) => release::migrate_db::run(context, &args).await,
         Command::Export(Export { command: ExportCommand::Airflow(args) }) => {
-            cluster::export::airflow(context, &args).await
+            airflow::export::airflow(context, &args).await
         }
         Command::Import(Import { command: ImportCommand::Airflow(args) }) => {
-            cluster::import::airflow(context, &args).await
+            airflow::import::airflow(context, &args).await
         }
         Command::DataMigrate(args) => release::data_migrate::run(context, &args).await,
         Command::Dags(args) => engine::dags::run(context, &args.command).await,
@@ -101,7 +105,7 @@ async fn run_command(command: Command, context: &Context<'_>) -> Result<u8, Erro
         Command::DatastoreRelay => lite::server_and_agent::relay(context).await,
         Command::Agent => lite::server_and_agent::agent(context).await,
         Command::Version(_) | Command::Completions(_) => {
-            Err(Error::bug("this command needs no home and was run without one"))
+            Err(Error::bug("a command that needs no home reached the dispatch of those that do"))
         }
     }
 }

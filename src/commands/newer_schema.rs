@@ -1,16 +1,19 @@
-//! Names the program that reads what this one refuses: a database or a backup of a newer schema.
+//! Adds a hint to the refusal of a newer schema: the kept release that can read the database or backup.
 
 use crate::error::Error;
 use crate::home::Home;
 use crate::upgrade::{stage, versions};
 
-/// Puts a kept version that knows the schema before the other hints.
-pub fn with_reader(home: &Home, mut error: Error) -> Error {
+/// Adds, before the other hints, the kept release that knows the schema.
+pub fn with_hint_to_newer_release(home: &Home, mut error: Error) -> Error {
     let Some(schema) = error.newer_schema.take() else { return error };
-    let reader = versions::list(home).into_iter().find(|kept| kept.schema_version >= Some(schema));
-    if let Some(kept) = reader {
-        let program = stage::program_of(home, &kept.version);
-        error.hints.insert(0, format!("leoflow {}, kept here, reads it: {}", kept.version, program.display()));
+    let reader = versions::list(home).into_iter().find(|release| release.schema_version >= Some(schema));
+    if let Some(release) = reader {
+        let program = stage::program_of(home, &release.version);
+        error.hints.insert(
+            0,
+            format!("leoflow {}, kept on this machine, can read it: {}", release.version, program.display()),
+        );
     }
     error
 }

@@ -1,4 +1,4 @@
-//! How often something is done by itself: by a cron expression, or after so long a time awake.
+//! Schedule of an automatic job: a cron expression or an interval of time awake.
 
 use croner::parser::{CronParser, Seconds};
 use jiff::{SignedDuration, Timestamp, Zoned};
@@ -8,24 +8,24 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cadence {
     Off,
-    /// In the time zone of this machine. What was missed while it slept or was off is done once, when it is awake again.
+    /// In the local time zone. A time that passed while the machine slept or was off is caught up once after it wakes.
     Cron(String),
-    /// Counted while this machine is awake and Leoflow runs, for a laptop that is never awake at a certain hour.
+    /// Time while the machine is awake and Leoflow runs, for laptops that are never awake at a fixed hour.
     Awake(Duration),
 }
 
 impl Cadence {
-    /// `off`, `24h`, `0 3 * * *`, `@daily`.
+    /// Parses a schedule such as `off`, `24h`, `0 3 * * *` or `@daily`; `None` if it is invalid or never due.
     pub fn parse(text: &str) -> Option<Self> {
         match (text, duration(text)) {
             ("off", _) => Some(Self::Off),
             (_, Some(awake)) => (!awake.is_zero()).then_some(Self::Awake(awake)),
-            // One that never comes, as the 30th of February, is none.
+            // Rejects expressions that never match, such as the 30th of February.
             _ => cron(text)?.find_next_occurrence(&Zoned::now(), false).ok().map(|_| Self::Cron(text.to_owned())),
         }
     }
 
-    /// When it is due, if it was done last at `done`, and if this machine has been awake for `awake` since. `None` for never.
+    /// Returns the next due time, given the last run at `done` and the time awake since; `None` for never.
     pub fn due(&self, done: &Zoned, awake: Duration, now: Timestamp) -> Option<Timestamp> {
         match self {
             Self::Off => None,
@@ -33,9 +33,9 @@ impl Cadence {
                 let next = cron(text)?.find_next_occurrence(done, false).ok()?;
                 Some(next.timestamp())
             }
-            Self::Awake(wanted) => {
-                let left = SignedDuration::try_from(wanted.saturating_sub(awake)).ok()?;
-                now.checked_add(left).ok()
+            Self::Awake(interval) => {
+                let remaining = SignedDuration::try_from(interval.saturating_sub(awake)).ok()?;
+                now.checked_add(remaining).ok()
             }
         }
     }
@@ -51,12 +51,13 @@ impl fmt::Display for Cadence {
     }
 }
 
+/// Parses a cron expression; `None` if it is invalid.
 fn cron(text: &str) -> Option<croner::Cron> {
-    // With seconds where somebody wants them; a day of the month and of the week both count, as in cron.
+    // Seconds are optional; day of month and day of week combine as in cron.
     CronParser::builder().seconds(Seconds::Optional).build().parse(text).ok()
 }
 
-/// `30s`, `90m`, `24h`, `2d`.
+/// Parses a duration such as `30s`, `90m`, `24h` or `2d`; `None` for other text.
 pub fn duration(text: &str) -> Option<Duration> {
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let seconds = match unit {
@@ -78,15 +79,15 @@ mod tests {
     fn due(text: &str, done: &str, awake: Duration) -> Option<String> {
         let done: Zoned = done.parse().unwrap();
         let now = done.timestamp();
-        Cadence::parse(text).unwrap().due(&done, awake, now).map(|at| at.to_string())
+        Cadence::parse(text).unwrap().due(&done, awake, now).map(|due| due.to_string())
     }
 
     #[test]
-    fn an_expression_counts_in_the_zone_of_the_machine() {
+    fn cron_uses_the_local_time_zone() {
         let done = "2026-03-28T12:00:00[Europe/Zurich]";
         assert_eq!(due("0 3 * * *", done, HOUR).as_deref(), Some("2026-03-29T01:00:00Z"), "the clock goes forward");
         assert_eq!(due("@daily", done, HOUR).as_deref(), Some("2026-03-28T23:00:00Z"));
-        // An hour that is not there is not waited for until the next day.
+        // A local time that the clock change skips runs at the next existing time, not a day later.
         assert_eq!(due("30 2 * * *", done, HOUR).as_deref(), Some("2026-03-29T01:00:00Z"));
         assert_eq!(due("off", done, HOUR), None);
     }
@@ -100,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_schedule_is_refused() {
+    fn rejects_invalid_schedules() {
         for wrong in
             ["", "daily", "0h", "1w", "* * *", "61 * * * *", "0 3 * * * * * *", "@sometimes", "5", "off ", "0 0 30 2 *"]
         {

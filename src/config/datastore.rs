@@ -1,7 +1,7 @@
-//! The `datastore` key: the PostgreSQL under the home, one in a container, or a server that somebody else looks after.
+//! The `datastore` key: the managed PostgreSQL under the home, one in a container, or an external server.
 
-use super::keys::Wrong;
-use super::recipient::SecretPlace;
+use super::keys::InvalidValue;
+use super::recipient::SecretReference;
 use crate::sys::{env_vars, files};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde_yaml::Value;
@@ -11,26 +11,26 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use tokio_postgres::config::Host;
 
-/// What the key says.
+/// Value of the `datastore` key.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum DatastoreSetting {
     #[default]
     Managed,
     Docker,
     External(ExternalUrl),
-    /// One whose URL is kept elsewhere.
-    Elsewhere(SecretPlace),
+    /// A reference to the URL (`file:` or `env:`).
+    UrlReference(SecretReference),
 }
 
 /// `postgres://ROLE:PASSWORD@HOST:PORT/DATABASE?sslmode=…&sslrootcert=…`, in libpq's form:
 /// <https://www.postgresql.org/docs/18/libpq-connect.html#LIBPQ-CONNSTRING-URIS>.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ExternalUrl {
-    /// As it was written, the password with it.
+    /// The original URL, with its password.
     text: String,
     pub address: Address,
     pub role: String,
-    /// Empty where the server asks for none.
+    /// Empty if the server requires none.
     pub password: String,
     pub database: String,
     pub tls: Tls,
@@ -42,7 +42,7 @@ pub enum Address {
         host: String,
         port: u16,
     },
-    /// The folder of its socket.
+    /// A Unix socket in this folder; the port is part of its name.
     Socket {
         folder: PathBuf,
         port: u16,
@@ -52,27 +52,28 @@ pub enum Address {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tls {
     Off,
-    /// The server's name and certificate are verified, by the authorities of this file or of the system.
+    /// Verifies the server's name and certificate, against this file's authorities or the system's.
     Verified {
         authorities: Option<PathBuf>,
     },
 }
 
+// Descriptions of allowed values, shown after "is not".
 const ALLOWED: &str = "managed, docker, or url: postgres://ROLE:PASSWORD@HOST/DATABASE";
-const URL: &str = "postgres://ROLE:PASSWORD@HOST:PORT/DATABASE, or file:/PATH or env:NAME with that";
-const SSLMODE: &str = "possible: sslmode is verify-full, which is the default, or disable";
-const ROOT: &str = "possible: sslrootcert is the absolute path of a file of certificates, or system";
-const VARIABLE: &str = "possible: the variable's name may not begin with PG or LISTEN_";
+const URL: &str = "postgres://ROLE:PASSWORD@HOST:PORT/DATABASE, or file:/PATH or env:NAME that contains it";
+const SSLMODE: &str = "supported: sslmode must be verify-full (the default) or disable";
+const SSLROOTCERT: &str = "supported: sslrootcert must be `system` or the absolute path of a certificate file";
+const VARIABLE: &str = "supported: the variable's name must not begin with PG or LISTEN_";
 const DEFAULT_PORT: u16 = 5432;
 
 impl DatastoreSetting {
     pub const KEYS: &[&str] = &["url"];
 
-    /// From the value of the key. `Err` is what is allowed.
-    pub fn read(value: &Value) -> Result<Self, Wrong> {
+    /// Parses the value of the key; `Err` describes the allowed values.
+    pub fn read(value: &Value) -> Result<Self, InvalidValue> {
         if let Some(mapping) = value.as_mapping() {
-            let url = mapping.get("url").and_then(Value::as_str).ok_or(Wrong::in_key("url", URL))?;
-            return Self::of_url(url).map_err(|allowed| Wrong::in_key("url", allowed));
+            let url = mapping.get("url").and_then(Value::as_str).ok_or(InvalidValue::in_key("url", URL))?;
+            return Self::parse_url(url).map_err(|allowed| InvalidValue::in_key("url", allowed));
         }
         match value.as_str() {
             Some("managed") => Ok(Self::Managed),
@@ -81,80 +82,80 @@ impl DatastoreSetting {
         }
     }
 
-    /// From what stands on a command line: `managed`, `docker`, or a URL or where it is.
+    /// Parses a command-line value: `managed`, `docker`, a URL, or a reference to one.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         match text {
             "managed" => Ok(Self::Managed),
             "docker" => Ok(Self::Docker),
-            url => Self::of_url(url).map_err(|allowed| if url.contains(':') { allowed } else { ALLOWED }),
+            url => Self::parse_url(url).map_err(|allowed| if url.contains(':') { allowed } else { ALLOWED }),
         }
     }
 
-    fn of_url(text: &str) -> Result<Self, &'static str> {
-        match SecretPlace::parse(text) {
-            // The children of the supervisor get none of PostgreSQL's own.
-            Some(SecretPlace::Variable(name)) if name.starts_with("PG") || name.starts_with("LISTEN_") => Err(VARIABLE),
-            Some(place) => Ok(Self::Elsewhere(place)),
+    fn parse_url(text: &str) -> Result<Self, &'static str> {
+        match SecretReference::parse(text) {
+            // The supervisor's children get no `PG*` or `LISTEN_*` variables.
+            Some(SecretReference::Variable(name)) if name.starts_with("PG") || name.starts_with("LISTEN_") => {
+                Err(VARIABLE)
+            }
+            Some(reference) => Ok(Self::UrlReference(reference)),
             None => ExternalUrl::parse(text).map(Self::External),
         }
     }
 
-    /// The server that somebody else looks after, where it is one. An error is why its URL cannot be had.
+    /// Returns the URL of an external server, `None` for other kinds; `Err` says why the URL cannot be read.
     pub fn external(&self) -> Result<Option<ExternalUrl>, String> {
-        let place = match self {
+        let reference = match self {
             Self::Managed | Self::Docker => return Ok(None),
             Self::External(url) => return Ok(Some(url.clone())),
-            Self::Elsewhere(place) => place,
+            Self::UrlReference(reference) => reference,
         };
-        let read = || match place {
-            SecretPlace::File(path) => match files::read_text(path, 64 * 1024) {
+        let read = || match reference {
+            SecretReference::File(path) => match files::read_text(path, 64 * 1024) {
                 Ok(Some(text)) => Ok(text),
                 Ok(None) => Err("there is no such file".to_owned()),
                 Err(error) => Err(error.to_string()),
             },
-            SecretPlace::Variable(name) => env_vars::text(name).ok_or("that variable is not set".to_owned()),
+            SecretReference::Variable(name) => env_vars::text(name).ok_or("that variable is not set".to_owned()),
         };
         read()
-            .and_then(|text| {
-                ExternalUrl::parse(text.trim()).map_err(|allowed| format!("what is there is not {allowed}"))
-            })
+            .and_then(|text| ExternalUrl::parse(text.trim()).map_err(|allowed| format!("its value is not {allowed}")))
             .map(Some)
-            .map_err(|reason| format!("datastore.url: {place}: {reason}"))
+            .map_err(|reason| format!("datastore.url: {reference}: {reason}"))
     }
 
-    /// As it stands in the file.
+    /// Value of the key as written to `config.yaml`.
     pub fn to_value(&self) -> Value {
         let url = |text: String| Value::Mapping([("url".into(), text.into())].into_iter().collect());
         match self {
             Self::Managed => "managed".into(),
             Self::Docker => "docker".into(),
             Self::External(external) => url(external.text.clone()),
-            Self::Elsewhere(place) => url(place.to_string()),
+            Self::UrlReference(reference) => url(reference.to_string()),
         }
     }
 }
 
-/// Without the password.
+/// Shows the setting without the password.
 impl fmt::Display for DatastoreSetting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Managed => f.write_str("managed"),
             Self::Docker => f.write_str("docker"),
             Self::External(external) => external.fmt(f),
-            Self::Elsewhere(place) => place.fmt(f),
+            Self::UrlReference(reference) => reference.fmt(f),
         }
     }
 }
 
 impl ExternalUrl {
-    /// `Err` is what is allowed.
+    /// Parses a URL; `Err` describes the allowed values.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let is_url = ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme));
         if !is_url || text.chars().any(|c| c.is_control() || c.is_whitespace()) {
             return Err(URL);
         }
-        let (plain, tls) = Self::split_tls(text)?;
-        let config = tokio_postgres::Config::from_str(&plain).map_err(|_| URL)?;
+        let (url_without_tls, tls) = Self::split_tls(text)?;
+        let config = tokio_postgres::Config::from_str(&url_without_tls).map_err(|_| URL)?;
         let ([host], port) = (config.get_hosts(), config.get_ports().first().copied().unwrap_or(DEFAULT_PORT)) else {
             return Err(URL);
         };
@@ -163,19 +164,19 @@ impl ExternalUrl {
             Host::Unix(folder) if folder.is_absolute() => Address::Socket { folder: folder.clone(), port },
             _ => return Err(URL),
         };
-        let is_here = address.is_here();
+        let is_local = address.is_local();
         Ok(Self {
             text: text.to_owned(),
             role: config.get_user().ok_or(URL)?.to_owned(),
             password: String::from_utf8(config.get_password().unwrap_or_default().to_owned()).map_err(|_| URL)?,
             database: config.get_dbname().ok_or(URL)?.to_owned(),
-            tls: tls.unwrap_or(if is_here { Tls::Off } else { Tls::Verified { authorities: None } }),
+            tls: tls.unwrap_or(if is_local { Tls::Off } else { Tls::Verified { authorities: None } }),
             address,
         })
     }
 
-    /// Whether the server has to prove that it knows the password: nothing else says that it is the right one. Without TLS
-    /// any program may have taken its port, and in a folder where anybody may write its socket.
+    /// True when the server must prove knowledge of the password by SCRAM, because nothing else authenticates it:
+    /// without TLS another program may own its port, or its socket in a world-writable folder.
     pub fn requires_scram(&self) -> bool {
         match &self.address {
             Address::Tcp { .. } => self.tls == Tls::Off,
@@ -183,50 +184,54 @@ impl ExternalUrl {
         }
     }
 
-    /// Whether what goes there can be read on its way over a network.
+    /// True when traffic crosses a network unencrypted.
     pub fn is_open_to_others(&self) -> bool {
-        self.tls == Tls::Off && !self.address.is_here()
+        self.tls == Tls::Off && !self.address.is_local()
     }
 
-    /// The URL without what it says of TLS, and that: `None` where it says nothing.
+    /// Splits a URL into the URL without its TLS parameters and their meaning; `None` when it has none.
     fn split_tls(text: &str) -> Result<(String, Option<Tls>), &'static str> {
         let Some((before, parameters)) = text.split_once('?') else { return Ok((text.to_owned(), None)) };
-        let (mut mode, mut authorities, mut others) = (None, None, Vec::new());
+        let (mut mode, mut authorities, mut server_parameters) = (None, None, Vec::new());
         for parameter in parameters.split('&').filter(|parameter| !parameter.is_empty()) {
             let (name, value) = parameter.split_once('=').ok_or(URL)?;
             let value = percent_decode_str(value).decode_utf8().map_err(|_| URL)?.into_owned();
             match name {
                 "sslmode" => mode = Some(value),
                 "sslrootcert" => authorities = Some(value),
-                // Only what says which server it is; how it is used is ours to say.
-                "host" | "port" | "user" | "password" | "dbname" => others.push(parameter),
-                _ => return Err("possible: the URL may have sslmode, sslrootcert and host after the ?"),
+                // Only parameters that identify the server; Leoflow sets all others itself.
+                "host" | "port" | "user" | "password" | "dbname" => server_parameters.push(parameter),
+                _ => return Err("supported: only sslmode, sslrootcert and host may follow the ?"),
             }
         }
         let authorities = match authorities.as_deref() {
             None | Some("system") => None,
             Some(path) if path.starts_with('/') => Some(PathBuf::from(path)),
-            Some(_) => return Err(ROOT),
+            Some(_) => return Err(SSLROOTCERT),
         };
         let tls = match mode.as_deref() {
             Some("disable") => Some(Tls::Off),
             Some("verify-full") => Some(Tls::Verified { authorities }),
             None if authorities.is_some() => Some(Tls::Verified { authorities }),
             None => None,
-            // Those between encrypt without telling who is at the other end.
+            // The modes in between encrypt without authenticating the server.
             Some(_) => return Err(SSLMODE),
         };
-        let plain = if others.is_empty() { before.to_owned() } else { format!("{before}?{}", others.join("&")) };
-        Ok((plain, tls))
+        let url_without_tls = if server_parameters.is_empty() {
+            before.to_owned()
+        } else {
+            format!("{before}?{}", server_parameters.join("&"))
+        };
+        Ok((url_without_tls, tls))
     }
 
-    /// Whether two lead to the same database, whoever logs in.
+    /// True when both URLs name the same database, with any role.
     pub fn is_same_database(&self, other: &Self) -> bool {
         (&self.address, &self.database) == (&other.address, &other.database)
     }
 }
 
-/// Without the password; read again it is of the same database.
+/// Shows the URL without its password; parsed again it names the same database.
 impl fmt::Display for ExternalUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let encoded = |text: &str| utf8_percent_encode(text, RESERVED).to_string();
@@ -244,7 +249,7 @@ impl fmt::Display for ExternalUrl {
     }
 }
 
-/// What a URL has a meaning for, but for the slash of paths.
+/// Characters with a meaning in URLs, except the slash of paths.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
 
 impl fmt::Debug for ExternalUrl {
@@ -254,15 +259,15 @@ impl fmt::Debug for ExternalUrl {
 }
 
 impl Address {
-    /// On this machine, over no network.
-    fn is_here(&self) -> bool {
+    /// True for a server on this machine.
+    fn is_local(&self) -> bool {
         match self {
             Self::Socket { .. } => true,
             Self::Tcp { host, .. } => host == "localhost" || host.parse().is_ok_and(|host: IpAddr| host.is_loopback()),
         }
     }
 
-    /// The socket, where it is one.
+    /// Path of the socket, for a socket address.
     pub fn socket(&self) -> Option<PathBuf> {
         match self {
             Self::Tcp { .. } => None,
@@ -285,37 +290,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_tls_the_server_has_to_prove_itself() {
-        let of = |text: &str| ExternalUrl::parse(text).unwrap().requires_scram();
-        assert!(of("postgres://a@127.0.0.1/b") && of("postgres://a@h/b?sslmode=disable"));
-        assert!(!of("postgres://a@h/b") && !of("postgres://a@127.0.0.1/b?sslmode=verify-full"));
+    fn requires_scram_without_tls() {
+        let requires_scram = |text: &str| ExternalUrl::parse(text).unwrap().requires_scram();
+        assert!(requires_scram("postgres://a@127.0.0.1/b") && requires_scram("postgres://a@h/b?sslmode=disable"));
+        assert!(!requires_scram("postgres://a@h/b") && !requires_scram("postgres://a@127.0.0.1/b?sslmode=verify-full"));
         let folder = tempfile::tempdir().unwrap();
         let url = format!("postgres://a@/b?host={}", folder.path().display());
-        assert!(!of(&url), "a folder of one user's");
+        assert!(!requires_scram(&url), "only the owner may write to the folder");
         std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o1777)).unwrap();
-        assert!(of(&url), "a folder of all users'");
+        assert!(requires_scram(&url), "everyone may write to the folder");
     }
 
     #[test]
-    fn a_url_says_who_logs_in_where_and_that_the_server_is_verified() {
+    fn parses_role_address_and_tls_of_a_url() {
         let url = ExternalUrl::parse("postgres://ada:p%40ss@db.example.org/pipelines").unwrap();
         assert_eq!((url.role.as_str(), url.password.as_str(), url.database.as_str()), ("ada", "p@ss", "pipelines"));
         assert_eq!(url.address, Address::Tcp { host: "db.example.org".into(), port: 5432 });
         assert_eq!(url.tls, Tls::Verified { authorities: None });
         assert_eq!(url.to_string(), "postgres://ada@db.example.org:5432/pipelines");
-        let of = |text: &str| ExternalUrl::parse(text).unwrap();
-        assert_eq!(of("postgres://a@127.0.0.1:5433/b").tls, Tls::Off);
-        assert_eq!(of("postgres://a@h/b?sslmode=disable").tls, Tls::Off);
-        let own = of("postgresql://a@h/b?sslmode=verify-full&sslrootcert=%2Fca.pem");
-        assert_eq!(own.tls, Tls::Verified { authorities: Some("/ca.pem".into()) });
-        let socket = of("postgres://a@/b?host=%2Frun%2Fpg&port=5433");
+        let parse = |text: &str| ExternalUrl::parse(text).unwrap();
+        assert_eq!(parse("postgres://a@127.0.0.1:5433/b").tls, Tls::Off);
+        assert_eq!(parse("postgres://a@h/b?sslmode=disable").tls, Tls::Off);
+        let with_authority = parse("postgresql://a@h/b?sslmode=verify-full&sslrootcert=%2Fca.pem");
+        assert_eq!(with_authority.tls, Tls::Verified { authorities: Some("/ca.pem".into()) });
+        let socket = parse("postgres://a@/b?host=%2Frun%2Fpg&port=5433");
         assert_eq!(socket.address.socket().unwrap(), Path::new("/run/pg/.s.PGSQL.5433"));
         assert_eq!(socket.tls, Tls::Off);
-        assert!(own.is_same_database(&of("postgres://other@h/b")) && !own.is_same_database(&of("postgres://a@h/c")));
+        assert!(
+            with_authority.is_same_database(&parse("postgres://other@h/b"))
+                && !with_authority.is_same_database(&parse("postgres://a@h/c"))
+        );
     }
 
     #[test]
-    fn what_is_shown_leads_to_the_same_database() {
+    fn displayed_url_names_the_same_database_without_password() {
         for text in [
             "postgres://a:secret@h/b",
             "postgres://a%40b:secret@127.0.0.1:5433/my%20data%3F",
@@ -324,14 +332,14 @@ mod tests {
             "postgres://a:secret@%2Frun%2Fa%20b/b",
         ] {
             let url = ExternalUrl::parse(text).unwrap();
-            let again = ExternalUrl::parse(&url.to_string()).unwrap();
-            assert!(again.is_same_database(&url) && again.role == url.role, "{text}: {url}");
+            let reparsed = ExternalUrl::parse(&url.to_string()).unwrap();
+            assert!(reparsed.is_same_database(&url) && reparsed.role == url.role, "{text}: {url}");
             assert!(!url.to_string().contains("secret"));
         }
     }
 
     #[test]
-    fn what_is_no_url_of_one_verified_server_is_refused() {
+    fn rejects_invalid_and_unverified_urls() {
         for text in [
             "mysql://a@h/b",
             "postgres://h/b",
@@ -351,11 +359,14 @@ mod tests {
     }
 
     #[test]
-    fn the_key_is_a_word_or_a_url_or_where_that_is() {
+    fn parses_kind_url_or_reference() {
         let read = |text: &str| DatastoreSetting::read(&serde_yaml::from_str(text).unwrap());
         assert_eq!(read("managed").unwrap(), DatastoreSetting::Managed);
         assert_eq!(read("docker").unwrap(), DatastoreSetting::Docker);
-        assert_eq!(read("{url: 'file:/u'}").unwrap(), DatastoreSetting::Elsewhere(SecretPlace::File("/u".into())));
+        assert_eq!(
+            read("{url: 'file:/u'}").unwrap(),
+            DatastoreSetting::UrlReference(SecretReference::File("/u".into()))
+        );
         for wrong in ["sqlite", "1", "{}", "{url: 5}", "{url: 'http://x'}", "[managed]"] {
             assert!(read(wrong).is_err(), "{wrong}");
         }

@@ -1,23 +1,23 @@
-//! The file as a document: its mapping, and which line says what.
+//! Parses the file into a mapping and finds the line of a key.
 
 use serde_yaml::{Mapping, Value};
 
-/// Something at a line of the file.
+/// A problem at a line of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Counted from 1; 0 when it is about the whole file.
+    /// Counted from 1; 0 for the whole file.
     pub line: usize,
     pub message: String,
 }
 
-/// The document as a mapping. Comments alone, or nothing, are an empty one.
+/// Parses the document into a mapping; an empty document or one with only comments is an empty mapping.
 pub fn to_mapping(text: &str) -> Result<Mapping, Vec<Problem>> {
-    if text.matches(['[', '{']).count() > MOST_OPENED {
-        let message = format!("more than {MOST_OPENED} brackets, which no settings have");
+    if text.matches(['[', '{']).count() > MAX_OPENING_BRACKETS {
+        let message = format!("more than {MAX_OPENING_BRACKETS} brackets; settings files have far fewer");
         return Err(vec![Problem { line: 0, message }]);
     }
-    if let Some(line) = text.lines().position(|line| nesting(line) > DEEPEST) {
-        let message = format!("nested more than {DEEPEST} deep on one line, which no settings are");
+    if let Some(line) = text.lines().position(|line| nesting(line) > MAX_DEPTH) {
+        let message = format!("nested more than {MAX_DEPTH} levels deep on one line; settings files are not");
         return Err(vec![Problem { line: line + 1, message }]);
     }
     let value: Value = serde_yaml::from_str(text).map_err(|error| {
@@ -34,46 +34,48 @@ pub fn to_mapping(text: &str) -> Result<Mapping, Vec<Problem>> {
     }
 }
 
-/// Deeper lines are not given to the YAML library: its time grows with the square of the depth.
-const DEEPEST: usize = 64;
+/// Maximum nesting depth of a line: the YAML library's time grows with the square of the depth.
+const MAX_DEPTH: usize = 64;
 
-/// In the whole text, for the same reason; closing ones do not count, they may stand in a string.
-const MOST_OPENED: usize = 2_000;
+/// Maximum number of opening brackets in the text, for the same reason. Closing brackets are not subtracted; they may
+/// be part of a string.
+const MAX_OPENING_BRACKETS: usize = 2_000;
 
-/// At most so deep can a line go, by what opens a level in it.
+/// Upper bound of the nesting depth of a line.
 fn nesting(line: &str) -> usize {
     let opens = line.split(['[', '{']).count() - 1;
-    let markers = line.split_ascii_whitespace().take_while(|word| ["-", "?", ":"].contains(word)).count();
+    let markers = line.split_ascii_whitespace().take_while(|token| ["-", "?", ":"].contains(token)).count();
     opens.max(markers)
 }
 
-/// The line on which a top-level key stands, counted from 1; 0 when it cannot be told.
+/// Line of a top-level key, counted from 1; 0 if unknown.
 pub fn line_of(text: &str, key: &str) -> usize {
-    text.lines().position(|line| key_on(line) == Some(key)).map_or(0, |at| at + 1)
+    text.lines().position(|line| key_on(line) == Some(key)).map_or(0, |index| index + 1)
 }
 
-/// The line on which a key stands inside the mapping of a top-level one; that one's line where both stand on it.
-pub fn line_of_inner(text: &str, outer: &str, inner: &str) -> usize {
-    let first = line_of(text, outer);
-    let below = text.lines().enumerate().skip(first).take_while(|(_, line)| key_on(line).is_none());
-    let mut found = below.filter(|(_, line)| key_on(line.trim_start()) == Some(inner)).map(|(at, _)| at + 1);
-    found.next().unwrap_or(first)
+/// Line of a key inside a top-level mapping; the line of the outer key if both share one.
+pub fn line_of_subkey(text: &str, outer: &str, subkey: &str) -> usize {
+    let outer_line = line_of(text, outer);
+    let nested_lines = text.lines().enumerate().skip(outer_line).take_while(|(_, line)| key_on(line).is_none());
+    let mut lines =
+        nested_lines.filter(|(_, line)| key_on(line.trim_start()) == Some(subkey)).map(|(index, _)| index + 1);
+    lines.next().unwrap_or(outer_line)
 }
 
-/// The top-level key that a line sets, if it does.
+/// The top-level key that a line sets, if any.
 pub fn key_on(line: &str) -> Option<&str> {
-    let (key, rest) = line.split_once(':')?;
-    let plain = key.trim_end();
-    let unquoted = plain
+    let (key, after_colon) = line.split_once(':')?;
+    let trimmed = key.trim_end();
+    let unquoted = trimmed
         .strip_prefix('"')
-        .and_then(|inner| inner.strip_suffix('"'))
-        .or_else(|| plain.strip_prefix('\'').and_then(|inner| inner.strip_suffix('\'')))
-        .unwrap_or(plain);
+        .and_then(|text| text.strip_suffix('"'))
+        .or_else(|| trimmed.strip_prefix('\'').and_then(|text| text.strip_suffix('\'')))
+        .unwrap_or(trimmed);
     let starts_key = !unquoted.is_empty() && !unquoted.starts_with([' ', '\t', '#', '-']);
-    (starts_key && (rest.is_empty() || rest.starts_with([' ', '\t', '\r']))).then_some(unquoted)
+    (starts_key && (after_colon.is_empty() || after_colon.starts_with([' ', '\t', '\r']))).then_some(unquoted)
 }
 
-/// A value on one line, short.
+/// Formats a value on one line, at most 60 characters.
 pub fn show(value: &Value) -> String {
     let text = match value {
         Value::Null => "nothing".to_owned(),

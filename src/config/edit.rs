@@ -1,5 +1,5 @@
-//! Changing keys in the text, so that comments, order and unknown keys stay as the user wrote them: an editor of YAML
-//! trees changes them, and the reader of the file checks what came out.
+//! Changes keys in the text and keeps comments, order and unknown keys. An editor of YAML trees makes the change;
+//! parsing the result verifies it.
 
 use super::document::{Problem, to_mapping};
 use serde_yaml::Value;
@@ -10,24 +10,24 @@ use yaml_edit::{Mapping, YamlFile};
 pub enum EditError {
     #[error("the file is not valid: {}", .0.first().map(|problem| problem.message.as_str()).unwrap_or_default())]
     Invalid(Vec<Problem>),
-    #[error("{0} is written in a way that cannot be changed by machine; write it as one line `{0}: VALUE`")]
+    #[error("cannot edit {0} as it is written; write it on one line as `{0}: VALUE`")]
     CannotChange(String),
 }
 
-/// Sets top-level keys to scalar values, or to a mapping of such. The result differs from `text` in those keys alone,
-/// which is checked before it is returned.
+/// Sets top-level keys to scalars or mappings of scalars. Verifies that the result differs from `text` in those keys
+/// only.
 pub fn set_keys(text: &str, changes: &[(&str, Value)]) -> Result<String, EditError> {
     let mut expected = to_mapping(text).map_err(EditError::Invalid)?;
     let mut result = text.to_owned();
     for (key, value) in changes {
-        let now = expected.get(*key).and_then(Value::as_mapping);
-        result = set_key(&result, key, value, now).ok_or_else(|| EditError::CannotChange((*key).to_owned()))?;
+        let current = expected.get(*key).and_then(Value::as_mapping);
+        result = set_key(&result, key, value, current).ok_or_else(|| EditError::CannotChange((*key).to_owned()))?;
         expected.insert((*key).into(), value.clone());
     }
     checked(result, &expected, changes.first().map_or("", |change| change.0))
 }
 
-/// Takes a top-level key out.
+/// Removes a top-level key.
 pub fn remove_key(text: &str, key: &str) -> Result<String, EditError> {
     let mut expected = to_mapping(text).map_err(EditError::Invalid)?;
     if expected.remove(key).is_none() {
@@ -36,20 +36,20 @@ pub fn remove_key(text: &str, key: &str) -> Result<String, EditError> {
     edit(text, key, &expected, |mapping| mapping.remove(key).map(drop))
 }
 
-/// Takes a key of a mapping out, and the mapping when nothing is left in it.
-pub fn remove_inner_key(text: &str, outer: &str, inner: &str) -> Result<String, EditError> {
+/// Removes a key of a mapping, and the mapping if it becomes empty.
+pub fn remove_subkey(text: &str, outer: &str, subkey: &str) -> Result<String, EditError> {
     let mut expected = to_mapping(text).map_err(EditError::Invalid)?;
     let Some(Value::Mapping(mapping)) = expected.get_mut(outer) else { return Ok(text.to_owned()) };
-    if mapping.remove(inner).is_none() {
+    if mapping.remove(subkey).is_none() {
         return Ok(text.to_owned());
     }
     if mapping.is_empty() {
         return remove_key(text, outer);
     }
-    edit(text, outer, &expected, |mapping| mapping.get_mapping(outer)?.remove(inner).map(drop))
+    edit(text, outer, &expected, |mapping| mapping.get_mapping(outer)?.remove(subkey).map(drop))
 }
 
-/// What `change` makes of the text; `None` from it is a place that cannot be reached.
+/// Applies `change` to the tree of the text; `None` from it means that the key cannot be edited.
 fn edit(
     text: &str,
     key: &str,
@@ -63,34 +63,36 @@ fn edit(
     checked(changed.ok_or_else(|| EditError::CannotChange(key.to_owned()))?, expected, key)
 }
 
+/// Returns `text` if it parses to `expected`; otherwise `key` cannot be edited.
 fn checked(text: String, expected: &serde_yaml::Mapping, key: &str) -> Result<String, EditError> {
     match to_mapping(&text) {
-        Ok(found) if found == *expected => Ok(text),
+        Ok(parsed) if parsed == *expected => Ok(text),
         _ => Err(EditError::CannotChange(key.to_owned())),
     }
 }
 
-/// `now` is what a mapping of this name holds: only what is not as it should be is changed in it.
-fn set_key(text: &str, key: &str, value: &Value, now: Option<&serde_yaml::Mapping>) -> Option<String> {
+/// Returns the text with the key set; `None` if it cannot be edited. If `value` and `current`, the present value, are
+/// mappings, only entries that differ are changed.
+fn set_key(text: &str, key: &str, value: &Value, current: Option<&serde_yaml::Mapping>) -> Option<String> {
     let file = YamlFile::from_str(text).ok()?;
     let Some(mapping) = file.document().and_then(|document| document.as_mapping()) else {
-        // Nothing but comments: there is no tree to change.
+        // A text of only comments has no tree to edit, so the key is set in another one and appended.
         const TREE: &str = "_: 0\n";
-        let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
-        return Some(format!("{text}{end}{}", set_key(TREE, key, value, None)?.strip_prefix(TREE)?));
+        let newline = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+        return Some(format!("{text}{newline}{}", set_key(TREE, key, value, None)?.strip_prefix(TREE)?));
     };
     match value {
-        Value::Mapping(wanted) => match (mapping.get_mapping(key), now) {
-            (Some(inner), Some(now)) => {
-                for (name, value) in wanted.iter().filter(|(name, value)| now.get(*name) != Some(*value)) {
-                    put(&inner, name.as_str()?, value)?;
+        Value::Mapping(entries) => match (mapping.get_mapping(key), current) {
+            (Some(nested), Some(current)) => {
+                for (name, value) in entries.iter().filter(|(name, value)| current.get(*name) != Some(*value)) {
+                    put(&nested, name.as_str()?, value)?;
                 }
             }
             _ => {
-                let inner = wanted
+                let nested_text = entries
                     .iter()
                     .try_fold(String::new(), |text, (name, value)| set_key(&text, name.as_str()?, value, None))?;
-                mapping.set(key, YamlFile::from_str(&inner).ok()?.document()?.as_mapping()?);
+                mapping.set(key, YamlFile::from_str(&nested_text).ok()?.document()?.as_mapping()?);
             }
         },
         value => put(&mapping, key, value)?,
@@ -99,6 +101,7 @@ fn set_key(text: &str, key: &str, value: &Value, now: Option<&serde_yaml::Mappin
     Some(if text.ends_with('\n') { text } else { text + "\n" })
 }
 
+/// Sets an entry to a scalar or a list of strings; `None` for other values.
 fn put(mapping: &Mapping, key: &str, value: &Value) -> Option<()> {
     match value {
         Value::String(text) => mapping.set(key, text.as_str()),
@@ -108,7 +111,7 @@ fn put(mapping: &Mapping, key: &str, value: &Value) -> Option<()> {
         },
         Value::Bool(flag) => mapping.set(key, *flag),
         Value::Sequence(list) => {
-            // On one line. What JSON quotes is quoted for YAML too.
+            // A list goes on one line. JSON's quoting is valid YAML.
             let list: Option<Vec<&str>> = list.iter().map(Value::as_str).collect();
             let text = format!("_: {}\n", serde_json::to_string(&list?).ok()?);
             mapping.set(key, YamlFile::from_str(&text).ok()?.document()?.as_mapping()?.get_sequence("_")?);
@@ -139,32 +142,32 @@ mod tests {
         let list = |texts: &[&str]| Value::Sequence(texts.iter().map(|text| (*text).into()).collect());
         let mapping = |key: &str, value: Value| Value::Mapping([(key.into(), value)].into_iter().collect());
         for text in ["port: 1\n", "port: 1\nbackup:\n  to: [x] # who\n", "backup: {to: [\"x\"]}\n"] {
-            for wanted in [&["age1a"][..], &["ssh-ed25519 A: 'b' # c", "age1b"]] {
-                let changed = set_keys(text, &[("backup", mapping("to", list(wanted)))]).unwrap();
-                assert_eq!(to_mapping(&changed).unwrap()["backup"]["to"], list(wanted), "{changed}");
+            for expected in [&["age1a"][..], &["ssh-ed25519 A: 'b' # c", "age1b"]] {
+                let changed = set_keys(text, &[("backup", mapping("to", list(expected)))]).unwrap();
+                assert_eq!(to_mapping(&changed).unwrap()["backup"]["to"], list(expected), "{changed}");
                 assert_eq!(changed.contains("# who"), text.contains("# who"), "{changed}");
             }
         }
     }
 
     #[test]
-    fn a_file_of_nothing_but_comments_begins_after_them() {
-        for (text, wanted) in
+    fn appends_keys_to_a_file_of_only_comments() {
+        for (text, expected) in
             [("", "port: 1\n"), ("# mine", "# mine\nport: 1\n"), ("# mine\n\n", "# mine\n\nport: 1\n")]
         {
-            assert_eq!(set_keys(text, &[("port", 1.into())]).unwrap(), wanted);
+            assert_eq!(set_keys(text, &[("port", 1.into())]).unwrap(), expected);
         }
         let both = set_keys("", &[("port", 1.into()), ("host", "::".into())]).unwrap();
         assert_eq!(to_mapping(&both).unwrap().len(), 2);
     }
 
     #[test]
-    fn a_key_of_a_mapping_can_be_set_however_it_is_written() {
+    fn sets_a_mapping_key_in_any_notation() {
         let set = |text: &str| {
-            let mut wanted =
+            let mut expected =
                 to_mapping(text).unwrap().get("upgrade").and_then(Value::as_mapping).cloned().unwrap_or_default();
-            wanted.insert("channel".into(), "rc".into());
-            set_keys(text, &[("upgrade", Value::Mapping(wanted))]).unwrap()
+            expected.insert("channel".into(), "rc".into());
+            set_keys(text, &[("upgrade", Value::Mapping(expected))]).unwrap()
         };
         assert_eq!(set("port: 1\n"), "port: 1\nupgrade:\n  channel: rc\n");
         assert_eq!(set(""), "upgrade:\n  channel: rc\n");
@@ -177,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_can_be_taken_out() {
+    fn removes_a_key() {
         let text = "# top\nport: 1\npython: /p # mine\nbackup:\n  keep: 2\n";
         assert_eq!(remove_key(text, "python").unwrap(), "# top\nport: 1\nbackup:\n  keep: 2\n");
         assert_eq!(remove_key(text, "nothing").unwrap(), text);
@@ -185,19 +188,19 @@ mod tests {
     }
 
     #[test]
-    fn a_key_of_a_mapping_can_be_taken_out_and_the_last_takes_the_mapping_along() {
+    fn removes_a_mapping_key_and_then_the_empty_mapping() {
         let text = "backup:\n  # few\n  keep: 2\n  max_bytes: 5 # much\nport: 1\n";
-        let left = remove_inner_key(text, "backup", "keep").unwrap();
+        let left = remove_subkey(text, "backup", "keep").unwrap();
         assert_eq!(to_mapping(&left).unwrap().get("backup").unwrap().get("max_bytes").unwrap().as_u64(), Some(5));
         assert!(left.contains("max_bytes: 5 # much\nport: 1\n"), "{left}");
-        assert_eq!(remove_inner_key(&left, "backup", "nothing").unwrap(), left);
-        let none = remove_inner_key(&left, "backup", "max_bytes").unwrap();
+        assert_eq!(remove_subkey(&left, "backup", "nothing").unwrap(), left);
+        let none = remove_subkey(&left, "backup", "max_bytes").unwrap();
         assert_eq!(to_mapping(&none).unwrap(), to_mapping("port: 1").unwrap());
-        assert_eq!(remove_inner_key("a: {b: 1, c: 2}\n", "a", "b").unwrap(), "a: {c: 2}\n");
+        assert_eq!(remove_subkey("a: {b: 1, c: 2}\n", "a", "b").unwrap(), "a: {c: 2}\n");
     }
 
     #[test]
-    fn what_is_written_in_a_way_of_its_own_is_changed_too_or_refused() {
+    fn edits_unusual_notation_or_rejects_it() {
         assert_eq!(set_keys("port:\n  deep: 1\nx: 1\n", &[("port", 1.into())]).unwrap(), "port: 1\nx: 1\n");
         assert_eq!(
             to_mapping(&set_keys("{port: 1}", &[("port", 2.into())]).unwrap()).unwrap().get("port"),
@@ -215,8 +218,8 @@ mod tests {
     }
 
     #[test]
-    fn strings_that_look_like_something_else_stay_strings() {
-        let odd = [
+    fn strings_that_look_like_other_types_stay_strings() {
+        let unusual_texts = [
             "no",
             "0x10",
             "1e3",
@@ -243,7 +246,7 @@ mod tests {
             ".5",
             "12:30:45",
         ];
-        for text in odd {
+        for text in unusual_texts {
             for file in ["", "instance_name: 5 # mine\n", "port: 1\n"] {
                 let changed = set_keys(file, &[("instance_name", text.into())]).unwrap();
                 assert_eq!(

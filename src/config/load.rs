@@ -1,7 +1,7 @@
-//! Reading and checking one file. A bad value is named with its line and what is allowed.
+//! Reads and checks one file. Errors name the line and the allowed values.
 
-use super::document::{Problem, line_of, line_of_inner, show, to_mapping};
-use super::keys::{Deprecated, KEYS, Wrong};
+use super::document::{Problem, line_of, line_of_subkey, show, to_mapping};
+use super::keys::{Deprecated, InvalidValue, KEYS};
 use super::origin::Origins;
 use super::{
     BackupSettings, DEFAULT_ADMIN_EMAIL, DEFAULT_MAX_MAP_LENGTH, DEFAULT_PORT, DEPRECATED, DatastoreSetting,
@@ -15,17 +15,17 @@ use std::path::{Path, PathBuf};
 use std::{fmt, io};
 use tracing::Level;
 
-/// A config file is small; anything larger is not one.
+/// Size limit of a config file, in bytes.
 pub(super) const SIZE_LIMIT: u64 = 1024 * 1024;
 
-/// What the file says, defaults filled in. Secrets have no default: whether a missing one may be
-/// made or must be brought back from a backup is setup's decision.
+/// The settings with defaults filled in. Secrets have no default: setup decides whether a missing one is created or
+/// must be restored from a backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     pub instance_name: Option<String>,
     pub workspace: Option<PathBuf>,
     pub port: u16,
-    /// Where the page is served.
+    /// Address that the web server listens on.
     pub host: Ipv4Addr,
     pub admin_email: String,
     pub admin_password_hash: Option<String>,
@@ -33,49 +33,50 @@ pub struct Config {
     pub jwt_secret: Option<String>,
     pub encryption_key: Option<String>,
     pub python: Option<PathBuf>,
-    /// How many elements a task may return that others are mapped over.
+    /// Maximum number of elements in a task's result that another task is mapped over.
     pub max_map_length: u64,
-    /// What processes say for their logs.
+    /// Level of log messages.
     pub log_level: Level,
-    /// Where the data is.
+    /// Location of the data.
     pub datastore: DatastoreSetting,
     pub backup: BackupSettings,
     pub upgrade: UpgradeSettings,
 }
 
 impl Config {
-    /// The address that this machine itself reaches the page by.
+    /// Address for requests from this machine.
     pub fn own_address(&self) -> Ipv4Addr {
         if self.host.is_unspecified() { Ipv4Addr::LOCALHOST } else { self.host }
     }
 }
 
-/// A config and what there is to say about it that is no error.
+/// Settings with their warnings.
 #[derive(Debug)]
 pub struct Loaded {
     pub config: Config,
     pub warnings: Vec<Problem>,
-    /// Of `config.yaml`.
+    /// Text of `config.yaml`.
     pub text: String,
-    /// What is in force, deprecated names and places of secrets being replaced.
+    /// Effective values, with deprecated names replaced and, if requested, secrets resolved.
     pub(super) mapping: Mapping,
-    /// The files that go over `config.yaml`, with what there is to say about each.
+    /// Override files with their warnings.
     pub others: Vec<(PathBuf, Vec<Problem>)>,
-    /// Where each value comes from; nothing where only one file was read.
+    /// Origin of each value; empty if only one file was read.
     pub origins: Origins,
 }
 
 impl Loaded {
-    /// Every warning, as `file:line: message`; `path` is that of `config.yaml`.
-    pub fn told(&self, path: &Path) -> Vec<String> {
-        let others = self.others.iter().map(|(path, warnings)| (path.as_path(), warnings));
-        let all = std::iter::once((path, &self.warnings)).chain(others);
-        all.flat_map(|(path, warnings)| {
-            warnings
-                .iter()
-                .map(move |warning| format!("{}:{}: {}", path.display(), warning.line.max(1), warning.message))
-        })
-        .collect()
+    /// Formats all warnings as `file:line: message`; `path` is that of `config.yaml`.
+    pub fn warning_lines(&self, path: &Path) -> Vec<String> {
+        let override_files = self.others.iter().map(|(path, warnings)| (path.as_path(), warnings));
+        let all_warnings = std::iter::once((path, &self.warnings)).chain(override_files);
+        all_warnings
+            .flat_map(|(path, warnings)| {
+                warnings
+                    .iter()
+                    .map(move |warning| format!("{}:{}: {}", path.display(), warning.line.max(1), warning.message))
+            })
+            .collect()
     }
 }
 
@@ -87,18 +88,18 @@ pub enum ConfigError {
     Invalid { path: PathBuf, problems: Vec<Problem> },
     #[error("{name} is not {allowed}")]
     Variable { name: String, allowed: String },
-    /// One that is kept elsewhere, and cannot be had.
-    #[error("{}:{line}: {what}", path.display())]
-    Secret { path: PathBuf, line: usize, what: String },
+    /// A secret stored elsewhere that cannot be read.
+    #[error("{}:{line}: {reason}", path.display())]
+    Secret { path: PathBuf, line: usize, reason: String },
 }
 
-/// `file:line: message`, a line each.
+/// Formats each problem as `file:line: message`, one per line.
 struct Listed<'a>(&'a Path, &'a [Problem]);
 
 impl fmt::Display for Listed<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, problem) in self.1.iter().enumerate() {
-            if at > 0 {
+        for (index, problem) in self.1.iter().enumerate() {
+            if index > 0 {
                 writeln!(f)?;
             }
             write!(f, "{}:{}: {}", self.0.display(), problem.line.max(1), problem.message)?;
@@ -107,7 +108,7 @@ impl fmt::Display for Listed<'_> {
     }
 }
 
-/// The file at `path` alone, without what goes over it; `Ok(None)` when there is none.
+/// Reads the file at `path` without its overrides; `Ok(None)` if it does not exist.
 pub fn read_file(path: &Path) -> Result<Option<Loaded>, ConfigError> {
     let text =
         files::read_text(path, SIZE_LIMIT).map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
@@ -115,7 +116,7 @@ pub fn read_file(path: &Path) -> Result<Option<Loaded>, ConfigError> {
     parse(&text, DEPRECATED).map(Some).map_err(|problems| ConfigError::Invalid { path: path.to_owned(), problems })
 }
 
-/// Checks `text` whole and reports everything wrong with it at once.
+/// Checks `text` completely and reports all problems at once.
 pub fn parse(text: &str, deprecated: &[Deprecated]) -> Result<Loaded, Vec<Problem>> {
     let mut mapping = to_mapping(text)?;
     let (mut problems, warnings) = check(&mut mapping, text, deprecated);
@@ -134,7 +135,7 @@ pub fn parse(text: &str, deprecated: &[Deprecated]) -> Result<Loaded, Vec<Proble
     Err(problems)
 }
 
-/// What is wrong with a file, and what there is to say beside that.
+/// Returns the problems and the warnings of a file; replaces deprecated names in `mapping`.
 pub(super) fn check(mapping: &mut Mapping, text: &str, deprecated: &[Deprecated]) -> (Vec<Problem>, Vec<Problem>) {
     let mut warnings = rename_deprecated(mapping, text, deprecated);
     let mut problems = Vec::new();
@@ -145,20 +146,17 @@ pub(super) fn check(mapping: &mut Mapping, text: &str, deprecated: &[Deprecated]
         };
         let line = line_of(text, name);
         match KEYS.iter().find(|known| known.name == name) {
-            None => warnings.push(Problem { line, message: format!("unknown key {name:?} is kept and ignored") }),
+            None => warnings.push(Problem { line, message: format!("unknown key {name:?} is ignored") }),
             Some(known) => {
-                for inner in value.as_mapping().into_iter().flat_map(Mapping::keys) {
-                    let inner = inner.as_str().map_or_else(|| show(inner), str::to_owned);
-                    if !known.inner.contains(&inner.as_str()) {
-                        let line = line_of_inner(text, name, &inner);
-                        warnings.push(Problem {
-                            line,
-                            message: format!("unknown key \"{name}.{inner}\" is kept and ignored"),
-                        });
+                for subkey in value.as_mapping().into_iter().flat_map(Mapping::keys) {
+                    let subkey = subkey.as_str().map_or_else(|| show(subkey), str::to_owned);
+                    if !known.subkeys.contains(&subkey.as_str()) {
+                        let line = line_of_subkey(text, name, &subkey);
+                        warnings.push(Problem { line, message: format!("unknown key \"{name}.{subkey}\" is ignored") });
                     }
                 }
                 if let Err(wrong) = (known.check)(value) {
-                    let line = wrong.inner.map_or(line, |inner| line_of_inner(text, name, inner));
+                    let line = wrong.subkey.map_or(line, |subkey| line_of_subkey(text, name, subkey));
                     problems.push(Problem { line, message: describe(name, value, wrong) });
                 }
             }
@@ -167,16 +165,17 @@ pub(super) fn check(mapping: &mut Mapping, text: &str, deprecated: &[Deprecated]
     (problems, warnings)
 }
 
-/// What is wrong with the value of a key; a secret is never said.
-pub(super) fn describe(name: &str, value: &Value, Wrong { inner, allowed }: Wrong) -> String {
-    let inside = inner.and_then(|inner| Some((format!("{name}.{inner}"), value.get(inner)?)));
-    let (name, value) = inside.unwrap_or_else(|| (name.to_owned(), value));
+/// Describes a wrong value; never shows a secret.
+pub(super) fn describe(name: &str, value: &Value, InvalidValue { subkey, allowed }: InvalidValue) -> String {
+    let nested = subkey.and_then(|subkey| Some((format!("{name}.{subkey}"), value.get(subkey)?)));
+    let (name, value) = nested.unwrap_or_else(|| (name.to_owned(), value));
     let is_hidden = is_secret(&name)
         || ["backup.passphrase", "backup.identity", "datastore", "datastore.url"].contains(&name.as_str());
-    let found = if is_hidden { "this value".to_owned() } else { show(value) };
-    format!("{name}: {found} is not {allowed}")
+    let displayed = if is_hidden { "this value".to_owned() } else { show(value) };
+    format!("{name}: {displayed} is not {allowed}")
 }
 
+/// Replaces deprecated names; returns a warning for each.
 fn rename_deprecated(mapping: &mut Mapping, text: &str, table: &[Deprecated]) -> Vec<Problem> {
     let mut warnings = Vec::new();
     for old in table {
@@ -184,7 +183,7 @@ fn rename_deprecated(mapping: &mut Mapping, text: &str, table: &[Deprecated]) ->
         let (name, new) = (old.name, old.replacement);
         warnings.push(Problem {
             line: line_of(text, name),
-            message: format!("{name} is now called {new}; {name} is read until version {}", old.removed_in),
+            message: format!("{name} is deprecated, use {new}; {name} works until version {}", old.removed_in),
         });
         if !mapping.contains_key(new) {
             mapping.insert(new.into(), value);
@@ -198,7 +197,7 @@ fn is_secret(name: &str) -> bool {
 }
 
 impl From<&Mapping> for Config {
-    /// The mapping has passed the table's checks.
+    /// Requires a mapping that has passed the checks.
     fn from(mapping: &Mapping) -> Self {
         let text = |key: &str| mapping.get(key).and_then(Value::as_str).map(str::to_owned);
         let number = |key: &str| mapping.get(key).and_then(Value::as_u64);
@@ -214,7 +213,7 @@ impl From<&Mapping> for Config {
             encryption_key: text("encryption_key"),
             python: text("python").map(PathBuf::from),
             max_map_length: number("max_map_length").unwrap_or(DEFAULT_MAX_MAP_LENGTH),
-            log_level: text("log_level").and_then(|word| log::level(&word)).unwrap_or(Level::INFO),
+            log_level: text("log_level").and_then(|name| log::level(&name)).unwrap_or(Level::INFO),
             datastore: mapping
                 .get("datastore")
                 .and_then(|value| DatastoreSetting::read(value).ok())
@@ -237,14 +236,14 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_value_is_named_with_its_line_and_what_is_allowed() {
+    fn invalid_values_are_reported_with_line_and_allowed_values() {
         let found = problems("# mine\nworkspace: relative\nport: 99999\n");
         assert_eq!(found[0], (2, "workspace: \"relative\" is not an absolute path".into()));
         assert_eq!(found[1], (3, "port: 99999 is not a port number from 1 to 65535".into()));
     }
 
     #[test]
-    fn every_kind_of_broken_file_is_a_message() {
+    fn broken_files_are_reported() {
         for text in ["[1, 2]", "just words", "port: [", "a: 1\na: 2\n", "port: ''", "1: 2", "\u{0}", "port: 0x1FFFF"] {
             assert!(!problems(text).is_empty(), "{text:?}");
         }
@@ -257,17 +256,14 @@ mod tests {
     }
 
     #[test]
-    fn unknown_keys_are_kept_and_said() {
+    fn unknown_keys_are_ignored_with_a_warning() {
         let loaded = parse("port: 1\nfuture: {a: 1}\n", &[]).unwrap();
-        assert_eq!(
-            loaded.warnings,
-            [Problem { line: 2, message: "unknown key \"future\" is kept and ignored".into() }]
-        );
+        assert_eq!(loaded.warnings, [Problem { line: 2, message: "unknown key \"future\" is ignored".into() }]);
         assert_eq!(parse("", &[]).unwrap().config.port, DEFAULT_PORT);
     }
 
     #[test]
-    fn a_deprecated_key_goes_on_working_with_a_warning() {
+    fn deprecated_keys_work_with_a_warning() {
         let table = [Deprecated { name: "http_port", replacement: "port", removed_in: "0.3.0" }];
         let loaded = parse("http_port: 9000\n", &table).unwrap();
         assert_eq!(loaded.config.port, 9000);

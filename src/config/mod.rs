@@ -1,11 +1,11 @@
-//! `config.yaml`: read, checked, and changed one key at a time.
+//! `config.yaml`: reads, checks and changes it.
 
 mod backup;
 mod cadence;
 mod datastore;
 mod document;
 mod edit;
-pub mod in_force;
+mod environment;
 mod keys;
 mod layers;
 mod load;
@@ -13,34 +13,35 @@ mod origin;
 mod overdue;
 pub mod project;
 mod project_edit;
+pub mod project_keys;
 mod recipient;
+pub mod running_settings;
 mod settings;
 mod update;
 mod upgrade;
-mod wanted;
 
 pub use backup::BackupSettings;
 pub use cadence::Cadence;
 pub use datastore::{Address, DatastoreSetting, ExternalUrl, Tls};
 pub use document::Problem;
-pub use edit::{EditError, remove_inner_key, remove_key, set_keys};
+pub use edit::{EditError, remove_key, remove_subkey, set_keys};
 pub use keys::{DEPRECATED, Deprecated};
 pub use layers::{load, load_files, load_first, load_with_secrets, problems_of_each, self_contained, variable_of};
 pub use load::{Config, ConfigError, Loaded, parse, read_file};
 pub use origin::Origin;
 pub use overdue::Overdue;
-pub use recipient::{Recipient, SecretPlace};
+pub use recipient::{Recipient, SecretReference};
 pub use settings::{SECRETS, SETTINGS, Setting, SettingError};
 pub use update::{UpdateError, exchange, replace, rewrite, update};
 pub use upgrade::{Channel, UpgradeSettings};
 
-/// What an instance without a name is called.
+/// Name of the instance, or the default name.
 pub fn instance_name(config: Option<&Config>) -> &str {
     config.and_then(|config| config.instance_name.as_deref()).unwrap_or("leoflow")
 }
 
-/// Where the web page is served when nothing else is said.
+/// Default port of the web server.
 pub const DEFAULT_PORT: u16 = 8088;
-/// Airflow's.
+/// Airflow's default, `core.max_map_length`.
 pub const DEFAULT_MAX_MAP_LENGTH: u64 = 1024;
 pub const DEFAULT_ADMIN_EMAIL: &str = "admin@leoflow.local";

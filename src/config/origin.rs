@@ -1,4 +1,4 @@
-//! Where a value comes from.
+//! Origin of a setting's value: file and line, or environment variable.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,5 +21,5 @@ impl fmt::Display for Origin {
     }
 }
 
-/// By the name of the setting: `port`, `backup.keep`.
+/// Origins by setting name: `port`, `backup.keep`.
 pub type Origins = BTreeMap<String, Origin>;

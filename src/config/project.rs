@@ -1,80 +1,64 @@
-//! `leoflow.yaml`, a project's own settings: what they may say, and what is wrong with them. What they say
-//! about tasks is applied where the DAG file is run, because only there is known which tasks there are.
+//! `leoflow.yaml`, a project's own settings: allowed keys and checks. Task settings are applied where the DAG file is
+//! executed, because only there the tasks are known.
 
 use super::document::{Problem, line_of, show, to_mapping};
+pub use super::environment::{EnvironmentSettings, take_environment};
 pub use super::project_edit::add_dependencies;
-pub use super::wanted::{Wanted, take_wanted};
+use super::project_keys::{PROJECT, TASK, default_names, names};
 use crate::sys::files;
 use serde_json::{Map, json};
 use serde_yaml::{Mapping, Value};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Its name in a project's folder.
+/// File name in a project's folder.
 pub const FILE: &str = "leoflow.yaml";
 
 const SCHEMA_VERSION: &str = "1.0";
-const KEYS: &[&str] = &[
-    "schema_version",
-    "dag_id",
-    "description",
-    "owner",
-    "tags",
-    "python_version",
-    "airflow",
-    "dependencies",
-    "requirements",
-    "constraints",
-    "index",
-    "extra_index",
-    "exclude_newer",
-    "dag_source",
-    "defaults",
-    "tasks",
-];
-const DEFAULTS: &[&str] = &["retries", "retry_delay_seconds", "execution_timeout_seconds", "resources"];
-const TASK: &[&str] = &["retries", "retry_delay_seconds", "execution_timeout_seconds", "resources", "env"];
 
-/// Bytes; settings have a few hundred.
+/// Size limit of the file, in bytes; typical files have a few hundred.
 pub const SIZE_LIMIT: u64 = 256 * 1024;
 
-/// Why the settings of a project cannot be used.
+/// Reason why a project's settings cannot be used.
 #[derive(Debug)]
 pub enum Unusable {
     Unreadable(io::Error),
-    Wrong(Vec<Problem>),
+    Invalid(Vec<Problem>),
 }
 
-/// What is wrong with the settings in `folder`; nothing when there are none.
+/// Lists the problems of the settings in `folder`; empty when there is no file.
 pub fn check(folder: &Path) -> io::Result<Vec<Problem>> {
     match load(folder) {
         Ok(_) => Ok(Vec::new()),
-        Err(Unusable::Wrong(problems)) => Ok(problems),
+        Err(Unusable::Invalid(problems)) => Ok(problems),
         Err(Unusable::Unreadable(error)) => Err(error),
     }
 }
 
-/// The settings in `folder` as JSON, with the name of their file; `None` where there are none.
+/// Loads the settings in `folder` as JSON, with the path of the file; `None` if there is none.
 pub fn load(folder: &Path) -> Result<Option<serde_json::Value>, Unusable> {
     let file = folder.join(FILE);
     let Some(text) = files::read_text(&file, SIZE_LIMIT).map_err(Unusable::Unreadable)? else { return Ok(None) };
-    let mut settings = read(&text, folder).map_err(Unusable::Wrong)?;
+    let mut settings = read(&text, folder).map_err(Unusable::Invalid)?;
     settings.insert("file".to_owned(), file.to_string_lossy().into());
     Ok(Some(settings.into()))
 }
 
+/// Checks values and collects the problems.
 struct Reader<'a> {
     text: &'a str,
     problems: Vec<Problem>,
 }
 
+/// Parses and checks the settings. Reports all problems at once, in order of their lines.
 fn read(text: &str, folder: &Path) -> Result<Map<String, serde_json::Value>, Vec<Problem>> {
     let mapping = to_mapping(text)?;
     let mut reader = Reader { text, problems: Vec::new() };
     let mut settings = Map::new();
+    let keys = names(PROJECT);
     for (key, value) in &mapping {
-        let Some(name) = reader.known(key, KEYS, "") else { continue };
-        if let Some(value) = reader.top(name, value, folder) {
+        let Some(name) = reader.known(key, &keys, "") else { continue };
+        if let Some(value) = reader.top_level(name, value, folder) {
             settings.insert(name.to_owned(), value);
         }
     }
@@ -87,30 +71,37 @@ impl<'a> Reader<'a> {
         self.problems.push(Problem { line: line_of(self.text, key), message });
     }
 
-    /// The line of a key that may be further in.
+    /// Reports a problem at the line of a nested key.
     fn problem_inside(&mut self, key: &str, message: String) {
-        let starts = |line: &str| {
+        let sets_key = |line: &str| {
             let line = line.trim_start().trim_start_matches(['"', '\'']);
             line.strip_prefix(key).is_some_and(|rest| rest.trim_start_matches(['"', '\'']).starts_with(':'))
         };
-        let line = self.text.lines().position(starts).map_or(0, |at| at + 1);
+        let line = self.text.lines().position(sets_key).map_or(0, |index| index + 1);
         self.problems.push(Problem { line, message });
     }
 
-    /// The name of a key, if there is such a key.
-    fn known<'b>(&mut self, key: &'b Value, keys: &[&str], place: &str) -> Option<&'b str> {
+    /// Returns the name of an allowed key, or reports the unknown one.
+    fn known<'b>(&mut self, key: &'b Value, keys: &[&str], context: &str) -> Option<&'b str> {
         let name = key.as_str().filter(|name| keys.contains(name));
         if name.is_none() {
-            let shown = show(key);
-            let near = key.as_str().and_then(|name| nearest(name, keys)).map(|near| format!("; did you mean {near}?"));
-            let message =
-                format!("unknown key {shown}{place}; the keys are {}{}", keys.join(", "), near.unwrap_or_default());
+            let displayed_key = show(key);
+            let suggestion = key
+                .as_str()
+                .and_then(|name| nearest(name, keys))
+                .map(|suggestion| format!("; did you mean {suggestion}?"));
+            let message = format!(
+                "unknown key {displayed_key}{context}; allowed keys: {}{}",
+                keys.join(", "),
+                suggestion.unwrap_or_default()
+            );
             self.problem_inside(key.as_str().unwrap_or_default(), message);
         }
         name
     }
 
-    fn top(&mut self, name: &str, value: &Value, folder: &Path) -> Option<serde_json::Value> {
+    /// Checks the value of a top-level key; `None` if it is invalid or has no effect.
+    fn top_level(&mut self, name: &str, value: &Value, folder: &Path) -> Option<serde_json::Value> {
         match name {
             "schema_version" if is_version(value) => None,
             "schema_version" => {
@@ -119,43 +110,44 @@ impl<'a> Reader<'a> {
             }
             "python_version" => self.python_version(name, value),
             "airflow" => self.airflow(name, value),
-            "exclude_newer" => self.moment(name, value),
-            "tags" | "dependencies" | "constraints" | "extra_index" => self.texts(name, value),
-            "defaults" => self.task(name, value, DEFAULTS, &format!(" in {name}")),
+            "exclude_newer" => self.date_or_time(name, value),
+            "tags" | "dependencies" | "constraints" | "extra_index" => self.string_list(name, value),
+            "defaults" => self.task(name, value, &default_names(), &format!(" in {name}")),
             "tasks" => self.tasks(value),
             "dag_source" => {
-                let path = self.text_of(name, value)?;
+                let path = self.string(name, value)?;
                 if !folder.join(path.as_str()?).is_file() {
-                    self.problem(name, format!("dag_source: there is no file {} here", show(value)));
+                    self.problem(name, format!("dag_source: no file {} in this folder", show(value)));
                 }
                 Some(path)
             }
-            _ => self.text_of(name, value),
+            _ => self.string(name, value),
         }
     }
 
-    fn text_of(&mut self, name: &str, value: &Value) -> Option<serde_json::Value> {
+    fn string(&mut self, name: &str, value: &Value) -> Option<serde_json::Value> {
         match value.as_str().filter(|text| !text.trim().is_empty()) {
             Some(text) => Some(text.into()),
             None => {
-                self.problem_inside(name, format!("{name}: {} is no text", show(value)));
+                self.problem_inside(name, format!("{name}: {} is not a string", show(value)));
                 None
             }
         }
     }
 
-    fn texts(&mut self, name: &str, value: &Value) -> Option<serde_json::Value> {
+    fn string_list(&mut self, name: &str, value: &Value) -> Option<serde_json::Value> {
         let list = value.as_sequence().map(|list| list.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
         match list.flatten() {
             Some(list) => Some(json!(list)),
             None => {
-                self.problem_inside(name, format!("{name}: {} is no list of texts", show(value)));
+                self.problem_inside(name, format!("{name}: {} is not a list of strings", show(value)));
                 None
             }
         }
     }
 
-    /// A version or a range, which is read where it is used. Without quotes 3.10 is the number 3.1.
+    /// Accepts a version or a range, which is parsed where it is used. Refuses the number 3.1, which may be an unquoted
+    /// 3.10.
     fn python_version(&mut self, name: &str, value: &Value) -> Option<serde_json::Value> {
         let text = match value {
             Value::String(text) => Some(text.trim().to_owned()),
@@ -164,34 +156,36 @@ impl<'a> Reader<'a> {
         };
         let text = text.filter(|text| !text.is_empty());
         if text.is_none() {
-            let message = format!("{name}: write the version in quotes, as in \"3.12\"; {} is none", show(value));
+            let message =
+                format!("{name}: write the version in quotes, as in \"3.12\"; {} is not a version", show(value));
             self.problem(name, message);
         }
         text.map(Into::into)
     }
 
-    /// A version of Apache Airflow: all of it, or its first two numbers.
+    /// Accepts a version of Apache Airflow, with two or three numbers.
     fn airflow(&mut self, name: &str, value: &Value) -> Option<serde_json::Value> {
         let text = value.as_str().map(str::to_owned).or_else(|| value.as_f64().map(|number| number.to_string()));
         let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
         let is_version = |text: &String| matches!(text.split('.').count(), 2 | 3) && text.split('.').all(is_number);
-        let found = text.filter(is_version);
-        if found.is_none() {
-            let message = format!("{name}: {} is no version of Apache Airflow, as 3.3.2 or 3.3 is", show(value));
+        let version = text.filter(is_version);
+        if version.is_none() {
+            let message = format!("{name}: {} is not a version of Apache Airflow such as 3.3.2 or 3.3", show(value));
             self.problem(name, message);
         }
-        found.map(Into::into)
+        version.map(Into::into)
     }
 
-    /// A date, or a moment of RFC 3339.
-    fn moment(&mut self, name: &str, value: &Value) -> Option<serde_json::Value> {
-        let is_one = |text: &&str| text.parse::<jiff::civil::Date>().is_ok() || text.parse::<jiff::Timestamp>().is_ok();
-        let found = value.as_str().map(str::trim).filter(is_one);
-        if found.is_none() {
-            let message = format!("{name}: {} is no date, as 2026-01-31 or 2026-01-31T08:00:00Z is", show(value));
+    /// Accepts a date or an RFC 3339 timestamp.
+    fn date_or_time(&mut self, name: &str, value: &Value) -> Option<serde_json::Value> {
+        let is_date_or_time =
+            |text: &&str| text.parse::<jiff::civil::Date>().is_ok() || text.parse::<jiff::Timestamp>().is_ok();
+        let date_or_time = value.as_str().map(str::trim).filter(is_date_or_time);
+        if date_or_time.is_none() {
+            let message = format!("{name}: {} is not a date such as 2026-01-31 or 2026-01-31T08:00:00Z", show(value));
             self.problem(name, message);
         }
-        found.map(Into::into)
+        date_or_time.map(Into::into)
     }
 
     fn tasks(&mut self, value: &Value) -> Option<serde_json::Value> {
@@ -199,10 +193,10 @@ impl<'a> Reader<'a> {
         let mut tasks = Map::new();
         for (key, value) in &mapping {
             let Some(task_id) = key.as_str() else {
-                self.problem("tasks", format!("tasks: {} is no task_id", show(key)));
+                self.problem("tasks", format!("tasks: {} is not a task_id", show(key)));
                 continue;
             };
-            if let Some(task) = self.task(task_id, value, TASK, &format!(" in tasks.{task_id}")) {
+            if let Some(task) = self.task(task_id, value, &names(TASK), &format!(" in tasks.{task_id}")) {
                 tasks.insert(task_id.to_owned(), task);
             }
         }
@@ -220,40 +214,40 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn task(&mut self, name: &str, value: &Value, keys: &[&str], place: &str) -> Option<serde_json::Value> {
+    fn task(&mut self, name: &str, value: &Value, keys: &[&str], context: &str) -> Option<serde_json::Value> {
         let mapping = self.mapping(name, value)?;
-        let mut found = Map::new();
+        let mut settings = Map::new();
         for (key, value) in &mapping {
-            let Some(key) = self.known(key, keys, place) else { continue };
+            let Some(key) = self.known(key, keys, context) else { continue };
             let value = match key {
-                "retries" => self.number(key, place, value, true),
-                "retry_delay_seconds" | "execution_timeout_seconds" => self.number(key, place, value, false),
-                "env" => self.environment(place, value),
-                _ => self.resources(place, value),
+                "retries" => self.number(key, context, value, true),
+                "retry_delay_seconds" | "execution_timeout_seconds" => self.number(key, context, value, false),
+                "env" => self.environment(context, value),
+                _ => self.resources(context, value),
             };
             if let Some(value) = value {
-                found.insert(key.to_owned(), value);
+                settings.insert(key.to_owned(), value);
             }
         }
-        Some(found.into())
+        Some(settings.into())
     }
 
-    fn number(&mut self, key: &str, place: &str, value: &Value, whole: bool) -> Option<serde_json::Value> {
-        let found = match value.as_u64() {
+    fn number(&mut self, key: &str, context: &str, value: &Value, must_be_whole: bool) -> Option<serde_json::Value> {
+        let number = match value.as_u64() {
             Some(number) => Some(json!(number)),
-            None if whole => None,
+            None if must_be_whole => None,
             None => value.as_f64().filter(|number| number.is_finite() && *number >= 0.0).map(|number| json!(number)),
         };
-        if found.is_none() {
-            let what = if whole { "a whole number" } else { "a number" };
-            self.problem_inside(key, format!("{key}{place}: {} is not {what} from 0", show(value)));
+        if number.is_none() {
+            let kind = if must_be_whole { "a whole number" } else { "a number" };
+            self.problem_inside(key, format!("{key}{context}: {} is not {kind} of at least 0", show(value)));
         }
-        found
+        number
     }
 
-    fn environment(&mut self, place: &str, value: &Value) -> Option<serde_json::Value> {
+    fn environment(&mut self, context: &str, value: &Value) -> Option<serde_json::Value> {
         let mapping = self.mapping("env", value)?;
-        let mut found = Map::new();
+        let mut variables = Map::new();
         for (key, value) in &mapping {
             let text = match value {
                 Value::String(text) => Some(text.clone()),
@@ -263,49 +257,52 @@ impl<'a> Reader<'a> {
             };
             let name = key.as_str().filter(|name| !name.is_empty() && !name.contains(['=', '\0']));
             match (name, text) {
-                (Some(name), Some(text)) => drop(found.insert(name.to_owned(), text.into())),
-                _ => self.problem_inside("env", format!("env{place}: {}: {} is no variable", show(key), show(value))),
+                (Some(name), Some(text)) => drop(variables.insert(name.to_owned(), text.into())),
+                _ => self.problem_inside(
+                    "env",
+                    format!("env{context}: {}: {} is not a valid variable", show(key), show(value)),
+                ),
             }
         }
-        Some(found.into())
+        Some(variables.into())
     }
 
-    /// A laptop has one machine: they are checked, and are there for where the project goes next.
-    fn resources(&mut self, place: &str, value: &Value) -> Option<serde_json::Value> {
+    /// Checks the resource keys and drops the values: Leoflow runs on one machine, other schedulers use them.
+    fn resources(&mut self, context: &str, value: &Value) -> Option<serde_json::Value> {
         let mapping = self.mapping("resources", value)?;
         for (key, _) in &mapping {
-            self.known(key, &["cpu", "memory", "disk", "gpu"], &format!(" in resources{place}"));
+            self.known(key, &["cpu", "memory", "disk", "gpu"], &format!(" in resources{context}"));
         }
         None
     }
 }
 
-/// A text of settings as JSON, for the project in `folder`.
+/// Parses a text of settings into JSON, for the project in `folder`.
 pub fn parse(text: &str, folder: &Path) -> Result<serde_json::Value, Vec<Problem>> {
     read(text, folder).map(Into::into)
 }
 
-/// The one that was probably meant.
+/// Returns the most similar known name, if any is similar enough.
 pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let similar = |other: &&&str| strsim::jaro_winkler(name, other);
     known.iter().max_by(|a, b| similar(a).total_cmp(&similar(b))).filter(|best| similar(best) > 0.8).copied()
 }
 
-/// Also without the quotes, as people write it.
+/// True for the supported version, quoted or as a number.
 fn is_version(value: &Value) -> bool {
     value.as_str() == Some(SCHEMA_VERSION) || value.as_f64() == Some(1.0)
 }
 
-/// The projects of a workspace that have settings, in order, and the workspace itself where it has some for all.
+/// Lists the folders of projects that have settings, sorted; also the workspace if it has settings itself.
 pub fn with_settings(workspace: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut found: Vec<PathBuf> = std::fs::read_dir(workspace)?
+    let mut folders: Vec<PathBuf> = std::fs::read_dir(workspace)?
         .flatten()
         .map(|entry| entry.path())
         .chain([workspace.to_owned()])
         .filter(|path| path.join(FILE).exists())
         .collect();
-    found.sort();
-    Ok(found)
+    folders.sort();
+    Ok(folders)
 }
 
 #[cfg(test)]
@@ -313,45 +310,45 @@ mod tests {
     use super::*;
 
     fn problems(text: &str) -> Vec<(usize, String)> {
-        let found = read(text, Path::new("/nowhere")).err().unwrap_or_default();
-        found.into_iter().map(|problem| (problem.line, problem.message)).collect()
+        let problems = read(text, Path::new("/nowhere")).err().unwrap_or_default();
+        problems.into_iter().map(|problem| (problem.line, problem.message)).collect()
     }
 
     #[test]
-    fn what_it_says_is_read() {
+    fn reads_settings() {
         assert_eq!(problems("# nothing\n"), []);
         assert_eq!(problems("schema_version: 1.0\n"), []);
         let text = "schema_version: \"1.0\"\ndag_id: d\ntags: [a, b]\ndefaults: {retries: 2, retry_delay_seconds: 0.5}\n\
                     tasks:\n  t: {execution_timeout_seconds: 3, env: {A: 1, B: x}}\n";
         let settings = read(text, Path::new("/nowhere")).unwrap();
-        let wanted = json!({
+        let expected = json!({
             "dag_id": "d", "tags": ["a", "b"], "defaults": {"retries": 2, "retry_delay_seconds": 0.5},
             "tasks": {"t": {"execution_timeout_seconds": 3, "env": {"A": "1", "B": "x"}}},
         });
-        assert_eq!(serde_json::Value::from(settings), wanted);
+        assert_eq!(serde_json::Value::from(settings), expected);
         assert_eq!(load(Path::new("/nowhere")).unwrap(), None);
     }
 
     #[test]
-    fn what_is_wanted_of_the_environment_is_taken_out() {
+    fn separates_the_environment_settings() {
         let text = "dag_id: d\npython_version: 3.12\ndependencies: [pandas]\nextra_index: ['https://i.example']\n";
         let mut settings = serde_json::Value::from(read(text, Path::new("/nowhere")).unwrap());
-        let wanted = take_wanted(&mut settings);
-        assert_eq!(wanted.python_version.as_deref(), Some("3.12"));
-        assert_eq!(wanted.dependencies.as_deref(), Some(["pandas".to_owned()].as_slice()));
-        assert_eq!((wanted.requirements, wanted.extra_index.len()), (None, 1));
+        let declared = take_environment(&mut settings);
+        assert_eq!(declared.python_version.as_deref(), Some("3.12"));
+        assert_eq!(declared.dependencies.as_deref(), Some(["pandas".to_owned()].as_slice()));
+        assert_eq!((declared.requirements, declared.extra_index.len()), (None, 1));
         assert_eq!(settings, json!({"dag_id": "d"}));
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_its_line_and_the_nearest_right_name() {
+    fn problems_name_the_line_and_the_nearest_key() {
         let text = "schema_version: '2'\n\npython_version: 3.10\ndag_idd: x\ndefaults:\n  retires: 3\n  retries: -1\n";
-        let told = problems(text);
-        assert_eq!(told[0], (1, "schema_version: \"2\" is not \"1.0\"".to_owned()));
-        assert!(told[1].0 == 3 && told[1].1.starts_with("python_version: write the version in quotes"), "{told:?}");
-        assert!(told[2].0 == 4 && told[2].1.ends_with("did you mean dag_id?"), "{told:?}");
-        assert!(told[3].0 == 6 && told[3].1.contains("in defaults") && told[3].1.ends_with("did you mean retries?"));
-        assert!(told[4].0 == 7 && told[4].1.contains("whole number"), "{told:?}");
+        let found = problems(text);
+        assert_eq!(found[0], (1, "schema_version: \"2\" is not \"1.0\"".to_owned()));
+        assert!(found[1].0 == 3 && found[1].1.starts_with("python_version: write the version in quotes"), "{found:?}");
+        assert!(found[2].0 == 4 && found[2].1.ends_with("did you mean dag_id?"), "{found:?}");
+        assert!(found[3].0 == 6 && found[3].1.contains("in defaults") && found[3].1.ends_with("did you mean retries?"));
+        assert!(found[4].0 == 7 && found[4].1.contains("whole number"), "{found:?}");
         for bad in [
             "a: [",
             "- a\n",

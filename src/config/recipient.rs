@@ -1,4 +1,4 @@
-//! Who a backup is encrypted to, as age has them, and a passphrase that is kept elsewhere.
+//! Public keys that backups are encrypted to, and references to secrets stored elsewhere.
 //!
 //! <https://age-encryption.org/v1>
 
@@ -11,14 +11,14 @@ use std::str::FromStr;
 pub struct Recipient(String);
 
 impl Recipient {
-    /// `None` for what is no public key of these kinds.
+    /// Parses a public key; `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
         let recipient = Self(text.to_owned());
-        recipient.of_age().map(|_| recipient)
+        recipient.as_age().map(|_| recipient)
     }
 
-    pub fn of_age(&self) -> Option<Box<dyn age::Recipient + Send>> {
+    pub fn as_age(&self) -> Option<Box<dyn age::Recipient + Send>> {
         if self.0.starts_with("ssh-ed25519 ") {
             return age::ssh::Recipient::from_str(&self.0).ok().map(|key| Box::new(key) as Box<_>);
         }
@@ -32,16 +32,16 @@ impl fmt::Display for Recipient {
     }
 }
 
-/// Where a secret is, which is never in config.yaml itself.
+/// Reference to a secret that config.yaml does not contain.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SecretPlace {
+pub enum SecretReference {
     File(PathBuf),
-    /// A variable of the environment that Leoflow runs in.
+    /// An environment variable of the Leoflow process.
     Variable(String),
 }
 
-impl SecretPlace {
-    /// `file:/a/path`, `env:NAME`.
+impl SecretReference {
+    /// Parses `file:/a/path` or `env:NAME`.
     pub fn parse(text: &str) -> Option<Self> {
         match text.split_once(':')? {
             ("file", path) if path.starts_with('/') => Some(Self::File(path.into())),
@@ -58,7 +58,7 @@ impl SecretPlace {
     }
 }
 
-impl fmt::Display for SecretPlace {
+impl fmt::Display for SecretReference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => write!(f, "file:{}", path.display()),
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn public_keys_are_taken_and_nothing_else() {
+    fn accepts_public_keys_only() {
         let key = age::x25519::Identity::generate();
         let public = key.to_public().to_string();
         assert_eq!(Recipient::parse(&format!(" {public}\n")).unwrap().to_string(), public);
@@ -86,11 +86,11 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_named_by_its_place() {
-        assert_eq!(SecretPlace::parse("file:/a b").unwrap().to_string(), "file:/a b");
-        assert_eq!(SecretPlace::parse("env:A_1"), Some(SecretPlace::Variable("A_1".to_owned())));
+    fn parses_secret_references() {
+        assert_eq!(SecretReference::parse("file:/a b").unwrap().to_string(), "file:/a b");
+        assert_eq!(SecretReference::parse("env:A_1"), Some(SecretReference::Variable("A_1".to_owned())));
         for wrong in ["swordfish", "file:relative", "env:", "env:1A", "env:A B", "http://x"] {
-            assert_eq!(SecretPlace::parse(wrong), None, "{wrong}");
+            assert_eq!(SecretReference::parse(wrong), None, "{wrong}");
         }
     }
 }

@@ -1,27 +1,27 @@
-//! The keys of `config.yaml` that are a user's to choose, one by one: what each is for, and how it is set.
+//! The user settings of `config.yaml`: name, default, description and how to change them.
 
 use super::load::{Loaded, parse};
-use super::{DEPRECATED, DatastoreSetting, EditError, Problem, remove_inner_key, remove_key, set_keys};
+use super::{DEPRECATED, DatastoreSetting, EditError, Problem, remove_key, remove_subkey, set_keys};
 use serde_yaml::{Mapping, Value};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Text,
     Number,
-    /// Several, parted by commas where it is set on the command line.
+    /// Several values, separated by commas on the command line.
     List,
 }
 
-/// One of them. A name with a dot is a key of a mapping: `upgrade.channel`.
+/// A setting. A name with a dot is a key of a mapping: `upgrade.channel`.
 #[derive(Debug)]
 pub struct Setting {
     pub name: &'static str,
     kind: Kind,
-    /// What is in force where the file says nothing; in words where it is no value.
+    /// Default value, or a description of the default if `is_value` is false.
     pub default: &'static str,
     pub is_value: bool,
     pub help: &'static str,
-    /// A process goes by what it was when that began.
+    /// Running processes keep the old value until a restart.
     pub needs_restart: bool,
 }
 
@@ -33,92 +33,104 @@ const fn number(name: &'static str, default: &'static str, help: &'static str) -
     Setting { name, kind: Kind::Number, default, is_value: true, help, needs_restart: false }
 }
 
-/// One that is nothing by default, which is told in words.
+/// A list that is empty by default; `default` describes that.
 const fn list(name: &'static str, default: &'static str, help: &'static str) -> Setting {
     Setting { name, kind: Kind::List, default, is_value: false, help, needs_restart: false }
 }
 
-/// One whose default is found out, and told in words.
-const fn found(name: &'static str, default: &'static str, help: &'static str) -> Setting {
+/// A setting whose default is computed; `default` describes it.
+const fn described_default(name: &'static str, default: &'static str, help: &'static str) -> Setting {
     Setting { is_value: false, ..text(name, default, help) }
 }
 
-/// One that is in force after a restart.
+/// A setting that takes effect after a restart.
 const fn at_start(setting: Setting) -> Setting {
     Setting { needs_restart: true, ..setting }
 }
 
 pub const SETTINGS: &[Setting] = &[
-    text("instance_name", "leoflow", "what this instance is called, on its pages and in its backups"),
-    at_start(found("workspace", "~/leoflow", "the folder with your projects")),
-    at_start(number("port", "8088", "where the page is served")),
+    text("instance_name", "leoflow", "name of this instance, shown on its pages and in its backups"),
+    at_start(described_default("workspace", "~/leoflow", "folder of your projects")),
+    at_start(number("port", "8088", "TCP port of the web server")),
     at_start(text(
         "host",
         "127.0.0.1",
-        "the IPv4 address that the page is served at; 0.0.0.0 is every one of this machine's, for others in its network",
+        "IPv4 address that the web server listens on; 0.0.0.0 listens on all, so that other machines can connect",
     )),
-    text("admin_email", super::DEFAULT_ADMIN_EMAIL, "who logs in"),
-    at_start(found("python", "the first on the PATH that is new enough", "the Python that runs your DAGs")),
-    at_start(found(
+    text("admin_email", super::DEFAULT_ADMIN_EMAIL, "login name of the administrator"),
+    at_start(described_default(
+        "python",
+        "the first Python 3.10 or newer on the PATH",
+        "path of the Python that runs your DAGs",
+    )),
+    at_start(described_default(
         "datastore",
         "managed",
-        "where your data is: managed, docker, or datastore.url; `leoflow lite move-datastore` changes it",
+        "location of your data: managed, docker, or datastore.url; change it with `leoflow lite move-datastore`",
     )),
-    at_start(found(
+    at_start(described_default(
         "datastore.url",
         "none",
-        "postgres://ROLE:PASSWORD@HOST/DATABASE of a server of your own, or file:/PATH or env:NAME with that",
+        "URL of your own PostgreSQL server: postgres://ROLE:PASSWORD@HOST/DATABASE, or file:/PATH or env:NAME that contains it",
     )),
-    at_start(number("max_map_length", "1024", "how many elements a task may return that others are mapped over")),
-    at_start(text("log_level", "info", "how much the logs say: error, warn, info, debug or trace")),
+    at_start(number("max_map_length", "1024", "maximum number of elements a task may be mapped over")),
+    at_start(text("log_level", "info", "log level: error, warn, info, debug or trace")),
     text(
         "backup.schedule",
         "@daily",
-        "when a backup is made by itself: a cron expression, a time awake as 24h, or off; what was missed is made when \
-         this machine is awake again",
+        "schedule of automatic backups: a cron expression, off, or an interval such as 24h, which counts only time that \
+         the machine is awake; a missed backup is created when the machine is awake again",
     ),
-    text("backup.verify", "@weekly", "when the newest is restored on trial by itself: as backup.schedule"),
-    number("backup.keep", "7", "automatic backups that stay, the newest"),
-    text("backup.max_age", "off", "how old automatic backups may become: 30d, 12h, off"),
-    number("backup.max_bytes", "5368709120", "bytes that automatic backups may take together"),
-    number("backup.task_logs_bytes", "268435456", "bytes of task logs in a backup, the newest"),
+    text("backup.verify", "@weekly", "schedule of test restores of the newest backup; same format as backup.schedule"),
+    number("backup.keep", "7", "number of automatic backups to keep, newest first"),
+    text("backup.max_age", "off", "maximum age of automatic backups, such as 30d or 12h; off means no limit"),
+    number("backup.max_bytes", "5368709120", "maximum total size of automatic backups, in bytes; the default is 5 GiB"),
+    number(
+        "backup.task_logs_bytes",
+        "268435456",
+        "maximum size of task logs in a backup, newest first, in bytes; the default is 256 MiB",
+    ),
     list(
         "backup.recipients",
-        "nobody: backups are not encrypted",
-        "public keys that backups are encrypted to, parted by commas: age1… or ssh-ed25519 …",
+        "none: backups are not encrypted",
+        "public keys that backups are encrypted to, separated by commas: age1KEY or 'ssh-ed25519 KEY'",
     ),
-    found(
+    described_default(
         "backup.passphrase",
         "none",
-        "where the passphrase is that backups are encrypted with instead: file:/PATH or env:NAME",
+        "location of the passphrase for encryption without public keys: file:/PATH or env:NAME",
     ),
-    found("backup.identity", "none", "the file of a private key by which they are verified on this machine"),
-    text("upgrade.channel", "stable", "stable, or rc for release candidates too"),
-    found("upgrade.from", "where this release came from", "where releases are: a URL or a folder"),
-    number("upgrade.keep_versions", "3", "releases that stay beside the one in use"),
+    described_default(
+        "backup.identity",
+        "none",
+        "path of the private key for test restores of encrypted backups on this machine",
+    ),
+    text("upgrade.channel", "stable", "release channel: stable, or rc to include release candidates"),
+    described_default("upgrade.from", "where this release came from", "location of releases: a URL or a folder"),
+    number("upgrade.keep_versions", "3", "number of releases to keep in addition to the current one"),
     text(
         "upgrade.keep_snapshot",
         "24h",
-        "how long the copy of the database from before an upgrade stays: 24h, 90m, 2d",
+        "how long the copy of the database that an upgrade creates is kept, such as 24h, 90m or 2d",
     ),
     text(
         "upgrade.contract_after",
         "7d",
-        "how long what a release takes away of the schema stays after it was first seen: 7d, 24h, 90m",
+        "delay before a release's schema removals (contract migrations) are applied, such as 7d, 24h or 90m",
     ),
     text(
         "upgrade.max_pause",
         "60s",
-        "how long requests may wait for an upgrade before the release before goes on: 60s, 5m, 1h",
+        "maximum time that requests wait during an upgrade before it is rolled back, such as 60s, 5m or 1h",
     ),
 ];
 
-/// Keys that are never shown nor set one by one, each with the command that changes it.
+/// Keys that are never shown or set one by one, each with the command that changes it.
 pub const SECRETS: &[(&str, &str)] = &[
     ("admin_password_hash", "leoflow lite reset-password"),
-    ("jwt_secret", "leoflow lite reset-password"),
+    ("jwt_secret", "it is generated once; `leoflow lite reset-password` ends all sessions"),
     ("session_epoch", "leoflow lite reset-password"),
-    ("encryption_key", "restore a backup: stored secrets could not be read with another one"),
+    ("encryption_key", "stored secrets can be read only with this key; a restore brings the key of the backup"),
 ];
 
 #[derive(Debug, thiserror::Error)]
@@ -136,20 +148,20 @@ impl Setting {
         SETTINGS.iter().find(|setting| setting.name == name)
     }
 
-    /// The key of the file, and the one inside it.
+    /// Top-level key and, for a mapping, the key inside it.
     fn path(&self) -> (&'static str, Option<&'static str>) {
-        self.name.split_once('.').map_or((self.name, None), |(outer, inner)| (outer, Some(inner)))
+        self.name.split_once('.').map_or((self.name, None), |(outer, subkey)| (outer, Some(subkey)))
     }
 
-    /// What is in force; `None` where nobody says anything.
+    /// Effective value; `None` if it is not set anywhere.
     pub fn value_in(&self, loaded: &Loaded) -> Option<String> {
-        self.of(&loaded.mapping)
+        self.value_in_mapping(&loaded.mapping)
     }
 
-    fn of(&self, mapping: &Mapping) -> Option<String> {
+    fn value_in_mapping(&self, mapping: &Mapping) -> Option<String> {
         let value = match self.path() {
             (outer, None) => mapping.get(outer)?.clone(),
-            (outer, Some(inner)) => mapping.get(outer)?.get(inner)?.clone(),
+            (outer, Some(subkey)) => mapping.get(outer)?.get(subkey)?.clone(),
         };
         match value {
             // A password is not shown.
@@ -164,11 +176,11 @@ impl Setting {
         }
     }
 
-    /// From what stands on a command line, or in a variable.
+    /// Parses a value from the command line or a variable.
     pub(super) fn value(&self, text: &str) -> Result<Value, SettingError> {
         Ok(match self.kind {
             Kind::Text => text.into(),
-            Kind::List => text.split(',').map(|one| one.trim().to_owned()).collect::<Vec<_>>().into(),
+            Kind::List => text.split(',').map(|item| item.trim().to_owned()).collect::<Vec<_>>().into(),
             Kind::Number => {
                 let number: Result<u64, _> = text.parse();
                 number.map_err(|_| SettingError::Invalid(text.to_owned(), "a whole number".to_owned()))?.into()
@@ -176,31 +188,33 @@ impl Setting {
         })
     }
 
-    /// The file with this value; everything else in it stays, and all of it is checked.
+    /// Returns the file's text with this value; keeps everything else and checks all of it.
     pub fn set(&self, file: &str, value: &str) -> Result<String, SettingError> {
         let value = self.value(value)?;
         let changed = match self.path() {
             (outer, None) => set_keys(file, &[(outer, value)])?,
-            (outer, Some(inner)) => {
-                let now: Option<Mapping> = serde_yaml::from_str(file).ok();
-                let mut mapping =
-                    now.and_then(|now| now.get(outer).and_then(Value::as_mapping).cloned()).unwrap_or_default();
-                mapping.insert(inner.into(), value);
+            (outer, Some(subkey)) => {
+                let current: Option<Mapping> = serde_yaml::from_str(file).ok();
+                let mut mapping = current
+                    .and_then(|current| current.get(outer).and_then(Value::as_mapping).cloned())
+                    .unwrap_or_default();
+                mapping.insert(subkey.into(), value);
                 set_keys(file, &[(outer, Value::Mapping(mapping))])?
             }
         };
         checked(changed)
     }
 
-    /// The file without it.
+    /// Returns the file's text without this setting.
     pub fn unset(&self, file: &str) -> Result<String, SettingError> {
         match self.path() {
             (outer, None) => checked(remove_key(file, outer)?),
-            (outer, Some(inner)) => checked(remove_inner_key(file, outer, inner)?),
+            (outer, Some(subkey)) => checked(remove_subkey(file, outer, subkey)?),
         }
     }
 }
 
+/// Returns the text if all of it is valid.
 fn checked(text: String) -> Result<String, SettingError> {
     match parse(&text, DEPRECATED) {
         Ok(_) => Ok(text),
@@ -214,7 +228,7 @@ mod tests {
     use crate::config::keys::KEYS;
 
     fn written(setting: &Setting, text: &str) -> Option<String> {
-        setting.of(&serde_yaml::from_str(text).unwrap())
+        setting.value_in_mapping(&serde_yaml::from_str(text).unwrap())
     }
 
     #[test]
@@ -227,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_set_is_checked_and_the_rest_stays() {
+    fn setting_a_value_checks_it_and_keeps_the_rest() {
         let file = "# mine\nport: 8088 # the page\nupgrade:\n  from: /usb\n";
         let set = |name: &str, value: &str| Setting::find(name).unwrap().set(file, value);
         assert_eq!(set("port", "9000").unwrap(), file.replace("8088", "9000"));
@@ -242,12 +256,12 @@ mod tests {
         assert_eq!(unset("upgrade.channel"), file);
         assert!(!unset("port").contains("port"));
         for file in ["a: 1\nupgrade:\n  # where\n  from: /usb\n", "a: 1\nupgrade: {from: /usb}\n"] {
-            let all = Setting::find("upgrade.from").unwrap();
-            let left: Mapping = serde_yaml::from_str(&remove_inner_key(file, "upgrade", "from").unwrap()).unwrap();
-            assert_eq!((left.len(), written(all, "a: 1\n")), (1, None), "{file}");
+            let from_setting = Setting::find("upgrade.from").unwrap();
+            let left: Mapping = serde_yaml::from_str(&remove_subkey(file, "upgrade", "from").unwrap()).unwrap();
+            assert_eq!((left.len(), written(from_setting, "a: 1\n")), (1, None), "{file}");
         }
-        let two = remove_inner_key("upgrade: {from: /usb, channel: rc} # x\n", "upgrade", "from").unwrap();
-        assert_eq!(two, "upgrade: {channel: rc} # x\n");
+        let channel_only = remove_subkey("upgrade: {from: /usb, channel: rc} # x\n", "upgrade", "from").unwrap();
+        assert_eq!(channel_only, "upgrade: {channel: rc} # x\n");
         for setting in SETTINGS.iter().filter(|setting| setting.is_value) {
             let set = setting.set("", setting.default).unwrap();
             assert_eq!(written(setting, &setting.unset(&set).unwrap()), None, "{}", setting.name);

@@ -1,5 +1,5 @@
-//! Changing the file on the disk. One writer at a time: a login that renews a hash and a password
-//! reset may come at the same moment, and neither may undo the other.
+//! Changes the file on disk. Holds a lock, because a login that renews a password hash and a password reset may run at
+//! the same time and must not overwrite each other.
 
 use super::layers::load_text;
 use super::{ConfigError, DEPRECATED, EditError, Loaded, SettingError, load_with_secrets, parse, read_file, set_keys};
@@ -27,8 +27,7 @@ pub enum UpdateError {
     Setting(#[from] SettingError),
 }
 
-/// Sets the keys that `decide` names, from what the file says now; none leaves it untouched. The rest
-/// of the file stays as it is.
+/// Sets the keys that `decide` returns, given the current file; an empty list leaves the file untouched.
 pub fn update(home: &Home, decide: impl FnOnce(&Loaded) -> Vec<(&'static str, Value)>) -> Result<(), UpdateError> {
     let _lock = lock(home)?;
     let loaded = read_file(&home.config())?.ok_or_else(|| UpdateError::Missing(home.config()))?;
@@ -39,10 +38,10 @@ pub fn update(home: &Home, decide: impl FnOnce(&Loaded) -> Vec<(&'static str, Va
     write(home, &set_keys(&loaded.text, &changes)?)
 }
 
-/// Replaces the file by what `change` makes of its text.
+/// Replaces the file by the result of `change`.
 pub fn rewrite(home: &Home, change: impl FnOnce(&str) -> Result<String, SettingError>) -> Result<(), UpdateError> {
     if !home.config().exists() {
-        // Before anything is made for the lock.
+        // Checked first, because taking the lock creates a folder.
         return Err(UpdateError::Missing(home.config()));
     }
     let _lock = lock(home)?;
@@ -51,16 +50,16 @@ pub fn rewrite(home: &Home, change: impl FnOnce(&str) -> Result<String, SettingE
     if changed == loaded.text {
         return Ok(());
     }
-    // Together with what goes over it.
+    // Checks the file together with its overrides.
     load_text(&home.config(), &changed)?;
     write(home, &changed)
 }
 
-/// Replaces the whole file by another state of the same or another instance. Sessions that a password
-/// reset has ended stay ended: the epoch does not go back while the secret stays.
+/// Replaces the whole file by another state of this or another instance. Sessions ended by a password reset stay ended:
+/// the epoch does not decrease while the secret stays.
 pub fn exchange(home: &Home, text: &str) -> Result<(), UpdateError> {
     let _lock = lock(home)?;
-    // A secret that is kept elsewhere is compared, and not its place.
+    // Compares the secret itself, not its reference.
     let current = load_with_secrets(&home.config()).or_else(|_| read_file(&home.config())).ok().flatten();
     let current = current.map(|loaded| loaded.config);
     let text = match (current, parse(text, DEPRECATED)) {
@@ -71,14 +70,14 @@ pub fn exchange(home: &Home, text: &str) -> Result<(), UpdateError> {
         }
         _ => text.to_owned(),
     };
-    // Taking back what was not done must not need what doing it needs: a file that can be replaced.
+    // An undo must not need a writable file when there is nothing to change.
     match read_file(&home.config()) {
         Ok(Some(current)) if current.text == text => Ok(()),
         _ => write(home, &text),
     }
 }
 
-/// Replaces the whole file, or makes it.
+/// Replaces or creates the whole file.
 pub fn replace(home: &Home, text: &str) -> Result<(), UpdateError> {
     let _lock = lock(home)?;
     write(home, text)
@@ -86,20 +85,20 @@ pub fn replace(home: &Home, text: &str) -> Result<(), UpdateError> {
 
 fn write(home: &Home, text: &str) -> Result<(), UpdateError> {
     let path = home.config();
-    // A link, as into a folder of dotfiles, stays one.
+    // Keeps a symbolic link, for example into a dotfiles folder.
     let target = path.canonicalize().unwrap_or_else(|_| path.clone());
     files::write_atomic(&target, text.as_bytes(), 0o600).map_err(|source| UpdateError::Io { path, source })
 }
 
-/// A change takes milliseconds.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Time limit for getting the lock; a change holds it for milliseconds.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn lock(home: &Home) -> Result<FileLock, UpdateError> {
     let path = home.config_lock();
     let io = |source| UpdateError::Io { path: path.clone(), source };
     files::create_private_dir(&home.run()).map_err(io)?;
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(io)?;
-    FileLock::exclusive_within(file, PATIENCE).map_err(io)
+    FileLock::exclusive_within(file, LOCK_TIMEOUT).map_err(io)
 }
 
 #[cfg(test)]
@@ -107,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_exchange_does_not_bring_back_sessions_that_were_ended() {
+    fn exchange_does_not_revive_ended_sessions() {
         let folder = tempfile::tempdir().unwrap();
         let home = crate::home::resolve(Some(&folder.path().join("h"))).unwrap();
         home.create().unwrap();
@@ -120,8 +119,8 @@ mod tests {
         exchange(&home, &config("ab", 9)).unwrap();
         assert_eq!(epoch(), 9);
         exchange(&home, &config("cd", 1)).unwrap();
-        assert_eq!(epoch(), 1, "another secret has signed none of them");
-        // The same secret, kept elsewhere.
+        assert_eq!(epoch(), 1, "a different secret signed none of these sessions");
+        // The same secret, by reference.
         let file = folder.path().join("jwt");
         std::fs::write(&file, "cd".repeat(32)).unwrap();
         replace(&home, &format!("jwt_secret: file:{}\nsession_epoch: 7\n", file.display())).unwrap();
@@ -133,18 +132,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_already_is_not_written_and_a_link_stays_one() {
+    fn unchanged_content_is_not_written_and_links_stay() {
         let folder = tempfile::tempdir().unwrap();
         let home = crate::home::resolve(Some(&folder.path().join("h"))).unwrap();
         home.create().unwrap();
-        let place = folder.path().join("dotfile");
-        std::fs::write(&place, "port: 1\n").unwrap();
-        std::os::unix::fs::symlink(&place, home.config()).unwrap();
-        let before = files::inode(&place);
+        let target = folder.path().join("dotfile");
+        std::fs::write(&target, "port: 1\n").unwrap();
+        std::os::unix::fs::symlink(&target, home.config()).unwrap();
+        let before = files::inode(&target);
         exchange(&home, "port: 1\n").unwrap();
-        assert_eq!(files::inode(&place), before, "not replaced by itself");
+        assert_eq!(files::inode(&target), before, "not rewritten with the same content");
         exchange(&home, "port: 2\n").unwrap();
         assert!(home.config().is_symlink());
-        assert_eq!(std::fs::read_to_string(&place).unwrap(), "port: 2\n");
+        assert_eq!(std::fs::read_to_string(&target).unwrap(), "port: 2\n");
     }
 }

@@ -1,16 +1,16 @@
-//! The `upgrade` key: which releases are looked for and where, and what stays after one.
+//! The `upgrade` key: channel and source of releases, and retention after an upgrade.
 
 use super::cadence::duration;
-use super::keys::Wrong;
+use super::keys::InvalidValue;
 use serde_yaml::Value;
 use std::time::Duration;
 
-/// A stream of releases.
+/// A release channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Channel {
     Stable,
-    /// Release candidates, and what is stable.
+    /// Release candidates and stable releases.
     Rc,
 }
 
@@ -34,15 +34,15 @@ impl Channel {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpgradeSettings {
     pub channel: Channel,
-    /// Where releases are; a URL or a folder. `None` for where this release came from.
+    /// Location of releases, a URL or a folder; `None` is the source of the current release.
     pub from: Option<String>,
-    /// Versions that stay beside the one in use.
+    /// Number of releases to keep in addition to the current one.
     pub keep_versions: u64,
-    /// How long the copy of the database from before an upgrade stays.
+    /// How long the database copy from before an upgrade is kept.
     pub keep_snapshot: Duration,
-    /// How long what a release takes away of the schema stays after it was first seen.
+    /// Delay before contract migrations are applied, counted from the first sight of the release.
     pub contract_after: Duration,
-    /// How long requests may wait for an upgrade of a running instance before the release before goes on.
+    /// Maximum time that requests wait during an upgrade of a running instance before it is undone.
     pub max_pause: Duration,
 }
 
@@ -60,43 +60,46 @@ impl Default for UpgradeSettings {
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
-const ALLOWED: &str = "a mapping of channel, from, keep_versions, keep_snapshot, contract_after and max_pause, as docs/upgrades.md has them";
+const ALLOWED: &str = "a mapping of channel, from, keep_versions, keep_snapshot, contract_after and max_pause; see docs/reference/configuration.md";
 
 impl UpgradeSettings {
     pub const KEYS: &[&str] = &["channel", "from", "keep_versions", "keep_snapshot", "contract_after", "max_pause"];
 
-    /// From the value of the key. `Err` is what is allowed.
-    pub fn read(value: &Value) -> Result<Self, Wrong> {
+    /// Parses the value of the key; `Err` describes the allowed values.
+    pub fn read(value: &Value) -> Result<Self, InvalidValue> {
         let mapping = value.as_mapping().ok_or(ALLOWED)?;
         let mut settings = Self::default();
         for (key, value) in mapping {
             match key.as_str() {
                 Some("channel") => {
                     let channel = value.as_str().and_then(Channel::parse);
-                    settings.channel = channel.ok_or(Wrong::in_key("channel", "stable or rc"))?;
+                    settings.channel = channel.ok_or(InvalidValue::in_key("channel", "stable or rc"))?;
                 }
                 Some("from") => {
-                    let from = value.as_str().ok_or(Wrong::in_key("from", "a URL or a folder"))?;
+                    let from = value.as_str().ok_or(InvalidValue::in_key("from", "a URL or a folder"))?;
                     settings.from = Some(from.to_owned());
                 }
                 Some("keep_versions") => {
                     let count = value.as_u64().filter(|count| *count >= 1);
-                    settings.keep_versions = count.ok_or(Wrong::in_key("keep_versions", "a whole number from 1"))?;
+                    settings.keep_versions =
+                        count.ok_or(InvalidValue::in_key("keep_versions", "a whole number of at least 1"))?;
                 }
                 Some("keep_snapshot") => {
                     let time = value.as_str().and_then(duration);
-                    settings.keep_snapshot = time.ok_or(Wrong::in_key("keep_snapshot", "a time as 24h, 90m or 2d"))?;
+                    settings.keep_snapshot =
+                        time.ok_or(InvalidValue::in_key("keep_snapshot", "a duration such as 24h, 90m or 2d"))?;
                 }
                 Some("contract_after") => {
                     let time = value.as_str().and_then(duration);
                     settings.contract_after =
-                        time.ok_or(Wrong::in_key("contract_after", "a time as 7d, 24h or 90m"))?;
+                        time.ok_or(InvalidValue::in_key("contract_after", "a duration such as 7d, 24h or 90m"))?;
                 }
                 Some("max_pause") => {
                     let time = value.as_str().and_then(duration).filter(|time| !time.is_zero());
-                    settings.max_pause = time.ok_or(Wrong::in_key("max_pause", "a time as 60s, 5m or 1h"))?;
+                    settings.max_pause =
+                        time.ok_or(InvalidValue::in_key("max_pause", "a duration such as 60s, 5m or 1h"))?;
                 }
-                // As in `backup`.
+                // Unknown keys are ignored, as in `backup`.
                 _ => {}
             }
         }
@@ -109,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_said_is_as_usual_and_what_is_wrong_is_refused() {
+    fn applies_defaults_and_rejects_invalid_values() {
         let read = |text: &str| UpgradeSettings::read(&serde_yaml::from_str(text).unwrap());
         assert_eq!(read("{}"), Ok(UpgradeSettings::default()));
         assert_eq!(read("{channel: rc}").unwrap().channel, Channel::Rc);

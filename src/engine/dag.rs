@@ -1,4 +1,4 @@
-//! What parsing gives: the structure of a DAG, as it is stored in a version.
+//! The structure of a DAG: the result of parsing, stored in a DAG version.
 
 use super::length::Length;
 use super::schedule::asset_condition;
@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-/// A DAG. Versions that an older Leoflow stored may lack what was added since.
+/// A DAG. Versions stored by an older Leoflow may lack newer fields.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Structure {
     pub dag_id: String,
@@ -19,7 +19,7 @@ pub struct Structure {
     pub description: Option<String>,
     #[serde(default)]
     pub doc_md: Option<String>,
-    /// As people read it: a cron expression, a preset, an interval; none when only triggered by hand.
+    /// For display: a cron expression, a preset or an interval; `None` when it is only triggered manually.
     #[serde(default)]
     pub schedule: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "by_value")]
@@ -28,14 +28,14 @@ pub struct Structure {
     pub timetable_summary: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timetable_description: Option<String>,
-    /// `Europe/Berlin`, or seconds east of Greenwich.
+    /// A name such as `Europe/Berlin`, or seconds east of Greenwich.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub timezone: Value,
     #[serde(default)]
     pub start_date: Option<String>,
     #[serde(default)]
     pub end_date: Option<String>,
-    /// No run is scheduled before, and none after: from the DAG's dates and those of its tasks.
+    /// Bounds of the scheduled runs' dates, from the dates of the DAG and of its tasks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub earliest: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -44,15 +44,16 @@ pub struct Structure {
     pub catchup: bool,
     #[serde(default)]
     pub tags: Vec<String>,
-    /// By name: `value`, `schema`, `description`; only the value in versions of an older Leoflow.
+    /// The params by name: each an object of `value`, `schema` and `description`, or the bare value in a version that
+    /// an older Leoflow stored.
     #[serde(default, with = "super::param_order")]
     pub params: Map<String, Value>,
     #[serde(default)]
     pub owners: Vec<String>,
-    /// Runs at once; 0 is no limit.
+    /// Maximum number of running runs; 0 is no limit.
     #[serde(default = "sixteen")]
     pub max_active_runs: u32,
-    /// Tasks at once in one run; 0 is no limit.
+    /// Maximum number of executing tasks of one run; 0 is no limit.
     #[serde(default = "sixteen")]
     pub max_active_tasks: u32,
     #[serde(default)]
@@ -62,7 +63,7 @@ pub struct Structure {
     pub dagrun_timeout: Option<f64>,
     #[serde(default, skip_serializing_if = "is_false")]
     pub fail_fast: bool,
-    /// So many failed runs in a row pause the DAG; 0 is never.
+    /// Number of consecutive failed runs that pauses the DAG; 0 is never.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub max_consecutive_failed_dag_runs: u32,
     #[serde(default, skip_serializing_if = "is_false")]
@@ -73,23 +74,23 @@ pub struct Structure {
     pub asset_condition: Option<Value>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<Group>,
-    /// Upstream, downstream, label.
+    /// Labels of edges: upstream id, downstream id, label.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub edge_labels: Vec<(String, String, String)>,
-    /// Of `leoflow.yaml`, for the process that runs a task.
+    /// Settings from `leoflow.yaml` for the process that runs a task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<Value>,
-    /// Each after those that it waits for.
+    /// In topological order: each task after its upstreams.
     #[serde(default)]
     pub tasks: Vec<Task>,
 }
 
-/// Numbers of any precision do not survive the way from text into enums; from a JSON value they do.
+/// Goes through a JSON value, because numbers of arbitrary precision cannot be deserialized from text into enums.
 fn by_value<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<T, D::Error> {
     serde_json::from_value(Value::deserialize(deserializer)?).map_err(serde::de::Error::custom)
 }
 
-/// What is not understood is for the task's own code.
+/// Ignores a value of an unknown shape, so that the task's own code handles it.
 fn if_understood<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
     Ok(serde_json::from_value(Value::deserialize(deserializer)?).ok())
 }
@@ -115,23 +116,23 @@ fn is_false(value: &bool) -> bool {
 }
 
 impl Structure {
-    /// The names of the assets that it waits for; empty for one that is known by its URI only.
+    /// Names of the assets that the DAG waits for; an empty string for an asset referenced by URI only.
     pub fn awaited_assets(&self) -> Vec<&str> {
-        let mut found = Vec::new();
+        let mut references = Vec::new();
         if let Some(condition) = &self.asset_condition {
-            asset_condition::references(condition, &mut found);
+            asset_condition::references(condition, &mut references);
         }
-        let named = found.into_iter().filter_map(asset_condition::reference);
-        named
+        let parsed = references.into_iter().filter_map(asset_condition::reference);
+        parsed
             .filter(|reference| !matches!(reference, asset_condition::Reference::Alias(_)))
             .map(|reference| reference.columns().1)
             .collect()
     }
 
-    /// Between which dates it has runs at all, and whether those of the past are made up for.
+    /// Dates between which runs are scheduled, and whether past dates are caught up.
     pub fn restriction(&self) -> Restriction {
-        let moment = |text: &Option<String>| text.as_deref().and_then(|text| text.parse().ok());
-        Restriction { earliest: moment(&self.earliest), latest: moment(&self.latest), catchup: self.catchup }
+        let parse_date = |text: &Option<String>| text.as_deref().and_then(|text| text.parse().ok());
+        Restriction { earliest: parse_date(&self.earliest), latest: parse_date(&self.latest), catchup: self.catchup }
     }
 }
 
@@ -145,13 +146,14 @@ pub struct Group {
     pub tooltip: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub display_name: String,
-    /// Of a mapped group: how many copies of it there are.
+    /// Number of copies of a mapped group; `None` for a group that is not mapped.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "by_value")]
     pub length: Option<Length>,
-    /// The tasks whose results decide about that.
+    /// Tasks whose return values decide `length`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<String>,
-    // What its file joins it with. It is shown; what runs is decided by the tasks' own upstreams.
+    // The group's dependencies as the DAG file declares them. They are only displayed: the scheduler uses the upstreams
+    // of the tasks.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub upstream_group_ids: BTreeSet<String>,
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
@@ -163,7 +165,7 @@ pub struct Group {
 }
 
 impl Group {
-    /// Joined with nothing but these.
+    /// Removes the links to tasks and groups that are not in `tasks` and `groups`.
     pub fn keep_links_to(&mut self, tasks: &BTreeSet<String>, groups: &BTreeSet<String>) {
         self.upstream_group_ids.retain(|id| groups.contains(id));
         self.downstream_group_ids.retain(|id| groups.contains(id));
@@ -183,7 +185,7 @@ impl Group {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Task {
     pub task_id: String,
-    /// The operator's class, and what people call it.
+    /// The operator's class; `operator_name` is its name for display.
     pub operator: String,
     #[serde(default)]
     pub operator_name: String,
@@ -194,7 +196,7 @@ pub struct Task {
     /// Seconds.
     #[serde(default)]
     pub retry_delay: f64,
-    /// The factor by which the delay grows; none when it stays as it is.
+    /// Factor by which the delay grows with each try; `None` keeps it constant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_backoff: Option<f64>,
     /// Seconds.
@@ -219,7 +221,7 @@ pub struct Task {
     pub pool: Option<String>,
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub pool_slots: i32,
-    /// As the DAG file has it; `weight` is what it comes to.
+    /// The `priority_weight` in the DAG file; `weight` is the effective weight.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub own_weight: i32,
     #[serde(default = "one", skip_serializing_if = "is_one")]
@@ -240,9 +242,9 @@ pub struct Task {
     pub is_teardown: bool,
     #[serde(default, skip_serializing_if = "is_false")]
     pub on_failure_fail_dagrun: bool,
-    /// Whether it decides which of those below it run.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub decides: bool,
+    /// True for a branch or short circuit: its result decides which downstream tasks run.
+    #[serde(rename = "decides", default, skip_serializing_if = "is_false")]
+    pub is_branch: bool,
     #[serde(default, skip_serializing_if = "is_false")]
     pub reschedules: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -253,10 +255,10 @@ pub struct Task {
     pub length: Option<Length>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<String>,
-    /// Whether it ends without ever being a process.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub is_nothing: bool,
-    /// What it waits for, of a sensor that needs no process for it.
+    /// True when the task succeeds without a process, like an EmptyOperator.
+    #[serde(rename = "is_nothing", default, skip_serializing_if = "is_false")]
+    pub is_no_op: bool,
+    /// Condition that the scheduler evaluates without a process; `None` unless the task is such a sensor.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "if_understood")]
     pub waits: Option<Wait>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -269,15 +271,15 @@ pub struct Task {
     pub params: Map<String, Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub display_name: Option<String>,
-    /// Of `leoflow.yaml`.
+    /// Environment variables from `leoflow.yaml`.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub env: Map<String, Value>,
 }
 
 impl Task {
-    /// Airflow's scheduler ends these itself; they never run.
-    pub fn is_nothing(&self) -> bool {
-        self.is_nothing
+    /// True when the scheduler itself marks the task as success, as Airflow does for an EmptyOperator.
+    pub fn is_no_op(&self) -> bool {
+        self.is_no_op
     }
 
     pub fn pool(&self) -> &str {
@@ -285,13 +287,13 @@ impl Task {
     }
 }
 
-/// A sensor's, for what is known without its code.
+/// The condition of a sensor that can be evaluated without its code.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Wait {
     pub until: Until,
-    /// Seconds after which it gives up.
+    /// Seconds after which the sensor gives up.
     pub timeout: f64,
-    /// Whether it has ended then. Otherwise there is more for its code to do.
+    /// True when the sensor succeeds once the condition is met; otherwise its code runs then.
     #[serde(default)]
     pub is_all: bool,
 }
@@ -299,25 +301,25 @@ pub struct Wait {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Until {
-    /// So long after the run's interval.
+    /// Until this long after the end of the run's data interval.
     Delta {
         seconds: f64,
     },
     Moment {
         at: jiff::Timestamp,
     },
-    /// On the day on which it begins there.
+    /// Until this time of day, on the day on which the sensor starts in that zone.
     Time {
         time: jiff::civil::Time,
         zone: Value,
     },
-    /// 1 is Monday; in UTC.
+    /// Until the day of the week in UTC is one of these; 1 is Monday.
     Weekday {
         days: Vec<i8>,
     },
-    /// Until a run of another DAG, or tasks of it, have one of the states.
+    /// Until a run of another DAG, or tasks of it, have one of the allowed states.
     External(External),
-    /// Until there is a file. How long it is until the next look: seconds.
+    /// Until the file exists; `poke_interval` is in seconds.
     File {
         path: PathBuf,
         poke_interval: f64,
@@ -325,7 +327,7 @@ pub enum Until {
 }
 
 impl Until {
-    /// Seconds between two looks, of one that has to look.
+    /// Seconds between two pokes; `None` for a condition that needs no polling.
     pub fn poke_interval(&self) -> Option<f64> {
         match self {
             Self::External(External { poke_interval, .. }) | Self::File { poke_interval, .. } => Some(*poke_interval),
@@ -334,24 +336,25 @@ impl Until {
     }
 }
 
-/// What an ExternalTaskSensor waits for.
+/// The condition of an ExternalTaskSensor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct External {
     pub dag_id: String,
-    /// Without tasks and without a group, it is the run itself.
+    /// Tasks to wait for. Without `task_ids` and `group_id`, the sensor waits for the run itself.
     pub task_ids: Option<Vec<String>>,
     pub group_id: Option<String>,
     pub allowed_states: Vec<String>,
-    /// With one of these its own code says what follows.
+    /// When a run or task that it waits for has one of these states, the sensor's own code decides.
     pub failed_or_skipped_states: Vec<String>,
-    /// How much earlier the other run's date is, and how long it is until the next look: seconds.
+    /// Seconds by which the logical date of the awaited run is earlier than that of this run. `poke_interval` is in
+    /// seconds too.
     pub execution_delta: f64,
     pub poke_interval: f64,
 }
 
 pub const DEFAULT_POOL: &str = "default_pool";
 
-/// When a task may begin, by how those above it have ended.
+/// Decides from the states of a task's upstreams when it may start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TriggerRule {
@@ -382,7 +385,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    /// As `jsonb` gives it back.
+    /// Serializes a structure with sorted keys, as `jsonb` stores it.
     fn stored(structure: &Structure) -> Value {
         let mut value = serde_json::to_value(structure).unwrap();
         value.sort_all_objects();
@@ -390,27 +393,27 @@ mod tests {
     }
 
     #[test]
-    fn params_come_back_in_the_order_of_the_file() {
+    fn stored_params_keep_the_order_of_the_file() {
         let param = |value: &str| json!({"schema": {}, "description": null, "value": value});
-        let (several, one) =
+        let (params, single) =
             (json!({"zeta": param("1"), "a": param("2"), "mid": param("3")}), json!({"only": param("4")}));
-        let task = json!({"task_id": "t", "operator": "x", "params": several});
-        let given = json!({"dag_id": "d", "params": several, "tasks": [task]});
-        let read: Structure = serde_json::from_value(given).unwrap();
-        let back: Structure = serde_json::from_value(stored(&read)).unwrap();
+        let task = json!({"task_id": "t", "operator": "x", "params": params});
+        let described = json!({"dag_id": "d", "params": params, "tasks": [task]});
+        let parsed: Structure = serde_json::from_value(described).unwrap();
+        let restored: Structure = serde_json::from_value(stored(&parsed)).unwrap();
         let names = |params: &Map<String, Value>| params.keys().cloned().collect::<Vec<_>>();
-        assert_eq!(names(&back.params), ["zeta", "a", "mid"]);
-        assert_eq!(names(&back.tasks[0].params), ["zeta", "a", "mid"]);
-        assert_eq!(back.params["zeta"], param("1"), "a position is the column's alone");
-        let alone: Structure = serde_json::from_value(json!({"dag_id": "d", "params": one, "tasks": []})).unwrap();
-        assert_eq!(stored(&alone)["params"], one, "its version is the one that it was");
+        assert_eq!(names(&restored.params), ["zeta", "a", "mid"]);
+        assert_eq!(names(&restored.tasks[0].params), ["zeta", "a", "mid"]);
+        assert_eq!(restored.params["zeta"], param("1"), "the position exists only in the column");
+        let parsed: Structure = serde_json::from_value(json!({"dag_id": "d", "params": single, "tasks": []})).unwrap();
+        assert_eq!(stored(&parsed)["params"], single, "the version's hash does not change");
         let nested = json!({"only": {"schema": {}, "value": [{"b": 1, "a": {"zz": 1, "y": 2}}]}});
-        let read: Structure =
+        let parsed: Structure =
             serde_json::from_value(json!({"dag_id": "d", "params": nested.clone(), "tasks": []})).unwrap();
-        let back: Structure = serde_json::from_value(stored(&read)).unwrap();
-        assert_eq!(back.params["only"]["value"].to_string(), nested["only"]["value"].to_string());
-        assert_eq!(back.params["only"], nested["only"], "the text is the column's alone");
-        // As an earlier release stored it.
+        let restored: Structure = serde_json::from_value(stored(&parsed)).unwrap();
+        assert_eq!(restored.params["only"]["value"].to_string(), nested["only"]["value"].to_string());
+        assert_eq!(restored.params["only"], nested["only"], "the text exists only in the column");
+        // Earlier releases stored bare values.
         let old: Structure =
             serde_json::from_value(json!({"dag_id": "d", "params": {"a": 1, "b": {"position": 2}}, "tasks": []}))
                 .unwrap();

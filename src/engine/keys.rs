@@ -1,25 +1,25 @@
-//! What names a run and a try, everywhere.
+//! Identifiers of runs, task instances and tries.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// A run.
+/// Identifies a DAG run.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RunKey {
     pub dag_id: String,
     pub run_id: String,
 }
 
-/// A task instance.
+/// Identifies a task instance.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InstanceKey {
     pub run: RunKey,
     pub task_id: String,
-    /// -1 where the task is not mapped.
+    /// -1 for a task that is not mapped.
     pub map_index: i32,
 }
 
-/// One try of one task instance.
+/// Identifies one try of a task instance.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TryKey {
     #[serde(flatten)]

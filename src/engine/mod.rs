@@ -1,4 +1,4 @@
-//! What Airflow calls its objects, in Postgres, and what happens next with them.
+//! The engine: Airflow's objects (DAGs, runs, task instances, assets), their storage in Postgres, and the scheduler.
 
 pub mod dag;
 pub mod dag_check;

@@ -1,5 +1,6 @@
-//! Params in the order in which the file declares them. `jsonb` sorts the names in an object, so each param has its place
-//! in its own object, and the text of a default value whose own names have another order; an earlier release ignores both.
+//! Keeps params in the order in which the file declares them. `jsonb` sorts the keys of an object, so the object of
+//! each param also stores its position, and the default value as text if the value has keys in another order. Earlier
+//! releases ignore both.
 
 use serde::{Deserialize, Deserializer, Serializer};
 use serde_json::{Map, Value};
@@ -12,7 +13,7 @@ pub fn serialize<S: Serializer>(params: &Map<String, Value>, serializer: S) -> R
     serializer.collect_map(params.iter().enumerate().map(|(position, (name, param))| {
         let mut param = param.clone();
         if let Some(parts) = parts(&mut param) {
-            // One alone has no order, and keeps the hash of its version.
+            // A single param needs no position; without one, the hash of an existing version stays the same.
             if params.len() > 1 {
                 parts.insert(POSITION.to_owned(), position.into());
             }
@@ -34,21 +35,21 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Map<Str
             {
                 parts.insert(VALUE.to_owned(), value);
             }
-            let position = parts.shift_remove(POSITION).and_then(|at| at.as_u64());
+            let position = parts.shift_remove(POSITION).and_then(|position| position.as_u64());
             (position, name, param)
         })
         .collect();
-    // Stable: without positions, as a DAG file gives them, the order is that of the text.
+    // Stable sort: params without positions, as a DAG file describes them, keep the order of the text.
     params.sort_by_key(|(position, ..)| *position);
     Ok(params.into_iter().map(|(_, name, param)| (name, param)).collect())
 }
 
-/// `None` for the plain value that an older Leoflow stored.
+/// The fields of a param; `None` for the bare value that an older Leoflow stored.
 fn parts(param: &mut Value) -> Option<&mut Map<String, Value>> {
     param.as_object_mut().filter(|parts| parts.contains_key("schema"))
 }
 
-/// `jsonb` orders the names of an object by their lengths in bytes, then by their bytes:
+/// True if `jsonb` keeps the order of the keys: it sorts them by length in bytes, then by bytes:
 /// <https://www.postgresql.org/docs/18/datatype-json.html>.
 fn is_in_order_of_jsonb(value: &Value) -> bool {
     match value {

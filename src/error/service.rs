@@ -1,18 +1,18 @@
-//! Why there is no service, in the user's words.
+//! Maps the errors of the login service to messages with hints.
 
 use super::Error;
 use crate::setup::service::{Refusal, ServiceError, Unavailable};
 
-const AT_BOOT: &str = "where cron is, a line of `crontab -e` starts it with the machine: \
-                       @reboot \"HOME/bin/leoflow\" --home \"HOME\" lite start, with Leoflow's home for HOME";
+const AT_BOOT: &str = "where cron is available, this line in `crontab -e` starts Leoflow at boot: \
+                       @reboot \"HOME/bin/leoflow\" --home \"HOME\" lite start (replace HOME by Leoflow's home)";
 
 impl From<Unavailable> for Error {
     fn from(error: Unavailable) -> Self {
         match &error {
             Unavailable::NotThere(_) => Self::failed(&error).hint(AT_BOOT),
             Unavailable::NotReached { .. } => Self::failed(&error)
-                .hint("log in as this user itself, not through su or sudo, and run the same command again")
-                .hint("or have its services kept: loginctl enable-linger")
+                .hint("log in directly as this user, not through su or sudo, and rerun the same command")
+                .hint("or keep its services running: loginctl enable-linger")
                 .hint(AT_BOOT),
             Unavailable::Failed { .. } => {
                 Self::failed(&error).hint("leoflow lite logs supervisor").hint("leoflow service status")
@@ -39,10 +39,8 @@ impl From<Refusal> for Error {
             Refusal::OfAnotherHome { home, .. } => base
                 .hint(format!("leoflow --home '{}' service uninstall", home.display()))
                 .hint("if that home is gone, remove the file by hand; nothing was changed"),
-            Refusal::NotOurs(_) => base.hint("move it elsewhere, then run the same command again; nothing was changed"),
-            Refusal::InTerminal => {
-                Self::failed(&refusal).hint("end it there with Ctrl-C, then run the same command again")
-            }
+            Refusal::NotOurs(_) => base.hint("move it elsewhere, then rerun the same command; nothing was changed"),
+            Refusal::InTerminal => Self::failed(&refusal).hint("press Ctrl-C there, then rerun the same command"),
         }
     }
 }

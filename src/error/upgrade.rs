@@ -1,4 +1,4 @@
-//! Upgrades and rollbacks, in the user's words.
+//! Maps the errors of upgrades and rollbacks to messages with hints.
 
 use super::{Error, with_disk_hint};
 use crate::schema::SchemaError;
@@ -18,49 +18,52 @@ impl From<FetchError> for Error {
     fn from(error: FetchError) -> Self {
         let base = Self::failed(&error);
         match error {
+            FetchError::Absent { ref location } if !location.contains("://") => {
+                base.hint("is the folder right? leoflow upgrade --from FOLDER")
+            }
             FetchError::Absent { .. } => base
                 .hint("the host may be in the middle of an update: try again in a few minutes")
-                .hint("is it the right address? leoflow upgrade --from FOLDER_OR_URL"),
+                .hint("is the address right? leoflow upgrade --from FOLDER_OR_URL"),
             FetchError::Page { .. } => {
-                base.hint("does this network want a login? open the address in a browser").hint("nothing was changed")
+                base.hint("does this network require a login? open the address in a browser").hint("nothing was changed")
             }
             FetchError::Status { status: 401 | 403, .. } => base
-                .hint("the host wants a login: leoflow upgrade --from https://USER:PASSWORD@HOST/…")
-                .hint("or once, in config.yaml (0600):  upgrade: {from: URL}"),
-            FetchError::Status { status: 407, .. } => base.hint("the proxy wants a login: https_proxy=http://USER:PASSWORD@PROXY:PORT"),
-            FetchError::Status { status: 429, .. } => base.hint("the host limits how often it is asked: try again in an hour"),
+                .hint("the host requires a login: leoflow upgrade --from https://USER:PASSWORD@HOST/…")
+                .hint("or permanently, in config.yaml (0600):  upgrade: {from: URL}"),
+            FetchError::Status { status: 407, .. } => base.hint("the proxy requires a login: https_proxy=http://USER:PASSWORD@PROXY:PORT"),
+            FetchError::Status { status: 429, .. } => base.hint("the host limits requests: try again in an hour"),
             FetchError::Status { .. } => base
-                .hint("the host has a problem of its own: try again in a few minutes, it goes on where it was")
-                .hint("without it: leoflow upgrade --from FOLDER"),
+                .hint("the host has a problem: try again in a few minutes, the download resumes")
+                .hint("without the host: leoflow upgrade --from FOLDER"),
             FetchError::Unreachable { ref reason, .. } if reason.contains("certificate") => base
                 .hint(format!("is this machine's clock right? it says {}", clock::now_rfc3339()))
-                .hint("does a proxy look into TLS? its certificate has to be among the system's: SSL_CERT_FILE")
+                .hint("does a proxy intercept TLS? add its certificate to the system's: SSL_CERT_FILE")
                 .hint("without a network: leoflow upgrade --from FOLDER"),
             FetchError::Unreachable { .. } => base
-                .hint("is there a network? run the same command again, it goes on where it was")
+                .hint("is there a network? rerun the same command, the download resumes")
                 .hint("without a network: leoflow upgrade --from FOLDER"),
             FetchError::Different { is_short: true, .. } => base
-                .hint("run the same command again, it goes on where it was")
+                .hint("rerun the same command, the download resumes")
                 .hint("or the host is in the middle of an update: try again in a few minutes"),
             FetchError::Unsigned { .. } | FetchError::TooLarge { .. } | FetchError::Different { .. } => {
                 Self::refused(&base.message)
                     .hint("the host may be in the middle of an update: try again in a few minutes")
-                    .hint("nothing of it was used; fetch it from where the releases are published")
+                    .hint("none of it was used; fetch it from the publisher's site")
             }
             FetchError::Write { ref source, .. } => with_disk_hint(base, Some(source)),
             FetchError::Signature { source: SignatureError::NoKey, .. } => {
-                Self::refused(&base.message).hint("install a release first: its install.sh is beside the manifest")
+                Self::refused(&base.message).hint("install a release first: its install.sh is next to the manifest")
             }
             FetchError::Signature { .. } => {
                 Self::refused(&base.message)
                     .hint("the host may be in the middle of an update: try again in a few minutes")
-                    .hint("if it stays so, ask the publishers whether their key has changed: a new release then comes by its install.sh, which keeps your data")
-                    .hint("nothing of it was used; otherwise do not install what is there")
+                    .hint("if that persists, ask the publisher whether the key has changed: then install the new release with its install.sh, which keeps your data")
+                    .hint("none of it was used; otherwise do not install that release")
             }
             FetchError::Manifest { source: ManifestError::Newer(_), .. } => {
-                base.hint("run the install.sh that is beside it: it upgrades what is here, with a backup")
+                base.hint("run the install.sh next to it: it upgrades this installation after a backup")
             }
-            FetchError::Manifest { .. } => base.hint("nothing was changed; tell whoever publishes the releases"),
+            FetchError::Manifest { .. } => base.hint("nothing was changed; report this to the publisher of the releases"),
         }
     }
 }
@@ -69,21 +72,21 @@ impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         let text = refusal.to_string();
         match refusal {
-            Refusal::UpToDate(_) | Refusal::Installed(_) => Self::failed(text).hint("nothing has to be done"),
+            Refusal::UpToDate(_) | Refusal::Installed(_) => Self::failed(text).hint("nothing to do"),
             Refusal::Ahead { ref newest, .. } => Self::failed(&text)
-                .hint("nothing has to be done")
-                .hint(format!("if it was withdrawn there: leoflow rollback, or leoflow rollback --to {newest}")),
+                .hint("nothing to do")
+                .hint(format!("if it was withdrawn: leoflow rollback, or leoflow rollback --to {newest}")),
             Refusal::StopGone { stop, .. } => Self::refused(text).hint(format!(
-                "take it from a host or folder that has it: leoflow upgrade {stop} --from FOLDER_OR_URL"
+                "get it from a host or folder that has it: leoflow upgrade {stop} --from FOLDER_OR_URL"
             )),
-            Refusal::UnknownSpace => Self::refused(text).hint("df -h, in the home"),
+            Refusal::UnknownSpace => Self::refused(text).hint("check with: df -h, in the home"),
             Refusal::UnknownComponent(_) => {
-                Self::refused(text).hint("run the install.sh of that release: it upgrades what is here, with a backup")
+                Self::refused(text).hint("run the install.sh of that release: it upgrades this installation after a backup")
             }
             Refusal::Older { to, .. } => {
-                Self::refused(text).hint(format!("to go back, with your data: leoflow rollback --to {to}"))
+                Self::refused(text).hint(format!("to roll back with your data: leoflow rollback --to {to}"))
             }
-            Refusal::Unknown(_) => Self::failed(text).hint("the newest of your channel: leoflow upgrade plan"),
+            Refusal::Unknown(_) => Self::failed(text).hint("show the newest release of your channel: leoflow upgrade plan"),
             Refusal::EmptyChannel(_) => Self::failed(text).hint("leoflow set-channel rc"),
             Refusal::Platform(..) => Self::failed(text).hint("build it from source: cargo run --release -- lite"),
             Refusal::Stop { stop, to } => {
@@ -93,22 +96,22 @@ impl From<Refusal> for Error {
                 Self::refused(text).hint(format!("upgrade to {floor} first: leoflow upgrade {floor}"))
             }
             Refusal::NewerSchema { .. } => {
-                Self::refused(text).hint("upgrade to the release that made it, or a later one")
+                Self::refused(text).hint("upgrade to the release that wrote it, or a later one")
             }
             Refusal::OtherHistory { .. } | Refusal::Damaged(_) => Self::refused(text).hint("leoflow migrate-db status"),
             Refusal::Phase { .. } => {
-                Self::refused(text).hint("nothing was changed; an intermediate release may take it")
+                Self::refused(text).hint("nothing was changed; try an intermediate release")
             }
             Refusal::Space { .. } => {
-                Self::failed(text).hint("free some space, then run the same command again; nothing was changed")
+                Self::failed(text).hint("free some space, then rerun the same command; nothing was changed")
             }
-            Refusal::Ailing(_) => Self::refused(text)
+            Refusal::Unhealthy(_) => Self::refused(text)
                 .hint("leoflow lite status")
-                .hint("or stop it, and upgrade what is stopped: leoflow lite stop"),
+                .hint("or stop it first, then upgrade: leoflow lite stop"),
             Refusal::OtherMajor { .. } => Self::refused(text)
-                .hint("nothing was changed; a release with the PostgreSQL of this datastore: leoflow upgrade VERSION")
-                .hint("or move: leoflow lite backup, then restore it into a new home of that release"),
-            Refusal::Manifest(_) => Self::failed(text).hint("nothing was changed; tell whoever publishes the releases"),
+                .hint("nothing was changed; upgrade to a release with this datastore's PostgreSQL version: leoflow upgrade VERSION")
+                .hint("or back up (leoflow lite backup) and restore into a new home of that release"),
+            Refusal::Manifest(_) => Self::failed(text).hint("nothing was changed; report this to the publisher of the releases"),
         }
     }
 }
@@ -132,7 +135,7 @@ impl From<rollback_plan::Refusal> for Error {
                 .hint("nothing was changed"),
             rollback_plan::Refusal::NoWay { .. } => Self::refused(text)
                 .hint("leoflow lite backups")
-                .hint("leoflow lite restore --input FILE, by the version that made it"),
+                .hint("leoflow lite restore --input FILE, with the version that made it"),
         }
     }
 }
@@ -140,14 +143,14 @@ impl From<rollback_plan::Refusal> for Error {
 impl From<ShellError> for Error {
     fn from(error: ShellError) -> Self {
         match error {
-            ShellError::Unquotable(_) => Self::failed(&error).hint("put it on the PATH by hand"),
+            ShellError::Unquotable(_) => Self::failed(&error).hint("add it to the PATH by hand"),
             ShellError::Receipt(error) => error.into(),
         }
     }
 }
 
-/// The way to an upgrade's own account of itself.
-pub const WHAT_WAS_DONE: &str = "what was done, step by step: leoflow lite logs upgrade";
+/// Hint to the log of an upgrade.
+pub const SEE_UPGRADE_LOG: &str = "see each step: leoflow lite logs upgrade";
 
 impl From<UpgradeError> for Error {
     fn from(error: UpgradeError) -> Self {
@@ -160,8 +163,8 @@ impl From<UpgradeError> for Error {
             UpgradeError::Postgres(error) => error.into(),
             UpgradeError::Content(error) => error.into(),
             UpgradeError::Schema(SchemaError::Failed { .. }) => Self::failed(text)
-                .hint("mend the cause, then run the same command again; nothing of the migration stays")
-                .hint(WHAT_WAS_DONE),
+                .hint("fix the cause, then rerun the same command; the migration was rolled back")
+                .hint(SEE_UPGRADE_LOG),
             UpgradeError::Schema(error) => error.into(),
             UpgradeError::Receipt(error) => error.into(),
             UpgradeError::Host(error) => error.into(),
@@ -177,7 +180,7 @@ impl From<UpgradeError> for Error {
             UpgradeError::Stage(_)
             | UpgradeError::Component { .. }
             | UpgradeError::Program(_)
-            | UpgradeError::Smoke { .. } => Self::failed(text).hint(WHAT_WAS_DONE),
+            | UpgradeError::Smoke { .. } => Self::failed(text).hint(SEE_UPGRADE_LOG),
         }
     }
 }
@@ -187,7 +190,7 @@ impl From<HostError> for Error {
         let text = error.to_string();
         match error {
             HostError::Private(error) => error.into(),
-            HostError::Gone => Self::failed(text).hint("the next start finishes it: leoflow lite start"),
+            HostError::Gone => Self::failed(text).hint("finish it with: leoflow lite start"),
             HostError::Silent(_) | HostError::Refused(_) | HostError::Program(_) => {
                 Self::failed(text).hint("leoflow lite status").hint("leoflow upgrade --resume")
             }

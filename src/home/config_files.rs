@@ -1,26 +1,28 @@
-//! The files that go over `config.yaml`: `config-*.yaml` beside it.
+//! The files that override `config.yaml`: `config-*.yaml` beside it.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Whether a file of this name goes over `config.yaml`.
-pub fn goes_over(name: &str) -> bool {
-    name.strip_prefix("config-").and_then(|rest| rest.strip_suffix(".yaml")).is_some_and(|rest| !rest.is_empty())
+/// True for the name of a file that overrides `config.yaml`.
+pub fn is_override_name(name: &str) -> bool {
+    name.strip_prefix("config-")
+        .and_then(|suffix| suffix.strip_suffix(".yaml"))
+        .is_some_and(|suffix| !suffix.is_empty())
 }
 
-/// Those that go over the one at `config`, in the order of their names.
+/// Lists the files that override the one at `config`, sorted by name.
 pub fn over(config: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
+    let mut paths = Vec::new();
     let entries = match config.parent().map(std::fs::read_dir).transpose() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(paths),
         entries => entries?,
     };
     for entry in entries.into_iter().flatten() {
         let path = entry?.path();
-        if path.file_name().and_then(|name| name.to_str()).is_some_and(goes_over) {
-            found.push(path);
+        if path.file_name().and_then(|name| name.to_str()).is_some_and(is_override_name) {
+            paths.push(path);
         }
     }
-    found.sort();
-    Ok(found)
+    paths.sort();
+    Ok(paths)
 }

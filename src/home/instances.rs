@@ -1,43 +1,46 @@
-//! Instances by name: each is a home beside the usual one, with a workspace beside the usual one.
+//! Named instances: each has a home beside `~/.leoflow` and a workspace beside `~/leoflow`.
 
 use super::Home;
 use super::home_error::HomeError;
 use crate::sys::env_vars;
 use std::path::PathBuf;
 
-/// What `~/.leoflow` is called among the others.
+/// The name of the instance in `~/.leoflow`.
 pub const DEFAULT: &str = "default";
-const LONGEST: usize = 40;
+/// Maximum length of an instance's name, in characters.
+const MAX_NAME_LENGTH: usize = 40;
+/// The folder of the default instance's home, in the user's home directory.
 pub(super) const HOME: &str = ".leoflow";
+/// The folder of the default workspace, in the user's home directory.
 const WORKSPACE: &str = "leoflow";
 
-/// Where the home of an instance is, whether it is there or not.
+/// The path of an instance's home, which need not exist.
 pub fn root(name: &str) -> Result<PathBuf, HomeError> {
-    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
-    let is_name = !name.is_empty()
-        && name.len() <= LONGEST
-        && name.chars().all(fits)
+    let is_allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+    let is_valid = !name.is_empty()
+        && name.len() <= MAX_NAME_LENGTH
+        && name.chars().all(is_allowed)
         && name.starts_with(|c: char| c.is_ascii_alphanumeric());
-    if !is_name {
+    if !is_valid {
         return Err(HomeError::InstanceName(name.to_owned()));
     }
     let folder = if name == DEFAULT { HOME.to_owned() } else { format!("{HOME}-{name}") };
     Ok(user_home()?.join(folder))
 }
 
-/// The name of the instance that a home is of. `None` for a home elsewhere.
+/// The name of a home's instance. `None` for a home in another place.
 pub fn name_of(home: &Home) -> Option<String> {
-    let real = |path: PathBuf| path.canonicalize().unwrap_or(path);
-    let beside = real(home.root().parent()?.to_owned()) == real(env_vars::user_home()?);
+    let canonical = |path: PathBuf| path.canonicalize().unwrap_or(path);
+    let is_in_user_home = canonical(home.root().parent()?.to_owned()) == canonical(env_vars::user_home()?);
     let folder = home.root().file_name()?.to_str()?;
     let name = match folder.strip_prefix(HOME)? {
         "" => DEFAULT,
-        rest => rest.strip_prefix('-')?,
+        suffix => suffix.strip_prefix('-')?,
     };
-    (beside && root(name).is_ok()).then(|| name.to_owned())
+    (is_in_user_home && root(name).is_ok()).then(|| name.to_owned())
 }
 
-/// Where a home has its projects when nothing else is said.
+/// The default workspace of a home.
 pub fn default_workspace(home: &Home) -> Result<PathBuf, HomeError> {
     let folder = match name_of(home) {
         Some(name) if name != DEFAULT => format!("{WORKSPACE}-{name}"),
@@ -55,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_part_of_a_path_and_never_a_way_out_of_it() {
+    fn names_map_to_homes_and_cannot_escape_the_user_home() {
         for name in ["a", "staging", "team-1", "x_2", "default"] {
             assert!(root(name).is_ok(), "{name}");
         }

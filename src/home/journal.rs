@@ -1,5 +1,5 @@
-//! `run/journal.json`: which long operation is under way and how far it came, fsynced before each
-//! step acts. Every start looks here first and finishes or undoes what it finds.
+//! `run/journal.json`: the running long operation and its current step, fsynced before each step acts. Every start
+//! reads it first and finishes or undoes an unfinished operation.
 
 use super::Home;
 use crate::sys::process::ProcessId;
@@ -32,16 +32,16 @@ impl std::fmt::Display for Operation {
     }
 }
 
-/// The file's content.
+/// The content of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     pub operation: Operation,
     pub started_at: String,
-    /// What the plan was, in order.
+    /// The names of all steps, in order.
     pub steps: Vec<String>,
-    /// The step that was about to act when this was written; `steps.len()` past the last.
+    /// Index of the current step, written before it acts; `steps.len()` after the last one.
     pub at: usize,
-    /// What the steps need to know, each operation's own.
+    /// The data that the operation's steps need.
     #[serde(default)]
     pub plan: serde_json::Value,
 }
@@ -54,10 +54,10 @@ pub enum JournalError {
     Unknown { path: PathBuf, detail: String },
 }
 
-/// A plan is a few names and places.
+/// Size limit of the file; a plan is a few names and paths.
 const SIZE_LIMIT: u64 = 1024 * 1024;
 
-/// The operation that an earlier process did not finish.
+/// Reads the operation that is not finished: it runs, or an earlier process was interrupted. `None` without a journal.
 pub fn unfinished(home: &Home) -> Result<Option<Entry>, JournalError> {
     let path = home.journal();
     let text = match files::read_text(&path, SIZE_LIMIT) {
@@ -68,33 +68,34 @@ pub fn unfinished(home: &Home) -> Result<Option<Entry>, JournalError> {
     serde_json::from_str(&text).map(Some).map_err(|error| JournalError::Unknown { path, detail: error.to_string() })
 }
 
-/// A change of release that is under way, or was interrupted: as much of it as others have to know.
+/// A running or interrupted change of release, as other processes see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangeUnderWay {
-    /// The release that it leads to.
+    /// The target release.
     pub to: String,
+    /// Name of the current step.
     pub step: String,
-    /// RFC 3339.
+    /// Start time, RFC 3339.
     pub since: String,
-    /// Whether anything was changed by now.
+    /// True once it has changed anything.
     pub has_changed: bool,
-    /// Who is at it; `None` when it was interrupted.
+    /// The process that performs it; `None` when it was interrupted.
     pub by: Option<ProcessId>,
 }
 
 /// The first step of a change of release that changes anything.
 const FIRST_CHANGE: &str = "let-go";
 
-/// A journal that cannot be read is another's to tell of.
+/// The running or interrupted change of release. An unreadable journal counts as none; other callers report it.
 pub fn change_under_way(home: &Home) -> Option<ChangeUnderWay> {
     let entry = unfinished(home).ok().flatten().filter(|entry| entry.operation == Operation::Upgrade)?;
-    let first = entry.steps.iter().position(|step| step == FIRST_CHANGE);
+    let first_change = entry.steps.iter().position(|step| step == FIRST_CHANGE);
     let holder = super::lock::operation_holder(home);
     let is_change = |command: &str| command.starts_with("leoflow upgrade") || command.starts_with("leoflow rollback");
     Some(ChangeUnderWay {
         to: entry.plan["plan"]["to"].as_str().unwrap_or("another release").to_owned(),
         step: entry.steps.get(entry.at).cloned().unwrap_or_else(|| "its end".to_owned()),
-        has_changed: first.is_some_and(|first| entry.at >= first),
+        has_changed: first_change.is_some_and(|first_change| entry.at >= first_change),
         since: entry.started_at,
         by: holder.filter(|holder| is_change(&holder.command)).map(|holder| holder.process),
     })
@@ -105,19 +106,19 @@ impl std::fmt::Display for ChangeUnderWay {
         let Self { to, step, since, by, .. } = self;
         match by {
             Some(process) => {
-                write!(f, "a change to {to} is under way since {since}: step {step}, pid {}", process.pid)
+                write!(f, "a change to {to} has been running since {since}: step {step}, pid {}", process.pid)
             }
             None => {
                 write!(
                     f,
-                    "a change to {to} was interrupted at the step {step}; the supervisor finishes or undoes it, or the next start"
+                    "a change to {to} was interrupted at step {step}; the supervisor or the next start finishes or undoes it"
                 )
             }
         }
     }
 }
 
-/// For an operation of which nothing was left to do.
+/// Removes the journal of an operation with nothing left to do.
 pub fn clear(home: &Home) -> Result<(), JournalError> {
     remove(home.journal())
 }
@@ -127,19 +128,19 @@ fn remove(path: PathBuf) -> Result<(), JournalError> {
     removed.map_err(|source| JournalError::Io { path, source })
 }
 
-/// An operation under way.
+/// The journal of a running operation.
 pub struct Journal {
     path: PathBuf,
     entry: Entry,
 }
 
 impl Journal {
-    /// Writes down the plan.
+    /// Starts a journal.
     pub fn begin(home: &Home, operation: Operation, steps: Vec<String>) -> Result<Self, JournalError> {
         Self::begin_with(home, operation, steps, serde_json::Value::Null)
     }
 
-    /// As `begin`, with what the steps need to know when another process goes on with them.
+    /// Starts a journal with the data that another process needs to resume the steps.
     pub fn begin_with(
         home: &Home,
         operation: Operation,
@@ -153,7 +154,7 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Goes on with what an earlier process had begun.
+    /// Continues the journal of an earlier process.
     pub fn resume(home: &Home, entry: Entry) -> Self {
         Self { path: home.journal(), entry }
     }
@@ -162,25 +163,24 @@ impl Journal {
         &self.entry
     }
 
-    /// Writes down that the plan is another.
+    /// Replaces the plan's data.
     pub fn set_plan(&mut self, plan: serde_json::Value) -> Result<(), JournalError> {
         self.entry.plan = plan;
         self.write()
     }
 
-    /// Writes down that the step at `at` is about to act, or to be taken back. What could not be written down has not
-    /// come to pass: the step stays.
+    /// Sets the current step before it acts or is undone. If the write fails, the current step stays unchanged.
     pub fn set_at(&mut self, at: usize) -> Result<(), JournalError> {
         let before = std::mem::replace(&mut self.entry.at, at);
         self.write().inspect_err(|_| self.entry.at = before)
     }
 
-    /// The operation was taken back whole.
+    /// Removes the journal after the operation was undone.
     pub fn remove(&self) -> Result<(), JournalError> {
         remove(self.path.clone())
     }
 
-    /// Writes down that the next step has been done. The caller may then do the one after.
+    /// Records the current step as done and moves to the next one.
     pub fn advance(&mut self) -> Result<(), JournalError> {
         let done = self.entry.steps.get(self.entry.at).cloned().unwrap_or_default();
         self.set_at(self.entry.at + 1)?;
@@ -188,7 +188,7 @@ impl Journal {
         Ok(())
     }
 
-    /// The operation is complete: the file goes.
+    /// Removes the journal of a complete operation.
     pub fn finish(self) -> Result<(), JournalError> {
         remove(self.path)?;
         checkpoint(&format!("{}.finished", self.entry.operation));
@@ -196,13 +196,13 @@ impl Journal {
     }
 
     fn write(&self) -> Result<(), JournalError> {
-        let io = |source| JournalError::Io { path: self.path.clone(), source };
-        let text = serde_json::to_vec_pretty(&self.entry).map_err(|error| io(error.into()))?;
+        let write_error = |source| JournalError::Io { path: self.path.clone(), source };
+        let text = serde_json::to_vec_pretty(&self.entry).map_err(|error| write_error(error.into()))?;
         if text.len() as u64 > SIZE_LIMIT {
-            // Nobody could go on with it.
-            return Err(io(io::Error::other("the plan is too long")));
+            // `unfinished` refuses to read a larger file.
+            return Err(write_error(io::Error::other("the plan is too large")));
         }
-        files::write_atomic(&self.path, &text, 0o600).map_err(io)
+        files::write_atomic(&self.path, &text, 0o600).map_err(write_error)
     }
 }
 
@@ -211,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_step_that_could_not_be_written_down_stays() {
+    fn a_failed_write_keeps_the_current_step() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal.json");
         let steps = vec!["one".to_owned(), "two".to_owned()];
@@ -223,7 +223,7 @@ mod tests {
             plan: serde_json::Value::Null,
         };
         let mut journal = Journal { path: path.clone(), entry };
-        // Nothing can be renamed over a folder.
+        // A file cannot be renamed over a folder.
         std::fs::create_dir(&path).unwrap();
         assert!(journal.advance().is_err());
         assert!(journal.set_at(1).is_err());

@@ -1,6 +1,5 @@
-//! One supervisor a home. The lock is the kernel's (`flock`) on `run/lite.lock`, and on the home's
-//! folder too: a lock file that somebody removed would let a second supervisor in, the folder
-//! cannot be removed while it is in use.
+//! The home's lock, which allows one supervisor per home: `flock` on `run/lite.lock` and on the home's folder. The
+//! folder's lock also keeps a second supervisor out after the lock file was removed.
 
 use super::Home;
 use crate::sys::files;
@@ -14,31 +13,32 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Who has the home, for the one who is refused.
+/// The holder of the lock, for error messages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
     pub process: ProcessId,
-    /// `leoflow lite`, or the command that has the home for a moment.
+    /// `leoflow lite`, or another command that holds the lock.
     pub command: String,
+    /// The address of a running instance; `None` for other commands.
     pub url: Option<String>,
 }
 
 impl Holder {
-    /// Where the instance serves, if that is who has the home.
+    /// The instance's address, if the holder is one.
     pub fn address(&self) -> Option<(Ipv4Addr, u16)> {
         let (host, port) = self.url.as_ref()?.strip_prefix("http://")?.rsplit_once(':')?;
         Some((host.parse().ok()?, port.parse().ok()?))
     }
 }
 
-/// The home is ours until this is dropped.
+/// The lock of a home, released when dropped.
 #[derive(Debug)]
 pub struct HomeLock {
     file: FileLock,
     _folder: FileLock,
 }
 
-/// The home is another's. `holder` is missing for the moment between its lock and its name in it.
+/// Why the lock was not taken. `holder` is `None` if the process that holds the lock has not written its name yet.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     #[error("the home is in use")]
@@ -47,18 +47,19 @@ pub enum LockError {
     Io { path: std::path::PathBuf, source: io::Error },
 }
 
+/// A lock whose holder is unknown is retried this often, because its holder may be about to change.
 const SETTLING_TRIES: u32 = 50;
+/// Pause between those attempts.
 const SETTLING_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
 
 impl HomeLock {
-    /// Takes the home without waiting for whoever has it. Its folders must exist.
+    /// Takes the lock; fails at once when another process holds it. The home's folders must exist.
     pub fn take(home: &Home, command: &str, url: Option<&str>) -> Result<Self, LockError> {
         for _ in 0..SETTLING_TRIES {
             match Self::try_take(home, command, url) {
-                // Somebody who only looks has it for an instant, or the new holder has not yet
-                // written its name over the last one's.
+                // `is_held` takes the lock for an instant, or the new holder has not yet replaced the last one's name.
                 Err(LockError::Held { holder: None }) => std::thread::sleep(SETTLING_PAUSE),
-                settled => return settled,
+                outcome => return outcome,
             }
         }
         Self::try_take(home, command, url)
@@ -66,58 +67,59 @@ impl HomeLock {
 
     fn try_take(home: &Home, command: &str, url: Option<&str>) -> Result<Self, LockError> {
         let path = home.lock();
-        let io = |source| LockError::Io { path: path.clone(), source };
+        let io_error = |source| LockError::Io { path: path.clone(), source };
         let held = || LockError::Held { holder: holder(home) };
-        let folder = FileLock::try_exclusive(File::open(home.root()).map_err(io)?).map_err(io)?;
-        // Whoever does not get the folder leaves the file alone, for the one who did.
+        let folder = FileLock::try_exclusive(File::open(home.root()).map_err(io_error)?).map_err(io_error)?;
+        // The folder is locked first: without its lock the lock file must not be touched, because the holder writes its
+        // name there.
         let _folder = folder.ok_or_else(held)?;
-        let file = FileLock::try_exclusive(open(home).map_err(io)?).map_err(io)?.ok_or_else(held)?;
+        let file = FileLock::try_exclusive(open(home).map_err(io_error)?).map_err(io_error)?.ok_or_else(held)?;
         let mut lock = Self { file, _folder };
-        lock.describe(command, url).map_err(io)?;
+        lock.describe(command, url).map_err(io_error)?;
         Ok(lock)
     }
 
-    /// Whether the home is still the one that was locked, and has not been emptied. What cannot be told is no reason
-    /// to give it up.
+    /// True while the home's folder is the locked one and was not emptied, and when that cannot be determined.
     pub fn is_in_place(&self, home: &Home) -> bool {
         let identity = |meta: std::fs::Metadata| (meta.dev(), meta.ino());
         let is_gone = |path: PathBuf| matches!(path.try_exists(), Ok(false));
         let has_data = || !is_gone(home.postgres_data()) || !is_gone(home.datastore());
         match (self._folder.metadata().map(identity), std::fs::metadata(home.root()).map(identity)) {
-            (Ok(own), Ok(now)) => own == now && (!is_gone(home.lock()) || has_data()),
+            (Ok(locked), Ok(current)) => locked == current && (!is_gone(home.lock()) || has_data()),
             (_, Err(error)) => error.kind() != io::ErrorKind::NotFound,
             (Err(_), Ok(_)) => true,
         }
     }
 
-    /// The descriptors that hold it, for a program that is executed in our place.
+    /// The descriptors that hold the lock, for a program that replaces this one by exec.
     pub fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
         [self.file.as_fd(), self._folder.as_fd()]
     }
 
-    /// The lock that the program before us, in this very process, had taken and left open.
+    /// Takes over the lock from the previous program of this process.
     pub fn inherit(home: &Home, [file, folder]: [OwnedFd; 2]) -> Result<Self, LockError> {
         let path = home.lock();
-        let lock = |descriptor: OwnedFd| {
-            let taken = FileLock::try_exclusive(File::from(descriptor));
-            let taken = taken.map_err(|source| LockError::Io { path: path.clone(), source })?;
-            taken.ok_or_else(|| LockError::Held { holder: holder(home) })
+        let relock = |descriptor: OwnedFd| {
+            let file_lock = FileLock::try_exclusive(File::from(descriptor));
+            let file_lock = file_lock.map_err(|source| LockError::Io { path: path.clone(), source })?;
+            file_lock.ok_or_else(|| LockError::Held { holder: holder(home) })
         };
-        Ok(Self { file: lock(file)?, _folder: lock(folder)? })
+        Ok(Self { file: relock(file)?, _folder: relock(folder)? })
     }
 
-    /// Writes who we are into the lock file.
+    /// Writes this process as holder into the lock file.
     fn describe(&mut self, command: &str, url: Option<&str>) -> io::Result<()> {
         write_holder(self.file.file(), command, url)
     }
 }
 
+/// Opens the lock file; creates it if missing.
 fn open(home: &Home) -> io::Result<File> {
     files::create_private_dir(&home.run())?;
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(home.lock())
 }
 
-/// The one long operation of a home, beside a running instance or not: backup, restore, uninstall.
+/// The lock of a home's long operations (backup, restore, uninstall), of which only one runs at a time.
 #[derive(Debug)]
 pub struct OperationLock {
     file: FileLock,
@@ -125,19 +127,19 @@ pub struct OperationLock {
 
 impl Drop for OperationLock {
     fn drop(&mut self) {
-        // Its process may live on: nobody is named any more. What cannot be emptied names one who has let go of it.
+        // The process may live on, so its name is removed. If that fails, the file names a process without the lock.
         let _ = self.file.file().set_len(0);
     }
 }
 
 impl OperationLock {
-    /// Takes it without waiting for whoever has it. The home's folders must exist.
+    /// Takes the lock; fails at once when another process holds it. The home's folders must exist.
     pub fn take(home: &Home, command: &str) -> Result<Self, LockError> {
         for _ in 0..SETTLING_TRIES {
             match Self::try_take(home, command) {
                 // The new holder has not yet written its name.
                 Err(LockError::Held { holder: None }) => std::thread::sleep(SETTLING_PAUSE),
-                settled => return settled,
+                outcome => return outcome,
             }
         }
         Self::try_take(home, command)
@@ -145,13 +147,13 @@ impl OperationLock {
 
     fn try_take(home: &Home, command: &str) -> Result<Self, LockError> {
         let path = home.operation_lock();
-        let io = |source| LockError::Io { path: path.clone(), source };
-        files::create_private_dir(&home.run()).map_err(io)?;
+        let io_error = |source| LockError::Io { path: path.clone(), source };
+        files::create_private_dir(&home.run()).map_err(io_error)?;
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let Some(mut lock) = FileLock::try_exclusive(file.map_err(io)?).map_err(io)? else {
-            return Err(LockError::Held { holder: read_holder_of(&path) });
+        let Some(mut lock) = FileLock::try_exclusive(file.map_err(io_error)?).map_err(io_error)? else {
+            return Err(LockError::Held { holder: read_holder(&path) });
         };
-        write_holder(lock.file(), command, None).map_err(io)?;
+        write_holder(lock.file(), command, None).map_err(io_error)?;
         Ok(Self { file: lock })
     }
 }
@@ -164,23 +166,23 @@ fn write_holder(file: &mut File, command: &str, url: Option<&str>) -> io::Result
     file.write_all(&serde_json::to_vec(&holder)?)
 }
 
-/// Who holds the home now; `None` when nobody does (or nobody we can tell).
+/// The process that holds the home's lock; `None` when none does or it is unknown.
 pub fn holder(home: &Home) -> Option<Holder> {
-    read_holder_of(&home.lock()).filter(|holder| holder.process.is_alive())
+    read_holder(&home.lock()).filter(|holder| holder.process.is_alive())
 }
 
-/// Who is at the one long operation now.
+/// The process that performs a long operation.
 pub fn operation_holder(home: &Home) -> Option<Holder> {
-    read_holder_of(&home.operation_lock()).filter(|holder| holder.process.is_alive())
+    read_holder(&home.operation_lock()).filter(|holder| holder.process.is_alive())
 }
 
-fn read_holder_of(path: &Path) -> Option<Holder> {
+fn read_holder(path: &Path) -> Option<Holder> {
     let mut text = String::new();
     File::open(path).ok()?.take(64 * 1024).read_to_string(&mut text).ok()?;
     serde_json::from_str(&text).ok()
 }
 
-/// Whether some process has the home, asked of the kernel: takes the folder's lock for a moment.
+/// True when a process holds the home's lock. Tests it by taking the folder's lock for a moment.
 pub fn is_held(home: &Home) -> io::Result<bool> {
     match File::open(home.root()) {
         Ok(folder) => Ok(FileLock::try_exclusive(folder)?.is_none()),
@@ -200,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_holder_is_told_who_the_first_is() {
+    fn a_refused_process_learns_the_holder() {
         let folder = tempfile::tempdir().unwrap();
         let home = home(&folder);
         let first = HomeLock::take(&home, "leoflow lite", Some("http://127.0.0.1:1")).unwrap();
@@ -214,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_let_go_of_the_operation_is_not_named_any_more() {
+    fn a_released_operation_lock_names_no_holder() {
         let folder = tempfile::tempdir().unwrap();
         let home = home(&folder);
         let lock = OperationLock::take(&home, "a test").unwrap();
@@ -224,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn removing_the_lock_file_lets_nobody_in() {
+    fn the_home_stays_locked_without_the_lock_file() {
         let folder = tempfile::tempdir().unwrap();
         let home = home(&folder);
         let _first = HomeLock::take(&home, "leoflow lite", None).unwrap();

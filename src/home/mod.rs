@@ -1,57 +1,60 @@
-//! `~/.leoflow`: where things are, who may touch them, and what was left half done.
+//! `~/.leoflow`: its layout, locks, ownership and the journal of unfinished operations.
 
-mod belongings;
 pub mod config_files;
 mod home_error;
 pub mod instances;
 pub mod journal;
 pub mod lock;
 pub mod operations;
+mod ownership;
 pub mod progress;
 mod resolve;
 pub mod upkeep;
 
-pub use belongings::{check_workspace, foreign};
 pub use home_error::HomeError;
+pub use ownership::{check_workspace, foreign};
 pub use resolve::{absolute_workspace, all_instances, resolve};
 
 use crate::sys::files;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The prefix of folders that a restore makes in a workspace on another file system than the home.
+/// Prefix of the folders that a restore creates in a workspace on another file system than the home.
 pub const RESTORE_IN_WORKSPACE: &str = ".leoflow-restore-";
 
-/// Everything Leoflow owns: one home, one instance. The names below are the layout of the home.
+/// A home, with everything that one instance owns. The methods are its layout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Home {
     root: PathBuf,
 }
 
 impl Home {
+    /// The home's folder.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
+    /// True when the home's folder exists.
     pub fn exists(&self) -> bool {
         self.root.is_dir()
     }
 
+    /// The settings and secrets.
     pub fn config(&self) -> PathBuf {
         self.root.join("config.yaml")
     }
 
-    /// What became of the scheduled backups and verifications. Not in `backups/`, which may not be writable.
+    /// The results of scheduled backups and verifications. Not in `backups/`, because that folder may be unwritable.
     pub fn upkeep(&self) -> PathBuf {
         self.run().join("upkeep.json")
     }
 
-    /// The same by older releases.
-    pub fn older_upkeep(&self) -> PathBuf {
+    /// The path of the same file in older releases.
+    pub fn legacy_upkeep(&self) -> PathBuf {
         self.backups().join("upkeep.json")
     }
 
-    /// Held while that is changed.
+    /// Locked while `upkeep.json` is changed.
     pub fn upkeep_lock(&self) -> PathBuf {
         self.run().join("upkeep.lock")
     }
@@ -61,54 +64,62 @@ impl Home {
         self.run().join("service-failure.json")
     }
 
-    /// Where the data is, when it is not under the home.
+    /// The location of the data when it is not under the home.
     pub fn datastore(&self) -> PathBuf {
         self.root().join("datastore.json")
     }
 
+    /// The record of what setup has done.
     pub fn receipt(&self) -> PathBuf {
         self.root.join("setup.json")
     }
 
+    /// Links to the installed version's program.
     pub fn bin(&self) -> PathBuf {
         self.root.join("bin")
     }
 
+    /// The programs of the retained releases, a folder for each version.
     pub fn versions(&self) -> PathBuf {
         self.root.join("versions")
     }
 
+    /// The managed PostgreSQL: its installs, its data and its password.
     pub fn postgres(&self) -> PathBuf {
         self.root.join("managed-postgres")
     }
 
+    /// PostgreSQL's program files, by version.
     pub fn postgres_installs(&self) -> PathBuf {
         self.postgres().join("install")
     }
 
-    /// Of a restore that set the cluster aside and is not through.
-    pub fn set_aside_note(&self) -> PathBuf {
+    /// Written by a restore that has moved an unreadable cluster away and is not finished.
+    pub fn quarantine_note(&self) -> PathBuf {
         self.postgres().join("set-aside.json")
     }
 
-    /// The port that the last start was asked for, where that is not the configured one.
-    pub fn asked_port(&self) -> PathBuf {
+    /// The port of the last start, if it was not the configured one.
+    pub fn requested_port(&self) -> PathBuf {
         self.run().join("port")
     }
 
+    /// The data folder of the managed PostgreSQL (its cluster).
     pub fn postgres_data(&self) -> PathBuf {
         self.postgres().join("data")
     }
 
+    /// The passwords of the managed PostgreSQL.
     pub fn postgres_credentials(&self) -> PathBuf {
         self.postgres().join("credentials.json")
     }
 
+    /// The logs of Leoflow's processes.
     pub fn logs(&self) -> PathBuf {
         self.root.join("logs")
     }
 
-    /// The logs of tasks: history, kept by uninstall.
+    /// Task logs, which uninstall keeps.
     pub fn task_logs(&self) -> PathBuf {
         self.root.join("task-logs")
     }
@@ -118,7 +129,7 @@ impl Home {
         self.root.join("python")
     }
 
-    /// Environments of projects: each whole or absent, and never changed.
+    /// Project environments: each complete or absent, and immutable.
     pub fn environments(&self) -> PathBuf {
         self.root.join("venvs")
     }
@@ -128,114 +139,119 @@ impl Home {
         self.root.join("ui")
     }
 
-    /// Programs of others that we use.
+    /// Third-party programs, such as uv.
     pub fn tools(&self) -> PathBuf {
         self.root.join("tools")
     }
 
+    /// Locks, sockets and other files about running processes.
     pub fn run(&self) -> PathBuf {
         self.root.join("run")
     }
 
+    /// The lock file of the home; see [`lock`].
     pub fn lock(&self) -> PathBuf {
         self.run().join("lite.lock")
     }
 
-    /// Held by whoever changes `config.yaml`, for that moment.
+    /// Locked while `config.yaml` is changed.
     pub fn config_lock(&self) -> PathBuf {
         self.run().join("config.lock")
     }
 
-    /// Held by the one long operation under way: backup, restore, uninstall.
+    /// Locked by the running long operation: backup, restore, uninstall.
     pub fn operation_lock(&self) -> PathBuf {
         self.run().join("operation.lock")
     }
 
-    /// The settings that the running server has begun with.
-    pub fn in_force(&self) -> PathBuf {
+    /// The settings that the running server started with.
+    pub fn running_settings(&self) -> PathBuf {
         self.run().join("in-force.json")
     }
 
-    /// The address that the supervisor listens at: 0.0.0.0 is another than the one this machine reaches it by.
+    /// The address that the supervisor listens on; with 0.0.0.0, clients on this machine use another one.
     pub fn host(&self) -> PathBuf {
         self.run().join("host")
     }
 
-    /// One file for each command that the server was asked for.
+    /// One file for each command that the server started.
     pub fn operations(&self) -> PathBuf {
         self.run().join("operations")
     }
 
-    /// How far a backup of all instances has come.
+    /// The progress of a backup of all instances.
     pub fn backup_of_all(&self) -> PathBuf {
         self.run().join("backup-all.json")
     }
 
-    /// Automatic backups, and what is remembered of their proofs.
+    /// Automatic backups and the results of their verifications.
     pub fn backups(&self) -> PathBuf {
         self.root.join("backups")
     }
 
-    /// What a restore stages, and what it has replaced.
+    /// The staged files of a restore and those that it replaced.
     pub fn restore(&self) -> PathBuf {
         self.root.join("restore")
     }
 
+    /// The socket for commands to the supervisor.
     pub fn control_socket(&self) -> PathBuf {
         self.run().join("control.sock")
     }
 
+    /// The socket of the server's API for processes of this machine.
     pub fn api_socket(&self) -> PathBuf {
         self.run().join("api.sock")
     }
 
-    /// Where a server on trial is asked, before it gets the listeners.
+    /// The private socket of the candidate server.
     pub fn trial_socket(&self) -> PathBuf {
         self.run().join("trial.sock")
     }
 
-    /// What a supervisor tells the one that takes its place, by `exec`.
+    /// The state that a supervisor hands to its successor by `exec`.
     pub fn handover(&self) -> PathBuf {
         self.run().join("handover.json")
     }
 
-    /// What an upgrade downloads and unpacks, and what it tells.
+    /// The downloads, records and logs of upgrades.
     pub fn upgrade(&self) -> PathBuf {
         self.root.join("upgrade")
     }
 
+    /// The socket for notifications to the supervisor.
     pub fn notify_socket(&self) -> PathBuf {
         self.run().join("notify.sock")
     }
 
-    /// One folder for each task that runs.
+    /// One folder for each running task.
     pub fn running_tasks(&self) -> PathBuf {
         self.run().join("tasks")
     }
 
-    /// What is wrong for now with the Pythons of running processes.
+    /// Current problems of the Pythons of running processes.
     pub fn python_notes(&self) -> PathBuf {
         self.run().join("python")
     }
 
-    /// Held by the one agent of this home.
+    /// Locked by the home's agent.
     pub fn agent_lock(&self) -> PathBuf {
         self.run().join("agent.lock")
     }
 
+    /// The journal of a running or interrupted operation; see [`journal`].
     pub fn journal(&self) -> PathBuf {
         self.run().join("journal.json")
     }
 
-    /// The children of the supervisor that runs or ran last, for the next one to end what is left.
+    /// The children of the current or last supervisor, so that the next one can stop leftovers.
     pub fn processes(&self) -> PathBuf {
         self.run().join("processes.json")
     }
 
-    /// Removes the folders again that `create` has made, when nothing is in them but the files of locks.
-    /// Only empty folders go, and only while nobody has the home.
+    /// Removes the folders created by `create` if they contain nothing but lock files and no process holds the home.
     pub fn remove_if_unused(&self) {
-        let Ok(_held) = lock::HomeLock::take(self, "leoflow", None) else { return };
+        let Ok(_lock) = lock::HomeLock::take(self, "leoflow", None) else { return };
         for file in [self.lock(), self.operation_lock(), self.config_lock()] {
             let _ = std::fs::remove_file(file);
         }
@@ -244,7 +260,7 @@ impl Home {
         }
     }
 
-    /// Removes what writes that were killed have left beside their files. The caller holds the lock.
+    /// Removes the temporary files of interrupted writes. The caller holds the lock.
     pub fn tidy(&self) -> io::Result<()> {
         for folder in [
             &self.root,
@@ -263,12 +279,12 @@ impl Home {
         Ok(())
     }
 
-    /// Makes a folder of it, 0700. A home that somebody has removed is not made anew.
+    /// Creates a folder of the home with mode 0700. Does not recreate a removed home.
     pub fn create_folder(&self, path: &Path) -> io::Result<()> {
         files::create_private_dir_in(&self.root, path)
     }
 
-    /// The folders that have to be there before anything else, each 0700.
+    /// Creates the folders that are needed before anything else, each with mode 0700.
     pub fn create(&self) -> io::Result<()> {
         files::create_private_dir(&self.root)?;
         files::create_private_dir(&self.run())?;

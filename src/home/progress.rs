@@ -1,29 +1,31 @@
-//! What long work tells about itself. Features report; only the command line prints, and a
-//! detached start sends these over a pipe to the terminal that asked for it.
+//! Progress events of long operations. Features report them; only the command line prints them, and a detached start
+//! sends them over a pipe to its terminal.
 
 use serde::{Deserialize, Serialize};
 
+/// A progress event; the texts are for users.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Progress {
-    /// Work begins; the line stays until the next event.
+    /// Work starts; the line is shown until the next event.
     Started(String),
-    /// Work that can be measured, in bytes. `total` is 0 when unknown.
+    /// Measurable work, in bytes. `total` is 0 when unknown.
     Bytes {
+        /// The title of the work.
         what: String,
         done: u64,
         total: u64,
     },
-    /// Work is done; a line that remains.
+    /// Work is done; the line remains.
     Finished(String),
-    /// Said once, remains.
+    /// A message that remains.
     Note(String),
     Warning(String),
     /// Only shown with `--verbose`.
     Detail(String),
 }
 
-/// Where progress goes.
+/// Receives progress events.
 pub trait Reporter: Sync {
     fn report(&self, progress: Progress);
 }

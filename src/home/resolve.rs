@@ -1,15 +1,16 @@
-//! Which home, and whether a home can be there at all.
+//! Determines the home and checks its path.
 
 use super::home_error::HomeError;
-use super::{Home, belongings, instances};
+use super::{Home, instances, ownership};
 use crate::sys::env_vars;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-/// The home by `--home`, else `LEOFLOW_HOME`, else that of `LEOFLOW_INSTANCE`, else `~/.leoflow`. Creates nothing.
+/// Resolves the home: `--home`, else `LEOFLOW_HOME`, else that of `LEOFLOW_INSTANCE`, else `~/.leoflow`. Creates
+/// nothing.
 pub fn resolve(flag: Option<&Path>) -> Result<Home, HomeError> {
     let root = match flag.map(Path::to_owned).or_else(|| env_vars::path("LEOFLOW_HOME")) {
-        Some(given) => absolute(&given)?,
+        Some(path) => absolute(&path)?,
         None => instances::root(env_vars::text("LEOFLOW_INSTANCE").as_deref().unwrap_or(instances::DEFAULT))?,
     };
     check(&root)?;
@@ -20,31 +21,32 @@ pub fn resolve(flag: Option<&Path>) -> Result<Home, HomeError> {
         return Err(HomeError::NotAFolder(root));
     }
     let home = Home { root };
-    belongings::check(&home)?;
+    ownership::check(&home)?;
     Ok(home)
 }
 
-/// Those that are set up, the usual one first, by name. What is another user's, or no home, is none.
+/// Lists the instances that are set up, the default one first, then by name. Skips folders that are not our homes.
 pub fn all_instances() -> Vec<(String, Home)> {
     let Some(folder) = env_vars::user_home() else { return Vec::new() };
     let names = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
-    let mut found: Vec<(String, Home)> = names
+    let mut homes: Vec<(String, Home)> = names
         .filter_map(|name| match name.to_str()?.strip_prefix(instances::HOME)? {
             "" => Some(instances::DEFAULT.to_owned()),
-            rest => rest.strip_prefix('-').map(str::to_owned),
+            suffix => suffix.strip_prefix('-').map(str::to_owned),
         })
         .filter_map(|name| {
             let home = resolve(Some(&instances::root(&name).ok()?)).ok()?;
             home.receipt().exists().then_some((name, home))
         })
         .collect();
-    found.sort_by(|(one, _), (other, _)| (one != instances::DEFAULT, one).cmp(&(other != instances::DEFAULT, other)));
-    found
+    homes
+        .sort_by(|(left, _), (right, _)| (left != instances::DEFAULT, left).cmp(&(right != instances::DEFAULT, right)));
+    homes
 }
 
-/// A workspace that somebody has named. Creates nothing.
-pub fn absolute_workspace(given: &Path) -> Result<PathBuf, HomeError> {
-    let workspace = absolute(given)?;
+/// Makes the path of a workspace absolute and checks it. Creates nothing.
+pub fn absolute_workspace(path: &Path) -> Result<PathBuf, HomeError> {
+    let workspace = absolute(path)?;
     match workspace.to_str() {
         None => Err(HomeError::NotUtf8(workspace)),
         Some(text) if text.chars().any(char::is_control) => Err(HomeError::ControlCharacter(workspace)),
@@ -52,7 +54,7 @@ pub fn absolute_workspace(given: &Path) -> Result<PathBuf, HomeError> {
     }
 }
 
-/// Against the current folder, with `.` and `..` taken out by name: a link stays what it is.
+/// Resolves a path against the current folder and removes `.` and `..` lexically; links are not resolved.
 fn absolute(path: &Path) -> Result<PathBuf, HomeError> {
     let mut result = if path.is_absolute() {
         PathBuf::new()
@@ -71,7 +73,7 @@ fn absolute(path: &Path) -> Result<PathBuf, HomeError> {
     Ok(result)
 }
 
-/// What `initdb` and configuration files cannot hold is refused before anything is written.
+/// Refuses characters that `initdb` or configuration files do not support, before anything is written.
 fn check(root: &Path) -> Result<(), HomeError> {
     let Some(text) = root.to_str() else { return Err(HomeError::NotUtf8(root.to_owned())) };
     if text.chars().any(char::is_control) {
@@ -88,13 +90,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_relative_home_is_taken_from_the_current_folder() {
-        let here = env_vars::current_dir().unwrap();
-        assert_eq!(resolve(Some(Path::new("a/../b/./c"))).unwrap().root(), here.join("b/c"));
+    fn a_relative_home_is_resolved_against_the_current_folder() {
+        let working_dir = env_vars::current_dir().unwrap();
+        assert_eq!(resolve(Some(Path::new("a/../b/./c"))).unwrap().root(), working_dir.join("b/c"));
     }
 
     #[test]
-    fn refuses_paths_that_postgres_cannot_live_under() {
+    fn refuses_paths_that_postgres_does_not_support() {
         for (path, allowed) in [
             ("/tmp/with blank", true),
             ("/tmp/it's $HOME", true),

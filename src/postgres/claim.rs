@@ -1,7 +1,7 @@
-//! Whose a database on somebody else's server is: a row among the facts of the instance says which home uses it, so that
-//! no two homes do.
+//! Ownership of a database on an external server: a row in `instance_fact` names the home that uses it, so that two
+//! homes cannot share it.
 
-use super::place::Place;
+use super::location::Location;
 use super::{PgError, instance_fact};
 use crate::home::Home;
 use crate::sys::{clock, user};
@@ -10,23 +10,23 @@ use tokio_postgres::Client;
 
 const NAME: &str = "home";
 
-/// What the row says.
+/// Content of the row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
     pub home_id: String,
-    /// For people.
+    /// Machine of the home, shown to users like `path` and `since` (RFC 3339).
     pub host: String,
     pub path: String,
     pub since: String,
-    /// Where the data went; what is here is as it was then.
+    /// New location of the data, if they moved; the database keeps its state from before the move.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moved_to: Option<String>,
 }
 
 impl Claim {
-    pub fn of(home: &Home, place: &Place) -> Self {
+    pub fn of(home: &Home, location: &Location) -> Self {
         Self {
-            home_id: place.home_id.clone(),
+            home_id: location.home_id.clone(),
             host: user::host_name(),
             path: home.root().display().to_string(),
             since: clock::now_rfc3339(),
@@ -34,21 +34,21 @@ impl Claim {
         }
     }
 
-    /// As a statement that is safe in a script.
+    /// SQL that records the claim, safe in a script.
     pub fn statement(&self) -> String {
-        // As JSON has a dollar sign, which would end the quotes around it.
+        // JSON with an escaped dollar sign, which would end the dollar quotes around it.
         instance_fact::statement(NAME, &serde_json::to_string(self).unwrap_or_default().replace('$', "\\u0024"))
     }
 }
 
-/// What is there; `None` where nobody has said anything.
+/// Reads the claim; `None` if the database is unclaimed.
 pub async fn read(client: &Client) -> Result<Option<Claim>, PgError> {
     let value = instance_fact::read(client, NAME).await?;
-    // One of a later release that this one cannot read is somebody's, too.
+    // A claim in a later format counts as another home's.
     Ok(value.map(|value| serde_json::from_slice(&value).unwrap_or_else(|_| unknown())))
 }
 
-/// The same of one that may be another role's: then it is somebody's.
+/// Reads the claim where the table may belong to another role: then the database counts as claimed.
 pub async fn read_if_allowed(client: &Client) -> Result<Option<Claim>, PgError> {
     let query = "SELECT has_table_privilege('public.instance_fact', 'SELECT')";
     match client.query_one(query, &[]).await?.get(0) {
@@ -57,12 +57,13 @@ pub async fn read_if_allowed(client: &Client) -> Result<Option<Claim>, PgError> 
     }
 }
 
+/// Claim of a home that cannot be identified.
 fn unknown() -> Claim {
-    let unknown = || "an unknown place".to_owned();
-    Claim { home_id: String::new(), host: unknown(), path: unknown(), since: unknown(), moved_to: None }
+    let text = || "an unknown place".to_owned();
+    Claim { home_id: String::new(), host: text(), path: text(), since: text(), moved_to: None }
 }
 
-/// Takes a database that is nobody's. Returns whose it is.
+/// Claims an unclaimed database. Returns the claim in effect, which may be another home's.
 pub async fn take(client: &Client, claim: &Claim) -> Result<Claim, PgError> {
     let value = serde_json::to_vec(claim).unwrap_or_default();
     let insert = "INSERT INTO public.instance_fact (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING";

@@ -1,7 +1,6 @@
-//! The data directory: made by `initdb` in a staging folder and moved into place, so that it is
-//! complete or absent.
+//! The data directory. `initdb` creates it in a staging folder that is then renamed, so that it is complete or absent.
 
-use super::place::{self, Kind};
+use super::location::{self, Kind};
 use super::tools::unprivileged_command;
 use super::{Credentials, Installation, MAJOR, SUPERUSER};
 use crate::home::Home;
@@ -16,10 +15,10 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClusterState {
     Absent,
-    /// A cluster of the major version that this release runs.
+    /// A cluster of the supported major version.
     Ready,
     OtherMajor(String),
-    /// Something is there that is not a cluster.
+    /// The folder contains something other than a cluster.
     NotACluster(String),
 }
 
@@ -29,16 +28,17 @@ pub enum ClusterError {
     Io { path: PathBuf, source: io::Error },
     #[error("initdb failed: {0}")]
     Initdb(String),
-    /// It failed, and there is no space left where it was.
+    /// initdb failed and the disk is full.
     #[error("initdb failed, and the disk is full: {0}")]
     DiskFull(String),
-    #[error("PostgreSQL refuses to run as this user, and a user namespace, which would help, is not allowed here: {0}")]
+    #[error("PostgreSQL refuses to run as this user, and a user namespace, the workaround, is not permitted: {0}")]
     NoUserNamespace(String),
 }
 
-/// What `managed-postgres/data` is. Reads, changes nothing. A server that is elsewhere tells when it is asked.
+/// Inspects `managed-postgres/data` without changing it. Other kinds of datastore count as ready: their server reports
+/// its state.
 pub fn state(home: &Home) -> ClusterState {
-    if place::kind(home) != Kind::Managed {
+    if location::kind(home) != Kind::Managed {
         return ClusterState::Ready;
     }
     let data = home.postgres_data();
@@ -48,19 +48,20 @@ pub fn state(home: &Home) -> ClusterState {
     let text = match files::read_text(&data.join("PG_VERSION"), 64) {
         Ok(Some(text)) => text.trim().to_owned(),
         Ok(None) => return ClusterState::NotACluster("it has no PG_VERSION".to_owned()),
-        Err(error) => return ClusterState::NotACluster(format!("its PG_VERSION cannot be read: {error}")),
+        Err(error) => return ClusterState::NotACluster(format!("cannot read its PG_VERSION: {error}")),
     };
     match text.parse::<u32>() {
         Ok(MAJOR) if data.join("global/pg_control").is_file() => ClusterState::Ready,
         Ok(MAJOR) => ClusterState::NotACluster("it has no global/pg_control".to_owned()),
         Ok(_) => ClusterState::OtherMajor(text),
-        Err(_) => ClusterState::NotACluster(format!("its PG_VERSION says {text:?}")),
+        Err(_) => ClusterState::NotACluster(format!("its PG_VERSION contains {text:?}")),
     }
 }
 
+/// Prefix of the names of staging folders.
 const STAGING: &str = ".data-staging-";
 
-/// Makes the cluster. The caller holds the home's lock and has seen that there is none.
+/// Creates the cluster. The caller holds the home's lock and has verified that there is none.
 pub fn create(
     home: &Home,
     installation: &Installation,
@@ -70,40 +71,41 @@ pub fn create(
     let io = |source| ClusterError::Io { path: home.postgres(), source };
     remove_killed_attempts(home).map_err(io)?;
     let staging = home.postgres().join(format!("{STAGING}{}", std::process::id()));
-    let made = initdb(installation, credentials.superuser_password().unwrap_or_default(), identity, &staging);
-    if made.is_err() {
-        // The next attempt removes what cannot be removed now.
+    let result = initdb(installation, credentials.superuser_password().unwrap_or_default(), identity, &staging);
+    if result.is_err() {
+        // The next attempt removes what remains.
         let _ = files::remove_any(&staging);
     }
-    made?;
+    result?;
     checkpoint("cluster.initialised");
     files::rename_durably(&staging, &home.postgres_data()).map_err(io)?;
     checkpoint("cluster.in-place");
     Ok(())
 }
 
-/// Makes a cluster in `folder` and removes it: a build that can do this runs on this machine. `Err` is for people.
+/// Creates a cluster in `folder` and removes it, to prove that a build works on this machine. `Err` is a message for
+/// users.
 pub fn try_out(installation: &Installation, folder: &Path) -> Result<(), String> {
-    let made = initdb(installation, &random::hex_256(), &Identity::for_postgres(), folder);
+    let result = initdb(installation, &random::hex_256(), &Identity::for_postgres(), folder);
     files::remove_any(folder).map_err(|error| error.to_string())?;
-    made.map_err(|error| error.to_string())
+    result.map_err(|error| error.to_string())
 }
 
-/// Removes staging folders of attempts that were killed, and first the processes still in them.
+/// Removes staging folders of killed attempts, after killing processes that still work in them.
 fn remove_killed_attempts(home: &Home) -> io::Result<()> {
     files::create_private_dir(&home.postgres())?;
     for entry in std::fs::read_dir(home.postgres())?.flatten() {
         if !entry.file_name().to_string_lossy().starts_with(STAGING) {
             continue;
         }
-        // More than once: one may have been starting another.
+        // Repeats because a process may be starting another one.
         for _ in 0..5 {
-            let left = process::working_in(&entry.path());
-            if left.is_empty() {
+            let remaining = process::working_in(&entry.path());
+            if remaining.is_empty() {
                 break;
             }
-            left.iter().for_each(|process| process.signal(process::Signal::Kill));
-            for process in &left {
+            remaining.iter().for_each(|process| process.signal(process::Signal::Kill));
+            for process in &remaining {
                 process.wait_gone(Duration::from_secs(2));
             }
         }
@@ -112,15 +114,16 @@ fn remove_killed_attempts(home: &Home) -> io::Result<()> {
     Ok(())
 }
 
-/// With fewer bytes than a segment of WAL left, the disk is what initdb failed of.
+/// With less free space than one WAL segment, a failed initdb ran out of disk space. Bytes.
 const FULL: u64 = 16 * 1024 * 1024;
 const SIGBUS: i32 = nix::libc::SIGBUS;
-const NO_SHARED_MEMORY: &str = "shared memory could not be used: huge pages that are reserved and not allowed here, or a \
-    full /dev/shm, are the usual causes";
-/// Longer than the slowest disk takes for 40 MB.
+/// Explanation of a SIGBUS.
+const NO_SHARED_MEMORY: &str = "cannot use shared memory: the usual causes are huge pages that are reserved but not permitted, or a \
+    full /dev/shm";
+/// Time limit of initdb, which writes 40 MB; the slowest disk needs less.
 const INITDB_LIMIT: Duration = Duration::from_secs(300);
 
-/// initdb starts servers of its own: what keeps ours from failing on some machines holds for them too.
+/// initdb starts servers itself, so settings that let our server start on some machines are needed here too.
 fn initdb_arguments(staging: &Path, password_file: &Path) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = vec!["--pgdata".into(), staging.into(), "--pwfile".into(), password_file.into()];
     let options = [
@@ -142,20 +145,21 @@ fn initdb_arguments(staging: &Path, password_file: &Path) -> Vec<OsString> {
         "--no-instructions",
         "-c",
         super::NO_HUGE_PAGES,
-        // What it leaves is removed here, once it is seen whether it filled the disk.
+        // Cleanup happens below, after checking whether the disk is full.
         "--no-clean",
     ];
     arguments.extend(options.map(OsString::from));
     arguments
 }
 
+/// Runs initdb on the empty folder `staging`.
 fn initdb(
     installation: &Installation,
     password: &str,
     identity: &Identity,
     staging: &Path,
 ) -> Result<(), ClusterError> {
-    // It works in its staging folder, where the next attempt finds what a kill left of it.
+    // initdb works in its staging folder, where the next attempt finds processes that survived a kill.
     let io = |source| ClusterError::Io { path: staging.to_owned(), source };
     files::create_private_dir(staging).map_err(io)?;
     let password_file = files::temporary_neighbour(staging);
@@ -167,7 +171,7 @@ fn initdb(
     let output = command::output_within(&mut command, INITDB_LIMIT);
     files::remove_any(&password_file).map_err(io)?;
     let output = output.map_err(|error| match identity.single_user() {
-        // What unshare(2) and the maps say where they are forbidden or used up; exec says none of these.
+        // Errors of unshare(2) and the uid maps where they are forbidden or exhausted; exec reports none of these.
         Some(_) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::TimedOut) => {
             ClusterError::NoUserNamespace(error.to_string())
         }
@@ -176,24 +180,24 @@ fn initdb(
     if output.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    // It tells that it leaves the folder there, which we remove.
-    let lines = said.trim().lines().filter(|line| !line.contains("not removed at user's request"));
-    let said = command::failure(&lines.collect::<Vec<_>>().join("\n"), output.status);
-    let said = match output.status.signal() {
-        Some(SIGBUS) => format!("{said}\n{NO_SHARED_MEMORY}"),
-        _ if said.contains("Bus error") => format!("{said}\n{NO_SHARED_MEMORY}"),
-        _ => said,
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    // initdb reports that it keeps the folder, which is removed here.
+    let lines = stderr.trim().lines().filter(|line| !line.contains("not removed at user's request"));
+    let message = command::failure(&lines.collect::<Vec<_>>().join("\n"), output.status);
+    let message = match output.status.signal() {
+        Some(SIGBUS) => format!("{message}\n{NO_SHARED_MEMORY}"),
+        _ if message.contains("Bus error") => format!("{message}\n{NO_SHARED_MEMORY}"),
+        _ => message,
     };
-    let said = match limits::file_size() {
+    let message = match limits::file_size() {
         Some(bytes) => {
-            format!("{said}\nfiles may have at most {bytes} bytes here (`ulimit -f`), which may be the cause")
+            format!("{message}\na possible cause is the file size limit of {bytes} bytes (`ulimit -f`)")
         }
-        None => said,
+        None => message,
     };
     match disk::free_bytes(staging) {
-        Ok(free) if free < FULL => Err(ClusterError::DiskFull(said)),
-        _ => Err(ClusterError::Initdb(said)),
+        Ok(free) if free < FULL => Err(ClusterError::DiskFull(message)),
+        _ => Err(ClusterError::Initdb(message)),
     }
 }
 

@@ -1,7 +1,7 @@
-//! Where the datastore listens and how to reach it.
+//! The datastore's endpoint, connections to it, and their errors.
 
 use super::SOCKET_PORT;
-use super::words::{Cause, cause_of};
+use super::fatal_message::{Cause, cause_of};
 use crate::home::Home;
 use crate::sys::{files, unix_socket, user};
 use deadpool_postgres::ClientWrapper;
@@ -15,23 +15,23 @@ use tokio::sync::mpsc;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
 
-/// What went wrong between us and the server, as far as anybody has to decide on it.
+/// Errors of the datastore, as far as callers distinguish them.
 #[derive(Debug, thiserror::Error)]
 pub enum PgError {
     #[error("the datastore does not answer at {0}")]
     Unreachable(PathBuf),
-    /// A server that is elsewhere, in the relay's words.
+    /// An external server cannot be used; the relay's message.
     #[error("{0}")]
-    Far(String),
-    #[error("this needs a server that is Leoflow's own")]
-    NotOurs,
+    ExternalServer(String),
+    #[error("this requires a server that Leoflow manages")]
+    NotManaged,
     #[error("the datastore is starting up or recovering")]
     Recovering,
-    #[error("the datastore refuses the stored password: its data directory is of another instance")]
+    #[error("the datastore rejects the stored password: its data directory belongs to another instance")]
     WrongPassword,
     #[error("the database does not exist")]
     NoDatabase,
-    #[error("the connection to the datastore was cut")]
+    #[error("the connection to the datastore was lost")]
     Cut,
     #[error("the datastore did not answer within {0:?}")]
     Timeout(Duration),
@@ -40,32 +40,32 @@ pub enum PgError {
 }
 
 impl PgError {
-    /// PostgreSQL's own code for what was wrong with a query; `None` where the connection was.
+    /// SQLSTATE of a failed query; `None` if the connection failed.
     pub fn sql_state(&self) -> Option<&SqlState> {
         let Self::Query(error) = self else { return None };
         error.as_db_error().map(tokio_postgres::error::DbError::code)
     }
 
-    /// True for what a server says while it is short of something, is being stopped, or has trouble with its machine: classes
-    /// 08, 53, 57 and 58 of <https://www.postgresql.org/docs/18/errcodes-appendix.html>. Another attempt may succeed.
-    pub fn passes(&self) -> bool {
-        let passes = |code: &str| ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class));
-        !self.is_damage() && self.sql_state().is_some_and(|state| passes(state.code()))
+    /// True when a retry may succeed: the server lacks resources, is stopping, or its machine has trouble. Classes 08,
+    /// 53, 57 and 58 of <https://www.postgresql.org/docs/18/errcodes-appendix.html>.
+    pub fn is_transient(&self) -> bool {
+        let is_transient = |code: &str| ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class));
+        !self.is_damage() && self.sql_state().is_some_and(|state| is_transient(state.code()))
     }
 
-    /// Whether the files are not what they were: classes of Postgres's own for that, or what reading a page says.
+    /// True when the data files are damaged, by error class or by a message about a page.
     pub fn is_damage(&self) -> bool {
         let Self::Query(error) = self else { return false };
         let damaged = [&SqlState::DATA_CORRUPTED, &SqlState::INDEX_CORRUPTED];
         error.as_db_error().is_some_and(|db| {
-            // Classes 58 and XX: trouble with the system, or inside; not what is wrong with a query.
-            let system = ["58", "XX"].iter().any(|class| db.code().code().starts_with(class));
-            damaged.contains(&db.code()) || (system && cause_of(db.message()) == Cause::Damaged)
+            // Classes 58 and XX are system and internal errors, not errors in a query.
+            let is_system_error = ["58", "XX"].iter().any(|class| db.code().code().starts_with(class));
+            damaged.contains(&db.code()) || (is_system_error && cause_of(db.message()) == Cause::Damaged)
         })
     }
 }
 
-/// The server's own words where it said something; the library's `Display` hides them.
+/// The server's message where there is one; the library's `Display` hides it.
 fn describe(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {
         Some(db) => {
@@ -79,20 +79,20 @@ fn describe(error: &tokio_postgres::Error) -> String {
     }
 }
 
-/// A socket folder; the application needs nothing more than this and a password.
+/// The folder of the datastore's socket. Connections need only this and a password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     pub socket_folder: PathBuf,
 }
 
-/// Where a socket is when the home's path does not do.
+/// Parent of the socket folder when the home's path is unsuitable.
 const FALLBACK: &str = "/tmp";
-/// `/.s.PGSQL.5432`
+/// Length of `/.s.PGSQL.5432`, in bytes.
 const SOCKET_NAME_LENGTH: usize = 14;
 
 impl Endpoint {
-    /// `run/`, or a short folder elsewhere when a socket's path would be too long there, or would
-    /// be taken for a list of hosts by libpq.
+    /// `run/`, or a short folder under /tmp when the socket's path would be too long, or contains a comma, which libpq
+    /// reads as a list of hosts.
     pub fn for_home(home: &Home) -> Self {
         let run = home.run();
         let path = run.as_os_str().as_bytes();
@@ -103,25 +103,26 @@ impl Endpoint {
         Self { socket_folder: Path::new(FALLBACK).join(format!("leoflow-{}-{hash}", user::effective_uid())) }
     }
 
-    /// Removes the folder again where it was made for the socket alone.
-    pub fn tidy(&self) {
+    /// Removes the folder if it is one under /tmp, created only for the socket.
+    pub fn remove_socket_folder(&self) {
         if self.socket_folder.parent() == Some(Path::new(FALLBACK)) {
-            // Only when it is empty: with a socket in it, it is in use.
+            // Fails if it is not empty: a socket in it is in use.
             let _ = std::fs::remove_dir(&self.socket_folder);
         }
     }
 
-    /// Makes the folder, and refuses one in a shared place that is not ours alone.
+    /// Creates the folder, and refuses one in a shared location that belongs to another user.
     pub fn prepare(&self) -> io::Result<()> {
         files::create_private_dir(&self.socket_folder)?;
         let meta = std::fs::symlink_metadata(&self.socket_folder)?;
         if !meta.is_dir() || meta.uid() != user::effective_uid() {
-            let message = format!("{} belongs to somebody else", self.socket_folder.display());
+            let message = format!("{} belongs to another user", self.socket_folder.display());
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
         }
         Ok(())
     }
 
+    /// Configuration of a connection over the socket.
     pub fn config(&self, role: &str, password: &str, database: &str) -> Config {
         let mut config = Config::new();
         if !password.is_empty() {
@@ -137,14 +138,14 @@ impl Endpoint {
         config
     }
 
-    /// False where the folder of the socket, in a place that all users share, is another user's: ours may have been removed.
+    /// False when the socket folder in /tmp belongs to another user, who may have replaced ours.
     fn is_own(&self) -> bool {
         self.socket_folder.parent() != Some(Path::new(FALLBACK))
             || std::fs::symlink_metadata(&self.socket_folder)
                 .is_ok_and(|meta| meta.is_dir() && meta.uid() == user::effective_uid())
     }
 
-    /// Connects; the connection's own work goes on in a task of the current runtime.
+    /// Connects; a task of the current runtime drives the connection.
     pub async fn connect(&self, config: &Config) -> Result<Client, PgError> {
         if !self.is_own() {
             return Err(PgError::Unreachable(self.socket_folder.clone()));
@@ -159,8 +160,8 @@ impl Endpoint {
         }
     }
 
-    /// Connects and listens: the receiver gets the payload of each notification on `channel`, and
-    /// ends with the connection, which keeps the statements that it has prepared.
+    /// Connects and listens: the receiver gets the payload of each notification on `channel` and ends with the
+    /// connection. The client caches prepared statements.
     pub async fn listen(
         &self,
         config: &Config,
@@ -171,24 +172,25 @@ impl Endpoint {
         }
         let (client, mut connection) = config.connect(NoTls).await.map_err(|error| self.classify(error))?;
         let (sender, receiver) = mpsc::unbounded_channel();
-        let work = tokio::spawn(async move {
+        let driver = tokio::spawn(async move {
             while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
                 if let AsyncMessage::Notification(notification) = message {
-                    // Nobody left to hear it: the client still needs the connection.
+                    // A dropped receiver is no error: the client still needs the connection.
                     let _ = sender.send(notification.payload().to_owned());
                 }
             }
         });
-        let client = ClientWrapper::new(client, work);
+        let client = ClientWrapper::new(client, driver);
         client.batch_execute(&format!("LISTEN {channel}")).await?;
         Ok((client, receiver))
     }
 
+    /// Converts an error of connecting.
     pub(super) fn classify(&self, error: tokio_postgres::Error) -> PgError {
         match error.code() {
             Some(&SqlState::CANNOT_CONNECT_NOW) => PgError::Recovering,
             Some(&SqlState::SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION) => {
-                PgError::Far(error.as_db_error().map(|db| db.message().to_owned()).unwrap_or_default())
+                PgError::ExternalServer(error.as_db_error().map(|db| db.message().to_owned()).unwrap_or_default())
             }
             Some(&SqlState::INVALID_PASSWORD | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION) => {
                 PgError::WrongPassword
@@ -200,7 +202,7 @@ impl Endpoint {
     }
 }
 
-/// Runs `work`, at most `limit`.
+/// Runs `work` with a time limit; exceeding it is `PgError::Timeout`.
 pub async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, PgError>>) -> Result<T, PgError> {
     tokio::time::timeout(limit, work).await.unwrap_or(Err(PgError::Timeout(limit)))
 }

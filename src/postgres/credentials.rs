@@ -1,7 +1,7 @@
-//! How the datastore is logged in to. The passwords of the cluster's two roles are made before the first `initdb` and
-//! never change, so no kill can leave a cluster whose password nobody knows. Of another server there is the URL.
+//! Logins of the datastore. The passwords of the cluster's two roles are created before the first `initdb` and never
+//! change, so a kill cannot leave a cluster with an unknown password. For an external server the URL has them.
 
-use super::place::{self, Kind, PlaceError};
+use super::location::{self, Kind, LocationError};
 use super::{APPLICATION_DATABASE, APPLICATION_ROLE, Endpoint, PgError, SUPERUSER};
 use crate::config::ExternalUrl;
 use crate::home::Home;
@@ -17,13 +17,13 @@ pub enum CredentialsError {
     Io { path: PathBuf, source: io::Error },
     #[error("{path} is damaged: {detail}")]
     Damaged { path: PathBuf, detail: String },
-    #[error("{0} is missing, and the datastore cannot be opened without it")]
+    #[error("{0} is missing and required to open the datastore")]
     Missing(PathBuf),
     #[error(transparent)]
-    Place(#[from] PlaceError),
+    Location(#[from] LocationError),
 }
 
-/// A role with its password, on one database.
+/// A role, its password and a database.
 #[derive(Clone)]
 pub struct Login {
     pub role: String,
@@ -34,12 +34,12 @@ pub struct Login {
 #[derive(Clone)]
 pub struct Credentials {
     pub application: Login,
-    /// Of a server that is ours alone.
+    /// Password of the superuser, for a server that Leoflow manages.
     superuser_password: Option<String>,
     requires_scram: bool,
 }
 
-/// `managed-postgres/credentials.json`
+/// Content of `managed-postgres/credentials.json`.
 #[derive(Serialize, Deserialize)]
 struct Stored {
     superuser_password: String,
@@ -66,12 +66,12 @@ impl From<ExternalUrl> for Credentials {
 }
 
 impl Credentials {
-    /// Whether PostgreSQL's programs accept no login but by SCRAM: servers of ours have no other.
+    /// True when clients must accept only SCRAM; managed servers offer nothing else.
     pub fn requires_scram(&self) -> bool {
         self.requires_scram
     }
 
-    /// Those of a server of ours.
+    /// Loads the credentials of a managed server; `None` if they do not exist.
     pub fn load(home: &Home) -> Result<Option<Self>, CredentialsError> {
         let path = home.postgres_credentials();
         let text = files::read_text(&path, 64 * 1024).map_err(|source| match source.kind() {
@@ -84,67 +84,69 @@ impl Credentials {
         Ok(stored.map(Self::from))
     }
 
-    /// Those of the datastore that the home uses.
+    /// Loads the credentials of the datastore that the home uses.
     pub fn require(home: &Home) -> Result<Self, CredentialsError> {
-        match place::kind(home) {
-            Kind::External => Ok(place::external(home)?.into()),
+        match location::kind(home) {
+            Kind::External => Ok(location::external(home)?.into()),
             Kind::Managed | Kind::Docker => {
                 Self::load(home)?.ok_or_else(|| CredentialsError::Missing(home.postgres_credentials()))
             }
         }
     }
 
-    /// The stored ones, made first if there are none.
+    /// Loads the stored credentials, or creates them.
     pub fn load_or_create(home: &Home) -> Result<Self, CredentialsError> {
-        if let Some(found) = Self::load(home)? {
-            return Ok(found);
+        if let Some(credentials) = Self::load(home)? {
+            return Ok(credentials);
         }
         let path = home.postgres_credentials();
         let io = |source| CredentialsError::Io { path: path.clone(), source };
-        let made = Stored { superuser_password: random::hex_256(), application_password: random::hex_256() };
+        let stored = Stored { superuser_password: random::hex_256(), application_password: random::hex_256() };
         files::create_private_dir(&home.postgres()).map_err(io)?;
-        let text = serde_json::to_vec_pretty(&made).map_err(|error| io(error.into()))?;
+        let text = serde_json::to_vec_pretty(&stored).map_err(|error| io(error.into()))?;
         files::write_atomic(&path, &text, 0o600).map_err(io)?;
-        Ok(made.into())
+        Ok(stored.into())
     }
 
     pub fn superuser_password(&self) -> Option<&str> {
         self.superuser_password.as_deref()
     }
 
-    /// Whether all of the server is ours, and not only a database of it.
+    /// True when Leoflow manages the whole server, not only a database.
     pub fn has_superuser(&self) -> bool {
         self.superuser_password.is_some()
     }
 
-    /// `None` where the server is somebody else's.
+    /// Configuration of a superuser connection; `None` for an external server.
     pub fn superuser(&self, endpoint: &Endpoint, database: &str) -> Option<Config> {
         self.superuser_password.as_ref().map(|password| endpoint.config(SUPERUSER, password, database))
     }
 
+    /// Configuration of a connection as the application's role.
     pub fn application(&self, endpoint: &Endpoint) -> Config {
         let Login { role, password, database } = &self.application;
         let mut config = endpoint.config(role, password, database);
-        // Whatever an administrator has set for the role: our tables are there.
+        // Overrides an administrator's setting for the role: our tables are in public.
         config.options("-c search_path=public");
         config
     }
 
-    /// Of a server that is somebody else's, a login that fails has other reasons than of our own.
+    /// Explains a failed login to an external server, which has other causes than on a managed one.
     pub fn explain(&self, error: PgError) -> PgError {
         let Login { role, database, .. } = &self.application;
         match error {
             PgError::WrongPassword if !self.has_superuser() => {
-                PgError::Far(format!("the datastore refuses the role {role:?}, or its password"))
+                PgError::ExternalServer(format!("the datastore rejects the role {role:?} or its password"))
             }
             PgError::NoDatabase if !self.has_superuser() => {
-                PgError::Far(format!("the datastore has no database {database:?}"))
+                PgError::ExternalServer(format!("the datastore has no database {database:?}"))
             }
             other => other,
         }
     }
 
-    /// Whoever may make and drop databases, connected to another than the application's.
+    /// Configuration of a connection for creating and dropping databases: to the maintenance database, as superuser if
+    /// there is one.
     pub fn upkeep(&self, endpoint: &Endpoint) -> Config {
         self.superuser(endpoint, MAINTENANCE_DATABASE).unwrap_or_else(|| {
             let Login { role, password, .. } = &self.application;
@@ -153,5 +155,5 @@ impl Credentials {
     }
 }
 
-/// Every server has it, for those who want no other.
+/// The maintenance database that every server has.
 const MAINTENANCE_DATABASE: &str = "postgres";

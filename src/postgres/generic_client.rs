@@ -1,4 +1,4 @@
-//! Queries of a connection or a transaction, prepared once by each connection.
+//! Queries on a connection or a transaction, with statements prepared once per connection.
 
 use deadpool_postgres::{ClientWrapper, StatementCache, Transaction};
 use tokio_postgres::types::ToSql;
@@ -6,52 +6,53 @@ use tokio_postgres::{Error, Row};
 
 type Parameters<'a> = &'a [&'a (dyn ToSql + Sync)];
 
-/// Statements that a connection keeps. There are fewer of them in the program, but some are put together, in more
-/// ways than a process of Postgres should remember.
-const MOST_STATEMENTS: usize = 200;
+/// Limit of cached statements per connection. The program has fewer, but some are composed in more ways than a
+/// PostgreSQL backend should cache.
+const MAX_STATEMENTS: usize = 200;
 
-/// What can be asked, of both alike.
+/// Queries common to connections and transactions.
 pub trait GenericClient: Sync {
     fn query(&self, query: &str, parameters: Parameters<'_>) -> impl Future<Output = Result<Vec<Row>, Error>> + Send;
-    /// An error when there is not exactly one row.
+    /// Fails unless exactly one row is returned.
     fn query_one(&self, query: &str, parameters: Parameters<'_>) -> impl Future<Output = Result<Row, Error>> + Send;
-    /// An error when there is more than one row.
+    /// Fails if more than one row is returned.
     fn query_opt(
         &self,
         query: &str,
         parameters: Parameters<'_>,
     ) -> impl Future<Output = Result<Option<Row>, Error>> + Send;
-    /// Returns the number of rows that it has changed.
+    /// Returns the number of affected rows.
     fn execute(&self, query: &str, parameters: Parameters<'_>) -> impl Future<Output = Result<u64, Error>> + Send;
 }
 
-/// Whether its columns stay the same when a release adds some to its tables, which it does while the one before it
-/// still serves: a kept statement whose columns changed is refused.
+/// True when a query's columns stay the same while a newer release adds columns to its tables: a cached statement whose
+/// columns changed is rejected, and both releases may serve at the same time.
 fn has_fixed_columns(query: &str) -> bool {
-    !["SELECT *", "RETURNING *", ".*"].iter().any(|all| query.contains(all))
+    !["SELECT *", "RETURNING *", ".*"].iter().any(|wildcard| query.contains(wildcard))
 }
 
-fn make_room(statements: &StatementCache) {
-    if statements.size() >= MOST_STATEMENTS {
+/// Empties the cache when it is full.
+fn limit_cache(statements: &StatementCache) {
+    if statements.size() >= MAX_STATEMENTS {
         statements.clear();
     }
 }
 
-macro_rules! with_kept_statements {
+macro_rules! with_cached_statements {
     (@ $client:ty: $($name:ident -> $output:ty),*) => {
         impl GenericClient for $client {
             $(async fn $name(&self, query: &str, parameters: Parameters<'_>) -> Result<$output, Error> {
                 if !has_fixed_columns(query) {
                     return (**self).$name(query, parameters).await;
                 }
-                make_room(&self.statement_cache);
+                limit_cache(&self.statement_cache);
                 (**self).$name(&self.prepare_cached(query).await?, parameters).await
             })*
         }
     };
     ($($client:ty),*) => {$(
-        with_kept_statements!(@ $client: query -> Vec<Row>, query_one -> Row, query_opt -> Option<Row>, execute -> u64);
+        with_cached_statements!(@ $client: query -> Vec<Row>, query_one -> Row, query_opt -> Option<Row>, execute -> u64);
     )*};
 }
 
-with_kept_statements!(ClientWrapper, Transaction<'_>);
+with_cached_statements!(ClientWrapper, Transaction<'_>);

@@ -1,5 +1,5 @@
-//! `managed-postgres/install/<version>/`: complete or absent. A stamp, written last and before the
-//! rename, says what it is and where its programs are.
+//! Installs PostgreSQL into `managed-postgres/install/<version>/`, which is complete or absent. A stamp file, written
+//! before the final rename, names the version and the folder of the programs.
 
 use super::tools::{complete, postgres_version, try_clients};
 use super::{MAJOR, archive, version};
@@ -14,12 +14,12 @@ use std::path::{Path, PathBuf};
 /// PostgreSQL's programs, ready to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Installation {
-    /// As the server says: `18.4`.
+    /// As reported by the server: `18.4`.
     pub version: String,
     pub bin: PathBuf,
-    /// Where it came from, for people.
+    /// Origin, shown to users.
     pub source: String,
-    /// Of the archive that it was unpacked from.
+    /// Hash of the archive that it was unpacked from.
     pub sha256: Option<String>,
 }
 
@@ -31,14 +31,14 @@ struct Stamp {
     bin: PathBuf,
     #[serde(default)]
     sha256: Option<String>,
-    /// RFC 3339; of two of one version the later one is in use.
+    /// RFC 3339; of two builds of one version the later one is used.
     #[serde(default)]
     installed_at: String,
 }
 
 const STAMP: &str = "leoflow-install.json";
 const STAGING: &str = ".staging-";
-/// Held while something is installed here.
+/// Lock file, locked during an installation.
 const LOCK: &str = ".lock";
 
 impl Installation {
@@ -47,74 +47,75 @@ impl Installation {
     }
 }
 
-/// The newest complete installation in the home. One whose programs are gone does not count.
+/// Finds the newest complete installation in the home.
 pub fn installed(home: &Home) -> Option<Installation> {
-    let mut found: Vec<(Installation, String)> = std::fs::read_dir(home.postgres_installs())
+    let mut installations: Vec<(Installation, String)> = std::fs::read_dir(home.postgres_installs())
         .ok()?
         .flatten()
-        // What begins with a dot is on its way in or out.
+        // Names with a leading dot are being installed or removed.
         .filter(|entry| !entry.file_name().to_string_lossy().starts_with('.'))
         .filter_map(|entry| read_stamp(&entry.path()))
         .collect();
-    found.sort_by_key(|(installation, at)| (version::numbers(&installation.version), at.clone()));
-    found.pop().map(|(installation, _)| installation)
+    installations.sort_by_key(|(installation, time)| (version::numbers(&installation.version), time.clone()));
+    installations.pop().map(|(installation, _)| installation)
 }
 
-/// With when it was installed.
+/// Reads an installation and its time of installation.
 fn read_stamp(folder: &Path) -> Option<(Installation, String)> {
     let text = files::read_text(&folder.join(STAMP), 64 * 1024).ok()??;
     let stamp: Stamp = serde_json::from_str(&text).ok()?;
     // `join` with an absolute path is that path.
     let bin = folder.join(&stamp.bin);
     let is_ours = version::numbers(&stamp.version).first() == Some(&MAJOR);
-    let usable = is_ours && bin.join("postgres").is_file() && complete(&bin).is_ok();
+    let is_usable = is_ours && bin.join("postgres").is_file() && complete(&bin).is_ok();
     let Stamp { version, source, sha256, installed_at, .. } = stamp;
-    usable.then_some((Installation { version, bin, source, sha256 }, installed_at))
+    is_usable.then_some((Installation { version, bin, source, sha256 }, installed_at))
 }
 
-/// Another build of a version that is there, perhaps in use, has a place of its own.
-fn place_of(home: &Home, version: &str, sha256: Option<&str>) -> PathBuf {
-    let place = home.postgres_installs().join(version);
+/// Final folder of a build. Another build of an installed version, which may be in use, gets a folder of its own.
+fn folder_for(home: &Home, version: &str, sha256: Option<&str>) -> PathBuf {
+    let target = home.postgres_installs().join(version);
     match sha256 {
-        Some(sha256) if read_stamp(&place).is_some() => {
+        Some(sha256) if read_stamp(&target).is_some() => {
             home.postgres_installs().join(format!("{version}-{}", &sha256[..8]))
         }
-        _ => place,
+        _ => target,
     }
 }
 
-/// The version that a build must be to be installed. The major version is always ours.
+/// Required version of a build. The major version must always match.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Requirement {
     Any,
-    /// What its name says.
+    /// The version in the build's name.
     Exactly(String),
     NewerThan(String),
 }
 
 impl Requirement {
-    fn check(&self, found: &str) -> Result<(), String> {
+    fn check(&self, actual: &str) -> Result<(), String> {
         match self {
-            Self::Exactly(named) if named != found => {
-                Err(format!("it is PostgreSQL {found}, and its name says {named}"))
+            Self::Exactly(named) if named != actual => {
+                Err(format!("it is PostgreSQL {actual}, but its name says {named}"))
             }
-            Self::NewerThan(old) if version::numbers(found) <= version::numbers(old) => {
-                Err(format!("it is PostgreSQL {found}, which is not newer than {old}"))
+            Self::NewerThan(old) if version::numbers(actual) <= version::numbers(old) => {
+                Err(format!("it is PostgreSQL {actual}, which is not newer than {old}"))
             }
             _ => Ok(()),
         }
     }
 }
 
-/// A folder beside the final one, to unpack into. Dropped unfinished, it is removed.
+/// A folder next to the final one, to unpack into. Dropping it removes it.
 pub struct Staging {
     folder: PathBuf,
-    /// Two commands may come to it at once: one beside a running instance has not the home's lock.
+    /// Two commands may install at the same time: one next to a running instance does not hold the home's lock.
     _lock: FileLock,
 }
 
 impl Staging {
-    /// Also removes what killed attempts left behind: only the holder of the lock has a staging folder.
+    /// Creates the folder, and removes those of killed attempts: only the lock's holder has a staging folder. Fails if
+    /// another command is installing.
     pub fn new(home: &Home) -> io::Result<Self> {
         let installs = home.postgres_installs();
         files::create_private_dir(&installs)?;
@@ -134,8 +135,7 @@ impl Staging {
         &self.folder
     }
 
-    /// Tries the programs, stamps the tree and moves it to its place.
-    /// `sha256` is of the archive that it came in.
+    /// Tests the programs, stamps the tree and moves it to its final folder. `sha256` is the hash of its archive.
     pub fn commit(
         self,
         home: &Home,
@@ -144,22 +144,22 @@ impl Staging {
         sha256: Option<String>,
         requirement: &Requirement,
     ) -> Result<Installation, String> {
-        let bin = archive::find_bin(tree).ok_or("there is no bin/postgres in it")?;
+        let bin = archive::find_bin(tree).ok_or("it contains no bin/postgres")?;
         let relative = bin.strip_prefix(tree).map_err(|error| error.to_string())?;
         let version = examine(&bin, requirement)?;
-        // One may want a library that this machine has not.
+        // A program may require a library that is missing on this machine.
         try_clients(&bin)?;
         self.finish(home, tree, (relative, version), source, sha256)
     }
 
-    /// Where `commit` would put that tree.
-    pub fn place(&self, home: &Home, tree: &Path, sha256: &str) -> Result<PathBuf, String> {
-        let bin = archive::find_bin(tree).ok_or("there is no bin/postgres in it")?;
+    /// Final folder that `commit` would choose for the tree.
+    pub fn target(&self, home: &Home, tree: &Path, sha256: &str) -> Result<PathBuf, String> {
+        let bin = archive::find_bin(tree).ok_or("it contains no bin/postgres")?;
         let (_, version) = postgres_version(&bin)?;
-        Ok(place_of(home, &version, Some(sha256)))
+        Ok(folder_for(home, &version, Some(sha256)))
     }
 
-    /// As `commit`, for programs that stay where they are.
+    /// Like `commit`, for programs that stay where they are.
     pub fn commit_link(
         self,
         home: &Home,
@@ -177,15 +177,15 @@ impl Staging {
         &self,
         home: &Home,
         tree: &Path,
-        (stamped, version): (&Path, String),
+        (stamp_bin, version): (&Path, String),
         source: &str,
         sha256: Option<String>,
     ) -> Result<Installation, String> {
-        let place = place_of(home, &version, sha256.as_deref());
+        let target = folder_for(home, &version, sha256.as_deref());
         let stamp = Stamp {
             version,
             source: source.to_owned(),
-            bin: stamped.to_owned(),
+            bin: stamp_bin.to_owned(),
             sha256,
             installed_at: clock::now_rfc3339(),
         };
@@ -194,16 +194,16 @@ impl Staging {
         files::write_atomic(&tree.join(STAMP), &text, 0o600).map_err(io)?;
         files::sync_file_system(tree).map_err(io)?;
         checkpoint("postgres.unpacked");
-        files::remove_any(&place).map_err(io)?;
-        files::rename_durably(tree, &place).map_err(io)?;
+        files::remove_any(&target).map_err(io)?;
+        files::rename_durably(tree, &target).map_err(io)?;
         checkpoint("postgres.installed");
-        read_stamp(&place)
+        read_stamp(&target)
             .map(|(installed, _)| installed)
-            .ok_or_else(|| format!("{} is not as it was written", place.display()))
+            .ok_or_else(|| format!("cannot read back the installation in {}", target.display()))
     }
 }
 
-/// Asks the server for its version and looks whether everything is there.
+/// Reads the server's version and checks that all programs are present.
 pub(super) fn examine(bin: &Path, requirement: &Requirement) -> Result<String, String> {
     let (major, version) = postgres_version(bin)?;
     if major != MAJOR {
@@ -216,7 +216,7 @@ pub(super) fn examine(bin: &Path, requirement: &Requirement) -> Result<String, S
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        // What stays is removed by the next attempt.
+        // The next attempt removes what remains.
         let _ = files::remove_any(&self.folder);
     }
 }
@@ -234,7 +234,7 @@ mod tests {
         (folder, home)
     }
 
-    /// Programs that say this version.
+    /// Programs that report this version.
     fn build(staging: &Staging, version: &str) -> PathBuf {
         let tree = staging.path().join("tree");
         std::fs::create_dir_all(tree.join("bin")).unwrap();
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_build_is_of_the_version_that_it_is_named() {
+    fn refuses_a_build_of_another_version() {
         let (_folder, home) = home();
         let named = Requirement::Exactly("18.6".into());
         assert!(commit(&home, "18.1", &named).unwrap_err().contains("18.1"));
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_minor_version_is_used_and_an_older_not_taken() {
+    fn uses_newer_minor_versions_only() {
         let (_folder, home) = home();
         commit(&home, "18.4", &Requirement::Any).unwrap();
         let newer = Requirement::NewerThan("18.4".into());
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_build_whose_programs_do_not_run_is_not_taken() {
+    fn refuses_a_build_whose_programs_fail() {
         let (_folder, home) = home();
         let staging = Staging::new(&home).unwrap();
         let tree = build(&staging, "18.6");
@@ -286,11 +286,11 @@ mod tests {
     }
 
     #[test]
-    fn only_one_installs_at_a_time() {
+    fn installs_are_exclusive() {
         let (_folder, home) = home();
         let first = Staging::new(&home).unwrap();
         assert!(Staging::new(&home).is_err());
-        assert!(first.path().is_dir(), "it is not taken for a killed one's");
+        assert!(first.path().is_dir(), "not mistaken for a killed attempt's");
         drop(first);
         assert!(Staging::new(&home).is_ok());
     }

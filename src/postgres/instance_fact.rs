@@ -1,9 +1,9 @@
-//! The rows of `instance_fact` that say something of the database itself, also where there is no such table yet.
+//! Rows of `instance_fact` that describe the database itself. Works without the table.
 
 use super::PgError;
 use tokio_postgres::Client;
 
-/// `None` also in a database that nothing was put into yet, or that a migration has left without the table.
+/// Reads a fact; `None` also if the table is missing, as in an empty database or before its migration.
 pub async fn read(client: &Client, name: &str) -> Result<Option<Vec<u8>>, PgError> {
     if client.query_one("SELECT to_regclass('public.instance_fact') IS NULL", &[]).await?.get(0) {
         return Ok(None);
@@ -12,7 +12,7 @@ pub async fn read(client: &Client, name: &str) -> Result<Option<Vec<u8>>, PgErro
     Ok(row.map(|row| row.get(0)))
 }
 
-/// A statement for a script, which does nothing where there is no such table. `value` is text without a dollar sign.
+/// SQL for a script that sets a fact if the table exists. `value` must not contain a dollar sign.
 pub fn statement(name: &str, value: &str) -> String {
     let value = value.replace('\'', "''");
     format!(

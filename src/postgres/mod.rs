@@ -1,5 +1,5 @@
-//! The datastore: finding PostgreSQL's files, making the cluster, and talking to it. Only this
-//! module may assume that the server is ours; above it there is an endpoint and a role.
+//! The datastore: PostgreSQL's files, the cluster, and connections. Only this module may assume that Leoflow manages
+//! the server; the rest uses an endpoint and a role.
 
 mod access;
 pub mod acquire;
@@ -10,16 +10,17 @@ pub mod connect;
 pub mod container;
 pub mod credentials;
 pub mod database_attributes;
+pub mod database_check;
 mod download;
+pub mod fatal_message;
 mod generic_client;
 pub mod install;
 pub mod instance_fact;
 pub mod leftovers;
-pub mod place;
+pub mod location;
 pub mod private;
 pub mod provision;
 pub mod relay;
-pub mod rights;
 pub mod scram;
 pub mod server;
 mod system;
@@ -27,7 +28,6 @@ mod tls;
 pub mod tools;
 pub mod version;
 pub mod wheel;
-pub mod words;
 
 pub use access::Access;
 pub use connect::{Endpoint, PgError};
@@ -35,13 +35,13 @@ pub use credentials::{Credentials, Login};
 pub use generic_client::GenericClient;
 pub use install::Installation;
 
-/// The major version that this release runs; a data directory of another one is refused.
+/// Supported major version; data directories of others are refused.
 pub const MAJOR: u32 = 18;
-/// The newest minor version that this release knows of, as the server says it.
+/// Newest minor version known to this release, as reported by the server.
 pub const NEWEST: &str = "18.6";
-/// The build that is downloaded, numbered as its publisher does.
+/// Version of the downloaded build, in its publisher's numbering.
 pub const DOWNLOAD_VERSION: &str = "18.6.0";
-/// sha256 of its archive for each target, as published with the release; another target's is not downloaded.
+/// sha256 of the build's archive by target, as published with the release; other targets are not downloaded.
 pub const DOWNLOAD_SHA256: &[(&str, &str)] = &[
     ("x86_64-unknown-linux-gnu", "bb3d09f876b2383e25a8c9ce09e32d185a03656a23d074f5195542b1b1b3ca61"),
     ("aarch64-unknown-linux-gnu", "5d2b5e8be9e96bfc3d7f22090057a836ec36d5d092542d8d3b93cc145cf4ee13"),
@@ -49,14 +49,14 @@ pub const DOWNLOAD_SHA256: &[(&str, &str)] = &[
     ("aarch64-apple-darwin", "a257bcdb8aa3301a13d6a5bcec48f8c9517045b7cbae71e50788b2615539e95b"),
 ];
 
-/// The role that the application uses, and its database.
+/// The application's role and database.
 pub const APPLICATION_ROLE: &str = "leoflow";
 pub const APPLICATION_DATABASE: &str = "leoflow";
-/// For our own upkeep; never used on content that was restored.
+/// For maintenance; never used on restored content.
 pub const SUPERUSER: &str = "postgres";
-/// Names the socket file; no TCP port is opened.
+/// Part of the socket's file name; no TCP port is opened.
 pub const SOCKET_PORT: u16 = 5432;
-/// For servers that others start: where a container may use none of the machine's huge pages, touching one ends the server
-/// with SIGBUS, and `try`, the default, does not notice.
-/// Source: <https://www.postgresql.org/docs/18/runtime-config-resource.html#GUC-HUGE-PAGES>.
+/// For servers started by others: in a container that may not use the machine's huge pages, touching one kills the
+/// server with SIGBUS, and `try`, the default, does not detect that. Source:
+/// <https://www.postgresql.org/docs/18/runtime-config-resource.html#GUC-HUGE-PAGES>.
 const NO_HUGE_PAGES: &str = "huge_pages=off";

@@ -1,8 +1,8 @@
-//! A server for one command's moment, while Lite is stopped: the same data directory, the same
-//! socket, ended when the command is done.
+//! A server for the duration of one command while Lite is stopped: same data directory, same socket, stopped when the
+//! command ends.
 
 use super::connect::within;
-use super::words::{self, Words};
+use super::fatal_message::{self, FatalMessage};
 use super::{Credentials, Endpoint, Installation, PgError, leftovers, server};
 use crate::home::Home;
 use crate::sys::process::{Signal, signal_process};
@@ -18,17 +18,17 @@ use tokio_postgres::Config;
 
 #[derive(Debug, thiserror::Error)]
 pub enum PrivateError {
-    #[error("PostgreSQL does not start: {0}")]
+    #[error("cannot start PostgreSQL: {0}")]
     Spawn(#[from] SpawnError),
-    #[error("PostgreSQL ended at once ({exit}){}; see logs/postgres.log", words.as_ref().map(|words| format!(": {}", words.text)).unwrap_or_default())]
-    Ended { exit: Exit, words: Option<Words> },
+    #[error("PostgreSQL exited during startup ({exit}){}; see logs/postgres.log", message.as_ref().map(|message| format!(": {}", message.text)).unwrap_or_default())]
+    Ended { exit: Exit, message: Option<FatalMessage> },
     #[error("{0}")]
     Io(#[from] std::io::Error),
-    #[error("PostgreSQL did not get ready: {0}")]
+    #[error("PostgreSQL did not become ready: {0}")]
     NotReady(PgError),
 }
 
-/// How long it may be silent; while it says that it is recovering, it is waited for.
+/// Time limit for the server to become ready. It restarts while the server reports recovery.
 const READY_LIMIT: Duration = Duration::from_secs(120);
 
 pub struct PrivateServer {
@@ -38,8 +38,8 @@ pub struct PrivateServer {
 }
 
 impl PrivateServer {
-    /// Starts it and waits until it answers. The caller holds the home's lock and runs on the main
-    /// thread, whose end would end the server too.
+    /// Starts the server and waits until it answers. The caller holds the home's lock and runs on the main thread,
+    /// because the server gets a signal when the thread that started it ends.
     pub async fn start(
         home: &Home,
         installation: &Installation,
@@ -50,12 +50,12 @@ impl PrivateServer {
         endpoint.prepare()?;
         let command = server::command(home, installation, endpoint);
         let log_path = home.logs().join("postgres.log");
-        let said_before = std::fs::metadata(&log_path).map_or(0, |meta| meta.len());
+        let log_offset = std::fs::metadata(&log_path).map_or(0, |meta| meta.len());
         let log = OpenOptions::new().append(true).create(true).mode(0o600).open(&log_path)?;
         let pid = Spawn {
             single_user: command.identity().single_user().cloned(),
             program: command.program,
-            called: command.called,
+            argv0: command.argv0,
             arguments: command.arguments,
             environment: command.environment,
             output: log.as_fd(),
@@ -69,7 +69,7 @@ impl PrivateServer {
         let mut server = Self { pid, ended: false, endpoint: endpoint.clone() };
         match server.wait_ready(endpoint, credentials).await {
             Err(PrivateError::Ended { exit, .. }) => {
-                Err(PrivateError::Ended { exit, words: words_since(&log_path, said_before) })
+                Err(PrivateError::Ended { exit, message: fatal_message_since(&log_path, log_offset) })
             }
             ready => ready.map(|()| server),
         }
@@ -85,21 +85,21 @@ impl PrivateServer {
             };
             if let Some(exit) = reaper::ended_child(self.pid) {
                 self.ended = true;
-                return Err(PrivateError::Ended { exit, words: None });
+                return Err(PrivateError::Ended { exit, message: None });
             }
-            // A container is asked before it is up; a server that is elsewhere is or is not.
-            let comes_up = matches!(error, PgError::Far(_)) && credentials.has_superuser();
-            let may_pass = match error {
+            // A container may still be starting; an external server is either up or not.
+            let may_be_starting = matches!(error, PgError::ExternalServer(_)) && credentials.has_superuser();
+            let is_temporary = match error {
                 PgError::Unreachable(_) | PgError::Recovering => true,
                 PgError::Timeout(_) => credentials.has_superuser(),
                 _ => false,
             };
-            let final_answer = !comes_up && !may_pass;
+            let is_final = !may_be_starting && !is_temporary;
             if matches!(error, PgError::Recovering) {
-                // It takes what it takes; cutting it short would only begin it again.
+                // Recovery takes its time; stopping it would only start it over.
                 deadline = tokio::time::Instant::now() + READY_LIMIT;
             }
-            if final_answer || tokio::time::Instant::now() >= deadline {
+            if is_final || tokio::time::Instant::now() >= deadline {
                 return Err(PrivateError::NotReady(error));
             }
             tokio::time::sleep(pause).await;
@@ -107,6 +107,7 @@ impl PrivateServer {
         }
     }
 
+    /// Sends the signal and waits for the exit, up to `limit`.
     fn end(&mut self, signal: Signal, limit: Duration) {
         signal_process(self.pid, signal);
         let deadline = std::time::Instant::now() + limit;
@@ -124,21 +125,21 @@ impl Drop for PrivateServer {
                 self.end(signal, Duration::from_secs(seconds));
             }
         }
-        self.endpoint.tidy();
+        self.endpoint.remove_socket_folder();
     }
 }
 
-/// Why it ended, by what it wrote from there on.
-fn words_since(log: &Path, from: u64) -> Option<Words> {
+/// Finds the reason of the exit in the log, starting at byte `from`.
+fn fatal_message_since(log: &Path, from: u64) -> Option<FatalMessage> {
     let mut file = File::open(log).ok()?;
     file.seek(SeekFrom::Start(from)).ok()?;
     let mut bytes = Vec::new();
     file.take(1024 * 1024).read_to_end(&mut bytes).ok()?;
     let lines: Vec<String> = String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect();
-    words::last(&lines)
+    fatal_message::last(&lines)
 }
 
-/// Whether the server answers a real query.
+/// Checks that the server answers a real query.
 pub async fn probe(endpoint: &Endpoint, credentials: &Credentials) -> Result<(), PgError> {
     within(Duration::from_secs(5), async {
         endpoint.connect(&any_login(endpoint, credentials)).await?.simple_query("SELECT 1").await?;
@@ -148,16 +149,16 @@ pub async fn probe(endpoint: &Endpoint, credentials: &Credentials) -> Result<(),
     .map_err(|error| credentials.explain(error))
 }
 
-/// One that is there before the application's is made.
+/// Configuration for a login that exists even before the application's role is created.
 fn any_login(endpoint: &Endpoint, credentials: &Credentials) -> Config {
     credentials.superuser(endpoint, "postgres").unwrap_or_else(|| credentials.application(endpoint))
 }
 
-/// How many pages were read by anybody that are not what was written, since the counts began.
+/// Counts checksum failures of any reader since the statistics were reset.
 pub async fn checksum_failures(endpoint: &Endpoint, credentials: &Credentials) -> Result<i64, PgError> {
     within(Duration::from_secs(5), async {
         let client = endpoint.connect(&any_login(endpoint, credentials)).await?;
-        // Of the database in force, and of what all share: a copy that is kept may be the damaged one.
+        // Counts the current database and shared objects; a retained copy may be the damaged one.
         let query = "SELECT coalesce(sum(checksum_failures), 0)::bigint FROM pg_stat_database
                      WHERE datid = 0 OR datname = $1::text::name";
         Ok(client.query_one(query, &[&credentials.application.database]).await?.get(0))

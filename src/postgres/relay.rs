@@ -1,13 +1,12 @@
-//! Between the socket under the home, where everything of ours looks for its datastore, and a server that is
-//! elsewhere: connections go through as they are, over TLS that is verified here. PostgreSQL's programs come without
-//! TLS in some builds, and so there is one way to speak it. What keeps a connection from coming about is told to the
-//! client in the protocol's own form.
-//! Source: <https://www.postgresql.org/docs/18/protocol-flow.html>.
+//! Relays connections from the socket under the home, where all clients expect the datastore, to an external server,
+//! over TLS that is verified here. Some builds of PostgreSQL's programs have no TLS, so this is the only TLS client. A
+//! failed connection is reported to the client as a protocol error. Source:
+//! <https://www.postgresql.org/docs/18/protocol-flow.html>.
 
 use super::container::Container;
 use super::scram::{NotScram, ScramOnly};
 use super::tls::{self, TlsError};
-use super::{Credentials, Endpoint, PgError, SOCKET_PORT, place};
+use super::{Credentials, Endpoint, PgError, SOCKET_PORT, location};
 use crate::config::{Address, ExternalUrl, Tls};
 use crate::home::Home;
 use crate::sys::{command, stream, unix_socket};
@@ -27,29 +26,29 @@ pub enum RelayError {
     #[error("{0}")]
     Io(#[from] io::Error),
     #[error(transparent)]
-    Place(#[from] place::PlaceError),
+    Location(#[from] location::LocationError),
     #[error(transparent)]
     Tls(#[from] TlsError),
 }
 
-/// A server that is there answers sooner.
+/// Time limit for an answer of the server.
 const ANSWER_LIMIT: Duration = Duration::from_secs(4);
-/// What is read at once, bytes.
+/// Read buffer size, in bytes.
 const BUFFER: usize = 16 * 1024;
-/// The code in the place of a protocol version with which a client asks for TLS or GSSAPI.
+/// Codes that a client sends in place of a protocol version to request TLS or GSSAPI.
 const SSL_REQUEST: u32 = 80_877_103;
 const GSS_REQUEST: u32 = 80_877_104;
-/// The same for one that cancels another's query.
+/// Code of a request to cancel another connection's query.
 const CANCEL_REQUEST: u32 = 80_877_102;
-/// As long as PostgreSQL takes one, bytes.
-const LONGEST_FIRST: usize = 10_000;
+/// Size limit of a startup message, the same as PostgreSQL's, in bytes.
+const MAX_STARTUP_MESSAGE: usize = 10_000;
 
-/// Relays until it is told to stop; connections end with it.
+/// Relays until a stop signal arrives; connections end with it.
 pub async fn run(home: &Home) -> Result<(), RelayError> {
-    let container = place::recorded(home)?.and_then(|place| place.container);
+    let container = location::recorded(home)?.and_then(|recorded| recorded.container);
     let url = match &container {
         Some(container) => ExternalUrl::parse(&container.url()).map_err(io::Error::other)?,
-        None => place::external(home)?,
+        None => location::external(home)?,
     };
     let endpoint = Endpoint::for_home(home);
     endpoint.prepare()?;
@@ -59,48 +58,49 @@ pub async fn run(home: &Home) -> Result<(), RelayError> {
     let listener = UnixListener::from_std(listener)?;
     let mut stop = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::quit()].map(signal);
     let [Ok(interrupt), Ok(terminate), Ok(quit)] = &mut stop else {
-        return Err(io::Error::other("signals cannot be listened to").into());
+        return Err(io::Error::other("cannot listen for signals").into());
     };
     info!("relaying to {}", upstream.url.address);
     let mut attached = container.as_ref().map(Attached::start).transpose()?;
-    let mut look = tokio::time::interval(LOOK);
+    let mut container_check = tokio::time::interval(CHECK_INTERVAL);
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((client, _)) => drop(tokio::task::spawn_local(upstream.clone().serve(client))),
-                // As with too many open files: those that are open go on, and some end.
+                // For example too many open files: open connections continue, and some will end.
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             },
             _ = interrupt.recv() => return Ok(()),
             _ = terminate.recv() => return Ok(()),
             _ = quit.recv() => return Ok(()),
-            _ = look.tick(), if attached.is_some() => {
+            _ = container_check.tick(), if attached.is_some() => {
                 if let Some(status) = attached.as_mut().and_then(Attached::ended) {
-                    return Err(RelayError::Io(io::Error::other(format!("the container ended: {status}"))));
+                    return Err(RelayError::Io(io::Error::other(format!("the container exited: {status}"))));
                 }
             }
         }
     }
 }
 
-/// How often it is looked whether the container still runs.
-const LOOK: Duration = Duration::from_millis(250);
+/// Interval of checks that the container is running.
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
-/// A container that runs as long as this.
+/// A container that runs as long as this value lives; drop stops it.
 struct Attached<'a> {
     container: &'a Container,
     program: Child,
 }
 
 impl<'a> Attached<'a> {
-    /// What it prints goes where this process prints.
+    /// Starts the container. Its output goes to this process's output.
     fn start(container: &'a Container) -> io::Result<Self> {
         let mut command = container.start_attached();
-        // Ctrl-C is for us: what stops the container is below.
+        // Ctrl-C is for us: the container is stopped in `drop`.
         command::in_own_session(command.stdin(Stdio::null()));
         Ok(Self { container, program: command.spawn()? })
     }
 
+    /// Exit status of the container; `None` while it runs.
     fn ended(&mut self) -> Option<ExitStatus> {
         self.program.try_wait().ok().flatten()
     }
@@ -109,25 +109,25 @@ impl<'a> Attached<'a> {
 impl Drop for Attached<'_> {
     fn drop(&mut self) {
         if let Err(error) = self.container.stop() {
-            warn!("the container does not stop: {error}");
+            warn!("cannot stop the container: {error}");
         }
-        // It ends with the container; one that does not is of no use.
+        // It ends with the container; if not, it is of no use.
         let _ = self.program.kill();
         let _ = self.program.wait();
     }
 }
 
-/// A connection without a socket in between, for a look before the home uses it.
+/// Connects without the relay, for a check before the home uses the server.
 pub async fn connect_directly(url: &ExternalUrl) -> Result<Client, PgError> {
-    let upstream = Upstream::new(url.clone()).map_err(|error| PgError::Far(error.to_string()))?;
-    let stream = upstream.in_time(upstream.connect()).await.map_err(PgError::Far)?;
+    let upstream = Upstream::new(url.clone()).map_err(|error| PgError::ExternalServer(error.to_string()))?;
+    let stream = upstream.in_time(upstream.connect()).await.map_err(PgError::ExternalServer)?;
     let endpoint = Endpoint { socket_folder: PathBuf::new() };
     let mut config = Credentials::from(url.clone()).application(&endpoint);
     config.options("-c search_path=pg_catalog -c statement_timeout=30s");
     let connecting = tokio::time::timeout(ANSWER_LIMIT, config.connect_raw(stream, NoTls)).await;
     let connected = connecting.map_err(|_| PgError::Timeout(ANSWER_LIMIT))?;
     let (client, connection) = connected.map_err(|error| match NotScram::cause_of(&error) {
-        Some(refusal) => PgError::Far(format!("the datastore at {}: {refusal}", url.address)),
+        Some(refusal) => PgError::ExternalServer(format!("the datastore at {}: {refusal}", url.address)),
         None => endpoint.classify(error),
     })?;
     // An error here ends the connection, which the client reports at its next use.
@@ -135,6 +135,7 @@ pub async fn connect_directly(url: &ExternalUrl) -> Result<Client, PgError> {
     Ok(client)
 }
 
+/// The server that connections are relayed to.
 #[derive(Clone)]
 struct Upstream {
     url: ExternalUrl,
@@ -153,14 +154,16 @@ impl Upstream {
         Ok(Self { url, tls })
     }
 
+    /// Relays one connection until either side ends it.
     async fn serve(self, mut client: UnixStream) {
-        let Ok(first) = first_message(&mut client).await else { return };
+        let Ok(startup) = startup_message(&mut client).await else { return };
         let answered = async {
             let mut server = self.connect().await?;
-            server.write_all(&first.bytes).await.map_err(|error| error.to_string())?;
+            server.write_all(&startup.bytes).await.map_err(|error| error.to_string())?;
             let mut answer = vec![0; BUFFER];
-            // A cancel request has none but the end.
-            let count = if first.is_cancel { 0 } else { server.read(&mut answer).await.map_err(|e| e.to_string())? };
+            // A cancel request gets no answer.
+            let count =
+                if startup.is_cancel { 0 } else { server.read(&mut answer).await.map_err(|e| e.to_string())? };
             answer.truncate(count);
             Ok((server, answer))
         };
@@ -170,46 +173,47 @@ impl Upstream {
                     client.write_all(&answer).await?;
                     copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER, BUFFER).await
                 };
-                // Either end may be cut off at any time; both learn it by the end of this.
+                // Either end may disconnect at any time; closing both tells the other.
                 drop(relayed.await);
             }
-            // The client may have left.
+            // The client may have disconnected.
             Err(reason) => drop(client.write_all(&refusal(&reason)).await),
         }
     }
 
-    /// Whoever asks has hardly more patience, and is to hear which of the two does not answer.
+    /// Limits the wait below the client's own timeout, so that the client learns which side failed to answer.
     async fn in_time<T>(&self, work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
         let done = tokio::time::timeout(ANSWER_LIMIT, work).await;
         done.unwrap_or_else(|_| Err(format!("no answer within {} s", ANSWER_LIMIT.as_secs())))
-            .map_err(|reason| format!("the datastore at {} cannot be reached: {reason}", self.url.address))
+            .map_err(|reason| format!("cannot reach the datastore at {}: {reason}", self.url.address))
     }
 
-    /// Connects; without TLS only to a server that proves that it knows the password.
+    /// Connects; without TLS only to a server that proves knowledge of the password.
     async fn connect(&self) -> Result<Box<dyn Stream>, String> {
         let stream = self.open().await?;
         Ok(if self.url.requires_scram() { Box::new(ScramOnly::new(stream)) } else { stream })
     }
 
+    /// Opens the connection, encrypted if the URL says so.
     async fn open(&self) -> Result<Box<dyn Stream>, String> {
-        let told = |error: io::Error| error.to_string();
+        let to_text = |error: io::Error| error.to_string();
         let (host, port) = match &self.url.address {
             Address::Tcp { host, port } => (host.as_str(), *port),
             Address::Socket { .. } => {
                 let path = self.url.address.socket().unwrap_or_default();
-                return Ok(Box::new(UnixStream::connect(path).await.map_err(told)?));
+                return Ok(Box::new(UnixStream::connect(path).await.map_err(to_text)?));
             }
         };
-        let mut tcp = TcpStream::connect((host, port)).await.map_err(told)?;
-        tcp.set_nodelay(true).map_err(told)?;
-        stream::notice_when_gone(&tcp).map_err(told)?;
+        let mut tcp = TcpStream::connect((host, port)).await.map_err(to_text)?;
+        tcp.set_nodelay(true).map_err(to_text)?;
+        stream::enable_keepalive(&tcp).map_err(to_text)?;
         let Some(tls) = &self.tls else { return Ok(Box::new(tcp)) };
         let mut request = [0; 8];
         request[..4].copy_from_slice(&8_u32.to_be_bytes());
         request[4..].copy_from_slice(&SSL_REQUEST.to_be_bytes());
-        tcp.write_all(&request).await.map_err(told)?;
-        if tcp.read_u8().await.map_err(told)? != b'S' {
-            return Err("it does not speak TLS; with sslmode=disable in the URL nothing is encrypted".to_owned());
+        tcp.write_all(&request).await.map_err(to_text)?;
+        if tcp.read_u8().await.map_err(to_text)? != b'S' {
+            return Err("it does not support TLS; sslmode=disable in the URL turns encryption off".to_owned());
         }
         let name = tls::server_name(host)?;
         let encrypted = tls.connect(name, tcp).await;
@@ -217,35 +221,35 @@ impl Upstream {
     }
 }
 
-/// What a client begins with.
-struct First {
+/// A client's first message.
+struct StartupMessage {
     bytes: Vec<u8>,
     is_cancel: bool,
 }
 
-/// Read whole. The client is told that nothing is encrypted on this machine.
-async fn first_message(client: &mut UnixStream) -> io::Result<First> {
+/// Reads the startup message. Declines encryption, which is not needed on this machine.
+async fn startup_message(client: &mut UnixStream) -> io::Result<StartupMessage> {
     let mut head = [0; 8];
     loop {
         client.read_exact(&mut head).await?;
         let [length, code] =
-            [&head[..4], &head[4..]].map(|four| four.iter().fold(0_u32, |sum, byte| sum << 8 | u32::from(*byte)));
+            [&head[..4], &head[4..]].map(|bytes| bytes.iter().fold(0_u32, |sum, byte| sum << 8 | u32::from(*byte)));
         if [SSL_REQUEST, GSS_REQUEST].contains(&code) {
             client.write_all(b"N").await?;
             continue;
         }
         let length = usize::try_from(length).unwrap_or(usize::MAX);
-        if !(8..=LONGEST_FIRST).contains(&length) {
+        if !(8..=MAX_STARTUP_MESSAGE).contains(&length) {
             return Err(io::ErrorKind::InvalidData.into());
         }
         let mut bytes = head.to_vec();
         bytes.resize(length, 0);
         client.read_exact(&mut bytes[8..]).await?;
-        return Ok(First { bytes, is_cancel: code == CANCEL_REQUEST });
+        return Ok(StartupMessage { bytes, is_cancel: code == CANCEL_REQUEST });
     }
 }
 
-/// An ErrorResponse of the class for connections that do not come about.
+/// Builds an ErrorResponse message with the SQLSTATE of failed connections.
 fn refusal(text: &str) -> Vec<u8> {
     let mut fields = Vec::new();
     for (field, value) in [(b'S', "FATAL"), (b'V', "FATAL"), (b'C', "08001"), (b'M', text)] {
@@ -263,25 +267,25 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_program_that_has_taken_the_port_gets_no_password() {
+    async fn an_impostor_on_the_port_gets_no_password() {
         for code in [0_u32, 3, 5] {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let port = listener.local_addr().unwrap().port();
             let serving = tokio::spawn(async move {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 let mut sent = vec![0; 4096];
-                let first = stream.read(&mut sent).await.unwrap();
+                let first_length = stream.read(&mut sent).await.unwrap();
                 stream
                     .write_all(&[&b"R"[..], &12_u32.to_be_bytes(), &code.to_be_bytes(), b"salt"].concat())
                     .await
                     .unwrap();
-                let mut more = Vec::new();
-                let _ = stream.read_to_end(&mut more).await;
-                sent.truncate(first);
-                [sent, more].concat()
+                let mut remainder = Vec::new();
+                let _ = stream.read_to_end(&mut remainder).await;
+                sent.truncate(first_length);
+                [sent, remainder].concat()
             });
             let url = ExternalUrl::parse(&format!("postgres://ada:lovelace@127.0.0.1:{port}/b")).unwrap();
-            let Err(PgError::Far(reason)) = connect_directly(&url).await else { panic!("{code}") };
+            let Err(PgError::ExternalServer(reason)) = connect_directly(&url).await else { panic!("{code}") };
             let sent = String::from_utf8_lossy(&serving.await.unwrap()).into_owned();
             assert!(
                 reason.contains("SCRAM") && sent.contains("ada") && !sent.contains("lovelace") && !sent.contains("md5"),

@@ -1,6 +1,6 @@
-//! A server that has to prove that it knows the password. Without TLS nothing says who has a port, or a socket in a folder where
-//! anybody may make one: while the real server is down, another program can take its place and ask for the password in clear.
-//! With SCRAM a server never sees the password, and one that does not know it cannot complete the exchange:
+//! Requires SCRAM from a server. Without TLS nothing authenticates the owner of a port, or of a socket in a
+//! world-writable folder: while the real server is down, another program can take its place and ask for the clear-text
+//! password. With SCRAM a server never sees the password and cannot complete the exchange without knowing it:
 //! <https://www.postgresql.org/docs/18/sasl-authentication.html>.
 
 use std::io;
@@ -8,16 +8,16 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// The value of `PGREQUIREAUTH` for PostgreSQL's own programs.
+/// Value of `PGREQUIREAUTH` for PostgreSQL's own programs.
 pub const METHOD: &str = "scram-sha-256";
 
-/// Why nothing was sent.
+/// Reason why the password was not sent.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}, and without TLS only SCRAM (scram-sha-256) is accepted: another program may have taken its place")]
+#[error("{0}, and without TLS only SCRAM (scram-sha-256) is accepted: another program may be impersonating the server")]
 pub struct NotScram(&'static str);
 
 impl NotScram {
-    /// The refusal that made a login fail, if it did.
+    /// Returns the refusal that made a login fail, if any.
     pub fn cause_of(error: &tokio_postgres::Error) -> Option<&Self> {
         std::error::Error::source(error)?.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref()
     }
@@ -27,15 +27,15 @@ impl NotScram {
 /// Source: <https://www.postgresql.org/docs/18/protocol-message-formats.html>.
 const LOGIN: [u32; 4] = [10, 11, 12, 0];
 
-/// What a server has sent of its side of the login.
+/// Progress of the server's side of the login.
 #[derive(Default)]
 struct Exchange {
-    /// How many messages of `LOGIN` have come.
+    /// Number of `LOGIN` messages received.
     done: usize,
-    /// The beginning of a message: its type, its length, and for `R` its code.
+    /// Start of a message: type, length, and for `R` the code.
     head: Vec<u8>,
-    /// Bytes of the message that are still to come.
-    rest: usize,
+    /// Bytes of the message not yet received.
+    remaining: usize,
 }
 
 impl Exchange {
@@ -43,11 +43,12 @@ impl Exchange {
         self.done == LOGIN.len()
     }
 
+    /// Checks bytes that the server sent.
     fn take(&mut self, mut bytes: &[u8]) -> Result<(), NotScram> {
         while !self.is_done() && !bytes.is_empty() {
-            if self.rest > 0 {
-                let passed = self.rest.min(bytes.len());
-                self.rest -= passed;
+            if self.remaining > 0 {
+                let passed = self.remaining.min(bytes.len());
+                self.remaining -= passed;
                 bytes = &bytes[passed..];
                 continue;
             }
@@ -55,23 +56,24 @@ impl Exchange {
             bytes = &bytes[1..];
             let needed = if self.head[0] == b'R' { 9 } else { 5 };
             if self.head.len() == needed {
-                self.rest = self.message()?;
+                self.remaining = self.message()?;
                 self.head.clear();
             }
         }
         Ok(())
     }
 
-    /// Judges a message by its head; the length of its rest.
+    /// Checks a message by its head; returns the number of bytes that follow.
     fn message(&mut self) -> Result<usize, NotScram> {
-        let word = |at: usize| self.head[at..at + 4].iter().fold(0_u32, |sum, byte| sum << 8 | u32::from(*byte));
-        let length = usize::try_from(word(1)).unwrap_or(usize::MAX);
-        let rest =
+        let number_at =
+            |start: usize| self.head[start..start + 4].iter().fold(0_u32, |sum, byte| sum << 8 | u32::from(*byte));
+        let length = usize::try_from(number_at(1)).unwrap_or(usize::MAX);
+        let remaining =
             (length + 1).checked_sub(self.head.len()).ok_or(NotScram("it does not speak PostgreSQL's protocol"))?;
         match self.head[0] {
-            b'R' if word(5) == LOGIN[self.done] => self.done += 1,
+            b'R' if number_at(5) == LOGIN[self.done] => self.done += 1,
             b'R' => {
-                return Err(NotScram(match word(5) {
+                return Err(NotScram(match number_at(5) {
                     0 => "the server asks for no password",
                     3 => "the server asks for the password in clear",
                     5 => "the server asks for the password by MD5",
@@ -82,11 +84,11 @@ impl Exchange {
             b'E' | b'N' | b'v' => {}
             _ => return Err(NotScram("it does not speak PostgreSQL's protocol")),
         }
-        Ok(rest)
+        Ok(remaining)
     }
 }
 
-/// A connection that ends before a client sees anything but a login by SCRAM.
+/// A connection that fails unless the server uses SCRAM.
 pub struct ScramOnly<S> {
     stream: S,
     exchange: Exchange,
@@ -144,13 +146,14 @@ mod tests {
     }
 
     #[test]
-    fn only_a_whole_login_by_scram_passes() {
+    fn accepts_only_a_complete_scram_login() {
         let sasl = || authentication(10, b"SCRAM-SHA-256\0\0");
-        let whole = [sasl(), authentication(11, b"r=x"), authentication(12, b"v=x"), authentication(0, b"")].concat();
-        let row = [whole.clone(), message(b'D', &[7; 40])].concat();
+        let complete_login =
+            [sasl(), authentication(11, b"r=x"), authentication(12, b"v=x"), authentication(0, b"")].concat();
+        let row = [complete_login.clone(), message(b'D', &[7; 40])].concat();
         let error = message(b'E', b"SFATAL\0\0");
         for (bytes, passes) in [
-            (whole, true),
+            (complete_login, true),
             (row, true),
             (error.clone(), true),
             ([sasl(), error].concat(), true),
@@ -171,18 +174,18 @@ mod tests {
         }
     }
 
-    /// What a client of such a server sends before it gives up, and why it does.
+    /// Returns the bytes that a client sends to a server with this answer, and the client's error.
     async fn sent_to(answer: Vec<u8>) -> (Vec<u8>, tokio_postgres::Error) {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let (client, mut server) = tokio::io::duplex(4096);
         let serving = tokio::spawn(async move {
             let mut sent = vec![0; 4096];
-            let first = server.read(&mut sent).await.unwrap();
+            let first_length = server.read(&mut sent).await.unwrap();
             server.write_all(&answer).await.unwrap();
-            let mut more = Vec::new();
-            server.read_to_end(&mut more).await.unwrap();
-            sent.truncate(first);
-            [sent, more].concat()
+            let mut remainder = Vec::new();
+            server.read_to_end(&mut remainder).await.unwrap();
+            sent.truncate(first_length);
+            [sent, remainder].concat()
         });
         let mut config = tokio_postgres::Config::new();
         config.user("postgres").password("the-secret").dbname("d");
@@ -191,10 +194,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_asks_otherwise_is_sent_no_password() {
+    async fn other_login_methods_get_no_password() {
         for code in [3_u32, 5, 0] {
             let (sent, error) = sent_to(authentication(code, b"salt")).await;
-            let has = |word: &[u8]| sent.windows(word.len()).any(|part| part == word);
+            let has = |bytes: &[u8]| sent.windows(bytes.len()).any(|part| part == bytes);
             assert!(has(b"postgres") && !has(b"the-secret") && !has(b"md5"), "{code}: {sent:?}");
             assert!(NotScram::cause_of(&error).is_some(), "{code}: {error:?}");
         }

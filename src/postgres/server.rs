@@ -1,7 +1,7 @@
-//! How the datastore is started. The postmaster: directly, with every setting on its command line, where neither a file
-//! nor `ALTER SYSTEM` can change it. In the place of one that is elsewhere, the relay to it.
+//! The command that starts the datastore: the postmaster, or for a container or an external server the relay. The
+//! postmaster gets all settings on its command line, so that neither a file nor `ALTER SYSTEM` can override them.
 
-use super::place::{self, Kind};
+use super::location::{self, Kind};
 use super::tools::clean_environment;
 use super::{Endpoint, Installation, SOCKET_PORT};
 use crate::home::Home;
@@ -10,26 +10,26 @@ use crate::sys::user_namespace::Identity;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// What to execute.
+/// The program to execute.
 pub struct ServerCommand {
     pub program: PathBuf,
-    /// What it is called, where that is another name.
-    pub called: Option<OsString>,
+    /// `argv[0]` if it differs from the program.
+    pub argv0: Option<OsString>,
     pub arguments: Vec<OsString>,
     pub environment: Vec<(OsString, OsString)>,
-    /// PostgreSQL itself refuses to run as root.
-    pub runs_as_anybody: bool,
+    /// False for PostgreSQL itself, which refuses to run as root.
+    pub may_run_as_root: bool,
 }
 
 impl ServerCommand {
-    /// As whom it is started.
+    /// User to run as.
     pub fn identity(&self) -> Identity {
-        if self.runs_as_anybody { Identity::Own } else { Identity::for_postgres() }
+        if self.may_run_as_root { Identity::Own } else { Identity::for_postgres() }
     }
 }
 
-/// Durable as Postgres is by default, and sized for a laptop: one local application, no
-/// replication, nothing running that would only wait. Meanings: PostgreSQL 18 manual, chapter 19.
+/// Durable like PostgreSQL's defaults and sized for a laptop: one local application, no replication, no idle workers.
+/// Meanings: PostgreSQL 18 manual, chapter 19.
 const SETTINGS: &[(&str, &str)] = &[
     ("listen_addresses", ""),
     ("unix_socket_permissions", "0700"),
@@ -55,8 +55,9 @@ const SETTINGS: &[(&str, &str)] = &[
     ("restart_after_crash", "on"),
 ];
 
+/// Builds the command for the home's kind of datastore.
 pub fn command(home: &Home, installation: &Installation, endpoint: &Endpoint) -> ServerCommand {
-    match place::kind(home) {
+    match location::kind(home) {
         Kind::Managed => postmaster(home, installation, endpoint),
         Kind::Docker | Kind::External => relay(home),
     }
@@ -65,11 +66,11 @@ pub fn command(home: &Home, installation: &Installation, endpoint: &Endpoint) ->
 fn relay(home: &Home) -> ServerCommand {
     ServerCommand {
         program: "/proc/self/exe".into(),
-        called: Some("leoflow".into()),
+        argv0: Some("leoflow".into()),
         arguments: vec!["--home".into(), home.root().into(), "datastore-relay".into()],
-        // The URL may be in a variable.
+        // The URL may be in an environment variable.
         environment: child::environment(),
-        runs_as_anybody: true,
+        may_run_as_root: true,
     }
 }
 
@@ -88,9 +89,9 @@ fn postmaster(home: &Home, installation: &Installation, endpoint: &Endpoint) -> 
     let environment = clean_environment().into_iter().map(|(name, value)| (name.into(), value.into()));
     ServerCommand {
         program: installation.program("postgres"),
-        called: None,
+        argv0: None,
         arguments,
         environment: environment.collect(),
-        runs_as_anybody: false,
+        may_run_as_root: false,
     }
 }

@@ -1,5 +1,4 @@
-//! TLS to a server that is elsewhere: its certificate and its name are verified, by the system's authorities or by those
-//! of a file.
+//! TLS to external servers. Certificate and name are verified, by the system's authorities or those of a file.
 
 use crate::sys::files;
 use rustls::pki_types::pem::PemObject;
@@ -14,11 +13,11 @@ use tokio_rustls::TlsConnector;
 pub enum TlsError {
     #[error("cannot read the certificates in {path}: {reason}")]
     Authorities { path: PathBuf, reason: String },
-    #[error("the certificates of this system cannot be used: {0}")]
+    #[error("cannot use the certificates of this system: {0}")]
     System(rustls::Error),
 }
 
-/// The authorities of a file are those and no others.
+/// Builds a connector; a file of authorities replaces the system's.
 pub fn connector(authorities: Option<&Path>) -> Result<TlsConnector, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
@@ -30,19 +29,20 @@ pub fn connector(authorities: Option<&Path>) -> Result<TlsConnector, TlsError> {
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
+/// Reads the authorities in a file of PEM certificates.
 fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
     let failed = |reason: String| TlsError::Authorities { path: path.to_owned(), reason };
     let text = files::read_text(path, 4 * 1024 * 1024).map_err(|error| failed(error.to_string()))?;
     let text = text.ok_or_else(|| failed("there is no such file".to_owned()))?;
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(text.as_bytes()) {
-        let added = certificate.map_err(|error| error.to_string()).map(|one| roots.add(one));
+        let added = certificate.map_err(|error| error.to_string()).map(|certificate| roots.add(certificate));
         added.and_then(|added| added.map_err(|error| error.to_string())).map_err(failed)?;
     }
-    if roots.is_empty() { Err(failed("there is none in it".to_owned())) } else { Ok(roots) }
+    if roots.is_empty() { Err(failed("it contains no certificate".to_owned())) } else { Ok(roots) }
 }
 
-/// Of a host name or an address.
+/// Converts a host name or an IP address for the check of the certificate.
 pub fn server_name(host: &str) -> Result<ServerName<'static>, String> {
-    ServerName::try_from(host.to_owned()).map_err(|_| format!("{host} is no name that a certificate could have"))
+    ServerName::try_from(host.to_owned()).map_err(|_| format!("{host} is not a valid name for a certificate"))
 }

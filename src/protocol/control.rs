@@ -1,5 +1,5 @@
-//! `run/control.sock`: one JSON request a line, one JSON answer a line. It belongs to the
-//! supervisor and knows only life and death, so it works when everything else does not.
+//! `run/control.sock`: one JSON request a line, one JSON answer a line. It belongs to the supervisor and only controls
+//! processes, so it works when the server and the datastore do not.
 
 use super::status::InstanceStatus;
 use crate::home::Home;
@@ -14,24 +14,24 @@ use std::time::Duration;
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Request {
     Status,
-    /// The answer comes at once; the connection closes when the supervisor has gone.
+    /// The answer comes at once; the connection closes when the supervisor has exited.
     Stop,
     /// Restarts the children in place; the answer comes when they are healthy or have failed.
     Restart,
-    /// For an upgrade: brings the children to a level, from now on started from `program` where one is
-    /// named. The answer comes when they are there or have failed. Whoever asked for less than the whole has
-    /// its journal: when nobody is at that any more, the supervisor starts `leoflow upgrade --resume`.
+    /// For an upgrade: brings the children to a level, from now on started from `program` if given. The answer comes
+    /// when they are up or have failed. A caller that requests less than `Whole` owns the upgrade journal: once no
+    /// process works on that upgrade any more, the supervisor starts `leoflow upgrade --resume`.
     Run {
         level: Level,
         #[serde(default)]
         program: Option<PathBuf>,
-        /// How long a server on trial may take to get ready, milliseconds. It has one try, and nobody waits for it
-        /// to leave.
+        /// For `Level::Trial`: how long the server may take to get ready, milliseconds. It is not restarted if
+        /// it ends, and the answer does not wait for its exit.
         #[serde(default)]
         limit_ms: Option<u64>,
     },
-    /// Executes `program` as the supervisor, in this very process; children, listeners and locks stay. The
-    /// connection closes without an answer when it has come so far.
+    /// Executes `program` as the supervisor in the same process; children, listeners and locks stay. On success the
+    /// connection closes without an answer.
     Become {
         program: PathBuf,
     },
@@ -41,13 +41,13 @@ pub enum Request {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
-    /// Nothing.
+    /// No child; only the supervisor runs.
     Nothing,
     /// Postgres.
     Datastore,
-    /// And a server that serves `run/trial.sock` alone; the others' connections wait.
+    /// Postgres and a server that only serves `run/trial.sock`; connections to the other listeners wait.
     Trial,
-    /// Everything; a server on trial gets the listeners.
+    /// All processes; a server on trial gets the listeners.
     Whole,
 }
 
@@ -68,7 +68,7 @@ pub struct ControlClient {
 }
 
 impl ControlClient {
-    /// `Ok(None)` when nobody listens there.
+    /// Connects to the supervisor. `Ok(None)` when none listens.
     pub fn connect(home: &Home) -> io::Result<Option<Self>> {
         match unix_socket::connect(&home.control_socket()) {
             Ok(stream) => Ok(Some(Self { stream: BufReader::new(stream) })),
@@ -79,7 +79,7 @@ impl ControlClient {
         }
     }
 
-    /// Asks and waits for the answer, at most `limit`.
+    /// Sends a request and waits at most `limit` for the answer.
     pub fn ask(&mut self, request: &Request, limit: Duration) -> io::Result<Answer> {
         self.stream.get_ref().set_read_timeout(Some(limit))?;
         let mut line = serde_json::to_vec(request)?;
@@ -93,15 +93,15 @@ impl ControlClient {
         Ok(serde_json::from_str(&answer)?)
     }
 
-    /// Waits until the other end has gone; `false` when it is still there after `limit`.
+    /// Waits until the supervisor closes the connection; `false` when it is still open after `limit`.
     pub fn wait_closed(&mut self, limit: Duration) -> bool {
         let _ = self.stream.get_ref().set_read_timeout(Some(limit));
-        let mut rest = Vec::new();
-        (&mut self.stream).take(LINE_LIMIT).read_to_end(&mut rest).is_ok()
+        let mut ignored = Vec::new();
+        (&mut self.stream).take(LINE_LIMIT).read_to_end(&mut ignored).is_ok()
     }
 }
 
-/// The running instance's own word on itself; `None` when none runs or it does not answer.
+/// Asks the running instance for its status; `None` when none runs or it does not answer.
 pub fn status_of(home: &Home) -> Option<InstanceStatus> {
     let mut client = ControlClient::connect(home).ok()??;
     match client.ask(&Request::Status, Duration::from_secs(5)).ok()? {

@@ -1,4 +1,4 @@
-//! One request to our own server, over a stream that is connected to it.
+//! Sends one HTTP request to our own server over a connected stream.
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
@@ -8,7 +8,7 @@ use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// The longest answer that is read, bytes.
+/// Size limit of a response, bytes.
 const ANSWER_LIMIT: usize = 256 * 1024 * 1024;
 
 #[derive(Debug, thiserror::Error)]
@@ -17,45 +17,46 @@ pub enum HttpError {
     Broken(#[from] hyper::Error),
     #[error("{0}")]
     Request(#[from] hyper::http::Error),
-    #[error("the answer cannot be read: {0}")]
+    #[error("failed to read the response: {0}")]
     Answer(Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// What is asked. `host` is what the server is called.
-pub struct Ask<'a> {
+/// A request. `host` is the value of the `Host` header.
+pub struct HttpRequest<'a> {
     pub method: Method,
     pub path: &'a str,
     pub host: &'a str,
     pub headers: &'a [(HeaderName, &'a str)],
-    /// JSON, or nothing.
+    /// JSON, or empty.
     pub body: String,
 }
 
-/// Asks, and returns the status and the whole answer. The caller sets the time limit.
-pub async fn ask<S>(stream: S, ask: Ask<'_>) -> Result<(StatusCode, Bytes), HttpError>
+/// Sends a request; returns the status and the whole body. The caller sets the time limit.
+pub async fn send<S>(stream: S, request_options: HttpRequest<'_>) -> Result<(StatusCode, Bytes), HttpError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(async move { drop(connection.await) });
     let mut request = Request::builder()
-        .method(ask.method)
-        .uri(ask.path)
-        .header(header::HOST, ask.host)
+        .method(request_options.method)
+        .uri(request_options.path)
+        .header(header::HOST, request_options.host)
         .header(header::CONTENT_TYPE, "application/json");
-    for (name, value) in ask.headers {
+    for (name, value) in request_options.headers {
         request = request.header(name, *value);
     }
-    let response = sender.send_request(request.body(Full::new(Bytes::from(ask.body)))?).await?;
+    let response = sender.send_request(request.body(Full::new(Bytes::from(request_options.body)))?).await?;
     let status = response.status();
     let body = Limited::new(response.into_body(), ANSWER_LIMIT).collect().await.map_err(HttpError::Answer)?;
     Ok((status, body.to_bytes()))
 }
 
-/// All but what <https://www.rfc-editor.org/rfc/rfc3986#section-2.3> leaves as it is.
-const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+/// The characters that are percent-encoded: all but the unreserved ones of
+/// <https://www.rfc-editor.org/rfc/rfc3986#section-2.3>.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// A part of a path, with everything but letters, digits and `-_.~` percent-encoded.
-pub fn encode(part: &str) -> String {
-    utf8_percent_encode(part, UNRESERVED).to_string()
+/// Percent-encodes a path segment: everything but letters, digits and `-_.~`.
+pub fn encode(segment: &str) -> String {
+    utf8_percent_encode(segment, ENCODED).to_string()
 }

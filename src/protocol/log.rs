@@ -1,5 +1,5 @@
-//! What a process says for its log, by `tracing`: a line of one format, on standard error. The supervisor keeps what
-//! its children print.
+//! Log output of a process by `tracing`: lines in one format on standard error. The supervisor stores what its children
+//! print.
 
 use crate::sys::clock;
 use std::fmt::{self, Write as _};
@@ -10,7 +10,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// The levels of `log_level`, from the one that says least.
+/// The values of `log_level`, from the least to the most verbose.
 pub const LEVELS: &[(&str, Level)] = &[
     ("error", Level::ERROR),
     ("warn", Level::WARN),
@@ -19,25 +19,25 @@ pub const LEVELS: &[(&str, Level)] = &[
     ("trace", Level::TRACE),
 ];
 
-/// `None` for a word that is none of `LEVELS`.
-pub fn level(word: &str) -> Option<Level> {
-    LEVELS.iter().find(|(name, _)| *name == word).map(|(_, level)| *level)
+/// Parses a value of `log_level`; `None` for a value that is not in `LEVELS`.
+pub fn level(value: &str) -> Option<Level> {
+    LEVELS.iter().find(|(name, _)| *name == value).map(|(_, level)| *level)
 }
 
-/// From here on, what this process and its libraries say at `level` or above goes to standard error. Only the first
-/// call of a process counts.
+/// Starts logging of this process and its libraries at `level` or above to standard error. Only the first call in a
+/// process has an effect.
 pub fn start(process: &'static str, level: Level) {
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(io::stderr)
-        // That a line cannot be said is nothing that can be said: the disk may be full, the reader gone.
+        // A failure to write a log line cannot be logged: the disk may be full, or the reader gone.
         .log_internal_errors(false)
         .event_format(Format { process, level })
         .finish();
     let _ = tracing::subscriber::set_global_default(subscriber);
 }
 
-/// `2026-11-21T18:30:00.042Z WARN  server: text`
+/// Formats a line: `2026-11-21T18:30:00.042Z WARN  server: text`.
 pub fn line(level: Level, process: &str, text: impl fmt::Display) -> String {
     format!("{} {level:<5} {process}: {text}", clock::now_with_milliseconds())
 }
@@ -55,7 +55,7 @@ where
     fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let meta = event.metadata();
         let is_ours = meta.target().starts_with("leoflow");
-        // Libraries have levels of their own mind: their debugging is ours only where everything is asked for.
+        // Libraries log too much: their debug and info messages appear only at level `trace`.
         if !is_ours && *meta.level() > Level::WARN && self.level < Level::TRACE {
             return Ok(());
         }
@@ -68,7 +68,7 @@ where
     }
 }
 
-/// The message, then the fields by name.
+/// Collects the message, then the fields by name.
 struct Text(String);
 
 impl Visit for Text {
@@ -86,9 +86,9 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     #[derive(Clone, Default)]
-    struct Kept(Arc<Mutex<Vec<u8>>>);
+    struct Captured(Arc<Mutex<Vec<u8>>>);
 
-    impl io::Write for Kept {
+    impl io::Write for Captured {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().extend_from_slice(bytes);
             Ok(bytes.len())
@@ -99,26 +99,26 @@ mod tests {
         }
     }
 
-    fn said(level: Level, say: impl FnOnce()) -> Vec<String> {
-        let kept = Kept::default();
-        let writer = kept.clone();
+    fn logged(level: Level, log: impl FnOnce()) -> Vec<String> {
+        let captured = Captured::default();
+        let writer = captured.clone();
         let subscriber = tracing_subscriber::fmt()
             .with_max_level(level)
             .with_writer(move || writer.clone())
             .event_format(Format { process: "server", level })
             .finish();
-        tracing::subscriber::with_default(subscriber, say);
-        let text = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
+        tracing::subscriber::with_default(subscriber, log);
+        let text = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
         // Without the time.
         text.lines().map(|line| line.split_once(' ').unwrap().1.to_owned()).collect()
     }
 
     #[test]
     fn a_line_has_time_level_process_and_text() {
-        let lines = said(Level::INFO, || {
+        let lines = logged(Level::INFO, || {
             tracing::warn!(dag_id = "d", "it is late");
             tracing::info!("{} of {}", 1, 2);
-            tracing::debug!("not asked for");
+            tracing::debug!("below the level");
         });
         assert_eq!(lines, ["WARN  server: it is late dag_id=\"d\"", "INFO  server: 1 of 2"]);
         let line = line(Level::ERROR, "agent", "text");
@@ -126,17 +126,17 @@ mod tests {
     }
 
     #[test]
-    fn libraries_are_heard_when_they_warn_or_when_everything_is_asked_for() {
-        let say = || {
+    fn libraries_log_warnings_and_at_trace_everything() {
+        let log = || {
             tracing::debug!(target: "hyper::client", "chatter");
             tracing::error!(target: "hyper::client", "broken");
         };
-        assert_eq!(said(Level::DEBUG, say), ["ERROR server: hyper::client: broken"]);
-        assert_eq!(said(Level::TRACE, say).len(), 2);
+        assert_eq!(logged(Level::DEBUG, log), ["ERROR server: hyper::client: broken"]);
+        assert_eq!(logged(Level::TRACE, log).len(), 2);
     }
 
     #[test]
-    fn only_the_words_of_the_table_are_levels() {
+    fn other_words_are_not_levels() {
         assert_eq!(level("debug"), Some(Level::DEBUG));
         for wrong in ["", "1", "DEBUG", "verbose"] {
             assert_eq!(level(wrong), None, "{wrong}");

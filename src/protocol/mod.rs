@@ -1,6 +1,6 @@
-//! What the processes say to one another: how the supervisor starts a child and hears from it, and
-//! what the control socket answers. Described in `docs/process-protocol.md`; an old supervisor
-//! starts new servers, so nothing here may change its meaning. `web` is for servers that are not ours.
+//! The protocols between processes: how the supervisor starts children and is notified by them, and what the control
+//! socket answers. Documented in `docs/reference/process-protocol.md`. An old supervisor starts new servers, so nothing
+//! here may change its meaning. `web` is for external servers.
 
 pub mod child;
 pub mod control;

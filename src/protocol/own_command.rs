@@ -1,5 +1,5 @@
-//! A command of this program, run by another process of it: its last words are JSON, and what it is about comes line by
-//! line.
+//! Runs a command of this program as a subprocess: its result is JSON on standard output, its progress comes line by
+//! line on standard error.
 
 use crate::home::Home;
 use crate::sys::command;
@@ -10,27 +10,28 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-/// A large database takes its time.
+/// Time limit for commands that may copy a large database.
 pub const LONG: Duration = Duration::from_secs(6 * 60 * 60);
-const MOST_BYTES: u64 = 8 * 1024 * 1024;
+const MAX_OUTPUT_BYTES: u64 = 8 * 1024 * 1024;
 
-/// What a command has printed, whether it found all well, and what it failed of all the same.
+/// The result of a command: its JSON output, whether it exited with success, and a failure that it reported in
+/// addition.
 #[derive(Debug)]
-pub struct Printed {
-    pub is_good: bool,
+pub struct CommandOutput {
+    pub is_success: bool,
     pub json: Value,
     pub failure: Option<Failure>,
 }
 
-impl Printed {
-    /// Why not all was well; `None` where it was.
+impl CommandOutput {
+    /// The failure; `None` after a success.
     pub fn problem(&self) -> Option<Failure> {
-        let found = || Failure::new("it has found something wrong");
-        (!self.is_good).then(|| self.failure.clone().unwrap_or_else(found))
+        let unnamed = || Failure::new("the command found a problem");
+        (!self.is_success).then(|| self.failure.clone().unwrap_or_else(unnamed))
     }
 }
 
-/// What a command says of its failure.
+/// A failure as a command prints it in JSON.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Failure {
@@ -45,81 +46,84 @@ impl Failure {
         Self { error: error.to_string(), ..Self::default() }
     }
 
-    fn read(json: &Value) -> Self {
-        serde_json::from_value(json.clone()).unwrap_or_else(|_| Self::new("it failed"))
+    fn from_json(json: &Value) -> Self {
+        serde_json::from_value(json.clone()).unwrap_or_else(|_| Self::new("the command failed"))
     }
 }
 
-/// With what follows from it, as the terminal shows it.
+/// The error, its cause and its hints, as the terminal shows them.
 impl std::fmt::Display for Failure {
-    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        to.write_str(&self.error)?;
-        self.cause.iter().try_for_each(|cause| write!(to, "\nbecause: {cause}"))?;
-        self.hints.iter().try_for_each(|hint| write!(to, "\nhint: {hint}"))
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.error)?;
+        self.cause.iter().try_for_each(|cause| write!(formatter, "\nbecause: {cause}"))?;
+        self.hints.iter().try_for_each(|hint| write!(formatter, "\nhint: {hint}"))
     }
 }
 
-/// `program` for a home, or for every instance, printing JSON.
+/// Builds a command of `program` that prints JSON, for a home or for every instance.
 pub fn command(program: &Path, home: Option<&Home>) -> Command {
-    let mut own = Command::new(program);
+    let mut command = Command::new(program);
     if let Some(home) = home {
-        own.arg("--home").arg(home.root());
+        command.arg("--home").arg(home.root());
     }
-    own.arg("--json");
-    // Nobody is there to be told of readiness, and nothing of a server is handed on.
-    own.env_remove("NOTIFY_SOCKET").env_remove("LISTEN_FDS").env_remove("LISTEN_PID");
-    own
+    command.arg("--json");
+    // The command must not notify our parent of readiness, or inherit a server's listeners.
+    command.env_remove("NOTIFY_SOCKET").env_remove("LISTEN_FDS").env_remove("LISTEN_PID");
+    command
 }
 
-/// Runs it to its end. `begun` is told its pid, `tell` what it says.
+/// Runs a command to its end. `on_start` receives its pid, `on_line` each line of its progress.
 pub fn run(
     own: &mut Command,
     limit: Duration,
-    begun: &mut dyn FnMut(i32),
-    tell: &mut dyn FnMut(&str),
-) -> Result<Printed, Failure> {
-    // The last line may be its failure, which is held back until that is known.
+    on_start: &mut dyn FnMut(i32),
+    on_line: &mut dyn FnMut(&str),
+) -> Result<CommandOutput, Failure> {
+    // The last line may be its failure, so each line is held back until the next one.
     let mut last = String::new();
-    let mut told = |line: &str| {
+    let mut hold_back_last = |line: &str| {
         if !last.is_empty() {
-            tell(&plain(&std::mem::take(&mut last)));
+            on_line(&without_control_characters(&std::mem::take(&mut last)));
         }
         match line.starts_with('{') {
             true => line.clone_into(&mut last),
-            false => tell(&plain(line)),
+            false => on_line(&without_control_characters(line)),
         }
     };
     let (status, output) =
-        command::output_and_errors_line_by_line(own, limit, MOST_BYTES, begun, &mut told).map_err(|error| Failure {
-            hints: vec!["leoflow lite status".to_owned()],
-            ..Failure::new(format!("{} did not come to its end: {error}", own.get_program().display()))
-        })?;
+        command::output_and_errors_line_by_line(own, limit, MAX_OUTPUT_BYTES, on_start, &mut hold_back_last).map_err(
+            |error| Failure {
+                hints: vec!["leoflow lite status".to_owned()],
+                ..Failure::new(format!("{} did not finish: {error}", own.get_program().display()))
+            },
+        )?;
     let failure: Option<Value> = serde_json::from_str(&last).ok().filter(|last: &Value| last.get("error").is_some());
     if failure.is_none() && !last.is_empty() {
-        tell(&plain(&last));
+        on_line(&without_control_characters(&last));
     }
     let printed: Option<Value> = serde_json::from_slice(&output).ok();
     match (printed, failure) {
         (Some(json), failure) if json.get("error").is_none_or(Value::is_null) => {
-            Ok(Printed { is_good: status.success(), json, failure: failure.as_ref().map(Failure::read) })
+            Ok(CommandOutput { is_success: status.success(), json, failure: failure.as_ref().map(Failure::from_json) })
         }
-        (Some(failure), _) | (None, Some(failure)) => Err(Failure::read(&failure)),
-        (None, None) => Err(Failure::new(format!("it ended with {}", Exit::from(status)))),
+        (Some(failure), _) | (None, Some(failure)) => Err(Failure::from_json(&failure)),
+        (None, None) => Err(Failure::new(format!("the command ended with {}", Exit::from(status)))),
     }
 }
 
-/// Without colours.
-fn plain(line: &str) -> String {
-    let mut shown = String::with_capacity(line.len());
-    let mut letters = line.chars();
-    while let Some(letter) = letters.next() {
-        if letter == '\u{1b}' {
-            letters.by_ref().find(char::is_ascii_alphabetic);
-        } else if !letter.is_control() {
-            shown.push(letter);
+/// Removes colours and control characters.
+fn without_control_characters(line: &str) -> String {
+    let mut cleaned = String::with_capacity(line.len());
+    let mut characters = line.chars();
+    while let Some(character) = characters.next() {
+        if character == '\u{1b}' {
+            // An escape sequence ends with a letter.
+            characters.by_ref().find(char::is_ascii_alphabetic);
+        } else if !character.is_control() {
+            cleaned.push(character);
         }
     }
-    shown
+    cleaned
 }
 
 #[cfg(test)]
@@ -127,29 +131,30 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn shell(script: &str) -> (Result<Printed, Failure>, Vec<String>) {
-        let mut said = Vec::new();
+    fn shell(script: &str) -> (Result<CommandOutput, Failure>, Vec<String>) {
+        let mut lines = Vec::new();
         let mut own = Command::new("sh");
-        let done = run(own.args(["-c", script]), LONG, &mut |pid| assert!(pid > 0), &mut |line| said.push(line.into()));
-        (done, said)
+        let done =
+            run(own.args(["-c", script]), LONG, &mut |pid| assert!(pid > 0), &mut |line| lines.push(line.into()));
+        (done, lines)
     }
 
     #[test]
-    fn a_result_a_finding_a_failure_and_a_silent_end_are_told_apart() {
-        let (done, said) = shell(r#"echo one >&2; printf '\033[32;1mok\033[0m done\r\n' >&2; echo '{"a":1}'"#);
+    fn distinguishes_result_finding_failure_and_silent_end() {
+        let (done, lines) = shell(r#"echo one >&2; printf '\033[32;1mok\033[0m done\r\n' >&2; echo '{"a":1}'"#);
         let done = done.unwrap();
-        assert_eq!((done.is_good, done.json, said), (true, json!({"a": 1}), vec!["one".into(), "ok done".into()]));
-        assert!(!shell(r#"echo '{"ok":false}'; exit 1"#).0.unwrap().is_good);
-        let (done, said) =
+        assert_eq!((done.is_success, done.json, lines), (true, json!({"a": 1}), vec!["one".into(), "ok done".into()]));
+        assert!(!shell(r#"echo '{"ok":false}'; exit 1"#).0.unwrap().is_success);
+        let (done, lines) =
             shell(r#"echo one >&2; echo '{"error":"no","cause":"full","hints":["free some"]}' >&2; exit 3"#);
         assert_eq!(done.unwrap_err().to_string(), "no\nbecause: full\nhint: free some");
-        assert_eq!(said, ["one"]);
-        // What was done before it failed is printed, too.
+        assert_eq!(lines, ["one"]);
+        // A command that fails halfway also prints the result so far.
         let (done, _) = shell(r#"echo '{"status":"rolled_back"}'; echo '{"error":"no","exit_code":1}' >&2; exit 1"#);
         let done = done.unwrap();
         assert_eq!(done.failure, Some(Failure { exit_code: Some(1), ..Failure::new("no") }));
-        assert_eq!((done.is_good, &done.json["status"]), (false, &json!("rolled_back")));
+        assert_eq!((done.is_success, &done.json["status"]), (false, &json!("rolled_back")));
         assert!(shell("exit 4").0.unwrap_err().error.contains('4'));
-        assert_eq!(Failure::read(&json!({"error": 5})).error, "it failed");
+        assert_eq!(Failure::from_json(&json!({"error": 5})).error, "the command failed");
     }
 }

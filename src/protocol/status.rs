@@ -1,4 +1,4 @@
-//! The state of an instance as `lite status --json` prints it.
+//! The status of an instance as `lite status --json` prints it.
 
 use crate::home::journal::ChangeUnderWay;
 use serde::{Deserialize, Serialize};
@@ -11,11 +11,11 @@ pub enum InstanceState {
     Starting,
     /// Serving, but a process is being restarted, or cannot do its work.
     Degraded,
-    /// An upgrade has taken a part of it down, for a moment; requests wait.
+    /// An upgrade has stopped a part of it for a moment; requests wait.
     Upgrading,
-    /// Everything runs, and not all that the datastore keeps is what was written.
+    /// Everything runs, but the datastore has corrupted data.
     Damaged,
-    /// A process has ended for a reason that lasts, and is not started again.
+    /// A process has ended for a permanent reason and is not restarted.
     Failed,
     Stopped,
 }
@@ -43,10 +43,10 @@ pub struct InstanceStatus {
     pub schema_version: Option<i64>,
     pub uptime_seconds: u64,
     pub processes: Vec<ProcessStatus>,
-    /// Why, when the state is not healthy.
+    /// Why the state is not healthy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Whether it runs in the background (`lite start`).
+    /// True if it runs in the background (`lite start`).
     #[serde(default)]
     pub detached: bool,
     /// A change of release that is under way, or was interrupted.
@@ -55,21 +55,21 @@ pub struct InstanceStatus {
     /// The supervisor's own pid.
     #[serde(default)]
     pub pid: i32,
-    /// As the command that shows the status finds them.
+    /// Added by the command that shows the status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backups: Option<BackupsStatus>,
-    /// Settings that are not in force yet, by the same.
+    /// Changed settings that take effect after a restart; added by the same command.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub needs_restart: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackupsStatus {
-    /// When one was last made into the home, by itself or by hand.
+    /// When a backup in the home was last created, on schedule or by hand.
     pub last_backup_at: Option<String>,
-    /// When one of them was last restored on trial, and all was right.
+    /// When one of them last passed a test restore.
     pub last_verified_at: Option<String>,
-    /// Why what is done by itself did not go well the last time.
+    /// Why the last scheduled backup or test restore failed.
     pub problems: Vec<String>,
     /// True if a scheduled backup failed or is overdue.
     #[serde(default)]
@@ -77,7 +77,7 @@ pub struct BackupsStatus {
 }
 
 impl InstanceStatus {
-    /// Healthy, and with the backups that were due.
+    /// True if healthy, and no scheduled backup is missing.
     pub fn is_well(&self) -> bool {
         self.state == InstanceState::Healthy && !self.backups.as_ref().is_some_and(|backups| backups.are_missing)
     }
@@ -91,13 +91,13 @@ pub struct ProcessStatus {
     pub pid: Option<i32>,
     pub restarts: u32,
     pub rss_bytes: Option<u64>,
-    /// What the process last said of itself (`STATUS=`).
+    /// The last status text of the process (`STATUS=`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
 }
 
 impl ProcessStatus {
-    /// The state with what the process says of itself, for people.
+    /// The state and the status text of the process, for people.
     pub fn state_text(&self) -> String {
         match &self.detail {
             Some(detail) if *detail != self.state => format!("{} ({detail})", self.state),
@@ -105,7 +105,7 @@ impl ProcessStatus {
         }
     }
 
-    /// `12.3 MiB`; nothing when it does not run.
+    /// `12.3 MiB`; empty when it does not run.
     pub fn memory_text(&self) -> String {
         self.rss_bytes.map(|bytes| format!("{:.1} MiB", bytes as f64 / 1_048_576.0)).unwrap_or_default()
     }

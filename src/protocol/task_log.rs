@@ -1,23 +1,23 @@
-//! The log of one try of a task: where it is, and what its lines look like. Written by the process
-//! that keeps the task, read by the server and the command line.
+//! The log of one try of a task: its path and line format. Written by the keeper, read by the server and the command
+//! line.
 //!
-//! A line is `<RFC 3339 time, microseconds, UTC> <out|err|sys|log> <text>`. The text of `log` is a JSON object: the event of a
-//! logger with its `level`, `logger`, `event` and whatever else belongs to it, under Airflow's names.
+//! A line is `<RFC 3339 time, microseconds, UTC> <out|err|sys|log> <text>`. The text of `log` is a JSON object: a
+//! logger's event with `level`, `logger`, `event` and further fields, under Airflow's names.
 
 use crate::home::Home;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
-/// The first part of a log that is kept whole, bytes.
+/// Size of the first part of a log, which is kept whole; bytes.
 pub const HEAD_BYTES: u64 = 8 * 1024 * 1024;
-/// The last part that is kept, bytes: of the two pieces below, the full one and the one in work.
+/// Size of each of the two tail pieces, the full one and the current one; bytes.
 pub const TAIL_PIECE_BYTES: u64 = 2 * 1024 * 1024;
 
-/// Begins a record in what a task writes to its output, up to the end of the line: RFC 7464.
+/// Starts a record in a task's output, up to the end of the line: RFC 7464.
 pub const RECORD_START: u8 = 0x1e;
 
-/// How serious an event is.
+/// Severity of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
     Info,
@@ -37,12 +37,12 @@ impl Level {
     }
 }
 
-/// Where a line came from.
+/// Source of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
     Output,
     Errors,
-    /// Said by Leoflow about the task.
+    /// A message of Leoflow about the task.
     System,
     /// An event of a logger.
     Log,
@@ -59,7 +59,7 @@ impl Stream {
     }
 }
 
-/// A line, taken apart.
+/// A parsed line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line<'a> {
     pub time: Option<jiff::Timestamp>,
@@ -68,28 +68,28 @@ pub struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    /// Any text is a line; one that is not of ours has no time.
+    /// Parses any text; a line in another format becomes output without a time.
     pub fn parse(line: &'a str) -> Self {
-        let mut parts = line.splitn(3, ' ');
-        let parsed = || {
-            let time = parts.next()?.parse().ok()?;
-            let word = parts.next()?;
-            let stream =
-                [Stream::Output, Stream::Errors, Stream::System, Stream::Log].into_iter().find(|s| s.word() == word)?;
-            Some(Self { time: Some(time), stream, text: parts.next().unwrap_or_default() })
-        };
-        let mut parsed = parsed;
-        parsed().unwrap_or(Self { time: None, stream: Stream::Output, text: line })
+        Self::parse_formatted(line).unwrap_or(Self { time: None, stream: Stream::Output, text: line })
     }
 
-    /// The line as an event. What a program prints is one of Airflow's `task.stdout` and `task.stderr`.
+    fn parse_formatted(line: &'a str) -> Option<Self> {
+        let mut parts = line.splitn(3, ' ');
+        let time = parts.next()?.parse().ok()?;
+        let word = parts.next()?;
+        let streams = [Stream::Output, Stream::Errors, Stream::System, Stream::Log];
+        let stream = streams.into_iter().find(|stream| stream.word() == word)?;
+        Some(Self { time: Some(time), stream, text: parts.next().unwrap_or_default() })
+    }
+
+    /// The line as an event. Printed text gets Airflow's loggers `task.stdout` and `task.stderr`.
     pub fn record(&self) -> Record {
-        let plain = |level: Level, logger| Record::new(level, logger, self.text);
+        let event_of = |level: Level, logger| Record::new(level, logger, self.text);
         match self.stream {
-            Stream::Output => plain(Level::Info, STDOUT),
-            Stream::Errors => plain(Level::Error, STDERR),
-            Stream::System => plain(Level::Info, OWN),
-            Stream::Log => Record::parse(self.text.as_bytes()).unwrap_or_else(|| plain(Level::Info, STDOUT)),
+            Stream::Output => event_of(Level::Info, STDOUT),
+            Stream::Errors => event_of(Level::Error, STDERR),
+            Stream::System => event_of(Level::Info, OWN),
+            Stream::Log => Record::parse(self.text.as_bytes()).unwrap_or_else(|| event_of(Level::Info, STDOUT)),
         }
     }
 }
@@ -97,10 +97,10 @@ impl<'a> Line<'a> {
 const STDOUT: &str = "task.stdout";
 const STDERR: &str = "task.stderr";
 const OWN: &str = "leoflow";
-/// Of what these say, people see the text alone: it is what a program prints.
+/// Loggers of printed text: `Record::text` omits their level and name.
 const PRINTED: &[&str] =
     &[STDOUT, STDERR, "airflow.task.hooks.airflow.providers.standard.hooks.subprocess.SubprocessHook"];
-/// Where the code is that says it.
+/// Fields that locate the logging code; `Record::text` omits them.
 const CALL_SITE: &[&str] = &["filename", "lineno", "loc"];
 
 /// An event of a log.
@@ -109,7 +109,7 @@ pub struct Record {
     pub level: String,
     pub logger: String,
     pub event: String,
-    /// `error_detail` and whatever else its logger says with it.
+    /// `error_detail` and all further fields.
     pub others: Map<String, Value>,
 }
 
@@ -118,12 +118,12 @@ impl Record {
         Self { level: level.word().to_owned(), logger: logger.to_owned(), event: event.to_owned(), others: Map::new() }
     }
 
-    /// Leoflow's own.
+    /// An event of Leoflow itself.
     pub fn own(level: Level, event: &str) -> Self {
         Self::new(level, OWN, event)
     }
 
-    /// `None` for what is no event.
+    /// Parses an event; `None` for any other text.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let mut others: Map<String, Value> = serde_json::from_slice(text).ok()?;
         let mut take = |name: &str| match others.shift_remove(name) {
@@ -135,28 +135,28 @@ impl Record {
         Some(Self { level, logger, event, others })
     }
 
-    /// Changes whatever it says; of what is no event any more, as it was.
-    pub fn change(&mut self, change: impl FnOnce(&mut Value)) {
+    /// Changes the event as JSON; keeps the old one if the result is not an event.
+    pub fn change(&mut self, edit: impl FnOnce(&mut Value)) {
         let mut json = self.to_json();
-        change(&mut json);
+        edit(&mut json);
         if let Some(changed) = Self::parse(json.to_string().as_bytes()) {
             *self = changed;
         }
     }
 
     pub fn to_json(&self) -> Value {
-        let mut all = json!({"level": self.level, "logger": self.logger, "event": self.event});
-        if let Some(map) = all.as_object_mut() {
-            map.extend(self.others.clone());
+        let mut json = json!({"level": self.level, "logger": self.logger, "event": self.event});
+        if let Some(fields) = json.as_object_mut() {
+            fields.extend(self.others.clone());
         }
-        all
+        json
     }
 
     pub fn is_error(&self) -> bool {
         ["error", "critical"].contains(&self.level.as_str())
     }
 
-    /// In words: level, logger, event, what is said with it, and the traceback below.
+    /// The event as text: level, logger, event, further fields, and the traceback below.
     pub fn text(&self) -> String {
         if self.others.is_empty() && PRINTED.contains(&self.logger.as_str()) {
             return self.event.clone();
@@ -178,7 +178,7 @@ impl Record {
     }
 }
 
-/// As Python shows it, the cause first.
+/// A traceback as Python prints it, the cause first.
 fn traceback(detail: &Value) -> String {
     let Some(errors) = detail.as_array() else {
         return detail.as_str().map_or_else(|| detail.to_string(), str::to_owned);
@@ -203,12 +203,12 @@ fn one_traceback(error: &Value) -> String {
         value => format!("{}: {value}", text(&error["exc_type"])),
     });
     lines.extend(list("exc_notes").iter().map(text));
-    // Of an exception group.
-    lines.extend(list("exceptions").iter().map(|inside| traceback(inside).replace('\n', "\n  ")));
+    // The members of an exception group.
+    lines.extend(list("exceptions").iter().map(|member| traceback(member).replace('\n', "\n  ")));
     lines.join("\n")
 }
 
-/// Which try of which task instance.
+/// Names a try of a task instance.
 #[derive(Debug, Clone, Copy)]
 pub struct TryName<'a> {
     pub dag_id: &'a str,
@@ -218,25 +218,25 @@ pub struct TryName<'a> {
     pub try_number: i32,
 }
 
-/// The log's file below `task-logs/`.
+/// Path of the log below `task-logs/`.
 pub fn path(home: &Home, name: TryName<'_>) -> PathBuf {
     home.task_logs()
-        .join(component(name.dag_id))
-        .join(component(name.run_id))
-        .join(component(name.task_id))
+        .join(file_name_for(name.dag_id))
+        .join(file_name_for(name.run_id))
+        .join(file_name_for(name.task_id))
         .join(name.map_index.to_string())
         .join(format!("{}.log", name.try_number))
 }
 
-/// While a log is over its first part: the piece in work, and the full one before it.
+/// Paths of the tail pieces of a log that exceeds its first part: the current one, and the full one before it.
 pub fn tail_pieces(log: &Path) -> [PathBuf; 2] {
     [log.with_extension("log.tail-1"), log.with_extension("log.tail-2")]
 }
 
-/// An id as a file name. Ids that file systems cannot hold as they are get a hash of the whole.
-fn component(id: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || "_-.+:~".contains(c);
-    if id.len() <= 200 && !id.is_empty() && id.chars().all(plain) && id.chars().any(|c| c != '.') {
+/// Turns an id into a file name. An id that is not valid as one is shortened, and a hash of the whole id is appended.
+fn file_name_for(id: &str) -> String {
+    let is_safe = |c: char| c.is_alphanumeric() || "_-.+:~".contains(c);
+    if id.len() <= 200 && !id.is_empty() && id.chars().all(is_safe) && id.chars().any(|c| c != '.') {
         return id.to_owned();
     }
     let start: String = id.chars().filter(|c| c.is_ascii_alphanumeric()).take(80).collect();
@@ -248,13 +248,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_taken_apart_and_strange_ones_kept() {
+    fn parses_lines_and_keeps_unknown_ones() {
         let line = Line::parse("2026-11-20T10:00:00.000001Z err a  b");
         assert_eq!((line.stream, line.text), (Stream::Errors, "a  b"));
         assert_eq!(line.time.unwrap().to_string(), "2026-11-20T10:00:00.000001Z");
         assert_eq!(Line::parse("2026-11-20T10:00:00Z sys ").text, "");
-        let strange = Line::parse("no time here");
-        assert_eq!((strange.time, strange.text), (None, "no time here"));
+        let unformatted = Line::parse("no time here");
+        assert_eq!((unformatted.time, unformatted.text), (None, "no time here"));
     }
 
     #[test]
@@ -263,15 +263,15 @@ mod tests {
             let Record { level, logger, event, .. } = Line::parse(&format!("2026-11-20T10:00:00Z {line}")).record();
             (level, logger, event)
         };
-        let own = |parts: [&str; 3]| (parts[0].to_owned(), parts[1].to_owned(), parts[2].to_owned());
-        assert_eq!(record("out a  b"), own(["info", "task.stdout", "a  b"]));
-        assert_eq!(record("err a"), own(["error", "task.stderr", "a"]));
-        assert_eq!(record("sys a"), own(["info", "leoflow", "a"]));
+        let event = |parts: [&str; 3]| (parts[0].to_owned(), parts[1].to_owned(), parts[2].to_owned());
+        assert_eq!(record("out a  b"), event(["info", "task.stdout", "a  b"]));
+        assert_eq!(record("err a"), event(["error", "task.stderr", "a"]));
+        assert_eq!(record("sys a"), event(["info", "leoflow", "a"]));
         assert_eq!(
             record(r#"log {"level": "warning", "logger": "x", "event": "a\nb"}"#),
-            own(["warning", "x", "a\nb"])
+            event(["warning", "x", "a\nb"])
         );
-        assert_eq!(record("log no JSON"), own(["info", "task.stdout", "no JSON"]));
+        assert_eq!(record("log no JSON"), event(["info", "task.stdout", "no JSON"]));
     }
 
     #[test]
@@ -279,10 +279,11 @@ mod tests {
         let text = r#"{"level": "error", "logger": "task", "event": "Task failed with exception", "lineno": 7, "n": 1, "error_detail": [
             {"exc_type": "KeyError", "exc_value": "'b'", "exc_notes": ["a note"], "frames": [{"filename": "/w/d.py", "lineno": 3, "name": "f", "line": "x['b']"}]},
             {"exc_type": "ValueError", "exc_value": "", "exc_notes": [], "is_cause": true, "frames": []}]}"#;
-        let shown = "[ERROR] task: Task failed with exception n=1\nValueError\n\nTraceback (most recent call last):\n  \
-                     File \"/w/d.py\", line 3, in f\n    x['b']\nKeyError: 'b'\na note";
+        let expected = "[ERROR] task: Task failed with exception n=1\nValueError\n\n\
+                        Traceback (most recent call last):\n  File \"/w/d.py\", line 3, in f\n    x['b']\n\
+                        KeyError: 'b'\na note";
         let record = Record::parse(text.as_bytes()).unwrap();
-        assert_eq!(record.text(), shown);
+        assert_eq!(record.text(), expected);
         assert_eq!(Record::parse(record.to_json().to_string().as_bytes()), Some(record));
         assert_eq!(
             Record::parse(br#"{"level": "info", "logger": "task.stderr", "event": "plain"}"#).unwrap().text(),
@@ -292,13 +293,13 @@ mod tests {
     }
 
     #[test]
-    fn no_id_leaves_the_folder_or_is_too_long_for_it() {
-        assert_eq!(component("manual__2026-01-01T00:00:00.5+00:00"), "manual__2026-01-01T00:00:00.5+00:00");
-        assert_eq!(component("größe"), "größe");
-        for strange in ["..", ".", "", "a/b", "../x", &"ä".repeat(250), "nul\0"] {
-            let name = component(strange);
+    fn ids_become_safe_file_names() {
+        assert_eq!(file_name_for("manual__2026-01-01T00:00:00.5+00:00"), "manual__2026-01-01T00:00:00.5+00:00");
+        assert_eq!(file_name_for("größe"), "größe");
+        for invalid in ["..", ".", "", "a/b", "../x", &"ä".repeat(250), "nul\0"] {
+            let name = file_name_for(invalid);
             assert!(!name.contains('/') && !name.contains('\0') && name.len() <= 255 && name.contains('~'), "{name}");
         }
-        assert_ne!(component("a/b"), component("a\\b"));
+        assert_ne!(file_name_for("a/b"), file_name_for("a\\b"));
     }
 }

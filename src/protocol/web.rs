@@ -1,16 +1,16 @@
-//! Asking servers that are not ours.
+//! HTTP client for external servers.
 
 use std::time::Duration;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// The longest silence in the middle of a download.
+/// The longest stall in a download.
 fn stall_timeout() -> Duration {
     crate::sys::limit("LEOFLOW_STALL_TIMEOUT", Duration::from_secs(30))
 }
 
-/// A client that waits no longer than anybody would for a connection, or for the next bytes.
+/// A client with time limits for connecting and for the next bytes.
 pub fn client() -> reqwest::ClientBuilder {
-    // A second installation of the same provider is refused, which is as good.
+    // Fails if a provider is already installed, which is fine.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder()
         .connect_timeout(CONNECT_TIMEOUT)
@@ -18,7 +18,7 @@ pub fn client() -> reqwest::ClientBuilder {
         .user_agent(concat!("leoflow/", env!("CARGO_PKG_VERSION")))
 }
 
-/// An error with its causes, each said once.
+/// Formats an error with its causes, each once.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

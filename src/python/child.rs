@@ -1,4 +1,4 @@
-//! A child that runs a user's DAG file for us, and what it leaves: waited for, ended with all that it started.
+//! A child process that runs a user's DAG file: collects its result and output, and ends it with its descendants.
 
 use super::leftovers;
 use crate::sys::process::{self, Signal};
@@ -10,49 +10,52 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 use tokio::task::JoinHandle;
 
-/// Of the result; a DAG of 5,000 tasks has 1.5 MB.
+/// Size limit of the result, bytes; a DAG of 5,000 tasks has 1.5 MB.
 pub const RESULT_BYTES: usize = 64 * 1024 * 1024;
-/// Of what is kept of the output; the rest is read and forgotten.
+/// Bytes of the output that are kept; the rest is read and discarded.
 const OUTPUT_BYTES: usize = 16 * 1024;
-/// What a child that has ended may still have in its pipes is there at once.
+/// Time limit for draining the pipes of a child that has ended.
 const DRAIN: Duration = Duration::from_millis(500);
-/// Where nobody else has its pipes.
-const AT_ONCE: Duration = Duration::from_millis(5);
+/// How long it may take to notice that the last writer of a pipe has gone.
+const CLOSE_WAIT: Duration = Duration::from_millis(5);
 
 pub struct Child {
     pid: i32,
-    /// In the environment of all its processes.
+    /// Its mark: an id in the environment of all its processes (`TASK_MARK`), by which they are found.
     mark: String,
+    /// `None` while it runs.
     exit: Option<Exit>,
     result: Pipe,
     output: Pipe,
 }
 
 impl Child {
-    /// One that was just started, with the pipes for its result and its output.
+    /// Wraps a child that was just started, with the pipes for its result and its output.
     pub fn new(pid: i32, mark: String, result: Receiver, output: Receiver) -> Self {
         leftovers::add(pid);
         let (result, output) = (Pipe::read(result, RESULT_BYTES), Pipe::read(output, OUTPUT_BYTES));
         Self { pid, mark, exit: None, result, output }
     }
 
-    /// Its session has the same number.
+    /// The pid, which is also its session id.
     pub fn pid(&self) -> i32 {
         self.pid
     }
 
-    pub async fn ended(&mut self) -> Exit {
+    /// Waits until the child has exited.
+    pub async fn wait_for_exit(&mut self) -> Exit {
         let exit = leftovers::wait(self.pid).await;
         self.exit = Some(exit);
         exit
     }
 
-    /// Its group, and what it had started in sessions of their own: `soon` when that is in no hurry and others end too.
+    /// Ends its process group, and its descendants in sessions of their own. With `soon` the latter may end a little
+    /// later, together with those of other children.
     pub async fn end_all(&mut self, soon: bool) {
         self.end_group();
         let mark = std::mem::take(&mut self.mark);
-        // Who holds a pipe holds up what is read from it.
-        if soon && self.exit.is_some() && self.result.ends().await && self.output.ends().await {
+        // A process that still holds a pipe would delay reading it.
+        if soon && self.exit.is_some() && self.result.has_ended().await && self.output.has_ended().await {
             leftovers::end_soon(mark);
         } else {
             leftovers::end_now(mark, self.exit.is_some()).await;
@@ -60,15 +63,15 @@ impl Child {
     }
 
     fn end_group(&self) {
-        // One that was forked just now may have no group of its own yet; its pid is its own until it is waited for.
+        // A child that was just forked may not lead its group yet; its pid is not reused before it is reaped.
         if self.exit.is_none() {
             process::signal_process(self.pid, Signal::Kill);
         }
         process::signal_group(self.pid, Signal::Kill);
     }
 
-    /// What it wrote, as far as it is there.
-    pub async fn harvest(&mut self) -> (Vec<u8>, String) {
+    /// Returns the result and the output as far as they have arrived.
+    pub async fn collect(&mut self) -> (Vec<u8>, String) {
         let result = self.result.take().await;
         let output = self.output.take().await;
         (result, String::from_utf8_lossy(&output).into_owned())
@@ -84,39 +87,39 @@ impl Drop for Child {
     }
 }
 
-/// What comes through a pipe, while it comes.
+/// Collects what comes through a pipe.
 struct Pipe {
-    kept: Rc<RefCell<Vec<u8>>>,
+    bytes: Rc<RefCell<Vec<u8>>>,
     reading: JoinHandle<()>,
 }
 
 impl Pipe {
-    /// Keeps the first `limit` bytes and reads the rest too, so that the writer is never held up.
+    /// Keeps the first `limit` bytes and reads the rest too, so that the writer never blocks.
     fn read(mut reader: Receiver, limit: usize) -> Self {
-        let kept = Rc::new(RefCell::new(Vec::new()));
-        let shared = kept.clone();
+        let bytes = Rc::new(RefCell::new(Vec::new()));
+        let shared = bytes.clone();
         let reading = tokio::task::spawn_local(async move {
             let mut buffer = vec![0; 64 * 1024];
             while let Ok(length @ 1..) = reader.read(&mut buffer).await {
-                let mut kept = shared.borrow_mut();
-                let room = limit - kept.len();
-                kept.extend_from_slice(&buffer[..length.min(room)]);
+                let mut bytes = shared.borrow_mut();
+                let capacity = limit - bytes.len();
+                bytes.extend_from_slice(&buffer[..length.min(capacity)]);
             }
         });
-        Self { kept, reading }
+        Self { bytes, reading }
     }
 
-    /// Whether nobody has its other end any more.
-    async fn ends(&mut self) -> bool {
-        self.reading.is_finished() || tokio::time::timeout(AT_ONCE, &mut self.reading).await.is_ok()
+    /// True when no process holds the other end any more.
+    async fn has_ended(&mut self) -> bool {
+        self.reading.is_finished() || tokio::time::timeout(CLOSE_WAIT, &mut self.reading).await.is_ok()
     }
 
-    /// All of it, or what is there when somebody keeps the pipe open.
+    /// Returns all of it, or what has arrived if another process keeps the pipe open.
     async fn take(&mut self) -> Vec<u8> {
         if !self.reading.is_finished() {
             let _ = tokio::time::timeout(DRAIN, &mut self.reading).await;
         }
-        self.kept.take()
+        self.bytes.take()
     }
 }
 

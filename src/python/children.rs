@@ -1,5 +1,5 @@
-//! Children that run a user's DAG file for us, with limits on time, memory and output, so that a file can
-//! do nothing to the others and nothing to us.
+//! Runs child processes for users' DAG files, with limits on time, memory and output, so that one file cannot harm
+//! the others or us.
 
 use super::child::Child;
 use super::import_timeout::{ImportTimeout, Spent};
@@ -24,90 +24,93 @@ use std::time::Duration;
 use tokio::net::unix::pipe::Receiver;
 use tokio::time::Instant;
 
-/// For a project's settings on a mount that hangs; then the default counts.
+/// Time limit for reading a project's settings; on a hanging mount the default timeout applies.
 const SETTINGS_LIMIT: Duration = Duration::from_secs(5);
-/// Of writable memory.
+/// Limit of writable memory.
 const MEMORY_BYTES: u64 = 2 * 1024 * 1024 * 1024;
-/// How long a child waits for a warm Python with Airflow's own SDK.
-const LONG: Duration = Duration::from_secs(15);
-/// A warm Python pays when so many have begun within its idle time.
-const MANY: usize = 3;
-const RECENT: Duration = Duration::from_secs(10);
+/// How long a child waits for a zygote (a warm Python, see `zygote.rs`) that loads Airflow's own SDK.
+const ZYGOTE_WAIT: Duration = Duration::from_secs(15);
+/// A zygote is used when this many children start within `BUSY_WINDOW`; for fewer it does not pay off.
+const BUSY_STARTS: usize = 3;
+const BUSY_WINDOW: Duration = Duration::from_secs(10);
 
-/// What a child left.
-pub struct Left {
+/// The output of a child that has ended.
+pub struct ChildOutput {
     pub result: Vec<u8>,
     pub exit: Exit,
-    /// What it printed, as a paragraph for people; empty when that was nothing.
-    pub said: String,
+    /// What it printed, as a paragraph for people; empty if nothing.
+    pub printed: String,
 }
 
-impl Left {
-    /// Its answer to a question. The error is for people.
+impl ChildOutput {
+    /// Parses the result as an answer to `Job::Ask`. The error is for people.
     pub fn answer(&self) -> Result<Value, String> {
         let answer: Value = serde_json::from_slice(&self.result)
-            .map_err(|_| format!("the process that was asked ended before it answered: {}{}", self.exit, self.said))?;
+            .map_err(|_| format!("the process ended before it answered: {}{}", self.exit, self.printed))?;
         match answer.get("error").and_then(Value::as_str) {
-            Some(error) => Err(format!("{error}{}", self.said)),
+            Some(error) => Err(format!("{error}{}", self.printed)),
             None => Ok(answer),
         }
     }
 }
 
-/// Starts them, as forks of a warm Python when there are many.
+/// Starts children, as forks of a zygote when there are many.
 pub struct Children {
     warm: tokio::sync::Mutex<Warm>,
-    /// When the last ones began.
-    recent: RefCell<VecDeque<Instant>>,
-    is_watched: Cell<bool>,
+    /// Start times of the last `BUSY_STARTS` children.
+    recent_starts: RefCell<VecDeque<Instant>>,
+    /// True while a task waits to end the zygote when it is idle.
+    has_idle_watcher: Cell<bool>,
 }
 
 impl Children {
     pub fn new(home: &Home) -> Rc<Self> {
-        let warm = tokio::sync::Mutex::new(Warm::alone(home));
-        Rc::new(Self { warm, recent: RefCell::default(), is_watched: Cell::new(false) })
+        let warm = tokio::sync::Mutex::new(Warm::single(home));
+        Rc::new(Self { warm, recent_starts: RefCell::default(), has_idle_watcher: Cell::new(false) })
     }
 
-    /// Runs one to its end, in the first folder of its `work_in` that is there. Says in `used` how much processor time it
-    /// has used so far. Dropped, it ends the child. Must be called on the main thread of the process, inside a `LocalSet`.
+    /// Runs a child to its end, in the first existing folder of its `work_in`. Updates `used` with the processor time
+    /// it has used so far. Dropping the future ends the child. Must be called on the process's main thread, in a
+    /// `LocalSet`.
     pub async fn run(
         self: &Rc<Self>,
         interpreter: &Interpreter,
         job: Job,
         options: Value,
         used: &Cell<Duration>,
-    ) -> Result<Left, NoResult> {
-        let timeout = timeout_of(&options).await.map_err(NoResult::Lasting)?;
-        let (children, with) = (self.clone(), interpreter.clone());
-        // In a task of its own, because half a fork cannot be given up; whoever gives up lets go of the child.
-        let starting = tokio::task::spawn_local(async move { children.start(&with, job, options, timeout).await });
+    ) -> Result<ChildOutput, NoResult> {
+        let timeout = read_import_timeout(&options).await.map_err(NoResult::Permanent)?;
+        let (children, own_interpreter) = (self.clone(), interpreter.clone());
+        // In a task of its own, because a fork cannot be cancelled halfway; a cancelled caller drops the child.
+        let starting =
+            tokio::task::spawn_local(async move { children.start(&own_interpreter, job, options, timeout).await });
         let started = starting.await.unwrap_or_else(|error| Err(io::Error::other(error)));
         let mut child = started.map_err(|error| {
-            let reason = format!("{} cannot be started: {error}", interpreter.program.display());
-            if is_transient(&error) { NoResult::Passing(reason) } else { NoResult::Lasting(reason) }
+            let reason = format!("failed to start {}: {error}", interpreter.program.display());
+            if is_transient(&error) { NoResult::Transient(reason) } else { NoResult::Permanent(reason) }
         })?;
-        let ended = ended_in_time(&mut child, job, timeout, used).await;
-        // What it left running goes with it, and lets go of the pipes.
-        child.end_all(self.are_many()).await;
-        let (result, output) = child.harvest().await;
-        let said = if output.is_empty() { String::new() } else { format!("\n\nIt printed:\n{}", output.trim_end()) };
+        let ended = wait_within_timeout(&mut child, job, timeout, used).await;
+        // Ending its descendants also closes the pipes they hold.
+        child.end_all(self.is_busy()).await;
+        let (result, output) = child.collect().await;
+        let printed = if output.is_empty() { String::new() } else { format!("\n\nIt printed:\n{}", output.trim_end()) };
         match ended {
-            Ok(exit) => Ok(Left { result, exit, said }),
-            Err(spent) => Err(NoResult::Passing(timeout.message(job, spent) + &said)),
+            Ok(exit) => Ok(ChildOutput { result, exit, printed }),
+            Err(spent) => Err(NoResult::Transient(timeout.message(job, spent) + &printed)),
         }
     }
 
-    /// Ends what those have left that ended just now, for a process that ends itself.
+    /// Ends the leftovers of children that ended just now; for a process that is about to exit.
     pub async fn end(&self) {
-        leftovers::end().await;
+        leftovers::end_pending().await;
     }
 
-    /// What one has loaded is loaded ahead for those after it.
-    pub async fn learn(&self, interpreter: &Interpreter, file: &Path, libraries: &[String]) {
-        self.warm.lock().await.learn(interpreter, &file.to_string_lossy(), libraries);
+    /// Notes which libraries a file imported; the zygote preloads them for later children.
+    pub async fn note_libraries(&self, interpreter: &Interpreter, file: &Path, libraries: &[String]) {
+        self.warm.lock().await.note_libraries(interpreter, &file.to_string_lossy(), libraries);
     }
 
-    /// `options` are the job's own.
+    /// Starts a child, from the zygote or cold. `options` are the job's own.
     async fn start(
         self: Rc<Self>,
         interpreter: &Interpreter,
@@ -118,71 +121,74 @@ impl Children {
         let mut options = options;
         options["descriptor"] = FIRST_PASSED.into();
         options["limits"] = json!({"RLIMIT_DATA": MEMORY_BYTES, "RLIMIT_CORE": 0});
-        if let Some(seconds) = timeout.last_resort(processor::count()) {
+        if let Some(seconds) = timeout.cpu_rlimit(processor::count()) {
             options["limits"]["RLIMIT_CPU"] = seconds.into();
         }
-        // What it forks twice, with an environment of its own, becomes our child and not init's.
+        // A subreaper also adopts double-forked descendants that dropped the mark from their environment.
         process::become_subreaper()?;
-        self.one_begins();
-        if (self.are_many() || interpreter.is_airflows)
-            && let Some(child) = self.fork(interpreter, Plan::new(job, options.clone())?).await
+        self.note_start();
+        if (self.is_busy() || interpreter.has_airflow_sdk)
+            && let Some(child) = self.fork(interpreter, ChildPlan::new(job, options.clone())?).await
         {
             return Ok(child);
         }
-        // With other pipes: a fork that comes too late finds that nobody reads what it has to say.
-        let plan = Plan::new(job, options)?;
+        // With new pipes: a fork that answers too late writes to pipes that no one reads.
+        let plan = ChildPlan::new(job, options)?;
         let pid = plan.start(interpreter)?;
-        Ok(plan.child(pid))
+        Ok(plan.into_child(pid))
     }
 
-    /// `None` when it is to be started cold.
-    async fn fork(self: &Rc<Self>, interpreter: &Interpreter, plan: Plan) -> Option<Child> {
-        // With Airflow's own SDK a cold start takes as long. Others have theirs meanwhile.
+    /// Forks a child from the zygote; `None` when it must start cold.
+    async fn fork(self: &Rc<Self>, interpreter: &Interpreter, plan: ChildPlan) -> Option<Child> {
+        // With Airflow's own SDK a cold start takes as long as the zygote. The lock is free for others meanwhile.
         let ready = self.warm.lock().await.worth_waiting_for(interpreter);
         if let Some(ready) = ready {
-            let _ = tokio::time::timeout(LONG, ready).await;
+            let _ = tokio::time::timeout(ZYGOTE_WAIT, ready).await;
         }
         let mut warm = self.warm.lock().await;
-        // Until the child is known.
+        // Held until the child's pid is known.
         let _forking = Forking::begin();
-        let asked = json!({"job": plan.job.word(), "mark": plan.mark, "options": interpreter.options(&plan.options)});
+        let request = json!({"job": plan.job.word(), "mark": plan.mark, "options": interpreter.options(&plan.options)});
         let descriptors = [plan.output.as_fd(), plan.result.as_fd()];
         let file = plan.options["path"].as_str().unwrap_or_default();
-        let pid = warm.fork(interpreter, file, &asked, &descriptors, Duration::ZERO).await;
-        self.let_go_when_idle();
-        pid.map(|pid| plan.child(pid))
+        let pid = warm.fork(interpreter, file, &request, &descriptors, Duration::ZERO).await;
+        self.end_zygote_when_idle();
+        pid.map(|pid| plan.into_child(pid))
     }
 
-    fn one_begins(&self) {
-        let mut recent = self.recent.borrow_mut();
-        recent.push_back(Instant::now());
-        if recent.len() > MANY {
-            recent.pop_front();
+    /// Notes a start, for `is_busy`.
+    fn note_start(&self) {
+        let mut recent_starts = self.recent_starts.borrow_mut();
+        recent_starts.push_back(Instant::now());
+        if recent_starts.len() > BUSY_STARTS {
+            recent_starts.pop_front();
         }
     }
 
-    fn are_many(&self) -> bool {
-        let recent = self.recent.borrow();
-        recent.len() == MANY && recent.front().is_some_and(|first| first.elapsed() < RECENT)
+    /// True if `BUSY_STARTS` children have started within `BUSY_WINDOW`.
+    fn is_busy(&self) -> bool {
+        let recent_starts = self.recent_starts.borrow();
+        recent_starts.len() == BUSY_STARTS && recent_starts.front().is_some_and(|first| first.elapsed() < BUSY_WINDOW)
     }
 
-    fn let_go_when_idle(self: &Rc<Self>) {
-        if self.is_watched.replace(true) {
+    /// Starts a task that ends the zygote when it is idle, unless there is one.
+    fn end_zygote_when_idle(self: &Rc<Self>) {
+        if self.has_idle_watcher.replace(true) {
             return;
         }
         let children = self.clone();
         tokio::task::spawn_local(async move {
             loop {
                 let mut warm = children.warm.lock().await;
-                match warm.idle_at().filter(|at| *at > Instant::now()) {
-                    Some(at) => {
+                match warm.idle_at().filter(|due| *due > Instant::now()) {
+                    Some(due) => {
                         drop(warm);
-                        tokio::time::sleep_until(at).await;
+                        tokio::time::sleep_until(due).await;
                     }
                     None => {
-                        warm.let_go();
+                        warm.drop_idle();
                         if warm.idle_at().is_none() {
-                            return children.is_watched.set(false);
+                            return children.has_idle_watcher.set(false);
                         }
                     }
                 }
@@ -191,19 +197,19 @@ impl Children {
     }
 }
 
-/// The limit that the project's own variables set. The error is for people.
-async fn timeout_of(options: &Value) -> Result<ImportTimeout, String> {
+/// Reads the import timeout from the project's `.env` or our environment. The error is for people.
+async fn read_import_timeout(options: &Value) -> Result<ImportTimeout, String> {
     let folders = options["work_in"].as_array().into_iter().flatten();
     let folders: Vec<PathBuf> = folders.filter_map(Value::as_str).map(PathBuf::from).collect();
-    let asked = blocking::run(move || ImportTimeout::of(&folders));
-    match tokio::time::timeout(SETTINGS_LIMIT, asked).await {
+    let reading = blocking::run(move || ImportTimeout::read(&folders));
+    match tokio::time::timeout(SETTINGS_LIMIT, reading).await {
         Ok(Ok(timeout)) => timeout,
-        Ok(Err(_)) | Err(_) => ImportTimeout::of(&[]),
+        Ok(Err(_)) | Err(_) => ImportTimeout::read(&[]),
     }
 }
 
-/// How it ended; else what it has spent once it has taken too long.
-async fn ended_in_time(
+/// Waits for the child's end. The error is the time spent once it has exceeded its timeout.
+async fn wait_within_timeout(
     child: &mut Child,
     job: Job,
     timeout: ImportTimeout,
@@ -211,18 +217,18 @@ async fn ended_in_time(
 ) -> Result<Exit, Spent> {
     let (begun, pid) = (Instant::now(), child.pid());
     loop {
-        let look = tokio::time::sleep(timeout.next_look(begun.elapsed()));
+        let next_check = tokio::time::sleep(timeout.next_check_in(begun.elapsed()));
         tokio::select! {
-            exit = child.ended() => {
+            exit = child.wait_for_exit() => {
                 return Ok(exit);
             }
-            () = look => used.set(processor::used(pid)),
+            () = next_check => used.set(processor::used(pid)),
         }
-        if timeout.may_be_over(begun.elapsed()) {
+        if timeout.may_have_expired(begun.elapsed()) {
             let measured = blocking::run(move || (processor::used_by_session(pid), processor::queued(pid)));
             let (processor, queued) = measured.await.unwrap_or_default();
             let spent = Spent { elapsed: begun.elapsed(), processor, queued };
-            if timeout.is_over(job, spent) {
+            if timeout.has_expired(job, spent) {
                 used.set(processor);
                 return Err(spent);
             }
@@ -230,19 +236,20 @@ async fn ended_in_time(
     }
 }
 
-/// What to start, with the pipes for what it gives.
-struct Plan {
+/// A child to be started, with the pipes for its result and its output.
+struct ChildPlan {
     job: Job,
     options: Value,
     mark: String,
+    /// The child's ends of the pipes.
     output: OwnedFd,
     result: OwnedFd,
-    /// Our ends.
+    /// Our ends of the pipes.
     output_reader: Receiver,
     result_reader: Receiver,
 }
 
-impl Plan {
+impl ChildPlan {
     fn new(job: Job, options: Value) -> io::Result<Self> {
         let (result_reader, result) = listener::pipe_with_async_reader()?;
         let (output_reader, output) = listener::pipe_with_async_reader()?;
@@ -250,22 +257,22 @@ impl Plan {
         Ok(Self { job, options, mark, output, result, output_reader, result_reader })
     }
 
-    fn child(self, pid: i32) -> Child {
+    fn into_child(self, pid: i32) -> Child {
         Child::new(pid, self.mark, self.result_reader, self.output_reader)
     }
 
-    /// With a Python of its own.
+    /// Starts a new Python.
     fn start(&self, interpreter: &Interpreter) -> io::Result<i32> {
         let mut environment = environment();
         environment.push((TASK_MARK.into(), self.mark.clone().into()));
         let spawn = Spawn {
             program: interpreter.program.clone(),
-            called: None,
+            argv0: None,
             arguments: interpreter.arguments(self.job, &self.options),
             environment,
             output: self.output.as_fd(),
             errors: None,
-            // Not here: what hangs there must not hang us.
+            // The child changes its directory itself: a hanging mount must not block us.
             folder: None,
             passed: vec![self.result.as_fd()],
             single_user: None,

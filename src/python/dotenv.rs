@@ -1,34 +1,35 @@
-//! `.env` of a project and of the workspace, as `package/leoflow/entry/dotenv.py` reads it: for settings that count before
-//! there is a Python.
+//! Reads the `.env` of a project and of the workspace like `package/leoflow/entry/dotenv.py`, for settings that apply
+//! before a Python starts.
 
 use crate::sys::{env_vars, files};
 use std::path::{Path, PathBuf};
 
-/// As there: what is larger is not read.
-const LARGEST: u64 = 256 * 1024;
+/// Size limit, bytes, as in `dotenv.py`; a larger file is not read.
+const MAX_BYTES: u64 = 256 * 1024;
 
-/// Its path in a folder.
+/// Path of the `.env` in a folder.
 pub fn path(folder: &Path) -> PathBuf {
     folder.join(".env")
 }
 
-/// A variable as children have it: of the nearest folder that sets it, else of our own environment. Folders come
-/// the nearest first.
+/// A variable as children see it: from the nearest folder whose `.env` sets it, else from our own environment. Folders
+/// come nearest first.
 pub fn variable(folders: &[PathBuf], name: &str) -> Option<String> {
-    let of_folder = |folder: &PathBuf| {
-        // Python says what is wrong with it.
-        let text = files::read_text(&path(folder), LARGEST).ok().flatten()?;
-        value_of(&text, name)
+    let in_folder = |folder: &PathBuf| {
+        // The Python side reports errors.
+        let text = files::read_text(&path(folder), MAX_BYTES).ok().flatten()?;
+        last_assignment(&text, name)
     };
-    folders.iter().find_map(of_folder).or_else(|| env_vars::text(name))
+    folders.iter().find_map(in_folder).or_else(|| env_vars::text(name))
 }
 
-/// The last value of a name counts.
-fn value_of(text: &str, wanted: &str) -> Option<String> {
+/// The value of the last assignment to a name.
+fn last_assignment(text: &str, target: &str) -> Option<String> {
     let lines = text.trim_start_matches('\u{feff}').lines();
-    lines.filter_map(|line| assignment(line).filter(|(name, _)| *name == wanted)).next_back().map(|(_, value)| value)
+    lines.filter_map(|line| assignment(line).filter(|(name, _)| *name == target)).next_back().map(|(_, value)| value)
 }
 
+/// Parses `NAME=value`, also after `export`; `None` for any other line.
 fn assignment(line: &str) -> Option<(&str, String)> {
     let line = line.trim();
     let line = line.strip_prefix("export ").unwrap_or(line).trim_start();
@@ -38,32 +39,32 @@ fn assignment(line: &str) -> Option<(&str, String)> {
     }
     let text = value.trim();
     let value = match text.chars().next() {
-        Some(mark @ ('\'' | '"')) => quoted(text, mark),
-        _ => without_comment(value).trim().to_owned(),
+        Some(quote @ ('\'' | '"')) => unquote(text, quote),
+        _ => strip_comment(value).trim().to_owned(),
     };
     Some((name.trim(), value))
 }
 
-/// A comment begins with a `#` behind a blank, which may be all that is before it.
-fn without_comment(value: &str) -> &str {
-    let begins = |at: &usize| value[..*at].ends_with([' ', '\t']);
-    value.match_indices('#').map(|(at, _)| at).find(begins).map_or(value, |at| &value[..at])
+/// Removes a comment: a `#` after a blank. The value before it may be empty.
+fn strip_comment(value: &str) -> &str {
+    let follows_blank = |index: &usize| value[..*index].ends_with([' ', '\t']);
+    value.match_indices('#').map(|(index, _)| index).find(follows_blank).map_or(value, |index| &value[..index])
 }
 
-/// What stands between the quotes; without an end it is taken as it stands.
-fn quoted(text: &str, mark: char) -> String {
+/// The text between the quotes; without a closing quote the text as is.
+fn unquote(text: &str, quote: char) -> String {
     let mut value = String::new();
     let mut characters = text.chars().skip(1);
-    while let Some(one) = characters.next() {
-        match one {
-            _ if one == mark => return value,
-            '\\' if mark == '"' => match characters.next() {
+    while let Some(character) = characters.next() {
+        match character {
+            _ if character == quote => return value,
+            '\\' if quote == '"' => match characters.next() {
                 Some('n') => value.push('\n'),
                 Some('t') => value.push('\t'),
                 Some(other) => value.push(other),
-                None => value.push(one),
+                None => value.push(character),
             },
-            _ => value.push(one),
+            _ => value.push(character),
         }
     }
     text.to_owned()
@@ -77,11 +78,12 @@ mod tests {
     #[test]
     fn values_are_as_python_reads_them() {
         let text = "\u{feff}A=1\n# A=2\nexport B = two # not this\nC='a # b'\nD=\"x\\n\\\"y\\\"\" # z\nE='open\nA=3\nF=\nG=  # none\nH=val\t# tab\nI=#x#y #z\n";
-        let values: Vec<_> = ["A", "B", "C", "D", "E", "F", "G", "H", "I"].map(|name| value_of(text, name)).into();
-        let wanted =
+        let values: Vec<_> =
+            ["A", "B", "C", "D", "E", "F", "G", "H", "I"].map(|name| last_assignment(text, name)).into();
+        let expected =
             ["3", "two", "a # b", "x\n\"y\"", "'open", "", "", "val", "#x#y"].map(|value| Some(value.to_owned()));
-        assert_eq!(values, wanted);
-        assert_eq!(value_of(text, "J"), None);
+        assert_eq!(values, expected);
+        assert_eq!(last_assignment(text, "J"), None);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Airflow's `[core] dagbag_import_timeout`, counted in processor time: a machine that is busy with other things, ours among them,
-//! makes an import slow and not wrong.
+//! Airflow's `[core] dagbag_import_timeout`, measured in processor time: on a busy machine an import is slow, but not
+//! wrong.
 //! <https://airflow.apache.org/docs/apache-airflow/stable/configurations-ref.html#dagbag-import-timeout>
 
 use super::dotenv;
@@ -10,29 +10,29 @@ use std::time::Duration;
 pub const VARIABLE: &str = "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT";
 /// Airflow's default.
 const DEFAULT: Duration = Duration::from_secs(30);
-/// A parse may sleep so much longer than it may compute: it reads from a slow disk, or from a network.
-const SLEEPING_PARSE: u32 = 3;
-/// How often a child is looked at.
+/// Wall time that a parse may take, as a multiple of the timeout: it may wait for a slow disk or a network.
+const WALL_TIME_FACTOR: u32 = 3;
+/// How often a child's processor time is checked.
 const TICK: Duration = Duration::from_secs(1);
 const SHORTEST_TICK: Duration = Duration::from_millis(50);
 
-/// What a child has spent since it began.
+/// Time that a child has spent since its start.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Spent {
     pub elapsed: Duration,
     /// Processor time of all its processes.
     pub processor: Duration,
-    /// Time in which it was ready to run and had no processor.
+    /// Time in which it was runnable but had no processor.
     pub queued: Duration,
 }
 
-/// Zero, like anything below it, is no limit.
+/// The timeout; `None` (zero or less) is no limit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ImportTimeout(Option<Duration>);
 
 impl ImportTimeout {
-    /// What the folders' `.env` say, the nearest first, or our own environment. The error is for people.
-    pub fn of(folders: &[PathBuf]) -> Result<Self, String> {
+    /// Reads the folders' `.env`, nearest first, or our own environment. The error is a message for the user.
+    pub fn read(folders: &[PathBuf]) -> Result<Self, String> {
         Self::parse(&dotenv::variable(folders, VARIABLE).unwrap_or_default())
     }
 
@@ -43,45 +43,48 @@ impl ImportTimeout {
         }
         match text.parse::<f64>() {
             Ok(seconds) if seconds <= 0.0 => Ok(Self(None)),
-            // Longer than anything lasts is no limit either.
+            // A number too large for a duration is no limit either.
             Ok(seconds) if !seconds.is_nan() => Ok(Self(Duration::try_from_secs_f64(seconds).ok())),
-            _ => Err(format!("{VARIABLE}: {text:?} is no number of seconds")),
+            _ => Err(format!("{VARIABLE}: {text:?} is not a number of seconds")),
         }
     }
 
-    /// Whether a child has taken too long: it has used the time up, or has slept for longer than it may.
-    pub fn is_over(self, job: Job, spent: Spent) -> bool {
+    /// True if a child has used more processor time than the timeout, or more wall time (without the time queued for a
+    /// processor) than `WALL_TIME_FACTOR` allows.
+    pub fn has_expired(self, job: Job, spent: Spent) -> bool {
         let Some(limit) = self.0 else { return false };
-        // Several threads use more processor time than passes.
+        // With several threads, processor time reaches the limit before wall time; both must reach it.
         let is_used_up = spent.elapsed >= limit && spent.processor >= limit;
-        is_used_up || spent.elapsed.saturating_sub(spent.queued) >= sleeping(limit, job)
+        is_used_up || spent.elapsed.saturating_sub(spent.queued) >= wall_time_limit(limit, job)
     }
 
-    /// When a child is to be looked at again.
-    pub fn next_look(self, elapsed: Duration) -> Duration {
+    /// Time until a child's next check.
+    pub fn next_check_in(self, elapsed: Duration) -> Duration {
         let left = self.0.map_or(TICK, |limit| limit.saturating_sub(elapsed));
+        // After the limit the child can expire at any time, so it is checked more often.
         if left.is_zero() { TICK / 2 } else { left.clamp(SHORTEST_TICK, TICK) }
     }
 
-    /// Whether time enough has passed that a child can be over it.
-    pub fn may_be_over(self, elapsed: Duration) -> bool {
+    /// True if enough wall time has passed that a child can have exceeded the timeout.
+    pub fn may_have_expired(self, elapsed: Duration) -> bool {
         self.0.is_some_and(|limit| elapsed >= limit)
     }
 
-    /// RLIMIT_CPU for each process, in seconds, behind what is counted: for children that nobody looks at any more.
-    pub fn last_resort(self, processors: usize) -> Option<u64> {
+    /// RLIMIT_CPU of each process, in seconds. Backstop for children that nothing checks any more. It is above the
+    /// timeout, so the regular check comes first.
+    pub fn cpu_rlimit(self, processors: usize) -> Option<u64> {
         let limit = self.0?;
-        let seconds = limit.as_secs().saturating_add(1).saturating_mul(u64::from(SLEEPING_PARSE));
+        let seconds = limit.as_secs().saturating_add(1).saturating_mul(u64::from(WALL_TIME_FACTOR));
         // setrlimit(2) takes a signed number.
         Some(seconds.saturating_mul(processors as u64).saturating_add(5)).filter(|seconds| *seconds < 1 << 32)
     }
 
-    /// For people: what took longer, and the time that it took.
+    /// The error as a message for the user, with the time that was used.
     pub fn message(self, job: Job, spent: Spent) -> String {
-        let what = if job == Job::Ask { "The answer" } else { "Importing it" };
+        let action = if job == Job::Ask { "Answering" } else { "Importing the file" };
         let limit = self.0.unwrap_or_default().as_secs_f64();
         format!(
-            "{what} took longer than {limit} s and was ended: it had used {:.1} s of processor time after {:.0} s. \
+            "{action} took longer than {limit} s and was stopped: it used {:.1} s of processor time in {:.0} s. \
              {VARIABLE} in the project's .env sets the limit.",
             spent.processor.as_secs_f64(),
             spent.elapsed.as_secs_f64(),
@@ -89,9 +92,9 @@ impl ImportTimeout {
     }
 }
 
-/// Somebody waits for an answer.
-fn sleeping(limit: Duration, job: Job) -> Duration {
-    if job == Job::Ask { limit } else { limit.saturating_mul(SLEEPING_PARSE) }
+/// Limit of the wall time. `Job::Ask` gets no extra time, because an HTTP request waits for the answer.
+fn wall_time_limit(limit: Duration, job: Job) -> Duration {
+    if job == Job::Ask { limit } else { limit.saturating_mul(WALL_TIME_FACTOR) }
 }
 
 #[cfg(test)]
@@ -125,27 +128,27 @@ mod tests {
     }
 
     #[test]
-    fn processor_time_counts_and_not_waiting_for_a_processor() {
+    fn counts_processor_time_but_not_queueing() {
         let limit = ImportTimeout(Some(seconds(30)));
-        let is_over = |elapsed, processor, queued| limit.is_over(Job::Parse, spent(elapsed, processor, queued));
-        assert!(!is_over(29, 29, 0));
-        assert!(is_over(30, 30, 0));
-        assert!(!is_over(10, 80, 0), "with many threads, within the time");
-        assert!(!is_over(300, 29, 260), "on a busy machine");
-        assert!(is_over(300, 30, 260));
-        assert!(!is_over(89, 1, 0));
-        assert!(is_over(90, 1, 0), "it sleeps");
-        assert!(limit.is_over(Job::Ask, spent(30, 1, 0)), "somebody waits");
-        assert!(!ImportTimeout(None).is_over(Job::Parse, spent(9999, 9999, 0)));
+        let has_expired = |elapsed, processor, queued| limit.has_expired(Job::Parse, spent(elapsed, processor, queued));
+        assert!(!has_expired(29, 29, 0));
+        assert!(has_expired(30, 30, 0));
+        assert!(!has_expired(10, 80, 0), "with many threads, within the time");
+        assert!(!has_expired(300, 29, 260), "on a busy machine");
+        assert!(has_expired(300, 30, 260));
+        assert!(!has_expired(89, 1, 0));
+        assert!(has_expired(90, 1, 0), "it sleeps");
+        assert!(limit.has_expired(Job::Ask, spent(30, 1, 0)), "a request waits");
+        assert!(!ImportTimeout(None).has_expired(Job::Parse, spent(9999, 9999, 0)));
     }
 
     #[test]
-    fn a_short_limit_is_looked_at_in_time() {
+    fn a_short_limit_is_checked_in_time() {
         let limit = ImportTimeout(Some(Duration::from_millis(300)));
-        assert_eq!(limit.next_look(Duration::ZERO), Duration::from_millis(300));
-        assert_eq!(limit.next_look(Duration::from_millis(299)), SHORTEST_TICK);
-        assert_eq!(ImportTimeout(None).next_look(seconds(50)), TICK);
-        assert_eq!(ImportTimeout(None).last_resort(2), None);
-        assert_eq!(ImportTimeout(Some(seconds(30))).last_resort(2), Some(31 * 3 * 2 + 5));
+        assert_eq!(limit.next_check_in(Duration::ZERO), Duration::from_millis(300));
+        assert_eq!(limit.next_check_in(Duration::from_millis(299)), SHORTEST_TICK);
+        assert_eq!(ImportTimeout(None).next_check_in(seconds(50)), TICK);
+        assert_eq!(ImportTimeout(None).cpu_rlimit(2), None);
+        assert_eq!(ImportTimeout(Some(seconds(30))).cpu_rlimit(2), Some(31 * 3 * 2 + 5));
     }
 }

@@ -1,4 +1,4 @@
-//! A Python that is ready to run the user's DAGs: which one, with which of our files.
+//! A Python that is ready to run the user's DAGs, with the small package (our own `airflow.sdk`, see `package.rs`).
 
 use super::discover::{self, NoPython};
 use super::{environments, package, support};
@@ -12,28 +12,29 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-/// Marks the processes of a task, in their environment.
+/// Environment variable with the mark: an id of the try or child that all its processes inherit, by which leftovers are
+/// found in /proc.
 pub const TASK_MARK: &str = "LEOFLOW_TASK";
 
-/// What our Python package is asked to do.
+/// A job of our Python package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Job {
-    /// Find the DAGs of a file.
+    /// Finds the DAGs of a file.
     Parse,
-    /// Run one try of one task.
+    /// Runs one try of one task.
     Task,
-    /// Run a whole DAG in the foreground.
+    /// Runs a whole DAG in the foreground.
     Test,
-    /// Answer what only the file's own code knows.
+    /// Answers a question that needs the file's own code.
     Ask,
-    /// Wait in the place of deferred tasks.
+    /// Runs the triggers of deferred tasks.
     Triggers,
-    /// Fork for each try or parse.
+    /// Forks for each try or parse.
     Zygote,
 }
 
 impl Job {
-    /// What it is called on the command line and in messages.
+    /// The name on the command line and in messages.
     pub fn word(self) -> &'static str {
         match self {
             Self::Parse => "parse",
@@ -49,54 +50,56 @@ impl Job {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interpreter {
     pub program: PathBuf,
+    /// Folder of the small package.
     package: PathBuf,
-    /// Whether it is one of an environment, which keeps its compiled modules itself.
+    /// True for an environment's Python, which keeps its compiled modules itself.
     is_of_environment: bool,
     home: Home,
-    /// Where the web page is, for links in what tasks send.
+    /// URL of the web UI, for links in messages that tasks send.
     base_url: Option<Box<str>>,
-    /// Whether Airflow's own SDK parses and runs the DAGs: it does in an environment that has it.
-    pub is_airflows: bool,
+    /// True if the environment contains Airflow's own SDK, which then parses and runs the DAGs.
+    pub has_airflow_sdk: bool,
 }
 
 impl Interpreter {
-    /// The configured Python, or the first on the path that is new enough, or one that was got. The error is for people.
+    /// Finds the configured Python, the first on the path that is new enough, or a managed one; and installs the
+    /// package. The error is for people.
     pub fn prepare(home: &Home, configured: Option<&Path>) -> Result<Self, NoPython> {
-        let got = |missing| match environments::managed_plain(home) {
+        let managed = |missing| match environments::managed_plain(home) {
             Some(python) if configured.is_none() => Ok(python),
             _ => Err(missing),
         };
-        let python = discover::find(configured).or_else(got).map_err(|missing| {
+        let python = discover::find(configured).or_else(managed).map_err(|missing| {
             let (major, minor) = discover::MINIMUM;
             let reason = format!(
-                "Leoflow needs Python {major}.{minor} or newer to run DAGs, and has none: {missing}\n\
-                 Install one with the system's package manager, or name one as `python` in {}.",
+                "Leoflow needs Python {major}.{minor} or newer to run DAGs, but found none: {missing}\n\
+                 Install one with the system's package manager, or set `python` in {}.",
                 home.config().display()
             );
             NoPython { reason, ..missing }
         })?;
         let package = package::install(home).map_err(|error| NoPython {
-            reason: format!("{} cannot be written: {error}", home.python().display()),
+            reason: format!("failed to write {}: {error}", home.python().display()),
             is_transient: is_transient(&error),
         })?;
         let base_url = base_url(home);
         let (program, home) = (python.path, home.clone());
-        Ok(Self { program, package, is_of_environment: false, home, base_url, is_airflows: false })
+        Ok(Self { program, package, is_of_environment: false, home, base_url, has_airflow_sdk: false })
     }
 
-    /// The same with the Python and the packages of an environment.
+    /// Returns the Python of the environment in `folder`.
     pub fn in_environment(&self, folder: &Path) -> Self {
-        let is_airflows = environments::has_airflow(folder);
-        Self { program: environments::program(folder), is_of_environment: true, is_airflows, ..self.clone() }
+        let has_airflow_sdk = environments::has_airflow(folder);
+        Self { program: environments::program(folder), is_of_environment: true, has_airflow_sdk, ..self.clone() }
     }
 
-    /// The version that is asked for, which takes a moment; the error is for people.
+    /// Runs the Python to read its version, which takes a moment. The error is for people.
     pub fn python(&self) -> Result<discover::Python, NoPython> {
         discover::find(Some(&self.program))
     }
 
-    /// The arguments for a job. The environment's PYTHON* variables do not count: they are for the
-    /// user's shell. Compiled modules go below the home; nothing is written to the workspace.
+    /// The arguments for a job. `-E` ignores PYTHON* variables, which are for the user's shell. Compiled modules go
+    /// below the home; nothing is written to the workspace.
     pub fn arguments(&self, job: Job, options: &Value) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = ["-E", "-X", "utf8"].map(Into::into).into();
         if !self.is_of_environment {
@@ -110,20 +113,20 @@ impl Interpreter {
         arguments
     }
 
-    /// Options with where it finds what DAGs and tasks expect.
+    /// Adds the locations that DAGs and tasks need to the options.
     pub fn options(&self, options: &Value) -> Value {
         let mut options = options.clone();
         if let Some(map) = options.as_object_mut() {
-            // It need not be there yet.
-            let (uv, cache) = environments::uv_of_tasks(&self.home);
+            // uv need not be installed yet.
+            let (uv, cache) = environments::uv_for_tasks(&self.home);
             map.insert("uv".to_owned(), uv.to_string_lossy().into());
             map.insert("uv_cache".to_owned(), cache.to_string_lossy().into());
             if let Some(url) = &self.base_url {
                 map.insert("base_url".to_owned(), (&**url).into());
             }
             let packages = support::folder(&self.home);
-            if self.is_airflows {
-                // Where it keeps what it writes.
+            if self.has_airflow_sdk {
+                // The folder for files that Airflow writes.
                 map.insert("airflow_home".to_owned(), self.home.python().join("airflow").to_string_lossy().into());
             } else if packages.is_dir() {
                 map.insert("support".to_owned(), packages.to_string_lossy().into());
@@ -132,12 +135,12 @@ impl Interpreter {
         options
     }
 
-    /// Whether it is still there, with our files.
+    /// True if the program and our package still exist.
     fn is_intact(&self) -> bool {
         self.program.is_file() && self.package.join("_leoflow_entry.py").is_file()
     }
 
-    /// Where packages that are installed for it go. Asks it, which takes a moment.
+    /// Runs the Python to list its site-packages folders, which takes a moment.
     pub fn site_folders(&self) -> Vec<PathBuf> {
         let mut command = Command::new(&self.program);
         command.args([
@@ -145,47 +148,47 @@ impl Interpreter {
             "-c",
             "import site; print(*site.getsitepackages(), site.getusersitepackages(), sep='\\n')",
         ]);
-        let said = command::output_within(&mut command, ASKING_LIMIT).map(|output| output.stdout).unwrap_or_default();
-        String::from_utf8_lossy(&said).lines().filter(|line| line.starts_with('/')).map(PathBuf::from).collect()
+        let printed = command::output_within(&mut command, QUERY_LIMIT).map(|output| output.stdout).unwrap_or_default();
+        String::from_utf8_lossy(&printed).lines().filter(|line| line.starts_with('/')).map(PathBuf::from).collect()
     }
 }
 
-const ASKING_LIMIT: Duration = Duration::from_secs(10);
+/// Time limit for listing its folders.
+const QUERY_LIMIT: Duration = Duration::from_secs(10);
 
-/// The one that a process runs the user's code with: looked for until there is one, and made ready again when
-/// somebody has removed our files.
+/// The Python with which a process runs the user's code. Prepared on first use, and again when its files were removed.
 pub struct SharedInterpreter {
     home: Home,
     configured: Option<PathBuf>,
-    found: tokio::sync::Mutex<Option<Interpreter>>,
+    prepared: tokio::sync::Mutex<Option<Interpreter>>,
 }
 
 impl SharedInterpreter {
     pub fn new(home: Home, configured: Option<PathBuf>) -> Self {
-        Self { home, configured, found: tokio::sync::Mutex::default() }
+        Self { home, configured, prepared: tokio::sync::Mutex::default() }
     }
 
-    /// Whether somebody has said which.
+    /// True if the user configured a Python.
     pub fn is_configured(&self) -> bool {
         self.configured.is_some()
     }
 
-    /// The error is for people.
+    /// Returns the interpreter; prepares it if needed. The error is for people.
     pub async fn get(&self) -> Result<Interpreter, NoPython> {
-        let mut found = self.found.lock().await;
-        if let Some(one) = found.as_ref().filter(|one| one.is_intact()) {
-            return Ok(one.clone());
+        let mut prepared = self.prepared.lock().await;
+        if let Some(interpreter) = prepared.as_ref().filter(|interpreter| interpreter.is_intact()) {
+            return Ok(interpreter.clone());
         }
         let (home, configured) = (self.home.clone(), self.configured.clone());
-        let prepared = blocking::run(move || Interpreter::prepare(&home, configured.as_deref())).await;
-        let lost = |error: tokio::task::JoinError| NoPython { reason: error.to_string(), is_transient: false };
-        let one = prepared.map_err(lost)??;
-        *found = Some(one.clone());
-        Ok(one)
+        let result = blocking::run(move || Interpreter::prepare(&home, configured.as_deref())).await;
+        let thread_failed = |error: tokio::task::JoinError| NoPython { reason: error.to_string(), is_transient: false };
+        let interpreter = result.map_err(thread_failed)??;
+        *prepared = Some(interpreter.clone());
+        Ok(interpreter)
     }
 }
 
-/// What every program of a user needs, whoever has started it. docs/running-tasks.md has the list.
+/// Variables that every program of a user needs. Listed in docs/reference/environment-variables.md.
 const PASSED: &[&str] = &[
     "CURL_CA_BUNDLE",
     "HOME",
@@ -212,20 +215,20 @@ const PASSED: &[&str] = &[
 ];
 const PASSED_PREFIXES: &[&str] = &["AIRFLOW_", "LC_", "XDG_"];
 
-/// What DAGs and tasks get of our environment. The rest is of whoever happened to start Lite: what a project needs
-/// stands in its `.env`, so that it is there after every start.
+/// The variables of our environment that DAGs and tasks get. The rest depends on the shell that started Lite: a project
+/// sets what it needs in its `.env`, so that it is the same after every start.
 pub fn environment() -> Vec<(OsString, OsString)> {
     let is_passed =
         |name: &str| PASSED.contains(&name) || PASSED_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
     env_vars::all().into_iter().filter(|(name, _)| is_passed(&name.to_string_lossy())).collect()
 }
 
-/// Where the instance serves that runs, or would serve.
+/// URL of the running instance, or the configured one.
 fn base_url(home: &Home) -> Option<Box<str>> {
     if let Some(url) = lock::holder(home).and_then(|holder| holder.url) {
         return Some(url.into());
     }
-    // A file that cannot be read is an error of the command that needs it.
+    // An unreadable file is reported by the command that needs it.
     let config = config::load(&home.config()).ok()??.config;
     Some(format!("http://{}:{}", config.own_address(), config.port).into())
 }
@@ -236,7 +239,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn every_process_learns_where_the_page_is() {
+    fn every_process_gets_the_base_url() {
         let folder = tempfile::tempdir().unwrap();
         let home = crate::home::resolve(Some(&folder.path().join("h"))).unwrap();
         home.create().unwrap();
@@ -247,7 +250,7 @@ mod tests {
             is_of_environment: false,
             base_url: base_url(&home),
             home,
-            is_airflows: false,
+            has_airflow_sdk: false,
         };
         assert_eq!(interpreter.options(&json!({}))["base_url"], "http://127.0.0.1:9123");
     }

@@ -1,4 +1,4 @@
-//! What children leave running: found below us once they have ended, and ended too.
+//! Ends leftovers: processes that the child of a DAG file leaves running when it ends.
 
 use super::interpreter::TASK_MARK;
 use crate::sys::blocking;
@@ -9,19 +9,19 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::time::Duration;
 
-/// A look is about every process of the machine, so one is for all that end within this time.
-const TOGETHER: Duration = Duration::from_millis(200);
+/// A scan reads all processes of the machine, so one scan serves all children that end within this time.
+const SCAN_DELAY: Duration = Duration::from_millis(200);
 
 thread_local! {
-    /// Those that somebody waits for. All are started by one thread, and waited for by it.
+    /// Children that are waited for. One thread starts and reaps all of them.
     static LIVE: RefCell<HashSet<i32>> = RefCell::default();
-    /// How many are being forked, which are our children before we know their pids.
+    /// Number of forks in progress: their processes are our children before we know their pids.
     static FORKING: Cell<usize> = const { Cell::new(0) };
-    /// The marks of those that have ended and were not looked after yet.
+    /// Marks of children that have ended but whose leftovers have not been ended yet.
     static ENDED: RefCell<Vec<String>> = RefCell::default();
 }
 
-/// From when it is made until it is dropped one may be about to become our child that is not known yet.
+/// Guard of a fork in progress: while it exists, an unknown process may become our child.
 pub struct Forking(());
 
 impl Forking {
@@ -37,15 +37,15 @@ impl Drop for Forking {
     }
 }
 
-/// From here on it is a child that somebody waits for.
+/// Registers a child that is waited for.
 pub fn add(pid: i32) {
     LIVE.with_borrow_mut(|live| live.insert(pid));
 }
 
-/// Waits for a child of ours.
+/// Waits for a child to end and reaps it.
 pub async fn wait(pid: i32) -> Exit {
     if let Ok(fd) = PidFd::of_pid(pid) {
-        // Not to be had on an old kernel; then it is asked for below.
+        // Fails on an old kernel; then the loop below polls.
         let _ = fd.ended().await;
     }
     loop {
@@ -57,7 +57,7 @@ pub async fn wait(pid: i32) -> Exit {
     }
 }
 
-/// Ends what the child with this mark has left, soon.
+/// Ends the leftovers of the ended child with this mark within `SCAN_DELAY`.
 pub fn end_soon(mark: String) {
     let is_first = ENDED.with_borrow_mut(|ended| {
         ended.push(mark);
@@ -65,57 +65,59 @@ pub fn end_soon(mark: String) {
     });
     if is_first {
         tokio::task::spawn_local(async {
-            tokio::time::sleep(TOGETHER).await;
-            end().await;
+            tokio::time::sleep(SCAN_DELAY).await;
+            end_pending().await;
         });
     }
 }
 
-/// Ends it now, with what is to be ended soon. `has_ended` is whether that child has.
+/// Ends the leftovers of the child with this mark now, and all pending ones. `has_ended` is true if the child itself
+/// has ended.
 pub async fn end_now(mark: String, has_ended: bool) {
     ENDED.with_borrow_mut(|ended| ended.push(mark));
-    look(has_ended).await;
+    scan(has_ended).await;
 }
 
-/// Ends what is to be ended soon.
-pub async fn end() {
+/// Ends all pending leftovers now.
+pub async fn end_pending() {
     if ENDED.with_borrow(|ended| !ended.is_empty()) {
-        look(true).await;
+        scan(true).await;
     }
 }
 
-async fn look(have_ended: bool) {
+/// Kills the processes with the marks in `ENDED`. `have_ended` is true if all those children have ended.
+async fn scan(have_ended: bool) {
     let marks = ENDED.take();
-    let known = LIVE.with_borrow(|live| live.clone());
-    // Reads about every process, which takes its time.
-    let looked = blocking::run(move || {
+    let live_pids = LIVE.with_borrow(|live| live.clone());
+    // Reads every process, which takes a while.
+    let scanning = blocking::run(move || {
         let children = process::children_in_other_sessions();
-        // Once they have ended, whatever they left is below a child of ours that we have not started.
-        if have_ended && children.iter().all(|pid| known.contains(pid)) {
+        // Once a child has ended, the tops of its leftovers are our children, because we are a subreaper.
+        if have_ended && children.iter().all(|pid| live_pids.contains(pid)) {
             return Vec::new();
         }
-        process::marked(TASK_MARK, &marks).iter().for_each(|left| left.signal(Signal::Kill));
+        process::marked(TASK_MARK, &marks).iter().for_each(|process| process.signal(Signal::Kill));
         process::children_in_other_sessions()
     });
-    // It cannot fail in a way that would be worth more than the result.
-    if let Ok(children) = looked.await {
+    // An error (a panic of the scan) is ignored: the next scan tries again.
+    if let Ok(children) = scanning.await {
         end_adopted(&children);
     }
 }
 
-/// Children in other sessions that we have not started are what a file left. While others run it may be theirs, so it
-/// is left to the last of them; so it is while one is being forked. Nothing else is done between a look at one and what
-/// is done to it: the thread that comes here is the only one that waits for them.
+/// Kills adopted children in other sessions: leftovers without a mark. While a child of a DAG file runs or is being
+/// forked, they may belong to it, so they are left to a later scan. A pid cannot be reused between its check and its
+/// kill, because this thread is the only one that reaps.
 fn end_adopted(children: &[i32]) {
     if FORKING.get() > 0 {
         return;
     }
     let is_ours = |pid: i32| LIVE.with_borrow(|live| live.contains(&pid));
-    let is_quiet = children.iter().all(|pid| !is_ours(*pid) || process::is_zombie(*pid));
+    let no_child_runs = children.iter().all(|pid| !is_ours(*pid) || process::is_zombie(*pid));
     for pid in children.iter().copied().filter(|pid| !is_ours(*pid) && process::is_child_in_other_session(*pid)) {
         if process::is_zombie(pid) {
             let _ = reaper::ended_child(pid);
-        } else if is_quiet && LIVE.with_borrow_mut(|live| live.insert(pid)) {
+        } else if no_child_runs && LIVE.with_borrow_mut(|live| live.insert(pid)) {
             process::signal_process(pid, Signal::Kill);
             tokio::task::spawn_local(wait(pid));
         }

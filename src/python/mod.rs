@@ -1,4 +1,4 @@
-//! Python: finding one that can run DAGs, giving it our package, and parsing with it.
+//! Finds a Python that can run DAGs, installs the small package (our own `airflow.sdk`), and parses DAG files.
 
 mod child;
 mod children;
@@ -17,16 +17,19 @@ mod roots;
 mod scan;
 mod support;
 mod warm;
-mod warm_outlook;
 mod zygote;
+mod zygote_retry;
 
-pub use children::{Children, Left};
+pub use children::{ChildOutput, Children};
 pub use discover::NoPython;
 pub use discover::{MINIMUM, Python, find};
 pub use ignore::Syntax;
 pub use interpreter::{Interpreter, Job, SharedInterpreter, TASK_MARK, environment};
 pub use no_result::NoResult;
-pub use parse::{Beside, Found, Request, Said, beside, declared_with, listed_beside, look_beside, parse};
+pub use parse::{
+    FileContext, FileSettings, ParseOutput, Request, declared_with, file_context, listed_beside, parse,
+    read_file_context,
+};
 pub use roots::{DagPlaces, VersionCode, as_in_workspace, project_of, roots};
 pub use scan::{LIMITS, NO_ANSWER, Scan, Stamp, dag_files, is_dag_file, scan};
 pub use support::{

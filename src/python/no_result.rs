@@ -1,28 +1,28 @@
-//! Why a child that was started for a DAG file gave nothing.
+//! Why a child that was started for a DAG file has no result.
 
 use std::fmt;
 
-/// The reasons are for people.
+/// The reason, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoResult {
-    /// The file or what is around it has to change.
-    Lasting(String),
-    /// Time, memory or the system's refusal: it may go well the next time, with nothing changed.
-    Passing(String),
+    /// Permanent: the file or its surroundings must change.
+    Permanent(String),
+    /// Transient (time, memory or a system error): it may succeed the next time without a change.
+    Transient(String),
 }
 
 impl NoResult {
     pub fn reason(&self) -> &str {
         match self {
-            Self::Lasting(reason) | Self::Passing(reason) => reason,
+            Self::Permanent(reason) | Self::Transient(reason) => reason,
         }
     }
 
-    /// The same with more to say.
-    pub fn followed_by(self, more: &str) -> Self {
+    /// Appends to the reason.
+    pub fn followed_by(self, text: &str) -> Self {
         match self {
-            Self::Lasting(reason) => Self::Lasting(reason + more),
-            Self::Passing(reason) => Self::Passing(reason + more),
+            Self::Permanent(reason) => Self::Permanent(reason + text),
+            Self::Transient(reason) => Self::Transient(reason + text),
         }
     }
 }
@@ -34,9 +34,9 @@ impl fmt::Display for NoResult {
 }
 
 impl From<NoResult> for String {
-    fn from(none: NoResult) -> Self {
-        match none {
-            NoResult::Lasting(reason) | NoResult::Passing(reason) => reason,
+    fn from(no_result: NoResult) -> Self {
+        match no_result {
+            NoResult::Permanent(reason) | NoResult::Transient(reason) => reason,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `run/python/<pid>-<part>.json`: what is wrong for now with the Pythons of a running process, for `doctor`.
+//! `run/python/<pid>-<part>.json`: current problems with the Pythons of a running process, for `doctor`.
 
 use crate::home::Home;
 use crate::sys::files;
@@ -9,19 +9,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use tracing::debug;
 
-const LARGEST: u64 = 256 * 1024;
+const MAX_BYTES: u64 = 256 * 1024;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
     /// Which process, such as "warm Python for tasks".
     pub subject: String,
-    /// Its Python, which tells the environment.
+    /// Its Python, which identifies the environment.
     pub program: PathBuf,
-    /// What that means for now.
+    /// The consequence.
     pub effect: String,
     pub reason: String,
     pub since: Timestamp,
-    /// When it is tried again; with the next that needs it.
+    /// When it is tried again, at the earliest; `None` if it is not.
     pub next_try: Option<Timestamp>,
 }
 
@@ -35,6 +35,7 @@ struct Stored {
 pub struct Notes {
     home: Home,
     path: PathBuf,
+    /// The notes in the file.
     written: Vec<Note>,
 }
 
@@ -44,7 +45,7 @@ impl Notes {
         Self { home: home.clone(), path, written: Vec::new() }
     }
 
-    /// Writes them, if they have changed. Without room on the disk they are missing from `doctor`, and no more.
+    /// Writes the notes if they changed. A failure is harmless: they are only missing from `doctor`.
     pub fn set(&mut self, notes: Vec<Note>) {
         if notes == self.written {
             return;
@@ -73,10 +74,10 @@ impl Drop for Notes {
     }
 }
 
-/// Those of all processes that run.
+/// Notes of all running processes.
 pub fn of_running(home: &Home) -> Vec<Note> {
-    let alive = stored(&home.python_notes()).into_iter().filter(|(_, one)| one.process.is_alive());
-    alive.flat_map(|(_, one)| one.notes).collect()
+    let alive = stored(&home.python_notes()).into_iter().filter(|(_, stored)| stored.process.is_alive());
+    alive.flat_map(|(_, stored)| stored.notes).collect()
 }
 
 fn stored(folder: &Path) -> Vec<(PathBuf, Stored)> {
@@ -84,14 +85,14 @@ fn stored(folder: &Path) -> Vec<(PathBuf, Stored)> {
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
     paths.sort();
     let read = |path: PathBuf| {
-        let text = files::read_text(&path, LARGEST).ok()??;
+        let text = files::read_text(&path, MAX_BYTES).ok()??;
         Some((path, serde_json::from_str(&text).ok()?))
     };
     paths.into_iter().filter_map(read).collect()
 }
 
 fn remove_those_of_dead_processes(folder: &Path) {
-    for (path, _) in stored(folder).into_iter().filter(|(_, one)| !one.process.is_alive()) {
+    for (path, _) in stored(folder).into_iter().filter(|(_, stored)| !stored.process.is_alive()) {
         let _ = fs::remove_file(path);
     }
 }
@@ -101,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn notes_are_there_while_they_and_their_process_last() {
+    fn notes_last_as_long_as_their_process() {
         let folder = tempfile::tempdir().unwrap();
         let home = crate::home::resolve(Some(&folder.path().join("h"))).unwrap();
         home.create().unwrap();
@@ -109,14 +110,14 @@ mod tests {
             subject: "warm Python".to_owned(),
             program: "/venv/bin/python".into(),
             effect: "cold starts".to_owned(),
-            reason: "it has ended".to_owned(),
+            reason: "the process ended".to_owned(),
             since: Timestamp::now(),
             next_try: None,
         };
         let mut notes = Notes::new(&home, "tasks");
         notes.set(vec![note.clone()]);
         assert_eq!(of_running(&home), std::slice::from_ref(&note));
-        // Of a process that was killed.
+        // Notes of a process that was killed.
         let dead = ProcessId { start_ticks: 1, ..ProcessId::current().unwrap() };
         let text = serde_json::to_vec(&Stored { process: dead, notes: vec![note.clone()] }).unwrap();
         fs::write(home.python_notes().join("1-tasks.json"), text).unwrap();

@@ -1,10 +1,10 @@
-//! Parsing: one file, one child, with the limits of `children.rs` on time, memory and output, so that a file can do
-//! nothing to the others and nothing to us.
+//! Parses DAG files: one child per file, with the limits of `children.rs` on time, memory and output, so that a file
+//! cannot harm the others or us.
 
 use super::child::RESULT_BYTES;
-use super::children::{Children, Left};
+use super::children::{ChildOutput, Children};
 use super::dotenv;
-use super::environments::{self, Declared, Place};
+use super::environments::{self, DagLocation, Declared};
 use super::interpreter::{Interpreter, Job};
 use super::no_result::NoResult;
 use super::roots::{folders, project_of, roots};
@@ -19,30 +19,30 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// For what stands beside a file: longer than any mount takes that answers.
-const LOOK_LIMIT: Duration = Duration::from_secs(30);
+/// Time limit for reading the files beside a DAG file; longer than any working mount takes.
+const READ_LIMIT: Duration = Duration::from_secs(30);
 
-/// What a file gave. `structures` are as the Python package describes DAGs.
+/// The result of parsing a file. `structures` are the DAGs as the Python package describes them.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Found {
+pub struct ParseOutput {
     #[serde(rename = "dags")]
     pub structures: Vec<Value>,
     pub error: Option<String>,
-    /// Texts of the file and of every local module that it imported, by absolute path.
+    /// Texts of the file and of every local module it imported, by absolute path.
     pub sources: Map<String, Value>,
-    /// Other files of the workspace that it read.
+    /// Other files of the workspace it read.
     #[serde(default)]
     pub reads: Vec<PathBuf>,
-    /// Those of them that were not there.
+    /// Files it tried to read that did not exist.
     #[serde(default)]
     pub absent: Vec<PathBuf>,
-    /// Whether it asked for Variables or Connections.
+    /// True if it read Variables or Connections.
     #[serde(default)]
     pub asks: bool,
-    /// Libraries that it has loaded, which a warm Python may load ahead for those after it.
+    /// Large libraries it imported; a zygote may preload them for later parses.
     #[serde(default)]
     pub libraries: Vec<String>,
-    /// What the project's own settings say, for its tasks.
+    /// The project's settings, for its tasks.
     #[serde(skip)]
     pub settings: Option<Value>,
 }
@@ -51,20 +51,20 @@ pub struct Found {
 #[derive(Debug, Clone)]
 pub struct Request {
     pub path: PathBuf,
-    /// Folders whose modules belong to it, the nearest first.
+    /// Folders on its module search path, nearest first.
     pub roots: Vec<PathBuf>,
-    /// Where its settings are, the nearest first. It is run in the first, as its tasks are.
+    /// Folders with its settings, nearest first. The file runs in the first, and so do its tasks.
     pub folders: Vec<PathBuf>,
-    /// The folder with its settings; a file outside of projects has none.
+    /// The project folder; `None` for a file outside of projects.
     pub project: Option<PathBuf>,
-    /// Settings there are for all projects that have none.
+    /// The workspace, whose settings apply to projects that have none.
     pub workspace: Option<PathBuf>,
-    /// For Variables and Connections that are read at the top level.
+    /// Serves Variables and Connections that are read at the top level.
     pub api_socket: PathBuf,
 }
 
 impl Request {
-    /// A file of the workspace belongs to its project there; one elsewhere to its own folder.
+    /// A file of the workspace belongs to its project; any other file to its own folder.
     pub fn new(path: PathBuf, workspace: Option<&Path>, api_socket: PathBuf) -> Self {
         match workspace.filter(|workspace| path.starts_with(workspace)) {
             Some(workspace) => {
@@ -81,91 +81,99 @@ impl Request {
     }
 }
 
-/// What stands beside a DAG file and decides how it is run.
+/// The settings around a DAG file that decide how it runs.
 #[derive(Debug)]
-pub struct Beside {
-    /// The error says what is wrong with it.
-    pub said: Result<Said, NoResult>,
-    /// Files that decided it, there or not.
+pub struct FileContext {
+    /// The error says what is wrong with them.
+    pub settings: Result<FileSettings, NoResult>,
+    /// Files that decided it, existing or not.
     pub read: Vec<PathBuf>,
 }
 
 #[derive(Debug, Clone, Default)]
-pub struct Said {
-    /// For its tasks.
+pub struct FileSettings {
+    /// The project's settings, for its tasks.
     pub settings: Option<Value>,
-    /// What its environment has to have; `None` for the plain interpreter.
+    /// What its environment must contain; `None` for the plain interpreter.
     pub declared: Option<Declared>,
 }
 
-/// Looks, without holding anybody up: it may lie on a mount that hangs.
-pub async fn look_beside(request: &Request) -> Beside {
-    let asked = request.clone();
-    let looked = blocking::run(move || beside(&asked));
-    let place = request.project.as_deref().unwrap_or(&request.path).display().to_string();
-    match tokio::time::timeout(LOOK_LIMIT, looked).await {
-        Ok(Ok(beside)) => beside,
-        Ok(Err(error)) => Beside { said: Err(NoResult::Passing(error.to_string())), read: Vec::new() },
+/// Like `file_context`, in a thread of its own with a time limit: the files may be on a hanging mount.
+pub async fn read_file_context(request: &Request) -> FileContext {
+    let query = request.clone();
+    let reading = blocking::run(move || file_context(&query));
+    let path_shown = request.project.as_deref().unwrap_or(&request.path).display().to_string();
+    match tokio::time::timeout(READ_LIMIT, reading).await {
+        Ok(Ok(file_context)) => file_context,
+        Ok(Err(error)) => FileContext { settings: Err(NoResult::Transient(error.to_string())), read: Vec::new() },
         Err(_) => {
-            let reason = format!("{place} could not be read within {} s", LOOK_LIMIT.as_secs());
-            Beside { said: Err(NoResult::Passing(reason)), read: Vec::new() }
+            let reason = format!("reading {path_shown} took longer than {} s", READ_LIMIT.as_secs());
+            FileContext { settings: Err(NoResult::Transient(reason)), read: Vec::new() }
         }
     }
 }
 
-/// The same, holding up whoever asks.
-pub fn beside(request: &Request) -> Beside {
-    // Also where a parse gives nothing: a variable there may be why.
+/// Reads the settings around a DAG file. Blocks.
+pub fn file_context(request: &Request) -> FileContext {
+    // `.env` files count even if the settings are invalid: a variable may be the cause.
     let mut read = request.folders.iter().map(|folder| dotenv::path(folder)).collect();
-    let said = said_beside(request, &mut read).map_err(NoResult::Lasting);
-    Beside { said, read }
+    let settings = collect_settings(request, &mut read).map_err(NoResult::Permanent);
+    FileContext { settings, read }
 }
 
-fn said_beside(request: &Request, read: &mut Vec<PathBuf>) -> Result<Said, String> {
-    let of = |folder: Option<&Path>, read: &mut Vec<PathBuf>| {
+fn collect_settings(request: &Request, read: &mut Vec<PathBuf>) -> Result<FileSettings, String> {
+    let load_from = |folder: Option<&Path>, read: &mut Vec<PathBuf>| {
         let Some(folder) = folder else { return Ok(None) };
         read.push(folder.join(project::FILE));
         settings_of(folder)
     };
-    let mut settings = of(request.project.as_deref(), read)?;
-    let wanted = settings.as_mut().map(project::take_wanted);
-    let of_workspace =
-        |read: &mut Vec<PathBuf>| Ok(of(request.workspace.as_deref(), read)?.as_mut().map(project::take_wanted));
-    let declared = environments::look(&place_of(request), wanted, of_workspace, read)?;
-    Ok(Said { settings, declared })
+    let mut settings = load_from(request.project.as_deref(), read)?;
+    let environment = settings.as_mut().map(project::take_environment);
+    let workspace_settings = |read: &mut Vec<PathBuf>| {
+        Ok(load_from(request.workspace.as_deref(), read)?.as_mut().map(project::take_environment))
+    };
+    let declared = environments::collect_declared(&location_of(request), environment, workspace_settings, read)?;
+    Ok(FileSettings { settings, declared })
 }
 
-/// What would be wanted if the project's settings were this text. The error is for people.
+/// Collects the declarations as if the project's settings were this text. The error is for people.
 pub fn declared_with(request: &Request, text: &str) -> Result<Option<Declared>, String> {
     let folder = request.project.as_deref().unwrap_or(Path::new("/"));
-    let mut settings = project::parse(text, folder).map_err(|problems| told(&folder.join(project::FILE), &problems))?;
-    environments::look(&place_of(request), Some(project::take_wanted(&mut settings)), |_| Ok(None), &mut Vec::new())
+    let mut settings =
+        project::parse(text, folder).map_err(|problems| format_problems(&folder.join(project::FILE), &problems))?;
+    environments::collect_declared(
+        &location_of(request),
+        Some(project::take_environment(&mut settings)),
+        |_| Ok(None),
+        &mut Vec::new(),
+    )
 }
 
-/// The place beside the project's settings that lists what is needed, if one does; settings that include it list more.
+/// The file beside the project's settings that lists requirements, if any; a file that the settings include does not
+/// count.
 pub fn listed_beside(request: &Request, settings: &str) -> Result<Option<String>, String> {
     let folder = request.project.as_deref().unwrap_or(Path::new("/"));
     let mut settings =
-        project::parse(settings, folder).map_err(|problems| told(&folder.join(project::FILE), &problems))?;
-    let included = project::take_wanted(&mut settings).requirements.map(|name| folder.join(name));
-    environments::listed_beside(&place_of(request), included.as_deref())
+        project::parse(settings, folder).map_err(|problems| format_problems(&folder.join(project::FILE), &problems))?;
+    let included = project::take_environment(&mut settings).requirements.map(|name| folder.join(name));
+    environments::listed_beside(&location_of(request), included.as_deref())
 }
 
-fn place_of(request: &Request) -> Place<'_> {
-    Place { workspace: request.workspace.as_deref(), project: request.project.as_deref(), file: &request.path }
+fn location_of(request: &Request) -> DagLocation<'_> {
+    DagLocation { workspace: request.workspace.as_deref(), project: request.project.as_deref(), file: &request.path }
 }
 
-/// Parses in a child, and says in `used` how much processor time that has used so far. Dropped, it ends the child.
-/// Must be called on the main thread of the process, inside a `LocalSet`.
+/// Parses a file in a child. Updates `used` with the processor time used so far. Dropping the future ends the child.
+/// Must be called on the process's main thread, inside a `LocalSet`.
 pub async fn parse(
     children: &Rc<Children>,
     interpreter: &Interpreter,
     request: &Request,
     settings: Option<Value>,
     used: &Cell<Duration>,
-) -> Result<Found, NoResult> {
+) -> Result<ParseOutput, NoResult> {
     if request.path.to_str().is_none() {
-        return Err(NoResult::Lasting("The path of this file is not UTF-8; rename it.".to_owned()));
+        return Err(NoResult::Permanent("The path of this file is not valid UTF-8; rename the file.".to_owned()));
     }
     let options = json!({
         "path": request.path,
@@ -174,48 +182,51 @@ pub async fn parse(
         "settings": settings,
         "work_in": request.folders,
     });
-    let Left { result, exit, said } = children.run(interpreter, Job::Parse, options, used).await?;
-    let found = read_result(&result, exit);
-    if let Ok(found) = &found {
-        children.learn(interpreter, &request.path, &found.libraries).await;
+    let ChildOutput { result, exit, printed } = children.run(interpreter, Job::Parse, options, used).await?;
+    let parsed = read_result(&result, exit);
+    if let Ok(output) = &parsed {
+        children.note_libraries(interpreter, &request.path, &output.libraries).await;
     }
-    found
-        .map(|mut found| {
-            if let Some(error) = &mut found.error {
-                error.push_str(&said);
+    parsed
+        .map(|mut output| {
+            if let Some(error) = &mut output.error {
+                error.push_str(&printed);
             }
-            found.settings = settings;
-            found
+            output.settings = settings;
+            output
         })
-        .map_err(|none| none.followed_by(&said))
+        .map_err(|no_result| no_result.followed_by(&printed))
 }
 
-/// The settings in a folder, without which its files cannot be imported; the error says what is wrong with them.
+/// Loads the settings of a folder, which its files need; the error says what is wrong with them.
 fn settings_of(folder: &Path) -> Result<Option<Value>, String> {
     let file = folder.join(project::FILE);
     project::load(folder).map_err(|unusable| match unusable {
-        Unusable::Unreadable(error) => format!("{} cannot be read: {error}", file.display()),
-        Unusable::Wrong(problems) => told(&file, &problems),
+        Unusable::Unreadable(error) => format!("failed to read {}: {error}", file.display()),
+        Unusable::Invalid(problems) => format_problems(&file, &problems),
     })
 }
 
-fn told(file: &Path, problems: &[Problem]) -> String {
+fn format_problems(file: &Path, problems: &[Problem]) -> String {
     let line = |problem: &Problem| format!("{}:{}: {}", file.display(), problem.line.max(1), problem.message);
     problems.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-fn read_result(bytes: &[u8], exit: Exit) -> Result<Found, NoResult> {
+fn read_result(bytes: &[u8], exit: Exit) -> Result<ParseOutput, NoResult> {
     if bytes.len() >= RESULT_BYTES {
-        return Err(NoResult::Lasting(format!("Its DAGs are larger than {} MiB.", RESULT_BYTES / 1024 / 1024)));
+        return Err(NoResult::Permanent(format!(
+            "The DAGs of this file are larger than {} MiB.",
+            RESULT_BYTES / 1024 / 1024
+        )));
     }
     match serde_json::from_slice(bytes) {
-        Ok(found) => Ok(found),
-        // As the kernel does where the machine has no memory left.
-        Err(_) if exit == Exit::Signal(9) => Err(NoResult::Passing(
-            "The process that imported it was killed: it may have used too much memory.".to_owned(),
+        Ok(output) => Ok(output),
+        // The OOM killer sends SIGKILL.
+        Err(_) if exit == Exit::Signal(9) => Err(NoResult::Transient(
+            "The process that imported the file was killed; it may have used too much memory.".to_owned(),
         )),
-        Err(_) => {
-            Err(NoResult::Lasting(format!("The process that imported it ended before the import was done: {exit}.")))
-        }
+        Err(_) => Err(NoResult::Permanent(format!(
+            "The process that imported the file ended before the import finished: {exit}."
+        ))),
     }
 }

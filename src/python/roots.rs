@@ -1,76 +1,78 @@
-//! To which project a DAG file belongs, where DAG files are looked for, and where their modules are.
+//! Maps a DAG file to its project, decides where DAG files may be, and builds their module search path.
 
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
-/// Where a project has this folder, it is Airflow's folder of DAGs, and there are none beside it.
+/// A project with this folder has its DAG files only there, as in Airflow.
 const DAGS: &str = "dags";
 /// Airflow's folder of plugins, of a project or of the workspace.
 const PLUGINS: &str = "plugins";
-/// Tests import DAGs, and make some to test with; these are nobody's to run.
+/// Tests import DAGs and define some for testing; these must not run.
 const TESTS: &str = "tests";
 
-/// The folder of its project, which is the one directly below the workspace; none for a bare file.
+/// The file's project: the folder directly below the workspace; `None` for a bare file.
 pub fn project_of(workspace: &Path, file: &Path) -> Option<PathBuf> {
-    let below = file.strip_prefix(workspace).ok()?.parent()?;
-    below.iter().next().map(|project| workspace.join(project))
+    let relative = file.strip_prefix(workspace).ok()?.parent()?;
+    relative.iter().next().map(|project| workspace.join(project))
 }
 
-/// The folder of its project, then the workspace: where its settings are, and where it is run.
+/// The project's folder, then the workspace: where the file's settings are, and where it runs.
 pub fn folders(workspace: &Path, file: &Path) -> Vec<PathBuf> {
     project_of(workspace, file).into_iter().chain([workspace.to_owned()]).collect()
 }
 
-/// Where its modules are looked for: the outermost folder `dags` of its project that it lies in, then those folders.
+/// The file's module search path: the outermost `dags` folder of its project that contains it, then `folders`.
 pub fn roots(workspace: &Path, file: &Path) -> Vec<PathBuf> {
     let project = project_of(workspace, file);
-    let inside =
+    let is_in_project =
         |folder: &&Path| project.as_ref().is_some_and(|project| folder.starts_with(project) && folder != project);
-    let dags = file.ancestors().skip(1).take_while(inside).filter(|folder| folder.ends_with(DAGS)).last();
+    let dags = file.ancestors().skip(1).take_while(is_in_project).filter(|folder| folder.ends_with(DAGS)).last();
     dags.map(Path::to_owned).into_iter().chain(folders(workspace, file)).collect()
 }
 
-/// Which files of a workspace may be DAG files, by their places alone. What is asked for by name may stand anywhere.
+/// Decides by path alone which files of a workspace may be DAG files. A file that is named explicitly may be anywhere.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DagPlaces {
     workspace: PathBuf,
-    /// Projects that have a folder for their DAGs.
+    /// Projects that have a `dags` folder.
     with_dags: BTreeSet<PathBuf>,
 }
 
 impl DagPlaces {
-    /// Of a workspace with these folders, among others.
+    /// The rules for a workspace that contains these folders.
     pub fn new(workspace: &Path, folders: &[PathBuf]) -> Self {
-        let is_one = |folder: &&PathBuf| folder.ends_with(DAGS);
-        let projects = folders.iter().filter(is_one).filter_map(|folder| folder.parent());
+        let is_dags_folder = |folder: &&PathBuf| folder.ends_with(DAGS);
+        let projects = folders.iter().filter(is_dags_folder).filter_map(|folder| folder.parent());
         let is_project = |folder: &&Path| folder.parent() == Some(workspace);
         let with_dags = projects.filter(is_project).map(Path::to_owned).collect();
         Self { workspace: workspace.to_owned(), with_dags }
     }
 
-    /// Of the workspace that holds a folder, or of the folder's parent: a folder elsewhere is a project of its own.
+    /// The rules for the workspace that contains `folder`; for a folder elsewhere, which counts as a project, those of
+    /// its parent.
     pub fn around(folder: &Path, workspace: Option<&Path>, folders: &[PathBuf]) -> Self {
-        let holds = |workspace: &&Path| folder.starts_with(workspace);
-        let top = workspace.filter(holds).or_else(|| folder.parent()).unwrap_or(folder);
+        let contains_folder = |workspace: &&Path| folder.starts_with(workspace);
+        let top = workspace.filter(contains_folder).or_else(|| folder.parent()).unwrap_or(folder);
         let mut places = Self::new(top, folders);
-        // A folder below `dags` or beside it does not show that.
+        // `folders` lacks the project's `dags` if only a folder below or beside it was scanned.
         let project = project_of(top, &folder.join("any"));
         places.with_dags.extend(project.filter(|project| project.join(DAGS).is_dir()));
         places
     }
 
-    /// What could not be seen this time is as it was.
-    pub fn or_as_before(mut self, before: &Self, unseen: &BTreeMap<PathBuf, String>) -> Self {
+    /// Keeps the earlier result for projects that could not be scanned this time.
+    pub fn keep_unseen(mut self, before: &Self, unscanned: &BTreeMap<PathBuf, String>) -> Self {
         let is_unseen =
-            |project: &&PathBuf| unseen.keys().any(|path| project.starts_with(path) || path.starts_with(project));
+            |project: &&PathBuf| unscanned.keys().any(|path| project.starts_with(path) || path.starts_with(project));
         self.with_dags.extend(before.with_dags.iter().filter(is_unseen).cloned());
         self
     }
 
+    /// True if a DAG file may be at this path; always for one outside of the workspace.
     pub fn hold(&self, file: &Path) -> bool {
-        let Some(below) = file.strip_prefix(&self.workspace).ok().and_then(Path::parent) else { return true };
-        let folders: Vec<&str> = below.components().filter_map(name_of).collect();
+        let Some(relative) = file.strip_prefix(&self.workspace).ok().and_then(Path::parent) else { return true };
+        let folders: Vec<&str> = relative.components().filter_map(name_of).collect();
         if folders.contains(&TESTS) || folders.iter().take(2).any(|folder| *folder == PLUGINS) {
             return false;
         }
@@ -88,13 +90,13 @@ fn name_of(part: Component<'_>) -> Option<&str> {
     }
 }
 
-/// The code of a DAG's version at the place where it was read, as the Python package is told of it.
+/// The code of a DAG version at its original path, as passed to the Python package.
 pub struct VersionCode {
     pub file: PathBuf,
     pub roots: Vec<PathBuf>,
-    /// Where its settings are, and where it is run: its project's folder first.
+    /// Where its settings are, and where it runs: its project's folder first.
     pub folders: Vec<PathBuf>,
-    /// Texts by absolute path. They count, whatever is on the disk by now.
+    /// Texts by absolute path. They override what is on the disk by now.
     pub sources: Map<String, Value>,
 }
 
@@ -102,19 +104,19 @@ impl VersionCode {
     /// `relative_fileloc` and the names in `sources` are paths below the workspace.
     pub fn of(workspace: &Path, relative_fileloc: &str, sources: &Map<String, Value>) -> Self {
         let file = workspace.join(relative_fileloc);
-        let placed =
+        let in_workspace =
             |(path, text): (&String, &Value)| (workspace.join(path).to_string_lossy().into_owned(), text.clone());
         Self {
             roots: roots(workspace, &file),
             folders: folders(workspace, &file),
             file,
-            sources: sources.iter().map(placed).collect(),
+            sources: sources.iter().map(in_workspace).collect(),
         }
     }
 }
 
-/// A path that a user gave, as the server knows it: below the workspace where it leads there, also
-/// through links. What is not there keeps its name.
+/// Maps a user's path to the path that the server uses: below the workspace if it leads there, also through links. A
+/// path that does not exist stays as is.
 pub fn as_in_workspace(workspace: Option<&Path>, path: &Path) -> PathBuf {
     let has_dots = path.components().any(|part| part == std::path::Component::ParentDir);
     let resolved = path.canonicalize();
@@ -123,8 +125,8 @@ pub fn as_in_workspace(workspace: Option<&Path>, path: &Path) -> PathBuf {
         return path.to_owned();
     }
     let Ok(resolved) = resolved else { return path.to_owned() };
-    let below = workspace.canonicalize().ok().and_then(|root| resolved.strip_prefix(root).ok().map(Path::to_owned));
-    below.map_or(resolved, |below| workspace.join(below))
+    let relative = workspace.canonicalize().ok().and_then(|root| resolved.strip_prefix(root).ok().map(Path::to_owned));
+    relative.map_or(resolved, |relative| workspace.join(relative))
 }
 
 #[cfg(test)]
@@ -147,20 +149,20 @@ mod tests {
     }
 
     #[test]
-    fn a_file_sees_its_project_and_the_workspace() {
+    fn roots_are_the_project_and_the_workspace() {
         let workspace = Path::new("/w");
         assert_eq!(roots(workspace, Path::new("/w/a.py")), [PathBuf::from("/w")]);
         assert_eq!(roots(workspace, Path::new("/w/p/x/dag.py")), [PathBuf::from("/w/p"), PathBuf::from("/w")]);
-        let of_dags = Path::new("/w/p/dags/x/dag.py");
-        assert_eq!(roots(workspace, of_dags), ["/w/p/dags", "/w/p", "/w"].map(PathBuf::from));
-        assert_eq!(folders(workspace, of_dags), ["/w/p", "/w"].map(PathBuf::from));
+        let in_dags = Path::new("/w/p/dags/x/dag.py");
+        assert_eq!(roots(workspace, in_dags), ["/w/p/dags", "/w/p", "/w"].map(PathBuf::from));
+        assert_eq!(folders(workspace, in_dags), ["/w/p", "/w"].map(PathBuf::from));
         assert_eq!(roots(workspace, Path::new("/w/dags/dag.py")), ["/w/dags", "/w"].map(PathBuf::from));
-        let of_a_part = Path::new("/w/mono/airflow/dags/x/dags/dag.py");
-        assert_eq!(roots(workspace, of_a_part), ["/w/mono/airflow/dags", "/w/mono", "/w"].map(PathBuf::from));
+        let in_nested_dags = Path::new("/w/mono/airflow/dags/x/dags/dag.py");
+        assert_eq!(roots(workspace, in_nested_dags), ["/w/mono/airflow/dags", "/w/mono", "/w"].map(PathBuf::from));
     }
 
     #[test]
-    fn dags_are_looked_for_where_airflow_has_them() {
+    fn dag_files_are_where_airflow_has_them() {
         let places =
             DagPlaces::new(Path::new("/w"), &["/w", "/w/p", "/w/p/dags", "/w/q", "/w/q/x/dags"].map(PathBuf::from));
         for (file, may_be) in [
@@ -182,9 +184,9 @@ mod tests {
         ] {
             assert_eq!(places.hold(Path::new(file)), may_be, "{file}");
         }
-        let unseen = BTreeMap::from([(PathBuf::from("/w/p"), String::new())]);
+        let unscanned = BTreeMap::from([(PathBuf::from("/w/p"), String::new())]);
         let later = DagPlaces::new(Path::new("/w"), &[]);
-        assert_eq!(later.clone().or_as_before(&places, &unseen), places);
-        assert_eq!(later.clone().or_as_before(&places, &BTreeMap::new()), later);
+        assert_eq!(later.clone().keep_unseen(&places, &unscanned), places);
+        assert_eq!(later.clone().keep_unseen(&places, &BTreeMap::new()), later);
     }
 }

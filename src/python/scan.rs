@@ -1,4 +1,4 @@
-//! What is in a workspace: its Python files, and the folders to watch.
+//! Scans a workspace for Python files and folders to watch.
 
 use super::ignore::{IGNORE_FILE, Rules, Syntax};
 use super::roots::DagPlaces;
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant, SystemTime};
 
-/// Tells whether a file is as it was.
+/// Identifies the state of a file, to detect changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
     modified: (i64, i64),
@@ -22,12 +22,12 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// Of a file that is there.
+    /// The stamp of an existing file.
     pub fn of_path(path: &Path) -> Option<Self> {
         fs::metadata(path).ok().map(|meta| Self::of(&meta))
     }
 
-    /// Whether it was written since, as far as its file system's clock tells.
+    /// True if the file was written since `time`, by its file system's clock.
     pub fn is_since(&self, time: SystemTime) -> bool {
         let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         self.modified.0.saturating_add(CLOCK_GRAIN) >= since.cast_signed()
@@ -43,259 +43,266 @@ const CLOCK_GRAIN: i64 = 1;
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Scan {
-    /// Every Python file, DAGs or not, and the settings of projects.
+    /// All Python files, with DAGs or not, and the settings of projects.
     pub files: BTreeMap<PathBuf, Stamp>,
     /// Which of them may be DAG files.
     pub dag_places: DagPlaces,
-    /// Those to watch: the ones looked into, and those that linked files are in.
+    /// Folders to watch: those scanned, and those that linked files are in.
     pub folders: Vec<PathBuf>,
-    /// Folders and files that could not be looked through whole, and why, for people. What is known of files
-    /// at or below them may still be so.
-    pub unseen: BTreeMap<PathBuf, String>,
+    /// Folders and files that could not be scanned completely, and why, for people. Earlier knowledge of files at or
+    /// below them stays valid.
+    pub unscanned: BTreeMap<PathBuf, String>,
 }
 
 impl Scan {
     fn add(&mut self, other: Scan) {
         self.files.extend(other.files);
         self.folders.extend(other.folders);
-        self.unseen.extend(other.unseen);
+        self.unscanned.extend(other.unscanned);
     }
 }
 
-/// How much of a workspace is looked through.
+/// Limits of a scan.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Folders of one project. Where there are more, those nearest to its top are looked into.
+    /// Folders of one project. Of more, only those nearest to its top are scanned.
     pub folders: usize,
-    /// For one project to be looked through. One that does not answer is left, and the others go on.
+    /// Time for one project. A project on a hanging mount is abandoned, and the others are scanned.
     pub time: Duration,
 }
 
-/// Partitioned data has thousands of folders, projects have dozens.
+/// Default limits. Projects have dozens of folders; partitioned data has thousands.
 pub const LIMITS: Limits = Limits { folders: 5_000, time: Duration::from_secs(5) };
 
-/// A folder that waits to be looked into, with what says which of its entries are left out.
-struct Waiting {
+/// A folder to scan, with its ignore rules.
+struct PendingFolder {
     folder: PathBuf,
     rules: Rules,
 }
 
-/// Looks through the workspace, project by project, so that none costs another. Hidden folders, virtual
-/// environments, installed packages and caches are nobody's DAGs, nor is what the workspace's own
-/// `.airflowignore` and `.leoflowignore` name. Links are followed, each folder is looked into once.
-/// `avoid` names projects that are not looked into this time, with the reason.
+/// Scans the workspace project by project, so that no project blocks another. Skips hidden folders, virtual
+/// environments, installed packages, caches, and what `.airflowignore` and `.leoflowignore` name. Follows links, but
+/// scans each folder once. `avoid` names projects to skip this time, with the reason.
 pub fn scan(workspace: &Path, syntax: Syntax, limits: Limits, avoid: &BTreeMap<PathBuf, String>) -> io::Result<Scan> {
-    let seen = Arc::new(Seen { avoid: avoid.clone(), ..Seen::default() });
+    let visited = Arc::new(Visited { avoid: avoid.clone(), ..Visited::default() });
     let mut scan = Scan::default();
-    seen.is_first(&fs::metadata(workspace)?);
-    let top = Waiting { folder: workspace.to_owned(), rules: Rules::new(workspace, syntax) };
+    visited.is_first(&fs::metadata(workspace)?);
+    let top = PendingFolder { folder: workspace.to_owned(), rules: Rules::new(workspace, syntax) };
     let mut projects = Vec::new();
-    match look_into(top, &mut scan, &seen, Instant::now() + limits.time, &mut projects) {
+    match scan_folder(top, &mut scan, &visited, Instant::now() + limits.time, &mut projects) {
         Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-            scan.unseen.insert(workspace.to_owned(), too_slow(limits));
+            scan.unscanned.insert(workspace.to_owned(), too_slow(limits));
         }
-        looked => looked?,
+        result => result?,
     }
     let mut walker = None;
     for project in projects {
         let folder = project.folder.clone();
         if let Some(reason) = avoid.get(&folder) {
-            scan.unseen.insert(folder, reason.clone());
+            scan.unscanned.insert(folder, reason.clone());
             continue;
         }
-        let walks = walker.get_or_insert_with(|| Walker::start(limits, seen.clone()));
-        match walks.walk(project, limits.time + GRACE) {
-            Some(found) => scan.add(found),
+        let active_walker = walker.get_or_insert_with(|| Walker::start(limits, visited.clone()));
+        match active_walker.walk(project, limits.time + GRACE) {
+            Some(project_scan) => scan.add(project_scan),
             None => {
-                scan.unseen.insert(folder, format!("{NO_ANSWER} within {} s.", limits.time.as_secs()));
+                scan.unscanned.insert(folder, format!("{NO_ANSWER} within {} s.", limits.time.as_secs()));
                 walker = None;
             }
         }
     }
-    let linked = std::mem::take(&mut *seen.linked.lock().unwrap_or_else(PoisonError::into_inner));
+    let linked = std::mem::take(&mut *visited.linked.lock().unwrap_or_else(PoisonError::into_inner));
     scan.dag_places = DagPlaces::new(workspace, &scan.folders);
-    let known: HashSet<PathBuf> = scan.folders.iter().cloned().collect();
-    scan.folders.extend(linked.into_iter().filter(|folder| !known.contains(folder)));
+    let scanned: HashSet<PathBuf> = scan.folders.iter().cloned().collect();
+    scan.folders.extend(linked.into_iter().filter(|folder| !scanned.contains(folder)));
     Ok(scan)
 }
 
-/// What is said of a project on a mount that hangs.
+/// The reason given for a project on a hanging mount.
 pub const NO_ANSWER: &str = "It did not answer";
 
-/// A walk that keeps to its time notices itself when that is over.
+/// Extra time in which a walk that is not blocked notices its own time limit.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Walks projects in a thread of its own: one that waits for a mount that hangs cannot be called back, only left.
+/// Scans projects in its own thread: a thread that blocks on a hanging mount cannot be interrupted, only abandoned.
 struct Walker {
-    projects: mpsc::Sender<Waiting>,
-    found: mpsc::Receiver<Scan>,
+    projects: mpsc::Sender<PendingFolder>,
+    scans: mpsc::Receiver<Scan>,
 }
 
 impl Walker {
-    fn start(limits: Limits, seen: Arc<Seen>) -> Self {
-        let (projects, waiting) = mpsc::channel::<Waiting>();
-        let (answer, found) = mpsc::channel();
+    fn start(limits: Limits, visited: Arc<Visited>) -> Self {
+        let (projects, pending) = mpsc::channel::<PendingFolder>();
+        let (scan_sender, scans) = mpsc::channel();
         blocking::thread(move || {
-            for project in waiting {
-                if answer.send(walk(project, limits, &seen)).is_err() {
+            for project in pending {
+                if scan_sender.send(walk(project, limits, &visited)).is_err() {
                     return;
                 }
             }
         });
-        Self { projects, found }
+        Self { projects, scans }
     }
 
-    fn walk(&self, project: Waiting, limit: Duration) -> Option<Scan> {
+    /// Scans a project; `None` when it takes longer than `limit`.
+    fn walk(&self, project: PendingFolder, limit: Duration) -> Option<Scan> {
         self.projects.send(project).ok()?;
-        self.found.recv_timeout(limit).ok()
+        self.scans.recv_timeout(limit).ok()
     }
 }
 
-/// What has been looked into, so that links lead nowhere twice.
+/// Folders already scanned, so that links lead to none twice.
 #[derive(Debug, Default)]
-struct Seen {
+struct Visited {
     folders: Mutex<HashSet<(u64, u64)>>,
-    /// Links that are not followed this time.
+    /// Paths to skip this time.
     avoid: BTreeMap<PathBuf, String>,
-    /// Folders that linked files are in: what a link leads to changes where it is.
+    /// Folders of link targets: a linked file changes there.
     linked: Mutex<BTreeSet<PathBuf>>,
 }
 
-impl Seen {
+impl Visited {
+    /// Marks a folder as scanned; `false` if it was already.
     fn is_first(&self, meta: &Metadata) -> bool {
         self.folders.lock().unwrap_or_else(PoisonError::into_inner).insert((meta.dev(), meta.ino()))
     }
 }
 
-/// One project, breadth first.
-fn walk(project: Waiting, limits: Limits, seen: &Seen) -> Scan {
+/// Scans one project, breadth first.
+fn walk(project: PendingFolder, limits: Limits, visited: &Visited) -> Scan {
     let mut scan = Scan::default();
     let root = project.folder.clone();
     let until = Instant::now() + limits.time;
-    let mut waiting = VecDeque::from([project]);
-    while let Some(next) = waiting.pop_front() {
+    let mut pending = VecDeque::from([project]);
+    while let Some(next) = pending.pop_front() {
         let folder = next.folder.clone();
         match fs::metadata(&folder) {
-            Ok(meta) if !seen.is_first(&meta) => continue,
+            Ok(meta) if !visited.is_first(&meta) => continue,
             Ok(_) if folder.join("pyvenv.cfg").exists() => continue,
             Ok(_) => {}
             Err(error) => {
-                note(&mut scan, folder, &error);
+                note_error(&mut scan, folder, &error);
                 continue;
             }
         }
         if scan.folders.len() >= limits.folders {
             let text = format!(
-                "It has more than {} folders, and only those nearest to its top were looked into. DAG files further \
-                 down are not found: name the folders that hold data in {}/{IGNORE_FILE}, a line each.",
+                "It has more than {} folders, and only those nearest to its top were scanned. DAG files further \
+                 down are not found: list the folders with data in {}/{IGNORE_FILE}, one per line.",
                 limits.folders,
                 root.display()
             );
-            scan.unseen.insert(root, text);
+            scan.unscanned.insert(root, text);
             break;
         }
-        let mut below = Vec::new();
-        match look_into(next, &mut scan, seen, until, &mut below) {
-            Ok(()) => waiting.extend(below),
+        let mut subfolders = Vec::new();
+        match scan_folder(next, &mut scan, visited, until, &mut subfolders) {
+            Ok(()) => pending.extend(subfolders),
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                scan.unseen.insert(root, too_slow(limits));
+                scan.unscanned.insert(root, too_slow(limits));
                 break;
             }
-            Err(error) => note(&mut scan, folder, &error),
+            Err(error) => note_error(&mut scan, folder, &error),
         }
     }
     scan
 }
 
 fn too_slow(limits: Limits) -> String {
-    format!("It was not looked through whole within {} s.", limits.time.as_secs())
+    format!("It was not scanned completely within {} s.", limits.time.as_secs())
 }
 
-/// What is not there any more is no problem; what may not be read is.
-fn note(scan: &mut Scan, path: PathBuf, error: &io::Error) {
+/// Notes an error, unless the path has been removed in the meantime.
+fn note_error(scan: &mut Scan, path: PathBuf, error: &io::Error) {
     if error.kind() != io::ErrorKind::NotFound {
-        scan.unseen.insert(path, format!("It cannot be read: {error}"));
+        scan.unscanned.insert(path, format!("Failed to read it: {error}"));
     }
 }
 
-/// The files of a folder; the folders in it go to `below`. What was found before an error stays.
-fn look_into(
-    waiting: Waiting,
+/// Scans the files of a folder and adds its folders to `subfolders`. What was found before an error stays.
+fn scan_folder(
+    pending: PendingFolder,
     scan: &mut Scan,
-    seen: &Seen,
+    visited: &Visited,
     until: Instant,
-    below: &mut Vec<Waiting>,
+    subfolders: &mut Vec<PendingFolder>,
 ) -> io::Result<()> {
-    let Waiting { folder, rules } = waiting;
+    let PendingFolder { folder, rules } = pending;
     let entries = fs::read_dir(&folder)?;
-    let rules = rules.with_those_of(&folder);
-    let looked = folder.clone();
+    let rules = rules.with_folder(&folder);
+    let scanned = folder.clone();
     scan.folders.push(folder);
     for entry in entries {
         let entry = match entry {
             Ok(entry) => entry,
-            // What comes after it is not seen.
+            // The entries after it are unknown.
             Err(error) => {
-                note(scan, looked.clone(), &error);
+                note_error(scan, scanned.clone(), &error);
                 break;
             }
         };
         if Instant::now() > until {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        look_at(&entry, &rules, scan, seen, below);
+        scan_entry(&entry, &rules, scan, visited, subfolders);
     }
-    below.sort_by(|one, other| one.folder.cmp(&other.folder));
+    subfolders.sort_by(|a, b| a.folder.cmp(&b.folder));
     Ok(())
 }
 
-/// One entry of a folder: a file that is of interest, or a folder to look into.
-fn look_at(entry: &DirEntry, rules: &Rules, scan: &mut Scan, seen: &Seen, below: &mut Vec<Waiting>) {
+/// Handles one entry of a folder: a relevant file, or a folder to scan.
+fn scan_entry(
+    entry: &DirEntry,
+    rules: &Rules,
+    scan: &mut Scan,
+    visited: &Visited,
+    subfolders: &mut Vec<PendingFolder>,
+) {
     let name = entry.file_name();
     let name = name.to_string_lossy();
     let path = entry.path();
     let kind = entry.file_type();
-    let mut go_below = |path: PathBuf| {
-        if !is_skipped(&name) && !rules.leave_out(&path, true) {
-            below.push(Waiting { folder: path, rules: rules.clone() });
+    let mut descend = |path: PathBuf| {
+        if !is_skipped(&name) && !rules.excludes(&path, true) {
+            subfolders.push(PendingFolder { folder: path, rules: rules.clone() });
         }
     };
     if kind.as_ref().is_ok_and(FileType::is_dir) {
-        // Asked for nothing here: it may be a mount that hangs, which is its own walk's trouble.
-        return go_below(path);
+        // No stat here: it may be a hanging mount, which must only block its own walk.
+        return descend(path);
     }
     let is_link = kind.as_ref().is_ok_and(FileType::is_symlink);
-    // Most of what lies about is neither, and need not be asked.
+    // Most entries are neither a link nor relevant, and need no stat.
     if !is_link && kind.is_ok() && !is_of_interest(&name) {
         return;
     }
-    if is_link && let Some(reason) = seen.avoid.get(&path) {
-        scan.unseen.insert(path, reason.clone());
+    if is_link && let Some(reason) = visited.avoid.get(&path) {
+        scan.unscanned.insert(path, reason.clone());
         return;
     }
-    match if is_link { behind_link(&path) } else { fs::metadata(&path) } {
-        Ok(meta) if meta.is_dir() => go_below(path),
-        Ok(meta) if meta.is_file() && is_of_interest(&name) && !rules.leave_out(&path, false) => {
+    match if is_link { link_target(&path) } else { fs::metadata(&path) } {
+        Ok(meta) if meta.is_dir() => descend(path),
+        Ok(meta) if meta.is_file() && is_of_interest(&name) && !rules.excludes(&path, false) => {
             if is_link
                 && let Some(folder) = path.canonicalize().ok().and_then(|target| target.parent().map(Path::to_owned))
             {
-                seen.linked.lock().unwrap_or_else(PoisonError::into_inner).insert(folder);
+                visited.linked.lock().unwrap_or_else(PoisonError::into_inner).insert(folder);
             }
             scan.files.insert(path, Stamp::of(&meta));
         }
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-            scan.unseen.insert(path, format!("{NO_ANSWER} within {} s.", LINK_LIMIT.as_secs()));
+            scan.unscanned.insert(path, format!("{NO_ANSWER} within {} s.", LINK_LIMIT.as_secs()));
         }
         Err(error) => {
             if is_of_interest(&name) {
-                note(scan, path, &error);
+                note_error(scan, path, &error);
             }
         }
     }
 }
 
-/// Python files, and the settings of projects.
+/// True for Python files and the settings of projects.
 fn is_of_interest(name: &str) -> bool {
     name.ends_with(".py") && !name.starts_with('.') || name == project::FILE
 }
@@ -304,31 +311,32 @@ fn is_skipped(name: &str) -> bool {
     name.starts_with('.') || ["__pycache__", "node_modules", "site-packages"].contains(&name)
 }
 
-/// What a link leads to, unless that does not answer.
-fn behind_link(path: &Path) -> io::Result<Metadata> {
+/// Metadata of a link's target, with a time limit.
+fn link_target(path: &Path) -> io::Result<Metadata> {
     let (sender, answer) = mpsc::channel();
-    let asked = path.to_owned();
+    let target = path.to_owned();
     blocking::thread(move || {
-        // Nobody may wait for it any more.
-        let _ = sender.send(fs::metadata(asked));
+        // The receiver may have given up.
+        let _ = sender.send(fs::metadata(target));
     });
     answer.recv_timeout(LINK_LIMIT).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
+/// Time limit for reading the target of a link, which may be on a hanging mount.
 const LINK_LIMIT: Duration = Duration::from_secs(2);
 
-/// The DAG files of a folder and of those below it, as the server would find them in its workspace.
+/// The DAG files in a folder and below it, as the server finds them in its workspace.
 pub fn dag_files(folder: &Path, workspace: Option<&Path>) -> io::Result<Vec<PathBuf>> {
-    let found = scan(folder, Syntax::from_environment(), LIMITS, &BTreeMap::new())?;
-    let places = DagPlaces::around(folder, workspace, &found.folders);
-    Ok(found.files.into_keys().filter(|path| places.hold(path) && is_dag_file(path)).collect())
+    let scan = scan(folder, Syntax::from_environment(), LIMITS, &BTreeMap::new())?;
+    let places = DagPlaces::around(folder, workspace, &scan.folders);
+    Ok(scan.files.into_keys().filter(|path| places.hold(path) && is_dag_file(path)).collect())
 }
 
-/// Larger files are data, whatever they are called.
+/// Bytes; a larger file is data, not a DAG file.
 const LARGEST_FILE: u64 = 16 * 1024 * 1024;
 
-/// Whether a file is worth importing: it speaks of DAGs, or cannot be read, which its import will say. A large one
-/// is data, whatever it is called.
+/// True if a file is worth importing: it mentions DAGs, or cannot be read, which its import will report. A large file
+/// is data.
 pub fn is_dag_file(path: &Path) -> bool {
     if path.extension().is_none_or(|end| end != "py") {
         return false;
@@ -339,10 +347,10 @@ pub fn is_dag_file(path: &Path) -> bool {
     }
 }
 
-/// Airflow's own quick look, with our name beside its: most Python files are no DAGs and are not run.
+/// Airflow's heuristic, with our package name besides its own: most Python files have no DAGs and are not imported.
 fn might_have_dags(text: &[u8]) -> bool {
-    let has = |word: &[u8]| text.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word));
-    (has(b"dag") || has(b"asset")) && (has(b"airflow") || has(b"leoflow"))
+    let contains_word = |word: &[u8]| text.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word));
+    (contains_word(b"dag") || contains_word(b"asset")) && (contains_word(b"airflow") || contains_word(b"leoflow"))
 }
 
 #[cfg(test)]
@@ -350,7 +358,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_python_files_and_stays_out_of_what_is_nobodys() {
+    fn finds_python_files_and_skips_foreign_folders() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
         for path in ["a.py", "p/dag.py", "p/lib/x.py", "p/.git/y.py", "p/venv/lib/z.py", "p/notes.txt", "p/.hidden.py"]
@@ -369,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn a_project_of_too_many_folders_costs_only_what_is_deep_in_it() {
+    fn scans_only_the_top_of_a_project_with_many_folders() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
         for path in ["a_data/dag.py", "a_data/y=1/m=1/d=1/deep.py", "b/dag.py"] {
@@ -386,18 +394,18 @@ mod tests {
         };
         let scan = super::scan(root, Syntax::Glob, limits, &BTreeMap::new()).unwrap();
         assert_eq!(names(&scan), ["a_data/dag.py", "b/dag.py"]);
-        assert!(scan.unseen[&root.join("a_data")].contains("more than 10 folders"), "{:?}", scan.unseen);
+        assert!(scan.unscanned[&root.join("a_data")].contains("more than 10 folders"), "{:?}", scan.unscanned);
         fs::write(root.join("a_data/.airflowignore"), "# data\ny=*\n!y=1\n").unwrap();
         let scan = super::scan(root, Syntax::Glob, limits, &BTreeMap::new()).unwrap();
-        assert_eq!((names(&scan).len(), scan.unseen.len()), (3, 0));
+        assert_eq!((names(&scan).len(), scan.unscanned.len()), (3, 0));
         fs::write(root.join(".airflowignore"), "a_da.a/y\n").unwrap();
         fs::remove_file(root.join("a_data/.airflowignore")).unwrap();
         let scan = super::scan(root, Syntax::Regexp, limits, &BTreeMap::new()).unwrap();
-        assert_eq!((names(&scan).len(), scan.unseen.len()), (2, 0));
+        assert_eq!((names(&scan).len(), scan.unscanned.len()), (2, 0));
     }
 
     #[test]
-    fn looks_for_the_two_words() {
+    fn recognizes_dag_files_by_two_words() {
         assert!(might_have_dags(b"from airflow.sdk import DAG"));
         assert!(might_have_dags(b"from leoflow import dag"));
         assert!(might_have_dags(b"from airflow.sdk import asset"));

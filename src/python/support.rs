@@ -1,5 +1,5 @@
-//! Packages that DAG files expect to be there, because Airflow brings them: jinja2 and pendulum, with what
-//! they need. Without them a DAG that needs none runs all the same. Those of the user's own Python come first.
+//! Support packages that DAG files expect because Airflow brings them: jinja2 and pendulum, with their dependencies.
+//! Without them, DAGs that need none still run. Packages of the user's own Python take precedence.
 
 use crate::home::Home;
 use crate::postgres::{archive, wheel};
@@ -8,8 +8,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Each wheel with its sha256. Two of them hold compiled code for one platform beside the same in Python:
-/// everywhere else that is what runs.
+/// Name, version and sha256 of each wheel. Two of them contain compiled code for one platform and a Python fallback,
+/// which runs everywhere else.
 const WHEELS: &[(&str, &str, &str)] = &[
     ("jinja2", "3.1.6", "85ece4451f492d0c13c5dd7c13a64681a86afae63a5f347908daf103ce6d2f67"),
     ("markupsafe", "3.0.4", "6da83a088f8ef93b2d483a8232a4dbf4d69d3d8496b568a03c56becac43e1808"),
@@ -19,22 +19,22 @@ const WHEELS: &[(&str, &str, &str)] = &[
     ("tzdata", "2026.6", "0a10eec6e13ef16b627fabed9a5f2ba61a62b1c67f327305f4e7e412a70b4aec"),
 ];
 const PLATFORMS: &[&str] = &["manylinux_2_17_x86_64", "manylinux2014_x86_64", "any"];
-/// One megabyte, and an end to everything that hangs.
+/// Time limit for the download of about a megabyte.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Named by its content: another release may want others.
+/// The packages' folder, named by its content: another release may need others.
 pub fn folder(home: &Home) -> PathBuf {
-    let all: Vec<&str> = WHEELS.iter().map(|(_, _, hash)| *hash).collect();
-    let name = hex::encode(&<sha2::Sha256 as sha2::Digest>::digest(all.concat())[..8]);
+    let hashes: Vec<&str> = WHEELS.iter().map(|(_, _, hash)| *hash).collect();
+    let name = hex::encode(&<sha2::Sha256 as sha2::Digest>::digest(hashes.concat())[..8]);
     home.python().join(format!("packages-{name}"))
 }
 
-/// Where they are, if they are there.
+/// The packages' folder, if they are installed.
 pub fn installed(home: &Home) -> Option<PathBuf> {
     Some(folder(home)).filter(|folder| folder.is_dir())
 }
 
-/// Where they come from.
+/// The source of the packages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PackageSource {
     /// The index that pip is configured for.
@@ -59,22 +59,22 @@ impl PackageSource {
     }
 }
 
-/// Gets them, checks each, and puts them where DAG
-/// files find them. The error is for people; it leaves nothing behind.
+/// Downloads, verifies and installs the packages. The error is for people; a failure leaves nothing behind.
 pub fn install(home: &Home, source: &PackageSource) -> Result<(), String> {
     let target = folder(home);
     if target.is_dir() {
         return Ok(());
     }
-    let told = |error: io::Error| format!("{} cannot be written: {error}", home.python().display());
-    home.create_folder(&home.python()).map_err(told)?;
-    files::make_whole(&target, told, |staging| fill(staging, source))
+    let write_error = |error: io::Error| format!("failed to write {}: {error}", home.python().display());
+    home.create_folder(&home.python()).map_err(write_error)?;
+    files::create_folder_atomic(&target, write_error, |staging| fill(staging, source))
 }
 
+/// Installs the packages below `staging`; returns the complete folder there.
 fn fill(staging: &Path, source: &PackageSource) -> Result<PathBuf, String> {
     let downloads = staging.join("download");
     let wheels = match source {
-        PackageSource::None => return Err("LEOFLOW_PYTHON_PACKAGES says that there are to be none".to_owned()),
+        PackageSource::None => return Err("LEOFLOW_PYTHON_PACKAGES=none disables them".to_owned()),
         PackageSource::Folder(folder) => folder,
         PackageSource::Index => {
             download(&downloads)?;
@@ -89,7 +89,7 @@ fn fill(staging: &Path, source: &PackageSource) -> Result<PathBuf, String> {
     Ok(tree)
 }
 
-/// Gets the wheels from the index that pip is configured for, into a new folder. The error is for people.
+/// Downloads the wheels from the index that pip is configured for into a new folder. The error is for people.
 pub fn download(folder: &Path) -> Result<(), String> {
     std::fs::create_dir(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let packages: Vec<String> = WHEELS.iter().map(|(name, version, _)| format!("{name}=={version}")).collect();
@@ -97,21 +97,19 @@ pub fn download(folder: &Path) -> Result<(), String> {
     wheel::download(&wheel::Wheels { packages: &packages, platforms: PLATFORMS }, folder, LIMIT)
 }
 
-/// Every wheel, found in a folder, with the sum that it has to have. The error is for people.
+/// Finds every wheel in a folder and verifies its sha256. The error is for people.
 pub fn checked(wheels: &Path) -> Result<Vec<PathBuf>, String> {
-    let mut all = Vec::with_capacity(WHEELS.len());
+    let mut verified = Vec::with_capacity(WHEELS.len());
     for (name, version, hash) in WHEELS {
         let start = format!("{}-{version}-", name.replace('-', "_"));
         let file = std::fs::read_dir(wheels)
             .map_err(|error| format!("{}: {error}", wheels.display()))?
             .flatten()
             .map(|entry| entry.path())
-            .find(|path| {
-                path.file_name().is_some_and(|found| found.to_string_lossy().to_lowercase().starts_with(&start))
-            })
-            .ok_or_else(|| format!("there is no wheel of {name} {version} in {}", wheels.display()))?;
+            .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().to_lowercase().starts_with(&start)))
+            .ok_or_else(|| format!("no wheel of {name} {version} in {}", wheels.display()))?;
         wheel::check(&file, hash)?;
-        all.push(file);
+        verified.push(file);
     }
-    Ok(all)
+    Ok(verified)
 }

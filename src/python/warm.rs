@@ -1,10 +1,10 @@
-//! A warm Python as long as it is of use: there while tries or parses begin, gone when none has for a while. After failures
-//! it is made without libraries, or after a pause; see `warm_outlook.rs`.
+//! Keeps zygotes (warm Pythons, see `zygote.rs`) while tries or parses start, and ends idle ones. After failures a
+//! zygote is started without libraries, or after a pause; see `zygote_retry.rs`.
 
 use super::interpreter::Interpreter;
 use super::notes::{Note, Notes};
-use super::warm_outlook::{Outlook, Trouble};
 use super::zygote::Zygote;
+use super::zygote_retry::{Failure, RetryState};
 use crate::home::Home;
 use serde_json::Value;
 use std::collections::{BTreeSet, HashSet};
@@ -15,191 +15,204 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 use tracing::warn;
 
-/// So long after it was last used it is gone: idle memory counts.
+/// A zygote ends after this long without a fork, to save memory.
 fn idle_limit() -> Duration {
     crate::sys::limit("LEOFLOW_IDLE_LIMIT", Duration::from_secs(10))
 }
-/// A message takes no more. What is larger starts cold.
+/// Size limit of a message, bytes; a larger request starts cold.
 const LARGEST_REQUEST: usize = 100 * 1024;
 
-/// Libraries that take so long to fork that only those start with them that use them.
+/// Libraries that slow down a fork so much that only the tasks that use them get a zygote with them.
 const LARGE: &[&str] = &["numpy", "pandas"];
 
-/// Of zygotes at once, of all environments.
-const MOST: usize = 3;
+/// Maximum number of zygotes at once, of all environments.
+const MAX_ZYGOTES: usize = 3;
 
-/// Keeps zygotes: of each interpreter one for most, and one for those that use large libraries.
+/// A pool of zygotes: for each interpreter one for most tasks, and one for those that use large libraries.
 pub struct Warm {
     home: PathBuf,
     slots: Vec<Slot>,
-    /// Who has used a large library.
-    users: HashSet<String>,
-    /// How many there may be at once. With one, once there are users of large libraries, it is the large one.
-    most: usize,
-    /// What it is for, in words.
-    starts: &'static str,
+    /// Tasks or files that have used a large library.
+    large_users: HashSet<String>,
+    /// Maximum number of zygotes. If it is 1, that one has the large libraries once any file uses them.
+    max_zygotes: usize,
+    /// What the zygotes start, for messages.
+    purpose: &'static str,
     notes: Notes,
 }
 
-/// A zygote that is there or not, and what it loads ahead.
+/// A zygote, running or not, and the libraries it preloads.
 struct Slot {
     interpreter: Interpreter,
+    /// True for the zygote with large libraries.
     is_large: bool,
-    kept: Option<Kept>,
+    /// `None` while no zygote runs.
+    live: Option<LiveZygote>,
+    /// Libraries that earlier forks imported.
     libraries: BTreeSet<String>,
-    outlook: Outlook,
+    retry_state: RetryState,
 }
 
-struct Kept {
+struct LiveZygote {
     zygote: Zygote,
-    /// Once it is ready: the folders that it finds modules in, and when they were changed.
-    path: Option<Vec<(PathBuf, Option<SystemTime>)>>,
+    /// Set once it is ready: its module search path, with the modification times.
+    search_path: Option<Vec<(PathBuf, Option<SystemTime>)>>,
     source: Source,
-    used: Instant,
+    last_used: Instant,
 }
 
-/// What it is made of: another of it asks for another zygote.
+/// The inputs of a zygote: when they change, a new zygote is needed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Source {
     interpreter: Interpreter,
-    /// What was loaded before, and will be again.
+    /// Libraries that it preloads.
     libraries: BTreeSet<String>,
 }
 
 impl Warm {
-    /// For tasks.
+    /// A pool for tasks.
     pub fn new(home: &Home) -> Self {
-        Self::with(home, MOST, "tasks")
+        Self::with_limit(home, MAX_ZYGOTES, "tasks")
     }
 
-    /// For DAG files, with one zygote at a time.
-    pub fn alone(home: &Home) -> Self {
-        Self::with(home, 1, "DAG files")
+    /// A pool for DAG files, with one zygote at a time.
+    pub fn single(home: &Home) -> Self {
+        Self::with_limit(home, 1, "DAG files")
     }
 
-    fn with(home: &Home, most: usize, starts: &'static str) -> Self {
+    fn with_limit(home: &Home, max_zygotes: usize, purpose: &'static str) -> Self {
         let notes = Notes::new(home, "warm");
-        Self { home: home.root().to_owned(), slots: Vec::new(), users: HashSet::new(), most, starts, notes }
+        Self {
+            home: home.root().to_owned(),
+            slots: Vec::new(),
+            large_users: HashSet::new(),
+            max_zygotes,
+            purpose,
+            notes,
+        }
     }
 
-    /// Has one made before it is needed. What our package needs is compiled by that, so that the first run after an
-    /// installation or an upgrade does not wait for it. A failure is found by the first that needs it.
+    /// Starts a zygote before it is needed. This also compiles our package, so that the first run after an installation
+    /// or an upgrade does not wait for that. A failure shows when the zygote is first needed.
     pub fn prepare(&mut self, interpreter: &Interpreter) {
         self.prepare_slot(interpreter, false);
     }
 
-    /// The same as `prepare`, for those that use large libraries.
+    /// Like `prepare`, for tasks that use large libraries.
     pub fn prepare_large(&mut self, interpreter: &Interpreter) {
         self.prepare_slot(interpreter, true);
     }
 
     fn prepare_slot(&mut self, interpreter: &Interpreter, is_large: bool) {
-        let at = self.slot(interpreter, is_large);
-        self.make_room(at);
-        self.slots[at].prepare(&self.home);
+        let index = self.slot_index(interpreter, is_large);
+        self.evict(index);
+        self.slots[index].prepare(&self.home);
     }
 
-    /// Starts what is asked for and returns its pid; `None` when it is to be started cold. A zygote that there is not
-    /// yet is made, for those after this one; it is waited for no longer than `patience`. `user` is the task or the file.
+    /// Forks a process and returns its pid; `None` when it must start cold. A zygote that is not running is started for
+    /// later forks; this one waits for it at most `patience`. `usage_key` identifies the task or
+    /// the file.
     pub async fn fork(
         &mut self,
         interpreter: &Interpreter,
-        user: &str,
+        usage_key: &str,
         request: &Value,
         descriptors: &[BorrowedFd<'_>],
         patience: Duration,
     ) -> Option<i32> {
-        // With Airflow's own SDK a fork copies so much that what a library adds is little.
-        let is_large = !interpreter.is_airflows && (self.uses_large(user) || self.most == 1 && !self.users.is_empty());
-        let mut at = self.slot(interpreter, is_large);
-        if is_large && !self.slots[at].has_large() {
-            at = self.slot(interpreter, false);
+        // With Airflow's own SDK a fork copies so much that a large library adds little.
+        let is_large = !interpreter.has_airflow_sdk
+            && (self.uses_large(usage_key) || self.max_zygotes == 1 && !self.large_users.is_empty());
+        let mut index = self.slot_index(interpreter, is_large);
+        if is_large && !self.slots[index].has_large() {
+            index = self.slot_index(interpreter, false);
         }
-        self.make_room(at);
-        let pid = self.slots[at].fork(&self.home, request, descriptors, patience).await;
-        self.notes.set(self.slots.iter().flat_map(|slot| slot.notes(self.starts)).collect());
+        self.evict(index);
+        let pid = self.slots[index].fork(&self.home, request, descriptors, patience).await;
+        self.notes.set(self.slots.iter().flat_map(|slot| slot.notes(self.purpose)).collect());
         pid
     }
 
-    /// Where a cold start would take as long as a warm Python does to begin, which is with Airflow's own SDK: completes
-    /// when there is one, or there cannot be one. `None` when `fork` need not wait for it.
+    /// With Airflow's own SDK, where a cold start takes as long as the start of a zygote: completes when a zygote is
+    /// ready or has failed. `None` when `fork` need not wait.
     pub fn worth_waiting_for(&mut self, interpreter: &Interpreter) -> Option<impl Future<Output = ()> + use<>> {
-        if !interpreter.is_airflows {
+        if !interpreter.has_airflow_sdk {
             return None;
         }
-        let at = self.slot(interpreter, false);
-        self.make_room(at);
-        self.slots[at].begins(&self.home)
+        let index = self.slot_index(interpreter, false);
+        self.evict(index);
+        self.slots[index].loading(&self.home)
     }
 
-    fn slot(&mut self, interpreter: &Interpreter, is_large: bool) -> usize {
-        let is_it = |slot: &Slot| slot.is_large == is_large && slot.interpreter == *interpreter;
-        self.slots.iter().position(is_it).unwrap_or_else(|| {
+    /// Index of the slot for an interpreter; adds the slot if it is missing.
+    fn slot_index(&mut self, interpreter: &Interpreter, is_large: bool) -> usize {
+        let matches = |slot: &Slot| slot.is_large == is_large && slot.interpreter == *interpreter;
+        self.slots.iter().position(matches).unwrap_or_else(|| {
             self.slots.push(Slot::new(interpreter, is_large));
             self.slots.len() - 1
         })
     }
 
-    /// Lets those go that were used the longest ago, until there may be one for this slot.
-    fn make_room(&mut self, at: usize) {
-        while self.slots[at].kept.is_none() && self.slots.iter().filter(|slot| slot.kept.is_some()).count() >= self.most
+    /// Ends the least recently used zygotes until this slot may have one.
+    fn evict(&mut self, index: usize) {
+        while self.slots[index].live.is_none()
+            && self.slots.iter().filter(|slot| slot.live.is_some()).count() >= self.max_zygotes
         {
-            let begun = self.slots.iter_mut().filter(|slot| slot.idle_at().is_some());
-            match begun.min_by_key(|slot| slot.idle_at()) {
-                Some(oldest) => oldest.kept = None,
-                // They all begin: nobody takes one from those who wait for it.
+            let loaded = self.slots.iter_mut().filter(|slot| slot.idle_at().is_some());
+            match loaded.min_by_key(|slot| slot.idle_at()) {
+                Some(oldest) => oldest.live = None,
+                // All are still loading and have waiters: none is ended.
                 None => return,
             }
         }
     }
 
-    /// Whether this task or file has used a large library. What a fork has from its zygote looks as if it used it, so
-    /// it remains one that does.
-    pub fn uses_large(&self, user: &str) -> bool {
-        self.users.contains(user)
+    /// True if this task or file has used a large library. It stays true: in a fork, preloaded libraries look used.
+    pub fn uses_large(&self, usage_key: &str) -> bool {
+        self.large_users.contains(usage_key)
     }
 
-    /// What one has loaded is loaded ahead for those after it. `true` when it is the first time that this user has used
-    /// a large one.
-    pub fn learn(&mut self, interpreter: &Interpreter, user: &str, libraries: &[String]) -> bool {
+    /// Notes the libraries that a fork imported; later zygotes preload them. Returns `true` the first time that this
+    /// task or file has used a large one.
+    pub fn note_libraries(&mut self, interpreter: &Interpreter, usage_key: &str, libraries: &[String]) -> bool {
         let (large, small): (Vec<&String>, Vec<&String>) =
             libraries.iter().partition(|name| LARGE.contains(&name.as_str()));
-        if interpreter.is_airflows {
-            // It has loaded the small ones itself.
-            let at = self.slot(interpreter, false);
-            self.slots[at].libraries.extend(large.into_iter().cloned());
+        if interpreter.has_airflow_sdk {
+            // The SDK itself imports the small ones.
+            let index = self.slot_index(interpreter, false);
+            self.slots[index].libraries.extend(large.into_iter().cloned());
             return false;
         }
         if !small.is_empty() {
-            let at = self.slot(interpreter, false);
-            self.slots[at].libraries.extend(small.iter().copied().cloned());
+            let index = self.slot_index(interpreter, false);
+            self.slots[index].libraries.extend(small.iter().copied().cloned());
         }
         if large.is_empty() {
             return false;
         }
-        let at = self.slot(interpreter, true);
-        self.slots[at].libraries.extend(libraries.iter().cloned());
-        self.users.insert(user.to_owned())
+        let index = self.slot_index(interpreter, true);
+        self.slots[index].libraries.extend(libraries.iter().cloned());
+        self.large_users.insert(usage_key.to_owned())
     }
 
-    /// Completes when one has not been used for a while; then it is to be let go.
+    /// Completes when a zygote is idle; then call `drop_idle`.
     pub async fn idle(&self) {
         match self.idle_at() {
-            Some(at) => tokio::time::sleep_until(at).await,
+            Some(due) => tokio::time::sleep_until(due).await,
             None => std::future::pending().await,
         }
     }
 
-    /// When the first is to be let go, if it is not used before; `None` when there is none.
+    /// When the first zygote becomes idle, unless it is used before; `None` without a zygote.
     pub fn idle_at(&self) -> Option<Instant> {
         self.slots.iter().filter_map(Slot::idle_at).min()
     }
 
-    /// Those that have not been used for a while; what they have started goes on.
-    pub fn let_go(&mut self) {
+    /// Ends idle zygotes; processes they forked go on.
+    pub fn drop_idle(&mut self) {
         for slot in &mut self.slots {
-            if slot.idle_at().is_some_and(|at| at <= Instant::now()) {
-                slot.kept = None;
+            if slot.idle_at().is_some_and(|due| due <= Instant::now()) {
+                slot.live = None;
             }
         }
     }
@@ -208,70 +221,72 @@ impl Warm {
 impl Slot {
     fn new(interpreter: &Interpreter, is_large: bool) -> Self {
         let libraries = BTreeSet::new();
-        Self { interpreter: interpreter.clone(), is_large, kept: None, libraries, outlook: Outlook::default() }
+        Self { interpreter: interpreter.clone(), is_large, live: None, libraries, retry_state: RetryState::default() }
     }
 
     fn prepare(&mut self, home: &Path) {
-        if cfg!(target_os = "linux") && self.kept.is_none() && !self.rests() {
-            self.kept = Kept::begin(self.source(), home).ok();
+        if cfg!(target_os = "linux") && self.live.is_none() && !self.is_paused() {
+            self.live = LiveZygote::start(self.source(), home).ok();
         }
     }
 
-    /// Begins it, unless it is there or cannot be. `None` when nothing is to be waited for.
-    fn begins(&mut self, home: &Path) -> Option<impl Future<Output = ()> + use<>> {
-        if self.rests() {
+    /// Starts the zygote if needed and possible. `None` when there is nothing to wait for.
+    fn loading(&mut self, home: &Path) -> Option<impl Future<Output = ()> + use<>> {
+        if self.is_paused() {
             return None;
         }
         self.drop_outdated();
         self.prepare(home);
-        let kept = self.kept.as_mut().filter(|kept| kept.path.is_none())?;
-        kept.used = Instant::now();
-        kept.zygote.begins()
+        let live = self.live.as_mut().filter(|live| live.search_path.is_none())?;
+        live.last_used = Instant::now();
+        live.zygote.loading()
     }
 
+    /// The inputs that a new zygote would have now.
     fn source(&self) -> Source {
-        let libraries = self.outlook.usable(&self.libraries, Instant::now());
+        let libraries = self.retry_state.usable(&self.libraries, Instant::now());
         Source { interpreter: self.interpreter.clone(), libraries }
     }
 
-    fn rests(&self) -> bool {
-        self.outlook.rests(Instant::now())
+    fn is_paused(&self) -> bool {
+        self.retry_state.is_paused(Instant::now())
     }
 
-    /// Whether there is, or is to be, one with a large library.
+    /// True if this slot's zygote has or will have a large library.
     fn has_large(&self) -> bool {
         self.source().libraries.iter().any(|name| LARGE.contains(&name.as_str()))
     }
 
-    /// Lets go one that would be made otherwise now.
+    /// Ends a zygote whose inputs have changed.
     fn drop_outdated(&mut self) {
-        if self.kept.as_ref().is_some_and(Kept::is_out_of_date) {
-            // What failed may work with other packages.
-            (self.kept, self.outlook) = (None, Outlook::default());
+        if self.live.as_ref().is_some_and(LiveZygote::is_out_of_date) {
+            // What failed before may work with the changed packages.
+            (self.live, self.retry_state) = (None, RetryState::default());
         }
         let source = self.source();
-        self.kept = self.kept.take().filter(|kept| kept.source == source);
+        self.live = self.live.take().filter(|live| live.source == source);
     }
 
-    /// What `doctor` says of it; `starts` is what it is for.
-    fn notes(&self, starts: &str) -> Vec<Note> {
-        let note = |effect: String, trouble: &Trouble| Note {
-            subject: format!("the warm Python for {starts}"),
+    /// Notes for `doctor`; `purpose` is the pool's.
+    fn notes(&self, purpose: &str) -> Vec<Note> {
+        let note = |effect: String, failure: &Failure| Note {
+            subject: format!("the warm Python for {purpose}"),
             program: self.interpreter.program.clone(),
             effect,
-            reason: trouble.reason.clone(),
-            since: trouble.since,
-            next_try: Some(trouble.next_try),
+            reason: failure.reason.clone(),
+            since: failure.since,
+            next_try: Some(failure.next_try),
         };
-        let none = self.outlook.trouble().map(|trouble| note(format!("{starts} start cold"), trouble));
-        let without = self.outlook.missing().map(|(name, trouble)| note(format!("is without {name}"), trouble));
-        none.into_iter().chain(without).collect()
+        let no_zygote = self.retry_state.failure().map(|failure| note(format!("{purpose} start cold"), failure));
+        let without_library =
+            self.retry_state.missing().map(|(name, failure)| note(format!("is without {name}"), failure));
+        no_zygote.into_iter().chain(without_library).collect()
     }
 
+    /// When the zygote becomes idle; `None` without one, and while it loads, because it has waiters.
     fn idle_at(&self) -> Option<Instant> {
-        // One that begins is waited for.
-        let kept = self.kept.as_ref()?;
-        kept.zygote.spoken_at().map(|at| at.max(kept.used) + idle_limit())
+        let live = self.live.as_ref()?;
+        live.zygote.loaded_at().map(|loaded_at| loaded_at.max(live.last_used) + idle_limit())
     }
 
     async fn fork(
@@ -281,21 +296,21 @@ impl Slot {
         descriptors: &[BorrowedFd<'_>],
         patience: Duration,
     ) -> Option<i32> {
-        if !cfg!(target_os = "linux") || self.rests() || request.to_string().len() > LARGEST_REQUEST {
+        if !cfg!(target_os = "linux") || self.is_paused() || request.to_string().len() > LARGEST_REQUEST {
             return None;
         }
         self.drop_outdated();
         match self.try_fork(home, request, descriptors, patience).await {
             Ok(pid) => {
-                if let Some(kept) = self.kept.as_ref().filter(|_| pid.is_some()) {
-                    self.outlook.worked(&kept.source.libraries);
+                if let Some(live) = self.live.as_ref().filter(|_| pid.is_some()) {
+                    self.retry_state.succeeded(&live.source.libraries);
                 }
                 pid
             }
             Err(error) => {
-                let had = self.kept.take().map_or_else(|| self.source(), |kept| kept.source).libraries;
-                self.outlook.failed(&had, &error.to_string(), Instant::now());
-                warn!("the warm Python of {}: {error}; this one starts cold", self.interpreter.program.display());
+                let libraries = self.live.take().map_or_else(|| self.source(), |live| live.source).libraries;
+                self.retry_state.failed(&libraries, &error.to_string(), Instant::now());
+                warn!("the warm Python of {} failed: {error}; starting cold", self.interpreter.program.display());
                 None
             }
         }
@@ -309,39 +324,39 @@ impl Slot {
         patience: Duration,
     ) -> io::Result<Option<i32>> {
         let source = self.source();
-        let kept = match &mut self.kept {
-            Some(kept) => kept,
-            none => none.insert(Kept::begin(source, home)?),
+        let live = match &mut self.live {
+            Some(live) => live,
+            empty => empty.insert(LiveZygote::start(source, home)?),
         };
-        kept.used = Instant::now();
-        if kept.path.is_none() {
-            let Some(ready) = kept.zygote.ready(patience).await? else { return Ok(None) };
+        live.last_used = Instant::now();
+        if live.search_path.is_none() {
+            let Some(ready) = live.zygote.ready(patience).await? else { return Ok(None) };
             for (name, reason) in &ready.left_out {
-                self.outlook.left_out(name, reason, Instant::now());
-                kept.source.libraries.remove(name);
+                self.retry_state.note_left_out(name, reason, Instant::now());
+                live.source.libraries.remove(name);
             }
-            let with_time = |folder: PathBuf| {
-                let at = changed(&folder);
-                (folder, at)
+            let with_modification_time = |folder: PathBuf| {
+                let modified = modified_at(&folder);
+                (folder, modified)
             };
-            kept.path = Some(ready.path.into_iter().map(with_time).collect());
+            live.search_path = Some(ready.path.into_iter().map(with_modification_time).collect());
         }
-        kept.zygote.fork(request, descriptors).await
+        live.zygote.fork(request, descriptors).await
     }
 }
 
-impl Kept {
-    fn begin(source: Source, home: &Path) -> io::Result<Self> {
+impl LiveZygote {
+    fn start(source: Source, home: &Path) -> io::Result<Self> {
         let zygote = Zygote::start(&source.interpreter, &source.libraries, home)?;
-        Ok(Self { zygote, path: None, source, used: Instant::now() })
+        Ok(Self { zygote, search_path: None, source, last_used: Instant::now() })
     }
 
-    /// Whether packages were installed or removed since: it has those of before.
+    /// True if packages were installed or removed since the zygote loaded.
     fn is_out_of_date(&self) -> bool {
-        self.path.iter().flatten().any(|(folder, at)| changed(folder) != *at)
+        self.search_path.iter().flatten().any(|(folder, modified)| modified_at(folder) != *modified)
     }
 }
 
-fn changed(folder: &Path) -> Option<SystemTime> {
+fn modified_at(folder: &Path) -> Option<SystemTime> {
     folder.metadata().and_then(|meta| meta.modified()).ok()
 }

@@ -1,5 +1,5 @@
-//! A warm Python of this process's own, which forks for each try or parse: what it costs to start an interpreter is paid
-//! once. It is single-threaded and has nothing of the user's; see `package/leoflow/entry/zygote.py`.
+//! A zygote (warm Python): a Python process of one environment that forks for each try or parse, so that the start of
+//! an interpreter is paid once. It is single-threaded and has no user code; see `package/leoflow/entry/zygote.py`.
 
 use super::interpreter::{Interpreter, Job, TASK_MARK, environment};
 use crate::sys::process::{self, Signal};
@@ -20,67 +20,67 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// Of processor time for loading it, in clock ticks of 10 ms. Airflow's own SDK takes two seconds, and ten where nothing of
-/// it is compiled yet; on a busy machine that is minutes of wall time.
+/// Limit of processor time for loading, in clock ticks of 10 ms. Airflow's own SDK takes two seconds, and ten if it is
+/// not compiled yet; on a busy machine that is minutes of wall time.
 const LOADING_TICKS: u64 = 120 * 100;
-/// How long it may use no processor time while it loads, and how long a fork may take: then it hangs.
+/// Time without progress (processor time while loading, or an answer to a fork) after which it counts as hanging.
 const HANG: Duration = Duration::from_secs(60);
-/// Between looks at the processor time.
-const GLANCE: Duration = Duration::from_secs(2);
-/// How long one fork is waited for, which takes a few milliseconds. A late answer is no failure: the next starts are cold
-/// until it has come. It has forked all the same; then the try is whose link was first, and a child finds that nobody
-/// listens.
+/// Interval between checks of the processor time.
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
+/// Time limit for one fork, which takes a few milliseconds. A late answer is not a failure: until it arrives, processes
+/// start cold. A late fork does no harm: of it and the keeper of a cold start, only the first to link `process.json`
+/// keeps the try, and the late child of a parse exits because its pipes are closed.
 const FORK_LIMIT: Duration = Duration::from_secs(2);
-/// For an answer that has arrived.
+/// Time limit for reading an answer that has already arrived.
 const AT_ONCE: Duration = Duration::from_millis(1);
-/// As long as the mark of any try or child, so that it can be written in its place.
-const NO_MARK: &str = "________________________";
+/// Placeholder, as long as the mark of any try or child, so that the mark can overwrite it in place.
+const MARK_PLACEHOLDER: &str = "________________________";
 
 pub struct Zygote {
     socket: Rc<SeqPacket>,
     pid: i32,
     readiness: Rc<Readiness>,
     last_id: Cell<u64>,
-    /// The fork that has not been answered yet, and since when.
-    late: Cell<Option<(u64, Instant)>>,
+    /// The id of a fork request whose answer is late, and when it was sent.
+    late_fork: Cell<Option<(u64, Instant)>>,
 }
 
-/// What it says first.
+/// The zygote's first message.
 pub struct Ready {
-    /// Where it finds modules.
+    /// Its module search path.
     pub path: Vec<PathBuf>,
-    /// The libraries that it could not keep, with the reason of each.
+    /// Libraries it could not keep, each with the reason.
     pub left_out: BTreeMap<String, String>,
 }
 
 #[derive(Default)]
 struct Readiness {
-    said: RefCell<Option<io::Result<Ready>>>,
-    /// When that was.
-    spoken_at: Cell<Option<Instant>>,
-    /// Told once it has said it.
-    told: Notify,
+    first_message: RefCell<Option<io::Result<Ready>>>,
+    /// When it was received.
+    loaded_at: Cell<Option<Instant>>,
+    /// Notified when it is received.
+    received: Notify,
 }
 
 impl Readiness {
     async fn listen(&self, socket: &SeqPacket, pid: i32) {
-        let said = match first_answer(socket, pid).await {
+        let first_message = match first_answer(socket, pid).await {
             Ok(Answer::Ready { path, left_out }) => Ok(Ready { path, left_out }),
             Ok(Answer::Failed { error, .. }) => Err(io::Error::other(error)),
-            Ok(Answer::Forked { .. }) => Err(io::Error::other("it says something else than that it is ready")),
+            Ok(Answer::Forked { .. }) => Err(io::Error::other("its first message is not that it is ready")),
             Err(error) => Err(error),
         };
-        *self.said.borrow_mut() = Some(said);
-        self.spoken_at.set(Some(Instant::now()));
-        self.told.notify_waiters();
+        *self.first_message.borrow_mut() = Some(first_message);
+        self.loaded_at.set(Some(Instant::now()));
+        self.received.notify_waiters();
     }
 
     async fn wait(&self) {
-        let told = self.told.notified();
-        tokio::pin!(told);
-        told.as_mut().enable();
-        if self.spoken_at.get().is_none() {
-            told.await;
+        let received = self.received.notified();
+        tokio::pin!(received);
+        received.as_mut().enable();
+        if self.loaded_at.get().is_none() {
+            received.await;
         }
     }
 }
@@ -98,51 +98,53 @@ enum Answer {
         pid: i32,
     },
     Failed {
-        /// Of the request; none when it cannot begin.
+        /// The request's id; `None` when the zygote cannot start.
         id: Option<u64>,
         error: String,
         errno: Option<i32>,
     },
 }
 
-/// How far it has come with loading, by the processor time that it has used.
+/// Progress of loading, by the processor time used.
 struct Progress {
+    /// Ticks at the start, and at the last progress.
     begun: u64,
     last: u64,
-    at: Instant,
+    last_progress: Instant,
 }
 
 impl Progress {
     fn new(ticks: u64, now: Instant) -> Self {
-        Self { begun: ticks, last: ticks, at: now }
+        Self { begun: ticks, last: ticks, last_progress: now }
     }
 
-    /// Why it is not waited for any longer, if that is so.
+    /// Returns why the zygote has failed, if it has. `ticks` is its processor time so far.
     fn problem(&mut self, ticks: u64, now: Instant) -> Option<String> {
         if ticks > self.last {
-            (self.last, self.at) = (ticks, now);
+            (self.last, self.last_progress) = (ticks, now);
         }
         if ticks.saturating_sub(self.begun) > LOADING_TICKS {
             return Some(format!("it is not ready after {} s of processor time", LOADING_TICKS / 100));
         }
-        let hangs = now.duration_since(self.at) > HANG;
-        hangs.then(|| format!("it hangs while it loads: no processor time used for {} s", HANG.as_secs()))
+        let hangs = now.duration_since(self.last_progress) > HANG;
+        hangs.then(|| format!("it hangs while loading: no processor time used for {} s", HANG.as_secs()))
     }
 }
 
 impl Zygote {
-    /// Starts it; it is ready once `ready` says so. Beside our package it loads `libraries`; `folder` is where it works.
-    /// What it says of itself goes where our own errors go. Must be called from the main thread: it ends with that.
+    /// Starts a zygote, which is usable once `ready` returns. Besides our package it imports `libraries`; `folder` is
+    /// its working directory. Its output goes to our standard error. Must be called from the main thread: PDEATHSIG
+    /// ends it with the thread.
     pub fn start(interpreter: &Interpreter, libraries: &BTreeSet<String>, folder: &Path) -> io::Result<Self> {
         let (socket, theirs) = SeqPacket::pair()?;
         let program = File::open("/proc/self/exe")?;
         let errors = io::stderr();
         let mut environment = environment();
-        environment.push((TASK_MARK.into(), NO_MARK.into()));
+        environment.push((TASK_MARK.into(), MARK_PLACEHOLDER.into()));
         let options = json!({"folder": folder, "preload": libraries});
         let spawn = Spawn {
             program: interpreter.program.clone(),
-            called: None,
+            argv0: None,
             arguments: interpreter.arguments(Job::Zygote, &options),
             environment,
             output: errors.as_fd(),
@@ -155,40 +157,40 @@ impl Zygote {
         };
         let pid = spawn.start().map_err(io::Error::other)?;
         let (socket, readiness) = (Rc::new(socket), Rc::new(Readiness::default()));
-        let (listened, saying) = (socket.clone(), readiness.clone());
-        tokio::task::spawn_local(async move { saying.listen(&listened, pid).await });
-        Ok(Self { socket, pid, readiness, last_id: Cell::new(0), late: Cell::new(None) })
+        let (receiver, listener) = (socket.clone(), readiness.clone());
+        tokio::task::spawn_local(async move { listener.listen(&receiver, pid).await });
+        Ok(Self { socket, pid, readiness, last_id: Cell::new(0), late_fork: Cell::new(None) })
     }
 
-    /// What it says once it can fork; `None` when it cannot yet after `limit`.
+    /// Waits for the first message; `None` when it has not arrived within `limit`.
     pub async fn ready(&self, limit: Duration) -> io::Result<Option<Ready>> {
-        // Too late is told by what was said, or was not.
+        // A timeout shows as a missing message.
         let _ = tokio::time::timeout(limit, self.readiness.wait()).await;
-        self.readiness.said.take().transpose()
+        self.readiness.first_message.take().transpose()
     }
 
-    /// Since when it can fork, or it is known that it never will.
-    pub fn spoken_at(&self) -> Option<Instant> {
-        self.readiness.spoken_at.get()
+    /// When it became able to fork, or failed.
+    pub fn loaded_at(&self) -> Option<Instant> {
+        self.readiness.loaded_at.get()
     }
 
-    /// Completes once it can fork, or never will; `None` when that is so already.
-    pub fn begins(&self) -> Option<impl Future<Output = ()> + use<>> {
+    /// Completes once it can fork or has failed; `None` if that is already so.
+    pub fn loading(&self) -> Option<impl Future<Output = ()> + use<>> {
         let readiness = self.readiness.clone();
-        let has_begun = readiness.spoken_at.get().is_some();
-        (!has_begun).then_some(async move { readiness.wait().await })
+        let has_loaded = readiness.loaded_at.get().is_some();
+        (!has_loaded).then_some(async move { readiness.wait().await })
     }
 
-    /// Starts what is asked for, an object that is to have an `id`, and gives it the descriptors; returns the pid of the
-    /// keeper, or of the child. `None` when this one is to be started cold, though nothing is wrong with the zygote: it is
-    /// late, or the system has no process to give.
+    /// Forks for a request, an object to which an `id` is added, and passes the descriptors. Returns the pid of the
+    /// keeper or the child. `None` when the request must start cold although the zygote is sound: an earlier answer is
+    /// late, or the system has no process left.
     pub async fn fork(&self, request: &Value, descriptors: &[BorrowedFd<'_>]) -> io::Result<Option<i32>> {
-        if let Some((id, since)) = self.late.get() {
+        if let Some((id, since)) = self.late_fork.get() {
             match self.answer_to(id, AT_ONCE).await? {
-                // Somebody else has begun in its place.
-                Some(_) => self.late.set(None),
+                // The late request has started cold in the meantime.
+                Some(_) => self.late_fork.set(None),
                 None if since.elapsed() > HANG => {
-                    return Err(io::Error::new(io::ErrorKind::TimedOut, "it has not answered for a minute"));
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, "no answer for a minute"));
                 }
                 None => return Ok(None),
             }
@@ -203,25 +205,25 @@ impl Zygote {
             Some(Err(error)) if is_transient(&error) => Ok(None),
             Some(Err(error)) => Err(error),
             None => {
-                self.late.set(Some((id, Instant::now())));
+                self.late_fork.set(Some((id, Instant::now())));
                 Ok(None)
             }
         }
     }
 
-    /// The answer to that request, if it comes in time. What an earlier one has come to does not matter any more.
+    /// Waits for the answer to a request; answers to earlier ones are skipped.
     async fn answer_to(&self, id: u64, limit: Duration) -> io::Result<Option<io::Result<i32>>> {
         let until = Instant::now() + limit;
         loop {
-            match answer(&self.socket, until.saturating_duration_since(Instant::now())).await? {
+            match receive_answer(&self.socket, until.saturating_duration_since(Instant::now())).await? {
                 None => return Ok(None),
-                Some(Answer::Forked { id: of, pid }) if of == id => return Ok(Some(Ok(pid))),
-                Some(Answer::Failed { id: of, error, errno }) if of == Some(id) => {
+                Some(Answer::Forked { id: answered, pid }) if answered == id => return Ok(Some(Ok(pid))),
+                Some(Answer::Failed { id: answered, error, errno }) if answered == Some(id) => {
                     let error = errno.map_or_else(|| io::Error::other(error), io::Error::from_raw_os_error);
                     return Ok(Some(Err(error)));
                 }
                 Some(Answer::Failed { id: None, error, .. }) => return Err(io::Error::other(error)),
-                Some(Answer::Ready { .. }) => return Err(io::Error::other("it says again that it is ready")),
+                Some(Answer::Ready { .. }) => return Err(io::Error::other("it repeated that it is ready")),
                 Some(_) => {}
             }
         }
@@ -232,7 +234,7 @@ async fn first_answer(socket: &SeqPacket, pid: i32) -> io::Result<Answer> {
     let ticks = || process::processor_ticks(pid).unwrap_or_default();
     let mut progress = Progress::new(ticks(), Instant::now());
     loop {
-        if let Some(answer) = answer(socket, GLANCE).await? {
+        if let Some(answer) = receive_answer(socket, CHECK_INTERVAL).await? {
             return Ok(answer);
         }
         if let Some(problem) = progress.problem(ticks(), Instant::now()) {
@@ -241,22 +243,22 @@ async fn first_answer(socket: &SeqPacket, pid: i32) -> io::Result<Answer> {
     }
 }
 
-/// `None` when none comes in time.
-async fn answer(socket: &SeqPacket, limit: Duration) -> io::Result<Option<Answer>> {
+/// Receives an answer; `None` after `limit`.
+async fn receive_answer(socket: &SeqPacket, limit: Duration) -> io::Result<Option<Answer>> {
     let mut buffer = vec![0; 64 * 1024];
     let Ok(received) = tokio::time::timeout(limit, socket.receive(&mut buffer)).await else { return Ok(None) };
     match received? {
-        0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it has ended")),
+        0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the process ended")),
         length => serde_json::from_slice(&buffer[..length]).map(Some).map_err(io::Error::other),
     }
 }
 
-/// What it has forked goes on.
+/// Kills the zygote; processes it forked go on.
 impl Drop for Zygote {
     fn drop(&mut self) {
         let pid = self.pid;
         process::signal_process(pid, Signal::Kill);
-        // A killed process is one to wait for until it is waited for.
+        // A killed process stays a zombie until it is reaped.
         if let Ok(ended) = PidFd::of_pid(pid) {
             tokio::task::spawn_local(async move {
                 let _ = ended.ended().await;
@@ -285,23 +287,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_late_answer_is_no_failure_and_is_told_from_others() {
+    async fn a_late_answer_is_skipped_and_is_no_failure() {
         let (ours, theirs) = SeqPacket::pair().unwrap();
         let theirs = SeqPacket::from_end(theirs).unwrap();
         let local = tokio::task::LocalSet::new();
         let test = async move {
             // The kernel gives no such pid.
             let (socket, pid) = (Rc::new(ours), i32::MAX);
-            let late = Cell::new(Some((1, Instant::now())));
-            let zygote = Zygote { socket, pid, readiness: Rc::default(), last_id: Cell::new(1), late };
+            let late_fork = Cell::new(Some((1, Instant::now())));
+            let zygote = Zygote { socket, pid, readiness: Rc::default(), last_id: Cell::new(1), late_fork };
             let request = json!({"folder": "f"});
-            assert_eq!(zygote.fork(&request, &[]).await.unwrap(), None, "nobody waits for it");
+            assert_eq!(zygote.fork(&request, &[]).await.unwrap(), None, "a late answer blocks no one");
             theirs.send(br#"{"id": 1, "pid": 11}"#, &[]).await.unwrap();
             theirs.send(br#"{"id": 2, "pid": 22}"#, &[]).await.unwrap();
             tokio::task::yield_now().await;
             assert_eq!(zygote.fork(&request, &[]).await.unwrap(), Some(22));
             theirs.send(br#"{"id": 3, "error": "no process", "errno": 11}"#, &[]).await.unwrap();
-            assert_eq!(zygote.fork(&request, &[]).await.unwrap(), None, "what passes is no failure");
+            assert_eq!(zygote.fork(&request, &[]).await.unwrap(), None, "a transient error is no failure");
             theirs.send(br#"{"id": 4, "error": "no", "errno": 1}"#, &[]).await.unwrap();
             assert!(zygote.fork(&request, &[]).await.is_err());
             drop(theirs);

@@ -1,76 +1,85 @@
-//! A database on somebody else's server is one home's, and no other's.
+//! Claims: a database on an external server belongs to exactly one home.
 
 use crate::error::Error;
 use crate::home::Home;
 use crate::postgres::claim::{self, Claim};
-use crate::postgres::place::{self, Kind, Place};
+use crate::postgres::location::{self, Kind, Location};
 use crate::postgres::{MAJOR, PgError};
 use tokio_postgres::Client;
 
-/// Takes the one that the home uses, where it is nobody's. Refuses where it is another's, and one of another version.
+/// Claims the home's external database if it is unclaimed. Refuses one that another home has claimed, or that runs
+/// another major version of PostgreSQL.
 pub async fn take(home: &Home, client: &Client) -> Result<(), Error> {
-    let Some(place) = external(home)? else { return Ok(()) };
+    let Some(recorded_location) = external_location(home)? else { return Ok(()) };
     let row = client.query_one("SELECT current_setting('server_version'), current_setting('server_version_num')", &[]);
     let row = row.await.map_err(PgError::from)?;
     let major = row.get::<_, String>(1).parse::<u32>().unwrap_or(0) / 10_000;
     if major != MAJOR {
-        let (shown, version): (_, String) = (&place.shown, row.get(0));
-        let text = format!("the datastore {shown} is of PostgreSQL {version}, and this release works with {MAJOR}");
-        return Err(Error::refused(text).hint("a release that works with that: leoflow upgrade"));
+        let (shown, version): (_, String) = (&recorded_location.display_text, row.get(0));
+        let text = format!("the datastore {shown} runs PostgreSQL {version}, but this release needs {MAJOR}");
+        return Err(Error::refused(text).hint("install a release that supports that version: leoflow upgrade"));
     }
-    let own = Claim::of(home, &place);
-    let whose = claim::take(client, &own).await?;
-    check(&place, &whose)?;
-    if (&whose.host, &whose.path) == (&own.host, &own.path) {
+    let own_claim = Claim::of(home, &recorded_location);
+    let holder = claim::take(client, &own_claim).await?;
+    check(&recorded_location, &holder)?;
+    if (&holder.host, &holder.path) == (&own_claim.host, &own_claim.path) {
         return Ok(());
     }
-    refuse_copy(&place, &whose, client).await?;
-    Ok(client.batch_execute(&own.statement()).await.map_err(PgError::from)?)
+    refuse_copy(&recorded_location, &holder, client).await?;
+    Ok(client.batch_execute(&own_claim.statement()).await.map_err(PgError::from)?)
 }
 
-/// Refuses one that is another's. What is nobody's yet may be looked at.
+/// Refuses a database that another home has claimed; an unclaimed one may be read.
 pub async fn require(home: &Home, client: &Client) -> Result<(), Error> {
-    let Some(place) = external(home)? else { return Ok(()) };
-    let Some(whose) = claim::read(client).await? else { return Ok(()) };
-    check(&place, &whose)?;
-    let own = Claim::of(home, &place);
-    match (&whose.host, &whose.path) == (&own.host, &own.path) {
+    let Some(recorded_location) = external_location(home)? else { return Ok(()) };
+    let Some(holder) = claim::read(client).await? else { return Ok(()) };
+    check(&recorded_location, &holder)?;
+    let own_claim = Claim::of(home, &recorded_location);
+    match (&holder.host, &holder.path) == (&own_claim.host, &own_claim.path) {
         true => Ok(()),
-        false => refuse_copy(&place, &whose, client).await,
+        false => refuse_copy(&recorded_location, &holder, client).await,
     }
 }
 
-/// The home was moved, or this is a copy of it: then the first one works.
-async fn refuse_copy(place: &Place, whose: &Claim, client: &Client) -> Result<(), Error> {
-    let others = "SELECT count(*) FROM pg_stat_activity
+/// Refuses a copy of a home while the original is connected. Without connections, the home was moved.
+async fn refuse_copy(recorded_location: &Location, holder: &Claim, client: &Client) -> Result<(), Error> {
+    let query = "SELECT count(*) FROM pg_stat_activity
                   WHERE datname = current_database() AND application_name = 'leoflow' AND pid <> pg_backend_pid()";
-    let others: i64 = client.query_one(others, &[]).await.map_err(PgError::from)?.get(0);
-    if others <= OWN_CONNECTIONS {
+    let other_connections: i64 = client.query_one(query, &[]).await.map_err(PgError::from)?.get(0);
+    if other_connections <= OWN_CONNECTIONS {
         return Ok(());
     }
-    let Claim { path, host, .. } = whose;
-    Err(Error::refused(format!("this is a copy of the home {path} on {host}, which works with {}", place.shown))
-        .hint("stop that one first; of one that is gone, the server ends the connections within minutes")
-        .hint("for two, make a copy of its data: leoflow instances clone NAME"))
+    let Claim { path, host, .. } = holder;
+    Err(Error::refused(format!(
+        "this is a copy of the home {path} on {host}, which works with {}",
+        recorded_location.display_text
+    ))
+    .hint("stop that instance first; if it no longer exists, the server closes its connections within minutes")
+    .hint("to run both, clone the instance with its data: leoflow instances clone NAME"))
 }
 
-/// What this process may have beside the one that asks.
+/// Connections that this process may hold besides the one that runs the query.
 const OWN_CONNECTIONS: i64 = 2;
 
-fn external(home: &Home) -> Result<Option<Place>, Error> {
-    Ok(place::recorded(home)?.filter(|place| place.kind == Kind::External))
+/// The home's datastore, if it is external.
+fn external_location(home: &Home) -> Result<Option<Location>, Error> {
+    Ok(location::recorded(home)?.filter(|recorded_location| recorded_location.kind == Kind::External))
 }
 
-fn check(place: &Place, whose: &Claim) -> Result<(), Error> {
-    let Claim { path, host, since, .. } = whose;
-    let is_ours = whose.home_id == place.home_id;
-    match &whose.moved_to {
+/// Refuses a claim of another home, or one that says that the data has moved away.
+fn check(recorded_location: &Location, holder: &Claim) -> Result<(), Error> {
+    let Claim { path, host, since, .. } = holder;
+    let is_ours = holder.home_id == recorded_location.home_id;
+    match &holder.moved_to {
         None if is_ours => Ok(()),
-        Some(to) if is_ours => Err(Error::refused(format!("the data of this home went from {} to {to}", place.shown))
-            .hint("put datastore.json and what config.yaml said of the datastore back as that move left them")),
-        _ => {
-            Err(Error::refused(format!("the home {path} on {host} uses the datastore {}, since {since}", place.shown))
-                .hint("another home needs a database of its own: set it up anew, and restore a backup into it"))
+        Some(to) if is_ours => {
+            Err(Error::refused(format!("the data of this home moved from {} to {to}", recorded_location.display_text))
+                .hint("restore datastore.json and the datastore setting in config.yaml to their state after the move"))
         }
+        _ => Err(Error::refused(format!(
+            "the home {path} on {host} uses the datastore {}, since {since}",
+            recorded_location.display_text
+        ))
+        .hint("each home needs its own database: set up an empty one and restore a backup into it")),
     }
 }

@@ -1,8 +1,7 @@
-//! A datastore to talk to, whether or not Lite runs: the running one, or a private one for this
-//! command's moment.
+//! Opens the datastore for a command: the running one, or a private server while the command runs.
 
 use super::{AfterUpgrade, Recovery, access, claims};
-use crate::backup::set_aside;
+use crate::backup::quarantine;
 use crate::error::Error;
 use crate::home::Home;
 use crate::home::lock::{self, HomeLock};
@@ -12,17 +11,19 @@ use crate::postgres::{Access, provision};
 use crate::protocol::control;
 use tokio_postgres::Client;
 
+/// An open datastore; a private server stops when this is dropped.
 pub struct Datastore {
     pub access: Access,
-    pub runs_for_lite: bool,
+    /// True for the datastore of the running instance. Otherwise the datastore holds the home's lock.
+    pub is_of_running_instance: bool,
     home: Home,
-    // In this order: the server is stopped before the home is let go.
+    // Fields are dropped in order, so the server stops before the home's lock is released.
     server: Option<PrivateServer>,
     lock: Option<HomeLock>,
 }
 
 impl Datastore {
-    /// `command` is what others are told who want the home meanwhile.
+    /// Opens the datastore. `command` names the holder of the home's lock in other processes' messages.
     pub async fn open(recovery: &Recovery<'_>, command: &str) -> Result<Self, Error> {
         let home = recovery.home;
         if !home.exists() {
@@ -32,36 +33,43 @@ impl Datastore {
             check(home)?;
             return Ok(Self {
                 access: access(home).ok_or_else(not_set_up)??,
-                runs_for_lite: true,
+                is_of_running_instance: true,
                 home: home.clone(),
                 server: None,
                 lock: None,
             });
         }
-        let aside = set_aside::pending(home).map_err(|error| Error::io("read", &home.set_aside_note(), &error))?;
-        if !home.journal().exists() && aside.is_none() {
-            // Before anything is written into a folder that is not ours.
+        let quarantined =
+            quarantine::pending(home).map_err(|error| Error::io("read", &home.quarantine_note(), &error))?;
+        if !home.journal().exists() && quarantined.is_none() {
+            // The folder is checked before anything is written, because it may not be ours.
             check(home)?;
         }
         home.create().map_err(|error| Error::io("create", home.root(), &error))?;
-        let held = recovery.take_home(command, None, AfterUpgrade::GoOn).await?;
-        Self::open_held(home, held).await
+        let home_lock = recovery.take_home(command, None, AfterUpgrade::GoOn).await?;
+        Self::open_held(home, home_lock).await
     }
 
-    /// The same for a caller that has the home: the datastore keeps the lock.
-    pub async fn open_held(home: &Home, held: HomeLock) -> Result<Self, Error> {
+    /// Like [`Self::open`], for a caller that holds the home's lock; the datastore keeps it.
+    pub async fn open_held(home: &Home, home_lock: HomeLock) -> Result<Self, Error> {
         check(home)?;
         let access = access(home).ok_or_else(not_set_up)??;
         let server = PrivateServer::start(home, &access.installation, &access.endpoint, &access.credentials).await?;
-        Ok(Self { access, runs_for_lite: false, home: home.clone(), server: Some(server), lock: Some(held) })
+        Ok(Self {
+            access,
+            is_of_running_instance: false,
+            home: home.clone(),
+            server: Some(server),
+            lock: Some(home_lock),
+        })
     }
 
-    /// What to talk to, and what goes with it where Lite is stopped.
+    /// The access, and the private server with the lock if Lite is stopped.
     pub fn into_parts(self) -> (Access, Option<(PrivateServer, HomeLock)>) {
         (self.access, self.server.zip(self.lock))
     }
 
-    /// A connection as the application, its role and database made where they are missing.
+    /// Connects as the application; creates its role and database if missing.
     pub async fn connect(&self) -> Result<Client, Error> {
         let client = provision::connect(&self.access.endpoint, &self.access.credentials).await?;
         claims::require(&self.home, &client).await?;
@@ -69,20 +77,20 @@ impl Datastore {
     }
 }
 
-/// Whether there is a datastore that this release may open.
+/// Fails unless there is a datastore that this release may open.
 pub fn check(home: &Home) -> Result<(), Error> {
     match cluster::state(home) {
         ClusterState::Ready => Ok(()),
         ClusterState::Absent => Err(not_set_up()),
-        ClusterState::OtherMajor(major) => Err(Error::refused(format!("the datastore is of PostgreSQL {major}"))
-            .hint("run the leoflow release that made it")),
-        ClusterState::NotACluster(why) => {
-            Err(Error::refused(format!("managed-postgres/data is not a datastore: {why}")).hint("leoflow doctor"))
+        ClusterState::OtherMajor(major) => Err(Error::refused(format!("the datastore belongs to PostgreSQL {major}"))
+            .hint("run the leoflow release that created it")),
+        ClusterState::NotACluster(reason) => {
+            Err(Error::refused(format!("managed-postgres/data is not a datastore: {reason}")).hint("leoflow doctor"))
         }
     }
 }
 
-/// What every command says that needs a home.
+/// The error of every command that needs a home.
 pub fn not_set_up() -> Error {
     Error::failed("Leoflow is not set up in this home").hint("leoflow setup")
 }

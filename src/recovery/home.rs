@@ -1,7 +1,7 @@
-//! Taking the home, and first of all finishing or undoing what an earlier process left half done.
+//! Takes the home's lock, then finishes or undoes interrupted operations.
 
 use super::Recovery;
-use crate::backup::set_aside;
+use crate::backup::quarantine;
 use crate::error::Error;
 use crate::home::journal::{self, Entry, Operation};
 use crate::home::lock::HomeLock;
@@ -11,36 +11,39 @@ use crate::setup::uninstall;
 use crate::sys::{env_vars, replace};
 use crate::upgrade::rollback_record::Settled;
 
-/// What a command does if the upgrade that it finishes puts another release in force.
+/// What a command does when the upgrade that it finishes installs another release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AfterUpgrade {
-    /// Starts that release in its place.
-    HandOn,
+    /// Execs that release.
+    ExecInstalled,
+    /// Continues with this release.
     GoOn,
 }
 
-/// Why a home with a half-done purge cannot be used.
-const PURGE_BEGAN: &str = "a purge of this home was interrupted, and part of it is gone already";
+/// The error for a home with a partial purge.
+const PURGE_BEGAN: &str = "a purge of this home was interrupted after it had removed files";
 
 impl Recovery<'_> {
-    /// Takes the home; what was interrupted is finished or undone, with one line that says so.
-    /// `command` is what others are told who want the home meanwhile.
+    /// Takes the home's lock; finishes or undoes an interrupted operation and reports it. `command` names the holder of
+    /// the lock in other processes' messages.
     pub async fn take_home(&self, command: &str, url: Option<&str>, after: AfterUpgrade) -> Result<HomeLock, Error> {
         let lock = HomeLock::take(self.home, command, url)?;
         match self.take_held_home(after).await? {
-            // This program would migrate what has just come back.
-            Some(Settled::Finished(record)) if record.to.to_string() != self.version => Err(self.hand_on()),
+            // This program would migrate the database that the rollback restored, so the older release takes over.
+            Some(Settled::Finished(record)) if record.to.to_string() != self.version => {
+                Err(self.exec_installed_version())
+            }
             _ => Ok(lock),
         }
     }
 
-    /// The same for a caller that has the home's lock. Returns what became of a rollback that was interrupted.
+    /// Like [`Self::take_home`], for a caller that holds the lock. Returns how an interrupted rollback was settled.
     pub(super) async fn take_held_home(&self, after: AfterUpgrade) -> Result<Option<Settled>, Error> {
         match journal::unfinished(self.home)? {
             None => {}
             Some(Entry { operation: Operation::Setup, .. }) => {}
             Some(entry @ Entry { operation: Operation::Purge, .. }) => {
-                self.take_back_purge(entry)?;
+                self.discard_purge(entry)?;
                 if let Some(entry) = journal::unfinished(self.home)? {
                     self.finish_exchange(entry).await?;
                 }
@@ -50,95 +53,96 @@ impl Recovery<'_> {
             }
             Some(entry @ Entry { operation: Operation::MoveDatastore, .. }) => self.finish_move(entry).await?,
             Some(Entry { operation: Operation::Upgrade, .. }) => {
-                let is_anothers = self.finish_upgrade_of_stopped(false).await?;
-                if is_anothers && after == AfterUpgrade::HandOn {
-                    return Err(self.hand_on());
+                let is_other_version = self.finish_upgrade_of_stopped(false).await?;
+                if is_other_version && after == AfterUpgrade::ExecInstalled {
+                    return Err(self.exec_installed_version());
                 }
             }
         }
-        self.put_back_cluster()?;
-        self.remove_strays().await?;
+        self.restore_cluster()?;
+        self.remove_leftovers().await?;
         self.settle_rollback_of_stopped().await
     }
 
-    /// Forgets an interrupted purge that had removed nothing. The caller holds the home's lock.
-    pub fn take_back_purge(&self, entry: Entry) -> Result<(), Error> {
+    /// Discards an interrupted purge that had removed nothing. The caller holds the home's lock.
+    pub fn discard_purge(&self, entry: Entry) -> Result<(), Error> {
         refuse_begun_purge(&entry)?;
-        if let uninstall::Resumed::TakenBack(Some(left)) = uninstall::resume_purge(self.home, entry, self.reporter)? {
-            self.reporter.report(Progress::Warning(uninstall::workspace_left(&left)));
+        if let uninstall::Resumed::Undone(Some(workspace)) = uninstall::resume_purge(self.home, entry, self.reporter)? {
+            self.reporter.report(Progress::Warning(uninstall::workspace_left(&workspace)));
         }
-        let text = "forgot a purge that was interrupted before it removed anything";
+        let text = "discarded an interrupted purge: nothing had been removed";
         self.reporter.report(Progress::Note(text.to_owned()));
         Ok(())
     }
 
-    /// For a command that looks before it takes the home.
+    /// Refuses a partial purge, for a command that reads the home before it takes the lock.
     pub fn refuse_half_purged(&self) -> Result<(), Error> {
         journal::unfinished(self.home)?.as_ref().map_or(Ok(()), refuse_begun_purge)
     }
 
-    /// What a restore that did not come through had set aside because it could not be read.
-    pub(super) fn put_back_cluster(&self) -> Result<(), Error> {
-        let note = self.home.set_aside_note();
-        if set_aside::pending(self.home).map_err(|error| Error::io("read", &note, &error))?.is_none() {
+    /// Moves an unreadable cluster back that an interrupted restore had moved away.
+    pub(super) fn restore_cluster(&self) -> Result<(), Error> {
+        let note_path = self.home.quarantine_note();
+        if quarantine::pending(self.home).map_err(|error| Error::io("read", &note_path, &error))?.is_none() {
             return Ok(());
         }
         self.end_leftovers()?;
-        set_aside::put_back(self.home).map_err(|error| Error::io("move", &self.home.postgres_data(), &error))?;
-        let text =
-            "took back a restore that was interrupted: the datastore that could not be read is in its place again";
+        quarantine::put_back(self.home).map_err(|error| Error::io("move", &self.home.postgres_data(), &error))?;
+        let text = "undid an interrupted restore: the unreadable datastore is back in its place";
         self.reporter.report(Progress::Note(text.to_owned()));
         Ok(())
     }
 
-    /// The version that is in force now does what this one was told to do. Comes back only when it cannot.
-    fn hand_on(&self) -> Error {
+    /// Execs the installed version with the same arguments. Returns only on failure.
+    fn exec_installed_version(&self) -> Error {
         let program = self.home.bin().join("leoflow");
         let arguments: Vec<_> = env_vars::arguments().into_iter().skip(1).collect();
-        // The lock is let go by the exec.
+        // The exec releases the lock.
         let error = replace::replace_self(&program, "leoflow", &arguments, &[]);
         Error::io("run", &program, &error)
     }
 
-    /// For a command that decides by what is there: what was interrupted is finished before it looks.
+    /// Finishes an interrupted operation, for a command that decides by the state of the home.
     pub async fn finish_first(&self, command: &str) -> Result<(), Error> {
-        if self.interrupted()?.is_some() || self.is_set_aside() {
+        if self.interrupted()?.is_some() || self.is_cluster_moved_away() {
             self.take_home(command, None, AfterUpgrade::GoOn).await?;
         }
         Ok(())
     }
 
-    /// For a command that only looks: it cannot tell what there will be.
+    /// Refuses an interrupted operation, for a read-only command, which cannot know the final state.
     pub fn refuse_interrupted(&self) -> Result<(), Error> {
-        if self.is_set_aside() {
-            return Err(Error::failed("a restore was interrupted, and what it had set aside has to be put back first")
-                .hint("leoflow lite start puts it back"));
+        if self.is_cluster_moved_away() {
+            return Err(Error::failed("a restore was interrupted and has to be undone first")
+                .hint("leoflow lite start undoes it"));
         }
         self.refuse_half_purged()?;
         match self.interrupted()? {
             None => Ok(()),
             Some(entry) => {
-                Err(Error::failed(format!("a {} was interrupted, and has to be finished first", entry.operation))
+                Err(Error::failed(format!("a {} was interrupted and has to be finished first", entry.operation))
                     .hint("leoflow lite start finishes it"))
             }
         }
     }
 
-    /// By a restore that did not come through; not by one that is under way.
-    fn is_set_aside(&self) -> bool {
-        // One that cannot be read may be there.
-        set_aside::pending(self.home).map_or(true, |aside| aside.is_some()) && control::status_of(self.home).is_none()
+    /// True when an interrupted restore, not a running one, has moved the cluster away.
+    fn is_cluster_moved_away(&self) -> bool {
+        // An unreadable note counts as present.
+        quarantine::pending(self.home).map_or(true, |quarantined| quarantined.is_some())
+            && control::status_of(self.home).is_none()
     }
 
+    /// The unfinished operation, unless it is a setup, which every start can continue.
     fn interrupted(&self) -> Result<Option<Entry>, Error> {
         Ok(journal::unfinished(self.home)?.filter(|entry| entry.operation != Operation::Setup))
     }
 }
 
-/// Only a purge finishes a purge: no other command was meant to lose anything.
+/// Refuses a partial purge. Only another purge finishes it, because no other command may lose data.
 fn refuse_begun_purge(entry: &Entry) -> Result<(), Error> {
-    if entry.operation == Operation::Purge && uninstall::has_begun(entry) {
-        return Err(Error::refused(PURGE_BEGAN).hint("finish it: leoflow uninstall --purge"));
+    if entry.operation == Operation::Purge && uninstall::may_have_removed_something(entry) {
+        return Err(Error::refused(PURGE_BEGAN).hint("finish the purge: leoflow uninstall --purge"));
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Rollbacks by backup that did not come to their end.
+//! Settles interrupted rollbacks by backup.
 
 use super::Recovery;
 use super::datastore::Datastore;
@@ -16,76 +16,79 @@ use crate::upgrade::history;
 use crate::upgrade::rollback_record::{self, RollbackRecord, Settled};
 use std::time::{Duration, Instant};
 
-/// How long a restore that goes on without its rollback is waited for.
-const PATIENCE: Duration = Duration::from_secs(600);
-const LOOK: Duration = Duration::from_millis(100);
+/// How long to wait for a restore whose rollback process is dead.
+const RESTORE_TIMEOUT: Duration = Duration::from_secs(600);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The rollback by backup that is under way or was interrupted.
+/// Reads the record of a running or interrupted rollback by backup.
 pub fn rollback_record(home: &Home) -> Result<Option<RollbackRecord>, Error> {
     rollback_record::read(home).map_err(|error| Error::io("read", &home.upgrade().join("rollback.json"), &error))
 }
 
-/// For a command that changes the schema, or the release: a rollback decides by the schema which release is in force.
-pub fn refuse_beside_a_rollback(home: &Home) -> Result<(), Error> {
+/// Refuses a command that changes the schema or the release: a rollback decides by the schema which release is
+/// installed.
+pub fn refuse_during_rollback(home: &Home) -> Result<(), Error> {
     match rollback_record(home)? {
-        Some(record) => Err(Error::failed(format!("a rollback to {} is under way, or was interrupted", record.to))
-            .hint("finish it: leoflow rollback")),
+        Some(record) => Err(Error::failed(format!("a rollback to {} is in progress or was interrupted", record.to))
+            .hint("finish the rollback: leoflow rollback")),
         None => Ok(()),
     }
 }
 
 impl Recovery<'_> {
-    /// Finishes an interrupted rollback by backup, or forgets one that had changed nothing; `None` where there was none. One
-    /// that is under way is left to whoever is at it.
-    pub async fn settle_rollback(&self, look_only: bool) -> Result<Option<Settled>, Error> {
+    /// Finishes an interrupted rollback by backup, or discards one that had changed nothing; `None` when there was
+    /// none. Fails for one that another process is performing, and with `dry_run` for every one.
+    pub async fn settle_rollback(&self, dry_run: bool) -> Result<Option<Settled>, Error> {
         if env_vars::is_set(RESTORE_OF_ROLLBACK) {
             return Ok(None);
         }
         let Some(mut record) = rollback_record(self.home)? else { return Ok(None) };
         if record.worker.as_ref().is_some_and(|worker| worker.is_alive()) {
-            return Err(Error::failed(format!("a rollback to {} is under way", record.to))
-                .hint("what it does: leoflow lite logs upgrade -f"));
+            return Err(Error::failed(format!("a rollback to {} is in progress", record.to))
+                .hint("follow its log: leoflow lite logs upgrade -f"));
         }
-        if look_only {
+        if dry_run {
             return Err(Error::failed(format!("a rollback to {} was interrupted", record.to))
-                .hint("finish it: leoflow rollback"));
+                .hint("finish the rollback: leoflow rollback"));
         }
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + RESTORE_TIMEOUT;
         while record.is_under_way() {
             if Instant::now() > deadline {
-                return Err(
-                    Error::failed(format!("a restore of {} is under way", record.to)).hint("leoflow lite status")
-                );
+                return Err(Error::failed(format!(
+                    "the restore for the rollback to {} is still in progress",
+                    record.to
+                ))
+                .hint("leoflow lite status"));
             }
-            self.reporter.report(Progress::Started("Waiting for a restore that is under way".to_owned()));
-            tokio::time::sleep(LOOK).await;
+            self.reporter.report(Progress::Started("Waiting for a restore in progress".to_owned()));
+            tokio::time::sleep(POLL_INTERVAL).await;
             match rollback_record(self.home)? {
-                Some(now) => record = now,
+                Some(current) => record = current,
                 None => return Ok(None),
             }
         }
         if control::status_of(self.home).is_none() {
-            // Whoever takes the home settles it; a restore's own journal comes before.
+            // Taking the home finishes the restore by its own journal and then settles the rollback.
             let lock = HomeLock::take(self.home, "leoflow rollback", None)?;
-            return self.settle_in(lock).await;
+            return self.settle_with_lock(lock).await;
         }
-        // One at a time, and what is there then.
-        let _alone = self.wait_for_operation().await?;
-        let Some(record) = rollback_record(self.home)?.filter(|now| now.worker == record.worker) else {
+        // The record may have changed while waiting for the lock.
+        let _operation_lock = self.wait_for_operation().await?;
+        let Some(record) = rollback_record(self.home)?.filter(|current| current.worker == record.worker) else {
             return Ok(None);
         };
         let datastore = Datastore::open(self, "leoflow rollback").await?;
-        let schema = schema_of(&datastore.access).await?;
-        self.tell_settled(record, schema).map(Some)
+        let schema = database_schema(&datastore.access).await?;
+        self.settle_and_report(record, schema).map(Some)
     }
 
-    async fn settle_in(&self, lock: HomeLock) -> Result<Option<Settled>, Error> {
+    async fn settle_with_lock(&self, lock: HomeLock) -> Result<Option<Settled>, Error> {
         let settled = self.take_held_home(AfterUpgrade::GoOn).await;
         drop(lock);
         settled
     }
 
-    /// The same where the caller has the home and nothing runs.
+    /// Like [`Self::settle_rollback`], for a caller that holds the home's lock of a stopped instance.
     pub(super) async fn settle_rollback_of_stopped(&self) -> Result<Option<Settled>, Error> {
         let Some(record) = rollback_record(self.home)? else { return Ok(None) };
         if env_vars::is_set(RESTORE_OF_ROLLBACK) || record.is_under_way() {
@@ -93,31 +96,33 @@ impl Recovery<'_> {
         }
         self.end_leftovers()?;
         let (access, _server) = self.private_server().await?;
-        let schema = schema_of(&access).await?;
-        self.tell_settled(record, schema).map(Some)
+        let schema = database_schema(&access).await?;
+        self.settle_and_report(record, schema).map(Some)
     }
 
-    fn tell_settled(&self, record: RollbackRecord, schema: i64) -> Result<Settled, Error> {
+    /// Settles a rollback by the database's schema version.
+    fn settle_and_report(&self, record: RollbackRecord, schema: i64) -> Result<Settled, Error> {
         let settled = record.settle(self.home, schema)?;
         if let Settled::Finished(_) = &settled {
             note_finished(self.home);
         }
         self.reporter.report(Progress::Note(match &settled {
-            Settled::Finished(record) => format!("finished the rollback to {} that was interrupted", record.to),
-            Settled::Forgotten(record) => {
-                format!("forgot the rollback to {} that was interrupted before it changed anything", record.to)
+            Settled::Finished(record) => format!("finished the interrupted rollback to {}", record.to),
+            Settled::Discarded(record) => {
+                format!("discarded the interrupted rollback to {}: nothing had changed", record.to)
             }
         }));
         Ok(settled)
     }
 }
 
-/// A mark that cannot be written costs a question that is asked once more.
+/// Marks the rollback as finished by another command. If that fails, a rerun asks for confirmation once more.
 pub(super) fn note_finished(home: &Home) {
     let _ = history::set_finished_by_another(home, true);
 }
 
-async fn schema_of(access: &Access) -> Result<i64, Error> {
+/// The database's schema version.
+async fn database_schema(access: &Access) -> Result<i64, Error> {
     let client = access.connect(&access.application()).await?;
     Ok(schema::classify::database_version(&schema::inspect(&client).await?))
 }

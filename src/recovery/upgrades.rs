@@ -1,4 +1,4 @@
-//! Upgrades and rollbacks that did not come to their end.
+//! Finishes or undoes interrupted upgrades and rollbacks.
 
 use super::{Recovery, access};
 use crate::config::{self, Config};
@@ -8,29 +8,29 @@ use crate::home::journal::{self, Entry, Journal, Operation};
 use crate::home::lock::{self, HomeLock, LockError, OperationLock};
 use crate::home::progress::Progress;
 use crate::sys::process::Signal;
-use crate::upgrade::ending::{self, Ending};
-use crate::upgrade::finish::{self, Ended};
+use crate::upgrade::failure_policy::{self, FailureAction};
+use crate::upgrade::finish::{self, Conclusion};
 use crate::upgrade::host::Host;
 use crate::upgrade::steps::{self, Direction, State};
-use crate::upgrade::{Notes, UpgradeError, Work};
+use crate::upgrade::{Notes, UpgradeContext, UpgradeError};
 use std::time::{Duration, Instant};
 
-/// What became of an upgrade that was interrupted.
+/// How an interrupted upgrade was settled.
 pub struct Settled {
     pub text: String,
-    /// Another version than this program is in force now.
-    pub is_anothers: bool,
+    /// True when the installed version is not this program's.
+    pub is_other_version: bool,
 }
 
-/// An upgrade or a rollback that is under way, or was interrupted.
+/// The journal entry of a running or interrupted upgrade or rollback.
 pub fn interrupted_upgrade(home: &Home) -> Result<Option<Entry>, Error> {
     Ok(journal::unfinished(home)?.filter(|entry| entry.operation == Operation::Upgrade))
 }
 
-/// An upgrade that has changed nothing yet gives up when it is told to.
-fn give_up_harmless(home: &Home) {
+/// Terminates a running upgrade that has changed nothing yet.
+fn cancel_unchanged(home: &Home) {
     let entry = interrupted_upgrade(home).ok().flatten();
-    if let Some(Ok((_, Ending::Forget))) = entry.as_ref().map(ending_of)
+    if let Some(Ok((_, FailureAction::Discard))) = entry.as_ref().map(planned_action)
         && let Some(holder) = lock::operation_holder(home)
         && ["leoflow upgrade", "leoflow rollback"].contains(&holder.command.as_str())
     {
@@ -38,69 +38,70 @@ fn give_up_harmless(home: &Home) {
     }
 }
 
-/// What an interrupted upgrade was doing, and how it ends.
-fn ending_of(entry: &Entry) -> Result<(State, Ending), String> {
+/// The state of an interrupted upgrade, and how to finish it.
+fn planned_action(entry: &Entry) -> Result<(State, FailureAction), String> {
     let (state, step) = steps::read(entry)?;
-    let ending = ending::of_interruption(step, state.leaving.is_some());
-    Ok((state, ending))
+    let action = failure_policy::after_interruption(step, state.undo_reason.is_some());
+    Ok((state, action))
 }
 
-const OPERATION_PATIENCE: Duration = Duration::from_secs(60);
+/// How long to wait for another process's operation.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Recovery<'_> {
-    /// Another process may still be at it: it is waited for, and what it leaves is finished. Whether another
-    /// version than this program is in force now.
+    /// Waits for another process that is performing the upgrade, then finishes what remains. Returns true when the
+    /// installed version is not this program's.
     pub async fn finish_upgrade_of_stopped(&self, abort: bool) -> Result<bool, Error> {
-        let _alone = self.wait_for_operation().await?;
+        let _operation_lock = self.wait_for_operation().await?;
         let Some(entry) = interrupted_upgrade(self.home)? else { return Ok(false) };
         self.end_leftovers()?;
-        if let Ok((state, Ending::GoBack | Ending::Leave)) = ending_of(&entry) {
-            // It may be the one that does not start.
-            finish::take_back_postgres(&state)?;
+        if let Ok((state, FailureAction::RestoreSnapshot | FailureAction::UndoMigrations)) = planned_action(&entry) {
+            // The new PostgreSQL may be the part that fails to start.
+            finish::remove_new_postgres(&state)?;
         }
         let (_, server) = self.private_server().await?;
         let settled = self.finish_upgrade(Host::stopped(server, None), entry, abort).await?;
         self.reporter.report(Progress::Note(settled.text));
-        Ok(settled.is_anothers)
+        Ok(settled.is_other_version)
     }
 
-    /// `None` when this very process has it.
+    /// Takes the operation lock; `None` when this process already holds it.
     pub async fn wait_for_operation(&self) -> Result<Option<OperationLock>, Error> {
-        let own = std::process::id() as i32;
-        let deadline = Instant::now() + OPERATION_PATIENCE;
-        let mut told = false;
+        let own_pid = std::process::id() as i32;
+        let deadline = Instant::now() + OPERATION_TIMEOUT;
+        let mut is_reported = false;
         loop {
             match OperationLock::take(self.home, "leoflow upgrade --resume") {
-                Err(LockError::Held { holder: Some(holder) }) if holder.process.pid == own => return Ok(None),
+                Err(LockError::Held { holder: Some(holder) }) if holder.process.pid == own_pid => return Ok(None),
                 Err(LockError::Held { .. }) if Instant::now() < deadline => {
-                    if !std::mem::replace(&mut told, true) {
-                        give_up_harmless(self.home);
-                        self.reporter.report(Progress::Started("Waiting for an upgrade that is under way".to_owned()));
+                    if !std::mem::replace(&mut is_reported, true) {
+                        cancel_unchanged(self.home);
+                        self.reporter.report(Progress::Started("Waiting for an upgrade in progress".to_owned()));
                     }
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
-                taken => return Ok(Some(taken?)),
+                outcome => return Ok(Some(outcome?)),
             }
         }
     }
 
-    /// Finishes an upgrade, or takes it back. The caller has the operation to itself.
+    /// Finishes or undoes an upgrade. The caller holds the operation lock.
     pub async fn finish_upgrade(&self, host: Host, entry: Entry, abort: bool) -> Result<Settled, Error> {
-        let (mut state, ending) = ending_of(&entry).map_err(|detail| {
-            Error::failed("run/journal.json is of an upgrade that this version does not understand")
+        let (mut state, action) = planned_action(&entry).map_err(|detail| {
+            Error::failed("run/journal.json describes an upgrade that this version does not understand")
                 .cause(detail)
-                .hint("run the leoflow that began it; `leoflow versions` lists what is there")
+                .hint("run the leoflow version that started it; `leoflow versions` lists the kept ones")
         })?;
-        if abort && ending == Ending::Complete {
-            let text = format!("{} has been at work already: the upgrade cannot be taken back any more", state.plan.to);
+        if abort && action == FailureAction::Complete {
+            let text = format!("{} already serves requests: the upgrade can no longer be aborted", state.plan.to);
             return Err(Error::refused(text)
                 .hint("leoflow upgrade --resume")
-                .hint("then go back, with your data: leoflow rollback"));
+                .hint("then roll back, keeping your data: leoflow rollback"));
         }
         let config = self.running_config()?;
-        let access =
-            access(self.home).ok_or_else(|| Error::failed("PostgreSQL's files are gone").hint("leoflow setup"))??;
-        let mut work = Work {
+        let access = access(self.home)
+            .ok_or_else(|| Error::failed("PostgreSQL's files are missing").hint("leoflow setup"))??;
+        let mut upgrade_context = UpgradeContext {
             home: self.home,
             access,
             config: &config,
@@ -110,73 +111,78 @@ impl Recovery<'_> {
             no_rollback: false,
             notes: Notes::default(),
         };
-        if ending == Ending::Complete {
-            work.host.open(&state.new_program).map_err(UpgradeError::from)?;
+        if action == FailureAction::Complete {
+            upgrade_context.host.open(&state.new_program).map_err(UpgradeError::from)?;
         }
         let journal = Journal::resume(self.home, entry);
-        let ended = finish::end(&mut work, journal, &mut state, ending).await?;
-        if matches!((&ended, state.direction), (Ended::Completed { .. }, Direction::Down)) {
+        let conclusion = finish::end(&mut upgrade_context, journal, &mut state, action).await?;
+        if matches!((&conclusion, state.direction), (Conclusion::Completed { .. }, Direction::Down)) {
             super::rollbacks::note_finished(self.home);
         }
         let (from, to) = (&state.plan.from, &state.plan.to);
-        let (what, way_on) = match state.direction {
+        let (change, hint) = match state.direction {
             Direction::Up => ("upgrade", "to roll back: leoflow rollback".to_owned()),
-            Direction::Down => ("rollback", format!("forward again: leoflow upgrade {from}")),
+            Direction::Down => ("rollback", format!("to upgrade again: leoflow upgrade {from}")),
         };
-        let text = match &ended {
-            Ended::Forgotten => format!("forgot the {what} to {to} that was interrupted before it changed anything"),
-            Ended::WentBack => {
-                format!("took back the {what} to {to} that was interrupted; everything is as it was before it")
+        let text = match &conclusion {
+            Conclusion::Discarded => format!("discarded the interrupted {change} to {to}: nothing had changed"),
+            Conclusion::SnapshotRestored => {
+                format!("reverted the interrupted {change} to {to}; nothing has changed")
             }
-            Ended::Left => format!("left {to} again, which had failed; {from} is in force, with everything"),
-            Ended::Stayed { .. } => format!("{to} stays, which had failed: it cannot be gone back from by itself"),
-            Ended::Completed { .. } => format!("finished the {what} to {to} that was interrupted"),
-        };
-        let in_force = match ended {
-            Ended::Stayed { lost: Some(fault) } | Ended::Completed { lost: Some(fault) } => {
-                return Err(Error::from(fault).hint("leoflow lite start").hint(way_on));
+            Conclusion::MigrationsUndone => {
+                format!("rolled back the failed upgrade to {to}; {from} runs again with all data")
             }
-            Ended::Stayed { .. } | Ended::Completed { .. } => Some(to.to_string()),
-            Ended::Forgotten | Ended::WentBack | Ended::Left => None,
+            Conclusion::UndoFailed { .. } => {
+                format!("the upgrade to {to} failed, but {to} stays: its migrations cannot be undone")
+            }
+            Conclusion::Completed { .. } => format!("finished the interrupted {change} to {to}"),
         };
-        // The rehearsal may have been cut off.
-        self.clean_up(Some(&work.access)).await?;
-        Ok(Settled { text, is_anothers: in_force.is_some_and(|version| version != self.version) })
+        let installed = match conclusion {
+            Conclusion::UndoFailed { lost: Some(fault) } | Conclusion::Completed { lost: Some(fault) } => {
+                return Err(Error::from(fault).hint("leoflow lite start").hint(hint));
+            }
+            Conclusion::UndoFailed { .. } | Conclusion::Completed { .. } => Some(to.to_string()),
+            Conclusion::Discarded | Conclusion::SnapshotRestored | Conclusion::MigrationsUndone => None,
+        };
+        // Removes the leftovers of an interrupted rehearsal.
+        self.clean_up(Some(&upgrade_context.access)).await?;
+        Ok(Settled { text, is_other_version: installed.is_some_and(|version| version != self.version) })
     }
 
-    /// For a command that needs a release that stays: a change of release that was interrupted is finished or undone
-    /// first, at once where it had changed nothing. One that is under way is left to whoever is at it.
-    pub async fn settle_change(&self, look_only: bool) -> Result<(), Error> {
-        self.settle_rollback(look_only).await?;
+    /// Finishes or undoes an interrupted change of release, for a command that needs a stable release. With
+    /// `dry_run`, finishes only one that had changed nothing. Fails for one that another process is performing.
+    pub async fn settle_change(&self, dry_run: bool) -> Result<(), Error> {
+        self.settle_rollback(dry_run).await?;
         let Some(entry) = interrupted_upgrade(self.home)? else { return Ok(()) };
         let change = journal::change_under_way(self.home);
-        let told = change.as_ref().map(ToString::to_string).unwrap_or_default();
+        let description = change.as_ref().map(ToString::to_string).unwrap_or_default();
         if change.is_some_and(|change| change.by.is_some()) {
-            return Err(Error::failed(told)
-                .hint("wait for its end: leoflow upgrade --resume")
-                .hint("what it does: leoflow lite logs upgrade -f"));
+            return Err(Error::failed(description)
+                .hint("wait for it: leoflow upgrade --resume")
+                .hint("follow its log: leoflow lite logs upgrade -f"));
         }
-        if look_only && !matches!(ending_of(&entry), Ok((_, Ending::Forget))) {
-            return Err(Error::failed(told).hint("leoflow upgrade --resume"));
+        if dry_run && !matches!(planned_action(&entry), Ok((_, FailureAction::Discard))) {
+            return Err(Error::failed(description).hint("leoflow upgrade --resume"));
         }
-        if let Some(text) = self.take_up(false).await? {
+        if let Some(text) = self.finish_interrupted(false).await? {
             self.reporter.report(Progress::Note(text));
         }
         Ok(())
     }
 
-    /// What became of an upgrade that was interrupted, for people; `None` when there was none, or it was said already.
-    pub async fn take_up(&self, abort: bool) -> Result<Option<String>, Error> {
+    /// Finishes or undoes an interrupted upgrade and returns a message; `None` when there was none, or when the result
+    /// was already reported.
+    pub async fn finish_interrupted(&self, abort: bool) -> Result<Option<String>, Error> {
         if interrupted_upgrade(self.home)?.is_none() {
             return Ok(None);
         }
         let Some(host) = Host::live(self.home).map_err(Error::failed)? else {
-            let _held = HomeLock::take(self.home, "leoflow upgrade --resume", None)?;
+            let _home_lock = HomeLock::take(self.home, "leoflow upgrade --resume", None)?;
             self.finish_upgrade_of_stopped(abort).await?;
-            return Ok(Some("What was interrupted is settled".to_owned()));
+            return Ok(Some("The interrupted operation is settled".to_owned()));
         };
-        // Whoever is still at it is waited for.
-        let _alone = self.wait_for_operation().await?;
+        // Another process may still be performing it.
+        let _operation_lock = self.wait_for_operation().await?;
         match interrupted_upgrade(self.home)? {
             Some(entry) => {
                 let settled = self.finish_upgrade(host, entry, abort).await?;
@@ -186,12 +192,11 @@ impl Recovery<'_> {
         }
     }
 
-    /// The configuration, with the address at which the instance serves, where it runs: the file may say another by
-    /// now.
+    /// The configuration, with the address of the running instance, because the file may have changed since its start.
     pub fn running_config(&self) -> Result<Config, Error> {
-        // Who asks a server needs the secret that its tokens are made with.
-        let loaded = self.telling(config::load_with_secrets(&self.home.config())?);
-        let loaded = loaded.ok_or_else(|| Error::failed("config.yaml is gone").hint("leoflow setup"))?;
+        // Requests to the server need the secret that signs its tokens.
+        let loaded = self.with_warnings_reported(config::load_with_secrets(&self.home.config())?);
+        let loaded = loaded.ok_or_else(|| Error::failed("config.yaml is missing").hint("leoflow setup"))?;
         Ok(match lock::holder(self.home).and_then(|holder| holder.address()) {
             Some((host, port)) => Config { host, port, ..loaded.config },
             None => loaded.config,

@@ -1,34 +1,35 @@
-//! What a data migration does batch by batch, beside the running server: read from its file.
+//! Parses the batch statements of a data migration, which runs in batches while the server works.
 
 /// The statements after `-- step: batch` and `-- step: left`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batches {
-    /// `$1`: the watermark (jsonb; null at the beginning), `$2`: how many rows to look at (bigint). Returns one row: the
-    /// next watermark (jsonb; null when there is nothing behind it) and how many rows it changed (bigint).
+    /// `$1`: the watermark (jsonb; null at first), `$2`: the number of rows to process (bigint). Returns one row: the
+    /// next watermark (jsonb; null after the last row) and the number of changed rows (bigint).
     pub batch: String,
-    /// How many rows are still to be changed (bigint): 0 is what verified means.
+    /// Counts the rows still to be changed (bigint); the migration is verified when it returns 0.
     pub left: String,
 }
 
-const MARK: &str = "-- step: ";
+/// Begins the line before a step.
+const STEP_MARKER: &str = "-- step: ";
 
 impl Batches {
-    /// The text that runs once, in the migration's own transaction, and the steps, where there are any.
+    /// Splits a file into the text that runs once, in the migration's transaction, and the steps, if any.
     pub(super) fn split(file: &str, sql: &str) -> Result<(String, Option<Self>), String> {
-        let Some(begin) = sql.find(&format!("\n{MARK}")) else { return Ok((sql.to_owned(), None)) };
-        let (once, steps) = sql.split_at(begin + 1);
+        let Some(begin) = sql.find(&format!("\n{STEP_MARKER}")) else { return Ok((sql.to_owned(), None)) };
+        let (setup, steps) = sql.split_at(begin + 1);
         let (mut batch, mut left) = (None, None);
-        for step in steps.split(MARK).skip(1) {
+        for step in steps.split(STEP_MARKER).skip(1) {
             let (name, text) = step.split_once('\n').unwrap_or((step, ""));
             let text = text.trim().trim_end_matches(';').to_owned();
             match name.trim() {
                 "batch" => batch = Some(text),
                 "left" => left = Some(text),
-                other => return Err(format!("{file} has a step {other:?}; there are `batch` and `left`")),
+                other => return Err(format!("{file} has an unknown step {other:?}; use `batch` and `left`")),
             }
         }
         match (batch, left) {
-            (Some(batch), Some(left)) => Ok((once.to_owned(), Some(Self { batch, left }))),
+            (Some(batch), Some(left)) => Ok((setup.to_owned(), Some(Self { batch, left }))),
             _ => Err(format!("{file} needs both steps, `batch` and `left`")),
         }
     }

@@ -1,10 +1,10 @@
-//! Objects of the user's own that depend on tables and columns that a rollback drops: views, foreign keys, functions. Undoing a
-//! migration fails while they are there.
+//! Finds the user's objects (views, foreign keys, functions) that depend on tables and columns that a rollback drops.
+//! They make undoing a migration fail.
 
 use super::SchemaError;
 use super::ledger::Undoable;
-use super::loss::statements;
-use super::rollback::{Extent, steps};
+use super::rollback::{Extent, undo_steps};
+use super::rollback_losses::statements;
 use super::tables;
 use crate::postgres::PgError;
 use regex::Regex;
@@ -13,50 +13,51 @@ use std::sync::LazyLock;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Transaction};
 
-/// All of it, in PostgreSQL's words: the plan of a rollback must not make requests wait.
-const LIMIT: &str = "SET LOCAL transaction_timeout = '500ms'";
-/// Statements that only change the catalog: the rest of a rollback script reads or writes rows, or scans them.
-static DROPS: LazyLock<Regex> = LazyLock::new(|| {
-    // A constant of this file, which the test below runs.
+/// Time limit of the whole check: planning a rollback must not make requests wait.
+const TIME_LIMIT: &str = "SET LOCAL transaction_timeout = '500ms'";
+/// Matches statements that only change the catalog; all others read, write or scan rows.
+static DROP_STATEMENT: LazyLock<Regex> = LazyLock::new(|| {
+    // A constant pattern, which the test below compiles.
     Regex::new(r"(?is)^(drop |alter table (?:if exists )?(?:only )?\S+ drop )")
         .unwrap_or_else(|error| unreachable!("{error}"))
 });
-/// The table that a statement changes, or the first of those that it drops.
-static TABLE: LazyLock<Regex> = LazyLock::new(|| {
+/// Captures the table that a statement alters, or the first one that it drops.
+static ALTERED_TABLE: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"(?is)^(?:drop table (?:if exists )?|alter table (?:if exists )?(?:only )?)(?:public\.)?([^\s,;]+)")
         .unwrap_or_else(|error| unreachable!("{error}"))
 });
 
-/// A line for each object that keeps PostgreSQL from undoing these migrations. PostgreSQL itself is asked: the statements that
-/// drop something run in a transaction that is rolled back, on tables that nobody uses at that moment. Where one is in use,
-/// nothing is found, and the rollback itself stops at the object and goes back.
-pub async fn in_the_way(client: &mut Client, extent: Extent) -> Result<Vec<String>, SchemaError> {
-    let drops: Vec<String> = steps(client, extent)
+/// Lists the objects that prevent undoing these migrations, one line each. Runs the drop statements in a transaction
+/// that is rolled back, with NOWAIT locks. When a table is in use the list is empty; the rollback then fails at the
+/// object and its transaction is undone.
+pub async fn blocking_dependents(client: &mut Client, extent: Extent) -> Result<Vec<String>, SchemaError> {
+    let drops: Vec<String> = undo_steps(client, extent)
         .await?
         .into_iter()
         .flat_map(|Undoable { rollback_sql, .. }| statements(&rollback_sql.unwrap_or_default()))
-        .filter(|statement| DROPS.is_match(statement))
+        .filter(|statement| DROP_STATEMENT.is_match(statement))
         .collect();
     let mut transaction = client.transaction().await.map_err(PgError::from)?;
-    let found = match lock(&transaction, &drops).await {
+    let dependents = match lock_tables(&transaction, &drops).await {
         Ok(()) => try_drops(&mut transaction, &drops).await,
         Err(error) => Err(error),
     };
-    match found {
+    match dependents {
         Ok(lines) => {
             transaction.rollback().await.map_err(PgError::from)?;
             Ok(lines.into_iter().collect())
         }
-        // Busy, or over the limit, which ends the session.
+        // A lock conflicts, or the time limit has ended the session.
         Err(error) if error.as_db_error().is_some() || error.is_closed() => Ok(Vec::new()),
         Err(error) => Err(PgError::from(error).into()),
     }
 }
 
-/// Without waiting: a request that waits for a table makes those behind it wait too.
-async fn lock(transaction: &Transaction<'_>, drops: &[String]) -> Result<(), tokio_postgres::Error> {
-    transaction.batch_execute(LIMIT).await?;
-    let tables: BTreeSet<&str> = drops.iter().filter_map(|drop| Some(TABLE.captures(drop)?.get(1)?.as_str())).collect();
+/// Locks the tables without waiting: a waiting lock request blocks later requests too.
+async fn lock_tables(transaction: &Transaction<'_>, drops: &[String]) -> Result<(), tokio_postgres::Error> {
+    transaction.batch_execute(TIME_LIMIT).await?;
+    let tables: BTreeSet<&str> =
+        drops.iter().filter_map(|drop| Some(ALTERED_TABLE.captures(drop)?.get(1)?.as_str())).collect();
     for table in tables {
         let exists = transaction.query_one("SELECT to_regclass($1) IS NOT NULL", &[&table]).await?;
         if exists.get(0) {
@@ -66,11 +67,12 @@ async fn lock(transaction: &Transaction<'_>, drops: &[String]) -> Result<(), tok
     Ok(())
 }
 
+/// Runs the drop statements and returns the objects that make them fail.
 async fn try_drops(
     transaction: &mut Transaction<'_>,
     drops: &[String],
 ) -> Result<BTreeSet<String>, tokio_postgres::Error> {
-    let ours = tables::tables();
+    let own_tables = tables::tables();
     let mut lines = BTreeSet::new();
     for drop in drops {
         let savepoint = transaction.savepoint("one").await?;
@@ -81,8 +83,10 @@ async fn try_drops(
         savepoint.rollback().await?;
         let refusal = error.as_db_error().filter(|refusal| *refusal.code() == SqlState::DEPENDENT_OBJECTS_STILL_EXIST);
         let Some(refusal) = refusal else { return Err(error) };
-        lines.extend(refusal.detail().unwrap_or_default().lines().filter_map(|line| dependent(line, &ours)));
-        // What follows finds it as the rollback would.
+        lines.extend(
+            refusal.detail().unwrap_or_default().lines().filter_map(|line| describe_dependent(line, &own_tables)),
+        );
+        // Later statements see the schema as they would in the rollback.
         let savepoint = transaction.savepoint("one").await?;
         savepoint.batch_execute(&format!("{} CASCADE", drop.trim_end_matches(';'))).await?;
         savepoint.commit().await?;
@@ -90,13 +94,13 @@ async fn try_drops(
     Ok(lines)
 }
 
-/// Of a line of PostgreSQL's detail, `view v depends on column c of table t`. A constraint of our own tables is no object of
-/// the user's: the script drops it itself, in a statement that is not tried.
-fn dependent(line: &str, ours: &BTreeSet<String>) -> Option<String> {
+/// Converts a line of PostgreSQL's error detail, such as `view v depends on column c of table t`. Skips constraints of
+/// our own tables: the script drops them in statements that this check does not run.
+fn describe_dependent(line: &str, own_tables: &BTreeSet<String>) -> Option<String> {
     let (object, _) = line.split_once(" depends on ")?;
-    let of_table = object.rsplit_once(" on table ").or_else(|| object.rsplit_once(" of table "));
+    let owner = object.rsplit_once(" on table ").or_else(|| object.rsplit_once(" of table "));
     let is_ours =
-        of_table.is_some_and(|(_, table)| ours.contains(table.trim_start_matches("public.").trim_matches('"')));
+        owner.is_some_and(|(_, table)| own_tables.contains(table.trim_start_matches("public.").trim_matches('"')));
     (!is_ours).then(|| format!("{line}, which is dropped"))
 }
 
@@ -105,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_statements_that_drop_something_are_tried() {
+    fn only_drop_statements_are_run() {
         for (statement, is_tried, table) in [
             ("ALTER TABLE variable DROP COLUMN note", true, Some("variable")),
             ("ALTER TABLE IF EXISTS ONLY variable DROP CONSTRAINT a, DROP COLUMN b", true, Some("variable")),
@@ -117,16 +121,17 @@ mod tests {
             ("CREATE INDEX i ON variable (key)", false, None),
             ("DO $$ BEGIN DROP TABLE x; END $$", false, None),
         ] {
-            assert_eq!(DROPS.is_match(statement), is_tried, "{statement}");
-            let found = TABLE.captures(statement).and_then(|found| found.get(1)).map(|found| found.as_str());
-            assert_eq!(found, table, "{statement}");
+            assert_eq!(DROP_STATEMENT.is_match(statement), is_tried, "{statement}");
+            let captured =
+                ALTERED_TABLE.captures(statement).and_then(|captures| captures.get(1)).map(|name| name.as_str());
+            assert_eq!(captured, table, "{statement}");
         }
     }
 
     #[test]
     fn constraints_of_our_own_tables_are_not_the_users() {
-        let ours = BTreeSet::from(["child".to_owned()]);
-        let line = |text: &str| dependent(text, &ours).is_some();
+        let own_tables = BTreeSet::from(["child".to_owned()]);
+        let line = |text: &str| describe_dependent(text, &own_tables).is_some();
         assert!(line("view my_report depends on column note of table variable"));
         assert!(line("constraint x on table mine depends on table variable"));
         assert!(line("function f() depends on type variable"));

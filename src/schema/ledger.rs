@@ -1,14 +1,13 @@
-//! Reading what the database records of its migrations. Everything is read as text, because it may
-//! hold anything.
+//! Reads the database's migration records. Everything is read as text, because the content may be arbitrary.
 
 use super::SchemaError;
-use super::classify::{Found, HistoryRow, LedgerRow, damage};
+use super::classify::{HistoryRow, LedgerRow, SchemaRecords, damage};
 use super::embedded::known;
 use crate::postgres::PgError;
 use tokio_postgres::{GenericClient, Row};
 
-/// The records as they are. Changes nothing.
-pub async fn inspect(client: &impl GenericClient) -> Result<Found, SchemaError> {
+/// Reads the records. Read-only.
+pub async fn inspect(client: &impl GenericClient) -> Result<SchemaRecords, SchemaError> {
     let tables = client
         .query_one(
             "SELECT to_regclass('public.refinery_schema_history') IS NOT NULL,
@@ -19,36 +18,38 @@ pub async fn inspect(client: &impl GenericClient) -> Result<Found, SchemaError> 
         )
         .await?;
     let (has_history, has_ledger) = (tables.get::<_, bool>(0), tables.get::<_, bool>(1));
-    let mut found = Found { has_tables: tables.get(2), ..Found::default() };
+    let mut records = SchemaRecords { has_tables: tables.get(2), ..SchemaRecords::default() };
     if has_history {
         let query = "SELECT version::text, name::text, applied_on::text, checksum::text
                      FROM public.refinery_schema_history ORDER BY 1";
-        found.history = readable(client.query(query, &[]).await, "refinery_schema_history", &mut found)?.map(history);
+        records.history =
+            rows_or_damage(client.query(query, &[]).await, "refinery_schema_history", &mut records)?.map(parse_history);
     }
     if has_ledger {
         let query = "SELECT version::text, sha256::text FROM public.leoflow_ledger ORDER BY 1";
-        found.ledger = readable(client.query(query, &[]).await, "leoflow_ledger", &mut found)?.map(ledger);
+        records.ledger =
+            rows_or_damage(client.query(query, &[]).await, "leoflow_ledger", &mut records)?.map(parse_ledger);
     }
-    Ok(found)
+    Ok(records)
 }
 
-/// A table of that name that has not our columns is damage, not a failure of the question.
-fn readable(
+/// The rows of a record table. A table without the expected columns is recorded as damage instead of an error.
+fn rows_or_damage(
     rows: Result<Vec<Row>, tokio_postgres::Error>,
     table: &str,
-    found: &mut Found,
+    records: &mut SchemaRecords,
 ) -> Result<Option<Vec<Row>>, SchemaError> {
     match rows {
         Ok(rows) => Ok(Some(rows)),
         Err(error) if error.as_db_error().is_some() => {
-            found.unreadable = Some(format!("{table} cannot be read: {}", PgError::from(error)));
+            records.unreadable = Some(format!("{table} cannot be read: {}", PgError::from(error)));
             Ok(None)
         }
         Err(error) => Err(error.into()),
     }
 }
 
-fn history(rows: Vec<Row>) -> Vec<HistoryRow> {
+fn parse_history(rows: Vec<Row>) -> Vec<HistoryRow> {
     rows.iter()
         .map(|row| HistoryRow {
             version: row.get::<_, Option<String>>(0).and_then(|text| text.parse().ok()),
@@ -59,7 +60,7 @@ fn history(rows: Vec<Row>) -> Vec<HistoryRow> {
         .collect()
 }
 
-fn ledger(rows: Vec<Row>) -> Vec<LedgerRow> {
+fn parse_ledger(rows: Vec<Row>) -> Vec<LedgerRow> {
     rows.iter()
         .filter_map(|row| {
             let version = row.get::<_, Option<String>>(0)?.parse().ok()?;
@@ -68,18 +69,18 @@ fn ledger(rows: Vec<Row>) -> Vec<LedgerRow> {
         .collect()
 }
 
-/// Versions with the sha256 of their files, oldest first; `Err` when the record is damaged.
-pub fn applied(found: &Found) -> Result<Vec<(i64, String)>, String> {
-    if let Some(reason) = damage(found) {
+/// The applied versions with the sha256 of their files, oldest first; `Err` when the records are damaged.
+pub fn applied(records: &SchemaRecords) -> Result<Vec<(i64, String)>, String> {
+    if let Some(reason) = damage(records) {
         return Err(reason);
     }
-    let rows = found.ledger.iter().flatten();
+    let rows = records.ledger.iter().flatten();
     let mut applied: Vec<(i64, String)> = rows.map(|row| (row.version, row.sha256.clone())).collect();
     applied.sort_unstable();
     Ok(applied)
 }
 
-/// A migration as the ledger knows it: enough to undo it without its file.
+/// A migration as stored in the ledger: enough to undo it without its file.
 #[derive(Debug, Clone)]
 pub struct Undoable {
     pub version: i64,
@@ -87,8 +88,8 @@ pub struct Undoable {
     pub rollback_sql: Option<String>,
 }
 
-/// Makes the record carry this binary's own rollback of each migration that it knows: in a database that
-/// came from elsewhere it may be anything, and a later rollback runs it as the owner of everything.
+/// Replaces the stored rollback SQL of every known migration with this binary's own: a restored database may hold
+/// arbitrary SQL there, which a later rollback would run as the database's owner.
 pub async fn own_rollbacks(client: &impl GenericClient) -> Result<(), SchemaError> {
     let update = "UPDATE public.leoflow_ledger SET name = $2::text, phase = $3::text, rollback_sql = $4::text
                   WHERE version::text = $1::text";
@@ -99,7 +100,7 @@ pub async fn own_rollbacks(client: &impl GenericClient) -> Result<(), SchemaErro
     Ok(())
 }
 
-/// Every applied migration above `above`, newest first.
+/// The applied migrations with a version greater than `above`, newest first.
 pub async fn undoable(client: &impl GenericClient, above: i64) -> Result<Vec<Undoable>, SchemaError> {
     let query = "SELECT version, name, rollback_sql FROM public.leoflow_ledger
                  WHERE version::bigint > $1 ORDER BY version DESC";

@@ -1,12 +1,12 @@
-//! How our tables are made, line by line, for each version of the schema: what a backup compares a
-//! database with, so that none is written that a restore would refuse. A test holds the files to what the
-//! migrations really make.
+//! The shape (the expected definition) of our tables, line by line, for each schema version. A backup compares the
+//! database with it, so that it never writes what a restore would refuse. A test compares the files with what the
+//! migrations create.
 
 use super::{SchemaError, known, ledger, waiting};
 use std::collections::BTreeSet;
 use tokio_postgres::GenericClient;
 
-/// The shape of each version, the first one first.
+/// The shape of each version, oldest first.
 const SHAPES: &[&str] = &[
     include_str!("shapes/0001.txt"),
     include_str!("shapes/0002.txt"),
@@ -23,8 +23,8 @@ const SHAPES: &[&str] = &[
     include_str!("shapes/0013.txt"),
 ];
 
-/// One line for each column, constraint, index and comment of the tables in `public`, with
-/// the table's name first; privileges are not restored. Names are looked up in `public`.
+/// One line for each column, constraint, index and comment of the tables in `public`, with the table's name first.
+/// Privileges are left out, because a backup does not restore them. Names are looked up in `public`.
 pub const QUERY: &str = "
     SELECT c.relname || ' column ' || a.attname || ' ' || format_type(a.atttypid, a.atttypmod)
            || CASE WHEN a.attnotnull THEN ' not null' ELSE '' END
@@ -50,29 +50,29 @@ pub const QUERY: &str = "
 
 /// The lines of a version; `None` for one that this binary does not know.
 pub fn expected(version: i64) -> Option<impl Iterator<Item = &'static str>> {
-    let at = usize::try_from(version).ok()?.checked_sub(1)?;
-    SHAPES.get(at).map(|text| text.lines())
+    let index = usize::try_from(version).ok()?.checked_sub(1)?;
+    SHAPES.get(index).map(|text| text.lines())
 }
 
-/// What is not as the migrations of `version` make it, in the tables of `tables`. Nothing for a version
-/// that this binary does not know.
+/// Lists the differences between `tables` and what the migrations up to `version` create. Empty for a version that this
+/// binary does not know.
 pub async fn differences(
     client: &impl GenericClient,
     version: i64,
     tables: &[String],
 ) -> Result<Vec<String>, SchemaError> {
-    // The shapes are of all up to a version: with one that waits below it there is none to compare with.
-    let found = ledger::inspect(client).await?;
-    if waiting(known(), &found).iter().any(|known| known.version < version) {
+    // A shape includes all migrations up to its version, so none fits while a deferred one below it waits.
+    let records = ledger::inspect(client).await?;
+    if waiting(known(), &records).iter().any(|known| known.version < version) {
         return Ok(Vec::new());
     }
     let Some(expected) = expected(version) else { return Ok(Vec::new()) };
     let expected: BTreeSet<&str> = expected.collect();
     let rows = client.query(QUERY, &[]).await?;
-    let of_ours =
+    let is_ours =
         |line: &String| line.split_once(' ').is_some_and(|(table, _)| tables.iter().any(|name| name == table));
-    let found: BTreeSet<String> = rows.iter().map(|row| row.get::<_, String>(0)).filter(of_ours).collect();
-    let more = found.iter().filter(|line| !expected.contains(line.as_str())).cloned();
-    let missing = expected.iter().filter(|line| !found.contains(**line)).map(|line| format!("no {line}"));
-    Ok(more.chain(missing).collect())
+    let actual: BTreeSet<String> = rows.iter().map(|row| row.get::<_, String>(0)).filter(is_ours).collect();
+    let unexpected = actual.iter().filter(|line| !expected.contains(line.as_str())).cloned();
+    let missing = expected.iter().filter(|line| !actual.contains(**line)).map(|line| format!("no {line}"));
+    Ok(unexpected.chain(missing).collect())
 }

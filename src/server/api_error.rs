@@ -1,5 +1,4 @@
-//! Errors as Airflow's API words them: `{"detail": …}`. What the client sees and what the log says
-//! are two things.
+//! Errors in the form of Airflow's API: `{"detail": …}`. The text for the client and the text for the log are separate.
 
 use crate::engine::store::StoreError;
 use crate::postgres::PgError;
@@ -11,6 +10,7 @@ use std::fmt::Display;
 use tokio_postgres::error::SqlState;
 use tracing::{error, warn};
 
+/// An error response: its status, its `detail`, and optionally a `Retry-After` header.
 #[derive(Debug)]
 pub struct ApiError {
     status: StatusCode,
@@ -27,7 +27,7 @@ impl ApiError {
         Self::new(StatusCode::UNAUTHORIZED, "Not authenticated")
     }
 
-    /// One entry of FastAPI's list of what is wrong with a request.
+    /// 422 in FastAPI's form: a list with one validation error. `location` names the field, such as `["body", "name"]`.
     pub fn unprocessable(location: &[&str], kind: &str, message: impl Display) -> Self {
         let entry = json!({"type": kind, "loc": location, "msg": message.to_string()});
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, json!([entry]))
@@ -46,7 +46,7 @@ impl ApiError {
         }
     }
 
-    /// All connections to the datastore are in use.
+    /// All pooled connections to the datastore are in use.
     pub fn busy() -> Self {
         Self {
             retry_after_seconds: Some(1),
@@ -105,18 +105,18 @@ impl From<StoreError> for ApiError {
                 warn!("{}", error);
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
             }
-            // Two that held what the other wanted: one of them is sent away, with nothing changed.
+            // Postgres resolved a deadlock by aborting this transaction; nothing was changed.
             StoreError::Postgres(PgError::Query(cause)) if cause.code() == Some(&SqlState::T_R_DEADLOCK_DETECTED) => {
-                Self::new(StatusCode::CONFLICT, "Something else changed the same runs at this moment; ask again")
+                Self::new(StatusCode::CONFLICT, "Another request changed the same runs at the same time; try again")
             }
-            // Refused for what was asked, not for when: asking again gives the same.
-            StoreError::Postgres(PgError::Query(cause)) if is_a_bug(cause) => Self::internal(&error),
+            // The statement itself is wrong, so a retry would fail too.
+            StoreError::Postgres(PgError::Query(cause)) if is_statement_error(cause) => Self::internal(&error),
             StoreError::Postgres(cause) if cause.is_damage() => {
                 error!("the datastore is damaged: {cause}");
                 Self::new(
                     StatusCode::SERVICE_UNAVAILABLE,
                     format!(
-                        "The datastore is damaged: {cause}. A backup brings it back: leoflow lite restore --input FILE \
+                        "The datastore is damaged: {cause}. Restore a backup: leoflow lite restore --input FILE \
                          --force (leoflow lite backups list shows them)"
                     ),
                 )
@@ -126,8 +126,8 @@ impl From<StoreError> for ApiError {
     }
 }
 
-/// Classes 22, 23 and 42: data, constraints and the text of the query.
-fn is_a_bug(error: &tokio_postgres::Error) -> bool {
+/// True for SQLSTATE classes 22, 23 and 42: errors in data, constraints and query syntax.
+fn is_statement_error(error: &tokio_postgres::Error) -> bool {
     error.code().is_some_and(|state| ["22", "23", "42"].contains(&&state.code()[..2]))
 }
 

@@ -1,7 +1,7 @@
-//! All routes, and what every request passes on its way to them.
+//! All routes, and the middleware that every request passes.
 
 use super::api_error::ApiError;
-use super::body::LARGEST;
+use super::body::MAX_BODY_BYTES;
 use super::caller::Caller;
 use super::guard;
 use super::lite::pages;
@@ -16,10 +16,10 @@ use std::sync::Arc;
 
 type Routes = Router<Arc<AppState>>;
 
-/// The largest body of those who have not logged in.
+/// Largest request body of routes that need no login.
 const ANONYMOUS_BODY_BYTES: usize = 16 * 1024;
 
-/// The one set of routes, for either listener.
+/// The routes that both listeners serve: TCP and the Unix socket.
 pub struct Routers(Router);
 
 impl Routers {
@@ -34,9 +34,9 @@ pub fn routers(state: Arc<AppState>) -> Routers {
         .merge(lite::page_routes(&state))
         .merge(docs_routes(&state))
         .merge(lite::local_routes(&state))
-        .merge(lite::unhurried_routes(&state))
-        .merge(api::unhurried_routes().router.layer(from_fn_with_state(state.clone(), guard::require_token)))
-        .merge(ui::unhurried_routes(&state))
+        .merge(lite::slow_routes(&state))
+        .merge(api::slow_routes().router.layer(from_fn_with_state(state.clone(), guard::require_token)))
+        .merge(ui::slow_routes(&state))
         .merge(task::routes(&state))
         .merge(task::trigger_routes())
         .layer(from_fn(guard::request_timeout))
@@ -49,7 +49,7 @@ pub fn routers(state: Arc<AppState>) -> Routers {
     Routers(all)
 }
 
-/// For anybody.
+/// Routes that need no login.
 fn open_routes() -> Routes {
     Router::new()
         .route("/api/healthz", get(health::healthz))
@@ -64,28 +64,32 @@ fn open_routes() -> Routes {
         .layer(DefaultBodyLimit::max(ANONYMOUS_BODY_BYTES))
 }
 
-/// The API's description for people.
+/// The page that shows the OpenAPI document.
 fn docs_routes(state: &Arc<AppState>) -> Routes {
     Router::new()
         .route("/docs", get(docs::docs))
         .layer(from_fn_with_state(state.clone(), guard::require_login))
-        .layer(from_fn(guard::framed_by_ourselves))
+        .layer(from_fn(guard::allow_own_frames))
 }
 
-/// For who has a token or a session, answered in the time that the datastore is given.
+/// Routes that need a token or session and answer within the datastore timeout.
 fn authorized_routes(state: &Arc<AppState>) -> Routes {
-    let about_dags = api::dag_routes()
+    let dag_routes = api::dag_routes()
         .router
         .merge(lite::dag_routes())
         .merge(ui::dag_routes())
-        .layer(from_fn_with_state(state.clone(), guard::after_first_look));
-    about_dags
-        .merge(api::told_to_dag_files().router.layer(from_fn_with_state(state.clone(), guard::telling_dag_files)))
+        .layer(from_fn_with_state(state.clone(), guard::after_initial_parse));
+    dag_routes
+        .merge(
+            api::variable_and_connection_routes()
+                .router
+                .layer(from_fn_with_state(state.clone(), guard::notify_dag_files)),
+        )
         .merge(api::other_routes().router)
         .merge(ui::session_routes())
         .route("/api/lite/status", get(pages::status))
         .layer(from_fn_with_state(state.clone(), audit::log))
         .layer(from_fn(guard::datastore_timeout))
-        .layer(DefaultBodyLimit::max(LARGEST))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(from_fn_with_state(state.clone(), guard::require_token))
 }

@@ -1,4 +1,4 @@
-//! The body of a request, read as FastAPI would: a field that is missing or that nobody knows is named.
+//! Request bodies, read as FastAPI reads them: errors name missing and unknown fields.
 
 use super::api_error::ApiError;
 use super::openapi::operation::{Input, Operation, Schemas};
@@ -14,16 +14,16 @@ use serde_json::{Map, Value};
 use std::fmt;
 use std::str::FromStr;
 
-/// The largest that is read, in bytes.
-pub const LARGEST: usize = 16 * 1024 * 1024;
+/// Largest body that is read, in bytes.
+pub const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 
-/// Into a type that denies unknown fields, where they are to be refused.
+/// Deserializes a body. `T` should deny unknown fields where they must be refused.
 pub fn body_as<T: DeserializeOwned>(body: Result<Json<Value>, JsonRejection>) -> Result<T, ApiError> {
     let Json(value) = body.map_err(bad_body)?;
     match value {
         Value::Object(map) => fields_as(map),
         Value::Null => Err(ApiError::unprocessable(&["body"], "missing", "Field required")),
-        // A list would be read as a body that has every field left out.
+        // serde would read a list as a body with all fields missing.
         _ => {
             let message = "Input should be a valid dictionary or object to extract fields from";
             Err(ApiError::unprocessable(&["body"], "model_attributes_type", message))
@@ -31,7 +31,7 @@ pub fn body_as<T: DeserializeOwned>(body: Result<Json<Value>, JsonRejection>) ->
     }
 }
 
-/// The same of a body that is known to be an object, or of a part of one.
+/// Deserializes a body that is an object, or an object inside a body.
 pub fn fields_as<T: DeserializeOwned>(map: Map<String, Value>) -> Result<T, ApiError> {
     let fields = MapDeserializer::new(map.into_iter().map(|(name, value)| (name.clone(), Field { name, value })));
     T::deserialize(fields).map_err(|problem| match problem {
@@ -44,7 +44,7 @@ pub fn fields_as<T: DeserializeOwned>(map: Map<String, Value>) -> Result<T, ApiE
     })
 }
 
-/// A body that there has to be, of a type that denies unknown fields where they are to be refused.
+/// A required body. `T` should deny unknown fields where they must be refused.
 pub struct Body<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
@@ -57,17 +57,17 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
 
 impl<T: JsonSchema> Input for Body<T> {
     fn describe(operation: &mut Operation, schemas: &mut Schemas) {
-        operation.takes::<T>(schemas, true);
+        operation.set_body::<T>(schemas, true);
     }
 }
 
 impl<T: JsonSchema> Input for OptionalBody<T> {
     fn describe(operation: &mut Operation, schemas: &mut Schemas) {
-        operation.takes::<Option<T>>(schemas, false);
+        operation.set_body::<Option<T>>(schemas, false);
     }
 }
 
-/// A body that may be left out, as clients do whatever they say of its type.
+/// A body that may be omitted, even when the client sets a content type.
 pub struct OptionalBody<T>(pub Option<T>);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for OptionalBody<T> {
@@ -86,7 +86,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for OptionalBody<T> {
     }
 }
 
-/// A number that may be sent as a text, as FastAPI takes it.
+/// Deserializes a number that may be sent as text, as pydantic's lax mode accepts it.
 pub fn lax<'de, D: Deserializer<'de>, T: FromStr + DeserializeOwned>(deserializer: D) -> Result<T, D::Error> {
     let invalid = |text: String| de::Error::custom(format!("Input should be a valid number, not {text}"));
     match Value::deserialize(deserializer)? {
@@ -95,7 +95,7 @@ pub fn lax<'de, D: Deserializer<'de>, T: FromStr + DeserializeOwned>(deserialize
     }
 }
 
-/// The same of one that may be left out.
+/// Like `lax`, for an optional number.
 pub fn maybe_lax<'de, D: Deserializer<'de>, T: FromStr + DeserializeOwned>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
@@ -106,12 +106,14 @@ pub fn maybe_lax<'de, D: Deserializer<'de>, T: FromStr + DeserializeOwned>(
     lax(value).map(Some).map_err(de::Error::custom)
 }
 
-/// For a field that may be there and null, which is `Some(None)` then.
-pub fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
+/// Deserializes a nullable field; a present null becomes `Some(None)`.
+pub fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
 
-/// What was sent is no JSON, or too much of it.
+/// Converts errors about bodies that are not JSON or too large.
 pub fn bad_body(error: JsonRejection) -> ApiError {
     match error {
         JsonRejection::BytesRejection(error) => ApiError::new(error.status(), error.body_text()),
@@ -119,7 +121,7 @@ pub fn bad_body(error: JsonRejection) -> ApiError {
     }
 }
 
-/// What is wrong with the fields of a body; what is wrong inside of one is told in words.
+/// An error in a body. An error inside a field keeps only its text.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 enum Problem {
     #[error("unknown field {0}")]
@@ -146,7 +148,7 @@ impl de::Error for Problem {
     }
 }
 
-/// A field, whose value is read as JSON is read.
+/// A field of a body; its value deserializes as JSON does, and errors name the field.
 struct Field {
     name: String,
     value: Value,
@@ -166,7 +168,7 @@ impl IntoDeserializer<'_, Problem> for Field {
     }
 }
 
-/// Each kind as JSON has it: which one is asked for decides about `null` and about names of variants.
+/// Delegates every method to the JSON value, because the requested type decides how `null` and variant names are read.
 macro_rules! as_json {
     ($($method:ident)*) => {
         $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
@@ -254,23 +256,23 @@ mod tests {
     }
 
     fn read(value: Value) -> Result<Body, Value> {
-        let answer = |error: ApiError| serde_json::from_str(&error.message()).unwrap();
-        body_as(Ok(Json(value))).map_err(answer)
+        let detail = |error: ApiError| serde_json::from_str(&error.message()).unwrap();
+        body_as(Ok(Json(value))).map_err(detail)
     }
 
     #[test]
-    fn everything_is_read_as_json_is() {
+    fn reads_fields_like_serde_json() {
         let sent = json!({
             "name": "n", "at": "2026-01-01T00:00:00Z", "kinds": ["plain", {"of": 5}], "number": 1,
             "inner": {"name": "deep", "at": null},
         });
-        let found = read(sent.clone()).unwrap();
-        assert_eq!(found, serde_json::from_value(sent).unwrap());
-        assert_eq!(found.kinds, [Kind::Plain, Kind::Of(5)]);
+        let body = read(sent.clone()).unwrap();
+        assert_eq!(body, serde_json::from_value(sent).unwrap());
+        assert_eq!(body.kinds, [Kind::Plain, Kind::Of(5)]);
     }
 
     #[test]
-    fn a_field_that_is_missing_or_unknown_is_named() {
+    fn errors_name_missing_and_unknown_fields() {
         let missing = read(json!({"at": null})).unwrap_err();
         assert_eq!((&missing[0]["loc"], &missing[0]["type"]), (&json!(["body", "name"]), &json!("missing")));
         let unknown = read(json!({"name": "n", "nome": 1})).unwrap_err();

@@ -1,4 +1,4 @@
-//! Airflow's bulk changes: a list of actions, each of which is done whole or not at all.
+//! Airflow's bulk operations: a list of actions, each applied in its own transaction.
 
 use super::api_error::ApiError;
 use super::state::AppState;
@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::marker::PhantomData;
 
-/// Of entities of the type `T`.
+/// The body of a bulk operation on entities of type `T`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, bound = "")]
 pub struct Bulk<T> {
     pub actions: Vec<Action>,
     #[serde(skip)]
-    of: PhantomData<fn() -> T>,
+    entity_type: PhantomData<fn() -> T>,
 }
 
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
@@ -27,10 +27,10 @@ pub enum Kind {
     Delete,
 }
 
-/// What happens with an entity that is there already, or is not.
+/// How to handle an entity that already exists, or does not exist.
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq, Default)]
 #[serde(rename_all = "lowercase")]
-pub enum Otherwise {
+pub enum OnConflict {
     #[default]
     Fail,
     Skip,
@@ -43,36 +43,36 @@ pub struct Action {
     pub action: Kind,
     pub entities: Vec<Value>,
     #[serde(default)]
-    action_on_existence: Option<Otherwise>,
+    action_on_existence: Option<OnConflict>,
     #[serde(default)]
-    pub action_on_non_existence: Option<Otherwise>,
+    pub action_on_non_existence: Option<OnConflict>,
     #[serde(default)]
     pub update_mask: Option<Vec<String>>,
 }
 
-/// What can be changed in bulk.
+/// A type of entity with bulk operations.
 pub trait Entities: Sync {
-    /// For messages.
-    const WHAT: &'static str;
-    /// Fields of an entity that may have its name.
-    const NAMES: &'static [&'static str];
-    /// Whether one that is made again loses what the new does not say, as in Airflow.
-    const IS_REPLACED: bool;
+    /// Plural, for messages.
+    const PLURAL: &'static str;
+    /// Fields that may hold an entity's name, in order of preference.
+    const NAME_FIELDS: &'static [&'static str];
+    /// True when creating an existing entity with `overwrite` resets the fields not given, as in Airflow.
+    const OVERWRITE_RESETS: bool;
 
-    /// Those of these names that there are.
-    fn there(
+    /// Returns those of the names that exist.
+    fn existing(
         &self,
         transaction: &Transaction<'_>,
         names: &[String],
     ) -> impl Future<Output = Result<Vec<String>, ApiError>> + Send;
 
-    /// Whether the body can be one; what is wrong with it is told before anything is done.
+    /// Validates a body; errors are reported before anything is changed.
     fn check(body: Body) -> Result<(), ApiError>;
 
-    /// Makes one, or writes over it whole.
+    /// Creates an entity, or replaces all of its fields.
     fn set(&self, transaction: &Transaction<'_>, body: Body) -> impl Future<Output = Result<(), ApiError>> + Send;
 
-    /// Changes the fields of one that are in the body, and in the mask where there is one.
+    /// Changes the fields present in the body (limited to the mask when given).
     fn change(
         &self,
         transaction: &Transaction<'_>,
@@ -83,10 +83,10 @@ pub trait Entities: Sync {
     fn remove(&self, transaction: &Transaction<'_>, name: &str) -> impl Future<Output = Result<(), ApiError>> + Send;
 }
 
-/// An entity as the body of a request has it.
+/// An entity in a request body.
 pub type Body = Map<String, Value>;
 
-/// Does what a body asks for, action by action.
+/// Validates all actions, then applies them one by one.
 pub async fn run<E: Entities, T>(
     state: &AppState,
     entities: &E,
@@ -97,38 +97,38 @@ pub async fn run<E: Entities, T>(
     let mut outcome = BulkResponse::default();
     for action in actions {
         let kind = action.action;
-        outcome.add(kind, act(state, entities, action).await);
+        outcome.add(kind, apply(state, entities, action).await);
     }
     Ok(Json(outcome))
 }
 
-/// Each kind of action has fields of its own.
+/// Rejects fields that do not belong to this kind of action.
 pub fn check_fields(action: &Action) -> Result<(), ApiError> {
-    let wrong = |kind: &str, message: &str| Err(ApiError::unprocessable(&["body", "actions"], kind, message));
-    let has_more = match action.action {
+    let refuse = |kind: &str, message: &str| Err(ApiError::unprocessable(&["body", "actions"], kind, message));
+    let has_extra_fields = match action.action {
         Kind::Create => action.update_mask.is_some() || action.action_on_non_existence.is_some(),
         Kind::Update => action.action_on_existence.is_some(),
         Kind::Delete => action.update_mask.is_some() || action.action_on_existence.is_some(),
     };
-    if has_more {
-        return wrong("extra_forbidden", "Extra inputs are not permitted");
+    if has_extra_fields {
+        return refuse("extra_forbidden", "Extra inputs are not permitted");
     }
-    if action.action_on_non_existence == Some(Otherwise::Overwrite) {
-        return wrong("enum", "Input should be 'fail' or 'skip'");
+    if action.action_on_non_existence == Some(OnConflict::Overwrite) {
+        return refuse("enum", "Input should be 'fail' or 'skip'");
     }
     Ok(())
 }
 
-/// Nothing is done where a part of the body cannot be.
+/// Validates an action before anything is changed.
 fn check<E: Entities>(action: &Action) -> Result<(), ApiError> {
     check_fields(action)?;
-    let wrong = |kind: &str, message: &str| Err(ApiError::unprocessable(&["body", "actions"], kind, message));
+    let refuse = |kind: &str, message: &str| Err(ApiError::unprocessable(&["body", "actions"], kind, message));
     for entity in &action.entities {
         match (entity, action.action) {
-            (entity, _) if name_in(entity, E::NAMES).is_none() => return wrong("missing", "Field required"),
+            (entity, _) if name_in(entity, E::NAME_FIELDS).is_none() => return refuse("missing", "Field required"),
             (Value::Object(body), Kind::Create | Kind::Update) => E::check(body.clone())?,
             (Value::String(_), Kind::Create | Kind::Update) => {
-                return wrong("model_type", "Input should be an object");
+                return refuse("model_type", "Input should be an object");
             }
             _ => {}
         }
@@ -136,19 +136,21 @@ fn check<E: Entities>(action: &Action) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// One action, whole or not at all. Returns the names that it was done to.
-async fn act<E: Entities>(state: &AppState, entities: &E, action: Action) -> Result<Vec<String>, ApiError> {
+/// Applies one action in one transaction. Returns the names of the changed entities.
+async fn apply<E: Entities>(state: &AppState, entities: &E, action: Action) -> Result<Vec<String>, ApiError> {
     let (kind, mask) = (action.action, action.update_mask.clone().unwrap_or_default());
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
-    let asked: Vec<String> = action.entities.iter().filter_map(|entity| name_in(entity, E::NAMES)).collect();
-    let there = entities.there(&transaction, &asked).await?;
-    let Sorted { chosen, names } = sort(action, E::WHAT, |entity| name_in(entity, E::NAMES), &there)?;
-    for (entity, name) in chosen.into_iter().zip(&names) {
+    let requested_names: Vec<String> =
+        action.entities.iter().filter_map(|entity| name_in(entity, E::NAME_FIELDS)).collect();
+    let existing = entities.existing(&transaction, &requested_names).await?;
+    let SelectedEntities { selected, names } =
+        select_entities(action, E::PLURAL, |entity| name_in(entity, E::NAME_FIELDS), &existing)?;
+    for (entity, name) in selected.into_iter().zip(&names) {
         match (kind, entity) {
             (Kind::Delete, _) => entities.remove(&transaction, name).await?,
-            // What it does not say of one that there is stays as it is.
-            (Kind::Create, Value::Object(body)) if !E::IS_REPLACED && there.contains(name) => {
+            // Fields that are not given keep their values.
+            (Kind::Create, Value::Object(body)) if !E::OVERWRITE_RESETS && existing.contains(name) => {
                 entities.change(&transaction, body, &[]).await?;
             }
             (Kind::Create, Value::Object(body)) => entities.set(&transaction, body).await?,
@@ -163,13 +165,13 @@ async fn act<E: Entities>(state: &AppState, entities: &E, action: Action) -> Res
     Ok(names)
 }
 
-/// An entity's name: in this field, or the entity itself where it is only named.
+/// Returns the entity's name: from one of the fields, or the entity itself if it is a string.
 fn name_in(entity: &Value, fields: &[&str]) -> Option<String> {
     let named = fields.iter().find_map(|field| entity[*field].as_str());
     named.or_else(|| entity.as_str()).map(str::to_owned)
 }
 
-/// What came of the actions.
+/// The outcome of a bulk request.
 #[derive(Default, Serialize, JsonSchema)]
 pub struct BulkResponse {
     create: Option<BulkActionResponse>,
@@ -177,7 +179,7 @@ pub struct BulkResponse {
     delete: Option<BulkActionResponse>,
 }
 
-/// What came of those of one kind.
+/// The outcome of all actions of one kind.
 #[derive(Default, Serialize, JsonSchema)]
 struct BulkActionResponse {
     success: Vec<String>,
@@ -185,41 +187,43 @@ struct BulkActionResponse {
 }
 
 impl BulkResponse {
-    pub fn add(&mut self, kind: Kind, done: Result<Vec<String>, ApiError>) {
-        let of_kind = match kind {
+    /// Adds the outcome of an action: the names of the changed entities, or its error.
+    pub fn add(&mut self, kind: Kind, result: Result<Vec<String>, ApiError>) {
+        let response = match kind {
             Kind::Create => &mut self.create,
             Kind::Update => &mut self.update,
             Kind::Delete => &mut self.delete,
         };
-        let of_kind = of_kind.get_or_insert_default();
-        match done {
-            Ok(names) => of_kind.success.extend(names),
+        let response = response.get_or_insert_default();
+        match result {
+            Ok(names) => response.success.extend(names),
             Err(error) => {
                 let status = error.status().as_u16();
-                let told = [("error", error.message().into()), ("status_code", status.into())];
-                of_kind
+                let entry = [("error", error.message().into()), ("status_code", status.into())];
+                response
                     .errors
-                    .push(told.map(|(name, value): (_, Value)| (name.to_owned(), value)).into_iter().collect());
+                    .push(entry.map(|(name, value): (_, Value)| (name.to_owned(), value)).into_iter().collect());
             }
         }
     }
 }
 
-/// The names that are to be made, changed or removed, by what is there; an error where an action forbids what is found.
-struct Sorted {
-    /// Entities of the action whose names are to be written.
-    chosen: Vec<Value>,
+/// The entities to write, with their names.
+struct SelectedEntities {
+    /// Parallel to `names`.
+    selected: Vec<Value>,
     names: Vec<String>,
 }
 
-/// `name_of` reads an entity's name; `there` are the names of those that there are.
-fn sort(
+/// Selects the entities to write: an action may skip those that exist or are absent, or fail because of them. `name_of`
+/// reads an entity's name; `existing` lists the names that exist.
+fn select_entities(
     action: Action,
-    what: &str,
+    plural: &str,
     name_of: impl Fn(&Value) -> Option<String>,
-    there: &[String],
-) -> Result<Sorted, ApiError> {
-    let mut sorted = Sorted { chosen: Vec::new(), names: Vec::new() };
+    existing: &[String],
+) -> Result<SelectedEntities, ApiError> {
+    let mut selection = SelectedEntities { selected: Vec::new(), names: Vec::new() };
     let (on_existence, on_absence) =
         (action.action_on_existence.unwrap_or_default(), action.action_on_non_existence.unwrap_or_default());
     let (mut clashing, mut absent) = (Vec::new(), Vec::new());
@@ -227,34 +231,34 @@ fn sort(
         let Some(name) = name_of(&entity) else {
             return Err(ApiError::unprocessable(&["body", "actions", "entities"], "missing", "Field required"));
         };
-        let is_there = there.contains(&name);
-        let is_wanted = match action.action {
-            Kind::Create if is_there => {
-                if on_existence == Otherwise::Fail {
+        let exists = existing.contains(&name);
+        let is_selected = match action.action {
+            Kind::Create if exists => {
+                if on_existence == OnConflict::Fail {
                     clashing.push(name.clone());
                 }
-                on_existence == Otherwise::Overwrite
+                on_existence == OnConflict::Overwrite
             }
             Kind::Create => true,
             Kind::Update | Kind::Delete => {
-                if !is_there && on_absence == Otherwise::Fail {
+                if !exists && on_absence == OnConflict::Fail {
                     absent.push(name.clone());
                 }
-                is_there
+                exists
             }
         };
-        if is_wanted {
-            sorted.chosen.push(entity);
-            sorted.names.push(name);
+        if is_selected {
+            selection.selected.push(entity);
+            selection.names.push(name);
         }
     }
     if !clashing.is_empty() {
-        let detail = format!("The {what} with these names already exist: {}", clashing.join(", "));
+        let detail = format!("The {plural} with these names already exist: {}", clashing.join(", "));
         return Err(ApiError::new(StatusCode::CONFLICT, detail));
     }
     if !absent.is_empty() {
-        let detail = format!("The {what} with these names were not found: {}", absent.join(", "));
+        let detail = format!("The {plural} with these names were not found: {}", absent.join(", "));
         return Err(ApiError::new(StatusCode::NOT_FOUND, detail));
     }
-    Ok(sorted)
+    Ok(selection)
 }

@@ -1,43 +1,46 @@
-//! Airflow's bulk changes of runs and task instances: each is done or reported, and the others go on.
+//! Airflow's bulk operations on runs and task instances: each run or instance is changed on its own, and a failure does
+//! not undo the others.
 
 use super::api_error::ApiError;
-use super::bulk::{Action, Bulk, BulkResponse, Kind, Otherwise, check_fields};
+use super::bulk::{Action, Bulk, BulkResponse, Kind, OnConflict, check_fields};
 use super::state::AppState;
 use axum::Json;
 use axum::http::StatusCode;
 use deadpool_postgres::Transaction;
 use serde_json::{Map, Value};
 
-/// As a body names it: by its name alone, or with what is to become of it.
+/// An entity in a request body: a name alone, or a key with changes.
 pub enum Entity {
     Name(String),
     Body(Map<String, Value>),
 }
 
-/// What is changed in bulk by a key of several parts.
-pub trait Keyed: Sync {
-    /// What an entity names, which may be several.
-    type Named: Send + Sync;
+/// A type of entity with bulk operations and a composite key.
+pub trait KeyedEntities: Sync {
+    /// A key as a request gives it; it may match several entities.
+    type Selector: Send + Sync;
     type Key: Send + Sync;
 
-    /// Why none is made.
-    const NO_CREATE: &'static str;
+    /// The error message: entities of this type cannot be created in bulk.
+    const CREATE_REFUSAL: &'static str;
 
-    fn named(&self, entity: &Entity) -> Result<Self::Named, ApiError>;
+    /// Parses the key of an entity in a request.
+    fn selector(&self, entity: &Entity) -> Result<Self::Selector, ApiError>;
 
-    /// Whether the body can be one; what is wrong with it is told before anything is done.
+    /// Validates a body; errors are reported before anything is changed.
     fn check(&self, body: &Map<String, Value>) -> Result<(), ApiError>;
 
-    /// Those of the named that there are.
-    fn there(
+    /// Returns the keys that match the selector and exist.
+    fn existing(
         &self,
         transaction: &Transaction<'_>,
-        named: &Self::Named,
+        selector: &Self::Selector,
     ) -> impl Future<Output = Result<Vec<Self::Key>, ApiError>> + Send;
 
-    fn not_found(&self, named: &[Self::Named]) -> ApiError;
+    /// The error for selectors that match nothing.
+    fn not_found(&self, selectors: &[Self::Selector]) -> ApiError;
 
-    /// Changes what the body says, and the mask where there is one.
+    /// Changes the fields in the body, limited to the mask when given.
     fn change(
         &self,
         transaction: &Transaction<'_>,
@@ -52,11 +55,11 @@ pub trait Keyed: Sync {
         key: &Self::Key,
     ) -> impl Future<Output = Result<(), ApiError>> + Send;
 
-    /// In the list of what was done.
-    fn shown(key: &Self::Key) -> String;
+    /// Formats a key for the list of successes.
+    fn format_key(key: &Self::Key) -> String;
 }
 
-/// A field of an entity; `None` where it is not there, or empty.
+/// Returns a text field of an entity; `None` when absent or empty.
 pub fn text_of(body: &Map<String, Value>, field: &str) -> Result<Option<String>, ApiError> {
     match body.get(field) {
         None | Some(Value::Null) => Ok(None),
@@ -68,7 +71,7 @@ pub fn text_of(body: &Map<String, Value>, field: &str) -> Result<Option<String>,
     }
 }
 
-fn entity(value: Value) -> Result<Entity, ApiError> {
+fn parse_entity(value: Value) -> Result<Entity, ApiError> {
     match value {
         Value::String(name) => Ok(Entity::Name(name)),
         Value::Object(body) => Ok(Entity::Body(body)),
@@ -79,16 +82,21 @@ fn entity(value: Value) -> Result<Entity, ApiError> {
     }
 }
 
-/// Does what a body asks for, action by action.
-pub async fn run<K: Keyed, T>(state: &AppState, of: &K, body: Bulk<T>) -> Result<Json<BulkResponse>, ApiError> {
+/// Validates all actions, then applies them one by one.
+pub async fn run<K: KeyedEntities, T>(
+    state: &AppState,
+    handler: &K,
+    body: Bulk<T>,
+) -> Result<Json<BulkResponse>, ApiError> {
     let Bulk { actions, .. } = body;
-    let mut read = Vec::new();
+    let mut parsed = Vec::new();
     for mut action in actions {
         check_fields(&action)?;
-        let entities = std::mem::take(&mut action.entities).into_iter().map(entity).collect::<Result<Vec<_>, _>>()?;
+        let entities =
+            std::mem::take(&mut action.entities).into_iter().map(parse_entity).collect::<Result<Vec<_>, _>>()?;
         for entity in &entities {
             match entity {
-                Entity::Body(body) => of.check(body)?,
+                Entity::Body(body) => handler.check(body)?,
                 Entity::Name(_) if action.action == Kind::Delete => {}
                 Entity::Name(_) => {
                     let location = ["body", "actions", "entities"];
@@ -96,67 +104,67 @@ pub async fn run<K: Keyed, T>(state: &AppState, of: &K, body: Bulk<T>) -> Result
                 }
             }
         }
-        read.push((action, entities));
+        parsed.push((action, entities));
     }
     let mut outcome = BulkResponse::default();
-    for (action, entities) in read {
-        act(state, of, &action, entities, &mut outcome).await?;
+    for (action, entities) in parsed {
+        apply(state, handler, &action, entities, &mut outcome).await?;
     }
     Ok(Json(outcome))
 }
 
-async fn act<K: Keyed>(
+async fn apply<K: KeyedEntities>(
     state: &AppState,
-    of: &K,
+    handler: &K,
     action: &Action,
     entities: Vec<Entity>,
     outcome: &mut BulkResponse,
 ) -> Result<(), ApiError> {
     let kind = action.action;
     if kind == Kind::Create {
-        outcome.add(kind, Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, K::NO_CREATE)));
+        outcome.add(kind, Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, K::CREATE_REFUSAL)));
         return Ok(());
     }
     outcome.add(kind, Ok(Vec::new()));
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
-    let (mut found, mut absent) = (Vec::new(), Vec::new());
+    let (mut matches, mut unmatched) = (Vec::new(), Vec::new());
     for entity in entities {
-        let named = match of.named(&entity) {
-            Ok(named) => named,
+        let selector = match handler.selector(&entity) {
+            Ok(selector) => selector,
             Err(error) => {
                 outcome.add(kind, Err(error));
                 continue;
             }
         };
-        let keys = of.there(&transaction, &named).await?;
+        let keys = handler.existing(&transaction, &selector).await?;
         if keys.is_empty() {
-            absent.push(named);
+            unmatched.push(selector);
         }
-        found.push((entity, keys));
+        matches.push((entity, keys));
     }
-    if !absent.is_empty() && action.action_on_non_existence.unwrap_or_default() == Otherwise::Fail {
-        outcome.add(kind, Err(of.not_found(&absent)));
+    if !unmatched.is_empty() && action.action_on_non_existence.unwrap_or_default() == OnConflict::Fail {
+        outcome.add(kind, Err(handler.not_found(&unmatched)));
         return Ok(());
     }
     transaction.commit().await?;
     let mask = action.update_mask.as_deref().unwrap_or_default();
-    for (entity, keys) in found {
+    for (entity, keys) in matches {
         for key in keys {
-            // One that fails leaves nothing half done, and the others as they are.
-            let done = async {
+            // A failed change is rolled back and does not affect the others.
+            let result = async {
                 let transaction = client.transaction().await?;
                 match &entity {
                     Entity::Body(body) if kind == Kind::Update => {
-                        of.change(&transaction, &key, body.clone(), mask).await?;
+                        handler.change(&transaction, &key, body.clone(), mask).await?;
                     }
-                    _ => of.remove(&transaction, &key).await?,
+                    _ => handler.remove(&transaction, &key).await?,
                 }
                 transaction.commit().await?;
-                Ok(vec![K::shown(&key)])
+                Ok(vec![K::format_key(&key)])
             };
-            let done = done.await;
-            outcome.add(kind, done);
+            let result = result.await;
+            outcome.add(kind, result);
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! What the bodies of bulk changes are, by the type of what they change.
+//! JSON schemas of bulk request bodies, by entity type.
 
 use super::bulk::Bulk;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -6,7 +6,7 @@ use serde::Deserialize;
 use std::borrow::Cow;
 use std::marker::PhantomData;
 
-/// What is done with an entity that is there already.
+/// How to handle an entity that already exists.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum BulkActionOnExistence {
@@ -15,7 +15,7 @@ enum BulkActionOnExistence {
     Overwrite,
 }
 
-/// What is done with one that is not.
+/// How to handle an entity that does not exist.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum BulkActionNotOnExistence {
@@ -33,7 +33,7 @@ impl<T: JsonSchema> JsonSchema for Bulk<T> {
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let any = [
+        let action_schemas = [
             generator.subschema_for::<Create<T>>(),
             generator.subschema_for::<Update<T>>(),
             generator.subschema_for::<Delete<T>>(),
@@ -42,14 +42,15 @@ impl<T: JsonSchema> JsonSchema for Bulk<T> {
             "type": "object",
             "required": ["actions"],
             "additionalProperties": false,
-            "properties": {"actions": {"type": "array", "items": {"oneOf": any}}},
+            "properties": {"actions": {"type": "array", "items": {"oneOf": action_schemas}}},
         })
     }
 }
 
-/// One kind of action: its word, what an entity is, and what it has beside these.
+/// Implements the schema of each kind of action: its type, its name in the schema's name, its value of `action`, its
+/// entity, and its additional fields.
 macro_rules! actions {
-    ($($kind:ident $name:literal $word:literal $entity:expr, $more:expr;)*) => {
+    ($($kind:ident $name:literal $action:literal $entity:expr, $extra_fields:expr;)*) => {
         $(impl<T: JsonSchema> JsonSchema for $kind<T> {
             fn schema_name() -> Cow<'static, str> {
                 format!("Bulk{}Action_{}_", $name, T::schema_name()).into()
@@ -57,20 +58,22 @@ macro_rules! actions {
 
             fn json_schema(generator: &mut SchemaGenerator) -> Schema {
                 let entity: fn(&mut SchemaGenerator) -> Schema = $entity;
-                let more: fn(&mut SchemaGenerator) -> Vec<(&'static str, Schema)> = $more;
+                let extra_fields: fn(&mut SchemaGenerator) -> Vec<(&'static str, Schema)> = $extra_fields;
                 let entity = entity(generator);
                 let mut schema = json_schema!({
                     "type": "object",
                     "required": ["action", "entities"],
                     "additionalProperties": false,
                     "properties": {
-                        "action": {"type": "string", "const": $word},
+                        "action": {"type": "string", "const": $action},
                         "entities": {"type": "array", "items": entity},
                     },
                 });
-                let more = more(generator);
-                if let Some(properties) = schema.get_mut("properties").and_then(|found| found.as_object_mut()) {
-                    properties.extend(more.into_iter().map(|(name, schema)| (name.to_owned(), schema.to_value())));
+                let extra_fields = extra_fields(generator);
+                let properties = schema.get_mut("properties").and_then(|properties| properties.as_object_mut());
+                if let Some(properties) = properties {
+                    let extra_fields = extra_fields.into_iter();
+                    properties.extend(extra_fields.map(|(name, schema)| (name.to_owned(), schema.to_value())));
                 }
                 schema
             }
@@ -80,21 +83,22 @@ macro_rules! actions {
 
 actions! {
     Create "Create" "create" SchemaGenerator::subschema_for::<T>, |generator| {
-        vec![("action_on_existence", otherwise::<BulkActionOnExistence>(generator))]
+        vec![("action_on_existence", on_conflict_schema::<BulkActionOnExistence>(generator))]
     };
     Update "Update" "update" SchemaGenerator::subschema_for::<T>, |generator| {
         vec![
             ("update_mask", generator.subschema_for::<Option<Vec<String>>>()),
-            ("action_on_non_existence", otherwise::<BulkActionNotOnExistence>(generator)),
+            ("action_on_non_existence", on_conflict_schema::<BulkActionNotOnExistence>(generator)),
         ]
     };
     Delete "Delete" "delete" |generator| {
-        let whole = generator.subschema_for::<T>();
-        json_schema!({"anyOf": [{"type": "string"}, whole]})
-    }, |generator| vec![("action_on_non_existence", otherwise::<BulkActionNotOnExistence>(generator))];
+        let object = generator.subschema_for::<T>();
+        json_schema!({"anyOf": [{"type": "string"}, object]})
+    }, |generator| vec![("action_on_non_existence", on_conflict_schema::<BulkActionNotOnExistence>(generator))];
 }
 
-fn otherwise<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+/// Returns the schema of an `OnConflict` field, whose default is `fail`.
+fn on_conflict_schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     let mut schema = generator.subschema_for::<T>();
     schema.insert("default".to_owned(), "fail".into());
     schema

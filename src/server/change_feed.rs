@@ -1,39 +1,42 @@
-//! Where the parts of a server that show something hear that it has changed.
+//! Notifies the parts of the server that display state about changes.
 
 use crate::engine::store::events::Event;
 use tokio::sync::{broadcast, watch};
 
-/// Events that a slow listener may be behind; one that is further behind is told to look at all.
-const BEHIND: usize = 256;
-/// The one source of changes in a server.
+/// Events buffered per subscriber; a subscriber that lags further behind has to reload everything.
+const BUFFER_CAPACITY: usize = 256;
+
+/// The server's source of change events.
 pub struct Changes {
     pub events: broadcast::Sender<Event>,
+    /// Number of published events.
     pub count: watch::Sender<u64>,
-    /// Tells those who wait that the server leaves.
+    /// Notifies long-running responses that the server is shutting down.
     pub leaving: watch::Sender<bool>,
 }
 
 impl Changes {
     pub fn new() -> Self {
         Self {
-            events: broadcast::Sender::new(BEHIND),
+            events: broadcast::Sender::new(BUFFER_CAPACITY),
             count: watch::Sender::new(0),
             leaving: watch::Sender::new(false),
         }
     }
 
-    /// `None` when something may have happened that nobody was told of.
-    pub fn tell(&self, event: Option<&Event>) {
-        let shown = match event {
+    /// Publishes an event; `None` means that events may have been missed.
+    pub fn publish(&self, event: Option<&Event>) {
+        let published = match event {
             Some(Event::Queued | Event::Stop | Event::Sweep | Event::Plan(_)) => return,
             Some(event) => event.clone(),
             None => Event::Dags,
         };
         self.count.send_modify(|count| *count += 1);
-        // Nobody listens just now.
-        let _ = self.events.send(shown);
+        // There may be no subscribers.
+        let _ = self.events.send(published);
     }
 
+    /// Announces that the server is shutting down.
     pub fn leave(&self) {
         self.leaving.send_replace(true);
     }

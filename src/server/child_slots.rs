@@ -1,4 +1,4 @@
-//! How many children with users' code run at once: carries out what `slot_policy` decides.
+//! Runs child processes with users' code. A child runs while it has a slot; `slot_policy` decides which ones get one.
 
 use super::slot_policy::{Id, Pace, SlotPolicy, Step};
 use crate::sys::{free_memory, processor};
@@ -9,20 +9,21 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// How often it is asked what a child has used.
+/// Interval for measuring a child's processor time.
 const TICK: Duration = Duration::from_millis(500);
 
 pub struct ChildSlots {
     policy: RefCell<SlotPolicy>,
-    /// Notified when they begin or give way.
+    /// One per child: notified when it may start or has to yield its slot.
     notifies: RefCell<HashMap<Id, Rc<Notify>>>,
+    /// Times given to the policy count from here.
     start: Instant,
 }
 
-/// What came of one.
-pub struct Ran<T> {
+/// The result of a child, and how it ran.
+pub struct RunResult<T> {
     pub result: T,
-    /// What it has turned out to be.
+    /// Slow or quick, as measured.
     pub pace: Pace,
 }
 
@@ -32,28 +33,28 @@ impl ChildSlots {
         Rc::new(Self { policy, notifies: RefCell::default(), start: Instant::now() })
     }
 
-    /// Does the work when it has a slot. A parse that gives way is dropped, and begins anew when it has a slot again. The
-    /// work says in its cell how much processor time it has used.
+    /// Calls `new_work` and runs the future once it has a slot. A parse that has to yield its slot is dropped, and
+    /// restarted when it gets one again. The future stores the processor time it has used in the cell.
     pub async fn run<T, F: Future<Output = T>>(
         &self,
         mut pace: Pace,
-        work: impl Fn(Rc<Cell<Duration>>) -> F,
-    ) -> Ran<T> {
+        new_work: impl Fn(Rc<Cell<Duration>>) -> F,
+    ) -> RunResult<T> {
         loop {
-            let place = Place::new(self, pace);
-            place.notify.notified().await;
+            let registration = Registration::new(self, pace);
+            registration.notify.notified().await;
             let used = Rc::new(Cell::new(Duration::ZERO));
-            // Dropped before its place is.
-            let mut work = std::pin::pin!(work(used.clone()));
-            while !self.policy.borrow().is_ending(place.id) {
+            // Dropped before the registration, which frees the slot.
+            let mut work = std::pin::pin!(new_work(used.clone()));
+            while !self.policy.borrow().is_ending(registration.id) {
                 tokio::select! {
                     result = work.as_mut() => {
-                        return Ran { result, pace: place.measure(used.get()) };
+                        return RunResult { result, pace: registration.measure(used.get()) };
                     }
-                    () = place.notify.notified() => {}
+                    () = registration.notify.notified() => {}
                     () = tokio::time::sleep(TICK) => {
-                        place.measure(used.get());
-                        self.decide();
+                        registration.measure(used.get());
+                        self.apply_policy();
                     }
                 }
             }
@@ -65,7 +66,8 @@ impl ChildSlots {
         self.start.elapsed()
     }
 
-    fn decide(&self) {
+    /// Takes the policy's next steps and notifies the children concerned.
+    fn apply_policy(&self) {
         loop {
             let step = self.policy.borrow_mut().next(self.now(), free_memory::bytes);
             let Some(Step::Begin(id) | Step::End(id)) = step else { return };
@@ -76,23 +78,23 @@ impl ChildSlots {
     }
 }
 
-/// From its arrival until it is dropped.
-struct Place<'a> {
+/// A child's registration with the policy, until dropped.
+struct Registration<'a> {
     slots: &'a ChildSlots,
     id: Id,
     notify: Rc<Notify>,
 }
 
-impl<'a> Place<'a> {
+impl<'a> Registration<'a> {
     fn new(slots: &'a ChildSlots, pace: Pace) -> Self {
         let id = slots.policy.borrow_mut().arrive(pace, slots.now());
         let notify = Rc::new(Notify::new());
         slots.notifies.borrow_mut().insert(id, notify.clone());
-        slots.decide();
+        slots.apply_policy();
         Self { slots, id, notify }
     }
 
-    /// Notes what it has used; what it has turned out to be by now.
+    /// Records the processor time used; returns the pace so far.
     fn measure(&self, used: Duration) -> Pace {
         let (mut policy, now) = (self.slots.policy.borrow_mut(), self.slots.now());
         policy.measure(self.id, now, used);
@@ -100,11 +102,11 @@ impl<'a> Place<'a> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Registration<'_> {
     fn drop(&mut self) {
         self.slots.notifies.borrow_mut().remove(&self.id);
         self.slots.policy.borrow_mut().leave(self.id);
-        self.slots.decide();
+        self.slots.apply_policy();
     }
 }
 
@@ -113,28 +115,29 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_slow_parse_gives_way_and_begins_again() {
+    async fn a_slow_parse_yields_and_restarts() {
         let policy = RefCell::new(SlotPolicy::new(2));
         let slots = ChildSlots { policy, notifies: RefCell::default(), start: Instant::now() };
-        let (begun, quick_is_done) = (Cell::new(0), tokio::sync::watch::Sender::new(false));
+        let (start_count, quick_is_done) = (Cell::new(0), tokio::sync::watch::Sender::new(false));
         let slow = |used: Rc<Cell<Duration>>| {
-            begun.set(begun.get() + 1);
+            start_count.set(start_count.get() + 1);
             used.set(Duration::from_secs(60));
             let mut done = quick_is_done.subscribe();
             async move { done.wait_for(|done| *done).await.is_ok() }
         };
         let quick = async {
-            let ran = slots.run(Pace::Quick, |_| async {}).await;
+            let result = slots.run(Pace::Quick, |_| async {}).await;
             quick_is_done.send_replace(true);
-            ran
+            result
         };
-        let (one, other, quick) = tokio::join!(slots.run(Pace::Slow, slow), slots.run(Pace::Quick, slow), quick);
-        assert_eq!((one.pace, other.pace, quick.pace), (Pace::Slow, Pace::Slow, Pace::Quick));
-        assert_eq!(begun.get(), 3, "one of the two has begun again");
+        let (first_slow, second_slow, quick) =
+            tokio::join!(slots.run(Pace::Slow, slow), slots.run(Pace::Quick, slow), quick);
+        assert_eq!((first_slow.pace, second_slow.pace, quick.pace), (Pace::Slow, Pace::Slow, Pace::Quick));
+        assert_eq!(start_count.get(), 3, "one of the two was restarted");
     }
 
     #[tokio::test]
-    async fn a_parse_that_is_given_up_leaves_its_slot() {
+    async fn a_dropped_parse_frees_its_slot() {
         let slots = ChildSlots::new();
         for _ in 0..20 {
             let never = slots.run(Pace::Slow, |_| std::future::pending::<()>());

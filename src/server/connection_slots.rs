@@ -1,5 +1,5 @@
-//! Room for connections: those that have sent a whole request are served; of the others the oldest make room when there
-//! is none.
+//! Slots for connections. A connection that has sent a whole request keeps its slot until the response is sent; when no
+//! slot is free, the oldest of the other connections are closed.
 
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use std::collections::VecDeque;
@@ -12,20 +12,20 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-/// One connection's place.
+/// The slot of one connection.
 #[derive(Default)]
 pub struct Slot {
-    /// From the head of a request to the end of its answer.
+    /// Set from the head of a request to the end of its response.
     requested: AtomicBool,
-    /// From the end of a request to the end of its answer.
+    /// Set from the end of a request to the end of its response.
     working: AtomicBool,
-    /// Since when part of an answer is not sent, because the client does not read.
+    /// Since when part of a response is unsent because the client does not read.
     unsent: Mutex<Option<Instant>>,
     close: Notify,
 }
 
 impl Slot {
-    /// Notes that the head of a request has arrived.
+    /// Records that the head of a request has arrived.
     pub fn set_requested(&self) {
         self.requested.store(true, Ordering::Relaxed);
     }
@@ -39,12 +39,12 @@ impl Slot {
         self.working.store(working, Ordering::Relaxed);
     }
 
-    /// Neither at work nor sending.
+    /// True when neither processing nor sending.
     pub fn is_idle(&self) -> bool {
         !self.working.load(Ordering::Relaxed) && self.unsent().is_none()
     }
 
-    /// True where the client has not read its answer for longer than `limit`.
+    /// True when the client has not read its response for longer than `limit`.
     pub fn is_stalled(&self, limit: Duration) -> bool {
         self.unsent().is_some_and(|since| since.elapsed() > limit)
     }
@@ -53,114 +53,117 @@ impl Slot {
         *self.unsent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes whether the last write was taken in part or whole.
-    fn note_write(&self, is_pending: bool) {
+    /// Records whether the last write is still pending.
+    fn set_write_pending(&self, is_pending: bool) {
         let mut unsent = self.unsent.lock().unwrap_or_else(PoisonError::into_inner);
         *unsent = is_pending.then(|| unsent.unwrap_or_else(Instant::now));
     }
 
-    /// Asks the connection to make room for another.
+    /// Asks the connection to close and free its slot.
     pub fn ask_to_close(&self) {
         self.close.notify_one();
     }
 
-    /// Completes when another needs the room more.
-    pub async fn closed(&self) {
+    /// Completes when the slot is needed for another connection.
+    pub async fn close_requested(&self) {
         self.close.notified().await;
     }
 }
 
-/// All places of one listener.
+/// All slots of one listener.
 pub struct Slots {
-    most: usize,
-    /// How long a client may leave its answer unread while others wait.
+    /// Number of slots.
+    max: usize,
+    /// How long a client may leave its response unread while other clients wait.
     send_limit: Duration,
-    room: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
+    /// The slots in use, oldest first; those of closed connections are removed later.
     taken: Mutex<VecDeque<std::sync::Weak<Slot>>>,
-    /// True once a connection has waited in vain: the next ones are refused at once, until a place is free.
+    /// True after a connection was refused because no slot became free: the next ones are refused without waiting.
     is_full: AtomicBool,
-    /// Whether a connection waits for a place.
-    is_wanted: Arc<AtomicBool>,
+    /// True while a connection waits for a slot.
+    is_contended: Arc<AtomicBool>,
 }
 
-/// Between an accept that finds no room and the judgement on who makes room. Meanwhile what has arrived is read: a request
-/// that is whole but unread in its socket must not count as missing.
-const ROUND: Duration = Duration::from_millis(10);
+/// How long one round of waiting for a free slot takes. After `ROUNDS` of them idle connections are closed. Meanwhile
+/// pending input is read: a complete but unread request in the socket must not count as missing.
+const ROUND_DURATION: Duration = Duration::from_millis(10);
 const ROUNDS: u32 = 3;
-/// A round that takes longer has been a pause of the whole process; then nothing was read in it.
-const PAUSED: Duration = Duration::from_millis(200);
-/// How many judgements without room: then the next connection is refused.
-const JUDGEMENTS: u32 = 50;
+/// A round that takes longer means that the whole process was paused and read nothing, so it does not count.
+const PROCESS_PAUSE: Duration = Duration::from_millis(200);
+/// Attempts to free a slot before the next connection is refused.
+const MAX_ATTEMPTS: u32 = 50;
 
 impl Slots {
-    pub fn new(most: usize, send_limit: Duration) -> Self {
+    pub fn new(max: usize, send_limit: Duration) -> Self {
         Self {
-            most,
+            max,
             send_limit,
-            room: Arc::new(Semaphore::new(most)),
+            permits: Arc::new(Semaphore::new(max)),
             taken: Mutex::default(),
             is_full: AtomicBool::new(false),
-            is_wanted: Arc::default(),
+            is_contended: Arc::default(),
         }
     }
 
-    /// A place for the next connection; `None` where all have been at work for too long.
+    /// Waits for a slot for the next connection; `None` when all slots have been busy for too long.
     pub async fn next(&self) -> Option<(Arc<Slot>, OwnedSemaphorePermit)> {
-        let permit = match self.room.clone().try_acquire_owned() {
+        let permit = match self.permits.clone().try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) if self.is_full.load(Ordering::Relaxed) => {
-                // Some may be idle by now.
+                // Some connections may be idle by now.
                 self.close_idle();
                 return None;
             }
             Err(_) => {
-                self.is_wanted.store(true, Ordering::Relaxed);
-                let found = self.wait_for_room().await;
-                self.is_wanted.store(false, Ordering::Relaxed);
-                self.is_full.store(found.is_none(), Ordering::Relaxed);
-                found?
+                self.is_contended.store(true, Ordering::Relaxed);
+                let permit = self.wait_for_permit().await;
+                self.is_contended.store(false, Ordering::Relaxed);
+                self.is_full.store(permit.is_none(), Ordering::Relaxed);
+                permit?
             }
         };
         self.is_full.store(false, Ordering::Relaxed);
         let slot = Arc::new(Slot::default());
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if taken.len() > 2 * self.most {
-            // Those that have left.
+        if taken.len() > 2 * self.max {
+            // Drops closed connections.
             taken.retain(|slot| slot.strong_count() > 0);
         }
         taken.push_back(Arc::downgrade(&slot));
         Some((slot, permit))
     }
 
-    /// True while a connection waits for a place: then an answer ends its connection.
-    pub fn wanted(&self) -> Arc<AtomicBool> {
-        self.is_wanted.clone()
+    /// Returns the flag that is true while a connection waits for a slot: then each response closes its connection.
+    pub fn contention_flag(&self) -> Arc<AtomicBool> {
+        self.is_contended.clone()
     }
 
-    async fn wait_for_room(&self) -> Option<OwnedSemaphorePermit> {
-        for _ in 0..JUDGEMENTS {
+    async fn wait_for_permit(&self) -> Option<OwnedSemaphorePermit> {
+        for _ in 0..MAX_ATTEMPTS {
             let mut rounds = 0;
             while rounds < ROUNDS {
-                let begun = Instant::now();
-                if let Ok(permit) = tokio::time::timeout(ROUND, self.room.clone().acquire_owned()).await {
+                let round_started = Instant::now();
+                if let Ok(permit) = tokio::time::timeout(ROUND_DURATION, self.permits.clone().acquire_owned()).await {
                     return permit.ok();
                 }
-                rounds = if begun.elapsed() < PAUSED { rounds + 1 } else { 0 };
+                rounds = if round_started.elapsed() < PROCESS_PAUSE { rounds + 1 } else { 0 };
             }
             self.close_idle();
         }
         None
     }
 
-    /// Closes a quarter of all: the oldest that have not sent a whole request, or do not read their answer. Each looks again
-    /// at itself before it closes, because a request may have come meanwhile.
+    /// Asks connections to close, for up to a quarter of the slots: the oldest that have no whole request or whose
+    /// client does not read. Each connection checks its state again before it closes, because a request may have
+    /// arrived meanwhile.
     fn close_idle(&self) {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut left = self.most.div_ceil(4);
+        let mut remaining = self.max.div_ceil(4);
         taken.retain(|slot| match slot.upgrade() {
-            Some(slot) if left > 0 && (slot.is_idle() || slot.is_stalled(self.send_limit)) => {
+            Some(slot) if remaining > 0 && (slot.is_idle() || slot.is_stalled(self.send_limit)) => {
                 slot.ask_to_close();
-                left -= 1;
+                remaining -= 1;
                 true
             }
             Some(_) => true,
@@ -169,13 +172,13 @@ impl Slots {
     }
 }
 
-/// A connection's stream, which notes whether the client takes what is sent.
-pub struct Sending<S> {
+/// A connection's stream; records whether the client reads what is sent.
+pub struct TrackedStream<S> {
     pub stream: S,
     pub slot: Arc<Slot>,
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Sending<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for TrackedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -185,10 +188,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Sending<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Sending<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for TrackedStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.slot.note_write(written.is_pending());
+        self.slot.set_write_pending(written.is_pending());
         written
     }
 
@@ -198,7 +201,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Sending<S> {
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
-        self.slot.note_write(written.is_pending());
+        self.slot.set_write_pending(written.is_pending());
         written
     }
 
@@ -215,13 +218,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Sending<S> {
     }
 }
 
-/// A request's body, which notes its end.
-pub struct Watched {
+/// A request body; records its end.
+pub struct TrackedRequestBody {
     pub body: Incoming,
     pub slot: Arc<Slot>,
 }
 
-impl Body for Watched {
+impl Body for TrackedRequestBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -245,20 +248,20 @@ impl Body for Watched {
     }
 }
 
-/// An answer's body; its end, or its being dropped, ends the work.
-pub struct Answer<B> {
+/// A response body; its end or drop marks the slot idle.
+pub struct TrackedResponseBody<B> {
     pub body: B,
     pub slot: Arc<Slot>,
 }
 
-impl<B> Drop for Answer<B> {
+impl<B> Drop for TrackedResponseBody<B> {
     fn drop(&mut self) {
         self.slot.set_working(false);
         self.slot.requested.store(false, Ordering::Relaxed);
     }
 }
 
-impl<B: Body + Unpin> Body for Answer<B> {
+impl<B: Body + Unpin> Body for TrackedResponseBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 
@@ -283,14 +286,14 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_client_that_does_not_read_makes_room() {
+    async fn a_client_that_does_not_read_is_evicted() {
         let slots = Slots::new(1, Duration::ZERO);
         let (slot, permit) = slots.next().await.unwrap();
         slot.set_working(true);
-        slot.note_write(true);
-        slot.note_write(true);
+        slot.set_write_pending(true);
+        slot.set_write_pending(true);
         let stalled = tokio::spawn(async move {
-            slot.closed().await;
+            slot.close_requested().await;
             assert!(slot.is_stalled(Duration::ZERO));
             drop(permit);
         });
@@ -301,9 +304,9 @@ mod tests {
     #[test]
     fn a_client_that_reads_again_is_not_stalled() {
         let slot = Slot::default();
-        slot.note_write(true);
+        slot.set_write_pending(true);
         assert!(!slot.is_idle() && slot.has_request());
-        slot.note_write(false);
+        slot.set_write_pending(false);
         assert!(slot.is_idle() && !slot.is_stalled(Duration::ZERO));
     }
 }

@@ -1,10 +1,9 @@
-//! What only a DAG file's own code can answer: when it is due by a timetable of the user's own, and what its
-//! callbacks do.
+//! Runs a DAG file's own code in child processes: custom timetables compute dates, and callbacks are called.
 
 use super::questions::Questions;
 use super::state::AppState;
 use crate::engine::schedule::timetable::{Info, Interval, Restriction};
-use crate::engine::scheduler::due_runs::{Oracle, Question};
+use crate::engine::scheduler::due_runs::{TimetableEvaluator, TimetableQuery};
 use crate::engine::store::callbacks::{self, Callback};
 use crate::engine::store::events::Event;
 use crate::engine::store::new_run::isoformat;
@@ -18,35 +17,36 @@ use std::time::Duration;
 use tokio::task::{Id, JoinSet};
 use tracing::warn;
 
-/// Runs DAG files' code.
+/// Runs code of DAG files, as stored with a DAG version.
 #[derive(Clone)]
 pub struct DagCode {
     state: Arc<AppState>,
     questions: Questions,
 }
 
-/// DAGs whose callbacks are called at once: one that hangs holds up no other's.
-const CALLS_AT_ONCE: usize = 4;
+/// DAGs whose callbacks run concurrently; a hanging callback does not block those of other DAGs.
+const MAX_CALLBACKS: usize = 4;
 
-/// How often callbacks are looked for without having been told of any.
-const BACKSTOP: Duration = Duration::from_secs(60);
+/// Poll interval for callbacks; catches missed notifications.
+const POLL_INTERVAL: Duration = Duration::from_secs(60);
 
+/// A custom timetable's answer: its next runs.
 #[derive(Deserialize)]
 struct Infos {
-    infos: Vec<AnsweredInfo>,
+    infos: Vec<InfoAnswer>,
 }
 
 #[derive(Deserialize)]
-struct AnsweredInfo {
+struct InfoAnswer {
     run_after: Timestamp,
     interval: Option<(Timestamp, Timestamp)>,
     run_id: Option<String>,
 }
 
-impl From<AnsweredInfo> for Info {
-    fn from(answered: AnsweredInfo) -> Self {
-        let AnsweredInfo { run_after, interval, run_id } = answered;
-        // The ids that everybody has are worked out where they are needed.
+impl From<InfoAnswer> for Info {
+    fn from(answered: InfoAnswer) -> Self {
+        let InfoAnswer { run_after, interval, run_id } = answered;
+        // Ids in the default form are derived where they are needed.
         let run_id = run_id.filter(|run_id| *run_id != format!("scheduled__{}", isoformat(run_after)));
         Self { run_after, interval: interval.map(|(start, end)| Interval { start, end }), run_id, partition: None }
     }
@@ -57,12 +57,13 @@ impl DagCode {
         Self { state, questions }
     }
 
-    /// For requests: there is none without a workspace, and none before runs go on.
-    pub fn of(state: &Arc<AppState>) -> Option<Self> {
+    /// Returns access to the code of DAG files; `None` without a workspace, and before the scheduler starts.
+    pub fn for_state(state: &Arc<AppState>) -> Option<Self> {
         Some(Self::new(state.clone(), state.questions.get()?.clone()))
     }
 
-    /// Asks the code of a version. The error is for people.
+    /// Asks the code of a DAG version, and returns its answer as JSON. `question` holds its kind and parameters; `spec`
+    /// is the callback to run, or null. The error is a text for users.
     pub async fn ask(&self, version_id: i64, dag_id: &str, question: Value, spec: Value) -> Result<Value, String> {
         let version = {
             let client = self.state.database.get().await.map_err(|error| error.message())?;
@@ -81,7 +82,7 @@ impl DagCode {
         self.questions.ask(interpreter, options).await?.answer()
     }
 
-    /// The next `count` runs by a timetable of the user's own.
+    /// Asks a custom timetable for the next `count` runs.
     pub async fn next_runs(
         &self,
         version_id: i64,
@@ -99,8 +100,13 @@ impl DagCode {
         Ok(infos.infos.into_iter().map(Info::from).collect())
     }
 
-    /// The interval of a run that is started by hand for a date.
-    pub async fn manual(&self, version_id: i64, dag_id: &str, run_after: Timestamp) -> Result<Interval, String> {
+    /// Asks a custom timetable for the data interval of a manual run.
+    pub async fn manual_interval(
+        &self,
+        version_id: i64,
+        dag_id: &str,
+        run_after: Timestamp,
+    ) -> Result<Interval, String> {
         #[derive(Deserialize)]
         struct Answer {
             interval: (Timestamp, Timestamp),
@@ -111,51 +117,51 @@ impl DagCode {
         Ok(Interval { start, end })
     }
 
-    /// Calls the callbacks that are to be called, now and whenever there are new ones. Never returns.
-    pub async fn call_back(self) {
+    /// Runs pending callbacks, now and whenever new ones arrive. Never returns.
+    pub async fn run_callbacks(self) {
         let mut events = self.state.changes.events.subscribe();
         let mut calls = JoinSet::new();
-        let mut under_way: Vec<(Id, String)> = Vec::new();
+        let mut running: Vec<(Id, String)> = Vec::new();
         loop {
-            while calls.len() < CALLS_AT_ONCE
-                && let Some(callback) = self.take_callback(&under_way).await
+            while calls.len() < MAX_CALLBACKS
+                && let Some(callback) = self.take_callback(&running).await
             {
                 let (code, dag_id) = (self.clone(), callback.run.dag_id.clone());
-                let call = calls.spawn_local(async move { code.call(callback).await });
-                under_way.push((call.id(), dag_id));
+                let call = calls.spawn_local(async move { code.run_callback(callback).await });
+                running.push((call.id(), dag_id));
             }
             loop {
                 tokio::select! {
-                    Some(called) = calls.join_next_with_id() => {
-                        let id = called.map_or_else(|error| error.id(), |(id, ())| id);
-                        under_way.retain(|(other, _)| *other != id);
+                    Some(finished) = calls.join_next_with_id() => {
+                        let id = finished.map_or_else(|error| error.id(), |(id, ())| id);
+                        running.retain(|(running_id, _)| *running_id != id);
                         break;
                     }
-                    // One that was missed may have been a callback.
+                    // Lagged: a missed event may have announced a callback.
                     event = events.recv() => if !matches!(event, Ok(event) if !matches!(event, Event::Callback | Event::Dags)) {
                         break;
                     },
-                    // Whatever became of a notification, or of the last attempt to read.
-                    () = tokio::time::sleep(BACKSTOP) => break,
+                    // Catches missed notifications and failed reads.
+                    () = tokio::time::sleep(POLL_INTERVAL) => break,
                 }
             }
         }
     }
 
-    /// The oldest of a DAG that has none under way, which from then on is ours: it is called at most once.
-    async fn take_callback(&self, under_way: &[(Id, String)]) -> Option<Callback> {
-        let busy: Vec<&str> = under_way.iter().map(|(_, dag_id)| dag_id.as_str()).collect();
+    /// Takes the oldest callback of a DAG without a running one. It is removed when taken, so it runs at most once.
+    async fn take_callback(&self, running: &[(Id, String)]) -> Option<Callback> {
+        let busy: Vec<&str> = running.iter().map(|(_, dag_id)| dag_id.as_str()).collect();
         let client = self.state.database.get().await.ok()?;
         match callbacks::take(&*client, &busy).await {
             Ok(callback) => callback,
             Err(error) => {
-                warn!("the callbacks of DAGs cannot be read: {error}");
+                warn!("cannot read DAG callbacks: {error}");
                 None
             }
         }
     }
 
-    async fn call(&self, callback: Callback) {
+    async fn run_callback(&self, callback: Callback) {
         let Callback { run, version_id, spec } = callback;
         let Some(version_id) = version_id else { return };
         let name = format!("the callback of {} for {}", run.dag_id, run.run_id);
@@ -171,14 +177,14 @@ impl DagCode {
     }
 }
 
-/// Asks the code of DAGs, where there is a workspace with some.
+/// Answers the scheduler's questions about custom timetables, if there is a workspace.
 #[derive(Clone)]
-pub struct Asker(pub Option<DagCode>);
+pub struct DagCodeEvaluator(pub Option<DagCode>);
 
-impl Oracle for Asker {
-    async fn next(&self, question: Question) -> Result<Option<Info>, String> {
-        let Some(code) = &self.0 else { return Err("there is no workspace".to_owned()) };
-        let Question { dag_id, version_id, last, restriction } = question;
+impl TimetableEvaluator for DagCodeEvaluator {
+    async fn next(&self, question: TimetableQuery) -> Result<Option<Info>, String> {
+        let Some(code) = &self.0 else { return Err("no workspace is configured".to_owned()) };
+        let TimetableQuery { dag_id, version_id, last, restriction } = question;
         let infos = code.next_runs(version_id, &dag_id, last, restriction, 1).await?;
         Ok(infos.into_iter().next())
     }

@@ -1,111 +1,127 @@
-//! The REST API's description: for programs at `/openapi.json`, for people at `/docs`.
+//! The REST API's OpenAPI document, at `/openapi.json` and as a page at `/docs`.
 
 use super::api;
 use super::api_error::ApiError;
+use super::lite::pages::instance_name;
 use super::lite::render::page;
 use super::openapi::document::document;
+use super::state::AppState;
 use crate::sys::blocking;
 use crate::web_ui;
 use axum::Json;
+use axum::extract::State;
 use axum::response::Html;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-/// Made anew for each who asks, which is seldom: nothing of it stays in memory.
+/// `GET /openapi.json`. The document is generated for each request, so that it uses no memory between the rare
+/// requests.
 pub async fn openapi() -> Result<Json<Value>, ApiError> {
-    described().await.map(Json)
+    build_document().await.map(Json)
 }
 
-async fn described() -> Result<Value, ApiError> {
-    let made = blocking::run(|| document(web_ui::VERSION, &api::all_routes().entries)).await;
-    made.map_err(|error| ApiError::internal(&error))
+/// Builds the OpenAPI document from the types of the handlers.
+pub fn description() -> Value {
+    document(web_ui::VERSION, &api::all_routes().entries)
 }
 
-pub async fn docs() -> Result<Html<String>, ApiError> {
-    let document = described().await?;
-    let rendered = blocking::run(move || rendered(&document)).await;
-    rendered.map_err(|error| ApiError::internal(&error))?
+async fn build_document() -> Result<Value, ApiError> {
+    let document = blocking::run(description).await;
+    document.map_err(|error| ApiError::internal(&error))
 }
 
-fn rendered(document: &Value) -> Result<Html<String>, ApiError> {
+/// `GET /docs`.
+pub async fn docs(State(state): State<Arc<AppState>>) -> Result<Html<String>, ApiError> {
+    let document = build_document().await?;
+    let instance = instance_name(&state);
+    let html = blocking::run(move || render(&document, &instance)).await;
+    html.map_err(|error| ApiError::internal(&error))?
+}
+
+fn render(document: &Value, instance: &str) -> Result<Html<String>, ApiError> {
     let mut groups: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for (path, methods) in members(&document["paths"]) {
         for (method, operation) in members(methods) {
             let group = operation["tags"][0].as_str().unwrap_or_default().to_owned();
-            groups.entry(group).or_default().push(view(method, path, operation));
+            groups.entry(group).or_default().push(operation_view(method, path, operation));
         }
     }
     let groups: Vec<Value> =
         groups.into_iter().map(|(name, operations)| json!({"name": name, "operations": operations})).collect();
     let schemas = members(&document["components"]["schemas"]).map(|(name, schema)| schema_view(name, schema));
-    page("docs.html", &json!({"groups": groups, "schemas": schemas.collect::<Vec<_>>()}))
+    page("docs.html", instance, json!({"groups": groups, "schemas": schemas.collect::<Vec<_>>()}))
 }
 
+/// Iterates over the fields of an object; nothing for other values.
 fn members(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
     value.as_object().into_iter().flat_map(Map::iter)
 }
 
-fn view(method: &str, path: &str, operation: &Value) -> Value {
-    let parameters = operation["parameters"].as_array().into_iter().flatten().map(|one| {
+fn operation_view(method: &str, path: &str, operation: &Value) -> Value {
+    let parameters = operation["parameters"].as_array().into_iter().flatten().map(|parameter| {
         json!({
-            "name": one["name"], "place": one["in"], "is_required": one["required"] == true,
-            "type": type_of(&one["schema"]),
+            "name": parameter["name"], "place": parameter["in"], "is_required": parameter["required"] == true,
+            "type": describe_type(&parameter["schema"]),
         })
     });
-    let first = |content: &Value| members(content).next().map(|(_, one)| type_of(&one["schema"]));
-    let answers = members(&operation["responses"]).map(|(status, answer)| {
-        json!({"status": status, "description": answer["description"], "type": first(&answer["content"])})
+    let body_type = |content: &Value| members(content).next().map(|(_, media)| describe_type(&media["schema"]));
+    let responses = members(&operation["responses"]).map(|(status, response)| {
+        json!({"status": status, "description": response["description"], "type": body_type(&response["content"])})
     });
     json!({
         "id": operation["operationId"], "method": method.to_uppercase(), "path": path,
-        "parameters": parameters.collect::<Vec<_>>(), "body": first(&operation["requestBody"]["content"]),
-        "answers": answers.collect::<Vec<_>>(),
+        "parameters": parameters.collect::<Vec<_>>(), "body": body_type(&operation["requestBody"]["content"]),
+        "answers": responses.collect::<Vec<_>>(),
     })
 }
 
 fn schema_view(name: &str, schema: &Value) -> Value {
     let required: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let fields: Vec<Value> = members(&schema["properties"])
-        .map(|(name, of)| json!({"name": name, "is_required": required.contains(&name.as_str()), "type": type_of(of)}))
+        .map(|(name, schema)| {
+            let is_required = required.contains(&name.as_str());
+            json!({"name": name, "is_required": is_required, "type": describe_type(schema)})
+        })
         .collect();
-    // What it is, where it has no fields.
-    let of = fields.is_empty().then(|| type_of(schema));
-    json!({"name": name, "fields": fields, "type": of})
+    // A schema without fields is described by its type.
+    let kind = fields.is_empty().then(|| describe_type(schema));
+    json!({"name": name, "fields": fields, "type": kind})
 }
 
-/// In words, some of which name schemas.
-fn type_of(schema: &Value) -> Value {
-    let mut words = Vec::new();
-    tell(schema, &mut words);
+/// Describes a type as a list of texts, some of which are names of schemas and become links.
+fn describe_type(schema: &Value) -> Value {
+    let mut parts = Vec::new();
+    push_type(schema, &mut parts);
     if let Some(default) = schema.get("default").filter(|default| !default.is_null()) {
-        say(&format!(" = {default}"), &mut words);
+        push_text(&format!(" = {default}"), &mut parts);
     }
-    words.into()
+    parts.into()
 }
 
-fn say(text: &str, words: &mut Vec<Value>) {
-    words.push(json!({"text": text, "is_schema": false}));
+fn push_text(text: &str, parts: &mut Vec<Value>) {
+    parts.push(json!({"text": text, "is_schema": false}));
 }
 
-/// In words: `string (date-time) or null`.
-fn tell(schema: &Value, words: &mut Vec<Value>) {
+/// Appends a type's description, such as `string (date-time) or null`.
+fn push_type(schema: &Value, parts: &mut Vec<Value>) {
     if let Some(name) = schema["$ref"].as_str().and_then(|path| path.rsplit('/').next()) {
-        words.push(json!({"text": name, "is_schema": true}));
+        parts.push(json!({"text": name, "is_schema": true}));
         return;
     }
     if let Some(fixed) = schema.get("const") {
-        return say(&fixed.to_string(), words);
+        return push_text(&fixed.to_string(), parts);
     }
     if let Some(all) = schema["enum"].as_array() {
         let all: Vec<String> = all.iter().map(Value::to_string).collect();
-        return say(&all.join(" or "), words);
+        return push_text(&all.join(" or "), parts);
     }
     if let Some(any) = ["anyOf", "oneOf"].iter().find_map(|name| schema[*name].as_array()) {
-        for (at, one) in any.iter().enumerate() {
-            if at > 0 {
-                say(" or ", words);
+        for (index, alternative) in any.iter().enumerate() {
+            if index > 0 {
+                push_text(" or ", parts);
             }
-            tell(one, words);
+            push_type(alternative, parts);
         }
         return;
     }
@@ -114,17 +130,17 @@ fn tell(schema: &Value, words: &mut Vec<Value>) {
         Value::Array(kinds) => kinds.iter().filter_map(Value::as_str).collect(),
         _ => vec!["any JSON"],
     };
-    for (at, kind) in kinds.iter().enumerate() {
-        if at > 0 {
-            say(" or ", words);
+    for (index, kind) in kinds.iter().enumerate() {
+        if index > 0 {
+            push_text(" or ", parts);
         }
-        say(kind, words);
+        push_text(kind, parts);
         if *kind == "array" && schema["items"].is_object() {
-            say(" of ", words);
-            tell(&schema["items"], words);
+            push_text(" of ", parts);
+            push_type(&schema["items"], parts);
         }
         if let (Some(format), true) = (schema["format"].as_str(), *kind != "null") {
-            say(&format!(" ({format})"), words);
+            push_text(&format!(" ({format})"), parts);
         }
     }
 }

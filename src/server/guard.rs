@@ -1,5 +1,5 @@
-//! Who may ask, checked before any handler: the right `Host` and `Origin` (a web page elsewhere
-//! can make a browser call 127.0.0.1), then the token.
+//! Access checks before any handler: first `Host` and `Origin`, since a web page elsewhere can make a browser call
+//! 127.0.0.1, then the token.
 
 use super::api_error::ApiError;
 use super::caller::Caller;
@@ -17,63 +17,63 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::debug;
 
-/// The longest that a request may take, its body included.
-const REQUEST_LIMIT: Duration = Duration::from_secs(30);
+/// Longest duration of a request, including its body.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The longest that an import or export may take, which this user's own commands ask for: of as much as there is.
-const IMPORT_LIMIT: Duration = Duration::from_secs(600);
+/// Longest duration of an import or export by a local command, which may be of any size.
+const IMPORT_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// How long the datastore may take to answer a request. A frozen one answers never.
-const DATASTORE_LIMIT: Duration = Duration::from_secs(10);
+/// How long the datastore may take to answer a request; a frozen one never answers.
+const DATASTORE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// For all but imports and exports.
+/// Timeout for all requests but imports and exports.
 pub async fn request_timeout(request: Request, next: Next) -> Response {
-    within(REQUEST_LIMIT, request, next).await
+    with_timeout(REQUEST_TIMEOUT, request, next).await
 }
 
-/// For imports and exports.
+/// Timeout for imports and exports.
 pub async fn import_timeout(request: Request, next: Next) -> Response {
-    within(IMPORT_LIMIT, request, next).await
+    with_timeout(IMPORT_TIMEOUT, request, next).await
 }
 
-async fn within(limit: Duration, request: Request, next: Next) -> Response {
+async fn with_timeout(limit: Duration, request: Request, next: Next) -> Response {
     match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,
         Err(_) => ApiError::new(StatusCode::REQUEST_TIMEOUT, "The request took too long").into_response(),
     }
 }
 
-/// For the API: 503 instead of a wait for a datastore that does not answer.
+/// Answers 503 when the datastore does not respond in time.
 pub async fn datastore_timeout(request: Request, next: Next) -> Response {
-    match tokio::time::timeout(DATASTORE_LIMIT, next.run(request)).await {
+    match tokio::time::timeout(DATASTORE_TIMEOUT, next.run(request)).await {
         Ok(response) => response,
         Err(elapsed) => ApiError::unavailable(&elapsed).into_response(),
     }
 }
 
-/// For what is about DAGs: right after a start their files are still being parsed, and who asks then
-/// wants to know what comes of that.
-pub async fn after_first_look(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
-    // The sender is in the state.
-    let _ = state.first_look.subscribe().wait_for(|done| *done).await;
+/// Waits for the first scan of the DAG files: right after a start they are still being parsed, and the response should
+/// include them.
+pub async fn after_initial_parse(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
+    // Cannot fail: the state holds the sender.
+    let _ = state.initial_parse.subscribe().wait_for(|done| *done).await;
     next.run(request).await
 }
 
-/// For Variables and Connections: DAG files that ask for them are parsed again when one has changed.
-pub async fn telling_dag_files(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
-    let reads = [Method::GET, Method::HEAD].contains(request.method());
+/// After a change of Variables or Connections, has the DAG files that use them parsed again.
+pub async fn notify_dag_files(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
+    let is_read = [Method::GET, Method::HEAD].contains(request.method());
     let response = next.run(request).await;
-    if !reads && response.status().is_success() {
+    if !is_read && response.status().is_success() {
         state.store_changed.notify_one();
     }
     response
 }
 
-/// For every request.
+/// Checks the origin of every request and sets security headers on the response.
 pub async fn check_request(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
     if caller(&request) == Caller::Network
-        && let Err(refusal) =
-            check_host(request.headers(), state.port, address(&request)).and_then(|host| check_origin(&request, host))
+        && let Err(refusal) = check_host(request.headers(), state.port, server_address(&request))
+            .and_then(|host| check_origin(&request, host))
     {
         return refusal.into_response();
     }
@@ -95,65 +95,64 @@ pub async fn check_request(State(state): State<Arc<AppState>>, request: Request,
     response
 }
 
+/// Returns where the request came from.
 pub fn caller(request: &Request) -> Caller {
-    // Without the mark, the one with fewer rights.
+    // Without the extension, assume the caller with fewer rights.
     request.extensions().get().copied().unwrap_or(Caller::Network)
 }
 
-/// The one of this machine's that the connection came to.
-fn address(request: &Request) -> IpAddr {
+/// Returns the local address that the connection came to.
+fn server_address(request: &Request) -> IpAddr {
     request.extensions().get::<Peer>().map_or(Ipv4Addr::LOCALHOST.into(), |peer| peer.server.ip())
 }
 
-/// The names that a machine's own loopback is called by; anything else got here by DNS. What came to another
-/// address of the machine, where `host` lets it, is called by that too, or by the machine's name.
-fn check_host(headers: &HeaderMap, port: u16, address: IpAddr) -> Result<&str, ApiError> {
+/// Accepts the names of the loopback interface; any other name may point here by DNS rebinding. On another local
+/// address, when `host` allows it, also accepts that address and the machine's name.
+fn check_host(headers: &HeaderMap, port: u16, server_address: IpAddr) -> Result<&str, ApiError> {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let name = host.strip_suffix(&format!(":{port}")).unwrap_or(host);
-    let is = |known: &str| name.eq_ignore_ascii_case(known);
-    // Those no other site can be called by, wherever they lead to: into a container, through a tunnel.
-    let is_loopbacks = ["127.0.0.1", "localhost", "[::1]"].into_iter().any(is);
-    let is_known = match address {
-        _ if is_loopbacks => true,
-        _ if address.is_loopback() => is(&address.to_string()),
-        IpAddr::V6(address) => is(&format!("[{address}]")),
-        IpAddr::V4(address) => {
-            let own = user::host_name();
-            is(&address.to_string()) || is(&own) || is(&format!("{own}.local"))
+    let name_is = |known: &str| name.eq_ignore_ascii_case(known);
+    // No other site can use these names, wherever they lead: into a container or through a tunnel.
+    let is_loopback_name = ["127.0.0.1", "localhost", "[::1]"].into_iter().any(name_is);
+    let is_known = match server_address {
+        _ if is_loopback_name => true,
+        _ if server_address.is_loopback() => name_is(&server_address.to_string()),
+        IpAddr::V6(server_address) => name_is(&format!("[{server_address}]")),
+        IpAddr::V4(server_address) => {
+            let host_name = user::host_name();
+            name_is(&server_address.to_string()) || name_is(&host_name) || name_is(&format!("{host_name}.local"))
         }
     };
     if is_known {
         Ok(host)
     } else {
-        Err(ApiError::new(
-            StatusCode::FORBIDDEN,
-            "This host name is not served here: ask by the address, or by localhost",
-        ))
+        Err(ApiError::new(StatusCode::FORBIDDEN, "This host name is not served here: use the IP address or localhost"))
     }
 }
 
 fn check_origin(request: &Request, host: &str) -> Result<(), ApiError> {
-    let reads = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
+    let is_read = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
     match request.headers().get(header::ORIGIN).map(HeaderValue::to_str) {
         None => Ok(()),
         Some(Ok(origin)) if origin.eq_ignore_ascii_case(&format!("http://{host}")) => Ok(()),
-        // A page elsewhere cannot read the answer without our leave, which we never give.
-        Some(_) if reads => Ok(()),
+        // A foreign page cannot read the response without CORS headers, which are never sent.
+        Some(_) if is_read => Ok(()),
         Some(_) => Err(ApiError::new(StatusCode::FORBIDDEN, "Requests from other sites are refused")),
     }
 }
 
-/// Whether the request carries a good token, in `Authorization` or in the session's cookie.
+/// True when the request has a valid token, in `Authorization` or in the session cookie.
 pub fn is_authenticated(state: &AppState, request: &Request) -> bool {
     caller(request) == Caller::LocalAdmin
         || tokens(state, request.headers()).next().is_some_and(|token| state.check_token(&token).is_some())
 }
 
-/// Those that a request carries, good or not; the first is the one that counts.
+/// Returns the tokens in a request, valid or not; only the first one counts for authentication.
 pub fn tokens(state: &AppState, headers: &HeaderMap) -> impl Iterator<Item = String> {
     bearer(headers).map(str::to_owned).into_iter().chain(session_token(headers, &state.cookie_name()))
 }
 
+/// Returns the token in `Authorization`.
 pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
@@ -170,7 +169,7 @@ fn session_token(headers: &HeaderMap, name: &str) -> Option<String> {
         .map(|cookie| cookie.value().to_owned())
 }
 
-/// For the API: 401 without a token.
+/// Requires a token: 401 otherwise.
 pub async fn require_token(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
     if is_authenticated(&state, &request) { next.run(request).await } else { unauthorized() }
 }
@@ -181,25 +180,25 @@ fn unauthorized() -> Response {
     response
 }
 
-/// For pages: the login instead.
+/// Requires a login for pages: redirects to the login page otherwise.
 pub async fn require_login(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
     if is_authenticated(&state, &request) {
         return next.run(request).await;
     }
-    to_login(&request)
+    redirect_to_login(&request)
 }
 
-/// The login, which leads back to what was asked for.
-pub fn to_login(request: &Request) -> Response {
-    // What was sent with a form is not there to go on to.
+/// Redirects to the login page, which leads back to the requested page.
+pub fn redirect_to_login(request: &Request) -> Response {
+    // A submitted form cannot be repeated after the login.
     let is_page = request.method() == Method::GET;
-    let asked = request.uri().path_and_query().filter(|_| is_page).map_or("/", |asked| asked.as_str());
-    let asked = utf8_percent_encode(asked, NON_ALPHANUMERIC);
-    Redirect::to(&format!("/auth/login?next={asked}")).into_response()
+    let target = request.uri().path_and_query().filter(|_| is_page).map_or("/", |target| target.as_str());
+    let target = utf8_percent_encode(target, NON_ALPHANUMERIC);
+    Redirect::to(&format!("/auth/login?next={target}")).into_response()
 }
 
-/// For our own pages, which Airflow's web UI shows inside of its own.
-pub async fn framed_by_ourselves(request: Request, next: Next) -> Response {
+/// Allows our own pages inside frames of this site, where Airflow's web UI shows them.
+pub async fn allow_own_frames(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("SAMEORIGIN"));
@@ -209,7 +208,7 @@ pub async fn framed_by_ourselves(request: Request, next: Next) -> Response {
 
 const FRAMED_POLICY: &str = "default-src 'self'; frame-ancestors 'self'; form-action 'self'; base-uri 'none'";
 
-/// For what only this user's own commands may ask.
+/// Restricts routes to this user's own commands: 404 over the network.
 pub async fn require_local(request: Request, next: Next) -> Response {
     match caller(&request) {
         Caller::LocalAdmin => next.run(request).await,
@@ -226,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn only_loopbacks_own_names_are_served() {
+    fn serves_only_own_host_names() {
         let loopback = IpAddr::from([127, 0, 0, 1]);
         for host in ["127.0.0.1:8088", "localhost:8088", "LOCALHOST", "[::1]:8088"] {
             assert!(check_host(&headers(header::HOST, host), 8088, loopback).is_ok(), "{host}");
@@ -248,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn another_sites_page_may_not_change_anything() {
+    fn rejects_changes_from_other_sites() {
         let request = |method: &str, origin: Option<&str>| {
             let mut builder = Request::builder().method(method).uri("/");
             if let Some(origin) = origin {
@@ -271,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_found_where_they_belong() {
+    fn finds_tokens_in_header_and_cookie() {
         assert_eq!(bearer(&headers(header::AUTHORIZATION, "Bearer abc")), Some("abc"));
         assert_eq!(bearer(&headers(header::AUTHORIZATION, "Basic abc")), None);
         let jar = headers(header::COOKIE, "a=b; leoflow_session_1=x=y; leoflow_session_2=z");

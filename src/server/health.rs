@@ -1,4 +1,4 @@
-//! Whether it works, for programs.
+//! Health checks for programs.
 
 use super::lite::pages;
 use super::state::AppState;
@@ -15,16 +15,16 @@ use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
 
-const PATIENCE: Duration = Duration::from_secs(2);
+const DATASTORE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// 200 when requests can be served, 503 with a reason when the datastore is away.
+/// Answers 200 when requests can be served, or 503 with a reason when the datastore is unavailable.
 pub async fn healthz(State(state): State<Arc<AppState>>) -> Response {
-    match state.database.check(PATIENCE).await {
+    match state.database.check(DATASTORE_TIMEOUT).await {
         Ok(()) => Json(json!({"ok": true, "version": state.version})).into_response(),
         Err(reason) => {
-            // The supervisor knows why it does not run.
-            let told = pages::ask_supervisor(&state).await.ok().and_then(|status| status.reason);
-            let reason = told.unwrap_or_else(|| format!("datastore: {reason}"));
+            // The supervisor knows why the datastore is down.
+            let supervisor_reason = pages::ask_supervisor(&state).await.ok().and_then(|status| status.reason);
+            let reason = supervisor_reason.unwrap_or_else(|| format!("datastore: {reason}"));
             let body = json!({"ok": false, "version": state.version, "reason": reason});
             (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], Json(body)).into_response()
         }
@@ -37,35 +37,35 @@ pub struct VersionInfo {
     git_version: Option<String>,
 }
 
-/// The version of the Airflow whose API is served, by which clients choose their dialect, and our own.
+/// Returns the version of the Airflow API served, which clients adapt to, and Leoflow's own.
 pub async fn version(State(state): State<Arc<AppState>>) -> Json<VersionInfo> {
     Json(VersionInfo { version: web_ui::VERSION.to_owned(), git_version: Some(state.version.to_string()) })
 }
 
-/// A part of the instance that is a process of its own on Airflow.
-pub struct Part {
+/// The health of a component that is a separate process in Airflow.
+pub struct Component {
     pub is_alive: bool,
     pub heartbeat: Option<Timestamp>,
 }
 
-pub struct Parts {
-    pub scheduler: Part,
-    pub dag_processor: Part,
-    pub triggerer: Part,
+pub struct Components {
+    pub scheduler: Component,
+    pub dag_processor: Component,
+    pub triggerer: Component,
 }
 
-/// The scheduler and what looks at the files are tasks of this server; triggers are run by the agent, whom the
-/// supervisor keeps alive.
-pub async fn parts(state: &AppState) -> Parts {
+/// Checks the components. The scheduler and the DAG processor are tasks of this server; triggers run in the agent,
+/// another process of the supervisor.
+pub async fn components(state: &AppState) -> Components {
     let now = Timestamp::now();
     let (beat, is_alive) = (state.scheduler_beat.last(), state.scheduler_beat.is_alive());
     let agent = pages::ask_supervisor(state).await.ok();
     let agent = agent.and_then(|status| status.processes.into_iter().find(|process| process.name == "agent"));
     let agent_runs = agent.is_some_and(|process| process.state == "running");
-    Parts {
-        scheduler: Part { is_alive, heartbeat: beat },
-        dag_processor: Part { is_alive: true, heartbeat: Some(now) },
-        triggerer: Part { is_alive: agent_runs, heartbeat: agent_runs.then_some(now) },
+    Components {
+        scheduler: Component { is_alive, heartbeat: beat },
+        dag_processor: Component { is_alive: true, heartbeat: Some(now) },
+        triggerer: Component { is_alive: agent_runs, heartbeat: agent_runs.then_some(now) },
     }
 }
 
@@ -101,23 +101,23 @@ pub struct HealthInfoResponse {
 }
 
 pub async fn monitor(State(state): State<Arc<AppState>>) -> Json<HealthInfoResponse> {
-    let word = |healthy: bool| Some(if healthy { "healthy" } else { "unhealthy" });
-    let (status, parts) = tokio::join!(state.database.check(PATIENCE), parts(&state));
-    let beat = |part: &Part| part.heartbeat.map(|at| at.to_string());
-    let Parts { scheduler, dag_processor, triggerer } = parts;
+    let status_text = |healthy: bool| Some(if healthy { "healthy" } else { "unhealthy" });
+    let (status, components) = tokio::join!(state.database.check(DATASTORE_TIMEOUT), components(&state));
+    let heartbeat_text = |component: &Component| component.heartbeat.map(|time| time.to_string());
+    let Components { scheduler, dag_processor, triggerer } = components;
     Json(HealthInfoResponse {
-        metadatabase: BaseInfoResponse { status: word(status.is_ok()) },
+        metadatabase: BaseInfoResponse { status: status_text(status.is_ok()) },
         scheduler: SchedulerInfoResponse {
-            status: word(scheduler.is_alive),
-            latest_scheduler_heartbeat: beat(&scheduler),
+            status: status_text(scheduler.is_alive),
+            latest_scheduler_heartbeat: heartbeat_text(&scheduler),
         },
         triggerer: TriggererInfoResponse {
-            status: word(triggerer.is_alive),
-            latest_triggerer_heartbeat: beat(&triggerer),
+            status: status_text(triggerer.is_alive),
+            latest_triggerer_heartbeat: heartbeat_text(&triggerer),
         },
         dag_processor: Some(DagProcessorInfoResponse {
-            status: word(dag_processor.is_alive),
-            latest_dag_processor_heartbeat: beat(&dag_processor),
+            status: status_text(dag_processor.is_alive),
+            latest_dag_processor_heartbeat: heartbeat_text(&dag_processor),
         }),
     })
 }

@@ -1,5 +1,6 @@
-//! What an upgrade leaves to its server: data migrations, batch by batch while nothing else wants the datastore as much,
-//! and the migrations that come later. An upgrade never waits for either.
+//! Runs what an upgrade leaves to the server: data migrations, in batches with pauses, and later schema migrations. An
+//! upgrade never waits for either. A later migration has gates: conditions such as an age or a release that must be
+//! gone.
 
 use super::own_program;
 use super::state::AppState;
@@ -17,155 +18,163 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-/// A start has other things to do first.
-fn after_start() -> Duration {
+/// Delay after a start, which has more urgent work.
+fn start_delay() -> Duration {
     crate::sys::limit("LEOFLOW_LATER_MIGRATIONS_AFTER", Duration::from_secs(5))
 }
-/// An upgrade is committed soon after its server has begun.
-const COMMIT: Duration = Duration::from_secs(2);
-/// For what is under way, and for rows that somebody holds.
-const LOOK: Duration = Duration::from_secs(20);
-/// A gate opens after days, or with another release.
-const GATES: Duration = Duration::from_secs(3600);
-/// For what nobody was told of, because the datastore was away.
-const UNTOLD: Duration = Duration::from_secs(600);
-/// After a failure of the datastore.
-const AGAIN: Duration = Duration::from_secs(30);
-/// Between two batches there is at least as long a pause as the batch took, and this.
-const REST: Duration = Duration::from_millis(20);
+/// Poll interval while an upgrade is not committed yet; that takes seconds after its server starts.
+const COMMIT_POLL: Duration = Duration::from_secs(2);
+/// Retry delay while another operation runs, or while rows are locked.
+const RETRY_DELAY: Duration = Duration::from_secs(20);
+/// Interval for checking gates, which open after days or with another release.
+const GATE_INTERVAL: Duration = Duration::from_secs(3600);
+/// Poll interval; catches missed notifications.
+const POLL_INTERVAL: Duration = Duration::from_secs(600);
+/// Retry delay after a datastore error.
+const ERROR_DELAY: Duration = Duration::from_secs(30);
+/// Pause between batches, in addition to the duration of the last batch.
+const BATCH_PAUSE: Duration = Duration::from_millis(20);
 
-/// Sleeps while there is nothing to do, until somebody says that there is.
-pub async fn keep(state: Arc<AppState>) {
+/// Runs migrations as they become due; sleeps until notified when there are none.
+pub async fn run(state: Arc<AppState>) {
     let mut events = state.changes.events.subscribe();
-    tokio::time::sleep(after_start()).await;
-    let mut look_at_gates = Instant::now();
+    tokio::time::sleep(start_delay()).await;
+    let mut next_gate_check = Instant::now();
     loop {
-        // What is not committed may be undone: nothing is built on it.
+        // An uncommitted upgrade may be undone, so nothing may build on it.
         if !matches!(journal::unfinished(&state.home), Ok(None)) {
-            tokio::time::sleep(COMMIT).await;
+            tokio::time::sleep(COMMIT_POLL).await;
             continue;
         }
-        if look_at_gates <= Instant::now() {
-            let was_looked = apply_later(&state).await;
-            look_at_gates = Instant::now() + if was_looked { GATES } else { LOOK };
+        if next_gate_check <= Instant::now() {
+            let gates_checked = apply_later(&state).await;
+            next_gate_check = Instant::now() + if gates_checked { GATE_INTERVAL } else { RETRY_DELAY };
         }
-        let rest = match next_batch(&state).await {
-            Ok(Next::Rest(rest)) => rest,
-            Ok(Next::Verified) => {
+        let pause = match next_batch(&state).await {
+            Ok(Outcome::Pause(pause)) => pause,
+            Ok(Outcome::Verified) => {
                 // It may have been the last gate.
-                look_at_gates = Instant::now();
+                next_gate_check = Instant::now();
                 continue;
             }
-            Ok(Next::Nothing) => {
-                let until = look_at_gates.min(Instant::now() + UNTOLD);
-                let _ = tokio::time::timeout_at(until, told(&mut events)).await;
+            Ok(Outcome::Nothing) => {
+                let until = next_gate_check.min(Instant::now() + POLL_INTERVAL);
+                let _ = tokio::time::timeout_at(until, notified(&mut events)).await;
                 continue;
             }
             Err(error) => {
-                warn!("data migrations rest for a while: {error}");
-                AGAIN
+                warn!("data migrations are paused: {error}");
+                ERROR_DELAY
             }
         };
-        tokio::time::sleep(rest).await;
+        tokio::time::sleep(pause).await;
     }
 }
 
-/// Completes when there may be something to do.
-async fn told(events: &mut Receiver<Event>) {
+/// Completes when migrations may be due.
+async fn notified(events: &mut Receiver<Event>) {
     loop {
         match events.recv().await {
             Ok(Event::Migrations) | Err(RecvError::Lagged(_)) => return,
             Ok(_) => {}
-            // The server leaves.
+            // The server is shutting down.
             Err(RecvError::Closed) => return std::future::pending().await,
         }
     }
 }
 
-enum Next {
-    /// There is more, after so long.
-    Rest(Duration),
+/// The outcome of a step.
+enum Outcome {
+    /// More may be due after this pause.
+    Pause(Duration),
+    /// A data migration is complete, which may open a gate.
     Verified,
+    /// No data migration is due.
     Nothing,
 }
 
-/// Does one batch of what is due.
-async fn next_batch(state: &AppState) -> Result<Next, String> {
-    let in_words = |error: SchemaError| error.to_string();
+/// Runs one batch of the first due data migration, or verifies a complete one.
+async fn next_batch(state: &AppState) -> Result<Outcome, String> {
+    let error_text = |error: SchemaError| error.to_string();
     let mut client = state.database.get().await.map_err(|error| error.message().to_owned())?;
-    let all = data_migration::list(&**client, known()).await.map_err(in_words)?;
-    let due = all.iter().find(|one| one.is_due());
-    let Some((now, known)) =
-        due.and_then(|one| Some((one, known().iter().find(|known| known.version == one.version)?)))
+    let migrations = data_migration::list(&**client, known()).await.map_err(error_text)?;
+    let due = migrations.iter().find(|migration| migration.is_due());
+    let Some((progress, known)) =
+        due.and_then(|migration| Some((migration, known().iter().find(|known| known.version == migration.version)?)))
     else {
-        return Ok(Next::Nothing);
+        return Ok(Outcome::Nothing);
     };
-    if now.status == data_migration::Status::Pending && now.round == 1 && now.batches == 0 {
-        info!("data migration {} begins", now.migration);
+    if progress.status == data_migration::Status::Pending && progress.round == 1 && progress.batches == 0 {
+        info!("data migration {} started", progress.migration);
     }
-    if now.status == data_migration::Status::Done {
-        let left = data_migration::verify(&**client, known).await.map_err(in_words)?;
-        if left == 0 {
-            info!("data migration {} is verified: {} row(s) changed", now.migration, now.rows);
-            return Ok(Next::Verified);
+    if progress.status == data_migration::Status::Done {
+        let remaining = data_migration::verify(&**client, known).await.map_err(error_text)?;
+        if remaining == 0 {
+            info!("data migration {} verified: {} row(s) changed", progress.migration, progress.rows);
+            return Ok(Outcome::Verified);
         }
-        // What somebody held may be free by then.
-        return Ok(Next::Rest(LOOK));
+        // Rows were locked and may be free at the next try.
+        return Ok(Outcome::Pause(RETRY_DELAY));
     }
-    Ok(match data_migration::advance(&mut client, known).await.map_err(in_words)? {
-        Batch::Moved { took, .. } => Next::Rest(took + REST),
-        Batch::Done => Next::Rest(REST),
-        Batch::Hindered => Next::Rest(LOOK),
+    Ok(match data_migration::advance(&mut client, known).await.map_err(error_text)? {
+        Batch::Moved { took, .. } => Outcome::Pause(took + BATCH_PAUSE),
+        Batch::Done => Outcome::Pause(BATCH_PAUSE),
+        Batch::Blocked => Outcome::Pause(RETRY_DELAY),
         Batch::Nothing => {
-            let now = data_migration::progress(&**client, known).await.map_err(in_words)?;
-            if let Some(now) = now.filter(|now| now.status == data_migration::Status::Failed) {
-                let reason = now.error.unwrap_or_default();
-                warn!("data migration {} has failed: {reason}; leoflow data-migrate status", now.migration);
+            let progress = data_migration::progress(&**client, known).await.map_err(error_text)?;
+            if let Some(progress) = progress.filter(|progress| progress.status == data_migration::Status::Failed) {
+                let reason = progress.error.unwrap_or_default();
+                warn!("data migration {} failed: {reason}; see leoflow data-migrate status", progress.migration);
             }
-            Next::Rest(REST)
+            Outcome::Pause(BATCH_PAUSE)
         }
     })
 }
 
-/// Whether it was looked at: what else is under way goes first.
+/// Applies the later schema migrations whose gates are open. Returns false when that must be retried soon, such as
+/// while another operation runs.
 async fn apply_later(state: &Arc<AppState>) -> bool {
     match is_any_waiting(state).await {
         Ok(true) => {}
         Ok(false) => return true,
         Err(error) => {
-            warn!("what comes after the upgrade cannot be asked for: {error}");
+            warn!("cannot check for later migrations: {error}");
             return false;
         }
     }
-    // Which releases are kept, and what they know, is the command's to find out.
+    // The gates depend on the releases that are kept, which the command knows.
     let status = match own_program::ask(&state.home, &["migrate-db", "status"]).await {
         Ok(status) => status,
         Err(_) => return false,
     };
-    let may_come = |one: &Value| one["gates_shut"].as_array().is_some_and(Vec::is_empty);
-    let is_new = |one: &Value| one["phase"] == "contract" && one["since"].is_null();
-    if !status["waiting"].as_array().is_some_and(|all| all.iter().any(|one| may_come(one) || is_new(one))) {
+    let is_applicable = |migration: &Value| migration["gates_shut"].as_array().is_some_and(Vec::is_empty);
+    let is_unrecorded = |migration: &Value| migration["phase"] == "contract" && migration["since"].is_null();
+    if !status["waiting"]
+        .as_array()
+        .is_some_and(|all| all.iter().any(|migration| is_applicable(migration) || is_unrecorded(migration)))
+    {
         return true;
     }
     if lock::operation_holder(&state.home).is_some() || own_program::is_busy(&state.home).await {
         return false;
     }
     let arguments = ["migrate-db", "--later"].map(str::to_owned).to_vec();
-    let ended = match state.own_program.perform(&state.home, "migration", arguments).await {
-        Ok(ended) => ended,
-        Err(refused) => {
-            warn!("what comes after the upgrade was not begun: {}", refused.message());
+    let operation = match state.own_program.perform(&state.home, "migration", arguments).await {
+        Ok(operation) => operation,
+        Err(error) => {
+            warn!("failed to start later migrations: {}", error.message());
             return false;
         }
     };
-    if ended.status != Status::Done {
-        warn!("what comes after the upgrade was not applied: {}", ended.error.unwrap_or_default());
+    if operation.status != Status::Done {
+        warn!("failed to apply later migrations: {}", operation.error.unwrap_or_default());
     }
     true
 }
 
+/// True when a later schema migration is not applied yet.
 async fn is_any_waiting(state: &AppState) -> Result<bool, String> {
     let client = state.database.get().await.map_err(|error| error.message().to_owned())?;
-    let found = schema::inspect(&**client).await.map_err(|error| error.to_string())?;
-    Ok(!schema::waiting(known(), &found).is_empty())
+    let schema_state = schema::inspect(&**client).await.map_err(|error| error.to_string())?;
+    Ok(!schema::waiting(known(), &schema_state).is_empty())
 }

@@ -1,9 +1,9 @@
-//! Accepting connections: on TCP for browsers and programs, on `run/api.sock` for this user's own
-//! commands. Limits are set here, before a request exists.
+//! Accepts connections: on TCP for browsers and programs, on `run/api.sock` for this user's commands. Enforces limits
+//! before a request exists.
 
 use super::app::Routers;
 use super::caller::Caller;
-use super::connection_slots::{Answer, Sending, Slot, Slots, Watched};
+use super::connection_slots::{Slot, Slots, TrackedRequestBody, TrackedResponseBody, TrackedStream};
 use super::logins::Peer;
 use crate::sys::{unix_socket, user};
 use axum::body::Body;
@@ -28,34 +28,36 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
-/// Connections at once on each listener; more wait in the kernel's queue.
-const CONNECTIONS: usize = 256;
+/// Concurrent connections per listener; more wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 256;
 /// Request line and headers together.
-const HEADER_BYTES: usize = 64 * 1024;
-const HEADERS: usize = 100;
-/// How long a client may take to send its headers; also how long an idle connection is kept.
+const MAX_HEADER_BYTES: usize = 64 * 1024;
+const MAX_HEADERS: usize = 100;
+/// How long a client may take to send its headers; also the keep-alive timeout.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a client may leave its answer unread while others wait for its place.
-const SEND_LIMIT: Duration = Duration::from_secs(30);
-/// How long requests under way may go on once we are told to leave.
-const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+/// How long a client may leave its response unread while others wait for its slot.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long running requests may continue once the server shuts down.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Connections that are refused at once.
-const REFUSALS: usize = 64;
-/// How long a refused client has to read its answer and leave.
-const REFUSAL_LIMIT: Duration = Duration::from_secs(1);
-/// Long enough to read what is in the socket.
-const NOTHING: Duration = Duration::from_millis(1);
-const NO_ROOM: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n\
+/// Refusals that are sent at the same time.
+const MAX_REFUSALS: usize = 64;
+/// How long a refused client has to read its response and disconnect.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a refusal waits for bytes that the socket may hold already.
+const PENDING_TIMEOUT: Duration = Duration::from_millis(1);
+const BUSY_RESPONSE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n\
     Content-Type: application/json\r\nContent-Length: 50\r\n\r\n{\"detail\": \"Too many requests at once; try again\"}";
 
-/// How long a connection that waits for a request may still send one: it may be on its way.
+/// How long an idle connection may still send a request during shutdown, since one may be in transit.
 const LINGER: Duration = Duration::from_millis(100);
 
-/// The accepting tasks.
+/// The accept loops of all listeners.
 pub struct Serving {
+    /// Becomes true when the loops must stop.
     stopped: watch::Receiver<bool>,
     stop: watch::Sender<bool>,
+    /// Each returns its open connections.
     tasks: Vec<JoinHandle<JoinSet<()>>>,
 }
 
@@ -67,7 +69,7 @@ impl Default for Serving {
 }
 
 impl Serving {
-    /// Begins to accept from browsers and programs.
+    /// Starts accepting from browsers and programs.
     pub fn over_tcp(&mut self, listener: OwnedFd, routers: &Routers) -> io::Result<()> {
         let tcp = TcpListener::from_std(std::net::TcpListener::from(listener))?;
         let accepting = accept(self.stopped.clone(), routers.with_caller(Caller::Network), async move || {
@@ -80,14 +82,14 @@ impl Serving {
         Ok(())
     }
 
-    /// Begins to accept from this user's own commands.
+    /// Starts accepting from this user's commands.
     pub fn over_unix(&mut self, listener: OwnedFd, routers: &Routers) -> io::Result<()> {
         let unix = UnixListener::from_std(std::os::unix::net::UnixListener::from(listener))?;
-        let ours = user::effective_uid();
+        let own_uid = user::effective_uid();
         let accepting = accept(self.stopped.clone(), routers.with_caller(Caller::LocalAdmin), async move || {
             let (stream, _) = unix.accept().await?;
             match unix_socket::peer_uid(&stream)? {
-                uid if uid == ours || uid == 0 => Ok((stream, None)),
+                uid if uid == own_uid || uid == 0 => Ok((stream, None)),
                 _ => Err(io::ErrorKind::PermissionDenied.into()),
             }
         });
@@ -95,10 +97,10 @@ impl Serving {
         Ok(())
     }
 
-    /// Accepts no more (what comes now waits in the supervisor's queue for the next server) and
-    /// lets what is under way finish, with `Connection: close`.
+    /// Stops accepting (new connections wait in the supervisor's queue for the next server) and lets running requests
+    /// finish, with `Connection: close`.
     pub async fn drain(self) {
-        // The receivers live in the tasks below.
+        // Cannot fail: the tasks below hold receivers.
         let _ = self.stop.send(true);
         let finished = async {
             for task in self.tasks {
@@ -107,28 +109,28 @@ impl Serving {
                 }
             }
         };
-        // Whoever is not done by then has had its time.
-        let _ = tokio::time::timeout(DRAIN_LIMIT, finished).await;
+        // Requests that take longer are cut off.
+        let _ = tokio::time::timeout(DRAIN_TIMEOUT, finished).await;
     }
 }
 
-/// Accepts until stopped; returns the connections that are then still there.
+/// Accepts until stopped; returns the connections still open then.
 async fn accept<S>(
     mut stopped: watch::Receiver<bool>,
     router: Router,
-    next: impl AsyncFn() -> io::Result<(S, Option<Peer>)>,
+    accept_next: impl AsyncFn() -> io::Result<(S, Option<Peer>)>,
 ) -> JoinSet<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let mut connections = JoinSet::new();
-    let slots = Slots::new(CONNECTIONS, SEND_LIMIT);
-    let refusals = Arc::new(Semaphore::new(REFUSALS));
+    let slots = Slots::new(MAX_CONNECTIONS, SEND_TIMEOUT);
+    let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
     loop {
         let accepted = tokio::select! {
             _ = stopped.changed() => return connections,
             _ = connections.join_next(), if !connections.is_empty() => continue,
-            accepted = next() => accepted,
+            accepted = accept_next() => accepted,
         };
         match accepted {
             Ok((stream, peer)) => {
@@ -136,22 +138,22 @@ where
                     Some(peer) => router.clone().layer(Extension(peer)),
                     None => router.clone(),
                 };
-                // What was accepted is answered, also when we are told to leave meanwhile.
+                // An accepted connection is answered even if a shutdown starts meanwhile.
                 match slots.next().await {
                     Some(slot) => {
-                        let serving = serve_connection(stream, router, stopped.clone(), slots.wanted(), slot);
+                        let serving = serve_connection(stream, router, stopped.clone(), slots.contention_flag(), slot);
                         connections.spawn_local(serving)
                     }
                     None => {
                         let refusal = refusals.clone().acquire_owned().await;
                         connections.spawn_local(async move {
                             let _refusal = refusal;
-                            refuse(stream, true, REFUSAL_LIMIT).await;
+                            refuse(stream, true, REFUSAL_TIMEOUT).await;
                         })
                     }
                 };
             }
-            // Out of descriptors, or a client that left at once: neither ends the server.
+            // Out of file descriptors, or the client left at once: keep accepting.
             _ => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     }
@@ -161,66 +163,66 @@ async fn serve_connection<S>(
     stream: S,
     router: Router,
     mut stopped: watch::Receiver<bool>,
-    wanted: Arc<AtomicBool>,
-    (slot, _slot): (Arc<Slot>, OwnedSemaphorePermit),
+    contention: Arc<AtomicBool>,
+    (slot, _permit): (Arc<Slot>, OwnedSemaphorePermit),
 ) where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let leaving = stopped.clone();
     let router = router.layer(map_response(move |response| {
-        say_farewell(*leaving.borrow() || wanted.load(Ordering::Relaxed), response)
+        close_when_leaving(*leaving.borrow() || contention.load(Ordering::Relaxed), response)
     }));
     let service = TowerToHyperService::new(router);
-    let of_request = slot.clone();
-    let watched = service_fn(move |request: hyper::Request<Incoming>| {
-        let slot = of_request.clone();
+    let request_slot = slot.clone();
+    let tracked_service = service_fn(move |request: hyper::Request<Incoming>| {
+        let slot = request_slot.clone();
         slot.set_requested();
         let request = request.map(|body| {
             slot.set_working(body.is_end_stream());
-            Body::new(Watched { body, slot: slot.clone() })
+            Body::new(TrackedRequestBody { body, slot: slot.clone() })
         });
-        let answer = service.call(request);
+        let response = service.call(request);
         async move {
-            let answer = answer.await?;
-            // Also where the request's body is not read to its end.
+            let response = response.await?;
+            // A handler may answer before the body is read to its end.
             slot.set_working(true);
-            Ok::<_, Infallible>(answer.map(|body| Body::new(Answer { body, slot })))
+            Ok::<_, Infallible>(response.map(|body| Body::new(TrackedResponseBody { body, slot })))
         }
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(HEADER_BYTES)
-        .max_headers(HEADERS)
-        .serve_connection(TokioIo::new(Sending { stream, slot: slot.clone() }), watched);
+        .max_buf_size(MAX_HEADER_BYTES)
+        .max_headers(MAX_HEADERS)
+        .serve_connection(TokioIo::new(TrackedStream { stream, slot: slot.clone() }), tracked_service);
     loop {
         tokio::select! {
             biased;
-            // A client's fault or farewell; there is nobody left to answer.
+            // The client failed or closed the connection.
             _ = &mut connection => return,
-            () = slot.closed() => {
-                if slot.is_stalled(SEND_LIMIT) {
-                    // A refusal would land inside the answer.
+            () = slot.close_requested() => {
+                if slot.is_stalled(SEND_TIMEOUT) {
+                    // A refusal would be sent in the middle of the response.
                     return;
                 }
                 if !slot.is_idle() {
-                    // A whole request has come since: a refusal now would hide what it has done.
+                    // A whole request has arrived meanwhile and is being carried out: the client needs its response.
                     continue;
                 }
-                // What it has begun to send is answered; a connection that was only kept is closed.
+                // A started request gets an answer; an idle keep-alive connection is just closed.
                 let has_request = slot.has_request();
                 let parts = connection.into_parts();
                 let has_begun = has_request || !parts.read_buf.is_empty();
-                return refuse(parts.io.into_inner().stream, has_begun, REFUSAL_LIMIT).await;
+                return refuse(parts.io.into_inner().stream, has_begun, REFUSAL_TIMEOUT).await;
             }
             _ = stopped.changed() => break,
         }
     }
-    // hyper would close a connection without a request at once, under a request that is on its way.
-    // One that comes within this time is answered, and told that it was the last.
+    // hyper would close a connection without a request at once, even with a request in transit. A request that arrives
+    // within this time is answered with `Connection: close`.
     if tokio::time::timeout(LINGER, &mut connection).await.is_err() {
         if !slot.has_request() {
-            // One that comes just now is answered too.
+            // A request that arrives now is answered too.
             let parts = connection.into_parts();
             return refuse(parts.io.into_inner().stream, !parts.read_buf.is_empty(), LINGER).await;
         }
@@ -229,29 +231,28 @@ async fn serve_connection<S>(
     }
 }
 
-/// Answers that there is no room, and when to try again. A connection that has not begun a request is closed without an
-/// answer.
+/// Responds 503 with Retry-After. A connection that has not started a request is closed without a response.
 async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, has_begun: bool, limit: Duration) {
-    let answer = async {
+    let refusal = async {
         let mut buffer = [0; 16 * 1024];
         let mut has_begun = has_begun;
         if !has_begun {
-            has_begun = matches!(tokio::time::timeout(NOTHING, stream.read(&mut buffer)).await, Ok(Ok(1..)));
+            has_begun = matches!(tokio::time::timeout(PENDING_TIMEOUT, stream.read(&mut buffer)).await, Ok(Ok(1..)));
         }
         if has_begun {
-            stream.write_all(NO_ROOM).await?;
+            stream.write_all(BUSY_RESPONSE).await?;
         }
         stream.shutdown().await?;
-        // Unread bytes would turn the close into a reset, and the client would not see the answer.
+        // Unread bytes would turn the close into a reset, and the client would not see the response.
         while stream.read(&mut buffer).await? > 0 {}
         Ok::<_, io::Error>(())
     };
-    // A client that goes on sending, or has left, has had its answer.
-    let _ = tokio::time::timeout(limit, answer).await;
+    // A client that keeps sending or does not read is cut off.
+    let _ = tokio::time::timeout(limit, refusal).await;
 }
 
-/// Tells the client not to send another request on this connection once we are leaving.
-async fn say_farewell(leaving: bool, mut response: Response) -> Response {
+/// Adds `Connection: close` while the server shuts down.
+async fn close_when_leaving(leaving: bool, mut response: Response) -> Response {
     if leaving {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -264,7 +265,7 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::TcpStream;
 
-    /// As many open files as the system allows: each side of each connection is one.
+    /// Raises the limit of open files to the maximum: each connection uses two.
     fn raise_limit() {
         use nix::sys::resource::{Resource, getrlimit, setrlimit};
         let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
@@ -273,17 +274,16 @@ mod tests {
 
     const LARGE: usize = 32 * 1024 * 1024;
 
-    /// Serves on a thread of its own, which does not run for `pause` after it was told to.
-    /// It says when the pause begins.
+    /// Serves on its own thread, which blocks for `pause` on request and reports when the pause starts.
     fn server(pause: Duration) -> (u16, std::sync::mpsc::Sender<std::sync::mpsc::Sender<()>>) {
-        let (told, wait) = std::sync::mpsc::channel::<std::sync::mpsc::Sender<()>>();
-        let (say_port, port) = std::sync::mpsc::channel();
+        let (pause_sender, pause_requests) = std::sync::mpsc::channel::<std::sync::mpsc::Sender<()>>();
+        let (port_sender, port) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let local = tokio::task::LocalSet::new();
             local.block_on(&runtime, async move {
                 let listener = crate::sys::listener::bind_at(std::net::Ipv4Addr::LOCALHOST, 0).unwrap();
-                say_port.send(listener.local_addr().unwrap().port()).unwrap();
+                port_sender.send(listener.local_addr().unwrap().port()).unwrap();
                 let tcp = TcpListener::from_std(listener).unwrap();
                 let router = Router::new()
                     .route("/", axum::routing::get(async || "ok"))
@@ -293,7 +293,7 @@ mod tests {
                 let next = async move || Ok((tcp.accept().await?.0, None));
                 let accepting = tokio::task::spawn_local(accept(stopped, router, next));
                 let paused = loop {
-                    match wait.try_recv() {
+                    match pause_requests.try_recv() {
                         Ok(paused) => break paused,
                         Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
                     }
@@ -303,7 +303,7 @@ mod tests {
                 drop(accepting.await);
             });
         });
-        (port.recv().unwrap(), told)
+        (port.recv().unwrap(), pause_sender)
     }
 
     fn connect(port: u16) -> TcpStream {
@@ -313,13 +313,13 @@ mod tests {
     }
 
     #[test]
-    fn after_a_pause_every_request_is_answered() {
+    fn answers_every_request_after_a_pause() {
         raise_limit();
         let (port, pause) = server(Duration::from_millis(500));
         let (paused, wait) = std::sync::mpsc::channel();
         pause.send(paused).unwrap();
         wait.recv().unwrap();
-        let mut clients: Vec<TcpStream> = (0..3 * CONNECTIONS).map(|_| connect(port)).collect();
+        let mut clients: Vec<TcpStream> = (0..3 * MAX_CONNECTIONS).map(|_| connect(port)).collect();
         for client in &mut clients {
             client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
         }
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_that_comes_while_it_is_evicted_is_answered() {
+    async fn answers_a_request_that_arrives_during_eviction() {
         let (mut client, stream) = tokio::io::duplex(4096);
         client.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
         let slow = async || {
@@ -340,17 +340,17 @@ mod tests {
         };
         let router = Router::new().route("/", axum::routing::post(slow));
         let (_stop, stopped) = watch::channel(false);
-        let slots = Slots::new(1, SEND_LIMIT);
+        let slots = Slots::new(1, SEND_TIMEOUT);
         let (slot, permit) = slots.next().await.unwrap();
         slot.ask_to_close();
-        serve_connection(stream, router, stopped, slots.wanted(), (slot, permit)).await;
+        serve_connection(stream, router, stopped, slots.contention_flag(), (slot, permit)).await;
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("done"), "{answer:?}");
     }
 
     #[test]
-    fn an_upload_under_way_at_the_drain_is_answered() {
+    fn answers_an_upload_during_the_drain() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let local = tokio::task::LocalSet::new();
         let answer = local.block_on(&runtime, async move {
@@ -389,10 +389,10 @@ mod tests {
     }
 
     #[test]
-    fn unfinished_requests_make_room_and_get_an_answer() {
+    fn unfinished_requests_are_evicted_with_a_response() {
         raise_limit();
         let (port, _pause) = server(Duration::ZERO);
-        let mut slow: Vec<TcpStream> = (0..CONNECTIONS).map(|_| connect(port)).collect();
+        let mut slow: Vec<TcpStream> = (0..MAX_CONNECTIONS).map(|_| connect(port)).collect();
         slow.iter_mut().for_each(|client| client.write_all(b"GET / HTTP/1.1\r\nHost:").unwrap());
         let mut client = connect(port);
         client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
@@ -408,10 +408,10 @@ mod tests {
     }
 
     #[test]
-    fn requests_are_refused_at_once_while_all_places_are_at_work() {
+    fn refuses_at_once_while_all_slots_are_busy() {
         raise_limit();
         let (port, _pause) = server(Duration::ZERO);
-        let mut busy: Vec<TcpStream> = (0..CONNECTIONS).map(|_| connect(port)).collect();
+        let mut busy: Vec<TcpStream> = (0..MAX_CONNECTIONS).map(|_| connect(port)).collect();
         busy.iter_mut().for_each(|client| client.write_all(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n").unwrap());
         for number in 0..100 {
             let mut client = connect(port);
@@ -423,12 +423,12 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_is_being_sent_is_not_cut_off() {
+    fn does_not_cut_off_a_response_being_sent() {
         raise_limit();
         let (port, _pause) = server(Duration::ZERO);
         let mut slow = connect(port);
         slow.write_all(b"GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-        let idle: Vec<TcpStream> = (1..CONNECTIONS).map(|_| connect(port)).collect();
+        let idle: Vec<TcpStream> = (1..MAX_CONNECTIONS).map(|_| connect(port)).collect();
         let mut other = connect(port);
         other.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
         let mut answer = String::new();

@@ -1,4 +1,4 @@
-//! What a list is asked for, in Airflow's query parameters.
+//! Airflow's query parameters for lists.
 
 use super::api_error::ApiError;
 use super::body::lax;
@@ -9,35 +9,36 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Airflow's `maximum_page_limit`; a larger limit is lowered to it.
-const MOST: i64 = 100;
-const USUAL: i64 = 50;
+/// Airflow's `maximum_page_limit`; larger limits are reduced to it.
+const MAX_LIMIT: i64 = 100;
+const DEFAULT_LIMIT: i64 = 50;
 /// Airflow's `MAX_SORT_PARAMS`.
-const MOST_ORDERS: usize = 10;
+const MAX_SORT_FIELDS: usize = 10;
 
-/// What a list can be asked for, with Airflow's names.
+/// The parameters of a list, with Airflow's names.
 pub struct Fields {
-    /// What it may be ordered by.
+    /// Names for `order_by`, with their columns.
     pub order: &'static [(&'static str, Column)],
-    /// What it is ordered by where nobody says.
-    pub usual: &'static [&'static str],
-    /// It also has pages that a cursor tells.
+    /// Names in `order_by` by default.
+    pub default_order: &'static [&'static str],
+    /// True when the list also supports cursors as an alternative to offsets.
     pub has_cursor: bool,
-    /// `…_pattern` finds a part, and `…_prefix_pattern` what begins so.
+    /// Names and SQL expressions: `NAME_pattern` matches a substring, `NAME_prefix_pattern` a prefix.
     pub patterns: &'static [(&'static str, &'static str)],
-    /// `…_gte`, `…_gt`, `…_lte` and `…_lt`.
+    /// Names with bounds: `NAME_gte`, `NAME_gt`, `NAME_lte` and `NAME_lt`.
     pub ranges: &'static [(&'static str, Column)],
-    /// Exactly this.
+    /// Names that match one value exactly.
     pub exact: &'static [(&'static str, Column)],
-    /// One of these; they may come several times.
+    /// Names that match any of several values.
     pub one_of: &'static [(&'static str, Column)],
-    /// The same, of a body alone.
+    /// Names that match any of several values, in bodies only.
     pub in_body: &'static [(&'static str, Column)],
 }
 
-pub const NOTHING: Fields = Fields {
+/// A list with `limit` and `offset` only; the base of other lists.
+pub const NO_FIELDS: Fields = Fields {
     order: &[],
-    usual: &["id"],
+    default_order: &["id"],
     has_cursor: false,
     patterns: &[],
     ranges: &[],
@@ -46,14 +47,15 @@ pub const NOTHING: Fields = Fields {
     in_body: &[],
 };
 
-const PAGE_IN_BODY: [(&str, &str); 2] = [("page_limit", "limit"), ("page_offset", "offset")];
+/// Names of paging fields in a body, with their query names.
+const PAGE_FIELDS_IN_BODY: [(&str, &str); 2] = [("page_limit", "limit"), ("page_offset", "offset")];
 
-/// In a body: how many rows come before the page.
+/// Rows to skip, in a body.
 #[derive(Default, Serialize, Deserialize, JsonSchema)]
 #[schemars(inline)]
 pub struct PageOffset(#[serde(deserialize_with = "lax")] u32);
 
-/// In a body: how many rows the page has at most, which may be more than a query can ask for.
+/// Most rows of a page, in a body; may exceed the limit for queries.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[schemars(inline)]
 pub struct PageLimit(#[serde(deserialize_with = "lax")] u32);
@@ -67,40 +69,40 @@ impl Default for PageLimit {
 const BOUNDS: [(&str, &str); 4] = [("_gte", ">="), ("_gt", ">"), ("_lte", "<="), ("_lt", "<")];
 
 impl Params {
-    /// The fields of a body that asks for a list. `renamed` are those that a query has by another name.
-    pub fn of_body(body: &impl Serialize, renamed: &[(&str, &str)]) -> Result<Self, ApiError> {
+    /// Converts the fields of a list request's body. `renamed` maps them to query names where these differ.
+    pub fn from_body(body: &impl Serialize, renamed: &[(&str, &str)]) -> Result<Self, ApiError> {
         let body = serde_json::to_value(body).map_err(|error| ApiError::internal(&error))?;
         let mut pairs = Vec::new();
         for (name, value) in body.as_object().into_iter().flatten() {
-            let other = PAGE_IN_BODY.iter().chain(renamed).find(|(field, _)| field == name);
-            let name = other.map_or_else(|| name.clone(), |(_, other)| (*other).to_owned());
+            let renamed = PAGE_FIELDS_IN_BODY.iter().chain(renamed).find(|(field, _)| field == name);
+            let name = renamed.map_or_else(|| name.clone(), |(_, query_name)| (*query_name).to_owned());
             let values = value.as_array().map_or_else(|| std::slice::from_ref(value), Vec::as_slice);
-            pairs.extend(values.iter().filter_map(|one| match one {
-                // Among states it is that of one that has none.
+            pairs.extend(values.iter().filter_map(|item| match item {
+                // A null among states selects instances without a state.
                 Value::Null if value.is_array() => Some((name.clone(), "none".to_owned())),
                 Value::Null => None,
                 Value::String(text) => Some((name.clone(), text.clone())),
                 other => Some((name.clone(), other.to_string())),
             }));
         }
-        Ok(Self::in_body(pairs))
+        Ok(Self::from_body_pairs(pairs))
     }
 
     fn limit(&self) -> Result<i64, ApiError> {
-        let most = if self.place() == BODY { i64::MAX } else { MOST };
-        Ok(self.number("limit", USUAL)?.min(most))
+        let max = if self.location() == BODY { i64::MAX } else { MAX_LIMIT };
+        Ok(self.number("limit", DEFAULT_LIMIT)?.min(max))
     }
 
-    /// Airflow's parameters of lists; what is not among the fields, the caller looks at.
+    /// Builds a listing from the parameters in `fields`; the caller handles others.
     pub fn listing(&self, fields: &Fields) -> Result<Listing, ApiError> {
-        let asked: Vec<&str> = if fields.order.is_empty() {
+        let names: Vec<&str> = if fields.order.is_empty() {
             Vec::new()
         } else {
             self.all("order_by").flat_map(|list| list.split(',')).collect()
         };
-        let order = asked.into_iter().map(|name| order(name, fields.order)).collect::<Result<Vec<_>, _>>()?;
-        if order.len() > MOST_ORDERS {
-            let detail = format!("Ordering with more than {MOST_ORDERS} parameters is not allowed");
+        let order = names.into_iter().map(|name| parse_order(name, fields.order)).collect::<Result<Vec<_>, _>>()?;
+        if order.len() > MAX_SORT_FIELDS {
+            let detail = format!("Ordering with more than {MAX_SORT_FIELDS} parameters is not allowed");
             return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
         }
         let mut conditions = Conditions::default();
@@ -110,17 +112,22 @@ impl Params {
         for (name, column) in fields.ranges {
             self.range(name, *column, &mut conditions)?;
         }
-        let in_body = if self.place() == BODY { fields.in_body } else { &[] };
+        let in_body = if self.location() == BODY { fields.in_body } else { &[] };
         for (name, column) in fields.exact.iter().chain(fields.one_of).chain(in_body) {
             conditions.any(*column, self.exact(name, *column)?);
         }
         Ok(Listing { conditions, order, limit: Some(self.limit()?), offset: self.number("offset", 0)?, cursor: None })
     }
 
-    /// The same for a list that takes cursors.
-    pub fn listing_with_cursor(&self, fields: &Fields, usual: Column, key: &[Column]) -> Result<Listing, ApiError> {
+    /// Builds a listing that accepts cursors. `key` identifies a row; a cursor holds its values.
+    pub fn listing_with_cursor(
+        &self,
+        fields: &Fields,
+        default_order: Column,
+        key: &[Column],
+    ) -> Result<Listing, ApiError> {
         let mut listing = self.listing(fields)?;
-        listing.usually(usual);
+        listing.order_by_default(default_order);
         let invalid = |detail: &str| ApiError::new(StatusCode::BAD_REQUEST, detail);
         if let Some(text) = fields.has_cursor.then(|| self.text("cursor")).flatten() {
             listing.cursor = Some(Cursor::parse(text).ok_or_else(|| invalid("Invalid cursor token"))?);
@@ -129,25 +136,27 @@ impl Params {
         Ok(listing)
     }
 
+    /// Adds the conditions of `NAME_pattern` and `NAME_prefix_pattern`; `~` matches every value.
     fn patterns(&self, name: &str, column: &str, conditions: &mut Conditions) {
         if let Some(text) = self.text(&format!("{name}_pattern")).filter(|text| *text != "~") {
-            let found = words(text).iter().map(|word| format!("%{word}%")).collect::<Vec<_>>();
-            conditions.with(&format!("({column}) ILIKE ANY ({{}}::text[])"), found);
+            let patterns = alternatives(text).iter().map(|text| format!("%{text}%")).collect::<Vec<_>>();
+            conditions.with(&format!("({column}) ILIKE ANY ({{}}::text[])"), patterns);
         }
         if let Some(text) = self.text(&format!("{name}_prefix_pattern")) {
-            // As in Airflow, what is no letter and no digit at the end does not count.
-            let begin = |word: &&str| word.trim_end_matches(|c: char| !c.is_alphanumeric()).to_owned();
-            let found: Vec<String> = if text == "~" { Vec::new() } else { words(text).iter().map(begin).collect() };
-            if found.iter().any(|begin| !begin.is_empty()) {
+            // As in Airflow, trailing characters other than letters and digits are ignored.
+            let prefix = |text: &&str| text.trim_end_matches(|c: char| !c.is_alphanumeric()).to_owned();
+            let prefixes: Vec<String> =
+                if text == "~" { Vec::new() } else { alternatives(text).iter().map(prefix).collect() };
+            if prefixes.iter().any(|prefix| !prefix.is_empty()) {
                 let matches = "EXISTS (SELECT FROM unnest({}::text[]) AS p (begin) WHERE";
-                conditions.with(&format!("{matches} starts_with(({column}), p.begin))"), found);
+                conditions.with(&format!("{matches} starts_with(({column}), p.begin))"), prefixes);
             } else {
                 conditions.add(&format!("({column}) IS NOT NULL"), Vec::new());
             }
         }
     }
 
-    /// The four bounds of one name.
+    /// Adds the four bounds of a field.
     pub fn range(&self, name: &str, column: Column, conditions: &mut Conditions) -> Result<(), ApiError> {
         for (suffix, sign) in BOUNDS {
             let sql = self.bound(name, column.sql, sign);
@@ -161,39 +170,40 @@ impl Params {
         Ok(())
     }
 
-    /// In a query, what has not begun or not ended yet does so now, or later.
+    /// Returns the condition of one bound. In a query, as in Airflow, a null `start_date` or `end_date` is later than
+    /// any lower bound, and counts as now for an upper bound.
     fn bound(&self, name: &str, column: &str, sign: &str) -> String {
-        let compared = format!("({column}) {sign} {{}}");
+        let comparison = format!("({column}) {sign} {{}}");
         match sign {
-            _ if !["start_date", "end_date"].contains(&name) || self.place() == BODY => compared,
-            ">" | ">=" => format!("({compared} OR ({column}) IS NULL)"),
+            _ if !["start_date", "end_date"].contains(&name) || self.location() == BODY => comparison,
+            ">" | ">=" => format!("({comparison} OR ({column}) IS NULL)"),
             _ => format!("(coalesce(({column}), now()) {sign} {{}})"),
         }
     }
 
-    /// As texts that Postgres can make of that kind.
+    /// Returns all values of a parameter, as texts that Postgres can cast to the column's type.
     fn exact(&self, name: &str, column: Column) -> Result<Vec<String>, ApiError> {
-        let found = self.texts(name);
-        if column.kind == "bigint" && found.iter().any(|text| text.parse::<i64>().is_err()) {
+        let texts = self.texts(name);
+        if column.kind == "bigint" && texts.iter().any(|text| text.parse::<i64>().is_err()) {
             let message = "Input should be a valid integer, unable to parse string as an integer";
-            return Err(ApiError::unprocessable(&[self.place(), name], "int_parsing", message));
+            return Err(ApiError::unprocessable(&[self.location(), name], "int_parsing", message));
         }
-        Ok(found)
+        Ok(texts)
     }
 }
 
-/// As part of a pattern, what stands for itself.
-pub fn literal(text: &str) -> String {
+/// Escapes LIKE wildcards.
+pub fn escape_like(text: &str) -> String {
     text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
 }
 
-/// `a | b` is either.
-fn words(text: &str) -> Vec<&str> {
-    let words: Vec<&str> = text.split('|').map(str::trim).filter(|word| !word.is_empty()).collect();
-    if text.contains('|') && !words.is_empty() { words } else { vec![text] }
+/// Splits alternatives: `a | b` matches either.
+fn alternatives(text: &str) -> Vec<&str> {
+    let alternatives: Vec<&str> = text.split('|').map(str::trim).filter(|text| !text.is_empty()).collect();
+    if text.contains('|') && !alternatives.is_empty() { alternatives } else { vec![text] }
 }
 
-fn order(name: &str, columns: &[(&str, Column)]) -> Result<Order, ApiError> {
+fn parse_order(name: &str, columns: &[(&str, Column)]) -> Result<Order, ApiError> {
     let (descending, plain) = name.strip_prefix('-').map_or((false, name), |plain| (true, plain));
     match columns.iter().find(|(known, _)| *known == plain) {
         Some((_, column)) => Ok(Order { column: *column, descending }),
@@ -204,7 +214,7 @@ fn order(name: &str, columns: &[(&str, Column)]) -> Result<Order, ApiError> {
     }
 }
 
-/// A page of a list as Airflow answers it, which is called as its schema is.
+/// Defines a page of a list as Airflow returns it; the type is named like its schema.
 macro_rules! collection {
     ($(#[$doc:meta])* $name:ident$(<$life:lifetime>)? { $field:ident: $row:ty }) => {
         $(#[$doc])*
@@ -215,24 +225,24 @@ macro_rules! collection {
         }
 
         impl$(<$life>)? $name$(<$life>)? {
-            /// `total` are all that there are, on this page and on others.
-            pub fn of($field: Vec<$row>, total: i64) -> Self {
+            /// Builds a page; `total` counts the rows of all pages.
+            pub fn new($field: Vec<$row>, total: i64) -> Self {
                 Self { $field, total_entries: total }
             }
         }
 
-        impl$(<$life>)? From<$crate::engine::store::listing::Found<$row>> for $name$(<$life>)? {
-            fn from(found: $crate::engine::store::listing::Found<$row>) -> Self {
-                Self::of(found.rows, found.total)
+        impl$(<$life>)? From<$crate::engine::store::listing::ListPage<$row>> for $name$(<$life>)? {
+            fn from(page: $crate::engine::store::listing::ListPage<$row>) -> Self {
+                Self::new(page.rows, page.total)
             }
         }
 
-        /// Of all that there are.
+        /// A page with all rows.
         impl$(<$life>)? FromIterator<$row> for $name$(<$life>)? {
             fn from_iter<I: IntoIterator<Item = $row>>(rows: I) -> Self {
                 let rows: Vec<$row> = rows.into_iter().collect();
                 let total = i64::try_from(rows.len()).unwrap_or(i64::MAX);
-                Self::of(rows, total)
+                Self::new(rows, total)
             }
         }
     };
@@ -247,20 +257,20 @@ macro_rules! collection {
             previous_cursor: Option<String>,
         }
 
-        impl From<$crate::engine::store::listing::Found<$row>> for $name {
-            fn from(found: $crate::engine::store::listing::Found<$row>) -> Self {
+        impl From<$crate::engine::store::listing::ListPage<$row>> for $name {
+            fn from(page: $crate::engine::store::listing::ListPage<$row>) -> Self {
                 Self {
-                    $field: found.rows,
-                    total_entries: Some(found.total),
-                    total_entries_limit: found.total_limit,
-                    next_cursor: found.next,
-                    previous_cursor: found.previous,
+                    $field: page.rows,
+                    total_entries: Some(page.total),
+                    total_entries_limit: page.total_limit,
+                    next_cursor: page.next,
+                    previous_cursor: page.previous,
                 }
             }
 
         }
 
-        /// Of all that there are.
+        /// A page with all rows.
         impl FromIterator<$row> for $name {
             fn from_iter<I: IntoIterator<Item = $row>>(rows: I) -> Self {
                 let $field: Vec<$row> = rows.into_iter().collect();
@@ -278,9 +288,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_between_words_is_or() {
-        assert_eq!(words("a"), ["a"]);
-        assert_eq!(words("a | b|"), ["a", "b"]);
-        assert_eq!(words(" | "), [" | "]);
+    fn a_pipe_separates_alternatives() {
+        assert_eq!(alternatives("a"), ["a"]);
+        assert_eq!(alternatives("a | b|"), ["a", "b"]);
+        assert_eq!(alternatives(" | "), [" | "]);
     }
 }

@@ -1,5 +1,5 @@
-//! Attempts to log in, in turn. Each source, a user of this machine, waits in a line of its own: whoever keeps
-//! sending wrong passwords holds up their own line. The user's own socket never waits.
+//! Login attempts, queued per source. Each source, such as a user of this machine, has its own queue, so that a source
+//! that keeps sending wrong passwords delays only itself. Attempts over the user's own socket are not throttled.
 
 use super::caller::Caller;
 use crate::auth::throttle::Throttle;
@@ -10,117 +10,121 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The other end of a connection, where that is TCP.
+/// The endpoints of a TCP connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer {
     pub client: SocketAddr,
-    /// This end.
+    /// The local endpoint.
     pub server: SocketAddr,
 }
 
-/// Whose attempt it is.
+/// The source of a login attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Source {
     /// Over `run/api.sock`.
     Own,
     Uid(u32),
-    /// Of another machine, where `host` lets it in.
+    /// Another machine, when `host` allows it.
     Address(IpAddr),
     Unknown,
 }
 
 impl Source {
-    pub async fn of(caller: Caller, peer: Option<Peer>) -> Self {
+    /// Finds out who sent an attempt: by the uid that owns the client's end of the connection, or else by its address.
+    pub async fn identify(caller: Caller, peer: Option<Peer>) -> Self {
         if caller == Caller::LocalAdmin {
             return Self::Own;
         }
         let Some(Peer { client, server }) = peer else { return Self::Unknown };
-        let otherwise = if client.ip().is_loopback() { Self::Unknown } else { Self::Address(client.ip()) };
-        let asked = blocking::run(move || ports::uid_of_client(client, server)).await;
-        asked.ok().flatten().map_or(otherwise, Self::Uid)
+        let fallback = if client.ip().is_loopback() { Self::Unknown } else { Self::Address(client.ip()) };
+        let uid = blocking::run(move || ports::uid_of_client(client, server)).await;
+        uid.ok().flatten().map_or(fallback, Self::Uid)
     }
 }
 
-/// Attempts of one source that wait; more are held a moment and sent away, and may come again.
-const ROOM: usize = 16;
-const SENT_AWAY_AFTER: Duration = Duration::from_secs(1);
-/// The longest that one waits for its turn.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Queued attempts per source; further attempts are refused after `REFUSAL_DELAY`, and may be repeated.
+const QUEUE_CAPACITY: usize = 16;
+const REFUSAL_DELAY: Duration = Duration::from_secs(1);
+/// Longest wait in the queue.
+const TURN_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Lines that are remembered.
-const MOST_LINES: usize = 1024;
+/// Most queues kept in memory.
+const MAX_QUEUES: usize = 1024;
 
-struct Line {
-    room: Arc<Semaphore>,
+/// The attempts of one source.
+struct LoginQueue {
+    /// Limits how many attempts are queued.
+    capacity: Arc<Semaphore>,
+    /// Lets one attempt at a time be checked.
     turn: Arc<Semaphore>,
     throttle: Mutex<Throttle>,
 }
 
 pub struct Logins {
-    lines: Mutex<HashMap<Source, Arc<Line>>>,
-    /// One password at a time: hashing takes memory and a core by design.
+    queues: Mutex<HashMap<Source, Arc<LoginQueue>>>,
+    /// One password at a time, since hashing uses memory and a core by design.
     hashing: Arc<Semaphore>,
 }
 
-/// The right to have one password looked at, for as long as it is held.
+/// Permission to check one password, while held.
 pub struct Turn {
-    line: Option<Arc<Line>>,
-    _held: Vec<OwnedSemaphorePermit>,
+    queue: Option<Arc<LoginQueue>>,
+    _permits: Vec<OwnedSemaphorePermit>,
 }
 
 impl Turn {
     pub fn failed(&self) {
-        if let Some(line) = &self.line {
-            locked(&line.throttle).failed(Instant::now());
+        if let Some(queue) = &self.queue {
+            lock_mutex(&queue.throttle).failed(Instant::now());
         }
     }
 
     pub fn succeeded(&self) {
-        if let Some(line) = &self.line {
-            locked(&line.throttle).succeeded();
+        if let Some(queue) = &self.queue {
+            lock_mutex(&queue.throttle).succeeded();
         }
     }
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+fn lock_mutex<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Logins {
     pub fn new() -> Self {
-        Self { lines: Mutex::default(), hashing: Arc::new(Semaphore::new(1)) }
+        Self { queues: Mutex::default(), hashing: Arc::new(Semaphore::new(1)) }
     }
 
-    /// Waits for it; `None` when too many of the same source wait already.
+    /// Waits until an attempt of this source may be checked; `None` when too many are queued, or after `TURN_TIMEOUT`.
     pub async fn turn(&self, source: Source) -> Option<Turn> {
         if source == Source::Own {
             let hashing = self.hashing.clone().acquire_owned().await.ok()?;
-            return Some(Turn { line: None, _held: vec![hashing] });
+            return Some(Turn { queue: None, _permits: vec![hashing] });
         }
-        let line = {
-            let mut lines = locked(&self.lines);
-            if lines.len() >= MOST_LINES {
-                // Those that nobody stands in.
-                lines.retain(|_, line| Arc::strong_count(line) > 1);
+        let queue = {
+            let mut queues = lock_mutex(&self.queues);
+            if queues.len() >= MAX_QUEUES {
+                // Drops empty queues.
+                queues.retain(|_, queue| Arc::strong_count(queue) > 1);
             }
-            lines.entry(source).or_insert_with(Line::new).clone()
+            queues.entry(source).or_insert_with(LoginQueue::new).clone()
         };
-        let Ok(room) = line.room.clone().try_acquire_owned() else {
-            // At once, whoever hammers would always be the first to be there again.
-            tokio::time::sleep(SENT_AWAY_AFTER).await;
+        let Ok(capacity) = queue.capacity.clone().try_acquire_owned() else {
+            // If refused at once, a client in a tight loop would always be first again.
+            tokio::time::sleep(REFUSAL_DELAY).await;
             return None;
         };
-        let turn = tokio::time::timeout(PATIENCE, line.turn.clone().acquire_owned()).await.ok()?.ok()?;
-        let pause = locked(&line.throttle).pause(Instant::now());
+        let turn = tokio::time::timeout(TURN_TIMEOUT, queue.turn.clone().acquire_owned()).await.ok()?.ok()?;
+        let pause = lock_mutex(&queue.throttle).pause(Instant::now());
         tokio::time::sleep(pause).await;
         let hashing = self.hashing.clone().acquire_owned().await.ok()?;
-        Some(Turn { line: Some(line), _held: vec![room, turn, hashing] })
+        Some(Turn { queue: Some(queue), _permits: vec![capacity, turn, hashing] })
     }
 }
 
-impl Line {
+impl LoginQueue {
     fn new() -> Arc<Self> {
-        let (room, turn) = (Arc::new(Semaphore::new(ROOM)), Arc::new(Semaphore::new(1)));
-        Arc::new(Self { room, turn, throttle: Mutex::default() })
+        let (capacity, turn) = (Arc::new(Semaphore::new(QUEUE_CAPACITY)), Arc::new(Semaphore::new(1)));
+        Arc::new(Self { capacity, turn, throttle: Mutex::default() })
     }
 }

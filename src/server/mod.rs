@@ -45,5 +45,6 @@ mod ui;
 mod ui_component;
 mod upkeep;
 
+pub use docs::description as api_description;
 pub use lite::render::shown as template_value;
 pub use run::{Options, ServerError, run};

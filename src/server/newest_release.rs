@@ -1,5 +1,5 @@
-//! The newest release of this instance's channel, looked up at most once an hour and only when somebody asks; who asks never
-//! waits for the network.
+//! Looks up the newest release of this instance's channel, at most once an hour and only on request. Callers never wait
+//! for the network.
 
 use super::own_program::ask;
 use crate::home::Home;
@@ -9,29 +9,31 @@ use serde_json::Value;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long what was found is told.
-const FRESH: Duration = Duration::from_secs(60 * 60);
-/// The same where nothing could be found.
-const AGAIN: Duration = Duration::from_secs(60);
+/// How long a result is reused.
+const MAX_AGE: Duration = Duration::from_secs(60 * 60);
+/// How long a failure is reused.
+const FAILURE_MAX_AGE: Duration = Duration::from_secs(60);
 
-/// What was found the last time.
+/// The result of the last lookup.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Found {
-    /// `None`: it has not been looked up yet, or cannot be.
+pub struct Lookup {
+    /// `None` while unknown.
     pub version: Option<String>,
     pub is_newer: bool,
-    pub looked_at: Option<Timestamp>,
-    /// Why it cannot be looked up.
+    #[serde(rename = "looked_at")]
+    pub checked_at: Option<Timestamp>,
+    /// Why the lookup failed.
     pub problem: Option<String>,
 }
 
 #[derive(Default)]
 struct State {
-    found: Found,
-    /// Where it was looked for, and as what.
+    lookup: Lookup,
+    /// The release source and channel that the result belongs to.
     settings: String,
-    at: Option<Instant>,
-    is_looking: bool,
+    looked_up: Option<Instant>,
+    /// True while a lookup runs.
+    is_running: bool,
 }
 
 #[derive(Default)]
@@ -42,33 +44,44 @@ impl NewestRelease {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is known, with these settings. Where that is old, nothing is, and it is looked up beside.
-    pub fn known(self: &Arc<Self>, home: &Home, settings: String) -> Found {
+    /// Returns the result for these settings, or an empty one if it is missing or stale; then starts a lookup in the
+    /// background.
+    pub fn known(self: &Arc<Self>, home: &Home, settings: String) -> Lookup {
         let mut state = self.state();
-        let lasts = if state.found.problem.is_some() { AGAIN } else { FRESH };
-        let is_known = state.settings == settings && state.at.is_some_and(|at| at.elapsed() < lasts);
-        if !is_known && !state.is_looking {
-            state.is_looking = true;
+        let max_age = if state.lookup.problem.is_some() { FAILURE_MAX_AGE } else { MAX_AGE };
+        let is_known =
+            state.settings == settings && state.looked_up.is_some_and(|looked_up| looked_up.elapsed() < max_age);
+        if !is_known && !state.is_running {
+            state.is_running = true;
             let (this, home) = (self.clone(), home.clone());
             tokio::spawn(async move {
-                let found = read(ask(&home, &["upgrade", "--dry-run"]).await);
-                *this.state() = State { found, settings, at: Some(Instant::now()), is_looking: false };
+                let lookup = parse(ask(&home, &["upgrade", "--dry-run"]).await);
+                *this.state() = State { lookup, settings, looked_up: Some(Instant::now()), is_running: false };
             });
         }
-        if is_known { state.found.clone() } else { Found::default() }
+        if is_known { state.lookup.clone() } else { Lookup::default() }
     }
 }
 
-/// Of what the command says: nothing to do, or a plan.
-fn read(said: Result<Value, String>) -> Found {
-    let looked_at = Some(Timestamp::now());
-    match said {
+impl NewestRelease {
+    /// Returns the result of the last lookup for these settings, however old; `None` before the first. Starts no
+    /// lookup.
+    pub fn last(&self, settings: &str) -> Option<Lookup> {
+        let state = self.state();
+        (state.looked_up.is_some() && state.settings == settings).then(|| state.lookup.clone())
+    }
+}
+
+/// Interprets the command's output: nothing to do, or a plan.
+fn parse(output: Result<Value, String>) -> Lookup {
+    let checked_at = Some(Timestamp::now());
+    match output {
         Ok(plan) => {
             let is_newer = plan["status"] != "up_to_date";
             let version = if is_newer { &plan["to"] } else { &plan["version"] };
-            Found { version: version.as_str().map(str::to_owned), is_newer, looked_at, problem: None }
+            Lookup { version: version.as_str().map(str::to_owned), is_newer, checked_at, problem: None }
         }
-        Err(problem) => Found { looked_at, problem: Some(problem), ..Found::default() },
+        Err(problem) => Lookup { checked_at, problem: Some(problem), ..Lookup::default() },
     }
 }
 
@@ -78,13 +91,13 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_plan_is_for_a_newer_one() {
-        let found = read(Ok(json!({"from": "0.1.0", "to": "0.2.0"})));
-        assert_eq!((found.version.as_deref(), found.is_newer), (Some("0.2.0"), true));
-        let found = read(Ok(json!({"status": "up_to_date", "version": "0.2.0"})));
-        assert_eq!((found.version.as_deref(), found.is_newer), (Some("0.2.0"), false));
-        let found = read(Err("no network".to_owned()));
-        assert_eq!((found.version, found.problem.as_deref()), (None, Some("no network")));
-        assert!(!found.is_newer && found.looked_at.is_some());
+    fn reads_plans_and_up_to_date_answers() {
+        let lookup = parse(Ok(json!({"from": "0.1.0", "to": "0.2.0"})));
+        assert_eq!((lookup.version.as_deref(), lookup.is_newer), (Some("0.2.0"), true));
+        let lookup = parse(Ok(json!({"status": "up_to_date", "version": "0.2.0"})));
+        assert_eq!((lookup.version.as_deref(), lookup.is_newer), (Some("0.2.0"), false));
+        let lookup = parse(Err("no network".to_owned()));
+        assert_eq!((lookup.version, lookup.problem.as_deref()), (None, Some("no network")));
+        assert!(!lookup.is_newer && lookup.checked_at.is_some());
     }
 }

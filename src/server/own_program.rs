@@ -1,11 +1,11 @@
-//! What this program's own commands do, asked of them: backups, releases and examinations are theirs, and not the server's.
-//! What only looks is waited for; what takes its time goes on without the server, and is written down in the home.
+//! Runs this program's own commands: they do backups, upgrades and diagnostics, which the server does not. Read-only
+//! commands are awaited; long ones, called operations, run independently of the server and are recorded in the home.
 
 use super::api_error::ApiError;
 use crate::home::Home;
 use crate::home::lock;
 use crate::home::operations::{self, Operation, Record, Status};
-use crate::protocol::own_command::{self, Printed};
+use crate::protocol::own_command::{self, CommandOutput};
 use crate::sys::{blocking, env_vars};
 use axum::http::StatusCode;
 use serde_json::Value;
@@ -19,47 +19,47 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tracing::warn;
 
-/// What is only looked at.
-const QUICK: Duration = Duration::from_secs(25);
-/// So many look at once; the others wait.
-static ASKED: Semaphore = Semaphore::const_new(4);
+/// Timeout of read-only commands.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(25);
+/// Concurrent read-only commands; others wait.
+static QUERY_SLOTS: Semaphore = Semaphore::const_new(4);
 
 #[derive(Default)]
 pub struct OwnProgram {
-    /// Held while one is begun.
-    beginning: Mutex<()>,
+    /// Held while an operation is started.
+    start_lock: Mutex<()>,
 }
 
 impl OwnProgram {
-    /// Begins what takes its time. One at a time: they would wait for one another.
+    /// Starts an operation. Fails with 409 while another one runs, which it would have to wait for.
     pub async fn begin(
         self: &Arc<Self>,
         home: &Home,
         kind: &'static str,
         arguments: Vec<String>,
     ) -> Result<Operation, ApiError> {
-        let (begun, mut child) = self.start(home, kind, arguments).await?;
-        let (home, id) = (home.clone(), begun.id);
-        // It goes on if this server leaves.
-        tokio::spawn(blocking::run(move || see_to_its_end(&home, id, &mut child)));
-        Ok(begun)
+        let (operation, mut child) = self.start(home, kind, arguments).await?;
+        let (home, id) = (home.clone(), operation.id);
+        // The operation continues if this server exits.
+        tokio::spawn(blocking::run(move || wait_and_record(&home, id, &mut child)));
+        Ok(operation)
     }
 
-    /// The same to its end. An error where it could not be begun.
+    /// Runs an operation to its end, and returns it with its outcome. Fails only if it cannot be started.
     pub async fn perform(
         self: &Arc<Self>,
         home: &Home,
         kind: &'static str,
         arguments: Vec<String>,
     ) -> Result<Operation, ApiError> {
-        let (begun, mut child) = self.start(home, kind, arguments).await?;
-        let (home, id) = (home.clone(), begun.id);
-        let ended = blocking::run(move || {
-            see_to_its_end(&home, id, &mut child);
-            operations::find(&home, id).ok_or_else(|| "what became of it is not known".to_owned())
+        let (operation, mut child) = self.start(home, kind, arguments).await?;
+        let (home, id) = (home.clone(), operation.id);
+        let result = blocking::run(move || {
+            wait_and_record(&home, id, &mut child);
+            operations::find(&home, id).ok_or_else(|| "its outcome is unknown".to_owned())
         });
-        let ended = ended.await.unwrap_or_else(|error| Err(error.to_string()));
-        Ok(ended.unwrap_or_else(|reason| Operation { status: Status::Failed, error: Some(reason), ..begun }))
+        let result = result.await.unwrap_or_else(|error| Err(error.to_string()));
+        Ok(result.unwrap_or_else(|reason| Operation { status: Status::Failed, error: Some(reason), ..operation }))
     }
 
     async fn start(
@@ -68,23 +68,23 @@ impl OwnProgram {
         kind: &'static str,
         arguments: Vec<String>,
     ) -> Result<(Operation, Child), ApiError> {
-        let (own, home) = (self.clone(), home.clone());
-        let work = move || {
-            let _beginning = own.beginning.lock().unwrap_or_else(PoisonError::into_inner);
+        let (this, home) = (self.clone(), home.clone());
+        let start_operation = move || {
+            let _guard = this.start_lock.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(other) = operations::running(&home) {
-                let detail = format!("Operation {} ({}) is under way; ask again when it is done", other.id, other.kind);
+                let detail = format!("Operation {} ({}) is running; try again when it is done", other.id, other.kind);
                 return Err(ApiError::new(StatusCode::CONFLICT, detail));
             }
             if let Some(other) = lock::operation_holder(&home) {
                 let detail =
-                    format!("`{}` (pid {}) is under way; ask again when it is done", other.command, other.process.pid);
+                    format!("`{}` (pid {}) is running; try again when it is done", other.command, other.process.pid);
                 return Err(ApiError::new(StatusCode::CONFLICT, detail));
             }
-            let unwritten = |error: io::Error| {
-                let detail = format!("It cannot be begun, because it cannot be written down: {error}; leoflow doctor");
+            let record_failed = |error: io::Error| {
+                let detail = format!("Failed to record the operation: {error}; run leoflow doctor");
                 ApiError::new(StatusCode::SERVICE_UNAVAILABLE, detail)
             };
-            let record = operations::begin(&home, kind, arguments).map_err(unwritten)?;
+            let record = operations::begin(&home, kind, arguments).map_err(record_failed)?;
             let id = record.operation.id;
             match start_process(&home, id) {
                 Ok(child) => Ok((record.operation, child)),
@@ -94,51 +94,50 @@ impl OwnProgram {
                 }
             }
         };
-        blocking::run(work).await.map_err(|error| ApiError::internal(&error))?
+        blocking::run(start_operation).await.map_err(|error| ApiError::internal(&error))?
     }
 }
 
-/// Waits for it. Where it could not write down how it ended, that is done here.
-fn see_to_its_end(home: &Home, id: u64, child: &mut Child) {
+/// Waits for the process. Records its end when it could not do so itself.
+fn wait_and_record(home: &Home, id: u64, child: &mut Child) {
     let ended = match child.wait() {
         Ok(status) if status.success() => return,
         Ok(status) => status.to_string(),
         Err(error) => error.to_string(),
     };
-    warn!("the process of operation {id} ended badly: {ended}; logs/operation.log may say why");
-    // The command itself may go on without it.
+    warn!("the process of operation {id} failed: {ended}; see logs/operation.log");
+    // The command itself may still run although its parent process ended.
     let Some(record) = operations::read(home, id).filter(Record::is_abandoned) else { return };
-    let reason =
-        format!("what became of it was not written down ({ended})\nhint: see logs/operation.log, and leoflow doctor");
+    let reason = format!("its outcome was not recorded ({ended})\nhint: see logs/operation.log, and leoflow doctor");
     if let Err(error) = operations::end(home, record, Err((None, reason))) {
-        warn!("that cannot be written down either: {error}");
+        warn!("failed to record the end of operation {id}: {error}");
     }
 }
 
-/// The last that was begun.
+/// Returns the operation started last.
 pub async fn newest(home: &Home) -> Option<Operation> {
     let home = home.clone();
     blocking::run(move || operations::newest(&home)).await.ok()?
 }
 
-/// One by its number.
+/// Returns an operation by its number.
 pub async fn find(home: &Home, id: u64) -> Option<Operation> {
     let home = home.clone();
     blocking::run(move || operations::find(&home, id)).await.ok()?
 }
 
-/// Whether one is under way.
+/// True while an operation runs.
 pub async fn is_busy(home: &Home) -> bool {
     let home = home.clone();
     blocking::run(move || operations::running(&home).is_some()).await.unwrap_or(true)
 }
 
-/// In a group of its own: what is asked of it may be to replace this server. In our session: what is in another, a DAG file
-/// has left, and is ended.
+/// Starts the process of an operation. It has its own process group, since it may replace this server, but stays in
+/// this session, since processes in other sessions count as left behind by DAG files and are ended.
 fn start_process(home: &Home, id: u64) -> io::Result<Child> {
     let mut process = own_command::command(&env_vars::current_exe()?, Some(home));
     process.arg("operation").arg(id.to_string()).process_group(0);
-    // What it cannot write down itself.
+    // Catches what the process cannot record itself.
     let log = OpenOptions::new()
         .create(true)
         .write(true)
@@ -149,26 +148,26 @@ fn start_process(home: &Home, id: u64) -> io::Result<Child> {
     process.spawn()
 }
 
-/// Of a command that only looks: what it prints, or why not.
+/// Runs a read-only command; returns its JSON, or its error text.
 pub async fn ask(home: &Home, arguments: &[&str]) -> Result<Value, String> {
-    // It is never closed.
-    let _slot = ASKED.acquire().await;
-    let (home, arguments) = (home.clone(), arguments.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>());
-    let asked = blocking::run(move || {
+    // The semaphore is never closed.
+    let _slot = QUERY_SLOTS.acquire().await;
+    let (home, arguments) = (home.clone(), arguments.iter().map(|argument| (*argument).to_owned()).collect::<Vec<_>>());
+    let output = blocking::run(move || {
         let program = env_vars::current_exe().map_err(|error| error.to_string())?;
-        let mut own = own_command::command(&program, Some(&home));
-        match own_command::run(own.args(&arguments), QUICK, &mut |_| {}, &mut |_| {}) {
-            Ok(Printed { json, .. }) => Ok(json),
+        let mut process = own_command::command(&program, Some(&home));
+        match own_command::run(process.args(&arguments), QUERY_TIMEOUT, &mut |_| {}, &mut |_| {}) {
+            Ok(CommandOutput { json, .. }) => Ok(json),
             Err(failure) => {
                 warn!("leoflow {}: {}", arguments.join(" "), failure.error);
                 Err(failure.to_string())
             }
         }
     });
-    asked.await.unwrap_or_else(|error| Err(error.to_string()))
+    output.await.unwrap_or_else(|error| Err(error.to_string()))
 }
 
-/// The same for programs: 503 with what the command says of its failure.
+/// Runs a read-only command for the API: 503 with the command's error text.
 pub async fn answer(home: &Home, arguments: &[&str]) -> Result<Value, ApiError> {
     ask(home, arguments).await.map_err(|reason| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, reason))
 }

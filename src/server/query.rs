@@ -1,5 +1,4 @@
-//! What an operation may be asked for in its query, told once: for who reads the request, and for who reads the API's
-//! description.
+//! Query parameters of operations, declared once for both request parsing and the OpenAPI document.
 
 use super::api_error::ApiError;
 use super::listing::Fields;
@@ -11,30 +10,35 @@ use serde_json::{Value, json};
 use std::marker::PhantomData;
 use std::ops::Deref;
 
-/// The parameters of one operation, or of several that are asked alike.
+/// The parameters of one operation, or of several with the same parameters.
 pub trait Query {
-    /// Those of a list.
+    /// Sorting, filters and paging, for an operation that returns a list.
     const LIST: Option<&'static Fields> = None;
+    /// All other parameters.
     const OTHERS: &'static [Parameter] = &[];
 }
 
-/// What a query has of them.
-pub struct Asked<Q>(Params, PhantomData<fn() -> Q>);
+/// The query of a request, limited to the declared parameters.
+pub struct QueryParams<Q>(Params, PhantomData<fn() -> Q>);
 
-impl<Q> Asked<Q> {
-    /// For a handler that reads the same of another operation.
-    pub fn cast<R>(self) -> Asked<R> {
-        Asked(self.0, PhantomData)
+impl<Q> QueryParams<Q> {
+    /// Reuses the query for the handler of another operation.
+    pub fn cast<R>(self) -> QueryParams<R> {
+        QueryParams(self.0, PhantomData)
     }
 }
 
-impl<Q: Query> Asked<Q> {
-    /// What another operation can be asked and this one cannot is refused, where to ignore it would be to do more.
-    pub fn refuse_those_of<R: Query>(&self) -> Result<(), ApiError> {
-        let (own, others) = (names::<Q>(), names::<R>());
-        match self.names().find(|name| others.iter().any(|one| one == name) && !own.iter().any(|one| one == name)) {
+impl<Q: Query> QueryParams<Q> {
+    /// Refuses parameters of another operation that this one lacks, where ignoring a filter would change more than
+    /// intended.
+    pub fn refuse_params_of<R: Query>(&self) -> Result<(), ApiError> {
+        let (own, others) = (declared_names::<Q>(), declared_names::<R>());
+        match self
+            .names()
+            .find(|name| others.iter().any(|declared| declared == name) && !own.iter().any(|declared| declared == name))
+        {
             Some(name) => {
-                let message = "This parameter does not narrow what is changed here";
+                let message = "This operation does not support this filter";
                 Err(ApiError::unprocessable(&["query", name], "extra_forbidden", message))
             }
             None => Ok(()),
@@ -42,7 +46,7 @@ impl<Q: Query> Asked<Q> {
     }
 }
 
-impl<Q> Deref for Asked<Q> {
+impl<Q> Deref for QueryParams<Q> {
     type Target = Params;
 
     fn deref(&self) -> &Params {
@@ -50,68 +54,72 @@ impl<Q> Deref for Asked<Q> {
     }
 }
 
-impl<S: Send + Sync, Q: Query> FromRequestParts<S> for Asked<Q> {
+impl<S: Send + Sync, Q: Query> FromRequestParts<S> for QueryParams<Q> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let params = Params::from_request_parts(parts, state).await?;
-        let known = if cfg!(debug_assertions) { names::<Q>() } else { Vec::new() };
-        Ok(Self(params.knowing(known), PhantomData))
+        let declared = if cfg!(debug_assertions) { declared_names::<Q>() } else { Vec::new() };
+        Ok(Self(params.with_declared(declared), PhantomData))
     }
 }
 
-impl<Q: Query> Input for Asked<Q> {
+impl<Q: Query> Input for QueryParams<Q> {
     fn describe(operation: &mut Operation, _: &mut Schemas) {
-        operation.parameters.extend(all::<Q>().into_iter().map(Described::value));
+        operation.parameters.extend(declared_parameters::<Q>().into_iter().map(Described::value));
     }
 }
 
-fn names<Q: Query>() -> Vec<String> {
-    all::<Q>().into_iter().map(|one| one.name).collect()
+fn declared_names<Q: Query>() -> Vec<String> {
+    declared_parameters::<Q>().into_iter().map(|parameter| parameter.name).collect()
 }
 
-fn all<Q: Query>() -> Vec<Described> {
-    let mut all: Vec<Described> = Q::LIST.map(of_list).unwrap_or_default();
+fn declared_parameters<Q: Query>() -> Vec<Described> {
+    let mut all: Vec<Described> = Q::LIST.map(list_parameters).unwrap_or_default();
     all.extend(Q::OTHERS.iter().map(Parameter::described));
     all
 }
 
-/// One of an operation.
+/// A query parameter or header.
 #[derive(Clone, Copy)]
 pub struct Parameter {
     name: &'static str,
     kind: Kind,
-    /// JSON.
+    /// The default value as JSON.
     default: Option<&'static str>,
     is_required: bool,
-    /// It is a header, and no part of the query.
+    /// True for a header instead of a query parameter.
     is_header: bool,
 }
 
-/// Of what is changed with a mask, and asked nothing else.
-pub struct WithMask;
+/// Parameters of a PATCH with only `update_mask`.
+pub struct UpdateMaskQuery;
 
-impl Query for WithMask {
+impl Query for UpdateMaskQuery {
     const OTHERS: &'static [Parameter] = &[UPDATE_MASK];
 }
 
-/// Which fields of a body count.
+/// Names of the body fields to apply.
 pub const UPDATE_MASK: Parameter = Parameter::new("update_mask", Kind::Texts);
 
+/// The type of a parameter.
 #[derive(Clone, Copy)]
 pub enum Kind {
     Text,
+    /// An integer.
     Whole,
     Number,
     Flag,
     Time,
     Date,
-    /// A map index, which is not below -1.
+    /// A map index, at least -1.
     MapIndex,
-    /// Above zero.
+    /// A number of seconds, greater than zero.
     Seconds,
     OneOf(&'static [&'static str]),
+    /// A list of texts.
     Texts,
+    /// A list of integers.
     Wholes,
 }
 
@@ -120,7 +128,7 @@ impl Parameter {
         Self { name, kind, default: None, is_required: false, is_header: false }
     }
 
-    /// What it is where nobody says, as JSON.
+    /// Sets the default, as JSON.
     pub const fn or(self, default: &'static str) -> Self {
         Self { default: Some(default), ..self }
     }
@@ -133,7 +141,7 @@ impl Parameter {
         Self { is_header: true, ..Self::new(name, Kind::Text) }
     }
 
-    /// As the description has it.
+    /// Returns the parameter as in the document.
     pub fn value(&self) -> Value {
         self.described().value()
     }
@@ -158,14 +166,14 @@ impl Kind {
             Self::Date => json!({"type": "string", "format": "date"}),
             Self::MapIndex => json!({"type": "integer", "minimum": -1}),
             Self::Seconds => json!({"type": "number", "exclusiveMinimum": 0}),
-            Self::OneOf(words) => json!({"type": "string", "enum": words}),
+            Self::OneOf(values) => json!({"type": "string", "enum": values}),
             Self::Texts => json!({"type": "array", "items": {"type": "string"}}),
             Self::Wholes => json!({"type": "array", "items": {"type": "integer"}}),
         }
     }
 
-    /// Of a column that is compared.
-    fn of(kind: &str) -> Self {
+    /// Returns the kind for a Postgres type.
+    fn for_column(kind: &str) -> Self {
         match kind {
             "timestamptz" => Self::Time,
             "bigint" => Self::Whole,
@@ -175,6 +183,7 @@ impl Kind {
     }
 }
 
+/// A parameter as the OpenAPI document describes it.
 struct Described {
     name: String,
     schema: Value,
@@ -188,36 +197,37 @@ impl Described {
     }
 
     fn value(self) -> Value {
-        let place = if self.is_header { "header" } else { "query" };
-        json!({"name": self.name, "in": place, "required": self.is_required, "schema": self.schema})
+        let location = if self.is_header { "header" } else { "query" };
+        json!({"name": self.name, "in": location, "required": self.is_required, "schema": self.schema})
     }
 }
 
-fn of_list(fields: &Fields) -> Vec<Described> {
+/// Returns the parameters of a list with these fields.
+fn list_parameters(fields: &Fields) -> Vec<Described> {
     let at_least_0 = |default: i64| json!({"type": "integer", "minimum": 0, "default": default});
-    let mut all = vec![Described::new("limit", at_least_0(50)), Described::new("offset", at_least_0(0))];
+    let mut parameters = vec![Described::new("limit", at_least_0(50)), Described::new("offset", at_least_0(0))];
     if fields.has_cursor {
-        all.push(Described::new("cursor", Kind::Text.schema()));
+        parameters.push(Described::new("cursor", Kind::Text.schema()));
     }
     if !fields.order.is_empty() {
         let mut schema = Kind::Texts.schema();
-        schema["default"] = fields.usual.into();
-        all.push(Described::new("order_by", schema));
+        schema["default"] = fields.default_order.into();
+        parameters.push(Described::new("order_by", schema));
     }
     for (name, _) in fields.patterns {
-        all.push(Described::new(format!("{name}_pattern"), Kind::Text.schema()));
-        all.push(Described::new(format!("{name}_prefix_pattern"), Kind::Text.schema()));
+        parameters.push(Described::new(format!("{name}_pattern"), Kind::Text.schema()));
+        parameters.push(Described::new(format!("{name}_prefix_pattern"), Kind::Text.schema()));
     }
     for (name, column) in fields.ranges {
         let bounds = ["gte", "gt", "lte", "lt"].map(|bound| format!("{name}_{bound}"));
-        all.extend(bounds.map(|name| Described::new(name, Kind::of(column.kind).schema())));
+        parameters.extend(bounds.map(|name| Described::new(name, Kind::for_column(column.kind).schema())));
     }
     for (name, column) in fields.one_of {
         let kind = if column.kind == "bigint" { Kind::Wholes } else { Kind::Texts };
-        all.push(Described::new(*name, kind.schema()));
+        parameters.push(Described::new(*name, kind.schema()));
     }
     for (name, column) in fields.exact {
-        all.push(Described::new(*name, Kind::of(column.kind).schema()));
+        parameters.push(Described::new(*name, Kind::for_column(column.kind).schema()));
     }
-    all
+    parameters
 }

@@ -1,52 +1,52 @@
-//! Questions to the code of DAG files, on their way to the children that answer them.
+//! Sends questions to child processes, which run code of DAG files to answer them, such as a custom timetable's dates.
 
 use super::child_slots::ChildSlots;
 use super::slot_policy::Pace;
-use crate::python::{Children, Interpreter, Job, Left};
+use crate::python::{ChildOutput, Children, Interpreter, Job};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
-/// Where questions about a workspace's DAGs are asked.
+/// A handle for sending questions from any thread.
 #[derive(Clone)]
 pub struct Questions {
     workspace: PathBuf,
-    asked: UnboundedSender<Asked>,
+    sender: UnboundedSender<PendingQuestion>,
 }
 
-/// Only the main task of the process may start children.
-struct Asked {
+/// A question with the channel for its answer. It is sent to the main thread, which alone starts children.
+struct PendingQuestion {
     interpreter: Interpreter,
     options: Value,
-    answer: oneshot::Sender<Result<Left, String>>,
+    answer: oneshot::Sender<Result<ChildOutput, String>>,
 }
 
 impl Questions {
-    /// They are answered by these children as long as anybody may ask.
+    /// Starts answering with these children, as long as a handle exists.
     pub fn new(workspace: PathBuf, children: Rc<Children>, slots: Rc<ChildSlots>) -> Self {
-        let (asked, questions) = unbounded_channel();
+        let (sender, questions) = unbounded_channel();
         tokio::task::spawn_local(answer(children, slots, questions));
-        Self { workspace, asked }
+        Self { workspace, sender }
     }
 
     pub fn workspace(&self) -> &Path {
         &self.workspace
     }
 
-    /// What the child that answered has left. The error is for people.
-    pub async fn ask(&self, interpreter: Interpreter, options: Value) -> Result<Left, String> {
+    /// Runs a child with these options and returns its output. The error is a text for users.
+    pub async fn ask(&self, interpreter: Interpreter, options: Value) -> Result<ChildOutput, String> {
         let (answer, answered) = oneshot::channel();
-        let gone = "the server leaves".to_owned();
-        self.asked.send(Asked { interpreter, options, answer }).map_err(|_| gone.clone())?;
-        answered.await.map_err(|_| gone)?
+        let shutting_down = "the server is shutting down".to_owned();
+        self.sender.send(PendingQuestion { interpreter, options, answer }).map_err(|_| shutting_down.clone())?;
+        answered.await.map_err(|_| shutting_down)?
     }
 }
 
-/// Starts a child for each question. Never returns while anybody may ask.
-async fn answer(children: Rc<Children>, slots: Rc<ChildSlots>, mut questions: UnboundedReceiver<Asked>) {
-    while let Some(Asked { interpreter, options, mut answer }) = questions.recv().await {
+/// Starts a child per question. Returns when no handle is left.
+async fn answer(children: Rc<Children>, slots: Rc<ChildSlots>, mut questions: UnboundedReceiver<PendingQuestion>) {
+    while let Some(PendingQuestion { interpreter, options, mut answer }) = questions.recv().await {
         let (children, slots) = (children.clone(), slots.clone());
         tokio::task::spawn_local(async move {
             let (children, interpreter) = (&children, &interpreter);
@@ -55,8 +55,8 @@ async fn answer(children: Rc<Children>, slots: Rc<ChildSlots>, mut questions: Un
                 async move { children.run(interpreter, Job::Ask, options, &used).await }
             });
             tokio::select! {
-                ran = run => drop(answer.send(ran.result.map_err(|none| none.to_string()))),
-                // Nobody wants to know any more.
+                outcome = run => drop(answer.send(outcome.result.map_err(|error| error.to_string()))),
+                // The caller no longer waits.
                 () = answer.closed() => {}
             }
         });

@@ -1,4 +1,4 @@
-//! Tokens that somebody has logged out with: refused from then on, also by the next server.
+//! Tokens revoked by logout. They are stored, so that later servers refuse them too.
 
 use super::api_error::ApiError;
 use super::database::Database;
@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// By their hashes, with the moment at which each expires by itself.
+/// Token hashes, with the expiry of each token.
 #[derive(Default)]
 pub struct Revoked(Mutex<HashMap<Vec<u8>, Timestamp>>);
 
@@ -22,7 +22,7 @@ impl Revoked {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Those that other servers were told of.
+    /// Loads the tokens that other servers have revoked.
     pub async fn load(&self, database: &Database) -> Result<(), ApiError> {
         let all = revoked_tokens::all(&*database.get().await?).await?;
         self.locked().extend(all);
@@ -34,6 +34,7 @@ impl Revoked {
         !revoked.is_empty() && revoked.contains_key(&hash(token))
     }
 
+    /// Refuses a token from now on, then stores it.
     pub async fn add(&self, database: &Database, token: &str, claims: &Claims) -> Result<(), ApiError> {
         let expires_at = Timestamp::from_second(claims.exp).unwrap_or(Timestamp::MAX);
         {

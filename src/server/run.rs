@@ -1,4 +1,4 @@
-//! The server process from its start to its end.
+//! The server process from start to end.
 
 use super::api_error::ApiError;
 use super::app::{self, Routers};
@@ -8,13 +8,13 @@ use super::listen::Serving;
 use super::settings_reload;
 use super::state::{AppState, Secrets};
 use crate::auth::cipher::{Cipher, CipherError};
-use crate::config::{self, ConfigError, Loaded, in_force};
+use crate::config::{self, ConfigError, Loaded, running_settings};
 use crate::engine::store::StoreError;
 use crate::engine::store::encryption_key;
 use crate::home::Home;
 use crate::postgres::credentials::CredentialsError;
 use crate::postgres::{Credentials, Endpoint};
-use crate::protocol::child::{Inheritance, Notifier, keep_saying_alive};
+use crate::protocol::child::{Inheritance, Notifier, send_heartbeats};
 use crate::schema::{self, SchemaError};
 use crate::sys::memory;
 use std::io;
@@ -35,7 +35,7 @@ pub enum ServerError {
     Credentials(#[from] CredentialsError),
     #[error(transparent)]
     Schema(#[from] SchemaError),
-    /// The key is not the one that the stored secrets were encrypted with.
+    /// The stored secrets were encrypted with another key.
     #[error("the encryption_key in {0} is not the one this datastore was written with")]
     WrongKey(PathBuf),
     #[error(transparent)]
@@ -44,18 +44,19 @@ pub enum ServerError {
     NotSupervised,
 }
 
-/// What the command line says.
+/// Command-line options.
 pub struct Options {
-    /// The one that the TCP listener has, for the check of `Host`.
+    /// The port of the TCP listener, for the check of `Host`.
     pub port: u16,
-    /// Another database than the application's, for a rehearsal.
+    /// A database other than the application's, for the rehearsal of an upgrade on a copy.
     pub database: Option<String>,
-    /// Where the listener `private` is, for what this server starts itself.
+    /// Path of the listener `private`, for processes that this server starts.
     pub private_socket: Option<PathBuf>,
 }
 
-/// Serves until told to leave, then lets what is under way finish. With a listener `private` it is on
-/// trial: it serves that one alone, without a scheduler, until a byte comes through `doors`.
+/// Serves until a shutdown is requested, then lets running requests finish. With a listener `private` the server starts
+/// on trial, as during an upgrade: it serves only that listener, without a scheduler. A byte through the pipe `doors`
+/// ends the trial: it opens the public listeners.
 pub async fn run(
     home: &Home,
     options: Options,
@@ -63,18 +64,18 @@ pub async fn run(
     version: &'static str,
 ) -> Result<(), ServerError> {
     memory::return_large_blocks();
-    let leave = inheritance.until_told_to_leave()?;
+    let shutdown = inheritance.until_shutdown()?;
     let hangups = settings_reload::hangups()?;
-    tokio::pin!(leave);
+    tokio::pin!(shutdown);
     let notifier = inheritance.notifier();
     let mut listeners = Listeners::take(&mut inheritance)?;
-    let opened = Opened::of(home, options.database.as_deref())?;
+    let startup = Startup::load(home, options.database.as_deref())?;
     tokio::select! {
-        // The datastore may be slow or frozen; being told to leave is not.
-        () = &mut leave => return Ok(()),
-        checked = opened.check(home, &notifier) => checked?,
+        // Stopping must not wait for a slow or frozen datastore.
+        () = &mut shutdown => return Ok(()),
+        checked = startup.check(home, &notifier) => checked?,
     }
-    let Opened { settings, cipher, secrets, endpoint, application } = opened;
+    let Startup { settings, cipher, secrets, endpoint, application } = startup;
     let private_socket = match &listeners.private {
         Some(_) => Some(options.private_socket.ok_or(ServerError::NotSupervised)?),
         None => None,
@@ -90,10 +91,10 @@ pub async fn run(
         settings.config.python.clone(),
     ));
     tokio::select! {
-        () = &mut leave => return Ok(()),
-        loaded = state.revoked.load(&state.database) => loaded.map_err(unreadable)?,
+        () = &mut shutdown => return Ok(()),
+        loaded = state.revoked.load(&state.database) => loaded.map_err(datastore_unreadable)?,
     }
-    let reloading = tokio::task::spawn_local(settings_reload::on_hangup(state.clone(), hangups));
+    let reloading = tokio::task::spawn_local(settings_reload::reload_on_hangup(state.clone(), hangups));
     let routers = app::routers(state.clone());
     let mut serving = Serving::default();
     match listeners.private.take() {
@@ -101,32 +102,33 @@ pub async fn run(
         None => listeners.open(&mut serving, &routers)?,
     }
     notifier.ready("serving");
-    let alive = tokio::task::spawn_local(keep_saying_alive(notifier.clone()));
-    let mut background = Background::parsing(&state, settings.config.workspace.clone());
+    let heartbeats = tokio::task::spawn_local(send_heartbeats(notifier.clone()));
+    let mut background = Background::start_parsing(&state, settings.config.workspace.clone());
     if !*state.doors.borrow() {
         tokio::select! {
-            () = &mut leave => return Ok(()),
-            opened = may_open(listeners.doors.take()) => opened?,
+            () = &mut shutdown => return Ok(()),
+            opened = wait_for_doors(listeners.doors.take()) => opened?,
         }
-        // Who has logged out with the server before, meanwhile.
+        // Picks up logouts recorded by the previous server in the meantime.
         tokio::select! {
-            () = &mut leave => return Ok(()),
-            loaded = state.revoked.load(&state.database) => loaded.map_err(unreadable)?,
+            () = &mut shutdown => return Ok(()),
+            loaded = state.revoked.load(&state.database) => loaded.map_err(datastore_unreadable)?,
         }
         listeners.open(&mut serving, &routers)?;
         state.doors.send_replace(true);
     }
     if options.database.is_none()
-        && let Err(error) = in_force::note(home, &settings)
+        && let Err(error) = running_settings::record(home, &settings)
     {
-        warn!("which settings are in force cannot be written down: {error}");
+        warn!("failed to record the effective settings: {error}");
     }
     drop(settings);
-    background.schedule(&state, endpoint, application);
+    background.start_scheduling(&state, endpoint, application);
     tokio::select! {
-        () = &mut leave => {}
-        // Neither ends by itself. Without one of the two this would be half a server: a new one is better.
-        reason = background.failed() => {
+        () = &mut shutdown => {}
+        // The scheduler and the parser never end in normal operation. After a failure the supervisor restarts the
+        // server.
+        reason = background.wait_for_failure() => {
             return Err(ServerError::Io(io::Error::other(format!("a part of the server failed: {reason}"))));
         }
     }
@@ -134,17 +136,17 @@ pub async fn run(
     background.stop();
     state.changes.leave();
     serving.drain().await;
-    alive.abort();
+    heartbeats.abort();
     reloading.abort();
     Ok(())
 }
 
-fn unreadable(error: ApiError) -> ServerError {
-    ServerError::Io(io::Error::other(format!("the datastore could not be read: {}", error.message())))
+fn datastore_unreadable(error: ApiError) -> ServerError {
+    ServerError::Io(io::Error::other(format!("failed to read the datastore: {}", error.message())))
 }
 
-/// What is read before anything is served.
-struct Opened {
+/// Settings, keys and credentials, which are read before serving.
+struct Startup {
     settings: Loaded,
     cipher: Cipher,
     secrets: Secrets,
@@ -152,9 +154,9 @@ struct Opened {
     application: tokio_postgres::Config,
 }
 
-impl Opened {
-    /// `database` is another than the application's.
-    fn of(home: &Home, database: Option<&str>) -> Result<Self, ServerError> {
+impl Startup {
+    /// Reads the files of the home; `database` overrides the application's database.
+    fn load(home: &Home, database: Option<&str>) -> Result<Self, ServerError> {
         let missing = |key| ServerError::MissingSecret { path: home.config(), key };
         let settings = config::load_with_secrets(&home.config())?.ok_or(missing("content"))?;
         let config = &settings.config;
@@ -169,7 +171,7 @@ impl Opened {
         Ok(Self { settings, cipher, secrets, endpoint, application })
     }
 
-    /// The schema is ours and current, and the key is the one that its secrets were written with.
+    /// Checks that the schema is current and that the key matches the stored secrets.
     async fn check(&self, home: &Home, notifier: &Notifier) -> Result<(), ServerError> {
         let client = self.endpoint.connect(&self.application).await.map_err(SchemaError::from)?;
         notifier.schema(schema::require_current(&client, schema::known()).await?);
@@ -180,11 +182,12 @@ impl Opened {
     }
 }
 
-/// What the supervisor gave, or the command that rehearses.
+/// The listeners from the supervisor, or from the command that rehearses.
 struct Listeners {
     http: Option<OwnedFd>,
     api: Option<OwnedFd>,
     private: Option<OwnedFd>,
+    /// A pipe, not a listener: a byte from the supervisor opens the public listeners.
     doors: Option<OwnedFd>,
 }
 
@@ -197,17 +200,18 @@ impl Listeners {
         Ok(Self { http, api, private, doors })
     }
 
+    /// Serves the public listeners.
     fn open(&mut self, serving: &mut Serving, routers: &Routers) -> io::Result<()> {
         self.http.take().map_or(Ok(()), |http| serving.over_tcp(http, routers))?;
         self.api.take().map_or(Ok(()), |api| serving.over_unix(api, routers))
     }
 }
 
-/// Completes when the byte comes; never without a pipe, as in a rehearsal.
-async fn may_open(doors: Option<OwnedFd>) -> io::Result<()> {
+/// Completes when the byte through `doors` arrives; pends for ever without a pipe, as in a rehearsal of an upgrade.
+async fn wait_for_doors(doors: Option<OwnedFd>) -> io::Result<()> {
     use tokio::io::AsyncReadExt;
     let Some(doors) = doors else { return std::future::pending().await };
-    // Made non-blocking by the supervisor.
+    // The supervisor has made it non-blocking.
     let mut doors = tokio::net::unix::pipe::Receiver::from_owned_fd(doors)?;
     doors.read_u8().await.map(drop)
 }

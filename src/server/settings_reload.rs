@@ -1,37 +1,37 @@
-//! SIGHUP: the settings are read again at once, and what is not in force before a restart is told. Without it they are read when
+//! SIGHUP: reloads the settings at once and logs which changes need a restart. Without it, settings are reloaded when
 //! they are needed and their file has changed.
 
 use super::state::AppState;
-use crate::config::{self, in_force};
+use crate::config::{self, running_settings};
 use std::io;
 use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
-/// From here on it ends this process no more.
+/// Installs the handler, so that SIGHUP no longer ends this process.
 pub fn hangups() -> io::Result<Signal> {
     signal(SignalKind::hangup())
 }
 
-/// Runs until it is dropped.
-pub async fn on_hangup(state: Arc<AppState>, mut hangups: Signal) {
+/// Reloads the settings at each SIGHUP. Runs until dropped.
+pub async fn reload_on_hangup(state: Arc<AppState>, mut hangups: Signal) {
     while hangups.recv().await.is_some() {
         match config::load(&state.home.config()) {
             Ok(Some(loaded)) => {
-                if let Err(key) = state.read_secrets_again() {
-                    warn!("who may log in stays as it was: {key} is not in config.yaml, or cannot be had");
+                if let Err(key) = state.reload_secrets() {
+                    warn!("logins keep the old secrets: {key} is missing from config.yaml or cannot be read");
                     continue;
                 }
-                match in_force::changed_since(&state.home, &loaded) {
-                    changed if changed.is_empty() => info!("the settings were read again"),
+                match running_settings::changed_since(&state.home, &loaded) {
+                    changed if changed.is_empty() => info!("settings reloaded"),
                     changed => info!(
-                        "the settings were read again; after `leoflow lite restart --if-needed` in force: {}",
+                        "settings reloaded; takes effect after `leoflow lite restart --if-needed`: {}",
                         changed.join(", ")
                     ),
                 }
             }
-            Ok(None) => warn!("config.yaml is gone; the settings stay as they were"),
-            Err(error) => warn!("the settings stay as they were: {error}"),
+            Ok(None) => warn!("config.yaml does not exist; the old settings stay in effect"),
+            Err(error) => warn!("the old settings stay in effect: {error}"),
         }
     }
 }

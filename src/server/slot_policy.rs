@@ -1,48 +1,50 @@
-//! Which child with a user's code begins, and which gives way. Pure: time, processor time and memory come as values.
+//! Decides which child process with users' code starts and which yields its slot. Pure: time, processor time and memory
+//! are passed as values.
 //!
-//! There are as many slots as processors, so that heavy imports do not slow each other down until all of them time out.
-//! A parse that is quick must not wait for slow ones, so slow ones have all slots but one while quick ones come. With
-//! two processors that is half of the machine; so once no quick one has come for a while slow ones take every slot, and
-//! the youngest of them gives way when a quick one comes: it is ended and begins again later. Nobody knows that a
-//! new file is slow before it runs; it gives way too. The others of the slow go on, so all of them end sometime.
-//! One that sleeps uses no processor and leaves its slot to others after a while.
+//! There is one slot per processor, so that heavy imports do not slow each other down until all of them time out. Quick
+//! parses must not wait for slow ones, so slow ones get all slots but one while quick ones arrive. With two processors
+//! that is half of the machine; so once no quick one has arrived for a while, slow ones take every slot, and the
+//! youngest of them yields when a quick one arrives: it is aborted and restarted later. A new file is not known to be
+//! slow until it runs; it may have to yield too. Those that do not yield continue, so all of them complete eventually.
+//! A child that sleeps uses no processor and gives up its slot after a while.
 
 use std::time::Duration;
 
 pub type Id = u64;
 
-/// One that has used more processor time is slow.
-const QUICK_PROCESSOR: Duration = Duration::from_secs(1);
-/// One that has run for longer is slow, whatever it does. A quick one on a busy machine takes about a second.
-const QUICK_TIME: Duration = Duration::from_secs(3);
-/// So long after a quick one a slot stays free for the next.
-const QUIET: Duration = Duration::from_secs(10);
-/// Slow ones wait no longer than this for quick ones, when none of them runs.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// One that has used less than `BUSY` of a processor for so long sleeps.
-const IDLE: Duration = Duration::from_secs(15);
-const BUSY: Duration = Duration::from_millis(50);
-/// Of those that sleep beside the slots.
-const MOST_ASLEEP: usize = 4;
-/// Also of a single processor, which a slow one must not have for itself.
-const FEWEST_SLOTS: usize = 2;
-/// What has to be free for each child before another begins. A parse with Airflow's own SDK has 150 to 250 MiB.
+/// Processor time above which a child counts as slow.
+const QUICK_CPU_TIME: Duration = Duration::from_secs(1);
+/// Run time above which a child counts as slow. A quick one takes about a second on a busy machine.
+const QUICK_RUN_TIME: Duration = Duration::from_secs(3);
+/// How long a slot is kept free after a quick child.
+const QUICK_GRACE: Duration = Duration::from_secs(10);
+/// How long slow children wait for quick ones when no slow one runs.
+const MAX_SLOW_WAIT: Duration = Duration::from_secs(10);
+/// A child that used less than `BUSY_CPU_TIME` for this long counts as asleep.
+const IDLE_TIME: Duration = Duration::from_secs(15);
+const BUSY_CPU_TIME: Duration = Duration::from_millis(50);
+/// Most sleeping children without a slot.
+const MAX_ASLEEP: usize = 4;
+/// Slots of a machine with a single processor, which one slow child must not block.
+const MIN_SLOTS: usize = 2;
+/// Free memory per child required before another starts. A parse with Airflow's own SDK uses 150 to 250 MiB.
 const CHILD_BYTES: u64 = 256 * 1024 * 1024;
 
-/// What is known of a child before it begins.
+/// The pace of a child, as known before it starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
-    /// Somebody waits for its answer, and what it does is done once: it is never ended for another.
+    /// A client waits for its answer and it runs only once, so it is never aborted for another.
     Question,
-    /// A parse that was quick the last time, or that is the first of its file.
+    /// A parse that was quick last time, or the first of its file.
     Quick,
     Slow,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
+    /// Start the child.
     Begin(Id),
-    /// It gives way to a quick one.
+    /// Abort the child, which yields to a quick one.
     End(Id),
 }
 
@@ -50,8 +52,8 @@ pub struct SlotPolicy {
     slots: usize,
     children: Vec<Child>,
     last_id: Id,
-    /// When a quick one last waited or began.
-    quick_at: Option<Duration>,
+    /// When a quick child last waited or started.
+    last_quick_at: Option<Duration>,
 }
 
 struct Child {
@@ -67,11 +69,12 @@ enum State {
     Running {
         since: Duration,
         used: Duration,
-        /// When it was last found to have used a processor, and what it had used then.
+        /// When it was last seen using the processor, and its processor time then.
         busy: (Duration, Duration),
     },
-    /// Runs without a slot.
+    /// Runs without a slot, because it uses no processor.
     Asleep,
+    /// Is being aborted and will wait again.
     Ending,
 }
 
@@ -79,7 +82,7 @@ impl Child {
     fn is_slow(&self, now: Duration) -> bool {
         match self.state {
             State::Running { since, used, .. } => {
-                self.pace == Pace::Slow || used >= QUICK_PROCESSOR || now.saturating_sub(since) >= QUICK_TIME
+                self.pace == Pace::Slow || used >= QUICK_CPU_TIME || now.saturating_sub(since) >= QUICK_RUN_TIME
             }
             State::Asleep | State::Ending => true,
             State::Waiting { .. } => self.pace == Pace::Slow,
@@ -90,14 +93,14 @@ impl Child {
         matches!(self.state, State::Running { .. } | State::Ending)
     }
 
-    fn began(&self) -> Option<Duration> {
+    fn running_since(&self) -> Option<Duration> {
         match self.state {
             State::Running { since, .. } => Some(since),
             _ => None,
         }
     }
 
-    fn waits_since(&self) -> Option<Duration> {
+    fn waiting_since(&self) -> Option<Duration> {
         match self.state {
             State::Waiting { since } => Some(since),
             _ => None,
@@ -105,29 +108,30 @@ impl Child {
     }
 
     fn is_idle(&self, now: Duration) -> bool {
-        matches!(self.state, State::Running { busy: (at, _), .. } if now.saturating_sub(at) >= IDLE)
+        matches!(self.state, State::Running { busy: (busy_at, _), .. } if now.saturating_sub(busy_at) >= IDLE_TIME)
     }
 }
 
-/// Times are since any one moment.
+/// Times are durations since a fixed start.
 impl SlotPolicy {
     pub fn new(processors: usize) -> Self {
-        Self { slots: processors.max(FEWEST_SLOTS), children: Vec::new(), last_id: 0, quick_at: None }
+        Self { slots: processors.max(MIN_SLOTS), children: Vec::new(), last_id: 0, last_quick_at: None }
     }
 
+    /// Adds a child that waits for a slot.
     pub fn arrive(&mut self, pace: Pace, now: Duration) -> Id {
         self.last_id += 1;
         self.children.push(Child { id: self.last_id, pace, state: State::Waiting { since: now } });
         self.last_id
     }
 
-    /// Notes the processor time that a child has used since it began.
-    pub fn measure(&mut self, id: Id, now: Duration, processor: Duration) {
+    /// Records the processor time a child has used since it started.
+    pub fn measure(&mut self, id: Id, now: Duration, cpu_time: Duration) {
         let child = self.children.iter_mut().find(|child| child.id == id);
         if let Some(State::Running { used, busy, .. }) = child.map(|child| &mut child.state) {
-            *used = processor;
-            if processor.saturating_sub(busy.1) >= BUSY {
-                *busy = (now, processor);
+            *used = cpu_time;
+            if cpu_time.saturating_sub(busy.1) >= BUSY_CPU_TIME {
+                *busy = (now, cpu_time);
             }
         }
     }
@@ -140,29 +144,29 @@ impl SlotPolicy {
         self.children.iter().any(|child| child.id == id && matches!(child.state, State::Ending))
     }
 
-    /// It has ended, or nobody wants it any more.
+    /// Removes a child that has ended or is no longer needed.
     pub fn leave(&mut self, id: Id) {
         self.children.retain(|child| child.id != id);
     }
 
-    /// The next step, if there is one now; to be asked again after it. `free_bytes` is the memory that is left, where the
-    /// system says.
+    /// Returns the next step; to be called until it returns `None`. `free_bytes` returns the available memory, if the
+    /// system reports it.
     pub fn next(&mut self, now: Duration, free_bytes: impl Fn() -> Option<u64>) -> Option<Step> {
-        if !self.children.iter().any(|child| child.waits_since().is_some()) {
+        if !self.children.iter().any(|child| child.waiting_since().is_some()) {
             return None;
         }
-        self.let_sleep(now);
-        let is_quick = |child: &Child| child.waits_since().is_some() && child.pace != Pace::Slow;
+        self.mark_sleeping(now);
+        let is_quick = |child: &Child| child.waiting_since().is_some() && child.pace != Pace::Slow;
         let quick = self.children.iter().find(|child| is_quick(child)).map(|child| child.id);
         if quick.is_some() {
-            self.quick_at = Some(now);
+            self.last_quick_at = Some(now);
         }
         let taken = self.children.iter().filter(|child| child.has_slot()).count();
         if taken >= self.slots {
-            return quick.and_then(|_| self.give_way(now));
+            return quick.and_then(|_| self.preempt(now));
         }
         let id = self.choose(quick, now)?;
-        // Those that run may have taken next to nothing of what they will need.
+        // Running children may not have allocated most of their memory yet.
         let needed = (taken as u64 + 1) * CHILD_BYTES;
         if taken > 0 && free_bytes().is_some_and(|bytes| bytes < needed) {
             return None;
@@ -172,28 +176,28 @@ impl SlotPolicy {
         Some(Step::Begin(id))
     }
 
-    /// Those that sleep leave their slots, while there is anything that may have them.
-    fn let_sleep(&mut self, now: Duration) {
+    /// Takes slots from sleeping children, while others wait.
+    fn mark_sleeping(&mut self, now: Duration) {
         let asleep = self.children.iter().filter(|child| matches!(child.state, State::Asleep)).count();
         let idle = self.children.iter_mut().filter(|child| child.is_idle(now));
-        idle.take(MOST_ASLEEP.saturating_sub(asleep)).for_each(|child| child.state = State::Asleep);
+        idle.take(MAX_ASLEEP.saturating_sub(asleep)).for_each(|child| child.state = State::Asleep);
     }
 
     fn slow_running(&self, now: Duration) -> usize {
-        self.children.iter().filter(|child| child.began().is_some() && child.is_slow(now)).count()
+        self.children.iter().filter(|child| child.running_since().is_some() && child.is_slow(now)).count()
     }
 
-    /// Which of those that wait begins; there is a slot.
+    /// Chooses the waiting child that gets a free slot.
     fn choose(&self, quick: Option<Id>, now: Duration) -> Option<Id> {
         let slow_running = self.slow_running(now);
-        let waiting = self.children.iter().filter_map(|child| child.waits_since().map(|since| (child, since)));
+        let waiting = self.children.iter().filter_map(|child| child.waiting_since().map(|since| (child, since)));
         let slow = waiting.filter(|(child, _)| child.pace == Pace::Slow).min_by_key(|(child, _)| child.id);
         let slow = slow.filter(|_| {
-            let is_quiet = self.quick_at.is_none_or(|at| now.saturating_sub(at) >= QUIET);
+            let is_quiet = self.last_quick_at.is_none_or(|last| now.saturating_sub(last) >= QUICK_GRACE);
             is_quiet || slow_running + 1 < self.slots
         });
         match (quick, slow) {
-            (Some(_), Some((slow, since))) if slow_running == 0 && now.saturating_sub(since) >= PATIENCE => {
+            (Some(_), Some((slow, since))) if slow_running == 0 && now.saturating_sub(since) >= MAX_SLOW_WAIT => {
                 Some(slow.id)
             }
             (Some(quick), _) => Some(quick),
@@ -201,13 +205,14 @@ impl SlotPolicy {
         }
     }
 
-    /// Ends the youngest parse where slow ones have every slot.
-    fn give_way(&mut self, now: Duration) -> Option<Step> {
+    /// Aborts the youngest parse when slow ones hold every slot.
+    fn preempt(&mut self, now: Duration) -> Option<Step> {
         if self.slow_running(now) < self.slots {
             return None;
         }
-        let parses = self.children.iter_mut().filter(|child| child.began().is_some() && child.pace != Pace::Question);
-        let youngest = parses.max_by_key(|child| child.began())?;
+        let parses =
+            self.children.iter_mut().filter(|child| child.running_since().is_some() && child.pace != Pace::Question);
+        let youngest = parses.max_by_key(|child| child.running_since())?;
         youngest.state = State::Ending;
         Some(Step::End(youngest.id))
     }

@@ -1,7 +1,7 @@
-//! What every request may need.
+//! State shared by all requests.
 
 use super::change_feed::Changes;
-use super::dag_files::asked::Asked;
+use super::dag_files::parse_requests::ParseRequests;
 use super::database::Database;
 use super::environments::Environments;
 use super::logins::Logins;
@@ -13,7 +13,7 @@ use super::revoked::Revoked;
 use super::ui_component::UiComponent;
 use crate::auth::cipher::Cipher;
 use crate::auth::token::{Claims, Signer};
-use crate::config::{self, Loaded, SecretPlace};
+use crate::config::{self, Loaded, SecretReference};
 use crate::engine::store::structures::Structures;
 use crate::home::{Home, config_files};
 use crate::python::SharedInterpreter;
@@ -33,23 +33,24 @@ pub struct AppState {
     pub database: Arc<Database>,
     pub cipher: Cipher,
     pub changes: Arc<Changes>,
-    /// A DAG whose file may still be there was deleted.
+    /// Notified when a DAG is deleted whose file may still exist.
     pub dag_deleted: Notify,
-    /// Files to parse again.
-    pub asked_files: Asked,
-    /// A Variable or Connection is not as it was.
+    /// Files to parse again on request.
+    pub parse_requests: ParseRequests,
+    /// Notified when a Variable or Connection changes.
     pub store_changed: Notify,
-    /// Whether the DAG files that were there at the start have been parsed, or have had their time.
-    pub first_look: watch::Sender<bool>,
-    /// Whether requests come over the listeners; on trial only those over the private socket do.
+    /// True once the DAG files found at the start are parsed, or after a timeout.
+    pub initial_parse: watch::Sender<bool>,
+    /// True once the public listeners are served. A server on trial, as during an upgrade, serves only a private
+    /// socket.
     pub doors: watch::Sender<bool>,
-    /// Where a server on trial is asked.
+    /// The socket of a server on trial.
     pub private_socket: Option<PathBuf>,
-    /// When the scheduler was last at work or saw that there is none, as the one that leads.
+    /// When the scheduler was last active, or saw that another server leads.
     pub scheduler_beat: SchedulerBeat,
-    /// For the code of DAG files: set where there is a workspace, once runs go on.
+    /// Asks the code of DAG files; set when there is a workspace and the scheduler has started.
     pub questions: OnceLock<Questions>,
-    /// Held while one runs.
+    /// Held while a trial task runs: an empty task that tests the whole way through scheduler, agent and Python.
     pub trial_task: tokio::sync::Mutex<()>,
     pub interpreter: Arc<SharedInterpreter>,
     pub environments: Arc<Environments>,
@@ -60,11 +61,11 @@ pub struct AppState {
     pub ui: Arc<UiComponent>,
     pub own_program: Arc<OwnProgram>,
     pub newest_release: Arc<NewestRelease>,
-    /// Of the DAGs that lists have shown.
+    /// Structures of DAGs that lists have returned.
     pub structures: Structures,
 }
 
-/// Seconds since 1970; 0 before the first.
+/// When the scheduler last gave a sign of life: seconds since the Unix epoch; 0 before the first one.
 #[derive(Default)]
 pub struct SchedulerBeat(AtomicI64);
 
@@ -77,7 +78,7 @@ impl SchedulerBeat {
     }
 
     pub fn last(&self) -> Option<jiff::Timestamp> {
-        jiff::Timestamp::from_second(self.0.load(Ordering::Relaxed)).ok().filter(|at| at.as_second() > 0)
+        jiff::Timestamp::from_second(self.0.load(Ordering::Relaxed)).ok().filter(|time| time.as_second() > 0)
     }
 
     pub fn is_alive(&self) -> bool {
@@ -85,12 +86,12 @@ impl SchedulerBeat {
     }
 }
 
-/// What of `config.yaml` logins depend on. Read again when the file changes, so that a password
-/// reset works at once.
+/// The parts of `config.yaml` that logins depend on. Reloaded when the file changes, so that a password reset takes
+/// effect at once.
 pub struct Secrets {
     path: PathBuf,
-    /// What they were read from, as it was then.
-    read: Vec<(PathBuf, Stamp)>,
+    /// Files they were read from, with their stamps.
+    read_files: Vec<(PathBuf, Stamp)>,
     pub admin_email: String,
     pub admin_password_hash: String,
     pub epoch: u64,
@@ -98,14 +99,14 @@ pub struct Secrets {
 }
 
 impl Secrets {
-    /// `Err` names the key that is missing.
+    /// `Err` names the missing key.
     pub fn new(path: PathBuf, loaded: &Loaded) -> Result<Self, &'static str> {
         let config = &loaded.config;
         let secret = config.jwt_secret.as_deref().ok_or("jwt_secret")?;
         let hash = config.admin_password_hash.clone().ok_or("admin_password_hash")?;
         Ok(Self {
-            // Never looked at yet, so the first request reads the file again.
-            read: vec![(path.clone(), None)],
+            // No stamp yet, so the first request reloads the file.
+            read_files: vec![(path.clone(), None)],
             path,
             admin_email: config.admin_email.clone(),
             admin_password_hash: hash,
@@ -114,29 +115,33 @@ impl Secrets {
         })
     }
 
+    /// Reads the secrets again if a file that they come from has changed.
     fn refresh(&mut self) {
-        if self.read.iter().all(|(path, then)| then.is_some() && stamp(path) == *then) {
+        if self.read_files.iter().all(|(path, read_stamp)| read_stamp.is_some() && stamp(path) == *read_stamp) {
             return;
         }
-        // Before they are read: a change in between is seen the next time. A file that is new or gone changes the folder.
+        // Stamped before they are read, so that a change in between is noticed next time. A new or removed file changes
+        // the folder.
         let mut paths: Vec<PathBuf> = self.path.parent().map(Path::to_owned).into_iter().collect();
         paths.push(self.path.clone());
         paths.extend(config_files::over(&self.path).unwrap_or_default());
-        let places = config::read_file(&self.path).ok().flatten().map(|loaded| loaded.places()).unwrap_or_default();
-        paths.extend(places.into_iter().filter_map(|(_, place)| match place {
-            SecretPlace::File(path) => Some(path),
-            SecretPlace::Variable(_) => None,
+        let references =
+            config::read_file(&self.path).ok().flatten().map(|loaded| loaded.secret_references()).unwrap_or_default();
+        paths.extend(references.into_iter().filter_map(|(_, reference)| match reference {
+            SecretReference::File(path) => Some(path),
+            SecretReference::Variable(_) => None,
         }));
-        let before = paths.into_iter().map(|path| (path.clone(), stamp(&path))).collect();
-        // A file that is broken meanwhile changes nothing: the last good one stays in force.
+        let read_files = paths.into_iter().map(|path| (path.clone(), stamp(&path))).collect();
+        // A broken file is ignored: the last valid settings stay in effect.
         if let Ok(Some(loaded)) = config::load_with_secrets(&self.path)
             && let Ok(new) = Self::new(self.path.clone(), &loaded)
         {
-            *self = Self { read: before, ..new };
+            *self = Self { read_files, ..new };
         }
     }
 }
 
+/// Modification time and inode; `None` for a missing file.
 type Stamp = Option<(SystemTime, u64)>;
 
 fn stamp(path: &Path) -> Stamp {
@@ -173,9 +178,9 @@ impl AppState {
             cipher,
             changes,
             dag_deleted: Notify::new(),
-            asked_files: Asked::default(),
+            parse_requests: ParseRequests::default(),
             store_changed: Notify::new(),
-            first_look: watch::Sender::new(false),
+            initial_parse: watch::Sender::new(false),
             doors: watch::Sender::new(private_socket.is_none()),
             private_socket,
             scheduler_beat: SchedulerBeat::default(),
@@ -192,7 +197,7 @@ impl AppState {
         }
     }
 
-    /// Where what is started by this server, now, finds it.
+    /// Returns the socket at which processes started by this server can reach it now.
     pub fn own_socket(&self) -> PathBuf {
         match &self.private_socket {
             Some(private) if !*self.doors.borrow() => private.clone(),
@@ -201,14 +206,14 @@ impl AppState {
     }
 
     pub fn secrets(&self) -> MutexGuard<'_, Secrets> {
-        // Nothing that holds it can panic half way through a change.
+        // No holder can panic halfway through a change.
         let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
         secrets.refresh();
         secrets
     }
 
-    /// Whatever their files look like. `Err` names what is not to be had, and all stays as it was.
-    pub fn read_secrets_again(&self) -> Result<(), &'static str> {
+    /// Reloads the secrets unconditionally. `Err` names the missing one; then nothing changes.
+    pub fn reload_secrets(&self) -> Result<(), &'static str> {
         let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
         let loaded = config::load_with_secrets(&secrets.path).ok().flatten().ok_or("a secret")?;
         *secrets = Secrets::new(secrets.path.clone(), &loaded)?;
@@ -220,13 +225,15 @@ impl AppState {
         secrets.signer.issue(&secrets.admin_email, epoch, clock::unix_seconds())
     }
 
+    /// Returns the claims of a valid token that is not revoked.
     pub fn check_token(&self, token: &str) -> Option<Claims> {
         let secrets = self.secrets();
         let claims = secrets.signer.check(token, secrets.epoch, clock::unix_seconds());
         claims.filter(|_| !self.revoked.has(token))
     }
 
-    /// Cookies know no ports: two instances on one machine must not share a name.
+    /// Returns the name of the session cookie. It contains the port, since cookies ignore ports and two instances on
+    /// one machine need different names.
     pub fn cookie_name(&self) -> String {
         format!("leoflow_session_{}", self.port)
     }

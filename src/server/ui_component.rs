@@ -1,4 +1,4 @@
-//! Where Airflow's web UI is, and getting it where a setup has not.
+//! Installs Airflow's web UI if setup has not installed it.
 
 use crate::home::Home;
 use crate::sys::blocking;
@@ -7,18 +7,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tracing::{info, warn};
 
-/// After which it is tried again to get it, each time twice as long.
+/// First delay before a retry; doubles up to `MAX_PAUSE`.
 const FIRST_PAUSE: Duration = Duration::from_secs(60);
-const LONGEST_PAUSE: Duration = Duration::from_secs(6 * 60 * 60);
+const MAX_PAUSE: Duration = Duration::from_secs(6 * 60 * 60);
 
-/// Why the UI is not there.
+/// Why the UI is not installed.
 #[derive(Default)]
 pub struct UiComponent {
     reason: Mutex<Option<String>>,
 }
 
 impl UiComponent {
-    /// `None` while it is being fetched.
+    /// Returns why the UI is not installed; `None` while it is being downloaded.
     pub fn reason(&self) -> Option<String> {
         self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -28,8 +28,8 @@ impl UiComponent {
     }
 }
 
-/// Gets it, and tries again after a while where it cannot be had.
-pub async fn keep(home: Home, ui: Arc<UiComponent>) {
+/// Downloads the UI, and retries until it is installed.
+pub async fn install(home: Home, ui: Arc<UiComponent>) {
     let source = UiSource::from_environment();
     let mut pause = FIRST_PAUSE;
     while web_ui::installed(&home).is_none() {
@@ -37,13 +37,13 @@ pub async fn keep(home: Home, ui: Arc<UiComponent>) {
         let (folder, from) = (home.clone(), source.clone());
         let installed = blocking::run(move || web_ui::install(&folder, &from)).await;
         match installed.unwrap_or_else(|error| Err(error.to_string())) {
-            Ok(()) => info!("Airflow's web UI is there"),
+            Ok(()) => info!("installed Airflow's web UI"),
             Err(reason) if source == UiSource::None => return ui.set(Some(reason)),
             Err(reason) => {
-                warn!("Airflow's web UI could not be had: {reason}");
+                warn!("failed to get Airflow's web UI: {reason}");
                 ui.set(Some(reason));
                 tokio::time::sleep(pause).await;
-                pause = LONGEST_PAUSE.min(pause * 2);
+                pause = MAX_PAUSE.min(pause * 2);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Scheduled backups and verifications: begun when they are due, by this program's own commands.
+//! Runs scheduled backups and test restores by this program's own commands when they are due.
 
 use super::own_program::is_busy;
 use super::state::AppState;
@@ -15,50 +15,53 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
-/// What was missed while Leoflow was off does not add to what a start has to do.
+/// Delay of missed jobs after a start, which has more urgent work.
 const AFTER_START: SignedDuration = SignedDuration::from_mins(2);
-/// A sleep of this process does not count the sleep of the machine, and the settings may be others meanwhile.
-fn look() -> Duration {
+/// Poll interval: a sleep of this process does not include the machine's sleep, and settings may change.
+fn poll_interval() -> Duration {
     crate::sys::limit("LEOFLOW_UPKEEP_LOOK", Duration::from_secs(10))
 }
-const UNREADABLE: &str = "the settings cannot be read: ";
-/// How long is waited for what is under way.
-const BUSY: Duration = Duration::from_secs(5);
-/// From then on the wait is told.
-const LATE: SignedDuration = SignedDuration::from_hours(1);
-const WAITS: &str = "it waits for ";
-/// How often the time awake is written down.
-const NOTE_AWAKE: Duration = Duration::from_secs(600);
+/// How a job's recorded problem begins when it is an invalid config.yaml.
+const UNREADABLE_PREFIX: &str = "the settings cannot be read: ";
+/// Poll interval while another operation runs.
+const BUSY_DELAY: Duration = Duration::from_secs(5);
+/// A job that is overdue for longer than this is reported as late.
+const LATE_AFTER: SignedDuration = SignedDuration::from_hours(1);
+/// How a job's recorded problem begins when another operation delays it.
+const WAIT_PREFIX: &str = "it waits for ";
+/// Interval for recording how long the machine was awake, which some schedules count.
+const AWAKE_INTERVAL: Duration = Duration::from_secs(600);
 
-pub async fn keep(state: Arc<AppState>) {
+/// Runs jobs as they become due. Never returns.
+pub async fn run(state: Arc<AppState>) {
     let started = Timestamp::now();
-    let mut counted = Instant::now();
-    let mut record = RecordTrouble { notifier: Notifier::from_environment(), reason: None };
+    let mut awake_since = Instant::now();
+    let mut record = RecordProblem { notifier: Notifier::from_environment(), reason: None };
     loop {
-        let pause = match round(&state, started, &mut counted).await {
+        let pause = match run_due_job(&state, started, &mut awake_since).await {
             Ok(pause) => {
-                record.is_over();
+                record.clear();
                 pause
             }
             Err(error) => {
                 record.note(&error);
-                look()
+                poll_interval()
             }
         };
         tokio::time::sleep(pause).await;
     }
 }
 
-/// The record of the jobs cannot be written, so none is begun. The supervisor tells of it, which needs no disk.
-struct RecordTrouble {
+/// Reports that the job record cannot be written, which prevents all jobs. Sent to the supervisor, which needs no disk.
+struct RecordProblem {
     notifier: Notifier,
     reason: Option<String>,
 }
 
-impl RecordTrouble {
+impl RecordProblem {
     fn note(&mut self, error: &io::Error) {
-        let reason = format!("scheduled backups are not made: run/upkeep.json cannot be written: {error}");
-        // A supervisor that takes over has not heard it.
+        let reason = format!("scheduled backups are paused: cannot write run/upkeep.json: {error}");
+        // Sent each time, since a supervisor may have been replaced.
         self.notifier.hindered(Some(&reason));
         if self.reason.as_ref() != Some(&reason) {
             warn!("{reason}");
@@ -66,64 +69,75 @@ impl RecordTrouble {
         }
     }
 
-    fn is_over(&mut self) {
+    fn clear(&mut self) {
         if self.reason.take().is_some() {
-            info!("scheduled backups are made again");
+            info!("scheduled backups resumed");
             self.notifier.hindered(None);
         }
     }
 }
 
-/// Does what is due. Returns for how long nothing is; an error where the record cannot be written.
-async fn round(state: &Arc<AppState>, started: Timestamp, counted: &mut Instant) -> io::Result<Duration> {
+/// Runs the next job if it is due. Returns the pause until the next check, or an error if the job record cannot be
+/// written.
+async fn run_due_job(state: &Arc<AppState>, started: Timestamp, awake_since: &mut Instant) -> io::Result<Duration> {
     let now = Timestamp::now();
-    let mut known = upkeep::begin(&state.home, now)?;
-    let Some(settings) = settings(state, &known, now)? else { return Ok(look()) };
-    if counted.elapsed() >= NOTE_AWAKE {
-        known = note_awake(state, now, counted)?;
+    let mut jobs = upkeep::begin(&state.home, now)?;
+    let Some(settings) = settings(state, &jobs, now)? else { return Ok(poll_interval()) };
+    if awake_since.elapsed() >= AWAKE_INTERVAL {
+        jobs = note_awake(state, now, awake_since)?;
     }
-    let due = next(&settings, &known, counted.elapsed(), started, &now.to_zoned(TimeZone::system()));
-    let Some((kind, at)) = due else { return Ok(look()) };
-    if let Ok(left @ 1..) = u64::try_from(at.duration_since(now).as_millis()) {
-        return Ok(Duration::from_millis(left).min(look()));
+    let due = next_due(&settings, &jobs, awake_since.elapsed(), started, &now.to_zoned(TimeZone::system()));
+    let Some((kind, due_at)) = due else { return Ok(poll_interval()) };
+    if let Ok(remaining @ 1..) = u64::try_from(due_at.duration_since(now).as_millis()) {
+        return Ok(Duration::from_millis(remaining).min(poll_interval()));
     }
-    known = note_awake(state, now, counted)?;
-    let Begun::Waits(other) = perform(state, kind).await? else { return Ok(Duration::ZERO) };
-    let problem = format!("{WAITS}{other}");
-    let is_new = known.job(kind).problem.as_ref().is_none_or(|said| said.starts_with(WAITS) && *said != problem);
-    if is_new && now.duration_since(at) >= LATE {
+    jobs = note_awake(state, now, awake_since)?;
+    let Attempt::MustWait(other) = perform(state, kind).await? else { return Ok(Duration::ZERO) };
+    let problem = format!("{WAIT_PREFIX}{other}");
+    let is_new = jobs
+        .job(kind)
+        .problem
+        .as_ref()
+        .is_none_or(|previous| previous.starts_with(WAIT_PREFIX) && *previous != problem);
+    if is_new && now.duration_since(due_at) >= LATE_AFTER {
         warn!("a scheduled job is late: {problem}");
         upkeep::note_problem(&state.home, now, kind, Some(problem))?;
     }
-    Ok(BUSY)
+    Ok(BUSY_DELAY)
 }
 
-fn note_awake(state: &AppState, now: Timestamp, counted: &mut Instant) -> io::Result<Upkeep> {
-    let known = upkeep::note_awake(&state.home, now, counted.elapsed().as_secs())?;
-    *counted = Instant::now();
-    Ok(known)
+/// Adds the time since the last call to the recorded time awake.
+fn note_awake(state: &AppState, now: Timestamp, awake_since: &mut Instant) -> io::Result<Upkeep> {
+    let jobs = upkeep::note_awake(&state.home, now, awake_since.elapsed().as_secs())?;
+    *awake_since = Instant::now();
+    Ok(jobs)
 }
 
-/// Those of config.yaml; `None` without one, or where it cannot be read, which is the job's problem then.
-fn settings(state: &AppState, known: &Upkeep, now: Timestamp) -> io::Result<Option<BackupSettings>> {
+/// Reads the settings; `None` without a config.yaml, or if it is invalid, which is recorded as the job's problem.
+fn settings(state: &AppState, jobs: &Upkeep, now: Timestamp) -> io::Result<Option<BackupSettings>> {
     let note = |kind, problem| upkeep::note_problem(&state.home, now, kind, problem).map(drop);
     match config::load(&state.home.config()) {
         Ok(None) => Ok(None),
         Ok(Some(loaded)) => {
             let settings = loaded.config.backup;
-            let was_of_config = |problem: &String| problem.starts_with(UNREADABLE);
-            if known.backup.problem.as_ref().is_some_and(|it| settings.schedule == Cadence::Off || was_of_config(it)) {
+            let is_settings_problem = |problem: &String| problem.starts_with(UNREADABLE_PREFIX);
+            if jobs
+                .backup
+                .problem
+                .as_ref()
+                .is_some_and(|recorded| settings.schedule == Cadence::Off || is_settings_problem(recorded))
+            {
                 note(Kind::Backup, None)?;
             }
-            if known.verification.problem.is_some() && settings.verify == Cadence::Off {
+            if jobs.verification.problem.is_some() && settings.verify == Cadence::Off {
                 note(Kind::Verification, None)?;
             }
             Ok(Some(settings))
         }
         Err(error) => {
-            let problem = format!("{UNREADABLE}{error}");
-            if known.backup.problem.as_ref() != Some(&problem) {
-                warn!("scheduled backups are not made: {error}");
+            let problem = format!("{UNREADABLE_PREFIX}{error}");
+            if jobs.backup.problem.as_ref() != Some(&problem) {
+                warn!("scheduled backups are paused: {error}");
                 note(Kind::Backup, Some(problem))?;
             }
             Ok(None)
@@ -131,57 +145,59 @@ fn settings(state: &AppState, known: &Upkeep, now: Timestamp) -> io::Result<Opti
     }
 }
 
-/// What is next, and when.
-fn next(
+/// Returns the next job and when it is due. `awake` is the time awake that is not recorded yet.
+fn next_due(
     settings: &BackupSettings,
-    known: &Upkeep,
+    jobs: &Upkeep,
     awake: Duration,
     started: Timestamp,
     now: &Zoned,
 ) -> Option<(Kind, Timestamp)> {
     let due = |kind| {
         let (cadence, job): (_, &Job) = match kind {
-            Kind::Backup => (&settings.schedule, &known.backup),
-            Kind::Verification => (&settings.verify, &known.verification),
+            Kind::Backup => (&settings.schedule, &jobs.backup),
+            Kind::Verification => (&settings.verify, &jobs.verification),
         };
         let awake = awake + Duration::from_secs(job.awake_seconds);
         let last = job.last(now.timestamp()).to_zoned(now.time_zone().clone());
         let due = cadence.due(&last, awake, now.timestamp())?;
-        // Missed while nothing ran, or awake for long enough by what was counted before.
+        // True if it was missed while this server did not run, or is due by the recorded time awake.
         let is_late = due <= started || (matches!(cadence, Cadence::Awake(_)) && due <= now.timestamp());
         let due = if is_late { due.max(started.checked_add(AFTER_START).unwrap_or(due)) } else { due };
-        Some((kind, job.rests_until(now.timestamp()).map_or(due, |rests| due.max(rests))))
+        Some((kind, job.paused_until(now.timestamp()).map_or(due, |paused_until| due.max(paused_until))))
     };
-    // A backup first, which is what is verified then.
-    [Kind::Backup, Kind::Verification].into_iter().filter_map(due).min_by_key(|(_, at)| *at)
+    // A backup goes first, so that the test restore uses it.
+    [Kind::Backup, Kind::Verification].into_iter().filter_map(due).min_by_key(|(_, due_at)| *due_at)
 }
 
-enum Begun {
+/// The outcome of trying to run a job.
+enum Attempt {
+    /// It ended; the record says how.
     Ended,
-    /// Another operation goes first.
-    Waits(String),
+    /// Another operation, described by the text, is running.
+    MustWait(String),
 }
 
-async fn perform(state: &Arc<AppState>, kind: Kind) -> io::Result<Begun> {
+async fn perform(state: &Arc<AppState>, kind: Kind) -> io::Result<Attempt> {
     let home = &state.home;
     if let Some(holder) = lock::operation_holder(home) {
-        return Ok(Begun::Waits(format!("`{}` (pid {})", holder.command, holder.process.pid)));
+        return Ok(Attempt::MustWait(format!("`{}` (pid {})", holder.command, holder.process.pid)));
     }
     if is_busy(home).await {
-        return Ok(Begun::Waits("an operation that is under way".to_owned()));
+        return Ok(Attempt::MustWait("a running operation".to_owned()));
     }
     let (name, arguments): (_, &[&str]) = match kind {
         Kind::Backup => ("backup", &["lite", "backup", "--scheduled"]),
         Kind::Verification => ("verify", &["lite", "backups", "verify", "--scheduled"]),
     };
-    let begun = Timestamp::now();
-    upkeep::note_try(home, begun, kind)?;
+    let started = Timestamp::now();
+    upkeep::note_try(home, started, kind)?;
     let arguments = arguments.iter().map(|word| (*word).to_owned()).collect();
     let failure = match state.own_program.perform(home, name, arguments).await {
-        Ok(ended) if ended.status == Status::Done => None,
-        Ok(ended) => Some(reason(&ended)),
-        Err(other) if other.status() == StatusCode::CONFLICT => return Ok(Begun::Waits(other.message())),
-        Err(refused) => Some(refused.message()),
+        Ok(operation) if operation.status == Status::Done => None,
+        Ok(operation) => Some(reason(&operation)),
+        Err(other) if other.status() == StatusCode::CONFLICT => return Ok(Attempt::MustWait(other.message())),
+        Err(error) => Some(error.message()),
     };
     let now = Timestamp::now();
     match failure {
@@ -190,36 +206,37 @@ async fn perform(state: &Arc<AppState>, kind: Kind) -> io::Result<Begun> {
             upkeep::note_end(home, now, kind, End::Failed(reason))?;
         }
         None => {
-            info!("the scheduled {name} is done");
-            // The command records that itself: it goes on without this server. Where it could not, it would be due again at once.
-            if upkeep::begin(home, now)?.job(kind).done_at.is_none_or(|done| done < begun) {
+            info!("the scheduled {name} finished");
+            // The command records that itself, since it outlives this server. If it could not, the job would be due
+            // again at once.
+            if upkeep::begin(home, now)?.job(kind).done_at.is_none_or(|done| done < started) {
                 upkeep::note_end(home, now, kind, End::Done)?;
             }
         }
     }
-    Ok(Begun::Ended)
+    Ok(Attempt::Ended)
 }
 
-/// Why it did not go well: what a verification found, or what the command says of its failure.
-fn reason(ended: &Operation) -> String {
-    let found = ended.result.as_ref().and_then(|result| {
+/// Returns why a job failed: a test restore's finding, or the command's error.
+fn reason(operation: &Operation) -> String {
+    let finding = operation.result.as_ref().and_then(|result| {
         let backup = result["backups"].get(0)?;
         Some(format!("{}: {}", backup["path"].as_str()?, backup["last_verified"]["problem"].as_str()?))
     });
-    found.or_else(|| ended.error.clone()).unwrap_or_else(|| "it failed".to_owned())
+    finding.or_else(|| operation.error.clone()).unwrap_or_else(|| "it failed".to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn at(text: &str) -> Timestamp {
+    fn time_at(text: &str) -> Timestamp {
         format!("2026-03-02T{text}Z").parse().unwrap()
     }
 
-    fn known(since: &str) -> Upkeep {
+    fn jobs(since: &str) -> Upkeep {
         let job = Job {
-            since: at(since),
+            since: time_at(since),
             tried_at: None,
             done_at: None,
             problem: None,
@@ -235,50 +252,50 @@ mod tests {
         BackupSettings { schedule: cadence(schedule), verify: cadence(verify), ..BackupSettings::default() }
     }
 
-    fn next_at(
+    fn next_due_at(
         settings: &BackupSettings,
-        known: &Upkeep,
+        jobs: &Upkeep,
         awake: u64,
         started: &str,
         now: &str,
     ) -> Option<(Kind, Timestamp)> {
-        next(settings, known, Duration::from_secs(awake), at(started), &at(now).to_zoned(TimeZone::UTC))
+        next_due(settings, jobs, Duration::from_secs(awake), time_at(started), &time_at(now).to_zoned(TimeZone::UTC))
     }
 
     #[test]
-    fn what_was_missed_is_done_soon_after_the_start_and_what_comes_in_its_time() {
+    fn missed_jobs_run_soon_after_start_others_when_due() {
         let hourly = settings("0 * * * *", "off");
-        let missed = next_at(&hourly, &known("03:30:00"), 0, "06:10:00", "06:10:01");
-        assert_eq!(missed, Some((Kind::Backup, at("06:12:00"))));
-        let coming = next_at(&hourly, &known("06:10:00"), 0, "06:10:00", "06:20:00");
-        assert_eq!(coming, Some((Kind::Backup, at("07:00:00"))));
-        assert_eq!(next_at(&settings("off", "off"), &known("03:30:00"), 0, "06:10:00", "06:10:01"), None);
+        let missed = next_due_at(&hourly, &jobs("03:30:00"), 0, "06:10:00", "06:10:01");
+        assert_eq!(missed, Some((Kind::Backup, time_at("06:12:00"))));
+        let coming = next_due_at(&hourly, &jobs("06:10:00"), 0, "06:10:00", "06:20:00");
+        assert_eq!(coming, Some((Kind::Backup, time_at("07:00:00"))));
+        assert_eq!(next_due_at(&settings("off", "off"), &jobs("03:30:00"), 0, "06:10:00", "06:10:01"), None);
     }
 
     #[test]
-    fn time_awake_counts_with_what_was_counted_before() {
+    fn awake_time_adds_to_the_recorded_time() {
         let after = settings("2h", "off");
-        let mut known = known("00:00:00");
-        known.backup.awake_seconds = 3600;
-        assert_eq!(next_at(&after, &known, 600, "05:00:00", "05:10:00"), Some((Kind::Backup, at("06:00:00"))));
-        known.backup.awake_seconds = 9000;
+        let mut jobs = jobs("00:00:00");
+        jobs.backup.awake_seconds = 3600;
+        assert_eq!(next_due_at(&after, &jobs, 600, "05:00:00", "05:10:00"), Some((Kind::Backup, time_at("06:00:00"))));
+        jobs.backup.awake_seconds = 9000;
         assert_eq!(
-            next_at(&after, &known, 1, "05:00:00", "05:00:01"),
-            Some((Kind::Backup, at("05:02:00"))),
+            next_due_at(&after, &jobs, 1, "05:00:00", "05:00:01"),
+            Some((Kind::Backup, time_at("05:02:00"))),
             "a start first"
         );
     }
 
     #[test]
-    fn one_that_failed_rests_and_a_backup_goes_before_its_verification() {
+    fn failed_jobs_pause_and_backups_precede_test_restores() {
         let both = settings("0 * * * *", "0 * * * *");
-        assert_eq!(next_at(&both, &known("06:10:00"), 0, "06:10:00", "07:00:00").unwrap().0, Kind::Backup);
-        let mut failed = known("06:10:00");
-        failed.backup.tried_at = Some(at("07:00:00"));
+        assert_eq!(next_due_at(&both, &jobs("06:10:00"), 0, "06:10:00", "07:00:00").unwrap().0, Kind::Backup);
+        let mut failed = jobs("06:10:00");
+        failed.backup.tried_at = Some(time_at("07:00:00"));
         failed.backup.problem = Some("full".to_owned());
-        let then = next_at(&both, &failed, 0, "06:10:00", "07:00:30");
-        assert_eq!(then, Some((Kind::Verification, at("07:00:00"))));
-        failed.verification.done_at = Some(at("07:01:00"));
-        assert_eq!(next_at(&both, &failed, 0, "06:10:00", "07:02:00"), Some((Kind::Backup, at("07:30:00"))));
+        let next_job = next_due_at(&both, &failed, 0, "06:10:00", "07:00:30");
+        assert_eq!(next_job, Some((Kind::Verification, time_at("07:00:00"))));
+        failed.verification.done_at = Some(time_at("07:01:00"));
+        assert_eq!(next_due_at(&both, &failed, 0, "06:10:00", "07:02:00"), Some((Kind::Backup, time_at("07:30:00"))));
     }
 }

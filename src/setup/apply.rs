@@ -1,7 +1,7 @@
-//! Following the plan. No decisions here: each step can be done again without harm.
+//! Applies a setup plan. Makes no decisions; each step is idempotent.
 
 use super::install_self::{self, InstallError};
-use super::plan::{Plan, Step, Wishes};
+use super::plan::{Plan, Request, Step};
 use super::receipt::{RECEIPT_VERSION, Receipt, ReceiptError};
 use super::scaffold;
 use crate::auth::password::{self, HashError};
@@ -13,7 +13,7 @@ use crate::postgres::acquire::{self, AcquireError, Sources};
 use crate::postgres::cluster::{self, ClusterError};
 use crate::postgres::container::{Container, ContainerError};
 use crate::postgres::credentials::CredentialsError;
-use crate::postgres::place::{self, Place, PlaceError};
+use crate::postgres::location::{self, Location, LocationError};
 use crate::postgres::{Credentials, Installation, NEWEST, install};
 use crate::python::{self, PackageSource};
 use crate::sys::blocking;
@@ -46,31 +46,31 @@ pub enum ApplyError {
     #[error(transparent)]
     Cluster(#[from] ClusterError),
     #[error(transparent)]
-    Place(#[from] PlaceError),
+    Location(#[from] LocationError),
     #[error(transparent)]
     Container(#[from] ContainerError),
     #[error(transparent)]
     Install(#[from] InstallError),
     #[error(transparent)]
     Receipt(#[from] ReceiptError),
-    #[error("PostgreSQL's files are gone from {0}")]
+    #[error("PostgreSQL's files are missing from {0}")]
     NoInstallation(PathBuf),
-    #[error("PostgreSQL refuses to run as this user, and the machine has no other user to show it")]
+    #[error("PostgreSQL refuses to run as this user, and the machine has no other user to run it as")]
     NoIdentity,
 }
 
-/// What came of it that exists nowhere else.
+/// Results that are not stored.
 #[derive(Debug, Default)]
 pub struct Applied {
-    /// The new admin password, to be shown once.
+    /// New admin password, shown once.
     pub password: Option<String>,
 }
 
-/// Does the steps in order, each written down before it acts. The caller holds the home's lock.
+/// Applies the steps in order; each is journaled before it acts. The caller holds the home's lock.
 pub async fn apply(
     home: &Home,
     plan: &Plan,
-    wishes: &Wishes,
+    request: &Request,
     version: &str,
     sources: &Sources,
     reporter: &dyn Reporter,
@@ -84,17 +84,17 @@ pub async fn apply(
     }
     let names = plan.steps.iter().map(|step| step.name().to_owned()).collect();
     let mut journal = Journal::begin(home, Operation::Setup, names)?;
-    // Beside everything else: they are downloads.
+    // These downloads run in parallel to the other steps.
     let mut packages = plan.steps.contains(&Step::AcquirePackages).then(|| Extra::packages(home));
     let mut ui = plan.steps.contains(&Step::AcquireUi).then(|| Extra::ui(home));
     for step in &plan.steps {
         match step {
-            Step::WriteConfig => applied.password = Some(write_config(home, plan, wishes)?),
+            Step::WriteConfig => applied.password = Some(write_config(home, plan, request)?),
             Step::CompleteConfig { keys } => applied.password = complete_config(home, plan, keys)?,
             Step::AcquirePostgres => drop(acquire::acquire(home, sources, reporter).await?),
             Step::UpdatePostgres { from } => update_postgres(home, from, sources, reporter).await,
-            Step::AcquirePackages => Extra::got(packages.take(), reporter).await,
-            Step::AcquireUi => Extra::got(ui.take(), reporter).await,
+            Step::AcquirePackages => Extra::report_result(packages.take(), reporter).await,
+            Step::AcquireUi => Extra::report_result(ui.take(), reporter).await,
             Step::CreateCluster => create_cluster(home, reporter)?,
             Step::SetDatastore { setting } => config::update(home, |_| vec![("datastore", setting.to_value())])?,
             Step::UseDatastore { setting } => use_datastore(home, setting, reporter)?,
@@ -113,12 +113,12 @@ pub async fn apply(
     Ok(applied)
 }
 
-/// What of the plan may come in beside a running instance.
+/// Fetches the parts of the plan that can be added while an instance runs.
 pub async fn get_extras(home: &Home, plan: &Plan, sources: &Sources, reporter: &dyn Reporter) {
     let packages = plan.steps.contains(&Step::AcquirePackages).then(|| Extra::packages(home));
     let ui = plan.steps.contains(&Step::AcquireUi).then(|| Extra::ui(home));
-    Extra::got(packages, reporter).await;
-    Extra::got(ui, reporter).await;
+    Extra::report_result(packages, reporter).await;
+    Extra::report_result(ui, reporter).await;
     for step in &plan.steps {
         if let Step::UpdatePostgres { from } = step {
             update_postgres(home, from, sources, reporter).await;
@@ -126,24 +126,22 @@ pub async fn get_extras(home: &Home, plan: &Plan, sources: &Sources, reporter: &
     }
 }
 
-/// The one in use works, so it is no error to go on with it.
+/// Installs a newer minor version. A failure is only a warning, because the installed version works.
 async fn update_postgres(home: &Home, from: &str, sources: &Sources, reporter: &dyn Reporter) {
     reporter.report(match acquire::update(home, sources, from, reporter).await {
-        Ok(found) => Progress::Finished(format!(
-            "PostgreSQL {} is installed beside {from}; what runs uses it after: leoflow lite restart",
-            found.version
+        Ok(installed) => Progress::Finished(format!(
+            "PostgreSQL {} is installed next to {from}; use it with: leoflow lite restart",
+            installed.version
         )),
-        Err(error) => {
-            Progress::Warning(format!("PostgreSQL {NEWEST} is not installed, and {from} stays in use: {error}"))
-        }
+        Err(error) => Progress::Warning(format!("cannot install PostgreSQL {NEWEST}, {from} stays in use: {error}")),
     });
 }
 
-/// Something that is fetched beside everything else, and is no reason to stop where it cannot be had.
+/// A download that runs in parallel; its failure does not stop the setup.
 struct Extra {
     name: &'static str,
-    /// What is otherwise without it.
-    without: &'static str,
+    /// Consequence of a failure, for the warning.
+    consequence: &'static str,
     fetching: JoinHandle<Result<(), String>>,
 }
 
@@ -153,7 +151,7 @@ impl Extra {
         let fetch = move || python::install_packages(&home, &PackageSource::from_environment());
         Self {
             name: "jinja2 and pendulum for DAGs",
-            without: "DAGs that need them will say so",
+            consequence: "DAGs that need them will fail with a message",
             fetching: blocking::begin(fetch),
         }
     }
@@ -161,21 +159,27 @@ impl Extra {
     fn ui(home: &Home) -> Self {
         let home = home.clone();
         let fetch = move || web_ui::install(&home, &UiSource::from_environment());
-        Self { name: "Airflow's web UI", without: "its page says how to get it", fetching: blocking::begin(fetch) }
+        Self {
+            name: "Airflow's web UI",
+            consequence: "its page explains how to get it",
+            fetching: blocking::begin(fetch),
+        }
     }
 
-    async fn got(extra: Option<Self>, reporter: &dyn Reporter) {
-        let Some(Self { name, without, fetching }) = extra else { return };
+    /// Waits for the download, if there is one, and reports its result.
+    async fn report_result(extra: Option<Self>, reporter: &dyn Reporter) {
+        let Some(Self { name, consequence, fetching }) = extra else { return };
         reporter.report(Progress::Started(format!("Getting {name}")));
         reporter.report(match fetching.await {
             Ok(Ok(())) => Progress::Finished(name.to_owned()),
-            Ok(Err(reason)) => Progress::Warning(format!("{name} could not be had, and {without}: {reason}")),
-            Err(error) => Progress::Warning(format!("{name} could not be had, and {without}: {error}")),
+            Ok(Err(reason)) => Progress::Warning(format!("cannot get {name}, {consequence}: {reason}")),
+            Err(error) => Progress::Warning(format!("cannot get {name}, {consequence}: {error}")),
         });
     }
 }
 
-fn new_secret(key: &str, plan: &Plan, password: &str) -> Result<Value, ApplyError> {
+/// Value for a key that the config lacks.
+fn new_value(key: &str, plan: &Plan, password: &str) -> Result<Value, ApplyError> {
     Ok(match key {
         "instance_name" => plan.instance_name.clone().unwrap_or_else(user::host_name).into(),
         "workspace" => plan.workspace.to_string_lossy().into_owned().into(),
@@ -185,37 +189,40 @@ fn new_secret(key: &str, plan: &Plan, password: &str) -> Result<Value, ApplyErro
     })
 }
 
-const HEADER: &str = "# Leoflow Lite. `leoflow config list --origin` shows what is in force, `leoflow verify-config` checks it.\n\
-                      # encryption_key and jwt_secret are secrets: without the first, stored passwords cannot be read.\n";
+/// Comment at the start of a new `config.yaml`.
+const HEADER: &str = "# Leoflow Lite. `leoflow config list --origin` shows the effective settings, `leoflow verify-config` checks them.\n\
+                      # encryption_key and jwt_secret are secrets: without encryption_key, stored passwords cannot be decrypted.\n";
 
-fn write_config(home: &Home, plan: &Plan, wishes: &Wishes) -> Result<String, ApplyError> {
+/// Writes a complete config; returns the new admin password.
+fn write_config(home: &Home, plan: &Plan, request: &Request) -> Result<String, ApplyError> {
     let password = password::generate();
     let mut changes = Vec::new();
     for key in ["instance_name", "workspace"] {
-        changes.push((key, new_secret(key, plan, &password)?));
+        changes.push((key, new_value(key, plan, &password)?));
     }
-    changes.extend(wishes.datastore.as_ref().map(|setting| ("datastore", setting.to_value())));
-    changes.push(("port", wishes.port.unwrap_or(config::DEFAULT_PORT).into()));
+    changes.extend(request.datastore.as_ref().map(|setting| ("datastore", setting.to_value())));
+    changes.push(("port", request.port.unwrap_or(config::DEFAULT_PORT).into()));
     changes.push(("admin_email", config::DEFAULT_ADMIN_EMAIL.into()));
-    changes.push(("admin_password_hash", new_secret("admin_password_hash", plan, &password)?));
+    changes.push(("admin_password_hash", new_value("admin_password_hash", plan, &password)?));
     changes.push(("session_epoch", 1.into()));
     for key in ["jwt_secret", "encryption_key"] {
-        changes.push((key, new_secret(key, plan, &password)?));
+        changes.push((key, new_value(key, plan, &password)?));
     }
     config::replace(home, &config::set_keys(HEADER, &changes)?)?;
     Ok(password)
 }
 
-/// Returns the new password if the config had none.
+/// Adds missing keys to the config; returns the new admin password if it had none.
 fn complete_config(home: &Home, plan: &Plan, keys: &[&'static str]) -> Result<Option<String>, ApplyError> {
     let password = password::generate();
     let mut changes = Vec::new();
     for key in keys {
-        changes.push((*key, new_secret(key, plan, &password)?));
+        changes.push((*key, new_value(key, plan, &password)?));
     }
     let is_new = keys.contains(&"admin_password_hash");
     if is_new && let Some(receipt) = Receipt::load(home)? {
-        // First: killed after this, a password is made and shown; after the other, it would be neither.
+        // The receipt first: after a kill here, a password is still generated and shown; in the other order it would
+        // not be.
         Receipt { password_shown: false, ..receipt }.write(home)?;
     }
     config::update(home, |_| changes)?;
@@ -239,14 +246,14 @@ fn create_cluster(home: &Home, reporter: &dyn Reporter) -> Result<(), ApplyError
     Ok(())
 }
 
-/// It was looked at before.
+/// Starts to use an external server or a new container. The caller has checked the datastore.
 fn use_datastore(home: &Home, setting: &DatastoreSetting, reporter: &dyn Reporter) -> Result<(), ApplyError> {
-    if let Some(url) = setting.external().map_err(PlaceError::Url)? {
-        return Ok(Place::external(home, &url)?.write(home)?);
+    if let Some(url) = setting.external().map_err(LocationError::Url)? {
+        return Ok(Location::external(home, &url)?.write(home)?);
     }
-    let home_id = place::home_id(home)?;
+    let home_id = location::home_id(home)?;
     let container = Container::plan(home, &home_id)?;
-    // Only what a first setup has left that did not come to its end is made anew: nothing was put into it yet.
+    // Only a container left by an unfinished first setup is recreated: it has no data yet.
     let has_run = home.receipt().exists() || home.logs().join("server.log").exists();
     if !has_run {
         container.remove(&home_id)?;
@@ -254,8 +261,8 @@ fn use_datastore(home: &Home, setting: &DatastoreSetting, reporter: &dyn Reporte
     container.refuse_existing()?;
     reporter.report(Progress::Started(format!("Getting {}", Container::image())));
     container.create(home, &home_id, &Credentials::load_or_create(home)?)?;
-    reporter.report(Progress::Finished(format!("Made {}", container.shown())));
-    Ok(Place::docker(home, container)?.write(home)?)
+    reporter.report(Progress::Finished(format!("Created {}", container.description())));
+    Ok(Location::docker(home, container)?.write(home)?)
 }
 
 fn installation(home: &Home) -> Result<Installation, ApplyError> {
@@ -263,49 +270,49 @@ fn installation(home: &Home) -> Result<Installation, ApplyError> {
 }
 
 fn write_receipt(home: &Home, plan: &Plan, version: &str, password_shown: bool) -> Result<(), ApplyError> {
-    let old = Receipt::load(home)?;
+    let previous = Receipt::load(home)?;
     let receipt = Receipt {
         receipt_version: RECEIPT_VERSION,
         leoflow_version: version.to_owned(),
-        set_up_at: old.as_ref().map_or_else(clock::now_rfc3339, |old| old.set_up_at.clone()),
+        set_up_at: previous.as_ref().map_or_else(clock::now_rfc3339, |previous| previous.set_up_at.clone()),
         home: home.root().to_owned(),
         workspace: plan.workspace.clone(),
         made_workspace: plan.made_workspace,
         password_shown,
-        service: old.as_ref().and_then(|old| old.service.clone()),
-        shell_files: old.map(|old| old.shell_files).unwrap_or_default(),
+        service: previous.as_ref().and_then(|previous| previous.service.clone()),
+        shell_files: previous.map(|previous| previous.shell_files).unwrap_or_default(),
     };
     Ok(receipt.write(home)?)
 }
 
-/// A new password when the last one was made and then killed before anybody saw it.
+/// Generates a new password if the last one was never shown because of a kill.
 pub fn renew_unseen_password(home: &Home) -> Result<Option<String>, ApplyError> {
     if Receipt::load(home)?.is_none_or(|receipt| receipt.password_shown) {
         return Ok(None);
     }
-    let Some(unseen) = config::load(&home.config())?.map(|loaded| loaded.config.admin_password_hash) else {
+    let Some(unseen_hash) = config::load(&home.config())?.map(|loaded| loaded.config.admin_password_hash) else {
         return Ok(None);
     };
     let password = password::generate();
     let hash = password::hash(&password)?;
     let mut renewed = false;
     config::update(home, |loaded| {
-        // One that was set meanwhile is known to whoever set it.
-        renewed = loaded.config.admin_password_hash == unseen;
+        // A password that was set meanwhile is known to its user.
+        renewed = loaded.config.admin_password_hash == unseen_hash;
         if renewed { vec![("admin_password_hash", hash.into())] } else { Vec::new() }
     })?;
     Ok(renewed.then_some(password))
 }
 
-/// Another version is what is installed from now on.
-pub fn note_version(home: &Home, version: &str) -> Result<(), ReceiptError> {
+/// Records the installed version in the receipt.
+pub fn record_version(home: &Home, version: &str) -> Result<(), ReceiptError> {
     match Receipt::load(home)? {
         Some(receipt) => Receipt { leoflow_version: version.to_owned(), ..receipt }.write(home),
         None => Ok(()),
     }
 }
 
-/// Somebody has seen it.
+/// Records that the password was shown.
 pub fn mark_password_shown(home: &Home) -> Result<(), ReceiptError> {
     match Receipt::load(home)? {
         Some(receipt) => Receipt { password_shown: true, ..receipt }.write(home),
@@ -318,11 +325,11 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_could_not_be_had_is_a_warning() {
+    async fn a_failed_download_is_a_warning() {
         let fetching = tokio::task::spawn_blocking(|| Err("no network".to_owned()));
         let reported = std::sync::Mutex::new(Vec::new());
         let report = |progress: Progress| reported.lock().unwrap().push(progress);
-        Extra::got(Some(Extra { name: "x", without: "y", fetching }), &report).await;
+        Extra::report_result(Some(Extra { name: "x", consequence: "y", fetching }), &report).await;
         assert!(matches!(reported.lock().unwrap().last(), Some(Progress::Warning(_))));
     }
 }

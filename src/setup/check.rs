@@ -1,4 +1,4 @@
-//! One line of what `doctor` finds, and what may be done about it.
+//! A finding of `doctor`, with its fix.
 
 use serde::Serialize;
 use std::path::PathBuf;
@@ -11,21 +11,21 @@ pub enum Verdict {
     Problem,
 }
 
-/// One line of the examination.
+/// One line of the report.
 #[derive(Debug, Clone, Serialize)]
 pub struct Check {
     pub name: &'static str,
     pub verdict: Verdict,
     pub detail: String,
-    /// The way to mend it.
+    /// How to fix it.
     pub remedy: Option<String>,
     #[serde(skip)]
-    pub mend: Option<Mend>,
+    pub fix: Option<Fix>,
 }
 
-/// What `--fix` may do: nothing that loses anything.
+/// Fixes that `--fix` may apply; none loses data.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Mend {
+pub enum Fix {
     RestrictPermissions(PathBuf, u32),
     EndLeftovers,
     LinkBinaries(String),
@@ -33,7 +33,7 @@ pub enum Mend {
 
 impl Check {
     pub(super) fn ok(name: &'static str, detail: impl Into<String>) -> Self {
-        Self { name, verdict: Verdict::Ok, detail: detail.into(), remedy: None, mend: None }
+        Self { name, verdict: Verdict::Ok, detail: detail.into(), remedy: None, fix: None }
     }
 
     pub(super) fn warning(name: &'static str, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
@@ -44,16 +44,16 @@ impl Check {
         Self { verdict: Verdict::Problem, ..Self::warning(name, detail, remedy) }
     }
 
-    pub(super) fn with_mend(self, mend: Mend) -> Self {
-        Self { mend: Some(mend), ..self }
+    pub(super) fn with_fix(self, fix: Fix) -> Self {
+        Self { fix: Some(fix), ..self }
     }
 }
 
-impl std::fmt::Display for Mend {
+impl std::fmt::Display for Fix {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::RestrictPermissions(path, mode) => write!(f, "set the mode of {} to {mode:o}", path.display()),
-            Self::EndLeftovers => f.write_str("end the processes that a killed run left"),
+            Self::EndLeftovers => f.write_str("end the leftover processes of a killed run"),
             Self::LinkBinaries(version) => write!(f, "point the links in bin/ at version {version}"),
         }
     }

@@ -1,7 +1,7 @@
-//! Examining a home. Changes nothing; what can be mended without losing anything carries its mend.
+//! Examines a home without changing it. Findings that can be fixed without loss carry their fix.
 
-use super::check::{Check, Mend};
-use super::doctor_python::{self, ServersPython};
+use super::check::{Check, Fix};
+use super::doctor_python::{self, ServerPython};
 use super::facts::config_is_blank;
 use super::other_copy::other_copy;
 use super::service;
@@ -22,37 +22,37 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-/// A first start needs some 150 MB, a busy one more.
+/// Free disk space below which doctor warns, in bytes; an instance in use needs more than a first start.
 const SPACE_WANTED: u64 = 1024 * 1024 * 1024;
+/// Free disk space below which doctor reports a problem, in bytes; a first start needs about 150 MB.
 const SPACE_NEEDED: u64 = 300 * 1024 * 1024;
 const MIB: u64 = 1024 * 1024;
 
-/// What the database says of itself.
+/// State of the database's schema.
 #[derive(Debug)]
-pub struct SchemaFound {
-    /// How it compares with this release.
+pub struct SchemaReport {
+    /// Comparison with this release.
     pub state: State,
-    /// A data migration that has failed.
+    /// A failed data migration.
     pub failed: Option<data_migration::Progress>,
-    /// As the server says, perhaps with the name of its packager.
+    /// Version reported by the server, possibly with its packager's name.
     pub server_version: Option<String>,
 }
 
-/// Why the database does not say what it is, and what to do about it.
+/// Why the schema could not be read, and what to do.
 #[derive(Debug)]
-pub struct Unasked {
+pub struct SchemaUnavailable {
     pub reason: String,
     pub remedy: String,
 }
 
-/// Every check, in the order a reader would want them. `schema` is what the database was found to
-/// be; `None` when there is none yet.
-/// `servers` is what a running server says.
+/// Runs all checks, in the order of the report. `schema` is `None` when there is no database yet; `servers` is the
+/// state of Python in a running server.
 pub fn examine(
     home: &Home,
     sources: &Sources,
-    schema: Option<Result<SchemaFound, Unasked>>,
-    servers: &ServersPython,
+    schema: Option<Result<SchemaReport, SchemaUnavailable>>,
+    servers: &ServerPython,
 ) -> Vec<Check> {
     let running = lock::is_held(home).unwrap_or(false);
     let loaded = config::load(&home.config());
@@ -61,12 +61,12 @@ pub fn examine(
     checks.extend(permissions(home));
     checks.push(configuration(home, &loaded));
     checks.push(port(home, config.as_ref(), running));
-    let server = schema.as_ref().and_then(|found| found.as_ref().ok()?.server_version.clone());
+    let server = schema.as_ref().and_then(|report| report.as_ref().ok()?.server_version.clone());
     checks.push(doctor_postgres::programs(home, sources, server.as_deref()));
     checks.push(doctor_postgres::datastore(home, server.as_deref()));
     checks.extend(instance(home));
     match journal::change_under_way(home) {
-        // What the schema is meanwhile says nothing.
+        // During an upgrade the schema's state is meaningless.
         Some(change) => checks.push(Check::warning("upgrade", change.to_string(), "leoflow upgrade --resume")),
         None => checks.push(schema_check(schema)),
     }
@@ -79,41 +79,43 @@ pub fn examine(
     checks.push(doctor_python::environments(home, &servers.failed));
     checks.push(doctor_python::processes(home));
     checks.extend(config.as_ref().and_then(|config| workspace(config.workspace.as_deref()?)));
-    checks.push(remains(home, running));
+    checks.push(leftovers(home, running));
     checks
 }
 
-/// What starts it at login, where that is installed.
+/// Checks the service that starts Leoflow at login, if installed.
 fn service(home: &Home) -> Option<Check> {
     let service = service::installed(home).ok().flatten()?;
-    let again = "leoflow service install";
+    let reinstall = "leoflow service install";
     Some(match service.is_enabled() {
         Err(error) => Check::warning("service", format!("{}: {error}", service.unit()), "leoflow service status"),
-        Ok(false) => Check::warning("service", format!("{} is disabled", service.unit()), again),
-        Ok(true) if !service.is_current() => {
-            Check::warning("service", format!("{} is not as this release writes it", service.file.display()), again)
-        }
-        Ok(true) => Check::ok("service", format!("{}, {}", service.unit(), service::starts_in_words(&service))),
+        Ok(false) => Check::warning("service", format!("{} is disabled", service.unit()), reinstall),
+        Ok(true) if !service.is_current() => Check::warning(
+            "service",
+            format!("{} differs from the file that this release writes", service.file.display()),
+            reinstall,
+        ),
+        Ok(true) => Check::ok("service", format!("{}, {}", service.unit(), service::start_description(&service))),
     })
 }
 
-/// What of the workspace the server cannot see.
+/// Checks that the server can read the whole workspace.
 fn workspace(folder: &Path) -> Option<Check> {
-    let found = python::scan(folder, python::Syntax::from_environment(), python::LIMITS, &BTreeMap::new());
-    Some(match found {
+    let scan = python::scan(folder, python::Syntax::from_environment(), python::LIMITS, &BTreeMap::new());
+    Some(match scan {
         Err(error) => Check::problem(
             "workspace",
-            format!("{} cannot be read: {error}", folder.display()),
-            "its DAGs stay as they were until it can be; or name another folder as `workspace` in config.yaml",
+            format!("cannot read {}: {error}", folder.display()),
+            "make it readable (its DAGs stay unchanged until then), or set another `workspace` in config.yaml",
         ),
-        Ok(scan) => match scan.unseen.iter().next() {
+        Ok(scan) => match scan.unscanned.iter().next() {
             None => Check::ok("workspace", format!("{}, {} Python file(s)", folder.display(), scan.files.len())),
-            Some((place, reason)) => Check::warning(
+            Some((folder, reason)) => Check::warning(
                 "workspace",
                 format!(
-                    "{} of its folders were not looked through whole, such as {}",
-                    scan.unseen.len(),
-                    place.display()
+                    "{} of its folders were not scanned completely, such as {}",
+                    scan.unscanned.len(),
+                    folder.display()
                 ),
                 reason.clone(),
             ),
@@ -121,6 +123,7 @@ fn workspace(folder: &Path) -> Option<Check> {
     })
 }
 
+/// Checks that PostgreSQL can run for this user.
 fn platform() -> Check {
     let platform = format!("{} on {}", std::env::consts::OS, std::env::consts::ARCH);
     match Identity::for_postgres() {
@@ -137,7 +140,7 @@ fn platform() -> Check {
             let uid = user::effective_uid();
             Check::problem(
                 "platform",
-                format!("{platform}; user {uid} has no passwd entry, nor has anybody else"),
+                format!("{platform}; user {uid} has no passwd entry, and neither has any other user"),
                 "run as an ordinary user",
             )
         }
@@ -153,20 +156,20 @@ fn home_folder(home: &Home) -> Check {
     }
 }
 
-/// Files of another user, such as a command run as root leaves: the user's own commands cannot change them.
+/// Finds files of another user, for example of a command run as root: the user's own commands cannot change them.
 fn owner(home: &Home) -> Check {
-    let own = user::effective_uid();
+    let own_uid = user::effective_uid();
     let name = |uid| user::login_name(uid).unwrap_or_else(|| format!("user {uid}"));
     let owner_of = |path: &Path| fs::symlink_metadata(path).ok().map(|meta| meta.uid());
     let folders = [home.root().to_owned(), home.run(), home.logs(), home.backups(), home.postgres()];
     let entries = folders.iter().flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten());
-    let strange = entries.map(|entry| entry.path()).find(|path| owner_of(path).is_some_and(|uid| uid != own));
-    match strange {
-        None => Check::ok("owner", name(own)),
+    let foreign = entries.map(|entry| entry.path()).find(|path| owner_of(path).is_some_and(|uid| uid != own_uid));
+    match foreign {
+        None => Check::ok("owner", name(own_uid)),
         Some(path) => Check::problem(
             "owner",
             format!("{} belongs to {}", path.display(), owner_of(&path).map(name).unwrap_or_default()),
-            format!("sudo chown -hR {own} '{}'", home.root().display()),
+            format!("sudo chown -hR {own_uid} '{}'", home.root().display()),
         ),
     }
 }
@@ -179,16 +182,18 @@ fn space(home: &Home) -> Check {
             format!("free at least {} MiB", SPACE_NEEDED / MIB),
         ),
         Ok(free) if free < SPACE_WANTED => {
-            Check::warning("space", format!("{} MiB free", free / MIB), "free some space before the datastore needs it")
+            Check::warning("space", format!("{} MiB free", free / MIB), "free some disk space")
         }
         Ok(free) => Check::ok("space", format!("{} MiB free", free / MIB)),
-        Err(error) => {
-            Check::warning("space", format!("cannot be told: {error}"), "check that the home's disk is mounted")
-        }
+        Err(error) => Check::warning(
+            "space",
+            format!("cannot read the free space: {error}"),
+            "check that the home's disk is mounted",
+        ),
     }
 }
 
-/// What must be readable by nobody else.
+/// Checks that private files are readable by the owner only.
 fn permissions(home: &Home) -> Vec<Check> {
     let private = [
         (home.root().to_owned(), 0o700),
@@ -196,41 +201,45 @@ fn permissions(home: &Home) -> Vec<Check> {
         (home.config(), 0o600),
         (home.postgres_credentials(), 0o600),
     ];
-    let open: Vec<Check> = private
+    let open_files: Vec<Check> = private
         .into_iter()
-        .filter_map(|(path, wanted)| {
+        .filter_map(|(path, expected)| {
             let mode = files::mode(&path).ok()?;
             (mode & 0o077 != 0).then(|| {
-                let detail = format!("{} can be read by others (mode {mode:04o})", path.display());
-                let remedy = format!("chmod {wanted:o} '{}'", path.display());
-                Check::problem("permissions", detail, remedy).with_mend(Mend::RestrictPermissions(path, wanted))
+                let detail = format!("{} is readable by other users (mode {mode:04o})", path.display());
+                let remedy = format!("chmod {expected:o} '{}'", path.display());
+                Check::problem("permissions", detail, remedy).with_fix(Fix::RestrictPermissions(path, expected))
             })
         })
         .collect();
-    if open.is_empty() { vec![Check::ok("permissions", "private files are private")] } else { open }
+    if open_files.is_empty() { vec![Check::ok("permissions", "private files are private")] } else { open_files }
 }
 
+/// Checks that the settings are valid, and that no config is missing whose key the datastore needs.
 fn configuration(home: &Home, loaded: &Result<Option<config::Loaded>, config::ConfigError>) -> Check {
     match loaded {
-        Ok(None) if cluster::state(home) == ClusterState::Ready => {
-            Check::problem("config", "config.yaml is gone, and with it the key to the datastore", KEY_LOST)
-        }
+        Ok(None) if cluster::state(home) == ClusterState::Ready => Check::problem(
+            "config",
+            "config.yaml is missing, and with it the encryption key of the datastore",
+            KEY_LOST,
+        ),
         Ok(None) => Check::warning("config", "no config.yaml yet", "leoflow setup"),
         Ok(Some(_)) if config_is_blank(home) => Check::problem("config", "config.yaml is empty", KEY_LOST),
-        Ok(Some(loaded)) if !loaded.told(&home.config()).is_empty() => {
-            Check::warning("config", loaded.told(&home.config()).join("; "), "leoflow verify-config")
+        Ok(Some(loaded)) if !loaded.warning_lines(&home.config()).is_empty() => {
+            Check::warning("config", loaded.warning_lines(&home.config()).join("; "), "leoflow verify-config")
         }
         Ok(Some(_)) => Check::ok("config", home.config().display().to_string()),
         Err(error @ config::ConfigError::Io { path, .. }) if *path == home.config() => {
             Check::problem("config", error.to_string(), KEY_LOST)
         }
         Err(error @ config::ConfigError::Io { .. }) => {
-            Check::problem("config", error.to_string(), "make it readable, or move it away")
+            Check::problem("config", error.to_string(), "make it readable, or move it elsewhere")
         }
-        Err(error) => Check::problem("config", error.to_string(), "leoflow verify-config names each line"),
+        Err(error) => Check::problem("config", error.to_string(), "leoflow verify-config lists each line"),
     }
 }
 
+/// Checks that the port is free, unless the instance is running.
 fn port(home: &Home, config: Option<&Config>, running: bool) -> Check {
     let port = config.map_or(config::DEFAULT_PORT, |config| config.port);
     if running {
@@ -241,20 +250,21 @@ fn port(home: &Home, config: Option<&Config>, running: bool) -> Check {
     match crate::sys::listener::bind_at(host, port) {
         Ok(_) => Check::ok("port", format!("{port} is free")),
         Err(error) => {
-            let who = ports::listening_process(port)
+            let occupant = ports::listening_process(port)
                 .map_or_else(|| error.to_string(), |(pid, line)| format!("taken by {line} (pid {pid})"));
             Check::problem(
                 "port",
-                format!("{port}: {who}"),
+                format!("{port}: {occupant}"),
                 "leoflow lite --port ANOTHER, or change port in config.yaml",
             )
         }
     }
 }
 
-const KEY_LOST: &str = "put it back from a copy: a new one would have another encryption key; or bring back a backup: \
-                        leoflow lite restore --input FILE --force, which keeps what is there";
-/// An instance that runs and cannot do its work, with the reason of `lite status`.
+/// Remedy for a missing config, which contains the encryption key.
+const KEY_LOST: &str = "restore it from a copy, because a new one would have another encryption key; or restore a backup: \
+                        leoflow lite restore --input FILE --force, which keeps the current data";
+/// Reports a running instance that does not work, with the reason from `lite status`.
 fn instance(home: &Home) -> Option<Check> {
     let status = control::status_of(home)?;
     let is_unwell = matches!(status.state, InstanceState::Degraded | InstanceState::Failed);
@@ -264,16 +274,17 @@ fn instance(home: &Home) -> Option<Check> {
     })
 }
 
-fn schema_check(schema: Option<Result<SchemaFound, Unasked>>) -> Check {
+/// Checks the database's schema and data migrations.
+fn schema_check(schema: Option<Result<SchemaReport, SchemaUnavailable>>) -> Check {
     match schema {
         None => Check::ok("schema", "no datastore yet"),
-        Some(Ok(SchemaFound { failed: Some(failed), .. })) => Check::warning(
+        Some(Ok(SchemaReport { failed: Some(failed), .. })) => Check::warning(
             "schema",
-            format!("data migration {} has failed: {}", failed.migration, failed.error.unwrap_or_default()),
-            format!("mend the cause, then: leoflow data-migrate resume {}", failed.version),
+            format!("data migration {} failed: {}", failed.migration, failed.error.unwrap_or_default()),
+            format!("fix the cause, then: leoflow data-migrate resume {}", failed.version),
         ),
-        Some(Ok(found)) => schema_verdict(&found.state),
-        Some(Err(unasked)) => Check::problem("schema", unasked.reason, unasked.remedy),
+        Some(Ok(report)) => schema_verdict(&report.state),
+        Some(Err(unavailable)) => Check::problem("schema", unavailable.reason, unavailable.remedy),
     }
 }
 
@@ -282,39 +293,42 @@ fn schema_verdict(state: &State) -> Check {
         (State::Newer { database, binary }, _) => Check::problem(
             "schema",
             format!(
-                "the database is at version {database} and this program knows up to {binary}: it is an older copy of leoflow; \
-                 the data is whole"
+                "the database is at version {database} but this program only knows up to {binary}: it is an older leoflow; \
+                 the data is intact"
             ),
-            "run a newer one: leoflow versions lists those that are kept",
+            "run a newer one: leoflow versions lists the installed releases",
         ),
         (_, Some(error)) => Check::problem("schema", error.to_string(), "leoflow migrate-db status"),
         (State::Current { version }, None) => Check::ok("schema", format!("version {version}")),
         (State::Pending { versions, .. }, None) => Check::warning(
             "schema",
             format!("{} migrations pending", versions.len()),
-            "leoflow migrate-db, or the next start",
+            "leoflow migrate-db, or start Leoflow",
         ),
-        (_, None) => Check::ok("schema", "not created yet; the next start does it"),
+        (_, None) => Check::ok("schema", "not created yet; the next start creates it"),
     }
 }
 
+/// Checks the links in `bin/`.
 fn binaries(home: &Home) -> Check {
     match install_self::installed_version(home) {
         Some(version) => Check::ok("binary", format!("{version} in {}", home.bin().display())),
         None => match newest_version(home) {
-            Some(version) => Check::warning("binary", "the links in bin/ are not complete", "leoflow doctor --fix")
-                .with_mend(Mend::LinkBinaries(version)),
-            None => Check::warning("binary", "not installed into the home", "leoflow setup"),
+            Some(version) => Check::warning("binary", "the links in bin/ are incomplete", "leoflow doctor --fix")
+                .with_fix(Fix::LinkBinaries(version)),
+            None => Check::warning("binary", "not installed in the home", "leoflow setup"),
         },
     }
 }
 
+/// Warns about another `leoflow` that comes first on the PATH.
 fn path(home: &Home) -> Option<Check> {
     let other = other_copy(home)?;
     let remedy = format!("remove it, or put {} first on the PATH", home.bin().display());
     Some(Check::warning("path", other.warning(home), remedy))
 }
 
+/// The version that was installed last.
 fn newest_version(home: &Home) -> Option<String> {
     let mut versions: Vec<(std::time::SystemTime, String)> = fs::read_dir(home.versions())
         .ok()?
@@ -326,33 +340,33 @@ fn newest_version(home: &Home) -> Option<String> {
     versions.pop().map(|(_, name)| name)
 }
 
-/// Of processes that died, when none should be there.
-fn remains(home: &Home, running: bool) -> Check {
+/// Looks for leftover processes of a killed run.
+fn leftovers(home: &Home, running: bool) -> Check {
     if running {
-        return Check::ok("leftovers", "none looked for while it runs");
+        return Check::ok("leftovers", "not checked while Leoflow runs");
     }
-    let left = match supervisor::find_leftovers(home) {
-        Ok(left) if left.is_empty() => return Check::ok("leftovers", "none"),
-        Ok(left) => left,
+    let processes = match supervisor::find_leftovers(home) {
+        Ok(processes) if processes.is_empty() => return Check::ok("leftovers", "none"),
+        Ok(processes) => processes,
         Err(error) => {
             let detail = format!("cannot read {}: {error}", home.processes().display());
-            return Check::problem("leftovers", detail, "check the disk, then leoflow doctor");
+            return Check::problem("leftovers", detail, "check the disk, then rerun leoflow doctor");
         }
     };
-    let pids: Vec<String> = left.iter().map(|(name, process)| format!("{name} {}", process.pid)).collect();
+    let pids: Vec<String> = processes.iter().map(|(name, process)| format!("{name} {}", process.pid)).collect();
     Check::warning(
         "leftovers",
-        format!("processes of a run that was killed: {}", pids.join(", ")),
-        "the next start ends them, or leoflow doctor --fix",
+        format!("processes of a killed run: {}", pids.join(", ")),
+        "the next start ends them, or run leoflow doctor --fix",
     )
-    .with_mend(Mend::EndLeftovers)
+    .with_fix(Fix::EndLeftovers)
 }
 
-/// Does one mend. The caller holds the home's lock.
-pub fn mend(home: &Home, mend: &Mend) -> std::io::Result<()> {
-    match mend {
-        Mend::RestrictPermissions(path, mode) => fs::set_permissions(path, Permissions::from_mode(*mode)),
-        Mend::EndLeftovers => supervisor::end_leftovers(home).map(drop),
-        Mend::LinkBinaries(version) => install_self::link(home, version),
+/// Applies one fix. The caller holds the home's lock.
+pub fn fix(home: &Home, fix: &Fix) -> std::io::Result<()> {
+    match fix {
+        Fix::RestrictPermissions(path, mode) => fs::set_permissions(path, Permissions::from_mode(*mode)),
+        Fix::EndLeftovers => supervisor::end_leftovers(home).map(drop),
+        Fix::LinkBinaries(version) => install_self::link(home, version),
     }
 }

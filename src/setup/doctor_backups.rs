@@ -1,4 +1,4 @@
-//! Examining the scheduled backups.
+//! Checks the scheduled backups.
 
 use super::check::Check;
 use crate::config::{Config, Overdue};
@@ -7,26 +7,28 @@ use crate::home::upkeep::{self, Job, Kind};
 use crate::protocol::control;
 use jiff::{SignedDuration, Timestamp, Zoned};
 
-/// The scheduled backups and verifications; nothing before the first is due.
+/// Checks scheduled backups and test restores; `None` before the first is due.
 pub fn backups(home: &Home, config: Option<&Config>) -> Option<Check> {
     let upkeep = upkeep::read(home);
     let overdue = config.map(|config| overdue(home, config)).unwrap_or_default();
     let mut problems = upkeep.as_ref().map(upkeep::Upkeep::problems).unwrap_or_default();
     problems.extend(overdue.iter().map(ToString::to_string));
-    let said = |what: &str, job: &Job| match job.done_at.filter(|_| !job.partial) {
-        Some(at) => format!("{what} {}", at.strftime("%Y-%m-%d %H:%M UTC")),
-        None => format!("never {what}"),
+    let describe = |verb: &str, job: &Job| match job.done_at.filter(|_| !job.partial) {
+        Some(time) => format!("{verb} {}", time.strftime("%Y-%m-%d %H:%M UTC")),
+        None => format!("never {verb}"),
     };
     let times = match &upkeep {
-        Some(known) => format!("{}, {}", said("made", &known.backup), said("test-restored", &known.verification)),
+        Some(known) => {
+            format!("{}, {}", describe("made", &known.backup), describe("test-restored", &known.verification))
+        }
         None if problems.is_empty() => return None,
         None => "never made".to_owned(),
     };
-    let of_backup = upkeep.is_some_and(|known| known.backup.problem.is_some())
-        || overdue.iter().any(|one| one.kind == Kind::Backup);
-    let remedy = if of_backup { "leoflow lite backup" } else { "leoflow lite backups verify" };
+    let concerns_backup = upkeep.is_some_and(|known| known.backup.problem.is_some())
+        || overdue.iter().any(|job| job.kind == Kind::Backup);
+    let remedy = if concerns_backup { "leoflow lite backup" } else { "leoflow lite backups verify" };
     Some(match problems.as_slice() {
-        [] => Check::ok("backups", format!("by schedule: {times}")),
+        [] => Check::ok("backups", format!("scheduled: {times}")),
         problems => Check::problem("backups", format!("{}; {times}", problems.join("; ")), remedy),
     })
 }

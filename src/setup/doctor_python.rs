@@ -1,4 +1,4 @@
-//! What `doctor` says of Python, and of the environments of projects.
+//! Checks Python and the environments of projects.
 
 use super::check::Check;
 use crate::home::Home;
@@ -8,13 +8,13 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
-/// What a running server says of it.
+/// Python's state in a running server.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct ServersPython {
-    /// The one that it has for DAGs.
+pub struct ServerPython {
+    /// Interpreter for DAGs.
     pub python: Option<PathBuf>,
-    /// Environments that could not be made.
+    /// Environments that could not be built.
     pub failed: Vec<Failed>,
 }
 
@@ -24,57 +24,63 @@ pub struct Failed {
     detail: String,
 }
 
+/// Checks the Python for DAGs; `known` is the configured or running one.
 pub fn python_found(known: Option<&Path>) -> Check {
     match python::find(known) {
         Ok(python) => Check::ok("python", format!("{} ({})", python.path.display(), python.version)),
         Err(reason) => Check::warning(
             "python",
             reason,
-            "install Python 3.10 or newer, or name one: leoflow config set python PATH",
+            "install Python 3.10 or newer, or set its path: leoflow config set python PATH",
         ),
     }
 }
 
-/// What is wrong for now with warm Pythons and the processes of triggers of a running instance.
+/// Checks a running instance's warm Python processes, which are kept ready for tasks, and its trigger processes.
 pub fn processes(home: &Home) -> Check {
-    from_notes(&notes::of_running(home))
+    processes_check(&notes::of_running(home))
 }
 
-fn from_notes(notes: &[Note]) -> Check {
+fn processes_check(notes: &[Note]) -> Check {
     const NAME: &str = "processes";
     if notes.is_empty() {
-        return Check::ok(NAME, "warm Pythons and triggers: no failure noted");
+        return Check::ok(NAME, "warm Python processes and triggers: no failure recorded");
     }
-    let lines: Vec<String> = notes.iter().map(in_words).collect();
-    let remedy = "leoflow lite logs agent and leoflow lite logs server say more; nothing else has to be done where a next \
-                  try is named";
+    let lines: Vec<String> = notes.iter().map(describe).collect();
+    let remedy = "see leoflow lite logs agent and leoflow lite logs server; no action is needed where a next \
+                  try is listed";
     Check::warning(NAME, lines.join("\n"), remedy)
 }
 
-fn in_words(note: &Note) -> String {
-    let second = |at: Timestamp| at.round(jiff::Unit::Second).unwrap_or(at);
-    let next = note.next_try.map(|at| format!("; next try: from {} on, when it is needed", second(at)));
+fn describe(note: &Note) -> String {
+    let to_seconds = |time: Timestamp| time.round(jiff::Unit::Second).unwrap_or(time);
+    let next = note.next_try.map(|time| format!("; next try: when needed after {}", to_seconds(time)));
     format!(
         "{} ({}): {} since {}, because {}{}",
         note.subject,
         note.program.display(),
         note.effect,
-        second(note.since),
+        to_seconds(note.since),
         note.reason,
         next.unwrap_or_default(),
     )
 }
 
+/// Checks the Python environments of projects; `failed` are those that the running server could not build.
 pub fn environments(home: &Home, failed: &[Failed]) -> Check {
     const NAME: &str = "environments";
-    if let Some(one) = failed.first() {
-        let first = one.detail.lines().next().unwrap_or_default();
-        let detail = format!("that of {} could not be made: {first}", one.files.join(", "));
-        return Check::warning(NAME, detail, "leoflow env list shows all of it; change what the project wants");
+    if let Some(environment) = failed.first() {
+        let first_line = environment.detail.lines().next().unwrap_or_default();
+        let detail = format!("cannot build the environment of {}: {first_line}", environment.files.join(", "));
+        return Check::warning(
+            NAME,
+            detail,
+            "leoflow env list shows the whole error; change the project's requirements",
+        );
     }
     let built = environments::count(home);
-    let with = environments::find_uv(home).map_or("uv is got when it is needed".to_owned(), |uv| uv.to_string());
-    Check::ok(NAME, format!("{built} built; {with}"))
+    let uv_state = environments::find_uv(home).map_or("uv is downloaded when needed".to_owned(), |uv| uv.to_string());
+    Check::ok(NAME, format!("{built} built; {uv_state}"))
 }
 
 #[cfg(test)]
@@ -83,8 +89,8 @@ mod tests {
     use crate::setup::check::Verdict;
 
     #[test]
-    fn a_note_says_which_since_when_why_and_when_next() {
-        assert_eq!(from_notes(&[]).verdict, Verdict::Ok);
+    fn a_note_names_subject_reason_and_next_try() {
+        assert_eq!(processes_check(&[]).verdict, Verdict::Ok);
         let note = Note {
             subject: "the warm Python for tasks".to_owned(),
             program: "/h/venvs/1/bin/python".into(),
@@ -93,12 +99,12 @@ mod tests {
             since: "2026-11-25T11:00:00Z".parse().unwrap(),
             next_try: Some("2026-11-25T11:10:00.5Z".parse().unwrap()),
         };
-        let check = from_notes(&[note]);
+        let check = processes_check(&[note]);
         assert_eq!(check.verdict, Verdict::Warning);
         assert_eq!(
             check.detail,
             "the warm Python for tasks (/h/venvs/1/bin/python): is without pandas since 2026-11-25T11:00:00Z, because \
-             it starts threads, which no fork has: worker; next try: from 2026-11-25T11:10:01Z on, when it is needed"
+             it starts threads, which no fork has: worker; next try: when needed after 2026-11-25T11:10:01Z"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! What is there now. Reads, changes nothing.
+//! Reads the present state of a home. Changes nothing.
 
 use super::install_self;
 use super::receipt::{Receipt, ReceiptError};
@@ -8,7 +8,7 @@ use crate::home::journal::{self, JournalError, Operation};
 use crate::home::{Home, instances};
 use crate::postgres::acquire::Sources;
 use crate::postgres::cluster::{self, ClusterState};
-use crate::postgres::place::{self, Kind, Place, PlaceError};
+use crate::postgres::location::{self, Kind, Location, LocationError};
 use crate::postgres::{Installation, install};
 use crate::python::{self, PackageSource};
 use crate::sys::files;
@@ -21,7 +21,7 @@ pub enum ConfigFact {
     Present(Box<Config>),
 }
 
-/// Everything that planning depends on.
+/// Everything that the plan depends on.
 #[derive(Debug, Clone)]
 pub struct Facts {
     pub home: PathBuf,
@@ -29,30 +29,30 @@ pub struct Facts {
     pub config: ConfigFact,
     pub receipt: Option<Receipt>,
     pub cluster: ClusterState,
-    /// What `config.yaml` says of the datastore.
+    /// The `datastore` setting in `config.yaml`.
     pub datastore: DatastoreSetting,
-    /// Where the data is, when it is not under the home.
-    pub place: Option<Place>,
-    /// Whether that is what `config.yaml` says.
-    pub place_is_configured: bool,
+    /// Location of the data if it is not under the home.
+    pub location: Option<Location>,
+    /// True when `config.yaml` names that location.
+    pub location_is_configured: bool,
     pub credentials_present: bool,
     pub installation: Option<Installation>,
-    /// Whether getting one takes longer than anything else: it comes over the network.
-    pub postgres_is_far: bool,
-    /// Or not wanted.
+    /// True when PostgreSQL would come over the network, the slowest step.
+    pub postgres_needs_network: bool,
+    /// True when the Python packages for DAGs are present, or turned off.
     pub packages_present: bool,
-    /// The same of Airflow's web UI.
+    /// True when Airflow's web UI is present, or turned off.
     pub ui_present: bool,
-    /// The version that `bin/` leads to, if it leads to one.
+    /// The version that the links in `bin/` point to.
     pub installed_version: Option<String>,
     pub own_version: String,
-    /// Whether the installed binary of our own version is byte for byte this one.
+    /// True when the installed binary of this version is identical to the running one.
     pub own_version_is_installed: bool,
     pub workspace: PathBuf,
     pub workspace_exists: bool,
-    /// Or holds nothing but the starter project, as an interrupted run leaves it.
+    /// True when the workspace is empty or contains only the starter project, as after an interrupted run.
     pub workspace_is_empty: bool,
-    /// The steps that an interrupted run had begun.
+    /// Steps that an interrupted run had started.
     pub unfinished: Option<Vec<String>>,
 }
 
@@ -65,28 +65,28 @@ pub enum FactsError {
     #[error(transparent)]
     Journal(#[from] JournalError),
     #[error(transparent)]
-    Place(#[from] PlaceError),
+    Location(#[from] LocationError),
 }
 
-/// `workspace` is the one to use where the config does not name one. Whether the installed binary
-/// is this one is only looked at when asked for: it means reading both.
+/// Gathers the facts. `workspace` applies if the config names none. `compare_binary` compares the installed binary with
+/// the running one, which reads both.
 pub fn gather(home: &Home, own_version: &str, workspace: &Path, compare_binary: bool) -> Result<Facts, FactsError> {
-    // What goes over the file is not setup's to write into it.
+    // Setup must not write values of the override files into the main file.
     let config = config::read_file(&home.config())?.map(|loaded| loaded.config);
     let workspace = config.as_ref().and_then(|config| config.workspace.clone()).unwrap_or_else(|| workspace.to_owned());
-    let place = place::recorded(home)?;
+    let location = location::recorded(home)?;
     Ok(Facts {
         home: home.root().to_owned(),
         instance_name: instances::name_of(home).filter(|name| name != instances::DEFAULT),
         receipt: Receipt::load(home)?,
         cluster: cluster::state(home),
-        place_is_configured: place.is_none() || place::is_configured(home)?,
+        location_is_configured: location.is_none() || location::is_configured(home)?,
         datastore: config.as_ref().map(|config| config.datastore.clone()).unwrap_or_default(),
         credentials_present: home.postgres_credentials().exists()
-            || place.as_ref().is_some_and(|place| place.kind == Kind::External),
-        place,
+            || location.as_ref().is_some_and(|location| location.kind == Kind::External),
+        location,
         installation: install::installed(home),
-        postgres_is_far: Sources::from_environment().are_far(),
+        postgres_needs_network: Sources::from_environment().need_network(),
         packages_present: python::installed_packages(home).is_some()
             || PackageSource::from_environment() == PackageSource::None,
         ui_present: web_ui::installed(home).is_some() || UiSource::from_environment() == UiSource::None,
@@ -106,7 +106,7 @@ pub fn gather(home: &Home, own_version: &str, workspace: &Path, compare_binary: 
     })
 }
 
-/// Whether `config.yaml` is there but says nothing, as after a cut or a slip.
+/// True when `config.yaml` exists but is empty, for example after a crash.
 pub fn config_is_blank(home: &Home) -> bool {
     files::read_text(&home.config(), 1024 * 1024).ok().flatten().is_some_and(|text| text.trim().is_empty())
 }

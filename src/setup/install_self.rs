@@ -1,4 +1,4 @@
-//! The binary installs itself: `versions/<version>/leoflow` and three links in `bin/`.
+//! Installs the running binary: `versions/<version>/leoflow` and three links in `bin/`.
 
 use crate::home::Home;
 use crate::sys::{checkpoint, env_vars, files};
@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// One executable, three names.
+/// Names of the links to the one executable.
 pub const NAMES: [&str; 3] = ["leoflow", "leoflow-server", "leoflow-agent"];
 
 #[derive(Debug, thiserror::Error)]
@@ -17,13 +17,13 @@ pub struct InstallError {
     source: io::Error,
 }
 
-/// The version that `bin/leoflow` leads to; `None` when not all of the links lead somewhere.
+/// The version that `bin/leoflow` points to; `None` unless all links point to a file.
 pub fn installed_version(home: &Home) -> Option<String> {
-    let complete = NAMES.iter().all(|name| home.bin().join(name).is_file());
-    linked_version(home).filter(|_| complete)
+    let is_complete = NAMES.iter().all(|name| home.bin().join(name).is_file());
+    linked_version(home).filter(|_| is_complete)
 }
 
-/// The version that one of the links names, whether it is there or not.
+/// The version that one of the links names, even if it does not exist.
 pub fn linked_version(home: &Home) -> Option<String> {
     NAMES.iter().find_map(|name| {
         let target = fs::read_link(home.bin().join(name)).ok()?;
@@ -31,20 +31,20 @@ pub fn linked_version(home: &Home) -> Option<String> {
     })
 }
 
-/// Whether `versions/<version>/leoflow` is the running program, byte for byte.
+/// True when `versions/<version>/leoflow` is identical to the running program.
 pub fn is_installed(home: &Home, version: &str) -> bool {
-    let place = home.versions().join(version).join(NAMES[0]);
-    env_vars::current_exe().is_ok_and(|own| own == place || same_content(&own, &place).unwrap_or(false))
+    let target = home.versions().join(version).join(NAMES[0]);
+    env_vars::current_exe().is_ok_and(|own| own == target || same_content(&own, &target).unwrap_or(false))
 }
 
-fn same_content(one: &Path, other: &Path) -> io::Result<bool> {
-    let (mut one, mut other) = (File::open(one)?, File::open(other)?);
-    if one.metadata()?.len() != other.metadata()?.len() {
+fn same_content(first: &Path, other: &Path) -> io::Result<bool> {
+    let (mut first, mut other) = (File::open(first)?, File::open(other)?);
+    if first.metadata()?.len() != other.metadata()?.len() {
         return Ok(false);
     }
     let (mut left, mut right) = (vec![0; 256 * 1024], vec![0; 256 * 1024]);
     loop {
-        let length = one.read(&mut left)?;
+        let length = first.read(&mut left)?;
         if length == 0 {
             return Ok(true);
         }
@@ -55,34 +55,35 @@ fn same_content(one: &Path, other: &Path) -> io::Result<bool> {
     }
 }
 
-/// Copies the running program into the home and points the links at it.
+/// Copies the running program into the home and links it.
 pub fn install(home: &Home, version: &str) -> Result<(), InstallError> {
-    let place = home.versions().join(version).join(NAMES[0]);
-    let failed = |source| InstallError { path: place.clone(), source };
+    let target = home.versions().join(version).join(NAMES[0]);
+    let failed = |source| InstallError { path: target.clone(), source };
     if !is_installed(home, version) {
-        copy(&place).map_err(failed)?;
+        copy(&target).map_err(failed)?;
     }
     checkpoint("binary.copied");
     link(home, version).map_err(|source| InstallError { path: home.bin(), source })
 }
 
-fn copy(place: &Path) -> io::Result<()> {
-    let folder = place.parent().ok_or(io::ErrorKind::InvalidInput)?;
+/// Copies the running program to `target`.
+fn copy(target: &Path) -> io::Result<()> {
+    let folder = target.parent().ok_or(io::ErrorKind::InvalidInput)?;
     files::create_private_dir(folder)?;
-    let neighbour = files::temporary_neighbour(place);
-    let copied = fs::copy(env_vars::current_exe()?, &neighbour).and_then(|_| {
-        fs::set_permissions(&neighbour, Permissions::from_mode(0o755))?;
-        File::open(&neighbour)?.sync_all()?;
-        files::rename_durably(&neighbour, place)
+    let temporary = files::temporary_neighbour(target);
+    let copied = fs::copy(env_vars::current_exe()?, &temporary).and_then(|_| {
+        fs::set_permissions(&temporary, Permissions::from_mode(0o755))?;
+        File::open(&temporary)?.sync_all()?;
+        files::rename_durably(&temporary, target)
     });
     if copied.is_err() {
-        // Incomplete and ours; the error that matters is already in hand.
-        let _ = files::remove_any(&neighbour);
+        // Incomplete and ours; the error is already known.
+        let _ = files::remove_any(&temporary);
     }
     copied
 }
 
-/// Points the links in `bin/` at an installed version.
+/// Links an installed version in `bin/`.
 pub fn link(home: &Home, version: &str) -> io::Result<()> {
     files::create_private_dir(&home.bin())?;
     let target = Path::new("../versions").join(version).join(NAMES[0]);

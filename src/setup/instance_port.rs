@@ -1,4 +1,4 @@
-//! The port of a new instance: one of its own, so that all of them can run beside one another.
+//! Chooses the port of a new instance, so that all instances can run side by side.
 
 use crate::config::{self, DEFAULT_PORT};
 use crate::home::{Home, all_instances, instances};
@@ -6,18 +6,20 @@ use crate::sys::listener;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
+/// Highest port that is tried.
 const LAST: u16 = 8999;
 
-/// That of the usual instance is for it alone, whether it is there or not. The usual one again where none is free.
+/// Returns a free port that no other instance uses. The default port is reserved for the default instance; it is
+/// returned too when no port is free.
 pub fn own_port(home: &Home) -> u16 {
     if instances::name_of(home).is_none_or(|name| name == instances::DEFAULT) {
         return DEFAULT_PORT;
     }
-    let taken: BTreeSet<u16> = all_instances()
+    let used_ports: BTreeSet<u16> = all_instances()
         .into_iter()
         .filter(|(_, other)| other != home)
         .filter_map(|(_, other)| Some(config::load_files(&other.config()).ok()??.config.port))
         .collect();
-    let is_free = |port: &u16| !taken.contains(port) && listener::bind_at(Ipv4Addr::LOCALHOST, *port).is_ok();
+    let is_free = |port: &u16| !used_ports.contains(port) && listener::bind_at(Ipv4Addr::LOCALHOST, *port).is_ok();
     (DEFAULT_PORT + 1..=LAST).find(is_free).unwrap_or(DEFAULT_PORT)
 }

@@ -1,5 +1,5 @@
-//! Making a home usable: look at what is there, plan what is missing, do it step by step. Killed
-//! anywhere, the next run plans what is then missing.
+//! Sets up a home: gather facts, plan the missing parts, apply them step by step. After a kill, the next run plans the
+//! rest.
 
 mod apply;
 mod check;
@@ -18,16 +18,16 @@ pub mod service;
 mod shell_path;
 pub mod uninstall;
 
-pub use apply::{Applied, ApplyError, apply, get_extras, mark_password_shown, note_version, renew_unseen_password};
-pub use check::{Check, Mend, Verdict};
-pub use doctor::{SchemaFound, Unasked, examine, mend};
+pub use apply::{Applied, ApplyError, apply, get_extras, mark_password_shown, record_version, renew_unseen_password};
+pub use check::{Check, Fix, Verdict};
+pub use doctor::{SchemaReport, SchemaUnavailable, examine, fix};
 pub use doctor_postgres::RESTORE;
-pub use doctor_python::ServersPython;
+pub use doctor_python::ServerPython;
 pub use facts::{ConfigFact, Facts, FactsError, gather};
 pub use install_self::{InstallError, installed_version, link, linked_version};
 pub use instance_port::own_port;
 pub use other_copy::other_copy;
-pub use plan::{Plan, Refusal, Step, Wishes, plan};
+pub use plan::{Plan, Refusal, Request, Step, plan};
 pub use receipt::{Receipt, ReceiptError};
 pub use scaffold::{is_untouched, make_project};
 pub use shell_path::{ShellError, add_to_path};

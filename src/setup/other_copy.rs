@@ -1,4 +1,4 @@
-//! Another `leoflow` that the shell finds before the installed one.
+//! Detects another `leoflow` that the shell finds before the installed one.
 
 use crate::home::Home;
 use crate::sys::{command, env_vars};
@@ -10,18 +10,20 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OtherCopy {
     pub path: PathBuf,
-    /// `None` where it does not say.
+    /// `None` if it does not report its version.
     pub version: Option<String>,
 }
 
+/// Time limit for reporting a version.
 const LIMIT: Duration = Duration::from_secs(5);
+/// Size limit of that output, in bytes.
 const OUTPUT_LIMIT: u64 = 64 * 1024;
 
-/// The first `leoflow` on the PATH, where it is of another version than the installed one.
+/// Returns the first `leoflow` on the PATH if its version differs from the installed one.
 pub fn other_copy(home: &Home) -> Option<OtherCopy> {
     let installed = home.bin().join("leoflow").canonicalize().ok()?;
-    let path = first_on(&env_vars::search_path())?;
-    if path.canonicalize().is_ok_and(|found| found == installed) {
+    let path = first_leoflow_in(&env_vars::search_path())?;
+    if path.canonicalize().is_ok_and(|canonical| canonical == installed) {
         return None;
     }
     let version = version_of(&path);
@@ -30,7 +32,7 @@ pub fn other_copy(home: &Home) -> Option<OtherCopy> {
 }
 
 impl OtherCopy {
-    /// What a user should know, in one sentence.
+    /// Warning for the user, one sentence.
     pub fn warning(&self, home: &Home) -> String {
         let version = self.version.as_deref().unwrap_or("of unknown version");
         format!(
@@ -41,18 +43,18 @@ impl OtherCopy {
     }
 }
 
-fn first_on(folders: &[PathBuf]) -> Option<PathBuf> {
+fn first_leoflow_in(folders: &[PathBuf]) -> Option<PathBuf> {
     let is_program =
         |path: &PathBuf| path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
     folders.iter().map(|folder| folder.join("leoflow")).find(is_program)
 }
 
 fn version_of(program: &Path) -> Option<String> {
-    let mut asked = Command::new(program);
-    asked.args(["version", "--json"]).env_clear();
-    let output = command::output_limited(&mut asked, LIMIT, OUTPUT_LIMIT).ok()?;
-    let said: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
-    said["version"].as_str().map(str::to_owned)
+    let mut command = Command::new(program);
+    command.args(["version", "--json"]).env_clear();
+    let output = command::output_limited(&mut command, LIMIT, OUTPUT_LIMIT).ok()?;
+    let output: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
+    output["version"].as_str().map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -60,18 +62,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_that_can_be_run_counts() {
+    fn finds_the_first_executable() {
         let folder = tempfile::tempdir().unwrap();
-        let places = ["a", "b", "c"].map(|name| folder.path().join(name));
-        places.iter().for_each(|place| std::fs::create_dir(place).unwrap());
-        std::fs::create_dir(places[0].join("leoflow")).unwrap();
-        std::fs::write(places[1].join("leoflow"), "text").unwrap();
-        assert_eq!(first_on(&places), None);
+        let folders = ["a", "b", "c"].map(|name| folder.path().join(name));
+        folders.iter().for_each(|folder| std::fs::create_dir(folder).unwrap());
+        std::fs::create_dir(folders[0].join("leoflow")).unwrap();
+        std::fs::write(folders[1].join("leoflow"), "text").unwrap();
+        assert_eq!(first_leoflow_in(&folders), None);
         let script = "#!/bin/sh\necho '{\"version\": \"0.1.0\"}'\n";
-        let program = places[2].join("leoflow");
+        let program = folders[2].join("leoflow");
         std::fs::write(&program, script).unwrap();
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-        assert_eq!(first_on(&places), Some(program.clone()));
+        assert_eq!(first_leoflow_in(&folders), Some(program.clone()));
         assert_eq!(version_of(&program).as_deref(), Some("0.1.0"));
     }
 }

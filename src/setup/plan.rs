@@ -1,4 +1,4 @@
-//! What to do, given what is there. Pure: `--dry-run` prints it, tests read it, `apply` follows it.
+//! Plans a setup from the facts. Pure: `--dry-run` prints the plan, tests check it, `apply` follows it.
 
 use super::facts::{ConfigFact, Facts};
 use super::receipt::Receipt;
@@ -8,24 +8,24 @@ use crate::postgres::{MAJOR, NEWEST, version};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// What the user asked for.
+/// Options that the user requested.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Wishes {
+pub struct Request {
     pub port: Option<u16>,
-    /// Given on the command line, not defaulted.
+    /// Workspace given on the command line.
     pub workspace: Option<PathBuf>,
-    /// Where the data of a new home shall be.
+    /// Datastore of a new home.
     pub datastore: Option<DatastoreSetting>,
-    /// `setup` always installs the running binary and writes the port down; `lite` installs only
-    /// where nothing is, and takes the port for this run.
+    /// Always install the running binary and write the port to the config, as `setup` does. `lite` installs only if
+    /// nothing is installed, and uses the port for this run only.
     pub install_always: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// Secrets, the admin's password, the workspace, the port.
+    /// Writes `config.yaml` with secrets, the admin's password, the workspace and the port.
     WriteConfig,
-    /// What the config lacks, comments and all else untouched.
+    /// Adds missing keys; comments and everything else stay.
     CompleteConfig {
         keys: Vec<&'static str>,
     },
@@ -33,20 +33,20 @@ pub enum Step {
         port: u16,
     },
     AcquirePostgres,
-    /// To the newest minor version; without it the one in use stays.
+    /// Installs the newest minor version; on failure the installed one stays.
     UpdatePostgres {
         from: String,
     },
-    /// Packages that DAG files expect; a DAG that needs none runs without them.
+    /// Packages that DAG files may import.
     AcquirePackages,
-    /// Airflow's web UI; without it everything else works.
+    /// Airflow's web UI; everything else works without it.
     AcquireUi,
     CreateCluster,
-    /// Into the config of a home that has no datastore yet.
+    /// Writes the datastore to the config of a home without one.
     SetDatastore {
         setting: DatastoreSetting,
     },
-    /// To a server that somebody else looks after.
+    /// Uses an external server or a container.
     UseDatastore {
         setting: DatastoreSetting,
     },
@@ -56,7 +56,7 @@ pub enum Step {
     MakeWorkspace {
         path: PathBuf,
     },
-    /// An empty folder that is there already.
+    /// Uses an existing empty folder as the workspace.
     AdoptWorkspace {
         path: PathBuf,
     },
@@ -66,7 +66,7 @@ pub enum Step {
 const MAKE_WORKSPACE: &str = "make-workspace";
 
 impl Step {
-    /// For the journal and for checkpoints.
+    /// Name in the journal and in checkpoints.
     pub fn name(&self) -> &'static str {
         match self {
             Self::WriteConfig => "write-config",
@@ -98,7 +98,7 @@ impl fmt::Display for Step {
             Self::AcquireUi => f.write_str("get Airflow's web UI"),
             Self::CreateCluster => f.write_str("create the datastore"),
             Self::SetDatastore { setting } => write!(f, "set datastore to {setting} in config.yaml"),
-            Self::UseDatastore { setting } => write!(f, "keep the data in {setting}"),
+            Self::UseDatastore { setting } => write!(f, "store the data in {setting}"),
             Self::InstallBinary { version } => write!(f, "install leoflow {version}"),
             Self::SetPort { port } => write!(f, "set port to {port} in config.yaml"),
             Self::MakeWorkspace { path } => write!(f, "create the workspace {}", path.display()),
@@ -112,19 +112,18 @@ impl fmt::Display for Step {
 pub struct Plan {
     pub steps: Vec<Step>,
     pub workspace: PathBuf,
-    /// Of an instance that was set up by its name.
+    /// Name of the instance; `None` for the default instance.
     pub instance_name: Option<String>,
-    /// An earlier run was interrupted; this one finishes it.
+    /// True when the plan finishes an interrupted run.
     pub resumes: bool,
-    /// Whether setup makes the workspace's folder, now or in the run that was interrupted.
+    /// True when setup creates the workspace's folder, now or in the interrupted run.
     pub made_workspace: bool,
-    /// Whether the password that the config has was ever shown. A receipt that is lost (and not
-    /// just not yet written) leaves the password as it is.
+    /// True when the admin password was shown. A lost receipt (as opposed to one not yet written) keeps the password.
     pub password_known: bool,
 }
 
 impl Plan {
-    /// The datastore that it begins to use, where that is not under the home.
+    /// The datastore that the plan starts to use, if that is not the managed one.
     pub fn other_datastore(&self) -> Option<&DatastoreSetting> {
         self.steps.iter().find_map(|step| match step {
             Step::UseDatastore { setting } => Some(setting),
@@ -132,7 +131,7 @@ impl Plan {
         })
     }
 
-    /// Whether all that is missing may come in beside a running instance.
+    /// True when all missing parts can be added while an instance runs.
     pub fn is_only_extras(&self) -> bool {
         let is_extra =
             |step: &Step| matches!(step, Step::AcquirePackages | Step::AcquireUi | Step::UpdatePostgres { .. });
@@ -140,46 +139,45 @@ impl Plan {
     }
 }
 
-/// Why nothing may be done: doing it would lose something.
+/// Reason to do nothing: continuing would lose something.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    #[error("{0}/managed-postgres/data is of PostgreSQL {1}; this release runs {MAJOR}")]
+    #[error("{0}/managed-postgres/data belongs to PostgreSQL {1}; this release runs {MAJOR}")]
     OtherMajor(PathBuf, String),
     #[error("{0}/managed-postgres/data is not a datastore: {1}")]
     NotACluster(PathBuf, String),
-    #[error("there is a datastore in {home}, but config.yaml has no {key}, which it cannot be opened without")]
+    #[error("{home} contains a datastore, but config.yaml has no {key}, which is required to open it")]
     SecretLost { home: PathBuf, key: &'static str },
-    #[error(
-        "there is a datastore in {0}, but managed-postgres/credentials.json is gone, which it cannot be opened without"
-    )]
+    #[error("{0} contains a datastore, but managed-postgres/credentials.json is missing, which is required to open it")]
     CredentialsLost(PathBuf),
-    #[error("the data of this home is in {recorded}, and {asked} was asked for")]
-    OtherDatastore { recorded: String, asked: String },
-    #[error("the workspace is {configured}, as config.yaml says, not {asked}")]
-    OtherWorkspace { configured: PathBuf, asked: PathBuf },
+    #[error("the data of this home is in {recorded}, not in {requested}")]
+    OtherDatastore { recorded: String, requested: String },
+    #[error("config.yaml sets the workspace to {configured}, not {requested}")]
+    OtherWorkspace { configured: PathBuf, requested: PathBuf },
 }
 
-/// Either every step that is missing, in order, or why none may be taken.
-pub fn plan(facts: &Facts, wishes: &Wishes) -> Result<Plan, Refusal> {
+/// Returns all missing steps in order, or the reason why none may be taken.
+pub fn plan(facts: &Facts, request: &Request) -> Result<Plan, Refusal> {
     let has_data = match &facts.cluster {
         ClusterState::OtherMajor(major) => return Err(Refusal::OtherMajor(facts.home.clone(), major.clone())),
         ClusterState::NotACluster(why) => return Err(Refusal::NotACluster(facts.home.clone(), why.clone())),
         ClusterState::Ready => true,
         ClusterState::Absent => false,
     };
-    if let Some(refusal) = refusal(facts, wishes, has_data) {
+    if let Some(refusal) = refusal(facts, request, has_data) {
         return Err(refusal);
     }
-    let workspace = wishes.workspace.clone().unwrap_or_else(|| facts.workspace.clone());
-    let steps = steps(facts, wishes, has_data, &workspace);
-    // A folder with something in it was not made by a setup that did not even finish.
-    let had_begun = |name: &str| facts.workspace_is_empty && facts.unfinished.iter().flatten().any(|step| step == name);
-    let makes_workspace = steps.iter().any(|step| step.name() == MAKE_WORKSPACE) || had_begun(MAKE_WORKSPACE);
+    let workspace = request.workspace.clone().unwrap_or_else(|| facts.workspace.clone());
+    let steps = steps(facts, request, has_data, &workspace);
+    // A non-empty folder was not created by an unfinished setup.
+    let had_started =
+        |name: &str| facts.workspace_is_empty && facts.unfinished.iter().flatten().any(|step| step == name);
+    let makes_workspace = steps.iter().any(|step| step.name() == MAKE_WORKSPACE) || had_started(MAKE_WORKSPACE);
     let password_known = match &facts.receipt {
         Some(receipt) => receipt.password_shown,
         None => facts.unfinished.is_none(),
     };
-    // Setup made that one, and not whichever config.yaml names by now.
+    // Setup created the workspace in the receipt, not necessarily the one that config.yaml names now.
     let made_before = |receipt: &Receipt| receipt.made_workspace && receipt.workspace == workspace;
     let made_workspace = makes_workspace || facts.receipt.as_ref().is_some_and(made_before);
     Ok(Plan {
@@ -192,50 +190,53 @@ pub fn plan(facts: &Facts, wishes: &Wishes) -> Result<Plan, Refusal> {
     })
 }
 
-/// What is there could not be opened any more, or is not what was asked for.
-fn refusal(facts: &Facts, wishes: &Wishes, has_data: bool) -> Option<Refusal> {
+/// Refuses a setup after which the present data could not be opened, or whose request differs from the present state.
+fn refusal(facts: &Facts, request: &Request, has_data: bool) -> Option<Refusal> {
     if has_data && !facts.credentials_present {
         return Some(Refusal::CredentialsLost(facts.home.clone()));
     }
-    if let Some(refusal) = other_datastore(facts, wishes, has_data) {
+    if let Some(refusal) = other_datastore(facts, request, has_data) {
         return Some(refusal);
     }
-    // A new encryption key would make every stored secret unreadable, for ever.
+    // A new encryption key would make every stored secret permanently unreadable.
     if has_data && missing_keys(facts).contains(&"encryption_key") {
         return Some(Refusal::SecretLost { home: facts.home.clone(), key: "encryption_key" });
     }
-    let (ConfigFact::Present(config), Some(asked)) = (&facts.config, &wishes.workspace) else { return None };
-    let configured = config.workspace.as_ref().filter(|configured| *configured != asked)?;
-    Some(Refusal::OtherWorkspace { configured: configured.clone(), asked: asked.clone() })
+    let (ConfigFact::Present(config), Some(requested)) = (&facts.config, &request.workspace) else { return None };
+    let configured = config.workspace.as_ref().filter(|configured| *configured != requested)?;
+    Some(Refusal::OtherWorkspace { configured: configured.clone(), requested: requested.clone() })
 }
 
-/// Data does not move by another word in the config.
-fn other_datastore(facts: &Facts, wishes: &Wishes, has_data: bool) -> Option<Refusal> {
-    let asked = wishes.datastore.as_ref().unwrap_or(&facts.datastore);
-    let is_other = match &facts.place {
-        Some(_) => !facts.place_is_configured || *asked != facts.datastore,
-        None => has_data && *asked != DatastoreSetting::Managed,
+/// Refuses another datastore than the present one: changing the setting does not move the data.
+fn other_datastore(facts: &Facts, request: &Request, has_data: bool) -> Option<Refusal> {
+    let requested = request.datastore.as_ref().unwrap_or(&facts.datastore);
+    let is_other = match &facts.location {
+        Some(_) => !facts.location_is_configured || *requested != facts.datastore,
+        None => has_data && *requested != DatastoreSetting::Managed,
     };
     is_other.then(|| Refusal::OtherDatastore {
-        recorded: facts.place.as_ref().map_or("the datastore under it".to_owned(), |place| place.shown.clone()),
-        asked: asked.to_string(),
+        recorded: facts
+            .location
+            .as_ref()
+            .map_or("the datastore under it".to_owned(), |location| location.display_text.clone()),
+        requested: requested.to_string(),
     })
 }
 
-fn steps(facts: &Facts, wishes: &Wishes, has_data: bool, workspace: &Path) -> Vec<Step> {
-    let mut steps = config_steps(facts, wishes);
+fn steps(facts: &Facts, request: &Request, has_data: bool, workspace: &Path) -> Vec<Step> {
+    let mut steps = config_steps(facts, request);
     if facts.installation.is_none() {
         steps.push(Step::AcquirePostgres);
     }
     if !has_data {
-        steps.push(match wishes.datastore.as_ref().unwrap_or(&facts.datastore) {
+        steps.push(match request.datastore.as_ref().unwrap_or(&facts.datastore) {
             DatastoreSetting::Managed => Step::CreateCluster,
             setting => Step::UseDatastore { setting: setting.clone() },
         });
     }
-    let other_installed =
+    let differs_from_installed =
         facts.installed_version.as_ref() != Some(&facts.own_version) || !facts.own_version_is_installed;
-    if facts.installed_version.is_none() || (wishes.install_always && other_installed) {
+    if facts.installed_version.is_none() || (request.install_always && differs_from_installed) {
         steps.push(Step::InstallBinary { version: facts.own_version.clone() });
     }
     if !facts.workspace_exists {
@@ -243,38 +244,38 @@ fn steps(facts: &Facts, wishes: &Wishes, has_data: bool, workspace: &Path) -> Ve
     } else if facts.workspace_is_empty && facts.receipt.is_none() {
         steps.push(Step::AdoptWorkspace { path: workspace.to_owned() });
     }
-    let has_others = facts.receipt.is_none() || !steps.is_empty();
-    // Last of all, so that it goes on beside everything before it. A start that has nothing else to fetch does
-    // not wait for it: the server sees to it then.
-    let fetches = facts.installation.is_none() && facts.postgres_is_far;
-    if !facts.packages_present && (fetches || wishes.install_always) {
+    let needs_receipt = facts.receipt.is_none() || !steps.is_empty();
+    // Extras last, so that they download in parallel to all other steps. A start that fetches nothing else does not
+    // wait for them: the server gets them later.
+    let waits_for_network = facts.installation.is_none() && facts.postgres_needs_network;
+    if !facts.packages_present && (waits_for_network || request.install_always) {
         steps.push(Step::AcquirePackages);
     }
-    if !facts.ui_present && (fetches || wishes.install_always) {
+    if !facts.ui_present && (waits_for_network || request.install_always) {
         steps.push(Step::AcquireUi);
     }
-    // A start does not wait for a download that it can do without.
-    let behind = facts.installation.as_ref().filter(|found| version::is_behind(&found.version));
-    if let Some(found) = behind.filter(|_| wishes.install_always) {
-        steps.push(Step::UpdatePostgres { from: found.version.clone() });
+    // A start does not wait for an optional download.
+    let outdated = facts.installation.as_ref().filter(|installation| version::is_behind(&installation.version));
+    if let Some(installation) = outdated.filter(|_| request.install_always) {
+        steps.push(Step::UpdatePostgres { from: installation.version.clone() });
     }
-    if has_others {
+    if needs_receipt {
         steps.push(Step::WriteReceipt);
     }
     steps
 }
 
-fn config_steps(facts: &Facts, wishes: &Wishes) -> Vec<Step> {
+fn config_steps(facts: &Facts, request: &Request) -> Vec<Step> {
     let ConfigFact::Present(config) = &facts.config else { return vec![Step::WriteConfig] };
     let missing = missing_keys(facts);
     let complete = (!missing.is_empty()).then_some(Step::CompleteConfig { keys: missing });
-    let port = wishes.port.filter(|port| wishes.install_always && config.port != *port);
-    let asked = wishes.datastore.clone().filter(|asked| *asked != facts.datastore);
-    let datastore = asked.map(|setting| Step::SetDatastore { setting });
+    let port = request.port.filter(|port| request.install_always && config.port != *port);
+    let requested = request.datastore.clone().filter(|requested| *requested != facts.datastore);
+    let datastore = requested.map(|setting| Step::SetDatastore { setting });
     complete.into_iter().chain(datastore).chain(port.map(|port| Step::SetPort { port })).collect()
 }
 
-/// Keys that setup makes and the config has not.
+/// Keys that setup creates and the config lacks.
 fn missing_keys(facts: &Facts) -> Vec<&'static str> {
     let ConfigFact::Present(config) = &facts.config else { return vec!["encryption_key"] };
     let present = [
@@ -284,7 +285,7 @@ fn missing_keys(facts: &Facts) -> Vec<&'static str> {
         ("jwt_secret", config.jwt_secret.is_some()),
         ("encryption_key", config.encryption_key.is_some()),
     ];
-    present.into_iter().filter(|(_, there)| !there).map(|(key, _)| key).collect()
+    present.into_iter().filter(|(_, is_present)| !is_present).map(|(key, _)| key).collect()
 }
 
 #[cfg(test)]
@@ -296,7 +297,7 @@ mod tests {
 
     fn empty() -> Facts {
         Facts {
-            postgres_is_far: true,
+            postgres_needs_network: true,
             packages_present: true,
             ui_present: true,
             instance_name: None,
@@ -305,8 +306,8 @@ mod tests {
             receipt: None,
             cluster: ClusterState::Absent,
             datastore: DatastoreSetting::Managed,
-            place: None,
-            place_is_configured: true,
+            location: None,
+            location_is_configured: true,
             credentials_present: false,
             installation: None,
             installed_version: None,
@@ -352,46 +353,47 @@ mod tests {
         }
     }
 
-    fn names(facts: &Facts, wishes: &Wishes) -> Vec<&'static str> {
-        plan(facts, wishes).unwrap().steps.iter().map(Step::name).collect()
+    fn names(facts: &Facts, request: &Request) -> Vec<&'static str> {
+        plan(facts, request).unwrap().steps.iter().map(Step::name).collect()
     }
 
     #[test]
-    fn packages_come_with_the_first_setup_and_by_themselves_beside_what_runs() {
-        let first = plan(&Facts { packages_present: false, ..empty() }, &Wishes::default()).unwrap();
+    fn packages_come_with_the_first_setup_or_in_background() {
+        let first = plan(&Facts { packages_present: false, ..empty() }, &Request::default()).unwrap();
         assert!(first.steps.contains(&Step::AcquirePackages) && !first.is_only_extras());
         assert_eq!(first.steps.last(), Some(&Step::WriteReceipt));
-        assert!(!plan(&empty(), &Wishes::default()).unwrap().steps.contains(&Step::AcquirePackages));
-        // A start that has nothing else to wait for leaves them to the server.
-        let near = Facts { packages_present: false, postgres_is_far: false, ..empty() };
-        assert!(!plan(&near, &Wishes::default()).unwrap().steps.contains(&Step::AcquirePackages));
-        let setup = Wishes { install_always: true, ..Wishes::default() };
-        assert!(plan(&near, &setup).unwrap().steps.contains(&Step::AcquirePackages));
+        assert!(!plan(&empty(), &Request::default()).unwrap().steps.contains(&Step::AcquirePackages));
+        // A start with nothing else to fetch leaves them to the server.
+        let local_postgres = Facts { packages_present: false, postgres_needs_network: false, ..empty() };
+        assert!(!plan(&local_postgres, &Request::default()).unwrap().steps.contains(&Step::AcquirePackages));
+        let setup = Request { install_always: true, ..Request::default() };
+        assert!(plan(&local_postgres, &setup).unwrap().steps.contains(&Step::AcquirePackages));
     }
 
     #[test]
-    fn setup_updates_an_older_minor_version_beside_what_runs() {
-        let installation = complete().installation.map(|found| Installation { version: "18.4".into(), ..found });
+    fn setup_updates_an_older_minor_version() {
+        let installation =
+            complete().installation.map(|installation| Installation { version: "18.4".into(), ..installation });
         let facts = Facts { installation, ..complete() };
-        let setup = Wishes { install_always: true, ..Wishes::default() };
+        let setup = Request { install_always: true, ..Request::default() };
         let planned = plan(&facts, &setup).unwrap();
         assert_eq!(planned.steps, [Step::UpdatePostgres { from: "18.4".into() }]);
         assert!(planned.is_only_extras());
-        assert!(names(&facts, &Wishes::default()).is_empty(), "a start fetches nothing");
+        assert!(names(&facts, &Request::default()).is_empty(), "a start downloads nothing");
     }
 
     #[test]
-    fn nothing_there_means_everything_and_everything_there_means_nothing() {
-        let all =
+    fn plans_everything_or_nothing() {
+        let expected =
             ["write-config", "acquire-postgres", "create-cluster", "install-binary", "make-workspace", "write-receipt"];
-        assert_eq!(names(&empty(), &Wishes::default()), all);
-        assert!(names(&complete(), &Wishes { install_always: true, ..Wishes::default() }).is_empty());
+        assert_eq!(names(&empty(), &Request::default()), expected);
+        assert!(names(&complete(), &Request { install_always: true, ..Request::default() }).is_empty());
     }
 
     #[test]
-    fn what_an_interrupted_run_had_done_is_not_done_again() {
+    fn resumes_without_repeating_finished_steps() {
         let facts = Facts { receipt: None, installation: None, unfinished: Some(vec![]), ..complete() };
-        let plan = plan(&facts, &Wishes::default()).unwrap();
+        let plan = plan(&facts, &Request::default()).unwrap();
         assert!(plan.resumes);
         assert_eq!(plan.steps.iter().map(Step::name).collect::<Vec<_>>(), ["acquire-postgres", "write-receipt"]);
     }
@@ -402,65 +404,65 @@ mod tests {
             let blank = config::parse("", &[]).unwrap().config;
             Facts { config: ConfigFact::Present(Box::new(blank)), ..complete() }
         }] {
-            assert!(matches!(plan(&facts, &Wishes::default()), Err(Refusal::SecretLost { .. })));
+            assert!(matches!(plan(&facts, &Request::default()), Err(Refusal::SecretLost { .. })));
         }
         let facts = Facts { credentials_present: false, ..complete() };
-        assert!(matches!(plan(&facts, &Wishes::default()), Err(Refusal::CredentialsLost(_))));
+        assert!(matches!(plan(&facts, &Request::default()), Err(Refusal::CredentialsLost(_))));
         for cluster in [ClusterState::OtherMajor("17".into()), ClusterState::NotACluster("x".into())] {
-            assert!(plan(&Facts { cluster, ..complete() }, &Wishes::default()).is_err());
+            assert!(plan(&Facts { cluster, ..complete() }, &Request::default()).is_err());
         }
     }
 
     #[test]
-    fn a_config_with_holes_is_completed_not_replaced() {
+    fn an_incomplete_config_is_completed_not_replaced() {
         let ConfigFact::Present(config) = complete().config else { unreachable!() };
         let config = config::Config { jwt_secret: None, admin_password_hash: None, ..*config };
         let facts = Facts { config: ConfigFact::Present(Box::new(config)), ..complete() };
-        let steps = plan(&facts, &Wishes::default()).unwrap().steps;
+        let steps = plan(&facts, &Request::default()).unwrap().steps;
         assert_eq!(steps[0], Step::CompleteConfig { keys: vec!["admin_password_hash", "jwt_secret"] });
     }
 
     #[test]
-    fn lite_leaves_an_installed_binary_alone_and_setup_replaces_it() {
+    fn only_setup_replaces_an_installed_binary() {
         let facts = Facts { installed_version: Some("0".into()), own_version_is_installed: false, ..complete() };
-        assert!(names(&facts, &Wishes::default()).is_empty());
-        let wishes = Wishes { install_always: true, ..Wishes::default() };
-        assert_eq!(names(&facts, &wishes), ["install-binary", "write-receipt"]);
+        assert!(names(&facts, &Request::default()).is_empty());
+        let request = Request { install_always: true, ..Request::default() };
+        assert_eq!(names(&facts, &request), ["install-binary", "write-receipt"]);
     }
 
     #[test]
-    fn who_made_the_workspace_is_known_even_after_a_kill() {
-        assert!(plan(&empty(), &Wishes::default()).unwrap().made_workspace);
-        let theirs = Facts { workspace_exists: true, workspace_is_empty: true, ..empty() };
-        assert!(!plan(&theirs, &Wishes::default()).unwrap().made_workspace);
-        let killed = Facts { unfinished: Some(vec!["make-workspace".into()]), ..theirs };
-        assert!(plan(&killed, &Wishes::default()).unwrap().made_workspace);
-        // The one that setup made, and not one that config.yaml names by now.
-        assert!(plan(&Facts { workspace: "/w".into(), ..complete() }, &Wishes::default()).unwrap().made_workspace);
+    fn workspace_creation_is_known_after_a_kill() {
+        assert!(plan(&empty(), &Request::default()).unwrap().made_workspace);
+        let user_workspace = Facts { workspace_exists: true, workspace_is_empty: true, ..empty() };
+        assert!(!plan(&user_workspace, &Request::default()).unwrap().made_workspace);
+        let killed = Facts { unfinished: Some(vec!["make-workspace".into()]), ..user_workspace };
+        assert!(plan(&killed, &Request::default()).unwrap().made_workspace);
+        // The workspace that setup created, not the one that config.yaml names now.
+        assert!(plan(&Facts { workspace: "/w".into(), ..complete() }, &Request::default()).unwrap().made_workspace);
         let other = Facts { workspace: "/other".into(), workspace_exists: true, ..complete() };
-        assert!(!plan(&other, &Wishes::default()).unwrap().made_workspace);
+        assert!(!plan(&other, &Request::default()).unwrap().made_workspace);
     }
 
     #[test]
-    fn a_lost_receipt_leaves_the_password_and_an_unwritten_one_does_not() {
+    fn a_lost_receipt_keeps_the_password() {
         let lost = Facts { receipt: None, ..complete() };
-        assert!(plan(&lost, &Wishes::default()).unwrap().password_known);
+        assert!(plan(&lost, &Request::default()).unwrap().password_known);
         let killed = Facts { unfinished: Some(vec![]), ..lost };
-        assert!(!plan(&killed, &Wishes::default()).unwrap().password_known);
+        assert!(!plan(&killed, &Request::default()).unwrap().password_known);
     }
 
     #[test]
-    fn setup_writes_the_port_down_and_lite_does_not() {
-        let wishes = Wishes { port: Some(9999), ..Wishes::default() };
-        assert!(names(&complete(), &wishes).is_empty());
-        assert_eq!(names(&complete(), &Wishes { install_always: true, ..wishes }), ["set-port", "write-receipt"]);
+    fn only_setup_writes_the_port() {
+        let request = Request { port: Some(9999), ..Request::default() };
+        assert!(names(&complete(), &request).is_empty());
+        assert_eq!(names(&complete(), &Request { install_always: true, ..request }), ["set-port", "write-receipt"]);
     }
 
     #[test]
-    fn the_users_workspace_is_scaffolded_only_when_new() {
+    fn only_a_new_workspace_is_scaffolded() {
         let emptied = Facts { workspace_is_empty: true, ..complete() };
-        assert!(names(&emptied, &Wishes::default()).is_empty(), "the user emptied it; that is the user's business");
-        let elsewhere = Wishes { workspace: Some("/other".into()), ..Wishes::default() };
-        assert!(matches!(plan(&complete(), &elsewhere), Err(Refusal::OtherWorkspace { .. })));
+        assert!(names(&emptied, &Request::default()).is_empty(), "the user emptied it, so it stays empty");
+        let other = Request { workspace: Some("/other".into()), ..Request::default() };
+        assert!(matches!(plan(&complete(), &other), Err(Refusal::OtherWorkspace { .. })));
     }
 }

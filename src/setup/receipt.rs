@@ -1,4 +1,4 @@
-//! `setup.json`: what setup made on this machine, and where. Uninstall works from it.
+//! `setup.json`: what setup created on this machine, and where. Uninstall depends on it.
 
 use crate::home::Home;
 use crate::sys::files;
@@ -13,14 +13,14 @@ pub struct Receipt {
     pub set_up_at: String,
     pub home: PathBuf,
     pub workspace: PathBuf,
-    /// Whether setup made the workspace's folder, or found it.
+    /// True when setup created the workspace's folder.
     pub made_workspace: bool,
-    /// Whether somebody has seen the admin's password; until then each start makes a new one.
+    /// True once the admin password was shown; until then each start generates a new one.
     pub password_shown: bool,
-    /// Lines that were added to shell files, to be taken out again.
+    /// Shell files with our line, removed by uninstall.
     #[serde(default)]
     pub shell_files: Vec<PathBuf>,
-    /// The file of the service manager that starts it.
+    /// Unit file of the login service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<PathBuf>,
 }
@@ -36,6 +36,7 @@ pub enum ReceiptError {
 }
 
 impl Receipt {
+    /// Reads the receipt; `None` if it does not exist.
     pub fn load(home: &Home) -> Result<Option<Self>, ReceiptError> {
         let path = home.receipt();
         let text = files::read_text(&path, 1024 * 1024)

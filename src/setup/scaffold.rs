@@ -1,4 +1,4 @@
-//! A first project. An existing one is the user's and is not touched.
+//! Creates a first project. Never changes existing ones.
 
 use crate::home::RESTORE_IN_WORKSPACE;
 use crate::sys::files;
@@ -7,22 +7,22 @@ use std::path::{Path, PathBuf};
 
 /// The starter DAG.
 const HELLO: &str = include_str!("hello_dag.py");
-/// Its name, and its folder's in a new workspace.
+/// DAG id, and name of its folder in a new workspace.
 const NAME: &str = "hello";
-/// Many times what it has.
+/// Size limit, in bytes; the file is much smaller.
 const STARTER_LIMIT: u64 = 64 * 1024;
 
-/// Makes a workspace with the starter project in it. Only for one that is new or empty.
+/// Creates a workspace with the starter project. The workspace must be new or empty.
 pub fn make(workspace: &Path) -> io::Result<()> {
     std::fs::create_dir_all(workspace)?;
     match make_project(&workspace.join(NAME), NAME) {
-        // By a run that was interrupted right after it.
+        // Left by a run that was interrupted right afterwards.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         other => other.map(drop),
     }
 }
 
-/// Whether a folder is empty, or holds at most what `make` puts there, and what a restore left that was killed.
+/// True when a folder is empty or contains only what `make` writes and the leftovers of a killed restore.
 pub fn is_untouched(workspace: &Path) -> bool {
     let names = |folder: &Path| -> Option<Vec<String>> {
         let entries = std::fs::read_dir(folder).ok()?;
@@ -32,8 +32,8 @@ pub fn is_untouched(workspace: &Path) -> bool {
     let starter = workspace.join(NAME);
     match names(workspace).as_deref() {
         Some([]) => true,
-        Some([one]) if one == NAME => names(&starter).is_some_and(|inside| {
-            inside.iter().all(|name| match name.as_str() {
+        Some([name]) if name == NAME => names(&starter).is_some_and(|names_inside| {
+            names_inside.iter().all(|name| match name.as_str() {
                 "dag.py" => files::read_text(&starter.join(name), STARTER_LIMIT)
                     .is_ok_and(|text| text.as_deref() == Some(HELLO)),
                 other => other.starts_with(".dag.py.tmp-"),
@@ -43,7 +43,7 @@ pub fn is_untouched(workspace: &Path) -> bool {
     }
 }
 
-/// Makes a project whose DAG has this id. An error of kind `AlreadyExists` when there is a `dag.py`.
+/// Creates a project whose DAG has this id. Fails with `AlreadyExists` if there is a `dag.py`.
 pub fn make_project(folder: &Path, dag_id: &str) -> io::Result<PathBuf> {
     let file = folder.join("dag.py");
     if file.exists() {
@@ -51,7 +51,7 @@ pub fn make_project(folder: &Path, dag_id: &str) -> io::Result<PathBuf> {
     }
     std::fs::create_dir_all(folder)?;
     let text = HELLO.replace("dag_id=\"hello\"", &format!("dag_id=\"{dag_id}\""));
-    // Whole or absent, so that a setup that is killed here finds it or makes it.
+    // Written atomically, so that a killed setup leaves it complete or absent.
     files::write_atomic(&file, text.as_bytes(), 0o644)?;
     Ok(file)
 }
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_an_interrupted_run_left_is_told_from_what_the_user_made() {
+    fn distinguishes_leftovers_from_user_files() {
         let folder = tempfile::tempdir().unwrap();
         let workspace = folder.path().join("w");
         assert!(!is_untouched(&workspace));
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_project_is_made_once_and_a_users_file_is_left_alone() {
+    fn creates_a_project_once_and_keeps_user_files() {
         let folder = tempfile::tempdir().unwrap();
         let file = make_project(&folder.path().join("p"), "reports").unwrap();
         let text = std::fs::read_to_string(&file).unwrap();

@@ -1,16 +1,18 @@
-//! `run/api.sock`: made here, served by the server, watched over by the supervisor.
+//! `run/api.sock`: created and monitored by the supervisor, served by the server.
 
 use crate::home::Home;
 use crate::sys::{files, unix_socket};
 use std::io;
 use std::os::unix::net::UnixListener;
 
+/// The listener, and the inode of its file, which tells whether the file was replaced.
 pub struct ApiSocket {
     pub listener: UnixListener,
     inode: u64,
 }
 
 impl ApiSocket {
+    /// Creates the socket file; replaces an existing one.
     pub fn open(home: &Home) -> io::Result<Self> {
         let listener = unix_socket::listen(&home.api_socket())?;
         listener.set_nonblocking(true)?;
@@ -18,21 +20,21 @@ impl ApiSocket {
         Ok(Self { listener, inode })
     }
 
-    /// The one that the program before us had opened.
+    /// Takes over the listener of the previous supervisor.
     pub fn inherit(home: &Home, listener: UnixListener) -> io::Result<Self> {
-        // One that was removed meanwhile is opened again at the next look.
+        // If the socket was removed meanwhile, the next check recreates it.
         let inode = files::inode(&home.api_socket()).unwrap_or_default();
         Ok(Self { listener, inode })
     }
 
-    /// Opens it again when somebody has removed or replaced it. Whether it had to: a server that
-    /// runs has the old listener and needs to be replaced.
+    /// Recreates the socket if it was removed or replaced. Returns true if so: the running server has the old listener
+    /// and must be restarted.
     pub fn ensure(&mut self, home: &Home) -> bool {
         if files::inode(&home.api_socket()) == Some(self.inode) {
             return false;
         }
-        let Ok(again) = Self::open(home) else { return false };
-        *self = again;
+        let Ok(reopened) = Self::open(home) else { return false };
+        *self = reopened;
         true
     }
 }

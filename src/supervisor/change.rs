@@ -1,4 +1,4 @@
-//! A change of release, as the supervisor has a part in it.
+//! The supervisor's state during a change of release.
 
 use crate::sys::{listener, unix_socket};
 use std::io;
@@ -6,36 +6,41 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::time::Instant;
 
-/// What a server on trial has beside the listeners.
+/// The trial of a candidate server: the server of the new release, which runs but does not accept on the public
+/// listeners yet. The fields are the descriptors that it gets besides the listeners.
 pub struct Trial {
+    /// Listener on `run/trial.sock`, through which only the upgrade reaches the server.
     pub private: UnixListener,
+    /// Read end of a pipe: the server accepts on the public listeners once a byte arrives.
     pub doors: OwnedFd,
-    pub open: OwnedFd,
+    /// Write end of the same pipe.
+    pub doors_writer: OwnedFd,
 }
 
 impl Trial {
     pub fn new(home: &crate::home::Home) -> io::Result<Self> {
         let private = unix_socket::listen(&home.trial_socket())?;
         private.set_nonblocking(true)?;
-        let (doors, open) = listener::pipe()?;
+        let (doors, doors_writer) = listener::pipe()?;
         listener::set_nonblocking(&doors)?;
-        Ok(Self { private, doors, open })
+        Ok(Self { private, doors, doors_writer })
     }
 
-    /// By the names that the process protocol gives them.
+    /// The descriptors with their names in the process protocol.
     pub fn descriptors(&self) -> [(&'static str, BorrowedFd<'_>); 2] {
         [("private", self.private.as_fd()), ("doors", self.doors.as_fd())]
     }
 }
 
-/// What the supervisor remembers of a change of release, whose journal it looks at.
+/// The supervisor's view of a change of release, from its journal.
 #[derive(Default)]
-pub struct Watched {
-    /// There is one: it is looked at often.
+pub struct ChangeWatch {
+    /// True while the journal records a change of release; the journal is then polled more often.
     pub under_way: bool,
-    /// How often it was taken up again, and when it may be the next time.
-    pub taken_up: u32,
+    /// Number of resumes started so far.
+    pub resume_count: u32,
+    /// Earliest time of the next resume; `None` before the first.
     pub not_before: Option<Instant>,
-    /// Since when whoever is at it was seen not to run, though it lives.
-    pub frozen: Option<Instant>,
+    /// When the worker was first seen stopped (SIGSTOP).
+    pub frozen_since: Option<Instant>,
 }

@@ -1,4 +1,4 @@
-//! Starting a child and reading what it prints.
+//! Starts a child and copies its output to its log.
 
 use super::logs::LogFile;
 use super::spec::{Launch, Spec};
@@ -14,60 +14,68 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::task::{AbortHandle, JoinHandle};
 
-/// One of the processes that are looked after, whether it runs or not. What is to become of it is the policy's.
+/// A supervised process, running or not. `policy` decides when it starts and stops.
 pub struct Child {
     pub spec: Spec,
     pub log: Rc<RefCell<LogFile>>,
-    /// Asks whether it is ready.
+    /// The task that probes whether it is ready. `None` if the child itself reports that it is ready (`NOTIFY_SOCKET`),
+    /// and after the child has exited.
     pub probe: Option<AbortHandle>,
-    /// The read end of what it prints.
+    /// The read end of its output pipe.
     pub output: Option<OwnedFd>,
-    /// Copies that into its log.
-    pub copying: Option<JoinHandle<()>>,
+    /// The task that copies the output to the log.
+    pub copy_task: Option<JoinHandle<()>>,
 }
 
 impl Child {
     pub fn new(home: &Home, spec: Spec) -> Self {
         let log = Rc::new(RefCell::new(LogFile::new(home, spec.plan.name)));
-        Self { spec, log, probe: None, output: None, copying: None }
+        Self { spec, log, probe: None, output: None, copy_task: None }
     }
 
-    /// Takes on the output of one that another supervisor has started.
+    /// Takes over the output of a child that the previous supervisor started.
     pub fn adopt(&mut self, output: OwnedFd) -> std::io::Result<()> {
-        self.copying = Some(copy(&output, &self.log)?);
+        self.copy_task = Some(copy(&output, &self.log)?);
         self.output = Some(output);
         Ok(())
     }
 }
 
-/// What every child is given beside its own.
-pub struct Given<'a> {
+/// The resources that the supervisor passes to a child.
+pub struct ChildResources<'a> {
+    /// The listeners with their names in the process protocol.
     pub listeners: Vec<(&'static str, BorrowedFd<'a>)>,
-    /// Arguments beside its own.
+    /// Additional arguments of the child that gets the listeners.
     pub arguments: Vec<OsString>,
+    /// Read end of a pipe that closes when the supervisor dies; the child then exits.
     pub lifeline: &'a OwnedFd,
+    /// Address of the socket for notifications (`NOTIFY_SOCKET`).
     pub notify_address: OsString,
 }
 
-/// A child that was started, and its output.
+/// A started child and its output.
 pub struct Started {
     pub pid: i32,
-    /// The read end, for a supervisor that takes our place.
+    /// The read end, kept for a supervisor that takes over.
     pub output: OwnedFd,
-    /// Ends when the last process that has the output does.
-    pub copying: JoinHandle<()>,
+    /// Ends when the last process that holds the write end exits.
+    pub copy_task: JoinHandle<()>,
 }
 
-/// Starts it with its output going to `log`.
-pub fn start(launch: Launch, given: &Given<'_>, log: &Rc<RefCell<LogFile>>) -> Result<Started, SpawnError> {
-    let (output, writer) = listener::pipe().map_err(SpawnError::Fork)?;
-    let copied = copy(&output, log).map_err(SpawnError::Fork)?;
+/// Starts a child with its output going to `log`.
+pub fn start(
+    launch: Launch,
+    resources: &ChildResources<'_>,
+    log: &Rc<RefCell<LogFile>>,
+) -> Result<Started, SpawnError> {
+    let (output, writer) = listener::pipe().map_err(SpawnError::SystemLimit)?;
+    let copy_task = copy(&output, log).map_err(SpawnError::SystemLimit)?;
     let mut arguments = launch.arguments;
     let mut passed = Vec::new();
     let mut names = Vec::new();
     if launch.listens {
-        arguments.extend(given.arguments.iter().cloned());
-        for (name, descriptor) in &given.listeners {
+        arguments.extend(resources.arguments.iter().cloned());
+        for (name, descriptor) in &resources.listeners {
             names.push(*name);
             passed.push(*descriptor);
         }
@@ -75,20 +83,23 @@ pub fn start(launch: Launch, given: &Given<'_>, log: &Rc<RefCell<LogFile>>) -> R
     let mut environment = launch.environment;
     if launch.speaks_protocol {
         names.push(LIFELINE);
-        passed.push(given.lifeline.as_fd());
-        let mut set = |name: &str, value: OsString| environment.push((name.into(), value));
-        set("LISTEN_FDS", passed.len().to_string().into());
-        set("LISTEN_FDNAMES", names.join(":").into());
-        set("LISTEN_PID", "{PID}".into());
-        set("NOTIFY_SOCKET", given.notify_address.clone());
+        passed.push(resources.lifeline.as_fd());
+        let mut set_variable = |name: &str, value: OsString| environment.push((name.into(), value));
+        set_variable("LISTEN_FDS", passed.len().to_string().into());
+        set_variable("LISTEN_FDNAMES", names.join(":").into());
+        // `Spawn` replaces {PID} with the child's pid.
+        set_variable("LISTEN_PID", "{PID}".into());
+        set_variable("NOTIFY_SOCKET", resources.notify_address.clone());
     }
-    log.borrow_mut().forget();
+    // Lines of the previous start are not shown with this one.
+    log.borrow_mut().clear_remembered_lines();
     let pid = Spawn {
         program: launch.program,
-        called: launch.called,
+        argv0: launch.argv0,
         arguments,
         environment,
         output: writer.as_fd(),
+        // stderr goes to `output`, too.
         errors: None,
         folder: None,
         passed,
@@ -97,21 +108,21 @@ pub fn start(launch: Launch, given: &Given<'_>, log: &Rc<RefCell<LogFile>>) -> R
         own_session: false,
     }
     .start()?;
-    Ok(Started { pid, output, copying: copied })
+    Ok(Started { pid, output, copy_task })
 }
 
-/// Copies what comes out of `output` into the log.
+/// Spawns a task that copies `output` to the log.
 fn copy(output: &OwnedFd, log: &Rc<RefCell<LogFile>>) -> std::io::Result<JoinHandle<()>> {
     listener::set_nonblocking(output)?;
     let reader = pipe::Receiver::from_owned_fd(output.try_clone()?)?;
     Ok(tokio::task::spawn_local(copy_to_log(reader, log.clone())))
 }
 
-/// Copies what is there by now: of a child that has ended, all that it said.
+/// Copies the output that is available now. After the child has exited, that is all the remaining output.
 pub fn drain(output: &OwnedFd, log: &Rc<RefCell<LogFile>>) {
     let mut buffer = vec![0; 8 * 1024];
-    // A child of its own that lives on may write without end.
-    for _ in 0..MOST_PIECES {
+    // The number of reads is limited, because a surviving grandchild may write without end.
+    for _ in 0..MAX_READS {
         match nix::unistd::read(output, &mut buffer) {
             Ok(length @ 1..) => log.borrow_mut().write(&buffer[..length]),
             _ => return,
@@ -119,7 +130,8 @@ pub fn drain(output: &OwnedFd, log: &Rc<RefCell<LogFile>>) {
     }
 }
 
-const MOST_PIECES: usize = 1_000;
+/// Maximum number of reads, of 8 KiB each.
+const MAX_READS: usize = 1_000;
 
 async fn copy_to_log(mut reader: pipe::Receiver, log: Rc<RefCell<LogFile>>) {
     let mut buffer = vec![0; 8 * 1024];

@@ -1,4 +1,4 @@
-//! The supervisor's end of `run/control.sock`.
+//! Serves `run/control.sock`.
 
 use crate::home::Home;
 use crate::protocol::control::{Answer, LINE_LIMIT, Request};
@@ -10,73 +10,74 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-/// What came over the socket.
-pub enum Asked {
-    /// A request, who asks, and where its answer goes.
+/// A message from the control socket.
+pub enum ControlMessage {
+    /// A request, the client's pid, and the channel for its answer.
     Request { request: Request, peer: i32, answer: oneshot::Sender<Answer> },
-    /// Whoever had asked for something has left.
-    Left,
+    /// A client disconnected.
+    Disconnected,
 }
 
-/// The socket and the task that serves it.
+/// The socket and the task that serves it. The inode tells whether the socket's file was replaced.
 pub struct ControlSocket {
     home: Home,
-    asked: mpsc::Sender<Asked>,
+    messages: mpsc::Sender<ControlMessage>,
     task: JoinHandle<()>,
     inode: u64,
 }
 
 impl ControlSocket {
-    pub fn open(home: &Home, asked: mpsc::Sender<Asked>) -> io::Result<Self> {
+    pub fn open(home: &Home, messages: mpsc::Sender<ControlMessage>) -> io::Result<Self> {
         let listener = unix_socket::listen(&home.control_socket())?;
         listener.set_nonblocking(true)?;
         let listener = UnixListener::from_std(listener)?;
         let inode = files::inode(&home.control_socket()).ok_or(io::ErrorKind::NotFound)?;
-        let task = tokio::task::spawn_local(serve(listener, asked.clone()));
-        Ok(Self { home: home.clone(), asked, task, inode })
+        let task = tokio::task::spawn_local(serve(listener, messages.clone()));
+        Ok(Self { home: home.clone(), messages, task, inode })
     }
 
-    /// Opens it again when somebody has removed or replaced it.
+    /// Recreates the socket if it was removed or replaced.
     pub fn ensure(&mut self) {
         if files::inode(&self.home.control_socket()) == Some(self.inode) {
             return;
         }
-        if let Ok(again) = Self::open(&self.home, self.asked.clone()) {
+        if let Ok(reopened) = Self::open(&self.home, self.messages.clone()) {
             self.task.abort();
-            *self = again;
+            *self = reopened;
         }
     }
 }
 
-async fn serve(listener: UnixListener, asked: mpsc::Sender<Asked>) {
+async fn serve(listener: UnixListener, messages: mpsc::Sender<ControlMessage>) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                tokio::task::spawn_local(converse(stream, asked.clone()));
+                tokio::task::spawn_local(serve_client(stream, messages.clone()));
             }
-            // Out of descriptors: the next connection may find some.
+            // The process has run out of descriptors; accepting is retried after a pause.
             Err(_) => tokio::time::sleep(std::time::Duration::from_millis(100)).await,
         }
     }
 }
 
-/// Answers until the other end leaves. Errors end the conversation and nothing else.
-async fn converse(stream: UnixStream, asked: mpsc::Sender<Asked>) {
-    let ours = user::effective_uid();
-    if !unix_socket::peer_uid(&stream).is_ok_and(|uid| uid == ours || uid == 0) {
+/// Answers a client's requests until it disconnects. An error ends only this connection.
+async fn serve_client(stream: UnixStream, messages: mpsc::Sender<ControlMessage>) {
+    let own_uid = user::effective_uid();
+    if !unix_socket::peer_uid(&stream).is_ok_and(|uid| uid == own_uid || uid == 0) {
         return;
     }
     let peer = unix_socket::peer_pid(&stream).unwrap_or_default();
     let (reader, mut writer) = stream.into_split();
-    answer_all(BufReader::new(reader), &mut writer, &asked, peer).await;
-    // The supervisor may be leaving too.
-    let _ = asked.send(Asked::Left).await;
+    answer_all(BufReader::new(reader), &mut writer, &messages, peer).await;
+    // Sending fails only while the supervisor exits; the message is then not needed.
+    let _ = messages.send(ControlMessage::Disconnected).await;
 }
 
+/// Answers one request per line.
 async fn answer_all(
     mut reader: BufReader<OwnedReadHalf>,
     writer: &mut OwnedWriteHalf,
-    asked: &mpsc::Sender<Asked>,
+    messages: &mpsc::Sender<ControlMessage>,
     peer: i32,
 ) {
     loop {
@@ -86,8 +87,8 @@ async fn answer_all(
             Ok(0) | Err(_) => return,
         }
         let answer = match serde_json::from_str(&line) {
-            Ok(request) => ask(asked, request, peer).await,
-            Err(error) => Answer::Error(format!("not a request: {error}")),
+            Ok(request) => forward_request(messages, request, peer).await,
+            Err(error) => Answer::Error(format!("invalid request: {error}")),
         };
         let Ok(mut text) = serde_json::to_vec(&answer) else { return };
         text.push(b'\n');
@@ -97,10 +98,11 @@ async fn answer_all(
     }
 }
 
-async fn ask(asked: &mpsc::Sender<Asked>, request: Request, peer: i32) -> Answer {
-    let (answer, answered) = oneshot::channel();
-    if asked.send(Asked::Request { request, peer, answer }).await.is_err() {
-        return Answer::Error("the supervisor is leaving".to_owned());
+/// Passes a request to the supervisor's loop and waits for its answer.
+async fn forward_request(messages: &mpsc::Sender<ControlMessage>, request: Request, peer: i32) -> Answer {
+    let (answer, answer_receiver) = oneshot::channel();
+    if messages.send(ControlMessage::Request { request, peer, answer }).await.is_err() {
+        return Answer::Error("the supervisor is exiting".to_owned());
     }
-    answered.await.unwrap_or_else(|_| Answer::Error("the supervisor is leaving".to_owned()))
+    answer_receiver.await.unwrap_or_else(|_| Answer::Error("the supervisor is exiting".to_owned()))
 }

@@ -1,6 +1,6 @@
-//! What the policy is told.
+//! The events that the policy processes.
 
-use super::spec::LastWords;
+use super::spec::ExitReason;
 use crate::sys::reaper::Exit;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ pub enum Event {
         index: usize,
         pid: i32,
     },
-    /// `is_final` when trying again could not help.
+    /// `is_final` when a retry cannot help.
     SpawnFailed {
         index: usize,
         reason: String,
@@ -19,70 +19,72 @@ pub enum Event {
     Ready {
         pid: i32,
     },
-    /// It showed that it still runs.
+    /// The child sent a sign of life.
     Alive {
         pid: i32,
     },
-    /// The same, and whether what it stands for answers: why not, where it does not.
-    Stands {
+    /// A sign of life of the relay to an external server; `away` is why that server does not answer, `None` if it does.
+    RemoteStatus {
         pid: i32,
         away: Option<String>,
     },
-    /// It runs, and cannot do its work for now; empty once it can again.
-    Hindered {
+    /// The child runs but cannot work for now; `reason` is empty once it can again.
+    Impaired {
         pid: i32,
         reason: String,
     },
+    /// The child's status text.
     Detail {
         pid: i32,
         text: String,
     },
-    /// It is on its way to being ready, and says what keeps it.
+    /// The child is not ready yet and reports why.
     Busy {
         pid: i32,
         text: String,
     },
-    /// The child's own reason for its end.
+    /// The error that the child reports before it exits.
     Failure {
         pid: i32,
         json: String,
     },
-    /// It runs, but will never be what we need.
+    /// The child runs, but does not belong to this instance.
     Unfit {
         pid: i32,
         reason: String,
     },
-    /// What it stands for, which is elsewhere, has not answered since its start.
+    /// The external server behind the relay has not answered since the relay's start.
     Unanswered {
         pid: i32,
         reason: String,
     },
-    /// Why it ends, in its own words; told before its end.
-    Words {
+    /// The reason for the child's exit, from its log; precedes `Exited`.
+    ExitReason {
         pid: i32,
-        words: LastWords,
+        exit_reason: ExitReason,
     },
     Exited {
         pid: i32,
         exit: Exit,
     },
-    /// What kept one from running may be gone.
+    /// The obstacle to a start may be gone; retry now.
     TryNow,
-    /// A child has one try, and so long for it.
+    /// Gives a child only one try, which must be ready within `limit`.
     OnTrial {
         index: usize,
         limit: Duration,
     },
-    /// It runs, and not all that it keeps is what was written.
+    /// The child runs, but its data is damaged.
     Damaged {
         pid: i32,
         text: String,
     },
-    /// Time has passed.
+    /// Only time has passed.
     Tick,
     Stop,
+    /// Stops all children at once, without waiting for a clean shutdown.
     StopNow,
     Restart,
-    /// From now on only the first so many are to be up; the others are stopped, in the reverse order.
+    /// Keeps only the first N children up; stops the others in reverse order.
     Level(usize),
 }

@@ -1,6 +1,5 @@
-//! One supervisor in the place of another, by `exec` in the same process: what it is told, in
-//! `run/handover.json`, and what it takes over. The format is part of the process protocol: the one that
-//! writes it is older than the one that reads it.
+//! Replaces the supervisor by `exec` in the same process: the state in `run/handover.json` and the inherited
+//! descriptors. The format is part of the process protocol, because an older release writes what a newer one reads.
 
 use super::api_socket::ApiSocket;
 use super::run::Supervisor;
@@ -24,15 +23,15 @@ const FORMAT: u32 = 1;
 pub enum HandoverError {
     #[error("{0}")]
     Io(#[from] io::Error),
-    #[error("it is of another process")]
+    #[error("run/handover.json belongs to another process")]
     NotOurs,
-    #[error("its format is {0}, and this version knows {FORMAT}")]
+    #[error("run/handover.json has format {0}, but this version reads {FORMAT}")]
     Format(u32),
     #[error(transparent)]
     Lock(#[from] LockError),
 }
 
-/// Numbers are descriptors that stay open across the exec.
+/// The state for the next supervisor. Plain numbers of type `i32` are descriptors that stay open across the exec.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Handover {
     format: u32,
@@ -41,11 +40,13 @@ pub struct Handover {
     pub detached: bool,
     pub uptime_seconds: u64,
     pub schema_version: Option<i64>,
+    /// The TCP listener.
     http: i32,
+    /// The listener of `run/api.sock`.
     api: i32,
     /// Read end, write end.
     lifeline: [i32; 2],
-    /// Of `run/lite.lock` and of the home's folder.
+    /// Locks on `run/lite.lock` and on the home's folder.
     lock: [i32; 2],
     children: Vec<Child>,
 }
@@ -53,21 +54,23 @@ pub struct Handover {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Child {
     name: String,
-    /// `None` for a one-shot that is done.
+    /// `None` for a finished one-shot.
     pid: Option<i32>,
     restarts: u32,
     /// The read end of its output.
     output: Option<i32>,
 }
 
-/// What a supervisor finds of the one before it.
+/// The resources inherited from the previous supervisor.
 pub struct Inherited {
     pub handover: Handover,
     pub(super) tcp: TcpListener,
     pub(super) api: ApiSocket,
+    /// Read end of the lifeline, the pipe that closes when the supervisor dies.
     pub(super) lifeline: OwnedFd,
+    /// Write end of the lifeline.
     pub(super) lifeline_held: OwnedFd,
-    /// Held for as long as somebody has it.
+    /// Released when the last owner is dropped.
     pub lock: Rc<HomeLock>,
     pub(super) children: Vec<AdoptedChild>,
 }
@@ -80,7 +83,8 @@ pub struct AdoptedChild {
 }
 
 impl Inherited {
-    /// Takes over what `run/handover.json` describes. It may be called once.
+    /// Takes over what `run/handover.json` describes and removes the file. May be called only once, because the
+    /// descriptors have one owner.
     pub fn take(home: &Home) -> Result<Self, HandoverError> {
         let text = files::read_text(&home.handover(), 1024 * 1024)?.unwrap_or_default();
         let handover: Handover = serde_json::from_str(&text).map_err(io::Error::other)?;
@@ -91,15 +95,15 @@ impl Inherited {
             return Err(HandoverError::Format(handover.format));
         }
         files::remove_any(&home.handover())?;
-        let [lifeline, lifeline_held] = handover.lifeline.map(replace::take_kept);
-        let [file, folder] = handover.lock.map(replace::take_kept);
+        let [lifeline, lifeline_held] = handover.lifeline.map(replace::take_inherited);
+        let [file, folder] = handover.lock.map(replace::take_inherited);
         let adopted = |child: &Child| {
-            let output = child.output.map(replace::take_kept).transpose()?;
+            let output = child.output.map(replace::take_inherited).transpose()?;
             Ok(AdoptedChild { name: child.name.clone(), pid: child.pid, restarts: child.restarts, output })
         };
         Ok(Self {
-            tcp: TcpListener::from(replace::take_kept(handover.http)?),
-            api: ApiSocket::inherit(home, UnixListener::from(replace::take_kept(handover.api)?))?,
+            tcp: TcpListener::from(replace::take_inherited(handover.http)?),
+            api: ApiSocket::inherit(home, UnixListener::from(replace::take_inherited(handover.api)?))?,
             lifeline: lifeline?,
             lifeline_held: lifeline_held?,
             lock: Rc::new(HomeLock::inherit(home, [file?, folder?])?),
@@ -110,20 +114,21 @@ impl Inherited {
 }
 
 impl Supervisor {
-    /// Executes `program` in our place. Comes back only when that did not work, with all as it was.
+    /// Execs `program`. Returns only on failure, with nothing changed.
     pub(super) fn become_program(&mut self, program: &Path, answer: oneshot::Sender<Answer>) {
         let error = self.try_to_become(program);
-        self.own_log.warn(format_args!("{} cannot take over: {error}", program.display()));
+        self.own_log.warn(format_args!("failed to hand over to {}: {error}", program.display()));
         let _ = files::remove_any(&self.home.handover());
-        // Whoever asked may have left.
-        let _ = answer.send(Answer::Error(format!("{} cannot take over: {error}", program.display())));
+        // The client may have disconnected.
+        let _ = answer.send(Answer::Error(format!("failed to hand over to {}: {error}", program.display())));
     }
 
+    /// Returns the error, because a successful exec does not return.
     fn try_to_become(&mut self, program: &Path) -> io::Error {
-        // One that has failed is tried anew by the next supervisor; one on its way could not be told how far it is.
+        // The next supervisor retries failed children; the handover cannot describe one that is starting or stopping.
         let is_settled = |child: &State| !matches!(child.phase, Phase::Starting { .. } | Phase::Stopping { .. });
         if !self.model.children.iter().all(is_settled) {
-            return io::Error::other("something is being started or stopped");
+            return io::Error::other("a process is starting or stopping");
         }
         let handover = self.handover();
         let text = match serde_json::to_vec_pretty(&handover) {
@@ -141,24 +146,25 @@ impl Supervisor {
         if self.identity.verbose {
             arguments.push("--verbose".into());
         }
-        replace::replace_self(program, "leoflow", &arguments, &self.kept())
+        replace::replace_self(program, "leoflow", &arguments, &self.kept_descriptors())
     }
 
-    /// The output of a child, as long as there is one.
+    /// The read end of the output of a running child; `None` if it does not run.
     fn output(&self, index: usize) -> Option<BorrowedFd<'_>> {
         self.model.pid_of(index)?;
         Some(self.children.get(index)?.output.as_ref()?.as_fd())
     }
 
-    /// Every descriptor that stays open: those whose numbers `handover` tells.
-    fn kept(&self) -> Vec<BorrowedFd<'_>> {
-        let own = [self.tcp.as_fd(), self.api.listener.as_fd(), self.lifeline.as_fd(), self.lifeline_held.as_fd()];
+    /// All descriptors that stay open; `handover` has their numbers.
+    fn kept_descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let own_descriptors =
+            [self.tcp.as_fd(), self.api.listener.as_fd(), self.lifeline.as_fd(), self.lifeline_held.as_fd()];
         let outputs = (0..self.children.len()).filter_map(|index| self.output(index));
-        own.into_iter().chain(self.lock.descriptors()).chain(outputs).collect()
+        own_descriptors.into_iter().chain(self.lock.descriptors()).chain(outputs).collect()
     }
 
     fn handover(&self) -> Handover {
-        let child = |(index, child): (usize, &State)| Child {
+        let child_entry = |(index, child): (usize, &State)| Child {
             name: child.plan.name.to_owned(),
             pid: child.phase.pid(),
             restarts: child.restarts,
@@ -175,7 +181,7 @@ impl Supervisor {
             api: self.api.listener.as_raw_fd(),
             lifeline: [self.lifeline.as_raw_fd(), self.lifeline_held.as_raw_fd()],
             lock: self.lock.descriptors().map(|descriptor| descriptor.as_raw_fd()),
-            children: self.model.children.iter().enumerate().map(child).collect(),
+            children: self.model.children.iter().enumerate().map(child_entry).collect(),
         }
     }
 }

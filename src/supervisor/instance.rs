@@ -1,9 +1,9 @@
-//! Lite's own processes, described for the supervisor: Postgres, the one-shot migrator, the server,
-//! the agent, in that order.
+//! Describes Lite's processes for the supervisor: Postgres, the one-shot migrator, the server and the agent, in that
+//! order.
 
-use super::spec::{LastWords, Launch, Outlook, Plan, Probe, ProbeResult, Readiness, Spec};
+use super::spec::{ExitReason, Launch, Outlook, Plan, Probe, ProbeResult, Readiness, Spec};
 use crate::home::Home;
-use crate::postgres::words::{self, Cause, Words};
+use crate::postgres::fatal_message::{self, Cause, FatalMessage};
 use crate::postgres::{self, Credentials, Endpoint, Installation, PgError, leftovers, private};
 use crate::protocol::child;
 use crate::sys::process::Signal;
@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// Everything the descriptions are made of.
+/// The settings that the process descriptions are built from.
 #[derive(Clone)]
 pub struct Instance {
     pub home: Home,
@@ -22,31 +22,31 @@ pub struct Instance {
     pub endpoint: Endpoint,
     pub credentials: Credentials,
     pub port: u16,
-    /// Whether its processes say for their logs what helps to find out.
+    /// True for verbose logs of all processes.
     pub verbose: bool,
-    /// What migrator, server and agent are started from.
+    /// The program of migrator, server and agent.
     pub program: SharedProgram,
 }
 
 /// A program that an upgrade may change.
 pub type SharedProgram = Rc<RefCell<PathBuf>>;
 
-/// The program that this process runs, also after its file was replaced.
+/// The program of this process, even after its file was replaced.
 pub fn own_program() -> SharedProgram {
     Rc::new(RefCell::new(PathBuf::from("/proc/self/exe")))
 }
 
 const SECOND: Duration = Duration::from_secs(1);
-/// How long a server that is elsewhere is waited for at a start: a machine that has just come up has no network yet.
-const FIRST_ANSWER: Duration = Duration::from_secs(15);
+/// How long a start waits for an external server: a machine that has just booted has no network yet.
+const FIRST_ANSWER_LIMIT: Duration = Duration::from_secs(15);
 
 impl Instance {
     pub fn specs(&self) -> Vec<Spec> {
         vec![self.postgres(), self.migrate(), self.server(), self.agent()]
     }
 
-    /// Stopped by a fast shutdown, which writes a checkpoint; when that takes too long, by an
-    /// immediate one, which the next start recovers from.
+    /// The datastore. Stops with a fast shutdown, which writes a checkpoint; after its deadline with an immediate one,
+    /// from which the next start recovers.
     fn postgres(&self) -> Spec {
         let instance = self.clone();
         let home = self.home.clone();
@@ -54,9 +54,9 @@ impl Instance {
             plan: Plan {
                 name: "postgres",
                 one_shot: false,
-                // Counted anew from each word that it is recovering.
+                // Counts anew from each report that the server is recovering.
                 start_limit: 300 * SECOND,
-                // A busy machine's datastore may take longer to answer than a process of ours to say that it runs.
+                // On a busy machine the datastore may answer a query later than our processes send their heartbeat.
                 silence_limit: child::silence_limit() * 9 / 4,
                 stop: vec![(Signal::Interrupt, 20 * SECOND), (Signal::Quit, 3 * SECOND), (Signal::Kill, 3 * SECOND)],
                 stop_now_at: 1,
@@ -67,28 +67,28 @@ impl Instance {
             }),
             launch: Box::new(move || instance.launch_postgres()),
             clean_up: Some(Box::new(move || {
-                // What cannot be ended now is ended by the next start.
+                // The next start retries what fails here.
                 let _ = leftovers::end(&home);
             })),
-            words: words_of_postgres,
+            find_exit_reason: postgres_exit_reason,
         }
     }
 
     fn launch_postgres(&self) -> Result<Launch, String> {
         leftovers::end(&self.home).map_err(|error| error.to_string())?;
         self.endpoint.prepare().map_err(|error| error.to_string())?;
-        // An upgrade may have brought a newer one, or taken one back.
+        // An upgrade may have installed or removed a version.
         let installation = postgres::install::installed(&self.home).unwrap_or_else(|| self.installation.clone());
         let command = postgres::server::command(&self.home, &installation, &self.endpoint);
         let identity = command.identity();
         if matches!(identity, Identity::Impossible) {
             return Err(
-                "PostgreSQL refuses to run as this user, and the machine has no other user to show it".to_owned()
+                "PostgreSQL refuses to run as this user, and the machine has no other user to run it as".to_owned()
             );
         }
         Ok(Launch {
             program: command.program,
-            called: command.called,
+            argv0: command.argv0,
             arguments: command.arguments,
             environment: command.environment,
             single_user: identity.single_user().cloned(),
@@ -106,31 +106,34 @@ impl Instance {
                 match private::probe(&endpoint, &credentials).await {
                     Ok(()) => match private::checksum_failures(&endpoint, &credentials).await {
                         Ok(count @ 1..) => ProbeResult::Damaged(format!(
-                            "the datastore is damaged: {count} page(s) are not what was written. A backup brings it \
-                             back: leoflow lite backups list, then leoflow lite restore --input FILE --force"
+                            "the datastore is damaged: {count} page(s) have wrong checksums. Restore a backup: \
+                             leoflow lite backups list, then leoflow lite restore --input FILE --force"
                         )),
-                        // It answers; that this could not be asked is no reason to end it.
+                        // The server answers; if only the count of checksum errors fails, it keeps running.
                         _ => ProbeResult::Ready,
                     },
                     Err(PgError::Recovering) => ProbeResult::Busy("recovering".to_owned()),
-                    Err(PgError::Unreachable(_) | PgError::Timeout(_) | PgError::Far(_)) => ProbeResult::NotYet,
+                    Err(PgError::Unreachable(_) | PgError::Timeout(_) | PgError::ExternalServer(_)) => {
+                        ProbeResult::NotYet
+                    }
                     Err(PgError::Query(error)) if error.as_db_error().is_none() => ProbeResult::NotYet,
-                    // It is short of memory or connections, or is being stopped: that says nothing of whose it is.
-                    Err(error) if error.passes() => ProbeResult::NotYet,
+                    // The server is out of memory or connections, or shuts down: it may still be ours.
+                    Err(error) if error.is_transient() => ProbeResult::NotYet,
                     Err(error) => ProbeResult::Unfit(error.to_string()),
                 }
             })
         })
     }
 
-    /// Of a server that is elsewhere. Before it has answered once, that it does not is a reason to give up, and said.
-    /// Afterwards it comes back when it does: the relay is not what is to be ended for it.
+    /// Probes an external server through the relay, the local process that forwards to it. A server that has never
+    /// answered makes the start fail; one that has answered before is only reported as away, because restarting the
+    /// relay does not help.
     fn relay_probe(&self) -> Probe {
         let (endpoint, credentials) = (self.endpoint.clone(), self.credentials.clone());
-        let (answered, begun) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(None::<Instant>)));
+        let (answered, first_probe) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(None::<Instant>)));
         Rc::new(move || {
             let (endpoint, credentials) = (endpoint.clone(), credentials.clone());
-            let (answered, begun) = (answered.clone(), begun.clone());
+            let (answered, first_probe) = (answered.clone(), first_probe.clone());
             Box::pin(async move {
                 let error = match private::probe(&endpoint, &credentials).await {
                     Ok(()) => {
@@ -139,21 +142,25 @@ impl Instance {
                     }
                     Err(error) => error,
                 };
-                let waits = begun.get().unwrap_or_else(Instant::now);
-                begun.set(Some(waits));
+                let since = first_probe.get().unwrap_or_else(Instant::now);
+                first_probe.set(Some(since));
                 match error {
-                    // The relay itself.
+                    // The relay itself is not reachable.
                     PgError::Unreachable(_) => ProbeResult::NotYet,
-                    // The relay answers before this, where the server does not: it is frozen, or one of the two hangs.
-                    PgError::Timeout(_) if answered.get() || waits.elapsed() < FIRST_ANSWER => ProbeResult::NotYet,
+                    // The relay reports a dead server before this timeout, so the relay or the server hangs.
+                    PgError::Timeout(_) if answered.get() || since.elapsed() < FIRST_ANSWER_LIMIT => {
+                        ProbeResult::NotYet
+                    }
                     error if answered.get() => ProbeResult::Away(error.to_string()),
-                    error @ (PgError::Recovering | PgError::Far(_)) if waits.elapsed() < FIRST_ANSWER => {
+                    error @ (PgError::Recovering | PgError::ExternalServer(_))
+                        if since.elapsed() < FIRST_ANSWER_LIMIT =>
+                    {
                         ProbeResult::Busy(format!("waiting: {error}"))
                     }
-                    error @ (PgError::Recovering | PgError::Far(_) | PgError::Timeout(_)) => {
+                    error @ (PgError::Recovering | PgError::ExternalServer(_) | PgError::Timeout(_)) => {
                         ProbeResult::Unanswered(error.to_string())
                     }
-                    error if error.passes() => ProbeResult::Unanswered(error.to_string()),
+                    error if error.is_transient() => ProbeResult::Unanswered(error.to_string()),
                     error => ProbeResult::Unfit(error.to_string()),
                 }
             })
@@ -161,27 +168,28 @@ impl Instance {
     }
 
     fn migrate(&self) -> Spec {
-        // A migration may rewrite tables; what ends it is its own lock timeout.
-        let plan = own_plan("migrate", true, 3600 * SECOND);
-        self.own(plan, "leoflow", &["migrate-db", "--supervised"], false)
+        // A migration may rewrite tables; its own lock timeout normally ends a blocked one.
+        let plan = own_process_plan("migrate", true, 3600 * SECOND);
+        self.own_process(plan, "leoflow", &["migrate-db", "--supervised"], false)
     }
 
     fn server(&self) -> Spec {
         let port = self.port.to_string();
         let arguments = ["--port", port.as_str()];
-        self.own(own_plan("server", false, 30 * SECOND), "leoflow-server", &arguments, true)
+        self.own_process(own_process_plan("server", false, 30 * SECOND), "leoflow-server", &arguments, true)
     }
 
     fn agent(&self) -> Spec {
-        self.own(own_plan("agent", false, 30 * SECOND), "leoflow-agent", &[], false)
+        self.own_process(own_process_plan("agent", false, 30 * SECOND), "leoflow-agent", &[], false)
     }
 
-    fn own(&self, plan: Plan, called: &'static str, arguments: &[&str], listens: bool) -> Spec {
-        let mut all: Vec<OsString> = arguments.iter().map(OsString::from).collect();
-        all.push("--home".into());
-        all.push(self.home.root().into());
+    /// A process of our own program: the migrator, the server or the agent.
+    fn own_process(&self, plan: Plan, argv0: &'static str, arguments: &[&str], listens: bool) -> Spec {
+        let mut all_arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
+        all_arguments.push("--home".into());
+        all_arguments.push(self.home.root().into());
         if self.verbose {
-            all.push("--verbose".into());
+            all_arguments.push("--verbose".into());
         }
         let program = self.program.clone();
         Spec {
@@ -190,8 +198,8 @@ impl Instance {
             launch: Box::new(move || {
                 Ok(Launch {
                     program: program.borrow().clone(),
-                    called: Some(called.into()),
-                    arguments: all.clone(),
+                    argv0: Some(argv0.into()),
+                    arguments: all_arguments.clone(),
                     environment: child::environment(),
                     single_user: None,
                     parent_death: None,
@@ -200,35 +208,35 @@ impl Instance {
                 })
             }),
             clean_up: None,
-            words: words_of_own,
+            find_exit_reason: own_exit_reason,
         }
     }
 }
 
-fn words_of_postgres(lines: &[String]) -> Option<LastWords> {
-    let Words { text, cause } = words::last(lines)?;
+fn postgres_exit_reason(lines: &[String]) -> Option<ExitReason> {
+    let FatalMessage { text, cause } = fatal_message::last(lines)?;
     Some(match cause {
-        Cause::DiskFull => LastWords { text: format!("{text}. {MAKE_ROOM}"), outlook: Outlook::Passes },
-        Cause::Damaged => LastWords {
+        Cause::DiskFull => ExitReason { text: format!("{text}. {MAKE_ROOM}"), outlook: Outlook::Passes },
+        Cause::Damaged => ExitReason {
             text: format!(
-                "the datastore is damaged: {text}. A backup brings it back: leoflow lite backups list, then leoflow \
-                 lite restore --input FILE --force"
+                "the datastore is damaged: {text}. Restore a backup: leoflow lite backups list, then leoflow lite \
+                 restore --input FILE --force"
             ),
             outlook: Outlook::Lasts,
         },
-        Cause::Other => LastWords { text, outlook: Outlook::Unknown },
+        Cause::Other => ExitReason { text, outlook: Outlook::Unknown },
     })
 }
 
-const MAKE_ROOM: &str = "Free some space; it goes on by itself";
+const MAKE_ROOM: &str = "Free some space; Leoflow then continues automatically";
 
-/// Of our own processes only what may pass is of interest: otherwise they say themselves why they end.
-fn words_of_own(lines: &[String]) -> Option<LastWords> {
-    let line = lines.iter().rev().find(|line| words::cause_of(line) == Cause::DiskFull)?;
-    Some(LastWords { text: format!("{}. {MAKE_ROOM}", line.trim()), outlook: Outlook::Passes })
+/// Recognizes only a full disk: our own processes report all others themselves.
+fn own_exit_reason(lines: &[String]) -> Option<ExitReason> {
+    let line = lines.iter().rev().find(|line| fatal_message::cause_of(line) == Cause::DiskFull)?;
+    Some(ExitReason { text: format!("{}. {MAKE_ROOM}", line.trim()), outlook: Outlook::Passes })
 }
 
-fn own_plan(name: &'static str, one_shot: bool, start_limit: Duration) -> Plan {
+fn own_process_plan(name: &'static str, one_shot: bool, start_limit: Duration) -> Plan {
     Plan {
         name,
         one_shot,

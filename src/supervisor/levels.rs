@@ -1,7 +1,7 @@
-//! For an upgrade: taking the children down to a level and up again, and a server on trial, which gets the
-//! listeners by one byte over a pipe.
+//! Levels, which an upgrade requests: the first children in start order are up, the others are stopped. Level `Trial`
+//! runs a candidate server, which accepts on the listeners once it reads a byte from a pipe.
 
-use super::change::{Trial, Watched};
+use super::change::{ChangeWatch, Trial};
 use super::policy::{Event, Overall};
 use super::run::Supervisor;
 use crate::home::journal;
@@ -17,23 +17,26 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// The longest pause before a change of release that was left in the middle is taken up again; each is twice the one before.
+/// Maximum pause before an interrupted change of release is resumed; each pause is twice the previous one.
 const LONGEST_RESUME_PAUSE: Duration = Duration::from_secs(300);
 
-/// How many of the children, in the order of `Instance::specs`, are up at a level.
-fn count(level: Level, all: usize) -> usize {
+/// Number of children, in the order of `Instance::specs`, that are up at a level; `total` is the number of all.
+fn child_count(level: Level, total: usize) -> usize {
     match level {
         Level::Nothing => 0,
         Level::Datastore => 1,
         Level::Trial => 3,
-        Level::Whole => all,
+        Level::Whole => total,
     }
 }
 
-/// One that is stopped for this long is ended: requests wait for it.
-const FROZEN: Duration = Duration::from_secs(15);
+/// A worker (the process that runs an upgrade) that is stopped (SIGSTOP) for this long is killed, because requests wait
+/// for it.
+const FROZEN_LIMIT: Duration = Duration::from_secs(15);
 
 impl Supervisor {
+    /// Changes to `level` and answers once it is reached or has failed. `program` replaces the program of our
+    /// processes; `limit` is the time limit of a candidate server to become ready; `peer` is the pid of the client.
     pub(super) fn set_level(
         &mut self,
         level: Level,
@@ -42,19 +45,19 @@ impl Supervisor {
         peer: i32,
         answer: oneshot::Sender<Answer>,
     ) {
-        self.own_log.info(format_args!("asked for {level:?} of {program:?} by {peer}"));
+        self.own_log.info(format_args!("pid {peer} requested level {level:?}, program {program:?}"));
         if let Err(reason) = self.prepare_level(level, program) {
-            // Whoever asked may have left.
+            // The client may have disconnected.
             let _ = answer.send(Answer::Error(reason));
             return;
         }
-        let up = count(level, self.children.len());
-        self.feed(Event::Level(up));
+        let level_count = child_count(level, self.children.len());
+        self.feed(Event::Level(level_count));
         if let Some(limit) = limit.filter(|_| level == Level::Trial) {
-            self.feed(Event::OnTrial { index: up - 1, limit });
+            self.feed(Event::OnTrial { index: level_count - 1, limit });
         }
         match self.model.overall() {
-            // Nothing had to be done, so nothing will change.
+            // The level is already reached, so no later change of state would answer the waiter.
             Overall::Healthy | Overall::Held => drop(answer.send(Answer::Accepted)),
             _ => self.waiters.push(answer),
         }
@@ -62,7 +65,7 @@ impl Supervisor {
 
     fn prepare_level(&mut self, level: Level, program: Option<PathBuf>) -> Result<(), String> {
         if !self.model.was_healthy() || matches!(self.model.overall(), Overall::Stopping | Overall::Stopped) {
-            return Err("it is being started or stopped".to_owned());
+            return Err("the instance is starting or stopping".to_owned());
         }
         if let Some(program) = program {
             *self.program.borrow_mut() = program;
@@ -77,66 +80,68 @@ impl Supervisor {
         Ok(())
     }
 
-    /// A server that was started on trial begins to accept; one that is started from now on does so at once.
+    /// Makes the candidate server accept on the listeners; a server started later does so at once.
     fn open_doors(&mut self) {
         if let Some(trial) = self.trial.take() {
-            // Without a reader there is no server on trial.
-            let _ = std::fs::File::from(trial.open).write_all(&[1]);
+            // Fails only if no candidate server has the read end.
+            let _ = std::fs::File::from(trial.doors_writer).write_all(&[1]);
             let _ = files::remove_any(&self.home.trial_socket());
         }
     }
 
-    /// A change of release whose worker has gone is finished or taken back by another process, whatever step it had
-    /// come to; one whose worker was stopped (SIGSTOP, a debugger) while requests wait for it is ended for that.
-    pub(super) fn look_after_change(&mut self) {
+    /// Resumes a change of release whose worker has died, and kills a worker that is stopped (SIGSTOP, a debugger)
+    /// while requests wait for it.
+    pub(super) fn check_change(&mut self) {
         let Some(change) = journal::change_under_way(&self.home) else {
-            self.change = Watched::default();
+            self.change = ChangeWatch::default();
             return;
         };
         self.change.under_way = true;
-        let own = std::process::id() as i32;
-        match change.by.filter(|process| process.pid != own) {
+        let own_pid = std::process::id() as i32;
+        match change.by.filter(|process| process.pid != own_pid) {
             Some(process) if change.has_changed => self.watch_worker(&process),
-            Some(_) => self.change.frozen = None,
-            None => self.take_up_again(),
+            Some(_) => self.change.frozen_since = None,
+            None => self.resume_change(),
         }
     }
 
+    /// Kills the process that runs the upgrade if it has been stopped (SIGSTOP) for too long.
     fn watch_worker(&mut self, worker: &ProcessId) {
         if !process::is_stopped(worker.pid) {
-            self.change.frozen = None;
+            self.change.frozen_since = None;
             return;
         }
-        let since = *self.change.frozen.get_or_insert_with(Instant::now);
-        if since.elapsed() >= FROZEN {
+        let since = *self.change.frozen_since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= FROZEN_LIMIT {
             worker.signal(Signal::Kill);
             let pid = worker.pid;
-            self.own_log.warn(format_args!("{pid} holds the instance down and does not run; it was ended"));
+            self.own_log.warn(format_args!("killed pid {pid}: it was stopped (SIGSTOP) while requests waited for it"));
         }
     }
 
-    fn take_up_again(&mut self) {
+    /// Starts `leoflow upgrade --resume`, unless one runs or the pause since the last one is not over.
+    fn resume_change(&mut self) {
         let now = Instant::now();
-        let waits = self.change.not_before.is_some_and(|at| now < at);
-        let leaves = matches!(self.model.overall(), Overall::Stopping | Overall::Stopped);
-        if self.resume.is_some() || waits || leaves {
+        let is_too_early = self.change.not_before.is_some_and(|time| now < time);
+        let is_stopping = matches!(self.model.overall(), Overall::Stopping | Overall::Stopped);
+        if self.resume.is_some() || is_too_early || is_stopping {
             return;
         }
-        let pause = Duration::from_secs(1 << self.change.taken_up.min(8)).min(LONGEST_RESUME_PAUSE);
+        let pause = Duration::from_secs(1 << self.change.resume_count.min(8)).min(LONGEST_RESUME_PAUSE);
         self.change.not_before = now.checked_add(pause);
-        self.change.taken_up = self.change.taken_up.saturating_add(1);
-        self.own_log.warn("a change of release was left in the middle; taking it up again");
+        self.change.resume_count = self.change.resume_count.saturating_add(1);
+        self.own_log.warn("a change of release was interrupted; resuming it");
         match self.spawn_resume() {
             Ok(pid) => self.resume = Some(pid),
-            Err(error) => self.own_log.warn(format_args!("it cannot be taken up again: {error}")),
+            Err(error) => self.own_log.warn(format_args!("failed to resume the change of release: {error}")),
         }
     }
 
-    /// A child that is none of the policy's has ended.
-    pub(super) fn ended_aside(&mut self, pid: i32) {
+    /// Handles the exit of a child that the policy does not supervise.
+    pub(super) fn other_child_exited(&mut self, pid: i32) {
         if self.resume == Some(pid) {
             self.resume = None;
-            self.look_after_change();
+            self.check_change();
         }
     }
 
@@ -147,7 +152,7 @@ impl Supervisor {
             ["upgrade".into(), "--resume".into(), "--yes".into(), "--home".into(), self.home.root().into()];
         let spawn = crate::sys::spawn::Spawn {
             program: PathBuf::from("/proc/self/exe"),
-            called: Some("leoflow".into()),
+            argv0: Some("leoflow".into()),
             arguments: arguments.into(),
             environment: crate::sys::env_vars::all(),
             output: output.as_fd(),

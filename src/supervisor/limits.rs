@@ -1,8 +1,8 @@
-//! How often a supervisor looks.
+//! Intervals of the supervisor.
 
 use std::time::Duration;
 
-/// How often what cannot notify is looked at.
-pub fn round_pause() -> Duration {
+/// Poll interval for conditions that send no notification.
+pub fn poll_interval() -> Duration {
     crate::sys::limit("LEOFLOW_ROUND", Duration::from_secs(10))
 }

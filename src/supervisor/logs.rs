@@ -1,5 +1,4 @@
-//! Process logs: whole lines, size-capped, rotated. A disk that is full loses log lines, never a
-//! process.
+//! Process logs: whole lines, size-capped, rotated. A full disk loses log lines but never stops a process.
 
 use crate::home::Home;
 use crate::protocol::log;
@@ -11,22 +10,25 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use tracing::Level;
 
-/// The processes that have a log, in the order they are started.
+/// The processes that have a log, in start order.
 pub const LOG_NAMES: &[&str] = &["supervisor", "postgres", "migrate", "server", "agent", "upgrade"];
 
 const SUPERVISOR: &str = "supervisor";
 
-/// A log grows to this many bytes, then it becomes `.1`, and `.1` becomes `.2`.
+/// Size in bytes at which a log is renamed to `.1`, and `.1` to `.2`.
 const SIZE_LIMIT: u64 = 5 * 1024 * 1024;
-const KEPT: u32 = 2;
-/// Lines kept in memory, to be shown when a process fails.
+/// Number of rotated logs.
+const ROTATED_COUNT: u32 = 2;
+/// Number of lines kept in memory, shown when a process fails.
 const REMEMBERED: usize = 200;
 
 pub struct LogFile {
     path: PathBuf,
     file: Option<File>,
     size: u64,
+    /// The last lines, oldest first.
     remembered: VecDeque<String>,
+    /// The beginning of a line whose end was not written yet.
     partial: Vec<u8>,
 }
 
@@ -43,7 +45,7 @@ impl LogFile {
         self.size = self.file.as_ref().and_then(|file| file.metadata().ok()).map_or(0, |meta| meta.len());
     }
 
-    /// Takes in output as it comes.
+    /// Appends output and rotates the log if it becomes too large.
     pub fn write(&mut self, bytes: &[u8]) {
         self.remember(bytes);
         if self.size + bytes.len() as u64 > SIZE_LIMIT {
@@ -56,12 +58,13 @@ impl LogFile {
         }
     }
 
+    /// The remembered lines, oldest first.
     pub fn last_lines(&self) -> Vec<String> {
         self.remembered.iter().cloned().collect()
     }
 
-    /// A new start: what was remembered of the one before would only mislead.
-    pub fn forget(&mut self) {
+    /// Clears the remembered lines before a new start, so that only its own lines are shown.
+    pub fn clear_remembered_lines(&mut self) {
         self.remembered.clear();
         self.partial.clear();
     }
@@ -84,7 +87,7 @@ impl LogFile {
 
     fn rotate(&mut self) {
         let numbered = |number: u32| self.path.with_extension(format!("log.{number}"));
-        for number in (1..KEPT).rev() {
+        for number in (1..ROTATED_COUNT).rev() {
             let _ = fs::rename(numbered(number), numbered(number + 1));
         }
         let _ = fs::rename(&self.path, numbered(1));
@@ -92,7 +95,7 @@ impl LogFile {
     }
 }
 
-/// The supervisor's own, which nobody else keeps for it.
+/// The supervisor's own log; drops lines that are more detailed than `level`.
 pub struct OwnLog {
     file: LogFile,
     level: Level,
@@ -104,25 +107,25 @@ impl OwnLog {
     }
 
     pub fn info(&mut self, text: impl Display) {
-        self.line(Level::INFO, text);
+        self.write_line(Level::INFO, text);
     }
 
     pub fn error(&mut self, text: impl Display) {
-        self.line(Level::ERROR, text);
+        self.write_line(Level::ERROR, text);
     }
 
     pub fn warn(&mut self, text: impl Display) {
-        self.line(Level::WARN, text);
+        self.write_line(Level::WARN, text);
     }
 
-    fn line(&mut self, level: Level, text: impl Display) {
+    fn write_line(&mut self, level: Level, text: impl Display) {
         if level <= self.level {
             self.file.write(format!("{}\n", log::line(level, SUPERVISOR, text)).as_bytes());
         }
     }
 }
 
-/// The last `count` lines of a process's log file.
+/// The last `count` lines of a process's log file, oldest first; empty if the file cannot be read.
 pub fn last_lines(home: &Home, name: &str, count: usize) -> Vec<String> {
     let path = home.logs().join(format!("{name}.log"));
     let bytes = fs::read(path).unwrap_or_default();
@@ -136,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flood_is_rotated_and_the_last_lines_remembered() {
+    fn rotates_a_large_log_and_remembers_the_last_lines() {
         let folder = tempfile::tempdir().unwrap();
         let home = crate::home::resolve(Some(&folder.path().join("h"))).unwrap();
         home.create().unwrap();

@@ -1,12 +1,11 @@
-//! The supervisor: one task that owns the state of every child. `policy` decides (pure), `run`
-//! acts; neither knows Postgres or HTTP, `instance` describes those.
+//! The supervisor: one task that owns the state of every child. `policy` decides (pure) and `run` acts; neither knows
+//! Postgres or HTTP, which `instance` describes.
 
 mod api_socket;
-mod begin;
 mod change;
 mod child;
 mod control;
-mod ends;
+mod disk_space;
 mod event;
 mod handover;
 pub mod instance;
@@ -15,10 +14,11 @@ mod limits;
 mod logs;
 pub mod policy;
 mod probes;
+mod reap;
 mod record;
-mod room;
 mod run;
 pub mod spec;
+mod startup;
 pub mod state;
 mod status;
 mod stop_signals;

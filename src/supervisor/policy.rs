@@ -1,5 +1,5 @@
-//! What next, given what happened. Pure: events and the time go in, actions come out, so that hours
-//! of crashing and stopping are tested in milliseconds.
+//! Decides the supervisor's next actions. Pure: events and the time go in, actions come out, so that hours of crashes
+//! and stops are tested in milliseconds.
 
 pub use super::event::Event;
 use super::spec::Plan;
@@ -14,33 +14,33 @@ enum Goal {
     Restart,
 }
 
-/// How it all stands.
+/// The state of the whole instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overall {
     Starting,
     Healthy,
     Degraded,
     Failed,
-    /// On the way to a level below the whole.
+    /// Changing to a level below `Whole`.
     Switching,
-    /// At a level below the whole.
+    /// At a level below `Whole`.
     Held,
     Stopping,
     Stopped,
 }
 
-/// All children, in the order in which they are started.
+/// The state of all children, in start order.
 #[derive(Debug)]
 pub struct Model {
     pub children: Vec<Child>,
     goal: Goal,
-    /// How many of the children are to be up.
+    /// Number of children that should be up.
     level: usize,
-    /// Whether everything was up at least once: from then on a failure is told, and the rest goes on.
+    /// True once everything was up: from then on a failure is reported and the other children continue.
     was_healthy: bool,
-    /// Between a restart that was asked for and the moment all is up again.
+    /// True from a requested restart until everything is up again.
     restarting: bool,
-    /// The first failure of a start that did not succeed.
+    /// The first child whose start failed.
     pub start_failure: Option<usize>,
 }
 
@@ -56,14 +56,14 @@ impl Model {
         }
     }
 
-    /// Takes in what happened and says what to do about it.
+    /// Processes an event and returns the actions to take.
     pub fn step(&mut self, event: Event, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
-        self.take_in(event, now, &mut actions);
-        self.watch_clocks(now, &mut actions);
+        self.handle_event(event, now, &mut actions);
+        self.check_deadlines(now, &mut actions);
         match self.goal {
             Goal::Run => {
-                if self.lower(now, &mut actions) {
+                if self.stop_above_level(now, &mut actions) {
                     self.drive_up(now, &mut actions);
                 }
             }
@@ -72,13 +72,13 @@ impl Model {
         actions
     }
 
-    /// When `step` must be called again if nothing happens before. Always later than the last step:
-    /// a child that waits for another has no time of its own.
+    /// The time at which `step` must be called again even without an event; `None` if there is none. It is later than
+    /// the last step, because a child that waits for an earlier one has no deadline.
     pub fn next_deadline(&self) -> Option<Instant> {
         let next_to_start = self.children.iter().take(self.level).position(|child| !child.phase.is_up());
         let deadline = |(index, child): (usize, &Child)| match &child.phase {
             Phase::Starting { since, .. } => Some(*since + child.start_limit()),
-            Phase::Running { heard, .. } => Some(*heard + child.plan.silence_limit),
+            Phase::Running { last_seen, .. } => Some(*last_seen + child.plan.silence_limit),
             Phase::Backoff { until } if self.goal == Goal::Run && Some(index) == next_to_start => Some(*until),
             Phase::Stopping { deadline, .. } => Some(*deadline),
             Phase::Backoff { .. } | Phase::Waiting | Phase::Stopped | Phase::Done | Phase::Failed { .. } => None,
@@ -86,33 +86,33 @@ impl Model {
         self.children.iter().enumerate().filter_map(deadline).min()
     }
 
-    /// Takes a stretch of time in which we ourselves did not run (SIGSTOP, a machine that hung) off
-    /// everybody's clock.
+    /// Extends all deadlines by a time in which this process did not run (SIGSTOP, a hung machine).
     pub fn forgive(&mut self, gap: Duration) {
         for child in &mut self.children {
             match &mut child.phase {
                 Phase::Starting { since: clock, .. }
-                | Phase::Running { heard: clock, .. }
+                | Phase::Running { last_seen: clock, .. }
                 | Phase::Stopping { deadline: clock, .. } => *clock += gap,
                 _ => {}
             }
         }
     }
 
+    /// The state of the whole instance, computed from its children.
     pub fn overall(&self) -> Overall {
-        let all = |wanted: fn(&Phase) -> bool| self.children.iter().all(|child| wanted(&child.phase));
-        let any = |wanted: fn(&Phase) -> bool| self.children.iter().any(|child| wanted(&child.phase));
-        let over = |phase: &Phase| matches!(phase, Phase::Stopped | Phase::Done | Phase::Failed { .. });
+        let all = |predicate: fn(&Phase) -> bool| self.children.iter().all(|child| predicate(&child.phase));
+        let any = |predicate: fn(&Phase) -> bool| self.children.iter().any(|child| predicate(&child.phase));
+        let is_over = |phase: &Phase| matches!(phase, Phase::Stopped | Phase::Done | Phase::Failed { .. });
         match self.goal {
-            Goal::Stop if all(over) => Overall::Stopped,
+            Goal::Stop if all(is_over) => Overall::Stopped,
             Goal::Stop => Overall::Stopping,
             Goal::Restart => Overall::Starting,
             Goal::Run if any(|phase| matches!(phase, Phase::Failed { .. })) => Overall::Failed,
             Goal::Run if self.level < self.children.len() => {
                 let (below, above) = self.children.split_at(self.level);
-                let is_there = below.iter().all(|child| child.phase.is_up())
+                let is_reached = below.iter().all(|child| child.phase.is_up())
                     && above.iter().all(|child| matches!(child.phase, Phase::Waiting | Phase::Done));
-                if is_there { Overall::Held } else { Overall::Switching }
+                if is_reached { Overall::Held } else { Overall::Switching }
             }
             Goal::Run if all(|phase| matches!(phase, Phase::Running { .. } | Phase::Done)) => Overall::Healthy,
             Goal::Run if self.was_healthy && !self.restarting => Overall::Degraded,
@@ -120,8 +120,8 @@ impl Model {
         }
     }
 
-    /// Of children that run already, those of a supervisor before this one; `pids` are theirs; a child
-    /// without one is started, unless it is a one-shot, which is done.
+    /// Adopts the running children of the previous supervisor by their `pids`. A child without a pid is started; a
+    /// one-shot without one is done.
     pub fn adopting(plans: Vec<Plan>, pids: &[Option<i32>], now: Instant) -> Self {
         let mut model = Self { was_healthy: true, ..Self::new(plans) };
         for (child, pid) in model.children.iter_mut().zip(pids) {
@@ -130,9 +130,9 @@ impl Model {
         model
     }
 
-    /// One that waits for what keeps it from running to pass.
+    /// The first child that waits for a transient obstacle, such as a full disk, to go away.
     pub fn blocked(&self) -> Option<&Child> {
-        let waits = |child: &&Child| matches!(child.phase, Phase::Backoff { .. }) && child.waits_for_better_times();
+        let waits = |child: &&Child| matches!(child.phase, Phase::Backoff { .. }) && child.waits_out_transient_cause();
         self.children.iter().find(waits)
     }
 
@@ -140,7 +140,7 @@ impl Model {
         self.was_healthy
     }
 
-    /// How many of the children are to be up.
+    /// Number of children that should be up.
     pub fn level(&self) -> usize {
         self.level
     }
@@ -149,7 +149,7 @@ impl Model {
         self.children.get(index)?.phase.pid()
     }
 
-    /// An instance that has worked recovers without help, however long that takes.
+    /// Children are retried forever once the instance has been healthy, except at a lower level.
     fn persistence(&self) -> Persistence {
         match self.was_healthy && self.level == self.children.len() {
             true => Persistence::KeepTrying,
@@ -157,33 +157,33 @@ impl Model {
         }
     }
 
-    /// One that is started again and again, and does not stay up.
+    /// The first child in a crash loop, unless the instance is being stopped.
     pub fn looping(&self) -> Option<&Child> {
-        self.children.iter().find(|child| self.goal == Goal::Run && child.keeps_ending())
+        self.children.iter().find(|child| self.goal == Goal::Run && child.is_crash_looping())
     }
 
-    fn take_in_of(&mut self, index: usize, event: Event, now: Instant, actions: &mut Vec<Action>) {
+    fn process_child_event(&mut self, index: usize, event: Event, now: Instant, actions: &mut Vec<Action>) {
         let (may_wait, persistence) = (self.was_healthy, self.persistence());
-        let has_ground = self.children[..index].iter().all(|below| below.phase.is_up());
+        let dependencies_are_up = self.children[..index].iter().all(|dependency| dependency.phase.is_up());
         let child = &mut self.children[index];
         let was_up = child.phase.is_up();
         match event {
             Event::Exited { exit, .. }
                 if persistence == Persistence::KeepTrying
-                    && !has_ground
+                    && !dependencies_are_up
                     && !exit.success()
                     && matches!(child.phase, Phase::Starting { .. } | Phase::Running { .. }) =>
             {
-                child.ended_with_its_ground(exit, now);
+                child.exited_with_dependency(exit, now);
             }
-            event => child.take_in(event, may_wait, persistence, now, actions),
+            event => child.handle_event(event, may_wait, persistence, now, actions),
         }
         if !was_up && child.phase.is_up() && persistence == Persistence::KeepTrying {
-            self.children[index + 1..].iter_mut().for_each(|above| above.try_on_new_ground(now));
+            self.children[index + 1..].iter_mut().for_each(|dependent| dependent.retry_after_dependency(now));
         }
     }
 
-    fn take_in(&mut self, event: Event, now: Instant, actions: &mut Vec<Action>) {
+    fn handle_event(&mut self, event: Event, now: Instant, actions: &mut Vec<Action>) {
         match event {
             Event::Spawned { index, pid } => self.children[index].spawned(pid, now),
             Event::SpawnFailed { index, reason, is_final: true } if self.persistence() == Persistence::GiveUp => {
@@ -191,9 +191,9 @@ impl Model {
             }
             Event::SpawnFailed { index, reason, .. } => {
                 let persistence = self.persistence();
-                self.children[index].not_spawned(reason, persistence, now);
+                self.children[index].spawn_failed(reason, persistence, now);
             }
-            Event::OnTrial { index, limit } => self.children[index].on_trial = Some(limit),
+            Event::OnTrial { index, limit } => self.children[index].trial_limit = Some(limit),
             Event::TryNow => self.children.iter_mut().for_each(|child| child.try_now(now)),
             Event::Tick => {}
             Event::Stop => self.goal = Goal::Stop,
@@ -205,21 +205,21 @@ impl Model {
                     self.restarting = true;
                 }
             }
-            Event::Stands { pid, .. }
+            Event::RemoteStatus { pid, .. }
             | Event::Busy { pid, .. }
             | Event::Ready { pid }
             | Event::Alive { pid }
-            | Event::Hindered { pid, .. }
+            | Event::Impaired { pid, .. }
             | Event::Detail { pid, .. }
             | Event::Failure { pid, .. }
             | Event::Unfit { pid, .. }
             | Event::Unanswered { pid, .. }
-            | Event::Words { pid, .. }
+            | Event::ExitReason { pid, .. }
             | Event::Exited { pid, .. }
             | Event::Damaged { pid, .. } => {
-                // Of one that was replaced meanwhile nothing counts any more.
+                // Events of a child that was replaced meanwhile are ignored.
                 if let Some(index) = self.children.iter().position(|child| child.phase.pid() == Some(pid)) {
-                    self.take_in_of(index, event, now, actions);
+                    self.process_child_event(index, event, now, actions);
                 }
             }
         }
@@ -228,35 +228,35 @@ impl Model {
     fn stop_now(&mut self, now: Instant, actions: &mut Vec<Action>) {
         self.goal = Goal::Stop;
         for child in &mut self.children {
-            let first = child.plan.stop_now_at;
-            let gentler = !matches!(child.phase, Phase::Stopping { step, .. } if step >= first);
-            if let Some(pid) = child.phase.pid().filter(|_| gentler) {
-                child.stop_step(pid, first, None, now, actions);
+            let first_step = child.plan.stop_now_at;
+            let is_gentler = !matches!(child.phase, Phase::Stopping { step, .. } if step >= first_step);
+            if let Some(pid) = child.phase.pid().filter(|_| is_gentler) {
+                child.stop_step(pid, first_step, None, now, actions);
             }
         }
     }
 
     fn set_level(&mut self, level: usize) {
         self.level = level.min(self.children.len());
-        self.children.iter_mut().for_each(|child| child.on_trial = None);
-        // What failed before has another chance at a new level.
+        self.children.iter_mut().for_each(|child| child.trial_limit = None);
+        // At a new level, failed children are retried.
         for child in &mut self.children {
             match child.phase {
                 Phase::Failed { .. } | Phase::Backoff { .. } => child.reset(),
-                _ => child.forget_ends(),
+                _ => child.reset_counters(),
             }
         }
     }
 
-    /// Ends what is late to get ready or has fallen silent, and goes on where a stop is not obeyed.
-    fn watch_clocks(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    /// Kills children that are not ready in time or silent for too long, and escalates stops that are not obeyed.
+    fn check_deadlines(&mut self, now: Instant, actions: &mut Vec<Action>) {
         for child in &mut self.children {
             match child.phase.clone() {
                 Phase::Starting { pid, since, .. } if now >= since + child.start_limit() => {
                     let reason = format!("not ready within {} s", child.start_limit().as_secs());
                     child.end_broken(pid, reason, now, actions);
                 }
-                Phase::Running { pid, heard } if now >= heard + child.plan.silence_limit => {
+                Phase::Running { pid, last_seen } if now >= last_seen + child.plan.silence_limit => {
                     let reason = format!("silent for {} s", child.plan.silence_limit.as_secs());
                     child.end_broken(pid, reason, now, actions);
                 }
@@ -269,8 +269,8 @@ impl Model {
         }
     }
 
-    /// Stops what is above the level, last started first. Whether all of it is down.
-    fn lower(&mut self, now: Instant, actions: &mut Vec<Action>) -> bool {
+    /// Stops the children above the level, last started first. Returns true when all of them are down.
+    fn stop_above_level(&mut self, now: Instant, actions: &mut Vec<Action>) -> bool {
         for child in self.children[self.level..].iter_mut().rev() {
             match child.phase.clone() {
                 Phase::Starting { pid, .. } | Phase::Running { pid, .. } => {
@@ -278,7 +278,7 @@ impl Model {
                     return false;
                 }
                 Phase::Stopping { .. } => return false,
-                // What a one-shot has done stays done.
+                // A finished one-shot stays done.
                 Phase::Waiting | Phase::Done => {}
                 Phase::Backoff { .. } | Phase::Stopped | Phase::Failed { .. } => child.reset(),
             }
@@ -286,7 +286,7 @@ impl Model {
         true
     }
 
-    /// Starts what is due, in order: nothing before what it stands on is ready.
+    /// Starts due children in order, each after all earlier ones are ready.
     fn drive_up(&mut self, now: Instant, actions: &mut Vec<Action>) {
         for index in 0..self.level {
             let child = &mut self.children[index];
@@ -319,7 +319,7 @@ impl Model {
         }
     }
 
-    /// Stops one after another, last started first.
+    /// Stops the children one after another, last started first.
     fn drive_down(&mut self, now: Instant, actions: &mut Vec<Action>) {
         for child in self.children.iter_mut().rev() {
             match child.phase.clone() {

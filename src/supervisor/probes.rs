@@ -1,4 +1,4 @@
-//! Asking those children that cannot say of themselves how they are.
+//! Probes children that do not send notifications.
 
 use super::policy::Event;
 use super::run::Supervisor;
@@ -10,7 +10,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 impl Supervisor {
-    /// Asks until it answers: often at first, because a local start takes milliseconds.
+    /// Probes a child until it answers: often at first, because a local start takes milliseconds.
     pub(super) fn probe_until_ready(&mut self, index: usize, pid: i32) {
         let Readiness::Probe(probe) = &self.children[index].spec.readiness else { return };
         let (probe, events) = (probe.clone(), self.events.clone());
@@ -36,7 +36,7 @@ impl Supervisor {
         self.children[index].probe = Some(task.abort_handle());
     }
 
-    /// Asks those that cannot say of themselves that they still run.
+    /// Probes running children that send no heartbeat.
     pub(super) fn probe_running(&mut self) {
         for index in 0..self.children.len() {
             let Readiness::Probe(probe) = &self.children[index].spec.readiness else { continue };
@@ -44,8 +44,8 @@ impl Supervisor {
             let (probe, events) = (probe.clone(), self.events.clone());
             tokio::task::spawn_local(async move {
                 match probe().await {
-                    ProbeResult::Ready => drop(events.send(Event::Stands { pid, away: None })),
-                    ProbeResult::Away(reason) => drop(events.send(Event::Stands { pid, away: Some(reason) })),
+                    ProbeResult::Ready => drop(events.send(Event::RemoteStatus { pid, away: None })),
+                    ProbeResult::Away(reason) => drop(events.send(Event::RemoteStatus { pid, away: Some(reason) })),
                     ProbeResult::Busy(_) => drop(events.send(Event::Alive { pid })),
                     ProbeResult::Damaged(text) => {
                         drop(events.send(Event::Damaged { pid, text }));

@@ -1,9 +1,10 @@
-//! `run/processes.json`: the children of the supervisor that runs, or of one that was killed. They
-//! leave by the lifeline; the next start ends those that did not, and only those it can prove.
+//! `run/processes.json`: the children of a running or killed supervisor. When the
+//! supervisor is killed, they exit because the lifeline (a pipe from it) closes. The next start stops those that remain
+//! and that it can identify.
 
 use crate::home::Home;
 use crate::postgres::leftovers;
-use crate::postgres::place::{self, Kind};
+use crate::postgres::location::{self, Kind};
 use crate::sys::files;
 use crate::sys::process::{ProcessId, Signal, signal_group};
 use serde::{Deserialize, Serialize};
@@ -18,33 +19,33 @@ pub struct Record {
 impl Record {
     /// Not fsynced: after a power loss there are no processes.
     pub fn write(&self, home: &Home) -> io::Result<()> {
-        let neighbour = files::temporary_neighbour(&home.processes());
-        std::fs::write(&neighbour, serde_json::to_vec(self)?)?;
-        std::fs::rename(&neighbour, home.processes())
+        let temporary = files::temporary_neighbour(&home.processes());
+        std::fs::write(&temporary, serde_json::to_vec(self)?)?;
+        std::fs::rename(&temporary, home.processes())
     }
 
-    /// A damaged one proves nothing, and without proof nothing is ended. A failed read is an error: what was left running
-    /// would go on beside the new processes.
+    /// A damaged file identifies no process, so none is stopped. A failed read is an error: leftover processes would
+    /// run beside the new ones.
     fn read(home: &Home) -> io::Result<Self> {
         files::read_json_or_default(&home.processes(), 1024 * 1024)
     }
 }
 
-/// What a killed supervisor left running, by name. Changes nothing.
+/// Finds the processes that a killed supervisor left running, by name. Read-only.
 pub fn find_leftovers(home: &Home) -> io::Result<Vec<(String, ProcessId)>> {
     let children = Record::read(home)?.children.into_iter();
-    let has_relay = place::kind(home) != Kind::Managed;
-    let ours = children.filter(|(name, process)| (has_relay || name != "postgres") && process.is_alive());
+    let has_relay = location::kind(home) != Kind::Managed;
+    let remaining = children.filter(|(name, process)| (has_relay || name != "postgres") && process.is_alive());
     let servers = leftovers::find(home).into_iter().map(|process| ("postgres".to_owned(), process));
-    Ok(ours.chain(servers).collect())
+    Ok(remaining.chain(servers).collect())
 }
 
-/// Ends it. Returns the names of what there was.
-/// The caller holds the home's lock, so no live supervisor's children can be meant.
+/// Stops the processes that a killed supervisor left running and returns their names. The caller holds the home's lock,
+/// so they are not the children of a running supervisor.
 pub fn end_leftovers(home: &Home) -> io::Result<Vec<String>> {
-    let found = find_leftovers(home)?;
-    let has_relay = place::kind(home) != Kind::Managed;
-    for (_, process) in found.iter().rev().filter(|(name, _)| has_relay || name != "postgres") {
+    let processes = find_leftovers(home)?;
+    let has_relay = location::kind(home) != Kind::Managed;
+    for (_, process) in processes.iter().rev().filter(|(name, _)| has_relay || name != "postgres") {
         process.signal(Signal::Terminate);
         if !process.wait_gone(Duration::from_secs(2)) {
             signal_group(process.pid, Signal::Kill);
@@ -53,7 +54,7 @@ pub fn end_leftovers(home: &Home) -> io::Result<Vec<String>> {
         }
     }
     leftovers::end(home)?;
-    let mut names: Vec<String> = found.into_iter().map(|(name, _)| name).collect();
+    let mut names: Vec<String> = processes.into_iter().map(|(name, _)| name).collect();
     names.dedup();
     Ok(names)
 }

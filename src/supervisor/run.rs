@@ -1,16 +1,16 @@
-//! The loop that acts: it waits for something to happen, tells the policy, and does what it says.
+//! The supervisor's loop: waits for an event, passes it to the policy and performs the resulting actions.
 
 use super::api_socket::ApiSocket;
-use super::change::{Trial, Watched};
-use super::child::{self, Child, Given, Started};
-use super::control::{Asked, ControlSocket};
+use super::change::{ChangeWatch, Trial};
+use super::child::{self, Child, ChildResources, Started};
+use super::control::{ControlMessage, ControlSocket};
 use super::instance::SharedProgram;
-use super::limits::round_pause;
+use super::limits::poll_interval;
 use super::logs::OwnLog;
 use super::policy::{Event, Model, Overall};
 use super::record::Record;
 use super::state::Action;
-use super::stop_signals::{Patience, StopSignals};
+use super::stop_signals::{Interrupts, StopSignals};
 use crate::home::Home;
 use crate::home::lock::HomeLock;
 use crate::protocol::child::{FAILURE_KEY, HINDERED_KEY, Notifier, SCHEMA_KEY, watchdog_interval};
@@ -30,50 +30,49 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tracing::Level;
 
-/// How the instance ended without having got up.
+/// Why an instance ended abnormally.
 #[derive(Debug, thiserror::Error)]
 pub enum SupervisorError {
     #[error("{0}")]
     Io(#[from] io::Error),
-    #[error("{process} does not start: {reason}")]
+    #[error("{process} failed to start: {reason}")]
     Start {
         process: &'static str,
         reason: String,
-        /// It runs, but is not what belongs here.
+        /// True when the process runs, but does not belong to this instance.
         unfit: bool,
-        /// What the process itself said, for whoever understands it.
+        /// The process's own error as JSON.
         failure: Option<String>,
         last_lines: Vec<String>,
     },
-    /// Asked to stop before everything was up.
-    #[error("stopped before everything was up")]
+    /// A stop was requested before everything was up.
+    #[error("stopped before startup finished")]
     StoppedEarly,
-    /// A second interrupt: nothing was waited for.
+    /// A second interrupt stopped all processes without waiting.
     #[error("stopped at once")]
     StoppedAtOnce { signal: i32 },
 }
 
-/// What the supervisor tells while it runs.
+/// Events reported by the running supervisor.
 pub enum Notice {
     Healthy,
-    /// A process ended; it will be restarted, or not any more.
     Trouble(String),
     Recovered,
-    /// A process has something to say about why it takes so long.
+    /// A process reports why its start takes long.
     Busy(String),
     Stopping,
 }
 
 pub struct Supervisor {
     pub(super) home: Home,
-    /// In the order in which they start.
     pub(super) children: Vec<Child>,
     pub(super) model: Model,
     pub(super) own_log: OwnLog,
     pub(super) tcp: TcpListener,
     pub(super) api: ApiSocket,
+    /// Read end of the lifeline, a pipe that each child inherits.
     pub(super) lifeline: OwnedFd,
-    /// Never written to: its closing, by our death, is the message.
+    /// Write end of the lifeline. Nothing is written to it: it closes when this process dies, and the children exit.
     pub(super) lifeline_held: OwnedFd,
     pub(super) notify: NotifySocket,
     pub(super) announced: bool,
@@ -82,149 +81,148 @@ pub struct Supervisor {
     pub(super) schema_version: Option<i64>,
     pub(super) started: Instant,
     pub(super) systemd: Notifier,
-    /// Those who asked for a restart or a level.
+    /// Clients that wait for a restart or a level.
     pub(super) waiters: Vec<oneshot::Sender<Answer>>,
-    /// The program that our own children are started from.
+    /// The program of migrator, server and agent.
     pub(super) program: SharedProgram,
+    /// The descriptors of a candidate server, from level `Trial` until it gets the listeners.
     pub(super) trial: Option<Trial>,
-    pub(super) change: Watched,
-    /// Whether there was room on the disk at the last look.
-    pub(super) has_room: bool,
-    /// The one that takes an upgrade up again.
+    pub(super) change: ChangeWatch,
+    pub(super) has_disk_space: bool,
+    /// The pid of a running `leoflow upgrade --resume`.
     pub(super) resume: Option<i32>,
     pub(super) lock: Rc<HomeLock>,
 }
 
-/// What does not change while it runs, for the status.
+/// Constant properties, shown in the status.
 pub struct Identity {
     pub version: String,
     pub url: String,
     pub detached: bool,
     pub log_level: Level,
-    /// Whether that is for this start, whatever is configured; a program that takes over goes on with it.
+    /// True with `--verbose`, which overrides the configured log level and is passed to a program that takes over.
     pub verbose: bool,
 }
 
-/// The same while a change of release is under way, of which something may wait.
-const CHANGE_ROUND: Duration = Duration::from_secs(1);
-/// How often it is looked at while something does not run for want of it.
-const ROOM_ROUND: Duration = Duration::from_secs(1);
-/// A wake-up later than this is our own pause, not theirs.
+/// Poll interval during a change of release, when requests may be waiting.
+const CHANGE_POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Poll interval of the free disk space while a child is blocked by a full disk.
+const DISK_POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// A wake-up later than this means that this process was paused, not its children.
 const OWN_PAUSE: Duration = Duration::from_secs(3);
-/// How long the output of a child that has ended is waited for.
-const LAST_WORDS: Duration = Duration::from_millis(100);
+/// How long to wait for the remaining output of an exited child.
+const OUTPUT_TIMEOUT: Duration = Duration::from_millis(100);
 
 impl Supervisor {
-    pub(super) async fn until_the_end(mut self, told: &mut dyn FnMut(Notice)) -> Result<(), SupervisorError> {
+    pub(super) async fn run_to_end(mut self, on_notice: &mut dyn FnMut(Notice)) -> Result<(), SupervisorError> {
         let pid = std::process::id();
         self.own_log.info(format_args!("supervisor {} started, pid {pid}", self.identity.version));
-        let ended = self.turn(told).await;
-        self.leave(&ended);
-        ended
+        let outcome = self.run_loop(on_notice).await;
+        self.clean_up(&outcome);
+        outcome
     }
 
-    async fn turn(&mut self, told: &mut dyn FnMut(Notice)) -> Result<(), SupervisorError> {
+    async fn run_loop(&mut self, on_notice: &mut dyn FnMut(Notice)) -> Result<(), SupervisorError> {
         let mut child_ended = signal(SignalKind::child())?;
         let mut signals = StopSignals::new()?;
-        let (ask, mut asked) = mpsc::channel(16);
-        let (events, mut happened) = mpsc::unbounded_channel();
+        let (message_sender, mut messages) = mpsc::channel(16);
+        let (events, mut event_receiver) = mpsc::unbounded_channel();
         self.events = events;
-        // What had come for the program before us came while it could not be handled.
-        replace::let_signals_through();
-        let mut control = ControlSocket::open(&self.home, ask)?;
-        let mut round = tokio::time::interval(round_pause());
-        let mut rounds = 0_u64;
-        let mut patience = Patience::default();
-        let mut was = Overall::Starting;
+        // Delivers the signals that arrived during the exec.
+        replace::unblock_signals();
+        let mut control = ControlSocket::open(&self.home, message_sender)?;
+        let mut poll = tokio::time::interval(poll_interval());
+        let mut polls = 0_u64;
+        let mut interrupts = Interrupts::default();
+        let mut last_overall = Overall::Starting;
         self.reap();
         self.feed(Event::Tick);
         loop {
-            let now_is = self.model.overall();
-            self.tell_change(was, now_is, told);
-            was = now_is;
+            let overall = self.model.overall();
+            self.report_change(last_overall, overall, on_notice);
+            last_overall = overall;
             self.answer_waiters();
-            if now_is == Overall::Stopped {
+            if overall == Overall::Stopped {
                 self.finish_logs().await;
-                return self.outcome(patience.ended_by);
+                return self.outcome(interrupts.immediate_stop);
             }
             let deadline = self.model.next_deadline();
             let wake = deadline.map(tokio::time::Instant::from_std);
-            let next_round = Instant::now() + round_pause();
-            let expected = deadline.unwrap_or(next_round).min(next_round);
+            let next_poll = Instant::now() + poll_interval();
+            let expected = deadline.unwrap_or(next_poll).min(next_poll);
             let event = tokio::select! {
                 _ = child_ended.recv() => None,
                 stop = signals.next() => {
-                    let (event, again) = patience.told(stop);
-                    self.own_log.info(format_args!("signal {stop}{}", if again { ", again" } else { "" }));
+                    let (event, is_repeated) = interrupts.stop_event(stop);
+                    self.own_log.info(format_args!("signal {stop}{}", if is_repeated { ", again" } else { "" }));
                     Some(event)
                 }
                 notification = self.notify.receive() => {
-                    // An error here must not be the end of everything; the children are watched by other means too.
-                    if let Ok(notification) = notification { self.heard(notification); }
+                    // An error must not stop the instance; the children are also monitored by other means.
+                    if let Ok(notification) = notification { self.handle_notification(notification); }
                     None
                 }
-                event = happened.recv() => event,
-                request = asked.recv() => {
-                    match request {
-                        Some(Asked::Request { request, peer, answer }) => self.answer(request, peer, answer),
-                        Some(Asked::Left) => self.look_after_change(),
+                event = event_receiver.recv() => event,
+                message = messages.recv() => {
+                    match message {
+                        Some(ControlMessage::Request { request, peer, answer }) => self.answer(request, peer, answer),
+                        Some(ControlMessage::Disconnected) => self.check_change(),
                         None => {}
                     }
                     None
                 }
-                _ = round.tick() => {
-                    rounds += 1;
-                    // What a start needs is done.
-                    if rounds == 2 {
-                        memory::rest();
+                _ = poll.tick() => {
+                    polls += 1;
+                    // The start is over, so the memory that it used can be freed.
+                    if polls == 2 {
+                        memory::release_memory();
                     }
-                    self.look_around(&mut control)
+                    self.poll(&mut control)
                 }
-                () = tokio::time::sleep(ROOM_ROUND), if self.model.blocked().is_some() => self.room_again(),
-                () = tokio::time::sleep(CHANGE_ROUND), if self.change.under_way => {
-                    self.look_after_change();
+                () = tokio::time::sleep(DISK_POLL_INTERVAL), if self.model.blocked().is_some() => self.check_disk_space(),
+                () = tokio::time::sleep(CHANGE_POLL_INTERVAL), if self.change.under_way => {
+                    self.check_change();
                     None
                 }
                 () = sleep_until(wake) => None,
             };
             self.forgive_own_pause(expected);
             if let Some(event) = event {
-                self.note_busy(&event, told);
+                self.report_busy(&event, on_notice);
                 self.feed(event);
             }
-            // What is already there counts before any clock does.
+            // Pending notifications are processed before deadlines are checked.
             while let Some(notification) = self.notify.try_receive() {
-                self.heard(notification);
+                self.handle_notification(notification);
             }
             self.reap();
             self.feed(Event::Tick);
         }
     }
 
-    /// What nobody tells of: that the home or a socket in it is gone, that a child hangs, how a change of release goes.
-    fn look_around(&mut self, control: &mut ControlSocket) -> Option<Event> {
+    /// Checks conditions that send no notification: a removed home or socket, a hung child, a change of release.
+    fn poll(&mut self, control: &mut ControlSocket) -> Option<Event> {
         if self.home_is_gone() {
-            // Before anything is made anew in what somebody has removed.
+            // Returns before anything is recreated in a removed home.
             return Some(Event::StopNow);
         }
         control.ensure();
         self.notify.ensure();
         if self.api.ensure(&self.home) {
-            // The server has the old listener; the next one gets the new.
-            self.replace("server");
+            // The server has the old listener; the next server gets the new one.
+            self.terminate("server");
         }
         self.probe_running();
-        self.look_after_change();
+        self.check_change();
         None
     }
 
-    /// Tells the policy and does what it says.
     pub(super) fn feed(&mut self, event: Event) {
-        let mut todo = std::collections::VecDeque::from([event]);
-        while let Some(event) = todo.pop_front() {
+        let mut event_queue = std::collections::VecDeque::from([event]);
+        while let Some(event) = event_queue.pop_front() {
             for action in self.model.step(event, Instant::now()) {
                 match action {
-                    Action::Spawn(index) => todo.push_back(self.spawn(index)),
+                    Action::Spawn(index) => event_queue.push_back(self.spawn(index)),
                     Action::Signal { pid, signal } => {
                         self.own_log.info(format_args!("{signal:?} to {pid}"));
                         process::signal_group(pid, signal);
@@ -236,43 +234,45 @@ impl Supervisor {
         }
     }
 
+    /// Starts a child and returns `Spawned` or `SpawnFailed`.
     fn spawn(&mut self, index: usize) -> Event {
         let name = self.children[index].spec.plan.name;
-        let launch = (self.children[index].spec.launch)().map_err(|reason| Refused { reason, is_final: false });
+        let launch = (self.children[index].spec.launch)().map_err(|reason| SpawnFailure { reason, is_final: false });
         let started = launch.and_then(|launch| {
-            let given = Given {
+            let resources = ChildResources {
                 listeners: self.listeners(),
                 arguments: self.trial_arguments(),
                 lifeline: &self.lifeline,
                 notify_address: self.notify.address().into(),
             };
-            let started = child::start(launch, &given, &self.children[index].log);
-            started.map_err(|error| Refused {
+            let started = child::start(launch, &resources, &self.children[index].log);
+            started.map_err(|error| SpawnFailure {
                 is_final: matches!(error, SpawnError::UserNamespace(_)),
                 reason: error.to_string(),
             })
         });
         match started {
-            Ok(Started { pid, output, copying }) => {
-                self.children[index].copying = Some(copying);
+            Ok(Started { pid, output, copy_task }) => {
+                self.children[index].copy_task = Some(copy_task);
                 self.children[index].output = Some(output);
                 self.own_log.info(format_args!("{name} started, pid {pid}"));
                 self.probe_until_ready(index, pid);
                 self.record(index, pid);
                 Event::Spawned { index, pid }
             }
-            Err(Refused { reason, is_final }) => {
-                self.own_log.warn(format_args!("{name} cannot be started: {reason}"));
+            Err(SpawnFailure { reason, is_final }) => {
+                self.own_log.warn(format_args!("failed to start {name}: {reason}"));
                 Event::SpawnFailed { index, reason, is_final }
             }
         }
     }
 
     fn listeners(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
-        let ours = [("http", self.tcp.as_fd()), ("api", self.api.listener.as_fd())];
-        ours.into_iter().chain(self.trial.iter().flat_map(Trial::descriptors)).collect()
+        let listeners = [("http", self.tcp.as_fd()), ("api", self.api.listener.as_fd())];
+        listeners.into_iter().chain(self.trial.iter().flat_map(Trial::descriptors)).collect()
     }
 
+    /// The additional arguments of a candidate server.
     fn trial_arguments(&self) -> Vec<OsString> {
         match self.trial {
             Some(_) => vec!["--private-socket".into(), self.home.trial_socket().into()],
@@ -280,13 +280,14 @@ impl Supervisor {
         }
     }
 
+    /// Records all running children; the one at `index` has just started as `pid`.
     fn record(&self, index: usize, pid: i32) {
-        let named = |(at, child): (usize, &Child)| {
-            let pid = if at == index { Some(pid) } else { self.model.pid_of(at) };
+        let entry = |(child_index, child): (usize, &Child)| {
+            let pid = if child_index == index { Some(pid) } else { self.model.pid_of(child_index) };
             Some((child.spec.plan.name.to_owned(), ProcessId::of(pid?)?))
         };
-        let children = self.children.iter().enumerate().filter_map(named).collect();
-        // Without it the next start only takes longer to find out by itself.
+        let children = self.children.iter().enumerate().filter_map(entry).collect();
+        // Without the record the next start only takes longer to find leftovers.
         let _ = Record { children }.write(&self.home);
     }
 
@@ -294,31 +295,30 @@ impl Supervisor {
         (0..self.children.len()).find(|index| self.model.pid_of(*index) == Some(pid))
     }
 
-    /// What an ended child printed last may still be in its pipe.
+    /// Waits for the last output of exited children, which may still be in the pipes.
     async fn finish_logs(&mut self) {
-        for copying in self.children.iter_mut().filter_map(|child| child.copying.take()) {
-            // A grandchild may hold the pipe open for ever.
-            let _ = tokio::time::timeout(LAST_WORDS, copying).await;
+        for copy_task in self.children.iter_mut().filter_map(|child| child.copy_task.take()) {
+            // A grandchild may hold the pipe open forever.
+            let _ = tokio::time::timeout(OUTPUT_TIMEOUT, copy_task).await;
         }
     }
 
-    /// Ends a child, which the policy then starts again.
-    fn replace(&mut self, name: &str) {
+    fn terminate(&mut self, name: &str) {
         let index = self.children.iter().position(|child| child.spec.plan.name == name);
         if let Some(pid) = index.and_then(|index| self.model.pid_of(index)) {
             process::signal_group(pid, process::Signal::Terminate);
         }
     }
 
-    /// A datagram, from a process that the kernel names.
-    pub(super) fn heard(&mut self, Notification { pid, text }: Notification) {
+    /// Handles a notification; the kernel supplies the sender's pid.
+    pub(super) fn handle_notification(&mut self, Notification { pid, text }: Notification) {
         for line in text.lines() {
             let Some((key, value)) = line.split_once('=') else { continue };
             match key {
                 "READY" if value == "1" => self.feed(Event::Ready { pid }),
                 "WATCHDOG" if value == "1" => self.feed(Event::Alive { pid }),
                 "STATUS" => self.feed(Event::Detail { pid, text: value.to_owned() }),
-                HINDERED_KEY => self.feed(Event::Hindered { pid, reason: value.to_owned() }),
+                HINDERED_KEY => self.feed(Event::Impaired { pid, reason: value.to_owned() }),
                 FAILURE_KEY => self.feed(Event::Failure { pid, json: value.to_owned() }),
                 SCHEMA_KEY if self.index_of(pid).is_some() => self.schema_version = value.parse().ok(),
                 _ => {}
@@ -326,10 +326,11 @@ impl Supervisor {
         }
     }
 
+    /// Extends all deadlines if this process woke up long after `expected`, because it was paused.
     fn forgive_own_pause(&mut self, expected: Instant) {
         let late = Instant::now().saturating_duration_since(expected);
         if late > OWN_PAUSE {
-            self.own_log.warn(format_args!("did not run for {} s", late.as_secs()));
+            self.own_log.warn(format_args!("this process was paused for {} s", late.as_secs()));
             self.model.forgive(late + watchdog_interval());
         }
     }
@@ -338,7 +339,7 @@ impl Supervisor {
         let reply = match request {
             Request::Status => Answer::Status(Box::new(self.status())),
             Request::Stop => {
-                self.own_log.info("asked to stop");
+                self.own_log.info("stop requested");
                 self.feed(Event::Stop);
                 Answer::Accepted
             }
@@ -347,7 +348,7 @@ impl Supervisor {
             }
             Request::Become { program } => return self.become_program(&program, answer),
             Request::Restart => {
-                self.own_log.info("asked to restart");
+                self.own_log.info("restart requested");
                 self.api.ensure(&self.home);
                 self.notify.ensure();
                 self.feed(Event::Restart);
@@ -355,21 +356,20 @@ impl Supervisor {
                 return;
             }
         };
-        // Whoever asked may have left.
+        // The client may have disconnected.
         let _ = answer.send(reply);
     }
 
-    /// Somebody has removed it, or put another in its place: what we hold is nobody's.
     fn home_is_gone(&mut self) -> bool {
         let is_gone = !self.lock.is_in_place(&self.home);
         if is_gone {
-            self.own_log.warn("the home is gone: everything ends");
+            self.own_log.warn("the home was removed: stopping everything");
         }
         is_gone
     }
 
-    fn leave(&mut self, ended: &Result<(), SupervisorError>) {
-        match ended {
+    fn clean_up(&mut self, outcome: &Result<(), SupervisorError>) {
+        match outcome {
             Ok(()) => self.own_log.info("stopped"),
             Err(error) => self.own_log.error(format_args!("stopped: {error}")),
         }
@@ -380,14 +380,14 @@ impl Supervisor {
             self.home.processes(),
             self.home.trial_socket(),
         ] {
-            // A socket without a listener says the same as none.
+            // A socket file without a listener is harmless.
             let _ = crate::sys::files::remove_any(&path);
         }
     }
 }
 
-/// Why a child could not be started, and whether trying again could help.
-struct Refused {
+/// Why starting a child failed; `is_final` when a retry cannot help.
+struct SpawnFailure {
     reason: String,
     is_final: bool,
 }

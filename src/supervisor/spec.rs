@@ -1,4 +1,4 @@
-//! What is to be supervised, as plain data and a few closures.
+//! Descriptions of the supervised processes: plain data and a few closures.
 
 use crate::sys::process::Signal;
 use crate::sys::user_namespace::SingleUser;
@@ -8,91 +8,93 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// A child's part in the policy: no processes, no closures.
+/// A child as the policy sees it: plain data.
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub name: &'static str,
-    /// Runs once and must succeed before those after it start.
+    /// True if it runs once and must succeed before later children start.
     pub one_shot: bool,
-    /// How long it may take to get ready.
+    /// Time limit to become ready.
     pub start_limit: Duration,
-    /// How long it may be silent once it is ready.
+    /// Longest silence allowed once it is ready.
     pub silence_limit: Duration,
-    /// How it is stopped: each signal and how long it is given to work. The last is `Kill`.
+    /// The stop sequence: signals with the time each has to work. The last one is `Kill`.
     pub stop: Vec<(Signal, Duration)>,
-    /// The step at which an impatient stop begins.
+    /// The index in `stop` at which an immediate stop begins.
     pub stop_now_at: usize,
 }
 
-/// How a child is found to be ready.
+/// How a child's readiness is determined.
 pub enum Readiness {
-    /// It says so (`READY=1`), and `WATCHDOG=1` from then on.
+    /// It sends `READY=1`, then `WATCHDOG=1` regularly.
     Notify,
-    /// It is asked, from its start until it answers and now and then from then on.
+    /// It is probed from its start until it answers, then regularly.
     Probe(Probe),
 }
 
+/// Asks a child whether it works.
 pub type Probe = Rc<dyn Fn() -> Pin<Box<dyn Future<Output = ProbeResult>>>>;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProbeResult {
     Ready,
-    /// Nothing there yet.
+    /// It does not answer yet.
     NotYet,
-    /// There, and not all that it keeps is what was written.
+    /// It answers, but its data is damaged.
     Damaged(String),
-    /// Its part here runs, and what that stands for, which is elsewhere, does not answer for now.
+    /// The relay runs, but the external server behind it does not answer for now.
     Away(String),
-    /// There, and busy with something worth telling.
+    /// It is not ready yet and reports why.
     Busy(String),
-    /// What its part here stands for, which is elsewhere, has not answered since its start.
+    /// The external server behind the relay has not answered since the start.
     Unanswered(String),
-    /// It will never be what we need.
+    /// It does not belong to this instance.
     Unfit(String),
 }
 
-/// What to execute.
+/// The command to execute.
 pub struct Launch {
     pub program: PathBuf,
-    pub called: Option<OsString>,
+    pub argv0: Option<OsString>,
     pub arguments: Vec<OsString>,
     pub environment: Vec<(OsString, OsString)>,
+    /// The user namespace to run in, if the program refuses to run as root.
     pub single_user: Option<SingleUser>,
-    /// For a child that cannot watch the lifeline.
+    /// The signal that the kernel sends when the supervisor dies, for a child that cannot watch the lifeline, the pipe
+    /// that closes then.
     pub parent_death: Option<Signal>,
-    /// Whether it speaks the process protocol: lifeline and notifications.
+    /// True when it supports the process protocol: lifeline and notifications.
     pub speaks_protocol: bool,
-    /// Whether it gets the listeners.
+    /// True when it gets the listeners.
     pub listens: bool,
 }
 
-/// Why a child ended, in its own words.
+/// The reason for a child's exit, from its log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LastWords {
-    /// For people, with what they can do about it.
+pub struct ExitReason {
+    /// The reason and what the user can do about it.
     pub text: String,
     pub outlook: Outlook,
 }
 
-/// What a child's last words say about another start.
+/// Whether another start may succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outlook {
-    /// The cause may go away by itself, as a full disk does.
+    /// The cause is transient, such as a full disk.
     Passes,
-    /// Another start ends the same, as with damaged files.
+    /// Another start fails too, for example with damaged files.
     Lasts,
     Unknown,
 }
 
-/// One child.
+/// The description of a child.
 pub struct Spec {
     pub plan: Plan,
     pub readiness: Readiness,
-    /// Makes ready for a start (or a restart) and says what to execute.
+    /// Prepares a start or restart and returns the command, or why the child cannot be started.
     pub launch: Box<dyn Fn() -> Result<Launch, String>>,
-    /// Run when the child has ended otherwise than by a clean exit: takes care that nothing of it is
-    /// left.
+    /// Runs after an unclean exit to remove the child's leftovers.
     pub clean_up: Option<Box<dyn Fn()>>,
-    /// Finds the reason of its end in the last lines of its log.
-    pub words: fn(&[String]) -> Option<LastWords>,
+    /// Finds the reason for its exit in the last lines of its log.
+    pub find_exit_reason: fn(&[String]) -> Option<ExitReason>,
 }

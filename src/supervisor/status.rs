@@ -1,55 +1,56 @@
-//! What is told of the state: to the terminal, to systemd, to `lite status` and the page.
+//! Reports the state: to the terminal, to systemd, to `lite status` and to the web page.
 
 use super::policy::{Event, Model, Overall};
 use super::run::{Notice, Supervisor, SupervisorError};
 use super::state::{Child, Phase};
-use crate::postgres::words;
+use crate::postgres::fatal_message;
 use crate::protocol::control::Answer;
 use crate::protocol::status::{InstanceState, InstanceStatus, ProcessStatus};
 use crate::sys::process;
 use std::time::{Duration, Instant};
 
-/// Every start is busy for a moment; this much is worth a line.
-const WORTH_TELLING: Duration = Duration::from_millis(500);
+/// A start that is busy for longer than this is reported.
+const MIN_BUSY_TIME: Duration = Duration::from_millis(500);
 
 impl Supervisor {
-    pub(super) fn note_busy(&self, event: &Event, told: &mut dyn FnMut(Notice)) {
+    /// Reports what delays a child's start, once for each new text.
+    pub(super) fn report_busy(&self, event: &Event, on_notice: &mut dyn FnMut(Notice)) {
         if let Event::Busy { pid, text } = event
             && let Some(index) = self.index_of(*pid)
             && self.model.children[index].detail.as_ref() != Some(text)
-            && matches!(self.model.children[index].phase, Phase::Starting { begun, .. } if begun.elapsed() > WORTH_TELLING)
+            && matches!(self.model.children[index].phase, Phase::Starting { begun, .. } if begun.elapsed() > MIN_BUSY_TIME)
         {
-            told(Notice::Busy(format!("{} is {text}", self.children[index].spec.plan.name)));
+            on_notice(Notice::Busy(format!("{} is {text}", self.children[index].spec.plan.name)));
         }
     }
 
-    pub(super) fn tell_change(&mut self, was: Overall, now_is: Overall, told: &mut dyn FnMut(Notice)) {
-        if was == now_is {
+    pub(super) fn report_change(&mut self, before: Overall, after: Overall, on_notice: &mut dyn FnMut(Notice)) {
+        if before == after {
             return;
         }
-        self.own_log.info(format_args!("{now_is:?}"));
-        match now_is {
+        self.own_log.info(format_args!("{after:?}"));
+        match after {
             Overall::Healthy => {
                 self.systemd.ready(&format!("serving {}", self.identity.url));
-                let first = !std::mem::replace(&mut self.announced, true);
-                told(if first { Notice::Healthy } else { Notice::Recovered });
+                let is_first = !std::mem::replace(&mut self.announced, true);
+                on_notice(if is_first { Notice::Healthy } else { Notice::Recovered });
             }
             Overall::Degraded | Overall::Failed => {
                 let reason = reason(&self.model).unwrap_or_default();
                 self.systemd.status(&reason);
-                told(Notice::Trouble(reason));
+                on_notice(Notice::Trouble(reason));
             }
             Overall::Stopping | Overall::Stopped => {
                 self.systemd.stopping();
-                told(Notice::Stopping);
+                on_notice(Notice::Stopping);
             }
             Overall::Switching => self.systemd.status("upgrading"),
             Overall::Starting | Overall::Held => {}
         }
     }
 
-    /// Answers who waits for a restart or a level, once it is there or has failed: also when it was there before anybody
-    /// looked.
+    /// Answers the clients that wait for a restart or a level, once it is reached or has failed, even if it was reached
+    /// before they asked.
     pub(super) fn answer_waiters(&mut self) {
         if self.waiters.is_empty() {
             return;
@@ -57,15 +58,15 @@ impl Supervisor {
         let answer = match self.model.overall() {
             Overall::Healthy | Overall::Held => Answer::Accepted,
             Overall::Failed => Answer::Error(self.failure_of_restart()),
-            Overall::Stopping | Overall::Stopped => Answer::Error("it is being stopped".to_owned()),
-            // Nobody can tell when that will be.
+            Overall::Stopping | Overall::Stopped => Answer::Error("the instance is stopping".to_owned()),
+            // Such a child may take arbitrarily long to start.
             _ if self.model.blocked().is_some() || self.model.looping().is_some() => {
                 Answer::Error(self.failure_of_restart())
             }
             Overall::Starting | Overall::Degraded | Overall::Switching => return,
         };
         for waiter in self.waiters.drain(..) {
-            // Whoever asked may have left.
+            // The client may have disconnected.
             let _ = waiter.send(answer.clone());
         }
     }
@@ -100,20 +101,20 @@ impl Supervisor {
             detached: self.identity.detached,
             backups: None,
             needs_restart: Vec::new(),
-            // Whoever asks looks at the journal itself.
+            // Clients read the journal themselves.
             change: None,
             pid: std::process::id() as i32,
         }
     }
 
     fn processes(&self) -> Vec<ProcessStatus> {
-        let own = std::process::id() as i32;
+        let own_pid = std::process::id() as i32;
         let supervisor = ProcessStatus {
             name: "supervisor".to_owned(),
             state: "running".to_owned(),
-            pid: Some(own),
+            pid: Some(own_pid),
             restarts: 0,
-            rss_bytes: process::resident_bytes(own),
+            rss_bytes: process::resident_bytes(own_pid),
             detail: None,
         };
         let services = self.model.children.iter().filter(|child| !child.plan.one_shot);
@@ -131,15 +132,15 @@ impl Supervisor {
         std::iter::once(supervisor).chain(child_status).collect()
     }
 
-    /// The failed child's own words, whole, or ours.
+    /// The failed child's own error as JSON, or our description.
     pub(super) fn failure_of_restart(&self) -> String {
         let failed = self.model.children.iter().find(|child| matches!(child.phase, Phase::Failed { .. }));
-        let failed = failed.or_else(|| self.model.looping());
-        failed.and_then(|child| child.failure.clone()).or_else(|| reason(&self.model)).unwrap_or_default()
+        let failed_or_looping = failed.or_else(|| self.model.looping());
+        failed_or_looping.and_then(|child| child.failure.clone()).or_else(|| reason(&self.model)).unwrap_or_default()
     }
 
-    /// What the run came to.
-    pub(super) fn outcome(&self, impatient: Option<i32>) -> Result<(), SupervisorError> {
+    /// The result of the run; `stopping_signal` is the number of the signal that requested an immediate stop, if any.
+    pub(super) fn outcome(&self, stopping_signal: Option<i32>) -> Result<(), SupervisorError> {
         if let Some(index) = self.model.start_failure {
             let child = &self.model.children[index];
             let Phase::Failed { reason } = &child.phase else { return Err(SupervisorError::StoppedEarly) };
@@ -148,10 +149,10 @@ impl Supervisor {
                 reason: reason.clone(),
                 unfit: child.unfit,
                 failure: child.failure.clone(),
-                last_lines: words::without_bad_advice(self.children[index].log.borrow().last_lines()),
+                last_lines: fatal_message::without_bad_advice(self.children[index].log.borrow().last_lines()),
             });
         }
-        match impatient {
+        match stopping_signal {
             Some(signal) => Err(SupervisorError::StoppedAtOnce { signal }),
             None if !self.model.was_healthy() => Err(SupervisorError::StoppedEarly),
             None => Ok(()),
@@ -159,32 +160,32 @@ impl Supervisor {
     }
 }
 
-/// Why it is not healthy, in one line.
+/// Why the instance is not healthy, in one line.
 pub(super) fn reason(model: &Model) -> Option<String> {
-    let told = model.children.iter().find_map(|child| match &child.phase {
+    let failed = model.children.iter().find_map(|child| match &child.phase {
         Phase::Failed { reason } => {
-            Some(format!("{} failed: {}", child.plan.name, own_words(child).unwrap_or_else(|| reason.clone())))
+            Some(format!("{} failed: {}", child.plan.name, failure_message(child).unwrap_or_else(|| reason.clone())))
         }
         _ => None,
     });
     let blocked = || {
         let child = model.blocked()?;
-        Some(format!("{} does not run: {}", child.plan.name, child.words.as_ref()?.text))
+        Some(format!("{} is down: {}", child.plan.name, child.exit_reason.as_ref()?.text))
     };
     let looping = || {
         let child = model.looping()?;
         let (name, trouble) = (child.plan.name, child.trouble(Instant::now())?);
-        Some(match own_words(child) {
-            Some(words) => format!("{name} does not stay up: {words}; {trouble}"),
-            None => format!("{name} does not stay up: {trouble}"),
+        Some(match failure_message(child) {
+            Some(message) => format!("{name} keeps exiting: {message}; {trouble}"),
+            None => format!("{name} keeps exiting: {trouble}"),
         })
     };
-    told.or_else(blocked).or_else(looping).or_else(|| {
+    failed.or_else(blocked).or_else(looping).or_else(|| {
         model.children.iter().find_map(|child| match &child.phase {
             Phase::Running { .. } | Phase::Done => None,
             _ => Some(match (&child.last_exit, &child.detail) {
                 (_, Some(detail)) => format!("{} is {detail}", child.plan.name),
-                (Some(exit), None) => format!("{} ended with {exit}, starting it again", child.plan.name),
+                (Some(exit), None) => format!("{} exited with {exit}, restarting", child.plan.name),
                 (None, None) => format!("{} is starting", child.plan.name),
             }),
         })
@@ -204,8 +205,8 @@ fn phase_name(phase: &Phase) -> &'static str {
     }
 }
 
-/// The message in the reason that a child gave for its end.
-fn own_words(child: &Child) -> Option<String> {
+/// The message in the error that a child reported before its exit.
+fn failure_message(child: &Child) -> Option<String> {
     let failure: serde_json::Value = serde_json::from_str(child.failure.as_ref()?).ok()?;
     Some(failure.get("message")?.as_str()?.to_owned())
 }

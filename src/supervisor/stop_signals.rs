@@ -1,15 +1,15 @@
-//! The signals that end an instance.
+//! The signals that stop an instance.
 
 use super::event::Event;
 use crate::sys::process;
 use std::io;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The signals that mean "leave".
+/// Receives the signals that request a stop.
 pub struct StopSignals {
     interrupt: Signal,
     terminate: Signal,
-    /// `None` under `nohup`, which asks to be left alone.
+    /// `None` under `nohup`, where SIGHUP is ignored.
     hangup: Option<Signal>,
 }
 
@@ -19,7 +19,7 @@ impl StopSignals {
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())?, hangup })
     }
 
-    /// The number of the next one.
+    /// Waits for the next signal and returns its number.
     pub async fn next(&mut self) -> i32 {
         tokio::select! {
             _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
@@ -30,23 +30,23 @@ impl StopSignals {
     }
 }
 
-/// A terminal that closes sends HUP more than once; impatience is Ctrl-C, twice.
+/// Detects an immediate stop: a second Ctrl-C. A closing terminal may send HUP more than once, which does not count.
 #[derive(Default)]
-pub struct Patience {
+pub struct Interrupts {
     was_interrupted: bool,
-    /// The signal that ended it.
-    pub ended_by: Option<i32>,
+    /// The signal that requested the immediate stop.
+    pub immediate_stop: Option<i32>,
 }
 
-impl Patience {
-    /// What a signal to stop means, and whether it is a repeated one.
-    pub fn told(&mut self, stop: i32) -> (Event, bool) {
+impl Interrupts {
+    /// Returns the event for a stop signal, and true when it is repeated.
+    pub fn stop_event(&mut self, stop: i32) -> (Event, bool) {
         let is_interrupt = stop == SignalKind::interrupt().as_raw_value();
-        let again = is_interrupt && std::mem::replace(&mut self.was_interrupted, is_interrupt);
-        if again {
-            self.ended_by = Some(stop);
+        let is_repeated = is_interrupt && std::mem::replace(&mut self.was_interrupted, is_interrupt);
+        if is_repeated {
+            self.immediate_stop = Some(stop);
         }
-        (if again { Event::StopNow } else { Event::Stop }, again)
+        (if is_repeated { Event::StopNow } else { Event::Stop }, is_repeated)
     }
 }
 
@@ -55,15 +55,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_second_interrupt_is_impatience() {
+    fn only_a_second_interrupt_stops_immediately() {
         let [interrupt, terminate, hangup] =
             [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(|kind| kind.as_raw_value());
-        let mut patience = Patience::default();
+        let mut interrupts = Interrupts::default();
         for stop in [hangup, hangup, terminate, terminate, interrupt, hangup] {
-            assert!(matches!(patience.told(stop), (Event::Stop, false)), "{stop}");
+            assert!(matches!(interrupts.stop_event(stop), (Event::Stop, false)), "{stop}");
         }
-        assert_eq!(patience.ended_by, None);
-        assert!(matches!(patience.told(interrupt), (Event::StopNow, true)));
-        assert_eq!(patience.ended_by, Some(interrupt));
+        assert_eq!(interrupts.immediate_stop, None);
+        assert!(matches!(interrupts.stop_event(interrupt), (Event::StopNow, true)));
+        assert_eq!(interrupts.immediate_stop, Some(interrupt));
     }
 }

@@ -1,5 +1,5 @@
-//! Reading a tree that may change or lie while it is read: every name is opened from its folder's
-//! descriptor and no link is followed, so nothing outside the tree is ever reached.
+//! Reads a tree that may change during the reading: every name is opened relative to its folder's descriptor and no
+//! link is followed, so nothing outside the tree is ever reached.
 
 use nix::dir::Dir;
 use nix::fcntl::{OFlag, openat, readlinkat};
@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
-/// A folder that is open.
+/// An open folder.
 pub struct Folder(OwnedFd);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,64 +23,64 @@ pub enum Kind {
     Other,
 }
 
-/// One name in a folder, as it was when it was looked at.
+/// An entry of a folder at the time it was read.
 #[derive(Debug, Clone)]
 pub struct Entry {
     pub name: OsString,
     pub kind: Kind,
-    /// Bytes, of a file.
+    /// Size of a file in bytes.
     pub size: u64,
-    /// What it takes on the disk, in bytes.
+    /// Allocated disk space in bytes.
     pub allocated: u64,
     pub uid: u32,
     /// Seconds since 1970.
     pub modified: i64,
-    /// Whether nobody but its owner has any right to it.
+    /// True when only its owner has permissions.
     pub is_private: bool,
     pub device: u64,
 }
 
-const FOLDER: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
+const FOLDER_FLAGS: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
 
 impl Folder {
-    /// The root of a tree. A link as its last part is followed, once, here.
+    /// Opens the root of a tree. Only here a link as the last component is followed.
     pub fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self(nix::fcntl::open(path, FOLDER, Mode::empty())?))
+        Ok(Self(nix::fcntl::open(path, FOLDER_FLAGS, Mode::empty())?))
     }
 
-    /// A folder below this one, by a relative path of plain names. `ELOOP` or `ENOTDIR` where a part
-    /// of it is a link.
+    /// Opens a folder below this one by a relative path of plain names. Fails with `ELOOP` or `ENOTDIR` if a component
+    /// is a link.
     pub fn below(&self, relative: &Path) -> io::Result<Self> {
         let mut current = self.0.try_clone()?;
-        for part in relative.components() {
-            let Component::Normal(name) = part else { return Err(io::ErrorKind::InvalidInput.into()) };
-            current = openat(&current, name, FOLDER | OFlag::O_NOFOLLOW, Mode::empty())?;
+        for component in relative.components() {
+            let Component::Normal(name) = component else { return Err(io::ErrorKind::InvalidInput.into()) };
+            current = openat(&current, name, FOLDER_FLAGS | OFlag::O_NOFOLLOW, Mode::empty())?;
         }
         Ok(Self(current))
     }
 
-    /// Its names in order. One that is gone by the time it is looked at is left out.
+    /// Lists the entries sorted by name, without those that disappear meanwhile.
     pub fn entries(&self) -> io::Result<Vec<Entry>> {
-        // A descriptor of its own, because reading moves a position that duplicates share.
-        let mut dir = Dir::openat(&self.0, ".", FOLDER, Mode::empty())?;
-        let mut found = Vec::new();
+        // A separate descriptor, because duplicates share the read position.
+        let mut dir = Dir::openat(&self.0, ".", FOLDER_FLAGS, Mode::empty())?;
+        let mut entries = Vec::new();
         for entry in dir.iter() {
             let entry = entry?;
             let name = OsStr::from_bytes(entry.file_name().to_bytes());
             if name == "." || name == ".." {
                 continue;
             }
-            match self.look(name) {
-                Ok(entry) => found.push(entry),
+            match self.stat(name) {
+                Ok(entry) => entries.push(entry),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
         }
-        found.sort_by(|one, other| one.name.cmp(&other.name));
-        Ok(found)
+        entries.sort_by(|left, right| left.name.cmp(&right.name));
+        Ok(entries)
     }
 
-    fn look(&self, name: &OsStr) -> io::Result<Entry> {
+    fn stat(&self, name: &OsStr) -> io::Result<Entry> {
         let stat: FileStat = fstatat(&self.0, name, nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW)?;
         let kind = match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
             SFlag::S_IFREG => Kind::File,
@@ -100,8 +100,7 @@ impl Folder {
         })
     }
 
-    /// A regular file in this folder. Never waits: what turns out to be something else, such as a
-    /// FIFO, is an error.
+    /// Opens a regular file in this folder. Anything else, such as a FIFO, is an error; never blocks.
     pub fn open_file(&self, name: &OsStr) -> io::Result<File> {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
         let file = File::from(openat(self.0.as_fd(), name, flags, Mode::empty())?);
@@ -111,19 +110,19 @@ impl Folder {
         Ok(file)
     }
 
-    /// Where a link in this folder leads, as it says.
+    /// The target text of a link in this folder.
     pub fn link_target(&self, name: &OsStr) -> io::Result<OsString> {
         Ok(readlinkat(self.0.as_fd(), name)?)
     }
 
-    /// Its own rights, as `chmod` has them.
+    /// The folder's permission bits.
     pub fn mode(&self) -> io::Result<u32> {
         Ok(nix::sys::stat::fstat(&self.0)?.st_mode & 0o777)
     }
 
-    /// Whether a name is there, of whatever kind.
+    /// True when an entry of any kind has this name.
     pub fn has(&self, name: &str) -> bool {
-        self.look(OsStr::new(name)).is_ok()
+        self.stat(OsStr::new(name)).is_ok()
     }
 }
 
@@ -134,7 +133,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     #[test]
-    fn nothing_is_reached_through_a_link() {
+    fn links_are_not_followed() {
         let outside = tempfile::tempdir().unwrap();
         fs::write(outside.path().join("secret"), "x").unwrap();
         let tree = tempfile::tempdir().unwrap();
@@ -153,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fifo_is_not_waited_for() {
+    fn opening_a_fifo_does_not_block() {
         let tree = tempfile::tempdir().unwrap();
         nix::unistd::mkfifo(&tree.path().join("fifo"), Mode::from_bits_truncate(0o600)).unwrap();
         let root = Folder::open(tree.path()).unwrap();

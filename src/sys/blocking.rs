@@ -1,4 +1,4 @@
-//! Work that blocks, off the event loop, also while the system refuses new threads.
+//! Runs blocking work off the event loop, even while the system refuses new threads.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -7,24 +7,24 @@ use std::thread::{self, Builder};
 use std::time::Duration;
 use tokio::task::{JoinError, JoinHandle};
 
-/// Between attempts to get a thread.
-const PAUSE: Duration = Duration::from_millis(50);
+/// Pause between attempts to start a thread.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
-/// Runs `work` on a thread of the runtime. Where the runtime has no thread and the system refuses one (EAGAIN: a limit
-/// of processes), `tokio::task::spawn_blocking` panics; this waits for a thread instead.
+/// Runs `work` on a thread of the runtime. When the runtime has no thread and the system refuses one (EAGAIN, a process
+/// limit), `tokio::task::spawn_blocking` panics; this function waits instead.
 pub async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
     let work = Arc::new(Mutex::new(Some(work)));
     loop {
-        let taken = work.clone();
-        // What could not be started stays in the runtime's queue: whichever copy runs first takes the work.
+        let shared_work = work.clone();
+        // The closure of a failed attempt stays in the runtime's queue, so the first closure that runs takes the work.
         let started = catch_unwind(AssertUnwindSafe(|| {
             tokio::task::spawn_blocking(move || {
-                let work = taken.lock().unwrap_or_else(PoisonError::into_inner).take();
+                let work = shared_work.lock().unwrap_or_else(PoisonError::into_inner).take();
                 work.map(|work| work())
             })
         }));
         let Ok(handle) = started else {
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(RETRY_PAUSE).await;
             continue;
         };
         if let Some(done) = handle.await? {
@@ -33,7 +33,7 @@ pub async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -
     }
 }
 
-/// Begins `work` as [`run`] does, and goes on meanwhile. A panic of `work` is one of who waits for it.
+/// Starts `work` like [`run`] without waiting for it. A panic of `work` is passed on to the waiting task.
 pub fn begin<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
     tokio::spawn(async {
         match run(work).await {
@@ -43,26 +43,27 @@ pub fn begin<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Jo
     })
 }
 
-/// A thread of its own for `work`. Where the system refuses one, this waits for it; `std::thread::spawn` panics then. It
-/// blocks meanwhile, so only threads that may block call it.
+/// Starts a thread for `work`. When the system refuses one, `std::thread::spawn` panics; this function blocks until it
+/// gets one, so only threads that may block may call it.
 pub fn thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
     thread_by(work, |work| Builder::new().spawn(work))
 }
 
 type Work<T> = Box<dyn FnOnce() -> T + Send>;
 
+/// Starts `work` with `spawn`, which is retried until it succeeds.
 fn thread_by<T: 'static, H>(work: impl FnOnce() -> T + Send + 'static, spawn: impl Fn(Work<T>) -> io::Result<H>) -> H {
-    // A refused spawn drops its closure: the work outlives it here.
+    // A refused spawn drops its closure, so the work is not moved into the closure.
     let work = Arc::new(Mutex::new(Some(work)));
     loop {
-        let taken = work.clone();
+        let shared_work = work.clone();
         let started = spawn(Box::new(move || {
-            let work = taken.lock().unwrap_or_else(PoisonError::into_inner).take();
-            work.expect("one thread starts, and takes the work once")()
+            let work = shared_work.lock().unwrap_or_else(PoisonError::into_inner).take();
+            work.expect("only one thread starts and takes the work")()
         }));
         match started {
             Ok(handle) => return handle,
-            Err(_) => std::thread::sleep(PAUSE),
+            Err(_) => std::thread::sleep(RETRY_PAUSE),
         }
     }
 }
@@ -73,7 +74,7 @@ mod tests {
     use std::cell::Cell;
 
     #[test]
-    fn a_refused_thread_is_asked_for_again() {
+    fn a_refused_thread_is_retried() {
         let (refusals, (sender, done)) = (Cell::new(2_u32), std::sync::mpsc::channel());
         let thread = thread_by(
             move || sender.send(7).unwrap(),
@@ -87,7 +88,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn blocking_work_gives_its_result() {
+    async fn blocking_work_returns_its_result() {
         assert_eq!(run(|| 7).await.unwrap(), 7);
     }
 }

@@ -1,9 +1,9 @@
-//! Named moments at which a test may kill the process, so that "killed at every step" is a loop
-//! and not a matter of luck. In a release build without the feature this is nothing.
+//! Named checkpoints at which a test may kill the process, so that a test can cover every step deterministically. Does
+//! nothing in a release build without the feature.
 
-/// Marks a step that has just been made durable. With `LEOFLOW_KILL_AT=name` in the environment
-/// (debug builds, or the feature `checkpoints`) the process ends here as by SIGKILL; with
-/// `LEOFLOW_CHECKPOINT_LOG=file` the name is appended to that file, which is how tests list them.
+/// Marks a step that was just made durable. With `LEOFLOW_KILL_AT=name` (debug builds, or the feature `checkpoints`)
+/// the process is killed here as by SIGKILL; with `LEOFLOW_CHECKPOINT_LOG=file` the name is appended to that file, from
+/// which tests get the list.
 #[cfg(any(debug_assertions, feature = "checkpoints"))]
 pub fn checkpoint(name: &str) {
     use super::env_vars;
@@ -12,7 +12,7 @@ pub fn checkpoint(name: &str) {
     if let Some(log) = env_vars::path("LEOFLOW_CHECKPOINT_LOG")
         && let Ok(mut file) = std::fs::OpenOptions::new().append(true).create(true).open(log)
     {
-        // A test's own log: if it cannot be written, the test that reads it says so.
+        // The test that reads the log notices a failed write.
         let _ = writeln!(file, "{name}");
     }
     if env_vars::text("LEOFLOW_KILL_AT").as_deref() == Some(name) {
@@ -20,8 +20,8 @@ pub fn checkpoint(name: &str) {
     }
 }
 
-/// A step that a test may make fail: with `LEOFLOW_FAIL_AT=name` (debug builds, or the feature
-/// `checkpoints`) it does. In a release build without the feature this is nothing.
+/// Fails with `LEOFLOW_FAIL_AT=name` (debug builds, or the feature `checkpoints`), for tests. Does nothing in a release
+/// build without the feature.
 pub fn may_fail(name: &str) -> std::io::Result<()> {
     #[cfg(any(debug_assertions, feature = "checkpoints"))]
     if super::env_vars::text("LEOFLOW_FAIL_AT").as_deref() == Some(name) {
@@ -31,9 +31,9 @@ pub fn may_fail(name: &str) -> std::io::Result<()> {
     Ok(())
 }
 
-/// A time limit that a test may set, in seconds, by an environment variable of that name (debug builds, or the feature
-/// `checkpoints`).
-pub fn limit(name: &str, usual: std::time::Duration) -> std::time::Duration {
+/// Returns a time limit that a test may override, in seconds, by an environment variable of that name (debug builds, or
+/// the feature `checkpoints`).
+pub fn limit(name: &str, default: std::time::Duration) -> std::time::Duration {
     #[cfg(any(debug_assertions, feature = "checkpoints"))]
     if let Some(limit) = super::env_vars::text(name)
         .and_then(|text| text.parse().ok())
@@ -42,7 +42,7 @@ pub fn limit(name: &str, usual: std::time::Duration) -> std::time::Duration {
         return limit;
     }
     let _ = name;
-    usual
+    default
 }
 
 /// See the debug version.

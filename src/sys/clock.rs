@@ -1,21 +1,21 @@
-//! The wall clock, in one place so that it can be found.
+//! The wall clock; all reads of the current time are here.
 
 use jiff::{SignedDuration, Timestamp};
 use std::time::Instant;
 
-/// Now, as RFC 3339 in UTC with whole seconds: `2026-01-31T08:15:00Z`.
+/// The current time as RFC 3339 in UTC with whole seconds: `2026-01-31T08:15:00Z`.
 pub fn now_rfc3339() -> String {
     rfc3339_in(std::time::Duration::ZERO)
 }
 
-/// The same after this time.
+/// The current time plus `pause`, in the same format.
 pub fn rfc3339_in(pause: std::time::Duration) -> String {
     let now = jiff::Timestamp::now();
-    let then = jiff::SignedDuration::try_from(pause).ok().and_then(|pause| now.checked_add(pause).ok()).unwrap_or(now);
-    then.round(jiff::Unit::Second).unwrap_or(then).to_string()
+    let later = jiff::SignedDuration::try_from(pause).ok().and_then(|pause| now.checked_add(pause).ok()).unwrap_or(now);
+    later.round(jiff::Unit::Second).unwrap_or(later).to_string()
 }
 
-/// The same with milliseconds: `2026-01-31T08:15:00.042Z`.
+/// The current time with milliseconds: `2026-01-31T08:15:00.042Z`.
 pub fn now_with_milliseconds() -> String {
     format!("{:.3}", jiff::Timestamp::now())
 }
@@ -25,18 +25,18 @@ pub fn unix_seconds() -> i64 {
     jiff::Timestamp::now().as_second()
 }
 
-/// Less than this is no step: a clock that is kept in time by small amounts.
+/// Smaller differences are not steps: time synchronization adjusts the clock by small amounts.
 const TOLERANCE: SignedDuration = SignedDuration::from_secs(1);
 
-/// Notices that the wall clock was set back, by comparing it with the monotonic clock.
+/// Detects that the wall clock was set back, by comparing it with the monotonic clock.
 #[derive(Debug, Default)]
 pub struct ClockWatch {
     last: Option<(Timestamp, Instant)>,
 }
 
 impl ClockWatch {
-    /// By how much the wall clock was set back since the last call. The monotonic clock stands still while the machine
-    /// sleeps, so a sleep is no step back.
+    /// Returns by how much the wall clock was set back since the last call. The monotonic clock stops while the machine
+    /// sleeps, so a sleep is not a step back.
     pub fn set_back(&mut self, wall: Timestamp, monotonic: Instant) -> Option<SignedDuration> {
         let (last_wall, last_monotonic) = self.last.replace((wall, monotonic))?;
         let passed = SignedDuration::try_from(monotonic.saturating_duration_since(last_monotonic)).ok()?;
@@ -51,14 +51,14 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn a_step_back_of_the_wall_clock_is_noticed_once() {
-        let (mut watch, begun) = (ClockWatch::default(), Instant::now());
+    fn a_step_back_of_the_wall_clock_is_detected_once() {
+        let (mut watch, start) = (ClockWatch::default(), Instant::now());
         let wall = |seconds: i64| Timestamp::from_second(1_800_000_000 + seconds).unwrap();
-        let at = |seconds: u64| begun + Duration::from_secs(seconds);
-        assert_eq!(watch.set_back(wall(0), at(0)), None);
-        assert_eq!(watch.set_back(wall(60), at(60)), None);
-        assert_eq!(watch.set_back(wall(10_000), at(61)), None, "after a sleep, or a step forward");
-        assert_eq!(watch.set_back(wall(-800), at(121)), Some(SignedDuration::from_secs(10_860)));
-        assert_eq!(watch.set_back(wall(-740), at(181)), None);
+        let monotonic_at = |seconds: u64| start + Duration::from_secs(seconds);
+        assert_eq!(watch.set_back(wall(0), monotonic_at(0)), None);
+        assert_eq!(watch.set_back(wall(60), monotonic_at(60)), None);
+        assert_eq!(watch.set_back(wall(10_000), monotonic_at(61)), None, "after a sleep, or a step forward");
+        assert_eq!(watch.set_back(wall(-800), monotonic_at(121)), Some(SignedDuration::from_secs(10_860)));
+        assert_eq!(watch.set_back(wall(-740), monotonic_at(181)), None);
     }
 }

@@ -1,4 +1,4 @@
-//! What `std::process::Command` lacks: a time limit, an end with its starter, a session of its own.
+//! Additions to `std::process::Command`: a time limit, death with the starting thread, a session of its own.
 
 use super::process::{Signal, signal_group};
 use super::reaper::Exit;
@@ -8,24 +8,23 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Why a program failed: its own words, and how it ended where a signal did that or it said nothing.
-pub fn failure(said: &str, status: std::process::ExitStatus) -> String {
-    let (said, exit) = (said.trim(), Exit::from(status));
-    match (said.is_empty(), exit) {
-        (true, _) => format!("it ended with {exit}"),
-        (false, Exit::Signal(_)) => format!("{said} (it ended with {exit})"),
-        (false, Exit::Code(_)) => said.to_owned(),
+/// Describes a program's failure: its stderr, and its exit status if a signal killed it or stderr is empty.
+pub fn failure(stderr: &str, status: std::process::ExitStatus) -> String {
+    let (stderr, exit) = (stderr.trim(), Exit::from(status));
+    match (stderr.is_empty(), exit) {
+        (true, _) => format!("it exited with {exit}"),
+        (false, Exit::Signal(_)) => format!("{stderr} (it exited with {exit})"),
+        (false, Exit::Code(_)) => stderr.to_owned(),
     }
 }
 
-/// Runs `command` to its end and returns what it printed; ends it, with an error of kind `TimedOut`,
-/// when it takes longer than `limit`.
+/// Runs `command` to its end and returns its output; kills it, with an error of kind `TimedOut`, when it takes longer
+/// than `limit`.
 pub fn output_within(command: &mut std::process::Command, limit: Duration) -> io::Result<std::process::Output> {
     output_limited(command, limit, u64::MAX)
 }
 
-/// The same, and no more than `bytes` of each output are read: a program that goes on finds its pipe
-/// closed.
+/// Like [`output_within`], but reads at most `bytes` of each output; a program that writes more finds its pipe closed.
 pub fn output_limited(
     command: &mut std::process::Command,
     limit: Duration,
@@ -33,7 +32,7 @@ pub fn output_limited(
 ) -> io::Result<std::process::Output> {
     use std::process::Stdio;
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    let (stdout, stderr) = (read_aside(child.stdout.take(), bytes), read_aside(child.stderr.take(), bytes));
+    let (stdout, stderr) = (read_in_thread(child.stdout.take(), bytes), read_in_thread(child.stderr.take(), bytes));
     let deadline = Instant::now() + limit;
     let mut pause = Duration::from_micros(200);
     let status = loop {
@@ -54,37 +53,37 @@ pub fn output_limited(
     Ok(std::process::Output { status, stdout: stdout.bytes(), stderr: stderr.bytes() })
 }
 
-/// Runs `command` to its end and gives each line that it writes to its standard error to `take`, as it comes; the rest is
-/// thrown away. Ends it, with an error of kind `TimedOut`, when it takes longer than `limit`.
+/// Runs `command` to its end and passes each line of its stderr to `on_line` as it comes; stdout is discarded. Kills
+/// it, with an error of kind `TimedOut`, when it takes longer than `limit`.
 pub fn errors_line_by_line(
     command: &mut std::process::Command,
     limit: Duration,
-    take: &mut dyn FnMut(&str),
+    on_line: &mut dyn FnMut(&str),
 ) -> io::Result<std::process::ExitStatus> {
-    output_and_errors_line_by_line(command, limit, 0, &mut |_| {}, take).map(|(status, _)| status)
+    output_and_errors_line_by_line(command, limit, 0, &mut |_| {}, on_line).map(|(status, _)| status)
 }
 
-/// The same with what it writes to its standard output, of which no more than `bytes` are kept. `begun` is told its pid.
+/// Like [`errors_line_by_line`], and also returns at most `bytes` of its stdout. `on_start` receives its pid.
 pub fn output_and_errors_line_by_line(
     command: &mut std::process::Command,
     limit: Duration,
     bytes: u64,
-    begun: &mut dyn FnMut(i32),
-    take: &mut dyn FnMut(&str),
+    on_start: &mut dyn FnMut(i32),
+    on_line: &mut dyn FnMut(&str),
 ) -> io::Result<(std::process::ExitStatus, Vec<u8>)> {
     use std::os::unix::process::CommandExt;
     use std::process::Stdio;
     let stdout = if bytes == 0 { Stdio::null() } else { Stdio::piped() };
-    // What it starts ends with it.
+    // The program gets a process group of its own, so that its descendants can be killed with it.
     command.process_group(0);
     let mut child = command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped()).spawn()?;
-    begun(i32::try_from(child.id()).unwrap_or_default());
-    let output = read_aside(child.stdout.take(), bytes);
+    on_start(i32::try_from(child.id()).unwrap_or_default());
+    let output = read_in_thread(child.stdout.take(), bytes);
     let (sender, lines) = std::sync::mpsc::channel();
     let errors = child.stderr.take();
     super::blocking::thread(move || {
         for line in errors.into_iter().flat_map(|errors| io::BufReader::new(errors).split(b'\n')) {
-            // Nobody listens any more when it has ended or took too long.
+            // The receiver is gone once the program has exited or timed out.
             let Ok(line) = line else { return };
             if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
                 return;
@@ -93,15 +92,16 @@ pub fn output_and_errors_line_by_line(
     });
     let deadline = Instant::now().checked_add(limit);
     let status = loop {
-        match lines.recv_timeout(ROUND) {
-            Ok(line) => take(&line),
-            // It has closed its pipe, or what it has left running keeps the pipe open.
-            Err(why) => {
+        match lines.recv_timeout(POLL_INTERVAL) {
+            Ok(line) => on_line(&line),
+            // No line came: the program is silent, has closed its pipe or has exited, or a process that it left running
+            // keeps the pipe open.
+            Err(reason) => {
                 if let Some(status) = child.try_wait()? {
-                    rest(&lines, take);
+                    read_remaining(&lines, on_line);
                     break status;
                 }
-                if why == RecvTimeoutError::Disconnected {
+                if reason == RecvTimeoutError::Disconnected {
                     std::thread::sleep(Duration::from_millis(1));
                 }
             }
@@ -119,52 +119,53 @@ pub fn output_and_errors_line_by_line(
     Ok((status, output.bytes()))
 }
 
-/// How often it is looked whether a program that says nothing has ended.
-const ROUND: Duration = Duration::from_millis(200);
+/// Interval for checking whether a silent program has exited.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// For what a program that has ended wrote last and is not read yet. Whatever it has left running may keep
-/// the pipe open, and write to it, for as long as it likes.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Time limit for reading the remaining output of an exited program. A process that it left running may keep the pipe
+/// open and write to it indefinitely.
+const REMAINING_OUTPUT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Gives `take` what was written between the last look at the lines and the end.
-fn rest(lines: &Receiver<String>, take: &mut dyn FnMut(&str)) {
-    let deadline = Instant::now() + LAST_WORDS;
+/// Passes the lines that were written before the exit but not read yet to `on_line`.
+fn read_remaining(lines: &Receiver<String>, on_line: &mut dyn FnMut(&str)) {
+    let deadline = Instant::now() + REMAINING_OUTPUT_TIMEOUT;
     while let Ok(line) = lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-        take(&line);
+        on_line(&line);
         if Instant::now() >= deadline {
             return;
         }
     }
 }
 
-/// What is read in a thread of its own, so that neither pipe fills up while the other is read.
-struct Aside {
+/// Output that is read in a separate thread, so that neither pipe fills up while the other is read.
+struct ThreadedReader {
     thread: std::thread::JoinHandle<()>,
     read: Arc<Mutex<Vec<u8>>>,
 }
 
-fn read_aside(pipe: Option<impl Read + Send + 'static>, limit: u64) -> Aside {
+/// Reads at most `limit` bytes in a thread.
+fn read_in_thread(pipe: Option<impl Read + Send + 'static>, limit: u64) -> ThreadedReader {
     let read = Arc::new(Mutex::new(Vec::new()));
     let shared = Arc::clone(&read);
     let thread = super::blocking::thread(move || {
         let Some(mut pipe) = pipe.map(|pipe| pipe.take(limit)) else { return };
-        let mut part = [0; 8 * 1024];
+        let mut chunk = [0; 8 * 1024];
         loop {
-            match pipe.read(&mut part) {
-                Ok(count @ 1..) => shared.lock().unwrap_or_else(PoisonError::into_inner).extend(&part[..count]),
+            match pipe.read(&mut chunk) {
+                Ok(count @ 1..) => shared.lock().unwrap_or_else(PoisonError::into_inner).extend(&chunk[..count]),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // What could be read is what can be shown.
+                // On an error, the output read so far is used.
                 Ok(0) | Err(_) => return,
             }
         }
     });
-    Aside { thread, read }
+    ThreadedReader { thread, read }
 }
 
-impl Aside {
-    /// What a program that has ended wrote.
+impl ThreadedReader {
+    /// The output of an exited program.
     fn bytes(self) -> Vec<u8> {
-        let deadline = Instant::now() + LAST_WORDS;
+        let deadline = Instant::now() + REMAINING_OUTPUT_TIMEOUT;
         let mut pause = Duration::from_micros(50);
         while !self.thread.is_finished() && Instant::now() < deadline {
             std::thread::sleep(pause);
@@ -174,8 +175,8 @@ impl Aside {
     }
 }
 
-/// Makes the kernel end `command` when the thread that starts it ends. Last among what is done
-/// between fork and exec: a change of credentials would undo it.
+/// Makes the kernel kill `command` when the thread that starts it exits. Must be the last step between fork and exec: a
+/// change of credentials clears it.
 pub fn dies_with_this_thread(command: &mut std::process::Command) {
     use std::os::unix::process::CommandExt;
     // SAFETY: one system call between fork and exec.
@@ -184,8 +185,7 @@ pub fn dies_with_this_thread(command: &mut std::process::Command) {
     }
 }
 
-/// Makes `command` start in a session of its own, away from this terminal, its signals and whatever
-/// else it has open.
+/// Starts `command` in a session of its own, without this terminal, its signals and other open descriptors.
 pub fn in_own_session(command: &mut std::process::Command) {
     use std::os::unix::process::CommandExt;
     // SAFETY: two system calls between fork and exec.
@@ -211,37 +211,38 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_without_words_says_how_the_program_ended() {
+    fn a_failure_without_stderr_reports_the_exit_status() {
         let status = |script| shell(script).status().unwrap();
-        assert_eq!(failure("", status("kill -XFSZ $$")), "it ended with SIGXFSZ (the limit on file sizes, ulimit -f)");
+        assert_eq!(failure("", status("kill -XFSZ $$")), "it exited with SIGXFSZ (the limit on file sizes, ulimit -f)");
         assert_eq!(failure(" no\n", status("exit 3")), "no");
-        assert_eq!(failure("no", status("kill -9 $$")), "no (it ended with SIGKILL)");
+        assert_eq!(failure("no", status("kill -9 $$")), "no (it exited with SIGKILL)");
     }
 
     #[test]
-    fn what_comes_after_the_last_look_is_heard() {
+    fn remaining_lines_are_read_after_the_exit() {
         let (sender, lines) = std::sync::mpsc::channel();
         let left_running = sender.clone();
         std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(50));
             sender.send("error: too late".to_owned()).unwrap();
         });
-        let mut heard = Vec::new();
-        rest(&lines, &mut |line| heard.push(line.to_owned()));
-        assert_eq!(heard, ["error: too late"]);
+        let mut received = Vec::new();
+        read_remaining(&lines, &mut |line| received.push(line.to_owned()));
+        assert_eq!(received, ["error: too late"]);
         drop(left_running);
     }
 
     #[test]
-    fn what_a_program_leaves_running_holds_up_nobody() {
+    fn a_process_left_running_does_not_block_reading() {
         let mut started = Vec::new();
         let script = "sleep 30 & echo $! >&2; echo done";
-        let (status, said) = output_and_errors_line_by_line(&mut shell(script), LIMIT, 100, &mut |_| {}, &mut |line| {
-            started.push(line.to_owned());
-        })
-        .unwrap();
+        let (status, stdout) =
+            output_and_errors_line_by_line(&mut shell(script), LIMIT, 100, &mut |_| {}, &mut |line| {
+                started.push(line.to_owned());
+            })
+            .unwrap();
         assert!(status.success());
-        assert_eq!(said, b"done\n");
+        assert_eq!(stdout, b"done\n");
         let output = output_within(&mut shell("sleep 30 & echo $!"), LIMIT).unwrap();
         started.push(String::from_utf8(output.stdout).unwrap().trim().to_owned());
         assert_eq!(started.len(), 2);
@@ -251,21 +252,21 @@ mod tests {
     }
 
     #[test]
-    fn one_that_takes_too_long_is_ended() {
-        let taken = output_within(&mut shell("sleep 300"), Duration::from_millis(50)).unwrap_err();
-        assert_eq!(taken.kind(), io::ErrorKind::TimedOut);
-        let mut heard = Vec::new();
-        let mut hear = |line: &str| heard.push(line.to_owned());
+    fn a_program_over_its_time_limit_is_killed() {
+        let error = output_within(&mut shell("sleep 300"), Duration::from_millis(50)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        let mut received = Vec::new();
+        let mut on_line = |line: &str| received.push(line.to_owned());
         let script = "echo begun >&2; sleep 300";
-        let taken = errors_line_by_line(&mut shell(script), Duration::from_secs(1), &mut hear).unwrap_err();
-        assert_eq!((taken.kind(), heard), (io::ErrorKind::TimedOut, vec!["begun".to_owned()]));
+        let error = errors_line_by_line(&mut shell(script), Duration::from_secs(1), &mut on_line).unwrap_err();
+        assert_eq!((error.kind(), received), (io::ErrorKind::TimedOut, vec!["begun".to_owned()]));
         let script = "exec 2>&-; sleep 30";
-        let taken = errors_line_by_line(&mut shell(script), Duration::from_secs(1), &mut |_| {}).unwrap_err();
-        assert_eq!(taken.kind(), io::ErrorKind::TimedOut);
+        let error = errors_line_by_line(&mut shell(script), Duration::from_secs(1), &mut |_| {}).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 
     #[test]
-    fn no_more_is_kept_than_is_asked_for() {
+    fn output_is_limited_to_the_requested_bytes() {
         let output = output_limited(&mut shell("yes 2>/dev/null"), LIMIT, 10).unwrap();
         assert_eq!(output.stdout, b"y\ny\ny\ny\ny\n");
     }

@@ -1,20 +1,20 @@
-//! Free space.
+//! File systems and their free space.
 
 use std::io;
 use std::path::Path;
 
-/// Whether two paths, or their nearest existing parents, are on one file system.
-pub fn same_file_system(one: &Path, other: &Path) -> io::Result<bool> {
+/// True when two paths, or their nearest existing parents, are on the same file system.
+pub fn same_file_system(left: &Path, right: &Path) -> io::Result<bool> {
     use std::os::unix::fs::MetadataExt;
     let device = |path: &Path| {
         let nearest = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
         std::fs::metadata(nearest).map(|meta| meta.dev())
     };
-    Ok(device(one)? == device(other)?)
+    Ok(device(left)? == device(right)?)
 }
 
-/// Bytes that an unprivileged user may still write on the file system of `path`, or of its
-/// nearest existing parent.
+/// Bytes that an unprivileged user may still write on the file system of `path`, or of its nearest
+/// existing parent.
 pub fn free_bytes(path: &Path) -> io::Result<u64> {
     let mut probe = path;
     loop {

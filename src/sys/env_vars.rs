@@ -1,4 +1,4 @@
-//! The only reader of the process's environment and arguments. Everything else gets values.
+//! Reads the process's environment and arguments. No other module does; they get values.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ pub fn path(name: &str) -> Option<PathBuf> {
     env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
-/// Whether a variable is set to anything but nothing, the convention of <https://no-color.org>.
+/// True when a variable is set and not empty, as in <https://no-color.org>.
 pub fn is_set(name: &str) -> bool {
     env::var_os(name).is_some_and(|value| !value.is_empty())
 }
@@ -29,16 +29,17 @@ pub fn search_path() -> Vec<PathBuf> {
     env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default()
 }
 
+/// The arguments of this process, with the program's name first.
 pub fn arguments() -> Vec<OsString> {
     env::args_os().collect()
 }
 
-/// The running executable, links resolved.
-/// For what is gone with the command.
+/// The system's folder for temporary files.
 pub fn temporary_folder() -> PathBuf {
     std::env::temp_dir()
 }
 
+/// The running executable, with links resolved.
 pub fn current_exe() -> io::Result<PathBuf> {
     env::current_exe()
 }
@@ -47,7 +48,7 @@ pub fn current_dir() -> io::Result<PathBuf> {
     env::current_dir()
 }
 
-/// The whole environment, for a child that runs the user's work.
+/// The whole environment, for a child that runs user code.
 pub fn all() -> Vec<(OsString, OsString)> {
     env::vars_os().collect()
 }

@@ -1,5 +1,5 @@
-//! Advisory whole-file locks. The kernel drops them when the holder dies, however it dies, so a
-//! lock is never stale and a lock file is never removed.
+//! Advisory whole-file locks. The kernel releases them when the holder dies for any reason, so a lock is never stale
+//! and a lock file is never removed.
 
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::File;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 pub struct FileLock(Flock<File>);
 
 impl FileLock {
-    /// Takes the lock without waiting; `Ok(None)` when another process has it.
+    /// Takes the lock without waiting; `Ok(None)` when another process holds it.
     pub fn try_exclusive(file: File) -> io::Result<Option<Self>> {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => Ok(Some(Self(lock))),
@@ -21,15 +21,15 @@ impl FileLock {
         }
     }
 
-    /// Takes the lock, waiting for another process at most `patience`; an error of kind `TimedOut` then.
-    pub fn exclusive_within(file: File, patience: Duration) -> io::Result<Self> {
-        let (mut file, deadline) = (file, Instant::now() + patience);
+    /// Takes the lock, waiting at most `timeout` for another process; then an error of kind `TimedOut`.
+    pub fn exclusive_within(file: File, timeout: Duration) -> io::Result<Self> {
+        let (mut file, deadline) = (file, Instant::now() + timeout);
         loop {
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(lock) => return Ok(Self(lock)),
-                Err((back, nix::Error::EWOULDBLOCK)) if Instant::now() < deadline => file = back,
+                Err((returned, nix::Error::EWOULDBLOCK)) if Instant::now() < deadline => file = returned,
                 Err((_, nix::Error::EWOULDBLOCK)) => {
-                    return Err(io::Error::new(io::ErrorKind::TimedOut, "another process has it locked"));
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, "another process holds the lock"));
                 }
                 Err((_, error)) => return Err(error.into()),
             }
@@ -41,11 +41,12 @@ impl FileLock {
         self.0.as_fd()
     }
 
-    /// Of the file that is locked, wherever its name leads now.
+    /// The metadata of the locked file, even if its name now refers to another one.
     pub fn metadata(&self) -> io::Result<std::fs::Metadata> {
         self.0.metadata()
     }
 
+    /// The locked file.
     pub fn file(&mut self) -> &mut File {
         &mut self.0
     }

@@ -1,61 +1,61 @@
-//! Memory that new processes may use: of the machine, and of every cgroup that this process is in.
+//! The memory available to new processes, limited by the machine and by every cgroup of this process.
 
 use std::fs;
 use std::path::Path;
 
-/// Where a cgroup says what.
+/// The names of a cgroup's files and fields.
 struct Names {
     limit: &'static str,
     used: &'static str,
-    /// In `memory.stat`: cached files, which the kernel gives up before it refuses memory.
+    /// In `memory.stat`: the file cache, which the kernel frees before it refuses memory.
     cache: &'static str,
 }
 
-/// Documentation/admin-guide/cgroup-v2.rst
+/// Source: the kernel's Documentation/admin-guide/cgroup-v2.rst
 const V2: Names = Names { limit: "memory.max", used: "memory.current", cache: "inactive_file" };
-/// Documentation/admin-guide/cgroup-v1/memory.rst
+/// Source: the kernel's Documentation/admin-guide/cgroup-v1/memory.rst
 const V1: Names = Names { limit: "memory.limit_in_bytes", used: "memory.usage_in_bytes", cache: "total_inactive_file" };
 
-/// Bytes; `None` where the system does not say.
+/// The available memory in bytes; `None` when the system does not report it.
 pub fn bytes() -> Option<u64> {
-    below(Path::new("/"))
+    bytes_by_files_in(Path::new("/"))
 }
 
-/// `root` is `/`, but in tests.
-fn below(root: &Path) -> Option<u64> {
+/// Reads the system's files below `root`, which differs from `/` only in tests.
+fn bytes_by_files_in(root: &Path) -> Option<u64> {
     let read = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
-    let of_machine = field(&read("proc/meminfo"), "MemAvailable:").map(|kilobytes| kilobytes * 1024);
-    let own = read("proc/self/cgroup");
-    let of_cgroups = own.lines().filter_map(|line| {
+    let machine_bytes = field(&read("proc/meminfo"), "MemAvailable:").map(|kilobytes| kilobytes * 1024);
+    let own_cgroups = read("proc/self/cgroup");
+    let cgroup_bytes = own_cgroups.lines().filter_map(|line| {
         let mut parts = line.splitn(3, ':');
         let (_, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
         let path = path.trim_start_matches('/');
         if controllers.is_empty() {
-            of_cgroup(&root.join("sys/fs/cgroup"), path, &V2)
+            cgroup_free_bytes(&root.join("sys/fs/cgroup"), path, &V2)
         } else if controllers.split(',').any(|name| name == "memory") {
-            of_cgroup(&root.join("sys/fs/cgroup/memory"), path, &V1)
+            cgroup_free_bytes(&root.join("sys/fs/cgroup/memory"), path, &V1)
         } else {
             None
         }
     });
-    of_machine.into_iter().chain(of_cgroups).min()
+    machine_bytes.into_iter().chain(cgroup_bytes).min()
 }
 
-/// The least that a cgroup or one above it has left. In a container without a namespace of its own the path is the
-/// host's; then only the top is there, which is the container's.
-fn of_cgroup(mount: &Path, path: &str, names: &Names) -> Option<u64> {
+/// The minimum free memory of a cgroup and its ancestors. In a container without its own cgroup namespace the path is
+/// the host's; then only the top folder exists, which is the container's cgroup.
+fn cgroup_free_bytes(mount: &Path, path: &str, names: &Names) -> Option<u64> {
     let folder = mount.join(path);
     let folders = folder.ancestors().take_while(|folder| folder.starts_with(mount));
-    let left = folders.filter_map(|folder| {
+    let free = folders.filter_map(|folder| {
         let number = |name: &str| fs::read_to_string(folder.join(name)).ok()?.trim().parse::<u64>().ok();
         let (limit, used) = (number(names.limit)?, number(names.used)?);
         let cache = field(&fs::read_to_string(folder.join("memory.stat")).unwrap_or_default(), names.cache);
         Some(limit.saturating_sub(used.saturating_sub(cache.unwrap_or(0))))
     });
-    left.min()
+    free.min()
 }
 
-/// The number after a word at the beginning of a line.
+/// The number that follows `name` in the line that begins with it.
 fn field(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| {
         let mut words = line.split_ascii_whitespace();
@@ -76,11 +76,11 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        below(root.path())
+        bytes_by_files_in(root.path())
     }
 
     #[test]
-    fn the_tightest_of_machine_and_cgroups_counts() {
+    fn the_smallest_limit_of_machine_and_cgroups_counts() {
         let meminfo = ("proc/meminfo", "MemTotal: 4096000 kB\nMemFree: 10 kB\nMemAvailable:  1048576 kB\n");
         assert_eq!(machine(&[]), None);
         assert_eq!(machine(&[meminfo]), Some(1024 * MIB));

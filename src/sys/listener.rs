@@ -1,12 +1,12 @@
-//! Pipes and listeners as plain descriptors.
+//! Creates pipes and listeners as plain descriptors.
 
 use nix::fcntl::OFlag;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::OwnedFd;
 
-/// Listens at an address and port of this machine. The kernel keeps up to 4,096 connections waiting, or
-/// as many as net.core.somaxconn allows: a server can be replaced, or stand still for seconds, without refusing one.
+/// Listens on an address and port. The kernel queues up to 4,096 connections, or as many as net.core.somaxconn allows,
+/// so that a server can be replaced, or pause for seconds, without refusing one.
 pub fn bind_at(host: Ipv4Addr, port: u16) -> io::Result<TcpListener> {
     use nix::sys::socket::{
         AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, listen, setsockopt, socket, sockopt,
@@ -22,19 +22,19 @@ pub fn bind_at(host: Ipv4Addr, port: u16) -> io::Result<TcpListener> {
     Ok(TcpListener::from(descriptor))
 }
 
-/// `(read end, write end)`, both closed at exec.
+/// Creates a pipe: `(read end, write end)`, both closed at exec.
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(io::Error::from)
 }
 
-/// As `pipe`, with a read end for an event loop.
+/// Like [`pipe`], with a read end for the event loop.
 pub fn pipe_with_async_reader() -> io::Result<(tokio::net::unix::pipe::Receiver, OwnedFd)> {
     let (reader, writer) = pipe()?;
     set_nonblocking(&reader)?;
     Ok((tokio::net::unix::pipe::Receiver::from_owned_fd(reader)?, writer))
 }
 
-/// A property of the pipe's end, shared by every process that has it.
+/// Makes a pipe's end non-blocking, for every process that has it.
 pub fn set_nonblocking(end: &OwnedFd) -> io::Result<()> {
     nix::fcntl::fcntl(end, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok(())

@@ -1,12 +1,14 @@
-//! What only the operating system can do, and all of `unsafe`. Everything that is Linux's alone
-//! lives here, so that another platform is a port of this folder.
+//! Operating system interfaces and all `unsafe` code. Everything specific to Linux is here, so that porting to another
+//! platform means porting this folder.
 
 pub mod beneath;
 pub mod blocking;
+pub mod browser;
 pub mod checkpoint;
 pub mod clock;
 pub mod command;
 pub mod disk;
+pub mod disk_usage;
 pub mod env_vars;
 pub mod files;
 pub mod flock;
@@ -19,6 +21,7 @@ pub mod notify;
 pub mod pidfd;
 pub mod ports;
 pub mod process;
+pub mod process_memory;
 pub mod processor;
 pub mod random;
 pub mod reaper;

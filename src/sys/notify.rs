@@ -1,5 +1,5 @@
-//! sd_notify(3) datagrams, both ends. Our socket is in a folder that is ours alone; who sent a
-//! datagram is told by the kernel, not by the datagram.
+//! sd_notify(3) datagrams, sending and receiving. The socket is in a private folder; the kernel, not the datagram,
+//! names the sender.
 
 use super::unix_socket::through_folder;
 use nix::cmsg_space;
@@ -12,8 +12,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use tokio::io::unix::AsyncFd;
 
-/// Longer datagrams are cut; ours are far shorter.
-const LIMIT: usize = 16 * 1024;
+/// Maximum size of a datagram in bytes. Longer ones are truncated; ours are far shorter.
+const MAX_DATAGRAM: usize = 16 * 1024;
 
 /// The receiving end.
 pub struct NotifySocket {
@@ -22,7 +22,7 @@ pub struct NotifySocket {
     inode: u64,
 }
 
-/// One datagram: its `KEY=value` lines and the pid that the kernel vouches for.
+/// A datagram: its `KEY=value` lines and the sender's pid as reported by the kernel.
 #[derive(Debug)]
 pub struct Notification {
     pub pid: i32,
@@ -43,14 +43,13 @@ impl NotifySocket {
         Ok(Self { descriptor, path: path.to_owned(), inode })
     }
 
-    /// Listens again when somebody has removed or replaced the socket. Senders look the path up each
-    /// time, so nobody has to be told.
+    /// Recreates the socket if it was removed or replaced. Senders resolve the path each time, so they need no notice.
     pub fn ensure(&mut self) {
         if super::files::inode(&self.path) == Some(self.inode) {
             return;
         }
-        if let Ok(again) = Self::bind(&self.path) {
-            *self = again;
+        if let Ok(reopened) = Self::bind(&self.path) {
+            *self = reopened;
         }
     }
 
@@ -59,7 +58,7 @@ impl NotifySocket {
         &self.path
     }
 
-    /// The next datagram.
+    /// Waits for the next datagram.
     pub async fn receive(&self) -> io::Result<Notification> {
         loop {
             let mut ready = self.descriptor.readable().await?;
@@ -71,7 +70,7 @@ impl NotifySocket {
         }
     }
 
-    /// A datagram that is already there.
+    /// Returns a pending datagram without waiting.
     pub fn try_receive(&self) -> Option<Notification> {
         loop {
             match receive_one(self.descriptor.get_ref()) {
@@ -83,9 +82,9 @@ impl NotifySocket {
     }
 }
 
-/// `None` for a datagram that is not one of ours: too much attached to it, or no sender.
+/// Receives a datagram; `None` for an invalid one: too much control data, or no sender.
 fn receive_one(descriptor: &OwnedFd) -> io::Result<Option<Notification>> {
-    let mut buffer = vec![0; LIMIT];
+    let mut buffer = vec![0; MAX_DATAGRAM];
     let mut space = cmsg_space!(UnixCredentials);
     let mut slices = [IoSliceMut::new(&mut buffer)];
     let message =
@@ -100,7 +99,7 @@ fn receive_one(descriptor: &OwnedFd) -> io::Result<Option<Notification>> {
     Ok(sender.map(|pid| Notification { pid, text: String::from_utf8_lossy(&buffer[..length]).into_owned() }))
 }
 
-/// The sending end. It keeps its descriptor: a process that has none left can still say so.
+/// The sending end. It keeps its descriptor, so that a process can report that it has run out of descriptors.
 #[derive(Debug)]
 pub struct NotifySender {
     descriptor: OwnedFd,
@@ -114,7 +113,7 @@ impl NotifySender {
         Ok(Self { descriptor, address })
     }
 
-    /// Sends one datagram. Never blocks: a reader that is not there or not reading is no reason to wait.
+    /// Sends a datagram. Never blocks, even without a reader.
     pub fn send(&self, text: &str) -> io::Result<()> {
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
         let send_to = |target: UnixAddr| {

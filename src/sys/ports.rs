@@ -1,11 +1,11 @@
-//! Who has a TCP port, as far as `/proc` lets us see.
+//! Finds the owners of TCP ports and connections in `/proc`.
 
 use super::process;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 
-/// Pid and command line of the process that listens on `port`. `None` when nobody does or when it
-/// belongs to another user, whose descriptors we may not read.
+/// Pid and command line of the process that listens on `port`. `None` when there is none, or when it belongs to another
+/// user, whose descriptors we may not read.
 pub fn listening_process(port: u16) -> Option<(i32, String)> {
     let inodes: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
@@ -19,8 +19,8 @@ pub fn listening_process(port: u16) -> Option<(i32, String)> {
     Some((pid, process::command_line(pid)?))
 }
 
-/// Columns as in proc_net_tcp(5): local address in the second, state in the fourth (0A is
-/// listening), inode in the tenth.
+/// The sockets that listen on `port`, as `socket:[INODE]`. Columns as in proc_net_tcp(5): local address in the second,
+/// state in the fourth (0A is listening), inode in the tenth.
 fn listening_inodes(table: &str, port: u16) -> Vec<String> {
     let suffix = format!(":{port:04X}");
     table
@@ -34,21 +34,21 @@ fn listening_inodes(table: &str, port: u16) -> Vec<String> {
         .collect()
 }
 
-/// The user of the process at the other end of a connection from this machine. `None` when the kernel does not list
-/// it (any more).
+/// The user of the process at the other end of a local connection. `None` when the kernel does not list it (any
+/// longer).
 pub fn uid_of_client(client: SocketAddr, server: SocketAddr) -> Option<u32> {
     let table = if client.is_ipv4() { "/proc/net/tcp" } else { "/proc/net/tcp6" };
-    let (local, remote) = (in_table(client), in_table(server));
+    let (local, remote) = (table_format(client), table_format(server));
     let text = fs::read_to_string(table).ok()?;
     text.lines().skip(1).find_map(|line| {
         let columns: Vec<&str> = line.split_ascii_whitespace().collect();
-        let is_it = *columns.get(1)? == local && *columns.get(2)? == remote;
-        is_it.then(|| columns.get(7)?.parse().ok())?
+        let is_match = *columns.get(1)? == local && *columns.get(2)? == remote;
+        is_match.then(|| columns.get(7)?.parse().ok())?
     })
 }
 
-/// As the kernel writes an address: words in this machine's byte order.
-fn in_table(address: SocketAddr) -> String {
+/// Formats an address as in the kernel's tables: words in native byte order.
+fn table_format(address: SocketAddr) -> String {
     let word = |part: &[u8]| format!("{:08X}", u32::from_ne_bytes([part[0], part[1], part[2], part[3]]));
     let ip: String = match address.ip() {
         IpAddr::V4(ip) => word(&ip.octets()),
@@ -57,6 +57,7 @@ fn in_table(address: SocketAddr) -> String {
     format!("{ip}:{:04X}", address.port())
 }
 
+/// True when a process has one of these sockets open.
 fn holds_one_of(pid: i32, inodes: &[String]) -> bool {
     let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
     descriptors

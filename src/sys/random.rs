@@ -3,10 +3,10 @@
 /// `N` random bytes.
 ///
 /// # Panics
-/// When the kernel has no randomness to give, in which case no secret of ours would be one.
+/// When the kernel cannot supply random bytes, because secrets would then be predictable.
 pub fn bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).expect("the kernel gives random bytes");
+    getrandom::fill(&mut bytes).expect("the kernel supplies random bytes");
     bytes
 }
 

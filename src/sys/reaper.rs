@@ -1,19 +1,21 @@
-//! Waiting for children by pid. `std::process::Child` cannot be rebuilt after a re-exec and does
-//! not know adopted grandchildren; the kernel's own list does.
+//! Waits for children by pid. `std::process::Child` cannot be rebuilt after a re-exec and does not know adopted
+//! grandchildren; the kernel's list includes both.
 
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// How a process ended.
+/// The exit status of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Exit {
     Code(i32),
+    /// Killed by the signal with this number.
     Signal(i32),
 }
 
 impl Exit {
+    /// True for exit code 0.
     pub fn success(self) -> bool {
         self == Self::Code(0)
     }
@@ -43,13 +45,13 @@ impl From<std::process::ExitStatus> for Exit {
         match (status.code(), status.signal()) {
             (Some(code), _) => Self::Code(code),
             (None, Some(signal)) => Self::Signal(signal),
-            // Stopped and continued processes have not ended and are not waited for here.
+            // Stopped and continued processes are not waited for here.
             (None, None) => Self::Code(-1),
         }
     }
 }
 
-/// How this child ended; `None` while it runs. The status is given once.
+/// The exit status of a child; `None` while it runs. Returned only once.
 pub fn ended_child(pid: i32) -> Option<Exit> {
     match waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)) {
         Ok(WaitStatus::Exited(_, code)) => Some(Exit::Code(code)),
@@ -58,15 +60,15 @@ pub fn ended_child(pid: i32) -> Option<Exit> {
     }
 }
 
-/// Whether there is any child, ended or not.
+/// True when there is any child, running or exited.
 pub fn has_children() -> bool {
     use nix::sys::wait::{Id, waitid};
-    let looking = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    waitid(Id::All, looking) != Err(nix::Error::ECHILD)
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    waitid(Id::All, flags) != Err(nix::Error::ECHILD)
 }
 
-/// Every child (adopted ones too) that has ended since the last call. Takes the status of *all*
-/// children, so nothing else in the process may wait for any.
+/// All children, including adopted ones, that have exited since the last call. Reaps *all* children, so nothing else in
+/// the process may wait for any.
 pub fn ended_children() -> Vec<(i32, Exit)> {
     let mut ended = Vec::new();
     loop {

@@ -1,4 +1,4 @@
-//! A pair of sockets that keep messages apart, one of them for a child.
+//! A pair of sockets that preserve message boundaries, one of them for a child.
 
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, recv, sendmsg, socketpair,
@@ -8,17 +8,17 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Our end.
+/// One end of the pair.
 pub struct SeqPacket(AsyncFd<OwnedFd>);
 
 impl SeqPacket {
-    /// Ours and the child's. Must be called inside a runtime.
+    /// Creates a pair: our end and the child's. Must be called inside a runtime.
     pub fn pair() -> io::Result<(Self, OwnedFd)> {
-        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
-        Ok((Self::from_end(ours)?, theirs))
+        let (own_end, child_end) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        Ok((Self::from_end(own_end)?, child_end))
     }
 
-    /// One end of a pair. Must be called inside a runtime.
+    /// Wraps one end of a pair. Must be called inside a runtime.
     pub fn from_end(end: OwnedFd) -> io::Result<Self> {
         super::listener::set_nonblocking(&end)?;
         // SAFETY: an `OwnedFd` gives the same descriptor for as long as it lives.
@@ -26,7 +26,7 @@ impl SeqPacket {
         Ok(Self(end))
     }
 
-    /// Sends one message whole, with descriptors that the other end gets its own of.
+    /// Sends a message with copies of descriptors.
     pub async fn send(&self, message: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         let numbers: Vec<_> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
         let passed = [ControlMessage::ScmRights(&numbers)];
@@ -38,7 +38,7 @@ impl SeqPacket {
         self.0.async_io(Interest::WRITABLE, send).await.map(drop)
     }
 
-    /// Receives one message; 0 when the other end is closed.
+    /// Receives a message; 0 when the other end is closed.
     pub async fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.async_io(Interest::READABLE, |socket| Ok(recv(socket.as_raw_fd(), buffer, MsgFlags::empty())?)).await
     }

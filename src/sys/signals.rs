@@ -1,5 +1,4 @@
-//! For programs without a runtime: a signal as something that can be read, and waiting for several
-//! things at once.
+//! Signals as readable descriptors, and waiting for several descriptors, for programs without a runtime.
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
@@ -8,11 +7,11 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-/// SIGTERM, held back from this thread's default and read here instead.
+/// SIGTERM as a descriptor, blocked for this thread.
 pub struct TerminateSignal(SignalFd);
 
 impl TerminateSignal {
-    /// Call it before there are other threads.
+    /// Blocks the signal. Must be called before other threads start.
     pub fn take() -> io::Result<Self> {
         let mut set = SigSet::empty();
         set.add(Signal::SIGTERM);
@@ -20,7 +19,7 @@ impl TerminateSignal {
         Ok(Self(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?))
     }
 
-    /// Whether it came since the last call.
+    /// True when the signal arrived since the last call.
     pub fn came(&self) -> bool {
         matches!(self.0.read_signal(), Ok(Some(_)))
     }
@@ -32,14 +31,14 @@ impl AsFd for TerminateSignal {
     }
 }
 
-/// Which of `descriptors` can be read, or are at their end; none when the time is over.
+/// Waits until descriptors are readable or at their end and returns which; none after the time limit.
 pub fn wait_readable<const N: usize>(
     descriptors: [Option<BorrowedFd<'_>>; N],
     limit: Option<Duration>,
 ) -> io::Result<[bool; N]> {
     let mut waiting: Vec<PollFd<'_>> =
         descriptors.iter().flatten().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
-    // Rounded up: to wake a little early would spin.
+    // The limit is rounded up, because waking early would make the caller spin.
     let timeout = match limit {
         None => PollTimeout::NONE,
         Some(limit) => PollTimeout::try_from(limit.as_millis().saturating_add(1)).unwrap_or(PollTimeout::MAX),
@@ -48,6 +47,6 @@ pub fn wait_readable<const N: usize>(
         Ok(_) | Err(nix::Error::EINTR) => {}
         Err(error) => return Err(error.into()),
     }
-    let mut answers = waiting.iter().map(|fd| fd.any().unwrap_or(false));
-    Ok(descriptors.map(|descriptor| descriptor.is_some() && answers.next().unwrap_or(false)))
+    let mut readable = waiting.iter().map(|fd| fd.any().unwrap_or(false));
+    Ok(descriptors.map(|descriptor| descriptor.is_some() && readable.next().unwrap_or(false)))
 }

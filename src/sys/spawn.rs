@@ -1,8 +1,8 @@
-//! Starting a supervised child with exactly the descriptors it should have.
+//! Starts a supervised child with exactly the given descriptors.
 //!
-//! `std::process::Command` cannot do this: its own error pipe may sit on a descriptor number that
-//! we have to give away, and it cannot tell the child its own pid (`LISTEN_PID`). So this is fork
-//! and exec by hand. Everything is prepared before the fork; after it only system calls are made.
+//! `std::process::Command` cannot do this: its error pipe may occupy a descriptor number that must be passed, and it
+//! cannot put the child's own pid into its environment (`LISTEN_PID`). So this module forks and execs itself.
+//! Everything is prepared before the fork; after it only system calls are made.
 
 use super::process::Signal;
 use super::user_namespace::SingleUser;
@@ -17,56 +17,56 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-/// The first descriptor that systemd's protocol hands over, sd_listen_fds(3).
+/// The first descriptor passed by systemd's protocol, sd_listen_fds(3).
 pub const FIRST_PASSED: RawFd = 3;
-/// How many can be handed over: room that needs no memory after the fork.
-const MOST_PASSED: usize = 8;
+/// Maximum number of passed descriptors, in a fixed array because memory cannot be allocated after the fork.
+const MAX_PASSED: usize = 8;
 
-/// What to start. `passed` appear as descriptors 3, 4, … in the child; nothing else is inherited
-/// but output and error. The environment is exactly `environment`; `{PID}` in a value is replaced
-/// by the child's own pid.
+/// A child to start. `passed` appear as descriptors 3, 4, … in the child; besides them it inherits only output and
+/// error. The environment is exactly `environment`; the value `{PID}` is replaced by the child's own pid.
 pub struct Spawn<'a> {
     pub program: PathBuf,
-    /// `argv[0]`, when it is not the program's path.
-    pub called: Option<OsString>,
+    /// `argv[0]`, if it differs from the program's path.
+    pub argv0: Option<OsString>,
     pub arguments: Vec<OsString>,
     pub environment: Vec<(OsString, OsString)>,
     pub output: BorrowedFd<'a>,
-    /// Where errors go, when that is not where output goes.
+    /// The descriptor for stderr, if it differs from `output`.
     pub errors: Option<BorrowedFd<'a>>,
-    /// The folder to start in, when it is not ours.
+    /// The working directory, if it differs from ours.
     pub folder: Option<PathBuf>,
     pub passed: Vec<BorrowedFd<'a>>,
     pub single_user: Option<SingleUser>,
-    /// Sent to the child by the kernel when the *thread* that started it ends.
+    /// Sent to the child by the kernel when the *thread* that started it exits.
     pub parent_death: Option<Signal>,
-    /// Whether it has a session of its own, which what it starts cannot leave for ours; else only a group.
+    /// True for a session of its own, from which its descendants cannot join ours; otherwise only a process group.
     pub own_session: bool,
 }
 
-/// Where between fork and exec it failed.
+/// Why a start failed, by the step between fork and exec.
 #[derive(Debug, thiserror::Error)]
 pub enum SpawnError {
     #[error("{0} contains a NUL byte")]
     Nul(String),
-    #[error("the system refuses another process: {0}")]
-    Fork(io::Error),
+    /// The fork failed, or something that it needs, such as a pipe.
+    #[error("the system cannot start another process: {0}")]
+    SystemLimit(io::Error),
     #[error(
-        "PostgreSQL refuses to run as root, and a user namespace, which would help, is not allowed here ({0}); run leoflow as an ordinary user"
+        "PostgreSQL refuses to run as root, and a user namespace is not allowed here ({0}); run leoflow as an ordinary user"
     )]
     UserNamespace(io::Error),
-    #[error("cannot work in {folder}: {source}")]
+    #[error("cannot change to the folder {folder}: {source}")]
     Folder { folder: PathBuf, source: io::Error },
     #[error("cannot run {program}: {source}")]
     Exec { program: PathBuf, source: io::Error },
 }
 
 impl SpawnError {
-    /// The system's error, where it is one.
+    /// The underlying system error, if any.
     pub(super) fn source_error(&self) -> Option<&io::Error> {
         match self {
             Self::Nul(_) => None,
-            Self::Fork(source)
+            Self::SystemLimit(source)
             | Self::UserNamespace(source)
             | Self::Folder { source, .. }
             | Self::Exec { source, .. } => Some(source),
@@ -74,20 +74,21 @@ impl SpawnError {
     }
 }
 
+/// The step that failed between fork and exec, as sent over the error pipe.
 const STAGE_NAMESPACE: u8 = 1;
 const STAGE_EXEC: u8 = 2;
 const STAGE_FOLDER: u8 = 3;
-/// Room for any pid in a prepared environment string.
+/// Number of bytes reserved for a pid in a prepared environment string.
 const PID_WIDTH: usize = 10;
 
 impl Spawn<'_> {
-    /// Forks and execs; returns the child's pid once the new program runs. The child leads a
-    /// process group of its own. Must be called from the main thread when `parent_death` is set.
+    /// Forks and execs; returns the child's pid once the new program runs. The child leads its own process group. Must
+    /// be called from the main thread when `parent_death` is set.
     pub fn start(self) -> Result<i32, SpawnError> {
-        assert!(self.passed.len() <= MOST_PASSED, "{} descriptors are more than there is room for", self.passed.len());
+        assert!(self.passed.len() <= MAX_PASSED, "{} descriptors exceed the maximum", self.passed.len());
         let program = c_string(self.program.as_os_str().as_bytes())?;
-        let called = self.called.as_deref().unwrap_or(self.program.as_os_str());
-        let mut arguments = vec![c_string(called.as_bytes())?];
+        let argv0 = self.argv0.as_deref().unwrap_or(self.program.as_os_str());
+        let mut arguments = vec![c_string(argv0.as_bytes())?];
         for argument in &self.arguments {
             arguments.push(c_string(argument.as_bytes())?);
         }
@@ -96,27 +97,28 @@ impl Spawn<'_> {
             environment.push(EnvironmentEntry::new(name, value)?);
         }
         let folder = self.folder.as_ref().map(|path| c_string(path.as_os_str().as_bytes())).transpose()?;
-        let dev_null = File::open("/dev/null").map_err(SpawnError::Fork)?;
-        let (report, reporter) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| SpawnError::Fork(e.into()))?;
+        let dev_null = File::open("/dev/null").map_err(SpawnError::SystemLimit)?;
+        let (error_reader, error_writer) =
+            nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| SpawnError::SystemLimit(e.into()))?;
         let argument_pointers = null_terminated(arguments.iter().map(|a| a.as_ptr()));
         let environment_pointers = null_terminated(environment.iter().map(EnvironmentEntry::pointer));
         let parent = nix::unistd::getpid();
 
         // SAFETY: in the child only async-signal-safe system calls follow, on memory prepared
         // above; no lock is taken and nothing is allocated or freed before exec or _exit.
-        match unsafe { nix::unistd::fork() }.map_err(|e| SpawnError::Fork(e.into()))? {
+        match unsafe { nix::unistd::fork() }.map_err(|e| SpawnError::SystemLimit(e.into()))? {
             ForkResult::Parent { child } => {
-                drop(reporter);
-                wait_for_exec(report, child, &self)
+                drop(error_writer);
+                wait_for_exec(error_reader, child, &self)
             }
             ForkResult::Child => {
                 for entry in &environment {
                     entry.fill_in(nix::unistd::getpid());
                 }
-                let failure = self.become_child(&dev_null, reporter.as_raw_fd(), parent, folder.as_deref());
-                let (stage, errno, reporter) = match failure {
+                let failure = self.become_child(&dev_null, error_writer.as_raw_fd(), parent, folder.as_deref());
+                let (stage, errno, error_writer) = match failure {
                     Err(failure) => failure,
-                    Ok(reporter) => {
+                    Ok(error_writer) => {
                         // SAFETY: both arrays are null-terminated and outlive the call.
                         unsafe {
                             nix::libc::execve(
@@ -125,7 +127,7 @@ impl Spawn<'_> {
                                 environment_pointers.as_ptr(),
                             )
                         };
-                        (STAGE_EXEC, Errno::last_raw(), reporter)
+                        (STAGE_EXEC, Errno::last_raw(), error_writer)
                     }
                 };
                 let mut message = [0u8; 5];
@@ -133,26 +135,27 @@ impl Spawn<'_> {
                 message[1..].copy_from_slice(&errno.to_ne_bytes());
                 // SAFETY: plain system calls on a descriptor that is ours and a live buffer.
                 unsafe {
-                    nix::libc::write(reporter, message.as_ptr().cast(), message.len());
+                    nix::libc::write(error_writer, message.as_ptr().cast(), message.len());
                     nix::libc::_exit(127)
                 }
             }
         }
     }
 
-    /// Everything between fork and exec. Returns the error pipe's new place.
+    /// Runs all steps between fork and exec. Returns the new number of the error pipe's write end, or the failed step,
+    /// its error number and that descriptor.
     fn become_child(
         &self,
         dev_null: &File,
-        reporter: RawFd,
+        error_writer: RawFd,
         parent: Pid,
         folder: Option<&CStr>,
     ) -> Result<RawFd, (u8, i32, RawFd)> {
-        // The lowest number that nothing is laid out at.
+        // The lowest number above the passed descriptors.
         let floor = FIRST_PASSED + self.passed.len() as RawFd;
-        let reporter_high = park(reporter, floor).map_err(|e| (STAGE_EXEC, e as i32, reporter))?;
-        let failed = |stage: u8| move |error: Errno| (stage, error as i32, reporter_high);
-        let exec = failed(STAGE_EXEC);
+        let parked_error_writer = park(error_writer, floor).map_err(|e| (STAGE_EXEC, e as i32, error_writer))?;
+        let failed_at = |stage: u8| move |error: Errno| (stage, error as i32, parked_error_writer);
+        let exec_error = failed_at(STAGE_EXEC);
 
         let _ = match self.own_session {
             true => nix::unistd::setsid().map(drop),
@@ -160,75 +163,76 @@ impl Spawn<'_> {
         };
         if let Some(single) = &self.single_user {
             let errno = |error: io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(nix::libc::EPERM));
-            single.enter().map_err(|e| failed(STAGE_NAMESPACE)(errno(e)))?;
+            single.enter().map_err(|e| failed_at(STAGE_NAMESPACE)(errno(e)))?;
         }
-        // After the namespace, whose change of credentials would clear it, prctl(2).
+        // Set after the namespace is entered, whose change of credentials would clear the signal, prctl(2).
         if let Some(signal) = self.parent_death {
-            nix::sys::prctl::set_pdeathsig(Some(signal.to_nix())).map_err(exec)?;
+            nix::sys::prctl::set_pdeathsig(Some(signal.to_nix())).map_err(exec_error)?;
             if nix::unistd::getppid() != parent {
-                // The parent died before the line above; the signal will not come any more.
-                // SAFETY: ends this process, nothing else.
+                // The parent died before the call above, so the signal will not come.
+                // SAFETY: exits this process, nothing else.
                 unsafe { nix::libc::_exit(127) }
             }
         }
         if let Some(folder) = folder {
-            nix::unistd::chdir(folder).map_err(failed(STAGE_FOLDER))?;
+            nix::unistd::chdir(folder).map_err(failed_at(STAGE_FOLDER))?;
         }
-        // Low numbers may be in use by what we are about to hand over: park everything above,
-        // then lay it out. Parked ones close at exec.
-        let output = park(self.output.as_raw_fd(), floor).map_err(exec)?;
+        // Descriptors to pass may already use low numbers: move all of them above `floor`, then to their final numbers.
+        // The moved ones close at exec.
+        let output = park(self.output.as_raw_fd(), floor).map_err(exec_error)?;
         let errors = match self.errors {
-            Some(errors) => park(errors.as_raw_fd(), floor).map_err(exec)?,
+            Some(errors) => park(errors.as_raw_fd(), floor).map_err(exec_error)?,
             None => output,
         };
-        let input = park(dev_null.as_raw_fd(), floor).map_err(exec)?;
-        let mut waiting = [0; MOST_PASSED];
-        for (place, descriptor) in waiting.iter_mut().zip(&self.passed) {
-            *place = park(descriptor.as_raw_fd(), floor).map_err(exec)?;
+        let input = park(dev_null.as_raw_fd(), floor).map_err(exec_error)?;
+        let mut parked = [0; MAX_PASSED];
+        for (slot, descriptor) in parked.iter_mut().zip(&self.passed) {
+            *slot = park(descriptor.as_raw_fd(), floor).map_err(exec_error)?;
         }
-        place_at(input, 0).map_err(exec)?;
-        place_at(output, 1).map_err(exec)?;
-        place_at(errors, 2).map_err(exec)?;
-        for (at, descriptor) in (FIRST_PASSED..).zip(&waiting[..self.passed.len()]) {
-            place_at(*descriptor, at).map_err(exec)?;
+        place_at(input, 0).map_err(exec_error)?;
+        place_at(output, 1).map_err(exec_error)?;
+        place_at(errors, 2).map_err(exec_error)?;
+        for (number, descriptor) in (FIRST_PASSED..).zip(&parked[..self.passed.len()]) {
+            place_at(*descriptor, number).map_err(exec_error)?;
         }
         close_at_exec_from(floor);
-        // Rust ignores SIGPIPE and tokio blocks nothing, but whoever started us may have.
+        // Rust ignores SIGPIPE, and the process that started us may have blocked signals.
         // SAFETY: sets a disposition to the default; no handler of ours is involved.
         let _ = unsafe {
             nix::sys::signal::signal(nix::sys::signal::Signal::SIGPIPE, nix::sys::signal::SigHandler::SigDfl)
         };
         let _ = nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
-        Ok(reporter_high)
+        Ok(parked_error_writer)
     }
 }
 
-/// What whoever started us left open, without meaning it for our children, ends at exec.
+/// Marks all descriptors from `first` on close-on-exec, including those that we inherited unintentionally.
 pub(super) fn close_at_exec_from(first: RawFd) {
-    // SAFETY: a system call on numbers; a kernel before 5.11 does not know it, and then what was
-    // inherited stays inherited.
+    // SAFETY: a system call on numbers; kernels before 5.11 do not support it, and then inherited descriptors stay
+    // open.
     unsafe {
         nix::libc::syscall(nix::libc::SYS_close_range, first, nix::libc::c_uint::MAX, nix::libc::CLOSE_RANGE_CLOEXEC)
     };
 }
 
-/// Duplicates `descriptor` to a number of at least `floor`, closed at exec.
+/// Duplicates `descriptor` to a number of at least `floor`, with close-on-exec.
 fn park(descriptor: RawFd, floor: RawFd) -> Result<RawFd, Errno> {
-    // SAFETY: the descriptor is open in this process for the length of the call.
+    // SAFETY: the descriptor is open in this process during the call.
     let borrowed = unsafe { BorrowedFd::borrow_raw(descriptor) };
     fcntl(borrowed, FcntlArg::F_DUPFD_CLOEXEC(floor))
 }
 
-/// Puts a copy of a parked descriptor at exactly `to`, kept across exec.
+/// Duplicates a parked descriptor to exactly `to`, kept across exec.
 fn place_at(from: RawFd, to: RawFd) -> Result<(), Errno> {
-    // SAFETY: `from` is open and, being parked, not `to`; whatever is at `to` may be overwritten:
-    // what is still needed of it has been parked before.
+    // SAFETY: `from` is open and, being parked, differs from `to`; `to` may be overwritten, because everything still
+    // needed was parked before.
     if unsafe { nix::libc::dup2(from, to) } < 0 { Err(Errno::last()) } else { Ok(()) }
 }
 
-fn wait_for_exec(report: OwnedFd, child: Pid, spawn: &Spawn<'_>) -> Result<i32, SpawnError> {
+/// Reads the error pipe, which closes without a message once the new program runs.
+fn wait_for_exec(error_reader: OwnedFd, child: Pid, spawn: &Spawn<'_>) -> Result<i32, SpawnError> {
     let mut message = Vec::new();
-    File::from(report).read_to_end(&mut message).map_err(SpawnError::Fork)?;
+    File::from(error_reader).read_to_end(&mut message).map_err(SpawnError::SystemLimit)?;
     let [stage, errno @ ..] = message.as_slice() else { return Ok(child.as_raw()) };
     let _ = nix::sys::wait::waitpid(child, None);
     let code = errno.try_into().map(i32::from_ne_bytes).unwrap_or(nix::libc::EIO);
@@ -240,7 +244,7 @@ fn wait_for_exec(report: OwnedFd, child: Pid, spawn: &Spawn<'_>) -> Result<i32, 
     })
 }
 
-/// `NAME=value`, with the place of `{PID}` if there is one.
+/// `NAME=value`, with the offset of `{PID}` if present.
 struct EnvironmentEntry {
     text: Box<[u8]>,
     pid_at: Option<usize>,
@@ -255,8 +259,8 @@ impl EnvironmentEntry {
             return Err(SpawnError::Nul(name.to_string_lossy().into_owned()));
         }
         let pid_at = value.as_bytes().eq(Self::PLACEHOLDER).then(|| name.len() + 1);
-        if let Some(at) = pid_at {
-            text.truncate(at);
+        if let Some(offset) = pid_at {
+            text.truncate(offset);
             text.extend_from_slice(&[0; PID_WIDTH]);
         }
         text.push(0);
@@ -267,21 +271,21 @@ impl EnvironmentEntry {
         self.text.as_ptr().cast()
     }
 
-    /// Writes the digits of `pid` into the prepared room.
+    /// Writes the digits of `pid` into the reserved bytes.
     fn fill_in(&self, pid: Pid) {
-        let Some(at) = self.pid_at else { return };
+        let Some(start) = self.pid_at else { return };
         let mut digits = [0u8; PID_WIDTH];
-        let mut rest = pid.as_raw().unsigned_abs();
+        let mut remaining = pid.as_raw().unsigned_abs();
         let mut length = 0;
-        while rest > 0 {
-            digits[length] = b'0' + (rest % 10) as u8;
-            rest /= 10;
+        while remaining > 0 {
+            digits[length] = b'0' + (remaining % 10) as u8;
+            remaining /= 10;
             length += 1;
         }
         for (offset, digit) in digits[..length].iter().rev().enumerate() {
-            // SAFETY: `new` reserved PID_WIDTH bytes at `at`; after the fork this memory is the
-            // child's own copy and no other reference to it is used.
-            unsafe { self.text.as_ptr().cast_mut().add(at + offset).write_volatile(*digit) };
+            // SAFETY: `new` reserved PID_WIDTH bytes at `start`; after the fork this memory is the child's own copy and
+            // no other reference to it is used.
+            unsafe { self.text.as_ptr().cast_mut().add(start + offset).write_volatile(*digit) };
         }
     }
 }
@@ -294,20 +298,20 @@ fn null_terminated(pointers: impl Iterator<Item = *const nix::libc::c_char>) -> 
     pointers.chain([std::ptr::null()]).collect()
 }
 
-/// Descriptors that a parent passed by the systemd protocol, with their names, sd_listen_fds(3).
-/// `names` is `LISTEN_FDNAMES`. May be called once: it takes ownership of the descriptors.
+/// Takes the descriptors that the parent passed by systemd's protocol, with their names, sd_listen_fds(3). `names` is
+/// `LISTEN_FDNAMES`. May be called only once, because it takes ownership.
 pub fn take_passed(count: usize, names: &str) -> io::Result<Vec<(String, OwnedFd)>> {
-    let mut taken = Vec::new();
-    for (at, name) in (0..count).zip(names.split(':').chain(std::iter::repeat(""))) {
-        let number = FIRST_PASSED + at as RawFd;
-        // SAFETY: a number; one that is not open is an error here and goes no further.
+    let mut descriptors = Vec::new();
+    for (index, name) in (0..count).zip(names.split(':').chain(std::iter::repeat(""))) {
+        let number = FIRST_PASSED + index as RawFd;
+        // SAFETY: a number; if it is not open, the next call fails.
         let open = unsafe { BorrowedFd::borrow_raw(number) };
         fcntl(open, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
-        // SAFETY: it is open, and the protocol says that it is ours.
+        // SAFETY: the descriptor is open, and the protocol says that it is ours.
         let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
-        taken.push((name.to_owned(), descriptor));
+        descriptors.push((name.to_owned(), descriptor));
     }
-    Ok(taken)
+    Ok(descriptors)
 }
 
 #[cfg(test)]
@@ -319,7 +323,7 @@ mod tests {
         let (output, input) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
         let pid = Spawn {
             program: "/bin/sh".into(),
-            called: None,
+            argv0: None,
             arguments: vec!["-c".into(), script.into()],
             environment: environment.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect(),
             output: input.as_fd(),
@@ -351,17 +355,17 @@ mod tests {
     }
 
     #[test]
-    fn passed_descriptors_arrive_at_three_and_on() {
+    fn passed_descriptors_start_at_three() {
         let (r1, w1) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
         let (r2, w2) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
-        // One that somebody before us left open, for nobody.
-        let stray = nix::unistd::dup(&w1).unwrap();
-        fcntl(&stray, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+        // A descriptor inherited unintentionally.
+        let inherited = nix::unistd::dup(&w1).unwrap();
+        fcntl(&inherited, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
         let script =
             "echo one >&3; echo two >&4; for n in 0 1 2 3 4 5 6 7 8 9; do [ -e /proc/$$/fd/$n ] && echo $n; done";
         let open = shell(script, &[], vec![w1.as_fd(), w2.as_fd()]);
         assert_eq!(open.split_whitespace().collect::<Vec<_>>(), ["0", "1", "2", "3", "4"]);
-        drop((w1, w2, stray));
+        drop((w1, w2, inherited));
         for (reader, expected) in [(r1, "one\n"), (r2, "two\n")] {
             let mut text = String::new();
             File::from(reader).read_to_string(&mut text).unwrap();
@@ -370,11 +374,11 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_is_not_there_is_an_error_and_leaves_no_child() {
+    fn a_missing_program_is_an_error() {
         let null = File::open("/dev/null").unwrap();
         let error = Spawn {
             program: "/nowhere/at all".into(),
-            called: None,
+            argv0: None,
             arguments: vec![],
             environment: vec![],
             output: null.as_fd(),

@@ -1,24 +1,26 @@
-//! TCP connections that are open for long.
+//! Keepalive of long-lived TCP connections.
 
 use nix::sys::socket::{setsockopt, sockopt};
 use std::io;
 use std::os::fd::AsFd;
 
-/// Seconds without a word before it is asked whether the other end is still there, and between such questions.
-const IDLE: u32 = 30;
-const BETWEEN: u32 = 10;
-const QUESTIONS: u32 = 3;
+/// Idle seconds before the first keepalive probe.
+const IDLE_SECONDS: u32 = 30;
+/// Seconds between probes.
+const INTERVAL_SECONDS: u32 = 10;
+/// Number of unanswered probes after which the connection is closed.
+const PROBE_COUNT: u32 = 3;
 
-/// Has the kernel end the connection when the other end is gone without having said so.
-pub fn notice_when_gone(connection: &impl AsFd) -> io::Result<()> {
+/// Makes the kernel close the connection when the other end disappears without closing it.
+pub fn enable_keepalive(connection: &impl AsFd) -> io::Result<()> {
     setsockopt(connection, sockopt::KeepAlive, &true)?;
     #[cfg(target_os = "linux")]
     {
-        setsockopt(connection, sockopt::TcpKeepIdle, &IDLE)?;
-        // Also while something was sent that is not acknowledged.
-        setsockopt(connection, sockopt::TcpUserTimeout, &(1000 * (IDLE + BETWEEN * QUESTIONS)))?;
+        setsockopt(connection, sockopt::TcpKeepIdle, &IDLE_SECONDS)?;
+        // Applies while sent data is not acknowledged, when no keepalive probes are sent.
+        setsockopt(connection, sockopt::TcpUserTimeout, &(1000 * (IDLE_SECONDS + INTERVAL_SECONDS * PROBE_COUNT)))?;
     }
-    setsockopt(connection, sockopt::TcpKeepInterval, &BETWEEN)?;
-    setsockopt(connection, sockopt::TcpKeepCount, &QUESTIONS)?;
+    setsockopt(connection, sockopt::TcpKeepInterval, &INTERVAL_SECONDS)?;
+    setsockopt(connection, sockopt::TcpKeepCount, &PROBE_COUNT)?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Asking for a secret on the terminal, which does not show what is typed.
+//! Reads a secret from the terminal without echo.
 
 use super::signals::wait_readable;
 use nix::sys::signal::{SigSet, Signal};
@@ -7,36 +7,35 @@ use nix::sys::termios::{LocalFlags, SetArg, SpecialCharacterIndices, Termios, tc
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 
-/// Shows `prompt` on stderr and reads a line from stdin without echo. An error of kind `Interrupted`
-/// on Ctrl-C and `UnexpectedEof` on Ctrl-D; the terminal is as before in each case, also when a signal
-/// ends this process meanwhile.
+/// Shows `prompt` on stderr and reads a line from stdin without echo. Fails with `Interrupted` on Ctrl-C and
+/// `UnexpectedEof` on Ctrl-D. The terminal is restored in every case, also when a signal terminates this process.
 pub fn read_secret(prompt: &str) -> io::Result<String> {
     let mut stderr = io::stderr().lock();
     write!(stderr, "{prompt} ")?;
     stderr.flush()?;
-    let outcome = Silent::begin().and_then(|silent| read_line(&mut Watched { stdin: io::stdin(), silent }));
+    let outcome = Silent::begin().and_then(|silent| read_line(&mut WatchedInput { stdin: io::stdin(), silent }));
     writeln!(stderr)?;
     outcome
 }
 
-/// Stdin, with an eye on the signals that end a process: the terminal is put back before they do.
-struct Watched {
+/// Reads stdin and watches for terminating signals, before which the terminal is restored.
+struct WatchedInput {
     stdin: io::Stdin,
     silent: Silent,
 }
 
-const ENDING: [Signal; 2] = [Signal::SIGTERM, Signal::SIGHUP];
+const TERMINATING: [Signal; 2] = [Signal::SIGTERM, Signal::SIGHUP];
 
-impl Iterator for Watched {
+impl Iterator for WatchedInput {
     type Item = io::Result<u8>;
 
     fn next(&mut self) -> Option<io::Result<u8>> {
         loop {
             match wait_readable([Some(self.stdin.as_fd()), Some(self.silent.signals.as_fd())], None) {
                 Ok([_, true]) => {
-                    self.silent.put_back();
-                    // Held back until now; it acts when it is let through.
-                    let _ = self.silent.held.thread_unblock();
+                    self.silent.restore();
+                    // The signal was blocked; unblocking it delivers it.
+                    let _ = self.silent.blocked.thread_unblock();
                     return Some(Err(io::ErrorKind::Interrupted.into()));
                 }
                 Ok([true, _]) => {
@@ -54,57 +53,58 @@ impl Iterator for Watched {
     }
 }
 
-/// Whether questions can be asked: somebody types, and somebody sees the question.
+/// True when a prompt is possible: stdin and stderr are terminals.
 pub fn can_ask() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
-/// The terminal without echo and without signals from keys, which come as characters instead: so
-/// that nothing ends this process before the terminal is put back.
+/// The terminal without echo and without signals from keys, which arrive as characters instead, so that nothing
+/// terminates this process before the terminal is restored.
 struct Silent {
     before: Termios,
-    held: SigSet,
+    blocked: SigSet,
     signals: SignalFd,
 }
 
 impl Silent {
     fn begin() -> io::Result<Self> {
-        let held: SigSet = ENDING.into_iter().collect();
-        let signals = SignalFd::with_flags(&held, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        let blocked: SigSet = TERMINATING.into_iter().collect();
+        let signals = SignalFd::with_flags(&blocked, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         let before = tcgetattr(io::stdin())?;
-        held.thread_block()?;
+        blocked.thread_block()?;
         let mut silent = before.clone();
         silent.local_flags.remove(LocalFlags::ECHO | LocalFlags::ICANON | LocalFlags::ISIG);
         silent.control_chars[SpecialCharacterIndices::VMIN as usize] = 1;
         silent.control_chars[SpecialCharacterIndices::VTIME as usize] = 0;
-        let silenced = Self { before, held, signals };
+        let silenced = Self { before, blocked, signals };
         tcsetattr(io::stdin(), SetArg::TCSAFLUSH, &silent)?;
         Ok(silenced)
     }
 
-    fn put_back(&self) {
-        // Nothing can be done for a terminal that has gone.
+    fn restore(&self) {
+        // A failure means that the terminal no longer exists.
         let _ = tcsetattr(io::stdin(), SetArg::TCSAFLUSH, &self.before);
     }
 }
 
 impl Drop for Silent {
     fn drop(&mut self) {
-        self.put_back();
-        let _ = self.held.thread_unblock();
+        self.restore();
+        let _ = self.blocked.thread_unblock();
     }
 }
 
+/// Reads characters until Enter and handles the editing keys.
 fn read_line(input: &mut impl Iterator<Item = io::Result<u8>>) -> io::Result<String> {
     let mut typed: Vec<u8> = Vec::new();
     for byte in input {
         match byte? {
-            b'\r' | b'\n' => return text(typed),
+            b'\r' | b'\n' => return decode(typed),
             0x03 => return Err(io::ErrorKind::Interrupted.into()),
             0x04 if typed.is_empty() => return Err(io::ErrorKind::UnexpectedEof.into()),
-            // Backspace, as either kind of terminal sends it: a whole character goes.
+            // Backspace as sent by either kind of terminal; removes a whole character.
             0x08 | 0x7f => while typed.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {},
-            // Ctrl-U takes the whole line back.
+            // Ctrl-U clears the line.
             0x15 => typed.clear(),
             byte => typed.push(byte),
         }
@@ -112,8 +112,8 @@ fn read_line(input: &mut impl Iterator<Item = io::Result<u8>>) -> io::Result<Str
     Err(io::ErrorKind::UnexpectedEof.into())
 }
 
-fn text(typed: Vec<u8>) -> io::Result<String> {
-    String::from_utf8(typed).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "what was typed is not UTF-8"))
+fn decode(typed: Vec<u8>) -> io::Result<String> {
+    String::from_utf8(typed).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "the input is not valid UTF-8"))
 }
 
 #[cfg(test)]
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_that_edit_edit() {
+    fn supports_editing_keys() {
         let typed = |keys: &str| read_line(&mut keys.bytes().map(Ok));
         assert_eq!(typed("secret\n").unwrap(), "secret");
         assert_eq!(typed("sü\u{7f}ecret\r").unwrap(), "secret");

@@ -1,5 +1,5 @@
-//! Errors of the operating system that pass without a change to the request: a full disk, no free process, descriptor or
-//! memory, a device that fails for a moment. Work that meets one waits and is tried again; it has not failed.
+//! Transient errors of the operating system, which may disappear without a change of the request: a full disk, no free
+//! process, descriptor or memory, a temporary device error. Work that meets one is retried instead of failing.
 
 use super::spawn::SpawnError;
 use nix::errno::Errno;
@@ -17,19 +17,19 @@ const TRANSIENT: &[Errno] = &[
     Errno::ENOLCK,
     Errno::ENOMEM,
     Errno::ENOSPC,
-    // A file system that is mounted read-only after an error of its device.
+    // A file system remounted read-only after a device error.
     Errno::EROFS,
     Errno::ESTALE,
     Errno::ETIMEDOUT,
     Errno::ETXTBSY,
 ];
 
-/// True for an error that may be gone at the next try. Also for a `SpawnError` inside the error.
+/// True for an error that may disappear on a retry, also for one inside a `SpawnError`.
 pub fn is_transient(error: &io::Error) -> bool {
     if let Some(code) = error.raw_os_error() {
         return TRANSIENT.contains(&Errno::from_raw(code));
     }
-    let spawn = error.get_ref().and_then(|inner| inner.downcast_ref::<SpawnError>());
+    let spawn = error.get_ref().and_then(|source| source.downcast_ref::<SpawnError>());
     spawn.and_then(SpawnError::source_error).is_some_and(is_transient)
 }
 
@@ -38,10 +38,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn full_disks_and_missing_processes_pass_and_missing_files_do_not() {
+    fn full_disks_are_transient_and_missing_files_are_not() {
         for code in [Errno::ENOSPC, Errno::EAGAIN, Errno::ENFILE, Errno::EIO, Errno::ENOMEM] {
             assert!(is_transient(&io::Error::from_raw_os_error(code as i32)), "{code}");
-            let spawn = SpawnError::Fork(io::Error::from_raw_os_error(code as i32));
+            let spawn = SpawnError::SystemLimit(io::Error::from_raw_os_error(code as i32));
             assert!(is_transient(&io::Error::other(spawn)), "{code}");
         }
         for code in [Errno::ENOENT, Errno::EACCES, Errno::EPERM, Errno::ENOSYS] {

@@ -1,5 +1,5 @@
-//! Unix sockets at paths of any length. The kernel takes 107 bytes; a longer path is reached
-//! through a descriptor of its folder.
+//! Unix sockets at paths of any length. The kernel accepts 107 bytes; a longer path is used through a descriptor of its
+//! folder.
 
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
@@ -11,10 +11,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-/// `sizeof(sun_path)` less the closing NUL, unix(7).
+/// Maximum length of a socket's path in bytes: `sizeof(sun_path)` without the closing NUL, unix(7).
 pub const PATH_LIMIT: usize = 107;
 
-/// Listens at `path`, mode 0600, replacing what is there: the caller holds the home's lock.
+/// Listens at `path` with mode 0600, replacing an existing socket. The caller holds the home's lock, so no other
+/// process listens there.
 pub fn listen(path: &Path) -> io::Result<UnixListener> {
     super::files::remove_any(path)?;
     let listener = through_folder(path, |short| UnixListener::bind(short))?;
@@ -22,21 +23,22 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
+/// Connects to the socket at `path`.
 pub fn connect(path: &Path) -> io::Result<UnixStream> {
     through_folder(path, |short| UnixStream::connect(short))
 }
 
-/// Gives `act` a path that is short enough for the kernel.
-pub(super) fn through_folder<T>(path: &Path, act: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+/// Calls `act` with a path that is short enough for the kernel.
+pub(super) fn through_folder<T>(path: &Path, operation: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
     if path.as_os_str().as_bytes().len() <= PATH_LIMIT {
-        return act(path);
+        return operation(path);
     }
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
     let folder: OwnedFd = open(folder, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
     let short = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name);
-    act(&short)
+    operation(&short)
 }
 
 /// The user id at the other end, as the kernel knows it.
@@ -56,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_of_any_length_can_be_listened_at_and_connected_to() {
+    fn sockets_work_at_paths_of_any_length() {
         let folder = tempfile::tempdir().unwrap();
         let deep = folder.path().join("x".repeat(120)).join("y".repeat(90));
         fs::create_dir_all(&deep).unwrap();

@@ -1,4 +1,4 @@
-//! Who we are.
+//! The current user and host.
 
 use nix::unistd::{Uid, User};
 
@@ -12,18 +12,18 @@ pub fn login_name(uid: u32) -> Option<String> {
     User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| user.name)
 }
 
-/// The home directory by the passwd entry, whatever the environment says.
+/// The home directory from the passwd entry, regardless of the environment.
 pub fn home_by_passwd() -> Option<std::path::PathBuf> {
     User::from_uid(Uid::effective()).ok().flatten().map(|user| user.dir).filter(|path| path.is_absolute())
 }
 
-/// Whether names may be made and removed in a folder.
+/// True when this process may create and remove entries in a folder.
 pub fn may_write(folder: &std::path::Path) -> bool {
     nix::unistd::access(folder, nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK).is_ok()
 }
 
-/// A user id other than root's that has a passwd entry: the identity that Postgres is shown inside
-/// its user namespace. `nobody` where there is one.
+/// A user id other than root with a passwd entry, preferably that of the user `nobody`: the identity of Postgres inside
+/// its user namespace.
 pub fn some_named_ordinary_uid() -> Option<u32> {
     let nobody = 65534;
     if login_name(nobody).is_some() {
@@ -36,7 +36,7 @@ pub fn some_named_ordinary_uid() -> Option<u32> {
         .find(|uid| *uid != 0 && login_name(*uid).is_some())
 }
 
-/// The machine's name, for an instance to be called by.
+/// The machine's name, used as the default name of an instance.
 pub fn host_name() -> String {
     nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_else(|| "localhost".to_owned())
 }

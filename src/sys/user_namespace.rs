@@ -1,5 +1,5 @@
-//! A user namespace with a single user: how Postgres, which refuses to run as root, runs for root
-//! (containers, CI), and how `initdb`, which wants a passwd entry, runs for a user without one.
+//! A user namespace with a single user. It lets root (containers, CI) run Postgres, which refuses to run as root, and a
+//! user without a passwd entry run `initdb`, which needs one.
 
 use super::user;
 use nix::sched::{CloneFlags, unshare};
@@ -9,54 +9,56 @@ use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-/// The identity shown inside; outside it stays ours. The two maps are written after `fork`, where
-/// nothing may be allocated, so they are made before.
+/// The identity inside the namespace, as the contents of its uid map and gid map. They are prepared in advance, because
+/// they are written after `fork`, where nothing may be allocated.
 #[derive(Debug, Clone)]
 pub struct SingleUser {
     uid_map: Vec<u8>,
     gid_map: Vec<u8>,
 }
 
-/// Whether Postgres can run as we are, and if not, as whom.
+/// The identity that Postgres runs as.
 #[derive(Debug, Clone)]
 pub enum Identity {
-    /// An ordinary user with a name.
+    /// The current user: an ordinary user with a passwd entry.
     Own,
-    /// Root, or a user without a name: shown to Postgres as another user.
+    /// Another user inside a namespace, because the current one is root or has no passwd entry.
     Mapped(SingleUser),
-    /// Needed, but there is no name to be shown as: no passwd file worth the name.
+    /// A namespace is needed, but the passwd file has no ordinary user.
     Impossible,
 }
 
 impl Identity {
+    /// Determines the identity for the current user.
     pub fn for_postgres() -> Self {
         let uid = user::effective_uid();
         if uid != 0 && user::login_name(uid).is_some() {
             return Self::Own;
         }
         match user::some_named_ordinary_uid() {
-            Some(inside) => Self::Mapped(SingleUser::new(inside)),
+            Some(inside_uid) => Self::Mapped(SingleUser::new(inside_uid)),
             None => Self::Impossible,
         }
     }
 
+    /// The namespace to enter; `None` if none is needed or possible.
     pub fn single_user(&self) -> Option<&SingleUser> {
         match self {
-            Self::Mapped(single) => Some(single),
+            Self::Mapped(single_user) => Some(single_user),
             Self::Own | Self::Impossible => None,
         }
     }
 }
 
 impl SingleUser {
-    fn new(inside: u32) -> Self {
+    fn new(inside_uid: u32) -> Self {
         Self {
-            uid_map: format!("{inside} {} 1", Uid::effective()).into_bytes(),
-            gid_map: format!("{inside} {} 1", Gid::effective()).into_bytes(),
+            uid_map: format!("{inside_uid} {} 1", Uid::effective()).into_bytes(),
+            gid_map: format!("{inside_uid} {} 1", Gid::effective()).into_bytes(),
         }
     }
 
-    /// Whether the kernel lets us: tries it with a program that does nothing.
+    /// Checks that the kernel allows the namespace by running a program that does nothing.
     pub fn check_allowed(&self) -> io::Result<()> {
         let mut command = Command::new("/proc/self/exe");
         command.arg("version").env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -75,11 +77,11 @@ impl SingleUser {
 
     /// Makes `command` start inside the namespace.
     pub fn apply(&self, command: &mut Command) {
-        let single = self.clone();
-        // SAFETY: `enter` makes system calls on data prepared beforehand and allocates nothing
-        // (the paths are short enough for std's stack buffer).
+        let single_user = self.clone();
+        // SAFETY: `enter` makes system calls on prepared data and allocates nothing (the paths fit into std's stack
+        // buffer).
         unsafe {
-            command.pre_exec(move || single.enter());
+            command.pre_exec(move || single_user.enter());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Waiting for a change in a folder (inotify).
+//! Waits for changes in a folder (inotify).
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::io;
@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
-/// A watch on one folder's files: written, created, renamed, removed.
+/// Watches one folder for files written, created, renamed or removed.
 pub struct FolderWatch(Inotify);
 
 impl FolderWatch {
@@ -18,7 +18,7 @@ impl FolderWatch {
         Ok(Self(inotify))
     }
 
-    /// Blocks until something changed or the time is over.
+    /// Blocks until something has changed or the time limit is reached.
     pub fn wait(&self, limit: Duration) -> io::Result<()> {
         super::process::poll_readable(self.0.as_fd(), limit)?;
         match self.0.read_events() {

@@ -1,18 +1,19 @@
-//! The address of a release host. A user name, a password or a token in it goes with each request and is shown nowhere.
+//! The address of a release host. A user name, password or token in it is sent with each request and never shown.
 
 use super::manifest::MANIFEST;
 use std::fmt;
 
+/// The base URL of a release host. `Display` and `Debug` hide its secrets.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address {
     /// Ends in `/`.
     base: String,
-    /// What stands behind a `?`, such as a token.
+    /// The part after `?`, such as a token.
     query: Option<String>,
 }
 
 impl Address {
-    /// Of the folder, or of the manifest in it.
+    /// Parses the address of the folder, or of the manifest in it.
     pub fn parse(text: &str) -> Self {
         let text = text.split('#').next().unwrap_or(text);
         let (path, query) = match text.split_once('?') {
@@ -23,7 +24,7 @@ impl Address {
         Self { base: format!("{}/", base.trim_end_matches('/')), query }
     }
 
-    /// What is asked for. An asset may have an address of its own, on another host, which none of the secrets are for.
+    /// The URL to request. An asset may have an address of its own on another host, which gets none of the secrets.
     pub fn request(&self, name: &str) -> String {
         if is_address(name) {
             return name.to_owned();
@@ -32,23 +33,23 @@ impl Address {
         format!("{}{name}{query}", self.base)
     }
 
-    /// The same, for people.
-    pub fn shown(&self, name: &str) -> String {
+    /// The same URL without secrets, for messages.
+    pub fn redacted(&self, name: &str) -> String {
         if is_address(name) { without_secrets(name) } else { format!("{}{name}", without_secrets(&self.base)) }
     }
 
-    /// With its secrets, to hand on to a process of the same user.
-    pub fn whole(&self) -> String {
+    /// The address with its secrets, to pass to a process of the same user.
+    pub fn with_secrets(&self) -> String {
         self.request("")
     }
 }
 
 pub fn is_address(text: &str) -> bool {
-    let begins = |scheme: &str| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
-    begins("http://") || begins("https://")
+    let has_scheme = |scheme: &str| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
+    has_scheme("http://") || has_scheme("https://")
 }
 
-/// A URL as it may be shown: without user name, password and query.
+/// Strips user name, password and query from a URL.
 pub fn without_secrets(url: &str) -> String {
     let end = url.find(['?', '#']).unwrap_or(url.len());
     let url = &url[..end];
@@ -61,7 +62,7 @@ pub fn without_secrets(url: &str) -> String {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.shown(""))
+        f.write_str(&self.redacted(""))
     }
 }
 
@@ -76,8 +77,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_go_with_requests_and_are_shown_nowhere() {
-        for (text, request, shown) in [
+    fn secrets_are_sent_with_requests_and_never_shown() {
+        for (text, request, redacted) in [
             ("https://h/r", "https://h/r/a.tar", "https://h/r/a.tar"),
             ("https://h/r/manifest.json", "https://h/r/a.tar", "https://h/r/a.tar"),
             ("https://lena:pw@h:1/r/", "https://lena:pw@h:1/r/a.tar", "https://h:1/r/a.tar"),
@@ -87,15 +88,15 @@ mod tests {
         ] {
             let address = Address::parse(text);
             assert_eq!(
-                (address.request("a.tar").as_str(), address.shown("a.tar").as_str()),
-                (request, shown),
+                (address.request("a.tar").as_str(), address.redacted("a.tar").as_str()),
+                (request, redacted),
                 "{text}"
             );
-            assert_eq!(Address::parse(&address.whole()), address);
+            assert_eq!(Address::parse(&address.with_secrets()), address);
             assert!(!format!("{address:?} {address}").contains("pw"));
         }
         let address = Address::parse("https://lena:pw@h/r?token=x");
         assert_eq!(address.request("https://other/f"), "https://other/f");
-        assert_eq!(address.shown("https://u:p@other/f?t=1"), "https://other/f");
+        assert_eq!(address.redacted("https://u:p@other/f?t=1"), "https://other/f");
     }
 }

@@ -1,4 +1,4 @@
-//! Dropping the copy of the database from before an upgrade, once its time is over or the disk runs short.
+//! Drops the database snapshot of an upgrade when it expires or the disk runs short.
 
 use super::{history, snapshot};
 use crate::home::Home;
@@ -9,35 +9,35 @@ use crate::sys::{clock, disk};
 use std::time::Duration;
 use tracing::warn;
 
-/// How often is looked; a laptop sleeps, so no longer wait can be relied on.
-const ROUND: Duration = Duration::from_secs(10 * 60);
-/// With less than this free, bytes, the copy goes before its time.
-const SHORT: u64 = 1024 * 1024 * 1024;
+/// The expiry is polled, because one long timer is not reliable on a laptop that sleeps.
+const POLL_INTERVAL: Duration = Duration::from_secs(10 * 60);
+/// With fewer free bytes than this, the snapshot is dropped early.
+const LOW_SPACE_BYTES: u64 = 1024 * 1024 * 1024;
 
-/// Runs until there is none left.
+/// Runs until no snapshot is left.
 pub async fn run(home: Home, access: Access) {
-    while let Some(kept) = history::snapshot(&home) {
-        let is_due = kept.until <= clock::unix_seconds();
-        let is_short = disk::free_bytes(home.root()).is_ok_and(|free| free < SHORT);
-        if is_due || is_short {
-            drop_it(&home, &access, &kept.database).await;
+    while let Some(retained) = history::snapshot(&home) {
+        let is_due = retained.until <= clock::unix_seconds();
+        let space_is_low = disk::free_bytes(home.root()).is_ok_and(|free| free < LOW_SPACE_BYTES);
+        if is_due || space_is_low {
+            drop_snapshot(&home, &access, &retained.database).await;
         }
-        tokio::time::sleep(ROUND).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
-async fn drop_it(home: &Home, access: &Access, database: &str) {
-    // An upgrade that is under way decides itself what it needs.
-    let Ok(_alone) = OperationLock::take(home, "dropping an old copy of the database") else { return };
-    // One that was interrupted may need it.
+async fn drop_snapshot(home: &Home, access: &Access, database: &str) {
+    // A running upgrade may need the snapshot.
+    let Ok(_lock) = OperationLock::take(home, "dropping an old copy of the database") else { return };
+    // An interrupted upgrade may need it too.
     if !matches!(journal::unfinished(home), Ok(None)) {
         return;
     }
     let dropped = snapshot::remove(home, access, database).await;
-    let forgotten = dropped
+    let outcome = dropped
         .map_err(|error| error.to_string())
         .and_then(|()| history::forget_snapshots(home, None).map_err(|error| error.to_string()));
-    if let Err(error) = forgotten {
-        warn!("the copy of the database from before the upgrade cannot be dropped: {error}");
+    if let Err(error) = outcome {
+        warn!("cannot drop the database snapshot of the last upgrade: {error}");
     }
 }

@@ -1,7 +1,7 @@
-//! What a change of release stands on: an instance that runs, whose supervisor holds parts of it down for us, or
-//! one that is stopped, with a Postgres of our own for the moment.
+//! The instance under upgrade: a running one, whose supervisor stops and starts its parts on request, or a stopped one,
+//! with a temporary private Postgres.
 
-use super::program::{ProgramError, TrialServer, trial_limit};
+use super::program::{CandidateServer, ProgramError, trial_limit};
 use super::smoke::{KnownFaults, ServerEndpoint, Smoke};
 use crate::home::Home;
 use crate::home::lock::HomeLock;
@@ -12,34 +12,30 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// The program that a supervisor runs itself, as its children see it.
-const SUPERVISORS_OWN: &str = "/proc/self/exe";
-/// For all deadlines of what is stopped, one after another, or a recovery.
+/// The supervisor's own program, as its children resolve it.
+const SUPERVISORS_PROGRAM: &str = "/proc/self/exe";
+/// Time to reach a level; covers all stop deadlines in sequence, or a crash recovery.
 const LEVEL_LIMIT: Duration = Duration::from_secs(330);
-/// For another program to take the supervisor's place.
+/// Time for another program to replace the supervisor.
 const BECOME_LIMIT: Duration = Duration::from_secs(20);
-const GONE: Duration = Duration::from_secs(3);
+/// A supervisor that accepts no connection for this long has exited.
+const EXITED_LIMIT: Duration = Duration::from_secs(3);
 
 pub enum Host {
-    Live {
-        control: ControlClient,
-    },
-    /// In this order: the server is stopped before the home is let go.
-    Stopped {
-        server: Option<PrivateServer>,
-        trial: Option<TrialServer>,
-        _lock: Option<HomeLock>,
-    },
+    /// A running instance, through its control socket.
+    Live { control: ControlClient },
+    /// No instance runs. Fields are dropped in order, so the server stops before the home's lock is released.
+    Stopped { server: Option<PrivateServer>, candidate: Option<CandidateServer>, _lock: Option<HomeLock> },
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
     #[error("the supervisor does not answer: {0}")]
     Silent(io::Error),
-    /// In its own words, or JSON of the child that failed.
+    /// The supervisor's message, or the message of the child that failed.
     #[error("{0}")]
     Refused(String),
-    #[error("the instance was stopped meanwhile")]
+    #[error("the instance was stopped in the meantime")]
     Gone,
     #[error(transparent)]
     Private(#[from] PrivateError),
@@ -47,34 +43,34 @@ pub enum HostError {
     Program(#[from] ProgramError),
 }
 
-/// A child that failed has left JSON.
-fn own_words(reason: &str) -> String {
+/// A failed child leaves JSON with a `message`.
+fn failure_message(reason: &str) -> String {
     let json: Option<serde_json::Value> = serde_json::from_str(reason).ok();
     let message = json.as_ref().and_then(|json| json["message"].as_str());
     message.unwrap_or(reason).to_owned()
 }
 
 impl Host {
-    /// `None` when no instance runs.
+    /// Connects to the running instance; `None` when none runs.
     pub fn live(home: &Home) -> io::Result<Option<Self>> {
         Ok(ControlClient::connect(home)?.map(|control| Self::Live { control }))
     }
 
-    /// `lock` is `None` when the caller has the home.
+    /// A stopped instance, whose Postgres is `server`. `lock` is `None` when the caller holds the home's lock.
     pub fn stopped(server: PrivateServer, lock: Option<HomeLock>) -> Self {
-        Self::Stopped { server: Some(server), trial: None, _lock: lock }
+        Self::Stopped { server: Some(server), candidate: None, _lock: lock }
     }
 
     pub fn is_live(&self) -> bool {
         matches!(self, Self::Live { .. })
     }
 
-    /// Server and agent leave; tasks go on, and requests wait.
-    pub fn let_go(&mut self) -> Result<(), HostError> {
+    /// Stops server and agent; tasks continue and requests wait.
+    pub fn pause(&mut self) -> Result<(), HostError> {
         self.ask_level(Level::Datastore, None)
     }
 
-    /// Starts the datastore anew, with the newest PostgreSQL that is installed.
+    /// Restarts the datastore with the newest installed PostgreSQL.
     pub async fn restart_datastore(&mut self, home: &Home, access: &mut Access) -> Result<(), HostError> {
         if let Some(installation) = install::installed(home) {
             access.installation = installation;
@@ -94,8 +90,8 @@ impl Host {
         }
     }
 
-    /// Starts the program's server on trial, and says where it is asked.
-    pub async fn begin_trial(
+    /// Starts the candidate server and returns its private socket.
+    pub async fn start_candidate(
         &mut self,
         program: &Path,
         home: &Home,
@@ -106,14 +102,14 @@ impl Host {
             Self::Live { .. } => {
                 let limit_ms = u64::try_from(limit.as_millis()).ok();
                 let request = Request::Run { level: Level::Trial, program: Some(program.to_owned()), limit_ms };
-                // An older supervisor has limits of its own.
+                // An older supervisor ignores `limit_ms` and applies its own limit.
                 self.ask(&request, trial_limit())?;
                 Ok(home.trial_socket())
             }
-            Self::Stopped { trial, .. } => {
-                let mut started = TrialServer::start(program, home, smoke.config.port, None)?;
+            Self::Stopped { candidate, .. } => {
+                let mut started = CandidateServer::start(program, home, smoke.config.port, None)?;
                 let endpoint = ServerEndpoint::Private(started.socket.clone());
-                let ask = Smoke {
+                let probe = Smoke {
                     endpoint,
                     version: smoke.version.clone(),
                     known: KnownFaults::default(),
@@ -121,56 +117,56 @@ impl Host {
                     config_file: None,
                     ..*smoke
                 };
-                started.wait_ready(async || ask.answers().await).await?;
+                started.wait_ready(async || probe.answers().await).await?;
                 let socket = started.socket.clone();
-                *trial = Some(started);
+                *candidate = Some(started);
                 Ok(socket)
             }
         }
     }
 
-    /// The server on trial gets the listeners, and the agent starts.
+    /// Hands the listeners to the candidate server and starts the agent.
     pub fn open(&mut self, program: &Path) -> Result<(), HostError> {
-        if let Self::Stopped { trial, .. } = self {
-            *trial = None;
+        if let Self::Stopped { candidate, .. } = self {
+            *candidate = None;
         }
         self.ask_level(Level::Whole, Some(program.to_owned()))
     }
 
-    /// Nothing runs any more, the datastore neither.
-    pub fn all_down(&mut self) -> Result<(), HostError> {
-        if let Self::Stopped { trial, server, .. } = self {
-            (*trial, *server) = (None, None);
+    /// Stops everything, including the datastore.
+    pub fn stop_all(&mut self) -> Result<(), HostError> {
+        if let Self::Stopped { candidate, server, .. } = self {
+            (*candidate, *server) = (None, None);
         }
-        self.ask_level(Level::Nothing, Some(PathBuf::from(SUPERVISORS_OWN)))
+        self.ask_level(Level::Nothing, Some(PathBuf::from(SUPERVISORS_PROGRAM)))
     }
 
-    /// What was there before an upgrade runs again: first nothing but the datastore.
-    pub fn back_down(&mut self) -> Result<(), HostError> {
-        if let Self::Stopped { trial, .. } = self {
-            *trial = None;
+    /// Returns to the previous program, with only the datastore running.
+    pub fn stop_to_datastore(&mut self) -> Result<(), HostError> {
+        if let Self::Stopped { candidate, .. } = self {
+            *candidate = None;
         }
-        self.ask_level(Level::Datastore, Some(PathBuf::from(SUPERVISORS_OWN)))
+        self.ask_level(Level::Datastore, Some(PathBuf::from(SUPERVISORS_PROGRAM)))
     }
 
-    /// Then all of it.
-    pub fn back_up(&mut self) -> Result<(), HostError> {
-        self.ask_level(Level::Whole, Some(PathBuf::from(SUPERVISORS_OWN)))
+    /// Starts the whole instance with the previous program.
+    pub fn start_previous(&mut self) -> Result<(), HostError> {
+        self.ask_level(Level::Whole, Some(PathBuf::from(SUPERVISORS_PROGRAM)))
     }
 
-    /// The supervisor becomes the program of `version`.
-    pub fn take_over(&mut self, home: &Home, program: &Path, version: &str) -> Result<(), HostError> {
+    /// Makes the supervisor exec the program of `version`.
+    pub fn replace_supervisor(&mut self, home: &Home, program: &Path, version: &str) -> Result<(), HostError> {
         let Self::Live { control } = self else { return Ok(()) };
-        // It goes without an answer when it has come so far.
+        // No answer comes once the supervisor execs.
         if let Ok(Answer::Error(reason)) = control.ask(&Request::Become { program: program.to_owned() }, BECOME_LIMIT) {
             return Err(HostError::Refused(reason));
         }
         let deadline = Instant::now() + BECOME_LIMIT;
-        let mut seen = Instant::now();
-        // With nobody there for this long nobody will come: one that starts anew waits for us.
-        while Instant::now() < deadline && seen.elapsed() < GONE {
+        let mut last_connected = Instant::now();
+        // Once the supervisor has exited no other one starts, because a new start waits for our lock.
+        while Instant::now() < deadline && last_connected.elapsed() < EXITED_LIMIT {
             if ControlClient::connect(home).is_ok_and(|client| client.is_some()) {
-                seen = Instant::now();
+                last_connected = Instant::now();
             }
             if control::status_of(home).is_some_and(|status| status.version == version)
                 && let Ok(Some(client)) = ControlClient::connect(home)
@@ -187,10 +183,11 @@ impl Host {
         self.ask(&Request::Run { level, program, limit_ms: None }, LEVEL_LIMIT)
     }
 
+    /// Sends a request to a running instance; does nothing for a stopped one.
     fn ask(&mut self, request: &Request, limit: Duration) -> Result<(), HostError> {
         let Self::Live { control } = self else { return Ok(()) };
         match control.ask(request, limit) {
-            Ok(Answer::Error(reason)) => Err(HostError::Refused(own_words(&reason))),
+            Ok(Answer::Error(reason)) => Err(HostError::Refused(failure_message(&reason))),
             Ok(_) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(HostError::Gone),
             Err(error) => Err(HostError::Silent(error)),

@@ -1,6 +1,6 @@
-//! Whether a DAG file that cannot be imported any more speaks against a release. Files change while an upgrade is under way,
-//! services that they ask go away, and a busy machine makes imports time out: only a file that the release before still
-//! imports, and the new one does not, at the same time, is evidence.
+//! Decides whether an import error counts against a release. Files change during an upgrade, services that they call go
+//! away, and imports time out on a busy machine: only a file that the previous release still imports and the new one
+//! does not, at the same time, is evidence.
 
 use crate::home::Home;
 use crate::protocol::child;
@@ -17,47 +17,51 @@ pub struct Releases {
     pub new: PathBuf,
 }
 
+/// The result of importing a DAG file with one release.
 #[derive(Debug, PartialEq, Eq)]
-enum Answer {
+enum ImportResult {
     Imports,
     Refuses,
-    /// It took too long, or could not be asked.
+    /// The check took too long or could not run.
     Unknown,
 }
 
-/// How long files are asked about; a fault of a release is not in one file alone.
-const PATIENCE: Duration = Duration::from_secs(120);
-const LIMIT: Duration = Duration::from_secs(60);
+/// Time limit for all files; a fault of a release shows in more than one file.
+const TOTAL_LIMIT: Duration = Duration::from_secs(120);
+/// Time limit for one file.
+const FILE_LIMIT: Duration = Duration::from_secs(60);
 const OUTPUT_LIMIT: u64 = 1024 * 1024;
 
 impl Releases {
-    /// Of files that cannot be imported, the first that the release before imports and the new one does not.
+    /// The first of the failing `files` that the previous release imports and the new one does not.
     pub async fn evidence(&self, files: &[&str]) -> Option<String> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TOTAL_LIMIT;
         for file in files.iter().take_while(|_| Instant::now() < deadline) {
             let (releases, path) = (self.clone(), PathBuf::from(file));
-            let asked = blocking::run(move || {
-                let imports = |program| releases.ask(program, &path) == Answer::Imports;
-                // Once more at the end: what the world has changed meanwhile is no release's fault.
+            let is_evidence = blocking::run(move || {
+                let imports = |program| releases.check(program, &path) == ImportResult::Imports;
+                // The previous release is checked again at the end, because the file or its services may have changed
+                // in between.
                 imports(&releases.before)
-                    && releases.ask(&releases.new, &path) == Answer::Refuses
+                    && releases.check(&releases.new, &path) == ImportResult::Refuses
                     && imports(&releases.before)
             });
-            if asked.await.unwrap_or(false) {
+            if is_evidence.await.unwrap_or(false) {
                 return Some((*file).to_owned());
             }
         }
         None
     }
 
-    fn ask(&self, program: &Path, file: &Path) -> Answer {
+    /// Imports a file with a release's program.
+    fn check(&self, program: &Path, file: &Path) -> ImportResult {
         let mut command = Command::new(program);
         command.arg("--home").arg(self.home.root()).arg("validate").arg(file);
         command.env_clear().envs(child::environment());
-        match command::output_limited(&mut command, LIMIT, OUTPUT_LIMIT).map(|output| output.status.code()) {
-            Ok(Some(0)) => Answer::Imports,
-            Ok(Some(1)) => Answer::Refuses,
-            _ => Answer::Unknown,
+        match command::output_limited(&mut command, FILE_LIMIT, OUTPUT_LIMIT).map(|output| output.status.code()) {
+            Ok(Some(0)) => ImportResult::Imports,
+            Ok(Some(1)) => ImportResult::Refuses,
+            _ => ImportResult::Unknown,
         }
     }
 }
@@ -68,7 +72,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[tokio::test]
-    async fn only_what_the_old_release_imports_and_the_new_one_does_not_is_evidence() {
+    async fn only_files_that_just_the_old_release_imports_are_evidence() {
         let folder = tempfile::tempdir().unwrap();
         let program = |name: &str, refuses: &str| {
             let path = folder.path().join(name);
@@ -82,7 +86,7 @@ mod tests {
             before: program("before", "*/broken.py|*/healed.py"),
             new: program("new", "*/broken.py|*/lost.py"),
         };
-        // Broken for both; well again for both by now; and one that only the old release imports.
+        // Broken for both releases; fixed for both in the meantime; and a file that only the old release imports.
         assert_eq!(releases.evidence(&["/w/broken.py", "/w/fine.py", "/w/healed.py"]).await, None);
         assert_eq!(releases.evidence(&["/w/broken.py", "/w/lost.py"]).await, Some("/w/lost.py".to_owned()));
         let gone = Releases { before: folder.path().join("none"), ..releases };

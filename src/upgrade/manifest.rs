@@ -1,5 +1,5 @@
-//! `manifest.json`: which releases there are, and everything about one that has to be known before it is
-//! fetched. `docs/release-format.md` describes it; the fields that `self_update` knows are as it wants them.
+//! `manifest.json`: the available releases, and everything needed to plan an upgrade before fetching one.
+//! `docs/reference/release-format.md` describes it; the fields that `self_update` reads follow its schema.
 
 use super::version_order;
 use crate::config::Channel;
@@ -7,15 +7,15 @@ use jiff::Timestamp;
 use semver::Version;
 use serde::{Deserialize, Serialize};
 
-/// The largest manifest that is read, bytes: some thousands of releases.
+/// The largest manifest that is read, in bytes: some thousands of releases.
 pub const SIZE_LIMIT: u64 = 4 * 1024 * 1024;
 pub const MANIFEST: &str = "manifest.json";
-/// What is added to a file's name for its signature.
+/// The suffix of a signature file.
 pub const SIGNATURE_SUFFIX: &str = ".minisig";
 
 /// The version of `self_update`'s schema.
 const SCHEMA: u64 = 1;
-/// The version of what we add to it. A number above it changes the meaning of what is there.
+/// The version of our additions to it. A higher number changes the meaning of existing fields.
 const FORMAT: u32 = 1;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,13 +25,13 @@ pub struct Manifest {
     /// When it was signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issued_at: Option<Timestamp>,
-    /// Until when a host that is looked after has a newer one.
+    /// Expiry; a maintained host serves a newer manifest by then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
-    /// A key by which later releases will be signed; whoever trusts this manifest trusts it too.
+    /// The key that will sign later releases; trusted as this manifest is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_public_key: Option<String>,
-    /// The newest first.
+    /// Newest first.
     pub releases: Vec<Release>,
 }
 
@@ -50,7 +50,7 @@ pub struct Release {
     pub required_stops: Vec<Version>,
     /// Every migration that this release knows, oldest first.
     pub migrations: Vec<Migration>,
-    /// One tarball a platform.
+    /// One archive per platform.
     pub assets: Vec<Asset>,
     pub components: Vec<Component>,
 }
@@ -61,51 +61,51 @@ pub struct Migration {
     pub name: String,
     /// `expand`, `data`, `postdeploy` or `contract`.
     pub phase: String,
-    /// Of its file.
+    /// The hash of its file.
     pub sha256: String,
-    /// Whether it comes with SQL that undoes it.
+    /// True when it has rollback SQL.
     pub reversible: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Asset {
     pub name: String,
-    /// Relative to the manifest, or whole.
+    /// Absolute, or relative to the manifest.
     pub url: String,
     /// `sha256:` and 64 hexadecimal digits.
     pub digest: String,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// As Rust names it.
+    /// A Rust target triple.
     pub target: String,
 }
 
-/// A part of a release that changes more seldom than the program.
+/// A part of a release that changes less often than the program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Component {
-    /// `postgres`
+    /// For example `postgres`.
     pub name: String,
-    /// Its own version: `18.4`
+    /// Its own version, such as `18.4`.
     pub version: String,
     pub target: String,
     pub url: String,
     pub sha256: String,
-    /// Bytes, packed and unpacked.
+    /// Sizes in bytes, of the archive and of its content.
     pub size: u64,
     pub unpacked_size: u64,
-    /// The release that really made these bytes.
+    /// The release that built these bytes.
     pub produced_by: Version,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
-    #[error("it is not a manifest: {0}")]
+    #[error("the manifest is not valid: {0}")]
     Unreadable(String),
-    #[error("it is of a later format ({0}) than this version reads")]
+    #[error("the manifest has format {0}, which is newer than this version can read")]
     Newer(u64),
-    #[error("it names {0:?}, which leads away from it")]
+    #[error("the manifest names {0:?}, which is outside of its folder")]
     Escapes(String),
-    #[error("it names a sha256 that is none: {0:?}")]
+    #[error("the manifest has an invalid sha256: {0:?}")]
     Digest(String),
 }
 
@@ -114,7 +114,7 @@ impl Manifest {
         Self { schema: SCHEMA, format: FORMAT, issued_at: None, expires_at: None, next_public_key: None, releases }
     }
 
-    /// Reads and checks one. The caller has verified its signature.
+    /// Parses and checks a manifest. The caller has verified its signature.
     pub fn parse(text: &[u8]) -> Result<Self, ManifestError> {
         #[derive(Deserialize)]
         struct Versions {
@@ -129,15 +129,15 @@ impl Manifest {
         let manifest: Self = serde_json::from_slice(text).map_err(unreadable)?;
         manifest.releases.iter().try_for_each(Release::check)?;
         let mut versions: Vec<&Version> = manifest.releases.iter().map(|release| &release.version).collect();
-        versions.sort_by(|one, other| version_order::compare(one, other));
+        versions.sort_by(|left, right| version_order::compare(left, right));
         match versions.windows(2).find(|pair| version_order::compare(pair[0], pair[1]).is_eq()) {
-            Some(pair) => Err(ManifestError::Unreadable(format!("it has two releases {}", pair[0]))),
+            Some(pair) => Err(ManifestError::Unreadable(format!("it lists release {} twice", pair[0]))),
             None => Ok(manifest),
         }
     }
 
-    /// The same, as any program that uses `self_update` reads it from that address: it has to find the same releases,
-    /// files and sums there.
+    /// Parses a manifest and checks that `self_update`, reading it from `address`, finds the same releases, files
+    /// and hashes.
     pub fn parse_at(text: &[u8], address: &str) -> Result<Self, ManifestError> {
         let manifest = Self::parse(text)?;
         let listed = self_update::backends::manifest::parse_manifest(&String::from_utf8_lossy(text), address)
@@ -147,7 +147,7 @@ impl Manifest {
         if ours.map(|asset| (asset.name.as_str(), Some(asset.digest.as_str()))).eq(theirs) {
             Ok(manifest)
         } else {
-            Err(ManifestError::Unreadable("others read other files from it".to_owned()))
+            Err(ManifestError::Unreadable("self_update finds other files in it".to_owned()))
         }
     }
 
@@ -155,19 +155,25 @@ impl Manifest {
         self.releases.iter().find(|release| release.version == *version)
     }
 
-    /// The newest release of a channel that fits; release candidates get stable releases too.
+    /// The newest release of a channel for which `fits` returns true; the channel of release candidates includes stable
+    /// releases.
     pub fn newest(&self, channel: Channel, fits: impl Fn(&Release) -> bool) -> Option<&Release> {
-        let is_in =
+        let is_candidate =
             |release: &&Release| (channel == Channel::Rc || release.channel == Channel::Stable) && fits(release);
-        self.releases.iter().filter(is_in).max_by(|one, other| version_order::compare(&one.version, &other.version))
+        self.releases
+            .iter()
+            .filter(is_candidate)
+            .max_by(|left, right| version_order::compare(&left.version, &right.version))
     }
 }
 
 impl Release {
+    /// The newest schema version that the release knows; 0 without migrations.
     pub fn schema_version(&self) -> i64 {
         self.migrations.iter().map(|migration| migration.version).max().unwrap_or(0)
     }
 
+    /// The program for a platform.
     pub fn asset(&self, target: &str) -> Option<&Asset> {
         self.assets.iter().find(|asset| asset.target == target)
     }
@@ -176,6 +182,7 @@ impl Release {
         self.components.iter().filter(move |component| component.target == target)
     }
 
+    /// Checks file names, hashes and the order of the migrations.
     fn check(&self) -> Result<(), ManifestError> {
         for asset in &self.assets {
             check_name(&asset.url)?;
@@ -185,19 +192,20 @@ impl Release {
             check_name(&component.url)?;
             check_sha256(&component.sha256)?;
         }
-        let mut last = 0;
+        let mut last_version = 0;
         for migration in &self.migrations {
             check_sha256(&migration.sha256)?;
-            if migration.version <= last {
+            if migration.version <= last_version {
                 return Err(ManifestError::Unreadable(format!("migration {} is out of order", migration.version)));
             }
-            last = migration.version;
+            last_version = migration.version;
         }
         Ok(())
     }
 }
 
 impl Asset {
+    /// The hash as 64 hexadecimal digits.
     pub fn sha256(&self) -> Result<&str, ManifestError> {
         let hex = self.digest.strip_prefix("sha256:").ok_or_else(|| ManifestError::Digest(self.digest.clone()))?;
         check_sha256(hex)?;
@@ -205,7 +213,7 @@ impl Asset {
     }
 }
 
-/// A plain file name beside the manifest, or an address that ends in one.
+/// Checks for a plain file name beside the manifest, or a URL that ends in one.
 fn check_name(url: &str) -> Result<(), ManifestError> {
     let is_address = url.starts_with("https://") || url.starts_with("http://");
     let name = if is_address { url.rsplit('/').next().unwrap_or_default() } else { url };

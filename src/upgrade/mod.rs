@@ -1,11 +1,11 @@
-//! From one release to another and back: the plan (pure), and a worker that follows it step by step, each
-//! written down before it acts.
+//! Upgrades and rollbacks: a pure plan, and a worker that runs it step by step, each recorded in the journal before it
+//! acts.
 
 mod address;
 pub mod capacity;
-pub mod ending;
 pub mod expire;
 pub mod failed_release;
+pub mod failure_policy;
 pub mod finish;
 pub mod freshness;
 pub mod history;
@@ -29,13 +29,13 @@ pub mod snapshot;
 pub mod source;
 pub mod stage;
 pub mod steps;
+mod upgrade_context;
 pub mod version_order;
 pub mod versions;
-mod work;
 
 pub use outcome::{Outcome, Status};
 pub use run::{ReleaseSource, upgrade};
-pub use work::{Notes, Work};
+pub use upgrade_context::{Notes, UpgradeContext};
 
 use crate::backup::RestoreError;
 use crate::backup::content::ContentError;
@@ -48,26 +48,26 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What an upgrade or a rollback can fail of.
+/// The reasons for which an upgrade or a rollback fails.
 #[derive(Debug, thiserror::Error)]
 pub enum UpgradeError {
-    #[error("the copy of the database from before, {0}, is gone: the backup from before the upgrade has it")]
+    #[error("the database snapshot {0} no longer exists; restore the backup taken before the upgrade")]
     NoSnapshot(String),
     #[error("it was cancelled")]
     Cancelled,
-    #[error("requests would wait for {expected:.0} s, and upgrade.max_pause is {} s", .most.as_secs())]
-    LongPause { expected: f64, most: Duration },
+    #[error("requests would wait for {expected:.0} s, but upgrade.max_pause is {} s", .max_pause.as_secs())]
+    LongPause { expected: f64, max_pause: Duration },
     #[error(transparent)]
     Journal(#[from] JournalError),
     #[error(transparent)]
     Fetch(#[from] source::FetchError),
     #[error(transparent)]
     Stage(#[from] stage::StageError),
-    #[error("{name} cannot be made ready: {reason}")]
+    #[error("cannot install {name}: {reason}")]
     Component { name: String, reason: String },
     #[error("the backup failed: {0}")]
     Backup(#[from] CreateError),
-    #[error("the backup cannot be restored: {0}")]
+    #[error("the test restore of the backup failed: {0}")]
     Rehearsal(#[from] RestoreError),
     #[error(transparent)]
     Program(#[from] program::ProgramError),
@@ -90,8 +90,8 @@ pub enum UpgradeError {
 }
 
 impl UpgradeError {
-    /// Whether a migration, or its rollback, is at fault.
-    pub fn is_of_the_schema(&self) -> bool {
+    /// True when a migration or its rollback failed.
+    pub fn is_schema_fault(&self) -> bool {
         matches!(self, Self::Schema(error) if !matches!(error, SchemaError::Postgres(_)))
     }
 }

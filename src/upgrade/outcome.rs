@@ -10,37 +10,37 @@ pub enum Status {
     Upgraded,
     /// Nothing was changed.
     Failed,
-    /// The release before runs again, with everything.
+    /// The previous release runs again, with all data.
     RolledBack,
-    /// The new release is in force, and something is wrong with it.
+    /// The new release is installed and has a problem.
     UpgradedWithProblem,
-    /// The older release is installed, and has a problem.
+    /// The older release is installed and has a problem.
     RolledBackWithProblem,
 }
 
-/// What came of it.
+/// The result as printed by `--json`.
 #[derive(Debug, Serialize)]
 pub struct Outcome {
     pub status: Status,
     pub previous_version: String,
     pub new_version: String,
-    /// Of the new release's sources.
+    /// The commit that the new release was built from.
     pub commit: Option<String>,
     pub migrations_run: Vec<String>,
     pub backup_path: Option<PathBuf>,
     pub details: Vec<String>,
-    /// For people, behind the message.
+    /// Shown after the message; not in the JSON.
     #[serde(skip)]
     pub notes: Vec<String>,
-    /// Seconds, from the rehearsal.
+    /// Seconds, measured in the rehearsal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expected_pause: Option<f64>,
-    /// Seconds in which requests waited, as it was.
+    /// Seconds for which requests waited.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pause: Option<f64>,
-    /// What was wrong, in words; `fault` for whoever tells it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub problem: Option<String>,
+    /// The text of `error`, which is why the change failed or what problem the installed release has.
+    #[serde(rename = "problem", skip_serializing_if = "Option::is_none")]
+    pub problem_text: Option<String>,
     #[serde(skip)]
-    pub fault: Option<UpgradeError>,
+    pub error: Option<UpgradeError>,
 }

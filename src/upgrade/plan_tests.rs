@@ -1,4 +1,4 @@
-//! Every reason to refuse, from the same facts with one thing changed.
+//! Tests every refusal by changing one fact at a time.
 
 use super::*;
 
@@ -9,13 +9,13 @@ fn version(text: &str) -> Version {
     text.parse().unwrap()
 }
 
-fn sum(of: u8) -> String {
-    format!("{of:02x}").repeat(32)
+fn hash(byte: u8) -> String {
+    format!("{byte:02x}").repeat(32)
 }
 
 fn migration(version: i64, phase: &str) -> Migration {
-    let of = u8::try_from(version).unwrap();
-    Migration { version, name: format!("m{version}"), phase: phase.to_owned(), sha256: sum(of), reversible: true }
+    let byte = u8::try_from(version).unwrap();
+    Migration { version, name: format!("m{version}"), phase: phase.to_owned(), sha256: hash(byte), reversible: true }
 }
 
 fn postgres(version: &str) -> Component {
@@ -24,7 +24,7 @@ fn postgres(version: &str) -> Component {
         version: version.to_owned(),
         target: TARGET.to_owned(),
         url: "postgres.tar.zst".to_owned(),
-        sha256: sum(0xaa),
+        sha256: hash(0xaa),
         size: 10 * MIB,
         unpacked_size: 40 * MIB,
         produced_by: Version::new(0, 2, 0),
@@ -43,7 +43,7 @@ fn release(text: &str, channel: Channel) -> Release {
         assets: vec![Asset {
             name: "leoflow.tar.gz".to_owned(),
             url: "leoflow.tar.gz".to_owned(),
-            digest: format!("sha256:{}", sum(0xbb)),
+            digest: format!("sha256:{}", hash(0xbb)),
             size: 5 * MIB,
             target: TARGET.to_owned(),
         }],
@@ -51,13 +51,13 @@ fn release(text: &str, channel: Channel) -> Release {
     }
 }
 
-fn facts() -> Facts {
-    Facts {
+fn facts() -> UpgradeFacts {
+    UpgradeFacts {
         installed: version("0.1.0"),
         target: TARGET,
-        database: Database::Applied(vec![(1, sum(1)), (2, sum(2))]),
+        database: Database::Applied(vec![(1, hash(1)), (2, hash(2))]),
         own_schema: 2,
-        components: vec![Installed { name: POSTGRES.to_owned(), version: "18.3".to_owned(), sha256: Some(sum(1)) }],
+        components: vec![Installed { name: POSTGRES.to_owned(), version: "18.3".to_owned(), sha256: Some(hash(1)) }],
         backup_bytes: 100 * MIB,
         free_bytes: Some(10_000 * MIB),
         database_bytes: 100 * MIB,
@@ -68,8 +68,9 @@ fn facts() -> Facts {
 
 const STABLE: Target = Target::Newest(Channel::Stable);
 
-/// Of one release, `0.2.0`, after `change`; the stops that it requires are offered too.
-fn planned(change: impl FnOnce(&mut Facts, &mut Release)) -> Result<Plan, Refusal> {
+/// Plans an upgrade to `0.2.0` after applying `change` to the facts and the release. The manifest also has the
+/// release's required stops.
+fn planned(change: impl FnOnce(&mut UpgradeFacts, &mut Release)) -> Result<Plan, Refusal> {
     let (mut facts, mut newest) = (facts(), release("0.2.0", Channel::Stable));
     change(&mut facts, &mut newest);
     let stops = newest.required_stops.iter().filter(|stop| **stop != newest.version);
@@ -77,6 +78,7 @@ fn planned(change: impl FnOnce(&mut Facts, &mut Release)) -> Result<Plan, Refusa
     plan(&facts, &Manifest::new([vec![newest], stops].concat()), &STABLE)
 }
 
+/// Asserts that a plan was refused with a matching error.
 macro_rules! refused {
     ($planned:expr, $pattern:pat $(if $guard:expr)?) => {
         match $planned {
@@ -87,27 +89,27 @@ macro_rules! refused {
 }
 
 #[test]
-fn tells_everything_that_is_done() {
+fn the_plan_lists_all_changes() {
     let plan = planned(|_, _| {}).unwrap();
     assert_eq!((plan.from.clone(), plan.to.clone()), (version("0.1.0"), version("0.2.0")));
     assert_eq!((plan.schema_from, plan.schema_to, plan.live, plan.running_tasks), (2, 3, true, 3));
     assert_eq!(plan.migrations, [migration(3, "data")]);
-    assert_eq!(plan.program.sha256, sum(0xbb));
+    assert_eq!(plan.program.sha256, hash(0xbb));
     assert!(matches!(plan.components[0].action, Action::Fetch(_)));
     assert!(plan.is_reversible() && plan.warnings.is_empty());
     assert_eq!(plan.fetched().count(), 1);
-    // Four times the database, what is fetched and unpacked, the program, and some to spare.
+    // Three copies of the database and the backup, the component packed and unpacked, the program, the reserve.
     assert_eq!(plan.needs_bytes, (4 * 100 + 50 + 4 * 5 + 256) * MIB);
 }
 
 #[test]
-fn what_is_there_already_is_not_fetched() {
-    let plan = planned(|facts, _| facts.components[0].sha256 = Some(sum(0xaa))).unwrap();
+fn installed_components_are_not_fetched() {
+    let plan = planned(|facts, _| facts.components[0].sha256 = Some(hash(0xaa))).unwrap();
     assert_eq!(plan.components[0].action, Action::Carried);
-    let of_the_system = |facts: &mut Facts, _: &mut Release| {
+    let from_the_system = |facts: &mut UpgradeFacts, _: &mut Release| {
         facts.components[0] = Installed { name: POSTGRES.to_owned(), version: "18.4".to_owned(), sha256: None };
     };
-    let plan = planned(of_the_system).unwrap();
+    let plan = planned(from_the_system).unwrap();
     assert_eq!(plan.components[0].action, Action::Kept);
     assert_eq!(plan.needs_bytes, (4 * 100 + 4 * 5 + 256) * MIB);
     assert!(!planned(|facts, _| facts.instance = Instance::Stopped).unwrap().live);
@@ -117,15 +119,15 @@ fn what_is_there_already_is_not_fetched() {
 fn nothing_newer_is_no_upgrade() {
     refused!(planned(|facts, _| facts.installed = version("0.2.0")), Refusal::UpToDate(_));
     refused!(planned(|facts, _| facts.installed = version("0.3.0")), Refusal::Ahead { .. });
-    // What was built from the same sources on a developer's machine is not the release.
+    // A development build of the same version is not the release.
     assert!(planned(|facts, _| facts.installed = version("0.2.0+12345678")).is_ok());
     let manifest = Manifest::new(vec![release("0.2.0", Channel::Stable)]);
-    let to = |installed: &str, target: &str| {
-        plan(&Facts { installed: version(installed), ..facts() }, &manifest, &Target::parse(target).unwrap())
+    let plan_to = |installed: &str, target: &str| {
+        plan(&UpgradeFacts { installed: version(installed), ..facts() }, &manifest, &Target::parse(target).unwrap())
     };
-    refused!(to("0.2.0", "0.2.0"), Refusal::Installed(_));
-    refused!(to("0.3.0", "v0.2.0"), Refusal::Older { .. });
-    refused!(to("0.1.0", "0.9.0"), Refusal::Unknown(wanted) if wanted == version("0.9.0"));
+    refused!(plan_to("0.2.0", "0.2.0"), Refusal::Installed(_));
+    refused!(plan_to("0.3.0", "v0.2.0"), Refusal::Older { .. });
+    refused!(plan_to("0.1.0", "0.9.0"), Refusal::Unknown(unknown) if unknown == version("0.9.0"));
     refused!(
         plan(&facts(), &Manifest::new(vec![release("0.2.0-rc1", Channel::Rc)]), &STABLE),
         Refusal::EmptyChannel("stable")
@@ -133,29 +135,29 @@ fn nothing_newer_is_no_upgrade() {
 }
 
 #[test]
-fn a_release_candidate_is_for_those_who_asked_for_them() {
+fn release_candidates_need_the_rc_channel() {
     let manifest = Manifest::new(vec![release("0.3.0-rc1", Channel::Rc), release("0.2.0", Channel::Stable)]);
-    let to = |target: &str| plan(&facts(), &manifest, &Target::parse(target).unwrap()).unwrap().to;
+    let version_for = |target: &str| plan(&facts(), &manifest, &Target::parse(target).unwrap()).unwrap().to;
     assert_eq!(
-        (to("stable"), to("rc"), to("0.3.0-rc1")),
+        (version_for("stable"), version_for("rc"), version_for("0.3.0-rc1")),
         (version("0.2.0"), version("0.3.0-rc1"), version("0.3.0-rc1"))
     );
     assert_eq!(Target::parse("newest"), None);
 }
 
 #[test]
-fn the_way_there_is_kept_to() {
+fn enforces_required_stops_and_the_oldest_version() {
     refused!(planned(|_, release| release.upgrades_from = version("0.1.5")), Refusal::BelowFloor { floor, .. } if floor == version("0.1.5"));
-    let stops = |_: &mut Facts, release: &mut Release| {
+    let stops = |_: &mut UpgradeFacts, release: &mut Release| {
         release.required_stops = vec![version("0.1.8"), version("0.1.4"), version("0.0.9"), version("0.2.0")];
     };
     refused!(planned(stops), Refusal::Stop { stop, .. } if stop == version("0.1.4"));
-    let stops_below_the_floor = |facts: &mut Facts, release: &mut Release| {
+    let stops_below_the_floor = |facts: &mut UpgradeFacts, release: &mut Release| {
         stops(facts, release);
         release.upgrades_from = version("0.1.5");
     };
     refused!(planned(stops_below_the_floor), Refusal::Stop { stop, .. } if stop == version("0.1.4"));
-    let passed = |facts: &mut Facts, release: &mut Release| {
+    let passed = |facts: &mut UpgradeFacts, release: &mut Release| {
         stops(facts, release);
         facts.installed = version("0.1.8");
     };
@@ -163,11 +165,11 @@ fn the_way_there_is_kept_to() {
 }
 
 #[test]
-fn a_datastore_that_the_release_does_not_know_is_left_alone() {
+fn refuses_a_datastore_that_the_release_does_not_know() {
     let applied = |applied: Vec<(i64, String)>| planned(|facts, _| facts.database = Database::Applied(applied));
-    let newer = vec![(1, sum(1)), (2, sum(2)), (3, sum(3)), (4, sum(4))];
+    let newer = vec![(1, hash(1)), (2, hash(2)), (3, hash(3)), (4, hash(4))];
     refused!(applied(newer), Refusal::NewerSchema { database: 4, known: 3, .. });
-    refused!(applied(vec![(1, sum(1)), (2, sum(9))]), Refusal::OtherHistory { version: 2, .. });
+    refused!(applied(vec![(1, hash(1)), (2, hash(9))]), Refusal::OtherHistory { version: 2, .. });
     refused!(planned(|facts, _| facts.database = Database::Damaged("a hole".to_owned())), Refusal::Damaged(_));
     refused!(
         planned(|_, release| release.migrations[2].phase = "sideways".to_owned()),
@@ -175,15 +177,15 @@ fn a_datastore_that_the_release_does_not_know_is_left_alone() {
     );
     let later = planned(|_, release| release.migrations[2].phase = "contract".to_owned()).unwrap();
     assert_eq!((later.migrations.len(), later.later.len(), later.schema_to), (0, 1, later.schema_from));
-    // One that is applied already may be of any phase.
+    // An applied migration may have any phase.
     assert!(planned(|_, release| release.migrations[1].phase = "contract".to_owned()).is_ok());
     assert_eq!(applied(vec![]).unwrap().migrations.len(), 3);
-    let other = |facts: &mut Facts, _: &mut Release| facts.components[0].version = "17.9".to_owned();
+    let other = |facts: &mut UpgradeFacts, _: &mut Release| facts.components[0].version = "17.9".to_owned();
     refused!(planned(other), Refusal::OtherMajor { new, old, .. } if (new.as_str(), old.as_str()) == ("18.4", "17.9"));
 }
 
 #[test]
-fn what_is_missing_is_told_before_anything_is_fetched() {
+fn refuses_unusable_releases_before_fetching() {
     refused!(
         planned(|facts, _| facts.target = "riscv64gc-unknown-linux-gnu"),
         Refusal::Platform(_, "riscv64gc-unknown-linux-gnu")
@@ -194,23 +196,24 @@ fn what_is_missing_is_told_before_anything_is_fetched() {
     let needed = (4 * 100 + 50 + 4 * 5 + 256) * MIB;
     refused!(planned(|facts, _| facts.free_bytes = Some(needed - 1)), Refusal::Space { .. });
     assert!(planned(|facts, _| facts.free_bytes = Some(needed)).is_ok());
-    // Sizes are the manifest's word: absurd ones are no overflow.
+    // Sizes come from the manifest: huge ones must not overflow.
     refused!(planned(|_, release| release.assets[0].size = u64::MAX), Refusal::Space { .. });
 }
 
 #[test]
-fn an_ailing_instance_is_only_upgraded_where_that_may_be_the_cure() {
-    let ailing = |facts: &mut Facts, _: &mut Release| facts.instance = Instance::Ailing("postgres failed".to_owned());
-    refused!(planned(ailing), Refusal::Ailing(reason) if reason == "postgres failed");
-    let of_a_newer_schema = |facts: &mut Facts, release: &mut Release| {
-        ailing(facts, release);
+fn upgrades_an_unhealthy_instance_only_if_that_may_fix_it() {
+    let unhealthy =
+        |facts: &mut UpgradeFacts, _: &mut Release| facts.instance = Instance::Unhealthy("postgres failed".to_owned());
+    refused!(planned(unhealthy), Refusal::Unhealthy(reason) if reason == "postgres failed");
+    let with_newer_schema = |facts: &mut UpgradeFacts, release: &mut Release| {
+        unhealthy(facts, release);
         facts.own_schema = 1;
     };
-    assert!(planned(of_a_newer_schema).is_ok());
+    assert!(planned(with_newer_schema).is_ok());
 }
 
 #[test]
-fn warns_of_what_is_skipped_and_of_what_cannot_be_taken_back() {
+fn warns_about_skipped_releases_and_irreversible_migrations() {
     let mut newest = release("0.4.0", Channel::Stable);
     newest.migrations[2].reversible = false;
     let others = ["0.2.0", "0.2.1", "0.3.0"].map(|version| release(version, Channel::Stable));
@@ -218,34 +221,34 @@ fn warns_of_what_is_skipped_and_of_what_cannot_be_taken_back() {
     let plan = plan(&facts(), &manifest, &STABLE).unwrap();
     assert!(!plan.is_reversible());
     assert!(plan.warnings[0].starts_with("this skips 0.2, 0.3:"), "{:?}", plan.warnings);
-    assert!(plan.warnings[1].starts_with("V0003__m3 cannot be taken back"), "{:?}", plan.warnings);
+    assert!(plan.warnings[1].starts_with("V0003__m3 cannot be undone"), "{:?}", plan.warnings);
 }
 
 #[test]
-fn the_newest_that_this_machine_can_run_is_taken() {
+fn picks_the_newest_release_that_this_machine_can_run() {
     let mut foreign = release("0.4.0", Channel::Stable);
     foreign.assets[0].target = "riscv64gc-unknown-linux-gnu".to_owned();
     let mut other_major = release("0.3.0", Channel::Stable);
     other_major.components = vec![postgres("19.0")];
     let manifest = Manifest::new(vec![foreign.clone(), other_major, release("0.2.0", Channel::Stable)]);
-    let found = plan(&facts(), &manifest, &Target::Newest(Channel::Stable)).unwrap();
-    assert_eq!(found.to, version("0.2.0"));
-    assert!(found.warnings.iter().any(|text| text.contains("0.4.0 is newer, and not for this machine")));
-    // Named, or alone, it says why not.
+    let chosen = plan(&facts(), &manifest, &Target::Newest(Channel::Stable)).unwrap();
+    assert_eq!(chosen.to, version("0.2.0"));
+    assert!(chosen.warnings.iter().any(|text| text.contains("0.4.0 is newer, but does not support this machine")));
+    // Requested by version, or as the only release, it is refused with the reason.
     let named = Target::Version(version("0.4.0"));
     assert!(matches!(plan(&facts(), &manifest, &named), Err(Refusal::Platform(..))));
-    let alone = Manifest::new(vec![foreign]);
-    assert!(matches!(plan(&facts(), &alone, &Target::Newest(Channel::Stable)), Err(Refusal::Platform(..))));
+    let only_foreign = Manifest::new(vec![foreign]);
+    assert!(matches!(plan(&facts(), &only_foreign, &Target::Newest(Channel::Stable)), Err(Refusal::Platform(..))));
 }
 
 #[test]
-fn a_stop_that_the_host_has_no_more_is_not_advised() {
-    let mut far = release("0.4.0", Channel::Stable);
-    far.required_stops = vec![version("0.3.0")];
+fn a_required_stop_missing_on_the_host_is_not_suggested() {
+    let mut newest = release("0.4.0", Channel::Stable);
+    newest.required_stops = vec![version("0.3.0")];
     let to = Target::Version(version("0.4.0"));
-    let with = |others: Vec<Release>| plan(&facts(), &Manifest::new([vec![far.clone()], others].concat()), &to);
-    assert!(matches!(with(vec![release("0.3.0", Channel::Stable)]), Err(Refusal::Stop { .. })));
-    assert!(matches!(with(Vec::new()), Err(Refusal::StopGone { .. })));
+    let plan_with = |others: Vec<Release>| plan(&facts(), &Manifest::new([vec![newest.clone()], others].concat()), &to);
+    assert!(matches!(plan_with(vec![release("0.3.0", Channel::Stable)]), Err(Refusal::Stop { .. })));
+    assert!(matches!(plan_with(Vec::new()), Err(Refusal::StopGone { .. })));
 }
 
 #[test]
@@ -253,15 +256,17 @@ fn a_newer_postgresql_is_not_replaced_by_an_older_one() {
     let manifest = Manifest::new(vec![release("0.2.0", Channel::Stable)]);
     let mut facts = facts();
     facts.components[0].version = "18.10".to_owned();
-    let found = plan(&facts, &manifest, &Target::Newest(Channel::Stable)).unwrap();
-    assert_eq!(found.components[0].action, Action::Kept);
+    let chosen = plan(&facts, &manifest, &Target::Newest(Channel::Stable)).unwrap();
+    assert_eq!(chosen.components[0].action, Action::Kept);
 }
 
 #[test]
-fn what_a_backup_takes_is_counted() {
+fn the_backup_counts_as_needed_space() {
     let manifest = Manifest::new(vec![release("0.2.0", Channel::Stable)]);
     let needed = |backup_bytes| {
-        plan(&Facts { backup_bytes, ..facts() }, &manifest, &Target::Newest(Channel::Stable)).unwrap().needs_bytes
+        plan(&UpgradeFacts { backup_bytes, ..facts() }, &manifest, &Target::Newest(Channel::Stable))
+            .unwrap()
+            .needs_bytes
     };
     assert_eq!(needed(900 * MIB), needed(0) + 900 * MIB);
 }

@@ -1,9 +1,9 @@
-//! What a plan warns of: releases that are skipped or out of reach, and migrations that cannot be undone. Pure.
+//! Warnings of a plan: skipped or unsupported releases, and irreversible migrations. Pure.
 
 use super::manifest::{Manifest, Migration, Release};
 use semver::Version;
 
-/// `newer` is a release that this machine cannot have, newer than the one that is planned.
+/// Lists the warnings. `newer` is a release newer than the planned one that this machine cannot run.
 pub fn warnings<'a>(
     from: &Version,
     newer: Option<&Version>,
@@ -12,7 +12,8 @@ pub fn warnings<'a>(
     migrations: impl Iterator<Item = &'a Migration>,
 ) -> Vec<String> {
     let mut warnings = Vec::new();
-    warnings.extend(newer.map(|newer| format!("{newer} is newer, and not for this machine or its PostgreSQL")));
+    warnings
+        .extend(newer.map(|newer| format!("{newer} is newer, but does not support this machine or its PostgreSQL")));
     let minor = |version: &Version| (version.major, version.minor);
     let mut skipped: Vec<(u64, u64)> = manifest
         .releases
@@ -24,18 +25,19 @@ pub fn warnings<'a>(
     skipped.dedup();
     if !skipped.is_empty() {
         let names: Vec<String> = skipped.iter().map(|(major, minor)| format!("{major}.{minor}")).collect();
-        warnings.push(format!("this skips {}: what they deprecated may be gone", names.join(", ")));
+        warnings.push(format!("this skips {}: features that they deprecated may be removed", names.join(", ")));
     }
     warnings.extend(irreversible(migrations));
     warnings
 }
 
+/// The warning about migrations that cannot be undone; `None` if all can.
 pub fn irreversible<'a>(migrations: impl Iterator<Item = &'a Migration>) -> Option<String> {
-    let fixed: Vec<String> = migrations
+    let names: Vec<String> = migrations
         .filter(|migration| !migration.reversible)
         .map(|migration| format!("V{:04}__{}", migration.version, migration.name))
         .collect();
-    let them = fixed.join(", ");
-    (!fixed.is_empty())
-        .then(|| format!("{them} cannot be taken back by itself: the way back is the backup that is taken first"))
+    let list = names.join(", ");
+    (!names.is_empty())
+        .then(|| format!("{list} cannot be undone: a rollback restores the backup that the upgrade takes first"))
 }

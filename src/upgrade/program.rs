@@ -1,4 +1,4 @@
-//! A release's program, asked to do one thing: say what it is, migrate, serve on trial.
+//! Runs a release's program for one purpose: to report its version, to migrate, or as a candidate server.
 
 use super::manifest::Migration;
 use crate::home::Home;
@@ -19,49 +19,49 @@ use std::time::{Duration, Instant};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ProgramError {
-    #[error("{program} does not run: {reason}")]
+    #[error("failed to run {program}: {reason}")]
     DoesNotRun { program: PathBuf, reason: String },
-    #[error("{program} says that it is {found}, not {expected}")]
+    #[error("{program} is version {found}, not {expected}")]
     OtherVersion { program: PathBuf, found: String, expected: String },
     #[error("the migration failed: {0}")]
     Migration(String),
-    #[error("requests would have waited for longer than upgrade.max_pause, {} s: the migration was not done", .limit.as_secs())]
+    #[error("the migration was cancelled: requests would have waited longer than upgrade.max_pause, {} s", .limit.as_secs())]
     TooSlow { limit: Duration },
-    #[error("its server does not start: {0}")]
+    #[error("the candidate server does not start: {0}")]
     Spawn(#[from] SpawnError),
-    #[error("its server ended before it was ready: {0}")]
+    #[error("the candidate server exited before it was ready: {0}")]
     Ended(String),
-    #[error("its server was not ready within {} s: {log}", .limit.as_secs())]
+    #[error("the candidate server was not ready within {} s: {log}", .limit.as_secs())]
     NotReady { limit: Duration, log: String },
     #[error("cannot prepare {path}: {source}")]
     Io { path: PathBuf, source: io::Error },
 }
 
-/// What a program says of itself.
+/// The output of `leoflow version --json`.
 #[derive(Debug, Clone, Deserialize)]
 pub struct About {
     pub version: String,
     pub target: String,
     pub schema_version: i64,
-    /// Of its sources.
+    /// The commit that the program was built from.
     #[serde(default)]
     pub commit: Option<String>,
-    /// Every one that it knows, oldest first.
+    /// Every migration that the program knows, oldest first.
     #[serde(default)]
     pub migrations: Vec<Migration>,
 }
 
 const ABOUT_LIMIT: Duration = Duration::from_secs(10);
-/// A migration may rewrite tables; what ends it is its own lock timeout.
+/// A migration may rewrite tables; its own lock timeout normally ends a blocked one.
 const MIGRATION_LIMIT: Duration = Duration::from_secs(3600);
 const OUTPUT_LIMIT: u64 = 1024 * 1024;
 
-/// How long a server may take to answer on trial.
+/// Time limit for a candidate server to answer.
 pub fn trial_limit() -> Duration {
     crate::sys::limit("LEOFLOW_TRIAL_LIMIT", Duration::from_secs(180))
 }
 
-/// What it says that it is.
+/// Reads the program's version and migrations.
 pub fn about(program: &Path) -> Result<About, ProgramError> {
     let failed = |reason: String| ProgramError::DoesNotRun { program: program.to_owned(), reason };
     let mut command = Command::new(program);
@@ -73,13 +73,13 @@ pub fn about(program: &Path) -> Result<About, ProgramError> {
     serde_json::from_slice(&output.stdout).map_err(|error| failed(error.to_string()))
 }
 
-/// Brings a database to the program's schema: the application's, or another. Returns the files that it
-/// applied. It ends with this process.
+/// Migrates a database, by default the application's, to the program's schema. Returns the applied files. The migration
+/// dies with this process.
 pub fn migrate(program: &Path, home: &Home, database: Option<&str>) -> Result<Vec<String>, ProgramError> {
     migrate_within(program, home, database, MIGRATION_LIMIT)
 }
 
-/// The same with a limit, after which the migration is ended and undone.
+/// Like [`migrate`], with a time limit, after which the migration is cancelled and rolled back.
 pub fn migrate_within(
     program: &Path,
     home: &Home,
@@ -95,45 +95,45 @@ pub fn migrate_within(
         io::ErrorKind::TimedOut => ProgramError::TooSlow { limit },
         _ => ProgramError::DoesNotRun { program: program.to_owned(), reason: error.to_string() },
     })?;
-    let said = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
-        return Err(ProgramError::Migration(command::failure(&without_advice(&said), output.status)));
+        return Err(ProgramError::Migration(command::failure(&without_advice(&stderr), output.status)));
     }
-    Ok(said.lines().filter_map(|line| line.strip_prefix("applied: ")).map(str::to_owned).collect())
+    Ok(stderr.lines().filter_map(|line| line.strip_prefix("applied: ")).map(str::to_owned).collect())
 }
 
-/// The error that `migrate-db` prints, without its hints, which are for those who call it, and its `applied:` lines.
-fn without_advice(said: &str) -> String {
-    let is_of_failure = |line: &&str| !line.starts_with("hint:") && !line.starts_with("applied: ");
-    said.lines().filter(is_of_failure).collect::<Vec<_>>().join("\n")
+/// The error text of `migrate-db` without its `applied:` lines and its hints, which do not fit an upgrade.
+fn without_advice(stderr: &str) -> String {
+    let is_error_line = |line: &&str| !line.starts_with("hint:") && !line.starts_with("applied: ");
+    stderr.lines().filter(is_error_line).collect::<Vec<_>>().join("\n")
 }
 
-/// A server that serves one private socket, for as long as this lives.
-pub struct TrialServer {
+/// A candidate server: serves one private socket until it is dropped.
+pub struct CandidateServer {
     pid: i32,
     ended: bool,
     pub socket: PathBuf,
     log: PathBuf,
-    /// Its closing tells the server to leave, should we be killed.
+    /// Write end of a pipe. It closes when this process is killed, so that the server exits.
     _lifeline: OwnedFd,
 }
 
-impl TrialServer {
-    /// Starts it; `database` is another than the application's.
+impl CandidateServer {
+    /// Starts the server, which may not answer yet; `database` replaces the application's database.
     pub fn start(program: &Path, home: &Home, port: u16, database: Option<&str>) -> Result<Self, ProgramError> {
         let socket = home.run().join("rehearsal.sock");
         let log = home.upgrade().join("trial.log");
-        let io = |path: &Path| {
+        let io_error = |path: &Path| {
             let path = path.to_owned();
             move |source| ProgramError::Io { path, source }
         };
-        files::create_private_dir(&home.upgrade()).map_err(io(&home.upgrade()))?;
+        files::create_private_dir(&home.upgrade()).map_err(io_error(&home.upgrade()))?;
         let output = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&log);
-        let output: File = output.map_err(io(&log))?;
-        let private = unix_socket::listen(&socket).map_err(io(&socket))?;
-        private.set_nonblocking(true).map_err(io(&socket))?;
-        let (lifeline, held) = listener::pipe().map_err(io(&socket))?;
-        listener::set_nonblocking(&lifeline).map_err(io(&socket))?;
+        let output: File = output.map_err(io_error(&log))?;
+        let private = unix_socket::listen(&socket).map_err(io_error(&socket))?;
+        private.set_nonblocking(true).map_err(io_error(&socket))?;
+        let (lifeline, lifeline_writer) = listener::pipe().map_err(io_error(&socket))?;
+        listener::set_nonblocking(&lifeline).map_err(io_error(&socket))?;
         let mut arguments: Vec<OsString> = vec!["--port".into(), port.to_string().into()];
         arguments.extend(["--private-socket".into(), socket.clone().into(), "--home".into(), home.root().into()]);
         arguments.extend(database.iter().flat_map(|name| ["--database".into(), OsString::from(name)]));
@@ -143,7 +143,7 @@ impl TrialServer {
         }
         let spawn = Spawn {
             program: program.to_owned(),
-            called: Some("leoflow-server".into()),
+            argv0: Some("leoflow-server".into()),
             arguments,
             environment,
             output: output.as_fd(),
@@ -154,21 +154,21 @@ impl TrialServer {
             parent_death: None,
             own_session: false,
         };
-        Ok(Self { pid: spawn.start()?, ended: false, socket, log, _lifeline: held })
+        Ok(Self { pid: spawn.start()?, ended: false, socket, log, _lifeline: lifeline_writer })
     }
 
-    /// Waits until `ask` says that it answers.
-    pub async fn wait_ready(&mut self, ask: impl AsyncFn() -> bool) -> Result<(), ProgramError> {
+    /// Waits until `answers` returns true. An error if the server exits or the time limit passes.
+    pub async fn wait_ready(&mut self, answers: impl AsyncFn() -> bool) -> Result<(), ProgramError> {
         let deadline = Instant::now() + trial_limit();
         let mut pause = Duration::from_millis(2);
-        while !ask().await {
+        while !answers().await {
             if let Some(exit) = reaper::ended_child(self.pid) {
                 self.ended = true;
-                let said = [exit.to_string(), self.last_words()];
-                return Err(ProgramError::Ended(said.join("\n").trim_end().to_owned()));
+                let message = [exit.to_string(), self.log_tail()];
+                return Err(ProgramError::Ended(message.join("\n").trim_end().to_owned()));
             }
             if Instant::now() >= deadline {
-                return Err(ProgramError::NotReady { limit: trial_limit(), log: self.last_words() });
+                return Err(ProgramError::NotReady { limit: trial_limit(), log: self.log_tail() });
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_millis(50));
@@ -176,8 +176,8 @@ impl TrialServer {
         Ok(())
     }
 
-    /// The end of what it printed.
-    pub fn last_words(&self) -> String {
+    /// The last lines of the server's output.
+    pub fn log_tail(&self) -> String {
         let text = fs::read(&self.log).unwrap_or_default();
         let text = String::from_utf8_lossy(&text[text.len().saturating_sub(4096)..]).into_owned();
         let lines: Vec<&str> = text.trim().lines().collect();
@@ -185,10 +185,10 @@ impl TrialServer {
     }
 }
 
-impl Drop for TrialServer {
+impl Drop for CandidateServer {
     fn drop(&mut self) {
-        for (signal, patience) in [(Signal::Terminate, 2), (Signal::Kill, 5)] {
-            let deadline = Instant::now() + Duration::from_secs(patience);
+        for (signal, seconds) in [(Signal::Terminate, 2), (Signal::Kill, 5)] {
+            let deadline = Instant::now() + Duration::from_secs(seconds);
             signal_group(self.pid, signal);
             while !self.ended && Instant::now() < deadline {
                 self.ended = reaper::ended_child(self.pid).is_some();
@@ -198,7 +198,7 @@ impl Drop for TrialServer {
                 break;
             }
         }
-        // A socket without a listener says the same as none.
+        // A socket file without a listener is harmless.
         let _ = files::remove_any(&self.socket);
     }
 }

@@ -1,24 +1,29 @@
-//! Going on with a download: what a host makes of a request for the rest of a file.
+//! Interprets a host's answer to a range request when a download resumes.
 
 use reqwest::StatusCode;
 use reqwest::header::HeaderValue;
 
-/// What a host makes of a request for the rest of a file.
+/// A host's answer to a request for the rest of a file.
 #[derive(Debug, PartialEq, Eq)]
 pub enum RangeAnswer {
+    /// The requested rest of the file.
     Rest,
+    /// The whole file.
     Whole,
-    /// Another part, or none: the file is asked for as a whole.
+    /// Another part, or none: the whole file must be requested.
     Useless,
+    /// An error that a request for the whole file would return too.
     Failed,
 }
 
-/// `Content-Range: bytes FIRST-LAST/TOTAL`, <https://www.rfc-editor.org/rfc/rfc9110#section-14.4>.
+/// Classifies an answer. `from` is the first byte that was requested, `size` the size of the whole file.
+/// `Content-Range: bytes FIRST-LAST/TOTAL`,
+/// <https://www.rfc-editor.org/rfc/rfc9110#section-14.4>.
 pub fn answer_to_range(status: StatusCode, content_range: Option<&HeaderValue>, from: u64, size: u64) -> RangeAnswer {
     let range = content_range.and_then(|value| value.to_str().ok()).and_then(|text| text.trim().strip_prefix("bytes "));
     let (first, total) = match range.and_then(|range| range.split_once('/')) {
-        Some((part, total)) => {
-            (part.split('-').next().and_then(|first| first.trim().parse().ok()), total.trim().parse().ok())
+        Some((span, total)) => {
+            (span.split('-').next().and_then(|first| first.trim().parse().ok()), total.trim().parse().ok())
         }
         None => (None, None),
     };
@@ -28,7 +33,7 @@ pub fn answer_to_range(status: StatusCode, content_range: Option<&HeaderValue>, 
         StatusCode::PARTIAL_CONTENT if first == Some(0) => RangeAnswer::Whole,
         StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE => RangeAnswer::Useless,
         status if status.is_success() => RangeAnswer::Whole,
-        // Some hosts refuse the header itself.
+        // Some hosts refuse the Range header itself.
         StatusCode::BAD_REQUEST | StatusCode::PRECONDITION_FAILED | StatusCode::NOT_IMPLEMENTED => RangeAnswer::Useless,
         _ => RangeAnswer::Failed,
     }
@@ -39,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_part_that_was_asked_for_is_gone_on_with() {
+    fn resumes_only_from_the_requested_range() {
         let answer = |status: u16, range: &'static str| {
             let header = (!range.is_empty()).then(|| HeaderValue::from_static(range));
             answer_to_range(StatusCode::from_u16(status).unwrap(), header.as_ref(), 300, 1000)

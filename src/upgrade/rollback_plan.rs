@@ -2,91 +2,95 @@
 
 use super::capacity::{self, Need};
 use super::history::Change;
-use super::plan::{Facts, Instance, Plan};
+use super::plan::{Instance, Plan, UpgradeFacts};
 use super::program::About;
-use super::source::Wanted;
+use super::source::ReleaseFile;
 use semver::Version;
 use serde::Serialize;
 use std::path::PathBuf;
 
-/// What is known of the ways back.
+/// The facts that decide how to roll back.
 #[derive(Debug)]
-pub struct Ways<'a> {
-    /// Of the program that is gone back to.
+pub struct RollbackFacts<'a> {
+    /// The program of the rollback's target.
     pub about: &'a About,
+    /// The database's schema version.
     pub schema: i64,
-    /// The migrations that it does not know, newest first; or why they cannot be undone.
+    /// The migrations that the target does not know, newest first; or why they cannot be undone.
     pub to_undo: Result<Vec<String>, String>,
-    /// The upgrade that led from it to what is in force.
+    /// The upgrade from the target to the installed release.
     pub change: Option<&'a Change>,
-    /// Whether the backup from before that is still there.
+    /// True when the backup taken before that upgrade still exists.
     pub backup_exists: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "way", rename_all = "snake_case")]
-pub enum Back {
-    /// The migrations are undone, newest first; everything else stays.
+pub enum RollbackPlan {
+    /// Undoes the migrations, newest first; everything else stays.
     Undo { migrations: Vec<String>, schema: i64 },
-    /// The backup from before the upgrade comes back; what was done since is lost, but for the backup that is
-    /// taken first.
+    /// Restores the backup from before the upgrade; newer data remains only in the backup that is taken first.
     Restore { backup: PathBuf },
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
-    #[error("{0} is what is installed")]
+    #[error("{0} is already installed")]
     Same(Version),
-    #[error("no upgrade led to {0}: name the version to go back to")]
+    #[error("no upgrade led to {0}: name a version with --to")]
     NoHistory(Version),
-    #[error("{0} is newer than what is installed")]
+    #[error("{0} is newer than the installed release")]
     Newer(Version),
     #[error("{0} is not kept on this machine")]
     NotKept(Version),
-    /// All in bytes; `backups` is what automatic backups take.
+    /// Sizes in bytes; `backups` is the size of the automatic backups.
     #[error(
-        "going back needs {} MB of free disk, and there are {} MB: {}",
+        "the rollback needs {} MB of free disk, but only {} MB are available: {}",
         capacity::total(.needs).div_ceil(1_000_000), .free / 1_000_000, in_words(.needs)
     )]
     Space { needs: Vec<Need>, free: u64, backups: u64 },
-    #[error("{why}, and the backup from before the upgrade is gone")]
+    #[error("{why}, and the backup from before the upgrade no longer exists")]
     NoWay { why: String },
 }
 
+/// The needs as text for a message.
 fn in_words(needs: &[Need]) -> String {
-    let words = |need: &Need| format!("{} MB {}", need.bytes.div_ceil(1_000_000), need.purpose);
-    needs.iter().map(words).collect::<Vec<_>>().join(", ")
+    let need_text = |need: &Need| format!("{} MB {}", need.bytes.div_ceil(1_000_000), need.purpose);
+    needs.iter().map(need_text).collect::<Vec<_>>().join(", ")
 }
 
-pub fn plan(ways: &Ways<'_>) -> Result<Back, Refusal> {
-    match &ways.to_undo {
+/// Undoes the migrations if all of them can be undone, otherwise restores the backup.
+pub fn plan(rollback_facts: &RollbackFacts<'_>) -> Result<RollbackPlan, Refusal> {
+    match &rollback_facts.to_undo {
         Ok(migrations) => {
-            let schema = ways.about.schema_version.min(ways.schema);
-            Ok(Back::Undo { migrations: migrations.clone(), schema })
+            let schema = rollback_facts.about.schema_version.min(rollback_facts.schema);
+            Ok(RollbackPlan::Undo { migrations: migrations.clone(), schema })
         }
         Err(why) => {
-            let backup = ways.change.filter(|_| ways.backup_exists).and_then(|change| change.backup.clone());
-            // One of a schema that the program knows.
-            let fits = ways.change.is_some_and(|change| change.schema_from <= ways.about.schema_version);
+            let backup =
+                rollback_facts.change.filter(|_| rollback_facts.backup_exists).and_then(|change| change.backup.clone());
+            // The program must know the backup's schema.
+            let fits =
+                rollback_facts.change.is_some_and(|change| change.schema_from <= rollback_facts.about.schema_version);
             match backup.filter(|_| fits) {
-                Some(backup) => Ok(Back::Restore { backup }),
+                Some(backup) => Ok(RollbackPlan::Restore { backup }),
                 None => Err(Refusal::NoWay { why: why.clone() }),
             }
         }
     }
 }
 
-/// The same as a plan that the steps of an upgrade follow.
-pub fn as_change(facts: &Facts, ways: &Ways<'_>, to: &Version, schema: i64) -> Plan {
+/// The rollback as a plan for the steps of an upgrade.
+pub fn as_change(facts: &UpgradeFacts, rollback_facts: &RollbackFacts<'_>, to: &Version, schema: i64) -> Plan {
     Plan {
         from: facts.installed.clone(),
         to: to.clone(),
         live: facts.instance != Instance::Stopped,
-        schema_from: ways.schema,
+        schema_from: rollback_facts.schema,
         schema_to: schema,
         migrations: Vec::new(),
         later: Vec::new(),
-        program: Wanted { url: String::new(), sha256: String::new(), size: 0 },
+        program: ReleaseFile { url: String::new(), sha256: String::new(), size: 0 },
         components: Vec::new(),
         needs_bytes: 0,
         running_tasks: facts.running_tasks,
@@ -111,26 +115,30 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_undone_is_and_nothing_is_lost() {
+    fn undoes_reversible_migrations() {
         let (about, change) = (about(3), change());
         let to_undo = Ok(vec!["V0004__more".to_owned()]);
-        let ways = Ways { about: &about, schema: 4, to_undo, change: Some(&change), backup_exists: true };
-        assert_eq!(plan(&ways).unwrap(), Back::Undo { migrations: vec!["V0004__more".into()], schema: 3 });
+        let rollback_facts =
+            RollbackFacts { about: &about, schema: 4, to_undo, change: Some(&change), backup_exists: true };
+        assert_eq!(
+            plan(&rollback_facts).unwrap(),
+            RollbackPlan::Undo { migrations: vec!["V0004__more".into()], schema: 3 }
+        );
     }
 
     #[test]
-    fn what_cannot_be_undone_comes_back_from_the_backup_or_not_at_all() {
+    fn restores_the_backup_when_migrations_are_irreversible() {
         let (about, change) = (about(3), change());
-        let ways = |backup_exists| Ways {
+        let rollback_facts = |backup_exists| RollbackFacts {
             about: &about,
             schema: 4,
             to_undo: Err("V0004__more cannot be undone".to_owned()),
             change: Some(&change),
             backup_exists,
         };
-        assert_eq!(plan(&ways(true)).unwrap(), Back::Restore { backup: "/b.tar.zst".into() });
-        assert!(matches!(plan(&ways(false)), Err(Refusal::NoWay { .. })));
+        assert_eq!(plan(&rollback_facts(true)).unwrap(), RollbackPlan::Restore { backup: "/b.tar.zst".into() });
+        assert!(matches!(plan(&rollback_facts(false)), Err(Refusal::NoWay { .. })));
         let older = self::about(2);
-        assert!(matches!(plan(&Ways { about: &older, ..ways(true) }), Err(Refusal::NoWay { .. })));
+        assert!(matches!(plan(&RollbackFacts { about: &older, ..rollback_facts(true) }), Err(Refusal::NoWay { .. })));
     }
 }

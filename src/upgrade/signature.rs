@@ -1,5 +1,5 @@
-//! Whether a manifest is by whoever makes our releases: minisign, with the key that this program was built with, or with one
-//! that a manifest announced that was signed by it.
+//! Verifies a manifest's minisign signature, with the key that this program was built with or one announced by a
+//! manifest that a trusted key had signed.
 
 use super::manifest::Manifest;
 use crate::home::Home;
@@ -10,68 +10,70 @@ use std::path::PathBuf;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SignatureError {
-    #[error("this is a development build: it has no key to check a release with")]
+    #[error("this development build has no key to verify a release")]
     NoKey,
-    #[error("a key that this program trusts is no minisign key: {0}")]
+    #[error("a trusted key is not a valid minisign key: {0}")]
     BadKey(String),
-    #[error("the signature cannot be read: {0}")]
+    #[error("invalid signature file: {0}")]
     Unreadable(String),
-    #[error("it is not signed by the key that this program trusts, or was changed afterwards")]
+    #[error("it is not signed by a key that this program trusts, or was modified after signing")]
     Wrong,
 }
 
-/// Lines of one signature; a file may have several, one below the other.
-const LINES: usize = 4;
-/// Keys that were announced, the newest last.
-const LIMIT: usize = 10;
+/// Lines of one signature; a file may hold several.
+const LINES_PER_SIGNATURE: usize = 4;
+/// Maximum number of announced keys, the newest last.
+const MAX_ANNOUNCED: usize = 10;
 const SIZE_LIMIT: u64 = 64 * 1024;
 
-/// The keys that this home trusts: `built_in`, none in a development build, and those that were announced. Each is the second
-/// line of minisign's `.pub` file.
+/// The keys that this home trusts: `built_in` (`None` in a development build) and the announced ones. Each is the
+/// second line of a minisign `.pub` file.
 pub fn trusted(home: &Home, built_in: Option<&str>) -> Vec<String> {
-    // Only what a trusted key has announced is there; without a key of its own nothing was.
+    // The file holds only keys announced by a trusted one, so it counts only together with a built-in key.
     let announced: Vec<String> = files::read_json_or_default(&path(home), SIZE_LIMIT).unwrap_or_default();
     built_in.into_iter().map(str::to_owned).chain(announced.into_iter().filter(|_| built_in.is_some())).collect()
 }
 
-/// Keeps the key that a verified manifest announces: the next releases may be signed by it alone.
+/// Stores the key that a verified manifest announces: later releases may be signed by it alone.
 pub fn remember(home: &Home, manifest: &Manifest, built_in: Option<&str>) -> io::Result<()> {
-    let Some(next) = manifest.next_public_key.as_ref().filter(|next| PublicKey::from_base64(next.trim()).is_ok())
+    let Some(next_key) =
+        manifest.next_public_key.as_ref().filter(|next_key| PublicKey::from_base64(next_key.trim()).is_ok())
     else {
         return Ok(());
     };
-    if trusted(home, built_in).contains(next) {
+    if trusted(home, built_in).contains(next_key) {
         return Ok(());
     }
     let mut announced: Vec<String> = files::read_json_or_default(&path(home), SIZE_LIMIT)?;
-    announced.push(next.clone());
-    let excess = announced.len().saturating_sub(LIMIT);
+    announced.push(next_key.clone());
+    let excess = announced.len().saturating_sub(MAX_ANNOUNCED);
     announced.drain(..excess);
     files::create_private_dir(&home.upgrade())?;
     files::write_atomic(&path(home), &serde_json::to_vec_pretty(&announced)?, 0o600)
 }
 
+/// The file with the announced keys.
 fn path(home: &Home) -> PathBuf {
     home.upgrade().join("trusted-keys.json")
 }
 
-/// True where one of the signatures is by one of the keys.
+/// Succeeds when one of the signatures is by one of the keys.
 pub fn verify(keys: &[String], content: &[u8], signatures: &str) -> Result<(), SignatureError> {
     if keys.is_empty() {
         return Err(SignatureError::NoKey);
     }
     let lines: Vec<&str> = signatures.lines().filter(|line| !line.trim().is_empty()).collect();
-    // What a later release adds and this one cannot read does not spoil the others.
-    let decoded: Vec<_> = lines.chunks(LINES).map(|block| Signature::decode(&block.join("\n"))).collect();
-    let all: Vec<&Signature> = decoded.iter().flatten().collect();
-    if all.is_empty() {
-        let reason = decoded.iter().find_map(|one| one.as_ref().err());
-        return Err(SignatureError::Unreadable(reason.map_or("it is empty".to_owned(), ToString::to_string)));
+    // A signature in a format that this version cannot read does not invalidate the others.
+    let decoded: Vec<_> = lines.chunks(LINES_PER_SIGNATURE).map(|block| Signature::decode(&block.join("\n"))).collect();
+    let readable: Vec<&Signature> = decoded.iter().flatten().collect();
+    if readable.is_empty() {
+        let reason = decoded.iter().find_map(|signature| signature.as_ref().err());
+        return Err(SignatureError::Unreadable(reason.map_or("the file is empty".to_owned(), ToString::to_string)));
     }
     for key in keys {
         let key = PublicKey::from_base64(key.trim()).map_err(|error| SignatureError::BadKey(error.to_string()))?;
-        // Only the prehashed kind: it is what `minisign` makes, and it covers the trusted comment.
-        if all.iter().any(|signature| key.verify(content, signature, false).is_ok()) {
+        // `false` allows only prehashed signatures, which `minisign` creates and which cover the trusted comment.
+        if readable.iter().any(|signature| key.verify(content, signature, false).is_ok()) {
             return Ok(());
         }
     }
@@ -93,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn one_of_several_signatures_by_one_of_several_keys_is_enough() {
+    fn one_valid_signature_by_a_trusted_key_is_enough() {
         let (old, new, other) = (pair(), pair(), pair());
         let key = |pair: &KeyPair| pair.pk.to_base64();
         let content = b"releases";
@@ -110,23 +112,23 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_trusted_once_a_trusted_one_has_announced_it() {
+    fn trusts_a_key_announced_by_a_trusted_key() {
         let folder = tempfile::tempdir().unwrap();
         let home = crate::home::resolve(Some(&folder.path().join("h"))).unwrap();
-        let (built_in, next) = (pair().pk.to_base64(), pair().pk.to_base64());
+        let (built_in, next_key) = (pair().pk.to_base64(), pair().pk.to_base64());
         assert_eq!(trusted(&home, Some(&built_in)), std::slice::from_ref(&built_in));
-        let manifest = |next: Option<&str>| Manifest {
+        let manifest = |next_key: Option<&str>| Manifest {
             schema: 1,
             format: 1,
             issued_at: None,
             expires_at: None,
-            next_public_key: next.map(str::to_owned),
+            next_public_key: next_key.map(str::to_owned),
             releases: Vec::new(),
         };
-        for announced in [None, Some("no key"), Some(next.as_str()), Some(next.as_str())] {
+        for announced in [None, Some("no key"), Some(next_key.as_str()), Some(next_key.as_str())] {
             remember(&home, &manifest(announced), Some(&built_in)).unwrap();
         }
-        assert_eq!(trusted(&home, Some(&built_in)), [built_in, next]);
+        assert_eq!(trusted(&home, Some(&built_in)), [built_in, next_key]);
         assert_eq!(trusted(&home, None), [""; 0]);
     }
 }

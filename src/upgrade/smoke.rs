@@ -1,5 +1,5 @@
-//! Whether a release works: asked of its server over a private socket before it gets the listeners, and
-//! whole, through the public address, afterwards.
+//! Smoke-tests a release: a candidate server over its private socket, and the whole instance through the public address
+//! after the handover.
 
 use super::import_evidence::Releases;
 use crate::config::Config;
@@ -15,74 +15,75 @@ use std::time::{Duration, Instant};
 /// How the server is reached.
 #[derive(Debug, Clone)]
 pub enum ServerEndpoint {
-    /// Before it has the listeners: there the caller is admin.
+    /// The candidate server's socket, on which the caller is admin.
     Private(PathBuf),
-    /// As a browser does.
+    /// The public address, as a browser uses it.
     Open,
 }
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Check {
     pub name: &'static str,
     pub ok: bool,
-    /// What was found.
+    /// What the check saw, or the error.
     pub detail: String,
-    /// What is wrong and not the release's fault.
+    /// A problem that is not the release's fault.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warning: Option<String>,
     pub seconds: f64,
 }
 
-/// Of the instance that is asked.
+/// A smoke test of one instance.
 pub struct Smoke<'a> {
     pub config: &'a Config,
     pub endpoint: ServerEndpoint,
-    /// The version that should answer.
+    /// The expected version.
     pub version: String,
-    /// Faults that were there before the change.
+    /// Faults that existed before the change.
     pub known: KnownFaults,
-    /// Who is asked whether a file that cannot be imported any more is a release's fault.
+    /// Both releases' programs, to decide whether a new import error is the release's fault.
     pub releases: Option<Releases>,
-    /// Where the present secrets are read for each request; `None` keeps those of `config`.
+    /// The file to read current secrets from for each request; `None` uses those of `config`.
     pub config_file: Option<PathBuf>,
 }
 
-/// Faults of the release that is in force, which do not count against another one.
+/// Faults of the installed release, which do not count against the new one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct KnownFaults {
-    /// DAG files that cannot be imported; `None` if nothing is known of them.
+    /// DAG files with import errors; `None` if unknown.
     pub import_errors: Option<BTreeSet<String>>,
-    /// DAGs whose grid is not shown.
+    /// DAGs whose grid fails to load.
     pub grids: BTreeSet<String>,
-    /// Whether the trial task fails, twice in a row.
+    /// True when the trial task failed twice in a row.
     pub trial_task: bool,
 }
 
-/// For what comes up a moment after the listeners are handed over.
-pub(super) fn settling() -> Duration {
+/// Time allowed for parts that start a moment after the handover of the listeners.
+pub(super) fn settling_time() -> Duration {
     sys::limit("LEOFLOW_SMOKE_SETTLING", Duration::from_secs(30))
 }
+/// Pages that every server has.
 const PAGES: [&str; 2] = ["/", "/auth/login"];
-/// How many DAGs' pages are looked at.
+/// Number of DAGs whose grids are checked.
 const DAG_PAGES: usize = 5;
 
 impl Smoke<'_> {
-    /// Whether it answers at all.
+    /// True when the health endpoint answers with 200.
     pub async fn answers(&self) -> bool {
         matches!(self.send_once(Method::GET, "/api/healthz", None).await, Ok((StatusCode::OK, _)))
     }
 
-    /// What can be asked of a server on trial. Stops at the first that is wrong.
-    pub async fn on_trial(&self) -> Vec<Check> {
+    /// Runs the checks that a candidate server supports. Stops at the first failure.
+    pub async fn candidate_checks(&self) -> Vec<Check> {
         let mut checks = Checks::default();
         let _ = self.run_common(&mut checks).await;
         checks.0
     }
 
-    /// Everything, through the public address.
-    pub async fn whole(&self) -> Vec<Check> {
+    /// Runs all checks through the public address. Stops at the first failure.
+    pub async fn all_checks(&self) -> Vec<Check> {
         let mut checks = Checks::default();
         let _ = async {
             self.run_common(&mut checks).await?;
@@ -93,7 +94,7 @@ impl Smoke<'_> {
         checks.0
     }
 
-    /// What fails on the running release. An error if it does not say which DAG files it cannot import.
+    /// Collects the faults of the running release. An error if its import errors cannot be listed.
     pub async fn known_faults(&self) -> Result<KnownFaults, String> {
         let import_errors = Some(self.import_errors().await?);
         let grids = self.grids().await.map(|grids| grids.failed.into_keys().collect()).unwrap_or_default();
@@ -111,119 +112,124 @@ impl Smoke<'_> {
         checks.run("pages", self.pages()).await
     }
 
+    /// Checks that the expected version answers.
     async fn health(&self) -> Result<String, String> {
         let answer = self.json("/api/healthz").await?;
         let version = answer["version"].as_str().unwrap_or_default();
-        if version == self.version { Ok(version.to_owned()) } else { Err(format!("{version} answers")) }
+        if version == self.version { Ok(version.to_owned()) } else { Err(format!("version {version} answers")) }
     }
 
-    /// A session from before the change is still accepted: the keys are the same.
+    /// Checks that an existing session is still accepted, because the keys are the same.
     async fn login(&self) -> Result<String, String> {
         match &self.endpoint {
             ServerEndpoint::Private(_) => {
                 let body = json!({"token": self.token()});
                 let (status, answer) = self.send(Method::POST, "/local/session", Some(&body)).await?;
                 let valid = status.is_success() && parse(&answer)?["valid"] == true;
-                if valid { Ok("a session is good".to_owned()) } else { Err("a session is not good".to_owned()) }
+                if valid { Ok("session accepted".to_owned()) } else { Err("session rejected".to_owned()) }
             }
             ServerEndpoint::Open => match self.get("/").await? {
-                (StatusCode::OK, _) => Ok("a session is good".to_owned()),
-                (status, _) => Err(format!("with a session, / answers {status}")),
+                (StatusCode::OK, _) => Ok("session accepted".to_owned()),
+                (status, _) => Err(format!("/ returned {status} with a valid session")),
             },
         }
     }
 
     async fn datastore(&self) -> Result<String, String> {
-        self.settled("metadatabase", "healthy").await
+        self.wait_healthy("metadatabase", "healthy").await
     }
 
+    /// Counts variables and connections.
     async fn read(&self) -> Result<String, String> {
-        let mut found = Vec::new();
-        for what in ["variables", "connections"] {
-            let answer = self.json(&format!("/api/v2/{what}?limit=1")).await?;
-            found.push(format!("{} {what}", answer["total_entries"].as_i64().ok_or("no total_entries")?));
+        let mut counts = Vec::new();
+        for collection in ["variables", "connections"] {
+            let answer = self.json(&format!("/api/v2/{collection}?limit=1")).await?;
+            counts.push(format!("{} {collection}", answer["total_entries"].as_i64().ok_or("no total_entries")?));
         }
-        Ok(found.join(", "))
+        Ok(counts.join(", "))
     }
 
+    /// Creates, reads and deletes a variable.
     async fn write(&self) -> Result<String, String> {
         let key = format!("leoflow_smoke_{}", hex::encode(random::bytes::<8>()));
         let path = format!("/api/v2/variables/{key}");
         let body = json!({"key": key, "value": "smoke"});
         let (created, answer) = self.send(Method::POST, "/api/v2/variables", Some(&body)).await?;
-        // A first attempt that was answered with 503 may have made it: nothing else knows its name.
+        // The name is random, so after a conflict it was created by an earlier attempt of ours, answered with 503.
         if !created.is_success() && created != StatusCode::CONFLICT {
-            return Err(format!("a variable cannot be made: {created} {}", String::from_utf8_lossy(&answer)));
+            return Err(format!("failed to create a variable: {created} {}", String::from_utf8_lossy(&answer)));
         }
-        let read = self.json(&path).await;
+        let read_back = self.json(&path).await;
         let (deleted, _) = self.send(Method::DELETE, &path, None).await?;
-        match read {
+        match read_back {
             Ok(answer) if answer["value"] == "smoke" && deleted.is_success() => {
-                Ok("a variable was made, read and deleted".to_owned())
+                Ok("created, read and deleted a variable".to_owned())
             }
-            Ok(_) => Err(format!("a variable is not as it was written, or cannot be deleted ({deleted})")),
+            Ok(_) => Err(format!("a variable differs from what was written, or deleting it failed ({deleted})")),
             Err(error) => Err(error),
         }
     }
 
+    /// Checks that no DAG file has an import error that the release caused.
     async fn dags(&self) -> Result<Passed, String> {
         let dags = self.json("/api/v2/dags?limit=1").await?["total_entries"].as_i64().unwrap_or(-1);
         let errors = self.import_errors().await?;
-        let new: Vec<&str> = match &self.known.import_errors {
+        let new_errors: Vec<&str> = match &self.known.import_errors {
             Some(known) => errors.difference(known).map(String::as_str).collect(),
             None => Vec::new(),
         };
-        let found = format!("{dags} DAGs, {} import errors", errors.len());
-        if new.is_empty() {
-            return Ok(found.into());
+        let detail = format!("{dags} DAGs, {} import errors", errors.len());
+        if new_errors.is_empty() {
+            return Ok(detail.into());
         }
         let evidence = match &self.releases {
-            Some(releases) => releases.evidence(&new).await,
-            None => Some(new.join(", ")),
+            Some(releases) => releases.evidence(&new_errors).await,
+            None => Some(new_errors.join(", ")),
         };
         match evidence {
-            Some(file) => Err(format!("cannot be imported any more: {file}")),
+            Some(file) => Err(format!("no longer importable: {file}")),
             None => {
-                let text = format!("cannot be imported, for a reason that is not the release's: {}", new.join(", "));
-                Ok(Passed { detail: found, warning: Some(text) })
+                let text = format!("import errors not caused by the release: {}", new_errors.join(", "));
+                Ok(Passed { detail, warning: Some(text) })
             }
         }
     }
 
-    /// The DAG files that cannot be imported.
+    /// Lists the DAG files with import errors.
     pub async fn import_errors(&self) -> Result<BTreeSet<String>, String> {
         let answer = self.json("/api/v2/importErrors?limit=1000").await?;
         let list = answer["import_errors"].as_array().cloned().unwrap_or_default();
         Ok(list.iter().filter_map(|error| error["filename"].as_str()).map(str::to_owned).collect())
     }
 
-    /// The pages, and what the web UI asks for its first ones.
+    /// Loads the pages and the data of the web UI's first pages.
     async fn pages(&self) -> Result<Passed, String> {
         let mut pages: Vec<String> = PAGES.map(str::to_owned).into();
         if let ServerEndpoint::Open = self.endpoint {
-            // It shows what the supervisor says, and a server on trial may have none.
+            // This page shows the supervisor's status, and a candidate server may have no supervisor.
             pages.push("/lite/".to_owned());
         }
         for path in &pages {
             let (status, body) = self.get(path).await?;
             if status != StatusCode::OK || !String::from_utf8_lossy(&body).contains("</html>") {
-                return Err(format!("{path} answers {status}"));
+                return Err(format!("{path} returned {status}"));
             }
         }
         self.json("/ui/config").await?;
-        let Grids { shown, failed } = self.grids().await?;
+        let Grids { loaded_count, failed } = self.grids().await?;
         let is_known = |id: &String| self.known.grids.contains(id);
         if let Some((_, reason)) = failed.iter().find(|(id, _)| !is_known(id)) {
             return Err(reason.clone());
         }
         let names: Vec<&str> = failed.keys().map(String::as_str).collect();
         Ok(Passed {
-            detail: format!("{} pages, {shown} grids", pages.len()),
-            warning: (!names.is_empty()).then(|| format!("no grid, as before the change: {}", names.join(", "))),
+            detail: format!("{} pages, {loaded_count} grids", pages.len()),
+            warning: (!names.is_empty())
+                .then(|| format!("grids that also failed before the change: {}", names.join(", "))),
         })
     }
 
-    /// The grids of the DAGs that the first page lists.
+    /// Loads the grids of the DAGs on the first page.
     async fn grids(&self) -> Result<Grids, String> {
         let dags = self.json(&format!("/ui/dags?limit={DAG_PAGES}")).await?;
         let ids = dags["dags"].as_array().ok_or("/ui/dags has no list")?;
@@ -231,9 +237,9 @@ impl Smoke<'_> {
         for id in ids.iter().filter_map(|dag| dag["dag_id"].as_str()) {
             let path = format!("/ui/grid/structure/{}", encode(id));
             match self.get(&path).await? {
-                (StatusCode::OK, body) if parse(&body)?.is_array() => grids.shown += 1,
+                (StatusCode::OK, body) if parse(&body)?.is_array() => grids.loaded_count += 1,
                 (StatusCode::NOT_FOUND, _) if self.is_deleted(id).await? => {}
-                (status, _) => drop(grids.failed.insert(id.to_owned(), format!("{path} answers {status}"))),
+                (status, _) => drop(grids.failed.insert(id.to_owned(), format!("{path} returned {status}"))),
             }
         }
         Ok(grids)
@@ -244,29 +250,30 @@ impl Smoke<'_> {
         Ok(status == StatusCode::NOT_FOUND)
     }
 
-    /// It leads a moment after it has started.
+    /// Waits for the scheduler, which takes leadership a moment after its start.
     async fn scheduler(&self) -> Result<String, String> {
-        self.settled("scheduler", "beats").await
+        self.wait_healthy("scheduler", "healthy").await
     }
 
-    /// A part of the instance that is healthy within the settling time.
-    async fn settled(&self, part: &str, detail: &str) -> Result<String, String> {
-        let deadline = Instant::now() + settling();
+    /// Waits until a part of the instance is healthy, within the settling time.
+    async fn wait_healthy(&self, part: &str, detail: &str) -> Result<String, String> {
+        let deadline = Instant::now() + settling_time();
         loop {
             let answer = self.json("/api/v2/monitor/health").await?;
             match answer[part]["status"].as_str() {
                 Some("healthy") => return Ok(detail.to_owned()),
-                other if Instant::now() >= deadline => return Err(format!("{other:?}")),
+                other if Instant::now() >= deadline => return Err(format!("status {}", other.unwrap_or("unknown"))),
                 _ => tokio::time::sleep(Duration::from_millis(20)).await,
             }
         }
     }
 
+    /// Runs a task; its failure does not count if it also failed before the change.
     async fn trial_task(&self) -> Result<Passed, String> {
         match self.run_trial_task().await {
             Err(reason) if self.known.trial_task => {
-                let warning = Some(format!("failed before the change too: {reason}"));
-                Ok(Passed { detail: "no task has run".to_owned(), warning })
+                let warning = Some(format!("also failed before the change: {reason}"));
+                Ok(Passed { detail: "no task ran".to_owned(), warning })
             }
             outcome => outcome.map(Passed::from),
         }
@@ -279,19 +286,20 @@ impl Smoke<'_> {
         }
         match parse(&answer)?["reason"].as_str() {
             Some(reason) => Ok(format!("skipped: {reason}")),
-            None => Ok("a task has run".to_owned()),
+            None => Ok("a task ran".to_owned()),
         }
     }
 }
 
 #[derive(Default)]
 struct Grids {
-    shown: usize,
-    /// By DAG, with the reason.
+    /// Number of grids that loaded.
+    loaded_count: usize,
+    /// The error by DAG id.
     failed: BTreeMap<String, String>,
 }
 
-/// What a check has found that is well.
+/// A passed check.
 struct Passed {
     detail: String,
     warning: Option<String>,
@@ -303,18 +311,19 @@ impl From<String> for Passed {
     }
 }
 
-/// In order; the first that fails is the last.
+/// Results in order; the first failure is the last entry.
 #[derive(Default)]
 struct Checks(Vec<Check>);
 
 impl Checks {
+    /// Runs a check and records its result. An error if it failed.
     async fn run<P: Into<Passed>>(
         &mut self,
         name: &'static str,
-        work: impl Future<Output = Result<P, String>>,
+        check: impl Future<Output = Result<P, String>>,
     ) -> Result<(), ()> {
         let begun = Instant::now();
-        let outcome = work.await;
+        let outcome = check.await;
         let ok = outcome.is_ok();
         let Passed { detail, warning } = outcome.map_or_else(Passed::from, Into::into);
         self.0.push(Check { name, ok, detail, warning, seconds: begun.elapsed().as_secs_f64() });
@@ -322,12 +331,12 @@ impl Checks {
     }
 }
 
-/// What is wrong and not the release's fault.
+/// The problems that are not the release's fault.
 pub fn warnings(checks: &[Check]) -> impl Iterator<Item = String> {
     checks.iter().filter_map(|check| check.warning.as_ref().map(|text| format!("{}: {text}", check.name)))
 }
 
-/// The first that speaks against the release.
+/// The first failure that counts against the release.
 pub fn failure(checks: &[Check]) -> Option<String> {
     checks
         .iter()
@@ -336,5 +345,5 @@ pub fn failure(checks: &[Check]) -> Option<String> {
 }
 
 pub(super) fn parse(body: &[u8]) -> Result<Value, String> {
-    serde_json::from_slice(body).map_err(|error| format!("its answer cannot be read: {error}"))
+    serde_json::from_slice(body).map_err(|error| format!("invalid response: {error}"))
 }

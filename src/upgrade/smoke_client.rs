@@ -1,50 +1,52 @@
-//! The requests of a smoke test: over the private socket of a server on trial, or as a browser sends them.
+//! Sends the requests of a smoke test: over a candidate server's private socket, or as a browser does.
 
-use super::smoke::{ServerEndpoint, Smoke, parse, settling};
+use super::smoke::{ServerEndpoint, Smoke, parse, settling_time};
 use crate::auth::token::Signer;
 use crate::config;
-use crate::protocol::http::{self, Ask};
+use crate::protocol::http::{self, HttpRequest};
 use crate::sys::{clock, unix_socket};
 use hyper::{Method, StatusCode, header};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 use tokio::net::{TcpStream, UnixStream};
 
-/// For one request. A first one may wait for the DAG files to be parsed.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// Between two attempts of a request.
-const AGAIN: Duration = Duration::from_millis(200);
+/// Time limit of a request. The first one may wait for the DAG files to be parsed.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Delay between attempts.
+const RETRY_DELAY: Duration = Duration::from_millis(200);
 
 impl Smoke<'_> {
+    /// Gets a path and parses its JSON; an error unless the status is 200.
     pub(super) async fn json(&self, path: &str) -> Result<Value, String> {
         let (status, body) = self.get(path).await?;
-        if status == StatusCode::OK { parse(&body) } else { Err(format!("{path} answers {status}")) }
+        if status == StatusCode::OK { parse(&body) } else { Err(format!("{path} returned {status}")) }
     }
 
     pub(super) async fn get(&self, path: &str) -> Result<(StatusCode, hyper::body::Bytes), String> {
         self.send(Method::GET, path, None).await
     }
 
-    /// A server that has no room for a moment is asked again within the settling time.
+    /// Sends a request; retries a 503, and for GET a failed connection, within the settling time.
     pub(super) async fn send(
         &self,
         method: Method,
         path: &str,
         body: Option<&Value>,
     ) -> Result<(StatusCode, hyper::body::Bytes), String> {
-        let deadline = Instant::now() + settling();
+        let deadline = Instant::now() + settling_time();
         loop {
             match self.send_once(method.clone(), path, body).await {
                 Ok((StatusCode::SERVICE_UNAVAILABLE, _)) if Instant::now() < deadline => {
-                    tokio::time::sleep(AGAIN).await;
+                    tokio::time::sleep(RETRY_DELAY).await;
                 }
-                // Listeners may be changing hands.
-                Err(_) if method == Method::GET && Instant::now() < deadline => tokio::time::sleep(AGAIN).await,
+                // The listeners may be handed over at this moment.
+                Err(_) if method == Method::GET && Instant::now() < deadline => tokio::time::sleep(RETRY_DELAY).await,
                 other => return other,
             }
         }
     }
 
+    /// Sends a request as an admin, without retries.
     pub(super) async fn send_once(
         &self,
         method: Method,
@@ -57,31 +59,31 @@ impl Smoke<'_> {
         let (bearer, cookie) = (format!("Bearer {token}"), format!("leoflow_session_{}={token}", self.config.port));
         let headers = [(header::AUTHORIZATION, bearer.as_str()), (header::COOKIE, cookie.as_str())];
         let body = body.map(Value::to_string).unwrap_or_default();
-        let ask = Ask { method, path, host: &host, headers: &headers, body };
-        let asked = async {
+        let request = HttpRequest { method, path, host: &host, headers: &headers, body };
+        let exchange = async {
             match &self.endpoint {
                 ServerEndpoint::Private(path) => {
                     let stream = unix_socket::connect(path).map_err(|error| error.to_string())?;
                     stream.set_nonblocking(true).map_err(|error| error.to_string())?;
                     let stream = UnixStream::from_std(stream).map_err(|error| error.to_string())?;
-                    http::ask(stream, ask).await.map_err(|error| error.to_string())
+                    http::send(stream, request).await.map_err(|error| error.to_string())
                 }
                 ServerEndpoint::Open => {
                     let stream =
                         TcpStream::connect((address, self.config.port)).await.map_err(|error| error.to_string())?;
-                    http::ask(stream, ask).await.map_err(|error| error.to_string())
+                    http::send(stream, request).await.map_err(|error| error.to_string())
                 }
             }
         };
-        let in_time = tokio::time::timeout(PATIENCE, asked).await;
-        in_time.unwrap_or_else(|_| Err(format!("{path} does not answer within {} s", PATIENCE.as_secs())))
+        let response = tokio::time::timeout(REQUEST_TIMEOUT, exchange).await;
+        response.unwrap_or_else(|_| Err(format!("{path} did not respond within {} s", REQUEST_TIMEOUT.as_secs())))
     }
 
-    /// A session of the admin's, as a login would give it.
+    /// Issues an admin session, as a login does.
     pub(super) fn token(&self) -> String {
-        // A new password or address, set meanwhile, ends the sessions of before.
-        let now = self.config_file.as_ref().and_then(|path| config::load_with_secrets(path).ok().flatten());
-        let config = now.as_ref().map_or(self.config, |loaded| &loaded.config);
+        // The secrets are read again, because a password or email changed meanwhile invalidates earlier sessions.
+        let current = self.config_file.as_ref().and_then(|path| config::load_with_secrets(path).ok().flatten());
+        let config = current.as_ref().map_or(self.config, |loaded| &loaded.config);
         let secret = config.jwt_secret.as_deref().unwrap_or_default();
         Signer::new(secret).issue(&config.admin_email, config.session_epoch, clock::unix_seconds())
     }

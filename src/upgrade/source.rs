@@ -1,5 +1,4 @@
-//! Where releases are: a folder, or a server of plain files. What is fetched is checked as it comes, and a
-//! download that was cut off goes on where it was.
+//! Release hosts: a folder, or a static file server. Downloads are verified, and an interrupted one resumes.
 
 use super::address::{Address, is_address, without_secrets};
 use super::manifest::{Asset, MANIFEST, Manifest, ManifestError, SIGNATURE_SUFFIX, SIZE_LIMIT};
@@ -10,11 +9,14 @@ use crate::protocol::web::{self, chain};
 use reqwest::StatusCode;
 use reqwest::header::{CONTENT_RANGE, RANGE};
 use sha2::{Digest, Sha256};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+mod partial_file;
+
+use partial_file::PartialFile;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
@@ -24,54 +26,56 @@ pub enum Source {
 
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    #[error("{place} is not there")]
-    Absent { place: String },
-    #[error("cannot read {place}: {reason}")]
-    Unreachable { place: String, reason: String },
-    /// It answers, with a status that another attempt does not change.
-    #[error("{place} answers {status}")]
-    Status { place: String, status: u16 },
-    /// A login page of the network, or an error page that a server calls a success.
-    #[error("{place} is a web page, and no release is behind it")]
-    Page { place: String },
-    #[error("{place} is larger than the {limit} bytes that it may have")]
-    TooLarge { place: String, limit: u64 },
-    #[error("{place} is not what the manifest says: {found}")]
-    Different { place: String, found: String, is_short: bool },
+    #[error("{location} does not exist")]
+    Absent { location: String },
+    #[error("cannot read {location}: {reason}")]
+    Unreachable { location: String, reason: String },
+    /// A status that a retry does not change.
+    #[error("{location} returned HTTP status {status}")]
+    Status { location: String, status: u16 },
+    /// A captive portal's login page, or an error page served with status 200.
+    #[error("{location} is a web page, not a release")]
+    Page { location: String },
+    #[error("{location} is larger than the limit of {limit} bytes")]
+    TooLarge { location: String, limit: u64 },
+    #[error("{location} does not match the manifest: {difference}")]
+    Different { location: String, difference: String, is_short: bool },
     #[error("cannot write {path}: {source}")]
     Write { path: PathBuf, source: io::Error },
-    #[error("{place} cannot be read, so nobody has signed what is there: {reason}")]
-    Unsigned { place: String, reason: String },
-    #[error("{place}: {source}")]
-    Signature { place: String, source: SignatureError },
-    #[error("{place}: {source}")]
-    Manifest { place: String, source: ManifestError },
+    #[error("cannot read the signature {location}, so the release counts as unsigned: {reason}")]
+    Unsigned { location: String, reason: String },
+    #[error("{location}: {source}")]
+    Signature { location: String, source: SignatureError },
+    #[error("{location}: {source}")]
+    Manifest { location: String, source: ManifestError },
 }
 
-/// A file of a release, as the manifest describes it.
+/// A file of a release as the manifest describes it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Wanted {
+pub struct ReleaseFile {
     pub url: String,
     pub sha256: String,
     pub size: u64,
 }
 
-impl Wanted {
-    pub fn of(asset: &Asset) -> Result<Self, ManifestError> {
+impl ReleaseFile {
+    pub fn from_asset(asset: &Asset) -> Result<Self, ManifestError> {
         Ok(Self { url: asset.url.clone(), sha256: asset.sha256()?.to_owned(), size: asset.size })
     }
 
-    /// Its name among what was downloaded.
+    /// Its name in the download folder.
     pub fn name(&self) -> &str {
         self.url.rsplit('/').next().unwrap_or(&self.url)
     }
 }
 
-/// The longest download, however steadily it trickles.
+/// Time limit of a whole download.
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(30 * 60);
-const REDIRECTS: usize = 5;
+const MAX_REDIRECTS: usize = 5;
+/// The largest signature file that is read, in bytes.
 const SIGNATURE_LIMIT: u64 = 64 * 1024;
-const RECONNECTS: u32 = 20;
+/// Maximum number of reconnects of one download.
+const MAX_RECONNECTS: u32 = 20;
 
 impl std::fmt::Display for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -83,7 +87,7 @@ impl std::fmt::Display for Source {
 }
 
 impl Source {
-    /// A URL, a `file://` URL, a folder, or a manifest in one.
+    /// Parses a URL, a `file://` URL, a folder, or the path of a manifest.
     pub fn parse(text: &str) -> Self {
         if is_address(text) {
             return Self::Url(Address::parse(text));
@@ -93,28 +97,29 @@ impl Source {
         Self::Folder(folder.canonicalize().unwrap_or_else(|_| folder.to_owned()))
     }
 
-    /// With the secrets of an address, for a process of the same user to parse.
-    pub fn whole(&self) -> String {
+    /// The text that [`Self::parse`] reads, with an address's secrets, for a process of the same user.
+    pub fn with_secrets(&self) -> String {
         match self {
             Self::Folder(folder) => folder.display().to_string(),
-            Self::Url(address) => address.whole(),
+            Self::Url(address) => address.with_secrets(),
         }
     }
 
-    /// Whether its address holds what nobody else may see.
+    /// True when its address contains a secret.
     pub fn has_secret(&self) -> bool {
-        matches!(self, Self::Url(address) if address.whole() != address.shown(""))
+        matches!(self, Self::Url(address) if address.with_secrets() != address.redacted(""))
     }
 
-    /// A file of it, for people.
-    fn place(&self, name: &str) -> String {
+    /// The location of a file without secrets, for messages.
+    fn location(&self, name: &str) -> String {
         match self {
             Self::Folder(_) if is_address(name) => without_secrets(name),
             Self::Folder(folder) => folder.join(name).display().to_string(),
-            Self::Url(address) => address.shown(name),
+            Self::Url(address) => address.redacted(name),
         }
     }
 
+    /// The URL to request, with the secrets.
     fn request(&self, name: &str) -> String {
         match self {
             Self::Folder(_) => name.to_owned(),
@@ -122,38 +127,40 @@ impl Source {
         }
     }
 
-    /// The manifest, once its signature was found to be good.
+    /// Reads the manifest and verifies its signature.
     pub async fn manifest(&self, keys: &[String]) -> Result<Manifest, FetchError> {
-        let place = self.place(MANIFEST);
+        let location = self.location(MANIFEST);
         let text = self.read(MANIFEST, SIZE_LIMIT).await?;
         if is_page(&text) {
-            return Err(FetchError::Page { place });
+            return Err(FetchError::Page { location });
         }
         let name = format!("{MANIFEST}{SIGNATURE_SUFFIX}");
         let signature = self.read(&name, SIGNATURE_LIMIT).await.map_err(|error| match error {
-            FetchError::Unreachable { place, reason } => FetchError::Unsigned { place, reason },
-            FetchError::Absent { place } => FetchError::Unsigned { place, reason: "it is not there".to_owned() },
-            FetchError::Status { place, status } => {
-                FetchError::Unsigned { place, reason: format!("HTTP status {status}") }
+            FetchError::Unreachable { location, reason } => FetchError::Unsigned { location, reason },
+            FetchError::Absent { location } => {
+                FetchError::Unsigned { location, reason: "it does not exist".to_owned() }
+            }
+            FetchError::Status { location, status } => {
+                FetchError::Unsigned { location, reason: format!("HTTP status {status}") }
             }
             other => other,
         })?;
         if is_page(&signature) {
-            return Err(FetchError::Page { place: self.place(&name) });
+            return Err(FetchError::Page { location: self.location(&name) });
         }
         signature::verify(keys, &text, &String::from_utf8_lossy(&signature))
-            .map_err(|source| FetchError::Signature { place: place.clone(), source })?;
-        Manifest::parse_at(&text, &place).map_err(|source| FetchError::Manifest { place, source })
+            .map_err(|source| FetchError::Signature { location: location.clone(), source })?;
+        Manifest::parse_at(&text, &location).map_err(|source| FetchError::Manifest { location, source })
     }
 
-    /// A small file, whole.
+    /// Reads a small file.
     async fn read(&self, name: &str, limit: u64) -> Result<Vec<u8>, FetchError> {
-        let place = self.place(name);
-        let unreachable = |reason: String| FetchError::Unreachable { place: place.clone(), reason };
+        let location = self.location(name);
+        let unreachable = |reason: String| FetchError::Unreachable { location: location.clone(), reason };
         let mut bytes = Vec::new();
         match self {
             Self::Folder(folder) => {
-                let file = File::open(folder.join(name)).map_err(|error| not_opened(&place, &error))?;
+                let file = File::open(folder.join(name)).map_err(|error| open_error(&location, &error))?;
                 file.take(limit + 1).read_to_end(&mut bytes).map_err(|error| unreachable(error.to_string()))?;
             }
             Self::Url(_) => {
@@ -167,36 +174,46 @@ impl Source {
                     }
                     Ok(())
                 };
-                within(&place, read).await?;
+                with_timeout(&location, read).await?;
             }
         }
         if bytes.len() as u64 > limit {
-            return Err(FetchError::TooLarge { place, limit });
+            return Err(FetchError::TooLarge { location, limit });
         }
         Ok(bytes)
     }
 
-    /// Puts the file into `folder`, whole and as the manifest says, and returns its path. What is there already
-    /// is not fetched again; what is there in part is gone on with.
-    pub async fn fetch(&self, wanted: &Wanted, folder: &Path, reporter: &dyn Reporter) -> Result<PathBuf, FetchError> {
-        let path = folder.join(wanted.name());
-        let place = self.place(&wanted.url);
-        if path.exists() && check(&path, wanted, &place).is_ok() {
+    /// Downloads the file into `folder`, verifies it against the manifest and returns its path. A complete file is not
+    /// fetched again; a partial one is resumed.
+    pub async fn fetch(
+        &self,
+        release_file: &ReleaseFile,
+        folder: &Path,
+        reporter: &dyn Reporter,
+    ) -> Result<PathBuf, FetchError> {
+        let path = folder.join(release_file.name());
+        let location = self.location(&release_file.url);
+        if path.exists() && check(&path, release_file, &location).is_ok() {
             return Ok(path);
         }
-        let part = folder.join(format!("{}.part", wanted.name()));
-        let had = fs::metadata(&part).map(|meta| meta.len()).unwrap_or(0);
-        let mut outcome =
-            self.fetch_patiently(wanted, &part, reporter).await.and_then(|()| check(&part, wanted, &place));
-        let is_other =
+        let part = folder.join(format!("{}.part", release_file.name()));
+        let resumed_bytes = fs::metadata(&part).map(|meta| meta.len()).unwrap_or(0);
+        let mut outcome = self
+            .fetch_with_retries(release_file, &part, reporter)
+            .await
+            .and_then(|()| check(&part, release_file, &location));
+        let is_different =
             matches!(outcome, Err(FetchError::Different { is_short: false, .. } | FetchError::TooLarge { .. }));
-        if is_other && had > 0 {
-            // The beginning was of something else.
+        if is_different && resumed_bytes > 0 {
+            // The partial file came from another file; start again.
             remove(&part)?;
-            outcome = self.fetch_into(wanted, &part, reporter).await.and_then(|()| check(&part, wanted, &place));
+            outcome = self
+                .fetch_into(release_file, &part, reporter)
+                .await
+                .and_then(|()| check(&part, release_file, &location));
         }
         if let Err(error) = outcome {
-            // What is only short is gone on with the next time.
+            // A file that is only short is resumed the next time.
             if matches!(error, FetchError::Different { is_short: false, .. } | FetchError::TooLarge { .. }) {
                 remove(&part)?;
             }
@@ -208,29 +225,42 @@ impl Source {
         Ok(path)
     }
 
-    /// A connection that breaks off is made again while there is something new each time.
-    async fn fetch_patiently(&self, wanted: &Wanted, part: &Path, reporter: &dyn Reporter) -> Result<(), FetchError> {
+    /// Reconnects after an interruption as long as each attempt makes progress.
+    async fn fetch_with_retries(
+        &self,
+        release_file: &ReleaseFile,
+        part: &Path,
+        reporter: &dyn Reporter,
+    ) -> Result<(), FetchError> {
         let begun = Instant::now();
         let length = || fs::metadata(part).map(|meta| meta.len()).unwrap_or(0);
-        for _ in 0..RECONNECTS {
+        for _ in 0..MAX_RECONNECTS {
             let before = length();
-            match self.fetch_into(wanted, part, reporter).await {
+            match self.fetch_into(release_file, part, reporter).await {
                 Err(FetchError::Unreachable { .. }) if length() > before && begun.elapsed() < TOTAL_TIMEOUT => {}
-                settled => return settled,
+                outcome => return outcome,
             }
         }
-        self.fetch_into(wanted, part, reporter).await
+        self.fetch_into(release_file, part, reporter).await
     }
 
-    async fn fetch_into(&self, wanted: &Wanted, part: &Path, reporter: &dyn Reporter) -> Result<(), FetchError> {
-        let place = self.place(&wanted.url);
-        let what = format!("Fetching {}", wanted.name());
-        let mut target = Target::open(part, wanted, &place)?;
-        let told = |done: u64| reporter.report(Progress::Bytes { what: what.clone(), done, total: wanted.size });
-        let unreachable = |reason: String| FetchError::Unreachable { place: place.clone(), reason };
+    /// Makes one attempt to complete the partial file `part`.
+    async fn fetch_into(
+        &self,
+        release_file: &ReleaseFile,
+        part: &Path,
+        reporter: &dyn Reporter,
+    ) -> Result<(), FetchError> {
+        let location = self.location(&release_file.url);
+        let title = format!("Fetching {}", release_file.name());
+        let mut target = PartialFile::open(part, release_file, &location)?;
+        let report =
+            |done: u64| reporter.report(Progress::Bytes { what: title.clone(), done, total: release_file.size });
+        let unreachable = |reason: String| FetchError::Unreachable { location: location.clone(), reason };
         match self {
-            Self::Folder(folder) if !is_address(&wanted.url) => {
-                let mut file = File::open(folder.join(&wanted.url)).map_err(|error| not_opened(&place, &error))?;
+            Self::Folder(folder) if !is_address(&release_file.url) => {
+                let mut file =
+                    File::open(folder.join(&release_file.url)).map_err(|error| open_error(&location, &error))?;
                 target.restart()?;
                 let mut buffer = vec![0; 256 * 1024];
                 loop {
@@ -239,91 +269,61 @@ impl Source {
                         return Ok(());
                     }
                     target.write(&buffer[..length])?;
-                    told(target.length);
+                    report(target.length);
                 }
             }
             _ => {
-                if target.length == wanted.size {
+                if target.length == release_file.size {
                     return Ok(());
                 }
-                let mut fault = None;
+                let mut write_failure = None;
                 let read = async {
                     let client = client()?;
-                    let url = self.request(&wanted.url);
+                    let url = self.request(&release_file.url);
                     let mut response = match target.length {
                         0 => client.get(&url).send().await?,
                         from => {
-                            let part = client.get(&url).header(RANGE, format!("bytes={from}-")).send().await?;
-                            match answer_to_range(part.status(), part.headers().get(CONTENT_RANGE), from, wanted.size) {
-                                RangeAnswer::Rest => part,
+                            let response = client.get(&url).header(RANGE, format!("bytes={from}-")).send().await?;
+                            match answer_to_range(
+                                response.status(),
+                                response.headers().get(CONTENT_RANGE),
+                                from,
+                                release_file.size,
+                            ) {
+                                RangeAnswer::Rest => response,
                                 RangeAnswer::Whole => {
                                     if let Err(error) = target.restart() {
-                                        fault = Some(error);
+                                        write_failure = Some(error);
                                         return Ok(());
                                     }
-                                    part
+                                    response
                                 }
-                                // It cannot serve parts, whatever it says of them.
+                                // The host does not support ranges correctly.
                                 RangeAnswer::Useless => {
                                     if let Err(error) = target.restart() {
-                                        fault = Some(error);
+                                        write_failure = Some(error);
                                         return Ok(());
                                     }
                                     client.get(&url).send().await?
                                 }
-                                RangeAnswer::Failed => part,
+                                RangeAnswer::Failed => response,
                             }
                         }
                     }
                     .error_for_status()?;
                     while let Some(chunk) = response.chunk().await? {
                         if let Err(error) = target.write(&chunk) {
-                            fault = Some(error);
+                            write_failure = Some(error);
                             return Ok(());
                         }
-                        told(target.length);
+                        report(target.length);
                     }
                     Ok(())
                 };
-                within(&place, read).await?;
-                fault.map_or(Ok(()), Err)
+                with_timeout(&location, read).await?;
+                write_failure.map_or(Ok(()), Err)
             }
         }
-    }
-}
-
-/// A file that grows, up to the size that the manifest says.
-struct Target<'a> {
-    path: &'a Path,
-    file: File,
-    length: u64,
-    limit: u64,
-    place: &'a str,
-}
-
-impl<'a> Target<'a> {
-    fn open(path: &'a Path, wanted: &Wanted, place: &'a str) -> Result<Self, FetchError> {
-        let opened = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
-        let sized = opened.and_then(|file| Ok((file.metadata()?.len(), file)));
-        let (length, file) = sized.map_err(|source| FetchError::Write { path: path.to_owned(), source })?;
-        let mut target = Self { path, file, length, limit: wanted.size, place };
-        if length > wanted.size {
-            target.restart()?;
-        }
-        Ok(target)
-    }
-
-    fn restart(&mut self) -> Result<(), FetchError> {
-        self.length = 0;
-        self.file.set_len(0).map_err(|source| FetchError::Write { path: self.path.to_owned(), source })
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<(), FetchError> {
-        self.length += bytes.len() as u64;
-        if self.length > self.limit {
-            return Err(FetchError::TooLarge { place: self.place.to_owned(), limit: self.limit });
-        }
-        self.file.write_all(bytes).map_err(|source| FetchError::Write { path: self.path.to_owned(), source })
     }
 }
 
@@ -331,21 +331,22 @@ fn remove(path: &Path) -> Result<(), FetchError> {
     crate::sys::files::remove_any(path).map_err(|source| FetchError::Write { path: path.to_owned(), source })
 }
 
-fn not_opened(place: &str, error: &io::Error) -> FetchError {
-    let place = place.to_owned();
+fn open_error(location: &str, error: &io::Error) -> FetchError {
+    let location = location.to_owned();
     match error.kind() {
-        io::ErrorKind::NotFound => FetchError::Absent { place },
-        _ => FetchError::Unreachable { place, reason: error.to_string() },
+        io::ErrorKind::NotFound => FetchError::Absent { location },
+        _ => FetchError::Unreachable { location, reason: error.to_string() },
     }
 }
 
-/// Compares what was fetched.
-fn check(path: &Path, wanted: &Wanted, place: &str) -> Result<(), FetchError> {
-    let read =
-        |source: io::Error| FetchError::Unreachable { place: path.display().to_string(), reason: source.to_string() };
+fn check(path: &Path, release_file: &ReleaseFile, location: &str) -> Result<(), FetchError> {
+    let read = |source: io::Error| FetchError::Unreachable {
+        location: path.display().to_string(),
+        reason: source.to_string(),
+    };
     let mut file = File::open(path).map_err(read)?;
     let mut hash = Sha256::new();
-    let mut start = Vec::new();
+    let mut first_bytes = Vec::new();
     let mut buffer = vec![0; 256 * 1024];
     let mut size = 0;
     loop {
@@ -353,24 +354,24 @@ fn check(path: &Path, wanted: &Wanted, place: &str) -> Result<(), FetchError> {
         if length == 0 {
             break;
         }
-        if start.is_empty() {
-            start.extend_from_slice(&buffer[..length.min(32)]);
+        if first_bytes.is_empty() {
+            first_bytes.extend_from_slice(&buffer[..length.min(32)]);
         }
         size += length as u64;
         hash.update(&buffer[..length]);
     }
-    let found = hex::encode(hash.finalize());
-    if found == wanted.sha256 && size == wanted.size {
+    let sha256 = hex::encode(hash.finalize());
+    if sha256 == release_file.sha256 && size == release_file.size {
         return Ok(());
     }
-    let is_page = is_page(&start);
-    let is_short = size < wanted.size && !is_page;
-    let found = match size {
-        _ if is_page => "a web page came instead".to_owned(),
-        _ if is_short => format!("it ends after {size} of {} bytes", wanted.size),
-        _ => format!("its sha256 is {found}, expected {}", wanted.sha256),
+    let is_page = is_page(&first_bytes);
+    let is_short = size < release_file.size && !is_page;
+    let difference = match size {
+        _ if is_page => "the host returned a web page".to_owned(),
+        _ if is_short => format!("it ends after {size} of {} bytes", release_file.size),
+        _ => format!("its sha256 is {sha256}, expected {}", release_file.sha256),
     };
-    Err(FetchError::Different { place: place.to_owned(), found, is_short })
+    Err(FetchError::Different { location: location.to_owned(), difference, is_short })
 }
 
 fn is_page(text: &[u8]) -> bool {
@@ -378,22 +379,22 @@ fn is_page(text: &[u8]) -> bool {
 }
 
 fn client() -> reqwest::Result<reqwest::Client> {
-    web::client().redirect(reqwest::redirect::Policy::limited(REDIRECTS)).build()
+    web::client().redirect(reqwest::redirect::Policy::limited(MAX_REDIRECTS)).build()
 }
 
-async fn within(place: &str, work: impl Future<Output = reqwest::Result<()>>) -> Result<(), FetchError> {
-    let place = place.to_owned();
-    match tokio::time::timeout(TOTAL_TIMEOUT, work).await {
+async fn with_timeout(location: &str, request: impl Future<Output = reqwest::Result<()>>) -> Result<(), FetchError> {
+    let location = location.to_owned();
+    match tokio::time::timeout(TOTAL_TIMEOUT, request).await {
         Ok(Err(error)) if matches!(error.status(), Some(StatusCode::NOT_FOUND | StatusCode::GONE)) => {
-            Err(FetchError::Absent { place })
+            Err(FetchError::Absent { location })
         }
         Ok(Err(error)) if error.status().is_some() => {
-            Err(FetchError::Status { place, status: error.status().map_or(0, |status| status.as_u16()) })
+            Err(FetchError::Status { location, status: error.status().map_or(0, |status| status.as_u16()) })
         }
-        Ok(done) => done.map_err(|error| FetchError::Unreachable { place, reason: chain(&error.without_url()) }),
+        Ok(done) => done.map_err(|error| FetchError::Unreachable { location, reason: chain(&error.without_url()) }),
         Err(_) => {
             let reason = format!("not finished after {} minutes", TOTAL_TIMEOUT.as_secs() / 60);
-            Err(FetchError::Unreachable { place, reason })
+            Err(FetchError::Unreachable { location, reason })
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What was fetched, made ready beside what is in use: the program in `versions/`, components in a staging folder.
+//! Stages a downloaded release beside the one in use: the program in `versions/`, components in a staging folder.
 
 use super::program::{self, About, ProgramError};
 use crate::home::Home;
@@ -12,7 +12,7 @@ use std::path::{Component, Path, PathBuf};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StageError {
-    #[error("{archive} cannot be unpacked: {reason}")]
+    #[error("failed to unpack {archive}: {reason}")]
     Archive { archive: PathBuf, reason: String },
     #[error("cannot write {path}: {source}")]
     Write { path: PathBuf, source: io::Error },
@@ -20,51 +20,51 @@ pub enum StageError {
     Program(#[from] ProgramError),
 }
 
-/// A program is tens of megabytes.
+/// Size limit of a program in bytes, which has tens of megabytes.
 const PROGRAM_LIMIT: u64 = 512 * 1024 * 1024;
 
-/// A wheel is less than one.
+/// Size limit of a wheel (a Python package file) in bytes, which has less than a megabyte.
 const WHEEL_LIMIT: u64 = 64 * 1024 * 1024;
-/// Beside the program.
+/// The folder of wheels beside the program.
 const PACKAGES: &str = "python-packages";
 
-/// Where a version's program is.
+/// The path of a version's program.
 pub fn program_of(home: &Home, version: &Version) -> PathBuf {
     home.versions().join(version.to_string()).join("leoflow")
 }
 
-/// Takes the program out of a release's tarball, asks it who it is, and puts it into its place among the
-/// versions. What is there already and says that it is this version stays.
+/// Unpacks the program from a release's tarball, checks its version and moves it into `versions/`, replacing an
+/// existing one.
 pub fn program(home: &Home, archive: &Path, version: &Version) -> Result<About, StageError> {
-    let place = program_of(home, version);
-    let folder = place.parent().unwrap_or(&place).to_owned();
-    let write = |path: &Path| {
+    let destination = program_of(home, version);
+    let folder = destination.parent().unwrap_or(&destination).to_owned();
+    let write_error = |path: &Path| {
         let path = path.to_owned();
         move |source| StageError::Write { path, source }
     };
-    files::create_private_dir(&folder).map_err(write(&folder))?;
-    let neighbour = files::temporary_neighbour(&place);
+    files::create_private_dir(&folder).map_err(write_error(&folder))?;
+    let temporary = files::temporary_neighbour(&destination);
     let staged = unpack_packages(archive, &folder)
-        .and_then(|()| unpack(archive, &neighbour))
-        .and_then(|()| check(&neighbour, version));
+        .and_then(|()| unpack(archive, &temporary))
+        .and_then(|()| check(&temporary, version));
     let about = match staged {
         Ok(about) => about,
         Err(error) => {
-            // Incomplete and ours; the error that matters is already in hand.
-            let _ = files::remove_any(&neighbour);
-            if !place.exists() {
+            // Removes our incomplete files. If that fails too, the first error is the one to report.
+            let _ = files::remove_any(&temporary);
+            if !destination.exists() {
                 let _ = files::remove_any(&folder.join(PACKAGES));
             }
             let _ = fs::remove_dir(&folder);
             return Err(error);
         }
     };
-    files::rename_durably(&neighbour, &place).map_err(write(&place))?;
+    files::rename_durably(&temporary, &destination).map_err(write_error(&destination))?;
     checkpoint("upgrade.program-staged");
     Ok(about)
 }
 
-/// Whether it is what it should be.
+/// Checks that the program reports the expected version.
 pub fn check(program: &Path, version: &Version) -> Result<About, StageError> {
     let about = program::about(program)?;
     if about.version != version.to_string() {
@@ -74,81 +74,84 @@ pub fn check(program: &Path, version: &Version) -> Result<About, StageError> {
     Ok(about)
 }
 
-/// The entry `…/leoflow` of the tarball, into `place`.
-fn unpack(archive: &Path, place: &Path) -> Result<(), StageError> {
-    let fault = |error: io::Error| StageError::Archive { archive: archive.to_owned(), reason: error.to_string() };
-    let file = File::open(archive).map_err(fault)?;
+/// Unpacks the entry `…/leoflow` of the tarball to `destination`.
+fn unpack(archive: &Path, destination: &Path) -> Result<(), StageError> {
+    let archive_error =
+        |error: io::Error| StageError::Archive { archive: archive.to_owned(), reason: error.to_string() };
+    let file = File::open(archive).map_err(archive_error)?;
     let mut tarball = tar::Archive::new(GzDecoder::new(BufReader::new(file)));
-    for entry in tarball.entries().map_err(fault)? {
-        let entry = entry.map_err(fault)?;
-        let path = entry.path().map_err(fault)?.into_owned();
+    for entry in tarball.entries().map_err(archive_error)? {
+        let entry = entry.map_err(archive_error)?;
+        let path = entry.path().map_err(archive_error)?.into_owned();
         if !is_program(&path) || entry.header().entry_type() != tar::EntryType::Regular {
             continue;
         }
-        let copied = OpenOptions::new().write(true).create_new(true).mode(0o755).open(place).and_then(|mut file| {
-            let length = io::copy(&mut entry.take(PROGRAM_LIMIT + 1), &mut file)?;
-            file.sync_all()?;
-            Ok(length)
-        });
-        let length = copied.map_err(|source| StageError::Write { path: place.to_owned(), source })?;
+        let written =
+            OpenOptions::new().write(true).create_new(true).mode(0o755).open(destination).and_then(|mut file| {
+                let length = io::copy(&mut entry.take(PROGRAM_LIMIT + 1), &mut file)?;
+                file.sync_all()?;
+                Ok(length)
+            });
+        let length = written.map_err(|source| StageError::Write { path: destination.to_owned(), source })?;
         if length > PROGRAM_LIMIT {
-            let reason = "its program is larger than any".to_owned();
+            let reason = "its program exceeds the size limit".to_owned();
             return Err(StageError::Archive { archive: archive.to_owned(), reason });
         }
         return Ok(());
     }
-    Err(StageError::Archive { archive: archive.to_owned(), reason: "there is no program in it".to_owned() })
+    Err(StageError::Archive { archive: archive.to_owned(), reason: "it contains no program".to_owned() })
 }
 
-/// The wheels that come with it, where its setup looks for them and checks each. Without some it does without.
+/// Unpacks the tarball's wheels to where setup looks for them and verifies each. A tarball without wheels is fine.
 fn unpack_packages(archive: &Path, folder: &Path) -> Result<(), StageError> {
-    let place = folder.join(PACKAGES);
-    if place.exists() {
+    let destination = folder.join(PACKAGES);
+    if destination.exists() {
         return Ok(());
     }
-    let fault = |error: io::Error| StageError::Archive { archive: archive.to_owned(), reason: error.to_string() };
-    let neighbour = files::temporary_neighbour(&place);
-    let write = |source| StageError::Write { path: neighbour.clone(), source };
-    let result = (|| {
-        let file = File::open(archive).map_err(fault)?;
+    let archive_error =
+        |error: io::Error| StageError::Archive { archive: archive.to_owned(), reason: error.to_string() };
+    let temporary = files::temporary_neighbour(&destination);
+    let write_error = |source| StageError::Write { path: temporary.clone(), source };
+    let outcome = (|| {
+        let file = File::open(archive).map_err(archive_error)?;
         let mut tarball = tar::Archive::new(GzDecoder::new(BufReader::new(file)));
-        files::remove_any(&neighbour).map_err(write)?;
-        for entry in tarball.entries().map_err(fault)? {
-            let entry = entry.map_err(fault)?;
-            let path = entry.path().map_err(fault)?.into_owned();
+        files::remove_any(&temporary).map_err(write_error)?;
+        for entry in tarball.entries().map_err(archive_error)? {
+            let entry = entry.map_err(archive_error)?;
+            let path = entry.path().map_err(archive_error)?.into_owned();
             let Some(name) = wheel_name(&path).filter(|_| entry.header().entry_type() == tar::EntryType::Regular)
             else {
                 continue;
             };
-            fs::create_dir_all(&neighbour).map_err(write)?;
-            let mut file = File::create(neighbour.join(name)).map_err(write)?;
-            io::copy(&mut entry.take(WHEEL_LIMIT), &mut file).map_err(write)?;
+            fs::create_dir_all(&temporary).map_err(write_error)?;
+            let mut file = File::create(temporary.join(name)).map_err(write_error)?;
+            io::copy(&mut entry.take(WHEEL_LIMIT), &mut file).map_err(write_error)?;
         }
-        if neighbour.exists() {
-            files::sync_file_system(&neighbour).map_err(write)?;
-            files::rename_durably(&neighbour, &place).map_err(write)?;
+        if temporary.exists() {
+            files::sync_file_system(&temporary).map_err(write_error)?;
+            files::rename_durably(&temporary, &destination).map_err(write_error)?;
         }
         Ok(())
     })();
-    if result.is_err() {
-        // Incomplete and ours.
-        let _ = files::remove_any(&neighbour);
+    if outcome.is_err() {
+        // Removes our incomplete files.
+        let _ = files::remove_any(&temporary);
     }
-    result
+    outcome
 }
 
-/// Of `<folder>/python-packages/<name>.whl`.
+/// The file name in `<folder>/python-packages/<name>.whl`; `None` for other paths.
 fn wheel_name(path: &Path) -> Option<&Path> {
     let names: Vec<Component<'_>> = path.components().filter(|part| *part != Component::CurDir).collect();
     match names.as_slice() {
         [Component::Normal(_), Component::Normal(packages), Component::Normal(name)] if *packages == PACKAGES => {
-            Some(Path::new(*name)).filter(|name| name.extension().is_some_and(|end| end == "whl"))
+            Some(Path::new(*name)).filter(|name| name.extension().is_some_and(|extension| extension == "whl"))
         }
         _ => None,
     }
 }
 
-/// `leoflow`, or `<folder>/leoflow`.
+/// True for `leoflow` and `<folder>/leoflow`.
 fn is_program(path: &Path) -> bool {
     let names: Vec<Component<'_>> = path.components().filter(|part| *part != Component::CurDir).collect();
     matches!(names.as_slice(), [Component::Normal(name)] | [Component::Normal(_), Component::Normal(name)] if *name == "leoflow")

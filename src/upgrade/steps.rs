@@ -1,4 +1,4 @@
-//! The steps of an upgrade, in order, and what is written down of it. Pure.
+//! The steps of an upgrade in order, and the state that the journal stores. Pure.
 
 use super::plan::Plan;
 use super::smoke::KnownFaults;
@@ -7,22 +7,26 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Each is written down, by its name, before it acts.
+/// A step. Its name is written to the journal before the step begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
     Fetch,
     Backup,
     Rehearse,
-    /// From here on requests wait.
-    LetGo,
+    /// Stops server and agent; from here on requests wait.
+    Pause,
     Snapshot,
     Migrate,
+    /// Runs the new release as a candidate server, which gets no public requests.
     Trial,
-    /// From here on the new release may have written what only it knows.
+    /// Hands over the listeners; from here on the new release may write data that only it knows.
     Open,
     Smoke,
+    /// Makes the new release the installed one.
     Commit,
+    /// Replaces the running supervisor by that of the new release.
     TakeOver,
+    /// Frees disk space.
     Tidy,
 }
 
@@ -31,7 +35,7 @@ impl Step {
         Self::Fetch,
         Self::Backup,
         Self::Rehearse,
-        Self::LetGo,
+        Self::Pause,
         Self::Snapshot,
         Self::Migrate,
         Self::Trial,
@@ -42,13 +46,13 @@ impl Step {
         Self::Tidy,
     ];
 
-    /// For the journal.
+    /// The name in the journal.
     pub fn name(self) -> &'static str {
         match self {
             Self::Fetch => "fetch",
             Self::Backup => "backup",
             Self::Rehearse => "rehearse",
-            Self::LetGo => "let-go",
+            Self::Pause => "let-go",
             Self::Snapshot => "snapshot",
             Self::Migrate => "migrate",
             Self::Trial => "trial",
@@ -60,110 +64,112 @@ impl Step {
         }
     }
 
-    /// For people, while it acts.
+    /// The text shown while the step runs.
     pub fn title(self) -> &'static str {
         match self {
             Self::Fetch => "Fetching the release",
             Self::Backup => "Backing up",
             Self::Rehearse => "Rehearsing with the backup",
-            Self::LetGo => "Pausing; tasks run on, requests wait",
+            Self::Pause => "Pausing; tasks continue, requests wait",
             Self::Snapshot => "Copying the database",
             Self::Migrate => "Migrating",
-            Self::Trial => "Trying the new server",
-            Self::Open => "Handing over to it",
+            Self::Trial => "Testing the candidate server",
+            Self::Open => "Handing over the listeners",
             Self::Smoke => "Smoke test",
-            Self::Commit => "Making it the installed version",
+            Self::Commit => "Making it the installed release",
             Self::TakeOver => "Replacing the supervisor",
             Self::Tidy => "Tidying up",
         }
     }
 }
 
-/// Which way the schema goes.
+/// The direction of the schema change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
-    /// To a release that is fetched; its migrations are applied.
+    /// To a newer release; its migrations are applied.
     Up,
-    /// To one that is kept; what it does not know is undone.
+    /// To an older release in `versions/`; migrations that it does not know are undone.
     Down,
 }
 
-/// What the steps need to know when another process goes on with them: the journal's plan.
+/// The journal's plan: everything that another process needs to resume the upgrade.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct State {
     pub direction: Direction,
     pub plan: Plan,
-    /// The name that the database from before it gets.
+    /// The name of the database snapshot.
     pub snapshot: String,
     pub new_program: PathBuf,
-    /// Whether that was kept already.
-    pub had_program: bool,
+    /// True when `new_program` existed before the upgrade.
+    #[serde(rename = "had_program")]
+    pub program_existed: bool,
     pub backup: Option<PathBuf>,
-    /// A PostgreSQL that was installed for it.
+    /// The PostgreSQL that was installed for the upgrade.
     pub new_postgres: Option<PathBuf>,
     pub migrations_run: Vec<String>,
-    /// How long the rehearsal says that requests will wait, seconds.
+    /// Expected wait of requests in seconds, from the rehearsal.
     pub expected_pause: Option<f64>,
-    /// How long the server took in the rehearsal to get ready and to pass, seconds.
+    /// Seconds that the candidate server took in the rehearsal to start and pass its checks.
     #[serde(default)]
     pub rehearsed_trial: Option<f64>,
     #[serde(default)]
     pub known_faults: KnownFaults,
-    /// Why the new release is left again, by the rollback SQL of its migrations.
-    pub leaving: Option<String>,
+    /// Why the new release's migrations are being undone.
+    #[serde(rename = "leaving")]
+    pub undo_reason: Option<String>,
 }
 
-/// A server has at least so long on trial.
-const SHORTEST_TRIAL: Duration = Duration::from_secs(5);
-/// And this long where nothing was rehearsed: going back.
+/// Minimum time limit of a candidate server.
+const MIN_TRIAL: Duration = Duration::from_secs(5);
+/// Time limit of a candidate server that was not rehearsed, as in a rollback.
 const UNREHEARSED_TRIAL: Duration = Duration::from_secs(10);
 
 impl State {
-    /// For the journal.
+    /// The state as stored in the journal.
     pub fn to_json(&self) -> serde_json::Value {
-        // Names, numbers and paths; a path that is not UTF-8 is refused when the home is chosen.
+        // This cannot fail, because a home with a path that is not UTF-8 is refused when it is resolved.
         serde_json::to_value(self).unwrap_or_default()
     }
 
-    /// How long the new server may take on the live database while requests wait: twice what the rehearsal took.
-    pub fn trial_limit(&self, most: Duration) -> Duration {
+    /// Time limit for the candidate server on the live database: twice its time in the rehearsal, at most `max`.
+    pub fn trial_limit(&self, max: Duration) -> Duration {
         let twice = self.rehearsed_trial.and_then(|seconds| Duration::try_from_secs_f64(2.0 * seconds).ok());
-        twice.map_or(UNREHEARSED_TRIAL, |twice| twice.max(SHORTEST_TRIAL)).min(most)
+        twice.map_or(UNREHEARSED_TRIAL, |twice| twice.max(MIN_TRIAL)).min(max)
     }
 }
 
-/// What an interrupted upgrade was doing, and how far it had come. `Err` for a journal that this version does not
+/// The state of an interrupted upgrade and the step it reached. `Err` for a journal that this version does not
 /// understand. A step that only another version knows counts as the one before it.
 pub fn read(entry: &Entry) -> Result<(State, Step), String> {
     let state = serde_json::from_value(entry.plan.clone()).map_err(|error| error.to_string())?;
-    for step in [Step::LetGo, Step::Open, Step::Commit] {
-        position(entry, step).ok_or_else(|| format!("it has no step {}", step.name()))?;
+    for step in [Step::Pause, Step::Open, Step::Commit] {
+        position(entry, step).ok_or_else(|| format!("the journal has no step {}", step.name()))?;
     }
     Ok((state, reached(entry)))
 }
 
-/// Where a step is in the journal, which may be another version's.
+/// The index of a step in the journal, which another version may have written.
 pub fn position(entry: &Entry, step: Step) -> Option<usize> {
     entry.steps.iter().position(|name| name == step.name())
 }
 
-/// Whether a step has been done.
+/// True when a step is complete.
 pub fn is_past(entry: &Entry, step: Step) -> bool {
-    position(entry, step).is_some_and(|at| entry.at > at)
+    position(entry, step).is_some_and(|index| entry.at > index)
 }
 
-/// The last step that was begun.
+/// The last step that was started.
 pub fn reached(entry: &Entry) -> Step {
-    let begun = |step: &Step| position(entry, *step).is_some_and(|at| entry.at >= at);
-    Step::ALL.into_iter().rfind(begun).unwrap_or(Step::Fetch)
+    let is_started = |step: &Step| position(entry, *step).is_some_and(|index| entry.at >= index);
+    Step::ALL.into_iter().rfind(is_started).unwrap_or(Step::Fetch)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::home::journal::Operation;
-    use crate::upgrade::source::Wanted;
+    use crate::upgrade::source::ReleaseFile;
     use semver::Version;
     use serde_json::json;
 
@@ -176,7 +182,7 @@ mod tests {
             schema_to: 4,
             migrations: Vec::new(),
             later: Vec::new(),
-            program: Wanted { url: String::new(), sha256: String::new(), size: 0 },
+            program: ReleaseFile { url: String::new(), sha256: String::new(), size: 0 },
             components: Vec::new(),
             needs_bytes: 0,
             running_tasks: 0,
@@ -188,14 +194,14 @@ mod tests {
             plan,
             snapshot: "before".to_owned(),
             new_program: "/bin/new".into(),
-            had_program: false,
+            program_existed: false,
             backup: None,
             new_postgres: None,
             migrations_run: Vec::new(),
             expected_pause: None,
             rehearsed_trial: None,
             known_faults: KnownFaults::default(),
-            leaving: None,
+            undo_reason: None,
         }
     }
 
@@ -220,15 +226,15 @@ mod tests {
     ];
 
     #[test]
-    fn the_step_is_the_one_that_the_journal_is_at() {
-        for (at, step) in Step::ALL.into_iter().enumerate() {
-            assert_eq!(read(&entry(&NAMES, at)), Ok((state(), step)));
+    fn reads_the_step_at_the_journals_position() {
+        for (index, step) in Step::ALL.into_iter().enumerate() {
+            assert_eq!(read(&entry(&NAMES, index)), Ok((state(), step)));
         }
         assert_eq!(read(&entry(&NAMES, NAMES.len())).unwrap().1, Step::Tidy);
     }
 
     #[test]
-    fn a_step_of_another_version_is_the_one_before_it() {
+    fn an_unknown_step_counts_as_the_one_before_it() {
         let others = ["fetch", "let-go", "snapshot", "warm-up", "open", "polish", "commit"];
         assert_eq!(read(&entry(&others, 3)).unwrap().1, Step::Snapshot);
         assert!(is_past(&entry(&others, 3), Step::Snapshot) && !is_past(&entry(&others, 2), Step::Snapshot));
@@ -237,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_journal_without_the_steps_that_decide_is_not_understood() {
+    fn rejects_a_journal_without_the_deciding_steps() {
         assert!(read(&entry(&["fetch", "let-go", "commit"], 0)).unwrap_err().contains("open"));
         assert!(read(&entry(&["fetch", "open", "commit"], 0)).unwrap_err().contains("let-go"));
         assert!(read(&entry(&["let-go", "open"], 0)).unwrap_err().contains("commit"));
@@ -247,9 +253,9 @@ mod tests {
     }
 
     #[test]
-    fn a_trial_has_twice_what_it_took_within_limits() {
+    fn a_candidate_gets_twice_its_rehearsed_time_within_limits() {
         let limit = |rehearsed| State { rehearsed_trial: rehearsed, ..state() }.trial_limit(Duration::from_secs(60));
-        assert_eq!(limit(Some(0.3)), SHORTEST_TRIAL);
+        assert_eq!(limit(Some(0.3)), MIN_TRIAL);
         assert_eq!(limit(Some(10.0)), Duration::from_secs(20));
         assert_eq!(limit(Some(100.0)), Duration::from_secs(60));
         assert_eq!(limit(None), UNREHEARSED_TRIAL);

@@ -1,52 +1,53 @@
-//! Which of two releases is newer.
+//! Orders release versions.
 
 use semver::{Prerelease, Version};
 use std::cmp::Ordering;
 
-/// By semantic versioning, but that digits in a pre-release count as a number wherever they stand: `rc10` is newer than `rc9`,
-/// as whoever publishes such names means it. <https://semver.org/#spec-item-11> compares these as text. Build metadata
-/// does not count.
-pub fn compare(one: &Version, other: &Version) -> Ordering {
+/// Compares by semantic versioning, except that digits inside a pre-release identifier count as a number: `rc10` is
+/// newer than `rc9`, as publishers intend. <https://semver.org/#spec-item-11> compares these as text. Ignores build
+/// metadata.
+pub fn compare(left: &Version, right: &Version) -> Ordering {
     let numbers = |version: &Version| (version.major, version.minor, version.patch);
-    numbers(one).cmp(&numbers(other)).then_with(|| compare_pre(&one.pre, &other.pre))
+    numbers(left).cmp(&numbers(right)).then_with(|| compare_pre(&left.pre, &right.pre))
 }
 
-fn compare_pre(one: &Prerelease, other: &Prerelease) -> Ordering {
-    match (one.is_empty(), other.is_empty()) {
+fn compare_pre(left: &Prerelease, right: &Prerelease) -> Ordering {
+    match (left.is_empty(), right.is_empty()) {
         (true, true) => Ordering::Equal,
         (true, false) => Ordering::Greater,
         (false, true) => Ordering::Less,
-        // Names that differ in leading zeros alone are of two releases.
-        (false, false) => parts(one).cmp(&parts(other)).then_with(|| one.cmp(other)),
+        // Names that differ only in leading zeros are different releases.
+        (false, false) => parts(left).cmp(&parts(right)).then_with(|| left.cmp(right)),
     }
 }
 
-/// Numbers come before words, as with semantic versioning.
+/// A run of digits or of other characters. Numbers sort before words, as in semantic versioning.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Part<'a> {
     Number(u128),
     Word(&'a str),
 }
 
-/// For each identifier its runs of digits and of others.
+/// Splits each identifier into runs of digits and of other characters.
 fn parts(pre: &Prerelease) -> Vec<Vec<Part<'_>>> {
     pre.as_str().split('.').map(runs).collect()
 }
 
+/// Splits an identifier into runs.
 fn runs(identifier: &str) -> Vec<Part<'_>> {
-    let mut found = Vec::new();
-    let mut rest = identifier;
-    while let Some(first) = rest.chars().next() {
+    let mut parts = Vec::new();
+    let mut remaining = identifier;
+    while let Some(first) = remaining.chars().next() {
         let is_digit = first.is_ascii_digit();
-        let end = rest.find(|c: char| c.is_ascii_digit() != is_digit).unwrap_or(rest.len());
-        let (run, after) = rest.split_at(end);
-        found.push(match run.parse() {
+        let end = remaining.find(|c: char| c.is_ascii_digit() != is_digit).unwrap_or(remaining.len());
+        let (run, following) = remaining.split_at(end);
+        parts.push(match run.parse() {
             Ok(number) if is_digit => Part::Number(number),
             _ => Part::Word(run),
         });
-        rest = after;
+        remaining = following;
     }
-    found
+    parts
 }
 
 #[cfg(test)]
@@ -54,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_in_pre_releases_are_numbers() {
+    fn digits_in_pre_releases_compare_as_numbers() {
         let ascending = [
             "0.1.0",
             "0.2.0-alpha",
@@ -73,9 +74,9 @@ mod tests {
             "1.0.0",
         ];
         let versions: Vec<Version> = ascending.iter().map(|text| Version::parse(text).unwrap()).collect();
-        for (at, one) in versions.iter().enumerate() {
-            for (other_at, other) in versions.iter().enumerate() {
-                assert_eq!(compare(one, other), at.cmp(&other_at), "{one} {other}");
+        for (left_index, left) in versions.iter().enumerate() {
+            for (right_index, right) in versions.iter().enumerate() {
+                assert_eq!(compare(left, right), left_index.cmp(&right_index), "{left} {right}");
             }
         }
         let version = |text: &str| Version::parse(text).unwrap();

@@ -1,5 +1,5 @@
-//! Apache Airflow's own web UI, unmodified, with its licence: a component beside the binary, complete in the home or
-//! absent. Everything but the page itself works without it.
+//! Apache Airflow's own web UI, unmodified and with its licence: a component next to the binary, complete in the home
+//! or absent. Everything except the UI itself works without it.
 
 use crate::home::Home;
 use crate::postgres::{archive, wheel};
@@ -12,28 +12,30 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Airflow version of the UI.
 pub const VERSION: &str = "3.3.2";
-/// The package that carries it, and the sha256 of its one wheel.
+/// The Python package that contains the UI.
 const PACKAGE: &str = "apache-airflow-core";
+/// sha256 of the package's only wheel.
 const SHA256: &str = "99258922bccec15be4700ff89f3c942b8acd93407e263c287ce863e671bb3c50";
-/// The component of a release that carries it.
+/// Name of the component in a release.
 pub const COMPONENT: &str = "airflow-ui";
-/// Of its files, however they came: see [`tree_sha256`].
+/// Hash of the UI's files, the same for every source: see [`tree_sha256`].
 const TREE_SHA256: &str = "13a7939b0617b6b3c999e5e74feed51cd291f739c2917e55ce83f9e5d6ffeb98";
-/// Seven megabytes, and an end to everything that hangs: a setup waits for it.
+/// Time limit for a download of seven megabytes, because a setup waits for it.
 const LIMIT: Duration = Duration::from_secs(120);
-/// What the wheel holds of it.
+/// Folder of the UI in the wheel.
 const DIST: &str = "airflow/ui/dist";
 const LICENSES: [&str; 2] = ["LICENSE", "NOTICE"];
-/// Smaller files are not worth a second copy.
+/// Files smaller than this are not compressed, in bytes.
 const COMPRESSED_FROM: u64 = 1024;
 
-/// Where it is, if it is there.
+/// Folder of the UI, if installed.
 pub fn installed(home: &Home) -> Option<PathBuf> {
     Some(folder(home, VERSION)).filter(|folder| folder.is_dir())
 }
 
-/// All versions that are there: a release that is left behind needs its own once more when one goes back to it.
+/// All installed versions: an earlier release needs its own version again after a rollback.
 pub fn installed_versions(home: &Home) -> Vec<String> {
     let entries = fs::read_dir(home.ui()).into_iter().flatten().flatten();
     let names = entries.filter(|entry| entry.path().is_dir()).map(|entry| entry.file_name());
@@ -44,15 +46,15 @@ fn folder(home: &Home, version: &str) -> PathBuf {
     home.ui().join(version)
 }
 
-/// Where it comes from.
+/// Source of the UI.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UiSource {
-    /// The index that pip is configured for.
+    /// The package index configured for pip.
     Index,
-    /// The wheel or a release's archive: `LEOFLOW_UI`.
+    /// A wheel or an archive of a release: `LEOFLOW_UI`.
     File(PathBuf),
-    /// The same beside the binary; where that cannot be used, the index.
-    Beside(PathBuf),
+    /// A wheel or archive next to the binary; the index if it is unusable.
+    NextToBinary(PathBuf),
     /// `LEOFLOW_UI=none`.
     None,
 }
@@ -62,39 +64,40 @@ impl UiSource {
         match env_vars::path("LEOFLOW_UI") {
             Some(path) if path.as_os_str() == "none" => Self::None,
             Some(path) => Self::File(path),
-            None => beside_the_binary().map_or(Self::Index, Self::Beside),
+            None => find_next_to_binary().map_or(Self::Index, Self::NextToBinary),
         }
     }
 }
 
-/// The wheel, in a folder `airflow-ui`; or the archive, as an installer puts it there.
-fn beside_the_binary() -> Option<PathBuf> {
+/// Finds the wheel in a folder `airflow-ui`, or the archive where an installer puts it.
+fn find_next_to_binary() -> Option<PathBuf> {
     let exe = env_vars::current_exe().ok()?;
     let wheel = format!("{}-{VERSION}-py3-none-any.whl", PACKAGE.replace('-', "_"));
     let wheel = exe.parent()?.join("airflow-ui").join(wheel);
     if wheel.is_file() {
         return Some(wheel);
     }
-    let begins = format!("{COMPONENT}-{VERSION}-");
-    let is_it = |path: &PathBuf| {
+    let prefix = format!("{COMPONENT}-{VERSION}-");
+    let is_archive = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.starts_with(&begins) && name.ends_with(".tar.zst")
+        name.starts_with(&prefix) && name.ends_with(".tar.zst")
     };
-    fs::read_dir(exe.parent()?).ok()?.flatten().map(|entry| entry.path()).find(is_it)
+    fs::read_dir(exe.parent()?).ok()?.flatten().map(|entry| entry.path()).find(is_archive)
 }
 
-/// Gets it, checks it, and puts it into its place by one rename. The error is for people; it leaves nothing behind.
+/// Gets the UI, checks it, and installs it by one rename. The error is a message for users; nothing is left behind.
 pub fn install(home: &Home, source: &UiSource) -> Result<(), String> {
-    if let UiSource::Beside(file) = source {
+    if let UiSource::NextToBinary(file) = source {
         let from_file = install(home, &UiSource::File(file.clone()));
         return from_file.or_else(|reason| {
-            install(home, &UiSource::Index).map_err(|other| format!("{reason}; and from the package index: {other}"))
+            install(home, &UiSource::Index)
+                .map_err(|index_error| format!("{reason}; and from the package index: {index_error}"))
         });
     }
-    put(home, VERSION, |staging| {
+    install_from(home, VERSION, |staging| {
         let file = match source {
-            UiSource::None => return Err("LEOFLOW_UI says that there is to be none".to_owned()),
-            UiSource::File(path) | UiSource::Beside(path) => path.clone(),
+            UiSource::None => return Err("LEOFLOW_UI is set to none".to_owned()),
+            UiSource::File(path) | UiSource::NextToBinary(path) => path.clone(),
             UiSource::Index => download(&staging.join("download"))?,
         };
         if file.extension().is_some_and(|end| end == "whl") {
@@ -102,56 +105,58 @@ pub fn install(home: &Home, source: &UiSource) -> Result<(), String> {
         }
         let tree = tree_of_archive(&file, staging)?;
         match tree_sha256(&tree).map_err(|error| format!("{}: {error}", tree.display()))? {
-            found if found == TREE_SHA256 => Ok(tree),
+            sha256 if sha256 == TREE_SHA256 => Ok(tree),
             _ => Err(format!("{} is not the web UI of Airflow {VERSION}", file.display())),
         }
     })
 }
 
-/// Puts another version's into its place, out of an archive that a signed manifest has vouched for.
+/// Installs another version from an archive verified by a signed manifest.
 pub fn install_component(home: &Home, version: &str, archive: &Path) -> Result<(), String> {
     if !version.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte)) || version.starts_with('.') {
-        return Err(format!("{version:?} is no version"));
+        return Err(format!("{version:?} is not a valid version"));
     }
-    put(home, version, |staging| tree_of_archive(archive, staging))
+    install_from(home, version, |staging| tree_of_archive(archive, staging))
 }
 
-fn put(home: &Home, version: &str, fill: impl FnOnce(&Path) -> Result<PathBuf, String>) -> Result<(), String> {
+/// Installs the tree that `fill` creates in a staging folder, unless the version is installed.
+fn install_from(home: &Home, version: &str, fill: impl FnOnce(&Path) -> Result<PathBuf, String>) -> Result<(), String> {
     let target = folder(home, version);
     if target.is_dir() {
         return Ok(());
     }
-    let told = |error: io::Error| format!("{} cannot be written: {error}", home.ui().display());
-    home.create_folder(&home.ui()).map_err(told)?;
-    files::make_whole(&target, told, |staging| {
+    let failed = |error: io::Error| format!("cannot write {}: {error}", home.ui().display());
+    home.create_folder(&home.ui()).map_err(failed)?;
+    files::create_folder_atomic(&target, failed, |staging| {
         let tree = fill(staging)?;
-        compress(&tree).map_err(told)?;
+        compress(&tree).map_err(failed)?;
         Ok(tree)
     })
 }
 
-/// Its files with `LICENSE` and `NOTICE`, in `tree` below `folder`, out of the one wheel that has them.
+/// Extracts the UI's files with `LICENSE` and `NOTICE` from the wheel into `tree` below `folder`.
 pub fn tree_of_wheel(wheel: &Path, folder: &Path) -> Result<PathBuf, String> {
-    let told = |error: &dyn std::fmt::Display| format!("{}: {error}", wheel.display());
+    let describe = |error: &dyn std::fmt::Display| format!("{}: {error}", wheel.display());
     wheel::check(wheel, SHA256)?;
     let unpacked = folder.join("unpacked");
     fs::create_dir(&unpacked).map_err(|error| error.to_string())?;
-    archive::unpack_wheel(wheel, &unpacked, is_of_the_ui).map_err(|error| told(&error))?;
-    arrange(&unpacked, &folder.join("tree")).map_err(|error| told(&error))
+    archive::unpack_wheel(wheel, &unpacked, is_ui_file).map_err(|error| describe(&error))?;
+    arrange(&unpacked, &folder.join("tree")).map_err(|error| describe(&error))
 }
 
+/// Unpacks an archive of a release into `tree` below `folder`.
 fn tree_of_archive(archive: &Path, folder: &Path) -> Result<PathBuf, String> {
-    let told = |error: &dyn std::fmt::Display| format!("{}: {error}", archive.display());
+    let describe = |error: &dyn std::fmt::Display| format!("{}: {error}", archive.display());
     let tree = folder.join("tree");
     fs::create_dir(&tree).map_err(|error| error.to_string())?;
-    archive::unpack(archive, &tree).map_err(|error| told(&error))?;
+    archive::unpack(archive, &tree).map_err(|error| describe(&error))?;
     if !tree.join("index.html").is_file() {
-        return Err(told(&"it has no index.html"));
+        return Err(describe(&"it has no index.html"));
     }
     Ok(tree)
 }
 
-/// The sha256 over all files of the tree in the order of their paths: of each its path, its length and its bytes.
+/// sha256 of all files of the tree, sorted by path: path, length and content of each.
 pub fn tree_sha256(tree: &Path) -> io::Result<String> {
     let mut paths = files_below(tree)?;
     paths.sort();
@@ -167,49 +172,51 @@ pub fn tree_sha256(tree: &Path) -> io::Result<String> {
     Ok(hex::encode(hash.finalize()))
 }
 
-/// All files of a folder and of those within it.
+/// Lists all files below a folder.
 pub fn files_below(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
+    let mut files = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         if path.is_dir() {
-            found.extend(files_below(&path)?);
+            files.extend(files_below(&path)?);
         } else {
-            found.push(path);
+            files.push(path);
         }
     }
-    Ok(found)
+    Ok(files)
 }
 
-/// Gets the wheel into a new folder.
+/// Downloads the wheel into a new folder.
 pub fn download(folder: &Path) -> Result<PathBuf, String> {
     fs::create_dir(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let package = format!("{PACKAGE}=={VERSION}");
     wheel::download(&wheel::Wheels { packages: &[&package], platforms: &["any"] }, folder, LIMIT)?;
     let is_wheel = |path: &PathBuf| path.extension().is_some_and(|end| end == "whl");
-    let found =
+    let downloaded =
         fs::read_dir(folder).map_err(|error| error.to_string())?.flatten().map(|entry| entry.path()).find(is_wheel);
-    found.ok_or_else(|| "pip reported success and left no wheel".to_owned())
+    downloaded.ok_or_else(|| "pip reported success and left no wheel".to_owned())
 }
 
-fn is_of_the_ui(path: &Path) -> bool {
+/// True for the files of the wheel that are installed: the UI and its licences.
+fn is_ui_file(path: &Path) -> bool {
     let is_license = || {
-        let named = LICENSES.iter().any(|name| path.ends_with(Path::new("licenses").join(name)));
-        named
+        let has_name = LICENSES.iter().any(|name| path.ends_with(Path::new("licenses").join(name)));
+        has_name
             && path.components().next().is_some_and(|first| first.as_os_str().to_string_lossy().ends_with(".dist-info"))
     };
     path.starts_with(DIST) || is_license()
 }
 
+/// Moves the UI and its licences to `tree`.
 fn arrange(unpacked: &Path, tree: &Path) -> io::Result<PathBuf> {
     fs::rename(unpacked.join(DIST), tree)?;
-    let information = fs::read_dir(unpacked)?
+    let licenses_folder = fs::read_dir(unpacked)?
         .flatten()
         .map(|entry| entry.path().join("licenses"))
         .find(|folder| folder.is_dir())
         .ok_or_else(|| io::Error::other("it has no licence"))?;
     for name in LICENSES {
-        fs::rename(information.join(name), tree.join(name))?;
+        fs::rename(licenses_folder.join(name), tree.join(name))?;
     }
     if !tree.join("index.html").is_file() {
         return Err(io::Error::other("it has no index.html"));
@@ -217,7 +224,7 @@ fn arrange(unpacked: &Path, tree: &Path) -> io::Result<PathBuf> {
     Ok(tree.to_owned())
 }
 
-/// Each file that is worth it has a copy that is compressed: once, and not for each request.
+/// Compresses large text files once at installation, so that no request has to.
 fn compress(tree: &Path) -> io::Result<()> {
     for path in files_below(tree)? {
         let is_text = path
@@ -241,13 +248,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_python_package_is_of_the_same_airflow() {
+    fn the_python_package_names_the_same_airflow() {
         let text = include_str!("../python/package/leoflow/common/airflow_version.py");
         assert!(text.contains(&format!("version = \"{VERSION}\"\n")), "{text}");
     }
 
     #[test]
-    fn of_the_wheel_only_the_ui_and_its_licence_are_taken() {
+    fn takes_only_the_ui_and_its_licence_from_the_wheel() {
         for (path, is_taken) in [
             ("airflow/ui/dist/index.html", true),
             ("airflow/ui/dist/assets/index-1.js", true),
@@ -257,7 +264,7 @@ mod tests {
             ("apache_airflow_core-3.3.2.dist-info/METADATA", false),
             ("airflow/licenses/LICENSE", false),
         ] {
-            assert_eq!(is_of_the_ui(Path::new(path)), is_taken, "{path}");
+            assert_eq!(is_ui_file(Path::new(path)), is_taken, "{path}");
         }
     }
 }

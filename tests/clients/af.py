@@ -2,25 +2,25 @@
 
     python af.py URL USERNAME PASSWORD
 
-A command works when it ends with 0 and says what is asked for. It chooses its dialect by `GET /api/v2/version`. Commands that
-it has and the list below has not are an error. They run in this process, one after another. The exit code is 1 when one
-does not work."""
+A command works when it exits with 0 and prints the expected text. `af` selects the API dialect by `GET
+/api/v2/version`. Commands of `af` that the list below lacks are an error. All commands run in this process, one after
+another. The exit code is 1 when one does not work."""
 
 import os
 import sys
 
-import world
+import fixtures
 
 RUN = ["shown", "first"]
 TRIGGERED = ["shown", "{run}"]
-# In the order in which they are called, each with a text that its answer has; `{…}` is what the server calls it.
+# In the order of their calls, each with a text that the output contains; `{…}` is replaced by a value of the server.
 COMMANDS = [
-    # It calls an instance with an import error unhealthy.
+    # `af` reports a server with an import error as unhealthy.
     ("health", [], '"overall_status": "unhealthy"'),
     ("dags list", ["--limit", "50", "--order-by", "-dag_id"], '"weekly"'),
     ("dags list", ["--tags", "red", "--only-active", "--not-paused", "--dag-id-pattern", "sho%"], '"shown"'),
     ("dags get", ["shown"], '"is_paused": false'),
-    ("dags source", ["shown"], "The DAGs that clients of the API are tried with."),
+    ("dags source", ["shown"], "The DAGs for the tests of API clients."),
     ("dags stats", ["--dag-id", "shown"], '"success"'),
     ("dags pause", ["shown"], '"is_paused": true'), ("dags unpause", ["shown"], '"is_paused": false'),
     ("dags explore", ["shown"], '"group.one"'),
@@ -54,57 +54,57 @@ COMMANDS = [
     ("telemetry", ["disable"], '"disabled"'), ("migrate", [], ""),
     ("runs delete", [*TRIGGERED, "--yes"], ""),
 ]
-# What asks servers that are not Airflow's.
-ELSEWHERE = {
+# Commands that contact servers other than Airflow's.
+OTHER_SERVICES = {
     "instance discover", "instance discover astro", "instance discover local",
     "registry providers", "registry modules", "registry parameters", "registry connections",
 }
 
 
 def main(url, username, password, *_):
-    there = world.World(url, username, password)
-    there.prepare()
-    run = there.sure("POST", "/api/v2/dags/shown/dagRuns", {"dag_run_id": "for_af", "logical_date": None})["dag_run_id"]
-    there.wait_for_run(f"/api/v2/dags/shown/dagRuns/{run}")
+    server = fixtures.Server(url, username, password)
+    server.prepare()
+    run = server.expect_success("POST", "/api/v2/dags/shown/dagRuns", {"dag_run_id": "for_af", "logical_date": None})["dag_run_id"]
+    server.wait_for_run(f"/api/v2/dags/shown/dagRuns/{run}")
     os.environ |= {
         "AIRFLOW_API_URL": url, "AIRFLOW_USERNAME": username, "AIRFLOW_PASSWORD": password, "AF_TELEMETRY_DISABLED": "1",
         "COLUMNS": "200", "NO_COLOR": "1",
     }
-    version = there.sure("GET", "/api/v2/version")["version"]
+    version = server.expect_success("GET", "/api/v2/version")["version"]
     values = {"url": url, "username": username, "password": password, "run": run, "version": version}
     wrong = []
-    for name, arguments, said in COMMANDS:
-        problem = call(name, [argument.format(**values) for argument in arguments], said.format(**values))
+    for name, arguments, expected in COMMANDS:
+        problem = call(name, [argument.format(**values) for argument in arguments], expected.format(**values))
         if problem:
             wrong.append(f"{name} {' '.join(arguments)}: {problem}")
-    unknown = every_command() - {name for name, *_ in COMMANDS} - ELSEWHERE
-    wrong += [f"{name}: is not among those that are tried" for name in sorted(unknown)]
-    return world.report("commands of af", wrong, len(COMMANDS))
+    unknown = every_command() - {name for name, *_ in COMMANDS} - OTHER_SERVICES
+    wrong += [f"{name}: is not in the list of commands" for name in sorted(unknown)]
+    return fixtures.report("commands of af", wrong, len(COMMANDS))
 
 
-def call(name, arguments, said):
-    """What is wrong with it, if anything is."""
+def call(name, arguments, expected):
+    """Calls a command; returns a description of the problem, or None."""
     from astro_airflow_mcp.cli.main import app
     from typer.testing import CliRunner
 
-    done = CliRunner().invoke(app, [*name.split(), *arguments])
-    if done.exit_code:
-        return f"{done.exit_code}: {done.output[-600:]} {done.exception!r}"
-    return None if said in done.output else f"does not say {said}: {done.output[-600:]}"
+    result = CliRunner().invoke(app, [*name.split(), *arguments])
+    if result.exit_code:
+        return f"{result.exit_code}: {result.output[-600:]} {result.exception!r}"
+    return None if expected in result.output else f"does not print {expected}: {result.output[-600:]}"
 
 
 def every_command():
     from astro_airflow_mcp.cli.main import app
     from typer.main import get_command
 
-    def below(command, name):
+    def leaf_commands(command, name):
         inside = getattr(command, "commands", {})
         own = {name} if not inside or command.invoke_without_command else set()
-        # Other names of a group are hidden.
-        seen = {word: one for word, one in inside.items() if not one.hidden}
-        return own.union(*(below(one, f"{name} {word}".strip()) for word, one in seen.items()))
+        # Aliases of a group are hidden.
+        seen = {word: subcommand for word, subcommand in inside.items() if not subcommand.hidden}
+        return own.union(*(leaf_commands(subcommand, f"{name} {word}".strip()) for word, subcommand in seen.items()))
 
-    return below(get_command(app), "") - {""}
+    return leaf_commands(get_command(app), "") - {""}
 
 
 if __name__ == "__main__":

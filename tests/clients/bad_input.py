@@ -1,11 +1,11 @@
-"""Asks every operation of Apache Airflow's API what it must refuse: without a token or with one that is none, and with bodies
-that are none. With ids and queries that are none it may answer as it likes, but for an error of the server's.
+"""Sends requests that must be refused to every operation of Apache Airflow's API: without a token, with invalid tokens,
+and with invalid bodies. Invalid ids and query parameters may have any answer except a server error.
 
     python bad_input.py URL USERNAME PASSWORD WHEEL
 
-With LEOFLOW_SOAK all of them; otherwise one in FEW, others each day.
+With LEOFLOW_SOAK it sends all requests; otherwise one in FEW, different ones each day.
 
-A refusal is well when its status is one of 4xx, its answer is JSON with a `detail`, and nothing has changed afterwards. The
+A refusal is correct when its status is 4xx, its body is JSON with a `detail`, and nothing has changed afterwards. The
 exit code is 1 when one is not."""
 
 import base64
@@ -16,33 +16,33 @@ import sys
 import time
 import urllib.parse
 
+import fixtures
 import operations
-import world
 
-# In the place of each id of a path.
+# Values for each id in a path.
 IDS = ["a/b", "%", "a b", "x" * 250, "x" * 300, "\0", "ü☃", "..", "-9223372036854775809"]
 NUMBERS = ["x", "", "-1", "9" * 30, "1.5", "\0"]
 BODIES = [b"", b"{", b"[]", b"1", b'"x"', b"null", b'{"nothing_of_that_name": 1}', b"\xff\xfe", b"[" * 2000]
 LARGE = 17 * 1024 * 1024
-# One in so many is asked where a change is tested.
+# One in FEW requests is sent in an ordinary test run.
 FEW = 4
-# Open to everybody, or there to end a login.
+# Operations that need no token.
 OPEN = {"get_health", "get_version", "login", "logout"}
-# Bodies that may be left out, and of what.
-NOTHING = [b"", b"null"]
-MAY_HAVE_NONE = {"materialize_asset"}
-# What is looked at afterwards.
+# Empty bodies, and the operations that accept them.
+EMPTY_BODIES = [b"", b"null"]
+BODY_OPTIONAL = {"materialize_asset"}
+# Lists that are compared before and after.
 LISTS = ["variables", "connections", "pools", "dags", "dags/~/dagRuns", "dags/~/dagRuns/~/taskInstances", "backfills?dag_id=daily",
          "dags/~/dagRuns/~/taskInstances/~/xcomEntries", "assets", "dags/~/dagRuns/~/hitlDetails"]
 
 
 def main(url, username, password, wheel):
-    there = world.World(url, username, password)
-    there.prepare()
-    # Runs of its own would change what is looked at.
-    there.sure("PATCH", "/api/v2/dags?dag_id_pattern=~", {"is_paused": True})
-    world.wait_for("an end of what goes on", lambda: seen(there) == (time.sleep(1), seen(there))[1])
-    before = seen(there)
+    server = fixtures.Server(url, username, password)
+    server.prepare()
+    # Scheduled runs would change the lists.
+    server.expect_success("PATCH", "/api/v2/dags?dag_id_pattern=~", {"is_paused": True})
+    fixtures.wait_for("the end of all activity", lambda: snapshot(server) == (time.sleep(1), snapshot(server))[1])
+    before = snapshot(server)
     wrong, count, number = [], 0, 0
     every = 1 if "LEOFLOW_SOAK" in os.environ else FEW
     seed = int(os.environ.get("LEOFLOW_TEST_SEED", time.time() // 86_400))
@@ -52,26 +52,26 @@ def main(url, username, password, wheel):
                 if method == "parameters":
                     continue
                 name = operation["operationId"]
-                ids = there.ids(name) if "queued_event" not in name else there.ids("get_dag") | {"dag_id": "waiting"}
-                for what, *request in requests(there, method.upper(), path, operation, ids):
+                ids = server.ids(name) if "queued_event" not in name else server.ids("get_dag") | {"dag_id": "waiting"}
+                for reason, *request in requests(server, method.upper(), path, operation, ids):
                     number += 1
                     if (number + seed) % every:
                         continue
                     count += 1
-                    problem = refused(there.url, *request)
+                    problem = refused(server.url, *request)
                     if problem:
-                        wrong.append(f"{name}: {what}: {problem}")
-    after = seen(there)
+                        wrong.append(f"{name}: {reason}: {problem}")
+    after = snapshot(server)
     wrong += [f"{name} has changed: {first_change(before[name], after[name])}" for name in before if before[name] != after[name]]
-    return world.report("bad requests", wrong, count)
+    return fixtures.report("bad requests", wrong, count)
 
 
-def seen(there):
-    return {name: there.sure("GET", f"/api/v2/{name}") for name in LISTS}
+def snapshot(server):
+    return {name: server.expect_success("GET", f"/api/v2/{name}") for name in LISTS}
 
 
 def first_change(before, after):
-    """Down to the field, as far as the two are alike."""
+    """Describes the first difference, with the path of its field."""
     if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         before, after = dict(enumerate(before)), dict(enumerate(after))
     if isinstance(before, dict) and isinstance(after, dict) and before.keys() == after.keys():
@@ -80,32 +80,32 @@ def first_change(before, after):
     return f"{str(before)[:200]} is now {str(after)[:200]}"
 
 
-def requests(there, method, path, operation, ids):
-    """What it is, method, address, headers, body, and the statuses that are right; `None` for any that is no fault of the
-    server's."""
+def requests(server, method, path, operation, ids):
+    """Yields tuples of description, method, path, headers, body and allowed statuses; `None` allows all except server
+    errors."""
     name = operation["operationId"]
     filled = fill(path, ids)
-    own = {"Authorization": f"Bearer {there.token}", "Content-Type": "application/json"}
+    own = {"Authorization": f"Bearer {server.token}", "Content-Type": "application/json"}
     if name not in OPEN:
-        for what, headers in foreign_tokens(there.token):
-            yield f"{what} token", method, filled, {**own, **headers}, b"{}", [401]
+        for reason, headers in foreign_tokens(server.token):
+            yield f"{reason} token", method, filled, {**own, **headers}, b"{}", [401]
     if name == "logout":
         return
     takes_body = "requestBody" in operation
-    for place in re.findall(r"{(\w+)}", path):
+    for parameter_name in re.findall(r"{(\w+)}", path):
         for bad in IDS:
-            # Without a body, what has one is refused whatever its id is.
-            yield f"{place}={bad[:9]!r}", method, fill(path, {**ids, place: bad}), own, b"", None
+            # The body is empty, so an operation that requires one is refused for any id.
+            yield f"{parameter_name}={bad[:9]!r}", method, fill(path, {**ids, parameter_name: bad}), own, b"", None
     if method == "GET":
         for parameter in operation.get("parameters", []):
             if parameter["in"] == "query" and name != "wait_dag_run_until_finished":
-                required = world.QUERIES.get(name, {})
+                required = fixtures.QUERIES.get(name, {})
                 for bad in NUMBERS:
                     query = urllib.parse.urlencode({**required, parameter["name"]: bad})
                     yield f"{parameter['name']}={bad[:9]!r}", method, f"{filled}?{query}", own, b"", None
     if takes_body:
         for bad in BODIES:
-            if bad not in NOTHING or name not in MAY_HAVE_NONE:
+            if bad not in EMPTY_BODIES or name not in BODY_OPTIONAL:
                 yield f"body {bad[:9]!r}", method, filled, own, bad, range(400, 500)
         yield "a large body", method, filled, own, b'{"x": "' + b"x" * LARGE + b'"}', range(400, 500)
 
@@ -120,18 +120,18 @@ def foreign_tokens(token):
     yield "no", {"Authorization": ""}
     yield "an altered", {"Authorization": f"Bearer {head}.{claims}.{signature[::-1]}"}
     yield "an unsigned", {"Authorization": f"Bearer {none}.{claims}."}
-    yield "somebody's", {"Authorization": "Basic YTpi"}
+    yield "a basic", {"Authorization": "Basic YTpi"}
 
 
 def refused(url, method, path, headers, body, statuses):
-    """What is wrong with the refusal, if anything is."""
-    connection = http.client.HTTPConnection(urllib.parse.urlsplit(url).netloc, timeout=world.TIMEOUT)
+    """Sends a request; returns a description of what is wrong with its refusal, or None."""
+    connection = http.client.HTTPConnection(urllib.parse.urlsplit(url).netloc, timeout=fixtures.TIMEOUT)
     try:
         connection.request(method, path, body, headers)
         response = connection.getresponse()
         status, text = response.status, response.read()
     except (ConnectionError, http.client.HTTPException) as error:
-        # Who sends too much may be cut off before the answer.
+        # The server may close the connection of a large request before it answers.
         return None if len(body) >= LARGE else f"{type(error).__name__}: {error}"
     finally:
         connection.close()
@@ -139,7 +139,7 @@ def refused(url, method, path, headers, body, statuses):
         return f"{status} {text[:200]!r}"
     if status >= 500:
         return f"{status} {text[:200]!r}"
-    answer = world.parsed(text)
+    answer = fixtures.parsed(text)
     if status >= 400 and not (isinstance(answer, dict) and "detail" in answer):
         return f"{status} without a detail: {text[:200]!r}"
     return None

@@ -1,10 +1,10 @@
-"""Calls every command of Apache Airflow's command line for servers elsewhere, airflowctl.
+"""Calls every command of airflowctl, Apache Airflow's command line for remote servers.
 
     python commands.py URL USERNAME PASSWORD
 
-A command works when it ends with 0. Those that this airflowctl cannot do with Airflow itself are listed with what they say.
-Commands that it has and the list below has not are an error. They run in this process, one after another: each would load
-for longer than it runs. The exit code is 1 when one does not work."""
+A command works when it exits with 0. Commands that fail with Airflow itself, too, are listed with their errors.
+Commands of airflowctl that the list below lacks are an error. All commands run in this process, one after another,
+because a new process takes longer to start than a command to run. The exit code is 1 when one does not work."""
 
 import contextlib
 import io
@@ -14,13 +14,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-import world
+import fixtures
 
 DATES = ["--from-date", "2026-01-01T00:00:00Z", "--to-date", "2026-01-20T00:00:00Z"]
 BACKFILL = ["--dag-id", "weekly", *DATES, "--max-active-runs", "1", "--reprocess-behavior", "none"]
 LATER = "2030-01-01T00:00:00Z"
 XCOM = ["shown", "first", "group.one"]
-# In the order in which they are called; `{…}` is what the server calls it.
+# In the order of their calls; `{…}` is replaced by a value of the server.
 COMMANDS = [
     ("version", ["--remote"]),
     ("auth token", ["--api-url", "{url}", "--username", "{username}", "--password", "{password}"]),
@@ -60,48 +60,48 @@ COMMANDS = [
     ("xcom edit", [*XCOM, "new", "2"]), ("xcom delete", [*XCOM, "new"]),
     ("dags delete", ["makes"]),
 ]
-# What this airflowctl cannot do with any server, Airflow 3.3.2 among them, and what it says then; and what is refused until
-# somebody allows it, which is the last.
-ITS_OWN = {
-    # It sends POST where the API has PUT.
+# Commands of this airflowctl that fail with any server, also with Airflow 3.3.2, and their errors. The last one is
+# disabled by default.
+FAILING = {
+    # airflowctl sends POST where the API has PUT.
     "backfill pause": "Method Not Allowed", "backfill unpause": "Method Not Allowed", "backfill cancel": "Method Not Allowed",
-    # It sends to addresses that the API has not.
+    # airflowctl uses paths that the API does not have.
     "assets delete-queued-event": "Method Not Allowed", "assets delete-queued-events": "Method Not Allowed",
     "assets delete-dag-queued-events": "Method Not Allowed",
-    # It reads an answer of another form than the API describes, or shows it in a form that it cannot.
+    # airflowctl expects another answer than the API describes, or fails to display it.
     "backfill create-dry-run": "validation errors for BackfillResponse",
     "auth list-envs": "AttributeError", "assets materialize": "AttributeError",
     "connections create-defaults": "AttributeError", "dags get-tags": "ValueError",
-    # Nobody has allowed it.
+    # Disabled by default.
     "connections test": "Testing connections is disabled",
 }
 
 
 def main(url, username, password, *_):
-    there = world.World(url, username, password)
-    there.prepare()
+    server = fixtures.Server(url, username, password)
+    server.prepare()
     with tempfile.TemporaryDirectory() as folder:
-        # Without a keyring of the machine: the token lies in that folder.
+        # Debug mode uses no keyring: the token is stored in this folder.
         os.environ |= {"AIRFLOW_CLI_DEBUG_MODE": "true", "AIRFLOW_HOME": folder, "COLUMNS": "200", "NO_COLOR": "1"}
-        # What a command gets is looked at here, and not how fast it is: a busy machine answers late, and it waits 5 s.
+        # airflowctl waits 5 s for an answer, which a busy machine may exceed; this test does not measure speed.
         os.environ["AIRFLOW_CLI_API_RETRIES"] = "6"
         login = ["--api-url", url, "--username", username, "--password", password]
         wrong = [f"auth login: {problem}"] if (problem := call("auth login", login)) else []
         values = files(Path(folder)) | {
-            "url": url, "username": username, "password": password, "folder": folder, "asset": there.asset("made"),
-            "alone": there.asset("alone"), "import_error": there.ids("get_import_error")["import_error_id"],
+            "url": url, "username": username, "password": password, "folder": folder, "asset": server.asset("made"),
+            "alone": server.asset("alone"), "import_error": server.ids("get_import_error")["import_error_id"],
         }
         for name, arguments in COMMANDS:
             problem = call(name, [argument.format(**values) for argument in arguments])
-            if ITS_OWN.get(name, "") not in (problem or ""):
-                wrong.append(f"{name}: {problem or 'works, and is listed as one that cannot'}")
-            elif problem and name not in ITS_OWN:
+            if FAILING.get(name, "") not in (problem or ""):
+                wrong.append(f"{name}: {problem or 'works, but is listed as failing'}")
+            elif problem and name not in FAILING:
                 wrong.append(f"{name}: {problem}")
     unknown = every_command() - {name for name, _ in COMMANDS} - {"auth login"}
-    wrong += [f"{name}: is not among those that are tried" for name in sorted(unknown)]
-    tried = {name for name, _ in COMMANDS} - set(ITS_OWN)
-    print(f"{len(ITS_OWN)} commands that this airflowctl can do with no server are not counted")
-    return world.report("commands of airflowctl", wrong, len(tried) + 1)
+    wrong += [f"{name}: is not in the list of commands" for name in sorted(unknown)]
+    tried = {name for name, _ in COMMANDS} - set(FAILING)
+    print(f"{len(FAILING)} commands that fail in this airflowctl with any server are not counted")
+    return fixtures.report("commands of airflowctl", wrong, len(tried) + 1)
 
 
 def files(folder):
@@ -116,17 +116,17 @@ def files(folder):
 
 
 def call(name, arguments):
-    """What is wrong with it, if anything is."""
+    """Calls a command; returns a description of the problem, or None."""
     from airflowctl.__main__ import main as airflowctl
 
     sys.argv = ["airflowctl", *name.split(), *arguments]
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         try:
             airflowctl()
         except SystemExit as end:
             if end.code:
-                return f"{end.code}: {said.getvalue()[-600:]}"
+                return f"{end.code}: {output.getvalue()[-600:]}"
         except Exception as error:
             return f"{type(error).__name__}: {str(error)[:300]}"
     return None
@@ -142,7 +142,7 @@ def every_command():
         return next(choices, {})
 
     groups = subcommands(get_parser())
-    return {" ".join([group, name]).strip() for group, one in groups.items() for name in subcommands(one) or [""]}
+    return {" ".join([group, name]).strip() for group, group_parser in groups.items() for name in subcommands(group_parser) or [""]}
 
 
 if __name__ == "__main__":

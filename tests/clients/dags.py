@@ -1,4 +1,4 @@
-"""The DAGs that clients of the API are tried with."""
+"""The DAGs for the tests of API clients."""
 
 import time
 from datetime import datetime
@@ -16,7 +16,7 @@ def one():
 
 @task(outlets=[Asset("made")])
 def slowly():
-    """A backfill of these is not over before it is cancelled."""
+    """Takes so long that a backfill of it is still running when it is cancelled."""
     time.sleep(1)
 
 

@@ -2,7 +2,7 @@
 
     python methods.py URL USERNAME PASSWORD
 
-A method works when it returns, or raises what Airflow refuses on purpose. The exit code is 1 when one does not."""
+A method works when it returns, or fails with a status that Airflow intends. The exit code is 1 when one does not."""
 
 import importlib
 import inspect
@@ -11,17 +11,17 @@ import sys
 import typing
 
 import airflow_client.client as client
-import world
+import fixtures
 from airflow_client.client import api
 from pydantic import BaseModel
 
-# Of these the client has forms of its own: with the headers, and unread.
+# Suffixes of variants of each method, which return headers or undecoded answers.
 VARIANTS = ("_with_http_info", "_without_preload_content")
 
 
 def main(url, username, password, *_):
-    there = world.World(url, username, password)
-    there.prepare()
+    server = fixtures.Server(url, username, password)
+    server.prepare()
     methods = [
         (kind, name, method)
         for module in pkgutil.iter_modules(api.__path__)
@@ -30,33 +30,33 @@ def main(url, username, password, *_):
         for name, method in inspect.getmembers(kind, inspect.isfunction)
         if not name.startswith("_") and not name.endswith(VARIANTS)
     ]
-    methods.sort(key=lambda one: world.place(one[1], len(inspect.signature(one[2]).parameters)))
+    methods.sort(key=lambda entry: fixtures.sort_key(entry[1], len(inspect.signature(entry[2]).parameters)))
     wrong = []
     for kind, name, method in methods:
-        problem = call(there, kind, name, method)
+        problem = call(server, kind, name, method)
         if problem:
             wrong.append(f"{kind.__name__}.{name}: {problem}")
-    return world.report("methods of the official client", wrong, len(methods))
+    return fixtures.report("methods of the official client", wrong, len(methods))
 
 
-def call(there, kind, name, method):
-    """What is wrong with it, if anything is."""
-    with client.ApiClient(client.Configuration(host=there.url, access_token=there.token)) as connected:
+def call(server, kind, name, method):
+    """Calls a method; returns a description of the problem, or None."""
+    with client.ApiClient(client.Configuration(host=server.url, access_token=server.token)) as connected:
         try:
-            getattr(kind(connected), name)(**arguments(there, name, method))
+            getattr(kind(connected), name)(**arguments(server, name, method))
         except client.ApiException as error:
-            return None if error.status in world.REFUSED.get(name, []) else f"{error.status} {str(error.body)[:300]}"
+            return None if error.status in fixtures.REFUSED.get(name, []) else f"{error.status} {str(error.body)[:300]}"
         except Exception as error:
             return f"{type(error).__name__}: {str(error)[:300]}"
         finally:
             if name == "logout":
-                # The token is good no more.
-                there.log_in()
+                # The token is no longer valid.
+                server.log_in()
     return None
 
 
-def arguments(there, name, method):
-    ids, queries = there.ids(name), world.QUERIES.get(name, {})
+def arguments(server, name, method):
+    ids, queries = server.ids(name), fixtures.QUERIES.get(name, {})
     hints = typing.get_type_hints(method)
     found = {}
     for parameter in inspect.signature(method).parameters.values():
@@ -67,12 +67,12 @@ def arguments(there, name, method):
             wanted = str(ids[parameter.name])
             found[parameter.name] = int(wanted) if is_whole(hints[parameter.name]) else wanted
         else:
-            found[parameter.name] = body(hints[parameter.name], world.BODIES[name])
+            found[parameter.name] = body(hints[parameter.name], fixtures.BODIES[name])
     return {**found, **queries}
 
 
 def is_whole(hint):
-    return hint is int or any(is_whole(one) for one in typing.get_args(hint))
+    return hint is int or any(is_whole(argument) for argument in typing.get_args(hint))
 
 
 def body(hint, value):

@@ -1,9 +1,9 @@
-"""Compares what Airflow's web UI is answered with what Apache Airflow 3.3.2 itself answers on the same DAGs and runs.
+"""Compares the answers to Airflow's web UI with those of Apache Airflow 3.3.2, for the same DAGs and runs.
 
     python ui_answers.py URL USERNAME PASSWORD WHEEL            compares with ui_answers.json
-    python ui_answers.py URL USERNAME PASSWORD WHEEL record     writes it: with Airflow behind the URL
+    python ui_answers.py URL USERNAME PASSWORD WHEEL record     writes it; the URL must be Airflow's
 
-Times, ids and durations are of each server itself and are compared by their kind alone. The DAGs are those of `ui_dags.py`.
+Times, ids and durations differ between servers; only their types are compared. The DAGs are those of `ui_dags.py`.
 The exit code is 1 when something differs that is not listed here."""
 
 import json
@@ -12,12 +12,12 @@ import sys
 import urllib.parse
 from pathlib import Path
 
-import world
+import fixtures
 
 RECORDED = Path(__file__).with_suffix(".json")
 DAGS = ["ui_groups", "ui_mapped", "ui_setups", "ui_branches", "ui_makes", "ui_waits"]
 RUN = ["ui_groups", "ui_mapped", "ui_setups", "ui_branches", "ui_makes"]
-ASKED = [
+PATHS = [
     "/ui/auth/menus",
     "/ui/backfills?limit=10",
     "/ui/dashboard/dag_stats",
@@ -38,61 +38,60 @@ ASKED = [
     *(f"/ui/structure/structure_data?dag_id={name}" for name in DAGS),
     *(f"/ui/structure/structure_data?dag_id={name}&external_dependencies=true" for name in DAGS),
 ]
-# What differs, and why: part of a line, and the reason.
+# Known differences: a part of the reported line, and the reason.
 DIFFERENCES = {
-    "/ui/auth/menus.body.authorized_menu_items": "there are no deadlines",
+    "/ui/auth/menus.body.authorized_menu_items": "Leoflow has no deadlines",
 }
 DATE = "2026-01-05T00:00:00Z"
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
-# Lists in which the UI looks for a name.
+# Lists in which the UI searches by name, so their order does not matter.
 UNORDERED = ("task_instances", "nodes", "edges", "gantt")
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
 def main(url, username, password, _wheel, record=None):
-    there = world.World(url, username, password)
-    prepare(there)
-    answers = {path: answer(there, path) for path in ASKED}
+    server = fixtures.Server(url, username, password)
+    prepare(server)
+    answers = {path: answer(server, path) for path in PATHS}
     if record:
         RECORDED.write_text(json.dumps(answers, indent=1, sort_keys=True) + "\n")
         print(f"{len(answers)} answers are in {RECORDED}")
         return 0
     expected = json.loads(RECORDED.read_text())
     wrong, unseen = [], set(DIFFERENCES)
-    for path in ASKED:
+    for path in PATHS:
         for line in differences(expected[path], answers[path], path):
             known = [part for part in DIFFERENCES if part in line]
             unseen -= set(known)
             wrong += [] if known else [line]
-    wrong += [f"is listed and no difference: {part}" for part in sorted(unseen)]
-    return world.report("answers to the UI", wrong, len(ASKED))
+    wrong += [f"is listed but does not occur: {part}" for part in sorted(unseen)]
+    return fixtures.report("answers to the UI", wrong, len(PATHS))
 
 
-def prepare(there):
-    found = lambda: {dag["dag_id"] for dag in there.sure("GET", "/api/v2/dags?limit=100")["dags"]}  # noqa: E731
-    world.wait_for("the DAGs", lambda: set(DAGS) <= found())
+def prepare(server):
+    found = lambda: {dag["dag_id"] for dag in server.expect_success("GET", "/api/v2/dags?limit=100")["dags"]}  # noqa: E731
+    fixtures.wait_for("the DAGs", lambda: set(DAGS) <= found())
     for name in DAGS:
-        there.sure("PATCH", f"/api/v2/dags/{name}", {"is_paused": False})
+        server.expect_success("PATCH", f"/api/v2/dags/{name}", {"is_paused": False})
     for name in RUN:
-        there.sure("POST", f"/api/v2/dags/{name}/dagRuns", {"dag_run_id": "recorded", "logical_date": DATE})
-        there.wait_for_run(f"/api/v2/dags/{name}/dagRuns/recorded")
+        server.expect_success("POST", f"/api/v2/dags/{name}/dagRuns", {"dag_run_id": "recorded", "logical_date": DATE})
+        server.wait_for_run(f"/api/v2/dags/{name}/dagRuns/recorded")
 
 
-def answer(there, path):
-    status, body = there.request("GET", path)
+def answer(server, path):
+    status, body = server.request("GET", path)
     if isinstance(body, str) and body.endswith("\n"):
         body = [json.loads(line) for line in body.splitlines()]
     return {"status": status, "body": masked(body)}
 
 
 def masked(value, key=""):
-    """Without what is of one server alone."""
+    """Replaces values that differ between servers."""
     if isinstance(value, dict):
-        # What is null and what is left out are the same to the UI.
-        return {name: masked(inner, name) for name, inner in value.items() if inner is not None}
+        # To the UI, null and an absent field are the same.
+        return {name: masked(item, name) for name, item in value.items() if item is not None}
     if isinstance(value, list):
-        shown = [masked(inner, key) for inner in value]
-        # What the UI looks up by its name stands in any order.
+        shown = [masked(item, key) for item in value]
         return sorted(shown, key=json.dumps) if key in UNORDERED else shown
     if isinstance(value, float) or (isinstance(value, int) and key in ("duration", "file_token")):
         return "a number"
@@ -112,14 +111,14 @@ def differences(expected, found, where):
     if isinstance(expected, dict) and isinstance(found, dict):
         for name in sorted(set(expected) | set(found)):
             if name not in found:
-                yield f"{where}.{name}: is not there, Airflow's {expected[name]!r}"
+                yield f"{where}.{name}: is missing, Airflow's {expected[name]!r}"
             elif name not in expected:
                 yield f"{where}.{name}: {found[name]!r}, Airflow has no such field"
             else:
                 yield from differences(expected[name], found[name], f"{where}.{name}")
     elif isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
-        for at, (one, other) in enumerate(zip(expected, found, strict=True)):
-            yield from differences(one, other, f"{where}[{at}]")
+        for index, (expected_item, found_item) in enumerate(zip(expected, found, strict=True)):
+            yield from differences(expected_item, found_item, f"{where}[{index}]")
     elif expected != found:
         yield f"{where}: {found!r}, Airflow's {expected!r}"
 

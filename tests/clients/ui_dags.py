@@ -1,4 +1,4 @@
-"""DAGs whose answers to Airflow's web UI were recorded: groups in groups, mapped ones, setups, branches, labels, assets."""
+"""DAGs for the recorded answers to the web UI: nested and mapped groups, setups, branches, labels, assets."""
 
 from datetime import datetime
 

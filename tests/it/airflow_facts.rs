@@ -1,5 +1,5 @@
-//! The DAGs of `tests/airflow/dags`, against what real Apache Airflow made of them: recorded in
-//! `tests/airflow/facts.json` by `scripts/compare-airflow`.
+//! Runs the DAGs of `tests/airflow/dags` and compares the results with those of real Apache Airflow, which
+//! `scripts/compare-airflow` recorded in `tests/airflow/facts.json`.
 
 use crate::support::airflow;
 use crate::support::{TestHome, wait_until};
@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// For all runs.
+/// Time limit for all runs together.
 const LIMIT: Duration = Duration::from_secs(240);
 
 fn folder() -> &'static Path {
@@ -18,7 +18,7 @@ fn read(name: &str) -> Value {
     serde_json::from_str(&std::fs::read_to_string(folder().join(name)).unwrap()).unwrap()
 }
 
-/// What differs and may: documented in docs/airflow-compatibility.md.
+/// Returns the accepted differences, documented in docs/explanation/airflow-compatibility.md.
 fn known_differences() -> Value {
     read("differences.json")
 }
@@ -31,7 +31,7 @@ fn name_of(task_id: &Value, map_index: &Value) -> String {
     }
 }
 
-/// All runs of all DAGs, in the shape of the facts.
+/// Returns all runs of all DAGs in the format of `facts.json`.
 fn outcomes(test: &TestHome) -> Value {
     let sql = "
         SELECT json_agg(json_build_object(
@@ -55,48 +55,48 @@ fn outcomes(test: &TestHome) -> Value {
         let dag_id = run["dag_id"].as_str().unwrap();
         let mut instances = Map::new();
         let (mut rendered, mut named, mut xcoms) = (Map::new(), Map::new(), Map::new());
-        for one in run["instances"].as_array().into_iter().flatten() {
-            let name = name_of(&one[0], &one[1]);
+        for instance in run["instances"].as_array().into_iter().flatten() {
+            let name = name_of(&instance[0], &instance[1]);
             let is_shown =
                 ["templates", "mapping", "operators_of_ones_own"].iter().any(|start| dag_id.starts_with(start));
-            instances.insert(name.clone(), json!({"state": one[2], "try_number": one[3]}));
-            if is_shown && one[4].as_object().is_some_and(|fields| !fields.is_empty()) {
-                rendered.insert(name.clone(), one[4].clone());
+            instances.insert(name.clone(), json!({"state": instance[2], "try_number": instance[3]}));
+            if is_shown && instance[4].as_object().is_some_and(|fields| !fields.is_empty()) {
+                rendered.insert(name.clone(), instance[4].clone());
             }
-            match one[1].as_i64() {
-                // Without a name, its number.
-                Some(index @ 0..) if one[5].is_null() => drop(named.insert(name, index.to_string().into())),
-                _ if one[5].is_string() => drop(named.insert(name, one[5].clone())),
+            match instance[1].as_i64() {
+                // An instance without a rendered name shows its map index.
+                Some(index @ 0..) if instance[5].is_null() => drop(named.insert(name, index.to_string().into())),
+                _ if instance[5].is_string() => drop(named.insert(name, instance[5].clone())),
                 _ => {}
             }
         }
-        // What an operator's links lead to is of Airflow's pages; the facts are without them.
-        let is_link = |one: &&Value| one[2].as_str().is_some_and(|key| key.starts_with("_link_"));
-        for one in run["xcoms"].as_array().into_iter().flatten().filter(|one| !is_link(one)) {
-            let of_task = xcoms.entry(name_of(&one[0], &one[1])).or_insert_with(|| json!({}));
-            let mut value = plain(&one[3]);
-            if one[2] == "skipmixin_key" {
-                // In no order.
+        // The facts omit the XComs of operator links, which only Airflow's pages use.
+        let is_link = |row: &&Value| row[2].as_str().is_some_and(|key| key.starts_with("_link_"));
+        for xcom in run["xcoms"].as_array().into_iter().flatten().filter(|xcom| !is_link(xcom)) {
+            let task_xcoms = xcoms.entry(name_of(&xcom[0], &xcom[1])).or_insert_with(|| json!({}));
+            let mut value = plain(&xcom[3]);
+            if xcom[2] == "skipmixin_key" {
+                // Its order is undefined.
                 for ids in value.as_object_mut().unwrap().values_mut() {
                     ids.as_array_mut().unwrap().sort_by_key(|id| id.to_string());
                 }
             }
-            of_task[one[2].as_str().unwrap()] = value;
+            task_xcoms[xcom[2].as_str().unwrap()] = value;
         }
-        let mut whole = json!({
+        let mut outcome = json!({
             "task_instances": instances, "rendered": rendered, "named": named, "xcoms": xcoms,
         });
         for field in ["run_type", "state", "logical_date", "data_interval_start", "data_interval_end"] {
-            // The time of the test is another each time.
+            // Dates of today depend on when the test runs.
             let is_now = run[field].as_str().is_some_and(|date| date.starts_with(today.trim()));
-            whole[field] = if is_now { "now".into() } else { run[field].clone() };
+            outcome[field] = if is_now { "now".into() } else { run[field].clone() };
         }
-        dags.entry(dag_id).or_insert_with(|| json!([])).as_array_mut().unwrap().push(whole);
+        dags.entry(dag_id).or_insert_with(|| json!([])).as_array_mut().unwrap().push(outcome);
     }
     dags.into()
 }
 
-/// The facts have tuples as lists.
+/// Converts tuples to lists, as in the facts.
 fn plain(value: &Value) -> Value {
     match value {
         Value::Object(map) if map.get("__classname__") == Some(&json!("builtins.tuple")) => plain(&map["__data__"]),
@@ -108,15 +108,15 @@ fn plain(value: &Value) -> Value {
 
 #[test]
 fn runs_end_as_on_apache_airflow() {
-    runs_end_as_on_airflow(&TestHome::new().with_packages());
+    assert_runs_end_as_on_airflow(&TestHome::new().with_packages());
 }
 
 #[test]
-fn runs_end_as_on_apache_airflow_with_its_own_sdk() {
-    runs_end_as_on_airflow(&TestHome::new().with_airflow());
+fn runs_end_as_on_apache_airflow_with_real_sdk() {
+    assert_runs_end_as_on_airflow(&TestHome::new().with_airflow());
 }
 
-/// The files that are no DAGs, without their folder and `.py`, in order.
+/// Returns the sorted names of the files that fail to import, without folder and `.py`.
 fn not_imported(test: &TestHome) -> Vec<String> {
     let list = test.run(&["dags", "list", "--json"]).expect(0).json();
     let name = |error: &Value| {
@@ -128,12 +128,12 @@ fn not_imported(test: &TestHome) -> Vec<String> {
     names
 }
 
-fn runs_end_as_on_airflow(test: &TestHome) {
+fn assert_runs_end_as_on_airflow(test: &TestHome) {
     std::fs::create_dir_all(test.workspace()).unwrap();
     for entry in std::fs::read_dir(folder().join("dags")).unwrap().flatten() {
         if entry.path().is_file() {
             let text = std::fs::read_to_string(entry.path()).unwrap();
-            // Airflow's scheduler needed longer for what comes before the time limit of the run.
+            // Airflow's scheduler is slower, so its runs needed a longer time limit.
             let text = text.replace("dagrun_timeout=timedelta(seconds=40)", "dagrun_timeout=timedelta(seconds=25)");
             std::fs::write(test.workspace().join(entry.file_name()), text).unwrap();
         }
@@ -145,47 +145,47 @@ fn runs_end_as_on_airflow(test: &TestHome) {
     for (name, slots) in plan["pools"].as_object().unwrap() {
         test.run(&["pools", "set", name, &slots.to_string(), "for the tests"]).expect(0);
     }
-    wait_until("all DAGs are there", Duration::from_secs(120), || {
+    wait_until("all DAGs exist", Duration::from_secs(120), || {
         let list = test.run(&["dags", "list", "--json"]).expect(0).json();
         let errors = list["import_errors"].as_array().unwrap().len();
         (errors == 0 || older.is_some()) && list["dags"].as_array().unwrap().len() + errors == facts.len()
     });
     if let Some(known) = &older {
-        // The facts are of the newest, and so are some files.
-        let found = not_imported(test);
-        facts.retain(|dag_id, _| !found.contains(dag_id));
-        assert_eq!(json!(found), known["not_imported"], "what cannot be imported");
+        // Some files need the newest version, with which the facts were recorded.
+        let not_imported = not_imported(test);
+        facts.retain(|dag_id, _| !not_imported.contains(dag_id));
+        assert_eq!(json!(not_imported), known["not_imported"], "files that cannot be imported");
     }
-    let wish = |dag_id: &str| &plan["dags"][dag_id];
+    let dag_plan = |dag_id: &str| &plan["dags"][dag_id];
     let trigger = |dag_id: &str| {
-        let conf = wish(dag_id).get("conf").cloned().unwrap_or_else(|| json!({})).to_string();
+        let conf = dag_plan(dag_id).get("conf").cloned().unwrap_or_else(|| json!({})).to_string();
         let mut arguments = vec!["dags", "trigger", dag_id, "--unpause", "--conf", &conf];
-        if let Some(date) = wish(dag_id)["logical_date"].as_str() {
+        if let Some(date) = dag_plan(dag_id)["logical_date"].as_str() {
             arguments.extend(["--logical-date", date]);
         }
         test.run(&arguments).expect(0);
     };
-    let over = || {
+    let finished = || {
         test.sql("SELECT count(*) FROM dag_run WHERE state IN ('success', 'failed')").trim().parse::<usize>().unwrap()
     };
-    // One with a clock of its own is not in the crowd.
-    let alone: Vec<&String> = facts.keys().filter(|dag_id| !wish(dag_id)["alone"].is_null()).collect();
-    for (at, dag_id) in alone.iter().enumerate() {
+    // DAGs that measure time run alone.
+    let alone: Vec<&String> = facts.keys().filter(|dag_id| !dag_plan(dag_id)["alone"].is_null()).collect();
+    for (index, dag_id) in alone.iter().enumerate() {
         trigger(dag_id);
-        wait_until("the run that is alone is over", Duration::from_secs(120), || over() > at);
+        wait_until("the only run has finished", Duration::from_secs(120), || finished() > index);
     }
-    // What waits for others comes after them.
-    for dag_id in facts.keys().filter(|dag_id| !wish(dag_id)["runs"].is_null()) {
+    // DAGs that wait for others start after them.
+    for dag_id in facts.keys().filter(|dag_id| !dag_plan(dag_id)["runs"].is_null()) {
         test.run(&["dags", "unpause", dag_id]).expect(0);
     }
     let mut started: Vec<&String> =
-        facts.keys().filter(|dag_id| wish(dag_id)["runs"].is_null() && !alone.contains(dag_id)).collect();
-    started.sort_by_key(|dag_id| !wish(dag_id)["after"].is_null());
+        facts.keys().filter(|dag_id| dag_plan(dag_id)["runs"].is_null() && !alone.contains(dag_id)).collect();
+    started.sort_by_key(|dag_id| !dag_plan(dag_id)["after"].is_null());
     started.into_iter().for_each(|dag_id| trigger(dag_id));
     let expected: usize = facts.values().map(|runs| runs.as_array().unwrap().len()).sum();
-    // What is not over by then is a difference that has a name.
-    let begun = Instant::now();
-    while over() < expected && begun.elapsed() < LIMIT {
+    // A run that has not finished by then shows up as a difference.
+    let started_at = Instant::now();
+    while finished() < expected && started_at.elapsed() < LIMIT {
         std::thread::sleep(Duration::from_millis(200));
     }
     let ours = outcomes(test);
@@ -195,34 +195,34 @@ fn runs_end_as_on_airflow(test: &TestHome) {
     }
     let known = older.map_or_else(known_differences, |known| known["differences"].clone());
     let known = known.as_object().unwrap();
-    let is_known = |line: &String| known.keys().any(|place| line.starts_with(place.as_str()));
+    let is_known = |line: &String| known.keys().any(|path| line.starts_with(path.as_str()));
     let unknown: Vec<&String> = wrong.iter().filter(|line| !is_known(line)).collect();
     assert!(unknown.is_empty(), "{} differences, Airflow's first:\n{unknown:#?}", unknown.len());
-    let seen = |place: &String| wrong.iter().any(|line| line.starts_with(place.as_str()));
-    let gone: Vec<&String> = known.keys().filter(|place| !seen(place)).collect();
-    assert!(gone.is_empty(), "these are no differences any more: {gone:?}");
+    let occurs = |path: &String| wrong.iter().any(|line| line.starts_with(path.as_str()));
+    let gone: Vec<&String> = known.keys().filter(|path| !occurs(path)).collect();
+    assert!(gone.is_empty(), "these known differences no longer occur: {gone:?}");
 }
 
-fn compare(place: &str, theirs: &Value, ours: &Value, wrong: &mut Vec<String>) {
+fn compare(path: &str, theirs: &Value, ours: &Value, wrong: &mut Vec<String>) {
     match (theirs, ours) {
         (Value::Object(a), Value::Object(b)) => {
             let names: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
             for name in names {
-                let at = |map: &Map<String, Value>| map.get(name).cloned().unwrap_or_else(|| json!("(nothing)"));
-                compare(&format!("{place}.{name}"), &at(a), &at(b), wrong);
+                let field = |map: &Map<String, Value>| map.get(name).cloned().unwrap_or_else(|| json!("(nothing)"));
+                compare(&format!("{path}.{name}"), &field(a), &field(b), wrong);
             }
         }
         (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
-            for (at, (a, b)) in a.iter().zip(b).enumerate() {
-                compare(&format!("{place}[{at}]"), a, b, wrong);
+            for (index, (a, b)) in a.iter().zip(b).enumerate() {
+                compare(&format!("{path}[{index}]"), a, b, wrong);
             }
         }
         _ if theirs == ours || same_number(theirs, ours) => {}
-        _ => wrong.push(format!("{place}: {theirs} / {ours}")),
+        _ => wrong.push(format!("{path}: {theirs} / {ours}")),
     }
 }
 
-/// Numbers are compared by value: 1e-07 is written in two ways.
+/// Compares numbers by value, because 1e-07 has more than one spelling.
 fn same_number(a: &Value, b: &Value) -> bool {
     a.is_number() && b.is_number() && a.as_f64() == b.as_f64() && a.is_f64() == b.is_f64()
 }

@@ -1,7 +1,7 @@
-//! DAGs of an environment that has Apache Airflow's own SDK: that parses and runs them, every provider's operators included.
+//! DAGs of an environment with Apache Airflow's own SDK, which parses and runs them, with any provider's operators.
 
-use crate::support::http::ask_socket;
-use crate::support::processes::{called, is_called, signal};
+use crate::support::http::socket_request;
+use crate::support::processes::{has_argument, signal, with_argument};
 use crate::support::rounds::{is_soak, seed};
 use crate::support::{TestHome, task, wait_until};
 use serde_json::{Value, json};
@@ -125,7 +125,7 @@ class Mine(AirflowPlugin):
 "#;
 
 #[test]
-fn what_airflow_has_works_as_on_airflow() {
+fn real_sdk_features_work_as_on_airflow() {
     let test = test_home();
     test.run(&["variables", "set", "greeting", "hello"]).expect(0);
     test.run(&["connections", "add", "db", "--conn-uri", "http://:very-secret-word@host/main"]).expect(0);
@@ -134,7 +134,7 @@ fn what_airflow_has_works_as_on_airflow() {
     std::fs::create_dir_all(project.join("plugins")).unwrap();
     std::fs::write(project.join("plugins/mine.py"), PLUGIN).unwrap();
     std::fs::write(project.join("dag.py"), ALL_KINDS).unwrap();
-    wait_until("the DAG is there", LIMIT, || {
+    wait_until("the DAG exists", LIMIT, || {
         test.dags()["import_errors"] != json!([]) || test.sql("SELECT count(*) FROM dag WHERE dag_id = 'kinds'") == "1"
     });
     assert_eq!(test.dags()["import_errors"], json!([]));
@@ -147,7 +147,7 @@ fn what_airflow_has_works_as_on_airflow() {
     assert_eq!((xcom("query").as_str(), state(&run, "query").as_str()), ("42", "success"));
     assert!(xcom("looks").contains("\"success\", true"), "{}", xcom("looks"));
     assert_eq!(test.sql("SELECT extra FROM asset_event"), "{\"rows\": 3}");
-    // Programs of the environment are commands, and behind those of the system there is uv.
+    // The environment's programs come first in the PATH, and uv comes last.
     let outside: Value =
         serde_json::from_str(&xcom("outside")).unwrap_or_else(|_| panic!("{}", test.task_log("kinds", "outside")));
     let environment = outside[2].as_str().unwrap();
@@ -158,13 +158,13 @@ fn what_airflow_has_works_as_on_airflow() {
     assert!(log.contains("[WARNING] outside: there is no hello"), "{log}");
     assert!(log.contains("[WARNING] outside: main is a schema"), "{log}");
     assert_eq!(xcom("each"), "\"one hello\"");
-    // Airflow's own words, and its masks.
+    // Airflow's own messages, with masked secrets.
     assert!(test.task_log("kinds", "wants_the_database").contains("Direct database access via the ORM is not allowed"));
     assert!(test.task_log("kinds", "wants_a_provider").contains("`leoflow add apache-airflow-providers-snowflake`"));
     let log = test.task_log("kinds", "reads");
     assert!(log.contains("the password is *** of 3.3.2") && !log.contains("very-secret-word"), "{log}");
     assert!(log.contains("the listener has heard of reads"), "{log}");
-    // What a policy decides about its tries is what counts.
+    // A retry policy decides the number of tries.
     assert_eq!(
         (state(&run, "gives_up"), task(&run, "gives_up")["try_number"].clone()),
         ("failed".to_owned(), json!(1))
@@ -173,7 +173,7 @@ fn what_airflow_has_works_as_on_airflow() {
         (state(&run, "tries_soon"), task(&run, "tries_soon")["try_number"].clone()),
         ("failed".to_owned(), json!(2))
     );
-    // A timetable of its own is asked.
+    // The DAG's own timetable computes the next run.
     let due = test.run(&["dags", "next-execution", "kinds", "--json"]).expect(0).stdout;
     let first = due.split("\"").find(|text| text.starts_with("20")).unwrap().to_owned();
     let day: jiff::Timestamp = first.parse().unwrap();
@@ -181,7 +181,7 @@ fn what_airflow_has_works_as_on_airflow() {
 }
 
 #[test]
-fn what_the_scheduler_does_not_do_is_refused_with_its_place() {
+fn unsupported_arguments_are_refused_with_their_line() {
     let test = test_home();
     let dag = |more: &str| {
         format!(
@@ -195,7 +195,7 @@ fn what_the_scheduler_does_not_do_is_refused_with_its_place() {
     for (more, words) in [
         ("run_as_user='root'", "dag.py:11: run_as_user='root' of task 't' in DAG 'd' is not supported"),
         ("executor='CeleryExecutor'", "dag.py:11: executor='CeleryExecutor'"),
-        ("weight_rule=Asks()", "(it asks for ti.run_id, and is asked before there is a run) of task 't'"),
+        ("weight_rule=Asks()", "(it reads ti.run_id, which does not exist before the run) of task 't'"),
     ] {
         test.save("dag.py", &dag(more));
         wait_until(words, LIMIT, || test.sql("SELECT stack_trace FROM import_error").contains(words));
@@ -225,23 +225,23 @@ class Waits(BaseOperator):
         return [list(given), str(event), context["ti"].try_number]
 "#;
 
-/// The processes that run triggers.
+/// Returns the pids of the processes that run triggers.
 fn hosts(test: &TestHome) -> Vec<i32> {
-    called(test.folder(), "triggers")
+    with_argument(test.folder(), "triggers")
 }
 
-/// The warm Pythons, and not the tries that they have forked, which are called the same.
+/// Returns the pids of the warm Pythons, without the tries that they forked, which have the same arguments.
 fn zygotes(test: &TestHome) -> Vec<i32> {
     let parent = |pid: i32| {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<i32>().ok()
     };
-    let found = called(test.folder(), "zygote").into_iter();
-    found.filter(|pid| !parent(*pid).is_some_and(|parent| is_called(parent, "zygote"))).collect()
+    let pids = with_argument(test.folder(), "zygote").into_iter();
+    pids.filter(|pid| !parent(*pid).is_some_and(|parent| has_argument(parent, "zygote"))).collect()
 }
 
 #[test]
-fn deferred_tasks_go_on_whatever_is_killed_meanwhile() {
+fn deferred_tasks_survive_the_kill_of_any_process() {
     let test = test_home();
     let (count, rounds) = if is_soak() { (100, 50) } else { (30, 4) };
     let sign = test.workspace().join("sign");
@@ -252,13 +252,13 @@ fn deferred_tasks_go_on_whatever_is_killed_meanwhile() {
     test.add_dag("many", &format!("{DEFERRED}{tasks}"));
     let run_id = test.trigger("many");
     let deferred = || test.sql("SELECT count(*) FROM task_instance WHERE state = 'deferred'");
-    // Some while they are on the way there, the others once all wait.
+    // The first half of the rounds kills while tasks become deferred, the second half once all are.
     for round in 0..rounds {
         if round >= rounds / 2 {
             wait_until("all are deferred", 2 * LIMIT, || deferred() == count.to_string());
         }
         if round >= rounds / 2 {
-            wait_until("one process waits for all", LIMIT, || hosts(&test).len() == 1);
+            wait_until("one process runs all triggers", LIMIT, || hosts(&test).len() == 1);
         }
         match (round + seed()) % 4 {
             0 => hosts(&test).into_iter().for_each(|pid| signal(pid, "KILL")),
@@ -267,32 +267,32 @@ fn deferred_tasks_go_on_whatever_is_killed_meanwhile() {
             _ => zygotes(&test).into_iter().for_each(|pid| signal(pid, "KILL")),
         }
         if is_soak() {
-            // One that ends again and again is started later and later.
+            // Lets the restart backoff of a killed process end.
             std::thread::sleep(Duration::from_secs(4));
         }
         test.wait_healthy();
         assert_eq!(test.sql("SELECT outcome FROM task_try WHERE state = 'failed'"), "", "round {round}");
     }
     wait_until("all are deferred", 2 * LIMIT, || deferred() == count.to_string());
-    // Whatever it was before, the process that waits for all of them.
-    wait_until("one process waits for all", LIMIT, || hosts(&test).len() == 1);
+    // At last, kills the process that runs all of the triggers.
+    wait_until("one process runs all triggers", LIMIT, || hosts(&test).len() == 1);
     let host = hosts(&test);
     signal(host[0], "KILL");
-    wait_until("another waits", LIMIT, || hosts(&test).len() == 1 && hosts(&test) != host);
+    wait_until("a new process runs the triggers", LIMIT, || hosts(&test).len() == 1 && hosts(&test) != host);
     std::fs::write(&sign, "").unwrap();
     let run = test.wait_run("many", &run_id);
     assert_eq!(run["state"], "success");
-    let told = test.sql("SELECT DISTINCT value::text FROM xcom WHERE key = 'return_value'");
-    assert_eq!(told, "[[1, 2], \"True\", 1]");
+    let returned = test.sql("SELECT DISTINCT value::text FROM xcom WHERE key = 'return_value'");
+    assert_eq!(returned, "[[1, 2], \"True\", 1]");
     assert_eq!(test.sql("SELECT count(*), max(try_number) FROM task_try"), format!("{count}|1"));
-    // What a trigger says is part of its task's log.
+    // A trigger logs to its task's log.
     let log = test.task_log("many", "t7");
     assert!(log.contains("FileTrigger: Found File"), "{log}");
-    wait_until("nothing waits any more", LIMIT, || hosts(&test).is_empty());
+    wait_until("no trigger process runs", LIMIT, || hosts(&test).is_empty());
 }
 
 #[test]
-fn a_trigger_that_fails_or_takes_too_long_is_the_end_of_its_try() {
+fn a_failed_or_timed_out_trigger_fails_its_try() {
     let test = test_home();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
@@ -310,9 +310,9 @@ fn a_trigger_that_fails_or_takes_too_long_is_the_end_of_its_try() {
         Waits(task_id='gone', path='/nowhere/at/all')\n";
     test.add_dag("ends", &format!("{DEFERRED}{tasks}"));
     let run_id = test.trigger("ends");
-    // The provider's own hook says whether a connection works.
+    // The provider's own hook tests a connection.
     let works = test.run(&["connections", "test", "web"]).expect(0).stdout;
-    assert!(works.starts_with("web works, says apache-airflow-providers-http 6.3.0: "), "{works}");
+    assert!(works.starts_with("web works, according to apache-airflow-providers-http 6.3.0: "), "{works}");
     let database = test.folder().join("some.db");
     test.run(&["connections", "add", "db", "--conn-type", "sqlite", "--conn-host", database.to_str().unwrap()])
         .expect(0);
@@ -321,26 +321,22 @@ fn a_trigger_that_fails_or_takes_too_long_is_the_end_of_its_try() {
     let nothing = ["connections", "add", "none", "--conn-type", "ftp", "--conn-host", "127.0.0.1", "--conn-port", "1"];
     test.run(&nothing).expect(0);
     assert!(test.run(&["connections", "test", "none"]).expect(1).stdout.contains("does not work"));
-    let providers = ask_socket(&test.home, "GET", "/api/v2/providers", "", "").json();
-    assert!(
-        providers["providers"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .any(|one| { one["package_name"] == "apache-airflow-providers-http" && one["version"] == "6.3.0" })
-    );
-    let over = "SELECT count(*) FROM task_instance WHERE state IN ('success', 'failed')";
-    wait_until("three have ended", LIMIT, || test.sql(over) == "3");
-    let why = |task_id: &str| {
+    let providers = socket_request(&test.home, "GET", "/api/v2/providers", "", "").json();
+    assert!(providers["providers"].as_array().unwrap().iter().any(|provider| {
+        provider["package_name"] == "apache-airflow-providers-http" && provider["version"] == "6.3.0"
+    }));
+    let finished = "SELECT count(*) FROM task_instance WHERE state IN ('success', 'failed')";
+    wait_until("three tasks have finished", LIMIT, || test.sql(finished) == "3");
+    let outcome = |task_id: &str| {
         test.sql(&format!("SELECT state || ': ' || coalesce(outcome, '') FROM task_try WHERE task_id = '{task_id}'"))
     };
-    assert_eq!(why("late"), "failed: TaskDeferralTimeout: Trigger timeout");
-    assert_eq!(why("wrong"), "failed: TaskDeferralError: Trigger failure");
-    assert!(test.task_log("ends", "wrong").contains("TypeError"), "what was wrong with it stands in the log");
-    assert_eq!(why("web"), "success:");
-    // Cancelled, its trigger is too.
-    wait_until("one process waits", LIMIT, || hosts(&test).len() == 1);
+    assert_eq!(outcome("late"), "failed: TaskDeferralTimeout: Trigger timeout");
+    assert_eq!(outcome("wrong"), "failed: TaskDeferralError: Trigger failure");
+    assert!(test.task_log("ends", "wrong").contains("TypeError"), "the log contains the cause");
+    assert_eq!(outcome("web"), "success:");
+    // Deleting the DAG cancels the trigger too.
+    wait_until("one trigger process runs", LIMIT, || hosts(&test).len() == 1);
     test.run(&["dags", "delete", "ends", "--yes"]).expect(0);
     assert!(!run_id.is_empty());
-    wait_until("nothing waits any more", LIMIT, || hosts(&test).is_empty());
+    wait_until("no trigger process runs", LIMIT, || hosts(&test).is_empty());
 }

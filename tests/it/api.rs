@@ -1,7 +1,7 @@
-//! Variables and connections, over HTTP in Airflow's shapes and over the command line.
+//! Variables and connections, over HTTP in Airflow's format and over the command line.
 
 use crate::support::TestHome;
-use crate::support::http::{Session, ask_socket};
+use crate::support::http::{Session, socket_request};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -19,17 +19,17 @@ fn send(session: &Session, method: &str, path: &str, body: Value) -> (u16, Value
 }
 
 #[test]
-fn variables_have_airflows_life() {
+fn variables_follow_airflows_api() {
     let (test, session) = running();
     let path = "/api/v2/variables";
-    let (status, made) = send(&session, "POST", path, json!({"key": "a/b c", "value": "1", "description": "d"}));
+    let (status, created) = send(&session, "POST", path, json!({"key": "a/b c", "value": "1", "description": "d"}));
     assert_eq!(
-        (status, &made),
+        (status, &created),
         (201, &json!({"key": "a/b c", "value": "1", "description": "d", "is_encrypted": true, "team_name": null}))
     );
     let (status, again) = send(&session, "POST", path, json!({"key": "a/b c", "value": "2"}));
     assert_eq!((status, again["detail"].as_str()), (409, Some("The Variable with key: `a/b c` already exists")));
-    assert_eq!(send(&session, "GET", "/api/v2/variables/a/b%20c", Value::Null), (200, made));
+    assert_eq!(send(&session, "GET", "/api/v2/variables/a/b%20c", Value::Null), (200, created));
     let (status, changed) = send(
         &session,
         "PATCH",
@@ -67,7 +67,7 @@ fn lists_are_paged_ordered_and_searched() {
     let all: serde_json::Map<String, Value> = (0..120).map(|n| (format!("key{n:03}"), json!(n))).collect();
     std::fs::write(&file, Value::Object(all).to_string()).unwrap();
     let done = test.run(&["variables", "import", file.to_str().unwrap()]).expect(0);
-    assert!(done.stdout.contains("120 variables imported"), "{}", done.stdout);
+    assert!(done.stdout.contains("Imported 120 variables"), "{}", done.stdout);
     let list = |query: &str| send(&session, "GET", &format!("/api/v2/variables{query}"), Value::Null);
     let keys = |answer: &Value| -> Vec<String> {
         answer["variables"].as_array().unwrap().iter().map(|v| v["key"].as_str().unwrap().to_owned()).collect()
@@ -77,8 +77,8 @@ fn lists_are_paged_ordered_and_searched() {
     assert_eq!(keys(&list("?limit=2&offset=118").1), ["key118", "key119"]);
     assert_eq!(keys(&list("?limit=1&order_by=-key").1), ["key119"]);
     assert_eq!(keys(&list("?limit=5000").1).len(), 100);
-    let (_, found) = list("?variable_key_pattern=Y05");
-    assert_eq!((found["total_entries"].as_i64(), keys(&found).len()), (Some(10), 10));
+    let (_, matching) = list("?variable_key_pattern=Y05");
+    assert_eq!((matching["total_entries"].as_i64(), keys(&matching).len()), (Some(10), 10));
     for (query, status) in [
         ("?limit=-1", 422),
         ("?limit=x", 422),
@@ -91,7 +91,7 @@ fn lists_are_paged_ordered_and_searched() {
     }
 }
 
-/// A file of so many variables, of a usual length.
+/// Writes a file with `count` variables of typical length.
 fn many_variables(test: &TestHome, count: usize) -> PathBuf {
     let file = test.folder().join(format!("{count}.json"));
     let all: serde_json::Map<String, Value> = (0..count).map(|n| (format!("key{n:06}"), json!(VALUE))).collect();
@@ -106,12 +106,12 @@ fn two_hundred_thousand_variables_are_imported() {
     let test = TestHome::started();
     let file = many_variables(&test, 200_000);
     let done = test.run(&["variables", "import", file.to_str().unwrap()]).expect(0).stdout;
-    assert!(done.contains("200000 variables imported, 0 skipped"), "{done}");
+    assert!(done.contains("Imported 200000 variables, skipped 0"), "{done}");
     assert_eq!(test.run(&["variables", "get", "key199999"]).expect(0).stdout.trim(), VALUE);
 }
 
 #[test]
-fn a_file_of_variables_is_imported_whole_or_not_at_all() {
+fn a_variable_import_is_all_or_nothing() {
     let test = TestHome::started();
     let file = many_variables(&test, 2_500);
     let path = file.to_str().unwrap();
@@ -120,21 +120,21 @@ fn a_file_of_variables_is_imported_whole_or_not_at_all() {
     assert!(refused.stderr.contains("key002499"), "{}", refused.stderr);
     assert_eq!(test.sql("SELECT count(*) FROM variable"), "1");
     let skipped = test.run(&["variables", "import", path, "-a", "skip"]).expect(0).stdout;
-    assert!(skipped.contains("2499 variables imported, 1 skipped"), "{skipped}");
+    assert!(skipped.contains("Imported 2499 variables, skipped 1"), "{skipped}");
     assert_eq!(test.run(&["variables", "get", "key002499"]).expect(0).stdout.trim(), "mine");
     let written = test.run(&["variables", "import", path]).expect(0).stdout;
-    assert!(written.contains("2500 variables imported, 0 skipped"), "{written}");
+    assert!(written.contains("Imported 2500 variables, skipped 0"), "{written}");
     assert_eq!(test.run(&["variables", "get", "key002499"]).expect(0).stdout.trim(), VALUE);
 }
 
 #[test]
-fn of_a_variable_that_comes_twice_the_later_counts_where_it_is_written_over() {
+fn a_duplicate_key_in_an_import_follows_on_existing() {
     let test = TestHome::started();
     let import = |on_existing: &str| {
         let entries: Vec<Value> =
             ["first", "second"].iter().map(|value| json!({"key": "twice", "value": value})).collect();
         let body = json!({"on_existing": on_existing, "entries": entries}).to_string();
-        ask_socket(&test.home, "PUT", "/local/variables", "", &body)
+        socket_request(&test.home, "PUT", "/local/variables", "", &body)
     };
     assert_eq!(import("fail").status, 409);
     assert_eq!(import("skip").json(), json!({"imported": 1, "skipped": 1}));
@@ -144,17 +144,17 @@ fn of_a_variable_that_comes_twice_the_later_counts_where_it_is_written_over() {
 }
 
 #[test]
-fn connections_have_airflows_life_and_their_passwords_never_come_out() {
+fn connections_follow_airflows_api_and_hide_passwords() {
     let (test, session) = running();
     let path = "/api/v2/connections";
     let new = json!({"connection_id": "db", "conn_type": "postgres", "host": "h", "login": "l", "password": "geheim",
                      "port": 5432, "schema": "s", "extra": "{\"api_key\": \"geheim\", \"a\": 1}", "description": null});
-    let (status, made) = send(&session, "POST", path, new.clone());
-    assert_eq!((status, made["password"].as_str(), made["port"].as_i64()), (201, Some("***"), Some(5432)));
-    assert_eq!(made["extra"], r#"{"api_key":"***","a":1}"#);
+    let (status, created) = send(&session, "POST", path, new.clone());
+    assert_eq!((status, created["password"].as_str(), created["port"].as_i64()), (201, Some("***"), Some(5432)));
+    assert_eq!(created["extra"], r#"{"api_key":"***","a":1}"#);
     assert_eq!(send(&session, "POST", path, new.clone()).0, 409);
     let (_, listed) = send(&session, "GET", path, Value::Null);
-    assert_eq!((listed["total_entries"].as_i64(), &listed["connections"][0]), (Some(1), &made));
+    assert_eq!((listed["total_entries"].as_i64(), &listed["connections"][0]), (Some(1), &created));
     let patched = json!({"connection_id": "db", "conn_type": "postgres", "host": "h2", "password": "***"});
     let (status, changed) = send(&session, "PATCH", "/api/v2/connections/db?update_mask=host,password", patched);
     assert_eq!((status, changed["host"].as_str(), changed["login"].as_str()), (200, Some("h2"), Some("l")));
@@ -169,7 +169,7 @@ fn connections_have_airflows_life_and_their_passwords_never_come_out() {
     ] {
         assert_eq!(send(&session, "POST", path, bad.clone()).0, 422, "{bad}");
     }
-    // At rest there is no trace of a secret.
+    // The database contains no unencrypted secret.
     let rows = test.sql("SELECT count(*) FROM connection WHERE connection::text LIKE '%geheim%' OR encode(password_encrypted, 'escape') LIKE '%geheim%'");
     assert_eq!(rows, "0");
     assert_eq!(send(&session, "DELETE", "/api/v2/connections/db", Value::Null).0, 204);
@@ -177,7 +177,7 @@ fn connections_have_airflows_life_and_their_passwords_never_come_out() {
 }
 
 #[test]
-fn a_patch_changes_what_it_names_and_nothing_else() {
+fn a_patch_changes_only_the_named_fields() {
     let (test, session) = running();
     let new = json!({"connection_id": "db", "conn_type": "postgres", "host": "h", "login": "l", "password": "geheim",
                      "port": 5432, "schema": "s", "extra": "{\"api_key\": \"geheim\", \"a\": 1}", "description": "d"});
@@ -186,12 +186,12 @@ fn a_patch_changes_what_it_names_and_nothing_else() {
     let before = stored();
     let only_host = json!({"connection_id": "db", "conn_type": "postgres", "host": "h2"});
     assert_eq!(send(&session, "PATCH", "/api/v2/connections/db", only_host.clone()).0, 200);
-    // A mask may name more than the body has, and come as Airflow's clients send it.
+    // A mask may name fields that the body lacks, and may be repeated, as Airflow's clients send it.
     assert_eq!(send(&session, "PATCH", "/api/v2/connections/db?update_mask=host&update_mask=login", only_host).0, 200);
     let mut expected = before.clone();
     expected["host"] = json!("h2");
     assert_eq!(stored(), expected);
-    // What was read can be sent back whole: what was hidden stays as it was.
+    // A client can send back a connection as it was read; masked fields keep their values.
     let mut shown = send(&session, "GET", "/api/v2/connections/db", Value::Null).1;
     assert!(!shown.to_string().contains("geheim"));
     shown["port"] = json!(1);
@@ -208,8 +208,8 @@ fn a_patch_changes_what_it_names_and_nothing_else() {
 
     send(&session, "POST", "/api/v2/variables", json!({"key": "my_secret", "value": "geheim", "description": "d"}));
     let shown = send(&session, "GET", "/api/v2/variables/my_secret", Value::Null).1;
-    let back = json!({"key": shown["key"], "value": shown["value"], "description": shown["description"]});
-    assert_eq!(send(&session, "PATCH", "/api/v2/variables/my_secret", back).0, 200);
+    let unchanged = json!({"key": shown["key"], "value": shown["value"], "description": shown["description"]});
+    assert_eq!(send(&session, "PATCH", "/api/v2/variables/my_secret", unchanged).0, 200);
     assert_eq!(test.run(&["variables", "get", "my_secret"]).expect(0).stdout, "geheim\n");
     assert_eq!(
         send(&session, "PATCH", "/api/v2/variables/my_secret", json!({"key": "my_secret", "value": "x"})).1["description"],
@@ -219,7 +219,7 @@ fn a_patch_changes_what_it_names_and_nothing_else() {
 }
 
 #[test]
-fn sensitive_variables_are_hidden_from_the_network_and_shown_to_their_owner() {
+fn the_api_hides_sensitive_variables_and_the_cli_shows_them() {
     let (test, session) = running();
     test.run_with_input(&["variables", "set", "my_password", "-"], "s3cret\n").expect(0);
     assert_eq!(send(&session, "GET", "/api/v2/variables/my_password", Value::Null).1["value"], "***");
@@ -246,7 +246,7 @@ fn the_command_line_reads_and_writes_airflows_files() {
     assert!(failing.stderr.contains("already exists"), "{}", failing.stderr);
     test.run(&["variables", "get", "a"]).expect(1);
     let skipped = test.run(&["variables", "import", path, "-a", "skip"]).expect(0);
-    assert!(skipped.stdout.contains("1 variables imported, 1 skipped"), "{}", skipped.stdout);
+    assert!(skipped.stdout.contains("Imported 1 variable, skipped 1"), "{}", skipped.stdout);
     std::fs::write(&file, "[]").unwrap();
     test.run(&["variables", "import", path]).expect(1);
     test.run(&["variables", "import", "/nowhere.json"]).expect(1);
@@ -256,8 +256,8 @@ fn the_command_line_reads_and_writes_airflows_files() {
     test.run(&["connections", "add", "v"]).expect(2);
     test.run(&["connections", "export", path]).expect(0);
     test.run(&["connections", "delete", "u"]).expect(0);
-    let back = test.run(&["connections", "import", path]).expect(0);
-    assert!(back.stdout.contains("1 connections imported, 0 skipped"), "{}", back.stdout);
+    let imported = test.run(&["connections", "import", path]).expect(0);
+    assert!(imported.stdout.contains("Imported 1 connection, skipped 0"), "{}", imported.stdout);
     let list = test.run(&["connections", "list", "--json"]).expect(0).json();
     assert_eq!(list["connections"][0]["login"], "me");
     assert!(!list.to_string().contains("p@w"));

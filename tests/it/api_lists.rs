@@ -1,4 +1,4 @@
-//! What Airflow's lists can be asked for: each parameter counts, in a query as in a body, and pages follow one another.
+//! Filters, order and pages of Airflow's lists, with parameters in the query and in the body.
 
 use crate::support::TestHome;
 use crate::support::http::Session;
@@ -24,7 +24,7 @@ with DAG('other', tags=['red'], dag_display_name='The Other'):
     one()
 ";
 
-/// With five runs that wait, because their DAGs are paused; three of them have begun, to the lists.
+/// Starts a home with five queued runs of paused DAGs; three of them have a start date.
 fn running() -> (TestHome, Session) {
     let test = TestHome::new();
     let password = test.start()["admin_password"].as_str().unwrap().to_owned();
@@ -39,8 +39,8 @@ fn running() -> (TestHome, Session) {
     for (dag_id, run) in [("listed", "a_1"), ("listed", "b_2"), ("listed", "c_3"), ("listed", "d_4"), ("other", "e_5")]
     {
         let body = json!({"dag_run_id": run, "logical_date": null, "conf": {"who": run}, "note": "n"});
-        let made = session.request("POST", &format!("/api/v2/dags/{dag_id}/dagRuns"), &body.to_string());
-        assert_eq!(made.status, 200, "{}", made.body);
+        let created = session.request("POST", &format!("/api/v2/dags/{dag_id}/dagRuns"), &body.to_string());
+        assert_eq!(created.status, 200, "{}", created.body);
     }
     test.sql(
         "UPDATE dag_run SET start_date = '2026-01-01Z'::timestamptz + CASE run_id WHEN 'b_2' THEN '1 day' ELSE '0' END::interval,
@@ -53,25 +53,25 @@ fn running() -> (TestHome, Session) {
 fn list(session: &Session, path: &str, query: &str, name: &str, key: &str) -> (Vec<String>, Value) {
     let response = session.request("GET", &format!("/api/v2/{path}{query}"), "");
     assert_eq!(response.status, 200, "{path}{query}: {}", response.body);
-    let whole = response.json();
-    let text = |one: &Value| one[key].as_str().map_or_else(|| one[key].to_string(), str::to_owned);
-    (whole[name].as_array().unwrap().iter().map(text).collect(), whole)
+    let answer = response.json();
+    let text = |row: &Value| row[key].as_str().map_or_else(|| row[key].to_string(), str::to_owned);
+    (answer[name].as_array().unwrap().iter().map(text).collect(), answer)
 }
 
-/// Each query, and what is found then.
-fn all_of(session: &Session, path: &str, name: &str, key: &str, expected: &[(&str, &[&str])]) {
-    for (query, found) in expected {
-        let (names, whole) = list(session, path, query, name, key);
-        assert_eq!(names, *found, "{path}{query}");
-        assert_eq!(whole["total_entries"], found.len(), "{path}{query}");
+/// Asserts the entries that each query returns.
+fn assert_lists(session: &Session, path: &str, name: &str, key: &str, expected: &[(&str, &[&str])]) {
+    for (query, entries) in expected {
+        let (names, answer) = list(session, path, query, name, key);
+        assert_eq!(names, *entries, "{path}{query}");
+        assert_eq!(answer["total_entries"], entries.len(), "{path}{query}");
     }
 }
 
 #[test]
-fn every_parameter_of_a_list_counts() {
+fn every_list_parameter_takes_effect() {
     let (_test, session) = running();
     let all = ["a_1", "b_2", "c_3", "d_4", "e_5"];
-    all_of(
+    assert_lists(
         &session,
         "dags/~/dagRuns",
         "dag_runs",
@@ -89,7 +89,7 @@ fn every_parameter_of_a_list_counts() {
             ("?state=failed", &[]),
             ("?run_type=manual", &all),
             ("?run_type=backfill", &[]),
-            // What has not begun yet does so now, or later.
+            // A run without a start date counts as starting now.
             ("?start_date_gte=2026-01-02T00:00:00Z", &["b_2", "c_3", "d_4"]),
             ("?start_date_gt=2026-01-02T00:00:00Z", &["c_3", "d_4"]),
             ("?start_date_lt=2026-01-02T00:00:00Z", &["a_1", "e_5"]),
@@ -110,7 +110,7 @@ fn every_parameter_of_a_list_counts() {
             ("?order_by=duration,-run_id", &["b_2", "e_5", "a_1", "d_4", "c_3"]),
         ],
     );
-    all_of(
+    assert_lists(
         &session,
         "dags",
         "dags",
@@ -130,9 +130,9 @@ fn every_parameter_of_a_list_counts() {
             ("?asset_dependency=x", &[]),
             ("?bundle_name=workspace&paused=false", &["hello"]),
             ("?bundle_name=elsewhere", &[]),
-            // Of the latest run.
+            // Filters by the latest run.
             ("?dag_run_state=queued&dag_run_start_date_gte=2026-01-01T00:00:00Z", &["other"]),
-            // With more than nine values beside one another.
+            // More than nine parameters: $10 is not $1 followed by 0.
             (
                 "?paused=true&tags=red&owners=a&has_import_errors=false&last_dag_run_state=queued&bundle_name=workspace\
                  &dag_run_state=queued&dag_run_start_date_gte=2026-01-01T00:00:00Z&dag_run_start_date_lte=2027-01-01T00:00:00Z\
@@ -142,11 +142,11 @@ fn every_parameter_of_a_list_counts() {
             ("?dag_run_end_date_lt=2026-01-01T00:00:00Z", &[]),
             ("?timetable_type=none", &[]),
             ("?timetable_type=airflow.timetables.simple.NullTimetable", &["hello", "listed", "other"]),
-            // As bytes: capitals come first.
+            // Byte order: capitals come first.
             ("?order_by=-dag_display_name", &["listed", "hello", "other"]),
         ],
     );
-    all_of(
+    assert_lists(
         &session,
         "dags/listed/dagRuns/a_1/taskInstances",
         "task_instances",
@@ -194,50 +194,51 @@ fn a_body_may_name_several_dags_and_runs() {
     let (_test, session) = running();
     let ask = |path: &str, body: Value| session.request("POST", &format!("/api/v2/{path}"), &body.to_string());
     let runs = |body: Value| -> Vec<String> {
-        let found = ask("dags/~/dagRuns/list", body).json();
+        let answer = ask("dags/~/dagRuns/list", body).json();
         let ids =
-            found["dag_runs"].as_array().unwrap().iter().map(|run| run["dag_run_id"].as_str().unwrap().to_owned());
+            answer["dag_runs"].as_array().unwrap().iter().map(|run| run["dag_run_id"].as_str().unwrap().to_owned());
         ids.collect()
     };
     assert_eq!(runs(json!({"dag_ids": ["other"]})), ["e_5"]);
     assert_eq!(runs(json!({"states": ["queued"], "page_limit": 2, "page_offset": 1})), ["b_2", "c_3"]);
     assert_eq!(runs(json!({"start_date_gte": "2026-01-02T00:00:00Z", "order_by": "-run_id"})), ["b_2"]);
-    let found = ask("dags/~/dagRuns/~/taskInstances/list", json!({"dag_run_ids": ["a_1"], "task_ids": ["two"]})).json();
-    assert_eq!(found["total_entries"], 2, "{found}");
+    let answer =
+        ask("dags/~/dagRuns/~/taskInstances/list", json!({"dag_run_ids": ["a_1"], "task_ids": ["two"]})).json();
+    assert_eq!(answer["total_entries"], 2, "{answer}");
     assert_eq!(ask("dags/listed/dagRuns/list", json!({})).status, 422);
     assert_eq!(ask("dags/~/dagRuns/other", json!({})).status, 405);
     for unknown in [json!({"state": ["queued"]}), json!({"statse": ["queued"]}), json!({"limit": 1})] {
         assert_eq!(ask("dags/~/dagRuns/list", unknown.clone()).status, 422, "{unknown}");
     }
-    let found = ask("dags/~/dagRuns/~/taskInstances/list", json!({"state": [null], "page_limit": 1000})).json();
-    assert_eq!(found["total_entries"], 13, "{found}");
+    let answer = ask("dags/~/dagRuns/~/taskInstances/list", json!({"state": [null], "page_limit": 1000})).json();
+    assert_eq!(answer["total_entries"], 13, "{answer}");
     let wrong = ask("dags/~/dagRuns/list", json!({"page_limit": "many"}));
     assert_eq!((wrong.status, &wrong.json()["detail"][0]["loc"][0]), (422, &json!("body")));
 }
 
 #[test]
-fn cursors_lead_through_a_list_and_back_whatever_it_is_ordered_by() {
+fn cursors_page_forwards_and_backwards_in_every_order() {
     let (_test, session) = running();
     for order in ["-start_date", "start_date", "run_after", "-duration", "state", "dag_id"] {
-        let whole = list(&session, "dags/~/dagRuns", &format!("?order_by={order}"), "dag_runs", "dag_run_id").0;
+        let all = list(&session, "dags/~/dagRuns", &format!("?order_by={order}"), "dag_runs", "dag_run_id").0;
         let page = |cursor: &str| {
             let query = format!("?order_by={order}&limit=2&cursor={cursor}");
             list(&session, "dags/~/dagRuns", &query, "dag_runs", "dag_run_id")
         };
-        let (mut pages, mut cursor, mut back) = (Vec::new(), Some(String::new()), None);
-        while let Some(at) = cursor {
-            let (names, answer) = page(&at);
+        let (mut pages, mut next, mut previous) = (Vec::new(), Some(String::new()), None);
+        while let Some(cursor) = next {
+            let (names, answer) = page(&cursor);
             assert_eq!((&answer["total_entries"], &answer["total_entries_limit"]), (&json!(5), &json!(50_000)));
             assert_eq!(answer["previous_cursor"].is_null(), pages.is_empty(), "{order}");
-            cursor = answer["next_cursor"].as_str().map(str::to_owned);
-            back = answer["previous_cursor"].as_str().map(str::to_owned);
+            next = answer["next_cursor"].as_str().map(str::to_owned);
+            previous = answer["previous_cursor"].as_str().map(str::to_owned);
             pages.push(names);
         }
-        assert_eq!(pages.concat(), whole, "{order}");
+        assert_eq!(pages.concat(), all, "{order}");
         let mut backward = Vec::new();
-        while let Some(at) = back {
-            let (names, answer) = page(&at);
-            back = answer["previous_cursor"].as_str().map(str::to_owned);
+        while let Some(cursor) = previous {
+            let (names, answer) = page(&cursor);
+            previous = answer["previous_cursor"].as_str().map(str::to_owned);
             backward.insert(0, names);
         }
         assert_eq!(backward, pages[..2], "{order}");

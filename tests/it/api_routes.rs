@@ -1,4 +1,4 @@
-//! Routes of Airflow's API beyond its lists: what they change, and what they refuse.
+//! Routes of Airflow's API other than lists: their effects, and the requests that they refuse.
 
 use crate::support::TestHome;
 use crate::support::http::{Api, Session, try_request};
@@ -23,7 +23,7 @@ with DAG('waiting', schedule=[Asset('made'), Asset('other')], is_paused_upon_cre
     never()
 ";
 
-/// Where one run of `shown` has ended, in the second try of its task.
+/// Starts a home where a run of `shown` has finished after two tries of its task.
 fn running() -> (TestHome, Api) {
     let test = TestHome::new();
     let password = test.start()["admin_password"].as_str().unwrap().to_owned();
@@ -38,7 +38,7 @@ fn running() -> (TestHome, Api) {
 const TASK: &str = "dags/shown/dagRuns/first/taskInstances/one";
 
 #[test]
-fn what_is_known_of_dags_assets_and_tries_is_told() {
+fn versions_tags_stats_aliases_tries_and_queued_events() {
     let (test, api) = running();
     let version = api.get("dags/shown/dagVersions/1");
     assert_eq!(api.get("dags/shown/dagVersions")["dag_versions"], json!([version]));
@@ -47,7 +47,7 @@ fn what_is_known_of_dags_assets_and_tries_is_told() {
     assert_eq!(api.get("dagTags")["tags"], json!(["blue", "example", "red"]));
     assert_eq!(api.get("dagTags?tag_name_pattern=lu")["tags"], json!(["blue"]));
     let stats = api.get("dagStats?dag_ids=shown");
-    let success = stats["dags"][0]["stats"].as_array().unwrap().iter().find(|one| one["state"] == "success");
+    let success = stats["dags"][0]["stats"].as_array().unwrap().iter().find(|row| row["state"] == "success");
     assert_eq!((stats["total_entries"].as_i64(), success.unwrap()["count"].as_i64()), (Some(1), Some(1)));
     let warning = &api.get("dagWarnings?dag_id=waiting")["dag_warnings"][0];
     assert!(warning["message"].as_str().unwrap().contains("['nowhere']"), "{warning}");
@@ -59,32 +59,32 @@ fn what_is_known_of_dags_assets_and_tries_is_told() {
         .as_array()
         .unwrap()
         .iter()
-        .map(|one| (one["try_number"].as_i64().unwrap(), one["state"].as_str().unwrap()))
+        .map(|instance| (instance["try_number"].as_i64().unwrap(), instance["state"].as_str().unwrap()))
         .collect();
     assert_eq!(states, [(1, "failed"), (2, "success")]);
     assert_eq!(api.get(&format!("{TASK}/tries/1"))["state"], "failed");
     assert_eq!(api.get(&format!("{TASK}/-1/tries/2"))["state"], "success");
     api.expect("GET", &format!("{TASK}/tries/3"), Value::Null, 404);
     assert_eq!(api.get(&format!("{TASK}/links"))["total_entries"], 0);
-    // The one asset waits for the other.
+    // `waiting` has one of its two assets, so the event stays queued.
     let asset = test.sql("SELECT id FROM asset WHERE name = 'made'");
     let queued = api.get("dags/waiting/assets/queuedEvents");
     assert_eq!(queued["queued_events"][0]["asset_id"].to_string(), asset.trim());
     assert_eq!(api.get(&format!("assets/{asset}/queuedEvents")), queued);
-    let one = format!("dags/waiting/assets/{asset}/queuedEvents");
-    assert_eq!(api.get(&one), queued["queued_events"][0]);
-    api.expect("DELETE", &format!("{one}?before=2020-01-01T00:00:00Z"), Value::Null, 404);
-    api.expect("DELETE", &one, Value::Null, 204);
-    api.expect("GET", &one, Value::Null, 404);
+    let event = format!("dags/waiting/assets/{asset}/queuedEvents");
+    assert_eq!(api.get(&event), queued["queued_events"][0]);
+    api.expect("DELETE", &format!("{event}?before=2020-01-01T00:00:00Z"), Value::Null, 404);
+    api.expect("DELETE", &event, Value::Null, 204);
+    api.expect("GET", &event, Value::Null, 404);
     assert_eq!(api.get(&format!("assets/{asset}/queuedEvents"))["total_entries"], 0);
 }
 
 #[test]
-fn xcoms_and_state_stores_have_airflows_life() {
+fn xcoms_and_state_stores_follow_airflows_api() {
     let (test, api) = running();
     let entries = format!("{TASK}/xcomEntries");
-    let made = api.expect("POST", &entries, json!({"key": "a/b", "value": {"x": 1.0}}), 201);
-    assert_eq!((&made["value"], &made["map_index"]), (&json!({"x": 1.0}), &json!(-1)));
+    let created = api.expect("POST", &entries, json!({"key": "a/b", "value": {"x": 1.0}}), 201);
+    assert_eq!((&created["value"], &created["map_index"]), (&json!({"x": 1.0}), &json!(-1)));
     api.expect("POST", &entries, json!({"key": "a/b", "value": 2}), 409);
     assert_eq!(api.expect("PATCH", &format!("{entries}/a/b"), json!({"value": [2]}), 200)["value"], json!([2]));
     assert_eq!(api.get(&format!("{entries}/a/b?stringify=true"))["value"], "[2]");
@@ -119,9 +119,9 @@ fn xcoms_and_state_stores_have_airflows_life() {
 }
 
 #[test]
-fn a_bulk_change_is_done_action_by_action_each_whole_or_not_at_all() {
+fn each_action_of_a_bulk_change_is_atomic() {
     let (test, api) = running();
-    for (path, name, one, two, changed) in [
+    for (path, name, first, second, changed) in [
         (
             "variables",
             "key",
@@ -140,17 +140,17 @@ fn a_bulk_change_is_done_action_by_action_each_whole_or_not_at_all() {
     ] {
         let bulk = |actions: Value| api.expect("PATCH", path, json!({"actions": actions}), 200);
         let create = |entities: Value| json!({"action": "create", "entities": entities});
-        let done = bulk(json!([create(json!([one])), create(json!([one, two]))]));
+        let done = bulk(json!([create(json!([first])), create(json!([first, second]))]));
         assert_eq!(done["create"]["success"], json!(["a"]), "{done}");
         assert_eq!(done["create"]["errors"][0]["status_code"], 409, "{done}");
-        // Nothing of the second action has stayed.
+        // The failed second action left nothing behind.
         let names = || -> Vec<Value> {
             let listed = api.get(path);
-            let all = listed[path].as_array().unwrap().iter().map(|one| one[name].clone());
+            let all = listed[path].as_array().unwrap().iter().map(|row| row[name].clone());
             all.filter(|name| name != "default_pool").collect()
         };
         assert_eq!(names(), ["a"], "{path}");
-        let mut skipping = create(json!([one, two]));
+        let mut skipping = create(json!([first, second]));
         skipping["action_on_existence"] = "skip".into();
         assert_eq!(bulk(json!([skipping]))["create"]["success"], json!(["b"]));
         let mut change = changed.clone();
@@ -163,18 +163,18 @@ fn a_bulk_change_is_done_action_by_action_each_whole_or_not_at_all() {
         assert_eq!((&done["update"]["success"], &done["delete"]["success"]), (&json!(["a"]), &json!(["b"])), "{done}");
         assert_eq!(done["delete"]["errors"][0]["status_code"], 404, "{done}");
         assert_eq!(names(), ["a"], "{path}");
-        // What is no action, or has no name, is told before anything is done.
-        let second = create(json!([two]));
+        // An invalid action is refused before any other is applied.
+        let valid = create(json!([second]));
         for wrong in [
             json!({"action": "explode", "entities": []}),
             create(json!([{"nokey": 1}])),
             json!({"action": "delete", "entities": [], "update_mask": []}),
         ] {
-            api.expect("PATCH", path, json!({"actions": [second, wrong]}), 422);
+            api.expect("PATCH", path, json!({"actions": [valid, wrong]}), 422);
         }
         assert_eq!(names(), ["a"], "{path}");
-        // One that is made again keeps what the new does not say, but for variables.
-        let mut again = create(json!([one]));
+        // Overwriting keeps the fields that the new entity omits.
+        let mut again = create(json!([first]));
         again["action_on_existence"] = "overwrite".into();
         assert_eq!(bulk(json!([again]))["create"]["success"], json!(["a"]));
     }
@@ -183,7 +183,7 @@ fn a_bulk_change_is_done_action_by_action_each_whole_or_not_at_all() {
 }
 
 #[test]
-fn dags_are_paused_by_a_pattern_their_files_parsed_again_and_runs_waited_for() {
+fn pause_by_pattern_reparse_and_wait_for_runs() {
     let (test, api) = running();
     let pause = |query: &str, is_paused: bool| {
         let answer = api.expect("PATCH", &format!("dags{query}"), json!({"is_paused": is_paused}), 200);
@@ -194,11 +194,11 @@ fn dags_are_paused_by_a_pattern_their_files_parsed_again_and_runs_waited_for() {
     assert_eq!(test.sql("SELECT count(*) FROM dag WHERE is_paused"), "3");
     assert_eq!(pause("?dag_id_prefix_pattern=sho&limit=0", false), 1);
     api.expect("PATCH", "dags?update_mask=tags&dag_id_pattern=~", json!({"is_paused": true}), 400);
-    // What would not narrow it is not taken in silence.
+    // A filter that would not be applied is an error, not ignored.
     let wider = api.expect("PATCH", "dags?dag_id_pattern=~&last_dag_run_state=failed", json!({"is_paused": true}), 422);
     assert_eq!(wider["detail"][0]["loc"], json!(["query", "last_dag_run_state"]));
     assert_eq!(test.sql("SELECT count(*) FROM dag WHERE is_paused"), "2");
-    // A list that a body asks for takes numbers as texts, and says which field is wrong.
+    // Lists by POST accept numbers as strings, and errors name the wrong field.
     let list = |body: Value, status| api.expect("POST", "dags/~/dagRuns/list", body, status);
     assert!(list(json!({"page_limit": "1", "duration_gte": "0"}), 200)["dag_runs"].as_array().unwrap().len() <= 1);
     for (body, field) in [(json!({"start_date_gte": "x"}), "start_date_gte"), (json!({"page_limit": -1}), "page_limit")]
@@ -208,8 +208,12 @@ fn dags_are_paused_by_a_pattern_their_files_parsed_again_and_runs_waited_for() {
     api.expect("GET", "dags/shown/tasks?order_by=class_ref", Value::Null, 400);
     let ids = |order: &str| {
         let tasks = api.get(&format!("dags/shown/tasks?order_by={order}"));
-        let ids: Vec<String> =
-            tasks["tasks"].as_array().unwrap().iter().map(|one| one["task_id"].as_str().unwrap().to_owned()).collect();
+        let ids: Vec<String> = tasks["tasks"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|instance| instance["task_id"].as_str().unwrap().to_owned())
+            .collect();
         ids
     };
     let (forwards, mut backwards) = (ids("task_id"), ids("-task_id"));
@@ -222,7 +226,7 @@ fn dags_are_paused_by_a_pattern_their_files_parsed_again_and_runs_waited_for() {
     let before = parsed();
     let token = api.get("dags/shown")["file_token"].as_str().unwrap().to_owned();
     api.expect("PUT", &format!("parseDagFile/{token}"), Value::Null, 201);
-    crate::support::wait_until("it is parsed", std::time::Duration::from_secs(20), || parsed() != before);
+    crate::support::wait_until("the file is parsed", std::time::Duration::from_secs(20), || parsed() != before);
     api.expect("PUT", "parseDagFile/nothing", Value::Null, 404);
 
     api.expect("POST", "dags/shown/dagRuns", json!({"dag_run_id": "second", "logical_date": null}), 200);
@@ -241,7 +245,7 @@ fn dags_are_paused_by_a_pattern_their_files_parsed_again_and_runs_waited_for() {
 }
 
 #[test]
-fn a_login_goes_on_to_a_page_of_this_site_alone() {
+fn a_login_redirects_only_to_pages_of_this_site() {
     let test = TestHome::started();
     let to = |next: &str| {
         let path = format!("/api/v2/auth/login?next={next}");
@@ -250,8 +254,8 @@ fn a_login_goes_on_to_a_page_of_this_site_alone() {
     };
     assert_eq!(to("/dags/a%20b").0, 400);
     assert_eq!(to("/dags/a?b=c"), (307, Some("/auth/login?next=%2Fdags%2Fa%3Fb%3Dc".to_owned())));
-    for unsafe_one in ["https://example.com/", "//example.com", "/%5Cexample.com", "/%09/example.com", "dags"] {
-        assert_eq!(to(unsafe_one).0, 400, "{unsafe_one}");
+    for unsafe_url in ["https://example.com/", "//example.com", "/%5Cexample.com", "/%09/example.com", "dags"] {
+        assert_eq!(to(unsafe_url).0, 400, "{unsafe_url}");
     }
     let out = try_request(test.port, "GET", "/api/v2/auth/logout", &[], "").unwrap();
     assert_eq!((out.status, out.header("location")), (307, Some("/auth/login")));

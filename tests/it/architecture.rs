@@ -1,13 +1,13 @@
-//! Arrows point down only: a module uses those below it and no other.
+//! Architecture rules: a module uses only lower modules, and some calls are restricted to some modules.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// From the bottom up. The layers of the design, with siblings in the one order they may use each
-/// other in.
+/// The layers of the design from the bottom up; siblings are in the order in which they may use each other.
 const LAYERS: &[&str] = &[
     "build_info",
+    "docs",
     "sys",
     "home",
     "protocol",
@@ -32,7 +32,7 @@ const LAYERS: &[&str] = &[
     "main",
 ];
 
-/// The same inside `engine`.
+/// The parts of `engine` from the bottom up.
 const ENGINE: &[&str] = &[
     "state",
     "keys",
@@ -48,7 +48,7 @@ const ENGINE: &[&str] = &[
     "mod",
 ];
 
-/// What bytes go through, one by one: built for size they would cost a multiple.
+/// Crates that process every byte; optimized for size they would be several times slower.
 const HOT: &[&str] = &[
     "blake2",
     "bytes",
@@ -64,7 +64,7 @@ const HOT: &[&str] = &[
 ];
 
 #[test]
-fn what_bytes_go_through_is_built_for_speed() {
+fn per_byte_crates_are_optimized_for_speed() {
     let manifest = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
     let manifest: toml::Table = manifest.parse().unwrap();
     for profile in ["dev", "release", "dist"] {
@@ -76,53 +76,53 @@ fn what_bytes_go_through_is_built_for_speed() {
     }
 }
 
-/// Modules of one layer that must not know each other.
+/// Modules of one layer that must not use each other.
 const SIBLINGS: &[&[&str]] = &[&["supervisor", "server", "agent"], &["auth", "schema", "python"], &["backup", "setup"]];
 
 pub fn sources() -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
-    found
+    let mut files = Vec::new();
+    walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
+    files
 }
 
-fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            walk(&path, found);
+            walk(&path, files);
         } else if path.to_string_lossy().ends_with("_tests.rs") {
-            // A module's tests in a file of their own.
+            // Skips files with only a module's tests.
         } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
+            files.push(path);
         }
     }
 }
 
-/// The top module that a file belongs to.
+/// Returns the top module of a file.
 fn module_of(path: &Path) -> String {
     let relative = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
     let first = relative.components().next().unwrap().as_os_str().to_str().unwrap();
     first.trim_end_matches(".rs").to_owned()
 }
 
-/// Modules that a source names as `crate::x` (or `leoflow::x` in `main.rs`), also inside braces.
+/// Returns the modules that a source names as `crate::x` (or `leoflow::x` in `main.rs`), also inside braces.
 fn used(text: &str) -> Vec<String> {
-    let mut found = Vec::new();
+    let mut modules = Vec::new();
     for prefix in ["crate::", "leoflow::"] {
-        for (at, _) in text.match_indices(prefix) {
-            let rest = &text[at + prefix.len()..];
+        for (start, _) in text.match_indices(prefix) {
+            let rest = &text[start + prefix.len()..];
             if let Some(list) = rest.strip_prefix('{') {
-                found.extend(top_level_items(list).iter().map(|item| first_word(item.trim())));
+                modules.extend(top_level_items(list).iter().map(|item| first_word(item.trim())));
             } else {
-                found.push(first_word(rest));
+                modules.push(first_word(rest));
             }
         }
     }
-    found.retain(|name| LAYERS.contains(&name.as_str()));
-    found
+    modules.retain(|name| LAYERS.contains(&name.as_str()));
+    modules
 }
 
-/// The items of a brace list, up to its own closing brace.
+/// Splits a brace list at its top-level commas, up to its closing brace.
 fn top_level_items(list: &str) -> Vec<String> {
     let (mut items, mut depth) = (vec![String::new()], 0);
     for character in list.chars() {
@@ -141,15 +141,16 @@ fn top_level_items(list: &str) -> Vec<String> {
     items
 }
 
-/// The parts of the engine that a source names as `crate::engine::x`, or, in a file of its own there, as `super::x`.
+/// Returns the parts of the engine that a source names as `crate::engine::x`, or as `super::x` in a file directly in
+/// `engine`.
 fn used_of_engine(text: &str, is_at_its_top: bool) -> Vec<String> {
     let prefixes: &[&str] = if is_at_its_top { &["crate::engine::", "super::"] } else { &["crate::engine::"] };
-    let mut found: Vec<String> = prefixes
+    let mut parts: Vec<String> = prefixes
         .iter()
-        .flat_map(|prefix| text.match_indices(prefix).map(|(at, _)| first_word(&text[at + prefix.len()..])))
+        .flat_map(|prefix| text.match_indices(prefix).map(|(start, _)| first_word(&text[start + prefix.len()..])))
         .collect();
-    found.retain(|name| !name.is_empty());
-    found
+    parts.retain(|name| !name.is_empty());
+    parts
 }
 
 fn first_word(text: &str) -> String {
@@ -161,7 +162,7 @@ fn rank(module: &str) -> usize {
 }
 
 #[test]
-fn modules_use_only_those_below_them() {
+fn modules_use_only_lower_modules() {
     let mut wrong = Vec::new();
     for path in sources() {
         let own = module_of(&path);
@@ -180,8 +181,8 @@ fn modules_use_only_those_below_them() {
 }
 
 #[test]
-fn inside_the_engine_too() {
-    let rank = |part: &str| ENGINE.iter().position(|one| *one == part);
+fn engine_modules_use_only_lower_ones() {
+    let rank = |part: &str| ENGINE.iter().position(|name| *name == part);
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/engine");
     let mut files = Vec::new();
     walk(&folder, &mut files);
@@ -201,7 +202,7 @@ fn inside_the_engine_too() {
 }
 
 #[test]
-fn the_check_itself_sees_every_way_to_write_it() {
+fn the_check_recognizes_every_form_of_use() {
     let text =
         "use crate::sys::files;\nuse crate::{home::{self, Home}, config::Config};\nlet x = crate::server::run();";
     assert_eq!(used(text), ["sys", "home", "config", "server"]);
@@ -211,8 +212,8 @@ fn the_check_itself_sees_every_way_to_write_it() {
 }
 
 #[test]
-fn what_only_some_modules_may_do_is_done_there() {
-    // What a migrator prints is its log: the supervisor keeps it.
+fn restricted_calls_stay_in_their_modules() {
+    // The migrator's output is its log, which the supervisor keeps.
     let logs = ["commands/release/migrate_db.rs"];
     let mut wrong = Vec::new();
     for path in sources() {
@@ -229,7 +230,7 @@ fn what_only_some_modules_may_do_is_done_there() {
         forbid("unsafe fn", module == "sys");
         forbid("std::env::var", module == "sys");
         forbid("env::vars", path.ends_with("sys/env_vars.rs"));
-        // Both panic where the system refuses a thread.
+        // Both panic if the system refuses a thread.
         forbid("thread::spawn(", path.ends_with("sys/blocking.rs"));
         forbid("spawn_blocking(", path.ends_with("sys/blocking.rs"));
         forbid("println!(", is_log || module == "cli");
@@ -245,7 +246,7 @@ fn what_only_some_modules_may_do_is_done_there() {
 }
 
 #[test]
-fn files_stay_small_enough_to_have_one_subject() {
+fn source_files_stay_below_400_lines() {
     let long: Vec<String> = sources()
         .iter()
         .filter_map(|path| {
@@ -257,15 +258,15 @@ fn files_stay_small_enough_to_have_one_subject() {
     assert!(long.is_empty(), "{}", long.join("\n"));
 }
 
-/// docs/architecture.md says what each dependency is for.
+/// docs/explanation/architecture.md must list each direct dependency with its purpose.
 #[test]
-fn every_dependency_has_its_reason() {
+fn every_dependency_is_explained() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let manifest = fs::read_to_string(root.join("Cargo.toml")).unwrap();
     let listed = manifest.split("[dependencies]").nth(1).and_then(|rest| rest.split("\n[").next()).unwrap();
     let direct: BTreeSet<&str> =
         listed.lines().filter_map(|line| line.split_once(" = ")).map(|(name, _)| name.trim()).collect();
-    let page = fs::read_to_string(root.join("docs/architecture.md")).unwrap();
+    let page = fs::read_to_string(root.join("docs/explanation/architecture.md")).unwrap();
     let table = page.split("## Dependencies").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
     let rows = table.lines().filter_map(|line| line.strip_prefix("| `")).filter_map(|row| row.split_once(" | "));
     let named: BTreeSet<&str> =

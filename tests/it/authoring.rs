@@ -1,4 +1,4 @@
-//! What DAG files say and tasks do, seen from outside: names, sensors, logs, secrets, values.
+//! DAG authoring features, tested end to end: assets, sensors, logs, secrets, XCom values, settings.
 
 use crate::support::http::Session;
 use crate::support::{TestHome, wait_until};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 #[test]
-fn a_parameter_named_like_another_asset_is_that_asset() {
+fn a_parameter_named_like_an_asset_receives_it() {
     let test = TestHome::started();
     test.save(
         "made.py",
@@ -17,12 +17,12 @@ fn a_parameter_named_like_another_asset_is_that_asset() {
     );
     assert_eq!(test.run_dag("one")["state"], "success");
     assert_eq!(test.run_dag("two")["state"], "success", "{}", test.task_log("two", "two"));
-    let told = test.run(&["xcom", "get", "two", "latest", "two"]).expect(0);
-    assert_eq!(told.json(), json!(["s3://bucket/two", "s3://bucket/one", 1]));
+    let returned = test.run(&["xcom", "get", "two", "latest", "two"]).expect(0);
+    assert_eq!(returned.json(), json!(["s3://bucket/two", "s3://bucket/one", 1]));
 }
 
 #[test]
-fn a_sensor_that_knows_its_time_does_not_wait_for_its_next_look() {
+fn time_sensors_do_not_wait_for_the_next_poke() {
     let test = TestHome::new().with_packages();
     test.start();
     test.add_dag(
@@ -37,12 +37,12 @@ fn a_sensor_that_knows_its_time_does_not_wait_for_its_next_look() {
     );
     let run_id = test.trigger("timed");
     let ended = || test.sql("SELECT count(*) FROM task_instance WHERE state = 'success'") == "3";
-    wait_until("all have ended long before their next look", Duration::from_secs(30), ended);
+    wait_until("all tasks finish long before their next poke", Duration::from_secs(30), ended);
     assert_eq!(test.wait_run("timed", &run_id)["state"], "success");
 }
 
 #[test]
-fn what_a_task_prints_and_logs_stays_in_order() {
+fn task_output_stays_in_order() {
     let test = TestHome::started();
     test.add_dag(
         "ordered",
@@ -57,7 +57,7 @@ fn what_a_task_prints_and_logs_stays_in_order() {
 }
 
 #[test]
-fn secrets_are_in_nothing_that_is_shown() {
+fn secrets_are_masked_in_logs_xcoms_and_errors() {
     let test = TestHome::new();
     let password = test.start()["admin_password"].as_str().unwrap().to_owned();
     let session = Session::login(test.port, &password);
@@ -78,7 +78,7 @@ fn secrets_are_in_nothing_that_is_shown() {
     );
     assert_eq!(test.run_dag("telling")["state"], "failed");
     let secret = |text: &str| {
-        ["pa ss", "pa%20ss", "pa+ss", "key-of-extra", "token-of-variable"].iter().any(|one| text.contains(one))
+        ["pa ss", "pa%20ss", "pa+ss", "key-of-extra", "token-of-variable"].iter().any(|secret| text.contains(secret))
     };
     let log = test.task_log("telling", "t");
     assert!(!secret(&log), "{log}");
@@ -91,12 +91,12 @@ fn secrets_are_in_nothing_that_is_shown() {
     assert_eq!(value, json!({"told": "***", "path": "visible", "***": 1}));
     assert_eq!(test.sql("SELECT outcome FROM task_try WHERE task_id = 'fails'"), "ValueError: with ***");
     assert!(!secret(&test.task_log("telling", "fails")));
-    // For tasks it is what it was.
+    // Tasks get the unmasked value.
     assert!(test.sql("SELECT value::text FROM xcom WHERE task_id = 't'").contains("token-of-variable"));
 }
 
 #[test]
-fn xcoms_hold_what_airflows_do() {
+fn xcoms_accept_the_same_types_as_airflow() {
     let test = TestHome::started();
     test.add_dag(
         "values",
@@ -126,7 +126,7 @@ fn xcoms_hold_what_airflows_do() {
 }
 
 #[test]
-fn a_run_in_the_terminal_tries_again_and_says_what_is_missing() {
+fn dags_test_retries_and_names_missing_input() {
     let test = TestHome::new();
     test.set_up();
     test.save(
@@ -150,7 +150,7 @@ fn a_run_in_the_terminal_tries_again_and_says_what_is_missing() {
 }
 
 #[test]
-fn an_e_mail_is_refused_only_where_one_was_asked_for() {
+fn email_settings_are_refused_only_if_they_would_send() {
     let test = TestHome::new();
     test.set_up();
     let file = |defaults: &str, more: &str| {
@@ -170,7 +170,7 @@ fn an_e_mail_is_refused_only_where_one_was_asked_for() {
 }
 
 #[test]
-fn a_projects_environment_stands_in_its_dotenv_and_not_in_the_shell_that_started_lite() {
+fn tasks_get_variables_from_dotenv_not_from_lites_shell() {
     let test = TestHome::new();
     let port = test.port.to_string();
     let started =
@@ -184,7 +184,7 @@ fn a_projects_environment_stands_in_its_dotenv_and_not_in_the_shell_that_started
     test.save("p/dag.py", text);
     test.wait_dag("env", 1);
     std::fs::write(test.workspace().join("p/.env"), "# of the project\nexport NEAR=\"the project\"\n").unwrap();
-    wait_until("it is parsed again", Duration::from_secs(30), || {
+    wait_until("the file is parsed again", Duration::from_secs(30), || {
         test.run(&["dags", "show", "env", "--json"]).stdout.contains("the project")
     });
     assert_eq!(test.run_dag("env")["state"], "success");
@@ -194,7 +194,7 @@ fn a_projects_environment_stands_in_its_dotenv_and_not_in_the_shell_that_started
 }
 
 #[test]
-fn what_the_server_would_refuse_is_refused_by_validate() {
+fn validate_refuses_what_the_server_refuses() {
     let test = TestHome::new();
     test.set_up();
     let dag =
@@ -203,15 +203,15 @@ fn what_the_server_would_refuse_is_refused_by_validate() {
     let one = test.save("one/dag.py", &dag("same", "@daily"));
     let two = test.save("two/dag.py", &dag("same", "@daily"));
     let done = test.run(&["validate", bad.to_str().unwrap(), one.to_str().unwrap()]).expect(1);
-    let place = format!("{}:2: Dag \"bad\": ", bad.display());
-    assert!(done.stdout.contains(&place) && done.stdout.contains("61 * * * *"), "{done:?}");
+    let location = format!("{}:2: Dag \"bad\": ", bad.display());
+    assert!(done.stdout.contains(&location) && done.stdout.contains("61 * * * *"), "{done:?}");
     let done = test.run(&["validate", one.to_str().unwrap(), two.to_str().unwrap()]).expect(1);
     let both = format!("  {}\n    {}", one.display(), two.display());
     assert!(done.stdout.contains("used in two files") && done.stdout.contains(&both), "{done:?}");
 }
 
 #[test]
-fn as_many_as_the_setting_allows_are_mapped_over() {
+fn max_map_length_limits_mapped_tasks() {
     let test = TestHome::new();
     test.set_up();
     test.run(&["config", "set", "max_map_length", "3"]).expect(0);
@@ -230,7 +230,7 @@ fn as_many_as_the_setting_allows_are_mapped_over() {
         "four failed, of_four upstream_failed, of_three success, of_three success, of_three success, three success"
     );
     let log = test.task_log("lengths", "four");
-    assert!(log.contains("4 > 3; the setting max_map_length allows more"), "{log}");
+    assert!(log.contains("4 > 3; the setting max_map_length raises the limit"), "{log}");
     let tested = test.run(&["dags", "test", "lengths"]);
     assert!(tested.stdout.contains("lengths  failed"), "{}{}", tested.stdout, tested.stderr);
 }

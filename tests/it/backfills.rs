@@ -1,4 +1,4 @@
-//! Backfills: all of the runs that were asked for, or a refusal that says how many there are.
+//! Backfills create all of the requested runs, or are refused with the number of runs.
 
 use crate::support::{TestHome, wait_until};
 use std::time::Duration;
@@ -13,16 +13,16 @@ fn scheduled(dag_id: &str, schedule: &str) -> String {
     )
 }
 
-fn create(test: &TestHome, dag_id: &str, from: &str, to: &str) -> crate::support::Done {
+fn create(test: &TestHome, dag_id: &str, from: &str, to: &str) -> crate::support::CommandOutput {
     test.run(&["backfill", "create", "--dag-id", dag_id, "--from-date", from, "--to-date", to])
 }
 
 #[test]
-fn what_is_too_much_is_refused_with_its_number_and_nothing_is_made() {
+fn too_large_a_backfill_is_refused_and_creates_nothing() {
     let test = TestHome::started();
     test.add_dag("minutes", &scheduled("minutes", "* * * * *"));
     let refused = create(&test, "minutes", "2024-01-01", "2024-12-31T23:59").expect(1);
-    assert!(refused.stderr.contains("There are ") && refused.stderr.contains("100000"), "{refused:?}");
+    assert!(refused.stderr.contains("The range has ") && refused.stderr.contains("100000"), "{refused:?}");
     assert_eq!(
         test.sql("SELECT (SELECT count(*) FROM backfill) + (SELECT count(*) FROM dag_run WHERE run_type = 'backfill')"),
         "0"
@@ -30,23 +30,23 @@ fn what_is_too_much_is_refused_with_its_number_and_nothing_is_made() {
 }
 
 #[test]
-fn a_backfill_says_what_it_made_and_a_large_one_is_cancelled_at_once() {
+fn a_backfill_counts_its_runs_and_a_large_one_is_cancellable() {
     let test = TestHome::started();
     test.add_dag("hours", &scheduled("hours", "0 6 * * *"));
-    // A day is its midnight, so that the run of six o'clock is not of the last day, as with Airflow.
-    let made = create(&test, "hours", "2024-01-01", "2024-01-05").expect(0);
-    assert!(made.stderr.contains("4 runs to come"), "{made:?}");
-    wait_until("all have run", SOON, || {
+    // As in Airflow, a date means its midnight, so the run at six o'clock of the last day is not included.
+    let created = create(&test, "hours", "2024-01-01", "2024-01-05").expect(0);
+    assert!(created.stderr.contains("4 runs created"), "{created:?}");
+    wait_until("all runs have succeeded", SOON, || {
         test.sql("SELECT count(*) FROM dag_run WHERE run_type = 'backfill' AND state = 'success'") == "4"
     });
     let again = create(&test, "hours", "2024-01-01", "2024-01-05").expect(0);
-    assert!(again.stderr.contains("no run was made; 4 of the dates have a run already"), "{again:?}");
+    assert!(again.stderr.contains("no runs were created; 4 dates already have a run"), "{again:?}");
     let none = create(&test, "hours", "2024-01-01", "2024-01-01T05:00").expect(1);
     assert!(none.stderr.contains("No runs to create"), "{none:?}");
     test.add_dag("minutes", &scheduled("minutes", "* * * * *"));
     let large = create(&test, "minutes", "2024-01-01", "2024-01-15").expect(0);
     let id = test.sql("SELECT max(id) FROM backfill");
-    assert!(large.stderr.contains("20161 runs to come"), "{large:?}");
+    assert!(large.stderr.contains("20161 runs created"), "{large:?}");
     test.run(&["backfill", "cancel", &id]).expect(0);
     assert_eq!(test.sql("SELECT count(*) FROM dag_run WHERE backfill_id IS NOT NULL AND state = 'queued'"), "0");
 }

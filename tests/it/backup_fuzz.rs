@@ -1,6 +1,5 @@
-//! Random damage to manifests and archives, with the structure known: whatever is accepted must be what
-//! it says, and nothing may panic. A few thousand rounds here; `scripts/fuzz` goes on for as long as it
-//! is told.
+//! Structure-aware fuzzing of manifests and archives: accepted input must match its manifest, and nothing may panic.
+//! A test runs a few thousand rounds; `scripts/fuzz` runs for a given time.
 
 use crate::support::archive::hash;
 use leoflow::backup::archive::{ArchiveWriter, Compression};
@@ -11,7 +10,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
-/// xorshift64*, <https://en.wikipedia.org/wiki/Xorshift>: the same rounds for the same seed.
+/// xorshift64*, <https://en.wikipedia.org/wiki/Xorshift>: the same seed gives the same rounds.
 struct Random(u64);
 
 impl Random {
@@ -26,12 +25,12 @@ impl Random {
         (self.next() % limit.max(1) as u64) as usize
     }
 
-    fn of<'a, T>(&mut self, all: &'a [T]) -> &'a T {
+    fn choose<'a, T>(&mut self, all: &'a [T]) -> &'a T {
         &all[self.below(all.len())]
     }
 }
 
-/// Rounds until the count or, where the environment says, the time is over.
+/// Yields the seeds of `default` rounds, or of the seconds that LEOFLOW_FUZZ_SECONDS gives.
 fn rounds(default: u64) -> impl Iterator<Item = u64> {
     let seconds = std::env::var("LEOFLOW_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok());
     let end = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
@@ -97,24 +96,24 @@ fn damage_value(value: &mut Value, random: &mut Random) {
             let key = fields.keys().nth(random.below(fields.len())).unwrap().clone();
             match random.below(8) {
                 0 => drop(fields.remove(&key)),
-                1 => drop(fields.insert((*random.of(WORDS)).to_owned(), json!(1))),
+                1 => drop(fields.insert((*random.choose(WORDS)).to_owned(), json!(1))),
                 _ => damage_value(fields.get_mut(&key).unwrap(), random),
             }
         }
         Value::Array(items) if random.below(4) > 0 && !items.is_empty() => {
-            let at = random.below(items.len());
+            let index = random.below(items.len());
             match random.below(6) {
-                0 => drop(items.remove(at)),
-                1 => items.push(items[at].clone()),
+                0 => drop(items.remove(index)),
+                1 => items.push(items[index].clone()),
                 2 => {
                     let other = random.below(items.len());
-                    items.swap(at, other);
+                    items.swap(index, other);
                 }
-                _ => damage_value(&mut items[at], random),
+                _ => damage_value(&mut items[index], random),
             }
         }
         Value::String(text) if random.below(2) > 0 => {
-            let word = random.of(WORDS);
+            let word = random.choose(WORDS);
             *text = match random.below(3) {
                 0 => format!("{text}/{word}"),
                 1 => format!("{word}{text}"),
@@ -123,7 +122,7 @@ fn damage_value(value: &mut Value, random: &mut Random) {
         }
         _ => {
             *value = random
-                .of(&[
+                .choose(&[
                     json!(null),
                     json!(-1),
                     json!(0),
@@ -139,8 +138,7 @@ fn damage_value(value: &mut Value, random: &mut Random) {
     }
 }
 
-/// Whether a path could not reach anything but what is below its place; asked in another way than the
-/// code that is tested does.
+/// True if a path stays below its folder; checked in a different way than the tested code.
 fn is_harmless(path: &str) -> bool {
     use std::path::{Component, Path};
     !path.is_empty()
@@ -158,14 +156,14 @@ fn assert_sound(manifest: &Manifest, seed: u64) {
         assert!(!before.contains(&entry.path.as_str()), "seed {seed}: {:?} twice", entry.path);
         if let Content::Symlink { target } = &entry.content {
             let parent = std::path::Path::new("/w").join(entry.path.strip_prefix("workspace/").unwrap());
-            let mut place: Vec<_> = parent.parent().unwrap().components().collect();
+            let mut resolved: Vec<_> = parent.parent().unwrap().components().collect();
             for part in std::path::Path::new(target).components() {
                 match part {
-                    std::path::Component::ParentDir => drop(place.pop()),
+                    std::path::Component::ParentDir => drop(resolved.pop()),
                     std::path::Component::CurDir => {}
-                    part => place.push(part),
+                    part => resolved.push(part),
                 }
-                assert!(place.len() >= 2, "seed {seed}: {target:?} leaves the workspace");
+                assert!(resolved.len() >= 2, "seed {seed}: {target:?} leaves the workspace");
             }
         }
         before.push(&entry.path);
@@ -183,8 +181,8 @@ fn a_damaged_manifest_is_refused_or_sound() {
         }
         let mut text = serde_json::to_vec(&value).unwrap();
         if random.below(4) == 0 {
-            let at = random.below(text.len());
-            text[at] ^= 1 << random.below(8);
+            let index = random.below(text.len());
+            text[index] ^= 1 << random.below(8);
         }
         if let Ok(manifest) = Manifest::parse(&text) {
             accepted += 1;
@@ -192,10 +190,10 @@ fn a_damaged_manifest_is_refused_or_sound() {
             assert_eq!(Manifest::parse(&serde_json::to_vec(&manifest).unwrap()).unwrap(), manifest, "seed {seed}");
         }
     }
-    assert!(accepted > 0, "everything was refused, so nothing was tried");
+    assert!(accepted > 0, "everything was refused, so nothing was tested");
 }
 
-/// Compares for itself what it is given.
+/// Collects the entries with their content, for the test to compare.
 #[derive(Default)]
 struct Collecting(Vec<(Entry, Vec<u8>)>);
 
@@ -220,7 +218,7 @@ fn seed_tar(compression: Compression) -> Vec<u8> {
     writer.finish().unwrap()
 }
 
-/// Changes bytes, or a field of a header whose sum is then made right again.
+/// Damages blocks, bytes, or a header field, with a corrected checksum.
 fn damage_tar(tar: &mut Vec<u8>, random: &mut Random) {
     if tar.len() < 512 {
         return;
@@ -235,18 +233,19 @@ fn damage_tar(tar: &mut Vec<u8>, random: &mut Random) {
         2 => drop(tar.drain(block..block + 512)),
         3 => tar.extend([0; 700]),
         4 => {
-            let at = random.below(tar.len());
-            tar[at] ^= 1 << random.below(8);
+            let index = random.below(tar.len());
+            tar[index] ^= 1 << random.below(8);
         }
         _ => {
             // Name, mode, size, type, link, magic and prefix, as in tar(5).
-            let (at, length) = *random.of(&[(0, 100), (100, 8), (124, 12), (156, 1), (157, 100), (257, 8), (345, 155)]);
-            let word = random.of(WORDS).as_bytes();
-            let field = &mut tar[block + at..block + at + length];
+            let (start, length) =
+                *random.choose(&[(0, 100), (100, 8), (124, 12), (156, 1), (157, 100), (257, 8), (345, 155)]);
+            let word = random.choose(WORDS).as_bytes();
+            let field = &mut tar[block + start..block + start + length];
             match random.below(3) {
                 0 => field.iter_mut().zip(word).for_each(|(old, new)| *old = *new),
-                1 => field[random.below(length)] = *random.of(b"0123456789LKxgVS\xff\x80\0"),
-                _ => field.fill(*random.of(b"07\xff\0")),
+                1 => field[random.below(length)] = *random.choose(b"0123456789LKxgVS\xff\x80\0"),
+                _ => field.fill(*random.choose(b"07\xff\0")),
             }
             let mut header = tar::Header::new_old();
             header.as_mut_bytes().copy_from_slice(&tar[block..block + 512]);
@@ -257,7 +256,7 @@ fn damage_tar(tar: &mut Vec<u8>, random: &mut Random) {
 }
 
 #[test]
-fn a_damaged_archive_is_refused_or_is_what_it_says() {
+fn a_damaged_archive_is_refused_or_matches_its_manifest() {
     let (zstd, gzip) = (seed_tar(Compression::Zstd), seed_tar(Compression::Gzip));
     let plain = zstd::decode_all(&zstd[..]).unwrap();
     let mut accepted = 0;
@@ -265,9 +264,9 @@ fn a_damaged_archive_is_refused_or_is_what_it_says() {
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         let bytes = match random.below(4) {
             0 => {
-                let mut bytes = random.of(&[&zstd, &gzip]).to_vec();
-                let at = random.below(bytes.len());
-                bytes[at] ^= 1 << random.below(8);
+                let mut bytes = random.choose(&[&zstd, &gzip]).to_vec();
+                let index = random.below(bytes.len());
+                bytes[index] ^= 1 << random.below(8);
                 bytes
             }
             _ => {
@@ -290,5 +289,5 @@ fn a_damaged_archive_is_refused_or_is_what_it_says() {
             }
         }
     }
-    assert!(accepted > 0, "everything was refused, so nothing was tried");
+    assert!(accepted > 0, "everything was refused, so nothing was tested");
 }

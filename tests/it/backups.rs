@@ -1,4 +1,4 @@
-//! Backups: what is in one, while others write, and what stays when it fails.
+//! Backups: their content, concurrent writes, verification, and failures.
 
 use crate::support::archive::Unpacked;
 use crate::support::{TestHome, wait_until};
@@ -10,25 +10,25 @@ use std::time::Duration;
 use tar::EntryType;
 
 #[test]
-fn one_private_file_holds_everything_whatever_the_umask() {
+fn a_backup_is_one_private_file_under_any_umask() {
     let test = TestHome::started();
     test.run_dag("hello");
     test.run(&["variables", "set", "a", "secret-value"]).expect(0);
     let output = test.folder().join("b.tar.zst");
-    let inner = test.command(&["lite", "backup", "--json", "--output", output.to_str().unwrap()]);
+    let leoflow = test.command(&["lite", "backup", "--json", "--output", output.to_str().unwrap()]);
     let mut shell = std::process::Command::new("/bin/sh");
-    shell.args(["-c", "umask 000; exec \"$@\"", "sh"]).arg(inner.get_program()).args(inner.get_args()).env_clear();
-    shell.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    let done = crate::support::Done::from(shell.output().unwrap()).expect(0);
-    let told = done.json();
+    shell.args(["-c", "umask 000; exec \"$@\"", "sh"]).arg(leoflow.get_program()).args(leoflow.get_args()).env_clear();
+    shell.envs(leoflow.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let done = crate::support::CommandOutput::from(shell.output().unwrap()).expect(0);
+    let report = done.json();
     let meta = fs::metadata(&output).unwrap();
     assert_eq!(meta.permissions().mode() & 0o7777, 0o600);
-    assert_eq!(told["size_bytes"], meta.len());
-    assert_eq!(told["sha256"], crate::support::archive::hash(&fs::read(&output).unwrap()));
-    assert_eq!(told["path"], output.to_str().unwrap());
-    assert_eq!(told["schema_version"], crate::support::newest());
-    assert_eq!(told["tables"]["dag_run"], 1);
-    assert_eq!(told["skipped"], serde_json::json!([]));
+    assert_eq!(report["size_bytes"], meta.len());
+    assert_eq!(report["sha256"], crate::support::archive::hash(&fs::read(&output).unwrap()));
+    assert_eq!(report["path"], output.to_str().unwrap());
+    assert_eq!(report["schema_version"], crate::support::newest());
+    assert_eq!(report["tables"]["dag_run"], 1);
+    assert_eq!(report["skipped"], serde_json::json!([]));
 
     let backup = Unpacked::open(&output);
     for path in ["config.yaml", "setup.json", "datastore.dump.zst", "task-logs", "workspace/hello/dag.py"] {
@@ -43,7 +43,7 @@ fn one_private_file_holds_everything_whatever_the_umask() {
 }
 
 #[test]
-fn stopped_and_running_and_in_both_formats_the_rows_are_the_same() {
+fn backups_agree_stopped_or_running_and_in_both_formats() {
     let test = TestHome::started();
     test.run_dag("hello");
     let running = Unpacked::open(&test.backup("running.tar.zst")).manifest;
@@ -51,9 +51,9 @@ fn stopped_and_running_and_in_both_formats_the_rows_are_the_same() {
     let stopped = Unpacked::open(&test.backup("stopped.tar.gz")).manifest;
     assert_eq!(running["tables"], stopped["tables"]);
     test.assert_nothing_runs();
-    // Without a name, into the home's own folder.
+    // The default output folder is the home's `backups`.
     let done = test.command(&["lite", "backup", "--json"]).current_dir(test.folder()).output().unwrap();
-    let path = crate::support::Done::from(done).expect(0).json()["path"].as_str().unwrap().to_owned();
+    let path = crate::support::CommandOutput::from(done).expect(0).json()["path"].as_str().unwrap().to_owned();
     assert!(Path::new(&path).starts_with(test.home.join("backups")) && path.contains("/leoflow-backup-20"), "{path}");
     assert!(path.ends_with("Z.tar.zst"));
     let wrong = test.run(&["lite", "backup", "--output", "x.zip"]).expect(2);
@@ -61,12 +61,12 @@ fn stopped_and_running_and_in_both_formats_the_rows_are_the_same() {
 }
 
 #[test]
-fn rows_and_dump_agree_while_others_write() {
+fn row_counts_and_dump_agree_under_concurrent_writes() {
     let test = TestHome::started();
     test.sql("CREATE TABLE mine (n bigint GENERATED ALWAYS AS IDENTITY, t text)");
     let stop = std::sync::atomic::AtomicBool::new(false);
-    let writer = std::thread::scope(|scope| {
-        let writing = scope.spawn(|| {
+    let rounds_written = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
             let mut rounds = 0;
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
                 test.sql("INSERT INTO mine (t) SELECT repeat('x', 200) FROM generate_series(1, 2000)");
@@ -79,14 +79,14 @@ fn rows_and_dump_agree_while_others_write() {
             test.run(&["lite", "backups", "verify", file.to_str().unwrap()]).expect(0);
         }
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
-        writing.join().unwrap()
+        writer.join().unwrap()
     });
-    assert!(writer > 3, "nobody wrote meanwhile");
+    assert!(rounds_written > 3, "too few concurrent writes");
     assert!(test.restore_leftovers().is_empty(), "{:?}", test.restore_leftovers());
 }
 
 #[test]
-fn what_cannot_be_taken_is_said_and_never_followed() {
+fn skipped_files_are_listed_and_links_are_not_followed() {
     let test = TestHome::started();
     let workspace = test.workspace();
     let outside = test.folder().join("outside");
@@ -113,12 +113,13 @@ fn what_cannot_be_taken_is_said_and_never_followed() {
     fs::create_dir_all(workspace.join(&long).parent().unwrap()).unwrap();
     fs::write(workspace.join(&long), "long").unwrap();
     let output = test.folder().join("b.tar.zst");
-    let told = test.run(&["lite", "backup", "--json", "--output", output.to_str().unwrap()]).expect(0).json();
-    let skipped: Vec<&str> = told["skipped"].as_array().unwrap().iter().map(|s| s["path"].as_str().unwrap()).collect();
+    let report = test.run(&["lite", "backup", "--json", "--output", output.to_str().unwrap()]).expect(0).json();
+    let skipped: Vec<&str> =
+        report["skipped"].as_array().unwrap().iter().map(|s| s["path"].as_str().unwrap()).collect();
     let expected = ["absolute", "escapes", "fifo", "leoflow-backup-20260101T000000Z.tar.zst", "new\nline", "socket"];
     assert_eq!(skipped, expected.map(|name| format!("workspace/{name}")));
     let backup = Unpacked::open(&output);
-    assert_eq!(backup.manifest["skipped"], told["skipped"]);
+    assert_eq!(backup.manifest["skipped"], report["skipped"]);
     assert_eq!(
         backup.manifest["left_out"],
         serde_json::json!(["workspace/p/.git", "workspace/p/__pycache__", "workspace/p/env"])
@@ -127,7 +128,7 @@ fn what_cannot_be_taken_is_said_and_never_followed() {
     assert_eq!((inside.kind, inside.target.as_str()), (EntryType::Symlink, "hello/dag.py"));
     assert!(!backup.parts.iter().any(|part| part.bytes.starts_with(b"not mine")));
     assert!(backup.paths().contains(&format!("workspace/{long}").as_str()));
-    // All of it comes back: the link, the long path, the executable.
+    // A restore brings back the link, the long path and the permissions.
     let other = TestHome::new();
     other.restore(&output, &[]).expect(0);
     assert_eq!(fs::read_to_string(other.workspace().join(&long)).unwrap(), "long");
@@ -138,25 +139,26 @@ fn what_cannot_be_taken_is_said_and_never_followed() {
 }
 
 #[test]
-fn what_a_restore_would_refuse_is_found_at_the_backup() {
+fn a_backup_skips_or_refuses_foreign_database_objects() {
     let test = TestHome::started();
     test.sql("CREATE TABLE mine (id int PRIMARY KEY, t text); CREATE INDEX mine_t ON mine (t); CREATE INDEX extra ON dag_run (state, run_id)");
     test.sql("CREATE VIEW seen AS SELECT * FROM mine; CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE TYPE mood AS ENUM ('fine')");
     test.sql("CREATE TABLE \"Odd \"\"Name\" (id serial PRIMARY KEY, up int REFERENCES \"Odd \"\"Name\"); INSERT INTO \"Odd \"\"Name\" DEFAULT VALUES");
     test.sql("CREATE TABLE other (id int DEFAULT f()); INSERT INTO mine VALUES (1, 'x')");
     let output = test.folder().join("b.tar.zst");
-    let told = test.run(&["lite", "backup", "--json", "--output", output.to_str().unwrap()]).expect(0).json();
-    let skipped: Vec<&str> = told["skipped"].as_array().unwrap().iter().map(|s| s["path"].as_str().unwrap()).collect();
+    let report = test.run(&["lite", "backup", "--json", "--output", output.to_str().unwrap()]).expect(0).json();
+    let skipped: Vec<&str> =
+        report["skipped"].as_array().unwrap().iter().map(|s| s["path"].as_str().unwrap()).collect();
     assert_eq!(skipped, ["database/other", "database/seen", "database/function f()", "database/type mood"]);
-    assert_eq!(told["tables"]["mine"], 1);
+    assert_eq!(report["tables"]["mine"], 1);
     test.run(&["lite", "backups", "verify", output.to_str().unwrap()]).expect(0);
-    // What changes our own tables cannot be left out, so there is no backup that says it is one.
+    // Changes of Leoflow's own tables cannot be skipped, so the backup is refused.
     test.sql("CREATE FUNCTION t() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; CREATE TRIGGER mine BEFORE INSERT ON variable FOR EACH ROW EXECUTE FUNCTION t()");
     let before = fs::read(&output).unwrap();
     let refused = || test.run(&["lite", "backup", "--output", output.to_str().unwrap()]).expect(1).stderr;
     assert!(refused().contains("trigger mine on variable"), "{}", refused());
     test.sql("DROP TRIGGER mine ON variable");
-    for (change, named, back) in [
+    for (change, named, undo) in [
         ("ALTER TABLE dag_run ADD COLUMN note2 text", "dag_run column note2", "ALTER TABLE dag_run DROP COLUMN note2"),
         (
             "DROP INDEX dag_run_recent",
@@ -173,13 +175,13 @@ fn what_a_restore_would_refuse_is_found_at_the_backup() {
     ] {
         test.sql(change);
         assert!(refused().contains(named), "{change}: {}", refused());
-        test.sql(back);
+        test.sql(undo);
     }
     assert_eq!(fs::read(&output).unwrap(), before);
 }
 
 #[test]
-fn killed_at_each_checkpoint_the_old_file_is_whole_and_nothing_stays_behind() {
+fn a_killed_backup_keeps_the_old_file_whole() {
     let test = TestHome::started();
     let output = test.backup("b.tar.zst");
     let before = fs::read(&output).unwrap();
@@ -191,15 +193,15 @@ fn killed_at_each_checkpoint_the_old_file_is_whole_and_nothing_stays_behind() {
     }
     test.backup("b.tar.zst");
     assert_ne!(fs::read(&output).unwrap(), before);
-    let left: Vec<_> = fs::read_dir(test.folder()).unwrap().flatten().map(|entry| entry.file_name()).collect();
-    assert!(!left.iter().any(|name| name.to_string_lossy().contains(".tmp-")), "{left:?}");
+    let files: Vec<_> = fs::read_dir(test.folder()).unwrap().flatten().map(|entry| entry.file_name()).collect();
+    assert!(!files.iter().any(|name| name.to_string_lossy().contains(".tmp-")), "{files:?}");
     wait_until("pg_dump has ended", Duration::from_secs(5), || {
         test.sql("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pg_dump'") == "0"
     });
 }
 
 #[test]
-fn verify_finds_every_change_of_a_byte_and_remembers_what_it_found() {
+fn verify_detects_any_changed_byte_and_records_its_result() {
     let test = TestHome::started();
     fs::create_dir_all(test.home.join("backups")).unwrap();
     let kept = test.home.join("backups/mine.tar.zst");
@@ -213,20 +215,26 @@ fn verify_finds_every_change_of_a_byte_and_remembers_what_it_found() {
     let good = fs::read(&kept).unwrap();
     let plain = zstd::decode_all(&good[..]).unwrap();
     let bad = test.folder().join("bad.tar.zst");
-    for at in (0..good.len()).step_by(good.len() / 60) {
+    for index in (0..good.len()).step_by(good.len() / 60) {
         let mut bytes = good.clone();
-        bytes[at] ^= 0x10;
+        bytes[index] ^= 0x10;
         fs::write(&bad, &bytes).unwrap();
-        let found = test.run(&["lite", "backups", "verify", "--quick", bad.to_str().unwrap()]);
-        // A bit that decodes to the same bytes changes nothing; the frame's own checksum says so.
-        let same = zstd::decode_all(&bytes[..]).is_ok_and(|text| text == plain);
-        assert_eq!(found.code, Some(if same { 0 } else { 1 }), "byte {at} of {}: {}", good.len(), found.stdout);
+        let verified = test.run(&["lite", "backups", "verify", "--quick", bad.to_str().unwrap()]);
+        // Some flipped bits decode to the same bytes with a valid checksum; then the backup is still good.
+        let is_same = zstd::decode_all(&bytes[..]).is_ok_and(|text| text == plain);
+        assert_eq!(
+            verified.code,
+            Some(if is_same { 0 } else { 1 }),
+            "byte {index} of {}: {}",
+            good.len(),
+            verified.stdout
+        );
     }
     for end in [0, 1, 4, good.len() / 2, good.len() - 1] {
         fs::write(&bad, &good[..end]).unwrap();
         test.run(&["lite", "backups", "verify", "--quick", bad.to_str().unwrap()]).expect(1);
     }
-    // A changed file is not the one that was verified.
+    // A changed file loses its verification.
     fs::write(&kept, &good[..good.len() - 1]).unwrap();
     assert!(listed("last_verified").is_null());
     let all = test.run(&["lite", "backups", "verify", "--all", "--json"]).expect(1).json();
@@ -235,7 +243,7 @@ fn verify_finds_every_change_of_a_byte_and_remembers_what_it_found() {
 }
 
 #[test]
-fn a_migration_of_a_database_with_rows_is_preceded_by_a_backup() {
+fn a_migration_of_a_non_empty_database_makes_a_backup() {
     let test = TestHome::started();
     test.run(&["variables", "set", "a", "b"]).expect(0);
     test.run(&["lite", "stop"]).expect(0);
@@ -243,9 +251,9 @@ fn a_migration_of_a_database_with_rows_is_preceded_by_a_backup() {
     assert_eq!(count(), 0);
     let newest = crate::support::newest();
     let undone = test.run(&["migrate-db", "rollback", &newest.to_string(), "--yes"]).expect(0);
-    assert!(undone.stderr.contains("backed up before the rollback"), "{}", undone.stderr);
+    assert!(undone.stderr.contains("Created a backup before the rollback"), "{}", undone.stderr);
     assert_eq!(count(), 1);
-    // By the supervisor's migrator too.
+    // The supervisor's migrator makes a backup too.
     test.start();
     assert_eq!(count(), 2);
     let listed = test.run(&["lite", "backups", "--json"]).expect(0).json();
@@ -253,7 +261,7 @@ fn a_migration_of_a_database_with_rows_is_preceded_by_a_backup() {
         assert_eq!((&backup["automatic"], &backup["schema_version"]), (&true.into(), &schema.into()));
     }
     test.run(&["lite", "backups", "verify", "--all"]).expect(0);
-    // Without rows there is nothing to keep.
+    // A database without rows needs no backup.
     let empty = TestHome::started();
     empty.run(&["lite", "stop"]).expect(0);
     fs::remove_dir_all(empty.workspace()).unwrap();

@@ -1,4 +1,4 @@
-//! A walk through Airflow's web UI in a real browser, where there is one.
+//! Visits the pages of Airflow's web UI in a real browser; skipped when no browser is installed.
 
 use crate::support::TestHome;
 use crate::support::clients::Clients;
@@ -11,11 +11,11 @@ const WALK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/walk-ui.mjs");
 const BROWSERS: [&str; 3] = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
 
 #[test]
-fn no_request_of_any_page_fails() {
+fn no_request_of_the_web_ui_fails() {
     let has_browser = BROWSERS.iter().any(|path| Path::new(path).exists());
     let has_npm = Command::new("npm").arg("--version").output().is_ok_and(|output| output.status.success());
     let Some(clients) = Clients::get().filter(|_| has_browser && has_npm) else {
-        println!("skipped: there is no Chromium, no npm, or no package index");
+        println!("skipped: Chromium, npm or the package index is missing");
         return;
     };
     let test = TestHome::new();
@@ -25,25 +25,25 @@ fn no_request_of_any_page_fails() {
     std::fs::write(test.workspace().join("walked.py"), dag.stdout).unwrap();
     let port = test.port.to_string();
     let mut start = test.command(&["lite", "start", "--port", &port, "--json"]);
-    let made = start.env("LEOFLOW_UI", clients.wheel).output().unwrap();
-    let made: serde_json::Value = serde_json::from_slice(&made.stdout).unwrap();
+    let output = start.env("LEOFLOW_UI", clients.wheel).output().unwrap();
+    let started: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     test.wait_dag("walked", 1);
     test.wait_dag("walked_daily", 1);
-    // Unpacked and compressed beside everything else, which takes a debug build its time.
+    // A debug build unpacks and compresses the UI slowly, in the background.
     let ui = test.home.join("ui").join(leoflow::web_ui::VERSION);
     wait_until("the web UI", Duration::from_secs(120), || ui.is_dir());
     for dag_id in ["walked", "walked_daily"] {
         test.run(&["dags", "unpause", dag_id]).expect(0);
     }
-    // What drives the browser is fetched into the home of its user, once for all tests.
+    // npm installs the browser driver into its user's home, which is shared by all test runs.
     let mut walk = Command::new("node");
-    walk.args([WALK, &format!("http://127.0.0.1:{port}"), made["admin_password"].as_str().unwrap()]);
-    let walked =
+    walk.args([WALK, &format!("http://127.0.0.1:{port}"), started["admin_password"].as_str().unwrap()]);
+    let output =
         walk.env("HOME", shared_cache().join("browser")).env("TMPDIR", test.folder().join("tmp")).output().unwrap();
-    if walked.status.code() == Some(3) {
-        println!("skipped: npm cannot get what drives the browser");
+    if output.status.code() == Some(3) {
+        println!("skipped: npm cannot install the browser driver");
         return;
     }
-    let said = [walked.stdout, walked.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
-    assert!(walked.status.success() && said.contains("0 problems in "), "{said}");
+    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    assert!(output.status.success() && text.contains("0 problems in "), "{text}");
 }

@@ -1,30 +1,21 @@
-//! What a newcomer meets: help, usage, versions, exit codes.
+//! Help, usage errors, versions and exit codes of the command line.
 
 use crate::support::{LEOFLOW, TestHome, newest};
 use std::process::{Command, Stdio};
 
-/// Every command and subcommand, from the help texts themselves.
-fn commands(path: &[String], found: &mut Vec<Vec<String>>) {
-    let output = Command::new(LEOFLOW).args(path).arg("--help").output().unwrap();
-    assert!(output.status.success(), "{path:?}");
-    let help = String::from_utf8(output.stdout).unwrap();
-    let list = help.split("Commands:\n").nth(1).unwrap_or_default();
-    for line in list.lines().take_while(|line| line.starts_with("  ")) {
-        let name = line.split_whitespace().next().unwrap_or_default();
-        // Indented continuation lines and clap's own `help` are none.
-        if name == "help" || line.starts_with("    ") {
-            continue;
-        }
-        let deeper: Vec<String> = path.iter().cloned().chain([name.to_owned()]).collect();
-        commands(&deeper, found);
-        found.push(deeper);
+/// Collects every command and subcommand that the help shows.
+fn commands(command: &clap::Command, path: &[String], paths: &mut Vec<Vec<String>>) {
+    for command in command.get_subcommands().filter(|command| !command.is_hide_set()) {
+        let deeper: Vec<String> = path.iter().cloned().chain([command.get_name().to_owned()]).collect();
+        commands(command, &deeper, paths);
+        paths.push(deeper);
     }
 }
 
 #[test]
 fn every_command_has_help_with_an_example() {
     let mut all = Vec::new();
-    commands(&[], &mut all);
+    commands(&leoflow::cli::help::command(), &[], &mut all);
     assert!(all.len() > 20, "{all:?}");
     for path in all {
         let output = Command::new(LEOFLOW).args(&path).arg("--help").output().unwrap();
@@ -58,7 +49,7 @@ fn version_and_completions_need_no_home() {
 }
 
 #[test]
-fn what_needs_a_set_up_or_running_lite_says_which_command_to_run() {
+fn errors_name_the_command_that_sets_up_or_starts_lite() {
     let test = TestHome::new();
     for (arguments, expected) in [
         (&["migrate-db"][..], "leoflow setup"),
@@ -73,11 +64,11 @@ fn what_needs_a_set_up_or_running_lite_says_which_command_to_run() {
     assert_eq!(test.status()["state"], "stopped");
     test.run(&["lite", "status"]).expect(1);
     test.run(&["lite", "stop"]).expect(0);
-    assert!(!test.home.exists(), "looking changes nothing");
+    assert!(!test.home.exists(), "status and stop create no home");
 }
 
 #[test]
-fn a_reader_that_leaves_is_no_crash() {
+fn a_closed_output_pipe_is_not_a_crash() {
     let test = TestHome::new();
     let mut child = test.command(&["doctor"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());

@@ -1,4 +1,4 @@
-//! Airflow's own users of its API, on Leoflow: its OpenAPI files, its official Python client, and airflowctl.
+//! Airflow's OpenAPI files, its official Python client and airflowctl, run against Leoflow.
 
 use crate::support::TestHome;
 use crate::support::clients::Clients;
@@ -7,13 +7,13 @@ const DAGS: &str = include_str!("../clients/dags.py");
 const UI_DAGS: &str = include_str!("../clients/ui_dags.py");
 const BROKEN: &str = "# Looks like an airflow DAG.\nimport nothing_of_that_name\n";
 
-/// Runs a file of `tests/clients` against a server that has what it expects; the end tells how many there are.
-fn passes(file: &str, said_last: &str) {
+/// Runs a file of `tests/clients` against a server with its DAGs; its output must contain `summary`.
+fn assert_passes(file: &str, summary: &str) {
     let Some(clients) = Clients::get() else {
-        println!("skipped: Airflow's clients cannot be had from the package index");
+        println!("skipped: the package index does not provide Airflow's clients");
         return;
     };
-    // Tasks that ask people want Airflow's own SDK.
+    // Human-in-the-loop tasks need Airflow's own SDK.
     let test = TestHome::new().with_airflow();
     if file == "ui_answers.py" {
         std::fs::write(test.workspace().join("dags.py"), UI_DAGS).unwrap();
@@ -21,46 +21,46 @@ fn passes(file: &str, said_last: &str) {
         std::fs::write(test.workspace().join("dags.py"), DAGS).unwrap();
         std::fs::write(test.workspace().join("broken.py"), BROKEN).unwrap();
     }
-    let made = test.start();
-    let text = |name: &str| made[name].as_str().unwrap().to_owned();
+    let started = test.start();
+    let text = |name: &str| started[name].as_str().unwrap().to_owned();
     let (url, user, password) =
         (format!("http://127.0.0.1:{}", test.port), text("admin_email"), text("admin_password"));
     let arguments = [&url, &user, &password, clients.wheel.to_str().unwrap()];
-    let (is_good, said) = clients.run(file, &arguments, &test.folder().join("tmp"));
-    assert!(is_good && said.contains(said_last), "{said}");
+    let (is_success, output) = clients.run(file, &arguments, &test.folder().join("tmp"));
+    assert!(is_success && output.contains(summary), "{output}");
 }
 
 #[test]
-fn the_description_is_airflows() {
-    passes("description.py", "128 of 128 descriptions work");
+fn the_openapi_description_matches_airflows() {
+    assert_passes("description.py", "128 of 128 descriptions work");
 }
 
 #[test]
-fn the_web_ui_is_answered_as_airflow_answers_it() {
-    passes("ui_answers.py", "68 of 68 answers to the UI work");
+fn the_web_ui_gets_the_same_answers_as_from_airflow() {
+    assert_passes("ui_answers.py", "68 of 68 answers to the UI work");
 }
 
 #[test]
 fn every_operation_answers_as_airflow_describes_it() {
-    passes("operations.py", "152 of 152 operations work");
+    assert_passes("operations.py", "152 of 152 operations work");
 }
 
 #[test]
 fn every_method_of_the_official_client_works() {
-    passes("methods.py", "130 of 130 methods");
+    assert_passes("methods.py", "130 of 130 methods");
 }
 
 #[test]
 fn every_command_of_airflowctl_works() {
-    passes("commands.py", "62 of 62 commands");
+    assert_passes("commands.py", "62 of 62 commands");
 }
 
 #[test]
 fn every_operation_refuses_what_it_must() {
-    passes("bad_input.py", " bad requests work");
+    assert_passes("bad_input.py", " bad requests work");
 }
 
 #[test]
 fn every_command_of_af_works() {
-    passes("af.py", "53 of 53 commands of af");
+    assert_passes("af.py", "53 of 53 commands of af");
 }

@@ -1,4 +1,4 @@
-//! A machine's clock that was ahead by hours and is right again holds up nothing.
+//! Schedules, retries and deferrals after the clock was ahead by hours and was set back.
 
 use crate::support::{TestHome, wait_until};
 use std::time::{Duration, Instant};
@@ -30,7 +30,7 @@ with DAG("again"):
     fails()
 "#;
 
-/// What the datastore would hold had the clock been three hours ahead until now.
+/// Changes the datastore to what it would contain if the clock had been three hours ahead until now.
 const AHEAD: &str = "
     UPDATE task_instance SET end_date = now() + interval '3 hours', due_at = now() + interval '3 hours 1 second'
     WHERE task_id = 'fails';
@@ -48,7 +48,7 @@ const AHEAD: &str = "
     WHERE dag_id = 'ever' AND logical_date = (SELECT max(logical_date) FROM dag_run WHERE dag_id = 'ever');";
 
 #[test]
-fn a_clock_that_was_ahead_and_is_right_again_stops_nothing() {
+fn schedules_go_on_after_the_clock_is_set_back() {
     let test = TestHome::started();
     test.save("dags.py", DAGS);
     for dag_id in ["often", "ever", "again"] {
@@ -58,35 +58,35 @@ fn a_clock_that_was_ahead_and_is_right_again_stops_nothing() {
         test.run(&["dags", "unpause", dag_id]).expect(0);
     }
     let run_id = test.trigger("again");
-    let of_again = "SELECT string_agg(state, ' ' ORDER BY task_id) FROM task_instance WHERE dag_id = 'again'";
-    wait_until("it waits", LIMIT, || test.sql(of_again) == "up_for_retry deferred");
-    let past = "SELECT count(*) FROM dag_run WHERE dag_id = 'often' AND run_after <= now() AND state = 'success'";
-    wait_until("the schedule runs", LIMIT, || test.sql(past) != "0");
-    let of_ever = "SELECT count(*) FROM dag_run WHERE dag_id = 'ever' AND run_after <= now() AND state = 'success'";
-    wait_until("the continuous schedule runs", LIMIT, || test.sql(of_ever) != "0");
+    let again_states = "SELECT string_agg(state, ' ' ORDER BY task_id) FROM task_instance WHERE dag_id = 'again'";
+    wait_until("both tasks wait", LIMIT, || test.sql(again_states) == "up_for_retry deferred");
+    let often_runs = "SELECT count(*) FROM dag_run WHERE dag_id = 'often' AND run_after <= now() AND state = 'success'";
+    wait_until("the schedule runs", LIMIT, || test.sql(often_runs) != "0");
+    let ever_runs = "SELECT count(*) FROM dag_run WHERE dag_id = 'ever' AND run_after <= now() AND state = 'success'";
+    wait_until("the continuous schedule runs", LIMIT, || test.sql(ever_runs) != "0");
     test.run(&["dags", "pause", "ever"]).expect(0);
     test.sql(AHEAD);
-    let of_ever_before: i64 = test.sql(of_ever).parse().unwrap();
+    let ever_runs_before: i64 = test.sql(ever_runs).parse().unwrap();
     test.run(&["dags", "unpause", "ever"]).expect(0);
-    let before: i64 = test.sql(past).parse().unwrap();
+    let often_runs_before: i64 = test.sql(often_runs).parse().unwrap();
     test.kill_and_wait("server");
-    wait_until("the schedule goes on", LIMIT, || test.sql(past).parse::<i64>().unwrap() > before + 1);
-    let begun = Instant::now();
-    while test.sql(of_ever).parse::<i64>().unwrap() <= of_ever_before + 1 {
+    wait_until("the schedule goes on", LIMIT, || test.sql(often_runs).parse::<i64>().unwrap() > often_runs_before + 1);
+    let started_at = Instant::now();
+    while test.sql(ever_runs).parse::<i64>().unwrap() <= ever_runs_before + 1 {
         let state =
             "SELECT schedule_key, is_paused, next_run_after, next_logical_date, (SELECT string_agg(concat_ws(' ',
                          run_id, state, run_after, data_interval_end), ', ' ORDER BY logical_date DESC)
                      FROM (SELECT * FROM dag_run WHERE dag_id = 'ever' ORDER BY logical_date DESC LIMIT 4) r)
                      FROM dag WHERE dag_id = 'ever'";
-        assert!(begun.elapsed() < LIMIT, "the continuous schedule does not go on: {}", test.sql(state));
+        assert!(started_at.elapsed() < LIMIT, "the continuous schedule does not go on: {}", test.sql(state));
         std::thread::sleep(Duration::from_millis(50));
     }
     let queued = "SELECT state FROM dag_run WHERE run_id = 'ahead_queued'";
-    wait_until("the queued run has its turn", LIMIT, || test.sql(queued) == "success");
+    wait_until("the queued run succeeds", LIMIT, || test.sql(queued) == "success");
     test.wait_run("again", &run_id);
-    assert_eq!(test.sql(of_again), "success failed");
+    assert_eq!(test.sql(again_states), "success failed");
     let outcome = test.sql("SELECT outcome FROM task_try WHERE task_id = 'holds'");
     assert!(outcome.starts_with("TaskDeferralTimeout: "), "{outcome}");
-    let twice = "SELECT count(*) - count(DISTINCT logical_date) FROM dag_run WHERE dag_id = 'often'";
-    assert_eq!(test.sql(twice), "0");
+    let duplicates = "SELECT count(*) - count(DISTINCT logical_date) FROM dag_run WHERE dag_id = 'often'";
+    assert_eq!(test.sql(duplicates), "0");
 }

@@ -1,4 +1,4 @@
-//! `config.yaml` as users damage it.
+//! `config.yaml` and other settings: validation, damage, sources and restarts.
 
 use crate::support::http::Session;
 use crate::support::{TestHome, free_port, wait_until};
@@ -6,7 +6,7 @@ use serde_json::json;
 use std::time::Duration;
 
 #[test]
-fn a_bad_value_is_named_with_file_and_line_and_nothing_starts() {
+fn an_invalid_value_is_reported_with_its_line() {
     let test = TestHome::started();
     test.run(&["lite", "stop"]).expect(0);
     let path = test.home.join("config.yaml");
@@ -27,7 +27,7 @@ fn a_bad_value_is_named_with_file_and_line_and_nothing_starts() {
 }
 
 #[test]
-fn every_damage_to_our_files_is_a_message_and_loses_nothing() {
+fn damage_to_leoflows_files_is_an_error_and_loses_nothing() {
     let test = TestHome::started();
     test.run(&["variables", "set", "kept", "yes"]).expect(0);
     test.run(&["lite", "stop"]).expect(0);
@@ -43,7 +43,7 @@ fn every_damage_to_our_files_is_a_message_and_loses_nothing() {
             let done = test.run(&start).expect(code);
             assert!(done.stderr.contains(file.rsplit('/').next().unwrap()), "{file} {name}: {}", done.stderr);
             assert!(done.stderr.contains("hint:"), "{file} {name}: {}", done.stderr);
-            assert_eq!(std::fs::read(&path).unwrap(), *bytes, "{file} {name} is left as it was");
+            assert_eq!(std::fs::read(&path).unwrap(), *bytes, "{file} {name} stays unchanged");
             test.assert_nothing_runs();
         }
         std::fs::remove_file(&path).unwrap();
@@ -60,7 +60,7 @@ fn every_damage_to_our_files_is_a_message_and_loses_nothing() {
 }
 
 #[test]
-fn damage_to_postgres_own_marks_is_refused_or_mended() {
+fn damage_to_postgres_marker_files_is_refused_or_repaired() {
     let test = TestHome::started();
     test.run(&["lite", "stop"]).expect(0);
     let version = test.home.join("managed-postgres/data/PG_VERSION");
@@ -77,7 +77,7 @@ fn damage_to_postgres_own_marks_is_refused_or_mended() {
         test.start();
         test.run(&["lite", "stop"]).expect(0);
     }
-    // Nobody's password: the credentials of another home.
+    // Wrong passwords, as if the credentials came from another home.
     let credentials = test.home.join("managed-postgres/credentials.json");
     let good = std::fs::read(&credentials).unwrap();
     let other = format!(r#"{{"superuser_password": "{0}", "application_password": "{0}"}}"#, "ab".repeat(32));
@@ -122,28 +122,28 @@ fn a_lost_or_foreign_encryption_key_is_refused() {
 }
 
 #[test]
-fn a_projects_settings_are_checked_and_stop_its_dags_alone() {
+fn invalid_project_settings_stop_only_that_project() {
     let test = TestHome::started();
     test.wait_dag("hello", 1);
     let file = test.workspace().join("hello/leoflow.yaml");
     std::fs::write(&file, "schema_version: \"1.0\"\n").unwrap();
-    assert!(test.run(&["verify-config"]).expect(0).stdout.contains("hello/leoflow.yaml is good"));
+    assert!(test.run(&["verify-config"]).expect(0).stdout.contains("hello/leoflow.yaml is valid"));
     std::fs::write(&file, "schema_version: \"1.0\"\npython_version: 3.10\n").unwrap();
-    let told = test.run(&["verify-config"]).expect(1).stdout;
-    assert!(told.contains("hello/leoflow.yaml:2: python_version: write the version in quotes"), "{told}");
+    let findings = test.run(&["verify-config"]).expect(1).stdout;
+    assert!(findings.contains("hello/leoflow.yaml:2: python_version: write the version in quotes"), "{findings}");
     let error = || test.dags()["dags"][0]["import_error"].as_str().map(str::to_owned);
     crate::support::wait_until("an import error", std::time::Duration::from_secs(20), || error().is_some());
     assert!(error().unwrap().contains("leoflow.yaml:2: python_version"));
     std::fs::remove_file(&file).unwrap();
-    crate::support::wait_until("mended", std::time::Duration::from_secs(20), || error().is_none());
+    crate::support::wait_until("the import error is gone", std::time::Duration::from_secs(20), || error().is_none());
 }
 
 #[test]
-fn settings_are_read_and_changed_one_by_one() {
+fn config_reads_validates_and_changes_settings() {
     let test = TestHome::started();
     let run = |arguments: &[&str]| test.run(&[&["config"], arguments].concat());
     let listed = run(&["list", "--json"]).expect(0).json();
-    let port = listed["settings"].as_array().unwrap().iter().find(|one| one["key"] == "port").unwrap();
+    let port = listed["settings"].as_array().unwrap().iter().find(|setting| setting["key"] == "port").unwrap();
     assert_eq!(port["value"], test.port.to_string());
     let text = std::fs::read_to_string(test.home.join("config.yaml")).unwrap();
     assert!(!run(&["list"]).expect(0).stdout.contains("secret"));
@@ -157,7 +157,7 @@ fn settings_are_read_and_changed_one_by_one() {
         ("python", "/nothing/python3", "/nothing/python3"),
         ("max_map_length", "0", "from 1 to 1000000"),
         ("upgrade.channel", "beta", "stable or rc"),
-        ("nothing", "1", "no setting"),
+        ("nothing", "1", "unknown setting"),
     ] {
         let done = run(&["set", key, value]).expect(2);
         assert!(done.stderr.contains(why) && done.stderr.contains("hint:"), "{key}: {}", done.stderr);
@@ -171,27 +171,27 @@ fn settings_are_read_and_changed_one_by_one() {
     assert_eq!(run(&["get", "upgrade.channel"]).expect(0).stdout, "stable\n");
     assert_eq!(run(&["get", "upgrade.from"]).expect(0).stdout, "");
     test.run(&["verify-config"]).expect(0);
-    // Another port, or workspace, is not taken on by a start of what runs.
+    // `start` does not change the port or the workspace of a running Lite.
     let other = crate::support::free_port().to_string();
     let done = test.run(&["lite", "start", "--port", &other]).expect(1);
     assert!(done.stderr.contains(&format!("leoflow lite restart --port {other}")), "{}", done.stderr);
-    let elsewhere = test.folder().join("elsewhere");
-    std::fs::create_dir(&elsewhere).unwrap();
-    let elsewhere = elsewhere.to_str().unwrap();
+    let workspace = test.folder().join("elsewhere");
+    std::fs::create_dir(&workspace).unwrap();
+    let workspace = workspace.to_str().unwrap();
     for command in ["start", "restart"] {
-        let done = test.run(&["lite", command, "--workspace", elsewhere]).expect(3);
+        let done = test.run(&["lite", command, "--workspace", workspace]).expect(3);
         assert!(done.stderr.contains("leoflow config set workspace"), "{}", done.stderr);
     }
     test.run(&["lite", "restart", "--port", &other]).expect(0);
     assert_eq!(test.status()["url"], format!("http://127.0.0.1:{other}"));
-    // Asked for once, it stays until another is chosen.
+    // A port given once stays until another is set.
     test.run(&["lite", "restart"]).expect(0);
     assert_eq!(test.status()["url"], format!("http://127.0.0.1:{other}"));
     let chosen = crate::support::free_port().to_string();
     run(&["set", "port", &chosen]).expect(0);
     let taken = std::net::TcpListener::bind(("127.0.0.1", chosen.parse().unwrap())).unwrap();
     let refused = test.run(&["lite", "restart"]).expect(1);
-    assert!(refused.stderr.contains(&format!("port {chosen} is taken")), "{}", refused.stderr);
+    assert!(refused.stderr.contains(&format!("port {chosen} is in use")), "{}", refused.stderr);
     assert_eq!(
         (test.state().as_str(), &test.status()["url"]),
         ("healthy", &json!(format!("http://127.0.0.1:{other}")))
@@ -200,7 +200,7 @@ fn settings_are_read_and_changed_one_by_one() {
     test.run(&["smoke"]).expect(0);
     test.run(&["lite", "restart"]).expect(0);
     assert_eq!(test.status()["url"], format!("http://127.0.0.1:{chosen}"));
-    run(&["set", "workspace", elsewhere]).expect(0);
+    run(&["set", "workspace", workspace]).expect(0);
     std::fs::write(test.folder().join("elsewhere/there.py"), "from airflow.sdk import DAG\ndag = DAG('there')\n")
         .unwrap();
     test.run(&["lite", "restart"]).expect(0);
@@ -208,10 +208,10 @@ fn settings_are_read_and_changed_one_by_one() {
 }
 
 #[test]
-fn a_page_for_the_network_keeps_its_checks() {
+fn a_host_setting_is_checked_and_used_after_a_restart() {
     let test = TestHome::new();
     let password = test.start()["admin_password"].as_str().unwrap().to_owned();
-    // Of the loopback too, and nobody else's.
+    // Another loopback address is not reachable from the network.
     let done = test.run(&["config", "set", "host", "127.0.0.9"]).expect(0);
     assert!(!done.stderr.contains("warning"), "{}", done.stderr);
     test.run(&["lite", "restart"]).expect(0);
@@ -225,12 +225,12 @@ fn a_page_for_the_network_keeps_its_checks() {
     test.run(&["config", "set", "host", "203.0.113.7"]).expect(0);
     test.run(&["lite", "stop"]).expect(0);
     let done = test.run(&["lite", "start"]).expect(1);
-    assert!(done.stderr.contains("203.0.113.7 is no address of this machine"), "{}", done.stderr);
+    assert!(done.stderr.contains("203.0.113.7 is not an address of this machine"), "{}", done.stderr);
     assert!(done.stderr.contains("leoflow config set host"), "{}", done.stderr);
 }
 
 #[test]
-fn every_process_writes_lines_of_one_format_and_as_many_as_it_is_told_to() {
+fn every_process_logs_in_one_format_at_the_chosen_level() {
     let test = TestHome::started();
     let lines = |name: &str| -> Vec<String> {
         let text = std::fs::read_to_string(test.home.join(format!("logs/{name}.log"))).unwrap_or_default();
@@ -242,7 +242,7 @@ fn every_process_writes_lines_of_one_format_and_as_many_as_it_is_told_to() {
     test.run(&["config", "set", "log_level", "debug"]).expect(0);
     test.run(&["lite", "restart"]).expect(0);
     test.run_dag("hello");
-    wait_until("the agent has said so", Duration::from_secs(10), || has("agent", "hello.greet of"));
+    wait_until("the agent has logged the task", Duration::from_secs(10), || has("agent", "hello.greet of"));
     assert!(has("server", " DEBUG server: hello.greet[-1] of"), "{:?}", lines("server"));
     assert!(has("server", ": GET /api/v2/dags"), "{:?}", lines("server"));
     assert!(has("supervisor", " INFO  supervisor: "), "{:?}", lines("supervisor"));
@@ -263,7 +263,7 @@ fn every_process_writes_lines_of_one_format_and_as_many_as_it_is_told_to() {
 }
 
 #[test]
-fn files_and_variables_go_over_the_file_and_what_needs_a_restart_is_told() {
+fn config_sources_override_and_restart_needs_are_reported() {
     let test = TestHome::started();
     let path = test.home.join("config.yaml");
     let value = |key: &str| test.run(&["config", "get", key, "--json"]).expect(0).json();
@@ -283,32 +283,34 @@ fn files_and_variables_go_over_the_file_and_what_needs_a_restart_is_told() {
     assert_eq!(line("backup.max_age"), ["backup.max_age", "9d", "LEOFLOW_BACKUP_MAX_AGE"]);
     assert_eq!(line("log_level"), ["log_level", "debug", "config-team.yaml:2"]);
     assert!(line("port")[2].starts_with("config.yaml:") && line("max_map_length")[2] == "default", "{listed}");
-    // What is only a warning names its file; a key of a later release inside a mapping refuses nothing.
-    let said = test.run(&["verify-config"]).expect(0);
-    assert!(said.stderr.contains("config-team.yaml:4: unknown key \"odd\""), "{}", said.stderr);
-    assert!(said.stderr.contains("config-zz.yaml:3: unknown key \"backup.odd\""), "{}", said.stderr);
+    // Warnings name their file; an unknown key of a later release is only a warning.
+    let verified = test.run(&["verify-config"]).expect(0);
+    assert!(verified.stderr.contains("config-team.yaml:4: unknown key \"odd\""), "{}", verified.stderr);
+    assert!(verified.stderr.contains("config-zz.yaml:3: unknown key \"backup.odd\""), "{}", verified.stderr);
     let set = test.run(&["config", "set", "backup.keep", "9"]).expect(0);
-    assert!(set.stderr.contains("config-zz.yaml:2 says backup.keep, too"), "{}", set.stderr);
+    assert!(set.stderr.contains("config-zz.yaml:2 also sets backup.keep"), "{}", set.stderr);
     assert!(std::fs::read_to_string(&path).unwrap().contains("keep: 9"));
 
-    // The level of the log is another one since the start; the rest is taken when it is needed.
+    // The log level has changed since the start; the other settings are read when they are needed.
     assert_eq!(test.status()["needs_restart"], json!(["log_level"]));
     let server = test.pid("server");
     let signalled = nix::sys::signal::kill(nix::unistd::Pid::from_raw(server), nix::sys::signal::Signal::SIGHUP);
     signalled.unwrap();
     let log = || std::fs::read_to_string(test.home.join("logs/server.log")).unwrap();
-    wait_until("the server has read it again", Duration::from_secs(10), || log().contains("in force: log_level"));
+    wait_until("the server has reloaded the log level", Duration::from_secs(10), || {
+        log().contains("restart --if-needed`: log_level")
+    });
     assert_eq!(test.pid("server"), server);
     let restarted = test.run(&["lite", "restart", "--if-needed"]).expect(0);
-    assert!(restarted.stderr.contains("changed since the start: log_level"), "{}", restarted.stderr);
+    assert!(restarted.stderr.contains("Changed since the start: log_level"), "{}", restarted.stderr);
     assert_ne!(test.pid("server"), server);
     assert!(test.status().get("needs_restart").is_none());
     let server = test.pid("server");
-    let left = test.run(&["lite", "restart", "--if-needed"]).expect(0);
-    assert!(left.stdout.contains("No setting was changed that needs a restart"), "{}", left.stdout);
+    let unchanged = test.run(&["lite", "restart", "--if-needed"]).expect(0);
+    assert!(unchanged.stdout.contains("No changed setting needs a restart"), "{}", unchanged.stdout);
     assert_eq!(test.pid("server"), server);
 
-    // Two at odds, and a variable that is wrong: told with their place, and nothing is changed.
+    // An invalid file and an invalid variable are reported with their place, and nothing changes.
     std::fs::write(test.home.join("config-zz.yaml"), "\nport: none\n").unwrap();
     let wrong = test.run(&["verify-config"]).expect(1).stdout;
     assert!(wrong.contains("config-zz.yaml:2: port: \"none\" is not a port number"), "{wrong}");
@@ -316,15 +318,15 @@ fn files_and_variables_go_over_the_file_and_what_needs_a_restart_is_told() {
     assert!(wrong.contains("config-zz.yaml:2"), "{wrong}");
     std::fs::remove_file(test.home.join("config-zz.yaml")).unwrap();
     let wrong = test.command(&["config", "list"]).env("LEOFLOW_PORT", "http").output().unwrap();
-    let said = String::from_utf8(wrong.stderr).unwrap();
+    let error = String::from_utf8(wrong.stderr).unwrap();
     assert!(
-        !wrong.status.success() && said.contains("LEOFLOW_PORT is not") && said.contains("unset LEOFLOW_PORT"),
-        "{said}"
+        !wrong.status.success() && error.contains("LEOFLOW_PORT is not") && error.contains("unset LEOFLOW_PORT"),
+        "{error}"
     );
 }
 
 #[test]
-fn a_secret_that_is_kept_elsewhere_is_in_the_backup() {
+fn a_secret_kept_in_a_file_is_included_in_backups() {
     let test = TestHome::started();
     test.run(&["connections", "add", "c", "--conn-type", "http", "--conn-password", "swordfish"]).expect(0);
     test.run(&["lite", "stop"]).expect(0);
@@ -352,7 +354,7 @@ fn a_secret_that_is_kept_elsewhere_is_in_the_backup() {
 }
 
 #[test]
-fn a_variable_counts_from_the_first_start_on_and_a_shell_without_it_finds_nothing_changed() {
+fn environment_variables_of_the_first_start_stay_in_force() {
     let test = TestHome::new();
     let other = free_port();
     let started = test
@@ -364,12 +366,12 @@ fn a_variable_counts_from_the_first_start_on_and_a_shell_without_it_finds_nothin
     assert!(started.status.success(), "{started:?}");
     assert_eq!(crate::support::http::get(other, "/api/healthz").status, 200);
     assert!(test.status().get("needs_restart").is_none(), "{}", test.status());
-    let left = test.run(&["lite", "restart", "--if-needed"]).expect(0);
-    assert!(left.stdout.contains("No setting was changed"), "{}", left.stdout);
-    // A restart stays where it was started.
+    let unchanged = test.run(&["lite", "restart", "--if-needed"]).expect(0);
+    assert!(unchanged.stdout.contains("No changed setting needs"), "{}", unchanged.stdout);
+    // A restart keeps the port of the start.
     test.run(&["lite", "restart"]).expect(0);
     assert_eq!(crate::support::http::get(other, "/api/healthz").status, 200);
-    // The host is the supervisor's, and 0.0.0.0 is another than the one by which this machine reaches it.
+    // The supervisor must rebind the host; 0.0.0.0 differs from the address in the URL.
     test.run(&["config", "set", "host", "0.0.0.0"]).expect(0);
     assert_eq!(test.status()["needs_restart"], json!(["host"]));
     test.run(&["lite", "restart", "--if-needed"]).expect(0);

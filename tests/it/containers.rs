@@ -1,5 +1,5 @@
-//! A datastore in a container, by the command line of docker: against a stand-in that remembers what it was told, and
-//! against a real one where it runs.
+//! A datastore in a container: with a stand-in for docker and podman that records its calls, and with a real runtime
+//! if there is one.
 
 use crate::support::{TestHome, quick_bin, wait_until};
 use std::fs;
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 const DOCKER: &str = include_str!("support/fake_docker.sh");
 
-/// A home for which `docker` is the stand-in.
+/// A home whose `docker` and `podman` are stand-ins or a real runtime.
 struct Docker {
     test: TestHome,
     state: TempDir,
@@ -27,11 +27,11 @@ impl Docker {
         for name in ["docker", "podman"] {
             docker.script(&format!("bin/{name}"), DOCKER);
         }
-        docker.find_first(&folder);
+        docker.put_first_in_path(&folder);
         docker
     }
 
-    /// A home for which one of the runtimes is real; the others do not answer.
+    /// Creates a home with one real runtime; the other one does not answer.
     fn real(runtime: &str) -> Self {
         let state = tempfile::Builder::new().prefix("leoflow-test-docker-").tempdir().unwrap();
         let mut docker = Self { test: TestHome::new(), state, is_real: true };
@@ -40,15 +40,15 @@ impl Docker {
         for other in ["docker", "podman"].into_iter().filter(|name| *name != runtime) {
             docker.script(&format!("bin/{other}"), "#!/bin/sh\necho it does not answer >&2\nexit 1\n");
         }
-        docker.find_first(&folder);
+        docker.put_first_in_path(&folder);
         docker
     }
 
-    fn find_first(&mut self, folder: &Path) {
+    fn put_first_in_path(&mut self, folder: &Path) {
         let lines = [
             format!("export FAKE_DOCKER='{}'", self.state.path().display()),
             format!("export FAKE_POSTGRES='{}'", quick_bin().display()),
-            // Podman asks the programs of the network, which are with those of the system.
+            // Podman needs network programs in the system's sbin folders.
             format!("export PATH='{}':\"$PATH\":/usr/sbin:/sbin", folder.display()),
             format!("exec '{}' \"$@\"", self.test.program.display()),
         ];
@@ -66,14 +66,14 @@ impl Docker {
         fs::read_to_string(self.state.path().join("calls")).unwrap_or_default()
     }
 
-    /// Folders of containers and volumes.
-    fn things(&self) -> Vec<String> {
+    /// Returns the sorted folders of the stand-in's containers and volumes.
+    fn resources(&self) -> Vec<String> {
         let entries = fs::read_dir(self.state.path()).unwrap().flatten();
         let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
-        let mut found: Vec<String> =
+        let mut resources: Vec<String> =
             names.filter(|name| name.starts_with("container-") || name.starts_with("volume-")).collect();
-        found.sort();
-        found
+        resources.sort();
+        resources
     }
 
     fn set_up(&self) {
@@ -81,13 +81,13 @@ impl Docker {
     }
 
     fn is_stopped(&self) -> bool {
-        let container = self.things().into_iter().find(|name| name.starts_with("container-")).unwrap();
-        !self.state.path().join(container).join(".s.PGSQL.lock").exists() && self.runs().is_empty()
+        let container = self.resources().into_iter().find(|name| name.starts_with("container-")).unwrap();
+        !self.state.path().join(container).join(".s.PGSQL.lock").exists() && self.processes().is_empty()
     }
 
-    /// What works in one of the volumes.
-    fn runs(&self) -> Vec<i32> {
-        let volumes = self.things().into_iter().filter(|name| name.starts_with("volume-"));
+    /// Returns the pids of processes that work in one of the volumes.
+    fn processes(&self) -> Vec<i32> {
+        let volumes = self.resources().into_iter().filter(|name| name.starts_with("volume-"));
         let folders = volumes.map(|name| self.state.path().join(name).join("data"));
         folders.flat_map(|data| leoflow::sys::process::working_in(&data)).map(|process| process.pid).collect()
     }
@@ -96,21 +96,23 @@ impl Docker {
 impl Drop for Docker {
     fn drop(&mut self) {
         if self.is_real {
-            // A test that failed leaves no container: the home's own way to remove it.
+            // Removes the container of a failed test with the home's own purge.
             let _ = self.test.command(&["uninstall", "--purge", "--yes"]).output();
         }
-        for pid in self.runs() {
+        for pid in self.processes() {
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
         }
     }
 }
 
 #[test]
-fn a_container_of_ours_is_made_started_stopped_and_purged_with_its_volume() {
+fn a_container_datastore_runs_from_setup_to_purge() {
     let docker = Docker::new();
     docker.set_up();
-    let things = docker.things();
-    assert!(things[0].starts_with("container-leoflow-postgres-") && things[1].starts_with("volume-leoflow-data-"));
+    let resources = docker.resources();
+    assert!(
+        resources[0].starts_with("container-leoflow-postgres-") && resources[1].starts_with("volume-leoflow-data-")
+    );
     let calls = docker.calls();
     assert!(
         calls.contains("--publish 127.0.0.1:") && calls.contains("docker.io/library/postgres:18.6@sha256:"),
@@ -133,55 +135,55 @@ fn a_container_of_ours_is_made_started_stopped_and_purged_with_its_volume() {
     docker.test.restore(&backup, &["--force", "--yes"]).expect(0);
     assert_eq!(docker.test.run(&["variables", "get", "colour"]).expect(0).stdout.trim(), "blue");
     docker.test.run(&["lite", "stop", "--yes"]).expect(0);
-    assert!(docker.is_stopped(), "{:?}", docker.runs());
-    assert_eq!(docker.test.sql("SELECT count(*) FROM variable"), "1", "for a command's moment");
-    assert!(docker.is_stopped(), "{:?}", docker.runs());
-    // Killed with everything, the container does not stay.
+    assert!(docker.is_stopped(), "{:?}", docker.processes());
+    assert_eq!(docker.test.sql("SELECT count(*) FROM variable"), "1", "a command starts the container for itself");
+    assert!(docker.is_stopped(), "{:?}", docker.processes());
+    // The container stops after the supervisor was killed.
     docker.test.start();
     let pid = docker.test.pid("supervisor");
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
     wait_until("the container stops", Duration::from_secs(30), || docker.is_stopped());
     docker.test.start();
     assert_eq!(docker.test.sql("SELECT count(*) FROM variable"), "1");
-    // Without its record it is not taken for new.
+    // Without its record a home with a container is not treated as new.
     docker.test.run(&["lite", "stop", "--yes"]).expect(0);
     let record = docker.test.home.join("datastore.json");
     let kept = fs::read(&record).unwrap();
     fs::remove_file(&record).unwrap();
-    let said = docker.test.run(&["lite", "start"]).expect(3).stderr;
-    assert!(said.contains("is still there"), "{said}");
+    let error = docker.test.run(&["lite", "start"]).expect(3).stderr;
+    assert!(error.contains("still exists"), "{error}");
     fs::write(&record, kept).unwrap();
     assert_eq!(docker.test.sql("SELECT count(*) FROM variable"), "1");
-    // A purge that cannot ask the runtime removes nothing.
+    // A purge that cannot reach the runtime removes nothing.
     fs::write(docker.state.path().join("down"), "").unwrap();
     docker.test.run(&["uninstall", "--purge", "--yes"]).expect(1);
-    assert!(docker.test.home.join("config.yaml").exists() && docker.things().len() == 2);
+    assert!(docker.test.home.join("config.yaml").exists() && docker.resources().len() == 2);
     fs::remove_file(docker.state.path().join("down")).unwrap();
-    // Nor one whose volume somebody else uses.
+    // Neither does one whose volume another container uses.
     let other = docker.state.path().join("container-other");
     fs::create_dir(&other).unwrap();
-    fs::write(other.join("volume"), docker.things().iter().find_map(|name| name.strip_prefix("volume-")).unwrap())
+    fs::write(other.join("volume"), docker.resources().iter().find_map(|name| name.strip_prefix("volume-")).unwrap())
         .unwrap();
-    let said = docker.test.run(&["uninstall", "--purge", "--yes"]).expect(3).stderr;
-    assert!(said.contains("in use by the container other") && said.contains("docker rm other"), "{said}");
+    let error = docker.test.run(&["uninstall", "--purge", "--yes"]).expect(3).stderr;
+    assert!(error.contains("in use by the container other") && error.contains("docker rm other"), "{error}");
     fs::remove_dir_all(&other).unwrap();
     assert_eq!(docker.test.sql("SELECT count(*) FROM variable"), "1");
     let shown = docker.test.run(&["uninstall", "--purge", "--dry-run"]).expect(0).stderr;
     assert!(shown.contains("leoflow-data-"), "{shown}");
-    // Once the container is gone, only the purge itself goes on.
+    // After the container is removed, only the purge can be continued.
     let keeps = docker.state.path().join("keeps-volumes");
     fs::write(&keeps, "").unwrap();
-    let said = docker.test.run(&["uninstall", "--purge", "--yes"]).expect(1).stderr;
-    assert!(said.contains("it is in use") && !said.contains("nothing was removed"), "{said}");
-    let said = docker.test.run(&["lite", "start"]).expect(3).stderr;
-    assert!(said.contains("leoflow uninstall --purge"), "{said}");
+    let error = docker.test.run(&["uninstall", "--purge", "--yes"]).expect(1).stderr;
+    assert!(error.contains("it is in use") && !error.contains("nothing was removed"), "{error}");
+    let error = docker.test.run(&["lite", "start"]).expect(3).stderr;
+    assert!(error.contains("leoflow uninstall --purge"), "{error}");
     fs::remove_file(&keeps).unwrap();
     docker.test.run(&["uninstall", "--purge", "--yes"]).expect(0);
-    assert_eq!(docker.things(), Vec::<String>::new());
+    assert_eq!(docker.resources(), Vec::<String>::new());
 }
 
 #[test]
-fn what_is_not_ours_is_left_alone_and_without_a_runtime_it_is_said() {
+fn setup_keeps_foreign_volumes_and_reports_a_missing_runtime() {
     let docker = Docker::new();
     let refused = |expected: &str| {
         let port = docker.test.port.to_string();
@@ -192,51 +194,51 @@ fn what_is_not_ours_is_left_alone_and_without_a_runtime_it_is_said() {
     fs::write(docker.state.path().join("down"), "").unwrap();
     refused("Cannot connect to the Docker daemon");
     fs::remove_file(docker.state.path().join("down")).unwrap();
-    // Somebody's own volume of that name.
+    // A foreign volume with the same name.
     docker.set_up();
-    let volume = docker.things().pop().unwrap();
+    let volume = docker.resources().pop().unwrap();
     docker.test.run(&["uninstall", "--purge", "--yes"]).expect(0);
     fs::create_dir(docker.state.path().join(&volume)).unwrap();
     fs::write(docker.state.path().join(&volume).join("label"), "<no value>\n").unwrap();
-    refused("this home has not made it");
-    assert_eq!(docker.things(), [volume]);
+    refused("does not belong to this home");
+    assert_eq!(docker.resources(), [volume]);
 }
 
 #[test]
-fn data_moves_into_a_container_and_back_and_what_is_left_is_not_written_over() {
+fn data_moves_into_a_container_and_back() {
     let docker = Docker::new();
     let test = &docker.test;
     test.start();
     test.run(&["variables", "set", "colour", "blue"]).expect(0);
-    let to = |place: &str| test.run(&["lite", "move-datastore", "--to", place, "--yes"]);
-    to("docker").expect(0);
+    let move_to = |target: &str| test.run(&["lite", "move-datastore", "--to", target, "--yes"]);
+    move_to("docker").expect(0);
     assert_eq!(test.run(&["variables", "get", "colour"]).expect(0).stdout.trim(), "blue");
     assert!(fs::read_to_string(test.home.join("config.yaml")).unwrap().contains("datastore: docker"));
-    to("managed").expect(0);
+    move_to("managed").expect(0);
     assert_eq!(test.run(&["variables", "get", "colour"]).expect(0).stdout.trim(), "blue");
     assert!(docker.is_stopped());
-    let said = to("docker").expect(3).stderr;
+    let error = move_to("docker").expect(3).stderr;
     assert!(
-        said.contains("is still there, with what was left in it") && said.contains("docker container rm"),
-        "{said}"
+        error.contains("still exists and contains earlier data") && error.contains("docker container rm"),
+        "{error}"
     );
-    assert_eq!(docker.things().len(), 2);
-    // Killed on its way there, what was made of it goes.
-    for name in docker.things() {
+    assert_eq!(docker.resources().len(), 2);
+    // A killed move removes the new container.
+    for name in docker.resources() {
         fs::remove_dir_all(docker.state.path().join(name)).unwrap();
     }
     test.run(&["lite", "stop", "--yes"]).expect(0);
-    for at in ["move-datastore.prepare", "content.in-place"] {
+    for checkpoint in ["move-datastore.prepare", "content.in-place"] {
         let arguments = ["lite", "move-datastore", "--to", "docker", "--yes"];
-        let killed = test.command(&arguments).env("LEOFLOW_KILL_AT", at).output().unwrap();
-        assert!(!killed.status.success(), "{at}");
-        assert_eq!(test.sql("SELECT count(*) FROM variable"), "1", "after {at}");
-        assert_eq!(docker.things(), Vec::<String>::new(), "after {at}");
+        let killed = test.command(&arguments).env("LEOFLOW_KILL_AT", checkpoint).output().unwrap();
+        assert!(!killed.status.success(), "{checkpoint}");
+        assert_eq!(test.sql("SELECT count(*) FROM variable"), "1", "after {checkpoint}");
+        assert_eq!(docker.resources(), Vec::<String>::new(), "after {checkpoint}");
     }
 }
 
 #[test]
-fn where_docker_does_not_answer_podman_is_asked() {
+fn podman_is_used_if_docker_does_not_answer() {
     let docker = Docker::new();
     fs::write(docker.state.path().join("down-docker"), "").unwrap();
     docker.set_up();
@@ -246,18 +248,18 @@ fn where_docker_does_not_answer_podman_is_asked() {
     assert_eq!(docker.test.sql("SELECT 1"), "1");
 }
 
-/// Whether it answers, and has the image: a test fetches none.
+/// True if the runtime answers and has the image; tests do not download it.
 fn is_ready(runtime: &str) -> bool {
     let image = leoflow::postgres::container::Container::image();
-    let asked = Command::new(runtime).args(["image", "inspect", &image]).output();
-    asked.is_ok_and(|output| output.status.success())
+    let inspected = Command::new(runtime).args(["image", "inspect", &image]).output();
+    inspected.is_ok_and(|output| output.status.success())
 }
 
 #[test]
-fn a_real_runtime_does_the_same_where_there_is_one() {
+fn a_real_container_runtime_works_if_installed() {
     let ready: Vec<&str> = ["docker", "podman"].into_iter().filter(|name| is_ready(name)).collect();
     if ready.is_empty() {
-        eprintln!("neither docker nor podman has the image here: only the stand-in was tried");
+        eprintln!("skipped: neither docker nor podman has the image, so only the stand-in was tested");
     }
     for runtime in ready {
         let docker = Docker::real(runtime);
@@ -279,7 +281,7 @@ fn a_real_runtime_does_the_same_where_there_is_one() {
         test.restore(&backup, &["--force", "--yes"]).expect(0);
         assert_eq!(test.run(&["variables", "get", "colour"]).expect(0).stdout.trim(), "blue");
         assert!(Command::new(runtime).args(["kill", name]).output().unwrap().status.success());
-        wait_until("another start of it", Duration::from_secs(30), || running() && test.state() == "healthy");
+        wait_until("the container is restarted", Duration::from_secs(30), || running() && test.state() == "healthy");
         test.run(&["lite", "stop", "--yes"]).expect(0);
         assert!(!running());
         test.start();

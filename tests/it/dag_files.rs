@@ -1,4 +1,4 @@
-//! Files of the workspace: how they come, change and go, and what hostile ones can do to the others.
+//! DAG files of the workspace: new, changed, broken, removed and hostile ones.
 
 use crate::support::processes::mentioning;
 use crate::support::{TestHome, states, wait_until};
@@ -14,12 +14,12 @@ fn one_task(dag_id: &str, body: &str) -> String {
 
 fn import_error(test: &TestHome, file: &str) -> Option<String> {
     let list = test.dags();
-    let found = list["import_errors"]
+    let error = list["import_errors"]
         .as_array()
         .unwrap()
         .iter()
         .find(|error| error["filename"].as_str().unwrap().ends_with(file))?;
-    Some(found["stack_trace"].as_str().unwrap().to_owned())
+    Some(error["stack_trace"].as_str().unwrap().to_owned())
 }
 
 fn wait_import_error(test: &TestHome, file: &str, limit: Duration) -> String {
@@ -30,54 +30,54 @@ fn wait_import_error(test: &TestHome, file: &str, limit: Duration) -> String {
 const SOON: Duration = Duration::from_secs(20);
 
 #[test]
-fn a_file_is_saved_changed_and_removed() {
+fn a_file_can_be_saved_changed_and_removed() {
     let test = TestHome::started();
-    wait_until("the starter", SOON, || test.dags()["dags"][0]["dag_id"] == "hello");
+    wait_until("the starter DAG", SOON, || test.dags()["dags"][0]["dag_id"] == "hello");
     test.add_dag("life", &one_task("life", "return 1"));
     assert_eq!(test.run_dag("life")["state"], "success");
     test.save("life.py", &one_task("life", "return 2"));
     test.wait_dag("life", 2);
     test.run_dag("life");
     assert_eq!(test.run(&["xcom", "get", "life", "latest", "t"]).expect(0).stdout, "2\n");
-    // As it was before is the version that it was before.
+    // The earlier text is the earlier version.
     test.save("life.py", &one_task("life", "return 1"));
     test.wait_dag("life", 1);
     assert!(test.run(&["dags", "source", "life", "--version", "2"]).expect(0).stdout.contains("return 2"));
 
     std::fs::remove_file(test.workspace().join("life.py")).unwrap();
-    let ids = |test: &TestHome| test.dags()["dags"].as_array().unwrap().len();
-    wait_until("the DAG is gone from the list", SOON, || ids(&test) == 1);
-    assert!(test.run(&["dags", "list", "--all"]).expect(0).stdout.contains("file is gone"));
+    let dag_count = |test: &TestHome| test.dags()["dags"].as_array().unwrap().len();
+    wait_until("the DAG is gone from the list", SOON, || dag_count(&test) == 1);
+    assert!(test.run(&["dags", "list", "--all"]).expect(0).stdout.contains("file missing"));
     assert_eq!(test.run(&["runs", "list", "life", "--json"]).expect(0).json()["total_entries"], 2);
     assert!(test.run(&["dags", "trigger", "life"]).expect(1).stderr.contains("not found"));
     test.save("life.py", &one_task("life", "return 1"));
-    wait_until("it is back", SOON, || ids(&test) == 2);
+    wait_until("the DAG is listed again", SOON, || dag_count(&test) == 2);
     assert_eq!(test.run(&["runs", "list", "life", "--json"]).expect(0).json()["total_entries"], 2);
 }
 
 #[test]
-fn a_broken_file_shows_its_traceback_and_the_last_good_version_stays() {
+fn a_broken_file_keeps_the_last_good_version() {
     let test = TestHome::started();
     test.add_dag("good", &one_task("good", "return 'good'"));
     test.save("good.py", "from airflow.sdk import DAG\nraise ValueError('dag is broken')\n");
     let error = wait_import_error(&test, "good.py", SOON);
     assert!(error.contains("good.py\", line 2") && error.contains("ValueError: dag is broken"), "{error}");
-    assert!(!error.contains("leoflow/_"), "nothing of ours is in it: {error}");
+    assert!(!error.contains("leoflow/_"), "no frames of Leoflow: {error}");
     let listed = test.run(&["dags", "list"]).expect(0);
     assert!(listed.stdout.contains("import error") && listed.stderr.contains("ValueError"), "{listed:?}");
     let dag = test.dags()["dags"].as_array().unwrap().iter().find(|dag| dag["dag_id"] == "good").cloned().unwrap();
     assert_eq!(dag["import_error"], json!(error));
-    assert_eq!(test.run_dag("good")["state"], "success", "what ran is the last good version");
+    assert_eq!(test.run_dag("good")["state"], "success", "the last good version runs");
     assert_eq!(test.run(&["xcom", "get", "good", "latest", "t"]).expect(0).stdout, "\"good\"\n");
     let checked = test.run(&["validate"]).expect(1);
     assert!(checked.stdout.contains("ValueError: dag is broken"), "{}", checked.stdout);
     test.save("good.py", &one_task("good", "return 'better'"));
-    wait_until("mended", SOON, || import_error(&test, "good.py").is_none());
+    wait_until("the import error is gone", SOON, || import_error(&test, "good.py").is_none());
     test.run(&["validate"]).expect(0);
 }
 
 #[test]
-fn a_local_module_belongs_to_the_version() {
+fn a_changed_local_module_makes_a_new_version() {
     let test = TestHome::started();
     test.save("project/words.py", "WORD = 'one'\n");
     test.save(
@@ -89,25 +89,25 @@ fn a_local_module_belongs_to_the_version() {
     test.wait_dag("words", 2);
     assert_eq!(test.run_dag("words")["state"], "success");
     assert_eq!(test.run(&["xcom", "get", "words", "latest", "t"]).expect(0).stdout, "\"two\"\n");
-    // One that cannot be imported any more is told of, and what was there runs on.
+    // A missing module is an import error, and the last version stays.
     std::fs::remove_file(test.workspace().join("project/words.py")).unwrap();
     let error = wait_import_error(&test, "project/dag.py", SOON);
     assert!(error.contains("No module named 'words'"), "{error}");
     test.save("project/words.py", "WORD = 'three'\n");
     test.wait_dag("words", 3);
-    let left: Vec<_> = walk(&test.workspace()).into_iter().filter(|name| name.contains("__pycache__")).collect();
-    assert_eq!(left, Vec::<String>::new(), "nothing is written to the workspace");
+    let caches: Vec<_> = walk(&test.workspace()).into_iter().filter(|name| name.contains("__pycache__")).collect();
+    assert_eq!(caches, Vec::<String>::new(), "nothing is written to the workspace");
 }
 
 fn walk(folder: &std::path::Path) -> Vec<String> {
-    let mut found = Vec::new();
+    let mut paths = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap().flatten() {
-        found.push(entry.path().display().to_string());
+        paths.push(entry.path().display().to_string());
         if entry.path().is_dir() {
-            found.extend(walk(&entry.path()));
+            paths.extend(walk(&entry.path()));
         }
     }
-    found
+    paths
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_dag_id_belongs_to_one_file() {
     let dag = test.run(&["dags", "show", "mine", "--json"]).expect(0).json();
     assert!(dag["fileloc"].as_str().unwrap().ends_with("/mine.py"));
     std::fs::remove_file(test.workspace().join("mine.py")).unwrap();
-    wait_until("the other has it", SOON, || {
+    wait_until("the other file owns the DAG id", SOON, || {
         let dag = test.run(&["dags", "show", "mine", "--json"]).expect(0).json();
         dag["fileloc"].as_str().unwrap().ends_with("/other.py") && dag["is_stale"] == false
     });
@@ -128,7 +128,7 @@ fn a_dag_id_belongs_to_one_file() {
 }
 
 #[test]
-fn what_is_not_supported_names_file_line_and_thing() {
+fn unsupported_features_are_import_errors_with_their_line() {
     let test = TestHome::started();
     for (name, text, thing) in [
         ("sdk", "from airflow.sdk import DAG\nfrom airflow.sdk import DeadlineAlert\n", "2: airflow.sdk.DeadlineAlert"),
@@ -171,7 +171,7 @@ fn what_is_not_supported_names_file_line_and_thing() {
 }
 
 #[test]
-fn hostile_files_harm_nobody() {
+fn hostile_files_do_not_affect_other_dags() {
     let test = TestHome::started();
     let files: &[(&str, &str, &str)] = &[
         ("loops", "while True: pass\n", "longer than 6 s"),
@@ -220,11 +220,11 @@ fn hostile_files_harm_nobody() {
     std::fs::write(test.workspace().join(".env"), "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT=6\n").unwrap();
     for (name, text, _) in files {
         let text = format!("from airflow.sdk import DAG\n{text}");
-        // One of them is no UTF-8.
+        // One of the files is not UTF-8.
         let bytes: Vec<u8> = text.chars().map(|c| c as u8).collect();
         std::fs::write(test.workspace().join(format!("bad_{name}.py")), bytes).unwrap();
     }
-    // Beside all of them.
+    // A good DAG beside the hostile files.
     test.add_dag("good", &one_task("good", "return 1"));
     assert_eq!(test.run_dag("good")["state"], "success");
     for (name, _, expected) in files {
@@ -233,14 +233,14 @@ fn hostile_files_harm_nobody() {
         assert!(error.len() < 100_000, "{name}: {} bytes", error.len());
     }
     assert_eq!(test.state(), "healthy");
-    let left = crate::support::processes::mentioning(test.folder()).into_iter().filter(|pid| {
+    let sleepers = crate::support::processes::mentioning(test.folder()).into_iter().filter(|pid| {
         std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with("sleep\u{0}3599"))
     });
-    assert_eq!(left.count(), 0);
+    assert_eq!(sleepers.count(), 0);
 }
 
 #[test]
-fn a_dag_of_five_thousand_tasks_is_a_dag() {
+fn a_dag_with_five_thousand_tasks_runs() {
     let test = TestHome::started();
     let text = "from airflow.sdk import DAG\nfrom airflow.operators.empty import EmptyOperator\n\
                 with DAG('big'):\n    last = None\n    for n in range(5000):\n        task = EmptyOperator(task_id=f't{n}')\n        \
@@ -251,7 +251,7 @@ fn a_dag_of_five_thousand_tasks_is_a_dag() {
     assert_eq!(states(&run).iter().filter(|(_, state)| state == "success").count(), 5000);
 }
 
-/// A DAG whose tasks are the words of a text that its file gets in some way.
+/// Returns a DAG file with a task for each word of the text that the expression `words` gives.
 fn tasks_of(dag_id: &str, words: &str) -> String {
     format!(
         "import os\nfrom airflow.sdk import DAG, Variable\nfrom airflow.operators.empty import EmptyOperator\n\
@@ -264,30 +264,30 @@ fn task_ids(test: &TestHome, dag_id: &str) -> String {
 }
 
 #[test]
-fn what_a_file_reads_belongs_to_it() {
+fn a_changed_input_file_or_variable_reparses_its_dag() {
     let test = TestHome::started();
     test.save("data/words.txt", "a b");
     test.save("data/dag.py", &tasks_of("data", "open(os.path.join(os.path.dirname(__file__), 'words.txt')).read()"));
     test.save("asks.py", &tasks_of("asks", "Variable.get('words', default='one')"));
-    wait_until("both are there", SOON, || task_ids(&test, "data") == "a b" && task_ids(&test, "asks") == "one");
+    wait_until("both DAGs exist", SOON, || task_ids(&test, "data") == "a b" && task_ids(&test, "asks") == "one");
     test.save("data/words.txt", "a c");
     wait_until("the file is read again", SOON, || task_ids(&test, "data") == "a c");
     assert_eq!(test.run_dag("data")["state"], "success");
     test.run(&["variables", "set", "words", "two three"]).expect(0);
     wait_until("the Variable is read again", SOON, || task_ids(&test, "asks") == "two three");
-    // A file that is a link changes where it leads to.
+    // A change of a link's target is noticed.
     let target = test.folder().join("elsewhere.py");
     std::fs::write(&target, tasks_of("linked", "'x'")).unwrap();
     std::os::unix::fs::symlink(&target, test.workspace().join("linked.py")).unwrap();
     wait_until("the link is followed", SOON, || task_ids(&test, "linked") == "x");
     std::fs::write(&target, tasks_of("linked", "'y'")).unwrap();
-    wait_until("and watched", SOON, || task_ids(&test, "linked") == "y");
+    wait_until("the link's target is watched", SOON, || task_ids(&test, "linked") == "y");
 }
 
 #[test]
-fn names_of_files_do_not_get_in_the_way() {
+fn file_names_do_not_shadow_modules() {
     let test = TestHome::started();
-    // Called as one of Python's own modules, as one of ours, and as a package could be.
+    // Names of a module of Python, of Leoflow's modules, and of an ordinary package.
     for name in ["email", "airflow", "leoflow", "run"] {
         test.save(&format!("{name}.py"), &one_task(&format!("called_{name}"), "import urllib.request, airflow.sdk"));
     }
@@ -300,13 +300,13 @@ fn names_of_files_do_not_get_in_the_way() {
         test.wait_dag(&format!("called_{name}"), 1);
         assert_eq!(test.run_dag(&format!("called_{name}"))["state"], "success", "{name}");
     }
-    wait_until("the strange name is told of", SOON, || {
-        test.dags()["import_errors"].to_string().contains("not UTF-8; rename it")
+    wait_until("the invalid file name is reported", SOON, || {
+        test.dags()["import_errors"].to_string().contains("not valid UTF-8; rename the file")
     });
 }
 
 #[test]
-fn a_version_runs_without_its_files() {
+fn a_version_runs_after_its_files_are_gone() {
     let test = TestHome::started();
     test.save("moved/lib/__init__.py", "");
     test.save("moved/lib/words.py", "WORD = 'kept'\n");
@@ -323,7 +323,7 @@ fn a_version_runs_without_its_files() {
 }
 
 #[test]
-fn a_file_that_forks_twice_with_an_empty_environment_leaves_nothing() {
+fn a_process_detached_by_an_import_is_ended() {
     let test = TestHome::started();
     let pid_file = test.folder().join("pid");
     let text = format!(
@@ -335,15 +335,15 @@ fn a_file_that_forks_twice_with_an_empty_environment_leaves_nothing() {
     );
     test.add_dag("forks", &text);
     let pid: i32 = std::fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
-    wait_until("it is ended", Duration::from_secs(20), || !crate::support::processes::is_alive(pid));
+    wait_until("the detached process is ended", Duration::from_secs(20), || !crate::support::processes::is_alive(pid));
 }
 
 #[test]
-fn a_package_that_is_installed_heals_what_missed_it() {
+fn installing_a_missing_package_fixes_its_import_errors() {
     let test = TestHome::new();
     test.set_up();
     let (real, site) = test.virtual_environment();
-    // Slow to say where packages go: what is installed before it has said so is noticed too.
+    // A Python that is slow to report its site-packages: a package installed before the report is noticed too.
     let python = test.folder().join("slow-python");
     let script =
         format!("#!/bin/sh\ncase \"$*\" in *'import site'*) sleep 2;; esac\nexec '{}' \"$@\"\n", real.display());
@@ -351,16 +351,16 @@ fn a_package_that_is_installed_heals_what_missed_it() {
     std::fs::set_permissions(&python, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     test.run(&["config", "set", "python", python.to_str().unwrap()]).expect(0);
     test.start();
-    // The server's, whatever the shell has.
+    // Doctor checks the server's Python, not the shell's.
     let checks = test.run(&["doctor", "--json"]).json();
-    let found = checks["checks"].as_array().unwrap().iter().find(|check| check["name"] == "python").unwrap();
-    assert!(found["detail"].as_str().unwrap().starts_with(python.to_str().unwrap()), "{found}");
+    let check = checks["checks"].as_array().unwrap().iter().find(|check| check["name"] == "python").unwrap();
+    assert!(check["detail"].as_str().unwrap().starts_with(python.to_str().unwrap()), "{check}");
     let file =
         test.save("needs.py", "from airflow.sdk import DAG\nimport newcomer.parts\nwith DAG('needs'):\n    pass\n");
     let listed = || test.run(&["dags", "list"]);
     wait_until("an import error", Duration::from_secs(20), || listed().stderr.contains("No module named 'newcomer'"));
     assert!(listed().stderr.contains("dependencies: [newcomer]"), "{}", listed().stderr);
-    // As an installer does: the package first, then what says that it is there.
+    // Like an installer: the package first, then its metadata.
     std::fs::create_dir_all(site.join("newcomer")).unwrap();
     std::fs::write(site.join("newcomer/parts.py"), "").unwrap();
     std::fs::create_dir(site.join("newcomer-1.0.dist-info")).unwrap();
@@ -368,25 +368,25 @@ fn a_package_that_is_installed_heals_what_missed_it() {
     assert!(test.run(&["validate", file.to_str().unwrap()]).expect(0).stdout.contains("needs"));
 }
 
-/// Each is imported in a fork for as long as a file `slow` is there, and the DAG's words are those of its last text.
+/// The imports wait while the file `slow` exists, and the files change meanwhile.
 #[test]
-fn a_file_that_is_saved_while_it_is_imported_is_what_was_saved_last() {
+fn a_file_saved_during_its_import_is_imported_again() {
     let test = TestHome::started();
-    let text = |at: u32, words: &str| {
+    let text = |number: u32, words: &str| {
         format!(
             "import os, time\nwhile os.path.exists('slow'): time.sleep(0.02)\n{}",
-            one_task(&format!("late_{at}"), &format!("return {words:?}"))
+            one_task(&format!("late_{number}"), &format!("return {words:?}"))
         )
     };
     let slow = test.save("slow", "");
-    (0..6).for_each(|at| drop(test.save(&format!("late_{at}.py"), &text(at, "first"))));
-    let imports = || mentioning(test.folder()).into_iter().filter(|pid| is_a_parse(*pid)).count();
-    wait_until("some are being imported", Duration::from_secs(30), || imports() > 0);
-    (0..6).for_each(|at| drop(test.save(&format!("late_{at}.py"), &text(at, "second"))));
+    (0..6).for_each(|number| drop(test.save(&format!("late_{number}.py"), &text(number, "first"))));
+    let imports = || mentioning(test.folder()).into_iter().filter(|pid| is_parse_process(*pid)).count();
+    wait_until("an import runs", Duration::from_secs(30), || imports() > 0);
+    (0..6).for_each(|number| drop(test.save(&format!("late_{number}.py"), &text(number, "second"))));
     std::fs::remove_file(slow).unwrap();
-    for at in 0..6 {
-        let dag_id = format!("late_{at}");
-        wait_until("it is as it was saved last", Duration::from_secs(30), || {
+    for number in 0..6 {
+        let dag_id = format!("late_{number}");
+        wait_until("the last saved text is shown", Duration::from_secs(30), || {
             let shown = test.run(&["dags", "source", &dag_id]);
             shown.code == Some(0) && shown.stdout.contains("second")
         });
@@ -394,11 +394,11 @@ fn a_file_that_is_saved_while_it_is_imported_is_what_was_saved_last() {
         let value = test.run(&["xcom", "get", &dag_id, "latest", "t"]).expect(0).stdout;
         assert_eq!(value.trim(), "\"second\"");
     }
-    wait_until("no import is left", Duration::from_secs(10), || imports() == 0);
+    wait_until("no import runs", Duration::from_secs(10), || imports() == 0);
 }
 
-/// Of a file: started cold, or forked.
-fn is_a_parse(pid: i32) -> bool {
+/// True for a process that imports a file, started cold or forked from a zygote.
+fn is_parse_process(pid: i32) -> bool {
     let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     let is_zygote = String::from_utf8_lossy(&environment).contains("LEOFLOW_TASK=________");
@@ -406,9 +406,9 @@ fn is_a_parse(pid: i32) -> bool {
 }
 
 #[test]
-fn an_import_that_timed_out_is_tried_again_untouched() {
+fn a_timed_out_import_is_retried_without_a_change() {
     let test = TestHome::started_with(&[("LEOFLOW_IMPORT_RETRY", "3")]);
-    // Outside of the workspace, and looked for without reading: no change tells that it has come.
+    // Outside of the workspace and never opened, so no file event reports it.
     let marker = test.folder().join("there-is-time");
     test.save("heavy/.env", "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT=1.5\n");
     test.save("heavy/dag.py", &one_task("heavy", "return 1"));
@@ -416,8 +416,8 @@ fn an_import_that_timed_out_is_tried_again_untouched() {
     let second = one_task("heavy", "return 2");
     test.save("heavy/dag.py", &format!("import os\nwhile not os.path.exists({marker:?}): pass\n{second}"));
     let error = wait_import_error(&test, "heavy/dag.py", SOON);
-    assert!(error.contains("longer than 1.5 s") && error.contains("It is tried again at 20"), "{error}");
-    assert_eq!(test.run_dag("heavy")["state"], "success", "what ran is the last good version");
+    assert!(error.contains("longer than 1.5 s") && error.contains("The next attempt is at 20"), "{error}");
+    assert_eq!(test.run_dag("heavy")["state"], "success", "the last good version runs");
     assert_eq!(test.run(&["xcom", "get", "heavy", "latest", "t"]).expect(0).stdout, "1\n");
     std::fs::write(&marker, "").unwrap();
     test.wait_dag("heavy", 2);

@@ -1,13 +1,13 @@
-//! A datastore that is not what was written: named as what it is, and the good backup restores.
+//! Damaged datastores: the damage is reported, and a good backup restores.
 
-use crate::support::rounds::a_few;
+use crate::support::rounds::sample_rounds;
 use crate::support::{TestHome, wait_until};
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Set up, with something in it, a backup of that, and stopped.
+/// Starts a home with some data and makes a backup of it.
 fn backed_up() -> (TestHome, PathBuf) {
     let test = TestHome::started_on_one_disk();
     test.run(&["variables", "set", "kept", "value"]).expect(0);
@@ -15,12 +15,12 @@ fn backed_up() -> (TestHome, PathBuf) {
     (test, backup)
 }
 
-fn flip_a_byte(path: &Path, at: u64) {
+fn flip_a_byte(path: &Path, offset: u64) {
     let mut file = fs::File::options().read(true).write(true).open(path).unwrap();
     let mut byte = [0];
-    file.seek(SeekFrom::Start(at)).unwrap();
+    file.seek(SeekFrom::Start(offset)).unwrap();
     file.read_exact(&mut byte).unwrap();
-    file.seek(SeekFrom::Start(at)).unwrap();
+    file.seek(SeekFrom::Start(offset)).unwrap();
     file.write_all(&[byte[0] ^ 0xff]).unwrap();
 }
 
@@ -32,7 +32,7 @@ fn damaged_folders(test: &TestHome) -> usize {
 #[track_caller]
 fn assert_restores(test: &TestHome, backup: &Path) {
     let done = test.restore(backup, &["--force", "--yes"]).expect(0);
-    assert!(done.stderr.contains("cannot be read") && done.stderr.contains("set aside whole"), "{done:?}");
+    assert!(done.stderr.contains("cannot be read") && done.stderr.contains("unreadable datastore is kept"), "{done:?}");
     if test.state() != "healthy" {
         test.start();
     }
@@ -43,16 +43,16 @@ fn assert_restores(test: &TestHome, backup: &Path) {
 }
 
 #[test]
-fn a_flipped_bit_in_a_page_is_told_as_damage_and_the_backup_comes_back() {
+fn a_flipped_bit_is_reported_as_damage_and_a_restore_works() {
     let (test, backup) = backed_up();
     let test = test.with_limit("LEOFLOW_ROUND", "1");
     let file = test.sql("SELECT pg_relation_filepath('variable')");
     test.run(&["lite", "stop"]).expect(0);
     flip_a_byte(&test.home.join("managed-postgres/data").join(file), 8000);
     test.start();
-    let told = test.run(&["variables", "list"]).expect(1);
-    assert!(told.stderr.contains("damaged") && told.stderr.contains("restore --input"), "{told:?}");
-    wait_until("the status says so", Duration::from_secs(30), || test.state() == "damaged");
+    let failed = test.run(&["variables", "list"]).expect(1);
+    assert!(failed.stderr.contains("damaged") && failed.stderr.contains("restore --input"), "{failed:?}");
+    wait_until("the status reports the damage", Duration::from_secs(30), || test.state() == "damaged");
     let doctor = test.run(&["doctor"]).expect(1);
     assert!(doctor.stdout.contains("damaged") && doctor.stdout.contains("restore --input"), "{doctor:?}");
     test.restore(&backup, &["--yes"]).expect(3);
@@ -60,7 +60,7 @@ fn a_flipped_bit_in_a_page_is_told_as_damage_and_the_backup_comes_back() {
 }
 
 #[test]
-fn without_its_log_its_control_file_or_a_catalogue_the_backup_comes_back() {
+fn a_backup_restores_over_a_broken_cluster() {
     for damage in ["pg_wal", "pg_control", "a catalogue"] {
         let (test, backup) = backed_up();
         test.run(&["lite", "stop"]).expect(0);
@@ -82,7 +82,7 @@ fn without_its_log_its_control_file_or_a_catalogue_the_backup_comes_back() {
             refused.stderr.contains("damaged") && refused.stderr.contains("restore --input"),
             "{damage}: {refused:?}"
         );
-        // Stopped, it says the same.
+        // Doctor reports the damage of a stopped datastore too.
         let doctor = test.run(&["doctor"]).expect(1);
         assert!(doctor.stdout.contains("restore --input"), "{damage}: {doctor:?}");
         assert_restores(&test, &backup);
@@ -90,17 +90,17 @@ fn without_its_log_its_control_file_or_a_catalogue_the_backup_comes_back() {
 }
 
 #[test]
-fn a_restore_over_what_is_damaged_that_is_killed_leaves_the_old_folder_or_the_new_state() {
+fn a_killed_restore_over_a_damaged_datastore_is_undone() {
     let (test, backup) = backed_up();
     test.run(&["lite", "stop"]).expect(0);
     fs::write(test.home.join("managed-postgres/data/global/pg_control"), vec![0; 8192]).unwrap();
     let checkpoints =
         ["restore.set-aside-noted", "restore.set-aside", "setup.create-cluster", "restore.proven", "restore.stopped"];
-    for checkpoint in a_few(checkpoints, 2) {
+    for checkpoint in sample_rounds(checkpoints, 2) {
         let arguments = ["lite", "restore", "--input", backup.to_str().unwrap(), "--force", "--yes"];
         let killed = test.command(&arguments).env("LEOFLOW_KILL_AT", checkpoint).output().unwrap();
         assert!(!killed.status.success(), "{checkpoint}: {killed:?}");
-        // Whoever comes next puts it back: nothing makes an empty instance of it.
+        // The next command undoes the restore; none makes an empty instance.
         test.run(&["lite", "start", "--port", &test.port.to_string()]).expect(1);
         assert_eq!(damaged_folders(&test), 0, "{checkpoint}");
         assert!(test.home.join("managed-postgres/data/global/pg_control").exists(), "{checkpoint}");
@@ -108,14 +108,14 @@ fn a_restore_over_what_is_damaged_that_is_killed_leaves_the_old_folder_or_the_ne
     assert_restores(&test, &backup);
 }
 
-/// What a restore that is refused or killed has to leave as it was.
+/// Returns the content of the files that a refused or killed restore must not change.
 fn files_of(test: &TestHome) -> Vec<Option<Vec<u8>>> {
     let names = ["config.yaml", "setup.json", "managed-postgres/credentials.json", "managed-postgres/data/PG_VERSION"];
     names.iter().map(|name| fs::read(test.home.join(name)).ok()).collect()
 }
 
 #[test]
-fn without_its_configuration_or_its_credentials_the_backup_comes_back() {
+fn a_restore_works_without_its_configuration_or_credentials() {
     let credentials = "managed-postgres/credentials.json";
     for (damage, file, code) in [
         ("no text", "config.yaml", 1),
@@ -123,7 +123,7 @@ fn without_its_configuration_or_its_credentials_the_backup_comes_back() {
         ("no text", credentials, 3),
         ("gone", credentials, 3),
     ] {
-        let (test, backup) = backed_up_elsewhere();
+        let (test, backup) = backed_up_own_workspace();
         test.run(&["lite", "stop"]).expect(0);
         let path = test.home.join(file);
         let good = fs::read(&path).unwrap();
@@ -140,17 +140,17 @@ fn without_its_configuration_or_its_credentials_the_backup_comes_back() {
         assert_ne!(test.run(&["lite", "restore", "--input", input, "--yes"]).code, Some(0));
         let tried = test.run(&["lite", "restore", "--input", input, "--force", "--dry-run"]).expect(0);
         assert!(tried.stderr.contains("cannot be read"), "{file} {damage}: {tried:?}");
-        assert_eq!(files_of(&test), before, "{file} {damage}: a look changes nothing");
+        assert_eq!(files_of(&test), before, "{file} {damage}: a dry run changes nothing");
         if file == credentials {
             let arguments = ["lite", "restore", "--input", input, "--force", "--yes"];
-            for checkpoint in a_few(["restore.set-aside", "setup.create-cluster", "restore.proven"], 1) {
+            for checkpoint in sample_rounds(["restore.set-aside", "setup.create-cluster", "restore.proven"], 1) {
                 let killed = test.command(&arguments).env("LEOFLOW_KILL_AT", checkpoint).output().unwrap();
                 assert!(!killed.status.success(), "{checkpoint}: {killed:?}");
-                // Whoever comes next puts it back, whatever that is then good for.
+                // The next command undoes the restore, even though the damage remains.
                 test.run(&["lite", "start", "--port", &test.port.to_string()]).expect(code);
                 assert_eq!(files_of(&test), before, "{damage}, {checkpoint}");
             }
-            // Found again while a restore is half done, they are what counts.
+            // Credentials that the user puts back during an unfinished restore are kept.
             let killed = test.command(&arguments).env("LEOFLOW_KILL_AT", "restore.proven").output().unwrap();
             assert!(!killed.status.success(), "{killed:?}");
             fs::write(&path, &good).unwrap();
@@ -169,16 +169,16 @@ fn without_its_configuration_or_its_credentials_the_backup_comes_back() {
         test.wait_dag("there", 1);
         let name = path.file_name().unwrap().to_str().unwrap();
         let kept = fs::read_dir(test.home.join("managed-postgres")).unwrap().flatten().find_map(|entry| {
-            let found = entry.file_name().into_string().unwrap();
-            found.starts_with(&format!("{name}.damaged-")).then(|| fs::read(entry.path()).unwrap())
+            let file_name = entry.file_name().into_string().unwrap();
+            file_name.starts_with(&format!("{name}.damaged-")).then(|| fs::read(entry.path()).unwrap())
         });
         assert_eq!(kept.is_some(), damage == "no text", "{file} {damage}");
         assert!(kept.is_none_or(|kept| kept == [0xff; 64]), "{file} {damage}");
     }
 }
 
-/// With a DAG of the user's, in a workspace of the user's choice.
-fn backed_up_elsewhere() -> (TestHome, PathBuf) {
+/// Starts a home with a DAG in a workspace of the user's choice and makes a backup of it.
+fn backed_up_own_workspace() -> (TestHome, PathBuf) {
     let test = TestHome::on_one_disk();
     let workspace = test.folder().join("elsewhere");
     let port = test.port.to_string();
@@ -193,14 +193,14 @@ fn backed_up_elsewhere() -> (TestHome, PathBuf) {
 }
 
 #[test]
-fn a_typing_error_in_the_configuration_is_no_loss_of_it() {
-    let (test, backup) = backed_up_elsewhere();
+fn a_typo_in_the_configuration_stops_a_restore() {
+    let (test, backup) = backed_up_own_workspace();
     test.run(&["lite", "stop"]).expect(0);
     let config = test.home.join("config.yaml");
     let text = fs::read_to_string(&config).unwrap();
     fs::write(&config, text.replace("port: ", "port: many")).unwrap();
     let before = files_of(&test);
     let refused = test.restore(&backup, &["--force", "--yes"]).expect(1);
-    assert!(refused.stderr.contains("correct the line"), "{refused:?}");
+    assert!(refused.stderr.contains("fix the line"), "{refused:?}");
     assert_eq!((files_of(&test), damaged_folders(&test)), (before, 0));
 }

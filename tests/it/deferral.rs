@@ -1,4 +1,4 @@
-//! Tasks that defer with our own package: no process, no slot, until their trigger fires.
+//! Deferred tasks of the small package: no process and no slot until the trigger fires.
 
 use crate::support::{TestHome, task, wait_until};
 use serde_json::{Value, json};
@@ -76,14 +76,14 @@ fn state(test: &TestHome, task_id: &str) -> String {
 }
 
 #[test]
-fn a_task_of_our_own_package_defers() {
+fn tasks_of_the_small_package_defer() {
     let test = TestHome::started();
     test.run(&["variables", "set", "greeting", "hello"]).expect(0);
     test.save("project_triggers.py", TRIGGERS);
     let sign = test.workspace().join("sign");
     test.add_dag("defers", &DAG.replace("SIGN", sign.to_str().unwrap()));
     let run_id = test.trigger("defers");
-    wait_until("one is left", LIMIT, || {
+    wait_until("all but one task have finished", LIMIT, || {
         test.sql("SELECT count(*) FROM task_instance WHERE state IN ('success', 'failed', 'skipped')") == "7"
     });
     assert_eq!(state(&test, "file"), "deferred");
@@ -104,7 +104,7 @@ fn a_task_of_our_own_package_defers() {
     assert_eq!(value("file", "return_value")[2], "True");
     assert_eq!((value("ends", "said"), state(&test, "ends")), (json!(5), "success".to_owned()));
     assert_eq!((state(&test, "fails"), &task(&run, "fails")["try_number"]), ("failed".to_owned(), &json!(2)));
-    // A sensor gives up as sensors do.
+    // A deferred sensor times out like any sensor.
     assert_eq!((state(&test, "soft"), state(&test, "hard")), ("skipped".to_owned(), "failed".to_owned()));
     assert_eq!(test.sql("SELECT count(*) FROM task_try WHERE task_id = 'hard'"), "1");
     assert!(test.sql("SELECT outcome FROM task_try WHERE task_id = 'late'").starts_with("TaskDeferralTimeout: "));
@@ -114,17 +114,17 @@ fn a_task_of_our_own_package_defers() {
         failed.contains("ValueError: as it is told to") && failed.contains("TaskDeferralError: Trigger failure"),
         "{failed}"
     );
-    // The same in this terminal.
-    let here = test.run(&["tasks", "test", "defers", "soon"]).expect(0);
+    // `tasks test` defers too.
+    let tested = test.run(&["tasks", "test", "defers", "soon"]).expect(0);
     assert!(
-        here.stderr.contains("deferred: airflow.providers.standard.triggers.temporal.DateTimeTrigger"),
+        tested.stderr.contains("deferred: airflow.providers.standard.triggers.temporal.DateTimeTrigger"),
         "{}",
-        here.stderr
+        tested.stderr
     );
 }
 
 #[test]
-fn a_deferred_task_keeps_the_slots_of_a_pool_that_counts_it() {
+fn a_deferred_task_keeps_its_slot_with_include_deferred() {
     let test = TestHome::started();
     test.run(&["pools", "set", "single", "1", "one at a time", "--include-deferred"]).expect(0);
     let go = test.folder().join("go");
@@ -144,17 +144,17 @@ with DAG("holds"):
 "#;
     test.add_dag("holds", &holds.replace("GO", go.to_str().unwrap()));
     let run_id = test.trigger("holds");
-    wait_until("one is deferred", LIMIT, || {
+    wait_until("a task is deferred", LIMIT, || {
         test.sql("SELECT count(*) FROM task_instance WHERE state = 'deferred'") != "0"
     });
-    // The other is admitted in the transaction in which the first is deferred, or not before the pool has room.
+    // The second task could only be admitted in the transaction that defers the first, so this check does not race.
     assert_eq!(test.sql("SELECT string_agg(state, ' ' ORDER BY state) FROM task_instance"), "deferred scheduled");
     let slots = || {
         let shown = test.run(&["pools", "get", "single", "--json"]).expect(0).json();
         ["occupied_slots", "deferred_slots", "open_slots"].map(|name| shown["pools"][0][name].as_i64().unwrap())
     };
     assert_eq!(slots(), [1, 1, 0]);
-    // Without the switch a deferred task gives its slot back.
+    // Without the option a deferred task frees its slot.
     test.run(&["pools", "set", "single", "1", "one at a time"]).expect(0);
     wait_until("both are deferred", LIMIT, || {
         test.sql("SELECT count(*) FROM task_instance WHERE state = 'deferred'") == "2"

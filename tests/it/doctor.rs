@@ -1,6 +1,6 @@
-//! What `doctor` finds, says and mends.
+//! The checks and fixes of `doctor`.
 
-use crate::support::processes::leave_a_server_behind;
+use crate::support::processes::leave_stale_server;
 use crate::support::{TestHome, newest};
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
@@ -12,7 +12,7 @@ fn check(test: &TestHome, name: &str) -> Value {
 }
 
 #[test]
-fn an_empty_home_and_a_healthy_one_are_no_problem_and_looking_changes_nothing() {
+fn doctor_passes_for_empty_and_healthy_homes() {
     let test = TestHome::new();
     test.run(&["doctor"]).expect(0);
     assert!(!test.home.exists());
@@ -41,22 +41,22 @@ fn an_empty_home_and_a_healthy_one_are_no_problem_and_looking_changes_nothing() 
         assert_eq!(check["verdict"], "ok", "{check}");
     }
     test.run(&["lite", "stop"]).expect(0);
-    assert_eq!(check(&test, "schema")["detail"], format!("version {}", newest()), "also when it is stopped");
+    assert_eq!(check(&test, "schema")["detail"], format!("version {}", newest()), "also while Lite is stopped");
     test.assert_nothing_runs();
 }
 
 #[test]
-fn each_trouble_has_its_line_with_the_way_to_mend_it() {
+fn doctor_reports_each_problem_with_its_fix() {
     let test = TestHome::new();
     test.set_up();
     test.run(&["migrate-db"]).expect(0);
     let problem = |name: &str, part: &str| {
-        let found = check(&test, name);
-        assert_ne!(found["verdict"], "ok", "{found}");
-        assert!(found["detail"].as_str().unwrap().contains(part), "{found}");
-        assert!(found["remedy"].is_string(), "{found}");
+        let check = check(&test, name);
+        assert_ne!(check["verdict"], "ok", "{check}");
+        assert!(check["detail"].as_str().unwrap().contains(part), "{check}");
+        assert!(check["remedy"].is_string(), "{check}");
     };
-    let _stranger = std::net::TcpListener::bind(("127.0.0.1", test.port)).unwrap();
+    let _foreign_listener = std::net::TcpListener::bind(("127.0.0.1", test.port)).unwrap();
     problem("port", &std::process::id().to_string());
     test.sql("INSERT INTO leoflow_ledger (version, name, phase, sha256, binary_version, duration) VALUES (9999, 'x', 'data', 'x', '9', '1s')");
     problem("schema", "9999");
@@ -80,26 +80,26 @@ fn each_trouble_has_its_line_with_the_way_to_mend_it() {
 }
 
 #[test]
-fn fix_mends_what_loses_nothing_and_asks_first() {
+fn fix_applies_the_safe_fixes_after_confirmation() {
     let test = TestHome::new();
     test.set_up();
     let config = test.home.join("config.yaml");
     std::fs::set_permissions(&config, std::fs::Permissions::from_mode(0o644)).unwrap();
     std::fs::remove_file(test.home.join("bin/leoflow-agent")).unwrap();
     test.run(&["doctor", "--fix"]).expect(3);
-    assert_eq!(std::fs::metadata(&config).unwrap().permissions().mode() & 0o777, 0o644, "not without a yes");
+    assert_eq!(std::fs::metadata(&config).unwrap().permissions().mode() & 0o777, 0o644, "no fix without confirmation");
     test.run(&["doctor", "--fix", "--yes"]).expect(0);
     assert_eq!(std::fs::metadata(&config).unwrap().permissions().mode() & 0o777, 0o600);
     assert!(test.home.join("bin/leoflow-agent").is_file());
 
-    let mut left = leave_a_server_behind(&test.home, test.port);
-    let pid = left.id().to_string();
-    let reaper = std::thread::spawn(move || left.wait());
-    let found = check(&test, "leftovers");
+    let mut stale_server = leave_stale_server(&test.home, test.port);
+    let pid = stale_server.id().to_string();
+    let reaper = std::thread::spawn(move || stale_server.wait());
+    let leftovers = check(&test, "leftovers");
     assert_eq!(
-        (found["verdict"].as_str(), found["detail"].as_str().unwrap().contains(&pid)),
+        (leftovers["verdict"].as_str(), leftovers["detail"].as_str().unwrap().contains(&pid)),
         (Some("warning"), true),
-        "{found}"
+        "{leftovers}"
     );
     test.run(&["doctor", "--fix", "--yes"]).expect(0);
     assert!(!reaper.join().unwrap().unwrap().success());

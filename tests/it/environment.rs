@@ -1,13 +1,13 @@
-//! What the environment of a user's shell can hold.
+//! Unusual environments of the user's shell: variables, limits, missing PATH, home or passwd row.
 
-use crate::support::processes::end_all;
-use crate::support::{Done, TestHome, postgres_bin};
+use crate::support::processes::kill_all;
+use crate::support::{CommandOutput, TestHome, postgres_bin};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 #[test]
-fn variables_that_steer_postgres_and_python_change_nothing() {
+fn postgres_and_python_variables_are_ignored() {
     let test = TestHome::new();
     let mut command = test.command(&["lite", "start", "--json", "--port", &test.port.to_string()]);
     for (name, value) in [
@@ -29,36 +29,40 @@ fn variables_that_steer_postgres_and_python_change_nothing() {
     ] {
         command.env(name, value);
     }
-    let done: Done = command.output().unwrap().into();
+    let done: CommandOutput = command.output().unwrap().into();
     done.expect(0);
     assert_eq!(test.sql("SHOW timezone"), "UTC");
     assert_eq!(test.sql("SELECT datcollate FROM pg_database WHERE datname = 'leoflow'"), "C");
 }
 
 #[test]
-fn few_descriptors_and_no_path_are_enough_or_say_so() {
+fn lite_starts_with_few_descriptors_and_without_a_path() {
     let test = TestHome::new();
-    let inner = test.command(&["lite", "start", "--port", &test.port.to_string()]);
+    let leoflow = test.command(&["lite", "start", "--port", &test.port.to_string()]);
     let mut shell = Command::new("/bin/sh");
-    shell.args(["-c", "ulimit -n 64; exec \"$@\"", "sh"]).arg(inner.get_program()).args(inner.get_args()).env_clear();
-    shell.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    let done: Done = shell.output().unwrap().into();
+    shell
+        .args(["-c", "ulimit -n 64; exec \"$@\"", "sh"])
+        .arg(leoflow.get_program())
+        .args(leoflow.get_args())
+        .env_clear();
+    shell.envs(leoflow.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let done: CommandOutput = shell.output().unwrap().into();
     done.expect(0);
     assert_eq!(test.state(), "healthy");
     test.run(&["lite", "stop"]).expect(0);
-    let done: Done = test.command(&["lite", "start"]).env_remove("PATH").output().unwrap().into();
+    let done: CommandOutput = test.command(&["lite", "start"]).env_remove("PATH").output().unwrap().into();
     done.expect(0);
 }
 
 #[test]
-fn no_home_and_no_passwd_row_are_messages_and_can_be_got_round() {
+fn a_user_without_home_and_passwd_row_can_pass_home() {
     let test = TestHome::new();
-    // A user id that no passwd file has. Its files are its own.
-    let nobody_knows = 54_321;
+    // A user id without a passwd row, which owns its files.
+    let unknown_uid = 54_321;
     let folder = test.folder().join("theirs");
     std::fs::create_dir(&folder).unwrap();
     let is_root = nix::unistd::Uid::effective().is_root();
-    // Programs that this user may run, wherever the checkout is.
+    // A copy of the programs, because the user may have no access to the checkout.
     let programs = test.folder().join("programs");
     std::fs::create_dir(&programs).unwrap();
     let leoflow = programs.join("leoflow");
@@ -69,7 +73,7 @@ fn no_home_and_no_passwd_row_are_messages_and_can_be_got_round() {
     for open in [test.folder().to_owned(), programs.join("postgres")] {
         std::fs::set_permissions(open, std::fs::Permissions::from_mode(0o755)).unwrap();
     }
-    let run = |arguments: &[&str]| -> Done {
+    let run = |arguments: &[&str]| -> CommandOutput {
         let mut command = Command::new(&leoflow);
         command
             .env_clear()
@@ -77,12 +81,12 @@ fn no_home_and_no_passwd_row_are_messages_and_can_be_got_round() {
             .env("LEOFLOW_POSTGRES_SOURCE", "system");
         command.env("TMPDIR", &folder).current_dir("/").args(arguments);
         if is_root {
-            command.uid(nobody_knows).gid(nobody_knows);
+            command.uid(unknown_uid).gid(unknown_uid);
         }
         command.output().unwrap().into()
     };
     if is_root {
-        nix::unistd::chown(&folder, Some(nobody_knows.into()), Some(nobody_knows.into())).unwrap();
+        nix::unistd::chown(&folder, Some(unknown_uid.into()), Some(unknown_uid.into())).unwrap();
         let done = run(&["lite", "start"]).expect(1);
         assert!(done.stderr.contains("no home directory") && done.stderr.contains("--home"), "{}", done.stderr);
     }
@@ -91,26 +95,26 @@ fn no_home_and_no_passwd_row_are_messages_and_can_be_got_round() {
     run(&["--home", home, "lite", "start", "--workspace", workspace, "--port", &port]).expect(0);
     assert_eq!(run(&["--home", home, "lite", "status", "--json"]).json()["state"], "healthy");
     run(&["--home", home, "lite", "stop"]).expect(0);
-    end_all(test.folder());
+    kill_all(test.folder());
 }
 
 #[test]
-fn without_user_namespaces_root_is_told_what_to_do() {
+fn without_user_namespaces_root_gets_a_clear_error() {
     if !nix::unistd::Uid::effective().is_root() {
         return;
     }
     let test = TestHome::new();
-    // A namespace in which no other may be made: what a container without them looks like.
-    let inner = test.command(&["setup"]);
+    // A namespace that allows no further namespaces, like a container without them.
+    let leoflow = test.command(&["setup"]);
     let mut command = Command::new("unshare");
     let script = "echo 0 > /proc/sys/user/max_user_namespaces || exit 99; exec \"$@\"";
     command
         .args(["--user", "--map-root-user", "/bin/sh", "-c", script, "sh"])
-        .arg(inner.get_program())
-        .args(inner.get_args())
+        .arg(leoflow.get_program())
+        .args(leoflow.get_args())
         .env_clear();
-    command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    let done: Done = command.output().unwrap().into();
+    command.envs(leoflow.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let done: CommandOutput = command.output().unwrap().into();
     assert_eq!(done.code, Some(1), "{done:?}");
     assert!(done.stderr.contains("user namespace") && done.stderr.contains("ordinary user"), "{}", done.stderr);
     test.assert_nothing_runs();

@@ -1,7 +1,7 @@
-//! What a project depends on is installed for it, and for nobody else.
+//! Python environments of projects: dependencies, locks, uv, package indexes, and failures.
 
 use crate::support::index::Index;
-use crate::support::mounts::{can_mount, in_own_mounts};
+use crate::support::mounts::{can_mount, run_in_mount_namespace};
 use crate::support::{TestHome, task, uv, wait_until};
 use serde_json::{Value, json};
 use std::net::TcpListener;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// With uv, and an index that has two versions of one package and another that needs it.
+/// Creates a home with uv, and an index with two versions of a package and another package that depends on it.
 fn test_home() -> (TestHome, Index) {
     let index = Index::new();
     index.add("colours", "1.0", "NAME = 'red'\n", &[]);
@@ -24,7 +24,7 @@ fn test_home() -> (TestHome, Index) {
     (test, index)
 }
 
-/// A project whose one task gives what its package says.
+/// Creates a project whose task returns its package's name and the environment's folder.
 fn project(test: &TestHome, name: &str, files: &[(&str, String)]) -> PathBuf {
     let folder = test.workspace().join(name);
     std::fs::create_dir_all(&folder).unwrap();
@@ -54,7 +54,7 @@ fn import_error(test: &TestHome) -> String {
     test.sql("SELECT stack_trace FROM import_error ORDER BY filename LIMIT 1")
 }
 
-/// What its task gives: the package's word, and the folder that it runs in.
+/// Runs the DAG; returns its package's name and the environment's folder.
 fn run(test: &TestHome, dag_id: &str) -> (String, String) {
     let done = test.run(&["dags", "trigger", dag_id, "--wait", "--json"]).expect(0).json();
     let run_id = done["dag_run_id"].as_str().unwrap();
@@ -71,7 +71,7 @@ fn environments(test: &TestHome) -> Vec<String> {
 }
 
 #[test]
-fn what_projects_depend_on_is_installed_once_for_all_that_want_the_same() {
+fn projects_with_equal_dependencies_share_an_environment() {
     let (test, index) = test_home();
     test.set_up();
     project(&test, "first", &[("leoflow.yaml", settings(&index, "dependencies: [paint, 'colours<2']"))]);
@@ -93,38 +93,38 @@ fn what_projects_depend_on_is_installed_once_for_all_that_want_the_same() {
     assert_eq!(environments(&test).len(), 2, "{:?}", environments(&test));
     let locks = test.sql("SELECT count(DISTINCT environment), count(environment) FROM dag_version");
     assert_eq!(locks, "2|3");
-    // The plain interpreter has none of it.
+    // Each environment is listed once.
     let listed = test.run(&["env", "list", "--json"]).expect(0).json();
     assert_eq!(listed["environments"].as_array().unwrap().len(), 2, "{listed}");
 }
 
 #[test]
-fn another_requirement_is_another_environment_and_what_cannot_be_had_leaves_the_last_version() {
+fn unresolvable_requirements_keep_the_last_version() {
     let (test, index) = test_home();
     test.set_up();
-    let settings_of = |text: &str| [("requirements.txt", format!("--index-url {}\n{text}\n", index.address))];
-    let folder = project(&test, "p", &settings_of("paint\ncolours==1.0"));
+    let requirements = |text: &str| [("requirements.txt", format!("--index-url {}\n{text}\n", index.address))];
+    let folder = project(&test, "p", &requirements("paint\ncolours==1.0"));
     test.start();
-    wait_until("the first", LIMIT, || described(&test, "p") == "paint in red");
-    std::fs::write(folder.join("requirements.txt"), &settings_of("paint\ncolours==3.0")[0].1).unwrap();
-    wait_until("uv's own words", LIMIT, || import_error(&test).contains("no version of colours==3.0"));
+    wait_until("the first version", LIMIT, || described(&test, "p") == "paint in red");
+    std::fs::write(folder.join("requirements.txt"), &requirements("paint\ncolours==3.0")[0].1).unwrap();
+    wait_until("uv's message", LIMIT, || import_error(&test).contains("no version of colours==3.0"));
     assert_eq!(run(&test, "p").0, "paint in red");
-    std::fs::write(folder.join("requirements.txt"), &settings_of("paint\n-e .")[0].1).unwrap();
-    wait_until("the line that cannot be", LIMIT, || import_error(&test).contains("-e is not supported"));
+    std::fs::write(folder.join("requirements.txt"), &requirements("paint\n-e .")[0].1).unwrap();
+    wait_until("the unsupported line is reported", LIMIT, || import_error(&test).contains("-e is not supported"));
     std::fs::write(folder.join("leoflow.yaml"), settings(&index, "dependencies: [paint]")).unwrap();
-    std::fs::write(folder.join("requirements.txt"), &settings_of("colours")[0].1).unwrap();
-    wait_until("both that do not agree", LIMIT, || {
-        let told = import_error(&test);
-        told.contains("leoflow.yaml and ") && told.contains("requirements.txt do not agree")
+    std::fs::write(folder.join("requirements.txt"), &requirements("colours")[0].1).unwrap();
+    wait_until("both conflicting files are reported", LIMIT, || {
+        let error = import_error(&test);
+        error.contains("leoflow.yaml and ") && error.contains("requirements.txt do not agree")
     });
     std::fs::remove_file(folder.join("requirements.txt")).unwrap();
-    wait_until("the last", LIMIT, || described(&test, "p") == "paint in blue");
+    wait_until("the last version", LIMIT, || described(&test, "p") == "paint in blue");
     assert_eq!(import_error(&test), "");
     assert_eq!(run(&test, "p").0, "paint in blue");
 }
 
 #[test]
-fn what_was_published_after_a_date_does_not_count_where_a_project_says_so() {
+fn exclude_newer_ignores_later_packages() {
     let (test, index) = test_home();
     test.set_up();
     index.publish("colours", "1.0", "2026-01-10T00:00:00Z");
@@ -133,38 +133,40 @@ fn what_was_published_after_a_date_does_not_count_where_a_project_says_so() {
     let dag = "import colours\nfrom airflow.sdk import DAG\nwith DAG('p', description=colours.NAME):\n    pass\n";
     std::fs::write(folder.join("dag.py"), dag).unwrap();
     test.start();
-    wait_until("the newest", LIMIT, || described(&test, "p") == "blue");
+    wait_until("the newest package", LIMIT, || described(&test, "p") == "blue");
     let dated = |date: &str| settings(&index, &format!("dependencies: [colours]\nexclude_newer: {date}"));
     std::fs::write(folder.join("leoflow.yaml"), dated("2026-02-01")).unwrap();
-    wait_until("the older", LIMIT, || described(&test, "p") == "red");
+    wait_until("the older package", LIMIT, || described(&test, "p") == "red");
     std::fs::write(folder.join("leoflow.yaml"), dated("soon")).unwrap();
-    wait_until("the line", LIMIT, || import_error(&test).contains("exclude_newer: \"soon\" is no date, as 2026-01-31"));
+    wait_until("the invalid line is reported", LIMIT, || {
+        import_error(&test).contains("exclude_newer: \"soon\" is not a date such as 2026-01-31")
+    });
 }
 
 #[test]
-fn an_environment_that_is_gone_is_built_again_as_it_was_without_the_index() {
+fn a_removed_environment_is_rebuilt_without_the_index() {
     let (test, index) = test_home();
     test.set_up();
     project(&test, "p", &[("leoflow.yaml", settings(&index, "dependencies: [paint, 'colours<2']"))]);
     test.start();
-    wait_until("it", LIMIT, || described(&test, "p") == "paint in red");
+    wait_until("the environment is built", LIMIT, || described(&test, "p") == "paint in red");
     let before = run(&test, "p");
-    index.go_away();
-    let asked = index.asked();
+    index.go_offline();
+    let request_count = index.request_count();
     std::fs::remove_dir_all(&before.1).unwrap();
-    // The agent finds that it is not there, and the try waits until it is.
+    // The agent finds the environment missing, and the try waits until it is rebuilt.
     assert_eq!(run(&test, "p"), before);
     let log = test.run(&["tasks", "logs", "p", "latest", "t"]).expect(0).stdout;
-    assert!(log.contains("its environment is not on this machine"), "{log}");
+    assert!(log.contains("waiting for its environment"), "{log}");
     std::fs::remove_dir_all(&before.1).unwrap();
     test.run(&["lite", "restart"]).expect(0);
-    wait_until("it again", LIMIT, || !environments(&test).is_empty());
+    wait_until("the environment is built again", LIMIT, || !environments(&test).is_empty());
     assert_eq!(run(&test, "p"), before);
-    assert_eq!(index.asked(), asked);
+    assert_eq!(index.request_count(), request_count);
 }
 
 #[test]
-fn a_build_that_is_killed_anywhere_leaves_nothing_that_looks_complete() {
+fn a_killed_build_leaves_no_complete_environment() {
     let (test, index) = test_home();
     test.set_up();
     let folder = project(&test, "p", &[("leoflow.yaml", settings(&index, "dependencies: [paint]"))]);
@@ -176,9 +178,9 @@ fn a_build_that_is_killed_anywhere_leaves_nothing_that_looks_complete() {
     for step in ["locked", "made", "installed", "stamped", "built"] {
         let killed = validate().env("LEOFLOW_KILL_AT", format!("environment.{step}")).output().unwrap();
         assert_eq!(killed.status.code(), None, "{step}: {}", String::from_utf8_lossy(&killed.stderr));
-        let whole = |name: &String| !name.starts_with('.');
-        let found = environments(&test).iter().filter(|name| whole(name)).count();
-        assert_eq!(found, usize::from(step == "built"), "{step}");
+        let is_complete = |name: &String| !name.starts_with('.');
+        let complete = environments(&test).iter().filter(|name| is_complete(name)).count();
+        assert_eq!(complete, usize::from(step == "built"), "{step}");
     }
     let done = validate().output().unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stdout));
@@ -188,36 +190,36 @@ fn a_build_that_is_killed_anywhere_leaves_nothing_that_looks_complete() {
     assert_eq!(environments(&test).len(), 1, "{:?}", environments(&test));
 }
 
-/// An index that takes what is asked, and never says a word.
+/// Starts an index that accepts connections and never answers.
 fn silent_index() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}/simple", listener.local_addr().unwrap());
     std::thread::spawn(move || {
-        let mut held = Vec::new();
-        held.extend(listener.incoming().flatten());
+        let mut connections = Vec::new();
+        connections.extend(listener.incoming().flatten());
     });
     address
 }
 
 #[test]
-fn an_index_that_never_answers_holds_up_nobody_for_long_and_the_last_version_goes_on() {
+fn a_silent_index_does_not_block_other_projects() {
     let (test, index) = test_home();
     test.set_up();
     let folder = project(&test, "p", &[("leoflow.yaml", settings(&index, "dependencies: [paint, 'colours<2']"))]);
     let start = ["lite", "start", "--port", &test.port.to_string()];
     let started = test.command(&start).envs([("UV_HTTP_TIMEOUT", "1"), ("UV_HTTP_RETRIES", "0")]).output().unwrap();
     assert!(started.status.success(), "{started:?}");
-    wait_until("it", LIMIT, || described(&test, "p") == "paint in red");
+    wait_until("the environment is built", LIMIT, || described(&test, "p") == "paint in red");
     let silent = format!("index: {}\ndependencies: [paint]\n", silent_index());
     std::fs::write(folder.join("leoflow.yaml"), silent).unwrap();
     project(&test, "q", &[("leoflow.yaml", settings(&index, "dependencies: [paint]"))]);
-    wait_until("the other", LIMIT, || described(&test, "q") == "paint in blue");
-    wait_until("uv's own words", LIMIT, || import_error(&test).contains("timed out"));
+    wait_until("the other project", LIMIT, || described(&test, "q") == "paint in blue");
+    wait_until("uv's message", LIMIT, || import_error(&test).contains("timed out"));
     assert_eq!(run(&test, "p").0, "paint in red");
 }
 
 #[test]
-fn a_full_disk_leaves_nothing_half_made_and_is_got_over() {
+fn a_full_disk_leaves_no_partial_environment() {
     if !can_mount() {
         return;
     }
@@ -228,72 +230,72 @@ fn a_full_disk_leaves_nothing_half_made_and_is_got_over() {
         let test = TestHome::new();
         std::fs::create_dir(&test.home).unwrap();
         let folder = project(&test, "p", &[("leoflow.yaml", settings(&index, "dependencies: [paint, large]"))]);
-        // $1 is the home, the rest is the command.
+        // $1 is the home, the rest is the command, which must succeed after the disk has grown.
         let script = format!(
             "mount -t tmpfs -o size={size} tmpfs \"$1\" || exit 99; home=$1; shift; export LEOFLOW_UV='{}'; \"$@\"; code=$?
             ls \"$home/venvs\" 2>/dev/null
             mount -o remount,size=400m \"$home\" || exit 98; \"$@\" >&2 || exit 97; exit $code",
             uv().display()
         );
-        let done = in_own_mounts(&test, &script, &["validate", folder.to_str().unwrap()]);
+        let done = run_in_mount_namespace(&test, &script, &["validate", folder.to_str().unwrap()]);
         assert_eq!(done.code, Some(1), "{size}: {}{}", done.stdout, done.stderr);
-        let told = [done.stdout.as_str(), done.stderr.as_str()].concat();
-        assert!(told.contains("No space left on device"), "{size}: {told}");
+        let output = [done.stdout.as_str(), done.stderr.as_str()].concat();
+        assert!(output.contains("No space left on device"), "{size}: {output}");
         let is_hash = |line: &&str| line.len() > 15 && line.chars().all(|c| c.is_ascii_hexdigit());
-        let whole = done.stdout.lines().filter(is_hash);
-        assert_eq!(whole.count(), 0, "{size}: {}", done.stdout);
+        let complete = done.stdout.lines().filter(is_hash);
+        assert_eq!(complete.count(), 0, "{size}: {}", done.stdout);
     }
 }
 
 #[test]
-fn a_python_that_is_not_here_is_named_with_those_that_are() {
+fn a_missing_python_version_is_reported() {
     let (test, index) = test_home();
     test.set_up();
     let folder = project(&test, "p", &[("leoflow.yaml", settings(&index, "python_version: '3.99'"))]);
     let done = test.run(&["validate", folder.to_str().unwrap()]).expect(1);
-    assert!(done.stdout.contains("Python 3.99 is wanted, and this machine has none"), "{}", done.stdout);
+    assert!(done.stdout.contains("Python 3.99 is required, but this machine has none"), "{}", done.stdout);
     assert!(done.stdout.contains("No download found for request"), "{}", done.stdout);
 }
 
 #[test]
-fn uv_itself_is_had_from_the_package_index() {
+fn uv_is_installed_from_the_package_index() {
     let test = TestHome::new();
     test.set_up();
     let index = Index::new();
     index.add("paint", "1.0", "NAME = 'paint'\n", &[]);
     let folder = project(&test, "p", &[("leoflow.yaml", settings(&index, "dependencies: [paint]"))]);
     let mut command: Command = test.command(&["validate"]);
-    // With the pip of whoever runs the tests.
-    let own = command.get_envs().find_map(|(name, value)| (name == "PATH").then_some(value?)).unwrap().to_owned();
-    let path = format!("{}:{}", own.to_string_lossy(), std::env::var("PATH").unwrap());
+    // Adds the test runner's PATH, which has pip.
+    let own_path = command.get_envs().find_map(|(name, value)| (name == "PATH").then_some(value?)).unwrap().to_owned();
+    let path = format!("{}:{}", own_path.to_string_lossy(), std::env::var("PATH").unwrap());
     let done = command.arg(&folder).env("PATH", path).output().unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stdout));
     assert!(test.home.join("tools/uv/0.13.9/uv").is_file());
-    // What uv and the packages have left is nobody's work.
+    // A purge removes the files of uv and the packages too.
     test.run(&["uninstall", "--purge", "--yes"]).expect(0);
     assert!(!test.home.exists());
 }
 
 #[test]
-fn a_backup_brings_the_lock_along_and_an_update_works_it_out_anew() {
+fn a_backup_keeps_the_lock_and_env_update_changes_it() {
     let (old, index) = test_home();
     old.set_up();
     project(&old, "p", &[("leoflow.yaml", settings(&index, "dependencies: [paint]"))]);
     old.start();
-    wait_until("the old machine's", LIMIT, || described(&old, "p") == "paint in blue");
+    wait_until("the old home's environment", LIMIT, || described(&old, "p") == "paint in blue");
     let backup = old.backup("b.tar.zst");
     old.run(&["lite", "stop"]).expect(0);
     index.add("colours", "3.0", "NAME = 'green'\n", &[]);
     let (new, _) = test_home();
     new.restore(&backup, &[]).expect(0);
     new.start();
-    wait_until("it is built here", LIMIT, || described(&new, "p") == "paint in blue");
+    wait_until("the new home's environment", LIMIT, || described(&new, "p") == "paint in blue");
     assert_eq!(run(&new, "p").0, "paint in blue");
     let done = new.run(&["env", "update", "p"]).expect(0);
     assert_eq!(done.stdout.trim(), "colours 2.0 -> 3.0");
     wait_until("the new version", LIMIT, || described(&new, "p") == "paint in green");
     assert_eq!(run(&new, "p").0, "paint in green");
-    // Nothing needs the one before any more.
+    // Nothing needs the previous environment any more.
     let pruned = new.run(&["env", "prune", "--json"]).expect(0).json();
     assert_eq!(pruned["removed"].as_array().unwrap().len(), 1, "{pruned}");
     assert_eq!(environments(&new).len(), 1);
@@ -302,44 +304,44 @@ fn a_backup_brings_the_lock_along_and_an_update_works_it_out_anew() {
     let written = std::fs::read_to_string(new.workspace().join("p/requirements.lock")).unwrap();
     assert_eq!(written.trim_end(), lock.trim_end());
     assert!(lock.contains("colours==3.0") && lock.contains("--hash=sha256:"), "{lock}");
-    let said = new.run(&["env", "shell", "p", "--", "python", "-c", "import paint; print(paint.NAME)"]).expect(0);
-    assert_eq!(said.stdout.trim(), "paint in green");
+    let shell = new.run(&["env", "shell", "p", "--", "python", "-c", "import paint; print(paint.NAME)"]).expect(0);
+    assert_eq!(shell.stdout.trim(), "paint in green");
 }
 
 #[test]
-fn a_new_project_says_what_it_is_made_with() {
+fn init_writes_the_dependencies_of_a_new_project() {
     let test = TestHome::new();
     test.set_up();
     let folder = test.workspace().join("sales");
-    let place = folder.to_str().unwrap();
-    test.run(&["init", place, "--with", "pandas>=2,requests"]).expect(0);
+    let path = folder.to_str().unwrap();
+    test.run(&["init", path, "--with", "pandas>=2,requests"]).expect(0);
     let text = std::fs::read_to_string(folder.join("leoflow.yaml")).unwrap();
     assert_eq!(text, "dependencies: ['pandas>=2', requests]\n");
-    let refused = test.run(&["init", place, "--with", "polars"]).expect(1);
+    let refused = test.run(&["init", path, "--with", "polars"]).expect(1);
     assert!(refused.stderr.contains("leoflow add polars --project"), "{}", refused.stderr);
     assert_eq!(std::fs::read_to_string(folder.join("leoflow.yaml")).unwrap(), text);
 }
 
 #[test]
-fn what_is_added_is_installed_first_and_what_cannot_be_changes_nothing() {
+fn add_installs_first_and_changes_nothing_on_failure() {
     let (test, index) = test_home();
     test.set_up();
     let before = settings(&index, "# mine\ndependencies: [colours]");
     let folder = project(&test, "p", &[("leoflow.yaml", before.clone())]);
-    let (place, file) = (folder.to_str().unwrap(), folder.join("leoflow.yaml"));
-    let refused = test.run(&["add", "nowhere", "--project", place]).expect(1);
+    let (path, file) = (folder.to_str().unwrap(), folder.join("leoflow.yaml"));
+    let refused = test.run(&["add", "nowhere", "--project", path]).expect(1);
     assert!(refused.stderr.contains("nowhere") && refused.stderr.contains("nothing was changed"), "{}", refused.stderr);
     assert_eq!(std::fs::read_to_string(&file).unwrap(), before);
-    let missing = test.run(&["validate", place]).expect(1).stdout;
+    let missing = test.run(&["validate", path]).expect(1).stdout;
     assert!(missing.contains("dependencies: [paint]"), "{missing}");
-    test.run(&["add", "paint", "--project", place]).expect(0);
+    test.run(&["add", "paint", "--project", path]).expect(0);
     let text = std::fs::read_to_string(&file).unwrap();
     assert_eq!(text, before.replace("[colours]", "[colours, paint]"));
-    test.run(&["validate", place]).expect(0);
+    test.run(&["validate", path]).expect(0);
 }
 
 #[test]
-fn a_uv_of_the_users_own_is_used() {
+fn a_uv_on_the_path_is_used() {
     let test = TestHome::new();
     test.set_up();
     let index = Index::new();
@@ -355,7 +357,7 @@ fn a_uv_of_the_users_own_is_used() {
 }
 
 #[test]
-fn what_is_said_while_a_file_is_parsed_counts_and_what_is_gone_is_wanted_no_more() {
+fn settings_saved_during_a_parse_take_effect() {
     let (test, index) = test_home();
     test.set_up();
     let folder = project(&test, "p", &[]);
@@ -363,14 +365,14 @@ fn what_is_said_while_a_file_is_parsed_counts_and_what_is_gone_is_wanted_no_more
     let waits = "import pathlib, time\npathlib.Path(__file__).with_name('begun').touch()\ntime.sleep(1.5)\n";
     std::fs::write(folder.join("dag.py"), format!("{waits}{dag}")).unwrap();
     test.start();
-    wait_until("its parse begins", LIMIT, || folder.join("begun").exists());
+    wait_until("the parse begins", LIMIT, || folder.join("begun").exists());
     std::fs::write(folder.join("leoflow.yaml"), settings(&index, "dependencies: [paint]")).unwrap();
-    wait_until("it", LIMIT, || described(&test, "p") == "paint in blue");
+    wait_until("the environment is built", LIMIT, || described(&test, "p") == "paint in blue");
     std::fs::write(folder.join("leoflow.yaml"), settings(&index, "dependencies: [paint, nowhere]")).unwrap();
     let wanted = || test.run(&["env", "list", "--json"]).expect(0).json()["wanted"].as_array().unwrap().clone();
-    wait_until("its failing", LIMIT, || wanted().iter().any(|one| one["state"] == "failed"));
+    wait_until("the build fails", LIMIT, || wanted().iter().any(|row| row["state"] == "failed"));
     std::fs::remove_dir_all(&folder).unwrap();
-    wait_until("that nobody wants it", LIMIT, || wanted().is_empty());
+    wait_until("no project needs the environment", LIMIT, || wanted().is_empty());
 }
 
 const OTHER_PYTHONS: &str = r#"
@@ -430,7 +432,7 @@ with DAG("others"):
 "#;
 
 #[test]
-fn a_task_may_have_a_virtual_environment_or_another_python_of_its_own() {
+fn tasks_run_in_virtualenvs_and_other_pythons() {
     let (test, index) = test_home();
     let folder = test.workspace().join("others");
     std::fs::create_dir_all(&folder).unwrap();
@@ -442,7 +444,7 @@ fn a_task_may_have_a_virtual_environment_or_another_python_of_its_own() {
     std::fs::write(folder.join("dag.py"), text).unwrap();
     std::fs::write(folder.join("beside.py"), "START = 10\n").unwrap();
     test.start();
-    wait_until("the DAG is there", LIMIT, || {
+    wait_until("the DAG exists", LIMIT, || {
         test.dags()["import_errors"] != json!([]) || test.sql("SELECT count(*) FROM dag WHERE dag_id = 'others'") == "1"
     });
     assert_eq!(test.dags()["import_errors"], json!([]));
@@ -456,15 +458,18 @@ fn a_task_may_have_a_virtual_environment_or_another_python_of_its_own() {
     let mixed = xcom("mixes");
     assert_eq!((&mixed["n"], &mixed["colour"], &mixed["task"]), (&json!(2), &json!("paint in blue"), &json!(true)));
     assert_eq!(mixed["run"].as_str(), Some(run_id));
-    assert!(!PathBuf::from(mixed["prefix"].as_str().unwrap()).exists(), "it stays: {mixed}");
+    assert!(
+        !PathBuf::from(mixed["prefix"].as_str().unwrap()).exists(),
+        "the temporary environment is not removed: {mixed}"
+    );
     assert!(test.task_log("others", "mixes").contains("it is paint in blue"));
     assert_eq!(xcom("when"), json!([2026, {}]));
     assert_eq!(xcom("total"), 16);
-    // What goes wrong there is said here.
+    // The task's log contains the other Python's error.
     assert_eq!(state(&run, "outside"), "failed");
     assert!(test.task_log("others", "outside").contains("ValueError: paint in blue"));
     assert_eq!((state(&run, "chosen"), state(&run, "left_out")), ("success".into(), "skipped".into()));
-    // Those that want the same have one, that stays.
+    // Tasks with equal requirements share a cached environment.
     let (first, second) = (xcom("first"), xcom("second"));
     assert_eq!(first, second);
     assert_eq!((&first[0], &first[2]), (&json!("here"), &json!(["x"])));

@@ -1,7 +1,7 @@
-//! Kills, freezes and disks that are full.
+//! Kills, freezes and full disks.
 
 use crate::support::http::{self, Session};
-use crate::support::mounts::{can_mount, in_own_mounts};
+use crate::support::mounts::{can_mount, run_in_mount_namespace};
 use crate::support::processes::{self, is_alive, signal};
 use crate::support::{TestHome, newest, wait_until};
 use std::process::Stdio;
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 #[test]
-fn the_whole_tree_killed_during_writes_keeps_every_acknowledged_one() {
+fn acknowledged_writes_survive_when_all_processes_are_killed() {
     let test = TestHome::new();
     let password = test.start()["admin_password"].as_str().unwrap().to_owned();
     for round in 0..3 {
@@ -35,7 +35,7 @@ fn the_whole_tree_killed_during_writes_keeps_every_acknowledged_one() {
             })
             .collect();
         wait_until("some writes", Duration::from_secs(20), || acknowledged.lock().unwrap().len() > 50);
-        processes::end_all(test.folder());
+        processes::kill_all(test.folder());
         stop.store(true, Ordering::Relaxed);
         for writer in writers {
             writer.join().unwrap();
@@ -43,22 +43,22 @@ fn the_whole_tree_killed_during_writes_keeps_every_acknowledged_one() {
         test.start();
         let kept = test.run(&["variables", "export", "-"]).expect(0).json();
         for key in acknowledged.lock().unwrap().iter() {
-            assert_eq!(kept[key], key.as_str(), "acknowledged and lost");
+            assert_eq!(kept[key], key.as_str(), "an acknowledged write is lost");
         }
     }
 }
 
 #[test]
-fn the_supervisor_killed_alone_the_children_leave_by_themselves() {
+fn children_exit_when_only_the_supervisor_is_killed() {
     let test = TestHome::started();
     let pids = ["postgres", "server", "agent"].map(|name| test.pid(name));
     signal(test.pid("supervisor"), "KILL");
-    wait_until("the children have left", Duration::from_secs(10), || pids.iter().all(|pid| !is_alive(*pid)));
+    wait_until("the children have exited", Duration::from_secs(10), || pids.iter().all(|pid| !is_alive(*pid)));
     assert_eq!(test.state(), "stopped");
     test.start();
 }
 
-/// Pid of a backend that runs a query for ever.
+/// Starts an endless query; returns psql and the backend's pid.
 fn busy_backend(test: &TestHome) -> (std::process::Child, i32) {
     let sql = "SELECT count(*) FROM generate_series(1, 1000000000000)";
     let psql = test
@@ -77,7 +77,7 @@ fn busy_backend(test: &TestHome) -> (std::process::Child, i32) {
 }
 
 #[test]
-fn a_busy_backend_without_its_postmaster_does_not_block_the_next_start() {
+fn a_busy_orphaned_backend_does_not_block_the_next_start() {
     let test = TestHome::started();
     for frozen in [false, true] {
         let (mut psql, backend) = busy_backend(&test);
@@ -96,7 +96,7 @@ fn a_busy_backend_without_its_postmaster_does_not_block_the_next_start() {
 }
 
 #[test]
-fn each_process_killed_is_back_and_the_rest_goes_on() {
+fn each_killed_process_is_replaced_alone() {
     let test = TestHome::started();
     for name in ["postgres", "server", "agent"] {
         let others: Vec<(&str, i32)> = ["postgres", "server", "agent"]
@@ -120,12 +120,12 @@ fn each_process_killed_is_back_and_the_rest_goes_on() {
 }
 
 #[test]
-fn while_postgres_is_away_health_says_so_and_requests_get_a_clear_503() {
+fn a_frozen_postgres_makes_health_and_requests_return_503() {
     let test = TestHome::new();
     let password = test.start()["admin_password"].as_str().unwrap().to_owned();
     let session = Session::login(test.port, &password);
     signal(test.pid("postgres"), "STOP");
-    // Connections that exist go on; a frozen postmaster takes no new ones.
+    // Freezes the backends too: a frozen postmaster only blocks new connections.
     for backend in processes::mentioning(&test.home.join("managed-postgres/data")) {
         signal(backend, "STOP");
     }
@@ -152,7 +152,7 @@ fn a_frozen_server_is_replaced() {
 }
 
 #[test]
-fn frozen_children_do_not_keep_a_stop_from_ending() {
+fn frozen_children_do_not_block_a_stop() {
     let test = TestHome::started();
     for name in ["server", "postgres"] {
         signal(test.pid(name), "STOP");
@@ -163,23 +163,25 @@ fn frozen_children_do_not_keep_a_stop_from_ending() {
 }
 
 #[test]
-fn a_frozen_supervisor_is_nobody_elses_fault_once_it_goes_on() {
+fn a_continued_supervisor_does_not_replace_its_children() {
     let test = TestHome::started_with(&[("LEOFLOW_SILENCE_LIMIT", "5")]);
     let (supervisor, server) = (test.pid("supervisor"), test.pid("server"));
     signal(supervisor, "STOP");
-    // Longer than a child may say nothing.
+    // Longer than the silence limit of a child.
     std::thread::sleep(Duration::from_secs(8));
-    // A busy machine's datastore may take longer to answer than who asks for health waits.
-    wait_until("served all the while", Duration::from_secs(20), || http::get(test.port, "/api/healthz").status == 200);
+    // On a busy machine the datastore may answer later than the health check's deadline.
+    wait_until("requests are still served", Duration::from_secs(20), || {
+        http::get(test.port, "/api/healthz").status == 200
+    });
     let status = test.status();
-    assert!(status["reason"].as_str().unwrap().contains("does not answer"), "{status}");
+    assert!(status["reason"].as_str().unwrap().contains("does not respond"), "{status}");
     signal(supervisor, "CONT");
     wait_until("healthy again", Duration::from_secs(20), || test.state() == "healthy");
     assert_eq!(test.pid("server"), server);
 }
 
 #[test]
-fn sockets_and_lock_removed_while_running_are_no_way_in() {
+fn removed_sockets_return_and_a_removed_lock_stays_held() {
     let test = TestHome::started();
     for name in ["lite.lock", "control.sock", "api.sock", "notify.sock"] {
         std::fs::remove_file(test.home.join("run").join(name)).unwrap();
@@ -189,7 +191,9 @@ fn sockets_and_lock_removed_while_running_are_no_way_in() {
     wait_until("the sockets are back", Duration::from_secs(30), || {
         socket("control.sock") && socket("api.sock") && socket("notify.sock")
     });
-    wait_until("serving there", Duration::from_secs(30), || test.run(&["variables", "list"]).code == Some(0));
+    wait_until("the API socket serves requests", Duration::from_secs(30), || {
+        test.run(&["variables", "list"]).code == Some(0)
+    });
     wait_until("healthy", Duration::from_secs(30), || test.state() == "healthy");
     assert_eq!(test.state(), "healthy");
     test.run(&["lite", "stop"]).expect(0);
@@ -197,7 +201,7 @@ fn sockets_and_lock_removed_while_running_are_no_way_in() {
 }
 
 #[test]
-fn strangers_datagrams_change_nothing() {
+fn foreign_notify_datagrams_are_ignored() {
     use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, sendmsg, socket};
     use std::io::IoSlice;
     use std::os::fd::AsRawFd;
@@ -218,52 +222,52 @@ fn strangers_datagrams_change_nothing() {
 }
 
 #[test]
-fn a_leftover_that_still_has_the_port_is_ended_by_the_next_start() {
+fn a_stale_server_on_the_port_is_ended_by_the_next_start() {
     let test = TestHome::new();
     test.set_up();
-    let mut left = processes::leave_a_server_behind(&test.home, test.port);
-    let reaper = std::thread::spawn(move || left.wait());
+    let mut stale_server = processes::leave_stale_server(&test.home, test.port);
+    let reaper = std::thread::spawn(move || stale_server.wait());
     test.start();
     assert!(!reaper.join().unwrap().unwrap().success());
 }
 
 #[test]
-fn postgres_and_the_server_killed_together_are_both_back() {
+fn postgres_and_server_killed_together_are_both_replaced() {
     let test = TestHome::started();
     let (postgres, server) = (test.pid("postgres"), test.pid("server"));
     signal(postgres, "KILL");
     signal(server, "KILL");
-    wait_until("both are back", Duration::from_secs(30), || {
-        let back = |name: &str, old: i32| test.running_pid(name).is_some_and(|pid| pid != old);
-        back("postgres", postgres) && back("server", server) && test.state() == "healthy"
+    wait_until("both are replaced", Duration::from_secs(30), || {
+        let is_replaced = |name: &str, old: i32| test.running_pid(name).is_some_and(|pid| pid != old);
+        is_replaced("postgres", postgres) && is_replaced("server", server) && test.state() == "healthy"
     });
     assert_eq!(http::get(test.port, "/api/healthz").status, 200);
 }
 
 #[test]
-fn a_full_disk_is_a_message_at_every_size_and_the_home_works_once_there_is_room() {
+fn setup_reports_a_full_disk_and_succeeds_once_there_is_space() {
     if !can_mount() {
         return;
     }
     let binary_mib = std::fs::metadata(crate::support::LEOFLOW).unwrap().len() / 1_048_576;
-    // The cluster takes 39 MiB: with less than that and the binary it ends somewhere in between.
+    // The cluster takes 39 MiB; with less space than that plus the binary, setup fails at different steps.
     let sizes =
         ["64k".to_owned(), "2m".to_owned(), "20m".to_owned(), "36m".to_owned(), format!("{}m", binary_mib + 35)];
     for size in &sizes {
         let test = TestHome::new().with_real_initdb();
         std::fs::create_dir(&test.home).unwrap();
-        // $1 is the home, the rest is the command. What it left is set up again with room.
+        // $1 is the home, the rest is the command, which must succeed after the disk has grown.
         let script = "mount -t tmpfs -o size=SIZE tmpfs \"$1\" || exit 99; home=$1; shift; \"$@\"; code=$?; \
                       mount -o remount,size=400m \"$home\" || exit 98; \"$@\" >/dev/null || exit 97; exit $code";
-        let done = in_own_mounts(&test, &script.replace("SIZE", size), &["setup"]);
+        let done = run_in_mount_namespace(&test, &script.replace("SIZE", size), &["setup"]);
         assert_eq!(done.code, Some(1), "{size}: {}{}", done.stdout, done.stderr);
         assert!(done.stderr.contains("hint:") && !done.stderr.contains("panic"), "{size}: {}", done.stderr);
     }
 }
 
-/// A disk that is full for a while: what it was full for is told, and when there is room all goes on by itself.
+/// Fills the disk for a while: the status reports it, and Lite recovers once there is space.
 #[test]
-fn a_disk_that_was_full_for_a_while_is_got_over_without_a_hand() {
+fn lite_recovers_from_a_full_disk_without_help() {
     if !can_mount() {
         return;
     }
@@ -279,24 +283,24 @@ fn a_disk_that_was_full_for_a_while_is_got_over_without_a_hand() {
         rm \"$home/run/filler\"
         for i in $(seq 100); do status | grep -q '^healthy' && break; sleep 0.1; done
         status; code=$?; \"$leoflow\" --home \"$home\" lite stop >&2; exit $code";
-    let done = in_own_mounts(&test, script, &["lite", "start", "--port", &test.port.to_string()]);
+    let done = run_in_mount_namespace(&test, script, &["lite", "start", "--port", &test.port.to_string()]);
     assert_eq!(done.code, Some(0), "{done:?}");
     assert!(done.stdout.contains("No space left on device. Free some space"), "{done:?}");
     assert!(!done.stdout.contains("failed"), "{done:?}");
 }
 
 #[test]
-fn seven_ends_in_a_minute_are_recovered_from_and_a_start_does_not_wait() {
+fn repeated_agent_crashes_back_off_and_start_skips_the_wait() {
     let test = TestHome::started_with(&[("LEOFLOW_QUICK_BACKOFF", "0.5")]);
     for _ in 0..7 {
-        // Its pauses grow, twenty-fold in the end.
+        // The restart backoff grows up to twenty-fold.
         test.kill_and_wait("agent");
     }
     let old = test.pid("agent");
     signal(old, "KILL");
-    wait_until("status says why", Duration::from_secs(10), || {
+    wait_until("the status shows the reason", Duration::from_secs(10), || {
         let reason = test.status()["reason"].as_str().unwrap_or_default().to_owned();
-        reason.contains("8 times in a row") && reason.contains("started again in")
+        reason.contains("8 times in a row") && reason.contains("restart in")
     });
     assert_eq!(test.state(), "degraded");
     test.run(&["lite", "start"]).expect(0);

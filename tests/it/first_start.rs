@@ -1,8 +1,8 @@
-//! The first start, and everything that can interrupt it.
+//! The first start, and its interruptions.
 
 use crate::support::http::Session;
 use crate::support::processes::{self, signal};
-use crate::support::rounds::a_few;
+use crate::support::rounds::sample_rounds;
 use crate::support::{TestHome, newest, wait_until};
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -11,7 +11,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 #[test]
-fn an_empty_home_becomes_a_healthy_instance_one_can_log_in_to() {
+fn a_first_start_makes_a_healthy_instance_with_a_login() {
     let test = TestHome::new().with_real_initdb();
     let ready = test.start();
     assert_eq!(ready["url"], format!("http://127.0.0.1:{}", test.port));
@@ -34,7 +34,7 @@ fn an_empty_home_becomes_a_healthy_instance_one_can_log_in_to() {
         assert!(process["pid"].as_i64().unwrap() > 1 && process["rss_bytes"].as_i64().unwrap() > 0);
         assert_eq!(process["restarts"], 0);
     }
-    // Installed, and the installed one works by each of its names.
+    // The installed program works and has all of its names.
     let version = std::process::Command::new(test.home.join("bin/leoflow")).arg("version").output().unwrap();
     assert!(version.status.success());
     for name in ["leoflow-server", "leoflow-agent"] {
@@ -43,14 +43,14 @@ fn an_empty_home_becomes_a_healthy_instance_one_can_log_in_to() {
 }
 
 #[test]
-fn nothing_in_the_home_can_be_read_by_others_whatever_the_umask() {
+fn the_home_is_private_under_any_umask() {
     for umask in ["000", "077"] {
         let test = TestHome::new().with_real_initdb();
         let script = format!("umask {umask}; exec \"$@\"");
-        let inner = test.command(&["setup"]);
+        let leoflow = test.command(&["setup"]);
         let mut shell = std::process::Command::new("/bin/sh");
-        shell.args(["-c", &script, "sh"]).arg(inner.get_program()).args(inner.get_args()).env_clear();
-        shell.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        shell.args(["-c", &script, "sh"]).arg(leoflow.get_program()).args(leoflow.get_args()).env_clear();
+        shell.envs(leoflow.get_envs().filter_map(|(name, value)| Some((name, value?))));
         assert!(shell.status().unwrap().success());
         test.start();
         for path in [
@@ -70,10 +70,10 @@ fn nothing_in_the_home_can_be_read_by_others_whatever_the_umask() {
 }
 
 #[test]
-fn setup_twice_does_nothing_and_a_dry_run_changes_nothing() {
+fn setup_is_idempotent_and_a_dry_run_changes_nothing() {
     let test = TestHome::new().with_real_initdb();
     let plan = test.run(&["setup", "--dry-run"]).expect(0);
-    assert!(plan.stdout.contains("would create the datastore"), "{}", plan.stdout);
+    assert!(plan.stdout.contains("Would create the datastore"), "{}", plan.stdout);
     assert!(!test.home.exists());
     let first = test.run(&["setup", "--json"]).expect(0).json();
     for key in ["home", "workspace", "url", "admin_email", "admin_password"] {
@@ -83,13 +83,13 @@ fn setup_twice_does_nothing_and_a_dry_run_changes_nothing() {
     let second = test.run(&["setup", "--json"]).expect(0).json();
     assert!(second["admin_password"].is_null(), "{second}");
     assert_eq!(test.snapshot(""), before);
-    assert!(test.run(&["setup", "--dry-run"]).expect(0).stdout.contains("nothing would be done"));
+    assert!(test.run(&["setup", "--dry-run"]).expect(0).stdout.contains("nothing to do"));
     let started = test.start();
-    assert!(started["admin_password"].is_null(), "it was shown by setup");
+    assert!(started["admin_password"].is_null(), "setup has shown the password");
     Session::login(test.port, first["admin_password"].as_str().unwrap());
 }
 
-/// The checkpoints that a first start passes, from a first start.
+/// Runs a first start; returns the checkpoints that it passes.
 fn checkpoints() -> Vec<String> {
     let test = TestHome::new().with_real_initdb();
     let log = test.folder().join("checkpoints");
@@ -103,20 +103,20 @@ fn checkpoints() -> Vec<String> {
 }
 
 #[test]
-fn killed_at_each_checkpoint_the_next_start_recovers() {
+fn a_first_start_killed_at_each_checkpoint_recovers() {
     let names = checkpoints();
     for expected in
         ["setup.begun", "cluster.initialised", "migrated.1", "binary.copied", "setup.write-config", "setup.finished"]
     {
         assert!(names.iter().any(|name| name == expected), "{expected} is not in {names:?}");
     }
-    for name in a_few(names, 6) {
+    for name in sample_rounds(names, 6) {
         let test = TestHome::new().with_real_initdb();
         let port = test.port.to_string();
         let killed = test.command(&["lite", "start", "--port", &port]).env("LEOFLOW_KILL_AT", &name).output().unwrap();
         assert!(!killed.status.success(), "not killed at {name}");
         let ready = test.start();
-        let password = ready["admin_password"].as_str().unwrap_or_else(|| panic!("{name}: nobody has seen a password"));
+        let password = ready["admin_password"].as_str().unwrap_or_else(|| panic!("{name}: no password was shown"));
         Session::login(test.port, password);
         assert_eq!(test.run(&["migrate-db", "status", "--json"]).expect(0).json()["state"], "current", "{name}");
         let staged: Vec<_> = std::fs::read_dir(test.home.join("managed-postgres"))
@@ -133,24 +133,24 @@ fn killed_at_each_checkpoint_the_next_start_recovers() {
 }
 
 #[test]
-fn killed_at_any_moment_the_next_start_recovers() {
-    for round in a_few(0..30u64, 6) {
+fn a_first_start_killed_at_any_moment_recovers() {
+    for round in sample_rounds(0..30u64, 6) {
         let test = TestHome::new().with_real_initdb();
         let mut child = test.foreground();
         std::thread::sleep(Duration::from_millis(round * 33));
         if round % 2 == 0 {
-            // The supervisor alone; what it started has to leave by itself or be ended by the next.
+            // Kills only the supervisor; its children must exit, or the next start ends them.
             signal(child.id() as i32, "KILL");
         } else {
-            processes::end_all(test.folder());
+            processes::kill_all(test.folder());
         }
-        let mut said = String::new();
-        child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+        let mut output = String::new();
+        child.stdout.take().unwrap().read_to_string(&mut output).unwrap();
         child.wait().unwrap();
         let ready = test.start();
         assert_eq!(test.state(), "healthy");
-        // Either the killed one had shown it, or this one shows a new one.
-        let shown = said
+        // Either the killed start has shown the password, or this start shows a new one.
+        let shown = output
             .lines()
             .find_map(|line| line.trim().strip_prefix("password"))
             .map(|rest| rest.split_whitespace().next().unwrap());
@@ -163,7 +163,7 @@ fn killed_at_any_moment_the_next_start_recovers() {
 }
 
 #[test]
-fn a_password_that_could_not_be_printed_is_made_anew_and_printed_the_next_time() {
+fn a_password_that_was_not_printed_is_replaced() {
     let test = TestHome::new().with_real_initdb();
     for arguments in [&["setup"][..], &["lite", "start"]] {
         let mut child =
@@ -173,11 +173,11 @@ fn a_password_that_could_not_be_printed_is_made_anew_and_printed_the_next_time()
         test.run(&["lite", "stop"]).expect(0);
     }
     let ready = test.start();
-    Session::login(test.port, ready["admin_password"].as_str().expect("nobody has seen one"));
+    Session::login(test.port, ready["admin_password"].as_str().expect("no password was shown before"));
 }
 
 #[test]
-fn a_lost_receipt_leaves_the_password_alone_and_a_removed_hash_gives_a_new_one() {
+fn a_removed_hash_makes_a_new_password_a_lost_receipt_does_not() {
     let test = TestHome::new().with_real_initdb();
     let password = test.start()["admin_password"].as_str().unwrap().to_owned();
     test.run(&["lite", "stop"]).expect(0);
@@ -193,11 +193,11 @@ fn a_lost_receipt_leaves_the_password_alone_and_a_removed_hash_gives_a_new_one()
     let killed = test.command(&["lite", "start"]).env("LEOFLOW_KILL_AT", "setup.complete-config").output().unwrap();
     assert!(!killed.status.success());
     let ready = test.start();
-    Session::login(test.port, ready["admin_password"].as_str().expect("the killed one showed none"));
+    Session::login(test.port, ready["admin_password"].as_str().expect("the killed start showed no password"));
 }
 
 #[test]
-fn ctrl_c_during_the_first_start_leaves_nothing_running_and_the_next_start_works() {
+fn ctrl_c_during_the_first_start_leaves_nothing_running() {
     for delay in [30, 250, 600] {
         let test = TestHome::new().with_real_initdb();
         let mut child = test.foreground();
@@ -205,9 +205,11 @@ fn ctrl_c_during_the_first_start_leaves_nothing_running_and_the_next_start_works
         signal(child.id() as i32, "INT");
         let status = child.wait().unwrap();
         use std::os::unix::process::ExitStatusExt;
-        // By the signal itself while setting up, by our own code for "not up yet" afterwards, 0 once it is up.
+        // Setup dies of the signal; later Lite exits with 1 before it is ready, and with 0 afterwards.
         assert!(status.signal() == Some(2) || [Some(0), Some(1)].contains(&status.code()), "{status:?}");
-        wait_until("all gone", Duration::from_secs(10), || processes::mentioning(test.folder()).is_empty());
+        wait_until("all processes have exited", Duration::from_secs(10), || {
+            processes::mentioning(test.folder()).is_empty()
+        });
         test.start();
     }
 }

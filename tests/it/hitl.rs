@@ -1,6 +1,6 @@
-//! Tasks that ask people (human in the loop), and the answers.
+//! Human-in-the-loop tasks and the answers to them.
 
-use crate::support::http::ask_socket;
+use crate::support::http::socket_request;
 use crate::support::{TestHome, task, wait_until};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -41,15 +41,15 @@ fn returned(test: &TestHome, task_id: &str) -> Value {
 }
 
 #[test]
-fn tasks_wait_for_answers_and_go_on_with_them() {
+fn hitl_tasks_wait_for_answers_and_continue() {
     let test = TestHome::new().with_airflow();
     test.start();
     test.add_dag("asks", DAG);
     let run_id = test.trigger("asks");
     let waiting = || test.sql("SELECT count(*) FROM task_instance WHERE state = 'awaiting_input'");
-    wait_until("three wait", LIMIT, || waiting() == "3" && state(&test, "late") == "failed");
-    // Whoever has not answered in time has chosen the default.
-    wait_until("the time is over", LIMIT, || state(&test, "usual") == "success");
+    wait_until("three tasks wait", LIMIT, || waiting() == "3" && state(&test, "late") == "failed");
+    // After the response timeout the default is chosen.
+    wait_until("the response timeout has passed", LIMIT, || state(&test, "usual") == "success");
     assert_eq!(test.sql("SELECT count(*) FROM task_try WHERE state = 'running'"), "0", "no process waits");
     let usual = returned(&test, "usual");
     assert_eq!((&usual["chosen_options"], &usual["params_input"]), (&json!(["b"]), &json!({"n": 3})), "{usual}");
@@ -57,7 +57,7 @@ fn tasks_wait_for_answers_and_go_on_with_them() {
 
     let listed = test.run(&["hitl", "list", "--output", "json"]).expect(0).json();
     let mut subjects: Vec<&str> =
-        listed["hitl_details"].as_array().unwrap().iter().filter_map(|one| one["subject"].as_str()).collect();
+        listed["hitl_details"].as_array().unwrap().iter().filter_map(|row| row["subject"].as_str()).collect();
     subjects.sort_unstable();
     assert_eq!(subjects, ["Say", "Which of 0?", "Which of 1?"]);
     let answer = |arguments: &[&str]| test.run(&[&["hitl", "respond", "asks", "latest"], arguments].concat());
@@ -66,47 +66,47 @@ fn tasks_wait_for_answers_and_go_on_with_them() {
     answer(&["left", "a"]).expect(1);
     answer(&["ask[0]", "a", "b"]).expect(0);
     assert!(answer(&["ask[0]", "a"]).expect(1).stderr.contains("already been updated"));
-    // What comes is kept while nobody is there to go on with it.
+    // An answer is kept while no agent runs.
     crate::support::processes::signal(test.pid("agent"), "KILL");
     answer(&["ask[1]", "a"]).expect(0);
     test.wait_healthy();
     answer(&["entry", "OK", "--param", "amount=7", "--param", "why=late"]).expect(0);
-    wait_until("it asks where to go on", LIMIT, || state(&test, "branch") == "awaiting_input");
+    wait_until("the branch task asks", LIMIT, || state(&test, "branch") == "awaiting_input");
     assert_eq!(returned(&test, "ask")["chosen_options"], json!(["a", "b"]));
     let entry = returned(&test, "entry");
     assert_eq!(entry["params_input"], json!({"amount": 7, "why": "late"}));
 
-    // Over the API, in Airflow's shape; cleared, it asks again.
+    // Answers over Airflow's API; a cleared task asks again.
     let path = format!("/api/v2/dags/asks/dagRuns/{run_id}/taskInstances/branch/-1/hitlDetails");
-    let ask = |method: &str, path: &str, body: &str| {
-        ask_socket(&test.home, method, path, "Content-Type: application/json\r\n", body)
+    let request = |method: &str, path: &str, body: &str| {
+        socket_request(&test.home, method, path, "Content-Type: application/json\r\n", body)
     };
-    let patch = |option: &str| ask("PATCH", &path, &json!({"chosen_options": [option]}).to_string());
+    let patch = |option: &str| request("PATCH", &path, &json!({"chosen_options": [option]}).to_string());
     assert_eq!(patch("up").status, 400);
-    assert_eq!(ask("PATCH", &path, "{\"chosen_options\": []}").status, 422);
-    assert_eq!(ask("PATCH", &path.replace("branch", "none"), "{\"chosen_options\": [\"left\"]}").status, 404);
+    assert_eq!(request("PATCH", &path, "{\"chosen_options\": []}").status, 422);
+    assert_eq!(request("PATCH", &path.replace("branch", "none"), "{\"chosen_options\": [\"left\"]}").status, 404);
     let answered = patch("left");
     assert_eq!((answered.status, &answered.json()["chosen_options"]), (200, &json!(["left"])));
     assert_eq!(patch("left").status, 409);
     let run = test.wait_run("asks", &run_id);
     assert_eq!((&task(&run, "left")["state"], &task(&run, "right")["state"]), (&json!("success"), &json!("skipped")));
     test.run(&["tasks", "clear", "asks", "latest", "branch", "--downstream", "--yes"]).expect(0);
-    wait_until("it asks again", LIMIT, || state(&test, "branch") == "awaiting_input");
-    let detail = ask("GET", &path, "").json();
+    wait_until("the branch task asks again", LIMIT, || state(&test, "branch") == "awaiting_input");
+    let detail = request("GET", &path, "").json();
     assert_eq!((&detail["response_received"], &detail["task_instance"]["task_id"]), (&json!(false), &json!("branch")));
     assert_eq!(patch("right").status, 200);
-    wait_until("it went the other way", LIMIT, || state(&test, "right") == "success");
+    wait_until("the other branch runs", LIMIT, || state(&test, "right") == "success");
     assert_eq!(state(&test, "left"), "skipped");
 }
 
 #[test]
-fn who_is_at_the_terminal_is_asked_in_the_foreground() {
+fn tasks_test_prompts_for_hitl_answers() {
     let test = TestHome::new().with_airflow();
     test.start();
     let file = test.save("asks/dag.py", DAG);
     let arguments = ["tasks", "test", "asks", "entry", "--file", file.to_str().unwrap()];
     let done = test.run_with_input(&arguments, "OK\n7\n\n").expect(0);
     assert!(done.stderr.contains("amount [1]:"), "{}", done.stderr);
-    let nobody = test.run_with_input(&arguments, "").expect(1);
-    assert!(nobody.stderr.contains("nobody at the terminal"), "{}", nobody.stderr);
+    let no_input = test.run_with_input(&arguments, "").expect(1);
+    assert!(no_input.stderr.contains("standard input has ended"), "{}", no_input.stderr);
 }

@@ -1,4 +1,4 @@
-//! Only what is Leoflow's becomes its home, and only that is removed.
+//! Leoflow uses only an empty folder or its own home, and removes only its own files.
 
 use crate::support::TestHome;
 use std::fs;
@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 
 #[test]
-fn a_folder_in_use_is_refused_before_anything_is_written() {
+fn a_folder_with_foreign_files_is_refused_as_home() {
     let test = TestHome::on_one_disk();
     fs::create_dir_all(test.home.join("bin")).unwrap();
     fs::create_dir_all(test.home.join("share")).unwrap();
@@ -25,7 +25,7 @@ fn a_folder_in_use_is_refused_before_anything_is_written() {
 }
 
 #[test]
-fn what_somebody_else_has_put_into_a_home_stays_and_is_named() {
+fn uninstall_keeps_and_lists_foreign_files() {
     let test = TestHome::on_one_disk();
     test.set_up();
     for path in ["bin/tool", "notes.txt", "logs/theirs/x"] {
@@ -33,7 +33,7 @@ fn what_somebody_else_has_put_into_a_home_stays_and_is_named() {
         fs::write(test.home.join(path), "theirs").unwrap();
     }
     let done = test.run(&["uninstall", "--yes"]).expect(0);
-    assert!(done.stderr.contains("bin/tool  (Leoflow has not made it)"), "{done:?}");
+    assert!(done.stderr.contains("bin/tool  (not created by Leoflow)"), "{done:?}");
     assert!(test.home.join("bin/tool").exists() && !test.home.join("bin/leoflow").exists());
     test.set_up();
     let config = test.home.join("config.yaml");
@@ -43,14 +43,14 @@ fn what_somebody_else_has_put_into_a_home_stays_and_is_named() {
     let workspace = test.workspace();
     fs::write(&config, text.replace(workspace.to_str().unwrap(), other.to_str().unwrap())).unwrap();
     let done = test.run(&["uninstall", "--purge", "--yes"]).expect(0);
-    assert!(done.stdout.contains("left, because Leoflow has not made it"), "{done:?}");
+    assert!(done.stdout.contains("kept, because Leoflow did not create it"), "{done:?}");
     assert!(done.stdout.contains(other.to_str().unwrap()) && other.exists(), "{done:?}");
-    let left: Vec<_> = test.snapshot("").into_iter().map(|(path, _)| path).collect();
-    assert_eq!(left, ["bin/tool", "logs/theirs/x", "notes.txt"].map(|path| test.home.join(path)));
+    let remaining: Vec<_> = test.snapshot("").into_iter().map(|(path, _)| path).collect();
+    assert_eq!(remaining, ["bin/tool", "logs/theirs/x", "notes.txt"].map(|path| test.home.join(path)));
 }
 
 #[test]
-fn a_workspace_is_no_part_of_the_system_and_does_not_hold_the_home() {
+fn a_workspace_cannot_be_a_system_folder_or_contain_the_home() {
     let test = TestHome::on_one_disk();
     for path in ["/", "/dev/null", "/proc", test.home.to_str().unwrap(), test.folder().to_str().unwrap()] {
         let refused = test.run(&["lite", "start", "--workspace", path, "--port", &test.port.to_string()]).expect(3);
@@ -59,7 +59,7 @@ fn a_workspace_is_no_part_of_the_system_and_does_not_hold_the_home() {
     }
 }
 
-/// Root in a user's home, as by `sudo -E`: files would be left there that the user cannot change.
+/// Root with a user's home, as with `sudo -E`, would leave files that the user cannot change.
 #[test]
 fn root_writes_nothing_into_a_users_home() {
     if !nix::unistd::geteuid().is_root() {
@@ -67,8 +67,8 @@ fn root_writes_nothing_into_a_users_home() {
     }
     let test = TestHome::on_one_disk();
     test.set_up();
-    let give = |path: &Path, uid: u32| chown(path, Some(uid), Some(uid)).unwrap();
-    give(&test.home, 12345);
+    let set_owner = |path: &Path, uid: u32| chown(path, Some(uid), Some(uid)).unwrap();
+    set_owner(&test.home, 12345);
     let before = test.snapshot("");
     for command in [&["lite", "reset-password"][..], &["lite", "backup"], &["lite", "start"], &["setup"], &["doctor"]] {
         let refused = test.run(command).expect(3);
@@ -78,26 +78,26 @@ fn root_writes_nothing_into_a_users_home() {
         );
     }
     assert_eq!(test.snapshot(""), before);
-    // Nor does it make one there.
-    let fresh = TestHome::at(Path::new("user/.leoflow"));
-    give(&fresh.folder().join("user"), 12345);
+    // Root does not create a new home there either.
+    let fresh = TestHome::with_home_at(Path::new("user/.leoflow"));
+    set_owner(&fresh.folder().join("user"), 12345);
     fresh.run(&["setup"]).expect(3);
     assert!(!fresh.home.exists());
 }
 
 #[test]
-fn what_a_link_in_the_home_leads_to_is_left_alone() {
+fn a_purge_does_not_follow_links() {
     let test = TestHome::on_one_disk();
     test.set_up();
-    let elsewhere = test.folder().join("elsewhere");
-    fs::create_dir(&elsewhere).unwrap();
+    let target = test.folder().join("elsewhere");
+    fs::create_dir(&target).unwrap();
     for name in ["automatic-1.tar.zst", "photos.tar.gz"] {
-        fs::write(elsewhere.join(name), "theirs").unwrap();
+        fs::write(target.join(name), "theirs").unwrap();
     }
     let backups = test.home.join("backups");
     let _ = fs::remove_dir(&backups);
-    std::os::unix::fs::symlink(&elsewhere, &backups).unwrap();
+    std::os::unix::fs::symlink(&target, &backups).unwrap();
     test.run(&["uninstall", "--purge", "--yes"]).expect(0);
     assert!(!test.home.exists());
-    assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 2);
+    assert_eq!(fs::read_dir(&target).unwrap().count(), 2);
 }

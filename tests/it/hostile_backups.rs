@@ -1,7 +1,7 @@
-//! Backups from a stranger: they may waste time, and nothing else.
+//! Hostile backups: they may waste time, but change nothing.
 
 use crate::support::archive::{Part, Unpacked, hash, replace_in_dump, save};
-use crate::support::rounds::a_few;
+use crate::support::rounds::sample_rounds;
 use crate::support::{TestHome, wait_until};
 use serde_json::json;
 use std::fs;
@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 use tar::EntryType;
 
-/// A running instance and an honest backup of it.
+/// Starts an instance and makes an unmodified backup of it.
 fn instance() -> (TestHome, Unpacked) {
     let test = TestHome::started();
     test.run(&["variables", "set", "mark", "untouched"]).expect(0);
@@ -17,69 +17,69 @@ fn instance() -> (TestHome, Unpacked) {
     (test, backup)
 }
 
-/// What nothing that a stranger sends may change.
+/// Asserts that a refused backup changed nothing.
 #[track_caller]
-fn assert_untouched(test: &TestHome, what: &str) {
-    assert_eq!(test.run(&["variables", "get", "mark"]).expect(0).stdout.trim(), "untouched", "{what}");
-    assert_eq!(test.state(), "healthy", "{what}");
-    assert!(test.restore_leftovers().is_empty(), "{what}: {:?}", test.restore_leftovers());
+fn assert_untouched(test: &TestHome, case: &str) {
+    assert_eq!(test.run(&["variables", "get", "mark"]).expect(0).stdout.trim(), "untouched", "{case}");
+    assert_eq!(test.state(), "healthy", "{case}");
+    assert!(test.restore_leftovers().is_empty(), "{case}: {:?}", test.restore_leftovers());
     let names: Vec<_> = fs::read_dir(test.workspace()).unwrap().flatten().map(|entry| entry.file_name()).collect();
-    assert_eq!(names, ["hello"], "{what}");
+    assert_eq!(names, ["hello"], "{case}");
 }
 
 #[track_caller]
-fn assert_refused(test: &TestHome, file: &Path, what: &str) -> String {
+fn assert_refused(test: &TestHome, file: &Path, case: &str) -> String {
     let refused = test.restore(file, &["--force", "--yes"]);
-    assert_eq!(refused.code, Some(3), "{what}: {}{}", refused.stdout, refused.stderr);
-    assert_untouched(test, what);
+    assert_eq!(refused.code, Some(3), "{case}: {}{}", refused.stdout, refused.stderr);
+    assert_untouched(test, case);
     refused.stderr
 }
 
 #[test]
-fn an_archive_that_is_not_what_its_manifest_says() {
+fn archives_that_differ_from_their_manifest_are_refused() {
     let (test, honest) = instance();
     let file = test.folder().join("hostile.tar.zst");
     let before = fs::read_dir(test.folder()).unwrap().count();
     let outside = test.folder().join("escaped");
     let absolute = outside.to_str().unwrap().to_owned();
-    // Told truthfully in the manifest: it is refused for what it is.
-    let told: Vec<(&str, Vec<Part>)> = vec![
+    // Entries that the manifest lists correctly, but that are forbidden.
+    let declared: Vec<(&str, Vec<Part>)> = vec![
         ("a path with ..", vec![Part::file("workspace/../../escaped", b"x")]),
         ("a path that begins with ..", vec![Part::file("../escaped", b"x")]),
         ("an absolute path", vec![Part::file(&absolute, b"x")]),
         ("a path of ours", vec![Part::file("run/journal.json", b"x")]),
-        ("a folder of a restore", vec![Part::of_kind("workspace/.leoflow-restore-x", EntryType::Directory, "")]),
-        ("a link to elsewhere", vec![Part::of_kind("workspace/l", EntryType::Symlink, "/etc")]),
-        ("a link that climbs", vec![Part::of_kind("workspace/l", EntryType::Symlink, "../../escaped")]),
+        ("a folder of a restore", vec![Part::with_kind("workspace/.leoflow-restore-x", EntryType::Directory, "")]),
+        ("a link to elsewhere", vec![Part::with_kind("workspace/l", EntryType::Symlink, "/etc")]),
+        ("a link that climbs", vec![Part::with_kind("workspace/l", EntryType::Symlink, "../../escaped")]),
         (
             "a link and a write through it",
-            vec![Part::of_kind("workspace/l", EntryType::Symlink, "hello"), Part::file("workspace/l/x", b"x")],
+            vec![Part::with_kind("workspace/l", EntryType::Symlink, "hello"), Part::file("workspace/l/x", b"x")],
         ),
         ("a name of two lines", vec![Part::file("workspace/a\nb", b"x")]),
         ("the same name twice", vec![Part::file("workspace/a", b"x"), Part::file("workspace/a", b"y")]),
         ("a child without its parent", vec![Part::file("workspace/none/a", b"x")]),
     ];
-    for (what, parts) in told {
+    for (case, parts) in declared {
         let mut backup = honest.clone();
         backup.parts.extend(parts);
-        backup.tell_the_truth();
+        backup.update_manifest();
         backup.save(&file);
-        assert_refused(&test, &file, what);
+        assert_refused(&test, &file, case);
     }
-    // The manifest says nothing of it, or something else.
-    let untold: Vec<(&str, Part)> = vec![
+    // Entries that the manifest omits or lists with another type.
+    let undeclared: Vec<(&str, Part)> = vec![
         ("an extra file", Part::file("workspace/extra", b"x")),
-        ("a hard link", Part::of_kind("workspace/h", EntryType::Link, "config.yaml")),
-        ("a device", Part::of_kind("workspace/d", EntryType::Block, "")),
-        ("a FIFO", Part::of_kind("workspace/f", EntryType::Fifo, "")),
-        ("a sparse file", Part::of_kind("workspace/s", EntryType::GNUSparse, "")),
-        ("a global header", Part::of_kind("x", EntryType::XGlobalHeader, "")),
+        ("a hard link", Part::with_kind("workspace/h", EntryType::Link, "config.yaml")),
+        ("a device", Part::with_kind("workspace/d", EntryType::Block, "")),
+        ("a FIFO", Part::with_kind("workspace/f", EntryType::Fifo, "")),
+        ("a sparse file", Part::with_kind("workspace/s", EntryType::GNUSparse, "")),
+        ("a global header", Part::with_kind("x", EntryType::XGlobalHeader, "")),
     ];
-    for (what, part) in untold {
+    for (case, part) in undeclared {
         let mut extra = honest.clone();
         extra.parts.push(part.clone());
         extra.save(&file);
-        assert_refused(&test, &file, what);
+        assert_refused(&test, &file, case);
         let mut lying = honest.clone();
         lying.manifest["entries"]
             .as_array_mut()
@@ -88,7 +88,7 @@ fn an_archive_that_is_not_what_its_manifest_says() {
         lying.parts.push(Part { path: "workspace/f".into(), ..part });
         if lying.parts.last().unwrap().kind != EntryType::Regular {
             lying.save(&file);
-            assert_refused(&test, &file, what);
+            assert_refused(&test, &file, case);
         }
     }
     type Change = fn(&mut Unpacked);
@@ -108,46 +108,46 @@ fn an_archive_that_is_not_what_its_manifest_says() {
         ("a dump that is smaller than it says", |b| b.manifest["database"]["dump_bytes"] = 1_000_000.into()),
         ("no dump", |b| {
             b.parts.retain(|part| part.path != "datastore.dump.zst");
-            b.tell_the_truth();
+            b.update_manifest();
         }),
         ("no config", |b| {
             b.parts.retain(|part| part.path != "config.yaml");
-            b.tell_the_truth();
+            b.update_manifest();
         }),
         ("a config that is none", |b| {
             b.part("config.yaml").bytes = b"port: [".to_vec();
-            b.tell_the_truth();
+            b.update_manifest();
         }),
         ("a config without its key", |b| {
             b.part("config.yaml").bytes = b"port: 1\n".to_vec();
-            b.tell_the_truth();
+            b.update_manifest();
         }),
         ("a config with another key", |b| {
             let text = String::from_utf8(b.part("config.yaml").bytes.clone()).unwrap();
             let other = format!("encryption_key: \"{}\"", "ab".repeat(32));
             let old = text.lines().find(|line| line.starts_with("encryption_key")).unwrap().to_owned();
             b.part("config.yaml").bytes = text.replace(&old, &other).into_bytes();
-            b.tell_the_truth();
+            b.update_manifest();
         }),
-        ("a dump that is garbage", |b| b.set_dump(b"PGDMP\x01\x10\x00 and then nothing that anybody wrote")),
+        ("a dump that is garbage", |b| b.set_dump(b"PGDMP\x01\x10\x00 and then garbage")),
         ("a name that acts on the terminal", |b| b.manifest["instance"] = "\u{1b}]0;owned\u{7}".into()),
         ("a manifest that is no JSON", |b| b.manifest = json!("no")),
     ];
-    for (what, change) in changes {
+    for (case, change) in changes {
         let mut backup = honest.clone();
         change(&mut backup);
         backup.save(&file);
-        assert_refused(&test, &file, what);
+        assert_refused(&test, &file, case);
     }
-    // Not even a tar.
-    for (what, bytes) in [
+    // Files that are not tar archives.
+    for (case, bytes) in [
         ("nothing", &b""[..]),
         ("text", b"hello"),
         ("a zstd magic", b"\x28\xb5\x2f\xfd"),
         ("a gzip magic", b"\x1f\x8b\x08"),
     ] {
         fs::write(&file, bytes).unwrap();
-        assert_refused(&test, &file, what);
+        assert_refused(&test, &file, case);
     }
     let mut tail = honest.tar();
     tail.extend(b"after the end");
@@ -159,10 +159,10 @@ fn an_archive_that_is_not_what_its_manifest_says() {
 }
 
 #[test]
-fn bombs_are_stopped_at_what_they_declare() {
+fn archive_bombs_are_stopped_at_their_declared_size() {
     let (test, honest) = instance();
     let file = test.folder().join("bomb.tar.zst");
-    // A long name of half a gigabyte of zeros, which is a few kilobytes in the file.
+    // A long name of half a gigabyte of zeros, a few kilobytes when compressed.
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(EntryType::GNULongName);
     header.set_path("././@LongLink").unwrap();
@@ -173,30 +173,30 @@ fn bombs_are_stopped_at_what_they_declare() {
     std::io::copy(&mut std::io::Read::take(std::io::repeat(0), 512 << 20), &mut encoder).unwrap();
     encoder.finish().unwrap();
     assert_refused(&test, &file, "a name without an end");
-    // Zeros without an end behind an honest archive.
+    // Zeros after the end of an unmodified archive.
     let mut encoder = zstd::Encoder::new(fs::File::create(&file).unwrap(), 3).unwrap();
     std::io::Write::write_all(&mut encoder, &honest.tar()).unwrap();
     std::io::copy(&mut std::io::Read::take(std::io::repeat(0), 256 << 20), &mut encoder).unwrap();
     encoder.finish().unwrap();
     assert_refused(&test, &file, "zeros behind the end");
-    // A frame that wants a window of 2 GiB.
+    // A frame that needs a window of 1 GiB.
     let mut encoder = zstd::Encoder::new(fs::File::create(&file).unwrap(), 1).unwrap();
     encoder.window_log(30).unwrap();
     std::io::Write::write_all(&mut encoder, &honest.tar()).unwrap();
     encoder.finish().unwrap();
     assert_refused(&test, &file, "a window without an end");
-    // More entries than are read.
-    let mut crowd = honest.clone();
-    let one = json!({"path": "workspace/a", "type": "directory"});
-    crowd.manifest["entries"] = vec![one; 400_000].into();
-    crowd.save(&file);
+    // More entries than the limit.
+    let mut many_entries = honest.clone();
+    let entry = json!({"path": "workspace/a", "type": "directory"});
+    many_entries.manifest["entries"] = vec![entry; 400_000].into();
+    many_entries.save(&file);
     assert_refused(&test, &file, "too many entries");
-    // A million and a half names of what was left out.
+    // A list of 1.5 million skipped files.
     let mut list = honest.clone();
     list.manifest["left_out"] = vec![json!(""); 1_500_000].into();
     list.save(&file);
     assert_refused(&test, &file, "a list without an end");
-    // A dump that unpacks to more than it says, behind a truthful hash.
+    // A dump that unpacks to more than its declared size, with a correct hash.
     let mut bomb = honest.clone();
     let declared = bomb.manifest["database"]["dump_bytes"].clone();
     let mut dump = bomb.dump();
@@ -208,7 +208,7 @@ fn bombs_are_stopped_at_what_they_declare() {
 }
 
 #[test]
-fn a_dump_whose_statements_are_not_ours() {
+fn dumps_with_foreign_statements_are_refused() {
     let (test, honest) = instance();
     let file = test.folder().join("hostile.tar.zst");
     let trace = test.folder().join("executed");
@@ -223,8 +223,8 @@ fn a_dump_whose_statements_are_not_ours() {
         ("make the application one", "ALTER ROLE leoflow SUPERUSER PASSWORD 'x'; "),
         ("a new password for the superuser", "ALTER ROLE postgres PASSWORD 'x'; "),
         ("a role", "CREATE ROLE evil SUPERUSER LOGIN; "),
-        ("be somebody else", "SET ROLE leoflow; "),
-        ("a session of somebody else", "SET SESSION AUTHORIZATION postgres; "),
+        ("another role", "SET ROLE leoflow; "),
+        ("another session user", "SET SESSION AUTHORIZATION postgres; "),
         ("a program", &program),
         ("a file", "COPY public.import_error FROM '/etc/passwd'; "),
         ("a file out", "COPY (SELECT 1) TO '/tmp/leoflow-must-not-be-there'; "),
@@ -263,36 +263,36 @@ fn a_dump_whose_statements_are_not_ours() {
             "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I IS_TEMPLATE true', current_database()); END $$; COMMIT; SELECT 1/0; ",
         ),
         (
-            "nobody may connect",
+            "no connections",
             "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I CONNECTION LIMIT 0', current_database()); END $$; COMMIT; SELECT 1/0; ",
         ),
         (
-            "an operator that is asked for names",
+            "an operator on names that loops",
             "CREATE FUNCTION public.f(name, name) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN LOOP END LOOP; END'; CREATE OPERATOR public.<> (FUNCTION = public.f, LEFTARG = name, RIGHTARG = name); ",
         ),
     ];
-    // Refused by the server, by the comparison, or without any effect: the live instance is as it was.
-    for (what, statement) in a_few(statements, 12) {
+    // The server or the schema comparison refuses it, or it has no effect: the live instance stays unchanged.
+    for (case, statement) in sample_rounds(statements, 12) {
         let mut hostile = honest.clone();
         let mut dump = hostile.dump();
-        // The last thing that is made, so that everything else is there.
+        // The last statement of the dump, so that everything else exists.
         replace_in_dump(&mut dump, "ALTER TABLE ONLY public.xcom\n", |sql| format!("{statement}{sql}"));
         hostile.set_dump(&dump);
         hostile.save(&file);
-        assert_refused(&test, &file, what);
-        if ["a template that cannot be dropped", "the same, committed"].contains(&what) {
+        assert_refused(&test, &file, case);
+        if ["a template that cannot be dropped", "the same, committed"].contains(&case) {
             test.run(&["lite", "backups", "verify", file.to_str().unwrap()]).expect(1);
-            assert_untouched(&test, what);
+            assert_untouched(&test, case);
         }
-        assert!(!trace.exists(), "{what}: a program was run");
+        assert!(!trace.exists(), "{case}: a program was run");
         let roles = test.sql("SELECT count(*) FROM pg_roles WHERE rolsuper");
-        assert_eq!(roles, "1", "{what}");
+        assert_eq!(roles, "1", "{case}");
     }
     assert!(!Path::new("/tmp/leoflow-must-not-be-there").exists());
     assert_eq!(test.sql("SHOW fsync"), "on");
-    // A database whose dropping was cut off is no obstacle.
+    // A database with an interrupted DROP DATABASE does not block a restore.
     test.sql_as_superuser("CREATE DATABASE leoflow_side_01234567; UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'leoflow_side_01234567'");
-    // Settings of the database go with its owner, and the rest is what it should be.
+    // The restore resets settings of the database and stored rollback SQL.
     let mut odd = honest.clone();
     let mut dump = odd.dump();
     let settings = "DO $$ BEGIN UPDATE public.leoflow_ledger SET rollback_sql = 'DROP TABLE variable'; EXECUTE format('ALTER DATABASE %I CONNECTION LIMIT 20', current_database()); EXECUTE format('ALTER DATABASE %I IS_TEMPLATE true', current_database()); EXECUTE format('GRANT ALL ON DATABASE %I TO PUBLIC', current_database()); EXECUTE format('ALTER DATABASE %I SET search_path = evil', current_database()); EXECUTE format('ALTER ROLE %I SET work_mem = 64', current_user); END $$; ";
@@ -303,15 +303,15 @@ fn a_dump_whose_statements_are_not_ours() {
     assert_eq!(test.sql("SELECT count(*) FROM leoflow_ledger WHERE rollback_sql = 'DROP TABLE variable'"), "0");
     assert!(!test.restore_leftovers().contains(&"leoflow_side_01234567".to_owned()));
     assert_eq!(test.sql("SELECT count(*) FROM pg_db_role_setting"), "0");
-    let as_new = "SELECT datconnlimit, datistemplate, has_database_privilege('pg_monitor', 'leoflow', 'CREATE') FROM pg_database WHERE datname = 'leoflow'";
-    assert_eq!(test.sql(as_new), "-1|f|f");
+    let properties = "SELECT datconnlimit, datistemplate, has_database_privilege('pg_monitor', 'leoflow', 'CREATE') FROM pg_database WHERE datname = 'leoflow'";
+    assert_eq!(test.sql(properties), "-1|f|f");
     assert_eq!(test.sql("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'leoflow'"), "leoflow");
     assert_eq!(test.sql("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND pg_get_userbyid(relowner) <> 'leoflow'"), "0");
     assert_eq!(test.state(), "healthy");
 }
 
 #[test]
-fn a_dump_that_fills_the_disk_is_ended() {
+fn a_dump_that_fills_the_disk_is_stopped() {
     let (test, honest) = instance();
     let file = test.folder().join("hostile.tar.zst");
     let mut hostile = honest.clone();
@@ -320,12 +320,12 @@ fn a_dump_that_fills_the_disk_is_ended() {
     replace_in_dump(&mut dump, "ALTER TABLE ONLY public.xcom\n", |sql| format!("{fill}{sql}"));
     hostile.set_dump(&dump);
     hostile.save(&file);
-    let said = assert_refused(&test, &file, "a filler");
-    assert!(said.contains("grows over"), "{said}");
-    wait_until("its backends are gone", Duration::from_secs(10), || {
+    let error = assert_refused(&test, &file, "a filler");
+    assert!(error.contains("grows beyond"), "{error}");
+    wait_until("the restore's backends have ended", Duration::from_secs(10), || {
         test.sql("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%filler%' AND pid <> pg_backend_pid()") == "0"
     });
-    // The same for a verification, which leaves nothing either.
+    // A test restore is stopped too and leaves nothing behind.
     test.run(&["lite", "backups", "verify", file.to_str().unwrap()]).expect(1);
     assert_untouched(&test, "a filler, verified");
 }

@@ -1,15 +1,15 @@
-//! `install.sh` and `uninstall.sh`, in a home of their own, with nothing on the PATH but what every system has.
+//! `install.sh` and `uninstall.sh`, in a temporary home with only the tools of a minimal system on the PATH.
 
 use crate::support::clients::Clients;
 use crate::support::releases::{FIRST, Releases, SECOND, make_release, releases};
-use crate::support::{Done, TestHome, processes, shellcheck, wheels};
+use crate::support::{CommandOutput, TestHome, processes, shellcheck, wheels};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// What a bare Debian or BusyBox has; no Python, no PostgreSQL.
+/// The tools of a minimal Debian or BusyBox system; no Python, no PostgreSQL.
 const TOOLS: [&str; 30] = [
     "sh",
     "awk",
@@ -51,15 +51,15 @@ struct Machine {
 
 impl Machine {
     fn new(shell: &'static str) -> Self {
-        let test = TestHome::at(Path::new("user/.leoflow"));
+        let test = TestHome::with_home_at(Path::new("user/.leoflow"));
         let bin = test.folder().join("bin");
         fs::create_dir(&bin).unwrap();
         for tool in TOOLS {
-            let found =
+            let path =
                 ["/bin", "/usr/bin"].iter().map(|folder| Path::new(folder).join(tool)).find(|path| path.exists());
-            // `wget` is not everywhere, and not needed where there is `curl`.
-            if let Some(found) = found {
-                symlink(found, bin.join(tool)).unwrap();
+            // `wget` may be missing, and is not needed with `curl`.
+            if let Some(path) = path {
+                symlink(path, bin.join(tool)).unwrap();
             }
         }
         Self { test, shell }
@@ -76,31 +76,31 @@ impl Machine {
             .env("LEOFLOW_PYTHON_PACKAGES", "none")
             .env("HOME", self.user())
             .env("PATH", self.test.folder().join("bin"));
-        // Without a terminal of its own: nobody is there to be asked.
+        // A session without a terminal cannot show prompts.
         leoflow::sys::command::in_own_session(&mut command);
         command.stdin(Stdio::null());
         command
     }
 
-    /// The script as a file in the release's folder.
-    fn install(&self, all: &Releases, arguments: &[&str]) -> Done {
+    /// Runs the script as a file in the release's folder.
+    fn install(&self, all: &Releases, arguments: &[&str]) -> CommandOutput {
         let shell =
             ["/bin", "/usr/bin"].iter().map(|folder| Path::new(folder).join(self.shell)).find(|path| path.exists());
         let mut command = self.command(&shell.unwrap());
         command.arg(all.dist().join("install.sh")).args(arguments).output().unwrap().into()
     }
 
-    /// The script from a pipe, as `curl … | sh` gives it.
-    fn pipe(&self, script: &[u8], arguments: &[&str], environment: &[(&str, &str)]) -> Done {
+    /// Runs the script from a pipe, as `curl … | sh` does.
+    fn pipe(&self, script: &[u8], arguments: &[&str], environment: &[(&str, &str)]) -> CommandOutput {
         let mut command = self.command(Path::new("/bin/sh"));
         command.args(["-s", "--"]).args(arguments).envs(environment.iter().copied());
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        // A shell that has seen enough closes it.
+        // The shell may exit before it has read everything.
         let _ = child.stdin.take().unwrap().write_all(script);
         child.wait_with_output().unwrap().into()
     }
 
-    fn leoflow(&self, arguments: &[&str]) -> Done {
+    fn leoflow(&self, arguments: &[&str]) -> CommandOutput {
         let mut command = self.command(&self.user().join(".leoflow/bin/leoflow"));
         command.args(arguments).output().unwrap().into()
     }
@@ -115,7 +115,7 @@ impl Machine {
 }
 
 #[test]
-fn a_release_is_installed_from_a_folder_and_the_next_one_over_it() {
+fn the_installer_installs_upgrades_and_repairs() {
     for shell in ["dash", "bash"] {
         if !["/bin", "/usr/bin"].iter().any(|folder| Path::new(folder).join(shell).exists()) {
             continue;
@@ -123,7 +123,7 @@ fn a_release_is_installed_from_a_folder_and_the_next_one_over_it() {
         let machine = Machine::new(shell);
         let first = releases(&[FIRST]);
         let done = machine.install(&first, &["--yes", "--no-modify-path"]).expect(0);
-        assert!(done.stderr.contains("there is no Python for your DAGs yet"), "{}", done.stderr);
+        assert!(done.stderr.contains("no Python for your DAGs was found"), "{}", done.stderr);
         machine.start();
         machine.leoflow(&["variables", "set", "kept", "value"]).expect(0);
         let all = releases(&[FIRST, SECOND]);
@@ -132,112 +132,113 @@ fn a_release_is_installed_from_a_folder_and_the_next_one_over_it() {
         assert_eq!((&status["version"], &status["state"]), (&"0.2.0".into(), &"healthy".into()), "{shell}");
         let kept = machine.leoflow(&["variables", "get", "kept", "--json"]).expect(0).json();
         assert_eq!(kept["value"], "value");
-        // Once more is a mend, beside the running instance.
+        // A second run repairs the install while the instance runs.
         fs::remove_file(machine.user().join(".leoflow/bin/leoflow-agent")).unwrap();
         machine.install(&all, &["--yes", "--no-modify-path"]).expect(0);
         assert!(machine.user().join(".leoflow/bin/leoflow-agent").exists());
         machine.leoflow(&["lite", "stop"]).expect(0);
         machine.test.assert_nothing_runs();
-        let strays: Vec<_> =
+        let files: Vec<_> =
             fs::read_dir(machine.user().join(".leoflow")).unwrap().flatten().map(|e| e.file_name()).collect();
-        assert!(!strays.iter().any(|name| name.to_string_lossy().starts_with(".install")), "{strays:?}");
+        assert!(!files.iter().any(|name| name.to_string_lossy().starts_with(".install")), "{files:?}");
     }
 }
 
 #[test]
-fn a_release_brings_the_packages_that_dag_files_expect() {
+fn a_release_contains_the_packages_for_dag_files() {
     let all = releases(&[FIRST, SECOND]);
     let machine = Machine::new("sh");
     let dist = machine.test.folder().join("dist");
-    let brings = ["--python-packages", wheels().to_str().unwrap()];
-    Done::from(make_release(&all, FIRST.version, &dist, &brings)).expect(0);
+    let component = ["--python-packages", wheels().to_str().unwrap()];
+    CommandOutput::from(make_release(&all, FIRST.version, &dist, &component)).expect(0);
     let install = |dist: &Path| {
         let mut command = machine.command(Path::new("/bin/sh"));
-        // Nobody answers there.
+        // An index that refuses connections.
         command.env_remove("LEOFLOW_PYTHON_PACKAGES").env("PIP_INDEX_URL", "http://127.0.0.1:9/simple");
-        Done::from(command.arg(dist.join("install.sh")).args(["--yes", "--no-modify-path"]).output().unwrap())
+        CommandOutput::from(command.arg(dist.join("install.sh")).args(["--yes", "--no-modify-path"]).output().unwrap())
     };
     install(&dist).expect(0);
     let python = machine.user().join(".leoflow/python");
     let packages = || fs::read_dir(&python).unwrap().flatten().map(|entry| entry.path()).next().unwrap();
     assert!(packages().join("jinja2/__init__.py").exists() && packages().join("pendulum").exists());
-    // A mend brings back what is missing.
+    // A repair restores missing packages.
     fs::remove_dir_all(packages()).unwrap();
-    let beside = |version: &str| machine.user().join(".leoflow/versions").join(version).join("python-packages");
-    fs::remove_dir_all(beside(FIRST.version)).unwrap();
+    let installed = |version: &str| machine.user().join(".leoflow/versions").join(version).join("python-packages");
+    fs::remove_dir_all(installed(FIRST.version)).unwrap();
     install(&dist).expect(0);
-    assert!(packages().join("six.py").exists() && beside(FIRST.version).is_dir());
-    // And an upgrade has those of its own release.
+    assert!(packages().join("six.py").exists() && installed(FIRST.version).is_dir());
+    // An upgrade installs the packages of its own release.
     let next = machine.test.folder().join("next");
     let more = ["--from", dist.to_str().unwrap()];
-    Done::from(make_release(&all, SECOND.version, &next, &[&more[..], &brings].concat())).expect(0);
+    CommandOutput::from(make_release(&all, SECOND.version, &next, &[&more[..], &component].concat())).expect(0);
     install(&next).expect(0);
-    assert_eq!(fs::read_dir(beside(SECOND.version)).unwrap().count(), 6);
+    assert_eq!(fs::read_dir(installed(SECOND.version)).unwrap().count(), 6);
 }
 
 #[test]
-fn a_release_brings_airflows_web_ui_as_a_component() {
+fn a_release_contains_airflows_web_ui() {
     let Some(clients) = Clients::get() else {
-        println!("skipped: Airflow's wheel cannot be had from the package index");
+        println!("skipped: the package index does not provide Airflow's wheel");
         return;
     };
     let all = releases(&[FIRST, SECOND]);
     let machine = Machine::new("sh");
     let dist = machine.test.folder().join("dist");
-    let brings = ["--airflow-ui", clients.wheel.to_str().unwrap()];
-    Done::from(make_release(&all, FIRST.version, &dist, &brings)).expect(0);
+    let component = ["--airflow-ui", clients.wheel.to_str().unwrap()];
+    CommandOutput::from(make_release(&all, FIRST.version, &dist, &component)).expect(0);
     let install = |dist: &Path| {
         let mut command = machine.command(Path::new("/bin/sh"));
-        // Nobody answers there.
+        // An index that refuses connections.
         command.env("PIP_INDEX_URL", "http://127.0.0.1:9/simple");
-        Done::from(command.arg(dist.join("install.sh")).args(["--yes", "--no-modify-path"]).output().unwrap())
+        CommandOutput::from(command.arg(dist.join("install.sh")).args(["--yes", "--no-modify-path"]).output().unwrap())
     };
     install(&dist).expect(0);
     let home = machine.user().join(".leoflow");
     let ui = home.join("ui").join(leoflow::web_ui::VERSION);
     assert!(ui.join("index.html").exists() && ui.join("NOTICE").exists());
     let archives = || {
-        let of_versions = fs::read_dir(home.join("versions")).unwrap().flatten();
-        let files = of_versions.flat_map(|version| fs::read_dir(version.path()).unwrap().flatten());
+        let versions = fs::read_dir(home.join("versions")).unwrap().flatten();
+        let files = versions.flat_map(|version| fs::read_dir(version.path()).unwrap().flatten());
         files.filter(|file| file.path().extension().is_some_and(|end| end == "zst")).count()
     };
     assert_eq!(archives(), 0);
-    // A mend brings it back, and so does the next release; the one before is carried along with the same bytes.
+    // A repair restores the UI, and so does the next release, which reuses the earlier release's component.
     fs::remove_dir_all(&ui).unwrap();
     install(&dist).expect(0);
     assert!(ui.join("index.html").exists());
     let next = machine.test.folder().join("next");
     let more = ["--from", dist.to_str().unwrap()];
-    Done::from(make_release(&all, SECOND.version, &next, &[&more[..], &brings].concat())).expect(0);
+    CommandOutput::from(make_release(&all, SECOND.version, &next, &[&more[..], &component].concat())).expect(0);
     let names = fs::read_dir(&next).unwrap().flatten().map(|entry| entry.file_name().into_string().unwrap());
-    let of_ui: Vec<String> = names.filter(|name| name.starts_with("airflow-ui-")).collect();
-    assert_eq!(of_ui, [format!("airflow-ui-{}-{}.tar.zst", leoflow::web_ui::VERSION, FIRST.version)]);
+    let ui_files: Vec<String> = names.filter(|name| name.starts_with("airflow-ui-")).collect();
+    assert_eq!(ui_files, [format!("airflow-ui-{}-{}.tar.zst", leoflow::web_ui::VERSION, FIRST.version)]);
     fs::remove_dir_all(&ui).unwrap();
     let done = install(&next).expect(0);
-    let told = done.stdout + &done.stderr;
-    assert!(ui.join("index.html").exists() && told.contains("airflow-ui 3.3.2 is fetched"), "{told}");
+    let output = done.stdout + &done.stderr;
+    assert!(ui.join("index.html").exists() && output.contains("airflow-ui 3.3.2 will be downloaded"), "{output}");
     assert_eq!(archives(), 0);
-    // What is another's is not taken for it.
+    // Another component is not accepted as the UI.
     fs::remove_dir_all(&ui).unwrap();
     let mut other = machine.command(&home.join("bin/leoflow"));
     let postgres = fs::read_dir(&next).unwrap().flatten().map(|entry| entry.path());
     let postgres = postgres.into_iter().find(|path| path.to_string_lossy().contains("/postgres-")).unwrap();
-    let told = Done::from(other.arg("setup").env("LEOFLOW_UI", &postgres).output().unwrap()).expect(0);
-    assert!(!ui.exists() && told.stderr.contains("index.html"), "{}", told.stderr);
+    let done = CommandOutput::from(other.arg("setup").env("LEOFLOW_UI", &postgres).output().unwrap()).expect(0);
+    assert!(!ui.exists() && done.stderr.contains("index.html"), "{}", done.stderr);
 }
 
 #[test]
-fn a_script_that_is_cut_at_any_line_has_done_nothing() {
+fn a_truncated_install_script_does_nothing() {
     let all = releases(&[FIRST]);
     let script = fs::read(all.dist().join("install.sh")).unwrap();
     let dist = all.dist();
     let environment = [("LEOFLOW_BASE_URL", dist.to_str().unwrap())];
     let machine = Machine::new("sh");
-    let ends: Vec<usize> = script.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at).collect();
-    // At lines' ends and in their middles, but for the last one, which ends the one command that all of it is.
+    let ends: Vec<usize> =
+        script.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(index, _)| index).collect();
+    // At the ends and middles of lines, except the last line, which completes the script's only command.
     let (_, before) = ends.split_last().unwrap();
     let middles = ends.windows(2).map(|pair| usize::midpoint(pair[0], pair[1]));
-    // And at every byte of its end.
+    // At every byte of the script's end.
     let tail = script.len() - 40..script.len() - 2;
     let cuts = before.iter().copied().chain(middles).step_by(4).chain(tail);
     for cut in cuts {
@@ -249,7 +250,7 @@ fn a_script_that_is_cut_at_any_line_has_done_nothing() {
 }
 
 #[test]
-fn what_cannot_be_installed_leaves_nothing_behind() {
+fn a_failed_install_leaves_no_files() {
     let all = releases(&[FIRST, SECOND]);
     let machine = Machine::new("sh");
     let script = fs::read(all.dist().join("install.sh")).unwrap();
@@ -260,24 +261,24 @@ fn what_cannot_be_installed_leaves_nothing_behind() {
     for entry in fs::read_dir(all.dist()).unwrap().flatten() {
         fs::write(spoiled.join(entry.file_name()), b"<html>").unwrap();
     }
-    for (folder, what) in [(&empty, "cannot be read"), (&spoiled, "is not what this script expects")] {
+    for (folder, expected) in [(&empty, "cannot read"), (&spoiled, "has the wrong sha256")] {
         let done = machine.pipe(&script, &["--base-url", &format!("file://{}", folder.display())], &[]);
         assert_eq!(done.code, Some(1), "{done:?}");
-        assert!(done.stderr.contains(what) && done.stderr.contains("hint:"), "{}", done.stderr);
-        assert!(machine.is_untouched(), "{what}");
+        assert!(done.stderr.contains(expected) && done.stderr.contains("hint:"), "{}", done.stderr);
+        assert!(machine.is_untouched(), "{expected}");
     }
     assert!(machine.pipe(&script, &["--help"], &[]).expect(0).stdout.contains("--no-setup"));
     assert_eq!(machine.pipe(&script, &["--nonsense"], &[]).code, Some(2));
-    for wanted in ["v9.9.9", "nonsense"] {
-        let environment = [("LEOFLOW_VERSION", wanted), ("LEOFLOW_BASE_URL", all.dist().to_str().unwrap())]
+    for version in ["v9.9.9", "nonsense"] {
+        let environment = [("LEOFLOW_VERSION", version), ("LEOFLOW_BASE_URL", all.dist().to_str().unwrap())]
             .map(|(name, value)| (name, value.to_owned()));
         let environment: Vec<(&str, &str)> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let done = machine.pipe(&script, &[], &environment);
         assert_ne!(done.code, Some(0), "{done:?}");
         assert!(done.stderr.contains("hint:"), "{}", done.stderr);
-        assert!(machine.is_untouched(), "{wanted}");
+        assert!(machine.is_untouched(), "{version}");
     }
-    // For a machine that no release is made for.
+    // A platform without a release.
     let uname = machine.test.folder().join("bin/uname");
     fs::remove_file(&uname).unwrap();
     fs::write(&uname, "#!/bin/sh\n[ \"$1\" = -s ] && echo Linux || echo riscv64\n").unwrap();
@@ -285,21 +286,21 @@ fn what_cannot_be_installed_leaves_nothing_behind() {
     let done = machine.pipe(&script, &["--base-url", all.dist().to_str().unwrap()], &[]);
     assert_eq!(done.code, Some(1), "{done:?}");
     assert!(done.stderr.contains("there is no release 0.2.0 for riscv64-unknown-linux-gnu"), "{}", done.stderr);
-    // The template itself is none.
+    // The installer's template does not install anything.
     let template = fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/install/install.sh")).unwrap();
-    assert!(machine.pipe(&template, &[], &[]).stderr.contains("this is the template"));
+    assert!(machine.pipe(&template, &[], &[]).stderr.contains("this is the installer's template"));
     assert!(machine.is_untouched());
 }
 
 #[test]
-fn a_wget_without_a_timeout_will_do() {
+fn the_installer_works_with_busybox_wget() {
     let all = releases(&[FIRST]);
     let machine = Machine::new("sh");
     let bin = machine.test.folder().join("bin");
     for tool in ["curl", "wget"] {
         let _ = fs::remove_file(bin.join(tool));
     }
-    // As that of busybox 1.35 is: it dies of -T, and knows no long options.
+    // Like the wget of BusyBox 1.35, which crashes with -T and has no long options.
     let wget = "#!/bin/sh\nwhile [ $# -gt 0 ]; do\ncase $1 in\n-q) ;;\n-O) into=$2; shift ;;\n-*) exit 139 ;;\n*) url=$1 ;;\nesac\n\
         shift\ndone\ncp \"DIST/${url##*/}\" \"$into\"\n";
     fs::write(bin.join("wget"), wget.replace("DIST", all.dist().to_str().unwrap())).unwrap();
@@ -313,8 +314,8 @@ fn a_wget_without_a_timeout_will_do() {
 #[test]
 fn every_script_passes_shellcheck() {
     let Some(shellcheck) = shellcheck() else {
-        // There is none for every machine.
-        assert!(!["x86_64", "aarch64"].contains(&std::env::consts::ARCH), "pip can have it here");
+        // The package index has no shellcheck for some platforms.
+        assert!(!["x86_64", "aarch64"].contains(&std::env::consts::ARCH), "pip could not install shellcheck");
         return;
     };
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -327,12 +328,12 @@ fn every_script_passes_shellcheck() {
         ".ci/run",
         "tests/it/support/quick_initdb.sh",
     ];
-    let done = Done::from(Command::new(shellcheck).args(scripts).current_dir(root).output().unwrap());
+    let done = CommandOutput::from(Command::new(shellcheck).args(scripts).current_dir(root).output().unwrap());
     assert_eq!(done.code, Some(0), "{}", done.stdout);
 }
 
 #[test]
-fn another_release_is_installed_by_version_once_its_signature_was_checked() {
+fn the_installer_installs_an_older_version_by_number() {
     let all = releases(&[FIRST, SECOND]);
     let machine = Machine::new("sh");
     let script = fs::read(all.dist().join("install.sh")).unwrap();
@@ -348,7 +349,7 @@ fn another_release_is_installed_by_version_once_its_signature_was_checked() {
 }
 
 #[test]
-fn the_path_is_changed_only_when_allowed_and_uninstall_takes_it_back() {
+fn the_path_is_changed_only_if_allowed_and_restored() {
     let all = releases(&[FIRST]);
     let machine = Machine::new("sh");
     let profile = machine.user().join(".profile");
@@ -369,18 +370,18 @@ fn the_path_is_changed_only_when_allowed_and_uninstall_takes_it_back() {
 }
 
 #[test]
-fn a_home_whose_program_is_gone_is_removed_by_a_script() {
+fn the_uninstall_script_works_without_the_program() {
     let all = releases(&[FIRST]);
     let machine = Machine::new("sh");
     let script = fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/install/uninstall.sh")).unwrap();
-    // Not a folder that is somebody's.
+    // Refuses a folder that is not a home of Leoflow.
     let done = machine.pipe(&script, &["--home", machine.user().to_str().unwrap(), "--purge", "--yes"], &[]);
     assert_eq!(done.code, Some(3), "{done:?}");
     machine.install(&all, &["--yes"]).expect(0);
     machine.start();
     let refused = machine.pipe(&script, &["--yes"], &[]);
     assert_eq!(refused.code, Some(3), "{refused:?}");
-    assert!(refused.stderr.contains("Leoflow runs there"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("Leoflow is running"), "{}", refused.stderr);
     machine.leoflow(&["variables", "set", "kept", "value"]).expect(0);
     machine.leoflow(&["lite", "stop"]).expect(0);
     fs::remove_dir_all(machine.user().join(".leoflow/versions")).unwrap();
@@ -394,5 +395,5 @@ fn a_home_whose_program_is_gone_is_removed_by_a_script() {
     machine.pipe(&script, &["--purge", "--yes"], &[]).expect(0);
     assert!(!machine.user().join(".leoflow").exists());
     assert!(machine.user().join("leoflow").exists(), "the workspace stays");
-    processes::end_all(machine.test.folder());
+    processes::kill_all(machine.test.folder());
 }

@@ -1,6 +1,6 @@
-//! Several instances of one user: each with a home, a workspace and a port of its own.
+//! Several instances of one user, each with its own home, workspace and port.
 
-use crate::support::{Done, LEOFLOW, PATIENT, TestHome, held, wait_until};
+use crate::support::{CommandOutput, LEOFLOW, TestHome, WAITING_DAG, cache_lock, wait_until};
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -8,21 +8,21 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// A user's home directory, and commands that find their Leoflow by its name.
+/// A user's home directory, in which commands select an instance by its name.
 pub struct User {
     test: TestHome,
-    /// Every user's first instance takes the first port from 8089 on, and this machine has but one of it.
+    /// Lock on the ports: every user's first instance takes the first free port from 8089 on.
     _ports: nix::fcntl::Flock<fs::File>,
 }
 
 impl User {
     fn new() -> Self {
-        Self::of(LEOFLOW.into())
+        Self::with_program(LEOFLOW.into())
     }
 
-    /// With another program in the place of `leoflow`.
-    pub fn of(program: PathBuf) -> Self {
-        let ports = held("lock-instance-ports");
+    /// Runs `program` instead of `leoflow`.
+    pub fn with_program(program: PathBuf) -> Self {
+        let ports = cache_lock("lock-instance-ports");
         let mut test = TestHome::on_one_disk();
         test.program = program;
         fs::create_dir_all(test.folder().join("user")).unwrap();
@@ -38,7 +38,7 @@ impl User {
     }
 
     #[track_caller]
-    pub fn run(&self, arguments: &[&str]) -> Done {
+    pub fn run(&self, arguments: &[&str]) -> CommandOutput {
         self.command(arguments).output().unwrap().into()
     }
 
@@ -53,8 +53,8 @@ impl User {
     }
 
     #[track_caller]
-    fn one(&self, name: &str) -> Value {
-        self.list().into_iter().find(|one| one["name"] == name).unwrap_or_else(|| panic!("no {name}"))
+    fn instance(&self, name: &str) -> Value {
+        self.list().into_iter().find(|row| row["name"] == name).unwrap_or_else(|| panic!("no {name}"))
     }
 }
 
@@ -63,20 +63,20 @@ fn port(instance: &Value) -> u16 {
 }
 
 #[test]
-fn each_has_a_home_a_workspace_and_a_port_that_it_keeps() {
+fn each_instance_has_its_own_home_workspace_and_port() {
     let user = User::new();
     assert!(user.list().is_empty());
     for wrong in ["A", "../x", "", "a b"] {
         let refused = user.run(&["instances", "create", wrong]).expect(1);
-        assert!(refused.stderr.contains("is no name of an instance"), "{refused:?}");
+        assert!(refused.stderr.contains("is not a valid instance name"), "{refused:?}");
     }
-    let made = user.run(&["instances", "create", "staging", "--json"]).expect(0).json();
-    assert_eq!(made["workspace"], user.path("leoflow-staging").to_str().unwrap());
-    assert!(made["admin_password"].is_string());
+    let created = user.run(&["instances", "create", "staging", "--json"]).expect(0).json();
+    assert_eq!(created["workspace"], user.path("leoflow-staging").to_str().unwrap());
+    assert!(created["admin_password"].is_string());
     user.run(&["instances", "create", "staging"]).expect(3);
-    let said = user.run(&["--instance", "trial", "setup"]).expect(0).stdout;
-    assert!(said.contains("leoflow --instance trial lite start\n"), "{said}");
-    let (staging, trial) = (user.one("staging"), user.one("trial"));
+    let output = user.run(&["--instance", "trial", "setup"]).expect(0).stdout;
+    assert!(output.contains("leoflow --instance trial lite start\n"), "{output}");
+    let (staging, trial) = (user.instance("staging"), user.instance("trial"));
     assert_eq!(staging["home"], user.path(".leoflow-staging").to_str().unwrap());
     assert!(port(&staging) > 8088 && port(&trial) > port(&staging), "{staging} {trial}");
 
@@ -89,13 +89,13 @@ fn each_has_a_home_a_workspace_and_a_port_that_it_keeps() {
     variable("trial", &["set", "whose", "trial"]).expect(0);
     for name in ["staging", "trial"] {
         assert_eq!(variable(name, &["get", "whose"]).expect(0).stdout.trim(), name);
-        assert_eq!(user.one(name)["state"], "healthy");
+        assert_eq!(user.instance(name)["state"], "healthy");
         let status = user.run(&["--instance", name, "lite", "status", "--json"]).expect(0).json();
-        assert_eq!(status["url"], user.one(name)["url"]);
+        assert_eq!(status["url"], user.instance(name)["url"]);
         let config = fs::read_to_string(user.path(&format!(".leoflow-{name}/config.yaml"))).unwrap();
         assert!(config.contains(&format!("instance_name: {name}\n")), "{config}");
     }
-    assert_eq!((port(&user.one("staging")), port(&user.one("trial"))), (port(&staging), port(&trial)));
+    assert_eq!((port(&user.instance("staging")), port(&user.instance("trial"))), (port(&staging), port(&trial)));
     user.run(&["--instance", "trial", "--home", "/tmp", "lite", "status"]).expect(2);
     user.run(&["instances", "remove", "trial"]).expect(3);
     user.run(&["instances", "remove", "trial", "--yes"]).expect(0);
@@ -106,7 +106,7 @@ fn each_has_a_home_a_workspace_and_a_port_that_it_keeps() {
 }
 
 #[test]
-fn a_clone_has_everything_under_another_name_and_the_first_goes_on() {
+fn a_clone_is_an_independent_copy() {
     let user = User::new();
     user.run(&["instances", "create", "first"]).expect(0);
     user.run(&["--instance", "first", "lite", "start"]).expect(0);
@@ -115,13 +115,13 @@ fn a_clone_has_everything_under_another_name_and_the_first_goes_on() {
     user.run(&["instances", "clone", "first", "--from", "first"]).expect(3);
     user.run(&["instances", "clone", "second", "--from", "nobody"]).expect(1);
     assert!(!user.path(".leoflow-second").exists());
-    let made = user.run(&["instances", "clone", "second", "--from", "first", "--json"]).expect(0).json();
-    assert_eq!((&made["name"], &made["state"]), (&"second".into(), &"stopped".into()), "{made}");
-    assert_ne!(port(&made), port(&user.one("first")));
+    let clone = user.run(&["instances", "clone", "second", "--from", "first", "--json"]).expect(0).json();
+    assert_eq!((&clone["name"], &clone["state"]), (&"second".into(), &"stopped".into()), "{clone}");
+    assert_ne!(port(&clone), port(&user.instance("first")));
     assert_eq!(fs::read_to_string(user.path("leoflow-second/mine.py")).unwrap(), "print('mine')\n");
     let run = fs::read_dir(user.path(".leoflow-first/run")).unwrap();
-    let left: Vec<_> = run.flatten().map(|entry| entry.file_name()).collect();
-    assert!(left.iter().all(|name| !name.to_string_lossy().contains("clone")), "{left:?}");
+    let files: Vec<_> = run.flatten().map(|entry| entry.file_name()).collect();
+    assert!(files.iter().all(|name| !name.to_string_lossy().contains("clone")), "{files:?}");
     user.run(&["--instance", "second", "lite", "start"]).expect(0);
     assert_eq!(user.run(&["--instance", "second", "variables", "get", "kept"]).expect(0).stdout.trim(), "here");
     user.run(&["--instance", "second", "variables", "set", "kept", "there"]).expect(0);
@@ -134,7 +134,7 @@ fn a_clone_has_everything_under_another_name_and_the_first_goes_on() {
 }
 
 #[test]
-fn a_command_for_all_goes_one_by_one_stops_at_the_first_failure_and_then_does_what_is_left() {
+fn all_stops_at_the_first_failure_and_a_rerun_continues() {
     let user = User::new();
     let none = user.run(&["lite", "stop", "--all"]).expect(1);
     assert!(none.stderr.contains("no instance") && none.stderr.contains("leoflow lite start"), "{none:?}");
@@ -144,14 +144,14 @@ fn a_command_for_all_goes_one_by_one_stops_at_the_first_failure_and_then_does_wh
     for name in ["two", "three"] {
         user.run(&["--instance", name, "lite", "stop"]).expect(0);
     }
-    // The third in order of their names cannot be read: nothing after it is begun.
+    // `three`, the second by name, has an invalid configuration; instances after it are not started.
     let config = user.path(".leoflow-three/config.yaml");
     let text = fs::read_to_string(&config).unwrap();
     fs::write(&config, "port: [\n").unwrap();
-    let of = |done: &Done| {
+    let results = |done: &CommandOutput| {
         let listed = done.json()["instances"].as_array().unwrap().clone();
-        let one = |one: &Value| format!("{} {}", one["name"].as_str().unwrap(), one["status"].as_str().unwrap());
-        listed.iter().map(one).collect::<Vec<_>>().join(", ")
+        let text = |row: &Value| format!("{} {}", row["name"].as_str().unwrap(), row["status"].as_str().unwrap());
+        listed.iter().map(text).collect::<Vec<_>>().join(", ")
     };
     let backups = |name: &str| {
         fs::read_dir(user.path(&format!(".leoflow-{name}/backups"))).map_or(0, |all| {
@@ -159,30 +159,30 @@ fn a_command_for_all_goes_one_by_one_stops_at_the_first_failure_and_then_does_wh
         })
     };
     let done = user.run(&["lite", "backup", "--all", "--json"]).expect(1);
-    assert_eq!(of(&done), "one done, three failed, two left");
-    assert!(done.stderr.contains("1 of 3 instances failed") && done.stderr.contains("only what is left"), "{done:?}");
+    assert_eq!(results(&done), "one done, three failed, two left");
+    assert!(done.stderr.contains("1 of 3 instances failed") && done.stderr.contains("to do what is left"), "{done:?}");
     assert_eq!((backups("one"), backups("two")), (1, 0));
     let done = user.run(&["lite", "backup", "--all", "--keep-going", "--json"]).expect(1);
-    assert_eq!(of(&done), "one done_before, three failed, two done");
+    assert_eq!(results(&done), "one done_before, three failed, two done");
     fs::write(&config, text).unwrap();
     let done = user.run(&["lite", "backup", "--all"]).expect(0);
     let lines: Vec<&str> = done.stdout.lines().collect();
-    assert!(lines[0].starts_with("INSTANCE  RESULT") && lines[1].starts_with("one       done before"), "{lines:?}");
-    assert!(lines[2].starts_with("three     /") && lines[3].starts_with("two       done before"), "{lines:?}");
+    assert!(lines[0].starts_with("INSTANCE  RESULT") && lines[1].starts_with("one       already done"), "{lines:?}");
+    assert!(lines[2].starts_with("three     /") && lines[3].starts_with("two       already done"), "{lines:?}");
     assert_eq!(["one", "two", "three"].map(backups), [1, 1, 1]);
-    // That one has come to its end: the next is another.
+    // The interrupted command is complete, so the next one starts anew.
     let done = user.run(&["lite", "backup", "--all", "--only", "two", "--json"]).expect(0);
-    assert_eq!((of(&done).as_str(), backups("two")), ("two done", 2));
+    assert_eq!((results(&done).as_str(), backups("two")), ("two done", 2));
     user.run(&["lite", "backup", "--all", "--only", "four"]).expect(1);
 
     let status = user.run(&["lite", "status", "--all", "--json"]).expect(1).json();
     let states: Vec<&Value> =
-        status["instances"].as_array().unwrap().iter().map(|one| &one["status"]["state"]).collect();
+        status["instances"].as_array().unwrap().iter().map(|row| &row["status"]["state"]).collect();
     assert_eq!(states, ["healthy", "stopped", "stopped"]);
     assert!(user.run(&["lite", "status", "--all"]).expect(1).stdout.contains("one       healthy"));
     let done = user.run(&["lite", "stop", "--all"]).expect(0).stdout;
     assert!(done.contains("one       stopped (") && done.contains("two       was not running"), "{done}");
-    assert_eq!(of(&user.run(&["lite", "stop", "--all", "--json"]).expect(0)), "one done, three done, two done");
+    assert_eq!(results(&user.run(&["lite", "stop", "--all", "--json"]).expect(0)), "one done, three done, two done");
     for wrong in [&["lite", "stop", "--keep-going"][..], &["--instance", "one", "lite", "stop", "--all"]] {
         user.run(wrong).expect(2);
     }
@@ -190,27 +190,30 @@ fn a_command_for_all_goes_one_by_one_stops_at_the_first_failure_and_then_does_wh
 }
 
 #[test]
-fn ctrl_c_ends_the_one_that_is_under_way_and_leaves_the_others() {
+fn ctrl_c_during_all_leaves_the_other_instances_running() {
     let user = User::new();
     for name in ["one", "two"] {
         user.run(&["--instance", name, "lite", "start"]).expect(0);
     }
-    fs::write(user.path("leoflow-one/patient.py"), PATIENT).unwrap();
-    wait_until("the DAG", Duration::from_secs(30), || {
+    fs::write(user.path("leoflow-one/patient.py"), WAITING_DAG).unwrap();
+    wait_until("the DAG exists", Duration::from_secs(30), || {
         user.run(&["--instance", "one", "dags", "trigger", "patient"]).code == Some(0)
     });
     wait_until("the task runs", Duration::from_secs(30), || user.path("leoflow-one/ran").exists());
     let mut stopping = user.command(&["lite", "stop", "--all", "--wait", "--verbose"]);
     let mut stopping = stopping.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    // Once its child waits for the task.
-    let mut said = BufReader::new(stopping.stderr.take().unwrap()).lines();
-    assert!(said.any(|line| line.unwrap().contains("waiting until none of 1 running task")));
+    // Interrupts the command once its child waits for the task.
+    let mut lines = BufReader::new(stopping.stderr.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("Waiting for 1 running task")));
     let pid = nix::unistd::Pid::from_raw(i32::try_from(stopping.id()).unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
-    let rest: Vec<String> = said.map(Result::unwrap).collect();
-    assert!(rest.iter().any(|line| line.contains("it was cancelled: 0 of 2 are done")), "{rest:?}");
+    let rest: Vec<String> = lines.map(Result::unwrap).collect();
+    assert!(rest.iter().any(|line| line.contains("cancelled: 0 of 2 instances done")), "{rest:?}");
     assert_eq!(stopping.wait().unwrap().code(), Some(130));
-    assert_eq!((&user.one("one")["state"], &user.one("two")["state"]), (&"healthy".into(), &"healthy".into()));
+    assert_eq!(
+        (&user.instance("one")["state"], &user.instance("two")["state"]),
+        (&"healthy".into(), &"healthy".into())
+    );
     fs::write(user.path("leoflow-one/go"), "").unwrap();
     user.run(&["lite", "stop", "--all", "--wait"]).expect(0);
 }

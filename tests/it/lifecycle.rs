@@ -1,4 +1,4 @@
-//! Starting, stopping, and what runs in between.
+//! Start, stop, restart, logs and psql of an instance.
 
 use crate::support::http::{self, Session};
 use crate::support::processes::{is_alive, signal};
@@ -8,18 +8,18 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 #[test]
-fn a_foreground_start_says_what_one_wants_to_know_and_ctrl_c_stops_it_cleanly() {
+fn foreground_start_prints_the_login_and_ctrl_c_stops_cleanly() {
     let test = TestHome::new();
     let mut child = test.foreground();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let mut said = String::new();
-    while !said.contains("password") {
-        said.push_str(&lines.next().expect("the password").unwrap());
-        said.push('\n');
+    let mut printed = String::new();
+    while !printed.contains("password") {
+        printed.push_str(&lines.next().expect("the password").unwrap());
+        printed.push('\n');
     }
     assert!(
-        said.contains(&format!("http://127.0.0.1:{}", test.port)) && said.contains("admin@leoflow.local"),
-        "{said}"
+        printed.contains(&format!("http://127.0.0.1:{}", test.port)) && printed.contains("admin@leoflow.local"),
+        "{printed}"
     );
     signal(child.id() as i32, "INT");
     assert_eq!(child.wait().unwrap().code(), Some(0));
@@ -30,13 +30,13 @@ fn a_foreground_start_says_what_one_wants_to_know_and_ctrl_c_stops_it_cleanly() 
 }
 
 #[test]
-fn term_and_hangup_stop_it_too_and_nohup_is_honoured() {
+fn sigterm_and_sighup_stop_lite_and_nohup_is_honoured() {
     let test = TestHome::new();
-    // Whoever runs the tests may have said that a hang-up is to be ignored.
-    let undo =
+    // The process that runs the tests may ignore SIGHUP, which children inherit.
+    let default_sighup =
         "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])";
     for name in ["TERM", "HUP"] {
-        let mut child = foreground_through(&test, &["python3", "-c", undo]);
+        let mut child = foreground_through(&test, &["python3", "-c", default_sighup]);
         test.wait_healthy();
         signal(child.id() as i32, name);
         assert_eq!(child.wait().unwrap().code(), Some(0), "{name}");
@@ -50,12 +50,12 @@ fn term_and_hangup_stop_it_too_and_nohup_is_honoured() {
     child.wait().unwrap();
 }
 
-/// `lite`, started by another program.
+/// Starts `lite` through a wrapper program.
 fn foreground_through(test: &TestHome, wrapper: &[&str]) -> Child {
-    let inner = test.command(&["lite", "--port", &test.port.to_string()]);
+    let leoflow = test.command(&["lite", "--port", &test.port.to_string()]);
     let mut command = Command::new(wrapper[0]);
-    command.args(&wrapper[1..]).arg(inner.get_program()).args(inner.get_args()).env_clear();
-    command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir(test.folder());
+    command.args(&wrapper[1..]).arg(leoflow.get_program()).args(leoflow.get_args()).env_clear();
+    command.envs(leoflow.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir(test.folder());
     command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
@@ -74,16 +74,16 @@ fn a_second_ctrl_c_stops_at_once_and_the_next_start_recovers() {
     std::thread::sleep(Duration::from_millis(200));
     signal(child.id() as i32, "INT");
     std::thread::sleep(Duration::from_millis(300));
-    let asked = Instant::now();
+    let signalled_at = Instant::now();
     signal(child.id() as i32, "INT");
     assert_eq!(child.wait().unwrap().code(), Some(130));
-    assert!(asked.elapsed() < Duration::from_secs(4), "shorter than the server's own patience");
+    assert!(signalled_at.elapsed() < Duration::from_secs(4), "before the server's own drain deadline");
     test.assert_nothing_runs();
     test.start();
 }
 
 #[test]
-fn start_twice_says_so_and_a_second_lite_is_refused_with_pid_and_url() {
+fn a_second_start_is_a_no_op_and_a_second_lite_is_refused() {
     let test = TestHome::started();
     let again = test.run(&["lite", "start"]).expect(0);
     assert!(again.stdout.contains("already running"), "{}", again.stdout);
@@ -94,7 +94,7 @@ fn start_twice_says_so_and_a_second_lite_is_refused_with_pid_and_url() {
 }
 
 #[test]
-fn restart_keeps_the_login_and_the_data_detached_or_not() {
+fn restart_keeps_sessions_and_data_detached_or_not() {
     let test = TestHome::new();
     let password = test.start()["admin_password"].as_str().unwrap().to_owned();
     let session = Session::login(test.port, &password);
@@ -109,7 +109,7 @@ fn restart_keeps_the_login_and_the_data_detached_or_not() {
     test.wait_healthy();
     let (supervisor, server) = (test.pid("supervisor"), test.pid("server"));
     test.run(&["lite", "restart"]).expect(0);
-    assert_eq!(test.pid("supervisor"), supervisor, "it belongs to its terminal");
+    assert_eq!(test.pid("supervisor"), supervisor, "a foreground supervisor keeps its pid");
     assert_ne!(test.pid("server"), server);
     assert_eq!(session.request("GET", "/api/v2/variables/a", "").status, 200);
     signal(child.id() as i32, "TERM");
@@ -117,7 +117,7 @@ fn restart_keeps_the_login_and_the_data_detached_or_not() {
 }
 
 #[test]
-fn requests_wait_while_the_server_is_replaced_and_none_is_refused() {
+fn requests_wait_while_the_server_is_replaced() {
     let test = TestHome::started();
     let port = test.port;
     let answers = std::thread::spawn(move || {
@@ -171,8 +171,8 @@ fn psql_works_running_and_stopped_and_cleans_up_after_itself() {
     assert_eq!(test.sql("SELECT count(*) FROM leoflow_ledger"), newest().to_string());
     assert_ne!(test.run(&["lite", "psql", "--", "-c", "SELECT 1/0"]).code, Some(0));
     test.assert_nothing_runs();
-    // What it was told is not in the environment that others configure psql with.
-    let done: crate::support::Done = test
+    // `PG*` variables of the environment do not reach psql.
+    let done: crate::support::CommandOutput = test
         .command(&["lite", "psql", "--", "-X", "-A", "-t", "-c", "SELECT 5"])
         .env("PGHOST", "nowhere.invalid")
         .env("PGOPTIONS", "-c x=y")
@@ -183,14 +183,14 @@ fn psql_works_running_and_stopped_and_cleans_up_after_itself() {
 }
 
 #[test]
-fn why_a_start_failed_is_told_with_the_last_lines_of_the_log() {
+fn a_failed_start_shows_the_last_log_lines() {
     let test = TestHome::started();
     test.run(&["lite", "stop"]).expect(0);
     let control = test.home.join("managed-postgres/data/global/pg_control");
     let good = std::fs::read(&control).unwrap();
     std::fs::write(&control, &good[..100]).unwrap();
     let done = test.run(&["lite", "start"]).expect(1);
-    assert!(done.stderr.contains("postgres does not start") && done.stderr.contains("pg_control"), "{}", done.stderr);
+    assert!(done.stderr.contains("postgres failed to start") && done.stderr.contains("pg_control"), "{}", done.stderr);
     assert!(done.stderr.contains("leoflow lite logs postgres"), "{}", done.stderr);
     test.assert_nothing_runs();
     std::fs::write(&control, good).unwrap();
@@ -198,18 +198,22 @@ fn why_a_start_failed_is_told_with_the_last_lines_of_the_log() {
 }
 
 #[test]
-fn closed_standard_streams_are_no_crash() {
+fn closed_standard_streams_do_not_crash_setup() {
     let test = TestHome::new();
-    let inner = test.command(&["setup"]);
+    let leoflow = test.command(&["setup"]);
     let mut shell = Command::new("/bin/sh");
-    shell.args(["-c", "exec \"$@\" <&- >&- 2>&-", "sh"]).arg(inner.get_program()).args(inner.get_args()).env_clear();
-    shell.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    shell
+        .args(["-c", "exec \"$@\" <&- >&- 2>&-", "sh"])
+        .arg(leoflow.get_program())
+        .args(leoflow.get_args())
+        .env_clear();
+    shell.envs(leoflow.get_envs().filter_map(|(name, value)| Some((name, value?))));
     assert_eq!(shell.status().unwrap().code(), Some(0));
     test.start();
 }
 
 #[test]
-fn lite_start_does_not_keep_its_terminals_pipes_open() {
+fn lite_start_closes_the_pipes_of_its_caller() {
     let test = TestHome::new();
     let port = test.port.to_string();
     let mut child = test
@@ -219,7 +223,7 @@ fn lite_start_does_not_keep_its_terminals_pipes_open() {
         .spawn()
         .unwrap();
     let (mut stdout, mut stderr) = (String::new(), String::new());
-    // Both ends come to an end, although the instance goes on.
+    // Both pipes reach end of file although the instance keeps running.
     child.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
     child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
     assert!(child.wait().unwrap().success(), "{stderr}");

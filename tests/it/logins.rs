@@ -1,19 +1,19 @@
-//! Who gets in.
+//! Logins, sessions, throttling and request limits.
 
-use crate::support::http::{Session, ask_socket, get, raw, token, try_request};
+use crate::support::http::{Session, get, send_raw, socket_request, token, try_request};
 use crate::support::{TestHome, wait_until};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
-fn running() -> (TestHome, String) {
+fn started_home() -> (TestHome, String) {
     let test = TestHome::new();
     let password = test.start()["admin_password"].as_str().unwrap().to_owned();
     (test, password)
 }
 
 #[test]
-fn a_person_logs_in_by_the_page_sees_what_runs_and_logs_out() {
-    let (test, password) = running();
+fn login_page_status_page_and_logout_work() {
+    let (test, password) = started_home();
     let port = test.port;
     let anonymous = get(port, "/");
     assert_eq!((anonymous.status, anonymous.header("location")), (303, Some("/auth/login?next=%2F")));
@@ -35,7 +35,7 @@ fn a_person_logs_in_by_the_page_sees_what_runs_and_logs_out() {
     let session = cookie.split(';').next().unwrap();
     let page = try_request(port, "GET", "/lite/", &[("Cookie", session)], "").unwrap();
     assert_eq!(page.status, 200);
-    for expected in ["What runs", "healthy", "postgres", "server", "agent"] {
+    for expected in ["<h1>Status", "healthy", "postgres", "server", "agent"] {
         assert!(page.body.contains(expected), "{expected} is not on the page");
     }
     assert!(page.header("content-security-policy").is_some() && page.header("x-frame-options").is_some());
@@ -44,12 +44,12 @@ fn a_person_logs_in_by_the_page_sees_what_runs_and_logs_out() {
     let out = try_request(port, "POST", "/auth/logout", &[("Cookie", session)], "").unwrap();
     assert!(out.header("set-cookie").unwrap().contains("Max-Age=0"));
     let again = try_request(port, "GET", "/api/lite/status", &[("Cookie", session)], "").unwrap();
-    assert_eq!(again.status, 401, "the session has ended, and not only its cookie");
+    assert_eq!(again.status, 401, "the session itself is revoked, not only its cookie");
 }
 
 #[test]
-fn without_a_good_token_there_is_nothing_but_health_and_version() {
-    let (test, password) = running();
+fn only_health_and_version_work_without_a_valid_token() {
+    let (test, password) = started_home();
     let port = test.port;
     for path in ["/api/v2/variables", "/api/v2/variables/a", "/api/v2/connections", "/api/lite/status"] {
         let refused = get(port, path);
@@ -59,9 +59,9 @@ fn without_a_good_token_there_is_nothing_but_health_and_version() {
     for path in ["/local/variables", "/local/connections", "/ui/nothing", "/api/v2/nothing"] {
         assert_eq!(get(port, path).status, 404, "{path}");
     }
-    assert_eq!(get(port, "/nowhere").status, 303, "every other path is the web UI's, after a login");
+    assert_eq!(get(port, "/nowhere").status, 303, "every other path belongs to the web UI and needs a login");
     let session = Session::login(port, &password);
-    assert_eq!(session.request("GET", "/local/variables", "").status, 404, "over TCP not even with a token");
+    assert_eq!(session.request("GET", "/local/variables", "").status, 404, "never served over TCP, even with a token");
     assert_eq!(session.request("PUT", "/api/v2/version", "").status, 405);
     let version = get(port, "/api/v2/version").json();
     let ours = test.status()["version"].clone();
@@ -84,22 +84,25 @@ fn without_a_good_token_there_is_nothing_but_health_and_version() {
     }
 }
 
-/// A login over the user's own socket.
-fn own_login(test: &TestHome, password: &str) -> u16 {
+/// Logs in over the user's own socket; returns the status code.
+fn login_over_socket(test: &TestHome, password: &str) -> u16 {
     let body = serde_json::json!({"username": "admin@leoflow.local", "password": password}).to_string();
-    ask_socket(&test.home, "POST", "/auth/token", "", &body).status
+    socket_request(&test.home, "POST", "/auth/token", "", &body).status
 }
 
 #[test]
-fn who_guesses_is_slowed_down_and_keeps_nobody_out() {
-    let (test, password) = running();
+fn guessed_passwords_are_throttled_without_blocking_others() {
+    let (test, password) = started_home();
     let port = test.port;
     let wrong =
         |count: usize| -> Vec<u16> { (0..count).map(|_| token(port, "admin@leoflow.local", "wrong").status).collect() };
     assert_eq!(wrong(5), [401; 5]);
-    let asked = Instant::now();
+    let started_at = Instant::now();
     assert_eq!(wrong(4), [401; 4]);
-    assert!(asked.elapsed() >= Duration::from_millis(250 + 500 + 1000 + 1000), "each is held for longer");
+    assert!(
+        started_at.elapsed() >= Duration::from_millis(250 + 500 + 1000 + 1000),
+        "each failed attempt is delayed for longer"
+    );
     let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let guessing: Vec<_> = (0..4)
         .map(|_| {
@@ -112,23 +115,23 @@ fn who_guesses_is_slowed_down_and_keeps_nobody_out() {
         })
         .collect();
     for _ in 0..3 {
-        let asked = Instant::now();
-        assert_eq!(token(port, "admin@leoflow.local", &password).status, 201, "a right one gets in after a wait");
-        assert!(asked.elapsed() < Duration::from_secs(25));
+        let started_at = Instant::now();
+        assert_eq!(token(port, "admin@leoflow.local", &password).status, 201, "the right password works after a delay");
+        assert!(started_at.elapsed() < Duration::from_secs(25));
     }
-    let asked = Instant::now();
-    assert_eq!(own_login(&test, &password), 201);
-    assert!(asked.elapsed() < Duration::from_secs(5), "over the own socket at once");
+    let started_at = Instant::now();
+    assert_eq!(login_over_socket(&test, &password), 201);
+    assert!(started_at.elapsed() < Duration::from_secs(5), "no delay over the user's own socket");
     assert_eq!(get(port, "/api/healthz").status, 200);
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     guessing.into_iter().for_each(|thread| thread.join().unwrap());
 }
 
-/// Half in their headers, half in their bodies, and more than there is room for.
+/// Half of the requests stop in their headers, half in their bodies; together they exceed the server's capacity.
 #[test]
-fn requests_that_never_end_keep_nobody_out() {
+fn unfinished_requests_do_not_block_others() {
     use std::io::Write;
-    let (test, _) = running();
+    let (test, _) = started_home();
     let port = test.port;
     let mut unfinished = Vec::new();
     for number in 0..600 {
@@ -140,17 +143,17 @@ fn requests_that_never_end_keep_nobody_out() {
         let _ = stream.write_all(text.as_bytes());
         unfinished.push(stream);
         if number % 60 == 59 {
-            let asked = Instant::now();
+            let started_at = Instant::now();
             assert_eq!(get(port, "/api/healthz").status, 200);
-            // The server gives up unfinished requests by itself after ten seconds: this one did not wait for that.
-            assert!(asked.elapsed() < Duration::from_secs(8), "after {number}: {:?}", asked.elapsed());
+            // The server drops unfinished requests after ten seconds; this login did not wait for that.
+            assert!(started_at.elapsed() < Duration::from_secs(8), "after {number}: {:?}", started_at.elapsed());
         }
     }
 }
 
 #[test]
 fn a_new_password_or_epoch_in_the_config_works_at_once() {
-    let (test, password) = running();
+    let (test, password) = started_home();
     let session = Session::login(test.port, &password);
     let path = test.home.join("config.yaml");
     let text = std::fs::read_to_string(&path).unwrap();
@@ -162,37 +165,37 @@ fn a_new_password_or_epoch_in_the_config_works_at_once() {
 }
 
 #[test]
-fn other_sites_and_other_names_are_refused() {
-    let (test, _) = running();
+fn foreign_origins_and_hosts_are_refused() {
+    let (test, _) = started_home();
     let port = test.port;
     let with = |headers: &[(&str, &str)]| try_request(port, "POST", "/auth/token", headers, "{}").unwrap().status;
     assert_eq!(with(&[("Host", "evil.example")]), 403);
     assert_eq!(with(&[("Origin", "http://evil.example")]), 403);
     assert_eq!(with(&[("Origin", "null")]), 403);
-    assert_eq!(with(&[("Content-Type", "application/json")]), 422, "let in, and looked at");
+    assert_eq!(with(&[("Content-Type", "application/json")]), 422, "accepted, then rejected by validation");
     assert_eq!(try_request(port, "GET", "/", &[("Host", "evil.example:80")], "").unwrap().status, 403);
     let localhost = format!("localhost:{port}");
     assert_eq!(try_request(port, "GET", "/api/healthz", &[("Host", &localhost)], "").unwrap().status, 200);
 }
 
 #[test]
-fn too_much_of_anything_is_refused_and_the_server_goes_on() {
-    let (test, password) = running();
+fn oversized_requests_are_refused_and_the_server_keeps_serving() {
+    let (test, password) = started_home();
     let port = test.port;
     let session = Session::login(port, &password);
     let huge = format!("GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: {}\r\n\r\n", "x".repeat(10 * 1024 * 1024));
-    assert!(raw(port, huge.as_bytes()).is_none_or(|response| response.status == 431));
+    assert!(send_raw(port, huge.as_bytes()).is_none_or(|response| response.status == 431));
     let many = format!("GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n{}\r\n", "a: b\r\n".repeat(2000));
-    assert!(raw(port, many.as_bytes()).is_none_or(|response| response.status == 431));
+    assert!(send_raw(port, many.as_bytes()).is_none_or(|response| response.status == 431));
     let anonymous = format!(r#"{{"username": "{}", "password": "x"}}"#, "x".repeat(100_000));
     let refused = try_request(port, "POST", "/auth/token", &[("Content-Type", "application/json")], &anonymous);
     assert!(refused.is_none_or(|response| response.status == 413));
     let body = serde_json::json!({"key": "big", "value": "x".repeat(17 * 1024 * 1024)}).to_string();
     assert!(session.try_request("POST", "/api/v2/variables", &body).is_none_or(|response| response.status == 413));
     for garbage in [&b"\x16\x03\x01\x02\x00"[..], b"GET\r\n\r\n", b"\0\0\0\0\r\n\r\n"] {
-        let _ = raw(port, garbage);
+        let _ = send_raw(port, garbage);
     }
-    // Clients that connect and say nothing, more than there is room to serve at once.
+    // More silent connections than the server handles at once.
     let silent: Vec<_> = (0..300).filter_map(|_| std::net::TcpStream::connect(("127.0.0.1", port)).ok()).collect();
     assert_eq!(get(port, "/api/healthz").status, 200);
     drop(silent);

@@ -1,4 +1,4 @@
-//! A Python that this machine has not is got for the project that wants it, from where uv is told to.
+//! A Python version that the machine lacks is downloaded for the project that requires it, from the index uv is given.
 
 use crate::support::index::Index;
 use crate::support::mirror;
@@ -15,23 +15,23 @@ use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What uv is told of: Pythons with their archives, by name.
+/// The Python downloads that uv is offered, with their archives.
 #[derive(Clone, Default)]
 struct Downloads(Arc<Mutex<Archives>>);
 
-/// `(version, its archive)`.
+/// `(version, archive)`.
 type Archives = Vec<(String, Vec<u8>)>;
 
 impl Downloads {
-    /// Offers a Python of this version, which is a script around the real one.
+    /// Offers a Python of this version: a script around the real one.
     fn add(&self, version: &str) {
         let minor = version.rsplit_once('.').unwrap().0;
         let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
-        let script = script(version);
+        let python_script = python_script(version);
         let mut header = tar::Header::new_gnu();
-        header.set_size(script.len() as u64);
+        header.set_size(python_script.len() as u64);
         header.set_mode(0o755);
-        archive.append_data(&mut header, format!("python/bin/python{minor}"), script.as_bytes()).unwrap();
+        archive.append_data(&mut header, format!("python/bin/python{minor}"), python_script.as_bytes()).unwrap();
         let mut link = tar::Header::new_gnu();
         link.set_entry_type(tar::EntryType::Symlink);
         link.set_size(0);
@@ -47,7 +47,7 @@ impl Downloads {
         self.0.lock().unwrap().push((version.to_owned(), bytes));
     }
 
-    /// Returns where the list is.
+    /// Serves the list and the archives; returns the URL of the list.
     fn serve(&self) -> String {
         let (downloads, address) = (self.clone(), Arc::new(Mutex::new(String::new())));
         let known = address.clone();
@@ -56,9 +56,9 @@ impl Downloads {
             if let Some((_, bytes)) = all.iter().find(|(version, _)| path == format!("/{version}.tar.gz")) {
                 return (200, bytes.clone());
             }
-            let listed: serde_json::Map<String, Value> =
-                all.iter().map(|(version, bytes)| listed(&known.lock().unwrap(), version, bytes)).collect();
-            (200, Value::from(listed).to_string().into_bytes())
+            let download_entry: serde_json::Map<String, Value> =
+                all.iter().map(|(version, bytes)| download_entry(&known.lock().unwrap(), version, bytes)).collect();
+            (200, Value::from(download_entry).to_string().into_bytes())
         };
         let served = mirror::serve(Arc::new(answer), false);
         address.lock().unwrap().clone_from(&served);
@@ -66,7 +66,7 @@ impl Downloads {
     }
 }
 
-fn listed(address: &str, version: &str, bytes: &[u8]) -> (String, Value) {
+fn download_entry(address: &str, version: &str, bytes: &[u8]) -> (String, Value) {
     let numbers: Vec<u32> = version.split('.').map(|part| part.parse().unwrap()).collect();
     let architecture = std::env::consts::ARCH;
     let described = json!({
@@ -77,24 +77,24 @@ fn listed(address: &str, version: &str, bytes: &[u8]) -> (String, Value) {
     (format!("cpython-{version}-linux-{architecture}-gnu"), described)
 }
 
-/// One that says it is of this version where Leoflow asks, and is the machine's own for everything else.
-fn script(version: &str) -> String {
-    let asked = Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output().unwrap();
-    let real = String::from_utf8(asked.stdout).unwrap();
+/// A Python script that reports `version` to Leoflow's probe and otherwise runs the machine's own Python.
+fn python_script(version: &str) -> String {
+    let printed = Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output().unwrap();
+    let real = String::from_utf8(printed.stdout).unwrap();
     format!(
         "#!/bin/sh\ncase \" $* \" in *\" -S \"*) echo \"{version} $0\" ;; *) exec '{}' \"$@\" ;; esac\n",
         real.trim()
     )
 }
 
-/// All programs of the system but Python.
+/// Makes a folder with all programs of the system except Python.
 fn path_without_python(test: &TestHome) {
     let folder = test.folder().join("programs");
     std::fs::create_dir(&folder).unwrap();
     for entry in ["/usr/bin", "/bin"].iter().filter_map(|path| std::fs::read_dir(path).ok()).flatten().flatten() {
         let name = entry.file_name();
         if !name.to_string_lossy().starts_with("python") {
-            // Both are one folder on most systems.
+            // `/bin` and `/usr/bin` are one folder on most systems.
             let _ = symlink(entry.path(), folder.join(name));
         }
     }
@@ -109,11 +109,11 @@ fn home_with_uv() -> TestHome {
     test
 }
 
-/// Where the only Python says that it is 3.97.0.
+/// A home whose only Python reports version 3.97.0.
 fn test_home() -> TestHome {
     let test = home_with_uv();
     let plain = test.folder().join("plain-python");
-    std::fs::write(&plain, script("3.97.0")).unwrap();
+    std::fs::write(&plain, python_script("3.97.0")).unwrap();
     std::fs::set_permissions(&plain, std::fs::Permissions::from_mode(0o755)).unwrap();
     test.set_up();
     test.run(&["config", "set", "python", plain.to_str().unwrap()]).expect(0);
@@ -122,8 +122,8 @@ fn test_home() -> TestHome {
 
 fn command(test: &TestHome, downloads: &str, arguments: &[&str]) -> Command {
     let mut command = test.command(arguments);
-    let own = command.get_envs().find_map(|(name, value)| (name == "PATH").then_some(value?)).unwrap().to_owned();
-    let postgres = own.to_string_lossy().split(':').next().unwrap().to_owned();
+    let own_path = command.get_envs().find_map(|(name, value)| (name == "PATH").then_some(value?)).unwrap().to_owned();
+    let postgres = own_path.to_string_lossy().split(':').next().unwrap().to_owned();
     let path = format!("{postgres}:{}", test.folder().join("programs").display());
     command.env("PATH", path).env("UV_PYTHON_DOWNLOADS_JSON_URL", downloads).env("UV_HTTP_RETRIES", "0");
     command
@@ -140,18 +140,18 @@ fn project(test: &TestHome, index: &Index, python: &str) -> PathBuf {
     folder
 }
 
-fn managed(home: &Path) -> Vec<String> {
+fn managed_pythons(home: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(home.join("python/managed")).into_iter().flatten().flatten();
-    let is_one = |entry: &std::fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+    let is_folder = |entry: &std::fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
     let mut names: Vec<String> =
-        entries.filter(is_one).map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        entries.filter(is_folder).map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     names.retain(|name| name.starts_with("cpython"));
     names.sort();
     names
 }
 
-/// The version of Python of each environment.
-fn environments(test: &TestHome) -> Vec<String> {
+/// The Python version of each environment.
+fn environment_versions(test: &TestHome) -> Vec<String> {
     let folders = std::fs::read_dir(test.home.join("venvs")).into_iter().flatten().flatten();
     let stamp = |folder: std::fs::DirEntry| std::fs::read(folder.path().join(".leoflow-deps")).ok();
     let version = |text: Vec<u8>| serde_json::from_slice::<Value>(&text).ok()?["version"].as_str().map(str::to_owned);
@@ -161,7 +161,7 @@ fn environments(test: &TestHome) -> Vec<String> {
 }
 
 #[test]
-fn a_python_that_is_not_here_is_got_used_and_brought_up_to_date() {
+fn a_missing_python_is_downloaded_used_and_updated() {
     let (test, index, downloads) = (test_home(), Index::new(), Downloads::default());
     index.add("paint", "1.0", "NAME = 'red'\n", &[]);
     let address = downloads.serve();
@@ -170,25 +170,29 @@ fn a_python_that_is_not_here_is_got_used_and_brought_up_to_date() {
     let started = command(&test, &address, &["lite", "start", "--port", &port]).output().unwrap();
     assert!(started.status.success(), "{started:?}");
     let error = || test.sql("SELECT stack_trace FROM import_error");
-    wait_until("uv's words", LIMIT, || error().contains("No download found"));
-    assert!(error().contains("Python >=3.98 is wanted, and this machine has none: 3.97.0 does not do"), "{}", error());
+    wait_until("uv's error", LIMIT, || error().contains("No download found"));
+    assert!(
+        error().contains("Python >=3.98 is required, but this machine has none: 3.97.0 does not match"),
+        "{}",
+        error()
+    );
     downloads.add("3.98.1");
-    // As whoever has mended it would say.
+    // The user's command after fixing the cause.
     test.run(&["env", "update"]).expect(0);
     test.wait_dag("p", 1);
     assert_eq!(test.run_dag("p")["state"], "success");
-    assert_eq!(managed(&test.home).len(), 1, "{:?}", managed(&test.home));
-    assert_eq!(environments(&test), ["3.98.1"]);
+    assert_eq!(managed_pythons(&test.home).len(), 1, "{:?}", managed_pythons(&test.home));
+    assert_eq!(environment_versions(&test), ["3.98.1"]);
     downloads.add("3.98.2");
     test.run(&["env", "update", "p"]).expect(0);
-    assert_eq!(environments(&test), ["3.98.1", "3.98.2"]);
+    assert_eq!(environment_versions(&test), ["3.98.1", "3.98.2"]);
     assert_eq!(test.run_dag("p")["state"], "success");
     test.run(&["uninstall", "--purge", "--yes"]).expect(0);
     assert!(!test.home.exists());
 }
 
 #[test]
-fn a_command_gets_the_python_that_a_file_needs_and_says_what_it_does() {
+fn validate_downloads_the_required_python_and_reports_it() {
     let (test, index, downloads) = (test_home(), Index::new(), Downloads::default());
     index.add("paint", "1.0", "NAME = 'red'\n", &[]);
     downloads.add("3.98.1");
@@ -198,24 +202,24 @@ fn a_command_gets_the_python_that_a_file_needs_and_says_what_it_does() {
     let refused = command(&test, &address, &["validate"]).arg(&folder).env("UV_PYTHON_DOWNLOADS", "never").output();
     let refused = refused.unwrap();
     assert_eq!(refused.status.code(), Some(1));
-    let said = String::from_utf8_lossy(&refused.stdout).into_owned();
-    assert!(said.contains("Python 3.98 is wanted") && said.contains("Python downloads are"), "{said}");
-    assert_eq!(managed(&test.home), [""; 0]);
+    let stdout = String::from_utf8_lossy(&refused.stdout).into_owned();
+    assert!(stdout.contains("Python 3.98 is required") && stdout.contains("Python downloads are"), "{stdout}");
+    assert_eq!(managed_pythons(&test.home), [""; 0]);
     let done = command(&test, &address, &["validate"]).arg(&folder).output().unwrap();
-    let told = String::from_utf8_lossy(&done.stderr).into_owned();
-    assert!(done.status.success(), "{told}{}", String::from_utf8_lossy(&done.stdout));
-    assert!(told.contains("Getting Python 3.98"), "{told}");
-    assert!(managed(&test.home)[0].starts_with("cpython-3.98.2"), "{:?}", managed(&test.home));
+    let stderr = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(done.status.success(), "{stderr}{}", String::from_utf8_lossy(&done.stdout));
+    assert!(stderr.contains("Installing Python 3.98"), "{stderr}");
+    assert!(managed_pythons(&test.home)[0].starts_with("cpython-3.98.2"), "{:?}", managed_pythons(&test.home));
 }
 
 #[test]
-fn a_machine_without_any_python_gets_one() {
+fn a_machine_without_python_gets_one() {
     let (test, downloads) = (home_with_uv(), Downloads::default());
     let address = downloads.serve();
     let port = test.port.to_string();
     let set_up = command(&test, &address, &["setup", "--port", &port]).output().unwrap();
-    let told = String::from_utf8_lossy(&set_up.stdout).into_owned();
-    assert!(told.contains("no Python for your DAGs: one is got when Leoflow starts"), "{told}");
+    let stdout = String::from_utf8_lossy(&set_up.stdout).into_owned();
+    assert!(stdout.contains("no Python for your DAGs; Leoflow installs one when it starts"), "{stdout}");
     downloads.add("3.13.1");
     let started = command(&test, &address, &["lite", "start"]).output().unwrap();
     assert!(started.status.success(), "{started:?}");

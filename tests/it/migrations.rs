@@ -1,11 +1,11 @@
-//! Every migration on data of the version before, and back. A migration without its twin here
-//! fails the last test.
+//! Each migration is applied to data of the version before and rolled back. A migration without an entry in `TWINS`
+//! fails `every_migration_has_a_twin_here`.
 
 use crate::support::own_datastore::{Datastore, run};
 use crate::support::{TestHome, migrations, newest};
 use leoflow::schema::{known, shape};
 
-/// Data of a version, and how to see that it is all there: `(version, SQL, check, expected)`.
+/// Data of each schema version and the query that proves it is complete: `(version, SQL, check, expected)`.
 const TWINS: &[(i64, &str, &str, &str)] = &[
     (
         1,
@@ -137,7 +137,7 @@ const TWINS: &[(i64, &str, &str, &str)] = &[
     ),
 ];
 
-/// Down to the version that is asked for, and with none of its data.
+/// Brings the schema to `version`, without data.
 async fn at_version(datastore: &Datastore, version: i64) {
     datastore.roll_back(0).await;
     datastore.migrate(known()).await.unwrap();
@@ -145,13 +145,13 @@ async fn at_version(datastore: &Datastore, version: i64) {
 }
 
 #[test]
-fn each_migration_keeps_the_data_of_the_version_before_and_its_rollback_gives_it_back() {
+fn each_migration_and_its_rollback_keep_earlier_data() {
     let test = TestHome::new();
     run(async || {
         let datastore = Datastore::start(&test).await;
-        for (at, (version, data, own_check, own_expected)) in TWINS.iter().enumerate() {
+        for (position, (version, data, own_check, own_expected)) in TWINS.iter().enumerate() {
             at_version(&datastore, version - 1).await;
-            let before = &TWINS[..at];
+            let before = &TWINS[..position];
             for (_, data, _, _) in before {
                 datastore.sql(data).await;
             }
@@ -168,18 +168,18 @@ fn each_migration_keeps_the_data_of_the_version_before_and_its_rollback_gives_it
             datastore.roll_back(version - 1).await;
             check(&format!("after the rollback of {version}")).await;
             datastore.migrate(known()).await.unwrap();
-            check("after both and the migration again").await;
+            check("after migration, rollback and migration again").await;
         }
     });
 }
 
 #[test]
-fn every_migration_has_its_twin_here() {
+fn every_migration_has_a_twin_here() {
     assert_eq!(migrations().len(), TWINS.len());
 }
 
 #[test]
-fn the_words_of_migrate_db_are_stable() {
+fn migrate_db_output_is_stable() {
     let test = TestHome::new();
     test.set_up();
     let files: Vec<String> = migrations().into_iter().map(|(_, file)| file).collect();
@@ -198,9 +198,12 @@ fn the_words_of_migrate_db_are_stable() {
     let again = test.run(&["migrate-db"]).expect(0).stdout;
     assert_eq!(again, format!("0 migrations applied, schema is at version {newest:04}\n"));
     let number = newest.to_string();
-    let back = test.run(&["migrate-db", "rollback", &number, "--yes"]).expect(0).stdout;
-    let below = newest - 1;
-    assert_eq!(back, format!("rolled back: {last}\n1 migration rolled back, schema is now at version {below:04}\n"));
+    let rolled_back = test.run(&["migrate-db", "rollback", &number, "--yes"]).expect(0).stdout;
+    let previous = newest - 1;
+    assert_eq!(
+        rolled_back,
+        format!("rolled back: {last}\n1 migration rolled back, schema is now at version {previous:04}\n")
+    );
     let status = test.run(&["migrate-db", "status", "--json"]).expect(0).json();
     assert_eq!((status["state"].as_str(), &status["pending"]), (Some("pending"), &serde_json::json!([last])));
     test.run(&["migrate-db", "rollback", &number, "--yes"]).expect(3);
@@ -209,19 +212,20 @@ fn the_words_of_migrate_db_are_stable() {
 }
 
 #[test]
-fn the_recorded_shape_of_each_version_is_what_the_migrations_make() {
+fn recorded_schema_shapes_match_what_migrations_create() {
     let test = TestHome::new();
     run(async || {
         let datastore = Datastore::start(&test).await;
         datastore.migrate(known()).await.unwrap();
         for version in (1..=newest()).rev() {
             datastore.roll_back(version).await;
-            let made = datastore.sql(&format!("SET search_path = public; {}", shape::QUERY)).await;
-            let mut made: Vec<&str> = made.lines().collect();
-            let mut recorded: Vec<&str> = shape::expected(version).expect("a shape of every version").collect();
-            made.sort_unstable();
+            let actual = datastore.sql(&format!("SET search_path = public; {}", shape::QUERY)).await;
+            let mut actual: Vec<&str> = actual.lines().collect();
+            let mut recorded: Vec<&str> =
+                shape::expected(version).expect("every version has a recorded shape").collect();
+            actual.sort_unstable();
             recorded.sort_unstable();
-            assert_eq!(made, recorded, "version {version}");
+            assert_eq!(actual, recorded, "version {version}");
         }
     });
 }

@@ -1,8 +1,8 @@
-//! Migrations that fail, wait, or meet one another, on a server of the test's own.
+//! Migrations that fail, wait for a lock, or run concurrently, on a server of the test's own.
 
 use crate::support::TestHome;
 use crate::support::own_datastore::{Datastore, run};
-use leoflow::schema::{Known, SchemaError};
+use leoflow::schema::{EmbeddedMigration, SchemaError};
 use tokio_postgres::Client;
 
 const LEDGER: &str = "-- phase: data
@@ -10,9 +10,12 @@ CREATE TABLE leoflow_ledger (version integer PRIMARY KEY, name text, phase text,
                              applied_at timestamptz DEFAULT now(), duration interval, rollback_sql text);
 CREATE TABLE one (a int);";
 
-fn known(second: &str) -> Vec<Known> {
+fn known(second: &str) -> Vec<EmbeddedMigration> {
     let second = format!("-- phase: data\n{second}");
-    vec![Known::parse("V0001__one.sql", LEDGER, None).unwrap(), Known::parse("V0002__two.sql", &second, None).unwrap()]
+    vec![
+        EmbeddedMigration::parse("V0001__one.sql", LEDGER, None).unwrap(),
+        EmbeddedMigration::parse("V0002__two.sql", &second, None).unwrap(),
+    ]
 }
 
 async fn count(client: &Client, table: &str) -> i64 {
@@ -20,7 +23,7 @@ async fn count(client: &Client, table: &str) -> i64 {
 }
 
 #[test]
-fn one_that_fails_in_its_last_statement_leaves_nothing_of_itself() {
+fn a_failing_migration_is_rolled_back_whole() {
     let test = TestHome::new();
     run(async || {
         let datastore = Datastore::start(&test).await;
@@ -31,14 +34,14 @@ fn one_that_fails_in_its_last_statement_leaves_nothing_of_itself() {
         let client = datastore.connect().await;
         assert_eq!((count(&client, "one").await, count(&client, "leoflow_ledger").await), (0, 1));
         let two: bool = client.query_one("SELECT to_regclass('two') IS NULL", &[]).await.unwrap().get(0);
-        assert!(two, "undone with the rest");
+        assert!(two, "rolled back with the rest");
         let applied = datastore.migrate(&known("CREATE TABLE two (a int);")).await.unwrap();
-        assert_eq!(applied.files, ["V0002__two.sql"], "mended, it goes on from there");
+        assert_eq!(applied.files, ["V0002__two.sql"], "the corrected migration continues from there");
     });
 }
 
 #[test]
-fn one_that_waits_on_a_lock_gives_up_and_leaves_nothing_of_itself() {
+fn a_migration_blocked_by_a_lock_times_out() {
     let test = TestHome::new();
     run(async || {
         let datastore = Datastore::start(&test).await;
@@ -55,7 +58,7 @@ fn one_that_waits_on_a_lock_gives_up_and_leaves_nothing_of_itself() {
 }
 
 #[test]
-fn three_at_once_apply_each_migration_once() {
+fn three_concurrent_migrators_apply_each_migration_once() {
     let test = TestHome::new();
     run(async || {
         let datastore = Datastore::start(&test).await;

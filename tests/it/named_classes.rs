@@ -1,15 +1,15 @@
-//! Classes that a project names by settings of Airflow: its XCom backend, its logging configuration.
+//! Classes that a project names in Airflow settings: XCom backend, logging configuration.
 
-use crate::support::processes::{called, signal};
+use crate::support::processes::{signal, with_argument};
 use crate::support::{TestHome, wait_until};
 use serde_json::{Value, json};
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// The processes that run triggers.
-fn hosts(test: &TestHome) -> Vec<i32> {
-    called(test.folder(), "triggers")
+/// Pids of the trigger hosts.
+fn trigger_hosts(test: &TestHome) -> Vec<i32> {
+    with_argument(test.folder(), "triggers")
 }
 
 const OWN_CLASSES: &str = r#"
@@ -60,7 +60,7 @@ class Waits(BaseOperator):
         return event
 
 def tell(context):
-    with open(os.path.join(os.path.dirname(__file__), "told.json"), "w") as file:
+    with open(os.path.join(os.path.dirname(__file__), "callback.json"), "w") as file:
         json.dump([*own.in_force(), context["dag_run"].dag_id], file)
 
 with DAG("uses", on_success_callback=tell):
@@ -77,7 +77,7 @@ with DAG("waits_long"):
 "#;
 
 #[test]
-fn classes_that_settings_name_are_used_or_are_import_errors() {
+fn classes_named_in_settings_are_used_or_reported() {
     let test = TestHome::new().with_airflow();
     test.start();
     let settings = |backend: &str| {
@@ -86,8 +86,8 @@ fn classes_that_settings_name_are_used_or_are_import_errors() {
     test.save("named/own.py", OWN_CLASSES);
     test.save("named/.env", &settings("Marks"));
     test.save("named/dag.py", USES_OWN);
-    let there = "SELECT count(*) FROM dag WHERE dag_id = 'uses'";
-    wait_until("the DAG is there", LIMIT, || test.dags()["import_errors"] != json!([]) || test.sql(there) == "1");
+    let dag_exists = "SELECT count(*) FROM dag WHERE dag_id = 'uses'";
+    wait_until("the DAG is there", LIMIT, || test.dags()["import_errors"] != json!([]) || test.sql(dag_exists) == "1");
     assert_eq!(test.dags()["import_errors"], json!([]));
     assert_eq!(test.run_dag("uses")["state"], "success", "{}", test.sql("SELECT task_id, outcome FROM task_try"));
     let xcom = |task_id: &str| -> Value {
@@ -97,26 +97,29 @@ fn classes_that_settings_name_are_used_or_are_import_errors() {
     let in_force = json!(["Marks", 40]);
     assert_eq!([xcom("gives"), xcom("waits")], [json!(["marked", in_force]), json!(["marked", in_force])]);
     assert_eq!(xcom("reads"), json!(["marked", "Marks"]));
-    let told = test.workspace().join("named/told.json");
-    wait_until("the callback has been", LIMIT, || std::fs::read_to_string(&told).is_ok_and(|text| text.ends_with(']')));
-    let told: Value = serde_json::from_str(&std::fs::read_to_string(&told).unwrap()).unwrap();
-    assert_eq!(told, json!(["Marks", 40, "uses"]));
+    let callback_output = test.workspace().join("named/callback.json");
+    wait_until("the callback has run", LIMIT, || {
+        std::fs::read_to_string(&callback_output).is_ok_and(|text| text.ends_with(']'))
+    });
+    let callback_output: Value = serde_json::from_str(&std::fs::read_to_string(&callback_output).unwrap()).unwrap();
+    assert_eq!(callback_output, json!(["Marks", 40, "uses"]));
 
     test.run(&["dags", "trigger", "waits_long", "--unpause"]).expect(0);
-    // The process of the triggers before may still be there.
+    // The trigger host of the earlier DAG may still be running.
     let deferred = "SELECT count(*) FROM task_instance WHERE dag_id = 'waits_long' AND state = 'deferred'";
-    wait_until("it waits", LIMIT, || test.sql(deferred) == "1" && !hosts(&test).is_empty());
-    let words = "[core] xcom_backend (AIRFLOW__CORE__XCOM_BACKEND) is 'own.Nothing', which cannot be imported";
+    wait_until("the task is deferred", LIMIT, || test.sql(deferred) == "1" && !trigger_hosts(&test).is_empty());
+    let message = "[core] xcom_backend (AIRFLOW__CORE__XCOM_BACKEND) is 'own.Nothing', which cannot be imported";
     test.save("named/.env", &settings("Nothing"));
-    wait_until("an import error", LIMIT, || test.sql("SELECT stack_trace FROM import_error").contains(words));
-    for pid in hosts(&test) {
+    wait_until("an import error", LIMIT, || test.sql("SELECT stack_trace FROM import_error").contains(message));
+    for pid in trigger_hosts(&test) {
         signal(pid, "KILL");
     }
-    wait_until("doctor says why the process ends", LIMIT, || {
+    wait_until("doctor reports why the process ends", LIMIT, || {
         let checks = test.run(&["doctor", "--json"]).json();
-        let mut of = checks["checks"].as_array().unwrap().iter().filter(|check| check["name"] == "processes");
-        of.any(|check| check["detail"].as_str().unwrap().contains(words))
+        let mut process_checks =
+            checks["checks"].as_array().unwrap().iter().filter(|check| check["name"] == "processes");
+        process_checks.any(|check| check["detail"].as_str().unwrap().contains(message))
     });
     let outcome = "SELECT coalesce(outcome, '') FROM task_try WHERE dag_id = 'waits_long' AND state = 'failed'";
-    wait_until("the reason of the task says it too", LIMIT, || test.sql(outcome).contains(words));
+    wait_until("the task's outcome names the reason too", LIMIT, || test.sql(outcome).contains(message));
 }

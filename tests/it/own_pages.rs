@@ -1,4 +1,4 @@
-//! Our own pages, and what they are made of over HTTP: backups, releases, the doctor, the API's description.
+//! Our own pages and their HTTP API: status, backups, releases, doctor, the API's description.
 
 use crate::support::http::{Session, try_request};
 use crate::support::{TestHome, wait_until};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::time::Duration;
 
-/// Somebody who has logged in.
+/// A logged-in user.
 struct User(Session);
 
 impl User {
@@ -23,29 +23,29 @@ impl User {
     }
 }
 
-fn started() -> (TestHome, User) {
+fn started_user() -> (TestHome, User) {
     let test = TestHome::new();
     let password = test.start()["admin_password"].as_str().unwrap().to_owned();
     let user = User(Session::login(test.port, &password));
     (test, user)
 }
 
-fn ended(user: &User, begun: &Value) -> Value {
+fn wait_ended(user: &User, begun: &Value) -> Value {
     let path = format!("/api/lite/operations/{}", begun["id"]);
-    let mut found = Value::Null;
+    let mut operation = Value::Null;
     wait_until("the operation to end", Duration::from_secs(60), || {
-        found = user.get(&path);
-        found["status"] != "running"
+        operation = user.get(&path);
+        operation["status"] != "running"
     });
-    found
+    operation
 }
 
 #[test]
-fn backups_are_made_and_proved_over_http() {
-    let (test, user) = started();
+fn backups_are_made_and_verified_over_http() {
+    let (test, user) = started_user();
     assert_eq!(user.get("/api/lite/backups")["backups"], json!([]));
     let begun = user.expect("POST", "/api/lite/backups", 202);
-    let made = ended(&user, &begun);
+    let made = wait_ended(&user, &begun);
     assert_eq!((&made["status"], &made["kind"]), (&json!("done"), &json!("backup")), "{made}");
     let path = made["result"]["path"].as_str().unwrap();
     let name = path.rsplit('/').next().unwrap();
@@ -54,13 +54,13 @@ fn backups_are_made_and_proved_over_http() {
     assert_eq!((&listed["backups"][0]["path"], &listed["backups"][0]["last_verified"]), (&json!(path), &Value::Null));
 
     let begun = user.expect("POST", &format!("/api/lite/backups/{name}/verify"), 202);
-    let proved = ended(&user, &begun);
-    assert_eq!(proved["status"], "done", "{proved}");
+    let verified = wait_ended(&user, &begun);
+    assert_eq!(verified["status"], "done", "{verified}");
     assert_eq!(user.get("/api/lite/backups")["backups"][0]["last_verified"]["ok"], true);
-    // One that is damaged is found out.
+    // Verification detects a damaged backup.
     fs::write(path, &fs::read(path).unwrap()[..5_000]).unwrap();
     let begun = user.expect("POST", &format!("/api/lite/backups/{name}/verify"), 202);
-    let failed = ended(&user, &begun);
+    let failed = wait_ended(&user, &begun);
     assert_eq!(failed["status"], "failed");
     let progress = failed["progress"].to_string();
     assert!(!progress.contains("exit_code"), "{progress}");
@@ -68,7 +68,7 @@ fn backups_are_made_and_proved_over_http() {
     let page = user.0.request("GET", "/lite/backups", "");
     assert!(page.status == 200 && page.body.contains(name) && page.body.contains("failed"), "{}", page.body);
 
-    // A name is no path, and nothing is begun for who may not.
+    // Paths are refused as names, and nothing starts for unauthorized requests.
     fs::copy(path, test.folder().join("outside.tar.zst")).unwrap();
     for name in ["..%2F..%2Foutside.tar.zst", "none.tar.zst", "%00"] {
         user.expect("POST", &format!("/api/lite/backups/{name}/verify"), 404);
@@ -91,27 +91,39 @@ fn backups_are_made_and_proved_over_http() {
 }
 
 #[test]
-fn every_page_of_our_own_is_shown_to_who_has_logged_in() {
-    let (test, user) = started();
+fn our_pages_are_shown_after_a_login() {
+    let (test, user) = started_user();
     let mut pages = Vec::new();
-    for (path, said) in [
-        ("/lite/", "What runs"),
-        ("/lite/backups", "Make a backup"),
-        ("/lite/releases", "Look for a newer release"),
-        // This build knows no place of releases, and says what to do.
+    let instance = test.run(&["config", "get", "instance_name"]).expect(0).stdout.trim().to_owned();
+    for (path, expected) in [
+        ("/lite/", "<h1>Status"),
+        ("/lite/backups", "There are no backups yet"),
+        ("/lite/releases", "Check for a newer release"),
+        // This build has no release host; the page says what to do.
         ("/lite/releases?plan=true", "upgrade --from"),
         ("/lite/doctor", "PostgreSQL"),
+        ("/lite/docs/", "<article>"),
         ("/docs", "get_dag_runs"),
     ] {
         let page = user.0.request("GET", path, "");
-        assert!(page.status == 200 && page.body.contains(said), "{path}: {}", page.body);
+        assert!(page.status == 200 && page.body.contains(expected), "{path}: {}", page.body);
+        let address = path.split('?').next().unwrap();
+        let current = format!("<a href=\"{address}\" aria-current=\"page\">");
+        assert!(
+            page.body.contains(&current) && page.body.matches("aria-current").count() == 1,
+            "{path}: {}",
+            page.body
+        );
+        assert!(page.body.contains(&format!("· {instance} · Leoflow Lite</title>")), "{path}: {}", page.body);
+        assert_eq!(page.body.matches("<h1").count(), 1, "{path}: {}", page.body);
+        assert!(!page.body.contains("style=") && !page.body.contains("<style"), "{path}: {}", page.body);
         let policy = page.header("content-security-policy").unwrap();
         assert!(policy.contains("default-src 'self'") && !policy.contains("unsafe"), "{path}: {policy}");
         let away = try_request(test.port, "GET", path, &[], "").unwrap();
         assert!(away.status == 303 && away.header("location").unwrap().starts_with("/auth/login"), "{path}");
         pages.push(page.body);
     }
-    // What they are made with is there.
+    // All static files of the pages exist.
     let files = pages.iter().flat_map(|page| page.split('"').filter(|part| part.starts_with("/lite/static/")));
     let files: std::collections::BTreeSet<&str> = files.collect();
     assert!(files.len() >= 5, "{files:?}");
@@ -121,9 +133,70 @@ fn every_page_of_our_own_is_shown_to_who_has_logged_in() {
     let releases = user.get("/api/lite/releases");
     assert_eq!((&releases["versions"][0]["current"], &releases["history"]), (&json!(true), &json!([])));
     assert_eq!(user.get("/api/lite/doctor")["ok"], true);
-    let told = user.expect("GET", "/api/lite/releases/plan", 503);
-    assert!(told["detail"].as_str().unwrap().contains("hint: leoflow upgrade --from"), "{told}");
-    // For programs, without a login.
+    let refused = user.expect("GET", "/api/lite/releases/plan", 503);
+    assert!(refused["detail"].as_str().unwrap().contains("hint: leoflow upgrade --from"), "{refused}");
+    // The API description needs no login.
     let description = try_request(test.port, "GET", "/openapi.json", &[], "").unwrap().json();
     assert_eq!(description["openapi"], "3.1.0");
+}
+
+const DAG: &str = "
+from airflow.sdk import DAG, task
+
+with DAG('charted'):
+    @task
+    def good():
+        return 1
+
+    @task(pool='narrow')
+    def bad():
+        raise ValueError('no')
+
+    good()
+    bad()
+";
+
+#[test]
+fn the_status_page_shows_tasks_queue_and_disk_use() {
+    let (test, user) = started_user();
+    let page = || {
+        let page = user.0.request("GET", "/lite/", "");
+        assert_eq!(page.status, 200, "{}", page.body);
+        page.body
+    };
+    let empty = page();
+    for part in ["No task finished in the last 24 hours", "Nothing is waiting", "There are no backups yet", "MiB"] {
+        assert!(empty.contains(part), "{part}: {empty}");
+    }
+    for kind in ["Datastore", "Backups", "Task logs", "Environments", "Releases", "Logs"] {
+        assert!(empty.contains(&format!("<th scope=\"row\">{kind}</th>")), "{kind}: {empty}");
+    }
+    assert!(!empty.contains("Needs attention"), "{empty}");
+
+    test.save("charted.py", DAG);
+    test.save("broken.py", "from airflow.sdk import DAG\nraise ValueError('broken')\n");
+    test.wait_dag("charted", 1);
+    test.run(&["pools", "set", "narrow", "0"]).expect(0);
+    test.run(&["dags", "unpause", "charted"]).expect(0);
+    test.run(&["dags", "trigger", "charted", "--run-id", "first"]).expect(0);
+    wait_until("one task is done and one waits", Duration::from_secs(60), || {
+        let page = page();
+        page.contains("1 succeeded") && page.contains("The pool narrow is full")
+    });
+    let waiting = page();
+    assert!(waiting.contains("leoflow pools set narrow"), "{waiting}");
+    test.run(&["pools", "set", "narrow", "1"]).expect(0);
+    wait_until("both tasks are done", Duration::from_secs(60), || page().contains("1 failed"));
+    let done = page();
+    for part in
+        ["class=\"chart\" role=\"img\"", "<rect class=\"success\"", "<rect class=\"failed\"", "Nothing is waiting"]
+    {
+        assert!(done.contains(part), "{part}: {done}");
+    }
+    wait_until("the import error is shown", Duration::from_secs(60), || page().contains("1 import error: "));
+    assert!(page().contains("leoflow dags list-import-errors"));
+
+    test.run(&["dags", "pause", "charted"]).expect(0);
+    test.run(&["dags", "trigger", "charted", "--run-id", "second"]).expect(0);
+    wait_until("the run waits", Duration::from_secs(60), || page().contains("leoflow dags unpause charted"));
 }

@@ -1,4 +1,4 @@
-//! Runs of partitions of assets, made as Airflow's scheduler makes them: `scripts/compare-partitions` compares the two.
+//! Runs for asset partitions, created as Airflow's scheduler does; `scripts/compare-partitions` compares the two.
 
 use crate::support::{TestHome, wait_until};
 use serde_json::{Value, json};
@@ -58,14 +58,14 @@ fn asset(test: &TestHome, name: &str) -> i64 {
     test.sql(&format!("SELECT id FROM asset WHERE name = '{name}'")).parse().unwrap()
 }
 
-fn update(test: &TestHome, name: &str, key: &str) -> u16 {
+fn post_asset_event(test: &TestHome, name: &str, key: &str) -> u16 {
     let body = json!({"asset_id": asset(test, name), "partition_key": key}).to_string();
     let json = "Content-Type: application/json\r\n";
-    crate::support::http::ask_socket(&test.home, "POST", "/api/v2/assets/events", json, &body).status
+    crate::support::http::socket_request(&test.home, "POST", "/api/v2/assets/events", json, &body).status
 }
 
-/// What the runs of a DAG returned, in the order of their keys.
-fn returned(test: &TestHome, dag_id: &str) -> Vec<Value> {
+/// The return values of a DAG's runs, ordered by partition key.
+fn returned_values(test: &TestHome, dag_id: &str) -> Vec<Value> {
     let query = format!(
         "SELECT coalesce(json_agg(x.value ORDER BY partition_key), '[]') FROM dag_run r JOIN xcom x USING (dag_id, run_id)
          WHERE r.dag_id = '{dag_id}' AND x.key = 'return_value'"
@@ -74,16 +74,16 @@ fn returned(test: &TestHome, dag_id: &str) -> Vec<Value> {
 }
 
 fn wait_returned(test: &TestHome, dag_id: &str, expected: &Value) {
-    let mut found = Vec::new();
+    let mut values = Vec::new();
     wait_until(&format!("{dag_id}: {expected}"), LIMIT, || {
-        found = returned(test, dag_id);
-        found.len() >= expected.as_array().map_or(0, Vec::len)
+        values = returned_values(test, dag_id);
+        values.len() >= expected.as_array().map_or(0, Vec::len)
     });
-    assert_eq!(json!(found), *expected, "{dag_id}");
+    assert_eq!(json!(values), *expected, "{dag_id}");
 }
 
 #[test]
-fn runs_are_made_for_the_partitions_that_have_come_in() {
+fn runs_are_created_for_complete_partitions() {
     let test = TestHome::new().with_airflow();
     test.start();
     test.add_dag("makes", DAGS);
@@ -95,73 +95,79 @@ fn runs_are_made_for_the_partitions_that_have_come_in() {
     wait_returned(&test, "each", &json!([["eu", "eu", "None", ["eu"]], ["us", "us", "None", ["us"]]]));
     wait_returned(&test, "allowed", &json!([["eu", "eu", "None", ["eu"]]]));
     wait_returned(&test, "two", &json!([["all", "all", "None", ["eu", "us"]]]));
-    assert_eq!(returned(&test, "all"), Vec::<Value>::new(), "one is missing");
-    // A run by hand may have one of its own.
+    assert_eq!(returned_values(&test, "all"), Vec::<Value>::new(), "one partition key is missing");
+    // A manual run can have its own partition key.
     test.run(&["dags", "trigger", "makes", "--partition-key", "apac", "--run-id", "by-hand"]).expect(0);
     assert_eq!(test.wait_run("makes", "by-hand")["state"], "success");
     wait_returned(&test, "all", &json!([["all", "all", "None", ["apac", "eu", "us"]]]));
-    // Not for one that is not partitioned, and no key that says nothing.
+    // Refused: a key for an unpartitioned DAG, a blank key, and a key that does not match the format.
     let refused = test.run(&["dags", "trigger", "whole", "--partition-key", "us"]).expect(1);
     assert!(refused.stderr.contains("is not a partitioned Dag"), "{}", refused.stderr);
     test.run(&["dags", "trigger", "makes", "--partition-key", " "]).expect(1);
     let refused = test.run(&["dags", "trigger", "ticks", "--partition-key", "March"]).expect(1);
     assert!(refused.stderr.contains("does not match the timetable's key_format"), "{}", refused.stderr);
-    assert_eq!(test.sql("SELECT count(*) FROM dag_run WHERE dag_id = 'whole'"), "0", "partitions are not for it");
+    assert_eq!(
+        test.sql("SELECT count(*) FROM dag_run WHERE dag_id = 'whole'"),
+        "0",
+        "partitioned events start no run of an unpartitioned DAG"
+    );
 
     for hour in 0..24 {
-        assert_eq!(update(&test, "hours", &format!("2026-03-09T{hour:02}:00:00")), 200);
+        assert_eq!(post_asset_event(&test, "hours", &format!("2026-03-09T{hour:02}:00:00")), 200);
         if hour == 22 {
             assert_eq!(test.sql("SELECT count(*) FROM dag_run WHERE dag_id = 'day'"), "0");
         }
     }
-    assert_eq!(update(&test, "hours", "no date"), 200);
-    assert_eq!(update(&test, "hours", " "), 422);
-    let day = returned_when(&test, "day");
+    assert_eq!(post_asset_event(&test, "hours", "no date"), 200);
+    assert_eq!(post_asset_event(&test, "hours", " "), 422);
+    let day = wait_for_values(&test, "day");
     assert_eq!(day[0][0], "2026-03-09");
     assert_eq!(day[0][2], "2026-03-09 00:00:00+00:00");
     assert_eq!(day[0][3].as_array().map(Vec::len), Some(24));
-    assert_eq!(update(&test, "other", "2026-03-09T00:00:00"), 200);
+    assert_eq!(post_asset_event(&test, "other", "2026-03-09T00:00:00"), 200);
     let same = "2026-03-09T00:00:00";
     wait_returned(&test, "both", &json!([[same, same, "None", [same, same]]]));
-    wait_until("a run for each day of the week", LIMIT, || returned(&test, "week").len() == 7);
-    assert_eq!(returned(&test, "week")[6][2], "2026-03-15 00:00:00+00:00");
+    wait_until("a run for each day of the week", LIMIT, || returned_values(&test, "week").len() == 7);
+    assert_eq!(returned_values(&test, "week")[6][2], "2026-03-15 00:00:00+00:00");
 
-    // Each tick is for the day before it, by the clock of its zone.
-    wait_until("the ticks", LIMIT, || returned(&test, "ticks").len() == 2);
+    // Each tick covers the day before it, in the timetable's time zone.
+    wait_until("the ticks", LIMIT, || returned_values(&test, "ticks").len() == 2);
     assert_eq!(
-        json!(returned(&test, "ticks")),
+        json!(returned_values(&test, "ticks")),
         json!([
             ["2026-03-01", "2026-02-28 23:00:00+00:00", "None"],
             ["2026-03-02", "2026-03-01 23:00:00+00:00", "None"]
         ])
     );
-    // What waits for something else now begins anew.
-    assert_eq!(update(&test, "regions", "us"), 200);
-    wait_until("it waits", LIMIT, || waiting(&test, "all") == "1");
+    // When the mapper's definition changes, pending partitions start over.
+    assert_eq!(post_asset_event(&test, "regions", "us"), 200);
+    wait_until("the partition is pending", LIMIT, || pending_partitions(&test, "all") == "1");
     test.save("makes.py", &DAGS.replace(r#"["us", "eu", "apac"]))"#, r#"["us", "eu"]))"#));
     test.wait_dag("all", 2);
-    assert_eq!(update(&test, "regions", "eu"), 200);
-    // What came in for the other definition is forgotten, and what comes in now is not.
+    assert_eq!(post_asset_event(&test, "regions", "eu"), 200);
+    // Keys received for the old definition are discarded, keys received from now on are kept.
     let arrived = "SELECT string_agg(e.partition_key, ' ') FROM asset_partition p
                    JOIN asset_partition_event l ON l.partition_id = p.id JOIN asset_event e ON e.id = l.event_id
                    WHERE p.dag_id = 'all'";
-    wait_until("one has come in", LIMIT, || test.sql(arrived) == "eu");
+    wait_until("one key has arrived", LIMIT, || test.sql(arrived) == "eu");
     assert_eq!(test.sql("SELECT count(*) FROM dag_run WHERE dag_id = 'all'"), "1");
-    assert_eq!(update(&test, "regions", "us"), 200);
-    wait_until("both have", LIMIT, || test.sql("SELECT count(*) FROM dag_run WHERE dag_id = 'all'") == "2");
+    assert_eq!(post_asset_event(&test, "regions", "us"), 200);
+    wait_until("both keys have arrived", LIMIT, || {
+        test.sql("SELECT count(*) FROM dag_run WHERE dag_id = 'all'") == "2"
+    });
 }
 
-fn waiting(test: &TestHome, dag_id: &str) -> String {
+fn pending_partitions(test: &TestHome, dag_id: &str) -> String {
     test.sql(&format!("SELECT count(*) FROM asset_partition WHERE dag_id = '{dag_id}'"))
 }
 
-fn returned_when(test: &TestHome, dag_id: &str) -> Vec<Value> {
-    wait_until("it has run", LIMIT, || !returned(test, dag_id).is_empty());
-    returned(test, dag_id)
+fn wait_for_values(test: &TestHome, dag_id: &str) -> Vec<Value> {
+    wait_until("the DAG has run", LIMIT, || !returned_values(test, dag_id).is_empty());
+    returned_values(test, dag_id)
 }
 
 #[test]
-fn mappers_of_ones_own_are_refused() {
+fn custom_partition_mappers_are_refused() {
     let test = TestHome::new().with_airflow();
     test.start();
     test.save(
@@ -171,6 +177,6 @@ fn mappers_of_ones_own_are_refused() {
          class Mine(PartitionMapper):\n    pass\n\
          dag = DAG('own', schedule=PartitionedAssetTimetable(assets=Asset('a'), default_partition_mapper=Mine()))\n",
     );
-    let words = "Mine in the schedule of DAG 'own'";
-    wait_until(words, LIMIT, || test.sql("SELECT stack_trace FROM import_error").contains(words));
+    let message = "Mine in the schedule of DAG 'own'";
+    wait_until(message, LIMIT, || test.sql("SELECT stack_trace FROM import_error").contains(message));
 }

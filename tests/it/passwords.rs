@@ -1,33 +1,33 @@
-//! A new admin password: effective at once, and the end of every session of before.
+//! A new admin password takes effect at once and ends all earlier sessions.
 
 use crate::support::TestHome;
 use crate::support::http::{self, Session};
 use std::fs;
 
 #[test]
-fn a_new_password_ends_every_session_of_before_at_once() {
+fn a_new_password_ends_all_earlier_sessions_at_once() {
     let test = TestHome::new();
     let ready = test.start();
     let old = ready["admin_password"].as_str().unwrap().to_owned();
     let session = Session::login(test.port, &old);
     assert_eq!(session.request("GET", "/api/v2/dags", "").status, 200);
     let done = test.run_with_input(&["lite", "reset-password", "--password-stdin"], "correct horse\n").expect(0);
-    assert!(done.stderr.contains("every session and token of before has ended"), "{}", done.stderr);
+    assert!(done.stderr.contains("All earlier sessions and tokens are invalid"), "{}", done.stderr);
     assert_eq!(session.request("GET", "/api/v2/dags", "").status, 401);
     assert_eq!(http::token(test.port, "admin@leoflow.local", &old).status, 401);
     let session = Session::login(test.port, "correct horse");
     assert_eq!(session.request("GET", "/api/v2/dags", "").status, 200);
-    // Stopped, and one that is made for the user.
+    // A generated password, while the instance is stopped.
     test.run(&["lite", "stop"]).expect(0);
-    let made = test.run(&["lite", "reset-password", "--generate"]).expect(0);
+    let generated = test.run(&["lite", "reset-password", "--generate"]).expect(0);
     let started = test.start();
     assert!(started["admin_password"].is_null());
     assert_eq!(session.request("GET", "/api/v2/dags", "").status, 401);
-    Session::login(test.port, made.stdout.trim());
+    Session::login(test.port, generated.stdout.trim());
 }
 
 #[test]
-fn a_refused_password_leaves_the_old_one() {
+fn a_refused_password_keeps_the_old_one() {
     let test = TestHome::new();
     test.set_up();
     let before = fs::read(test.home.join("config.yaml")).unwrap();
@@ -40,7 +40,7 @@ fn a_refused_password_leaves_the_old_one() {
 }
 
 #[test]
-fn a_hash_of_less_work_is_renewed_by_the_next_login() {
+fn a_hash_with_weaker_parameters_is_renewed_at_login() {
     use argon2::password_hash::PasswordHasher;
     let test = TestHome::new();
     test.set_up();
@@ -56,12 +56,12 @@ fn a_hash_of_less_work_is_renewed_by_the_next_login() {
     let session = Session::login(test.port, "an old password");
     let text = fs::read_to_string(&config).unwrap();
     assert!(!text.contains(&weak) && text.contains("m=19456"), "{text}");
-    assert_eq!(session.request("GET", "/api/v2/dags", "").status, 200, "the session goes on");
+    assert_eq!(session.request("GET", "/api/v2/dags", "").status, 200, "the session stays valid");
     Session::login(test.port, "an old password");
 }
 
 #[test]
-fn a_login_with_the_old_password_at_the_moment_of_a_reset_opens_nothing() {
+fn a_login_racing_a_password_reset_leaves_no_valid_session() {
     let test = TestHome::new();
     let old = test.start()["admin_password"].as_str().unwrap().to_owned();
     for round in 0..4 {
@@ -69,7 +69,7 @@ fn a_login_with_the_old_password_at_the_moment_of_a_reset_opens_nothing() {
         let next = format!("password {}", round + 1);
         let is_reset = std::sync::atomic::AtomicBool::new(false);
         let (succeeded, first) = std::sync::mpsc::channel();
-        // Logins follow one another until the password is another one, which begins once one of them has succeeded.
+        // Logins repeat until the password is reset; the reset starts once a login has succeeded.
         let log_in = |succeeded: std::sync::mpsc::Sender<()>| {
             let mut sessions = Vec::new();
             while !is_reset.load(std::sync::atomic::Ordering::Relaxed) {
@@ -101,7 +101,7 @@ fn a_login_with_the_old_password_at_the_moment_of_a_reset_opens_nothing() {
 }
 
 #[test]
-fn killed_after_it_was_written_the_new_password_is_the_one() {
+fn a_reset_killed_after_the_write_keeps_the_new_password() {
     let test = TestHome::new();
     test.set_up();
     let mut command = test.command(&["lite", "reset-password", "--generate"]);
@@ -113,7 +113,7 @@ fn killed_after_it_was_written_the_new_password_is_the_one() {
 }
 
 #[test]
-fn a_password_that_was_reset_is_told_whatever_else_is_broken() {
+fn a_reset_password_is_printed_even_if_setup_json_is_broken() {
     let test = TestHome::new();
     test.set_up();
     fs::write(test.home.join("setup.json"), "not json").unwrap();

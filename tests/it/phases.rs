@@ -1,4 +1,4 @@
-//! What an upgrade leaves for later: data migrations in batches, `postdeploy`, and `contract` behind its gates.
+//! Work that an upgrade defers: data migrations in batches, `postdeploy`, and `contract` behind its gates.
 
 use crate::support::releases::{FIRST, Migration, Release, releases};
 use crate::support::{TestHome, newest, wait_until};
@@ -10,11 +10,11 @@ use std::time::Duration;
 const LIMIT: Duration = Duration::from_secs(90);
 
 const PHASES: Release = Release { version: "1.0.0", migration: Migration::Phases, fault: None };
-/// Moves what tasks' template fields became.
-const OWN: &str = "13";
+/// The data migration that moves tasks' rendered template fields.
+const DATA_MIGRATION: &str = "13";
 
-/// A home with so many rows that the data migration has not yet seen; nothing of it runs.
-fn with_rows(rows: usize) -> TestHome {
+/// A stopped instance with `rows` rows that the data migration has yet to move.
+fn home_with_rows(rows: usize) -> TestHome {
     let test = TestHome::new();
     test.set_up();
     test.run(&["migrate-db"]).expect(0);
@@ -28,15 +28,15 @@ fn with_rows(rows: usize) -> TestHome {
     test
 }
 
-/// The only one there is, as `list` has it.
-fn listed(test: &TestHome) -> Value {
+/// The only data migration, as `data-migrate list` shows it.
+fn data_migration(test: &TestHome) -> Value {
     let all = test.run(&["data-migrate", "list", "--json"]).expect(0).json();
     let all = all["data_migrations"].as_array().unwrap().clone();
     assert_eq!(all.len(), 1, "{all:?}");
     all[0].clone()
 }
 
-/// Every value is where it belongs, once, and what was newer was left.
+/// Each value was moved exactly once, and the newer row was left alone.
 fn assert_moved(test: &TestHome, rows: usize) {
     let moved = test.sql(
         "SELECT count(*), count(*) FILTER (WHERE f.rendered_fields->>'n' = substr(task_id, 2)), count(ti.rendered),
@@ -47,43 +47,43 @@ fn assert_moved(test: &TestHome, rows: usize) {
 }
 
 #[test]
-fn killed_before_and_after_each_commit_nothing_is_done_twice_or_left_out() {
-    let test = with_rows(1200);
+fn a_killed_data_migration_moves_each_row_exactly_once() {
+    let test = home_with_rows(1200);
     for kill_at in ["data-migration.batch", "data-migration.committed", "data-migration.batch"] {
         let killed = test.command(&["data-migrate", "run"]).env("LEOFLOW_KILL_AT", kill_at).output().unwrap();
         assert!(!killed.status.success(), "{kill_at}: {killed:?}");
-        let progress = listed(&test);
+        let progress = data_migration(&test);
         let moved = test.sql("SELECT count(*) FROM task_instance WHERE rendered IS NULL");
-        assert_eq!(progress["rows"].to_string(), moved, "what it says it has done it has: {progress}");
+        assert_eq!(progress["rows"].to_string(), moved, "recorded and moved rows differ: {progress}");
     }
     test.run(&["data-migrate", "run"]).expect(0);
-    let done = listed(&test);
+    let done = data_migration(&test);
     assert_eq!((done["status"].as_str(), done["rows"].as_i64()), (Some("verified"), Some(1200)));
     assert_moved(&test, 1200);
     let again = test.run(&["data-migrate", "run"]).expect(0).stdout;
-    assert!(again.contains("verified, 1200 row(s)"), "{again}");
+    assert!(again.contains("verified, 1200 rows"), "{again}");
     test.assert_nothing_runs();
 }
 
 #[test]
-fn it_is_counted_paused_resumed_and_verified_by_command() {
-    let test = with_rows(20);
+fn data_migrations_are_paused_resumed_and_verified_by_command() {
+    let test = home_with_rows(20);
     let dry = test.run(&["data-migrate", "run", "--dry-run", "--json"]).expect(0).json();
     assert_eq!(dry["data_migrations"][0]["left"], 20);
-    assert_eq!(listed(&test)["status"], "pending", "nothing was changed");
-    test.run(&["data-migrate", "pause", OWN]).expect(0);
+    assert_eq!(data_migration(&test)["status"], "pending", "nothing was changed");
+    test.run(&["data-migrate", "pause", DATA_MIGRATION]).expect(0);
     let refused = test.run(&["data-migrate", "run"]).expect(3);
     assert!(refused.stderr.contains("data-migrate resume 13"), "{}", refused.stderr);
     assert!(test.run(&["data-migrate", "list"]).expect(0).stdout.contains("paused"));
-    let left = test.run(&["data-migrate", "verify", "V0013"]).expect(1).stdout;
-    assert!(left.contains("20 row(s) are left"), "{left}");
+    let remaining = test.run(&["data-migrate", "verify", "V0013"]).expect(1).stdout;
+    assert!(remaining.contains("20 rows left"), "{remaining}");
     test.run(&["data-migrate", "resume"]).expect(0);
-    test.run(&["data-migrate", "run", OWN, "--no-rest"]).expect(0);
+    test.run(&["data-migrate", "run", DATA_MIGRATION, "--no-rest"]).expect(0);
     assert_moved(&test, 20);
-    // What somebody wrote since is found, and gone over again.
+    // Rows written since are found and migrated again.
     test.sql("UPDATE task_instance SET rendered = '{}' WHERE task_id = 't3'");
     test.run(&["data-migrate", "verify"]).expect(1);
-    let reopened = listed(&test);
+    let reopened = data_migration(&test);
     assert_eq!((reopened["status"].as_str(), reopened["round"].as_i64()), (Some("pending"), Some(2)));
     test.run(&["data-migrate", "run"]).expect(0);
     test.run(&["data-migrate", "verify"]).expect(0);
@@ -94,26 +94,26 @@ fn it_is_counted_paused_resumed_and_verified_by_command() {
 }
 
 #[test]
-fn rows_that_somebody_holds_are_not_waited_for_and_one_that_fails_says_why() {
-    let test = with_rows(5);
+fn locked_rows_are_skipped_and_a_failing_row_is_reported() {
+    let test = home_with_rows(5);
     test.start();
-    wait_until("it is verified", LIMIT, || listed(&test)["status"] == "verified");
+    wait_until("the data migration is verified", LIMIT, || data_migration(&test)["status"] == "verified");
     assert_moved(&test, 5);
-    // One row has a value again, and somebody holds it for a while.
+    // Two rows have a value again, and one of them is locked for a while.
     test.sql("UPDATE task_instance SET rendered = '{}' WHERE task_id IN ('t4', 't5'); DELETE FROM rendered_task_instance_fields");
     let hold = "BEGIN; SELECT FROM task_instance WHERE task_id = 't4' FOR UPDATE; SELECT pg_sleep(3)";
     let mut holding =
         test.command(&["lite", "psql", "--", "-X", "-q", "-c", hold]).stdout(Stdio::null()).spawn().unwrap();
     let is_held = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(3)' AND wait_event = 'PgSleep'";
-    wait_until("it is held", LIMIT, || test.sql(is_held) == "1");
+    wait_until("the row is locked", LIMIT, || test.sql(is_held) == "1");
     test.run(&["data-migrate", "verify"]).expect(1);
-    let left = "SELECT string_agg(task_id, ',') FROM task_instance WHERE rendered IS NOT NULL";
-    wait_until("the other has moved", LIMIT, || test.sql(left) == "t4");
-    assert!(holding.try_wait().unwrap().is_none(), "without waiting for it");
+    let remaining = "SELECT string_agg(task_id, ',') FROM task_instance WHERE rendered IS NOT NULL";
+    wait_until("the other row has moved", LIMIT, || test.sql(remaining) == "t4");
+    assert!(holding.try_wait().unwrap().is_none(), "the migration did not wait for the lock");
     assert!(holding.wait().unwrap().success());
     test.run(&["data-migrate", "run"]).expect(0);
-    assert_eq!((test.sql(left).as_str(), &listed(&test)["status"]), ("", &json!("verified")));
-    // A trigger of the user's that no row passes.
+    assert_eq!((test.sql(remaining).as_str(), &data_migration(&test)["status"]), ("", &json!("verified")));
+    // A user's trigger that rejects every row.
     test.sql(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not this one'; END $$;
          CREATE TRIGGER refuse BEFORE INSERT ON rendered_task_instance_fields FOR EACH ROW EXECUTE FUNCTION refuse();
@@ -123,26 +123,28 @@ fn rows_that_somebody_holds_are_not_waited_for_and_one_that_fails_says_why() {
     test.run(&["data-migrate", "verify"]).expect(1);
     let failed = test.run(&["data-migrate", "run"]).expect(1);
     assert!(failed.stderr.contains("not this one") && failed.stderr.contains("resume 13"), "{}", failed.stderr);
-    assert_eq!(listed(&test)["status"], "failed");
+    assert_eq!(data_migration(&test)["status"], "failed");
     let checked = test.run(&["doctor"]).stdout;
     assert!(checked.contains("not this one"), "{checked}");
     test.sql("DROP TRIGGER refuse ON rendered_task_instance_fields; DROP FUNCTION refuse");
     test.run(&["data-migrate", "resume"]).expect(0);
-    wait_until("the server goes on with it", LIMIT, || listed(&test)["status"] == "verified");
+    wait_until("the server resumes the data migration", LIMIT, || data_migration(&test)["status"] == "verified");
     assert_eq!(test.sql("SELECT count(*) FROM task_instance WHERE rendered IS NOT NULL"), "0");
 }
 
-/// What waits, by its number ahead of what this build knows, with the gates that are shut.
-fn waiting(test: &TestHome) -> Vec<(i64, String)> {
+/// Waiting migrations: `(version minus this build's newest, closed gates)`.
+fn waiting_migrations(test: &TestHome) -> Vec<(i64, String)> {
     let status = test.run(&["migrate-db", "status", "--json"]).expect(0).json();
     let all = status["waiting"].as_array().unwrap();
-    all.iter().map(|one| (one["version"].as_i64().unwrap() - newest(), one["gates_shut"].to_string())).collect()
+    all.iter()
+        .map(|migration| (migration["version"].as_i64().unwrap() - newest(), migration["gates_shut"].to_string()))
+        .collect()
 }
 
 #[test]
-fn each_phase_comes_in_its_time_and_a_contract_only_when_all_gates_are_open() {
+fn phases_run_in_order_and_contract_waits_for_all_gates() {
     let all = releases(&[FIRST, PHASES]);
-    let mut test = TestHome::of(all.program("0.1.0")).with_limit("LEOFLOW_LATER_MIGRATIONS_AFTER", "1");
+    let mut test = TestHome::with_program(all.program("0.1.0")).with_limit("LEOFLOW_LATER_MIGRATIONS_AFTER", "1");
     test.start();
     let variable = |n: usize| (format!("v{n}"), json!({"value": "x", "description": format!("about {n}")}));
     let variables = (0..30).map(variable).collect::<serde_json::Map<_, _>>();
@@ -153,7 +155,7 @@ fn each_phase_comes_in_its_time_and_a_contract_only_when_all_gates_are_open() {
     let from = from.to_str().unwrap();
     let plan = test.run(&["upgrade", "--from", from, "--dry-run", "--json"]).expect(0).json();
     let phases = |key: &str| -> Vec<String> {
-        plan[key].as_array().unwrap().iter().map(|one| one["phase"].as_str().unwrap().to_owned()).collect()
+        plan[key].as_array().unwrap().iter().map(|migration| migration["phase"].as_str().unwrap().to_owned()).collect()
     };
     assert_eq!(
         (phases("migrations"), phases("later")),
@@ -161,42 +163,44 @@ fn each_phase_comes_in_its_time_and_a_contract_only_when_all_gates_are_open() {
     );
     let done = test.run(&["upgrade", "--from", from, "--yes", "--json"]).expect(0).json();
     assert_eq!(done["migrations_run"].as_array().map(Vec::len), Some(2), "{done}");
-    // The installed program from here on.
+    // From here on the installed program is used.
     test.program = test.home.join("bin/leoflow");
-    wait_until("the rest is done beside the server", LIMIT, || {
+    wait_until("data migrations finish while the server runs", LIMIT, || {
         let all = test.run(&["data-migrate", "list", "--json"]).expect(0).json();
         let all = all["data_migrations"].as_array().unwrap();
-        all.len() == 2 && all.iter().all(|one| one["status"] == "verified") && waiting(&test).len() == 1
+        all.len() == 2
+            && all.iter().all(|migration| migration["status"] == "verified")
+            && waiting_migrations(&test).len() == 1
     });
     assert_eq!(test.sql("SELECT count(*) FROM variable WHERE summary = description"), "30");
     assert_eq!(test.sql("SELECT count(*) FROM pg_indexes WHERE indexname = 'variable_summary'"), "1");
-    let (ahead, gates) = waiting(&test).remove(0);
+    let (ahead, gates) = waiting_migrations(&test).remove(0);
     assert_eq!(ahead, 4);
     assert!(
         gates.contains("0.1.0 is kept") && gates.contains("contract_after") && !gates.contains("verified"),
         "{gates}"
     );
-    let said = test.run(&["migrate-db"]).expect(0).stdout;
-    assert!(said.contains("waiting: V") && said.contains("0 migrations applied"), "{said}");
-    // What waits keeps neither a backup nor its restore.
+    let stdout = test.run(&["migrate-db"]).expect(0).stdout;
+    assert!(stdout.contains("waiting: V") && stdout.contains("0 migrations applied"), "{stdout}");
+    // Waiting migrations block neither a backup nor its restore.
     let backup = test.backup("waiting.tar.zst");
     test.run(&["lite", "backups", "verify", backup.to_str().unwrap()]).expect(0);
 
     fs::remove_dir_all(test.home.join("versions/0.1.0")).unwrap();
     test.run(&["config", "set", "upgrade.contract_after", "1m"]).expect(0);
-    assert!(waiting(&test)[0].1.contains("it waits until"), "{:?}", waiting(&test));
+    assert!(waiting_migrations(&test)[0].1.contains("waiting until"), "{:?}", waiting_migrations(&test));
     test.sql(
         "UPDATE instance_fact SET value = convert_to('2026-01-01T00:00:00Z', 'UTF8') WHERE name LIKE 'contract-seen-%'",
     );
     test.sql("UPDATE variable SET description = 'another' WHERE key = 'v3'");
-    assert_eq!(waiting(&test)[0].1.matches("1 row(s) left").count(), 1, "{:?}", waiting(&test));
+    assert_eq!(waiting_migrations(&test)[0].1.matches("1 row(s) left").count(), 1, "{:?}", waiting_migrations(&test));
     test.run(&["migrate-db"]).expect(0);
     assert_eq!(test.sql("SELECT to_regclass('outdated') IS NOT NULL"), "t", "it was not applied");
     test.sql("UPDATE variable SET summary = description");
-    assert_eq!(waiting(&test), [(4, json!([]).to_string())]);
+    assert_eq!(waiting_migrations(&test), [(4, json!([]).to_string())]);
     test.run(&["lite", "restart"]).expect(0);
     wait_until("the server applies it", LIMIT, || test.sql("SELECT to_regclass('outdated') IS NULL") == "t");
-    assert!(waiting(&test).is_empty());
+    assert!(waiting_migrations(&test).is_empty());
     let taken = fs::read_dir(test.home.join("backups")).unwrap().flatten();
     assert!(taken.map(|entry| entry.file_name().into_string().unwrap()).any(|name| name.contains("migration")));
     test.wait_healthy();

@@ -1,7 +1,7 @@
-//! Where PostgreSQL comes from, and what can come instead of it.
+//! Sources of PostgreSQL: archive, mirror, download, system; and bad data from each.
 
 use crate::support::mirror::{Answer, serve};
-use crate::support::{Done, TestHome, postgres_archive};
+use crate::support::{CommandOutput, TestHome, postgres_archive};
 use leoflow::postgres::{DOWNLOAD_VERSION, NEWEST};
 use sha2::{Digest, Sha256};
 use std::path::Path;
@@ -15,20 +15,20 @@ fn hash_of(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn setup_from(test: &TestHome, variables: &[(&str, &str)]) -> Done {
+fn setup_from(test: &TestHome, variables: &[(&str, &str)]) -> CommandOutput {
     let mut command = test.command(&["setup", "--verbose"]);
     command.env_remove("LEOFLOW_POSTGRES_SOURCE").env("PATH", "/usr/bin:/bin").envs(variables.iter().copied());
     command.output().unwrap().into()
 }
 
-fn nothing_looks_installed(test: &TestHome) {
-    let left = std::fs::read_dir(test.home.join("managed-postgres/install")).into_iter().flatten().flatten();
-    let left: Vec<_> = left.filter(|entry| entry.file_name() != ".lock").collect();
-    assert!(left.is_empty(), "{left:?}");
+fn assert_not_installed(test: &TestHome) {
+    let leftovers = std::fs::read_dir(test.home.join("managed-postgres/install")).into_iter().flatten().flatten();
+    let leftovers: Vec<_> = leftovers.filter(|entry| entry.file_name() != ".lock").collect();
+    assert!(leftovers.is_empty(), "{leftovers:?}");
 }
 
 #[test]
-fn a_mirror_is_downloaded_from_verified_and_used() {
+fn an_archive_from_a_mirror_is_verified_and_used() {
     let bytes = std::fs::read(postgres_archive()).unwrap();
     let hash = hash_of(&bytes);
     let beside = format!("{hash}  {}\n", name());
@@ -40,15 +40,15 @@ fn a_mirror_is_downloaded_from_verified_and_used() {
     let url = serve(answer, false);
     let test = TestHome::new();
     let variables = [("LEOFLOW_POSTGRES_URL", url.as_str()), ("LEOFLOW_POSTGRES_SOURCE", "download")];
-    // The archive is not the one that is pinned, and a hash beside it on the same host does not change that.
+    // The archive's hash differs from the pinned one; a hash file on the same host does not override that.
     let refused = setup_from(&test, &variables).expect(1);
     assert!(refused.stderr.contains("hash"), "{}", refused.stderr);
-    nothing_looks_installed(&test);
+    assert_not_installed(&test);
     let done = setup_from(&test, &[&variables[..], &[("LEOFLOW_POSTGRES_SHA256", hash.as_str())]].concat()).expect(0);
     assert!(done.stderr.contains(&format!("PostgreSQL {NEWEST}")), "{}", done.stderr);
-    // Offline from now on, with everything present.
+    // Offline from now on, with all components present.
     let port = test.port.to_string();
-    let started: Done = test
+    let started: CommandOutput = test
         .command(&["lite", "start", "--port", &port])
         .env("PATH", "/usr/bin:/bin")
         .env("LEOFLOW_POSTGRES_SOURCE", "download")
@@ -60,7 +60,7 @@ fn a_mirror_is_downloaded_from_verified_and_used() {
 }
 
 #[test]
-fn what_is_cut_altered_or_a_web_page_is_not_taken() {
+fn truncated_altered_or_html_downloads_are_refused() {
     let good = std::fs::read(postgres_archive()).unwrap();
     let mut altered = good.clone();
     let middle = altered.len() / 2;
@@ -84,13 +84,13 @@ fn what_is_cut_altered_or_a_web_page_is_not_taken() {
             ("LEOFLOW_POSTGRES_SHA256", right_hash.as_str()),
         ];
         let done = setup_from(&test, &variables).expect(1);
-        assert!(done.stderr.contains("could not be had") && done.stderr.contains(&url), "{name}: {}", done.stderr);
-        nothing_looks_installed(&test);
+        assert!(done.stderr.contains("cannot get PostgreSQL") && done.stderr.contains(&url), "{name}: {}", done.stderr);
+        assert_not_installed(&test);
     }
 }
 
 #[test]
-fn offline_with_nothing_one_message_tells_what_was_tried_and_how_to_supply_an_archive() {
+fn offline_setup_lists_sources_tried_and_how_to_supply_one() {
     let test = TestHome::new();
     let done =
         setup_from(&test, &[("LEOFLOW_POSTGRES_URL", "http://127.0.0.1:9/none"), ("PATH", "/nowhere")]).expect(1);
@@ -102,15 +102,15 @@ fn offline_with_nothing_one_message_tells_what_was_tried_and_how_to_supply_an_ar
     ] {
         assert!(done.stderr.contains(expected), "{expected}: {}", done.stderr);
     }
-    nothing_looks_installed(&test);
-    // And with the archive supplied, the same command goes on.
+    assert_not_installed(&test);
+    // With the archive supplied, the same command succeeds.
     let archive = postgres_archive().to_str().unwrap();
     setup_from(&test, &[("LEOFLOW_POSTGRES_ARCHIVE", archive)]).expect(0);
     test.start();
 }
 
 #[test]
-fn an_archive_is_checked_against_the_hash_beside_it_and_must_be_the_right_postgres() {
+fn an_archive_must_match_its_hash_and_the_postgres_version() {
     let test = TestHome::new();
     let archive = test.folder().join("postgres.tar.gz");
     std::fs::copy(postgres_archive(), &archive).unwrap();
@@ -126,12 +126,12 @@ fn an_archive_is_checked_against_the_hash_beside_it_and_must_be_the_right_postgr
         let archive = fake_postgres(test.folder(), version);
         let done = setup_from(&test, &[("LEOFLOW_POSTGRES_ARCHIVE", archive.to_str().unwrap())]).expect(1);
         assert!(done.stderr.contains(version.split(' ').next_back().unwrap()), "{name}: {}", done.stderr);
-        nothing_looks_installed(&test);
+        assert_not_installed(&test);
     }
 }
 
 #[test]
-fn redirects_without_end_and_silence_are_given_up() {
+fn endless_redirects_and_silent_hosts_time_out() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let silent_url = format!("http://{}", silent.local_addr().unwrap());
     let loop_url = crate::support::mirror::serve_redirects();
@@ -139,27 +139,27 @@ fn redirects_without_end_and_silence_are_given_up() {
         let test = TestHome::new().with_limit("LEOFLOW_STALL_TIMEOUT", "2");
         let done =
             setup_from(&test, &[("LEOFLOW_POSTGRES_URL", url), ("LEOFLOW_POSTGRES_SOURCE", "download")]).expect(1);
-        assert!(done.stderr.contains("could not be had"), "{}", done.stderr);
-        nothing_looks_installed(&test);
+        assert!(done.stderr.contains("cannot get PostgreSQL"), "{}", done.stderr);
+        assert_not_installed(&test);
     }
 }
 
 #[test]
-fn an_archive_without_all_programs_or_with_a_wrong_end_is_not_taken() {
+fn an_incomplete_or_damaged_archive_is_refused() {
     let test = TestHome::new();
     let archive = fake_postgres(test.folder(), "postgres (PostgreSQL) 18.4");
     let done = setup_from(&test, &[("LEOFLOW_POSTGRES_ARCHIVE", archive.to_str().unwrap())]).expect(1);
-    assert!(done.stderr.contains("has no initdb"), "{}", done.stderr);
+    assert!(done.stderr.contains("contains no initdb"), "{}", done.stderr);
     let mut bytes = std::fs::read(postgres_archive()).unwrap();
     let checksum = bytes.len() - 8;
     bytes[checksum] ^= 1;
     std::fs::write(&archive, bytes).unwrap();
     let done = setup_from(&test, &[("LEOFLOW_POSTGRES_ARCHIVE", archive.to_str().unwrap())]).expect(1);
     assert!(done.stderr.contains("damaged"), "{}", done.stderr);
-    nothing_looks_installed(&test);
+    assert_not_installed(&test);
 }
 
-/// An archive whose `postgres` is a script that says a version.
+/// An archive whose `postgres` is a script that prints a version.
 fn fake_postgres(folder: &Path, version: &str) -> std::path::PathBuf {
     let path = folder.join("fake.tar.gz");
     let encoder = flate2::write::GzEncoder::new(std::fs::File::create(&path).unwrap(), flate2::Compression::fast());
@@ -174,7 +174,7 @@ fn fake_postgres(folder: &Path, version: &str) -> std::path::PathBuf {
 }
 
 #[test]
-fn a_system_postgres_of_another_major_is_named_and_not_used() {
+fn a_system_postgres_of_another_major_is_named_but_not_used() {
     let test = TestHome::new();
     let bin = test.folder().join("bin");
     std::fs::create_dir(&bin).unwrap();
@@ -185,5 +185,5 @@ fn a_system_postgres_of_another_major_is_named_and_not_used() {
     let done = setup_from(&test, &[("LEOFLOW_POSTGRES_SOURCE", "system"), ("PATH", bin.to_str().unwrap())]).expect(1);
     assert!(done.stderr.contains("15.18"), "{}", done.stderr);
     let done = setup_from(&test, &[("LEOFLOW_POSTGRES_SOURCE", "magic")]).expect(1);
-    assert!(done.stderr.contains("archive, download, wheel or system"), "{}", done.stderr);
+    assert!(done.stderr.contains("archive, download, wheel, system"), "{}", done.stderr);
 }

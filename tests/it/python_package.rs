@@ -1,4 +1,4 @@
-//! The Python package: its own unit tests, its checks, and what it and Leoflow say to one another.
+//! The Python package: its unit tests, its linter, and its messages to and from Leoflow.
 
 use crate::support::{TestHome, airflow, ruff, wait_until};
 use leoflow::agent::TaskResult;
@@ -15,27 +15,28 @@ const TESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python");
 const CLIENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients");
 const SCHEMA: &str = include_str!("../../src/python/messages.schema.json");
 
-/// Python without the packages of this machine.
+/// Runs Python without the machine's own packages.
 fn python() -> Command {
     let mut command = Command::new("python3");
-    let places = format!("{PACKAGE}:{PACKAGE}/small");
-    command.args(["-B", "-s"]).env("PYTHONPATH", places).env("PYTHONWARNINGS", "error::ResourceWarning");
+    let python_path = format!("{PACKAGE}:{PACKAGE}/small");
+    command.args(["-B", "-s"]).env("PYTHONPATH", python_path).env("PYTHONWARNINGS", "error::ResourceWarning");
     command
 }
 
 #[test]
-fn its_unit_tests_pass() {
+fn python_unit_tests_pass() {
     let output = python().args(["-m", "unittest", "discover", "-s", TESTS]).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
-    assert!(said.contains("\nOK"), "{said}");
-    let count = said.split("Ran ").nth(1).and_then(|rest| rest.split(' ').next()).and_then(|count| count.parse().ok());
-    assert!(count > Some(50), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    assert!(stderr.contains("\nOK"), "{stderr}");
+    let count =
+        stderr.split("Ran ").nth(1).and_then(|rest| rest.split(' ').next()).and_then(|count| count.parse().ok());
+    assert!(count > Some(50), "{stderr}");
 }
 
-/// The one test that needs the package registry, once: for ruff itself.
+/// The only test that needs the package registry, once, to download ruff.
 #[test]
-fn ruff_of_the_package_registry_finds_nothing_in_it() {
+fn ruff_finds_no_problems() {
     let output = Command::new(ruff())
         .args(["check", "--no-cache", "--output-format", "concise"])
         .args(["--config", &format!("{PACKAGE}/pyproject.toml")])
@@ -45,25 +46,25 @@ fn ruff_of_the_package_registry_finds_nothing_in_it() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
-/// Holds a message against its definition in the schema.
+/// Validates a message against its definition in the schema.
 #[track_caller]
-fn check(of: &str, message: &Value) {
+fn check(definition: &str, message: &Value) {
     let mut schema: Value = serde_json::from_str(SCHEMA).unwrap();
-    assert!(schema["$defs"].get(of).is_some(), "the schema has no {of}");
-    schema["$ref"] = json!(format!("#/$defs/{of}"));
+    assert!(schema["$defs"].get(definition).is_some(), "the schema has no {definition}");
+    schema["$ref"] = json!(format!("#/$defs/{definition}"));
     let problems: Vec<String> = jsonschema::validator_for(&schema)
         .unwrap()
         .iter_errors(message)
         .map(|error| format!("{}: {error}", error.instance_path()))
         .collect();
-    assert!(problems.is_empty(), "{of}: {problems:?}\n{message}");
+    assert!(problems.is_empty(), "{definition}: {problems:?}\n{message}");
 }
 
-/// The scheduler is told the same of a DAG, whichever of the two has made it.
+/// The scheduler gets the same structure of a DAG from the small package and from Airflow's SDK.
 #[test]
-fn structures_are_the_same_by_airflows_own_sdk() {
+fn structures_match_those_of_airflows_own_sdk() {
     let dags = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/airflow/dags");
-    let script = format!("{TESTS}/say_structures.py");
+    let script = format!("{TESTS}/print_structures.py");
     let ours = structures(python().args([&script, dags]));
     let home = tempfile::tempdir().unwrap();
     let theirs = structures(
@@ -75,12 +76,13 @@ fn structures_are_the_same_by_airflows_own_sdk() {
     );
     assert!(ours.len() > 50, "{}", ours.len());
     assert_eq!(ours.keys().collect::<Vec<_>>(), theirs.keys().collect::<Vec<_>>());
-    for (dag_id, one) in ours {
-        assert_eq!(one, theirs[&dag_id], "{dag_id}");
+    for (dag_id, structure) in ours {
+        assert_eq!(structure, theirs[&dag_id], "{dag_id}");
     }
 }
 
-/// By DAG. What only one of the two says is left out: where a DAG is made, and which sensors the scheduler waits for itself.
+/// Structures by DAG id, without the fields that only one package gives: the DAG's source line, and which sensors the
+/// scheduler waits for itself.
 fn structures(command: &mut Command) -> BTreeMap<String, Value> {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -97,7 +99,7 @@ fn structures(command: &mut Command) -> BTreeMap<String, Value> {
     .collect()
 }
 
-/// Moments have more than one text.
+/// Converts timestamps to UTC, as one timestamp has several text forms.
 fn in_utc(value: &mut Value) {
     match value {
         Value::Object(map) => map.values_mut().for_each(in_utc),
@@ -111,74 +113,74 @@ fn in_utc(value: &mut Value) {
     }
 }
 
-/// What one side leaves out or makes up, the other would not notice.
+/// Neither side would notice a field that the other omits or adds.
 #[test]
-fn what_it_says_is_in_the_schema_and_is_read_whole() {
+fn messages_from_python_match_the_schema_and_are_fully_read() {
     let dags = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/airflow/dags");
-    let output = python().arg(format!("{TESTS}/say_messages.py")).arg(dags).output().unwrap();
+    let output = python().arg(format!("{TESTS}/print_messages.py")).arg(dags).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let mut kinds = Vec::new();
     for line in String::from_utf8(output.stdout).unwrap().lines() {
-        let mut said: Value = serde_json::from_str(line).unwrap();
-        let (of, message) = (said["of"].as_str().unwrap().to_owned(), said["message"].take());
-        check(&of, &message);
-        match of.as_str() {
+        let mut printed: Value = serde_json::from_str(line).unwrap();
+        let (definition, message) = (printed["of"].as_str().unwrap().to_owned(), printed["message"].take());
+        check(&definition, &message);
+        match definition.as_str() {
             "dag" => {
                 let read: Structure = serde_json::from_value(message.clone()).unwrap();
-                assert_holds(&serde_json::to_value(read).unwrap(), &message);
+                assert_contains(&serde_json::to_value(read).unwrap(), &message);
             }
             "task_result" => {
                 let read: TaskResult = serde_json::from_value(message.clone()).unwrap();
-                assert_holds(&serde_json::to_value(read).unwrap(), &message);
+                assert_contains(&serde_json::to_value(read).unwrap(), &message);
             }
             _ => {}
         }
-        kinds.push(of);
+        kinds.push(definition);
     }
-    for (of, least) in [("dag", 50), ("task_result", 6), ("answer", 2), ("planner_question", 1)] {
-        let count = kinds.iter().filter(|kind| *kind == of).count();
-        assert!(count >= least, "{count} of {of}");
+    for (definition, least) in [("dag", 50), ("task_result", 6), ("answer", 2), ("planner_question", 1)] {
+        let count = kinds.iter().filter(|kind| *kind == definition).count();
+        assert!(count >= least, "{count} of {definition}");
     }
 }
 
-/// Everything that was said is in what was read of it, but for what is as it is when nothing is said.
+/// Asserts that each field of `message` was read, except fields with their default value.
 #[track_caller]
-fn assert_holds(read: &Value, said: &Value) {
-    match said {
+fn assert_contains(read: &Value, message: &Value) {
+    match message {
         Value::Object(map) => {
             for (key, value) in map {
                 match read.get(key) {
-                    Some(read) => assert_holds(read, value),
-                    None => assert!(is_nothing(key, value), "{key} was not read: {value}"),
+                    Some(read) => assert_contains(read, value),
+                    None => assert!(is_default(key, value), "{key} was not read: {value}"),
                 }
             }
         }
         Value::Array(items) => {
-            assert_eq!(read.as_array().map(Vec::len), Some(items.len()), "{said}");
-            items.iter().zip(read.as_array().unwrap()).for_each(|(said, read)| assert_holds(read, said));
+            assert_eq!(read.as_array().map(Vec::len), Some(items.len()), "{message}");
+            items.iter().zip(read.as_array().unwrap()).for_each(|(message, read)| assert_contains(read, message));
         }
         Value::Number(number) => assert_eq!(read.as_f64(), number.as_f64()),
-        // Moments have more than one text.
+        // One timestamp has several text forms.
         Value::String(text) if text.parse::<jiff::Timestamp>().is_ok() => {
             assert_eq!(read.as_str().and_then(|read| read.parse::<jiff::Timestamp>().ok()), text.parse().ok());
         }
-        _ => assert_eq!(read, said),
+        _ => assert_eq!(read, message),
     }
 }
 
-fn is_nothing(key: &str, value: &Value) -> bool {
+fn is_default(key: &str, value: &Value) -> bool {
     key == "weight" && value == 1 || [json!(null), json!([]), json!({}), json!(""), json!(false)].contains(value)
 }
 
-/// A home whose Python writes down what it is told, on a command line each: a warm one cannot be had.
-fn with_a_listener(heard: &Path) -> TestHome {
-    std::fs::create_dir_all(heard).unwrap();
+/// A home whose Python saves the messages on its command line. No warm Python starts, so that all messages come there.
+fn home_recording_messages(messages_dir: &Path) -> TestHome {
+    std::fs::create_dir_all(messages_dir).unwrap();
     let test = TestHome::new().with_packages();
     let path = test.folder().join("python-for-tests");
-    let heard = heard.display();
+    let messages_dir = messages_dir.display();
     let script = format!(
-        "#!/bin/sh\nif [ $# = 8 ]; then\n  printf %s \"$8\" > {heard}/$7_options-$$\n  if [ \"$7\" = task ]; then\n    \
-         folder=${{8#*\\\"folder\\\":\\\"}}\n    cp \"${{folder%%\\\"*}}/spec.json\" {heard}/task_spec-$$\n  fi\nfi\n[ \"$7\" != zygote ] || exit 1\nexec python3 \"$@\"\n"
+        "#!/bin/sh\nif [ $# = 8 ]; then\n  printf %s \"$8\" > {messages_dir}/$7_options-$$\n  if [ \"$7\" = task ]; then\n    \
+         folder=${{8#*\\\"folder\\\":\\\"}}\n    cp \"${{folder%%\\\"*}}/spec.json\" {messages_dir}/task_spec-$$\n  fi\nfi\n[ \"$7\" != zygote ] || exit 1\nexec python3 \"$@\"\n"
     );
     std::fs::write(&path, script).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -189,10 +191,10 @@ fn with_a_listener(heard: &Path) -> TestHome {
 }
 
 #[test]
-fn what_it_is_told_is_in_the_schema() {
+fn messages_to_python_match_the_schema() {
     let folder = tempfile::tempdir().unwrap();
-    let heard = folder.path().join("heard");
-    let test = with_a_listener(&heard);
+    let messages_dir = folder.path().join("messages");
+    let test = home_recording_messages(&messages_dir);
     test.save("p/leoflow.yaml", "dag_id: told\nowner: ada\ntasks:\n  t: {env: {A: b, PYTHON_OF: its own}}\n");
     test.save(
         "p/dag.py",
@@ -209,7 +211,7 @@ fn what_it_is_told_is_in_the_schema() {
     test.run(&["dags", "test", "told"]).expect(0);
     test.run(&["tasks", "test", "told", "t"]).expect(0);
     let messages = || -> Vec<(String, Value)> {
-        let files = std::fs::read_dir(&heard).unwrap().flatten();
+        let files = std::fs::read_dir(&messages_dir).unwrap().flatten();
         files
             .filter_map(|file| {
                 let kind = file.file_name().to_str()?.split_once('-')?.0.to_owned();
@@ -218,12 +220,14 @@ fn what_it_is_told_is_in_the_schema() {
             .collect()
     };
     let questions = || -> Vec<String> {
-        let asked = messages().into_iter().filter(|(kind, _)| kind == "ask_options");
-        asked.filter_map(|(_, one)| Some(one["question"]["kind"].as_str()?.to_owned())).collect()
+        let question_messages = messages().into_iter().filter(|(kind, _)| kind == "ask_options");
+        question_messages
+            .filter_map(|(_, structure)| Some(structure["question"]["kind"].as_str()?.to_owned()))
+            .collect()
     };
-    // The warm Python is made ready some time after a start.
+    // The warm Python is started some time after Lite.
     let kinds = ["parse_options", "task_options", "task_spec", "ask_options", "test_options", "zygote_options"];
-    wait_until("all is said and asked", Duration::from_secs(30), || {
+    wait_until("all kinds of messages", Duration::from_secs(30), || {
         let messages = messages();
         kinds.iter().all(|kind| messages.iter().any(|(other, _)| other == kind))
             && ["next", "manual", "callback"].iter().all(|kind| questions().iter().any(|other| other == kind))

@@ -2,14 +2,14 @@
 
 use crate::support::archive::Unpacked;
 use crate::support::http::Session;
-use crate::support::rounds::a_few;
-use crate::support::{Done, TestHome};
+use crate::support::rounds::sample_rounds;
+use crate::support::{CommandOutput, TestHome};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-/// An instance with something of every kind, and its password.
-fn used() -> (TestHome, String) {
+/// An instance with data of every kind, and its admin password.
+fn used_instance() -> (TestHome, String) {
     let test = TestHome::on_one_disk();
     let password = test.start()["admin_password"].as_str().unwrap().to_owned();
     test.run_dag("hello");
@@ -18,25 +18,25 @@ fn used() -> (TestHome, String) {
     (test, password)
 }
 
-fn who(test: &TestHome) -> String {
+fn machine_name(test: &TestHome) -> String {
     test.run(&["variables", "get", "who"]).expect(0).stdout.trim().to_owned()
 }
 
 #[test]
-fn a_binary_and_one_file_are_the_old_machine() {
-    let (old, password) = used();
+fn a_binary_and_a_backup_recreate_the_old_machine() {
+    let (old, password) = used_instance();
     let session = Session::login(old.port, &password);
     let backup = old.backup("b.tar.zst");
     old.run(&["lite", "stop"]).expect(0);
-    // Another user, another home with an unusual name, another workspace.
-    let new = TestHome::at(Path::new("an other/höme"));
+    // Another user, another workspace, and a home with an unusual name.
+    let new = TestHome::with_home_at(Path::new("an other/höme"));
     let workspace = new.folder().join("my work");
     let done = new.restore(&backup, &["--workspace", workspace.to_str().unwrap(), "--json"]).expect(0);
     assert_eq!((&done.json()["restored"], &done.json()["running"]), (&true.into(), &false.into()));
     let ready = new.start();
-    assert!(ready["admin_password"].is_null(), "it is the old one");
+    assert!(ready["admin_password"].is_null(), "the old password stays");
     Session::login(new.port, &password);
-    assert_eq!(who(&new), "the old machine");
+    assert_eq!(machine_name(&new), "the old machine");
     let exported = new.run(&["connections", "export", "-"]).expect(0);
     assert!(exported.stdout.contains("pw"), "{}", exported.stdout);
     let run = new.run(&["runs", "show", "hello", "latest", "--json"]).expect(0).json();
@@ -44,7 +44,7 @@ fn a_binary_and_one_file_are_the_old_machine() {
     assert!(new.task_log("hello", "greet").contains("Hello"), "{}", new.task_log("hello", "greet"));
     assert!(workspace.join("hello/dag.py").is_file());
     new.run_dag("hello");
-    // The session of the old machine, brought to this one's port.
+    // The old machine's session token, used at the new machine's port.
     let moved = Session { port: new.port, token: session.token };
     assert_eq!(moved.request("GET", "/api/v2/dags", "").status, 200);
     let receipt: serde_json::Value =
@@ -57,7 +57,7 @@ fn a_binary_and_one_file_are_the_old_machine() {
 }
 
 #[test]
-fn a_dag_goes_with_its_workspace_before_its_file_is_read_there() {
+fn a_dags_file_path_follows_the_workspace_before_parsing() {
     let old = TestHome::started();
     let text = "import time\nfrom airflow.sdk import DAG, task\nif '/user/leoflow/' not in __file__:\n    \
                 time.sleep(20)\nwith DAG('slow'):\n    @task\n    def t():\n        pass\n    t()\n";
@@ -74,8 +74,8 @@ fn a_dag_goes_with_its_workspace_before_its_file_is_read_there() {
 }
 
 #[test]
-fn over_an_instance_only_by_force_and_then_undone() {
-    let (test, password) = used();
+fn restoring_over_an_instance_needs_force_and_can_be_undone() {
+    let (test, password) = used_instance();
     let backup = test.backup("b.tar.zst");
     test.run(&["variables", "set", "who", "later"]).expect(0);
     test.save("later.py", "# later\n");
@@ -87,46 +87,46 @@ fn over_an_instance_only_by_force_and_then_undone() {
     assert!(refused.stderr.contains("--force"), "{}", refused.stderr);
     test.restore(&backup, &["--force"]).expect(3);
     let dry = test.restore(&backup, &["--force", "--dry-run"]).expect(0);
-    assert!(dry.stderr.contains("1 runs") && dry.stderr.contains("Nothing was changed"), "{}", dry.stderr);
-    assert!(dry.stderr.contains("1 file(s)") && dry.stderr.contains(": later.py."), "{}", dry.stderr);
-    assert_eq!((who(&test).as_str(), test.pid("postgres")), ("later", pid));
+    assert!(dry.stderr.contains("1 run,") && dry.stderr.contains("Nothing was changed"), "{}", dry.stderr);
+    assert!(dry.stderr.contains("1 file in") && dry.stderr.contains(": later.py."), "{}", dry.stderr);
+    assert_eq!((machine_name(&test).as_str(), test.pid("postgres")), ("later", pid));
 
     let shown = test.restore(&backup, &["--force", "--yes"]).expect(0);
-    assert!(shown.stderr.contains("Here now:") && shown.stdout.contains("running again"), "{shown:?}");
+    assert!(shown.stderr.contains("Current:") && shown.stdout.contains("running again"), "{shown:?}");
     assert_eq!(test.state(), "healthy");
-    assert_eq!(who(&test), "the old machine");
+    assert_eq!(machine_name(&test), "the old machine");
     assert!(!test.workspace().join("later.py").exists());
-    assert!(test.workspace().join("hello/.git/HEAD").exists(), "what a backup leaves out stays in its place");
+    assert!(test.workspace().join("hello/.git/HEAD").exists(), "files that backups exclude stay in place");
     Session::login(test.port, &password);
     test.run(&["variables", "set", "since", "the restore"]).expect(0);
 
     let undo = |more: &[&str]| test.run(&[&["lite", "restore", "--undo"], more].concat());
     undo(&[]).expect(3);
     let dry = undo(&["--dry-run"]).expect(0);
-    assert!(dry.stderr.contains("1 row(s) more in variable"), "{}", dry.stderr);
+    assert!(dry.stderr.contains("1 more row in variable"), "{}", dry.stderr);
     undo(&["--yes"]).expect(0);
-    assert_eq!(who(&test), "later");
+    assert_eq!(machine_name(&test), "later");
     assert!(test.workspace().join("later.py").exists() && test.workspace().join("hello/.git/HEAD").exists());
     test.run(&["variables", "get", "since"]).expect(1);
-    // And that again.
+    // Undo the undo.
     undo(&["--yes"]).expect(0);
     assert_eq!(test.run(&["variables", "get", "since"]).expect(0).stdout.trim(), "the restore");
-    // One state is kept, not one for each.
+    // Only one replaced state is retained.
     test.restore(&backup, &["--force", "--yes"]).expect(0);
     let left = test.restore_leftovers();
     assert_eq!(left.len(), 2, "a database and a folder: {left:?}");
 }
 
 #[test]
-fn nothing_to_undo_is_said() {
+fn undo_without_a_restore_is_reported() {
     let test = TestHome::on_one_disk();
     test.set_up();
     let none = test.run(&["lite", "restore", "--undo", "--yes"]).expect(1);
-    assert!(none.stderr.contains("no state is kept"), "{}", none.stderr);
+    assert!(none.stderr.contains("no earlier state is retained"), "{}", none.stderr);
 }
 
 #[test]
-fn beside_a_foreground_instance_it_refuses_and_says_how() {
+fn a_foreground_instance_must_be_stopped_first() {
     let test = TestHome::started_on_one_disk();
     let backup = test.backup("b.tar.zst");
     test.run(&["lite", "stop"]).expect(0);
@@ -141,7 +141,7 @@ fn beside_a_foreground_instance_it_refuses_and_says_how() {
 }
 
 #[test]
-fn a_newer_schema_or_manifest_is_refused_before_any_change_also_with_force() {
+fn a_newer_schema_or_manifest_is_refused_even_with_force() {
     let test = TestHome::started_on_one_disk();
     let mut backup = Unpacked::open(&test.backup("b.tar.zst"));
     let newer = test.folder().join("newer.tar.zst");
@@ -150,7 +150,7 @@ fn a_newer_schema_or_manifest_is_refused_before_any_change_also_with_force() {
     for more in [&["--force", "--yes"][..], &["--force", "--dry-run"], &[]] {
         let refused = test.restore(&newer, more).expect(3);
         assert!(
-            refused.stderr.contains("the backup is of schema version 9999, and this leoflow only knows up to")
+            refused.stderr.contains("the backup has schema version 9999, but this leoflow only knows up to")
                 && !refused.stderr.contains("purge"),
             "{}",
             refused.stderr
@@ -158,22 +158,22 @@ fn a_newer_schema_or_manifest_is_refused_before_any_change_also_with_force() {
     }
     let empty = TestHome::on_one_disk();
     empty.restore(&newer, &[]).expect(3);
-    assert!(!empty.home.exists() && !empty.workspace().exists(), "a refusal leaves things as they were");
+    assert!(!empty.home.exists() && !empty.workspace().exists(), "a refusal changes nothing");
     backup.manifest["manifest_version"] = 2.into();
     backup.save(&newer);
     let refused = empty.restore(&newer, &[]).expect(3);
-    assert!(refused.stderr.contains("its manifest is of version 2"), "{}", refused.stderr);
-    // A manifest that lies about the version of what is in the dump.
-    let mut lying = Unpacked::open(&test.folder().join("b.tar.zst"));
-    lying.manifest["schema_version"] = 1.into();
-    lying.save(&newer);
+    assert!(refused.stderr.contains("its manifest has version 2"), "{}", refused.stderr);
+    // A manifest whose schema version differs from the dump's.
+    let mut mislabelled = Unpacked::open(&test.folder().join("b.tar.zst"));
+    mislabelled.manifest["schema_version"] = 1.into();
+    mislabelled.save(&newer);
     test.restore(&newer, &["--force", "--yes"]).expect(3);
     assert_eq!(test.state(), "healthy");
     assert!(test.restore_leftovers().is_empty());
 }
 
 #[test]
-fn an_older_schema_is_brought_up_to_date() {
+fn an_older_schema_is_migrated() {
     let test = TestHome::started_on_one_disk();
     test.run(&["variables", "set", "who", "the old schema"]).expect(0);
     test.run(&["lite", "stop"]).expect(0);
@@ -184,28 +184,28 @@ fn an_older_schema_is_brought_up_to_date() {
     other.restore(&backup, &[]).expect(0);
     other.start();
     assert_eq!(other.status()["schema_version"], newest);
-    assert_eq!(who(&other), "the old schema");
+    assert_eq!(machine_name(&other), "the old schema");
 }
 
 #[test]
-fn a_workspace_that_is_somebody_elses_is_not_replaced() {
+fn a_foreign_workspace_is_not_replaced() {
     let test = TestHome::started_on_one_disk();
     let backup = test.backup("b.tar.zst");
     let other = TestHome::on_one_disk();
-    let place = other.folder().join("theirs");
-    fs::create_dir(&place).unwrap();
-    fs::write(place.join("thesis.txt"), "years of work").unwrap();
+    let foreign = other.folder().join("theirs");
+    fs::create_dir(&foreign).unwrap();
+    fs::write(foreign.join("thesis.txt"), "years of work").unwrap();
     for more in [&[][..], &["--force", "--yes"]] {
-        let arguments = [&["--workspace", place.to_str().unwrap()], more].concat();
+        let arguments = [&["--workspace", foreign.to_str().unwrap()], more].concat();
         let refused = other.restore(&backup, &arguments).expect(3);
         assert!(refused.stderr.contains("is not empty"), "{}", refused.stderr);
     }
     assert!(!other.home.exists());
-    assert_eq!(fs::read_dir(&place).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(&foreign).unwrap().count(), 1);
 }
 
 #[test]
-fn a_disk_without_room_is_found_before_anything_is_written() {
+fn a_full_disk_is_detected_before_any_write() {
     let test = TestHome::started_on_one_disk();
     let mut backup = Unpacked::open(&test.backup("b.tar.zst"));
     backup.manifest["database"]["bytes"] = (1u64 << 60).into();
@@ -216,35 +216,35 @@ fn a_disk_without_room_is_found_before_anything_is_written() {
     assert_eq!(test.state(), "healthy");
 }
 
-/// The checkpoints that `arguments` pass.
+/// Runs the command and returns the checkpoints it passes.
 fn checkpoints(test: &TestHome, arguments: &[&str]) -> Vec<String> {
     let log = test.folder().join("checkpoints");
     let _ = fs::remove_file(&log);
-    let done: Done = test.command(arguments).env("LEOFLOW_CHECKPOINT_LOG", &log).output().unwrap().into();
+    let done: CommandOutput = test.command(arguments).env("LEOFLOW_CHECKPOINT_LOG", &log).output().unwrap().into();
     done.expect(0);
     let text = fs::read_to_string(log).unwrap();
-    // Those of the start that follows belong to other tests.
-    let of_this = |name: &&str| ["restore", "load"].iter().any(|prefix| name.starts_with(prefix));
-    text.lines().filter(of_this).collect::<BTreeSet<_>>().into_iter().map(str::to_owned).collect()
+    // Checkpoints of the start that follows belong to other tests.
+    let of_restore = |name: &&str| ["restore", "load"].iter().any(|prefix| name.starts_with(prefix));
+    text.lines().filter(of_restore).collect::<BTreeSet<_>>().into_iter().map(str::to_owned).collect()
 }
 
-/// Which of two states everything is in; panics when it is between them.
-fn state_of(test: &TestHome, at: &str) -> &'static str {
+/// Returns which of the two states the home and workspace are in; panics when they are mixed.
+fn state_of(test: &TestHome, checkpoint: &str) -> &'static str {
     let database = test.sql("SELECT count(*) FROM dag_run");
     let workspace = test.workspace().join("later.py").exists();
     let config = fs::read_to_string(test.home.join("config.yaml")).unwrap().contains("# later");
     let dirs = fs::read_dir(test.home.join("task-logs/hello")).unwrap().count();
-    assert!(test.workspace().join("hello/.git/HEAD").exists(), "{at}: .git is lost");
+    assert!(test.workspace().join("hello/.git/HEAD").exists(), "{checkpoint}: .git is lost");
     match (database.as_str(), workspace, config, dirs) {
         ("2", true, true, 2) => "new",
         ("1", false, false, 1) => "old",
-        between => panic!("killed at {at}, between two states: {between:?}"),
+        mixed => panic!("killed at {checkpoint}, mixed state: {mixed:?}"),
     }
 }
 
 #[test]
-fn killed_at_each_checkpoint_of_a_restore_or_an_undo_it_is_one_state_or_the_other() {
-    let (test, _) = used();
+fn a_killed_restore_or_undo_leaves_one_whole_state() {
+    let (test, _) = used_instance();
     let backup = test.backup("b.tar.zst");
     test.run(&["variables", "set", "who", "later"]).expect(0);
     test.save("later.py", "# later\n");
@@ -269,13 +269,13 @@ fn killed_at_each_checkpoint_of_a_restore_or_an_undo_it_is_one_state_or_the_othe
     assert!(of_undo.iter().any(|name| name == "restore-undo.database"), "{of_undo:?}");
     let mut seen = BTreeSet::new();
     for (arguments, names) in [(&restore[..], &of_restore), (&undo[..], &of_undo)] {
-        // Whatever the seed chooses, one checkpoint before the point of no return and one after it are among them.
+        // With any seed, one checkpoint before the point of no return and one after it are among the rounds.
         let certain = names.iter().filter(|name| ["restore.proven", "restore.forget"].contains(&name.as_str()));
-        let chosen: BTreeSet<&String> = a_few(names, 6).into_iter().chain(certain).collect();
+        let chosen: BTreeSet<&String> = sample_rounds(names, 6).into_iter().chain(certain).collect();
         for name in chosen {
             let killed = test.command(arguments).env("LEOFLOW_KILL_AT", name).output().unwrap().status;
             assert_eq!(std::os::unix::process::ExitStatusExt::signal(&killed), Some(9), "{name}");
-            // Whatever command comes next finds one of the two.
+            // The next command, of any kind, finds one of the two states.
             let state = state_of(&test, name);
             eprintln!("killed at {name}: {state}");
             seen.insert(state);
@@ -287,14 +287,14 @@ fn killed_at_each_checkpoint_of_a_restore_or_an_undo_it_is_one_state_or_the_othe
             assert_eq!(state_of(&test, name), "new");
         }
     }
-    assert_eq!(seen.len(), 2, "some before and some after the point of no return");
+    assert_eq!(seen.len(), 2, "rounds before and after the point of no return");
     test.start();
     assert_eq!(test.state(), "healthy");
 }
 
 #[test]
-fn a_step_that_fails_is_taken_back_or_finished_and_nothing_of_either_state_is_lost() {
-    let (test, _) = used();
+fn a_failed_restore_step_is_undone_or_finished_without_loss() {
+    let (test, _) = used_instance();
     let backup = test.backup("b.tar.zst");
     test.save("later.py", "# later\n");
     test.run_dag("hello");
@@ -317,16 +317,16 @@ fn a_step_that_fails_is_taken_back_or_finished_and_nothing_of_either_state_is_lo
         "settle",
         "forget",
     ];
-    for step in a_few(steps, 5) {
+    for step in sample_rounds(steps, 5) {
         let name = format!("exchange.{step}");
-        let failed: Done = test.command(&restore).env("LEOFLOW_FAIL_AT", &name).output().unwrap().into();
+        let failed: CommandOutput = test.command(&restore).env("LEOFLOW_FAIL_AT", &name).output().unwrap().into();
         assert_eq!(failed.code, Some(1), "{step}: {failed:?}");
         let state = state_of(&test, step);
         if ["settle", "forget"].contains(&step) {
-            assert_eq!(state, "old", "{step}: it can only be finished");
+            assert_eq!(state, "old", "{step}: after the point of no return");
             test.run(&undo).expect(0);
         } else {
-            assert!(failed.stderr.contains("everything is as it was before"), "{step}: {}", failed.stderr);
+            assert!(failed.stderr.contains("everything was put back as it was"), "{step}: {}", failed.stderr);
         }
         assert_eq!(state_of(&test, step), "new", "{step}");
     }
@@ -334,8 +334,8 @@ fn a_step_that_fails_is_taken_back_or_finished_and_nothing_of_either_state_is_lo
 }
 
 #[test]
-fn what_appears_in_the_workspace_while_a_restore_is_interrupted_is_kept() {
-    let (test, _) = used();
+fn files_created_during_an_interrupted_restore_are_kept() {
+    let (test, _) = used_instance();
     test.save("solo.py", "# of the backup\n");
     let backup = test.backup("b.tar.zst");
     test.save("solo.py", "# of now\n");
@@ -343,11 +343,15 @@ fn what_appears_in_the_workspace_while_a_restore_is_interrupted_is_kept() {
     let restore = ["lite", "restore", "--input", backup.to_str().unwrap(), "--force", "--yes"];
     let killed = test.command(&restore).env("LEOFLOW_KILL_AT", "restore.move-out").output().unwrap();
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&killed.status), Some(9));
-    // An editor saves, a script makes its folder again.
+    // Meanwhile an editor saves a file and a script recreates its folder.
     test.save("solo.py", "# typed in between\n");
     test.save("hello/more.py", "# made in between\n");
-    let told = test.run(&["lite", "psql", "--", "-c", "SELECT 1"]).expect(0);
-    assert!(told.stderr.contains("finished the restore") && told.stderr.contains("in the way"), "{}", told.stderr);
+    let finished = test.run(&["lite", "psql", "--", "-c", "SELECT 1"]).expect(0);
+    assert!(
+        finished.stderr.contains("finished the interrupted restore") && finished.stderr.contains("in the way"),
+        "{}",
+        finished.stderr
+    );
     assert_eq!(fs::read_to_string(test.workspace().join("solo.py")).unwrap(), "# of the backup\n");
     let conflicts = fs::read_dir(test.workspace()).unwrap().flatten().map(|entry| entry.path());
     let conflicts = conflicts.into_iter().find(|path| path.to_string_lossy().contains(".leoflow-conflicts-")).unwrap();
@@ -355,32 +359,32 @@ fn what_appears_in_the_workspace_while_a_restore_is_interrupted_is_kept() {
     assert_eq!(fs::read_to_string(conflicts.join("hello/more.py")).unwrap(), "# made in between\n");
     test.run(&["lite", "restore", "--undo", "--yes"]).expect(0);
     assert_eq!(fs::read_to_string(test.workspace().join("solo.py")).unwrap(), "# of now\n");
-    assert!(conflicts.join("solo.py").exists(), "it is the user's");
+    assert!(conflicts.join("solo.py").exists(), "it belongs to the user");
 }
 
 #[test]
-fn a_restore_into_an_empty_home_that_was_killed_can_be_made_again() {
-    let (old, password) = used();
+fn a_killed_restore_into_an_empty_home_can_be_repeated() {
+    let (old, password) = used_instance();
     let backup = old.backup("b.tar.zst");
     let moments = ["setup.create-cluster", "restore.unpacked", "load.loaded", "restore.proven", "restore.move-in"];
-    for name in a_few(moments, 3) {
-        // Where there is memory for its home, the workspace is on another file system.
+    for name in sample_rounds(moments, 3) {
+        // `TestHome::new` puts the home in memory, on another file system than the workspace, if memory allows.
         let new = if name.starts_with("setup.") { TestHome::new() } else { TestHome::on_one_disk() };
         let arguments = ["lite", "restore", "--input", backup.to_str().unwrap()];
         let killed = new.command(&arguments).env("LEOFLOW_KILL_AT", name).output().unwrap().status;
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&killed), Some(9), "{name}");
         let again = new.restore(&backup, &[]);
-        // Killed after the point of no return, the old machine is there already.
+        // After the point of no return the restore is already finished, so the command is refused.
         assert!(matches!(again.code, Some(0 | 3)), "{name}: {again:?}");
         new.start();
-        assert_eq!(who(&new), "the old machine", "{name}");
+        assert_eq!(machine_name(&new), "the old machine", "{name}");
         Session::login(new.port, &password);
     }
 }
 
 #[test]
-fn a_dry_run_beside_an_interrupted_restore_changes_nothing_and_a_reset_finishes_it_first() {
-    let (test, _) = used();
+fn only_a_writing_command_finishes_an_interrupted_restore() {
+    let (test, _) = used_instance();
     let backup = test.backup("b.tar.zst");
     test.save("later.py", "# later\n");
     test.run(&["lite", "stop"]).expect(0);
@@ -394,28 +398,28 @@ fn a_dry_run_beside_an_interrupted_restore_changes_nothing_and_a_reset_finishes_
     }
     assert_eq!(test.snapshot("run/journal.json"), before);
     let reset = test.run_with_input(&["lite", "reset-password", "--password-stdin"], "after the restore\n").expect(0);
-    assert!(reset.stderr.contains("finished the restore"), "{}", reset.stderr);
+    assert!(reset.stderr.contains("finished the interrupted restore"), "{}", reset.stderr);
     test.start();
     Session::login(test.port, "after the restore");
     assert!(!test.workspace().join("later.py").exists());
 }
 
 #[test]
-fn a_dry_run_tells_both_states_as_json_too() {
-    let (test, _) = used();
+fn a_dry_run_describes_both_states_in_json() {
+    let (test, _) = used_instance();
     let backup = test.backup("b.tar.zst");
     test.run(&["variables", "set", "more", "x"]).expect(0);
-    let told = test.restore(&backup, &["--force", "--dry-run", "--json"]).expect(0).json();
-    assert_eq!((&told["backup"]["rows"]["variable"], &told["replaces"]["rows"]["variable"]), (&1.into(), &2.into()));
+    let plan = test.restore(&backup, &["--force", "--dry-run", "--json"]).expect(0).json();
+    assert_eq!((&plan["backup"]["rows"]["variable"], &plan["replaces"]["rows"]["variable"]), (&1.into(), &2.into()));
     test.restore(&backup, &["--force", "--yes", "--json"]).expect(0).json();
     let undo = test.run(&["lite", "restore", "--undo", "--dry-run", "--json"]).expect(0).json();
     assert!(undo["comes_back"].as_str().unwrap().contains("2 variables"), "{undo}");
 }
 
-/// A failed restore must not take with it what somebody else has begun in the same home.
+/// A failed restore must not remove what another command has begun in the same home.
 #[test]
-fn a_restore_into_an_absent_home_that_fails_removes_only_what_it_made() {
-    let (old, _) = used();
+fn a_failed_restore_removes_only_its_own_files() {
+    let (old, _) = used_instance();
     let mut broken = Unpacked::open(&old.backup("b.tar.zst"));
     broken.part("workspace/hello/dag.py").bytes[0] ^= 1;
     let file = old.folder().join("broken.tar.zst");
@@ -428,7 +432,7 @@ fn a_restore_into_an_absent_home_that_fails_removes_only_what_it_made() {
     test.restore(&file, &[]).expect(3);
     assert_eq!(fs::read_to_string(test.home.join("notes.txt")).unwrap(), "mine");
     fs::remove_file(test.home.join("notes.txt")).unwrap();
-    // While it unpacks, the home is taken.
+    // Another command creates the home while the restore unpacks.
     let restore = test.command(&["lite", "restore", "--input", file.to_str().unwrap()]).spawn().unwrap();
     let started = test.run(&["lite", "start", "--port", &test.port.to_string()]);
     restore.wait_with_output().unwrap();
@@ -440,27 +444,34 @@ fn a_restore_into_an_absent_home_that_fails_removes_only_what_it_made() {
 }
 
 #[test]
-fn a_purge_that_is_forgotten_leaves_an_interrupted_restore_to_be_finished() {
-    let (test, _) = used();
+fn a_discarded_purge_lets_an_interrupted_restore_finish() {
+    let (test, _) = used_instance();
     let backup = test.backup("b.tar.zst");
     test.save("precious.txt", "mine");
     test.run(&["lite", "stop"]).expect(0);
     let restore = ["lite", "restore", "--input", backup.to_str().unwrap(), "--force", "--yes"];
-    for (arguments, at) in [(&restore[..], "restore.task-logs"), (&["uninstall", "--purge", "--yes"], "purge.begun")] {
-        let killed = test.command(arguments).env("LEOFLOW_KILL_AT", at).output().unwrap();
-        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&killed.status), Some(9), "{at}");
+    for (arguments, checkpoint) in
+        [(&restore[..], "restore.task-logs"), (&["uninstall", "--purge", "--yes"], "purge.begun")]
+    {
+        let killed = test.command(arguments).env("LEOFLOW_KILL_AT", checkpoint).output().unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&killed.status), Some(9), "{checkpoint}");
     }
-    let told = test.run(&["lite", "psql", "--", "-c", "SELECT 1"]).expect(0);
-    assert!(told.stderr.contains("forgot a purge") && told.stderr.contains("finished the restore"), "{}", told.stderr);
+    let finished = test.run(&["lite", "psql", "--", "-c", "SELECT 1"]).expect(0);
+    assert!(
+        finished.stderr.contains("discarded an interrupted purge")
+            && finished.stderr.contains("finished the interrupted restore"),
+        "{}",
+        finished.stderr
+    );
     test.start();
     test.run(&["lite", "restore", "--undo", "--yes"]).expect(0);
     assert_eq!(fs::read_to_string(test.workspace().join("precious.txt")).unwrap(), "mine");
 }
 
 #[test]
-fn an_exchange_of_thousands_of_odd_names_is_gone_on_with_and_taken_back() {
+fn thousands_of_odd_file_names_are_exchanged_and_undone() {
     use std::os::unix::ffi::OsStrExt;
-    let (test, _) = used();
+    let (test, _) = used_instance();
     let backup = test.backup("b.tar.zst");
     for number in 0..6000 {
         fs::write(test.workspace().join(format!("{number:0>200}")), "").unwrap();
@@ -469,31 +480,31 @@ fn an_exchange_of_thousands_of_odd_names_is_gone_on_with_and_taken_back() {
     fs::write(&odd, "odd").unwrap();
     test.run(&["lite", "stop"]).expect(0);
     test.restore(&backup, &["--force", "--yes"]).expect(0);
-    assert_eq!(fs::read(&odd).unwrap(), b"odd", "no backup holds it");
+    assert_eq!(fs::read(&odd).unwrap(), b"odd", "backups exclude it");
     let undo = ["lite", "restore", "--undo", "--yes"];
-    let failed: Done = test.command(&undo).env("LEOFLOW_FAIL_AT", "exchange.config").output().unwrap().into();
-    assert!(failed.stderr.contains("everything is as it was before"), "{}", failed.stderr);
-    // Where the home is on another file system, what is not in force is in the workspace, in a folder of its own.
-    let theirs = || {
+    let failed: CommandOutput = test.command(&undo).env("LEOFLOW_FAIL_AT", "exchange.config").output().unwrap().into();
+    assert!(failed.stderr.contains("everything was put back as it was"), "{}", failed.stderr);
+    // When the home is on another file system, the inactive state is in a folder of its own in the workspace.
+    let other_state_count = || {
         let entries = fs::read_dir(test.workspace()).unwrap().flatten();
         entries.filter(|entry| !entry.file_name().to_string_lossy().starts_with(".leoflow-restore-")).count()
     };
-    assert_eq!(theirs(), 2, "of the other state nothing is left");
+    assert_eq!(other_state_count(), 2, "nothing of the other state remains");
     let killed = test.command(&undo).env("LEOFLOW_KILL_AT", "restore-undo.move-in").output().unwrap();
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&killed.status), Some(9));
     test.run(&["lite", "psql", "--", "-c", "SELECT 1"]).expect(0);
     assert_eq!(fs::read(&odd).unwrap(), b"odd");
-    assert_eq!(theirs(), 6002);
+    assert_eq!(other_state_count(), 6002);
 }
 
 #[test]
-fn what_no_backup_holds_stays_in_the_workspace() {
-    let (test, _) = used();
+fn files_that_backups_exclude_stay_in_the_workspace() {
+    let (test, _) = used_instance();
     let workspace = test.workspace();
     fs::create_dir_all(workspace.join("data")).unwrap();
     std::os::unix::fs::symlink("/etc", workspace.join("data/outside")).unwrap();
     nix::unistd::mkfifo(&workspace.join("data/pipe"), nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
-    // The backup lies in the workspace, under a name of the user's.
+    // The backup is in the workspace, under a name chosen by the user.
     let backup = workspace.join("monday.tar.zst");
     test.run(&["lite", "backup", "--output", backup.to_str().unwrap()]).expect(0);
     fs::create_dir_all(workspace.join("new/.git")).unwrap();
@@ -507,16 +518,16 @@ fn what_no_backup_holds_stays_in_the_workspace() {
     assert_there("after a restore");
     test.run(&["lite", "restore", "--undo", "--yes"]).expect(0);
     assert_there("after it was undone");
-    let other = test.backup("other.tar.zst");
+    let newer = test.backup("other.tar.zst");
     test.restore(&backup, &["--force", "--yes"]).expect(0);
-    test.restore(&other, &["--force", "--yes"]).expect(0);
+    test.restore(&newer, &["--force", "--yes"]).expect(0);
     assert_there("after a second restore");
-    assert!(!Unpacked::open(&other).paths().contains(&"workspace/monday.tar.zst"), "no backup holds another");
+    assert!(!Unpacked::open(&newer).paths().contains(&"workspace/monday.tar.zst"), "backups exclude other backups");
 }
 
 #[test]
 fn task_logs_over_the_limit_stay() {
-    let (test, _) = used();
+    let (test, _) = used_instance();
     test.run(&["config", "set", "backup.task_logs_bytes", "0"]).expect(0);
     let backup = test.backup("b.tar.zst");
     test.restore(&backup, &["--force", "--yes"]).expect(0);

@@ -1,15 +1,15 @@
-//! A rollback by backup that is killed at each of its moments, or whose restore is: one release or the other, with its data,
-//! and the same command finishes it.
+//! A rollback by backup, killed at each checkpoint of its own or of its restore, leaves one release or the other with
+//! its data, and the same command finishes it.
 
 use crate::support::releases::{FIRST, Migration, Release, releases};
-use crate::support::rounds::a_few;
+use crate::support::rounds::sample_rounds;
 use crate::support::{TestHome, newest, processes};
 use serde_json::Value;
 use std::fs;
 
 const SECOND: Release = Release { version: "1.0.0", migration: Migration::Data, fault: None };
 
-fn moments(test: &TestHome) -> Vec<String> {
+fn checkpoints(test: &TestHome) -> Vec<String> {
     let log = test.folder().join("moments");
     let done = test.command(&["rollback", "--yes"]).env("LEOFLOW_CHECKPOINT_LOG", &log).output().unwrap();
     assert!(done.status.success(), "{done:?}");
@@ -20,7 +20,7 @@ fn moments(test: &TestHome) -> Vec<String> {
     names
 }
 
-fn linked(test: &TestHome) -> String {
+fn linked_version(test: &TestHome) -> String {
     let link = fs::read_link(test.home.join("bin/leoflow")).unwrap();
     link.iter().nth(2).unwrap().to_str().unwrap().to_owned()
 }
@@ -29,20 +29,20 @@ fn linked(test: &TestHome) -> String {
 fn history(test: &TestHome) -> Vec<String> {
     let text = fs::read_to_string(test.home.join("upgrade/history.json")).unwrap();
     let changes: Value = serde_json::from_str(&text).unwrap();
-    let one = |change: &Value| format!("{}>{}", change["from"].as_str().unwrap(), change["to"].as_str().unwrap());
-    changes.as_array().unwrap().iter().map(one).collect()
+    let describe = |change: &Value| format!("{}>{}", change["from"].as_str().unwrap(), change["to"].as_str().unwrap());
+    changes.as_array().unwrap().iter().map(describe).collect()
 }
 
-/// The release in force is the one that `bin/` leads to, and has the data that belongs to it.
+/// Asserts that the running release is the one that `bin/` links to and has its own data; returns its version.
 #[track_caller]
 fn assert_whole(test: &TestHome, after: &str) -> String {
     if test.state() != "healthy" {
-        // It may be starting again by itself.
+        // Lite may already be restarting.
         test.run(&["lite", "start", "--port", &test.port.to_string()]);
     }
     test.wait_healthy();
     let version = test.status()["version"].as_str().unwrap().to_owned();
-    assert_eq!(linked(test), version, "after {after}");
+    assert_eq!(linked_version(test), version, "after {after}");
     let (schema, is_new) = if version == "1.0.0" { (newest() + 1, "1") } else { (newest(), "0") };
     assert_eq!(test.sql("SELECT max(version) FROM leoflow_ledger"), schema.to_string(), "after {after}");
     assert_eq!(test.sql("SELECT count(*) FROM variable WHERE key = 'new'"), is_new, "after {after}");
@@ -54,7 +54,7 @@ fn assert_whole(test: &TestHome, after: &str) -> String {
 #[test]
 fn a_killed_rollback_by_backup_leaves_old_or_new() {
     let all = releases(&[FIRST, SECOND]);
-    let mut test = TestHome::of(all.program("0.1.0"));
+    let mut test = TestHome::with_program(all.program("0.1.0"));
     test.start();
     test.program = test.home.join("bin/leoflow");
     test.run(&["variables", "set", "kept", "value"]).expect(0);
@@ -64,20 +64,20 @@ fn a_killed_rollback_by_backup_leaves_old_or_new() {
         test.run(&["variables", "set", "new", "value"]).expect(0);
     };
     go_up(&test);
-    let names = moments(&test);
+    let names = checkpoints(&test);
     for expected in ["rollback.begun", "rollback.restored", "rollback.linked", "rollback.recorded", "restore.database"]
     {
         assert!(names.iter().any(|name| name == expected), "{expected} in {names:?}");
     }
-    for name in a_few(&names, 6) {
+    for name in sample_rounds(&names, 6) {
         if assert_whole(&test, "what was before") == "0.1.0" {
             go_up(&test);
         }
         let before = history(&test);
         test.command(&["rollback", "--yes"]).env("LEOFLOW_KILL_AT", name).output().unwrap();
-        // The same command finishes it, unless it came so far that nothing was left to do.
+        // The same command finishes the rollback, unless nothing was left to do.
         let is_interrupted = test.home.join("upgrade/rollback.json").exists();
-        if is_interrupted || linked(&test) == "1.0.0" {
+        if is_interrupted || linked_version(&test) == "1.0.0" {
             test.run(&["rollback", "--yes"]).expect(0);
         }
         assert_eq!(assert_whole(&test, name), "0.1.0", "after {name}");
@@ -86,13 +86,13 @@ fn a_killed_rollback_by_backup_leaves_old_or_new() {
         expected.push("1.0.0>0.1.0".to_owned());
         assert_eq!(history(&test), expected, "after {name}");
     }
-    // Everything that runs ends, as when a machine stops; the next start decides.
-    for name in a_few(&["rollback.begun", "rollback.restoring", "rollback.restored", "rollback.linked"], 2) {
+    // All processes are killed, as when a machine stops; the next start decides.
+    for name in sample_rounds(&["rollback.begun", "rollback.restoring", "rollback.restored", "rollback.linked"], 2) {
         if assert_whole(&test, "what was before") == "0.1.0" {
             go_up(&test);
         }
         test.command(&["rollback", "--yes"]).env("LEOFLOW_KILL_AT", name).output().unwrap();
-        processes::end_all(test.folder());
+        processes::kill_all(test.folder());
         let version = assert_whole(&test, name);
         let expected = if *name == "rollback.begun" { &["1.0.0"][..] } else { &["0.1.0", "1.0.0"] };
         assert!(expected.contains(&version.as_str()), "{version} after {name}");

@@ -1,5 +1,5 @@
-//! Rollbacks: by the migrations' own SQL and by the backup from before, from a running, a stopped, a moved and a broken
-//! instance.
+//! Rollbacks by the migrations' own SQL and by the backup made before the upgrade, from a running, a stopped, a moved
+//! and a broken instance.
 
 use crate::support::changing_release::{Load, assert_undisturbed, populated, started, upgrade, variable, version};
 use crate::support::releases::{FIRST, Migration, Release, Releases, SECOND, releases, write_program};
@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 #[test]
-fn going_back_keeps_what_was_written_since() {
+fn rollback_by_sql_keeps_newer_data() {
     let all = releases(&[FIRST, SECOND]);
     let (test, session, run) = populated(&all);
     upgrade(&test, &all, &[]).expect(0);
@@ -28,23 +28,23 @@ fn going_back_keeps_what_was_written_since() {
     assert_eq!(test.status()["schema_version"], newest());
     assert_eq!(variable(&test, "since").as_deref(), Some("then"));
     assert_undisturbed(&test, &run);
-    // And forth again.
+    // Upgrade again.
     upgrade(&test, &all, &[]).expect(0);
     assert_eq!(version(&test), "0.2.0");
 }
 
 #[test]
-fn going_back_from_what_cannot_be_undone_brings_the_backup_back() {
+fn rollback_of_an_irreversible_release_restores_the_backup() {
     let all = releases(&[FIRST, Release { version: "1.0.0", migration: Migration::Data, fault: None }]);
     let mut test = started(&all);
     test.run(&["variables", "set", "before", "x"]).expect(0);
     let plan = test.run(&["upgrade", "plan", "--from", all.dist().to_str().unwrap()]).expect(0);
-    assert!(plan.stderr.contains("cannot be taken back by itself"), "{}", plan.stderr);
+    assert!(plan.stderr.contains("cannot be undone: a rollback restores the backup"), "{}", plan.stderr);
     assert!(plan.stdout.contains("NOT ADDITIVE"), "{}", plan.stdout);
     upgrade(&test, &all, &[]).expect(0);
     test.run(&["variables", "set", "since", "y"]).expect(0);
     let planned = test.run(&["rollback", "--dry-run"]).expect(0);
-    assert!(planned.stdout.contains("1 row(s) more in variable"), "{}", planned.stdout);
+    assert!(planned.stdout.contains("1 more row in variable"), "{}", planned.stdout);
     let done = test.run(&["rollback", "--yes", "--json"]).expect(0).json();
     assert_eq!(done["status"], "rolled_back", "{done}");
     test.wait_healthy();
@@ -52,8 +52,8 @@ fn going_back_from_what_cannot_be_undone_brings_the_backup_back() {
     assert_eq!(variable(&test, "before").as_deref(), Some("x"));
     assert_eq!(variable(&test, "since"), None);
     let backup = done["backup_path"].as_str().unwrap();
-    assert!(fs::metadata(backup).unwrap().len() > 0, "what was lost is in it");
-    // What was set aside is of a schema that this release does not know; with the other one it comes back.
+    assert!(fs::metadata(backup).unwrap().len() > 0, "it contains the removed data");
+    // The replaced data has a schema that this release does not know; only the newer release can restore it.
     test.program = test.home.join("bin/leoflow");
     let refused = test.run(&["lite", "restore", "--undo", "--yes"]).expect(3);
     assert!(refused.stderr.contains("leoflow upgrade VERSION"), "{}", refused.stderr);
@@ -62,39 +62,39 @@ fn going_back_from_what_cannot_be_undone_brings_the_backup_back() {
     test.run(&["lite", "restore", "--undo", "--yes"]).expect(0);
     test.wait_healthy();
     assert_eq!((version(&test).as_str(), variable(&test, "since").as_deref()), ("1.0.0", Some("y")));
-    // An older program does not set itself up over it.
+    // `setup` of an older program refuses to replace a newer install.
     test.run(&["lite", "stop"]).expect(0);
     let before = fs::read_link(test.home.join("bin/leoflow")).unwrap();
     test.run(&["setup"]).expect(0);
     test.program = test.home.join("versions/0.1.0/leoflow");
     let refused = test.run(&["setup"]).expect(3);
-    assert!(refused.stderr.contains("leoflow 1.0.0 is installed here"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("leoflow 1.0.0 with schema"), "{}", refused.stderr);
     assert_eq!(fs::read_link(test.home.join("bin/leoflow")).unwrap(), before);
 }
 
-/// 1.0.0 cannot be gone back from by its migrations' own SQL.
-const THIRD: Release = Release { version: "1.0.0", migration: Migration::AddsThenData, fault: None };
+/// 1.0.0 cannot be rolled back by its migrations' own SQL.
+const THIRD: Release = Release { version: "1.0.0", migration: Migration::TableThenData, fault: None };
 
-/// The one that is installed is the one that the shell finds.
+/// An instance whose commands run the installed program, as in a shell.
 fn installed(all: &Releases) -> TestHome {
     let mut test = started(all);
     test.program = test.home.join("bin/leoflow");
     test
 }
 
-fn go(test: &TestHome, all: &Releases, version: &str) {
+fn upgrade_to(test: &TestHome, all: &Releases, version: &str) {
     let from = all.dist();
     test.run(&["upgrade", version, "--from", from.to_str().unwrap(), "--yes"]).expect(0);
     assert_eq!(self::version(test), version);
 }
 
 #[test]
-fn two_rollbacks_lead_two_releases_back_and_forward_again_without_a_host() {
+fn two_rollbacks_and_offline_upgrades_cross_two_releases() {
     let all = releases(&[FIRST, SECOND, THIRD]);
     let test = installed(&all);
     test.run(&["variables", "set", "kept", "value"]).expect(0);
-    go(&test, &all, "0.2.0");
-    go(&test, &all, "1.0.0");
+    upgrade_to(&test, &all, "0.2.0");
+    upgrade_to(&test, &all, "1.0.0");
     test.run(&["variables", "set", "new", "value"]).expect(0);
     for expected in ["0.2.0", "0.1.0"] {
         test.run(&["rollback", "--yes"]).expect(0);
@@ -103,22 +103,22 @@ fn two_rollbacks_lead_two_releases_back_and_forward_again_without_a_host() {
     assert_eq!(variable(&test, "new"), None);
     let nowhere = test.run(&["rollback", "--yes"]).expect(1);
     assert!(nowhere.stderr.contains("no upgrade led to 0.1.0"), "{}", nowhere.stderr);
-    // The releases are kept, and nobody says where others would be.
+    // The releases are kept on disk, and no release host is configured.
     let again = test.run(&["upgrade", "0.2.0", "--yes"]).expect(0);
-    assert!(again.stderr.contains("you went back from 0.2.0"), "{}", again.stderr);
+    assert!(again.stderr.contains("0.2.0 was rolled back on"), "{}", again.stderr);
     assert_eq!((version(&test).as_str(), variable(&test, "kept").as_deref()), ("0.2.0", Some("value")));
     test.run(&["rollback", "--yes"]).expect(0);
     assert_eq!(version(&test), "0.1.0");
 }
 
 #[test]
-fn a_rollback_by_backup_works_from_a_stopped_instance_and_a_moved_home() {
+fn rollback_by_backup_works_stopped_and_in_a_moved_home() {
     let all = releases(&[FIRST, SECOND, THIRD]);
     let mut test = installed(&all);
     test.run(&["variables", "set", "kept", "value"]).expect(0);
-    go(&test, &all, "0.2.0");
+    upgrade_to(&test, &all, "0.2.0");
     for has_moved in [false, true] {
-        go(&test, &all, "1.0.0");
+        upgrade_to(&test, &all, "1.0.0");
         test.run(&["lite", "stop"]).expect(0);
         if has_moved {
             let moved = test.home.with_file_name("moved");
@@ -135,7 +135,7 @@ fn a_rollback_by_backup_works_from_a_stopped_instance_and_a_moved_home() {
 }
 
 #[test]
-fn a_view_in_the_way_of_a_rollback_is_named_and_nothing_is_changed() {
+fn a_view_blocking_a_rollback_is_named_and_nothing_changes() {
     let all = releases(&[FIRST, SECOND]);
     let test = started(&all);
     upgrade(&test, &all, &[]).expect(0);
@@ -154,33 +154,33 @@ fn a_view_in_the_way_of_a_rollback_is_named_and_nothing_is_changed() {
     assert_eq!(version(&test), "0.1.0");
 }
 
-/// Of a schema that cannot be undone.
-fn third() -> Release {
+/// A release whose schema cannot be rolled back.
+fn third_release() -> Release {
     Release { migration: Migration::Data, ..THIRD }
 }
 
-/// What goes wrong with a release once it is in force.
+/// Faults of a release that appear after the switch.
 const FAULTS: [&str; 3] = ["exits", "hangs", "dies-when-open"];
 
 #[test]
-fn a_rollback_by_backup_works_from_a_release_that_does_not_run() {
-    let all = releases(&[FIRST, third()]);
+fn rollback_by_backup_works_when_the_release_does_not_run() {
+    let all = releases(&[FIRST, third_release()]);
     let test = installed(&all);
     test.run(&["variables", "set", "kept", "value"]).expect(0);
     for fault in FAULTS {
-        go(&test, &all, "1.0.0");
+        upgrade_to(&test, &all, "1.0.0");
         let program = test.home.join("versions/1.0.0/leoflow");
         let bad = program.with_extension("bad");
-        write_program(&bad, &Release { fault: Some(("server", fault)), ..third() });
+        write_program(&bad, &Release { fault: Some(("server", fault)), ..third_release() });
         fs::rename(&bad, &program).unwrap();
         crate::support::processes::signal(test.pid("server"), "KILL");
-        wait_until("it is not well", Duration::from_secs(20), || test.state() != "healthy");
-        // By another kept version: the one in force may be unable to run any command.
-        let back = test.home.join("versions/0.1.0/leoflow");
-        let like = test.command(&["rollback", "--to", "0.1.0", "--yes"]);
-        let mut command = std::process::Command::new(back);
-        command.args(like.get_args()).env_clear().stdin(std::process::Stdio::null());
-        command.envs(like.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        wait_until("the release is unhealthy", Duration::from_secs(20), || test.state() != "healthy");
+        // Run by another kept version, as the current one may be unable to run any command.
+        let kept_version = test.home.join("versions/0.1.0/leoflow");
+        let rollback = test.command(&["rollback", "--to", "0.1.0", "--yes"]);
+        let mut command = std::process::Command::new(kept_version);
+        command.args(rollback.get_args()).env_clear().stdin(std::process::Stdio::null());
+        command.envs(rollback.get_envs().filter_map(|(name, value)| Some((name, value?))));
         let done = command.output().unwrap();
         assert!(done.status.success(), "{fault}: {}", String::from_utf8_lossy(&done.stderr));
         test.wait_healthy();
@@ -190,18 +190,18 @@ fn a_rollback_by_backup_works_from_a_release_that_does_not_run() {
 }
 
 #[test]
-fn of_two_rollbacks_at_once_one_happens() {
+fn only_one_of_two_concurrent_rollbacks_happens() {
     let all = releases(&[FIRST, SECOND, THIRD]);
     let test = installed(&all);
     test.run(&["variables", "set", "kept", "value"]).expect(0);
-    go(&test, &all, "0.2.0");
-    go(&test, &all, "1.0.0");
+    upgrade_to(&test, &all, "0.2.0");
+    upgrade_to(&test, &all, "1.0.0");
     let begin = || {
         let mut command = test.command(&["rollback", "--to", "0.2.0", "--yes"]);
         command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap()
     };
-    let (one, other) = (begin(), begin());
-    let done = [one, other].map(|child| child.wait_with_output().unwrap());
+    let (first, second) = (begin(), begin());
+    let done = [first, second].map(|child| child.wait_with_output().unwrap());
     assert!(done.iter().any(|done| done.status.success()), "{done:?}");
     test.wait_healthy();
     assert_eq!((version(&test).as_str(), variable(&test, "kept").as_deref()), ("0.2.0", Some("value")));
@@ -212,10 +212,10 @@ fn of_two_rollbacks_at_once_one_happens() {
 }
 
 #[test]
-fn a_rollback_by_backup_says_what_it_changes() {
-    let all = releases(&[FIRST, third()]);
+fn rollback_by_backup_lists_what_it_changes() {
+    let all = releases(&[FIRST, third_release()]);
     let test = installed(&all);
-    go(&test, &all, "1.0.0");
+    upgrade_to(&test, &all, "1.0.0");
     test.run(&["config", "set", "upgrade.keep_versions", "7"]).expect(0);
     test.sql("CREATE VIEW my_report AS SELECT key FROM variable; GRANT SELECT ON variable TO PUBLIC");
     test.run(&["variables", "set", "new", "value"]).expect(0);
@@ -224,33 +224,33 @@ fn a_rollback_by_backup_says_what_it_changes() {
     assert_eq!(plan["settings"], json!(["setting upgrade.keep_versions: 7 becomes the default"]), "{plan}");
     let lost = plan["lost"].to_string();
     for expected in
-        ["1 row(s) more in variable", "later.py", "my_report (it is a view)", "rights of everybody on variable"]
+        ["1 more row in variable", "later.py", "my_report (it is a view)", "rights of everybody on variable"]
     {
         assert!(lost.contains(expected), "{expected}: {lost}");
     }
     let purposes: Vec<&str> =
         plan["needs"].as_array().unwrap().iter().map(|need| need["for"].as_str().unwrap()).collect();
-    let expected = ["a backup of what is there now", "the backup's files", "the backup's database", "reserve"];
+    let expected = ["a backup of the current data", "the backup's files", "the backup's database", "reserve"];
     assert_eq!(purposes, expected);
     let shown = test.run(&["rollback", "--dry-run"]).expect(0).stdout;
-    assert!(shown.contains("0 running task(s) end; Leoflow stops and starts again"), "{shown}");
+    assert!(shown.contains("0 running tasks will end; Leoflow stops and starts again"), "{shown}");
 }
 
 #[test]
-fn a_rollback_that_a_start_has_finished_goes_no_further_back() {
+fn a_rollback_finished_by_a_start_is_not_repeated() {
     let all = releases(&[FIRST, SECOND, THIRD]);
     let test = installed(&all);
     test.run(&["variables", "set", "kept", "value"]).expect(0);
-    go(&test, &all, "0.2.0");
-    go(&test, &all, "1.0.0");
+    upgrade_to(&test, &all, "0.2.0");
+    upgrade_to(&test, &all, "1.0.0");
     let killed = test.command(&["rollback", "--yes"]).env("LEOFLOW_KILL_AT", "rollback.restored").output().unwrap();
     assert!(!killed.status.success());
     test.run(&["lite", "start", "--port", &test.port.to_string()]).expect(0);
     test.wait_healthy();
     assert_eq!(version(&test), "0.2.0");
-    // Who was interrupted repeats the command.
+    // The user repeats the interrupted command.
     let plan = test.run(&["rollback", "--dry-run"]).expect(0);
-    assert!(!plan.stdout.contains("0.2.0 -> 0.1.0") && plan.stderr.contains("is finished already"), "{plan:?}");
+    assert!(!plan.stdout.contains("0.2.0 -> 0.1.0") && plan.stderr.contains("is already finished"), "{plan:?}");
     let again = test.run(&["rollback", "--yes"]).expect(0);
     assert!(again.stderr.contains("leoflow rollback --to 0.1.0"), "{again:?}");
     assert_eq!((version(&test).as_str(), variable(&test, "kept").as_deref()), ("0.2.0", Some("value")));

@@ -1,6 +1,6 @@
-//! Runs from the command line and over the API: started, seen, ended, cleared.
+//! Runs from the command line and over the API: trigger, show, cancel, clear, delete.
 
-use crate::support::http::{Session, ask_socket};
+use crate::support::http::{Session, socket_request};
 use crate::support::processes::is_alive;
 use crate::support::{TestHome, states, task, wait_until};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use std::time::Duration;
 const SOON: Duration = Duration::from_secs(20);
 
 #[test]
-fn the_starter_dag_runs_and_everything_of_it_can_be_seen() {
+fn the_starter_dag_runs_and_its_results_are_shown() {
     let test = TestHome::started();
     test.wait_dag("hello", 1);
     let done = test.run(&["dags", "trigger", "hello", "--wait", "--conf", r#"{"name": "Ada"}"#]).expect(0);
@@ -57,7 +57,7 @@ fn the_starter_dag_runs_and_everything_of_it_can_be_seen() {
 }
 
 #[test]
-fn the_foreground_test_needs_nothing_that_runs() {
+fn dags_test_works_without_a_running_instance() {
     let test = TestHome::new();
     test.set_up();
     let done = test.run(&["dags", "test", "hello", "--conf", r#"{"name": "Ada"}"#]).expect(0);
@@ -75,12 +75,12 @@ fn the_foreground_test_needs_nothing_that_runs() {
 }
 
 const FRAGILE: &str = "from airflow.sdk import DAG, task\nwith DAG('fragile'):\n    @task\n    def first(): return 1\n    \
-    @task\n    def second(x): MENDED\n    @task\n    def third(x): return x\n    third(second(first()))\n";
+    @task\n    def second(x): BODY\n    @task\n    def third(x): return x\n    third(second(first()))\n";
 
 #[test]
-fn what_failed_runs_again_with_the_file_as_it_is_now() {
+fn a_cleared_task_reruns_with_the_current_dag_file() {
     let test = TestHome::started();
-    test.add_dag("fragile", &FRAGILE.replace("MENDED", "raise ValueError('not yet')"));
+    test.add_dag("fragile", &FRAGILE.replace("BODY", "raise ValueError('not yet')"));
     let done = test.run(&["dags", "trigger", "fragile", "--wait"]).expect(1);
     assert!(done.stderr.contains("second: ValueError: not yet"), "{}", done.stderr);
     assert!(
@@ -90,7 +90,7 @@ fn what_failed_runs_again_with_the_file_as_it_is_now() {
     );
     let refused = test.run(&["runs", "clear", "fragile", "latest", "--only-failed"]).expect(3);
     assert!(refused.stderr.contains("--yes"), "{}", refused.stderr);
-    test.save("fragile.py", &FRAGILE.replace("MENDED", "return x + 1"));
+    test.save("fragile.py", &FRAGILE.replace("BODY", "return x + 1"));
     test.wait_dag("fragile", 2);
     let cleared =
         test.run(&["runs", "clear", "fragile", "latest", "--only-failed", "--yes", "--json"]).expect(0).json();
@@ -110,14 +110,14 @@ fn what_failed_runs_again_with_the_file_as_it_is_now() {
 }
 
 #[test]
-fn a_paused_dag_waits_and_says_so() {
+fn triggering_a_paused_dag_says_how_to_unpause_it() {
     let test = TestHome::started();
     test.wait_dag("hello", 1);
     test.run(&["dags", "pause", "hello"]).expect(0);
     let refused = test.run(&["dags", "trigger", "hello", "--wait"]).expect(1);
     assert!(refused.stderr.contains("--unpause"), "{}", refused.stderr);
-    let told = test.run(&["dags", "trigger", "hello"]).expect(0);
-    assert!(told.stderr.contains("leoflow dags unpause hello"), "{}", told.stderr);
+    let triggered = test.run(&["dags", "trigger", "hello"]).expect(0);
+    assert!(triggered.stderr.contains("leoflow dags unpause hello"), "{}", triggered.stderr);
     assert_eq!(test.run(&["runs", "show", "hello", "latest", "--json"]).expect(0).json()["state"], "queued");
     test.run(&["dags", "unpause", "hello"]).expect(0);
     assert_eq!(test.wait_run("hello", "latest")["state"], "success");
@@ -127,7 +127,7 @@ fn a_paused_dag_waits_and_says_so() {
     assert_eq!((&dag["is_paused"], &dag["schedule"]), (&json!(true), &json!("@daily")));
 }
 
-/// Writes its pid, then sleeps.
+/// A DAG whose task writes its pid, then sleeps.
 const LONG: &str = "from airflow.sdk import DAG, task\nwith DAG('long'):\n    @task\n    def sleep():\n        import os, time\n        \
     open('pid', 'w').write(str(os.getpid()))\n        time.sleep(SECONDS)\n        return 'slept'\n    @task\n    def after(x): return x\n    after(sleep())\n";
 
@@ -144,7 +144,7 @@ fn task_pid(test: &TestHome) -> i32 {
 }
 
 #[test]
-fn a_run_is_cancelled_with_all_that_it_runs() {
+fn cancelling_a_run_ends_its_processes() {
     let test = TestHome::started();
     test.add_dag("long", &long_dag("600"));
     let run_id = test.trigger("long");
@@ -157,36 +157,36 @@ fn a_run_is_cancelled_with_all_that_it_runs() {
         (Some("failed"), Some("failed"), Some("skipped"))
     );
     wait_until("the try has ended too", SOON, || test.sql("SELECT state FROM task_try") == "failed");
-    assert!(test.task_log("long", "sleep").contains("told to end"));
-    assert!(test.run(&["runs", "cancel", "long", &run_id]).expect(1).stderr.contains("ended already"));
-    // Cleared, it runs again.
+    assert!(test.task_log("long", "sleep").contains("stopping the task on request"));
+    assert!(test.run(&["runs", "cancel", "long", &run_id]).expect(1).stderr.contains("already finished"));
+    // After a clear the task runs again.
     test.run(&["runs", "clear", "long", &run_id, "--yes"]).expect(0);
-    let again = task_pid(&test);
-    assert_ne!(again, pid);
+    let second_pid = task_pid(&test);
+    assert_ne!(second_pid, pid);
     test.run(&["dags", "delete", "long", "--yes"]).expect(1);
     test.run(&["runs", "cancel", "long", &run_id]).expect(0);
-    wait_until("ended again", SOON, || !is_alive(again));
+    wait_until("ended again", SOON, || !is_alive(second_pid));
 }
 
 #[test]
-fn tasks_outlive_a_restart_and_not_a_stop() {
+fn tasks_survive_a_restart_but_not_a_stop() {
     let test = TestHome::started();
     test.add_dag("long", &long_dag("4"));
     let run_id = test.trigger("long");
     let pid = task_pid(&test);
     test.run(&["lite", "restart"]).expect(0);
-    assert!(is_alive(pid), "the task goes on");
+    assert!(is_alive(pid), "the task keeps running");
     let run = test.wait_run("long", &run_id);
     assert_eq!((run["state"].as_str(), task(&run, "sleep")["try_number"].as_i64()), (Some("success"), Some(1)));
     test.save("long.py", &long_dag("600"));
     test.wait_dag("long", 2);
     let run_id = test.trigger("long");
     let pid = task_pid(&test);
-    let asked = test.run(&["lite", "stop"]).expect(3);
-    assert!(asked.stderr.contains("1 task(s) run") && asked.stderr.contains("--wait"), "{asked:?}");
+    let refused = test.run(&["lite", "stop"]).expect(3);
+    assert!(refused.stderr.contains("1 running task") && refused.stderr.contains("--wait"), "{refused:?}");
     assert!(is_alive(pid));
     let stopped = test.run(&["lite", "stop", "--yes"]).expect(0);
-    assert!(stopped.stderr.contains("ended 1 running task"), "{}", stopped.stderr);
+    assert!(stopped.stderr.contains("Ended 1 running task"), "{}", stopped.stderr);
     assert!(!is_alive(pid));
     test.assert_nothing_runs();
     test.start();
@@ -195,7 +195,7 @@ fn tasks_outlive_a_restart_and_not_a_stop() {
 }
 
 fn ask_as_task(test: &TestHome, token: &str, path: &str, body: &str) -> u16 {
-    ask_socket(&test.home, "POST", path, &format!("Authorization: Bearer {token}\r\n"), body).status
+    socket_request(&test.home, "POST", path, &format!("Authorization: Bearer {token}\r\n"), body).status
 }
 
 #[test]
@@ -220,7 +220,7 @@ fn a_tasks_token_ends_with_its_try() {
 }
 
 #[test]
-fn the_api_has_airflows_words() {
+fn api_fields_and_errors_match_airflow() {
     let test = TestHome::new();
     let password = test.start()["admin_password"].as_str().unwrap().to_owned();
     let session = Session::login(test.port, &password);
@@ -241,21 +241,24 @@ fn the_api_has_airflows_words() {
     ] {
         assert_eq!(session.request("POST", runs, body).status, status, "{body}");
     }
-    let made = session.request(
+    let created = session.request(
         "POST",
         runs,
         r#"{"logical_date": "2026-01-31T00:00:00Z", "dag_run_id": "one", "conf": {"name": "x"}}"#,
     );
-    assert_eq!((made.status, made.json()["state"].as_str()), (200, Some("queued")));
-    assert_eq!(made.json()["data_interval_start"], "2026-01-31T00:00:00Z");
+    assert_eq!((created.status, created.json()["state"].as_str()), (200, Some("queued")));
+    assert_eq!(created.json()["data_interval_start"], "2026-01-31T00:00:00Z");
     assert_eq!(session.request("POST", runs, r#"{"logical_date": null, "dag_run_id": "one"}"#).status, 409);
     assert_eq!(test.wait_run("hello", "one")["state"], "success");
     let run = get(&format!("{runs}/one")).json();
     assert_eq!((&run["run_type"], &run["triggered_by"]), (&json!("manual"), &json!("rest_api")));
     let all = get(&format!("{runs}/one/taskInstances")).json();
     assert_eq!(all["total_entries"], 3);
-    let one = get(&format!("{runs}/one/taskInstances/greet")).json();
-    assert_eq!((&one["operator"], &one["operator_name"]), (&json!("_PythonDecoratedOperator"), &json!("@task")));
+    let instance = get(&format!("{runs}/one/taskInstances/greet")).json();
+    assert_eq!(
+        (&instance["operator"], &instance["operator_name"]),
+        (&json!("_PythonDecoratedOperator"), &json!("@task"))
+    );
     let log = get(&format!("{runs}/one/taskInstances/greet/logs/1")).json();
     assert_eq!(log["continuation_token"], Value::Null);
     assert!(
@@ -272,7 +275,7 @@ fn the_api_has_airflows_words() {
     assert!(get("/api/v2/dagSources/hello").json()["content"].as_str().unwrap().contains("def greet"));
     assert_eq!(get("/api/v2/importErrors").json(), json!({"import_errors": [], "total_entries": 0}));
     let cleared = session.request("POST", &format!("{runs}/one/clear"), "{}").json();
-    assert_eq!(cleared["total_entries"], 3, "a dry run unless it is said otherwise");
+    assert_eq!(cleared["total_entries"], 3, "a dry run by default");
     assert_eq!(get(&format!("{runs}/one")).json()["state"], "success");
     assert_eq!(session.request("PATCH", "/api/v2/dags/hello", r#"{"is_paused": true}"#).json()["is_paused"], true);
     assert_eq!(session.request("DELETE", &format!("{runs}/one"), "").status, 204);
@@ -280,7 +283,7 @@ fn the_api_has_airflows_words() {
 }
 
 #[test]
-fn a_run_begins_when_its_time_has_come() {
+fn a_run_starts_at_its_run_after_time() {
     let test = TestHome::new();
     let password = test.start()["admin_password"].as_str().unwrap().to_owned();
     let session = Session::login(test.port, &password);
@@ -294,7 +297,7 @@ fn a_run_begins_when_its_time_has_come() {
 }
 
 #[test]
-fn a_run_that_is_cleared_while_a_task_runs_that_is_no_more_ends_all_the_same() {
+fn a_cleared_run_ends_although_its_task_left_the_dag() {
     let test = TestHome::started();
     test.add_dag("long", &long_dag("600"));
     let run_id = test.trigger("long");
@@ -311,7 +314,7 @@ fn a_run_that_is_cleared_while_a_task_runs_that_is_no_more_ends_all_the_same() {
 }
 
 #[test]
-fn a_run_is_not_deleted_under_its_tasks() {
+fn a_run_with_running_tasks_is_not_deleted() {
     let test = TestHome::new();
     let password = test.start()["admin_password"].as_str().unwrap().to_owned();
     let session = Session::login(test.port, &password);
@@ -323,11 +326,11 @@ fn a_run_is_not_deleted_under_its_tasks() {
     assert_eq!(session.request("DELETE", &path, "").status, 409);
     test.run(&["runs", "cancel", "long", &run_id]).expect(0);
     assert_eq!(session.request("DELETE", &path, "").status, 409, "its task is still being ended");
-    wait_until("it has ended", SOON, || session.request("DELETE", &path, "").status == 204);
+    wait_until("the task has ended", SOON, || session.request("DELETE", &path, "").status == 204);
 }
 
 #[test]
-fn the_foreground_test_keeps_tasks_apart_and_their_time() {
+fn dags_test_isolates_tasks_and_applies_timeouts() {
     let test = TestHome::new();
     test.set_up();
     let text = "from datetime import timedelta\nfrom airflow.sdk import DAG, task, Variable\nSEEN = []\nwith DAG('apart'):\n    \
@@ -337,14 +340,14 @@ fn the_foreground_test_keeps_tasks_apart_and_their_time() {
     test.save("apart.py", text);
     let done = test.run(&["dags", "test", "apart"]).expect(1);
     assert!(done.stdout.contains("saw [] None offline\n"), "{done:?}");
-    assert!(done.stderr.contains("AirflowTaskTimeout") && done.stderr.contains("its default is used"), "{done:?}");
+    assert!(done.stderr.contains("AirflowTaskTimeout") && done.stderr.contains("using the default"), "{done:?}");
     test.save("broken.py", "from airflow.sdk import DAG\nDAG('broken'\n");
     let done = test.run(&["dags", "test", "broken"]).expect(1);
     assert!(done.stderr.contains("SyntaxError"), "{}", done.stderr);
 }
 
 #[test]
-fn the_command_line_knows_airflows_words() {
+fn the_cli_accepts_airflows_commands() {
     let test = TestHome::started();
     let text = "from airflow.sdk import DAG, task\n\
         with DAG('words'):\n    \
@@ -363,7 +366,7 @@ fn the_command_line_knows_airflows_words() {
     let mut local = test.command(&["dags", "next-execution", "timed"]);
     let local = String::from_utf8(local.env("TZ", "Asia/Tokyo").output().unwrap().stdout).unwrap();
     assert!(local.trim_end().ends_with("15:00:00 JST"), "{local}");
-    // One instance of a mapped task, as it is printed.
+    // One mapped task instance, written as Leoflow prints it.
     let run_id = test.trigger("words");
     let watched = run(&["runs", "watch", "words", &run_id]);
     assert!(watched.stderr.contains("work[1]  failed"), "{}", watched.stderr);
@@ -371,31 +374,31 @@ fn the_command_line_knows_airflows_words() {
     assert_eq!(run(&["tasks", "state", "words", "latest", "work[2]"]).expect(0).stdout, "success\n");
     assert!(run(&["tasks", "logs", "words", "latest", "work[0]", "--plain"]).expect(0).stdout.contains("n is 1"));
     let unnamed = run(&["tasks", "state", "words", "latest", "work"]).expect(1);
-    assert!(unnamed.stderr.contains("such as 'work[0]'"), "{}", unnamed.stderr);
+    assert!(unnamed.stderr.contains("for example 'work[0]'"), "{}", unnamed.stderr);
     run(&["tasks", "logs", "words", "latest", "work[0]", "--map-index", "1"]).expect(2);
-    // Forms of output.
+    // Output formats.
     let yaml = run(&["runs", "list", "words", "-o", "yaml"]).expect(0).stdout;
     assert!(yaml.contains("total_entries: 1"), "{yaml}");
     assert_eq!(run(&["runs", "list", "words", "--output", "json"]).expect(0).json()["total_entries"], 1);
     assert!(run(&["runs", "list", "words", "-o", "plain"]).expect(0).stdout.starts_with("RUN"));
     let refused = run(&["runs", "show", "nothing", "latest", "--json"]).expect(1);
-    let told: Value = serde_json::from_str(&refused.stderr).unwrap();
-    assert_eq!((&told["exit_code"], told["hints"].as_array().is_some()), (&json!(1), true), "{told}");
+    let error: Value = serde_json::from_str(&refused.stderr).unwrap();
+    assert_eq!((&error["exit_code"], error["hints"].as_array().is_some()), (&json!(1), true), "{error}");
     let wrong = run(&["runs", "frobnicate", "--json"]).expect(2);
     assert_eq!(serde_json::from_str::<Value>(&wrong.stderr).unwrap()["exit_code"], 2);
-    // Files.
+    // DAG file commands.
     assert!(run(&["dags", "report"]).expect(0).stdout.contains("words.py"));
     run(&["dags", "list-import-errors"]).expect(0);
     test.save("broken.py", "from airflow.sdk import DAG\nraise ValueError('no')\n");
     wait_until("an import error", SOON, || run(&["dags", "list-import-errors"]).code == Some(1));
     let errors = run(&["dags", "list-import-errors", "--json"]).expect(1).json();
     assert!(errors["import_errors"][0]["filepath"].as_str().unwrap().ends_with("broken.py"), "{errors}");
-    // What is cleared, by name, expression and dates.
+    // Tasks to clear are selected by name, regular expression and dates.
     test.run(&["tasks", "clear", "words", "latest", "work[1]", "--yes"]).expect(0);
     test.wait_run("words", &run_id);
     for date in ["2026-02-01", "2026-02-02", "2026-02-03"] {
-        let made = run(&["dags", "trigger", "words", "--logical-date", date, "--json"]).expect(0).json();
-        test.wait_run("words", made["dag_run_id"].as_str().unwrap());
+        let triggered = run(&["dags", "trigger", "words", "--logical-date", date, "--json"]).expect(0).json();
+        test.wait_run("words", triggered["dag_run_id"].as_str().unwrap());
     }
     let some = ["tasks", "clear", "words", "-t", "^wo", "-s", "2026-02-02", "-e", "2026-02-03", "--yes", "--json"];
     let cleared = run(&some).expect(0).json();
@@ -404,8 +407,8 @@ fn the_command_line_knows_airflows_words() {
         let done = run(&[&["tasks", "clear", "words", "--yes"], bad].concat());
         assert!(done.code != Some(0) && done.stderr.contains("hint:"), "{bad:?}: {}", done.stderr);
     }
-    for one in cleared["dag_run_ids"].as_array().unwrap() {
-        test.wait_run("words", one.as_str().unwrap());
+    for run_id_of_cleared in cleared["dag_run_ids"].as_array().unwrap() {
+        test.wait_run("words", run_id_of_cleared.as_str().unwrap());
     }
     run(&["runs", "delete", "words", &run_id, "--yes"]).expect(0);
     run(&["runs", "show", "words", &run_id]).expect(1);
@@ -413,11 +416,11 @@ fn the_command_line_knows_airflows_words() {
     let port = test.port.to_string();
     run(&["connections", "add", "here", "--conn-type", "http", "--conn-host", "127.0.0.1", "--conn-port", &port])
         .expect(0);
-    assert!(run(&["connections", "test", "here"]).expect(0).stdout.contains("answers"));
+    assert!(run(&["connections", "test", "here"]).expect(0).stdout.contains("is reachable"));
     run(&["connections", "add", "gone", "--conn-type", "postgres", "--conn-host", "127.0.0.1", "--conn-port", "9"])
         .expect(0);
-    assert!(run(&["connections", "test", "gone"]).expect(1).stdout.contains("not reached"));
-    // Words that people try.
+    assert!(run(&["connections", "test", "gone"]).expect(1).stdout.contains("not reachable"));
+    // Short forms that users try.
     assert_eq!(run(&["status", "--json"]).expect(0).json()["state"], "healthy");
     assert!(!run(&["logs"]).expect(0).stdout.is_empty());
     run(&["backfill", "create", "timed", "--from-date", "2026-03-01", "--to-date", "2026-03-02", "--dry-run"])
@@ -426,7 +429,7 @@ fn the_command_line_knows_airflows_words() {
 }
 
 #[test]
-fn a_shell_completes_ids_of_what_there_is() {
+fn shell_completion_offers_existing_ids() {
     let test = TestHome::started();
     test.wait_dag("hello", 1);
     let run_id = test.trigger("hello");
@@ -435,15 +438,15 @@ fn a_shell_completes_ids_of_what_there_is() {
         command.env("LEOFLOW_HOME", &test.home).env("LEOFLOW_COMPLETE", "bash");
         let index = (words.len() - 1).to_string();
         command.env("_CLAP_COMPLETE_INDEX", index).env("_CLAP_COMPLETE_COMP_TYPE", "9").env("_CLAP_IFS", "\n");
-        // As the script calls it: its own options are what a user would have typed.
+        // As the completion script calls it: with only what the user has typed.
         let program = command.get_program().to_owned();
-        let mut asking = std::process::Command::new(program);
+        let mut completer = std::process::Command::new(program);
         for (name, value) in command.get_envs() {
             if let Some(value) = value {
-                asking.env(name, value);
+                completer.env(name, value);
             }
         }
-        String::from_utf8(asking.arg("--").args(words).output().unwrap().stdout).unwrap()
+        String::from_utf8(completer.arg("--").args(words).output().unwrap().stdout).unwrap()
     };
     assert_eq!(complete(&["leoflow", "dags", "trigger", "he"]), "hello");
     assert!(complete(&["leoflow", "runs", "show", "hello", ""]).contains(&run_id));

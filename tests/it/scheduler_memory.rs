@@ -1,11 +1,11 @@
-//! What the scheduler remembers of a run is never more than the datastore says.
+//! The scheduler's in-memory state of a run never differs from the datastore.
 
 use crate::support::{TestHome, states, wait_until};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Mapped tasks of which some fail, some are tried again, a branch, and a task that needs all of them.
+/// Mapped tasks of which some fail and some are retried, a branch, and a task that depends on all of them.
 const DAG: &str = r#"
 from datetime import timedelta
 from airflow.sdk import DAG, task
@@ -41,20 +41,20 @@ with DAG("d", max_active_tasks=8):
     length(numbers)
 "#;
 
-type Found = BTreeMap<(String, i64), (String, i64)>;
+type InstanceStates = BTreeMap<(String, i64), (String, i64)>;
 
-/// Each instance's state and number of tries.
-fn found(run: &serde_json::Value) -> Found {
-    let one = |one: &serde_json::Value| {
-        let text = |name: &str| one[name].as_str().unwrap_or("none").to_owned();
-        let number = |name: &str| one[name].as_i64().unwrap();
+/// State and number of tries of each task instance.
+fn instance_states(run: &serde_json::Value) -> InstanceStates {
+    let instance = |instance: &serde_json::Value| {
+        let text = |name: &str| instance[name].as_str().unwrap_or("none").to_owned();
+        let number = |name: &str| instance[name].as_i64().unwrap();
         ((text("task_id"), number("map_index")), (text("state"), number("try_number")))
     };
-    run["task_instances"].as_array().unwrap().iter().map(one).collect()
+    run["task_instances"].as_array().unwrap().iter().map(instance).collect()
 }
 
 #[test]
-fn a_run_that_is_read_again_at_any_moment_ends_as_one_that_is_not() {
+fn reloading_a_run_at_any_moment_does_not_change_its_outcome() {
     let test = TestHome::started();
     test.add_dag("d", DAG);
     let undisturbed = test.run_dag("d");
@@ -64,7 +64,7 @@ fn a_run_that_is_read_again_at_any_moment_ends_as_one_that_is_not() {
     let mut rounds = 0;
     while !over() || rounds == 0 {
         rounds += 1;
-        // It is another run than was remembered; and every fifth time, nobody remembers anything.
+        // A new revision makes the scheduler reload the run; every fifth round, closed connections make it reload all.
         test.sql("UPDATE dag_run SET revision = gen_random_uuid()");
         if rounds % 5 == 0 {
             test.sql(
@@ -73,15 +73,15 @@ fn a_run_that_is_read_again_at_any_moment_ends_as_one_that_is_not() {
             );
         }
         std::thread::sleep(Duration::from_millis(20));
-        assert!(rounds < 3000, "it does not end");
+        assert!(rounds < 3000, "the run does not end");
     }
     let disturbed = test.wait_run("d", &run_id);
     assert_eq!(disturbed["state"], undisturbed["state"]);
-    assert_eq!(found(&disturbed), found(&undisturbed));
+    assert_eq!(instance_states(&disturbed), instance_states(&undisturbed));
 }
 
 #[test]
-fn a_task_that_is_cleared_while_others_run_is_not_waited_for() {
+fn a_task_cleared_while_others_run_restarts_at_once() {
     let test = TestHome::started();
     test.add_dag(
         "d",
@@ -92,10 +92,10 @@ fn a_task_that_is_cleared_while_others_run_is_not_waited_for() {
     let run_id = test.trigger("d");
     let state = |task_id: &str| test.sql(&format!("SELECT state FROM task_instance WHERE task_id = '{task_id}'"));
     let soon = Duration::from_secs(20);
-    wait_until("one has failed and one runs", soon, || state("fails") == "failed" && state("waits") == "running");
+    wait_until("one task has failed and one runs", soon, || state("fails") == "failed" && state("waits") == "running");
     test.run(&["tasks", "clear", "d", &run_id, "fails", "--yes"]).expect(0);
-    // Less than the minute after which every run is looked at anew.
-    wait_until("it has run again", soon, || state("fails") == "success");
+    // Sooner than the scheduler's full scan of all runs, once a minute.
+    wait_until("the task has run again", soon, || state("fails") == "success");
     std::fs::write(test.workspace().join("go on"), "").unwrap();
     assert_eq!(test.wait_run("d", &run_id)["state"], json!("success"));
 }

@@ -1,4 +1,4 @@
-//! A database that is not as this binary left it.
+//! Databases whose schema differs from what this binary left.
 
 use crate::support::{TestHome, newest};
 
@@ -14,8 +14,8 @@ fn migrated() -> TestHome {
     test
 }
 
-/// What everything that would write must do: refuse, change nothing, leave nothing running.
-fn refused(test: &TestHome, state: &str, expected: &str) {
+/// Asserts that each command that would write refuses, changes nothing and leaves nothing running.
+fn assert_refused(test: &TestHome, state: &str, expected: &str) {
     let dump = |test: &TestHome| {
         let rows = "SELECT * FROM refinery_schema_history ORDER BY version; SELECT version, name, sha256 FROM leoflow_ledger ORDER BY version";
         test.run(&["lite", "psql", "--", "-X", "-A", "-t", "-c", rows]).stdout
@@ -36,13 +36,13 @@ fn refused(test: &TestHome, state: &str, expected: &str) {
 fn a_newer_database_is_refused_word_for_word() {
     let test = migrated();
     test.sql("INSERT INTO leoflow_ledger (version, name, phase, sha256, binary_version, duration) VALUES (9999, 'x', 'data', 'x', '9', '1s')");
-    refused(&test, "newer", &NEWER.replace("{newest}", &newest().to_string()));
+    assert_refused(&test, "newer", &NEWER.replace("{newest}", &newest().to_string()));
     test.sql("DELETE FROM leoflow_ledger WHERE version = 9999; INSERT INTO refinery_schema_history VALUES (9999, 'x', 'garbage', 'garbage')");
-    refused(&test, "newer", &NEWER.replace("{newest}", &newest().to_string()));
+    assert_refused(&test, "newer", &NEWER.replace("{newest}", &newest().to_string()));
 }
 
 #[test]
-fn edited_holes_and_damage_each_have_their_name() {
+fn edited_gap_and_damaged_schemas_are_told_apart() {
     for (state, sql, expected) in [
         (
             "edited",
@@ -80,13 +80,13 @@ fn edited_holes_and_damage_each_have_their_name() {
             assert_eq!(test.run(&["migrate-db", "status", "--json"]).expect(0).json()["state"], state, "{sql}");
             test.assert_nothing_runs();
         } else {
-            refused(&test, state, expected);
+            assert_refused(&test, state, expected);
         }
     }
 }
 
 #[test]
-fn an_older_binary_can_undo_what_it_never_knew() {
+fn an_older_binary_rolls_back_unknown_migrations() {
     let test = migrated();
     let next = newest() + 1;
     test.sql(&format!(
@@ -105,7 +105,7 @@ fn an_older_binary_can_undo_what_it_never_knew() {
 }
 
 #[test]
-fn a_rollback_that_cannot_be_or_fails_changes_nothing() {
+fn an_impossible_or_failing_rollback_changes_nothing() {
     let test = migrated();
     test.sql("UPDATE leoflow_ledger SET rollback_sql = NULL WHERE version = 1");
     let done = test.run(&["migrate-db", "rollback", "--to", "0", "--yes"]).expect(3);
@@ -122,7 +122,7 @@ fn a_rollback_that_cannot_be_or_fails_changes_nothing() {
 }
 
 #[test]
-fn a_record_that_is_not_understood_is_not_rolled_back() {
+fn an_unknown_ledger_record_is_not_rolled_back() {
     let newest = newest().to_string();
     let lost = format!("DELETE FROM leoflow_ledger WHERE version = {newest}");
     for (sql, version) in [
@@ -141,7 +141,7 @@ fn a_record_that_is_not_understood_is_not_rolled_back() {
 }
 
 #[test]
-fn killed_between_two_migrations_or_rollbacks_it_goes_on_from_there() {
+fn a_killed_migration_or_rollback_resumes_where_it_stopped() {
     let test = TestHome::new();
     test.set_up();
     let killed = test.command(&["migrate-db"]).env("LEOFLOW_KILL_AT", "migrated.1").output().unwrap();

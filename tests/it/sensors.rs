@@ -1,4 +1,4 @@
-//! Sensors that know their time wait without a process; what their own code has to do is done by it.
+//! Sensors that the scheduler can evaluate wait without a process; sensors with code of their own run it in one.
 
 use crate::support::{TestHome, wait_until};
 use serde_json::json;
@@ -13,7 +13,7 @@ const IMPORTS: &str = "from datetime import datetime, time, timedelta, timezone\
     from airflow.providers.standard.sensors.weekday import DayOfWeekSensor\n";
 
 #[test]
-fn those_that_know_their_time_have_no_process() {
+fn time_sensors_wait_without_a_process() {
     let test = TestHome::started();
     let dag = "with DAG('timed'):\n    \
         sensors = [\n        TimeDeltaSensor(task_id='delta', delta=timedelta(seconds=8)),\n        \
@@ -26,9 +26,9 @@ fn those_that_know_their_time_have_no_process() {
     let run_id = test.trigger("timed");
     let waiting =
         "SELECT string_agg(task_id, ' ' ORDER BY task_id) FROM task_instance WHERE state = 'up_for_reschedule'";
-    wait_until("three wait", SOON, || test.sql(waiting) == "deferred delta rescheduled");
+    wait_until("three sensors wait", SOON, || test.sql(waiting) == "deferred delta rescheduled");
     assert_eq!(test.wait_run("timed", &run_id)["state"], "success");
-    assert_eq!(test.sql("SELECT string_agg(task_id, ' ') FROM task_try"), "after", "only that has had a process");
+    assert_eq!(test.sql("SELECT string_agg(task_id, ' ') FROM task_try"), "after", "only this task had a process");
     let waited =
         "SELECT bool_and(task_instance.end_date >= run_after + interval '8 seconds') FROM task_instance JOIN dag_run
                   USING (dag_id, run_id) WHERE task_id IN ('deferred', 'delta', 'rescheduled')";
@@ -37,7 +37,7 @@ fn those_that_know_their_time_have_no_process() {
 }
 
 #[test]
-fn what_their_own_code_has_to_do_is_done_by_it() {
+fn sensors_with_own_code_run_it_in_a_process() {
     let test = TestHome::started();
     let dag = "class Own(TimeDeltaSensor):\n    def poke(self, context):\n        return 'own' in self.task_id\n\
         with DAG('more'):\n    delta = timedelta(seconds=2)\n    \
@@ -62,20 +62,20 @@ fn what_their_own_code_has_to_do_is_done_by_it() {
 }
 
 #[test]
-fn a_time_that_a_file_works_out_when_it_runs_is_for_its_process() {
+fn a_time_computed_at_runtime_is_waited_for_in_a_process() {
     let test = TestHome::started();
     let dag = "with DAG('worked_out'):\n    \
         DateTimeSensor(task_id='t', target_time=datetime.now(timezone.utc) + timedelta(seconds=3), poke_interval=1)\n";
     test.add_dag("worked_out", &format!("{IMPORTS}{dag}"));
-    // When it was imported is no matter.
+    // The import time must not count.
     std::thread::sleep(Duration::from_secs(4));
     assert_eq!(test.run_dag("worked_out")["state"], "success");
     let waited = "SELECT count(*) FROM task_try WHERE end_date - start_date >= interval '2 seconds'";
-    assert_eq!(test.sql(waited), "1", "it has waited from its own beginning on");
+    assert_eq!(test.sql(waited), "1", "the sensor waits from its own start");
 }
 
 #[test]
-fn one_that_waits_for_another_run_has_no_process_until_there_is_something_to_do() {
+fn external_task_sensors_wait_without_a_process() {
     let test = TestHome::started();
     test.add_dag(
         "other",
@@ -100,9 +100,13 @@ fn one_that_waits_for_another_run_has_no_process_until_there_is_something_to_do(
             format!("SELECT string_agg(task_id, ' ' ORDER BY task_id) FROM task_instance WHERE state = '{state}'");
         test.sql(&query)
     };
-    wait_until("one has given up", SOON, || states("skipped") == "absent");
+    wait_until("one sensor has timed out", SOON, || states("skipped") == "absent");
     assert_eq!(states("up_for_reschedule"), "bad earlier run task");
-    assert_eq!(test.sql("SELECT string_agg(task_id, ' ') FROM task_try"), "absent", "to say so");
+    assert_eq!(
+        test.sql("SELECT string_agg(task_id, ' ') FROM task_try"),
+        "absent",
+        "only the timed-out sensor had a process"
+    );
     test.run(&[&["dags", "trigger", "other"], &date[..]].concat()).expect(0);
     assert_eq!(test.wait_run("waits", &run_id)["state"], "failed");
     assert_eq!(
@@ -112,13 +116,13 @@ fn one_that_waits_for_another_run_has_no_process_until_there_is_something_to_do(
     let tries = "SELECT string_agg(task_id, ' ' ORDER BY task_id) FROM task_try WHERE dag_id = 'waits'";
     assert_eq!(test.sql(tries), "absent bad earlier");
     assert!(test.task_log("waits", "bad").contains("Some of the external tasks of other failed."));
-    // It has given up once, by the time since it began to wait, and not for as long again.
+    // The timeout counts from the start of the wait, and the process does not wait again.
     let whole = "SELECT bool_and(end_date - start_date < interval '3 seconds') FROM task_try WHERE dag_id = 'waits'";
     assert_eq!(test.sql(whole), "t");
 }
 
 #[test]
-fn one_that_waits_for_a_file_has_no_process_where_the_path_is_plain() {
+fn file_sensors_wait_without_a_process_for_literal_paths() {
     let test = TestHome::started();
     let file = test.folder().join("expected");
     let missing = test.folder().join("missing");
@@ -133,7 +137,7 @@ fn one_that_waits_for_a_file_has_no_process_where_the_path_is_plain() {
     test.add_dag("files", &dag);
     let run_id = test.trigger("files");
     let state = |task: &str| test.sql(&format!("SELECT state FROM task_instance WHERE task_id = '{task}'"));
-    wait_until("one has given up", SOON, || state("gives_up") == "skipped");
+    wait_until("one sensor has timed out", SOON, || state("gives_up") == "skipped");
     assert_eq!(state("plain"), "up_for_reschedule");
     std::fs::write(&file, "").unwrap();
     assert_eq!(test.wait_run("files", &run_id)["state"], "success");
@@ -146,7 +150,7 @@ const DELTAS: &str = "with DAG('deltas'):\n    \
         TimeDeltaSensor(task_id='each', delta=timedelta(seconds=6))\n    group.expand(n=[1, 2])\n";
 
 #[test]
-fn one_that_waits_is_cleared_paused_and_found_by_another_release() {
+fn waiting_sensors_survive_clear_pause_and_another_release() {
     let test = TestHome::started();
     test.add_dag("deltas", &format!("{IMPORTS}from airflow.sdk import task_group\n{DELTAS}"));
     let run_id = test.trigger("deltas");
@@ -154,23 +158,28 @@ fn one_that_waits_is_cleared_paused_and_found_by_another_release() {
         test.sql("SELECT string_agg(task_id || map_index || ' ' || state, ', ' ORDER BY task_id, map_index) FROM task_instance")
     };
     let waiting = "group.each0 up_for_reschedule, group.each1 up_for_reschedule, one-1 up_for_reschedule";
-    wait_until("all wait", SOON, || states() == waiting);
+    wait_until("all sensors wait", SOON, || states() == waiting);
     let began = || test.sql("SELECT start_date FROM task_instance WHERE task_id = 'one'");
     let first = began();
     test.run(&["runs", "clear", "deltas", &run_id, "--yes"]).expect(0);
-    wait_until("they have begun again", SOON, || states() == waiting && began() != first);
+    wait_until("the sensors have restarted", SOON, || states() == waiting && began() != first);
     assert_eq!(test.sql("SELECT try_number FROM task_instance WHERE task_id = 'one'"), "2");
-    // A release that does not know of it leaves it to its process.
+    // The sensors keep waiting across a restart.
     test.run(&["lite", "stop"]).expect(0);
     test.run(&["lite", "start"]).expect(0);
-    wait_until("they still wait", SOON, || states() == waiting);
+    wait_until("all sensors still wait", SOON, || states() == waiting);
     test.run(&["dags", "pause", "deltas"]).expect(0);
     let due = "SELECT bool_and(run_after + interval '8 seconds' < now()) FROM dag_run";
-    wait_until("the time has come", SOON, || test.sql(due) == "t");
-    assert_eq!(states(), waiting, "nothing begins in a paused DAG");
+    wait_until("the sensors are due", SOON, || test.sql(due) == "t");
+    assert_eq!(states(), waiting, "nothing starts in a paused DAG");
+    // Without `waits`, as another release writes the structure, the sensor runs in a process.
     test.sql("UPDATE dag_version SET structure = (structure::jsonb #- '{tasks,0,waits}')::json");
     test.run(&["lite", "restart"]).expect(0);
     test.run(&["dags", "unpause", "deltas"]).expect(0);
     assert_eq!(test.wait_run("deltas", &run_id)["state"], "success");
-    assert_eq!(test.sql("SELECT task_id || ' ' || try_number FROM task_try"), "one 2", "only that has had a process");
+    assert_eq!(
+        test.sql("SELECT task_id || ' ' || try_number FROM task_try"),
+        "one 2",
+        "only this sensor had a process"
+    );
 }

@@ -1,45 +1,45 @@
-//! Leoflow as a service of the user's systemd: one that stands for it, and a real one where there is one.
+//! Leoflow as a systemd user service: with a fake systemctl, and with a real systemd where one is available.
 
 use crate::support::processes;
 use crate::support::releases::{FIRST, SECOND, releases};
 use crate::support::services::Services;
-use crate::support::{PATIENT, TestHome, wait_until};
+use crate::support::{TestHome, WAITING_DAG, wait_until};
 use std::fs;
 use std::time::Duration;
 
-fn unit(services: &Services) -> (std::path::PathBuf, String) {
+fn unit_file(services: &Services) -> (std::path::PathBuf, String) {
     let file = fs::read_dir(&services.units).unwrap().flatten().map(|entry| entry.path()).find(|path| path.is_file());
     let file = file.expect("a unit file");
     let name = file.file_name().unwrap().to_str().unwrap().to_owned();
     (file, name)
 }
 
-fn supervisor(test: &TestHome) -> i32 {
+fn supervisor_pid(test: &TestHome) -> i32 {
     test.status()["pid"].as_i64().unwrap() as i32
 }
 
 #[test]
-fn what_was_started_by_hand_becomes_a_service_and_every_command_goes_on_through_it() {
+fn a_manual_start_becomes_a_service_and_commands_keep_working() {
     let test = TestHome::new();
     let services = Services::fake(&test);
     let run = |arguments: &[&str]| services.run(&test, arguments);
     let refused = run(&["service", "install"]).expect(1);
     assert!(refused.stderr.contains("leoflow setup"), "{refused:?}");
     test.start();
-    let by_hand = supervisor(&test);
+    let by_hand = supervisor_pid(&test);
     assert_eq!(run(&["service", "status", "--json"]).expect(1).json()["installed"], false);
 
     let dry = run(&["service", "install", "--now", "--dry-run", "--json"]).expect(0).json();
     assert_eq!(dry["steps"].as_array().unwrap().len(), 5, "{dry}");
-    assert!(!services.units.exists() && supervisor(&test) == by_hand);
+    assert!(!services.units.exists() && supervisor_pid(&test) == by_hand);
 
     run(&["service", "install"]).expect(0);
-    assert_eq!(supervisor(&test), by_hand, "it starts with the next login");
-    let (file, name) = unit(&services);
+    assert_eq!(supervisor_pid(&test), by_hand, "the service starts at the next login");
+    let (file, name) = unit_file(&services);
     assert!(fs::read_to_string(&file).unwrap().contains(&format!("\nX-Leoflow-Home={}\n", test.home.display())));
     run(&["service", "install", "--now"]).expect(0);
     let main = services.main_pid(&test, &name);
-    assert_eq!(supervisor(&test), main);
+    assert_eq!(supervisor_pid(&test), main);
     assert!(main != by_hand && !processes::is_alive(by_hand));
     let again = run(&["service", "install", "--now", "--json"]).expect(0).json();
     assert_eq!(again["steps"].as_array().unwrap().len(), 0, "{again}");
@@ -47,24 +47,24 @@ fn what_was_started_by_hand_becomes_a_service_and_every_command_goes_on_through_
     assert_eq!((&status["enabled"], &status["current"]), (&true.into(), &true.into()), "{status}");
     assert_eq!(status["pid"].as_i64(), Some(main.into()));
 
-    // A restart stays the service's: in place, or by the manager where the address is another.
+    // A restart stays within the service: in place, or through systemd when the port changes.
     run(&["lite", "restart"]).expect(0);
-    assert_eq!(supervisor(&test), main);
+    assert_eq!(supervisor_pid(&test), main);
     run(&["lite", "restart", "--port", "1"]).expect(1);
     let port = crate::support::free_port().to_string();
     run(&["config", "set", "port", &port]).expect(0);
     run(&["lite", "restart"]).expect(0);
     let moved = services.main_pid(&test, &name);
-    assert!(moved != main && supervisor(&test) == moved, "{moved}");
+    assert!(moved != main && supervisor_pid(&test) == moved, "{moved}");
     assert!(test.status()["url"].as_str().unwrap().ends_with(&port));
 
     run(&["lite", "stop", "--yes"]).expect(0);
     assert_eq!(services.main_pid(&test, &name), 0);
     let ready = run(&["lite", "start", "--json"]).expect(0);
     assert!(ready.json()["url"].as_str().unwrap().ends_with(&port), "{ready:?}");
-    assert_eq!(supervisor(&test), services.main_pid(&test, &name));
+    assert_eq!(supervisor_pid(&test), services.main_pid(&test, &name));
 
-    // Why a start fails is told as without a service.
+    // The reason for a failed start is shown as without a service.
     run(&["lite", "stop", "--yes"]).expect(0);
     let taken = std::net::TcpListener::bind(("127.0.0.1", port.parse().unwrap())).unwrap();
     let refused = run(&["lite", "start"]).expect(1);
@@ -83,12 +83,12 @@ fn what_was_started_by_hand_becomes_a_service_and_every_command_goes_on_through_
 }
 
 #[test]
-fn an_uninstall_takes_the_service_along() {
+fn uninstall_removes_the_service() {
     for arguments in [&["uninstall", "--yes"][..], &["uninstall", "--purge", "--yes"]] {
         let test = TestHome::started();
         let services = Services::fake(&test);
         services.run(&test, &["service", "install", "--now"]).expect(0);
-        let (file, _) = unit(&services);
+        let (file, _) = unit_file(&services);
         let shown = services.run(&test, &["uninstall", "--dry-run", "--json"]).expect(0).json();
         assert_eq!(shown["service"], file.to_str().unwrap());
         services.run(&test, arguments).expect(0);
@@ -98,40 +98,41 @@ fn an_uninstall_takes_the_service_along() {
 }
 
 #[test]
-fn nobody_elses_file_is_touched_and_a_manager_that_is_away_changes_nothing() {
+fn foreign_unit_files_and_a_missing_systemd_change_nothing() {
     let test = TestHome::started();
     let services = Services::fake(&test);
-    services.go_away(&test, true);
-    let away = services.run(&test, &["service", "install"]).expect(1);
-    assert!(away.stderr.contains("No medium found") && away.stderr.contains("linger"), "{away:?}");
+    services.set_offline(&test, true);
+    let refused = services.run(&test, &["service", "install"]).expect(1);
+    assert!(refused.stderr.contains("No medium found") && refused.stderr.contains("linger"), "{refused:?}");
     assert!(!services.units.exists());
-    services.go_away(&test, false);
+    services.set_offline(&test, false);
     services.run(&test, &["service", "install"]).expect(0);
-    let (file, _) = unit(&services);
-    for theirs in ["[Service]\nExecStart=/bin/true\n", "[Unit]\nX-Leoflow-Home=/somewhere/else\n"] {
-        fs::write(&file, theirs).unwrap();
+    let (file, _) = unit_file(&services);
+    for foreign in ["[Service]\nExecStart=/bin/true\n", "[Unit]\nX-Leoflow-Home=/somewhere/else\n"] {
+        fs::write(&file, foreign).unwrap();
         services.run(&test, &["service", "install"]).expect(3);
         services.run(&test, &["service", "uninstall"]).expect(0);
         services.run(&test, &["uninstall", "--dry-run"]).expect(0);
-        assert_eq!(fs::read_to_string(&file).unwrap(), theirs);
+        assert_eq!(fs::read_to_string(&file).unwrap(), foreign);
     }
     fs::remove_file(&file).unwrap();
     services.run(&test, &["service", "install"]).expect(0);
-    // Without its manager it starts all the same, and the file goes with an uninstall.
+    // Without systemd Lite starts all the same, and uninstall removes the unit file.
     test.run(&["lite", "stop"]).expect(0);
-    services.go_away(&test, true);
+    services.set_offline(&test, true);
     let started = services.run(&test, &["lite", "start"]).expect(0);
     assert!(started.stderr.contains("without"), "{started:?}");
     services.run(&test, &["service", "uninstall"]).expect(0);
     assert!(!file.exists());
-    // Where there is no manager at all, a clear word.
-    let mut none = test.command(&["service", "install"]);
-    let none: crate::support::Done = none.env("PATH", test.folder()).output().unwrap().into();
-    assert!(none.expect(1).stderr.contains("this machine has no systemd"));
+    // A machine without systemd gets a clear error.
+    let mut without_systemd = test.command(&["service", "install"]);
+    let without_systemd: crate::support::CommandOutput =
+        without_systemd.env("PATH", test.folder()).output().unwrap().into();
+    assert!(without_systemd.expect(1).stderr.contains("systemd is not available on this machine"));
 }
 
 #[test]
-fn killed_at_each_checkpoint_the_next_install_or_uninstall_finishes_it() {
+fn a_killed_service_install_or_uninstall_is_finished_next() {
     let test = TestHome::started();
     let services = Services::fake(&test);
     let passed = |arguments: &[&str]| {
@@ -142,50 +143,54 @@ fn killed_at_each_checkpoint_the_next_install_or_uninstall_finishes_it() {
         let names = text.lines().filter(|name| name.starts_with("service.")).map(str::to_owned);
         names.collect::<Vec<_>>()
     };
-    let killed = |arguments: &[&str], at: &str| {
-        let done = services.command(&test, arguments).env("LEOFLOW_KILL_AT", at).output().unwrap();
-        assert_eq!(done.status.code(), None, "{at}");
+    let killed = |arguments: &[&str], checkpoint: &str| {
+        let done = services.command(&test, arguments).env("LEOFLOW_KILL_AT", checkpoint).output().unwrap();
+        assert_eq!(done.status.code(), None, "{checkpoint}");
     };
     let (install, uninstall) = (["service", "install"], ["service", "uninstall"]);
     let names = passed(&install);
     assert_eq!(names, ["service.receipt", "service.file", "service.enabled"]);
-    let (file, _) = unit(&services);
+    let (file, _) = unit_file(&services);
     let removal = passed(&uninstall);
     assert_eq!(removal, ["service.disabled", "service.removed"]);
-    for at in &names {
-        killed(&install, at);
+    for checkpoint in &names {
+        killed(&install, checkpoint);
         services.run(&test, &install).expect(0);
-        assert_eq!(services.run(&test, &["service", "status", "--json"]).expect(0).json()["enabled"], true, "{at}");
+        assert_eq!(
+            services.run(&test, &["service", "status", "--json"]).expect(0).json()["enabled"],
+            true,
+            "{checkpoint}"
+        );
         services.run(&test, &uninstall).expect(0);
-        killed(&install, at);
+        killed(&install, checkpoint);
         services.run(&test, &uninstall).expect(0);
-        assert!(!file.exists(), "{at}");
+        assert!(!file.exists(), "{checkpoint}");
     }
-    for at in &removal {
+    for checkpoint in &removal {
         services.run(&test, &install).expect(0);
-        killed(&uninstall, at);
+        killed(&uninstall, checkpoint);
         services.run(&test, &uninstall).expect(0);
-        assert!(!file.exists(), "{at}");
-        assert!(fs::read_dir(services.units.join("default.target.wants")).unwrap().next().is_none(), "{at}");
+        assert!(!file.exists(), "{checkpoint}");
+        assert!(fs::read_dir(services.units.join("default.target.wants")).unwrap().next().is_none(), "{checkpoint}");
     }
 }
 
 #[test]
-fn under_a_real_systemd_it_comes_back_when_killed_and_is_upgraded_in_place() {
+fn real_systemd_restarts_a_killed_lite_and_upgrades_in_place() {
     let all = releases(&[FIRST, SECOND]);
-    let test = TestHome::of(all.program("0.1.0"));
+    let test = TestHome::with_program(all.program("0.1.0"));
     test.start();
     let Some(services) = Services::real(&test) else {
-        println!("skipped: there is no systemd that can be run here; the tests with one that stands for it remain");
+        println!("skipped: no systemd can be run here; the tests with the fake systemctl remain");
         return;
     };
     let run = |arguments: &[&str]| services.run(&test, arguments);
     run(&["service", "install", "--now"]).expect(0);
-    let (_, name) = unit(&services);
+    let (_, name) = unit_file(&services);
     let active = || services.systemctl(&test, &["is-active", &name]).stdout.trim().to_owned();
     assert_eq!(active(), "active");
     let killed = services.main_pid(&test, &name);
-    assert_eq!(supervisor(&test), killed);
+    assert_eq!(supervisor_pid(&test), killed);
     processes::signal(killed, "KILL");
     wait_until("another supervisor", Duration::from_secs(30), || {
         let main = services.main_pid(&test, &name);
@@ -198,8 +203,8 @@ fn under_a_real_systemd_it_comes_back_when_killed_and_is_upgraded_in_place() {
         test.status()["version"].as_str().unwrap().starts_with("0.2.0") && test.state() == "healthy"
     });
     assert_eq!((services.main_pid(&test, &name), active()), (main, "active".to_owned()));
-    // A stop by the manager is no end of tasks: the next start takes them over.
-    test.add_dag("patient", PATIENT);
+    // `systemctl stop` does not end tasks: the next start adopts them.
+    test.add_dag("patient", WAITING_DAG);
     let patient = test.trigger("patient");
     let ran = test.workspace().join("ran");
     wait_until("the task", Duration::from_secs(30), || ran.exists());

@@ -1,4 +1,4 @@
-//! What tasks keep by key: for their own later tries, and for their assets; the same with both packages.
+//! Task state and asset state: values that tasks store by key for later tries and for assets, with both packages.
 
 use crate::support::{TestHome, task, wait_until};
 use serde_json::{Value, json};
@@ -48,7 +48,7 @@ with DAG("states"):
     writes() >> reads()
 "#;
 
-fn states_are_kept(test: &TestHome) {
+fn assert_states_persist(test: &TestHome) {
     let folder = test.workspace().join("states");
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join("dag.py"), DAG).unwrap();
@@ -67,7 +67,7 @@ fn states_are_kept(test: &TestHome) {
             serde_json::from_str(&test.sql(&query)).unwrap()
         };
         assert_eq!(xcom("tries"), json!([2, {"id": 7, "of": [1.5, "é"]}, "no more", null]));
-        // Another task's, and another run's, are not its own.
+        // Task state is separate for each task and each run.
         assert_eq!(xcom("other"), "nothing");
         assert_eq!(xcom("writes"), "Cannot set value as None");
         assert_eq!(xcom("reads"), json!(["2026-01-02", 3, 0]));
@@ -80,17 +80,17 @@ fn states_are_kept(test: &TestHome) {
         test.sql("SELECT key, value, run_id, task_id FROM asset_state"),
         "watermark|\"2026-01-02\"|second|writes"
     );
-    // With the run goes what it has kept for itself alone.
+    // Deleting a run deletes its task state, but no asset state.
     test.run(&["runs", "delete", "states", "first", "--yes"]).expect(0);
     assert_eq!(test.sql("SELECT run_id FROM task_state"), "second");
 }
 
 #[test]
-fn what_tasks_keep_is_there_for_their_later_tries_and_for_others_of_the_asset() {
-    states_are_kept(&TestHome::new());
+fn task_and_asset_state_persist_across_tries() {
+    assert_states_persist(&TestHome::new());
 }
 
 #[test]
-fn airflows_own_sdk_keeps_it_there_too() {
-    states_are_kept(&TestHome::new().with_airflow());
+fn task_and_asset_state_persist_with_airflows_own_sdk() {
+    assert_states_persist(&TestHome::new().with_airflow());
 }

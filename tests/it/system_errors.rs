@@ -1,7 +1,7 @@
-//! Errors of the system while tasks begin, run and end: nothing is lost, nothing runs twice, what passes is waited for.
+//! System errors while tasks start, run and end: nothing is lost, nothing runs twice, temporary errors are waited out.
 
 use crate::support::processes::signal;
-use crate::support::{Done, PATIENT, TestHome, task, wait_until};
+use crate::support::{CommandOutput, TestHome, WAITING_DAG, task, wait_until};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -12,7 +12,7 @@ fn reason(test: &TestHome) -> String {
     test.status()["reason"].as_str().unwrap_or_default().to_owned()
 }
 
-/// The folder of the one try that runs.
+/// The folder of the only running try.
 fn task_folder(test: &TestHome) -> PathBuf {
     let mut folders: Vec<PathBuf> =
         std::fs::read_dir(test.home.join("run/tasks")).unwrap().flatten().map(|entry| entry.path()).collect();
@@ -21,20 +21,20 @@ fn task_folder(test: &TestHome) -> PathBuf {
 }
 
 #[test]
-fn an_outcome_that_cannot_be_read_is_read_again_and_the_task_runs_once() {
+fn an_unreadable_outcome_is_retried_and_the_task_runs_once() {
     let test = TestHome::started();
-    test.add_dag("patient", &PATIENT.replace("@task", "@task(retries=2, retry_delay=0)"));
+    test.add_dag("patient", &WAITING_DAG.replace("@task", "@task(retries=2, retry_delay=0)"));
     let run = test.trigger("patient");
     let ran = || std::fs::read_to_string(test.workspace().join("ran")).unwrap_or_default();
-    wait_until("it runs", SOON, || ran() == "x");
-    // A folder in the place of the file fails for every user, as a disk does that answers with EIO.
+    wait_until("the task runs", SOON, || ran() == "x");
+    // A folder instead of the file cannot be read by any user, like a file on a disk that returns EIO.
     let result = task_folder(&test).join("result.json");
     std::fs::create_dir(&result).unwrap();
     signal(test.pid("agent"), "STOP");
     std::fs::write(test.workspace().join("go"), "").unwrap();
-    wait_until("its keeper has written the outcome", SOON, || task_folder(&test).join("outcome.json").is_file());
+    wait_until("the keeper has written the outcome", SOON, || task_folder(&test).join("outcome.json").is_file());
     signal(test.pid("agent"), "CONT");
-    wait_until("status says what cannot be read", SOON, || reason(&test).contains("cannot be read"));
+    wait_until("status shows the failed read", SOON, || reason(&test).contains("cannot read"));
     assert_eq!(test.sql("SELECT state FROM task_instance"), "running");
     std::fs::remove_dir(&result).unwrap();
     std::fs::write(&result, r#"{"state": "success", "xcoms": {"return_value": "\"done\""}}"#).unwrap();
@@ -49,7 +49,7 @@ fn limit_files(pid: i32, most: &str) {
 }
 
 #[test]
-fn a_task_that_cannot_start_for_now_waits_in_the_queue() {
+fn a_task_that_cannot_start_yet_stays_queued() {
     let test = TestHome::started();
     test.add_dag(
         "late",
@@ -68,8 +68,8 @@ fn a_task_that_cannot_start_for_now_waits_in_the_queue() {
     wait_until("all is well again", SOON, || test.state() == "healthy");
 }
 
-/// `lite start` where these system calls fail.
-fn start_without(test: &TestHome, error: &str, numbers: &str) -> std::process::Output {
+/// Runs `lite start` with these system calls failing.
+fn start_with_failing_calls(test: &TestHome, error: &str, numbers: &str) -> std::process::Output {
     let plain = test.command(&["lite", "start", "--port", &test.port.to_string()]);
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/deny_system_calls.py");
     let mut command = Command::new("python3");
@@ -82,7 +82,7 @@ fn start_without(test: &TestHome, error: &str, numbers: &str) -> std::process::O
 fn tasks_run_where_pidfd_open_and_newer_calls_are_refused() {
     for error in ["EPERM", "ENOSYS"] {
         let test = TestHome::new();
-        let started = start_without(&test, error, "434,436,437,439");
+        let started = start_with_failing_calls(&test, error, "434,436,437,439");
         assert!(started.status.success(), "{error}: {}", String::from_utf8_lossy(&started.stderr));
         let run = test.run_dag("hello");
         assert_eq!(run["state"], "success", "{error}");
@@ -90,35 +90,35 @@ fn tasks_run_where_pidfd_open_and_newer_calls_are_refused() {
 }
 
 #[test]
-fn a_machine_that_runs_no_task_is_not_started_and_the_reason_is_given() {
+fn start_is_refused_where_no_task_can_run() {
     let test = TestHome::new();
     let mut start = test.command(&["lite", "start", "--port", &test.port.to_string()]);
     let started = start.env("LEOFLOW_FAIL_AT", "agent.probe").output().unwrap();
     assert!(!started.status.success());
-    let said = String::from_utf8_lossy(&started.stderr).into_owned();
-    assert!(said.contains("does not run tasks") && said.contains("agent.probe"), "{said}");
+    let stderr = String::from_utf8_lossy(&started.stderr).into_owned();
+    assert!(stderr.contains("cannot run tasks") && stderr.contains("agent.probe"), "{stderr}");
     test.start();
     assert_eq!(test.run_dag("hello")["state"], "success");
 }
 
-/// A command where the shell's `ulimit` has set these limits.
-fn limited(test: &TestHome, limits: &str, arguments: &[&str]) -> Done {
-    let inner = test.command(arguments);
+/// Runs a command under these `ulimit` limits.
+fn run_with_ulimits(test: &TestHome, limits: &str, arguments: &[&str]) -> CommandOutput {
+    let leoflow = test.command(arguments);
     let mut shell = Command::new("bash");
-    shell.args(["-c", &format!("ulimit {limits}; exec \"$@\""), "bash"]).arg(inner.get_program());
-    shell.args(inner.get_args()).env_clear();
-    shell.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    shell.args(["-c", &format!("ulimit {limits}; exec \"$@\""), "bash"]).arg(leoflow.get_program());
+    shell.args(leoflow.get_args()).env_clear();
+    shell.envs(leoflow.get_envs().filter_map(|(name, value)| Some((name, value?))));
     shell.output().unwrap().into()
 }
 
 #[test]
-fn a_file_past_the_size_limit_is_an_error_of_the_command() {
+fn a_file_over_the_size_limit_fails_the_command() {
     let test = TestHome::started();
     let big = format!("of={}", test.workspace().join("big").display());
     let made = Command::new("dd").args(["if=/dev/urandom", "bs=1M", "count=12", "status=none", &big]).status();
     assert!(made.unwrap().success());
     let output = test.folder().join("b.tar.zst");
-    let done = limited(&test, "-f 8192", &["lite", "backup", "--output", output.to_str().unwrap()]).expect(1);
+    let done = run_with_ulimits(&test, "-f 8192", &["lite", "backup", "--output", output.to_str().unwrap()]).expect(1);
     assert!(done.stderr.contains("File too large") && done.stderr.contains("ulimit -f"), "{done:?}");
     assert!(!output.exists());
     let names: Vec<_> = std::fs::read_dir(test.folder()).unwrap().flatten().map(|entry| entry.file_name()).collect();
@@ -126,41 +126,41 @@ fn a_file_past_the_size_limit_is_an_error_of_the_command() {
 }
 
 #[test]
-fn a_first_start_past_the_size_limit_names_it() {
+fn a_first_start_over_the_file_size_limit_names_the_limit() {
     let test = TestHome::new().with_real_initdb();
-    let done = limited(&test, "-f 2048", &["lite", "start", "--port", &test.port.to_string()]).expect(1);
+    let done = run_with_ulimits(&test, "-f 2048", &["lite", "start", "--port", &test.port.to_string()]).expect(1);
     assert!(done.stderr.contains("ulimit -f"), "{done:?}");
     test.start();
 }
 
 #[test]
-fn used_up_processor_time_is_an_error_with_a_message() {
+fn exceeding_the_cpu_time_limit_is_reported() {
     let test = TestHome::new();
     test.set_up();
     let child = test.foreground();
     test.wait_healthy();
     signal(test.pid("server"), "XCPU");
     let log = test.home.join("logs/server.log");
-    wait_until("its log says so", SOON, || std::fs::read_to_string(&log).unwrap().contains("ulimit -t"));
+    wait_until("the log names ulimit", SOON, || std::fs::read_to_string(&log).unwrap().contains("ulimit -t"));
     test.wait_healthy();
     signal(child.id() as i32, "XCPU");
-    let done = Done::from(child.wait_with_output().unwrap()).expect(1);
-    assert!(done.stderr.contains("processor time"), "{done:?}");
+    let done = CommandOutput::from(child.wait_with_output().unwrap()).expect(1);
+    assert!(done.stderr.contains("CPU time limit"), "{done:?}");
 }
 
 #[test]
-fn a_start_says_how_its_process_ended() {
+fn a_failed_start_reports_how_its_process_ended() {
     let test = TestHome::new();
     let mut start = test.command(&["lite", "start", "--port", &test.port.to_string()]);
-    let done = Done::from(start.env("LEOFLOW_KILL_AT", "setup.write-config").output().unwrap()).expect(1);
+    let done = CommandOutput::from(start.env("LEOFLOW_KILL_AT", "setup.write-config").output().unwrap()).expect(1);
     assert!(done.stderr.contains("SIGKILL"), "{done:?}");
     test.start();
 }
 
 #[test]
-fn a_limit_of_processor_time_leaves_a_second_for_the_message() {
+fn a_cpu_time_limit_leaves_a_second_for_the_message() {
     let test = TestHome::new();
-    limited(&test, "-t 1000", &["lite", "start", "--port", &test.port.to_string()]).expect(0);
+    run_with_ulimits(&test, "-t 1000", &["lite", "start", "--port", &test.port.to_string()]).expect(0);
     for name in ["supervisor", "server"] {
         let limits = std::fs::read_to_string(format!("/proc/{}/limits", test.pid(name))).unwrap();
         let line = limits.lines().find(|line| line.starts_with("Max cpu time")).unwrap();

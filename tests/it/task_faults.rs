@@ -1,4 +1,4 @@
-//! Tasks that misbehave, and everything else that dies around a task that does not.
+//! Tasks that misbehave, and processes that die or freeze around a healthy task.
 
 use crate::support::processes::{self, is_alive, signal};
 use crate::support::{TestHome, states, task, wait_until};
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// A DAG of one Python task with this body and these arguments of `@task`.
+/// A DAG with one Python task of this body, with these arguments for `@task`.
 fn dag(dag_id: &str, arguments: &str, body: &str) -> String {
     let body = body.lines().map(|line| format!("        {line}\n")).collect::<String>();
     format!(
@@ -20,13 +20,13 @@ fn outcome(test: &TestHome) -> String {
 }
 
 #[test]
-fn tasks_that_end_badly_are_told_of() {
+fn abnormal_task_ends_are_reported() {
     let test = TestHome::started();
     for (name, body, expected) in [
         ("exits", "import os; os._exit(7)", "exit code 7"),
         ("segfaults", "import ctypes; ctypes.string_at(0)", "SIGSEGV"),
         ("kills", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "SIGKILL"),
-        ("huge", "return 'x' * 50_000_000", "47.7 MiB, and 10 MiB is the most"),
+        ("huge", "return 'x' * 50_000_000", "47.7 MiB; the limit is 10 MiB"),
         ("pushes", "ti.xcom_push('k', object())", "builtins.object, which cannot be stored"),
         ("sysexit", "import sys; sys.exit(3)", "sys.exit(3)"),
     ] {
@@ -37,15 +37,15 @@ fn tasks_that_end_badly_are_told_of() {
             (Some("failed"), Some("failed")),
             "{name}"
         );
-        let told = test.sql(&format!("SELECT outcome FROM task_try WHERE dag_id = '{name}'"));
-        assert!(told.contains(expected), "{name}: {told}");
+        let outcome = test.sql(&format!("SELECT outcome FROM task_try WHERE dag_id = '{name}'"));
+        assert!(outcome.contains(expected), "{name}: {outcome}");
     }
     assert_eq!(test.sql("SELECT count(*) FROM xcom"), "0");
-    assert!(test.task_log("segfaults", "t").contains("its process ended: SIGSEGV"));
+    assert!(test.task_log("segfaults", "t").contains("the task's process ended: SIGSEGV"));
 }
 
 #[test]
-fn a_task_that_does_not_care_for_its_time_or_for_term_is_ended_with_all_of_its_processes() {
+fn a_task_ignoring_timeout_and_sigterm_is_killed_with_children() {
     let test = TestHome::started_with(&[("LEOFLOW_TIMEOUT_GRACE", "1"), ("LEOFLOW_TERM_GRACE", "1")]);
     let body = "import os, signal, subprocess, sys, time\n\
         signal.signal(signal.SIGTERM, signal.SIG_IGN)\n\
@@ -59,7 +59,7 @@ fn a_task_that_does_not_care_for_its_time_or_for_term_is_ended_with_all_of_its_p
     assert!(outcome(&test).contains("execution_timeout"), "{}", outcome(&test));
     let log = test.task_log("deaf", "t");
     assert!(log.contains("deaf\n") && log.contains("left running"), "{log}");
-    wait_until("nothing of it is left", SOON, || {
+    wait_until("no process of the task is left", SOON, || {
         processes::mentioning(test.folder()).iter().all(|pid| !command(*pid).starts_with("sleep"))
     });
 }
@@ -69,7 +69,7 @@ fn command(pid: i32) -> String {
 }
 
 #[test]
-fn what_a_task_forks_twice_goes_with_it() {
+fn double_forked_processes_end_with_their_task() {
     let test = TestHome::started();
     let body = "import os, time\n\
         if os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        open('pid', 'w').write(str(os.getpid()))\n        time.sleep(600)\n    os._exit(0)\n\
@@ -83,7 +83,7 @@ fn what_a_task_forks_twice_goes_with_it() {
 }
 
 #[test]
-fn a_flood_of_output_is_kept_at_both_ends() {
+fn a_flood_of_output_keeps_its_first_and_last_lines() {
     let test = TestHome::started();
     let body = "import os\n\
         os.write(1, b'the first line\\n')\n\
@@ -95,10 +95,10 @@ fn a_flood_of_output_is_kept_at_both_ends() {
     assert_eq!(test.run_dag("flood")["state"], "success");
     let log = test.task_log("flood", "t");
     assert!(log.len() < 20_000_000, "{} bytes", log.len());
-    assert!(log.contains("the first line") && log.contains("the last line") && log.contains("bytes are left out"));
+    assert!(log.contains("the first line") && log.contains("the last line") && log.contains("bytes omitted"));
 }
 
-/// Tasks append a line when they begin and one when they have done their work.
+/// A DAG whose tasks append a line when they start and one when they finish.
 const COUNTED: &str = "from datetime import timedelta\nfrom airflow.sdk import DAG, task\nwith DAG('counted'):\n    \
     @task(retries=RETRIES, retry_delay=timedelta(seconds=0))\n    def work(before, n, ti=None):\n        import os, time\n        \
     open('log', 'a').write(f'begin {n} {ti.try_number} {os.getpid()}\\n')\n        time.sleep(SECONDS)\n        \
@@ -115,18 +115,18 @@ fn lines(test: &TestHome, word: &str) -> Vec<String> {
 }
 
 fn wait_begun(test: &TestHome, count: usize) {
-    wait_until(&format!("{count} tasks have begun"), SOON, || lines(test, "begin").len() >= count);
+    wait_until(&format!("{count} tasks have started"), SOON, || lines(test, "begin").len() >= count);
 }
 
 fn expect_undisturbed(test: &TestHome, run: &Value, count: usize) {
     assert_eq!(run["state"], "success");
     assert!(states(run).iter().all(|(_, state)| state == "success"));
-    assert!(run["task_instances"].as_array().unwrap().iter().all(|one| one["try_number"] == 1), "{run}");
+    assert!(run["task_instances"].as_array().unwrap().iter().all(|instance| instance["try_number"] == 1), "{run}");
     assert_eq!((lines(test, "begin").len(), lines(test, "done").len()), (count, count));
 }
 
 #[test]
-fn the_agent_killed_disturbs_no_task() {
+fn killing_the_agent_disturbs_no_task() {
     let test = TestHome::started();
     test.add_dag("counted", &counted(0, "0.4", 6));
     let run_id = test.trigger("counted");
@@ -138,7 +138,7 @@ fn the_agent_killed_disturbs_no_task() {
 }
 
 #[test]
-fn the_server_or_postgres_killed_disturbs_no_task() {
+fn killing_the_server_or_postgres_disturbs_no_task() {
     let test = TestHome::started();
     test.add_dag("counted", &counted(0, "0.5", 6));
     let run_id = test.trigger("counted");
@@ -150,7 +150,7 @@ fn the_server_or_postgres_killed_disturbs_no_task() {
 }
 
 #[test]
-fn a_task_killed_fails_that_try_and_is_tried_again() {
+fn a_killed_task_fails_its_try_and_is_retried() {
     let test = TestHome::started();
     test.add_dag("counted", &counted(1, "1", 1));
     let run_id = test.trigger("counted");
@@ -163,7 +163,7 @@ fn a_task_killed_fails_that_try_and_is_tried_again() {
 }
 
 #[test]
-fn a_keeper_killed_takes_its_task_with_it_and_the_try_has_failed() {
+fn a_killed_keeper_ends_its_task_and_fails_the_try() {
     let test = TestHome::started();
     test.add_dag("counted", &counted(1, "1.5", 1));
     let run_id = test.trigger("counted");
@@ -179,13 +179,13 @@ fn a_keeper_killed_takes_its_task_with_it_and_the_try_has_failed() {
 }
 
 #[test]
-fn the_whole_tree_killed_the_run_ends_right_after_the_next_start() {
+fn killing_all_processes_lets_the_next_start_finish_the_run() {
     let test = TestHome::started();
     test.add_dag("counted", &counted(3, "0.3", 5));
     let run_id = test.trigger("counted");
     for round in [1, 3] {
         wait_begun(&test, round);
-        processes::end_all(test.folder());
+        processes::kill_all(test.folder());
         test.start();
     }
     let run = test.wait_run("counted", &run_id);
@@ -200,7 +200,7 @@ fn the_whole_tree_killed_the_run_ends_right_after_the_next_start() {
 }
 
 #[test]
-fn only_the_supervisor_killed_tasks_run_on_and_are_taken_over() {
+fn tasks_survive_a_killed_supervisor_and_are_adopted() {
     let test = TestHome::started();
     test.add_dag("counted", &counted(0, "2", 2));
     let run_id = test.trigger("counted");
@@ -212,7 +212,7 @@ fn only_the_supervisor_killed_tasks_run_on_and_are_taken_over() {
 }
 
 #[test]
-fn frozen_processes_are_replaced_and_the_run_goes_on() {
+fn frozen_processes_are_replaced_and_the_run_continues() {
     let test = TestHome::started_with(&[("LEOFLOW_SILENCE_LIMIT", "5")]);
     test.add_dag("counted", &counted(0, "0.5", 4));
     let run_id = test.trigger("counted");
@@ -220,7 +220,7 @@ fn frozen_processes_are_replaced_and_the_run_goes_on() {
         wait_begun(&test, round + 1);
         let pid = test.pid(process);
         signal(pid, "STOP");
-        wait_until("it was replaced", Duration::from_secs(60), || {
+        wait_until("the process was replaced", Duration::from_secs(60), || {
             test.running_pid(process).is_some_and(|new| new != pid)
         });
         test.wait_healthy();
@@ -229,22 +229,22 @@ fn frozen_processes_are_replaced_and_the_run_goes_on() {
 }
 
 #[test]
-fn tasks_that_end_while_the_agent_and_the_datastore_are_away_are_all_told_of() {
+fn tasks_ending_without_agent_and_datastore_are_recorded() {
     let test = TestHome::started();
-    // Side by side.
+    // All tasks run in parallel.
     test.add_dag("counted", &counted(0, "1", 8).replace("(last, n)", "(None, n)"));
     let run_id = test.trigger("counted");
     wait_begun(&test, 8);
     let agent = test.pid("agent");
     signal(agent, "STOP");
-    wait_until("all have done their work", SOON, || lines(&test, "done").len() == 8);
+    wait_until("all tasks have finished", SOON, || lines(&test, "done").len() == 8);
     signal(test.pid("postgres"), "KILL");
     signal(agent, "CONT");
     expect_undisturbed(&test, &test.wait_run("counted", &run_id), 8);
 }
 
 #[test]
-fn a_command_with_an_environment_of_its_own_goes_with_its_keeper() {
+fn a_command_with_its_own_environment_ends_with_its_keeper() {
     let test = TestHome::started();
     let text = "from airflow.sdk import DAG\nfrom airflow.operators.bash import BashOperator\nwith DAG('bare'):\n    \
         BashOperator(task_id='t', bash_command='echo $$ > pid; sleep 600', env={'A': 'b'}, cwd='.')\n";
@@ -269,14 +269,14 @@ fn a_cancelled_command_may_clean_up() {
     let run_id = test.trigger("trap");
     wait_until("the command runs", SOON, || test.workspace().join("runs").exists());
     test.run(&["runs", "cancel", "trap", &run_id]).expect(0);
-    wait_until("it has cleaned up", SOON, || test.workspace().join("cleaned").exists());
-    wait_until("and said so", SOON, || test.task_log("trap", "t").contains("stopping"));
+    wait_until("the command has cleaned up", SOON, || test.workspace().join("cleaned").exists());
+    wait_until("the task log has its output", SOON, || test.task_log("trap", "t").contains("stopping"));
 }
 
 #[test]
-fn a_keeper_that_somebody_stopped_is_told_to_go_on() {
+fn a_stopped_keeper_is_continued() {
     let test = TestHome::started();
-    // Long enough to be found and stopped on a machine with much else to do.
+    // Long enough to find and stop the keeper on a busy machine.
     test.add_dag("counted", &counted(0, "5", 1));
     let run_id = test.trigger("counted");
     wait_begun(&test, 1);
@@ -285,34 +285,34 @@ fn a_keeper_that_somebody_stopped_is_told_to_go_on() {
     signal(keeper, "STOP");
     expect_undisturbed(&test, &test.wait_run("counted", &run_id), 1);
     let log = std::fs::read_to_string(test.home.join("logs/agent.log")).unwrap();
-    assert!(log.contains("is stopped; it is told to go on"), "{log}");
+    assert!(log.contains("is stopped; continuing it"), "{log}");
 }
 
 #[test]
-fn a_home_that_somebody_removes_takes_everything_with_it() {
+fn removing_the_home_ends_all_its_processes() {
     let test = TestHome::started_with(&[("LEOFLOW_FOLDER_ROUND", "1")]);
     test.add_dag("counted", &counted(0, "600", 2).replace("(last, n)", "(None, n)"));
     test.trigger("counted");
     wait_begun(&test, 2);
-    wait_until("it is removed", SOON, || {
+    wait_until("the home is removed", SOON, || {
         let _ = std::fs::remove_dir_all(&test.home);
         !test.home.exists()
     });
     wait_until("nothing runs", Duration::from_secs(60), || processes::mentioning(test.folder()).is_empty());
-    // A task that is told to end may still compile what it needs for that.
+    // A task that receives SIGTERM may still compile modules that it needs to end.
     let compiled = test.home.join("python/compiled");
     let left: Vec<_> =
         test.snapshot("").into_iter().map(|(path, _)| path).filter(|path| !path.starts_with(&compiled)).collect();
-    assert!(!test.home.exists() || left.is_empty(), "made anew: {left:?}");
+    assert!(!test.home.exists() || left.is_empty(), "recreated: {left:?}");
 }
 
 #[test]
-fn our_python_files_come_back_when_somebody_removes_them() {
+fn removed_python_files_are_restored() {
     let test = TestHome::started();
     test.wait_dag("hello", 1);
-    // While a Python starts it compiles what it needs there.
+    // A starting Python writes compiled modules there, so that one removal can fail.
     let remove = || {
-        wait_until("they are removed", SOON, || std::fs::remove_dir_all(test.home.join("python")).is_ok());
+        wait_until("the files are removed", SOON, || std::fs::remove_dir_all(test.home.join("python")).is_ok());
     };
     remove();
     assert_eq!(test.run_dag("hello")["state"], "success");

@@ -1,8 +1,8 @@
-//! Uninstalling keeps what the user has; a purge removes all of it, and nothing else.
+//! An uninstall keeps the user's data; a purge removes Leoflow's files and data, and nothing else.
 
 use crate::support::http::Session;
-use crate::support::rounds::a_few;
-use crate::support::{Done, TestHome};
+use crate::support::rounds::sample_rounds;
+use crate::support::{CommandOutput, TestHome};
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Command;
 
 #[test]
-fn a_later_install_goes_on_where_the_uninstalled_one_ended() {
+fn a_reinstall_continues_with_the_kept_data() {
     let test = TestHome::on_one_disk();
     let password = test.start()["admin_password"].as_str().unwrap().to_owned();
     test.run_dag("hello");
@@ -18,9 +18,9 @@ fn a_later_install_goes_on_where_the_uninstalled_one_ended() {
     let profile = test.folder().join("user/.profile");
     fs::write(&profile, "mine\nexport PATH=x  # added by leoflow\n").unwrap();
     let receipt = test.home.join("setup.json");
-    let mut told: serde_json::Value = serde_json::from_str(&fs::read_to_string(&receipt).unwrap()).unwrap();
-    told["shell_files"] = serde_json::json!([profile]);
-    fs::write(&receipt, told.to_string()).unwrap();
+    let mut receipt_json: serde_json::Value = serde_json::from_str(&fs::read_to_string(&receipt).unwrap()).unwrap();
+    receipt_json["shell_files"] = serde_json::json!([profile]);
+    fs::write(&receipt, receipt_json.to_string()).unwrap();
 
     let dry = test.run(&["uninstall", "--dry-run", "--json"]).expect(0).json();
     let named = |list: &str| {
@@ -35,8 +35,8 @@ fn a_later_install_goes_on_where_the_uninstalled_one_ended() {
     test.run(&["uninstall"]).expect(3);
     test.run(&["uninstall", "--yes"]).expect(0);
     test.assert_nothing_runs();
-    for gone in ["bin", "versions", "managed-postgres/install", "python", "logs"] {
-        assert!(!test.home.join(gone).exists(), "{gone}");
+    for removed in ["bin", "versions", "managed-postgres/install", "python", "logs"] {
+        assert!(!test.home.join(removed).exists(), "{removed}");
     }
     for kept in
         ["managed-postgres/data", "managed-postgres/credentials.json", "config.yaml", "setup.json", "task-logs/hello"]
@@ -61,7 +61,7 @@ fn a_purge_leaves_nothing_and_touches_nothing_else() {
     fs::write(outside.join("mine"), "x").unwrap();
     symlink(&outside, test.workspace().join("link")).unwrap();
     symlink(&outside, test.home.join("managed-postgres/link")).unwrap();
-    // As Go's module cache leaves it.
+    // A read-only folder, as Go's module cache has.
     let locked = test.workspace().join("cache/mod");
     fs::create_dir_all(&locked).unwrap();
     fs::write(locked.join("file"), "x").unwrap();
@@ -79,17 +79,17 @@ fn a_purge_leaves_nothing_and_touches_nothing_else() {
     test.start();
 }
 
-/// Writes another workspace into the receipt, as setup would have.
-fn with_workspace(test: &TestHome, workspace: &Path, made: bool) {
+/// Writes another workspace into the receipt, as if setup had used it.
+fn set_receipt_workspace(test: &TestHome, workspace: &Path, made: bool) {
     let receipt = test.home.join("setup.json");
-    let mut told: serde_json::Value = serde_json::from_str(&fs::read_to_string(&receipt).unwrap()).unwrap();
-    told["workspace"] = workspace.to_str().unwrap().into();
-    told["made_workspace"] = made.into();
-    fs::write(&receipt, told.to_string()).unwrap();
+    let mut receipt_json: serde_json::Value = serde_json::from_str(&fs::read_to_string(&receipt).unwrap()).unwrap();
+    receipt_json["workspace"] = workspace.to_str().unwrap().into();
+    receipt_json["made_workspace"] = made.into();
+    fs::write(&receipt, receipt_json.to_string()).unwrap();
 }
 
 #[test]
-fn a_workspace_that_holds_more_than_ours_is_refused_whatever_the_flags() {
+fn workspaces_that_contain_other_things_are_never_purged() {
     let test = TestHome::on_one_disk();
     test.set_up();
     let user = test.folder().join("user");
@@ -97,7 +97,7 @@ fn a_workspace_that_holds_more_than_ours_is_refused_whatever_the_flags() {
     symlink(test.workspace(), user.join("link")).unwrap();
     let above = user.join("leoflow/../..");
     let all = ["uninstall", "--purge", "--yes", "--include-workspace", "--include-repositories"];
-    for place in [
+    for workspace in [
         Path::new("/"),
         &user,
         test.folder(),
@@ -108,17 +108,17 @@ fn a_workspace_that_holds_more_than_ours_is_refused_whatever_the_flags() {
         Path::new("/proc"),
         Path::new("/etc"),
     ] {
-        with_workspace(&test, place, true);
+        set_receipt_workspace(&test, workspace, true);
         let refused = test.run(&all);
-        assert_eq!(refused.code, Some(3), "{}: {}", place.display(), refused.stderr);
+        assert_eq!(refused.code, Some(3), "{}: {}", workspace.display(), refused.stderr);
         assert!(refused.stderr.contains("hint: "), "{}", refused.stderr);
         assert!(test.home.join("config.yaml").exists() && user.join("thesis.txt").exists());
     }
-    // The home itself, through a link, or with the receipt of another.
+    // The home itself, reached through a symlink, or with another home's receipt.
     let link = test.folder().join("home-link");
     symlink(&test.home, &link).unwrap();
-    with_workspace(&test, &test.workspace(), true);
-    let through: Done = Command::new(crate::support::LEOFLOW)
+    set_receipt_workspace(&test, &test.workspace(), true);
+    let through: CommandOutput = Command::new(crate::support::LEOFLOW)
         .env("HOME", &user)
         .arg("--home")
         .arg(&link)
@@ -140,7 +140,7 @@ fn git(folder: &Path, arguments: &[&str]) {
 }
 
 #[test]
-fn work_that_is_nowhere_else_and_folders_that_were_there_before_need_their_flag() {
+fn purging_repositories_and_existing_folders_needs_flags() {
     let test = TestHome::on_one_disk();
     fs::create_dir_all(test.workspace()).unwrap();
     fs::write(test.workspace().join("own.txt"), "x").unwrap();
@@ -158,10 +158,10 @@ fn work_that_is_nowhere_else_and_folders_that_were_there_before_need_their_flag(
     git(&remote, &["init", "--bare"]);
     git(&repository, &["init"]);
     git(&repository, &["remote", "add", "origin", remote.to_str().unwrap()]);
-    let included = |what: &str| {
+    let included = |reason: &str| {
         let refused = purge(&["--include-workspace"]).expect(3);
         assert!(
-            refused.stderr.contains(what) && refused.stderr.contains("--include-repositories"),
+            refused.stderr.contains(reason) && refused.stderr.contains("--include-repositories"),
             "{}",
             refused.stderr
         );
@@ -193,7 +193,7 @@ fn work_that_is_nowhere_else_and_folders_that_were_there_before_need_their_flag(
 }
 
 #[test]
-fn all_but_the_workspace_can_be_purged() {
+fn purge_can_keep_the_workspace() {
     let test = TestHome::on_one_disk();
     test.set_up();
     test.run(&["uninstall", "--purge", "--yes", "--keep-workspace"]).expect(0);
@@ -201,7 +201,7 @@ fn all_but_the_workspace_can_be_purged() {
 }
 
 #[test]
-fn a_killed_purge_is_taken_back_or_finished_by_the_next_one() {
+fn a_killed_purge_is_undone_or_finished_by_the_next() {
     let log_names = {
         let test = TestHome::on_one_disk();
         test.set_up();
@@ -213,15 +213,15 @@ fn a_killed_purge_is_taken_back_or_finished_by_the_next_one() {
     for expected in ["purge.begun", "purge.decided", "purge.set-aside", "purge.workspace", "purge.home", "purge.last"] {
         assert!(log_names.contains(expected), "{expected} is not in {log_names:?}");
     }
-    for name in a_few(&log_names, 3) {
+    for name in sample_rounds(&log_names, 3) {
         for by_start in [false, true] {
             let test = TestHome::on_one_disk();
             test.set_up();
-            let killed = killed_purge(&test, name);
-            // Until then it only renames.
-            let is_taken_back = ["purge.begun", "purge.decided", "purge.set-aside"].contains(&name.as_str());
-            // Only a purge finishes a purge: no other command was meant to lose anything.
-            if killed && !is_taken_back {
+            let killed = kill_purge_at(&test, name);
+            // Up to these checkpoints a purge only renames.
+            let is_undone = ["purge.begun", "purge.decided", "purge.set-aside"].contains(&name.as_str());
+            // Only another purge finishes a purge; no other command may remove data.
+            if killed && !is_undone {
                 let port = test.port.to_string();
                 let backup = test.run(&["lite", "backup"]);
                 assert!(matches!(backup.code, Some(1 | 3)), "{name}: {backup:?}");
@@ -230,14 +230,14 @@ fn a_killed_purge_is_taken_back_or_finished_by_the_next_one() {
                     assert!(refused.stderr.contains("leoflow uninstall --purge"), "{name}: {refused:?}");
                 }
             }
-            if !by_start || killed && !is_taken_back {
+            if !by_start || killed && !is_undone {
                 test.run(&["uninstall", "--purge", "--yes"]).expect(0);
                 assert!(!test.home.exists() && !test.workspace().exists(), "{name}");
                 continue;
             }
             let started = test.start();
-            if is_taken_back {
-                assert!(started["admin_password"].is_null(), "it had not begun to remove anything");
+            if is_undone {
+                assert!(started["admin_password"].is_null(), "nothing had been removed yet");
                 assert!(test.workspace().join("hello/dag.py").exists(), "{name}");
             } else {
                 assert!(started["admin_password"].is_string(), "{name}: a new instance: {started}");
@@ -247,8 +247,8 @@ fn a_killed_purge_is_taken_back_or_finished_by_the_next_one() {
     }
 }
 
-/// Whether the journal is still there afterwards.
-fn killed_purge(test: &TestHome, name: &str) -> bool {
+/// Kills a purge at a checkpoint; returns true when its journal remains.
+fn kill_purge_at(test: &TestHome, name: &str) -> bool {
     let arguments = ["uninstall", "--purge", "--yes"];
     let killed = test.command(&arguments).env("LEOFLOW_KILL_AT", name).output().unwrap().status;
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&killed), Some(9), "{name}");
@@ -256,11 +256,11 @@ fn killed_purge(test: &TestHome, name: &str) -> bool {
 }
 
 #[test]
-fn what_came_to_the_place_of_a_purged_workspace_is_left_alone() {
+fn files_created_in_a_purged_workspace_are_kept() {
     for name in ["purge.decided", "purge.workspace", "purge.home"] {
         let test = TestHome::on_one_disk();
         test.set_up();
-        assert!(killed_purge(&test, name));
+        assert!(kill_purge_at(&test, name));
         fs::rename(test.workspace(), test.folder().join("moved")).ok();
         fs::create_dir(test.workspace()).unwrap();
         fs::write(test.workspace().join("precious.py"), "# new work\n").unwrap();
@@ -270,13 +270,13 @@ fn what_came_to_the_place_of_a_purged_workspace_is_left_alone() {
         test.start();
         assert_eq!(fs::read_to_string(test.workspace().join("precious.py")).unwrap(), "# new work\n", "{name}");
     }
-    // The journal of another home is not believed in a copy of it.
+    // In a copied home, the journal of the original is refused.
     let test = TestHome::on_one_disk();
     test.set_up();
-    assert!(killed_purge(&test, "purge.decided"));
+    assert!(kill_purge_at(&test, "purge.decided"));
     let copy = test.folder().join("copy");
     assert!(Command::new("cp").arg("-a").arg(&test.home).arg(&copy).status().unwrap().success());
-    let other: Done = Command::new(crate::support::LEOFLOW)
+    let other: CommandOutput = Command::new(crate::support::LEOFLOW)
         .env("HOME", test.folder().join("user"))
         .arg("--home")
         .arg(&copy)
@@ -289,7 +289,7 @@ fn what_came_to_the_place_of_a_purged_workspace_is_left_alone() {
 }
 
 #[test]
-fn a_killed_uninstall_is_finished_by_the_next_and_a_first_setup_that_was_killed_can_be_removed() {
+fn a_killed_uninstall_is_finished_and_a_killed_setup_removed() {
     let test = TestHome::on_one_disk();
     test.set_up();
     let killed = test.command(&["uninstall", "--yes"]).env("LEOFLOW_KILL_AT", "uninstall.part").output().unwrap();
@@ -310,7 +310,7 @@ fn a_shell_file_that_cannot_be_written_is_a_warning() {
     let test = TestHome::on_one_disk();
     let user = test.folder().join("user");
     let port = test.port.to_string();
-    // Not even root can write it.
+    // A folder, which even root cannot write as a file.
     fs::create_dir(user.join(".bashrc")).unwrap();
     let others = [".profile", ".zshrc"].map(|name| user.join(name));
     others.iter().for_each(|path| fs::write(path, "mine\n").unwrap());
@@ -318,7 +318,7 @@ fn a_shell_file_that_cannot_be_written_is_a_warning() {
     assert!(done.stderr.contains(".bashrc"), "{done:?}");
     for path in &others {
         let text = fs::read_to_string(path).unwrap();
-        assert!(text.contains("# added by leoflow"), "one that fails does not keep the next from it: {text}");
+        assert!(text.contains("# added by leoflow"), "a failed file does not stop the next: {text}");
     }
     let done = test.run(&["uninstall", "--yes"]).expect(0);
     assert!(done.stderr.contains(".bashrc") && !test.home.join("versions").exists(), "{done:?}");
@@ -328,19 +328,19 @@ fn a_shell_file_that_cannot_be_written_is_a_warning() {
 }
 
 #[test]
-fn a_purge_that_fails_before_it_removes_anything_is_taken_back() {
+fn a_purge_failing_before_any_removal_is_undone() {
     let test = TestHome::on_one_disk();
     test.set_up();
     let purge = ["uninstall", "--purge", "--yes"];
     let failed = test.command(&purge).env("LEOFLOW_FAIL_AT", "purge.no-return").output().unwrap();
-    let failed = Done::from(failed).expect(1);
+    let failed = CommandOutput::from(failed).expect(1);
     assert!(failed.stderr.contains("nothing was removed"), "{failed:?}");
     assert!(!test.home.join("run/journal.json").exists() && test.workspace().join("hello/dag.py").exists());
     test.start();
 }
 
 #[test]
-fn a_dry_run_and_an_empty_folder_change_nothing_and_json_is_json() {
+fn dry_run_and_an_empty_folder_change_nothing() {
     let test = TestHome::on_one_disk();
     fs::create_dir(&test.home).unwrap();
     for arguments in [
@@ -353,16 +353,16 @@ fn a_dry_run_and_an_empty_folder_change_nothing_and_json_is_json() {
     }
     test.run(&["lite", "backups", "verify", "nothing.tar.zst"]).expect(1);
     test.run(&["lite", "psql"]).expect(1);
-    assert_eq!(fs::read_dir(&test.home).unwrap().count(), 0, "a refusal leaves things as they were");
+    assert_eq!(fs::read_dir(&test.home).unwrap().count(), 0, "a refusal changes nothing");
 }
 
 #[test]
 fn a_home_below_a_link_is_purged_by_either_path() {
-    let test = TestHome::at(Path::new("real/home"));
+    let test = TestHome::with_home_at(Path::new("real/home"));
     test.set_up();
     let link = test.folder().join("link");
     symlink(test.folder().join("real"), &link).unwrap();
-    let by_link: Done = Command::new(crate::support::LEOFLOW)
+    let by_link: CommandOutput = Command::new(crate::support::LEOFLOW)
         .env("HOME", test.folder().join("user"))
         .arg("--home")
         .arg(link.join("home"))

@@ -1,24 +1,24 @@
-//! An upgrade that is killed after each step, alone or with everything else: old or new, never between.
+//! An upgrade killed after each step, alone or with all other processes, leaves the old or the new release whole.
 
 use crate::support::releases::{FIRST, SECOND, releases};
-use crate::support::rounds::a_few_and_both_ends;
+use crate::support::rounds::sample_rounds_and_ends;
 use crate::support::{TestHome, newest, processes, wait_until};
 use std::fs;
 use std::time::Duration;
 
-/// Every moment that an upgrade, or going back from one, marks.
-fn moments(test: &TestHome, arguments: &[&str]) -> Vec<String> {
+/// Runs an upgrade or a rollback and returns the checkpoints it passes.
+fn checkpoints(test: &TestHome, arguments: &[&str]) -> Vec<String> {
     let log = test.folder().join("moments");
     let _ = fs::remove_file(&log);
     let done = test.command(arguments).env("LEOFLOW_CHECKPOINT_LOG", &log).output().unwrap();
     assert!(done.status.success(), "{done:?}");
     let text = fs::read_to_string(&log).unwrap();
-    let mut names: Vec<String> = text.lines().filter(|name| is_ours(name)).map(str::to_owned).collect();
+    let mut names: Vec<String> = text.lines().filter(|name| is_upgrade_checkpoint(name)).map(str::to_owned).collect();
     names.dedup();
     names
 }
 
-fn is_ours(name: &str) -> bool {
+fn is_upgrade_checkpoint(name: &str) -> bool {
     ["upgrade.", "migrated.", "rolled-back."].iter().any(|prefix| name.starts_with(prefix))
 }
 
@@ -43,33 +43,33 @@ fn assert_whole(test: &TestHome, after: &str) -> String {
     version
 }
 
-/// Kills the worker at each moment; the running instance gets over it.
+/// Kills the worker at each checkpoint; the running instance recovers.
 #[test]
-fn a_worker_that_is_killed_at_any_step_leaves_old_or_new() {
+fn a_worker_killed_at_any_step_leaves_old_or_new() {
     let all = releases(&[FIRST, SECOND]);
-    let test = TestHome::of(all.program("0.1.0"));
+    let test = TestHome::with_program(all.program("0.1.0"));
     test.start();
     test.run(&["variables", "set", "kept", "value"]).expect(0);
     let dist = all.dist();
-    let forth = ["upgrade", "--from", dist.to_str().unwrap(), "--yes"];
-    let back = ["rollback", "--yes"];
-    let names = moments(&test, &forth);
+    let upgrade = ["upgrade", "--from", dist.to_str().unwrap(), "--yes"];
+    let rollback = ["rollback", "--yes"];
+    let names = checkpoints(&test, &upgrade);
     assert!(names.len() >= 13, "{names:?}");
-    let names_back = moments(&test, &back);
+    let rollback_names = checkpoints(&test, &rollback);
     let mut seen = [0, 0];
-    let forwards = a_few_and_both_ends(&names, 6).into_iter().map(|name| (&forth[..], name));
-    let backwards = a_few_and_both_ends(&names_back, 4).into_iter().map(|name| (&back[..], name));
+    let forwards = sample_rounds_and_ends(&names, 6).into_iter().map(|name| (&upgrade[..], name));
+    let backwards = sample_rounds_and_ends(&rollback_names, 4).into_iter().map(|name| (&rollback[..], name));
     for (arguments, name) in forwards.chain(backwards) {
-        let wanted = if arguments == forth { "0.1.0" } else { "0.2.0" };
-        if assert_whole(&test, "what was before") != wanted {
-            let other = if wanted == "0.1.0" { &back[..] } else { &forth[..] };
-            test.run(other).expect(0);
+        let expected = if arguments == upgrade { "0.1.0" } else { "0.2.0" };
+        if assert_whole(&test, "what was before") != expected {
+            let opposite = if expected == "0.1.0" { &rollback[..] } else { &upgrade[..] };
+            test.run(opposite).expect(0);
         }
         let killed = test.command(arguments).env("LEOFLOW_KILL_AT", name).output().unwrap();
         let killed_a_child = name.starts_with("migrated.");
         assert!(killed_a_child || !killed.status.success(), "{name}: {killed:?}");
-        // The supervisor sees to it, at whatever step that was, with no hand.
-        wait_until(&format!("an end of it after {name}"), Duration::from_secs(20), || {
+        // The supervisor recovers without user action, from any step.
+        wait_until(&format!("the recovery after {name}"), Duration::from_secs(20), || {
             !test.home.join("run/journal.json").exists() && test.state() == "healthy"
         });
         let version = assert_whole(&test, name);
@@ -79,26 +79,26 @@ fn a_worker_that_is_killed_at_any_step_leaves_old_or_new() {
     test.run(&["smoke"]).expect(0);
 }
 
-/// Kills everything at each moment; the next start gets over it.
+/// Kills all processes at each checkpoint; the next start recovers.
 #[test]
-fn a_machine_that_stops_at_any_step_of_an_upgrade_starts_with_old_or_new() {
+fn a_machine_stopped_at_any_step_starts_with_old_or_new() {
     let all = releases(&[FIRST, SECOND]);
-    let mut test = TestHome::of(all.program("0.1.0"));
+    let mut test = TestHome::with_program(all.program("0.1.0"));
     test.start();
     test.run(&["variables", "set", "kept", "value"]).expect(0);
     let dist = all.dist();
-    let forth = ["upgrade", "--from", dist.to_str().unwrap(), "--yes"];
-    let names = moments(&test, &forth);
+    let upgrade = ["upgrade", "--from", dist.to_str().unwrap(), "--yes"];
+    let names = checkpoints(&test, &upgrade);
     test.run(&["rollback", "--yes"]).expect(0);
     let mut seen = [0, 0];
-    for name in a_few_and_both_ends(&names, 5) {
+    for name in sample_rounds_and_ends(&names, 5) {
         if assert_whole(&test, "what was before") != "0.1.0" {
             test.run(&["rollback", "--yes"]).expect(0);
         }
         let supervisor = test.pid("supervisor");
-        test.command(&forth).env("LEOFLOW_KILL_AT", name).output().unwrap();
+        test.command(&upgrade).env("LEOFLOW_KILL_AT", name).output().unwrap();
         processes::signal(supervisor, "KILL");
-        processes::end_all(test.folder());
+        processes::kill_all(test.folder());
         test.program = test.home.join("bin/leoflow");
         let started = test.run(&["lite", "start", "--port", &test.port.to_string()]);
         assert_eq!(started.code, Some(0), "{name}: {started:?}");

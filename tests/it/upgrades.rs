@@ -1,8 +1,8 @@
-//! From one release to another, under load, with tasks running; and what happens when the other one is bad.
+//! Upgrades under load with tasks running, and upgrades to faulty releases.
 
 use crate::support::changing_release::{Load, assert_undisturbed, populated, started, upgrade, variable, version};
 use crate::support::releases::{FIRST, Migration, Release, SECOND, releases};
-use crate::support::rounds::a_few;
+use crate::support::rounds::sample_rounds;
 use crate::support::{TestHome, newest, wait_until};
 use serde_json::{Value, json};
 use std::fs;
@@ -28,32 +28,30 @@ fn an_upgrade_under_load_fails_no_request_and_loses_nothing() {
     let status = test.status();
     assert_eq!((&status["version"], &status["state"]), (&json!("0.2.0"), &json!("healthy")));
     assert_eq!(status["schema_version"], newest() + 1);
-    assert_eq!(test.pid("supervisor"), supervisor, "the same process, another program");
+    assert_eq!(test.pid("supervisor"), supervisor, "same process, new program");
     assert_eq!(variable(&test, "kept").as_deref(), Some("value"));
-    // The session from before is still one.
+    // Earlier sessions stay valid.
     assert_eq!(session.request("GET", "/api/v2/variables/kept", "").status, 200);
     assert_undisturbed(&test, &run);
-    // And the new supervisor looks after what it has taken over.
+    // The new supervisor supervises the processes it has taken over.
     let server = test.pid("server");
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(server), nix::sys::signal::Signal::SIGKILL).unwrap();
-    wait_until("another server", Duration::from_secs(20), || {
-        test.running_pid("server").is_some_and(|pid| pid != server)
-    });
+    wait_until("a new server", Duration::from_secs(20), || test.running_pid("server").is_some_and(|pid| pid != server));
     test.run(&["smoke"]).expect(0);
     let versions = test.run(&["versions", "--json"]).expect(0).json();
     let list: Vec<(&Value, &Value)> =
-        versions["versions"].as_array().unwrap().iter().map(|one| (&one["version"], &one["current"])).collect();
+        versions["versions"].as_array().unwrap().iter().map(|entry| (&entry["version"], &entry["current"])).collect();
     assert_eq!(list, [(&json!("0.2.0"), &json!(true)), (&json!("0.1.0"), &json!(false))]);
     test.run(&["lite", "stop"]).expect(0);
     test.assert_nothing_runs();
 }
 
 #[test]
-fn a_bad_release_is_found_in_the_rehearsal_and_nothing_is_changed() {
+fn a_bad_release_fails_in_the_rehearsal_and_changes_nothing() {
     let faults = [("server", "exits"), ("server", "answers-500"), ("server", "hangs")];
     let bad = faults.map(|fault| Release { version: "0.3.0", fault: Some(fault), ..Release::default() });
     let broken = Release { version: "0.3.0", migration: Migration::Fails, fault: None };
-    for bad in a_few(bad.into_iter().chain([broken]), 2) {
+    for bad in sample_rounds(bad.into_iter().chain([broken]), 2) {
         let all = releases(&[FIRST, bad.clone()]);
         let (test, _, run) = populated(&all);
         let before = (test.pid("server"), test.pid("agent"), test.pid("postgres"));
@@ -62,11 +60,11 @@ fn a_bad_release_is_found_in_the_rehearsal_and_nothing_is_changed() {
             .env("LEOFLOW_TRIAL_LIMIT", "3")
             .output()
             .unwrap();
-        let done = crate::support::Done::from(done).expect(1);
+        let done = crate::support::CommandOutput::from(done).expect(1);
         assert_eq!(done.json()["status"], "failed", "{bad:?}");
         let error = done.error();
         assert!(error["error"].as_str().unwrap().starts_with("nothing was changed"), "{bad:?}: {error}");
-        assert_eq!(error["hints"], json!(["what was done, step by step: leoflow lite logs upgrade"]), "{bad:?}");
+        assert_eq!(error["hints"], json!(["see each step: leoflow lite logs upgrade"]), "{bad:?}");
         assert_eq!((test.pid("server"), test.pid("agent"), test.pid("postgres")), before, "{bad:?}");
         assert!(test.restore_leftovers().is_empty(), "{bad:?}");
         assert!(!test.home.join("versions/0.3.0").exists(), "{bad:?}");
@@ -76,10 +74,10 @@ fn a_bad_release_is_found_in_the_rehearsal_and_nothing_is_changed() {
 }
 
 #[test]
-fn a_release_that_fails_in_the_switch_is_gone_back_from_without_a_loss() {
+fn a_release_failing_in_the_switch_is_undone_without_loss() {
     for fault in ["exits", "hangs"] {
         let fault_of = Some(("live-server", fault));
-        let all = releases(&[FIRST, Release { version: "0.3.0", migration: Migration::Adds, fault: fault_of }]);
+        let all = releases(&[FIRST, Release { version: "0.3.0", migration: Migration::AddsTable, fault: fault_of }]);
         let (test, session, run) = populated(&all);
         let load = Load::start(test.port, &session.token);
         let done = upgrade(&test, &all, &[]).expect(1);
@@ -87,7 +85,7 @@ fn a_release_that_fails_in_the_switch_is_gone_back_from_without_a_loss() {
         wait_until("more requests", Duration::from_secs(10), || load.sent() > sent + 20);
         load.end().assert_nothing_lost(&test);
         assert_eq!(done.json()["status"], "rolled_back", "{done:?}");
-        assert!(done.stderr.contains("0.1.0 is in force again, with everything"), "{}", done.stderr);
+        assert!(done.stderr.contains("0.1.0 is running again with all data"), "{}", done.stderr);
         let status = test.status();
         assert_eq!((&status["version"], &status["state"]), (&json!("0.1.0"), &json!("healthy")));
         assert_eq!(status["schema_version"], newest());
@@ -95,7 +93,7 @@ fn a_release_that_fails_in_the_switch_is_gone_back_from_without_a_loss() {
         assert_eq!(session.request("GET", "/api/v2/variables/kept", "").status, 200);
         assert_undisturbed(&test, &run);
         if fault == "hangs" {
-            // Its time follows the rehearsal's, not what a start may take.
+            // The time limit derives from the rehearsal's duration, not from the general start limit.
             let problem = done.json()["problem"].as_str().unwrap().to_owned();
             let seconds = problem.split("within ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<u64>().ok());
             assert!(seconds.is_some_and(|seconds| (5..20).contains(&seconds)), "{problem}");
@@ -104,10 +102,10 @@ fn a_release_that_fails_in_the_switch_is_gone_back_from_without_a_loss() {
 }
 
 #[test]
-fn a_release_that_fails_through_the_open_door_is_left_and_what_was_written_meanwhile_stays() {
+fn a_release_failing_after_the_switch_is_undone_keeping_writes() {
     let faults = [("live-server", "dies-when-open"), ("live-agent", "exits")];
     for fault in faults {
-        let all = releases(&[FIRST, Release { version: "0.3.0", migration: Migration::Adds, fault: Some(fault) }]);
+        let all = releases(&[FIRST, Release { version: "0.3.0", migration: Migration::AddsTable, fault: Some(fault) }]);
         let (test, session, run) = populated(&all);
         let load = Load::start(test.port, &session.token);
         let done = upgrade(&test, &all, &[]).expect(1);
@@ -115,7 +113,7 @@ fn a_release_that_fails_through_the_open_door_is_left_and_what_was_written_meanw
         wait_until("more requests", Duration::from_secs(10), || load.sent() > sent + 20);
         let mut loaded = load.end();
         if fault.1 == "dies-when-open" {
-            // What a server does not answer because it dies is nobody's promise.
+            // Requests in flight when a server dies may fail.
             loaded.failed.clear();
         }
         assert_eq!(done.json()["status"], "rolled_back", "{fault:?}: {done:?}");
@@ -129,24 +127,24 @@ fn a_release_that_fails_through_the_open_door_is_left_and_what_was_written_meanw
 }
 
 #[test]
-fn what_is_not_asked_to_go_back_stays_for_inspection_and_names_the_way_back() {
+fn no_rollback_keeps_a_failed_release_for_inspection() {
     for fault in [("live-agent", "exits"), ("live-server", "dies-when-open")] {
-        let all = releases(&[FIRST, Release { version: "0.3.0", migration: Migration::Adds, fault: Some(fault) }]);
+        let all = releases(&[FIRST, Release { version: "0.3.0", migration: Migration::AddsTable, fault: Some(fault) }]);
         let test = started(&all);
         let done = upgrade(&test, &all, &["--no-rollback"]).expect(1);
         assert_eq!(done.json()["status"], "upgraded_with_problem", "{fault:?}: {done:?}");
         assert!(done.stderr.trim_end().lines().last().unwrap().contains("leoflow rollback"), "{}", done.stderr);
         assert!(!test.home.join("run/journal.json").exists());
-        // The way back does not ask whether that which is wrong is well.
-        let back = test.run(&["rollback", "--yes"]);
-        assert_eq!(back.code, Some(0), "{fault:?}: {back:?}");
+        // The rollback does not require the faulty release to be healthy.
+        let rolled_back = test.run(&["rollback", "--yes"]);
+        assert_eq!(rolled_back.code, Some(0), "{fault:?}: {rolled_back:?}");
         test.wait_healthy();
         assert_eq!(version(&test), "0.1.0", "{fault:?}");
     }
 }
 
 #[test]
-fn what_is_stopped_is_upgraded_and_stays_stopped() {
+fn a_stopped_instance_is_upgraded_and_stays_stopped() {
     let all = releases(&[FIRST, SECOND]);
     let mut test = started(&all);
     test.run(&["variables", "set", "kept", "value"]).expect(0);
@@ -157,7 +155,7 @@ fn what_is_stopped_is_upgraded_and_stays_stopped() {
     test.program = test.home.join("bin/leoflow");
     test.start();
     assert_eq!((version(&test).as_str(), variable(&test, "kept").as_deref()), ("0.2.0", Some("value")));
-    // The older one refuses the newer schema, and says which can read it.
+    // The older program refuses the newer schema and names a version that can read it.
     test.run(&["lite", "stop"]).expect(0);
     test.program = all.program("0.1.0");
     let refused = test.run(&["lite", "start", "--port", &test.port.to_string()]).expect(3);
@@ -165,29 +163,29 @@ fn what_is_stopped_is_upgraded_and_stays_stopped() {
     assert!(refused.stderr.contains("versions/0.2.0"), "{}", refused.stderr);
 }
 
-/// Which PostgreSQL's files the running one was started from.
+/// The program file of the running PostgreSQL.
 fn postgres_program(test: &TestHome) -> std::path::PathBuf {
     fs::read_link(format!("/proc/{}/exe", test.pid("postgres"))).unwrap()
 }
 
-/// How many there are; the lock of installs, a hidden file, is none.
+/// Number of PostgreSQL installs, without the hidden lock file.
 fn postgres_installs(test: &TestHome) -> usize {
     let entries = fs::read_dir(test.home.join("managed-postgres/install")).unwrap();
     entries.flatten().filter(|entry| !entry.file_name().to_string_lossy().starts_with('.')).count()
 }
 
 #[test]
-fn a_new_postgresql_comes_with_its_release_and_goes_with_it() {
+fn a_new_postgresql_follows_its_release_both_ways() {
     for (release, status) in [
         (SECOND, "upgraded"),
         (
-            Release { version: "0.3.0", migration: Migration::Adds, fault: Some(("live-server", "exits")) },
+            Release { version: "0.3.0", migration: Migration::AddsTable, fault: Some(("live-server", "exits")) },
             "rolled_back",
         ),
     ] {
         let all = releases(&[FIRST, release]);
-        let mut test = TestHome::of(all.program("0.1.0"));
-        // From an archive that is not the release's.
+        let mut test = TestHome::with_program(all.program("0.1.0"));
+        // PostgreSQL comes from an archive that is not the release's.
         let port = test.port.to_string();
         let mut command = test.command(&["lite", "start", "--port", &port]);
         let archive = crate::support::postgres_archive();
@@ -207,7 +205,7 @@ fn a_new_postgresql_comes_with_its_release_and_goes_with_it() {
 }
 
 #[test]
-fn a_new_postgresql_that_does_not_start_is_taken_back() {
+fn a_new_postgresql_that_does_not_start_is_undone() {
     let all = releases(&[FIRST, Release { version: "0.3.0", fault: Some(("postgres", "broken")), ..SECOND }]);
     for is_live in [true, false] {
         let test = started(&all);
@@ -228,7 +226,7 @@ fn a_new_postgresql_that_does_not_start_is_taken_back() {
 }
 
 #[test]
-fn a_release_whose_supervisor_does_not_run_says_so_and_can_be_gone_back_from() {
+fn a_release_with_a_broken_supervisor_can_be_rolled_back() {
     let all = releases(&[FIRST, Release { version: "0.3.0", fault: Some(("lite", "exits")), ..SECOND }]);
     let test = started(&all);
     test.run(&["variables", "set", "kept", "value"]).expect(0);
@@ -241,9 +239,9 @@ fn a_release_whose_supervisor_does_not_run_says_so_and_can_be_gone_back_from() {
 }
 
 #[test]
-fn a_release_that_cannot_be_left_after_all_stays_and_the_backup_is_the_way_back() {
+fn a_release_with_a_failing_rollback_is_left_by_its_backup() {
     let fault = Some(("live-agent", "exits"));
-    let all = releases(&[FIRST, Release { version: "0.3.0", migration: Migration::Stays, fault }]);
+    let all = releases(&[FIRST, Release { version: "0.3.0", migration: Migration::RollbackFails, fault }]);
     let test = started(&all);
     test.run(&["variables", "set", "kept", "value"]).expect(0);
     let done = upgrade(&test, &all, &[]).expect(1);
@@ -254,7 +252,7 @@ fn a_release_that_cannot_be_left_after_all_stays_and_the_backup_is_the_way_back(
 }
 
 #[test]
-fn an_older_copy_of_the_database_is_never_what_comes_back() {
+fn an_outdated_snapshot_is_never_restored() {
     let all = releases(&[FIRST, Release { version: "1.0.0", migration: Migration::Data, fault: None }]);
     let test = started(&all);
     upgrade(&test, &all, &[]).expect(0);
@@ -264,17 +262,17 @@ fn an_older_copy_of_the_database_is_never_what_comes_back() {
         let dist = all.dist();
         let arguments = ["upgrade", "--from", dist.to_str().unwrap(), "--yes"];
         test.command(&arguments).env("LEOFLOW_KILL_AT", moment).output().unwrap();
-        wait_until("an end of it", Duration::from_secs(60), || {
+        wait_until("the upgrade to end", Duration::from_secs(60), || {
             test.run(&["upgrade", "--resume"]).code == Some(0) && test.state() == "healthy"
         });
         assert_eq!((version(&test).as_str(), variable(&test, "since").as_deref()), ("0.1.0", Some("then")), "{moment}");
-        // A version that was kept is kept.
+        // Kept versions stay.
         assert!(test.home.join("versions/1.0.0/leoflow").exists());
     }
 }
 
 #[test]
-fn two_at_once_and_a_stop_in_the_middle_end_well() {
+fn concurrent_upgrades_and_a_stop_midway_are_safe() {
     let all = releases(&[FIRST, SECOND]);
     let (test, _, run) = populated(&all);
     let dist = all.dist();
@@ -290,15 +288,15 @@ fn two_at_once_and_a_stop_in_the_middle_end_well() {
     assert_eq!(version(&test), "0.2.0");
     assert_undisturbed(&test, &run);
     test.run(&["rollback", "--yes"]).expect(0);
-    // Stopped at different moments.
-    for pause in a_few([0, 300, 600, 900, 1200, 1500], 3) {
+    // Stop at different moments of the upgrade.
+    for pause in sample_rounds([0, 300, 600, 900, 1200, 1500], 3) {
         let mut running = test
             .command(&arguments)
             .stderr(std::process::Stdio::null())
             .stdout(std::process::Stdio::null())
             .spawn()
             .unwrap();
-        wait_until("it has begun", Duration::from_secs(20), || {
+        wait_until("the upgrade has begun", Duration::from_secs(20), || {
             test.home.join("run/journal.json").exists() || running.try_wait().unwrap().is_some()
         });
         thread::sleep(Duration::from_millis(pause));
@@ -320,7 +318,7 @@ fn two_at_once_and_a_stop_in_the_middle_end_well() {
 }
 
 #[test]
-fn a_ctrl_c_gives_up_while_nothing_was_changed() {
+fn ctrl_c_cancels_an_upgrade_before_any_change() {
     let all = releases(&[FIRST, SECOND]);
     let test = started(&all);
     let dist = all.dist();
@@ -328,16 +326,16 @@ fn a_ctrl_c_gives_up_while_nothing_was_changed() {
     let running =
         test.command(&arguments).stderr(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn();
     let running = running.unwrap();
-    wait_until("it has begun", Duration::from_secs(20), || test.home.join("run/journal.json").exists());
+    wait_until("the upgrade has begun", Duration::from_secs(20), || test.home.join("run/journal.json").exists());
     crate::support::processes::signal(running.id() as i32, "INT");
-    let done = crate::support::Done::from(running.wait_with_output().unwrap());
+    let done = crate::support::CommandOutput::from(running.wait_with_output().unwrap());
     let now = version(&test);
     if done.code == Some(0) {
-        // It had come too far.
+        // Ctrl-C came too late.
         assert_eq!(now, "0.2.0");
     } else {
         assert_eq!(now, "0.1.0");
-        assert!(done.stderr.contains("it was cancelled"), "{}", done.stderr);
+        assert!(done.stderr.contains("cancelled"), "{}", done.stderr);
         assert!(!test.home.join("run/journal.json").exists());
         assert!(test.restore_leftovers().is_empty());
         upgrade(&test, &all, &[]).expect(0);
@@ -345,7 +343,7 @@ fn a_ctrl_c_gives_up_while_nothing_was_changed() {
 }
 
 #[test]
-fn a_file_that_is_broken_meanwhile_is_no_evidence_against_a_release() {
+fn a_dag_broken_during_an_upgrade_does_not_fail_it() {
     let all = releases(&[FIRST, SECOND]);
     let test = started(&all);
     test.wait_dag("hello", 1);
@@ -354,9 +352,9 @@ fn a_file_that_is_broken_meanwhile_is_no_evidence_against_a_release() {
     let mut command = test.command(&arguments);
     command.stdout(std::process::Stdio::piped());
     let child = command.spawn().unwrap();
-    wait_until("it has begun", Duration::from_secs(30), || test.home.join("run/journal.json").exists());
+    wait_until("the upgrade has begun", Duration::from_secs(30), || test.home.join("run/journal.json").exists());
     test.save("broken.py", "from airflow.sdk import DAG\nDAG('broken'\n");
-    wait_until("the error is known", Duration::from_secs(30), || {
+    wait_until("the import error is recorded", Duration::from_secs(30), || {
         test.sql("SELECT count(*) FROM import_error") == "1" || version(&test) == "0.2.0"
     });
     let done = child.wait_with_output().unwrap();
@@ -366,13 +364,13 @@ fn a_file_that_is_broken_meanwhile_is_no_evidence_against_a_release() {
 }
 
 #[test]
-fn a_migration_that_takes_too_long_on_the_live_database_is_taken_back() {
-    let slow = Release { version: "0.2.0", migration: Migration::SlowWhereItMatters, fault: None };
+fn a_migration_over_its_time_limit_is_undone() {
+    let slow = Release { version: "0.2.0", migration: Migration::SlowOnLiveDatabase, fault: None };
     let all = releases(&[FIRST, slow]);
     let test = started(&all);
     test.run(&["variables", "set", "kept", "value"]).expect(0);
     test.run(&["config", "set", "upgrade.max_pause", "7s"]).expect(0);
-    // Lists of names, which are not one name.
+    // List-valued settings, whose elements are quoted separately.
     test.sql("ALTER DATABASE leoflow SET search_path = public, mine; ALTER DATABASE leoflow SET temp_tablespaces = ''");
     let settings = "SELECT setconfig FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
                     WHERE d.datname = 'leoflow'";

@@ -1,4 +1,4 @@
-//! Backups that look after themselves: made, verified and removed by the settings, and told of when they fail.
+//! Scheduled backups: created, verified and pruned according to the settings, with failures reported.
 
 use crate::support::http::Session;
 use crate::support::{TestHome, wait_until};
@@ -7,8 +7,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Adds to config.yaml of a home that is set up.
-fn configure(test: &TestHome, backup: &str) {
+/// Adds a `backup` section to the home's config.yaml.
+fn add_backup_settings(test: &TestHome, backup: &str) {
     let file = test.home.join("config.yaml");
     let text = fs::read_to_string(&file).unwrap();
     fs::write(&file, format!("{text}backup: {backup}\n")).unwrap();
@@ -19,29 +19,29 @@ fn backups(test: &TestHome) -> Vec<Value> {
     listed["backups"].as_array().unwrap().clone()
 }
 
-fn scheduled(test: &TestHome) -> Vec<PathBuf> {
+fn scheduled_backups(test: &TestHome) -> Vec<PathBuf> {
     let paths = backups(test).into_iter().map(|backup| PathBuf::from(backup["path"].as_str().unwrap()));
     paths.filter(|path| path.to_string_lossy().contains("-scheduled")).collect()
 }
 
 #[test]
-fn they_are_made_and_verified_when_due_and_the_oldest_go() {
+fn backups_are_made_verified_and_pruned_on_schedule() {
     let test = TestHome::new().with_limit("LEOFLOW_UPKEEP_LOOK", "1");
     test.set_up();
-    configure(&test, "{schedule: '* * * * * *', verify: '* * * * * *', keep: 2}");
+    add_backup_settings(&test, "{schedule: '* * * * * *', verify: '* * * * * *', keep: 2}");
     test.start();
     test.run(&["variables", "set", "kept", "here"]).expect(0);
-    wait_until("the first backup", Duration::from_secs(60), || !scheduled(&test).is_empty());
-    let first = scheduled(&test).pop().unwrap();
+    wait_until("the first backup", Duration::from_secs(60), || !scheduled_backups(&test).is_empty());
+    let first = scheduled_backups(&test).pop().unwrap();
     wait_until("a verification", Duration::from_secs(60), || test.status()["backups"]["last_verified_at"].is_string());
-    wait_until("the first to go", Duration::from_secs(60), || !first.exists());
-    let all = scheduled(&test);
-    // The newest that was proven may stay beside the two; one may be under way.
+    wait_until("the first backup is pruned", Duration::from_secs(60), || !first.exists());
+    let all = scheduled_backups(&test);
+    // The newest verified backup may stay beside the two, and one may be in progress.
     assert!((2..=4).contains(&all.len()), "{all:?}");
     let status = test.status();
     assert!(status["backups"]["last_backup_at"].is_string() && status["backups"]["problems"] == serde_json::json!([]));
     assert_eq!(status["state"], "healthy");
-    // The settings are read anew each time.
+    // The settings are reread each time.
     test.run(&["config", "set", "backup.schedule", "off"]).expect(0);
     test.run(&["config", "set", "backup.verify", "off"]).expect(0);
     wait_until("quiet", Duration::from_secs(60), || {
@@ -49,8 +49,8 @@ fn they_are_made_and_verified_when_due_and_the_oldest_go() {
         std::thread::sleep(Duration::from_secs(3));
         backups(&test) == before
     });
-    assert!(scheduled(&test).iter().any(|path| path.exists()));
-    let newest = scheduled(&test).remove(0);
+    assert!(scheduled_backups(&test).iter().any(|path| path.exists()));
+    let newest = scheduled_backups(&test).remove(0);
     let other = TestHome::new();
     other.restore(&newest, &[]).expect(0);
     other.start();
@@ -58,10 +58,10 @@ fn they_are_made_and_verified_when_due_and_the_oldest_go() {
 }
 
 #[test]
-fn one_that_cannot_be_restored_is_told_of_wherever_one_looks() {
+fn a_backup_failing_verification_is_reported_everywhere() {
     let test = TestHome::new();
     test.set_up();
-    configure(&test, "{schedule: 'off', verify: '* * * * * *'}");
+    add_backup_settings(&test, "{schedule: 'off', verify: '* * * * * *'}");
     test.start();
     let made = test.run(&["lite", "backup", "--json"]).expect(0).json()["path"].as_str().unwrap().to_owned();
     let mut bytes = fs::read(&made).unwrap();
@@ -76,7 +76,7 @@ fn one_that_cannot_be_restored_is_told_of_wherever_one_looks() {
     assert_eq!((&check["verdict"], &check["remedy"]), (&"problem".into(), &"leoflow lite backups verify".into()));
     let shown = test.run(&["lite", "status"]).expect(0);
     assert!(shown.stderr.contains("the scheduled verification failed"), "{shown:?}");
-    // What the message names goes on from here: another backup, and its proof.
+    // The message's hint resolves the problem: another backup, verified.
     test.run(&["lite", "backups", "verify"]).expect(1);
     test.run(&["lite", "backup"]).expect(0);
     test.run(&["lite", "backups", "verify"]).expect(0);
@@ -84,10 +84,10 @@ fn one_that_cannot_be_restored_is_told_of_wherever_one_looks() {
 }
 
 #[test]
-fn settings_that_cannot_be_read_are_told_of_and_one_that_was_killed_leaves_nothing() {
+fn invalid_settings_are_reported_and_a_killed_backup_is_removed() {
     let test = TestHome::new().with_limit("LEOFLOW_UPKEEP_LOOK", "1");
     test.set_up();
-    configure(&test, "{schedule: 'off', verify: 'off'}");
+    add_backup_settings(&test, "{schedule: 'off', verify: 'off'}");
     test.start();
     let mut killed = test.command(&["lite", "backup", "--scheduled"]);
     assert!(!killed.env("LEOFLOW_KILL_AT", "backup.written").output().unwrap().status.success());
@@ -102,57 +102,57 @@ fn settings_that_cannot_be_read_are_told_of_and_one_that_was_killed_leaves_nothi
     let text = fs::read_to_string(&file).unwrap();
     fs::write(&file, text.replace("verify: 'off'", "verify: sometimes")).unwrap();
     let problems = || test.status()["backups"]["problems"].as_array().unwrap().clone();
-    wait_until("told of", Duration::from_secs(90), || !problems().is_empty());
+    wait_until("a reported problem", Duration::from_secs(90), || !problems().is_empty());
     assert!(problems()[0].as_str().unwrap().contains("backup.verify"), "{:?}", problems());
     fs::write(&file, text).unwrap();
-    wait_until("mended", Duration::from_secs(90), || problems().is_empty());
+    wait_until("no reported problem", Duration::from_secs(90), || problems().is_empty());
 }
 
 #[test]
-fn prune_shows_what_goes_and_leaves_the_rest() {
+fn prune_lists_what_it_removes_and_keeps_the_rest() {
     let test = TestHome::started();
     let folder = test.home.join("backups");
     for number in 1..=4 {
         let made = test.run(&["lite", "backup", "--json"]).expect(0).json()["path"].as_str().unwrap().to_owned();
         fs::rename(made, folder.join(format!("automatic-2026010{number}T000000Z-scheduled.tar.zst"))).unwrap();
     }
-    let own = test.run(&["lite", "backup", "--json"]).expect(0).json()["path"].as_str().unwrap().to_owned();
-    let proven = folder.join("automatic-20260101T000000Z-scheduled.tar.zst");
-    test.run(&["lite", "backups", "verify", proven.to_str().unwrap()]).expect(0);
-    configure(&test, "{keep: 2}");
+    let manual = test.run(&["lite", "backup", "--json"]).expect(0).json()["path"].as_str().unwrap().to_owned();
+    let verified = folder.join("automatic-20260101T000000Z-scheduled.tar.zst");
+    test.run(&["lite", "backups", "verify", verified.to_str().unwrap()]).expect(0);
+    add_backup_settings(&test, "{keep: 2}");
     let before = test.snapshot("backups");
     let dry = test.run(&["lite", "backups", "prune", "--dry-run", "--json"]).expect(0).json();
     assert_eq!(test.snapshot("backups"), before);
-    let names = |told: &Value| -> Vec<String> {
-        let removed = told["removed"].as_array().unwrap().iter();
+    let names = |pruned: &Value| -> Vec<String> {
+        let removed = pruned["removed"].as_array().unwrap().iter();
         removed
-            .map(|one| one["path"].as_str().unwrap()[folder.to_str().unwrap().len() + 11..][..8].to_owned())
+            .map(|backup| backup["path"].as_str().unwrap()[folder.to_str().unwrap().len() + 11..][..8].to_owned())
             .collect()
     };
-    assert_eq!(names(&dry), ["20260102", "20260103"], "the proven one stays, and the newest");
+    assert_eq!(names(&dry), ["20260102", "20260103"], "the verified and the newest backups stay");
     assert_eq!(dry["removed"][0]["why"], "count");
     test.run(&["lite", "backups", "prune"]).expect(3);
     let done = test.run(&["lite", "backups", "prune", "--yes", "--json"]).expect(0).json();
     assert_eq!(names(&done), names(&dry));
-    let left = backups(&test);
-    assert_eq!(left.len(), 3);
-    assert!(left.iter().any(|one| one["path"] == own.as_str()));
+    let remaining = backups(&test);
+    assert_eq!(remaining.len(), 3);
+    assert!(remaining.iter().any(|backup| backup["path"] == manual.as_str()));
     let bad = test.run(&["config", "set", "backup.schedule", "0 25 * * *"]).expect(2);
     assert!(bad.stderr.contains("backup.schedule: \"0 25 * * *\" is not a cron expression"), "{bad:?}");
 }
 
 #[test]
-fn backups_that_cannot_be_written_show_everywhere() {
+fn backups_that_cannot_be_written_are_reported_everywhere() {
     let test = TestHome::new();
     let first = test.set_up();
-    configure(&test, "{schedule: '* * * * * *', verify: 'off'}");
+    add_backup_settings(&test, "{schedule: '* * * * * *', verify: 'off'}");
     let folder = test.home.join("backups");
     let _ = fs::remove_dir_all(&folder);
-    // Not even root can write into it.
+    // A file in place of the folder, into which even root cannot write.
     fs::write(&folder, "").unwrap();
     test.start();
     let problems = || test.status()["backups"]["problems"].as_array().unwrap().clone();
-    wait_until("status says it", Duration::from_secs(60), || !problems().is_empty());
+    wait_until("a problem in the status", Duration::from_secs(60), || !problems().is_empty());
     assert!(problems()[0].as_str().unwrap().contains("scheduled backup failed"), "{:?}", problems());
     let status = test.run(&["lite", "status"]).expect(1);
     assert!(status.stdout.contains("healthy") && status.stderr.contains("scheduled backup"), "{status:?}");
@@ -168,13 +168,13 @@ fn backups_that_cannot_be_written_show_everywhere() {
 }
 
 #[test]
-fn a_record_that_cannot_be_written_shows_in_the_status() {
+fn an_unwritable_upkeep_record_shows_in_the_status() {
     let test = TestHome::new();
     test.set_up();
     fs::create_dir_all(test.home.join("run/upkeep.json")).unwrap();
     test.run(&["lite", "start", "--port", &test.port.to_string()]);
     let reason = || test.status()["reason"].as_str().unwrap_or_default().to_owned();
-    wait_until("status says it", Duration::from_secs(60), || reason().contains("upkeep.json"));
+    wait_until("the reason in the status", Duration::from_secs(60), || reason().contains("upkeep.json"));
     test.run(&["lite", "status"]).expect(1);
     fs::remove_dir(test.home.join("run/upkeep.json")).unwrap();
     test.wait_healthy();

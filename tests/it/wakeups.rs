@@ -1,6 +1,6 @@
-//! Nothing waits for a notification that does not come.
+//! Missed notifications delay nothing.
 
-use crate::support::rounds::a_few;
+use crate::support::rounds::sample_rounds;
 use crate::support::{TestHome, processes, wait_until};
 use serde_json::json;
 use std::os::unix::fs::PermissionsExt;
@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
-/// A home whose tasks end at once: for them, a script stands for Python, and there is no warm one.
-fn with_instant_tasks() -> TestHome {
+/// A home whose tasks end at once: a script replaces Python for tasks, and no warm Python starts.
+fn home_with_instant_tasks() -> TestHome {
     let test = TestHome::new();
     let path: PathBuf = test.folder().join("python-for-tests");
     let script = "#!/bin/sh\nif [ \"$7\" = task ]; then\n  folder=${8#*\\\"folder\\\":\\\"}\n  folder=${folder%%\\\"*}\n  \
@@ -24,7 +24,7 @@ fn with_instant_tasks() -> TestHome {
     test
 }
 
-fn wide(dag_id: &str, tasks: usize) -> String {
+fn dag_of_parallel_tasks(dag_id: &str, tasks: usize) -> String {
     format!(
         "from airflow.sdk import DAG, task\nwith DAG('{dag_id}', max_active_tasks={tasks}):\n    for n in range({tasks}):\n        \
          @task(task_id=f't{{n}}')\n        def t(): pass\n        t()\n"
@@ -33,27 +33,27 @@ fn wide(dag_id: &str, tasks: usize) -> String {
 
 #[test]
 fn a_hundred_instant_tasks_end_every_time() {
-    let test = with_instant_tasks();
-    test.add_dag("wide", &wide("wide", 100));
-    for _ in a_few(0..50, 10) {
+    let test = home_with_instant_tasks();
+    test.add_dag("wide", &dag_of_parallel_tasks("wide", 100));
+    for _ in sample_rounds(0..50, 10) {
         let run_id = test.trigger("wide");
         let run = test.wait_run("wide", &run_id);
         assert_eq!(run["state"], json!("success"));
     }
     let log = std::fs::read_to_string(test.home.join("logs/agent.log")).unwrap();
-    assert!(!log.contains("no notification had told"), "{log}");
+    assert!(!log.contains("that no notification announced"), "{log}");
 }
 
-/// What somebody has locked, the agent's claim passes over: nobody says when the lock is gone.
+/// `claim` skips locked rows and no NOTIFY announces the unlock, so the agent must retry.
 #[test]
-fn what_was_locked_when_it_was_asked_for_is_asked_for_again() {
-    let test = with_instant_tasks();
-    test.add_dag("wide", &wide("wide", 3));
+fn rows_locked_during_a_claim_are_claimed_later() {
+    let test = home_with_instant_tasks();
+    test.add_dag("wide", &dag_of_parallel_tasks("wide", 3));
     let agent = test.pid("agent");
     processes::signal(agent, "STOP");
     let run_id = test.trigger("wide");
     let queued = || test.sql("SELECT count(*) FROM task_instance WHERE state = 'queued'") == "3";
-    wait_until("they are queued", Duration::from_secs(10), queued);
+    wait_until("the tasks are queued", Duration::from_secs(10), queued);
     let hold = "BEGIN; SELECT count(*) FROM (SELECT FROM task_instance FOR UPDATE) held; SELECT pg_sleep(2); ROLLBACK;";
     let mut holder = test
         .command(&["lite", "psql", "--", "-X", "-A", "-t", "-q", "-c", hold])
@@ -61,10 +61,10 @@ fn what_was_locked_when_it_was_asked_for_is_asked_for_again() {
         .spawn()
         .unwrap();
     let locked = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%held%' AND wait_event = 'PgSleep'";
-    wait_until("they are locked", Duration::from_secs(10), || test.sql(locked) == "1");
+    wait_until("the rows are locked", Duration::from_secs(10), || test.sql(locked) == "1");
     processes::signal(agent, "CONT");
     assert!(holder.wait().unwrap().success());
     let done = || test.sql("SELECT count(*) FROM task_instance WHERE state = 'success'") == "3";
-    wait_until("all have run", Duration::from_secs(8), done);
+    wait_until("all tasks have run", Duration::from_secs(8), done);
     assert_eq!(test.wait_run("wide", &run_id)["state"], json!("success"));
 }

@@ -1,4 +1,4 @@
-//! Tasks that a warm Python has started are as those with a Python of their own, whatever becomes of it.
+//! Tasks forked by a warm Python behave as tasks with a Python of their own, even when the warm Python dies.
 
 use crate::support::processes::{mentioning, signal};
 use crate::support::{TestHome, task, wait_until};
@@ -7,8 +7,8 @@ use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// What a process can see of itself, and what can be done in it: as a DAG of three tasks, of which the second finds a
-/// warm Python, and the third has a Python of its own because of what it sets.
+/// A DAG whose tasks report what a process sees of itself and can do. `warm` and `warm_again` find a warm Python;
+/// `cold` gets a Python of its own because it sets an environment variable.
 const PROBE: &str = r#"
 import json, os, resource, signal, subprocess, sys, threading
 from airflow.sdk import DAG, task
@@ -67,10 +67,10 @@ def done():
     if child == 0:
         os._exit(3)
     result["fork"] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    heard = []
-    signal.signal(signal.SIGUSR1, lambda number, frame: heard.append(number))
+    received = []
+    signal.signal(signal.SIGUSR1, lambda number, frame: received.append(number))
     os.kill(os.getpid(), signal.SIGUSR1)
-    result["signal"] = heard == [signal.SIGUSR1]
+    result["signal"] = received == [signal.SIGUSR1]
     os.chdir(tempfile.gettempdir())
     os.environ["TZ"] = "Asia/Tokyo"
     time.tzset()
@@ -84,13 +84,13 @@ def probe():
     return found
 
 with DAG("probe"):
-    # Meanwhile a warm Python is made ready, which one task alone does not wait for.
+    # Meanwhile a warm Python starts, for which a single task does not wait.
     first = task(task_id="first")(lambda: __import__("time").sleep(3))()
     first >> task(task_id="warm")(probe)() >> task(task_id="warm_again")(probe)() >> task(task_id="cold")(probe)()
 "#;
 
 #[test]
-fn a_task_is_the_same_warm_and_cold() {
+fn a_task_behaves_the_same_warm_and_cold() {
     let test = TestHome::started();
     test.save("probe/leoflow.yaml", "dag_id: probe\nowner: ada\ntasks:\n  cold: {env: {LC_OF_ITS_OWN: x}}\n");
     test.save("probe/dag.py", PROBE);
@@ -102,20 +102,20 @@ fn a_task_is_the_same_warm_and_cold() {
         serde_json::from_str(&test.sql(&query)).unwrap()
     };
     let (mut warm, mut again, mut cold) = (returned("warm"), returned("warm_again"), returned("cold"));
-    // On a slow machine the first may still have come too early.
+    // On a slow machine the first task can be too early for the warm Python.
     assert_eq!([&again["warm"], &cold["warm"]], [&json!(true), &json!(false)]);
-    let mut chances: Vec<Value> = Vec::new();
-    for one in [&mut warm, &mut again, &mut cold] {
-        one.as_object_mut().unwrap().remove("warm");
-        chances.extend(one["done"]["chance"].take().as_array().unwrap().clone());
+    let mut random_values: Vec<Value> = Vec::new();
+    for result in [&mut warm, &mut again, &mut cold] {
+        result.as_object_mut().unwrap().remove("warm");
+        random_values.extend(result["done"]["chance"].take().as_array().unwrap().clone());
     }
-    for (at, chance) in chances.iter().enumerate() {
-        assert!(!chances[..at].contains(chance), "the same chance twice: {chances:?}");
+    for (index, random_value) in random_values.iter().enumerate() {
+        assert!(!random_values[..index].contains(random_value), "repeated random value: {random_values:?}");
     }
-    for (name, found) in [("warm", &warm), ("again", &again)] {
+    for (name, compared) in [("warm", &warm), ("again", &again)] {
         for part in ["seen", "done"] {
             for (key, value) in cold[part].as_object().unwrap() {
-                assert_eq!(&found[part][key], value, "{key} of {name}");
+                assert_eq!(&compared[part][key], value, "{key} of {name}");
             }
         }
     }
@@ -129,11 +129,11 @@ fn a_task_is_the_same_warm_and_cold() {
     assert_eq!((&cold["done"]["pool"], &cold["done"]["fork"]), (&json!([2, 4]), &json!(3)));
 }
 
-/// The warm Python of `leoflow-agent` or `leoflow-server`.
+/// Pid of the warm Python of `leoflow-agent` or `leoflow-server`.
 fn zygote(test: &TestHome, owner: &str) -> Option<i32> {
-    let is_one = |pid: &i32| {
+    let is_zygote = |pid: &i32| {
         let read = |pid: i32, name: &str| std::fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
-        // What it has forked has its command line, and a mark.
+        // Its forks have the same command line, but a task id in `LEOFLOW_TASK`.
         let environment = read(*pid, "environ");
         let status = String::from_utf8_lossy(&read(*pid, "status")).into_owned();
         let parent = status.lines().find_map(|line| line.strip_prefix("PPid:\t")?.parse().ok()).unwrap_or(0);
@@ -141,19 +141,19 @@ fn zygote(test: &TestHome, owner: &str) -> Option<i32> {
             && String::from_utf8_lossy(&environment).contains("LEOFLOW_TASK=________________________")
             && read(parent, "cmdline").starts_with(owner.as_bytes())
     };
-    mentioning(test.folder()).into_iter().find(is_one)
+    mentioning(test.folder()).into_iter().find(is_zygote)
 }
 
 const AGENT: &str = "leoflow-agent";
 const SERVER: &str = "leoflow-server";
 
-/// Its DAG's owner says how it was parsed.
+/// A DAG file whose owner tells how it was parsed: `warm` or `cold`.
 const PARSED: &str = "from airflow.sdk import DAG, task\nhow = 'warm' if 'zygote' in open('/proc/self/cmdline').read().split(chr(0)) else 'cold'\n";
 
 #[test]
-fn files_that_are_forked_do_nothing_to_one_another() {
+fn forked_parses_do_not_affect_one_another() {
     let test = TestHome::started();
-    // None of these gives a DAG, and some leave something running.
+    // None of these files gives a DAG, and some leave a process running.
     let hostile = [
         ("leaves", "import os\nos._exit(0)\n"),
         ("kills_itself", "import os\nos.killpg(0, 9)\n"),
@@ -179,20 +179,23 @@ fn files_that_are_forked_do_nothing_to_one_another() {
             test.save(&format!("good_{round}_{n}.py"), &dag);
         }
         let rounds = round + 1;
-        wait_until("all that are good are there", SOON, || test.sql(good) == (4 * rounds).to_string());
-        wait_until("the others are told of", SOON, || test.sql(bad) == (hostile.len() * rounds).to_string());
+        wait_until("all good DAGs are there", SOON, || test.sql(good) == (4 * rounds).to_string());
+        wait_until("the other files have import errors", SOON, || {
+            test.sql(bad) == (hostile.len() * rounds).to_string()
+        });
     }
-    // The first came before there was a warm Python.
+    // The first files were parsed before the warm Python had started.
     let warm = "SELECT count(*) FROM dag_version WHERE structure->'owners' ? 'warm'";
-    assert!(test.sql(warm).parse::<u32>().unwrap() >= 4, "most are forks");
-    let works_there = |pid: &i32| std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|at| at == test.workspace());
-    wait_until("nothing is left of them", SOON, || !mentioning(test.folder()).iter().any(works_there));
-    wait_until("the warm Python is gone when nothing is parsed", SOON, || zygote(&test, SERVER).is_none());
+    assert!(test.sql(warm).parse::<u32>().unwrap() >= 4, "most parses are forks");
+    let has_workspace_cwd =
+        |pid: &i32| std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == test.workspace());
+    wait_until("no process of a parse is left", SOON, || !mentioning(test.folder()).iter().any(has_workspace_cwd));
+    wait_until("the idle warm Python of the server has ended", SOON, || zygote(&test, SERVER).is_none());
     assert_eq!(test.state(), "healthy");
 }
 
 #[test]
-fn a_warm_python_that_is_killed_disturbs_no_task_and_is_gone_when_it_is_idle() {
+fn a_killed_warm_python_disturbs_no_task_and_idle_ones_end() {
     let test = TestHome::started_with(&[("LEOFLOW_IDLE_LIMIT", "3")]);
     let text = "import os, time\nfrom airflow.sdk import DAG, task\nwith DAG('d'):\n    @task\n    def first():\n        pass\n    \
                 @task\n    def waits():\n        open('begun', 'w').close()\n        while not os.path.exists('go on'): time.sleep(0.02)\n    \
@@ -201,7 +204,7 @@ fn a_warm_python_that_is_killed_disturbs_no_task_and_is_gone_when_it_is_idle() {
     test.wait_dag("d", 1);
     let run_id = test.trigger("d");
     let folder = test.workspace().join("d");
-    wait_until("it waits", SOON, || folder.join("begun").exists());
+    wait_until("the task waits", SOON, || folder.join("begun").exists());
     let pid = zygote(&test, AGENT).expect("a warm Python");
     signal(pid, "KILL");
     std::fs::write(folder.join("go on"), "").unwrap();
@@ -211,12 +214,12 @@ fn a_warm_python_that_is_killed_disturbs_no_task_and_is_gone_when_it_is_idle() {
         assert_eq!(task(&run, id)["try_number"], 1, "{id}");
     }
     assert_eq!(test.run_dag("d")["state"], "success");
-    assert!(zygote(&test, AGENT).is_some_and(|other| other != pid), "there is another one");
-    wait_until("it is gone when nothing begins any more", SOON, || zygote(&test, AGENT).is_none());
+    assert!(zygote(&test, AGENT).is_some_and(|other| other != pid), "a new warm Python has started");
+    wait_until("the idle warm Python of the agent has ended", SOON, || zygote(&test, AGENT).is_none());
     assert_eq!(test.state(), "healthy");
 }
 
-/// As numpy does: it reads variables when it is imported, and has random numbers of its own.
+/// Behaves like numpy: reads environment variables when it is imported and has a random state of its own.
 const LIKE_NUMPY: &str =
     "import os\nthreads, loaded_by = os.environ.get('OMP_NUM_THREADS'), os.getpid()\nfrom numpy import random\n";
 const LIKE_NUMPY_RANDOM: &str = "import random\nstate = random.Random()\nseed, number = state.seed, state.random\n";
@@ -224,7 +227,7 @@ const USES_NUMPY: &str = "from airflow.sdk import DAG, task\nwith DAG('NAME'):\n
     import numpy, os\n        return [numpy.loaded_by != os.getpid(), numpy.threads, numpy.random.number()]\n    t()\n";
 
 #[test]
-fn numpy_is_there_before_a_task_that_uses_it_and_is_the_same() {
+fn preloaded_numpy_behaves_the_same() {
     let test = TestHome::new();
     test.set_up();
     let (python, site) = test.virtual_environment();
@@ -244,26 +247,26 @@ fn numpy_is_there_before_a_task_that_uses_it_and_is_the_same() {
         serde_json::from_str(&test.sql(&query)).unwrap()
     };
     let mut numbers = Vec::new();
-    let mut again = |dag_id: &str| {
-        let mut found = run(dag_id);
-        let number = found[2].take();
+    let mut checked_run = |dag_id: &str| {
+        let mut value = run(dag_id);
+        let number = value[2].take();
         assert!(!numbers.contains(&number), "the same random number twice: {number}");
         numbers.push(number);
-        (found[0] == json!(true), found[1].clone())
+        (value[0] == json!(true), value[1].clone())
     };
-    let mut before = 0;
-    wait_until("numpy is there before the task", SOON, || {
-        let (is_there, threads) = again("plain");
+    let mut preloaded_runs = 0;
+    wait_until("numpy is preloaded", SOON, || {
+        let (is_preloaded, threads) = checked_run("plain");
         assert_eq!(threads, Value::Null);
-        before += usize::from(is_there);
-        before == 2
+        preloaded_runs += usize::from(is_preloaded);
+        preloaded_runs == 2
     });
-    // The first loads it itself; later ones are forks that have it, and then begin again, or never had it.
+    // The first task imports numpy itself; later forks have it preloaded and start over without it, or never had it.
     for _ in 0..3 {
-        assert_eq!(again("project"), (false, json!("1")));
-        assert_eq!(again("file"), (false, json!("2")));
+        assert_eq!(checked_run("project"), (false, json!("1")));
+        assert_eq!(checked_run("file"), (false, json!("2")));
     }
-    assert!(again("plain").0, "it is still there");
+    assert!(checked_run("plain").0, "numpy is still preloaded");
 }
 
 const STARTS_A_THREAD: &str =
@@ -272,7 +275,7 @@ const USES_PANDAS: &str = "from airflow.sdk import DAG, task\nwith DAG('d'):\n  
     import pandas\n        return 'zygote' in open('/proc/self/cmdline').read().split(chr(0))\n    t()\n";
 
 #[test]
-fn a_library_with_a_thread_leaves_tasks_warm() {
+fn a_library_that_starts_threads_keeps_tasks_warm() {
     let test = TestHome::new();
     test.set_up();
     let (python, site) = test.virtual_environment();
@@ -282,17 +285,18 @@ fn a_library_with_a_thread_leaves_tasks_warm() {
     test.start();
     test.save("d/dag.py", USES_PANDAS);
     test.wait_dag("d", 1);
-    let is_told = || {
+    let is_reported = || {
         let checks = test.run(&["doctor", "--json"]).json();
-        let mut of = checks["checks"].as_array().unwrap().iter().filter(|check| check["name"] == "processes");
-        of.any(|check| check["detail"].as_str().unwrap().contains("is without pandas since "))
+        let mut process_checks =
+            checks["checks"].as_array().unwrap().iter().filter(|check| check["name"] == "processes");
+        process_checks.any(|check| check["detail"].as_str().unwrap().contains("is without pandas since "))
     };
     let value = "SELECT value FROM xcom ORDER BY created_at DESC LIMIT 1";
-    let mut warm_while_told = 0;
-    wait_until("tasks are warm without it", SOON, || {
+    let mut warm_while_reported = 0;
+    wait_until("tasks are warm without pandas", SOON, || {
         assert_eq!(test.run_dag("d")["state"], "success", "{}", test.sql("SELECT outcome FROM task_try"));
-        warm_while_told += usize::from(test.sql(value) == "true" && is_told());
-        warm_while_told == 2
+        warm_while_reported += usize::from(test.sql(value) == "true" && is_reported());
+        warm_while_reported == 2
     });
     assert_eq!(test.state(), "healthy");
 }

@@ -1,15 +1,15 @@
-//! Airflow's web UI: how its files are served, and what stands in its place where it is not there.
+//! Airflow's web UI: how its files are served, and the page that replaces it when it is not installed.
 
 use crate::support::TestHome;
 use crate::support::http::{Session, try_request};
 use serde_json::json;
 use std::fs;
 
-/// As the UI's own page and its files are, in little.
+/// A small version of the UI's own index page.
 const PAGE: &str =
     "<base href=\"{{ backend_server_base_url }}\" /><script src=\"./static/assets/index-1.js\"></script>";
 
-fn put_ui(test: &TestHome) {
+fn install_ui(test: &TestHome) {
     let folder = test.home.join("ui/3.3.2");
     fs::create_dir_all(folder.join("assets")).unwrap();
     fs::write(folder.join("index.html"), PAGE).unwrap();
@@ -19,7 +19,7 @@ fn put_ui(test: &TestHome) {
 }
 
 #[test]
-fn its_page_is_at_every_path_and_its_files_are_kept_by_the_browser() {
+fn index_page_serves_all_paths_and_files_are_cached() {
     let test = TestHome::new();
     let password = test.start()["admin_password"].as_str().unwrap().to_owned();
     let session = Session::login(test.port, &password);
@@ -28,7 +28,7 @@ fn its_page_is_at_every_path_and_its_files_are_kept_by_the_browser() {
     let page = |path: &str| get(path, &[("Authorization", &bearer)]);
     let without = page("/");
     assert!(without.status == 200 && without.body.contains("leoflow setup"), "{}", without.body);
-    put_ui(&test);
+    install_ui(&test);
     for path in ["/", "/dags", "/dags/a%2Fb/runs/x?tab=1", "/plugin/leoflow"] {
         let shown = page(path);
         assert_eq!(shown.status, 200, "{path}");
@@ -61,7 +61,7 @@ fn its_page_is_at_every_path_and_its_files_are_kept_by_the_browser() {
         assert_eq!(get(path, &[]).status, 404, "{path}");
     }
     assert_eq!(try_request(test.port, "POST", "/dags", &[("Authorization", &bearer)], "").unwrap().status, 405);
-    // Its files are the same for everybody, and those with a hash in their names never change.
+    // The UI's files are public, and those with a hash in their names are immutable.
     let whole = get("/static/assets/index-1.js", &[]);
     assert_eq!((whole.status, whole.body.as_str()), (200, "whole()"));
     assert_eq!(whole.header("cache-control"), Some("public, max-age=31536000, immutable"));
@@ -73,35 +73,35 @@ fn its_page_is_at_every_path_and_its_files_are_kept_by_the_browser() {
     assert_eq!((small.body.as_str(), small.header("content-encoding")), ("compressed", Some("gzip")));
     assert_eq!(get("/static/assets/index-1.js", &[("Accept-Encoding", "gzip;q=0")]).body, "whole()");
     let tag = small.header("etag").unwrap().to_owned();
-    let again = get("/static/assets/index-1.js", &[("Accept-Encoding", "gzip"), ("If-None-Match", &tag)]);
-    assert_eq!((again.status, again.body.as_str()), (304, ""));
-    // What is ours is in its menu.
+    let not_modified = get("/static/assets/index-1.js", &[("Accept-Encoding", "gzip"), ("If-None-Match", &tag)]);
+    assert_eq!((not_modified.status, not_modified.body.as_str()), (304, ""));
+    // Our own pages are in the UI's menu.
     let plugins = session.request("GET", "/api/v2/plugins", "").json();
     assert_eq!(plugins["plugins"][0]["external_views"][0]["href"], "/lite/");
     let ours = page("/lite/");
-    assert!(ours.status == 200 && ours.body.contains("What runs"), "{}", ours.body);
+    assert!(ours.status == 200 && ours.body.contains("<h1>Status"), "{}", ours.body);
     assert_eq!(ours.header("x-frame-options"), Some("SAMEORIGIN"));
     assert_eq!(get("/lite/", &[]).header("location"), Some("/auth/login?next=%2Flite%2F"));
-    for file in ["style.css", "status.js", "icon.svg"] {
+    for file in ["style.css", "frame.js", "status.js", "icon.svg"] {
         assert_eq!(get(&format!("/lite/static/{file}"), &[]).status, 200, "{file}");
     }
 }
 
 #[test]
-fn a_wheel_that_is_another_is_refused_and_leaves_nothing() {
+fn a_wrong_wheel_is_refused_and_leaves_nothing() {
     let test = TestHome::new();
     let wheel = test.folder().join("other.whl");
     fs::write(&wheel, "PK no wheel of ours").unwrap();
     test.set_up();
     let done = test.command(&["setup"]).env("LEOFLOW_UI", &wheel).output().unwrap();
-    let told = String::from_utf8_lossy(&done.stderr).into_owned() + &String::from_utf8_lossy(&done.stdout);
-    assert!(done.status.success() && told.contains("it was altered"), "{told}");
+    let output = String::from_utf8_lossy(&done.stderr).into_owned() + &String::from_utf8_lossy(&done.stdout);
+    assert!(done.status.success() && output.contains("the file was altered"), "{output}");
     let left: Vec<_> = fs::read_dir(test.home.join("ui")).unwrap().flatten().collect();
     assert!(left.is_empty(), "{left:?}");
 }
 
 #[test]
-fn what_it_asks_is_answered_for_groups_and_mapped_tasks() {
+fn ui_queries_work_for_groups_and_mapped_tasks() {
     let test = TestHome::new();
     let password = test.start()["admin_password"].as_str().unwrap().to_owned();
     let dag = "
@@ -142,8 +142,9 @@ with DAG('groups', schedule=[Asset('awaited')]):
     assert_eq!(grid, expected);
     let lines = get("/ui/grid/ti_summaries/groups?run_ids=first&run_ids=none").body;
     let run: serde_json::Value = lines.trim_end().parse().unwrap();
-    let state =
-        |id: &str| run["task_instances"].as_array().unwrap().iter().find(|one| one["task_id"] == id).unwrap().clone();
+    let state = |id: &str| {
+        run["task_instances"].as_array().unwrap().iter().find(|instance| instance["task_id"] == id).unwrap().clone()
+    };
     assert_eq!((&state("start")["state"], &state("start")["child_states"]), (&json!("success"), &json!(null)));
     assert_eq!(state("a")["child_states"], json!({"success": 2}));
     assert_eq!(
@@ -170,7 +171,11 @@ with DAG('groups', schedule=[Asset('awaited')]):
     assert_eq!((&runs[0]["run_id"], &runs[0]["has_note"]), (&json!("first"), &json!(false)));
     assert_eq!(get("/ui/grid/runs/groups?run_type=scheduled").json(), json!([]));
     let gantt = get("/ui/gantt/groups/first").json();
-    assert_eq!(gantt["task_instances"].as_array().unwrap().len(), 3, "mapped tasks are left to the grid: {gantt}");
+    assert_eq!(
+        gantt["task_instances"].as_array().unwrap().len(),
+        3,
+        "mapped tasks are shown only in the grid: {gantt}"
+    );
     let dags = get("/ui/dags?dag_ids=groups").json();
     assert_eq!(
         (&dags["total_entries"], &dags["dags"][0]["latest_dag_runs"][0]["state"]),

@@ -1,4 +1,4 @@
-//! Workspaces with more in them than DAGs.
+//! Workspaces that contain more than DAG files.
 
 use crate::support::{TestHome, wait_until};
 use serde_json::json;
@@ -11,7 +11,7 @@ fn dag(dag_id: &str) -> String {
 }
 
 #[test]
-fn thousands_of_folders_of_data_switch_no_dag_off() {
+fn thousands_of_data_folders_disable_no_dag() {
     let test = TestHome::started();
     test.save("other/dag.py", &dag("other"));
     test.save("z/dag.py", &dag("z"));
@@ -24,25 +24,25 @@ fn thousands_of_folders_of_data_switch_no_dag_off() {
         }
     }
     let errors = || test.dags()["import_errors"].as_array().unwrap().clone();
-    wait_until("it is told", SOON, || !errors().is_empty());
-    let told = errors();
-    assert_eq!(told[0]["filename"], json!(test.workspace().join("other")));
-    assert!(told[0]["stack_trace"].as_str().unwrap().contains("more than 5000 folders"), "{told:?}");
-    assert!(test.run(&["dags", "list"]).expect(0).stderr.contains("was not looked through whole"));
-    assert!(test.run(&["doctor"]).stdout.contains("not looked through whole"));
-    // Nor after a restart, when nothing is known from before.
+    wait_until("an import error", SOON, || !errors().is_empty());
+    let listed_errors = errors();
+    assert_eq!(listed_errors[0]["filename"], json!(test.workspace().join("other")));
+    assert!(listed_errors[0]["stack_trace"].as_str().unwrap().contains("more than 5000 folders"), "{listed_errors:?}");
+    assert!(test.run(&["dags", "list"]).expect(0).stderr.contains("was not scanned completely"));
+    assert!(test.run(&["doctor"]).stdout.contains("not scanned completely"));
+    // The same after a restart, when nothing is cached.
     test.run(&["lite", "restart"]).expect(0);
-    wait_until("it is told again", SOON, || !errors().is_empty());
+    wait_until("the import error again", SOON, || !errors().is_empty());
     let active = "SELECT string_agg(dag_id, ',' ORDER BY dag_id) FROM dag WHERE is_active";
     assert_eq!(test.sql(active), "hello,other,z");
     assert_eq!(test.run_dag("other")["state"], "success");
     test.save("other/.airflowignore", "data/\n");
-    wait_until("left out, it is no problem any more", SOON, || errors().is_empty());
+    wait_until("no import error once the folder is ignored", SOON, || errors().is_empty());
     assert_eq!(test.sql(active), "hello,other,z");
 }
 
 #[test]
-fn no_file_of_the_workspace_holds_up_the_server() {
+fn no_workspace_file_blocks_the_server() {
     let test = TestHome::started();
     let server = test.pid("server");
     for (name, settings) in [("brackets", Some("[".repeat(250_000))), ("pipe", None)] {
@@ -52,12 +52,12 @@ fn no_file_of_the_workspace_holds_up_the_server() {
             Some(text) => std::fs::write(&path, text).unwrap(),
             None => nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap(),
         }
-        // Touched again, so that it is read with them.
+        // Saved again, so that it is parsed with these settings.
         test.save(&format!("{name}/dag.py"), &dag(name));
     }
-    let told = || test.dags()["import_errors"].to_string();
-    wait_until("both are told", SOON, || {
-        told().contains("more than 2000 brackets") && told().contains("not a regular file")
+    let import_errors = || test.dags()["import_errors"].to_string();
+    wait_until("import errors of both files", SOON, || {
+        import_errors().contains("more than 2000 brackets") && import_errors().contains("not a regular file")
     });
     assert_eq!(test.run_dag("hello")["state"], "success");
     assert_eq!(test.pid("server"), server);

@@ -1,4 +1,4 @@
-"""The client of run/api.sock, against a server that misbehaves."""
+"""The client of run/api.sock, with a server that misbehaves."""
 
 import os
 import socket
@@ -10,11 +10,11 @@ from leoflow.common.client import Client, ServerError, quote
 
 
 class Server:
-    """Answers each connection with the next of its answers, and keeps what it was asked."""
+    """Answers each connection with the next of its answers, and records the requests."""
 
     def __init__(self, folder, answers):
         self.path = os.path.join(folder, "s")
-        self.asked = []
+        self.requests = []
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(self.path)
         self.listener.listen()
@@ -25,7 +25,7 @@ class Server:
         for answer in answers:
             stream, _ = self.listener.accept()
             with stream:
-                self.asked.append(stream.recv(65536).decode())
+                self.requests.append(stream.recv(65536).decode())
                 stream.sendall(answer)
 
     def close(self):
@@ -41,52 +41,52 @@ class Requests(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             server = Server(folder, answers)
             try:
-                return Client(server.path, "secret", patience).request("POST", "/x", {"y": "ü"}), server.asked
+                return Client(server.path, "secret", patience).request("POST", "/x", {"y": "ü"}), server.requests
             finally:
                 server.close()
 
-    def test_a_question_is_whole(self):
-        answer, asked = self.ask(OK)
+    def test_sends_a_complete_request(self):
+        answer, requests = self.ask(OK)
         self.assertEqual(answer, {"a": 1})
-        self.assertIn("POST /x HTTP/1.1\r\n", asked[0])
-        self.assertIn("Authorization: Bearer secret\r\n", asked[0])
-        self.assertIn("Content-Length: 11\r\n", asked[0])
-        self.assertTrue(asked[0].endswith('{"y": "ü"}'))
+        self.assertIn("POST /x HTTP/1.1\r\n", requests[0])
+        self.assertIn("Authorization: Bearer secret\r\n", requests[0])
+        self.assertIn("Content-Length: 11\r\n", requests[0])
+        self.assertTrue(requests[0].endswith('{"y": "ü"}'))
 
-    def test_pieces_are_put_together(self):
+    def test_reads_a_chunked_answer(self):
         answer, _ = self.ask(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n{\"a\r\n4\r\n\":1}\r\n0\r\n\r\n")
         self.assertEqual(answer, {"a": 1})
 
-    def test_a_server_that_is_being_replaced_is_asked_again(self):
+    def test_repeats_requests_while_the_server_restarts(self):
         busy = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
         cut = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"
-        answer, asked = self.ask(busy, cut, b"", OK)
-        self.assertEqual((answer, len(asked)), ({"a": 1}, 4))
+        answer, requests = self.ask(busy, cut, b"", OK)
+        self.assertEqual((answer, len(requests)), ({"a": 1}, 4))
 
-    def test_patience_ends(self):
+    def test_gives_up_after_the_patience(self):
         with tempfile.TemporaryDirectory() as folder, self.assertRaisesRegex(ServerError, "does not answer"):
-            Client(os.path.join(folder, "nobody"), patience=0.1).request("GET", "/x")
+            Client(os.path.join(folder, "missing"), patience=0.1).request("GET", "/x")
 
-    def test_a_refusal_is_told_in_the_servers_words(self):
+    def test_a_refusal_has_the_servers_message(self):
         refusal = b"HTTP/1.1 404 Not Found\r\nContent-Length: 19\r\n\r\n{\"detail\":\"no way\"}"
         with self.assertRaisesRegex(ServerError, "no way") as caught:
             self.ask(refusal)
         self.assertEqual(caught.exception.status, 404)
 
-    def test_a_long_path_is_reached(self):
+    def test_connects_to_a_long_path(self):
         with tempfile.TemporaryDirectory() as folder:
-            deep = os.path.join(folder, *["d" * 50] * 3)
-            os.makedirs(deep)
+            resolve_nested = os.path.join(folder, *["d" * 50] * 3)
+            os.makedirs(resolve_nested)
             here = os.getcwd()
-            os.chdir(deep)
+            os.chdir(resolve_nested)
             try:
                 listener = socket.socket(socket.AF_UNIX)
                 listener.bind("s")
                 listener.listen()
             finally:
                 os.chdir(here)
-            with listener, Client(os.path.join(deep, "s")).connect():
+            with listener, Client(os.path.join(resolve_nested, "s")).connect():
                 pass
 
-    def test_names_in_paths_are_quoted(self):
+    def test_quotes_names_in_paths(self):
         self.assertEqual(quote("a b/ü%"), "a%20b%2F%C3%BC%25")

@@ -1,4 +1,4 @@
-"""Moments and time zones."""
+"""Times and time zones."""
 
 import unittest
 from datetime import datetime, timedelta, timezone
@@ -9,31 +9,31 @@ from leoflow.common.exceptions import Unsupported
 
 
 class Dates(unittest.TestCase):
-    def test_a_moment_without_a_zone_is_in_utc(self):
+    def test_a_time_without_a_zone_is_in_utc(self):
         self.assertEqual(aware("d", datetime(2026, 1, 1)), datetime(2026, 1, 1, tzinfo=timezone.utc))
         self.assertEqual(aware("d", "2026-01-01T00:00:00Z"), datetime(2026, 1, 1, tzinfo=timezone.utc))
         with self.assertRaises(TypeError):
             aware("d", 5)
 
-    def test_a_stored_time_is_the_same_moment(self):
+    def test_parses_a_stored_time(self):
         self.assertEqual(parse_time("2026-01-01T02:00:00+02:00"), datetime(2026, 1, 1, tzinfo=timezone.utc))
         self.assertIsNone(parse_time(None))
 
-    def test_zones_have_a_name_or_an_offset(self):
+    def test_a_zone_has_a_name_or_an_offset(self):
         for zone_info, name in (
             (None, "UTC"), (timezone.utc, "UTC"), (ZoneInfo("Etc/UTC"), "UTC"), (ZoneInfo("Europe/Berlin"), "Europe/Berlin"),
             (timezone(timedelta(hours=2)), 7200),
         ):
             with self.subTest(name=name):
                 self.assertEqual(zone_name(zone_info), name)
-                at = datetime(2026, 7, 1, tzinfo=zone(name))
-                self.assertEqual(at.utcoffset(), at.replace(tzinfo=zone_info or timezone.utc).utcoffset())
+                time = datetime(2026, 7, 1, tzinfo=zone(name))
+                self.assertEqual(time.utcoffset(), time.replace(tzinfo=zone_info or timezone.utc).utcoffset())
         with self.assertRaisesRegex(ValueError, "no time zone 'Nowhere/Else'"):
             zone("Nowhere/Else")
 
-    def test_a_zone_without_either_is_refused(self):
+    def test_refuses_a_zone_without_name_or_offset(self):
         class Odd(type(timezone.utc).__mro__[1]):
-            def utcoffset(self, at):
+            def utcoffset(self, time):
                 return None
 
         with self.assertRaises(Unsupported):

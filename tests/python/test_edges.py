@@ -1,4 +1,4 @@
-"""Arrows between tasks."""
+"""Edges between tasks."""
 
 import unittest
 
@@ -12,7 +12,7 @@ def tasks(*names):
     return [EmptyOperator(task_id=name) for name in names]
 
 
-def arrows(dag):
+def edges(dag):
     return sorted((task.task_id, down) for task in dag.tasks for down in task.downstream_task_ids)
 
 
@@ -21,51 +21,51 @@ def links(group):
 
 
 class Edges(unittest.TestCase):
-    def test_a_list_on_either_side(self):
+    def test_lists_on_either_side(self):
         with DAG("d") as dag:
             a, b, c = tasks("a", "b", "c")
             [a, b] >> c
-        self.assertEqual(arrows(dag), [("a", "c"), ("b", "c")])
+        self.assertEqual(edges(dag), [("a", "c"), ("b", "c")])
 
-    def test_lists_in_a_chain_are_paired(self):
+    def test_chain_links_lists_pairwise(self):
         with DAG("d") as dag:
             a, b, c, d, e, f = tasks(*"abcdef")
             chain(a, [b, c], [d, e], f)
-        self.assertEqual(arrows(dag), [("a", "b"), ("a", "c"), ("b", "d"), ("c", "e"), ("d", "f"), ("e", "f")])
+        self.assertEqual(edges(dag), [("a", "b"), ("a", "c"), ("b", "d"), ("c", "e"), ("d", "f"), ("e", "f")])
 
-    def test_lists_of_different_lengths_are_not(self):
+    def test_chain_refuses_lists_of_different_lengths(self):
         with DAG("d"):
             a, b, c = tasks(*"abc")
             with self.assertRaisesRegex(AirflowException, "different length"):
                 chain([a], [b, c])
 
-    def test_chain_linear_and_cross_downstream_join_all_with_all(self):
+    def test_chain_linear_and_cross_downstream_link_all_to_all(self):
         with DAG("d") as dag:
             a, b, c, d = tasks(*"abcd")
             chain_linear([a, b], [c, d])
         with DAG("e") as other:
             a, b, c, d = tasks(*"abcd")
             cross_downstream([a, b], [c, d])
-        self.assertEqual(arrows(dag), [("a", "c"), ("a", "d"), ("b", "c"), ("b", "d")])
-        self.assertEqual(arrows(other), arrows(dag))
+        self.assertEqual(edges(dag), [("a", "c"), ("a", "d"), ("b", "c"), ("b", "d")])
+        self.assertEqual(edges(other), edges(dag))
 
-    def test_a_label_names_its_arrow(self):
+    def test_label_names_an_edge(self):
         with DAG("d") as dag:
             a, b = tasks("a", "b")
             a >> Label("when it is late") >> b
         self.assertEqual(dag.edge_labels, {("a", "b"): "when it is late"})
         self.assertIsInstance(Label("x"), EdgeModifier)
 
-    def test_a_group_is_linked_by_its_ends(self):
+    def test_a_group_is_linked_by_its_end_tasks(self):
         with DAG("d") as dag:
             first, last = tasks("first", "last")
             with TaskGroup("g") as group:
                 a, b, c = tasks("a", "b", "c")
                 a >> b
             first >> group >> last
-        self.assertEqual(arrows(dag), [("first", "g.a"), ("first", "g.c"), ("g.a", "g.b"), ("g.b", "last"), ("g.c", "last")])
+        self.assertEqual(edges(dag), [("first", "g.a"), ("first", "g.c"), ("g.a", "g.b"), ("g.b", "last"), ("g.c", "last")])
 
-    def test_a_group_remembers_what_its_file_joins_it_with(self):
+    def test_a_group_records_its_edges(self):
         with DAG("d") as dag:
             first, last = tasks("first", "last")
             with TaskGroup("g") as g:
@@ -75,7 +75,7 @@ class Edges(unittest.TestCase):
             first >> Label("begin") >> g >> Label("go on") >> h
             last << h
         self.assertEqual(links(g), ([], ["h"], ["first"], []))
-        # The ends of the one group are each joined with the other.
+        # Each end task of the first group is linked to the second.
         self.assertEqual(links(h), (["g"], [], ["g.a", "g.b"], ["last"]))
         self.assertEqual(dag.edge_labels, {
             ("first", "g.upstream_join_id"): "begin",
@@ -84,31 +84,31 @@ class Edges(unittest.TestCase):
             ("g.downstream_join_id", "h.upstream_join_id"): "go on",
         })
 
-    def test_a_label_out_of_a_group_joins_all_of_it(self):
+    def test_a_label_out_of_a_group_links_the_whole_group(self):
         with DAG("d") as dag:
             (last,) = tasks("last")
             with TaskGroup("g") as g:
                 a, b, c = tasks("a", "b", "c")
                 a >> Label("within") >> b
             a >> Label("out") >> last
-        self.assertEqual(arrows(dag), [("g.a", "g.b"), ("g.b", "last"), ("g.c", "last")])
+        self.assertEqual(edges(dag), [("g.a", "g.b"), ("g.b", "last"), ("g.c", "last")])
         self.assertEqual(links(g), ([], [], [], ["last"]))
         self.assertEqual(dag.edge_labels, {("g.a", "g.b"): "within", ("g.downstream_join_id", "last"): "out"})
 
-    def test_one_id_twice_is_refused(self):
+    def test_refuses_a_duplicate_task_id(self):
         with DAG("d"):
             tasks("a")
             with self.assertRaises(DuplicateTaskIdFound):
                 tasks("a")
 
-    def test_a_circle_is_refused(self):
+    def test_refuses_a_cycle(self):
         with DAG("d") as dag:
             a, b = tasks("a", "b")
             a >> b >> a
         with self.assertRaises(AirflowDagCycleException):
             dag.ordered()
 
-    def test_what_is_made_inside_a_setup_comes_between_it_and_its_teardown(self):
+    def test_tasks_inside_a_setup_run_before_its_teardown(self):
         with DAG("d") as dag:
 
             @setup
@@ -125,4 +125,4 @@ class Edges(unittest.TestCase):
 
             with up() >> down():
                 work()
-        self.assertEqual(arrows(dag), [("up", "down"), ("up", "work"), ("work", "down")])
+        self.assertEqual(edges(dag), [("up", "down"), ("up", "work"), ("work", "down")])

@@ -1,4 +1,4 @@
-"""Classes that settings of Airflow name: which they are, and what is said of one that cannot be imported."""
+"""Classes that Airflow's settings name: finding them, and the error for one that cannot be imported."""
 
 import os
 import sys
@@ -32,7 +32,7 @@ class TestNamedClasses(unittest.TestCase):
     def write(self, name, text):
         (self.folder / name).write_text(textwrap.dedent(text))
 
-    def test_the_environment_counts_more_than_the_file(self):
+    def test_the_environment_overrides_the_file(self):
         self.write("airflow.cfg", """
             [core]
             xcom_backend = mine.OfTheFile
@@ -48,19 +48,19 @@ class TestNamedClasses(unittest.TestCase):
         os.environ[BACKEND] = ""
         self.assertEqual(named_classes.named(), secrets)
 
-    def test_a_warm_python_does_without_them(self):
+    def test_a_warm_python_hides_the_settings(self):
         self.write("airflow.cfg", "[core]\nxcom_backend = mine.OfTheFile\n")
         os.environ[LOGGING] = "mine.LOGGING"
-        with named_classes.left_out() as names_any:
-            self.assertTrue(names_any)
+        with named_classes.hide_settings() as names_a_class:
+            self.assertTrue(names_a_class)
             self.assertEqual((os.environ[BACKEND], os.environ[LOGGING]), ("", ""))
             self.assertEqual(named_classes.named(), {})
         self.assertEqual((os.environ.get(BACKEND), os.environ[LOGGING]), (None, "mine.LOGGING"))
 
-    def test_one_that_cannot_be_imported_is_an_error_with_its_setting(self):
+    def test_an_import_failure_names_the_setting(self):
         self.write("named_for_tests.py", "LOGGING, OTHER = {}, 1\n")
         for name, why in {"named_for_tests.NONE": "has no attribute 'NONE'", "nowhere_at_all.X": "No module named 'nowhere_at_all'",
-                          "named_for_tests.OTHER": "is no dict", "alone": "has no module"}.items():
+                          "named_for_tests.OTHER": "is not a dict", "alone": "has no module"}.items():
             os.environ[LOGGING] = name
             with self.assertRaisesRegex(AirflowException, rf"\[logging\] logging_config_class \({LOGGING}\) is '{name}', .*{why}"):
                 named_classes.check()

@@ -6,28 +6,28 @@ import unittest
 import airflow
 import airflow.sdk
 from leoflow.common.exceptions import Unsupported
-from leoflow.names import HOME_OF, MODULES
+from leoflow.names import MODULE_OF_NAME, MODULES
 
 
 class Names(unittest.TestCase):
-    def test_the_version_is_the_same_wherever_it_is_asked(self):
+    def test_all_modules_have_the_same_version(self):
         from airflow.version import version
 
         self.assertEqual(airflow.__version__, version)
         self.assertRegex(airflow.sdk.__version__, r"^\d+\.\d+\.\d+$")
 
-    def test_every_name_is_where_the_table_says(self):
+    def test_every_name_of_the_table_can_be_imported(self):
         for module, names in MODULES.items():
             found = importlib.import_module(module)
             for name in names:
                 with self.subTest(module=module, name=name):
                     self.assertIsNotNone(getattr(found, name))
 
-    def test_every_home_is_used(self):
+    def test_every_defined_name_is_used(self):
         used = {name for names in MODULES.values() for name in names}
-        self.assertEqual(set(HOME_OF) - used, set())
+        self.assertEqual(set(MODULE_OF_NAME) - used, set())
 
-    def test_what_is_not_there_says_where_it_was_asked_for(self):
+    def test_an_unsupported_name_is_reported_with_its_line(self):
         with self.assertRaisesRegex(Unsupported, r"test_names\.py:\d+: airflow\.sdk\.DeferrableThing is not supported"):
             from airflow.sdk import DeferrableThing  # noqa: F401
         with self.assertRaisesRegex(ImportError, r"the module airflow\.providers\.amazon is not supported"):

@@ -1,4 +1,4 @@
-"""What operators take, and where their arguments come from."""
+"""Arguments of operators, and their sources."""
 
 import os
 import unittest
@@ -31,18 +31,18 @@ class Louder(Hello):
 
 
 class DefaultArgs(unittest.TestCase):
-    def test_fill_in_at_every_level_of_subclasses(self):
+    def test_apply_to_every_class_of_the_hierarchy(self):
         with DAG("d", default_args={"name": "Ada", "volume": 3, "retries": 2, "unknown": 1}):
-            made = Louder(task_id="t")
-        self.assertEqual((made.name, made.volume, made.retries, made.greeting), ("Ada", 3, 2, "hello"))
+            operator = Louder(task_id="t")
+        self.assertEqual((operator.name, operator.volume, operator.retries, operator.greeting), ("Ada", 3, 2, "hello"))
 
-    def test_the_nearest_says_more(self):
+    def test_the_nearest_wins(self):
         with DAG("d", default_args={"retries": 1, "owner": "dag"}), TaskGroup("g", default_args={"retries": 2}):
-            made = Hello(task_id="t", name="x")
+            operator = Hello(task_id="t", name="x")
             own = Hello(task_id="own", name="x", retries=3)
-        self.assertEqual((made.retries, made.owner, own.retries), (2, "dag", 3))
+        self.assertEqual((operator.retries, operator.owner, own.retries), (2, "dag", 3))
 
-    def test_they_fill_in_the_parameters_of_decorated_functions(self):
+    def test_apply_to_parameters_of_decorated_functions(self):
         def function(colour, n=3):
             return "true" if colour else n
 
@@ -63,7 +63,7 @@ class DefaultArgs(unittest.TestCase):
         with DAG("d"), self.assertRaisesRegex(TypeError, "missing a required argument: 'colour'"):
             task(function)()
 
-    def test_a_tasks_own_count_most_in_functions_and_mapped_tasks(self):
+    def test_a_tasks_own_win_in_functions_and_mapped_tasks(self):
         own = {"retries": 7, "colour": "its own"}
 
         def function(colour, n=3):
@@ -86,22 +86,22 @@ class DefaultArgs(unittest.TestCase):
         with DAG("d"), self.assertRaisesRegex(TypeError, "missing keyword argument 'name'"):
             Hello(task_id="t")
 
-    def test_arguments_by_place_are_refused(self):
+    def test_positional_arguments_are_refused(self):
         with DAG("d"), self.assertRaisesRegex(TypeError, "keyword arguments"):
             Hello("x", task_id="t")
 
-    def test_one_template_field_may_be_a_text(self):
+    def test_template_fields_may_be_one_string(self):
         self.assertEqual(Hello.template_fields, ["name"])
 
 
 class Links(unittest.TestCase):
-    def test_a_try_knows_its_page(self):
+    def test_log_url_of_a_try(self):
         with DAG("d"):
-            made = Hello(task_id="t", name="x")
+            operator = Hello(task_id="t", name="x")
         spec = {"dag_id": "d", "run_id": "manual__2026-01-01T00:00:00+00:00", "map_index": 2, "try_number": 3, "max_tries": 3,
                 "run_type": "manual", "conf": {}}
         with unittest.mock.patch.dict(os.environ, AIRFLOW__API__BASE_URL="http://127.0.0.1:9000/"):
-            found = TaskInstance(spec, made, None, None).log_url
+            found = TaskInstance(spec, operator, None, None).log_url
         run = "manual__2026-01-01T00%3A00%3A00%2B00%3A00"
         self.assertEqual(found, f"http://127.0.0.1:9000/dags/d/runs/{run}/tasks/t/mapped/2?try_number=3")
 
@@ -132,7 +132,7 @@ class Arguments(unittest.TestCase):
         with self.assertRaises(TypeError):
             callbacks("c", "print")
 
-    def test_what_would_mean_something_that_nobody_does_is_refused(self):
+    def test_refuses_arguments_that_leoflow_does_not_implement(self):
         for arguments in ({"run_as_user": "ada"}, {"executor": "KubernetesExecutor"}, {"queue": "gpu"}, {"email": "a@b.c"}):
             with self.subTest(arguments=arguments), DAG("d"), self.assertRaises(Unsupported):
                 Hello(task_id="t", name="x", **arguments)
@@ -143,34 +143,34 @@ class Arguments(unittest.TestCase):
 class Mapped(unittest.TestCase):
     def test_partial_belongs_to_the_class(self):
         with DAG("d"):
-            made = Hello.partial(task_id="t", greeting="hi").expand(name=["a", "b"])
+            operator = Hello.partial(task_id="t", greeting="hi").expand(name=["a", "b"])
             self.assertFalse(hasattr(Hello(task_id="plain", name="x"), "partial"))
-        self.assertIsInstance(made, MappedOperator)
-        self.assertNotIsInstance(made, BaseOperator)
-        self.assertEqual(made.expand_input.length(), {"product": [2]})
+        self.assertIsInstance(operator, MappedOperator)
+        self.assertNotIsInstance(operator, BaseOperator)
+        self.assertEqual(operator.expand_input.length(), {"product": [2]})
 
-    def test_an_instance_is_made_with_its_own_element(self):
+    def test_an_instance_gets_its_own_element(self):
         with DAG("d"):
-            made = Hello.partial(task_id="t", greeting="hi").expand(name=["a", "b"])
-        one = made.unmapped({}, 1)
-        self.assertEqual((one.name, one.greeting, one.task_id, one.dag.dag_id), ("b", "hi", "t", "d"))
-        self.assertEqual([each.task_id for each in made.dag.tasks], ["t"])
+            operator = Hello.partial(task_id="t", greeting="hi").expand(name=["a", "b"])
+        instance = operator.unmapped({}, 1)
+        self.assertEqual((instance.name, instance.greeting, instance.task_id, instance.dag.dag_id), ("b", "hi", "t", "d"))
+        self.assertEqual([each.task_id for each in operator.dag.tasks], ["t"])
 
-    def test_unknown_and_doubled_arguments_are_named(self):
+    def test_errors_name_unknown_and_duplicate_arguments(self):
         with DAG("d"):
             with self.assertRaisesRegex(TypeError, "unexpected keyword argument 'nome'"):
                 Hello.partial(task_id="t").expand(nome=["a"])
             with self.assertRaisesRegex(TypeError, "already specified argument: name"):
                 Hello.partial(task_id="t", name="x").expand(name=["a"])
 
-    def test_the_product_of_two_lists_comes_in_airflows_order(self):
+    def test_the_product_of_two_lists_has_airflows_order(self):
         with DAG("d"):
 
             @task
             def add(x, y):
                 return x + y
 
-            made = add.expand(x=[1, 2], y=[10, 20, 30]).operator
-        found = [made.expand_input.resolve({}, index) for index in range(6)]
-        self.assertEqual([(one["op_kwargs"]["x"], one["op_kwargs"]["y"]) if "op_kwargs" in one else (one["x"], one["y"]) for one in found],
-                         [(1, 10), (1, 20), (1, 30), (2, 10), (2, 20), (2, 30)])
+            operator = add.expand(x=[1, 2], y=[10, 20, 30]).operator
+        found = [operator.expand_input.resolve({}, index) for index in range(6)]
+        pairs = [(kwargs["x"], kwargs["y"]) for kwargs in (resolved.get("op_kwargs", resolved) for resolved in found)]
+        self.assertEqual(pairs, [(1, 10), (1, 20), (1, 30), (2, 10), (2, 20), (2, 30)])

@@ -17,8 +17,8 @@ def call(function, *args, serializer="pickle", string_args=(), skip_on_exit_code
                              environment={}, skip_on_exit_code=skip_on_exit_code)
 
 
-def doubles(value: "NotKnownThere", times=2):  # noqa: F821 - annotations are not looked at there.
-    return {"value": value * times, "strings": virtualenv_string_args}  # noqa: F821 - it is there.
+def doubles(value: "NotKnownThere", times=2):  # noqa: F821 - annotations are not evaluated there.
+    return {"value": value * times, "strings": virtualenv_string_args}  # noqa: F821 - defined by the script.
 
 
 def fails():
@@ -41,11 +41,11 @@ def gives_its_own():
 
 
 class TestCall(unittest.TestCase):
-    def test_arguments_go_there_and_the_result_comes_back(self):
+    def test_passes_arguments_and_returns_the_result(self):
         self.assertEqual(call(doubles, "ab", string_args=["x", 1]), {"value": "abab", "strings": ["x", "1"]})
         self.assertEqual(call(doubles, (1,), times=3)["value"], (1, 1, 1))
 
-    def test_what_goes_wrong_there_is_said_here(self):
+    def test_reports_failures_of_the_function(self):
         with self.assertRaisesRegex(AirflowException, "KeyError: 'what is missing'"):
             call(fails)
         with self.assertRaisesRegex(AirflowException, "exit status 3"):
@@ -53,20 +53,20 @@ class TestCall(unittest.TestCase):
         with self.assertRaises(AirflowSkipException):
             call(leaves, 99, skip_on_exit_code=[99])
 
-    def test_what_cannot_be_taken_there_or_back_is_named(self):
+    def test_names_values_that_cannot_be_serialized(self):
         with self.assertRaisesRegex(AirflowException, "the arguments 'times'.*pickle"):
             call(doubles, 1, times=lambda: 2)
         with self.assertRaisesRegex(AirflowException, "cannot be read in this Python"):
             call(gives_its_own)
 
-    def test_only_functions_that_have_a_source(self):
-        for one in (lambda: 1, print, int):
+    def test_accepts_only_functions_with_source(self):
+        for function in (lambda: 1, print, int):
             with self.assertRaises(ValueError):
-                other_python.check_function(one, "Operator")
+                other_python.check_function(function, "Operator")
 
 
 class TestSource(unittest.TestCase):
-    def test_the_decorators_of_tasks_are_left_out(self):
+    def test_removes_the_task_decorators(self):
         with DAG("d"):
             @task.virtualenv(
                 requirements=["a"],
@@ -77,55 +77,56 @@ class TestSource(unittest.TestCase):
                 # A comment.
                 return one
 
-            made = decorated(3).operator
-        source = other_python.source_of(made.python_callable)
+            operator = decorated(3).operator
+        source = other_python.source_of(operator.python_callable)
         self.assertTrue(source.startswith("def decorated("), source)
         self.assertIn("# A comment.", source)
 
 
 class TestOperators(unittest.TestCase):
-    def test_what_they_are_called_and_what_they_take(self):
+    def test_have_airflows_names_and_check_their_arguments(self):
         with DAG("d"):
             @task.branch_external_python(python=sys.executable)
             def branches():
                 return "a"
 
-            made = branches().operator
+            operator = branches().operator
             PythonVirtualenvOperator(task_id="v", python_callable=doubles, requirements="a\nb", serializer="dill")
             with self.assertRaisesRegex(AirflowException, "Expected one of 'pickle'"):
                 ExternalPythonOperator(task_id="x", python=sys.executable, python_callable=doubles, serializer="json")
-        self.assertEqual((made.task_type, made.operator_name), ("_BranchExternalPythonDecoratedOperator", "@task.branch_external_python"))
+        self.assertEqual((operator.task_type, operator.operator_name),
+                         ("_BranchExternalPythonDecoratedOperator", "@task.branch_external_python"))
 
-    def test_what_an_environment_consists_of(self):
-        def of(**given):
-            return PythonVirtualenvOperator(task_id="v", python_callable=doubles, **given).wanted()
+    def test_the_specification_of_an_environment(self):
+        def spec(**given):
+            return PythonVirtualenvOperator(task_id="v", python_callable=doubles, **given).venv_spec()
 
         with DAG("d"):
             pass
-        self.assertEqual(of(requirements=["b", "a"]).described("k"), of(requirements=["a", "b"]).described("k"))
-        self.assertNotEqual(of(requirements=["a"]).described("k"), of(requirements=["a"]).described("l"))
-        self.assertEqual(of(serializer="dill").requirements, [])
-        self.assertEqual(of(serializer="dill", system_site_packages=False).requirements, ["dill"])
+        self.assertEqual(spec(requirements=["b", "a"]).described("k"), spec(requirements=["a", "b"]).described("k"))
+        self.assertNotEqual(spec(requirements=["a"]).described("k"), spec(requirements=["a"]).described("l"))
+        self.assertEqual(spec(serializer="dill").requirements, [])
+        self.assertEqual(spec(serializer="dill", system_site_packages=False).requirements, ["dill"])
         self.assertEqual(virtualenvs.index_variables(["x", "y", "z"]), {"UV_DEFAULT_INDEX": "x", "UV_INDEX": "y z"})
         self.assertEqual(virtualenvs.index_variables([]), {})
 
-    def test_what_is_given_comes_before_the_context(self):
+    def test_arguments_override_the_context(self):
         import datetime
 
         given = []
 
-        def look(function, python, arguments, **_):
+        def record(function, python, arguments, **_):
             given.append(arguments)
 
         def takes(logical_date, data_interval_end, many):
             pass
 
         with DAG("d"):
-            made = ExternalPythonOperator(task_id="x", python=sys.executable, python_callable=takes,
+            operator = ExternalPythonOperator(task_id="x", python=sys.executable, python_callable=takes,
                                           op_kwargs={"logical_date": "a text", "many": [1, 2]})
-        made.has_pendulum = lambda: True
+        operator.has_pendulum = lambda: True
         noon = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.timezone.utc)
-        with unittest.mock.patch.object(other_python, "call", look):
-            made.call({"logical_date": noon, "data_interval_end": noon})
+        with unittest.mock.patch.object(other_python, "call", record):
+            operator.call({"logical_date": noon, "data_interval_end": noon})
         self.assertEqual(given[0]["moments"], ["data_interval_end"])
         self.assertEqual(given[0]["kwargs"], {"logical_date": "a text", "data_interval_end": noon, "many": [1, 2]})

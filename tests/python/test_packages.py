@@ -1,4 +1,4 @@
-"""The line that brings what is not installed."""
+"""Hints for missing packages."""
 
 import sys
 import tempfile
@@ -10,7 +10,7 @@ from leoflow.common.packages import missing_package
 
 
 def fails(text):
-    """The error of a file that consists of `text`."""
+    """Runs `text` as a file; returns its error and the hint."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "file.py"
         path.write_text(text)
@@ -22,7 +22,7 @@ def fails(text):
 
 
 class TestMissingPackages(unittest.TestCase):
-    def test_a_package_and_one_of_another_name(self):
+    def test_a_package_also_one_with_another_name(self):
         self.assertIn("`leoflow add not-there`", fails("import not_there.inside")[1])
         error = ModuleNotFoundError("No module named 'sklearn'", name="sklearn")
         self.assertIn("`leoflow add scikit-learn`", missing_package(error))
@@ -32,23 +32,23 @@ class TestMissingPackages(unittest.TestCase):
             error = ModuleNotFoundError("no", name=f"airflow.providers.{module}.hooks")
             self.assertIn(f"`leoflow add apache-airflow-providers-{provider}`", missing_package(error))
 
-    def test_what_is_no_part_of_a_provider_that_is_there_is_not_its_absence(self):
+    def test_no_hint_for_a_missing_module_of_an_installed_provider(self):
         with unittest.mock.patch.dict(sys.modules, {"airflow.providers.amazon": sys, "airflow.providers.amazon.aws": sys}):
             self.assertIsNone(missing_package(ModuleNotFoundError("no", name="airflow.providers.amazon.aws.renamed")))
 
-    def test_every_hint_names_the_same_places(self):
-        from leoflow.common.exceptions import of_airflow
+    def test_every_hint_names_the_same_files(self):
+        from leoflow.common.exceptions import unsupported_name
 
-        hints = [fails("import not_there")[1], str(of_airflow("airflow.utils.email")),
+        hints = [fails("import not_there")[1], str(unsupported_name("airflow.utils.email")),
                  missing_package(ModuleNotFoundError("no", name="airflow.providers.http.hooks"))]
         for hint in hints:
             self.assertRegex(hint, r"`leoflow add [\w-]+` in the project's folder, or in its leoflow.yaml\n    dependencies: \[")
             self.assertIn("requirements.txt, pyproject.toml or `# /// script`", hint)
 
-    def test_of_what_was_raised_in_its_place(self):
+    def test_follows_the_cause_of_an_error(self):
         text = "try:\n    import not_there\nexcept ImportError as error:\n    raise ValueError('no') from error"
         self.assertIn("`leoflow add not-there`", fails(text)[1])
 
-    def test_nothing_is_said_of_other_errors(self):
+    def test_no_hint_for_other_errors(self):
         for error in [ValueError("no"), ModuleNotFoundError("no", name="airflow.sdk"), ModuleNotFoundError("no", name="json.nothing")]:
             self.assertIsNone(missing_package(error))

@@ -1,4 +1,4 @@
-"""A project's `.env`: in force before anything is imported, in a process that starts and in a fork of a warm Python."""
+"""A project's `.env`, loaded before anything is imported, in a new process and in a fork of a warm Python."""
 
 import ctypes
 import json
@@ -52,22 +52,22 @@ def environment():
 
 
 def python(job, options, passed, *flags):
-    """Starts our entry with these descriptors, from 3 on."""
-    read = [os.dup(one) for one in passed]
+    """Starts the entry point with these descriptors, numbered from 3."""
+    duplicates = [os.dup(descriptor) for descriptor in passed]
 
-    def place():
-        for number, one in enumerate(read, 3):
-            os.dup2(one, number)
+    def place_descriptors():
+        for number, descriptor in enumerate(duplicates, 3):
+            os.dup2(descriptor, number)
 
     arguments = [sys.executable, *flags, "-E", "-X", "utf8", str(ENTRY), job, json.dumps(options)]
-    numbers = range(3, 3 + len(read))
-    started = subprocess.Popen(arguments, env=environment(), preexec_fn=place, pass_fds=[*read, *numbers])  # noqa: PLW1509
-    for one in read:
-        os.close(one)
+    numbers = range(3, 3 + len(duplicates))
+    started = subprocess.Popen(arguments, env=environment(), preexec_fn=place_descriptors, pass_fds=[*duplicates, *numbers])  # noqa: PLW1509
+    for descriptor in duplicates:
+        os.close(descriptor)
     return started
 
 
-def everything(descriptor):
+def read_answer(descriptor):
     with os.fdopen(descriptor, "rb") as pipe:
         return json.loads(pipe.read())
 
@@ -77,14 +77,14 @@ def become_subreaper():
 
 
 def parse_in_fork(zygote, options):
-    """What a fork of the warm Python at the other end finds in a file."""
+    """Parses a file in a fork of the warm Python at the other end."""
     reader, writer = os.pipe()
     request = json.dumps({"id": 1, "job": "parse", "mark": MARK, "options": {**options, "descriptor": 3}})
     with open(os.devnull, "wb") as output:
         socket.send_fds(zygote, [request.encode()], [output.fileno(), writer])
     os.close(writer)
     answer = json.loads(zygote.recv(65536))
-    found = everything(reader)
+    found = read_answer(reader)
     os.waitpid(answer["pid"], 0)
     return found
 
@@ -97,16 +97,16 @@ class TestProjectEnvironment(unittest.TestCase):
         self.assertTrue(any(name.endswith("src/inner.py") for name in found["sources"]), found["sources"])
         self.assertTrue(any(name.endswith(".env") for name in found["reads"]), found["reads"])
 
-    def test_of_a_process_that_starts(self):
+    def test_in_a_new_process(self):
         with tempfile.TemporaryDirectory() as folder:
             reader, writer = os.pipe()
             started = python("parse", {**project(Path(folder)), "descriptor": 3}, [writer])
             os.close(writer)
-            self.check(everything(reader))
+            self.check(read_answer(reader))
             started.wait()
 
-    @unittest.skipUnless(sys.platform == "linux", "a warm Python is of Linux alone")
-    def test_of_a_fork_of_a_warm_python(self):
+    @unittest.skipUnless(sys.platform == "linux", "a warm Python needs Linux")
+    def test_in_a_fork_of_a_warm_python(self):
         become_subreaper()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with tempfile.TemporaryDirectory() as folder, ours:
@@ -116,11 +116,11 @@ class TestProjectEnvironment(unittest.TestCase):
             self.check(parse_in_fork(ours, project(Path(folder))))
         started.wait()
 
-    def test_a_dag_file_named_like_the_package_that_it_uses(self):
+    def test_a_dag_file_named_like_a_package_that_it_uses(self):
         with tempfile.TemporaryDirectory() as folder:
             dags, support = Path(folder, "p/dags"), Path(folder, "site-packages")
-            for one in (dags / "own", support / "sh_lib"):
-                one.mkdir(parents=True)
+            for created in (dags / "own", support / "sh_lib"):
+                created.mkdir(parents=True)
             (support / "sh_lib/__init__.py").write_text("NAME = 'installed'")
             (dags / "own/__init__.py").write_text("NAME = 'own'")
             text = "import own, sh_lib\nfrom airflow.sdk import DAG\ndag = DAG(f'{sh_lib.NAME}_{own.NAME}')\n"
@@ -130,19 +130,19 @@ class TestProjectEnvironment(unittest.TestCase):
             options = {"path": str(dags / "sh_lib.py"), "roots": roots, "work_in": roots[1:], "support": str(support)}
             started = python("parse", {**options, "descriptor": 3}, [writer])
             os.close(writer)
-            found = everything(reader)
+            found = read_answer(reader)
             started.wait()
         self.assertIsNone(found["error"])
         self.assertEqual([dag["dag_id"] for dag in found["dags"]], ["installed_own"])
 
-    def test_comments_of_values(self):
+    def test_comments_and_quotes(self):
         from leoflow.entry import dotenv
 
         text = "\ufeffA=1\n# A=2\nexport B = two # not this\nC='a # b'\nE='open\nG=  # none\nH=val\t# tab\nI=#x#y #z\n"
         values = {"A": "1", "B": "two", "C": "a # b", "E": "'open", "G": "", "H": "val", "I": "#x#y"}
         self.assertEqual(dotenv.parse(text.removeprefix("\ufeff")), values)
 
-    def test_of_what_no_setting_is(self):
+    def test_an_invalid_setting_is_an_error(self):
         from leoflow.authoring.operator_arguments import RETRIES
         from leoflow.common.exceptions import AirflowException
 

@@ -1,4 +1,4 @@
-"""What functions take is found by hand, because importing `inspect` takes long: here it is compared with `inspect`."""
+"""Compares the package's own signatures, which avoid the slow import of `inspect`, with those of `inspect`."""
 
 import functools
 import inspect
@@ -32,7 +32,7 @@ def plain(a, b=1, *rest, key, other=3, **others):
     return local
 
 
-def by_place(a, b=1, /, c=2):
+def positional(a, b=1, /, c=2):
     pass
 
 
@@ -61,24 +61,24 @@ def wrapper(*args, **kwargs):
     pass
 
 
-def told(*args):
+def with_signature(*args):
     pass
 
 
-told.__signature__ = inspect.signature(by_place)
+with_signature.__signature__ = inspect.signature(positional)
 FUNCTIONS = [
-    plain, by_place, same_name, by_keyword, nothing, coroutine, generator, wrapper, told, lambda a, *b: a, Callable,
+    plain, positional, same_name, by_keyword, nothing, coroutine, generator, wrapper, with_signature, lambda a, *b: a, Callable,
     Callable(1), Callable(1).method, Callable.method, Callable.of_class, Callable.of_none, functools.partial(plain, 1),
-    functools.partial(by_place, c=5), functools.lru_cache(by_keyword), len, sorted, divmod,
+    functools.partial(positional, c=5), functools.lru_cache(by_keyword), len, sorted, divmod,
 ]
 NAMES = ["a", "b", "key", "c", "unknown"]
 
 
 def calls():
-    """Arguments in many combinations, by place and by name."""
-    for places in range(4):
+    """Yields many combinations of positional and keyword arguments."""
+    for count in range(4):
         for some in itertools.chain.from_iterable(itertools.combinations(NAMES, n) for n in range(5)):
-            yield (0,) * places, dict.fromkeys(some, 0)
+            yield (0,) * count, dict.fromkeys(some, 0)
 
 
 def problem(call, *args):
@@ -90,19 +90,19 @@ def problem(call, *args):
 
 
 class Signatures(unittest.TestCase):
-    def test_says_what_functions_take_as_inspect_does(self):
+    def test_parameters_equal_those_of_inspect(self):
         for function in FUNCTIONS:
             with self.subTest(function=function):
-                wanted = inspect.signature(function).parameters.values()
+                expected = inspect.signature(function).parameters.values()
                 found = signatures.parameters(function).values()
                 self.assertEqual(
-                    [(one.name, one.kind, one.default is one.empty) for one in found],
-                    [(one.name, int(one.kind), one.default is one.empty) for one in wanted],
+                    [(parameter.name, parameter.kind, parameter.default is parameter.empty) for parameter in found],
+                    [(parameter.name, int(parameter.kind), parameter.default is parameter.empty) for parameter in expected],
                 )
-                for one, other in zip(found, wanted, strict=True):
-                    self.assertTrue(one.default is one.empty or one.default is other.default)
+                for parameter, expected_parameter in zip(found, expected, strict=True):
+                    self.assertTrue(parameter.default is parameter.empty or parameter.default is expected_parameter.default)
 
-    def test_refuses_the_calls_that_inspect_refuses_with_its_words(self):
+    def test_refuses_the_same_calls_with_the_same_errors(self):
         for function in FUNCTIONS:
             bind = inspect.signature(function).bind
             for args, kwargs in calls():
@@ -110,7 +110,7 @@ class Signatures(unittest.TestCase):
                     found = problem(signatures.check_call, function, args, kwargs)
                     self.assertEqual(found, problem(lambda: bind(*args, **kwargs)))  # noqa: B023
 
-    def test_what_is_no_function_is_a_type_error(self):
+    def test_a_non_callable_is_a_type_error(self):
         for nonsense in (5, None):
             with self.assertRaises(TypeError):
                 signatures.parameters(nonsense)

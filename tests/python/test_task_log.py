@@ -1,4 +1,4 @@
-"""What a task prints and logs, as its keeper reads it."""
+"""The log of a task, as its keeper reads it."""
 
 import json
 import os
@@ -7,15 +7,15 @@ import sys
 import unittest
 
 from leoflow.common import task_log
-from leoflow.common.task_log import details, shown
+from leoflow.common.task_log import error_details, format_record
 
 TASK = r'''
 import logging, os, subprocess, sys, warnings
 from leoflow.common import task_log
-from leoflow.entry import small_side
+from leoflow.entry import small_backend
 
 sys.stdout.reconfigure(line_buffering=True)
-small_side.begin_log(task_log.to_keeper())
+small_backend.begin_log(task_log.to_keeper())
 print("printed")
 logging.getLogger("x").warning("logged %d", 1)
 print("to errors", file=sys.stderr)
@@ -33,7 +33,7 @@ task_log.finish()
 
 
 class Log(unittest.TestCase):
-    def test_all_of_a_task_comes_in_order_with_level_and_logger(self):
+    def test_output_and_records_are_in_order(self):
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         done = subprocess.run([sys.executable, "-W", "always", "-c", TASK], env=environment, capture_output=True, check=True)
         self.assertEqual(done.stderr, b"its error\n")
@@ -55,12 +55,12 @@ class Log(unittest.TestCase):
             ("error", "task.stderr", "without an end"),
         ])
 
-    def test_records_of_threads_stay_whole(self):
+    def test_records_of_threads_are_not_mixed(self):
         program = r"""
 import logging, sys, threading
 from leoflow.common import task_log
-from leoflow.entry import small_side
-small_side.begin_log(task_log.to_keeper())
+from leoflow.entry import small_backend
+small_backend.begin_log(task_log.to_keeper())
 def logs():
     for _ in range(100):
         logging.getLogger("x").warning("w" * 9000)
@@ -81,23 +81,23 @@ task_log.finish()
         for line in lines:
             self.assertEqual(len(json.loads(line.removeprefix(task_log.RECORD_START))["event"]), 9000)
 
-    def test_an_error_has_its_causes_and_no_frames_of_ours(self):
+    def test_an_error_has_its_causes_without_our_frames(self):
         try:
             try:
-                task_log.hidden({"a": Unprintable()})
+                task_log.masked({"a": Unprintable()})
                 raise Unprintable
             except Exception as error:
                 raise KeyError("b") from error
         except KeyError as error:
-            found = details(error)
-        self.assertEqual([(one["exc_type"], one["exc_value"], one["is_cause"]) for one in found],
+            found = error_details(error)
+        self.assertEqual([(detail["exc_type"], detail["exc_value"], detail["is_cause"]) for detail in found],
                          [("KeyError", "'b'", False), ("Unprintable", "<unprintable>", True)])
-        text = shown({"level": "error", "logger": "task", "event": "failed", "n": 1, "error_detail": found})
+        text = format_record({"level": "error", "logger": "task", "event": "failed", "n": 1, "error_detail": found})
         self.assertTrue(text.startswith("[ERROR] task: failed n=1\nTraceback (most recent call last):\n  File "), text)
         self.assertTrue(text.endswith("KeyError: 'b'"), text)
         self.assertLess(text.index("Unprintable: <unprintable>"), text.index("KeyError"))
 
-    def test_loggers_have_the_names_of_airflow(self):
+    def test_loggers_have_airflows_names(self):
         from airflow.providers.standard.operators.bash import BashOperator
         from airflow.sdk import DAG, BaseHook, task
 

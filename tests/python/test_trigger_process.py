@@ -1,4 +1,4 @@
-"""The process of the triggers: what it finds of a project and of the packages that come with Leoflow."""
+"""The trigger process: its access to the project and to the packages that come with Leoflow."""
 
 import json
 import os
@@ -14,9 +14,9 @@ import leoflow
 
 ENTRY = Path(leoflow.__file__).parent.parent / "_leoflow_entry.py"
 AGENT = 3
-# Where packages are that come with Leoflow.
+# Folder of the packages that come with Leoflow.
 SUPPORT = "support/site-packages"
-# A pendulum that is ours alone, so that the one of this machine does not count.
+# A fake pendulum, so that the result does not depend on the machine's.
 PENDULUM = """
     import datetime
 
@@ -32,7 +32,7 @@ TRIGGERS = """
     import importlib
     import os
 
-    # Under Airflow something else has imported it.
+    # In Airflow, another module imports it.
     importlib.util
 
     from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -55,19 +55,19 @@ def write(folder, name, text):
 
 class TestTriggerProcess(unittest.TestCase):
     def ask(self, classpath, kwargs, support):
-        """The answer of a process that runs this trigger in the folder of the test."""
+        """Runs a trigger in a process in the test's folder; returns the payload of its event."""
         ours, theirs = socket.socketpair()
         options = {"roots": [self.folder], "work_in": [self.folder], "socket": "/nowhere"}
         if support:
             options["support"] = f"{self.folder}/{SUPPORT}"
         # Without the packages of this machine.
         arguments = [sys.executable, "-E", "-s", "-S", "-X", "utf8", str(ENTRY), "triggers", json.dumps(options)]
-        place = lambda: os.dup2(theirs.fileno(), AGENT)  # noqa: E731
+        place_descriptors = lambda: os.dup2(theirs.fileno(), AGENT)  # noqa: E731
         environment = {"PATH": os.environ["PATH"]}
-        with ours, subprocess.Popen(arguments, env=environment, preexec_fn=place, pass_fds=[AGENT]) as started:  # noqa: PLW1509
+        with ours, subprocess.Popen(arguments, env=environment, preexec_fn=place_descriptors, pass_fds=[AGENT]) as started:  # noqa: PLW1509
             theirs.close()
-            told = {"id": 1, "classpath": classpath, "kwargs": kwargs, "next_kwargs": {}, "of": INSTANCE}
-            ours.sendall(json.dumps(told).encode() + b"\n")
+            request = {"id": 1, "classpath": classpath, "kwargs": kwargs, "next_kwargs": {}, "of": INSTANCE}
+            ours.sendall(json.dumps(request).encode() + b"\n")
             lines = (json.loads(line) for line in ours.makefile("rb"))
             answer = next((line for line in lines if "log" not in line), None)
             ours.shutdown(socket.SHUT_WR)
@@ -86,17 +86,17 @@ class TestTriggerProcess(unittest.TestCase):
         write(self.folder, "local_triggers.py", TRIGGERS)
         write(self.folder, ".env", "SAID=here")
 
-    def test_a_date_of_pendulums_is_one_here_too(self):
+    def test_a_pendulum_date_stays_one(self):
         trigger = "airflow.providers.standard.triggers.temporal.DateTimeTrigger"
         event = self.ask(trigger, {"moment": SOON}, support=True)
         self.assertEqual(event["__classname__"], "pendulum.datetime.DateTime")
 
-    def test_a_date_of_pendulums_is_read_without_it(self):
+    def test_a_pendulum_date_is_read_without_pendulum(self):
         trigger = "airflow.providers.standard.triggers.temporal.DateTimeTrigger"
         event = self.ask(trigger, {"moment": SOON}, support=False)
         self.assertEqual(event["__classname__"], "datetime.datetime")
 
-    def test_modules_and_variables_are_those_of_a_task(self):
+    def test_has_the_modules_and_variables_of_a_task(self):
         self.assertEqual(self.ask("local_triggers.Says", {}, support=True), ["here", "the project"])
         self.assertFalse(Path(self.folder, "__pycache__").exists(), "nothing is written to the project")
 

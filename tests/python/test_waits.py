@@ -1,4 +1,4 @@
-"""What the scheduler is told that a sensor waits for; everything else is for its own process."""
+"""The conditions of sensors that the scheduler checks; all others need the sensor's process."""
 
 import math
 import unittest
@@ -12,7 +12,7 @@ from leoflow.entry import structure
 
 
 class Months:
-    """As relativedelta and pendulum's durations: more than seconds."""
+    """Like relativedelta and pendulum's durations, not a fixed number of seconds."""
 
     def __rsub__(self, date):
         return date
@@ -24,11 +24,11 @@ class LongerThanItSays(timedelta):
 
 def waits(kind, **arguments):
     with DAG("d"):
-        return structure.wait(kind(task_id="t", **arguments))
+        return structure.sensor_wait(kind(task_id="t", **arguments))
 
 
 class External(unittest.TestCase):
-    def test_a_plain_one_is_looked_for(self):
+    def test_the_scheduler_checks_a_plain_one(self):
         found = waits(ExternalTaskSensor, external_dag_id="other", external_task_ids=("a", "b"), failed_states=["failed"],
                       execution_delta=timedelta(hours=1), poke_interval=5)
         self.assertEqual(found["until"], {
@@ -37,7 +37,7 @@ class External(unittest.TestCase):
         })
         self.assertTrue(found["is_all"])
 
-    def test_what_its_code_has_to_work_out_is_left_to_it(self):
+    def test_values_computed_by_code_need_the_process(self):
         for more in (
             {"execution_delta": Months()}, {"execution_delta": LongerThanItSays(days=30)},
             {"execution_date_fn": lambda date: date}, {"check_existence": True}, {"exponential_backoff": True},
@@ -47,15 +47,15 @@ class External(unittest.TestCase):
             with self.subTest(more):
                 self.assertIsNone(waits(ExternalTaskSensor, external_dag_id="other", **more))
 
-    def test_what_another_task_returns_is_left_to_it(self):
+    def test_a_result_of_another_task_needs_the_process(self):
         with DAG("d"):
             names = task(task_id="names")(lambda: ["a"])()
             sensor = ExternalTaskSensor(task_id="t", external_dag_id="other", external_task_ids=names)
-            self.assertIsNone(structure.wait(sensor))
+            self.assertIsNone(structure.sensor_wait(sensor))
 
 
 class File(unittest.TestCase):
-    def test_only_a_plain_path_is_looked_for(self):
+    def test_the_scheduler_checks_only_plain_paths(self):
         self.assertEqual(waits(FileSensor, filepath="/a b/c")["until"], {"kind": "file", "path": "/a b/c", "poke_interval": 60.0})
         for path in ("relative", "/a/*.csv", "/a/?", "/a/[b]", "/a/{{ ds }}", "/a\0"):
             self.assertIsNone(waits(FileSensor, filepath=path), path)

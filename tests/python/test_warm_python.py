@@ -1,4 +1,4 @@
-"""A warm Python: libraries that start threads do not keep it from being one."""
+"""A warm Python starts although libraries start threads."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import test_project_environment as processes
 
-# As pandas with pyarrow does, whose jemalloc has a thread unless it is told otherwise before it is loaded.
+# Like pandas with pyarrow, whose jemalloc starts a thread unless a variable forbids it before the load.
 LIKE_ARROW = """
     import os
     import threading
@@ -37,7 +37,7 @@ DAG = """
 """
 
 
-@unittest.skipUnless(sys.platform == "linux", "a warm Python is of Linux alone")
+@unittest.skipUnless(sys.platform == "linux", "a warm Python needs Linux")
 class TestWarmPython(unittest.TestCase):
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
@@ -45,7 +45,8 @@ class TestWarmPython(unittest.TestCase):
         self.folder = Path(folder.name)
 
     def zygote(self, **libraries):
-        """Starts one with these libraries, by name with their text; returns what it says first and its socket."""
+        """Starts a warm Python with libraries, given as name=text; returns its first message, its socket and its
+        pid."""
         for name, text in libraries.items():
             (self.folder / f"{name}.py").write_text(textwrap.dedent(text))
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -57,24 +58,24 @@ class TestWarmPython(unittest.TestCase):
         self.addCleanup(ours.close)
         return json.loads(ours.recv(65536)), ours, started.pid
 
-    def test_the_thread_of_arrow_is_switched_off(self):
+    def test_arrows_thread_is_disabled(self):
         processes.become_subreaper()
-        said, ours, _ = self.zygote(numpy="", pandas=LIKE_ARROW)
-        self.assertEqual((said["ready"], said["left_out"]), (True, {}))
+        message, ours, _ = self.zygote(numpy="", pandas=LIKE_ARROW)
+        self.assertEqual((message["ready"], message["left_out"]), (True, {}))
         (self.folder / "dag.py").write_text(textwrap.dedent(DAG))
         dag, = processes.parse_in_fork(ours, {"path": f"{self.folder}/dag.py", "roots": [str(self.folder)]})["dags"]
-        self.assertEqual(dag["dag_id"], "without", "forks have the variables of before")
+        self.assertEqual(dag["dag_id"], "without", "forks have the original variables")
 
     def test_a_library_that_starts_a_thread_is_left_out(self):
-        said, _, pid = self.zygote(requests="", numpy="", pandas=STARTS_A_THREAD)
-        self.assertEqual(said["ready"], True)
-        self.assertEqual(list(said["left_out"]), ["pandas"])
-        self.assertIn("it starts threads", said["left_out"]["pandas"])
+        message, _, pid = self.zygote(requests="", numpy="", pandas=STARTS_A_THREAD)
+        self.assertEqual(message["ready"], True)
+        self.assertEqual(list(message["left_out"]), ["pandas"])
+        self.assertIn("it starts threads", message["left_out"]["pandas"])
         self.assertEqual(len(os.listdir(f"/proc/{pid}/task")), 1)
 
     def test_each_of_several_is_left_out(self):
-        said, _, _ = self.zygote(numpy=STARTS_A_THREAD, pandas="import numpy\n" + textwrap.dedent(STARTS_A_THREAD))
-        self.assertEqual(sorted(said["left_out"]), ["numpy", "pandas"])
+        message, _, _ = self.zygote(numpy=STARTS_A_THREAD, pandas="import numpy\n" + textwrap.dedent(STARTS_A_THREAD))
+        self.assertEqual(sorted(message["left_out"]), ["numpy", "pandas"])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-//! A program that stands for another release: all of Leoflow, with the version, the key, further migrations and
-//! the faults that are written behind its end. A test copies it and appends `JSON`, the length of that as
-//! four bytes, and a mark.
+//! A program that simulates another release: all of Leoflow, with the version, public key, more migrations and faults
+//! from a trailer. A test copies the program and appends the trailer: JSON, its length as four little-endian bytes, and
+//! `MARK`.
 
 use leoflow::build_info::{self, BUILT, BuildInfo, MigrationFile};
 use leoflow::protocol::child::Inheritance;
@@ -14,24 +14,25 @@ use std::time::Duration;
 const MARK: &[u8; 8] = b"LEOTRAIL";
 
 fn main() -> ExitCode {
-    let Some(said) = trailer() else {
-        eprintln!("this stands for a release only once a test has appended what it is");
+    let Some(trailer_json) = trailer() else {
+        eprintln!("error: this program simulates a release; a test must append a trailer first");
         return ExitCode::from(2);
     };
-    let text = |key: &str| said[key].as_str().map(|text| &*Box::leak(text.to_owned().into_boxed_str()));
-    let migrations: Vec<MigrationFile> = said["migrations"].as_array().into_iter().flatten().map(migration).collect();
+    let text = |key: &str| trailer_json[key].as_str().map(|text| &*Box::leak(text.to_owned().into_boxed_str()));
+    let migrations: Vec<MigrationFile> =
+        trailer_json["migrations"].as_array().into_iter().flatten().map(migration).collect();
     build_info::assume(BuildInfo {
         version: text("version").unwrap_or(BUILT.version),
         public_key: text("public_key"),
         more_migrations: Box::leak(migrations.into_boxed_slice()),
         ..BUILT
     });
-    // In a rehearsal it works with another database.
+    // A rehearsal passes `--database`.
     let is_live = !std::env::args().any(|argument| argument == "--database");
     let role = role();
-    let live = if is_live { said["faults"][format!("live-{role}")].as_str() } else { None };
-    if let Some(fault) = said["faults"][role].as_str().or(live) {
-        act(fault);
+    let live = if is_live { trailer_json["faults"][format!("live-{role}")].as_str() } else { None };
+    if let Some(fault) = trailer_json["faults"][role].as_str().or(live) {
+        inject_fault(fault);
     }
     leoflow::entry::main()
 }
@@ -50,16 +51,16 @@ fn trailer() -> Option<Value> {
     serde_json::from_reader(file.take(length.into())).ok()
 }
 
-fn migration(said: &Value) -> MigrationFile {
-    let leak = |key: &str| said[key].as_str().map(|text| &*Box::leak(text.to_owned().into_boxed_str()));
+fn migration(entry: &Value) -> MigrationFile {
+    let leak = |key: &str| entry[key].as_str().map(|text| &*Box::leak(text.to_owned().into_boxed_str()));
     (leak("file").unwrap_or_default(), leak("sql").unwrap_or_default(), leak("rollback"))
 }
 
-/// `server`, `agent`, `migrate-db`, `lite`: what this process is.
+/// Role of this process: `server`, `agent`, `migrate-db`, `lite`.
 fn role() -> String {
     let mut arguments = std::env::args();
-    let called = arguments.next().unwrap_or_default();
-    if let Some((_, role)) = called.rsplit_once("leoflow-") {
+    let argv0 = arguments.next().unwrap_or_default();
+    if let Some((_, role)) = argv0.rsplit_once("leoflow-") {
         return role.to_owned();
     }
     let mut arguments = arguments.peekable();
@@ -73,24 +74,24 @@ fn role() -> String {
     String::new()
 }
 
-/// What a bad release does. Some of it beside doing its work.
-fn act(fault: &str) {
-    let beside = |work: fn()| drop(std::thread::spawn(work));
+/// Simulates a fault of a bad release. Some faults run in a thread beside the normal work.
+fn inject_fault(fault: &str) {
+    let in_background = |work: fn()| drop(std::thread::spawn(work));
     match fault {
         "exits" => std::process::exit(7),
         "hangs" => std::thread::sleep(Duration::from_secs(3600)),
         "answers-500" => answer_500(),
-        "dies-when-open" => beside(|| {
+        "dies-when-open" => in_background(|| {
             let mut arguments = std::env::args().skip_while(|argument| argument != "--private-socket");
             let private = arguments.nth(1);
-            // It goes when the doors are opened.
+            // Exits once the server opens its public listeners and removes the private socket.
             while private.as_ref().is_some_and(|path| std::path::Path::new(path).exists()) {
                 std::thread::sleep(Duration::from_millis(5));
             }
             std::thread::sleep(Duration::from_millis(100));
             std::process::exit(7);
         }),
-        "floods" => beside(|| {
+        "floods" => in_background(|| {
             let line = [b'x'; 1023];
             for _ in 0..64 * 1024 {
                 if writeln!(std::io::stderr().lock(), "{}", String::from_utf8_lossy(&line)).is_err() {
@@ -98,11 +99,11 @@ fn act(fault: &str) {
                 }
             }
         }),
-        other => panic!("no such fault: {other}"),
+        unknown => panic!("unknown fault: {unknown}"),
     }
 }
 
-/// Serves nothing but errors, on trial and off it.
+/// Answers each request with status 500, in the rehearsal and in live operation.
 fn answer_500() -> ! {
     let mut inheritance = Inheritance::take().expect("listeners");
     let notifier = inheritance.notifier();

@@ -1,14 +1,15 @@
-//! `leoflow connections test`: whether the other end can be reached from here. A login is the provider's to try.
+//! `leoflow connections test` without a provider's hook: connects to the host's port. Does not try the login.
 
 use crate::engine::store::connections::Connection;
 use std::net::Ipv6Addr;
 use std::time::Duration;
 use tokio::net::{TcpStream, lookup_host};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Time limit for connecting.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The port that a type of connection has where none is given.
-fn usual_port(conn_type: &str) -> Option<u16> {
+/// The default port of a connection type or URL scheme.
+fn default_port(conn_type: &str) -> Option<u16> {
     Some(match conn_type {
         "ftp" => 21,
         "ssh" | "sftp" => 22,
@@ -29,16 +30,16 @@ fn usual_port(conn_type: &str) -> Option<u16> {
     })
 }
 
-/// Host and port. The host of an HTTP connection may be a whole address, and its scheme may be in `schema`.
-fn place(connection: &Connection) -> Result<(String, u16), String> {
+/// Returns host and port. The host of an HTTP connection may be a whole URL, and its scheme may be in `schema`.
+fn host_and_port(connection: &Connection) -> Result<(String, u16), String> {
     let host = connection.host.as_deref().unwrap_or_default().trim();
     if host.is_empty() {
-        return Err("it has no host, so there is nothing to reach".to_owned());
+        return Err("the connection has no host".to_owned());
     }
     let (scheme, rest) = host.split_once("://").map_or((None, host), |(scheme, rest)| (Some(scheme), rest));
     let authority = rest.split('/').next().unwrap_or_default();
     let (name, port) = match authority.rsplit_once(':') {
-        // Colons of an address are none before a port.
+        // The colons of a bare IPv6 address separate no port.
         _ if authority.parse::<Ipv6Addr>().is_ok() => (authority, None),
         Some((name, port)) if port.parse::<u16>().is_ok() => (name, port.parse().ok()),
         _ => (authority, None),
@@ -48,30 +49,30 @@ fn place(connection: &Connection) -> Result<(String, u16), String> {
         .port
         .and_then(|port| u16::try_from(port).ok())
         .or(port)
-        .or_else(|| scheme.or(schema).and_then(usual_port))
-        .or_else(|| usual_port(&connection.conn_type));
+        .or_else(|| scheme.or(schema).and_then(default_port))
+        .or_else(|| default_port(&connection.conn_type));
     match port {
         Some(port) => Ok((name.trim_matches(['[', ']']).to_owned(), port)),
-        None => Err(format!("it has no port, and {} has no usual one", connection.conn_type)),
+        None => Err(format!("the connection has no port, and the type {} has no default port", connection.conn_type)),
     }
 }
 
-/// Where it was reached, or why not.
+/// Returns `host:port` when a TCP connection succeeds, else why it failed.
 pub async fn reach(connection: &Connection) -> Result<String, String> {
-    let (host, port) = place(connection)?;
+    let (host, port) = host_and_port(connection)?;
     let reached = async {
-        let mut last = format!("{host} has no address");
+        let mut last_error = format!("{host} has no address");
         let addresses = lookup_host((host.as_str(), port)).await.map_err(|error| format!("{host}: {error}"))?;
         for address in addresses {
             match TcpStream::connect(address).await {
                 Ok(_) => return Ok(format!("{host}:{port}")),
-                Err(error) => last = format!("{address}: {error}"),
+                Err(error) => last_error = format!("{address}: {error}"),
             }
         }
-        Err(last)
+        Err(last_error)
     };
-    let in_time = tokio::time::timeout(PATIENCE, reached).await;
-    in_time.unwrap_or_else(|_| Err(format!("{host}:{port} does not answer within {} s", PATIENCE.as_secs())))
+    let outcome = tokio::time::timeout(TIMEOUT, reached).await;
+    outcome.unwrap_or_else(|_| Err(format!("{host}:{port} did not respond within {} s", TIMEOUT.as_secs())))
 }
 
 #[cfg(test)]
@@ -93,14 +94,17 @@ mod tests {
     }
 
     #[test]
-    fn the_place_is_what_a_provider_would_use() {
-        let place = |conn_type: &str, host: &str, port, schema| place(&connection(conn_type, host, port, schema));
-        assert_eq!(place("postgres", "db.local", None, None), Ok(("db.local".into(), 5432)));
-        assert_eq!(place("postgres", "db.local", Some(6000), Some("data")), Ok(("db.local".into(), 6000)));
-        assert_eq!(place("http", "https://api.example/v1", None, None), Ok(("api.example".into(), 443)));
-        assert_eq!(place("http", "api.example:8080", None, None), Ok(("api.example".into(), 8080)));
-        assert_eq!(place("http", "api.example", None, Some("https")), Ok(("api.example".into(), 443)));
-        assert_eq!(place("redis", "[::1]:7000", None, None), Ok(("::1".into(), 7000)));
-        assert!(place("generic", "somewhere", None, None).is_err() && place("fs", " ", None, None).is_err());
+    fn finds_host_and_port_as_a_provider_does() {
+        let host_and_port =
+            |conn_type: &str, host: &str, port, schema| host_and_port(&connection(conn_type, host, port, schema));
+        assert_eq!(host_and_port("postgres", "db.local", None, None), Ok(("db.local".into(), 5432)));
+        assert_eq!(host_and_port("postgres", "db.local", Some(6000), Some("data")), Ok(("db.local".into(), 6000)));
+        assert_eq!(host_and_port("http", "https://api.example/v1", None, None), Ok(("api.example".into(), 443)));
+        assert_eq!(host_and_port("http", "api.example:8080", None, None), Ok(("api.example".into(), 8080)));
+        assert_eq!(host_and_port("http", "api.example", None, Some("https")), Ok(("api.example".into(), 443)));
+        assert_eq!(host_and_port("redis", "[::1]:7000", None, None), Ok(("::1".into(), 7000)));
+        assert!(
+            host_and_port("generic", "somewhere", None, None).is_err() && host_and_port("fs", " ", None, None).is_err()
+        );
     }
 }

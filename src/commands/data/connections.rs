@@ -1,4 +1,4 @@
-//! `leoflow connections`, in Airflow's words and files:
+//! `leoflow connections`, with the names and file formats of Airflow's CLI:
 //! <https://airflow.apache.org/docs/apache-airflow/stable/cli-and-env-variables-ref.html#connections>
 
 use super::connection_test;
@@ -6,12 +6,14 @@ use super::connections_format::{from_airflow, from_json, from_uri, to_airflow};
 use super::transfer_file::{read_json, value_or_stdin, write_json};
 use crate::cli::api::{Api, encode};
 use crate::cli::args::{AddConnection, ConnectionsCommand};
+use crate::cli::printer::counted;
 use crate::commands::context::Context;
 use crate::engine::store::OnExisting;
 use crate::engine::store::connections::Connection;
 use crate::error::Error;
 use serde_json::{Value, json};
 
+/// Path in the local API, which returns connections with their secrets.
 pub const LOCAL: &str = "/local/connections";
 const PUBLIC: &str = "/api/v2/connections";
 
@@ -21,11 +23,12 @@ pub async fn run(context: &Context<'_>, command: &ConnectionsCommand) -> Result<
     match command {
         ConnectionsCommand::List => list(context, &api).await?,
         ConnectionsCommand::Get { conn_id } => {
-            let found: Value = api.get(&format!("{PUBLIC}/{}", encode(conn_id))).await?;
+            let connection: Value = api.get(&format!("{PUBLIC}/{}", encode(conn_id))).await?;
             if printer.json {
-                printer.json(&found)?;
+                printer.json(&connection)?;
             } else {
-                for (name, value) in found.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
+                for (name, value) in connection.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null())
+                {
                     printer.line(format!(
                         "{name:<14} {}",
                         value.as_str().map_or_else(|| value.to_string(), str::to_owned)
@@ -34,86 +37,89 @@ pub async fn run(context: &Context<'_>, command: &ConnectionsCommand) -> Result<
             }
         }
         ConnectionsCommand::Add(args) => {
-            let connection = added(args)?;
+            let connection = connection_from_args(args)?;
             let _: Value = api.post(PUBLIC, &json!(connection)).await?;
-            printer.note(format!("connection {} added", args.conn_id));
+            printer.note(format!("Created connection {}", args.conn_id));
         }
         ConnectionsCommand::Test { conn_id } => {
-            let found: Connection = api.get(&format!("{LOCAL}/{}", encode(conn_id))).await?;
-            let said: Value =
-                api.patient().post(&format!("/local/connection-tests/{}", encode(conn_id)), &json!({})).await?;
-            if said["tested"] == true {
-                return tested(context, conn_id, &said);
+            let connection: Connection = api.get(&format!("{LOCAL}/{}", encode(conn_id))).await?;
+            let response: Value = api
+                .with_bulk_timeout()
+                .post(&format!("/local/connection-tests/{}", encode(conn_id)), &json!({}))
+                .await?;
+            if response["tested"] == true {
+                return print_tested(context, conn_id, &response);
             }
-            let reached = connection_test::reach(&found).await;
+            let reached = connection_test::reach(&connection).await;
             if printer.json {
                 printer.json(&json!({"connection_id": conn_id, "reached": reached.is_ok(), "message": reached.as_ref().unwrap_or_else(|why| why)}))?;
             } else {
                 match &reached {
-                    Ok(place) => {
-                        printer.line(format!("{place} answers"));
+                    Ok(address) => {
+                        printer.line(format!("{address} is reachable"));
                         printer.note(format!(
-                            "the login was not tried: no project has a provider with a hook for the type {}",
-                            found.conn_type
+                            "The login was not tested: no project has a provider with a hook for the type {}.",
+                            connection.conn_type
                         ));
                     }
-                    Err(why) => printer.line(format!("{conn_id} is not reached: {why}")),
+                    Err(why) => printer.line(format!("{conn_id} is not reachable: {why}")),
                 }
             }
             return Ok(u8::from(reached.is_err()));
         }
         ConnectionsCommand::Delete { conn_id } => {
             api.delete(&format!("{PUBLIC}/{}", encode(conn_id))).await?;
-            printer.note(format!("connection {conn_id} removed"));
+            printer.note(format!("Deleted connection {conn_id}"));
         }
         ConnectionsCommand::Import { file, overwrite } => {
             let entries =
                 from_airflow(read_json(file)?).map_err(|text| Error::failed(text).hint("nothing was imported"))?;
             let on_existing = if *overwrite { OnExisting::Overwrite } else { OnExisting::Skip };
             let counts: Value =
-                api.patient().put(LOCAL, &json!({"on_existing": on_existing, "entries": entries})).await?;
-            printer.line(format!("{} connections imported, {} skipped", counts["imported"], counts["skipped"]));
+                api.with_bulk_timeout().put(LOCAL, &json!({"on_existing": on_existing, "entries": entries})).await?;
+            let imported = counted(&counts["imported"], "connection");
+            printer.line(format!("Imported {imported}, skipped {}", counts["skipped"]));
         }
         ConnectionsCommand::Export { file } => {
-            let all: Vec<Connection> = api.patient().get(LOCAL).await?;
+            let all: Vec<Connection> = api.with_bulk_timeout().get(LOCAL).await?;
             write_json(context, file, &to_airflow(&all))?;
-            printer.note(format!("{} connections exported, passwords included", all.len()));
+            printer.note(format!("Exported {}, including passwords", counted(all.len(), "connection")));
         }
     }
     Ok(0)
 }
 
-/// What a provider's hook has said of it.
-fn tested(context: &Context<'_>, conn_id: &str, said: &Value) -> Result<u8, Error> {
-    let (works, message) = (said["status"] == true, said["message"].as_str().unwrap_or_default());
+/// Prints the result of the provider hook's test.
+fn print_tested(context: &Context<'_>, conn_id: &str, response: &Value) -> Result<u8, Error> {
+    let (is_working, message) = (response["status"] == true, response["message"].as_str().unwrap_or_default());
     if context.printer.json {
-        let provider = &said["provider"];
-        context
-            .printer
-            .json(&json!({"connection_id": conn_id, "reached": works, "message": message, "provider": provider}))?;
+        let provider = &response["provider"];
+        context.printer.json(
+            &json!({"connection_id": conn_id, "reached": is_working, "message": message, "provider": provider}),
+        )?;
     } else {
-        let how = if works { "works" } else { "does not work" };
-        let provider = said["provider"].as_str().unwrap_or_default();
-        context.printer.line(format!("{conn_id} {how}, says {provider}: {message}"));
+        let outcome = if is_working { "works" } else { "does not work" };
+        let provider = response["provider"].as_str().unwrap_or_default();
+        context.printer.line(format!("{conn_id} {outcome}, according to {provider}: {message}"));
     }
-    Ok(u8::from(!works))
+    Ok(u8::from(!is_working))
 }
 
 async fn list(context: &Context<'_>, api: &Api<'_>) -> Result<(), Error> {
-    let all: Vec<Connection> = api.patient().get(LOCAL).await?;
+    let all: Vec<Connection> = api.with_bulk_timeout().get(LOCAL).await?;
     let printer = context.printer;
     if printer.json {
-        let hidden: Vec<Value> = all
+        let without_secrets: Vec<Value> = all
             .iter()
             .map(|c| {
                 json!({"connection_id": c.connection_id, "conn_type": c.conn_type, "host": c.host, "port": c.port,
                             "schema": c.schema, "login": c.login, "description": c.description})
             })
             .collect();
-        return printer.json(&json!({"connections": hidden}));
+        return printer.json(&json!({"connections": without_secrets}));
     }
     if all.is_empty() {
-        printer.note("there are no connections; `leoflow connections add ID --conn-type TYPE` makes one");
+        printer.note("No connections yet. Create one with `leoflow connections add ID --conn-type TYPE`.");
         return Ok(());
     }
     let row = |c: &Connection| {
@@ -125,9 +131,10 @@ async fn list(context: &Context<'_>, api: &Api<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-fn added(args: &AddConnection) -> Result<Connection, Error> {
+/// Builds the connection that `add` describes.
+fn connection_from_args(args: &AddConnection) -> Result<Connection, Error> {
     let id = &args.conn_id;
-    let bad = |text: String| Error::failed(text).hint("nothing was changed; leoflow connections add --help");
+    let bad = |text: String| Error::failed(text).hint("nothing was changed; see leoflow connections add --help");
     if let Some(text) = &args.conn_json {
         let value = serde_json::from_str(text)
             .map_err(|error| Error::failed("--conn-json is not JSON").cause(error).hint("nothing was changed"))?;

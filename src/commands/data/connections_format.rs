@@ -1,11 +1,11 @@
-//! Connections as Airflow's CLI writes and reads them: JSON, and the older URIs.
+//! The file formats of connections in Airflow's CLI: JSON, and the older URIs.
 //! <https://airflow.apache.org/docs/apache-airflow/stable/howto/connection.html#connection-uri-format>
 
 use crate::engine::store::connections::Connection;
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
 
-/// `{"id": {…}}` or `{"id": "uri"}`.
+/// Reads `{"id": {…}}` or `{"id": "uri"}`.
 pub fn from_airflow(file: Value) -> Result<Vec<Connection>, String> {
     let Value::Object(entries) = file else { return Err("the file is not a JSON object of connections".to_owned()) };
     entries
@@ -17,7 +17,8 @@ pub fn from_airflow(file: Value) -> Result<Vec<Connection>, String> {
         .collect()
 }
 
-pub fn to_airflow(all: &[Connection]) -> Value {
+/// Converts connections to the format of Airflow's export.
+pub fn to_airflow(connections: &[Connection]) -> Value {
     let entry = |connection: &Connection| {
         let fields = json!({
             "conn_type": connection.conn_type,
@@ -31,11 +32,11 @@ pub fn to_airflow(all: &[Connection]) -> Value {
         });
         (connection.connection_id.clone(), fields)
     };
-    Value::Object(all.iter().map(entry).collect::<Map<_, _>>())
+    Value::Object(connections.iter().map(entry).collect::<Map<_, _>>())
 }
 
-/// One connection's object. `extra` may be text or an object; an unknown field is an error, so that
-/// a misspelt one is not lost.
+/// Reads one connection's object. `extra` may be text or an object. An unknown field is an error, so that a
+/// misspelt one is not lost.
 pub fn from_json(id: &str, entry: &Value) -> Result<Connection, String> {
     let object = entry.as_object().ok_or_else(|| format!("connection {id:?} is not a JSON object"))?;
     if let Some(uri) = object.get("uri").and_then(Value::as_str) {
@@ -64,8 +65,8 @@ pub fn from_json(id: &str, entry: &Value) -> Result<Connection, String> {
                 connection.extra = if value.is_object() { Some(value.to_string()) } else { text()? };
             }
             "conn_id" | "connection_id" if value == id => {}
-            "conn_id" | "connection_id" => return Err(format!("connection {id:?} says of itself that it is {value}")),
-            // What Airflow's export adds and its import passes over.
+            "conn_id" | "connection_id" => return Err(format!("connection {id:?} has another id in it: {value}")),
+            // Airflow's export writes these fields, and its import ignores them.
             "id" | "is_encrypted" | "is_extra_encrypted" | "get_uri" => {}
             _ => return Err(format!("connection {id:?} has an unknown field {name:?}")),
         }
@@ -83,15 +84,15 @@ fn port(id: &str, value: &Value) -> Result<Option<i32>, String> {
     }
 }
 
-/// `type://login:password@host:port/schema?key=value`, each part percent-encoded. A query's
-/// `__extra__` is the whole extra.
+/// Reads `type://login:password@host:port/schema?key=value`, each part percent-encoded. The query parameter
+/// `__extra__` holds the whole extra.
 pub fn from_uri(id: &str, uri: &str) -> Result<Connection, String> {
-    let bad = |what: &str| format!("the URI of connection {id:?} {what}");
+    let bad = |problem: &str| format!("the URI of connection {id:?} {problem}");
     let (scheme, rest) = uri.split_once("://").ok_or_else(|| bad("has no type, as in postgres://…"))?;
     // Airflow's own form of a host with a protocol: http://https://example.org
     let (protocol, rest) = rest.split_once("://").map_or((None, rest), |(protocol, rest)| (Some(protocol), rest));
     if protocol.is_some_and(|protocol| protocol.contains(['@', ':', '/'])) {
-        return Err(bad("has a host with a protocol that is none"));
+        return Err(bad("has a host with an invalid protocol"));
     }
     let (rest, query) = rest.split_once('?').map_or((rest, None), |(rest, query)| (rest, Some(query)));
     let (authority, schema) = rest.split_once('/').map_or((rest, None), |(authority, path)| (authority, Some(path)));
@@ -104,12 +105,12 @@ pub fn from_uri(id: &str, uri: &str) -> Result<Connection, String> {
         Ok(text) => Ok(text.into_owned()),
         Err(_) => Err(bad("is not percent-encoded UTF-8")),
     };
-    let some = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(decode).transpose();
+    let decode_part = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(decode).transpose();
     let (login, password) = user.map_or((None, None), |user| match user.split_once(':') {
         Some((login, password)) => (Some(login), Some(password)),
         None => (Some(user), None),
     });
-    // Airflow's own names for types that URIs call otherwise.
+    // Airflow's names of types whose URI scheme differs.
     let conn_type = match scheme {
         "postgresql" => "postgres".to_owned(),
         other => other.replace('-', "_"),
@@ -123,16 +124,17 @@ pub fn from_uri(id: &str, uri: &str) -> Result<Connection, String> {
         connection_id: id.to_owned(),
         conn_type,
         description: None,
-        host: some(Some(host))?
+        host: decode_part(Some(host))?
             .map(|host| protocol.map_or_else(|| host.clone(), |protocol| format!("{protocol}://{host}"))),
-        login: some(login)?,
-        schema: some(schema)?,
+        login: decode_part(login)?,
+        schema: decode_part(schema)?,
         port,
-        password: some(password)?,
+        password: decode_part(password)?,
         extra: query.filter(|query| !query.is_empty()).map(|query| extra(query, &decode)).transpose()?,
     })
 }
 
+/// Converts a query to the JSON text of `extra`.
 fn extra(query: &str, decode: &dyn Fn(&str) -> Result<String, String>) -> Result<String, String> {
     let mut object = Map::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -151,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_exported_is_what_is_imported() {
+    fn import_reads_what_export_writes() {
         let full = Connection {
             connection_id: "db".into(),
             conn_type: "postgres".into(),
@@ -170,14 +172,14 @@ mod tests {
 
     #[test]
     fn reads_uris_as_airflow_does() {
-        let found = from_uri("x", "postgresql://me:p%40ss@db.local:5432/data?sslmode=require&a=b%20c").unwrap();
-        assert_eq!(found.conn_type, "postgres");
-        assert_eq!(found.login.as_deref(), Some("me"));
-        assert_eq!(found.password.as_deref(), Some("p@ss"));
-        assert_eq!(found.host.as_deref(), Some("db.local"));
-        assert_eq!(found.port, Some(5432));
-        assert_eq!(found.schema.as_deref(), Some("data"));
-        assert_eq!(found.extra.as_deref(), Some(r#"{"sslmode":"require","a":"b c"}"#));
+        let parsed = from_uri("x", "postgresql://me:p%40ss@db.local:5432/data?sslmode=require&a=b%20c").unwrap();
+        assert_eq!(parsed.conn_type, "postgres");
+        assert_eq!(parsed.login.as_deref(), Some("me"));
+        assert_eq!(parsed.password.as_deref(), Some("p@ss"));
+        assert_eq!(parsed.host.as_deref(), Some("db.local"));
+        assert_eq!(parsed.port, Some(5432));
+        assert_eq!(parsed.schema.as_deref(), Some("data"));
+        assert_eq!(parsed.extra.as_deref(), Some(r#"{"sslmode":"require","a":"b c"}"#));
         let bare = from_uri("x", "google-cloud-platform://").unwrap();
         assert_eq!((bare.conn_type.as_str(), bare.host), ("google_cloud_platform", None));
         assert_eq!(from_uri("x", "a://?__extra__=%7B%22b%22%3A1%7D").unwrap().extra.unwrap(), r#"{"b":1}"#);
@@ -186,7 +188,7 @@ mod tests {
             (with_protocol.host.as_deref(), with_protocol.schema.as_deref()),
             (Some("https://example.org"), Some("path"))
         );
-        // As Airflow has it: what is no escape is what it says.
+        // As in Airflow, an invalid escape stays as it is.
         assert_eq!(from_uri("x", "a://%zz").unwrap().host.as_deref(), Some("%zz"));
         for bad in ["nothing", "a://h:port/", "a://%ff"] {
             assert!(from_uri("x", bad).is_err(), "{bad}");
@@ -202,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn airflows_other_forms_are_read_whole() {
+    fn reads_airflows_other_json_forms() {
         let file =
             json!({"a": {"conn_type": "http", "extra_dejson": {"k": 1}}, "b": {"uri": "http://h"}, "c": "http://h"});
         let all = from_airflow(file).unwrap();

@@ -1,4 +1,4 @@
-//! What DAGs are given: variables, connections, pools.
+//! The commands on variables, connections and pools.
 
 pub mod connection_test;
 pub mod connections;

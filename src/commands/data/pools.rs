@@ -1,8 +1,9 @@
-//! `leoflow pools …`, in Airflow's words and files.
+//! `leoflow pools …`, with the names and file formats of Airflow's CLI.
 
 use super::transfer_file::{read_json, write_json};
 use crate::cli::api::{Api, encode};
 use crate::cli::args::PoolsCommand;
+use crate::cli::printer::counted;
 use crate::commands::context::Context;
 use crate::error::Error;
 use serde_json::{Map, Value, json};
@@ -16,28 +17,28 @@ pub async fn run(context: &Context<'_>, command: &PoolsCommand) -> Result<u8, Er
             show(context, &all)?;
         }
         PoolsCommand::Get { name } => {
-            let pool: Value = api.get(&place(name)).await?;
+            let pool: Value = api.get(&pool_path(name)).await?;
             show(context, &[pool])?;
         }
         PoolsCommand::Set { name, slots, description, include_deferred } => {
             set(&api, name, *slots, description.as_deref(), *include_deferred).await?;
-            printer.note(format!("pool {name} set"));
+            printer.note(format!("Set pool {name}"));
         }
         PoolsCommand::Delete { name } => {
-            api.delete(&place(name)).await?;
-            printer.note(format!("pool {name} removed"));
+            api.delete(&pool_path(name)).await?;
+            printer.note(format!("Deleted pool {name}"));
         }
         PoolsCommand::Import { file } => {
             let pools = from_airflow(read_json(file)?)?;
             for pool in &pools {
                 set(&api, &pool.name, pool.slots, pool.description.as_deref(), pool.include_deferred).await?;
             }
-            printer.line(format!("{} pools imported", pools.len()));
+            printer.line(format!("Imported {}", counted(pools.len(), "pool")));
         }
         PoolsCommand::Export { file } => {
             let all = api.all(POOLS, "", "pools").await?;
             write_json(context, file, &to_airflow(&all))?;
-            printer.note(format!("{} pools exported", all.len()));
+            printer.note(format!("Exported {}", counted(all.len(), "pool")));
         }
     }
     Ok(0)
@@ -45,19 +46,19 @@ pub async fn run(context: &Context<'_>, command: &PoolsCommand) -> Result<u8, Er
 
 pub const POOLS: &str = "/api/v2/pools";
 
-/// What the API tells of them, as Airflow's own export has it.
-pub fn to_airflow(all: &[Value]) -> Value {
+/// Converts pools of the API to the format of Airflow's export.
+pub fn to_airflow(pools: &[Value]) -> Value {
     let entry = |pool: &Value| {
-        let whole = json!({
+        let fields = json!({
             "slots": pool["slots"], "description": pool["description"].as_str().unwrap_or_default(),
             "include_deferred": pool["include_deferred"],
         });
-        (pool["name"].as_str().unwrap_or_default().to_owned(), whole)
+        (pool["name"].as_str().unwrap_or_default().to_owned(), fields)
     };
-    all.iter().map(entry).collect::<Map<_, _>>().into()
+    pools.iter().map(entry).collect::<Map<_, _>>().into()
 }
 
-fn place(name: &str) -> String {
+fn pool_path(name: &str) -> String {
     format!("/api/v2/pools/{}", encode(name))
 }
 
@@ -72,11 +73,12 @@ fn show(context: &Context<'_>, pools: &[Value]) -> Result<(), Error> {
         row.push(pool["description"].as_str().unwrap_or_default().to_owned());
         row
     };
-    let header = ["POOL", "SLOTS", "IN USE", "WAITING", "DESCRIPTION"];
+    let header = ["POOL", "SLOTS", "OCCUPIED", "SCHEDULED", "DESCRIPTION"];
     context.printer.table(&header, &pools.iter().map(row).collect::<Vec<_>>());
     Ok(())
 }
 
+/// Creates a pool, or changes the existing one.
 pub async fn set(
     api: &Api<'_>,
     name: &str,
@@ -87,7 +89,7 @@ pub async fn set(
     let body = json!({"slots": slots, "description": description, "include_deferred": include_deferred});
     let exists = api.all(POOLS, "", "pools").await?.iter().any(|pool| pool["name"] == name);
     if exists {
-        let _: Value = api.patch(&place(name), &body).await?;
+        let _: Value = api.patch(&pool_path(name), &body).await?;
         return Ok(());
     }
     let mut body = body;
@@ -96,6 +98,7 @@ pub async fn set(
     Ok(())
 }
 
+/// A pool in an import file.
 pub struct Entry {
     pub name: String,
     pub slots: i32,
@@ -103,7 +106,7 @@ pub struct Entry {
     pub include_deferred: bool,
 }
 
-/// `{"name": {"slots": …, "description": …}}`.
+/// Reads `{"name": {"slots": …, "description": …}}`.
 pub fn from_airflow(file: Value) -> Result<Vec<Entry>, Error> {
     let Value::Object(entries) = file else {
         return Err(Error::failed("the file is not a JSON object of pools").hint("nothing was imported"));
@@ -111,7 +114,7 @@ pub fn from_airflow(file: Value) -> Result<Vec<Entry>, Error> {
     let pool = |(name, entry): (String, Value)| {
         let slots = entry["slots"].as_i64().and_then(|slots| i32::try_from(slots).ok());
         let slots = slots.ok_or_else(|| {
-            Error::failed(format!("pool {name:?} has no number of slots")).hint("nothing was imported")
+            Error::failed(format!("pool {name:?} has no valid number of slots")).hint("nothing was imported")
         })?;
         let description = entry["description"].as_str().map(str::to_owned);
         let include_deferred = entry["include_deferred"].as_bool().unwrap_or(false);

@@ -1,4 +1,4 @@
-//! Files that are imported and exported: `-` is stdin or stdout, an export is private and whole.
+//! Import and export files: `-` means stdin or stdout; an export is written atomically with mode 0600.
 
 use crate::commands::context::Context;
 use crate::error::Error;
@@ -7,21 +7,23 @@ use serde_json::Value;
 use std::io::Read;
 use std::path::Path;
 
-/// Of a file that is imported; the server takes somewhat more, for the form in which it is sent.
+/// Size limit of an import file, in bytes; the server's limit is higher, because a request is longer than its file.
 const LIMIT: u64 = 64 * 1024 * 1024;
 
+/// Reads JSON from a file, or from stdin for `-`.
 pub fn read_json(path: &Path) -> Result<Value, Error> {
     let text = if path == Path::new("-") {
         stdin()?
     } else {
         let text = files::read_text(path, LIMIT).map_err(|error| Error::io("read", path, &error))?;
-        text.ok_or_else(|| Error::failed(format!("there is no file {}", path.display())))?
+        text.ok_or_else(|| Error::failed(format!("{} does not exist", path.display())))?
     };
     serde_json::from_str(&text).map_err(|error| {
         Error::failed(format!("{} is not JSON", path.display())).cause(error).hint("nothing was imported")
     })
 }
 
+/// Writes JSON to a file, or to stdout for `-`.
 pub fn write_json(context: &Context<'_>, path: &Path, value: &Value) -> Result<(), Error> {
     let mut text = serde_json::to_string_pretty(value).map_err(Error::bug)?;
     text.push('\n');
@@ -29,11 +31,11 @@ pub fn write_json(context: &Context<'_>, path: &Path, value: &Value) -> Result<(
         context.printer.raw(&text);
         return Ok(());
     }
-    // Secrets are in it.
+    // The file contains secrets.
     files::write_atomic(path, text.as_bytes(), 0o600).map_err(|error| Error::io("write", path, &error))
 }
 
-/// A value given as `-` is read from stdin, one line end taken off.
+/// Returns the value; `-` reads it from stdin, without its last newline.
 pub fn value_or_stdin(value: &str) -> Result<String, Error> {
     if value != "-" {
         return Ok(value.to_owned());

@@ -1,14 +1,16 @@
-//! `leoflow variables`, in Airflow's words and files:
+//! `leoflow variables`, with the names and file formats of Airflow's CLI:
 //! <https://airflow.apache.org/docs/apache-airflow/stable/cli-and-env-variables-ref.html#variables>
 
 use super::transfer_file::{read_json, value_or_stdin, write_json};
 use crate::cli::api::{Api, encode};
 use crate::cli::args::{OnExisting, VariablesCommand};
+use crate::cli::printer::counted;
 use crate::commands::context::Context;
 use crate::engine::store::variables::{Variable, as_text};
 use crate::error::Error;
 use serde_json::{Map, Value, json};
 
+/// Path in the local API, which returns variables with their values.
 pub const LOCAL: &str = "/local/variables";
 
 pub async fn run(context: &Context<'_>, command: &VariablesCommand) -> Result<u8, Error> {
@@ -16,25 +18,25 @@ pub async fn run(context: &Context<'_>, command: &VariablesCommand) -> Result<u8
     let printer = context.printer;
     match command {
         VariablesCommand::List => {
-            let all: Vec<Variable> = api.patient().get(LOCAL).await?;
+            let variables: Vec<Variable> = api.with_bulk_timeout().get(LOCAL).await?;
             if printer.json {
                 let keys: Vec<Value> =
-                    all.iter().map(|v| json!({"key": v.key, "description": v.description})).collect();
+                    variables.iter().map(|v| json!({"key": v.key, "description": v.description})).collect();
                 printer.json(&json!({"variables": keys}))?;
-            } else if all.is_empty() {
-                printer.note("there are no variables; `leoflow variables set KEY VALUE` makes one");
+            } else if variables.is_empty() {
+                printer.note("No variables yet. Create one with `leoflow variables set KEY VALUE`.");
             } else {
                 let row = |v: &Variable| vec![v.key.clone(), v.description.clone().unwrap_or_default()];
-                printer.table(&["KEY", "DESCRIPTION"], &all.iter().map(row).collect::<Vec<_>>());
+                printer.table(&["KEY", "DESCRIPTION"], &variables.iter().map(row).collect::<Vec<_>>());
             }
         }
         VariablesCommand::Get { key, default } => {
-            let found: Result<Variable, Error> = api.get(&format!("{LOCAL}/{}", encode(key))).await;
-            let variable = match (found, default) {
+            let result: Result<Variable, Error> = api.get(&format!("{LOCAL}/{}", encode(key))).await;
+            let variable = match (result, default) {
                 (Err(_), Some(value)) if !exists(&api, key).await? => {
                     Variable { key: key.clone(), value: value.clone(), description: None }
                 }
-                (found, _) => found?,
+                (result, _) => result?,
             };
             if printer.json {
                 printer.json(&variable)?;
@@ -46,37 +48,39 @@ pub async fn run(context: &Context<'_>, command: &VariablesCommand) -> Result<u8
             let variable =
                 Variable { key: key.clone(), value: value_or_stdin(value)?, description: description.clone() };
             import(&api, vec![variable], OnExisting::Overwrite).await?;
-            printer.note(format!("variable {key} set"));
+            printer.note(format!("Set variable {key}"));
         }
         VariablesCommand::Delete { key } => {
             api.delete(&format!("/api/v2/variables/{}", encode(key))).await?;
-            printer.note(format!("variable {key} removed"));
+            printer.note(format!("Deleted variable {key}"));
         }
         VariablesCommand::Import { file, action_on_existing_key } => {
             let entries = from_airflow(read_json(file)?)?;
             let counts = import(&api, entries, *action_on_existing_key).await?;
-            printer.line(format!("{} variables imported, {} skipped", counts["imported"], counts["skipped"]));
+            let imported = counted(&counts["imported"], "variable");
+            printer.line(format!("Imported {imported}, skipped {}", counts["skipped"]));
         }
         VariablesCommand::Export { file } => {
-            let all: Vec<Variable> = api.patient().get(LOCAL).await?;
-            write_json(context, file, &to_airflow(&all))?;
-            printer.note(format!("{} variables exported", all.len()));
+            let variables: Vec<Variable> = api.with_bulk_timeout().get(LOCAL).await?;
+            write_json(context, file, &to_airflow(&variables))?;
+            printer.note(format!("Exported {}", counted(variables.len(), "variable")));
         }
     }
     Ok(0)
 }
 
+/// True when the variable exists.
 async fn exists(api: &Api<'_>, key: &str) -> Result<bool, Error> {
-    let all: Vec<Variable> = api.patient().get(LOCAL).await?;
-    Ok(all.iter().any(|variable| variable.key == key))
+    let variables: Vec<Variable> = api.with_bulk_timeout().get(LOCAL).await?;
+    Ok(variables.iter().any(|variable| variable.key == key))
 }
 
 pub async fn import(api: &Api<'_>, entries: Vec<Variable>, on_existing: OnExisting) -> Result<Value, Error> {
-    api.patient().put(LOCAL, &json!({"on_existing": on_existing.for_store(), "entries": entries})).await
+    api.with_bulk_timeout().put(LOCAL, &json!({"on_existing": on_existing.for_store(), "entries": entries})).await
 }
 
-/// `{"key": value}` or `{"key": {"value": …, "description": …}}`; a value that is not text is kept
-/// as its JSON.
+/// Reads `{"key": value}` or `{"key": {"value": …, "description": …}}`; a value that is not text is kept as
+/// JSON.
 pub fn from_airflow(file: Value) -> Result<Vec<Variable>, Error> {
     let Value::Object(entries) = file else {
         return Err(Error::failed("the file is not a JSON object of variables").hint("nothing was imported"));
@@ -91,22 +95,22 @@ pub fn from_airflow(file: Value) -> Result<Vec<Variable>, Error> {
     Ok(entries.into_iter().map(variable).collect())
 }
 
-/// A value that is JSON is written as JSON, as Airflow does, but only where its import gives back
-/// the very same text.
-pub fn to_airflow(all: &[Variable]) -> Value {
+/// Converts variables to the format of Airflow's export. A value that is JSON is written as JSON, as Airflow does, but
+/// only if the import restores exactly the same text.
+pub fn to_airflow(variables: &[Variable]) -> Value {
     let entry = |variable: &Variable| {
         let json = serde_json::from_str(&variable.value).ok().filter(|json| as_text(json) == variable.value);
         let parsed = json.unwrap_or_else(|| Value::from(variable.value.as_str()));
-        // An object with a key "value" would be taken for the long form at its import.
-        let ambiguous = parsed.get("value").is_some();
+        // The import would read an object with a key "value" as the long form.
+        let is_ambiguous = parsed.get("value").is_some();
         let value = match &variable.description {
             Some(description) => json!({"value": parsed, "description": description}),
-            None if ambiguous => json!({"value": parsed}),
+            None if is_ambiguous => json!({"value": parsed}),
             None => parsed,
         };
         (variable.key.clone(), value)
     };
-    Value::Object(all.iter().map(entry).collect::<Map<_, _>>())
+    Value::Object(variables.iter().map(entry).collect::<Map<_, _>>())
 }
 
 #[cfg(test)]
@@ -118,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_exported_is_what_is_imported() {
+    fn import_reads_what_export_writes() {
         let all = [
             variable("text", "hello", None),
             variable("number", "5", None),

@@ -19,16 +19,16 @@ pub async fn run(context: &Context<'_>, command: &AssetsCommand) -> Result<u8, E
 
 async fn list(context: &Context<'_>, api: &Api<'_>) -> Result<(), Error> {
     let printer = context.printer;
-    let all = api.all(ASSETS, "", "assets").await?;
+    let assets = api.all(ASSETS, "", "assets").await?;
     if printer.json {
-        return printer.json(&json!({"assets": all}));
+        return printer.json(&json!({"assets": assets}));
     }
-    if all.is_empty() {
-        printer.note("there are no assets; a task with outlets=[Asset(\"name\")] makes one");
+    if assets.is_empty() {
+        printer.note("No assets yet. Create one with outlets=[Asset(\"name\")] on a task.");
         return Ok(());
     }
-    let ids = |asset: &Value, what: &str| {
-        let mut ids: Vec<&str> = list_of(&asset[what]).filter_map(|one| one["dag_id"].as_str()).collect();
+    let ids = |asset: &Value, field: &str| {
+        let mut ids: Vec<&str> = list_of(&asset[field]).filter_map(|reference| reference["dag_id"].as_str()).collect();
         ids.dedup();
         ids.join(", ")
     };
@@ -41,27 +41,27 @@ async fn list(context: &Context<'_>, api: &Api<'_>) -> Result<(), Error> {
             printer.time(asset["last_asset_event"]["timestamp"].as_str()),
         ]
     };
-    let header = ["NAME", "URI", "MADE BY", "WAITED FOR BY", "LAST UPDATE"];
-    printer.table(&header, &all.iter().map(row).collect::<Vec<_>>());
+    let header = ["NAME", "URI", "PRODUCED BY", "CONSUMED BY", "LAST UPDATE"];
+    printer.table(&header, &assets.iter().map(row).collect::<Vec<_>>());
     Ok(())
 }
 
 async fn events(context: &Context<'_>, api: &Api<'_>, name: Option<&str>) -> Result<(), Error> {
     let printer = context.printer;
-    let of = match name {
+    let filter = match name {
         Some(name) => format!("&asset_id={}", find(api, name).await?["id"]),
         None => String::new(),
     };
-    let found: Value = api.get(&format!("/api/v2/assets/events?limit=100{of}")).await?;
+    let response: Value = api.get(&format!("/api/v2/assets/events?limit=100{filter}")).await?;
     if printer.json {
-        return printer.json(&found);
+        return printer.json(&response);
     }
     let row = |event: &Value| {
-        let by = [&event["source_dag_id"], &event["source_task_id"]].map(text).join(".");
-        vec![printer.time(event["timestamp"].as_str()), text(&event["name"]), by, event["extra"].to_string()]
+        let source = [&event["source_dag_id"], &event["source_task_id"]].map(text).join(".");
+        vec![printer.time(event["timestamp"].as_str()), text(&event["name"]), source, event["extra"].to_string()]
     };
-    let rows: Vec<_> = list_of(&found["asset_events"]).map(row).collect();
-    printer.table(&["TIME", "ASSET", "BY", "EXTRA"], &rows);
+    let rows: Vec<_> = list_of(&response["asset_events"]).map(row).collect();
+    printer.table(&["TIME", "ASSET", "SOURCE", "EXTRA"], &rows);
     Ok(())
 }
 
@@ -75,15 +75,16 @@ async fn materialize(context: &Context<'_>, api: &Api<'_>, name: &str) -> Result
     Ok(())
 }
 
-/// A cell: what is not there is a dash.
+/// A table cell; a missing value is a dash.
 fn text(value: &Value) -> String {
     value.as_str().unwrap_or("-").to_owned()
 }
 
 const ASSETS: &str = "/api/v2/assets";
 
+/// Finds an asset by name or URI.
 async fn find(api: &Api<'_>, name: &str) -> Result<Value, Error> {
-    let all = api.all(ASSETS, "", "assets").await?;
-    let found = all.into_iter().find(|asset| asset["name"] == name || asset["uri"] == name);
-    found.ok_or_else(|| Error::failed(format!("there is no asset {name:?}")).hint("leoflow assets list"))
+    let assets = api.all(ASSETS, "", "assets").await?;
+    let asset_if_any = assets.into_iter().find(|asset| asset["name"] == name || asset["uri"] == name);
+    asset_if_any.ok_or_else(|| Error::failed(format!("asset {name:?} does not exist")).hint("leoflow assets list"))
 }

@@ -4,7 +4,7 @@ use super::run_inputs::{read_conf, read_date};
 use crate::cli::api::{Api, encode, list_of};
 use crate::cli::args::BackfillCommand;
 use crate::cli::asset_args::CreateBackfill;
-use crate::cli::printer::Printer;
+use crate::cli::printer::{Printer, counted};
 use crate::commands::context::Context;
 use crate::error::Error;
 use serde_json::{Value, json};
@@ -14,12 +14,14 @@ pub async fn run(context: &Context<'_>, command: &BackfillCommand) -> Result<u8,
     match command {
         BackfillCommand::Create(args) => create(context, &api, args).await,
         BackfillCommand::List { dag_id } => {
-            let of = dag_id.as_ref().map(|id| format!("&dag_id={}", encode(id))).unwrap_or_default();
-            let found: Value = api.get(&format!("/api/v2/backfills?limit=100{of}")).await?;
+            let filter = dag_id.as_ref().map(|id| format!("&dag_id={}", encode(id))).unwrap_or_default();
+            let response: Value = api.get(&format!("/api/v2/backfills?limit=100{filter}")).await?;
             if context.printer.json {
-                context.printer.json(&found)?;
+                context.printer.json(&response)?;
+            } else if list_of(&response["backfills"]).next().is_none() {
+                context.printer.note("No backfills yet. Create one with `leoflow backfill create`.");
             } else {
-                let rows: Vec<_> = list_of(&found["backfills"]).map(|one| row(context.printer, one)).collect();
+                let rows: Vec<_> = list_of(&response["backfills"]).map(|entry| row(context.printer, entry)).collect();
                 context.printer.table(&["ID", "DAG", "FROM", "TO", "STATE"], &rows);
             }
             Ok(0)
@@ -41,8 +43,9 @@ fn row(printer: &Printer, backfill: &Value) -> Vec<String> {
     vec![backfill["id"].to_string(), text("dag_id"), time("from_date"), time("to_date"), state.to_owned()]
 }
 
-async fn change(context: &Context<'_>, api: &Api<'_>, id: i64, how: &str) -> Result<u8, Error> {
-    let changed: Value = api.put(&format!("/api/v2/backfills/{id}/{how}"), &json!({})).await?;
+/// Pauses, unpauses or cancels a backfill.
+async fn change(context: &Context<'_>, api: &Api<'_>, id: i64, action: &str) -> Result<u8, Error> {
+    let changed: Value = api.put(&format!("/api/v2/backfills/{id}/{action}"), &json!({})).await?;
     if context.printer.json {
         context.printer.json(&changed)?;
     } else {
@@ -62,25 +65,25 @@ async fn create(context: &Context<'_>, api: &Api<'_>, args: &CreateBackfill) -> 
         "max_active_runs": args.max_active_runs,
     });
     if args.dry_run {
-        let found: Value = api.post("/api/v2/backfills/dry_run", &body).await?;
+        let response: Value = api.post("/api/v2/backfills/dry_run", &body).await?;
         if context.printer.json {
-            context.printer.json(&found)?;
+            context.printer.json(&response)?;
         } else {
-            for one in list_of(&found["backfills"]) {
-                context.printer.line(context.printer.time(one["logical_date"].as_str()));
+            for entry in list_of(&response["backfills"]) {
+                context.printer.line(context.printer.time(entry["logical_date"].as_str()));
             }
-            context.printer.note(format!("{} runs; nothing was made", found["total_entries"]));
+            context.printer.note(format!("Would create {}", counted(&response["total_entries"], "run")));
         }
         return Ok(0);
     }
-    let made: Value = api.post("/api/v2/backfills", &body).await?;
+    let created: Value = api.post("/api/v2/backfills", &body).await?;
     if context.printer.json {
-        context.printer.json(&made)?;
+        context.printer.json(&created)?;
     } else {
-        context.printer.line(row(context.printer, &made).join("  "));
-        let outcome: Value = api.get(&format!("/api/lite/backfills/{}/outcome", made["id"])).await?;
+        context.printer.line(row(context.printer, &created).join("  "));
+        let outcome: Value = api.get(&format!("/api/lite/backfills/{}/outcome", created["id"])).await?;
         context.printer.note(outcome["summary"].as_str().unwrap_or_default());
-        context.printer.note(format!("leoflow runs list {} shows its runs", args.dag_id()));
+        context.printer.note(format!("List its runs with: leoflow runs list {}", args.dag_id()));
     }
     Ok(0)
 }

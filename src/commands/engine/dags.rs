@@ -6,12 +6,14 @@ use super::run_inputs::{read_conf, read_date};
 use super::run_view::{self, RunView, colour};
 use crate::cli::api::{Api, encode, list_of};
 use crate::cli::engine_args::{DagsCommand, Trigger};
+use crate::cli::printer::counted;
 use crate::commands::context::Context;
 use crate::error::Error;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::path::Path;
 
+/// The server's list of DAGs.
 #[derive(Deserialize)]
 struct Overview {
     dags: Vec<DagView>,
@@ -19,6 +21,7 @@ struct Overview {
     being_built: Vec<BeingBuilt>,
 }
 
+/// An environment that is being built, and the DAG files that wait for it.
 #[derive(Deserialize)]
 struct BeingBuilt {
     files: Vec<String>,
@@ -61,25 +64,25 @@ pub async fn run(context: &Context<'_>, command: &DagsCommand) -> Result<u8, Err
 async fn next_execution(context: &Context<'_>, dag_id: &str, count: u32) -> Result<u8, Error> {
     let api = Api::new(&context.home);
     let dag: Value = api.get(&format!("/api/v2/dags/{}", encode(dag_id))).await?;
-    let found: Value = api.get(&format!("/api/lite/dags/{}/next?count={count}", encode(dag_id))).await?;
+    let response: Value = api.get(&format!("/api/lite/dags/{}/next?count={count}", encode(dag_id))).await?;
     if context.printer.json {
         let names = ["next_dagrun_logical_date", "next_dagrun_run_after"];
-        let mut whole: serde_json::Map<_, _> =
+        let mut result: serde_json::Map<_, _> =
             names.iter().map(|name| ((*name).to_owned(), dag[*name].clone())).collect();
-        whole.insert("next".to_owned(), found["next"].clone());
-        context.printer.json(&whole)?;
+        result.insert("next".to_owned(), response["next"].clone());
+        context.printer.json(&result)?;
     } else {
-        let next: Vec<&Value> = list_of(&found["next"]).collect();
-        for one in &next {
-            context.printer.line(context.printer.time(one["run_after"].as_str()));
+        let next: Vec<&Value> = list_of(&response["next"]).collect();
+        for entry in &next {
+            context.printer.line(context.printer.time(entry["run_after"].as_str()));
         }
         if next.is_empty() {
-            context.printer.note(format!("{dag_id} has no schedule that makes another run"));
+            context.printer.note(format!("{dag_id} has no further scheduled runs"));
         } else if next.len() < count as usize {
-            context.printer.note("no more are known now");
+            context.printer.note("No further runs are known now.");
         }
         if dag["is_paused"] == true {
-            context.printer.note(format!("it is paused: leoflow dags unpause {dag_id}"));
+            context.printer.note(format!("The DAG is paused; unpause it with: leoflow dags unpause {dag_id}"));
         }
     }
     Ok(0)
@@ -94,34 +97,35 @@ async fn list(context: &Context<'_>, all: bool) -> Result<u8, Error> {
     }
     let workspace = context.config()?.and_then(|loaded| loaded.config.workspace).unwrap_or_default();
     if overview.dags.is_empty() && overview.import_errors.is_empty() && overview.being_built.is_empty() {
-        context.printer.line(format!("no DAGs in {}", workspace.display()));
-        context.printer.note("`leoflow init DIR` makes a first one");
+        context.printer.line(format!("No DAGs in {} yet", workspace.display()));
+        context.printer.note("Create one with `leoflow init DIR`.");
         return Ok(0);
     }
     let rows: Vec<Vec<String>> = overview.dags.iter().map(|dag| row(dag, &workspace)).collect();
     context.printer.table(&["DAG", "STATE", "SCHEDULE", "LAST RUN", "FILE"], &rows);
-    tell_import_errors(context, &overview.import_errors);
-    tell_being_built(context, &overview.being_built);
+    print_import_errors(context, &overview.import_errors);
+    print_being_built(context, &overview.being_built);
     Ok(0)
 }
 
+/// The stable shape of `dags list --json`.
 fn overview_json(overview: &Overview) -> Value {
-    let dag = |dag: &DagView| {
+    let dag_entry = |dag: &DagView| {
         json!({
             "dag_id": dag.dag_id, "is_paused": dag.is_paused, "fileloc": dag.fileloc,
             "schedule": dag.schedule, "last_run_state": dag.last_run_state, "import_error": dag.import_error,
         })
     };
-    let error = |error: &ImportErrorView| json!({"filename": error.filename, "stack_trace": error.stack_trace});
+    let error_entry = |error: &ImportErrorView| json!({"filename": error.filename, "stack_trace": error.stack_trace});
     json!({
-        "dags": overview.dags.iter().map(dag).collect::<Vec<_>>(),
-        "import_errors": overview.import_errors.iter().map(error).collect::<Vec<_>>(),
+        "dags": overview.dags.iter().map(dag_entry).collect::<Vec<_>>(),
+        "import_errors": overview.import_errors.iter().map(error_entry).collect::<Vec<_>>(),
     })
 }
 
 fn row(dag: &DagView, workspace: &Path) -> Vec<String> {
     let state = match (dag.is_stale, dag.is_paused) {
-        (true, _) => "file is gone",
+        (true, _) => "file missing",
         (false, true) => "paused",
         (false, false) => "active",
     };
@@ -135,24 +139,25 @@ fn row(dag: &DagView, workspace: &Path) -> Vec<String> {
     ]
 }
 
-fn tell_import_errors(context: &Context<'_>, errors: &[ImportErrorView]) {
+fn print_import_errors(context: &Context<'_>, errors: &[ImportErrorView]) {
     for error in errors {
-        let what = if error.filename.ends_with(".py") { "cannot be imported" } else { "was not looked through whole" };
-        context.printer.warning(format!("{} {what}:", error.filename));
+        let problem = if error.filename.ends_with(".py") { "fails to import" } else { "was not scanned completely" };
+        context.printer.warning(format!("{} {problem}:", error.filename));
         for line in error.stack_trace.lines() {
             context.printer.note(format!("  {line}"));
         }
     }
 }
 
-/// Projects whose packages are being installed.
-fn tell_being_built(context: &Context<'_>, being_built: &[BeingBuilt]) {
-    for one in being_built {
-        let what = one.requirements.join(", ");
-        context.printer.note(format!("the environment of {} is being built ({what})", one.files.join(", ")));
+/// Prints the projects whose environment is being built.
+fn print_being_built(context: &Context<'_>, being_built: &[BeingBuilt]) {
+    for entry in being_built {
+        let packages = entry.requirements.join(", ");
+        context.printer.note(format!("Building the environment of {} ({packages})", entry.files.join(", ")));
     }
 }
 
+/// Prints a DAG with its tasks and last ten runs.
 async fn show(context: &Context<'_>, dag_id: &str) -> Result<u8, Error> {
     let api = Api::new(&context.home);
     let dag: Value = api.get(&format!("/api/lite/dags/{}", encode(dag_id))).await?;
@@ -174,22 +179,22 @@ async fn show(context: &Context<'_>, dag_id: &str) -> Result<u8, Error> {
         printer.line(format!("  {label:<12} {value}"));
     }
     if let Some(error) = dag["import_error"].as_str() {
-        printer.warning(format!("its file cannot be imported any more; the version before it stays\n{error}"));
+        printer.warning(format!("its file fails to import; the previous version stays in use\n{error}"));
     }
     let tasks: Vec<Vec<String>> = list_of(&dag["tasks"])
         .map(|task| {
-            let up: Vec<&str> = list_of(&task["upstream"]).filter_map(Value::as_str).collect();
-            let word = |name: &str| task[name].as_str().unwrap_or_default().to_owned();
-            vec![word("task_id"), word("operator_name"), up.join(", ")]
+            let upstream: Vec<&str> = list_of(&task["upstream"]).filter_map(Value::as_str).collect();
+            let field = |name: &str| task[name].as_str().unwrap_or_default().to_owned();
+            vec![field("task_id"), field("operator_name"), upstream.join(", ")]
         })
         .collect();
-    printer.table(&["TASK", "OPERATOR", "AFTER"], &tasks);
+    printer.table(&["TASK", "OPERATOR", "UPSTREAM"], &tasks);
     let runs: Vec<Vec<String>> = list_of(&dag["runs"])
         .take(10)
         .map(|run| {
-            let word = |name: &str| run[name].as_str().unwrap_or("-").to_owned();
+            let field = |name: &str| run[name].as_str().unwrap_or("-").to_owned();
             let time = |name: &str| printer.time(run[name].as_str());
-            vec![word("dag_run_id"), word("state"), time("start_date"), time("end_date")]
+            vec![field("dag_run_id"), field("state"), time("start_date"), time("end_date")]
         })
         .collect();
     if !runs.is_empty() {
@@ -210,6 +215,7 @@ async fn pause(context: &Context<'_>, dag_id: &str, is_paused: bool) -> Result<u
     Ok(0)
 }
 
+/// Creates a run and, with `--wait`, follows it.
 async fn trigger(context: &Context<'_>, args: &Trigger) -> Result<u8, Error> {
     let api = Api::new(&context.home);
     let dag_id = &args.dag_id;
@@ -225,7 +231,7 @@ async fn trigger(context: &Context<'_>, args: &Trigger) -> Result<u8, Error> {
     if args.unpause && is_paused {
         let _: Value = api.patch(&format!("/api/v2/dags/{}", encode(dag_id)), &json!({"is_paused": false})).await?;
     } else if is_paused && args.wait {
-        return Err(Error::failed(format!("{dag_id} is paused: its runs do not begin"))
+        return Err(Error::failed(format!("{dag_id} is paused, so its runs do not start"))
             .hint(format!("leoflow dags trigger {dag_id} --wait --unpause")));
     }
     let mut body = json!({"dag_run_id": args.run_id, "logical_date": logical_date, "conf": conf});
@@ -244,7 +250,7 @@ async fn trigger(context: &Context<'_>, args: &Trigger) -> Result<u8, Error> {
         if is_paused && !args.unpause {
             context
                 .printer
-                .warning(format!("{dag_id} is paused: the run begins after `leoflow dags unpause {dag_id}`"));
+                .warning(format!("{dag_id} is paused; the run starts after `leoflow dags unpause {dag_id}`"));
         }
         return Ok(0);
     }
@@ -255,7 +261,7 @@ async fn trigger(context: &Context<'_>, args: &Trigger) -> Result<u8, Error> {
     finish(context, &run)
 }
 
-/// Says how a run ended that was waited for.
+/// Prints the final state of a run; fails when the run failed.
 pub fn finish(context: &Context<'_>, run: &RunView) -> Result<u8, Error> {
     if context.printer.json {
         let shape = json!({"dag_id": run.dag_id, "dag_run_id": run.dag_run_id, "state": run.state});
@@ -270,11 +276,11 @@ pub fn finish(context: &Context<'_>, run: &RunView) -> Result<u8, Error> {
 async fn source(context: &Context<'_>, dag_id: &str, version: Option<u32>) -> Result<u8, Error> {
     let api = Api::new(&context.home);
     let query = version.map(|number| format!("?version_number={number}")).unwrap_or_default();
-    let found: Value = api.get(&format!("/api/v2/dagSources/{}{query}", encode(dag_id))).await?;
+    let response: Value = api.get(&format!("/api/v2/dagSources/{}{query}", encode(dag_id))).await?;
     if context.printer.json {
-        context.printer.json(&found)?;
+        context.printer.json(&response)?;
     } else {
-        context.printer.raw(found["content"].as_str().unwrap_or_default());
+        context.printer.raw(response["content"].as_str().unwrap_or_default());
     }
     Ok(0)
 }
@@ -284,9 +290,9 @@ async fn delete(context: &Context<'_>, dag_id: &str, yes: bool) -> Result<u8, Er
     let path = format!("/api/v2/dags/{}", encode(dag_id));
     let _: Value = api.get(&path).await?;
     let runs: Value = api.get(&format!("{path}/dagRuns?limit=0")).await?;
-    let question = format!("Remove {dag_id} with its {} runs, their tasks and XComs?", runs["total_entries"]);
-    if !context.confirm(&question, yes)? {
-        context.printer.line("nothing was changed");
+    let runs = counted(&runs["total_entries"], "run");
+    if !context.confirm(&format!("Delete {dag_id} with {runs} and all tasks and XComs?"), yes)? {
+        context.printer.line(Context::DECLINED);
         return Ok(1);
     }
     api.delete(&path).await?;
@@ -294,6 +300,6 @@ async fn delete(context: &Context<'_>, dag_id: &str, yes: bool) -> Result<u8, Er
         context.printer.json(&json!({"dag_id": dag_id, "deleted": true}))?;
         return Ok(0);
     }
-    context.printer.line(format!("{dag_id} is deleted"));
+    context.printer.line(format!("Deleted {dag_id}"));
     Ok(0)
 }

@@ -1,4 +1,4 @@
-//! `leoflow env …`: what is installed for projects.
+//! `leoflow env …`: the Python environments of projects.
 
 use crate::cli::api::{Api, list_of};
 use crate::cli::args::EnvCommand;
@@ -11,17 +11,17 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const PLACE: &str = "/local/environments";
+const ENVIRONMENTS: &str = "/local/environments";
 
 pub async fn run(context: &Context<'_>, command: &EnvCommand) -> Result<u8, Error> {
     let api = Api::new(&context.home);
     let printer = context.printer;
     match command {
-        EnvCommand::List => list(context, &api.get(PLACE).await?),
-        EnvCommand::Show { project } => show(context, &of_project(&api, project).await?),
+        EnvCommand::List => list(context, &api.get(ENVIRONMENTS).await?),
+        EnvCommand::Show { project } => show(context, &project_environment(&api, project).await?),
         EnvCommand::Lock { project, write } => {
-            let one = of_project(&api, project).await?;
-            let lock = one["lock"].as_str().unwrap_or_default();
+            let environment = project_environment(&api, project).await?;
+            let lock = environment["lock"].as_str().unwrap_or_default();
             if *write {
                 return write_lock(context, project, lock);
             }
@@ -29,28 +29,30 @@ pub async fn run(context: &Context<'_>, command: &EnvCommand) -> Result<u8, Erro
             Ok(0)
         }
         EnvCommand::Update { project } => {
-            let done: Value = api.patient().post(&format!("{PLACE}/update"), &json!({"project": project})).await?;
+            let response: Value =
+                api.with_bulk_timeout().post(&format!("{ENVIRONMENTS}/update"), &json!({"project": project})).await?;
             if printer.json {
-                printer.json(&done)?;
-                return Ok(u8::from(list_of(&done["problems"]).next().is_some()));
+                printer.json(&response)?;
+                return Ok(u8::from(list_of(&response["problems"]).next().is_some()));
             }
-            if list_of(&done["changes"]).next().is_none() && list_of(&done["problems"]).next().is_none() {
-                printer.line("everything is as new as it may be");
+            if list_of(&response["changes"]).next().is_none() && list_of(&response["problems"]).next().is_none() {
+                printer.line("All environments are up to date");
             }
-            list_of(&done["changes"]).for_each(|change| printer.line(change.as_str().unwrap_or_default()));
-            let problems: Vec<&str> = list_of(&done["problems"]).filter_map(Value::as_str).collect();
+            list_of(&response["changes"]).for_each(|change| printer.line(change.as_str().unwrap_or_default()));
+            let problems: Vec<&str> = list_of(&response["problems"]).filter_map(Value::as_str).collect();
             if problems.is_empty() {
                 return Ok(0);
             }
-            Err(Error::failed("not everything could be brought up to date")
+            Err(Error::failed("some environments could not be updated")
                 .cause(problems.join("\n"))
                 .hint("leoflow env list"))
         }
         EnvCommand::Prune { dry_run } => prune(context, &api, *dry_run).await,
         EnvCommand::Shell { project, command } => {
-            let one = of_project(&api, project).await?;
-            let folder = one["folder"].as_str().ok_or_else(|| {
-                Error::failed("it is not built on this machine yet").hint(format!("leoflow env show {project}"))
+            let environment = project_environment(&api, project).await?;
+            let folder = environment["folder"].as_str().ok_or_else(|| {
+                Error::failed("the environment is not built on this machine yet")
+                    .hint(format!("leoflow env show {project}"))
             })?;
             Err(shell(Path::new(folder), command))
         }
@@ -65,110 +67,121 @@ fn write_lock(context: &Context<'_>, project: &str, lock: &str) -> Result<u8, Er
     if context.printer.json {
         context.printer.json(&json!({"file": file}))?;
     } else {
-        context.printer.line(format!("written: {}", file.display()));
+        context.printer.line(format!("Wrote {}", file.display()));
     }
     Ok(0)
 }
 
-/// The environment of the DAGs of a project, which is a folder of the workspace.
-async fn of_project(api: &Api<'_>, project: &str) -> Result<Value, Error> {
-    let all: Value = api.get(PLACE).await?;
+/// Returns the environment of a project, which is a folder of the workspace.
+async fn project_environment(api: &Api<'_>, project: &str) -> Result<Value, Error> {
+    let overview: Value = api.get(ENVIRONMENTS).await?;
     let project = project.trim_end_matches('/');
     let is_in = |file: &Value| file.as_str().is_some_and(|file| Path::new(file).starts_with(project));
-    let found = list_of(&all["environments"]).find(|one| list_of(&one["files"]).any(is_in));
+    let ready = list_of(&overview["environments"]).find(|environment| list_of(&environment["files"]).any(is_in));
     let is_below = |file: &Value| file.as_str().is_some_and(|file| Path::new(file).iter().any(|part| part == project));
-    let wanted = list_of(&all["wanted"]).find(|one| one["state"] != "ready" && list_of(&one["files"]).any(is_below));
-    found.cloned().ok_or_else(|| match wanted {
-        Some(one) => Error::failed(format!(
-            "the environment of {project} is not there: {}",
-            one["state"].as_str().unwrap_or_default()
+    let unready = list_of(&overview["wanted"])
+        .find(|environment| environment["state"] != "ready" && list_of(&environment["files"]).any(is_below));
+    ready.cloned().ok_or_else(|| match unready {
+        Some(environment) => Error::failed(format!(
+            "the environment of {project} is not ready: {}",
+            environment["state"].as_str().unwrap_or_default()
         ))
-        .cause(one["detail"].as_str().unwrap_or_default())
-        .for_now(),
-        None => Error::failed(format!("no DAG of {project:?} has an environment of its own"))
+        .cause(environment["detail"].as_str().unwrap_or_default())
+        .transient(),
+        None => Error::failed(format!("no DAG of {project:?} has its own environment"))
             .hint("leoflow env list")
-            .hint(format!("say what it depends on in {project}/leoflow.yaml, as in `dependencies: [pandas]`")),
+            .hint(format!("declare dependencies in {project}/leoflow.yaml, for example `dependencies: [pandas]`")),
     })
 }
 
-fn list(context: &Context<'_>, all: &Value) -> Result<u8, Error> {
+fn list(context: &Context<'_>, overview: &Value) -> Result<u8, Error> {
     let printer = context.printer;
     if printer.json {
-        printer.json(all)?;
+        printer.json(overview)?;
         return Ok(0);
     }
-    let rows: Vec<Vec<String>> = list_of(&all["environments"]).map(row).collect();
-    let wanted: Vec<&Value> = list_of(&all["wanted"]).filter(|one| one["state"] != "ready").collect();
-    if rows.is_empty() && wanted.is_empty() {
-        printer.note("no project has an environment of its own; `leoflow env --help` shows how to say what one needs");
+    let rows: Vec<Vec<String>> = list_of(&overview["environments"]).map(row).collect();
+    let unready: Vec<&Value> =
+        list_of(&overview["wanted"]).filter(|environment| environment["state"] != "ready").collect();
+    if rows.is_empty() && unready.is_empty() {
+        printer.note("No environments yet. Declare a project's dependencies as `leoflow env --help` describes.");
     } else if !rows.is_empty() {
-        printer.table(&["ENVIRONMENT", "PYTHON", "PACKAGES", "DAGS", "WANTED"], &rows);
+        printer.table(&["ENVIRONMENT", "PYTHON", "PACKAGES", "DAGS", "REQUIREMENTS"], &rows);
     }
-    for one in wanted {
-        let state = one["state"].as_str().unwrap_or_default();
-        let detail = one["detail"].as_str().unwrap_or_default();
-        printer.line(format!("{state}: {} for {}", words(&one["declared"]["requirements"]), words(&one["files"])));
+    for environment in unready {
+        let state = environment["state"].as_str().unwrap_or_default();
+        let detail = environment["detail"].as_str().unwrap_or_default();
+        printer.line(format!(
+            "{state}: {} for {}",
+            joined(&environment["declared"]["requirements"]),
+            joined(&environment["files"])
+        ));
         detail.lines().for_each(|line| printer.line(format!("  {line}")));
     }
     Ok(0)
 }
 
-fn row(one: &Value) -> Vec<String> {
-    let dags = words(&one["dags"]);
+fn row(environment: &Value) -> Vec<String> {
+    let dags = joined(&environment["dags"]);
     vec![
-        short(one).to_owned(),
-        one["python"].as_str().unwrap_or_default().to_owned(),
-        list_of(&one["packages"]).count().to_string(),
+        short_hash(environment).to_owned(),
+        environment["python"].as_str().unwrap_or_default().to_owned(),
+        list_of(&environment["packages"]).count().to_string(),
         if dags.is_empty() { "-".to_owned() } else { dags },
-        words(&one["requirements"]),
+        joined(&environment["requirements"]),
     ]
 }
 
-fn short(one: &Value) -> &str {
-    one["hash"].as_str().and_then(|hash| hash.get(..12)).unwrap_or_default()
+fn short_hash(environment: &Value) -> &str {
+    environment["hash"].as_str().and_then(|hash| hash.get(..12)).unwrap_or_default()
 }
 
-fn words(list: &Value) -> String {
+fn joined(list: &Value) -> String {
     list_of(list).filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
 }
 
-fn show(context: &Context<'_>, one: &Value) -> Result<u8, Error> {
+fn show(context: &Context<'_>, environment: &Value) -> Result<u8, Error> {
     let printer = context.printer;
     if printer.json {
-        printer.json(one)?;
+        printer.json(environment)?;
         return Ok(0);
     }
-    printer.line(format!("environment {}, Python {}", short(one), one["python"].as_str().unwrap_or_default()));
-    printer.line(format!("wanted: {}", words(&one["requirements"])));
-    printer.line(format!("used by: {}", words(&one["dags"])));
-    printer.line(format!("folder: {}", one["folder"].as_str().unwrap_or("none; it is built when it is needed")));
-    let package = |one: &Value| {
+    printer.line(format!(
+        "environment {}, Python {}",
+        short_hash(environment),
+        environment["python"].as_str().unwrap_or_default()
+    ));
+    printer.line(format!("requirements: {}", joined(&environment["requirements"])));
+    printer.line(format!("used by: {}", joined(&environment["dags"])));
+    printer.line(format!("folder: {}", environment["folder"].as_str().unwrap_or("none; built when needed")));
+    let package = |package_entry: &Value| {
         vec![
-            one["name"].as_str().unwrap_or_default().to_owned(),
-            one["version"].as_str().unwrap_or_default().to_owned(),
+            package_entry["name"].as_str().unwrap_or_default().to_owned(),
+            package_entry["version"].as_str().unwrap_or_default().to_owned(),
         ]
     };
-    let packages: Vec<Vec<String>> = list_of(&one["packages"]).map(package).collect();
+    let packages: Vec<Vec<String>> = list_of(&environment["packages"]).map(package).collect();
     printer.table(&["PACKAGE", "VERSION"], &packages);
     Ok(0)
 }
 
 async fn prune(context: &Context<'_>, api: &Api<'_>, dry_run: bool) -> Result<u8, Error> {
-    let done: Value = api.patient().post(&format!("{PLACE}/prune"), &json!({"dry_run": dry_run})).await?;
+    let response: Value =
+        api.with_bulk_timeout().post(&format!("{ENVIRONMENTS}/prune"), &json!({"dry_run": dry_run})).await?;
     if context.printer.json {
-        context.printer.json(&done)?;
+        context.printer.json(&response)?;
         return Ok(0);
     }
-    let word = if dry_run { "would be removed" } else { "removed" };
-    let removed: Vec<&str> = list_of(&done["removed"]).filter_map(Value::as_str).collect();
-    removed.iter().for_each(|folder| context.printer.line(format!("{folder}: {word}")));
+    let verb = if dry_run { "would be removed" } else { "removed" };
+    let removed: Vec<&str> = list_of(&response["removed"]).filter_map(Value::as_str).collect();
+    removed.iter().for_each(|folder| context.printer.line(format!("{folder}: {verb}")));
     if removed.is_empty() {
-        context.printer.line("every environment is in use");
+        context.printer.line("All environments are in use");
     }
     Ok(0)
 }
 
-/// Becomes a shell or a command with the environment's programs first. Returns only when that cannot be.
+/// Replaces this process by a shell or command with the environment's `bin` first on the PATH. Returns only on failure.
 fn shell(folder: &Path, command: &[OsString]) -> Error {
     let bin = folder.join("bin");
     let path = [bin.clone()].into_iter().chain(env_vars::search_path());

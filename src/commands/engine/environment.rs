@@ -1,48 +1,54 @@
-//! The Python of a DAG file, for commands that run its code themselves.
+//! The Python environment of a DAG file, for commands that run its code themselves.
 
 use crate::cli::api::Api;
 use crate::commands::context::Context;
 use crate::python::environments::{self, Lock};
-use crate::python::{Children, Found, Interpreter, Request, Said, beside, parse};
+use crate::python::{Children, FileSettings, Interpreter, ParseOutput, Request, file_context, parse};
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// For a server that does not answer.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// Timeout of the request for the server's lock.
+const SERVER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Parses a file with the Python that its project asks for. Returns that too. The error is for people.
-pub async fn parse_in_its_own(
+/// Parses a file with its project's Python, and returns that Python too. `base` is the Python without packages of a
+/// project. The error is a message for users.
+pub async fn parse_in_project_environment(
     context: &Context<'_>,
-    plain: &Interpreter,
+    base: &Interpreter,
     children: &Rc<Children>,
     request: &Request,
-) -> Result<(Interpreter, Found), String> {
-    let said = beside(request).said?;
-    let interpreter = of(context, plain, &said).await?;
-    let found = parse(children, &interpreter, request, said.settings, &Cell::default()).await?;
-    Ok((interpreter, found))
+) -> Result<(Interpreter, ParseOutput), String> {
+    let file_settings = file_context(request).settings?;
+    let interpreter = for_project(context, base, &file_settings).await?;
+    let output = parse(children, &interpreter, request, file_settings.settings, &Cell::default()).await?;
+    Ok((interpreter, output))
 }
 
-/// Built where it is not there, which takes as long as it takes.
-pub async fn of(context: &Context<'_>, plain: &Interpreter, said: &Said) -> Result<Interpreter, String> {
-    let Some(declared) = &said.declared else { return Ok(plain.clone()) };
-    let python = environments::choose_or_get(&context.home, declared, &plain.python()?, context.printer)?;
-    if declared.is_plain(&python, &plain.program) {
-        return Ok(plain.clone());
+/// Returns the project's Python, or `base` if the project declares no packages. Builds its environment if needed,
+/// without a time limit.
+pub async fn for_project(
+    context: &Context<'_>,
+    base: &Interpreter,
+    file_settings: &FileSettings,
+) -> Result<Interpreter, String> {
+    let Some(declared) = &file_settings.declared else { return Ok(base.clone()) };
+    let python = environments::choose_or_install(&context.home, declared, &base.python()?, context.printer)?;
+    if declared.is_plain(&python, &base.program) {
+        return Ok(base.clone());
     }
-    let known = chosen(context, &declared.inputs_with(&python)).await;
-    let (_, folder) = environments::ensure(&context.home, declared, &python, known, context.printer)?;
-    Ok(plain.in_environment(&folder))
+    let known_lock = server_lock(context, &declared.inputs_with(&python)).await;
+    let (_, folder) = environments::ensure(&context.home, declared, &python, known_lock, context.printer)?;
+    Ok(base.in_environment(&folder))
 }
 
-/// What a running server has chosen for the same, so that a file is run here as it is there.
-async fn chosen(context: &Context<'_>, inputs: &str) -> Option<Lock> {
+/// Returns the lock of a running server for the same inputs, so that a file runs with the same packages here.
+async fn server_lock(context: &Context<'_>, inputs: &str) -> Option<Lock> {
     if !context.home.api_socket().exists() {
         return None;
     }
     let api = Api::new(&context.home);
-    let asked = tokio::time::timeout(PATIENCE, api.get(&format!("/local/environments/chosen/{inputs}"))).await;
-    // Without a server it is worked out here.
-    asked.ok()?.ok()?
+    let response = tokio::time::timeout(SERVER_TIMEOUT, api.get(&format!("/local/environments/chosen/{inputs}"))).await;
+    // Without a server, the caller resolves the packages.
+    response.ok()?.ok()?
 }

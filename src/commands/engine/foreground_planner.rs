@@ -1,5 +1,5 @@
-//! The scheduler's planner, for a run in the foreground: the process that runs the tasks asks over a socket what
-//! comes next.
+//! The scheduler's planner for a run in the foreground: the process that runs the tasks asks over a socket for the
+//! next transitions.
 
 use crate::engine::dag::Structure;
 use crate::engine::length::Length;
@@ -19,56 +19,59 @@ use std::sync::Arc;
 #[derive(Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 enum Question {
-    /// What comes next?
+    /// Asks for the next transitions.
     Next(Next),
-    /// How many elements are there?
+    /// Asks for the number of elements of a mapped task.
     Length { length: Value, lengths: HashMap<String, usize> },
 }
 
+/// The present state of the run, from which the next transitions follow.
 #[derive(Deserialize)]
 struct Next {
-    instances: Vec<Asked>,
+    instances: Vec<InstanceInput>,
     lengths: HashMap<String, usize>,
-    decisions: Vec<Decided>,
+    decisions: Vec<DecisionInput>,
     logical_date: Option<Timestamp>,
 }
 
 #[derive(Deserialize)]
-struct Asked {
+struct InstanceInput {
     task_id: String,
     map_index: i32,
     state: Option<String>,
     try_number: i32,
     max_tries: i32,
-    ended: Option<Ended>,
+    ended: Option<TryResult>,
 }
 
+/// Result of a try that has ended; `skips` lists the tasks that it skips.
 #[derive(Deserialize)]
-struct Ended {
+struct TryResult {
     state: String,
     retry: bool,
     skips: Vec<String>,
 }
 
+/// The tasks that a branching task follows or skips.
 #[derive(Deserialize)]
-struct Decided {
+struct DecisionInput {
     task_id: String,
     map_index: i32,
     followed: Option<HashSet<String>>,
     skipped: Option<HashSet<String>>,
 }
 
-/// Answers whoever connects: the process that runs the tasks, and each task that asks for itself. Ends with this
-/// process.
+/// Serves every connection: that of the process that runs the tasks, and those of the tasks. Ends with this process.
 pub fn serve(listener: &UnixListener, structure: Structure) {
     let graph = Arc::new(Graph::new(structure));
     for stream in listener.incoming().flatten() {
         let graph = graph.clone();
-        // One that leaves in the middle is nobody's trouble.
+        // A client that disconnects early is not an error.
         blocking::thread(move || answer_all(&graph, stream));
     }
 }
 
+/// Answers each line of a connection until it ends.
 fn answer_all(graph: &Graph, stream: UnixStream) -> std::io::Result<()> {
     let mut writer = stream.try_clone()?;
     for line in BufReader::new(stream).lines() {
@@ -77,9 +80,10 @@ fn answer_all(graph: &Graph, stream: UnixStream) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Answers one question, a line of JSON.
 fn reply(graph: &Graph, question: &str) -> Value {
     match serde_json::from_str::<Question>(question) {
-        Ok(Question::Next(question)) => answer(graph, question),
+        Ok(Question::Next(question)) => next_transitions(graph, question),
         Ok(Question::Length { length, lengths }) => match serde_json::from_value::<Length>(length) {
             Ok(length) => json!({"length": length.resolve(&|task| lengths.get(task).copied())}),
             Err(error) => json!({"error": error.to_string()}),
@@ -88,14 +92,15 @@ fn reply(graph: &Graph, question: &str) -> Value {
     }
 }
 
-fn answer(graph: &Graph, question: Next) -> Value {
+/// Plans the next transitions as the scheduler does.
+fn next_transitions(graph: &Graph, question: Next) -> Value {
     let now = Timestamp::now();
     let decisions = question
         .decisions
         .into_iter()
-        .filter_map(|one| {
-            let decision = one.followed.map(Decision::Followed).or(one.skipped.map(Decision::Skipped))?;
-            Some(((graph.task_index(&one.task_id)?, one.map_index), decision))
+        .filter_map(|input| {
+            let decision = input.followed.map(Decision::Followed).or(input.skipped.map(Decision::Skipped))?;
+            Some(((graph.task_index(&input.task_id)?, input.map_index), decision))
         })
         .collect();
     let snapshot = Snapshot {
@@ -109,12 +114,15 @@ fn answer(graph: &Graph, question: Next) -> Value {
         lengths: question.lengths.into_iter().map(|(task, length)| (task, Returned::Elements(length))).collect(),
         decisions,
         held_by_past: HashSet::new(),
-        instances: question.instances.into_iter().map(|one| instance(graph, one, now)).collect(),
+        instances: question.instances.into_iter().map(|input| instance(graph, input, now)).collect(),
     };
     let plan = plan::plan(&snapshot);
-    let added: Vec<(&str, i32)> =
-        plan.added.iter().map(|(task_index, at)| (graph.task(*task_index).task_id.as_str(), *at)).collect();
-    // Those that were added come after those that were there.
+    let added: Vec<(&str, i32)> = plan
+        .added
+        .iter()
+        .map(|(task_index, map_index)| (graph.task(*task_index).task_id.as_str(), *map_index))
+        .collect();
+    // New instances are numbered after the existing ones.
     let max_tries = |index: usize| match snapshot.instances.get(index) {
         Some(instance) => instance.max_tries,
         None => graph.task(plan.added[index - snapshot.instances.len()].0).retries.cast_signed(),
@@ -122,9 +130,9 @@ fn answer(graph: &Graph, question: Next) -> Value {
     let transitions: Vec<Value> = plan
         .transitions
         .iter()
-        .map(|one| {
-            let may_retry = retry::has_tries_left(one.try_number, max_tries(one.index));
-            json!([one.index, one.to.as_str(), one.try_number, may_retry])
+        .map(|transition| {
+            let may_retry = retry::has_tries_left(transition.try_number, max_tries(transition.index));
+            json!([transition.index, transition.to.as_str(), transition.try_number, may_retry])
         })
         .collect();
     json!({
@@ -133,25 +141,25 @@ fn answer(graph: &Graph, question: Next) -> Value {
     })
 }
 
-/// A retry is due at once: nobody waits at a terminal.
-fn instance(graph: &Graph, one: Asked, now: Timestamp) -> Instance {
-    let outcome = |ended: &Ended| match ended.state.as_str() {
+/// Converts a task instance. Makes every retry due at once, because a user is waiting at the terminal.
+fn instance(graph: &Graph, input: InstanceInput, now: Timestamp) -> Instance {
+    let outcome = |ended: &TryResult| match ended.state.as_str() {
         "success" => Outcome::Success,
         "skipped" => Outcome::Skipped,
-        // It waits where it runs.
+        // The foreground process waits for the reschedule itself.
         "up_for_reschedule" => Outcome::Rescheduled { due: Timestamp::MAX },
         _ => Outcome::Failed { may_retry: ended.retry, due: None },
     };
-    let state = one.state.as_deref().and_then(TaskState::parse);
+    let state = input.state.as_deref().and_then(TaskState::parse);
     Instance {
-        task_index: graph.task_index(&one.task_id),
-        map_index: one.map_index,
+        task_index: graph.task_index(&input.task_id),
+        map_index: input.map_index,
         state,
-        try_number: one.try_number,
-        max_tries: one.max_tries,
+        try_number: input.try_number,
+        max_tries: input.max_tries,
         due_at: (state == Some(TaskState::UpForReschedule)).then_some(Timestamp::MAX),
         waits_since: None,
-        ended: one.ended.map(|ended| EndedTry { outcome: outcome(&ended), at: now, skips: ended.skips }),
+        ended: input.ended.map(|ended| EndedTry { outcome: outcome(&ended), at: now, skips: ended.skips }),
     }
 }
 
@@ -161,12 +169,12 @@ mod tests {
 
     const SCHEMA: &str = include_str!("../../python/messages.schema.json");
 
-    fn check(of: &str, message: &Value) {
+    fn check(definition: &str, message: &Value) {
         let mut schema: Value = serde_json::from_str(SCHEMA).unwrap();
-        schema["$ref"] = json!(format!("#/$defs/{of}"));
+        schema["$ref"] = json!(format!("#/$defs/{definition}"));
         let problems: Vec<_> =
             jsonschema::validator_for(&schema).unwrap().iter_errors(message).map(|e| e.to_string()).collect();
-        assert!(problems.is_empty(), "{of}: {problems:?} in {message}");
+        assert!(problems.is_empty(), "{definition}: {problems:?} in {message}");
     }
 
     fn structure(tasks: Value) -> Structure {
@@ -174,9 +182,9 @@ mod tests {
     }
 
     #[test]
-    fn says_what_comes_next_and_whether_a_try_may_follow() {
+    fn returns_transitions_and_whether_a_retry_is_left() {
         let graph = Graph::new(structure(json!([{"task_id": "t", "operator": "o", "retries": 1}])));
-        let asked = |state: Value, try_number: i32, ended: Value| {
+        let ask = |state: Value, try_number: i32, ended: Value| {
             let question = json!({
                 "kind": "next", "lengths": {}, "decisions": [], "logical_date": null,
                 "instances": [{"task_id": "t", "map_index": -1, "state": state, "try_number": try_number, "max_tries": 1,
@@ -187,14 +195,14 @@ mod tests {
             check("planner_answer", &answer);
             answer
         };
-        assert_eq!(asked(json!(null), 0, json!(null))["transitions"], json!([[0, "scheduled", 1, true]]));
+        assert_eq!(ask(json!(null), 0, json!(null))["transitions"], json!([[0, "scheduled", 1, true]]));
         let failed = json!({"state": "failed", "retry": true, "skips": []});
-        assert_eq!(asked(json!("running"), 1, failed.clone())["transitions"], json!([[0, "scheduled", 2, false]]));
-        assert_eq!(asked(json!("running"), 2, failed)["run"], "failed");
+        assert_eq!(ask(json!("running"), 1, failed.clone())["transitions"], json!([[0, "scheduled", 2, false]]));
+        assert_eq!(ask(json!("running"), 2, failed)["run"], "failed");
     }
 
     #[test]
-    fn says_how_many_elements_there_are() {
+    fn returns_the_number_of_elements() {
         let graph = Graph::new(structure(json!([{"task_id": "t", "operator": "o"}])));
         let length = |lengths: Value| {
             let question = json!({"kind": "length", "length": {"product": [3, {"task": "n"}]}, "lengths": lengths});
@@ -208,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_question_is_told_so() {
+    fn an_invalid_request_gets_an_error() {
         let graph = Graph::new(structure(json!([])));
         for wrong in ["", "{}", "{\"kind\": \"next\"}", "{\"kind\": \"length\", \"length\": \"many\", \"lengths\": {}}"]
         {

@@ -1,4 +1,4 @@
-//! `leoflow hitl …`: what tasks ask people.
+//! `leoflow hitl …`: human-in-the-loop tasks.
 
 use super::run_view::resolve_run;
 use super::task_names;
@@ -21,7 +21,7 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or("-").to_owned()
 }
 
-fn texts(values: &Value) -> String {
+fn joined(values: &Value) -> String {
     list_of(values).filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
 }
 
@@ -29,44 +29,46 @@ async fn list(context: &Context<'_>, api: &Api<'_>, dag_id: Option<&str>, all: b
     let printer = context.printer;
     let path = format!("/api/v2/dags/{}/dagRuns/~/hitlDetails", dag_id.map_or_else(|| "~".to_owned(), encode));
     let filter = if all { "" } else { "&response_received=false&state=awaiting_input&state=deferred" };
-    let found = api.all(&path, filter, "hitl_details").await?;
+    let details = api.all(&path, filter, "hitl_details").await?;
     if printer.json {
-        return printer.json(&json!({"hitl_details": found}));
+        return printer.json(&json!({"hitl_details": details}));
     }
-    if found.is_empty() {
-        printer.note("no task waits for an answer");
+    if details.is_empty() {
+        printer.note("No task is waiting for a response.");
         return Ok(());
     }
-    let row = |one: &Value| {
-        let of = &one["task_instance"];
-        let map_index = of["map_index"].as_i64().and_then(|index| i32::try_from(index).ok()).unwrap_or(-1);
-        let answer = match one["responded_at"].as_str() {
-            Some(at) => format!("{} ({})", texts(&one["chosen_options"]), printer.time(Some(at))),
+    let row = |detail: &Value| {
+        let task_instance = &detail["task_instance"];
+        let map_index = task_instance["map_index"].as_i64().and_then(|index| i32::try_from(index).ok()).unwrap_or(-1);
+        let answer = match detail["responded_at"].as_str() {
+            Some(responded_at) => {
+                format!("{} ({})", joined(&detail["chosen_options"]), printer.time(Some(responded_at)))
+            }
             None => "-".to_owned(),
         };
         vec![
-            text(&of["dag_id"]),
-            text(&of["dag_run_id"]),
-            task_names::printed(of["task_id"].as_str().unwrap_or_default(), map_index),
-            text(&one["subject"]),
-            texts(&one["options"]),
+            text(&task_instance["dag_id"]),
+            text(&task_instance["dag_run_id"]),
+            task_names::display_name(task_instance["task_id"].as_str().unwrap_or_default(), map_index),
+            text(&detail["subject"]),
+            joined(&detail["options"]),
             answer,
         ]
     };
-    let header = ["DAG", "RUN", "TASK", "SUBJECT", "OPTIONS", "ANSWER"];
-    printer.table(&header, &found.iter().map(row).collect::<Vec<_>>());
+    let header = ["DAG", "RUN", "TASK", "SUBJECT", "OPTIONS", "RESPONSE"];
+    printer.table(&header, &details.iter().map(row).collect::<Vec<_>>());
     Ok(())
 }
 
 async fn respond(context: &Context<'_>, api: &Api<'_>, args: &HitlRespond) -> Result<(), Error> {
     let run_id = resolve_run(api, &args.dag_id, &args.run_id).await?;
-    let (task_id, map_index) = task_names::one_of(&args.task_id, None)?;
+    let (task_id, map_index) = task_names::instance_name(&args.task_id, None)?;
     let mut params = Map::new();
-    for given in &args.params {
-        let (name, value) = given.split_once('=').ok_or_else(|| {
-            Error::usage(format!("--param {given:?} has no value")).hint("write it as --param name=value")
+    for assignment in &args.params {
+        let (name, value) = assignment.split_once('=').ok_or_else(|| {
+            Error::usage(format!("--param {assignment:?} has no value")).hint("use the form --param name=value")
         })?;
-        // JSON where it is, text where it is not: --param amount=3 --param reason=late
+        // A value that is not JSON is text: --param amount=3 --param reason=late
         let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
         params.insert(name.to_owned(), value);
     }
@@ -81,6 +83,6 @@ async fn respond(context: &Context<'_>, api: &Api<'_>, args: &HitlRespond) -> Re
     if context.printer.json {
         return context.printer.json(&answered);
     }
-    context.printer.line(format!("{} is answered: {}", args.task_id, args.options.join(", ")));
+    context.printer.line(format!("Responded to {}: {}", args.task_id, args.options.join(", ")));
     Ok(())
 }

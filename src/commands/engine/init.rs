@@ -11,15 +11,15 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 pub fn run(context: &Context<'_>, args: &Init) -> Result<u8, Error> {
-    let here = env_vars::current_dir().map_err(Error::failed)?;
-    let folder = here.join(&args.folder);
+    let current_folder = env_vars::current_dir().map_err(Error::failed)?;
+    let folder = current_folder.join(&args.folder);
     let settings = folder.join(project::FILE);
-    // Before the DAG file: it is run with them the first time it is seen.
-    let wanted = match project::add_dependencies("", &args.with) {
+    // Written before the DAG file, which is imported with these settings as soon as it appears.
+    let settings_text = match project::add_dependencies("", &args.with) {
         Ok(text) if !text.is_empty() && !settings.exists() => Some(text),
         Ok(text) if text.is_empty() => None,
         Ok(_) => {
-            return Err(Error::failed(format!("{} exists already", settings.display())).hint(format!(
+            return Err(Error::failed(format!("{} already exists", settings.display())).hint(format!(
                 "leoflow add {} --project {}",
                 args.with.join(" "),
                 folder.display()
@@ -28,16 +28,16 @@ pub fn run(context: &Context<'_>, args: &Init) -> Result<u8, Error> {
         Err(error) => return Err(Error::failed(format!("--with {}", args.with.join(","))).cause(error)),
     };
     if folder.join("dag.py").exists() {
-        return Err(exists(&folder));
+        return Err(already_exists(&folder));
     }
-    if let Some(text) = wanted {
+    if let Some(text) = settings_text {
         std::fs::create_dir_all(&folder).map_err(|error| Error::io("write", &folder, &error))?;
         files::write_atomic(&settings, text.as_bytes(), 0o644)
             .map_err(|error| Error::io("write", &settings, &error))?;
     }
     let dag_id = dag_id_of(&folder.file_name().unwrap_or_default().to_string_lossy());
     let file = setup::make_project(&folder, &dag_id).map_err(|error| match error.kind() {
-        ErrorKind::AlreadyExists => exists(&folder),
+        ErrorKind::AlreadyExists => already_exists(&folder),
         _ => Error::io("write", &folder, &error),
     })?;
     let workspace = context.config()?.and_then(|loaded| loaded.config.workspace);
@@ -45,24 +45,24 @@ pub fn run(context: &Context<'_>, args: &Init) -> Result<u8, Error> {
         context.printer.json(&json!({"dag_id": dag_id, "file": file}))?;
         return Ok(0);
     }
-    context.printer.line(format!("{} makes the DAG {dag_id}", file.display()));
+    context.printer.line(format!("Created {} with the DAG {dag_id}", file.display()));
     match workspace {
         Some(workspace) if !file.starts_with(&workspace) => {
             context
                 .printer
-                .warning(format!("it is outside the workspace {}: Leoflow does not run it there", workspace.display()));
+                .warning(format!("it is outside the workspace {}, so Leoflow does not run it", workspace.display()));
         }
-        _ => context.printer.note(format!("leoflow dags trigger {dag_id} --wait")),
+        _ => context.printer.note(format!("Run it with: leoflow dags trigger {dag_id} --wait")),
     }
     Ok(0)
 }
 
-fn exists(folder: &Path) -> Error {
-    Error::failed(format!("{} exists already", folder.join("dag.py").display()))
+fn already_exists(folder: &Path) -> Error {
+    Error::failed(format!("{} already exists", folder.join("dag.py").display()))
         .hint("nothing was changed; choose another folder")
 }
 
-/// A folder's name as a dag_id.
+/// Turns a folder's name into a valid dag_id.
 fn dag_id_of(name: &str) -> String {
     let id: String =
         name.chars().map(|c| if c.is_alphanumeric() || "_-.".contains(c) { c } else { '_' }).take(250).collect();

@@ -1,4 +1,4 @@
-//! DAGs, their runs and tasks.
+//! The commands on DAGs, runs and tasks.
 
 pub mod add;
 pub mod assets;

@@ -5,6 +5,7 @@ use super::run_view::{self, RunView, resolve_run};
 use super::task_names;
 use crate::cli::api::{Api, encode, list_of};
 use crate::cli::engine_args::RunsCommand;
+use crate::cli::printer::counted;
 use crate::commands::context::Context;
 use crate::error::Error;
 use serde_json::{Value, json};
@@ -43,85 +44,86 @@ pub async fn run(context: &Context<'_>, command: &RunsCommand) -> Result<u8, Err
     }
 }
 
-fn path(dag_id: &str, run_id: &str) -> String {
+/// Path of a run in the API.
+fn run_path(dag_id: &str, run_id: &str) -> String {
     format!("/api/v2/dags/{}/dagRuns/{}", encode(dag_id), encode(run_id))
 }
 
 async fn list(context: &Context<'_>, dag_id: &str, state: Option<&str>, limit: u32) -> Result<u8, Error> {
     let api = Api::new(&context.home);
     let state = state.map(|state| format!("&state={}", encode(state))).unwrap_or_default();
-    let (mut found, mut total): (Vec<Value>, u64) = (Vec::new(), 0);
+    let (mut runs, mut total): (Vec<Value>, u64) = (Vec::new(), 0);
     loop {
-        let (room, offset) = (limit as usize - found.len(), found.len());
-        let query = format!("limit={room}&offset={offset}&order_by=-run_after{state}");
+        let (remaining, offset) = (limit as usize - runs.len(), runs.len());
+        let query = format!("limit={remaining}&offset={offset}&order_by=-run_after{state}");
         let page: Value = api.get(&format!("/api/v2/dags/{}/dagRuns?{query}", encode(dag_id))).await?;
-        found.extend(list_of(&page["dag_runs"]).cloned());
+        runs.extend(list_of(&page["dag_runs"]).cloned());
         total = page["total_entries"].as_u64().unwrap_or(total);
-        if found.len() == offset || found.len() as u64 >= total.min(limit.into()) {
+        if runs.len() == offset || runs.len() as u64 >= total.min(limit.into()) {
             break;
         }
     }
     if context.printer.json {
-        context.printer.json(&json!({"dag_runs": found, "total_entries": total}))?;
+        context.printer.json(&json!({"dag_runs": runs, "total_entries": total}))?;
         return Ok(0);
     }
-    let rows: Vec<Vec<String>> = found
+    let rows: Vec<Vec<String>> = runs
         .iter()
         .map(|run| {
-            let word = |name: &str| run[name].as_str().unwrap_or("-").to_owned();
+            let field = |name: &str| run[name].as_str().unwrap_or("-").to_owned();
             let time = |name: &str| context.printer.time(run[name].as_str());
-            vec![word("dag_run_id"), word("state"), word("run_type"), time("start_date"), time("end_date")]
+            vec![field("dag_run_id"), field("state"), field("run_type"), time("start_date"), time("end_date")]
         })
         .collect();
     if rows.is_empty() {
-        context.printer.line(format!("{dag_id} has no such runs"));
+        context.printer.line(format!("No matching runs of {dag_id}"));
         return Ok(0);
     }
     context.printer.table(&["RUN", "STATE", "TYPE", "STARTED", "ENDED"], &rows);
     if total > rows.len() as u64 {
-        context.printer.note(format!("{} of {total}; --limit shows more", rows.len()));
+        context.printer.note(format!("Showing {} of {total} runs; show more with --limit", rows.len()));
     }
     Ok(0)
 }
 
 async fn clear(context: &Context<'_>, dag_id: &str, run_id: &str, only_failed: bool, yes: bool) -> Result<u8, Error> {
     let api = Api::new(&context.home);
-    let path = format!("{}/clear", path(dag_id, run_id));
+    let path = format!("{}/clear", run_path(dag_id, run_id));
     let plan: Value = api.post(&path, &json!({"dry_run": true, "only_failed": only_failed})).await?;
     if !confirm_clear(context, (dag_id, run_id), &plan, yes)? {
         return Ok(1);
     }
     let run: Value = api.post(&path, &json!({"dry_run": false, "only_failed": only_failed})).await?;
-    say_cleared(context, dag_id, run_id, &plan, &run["state"])
+    print_cleared(context, dag_id, run_id, &plan, &run["state"])
 }
 
-/// Shows what would run again, and asks. `false` when nothing is to be done.
+/// Asks whether to rerun the tasks of the plan. Returns false when the user declines.
 pub fn confirm_clear(
     context: &Context<'_>,
     (dag_id, run_id): (&str, &str),
     plan: &Value,
     yes: bool,
 ) -> Result<bool, Error> {
-    let name = |one: &Value| {
-        let index = one["map_index"].as_i64().and_then(|index| i32::try_from(index).ok()).unwrap_or(-1);
-        Some(task_names::printed(one["task_id"].as_str()?, index))
+    let name = |task_instance: &Value| {
+        let index = task_instance["map_index"].as_i64().and_then(|index| i32::try_from(index).ok()).unwrap_or(-1);
+        Some(task_names::display_name(task_instance["task_id"].as_str()?, index))
     };
     let ids: Vec<String> = list_of(&plan["task_instances"]).filter_map(name).collect();
     if ids.is_empty() {
-        return Err(
-            Error::failed("there are no such tasks to run again").hint(format!("leoflow runs show {dag_id} {run_id}"))
-        );
+        return Err(Error::failed("no matching tasks to rerun").hint(format!("leoflow runs show {dag_id} {run_id}")));
     }
-    let shown: Vec<&str> = ids.iter().take(20).map(String::as_str).collect();
-    let more = if ids.len() > shown.len() { format!(" and {} more", ids.len() - shown.len()) } else { String::new() };
-    let answer = context.confirm(&format!("Run again: {}{more}?", shown.join(", ")), yes)?;
+    let first_ids: Vec<&str> = ids.iter().take(20).map(String::as_str).collect();
+    let remainder =
+        if ids.len() > first_ids.len() { format!(" and {} more", ids.len() - first_ids.len()) } else { String::new() };
+    let answer = context.confirm(&format!("Rerun {}{remainder}?", first_ids.join(", ")), yes)?;
     if !answer {
-        context.printer.line("nothing was changed");
+        context.printer.line(Context::DECLINED);
     }
     Ok(answer)
 }
 
-pub fn say_cleared(
+/// Prints the result of a clear; `state` is the new state of the run.
+pub fn print_cleared(
     context: &Context<'_>,
     dag_id: &str,
     run_id: &str,
@@ -133,7 +135,7 @@ pub fn say_cleared(
         let shape = json!({"dag_id": dag_id, "dag_run_id": run_id, "state": state, "cleared": count});
         context.printer.json(&shape)?;
     } else {
-        context.printer.line(format!("{count} task(s) of {dag_id} {run_id} run again"));
+        context.printer.line(format!("Cleared {} of {dag_id} {run_id}", counted(count, "task")));
     }
     Ok(0)
 }
@@ -142,15 +144,15 @@ async fn delete(context: &Context<'_>, dag_id: &str, run_id: &str, yes: bool) ->
     let api = Api::new(&context.home);
     let run = RunView::get(&api, dag_id, run_id).await?;
     if !run.is_finished() {
-        return Err(Error::failed(format!("the run has not ended: it is {}", run.state))
+        return Err(Error::failed(format!("the run is not finished: it is {}", run.state))
             .hint(format!("leoflow runs cancel {dag_id} {run_id}")));
     }
-    let question = format!("Remove {run_id} of {dag_id} with its {} tasks and their XComs?", run.task_instances.len());
-    if !context.confirm(&question, yes)? {
-        context.printer.line("nothing was changed");
+    let tasks = counted(run.task_instances.len(), "task");
+    if !context.confirm(&format!("Delete {run_id} of {dag_id} with {tasks} and their XComs?"), yes)? {
+        context.printer.line(Context::DECLINED);
         return Ok(1);
     }
-    api.delete(&path(dag_id, run_id)).await?;
+    api.delete(&run_path(dag_id, run_id)).await?;
     if context.printer.json {
         context.printer.json(&json!({"dag_id": dag_id, "dag_run_id": run_id, "deleted": true}))?;
     } else {
@@ -163,10 +165,10 @@ async fn cancel(context: &Context<'_>, dag_id: &str, run_id: &str) -> Result<u8,
     let api = Api::new(&context.home);
     let run = RunView::get(&api, dag_id, run_id).await?;
     if run.is_finished() {
-        return Err(Error::failed(format!("the run has ended already: {}", run.state))
+        return Err(Error::failed(format!("the run is already finished: {}", run.state))
             .hint(format!("leoflow runs show {dag_id} {run_id}")));
     }
-    let run: Value = api.patch(&path(dag_id, run_id), &json!({"state": "failed"})).await?;
+    let run: Value = api.patch(&run_path(dag_id, run_id), &json!({"state": "failed"})).await?;
     if context.printer.json {
         context.printer.json(&json!({"dag_id": dag_id, "dag_run_id": run_id, "state": run["state"]}))?;
     } else {

@@ -1,4 +1,4 @@
-//! `leoflow tasks logs`: what a task wrote, from its file, which is followed as it grows.
+//! `leoflow tasks logs`: prints a task's log file, and follows it as it grows.
 
 use super::run_view::instance;
 use super::run_view::{RunView, resolve_run};
@@ -14,28 +14,28 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::time::Duration;
 
-/// Between looks at a task that has not begun to write.
-const LOOK: Duration = Duration::from_millis(200);
+/// Poll interval of a task whose log file does not exist yet.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 pub async fn run(context: &Context<'_>, args: &TaskLogs) -> Result<u8, Error> {
     let api = Api::new(&context.home);
     let run_id = resolve_run(&api, &args.dag_id, &args.run_id).await?;
-    let find = async || {
+    let read_instance = async || {
         let run = RunView::get(&api, &args.dag_id, &run_id).await?;
         Ok::<_, Error>((instance(&run, &args.task_id, args.map_index)?.clone(), run.is_finished()))
     };
     let mut position = None;
     loop {
-        let (instance, run_is_over) = find().await?;
+        let (instance, run_is_over) = read_instance().await?;
         let number = args.try_number.map_or(instance.try_number, |number| i32::try_from(number).unwrap_or(i32::MAX));
         if number > instance.try_number {
-            return Err(Error::failed(format!("there is no try {number}, the newest is {}", instance.try_number))
-                .hint("leave --try away for the newest"));
+            return Err(Error::failed(format!("try {number} does not exist; the newest is {}", instance.try_number))
+                .hint("omit --try for the newest"));
         }
         let state = instance.state.as_deref().unwrap_or("none");
         let is_over = number < instance.try_number || run_is_over || is_finished(state);
         if number == 0 && (is_over || !args.follow) {
-            context.printer.note(format!("{} has not run: its state is {state}", instance.name()));
+            context.printer.note(format!("{} has not run yet; its state is {state}", instance.name()));
             return Ok(0);
         }
         let path = task_log::path(
@@ -48,37 +48,38 @@ pub async fn run(context: &Context<'_>, args: &TaskLogs) -> Result<u8, Error> {
                 try_number: number,
             },
         );
-        // Another try is another file.
+        // Each try has its own file.
         let offset = match &position {
-            Some((last, offset)) if *last == number => *offset,
+            Some((last_number, offset)) if *last_number == number => *offset,
             _ => 0,
         };
-        let next = print_from(context, args, &path, offset)?;
-        position = Some((number, next));
-        if !args.follow || is_over || context.printer.reader_left() {
+        let end_offset = print_from(context, args, &path, offset)?;
+        position = Some((number, end_offset));
+        if !args.follow || is_over || context.printer.stdout_closed() {
             return Ok(0);
         }
-        wait_for_more(&path, next);
+        wait_for_more(&path, end_offset);
     }
 }
 
+/// True when an instance in this state has no further output.
 fn is_finished(state: &str) -> bool {
     ["success", "failed", "upstream_failed", "skipped", "removed"].contains(&state)
 }
 
-/// Until the file has grown, or it is time to ask how the task is.
+/// Waits until the file grows, or until the task's state is due to be read again.
 fn wait_for_more(path: &Path, size: u64) {
     let folder = path.parent().filter(|folder| folder.is_dir());
     match folder.and_then(|folder| FolderWatch::new(folder).ok()) {
-        // What was written between the last look and the watch.
+        // The file grew between the last read and the start of the watch.
         Some(_) if path.metadata().is_ok_and(|meta| meta.len() > size) => {}
         Some(watch) => drop(watch.wait(Duration::from_millis(500))),
-        None => std::thread::sleep(LOOK),
+        None => std::thread::sleep(POLL_INTERVAL),
     }
 }
 
-/// Prints whole lines from `offset` on; returns where to go on. Also after the last line that has
-/// no end yet.
+/// Prints complete lines from `offset` on. Returns the offset after them; an unfinished last line is left for the
+/// next call.
 fn print_from(context: &Context<'_>, args: &TaskLogs, path: &Path, offset: u64) -> Result<u64, Error> {
     let mut file = match File::open(path) {
         Ok(file) => file,
@@ -89,9 +90,9 @@ fn print_from(context: &Context<'_>, args: &TaskLogs, path: &Path, offset: u64) 
     file.seek(SeekFrom::Start(offset))
         .and_then(|_| file.read_to_end(&mut bytes))
         .map_err(|error| Error::io("read", path, &error))?;
-    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-    for line in String::from_utf8_lossy(&bytes[..whole]).lines() {
-        if context.printer.reader_left() {
+    let complete_length = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |index| index + 1);
+    for line in String::from_utf8_lossy(&bytes[..complete_length]).lines() {
+        if context.printer.stdout_closed() {
             break;
         }
         let parsed = Line::parse(line);
@@ -106,15 +107,15 @@ fn print_from(context: &Context<'_>, args: &TaskLogs, path: &Path, offset: u64) 
             context.printer.line(parsed.record().text());
         } else {
             let record = parsed.record();
-            let code = match (record.level.as_str(), parsed.stream) {
+            let colour = match (record.level.as_str(), parsed.stream) {
                 ("error" | "critical", _) => "31",
                 ("warning", _) => "33",
                 (_, Stream::System) => "36",
                 _ => "0",
             };
-            let time = parsed.time.map(|time| context.printer.moment(time)).unwrap_or_default();
-            context.printer.line(format!("{time} {}", context.printer.paint(code, &record.text())));
+            let time = parsed.time.map(|time| context.printer.format_time(time)).unwrap_or_default();
+            context.printer.line(format!("{time} {}", context.printer.paint(colour, &record.text())));
         }
     }
-    Ok(offset + whole as u64)
+    Ok(offset + complete_length as u64)
 }

@@ -3,10 +3,11 @@
 use super::foreground_run;
 use super::run_inputs::read_date;
 use super::run_view::{RunView, instance, resolve_run};
-use super::runs::{confirm_clear, say_cleared};
+use super::runs::{confirm_clear, print_cleared};
 use super::task_logs;
 use super::task_names;
 use crate::cli::api::{Api, encode, list_of};
+use crate::cli::printer::counted;
 use crate::cli::task_args::{ClearTasks, TasksCommand};
 use crate::commands::context::Context;
 use crate::error::Error;
@@ -42,15 +43,15 @@ async fn list(context: &Context<'_>, dag_id: &str) -> Result<u8, Error> {
     Ok(0)
 }
 
-/// Prints the state, and nothing else.
+/// Prints the state of a task instance and nothing else.
 async fn state(context: &Context<'_>, dag_id: &str, run_id: &str, name: &str) -> Result<u8, Error> {
     let api = Api::new(&context.home);
     let run_id = resolve_run(&api, dag_id, run_id).await?;
     let run = RunView::get(&api, dag_id, &run_id).await?;
-    let one = instance(&run, name, None)?;
-    let state = one.state.as_deref();
+    let task_instance = instance(&run, name, None)?;
+    let state = task_instance.state.as_deref();
     if context.printer.json {
-        let (task_id, map_index) = (&one.task_id, one.map_index);
+        let (task_id, map_index) = (&task_instance.task_id, task_instance.map_index);
         context.printer.json(&json!({"task_id": task_id, "map_index": map_index, "state": state}))?;
     } else {
         context.printer.line(state.unwrap_or("none"));
@@ -61,7 +62,7 @@ async fn state(context: &Context<'_>, dag_id: &str, run_id: &str, name: &str) ->
 async fn clear(context: &Context<'_>, args: &ClearTasks) -> Result<u8, Error> {
     let api = Api::new(&context.home);
     let dag_id = &args.dag_id;
-    let tasks = clear_tasks(context, args).await?;
+    let tasks = tasks_to_clear(context, args).await?;
     let runs = match &args.run_id {
         Some(run_id) => vec![resolve_run(&api, dag_id, run_id).await?],
         None => runs_between(&api, args).await?,
@@ -80,7 +81,7 @@ async fn clear(context: &Context<'_>, args: &ClearTasks) -> Result<u8, Error> {
         }
         let _: Value = api.post(&path, &body(run_id, false)).await?;
         let run = RunView::get(&api, dag_id, run_id).await?;
-        return say_cleared(context, dag_id, run_id, &plan, &run.state.into());
+        return print_cleared(context, dag_id, run_id, &plan, &run.state.into());
     }
     let mut counts = Vec::new();
     for run_id in &runs {
@@ -92,11 +93,11 @@ async fn clear(context: &Context<'_>, args: &ClearTasks) -> Result<u8, Error> {
     }
     let total: usize = counts.iter().map(|(_, count)| count).sum();
     if total == 0 {
-        return Err(Error::failed("there are no such tasks to run again").hint(format!("leoflow runs list {dag_id}")));
+        return Err(Error::failed("no matching tasks to rerun").hint(format!("leoflow runs list {dag_id}")));
     }
-    let question = format!("Run {total} task(s) of {} run(s) of {dag_id} again?", counts.len());
-    if !context.confirm(&question, args.yes)? {
-        context.printer.line("nothing was changed");
+    let (tasks_text, runs_text) = (counted(total, "task"), counted(counts.len(), "run"));
+    if !context.confirm(&format!("Rerun {tasks_text} in {runs_text} of {dag_id}?"), args.yes)? {
+        context.printer.line(Context::DECLINED);
         return Ok(1);
     }
     for (run_id, _) in &counts {
@@ -106,45 +107,49 @@ async fn clear(context: &Context<'_>, args: &ClearTasks) -> Result<u8, Error> {
         let ids: Vec<&String> = counts.iter().map(|(run_id, _)| *run_id).collect();
         context.printer.json(&json!({"dag_id": dag_id, "dag_run_ids": ids, "cleared": total}))?;
     } else {
-        context.printer.line(format!("{total} task(s) of {} run(s) of {dag_id} run again", counts.len()));
+        context.printer.line(format!("Cleared {tasks_text} in {runs_text} of {dag_id}"));
     }
     Ok(0)
 }
 
-/// As the API takes them: ids, or pairs of an id and a map index. `None` is all.
-async fn clear_tasks(context: &Context<'_>, args: &ClearTasks) -> Result<Option<Vec<Value>>, Error> {
+/// Returns the tasks to clear in the API's form: ids, or pairs of an id and a map index. `None` means all.
+async fn tasks_to_clear(context: &Context<'_>, args: &ClearTasks) -> Result<Option<Vec<Value>>, Error> {
     let mut tasks = Vec::new();
     for name in &args.task_ids {
-        tasks.push(match task_names::one_of(name, args.map_index)? {
+        tasks.push(match task_names::instance_name(name, args.map_index)? {
             (task_id, -1) => json!(task_id),
             (task_id, index) => json!([task_id, index]),
         });
     }
     let Some(expression) = &args.task_regex else { return Ok((!tasks.is_empty()).then_some(tasks)) };
     let regex = regex::Regex::new(expression)
-        .map_err(|error| Error::usage(format!("--task-regex: {error}")).hint("for example: -t '^load'"))?;
+        .map_err(|error| Error::usage(format!("--task-regex: {error}")).hint("for example -t '^load'"))?;
     let dag: Value = Api::new(&context.home).get(&format!("/api/lite/dags/{}", encode(&args.dag_id))).await?;
-    let found = list_of(&dag["tasks"]).filter_map(|task| task["task_id"].as_str()).filter(|id| regex.is_match(id));
-    tasks.extend(found.map(|id| json!(id)));
+    let matching_ids =
+        list_of(&dag["tasks"]).filter_map(|task| task["task_id"].as_str()).filter(|id| regex.is_match(id));
+    tasks.extend(matching_ids.map(|id| json!(id)));
     if tasks.is_empty() {
-        return Err(Error::failed(format!("no task of {} fits {expression:?}", args.dag_id))
+        return Err(Error::failed(format!("no task of {} matches {expression:?}", args.dag_id))
             .hint(format!("leoflow tasks list {}", args.dag_id)));
     }
     Ok(Some(tasks))
 }
 
-/// The ids of the runs whose logical date lies between the two, both included.
+/// Returns the ids of the runs whose logical date is between the two dates, both included.
 async fn runs_between(api: &Api<'_>, args: &ClearTasks) -> Result<Vec<String>, Error> {
-    let date = |option, given: &Option<String>| given.as_deref().map(|text| read_date(option, text)).transpose();
+    let date =
+        |option, date_text: &Option<String>| date_text.as_deref().map(|text| read_date(option, text)).transpose();
     let (start, end) = (date("--start-date", &args.start_date)?, date("--end-date", &args.end_date)?);
     let is_between = |run: &&Value| {
-        let at: Option<Timestamp> = run["logical_date"].as_str().and_then(|text| text.parse().ok());
-        at.is_some_and(|at| start.is_none_or(|start| at >= start) && end.is_none_or(|end| at <= end))
+        let logical_date: Option<Timestamp> = run["logical_date"].as_str().and_then(|text| text.parse().ok());
+        logical_date.is_some_and(|logical_date| {
+            start.is_none_or(|start| logical_date >= start) && end.is_none_or(|end| logical_date <= end)
+        })
     };
     let path = format!("/api/v2/dags/{}/dagRuns", encode(&args.dag_id));
     let runs = api.all(&path, "&order_by=logical_date", "dag_runs").await?;
-    let id = |run: &Value| run["dag_run_id"].as_str().map(str::to_owned);
-    let ids: Vec<String> = runs.iter().filter(is_between).filter_map(id).collect();
+    let run_id = |run: &Value| run["dag_run_id"].as_str().map(str::to_owned);
+    let ids: Vec<String> = runs.iter().filter(is_between).filter_map(run_id).collect();
     if ids.is_empty() {
         return Err(Error::failed(format!("{} has no runs for these dates", args.dag_id))
             .hint(format!("leoflow runs list {}", args.dag_id)));

@@ -1,20 +1,21 @@
-//! `leoflow validate [PATH]`: imports DAG files as the server would, and keeps nothing.
+//! `leoflow validate [PATH]`: imports DAG files as the server does, and stores nothing.
 
-use super::environment::parse_in_its_own;
+use super::environment::parse_in_project_environment;
 use crate::cli::api::Api;
 use crate::cli::engine_args::Validate;
+use crate::cli::printer::counted;
 use crate::commands::context::Context;
 use crate::engine::dag_check;
 use crate::error::Error;
-use crate::python::{Children, Found, Interpreter, Request, as_in_workspace, dag_files};
-use crate::setup::ServersPython;
+use crate::python::{Children, Interpreter, ParseOutput, Request, as_in_workspace, dag_files};
+use crate::setup::ServerPython;
 use crate::sys::env_vars;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// What became of one file.
-struct Checked {
+/// The result of one file.
+struct CheckedFile {
     path: PathBuf,
     dag_ids: Vec<String>,
     error: Option<String>,
@@ -28,7 +29,7 @@ pub async fn run(context: &Context<'_>, args: &Validate) -> Result<u8, Error> {
     for path in paths_of(args, workspace.as_deref())? {
         files.extend(files_of(path, workspace.as_deref())?);
     }
-    // Named twice, it is still one.
+    // Check a file only once, even if several arguments include it.
     files.sort();
     files.dedup();
     let interpreter = prepare(context, python.as_deref()).await?;
@@ -36,32 +37,34 @@ pub async fn run(context: &Context<'_>, args: &Validate) -> Result<u8, Error> {
     let mut checked = Vec::new();
     for path in files {
         let request = Request::new(path.clone(), workspace.as_deref(), context.home.api_socket());
-        let parsed = parse_in_its_own(context, &interpreter, &children, &request).await.map(|(_, found)| found);
-        checked.push(Checked::new(path, parsed));
+        let parsed =
+            parse_in_project_environment(context, &interpreter, &children, &request).await.map(|(_, output)| output);
+        checked.push(CheckedFile::new(path, parsed));
     }
     children.end().await;
     mark_duplicates(&mut checked);
     print(context, &checked)
 }
 
-const SERVERS_PATIENCE: Duration = Duration::from_secs(3);
+/// Time limit for the server's answer.
+const SERVER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The Python that a running server has for DAGs, which may have another search path than this shell. Nobody answers
-/// where none runs.
-pub async fn servers_python(context: &Context<'_>) -> Option<ServersPython> {
+/// Returns the Python that a running server uses for DAGs, whose PATH may differ from this shell's. `None` when no
+/// server responds.
+pub async fn servers_python(context: &Context<'_>) -> Option<ServerPython> {
     if !context.home.api_socket().exists() {
         return None;
     }
     let api = Api::new(&context.home);
-    // A server that does not answer is another check's trouble.
-    let asked = tokio::time::timeout(SERVERS_PATIENCE, api.get("/local/python")).await;
-    asked.ok()?.ok()
+    // A server that does not respond is reported by another check.
+    let response = tokio::time::timeout(SERVER_TIMEOUT, api.get("/local/python")).await;
+    response.ok()?.ok()
 }
 
-/// A Python with our package, the server's where there is one; made ready in a home that is not set up, too.
+/// Prepares a Python with our package: the server's if one runs. Works in a home that is not set up, too.
 pub async fn prepare(context: &Context<'_>, configured: Option<&Path>) -> Result<Interpreter, Error> {
-    let servers = servers_python(context).await.and_then(|servers| servers.python);
-    let python = servers.as_deref().or(configured);
+    let server_python = servers_python(context).await.and_then(|server_python| server_python.python);
+    let python = server_python.as_deref().or(configured);
     context.home.create().map_err(|error| Error::io("create", context.home.root(), &error))?;
     Interpreter::prepare(&context.home, python).map_err(|missing| {
         let mut lines = missing.reason.lines();
@@ -70,77 +73,86 @@ pub async fn prepare(context: &Context<'_>, configured: Option<&Path>) -> Result
     })
 }
 
+/// The paths to check: the arguments, or the workspace.
 fn paths_of(args: &Validate, workspace: Option<&Path>) -> Result<Vec<PathBuf>, Error> {
-    let here = env_vars::current_dir().map_err(Error::failed)?;
+    let current_folder = env_vars::current_dir().map_err(Error::failed)?;
     match workspace {
         _ if !args.paths.is_empty() => {
-            Ok(args.paths.iter().map(|path| as_in_workspace(workspace, &here.join(path))).collect())
+            Ok(args.paths.iter().map(|path| as_in_workspace(workspace, &current_folder.join(path))).collect())
         }
         Some(workspace) => Ok(vec![workspace.to_owned()]),
-        None => Err(Error::failed("Leoflow is not set up in this home, so there is no workspace")
+        None => Err(Error::failed("Leoflow is not set up in this home, so it has no workspace")
             .hint("leoflow validate FILE")
             .hint("leoflow setup")),
     }
 }
 
+/// The DAG files in a folder, or the file itself.
 fn files_of(path: PathBuf, workspace: Option<&Path>) -> Result<Vec<PathBuf>, Error> {
     if path.is_file() {
         return Ok(vec![path]);
     }
-    dag_files(&path, workspace).map_err(|error| Error::io("read", &path, &error))
+    dag_files(&path, workspace).map_err(|error| {
+        Error::io("read", &path, &error).hint("leoflow validate without a path checks every DAG file in the workspace")
+    })
 }
 
-impl Checked {
-    fn new(path: PathBuf, parsed: Result<Found, String>) -> Self {
-        let id = |dag: &Value| dag["dag_id"].as_str().unwrap_or_default().to_owned();
+impl CheckedFile {
+    fn new(path: PathBuf, parsed: Result<ParseOutput, String>) -> Self {
+        let dag_id = |dag: &Value| dag["dag_id"].as_str().unwrap_or_default().to_owned();
         match parsed {
-            // What the server would refuse is refused here.
-            Ok(found) => Self {
+            // Run the server's checks on the structures, too.
+            Ok(output) => Self {
                 path,
-                dag_ids: found.structures.iter().map(id).collect(),
-                error: found.error.or_else(|| dag_check::read(&found.structures).err()),
+                dag_ids: output.structures.iter().map(dag_id).collect(),
+                error: output.error.or_else(|| dag_check::read(&output.structures).err()),
             },
             Err(reason) => Self { path, dag_ids: Vec::new(), error: Some(reason) },
         }
     }
 }
 
-fn mark_duplicates(checked: &mut [Checked]) {
-    for at in 0..checked.len() {
-        let (before, rest) = checked.split_at_mut(at);
-        let one = &mut rest[0];
-        for other in before {
-            if let Some(id) = one.dag_ids.iter().find(|id| other.dag_ids.contains(id)) {
-                let (first, second) = (other.path.display().to_string(), one.path.display().to_string());
-                one.error = Some(dag_check::used_twice(id, &first, &second));
+/// Reports a DAG id that an earlier file defines too.
+fn mark_duplicates(checked: &mut [CheckedFile]) {
+    for index in 0..checked.len() {
+        let (earlier_files, remaining_files) = checked.split_at_mut(index);
+        let checked_file = &mut remaining_files[0];
+        for other in earlier_files {
+            if let Some(id) = checked_file.dag_ids.iter().find(|id| other.dag_ids.contains(id)) {
+                let (first, second) = (other.path.display().to_string(), checked_file.path.display().to_string());
+                checked_file.error = Some(dag_check::used_twice(id, &first, &second));
                 break;
             }
         }
     }
 }
 
-fn print(context: &Context<'_>, checked: &[Checked]) -> Result<u8, Error> {
-    let failed = checked.iter().filter(|one| one.error.is_some()).count();
+fn print(context: &Context<'_>, checked: &[CheckedFile]) -> Result<u8, Error> {
+    let failed = checked.iter().filter(|checked_file| checked_file.error.is_some()).count();
     if context.printer.json {
         let files: Vec<Value> =
-            checked.iter().map(|one| json!({"file": one.path, "dag_ids": one.dag_ids, "error": one.error})).collect();
+            checked.iter().map(|checked_file| json!({"file": checked_file.path, "dag_ids": checked_file.dag_ids, "error": checked_file.error})).collect();
         context.printer.json(&json!({"ok": failed == 0, "files": files}))?;
         return Ok(u8::from(failed > 0));
     }
-    for one in checked {
-        match &one.error {
-            None if one.dag_ids.is_empty() => context.printer.line(format!("{}: makes no DAG", one.path.display())),
-            None => context.printer.line(format!("{}: {}", one.path.display(), one.dag_ids.join(", "))),
+    for checked_file in checked {
+        match &checked_file.error {
+            None if checked_file.dag_ids.is_empty() => {
+                context.printer.line(format!("{}: defines no DAG", checked_file.path.display()))
+            }
+            None => {
+                context.printer.line(format!("{}: {}", checked_file.path.display(), checked_file.dag_ids.join(", ")))
+            }
             Some(error) => {
-                context.printer.line(format!("{}: cannot be imported", one.path.display()));
+                context.printer.line(format!("{}: fails to import", checked_file.path.display()));
                 error.lines().for_each(|line| context.printer.line(format!("  {line}")));
             }
         }
     }
     if checked.is_empty() {
-        context.printer.line("no DAG files there");
+        context.printer.line("No DAG files found");
     } else if failed > 0 {
-        context.printer.note(format!("{failed} of {} file(s) cannot be imported", checked.len()));
+        context.printer.note(format!("Failed to import {failed} of {}", counted(checked.len(), "file")));
     }
     Ok(u8::from(failed > 0))
 }

@@ -13,14 +13,18 @@ pub async fn run(context: &Context<'_>, command: &XcomCommand) -> Result<u8, Err
     match command {
         XcomCommand::List { dag_id, run_id, task_id } => {
             let run_id = resolve_run(&api, dag_id, run_id).await?;
-            let (task, at) = task_id.as_deref().map_or(("~", None), task_names::split);
-            let (task, at) = (encode(task), at.map(|at| format!("&map_index={at}")).unwrap_or_default());
+            let (task, index_filter) = task_id.as_deref().map_or(("~", None), task_names::split);
+            let (task, index_filter) = (
+                encode(task),
+                index_filter.map(|index_filter| format!("&map_index={index_filter}")).unwrap_or_default(),
+            );
             let path = format!("/api/v2/dags/{}/dagRuns/{}", encode(dag_id), encode(&run_id));
             let mut entries: Vec<Value> = Vec::new();
             loop {
                 let offset = entries.len();
-                let page: Value =
-                    api.get(&format!("{path}/taskInstances/{task}/xcomEntries?limit=100&offset={offset}{at}")).await?;
+                let page: Value = api
+                    .get(&format!("{path}/taskInstances/{task}/xcomEntries?limit=100&offset={offset}{index_filter}"))
+                    .await?;
                 entries.extend(list_of(&page["xcom_entries"]).cloned());
                 let total = page["total_entries"].as_u64().unwrap_or(0);
                 if entries.len() as u64 >= total || entries.len() == offset {
@@ -31,7 +35,7 @@ pub async fn run(context: &Context<'_>, command: &XcomCommand) -> Result<u8, Err
         }
         XcomCommand::Get { dag_id, run_id, task_id, key, map_index } => {
             let run_id = resolve_run(&api, dag_id, run_id).await?;
-            let (task_id, map_index) = task_names::one_of(task_id, *map_index)?;
+            let (task_id, map_index) = task_names::instance_name(task_id, *map_index)?;
             let path = format!(
                 "/api/v2/dags/{}/dagRuns/{}/taskInstances/{}/xcomEntries/{}?map_index={map_index}",
                 encode(dag_id),
@@ -40,9 +44,11 @@ pub async fn run(context: &Context<'_>, command: &XcomCommand) -> Result<u8, Err
                 encode(key)
             );
             let entry: Value = api.get(&path).await.map_err(|error| {
-                error.hint(format!("leoflow xcom list {dag_id} {run_id}")).hint("a task that returns None leaves none")
+                error
+                    .hint(format!("leoflow xcom list {dag_id} {run_id}"))
+                    .hint("a task that returns None pushes no XCom")
             })?;
-            // The value itself, with --json and without.
+            // The bare value, with and without --json.
             context.printer.json(&entry["value"])?;
             Ok(0)
         }
@@ -50,18 +56,20 @@ pub async fn run(context: &Context<'_>, command: &XcomCommand) -> Result<u8, Err
 }
 
 fn print_list(context: &Context<'_>, dag_id: &str, run_id: &str, entries: &[Value]) -> Result<u8, Error> {
-    let shape = |one: &Value| json!({"task_id": one["task_id"], "map_index": one["map_index"], "key": one["key"]});
+    let entry_json = |xcom_entry: &Value| json!({"task_id": xcom_entry["task_id"], "map_index": xcom_entry["map_index"], "key": xcom_entry["key"]});
     if context.printer.json {
-        let entries: Vec<Value> = entries.iter().map(shape).collect();
+        let entries: Vec<Value> = entries.iter().map(entry_json).collect();
         context.printer.json(&json!({"xcom_entries": entries}))?;
     } else if entries.is_empty() {
-        context.printer.line(format!("no XComs in {dag_id} {run_id}"));
+        context.printer.line(format!("No XComs in {dag_id} {run_id}"));
     } else {
-        let word = |one: &Value, name: &str| one[name].as_str().unwrap_or_default().to_owned();
-        let index = |one: &Value| one["map_index"].as_i64().and_then(|index| i32::try_from(index).ok()).unwrap_or(-1);
-        let row = |one: &Value| {
-            let name = task_names::printed(&word(one, "task_id"), index(one));
-            vec![name, word(one, "key"), context.printer.time(one["timestamp"].as_str())]
+        let field = |xcom_entry: &Value, name: &str| xcom_entry[name].as_str().unwrap_or_default().to_owned();
+        let index = |xcom_entry: &Value| {
+            xcom_entry["map_index"].as_i64().and_then(|index| i32::try_from(index).ok()).unwrap_or(-1)
+        };
+        let row = |xcom_entry: &Value| {
+            let name = task_names::display_name(&field(xcom_entry, "task_id"), index(xcom_entry));
+            vec![name, field(xcom_entry, "key"), context.printer.time(xcom_entry["timestamp"].as_str())]
         };
         let rows: Vec<Vec<String>> = entries.iter().map(row).collect();
         context.printer.table(&["TASK", "KEY", "WRITTEN"], &rows);

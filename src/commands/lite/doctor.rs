@@ -13,7 +13,7 @@ use crate::postgres::{PgError, version};
 use crate::protocol::control;
 use crate::recovery::datastore::Datastore;
 use crate::schema::{self, State, data_migration};
-use crate::setup::{self, Check, Mend, SchemaFound, Unasked, Verdict, uninstall};
+use crate::setup::{self, Check, Fix, SchemaReport, SchemaUnavailable, Verdict, uninstall};
 use crate::supervisor;
 use serde_json::json;
 use std::time::Duration;
@@ -22,52 +22,56 @@ pub async fn run(context: &Context<'_>, args: &Doctor) -> Result<u8, Error> {
     let schema = schema_state(context).await;
     let servers = servers_python(context).await.unwrap_or_default();
     let checks = setup::examine(&context.home, &Sources::from_environment(), schema, &servers);
-    let mends: Vec<&Mend> = checks.iter().filter_map(|check| check.mend.as_ref()).collect();
+    let fixes: Vec<&Fix> = checks.iter().filter_map(|check| check.fix.as_ref()).collect();
     let healthy = checks.iter().all(|check| check.verdict != Verdict::Problem);
     if context.printer.json {
         context.printer.json(&json!({"ok": healthy, "checks": checks}))?;
     } else {
         show(context, &checks);
     }
-    if args.fix && !mends.is_empty() {
-        return fix(context, &mends, args.yes);
+    if args.fix && !fixes.is_empty() {
+        return fix(context, &fixes, args.yes);
     }
     Ok(if healthy { 0 } else { 1 })
 }
 
-/// Asks the running datastore, or for a moment a private one.
-async fn schema_state(context: &Context<'_>) -> Option<Result<SchemaFound, Unasked>> {
+/// Reads the schema from the running datastore, or from one that is started for this.
+async fn schema_state(context: &Context<'_>) -> Option<Result<SchemaReport, SchemaUnavailable>> {
     if cluster::state(&context.home) != ClusterState::Ready {
         return None;
     }
     let held = lock::is_held(&context.home).unwrap_or(false);
     if held && control::status_of(&context.home).is_none() {
-        // Another command has the home for a moment; that is no trouble.
+        // Another command uses the home for a moment; that is not a problem.
         return None;
     }
     let interrupted = journal::unfinished(&context.home).ok().flatten().filter(|e| e.operation != Operation::Setup);
-    if !held && interrupted.as_ref().is_some_and(|e| e.operation == Operation::Purge && uninstall::has_begun(e)) {
-        let reason = "a purge was interrupted, and part of the home is gone".to_owned();
-        return Some(Err(Unasked { reason, remedy: "leoflow uninstall --purge".to_owned() }));
+    if !held
+        && interrupted
+            .as_ref()
+            .is_some_and(|e| e.operation == Operation::Purge && uninstall::may_have_removed_something(e))
+    {
+        let reason = "a purge was interrupted, and part of the home is removed".to_owned();
+        return Some(Err(SchemaUnavailable { reason, remedy: "leoflow uninstall --purge".to_owned() }));
     }
-    if !held && (interrupted.is_some() || restore::has_strays(&context.home)) {
-        let reason = "something was interrupted, and the next start finishes it".to_owned();
-        return Some(Err(Unasked { reason, remedy: "leoflow lite start".to_owned() }));
+    if !held && (interrupted.is_some() || restore::has_leftovers(&context.home)) {
+        let reason = "an operation was interrupted; the next start finishes it".to_owned();
+        return Some(Err(SchemaUnavailable { reason, remedy: "leoflow lite start".to_owned() }));
     }
-    if !held && supervisor::find_leftovers(&context.home).is_ok_and(|left| !left.is_empty()) {
-        // Looking must not end them.
-        let reason = "it cannot be asked while processes of a killed run are there".to_owned();
-        return Some(Err(Unasked { reason, remedy: "leoflow lite start, which ends them".to_owned() }));
+    if !held && supervisor::find_leftovers(&context.home).is_ok_and(|leftovers| !leftovers.is_empty()) {
+        // A check must not end these processes.
+        let reason = "cannot check while processes of a killed run exist".to_owned();
+        return Some(Err(SchemaUnavailable { reason, remedy: "leoflow lite start, which ends them".to_owned() }));
     }
-    let asked = async {
+    let read_schema = async {
         let datastore = Datastore::open(&context.recovery(), "leoflow doctor").await?;
         let access = &datastore.access;
         let config = access.credentials.application(&access.endpoint);
-        let look = async {
-            // As it is: a role or database that is missing is not made for a look.
+        let query = async {
+            // A check must not create a missing role or database.
             match access.endpoint.connect(&config).await {
                 Err(PgError::NoDatabase | PgError::WrongPassword) => {
-                    Ok(SchemaFound { state: State::Fresh, failed: None, server_version: None })
+                    Ok(SchemaReport { state: State::Fresh, failed: None, server_version: None })
                 }
                 Err(error) => Err(error.into()),
                 Ok(client) => {
@@ -76,55 +80,60 @@ async fn schema_state(context: &Context<'_>) -> Option<Result<SchemaFound, Unask
                         State::Current { .. } => data_migration::list(&client, schema::known()).await?,
                         _ => Vec::new(),
                     };
-                    let failed = data.into_iter().find(|one| one.status == data_migration::Status::Failed);
-                    Ok(SchemaFound { state, failed, server_version: Some(version::of_server(&client).await?) })
+                    let failed = data.into_iter().find(|migration| migration.status == data_migration::Status::Failed);
+                    Ok(SchemaReport { state, failed, server_version: Some(version::of_server(&client).await?) })
                 }
             }
         };
-        let in_time = tokio::time::timeout(Duration::from_secs(10), look).await;
-        in_time.unwrap_or_else(|_| Err(Error::failed("the datastore does not answer")))
+        let result = tokio::time::timeout(Duration::from_secs(10), query).await;
+        result.unwrap_or_else(|_| Err(Error::failed("the datastore does not respond")))
     };
-    let found: Result<SchemaFound, Error> = asked.await;
-    Some(found.map_err(|error| {
+    let report: Result<SchemaReport, Error> = read_schema.await;
+    Some(report.map_err(|error| {
         let remedy = match error.is_damage {
             true => setup::RESTORE.to_owned(),
             false => error.hints.first().cloned().unwrap_or_else(|| "leoflow lite logs postgres".to_owned()),
         };
-        Unasked { reason: error.in_one_line(), remedy }
+        SchemaUnavailable { reason: error.in_one_line(), remedy }
     }))
 }
 
 fn show(context: &Context<'_>, checks: &[Check]) {
     let printer = context.printer;
     for check in checks {
-        let mark = match check.verdict {
+        let label = match check.verdict {
             Verdict::Ok => printer.paint("32", "ok     "),
             Verdict::Warning => printer.paint("33", "warning"),
             Verdict::Problem => printer.paint("31", "problem"),
         };
-        printer.line(format!("{mark}  {:<12} {}", check.name, check.detail.replace('\n', "\n                       ")));
+        printer.line(format!(
+            "{label}  {:<12} {}",
+            check.name,
+            check.detail.replace('\n', "\n                       ")
+        ));
         if let Some(remedy) = &check.remedy {
             printer.line(format!("         {:<12} -> {remedy}", ""));
         }
     }
 }
 
-fn fix(context: &Context<'_>, mends: &[&Mend], yes: bool) -> Result<u8, Error> {
-    for mend in mends {
-        context.printer.note(format!("would {mend}"));
+/// Applies the fixes after a confirmation.
+fn fix(context: &Context<'_>, fixes: &[&Fix], yes: bool) -> Result<u8, Error> {
+    for fix in fixes {
+        context.printer.note(format!("Would {fix}"));
     }
-    if !context.confirm("Do this?", yes)? {
-        context.printer.note("nothing was changed");
+    if !context.confirm("Apply these fixes?", yes)? {
+        context.printer.note(Context::DECLINED);
         return Ok(1);
     }
-    // Leftovers are ended under the lock; a running instance has none, and its files may be mended.
-    let _lock = match mends.iter().any(|mend| matches!(mend, Mend::EndLeftovers)) {
+    // Leftover processes are ended under the lock. A running instance has none, and its files can be fixed.
+    let _lock = match fixes.iter().any(|fix| matches!(fix, Fix::EndLeftovers)) {
         true => Some(HomeLock::take(&context.home, "leoflow doctor --fix", None)?),
         false => None,
     };
-    for mend in mends {
-        setup::mend(&context.home, mend).map_err(|error| Error::failed(format!("could not {mend}")).cause(error))?;
-        context.printer.note(format!("done: {mend}"));
+    for fix in fixes {
+        setup::fix(&context.home, fix).map_err(|error| Error::failed(format!("failed to {fix}")).cause(error))?;
+        context.printer.note(format!("Done: {fix}"));
     }
     Ok(0)
 }

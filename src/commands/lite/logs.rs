@@ -19,9 +19,9 @@ pub fn run(context: &Context<'_>, args: &Logs) -> Result<u8, Error> {
     };
     let folder = context.home.logs();
     if !folder.is_dir() {
-        return Err(Error::failed("there are no logs yet").hint("leoflow lite start"));
+        return Err(Error::failed("no logs yet").hint("leoflow lite start"));
     }
-    // The watch is there before the first look, so nothing written in between is missed.
+    // The watch starts before the first read, so nothing written in between is missed.
     let watch = FolderWatch::new(&folder).map_err(|error| Error::io("watch", &folder, &error))?;
     let mut tails: Vec<Tail> =
         names.iter().map(|name| Tail::at_end(folder.join(format!("{name}.log")), name)).collect();
@@ -37,9 +37,9 @@ pub fn run(context: &Context<'_>, args: &Logs) -> Result<u8, Error> {
     Ok(0)
 }
 
-/// Until it is interrupted, or nobody reads any more.
+/// Prints new lines until it is interrupted or stdout is closed.
 fn follow(context: &Context<'_>, watch: &FolderWatch, tails: &mut [Tail], width: usize) -> Result<(), Error> {
-    while !context.printer.reader_left() {
+    while !context.printer.stdout_closed() {
         for tail in tails.iter_mut() {
             for line in tail.new_lines() {
                 show(context, width, &tail.name, &line);
@@ -61,12 +61,14 @@ fn show(context: &Context<'_>, width: usize, name: &str, line: &str) {
     }
 }
 
-/// The growing end of a file that may be rotated under us.
+/// The end of a growing log file that may be rotated.
 struct Tail {
     path: PathBuf,
     name: String,
+    /// Offset in bytes up to which the file was read.
     position: u64,
     inode: u64,
+    /// The beginning of a line whose end was not written yet.
     partial: Vec<u8>,
 }
 
@@ -76,19 +78,19 @@ impl Tail {
         Self { path, name: name.to_owned(), position, inode, partial: Vec::new() }
     }
 
-    /// A file that is gone for a moment has nothing new.
+    /// Reads new complete lines. A file that is missing during a rotation has none.
     fn new_lines(&mut self) -> Vec<String> {
         let Ok(mut file) = File::open(&self.path) else { return Vec::new() };
         let Ok(meta) = file.metadata() else { return Vec::new() };
         if meta.ino() != self.inode || meta.len() < self.position {
             (self.position, self.inode) = (0, meta.ino());
         }
-        let mut new = Vec::new();
-        if file.seek(SeekFrom::Start(self.position)).is_err() || file.read_to_end(&mut new).is_err() {
+        let mut new_bytes = Vec::new();
+        if file.seek(SeekFrom::Start(self.position)).is_err() || file.read_to_end(&mut new_bytes).is_err() {
             return Vec::new();
         }
-        self.position += new.len() as u64;
-        self.partial.extend_from_slice(&new);
+        self.position += new_bytes.len() as u64;
+        self.partial.extend_from_slice(&new_bytes);
         let mut lines = Vec::new();
         while let Some(end) = self.partial.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.partial.drain(..=end).collect();

@@ -15,7 +15,7 @@ pub async fn run(context: &Context<'_>, args: &Psql) -> Result<u8, Error> {
     let login = datastore.access.application();
     let program = datastore.access.installation.program("psql");
     let mut command = Command::new(&program);
-    // The user's own psql settings and history, and nothing that says another server.
+    // Keep the user's psql settings and history, but no PG* variable that selects another server.
     for (name, _) in env_vars::all() {
         if name.to_string_lossy().starts_with("PG") {
             command.env_remove(name);
@@ -26,17 +26,17 @@ pub async fn run(context: &Context<'_>, args: &Psql) -> Result<u8, Error> {
         .env("PGPORT", SOCKET_PORT.to_string())
         .env("PGUSER", &login.role)
         .env("PGDATABASE", &login.database)
-        // Not in argv, where every user of the machine could read it.
+        // The password is not in argv, which every user of the machine can read.
         .env("PGPASSWORD", &login.password)
         .args(&args.arguments);
     if datastore.access.credentials.requires_scram() {
         command.env("PGREQUIREAUTH", scram::METHOD);
     }
-    // Ctrl-C is for psql: it cancels a query there.
+    // Ctrl-C is for psql, where it cancels a query.
     let status = process::ignoring_interrupts(|| command.status());
     let status = status.map_err(|error| Error::io("run", &program, &error))?;
     match Exit::from(status) {
         Exit::Code(code) => Ok(u8::try_from(code).unwrap_or(1)),
-        exit => Err(Error::failed(format!("psql was ended by {exit}"))),
+        exit => Err(Error::failed(format!("psql was terminated by {exit}"))),
     }
 }

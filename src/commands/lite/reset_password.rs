@@ -18,46 +18,45 @@ pub async fn run(context: &Context<'_>, args: &ResetPassword) -> Result<u8, Erro
     let Some(loaded) = context.config()? else {
         return Err(not_set_up());
     };
-    let new = if args.generate { password::generate() } else { asked(args)? };
-    password::acceptable(&new).map_err(|why| {
-        Error::failed(why).hint("choose another; or let one be made: leoflow lite reset-password --generate")
+    let new_password = if args.generate { password::generate() } else { read_password(args)? };
+    password::acceptable(&new_password).map_err(|reason| {
+        Error::failed(reason).hint("choose another, or generate one: leoflow lite reset-password --generate")
     })?;
-    let hash = password::hash(&new).map_err(Error::failed)?;
-    // One that was interrupted brings a configuration of its own.
+    let hash = password::hash(&new_password).map_err(Error::failed)?;
+    // An interrupted operation may replace config.yaml, so it is finished first.
     context.recovery().finish_first(COMMAND).await?;
     config::update(home, |loaded| {
         let epoch = loaded.config.session_epoch.saturating_add(1);
         vec![("admin_password_hash", hash.into()), ("session_epoch", epoch.into())]
     })?;
     checkpoint("password.written");
-    tell(context, args, &new, &loaded.config.admin_email)?;
-    // It is known from here on, whatever setup had not shown.
+    print_password(context, args, &new_password, &loaded.config.admin_email)?;
+    // The user knows the password now, so the next start must not generate another.
     if let Err(error) = setup::mark_password_shown(home) {
-        context.printer.warning(format!("the next start may make another password: {error}"));
+        context.printer.warning(format!("the next start may generate another password: {error}"));
     }
     Ok(0)
 }
 
-fn tell(context: &Context<'_>, args: &ResetPassword, new: &str, email: &str) -> Result<(), Error> {
+fn print_password(context: &Context<'_>, args: &ResetPassword, new_password: &str, email: &str) -> Result<(), Error> {
     let printer = context.printer;
     if printer.json {
-        let shown = args.generate.then_some(new);
-        printer.json(&json!({"admin_email": email, "admin_password": shown, "sessions_ended": true}))?;
+        let printed_password = args.generate.then_some(new_password);
+        printer.json(&json!({"admin_email": email, "admin_password": printed_password, "sessions_ended": true}))?;
     } else if args.generate {
-        printer.line(new);
+        printer.line(new_password);
     }
-    if args.generate && printer.reader_left() {
-        return Err(Error::failed("the new password could not be shown to anybody, and is lost").hint(COMMAND));
+    if args.generate && printer.stdout_closed() {
+        return Err(Error::failed("the new password could not be printed and is lost").hint(COMMAND));
     }
     if !printer.json {
-        printer
-            .note(format!("The password of {email} is new, from now on; every session and token of before has ended."));
+        printer.note(format!("The password of {email} was changed. All earlier sessions and tokens are invalid."));
     }
     Ok(())
 }
 
-/// From stdin, or twice from the terminal.
-fn asked(args: &ResetPassword) -> Result<String, Error> {
+/// Reads the new password from stdin, or twice from the terminal.
+fn read_password(args: &ResetPassword) -> Result<String, Error> {
     if args.password_stdin {
         let mut line = String::new();
         let limit = password::LONGEST as u64 + 2;
@@ -65,19 +64,19 @@ fn asked(args: &ResetPassword) -> Result<String, Error> {
         return Ok(line.trim_end_matches(['\r', '\n']).to_owned());
     }
     if !terminal::can_ask() {
-        return Err(Error::usage("there is no terminal to ask for the new password on")
+        return Err(Error::usage("no terminal to prompt for the new password")
             .hint("leoflow lite reset-password --generate")
             .hint("leoflow lite reset-password --password-stdin < FILE"));
     }
-    let read = |prompt: &str| {
+    let prompt_secret = |prompt: &str| {
         terminal::read_secret(prompt).map_err(|error| match error.kind() {
-            std::io::ErrorKind::Interrupted => Error::signal(2, "stopped; the password is the old one"),
-            _ => Error::failed("no password was typed; it is the old one").cause(error),
+            std::io::ErrorKind::Interrupted => Error::signal(2, "interrupted; the password was not changed"),
+            _ => Error::failed("no password was entered; the password was not changed").cause(error),
         })
     };
-    let first = read("New password:")?;
-    if first != read("Again:")? {
-        return Err(Error::failed("these were two different passwords; the old one stays").hint("try again"));
+    let first_entry = prompt_secret("New password:")?;
+    if first_entry != prompt_secret("Repeat the password:")? {
+        return Err(Error::failed("the passwords do not match; the password was not changed").hint("try again"));
     }
-    Ok(first)
+    Ok(first_entry)
 }

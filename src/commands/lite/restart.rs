@@ -1,10 +1,10 @@
-//! `leoflow lite restart`, and the restart after what needed a stop.
+//! `leoflow lite restart`, and the restart after an operation that stopped the instance.
 
-use super::stop::{asked_port, running_address, running_port, stop_running};
+use super::stop::{requested_port, running_address, running_port, stop_running};
 use super::{run, start};
 use crate::cli::args::{LiteRestart, LiteRun};
 use crate::commands::context::Context;
-use crate::config::{self, Config, in_force};
+use crate::config::{self, Config, running_settings};
 use crate::error::Error;
 use crate::protocol::child::RESTORE_OF_ROLLBACK;
 use crate::protocol::control;
@@ -22,27 +22,27 @@ pub fn restart(context: &Context<'_>, args: &LiteRestart) -> Result<u8, Error> {
         }
         let changed = changed_settings(context)?;
         if changed.is_empty() {
-            context.printer.line("No setting was changed that needs a restart");
+            context.printer.line("No changed setting needs a restart");
             return Ok(0);
         }
-        context.printer.note(format!("changed since the start: {}", changed.join(", ")));
+        context.printer.note(format!("Changed since the start: {}", changed.join(", ")));
     }
     if let Some(service) = status.as_ref().and_then(|status| service::running_as(&context.home, status.pid)) {
         return restart_service(context, args, &service);
     }
     match status {
         Some(status) if !status.detached && args.port.is_some_and(|port| running_port(context) != Some(port)) => {
-            Err(Error::failed("Leoflow runs in a terminal, where its port stays what it is")
-                .hint("end it there with Ctrl-C, and start it with --port"))
+            Err(Error::failed("Leoflow runs in a terminal, where its port cannot be changed")
+                .hint("press Ctrl-C there, and start it again with --port"))
         }
         Some(status) if !status.detached && serves_elsewhere(context)? => {
-            Err(Error::failed("config.yaml has another host or port, and Leoflow runs in a terminal")
-                .hint("end it there with Ctrl-C, and start it again"))
+            Err(Error::failed("Leoflow runs in a terminal, and config.yaml has another host or port")
+                .hint("press Ctrl-C there, and start it again"))
         }
-        // In the foreground it belongs to a terminal: its children are restarted in place.
+        // An instance in the foreground belongs to its terminal, so only its children are restarted.
         Some(status) if !status.detached => restart_in_place(context),
         Some(_) => {
-            let port = args.port.or_else(|| asked_port(context));
+            let port = args.port.or_else(|| requested_port(context));
             refuse_taken_port(context, port)?;
             stop_running(context)?;
             start::run(context, &LiteRun { port, ..LiteRun::default() })
@@ -54,20 +54,20 @@ pub fn restart(context: &Context<'_>, args: &LiteRestart) -> Result<u8, Error> {
     }
 }
 
-/// The settings that are another now than those that the instance runs with.
+/// Lists the settings whose values differ from those of the running instance.
 pub fn changed_settings(context: &Context<'_>) -> Result<Vec<&'static str>, Error> {
     let Some(loaded) = config::load(&context.home.config())? else { return Ok(Vec::new()) };
-    let mut changed = in_force::changed_since(&context.home, &loaded);
-    let is_of_file = |setting: &str| !in_force::is_of_variable(&loaded, setting);
+    let mut changed = running_settings::changed_since(&context.home, &loaded);
+    let is_from_file = |setting: &str| !running_settings::is_from_variable(&loaded, setting);
     if let Some(port) = running_port(context) {
-        let is_asked = asked_port(context).is_some();
-        changed.extend((is_of_file("host") && !is_same_host(context, &loaded.config)).then_some("host"));
-        changed.extend((is_of_file("port") && !is_asked && port != loaded.config.port).then_some("port"));
+        let is_requested = requested_port(context).is_some();
+        changed.extend((is_from_file("host") && !is_same_host(context, &loaded.config)).then_some("host"));
+        changed.extend((is_from_file("port") && !is_requested && port != loaded.config.port).then_some("port"));
     }
     Ok(changed)
 }
 
-/// What a service manager has started stays its.
+/// Restarts an instance that a service manager started, without taking it from the service manager.
 fn restart_service(context: &Context<'_>, args: &LiteRestart, service: &Service) -> Result<u8, Error> {
     if args.port.is_some_and(|port| running_port(context) != Some(port)) {
         return Err(Error::failed(format!("Leoflow runs as the service {}, on the configured port", service.unit()))
@@ -78,61 +78,63 @@ fn restart_service(context: &Context<'_>, args: &LiteRestart, service: &Service)
     }
     refuse_taken_port(context, None)?;
     service.restart()?;
-    context.printer.line("Leoflow has restarted");
+    context.printer.line("Leoflow was restarted");
     Ok(0)
 }
 
-/// Whether a start would serve at another address than the instance that runs now.
+/// True when a start would use another address than the running instance.
 fn serves_elsewhere(context: &Context<'_>) -> Result<bool, Error> {
     let Some(config) = context.config()?.map(|loaded| loaded.config) else { return Ok(false) };
-    let next = asked_port(context).unwrap_or(config.port);
-    Ok(running_address(context).is_some_and(|(_, port)| port != next || !is_same_host(context, &config)))
+    let next_port = requested_port(context).unwrap_or(config.port);
+    Ok(running_address(context).is_some_and(|(_, port)| port != next_port || !is_same_host(context, &config)))
 }
 
-/// Where that is not known, because a variable said it, it is taken to be.
+/// True when the running instance uses the configured host, or when its host is unknown because a variable set it.
 fn is_same_host(context: &Context<'_>, config: &Config) -> bool {
-    in_force::host(&context.home).is_none_or(|host| host == config.host)
+    running_settings::recorded_host(&context.home).is_none_or(|host| host == config.host)
 }
 
-/// Before what works is stopped for it.
-fn refuse_taken_port(context: &Context<'_>, asked: Option<u16>) -> Result<(), Error> {
+/// Checks that the port is free before the running instance is stopped.
+fn refuse_taken_port(context: &Context<'_>, requested: Option<u16>) -> Result<(), Error> {
     let Some(config) = context.config()?.map(|loaded| loaded.config) else { return Ok(()) };
-    let port = asked.unwrap_or(config.port);
+    let port = requested.unwrap_or(config.port);
     match running_port(context) {
         Some(running) if running == port => Ok(()),
         _ => listener::bind_at(config.host, port)
             .map(drop)
-            .map_err(|error| run::not_bound(config.host, port, &error).hint("nothing was stopped")),
+            .map_err(|error| run::bind_error(config.host, port, &error).hint("nothing was stopped")),
     }
 }
 
+/// Restarts the children; the supervisor keeps running.
 fn restart_in_place(context: &Context<'_>) -> Result<u8, Error> {
     start::restart_children(context)?;
-    context.printer.line("Leoflow has restarted");
+    context.printer.line("Leoflow was restarted");
     Ok(0)
 }
 
-/// An instance that was stopped, and is to run again.
+/// An instance that is stopped for an operation and started again after it.
 #[derive(Debug, Clone, Copy)]
 pub struct WasRunning {
-    /// When it was started with another port than the configured one.
-    asked_port: Option<u16>,
+    /// The port of its start, if it differs from the configured one.
+    requested_port: Option<u16>,
 }
 
 impl WasRunning {
-    /// What is to be known of it before it is stopped.
+    /// Must be called before the instance is stopped.
     pub fn of(context: &Context<'_>) -> Self {
-        Self { asked_port: asked_port(context) }
+        Self { requested_port: requested_port(context) }
     }
 
+    /// Starts the instance again.
     pub fn restart(self, context: &Context<'_>) -> Result<(), Error> {
         if env_vars::is_set(RESTORE_OF_ROLLBACK) {
-            // The rollback starts the release that is in force then.
+            // The rollback itself starts the older release afterwards.
             return Ok(());
         }
-        start::start(context, &LiteRun { port: self.asked_port, ..LiteRun::default() }).map(drop).map_err(|error| {
+        start::start(context, &LiteRun { port: self.requested_port, ..LiteRun::default() }).map(drop).map_err(|error| {
             Error {
-                message: format!("what was asked for is done, but Leoflow does not start again: {}", error.message),
+                message: format!("the operation succeeded, but Leoflow failed to start again: {}", error.message),
                 ..error
             }
         })

@@ -1,15 +1,16 @@
 //! `leoflow lite restore`.
 
-use super::replaced::{self, Summary};
+use super::current_state::{COMMAND, CurrentState, MovedConfig, open, open_exclusively, refuse_in_terminal};
 use super::restart::WasRunning;
-use super::restore_present::{COMMAND, ConfigAside, Present, alone_with_it, open, refuse_beside_a_terminal};
 use super::restore_target::Target;
 use super::run::set_up;
+use super::state_summary::{self, Summary};
 use super::stop;
 use crate::backup::restore::{self, Records, Staged};
-use crate::backup::restore_plan::{Refusal, fitted_config};
-use crate::backup::{Input, Keys, Manifest, RestoreError, newer_files, obstacles, set_aside, side, verify};
+use crate::backup::restore_plan::{Refusal, adapted_config};
+use crate::backup::{Input, Keys, Manifest, RestoreError, newer_files, obstacles, quarantine, restore_dir, verify};
 use crate::cli::args::{Decryption, Restore};
+use crate::cli::printer::counted;
 use crate::commands::context::Context;
 use crate::config;
 use crate::error::Error;
@@ -19,7 +20,7 @@ use crate::protocol::control;
 use crate::recovery::datastore::Datastore;
 use crate::recovery::{self, AfterUpgrade};
 use crate::schema::{embedded, known};
-use crate::setup::Wishes;
+use crate::setup::Request;
 use crate::supervisor;
 use crate::sys::{checkpoint, env_vars, files, terminal};
 use serde_json::json;
@@ -31,45 +32,49 @@ pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
         wait_for_rollback()?;
     }
     let Some(input) = &args.input else { return super::restore_undo::run(context, args).await };
-    let input = input_of(context, args, input)?;
-    // Whatever can be refused by a look is refused before anything is written.
+    let input = read_input(context, args, input)?;
+    // Every check that needs no write comes first.
     let manifest = restore::peek(&input)?;
     let target = Target::find(context, args)?;
     target.check(context, &manifest, args.force)?;
     if args.dry_run {
         return dry_run(context, &input, &target).await;
     }
-    let (replaced, restarted) = bring_back(context, args, &input).await?;
-    tell_result(context, &replaced, matches!(restarted, Some(Ok(()))))?;
+    let (replaced, restarted) = restore_backup(context, args, &input).await?;
+    print_result(context, &replaced, matches!(restarted, Some(Ok(()))))?;
     restarted.unwrap_or(Ok(())).map(|()| 0)
 }
 
-/// A byte on the standard input says that the rollback has written down that this runs; its end, that the rollback is gone.
+/// Waits for the rollback that started this process: a byte on stdin means that it has recorded this process, EOF
+/// that it has ended.
 fn wait_for_rollback() -> Result<(), Error> {
-    let mut word = [0];
-    std::io::stdin().read_exact(&mut word).map_err(|_| Error::failed("the rollback that this belongs to has ended"))
+    let mut byte = [0];
+    std::io::stdin()
+        .read_exact(&mut byte)
+        .map_err(|_| Error::failed("the rollback that started this restore has ended"))
 }
 
-fn input_of(context: &Context<'_>, args: &Restore, input: &Path) -> Result<Input, Error> {
+/// The backup to restore and the keys to decrypt it.
+fn read_input(context: &Context<'_>, args: &Restore, input: &Path) -> Result<Input, Error> {
     let path = env_vars::current_dir().map_err(Error::failed)?.join(input);
     Ok(Input { path, keys: keys(context, &args.decryption)? })
 }
 
-/// Restores into a home that is not there yet, and tells nothing of the result.
+/// Restores into a new home, without printing the result.
 pub async fn into_new(context: &Context<'_>, args: &Restore, input: &Path) -> Result<(), Error> {
-    let input = input_of(context, args, input)?;
+    let input = read_input(context, args, input)?;
     Target::find(context, args)?.check(context, &restore::peek(&input)?, false)?;
-    bring_back(context, args, &input).await.map(drop)
+    restore_backup(context, args, &input).await.map(drop)
 }
 
-/// By what encrypted backups open here: what was given, what config.yaml names, or what somebody types.
-pub fn keys(context: &Context<'_>, given: &Decryption) -> Result<Keys, Error> {
-    // A configuration that cannot be read is no reason not to restore.
+/// Collects the keys that decrypt backups: from the arguments, config.yaml, or a prompt.
+pub fn keys(context: &Context<'_>, decryption: &Decryption) -> Result<Keys, Error> {
+    // An unreadable configuration must not prevent a restore.
     let settings = context.config().ok().flatten().map(|loaded| loaded.config.backup);
-    let ask = |of_what: &str| {
-        terminal::can_ask().then(|| terminal::read_secret(&format!("Passphrase of {of_what}:")).ok()).flatten()
+    let ask_passphrase = |subject: &str| {
+        terminal::can_ask().then(|| terminal::read_secret(&format!("Passphrase of {subject}:")).ok()).flatten()
     };
-    Ok(Keys::read(&given.identity, given.passphrase_file.as_deref(), settings.as_ref(), ask)?)
+    Ok(Keys::read(&decryption.identity, decryption.passphrase_file.as_deref(), settings.as_ref(), ask_passphrase)?)
 }
 
 async fn dry_run(context: &Context<'_>, input: &Input, target: &Target) -> Result<u8, Error> {
@@ -77,14 +82,14 @@ async fn dry_run(context: &Context<'_>, input: &Input, target: &Target) -> Resul
     let manifest = verify::hashes(input, context.printer)?;
     let before = match (&target.unreadable, &target.lost_config) {
         (None, None) if target.is_set_up && target.has_datastore => {
-            Some(replaced::summary(context, &Datastore::open(&context.recovery(), COMMAND).await?).await?)
+            Some(state_summary::summarize(context, &Datastore::open(&context.recovery(), COMMAND).await?).await?)
         }
         (Some(_), _) | (_, Some(_)) => Some(Summary::nothing()),
         _ => None,
     };
-    tell_plan(context, target, &Summary::of(&manifest), target.unreadable.as_ref(), before.as_ref());
+    print_plan(context, target, &Summary::of(&manifest), target.unreadable.as_ref(), before.as_ref());
     let newer = newer_files(&context.home, &manifest, &input.path, &target.workspace);
-    name_newer_files(context, target, &newer);
+    print_newer_files(context, target, &newer);
     context.printer.note("Nothing was changed.");
     if context.printer.json {
         context.printer.json(&json!({
@@ -99,45 +104,48 @@ async fn dry_run(context: &Context<'_>, input: &Input, target: &Target) -> Resul
     Ok(0)
 }
 
-/// What came of a restore.
-struct Replaced {
+/// The result of a restore.
+struct RestoreResult {
     manifest: Manifest,
-    /// Whether something is kept that somebody had used, and that can be read.
+    /// True when the replaced state was in use, is readable, and is kept for `--undo`.
     can_undo: bool,
-    /// The instance that was stopped for it.
+    /// The instance that was stopped for the restore.
     was_running: Option<WasRunning>,
 }
 
-/// Whether what ran was started again, beside what came of it.
-type BroughtBack = (Replaced, Option<Result<(), Error>>);
+/// The results of a restore and of the restart; the latter is `None` if the instance was not running.
+type RestoredAndRestarted = (RestoreResult, Option<Result<(), Error>>);
 
-async fn bring_back(context: &Context<'_>, args: &Restore, input: &Input) -> Result<BroughtBack, Error> {
-    refuse_beside_a_terminal(context)?;
+/// Takes the locks, replaces the state and restarts the instance. After a failure the previous state runs again.
+async fn restore_backup(context: &Context<'_>, args: &Restore, input: &Input) -> Result<RestoredAndRestarted, Error> {
+    refuse_in_terminal(context)?;
     context.recovery().settle_change(args.dry_run).await?;
     let home = &context.home;
-    let made_home = !home.exists();
+    let created_home = !home.exists();
     home.create().map_err(|error| Error::io("create", home.root(), &error))?;
-    // Nobody may set this home up or start in it from here on; a running instance has it already.
-    let held = match control::status_of(home) {
+    // The lock keeps others from setting up or starting this home; a running instance holds it itself.
+    let home_lock = match control::status_of(home) {
         Some(_) => None,
         None => Some(context.recovery().take_home(COMMAND, None, AfterUpgrade::GoOn).await?),
     };
-    let alone = OperationLock::take(home, COMMAND)?;
+    let operation_lock = OperationLock::take(home, COMMAND)?;
     let mut stopped = None;
-    let outcome = replace(context, args, input, held, &mut stopped).await;
-    if outcome.is_err() && set_aside::pending(home).is_ok_and(|aside| aside.is_some()) {
-        // Everything that ran from the new one has gone with it.
+    let outcome = replace(context, args, input, home_lock, &mut stopped).await;
+    if outcome.is_err() && quarantine::pending(home).is_ok_and(|moved_away| moved_away.is_some()) {
+        // Every process that used the new cluster has ended, so the old one can be moved back.
         match context.recovery().take_home(COMMAND, None, AfterUpgrade::GoOn).await {
-            Ok(held) => drop(held),
-            Err(error) => context.printer.warning(format!("it is not in its place again: {}", error.in_one_line())),
+            Ok(home_lock) => drop(home_lock),
+            Err(error) => {
+                context.printer.warning(format!("failed to move the old datastore back: {}", error.in_one_line()))
+            }
         }
     }
     if outcome.is_err() {
-        // It served what it could.
+        // The instance was running before, if only partly, so it is started again.
         drop(stopped.map(|was_running| was_running.restart(context)));
     }
-    drop(alone);
-    if outcome.is_err() && made_home {
+    drop(operation_lock);
+    if outcome.is_err() && created_home {
         home.remove_if_unused();
     }
     let replaced = outcome?;
@@ -145,125 +153,126 @@ async fn bring_back(context: &Context<'_>, args: &Restore, input: &Input) -> Res
     Ok((replaced, restarted))
 }
 
-/// Everything up to the new state in its place. The caller has the operation to itself, and the home
-/// when it gives its lock. `stopped` is told when a running instance was stopped for it.
+/// Replaces the current state by the backup. The caller holds the operation lock, and passes the home's lock if it
+/// has it. `stopped` is set when a running instance was stopped.
 async fn replace(
     context: &Context<'_>,
     args: &Restore,
     input: &Input,
-    held: Option<HomeLock>,
+    home_lock: Option<HomeLock>,
     stopped: &mut Option<WasRunning>,
-) -> Result<Replaced, Error> {
+) -> Result<RestoreResult, Error> {
     let (home, printer) = (&context.home, context.printer);
-    // Again, now that nobody else changes it.
+    // Everything is checked again under the lock.
     let (mut target, backup) = (Target::find(context, args)?, restore::peek(input)?);
     target.check(context, &backup, args.force)?;
-    let mut held = held;
-    let mut present = Present { opened: None, before: Summary::nothing(), unreadable: target.unreadable.take() };
-    if target.is_set_up && present.unreadable.is_none() && target.lost_config.is_none() && target.has_datastore {
-        present.read(context, held.take(), args.force).await?;
+    let mut home_lock = home_lock;
+    let mut current = CurrentState { opened: None, before: Summary::nothing(), unreadable: target.unreadable.take() };
+    if target.is_set_up && current.unreadable.is_none() && target.lost_config.is_none() && target.has_datastore {
+        current.read(context, home_lock.take(), args.force).await?;
     }
     if target.is_set_up {
-        tell_plan(context, &target, &Summary::of(&backup), present.unreadable.as_ref(), Some(&present.before));
-        name_newer_files(context, &target, &newer_files(home, &backup, &input.path, &target.workspace));
+        print_plan(context, &target, &Summary::of(&backup), current.unreadable.as_ref(), Some(&current.before));
+        print_newer_files(context, &target, &newer_files(home, &backup, &input.path, &target.workspace));
         let name = config::instance_name(target.config.as_ref());
-        if !context.confirm_by_name("Replace it?", name, args.yes)? {
-            return Err(Error::failed("nothing was changed"));
+        if !context.confirm_by_name("Replace the current data?", name, args.yes)? {
+            return Err(Error::failed(Context::DECLINED));
         }
     }
-    let config_aside = match &target.lost_config {
-        Some(_) => Some(ConfigAside::begin(home)?),
+    let moved_config = match &target.lost_config {
+        Some(_) => Some(MovedConfig::begin(home)?),
         None => None,
     };
-    if target.lost_config.is_some() && present.unreadable.is_none() {
-        // With the empty one in its place it can be opened.
-        present.read(context, held.take(), true).await?;
+    if target.lost_config.is_some() && current.unreadable.is_none() {
+        // With an empty config.yaml in place, the datastore can be opened.
+        current.read(context, home_lock.take(), true).await?;
     }
     let staged = Staged::unpack(home, input, &target.workspace, printer)?;
-    // And once more: this is the manifest that everything was compared with.
+    // The target is checked once more, with the manifest that every entry was compared with.
     target.check(context, &staged.manifest, args.force)?;
-    let (manifest, config) = (staged.manifest.clone(), fitted_config(&staged.config, &target.machine())?);
-    let Present { opened, before, unreadable } = present;
+    let (manifest, config) = (staged.manifest.clone(), adapted_config(&staged.config, &target.machine())?);
+    let CurrentState { opened, before, unreadable } = current;
     if let Some(error) = &unreadable {
-        let obstacle = obstacles::of_cluster(home).map_err(|error| Error::io("look at", &home.postgres(), &error))?;
+        let obstacle = obstacles::find_in_cluster(home).map_err(|error| Error::io("read", &home.postgres(), &error))?;
         if let Some(obstacle) = obstacle {
             return Err(RestoreError::from(Refusal::from(obstacle)).into());
         }
-        held = Some(make_way(context, held, stopped).await?);
-        set_aside::begin(home, &error.in_one_line()).map_err(Error::failed)?;
+        home_lock = Some(stop_all_processes(context, home_lock, stopped).await?);
+        quarantine::begin(home, &error.in_one_line()).map_err(Error::failed)?;
     }
     let datastore = match opened {
         Some(datastore) => datastore,
-        None => prepare_home(context, &target, held).await?,
+        None => prepare_home(context, &target, home_lock).await?,
     };
     let ready = restore::prove(home, &datastore.access, staged, context.version, printer).await?;
     let records = Records {
         config,
         receipt: target.receipt(context)?,
-        in_force: replaced::in_words(&Summary::of(&manifest)),
-        set_aside: replaced::in_words(&before),
+        restored: state_summary::describe(&Summary::of(&manifest)),
+        replaced: state_summary::describe(&before),
     };
     let can_undo = target.is_set_up && unreadable.is_none();
     let (datastore, was_running) = match unreadable {
         Some(_) => (datastore, *stopped),
-        None => alone_with_it(context, datastore).await?,
+        None => open_exclusively(context, datastore).await?,
     };
     checkpoint("restore.stopped");
-    if let Err(error) = ready.bring_into_force(home, &datastore.access, &records).await {
-        // What was prepared is a stray now; the instance goes on as it was.
+    if let Err(error) = ready.make_current(home, &datastore.access, &records).await {
+        // The prepared database is a leftover now; the instance continues with its old state.
         drop(context.recovery().clean_up(Some(&datastore.access)).await);
         drop(datastore);
         drop(was_running.map(|was_running| was_running.restart(context)));
         return Err(error.into());
     }
-    recovery::tell_conflicts(home, printer);
-    tell_what_is_kept(context, config_aside, !can_undo && target.is_set_up);
-    Ok(Replaced { manifest, can_undo, was_running })
+    recovery::report_conflicts(home, printer);
+    print_kept_files(context, moved_config, !can_undo && target.is_set_up);
+    Ok(RestoreResult { manifest, can_undo, was_running })
 }
 
-/// Stops what runs on a datastore that cannot be read, down to the last process.
-async fn make_way(
+/// Stops every process that uses an unreadable datastore.
+async fn stop_all_processes(
     context: &Context<'_>,
-    held: Option<HomeLock>,
+    home_lock: Option<HomeLock>,
     stopped: &mut Option<WasRunning>,
 ) -> Result<HomeLock, Error> {
     let home = &context.home;
-    let held = match held {
-        Some(held) => held,
+    let home_lock = match home_lock {
+        Some(home_lock) => home_lock,
         None => {
             *stopped = control::status_of(home).map(|_| WasRunning::of(context));
-            stop::stop_whole(context)?;
+            stop::stop_with_tasks(context)?;
             context.recovery().take_home(COMMAND, None, AfterUpgrade::GoOn).await?
         }
     };
     supervisor::end_leftovers(home).map_err(Error::failed)?;
-    Ok(held)
+    Ok(home_lock)
 }
 
-fn tell_what_is_kept(context: &Context<'_>, config_aside: Option<ConfigAside>, was_unreadable: bool) {
+/// Prints where unreadable files of the replaced state are kept.
+fn print_kept_files(context: &Context<'_>, moved_config: Option<MovedConfig>, was_unreadable: bool) {
     let (home, printer) = (&context.home, context.printer);
-    if let Some(aside) = config_aside {
-        printer.note(format!("The config.yaml that could not be read is kept: {}", aside.keep().display()));
+    if let Some(moved_away) = moved_config {
+        printer.note(format!("The unreadable config.yaml is kept: {}", moved_away.keep().display()));
     }
     if was_unreadable {
         printer.note(format!(
-            "The datastore that could not be read is kept in {}, the workspace and the task logs of before in {}.",
+            "The unreadable datastore is kept in {}, the previous workspace and task logs in {}.",
             home.postgres().display(),
             home.restore().display()
         ));
     }
 }
 
-/// In an empty home: programs, a cluster, a configuration that the backup's will replace.
-async fn prepare_home(context: &Context<'_>, target: &Target, held: Option<HomeLock>) -> Result<Datastore, Error> {
-    let wishes = Wishes { workspace: target.wished_workspace(), ..Wishes::default() };
-    set_up(context, &wishes, context.printer).await?;
-    let datastore = open(context, held).await?;
+/// Sets up an empty home: programs, a cluster, and a configuration that the backup's will replace.
+async fn prepare_home(context: &Context<'_>, target: &Target, home_lock: Option<HomeLock>) -> Result<Datastore, Error> {
+    let request = Request { workspace: target.workspace_to_create(), ..Request::default() };
+    set_up(context, &request, context.printer).await?;
+    let datastore = open(context, home_lock).await?;
     drop(datastore.connect().await?);
     Ok(datastore)
 }
 
-fn tell_plan(
+fn print_plan(
     context: &Context<'_>,
     target: &Target,
     backup: &Summary,
@@ -272,50 +281,55 @@ fn tell_plan(
 ) {
     let note = |text: String| context.printer.note(text);
     let (home, workspace) = (context.home.root().display(), target.workspace.display());
-    note(format!("The backup:  {}", replaced::in_words(backup)));
+    note(format!("Backup:   {}", state_summary::describe(backup)));
     if let Some(error) = &target.lost_config {
-        context.printer.warning(format!("what is here now cannot be read whole: {}", error.in_one_line()));
-        note(format!("That file is kept, in {}.", context.home.postgres().display()));
+        context.printer.warning(format!("the current state cannot be read completely: {}", error.in_one_line()));
+        note(format!("The current config.yaml is kept in {}.", context.home.postgres().display()));
     }
     match (unreadable, before) {
         (Some(error), _) => {
-            context.printer.warning(format!("what is here now cannot be read: {}", error.in_one_line()));
-            let place = context.home.postgres().join("data.damaged-…");
-            note(format!("It is set aside whole, in {}, and kept.", place.display()));
-            note(format!("It replaces the database, config.yaml and the task logs in {home}, and {workspace}."));
+            context.printer.warning(format!("the current data cannot be read: {}", error.in_one_line()));
+            let kept_path = context.home.postgres().join("data.damaged-…");
+            note(format!("The unreadable datastore is kept in {}.", kept_path.display()));
+            note(format!(
+                "The backup replaces the database, config.yaml and the task logs in {home}, and {workspace}."
+            ));
         }
         (None, Some(before)) => {
             if target.lost_config.is_none() {
-                note(format!("Here now:    {}", replaced::in_words(before)));
+                note(format!("Current:  {}", state_summary::describe(before)));
             }
-            note(format!("It replaces the database, config.yaml and the task logs in {home}, and {workspace}."));
-            note("What is replaced is kept, for `leoflow lite restore --undo`.".to_owned());
-            if let Some(names) = replaced::named(&before.left_behind) {
-                note(format!("Not restored, because backups do not contain it: {names}."));
+            note(format!(
+                "The backup replaces the database, config.yaml and the task logs in {home}, and {workspace}."
+            ));
+            note("The replaced state is kept for `leoflow lite restore --undo`.".to_owned());
+            if let Some(names) = state_summary::list_names(&before.left_behind) {
+                note(format!("Not restored, because backups do not contain them: {names}."));
             }
-            let older = side::kept(&context.home).filter(|(_, kept)| kept.unreadable.is_none());
-            if let Some((_, kept)) = older {
+            let older =
+                restore_dir::retained(&context.home).filter(|(_, older_state)| older_state.unreadable.is_none());
+            if let Some((_, older_state)) = older {
                 note(format!(
-                    "What the restore of {} replaced can no longer be undone then, and is removed: {}.",
-                    kept.exchanged_at, kept.set_aside
+                    "The restore of {} can no longer be undone afterwards; the state it replaced is removed: {}.",
+                    older_state.exchanged_at, older_state.replaced
                 ));
             }
         }
-        (None, None) => note(format!("It goes into {home} and {workspace}.")),
+        (None, None) => note(format!("The backup is restored into {home} and {workspace}.")),
     }
 }
 
-/// Files that leave the workspace though the backup does not hold them as they are.
-fn name_newer_files(context: &Context<'_>, target: &Target, newer: &[String]) {
-    let Some(names) = replaced::named(newer) else { return };
+/// Lists workspace files that are replaced although the backup does not contain their current content.
+fn print_newer_files(context: &Context<'_>, target: &Target, newer: &[String]) {
+    let Some(names) = state_summary::list_names(newer) else { return };
     context.printer.note(format!(
-        "{} file(s) in {} are not in the backup or have changed since; they are replaced too: {names}.",
-        newer.len(),
+        "Replaced too, because they are not in the backup or changed since: {} in {}: {names}.",
+        counted(newer.len(), "file"),
         target.workspace.display(),
     ));
 }
 
-fn tell_result(context: &Context<'_>, replaced: &Replaced, runs: bool) -> Result<(), Error> {
+fn print_result(context: &Context<'_>, replaced: &RestoreResult, is_running: bool) -> Result<(), Error> {
     let (printer, manifest) = (context.printer, &replaced.manifest);
     let config = config::load(&context.home.config())?.map(|loaded| loaded.config);
     if printer.json {
@@ -325,28 +339,33 @@ fn tell_result(context: &Context<'_>, replaced: &Replaced, runs: bool) -> Result
             "created_at": manifest.created_at,
             "schema_version": embedded::newest(known()),
             "tables": manifest.tables,
-            "running": runs,
+            "running": is_running,
             "can_undo": replaced.can_undo,
         }));
     }
-    printer.line(format!("Restored {} of {}: {} rows", manifest.instance, manifest.created_at, manifest.rows()));
+    let rows = counted(manifest.rows(), "row");
+    printer.line(format!("Restored {} of {}: {rows}", manifest.instance, manifest.created_at));
     let workspace = config.as_ref().and_then(|config| config.workspace.as_deref());
     for skipped in &manifest.skipped {
-        let below = skipped.path.strip_prefix("workspace/");
-        let stays =
-            below.zip(workspace).is_some_and(|(below, root)| files::is_there(&root.join(below)).unwrap_or(true));
-        let outcome = if stays { "; the one in the workspace stays" } else { "" };
+        let relative = skipped.path.strip_prefix("workspace/");
+        let stays = relative
+            .zip(workspace)
+            .is_some_and(|(relative, root)| files::is_there(&root.join(relative)).unwrap_or(true));
+        let outcome = if stays { "; the current file in the workspace stays" } else { "" };
         printer.warning(format!(
-            "the backup does not have {}: {}{outcome}",
+            "not in the backup: {}: {}{outcome}",
             skipped.path.escape_debug(),
             skipped.reason.escape_debug()
         ));
     }
     let email = config.map(|config| config.admin_email).unwrap_or_default();
-    printer.line(format!("  log in as {email}, with the password of that time"));
-    printer.line(if runs { "  Leoflow is running again" } else { "  Start it:  leoflow lite start" });
+    printer.line(format!("  log in as {email} with the password of that time"));
+    printer.line(match is_running {
+        true => "  Leoflow is running again".to_owned(),
+        false => printer.for_instance("  Start it:  leoflow lite start"),
+    });
     if replaced.can_undo {
-        printer.line("  what it replaced is kept:  leoflow lite restore --undo");
+        printer.line(printer.for_instance("  undo it:  leoflow lite restore --undo"));
     }
     Ok(())
 }

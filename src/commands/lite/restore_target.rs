@@ -1,4 +1,4 @@
-//! Where a restore would go, and what is there.
+//! The target of a restore and its current state.
 
 use crate::backup::obstacles::{self, Obstacle};
 use crate::backup::restore_plan::{self, Facts, Machine};
@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::home::{Home, absolute_workspace, check_workspace, instances, journal};
 use crate::postgres::cluster::{self, ClusterState};
 use crate::postgres::credentials::{Credentials, CredentialsError};
-use crate::postgres::place::{self, Kind};
+use crate::postgres::location::{self, Kind};
 use crate::protocol::child::RESTORE_OF_ROLLBACK;
 use crate::schema::{embedded, known};
 use crate::setup::{self, Receipt};
@@ -18,38 +18,43 @@ use crate::sys::{disk, env_vars, files};
 use crate::upgrade::capacity;
 use std::path::{Path, PathBuf};
 
+/// The home and the workspace that a restore writes to, before it does.
 pub struct Target {
     pub config: Option<Config>,
-    /// Why there is no configuration to go by, where there is a datastore. A restore by force replaces it.
+    /// Why config.yaml is unusable although a datastore exists. A restore with `--force` replaces it.
     pub lost_config: Option<Error>,
-    /// Why the datastore that is there cannot be opened, as a look at the files tells. A restore by force sets it
-    /// aside.
+    /// Why the existing datastore cannot be opened, judged by its files. A restore with `--force` sets it aside.
     pub unreadable: Option<Error>,
     pub workspace: PathBuf,
-    /// Whether somebody uses what is there.
+    /// True when the home holds an instance in use.
     pub is_set_up: bool,
     pub has_datastore: bool,
     workspace_existed: bool,
     workspace_in_use: bool,
+    /// True when it is the workspace of this home.
     workspace_is_ours: bool,
-    /// The one that comes into force; `None` for that of the backup.
+    /// The port after the restore; `None` for the backup's.
     port: Option<u16>,
 }
 
 impl Target {
+    /// Finds the target from the arguments, the configuration and the setup receipt.
     pub fn find(context: &Context<'_>, args: &Restore) -> Result<Self, Error> {
         let home = &context.home;
         let cluster = cluster::state(home);
-        let is_there = !matches!(cluster, ClusterState::Absent | ClusterState::OtherMajor(_));
-        let lost_config = lost_config(home).filter(|_| args.force && is_there);
-        if let (Some(error), Some(place)) = (&lost_config, place::recorded(home)?) {
-            return Err(Error::refused(format!("{}; the data is in {}", error.message, place.shown))
-                .hint("put config.yaml back from a copy of the home")
-                .hint("or restore into another home: leoflow --home DIR lite restore --input FILE"));
+        let cluster_exists = !matches!(cluster, ClusterState::Absent | ClusterState::OtherMajor(_));
+        let lost_config = lost_config(home).filter(|_| args.force && cluster_exists);
+        if let (Some(error), Some(recorded_location)) = (&lost_config, location::recorded(home)?) {
+            return Err(Error::refused(format!(
+                "{}; the data is in {}",
+                error.message, recorded_location.display_text
+            ))
+            .hint("restore config.yaml from a copy of the home")
+            .hint("or restore into another home: leoflow --home DIR lite restore --input FILE"));
         }
         let config = match lost_config {
             Some(_) => None,
-            // What goes over the file stays beside it.
+            // Files that override config.yaml are not part of the restore.
             None => config::read_file(&home.config())?.map(|loaded| loaded.config),
         };
         let receipt = Receipt::load(home)?;
@@ -59,12 +64,12 @@ impl Target {
             (None, _) => None,
         };
         let workspace = match (&args.workspace, &configured) {
-            (Some(asked), _) => absolute_workspace(asked)?,
+            (Some(requested), _) => absolute_workspace(requested)?,
             (None, Some(configured)) => configured.clone(),
             (None, None) => instances::default_workspace(&context.home)?,
         };
         check_workspace(home, &workspace)?;
-        // A setup whose password nobody has seen was ours, for a restore that was interrupted.
+        // If the password was never shown, the setup belongs to an interrupted restore, not to a user.
         let was_shown = match receipt {
             Some(receipt) => receipt.password_shown,
             None => journal::unfinished(home)?.is_none(),
@@ -76,7 +81,7 @@ impl Target {
             unreadable: unreadable(home, &cluster).filter(|_| args.force),
             port: match &config {
                 Some(config) => Some(config.port),
-                // Most likely the backup is of this very instance.
+                // The backup is most likely of this instance.
                 None if lost_config.is_some() => None,
                 None => Some(setup::own_port(home)),
             },
@@ -89,11 +94,11 @@ impl Target {
         })
     }
 
-    /// Whether the backup may go there.
+    /// Checks that the backup may be restored here.
     pub fn check(&self, context: &Context<'_>, manifest: &Manifest, force: bool) -> Result<(), Error> {
         let root = context.home.root();
-        let free = |path: &Path| disk::free_bytes(path).map_err(|error| Error::io("look at", path, &error));
-        let same = disk::same_file_system(root, &self.workspace).unwrap_or(false);
+        let free = |path: &Path| disk::free_bytes(path).map_err(|error| Error::io("read", path, &error));
+        let is_same_file_system = disk::same_file_system(root, &self.workspace).unwrap_or(false);
         let facts = Facts {
             manifest,
             binary_schema: embedded::newest(known()),
@@ -102,40 +107,41 @@ impl Target {
             workspace_in_use: self.workspace_in_use,
             workspace_is_ours: self.workspace_is_ours,
             force,
-            home_inside: self.holds(root),
+            home_inside: self.contains_home(root),
             obstacle: self.obstacle(&context.home)?,
-            // Proven here, and both states written down, where the database in force is elsewhere.
-            database_copies: if place::kind(&context.home) == Kind::External { 3 } else { 1 },
+            // With an external database, this disk holds three copies: the test restore and the content of both states.
+            database_copies: if location::kind(&context.home) == Kind::External { 3 } else { 1 },
             free: free(root)?,
-            workspace_free: if same { None } else { Some(free(&self.workspace)?) },
-            // A rollback has planned its own.
+            workspace_free: if is_same_file_system { None } else { Some(free(&self.workspace)?) },
+            // A rollback has checked the space with its own reserve.
             reserve: if env_vars::is_set(RESTORE_OF_ROLLBACK) { capacity::RESERVE } else { restore_plan::RESERVE },
         };
         restore_plan::check(&facts, root).map_err(|refusal| RestoreError::from(refusal).into())
     }
 
-    /// The workspace may be a mount point itself: its entries move, it stays.
+    /// Returns what prevents the renames. The workspace itself may be a mount point: only its entries move.
     fn obstacle(&self, home: &Home) -> Result<Option<Obstacle>, Error> {
-        let found =
-            obstacles::of_exchange(home, Some(&self.workspace)).and_then(|found| match (found, &self.unreadable) {
-                // It is set aside.
-                (None, Some(_)) => obstacles::of_cluster(home),
-                (found, _) => Ok(found),
-            });
-        found.map_err(|error| Error::io("look at", home.root(), &error))
+        let obstacle = obstacles::find_in_exchange(home, Some(&self.workspace)).and_then(|obstacle| {
+            match (obstacle, &self.unreadable) {
+                // The unreadable cluster is set aside by a rename, too.
+                (None, Some(_)) => obstacles::find_in_cluster(home),
+                (obstacle, _) => Ok(obstacle),
+            }
+        });
+        obstacle.map_err(|error| Error::io("read", home.root(), &error))
     }
 
-    fn holds(&self, home: &Path) -> bool {
-        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        real(home).starts_with(real(&self.workspace))
+    fn contains_home(&self, home: &Path) -> bool {
+        let canonical = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        canonical(home).starts_with(canonical(&self.workspace))
     }
 
-    /// For a setup that makes the workspace; one that the config names is not asked for again.
-    pub fn wished_workspace(&self) -> Option<PathBuf> {
+    /// The workspace that setup must create; `None` when the config has one.
+    pub fn workspace_to_create(&self) -> Option<PathBuf> {
         self.config.as_ref().and_then(|config| config.workspace.as_ref()).is_none().then(|| self.workspace.clone())
     }
 
-    /// What belongs to this machine, whatever instance is in force on it.
+    /// The settings of this machine, which a restore keeps.
     pub fn machine(&self) -> Machine<'_> {
         Machine {
             workspace: &self.workspace,
@@ -147,37 +153,39 @@ impl Target {
         }
     }
 
-    /// This machine's own receipt, with the workspace that comes into force.
+    /// This machine's receipt, with the workspace after the restore.
     pub fn receipt(&self, context: &Context<'_>) -> Result<Vec<u8>, Error> {
-        let old = Receipt::load(&context.home)?
-            .ok_or_else(|| Error::failed("setup.json is gone").hint("leoflow setup writes a new one"))?;
-        let made_workspace = if old.workspace == self.workspace { old.made_workspace } else { !self.workspace_existed };
-        let receipt = Receipt { workspace: self.workspace.clone(), made_workspace, password_shown: true, ..old };
+        let previous = Receipt::load(&context.home)?
+            .ok_or_else(|| Error::failed("setup.json is missing").hint("create a new one with leoflow setup"))?;
+        let made_workspace =
+            if previous.workspace == self.workspace { previous.made_workspace } else { !self.workspace_existed };
+        let receipt = Receipt { workspace: self.workspace.clone(), made_workspace, password_shown: true, ..previous };
         serde_json::to_vec_pretty(&receipt).map_err(Error::bug)
     }
 }
 
-/// Why the file says nothing. One whose key can still be read is corrected, not replaced.
+/// Returns why config.yaml is unusable. A file whose encryption_key is readable is to be corrected, not replaced.
 fn lost_config(home: &Home) -> Option<Error> {
     let path = home.config();
     let has_key =
         |text: Vec<u8>| String::from_utf8_lossy(&text).lines().any(|line| line.starts_with("encryption_key:"));
     match files::read_regular(&path, 1024 * 1024) {
-        Ok(None) => Some(Error::failed("config.yaml is gone, and with it the key to what is encrypted")),
+        Ok(None) => Some(Error::failed("config.yaml is missing, and with it the key of encrypted data")),
         Ok(Some(text)) if has_key(text.clone()) => None,
-        Ok(Some(_)) => Some(Error::failed("config.yaml has no encryption_key, which is the key to what is encrypted")),
+        Ok(Some(_)) => Some(Error::failed("config.yaml has no encryption_key, the key of encrypted data")),
         Err(_) => None,
     }
 }
 
+/// Why the existing datastore cannot be opened, judged by its files; `None` if it may be readable.
 fn unreadable(home: &Home, cluster: &ClusterState) -> Option<Error> {
     match (cluster, Credentials::load(home)) {
-        _ if place::kind(home) != Kind::Managed => None,
+        _ if location::kind(home) != Kind::Managed => None,
         (ClusterState::Ready, Ok(None)) => {
-            Some(Error::failed("managed-postgres/credentials.json is gone, and with it the way into the datastore"))
+            Some(Error::failed("managed-postgres/credentials.json is missing, and with it the datastore's password"))
         }
         (ClusterState::Ready, Err(error @ CredentialsError::Damaged { .. })) => Some(error.into()),
-        (ClusterState::NotACluster(why), _) => Some(Error::failed(why)),
+        (ClusterState::NotACluster(reason), _) => Some(Error::failed(reason)),
         _ => None,
     }
 }

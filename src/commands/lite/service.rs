@@ -19,9 +19,9 @@ pub fn run(context: &Context<'_>, command: &ServiceCommand) -> Result<u8, Error>
     }
 }
 
-fn of(context: &Context<'_>) -> Result<Service, Error> {
+fn service_of_home(context: &Context<'_>) -> Result<Service, Error> {
     Service::of(&context.home)
-        .ok_or_else(|| Error::failed("this user has no home directory, and so no services").hint("set HOME"))
+        .ok_or_else(|| Error::failed("this user has no home directory, which services need").hint("set HOME"))
 }
 
 fn install(context: &Context<'_>, now: bool, dry_run: bool) -> Result<u8, Error> {
@@ -31,9 +31,9 @@ fn install(context: &Context<'_>, now: bool, dry_run: bool) -> Result<u8, Error>
     })?;
     if !receipt.password_shown {
         // A service has no terminal to show it in.
-        return Err(Error::failed("nobody has seen the admin password yet").hint("leoflow lite start, which shows it"));
+        return Err(Error::failed("the admin password was not shown yet").hint("show it with leoflow lite start"));
     }
-    let service = service::installed(home)?.map_or_else(|| of(context), Ok)?;
+    let service = service::installed(home)?.map_or_else(|| service_of_home(context), Ok)?;
     service.check_manager()?;
     let status = control::status_of(home);
     let main_pid = service.main_pid()?;
@@ -41,27 +41,28 @@ fn install(context: &Context<'_>, now: bool, dry_run: bool) -> Result<u8, Error>
     let facts = Facts {
         file: service.file.clone(),
         unit: service.unit().to_owned(),
-        found: service.found(),
+        file_state: service.file_state(),
         is_enabled: service.is_enabled()?,
         is_active,
-        instance: instance(status.as_ref()),
+        instance: running_instance(status.as_ref()),
         now,
     };
     let plan = service::plan(&facts)?;
     if dry_run {
         return show_dry_run(context, &service, &plan);
     }
-    let _alone = OperationLock::take(home, "leoflow service install")?;
+    let _operation_lock = OperationLock::take(home, "leoflow service install")?;
     for step in &plan {
         if !context.printer.json {
             context.printer.note(step.to_string());
         }
-        act(context, &service, step)?;
+        apply_step(context, &service, step)?;
     }
-    tell_installed(context, &service, &plan)
+    print_installed(context, &service, &plan)
 }
 
-fn instance(status: Option<&InstanceStatus>) -> Instance {
+/// How the instance runs now.
+fn running_instance(status: Option<&InstanceStatus>) -> Instance {
     match status {
         None => Instance::NotRunning,
         Some(status) if status.detached => Instance::InBackground,
@@ -69,7 +70,7 @@ fn instance(status: Option<&InstanceStatus>) -> Instance {
     }
 }
 
-fn act(context: &Context<'_>, service: &Service, step: &Step) -> Result<(), Error> {
+fn apply_step(context: &Context<'_>, service: &Service, step: &Step) -> Result<(), Error> {
     match step {
         Step::Write(_) => service::write(&context.home, service)?,
         Step::Load => service::load(service)?,
@@ -88,36 +89,38 @@ fn show_dry_run(context: &Context<'_>, service: &Service, plan: &[Step]) -> Resu
         return Ok(0);
     }
     for step in plan {
-        context.printer.note(format!("would {step}"));
+        context.printer.note(format!("Would {step}"));
     }
-    context.printer.note(format!("Nothing was changed. {} would be:", service.file.display()));
+    context.printer.note(format!("Nothing was changed. Content of {}:", service.file.display()));
     context.printer.line(text.trim_end());
     Ok(0)
 }
 
-fn tell_installed(context: &Context<'_>, service: &Service, plan: &[Step]) -> Result<u8, Error> {
+fn print_installed(context: &Context<'_>, service: &Service, plan: &[Step]) -> Result<u8, Error> {
     if context.printer.json {
         let steps: Vec<String> = plan.iter().map(ToString::to_string).collect();
-        context
-            .printer
-            .json(&json!({"unit": service.unit(), "file": service.file, "steps": steps, "starts": starts(service)}))?;
+        context.printer.json(
+            &json!({"unit": service.unit(), "file": service.file, "steps": steps, "starts": start_event(service)}),
+        )?;
         return Ok(0);
     }
     let printer = context.printer;
-    let state = if plan.is_empty() { "is installed already" } else { "is installed" };
-    printer.line(format!("{} {state}, {}", service.unit(), service::starts_in_words(service)));
+    let state = if plan.is_empty() { "is already installed" } else { "is installed" };
+    printer.line(format!("{} {state}, {}", service.unit(), service::start_description(service)));
     match control::status_of(&context.home) {
         Some(status) => printer.line(format!("  Leoflow runs at {}", status.url)),
         None => printer.line("  start it now: leoflow service install --now"),
     }
     if service.definition.kind == Kind::Systemd && !service.starts_at_boot() {
-        printer
-            .line("  systemd ends it when you log out; to have it from the machine's start on: loginctl enable-linger");
+        printer.line(
+            "  systemd stops it when you log out; to start it at boot and keep it running: loginctl enable-linger",
+        );
     }
     Ok(0)
 }
 
-fn starts(service: &Service) -> &'static str {
+/// The event at which the service starts, for the JSON output.
+fn start_event(service: &Service) -> &'static str {
     if service.starts_at_boot() { "boot" } else { "login" }
 }
 
@@ -126,64 +129,64 @@ fn uninstall(context: &Context<'_>, now: bool, dry_run: bool) -> Result<u8, Erro
         if context.printer.json {
             context.printer.json(&json!({"removed": null, "stopped": false}))?;
         } else {
-            context.printer.line("There is no service of this home; nothing to do");
+            context.printer.line("No service of this home is installed; nothing to do");
         }
         return Ok(0);
     };
-    let runs_as_it = service.main_pid().ok().flatten().is_some();
+    let runs_as_service = service.main_pid().ok().flatten().is_some();
     if dry_run {
-        context.printer.note(format!("would remove {}", service.file.display()));
-        if now && runs_as_it {
-            context.printer.note("would stop Leoflow, which runs as the service");
+        context.printer.note(format!("Would remove {}", service.file.display()));
+        if now && runs_as_service {
+            context.printer.note("Would stop Leoflow, which runs as the service");
         }
         context.printer.note("Nothing was changed.");
         return Ok(0);
     }
-    let _alone = OperationLock::take(&context.home, "leoflow service uninstall")?;
-    let stopped = now && runs_as_it && stop::stop_running(context)?;
+    let _operation_lock = OperationLock::take(&context.home, "leoflow service uninstall")?;
+    let stopped = now && runs_as_service && stop::stop_running(context)?;
     service::remove(&context.home)?;
     if context.printer.json {
         context.printer.json(&json!({"removed": service.file, "stopped": stopped}))?;
         return Ok(0);
     }
-    context.printer.line(format!("The service {} is removed; your data stays", service.unit()));
-    if runs_as_it && !stopped {
-        context.printer.line("  Leoflow runs on until you stop it: leoflow lite stop");
+    context.printer.line(format!("Removed the service {}; your data stays", service.unit()));
+    if runs_as_service && !stopped {
+        context.printer.line("  Leoflow is still running; stop it with: leoflow lite stop");
     }
     Ok(0)
 }
 
 fn status(context: &Context<'_>) -> Result<u8, Error> {
-    let service = service::installed(&context.home)?.map_or_else(|| of(context), Ok)?;
+    let service = service::installed(&context.home)?.map_or_else(|| service_of_home(context), Ok)?;
     let is_installed = service.is_installed();
     let is_current = service.is_current();
-    // Each may be unanswered where the manager is not reached.
+    // These are unknown when the service manager is not reachable.
     let is_enabled = is_installed && service.is_enabled().unwrap_or(false);
     let pid = if is_installed { service.main_pid().ok().flatten() } else { None };
-    let trouble: Option<Unavailable> = service.check_manager().err();
+    let manager_error: Option<Unavailable> = service.check_manager().err();
     if context.printer.json {
         context.printer.json(&json!({
             "unit": service.unit(), "file": service.file, "installed": is_installed, "current": is_current,
-            "enabled": is_enabled, "pid": pid, "starts": is_enabled.then(|| starts(&service)),
-            "manager_error": trouble.as_ref().map(ToString::to_string),
+            "enabled": is_enabled, "pid": pid, "starts": is_enabled.then(|| start_event(&service)),
+            "manager_error": manager_error.as_ref().map(ToString::to_string),
         }))?;
         return Ok(u8::from(!is_installed));
     }
     let printer = context.printer;
-    if let Some(trouble) = &trouble {
-        printer.warning(trouble.to_string());
+    if let Some(manager_error) = &manager_error {
+        printer.warning(manager_error.to_string());
     }
     if !is_installed {
         printer.line("Leoflow is not installed as a service");
-        printer.line("  leoflow service install   starts it when you log in");
+        printer.line("  install it with: leoflow service install");
         return Ok(1);
     }
     printer.line(format!("file      {}", service.file.display()));
-    let starts = if is_enabled { service::starts_in_words(&service) } else { "which is disabled" };
-    printer.line(format!("service   {}, {starts}", service.unit()));
-    printer.line(format!("runs      {}", pid.map_or_else(|| "no".to_owned(), |pid| format!("pid {pid}"))));
+    let start_event = if is_enabled { service::start_description(&service) } else { "disabled" };
+    printer.line(format!("service   {}, {start_event}", service.unit()));
+    printer.line(format!("running   {}", pid.map_or_else(|| "no".to_owned(), |pid| format!("pid {pid}"))));
     if !is_current || !is_enabled {
-        printer.line("  its file is not as this release writes it, or it is disabled: leoflow service install");
+        printer.line("  the service is outdated or disabled; fix it with: leoflow service install");
     }
     Ok(0)
 }

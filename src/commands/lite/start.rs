@@ -1,5 +1,5 @@
-//! `leoflow lite start`: `leoflow lite` in a session of its own. Its reports come over a pipe until
-//! it is healthy or has failed.
+//! `leoflow lite start`: runs `leoflow lite` in its own session, and reads its reports from a pipe until it is
+//! healthy or has failed.
 
 use super::stop;
 use crate::cli::args::LiteRun;
@@ -22,15 +22,15 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// An instance whose process has just ended is well again within this time.
-const SETTLES: Duration = Duration::from_secs(5);
-/// A restart may recover a database on its way.
-const RESTART_LIMIT: Duration = Duration::from_secs(330);
-/// A child that has closed its reports ends within this time.
-const TO_END: Duration = Duration::from_secs(5);
-/// Bytes, and lines, that are shown of what it wrote.
-const LAST_WORDS: u64 = 64 * 1024;
-const MOST_LINES: usize = 10;
+/// Time in which an instance restarts an exited process.
+const SETTLE_TIME: Duration = Duration::from_secs(5);
+/// Timeout of a restart, which may include a database recovery.
+const RESTART_TIMEOUT: Duration = Duration::from_secs(330);
+/// Time for a child to exit after it has closed its report pipe.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Maximum numbers of bytes and lines of the child's stderr that are shown.
+const STDERR_LIMIT: u64 = 64 * 1024;
+const MAX_LINES: usize = 10;
 const SIGKILL: i32 = 9;
 
 pub fn run(context: &Context<'_>, args: &LiteRun) -> Result<u8, Error> {
@@ -53,21 +53,21 @@ pub fn run(context: &Context<'_>, args: &LiteRun) -> Result<u8, Error> {
     } else {
         context.printer.ready(&ready);
     }
-    if ready.admin_password.is_some() && !context.printer.reader_left() {
+    if ready.admin_password.is_some() && !context.printer.stdout_closed() {
         setup::mark_password_shown(&context.home)?;
     }
     Ok(0)
 }
 
-/// What runs does not change where it serves, or what, because it is started once more.
+/// Refuses a start with another port or workspace than the running instance's.
 fn refuse_other(context: &Context<'_>, port: Option<u16>, workspace: Option<&Path>) -> Result<(), Error> {
     refuse_other_workspace(context, workspace)?;
     let running = stop::running_port(context);
     match (port, running) {
         (Some(port), Some(running)) if port != running => {
-            Err(Error::failed(format!("Leoflow runs already, on port {running}"))
+            Err(Error::failed(format!("Leoflow is already running on port {running}"))
                 .hint(format!("leoflow lite restart --port {port}"))
-                .hint(format!("from every start on: leoflow config set port {port}, then leoflow lite restart")))
+                .hint(format!("to change it permanently: leoflow config set port {port}, then leoflow lite restart")))
         }
         _ => Ok(()),
     }
@@ -83,17 +83,17 @@ fn show_running(context: &Context<'_>, status: &InstanceStatus) -> Result<u8, Er
     Ok(0)
 }
 
-/// An instance that runs and is not well: waits a moment, then starts its processes anew. `None` where it has stopped
-/// meanwhile.
+/// Waits a moment for an unhealthy instance, then restarts its processes. Returns `None` if it has stopped in the
+/// meantime.
 fn revive(context: &Context<'_>, mut status: InstanceStatus) -> Result<Option<u8>, Error> {
-    let begun = Instant::now();
+    let wait_start = Instant::now();
     let is_stopping = |status: &InstanceStatus| status.processes.iter().any(|process| process.state == "stopping");
     while status.state == InstanceState::Degraded
-        && begun.elapsed() < if is_stopping(&status) { stop::STOP_LIMIT } else { SETTLES }
+        && wait_start.elapsed() < if is_stopping(&status) { stop::STOP_LIMIT } else { SETTLE_TIME }
     {
         std::thread::sleep(Duration::from_millis(100));
         match control::status_of(&context.home) {
-            Some(now) => status = now,
+            Some(current) => status = current,
             None => return Ok(None),
         }
     }
@@ -102,11 +102,11 @@ fn revive(context: &Context<'_>, mut status: InstanceStatus) -> Result<Option<u8
     }
     let reason = status.reason.clone().unwrap_or_else(|| format!("it is {}", status.state));
     if status.processes.iter().all(|process| process.state == "running") {
-        // What keeps it from its work is outside: a restart may change nothing.
-        let text = format!("Leoflow is already running at {}, and cannot do its work: {reason}", status.url);
+        // The cause is outside its processes, so a restart may not help.
+        let text = format!("Leoflow is already running at {}, but does not work: {reason}", status.url);
         return Err(Error::failed(text).hint("leoflow lite status").hint("leoflow lite restart"));
     }
-    context.printer.warning(format!("Leoflow runs at {}, but {reason}; its processes are started anew", status.url));
+    context.printer.warning(format!("Leoflow is running at {}, but {reason}; restarting its processes", status.url));
     restart_children(context)?;
     match control::status_of(&context.home) {
         Some(status) => show_running(context, &status).map(Some),
@@ -114,34 +114,34 @@ fn revive(context: &Context<'_>, mut status: InstanceStatus) -> Result<Option<u8
     }
 }
 
-/// Restarts the processes of the supervisor that runs, and waits until all are up.
+/// Restarts the children of the running supervisor and waits until all are up.
 pub fn restart_children(context: &Context<'_>) -> Result<(), Error> {
     let home = &context.home;
     let connected =
         ControlClient::connect(home).map_err(|error| Error::io("connect to", &home.control_socket(), &error))?;
     let mut client = connected.ok_or_else(crate::cli::api::not_running)?;
-    match client.ask(&Request::Restart, RESTART_LIMIT) {
+    match client.ask(&Request::Restart, RESTART_TIMEOUT) {
         Ok(Answer::Error(reason)) => Err(Error::from_child(&reason)
             .unwrap_or_else(|| Error::failed(reason).hint("leoflow lite status"))
-            .hint("its processes are started again after growing pauses; leoflow lite logs says more")),
+            .hint("the supervisor keeps retrying with increasing pauses; see leoflow lite logs")),
         Ok(_) => Ok(()),
-        Err(error) => Err(Error::failed("the supervisor does not answer").cause(error).hint("leoflow lite status")),
+        Err(error) => Err(Error::failed("the supervisor does not respond").cause(error).hint("leoflow lite status")),
     }
 }
 
-/// Another workspace is another decision than a start.
+/// Refuses `--workspace` with another folder than the configured one.
 pub fn refuse_other_workspace(context: &Context<'_>, workspace: Option<&Path>) -> Result<(), Error> {
     let configured = config::load(&context.home.config())?.and_then(|loaded| loaded.config.workspace);
-    let asked = workspace.map(absolute_workspace).transpose()?;
-    match (configured, asked) {
-        (Some(configured), Some(asked)) if configured != asked => {
-            Err(setup::Refusal::OtherWorkspace { configured, asked }.into())
+    let requested = workspace.map(absolute_workspace).transpose()?;
+    match (configured, requested) {
+        (Some(configured), Some(requested)) if configured != requested => {
+            Err(setup::Refusal::OtherWorkspace { configured, requested }.into())
         }
         _ => Ok(()),
     }
 }
 
-/// Starts it and waits until it is healthy.
+/// Starts the instance and waits until it is healthy.
 pub fn start(context: &Context<'_>, args: &LiteRun) -> Result<Ready, Error> {
     if let Some(ready) = start_service(context, args)? {
         return Ok(ready);
@@ -154,39 +154,40 @@ pub fn start(context: &Context<'_>, args: &LiteRun) -> Result<Ready, Error> {
             Ok(Report::Progress(progress)) => context.printer.report(progress),
             Ok(Report::Ready(ready)) => return Ok(ready),
             Ok(Report::Failed(error)) => return Err(error),
-            // Something else that printed there; it belongs in front of the user too.
+            // Other output of the child is shown to the user too.
             Ok(Report::Done { .. }) | Err(_) => context.printer.note(line),
         }
     }
     Err(detached.ended_early(context))
 }
 
-/// By the service manager, where Leoflow is installed as a service: so it is restarted by it, and stopped with the session.
-/// `None` where it is not, where this start is to be another than the service's, or where the manager is not reached.
+/// Starts an installed service, so that the service manager restarts it and stops it with the session. Returns `None`
+/// when no service is installed, when the arguments differ from the service's, or when the manager is not reachable.
 fn start_service(context: &Context<'_>, args: &LiteRun) -> Result<Option<Ready>, Error> {
     let service = service::installed(&context.home)?;
     let Some(service) = service.filter(|_| args.port.is_none() && args.workspace.is_none()) else { return Ok(None) };
     if let Err(error) = service.check_manager() {
-        context.printer.warning(format!("{error}; it is started without {}", service.unit()));
+        context.printer.warning(format!("{error}; starting without {}", service.unit()));
         return Ok(None);
     }
     let started = Instant::now();
     let failure = context.home.service_failure();
     files::remove_any(&failure).map_err(|error| Error::io("remove", &failure, &error))?;
     if let Err(error) = service::start(&service) {
-        // It has written down why, with what to do about it.
+        // The service has written its error to a file.
         let reason = files::read_text(&failure, 64 * 1024).ok().flatten();
         return Err(reason.and_then(|json| Error::from_child(&json)).unwrap_or_else(|| error.into()));
     }
-    let config = context.config()?.ok_or_else(|| Error::failed("config.yaml is gone").hint("leoflow doctor"))?.config;
+    let config =
+        context.config()?.ok_or_else(|| Error::failed("config.yaml is missing").hint("leoflow doctor"))?.config;
     let status = control::status_of(&context.home).ok_or_else(|| {
-        Error::failed(format!("{} was started and has ended", service.unit())).hint("leoflow lite logs supervisor")
+        Error::failed(format!("{} ended right after its start", service.unit())).hint("leoflow lite logs supervisor")
     })?;
     if !matches!(status.state, InstanceState::Healthy | InstanceState::Damaged) {
         let reason = status.reason.unwrap_or_else(|| format!("it is {}", status.state));
         return Err(Error::failed(reason).hint("leoflow lite restart").hint("leoflow lite logs"));
     }
-    context.printer.note(format!("started as the service {}", service.unit()));
+    context.printer.note(format!("Started as the service {}", service.unit()));
     Ok(Some(Ready {
         url: status.url,
         admin_email: config.admin_email,
@@ -197,10 +198,10 @@ fn start_service(context: &Context<'_>, args: &LiteRun) -> Result<Option<Ready>,
     }))
 }
 
-/// A `leoflow lite` in a session of its own.
+/// A `leoflow lite` in its own session.
 struct Detached {
     child: Child,
-    /// What it writes to its standard error, and where that begins.
+    /// The file of its stderr, and the offset at which its output begins.
     errors: Option<(File, u64)>,
 }
 
@@ -218,11 +219,12 @@ impl Detached {
         if let Some(workspace) = &args.workspace {
             command.arg("--workspace").arg(workspace);
         }
-        // A panic's last words belong into the log. Before the first setup there is none: then they are kept in memory.
+        // A panic message goes to the log. Before the first setup there is no log, so it is kept in memory.
         let log = context.home.logs().join("supervisor.log");
         let log = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(log);
         let errors = log.or_else(|_| files::in_memory("leoflow-start")).ok();
-        let errors = errors.and_then(|file| Some((file.metadata().ok()?.len(), file))).map(|(from, file)| (file, from));
+        let errors =
+            errors.and_then(|file| Some((file.metadata().ok()?.len(), file))).map(|(offset, file)| (file, offset));
         let stderr = errors.as_ref().and_then(|(file, _)| file.try_clone().ok()).map_or_else(Stdio::null, Stdio::from);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
         command::in_own_session(&mut command);
@@ -230,26 +232,27 @@ impl Detached {
         Ok(Self { child, errors })
     }
 
-    /// Why it closed its reports before it was up.
+    /// The error of a child that closed its report pipe before it was healthy.
     fn ended_early(mut self, context: &Context<'_>) -> Error {
         let exit = self.exit();
         let text = match exit {
-            Some(exit) => format!("it ended before it was up: {exit}"),
-            None => "it has closed its reports before it was up, and still runs".to_owned(),
+            Some(exit) => format!("Leoflow ended during its start: {exit}"),
+            None => "Leoflow closed its report pipe during its start, but is still running".to_owned(),
         };
-        let error = Error::failed(text).cause(self.last_words(context));
+        let error = Error::failed(text).cause(self.stderr_tail(context));
         let error = match exit {
             Some(Exit::Signal(SIGKILL)) => {
-                error.hint("is there too little memory? the kernel's log says so: journalctl -k, or dmesg")
+                error.hint("if memory ran out, the kernel's log says so: journalctl -k, or dmesg")
             }
-            Some(Exit::Signal(_)) => error.hint("the limits in force: ulimit -a"),
+            Some(Exit::Signal(_)) => error.hint("check the resource limits: ulimit -a"),
             _ => error,
         };
         error.hint("leoflow lite logs supervisor")
     }
 
+    /// Waits for the child's exit; `None` if it still runs.
     fn exit(&mut self) -> Option<Exit> {
-        let deadline = Instant::now() + TO_END;
+        let deadline = Instant::now() + EXIT_TIMEOUT;
         loop {
             match self.child.try_wait() {
                 Ok(Some(status)) => return Some(status.into()),
@@ -259,20 +262,20 @@ impl Detached {
         }
     }
 
-    /// What it wrote itself, not a run before it.
-    fn last_words(&mut self, context: &Context<'_>) -> String {
+    /// The last lines of its own stderr, not those of an earlier run.
+    fn stderr_tail(&mut self, context: &Context<'_>) -> String {
         let mut bytes = Vec::new();
-        let from = self.errors.as_ref().map_or(0, |(_, from)| *from);
-        if let Some((file, from)) = &mut self.errors {
-            // What can be read is what can be shown.
-            let _ = file.seek(SeekFrom::Start(*from)).and_then(|_| file.take(LAST_WORDS).read_to_end(&mut bytes));
+        let offset = self.errors.as_ref().map_or(0, |(_, offset)| *offset);
+        if let Some((file, offset)) = &mut self.errors {
+            // On a read error, the bytes read so far are shown.
+            let _ = file.seek(SeekFrom::Start(*offset)).and_then(|_| file.take(STDERR_LIMIT).read_to_end(&mut bytes));
         }
         let text = String::from_utf8_lossy(&bytes);
         let lines: Vec<&str> = text.lines().collect();
         match lines.as_slice() {
-            // It made its log itself.
-            [] if from == 0 => supervisor::last_lines(&context.home, "supervisor", MOST_LINES).join("\n"),
-            lines => lines[lines.len().saturating_sub(MOST_LINES)..].join("\n"),
+            // The child created the log itself, after its stderr was opened.
+            [] if offset == 0 => supervisor::last_lines(&context.home, "supervisor", MAX_LINES).join("\n"),
+            lines => lines[lines.len().saturating_sub(MAX_LINES)..].join("\n"),
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::config::{self, DEFAULT_PORT, Overdue};
 use crate::error::Error;
 use crate::home::upkeep::{self, Kind, Upkeep};
 use crate::home::{all_instances, journal, lock};
-use crate::postgres::place;
+use crate::postgres::location;
 use crate::protocol::control;
 use crate::protocol::status::{BackupsStatus, InstanceState, InstanceStatus, ProcessStatus};
 use crate::recovery::rollback_record;
@@ -18,9 +18,9 @@ use serde_json::{Value, json};
 
 pub fn run(context: &Context<'_>, args: &LiteStatus) -> Result<u8, Error> {
     if args.all {
-        return all(context);
+        return show_all(context);
     }
-    let status = of(context);
+    let status = current_status(context);
     if context.printer.json {
         context.printer.json(&status)?;
     } else {
@@ -29,52 +29,55 @@ pub fn run(context: &Context<'_>, args: &LiteStatus) -> Result<u8, Error> {
     Ok(u8::from(!status.is_well()))
 }
 
-/// A line each.
-fn all(context: &Context<'_>) -> Result<u8, Error> {
-    let all: Vec<(String, InstanceStatus)> =
-        all_instances().into_iter().map(|(name, home)| (name, of_another(&Context { home, ..*context }))).collect();
+/// Prints a row per instance.
+fn show_all(context: &Context<'_>) -> Result<u8, Error> {
+    let statuses: Vec<(String, InstanceStatus)> =
+        all_instances().into_iter().map(|(name, home)| (name, status_of_home(&Context { home, ..*context }))).collect();
     if context.printer.json {
-        let shown: Vec<Value> = all.iter().map(|(name, status)| json!({"name": name, "status": status})).collect();
-        context.printer.json(&json!({"instances": shown}))?;
-    } else if all.is_empty() {
-        context.printer.note("There is no instance of yours on this machine; `leoflow lite start` makes one.");
+        let entries: Vec<Value> =
+            statuses.iter().map(|(name, status)| json!({"name": name, "status": status})).collect();
+        context.printer.json(&json!({"instances": entries}))?;
+    } else if statuses.is_empty() {
+        context.printer.note("No instances below your home directory. Create one with `leoflow lite start`; one that was chosen with --home is not listed.");
     } else {
-        let rows: Vec<Vec<String>> = all.iter().map(|(name, status)| row_of_one(context, name, status)).collect();
-        context.printer.table(&["INSTANCE", "STATE", "URL", "VERSION", "UP", "LAST BACKUP"], &rows);
-        for (name, status) in &all {
+        let rows: Vec<Vec<String>> =
+            statuses.iter().map(|(name, status)| instance_row(context, name, status)).collect();
+        context.printer.table(&["INSTANCE", "STATE", "URL", "VERSION", "UPTIME", "LAST BACKUP"], &rows);
+        for (name, status) in &statuses {
             let problems = status.backups.iter().flat_map(|backups| &backups.problems);
             problems.for_each(|problem| context.printer.warning(format!("{name}: {problem}")));
         }
     }
-    let are_well = all.iter().all(|(_, status)| status.is_well());
-    Ok(u8::from(all.is_empty() || !are_well))
+    let are_well = statuses.iter().all(|(_, status)| status.is_well());
+    Ok(u8::from(statuses.is_empty() || !are_well))
 }
 
-fn row_of_one(context: &Context<'_>, name: &str, status: &InstanceStatus) -> Vec<String> {
+fn instance_row(context: &Context<'_>, name: &str, status: &InstanceStatus) -> Vec<String> {
     let is_up = !status.processes.is_empty();
-    let last = status.backups.as_ref().and_then(|backups| backups.last_backup_at.as_deref());
+    let last_backup = status.backups.as_ref().and_then(|backups| backups.last_backup_at.as_deref());
     vec![
         name.to_owned(),
         status.state.to_string(),
         status.url.clone(),
         status.version.clone(),
-        if is_up { duration(status.uptime_seconds) } else { "-".to_owned() },
-        context.printer.time(last),
+        if is_up { format_duration(status.uptime_seconds) } else { "-".to_owned() },
+        context.printer.time(last_backup),
     ]
 }
 
-fn of(context: &Context<'_>) -> InstanceStatus {
-    let mut status = of_another(context);
+/// The status of this context's home.
+fn current_status(context: &Context<'_>) -> InstanceStatus {
+    let mut status = status_of_home(context);
     if !status.processes.is_empty() {
-        // What is wrong with the file is told by whoever needs it.
+        // Errors in the file are reported by the code that needs its values.
         status.needs_restart = changed_settings(context).unwrap_or_default().into_iter().map(str::to_owned).collect();
     }
     status
 }
 
-/// Of a home that the variables of this process may not be for.
-fn of_another(context: &Context<'_>) -> InstanceStatus {
-    let mut status = control::status_of(&context.home).unwrap_or_else(|| from_outside(context));
+/// The status of a home, without what depends on this process's environment variables, which may not apply to it.
+fn status_of_home(context: &Context<'_>) -> InstanceStatus {
+    let mut status = control::status_of(&context.home).unwrap_or_else(|| offline_status(context));
     status.change = journal::change_under_way(&context.home);
     if status.change.as_ref().is_some_and(|change| change.has_changed) && status.state == InstanceState::Healthy {
         status.state = InstanceState::Upgrading;
@@ -83,23 +86,24 @@ fn of_another(context: &Context<'_>) -> InstanceStatus {
     status
 }
 
+/// The state of the backups.
 fn backups(context: &Context<'_>, status: &InstanceStatus) -> BackupsStatus {
-    // No backup is opened for it: a status is asked often.
+    // Opens no backup, because the status is read often.
     let upkeep = upkeep::read(&context.home);
-    let overdue = overdue(context, upkeep.as_ref(), status);
+    let overdue = find_overdue(context, upkeep.as_ref(), status);
     let mut problems = upkeep.as_ref().map(Upkeep::problems).unwrap_or_default();
     problems.extend(overdue.iter().map(ToString::to_string));
-    let has_failed = upkeep.as_ref().is_some_and(|upkeep| upkeep.backup.problem.is_some());
+    let backup_failed = upkeep.as_ref().is_some_and(|upkeep| upkeep.backup.problem.is_some());
     BackupsStatus {
-        last_backup_at: upkeep.as_ref().and_then(|upkeep| upkeep.backup.done_at).map(|at| at.to_string()),
-        last_verified_at: catalog::last_trial(&context.home),
+        last_backup_at: upkeep.as_ref().and_then(|upkeep| upkeep.backup.done_at).map(|time| time.to_string()),
+        last_verified_at: catalog::last_test_restore(&context.home),
         problems,
-        are_missing: has_failed || overdue.iter().any(|one| one.kind == Kind::Backup),
+        are_missing: backup_failed || overdue.iter().any(|entry| entry.kind == Kind::Backup),
     }
 }
 
-/// Only a running instance makes backups.
-fn overdue(context: &Context<'_>, upkeep: Option<&Upkeep>, status: &InstanceStatus) -> Vec<Overdue> {
+/// Backups and verifications that are overdue; none for a stopped instance, which makes no backups.
+fn find_overdue(context: &Context<'_>, upkeep: Option<&Upkeep>, status: &InstanceStatus) -> Vec<Overdue> {
     let settings = config::load_files(&context.home.config()).ok().flatten().map(|loaded| loaded.config.backup);
     let Some(settings) = settings.filter(|_| !status.processes.is_empty()) else { return Vec::new() };
     let now = Zoned::now();
@@ -108,21 +112,23 @@ fn overdue(context: &Context<'_>, upkeep: Option<&Upkeep>, status: &InstanceStat
     settings.overdue(upkeep, since, &now)
 }
 
-/// What can be told of an instance whose supervisor does not answer.
-fn from_outside(context: &Context<'_>) -> InstanceStatus {
+/// The status of an instance whose supervisor does not respond, from its lock and files.
+fn offline_status(context: &Context<'_>) -> InstanceStatus {
     let home = &context.home;
     let config = config::load_files(&home.config()).ok().flatten().map(|loaded| loaded.config);
     let port = config.as_ref().map_or(DEFAULT_PORT, |config| config.port);
     let holder = lock::holder(home);
-    let held = lock::is_held(home).unwrap_or(false);
+    let is_locked = lock::is_held(home).unwrap_or(false);
     let (state, reason) = match &holder {
-        _ if !held => (InstanceState::Stopped, "it is not running; `leoflow lite start` starts it".to_owned()),
-        Some(holder) if holder.url.is_none() => (
-            InstanceState::Stopped,
-            format!("`{}` (pid {}) has the home for a moment", holder.command, holder.process.pid),
-        ),
+        _ if !is_locked => {
+            let reason = "not running; start it with `leoflow lite start`";
+            (InstanceState::Stopped, context.printer.for_instance(reason))
+        }
+        Some(holder) if holder.url.is_none() => {
+            (InstanceState::Stopped, format!("`{}` (pid {}) is using the home", holder.command, holder.process.pid))
+        }
         Some(holder) if context.home.control_socket().exists() => {
-            (InstanceState::Degraded, format!("the supervisor, pid {}, does not answer", holder.process.pid))
+            (InstanceState::Degraded, format!("the supervisor, pid {}, does not respond", holder.process.pid))
         }
         Some(holder) => (InstanceState::Starting, format!("being set up by pid {}", holder.process.pid)),
         None => (InstanceState::Starting, "the home is in use".to_owned()),
@@ -141,7 +147,7 @@ fn from_outside(context: &Context<'_>) -> InstanceStatus {
         reason: Some(reason),
         detached: false,
         change: None,
-        pid: holder.filter(|_| held).map_or(0, |holder| holder.process.pid),
+        pid: holder.filter(|_| is_locked).map_or(0, |holder| holder.process.pid),
         backups: None,
         needs_restart: Vec::new(),
     }
@@ -160,7 +166,7 @@ fn show(context: &Context<'_>, status: &InstanceStatus) {
     }
     if let Ok(Some(record)) = rollback_record(&context.home) {
         printer.line(match record.is_under_way() {
-            true => format!("a rollback to {} is under way", record.to),
+            true => format!("a rollback to {} is in progress", record.to),
             false => format!("a rollback to {} was interrupted; finish it: leoflow rollback", record.to),
         });
     }
@@ -172,11 +178,11 @@ fn show(context: &Context<'_>, status: &InstanceStatus) {
         return;
     }
     let schema = status.schema_version.map_or_else(|| "unknown".to_owned(), |version| version.to_string());
-    printer.line(format!("version {}, schema {schema}, up {}", status.version, duration(status.uptime_seconds)));
-    if let Ok(Some(place)) = place::recorded(&context.home) {
-        printer.line(format!("datastore {}", place.shown));
+    printer.line(format!("version {}, schema {schema}, up {}", status.version, format_duration(status.uptime_seconds)));
+    if let Ok(Some(datastore_location)) = location::recorded(&context.home) {
+        printer.line(format!("datastore {}", datastore_location.display_text));
     }
-    let rows: Vec<Vec<String>> = status.processes.iter().map(row).collect();
+    let rows: Vec<Vec<String>> = status.processes.iter().map(process_row).collect();
     printer.table(&["PROCESS", "STATE", "PID", "RESTARTS", "MEMORY"], &rows);
     show_backups(context, status);
     if let Some(other) = setup::other_copy(&context.home) {
@@ -184,7 +190,7 @@ fn show(context: &Context<'_>, status: &InstanceStatus) {
     }
     if !status.needs_restart.is_empty() {
         printer.warning(format!(
-            "changed, and not in force yet: {}; leoflow lite restart --if-needed",
+            "changed settings not yet in effect: {}; apply them with leoflow lite restart --if-needed",
             status.needs_restart.join(", ")
         ));
     }
@@ -194,7 +200,7 @@ fn show_backups(context: &Context<'_>, status: &InstanceStatus) {
     let (Some(backups), printer) = (&status.backups, context.printer) else { return };
     if backups.last_backup_at.is_some() {
         let verified = match &backups.last_verified_at {
-            Some(at) => format!("verified {}", printer.time(Some(at))),
+            Some(time) => format!("verified {}", printer.time(Some(time))),
             None => "never verified".to_owned(),
         };
         printer.line(format!("last backup {}, {verified}", printer.time(backups.last_backup_at.as_deref())));
@@ -204,7 +210,7 @@ fn show_backups(context: &Context<'_>, status: &InstanceStatus) {
     }
 }
 
-fn row(process: &ProcessStatus) -> Vec<String> {
+fn process_row(process: &ProcessStatus) -> Vec<String> {
     vec![
         process.name.clone(),
         process.state_text(),
@@ -214,7 +220,7 @@ fn row(process: &ProcessStatus) -> Vec<String> {
     ]
 }
 
-fn duration(seconds: u64) -> String {
+fn format_duration(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds} s"),
         60..3600 => format!("{} min", seconds / 60),

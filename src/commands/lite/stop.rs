@@ -2,6 +2,7 @@
 
 use crate::agent;
 use crate::cli::args::LiteStop;
+use crate::cli::printer::counted;
 use crate::commands::context::Context;
 use crate::error::Error;
 use crate::home::Home;
@@ -12,38 +13,43 @@ use crate::sys::process::Signal;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-/// How often it is looked whether tasks still run.
-const TASKS_ROUND: Duration = Duration::from_millis(200);
-/// The longest a clean stop takes: every child's deadlines, one after another.
+/// Interval at which `--wait` polls running tasks.
+const TASKS_POLL_INTERVAL: Duration = Duration::from_millis(200);
+/// Longest duration of a clean stop: the sum of all children's deadlines.
 pub(super) const STOP_LIMIT: Duration = Duration::from_secs(75);
 
 pub fn stop(context: &Context<'_>, args: &LiteStop) -> Result<u8, Error> {
-    let (mut count, unread) = agent::running(&context.home);
-    if let Some(error) = unread {
-        context
-            .printer
-            .warning(format!("not every task that runs is known: {}", unread_tasks(&context.home, &error).message));
+    let (mut count, read_error) = agent::running(&context.home);
+    if let Some(error) = read_error {
+        context.printer.warning(format!(
+            "the list of running tasks is incomplete: {}",
+            unreadable_tasks_error(&context.home, &error).message
+        ));
     }
     if args.wait && count > 0 {
         context.printer.note(format!(
-            "waiting until none of {count} running task(s) is left; what is due meanwhile still begins, so pause what \
-             is not to. Ctrl-C waits no longer"
+            "Waiting for {} to finish. New runs still start meanwhile; pause DAGs to prevent that. Press Ctrl-C to stop \
+             waiting.",
+            counted(count, "running task")
         ));
         while count > 0 {
-            std::thread::sleep(TASKS_ROUND);
+            std::thread::sleep(TASKS_POLL_INTERVAL);
             count = agent::running(&context.home).0;
         }
     }
     if count > 0 && !args.yes {
-        context.printer.note(format!("{count} task(s) run; a stop ends them. `--wait` lets them finish first."));
-        if !context.confirm("Stop, and end them?", false)? {
-            return Err(Error::failed("nothing was stopped"));
+        let tasks = counted(count, "running task");
+        context.printer.note(format!("A stop ends {tasks}; `--wait` lets them finish first."));
+        if !context.confirm("Stop and end them?", false)? {
+            return Err(Error::failed(Context::DECLINED));
         }
     }
     let stopped = stop_running(context)?;
-    let (ended, unread) = end_tasks(context);
-    if let Some(error) = unread {
-        context.printer.warning(format!("tasks may run on: {}", unread_tasks(&context.home, &error).message));
+    let (ended, read_error) = end_tasks(context);
+    if let Some(error) = read_error {
+        context
+            .printer
+            .warning(format!("tasks may still be running: {}", unreadable_tasks_error(&context.home, &error).message));
     }
     if ended > 0 && !context.printer.json {
         context.printer.note(ended_tasks(ended));
@@ -57,48 +63,51 @@ pub fn stop(context: &Context<'_>, args: &LiteStop) -> Result<u8, Error> {
     Ok(0)
 }
 
-/// Stops it and ends its tasks: nobody else uses the home afterwards.
-pub fn stop_whole(context: &Context<'_>) -> Result<(), Error> {
+/// Stops the instance and ends its tasks, so that no process uses the home afterwards.
+pub fn stop_with_tasks(context: &Context<'_>) -> Result<(), Error> {
     if stop_running(context)? {
-        context.printer.note("Leoflow was stopped for this");
+        context.printer.note("Stopped Leoflow for this operation");
     }
-    let (ended, unread) = end_tasks(context);
+    let (ended, read_error) = end_tasks(context);
     if ended > 0 {
         context.printer.note(ended_tasks(ended));
     }
-    unread.map_or(Ok(()), |error| Err(unread_tasks(&context.home, &error)))
+    read_error.map_or(Ok(()), |error| Err(unreadable_tasks_error(&context.home, &error)))
 }
 
-/// Tasks outlive the processes that started them, and a restart; not a stop. Returns how many were ended, and the first error.
+/// Ends all tasks: they outlive the processes that started them and a restart, but not a stop. Returns the number of
+/// ended tasks and the first error.
 fn end_tasks(context: &Context<'_>) -> (usize, Option<std::io::Error>) {
     if !context.home.running_tasks().exists() {
         return (0, None);
     }
-    // Another start has taken them over: then they are its.
-    let Ok(_held) = HomeLock::take(&context.home, "leoflow lite stop", None) else { return (0, None) };
+    // If the lock is held, another start has adopted the tasks.
+    let Ok(_home_lock) = HomeLock::take(&context.home, "leoflow lite stop", None) else { return (0, None) };
     agent::end_all(&context.home)
 }
 
-/// Which tasks run cannot be read.
-pub fn unread_tasks(home: &Home, error: &std::io::Error) -> Error {
+/// The error of unreadable task folders.
+pub fn unreadable_tasks_error(home: &Home, error: &std::io::Error) -> Error {
     Error::io("read", &home.running_tasks(), error)
 }
 
+/// The message about ended tasks.
 pub fn ended_tasks(count: usize) -> String {
     format!(
-        "ended {count} running task(s): those with retries left run again after the next start, the others have failed"
+        "Ended {}. After the next start, tasks with retries left run again; the others have failed.",
+        counted(count, "running task")
     )
 }
 
-/// Whether there was anything to stop.
+/// Stops a running instance. Returns false when none was running.
 pub fn stop_running(context: &Context<'_>) -> Result<bool, Error> {
     let home = &context.home;
     let holder = lock::holder(home).filter(|holder| holder.url.is_some());
     let connected =
         ControlClient::connect(home).map_err(|error| Error::io("connect to", &home.control_socket(), &error))?;
     if let Some(mut client) = connected {
-        let asked = client.ask(&Request::Stop, Duration::from_secs(5));
-        if matches!(asked, Ok(Answer::Accepted)) {
+        let answer = client.ask(&Request::Stop, Duration::from_secs(5));
+        if matches!(answer, Ok(Answer::Accepted)) {
             client.wait_closed(STOP_LIMIT);
             return wait_released(context, holder).map(|()| true);
         }
@@ -106,7 +115,7 @@ pub fn stop_running(context: &Context<'_>) -> Result<bool, Error> {
     if !lock::is_held(home).map_err(Error::failed)? {
         return Ok(false);
     }
-    // It holds the home and its control socket is gone or silent: a signal says the same.
+    // The home is locked but the control socket does not respond, so the holder gets a signal.
     match holder {
         Some(holder) => {
             holder.process.signal(Signal::Terminate);
@@ -120,6 +129,7 @@ pub fn stop_running(context: &Context<'_>) -> Result<bool, Error> {
     }
 }
 
+/// Waits until the holder has exited and the home's lock is free.
 fn wait_released(context: &Context<'_>, holder: Option<Holder>) -> Result<(), Error> {
     if let Some(holder) = &holder
         && !holder.process.wait_gone(STOP_LIMIT)
@@ -136,7 +146,7 @@ fn wait_released(context: &Context<'_>, holder: Option<Holder>) -> Result<(), Er
     Ok(())
 }
 
-/// Where the instance serves that runs now.
+/// The address of the running instance.
 pub fn running_address(context: &Context<'_>) -> Option<(Ipv4Addr, u16)> {
     lock::holder(&context.home)?.address()
 }
@@ -145,18 +155,18 @@ pub fn running_port(context: &Context<'_>) -> Option<u16> {
     running_address(context).map(|(_, port)| port)
 }
 
-/// A port that was given when it was started, and is not the configured one, stays when it is started again.
-pub fn asked_port(context: &Context<'_>) -> Option<u16> {
+/// The port that was given to the running instance's start, if it differs from the configured one; kept by a restart.
+pub fn requested_port(context: &Context<'_>) -> Option<u16> {
     running_port(context)?;
-    files::read_text(&context.home.asked_port(), 16).ok()??.trim().parse().ok()
+    files::read_text(&context.home.requested_port(), 16).ok()??.trim().parse().ok()
 }
 
-/// `None` where it is the configured one, also of a new configuration.
-pub fn note_asked_port(home: &Home, asked: Option<u16>) -> Result<(), Error> {
-    let path = home.asked_port();
-    let noted = match asked {
+/// Records the port given to a start; `None` if it is the configured one.
+pub fn note_requested_port(home: &Home, requested: Option<u16>) -> Result<(), Error> {
+    let path = home.requested_port();
+    let outcome = match requested {
         Some(port) => files::write_atomic(&path, port.to_string().as_bytes(), 0o600),
         None => files::remove_any(&path),
     };
-    noted.map_err(|error| Error::io("write", &path, &error))
+    outcome.map_err(|error| Error::io("write", &path, &error))
 }

@@ -1,4 +1,4 @@
-//! `leoflow completions`: a script that asks the program itself at each Tab, so that it knows ids too.
+//! `leoflow completions`: a script that calls this program at each Tab, so that it completes ids too.
 
 use crate::cli::args::Completions;
 use crate::cli::complete;
@@ -7,7 +7,7 @@ use crate::error::Error;
 
 pub fn run(args: &Completions, printer: &Printer) -> Result<u8, Error> {
     let script = complete::script(&args.shell.to_string())
-        .map_err(|error| Error::failed(format!("there are no completions for {}: {error}", args.shell)))?;
+        .map_err(|error| Error::failed(format!("no completions for {}: {error}", args.shell)))?;
     printer.raw(&String::from_utf8_lossy(&script));
     Ok(0)
 }

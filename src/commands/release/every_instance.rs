@@ -1,12 +1,12 @@
-//! `--all`: a command for every instance of this user, one after another, each by its own program. A table as it goes; the
-//! first that fails ends it, unless it is to go on; the same again does what is left.
+//! `--all`: runs a command for every instance of this user, one after another, each with its own program. Prints a row
+//! per instance. Stops at the first failure unless `--keep-going` is set; running it again does what is left.
 
 use crate::agent;
 use crate::cli::args::{Backup, LiteStop};
-use crate::cli::printer::in_words;
+use crate::cli::printer::{counted, human_size};
 use crate::cli::upgrade_args::Upgrade;
 use crate::commands::context::Context;
-use crate::commands::lite::stop::unread_tasks;
+use crate::commands::lite::stop::unreadable_tasks_error;
 use crate::config::{self, SETTINGS};
 use crate::error::Error;
 use crate::home::progress::{Progress, Reporter};
@@ -29,39 +29,39 @@ use tokio::sync::mpsc::unbounded_channel;
 
 type Instance = (String, Home);
 
-/// How often one that is to be ended is looked at.
-const ROUND: Duration = Duration::from_millis(100);
+/// Poll interval of an instance's command that is being interrupted.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What became of one.
+/// The result of one instance.
 #[derive(Debug)]
-enum Ended {
+enum InstanceResult {
     Done(Value),
-    /// By the same command before, which did not come to its end.
+    /// Done by an earlier, incomplete run of the same command.
     DoneBefore,
     Failed {
         result: Option<Value>,
         failure: Failure,
     },
-    /// One before it failed.
-    Left,
+    /// Not run, because an instance before it failed.
+    NotStarted,
 }
 
-impl Ended {
+impl InstanceResult {
     fn json(&self, name: &str) -> Value {
         let (status, result, error) = match self {
             Self::Done(result) => ("done", Some(result), None),
             Self::DoneBefore => ("done_before", None, None),
             Self::Failed { result, failure } => ("failed", result.as_ref(), Some(failure)),
-            Self::Left => ("left", None, None),
+            Self::NotStarted => ("left", None, None),
         };
         json!({"name": name, "status": status, "result": result, "error": error})
     }
 }
 
-/// What ends it from outside.
-struct Stops([tokio::signal::unix::Signal; 3]);
+/// The signals that cancel the command.
+struct CancelSignals([tokio::signal::unix::Signal; 3]);
 
-impl Stops {
+impl CancelSignals {
     const KINDS: [SignalKind; 3] = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
 
     fn listen() -> Result<Self, Error> {
@@ -70,84 +70,92 @@ impl Stops {
         listen().map_err(Error::failed)
     }
 
-    /// The number of the next one.
     async fn next(&mut self) -> i32 {
         let [interrupt, terminate, hangup] = &mut self.0;
-        let at = tokio::select! {
+        let index = tokio::select! {
             _ = interrupt.recv() => 0,
             _ = terminate.recv() => 1,
             _ = hangup.recv() => 2,
         };
-        Self::KINDS[at].as_raw_value()
+        Self::KINDS[index].as_raw_value()
     }
 }
 
-/// What is done with each, and how that is told.
-struct Task<'a> {
+/// The command to run for each instance, and how to print its result.
+struct InstanceCommand<'a> {
     arguments: Vec<OsString>,
     variables: Vec<(&'static str, OsString)>,
     keep_going: bool,
-    /// Of what the command prints.
-    in_words: fn(&Value) -> String,
-    /// Which were done by the same before.
-    round: Option<&'a mut Round>,
+    /// Formats the command's JSON result for the table.
+    describe: fn(&Value) -> String,
+    /// The instances that an earlier run has already done.
+    backup_progress: Option<&'a mut BackupProgress>,
 }
 
-/// Those that are meant; refused where there are none.
+/// Returns the selected instances; fails when there are none.
 fn instances(only: &[String]) -> Result<Vec<Instance>, Error> {
-    let mut all = all_instances();
-    if all.is_empty() {
-        return Err(Error::failed("there is no instance of yours on this machine").hint("leoflow lite start"));
+    let mut instances = all_instances();
+    if instances.is_empty() {
+        return Err(Error::failed("this user has no instances on this machine").hint("leoflow lite start"));
     }
-    if let Some(missing) = only.iter().find(|name| !all.iter().any(|(other, _)| *name == other)) {
-        return Err(Error::failed(format!("there is no instance {missing:?}; those that are there: {}", names(&all)))
-            .hint("leoflow instances list"));
+    if let Some(missing) = only.iter().find(|name| !instances.iter().any(|(other, _)| *name == other)) {
+        return Err(Error::failed(format!(
+            "instance {missing:?} does not exist; existing instances: {}",
+            names(&instances)
+        ))
+        .hint("leoflow instances list"));
     }
-    all.retain(|(name, _)| only.is_empty() || only.contains(name));
-    Ok(all)
+    instances.retain(|(name, _)| only.is_empty() || only.contains(name));
+    Ok(instances)
 }
 
-fn names(all: &[Instance]) -> String {
-    all.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")
+fn names(instances: &[Instance]) -> String {
+    instances.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")
 }
 
-/// `leoflow lite stop --all`.
 pub async fn stop(context: &Context<'_>, args: &LiteStop) -> Result<u8, Error> {
-    let all = instances(&args.all.only)?;
+    let instances = instances(&args.all.only)?;
     let mut running = 0;
-    for (_, home) in &all {
+    for (_, home) in &instances {
         let (count, unread) = agent::running(home);
         if let Some(error) = unread {
-            context
-                .printer
-                .warning(format!("not every task that runs is known: {}", unread_tasks(home, &error).message));
+            context.printer.warning(format!(
+                "the list of running tasks is incomplete: {}",
+                unreadable_tasks_error(home, &error).message
+            ));
         }
         running += count;
     }
     if running > 0 && !args.yes && !args.wait {
-        context.printer.note(format!("{running} task(s) run; a stop ends them. `--wait` lets them finish first."));
-        if !context.confirm(&format!("Stop {}, and end them?", names(&all)), false)? {
-            return Err(Error::failed("nothing was stopped"));
+        let tasks = counted(running, "running task");
+        context.printer.note(format!("A stop ends {tasks}; `--wait` lets them finish first."));
+        if !context.confirm(&format!("Stop {} and end them?", names(&instances)), false)? {
+            return Err(Error::failed(Context::DECLINED));
         }
     }
-    let how = if args.wait { "--wait" } else { "--yes" };
-    let in_words = |result: &Value| match (result["was_running"] == true, result["ended_tasks"].as_u64()) {
+    let option = if args.wait { "--wait" } else { "--yes" };
+    let describe = |result: &Value| match (result["was_running"] == true, result["ended_tasks"].as_u64()) {
         (false, _) => "was not running".to_owned(),
-        (true, Some(ended @ 1..)) => format!("stopped, ended {ended} running task(s)"),
+        (true, Some(ended @ 1..)) => format!("stopped, ended {}", counted(ended, "running task")),
         (true, _) => "stopped".to_owned(),
     };
-    let arguments = ["lite", "stop", how].map(OsString::from).to_vec();
-    let task = Task { arguments, variables: Vec::new(), keep_going: args.all.keep_going, in_words, round: None };
-    each(context, all, task).await
+    let arguments = ["lite", "stop", option].map(OsString::from).to_vec();
+    let task = InstanceCommand {
+        arguments,
+        variables: Vec::new(),
+        keep_going: args.all.keep_going,
+        describe,
+        backup_progress: None,
+    };
+    run_for_each(context, instances, task).await
 }
 
-/// `leoflow upgrade --all`.
 pub async fn upgrade(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     let instances = instances(&args.all.only)?;
     if !args.dry_run {
-        let what = args.version.as_deref().unwrap_or("the newest release");
-        if !context.confirm(&format!("Upgrade {}, one after another, to {what}?", names(&instances)), args.yes)? {
-            context.printer.note("Nothing was changed");
+        let version = args.version.as_deref().unwrap_or("the newest release");
+        if !context.confirm(&format!("Upgrade {} one after another to {version}?", names(&instances)), args.yes)? {
+            context.printer.note(Context::DECLINED);
             return Ok(1);
         }
     }
@@ -155,7 +163,7 @@ pub async fn upgrade(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error>
     arguments.extend(args.version.as_ref().map(OsString::from));
     let mut variables = Vec::new();
     match args.from.from.as_deref() {
-        // Not among the arguments, which every user of the machine can read.
+        // A secret is not passed in argv, which every user of the machine can read.
         Some(from) if Source::parse(from).has_secret() => variables.push((RELEASE_SOURCE, from.into())),
         Some(from) => arguments.extend(["--from".into(), from.into()]),
         None => {}
@@ -164,145 +172,178 @@ pub async fn upgrade(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error>
     if args.no_rollback {
         arguments.push("--no-rollback".into());
     }
-    let in_words = |result: &Value| {
+    let describe = |result: &Value| {
         let text = |name: &str| result[name].as_str().unwrap_or_default();
         match text("status") {
-            "up_to_date" => format!("is at {} already", text("version")),
-            "" => format!("would go from {} to {}", text("from"), text("to")),
+            "up_to_date" => format!("already at {}", text("version")),
+            "" => format!("would upgrade from {} to {}", text("from"), text("to")),
             _ => format!("upgraded from {} to {}", text("previous_version"), text("new_version")),
         }
     };
-    each(context, instances, Task { arguments, variables, keep_going: args.all.keep_going, in_words, round: None })
-        .await
+    run_for_each(
+        context,
+        instances,
+        InstanceCommand { arguments, variables, keep_going: args.all.keep_going, describe, backup_progress: None },
+    )
+    .await
 }
 
 /// `leoflow lite backup --all`.
 pub async fn backup(context: &Context<'_>, args: &Backup) -> Result<u8, Error> {
-    let all = instances(&args.all.only)?;
-    // Some that are chosen are no part of a round of all.
-    let mut round = args.all.only.is_empty().then(|| Round::of(&all[0].1));
-    let in_words = |result: &Value| {
-        let size = in_words(result["size_bytes"].as_u64().unwrap_or(0));
-        let lacks = match result["skipped"].as_array().map_or(0, Vec::len) {
+    let instances = instances(&args.all.only)?;
+    // Only a backup of all instances is resumed, not one of selected instances.
+    let mut backup_progress = args.all.only.is_empty().then(|| BackupProgress::load(&instances[0].1));
+    let describe = |result: &Value| {
+        let size = human_size(result["size_bytes"].as_u64().unwrap_or(0));
+        let skipped_text = match result["skipped"].as_array().map_or(0, Vec::len) {
             0 => String::new(),
-            count => format!(", without {count} file(s) that could not be read"),
+            count => format!(", without {}", counted(count, "unreadable file")),
         };
-        format!("{}, {size}{lacks}", result["path"].as_str().unwrap_or_default())
+        format!("{}, {size}{skipped_text}", result["path"].as_str().unwrap_or_default())
     };
     let arguments = ["lite", "backup"].map(OsString::from).to_vec();
     let keep_going = args.all.keep_going;
-    each(context, all, Task { arguments, variables: Vec::new(), keep_going, in_words, round: round.as_mut() }).await
+    run_for_each(
+        context,
+        instances,
+        InstanceCommand {
+            arguments,
+            variables: Vec::new(),
+            keep_going,
+            describe,
+            backup_progress: backup_progress.as_mut(),
+        },
+    )
+    .await
 }
 
-async fn each(context: &Context<'_>, all: Vec<Instance>, mut task: Task<'_>) -> Result<u8, Error> {
+/// Runs the command for each instance and prints its result.
+async fn run_for_each(
+    context: &Context<'_>,
+    instances: Vec<Instance>,
+    mut task: InstanceCommand<'_>,
+) -> Result<u8, Error> {
     let printer = context.printer;
-    let (mut stops, mut stopped) = (Stops::listen()?, None);
-    let width = all.iter().map(|(name, _)| name.len()).max().unwrap_or(0).max("INSTANCE".len());
-    let row = |name: &str, text: &str| {
+    let (mut cancel_signals, mut received_signal) = (CancelSignals::listen()?, None);
+    let width = instances.iter().map(|(name, _)| name.len()).max().unwrap_or(0).max("INSTANCE".len());
+    let print_row = |name: &str, text: &str| {
         if !printer.json {
             printer.line(format!("{name:<width$}  {text}"));
         }
     };
-    row("INSTANCE", "RESULT");
-    let (mut ended, mut is_over): (Vec<(String, Ended)>, bool) = (Vec::new(), false);
-    for (name, home) in all {
-        let one = match &task.round {
-            _ if is_over => Ended::Left,
-            Some(round) if round.done.contains(&name) => Ended::DoneBefore,
+    print_row("INSTANCE", "RESULT");
+    let (mut results, mut is_over): (Vec<(String, InstanceResult)>, bool) = (Vec::new(), false);
+    for (name, home) in instances {
+        let outcome = match &task.backup_progress {
+            _ if is_over => InstanceResult::NotStarted,
+            Some(backup_progress) if backup_progress.done.contains(&name) => InstanceResult::DoneBefore,
             _ => {
                 let began = Instant::now();
-                let (one, by) = one(context, &name, &home, &task, &mut stops).await;
-                stopped = by;
-                is_over = by.is_some() || matches!(one, Ended::Failed { .. }) && !task.keep_going;
-                if let Ended::Done(result) = &one {
+                let (outcome, signal_number) = run_command(context, &name, &home, &task, &mut cancel_signals).await;
+                received_signal = signal_number;
+                is_over =
+                    signal_number.is_some() || matches!(outcome, InstanceResult::Failed { .. }) && !task.keep_going;
+                if let InstanceResult::Done(result) = &outcome {
                     let seconds = began.elapsed().as_secs_f64();
-                    row(&name, &format!("{} ({seconds:.1} s)", (task.in_words)(result)));
+                    print_row(&name, &format!("{} ({seconds:.1} s)", (task.describe)(result)));
                 }
-                one
+                outcome
             }
         };
-        match &one {
-            Ended::Done(_) => {
-                if let Some(round) = &mut task.round {
-                    round.add(&name).unwrap_or_else(|error| {
-                        printer.warning(format!("that {name} is done cannot be written down: {error}"));
+        match &outcome {
+            InstanceResult::Done(_) => {
+                if let Some(backup_progress) = &mut task.backup_progress {
+                    backup_progress.add(&name).unwrap_or_else(|error| {
+                        printer.warning(format!("failed to record that {name} is done: {error}"));
                     });
                 }
             }
-            Ended::DoneBefore => row(&name, "done before; the last `--all` did not come to its end"),
-            Ended::Failed { failure, .. } => row(&name, &format!("failed: {}", failure.error)),
-            Ended::Left => row(&name, "left as it is"),
+            InstanceResult::DoneBefore => print_row(&name, "already done by the last `--all`, which did not complete"),
+            InstanceResult::Failed { failure, .. } => print_row(&name, &format!("failed: {}", failure.error)),
+            InstanceResult::NotStarted => print_row(&name, "not started"),
         }
-        ended.push((name, one));
+        results.push((name, outcome));
     }
     if printer.json {
-        let shown: Vec<Value> = ended.iter().map(|(name, one)| one.json(name)).collect();
-        printer.json(&json!({"instances": shown}))?;
+        let entries: Vec<Value> = results.iter().map(|(name, outcome)| outcome.json(name)).collect();
+        printer.json(&json!({"instances": entries}))?;
     }
-    if let Some(number) = stopped {
-        let done = ended.iter().filter(|(_, one)| matches!(one, Ended::Done(_) | Ended::DoneBefore)).count();
-        return Err(Error::signal(number, format!("it was cancelled: {done} of {} are done", ended.len()))
-            .hint("the same command again does only what is left"));
+    if let Some(number) = received_signal {
+        let done_count = results
+            .iter()
+            .filter(|(_, outcome)| matches!(outcome, InstanceResult::Done(_) | InstanceResult::DoneBefore))
+            .count();
+        return Err(Error::signal(
+            number,
+            format!("cancelled: {done_count} of {} done", counted(results.len(), "instance")),
+        )
+        .hint("run the same command again to do what is left"));
     }
-    summary(&ended)?;
-    task.round.map_or(Ok(0), |round| round.end().map(|()| 0))
+    summary(&results)?;
+    task.backup_progress.map_or(Ok(0), |backup_progress| backup_progress.end().map(|()| 0))
 }
 
-/// What it fails with: of each that failed, why.
-fn summary(ended: &[(String, Ended)]) -> Result<(), Error> {
-    let failed: Vec<(&str, &Failure)> = ended
+/// Fails with the reasons of all failed instances.
+fn summary(results: &[(String, InstanceResult)]) -> Result<(), Error> {
+    let failed: Vec<(&str, &Failure)> = results
         .iter()
-        .filter_map(|(name, one)| match one {
-            Ended::Failed { failure, .. } => Some((name.as_str(), failure)),
+        .filter_map(|(name, outcome)| match outcome {
+            InstanceResult::Failed { failure, .. } => Some((name.as_str(), failure)),
             _ => None,
         })
         .collect();
-    let Some((_, first)) = failed.first() else { return Ok(()) };
-    let message = format!("{} of {} instances failed", failed.len(), ended.len());
-    let error = if first.exit_code == Some(3) { Error::refused(message) } else { Error::failed(message) };
+    let Some((_, first_failure)) = failed.first() else { return Ok(()) };
+    let message = format!("{} of {} failed", failed.len(), counted(results.len(), "instance"));
+    let error = if first_failure.exit_code == Some(3) { Error::refused(message) } else { Error::failed(message) };
     let causes: Vec<String> = failed.iter().map(|(name, failure)| format!("{name}: {failure}")).collect();
-    let error = error.cause(causes.join("\n")).hint("the same command again does only what is left");
-    let has_left = ended.iter().any(|(_, one)| matches!(one, Ended::Left));
-    Err(if has_left { error.hint("--keep-going does the others all the same") } else { error })
+    let error = error.cause(causes.join("\n")).hint("run the same command again to do what is left");
+    let has_not_started = results.iter().any(|(_, outcome)| matches!(outcome, InstanceResult::NotStarted));
+    Err(if has_not_started {
+        error.hint("add --keep-going to continue with the others after a failure")
+    } else {
+        error
+    })
 }
 
-/// Runs the command of one, by the program that is installed for it. With the signal by which it was to be ended meanwhile.
-async fn one(
+/// Runs the command for one instance, with the program installed for it. Returns the result, and the signal that was
+/// received meanwhile.
+async fn run_command(
     context: &Context<'_>,
     name: &str,
     home: &Home,
-    task: &Task<'_>,
-    stops: &mut Stops,
-) -> (Ended, Option<i32>) {
+    task: &InstanceCommand<'_>,
+    cancel_signals: &mut CancelSignals,
+) -> (InstanceResult, Option<i32>) {
     let installed = home.bin().join("leoflow");
     let program = match env_vars::current_exe() {
         _ if installed.exists() => installed,
-        Ok(own) => own,
-        Err(error) => return (Ended::Failed { result: None, failure: Failure::new(error) }, None),
+        Ok(own_program) => own_program,
+        Err(error) => return (InstanceResult::Failed { result: None, failure: Failure::new(error) }, None),
     };
-    let mut own = own_command::command(&program, Some(home));
-    own.args(&task.arguments);
-    // They are for the instance that this command would be for, and not for each.
+    let mut child_command = own_command::command(&program, Some(home));
+    child_command.args(&task.arguments);
+    // Setting variables apply to the current instance, not to all.
     for name in SETTINGS.iter().filter_map(config::variable_of) {
-        own.env_remove(name);
+        child_command.env_remove(name);
     }
-    own.envs(task.variables.iter().cloned());
+    child_command.envs(task.variables.iter().cloned());
     let pid = Arc::new(AtomicI32::new(0));
-    let (of_child, (said, mut lines)) = (pid.clone(), unbounded_channel());
+    let (child_pid, (sender, mut lines)) = (pid.clone(), unbounded_channel());
     context.printer.report(Progress::Started(name.to_owned()));
-    let mut work = blocking::begin(move || {
-        let tell = &mut |line: &str| drop(said.send(line.to_owned()));
-        own_command::run(&mut own, Duration::MAX, &mut |pid| of_child.store(pid, Ordering::SeqCst), tell)
+    let mut command_task = blocking::begin(move || {
+        let on_line = &mut |line: &str| drop(sender.send(line.to_owned()));
+        own_command::run(&mut child_command, Duration::MAX, &mut |pid| child_pid.store(pid, Ordering::SeqCst), on_line)
     });
-    let mut stopped = None;
+    let mut received_signal = None;
     let ended = loop {
         tokio::select! {
             biased;
             Some(line) = lines.recv() => context.printer.report(Progress::Detail(format!("{name}: {line}"))),
-            ended = &mut work => break ended,
-            number = stops.next() => stopped = Some(number),
-            // It is in a group of its own, which the terminal does not reach; it may be beginning still.
-            () = tokio::time::sleep(ROUND), if stopped.is_some() => {
+            ended = &mut command_task => break ended,
+            number = cancel_signals.next() => received_signal = Some(number),
+            // The child has its own process group, so the terminal's signal does not reach it. Retried, because the
+            // child may not have started yet.
+            () = tokio::time::sleep(POLL_INTERVAL), if received_signal.is_some() => {
                 let pid = pid.swap(0, Ordering::SeqCst);
                 if pid > 0 {
                     signal_process(pid, Signal::Interrupt);
@@ -311,37 +352,37 @@ async fn one(
         }
     };
     let ended = match ended.unwrap_or_else(|error| Err(Failure::new(error))) {
-        Ok(printed) => match printed.problem() {
-            None => Ended::Done(printed.json),
-            Some(failure) => Ended::Failed { result: Some(printed.json), failure },
+        Ok(output) => match output.problem() {
+            None => InstanceResult::Done(output.json),
+            Some(failure) => InstanceResult::Failed { result: Some(output.json), failure },
         },
-        Err(failure) => Ended::Failed { result: None, failure },
+        Err(failure) => InstanceResult::Failed { result: None, failure },
     };
-    (ended, stopped)
+    (ended, received_signal)
 }
 
-/// Which a backup of all has done, until it has done all: that of each is another file, and none tells of the others.
+/// The progress of a backup of all instances, kept until all are done, because each backup is a separate file.
 #[derive(Debug, Serialize, Deserialize)]
-struct Round {
+struct BackupProgress {
     began_at: Timestamp,
     done: Vec<String>,
     #[serde(skip)]
     home: Option<Home>,
 }
 
-impl Round {
-    /// After so long a backup of all is another one: that of the next day is never the one before.
-    const LASTS: SignedDuration = SignedDuration::from_hours(6);
+impl BackupProgress {
+    /// An older record belongs to an earlier backup and is ignored. The limit is shorter than a day, so that a daily
+    /// backup is never taken for a resumed one.
+    const MAX_AGE: SignedDuration = SignedDuration::from_hours(6);
     const SIZE_LIMIT: u64 = 64 * 1024;
 
-    /// What the last one left, in the first instance's home.
-    fn of(home: &Home) -> Self {
+    fn load(home: &Home) -> Self {
         let text = files::read_text(&home.backup_of_all(), Self::SIZE_LIMIT).ok().flatten();
-        let left: Option<Self> = text.and_then(|text| serde_json::from_str(&text).ok());
+        let stored: Option<Self> = text.and_then(|text| serde_json::from_str(&text).ok());
         let now = Timestamp::now();
-        let left = left.filter(|left| now.duration_since(left.began_at).abs() < Self::LASTS);
-        let round = left.unwrap_or(Self { began_at: now, done: Vec::new(), home: None });
-        Self { home: Some(home.clone()), ..round }
+        let stored = stored.filter(|stored| now.duration_since(stored.began_at).abs() < Self::MAX_AGE);
+        let backup_progress = stored.unwrap_or(Self { began_at: now, done: Vec::new(), home: None });
+        Self { home: Some(home.clone()), ..backup_progress }
     }
 
     fn add(&mut self, name: &str) -> std::io::Result<()> {

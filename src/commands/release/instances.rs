@@ -27,24 +27,24 @@ pub async fn run(context: &Context<'_>, command: Option<&InstancesCommand>) -> R
 }
 
 fn list(context: &Context<'_>) -> Result<u8, Error> {
-    let all: Vec<_> = all_instances().into_iter().map(|(name, home)| Shown::of(context, name, &home)).collect();
+    let rows: Vec<_> =
+        all_instances().into_iter().map(|(name, home)| InstanceRow::read(context, name, &home)).collect();
     let printer = context.printer;
     if printer.json {
-        let all: Vec<_> = all.iter().map(Shown::as_json).collect();
-        printer.json(&json!({"instances": all}))?;
+        let entries: Vec<_> = rows.iter().map(InstanceRow::as_json).collect();
+        printer.json(&json!({"instances": entries}))?;
         return Ok(0);
     }
-    if all.is_empty() {
-        printer.note("There is no instance of yours on this machine.");
-        printer.note("Set the usual one up:  leoflow lite start");
+    if rows.is_empty() {
+        printer.note("No instances below your home directory. Create one with `leoflow lite start`; one that was chosen with --home is not listed.");
         return Ok(0);
     }
-    let rows: Vec<Vec<String>> = all.iter().map(Shown::row).collect();
-    printer.table(&["INSTANCE", "STATE", "URL", "VERSION", "HOME", "WORKSPACE"], &rows);
+    let cells: Vec<Vec<String>> = rows.iter().map(InstanceRow::row).collect();
+    printer.table(&["INSTANCE", "STATE", "URL", "VERSION", "HOME", "WORKSPACE"], &cells);
     Ok(0)
 }
 
-struct Shown {
+struct InstanceRow {
     name: String,
     state: InstanceState,
     url: String,
@@ -53,8 +53,9 @@ struct Shown {
     workspace: Option<PathBuf>,
 }
 
-impl Shown {
-    fn of(context: &Context<'_>, name: String, home: &Home) -> Self {
+impl InstanceRow {
+    /// Reads the status and the configuration of an instance.
+    fn read(context: &Context<'_>, name: String, home: &Home) -> Self {
         let config = config::load_files(&home.config()).ok().flatten().map(|loaded| loaded.config);
         let status = control::status_of(home);
         let port = config.as_ref().map_or(DEFAULT_PORT, |config| config.port);
@@ -88,27 +89,29 @@ impl Shown {
     }
 }
 
-/// The same commands, for another home.
-fn of_home<'a>(context: &Context<'a>, home: Home) -> Context<'a> {
+/// Returns the context for another home.
+fn with_home<'a>(context: &Context<'a>, home: Home) -> Context<'a> {
     Context { home, ..*context }
 }
 
-fn home_of(name: &str) -> Result<Home, Error> {
+/// The home of a named instance.
+fn instance_home(name: &str) -> Result<Home, Error> {
     Ok(resolve(Some(&instances::root(name)?))?)
 }
 
+/// The home for a new instance, which must not exist.
 fn new_home(name: &str) -> Result<Home, Error> {
-    let home = home_of(name)?;
+    let home = instance_home(name)?;
     match home.exists() {
-        true => Err(Error::refused(format!("there is something in {} already", home.root().display()))
+        true => Err(Error::refused(format!("{} already exists", home.root().display()))
             .hint("leoflow instances list")
-            .hint("choose another name; nothing was changed")),
+            .hint("nothing was changed; choose another name")),
         false => Ok(home),
     }
 }
 
 async fn create(context: &Context<'_>, name: &str, port: Option<u16>, workspace: Option<&Path>) -> Result<u8, Error> {
-    let new = of_home(context, new_home(name)?);
+    let new_context = with_home(context, new_home(name)?);
     let args = Setup {
         workspace: workspace.map(Path::to_owned),
         port,
@@ -117,53 +120,56 @@ async fn create(context: &Context<'_>, name: &str, port: Option<u16>, workspace:
         modify_path: false,
         dry_run: false,
     };
-    setup::run(&new, &args).await
+    setup::run(&new_context, &args).await
 }
 
-/// A backup of one, restored as the other: what cannot be restored is not copied.
+/// Backs up one instance and restores it as the new one, so the copy has passed every check of a restore.
 async fn clone(context: &Context<'_>, name: &str, from: Option<&str>) -> Result<u8, Error> {
-    let new = of_home(context, new_home(name)?);
-    let old = match from {
-        Some(from) => of_home(context, home_of(from)?),
-        None => of_home(context, context.home.clone()),
+    let new_context = with_home(context, new_home(name)?);
+    let old_context = match from {
+        Some(from) => with_home(context, instance_home(from)?),
+        None => with_home(context, context.home.clone()),
     };
-    if !old.home.exists() {
-        return Err(Error::failed(format!("there is no instance in {}", old.home.root().display()))
+    if !old_context.home.exists() {
+        return Err(Error::failed(format!("no instance in {}", old_context.home.root().display()))
             .hint("leoflow instances list"));
     }
-    // What a clone leaves that is killed, the next start of the first removes: it is not encrypted.
-    let folder = files::temporary_neighbour(&old.home.run().join("clone"));
+    // The copy is in `run/`, so that after a kill the next start of the source removes this unencrypted copy.
+    let folder = files::temporary_neighbour(&old_context.home.run().join("clone"));
     files::create_private_dir(&folder).map_err(|error| Error::io("create", &folder, &error))?;
-    let copied = copy(&old, &new, &folder.join("copy.tar.zst")).await;
+    let copied = copy(&old_context, &new_context, &folder.join("copy.tar.zst")).await;
     let removed = files::remove_any(&folder).map_err(|error| Error::io("remove", &folder, &error));
     copied.and(removed)?;
-    let shown = Shown::of(context, name.to_owned(), &new.home);
+    let new_row = InstanceRow::read(context, name.to_owned(), &new_context.home);
     if context.printer.json {
-        context.printer.json(&shown.as_json())?;
+        context.printer.json(&new_row.as_json())?;
         return Ok(0);
     }
-    context.printer.line(format!("{name} is a copy of {}", old.home.root().display()));
-    context.printer.line(format!("  page       {}   (once it runs; the password is the same)", shown.url));
+    context.printer.line(format!("Cloned {} to {name}", old_context.home.root().display()));
+    context.printer.line(format!("  URL        {}   (once it runs; with the same password)", new_row.url));
     context.printer.line(format!("  start it:  leoflow --instance {name} lite start"));
-    if config_files::over(&old.home.config()).is_ok_and(|over| !over.is_empty()) {
+    if config_files::over(&old_context.home.config()).is_ok_and(|over| !over.is_empty()) {
         context.printer.warning(format!(
-            "the config-*.yaml of {} are not copied: what they say, as a port, may not be for both",
-            old.home.root().display()
+            "config-*.yaml of {} were not copied, because their settings, such as a port, may not suit both",
+            old_context.home.root().display()
         ));
     }
-    context.printer.line("  DAGs with a schedule run there too then: pause those that must not");
+    context.printer.line("  Once it starts, active DAGs with a schedule run there too; pause those that must not.");
     Ok(0)
 }
 
-async fn copy(old: &Context<'_>, new: &Context<'_>, file: &Path) -> Result<(), Error> {
-    backup::write_plain(old, file).await?;
-    restore::into_new(new, &Restore { yes: true, ..Restore::default() }, file).await?;
-    let name = instances::name_of(&new.home).unwrap_or_default();
-    Ok(config::update(&new.home, |_| vec![("instance_name", name.into())])?)
+async fn copy(old_context: &Context<'_>, new_context: &Context<'_>, file: &Path) -> Result<(), Error> {
+    backup::write_plain(old_context, file).await?;
+    restore::into_new(new_context, &Restore { yes: true, ..Restore::default() }, file).await?;
+    let name = instances::name_of(&new_context.home).unwrap_or_default();
+    Ok(config::update(&new_context.home, |_| vec![("instance_name", name.into())])?)
 }
 
 fn remove(context: &Context<'_>, name: &str, yes: bool) -> Result<u8, Error> {
-    let gone = of_home(context, home_of(name)?);
+    let target = with_home(context, instance_home(name)?);
+    if !target.home.root().exists() {
+        return Err(Error::failed(format!("there is no instance {name:?}")).hint("leoflow instances list"));
+    }
     let args = Uninstall {
         purge: true,
         dry_run: false,
@@ -172,5 +178,5 @@ fn remove(context: &Context<'_>, name: &str, yes: bool) -> Result<u8, Error> {
         include_workspace: false,
         include_repositories: false,
     };
-    uninstall::run(&gone, &args)
+    uninstall::run(&target, &args)
 }

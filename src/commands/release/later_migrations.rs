@@ -1,17 +1,18 @@
-//! What comes after an upgrade, and the gates that keep it: for `migrate-db`, `data-migrate status` and the server.
+//! Migrations that run after an upgrade (postdeploy and contract) and their gates (the conditions for that), for
+//! `migrate-db`, `data-migrate status` and the server.
 
 use crate::commands::context::Context;
 use crate::config;
 use crate::error::Error;
 use crate::home::journal;
 use crate::recovery::datastore::Datastore;
+use crate::schema::deferred::{self, Gates, Waiting};
 use crate::schema::embedded::Phase;
-use crate::schema::later::{self, Gates, Waiting};
 use crate::schema::{Applied, known};
 use crate::upgrade::versions;
 use std::time::Duration;
 
-/// The gates as they stand. Asks every kept release which schema it knows.
+/// Returns the facts that decide which gates are open. Runs every release in `versions/` to ask which schema it knows.
 pub fn gates(context: &Context<'_>) -> Gates {
     let home = &context.home;
     let kept = versions::schemas(home);
@@ -21,57 +22,60 @@ pub fn gates(context: &Context<'_>) -> Gates {
     };
     match journal::unfinished(home) {
         Ok(None) => {}
-        Ok(Some(entry)) => under_way = Some(format!("a change ({}) is under way", entry.operation)),
+        Ok(Some(entry)) => under_way = Some(format!("an operation ({}) is in progress", entry.operation)),
         Err(error) => under_way = Some(error.to_string()),
     }
     Gates { kept, contract_after, under_way }
 }
 
-/// What waits.
+/// Returns the waiting migrations.
 pub async fn waiting(context: &Context<'_>, datastore: &Datastore) -> Result<Vec<Waiting>, Error> {
-    Ok(later::look(&datastore.connect().await?, known(), &gates(context)).await?)
+    Ok(deferred::list(&datastore.connect().await?, known(), &gates(context)).await?)
 }
 
-/// Applies what may come now, each contract after a backup; `report` hears of each. The caller has the operation lock, or
-/// nothing else runs on this home.
+/// Applies the migrations whose gates are open and passes each file name to `report`; `back_up` runs before contracts.
+/// The caller holds the operation lock, or nothing else runs on this home.
 pub async fn apply(
     context: &Context<'_>,
     datastore: &Datastore,
     back_up: impl AsyncFnOnce() -> Result<(), Error>,
     report: &mut dyn FnMut(&str),
 ) -> Result<(Applied, Vec<Waiting>), Error> {
-    let (lock, mut work) = (datastore.connect().await?, datastore.connect().await?);
-    let of_phase = |waiting: &[Waiting], phase: Phase| -> Vec<i64> {
-        let is_open = |one: &&Waiting| one.phase == phase.name() && one.gates_shut.is_empty();
-        waiting.iter().filter(is_open).map(|one| one.version).collect()
+    let (lock, mut client) = (datastore.connect().await?, datastore.connect().await?);
+    let ready_versions = |waiting: &[Waiting], phase: Phase| -> Vec<i64> {
+        let is_open =
+            |migration_entry: &&Waiting| migration_entry.phase == phase.name() && migration_entry.gates_shut.is_empty();
+        waiting.iter().filter(is_open).map(|migration_entry| migration_entry.version).collect()
     };
-    let only = of_phase(&waiting(context, datastore).await?, Phase::Postdeploy);
+    let postdeploy = ready_versions(&waiting(context, datastore).await?, Phase::Postdeploy);
     let gates = || gates(context);
-    let (mut applied, left) = later::apply(&lock, &mut work, known(), context.version, &only, gates, report).await?;
-    // Only these: another that opens meanwhile has no backup.
-    let contracts = of_phase(&left, Phase::Contract);
-    let Some(first) = contracts.first() else { return Ok((applied, left)) };
-    if !later::is_backed_up(&work, *first).await? {
+    let (mut applied, still_waiting) =
+        deferred::apply(&lock, &mut client, known(), context.version, &postdeploy, gates, report).await?;
+    // Applies only these contracts: one whose gates open meanwhile is not in the backup.
+    let contracts = ready_versions(&still_waiting, Phase::Contract);
+    let Some(first) = contracts.first() else { return Ok((applied, still_waiting)) };
+    if !deferred::is_backed_up(&client, *first).await? {
         back_up().await?;
         for version in &contracts {
-            later::note_backed_up(&work, *version).await?;
+            deferred::record_backup(&client, *version).await?;
         }
     }
-    let done = later::apply(&lock, &mut work, known(), context.version, &contracts, gates, report).await?;
-    applied.files.extend(done.0.files);
-    applied.version = done.0.version;
-    Ok((applied, done.1))
+    let contract_outcome =
+        deferred::apply(&lock, &mut client, known(), context.version, &contracts, gates, report).await?;
+    applied.files.extend(contract_outcome.0.files);
+    applied.version = contract_outcome.0.version;
+    Ok((applied, contract_outcome.1))
 }
 
-/// A line for each, and one for each gate that is shut.
+/// Prints a line per waiting migration and one per closed gate.
 pub fn show(context: &Context<'_>, waiting: &[Waiting]) {
-    for one in waiting {
-        context.printer.line(format!("waiting: {} ({})", one.migration, one.phase));
-        for gate in &one.gates_shut {
+    for migration_entry in waiting {
+        context.printer.line(format!("waiting: {} ({})", migration_entry.migration, migration_entry.phase));
+        for gate in &migration_entry.gates_shut {
             context.printer.line(format!("  {gate}"));
         }
-        if one.gates_shut.is_empty() {
-            context.printer.line("  nothing is in its way; the server applies it, or `leoflow migrate-db`");
+        if migration_entry.gates_shut.is_empty() {
+            context.printer.line("  ready; the server applies it, or run `leoflow migrate-db`");
         }
     }
 }

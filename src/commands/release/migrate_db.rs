@@ -1,4 +1,4 @@
-//! `leoflow migrate-db`, its status and its rollback; and the supervisor's one-shot migrator.
+//! `leoflow migrate-db`, its status and rollback, and the supervisor's one-shot migrator.
 
 use super::later_migrations;
 use crate::backup::automatic::{self, Automatic};
@@ -14,8 +14,8 @@ use crate::protocol::child::Inheritance;
 use crate::protocol::log;
 use crate::recovery::claims;
 use crate::recovery::datastore::Datastore;
-use crate::recovery::refuse_beside_a_rollback;
-use crate::schema::{self, Extent, State, classify, embedded, known};
+use crate::recovery::refuse_during_rollback;
+use crate::schema::{self, EmbeddedMigration, Extent, State, classify, embedded, known};
 use crate::upgrade::history;
 use serde_json::json;
 use tokio_postgres::Client;
@@ -33,16 +33,16 @@ pub async fn run(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error> {
 }
 
 async fn migrate(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error> {
-    refuse_beside_a_rollback(&context.home)?;
+    refuse_during_rollback(&context.home)?;
     let datastore = Datastore::open(&context.recovery(), "leoflow migrate-db").await?;
-    // An upgrade goes by the schema that it has begun with.
-    let _operation = match datastore.runs_for_lite {
+    // The lock keeps upgrades out, which rely on the schema version that they started with.
+    let _operation_lock = match datastore.is_of_running_instance {
         true => Some(OperationLock::take(&context.home, "leoflow migrate-db").map_err(Error::from)?),
         false => None,
     };
-    let (lock, mut work) = (datastore.connect().await?, datastore.connect().await?);
+    let (lock_client, mut client) = (datastore.connect().await?, datastore.connect().await?);
     let printer = context.printer;
-    if !args.no_backup && is_pending(&work).await? {
+    if !args.no_backup && is_pending(&client).await? {
         back_up(context, &datastore.access, "migration", printer).await?;
     }
     let mut report = |file: &str| {
@@ -50,27 +50,28 @@ async fn migrate(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error> {
             printer.line(format!("applied: {file}"));
         }
     };
-    let mut applied = schema::migrate(&lock, &mut work, known(), context.version, &mut report).await?;
-    let back_up = async || match args.no_backup {
+    let mut applied = schema::migrate(&lock_client, &mut client, known(), context.version, &mut report).await?;
+    let back_up_unless_skipped = async || match args.no_backup {
         true => Ok(()),
         false => back_up(context, &datastore.access, "migration", printer).await,
     };
-    let (more, waiting) = later_migrations::apply(context, &datastore, back_up, &mut report).await?;
-    applied.files.extend(more.files);
-    applied.version = more.version;
+    let (later_applied, waiting) =
+        later_migrations::apply(context, &datastore, back_up_unless_skipped, &mut report).await?;
+    applied.files.extend(later_applied.files);
+    applied.version = later_applied.version;
     if printer.json {
         printer.json(&json!({"applied": applied.files, "database_version": applied.version, "waiting": waiting}))?;
     } else {
         later_migrations::show(context, &waiting);
         let count = applied.files.len();
         let plural = if count == 1 { "migration" } else { "migrations" };
-        let is = if count == 0 { "is" } else { "is now" };
-        printer.line(format!("{count} {plural} applied, schema {is} at version {:04}", applied.version));
+        let verb = if count == 0 { "is" } else { "is now" };
+        printer.line(format!("{count} {plural} applied, schema {verb} at version {:04}", applied.version));
     }
     Ok(0)
 }
 
-/// Into the log of the process.
+/// Reports progress to the process's log.
 struct LogReporter;
 
 impl Reporter for LogReporter {
@@ -83,18 +84,20 @@ impl Reporter for LogReporter {
     }
 }
 
-/// Asked for by the server, beside it. Holds nobody up: what it would have to wait for is tried again later.
+/// Runs the deferred (postdeploy and contract) migrations. The running server starts this in a separate process. Fails
+/// instead of waiting for locks; the server tries again.
 async fn later(context: &Context<'_>) -> Result<u8, Error> {
-    let _operation = OperationLock::take(&context.home, "leoflow migrate-db").map_err(Error::from)?;
+    let _operation_lock = OperationLock::take(&context.home, "leoflow migrate-db").map_err(Error::from)?;
     let datastore = Datastore::open(&context.recovery(), "leoflow migrate-db").await?;
     let mut report = |file: &str| info!("applied: {file}");
-    let back_up = async || back_up(context, &datastore.access, "migration", &LogReporter).await;
-    let (applied, waiting) = later_migrations::apply(context, &datastore, back_up, &mut report).await?;
+    let create_backup = async || back_up(context, &datastore.access, "migration", &LogReporter).await;
+    let (applied, waiting) = later_migrations::apply(context, &datastore, create_backup, &mut report).await?;
     context.printer.json(&json!({"applied": applied.files, "waiting": waiting}))?;
     Ok(0)
 }
 
-/// Started by the supervisor, between Postgres and the server. Its failure goes back whole.
+/// Runs as the supervisor's migrator, after Postgres has started and before the server starts. Sends its error to the
+/// supervisor as JSON.
 async fn supervised(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error> {
     log::start("migrate", context.log_level());
     let notifier = Inheritance::take().map_err(Error::failed)?.notifier();
@@ -102,28 +105,28 @@ async fn supervised(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error
         let endpoint = Endpoint::for_home(&context.home);
         let credentials = Credentials::require(&context.home)?;
         let connect = || connect_supervised(&endpoint, &credentials, args.database.as_deref());
-        let mut work = connect().await?;
-        // The usual start: nothing to do, one connection, one question.
-        let state = schema::classify(known(), &schema::inspect(&work).await?);
+        let mut client = connect().await?;
+        // Usually nothing is pending. One connection and one query are enough to find that out.
+        let state = schema::classify(known(), &schema::inspect(&client).await?);
         if let State::Current { version } = state {
-            claims::take(&context.home, &work).await?;
+            claims::take(&context.home, &client).await?;
             return Ok(version);
         }
         if !matches!(state, State::Fresh) {
-            claims::take(&context.home, &work).await?;
+            claims::take(&context.home, &client).await?;
         }
         if matches!(state, State::Pending { .. }) && !args.no_backup {
             let installation = install::installed(&context.home)
-                .ok_or_else(|| Error::failed("PostgreSQL's files are gone").hint("leoflow setup"))?;
+                .ok_or_else(|| Error::failed("PostgreSQL's program files are missing").hint("leoflow setup"))?;
             let access = Access { endpoint: endpoint.clone(), credentials: credentials.clone(), installation };
             back_up(context, &access, "migration", &LogReporter).await?;
         }
-        let lock = connect().await?;
-        // Whoever upgrades has taken its backup, and reads these lines: docs/process-protocol.md.
-        let is_read = args.no_backup;
-        let mut report = |file: &str| if is_read { eprintln!("applied: {file}") } else { info!("applied: {file}") };
-        let version = schema::migrate(&lock, &mut work, known(), context.version, &mut report).await?.version;
-        claims::take(&context.home, &work).await?;
+        let lock_client = connect().await?;
+        // An upgrade has created its own backup, and parses these lines: docs/reference/process-protocol.md.
+        let is_parsed = args.no_backup;
+        let mut report = |file: &str| if is_parsed { eprintln!("applied: {file}") } else { info!("applied: {file}") };
+        let version = schema::migrate(&lock_client, &mut client, known(), context.version, &mut report).await?.version;
+        claims::take(&context.home, &client).await?;
         Ok::<_, Error>(version)
     };
     match outcome.await {
@@ -132,14 +135,14 @@ async fn supervised(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error
             Ok(0)
         }
         Err(error) => {
-            let error = newer_schema::with_reader(&context.home, error);
+            let error = newer_schema::with_hint_to_newer_release(&context.home, error);
             notifier.failure(&error.to_json());
             Err(error)
         }
     }
 }
 
-/// The application's database, made where it is missing; or another one, which is there.
+/// Connects to the application's database, which is created if missing, or to another, existing one.
 async fn connect_supervised(
     endpoint: &Endpoint,
     credentials: &Credentials,
@@ -150,26 +153,34 @@ async fn connect_supervised(
     Ok(endpoint.connect(config.dbname(database)).await?)
 }
 
+/// True when migrations are pending.
 async fn is_pending(client: &Client) -> Result<bool, Error> {
-    let found = schema::inspect(client).await?;
-    Ok(matches!(schema::classify(known(), &found), State::Pending { .. }))
+    let schema_facts = schema::inspect(client).await?;
+    Ok(matches!(schema::classify(known(), &schema_facts), State::Pending { .. }))
 }
 
-/// Before anything is changed. Without a backup there is no migration, unless it is asked for.
-async fn back_up(context: &Context<'_>, access: &Access, before: &str, reporter: &dyn Reporter) -> Result<(), Error> {
+/// Creates a backup before anything is changed. If it fails, nothing is changed; `--no-backup` skips it.
+async fn back_up(
+    context: &Context<'_>,
+    access: &Access,
+    operation: &str,
+    reporter: &dyn Reporter,
+) -> Result<(), Error> {
     let home = &context.home;
     let config = config::load(&home.config())?
-        .ok_or_else(|| Error::failed("config.yaml is gone").hint("put it back from a backup"))?
+        .ok_or_else(|| Error::failed("config.yaml is missing").hint("restore it from a backup"))?
         .config;
-    let without = match before {
+    let skip_command = match operation {
         "rollback" => "leoflow migrate-db rollback VERSION --no-backup",
         _ => "leoflow migrate-db --no-backup",
     };
-    let pinned = history::ways_back(home).map_err(|error| Error::io("read", &home.upgrade(), &error))?;
-    let with = Automatic { home, access, config: &config, version: context.version, pinned: &pinned, reporter };
-    match automatic::before(before, &with).await {
-        Ok(Some(made)) => {
-            reporter.report(Progress::Note(format!("backed up before the {before}: {}", made.path.display())));
+    let pinned = history::rollback_backups(home).map_err(|error| Error::io("read", &home.upgrade(), &error))?;
+    let automatic_backup =
+        Automatic { home, access, config: &config, version: context.version, pinned: &pinned, reporter };
+    match automatic::before(operation, &automatic_backup).await {
+        Ok(Some(created)) => {
+            let note = format!("Created a backup before the {operation}: {}", created.path.display());
+            reporter.report(Progress::Note(note));
             Ok(())
         }
         Ok(None) => Ok(()),
@@ -177,12 +188,12 @@ async fn back_up(context: &Context<'_>, access: &Access, before: &str, reporter:
             let cause = Error::from(error);
             let base = Error {
                 message: format!(
-                    "nothing was changed, because the backup before the {before} failed: {}",
+                    "nothing was changed, because the backup before the {operation} failed: {}",
                     cause.message
                 ),
                 ..cause
             };
-            Err(base.hint(format!("to go on without a backup: {without}")))
+            Err(base.hint(format!("to continue without a backup: {skip_command}")))
         }
     }
 }
@@ -190,17 +201,18 @@ async fn back_up(context: &Context<'_>, access: &Access, before: &str, reporter:
 async fn status(context: &Context<'_>, dry_run: bool) -> Result<u8, Error> {
     let datastore = Datastore::open(&context.recovery(), "leoflow migrate-db status").await?;
     let client: Client = datastore.connect().await?;
-    let found = schema::inspect(&client).await?;
-    let state = schema::classify(known(), &found);
+    let schema_facts = schema::inspect(&client).await?;
+    let state = schema::classify(known(), &schema_facts);
     if dry_run && let Some(error) = schema::refusal(&state) {
         return Err(error.into());
     }
-    let (database, binary) = (classify::database_version(&found), embedded::newest(known()));
+    let (database, binary) = (classify::database_version(&schema_facts), embedded::newest(known()));
     let pending: Vec<&str> = match &state {
         State::Pending { versions, .. } => {
-            known().iter().filter(|known| versions.contains(&known.version)).map(|known| known.file.as_str()).collect()
+            let is_listed = |migration: &&EmbeddedMigration| versions.contains(&migration.version);
+            known().iter().filter(is_listed).map(|migration| migration.file.as_str()).collect()
         }
-        State::Fresh => known().iter().map(|known| known.file.as_str()).collect(),
+        State::Fresh => known().iter().map(|migration| migration.file.as_str()).collect(),
         _ => Vec::new(),
     };
     let waiting = later_migrations::waiting(context, &datastore).await?;
@@ -220,7 +232,10 @@ async fn status(context: &Context<'_>, dry_run: bool) -> Result<u8, Error> {
     }
     later_migrations::show(context, &waiting);
     if !dry_run {
-        printer.line(format!("{}: database at version {database:04}, binary knows {binary:04}", state.name()));
+        printer.line(format!(
+            "{}: the database is at schema version {database:04}, this release knows up to {binary:04}",
+            state.name()
+        ));
         if let Some(error) = schema::refusal(&state) {
             printer.note(error.to_string());
         }
@@ -232,21 +247,22 @@ async fn status(context: &Context<'_>, dry_run: bool) -> Result<u8, Error> {
 
 async fn rollback(context: &Context<'_>, args: &Rollback) -> Result<u8, Error> {
     let extent = match (args.version, args.to) {
-        (Some(version), _) => Extent::Newest(version),
+        (Some(version), _) => Extent::OnlyNewest(version),
         (None, Some(version)) if version >= 0 => Extent::DownTo(version),
-        _ => return Err(Error::usage("a version is a whole number from 0")),
+        _ => return Err(Error::usage("a version is a whole number, 0 or greater")),
     };
     let datastore = Datastore::open(&context.recovery(), "leoflow migrate-db rollback").await?;
-    if datastore.runs_for_lite {
-        return Err(Error::refused("Leoflow is running on this schema").hint("leoflow lite stop, then try again"));
+    if datastore.is_of_running_instance {
+        return Err(Error::refused("cannot roll back the schema while Leoflow is running")
+            .hint("stop it with leoflow lite stop, then try again"));
     }
-    let (lock, mut work) = (datastore.connect().await?, datastore.connect().await?);
-    let steps = schema::to_undo(&work, extent).await?;
+    let (lock_client, mut client) = (datastore.connect().await?, datastore.connect().await?);
+    let steps = schema::to_undo(&client, extent).await?;
     for step in &steps {
-        context.printer.note(format!("would undo {step}, with all that its tables and columns hold"));
+        context.printer.note(format!("Would undo {step} and drop all data in its tables and columns"));
     }
-    if !context.confirm("Undo this?", args.yes)? {
-        context.printer.note("nothing was changed");
+    if !context.confirm("Undo these migrations?", args.yes)? {
+        context.printer.note(Context::DECLINED);
         return Ok(1);
     }
     let printer = context.printer;
@@ -258,13 +274,13 @@ async fn rollback(context: &Context<'_>, args: &Rollback) -> Result<u8, Error> {
             printer.line(format!("rolled back: {label}.sql"));
         }
     };
-    let done = schema::rollback(&lock, &mut work, extent, &mut report).await?;
+    let rolled_back = schema::rollback(&lock_client, &mut client, extent, &mut report).await?;
     if printer.json {
-        printer.json(&json!({"rolled_back": done.undone, "database_version": done.version}))?;
+        printer.json(&json!({"rolled_back": rolled_back.undone, "database_version": rolled_back.version}))?;
     } else {
-        let count = done.undone.len();
+        let count = rolled_back.undone.len();
         let plural = if count == 1 { "migration" } else { "migrations" };
-        printer.line(format!("{count} {plural} rolled back, schema is now at version {:04}", done.version));
+        printer.line(format!("{count} {plural} rolled back, schema is now at version {:04}", rolled_back.version));
     }
     Ok(0)
 }

@@ -1,4 +1,4 @@
-//! What is installed: setup, upgrades, the way back, removal.
+//! The commands on the installation: setup, upgrade, rollback, uninstall.
 
 pub mod completions;
 pub mod data_migrate;
@@ -14,6 +14,7 @@ mod rollback_restore;
 pub mod set_channel;
 pub mod setup;
 pub mod smoke;
+mod target_release;
 pub mod uninstall;
 pub mod upgrade;
 pub mod upgrade_facts;
@@ -21,5 +22,4 @@ pub mod upgrade_install;
 pub mod upgrade_worker;
 pub mod version;
 pub mod versions;
-mod wanted_release;
 pub mod watch_worker;

@@ -1,115 +1,124 @@
-//! What a rollback changes, for its plan: data, settings, files, tasks, disk and the pause.
+//! The consequences of a rollback, for its plan: data, settings, files, tasks, disk space and the pause.
 
-use super::rollback_facts::Looking;
+use super::rollback_facts::PlannedRollback;
 use crate::backup::{Input, changed_settings, newer_files, restore};
+use crate::cli::printer::counted;
 use crate::commands::context::Context;
-use crate::commands::lite::replaced;
+use crate::commands::lite::state_summary;
 use crate::config;
 use crate::error::Error;
 use crate::schema::{self, Extent};
 use crate::upgrade::capacity;
-use crate::upgrade::rollback_plan::Back;
+use crate::upgrade::rollback_plan::RollbackPlan;
 use serde_json::{Value, json};
 
 pub struct Consequences {
-    /// A line for each thing that is dropped, or becomes what it was.
+    /// A line for each object that is dropped, or reset to its earlier state.
     lost: Vec<String>,
-    /// Settings of `config.yaml` that change with it.
+    /// Settings of `config.yaml` that change.
     settings: Vec<String>,
-    /// Objects of the user's own that keep PostgreSQL from undoing the migrations.
+    /// The user's own objects that prevent PostgreSQL from undoing the migrations.
     pub in_the_way: Vec<String>,
 }
 
 impl Consequences {
-    pub async fn of(context: &Context<'_>, looking: &Looking) -> Result<Self, Error> {
-        match &looking.back {
-            Back::Undo { migrations, .. } if migrations.is_empty() => {
+    /// Compares the current state with the one after the rollback.
+    pub async fn find(context: &Context<'_>, planned: &PlannedRollback) -> Result<Self, Error> {
+        match &planned.rollback_plan {
+            RollbackPlan::Undo { migrations, .. } if migrations.is_empty() => {
                 Ok(Self { lost: Vec::new(), settings: Vec::new(), in_the_way: Vec::new() })
             }
-            Back::Undo { schema, .. } => {
-                let mut client = looking.datastore.connect().await?;
+            RollbackPlan::Undo { schema, .. } => {
+                let mut client = planned.datastore.connect().await?;
                 let extent = Extent::DownTo(*schema);
-                let lost = schema::lost(&client, extent).await?;
-                Ok(Self { lost, settings: Vec::new(), in_the_way: schema::in_the_way(&mut client, extent).await? })
+                let lost = schema::rollback_losses(&client, extent).await?;
+                Ok(Self {
+                    lost,
+                    settings: Vec::new(),
+                    in_the_way: schema::blocking_dependents(&mut client, extent).await?,
+                })
             }
-            Back::Restore { backup } => {
-                let (then, config) = restore::peek_config(&Input::plain(backup))?;
-                let now = replaced::summary(context, &looking.datastore).await?;
-                let mut lost: Vec<String> = replaced::changes(&then.tables, &now.rows)
+            RollbackPlan::Restore { backup } => {
+                let (backup_manifest, config) = restore::peek_config(&Input::plain(backup))?;
+                let current = state_summary::summarize(context, &planned.datastore).await?;
+                let mut lost: Vec<String> = state_summary::changes(&backup_manifest.tables, &current.rows)
                     .into_iter()
-                    .map(|change| format!("since the backup: {change}; they become what they were"))
+                    .map(|change| format!("since the backup: {change}; these changes are undone"))
                     .collect();
                 let loaded = context.config()?;
                 let workspace = loaded.as_ref().and_then(|loaded| loaded.config.workspace.as_deref());
                 lost.extend(workspace.into_iter().flat_map(|workspace| {
-                    let files = newer_files(&context.home, &then, backup, workspace);
-                    replaced::named(&files).map(|names| {
-                        format!("files of the workspace that are newer than the backup are replaced: {names}")
-                    })
+                    let files = newer_files(&context.home, &backup_manifest, backup, workspace);
+                    state_summary::list_names(&files)
+                        .map(|names| format!("workspace files newer than the backup are replaced: {names}"))
                 }));
                 lost.extend(
-                    replaced::named(&now.left_behind)
-                        .map(|names| format!("not restored, because backups do not contain it: {names}")),
+                    state_summary::list_names(&current.left_behind)
+                        .map(|names| format!("not restored, because backups do not contain them: {names}")),
                 );
-                lost.push(format!("everything is as it was at {}, the workspace too", then.created_at));
-                let now = config::self_contained(&context.home.config()).ok().flatten().unwrap_or_default();
-                Ok(Self { lost, settings: changed_settings(&now, &config), in_the_way: Vec::new() })
+                lost.push(format!(
+                    "all data returns to its state of {}, including the workspace",
+                    backup_manifest.created_at
+                ));
+                let current_config = config::self_contained(&context.home.config()).ok().flatten().unwrap_or_default();
+                Ok(Self { lost, settings: changed_settings(&current_config, &config), in_the_way: Vec::new() })
             }
         }
     }
 
-    pub fn to_json(&self, looking: &Looking) -> Value {
+    pub fn to_json(&self, planned: &PlannedRollback) -> Value {
         json!({
-            "from": looking.facts.installed, "to": looking.to, "back": looking.back, "lost": self.lost,
-            "settings": self.settings, "in_the_way": self.in_the_way, "live": looking.plan.live,
-            "running_tasks": looking.facts.running_tasks, "needs": looking.needs,
-            "needs_bytes": capacity::total(&looking.needs), "free_bytes": looking.facts.free_bytes,
-            "last_pause": looking.last_pause,
+            "from": planned.facts.installed, "to": planned.to, "back": planned.rollback_plan, "lost": self.lost,
+            "settings": self.settings, "in_the_way": self.in_the_way, "live": planned.plan.live,
+            "running_tasks": planned.facts.running_tasks, "needs": planned.needs,
+            "needs_bytes": capacity::total(&planned.needs), "free_bytes": planned.facts.free_bytes,
+            "last_pause": planned.last_pause,
         })
     }
 
-    pub fn print(&self, context: &Context<'_>, looking: &Looking) {
+    pub fn print(&self, context: &Context<'_>, planned: &PlannedRollback) {
         let printer = context.printer;
-        printer.line(format!("leoflow {} -> {}", looking.facts.installed, looking.to));
-        match &looking.back {
-            Back::Undo { migrations, .. } if migrations.is_empty() => {
-                printer.line("  nothing is lost: the schema stays");
+        printer.line(format!("leoflow {} -> {}", planned.facts.installed, planned.to));
+        match &planned.rollback_plan {
+            RollbackPlan::Undo { migrations, .. } if migrations.is_empty() => {
+                printer.line("  no data is lost: the schema stays");
             }
-            Back::Undo { .. } if self.lost.is_empty() => printer.line("  everything you have stays"),
-            Back::Undo { .. } => printer.line("  everything you have stays, but for:"),
-            Back::Restore { backup } => {
+            RollbackPlan::Undo { .. } if self.lost.is_empty() => printer.line("  no data is lost"),
+            RollbackPlan::Undo { .. } => printer.line("  all data stays, except:"),
+            RollbackPlan::Restore { backup } => {
                 printer.line(format!("  the backup from before the upgrade is restored: {}", backup.display()));
             }
         }
         for line in self.lost.iter().chain(&self.settings) {
             printer.line(format!("  - {line}"));
         }
-        if let Some(line) = interruption(looking) {
+        if let Some(line) = interruption(planned) {
             printer.line(format!("  {line}"));
         }
-        printer.line("  the current state is backed up first");
+        printer.line("  a backup of the current state is created first");
         let needs: Vec<String> =
-            looking.needs.iter().map(|need| format!("{} {}", megabytes(need.bytes), need.purpose)).collect();
+            planned.needs.iter().map(|need| format!("{} {}", megabytes(need.bytes), need.purpose)).collect();
         printer.line(format!(
-            "  disk: about {} are needed ({}), {} are free",
-            megabytes(capacity::total(&looking.needs)),
+            "  disk space: about {} needed ({}), {} free",
+            megabytes(capacity::total(&planned.needs)),
             needs.join(", "),
-            looking.facts.free_bytes.map_or("an unknown number of bytes".to_owned(), megabytes)
+            planned.facts.free_bytes.map_or("unknown".to_owned(), megabytes)
         ));
     }
 }
 
-/// What happens to running tasks and to requests; `None` for a stopped instance.
-fn interruption(looking: &Looking) -> Option<String> {
-    let tasks = looking.facts.running_tasks;
-    let last = looking.last_pause.map(|seconds| format!(" ({seconds:.1} s the last time)")).unwrap_or_default();
-    match &looking.back {
-        _ if !looking.plan.live => None,
-        Back::Undo { .. } => Some(format!("{tasks} running task(s) go on; requests wait for a moment{last}")),
-        Back::Restore { .. } => Some(format!("{tasks} running task(s) end; Leoflow stops and starts again{last}")),
+/// Describes the effect on running tasks and requests; `None` for a stopped instance.
+fn interruption(planned: &PlannedRollback) -> Option<String> {
+    let tasks = counted(planned.facts.running_tasks, "running task");
+    let last = planned.last_pause.map(|seconds| format!(" ({seconds:.1} s last time)")).unwrap_or_default();
+    match &planned.rollback_plan {
+        _ if !planned.plan.live => None,
+        RollbackPlan::Undo { .. } => Some(format!("{tasks} will continue; requests wait for a moment{last}")),
+        RollbackPlan::Restore { .. } => Some(format!("{tasks} will end; Leoflow stops and starts again{last}")),
     }
 }
 
+/// Formats a size, rounded up.
 fn megabytes(bytes: u64) -> String {
     let tenths = bytes.div_ceil(100_000);
     if tenths < 100 { format!("{}.{} MB", tenths / 10, tenths % 10) } else { format!("{} MB", tenths.div_ceil(10)) }

@@ -1,13 +1,14 @@
-//! A rollback by the backup from before the upgrade: the worker's part. The release that the backup belongs to restores it.
+//! The worker of a rollback that restores the backup created before the upgrade. The older release, which the backup
+//! belongs to, runs the restore.
 
 use super::upgrade_worker::LoggedSink;
-use crate::backup::Made;
+use crate::backup::CreatedBackup;
 use crate::backup::automatic::{self, Automatic};
 use crate::commands::context::Context;
-use crate::commands::lite::stop::asked_port;
+use crate::commands::lite::stop::requested_port;
 use crate::config::Config;
 use crate::error::Error;
-use crate::error::upgrade::WHAT_WAS_DONE;
+use crate::error::upgrade::SEE_UPGRADE_LOG;
 use crate::home::Home;
 use crate::home::lock::OperationLock;
 use crate::home::progress::{Progress, Reporter};
@@ -26,94 +27,94 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// What is known of it.
-pub struct RestoreWay {
+/// The input of a rollback by restore.
+pub struct RestoreInput {
     pub datastore: Datastore,
     pub plan: Plan,
-    /// The newest schema that the release knows that is gone back to.
+    /// The newest schema that the target release knows.
     pub schema_to: i64,
     pub backup: PathBuf,
     pub was_running: bool,
 }
 
-/// Brings the backup back. `alone` is let go for the restore, which takes the operation itself. Gives up while nothing was
-/// changed when `cancelled` completes.
-pub async fn bring_back(
+/// Restores the backup. Releases `operation_lock` for the restore, which takes the operation lock itself. Cancels when
+/// `cancelled` completes, as long as nothing was changed.
+pub async fn restore_backup(
     context: &Context<'_>,
-    way: RestoreWay,
-    alone: OperationLock,
+    input: RestoreInput,
+    operation_lock: OperationLock,
     cancelled: impl Future<Output = ()>,
 ) -> Result<Outcome, Error> {
     let home = &context.home;
     let recovery = Recovery { reporter: &LoggedSink, ..context.recovery() };
-    check(context, &way.datastore)?;
-    let RestoreWay { datastore, plan, schema_to, backup, was_running } = way;
-    // When it was started with another port than the configured one.
-    let port = asked_port(context);
+    refuse_instance_in_terminal(context, &input.datastore)?;
+    let RestoreInput { datastore, plan, schema_to, backup, was_running } = input;
+    // The port given to the running instance's start, if it differs from the configured one.
+    let port = requested_port(context);
     let config = recovery.running_config()?;
     let Plan { from, to, schema_from, .. } = plan;
-    // A name of its own: the backup that is taken now may push the old one out.
-    let restored = home.upgrade().join(backup.file_name().unwrap_or_default());
-    keep(&backup, &restored).map_err(|error| Error::io("write", &restored, &error))?;
+    // A copy is kept, because the retention that follows the new backup may remove the old one.
+    let backup_copy = home.upgrade().join(backup.file_name().unwrap_or_default());
+    copy_backup(&backup, &backup_copy).map_err(|error| Error::io("write", &backup_copy, &error))?;
     let mut record = RollbackRecord {
         from: from.clone(),
         to: to.clone(),
         schema_from,
         schema_to,
-        restored: below(home, &restored),
-        made: None,
+        backup: relative_to_home(home, &backup_copy),
+        backup_of_current_state: None,
         worker: ProcessId::current(),
         restorer: None,
     };
-    write(home, &record)?;
+    write_record(home, &record)?;
     checkpoint("rollback.begun");
     let mut steps = Steps::default();
-    let begun = steps.begin("Backing up");
-    let made = tokio::select! {
-        made = back_up(context, &datastore.access, &config) => made,
+    let step_start = steps.begin("Backing up");
+    let new_backup = tokio::select! {
+        new_backup = back_up(context, &datastore.access, &config) => new_backup,
         () = cancelled => Err(UpgradeError::Cancelled.into()),
     };
-    let made = made.inspect_err(|_| forget(home, &record))?;
-    steps.end("Backing up", begun);
-    record.made = Some(below(home, &made.path));
-    write(home, &record).inspect_err(|_| forget(home, &record))?;
+    let new_backup = new_backup.inspect_err(|_| forget(home, &record))?;
+    steps.end("Backing up", step_start);
+    record.backup_of_current_state = Some(relative_to_home(home, &new_backup.path));
+    write_record(home, &record).inspect_err(|_| forget(home, &record))?;
     checkpoint("rollback.backed-up");
     drop(datastore);
-    drop(alone);
-    let begun = steps.begin("Restoring the backup");
-    let stopped = begun;
-    let ran = restore_with(&stage::program_of(home, &to), home, &restored, &mut record);
+    drop(operation_lock);
+    let step_start = steps.begin("Restoring the backup");
+    let stop_time = step_start;
+    let restore_status = restore_with(&stage::program_of(home, &to), home, &backup_copy, &mut record);
     checkpoint("rollback.restored");
-    // Not what the restore says of itself: one that was killed may have come through.
+    // The schema decides, not the exit status: a killed restore may have completed.
     let schema = schema_now(&recovery).await.map_err(|error| {
         Error { message: format!("the rollback to {to} was interrupted: {}", error.message), ..error }
-            .hint("finish it: leoflow rollback")
+            .hint("finish it with leoflow rollback")
     })?;
     if schema > schema_to {
         forget(home, &record);
-        let why = ran.map_or_else(|error| error.to_string(), |status| status.to_string());
-        let goes_on = match was_running.then(|| start(home, port)) {
-            None | Some(Ok(())) => format!("{from} goes on as before"),
-            Some(Err(error)) => format!("{from} is in force and does not start: {error}"),
+        let cause = restore_status.map_or_else(|error| error.to_string(), |status| status.to_string());
+        let consequence = match was_running.then(|| start(home, port)) {
+            None | Some(Ok(())) => format!("{from} continues as before"),
+            Some(Err(error)) => format!("{from} is installed but failed to start: {error}"),
         };
-        return Err(Error::failed(format!("nothing was changed, {goes_on}: {to} could not restore the backup"))
-            .cause(why)
-            .hint(WHAT_WAS_DONE)
+        return Err(Error::failed(format!("nothing was changed, {consequence}: {to} failed to restore the backup"))
+            .cause(cause)
+            .hint(SEE_UPGRADE_LOG)
             .hint(format!("the backup: {}", backup.display()))
-            .hint(format!("what is there now is also in {}", made.path.display())));
+            .hint(format!("a backup of the current state: {}", new_backup.path.display())));
     }
-    steps.end("Restoring the backup", begun);
+    steps.end("Restoring the backup", step_start);
     record.finish(home)?;
     if was_running {
-        let begun = steps.begin("Starting");
+        let step_start = steps.begin("Starting");
         start(home, port).map_err(|error| {
-            Error::failed(format!("{to} is back with its data, and does not start: {error}"))
+            Error::failed(format!("{to} was restored with its data but failed to start: {error}"))
                 .hint("leoflow lite start")
-                .hint(format!("what was there is in {}", made.path.display()))
+                .hint(format!("a backup of the previous state: {}", new_backup.path.display()))
         })?;
-        steps.end("Starting", begun);
-        // A pause that cannot be written down is not shown the next time.
-        let _ = history::set_last_pause(home, stopped.elapsed().as_secs_f64());
+        steps.end("Starting", step_start);
+        // If recording the pause fails, the next plan does not show it.
+        let _ = history::set_last_pause(home, stop_time.elapsed().as_secs_f64());
     }
     Ok(Outcome {
         status: Status::RolledBack,
@@ -122,20 +123,20 @@ pub async fn bring_back(
         commit: None,
         migrations_run: Vec::new(),
         notes: vec![
-            "its data is as it was then".to_owned(),
-            format!("what was there is in  {}", made.path.display()),
-            format!("to have it back:  leoflow upgrade {from} && leoflow lite restore --undo"),
+            "the data was restored from the backup before the upgrade".to_owned(),
+            format!("a backup of the previous state:  {}", new_backup.path.display()),
+            format!("to return to it:  leoflow upgrade {from} && leoflow lite restore --undo"),
         ],
-        backup_path: Some(made.path),
+        backup_path: Some(new_backup.path),
         details: steps.0,
         expected_pause: None,
         pause: None,
-        problem: None,
-        fault: None,
+        problem_text: None,
+        error: None,
     })
 }
 
-/// Lines of the steps that are done.
+/// The finished steps with their durations, for the report.
 #[derive(Default)]
 struct Steps(Vec<String>);
 
@@ -145,25 +146,26 @@ impl Steps {
         Instant::now()
     }
 
-    fn end(&mut self, title: &str, begun: Instant) {
-        let line = format!("{title}... {:.1} s", begun.elapsed().as_secs_f64());
+    fn end(&mut self, title: &str, step_start: Instant) {
+        let line = format!("{title}... {:.1} s", step_start.elapsed().as_secs_f64());
         LoggedSink.report(Progress::Finished(line.clone()));
         self.0.push(line);
     }
 }
 
-fn write(home: &Home, record: &RollbackRecord) -> Result<(), Error> {
+fn write_record(home: &Home, record: &RollbackRecord) -> Result<(), Error> {
     record.write(home).map_err(|error| Error::io("write", &home.upgrade(), &error))
 }
 
-/// What cannot be removed now is removed by the next command.
+/// Removes the record; on an error the next command does it.
 fn forget(home: &Home, record: &RollbackRecord) {
-    let _ = record.forget(home);
+    let _ = record.discard(home);
 }
 
-/// Starts the release that `bin/` leads to.
+/// Starts the release that `bin/` links to.
 fn start(home: &Home, port: Option<u16>) -> Result<(), String> {
     let mut command = Command::new(home.bin().join("leoflow"));
+    // The source URL may contain a password; the instance does not need it.
     command.arg("--home").arg(home.root()).args(["lite", "start"]).env_remove(RELEASE_SOURCE);
     command.args(port.iter().flat_map(|port| ["--port".to_owned(), port.to_string()]));
     let output = command::output_limited(&mut command, START_LIMIT, OUTPUT_LIMIT).map_err(|error| error.to_string())?;
@@ -173,61 +175,65 @@ fn start(home: &Home, port: Option<u16>) -> Result<(), String> {
     }
 }
 
-/// A first start after a restore reads every DAG file.
+/// Time limit of the first start after a restore, which parses every DAG file.
 const START_LIMIT: Duration = Duration::from_secs(300);
 const OUTPUT_LIMIT: u64 = 1024 * 1024;
 
-async fn back_up(context: &Context<'_>, access: &Access, config: &Config) -> Result<Made, Error> {
+async fn back_up(context: &Context<'_>, access: &Access, config: &Config) -> Result<CreatedBackup, Error> {
     let home = &context.home;
-    let pinned = history::ways_back(home).map_err(|error| Error::io("read", &home.upgrade(), &error))?;
-    let with = Automatic { home, access, config, version: context.version, pinned: &pinned, reporter: &LoggedSink };
-    Ok(automatic::always("rollback", &with).await.map_err(UpgradeError::from)?)
+    let pinned = history::rollback_backups(home).map_err(|error| Error::io("read", &home.upgrade(), &error))?;
+    let automatic_backup =
+        Automatic { home, access, config, version: context.version, pinned: &pinned, reporter: &LoggedSink };
+    Ok(automatic::create_even_if_empty("rollback", &automatic_backup).await.map_err(UpgradeError::from)?)
 }
 
-/// By the program of the version that the backup is of. What it says goes to our log. It begins once the record names it: an
-/// interrupted rollback is not settled before it has ended.
+/// Restores with the older release's program; its stderr goes to our log. It waits for a byte on stdin until its pid is
+/// in the record, so that recovery after an interruption waits for its end.
 fn restore_with(program: &Path, home: &Home, backup: &Path, record: &mut RollbackRecord) -> io::Result<ExitStatus> {
     let mut command = Command::new(program);
     command.arg("--home").arg(home.root()).args(["lite", "restore", "--force", "--yes", "--input"]).arg(backup);
-    // It ends with a way to undo this that an older program cannot go; ours is told afterwards.
+    // Its stdout ends with an undo hint that does not work across releases; ours is printed instead.
     command.env(RESTORE_OF_ROLLBACK, "1").stdin(Stdio::piped()).stdout(Stdio::null());
     let mut child = command.spawn()?;
     record.restorer = ProcessId::of(child.id() as i32);
-    let word = record.write(home).and_then(|()| {
+    let started = record.write(home).and_then(|()| {
         let mut stdin = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
         stdin.write_all(b"\n")
     });
     checkpoint("rollback.restoring");
-    // Without the word it ends, having done nothing.
+    // Without the byte, the child exits and changes nothing.
     drop(child.stdin.take());
     let status = child.wait()?;
-    word.map(|()| status)
+    started.map(|()| status)
 }
 
+/// The database's schema version.
 async fn schema_now(recovery: &Recovery<'_>) -> Result<i64, Error> {
     let datastore = Datastore::open(recovery, "leoflow rollback").await?;
     let client = datastore.connect().await?;
     Ok(schema::classify::database_version(&schema::inspect(&client).await?))
 }
 
-fn below(home: &Home, path: &Path) -> PathBuf {
+/// The path relative to the home.
+fn relative_to_home(home: &Home, path: &Path) -> PathBuf {
     path.strip_prefix(home.root()).unwrap_or(path).to_owned()
 }
 
-fn keep(backup: &Path, kept: &PathBuf) -> io::Result<()> {
-    if let Some(folder) = kept.parent() {
+/// Links or copies the backup to `target`.
+fn copy_backup(backup: &Path, target: &PathBuf) -> io::Result<()> {
+    if let Some(folder) = target.parent() {
         files::create_private_dir(folder)?;
     }
-    files::remove_any(kept)?;
-    // On another file system it is a copy.
-    std::fs::hard_link(backup, kept).or_else(|_| std::fs::copy(backup, kept).map(drop))
+    files::remove_any(target)?;
+    // A hard link fails if the backup is on another file system.
+    std::fs::hard_link(backup, target).or_else(|_| std::fs::copy(backup, target).map(drop))
 }
 
-/// Refuses beside an instance in a terminal. A datastore that is open for this moment has the home's lock, and nobody else
-/// runs.
-pub fn check(context: &Context<'_>, datastore: &Datastore) -> Result<(), Error> {
-    if datastore.runs_for_lite {
-        crate::commands::lite::restore_present::refuse_beside_a_terminal(context)?;
+/// Refuses while an instance runs in a terminal. A datastore that this command started for itself holds the home's
+/// lock, so no instance runs then.
+pub fn refuse_instance_in_terminal(context: &Context<'_>, datastore: &Datastore) -> Result<(), Error> {
+    if datastore.is_of_running_instance {
+        crate::commands::lite::current_state::refuse_in_terminal(context)?;
     }
     Ok(())
 }

@@ -2,23 +2,24 @@
 
 use crate::cli::upgrade_args::SetChannel;
 use crate::commands::context::Context;
-use crate::commands::lite::config::warn_of_others;
+use crate::commands::lite::config::warn_if_overridden;
 use crate::config;
 use crate::error::Error;
 use serde_yaml::Value;
 
 pub fn run(context: &Context<'_>, args: &SetChannel) -> Result<u8, Error> {
     config::update(&context.home, |loaded| {
-        let old = serde_yaml::from_str::<Value>(&loaded.text).ok().and_then(|value| value.get("upgrade").cloned());
-        let mut settings = old.and_then(|value| value.as_mapping().cloned()).unwrap_or_default();
+        let upgrade_section =
+            serde_yaml::from_str::<Value>(&loaded.text).ok().and_then(|value| value.get("upgrade").cloned());
+        let mut settings = upgrade_section.and_then(|value| value.as_mapping().cloned()).unwrap_or_default();
         settings.insert("channel".into(), args.channel.clone().into());
         vec![("upgrade", Value::Mapping(settings))]
     })?;
-    warn_of_others(context, "upgrade.channel")?;
+    warn_if_overridden(context, "upgrade.channel")?;
     if context.printer.json {
         context.printer.json(&serde_json::json!({"channel": args.channel}))?;
     } else {
-        context.printer.line(format!("`leoflow upgrade` looks for {} releases now", args.channel));
+        context.printer.line(format!("Set the channel to {}", args.channel));
     }
     Ok(0)
 }

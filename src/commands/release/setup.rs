@@ -1,9 +1,9 @@
-//! `leoflow setup`: everything `leoflow lite` would set up, without starting it.
+//! `leoflow setup`: sets up everything that `leoflow lite` needs, without starting it.
 
 use crate::cli::args::Setup;
 use crate::commands::context::Context;
 use crate::commands::lite::datastore;
-use crate::commands::lite::run::{planned, set_up};
+use crate::commands::lite::run::{plan_setup, set_up};
 use crate::config::{self, DEFAULT_PORT};
 use crate::error::Error;
 use crate::home::absolute_workspace;
@@ -12,7 +12,7 @@ use crate::postgres::cluster::{self, ClusterState};
 use crate::python::{self, environments};
 use crate::recovery::AfterUpgrade;
 use crate::schema::{embedded, known};
-use crate::setup::{self, Plan, Wishes};
+use crate::setup::{self, Plan, Request};
 use crate::sys::env_vars;
 use crate::upgrade::{program, stage};
 use semver::Version;
@@ -20,20 +20,20 @@ use serde_json::json;
 
 pub async fn run(context: &Context<'_>, args: &Setup) -> Result<u8, Error> {
     context.recovery().refuse_half_purged()?;
-    let wishes = Wishes {
+    let request = Request {
         port: args.port.or_else(|| (!context.home.config().exists()).then(|| setup::own_port(&context.home))),
         workspace: args.workspace.as_deref().map(absolute_workspace).transpose()?,
         datastore: args.datastore.as_deref().map(|text| datastore::parse(text, "--datastore")).transpose()?,
         install_always: true,
     };
     refuse_newer(context)?;
-    let plan = planned(context, &wishes)?;
+    let plan = plan_setup(context, &request)?;
     if args.dry_run {
-        datastore::look(&context.home, &plan, context.printer).await?;
+        datastore::check_planned(&context.home, &plan, context.printer).await?;
         return show_plan(context, &plan);
     }
     let password = if plan.steps.is_empty() && !plan.resumes {
-        // Also beside a running instance: there is nothing to do.
+        // There is nothing to do, so the command also works while an instance runs.
         None
     } else if plan.is_only_extras() {
         setup::get_extras(&context.home, &plan, &Sources::from_environment(), context.printer).await;
@@ -41,11 +41,11 @@ pub async fn run(context: &Context<'_>, args: &Setup) -> Result<u8, Error> {
     } else {
         let home = &context.home;
         home.create().map_err(|error| Error::io("create", home.root(), &error))?;
-        let _lock = context.recovery().take_home("leoflow setup", None, AfterUpgrade::HandOn).await?;
-        set_up(context, &wishes, context.printer).await?
+        let _lock = context.recovery().take_home("leoflow setup", None, AfterUpgrade::ExecInstalled).await?;
+        set_up(context, &request, context.printer).await?
     };
     show_result(context, &plan, password.as_deref())?;
-    if password.is_some() && !context.printer.reader_left() {
+    if password.is_some() && !context.printer.stdout_closed() {
         setup::mark_password_shown(&context.home)?;
     }
     if args.modify_path {
@@ -54,43 +54,49 @@ pub async fn run(context: &Context<'_>, args: &Setup) -> Result<u8, Error> {
     Ok(0)
 }
 
-/// It would put an older program over a datastore that the installed one may have brought further.
+/// Refuses to install an older program whose schema is behind that of the installed one, which may have migrated the
+/// datastore.
 fn refuse_newer(context: &Context<'_>) -> Result<(), Error> {
     let home = &context.home;
     let installed = setup::linked_version(home).filter(|version| version != context.version);
     let Some(version) = installed.and_then(|version| Version::parse(&version).ok()) else { return Ok(()) };
-    // One that does not say is not in the way of a setup that mends it.
+    // An installed program that does not run is repaired by this setup.
     let Ok(about) = program::about(&stage::program_of(home, &version)) else { return Ok(()) };
-    let known = embedded::newest(known());
-    if about.schema_version <= known || cluster::state(home) != ClusterState::Ready {
+    let own_schema = embedded::newest(known());
+    if about.schema_version <= own_schema || cluster::state(home) != ClusterState::Ready {
         return Ok(());
     }
-    let theirs = about.schema_version;
+    let installed_schema = about.schema_version;
     Err(Error::refused(format!(
-        "leoflow {version} is installed here, whose schema is {theirs}; this is {}, which knows up to {known}",
+        "leoflow {version} with schema {installed_schema} is installed here; this is {}, which knows schemas up to \
+         {own_schema}",
         context.version
     ))
-    .hint(format!("run that one: {}", home.bin().join("leoflow").display()))
-    .hint("or go back to this one, with your data: leoflow rollback"))
+    .hint(format!("run the installed one: {}", home.bin().join("leoflow").display()))
+    .hint("or roll back to this one, with your data: leoflow rollback"))
 }
 
-/// What cannot be done is only said: everything else is set up.
+/// Adds `bin/` to the PATH. A failure is only a warning, because everything else is set up.
 fn modify_path(context: &Context<'_>) {
-    let by_hand = context.path_hint().unwrap_or_default();
+    let path_command = context.path_hint().unwrap_or_default();
     let Some(user_home) = env_vars::user_home() else {
-        return context.printer.warning(format!("HOME is not set; by hand: {by_hand}"));
+        return context.printer.warning(format!("HOME is not set; run this yourself: {path_command}"));
     };
     match setup::add_to_path(&context.home, &user_home) {
         Ok(added) => {
             for (path, error) in &added.failed {
-                context.printer.warning(format!("cannot write {}: {error}; by hand: {by_hand}", path.display()));
+                context
+                    .printer
+                    .warning(format!("cannot write {}: {error}; run this yourself: {path_command}", path.display()));
             }
             if !added.files.is_empty() {
                 let names: Vec<String> = added.files.iter().map(|path| path.display().to_string()).collect();
-                context.printer.note(format!("put it on the PATH in {}; a new terminal has it", names.join(", ")));
+                context
+                    .printer
+                    .note(format!("Added leoflow to the PATH in {}; open a new terminal to use it", names.join(", ")));
             }
         }
-        Err(error) => context.printer.warning(format!("{error}; by hand: {by_hand}")),
+        Err(error) => context.printer.warning(format!("{error}; run this yourself: {path_command}")),
     }
 }
 
@@ -101,13 +107,13 @@ fn show_plan(context: &Context<'_>, plan: &Plan) -> Result<u8, Error> {
         return Ok(0);
     }
     if plan.resumes {
-        context.printer.line("An earlier setup was interrupted; this would finish it.");
+        context.printer.line("Would finish an interrupted setup");
     }
     for step in &steps {
-        context.printer.line(format!("would {step}"));
+        context.printer.line(format!("Would {step}"));
     }
     if steps.is_empty() {
-        context.printer.line("Everything is set up; nothing would be done.");
+        context.printer.line("Everything is set up; nothing to do");
     }
     Ok(0)
 }
@@ -130,7 +136,7 @@ fn show_result(context: &Context<'_>, plan: &Plan, password: Option<&str>) -> Re
     let printer = context.printer;
     printer.line(format!("Leoflow is set up in {}", home.root().display()));
     printer.line(format!("  workspace  {}", plan.workspace.display()));
-    printer.line(format!("  page       {url}   (once it runs)"));
+    printer.line(format!("  URL        {url}   (once it runs)"));
     if let Some(password) = password {
         printer.line(format!("  e-mail     {email}"));
         printer.line(format!("  password   {password}   (shown only now)"));
@@ -142,17 +148,17 @@ fn show_result(context: &Context<'_>, plan: &Plan, password: Option<&str>) -> Re
     };
     let has_python = python::find(configured_python.as_deref());
     if configured_python.is_none() && has_python.is_err() && environments::find_uv(home).is_some() {
-        printer.line("This machine has no Python for your DAGs: one is got when Leoflow starts");
+        printer.line("This machine has no Python for your DAGs; Leoflow installs one when it starts");
     } else if let Err(reason) = has_python {
         let (major, minor) = python::MINIMUM;
         printer.warning(format!(
-            "there is no Python for your DAGs yet ({reason}): install Python {major}.{minor} or newer, or name one \
-             with `leoflow config set python PATH`"
+            "no Python for your DAGs was found ({reason}): install Python {major}.{minor} or newer, or set one with \
+             `leoflow config set python PATH`"
         ));
     }
-    printer.line(format!("Start it:  {program}{} lite start", context.own_option()));
+    printer.line(format!("Start it:  {program}{} lite start", context.instance_option()));
     if let Some(hint) = context.path_hint() {
-        printer.line(format!("To have `leoflow` on your PATH:  {hint}"));
+        printer.line(format!("To put `leoflow` on your PATH:  {hint}"));
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `leoflow smoke`: whether the running instance works, from a login to a task.
+//! `leoflow smoke`: tests the running instance, from login to a task.
 
 use crate::cli::api::not_running;
 use crate::commands::context::Context;
@@ -18,7 +18,7 @@ pub async fn run(context: &Context<'_>) -> Result<u8, Error> {
         releases: None,
         config_file: None,
     };
-    let checks = smoke.whole().await;
+    let checks = smoke.all_checks().await;
     let ok = checks.iter().all(|check| check.ok);
     let printer = context.printer;
     if printer.json {
@@ -26,20 +26,18 @@ pub async fn run(context: &Context<'_>) -> Result<u8, Error> {
         return Ok(u8::from(!ok));
     }
     for check in &checks {
-        let (colour, word) = if check.ok { ("32", "ok") } else { ("31;1", "failed") };
+        let (colour, verdict) = if check.ok { ("32", "ok") } else { ("31;1", "failed") };
         let seconds = format!("{:.2} s", check.seconds);
         printer.line(format!(
             "{} {:<12} {:>7}  {}",
-            printer.paint(colour, &format!("{word:<6}")),
+            printer.paint(colour, &format!("{verdict:<6}")),
             check.name,
             seconds,
             check.detail
         ));
     }
     if !ok {
-        return Err(Error::failed("the instance does not work as it should")
-            .hint("leoflow lite status")
-            .hint("leoflow doctor"));
+        return Err(Error::failed("the smoke test failed").hint("leoflow lite status").hint("leoflow doctor"));
     }
     Ok(0)
 }

@@ -1,15 +1,15 @@
 //! `leoflow uninstall`.
 
 use crate::cli::args::Uninstall;
-use crate::cli::printer::in_words;
+use crate::cli::printer::human_size;
 use crate::commands::context::Context;
 use crate::commands::lite::stop;
 use crate::config;
 use crate::error::Error;
 use crate::home::journal::{self, Entry, Operation};
 use crate::home::lock::{HomeLock, OperationLock};
-use crate::postgres::{Endpoint, place};
-use crate::setup::uninstall::{self, Part, Plan, Wishes};
+use crate::postgres::{Endpoint, location};
+use crate::setup::uninstall::{self, Part, Plan, Request};
 use crate::supervisor;
 use serde_json::{Value, json};
 use std::ffi::OsString;
@@ -18,91 +18,93 @@ use std::path::Path;
 pub fn run(context: &Context<'_>, args: &Uninstall) -> Result<u8, Error> {
     let home = &context.home;
     if !home.exists() || is_empty(context)? {
-        return tell_empty(context, args);
+        return print_not_installed(context, args);
     }
     let interrupted = journal::unfinished(home)?.filter(|entry| entry.operation == Operation::Purge);
     match interrupted {
-        Some(entry) if uninstall::has_begun(&entry) => return finish_purge(context, args, entry),
-        // Its workspace may be set aside: the plan is made of what is in its place.
+        Some(entry) if uninstall::may_have_removed_something(&entry) => return finish_purge(context, args, entry),
+        // The interrupted purge may have moved the workspace; it is moved back before the plan is made.
         Some(entry) if !args.dry_run => {
-            let _held = HomeLock::take(home, "leoflow uninstall", None)?;
-            context.recovery().take_back_purge(entry)?;
+            let _home_lock = HomeLock::take(home, "leoflow uninstall", None)?;
+            context.recovery().discard_purge(entry)?;
         }
         _ => {}
     }
-    let wishes = Wishes {
+    let request = Request {
         purge: args.purge,
         keep_workspace: args.keep_workspace,
         include_workspace: args.include_workspace,
         include_repositories: args.include_repositories,
         yes: args.yes,
     };
-    let plan = uninstall::plan(&uninstall::gather(home, args.purge)?, &wishes)?;
+    let plan = uninstall::plan(&uninstall::gather(home, args.purge)?, &request)?;
     if args.dry_run {
         return show_dry_run(context, &plan);
     }
     show(context, &plan);
-    if !asked(context, &plan, args)? {
-        return Err(Error::failed("nothing was removed"));
+    if !confirm_plan(context, &plan, args)? {
+        return Err(Error::failed(Context::DECLINED));
     }
-    let _alone = OperationLock::take(home, "leoflow uninstall")?;
-    stop::stop_whole(context)?;
+    let _operation_lock = OperationLock::take(home, "leoflow uninstall")?;
+    stop::stop_with_tasks(context)?;
     let lock = HomeLock::take(home, "leoflow uninstall", None)?;
     supervisor::end_leftovers(home).map_err(|error| {
-        Error::failed("what an earlier run left cannot be ended").cause(error).hint("leoflow doctor")
+        Error::failed("failed to end the processes of an earlier run").cause(error).hint("leoflow doctor")
     })?;
-    refuse_other_work(context, &plan)?;
-    // The question may have been open for long: what was shown has to be what is there.
-    let again = uninstall::plan(&uninstall::gather(home, args.purge)?, &wishes)?;
-    if !again.removes_the_same(&plan) {
-        return Err(Error::refused("something has changed since this was shown; nothing was removed")
-            .hint("run the same command again, and look again"));
+    refuse_unfinished_operation(context, &plan)?;
+    // The prompt may have been open for long, so the plan is made again and must be the same.
+    let current_plan = uninstall::plan(&uninstall::gather(home, args.purge)?, &request)?;
+    if !current_plan.removes_the_same(&plan) {
+        return Err(Error::refused("the plan has changed since it was shown; nothing was removed")
+            .hint("run the same command again and review the plan"));
     }
-    let place = place::recorded(home)?;
+    let data_location = location::recorded(home)?;
     match plan.purge {
-        true => uninstall::purge(home, &again, context.printer)?,
-        false => uninstall::remove_programs(home, &again, context.printer)?,
+        true => uninstall::purge(home, &current_plan, context.printer)?,
+        false => uninstall::remove_programs(home, &current_plan, context.printer)?,
     }
-    Endpoint::for_home(home).tidy();
+    Endpoint::for_home(home).remove_socket_folder();
     drop(lock);
-    tell(context, &plan)?;
-    if let Some(place) = place.filter(|place| !context.printer.json && (!plan.purge || place.container.is_none())) {
-        context.printer.line(format!("  your data stays in {}", place.shown));
+    print_result(context, &plan)?;
+    if let Some(data_location) = data_location
+        .filter(|data_location| !context.printer.json && (!plan.purge || data_location.container.is_none()))
+    {
+        context.printer.line(format!("  your data stays in {}", data_location.display_text));
     }
     Ok(0)
 }
 
-/// What an earlier command left half done comes first; only a purge makes it meaningless.
-fn refuse_other_work(context: &Context<'_>, plan: &Plan) -> Result<(), Error> {
+/// Refuses while another operation is unfinished. A purge makes most of them irrelevant.
+fn refuse_unfinished_operation(context: &Context<'_>, plan: &Plan) -> Result<(), Error> {
     let other = journal::unfinished(&context.home)?.filter(|entry| {
         let is_change = matches!(entry.operation, Operation::Restore | Operation::RestoreUndo | Operation::Upgrade);
-        // One that was interrupted may have made a container.
+        // An interrupted move may have created a container, which a purge would leave behind.
         entry.operation == Operation::MoveDatastore || (is_change && !plan.purge)
     });
     match other {
         None => Ok(()),
         Some(entry) => Err(Error::refused(format!("a {} was interrupted and is not finished", entry.operation))
-            .hint("leoflow lite start finishes it; then uninstall again")),
+            .hint("finish it with leoflow lite start, then uninstall again")),
     }
 }
 
-/// It was decided when it began; it only has to be the same command.
+/// Finishes an interrupted purge. Its plan was confirmed when it started, so it needs only the same command.
 fn finish_purge(context: &Context<'_>, args: &Uninstall, entry: Entry) -> Result<u8, Error> {
-    let text = "a purge of this home was interrupted, and part of it is gone already";
+    let text = "a purge of this home was interrupted, and part of it is already removed";
     if !args.purge {
-        return Err(Error::refused(text).hint("finish it: leoflow uninstall --purge"));
+        return Err(Error::refused(text).hint("finish it with leoflow uninstall --purge"));
     }
     if args.dry_run {
-        context.printer.note(format!("{text}; this would finish it."));
-        return tell_json_of_nothing(context, args).map(|()| 0);
+        context.printer.note(format!("{text}; this command would finish it"));
+        return print_empty_json(context, args).map(|()| 0);
     }
     let _lock = HomeLock::take(&context.home, "leoflow uninstall", None)?;
     uninstall::resume_purge(&context.home, entry, context.printer)?;
-    context.printer.note("The purge that was interrupted is finished; nothing is left");
-    tell_json_of_nothing(context, args).map(|()| 0)
+    context.printer.note("Finished the interrupted purge; nothing is left");
+    print_empty_json(context, args).map(|()| 0)
 }
 
-/// Nothing, or the empty folders that a purge leaves that was killed at its very end.
+/// True for an empty home, or the empty folders of a purge that was killed at its end.
 fn is_empty(context: &Context<'_>) -> Result<bool, Error> {
     let names = |folder: &Path| -> Result<Vec<OsString>, Error> {
         let entries = std::fs::read_dir(folder).map_err(|error| Error::io("read", folder, &error))?;
@@ -110,26 +112,26 @@ fn is_empty(context: &Context<'_>) -> Result<bool, Error> {
     };
     Ok(match names(context.home.root())?.as_slice() {
         [] => true,
-        [only] => *only == *"run" && names(&context.home.run())?.is_empty(),
+        [only_entry] => *only_entry == *"run" && names(&context.home.run())?.is_empty(),
         _ => false,
     })
 }
 
-fn tell_empty(context: &Context<'_>, args: &Uninstall) -> Result<u8, Error> {
+fn print_not_installed(context: &Context<'_>, args: &Uninstall) -> Result<u8, Error> {
     let root = context.home.root();
     if args.purge && !args.dry_run && context.home.exists() && !root.is_symlink() {
-        // Only empty folders go this way.
+        // remove_dir removes only empty folders.
         let removed = match std::fs::remove_dir(context.home.run()) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
             _ => std::fs::remove_dir(root),
         };
         removed.map_err(|error| Error::io("remove", root, &error))?;
     }
-    context.printer.note(format!("Leoflow is not in {}; nothing to do", root.display()));
-    tell_json_of_nothing(context, args).map(|()| 0)
+    context.printer.note(format!("Leoflow is not installed in {}; nothing to do", root.display()));
+    print_empty_json(context, args).map(|()| 0)
 }
 
-fn tell_json_of_nothing(context: &Context<'_>, args: &Uninstall) -> Result<(), Error> {
+fn print_empty_json(context: &Context<'_>, args: &Uninstall) -> Result<(), Error> {
     if context.printer.json {
         context.printer.json(&json!({
             "purge": args.purge, "remove": [], "keep": [], "workspace": null, "repositories": [], "shell_files": [],
@@ -139,18 +141,19 @@ fn tell_json_of_nothing(context: &Context<'_>, args: &Uninstall) -> Result<(), E
     Ok(())
 }
 
-fn asked(context: &Context<'_>, plan: &Plan, args: &Uninstall) -> Result<bool, Error> {
+/// Asks for a confirmation; a purge asks for the instance's name, and for the path of a workspace that is not ours.
+fn confirm_plan(context: &Context<'_>, plan: &Plan, args: &Uninstall) -> Result<bool, Error> {
     if !plan.purge {
-        return context.confirm("Remove this?", args.yes);
+        return context.confirm("Uninstall Leoflow?", args.yes);
     }
     let config = config::load(&context.home.config()).ok().flatten().map(|loaded| loaded.config);
     if !context.confirm_by_name("This cannot be undone.", config::instance_name(config.as_ref()), args.yes)? {
         return Ok(false);
     }
     match &plan.workspace {
-        Some(workspace) if plan.type_workspace => {
+        Some(workspace) if plan.must_type_workspace_path => {
             let path = workspace.path.display().to_string();
-            context.confirm_by_name("The workspace was there before Leoflow.", &path, false)
+            context.confirm_by_name("The workspace existed before Leoflow.", &path, false)
         }
         _ => Ok(true),
     }
@@ -173,7 +176,7 @@ fn as_json(plan: &Plan) -> Value {
         "remove": plan.remove.iter().map(part).collect::<Vec<_>>(),
         "keep": plan.keep.iter().map(part).collect::<Vec<_>>(),
         "workspace": plan.workspace.as_ref().map(|tree| json!({"path": tree.path, "size_bytes": tree.bytes})),
-        "repositories": plan.repositories.iter().map(|one| json!({"path": one.path, "why": one.why})).collect::<Vec<_>>(),
+        "repositories": plan.repositories.iter().map(|repository| json!({"path": repository.path, "why": repository.why})).collect::<Vec<_>>(),
         "shell_files": plan.shell_files,
         "service": plan.service,
         "not_ours": plan.not_ours,
@@ -182,20 +185,24 @@ fn as_json(plan: &Plan) -> Value {
 
 fn show(context: &Context<'_>, plan: &Plan) {
     let printer = context.printer;
-    let line = |word: &str, part: &Part| {
-        printer.note(format!("{word}  {:>10}  {}  ({})", in_words(part.bytes), part.path.display(), part.what));
+    let line = |verb: &str, part: &Part| {
+        printer.note(format!("{verb}  {:>10}  {}  ({})", human_size(part.bytes), part.path.display(), part.what));
     };
     plan.remove.iter().for_each(|part| line("remove", part));
     if let Some(workspace) = &plan.workspace {
         printer.note(format!(
             "remove  {:>10}  {}  (the workspace)",
-            in_words(workspace.bytes),
+            human_size(workspace.bytes),
             workspace.path.display()
         ));
     }
-    if let Ok(Some(place)) = place::recorded(&context.home) {
-        let goes = plan.purge && place.container.is_some();
-        printer.note(format!("{}              {}  (your data)", if goes { "remove" } else { "keep  " }, place.shown));
+    if let Ok(Some(data_location)) = location::recorded(&context.home) {
+        let is_removed = plan.purge && data_location.container.is_some();
+        printer.note(format!(
+            "{}              {}  (your data)",
+            if is_removed { "remove" } else { "keep  " },
+            data_location.display_text
+        ));
     }
     if let Some(file) = &plan.service {
         printer.note(format!("remove  the service {}", file.display()));
@@ -205,40 +212,40 @@ fn show(context: &Context<'_>, plan: &Plan) {
     }
     plan.keep.iter().for_each(|part| line("keep  ", part));
     for path in &plan.not_ours {
-        printer.note(format!("keep                {}  (Leoflow has not made it)", path.display()));
+        printer.note(format!("keep                {}  (not created by Leoflow)", path.display()));
     }
     if plan.purge && plan.not_ours.is_empty() {
-        printer.note(format!("and all else in {}", plan.home.display()));
+        printer.note(format!("remove  everything else in {}", plan.home.display()));
     }
     for repository in &plan.repositories {
-        printer.warning(format!("only here: {}: {}", repository.path.display(), repository.why));
+        printer.warning(format!("work that exists only here: {}: {}", repository.path.display(), repository.why));
     }
 }
 
-fn tell(context: &Context<'_>, plan: &Plan) -> Result<u8, Error> {
+fn print_result(context: &Context<'_>, plan: &Plan) -> Result<u8, Error> {
     if context.printer.json {
         context.printer.json(&as_json(plan))?;
         return Ok(0);
     }
     if plan.purge {
-        context.printer.line("Leoflow and all that it had are gone");
+        context.printer.line("Leoflow and its data were removed");
         for path in &plan.not_ours {
-            context.printer.line(format!("  left, because Leoflow has not made it: {}", path.display()));
+            context.printer.line(format!("  kept, because Leoflow did not create it: {}", path.display()));
         }
         if plan.not_ours.iter().any(|path| path.starts_with(&plan.home)) {
             let home = plan.home.display();
             context
                 .printer
-                .line(format!("  to set Leoflow up in {home} again, move what is left there elsewhere first"));
+                .line(format!("  to set up Leoflow in {home} again, move the remaining files elsewhere first"));
         }
     } else {
-        context.printer.line(format!("Leoflow is uninstalled; your data stays in {}", context.home.root().display()));
+        context.printer.line(format!("Leoflow was uninstalled; your data stays in {}", context.home.root().display()));
         if let Some(workspace) =
             config::load(&context.home.config()).ok().flatten().and_then(|loaded| loaded.config.workspace)
         {
             context.printer.line(format!("  and in {}", workspace.display()));
         }
-        context.printer.line("  a later install goes on from there; `leoflow uninstall --purge` removes it");
+        context.printer.line("  a later install uses it; remove it with `leoflow uninstall --purge`");
     }
     Ok(0)
 }

@@ -1,5 +1,5 @@
-//! What an upgrade or a rollback depends on, asked of the machine. Changes nothing; where Lite is stopped, its
-//! datastore runs for the moment.
+//! Collects the facts that an upgrade or rollback depends on. Changes nothing; if Lite is stopped, its datastore is
+//! started for this.
 
 use crate::agent::TaskFolder;
 use crate::backup::{Input, catalog, files_size, restore};
@@ -15,29 +15,30 @@ use crate::schema::{self, embedded};
 use crate::setup::{self, Receipt};
 use crate::sys::disk;
 use crate::upgrade::capacity::{self, LastBackup, Sizes};
-use crate::upgrade::plan::{Database, Facts, Installed, Instance, POSTGRES};
+use crate::upgrade::plan::{Database, Installed, Instance, POSTGRES, UpgradeFacts};
 use crate::web_ui;
 use semver::Version;
 use tokio_postgres::Client;
 
-/// The facts, and the datastore that was asked.
-pub struct Looked {
-    pub facts: Facts,
+/// The facts, and the open datastore they were read from.
+pub struct FactsAndDatastore {
+    pub facts: UpgradeFacts,
     pub datastore: Datastore,
 }
 
-pub async fn look(context: &Context<'_>) -> Result<Looked, Error> {
+/// Opens the datastore and collects the facts.
+pub async fn gather(context: &Context<'_>) -> Result<FactsAndDatastore, Error> {
     let home = &context.home;
     let datastore = Datastore::open(&context.recovery(), "leoflow upgrade").await?;
-    let instance = match control::status_of(home).filter(|_| datastore.runs_for_lite) {
+    let instance = match control::status_of(home).filter(|_| datastore.is_of_running_instance) {
         None => Instance::Stopped,
         Some(status) if status.state == InstanceState::Healthy => Instance::Healthy,
-        Some(status) => Instance::Ailing(status.reason.unwrap_or_else(|| status.state.to_string())),
+        Some(status) => Instance::Unhealthy(status.reason.unwrap_or_else(|| status.state.to_string())),
     };
     let client = datastore.connect().await?;
     let size = client.query_one("SELECT pg_database_size(current_database())", &[]).await.map_err(PgError::from)?;
     let database_bytes = u64::try_from(size.get::<_, i64>(0)).unwrap_or(0);
-    let facts = Facts {
+    let facts = UpgradeFacts {
         installed: installed_version(context)?,
         target: build_info::TARGET,
         database: database(&client).await?,
@@ -45,14 +46,14 @@ pub async fn look(context: &Context<'_>) -> Result<Looked, Error> {
         components: components(home),
         free_bytes: disk::free_bytes(home.root()).ok(),
         database_bytes,
-        backup_bytes: capacity::of_backup(&sizes(context, database_bytes)?),
+        backup_bytes: capacity::for_backup(&sizes(context, database_bytes)?),
         instance,
         running_tasks: TaskFolder::all(home).map_err(|error| Error::io("read", &home.running_tasks(), &error))?.len(),
     };
-    Ok(Looked { facts, datastore })
+    Ok(FactsAndDatastore { facts, datastore })
 }
 
-/// What a backup would hold, and the newest plain automatic one.
+/// Sizes of a backup's content, and of the newest unencrypted automatic backup.
 fn sizes(context: &Context<'_>, database: u64) -> Result<Sizes, Error> {
     let home = &context.home;
     let config = context.config()?.map(|loaded| loaded.config);
@@ -67,17 +68,19 @@ fn sizes(context: &Context<'_>, database: u64) -> Result<Sizes, Error> {
     Ok(Sizes { database, files: files_size(home, workspace, task_logs_bytes), last })
 }
 
+/// The installed components.
 fn components(home: &Home) -> Vec<Installed> {
-    let postgres = install::installed(home).map(|found| Installed {
+    let postgres = install::installed(home).map(|installation| Installed {
         name: POSTGRES.to_owned(),
-        version: found.version,
-        sha256: found.sha256,
+        version: installation.version,
+        sha256: installation.sha256,
     });
-    // Of a version it is always the same, wherever it came from.
+    // A version of the UI always has the same files, so it needs no hash.
     let ui = |version| Installed { name: web_ui::COMPONENT.to_owned(), version, sha256: None };
     postgres.into_iter().chain(web_ui::installed_versions(home).into_iter().map(ui)).collect()
 }
 
+/// Reads the migration history.
 pub async fn database(client: &Client) -> Result<Database, Error> {
     Ok(match schema::applied(&schema::inspect(client).await?) {
         Ok(applied) => Database::Applied(applied),
@@ -85,7 +88,7 @@ pub async fn database(client: &Client) -> Result<Database, Error> {
     })
 }
 
-/// The version that runs, or that `bin/` leads to, or that setup has installed; this program's where nobody says.
+/// The running version, else the one `bin/` links to, else the one setup installed, else this program's.
 pub fn installed_version(context: &Context<'_>) -> Result<Version, Error> {
     let running = control::status_of(&context.home).map(|status| status.version);
     let text = match running.or_else(|| setup::linked_version(&context.home)) {
@@ -95,5 +98,5 @@ pub fn installed_version(context: &Context<'_>) -> Result<Version, Error> {
             None => context.version.to_owned(),
         },
     };
-    Version::parse(&text).map_err(|error| Error::bug(format!("{text:?} is no version: {error}")))
+    Version::parse(&text).map_err(|error| Error::bug(format!("{text:?} is not a version: {error}")))
 }

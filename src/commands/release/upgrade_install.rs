@@ -1,7 +1,7 @@
-//! For the installer: a release into a home where there is none yet.
+//! `leoflow upgrade --install`, used by install.sh: installs a release into a home without an instance.
 
+use super::target_release::{doubts, source, target};
 use super::upgrade_worker;
-use super::wanted_release::{doubts, source, target};
 use crate::build_info::{TARGET, build_info};
 use crate::cli::upgrade_args::Upgrade;
 use crate::commands::context::Context;
@@ -13,18 +13,18 @@ use crate::sys::files;
 use crate::upgrade::manifest::Release;
 use crate::upgrade::plan::{Refusal, Target};
 use crate::upgrade::signature;
-use crate::upgrade::source::Wanted;
+use crate::upgrade::source::ReleaseFile;
 use crate::upgrade::{UpgradeError, stage};
 
-/// Fetches the release, puts its program into its place with PostgreSQL beside it, for the setup that comes next,
-/// and links it.
+/// Downloads the release, installs its program with the PostgreSQL archive beside it for the following setup, and
+/// links it.
 pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     let home = &context.home;
     if setup::installed_version(home).is_some() && cluster::state(home) != ClusterState::Absent {
-        return Err(Error::refused("there is an installation in this home").hint("leoflow upgrade"));
+        return Err(Error::refused("Leoflow is already installed in this home").hint("leoflow upgrade"));
     }
     upgrade_worker::refuse_interrupted(home)?;
-    // Before anything is written: what there is not leaves nothing behind.
+    // The release is resolved before anything is written, so that an unknown release leaves nothing behind.
     let source = source(&args.from, None)?;
     let manifest = source.manifest(&signature::trusted(home, build_info().public_key)).await?;
     let release: &Release = match target(args.version.as_deref(), None)? {
@@ -32,24 +32,24 @@ pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
         Target::Newest(channel) => manifest.newest(channel, |_| true).ok_or(Refusal::EmptyChannel(channel.name()))?,
     };
     let asset = release.asset(TARGET).ok_or_else(|| Refusal::Platform(release.version.clone(), TARGET))?;
-    let wanted = Wanted::of(asset).map_err(Refusal::from)?;
+    let file = ReleaseFile::from_asset(asset).map_err(Refusal::from)?;
     home.create().map_err(|error| Error::io("create", home.root(), &error))?;
-    let _alone = OperationLock::take(home, "install.sh")?;
+    let _operation_lock = OperationLock::take(home, "install.sh")?;
     let folder = home.versions().join(release.version.to_string());
     let downloads = home.upgrade().join("download");
     for folder in [&home.versions(), &folder, &home.upgrade(), &downloads] {
         files::create_private_dir(folder).map_err(|error| Error::io("create", folder, &error))?;
     }
-    let archive = source.fetch(&wanted, &downloads, context.printer).await?;
+    let archive = source.fetch(&file, &downloads, context.printer).await?;
     stage::program(home, &archive, &release.version).map_err(UpgradeError::from)?;
     for component in release.components(TARGET) {
-        let wanted = Wanted { url: component.url.clone(), sha256: component.sha256.clone(), size: component.size };
-        source.fetch(&wanted, &folder, context.printer).await?;
+        let file = ReleaseFile { url: component.url.clone(), sha256: component.sha256.clone(), size: component.size };
+        source.fetch(&file, &folder, context.printer).await?;
     }
-    // What is remembered of manifests stays.
+    // Records of seen manifests stay.
     files::remove_any(&downloads).map_err(|error| Error::io("remove", &downloads, &error))?;
     doubts(context, &manifest, &source, false).iter().for_each(|doubt| context.printer.warning(doubt));
     setup::link(home, &release.version.to_string()).map_err(|error| Error::io("write", &home.bin(), &error))?;
-    context.printer.line(format!("leoflow {} is installed", release.version));
+    context.printer.line(format!("Installed leoflow {}", release.version));
     Ok(0)
 }

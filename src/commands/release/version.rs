@@ -1,21 +1,23 @@
+//! `leoflow version`.
+
 use crate::build_info;
 use crate::cli::printer::Printer;
 use crate::error::Error;
 use crate::postgres;
-use crate::schema::{Known, embedded, known};
+use crate::schema::{EmbeddedMigration, embedded, known};
 use crate::upgrade::manifest::Migration;
 use serde_json::json;
 
-/// As a release's manifest lists them.
+/// The migrations in the form of a release's manifest.
 fn migrations() -> Vec<Migration> {
-    let described = |known: &Known| Migration {
+    let manifest_migration = |known: &EmbeddedMigration| Migration {
         version: known.version,
         name: known.name.clone(),
         phase: known.phase.name().to_owned(),
         sha256: known.sha256.clone(),
         reversible: known.rollback.is_some(),
     };
-    known().iter().map(described).collect()
+    known().iter().map(manifest_migration).collect()
 }
 
 pub fn run(printer: &Printer) -> Result<u8, Error> {

@@ -1,5 +1,5 @@
-//! Work in a session of its own, which goes on when the terminal that asked for it is closed. Its reports come
-//! over a pipe; a Ctrl-C asks it to give up, which it does while nothing was changed.
+//! Watches a worker in its own session, which continues when the terminal is closed. Its reports come over a pipe.
+//! Ctrl-C asks the worker to cancel, which works as long as nothing was changed.
 
 use crate::cli::report::Report;
 use crate::commands::context::Context;
@@ -20,7 +20,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Starts `leoflow` with these arguments and variables, shows what it reports, and ends as it says.
+/// Starts `leoflow` with these arguments and variables, shows its reports, and returns its result.
 pub async fn watch(context: &Context<'_>, arguments: &[OsString], variables: &[(&str, OsString)]) -> Result<u8, Error> {
     let program = env_vars::current_exe().map_err(Error::failed)?;
     let log = context.home.logs().join("upgrade.log");
@@ -38,18 +38,19 @@ pub async fn watch(context: &Context<'_>, arguments: &[OsString], variables: &[(
     let reports = pipe::Receiver::from_owned_fd(OwnedFd::from(stdout)).map_err(Error::failed)?;
     let mut was_interrupted = false;
     let outcome = follow(context, reports, pid, &mut was_interrupted).await;
-    // It has said all it had to say.
+    // The pipe is closed, so the worker is about to end.
     let ended = child.wait().map_or_else(|error| error.to_string(), |status| Exit::from(status).to_string());
-    let silent = || Error::failed(format!("it ended without a report: {ended}"));
+    let no_report_error = || Error::failed(format!("the worker ended without a report: {ended}"));
     outcome.unwrap_or_else(|| match journal::change_under_way(&context.home) {
-        None if was_interrupted => Err(Error::signal(2, "it was cancelled: nothing was changed")),
-        None => Err(silent().cause(format!("see {}", log.display()))),
+        None if was_interrupted => Err(Error::signal(2, "cancelled: nothing was changed")),
+        None => Err(no_report_error().cause(format!("see {}", log.display()))),
         Some(change) => {
-            Err(silent().cause(format!("{change}\nsee {}", log.display())).hint("leoflow upgrade --resume"))
+            Err(no_report_error().cause(format!("{change}\nsee {}", log.display())).hint("leoflow upgrade --resume"))
         }
     })
 }
 
+/// Shows the worker's reports until its result; `None` if the pipe closes without one.
 async fn follow(
     context: &Context<'_>,
     reports: pipe::Receiver,
@@ -62,7 +63,7 @@ async fn follow(
         let line = tokio::select! {
             line = lines.next_line() => line.ok()??,
             _ = interrupts.recv() => {
-                context.printer.note("giving up, if nothing was changed yet; it goes on by itself otherwise");
+                context.printer.note("Cancelling, unless changes were already made; otherwise it continues");
                 signal_process(pid, Signal::Terminate);
                 *was_interrupted = true;
                 continue;
@@ -71,15 +72,16 @@ async fn follow(
         match serde_json::from_str(&line) {
             Ok(Report::Progress(progress)) => context.printer.report(progress),
             Ok(Report::Failed(error)) => return Some(Err(error)),
-            Ok(Report::Done { result, error }) => return Some(ended(context, &result, error)),
+            Ok(Report::Done { result, error }) => return Some(print_result(context, &result, error)),
             Ok(Report::Ready(_)) => {}
-            // Something else that printed there; it belongs in front of the user too.
+            // Other output of the worker is shown to the user too.
             Err(_) => context.printer.note(line),
         }
     }
 }
 
-fn ended(context: &Context<'_>, result: &Value, error: Option<Error>) -> Result<u8, Error> {
+/// Prints the worker's result and returns the exit code, or its error.
+fn print_result(context: &Context<'_>, result: &Value, error: Option<Error>) -> Result<u8, Error> {
     let printer = context.printer;
     if printer.json {
         printer.json(result)?;

@@ -1,16 +1,16 @@
-//! Which of the tasks that may run are given to the agent: as many as pools and limits have room for, the
-//! heaviest first. Pure.
+//! Chooses which of the tasks that may run are queued for the agent, the process that runs tasks: as many as pools and
+//! limits allow, the highest weight first. Pure.
 //!
 //! <https://airflow.apache.org/docs/apache-airflow/stable/administration-and-deployment/pools.html>
 
 use super::graph::Graph;
-use super::snapshot::{Kind, Plan, Snapshot, Transition};
+use super::snapshot::{Plan, Snapshot, Transition, TransitionKind};
 use crate::engine::keys::RunKey;
 use crate::engine::state::TaskState;
 use jiff::Timestamp;
 use std::collections::HashMap;
 
-/// One that may run.
+/// A task instance that may run and waits for a slot.
 #[derive(Debug, Clone)]
 pub struct Waiting {
     pub run: RunKey,
@@ -20,14 +20,14 @@ pub struct Waiting {
     pub pool_slots: i32,
     pub weight: i32,
     pub logical_date: Option<Timestamp>,
-    /// Of its run; 0 is no limit.
+    /// Maximum number of executing tasks of its run; 0 is no limit.
     pub max_active_tasks: u32,
     pub max_active_tis_per_dag: Option<u32>,
     pub max_active_tis_per_dagrun: Option<u32>,
 }
 
 impl Waiting {
-    /// `task_index` is the task's in the graph.
+    /// `task_index` is the task's index in the graph.
     pub fn new(
         run: &RunKey,
         graph: &Graph,
@@ -50,54 +50,56 @@ impl Waiting {
         }
     }
 
-    /// What it takes once it is queued.
+    /// The usage that the instance adds once it is queued.
     fn taken(&self) -> Taken<'_> {
         let (task_id, pool, slots) = (self.task_id.as_str(), self.pool.as_str(), self.pool_slots.into());
         Taken { task_id, state: TaskState::Queued, pool, slots, count: 1 }
     }
 }
 
-/// The slots of a pool.
+/// Slots of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolSlots {
-    /// -1 is no limit.
+    /// Size of the pool; -1 is no limit.
     pub all: i64,
     pub used: i64,
     pub include_deferred: bool,
 }
 
 impl PoolSlots {
-    fn takes(&self, state: TaskState) -> bool {
+    /// True if task instances in this state occupy slots of the pool.
+    fn counts(&self, state: TaskState) -> bool {
         state.is_executing() || (self.include_deferred && state == TaskState::Deferred)
     }
 }
 
-/// Task instances of one task and state.
+/// Task instances of one task in one state, with the slots that they occupy.
 #[derive(Debug, Clone, Copy)]
 pub struct Taken<'a> {
     pub task_id: &'a str,
     pub state: TaskState,
     pub pool: &'a str,
-    /// Of all of them.
+    /// Slots of all `count` instances together.
     pub slots: i64,
     pub count: u32,
 }
 
-/// What the limits count.
+/// Current usage of each limit.
 #[derive(Debug, Default)]
 pub struct Usage {
     pub pools: HashMap<String, PoolSlots>,
-    /// For `max_active_tasks`.
+    /// Number of executing tasks of each run, for `max_active_tasks`.
     pub runs: HashMap<RunKey, u32>,
-    /// For `max_active_tis_per_dag` and `max_active_tis_per_dagrun`.
+    /// Number of instances in flight of each task of each run, for `max_active_tis_per_dag` and
+    /// `max_active_tis_per_dagrun`.
     pub tasks: HashMap<(RunKey, String), u32>,
 }
 
 impl Usage {
-    /// Counts task instances of a run for each limit that counts their state.
+    /// Adds task instances of a run to each limit that counts their state.
     pub fn take(&mut self, run: &RunKey, taken: Taken<'_>) {
         let Taken { task_id, state, pool, slots, count } = taken;
-        if let Some(pool) = self.pools.get_mut(pool).filter(|pool| pool.takes(state)) {
+        if let Some(pool) = self.pools.get_mut(pool).filter(|pool| pool.counts(state)) {
             pool.used += slots;
         }
         if state.is_executing() {
@@ -108,30 +110,32 @@ impl Usage {
         }
     }
 
-    fn has_room(&self, one: &Waiting) -> bool {
-        // A pool that is not there has no slots.
-        let Some(pool) = self.pools.get(&one.pool) else { return false };
-        if pool.all >= 0 && i64::from(one.pool_slots) > pool.all - pool.used {
+    fn has_capacity(&self, waiting: &Waiting) -> bool {
+        // A pool that does not exist has no slots.
+        let Some(pool) = self.pools.get(&waiting.pool) else { return false };
+        if pool.all >= 0 && i64::from(waiting.pool_slots) > pool.all - pool.used {
             return false;
         }
-        let of_run = self.runs.get(&one.run).copied().unwrap_or(0);
-        if one.max_active_tasks > 0 && of_run >= one.max_active_tasks {
+        let run_count = self.runs.get(&waiting.run).copied().unwrap_or(0);
+        if waiting.max_active_tasks > 0 && run_count >= waiting.max_active_tasks {
             return false;
         }
-        let in_run = || self.tasks.get(&(one.run.clone(), one.task_id.clone())).copied().unwrap_or(0);
-        if one.max_active_tis_per_dagrun.is_some_and(|most| in_run() >= most) {
+        let task_count = || self.tasks.get(&(waiting.run.clone(), waiting.task_id.clone())).copied().unwrap_or(0);
+        if waiting.max_active_tis_per_dagrun.is_some_and(|limit| task_count() >= limit) {
             return false;
         }
-        one.max_active_tis_per_dag.is_none_or(|most| self.of_dag(one) < most)
+        waiting.max_active_tis_per_dag.is_none_or(|limit| self.dag_count(waiting) < limit)
     }
 
-    fn of_dag(&self, one: &Waiting) -> u32 {
-        let same = |(run, task): &&(RunKey, String)| run.dag_id == one.run.dag_id && *task == one.task_id;
-        self.tasks.iter().filter(|(key, _)| same(key)).map(|(_, count)| count).sum()
+    /// Number of instances in flight of the task in all runs of its DAG.
+    fn dag_count(&self, waiting: &Waiting) -> u32 {
+        let is_same_task =
+            |(run, task): &&(RunKey, String)| run.dag_id == waiting.run.dag_id && *task == waiting.task_id;
+        self.tasks.iter().filter(|(key, _)| is_same_task(key)).map(|(_, count)| count).sum()
     }
 }
 
-/// Which of them may begin, by their indices, in the order in which they are to.
+/// Returns the indices of the instances to queue, in the order in which to queue them.
 pub fn choose(waiting: &[Waiting], usage: Usage) -> Vec<usize> {
     choose_among(&waiting.iter().collect::<Vec<_>>(), usage)
 }
@@ -139,24 +143,29 @@ pub fn choose(waiting: &[Waiting], usage: Usage) -> Vec<usize> {
 fn choose_among(waiting: &[&Waiting], mut usage: Usage) -> Vec<usize> {
     let mut order: Vec<usize> = (0..waiting.len()).collect();
     order.sort_by_key(|index| {
-        let one = waiting[*index];
-        // As Postgres sorts for Airflow: no date comes last.
-        (std::cmp::Reverse(one.weight), one.logical_date.is_none(), one.logical_date, one.map_index)
+        let candidate = waiting[*index];
+        // Instances without a date come last: Airflow sorts in Postgres, where NULLs are last.
+        (
+            std::cmp::Reverse(candidate.weight),
+            candidate.logical_date.is_none(),
+            candidate.logical_date,
+            candidate.map_index,
+        )
     });
     let mut chosen = Vec::new();
     for index in order {
-        let one = waiting[index];
-        if usage.has_room(one) {
-            usage.take(&one.run, one.taken());
+        let candidate = waiting[index];
+        if usage.has_capacity(candidate) {
+            usage.take(&candidate.run, candidate.taken());
             chosen.push(index);
         }
     }
     chosen
 }
 
-/// Turns what may run into what is to run, as far as pools and limits allow. The tasks of this run compete with those
-/// that wait in `others`, other runs; `usage` is without this run. Returns the indices of the others that are to be
-/// queued.
+/// Queues the instances that may run, as far as pools and limits allow. The run's own instances compete with
+/// `others`, the waiting instances of other runs; `usage` excludes this run. Returns the indices of the `others` to
+/// queue.
 pub fn admit(
     run: &RunKey,
     snapshot: &Snapshot<'_>,
@@ -165,13 +174,13 @@ pub fn admit(
     others: &[Waiting],
 ) -> Vec<usize> {
     let graph = snapshot.graph;
-    let mut own = Vec::new();
+    let mut own_instances = Vec::new();
     let mut candidates = Vec::new();
     for (index, state) in plan.states_after(snapshot).into_iter().enumerate() {
         let (Some(task_index), map_index) = plan.instance_after(snapshot, index) else { continue };
         match state {
             Some(TaskState::Scheduled) if !snapshot.is_paused => {
-                own.push(index);
+                own_instances.push(index);
                 candidates.push(Waiting::new(run, graph, task_index, map_index, snapshot.logical_date));
             }
             Some(state) => {
@@ -185,22 +194,29 @@ pub fn admit(
     let all: Vec<&Waiting> = candidates.iter().chain(others).collect();
     let mut chosen_others = Vec::new();
     for index in choose_among(&all, usage) {
-        match own.get(index) {
-            Some(index) => queue(plan, snapshot, *index),
-            None => chosen_others.push(index - own.len()),
+        match own_instances.get(index) {
+            Some(instance_index) => queue(plan, snapshot, *instance_index),
+            None => chosen_others.push(index - own_instances.len()),
         }
     }
     chosen_others
 }
 
+/// Makes the plan queue an instance.
 fn queue(plan: &mut Plan, snapshot: &Snapshot<'_>, index: usize) {
-    if let Some(transition) = plan.transitions.iter_mut().find(|one| one.index == index) {
+    if let Some(transition) = plan.transitions.iter_mut().find(|transition| transition.index == index) {
         transition.to = TaskState::Queued;
         return;
     }
-    // One that has waited since an earlier step.
+    // The instance was already `scheduled` before this plan, so the plan has no transition for it.
     let try_number = snapshot.instances[index].try_number;
-    plan.transitions.push(Transition { index, to: TaskState::Queued, try_number, due_at: None, kind: Kind::Waiting });
+    plan.transitions.push(Transition {
+        index,
+        to: TaskState::Queued,
+        try_number,
+        due_at: None,
+        kind: TransitionKind::Waiting,
+    });
 }
 
 #[cfg(test)]
@@ -211,7 +227,7 @@ mod tests {
         RunKey { dag_id: dag_id.to_owned(), run_id: run_id.to_owned() }
     }
 
-    /// Without limits of its own, in a pool named `p`.
+    /// A waiting instance in the pool `p`, without limits of its own.
     fn waiting(run_id: &str, task_id: &str) -> Waiting {
         Waiting {
             run: run("d", run_id),
@@ -233,22 +249,22 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_gives_its_free_slots_and_no_more() {
+    fn a_pool_grants_only_its_free_slots() {
         let tasks = ["a", "b", "c"].map(|task_id| waiting("r", task_id));
         assert_eq!(choose(&tasks, pool(3, 1)), [0, 1]);
         assert_eq!(choose(&tasks, pool(-1, 50)), [0, 1, 2]);
         assert_eq!(choose(&tasks, pool(0, 0)), [0_usize; 0]);
-        assert_eq!(choose(&tasks, Usage::default()), [0_usize; 0], "a pool that is not there");
+        assert_eq!(choose(&tasks, Usage::default()), [0_usize; 0], "a pool that does not exist");
     }
 
     #[test]
-    fn one_that_needs_more_slots_than_there_are_does_not_hold_up_a_smaller_one() {
+    fn a_task_that_does_not_fit_does_not_block_a_smaller_one() {
         let large = Waiting { pool_slots: 3, weight: 9, ..waiting("r", "large") };
         assert_eq!(choose(&[large, waiting("r", "small")], pool(2, 0)), [1]);
     }
 
     #[test]
-    fn the_heaviest_begins_first_then_the_oldest_date_then_the_lowest_map_index() {
+    fn order_is_weight_then_date_then_map_index() {
         let date = |text: &str| Some(text.parse().unwrap());
         let tasks = [
             waiting("r", "without a date"),
@@ -261,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_has_no_more_tasks_than_its_dag_allows_it() {
+    fn max_active_tasks_limits_a_run() {
         let tasks = ["a", "b", "c"].map(|task_id| Waiting { max_active_tasks: 2, ..waiting("r", task_id) });
         assert_eq!(choose(&tasks, pool(-1, 0)), [0, 1]);
         let mut usage = pool(-1, 0);
@@ -271,19 +287,20 @@ mod tests {
     }
 
     #[test]
-    fn a_task_has_limits_in_its_run_and_over_the_runs_of_its_dag() {
-        let in_run =
+    fn limits_a_task_per_run_and_per_dag() {
+        let task_count =
             ["r", "r", "s"].map(|run_id| Waiting { max_active_tis_per_dagrun: Some(1), ..waiting(run_id, "t") });
-        assert_eq!(choose(&in_run, pool(-1, 0)), [0, 2]);
-        let of_dag = ["r", "s", "s"].map(|run_id| Waiting { max_active_tis_per_dag: Some(2), ..waiting(run_id, "t") });
-        assert_eq!(choose(&of_dag, pool(-1, 0)), [0, 1]);
-        let elsewhere = Waiting { run: run("other", "r"), max_active_tis_per_dag: Some(2), ..waiting("r", "t") };
-        let both = [of_dag[0].clone(), of_dag[1].clone(), elsewhere];
-        assert_eq!(choose(&both, pool(-1, 0)), [0, 1, 2], "another DAG's task of that name is another task");
+        assert_eq!(choose(&task_count, pool(-1, 0)), [0, 2]);
+        let dag_count =
+            ["r", "s", "s"].map(|run_id| Waiting { max_active_tis_per_dag: Some(2), ..waiting(run_id, "t") });
+        assert_eq!(choose(&dag_count, pool(-1, 0)), [0, 1]);
+        let other_dag = Waiting { run: run("other", "r"), max_active_tis_per_dag: Some(2), ..waiting("r", "t") };
+        let both = [dag_count[0].clone(), dag_count[1].clone(), other_dag];
+        assert_eq!(choose(&both, pool(-1, 0)), [0, 1, 2], "a task with the same id in another DAG");
     }
 
-    /// Which limits count a state: the pool's slots without and with `include_deferred`, `max_active_tasks`, and
-    /// `max_active_tis_per_dag`. Source: `EXECUTION_STATES`, `ACTIVE_STATES` and `Pool.get_occupied_states` of
+    /// Expected counts of each state: the pool's slots, `max_active_tasks` and `max_active_tis_per_dag`, first without
+    /// and then with `include_deferred`. Source: `EXECUTION_STATES`, `ACTIVE_STATES` and `Pool.get_occupied_states` of
     /// Airflow 3.3.2.
     #[test]
     fn each_limit_counts_the_states_that_airflow_counts() {

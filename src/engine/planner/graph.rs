@@ -1,4 +1,5 @@
-//! The dependencies between the tasks of a DAG, by each task's index in its list, and what follows from them.
+//! The dependency graph of a DAG's tasks, and data derived from it. A task is identified by its index in the list of
+//! the structure.
 
 use crate::engine::dag::{Group, Structure, Task, TriggerRule};
 use std::collections::{BTreeSet, HashMap};
@@ -8,32 +9,33 @@ pub struct Graph {
     pub structure: Structure,
     task_indices: HashMap<String, usize>,
     nodes: Vec<Node>,
-    /// Whether any task depends on its own past.
+    /// True when any task has `depends_on_past`.
     pub has_past: bool,
-    /// Whether any task decides which of those below it run.
+    /// True when any task is a branch or a short circuit.
     pub has_decisions: bool,
-    /// Sensors for which the scheduler looks.
+    /// Indices of the sensors that the scheduler polls.
     pub polled_sensors: Vec<usize>,
 }
 
-/// A task among the others.
+/// A task's links to other tasks.
 #[derive(Debug, Default)]
 pub struct Node {
     pub upstream: Vec<usize>,
     pub downstream: Vec<usize>,
-    /// Setups above it that it needs, other than those right above it.
+    /// Setup tasks that the task needs and that are not its direct upstreams.
     pub indirect_setups: Vec<usize>,
-    /// Of a teardown: what lies between its setups and it.
+    /// For a teardown: the tasks between its setups and itself.
     pub scope: Vec<usize>,
-    /// The mapped groups it is in, the innermost first.
+    /// The mapped groups that contain the task, innermost first.
     pub mapped_groups: Vec<usize>,
-    /// Tasks whose results decide how many instances there are of it: its own, or those of its innermost mapped group.
+    /// Tasks whose return values decide the number of instances: the task's own sources, or those of its innermost
+    /// mapped group.
     pub sources: Vec<usize>,
-    /// The same with those of all the groups around it.
+    /// The task's own sources and those of all enclosing groups.
     pub length_sources: Vec<usize>,
-    /// Whether the run's state depends on it.
+    /// True when the run's final state depends on the task.
     pub is_leaf: bool,
-    /// What has to be looked at again when this one has changed.
+    /// Tasks to evaluate again when this one has changed.
     pub dependants: Vec<usize>,
 }
 
@@ -42,10 +44,10 @@ impl Graph {
         let task_indices: HashMap<String, usize> =
             structure.tasks.iter().enumerate().map(|(task_index, task)| (task.task_id.clone(), task_index)).collect();
         let has_past = structure.tasks.iter().any(|task| task.depends_on_past);
-        let has_decisions = structure.tasks.iter().any(|task| task.decides);
+        let has_decisions = structure.tasks.iter().any(|task| task.is_branch);
         let nodes = nodes(&structure, &task_indices);
         let is_polled = |task: &Task| task.waits.as_ref().is_some_and(|wait| wait.until.poke_interval().is_some());
-        let polled_sensors = (0..structure.tasks.len()).filter(|at| is_polled(&structure.tasks[*at])).collect();
+        let polled_sensors = (0..structure.tasks.len()).filter(|index| is_polled(&structure.tasks[*index])).collect();
         Self { structure, task_indices, nodes, has_past, has_decisions, polled_sensors }
     }
 
@@ -73,7 +75,7 @@ impl Graph {
         &self.structure.groups[group]
     }
 
-    /// Whether there may be several instances of it.
+    /// True when the task may have several instances.
     pub fn is_expandable(&self, task_index: usize) -> bool {
         self.task(task_index).mapped || !self.nodes[task_index].mapped_groups.is_empty()
     }
@@ -82,28 +84,29 @@ impl Graph {
         (0..self.len()).any(|task_index| self.is_expandable(task_index))
     }
 
-    /// How many instances there are to be of it; `None` as long as that is not known.
-    pub fn count(&self, task_index: usize, of_task: &impl Fn(&str) -> Option<usize>) -> Option<usize> {
-        let own = match &self.task(task_index).length {
-            Some(length) => length.resolve(of_task)?,
+    /// Number of instances that the task should have; `None` while that is not known.
+    pub fn count(&self, task_index: usize, task_length: &impl Fn(&str) -> Option<usize>) -> Option<usize> {
+        let own_count = match &self.task(task_index).length {
+            Some(length) => length.resolve(task_length)?,
             None => 1,
         };
-        let mut whole = own;
+        let mut total = own_count;
         for group in &self.nodes[task_index].mapped_groups {
-            whole *= self.group_count(*group, of_task)?;
+            total *= self.group_count(*group, task_length)?;
         }
-        Some(whole)
+        Some(total)
     }
 
-    pub fn group_count(&self, group: usize, of_task: &impl Fn(&str) -> Option<usize>) -> Option<usize> {
-        self.structure.groups[group].length.as_ref().map_or(Some(1), |length| length.resolve(of_task))
+    /// Number of copies of a group; `None` while that is not known, 1 for a group that is not mapped.
+    pub fn group_count(&self, group: usize, task_length: &impl Fn(&str) -> Option<usize>) -> Option<usize> {
+        self.structure.groups[group].length.as_ref().map_or(Some(1), |length| length.resolve(task_length))
     }
 
-    /// Every task whose result some length depends on.
+    /// Ids of all tasks whose return values decide the length of a mapped task or group.
     pub fn length_sources(&self) -> Vec<&str> {
-        let of_tasks = self.structure.tasks.iter().flat_map(|task| &task.sources);
-        let of_groups = self.structure.groups.iter().flat_map(|group| &group.sources);
-        of_tasks.chain(of_groups).map(String::as_str).collect::<BTreeSet<_>>().into_iter().collect()
+        let task_sources = self.structure.tasks.iter().flat_map(|task| &task.sources);
+        let group_sources = self.structure.groups.iter().flat_map(|group| &group.sources);
+        task_sources.chain(group_sources).map(String::as_str).collect::<BTreeSet<_>>().into_iter().collect()
     }
 }
 
@@ -112,7 +115,7 @@ fn nodes(structure: &Structure, task_indices: &HashMap<String, usize>) -> Vec<No
     let mut nodes: Vec<Node> = tasks.iter().map(|_| Node::default()).collect();
     for (task_index, task) in tasks.iter().enumerate() {
         let up: Vec<usize> = task.upstream.iter().filter_map(|id| task_indices.get(id).copied()).collect();
-        up.iter().for_each(|above| nodes[*above].downstream.push(task_index));
+        up.iter().for_each(|upstream| nodes[*upstream].downstream.push(task_index));
         nodes[task_index].upstream = up;
         nodes[task_index].sources = task.sources.iter().filter_map(|id| task_indices.get(id).copied()).collect();
     }
@@ -143,23 +146,24 @@ fn nodes(structure: &Structure, task_indices: &HashMap<String, usize>) -> Vec<No
     nodes
 }
 
+/// Sets the mapped groups and the sources of each task.
 fn add_groups(structure: &Structure, task_indices: &HashMap<String, usize>, nodes: &mut [Node]) {
-    let by_id: HashMap<&str, usize> =
-        structure.groups.iter().enumerate().map(|(at, group)| (group.group_id.as_str(), at)).collect();
+    let group_indices: HashMap<&str, usize> =
+        structure.groups.iter().enumerate().map(|(index, group)| (group.group_id.as_str(), index)).collect();
     for (task_index, task) in structure.tasks.iter().enumerate() {
-        let mut group = task.group.as_deref().and_then(|id| by_id.get(id).copied());
-        // A chain of groups without an end would be a mistake of ours; it ends all the same.
+        let mut group = task.group.as_deref().and_then(|id| group_indices.get(id).copied());
+        // Bounded, so that a cycle of parents, which would be a bug, cannot loop forever.
         for _ in 0..=structure.groups.len() {
-            let Some(at) = group else { break };
-            if structure.groups[at].length.is_some() {
-                nodes[task_index].mapped_groups.push(at);
+            let Some(index) = group else { break };
+            if structure.groups[index].length.is_some() {
+                nodes[task_index].mapped_groups.push(index);
             }
-            group = structure.groups[at].parent.as_deref().and_then(|id| by_id.get(id).copied());
+            group = structure.groups[index].parent.as_deref().and_then(|id| group_indices.get(id).copied());
         }
-        let of_groups = nodes[task_index].mapped_groups.iter().flat_map(|at| &structure.groups[*at].sources);
-        let ids: BTreeSet<&String> = task.sources.iter().chain(of_groups).collect();
+        let group_sources = nodes[task_index].mapped_groups.iter().flat_map(|index| &structure.groups[*index].sources);
+        let ids: BTreeSet<&String> = task.sources.iter().chain(group_sources).collect();
         nodes[task_index].length_sources = ids.into_iter().filter_map(|id| task_indices.get(id).copied()).collect();
-        // As in Airflow, only the innermost group's sources are waited for.
+        // As in Airflow, the task waits only for the innermost group's sources.
         if nodes[task_index].sources.is_empty()
             && let Some(innermost) = nodes[task_index].mapped_groups.first()
         {
@@ -169,44 +173,51 @@ fn add_groups(structure: &Structure, task_indices: &HashMap<String, usize>, node
     }
 }
 
-/// All that can be reached by the arrows.
-fn reach(nodes: &[Node], from: usize, next: impl Fn(&Node) -> &Vec<usize>) -> BTreeSet<usize> {
-    let mut found = BTreeSet::new();
-    let mut waiting = vec![from];
-    while let Some(task_index) = waiting.pop() {
+/// All tasks reachable from a task by following `next`, without the task itself.
+fn reachable(nodes: &[Node], from: usize, next: impl Fn(&Node) -> &Vec<usize>) -> BTreeSet<usize> {
+    let mut reached = BTreeSet::new();
+    let mut pending = vec![from];
+    while let Some(task_index) = pending.pop() {
         for other in next(&nodes[task_index]) {
-            if found.insert(*other) {
-                waiting.push(*other);
+            if reached.insert(*other) {
+                pending.push(*other);
             }
         }
     }
-    found
+    reached
 }
 
+/// Sets `indirect_setups` and `scope` of each task:
 /// <https://airflow.apache.org/docs/apache-airflow/stable/howto/setup-and-teardown.html>
 fn add_setups(tasks: &[Task], nodes: &mut [Node]) {
     let is_teardown = |task_index: &usize| tasks[*task_index].is_teardown;
+    // Task, indirect setups, scope.
     let mut needs: Vec<(usize, Vec<usize>, Vec<usize>)> = Vec::new();
     for task_index in 0..tasks.len() {
-        let above = reach(nodes, task_index, |node| &node.upstream);
+        let all_upstream = reachable(nodes, task_index, |node| &node.upstream);
         let direct: BTreeSet<usize> = nodes[task_index].upstream.iter().copied().collect();
         if tasks[task_index].is_teardown {
             let mut scope = BTreeSet::new();
             for setup in direct.iter().filter(|other| tasks[**other].is_setup) {
-                let below = reach(nodes, *setup, |node| &node.downstream);
-                scope.extend(above.iter().filter(|other| !direct.contains(other) && below.contains(other)).copied());
+                let all_downstream = reachable(nodes, *setup, |node| &node.downstream);
+                scope.extend(
+                    all_upstream
+                        .iter()
+                        .filter(|other| !direct.contains(other) && all_downstream.contains(other))
+                        .copied(),
+                );
             }
             needs.push((task_index, Vec::new(), scope.into_iter().collect()));
             continue;
         }
-        let setups: Vec<usize> = above.iter().filter(|other| tasks[**other].is_setup).copied().collect();
+        let setups: Vec<usize> = all_upstream.iter().filter(|other| tasks[**other].is_setup).copied().collect();
         if setups.is_empty() {
             continue;
         }
-        let below = reach(nodes, task_index, |node| &node.downstream);
+        let all_downstream = reachable(nodes, task_index, |node| &node.downstream);
         let is_relevant = |setup: &usize| {
             let mut teardowns = nodes[*setup].downstream.iter().filter(|other| is_teardown(other)).peekable();
-            teardowns.peek().is_none() || teardowns.any(|teardown| below.contains(teardown))
+            teardowns.peek().is_none() || teardowns.any(|teardown| all_downstream.contains(teardown))
         };
         let indirect = setups.into_iter().filter(|setup| !direct.contains(setup) && is_relevant(setup)).collect();
         needs.push((task_index, indirect, Vec::new()));
@@ -217,11 +228,12 @@ fn add_setups(tasks: &[Task], nodes: &mut [Node]) {
     }
 }
 
-/// A teardown does not decide about its run, unless it says so; whoever comes before one does.
+/// Marks the leaves, which decide the run's state. A teardown is ignored unless `on_failure_fail_dagrun` is set, so
+/// the tasks directly before it count as leaves.
 fn mark_leaves(tasks: &[Task], nodes: &mut [Node]) {
-    let ignored = |task_index: usize| tasks[task_index].is_teardown && !tasks[task_index].on_failure_fail_dagrun;
+    let is_ignored = |task_index: usize| tasks[task_index].is_teardown && !tasks[task_index].on_failure_fail_dagrun;
     for (task_index, node) in nodes.iter_mut().enumerate() {
-        node.is_leaf = !ignored(task_index) && node.downstream.iter().all(|down| ignored(*down));
+        node.is_leaf = !is_ignored(task_index) && node.downstream.iter().all(|down| is_ignored(*down));
     }
     if !nodes.iter().any(|node| node.is_leaf) {
         for node in nodes.iter_mut() {
@@ -231,24 +243,25 @@ fn mark_leaves(tasks: &[Task], nodes: &mut [Node]) {
 }
 
 impl Graph {
-    /// All that come after a task.
-    pub fn below(&self, task_index: usize) -> BTreeSet<usize> {
-        reach(&self.nodes, task_index, |node| &node.downstream)
+    /// All downstream tasks, direct and indirect.
+    pub fn all_downstream(&self, task_index: usize) -> BTreeSet<usize> {
+        reachable(&self.nodes, task_index, |node| &node.downstream)
     }
 
-    /// All that come before a task.
-    pub fn above(&self, task_index: usize) -> BTreeSet<usize> {
-        reach(&self.nodes, task_index, |node| &node.upstream)
+    /// All upstream tasks, direct and indirect.
+    pub fn all_upstream(&self, task_index: usize) -> BTreeSet<usize> {
+        reachable(&self.nodes, task_index, |node| &node.upstream)
     }
 
-    /// The setups, direct ones included, that a task needs.
+    /// The setups that a task needs, direct ones included.
     pub fn relevant_setups(&self, task_index: usize) -> Vec<usize> {
         let direct = self.nodes[task_index].upstream.iter().filter(|up| self.task(**up).is_setup);
         direct.chain(&self.nodes[task_index].indirect_setups).copied().collect()
     }
 
-    /// Rules that one upstream alone can satisfy: before a group is expanded they wait for all of it.
-    pub fn is_hasty(&self, task_index: usize) -> bool {
+    /// True for trigger rules that a single upstream instance can satisfy: before the mapped group is expanded, a task
+    /// with such a rule waits for all instances of its upstreams.
+    pub fn can_fire_early(&self, task_index: usize) -> bool {
         matches!(
             self.task(task_index).trigger_rule,
             TriggerRule::OneSuccess

@@ -1,4 +1,4 @@
-//! Mapped tasks and groups whose lists become shorter and longer when they run again.
+//! Tests of mapped tasks and groups whose lists shrink and grow each time their source runs.
 
 use super::graph::Graph;
 use super::plan::plan;
@@ -8,11 +8,11 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 
-/// `files` gives its list to a mapped `load`, and to a mapped group of `a` and `b` after it; `total` comes after both.
+/// `load` is mapped over the list of `files`, and so is the group of `a` and `b`; `total` is downstream of both.
 fn graph(rule: &str) -> Graph {
-    let task = |id: &str, up: &[&str], more: Value| {
+    let task = |id: &str, up: &[&str], extra: Value| {
         let mut task = json!({"task_id": id, "operator": "o", "upstream": up});
-        task.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        task.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
         task
     };
     let mapped = json!({"mapped": true, "length": {"task": "files"}, "sources": ["files"]});
@@ -27,6 +27,7 @@ fn graph(rule: &str) -> Graph {
     Graph::new(serde_json::from_value(json!({"dag_id": "d", "groups": groups, "tasks": tasks})).unwrap())
 }
 
+/// A run that is played without a database; `length` is the length of the list that `files` returns.
 struct Play {
     graph: Graph,
     instances: Vec<Instance>,
@@ -37,7 +38,7 @@ struct Play {
 impl Play {
     fn new(rule: &str) -> Self {
         let graph = graph(rule);
-        let one = |task_index| Instance {
+        let instance = |task_index| Instance {
             task_index: Some(task_index),
             map_index: -1,
             state: None,
@@ -47,12 +48,12 @@ impl Play {
             waits_since: None,
             ended: None,
         };
-        let instances = (0..graph.len()).map(one).collect();
+        let instances = (0..graph.len()).map(instance).collect();
         Self { graph, instances, length: None, run: None }
     }
 
     fn settle(&mut self) {
-        // Twice: a plan leaves nothing to say.
+        // Twice: planning again must give an empty plan.
         for turn in 0..2 {
             let lengths = self.length.iter().map(|length| ("files".to_owned(), Returned::Elements(*length))).collect();
             let snapshot = Snapshot {
@@ -75,28 +76,31 @@ impl Play {
         }
     }
 
+    /// Ends the scheduled instances of a task.
     fn end(&mut self, task_id: &str, outcome: Outcome) {
-        for one in &mut self.instances {
-            let is_own = one.task_index == self.graph.task_index(task_id);
-            if is_own && one.state == Some(TaskState::Scheduled) {
-                one.state = Some(TaskState::Running);
-                one.ended = Some(EndedTry { outcome, at: Timestamp::UNIX_EPOCH, skips: Vec::new() });
+        for instance in &mut self.instances {
+            let is_own = instance.task_index == self.graph.task_index(task_id);
+            if is_own && instance.state == Some(TaskState::Scheduled) {
+                instance.state = Some(TaskState::Running);
+                instance.ended = Some(EndedTry { outcome, at: Timestamp::UNIX_EPOCH, skips: Vec::new() });
             }
         }
         self.settle();
     }
 
+    /// Ends `files` with a list of that length.
     fn list(&mut self, length: usize) {
         self.length = Some(length);
         self.end("files", Outcome::Success);
     }
 
+    /// Clears all instances.
     fn clear(&mut self) {
-        self.instances.iter_mut().for_each(|one| one.state = None);
+        self.instances.iter_mut().for_each(|instance| instance.state = None);
         self.settle();
     }
 
-    /// Runs all of it with a list of that length.
+    /// Runs all tasks to success, with a list of that length.
     fn go_through(&mut self, length: usize) {
         self.list(length);
         for task_id in ["load", "a", "b", "total"] {
@@ -108,16 +112,17 @@ impl Play {
     /// The states of a task's instances, in the order of their map indexes.
     fn states(&self, task_id: &str) -> Vec<&'static str> {
         let task_index = self.graph.task_index(task_id);
-        let mut own: Vec<_> = self.instances.iter().filter(|one| one.task_index == task_index).collect();
-        own.sort_by_key(|one| one.map_index);
-        own.iter().map(|one| one.state.map_or("none", TaskState::as_str)).collect()
+        let mut instances: Vec<_> =
+            self.instances.iter().filter(|instance| instance.task_index == task_index).collect();
+        instances.sort_by_key(|instance| instance.map_index);
+        instances.iter().map(|instance| instance.state.map_or("none", TaskState::as_str)).collect()
     }
 }
 
 const MAPPED: [&str; 3] = ["load", "a", "b"];
 
 #[test]
-fn a_list_that_shrank_and_grows_runs_all_its_elements() {
+fn a_list_that_shrinks_and_grows_runs_all_elements() {
     for rule in ["all_success", "one_success", "none_failed_min_one_success", "one_done"] {
         let mut play = Play::new(rule);
         play.settle();
@@ -125,9 +130,9 @@ fn a_list_that_shrank_and_grows_runs_all_its_elements() {
             play.go_through(length);
             for task_id in MAPPED {
                 let states = play.states(task_id);
-                let (there, beyond) = states.split_at(length);
-                assert!(there.iter().all(|state| *state == "success"), "{rule}, {length}, {task_id}: {states:?}");
-                assert!(beyond.iter().all(|state| *state == "removed"), "{rule}, {length}, {task_id}: {states:?}");
+                let (present, surplus) = states.split_at(length);
+                assert!(present.iter().all(|state| *state == "success"), "{rule}, {length}, {task_id}: {states:?}");
+                assert!(surplus.iter().all(|state| *state == "removed"), "{rule}, {length}, {task_id}: {states:?}");
             }
             assert_eq!(play.states("total"), ["success"]);
             play.clear();
@@ -142,19 +147,25 @@ fn removed_instances_that_were_not_cleared_come_back() {
     play.go_through(3);
     play.clear();
     play.go_through(1);
-    // As it was cleared before removed instances were.
-    play.instances.iter_mut().filter(|one| one.state != Some(TaskState::Removed)).for_each(|one| one.state = None);
+    // Earlier releases did not clear removed instances.
+    play.instances
+        .iter_mut()
+        .filter(|instance| instance.state != Some(TaskState::Removed))
+        .for_each(|instance| instance.state = None);
     play.settle();
     play.list(3);
     assert_eq!(play.states("load"), ["scheduled"; 3]);
     assert_eq!((play.states("a"), play.states("b")), (vec!["scheduled"; 3], vec!["none"; 3]));
     assert!(
-        play.instances.iter().filter(|one| one.map_index > 0 && one.state.is_some()).all(|one| one.try_number == 2)
+        play.instances
+            .iter()
+            .filter(|instance| instance.map_index > 0 && instance.state.is_some())
+            .all(|instance| instance.try_number == 2)
     );
 }
 
 #[test]
-fn new_copies_of_a_group_wait_for_what_is_above_them() {
+fn new_copies_of_a_group_wait_for_their_upstreams() {
     let mut play = Play::new("all_success");
     play.settle();
     play.go_through(1);
@@ -162,35 +173,36 @@ fn new_copies_of_a_group_wait_for_what_is_above_them() {
     play.list(3);
     assert_eq!((play.states("a"), play.states("b")), (vec!["scheduled"; 3], vec!["none"; 3]));
     let ends = [Outcome::Success, Outcome::Failed { may_retry: false, due: None }, Outcome::Success];
-    let own = play.graph.task_index("a");
-    for (at, outcome) in ends.into_iter().enumerate() {
-        let index = i32::try_from(at).unwrap();
-        let one = play.instances.iter_mut().find(|one| one.task_index == own && one.map_index == index).unwrap();
-        one.state = Some(TaskState::Running);
-        one.ended = Some(EndedTry { outcome, at: Timestamp::UNIX_EPOCH, skips: Vec::new() });
+    let task_index = play.graph.task_index("a");
+    for (map_index, outcome) in ends.into_iter().enumerate() {
+        let index = i32::try_from(map_index).unwrap();
+        let instance =
+            play.instances.iter_mut().find(|other| other.task_index == task_index && other.map_index == index).unwrap();
+        instance.state = Some(TaskState::Running);
+        instance.ended = Some(EndedTry { outcome, at: Timestamp::UNIX_EPOCH, skips: Vec::new() });
         play.settle();
     }
     assert_eq!(play.states("b"), ["scheduled", "upstream_failed", "scheduled"]);
 }
 
 #[test]
-fn instances_wait_while_their_list_is_made_again() {
+fn instances_wait_while_their_source_reruns() {
     let mut play = Play::new("all_success");
     play.settle();
     play.go_through(2);
     play.clear();
-    assert_eq!(play.states("load"), ["none"; 2], "the list of the first time is not the list");
+    assert_eq!(play.states("load"), ["none"; 2], "the old list does not count");
     play.end("files", Outcome::Failed { may_retry: false, due: None });
     assert_eq!((play.states("load"), play.run), (vec!["upstream_failed"; 2], Some(RunState::Failed)));
 }
 
 #[test]
-fn a_list_that_is_not_known_removes_nothing() {
+fn an_unknown_list_removes_nothing() {
     let mut play = Play::new("all_success");
     play.settle();
     play.go_through(2);
     play.clear();
-    // Marked as a success, without a list.
+    // The source is marked success manually, so it returned no list.
     play.length = None;
     play.end("files", Outcome::Success);
     assert_eq!(play.states("load"), ["scheduled"; 2]);
@@ -198,7 +210,7 @@ fn a_list_that_is_not_known_removes_nothing() {
 }
 
 #[test]
-fn an_empty_list_lets_what_is_below_go_on() {
+fn downstream_runs_after_an_empty_list() {
     let mut play = Play::new("all_success");
     play.settle();
     play.go_through(2);

@@ -1,4 +1,4 @@
-//! What happens next to the tasks of a run. Pure.
+//! Decides the next state transitions of a run's task instances. Pure.
 
 pub mod concurrency;
 pub mod copies;

@@ -1,4 +1,5 @@
-//! A run as it looks at the beginning of a pass, and what one task instance is to do, seen from there. Pure.
+//! The run as it was at the beginning of a pass, and the next step of each task instance. A pass evaluates the
+//! instances once; its changes are visible from the next pass on. Pure.
 
 use super::copies::{self, Relevant};
 use super::graph::Graph;
@@ -11,13 +12,14 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
+/// What to do with a task instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     Run,
     Wait,
-    /// Without having run.
+    /// Set this state without running the instance.
     End(TaskState),
-    /// Into so many; `None` when it will never be known into how many.
+    /// Expand into this number of instances; `None` when the number can never be known.
     Expand(Option<usize>),
 }
 
@@ -25,15 +27,18 @@ pub struct PassView<'a> {
     snapshot: &'a Snapshot<'a>,
     task_indices: Vec<Option<usize>>,
     map_indexes: Vec<i32>,
-    /// As they are by now.
+    // The vectors without another key are indexed by instance, first those of the snapshot, then the added ones.
+    /// Current states, including changes in this pass.
     states: Vec<Option<TaskState>>,
-    /// As they were when the pass began.
-    seen: Vec<Option<TaskState>>,
-    /// The instances of each task, by map index.
+    /// States at the beginning of the pass.
+    states_at_start: Vec<Option<TaskState>>,
+    /// The instances of each task, as indices ordered by map index.
     rows: Vec<Vec<usize>>,
+    /// Number of instances by state for each task, at the beginning of the pass.
     tallies: Vec<Tally>,
-    /// Indices of tasks that have changed since the pass began.
+    /// Indices of tasks that changed since the pass began.
     changed: BTreeSet<usize>,
+    /// Cache of `count` during a pass, by task.
     counts: RefCell<HashMap<usize, Option<usize>>>,
 }
 
@@ -51,7 +56,7 @@ impl<'a> PassView<'a> {
             snapshot,
             task_indices: snapshot.instances.iter().map(|instance| instance.task_index).collect(),
             map_indexes: snapshot.instances.iter().map(|instance| instance.map_index).collect(),
-            seen: states.clone(),
+            states_at_start: states.clone(),
             states,
             tallies: vec![Tally::default(); rows.len()],
             rows,
@@ -78,14 +83,15 @@ impl<'a> PassView<'a> {
         &self.states
     }
 
+    /// The instances of a task, ordered by map index.
     pub fn rows(&self, task_index: usize) -> &[usize] {
         &self.rows[task_index]
     }
 
-    /// The instance of a task with that index.
+    /// The instance of a task with that map index.
     pub fn row(&self, task_index: usize, map_index: i32) -> Option<usize> {
-        let at = self.rows[task_index].binary_search_by_key(&map_index, |index| self.map_indexes[*index]).ok()?;
-        Some(self.rows[task_index][at])
+        let position = self.rows[task_index].binary_search_by_key(&map_index, |index| self.map_indexes[*index]).ok()?;
+        Some(self.rows[task_index][position])
     }
 
     pub fn set(&mut self, index: usize, state: Option<TaskState>) {
@@ -98,26 +104,26 @@ impl<'a> PassView<'a> {
         self.changed.extend(self.task_indices[index]);
     }
 
-    /// A new instance; it is the last of its task.
+    /// Adds a new instance and returns its index.
     pub fn add(&mut self, task_index: usize, map_index: i32) -> usize {
         let index = self.states.len();
         self.task_indices.push(Some(task_index));
         self.map_indexes.push(map_index);
         self.states.push(None);
-        self.seen.push(None);
-        let at = self.rows[task_index].partition_point(|other| self.map_indexes[*other] < map_index);
-        self.rows[task_index].insert(at, index);
+        self.states_at_start.push(None);
+        let position = self.rows[task_index].partition_point(|other| self.map_indexes[*other] < map_index);
+        self.rows[task_index].insert(position, index);
         self.changed.insert(task_index);
         index
     }
 
-    /// From here on, what has changed is seen.
+    /// Makes the current states visible to the next pass.
     pub fn end_pass(&mut self) {
         let graph = self.snapshot.graph;
         for task_index in std::mem::take(&mut self.changed) {
             let mut tally = Tally::default();
             for index in &self.rows[task_index] {
-                self.seen[*index] = self.states[*index];
+                self.states_at_start[*index] = self.states[*index];
                 tally.count(self.states[*index], graph.task(task_index).is_setup);
             }
             self.tallies[task_index] = tally;
@@ -125,22 +131,22 @@ impl<'a> PassView<'a> {
         self.counts.get_mut().clear();
     }
 
-    /// Whether a task has as many instances as it is to have, none of them removed. The cheap answer: `false` may be
-    /// wrong.
+    /// A quick check whether a task has exactly `count` instances, none of them removed. `true` is certain, `false` is
+    /// not.
     pub fn is_complete(&self, task_index: usize, count: usize) -> bool {
         let rows = &self.rows[task_index];
         let first = rows.first().map_or(0, |row| self.map_indexes[*row]);
         rows.len() == count && first == 0 && self.tallies[task_index].removed == 0
     }
 
-    /// The instances of all tasks that these matter to.
+    /// The instances of all tasks that depend on these tasks.
     pub fn dependants(&self, changed: &BTreeSet<usize>) -> BTreeSet<usize> {
         let task_indices: BTreeSet<usize> =
             changed.iter().flat_map(|task_index| &self.snapshot.graph.node(*task_index).dependants).copied().collect();
         task_indices.into_iter().flat_map(|task_index| &self.rows[task_index]).copied().collect()
     }
 
-    /// How many instances there are to be of a task.
+    /// Number of instances that a task should have; `None` while it is not known.
     pub fn count(&self, task_index: usize) -> Option<usize> {
         if let Some(count) = self.counts.borrow().get(&task_index) {
             return *count;
@@ -150,21 +156,21 @@ impl<'a> PassView<'a> {
         count
     }
 
-    /// How much a task has returned; of a mapped one, how many of its instances returned something. `None` until it has
-    /// ended: what is there until then may be of an earlier try.
+    /// Number of elements that a task returned; for a mapped task, the number of instances that returned something.
+    /// `None` until the task has finished: before that, a value may come from an earlier try.
     fn length_of(&self, task_id: &str) -> Option<usize> {
         let graph = self.snapshot.graph;
         let task_index = graph.task_index(task_id)?;
-        let known = self.snapshot.lengths.get(task_id);
+        let returned = self.snapshot.lengths.get(task_id);
         if !graph.is_expandable(task_index) {
             let tally = &self.tallies[task_index];
-            return known.filter(|_| tally.success == tally.all).map(Returned::count);
+            return returned.filter(|_| tally.success == tally.all).map(Returned::count);
         }
         let rows = &self.rows[task_index];
-        let is_there = |row: &&usize| self.seen[**row] != Some(TaskState::Removed);
-        self.has_ended(task_index).then(|| match known {
+        let is_present = |row: &&usize| self.states_at_start[**row] != Some(TaskState::Removed);
+        self.has_ended(task_index).then(|| match returned {
             Some(Returned::Instances(indexes)) => {
-                rows.iter().filter(is_there).filter(|row| indexes.contains(&self.map_indexes[**row])).count()
+                rows.iter().filter(is_present).filter(|row| indexes.contains(&self.map_indexes[**row])).count()
             }
             Some(Returned::Elements(length)) => *length,
             None => 0,
@@ -175,57 +181,60 @@ impl<'a> PassView<'a> {
         self.tallies[task_index].is_done()
     }
 
-    /// `due` is when a retry or a rescheduled sensor may go on.
+    /// Decides the next step of an instance. `due` is when a retry or a rescheduled sensor may continue.
     pub fn step(&self, index: usize, due: Option<Timestamp>, now: Timestamp) -> Step {
         let Some(task_index) = self.task_indices[index] else { return Step::Wait };
         let graph = self.snapshot.graph;
         let map_index = self.map_indexes[index];
-        if self.is_decided_against(task_index, map_index) {
+        if self.is_skipped_by_branch(task_index, map_index) {
             return Step::End(TaskState::Skipped);
         }
         let is_expandable = graph.is_expandable(task_index);
-        let expandable = map_index < 0 && is_expandable;
-        let sources = if is_expandable { self.sources(task_index) } else { Verdict::Run };
-        if let Verdict::End(state) = sources {
+        let is_unexpanded = map_index < 0 && is_expandable;
+        let source_verdict = if is_expandable { self.source_verdict(task_index) } else { Verdict::Run };
+        if let Verdict::End(state) = source_verdict {
             return Step::End(state);
         }
-        if is_expandable && !expandable && !graph.node(task_index).length_sources.iter().all(|up| self.has_ended(*up)) {
-            // What it is mapped over runs again: whether this instance is still one of them is not known.
+        if is_expandable
+            && !is_unexpanded
+            && !graph.node(task_index).length_sources.iter().all(|up| self.has_ended(*up))
+        {
+            // A task that this one is mapped over runs again, so it is unknown whether this instance remains.
             return Step::Wait;
         }
-        match self.trigger(task_index, map_index) {
+        match self.trigger_verdict(task_index, map_index) {
             Verdict::End(state) => return Step::End(state),
             Verdict::Wait => return Step::Wait,
             Verdict::Run => {}
         }
         let is_early = due.is_some_and(|due| due > now);
-        if sources == Verdict::Wait || is_early || self.snapshot.held_by_past.contains(&task_index) {
+        if source_verdict == Verdict::Wait || is_early || self.snapshot.held_by_past.contains(&task_index) {
             return Step::Wait;
         }
-        if expandable { Step::Expand(self.count(task_index)) } else { Step::Run }
+        if is_unexpanded { Step::Expand(self.count(task_index)) } else { Step::Run }
     }
 
-    /// Whether a branch right above it has chosen other tasks.
-    fn is_decided_against(&self, task_index: usize, map_index: i32) -> bool {
+    /// True when a branch directly upstream has chosen other tasks.
+    fn is_skipped_by_branch(&self, task_index: usize, map_index: i32) -> bool {
         let graph = self.snapshot.graph;
         if !graph.has_decisions {
             return false;
         }
         let task_id = &graph.task(task_index).task_id;
-        graph.node(task_index).upstream.iter().filter(|up| graph.task(**up).decides).any(|up| {
-            let finished = |index: &usize| self.seen[*index].is_some_and(TaskState::is_finished);
-            let at = if graph.task(*up).mapped { map_index } else { -1 };
-            let decision = self.snapshot.decisions.get(&(*up, at));
-            self.rows[*up].iter().any(finished) && decision.is_some_and(|decision| decision.skips(task_id))
+        graph.node(task_index).upstream.iter().filter(|up| graph.task(**up).is_branch).any(|up| {
+            let is_finished = |index: &usize| self.states_at_start[*index].is_some_and(TaskState::is_finished);
+            let upstream_map_index = if graph.task(*up).mapped { map_index } else { -1 };
+            let decision = self.snapshot.decisions.get(&(*up, upstream_map_index));
+            self.rows[*up].iter().any(is_finished) && decision.is_some_and(|decision| decision.skips(task_id))
         })
     }
 
-    /// What a task is mapped over must be there, whatever its trigger rule.
-    fn sources(&self, task_index: usize) -> Verdict {
+    /// The verdict on the tasks that a task is mapped over: they must have succeeded, regardless of its trigger rule.
+    fn source_verdict(&self, task_index: usize) -> Verdict {
         let mut verdict = Verdict::Run;
         for source in &self.snapshot.graph.node(task_index).sources {
             let Some(index) = self.row(*source, -1) else { continue };
-            match self.seen[index] {
+            match self.states_at_start[index] {
                 Some(TaskState::Failed | TaskState::UpstreamFailed) => return Verdict::End(TaskState::UpstreamFailed),
                 Some(TaskState::Skipped) => verdict = Verdict::End(TaskState::Skipped),
                 Some(TaskState::Removed) if verdict == Verdict::Run => verdict = Verdict::Wait,
@@ -235,74 +244,81 @@ impl<'a> PassView<'a> {
         verdict
     }
 
-    fn trigger(&self, task_index: usize, map_index: i32) -> Verdict {
+    /// The verdict of the trigger rule, and of the setups that the task needs.
+    fn trigger_verdict(&self, task_index: usize, map_index: i32) -> Verdict {
         let task = self.snapshot.graph.task(task_index);
         let node = self.snapshot.graph.node(task_index);
         if node.upstream.is_empty() || task.trigger_rule == TriggerRule::Always {
             return Verdict::Run;
         }
-        let mut setups = Verdict::Run;
+        let mut setup_verdict = Verdict::Run;
         if !task.is_teardown && !node.indirect_setups.is_empty() {
-            setups = rules::judge_setups(&self.tally(task_index, map_index, &node.indirect_setups), map_index);
-            if let Verdict::End(_) = setups {
-                return setups;
+            setup_verdict =
+                rules::judge_setups(&self.upstream_tally(task_index, map_index, &node.indirect_setups), map_index);
+            if let Verdict::End(_) = setup_verdict {
+                return setup_verdict;
             }
         }
-        let verdict = rules::judge(task.trigger_rule, &self.tally(task_index, map_index, &node.upstream));
+        let verdict = rules::judge(task.trigger_rule, &self.upstream_tally(task_index, map_index, &node.upstream));
         if verdict != Verdict::Run {
             return verdict;
         }
-        if task.is_teardown && !node.scope.is_empty() && !self.tally(task_index, map_index, &node.scope).is_done() {
+        if task.is_teardown
+            && !node.scope.is_empty()
+            && !self.upstream_tally(task_index, map_index, &node.scope).is_done()
+        {
             return Verdict::Wait;
         }
-        setups
+        setup_verdict
     }
 
-    fn tally(&self, task_index: usize, map_index: i32, above: &[usize]) -> Tally {
-        let mut whole = Tally::default();
-        for up in above {
+    /// Counts the upstream instances that an instance depends on, by state.
+    fn upstream_tally(&self, task_index: usize, map_index: i32, upstream: &[usize]) -> Tally {
+        let mut total = Tally::default();
+        for up in upstream {
             if self.rows[*up].is_empty() {
-                // Its dates keep it out of this run: as in Airflow, it is waited for all the same.
-                whole.count(None, self.snapshot.graph.task(*up).is_setup);
+                // The start and end dates of the upstream task exclude it from this run. As in Airflow, its downstream
+                // tasks still wait for it.
+                total.count(None, self.snapshot.graph.task(*up).is_setup);
                 continue;
             }
-            match self.relevant(task_index, map_index, *up) {
-                Relevant::All => whole.add(&self.tallies[*up]),
-                Relevant::Range(range) => self.count_range(&mut whole, *up, range),
+            match self.relevant_instances(task_index, map_index, *up) {
+                Relevant::All => total.add(&self.tallies[*up]),
+                Relevant::Range(range) => self.count_range(&mut total, *up, range),
             }
         }
-        whole
+        total
     }
 
-    fn count_range(&self, whole: &mut Tally, up: usize, range: Range<i64>) {
+    fn count_range(&self, total: &mut Tally, up: usize, range: Range<i64>) {
         let is_setup = self.snapshot.graph.task(up).is_setup;
         let rows = &self.rows[up];
         let index_of = |row: &usize| i64::from(self.map_indexes[*row]);
         let first = rows.partition_point(|row| index_of(row) < range.start.max(0));
         for row in rows[first..].iter().take_while(|row| index_of(row) < range.end) {
-            whole.count(self.seen[*row], is_setup);
+            total.count(self.states_at_start[*row], is_setup);
         }
         for row in rows.iter().take_while(|row| index_of(row) < 0) {
-            whole.count(self.seen[*row], is_setup);
+            total.count(self.states_at_start[*row], is_setup);
         }
     }
 
-    /// Which instances of a task above matter to one.
-    fn relevant(&self, task_index: usize, map_index: i32, up: usize) -> Relevant {
+    /// The instances of an upstream task that an instance depends on.
+    fn relevant_instances(&self, task_index: usize, map_index: i32, up: usize) -> Relevant {
         let graph = self.snapshot.graph;
-        if map_index < 0 && graph.is_hasty(task_index) && !self.decides_length(task_index, up) {
+        if map_index < 0 && graph.can_fire_early(task_index) && !self.decides_length(task_index, up) {
             return Relevant::All;
         }
         let (count, length) = (|task_index| self.count(task_index), |task: &str| self.length_of(task));
-        copies::relevant(graph, (task_index, map_index), up, &count, &length)
+        copies::relevant_instances(graph, (task_index, map_index), up, &count, &length)
     }
 
-    /// Whether one is mapped over what the other returns.
+    /// True when the task is mapped over what the upstream task returns.
     fn decides_length(&self, task_index: usize, up: usize) -> bool {
         let graph: &Graph = self.snapshot.graph;
-        let id = &graph.task(up).task_id;
-        let own = &graph.task(task_index).sources;
+        let task_id = &graph.task(up).task_id;
+        let own_sources = &graph.task(task_index).sources;
         let groups = &graph.node(task_index).mapped_groups;
-        own.contains(id) || groups.iter().any(|group| graph.group(*group).sources.contains(id))
+        own_sources.contains(task_id) || groups.iter().any(|group| graph.group(*group).sources.contains(task_id))
     }
 }

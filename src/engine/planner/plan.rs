@@ -1,21 +1,22 @@
-//! What happens next in a run, given how far it is. Pure: a snapshot goes in, changes come out.
+//! Decides what happens next in a run. Pure: a snapshot goes in, a plan of changes comes out.
 //!
-//! The rules are Airflow's: <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/dags.html>
-//! (trigger rules), <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/dag-run.html>
-//! (the state of a run). Like its scheduler, the planner goes in passes: what changes in one is seen in
-//! the next.
+//! The rules are Airflow's: <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/dags.html> (trigger
+//! rules), <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/dag-run.html> (the state of a run).
+//! Like its scheduler, the planner works in passes: a change in one pass is visible in the next.
 
 use super::pass_view::{PassView, Step};
 pub use super::snapshot::{
-    Dates, Decision, EndedTry, Instance, Kind, Outcome, Plan, Polled, Reason, Returned, Snapshot, Transition,
+    Dates, Decision, EndedTry, Instance, Outcome, Plan, Polled, Reason, Returned, Snapshot, Transition, TransitionKind,
 };
 use super::{retry, waits};
 use crate::engine::dag::Task;
-use crate::engine::state::{RunState, TaskState};
+use crate::engine::state::TaskState;
 use jiff::Timestamp;
 use std::collections::{BTreeSet, HashSet};
 
-/// Everything that can be said now. Applying it and asking again gives an empty plan.
+mod run_end;
+
+/// Plans everything that can be decided now. Planning again after the plan is applied gives an empty plan.
 pub fn plan(snapshot: &Snapshot<'_>) -> Plan {
     let mut planner = Planner::new(snapshot);
     planner.settle_ended_tries();
@@ -23,7 +24,7 @@ pub fn plan(snapshot: &Snapshot<'_>) -> Plan {
     if snapshot.deadline.is_some_and(|deadline| deadline <= snapshot.now) && planner.is_unfinished() {
         return planner.time_out();
     }
-    planner.follow_arrows();
+    planner.propagate();
     let run = planner.run_state();
     planner.finish(run)
 }
@@ -31,22 +32,23 @@ pub fn plan(snapshot: &Snapshot<'_>) -> Plan {
 struct Planner<'a> {
     snapshot: &'a Snapshot<'a>,
     view: PassView<'a>,
-    dues: Vec<Option<Timestamp>>,
+    // `due_dates` and `changes` have an entry for each instance, including added ones.
+    due_dates: Vec<Option<Timestamp>>,
     changes: Vec<Option<Transition>>,
     expanded: Vec<usize>,
     added: Vec<(usize, i32)>,
     restored: Vec<usize>,
-    /// Indices of tasks whose number of instances was compared with what it is to be.
+    /// Tasks whose number of instances this plan has already corrected.
     revised: HashSet<usize>,
 }
 
 impl<'a> Planner<'a> {
     fn new(snapshot: &'a Snapshot<'a>) -> Self {
-        let dues = snapshot.instances.iter().map(|instance| instance.due_at).collect();
+        let due_dates = snapshot.instances.iter().map(|instance| instance.due_at).collect();
         Self {
             snapshot,
             view: PassView::new(snapshot),
-            dues,
+            due_dates,
             changes: vec![None; snapshot.instances.len()],
             expanded: Vec::new(),
             added: Vec::new(),
@@ -55,41 +57,54 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn change(&mut self, index: usize, to: TaskState, try_number: i32, due_at: Option<Timestamp>, kind: Kind) {
+    fn change(
+        &mut self,
+        index: usize,
+        to: TaskState,
+        try_number: i32,
+        due_at: Option<Timestamp>,
+        kind: TransitionKind,
+    ) {
         self.view.set(index, Some(to));
-        self.dues[index] = due_at;
+        self.due_dates[index] = due_at;
         self.changes[index] = Some(Transition { index, to, try_number, due_at, kind });
     }
 
-    /// The number as it is by now.
+    /// The current try number, including changes of this plan.
     fn try_number(&self, index: usize) -> i32 {
         let changed = self.changes[index].as_ref().map(|change| change.try_number);
         changed.unwrap_or_else(|| self.snapshot.instances.get(index).map_or(0, |instance| instance.try_number))
     }
 
-    /// The agent has said how a try ended; what that means for the task is decided here.
+    /// Settles the tries that the agent has ended: retry, success or failure.
     fn settle_ended_tries(&mut self) {
         let mut failed = Vec::new();
         for index in 0..self.snapshot.instances.len() {
             let instance = &self.snapshot.instances[index];
             let number = instance.try_number;
             match (instance.state, &instance.ended) {
-                // Cleared while it ran, and the DAG has no such task any more.
+                // The instance was cleared while it ran, and the DAG no longer has the task.
                 (Some(TaskState::Restarting), Some(_)) if instance.task_index.is_none() => {
-                    self.change(index, TaskState::Removed, number, None, Kind::TryEnded);
+                    self.change(index, TaskState::Removed, number, None, TransitionKind::TryEnded);
                 }
-                // Cleared while it ran: the try that ended is not the answer any more.
+                // The instance was cleared while it ran: the outcome of the old try no longer counts.
                 (Some(TaskState::Restarting), Some(_)) => {
-                    self.change(index, TaskState::UpForRetry, number, Some(self.snapshot.now), Kind::TryEnded);
+                    self.change(
+                        index,
+                        TaskState::UpForRetry,
+                        number,
+                        Some(self.snapshot.now),
+                        TransitionKind::TryEnded,
+                    );
                 }
                 (Some(TaskState::Running), Some(ended)) => {
-                    let (to, due_at) = self.after(instance, ended);
-                    self.change(index, to, number, due_at, Kind::TryEnded);
+                    let (to, due_at) = self.state_after(instance, ended);
+                    self.change(index, to, number, due_at, TransitionKind::TryEnded);
                     if to == TaskState::Failed {
                         failed.push(index);
                     }
                     if to == TaskState::Success {
-                        self.skip_at_once(&ended.skips);
+                        self.skip_immediately(&ended.skips);
                     }
                 }
                 _ => {}
@@ -100,12 +115,15 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn after(&self, instance: &Instance, ended: &EndedTry) -> (TaskState, Option<Timestamp>) {
+    /// The state and the due date that follow from an ended try.
+    fn state_after(&self, instance: &Instance, ended: &EndedTry) -> (TaskState, Option<Timestamp>) {
         let now = self.snapshot.now;
         match ended.outcome {
             Outcome::Success => (TaskState::Success, None),
             Outcome::Skipped => (TaskState::Skipped, None),
-            Outcome::Rescheduled { due } => (TaskState::UpForReschedule, Some(retry::set_right(due, ended.at, now))),
+            Outcome::Rescheduled { due } => {
+                (TaskState::UpForReschedule, Some(retry::correct_for_clock_step(due, ended.at, now)))
+            }
             Outcome::Deferred { fired } => (TaskState::Deferred, fired),
             Outcome::AwaitingInput { answered } => (TaskState::AwaitingInput, answered),
             Outcome::Failed { may_retry, due } => {
@@ -115,7 +133,7 @@ impl<'a> Planner<'a> {
                         let dag_id = &self.snapshot.graph.structure.dag_id;
                         let date = self.snapshot.logical_date;
                         let due = due.unwrap_or_else(|| retry::due(dag_id, task, date, instance.try_number, ended.at));
-                        (TaskState::UpForRetry, Some(retry::set_right(due, ended.at, now)))
+                        (TaskState::UpForRetry, Some(retry::correct_for_clock_step(due, ended.at, now)))
                     }
                     _ => (TaskState::Failed, None),
                 }
@@ -123,37 +141,39 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// What a branch or a short circuit skips without asking their trigger rules.
-    fn skip_at_once(&mut self, ids: &[String]) {
+    /// Skips the tasks that a branch or a short circuit names, without evaluating their trigger rules.
+    fn skip_immediately(&mut self, ids: &[String]) {
         for task_index in ids.iter().filter_map(|id| self.snapshot.graph.task_index(id)) {
             let Some(index) = self.view.row(task_index, -1) else { continue };
-            let runs =
+            let has_started =
                 matches!(self.view.state(index), Some(TaskState::Running | TaskState::Success | TaskState::Failed));
-            if !runs {
-                self.change(index, TaskState::Skipped, self.try_number(index), None, Kind::Nothing);
+            if !has_started {
+                self.change(index, TaskState::Skipped, self.try_number(index), None, TransitionKind::NoOp);
             }
         }
     }
 
-    /// The first failure ends everything but teardowns.
+    /// Ends all tasks except teardowns, after the task instance `failed`.
     fn fail_fast(&mut self, failed: usize) {
         for index in 0..self.snapshot.instances.len() {
             let instance = &self.snapshot.instances[index];
-            let same = instance.task_index == self.snapshot.instances[failed].task_index;
+            let is_same_task = instance.task_index == self.snapshot.instances[failed].task_index;
             let is_teardown =
                 instance.task_index.is_some_and(|task_index| self.snapshot.graph.task(task_index).is_teardown);
             let state = self.view.state(index);
-            if same || is_teardown || matches!(state, Some(TaskState::Success | TaskState::Failed | TaskState::Removed))
+            if is_same_task
+                || is_teardown
+                || matches!(state, Some(TaskState::Success | TaskState::Failed | TaskState::Removed))
             {
                 continue;
             }
             let to = if state == Some(TaskState::Running) { TaskState::Failed } else { TaskState::Skipped };
-            self.change(index, to, instance.try_number, None, Kind::NeverRan);
+            self.change(index, to, instance.try_number, None, TransitionKind::NeverRan);
         }
     }
 
-    /// Pass after pass, until nothing changes.
-    fn follow_arrows(&mut self) {
+    /// Runs passes until nothing changes.
+    fn propagate(&mut self) {
         let mut candidates: BTreeSet<usize> = (0..self.snapshot.instances.len()).collect();
         while !candidates.is_empty() {
             self.revise_all(&mut candidates);
@@ -162,9 +182,9 @@ impl<'a> Planner<'a> {
                 let task_index = self.view.task_index(index);
                 let number = self.try_number(index);
                 match step {
-                    // `Expand` is only made while the steps are worked out.
+                    // `steps` resolves `Expand`.
                     Step::Wait | Step::Expand(_) => continue,
-                    Step::End(state) => self.change(index, state, number, None, Kind::NeverRan),
+                    Step::End(state) => self.change(index, state, number, None, TransitionKind::NeverRan),
                     Step::Run if self.snapshot.is_paused => continue,
                     Step::Run => self.run(index),
                 }
@@ -175,44 +195,46 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// What each is to do, all seen from the beginning of the pass; instances that come in are asked too.
+    /// Returns the steps of the candidates, based on the states at the beginning of the pass, and those of the
+    /// instances that they expand into.
     fn steps(&mut self, candidates: &BTreeSet<usize>) -> Vec<(usize, Step)> {
-        let mut waiting: Vec<usize> = candidates.iter().copied().collect();
+        let mut pending: Vec<usize> = candidates.iter().copied().collect();
         let mut steps = Vec::new();
-        let mut at = 0;
-        while at < waiting.len() {
-            let index = waiting[at];
-            at += 1;
+        let mut position = 0;
+        while position < pending.len() {
+            let index = pending[position];
+            position += 1;
             if !self.may_be_scheduled(index) {
                 continue;
             }
             if self.view.state(index).is_some_and(TaskState::is_deferred) {
-                // It has begun: what it waits for is its trigger or its answer alone.
+                // The task has started: it waits only for its trigger or its answer.
                 steps.push((index, Step::Run));
                 continue;
             }
-            match self.view.step(index, self.dues[index], self.snapshot.now) {
+            match self.view.step(index, self.due_dates[index], self.snapshot.now) {
                 Step::Expand(_) if self.snapshot.is_paused => {}
                 Step::Expand(None) => steps.push((index, Step::End(TaskState::UpstreamFailed))),
                 Step::Expand(Some(0)) => steps.push((index, Step::End(TaskState::Skipped))),
-                Step::Expand(Some(length)) => waiting.extend(self.expand(index, length)),
+                Step::Expand(Some(length)) => pending.extend(self.expand(index, length)),
                 other => steps.push((index, other)),
             }
         }
         steps
     }
 
+    /// True when the state of an instance allows it to start or continue.
     fn may_be_scheduled(&self, index: usize) -> bool {
         self.view.task_index(index).is_some()
             && match self.view.state(index) {
                 None | Some(TaskState::UpForRetry | TaskState::UpForReschedule) => true,
-                // Once its trigger has fired, or somebody has answered.
-                Some(state) if state.is_deferred() => self.dues[index].is_some(),
+                // A due date is set once the trigger has fired or a person has answered.
+                Some(state) if state.is_deferred() => self.due_dates[index].is_some(),
                 _ => false,
             }
     }
 
-    /// One without an index becomes the first of many. Returns all of them.
+    /// Expands the instance with map index -1 to `length` instances and returns all of them.
     fn expand(&mut self, index: usize, length: usize) -> Vec<usize> {
         let Some(task_index) = self.view.task_index(index) else { return Vec::new() };
         self.revised.insert(task_index);
@@ -222,20 +244,20 @@ impl<'a> Planner<'a> {
         self.expanded.push(index);
         self.view.set_map_index(index, 0);
         let mut all = vec![index];
-        all.extend((1..length).map(|at| self.add(task_index, at)));
+        all.extend((1..length).map(|map_index| self.add(task_index, map_index)));
         all
     }
 
     fn add(&mut self, task_index: usize, map_index: usize) -> usize {
         let map_index = i32::try_from(map_index).unwrap_or(i32::MAX);
         self.added.push((task_index, map_index));
-        self.dues.push(None);
+        self.due_dates.push(None);
         self.changes.push(None);
         self.view.add(task_index, map_index)
     }
 
-    /// Before a mapped task goes on, it gets as many instances as it is mapped over by now. Others may be mapped over
-    /// what it returns.
+    /// Before a mapped task continues, gives it as many instances as its list now has. Repeats until nothing changes,
+    /// because other tasks may be mapped over what it returns.
     fn revise_all(&mut self, candidates: &mut BTreeSet<usize>) {
         loop {
             let is_due = |index: &usize| self.may_be_scheduled(*index) && self.view.map_index(*index) >= 0;
@@ -251,13 +273,12 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Removes the instances that are too many, and adds or restores those that are missing. Returns whether there were
-    /// any.
+    /// Removes surplus instances of a task, and adds or restores missing ones. Returns true if anything changed.
     fn revise(&mut self, task_index: usize) -> bool {
         if !self.snapshot.graph.is_expandable(task_index) || self.revised.contains(&task_index) {
             return false;
         }
-        // Not known as long as what it is mapped over runs, or when that has failed.
+        // The number is unknown while the task that this one is mapped over runs, and after it has failed.
         let Some(count) = self.view.count(task_index) else { return false };
         self.revised.insert(task_index);
         if self.view.is_complete(task_index, count) {
@@ -266,128 +287,88 @@ impl<'a> Planner<'a> {
         let mut is_changed = false;
         let mut missing = 0..count;
         for row in self.view.rows(task_index).to_vec() {
-            let at = usize::try_from(self.view.map_index(row)).ok().filter(|at| *at < count);
+            let valid_index = usize::try_from(self.view.map_index(row)).ok().filter(|valid_index| *valid_index < count);
             let is_removed = self.view.state(row) == Some(TaskState::Removed);
-            if let Some(at) = at {
-                is_changed |= missing.start < at;
-                for at in missing.start..at {
-                    self.add(task_index, at);
+            if let Some(map_index) = valid_index {
+                is_changed |= missing.start < map_index;
+                for absent in missing.start..map_index {
+                    self.add(task_index, absent);
                 }
-                missing.start = at + 1;
+                missing.start = map_index + 1;
             }
-            match at {
+            match valid_index {
                 Some(_) if is_removed => self.restore(row),
-                None if !is_removed => self.change(row, TaskState::Removed, self.try_number(row), None, Kind::Cut),
+                None if !is_removed => {
+                    self.change(row, TaskState::Removed, self.try_number(row), None, TransitionKind::KeepDates)
+                }
                 _ => continue,
             }
             is_changed = true;
         }
         is_changed |= !missing.is_empty();
-        for at in missing {
-            self.add(task_index, at);
+        for map_index in missing {
+            self.add(task_index, map_index);
         }
         is_changed
     }
 
-    /// A removed instance has no state again.
+    /// Restores a removed instance by clearing its state.
     fn restore(&mut self, index: usize) {
         self.view.set(index, None);
-        self.dues[index] = None;
+        self.due_dates[index] = None;
         self.restored.push(index);
     }
 
-    /// It may run: what has nothing to do has done it.
+    /// Schedules an instance. An instance that needs no process succeeds or waits immediately.
     fn run(&mut self, index: usize) {
         let Some(task_index) = self.view.task_index(index) else { return };
         let state = self.view.state(index);
-        let again = state == Some(TaskState::UpForReschedule);
-        let goes_on = again || state.is_some_and(TaskState::is_deferred);
-        let number = self.try_number(index) + i32::from(!goes_on);
+        let is_rescheduled = state == Some(TaskState::UpForReschedule);
+        let resumes = is_rescheduled || state.is_some_and(TaskState::is_deferred);
+        let number = self.try_number(index) + i32::from(!resumes);
         let (to, due_at, kind) = match self.snapshot.graph.task(task_index) {
-            _ if goes_on && !again => (TaskState::Scheduled, None, Kind::Waiting),
-            task if task.is_nothing() => (TaskState::Success, None, Kind::Nothing),
-            task => self.wait(task, index, again).unwrap_or((TaskState::Scheduled, None, Kind::Waiting)),
+            _ if resumes && !is_rescheduled => (TaskState::Scheduled, None, TransitionKind::Waiting),
+            task if task.is_no_op() => (TaskState::Success, None, TransitionKind::NoOp),
+            task => self.wait_without_process(task, index, is_rescheduled).unwrap_or((
+                TaskState::Scheduled,
+                None,
+                TransitionKind::Waiting,
+            )),
         };
         self.change(index, to, number, due_at, kind);
     }
 
-    /// What a sensor does that needs no process to wait; `None` when there is something that does.
-    fn wait(&self, task: &Task, index: usize, again: bool) -> Option<(TaskState, Option<Timestamp>, Kind)> {
+    /// The transition of a sensor that waits without a process; `None` when the task needs a process.
+    fn wait_without_process(
+        &self,
+        task: &Task,
+        index: usize,
+        is_rescheduled: bool,
+    ) -> Option<(TaskState, Option<Timestamp>, TransitionKind)> {
         let (wait, dates, now) = (task.waits.as_ref()?, self.snapshot.dates.as_ref()?, self.snapshot.now);
-        let began = self.snapshot.instances.get(index).filter(|instance| again && instance.waits_since.is_some());
-        if again && began.is_none() {
+        let ongoing_wait =
+            self.snapshot.instances.get(index).filter(|instance| is_rescheduled && instance.waits_since.is_some());
+        if is_rescheduled && ongoing_wait.is_none() {
             return None;
         }
-        let since = began.and_then(|instance| instance.waits_since).unwrap_or(now);
-        let ended = if again { Kind::Waited } else { Kind::Nothing };
-        let until = |due| Some((TaskState::UpForReschedule, Some(due), Kind::Waits { since }));
+        let since = ongoing_wait.and_then(|instance| instance.waits_since).unwrap_or(now);
+        let success_kind = if is_rescheduled { TransitionKind::Waited } else { TransitionKind::NoOp };
+        let wait_until = |due| Some((TaskState::UpForReschedule, Some(due), TransitionKind::Waits { since }));
         if let Some(interval) = wait.until.poke_interval() {
             let polled = self.view.task_index(index).and_then(|task_index| self.snapshot.polled.get(&task_index));
             return match polled {
-                // Its first look is at once.
-                None => until(now),
-                Some(Polled::There) => wait.is_all.then_some((TaskState::Success, None, ended)),
-                Some(Polled::NotYet) => waits::next_look(interval, wait.timeout, since, now).and_then(until),
+                // The first poke is immediate.
+                None => wait_until(now),
+                Some(Polled::Met) => wait.is_all.then_some((TaskState::Success, None, success_kind)),
+                Some(Polled::NotYet) => waits::next_poke(interval, wait.timeout, since, now).and_then(wait_until),
                 Some(Polled::NeedsProcess) => None,
             };
         }
-        let due = waits::due(wait, dates, began.and_then(|instance| instance.due_at).unwrap_or(now))?;
+        let due = waits::due(wait, dates, ongoing_wait.and_then(|instance| instance.due_at).unwrap_or(now))?;
         if due <= now {
-            return wait.is_all.then_some((TaskState::Success, None, ended));
+            return wait.is_all.then_some((TaskState::Success, None, success_kind));
         }
-        if again || waits::is_in_time(wait, due, now) { until(due) } else { None }
-    }
-
-    fn is_unfinished(&self) -> bool {
-        self.view.states().iter().any(|state| !state.is_some_and(TaskState::is_finished))
-    }
-
-    fn time_out(mut self) -> Plan {
-        for index in 0..self.snapshot.instances.len() {
-            if !self.view.state(index).is_some_and(TaskState::is_finished) {
-                let number = self.try_number(index);
-                self.change(index, TaskState::Skipped, number, None, Kind::Cut);
-            }
-        }
-        self.finish(Some((RunState::Failed, Reason::TimedOut)))
-    }
-
-    /// Over when every task is, or when none can ever begin; failed when one that nothing waits for has failed.
-    fn run_state(&self) -> Option<(RunState, Reason)> {
-        let graph = self.snapshot.graph;
-        if self.is_unfinished() {
-            return self.is_deadlocked().then_some((RunState::Failed, Reason::Deadlocked));
-        }
-        let failed = (0..self.view.states().len()).any(|index| {
-            self.view.task_index(index).is_some_and(|task_index| graph.node(task_index).is_leaf)
-                && matches!(self.view.state(index), Some(TaskState::Failed | TaskState::UpstreamFailed))
-        });
-        Some(if failed { (RunState::Failed, Reason::TaskFailure) } else { (RunState::Success, Reason::Success) })
-    }
-
-    fn is_deadlocked(&self) -> bool {
-        if self.snapshot.is_paused {
-            return false;
-        }
-        (0..self.view.states().len()).all(|index| {
-            let state = self.view.state(index);
-            if state.is_some_and(TaskState::is_finished) {
-                return true;
-            }
-            let Some(task_index) = self.view.task_index(index) else { return false };
-            let task = self.snapshot.graph.task(task_index);
-            let may_wait = task.depends_on_past
-                || task.max_active_tis_per_dag.is_some()
-                || task.max_active_tis_per_dagrun.is_some();
-            // Whatever time it waits for, it counts as over.
-            !may_wait && self.may_be_scheduled(index) && self.view.step(index, None, self.snapshot.now) == Step::Wait
-        })
-    }
-
-    /// One transition for each instance: what it was on the way is nobody's business.
-    fn finish(self, run: Option<(RunState, Reason)>) -> Plan {
-        let transitions = self.changes.into_iter().flatten().collect();
-        Plan { expanded: self.expanded, added: self.added, restored: self.restored, transitions, run }
+        if is_rescheduled || waits::is_in_time(wait, due, now) { wait_until(due) } else { None }
     }
 }
 

@@ -1,15 +1,16 @@
-//! The planner against a slow, obvious model of Airflow's rules: random graphs with mapping, groups, setups and
-//! teardowns, random outcomes in a random order; tasks are cleared in between, so that lists become shorter and longer.
-//! The model looks at everything in every pass and counts nothing.
+//! Compares the planner with a slow but obvious model of Airflow's rules. The graphs are random, with mapping, groups,
+//! setups and teardowns, as are the outcomes of tasks and their order. Tasks are cleared in between, so that lists
+//! shrink and grow. The model evaluates everything in every pass and keeps no counts.
 
 use super::*;
 use crate::engine::dag::Structure;
 use crate::engine::dag::TriggerRule;
 use crate::engine::planner::graph::Graph;
+use crate::engine::state::RunState;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-/// xorshift: the same numbers for the same seed.
+/// Xorshift random number generator, which gives the same numbers for the same seed.
 struct Dice(u64);
 
 impl Dice {
@@ -42,23 +43,23 @@ const RULES: &[&str] = &[
 
 fn random_dag(dice: &mut Dice) -> Structure {
     let count = 2 + dice.roll(9);
-    // From here on, for some tasks, they are in one mapped group.
+    // For some DAGs, the tasks from a random index on are in one mapped group.
     let grouped = if dice.one_in(2) { 1 + dice.roll(count - 1)..count } else { 0..0 };
     // The group is mapped over what the first task returns, or over a literal.
     let has_source = dice.one_in(2);
     let mut tasks: Vec<Value> = Vec::new();
-    for at in 0..count {
-        let mut up: Vec<usize> = (0..at).filter(|_| dice.one_in(3)).collect();
-        if has_source && grouped.contains(&at) && !up.contains(&0) {
+    for task_index in 0..count {
+        let mut up: Vec<usize> = (0..task_index).filter(|_| dice.one_in(3)).collect();
+        if has_source && grouped.contains(&task_index) && !up.contains(&0) {
             up.insert(0, 0);
         }
         let mut rule = if dice.one_in(2) { "all_success" } else { RULES[dice.roll(RULES.len())] };
-        let in_group = grouped.contains(&at);
+        let in_group = grouped.contains(&task_index);
         if in_group && rule == "always" {
             rule = "all_done";
         }
         let mut task = json!({
-            "task_id": format!("t{at}"), "operator": "o", "trigger_rule": rule, "is_nothing": dice.one_in(4),
+            "task_id": format!("t{task_index}"), "operator": "o", "trigger_rule": rule, "is_nothing": dice.one_in(4),
             "upstream": up.iter().map(|up| format!("t{up}")).collect::<Vec<_>>(), "retries": dice.roll(2),
         });
         if in_group {
@@ -87,16 +88,16 @@ fn random_dag(dice: &mut Dice) -> Structure {
     }
     let is_chain = count > 3 && dice.one_in(3);
     if is_chain {
-        // A setup, its teardown, and a chain between them of which the teardown knows one link.
+        // A setup, its teardown, and a chain between them; the teardown is directly downstream of one link only.
         for task in &mut tasks {
             for key in ["mapped", "length", "sources", "group", "is_setup", "is_teardown", "is_nothing"] {
                 task.as_object_mut().unwrap().remove(key);
             }
         }
         tasks[0]["is_setup"] = true.into();
-        for (at, task) in tasks.iter_mut().enumerate().take(count - 1).skip(1) {
-            let (one, other) = (dice.roll(at), dice.roll(at));
-            let up = if one == other { vec![one] } else { vec![one, other] };
+        for (task_index, task) in tasks.iter_mut().enumerate().take(count - 1).skip(1) {
+            let (first, second) = (dice.roll(task_index), dice.roll(task_index));
+            let up = if first == second { vec![first] } else { vec![first, second] };
             task["upstream"] = up.iter().map(|up| format!("t{up}")).collect();
             task["trigger_rule"] = RULES[dice.roll(8)].into();
         }
@@ -111,7 +112,7 @@ fn random_dag(dice: &mut Dice) -> Structure {
     serde_json::from_value(json!({"dag_id": "d", "groups": groups, "tasks": tasks})).unwrap()
 }
 
-/// One instance, by task and index.
+/// An instance: task index and map index.
 type Key = (usize, i32);
 type States = BTreeMap<Key, Option<TaskState>>;
 
@@ -121,16 +122,16 @@ struct Model<'a> {
 }
 
 impl Model<'_> {
-    fn all_above(&self, task_index: usize) -> HashSet<usize> {
+    fn all_upstream(&self, task_index: usize) -> HashSet<usize> {
         let direct = &self.graph.node(task_index).upstream;
-        direct.iter().copied().chain(direct.iter().flat_map(|up| self.all_above(*up))).collect()
+        direct.iter().copied().chain(direct.iter().flat_map(|up| self.all_upstream(*up))).collect()
     }
 
-    fn all_below(&self, task_index: usize) -> HashSet<usize> {
-        (0..self.graph.len()).filter(|other| self.all_above(*other).contains(&task_index)).collect()
+    fn all_downstream(&self, task_index: usize) -> HashSet<usize> {
+        (0..self.graph.len()).filter(|other| self.all_upstream(*other).contains(&task_index)).collect()
     }
 
-    /// How much a task returns, once it has succeeded.
+    /// Number of instances of a task, once the sources have succeeded.
     fn count(&self, states: &States, task_index: usize) -> Option<usize> {
         let has_succeeded = |id: &str| {
             let source = self.graph.task_index(id).unwrap();
@@ -140,25 +141,28 @@ impl Model<'_> {
     }
 
     fn sources(&self, task_index: usize) -> Vec<usize> {
-        let of_group: &[String] = if self.is_in_group(task_index) { &self.graph.group(0).sources } else { &[] };
-        let own = &self.graph.task(task_index).sources;
-        own.iter().chain(of_group).map(|id| self.graph.task_index(id).unwrap()).collect()
+        let group_sources: &[String] = if self.is_in_group(task_index) { &self.graph.group(0).sources } else { &[] };
+        let own_sources = &self.graph.task(task_index).sources;
+        own_sources.iter().chain(group_sources).map(|id| self.graph.task_index(id).unwrap()).collect()
     }
 
-    /// Where one of a mapped task is to go on, there are as many as it is mapped over by now.
+    /// Before an instance of a mapped task continues, gives the task as many instances as its list now has.
     fn revise(&self, states: &mut States) {
         for task_index in (0..self.graph.len()).filter(|task_index| self.graph.is_expandable(*task_index)) {
-            let own: Vec<i32> = states.keys().filter(|key| key.0 == task_index).map(|key| key.1).collect();
-            let is_due = |at: &i32| matches!(states[&(task_index, *at)], None | Some(TaskState::UpForRetry));
-            let (true, Some(count)) = (own.iter().any(|at| *at >= 0 && is_due(at)), self.count(states, task_index))
-            else {
+            let map_indexes: Vec<i32> = states.keys().filter(|key| key.0 == task_index).map(|key| key.1).collect();
+            let is_due =
+                |map_index: &i32| matches!(states[&(task_index, *map_index)], None | Some(TaskState::UpForRetry));
+            let (true, Some(count)) = (
+                map_indexes.iter().any(|map_index| *map_index >= 0 && is_due(map_index)),
+                self.count(states, task_index),
+            ) else {
                 continue;
             };
-            for at in own.into_iter().filter(|at| *at >= count as i32) {
-                states.insert((task_index, at), Some(TaskState::Removed));
+            for map_index in map_indexes.into_iter().filter(|map_index| *map_index >= count as i32) {
+                states.insert((task_index, map_index), Some(TaskState::Removed));
             }
-            for at in 0..count as i32 {
-                let state = states.entry((task_index, at)).or_insert(None);
+            for map_index in 0..count as i32 {
+                let state = states.entry((task_index, map_index)).or_insert(None);
                 *state = state.filter(|state| *state != TaskState::Removed);
             }
         }
@@ -168,11 +172,14 @@ impl Model<'_> {
         self.graph.task(task_index).group.is_some()
     }
 
-    /// The states of the instances of `up` that matter to one.
-    fn seen(&self, states: &States, (task_index, index): Key, up: usize) -> Vec<Option<TaskState>> {
-        let all: Vec<(i32, Option<TaskState>)> =
-            states.iter().filter(|((other, _), _)| *other == up).map(|((_, at), state)| (*at, *state)).collect();
-        let hasty = matches!(
+    /// The states of the instances of `up` that an instance depends on.
+    fn relevant_states(&self, states: &States, (task_index, index): Key, up: usize) -> Vec<Option<TaskState>> {
+        let all: Vec<(i32, Option<TaskState>)> = states
+            .iter()
+            .filter(|((other, _), _)| *other == up)
+            .map(|((_, map_index), state)| (*map_index, *state))
+            .collect();
+        let can_fire_early = matches!(
             self.graph.task(task_index).trigger_rule,
             TriggerRule::OneSuccess
                 | TriggerRule::OneFailed
@@ -180,21 +187,24 @@ impl Model<'_> {
                 | TriggerRule::NoneFailedMinOneSuccess
         );
         let is_known = || self.count(states, task_index).is_some_and(|count| count > 0);
-        let has_copy = index >= 0 || !hasty && is_known();
+        let has_copy = index >= 0 || !can_fire_early && is_known();
         let same_copy = self.is_in_group(task_index) && self.is_in_group(up) && has_copy;
-        all.into_iter().filter(|(at, _)| !same_copy || *at == index || *at < 0).map(|(_, state)| state).collect()
+        all.into_iter()
+            .filter(|(other, _)| !same_copy || *other == index || *other < 0)
+            .map(|(_, state)| state)
+            .collect()
     }
 
-    fn of_all(&self, states: &States, key: Key, above: &[usize]) -> Vec<Option<TaskState>> {
-        above.iter().flat_map(|up| self.seen(states, key, *up)).collect()
+    fn relevant_states_of_all(&self, states: &States, key: Key, upstream: &[usize]) -> Vec<Option<TaskState>> {
+        upstream.iter().flat_map(|up| self.relevant_states(states, key, *up)).collect()
     }
 
-    /// `Err` ends it, `Ok` says whether it may run.
+    /// Evaluates the trigger rule: `Err` is the state that ends the instance, `Ok` tells whether it may run.
     fn rule(&self, states: &States, key: Key) -> Result<bool, TaskState> {
         use TaskState::{Failed, Removed, Skipped, Success, UpstreamFailed};
         let task = self.graph.task(key.0);
-        let above = &self.graph.node(key.0).upstream;
-        if above.is_empty() || task.trigger_rule == TriggerRule::Always {
+        let upstream = &self.graph.node(key.0).upstream;
+        if upstream.is_empty() || task.trigger_rule == TriggerRule::Always {
             return Ok(true);
         }
         let mut setups_met = true;
@@ -205,10 +215,12 @@ impl Model<'_> {
             }
             setups_met = met;
         }
-        let seen = self.of_all(states, key, above);
-        let any = |wanted: &[TaskState]| seen.iter().flatten().any(|state| wanted.contains(state));
-        let all = |wanted: &[TaskState]| seen.iter().all(|state| state.is_some_and(|state| wanted.contains(&state)));
-        let done = seen.iter().all(|state| state.is_some_and(TaskState::is_finished));
+        let upstream_states = self.relevant_states_of_all(states, key, upstream);
+        let any = |expected: &[TaskState]| upstream_states.iter().flatten().any(|state| expected.contains(state));
+        let all = |expected: &[TaskState]| {
+            upstream_states.iter().all(|state| state.is_some_and(|state| expected.contains(&state)))
+        };
+        let done = upstream_states.iter().all(|state| state.is_some_and(TaskState::is_finished));
         let bad = [Failed, UpstreamFailed];
         let met = match task.trigger_rule {
             TriggerRule::AllSuccess if any(&bad) => return Err(UpstreamFailed),
@@ -243,67 +255,72 @@ impl Model<'_> {
         Ok(met && setups_met)
     }
 
-    /// Setups further up that this task needs have all to have succeeded.
+    /// Evaluates the indirect setups that a task needs: the state that they end it with, if any, and whether all of
+    /// them have succeeded.
     fn setups(&self, states: &States, key: Key) -> (Option<TaskState>, bool) {
         let direct = &self.graph.node(key.0).upstream;
-        let below = self.all_below(key.0);
+        let all_downstream = self.all_downstream(key.0);
         let needed: Vec<usize> = self
-            .all_above(key.0)
+            .all_upstream(key.0)
             .into_iter()
             .filter(|up| self.graph.task(*up).is_setup && !direct.contains(up))
             .filter(|setup| {
                 let downs = &self.graph.node(*setup).downstream;
                 let mut teardowns = downs.iter().filter(|down| self.graph.task(**down).is_teardown).peekable();
-                teardowns.peek().is_none() || teardowns.any(|teardown| below.contains(teardown))
+                teardowns.peek().is_none() || teardowns.any(|teardown| all_downstream.contains(teardown))
             })
             .collect();
-        let seen = self.of_all(states, key, &needed);
-        let any = |wanted: &[TaskState]| seen.iter().flatten().any(|state| wanted.contains(state));
+        let setup_states = self.relevant_states_of_all(states, key, &needed);
+        let any = |expected: &[TaskState]| setup_states.iter().flatten().any(|state| expected.contains(state));
         let bad = if any(&[TaskState::Failed, TaskState::UpstreamFailed]) {
             Some(TaskState::UpstreamFailed)
         } else {
             any(&[TaskState::Skipped]).then_some(TaskState::Skipped)
         };
-        (bad, seen.iter().all(|state| *state == Some(TaskState::Success)))
+        (bad, setup_states.iter().all(|state| *state == Some(TaskState::Success)))
     }
 
-    /// After all right above it, and after all between its setups and it, if a setup has succeeded.
+    /// Evaluates a teardown, which runs after its direct upstreams and all tasks between its setups and itself, if a
+    /// setup has succeeded. `done` tells whether its direct upstreams have finished.
     fn teardown(&self, states: &States, key: Key, done: bool) -> Result<bool, TaskState> {
         let direct = &self.graph.node(key.0).upstream;
         let setups: Vec<usize> = direct.iter().copied().filter(|up| self.graph.task(*up).is_setup).collect();
-        let of_setups = self.of_all(states, key, &setups);
+        let setup_states = self.relevant_states_of_all(states, key, &setups);
         if !done {
             return Ok(false);
         }
-        if !of_setups.is_empty() && of_setups.iter().all(|state| *state == Some(TaskState::Skipped)) {
+        if !setup_states.is_empty() && setup_states.iter().all(|state| *state == Some(TaskState::Skipped)) {
             return Err(TaskState::Skipped);
         }
-        if !of_setups.is_empty() && !of_setups.contains(&Some(TaskState::Success)) {
+        if !setup_states.is_empty() && !setup_states.contains(&Some(TaskState::Success)) {
             return Err(TaskState::UpstreamFailed);
         }
         let between: Vec<usize> = self
-            .all_above(key.0)
+            .all_upstream(key.0)
             .into_iter()
-            .filter(|up| !direct.contains(up) && setups.iter().any(|setup| self.all_below(*setup).contains(up)))
+            .filter(|up| !direct.contains(up) && setups.iter().any(|setup| self.all_downstream(*setup).contains(up)))
             .collect();
-        Ok(self.of_all(states, key, &between).iter().all(|state| state.is_some_and(TaskState::is_finished)))
+        Ok(self
+            .relevant_states_of_all(states, key, &between)
+            .iter()
+            .all(|state| state.is_some_and(TaskState::is_finished)))
     }
 
-    /// Pass after pass until nothing changes; what may run is `scheduled`.
+    /// Runs passes until nothing changes; instances that may run become `scheduled`.
     fn settle(&self, states: &mut States) {
         loop {
             self.revise(states);
             let before = states.clone();
-            let mut waiting: Vec<Key> = before.keys().copied().collect();
-            while let Some(key) = waiting.pop() {
+            let mut pending: Vec<Key> = before.keys().copied().collect();
+            while let Some(key) = pending.pop() {
                 if !matches!(states[&key], None | Some(TaskState::UpForRetry)) {
                     continue;
                 }
                 let mapped = key.1 < 0 && self.graph.is_expandable(key.0);
                 let sources = self.sources(key.0);
-                let of_sources: Vec<Option<TaskState>> =
+                let source_states: Vec<Option<TaskState>> =
                     sources.iter().map(|source| before.get(&(*source, -1)).copied().flatten()).collect();
-                let any = |wanted: &[TaskState]| of_sources.iter().flatten().any(|state| wanted.contains(state));
+                let any = |expected: &[TaskState]| source_states.iter().flatten().any(|state| expected.contains(state));
                 if any(&[TaskState::Failed, TaskState::UpstreamFailed]) {
                     states.insert(key, Some(TaskState::UpstreamFailed));
                     continue;
@@ -312,7 +329,7 @@ impl Model<'_> {
                     states.insert(key, Some(TaskState::Skipped));
                     continue;
                 }
-                if key.1 >= 0 && !of_sources.iter().all(|state| state.is_some_and(TaskState::is_finished)) {
+                if key.1 >= 0 && !source_states.iter().all(|state| state.is_some_and(TaskState::is_finished)) {
                     continue;
                 }
                 match self.rule(&before, key) {
@@ -325,12 +342,12 @@ impl Model<'_> {
                             states.remove(&key);
                             for index in 0..count as i32 {
                                 states.insert((key.0, index), None);
-                                // It came in during the pass and is asked in it, with what was seen at its beginning.
-                                waiting.push((key.0, index));
+                                // A new instance is evaluated in the same pass, on the states at its beginning.
+                                pending.push((key.0, index));
                             }
                         }
                     },
-                    Ok(true) if self.graph.task(key.0).is_nothing => drop(states.insert(key, Some(TaskState::Success))),
+                    Ok(true) if self.graph.task(key.0).is_no_op => drop(states.insert(key, Some(TaskState::Success))),
                     Ok(true) => drop(states.insert(key, Some(TaskState::Scheduled))),
                 }
             }
@@ -342,7 +359,7 @@ impl Model<'_> {
 }
 
 fn first_instances(graph: &Graph) -> Vec<Instance> {
-    let one = |task_index: usize, map_index| Instance {
+    let instance = |task_index: usize, map_index| Instance {
         task_index: Some(task_index),
         map_index,
         state: None,
@@ -357,13 +374,13 @@ fn first_instances(graph: &Graph) -> Vec<Instance> {
     };
     (0..graph.len())
         .flat_map(|task_index| match count(task_index) {
-            Some(count) => (0..count as i32).map(|at| one(task_index, at)).collect(),
-            None => vec![one(task_index, -1)],
+            Some(count) => (0..count as i32).map(|map_index| instance(task_index, map_index)).collect(),
+            None => vec![instance(task_index, -1)],
         })
         .collect()
 }
 
-/// A task is to run again, mostly with all below it, all of these instances or some.
+/// Clears all or some instances of a task, and mostly those of all its downstream tasks.
 fn clear(dice: &mut Dice, graph: &Graph, instances: &mut [Instance]) {
     let sources = graph.length_sources();
     let task_index = match sources.len() {
@@ -371,32 +388,34 @@ fn clear(dice: &mut Dice, graph: &Graph, instances: &mut [Instance]) {
         _ if dice.one_in(2) => dice.roll(graph.len()),
         count => graph.task_index(sources[dice.roll(count)]).unwrap(),
     };
-    let below = if dice.one_in(6) { BTreeSet::new() } else { graph.below(task_index) };
+    let all_downstream = if dice.one_in(6) { BTreeSet::new() } else { graph.all_downstream(task_index) };
     let only_some = dice.one_in(4);
-    let leaves_removed = dice.one_in(3);
-    for one in instances {
-        let is_chosen =
-            one.task_index == Some(task_index) || one.task_index.is_some_and(|other| below.contains(&other));
-        let is_left = leaves_removed && one.state == Some(TaskState::Removed) || only_some && dice.one_in(3);
-        if is_chosen && !is_left {
-            one.max_tries = one.try_number + graph.task(one.task_index.unwrap()).retries as i32;
-            (one.state, one.due_at, one.ended) = (None, None, None);
+    let keeps_removed = dice.one_in(3);
+    for instance in instances {
+        let is_chosen = instance.task_index == Some(task_index)
+            || instance.task_index.is_some_and(|other| all_downstream.contains(&other));
+        let is_kept = keeps_removed && instance.state == Some(TaskState::Removed) || only_some && dice.one_in(3);
+        if is_chosen && !is_kept {
+            instance.max_tries = instance.try_number + graph.task(instance.task_index.unwrap()).retries as i32;
+            (instance.state, instance.due_at, instance.ended) = (None, None, None);
         }
     }
 }
 
+/// Plays a random DAG to its end, and compares the states with those of the model after each step.
 fn play(seed: u64) {
     let mut dice = Dice(seed * 0x9e37_79b9 + 1);
     let graph = Graph::new(random_dag(&mut dice));
-    // What others are mapped over is known before it has been returned: only success makes it count.
+    // The lengths of the lists are chosen before the tasks return them; they count once the task has succeeded.
     let lengths: HashMap<String, usize> =
         graph.structure.tasks.iter().map(|task| (task.task_id.clone(), dice.roll(4))).collect();
     let mut model = Model { graph: &graph, lengths };
     let mut clears = dice.roll(8);
-    // With few failures and skips, more of what is mapped is there.
+    // With fewer failures and skips, more mapped instances get to run.
     let sides = if dice.one_in(2) { 4 } else { 16 };
     let mut instances = first_instances(&graph);
-    let mut states: States = instances.iter().map(|one| ((one.task_index.unwrap(), one.map_index), None)).collect();
+    let mut states: States =
+        instances.iter().map(|instance| ((instance.task_index.unwrap(), instance.map_index), None)).collect();
     for step in 0..1000 {
         let snapshot = Snapshot {
             graph: &graph,
@@ -414,62 +433,68 @@ fn play(seed: u64) {
         let plan = plan(&snapshot);
         plan.apply(&graph, &mut instances);
         model.settle(&mut states);
-        let ours: States = instances.iter().map(|one| ((one.task_index.unwrap(), one.map_index), one.state)).collect();
+        let planned: States = instances
+            .iter()
+            .map(|instance| ((instance.task_index.unwrap(), instance.map_index), instance.state))
+            .collect();
         let dag = || serde_json::to_string_pretty(&graph.structure).unwrap();
-        assert_eq!(ours, states, "seed {seed}, step {step}: {:?}\n{}", model.lengths, dag());
+        assert_eq!(planned, states, "seed {seed}, step {step}: {:?}\n{}", model.lengths, dag());
         let ready: Vec<usize> =
-            (0..instances.len()).filter(|at| instances[*at].state == Some(TaskState::Scheduled)).collect();
-        let unfinished = instances.iter().any(|one| !one.state.is_some_and(TaskState::is_finished));
+            (0..instances.len()).filter(|index| instances[*index].state == Some(TaskState::Scheduled)).collect();
+        let unfinished = instances.iter().any(|instance| !instance.state.is_some_and(TaskState::is_finished));
         if ready.is_empty() {
-            assert!(plan.run.is_some(), "seed {seed}: it neither goes on nor ends\n{}", dag());
+            assert!(plan.run.is_some(), "seed {seed}: the run neither continues nor ends\n{}", dag());
             let (state, reason) = plan.run.unwrap();
             assert_eq!(reason == Reason::Deadlocked, unfinished, "seed {seed}\n{}", dag());
-            let ignored = |task: &crate::engine::dag::Task| task.is_teardown && !task.on_failure_fail_dagrun;
-            let decides = |task_index: usize| {
-                let below = &graph.node(task_index).downstream;
-                !ignored(graph.task(task_index)) && below.iter().all(|down| ignored(graph.task(*down)))
+            let is_ignored = |task: &crate::engine::dag::Task| task.is_teardown && !task.on_failure_fail_dagrun;
+            let is_leaf = |task_index: usize| {
+                let all_downstream = &graph.node(task_index).downstream;
+                !is_ignored(graph.task(task_index)) && all_downstream.iter().all(|down| is_ignored(graph.task(*down)))
             };
-            let any = (0..graph.len()).any(decides);
-            let failed = instances.iter().any(|one| {
-                let task_index = one.task_index.unwrap();
-                let counts = if any { decides(task_index) } else { graph.node(task_index).downstream.is_empty() };
-                counts && matches!(one.state, Some(TaskState::Failed | TaskState::UpstreamFailed))
+            let has_leaf = (0..graph.len()).any(is_leaf);
+            let failed = instances.iter().any(|instance| {
+                let task_index = instance.task_index.unwrap();
+                let counts = if has_leaf { is_leaf(task_index) } else { graph.node(task_index).downstream.is_empty() };
+                counts && matches!(instance.state, Some(TaskState::Failed | TaskState::UpstreamFailed))
             });
             assert_eq!(state == RunState::Failed, failed || unfinished, "seed {seed}\n{}", dag());
             if clears == 0 {
                 return;
             }
         } else {
-            assert!(plan.run.is_none(), "seed {seed}: over, and something runs");
+            assert!(plan.run.is_none(), "seed {seed}: the run ended while tasks are ready");
         }
         if clears > 0 && (ready.is_empty() || dice.one_in(6)) {
             clears -= 1;
             clear(&mut dice, &graph, &mut instances);
-            states = instances.iter().map(|one| ((one.task_index.unwrap(), one.map_index), one.state)).collect();
+            states = instances
+                .iter()
+                .map(|instance| ((instance.task_index.unwrap(), instance.map_index), instance.state))
+                .collect();
             continue;
         }
-        let at = ready[dice.roll(ready.len())];
-        let one = &mut instances[at];
-        one.state = Some(TaskState::Running);
+        let index = ready[dice.roll(ready.len())];
+        let instance = &mut instances[index];
+        instance.state = Some(TaskState::Running);
         let (outcome, state) = match dice.roll(sides) {
             0 => (Outcome::Skipped, TaskState::Skipped),
-            1 if one.try_number <= one.max_tries && one.max_tries > 0 => {
+            1 if instance.try_number <= instance.max_tries && instance.max_tries > 0 => {
                 (Outcome::Failed { may_retry: true, due: None }, TaskState::UpForRetry)
             }
             1 => (Outcome::Failed { may_retry: true, due: None }, TaskState::Failed),
             _ => (Outcome::Success, TaskState::Success),
         };
-        one.ended = Some(EndedTry { outcome, at: Timestamp::UNIX_EPOCH, skips: Vec::new() });
+        instance.ended = Some(EndedTry { outcome, at: Timestamp::UNIX_EPOCH, skips: Vec::new() });
         if state == TaskState::Success {
-            // Another list than the last time.
-            model.lengths.insert(graph.task(one.task_index.unwrap()).task_id.clone(), dice.roll(4));
+            // A rerun returns another list.
+            model.lengths.insert(graph.task(instance.task_index.unwrap()).task_id.clone(), dice.roll(4));
         }
-        states.insert((one.task_index.unwrap(), one.map_index), Some(state));
+        states.insert((instance.task_index.unwrap(), instance.map_index), Some(state));
     }
-    panic!("seed {seed}: no end");
+    panic!("seed {seed}: the run did not end");
 }
 
 #[test]
-fn random_runs_go_as_the_model_says() {
+fn random_runs_match_the_model() {
     (1..=1000).for_each(play);
 }

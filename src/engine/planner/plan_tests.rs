@@ -3,32 +3,33 @@ use crate::engine::dag::Structure;
 use crate::engine::keys::RunKey;
 use crate::engine::planner::concurrency::{self, PoolSlots, Usage, Waiting};
 use crate::engine::planner::graph::Graph;
+use crate::engine::state::RunState;
 use jiff::SignedDuration;
 use serde_json::json;
 use std::collections::{HashMap, HashSet};
 
-/// `"b<a"`: b waits for a. A task called `empty…` is an EmptyOperator; one called `retry…` has two retries. One called
-/// `wait…` is a sensor that waits for ten seconds, and for five at most when it is called `wait_briefly…`; one called
-/// `wait_and_tell…` has more to do then.
+/// A graph of tasks such as `"b<a"`, where b is downstream of a. A task named `empty…` is an EmptyOperator; `retry…`
+/// has two retries; `wait…` is a sensor that waits ten seconds, with a timeout of five seconds when it is named
+/// `wait_briefly…`; `wait_then_run…` runs code after the wait. `poke…` is a file sensor.
 fn graph(tasks: &[&str], max_active_tasks: u32) -> Graph {
     let tasks: Vec<_> = tasks
         .iter()
         .map(|text| {
             let (id, up) = text.split_once('<').unwrap_or((text, ""));
-            let up: Vec<&str> = up.split(',').filter(|one| !one.is_empty()).collect();
+            let up: Vec<&str> = up.split(',').filter(|id| !id.is_empty()).collect();
             let operator = if id.starts_with("empty") { "EmptyOperator" } else { "PythonOperator" };
             let retries = if id.starts_with("retry") { 2 } else { 0 };
-            let nothing = id.starts_with("empty");
-            let wait = json!({"until": {"kind": "delta", "seconds": 10.0}, "is_all": !id.starts_with("wait_and_tell"),
+            let is_no_op = id.starts_with("empty");
+            let wait = json!({"until": {"kind": "delta", "seconds": 10.0}, "is_all": !id.starts_with("wait_then_run"),
                               "timeout": if id.starts_with("wait_briefly") { 5.0 } else { 60.0 }});
             let mut task = json!({"task_id": id, "operator": operator, "upstream": up, "retries": retries,
-                                  "retry_delay": 10.0, "is_nothing": nothing});
+                                  "retry_delay": 10.0, "is_nothing": is_no_op});
             if id.starts_with("wait") {
                 task["waits"] = wait;
             }
-            if id.starts_with("look") {
+            if id.starts_with("poke") {
                 let file = json!({"kind": "file", "path": "/expected", "poke_interval": 4.0});
-                task["waits"] = json!({"until": file, "is_all": !id.starts_with("look_and_tell"), "timeout": 10.0});
+                task["waits"] = json!({"until": file, "is_all": !id.starts_with("poke_then_run"), "timeout": 10.0});
             }
             task
         })
@@ -38,12 +39,12 @@ fn graph(tasks: &[&str], max_active_tasks: u32) -> Graph {
     Graph::new(structure)
 }
 
-/// A run that is played through: the planner is asked until it has no more to say.
+/// Plays a run: plans and applies until the plan is empty.
 struct Play {
     graph: Graph,
     instances: Vec<Instance>,
     now: Timestamp,
-    /// What sensors see whose look is due.
+    /// Result of all pokes that are due.
     polled: Option<Polled>,
     run: Option<RunState>,
 }
@@ -82,10 +83,11 @@ impl Play {
         }
     }
 
-    /// As the scheduler looks: for those whose look is due.
+    /// Like the scheduler, returns results only for sensors whose poke is due.
     fn polled(&self) -> HashMap<usize, Polled> {
-        let is_due = |one: &&Instance| one.waits_since.is_some() && one.due_at.is_some_and(|due| due <= self.now);
-        let due = self.instances.iter().filter(is_due).filter_map(|one| one.task_index);
+        let is_due =
+            |instance: &&Instance| instance.waits_since.is_some() && instance.due_at.is_some_and(|due| due <= self.now);
+        let due = self.instances.iter().filter(is_due).filter_map(|instance| instance.task_index);
         due.filter_map(|task_index| Some((task_index, self.polled?))).collect()
     }
 
@@ -93,12 +95,13 @@ impl Play {
         plan(&self.snapshot(false))
     }
 
+    /// Plans and applies, and checks that the next plan is empty.
     fn settle(&mut self) -> &mut Self {
         let mut first = self.plan();
         self.admit(&mut first);
         self.apply(&first);
         let second = self.plan();
-        assert_eq!(second.transitions, [], "a plan leaves nothing to say");
+        assert_eq!(second.transitions, [], "planning again gives an empty plan");
         assert_eq!(second.run.map(|(state, _)| state), self.run);
         self
     }
@@ -116,10 +119,11 @@ impl Play {
         self.run = plan.run.map(|(state, _)| state);
     }
 
+    /// Ends the queued instance of a task.
     fn end(&mut self, task_id: &str, outcome: Outcome) -> &mut Self {
         let task_index = self.graph.task_index(task_id).unwrap();
         let instance = &mut self.instances[task_index];
-        assert_eq!(instance.state, Some(TaskState::Queued), "{task_id} has been queued");
+        assert_eq!(instance.state, Some(TaskState::Queued), "{task_id} is queued");
         instance.state = Some(TaskState::Running);
         instance.ended = Some(EndedTry { outcome, at: self.now, skips: Vec::new() });
         self.settle()
@@ -135,7 +139,7 @@ impl Play {
 const FAILED: Outcome = Outcome::Failed { may_retry: true, due: None };
 
 #[test]
-fn a_chain_runs_one_after_the_other_and_succeeds() {
+fn a_chain_runs_in_order_and_succeeds() {
     let mut play = Play::new(&["a", "b<a", "c<b"], 16);
     play.settle();
     assert_eq!(play.states(), HashMap::from([("a", "queued"), ("b", "none"), ("c", "none")]));
@@ -147,7 +151,7 @@ fn a_chain_runs_one_after_the_other_and_succeeds() {
 }
 
 #[test]
-fn a_failure_goes_down_the_arrows_at_once_and_the_other_branch_goes_on() {
+fn a_failure_propagates_and_other_branches_continue() {
     let mut play = Play::new(&["a", "b", "c<a,b", "d<c", "e<b"], 16);
     play.settle().end("a", FAILED);
     assert_eq!(
@@ -160,13 +164,13 @@ fn a_failure_goes_down_the_arrows_at_once_and_the_other_branch_goes_on() {
             ("e", "none")
         ])
     );
-    assert_eq!(play.instances[2].try_number, 0, "one that never ran has no try");
+    assert_eq!(play.instances[2].try_number, 0, "a task that never ran has no try");
     play.end("b", Outcome::Success).end("e", Outcome::Success);
     assert_eq!(play.run, Some(RunState::Failed));
 }
 
 #[test]
-fn a_skip_skips_what_follows_and_the_run_succeeds() {
+fn a_skip_propagates_and_the_run_succeeds() {
     let mut play = Play::new(&["a", "b<a", "c<b"], 16);
     play.settle().end("a", Outcome::Skipped);
     assert_eq!(play.states(), HashMap::from([("a", "skipped"), ("b", "skipped"), ("c", "skipped")]));
@@ -174,7 +178,7 @@ fn a_skip_skips_what_follows_and_the_run_succeeds() {
 }
 
 #[test]
-fn a_failure_weighs_more_than_a_skip() {
+fn an_upstream_failure_outweighs_a_skip() {
     let mut play = Play::new(&["a", "b", "c<a,b"], 16);
     play.settle().end("b", FAILED);
     assert_eq!(play.states()["c"], "upstream_failed");
@@ -184,7 +188,7 @@ fn a_failure_weighs_more_than_a_skip() {
 }
 
 #[test]
-fn retries_wait_their_delay_and_end() {
+fn retries_wait_for_their_delay_and_run_out() {
     let mut play = Play::new(&["retry"], 16);
     play.settle();
     for number in 1..=2 {
@@ -202,25 +206,25 @@ fn retries_wait_their_delay_and_end() {
 }
 
 #[test]
-fn a_retry_waits_its_delay_once_the_clock_is_set_back() {
+fn a_retry_keeps_its_delay_when_the_clock_is_set_back() {
     let mut play = Play::new(&["retry"], 16);
     play.settle();
-    let at = play.now + SignedDuration::from_hours(3);
+    let ended_at = play.now + SignedDuration::from_hours(3);
     play.instances[0].state = Some(TaskState::Running);
-    play.instances[0].ended = Some(EndedTry { outcome: FAILED, at, skips: Vec::new() });
+    play.instances[0].ended = Some(EndedTry { outcome: FAILED, at: ended_at, skips: Vec::new() });
     play.settle();
     assert_eq!(play.instances[0].due_at, Some(play.now + SignedDuration::from_secs(10)));
 }
 
 #[test]
-fn a_task_that_asks_for_it_fails_without_its_retries() {
+fn a_task_can_fail_without_retries() {
     let mut play = Play::new(&["retry"], 16);
     play.settle().end("retry", Outcome::Failed { may_retry: false, due: None });
     assert_eq!((play.states()["retry"], play.instances[0].try_number), ("failed", 1));
 }
 
 #[test]
-fn empty_operators_end_without_the_agent() {
+fn empty_operators_succeed_without_the_agent() {
     let mut play = Play::new(&["empty1", "a<empty1", "empty2<a", "empty3<empty2"], 16);
     play.settle();
     assert_eq!((play.states()["empty1"], play.instances[0].try_number), ("success", 1));
@@ -241,7 +245,7 @@ fn a_sensor_waits_for_its_time_without_the_agent() {
     play.now += SignedDuration::from_secs(10);
     play.settle();
     assert_eq!((play.states()["wait"], play.instances[1].try_number, play.states()["b"]), ("success", 1, "queued"));
-    // Its time is over when it begins.
+    // The time has already passed when the sensor starts.
     let mut play = Play::new(&["a", "wait<a"], 16);
     play.now += SignedDuration::from_secs(10);
     play.settle().end("a", Outcome::Success);
@@ -249,53 +253,53 @@ fn a_sensor_waits_for_its_time_without_the_agent() {
 }
 
 #[test]
-fn a_sensor_looks_until_it_sees_or_gives_up() {
-    let mut play = Play::new(&["look", "look_and_tell", "b<look"], 16);
-    let at = |play: &Play| (play.states()["look"], play.instances[0].due_at.map(|due| due.as_second()));
+fn a_sensor_pokes_until_success_or_timeout() {
+    let mut play = Play::new(&["poke", "poke_then_run", "b<poke"], 16);
+    let status = |play: &Play| (play.states()["poke"], play.instances[0].due_at.map(|due| due.as_second()));
     let step = |play: &mut Play, seconds: i64, polled: Polled| {
         play.now = Timestamp::from_second(seconds).unwrap();
         play.polled = Some(polled);
         play.settle();
     };
-    // The first look is at once.
+    // The first poke is immediate.
     let begin = play.plan();
     play.apply(&begin);
-    assert_eq!(at(&play), ("up_for_reschedule", Some(0)));
+    assert_eq!(status(&play), ("up_for_reschedule", Some(0)));
     step(&mut play, 0, Polled::NotYet);
-    assert_eq!(at(&play), ("up_for_reschedule", Some(4)));
-    // Before it is due nobody asks what there is.
-    step(&mut play, 3, Polled::There);
-    assert_eq!(at(&play), ("up_for_reschedule", Some(4)));
-    step(&mut play, 4, Polled::There);
+    assert_eq!(status(&play), ("up_for_reschedule", Some(4)));
+    // Before the poke is due, its result does not count.
+    step(&mut play, 3, Polled::Met);
+    assert_eq!(status(&play), ("up_for_reschedule", Some(4)));
+    step(&mut play, 4, Polled::Met);
     assert_eq!(
-        [play.states()["look"], play.states()["look_and_tell"], play.states()["b"]],
+        [play.states()["poke"], play.states()["poke_then_run"], play.states()["b"]],
         ["success", "queued", "queued"]
     );
     assert_eq!(play.instances[0].try_number, 1);
-    // The last look is when the time is over; then its own code gives up.
-    let mut play = Play::new(&["look"], 16);
+    // The last poke is at the timeout; then the sensor's own code gives up.
+    let mut play = Play::new(&["poke"], 16);
     let begin = play.plan();
     play.apply(&begin);
     for (now, due) in [(0, 4), (4, 8), (8, 10)] {
         step(&mut play, now, Polled::NotYet);
-        assert_eq!(at(&play), ("up_for_reschedule", Some(due)));
+        assert_eq!(status(&play), ("up_for_reschedule", Some(due)));
     }
     step(&mut play, 10, Polled::NotYet);
-    assert_eq!(play.states()["look"], "queued");
-    // What only its own code can say is its own code's at once.
-    let mut play = Play::new(&["look"], 16);
+    assert_eq!(play.states()["poke"], "queued");
+    // A condition that needs the sensor's own code starts it immediately.
+    let mut play = Play::new(&["poke"], 16);
     let begin = play.plan();
     play.apply(&begin);
     step(&mut play, 0, Polled::NeedsProcess);
-    assert_eq!(play.states()["look"], "queued");
+    assert_eq!(play.states()["poke"], "queued");
 }
 
 #[test]
-fn what_only_a_sensors_own_code_can_do_is_done_by_it() {
-    let mut play = Play::new(&["wait_briefly", "wait_and_tell"], 16);
+fn a_sensor_starts_when_only_its_own_code_can_decide() {
+    let mut play = Play::new(&["wait_briefly", "wait_then_run"], 16);
     play.settle();
-    assert_eq!((play.states()["wait_briefly"], play.states()["wait_and_tell"]), ("queued", "up_for_reschedule"));
-    // It has looked itself, and does so again, whatever the scheduler knows.
+    assert_eq!((play.states()["wait_briefly"], play.states()["wait_then_run"]), ("queued", "up_for_reschedule"));
+    // It poked in its own process, so it does so again, regardless of the scheduler.
     play.end("wait_briefly", Outcome::Rescheduled { due: play.now + SignedDuration::from_secs(8) });
     assert_eq!((play.states()["wait_briefly"], play.instances[0].waits_since.is_some()), ("up_for_reschedule", false));
     play.now += SignedDuration::from_secs(8);
@@ -303,15 +307,15 @@ fn what_only_a_sensors_own_code_can_do_is_done_by_it() {
     assert_eq!(play.states()["wait_briefly"], "queued");
     play.now += SignedDuration::from_secs(2);
     play.settle();
-    assert_eq!((play.states()["wait_and_tell"], play.instances[1].try_number), ("queued", 1));
+    assert_eq!((play.states()["wait_then_run"], play.instances[1].try_number), ("queued", 1));
 }
 
 #[test]
-fn a_deferred_task_goes_on_in_the_same_try_once_its_trigger_has_fired() {
+fn a_deferred_task_resumes_in_the_same_try() {
     let mut play = Play::new(&["a", "b"], 1);
     play.settle();
     play.end("a", Outcome::Deferred { fired: None });
-    // Others have its place meanwhile.
+    // Other tasks use its slot meanwhile.
     assert_eq!((play.states()["a"], play.states()["b"]), ("deferred", "queued"));
     play.now += SignedDuration::from_hours(1);
     play.settle();
@@ -322,10 +326,10 @@ fn a_deferred_task_goes_on_in_the_same_try_once_its_trigger_has_fired() {
     assert_eq!((play.states()["a"], play.instances[0].try_number), ("scheduled", 1));
     play.end("b", Outcome::Success);
     assert_eq!(play.states()["a"], "queued");
-    // It may have fired before it was known to wait.
+    // The trigger may fire before the deferral is settled.
     play.end("a", Outcome::Deferred { fired: Some(now) });
     assert_eq!((play.states()["a"], play.instances[0].try_number), ("queued", 1));
-    // The task says itself when it is tried again.
+    // The task itself sets when it is retried.
     let due = play.now + SignedDuration::from_secs(7);
     play.instances[0].max_tries = 1;
     play.end("a", Outcome::Failed { may_retry: true, due: Some(due) });
@@ -333,10 +337,10 @@ fn a_deferred_task_goes_on_in_the_same_try_once_its_trigger_has_fired() {
 }
 
 #[test]
-fn no_more_at_once_than_max_active_tasks_and_a_number_is_counted_once() {
+fn max_active_tasks_limits_queued_tasks_and_keeps_try_numbers() {
     let mut play = Play::new(&["a", "b", "c", "d"], 2);
     play.settle();
-    let count = |play: &Play, state: &str| play.states().values().filter(|found| **found == state).count();
+    let count = |play: &Play, state: &str| play.states().values().filter(|current| **current == state).count();
     assert_eq!((count(&play, "queued"), count(&play, "scheduled")), (2, 2));
     play.end("a", Outcome::Success);
     assert_eq!((count(&play, "queued"), count(&play, "scheduled")), (2, 1));
@@ -346,7 +350,7 @@ fn no_more_at_once_than_max_active_tasks_and_a_number_is_counted_once() {
 }
 
 #[test]
-fn nothing_new_begins_in_a_paused_dag_and_what_ended_is_told() {
+fn a_paused_dag_starts_nothing_and_settles_ended_tries() {
     let mut play = Play::new(&["a", "b<a"], 16);
     play.settle();
     play.instances[0].state = Some(TaskState::Running);
@@ -356,13 +360,13 @@ fn nothing_new_begins_in_a_paused_dag_and_what_ended_is_told() {
     assert_eq!(play.states(), HashMap::from([("a", "success"), ("b", "none")]));
 }
 
-/// Of another run of the DAG, in the same pool.
-fn of_another_run(play: &Play, weight: i32) -> Waiting {
+/// A waiting instance of another run of the DAG, in the same pool.
+fn waiting_in_another_run(play: &Play, weight: i32) -> Waiting {
     let run = RunKey { dag_id: "d".into(), run_id: "another".into() };
     Waiting { weight, ..Waiting::new(&run, &play.graph, 0, -1, None) }
 }
 
-/// Who begins when the pool has so many slots: of the run's tasks by their names, of the others by their indices.
+/// The instances queued for a pool with this many slots: the run's own by task id, the others by index.
 fn admitted(play: &Play, is_paused: bool, slots: i64, others: &[Waiting]) -> (Vec<&'static str>, Vec<usize>) {
     let snapshot = play.snapshot(is_paused);
     let mut plan = plan(&snapshot);
@@ -370,14 +374,14 @@ fn admitted(play: &Play, is_paused: bool, slots: i64, others: &[Waiting]) -> (Ve
     usage.pools.insert("default_pool".into(), PoolSlots { all: slots, used: 0, include_deferred: false });
     let run = RunKey { dag_id: "d".into(), run_id: "r".into() };
     let chosen = concurrency::admit(&run, &snapshot, &mut plan, usage, others);
-    let queued = plan.transitions.iter().filter(|one| one.to == TaskState::Queued);
-    (queued.map(|one| ["a", "b"][one.index]).collect(), chosen)
+    let queued = plan.transitions.iter().filter(|transition| transition.to == TaskState::Queued);
+    (queued.map(|transition| ["a", "b"][transition.index]).collect(), chosen)
 }
 
 #[test]
 fn runs_compete_for_the_slots_of_a_pool() {
     let play = Play::new(&["a", "b"], 16);
-    let heavy = [of_another_run(&play, 1), of_another_run(&play, 9)];
+    let heavy = [waiting_in_another_run(&play, 1), waiting_in_another_run(&play, 9)];
     assert_eq!(admitted(&play, false, 1, &heavy), (vec![], vec![1]));
     assert_eq!(admitted(&play, false, 2, &heavy[1..]), (vec!["a"], vec![0]));
     assert_eq!(admitted(&play, false, 9, &heavy), (vec!["a", "b"], vec![1, 0]));
@@ -388,13 +392,13 @@ fn a_paused_dag_lets_other_runs_have_the_slots() {
     let mut play = Play::new(&["a", "b"], 16);
     play.instances[0].state = Some(TaskState::Running);
     play.instances[1].state = Some(TaskState::Scheduled);
-    let others = [of_another_run(&play, 1), of_another_run(&play, 1)];
-    assert_eq!(admitted(&play, true, 2, &others), (vec![], vec![0]), "what runs keeps its slot");
+    let others = [waiting_in_another_run(&play, 1), waiting_in_another_run(&play, 1)];
+    assert_eq!(admitted(&play, true, 2, &others), (vec![], vec![0]), "a running task keeps its slot");
     assert_eq!(admitted(&play, false, 3, &others).0, ["b"]);
 }
 
 #[test]
-fn one_that_was_cleared_while_it_ran_runs_again_whatever_became_of_it() {
+fn a_task_cleared_while_running_runs_again() {
     let mut play = Play::new(&["a"], 16);
     play.settle();
     play.instances[0].state = Some(TaskState::Restarting);
@@ -404,7 +408,7 @@ fn one_that_was_cleared_while_it_ran_runs_again_whatever_became_of_it() {
 }
 
 #[test]
-fn a_task_that_the_version_lacks_does_not_hold_the_run() {
+fn a_removed_task_does_not_keep_the_run_open() {
     let mut play = Play::new(&["a"], 16);
     play.instances.push(Instance {
         task_index: None,
@@ -421,7 +425,7 @@ fn a_task_that_the_version_lacks_does_not_hold_the_run() {
 }
 
 #[test]
-fn one_that_was_cleared_while_it_ran_and_is_no_task_any_more_does_not_hold_the_run() {
+fn a_removed_task_cleared_while_running_is_marked_removed() {
     let mut play = Play::new(&["a"], 16);
     play.instances.push(Instance {
         task_index: None,
@@ -438,7 +442,7 @@ fn one_that_was_cleared_while_it_ran_and_is_no_task_any_more_does_not_hold_the_r
 }
 
 #[test]
-fn a_run_without_tasks_is_over() {
+fn a_run_without_tasks_succeeds() {
     let mut play = Play::new(&[], 16);
     play.settle();
     assert_eq!(play.run, Some(RunState::Success));

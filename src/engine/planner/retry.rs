@@ -1,55 +1,59 @@
-//! When a try that failed is tried again.
+//! Decides whether and when a failed try is retried.
 
 use crate::engine::dag::Task;
 use jiff::{SignedDuration, Timestamp};
 use sha1::{Digest, Sha1};
 
-/// Airflow's `max_task_retry_delay`: no delay that grows is longer. Seconds.
-const LONGEST: f64 = 86_400.0;
+/// Upper limit of a growing delay: Airflow's `max_task_retry_delay`. Seconds.
+const MAX_DELAY: f64 = 86_400.0;
 
-/// Whether a task whose try of that number failed is tried again, as Airflow asks: the number against the most, which
-/// clearing raises.
+/// True when a task whose try `try_number` failed is retried. As in Airflow, the number is compared with `max_tries`,
+/// which is raised when the task is cleared.
 pub fn has_tries_left(try_number: i32, max_tries: i32) -> bool {
     max_tries > 0 && try_number <= max_tries
 }
 
-/// The most tries of an instance that is to run again after so many: clearing gives it all of its retries anew.
+/// The new `max_tries` of an instance that is cleared after `try_number` tries, which grants all of its retries again.
 pub fn max_tries_again(task: &Task, try_number: i32) -> i32 {
     i32::try_from(task.retries).unwrap_or(i32::MAX).saturating_add(try_number).min(i32::MAX - 1)
 }
 
-/// When the try after `try_number`, which ended at `ended`, may begin. A delay that grows is spread by a
-/// hash, so that tasks that failed together are not tried again together; the formula is that of
-/// Airflow's `TaskInstance.next_retry_datetime`.
-pub fn due(dag_id: &str, task: &Task, date: Option<Timestamp>, try_number: i32, ended: Timestamp) -> Timestamp {
+/// When the next try may start, after try `try_number` ended at `ended`. A growing delay is spread by a hash, so that
+/// tasks that failed together do not retry together; the formula is that of Airflow's
+/// `TaskInstance.next_retry_datetime`.
+pub fn due(dag_id: &str, task: &Task, logical_date: Option<Timestamp>, try_number: i32, ended: Timestamp) -> Timestamp {
     let seconds = match task.retry_backoff {
         Some(factor) if factor > 0.0 && factor != 1.0 => {
-            let least = (task.retry_delay * factor.powi(try_number - 1)).ceil();
-            let least = if least.is_finite() { least.clamp(1.0, LONGEST) } else { LONGEST };
-            let spread = spread(dag_id, &task.task_id, date, try_number, least as u64);
-            let whole = (least + spread as f64).min(LONGEST);
-            task.max_retry_delay.map_or(whole, |most| whole.min(most))
+            let minimum = (task.retry_delay * factor.powi(try_number - 1)).ceil();
+            let minimum = if minimum.is_finite() { minimum.clamp(1.0, MAX_DELAY) } else { MAX_DELAY };
+            let spread = spread(dag_id, &task.task_id, logical_date, try_number, minimum as u64);
+            let delay = (minimum + spread as f64).min(MAX_DELAY);
+            task.max_retry_delay.map_or(delay, |maximum| delay.min(maximum))
         }
         _ => task.retry_delay,
     };
-    later(ended, seconds)
+    add_seconds(ended, seconds)
 }
 
-/// A date that was worked out at `at`, by a clock that may have been set back since: then it comes as long after `now` as
-/// it was to come after `at`.
-pub fn set_right(date: Timestamp, at: Timestamp, now: Timestamp) -> Timestamp {
-    if at <= now || date <= at { date } else { later(now, date.duration_since(at).as_secs_f64()) }
+/// Corrects a date that was computed at `computed_at`, by a clock that may have been set back since. If it was, the
+/// delay is kept: the date comes as long after `now` as it was to come after `computed_at`.
+pub fn correct_for_clock_step(date: Timestamp, computed_at: Timestamp, now: Timestamp) -> Timestamp {
+    if computed_at <= now || date <= computed_at {
+        date
+    } else {
+        add_seconds(now, date.duration_since(computed_at).as_secs_f64())
+    }
 }
 
-/// Less than `below`, and the same for the same try.
-fn spread(dag_id: &str, task_id: &str, date: Option<Timestamp>, try_number: i32, below: u64) -> u64 {
-    let text = format!("{dag_id}#{task_id}#{}#{try_number}", python_text(date));
+/// Returns a number below `limit`, the same for the same try.
+fn spread(dag_id: &str, task_id: &str, logical_date: Option<Timestamp>, try_number: i32, limit: u64) -> u64 {
+    let text = format!("{dag_id}#{task_id}#{}#{try_number}", python_text(logical_date));
     let hash = Sha1::digest(text.as_bytes());
-    // The remainder of a number of 160 bits, byte by byte.
-    hash.iter().fold(0, |rest, byte| (rest * 256 + u64::from(*byte)) % below.max(1))
+    // Remainder of a 160-bit number, computed byte by byte.
+    hash.iter().fold(0, |remainder, byte| (remainder * 256 + u64::from(*byte)) % limit.max(1))
 }
 
-/// As Python's `str()` has it.
+/// Formats a date like Python's `str()`.
 fn python_text(date: Option<Timestamp>) -> String {
     let Some(date) = date else { return "None".to_owned() };
     let seconds = date.strftime("%Y-%m-%d %H:%M:%S");
@@ -59,10 +63,10 @@ fn python_text(date: Option<Timestamp>) -> String {
     }
 }
 
-/// `seconds` after `at`, as far as the calendar goes.
-pub fn later(at: Timestamp, seconds: f64) -> Timestamp {
+/// Adds `seconds` to `start`, up to the end of the calendar; a negative number counts as zero.
+pub fn add_seconds(start: Timestamp, seconds: f64) -> Timestamp {
     let delay = SignedDuration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(SignedDuration::MAX);
-    at.checked_add(delay).unwrap_or(Timestamp::MAX)
+    start.checked_add(delay).unwrap_or(Timestamp::MAX)
 }
 
 #[cfg(test)]
@@ -77,15 +81,15 @@ mod tests {
     }
 
     #[test]
-    fn a_delay_stays_as_it_is_or_grows_up_to_its_limit() {
+    fn a_delay_is_constant_or_grows_up_to_its_limit() {
         assert_eq!(delays(json!({"task_id": "t", "operator": "o", "retry_delay": 1.5})), [1500; 4]);
         let growing = json!({"task_id": "t", "operator": "o", "retry_delay": 10.0, "retry_backoff": 2.0});
-        let found = delays(growing.clone());
-        for (at, millis) in found.iter().enumerate() {
-            let least = 10_000 << at;
-            assert!((least..2 * least).contains(millis), "{found:?}");
+        let growing_delays = delays(growing.clone());
+        for (retry, millis) in growing_delays.iter().enumerate() {
+            let minimum = 10_000 << retry;
+            assert!((minimum..2 * minimum).contains(millis), "{growing_delays:?}");
         }
-        assert_eq!(found, delays(growing), "the same for the same try");
+        assert_eq!(growing_delays, delays(growing), "the same for the same try");
         let limited = json!({
             "task_id": "t", "operator": "o", "retry_delay": 10.0, "retry_backoff": 2.0, "max_retry_delay": 15.0,
         });
@@ -95,14 +99,22 @@ mod tests {
     }
 
     #[test]
-    fn a_date_of_a_clock_that_was_ahead_comes_after_its_delay() {
-        let at = |seconds| Timestamp::from_second(seconds).unwrap();
-        assert_eq!(set_right(at(130), at(100), at(101)), at(130), "the clock went on");
-        assert_eq!(set_right(at(10_930), at(10_900), at(100)), at(130), "it was set back");
-        assert_eq!(set_right(at(115), at(10_900), at(100)), at(115), "only its beginning was ahead");
+    fn corrects_a_date_written_by_a_clock_that_was_ahead() {
+        let second = |seconds| Timestamp::from_second(seconds).unwrap();
+        assert_eq!(
+            correct_for_clock_step(second(130), second(100), second(101)),
+            second(130),
+            "the clock was not set back"
+        );
+        assert_eq!(correct_for_clock_step(second(10_930), second(10_900), second(100)), second(130), "it was set back");
+        assert_eq!(
+            correct_for_clock_step(second(115), second(10_900), second(100)),
+            second(115),
+            "only the start time was ahead"
+        );
     }
 
-    /// The number that Python's `int(sha1(…).hexdigest(), 16) % 10` gives.
+    /// The expected number was computed with Python's `int(sha1(…).hexdigest(), 16)`.
     #[test]
     fn the_spread_is_airflows() {
         let date = "2024-01-01T00:00:00Z".parse().ok();

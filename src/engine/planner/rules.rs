@@ -1,21 +1,21 @@
-//! Airflow's trigger rules, over how many of those above are in which state. Pure.
+//! Airflow's trigger rules, evaluated over the number of upstream instances in each state. Pure.
 //!
 //! <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/dags.html#trigger-rules>
 
 use crate::engine::dag::TriggerRule;
 use crate::engine::state::TaskState;
 
-/// Task instances above another, counted.
+/// Number of upstream task instances by state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// All of them, finished or not.
+    /// All instances, finished or not.
     pub all: usize,
     pub success: usize,
     pub skipped: usize,
     pub failed: usize,
     pub upstream_failed: usize,
     pub removed: usize,
-    /// Of these, those that are setups.
+    /// Number of setup tasks among all instances.
     pub setups: usize,
     pub success_setups: usize,
     pub skipped_setups: usize,
@@ -53,6 +53,7 @@ impl Tally {
         self.skipped_setups += other.skipped_setups;
     }
 
+    /// Number of finished instances.
     pub fn done(&self) -> usize {
         self.success + self.skipped + self.failed + self.upstream_failed + self.removed
     }
@@ -66,30 +67,33 @@ impl Tally {
     }
 }
 
+/// What a rule decides about a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It may run.
+    /// The task may run.
     Run,
     Wait,
-    /// It ends without having run.
+    /// The task gets this state without running.
     End(TaskState),
 }
 
-/// What a rule says. Airflow also removes an instance whose map index is beyond the number of those above that
-/// succeeded; here the planner removes what is too many before it asks, by what the task itself is mapped over.
+/// Evaluates a trigger rule. Airflow's rules also remove an instance whose map index exceeds the number of its
+/// successful upstreams. Here the planner has already removed surplus instances, based on the list that the task itself
+/// is mapped over.
 pub fn judge(rule: TriggerRule, tally: &Tally) -> Verdict {
-    match ends(rule, tally) {
+    match terminal_state(rule, tally) {
         Some(state) => Verdict::End(state),
         None if is_met(rule, tally) => Verdict::Run,
         None => Verdict::Wait,
     }
 }
 
-fn ends(rule: TriggerRule, t: &Tally) -> Option<TaskState> {
+/// The state that ends the task without running it, if any.
+fn terminal_state(rule: TriggerRule, t: &Tally) -> Option<TaskState> {
     use TaskState::{Skipped, UpstreamFailed};
     let when = |condition: bool, state: TaskState| condition.then_some(state);
     match rule {
-        TriggerRule::AllSuccess => all_success_ends(t),
+        TriggerRule::AllSuccess => all_success_terminal_state(t),
         TriggerRule::AllFailed => when(t.success + t.skipped > 0, Skipped),
         TriggerRule::AllDone | TriggerRule::Always => None,
         TriggerRule::AllDoneMinOneSuccess => when(t.skipped > 0, Skipped).or(when(
@@ -115,7 +119,7 @@ fn ends(rule: TriggerRule, t: &Tally) -> Option<TaskState> {
     }
 }
 
-fn all_success_ends(t: &Tally) -> Option<TaskState> {
+fn all_success_terminal_state(t: &Tally) -> Option<TaskState> {
     if t.any_failed() {
         return Some(TaskState::UpstreamFailed);
     }
@@ -142,9 +146,10 @@ fn is_met(rule: TriggerRule, t: &Tally) -> bool {
     }
 }
 
-/// What the setups further up say, whatever the task's own rule: all of them must have succeeded.
+/// Evaluates the indirect setups of an instance, regardless of the task's own rule: all of them must have succeeded.
+/// For a mapped instance, removed setup instances count as successful.
 pub fn judge_setups(tally: &Tally, map_index: i32) -> Verdict {
-    match all_success_ends(tally) {
+    match all_success_terminal_state(tally) {
         Some(state) => Verdict::End(state),
         None => {
             let removed = if map_index > -1 { tally.removed } else { 0 };

@@ -1,4 +1,4 @@
-//! What goes into the planner, and what comes out of it.
+//! The planner's input, a snapshot of a run, and its output, a plan.
 
 use super::graph::Graph;
 use super::retry;
@@ -6,35 +6,35 @@ use crate::engine::state::{RunState, TaskState};
 use jiff::Timestamp;
 use std::collections::{HashMap, HashSet};
 
-/// A run as the database has it.
+/// A run as it is stored in the database.
 #[derive(Debug)]
 pub struct Snapshot<'a> {
     pub graph: &'a Graph,
-    /// Nothing new begins in a paused DAG; what has ended is still told.
+    /// No task of a paused DAG starts; tries that ended are still settled.
     pub is_paused: bool,
     pub instances: Vec<Instance>,
     pub now: Timestamp,
     pub logical_date: Option<Timestamp>,
-    /// What sensors see whose next look is due, by the task's index.
+    /// Results of the sensors whose poke was due, by task index.
     pub polled: HashMap<usize, Polled>,
-    /// What sensors wait by; none where each has a process to wait in.
+    /// The dates of the run that sensors wait for; with `None`, every sensor waits in its own process.
     pub dates: Option<Dates>,
-    /// When the dagrun_timeout is over.
+    /// When the `dagrun_timeout` expires.
     pub deadline: Option<Timestamp>,
-    /// How much the tasks have returned that others are mapped over, by task.
+    /// Number of elements returned by the tasks that others are mapped over, by task id.
     pub lengths: HashMap<String, Returned>,
-    /// What branches and short circuits have decided, by the task's index and the map index.
+    /// Decisions of branches and short circuits, by task index and map index.
     pub decisions: HashMap<(usize, i32), Decision>,
-    /// Tasks that wait for their own past.
+    /// Tasks that `depends_on_past` or `wait_for_downstream` holds back.
     pub held_by_past: HashSet<usize>,
 }
 
-/// How much a task has returned.
+/// Number of elements that a task has returned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Returned {
-    /// So many elements.
+    /// The length of the task's list.
     Elements(usize),
-    /// Of a mapped task: which of its instances returned something.
+    /// For a mapped task: the map indexes that returned something.
     Instances(HashSet<i32>),
 }
 
@@ -47,42 +47,46 @@ impl Returned {
     }
 }
 
-/// What a sensor's look has found.
+/// Result of a sensor's poke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Polled {
     NotYet,
-    There,
-    /// What follows from that is its own code's to say.
+    Met,
+    /// The sensor's own code has to decide.
     NeedsProcess,
 }
 
-/// Of a run.
+/// Dates of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Dates {
     pub interval_end: Option<Timestamp>,
     pub run_after: Timestamp,
 }
 
+/// A task instance of the run.
 #[derive(Debug, Clone)]
 pub struct Instance {
-    /// The task's index in the graph; none when the task is not in this version any more.
+    /// The task's index in the graph; `None` when this version no longer has the task.
     pub task_index: Option<usize>,
     pub map_index: i32,
     pub state: Option<TaskState>,
     pub try_number: i32,
     pub max_tries: i32,
+    /// When a retry may start or a sensor pokes again; for a deferred task, when its trigger has fired.
     pub due_at: Option<Timestamp>,
-    /// Of a sensor for which nothing runs until then: since when it waits.
+    /// For a sensor that waits without a process: when it started to wait.
     pub waits_since: Option<Timestamp>,
-    /// What the agent wrote about the try with that number, once it has ended.
+    /// The outcome that the agent wrote for the current try, once it has ended.
     pub ended: Option<EndedTry>,
 }
 
+/// The recorded end of a try.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndedTry {
     pub outcome: Outcome,
+    /// When the try ended.
     pub at: Timestamp,
-    /// Tasks that it has decided to skip at once.
+    /// Tasks that the try has decided to skip immediately.
     pub skips: Vec<String>,
 }
 
@@ -92,24 +96,24 @@ pub enum Outcome {
     Skipped,
     Failed {
         may_retry: bool,
-        /// When it is to be tried again, where the task has said so.
+        /// When to retry, if the task itself has set the time.
         due: Option<Timestamp>,
     },
-    /// A sensor that looks again later.
+    /// A sensor that pokes again later.
     Rescheduled {
         due: Timestamp,
     },
-    /// It goes on once a trigger has fired, which it may have done.
+    /// Continues once its trigger has fired; `fired` is set if it already has.
     Deferred {
         fired: Option<Timestamp>,
     },
-    /// It goes on once a person has answered, who may have done so.
+    /// Continues once a person has answered; `answered` is set if that has happened.
     AwaitingInput {
         answered: Option<Timestamp>,
     },
 }
 
-/// Which of the tasks right below a branch run.
+/// The decision of a branch: the direct downstream tasks that run, or those that are skipped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
     Followed(HashSet<String>),
@@ -125,52 +129,52 @@ impl Decision {
     }
 }
 
-/// A new state for the instance at `index`: of the snapshot, and after its end of what is added.
+/// A new state for the instance at `index`; indices past the snapshot's instances are the added ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transition {
     pub index: usize,
     pub to: TaskState,
     pub try_number: i32,
-    /// Only of one that is to be tried again, or goes on.
+    /// Set only for a retry, or an instance that continues later.
     pub due_at: Option<Timestamp>,
-    pub kind: Kind,
+    pub kind: TransitionKind,
 }
 
 /// Which dates a transition sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// A try ended: the dates are the try's.
+pub enum TransitionKind {
+    /// The try has ended; its dates are copied.
     TryEnded,
-    /// It began and ended now, without a process.
-    Nothing,
-    /// It ended without having run.
+    /// The instance started and ended now, without a process.
+    NoOp,
+    /// The instance ended without running.
     NeverRan,
-    /// It waits for its turn.
+    /// The instance waits for a slot.
     Waiting,
-    /// A sensor waits, without a process.
+    /// A sensor waits without a process.
     Waits { since: Timestamp },
-    /// It has waited, and ended now.
+    /// A sensor that waited without a process ended now.
     Waited,
-    /// The dates stay.
-    Cut,
+    /// The dates do not change.
+    KeepDates,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// Instances without an index that get the index 0.
+    /// Instances with map index -1 that get map index 0.
     pub expanded: Vec<usize>,
-    /// Instances that are new, by the task's index and the map index.
+    /// New instances, by task index and map index.
     pub added: Vec<(usize, i32)>,
-    /// Removed instances that are there again, without a state.
+    /// Removed instances that exist again; their state is cleared.
     pub restored: Vec<usize>,
-    /// Those that may run have the state `scheduled`, until `concurrency::admit` lets some of them begin.
+    /// New states. Instances that may run become `scheduled`; `concurrency::admit` then changes some to `queued`.
     pub transitions: Vec<Transition>,
-    /// The run's new state and the reason, when it is over.
+    /// The run's final state and the reason, when the run has ended.
     pub run: Option<(RunState, Reason)>,
 }
 
 impl Plan {
-    /// Makes the instances what they are once the plan is carried out; those that it adds come last.
+    /// Applies the plan to the instances; the added ones are appended.
     pub fn apply(&self, graph: &Graph, instances: &mut Vec<Instance>) {
         self.expanded.iter().for_each(|index| instances[*index].map_index = 0);
         instances.extend(self.added.iter().map(|(task_index, map_index)| Instance {
@@ -190,26 +194,27 @@ impl Plan {
             instance.state = None;
             instance.due_at = None;
         }
-        for one in &self.transitions {
-            let instance = &mut instances[one.index];
-            instance.state = Some(one.to);
-            instance.try_number = one.try_number;
-            instance.due_at = one.due_at;
-            instance.waits_since = if let Kind::Waits { since } = one.kind { Some(since) } else { None };
+        for transition in &self.transitions {
+            let instance = &mut instances[transition.index];
+            instance.state = Some(transition.to);
+            instance.try_number = transition.try_number;
+            instance.due_at = transition.due_at;
+            instance.waits_since =
+                if let TransitionKind::Waits { since } = transition.kind { Some(since) } else { None };
             instance.ended = None;
         }
     }
 
-    /// The states of all instances, the added ones last, once the plan is carried out.
+    /// The states of all instances after the plan, the added ones last.
     pub fn states_after(&self, snapshot: &Snapshot<'_>) -> Vec<Option<TaskState>> {
         let mut states: Vec<Option<TaskState>> = snapshot.instances.iter().map(|instance| instance.state).collect();
         states.resize(states.len() + self.added.len(), None);
         self.restored.iter().for_each(|index| states[*index] = None);
-        self.transitions.iter().for_each(|one| states[one.index] = Some(one.to));
+        self.transitions.iter().for_each(|transition| states[transition.index] = Some(transition.to));
         states
     }
 
-    /// The task in the graph and the map index that an instance has once the plan is carried out.
+    /// The task index and the map index of an instance after the plan.
     pub fn instance_after(&self, snapshot: &Snapshot<'_>, index: usize) -> (Option<usize>, i32) {
         match snapshot.instances.get(index) {
             Some(instance) if self.expanded.contains(&index) => (instance.task_index, 0),
@@ -231,7 +236,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// Airflow's words for callbacks.
+    /// The reason as Airflow passes it to callbacks.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Success => "success",

@@ -1,20 +1,20 @@
-//! When a DAG that waits for assets is due. Pure.
+//! Evaluates the asset condition of an asset-scheduled DAG. Pure.
 
 use serde_json::Value;
 
-/// Whether a condition is met, given what is known to be updated.
-fn is_met(condition: &Value, updated: &impl Fn(&Reference<'_>) -> bool) -> bool {
+/// Evaluates a condition; `updated` tells whether a reference has been updated.
+fn is_met(condition: &Value, is_updated: &impl Fn(&Reference<'_>) -> bool) -> bool {
     let parts = |name: &str| condition.get(name).and_then(Value::as_array);
     if let Some(all) = parts("all") {
-        return all.iter().all(|one| is_met(one, updated));
+        return all.iter().all(|part| is_met(part, is_updated));
     }
     if let Some(any) = parts("any") {
-        return any.iter().any(|one| is_met(one, updated));
+        return any.iter().any(|part| is_met(part, is_updated));
     }
-    reference(condition).is_some_and(|reference| updated(&reference))
+    reference(condition).is_some_and(|reference| is_updated(&reference))
 }
 
-/// An asset that has been updated, and the aliases that it was known by.
+/// An updated asset, with the aliases that resolve to it.
 #[derive(Debug, Clone, Copy)]
 pub struct Updated<'a> {
     pub name: &'a str,
@@ -23,7 +23,8 @@ pub struct Updated<'a> {
 }
 
 impl Updated<'_> {
-    fn is(&self, reference: &Reference<'_>) -> bool {
+    /// True if the reference refers to this asset.
+    fn matches(&self, reference: &Reference<'_>) -> bool {
         match reference {
             Reference::Asset { name, uri } => self.name == *name && self.uri == *uri,
             Reference::Name(name) => self.name == *name,
@@ -33,12 +34,12 @@ impl Updated<'_> {
     }
 }
 
-/// Whether a condition is met by what has been updated.
+/// True if the condition is met by these updated assets.
 pub fn is_met_by(condition: &Value, updated: &[Updated<'_>]) -> bool {
-    is_met(condition, &|reference| updated.iter().any(|one| one.is(reference)))
+    is_met(condition, &|reference| updated.iter().any(|asset| asset.matches(reference)))
 }
 
-/// What a condition, an inlet or an outlet names.
+/// A reference to an asset or alias, in a condition, an inlet or an outlet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reference<'a> {
     Asset { name: &'a str, uri: &'a str },
@@ -48,7 +49,7 @@ pub enum Reference<'a> {
 }
 
 impl<'a> Reference<'a> {
-    /// As `dag_asset` has it: kind, name, uri.
+    /// The values of the columns `kind`, `name` and `uri` of the table `dag_asset`.
     pub fn columns(&self) -> (&'static str, &'a str, &'a str) {
         match *self {
             Self::Asset { name, uri } => ("asset", name, uri),
@@ -59,6 +60,7 @@ impl<'a> Reference<'a> {
     }
 }
 
+/// Parses a reference; `None` if the value is none.
 pub fn reference(value: &Value) -> Option<Reference<'_>> {
     let text = |name: &str| value.get(name).and_then(Value::as_str);
     if let Some(asset) = value.get("asset") {
@@ -68,16 +70,16 @@ pub fn reference(value: &Value) -> Option<Reference<'_>> {
     text("alias").map(Reference::Alias).or(text("name").map(Reference::Name)).or(text("uri").map(Reference::Uri))
 }
 
-/// All that a condition names, each once.
-pub fn references<'a>(condition: &'a Value, found: &mut Vec<&'a Value>) {
+/// Appends the distinct references of a condition to `collected`.
+pub fn references<'a>(condition: &'a Value, collected: &mut Vec<&'a Value>) {
     for name in ["all", "any"] {
         if let Some(parts) = condition.get(name).and_then(Value::as_array) {
-            parts.iter().for_each(|part| references(part, found));
+            parts.iter().for_each(|part| references(part, collected));
             return;
         }
     }
-    if reference(condition).is_some() && !found.iter().any(|other| reference(other) == reference(condition)) {
-        found.push(condition);
+    if reference(condition).is_some() && !collected.iter().any(|other| reference(other) == reference(condition)) {
+        collected.push(condition);
     }
 }
 
@@ -87,7 +89,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn conditions_are_read_as_they_are_nested() {
+    fn evaluates_nested_conditions() {
         let asset = |name: &str| json!({"asset": {"name": name, "uri": name}});
         let condition = json!({"any": [asset("a"), {"all": [asset("b"), {"name": "c"}]}]});
         let met = |names: &[&str]| {
@@ -98,9 +100,9 @@ mod tests {
         };
         assert!(met(&["a"]) && met(&["b", "c"]));
         assert!(!met(&["b"]) && !met(&[]));
-        let mut found = Vec::new();
-        references(&condition, &mut found);
-        assert_eq!(found.len(), 3);
+        let mut collected = Vec::new();
+        references(&condition, &mut collected);
+        assert_eq!(collected.len(), 3);
         assert!(is_met(&json!({"all": []}), &|_| false), "nothing to wait for");
     }
 }

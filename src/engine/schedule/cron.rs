@@ -1,5 +1,5 @@
-//! Cron expressions as Airflow understands them: those of croniter, its library, with its rules about
-//! time zones (`airflow.timetables._cron`).
+//! Cron expressions as Airflow interprets them: the syntax of its library croniter, with Airflow's rules for time
+//! zones (`airflow.timetables._cron`).
 
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
@@ -9,13 +9,13 @@ use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
-/// An expression in a time zone.
+/// A cron expression in a time zone.
 #[derive(Debug, Clone)]
 pub struct Schedule {
-    /// A tick of any is a tick: some columns take two patterns of the library.
+    /// Patterns of the library croner. The schedule has the ticks of all of them; some expressions need two.
     crons: Vec<Cron>,
     zone: TimeZone,
-    /// Whether it runs in each hour: then the hour that comes twice in autumn counts twice.
+    /// True if it has ticks in every hour; then both occurrences of the repeated hour in autumn count.
     every_hour: bool,
 }
 
@@ -25,116 +25,123 @@ pub enum CronProblem {
     Columns,
     #[error("[{0}] is not acceptable{1}")]
     Field(String, String),
-    #[error("there is no time zone {0:?}")]
+    #[error("unknown time zone {0:?}")]
     Zone(String),
-    /// Such as the 31st of February.
+    /// The expression has no tick, for example because it asks for the 31st of February.
     #[error("failed to find next date")]
     Never,
 }
 
+/// The values that a column of an expression may have. `names` are alternatives to numbers, counted from
+/// `first_name`.
 struct Field {
-    least: u32,
-    most: u32,
+    min: u32,
+    max: u32,
     names: &'static [&'static str],
     first_name: u32,
 }
 
 const MONTHS: &[&str] = &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
 const DAYS: &[&str] = &["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
+/// The columns minute, hour, day of month, month, day of week and second.
 const FIELDS: [Field; 6] = [
-    Field { least: 0, most: 59, names: &[], first_name: 0 },
-    Field { least: 0, most: 23, names: &[], first_name: 0 },
-    Field { least: 1, most: 31, names: &[], first_name: 0 },
-    Field { least: 1, most: 12, names: MONTHS, first_name: 1 },
-    Field { least: 0, most: 7, names: DAYS, first_name: 0 },
-    Field { least: 0, most: 59, names: &[], first_name: 0 },
+    Field { min: 0, max: 59, names: &[], first_name: 0 },
+    Field { min: 0, max: 23, names: &[], first_name: 0 },
+    Field { min: 1, max: 31, names: &[], first_name: 0 },
+    Field { min: 1, max: 12, names: MONTHS, first_name: 1 },
+    Field { min: 0, max: 7, names: DAYS, first_name: 0 },
+    Field { min: 0, max: 59, names: &[], first_name: 0 },
 ];
 const DAY_OF_MONTH: usize = 2;
 const MONTH: usize = 3;
 const DAY_OF_WEEK: usize = 4;
 const FEBRUARY: u32 = 2;
-/// Of the days of the week: 0 is Sunday too.
+/// In the day-of-week column, 7 is Sunday like 0.
 const SUNDAY_AGAIN: u32 = 7;
 
 impl Schedule {
+    /// Parses an expression of 5 columns, or of 6 or 7 with seconds and years.
     pub fn new(expression: &str, zone: TimeZone) -> Result<Self, CronProblem> {
         let lower = expression.trim().to_lowercase();
         let columns: Vec<&str> = lower.split_whitespace().collect();
         if !(5..=7).contains(&columns.len()) {
             return Err(CronProblem::Columns);
         }
-        let plain: Result<Vec<String>, CronProblem> = columns
+        let normalized: Result<Vec<String>, CronProblem> = columns
             .iter()
             .take(6)
             .enumerate()
-            .map(|(at, column)| {
+            .map(|(index, column)| {
                 let parts: Result<Vec<String>, CronProblem> =
-                    column.split(',').map(|part| FIELDS[at].plain(at, part, &lower)).collect();
+                    column.split(',').map(|part| FIELDS[index].normalize(index, part, &lower)).collect();
                 parts.map(|parts| parts.join(","))
             })
             .collect();
-        let mut plain = plain?;
-        spell_all(&mut plain, &columns);
-        // Airflow's seconds come last, those of the library first.
-        let second = if plain.len() > 5 { plain.remove(5) } else { "0".to_owned() };
+        let mut normalized = normalized?;
+        replace_full_columns(&mut normalized, &columns);
+        // Airflow's seconds column comes last, the library's first.
+        let second = if normalized.len() > 5 { normalized.remove(5) } else { "0".to_owned() };
         let year = columns.get(6).map_or(String::new(), |year| format!(" {year}"));
-        let every_hour = plain[1] == "*";
-        let crons: Result<Vec<Cron>, CronProblem> = Days::of(&plain)
+        let every_hour = normalized[1] == "*";
+        let crons: Result<Vec<Cron>, CronProblem> = Days::interpret(&normalized)
             .iter()
             .map(|days| {
                 let text = format!(
                     "{second} {} {} {} {} {}{year}",
-                    plain[0], plain[1], days.of_month, days.months, days.of_week
+                    normalized[0], normalized[1], days.of_month, days.months, days.of_week
                 );
                 let parser = CronParser::builder()
                     .seconds(Seconds::Required)
                     .year(Year::Optional)
                     .dom_and_dow(days.need_both)
                     .build();
-                parser.parse(&text).map_err(|_| refusal(&lower, &columns))
+                parser.parse(&text).map_err(|_| rejection(&lower, &columns))
             })
             .collect();
         Ok(Self { crons: crons?, zone, every_hour })
     }
 
-    /// The first tick after `at`.
-    pub fn next(&self, at: Timestamp) -> Result<Timestamp, CronProblem> {
-        let local = self.zone.to_datetime(at);
-        let all = self.crons.iter().filter_map(|cron| cron.find_next_occurrence(&local, false).ok());
-        let next = all.min().ok_or(CronProblem::Never)?;
-        Ok(self.absolute(at, local, next))
+    /// The first tick after `time`.
+    pub fn next(&self, time: Timestamp) -> Result<Timestamp, CronProblem> {
+        let local = self.zone.to_datetime(time);
+        let ticks = self.crons.iter().filter_map(|cron| cron.find_next_occurrence(&local, false).ok());
+        let next = ticks.min().ok_or(CronProblem::Never)?;
+        Ok(self.tick_timestamp(time, local, next))
     }
 
-    /// The last tick before `at`.
-    pub fn previous(&self, at: Timestamp) -> Result<Timestamp, CronProblem> {
-        let local = self.zone.to_datetime(at);
-        let all = self.crons.iter().filter_map(|cron| cron.find_previous_occurrence(&local, false).ok());
-        let previous = all.max().ok_or(CronProblem::Never)?;
-        Ok(self.absolute(at, local, previous))
+    /// The last tick before `time`.
+    pub fn previous(&self, time: Timestamp) -> Result<Timestamp, CronProblem> {
+        let local = self.zone.to_datetime(time);
+        let ticks = self.crons.iter().filter_map(|cron| cron.find_previous_occurrence(&local, false).ok());
+        let previous = ticks.max().ok_or(CronProblem::Never)?;
+        Ok(self.tick_timestamp(time, local, previous))
     }
 
-    /// `at` if it is a tick, or the first one after it.
-    pub fn align_next(&self, at: Timestamp) -> Result<Timestamp, CronProblem> {
-        let next = self.next(at)?;
-        Ok(if self.previous(next)? == at { at } else { next })
+    /// Returns `time` if it is a tick, otherwise the next tick.
+    pub fn align_next(&self, time: Timestamp) -> Result<Timestamp, CronProblem> {
+        let next = self.next(time)?;
+        Ok(if self.previous(next)? == time { time } else { next })
     }
 
-    /// `at` if it is a tick, or the last one before it.
-    pub fn align_previous(&self, at: Timestamp) -> Result<Timestamp, CronProblem> {
-        let previous = self.previous(at)?;
-        Ok(if self.next(previous)? == at { at } else { previous })
+    /// Returns `time` if it is a tick, otherwise the previous tick.
+    pub fn align_previous(&self, time: Timestamp) -> Result<Timestamp, CronProblem> {
+        let previous = self.previous(time)?;
+        Ok(if self.next(previous)? == time { time } else { previous })
     }
 
-    fn absolute(&self, at: Timestamp, local: DateTime, found: DateTime) -> Timestamp {
+    /// Converts a local tick to a timestamp. `local` is the local time of `time`, from which the tick was computed.
+    fn tick_timestamp(&self, time: Timestamp, local: DateTime, tick: DateTime) -> Timestamp {
         if self.every_hour {
-            let distance: SignedDuration = found.duration_since(local);
-            return at.checked_add(distance).unwrap_or(Timestamp::MAX);
+            let distance: SignedDuration = tick.duration_since(local);
+            return time.checked_add(distance).unwrap_or(Timestamp::MAX);
         }
-        // What the spring leaves out is an hour later; of what the autumn has twice, the second counts.
-        self.zone.to_ambiguous_timestamp(found).later_or_after_gap()
+        // A local time that is skipped in spring moves one hour later; of a time that is repeated in autumn, the second
+        // occurrence counts.
+        self.zone.to_ambiguous_timestamp(tick).later_or_after_gap()
     }
 }
 
+/// Resolves local times that are skipped or repeated at a change of the clock.
 trait Ambiguous {
     fn later_or_after_gap(self) -> Timestamp;
 }
@@ -142,39 +149,39 @@ trait Ambiguous {
 impl Ambiguous for jiff::tz::AmbiguousTimestamp {
     fn later_or_after_gap(self) -> Timestamp {
         use jiff::tz::AmbiguousOffset;
-        let found = match self.offset() {
+        let timestamp = match self.offset() {
             AmbiguousOffset::Gap { .. } => self.compatible(),
             _ => self.later(),
         };
-        found.unwrap_or(Timestamp::MAX)
+        timestamp.unwrap_or(Timestamp::MAX)
     }
 }
 
-/// Years that the library counts in. The other columns' numbers are looked at before it sees them.
+/// Range of years that the library supports. The other columns are validated before they reach the library.
 const YEARS: RangeInclusive<u32> = 1..=5000;
 
-/// What the library refuses, in croniter's words.
-fn refusal(expression: &str, columns: &[&str]) -> CronProblem {
+/// The error for an expression that the library rejects, with croniter's text.
+fn rejection(expression: &str, columns: &[&str]) -> CronProblem {
     let years = columns.get(6).into_iter().flat_map(|column| column.split([',', '-', '/']));
     let is_outside = years.filter_map(|text| text.parse().ok()).any(|year: u32| !YEARS.contains(&year));
-    let why = if is_outside { ", out of range".to_owned() } else { String::new() };
-    CronProblem::Field(expression.to_owned(), why)
+    let reason = if is_outside { ", out of range".to_owned() } else { String::new() };
+    CronProblem::Field(expression.to_owned(), reason)
 }
 
-/// The three columns that say which days, as the library takes them.
+/// The three columns that select days, in the library's syntax.
 struct Days {
     of_month: String,
     months: String,
     of_week: String,
-    /// Whether a day has to match both columns; otherwise either is enough, where neither is `*`.
+    /// True if a day must match both columns; otherwise a match of one is enough, unless a column is `*`.
     need_both: bool,
 }
 
 impl Days {
-    /// What croniter makes of the columns where one changes what another means.
-    fn of(columns: &[String]) -> Vec<Self> {
-        let [of_month, months, of_week] = [DAY_OF_MONTH, MONTH, DAY_OF_WEEK].map(|at| columns[at].as_str());
-        let is_counted = of_week.contains('#');
+    /// Applies croniter's rules for day columns that change each other's meaning. Returns one or two patterns.
+    fn interpret(columns: &[String]) -> Vec<Self> {
+        let [of_month, months, of_week] = [DAY_OF_MONTH, MONTH, DAY_OF_WEEK].map(|index| columns[index].as_str());
+        let has_nth_weekday = of_week.contains('#');
         let days = |of_month: &str, months: &str, of_week: &str, need_both| Self {
             of_month: of_month.to_owned(),
             months: months.to_owned(),
@@ -182,21 +189,22 @@ impl Days {
             need_both,
         };
         let Some(day) = of_month.strip_suffix('W') else {
-            // Of `0 0 13 * 5#2` croniter keeps the second Friday alone.
-            return vec![days(if is_counted { "*" } else { of_month }, months, of_week, false)];
+            // For `0 0 13 * 5#2`, croniter uses only the second Friday.
+            return vec![days(if has_nth_weekday { "*" } else { of_month }, months, of_week, false)];
         };
-        // A nearest weekday counts whatever the day of the week is; the second Friday has to be that day.
-        let of_week = if is_counted { of_week } else { "*" };
+        // With a nearest weekday such as `15W`, the day of the week is ignored unless it has an ordinal, such as `5#2`
+        // for the second Friday.
+        let of_week = if has_nth_weekday { of_week } else { "*" };
         match day {
             "31" => vec![days("LW", months, of_week, true)],
-            // In a month without that day its last one counts; the library has no such month.
+            // In a month without that day, croniter uses the last weekday; the library would skip the month.
             "29" | "30" => {
                 let (short, long): (Vec<u32>, Vec<u32>) =
-                    numbers(months, 1..=12).into_iter().partition(|month| *month == FEBRUARY);
+                    parse_numbers(months, 1..=12).into_iter().partition(|month| *month == FEBRUARY);
                 [("LW", short), (of_month, long)]
                     .into_iter()
                     .filter(|(_, months)| !months.is_empty())
-                    .map(|(of_month, months)| days(of_month, &list(&months), of_week, true))
+                    .map(|(of_month, months)| days(of_month, &join_numbers(&months), of_week, true))
                     .collect()
             }
             _ => vec![days(of_month, months, of_week, true)],
@@ -204,58 +212,59 @@ impl Days {
     }
 }
 
-/// A column that names all there are is `*`, as in croniter: one of the days is only where the other has a `*` in it.
-fn spell_all(plain: &mut [String], columns: &[&str]) {
-    for (at, field) in FIELDS.iter().enumerate().take(plain.len()) {
-        let named: BTreeSet<u32> = numbers(&plain[at], 0..=0).into_iter().collect();
-        let is_all = named.len() as u32 == field.last() - field.least + 1;
-        let other = match at {
+/// Replaces a column that lists all values by `*`, as croniter does; for a day column only if the other one contains
+/// a `*`.
+fn replace_full_columns(normalized: &mut [String], columns: &[&str]) {
+    for (index, field) in FIELDS.iter().enumerate().take(normalized.len()) {
+        let values: BTreeSet<u32> = parse_numbers(&normalized[index], 0..=0).into_iter().collect();
+        let is_all = values.len() as u32 == field.max_value() - field.min + 1;
+        let other = match index {
             DAY_OF_MONTH => columns[DAY_OF_WEEK],
             DAY_OF_WEEK => columns[DAY_OF_MONTH],
             _ => "*",
         };
         if is_all && other.contains('*') {
-            plain[at] = "*".to_owned();
+            normalized[index] = "*".to_owned();
         }
     }
 }
 
-/// The numbers of a column that is plain already.
-fn numbers(column: &str, all: RangeInclusive<u32>) -> Vec<u32> {
-    let some: Result<Vec<u32>, _> = column.split(',').map(str::parse).collect();
-    some.unwrap_or_else(|_| all.collect())
+/// The values of a normalized column; `all_values` if it is no list of numbers.
+fn parse_numbers(column: &str, all_values: RangeInclusive<u32>) -> Vec<u32> {
+    let parsed: Result<Vec<u32>, _> = column.split(',').map(str::parse).collect();
+    parsed.unwrap_or_else(|_| all_values.collect())
 }
 
-fn list(numbers: &[u32]) -> String {
+fn join_numbers(numbers: &[u32]) -> String {
     let texts: Vec<String> = numbers.iter().map(u32::to_string).collect();
     texts.join(",")
 }
 
 impl Field {
-    /// A part of a column in words that the library understands as croniter does.
-    fn plain(&self, at: usize, part: &str, whole: &str) -> Result<String, CronProblem> {
-        let refuse = |why: &str| CronProblem::Field(whole.to_owned(), why.to_owned());
-        let part = if part == "?" && [DAY_OF_MONTH, DAY_OF_WEEK].contains(&at) { "*" } else { part };
+    /// Translates a part of a column to the library's syntax, with croniter's meaning. `expression` is for errors.
+    fn normalize(&self, column: usize, part: &str, expression: &str) -> Result<String, CronProblem> {
+        let reject = |reason: &str| CronProblem::Field(expression.to_owned(), reason.to_owned());
+        let part = if part == "?" && [DAY_OF_MONTH, DAY_OF_WEEK].contains(&column) { "*" } else { part };
         if part == "*" {
             return Ok(part.to_owned());
         }
-        if at == DAY_OF_MONTH && part == "l" {
+        if column == DAY_OF_MONTH && part == "l" {
             return Ok("L".to_owned());
         }
-        if at == DAY_OF_MONTH
+        if column == DAY_OF_MONTH
             && let Some(day) = part.strip_suffix('w').or_else(|| part.strip_prefix('w'))
         {
-            return self.nearest_weekday(day, whole);
+            return self.nearest_weekday(day, expression);
         }
-        if at == DAY_OF_WEEK
+        if column == DAY_OF_WEEK
             && let Some(day) = part.strip_prefix('l').filter(|day| !day.is_empty())
         {
-            return self.number(day, whole).map(|day| format!("{}#L", day % 7));
+            return self.number(day, expression).map(|day| format!("{}#L", day % 7));
         }
-        if at == DAY_OF_WEEK
+        if column == DAY_OF_WEEK
             && let Some((day, nth)) = part.split_once('#')
         {
-            return self.number(day, whole).map(|day| format!("{}#{nth}", day % 7));
+            return self.number(day, expression).map(|day| format!("{}#{nth}", day % 7));
         }
         let (range, step) = match part.split_once('/') {
             None => (part, None),
@@ -264,74 +273,76 @@ impl Field {
         let step: usize = match step {
             None => 1,
             Some(step) if step.parse() == Ok(0_usize) => {
-                let field = whole.split_whitespace().position(|column| column.contains("/0")).unwrap_or(at);
-                return Err(refuse(&format!(": step '0' in field {field} is not acceptable")));
+                let field = expression.split_whitespace().position(|text| text.contains("/0")).unwrap_or(column);
+                return Err(reject(&format!(": step '0' in field {field} is not acceptable")));
             }
-            Some(step) => step.parse().map_err(|_| refuse(""))?,
+            Some(step) => step.parse().map_err(|_| reject(""))?,
         };
         let values = match range.split_once('-') {
             Some((from, to)) => {
-                let to = if at == DAY_OF_MONTH && to == "l" { self.most } else { self.number(to, whole)? };
-                self.range(self.number(from, whole)?, to, step)
+                let to = if column == DAY_OF_MONTH && to == "l" { self.max } else { self.number(to, expression)? };
+                self.range(self.number(from, expression)?, to, step)
             }
-            None if range == "*" => self.range(self.least, self.last(), step),
+            None if range == "*" => self.range(self.min, self.max_value(), step),
             None => {
-                let from = self.alias(self.number(range, whole)?);
-                let to = if part.contains('/') { self.last() } else { from };
+                let from = self.normalize_sunday(self.number(range, expression)?);
+                let to = if part.contains('/') { self.max_value() } else { from };
                 (from..=to).step_by(step).collect()
             }
         };
-        Ok(list(&values))
+        Ok(join_numbers(&values))
     }
 
-    /// `15W`: Monday to Friday, the nearest to that day in its month.
-    fn nearest_weekday(&self, day: &str, whole: &str) -> Result<String, CronProblem> {
-        let refuse = |why: String| CronProblem::Field(whole.to_owned(), why);
-        let day: u32 = day.parse().map_err(|_| refuse(String::new()))?;
-        if !(self.least..=self.most).contains(&day) {
-            return Err(refuse(format!(", nearest weekday day value '{day}' out of range")));
+    /// Checks the day of a part such as `15W`: the weekday (Monday to Friday) nearest to that day within its month.
+    fn nearest_weekday(&self, day: &str, expression: &str) -> Result<String, CronProblem> {
+        let reject = |reason: String| CronProblem::Field(expression.to_owned(), reason);
+        let day: u32 = day.parse().map_err(|_| reject(String::new()))?;
+        if !(self.min..=self.max).contains(&day) {
+            return Err(reject(format!(", nearest weekday day value '{day}' out of range")));
         }
-        if whole.split_whitespace().nth(DAY_OF_MONTH).is_some_and(|column| column.contains(',')) {
-            let why = ". 'W' can only be used with a single day value, not in a list or range";
-            return Err(refuse(why.to_owned()));
+        if expression.split_whitespace().nth(DAY_OF_MONTH).is_some_and(|column| column.contains(',')) {
+            let reason = ". 'W' can only be used with a single day value, not in a list or range";
+            return Err(reject(reason.to_owned()));
         }
         Ok(format!("{day}W"))
     }
 
-    /// `from-to/step` as croniter reads it: a range of one value is the whole cycle, and one that goes over the end goes
-    /// on from the beginning, where its first steps are left out.
+    /// Expands `from-to/step` as croniter does: a range from a value to itself is the whole cycle, and a range that
+    /// wraps around continues at the minimum, skipping values as the step requires.
     fn range(&self, from: u32, to: u32, step: usize) -> Vec<u32> {
-        let (from, to) = match (self.alias(from), self.alias(to)) {
-            (from, to) if from == to => (self.least, self.last()),
+        let (from, to) = match (self.normalize_sunday(from), self.normalize_sunday(to)) {
+            (from, to) if from == to => (self.min, self.max_value()),
             bounds => bounds,
         };
         if from < to {
             return (from..=to).step_by(step).collect();
         }
-        let mut values: Vec<u32> = (from..=self.last()).step_by(step).collect();
-        let left = (self.last() - values.last().copied().unwrap_or(from)) as usize;
-        let skipped = if step > left + 1 { step - left } else { 0 };
-        values.extend((self.least..=to).skip(skipped).step_by(step));
+        let mut values: Vec<u32> = (from..=self.max_value()).step_by(step).collect();
+        let remainder = (self.max_value() - values.last().copied().unwrap_or(from)) as usize;
+        let skipped = if step > remainder + 1 { step - remainder } else { 0 };
+        values.extend((self.min..=to).skip(skipped).step_by(step));
         values
     }
 
-    /// Sunday has two numbers.
-    fn alias(&self, value: u32) -> u32 {
-        if self.most == SUNDAY_AGAIN { value % SUNDAY_AGAIN } else { value }
+    /// Maps 7 to 0 in the day-of-week column.
+    fn normalize_sunday(&self, value: u32) -> u32 {
+        if self.max == SUNDAY_AGAIN { value % SUNDAY_AGAIN } else { value }
     }
 
-    fn last(&self) -> u32 {
-        if self.most == SUNDAY_AGAIN { self.most - 1 } else { self.most }
+    /// The largest value, without 7 for Sunday.
+    fn max_value(&self) -> u32 {
+        if self.max == SUNDAY_AGAIN { self.max - 1 } else { self.max }
     }
 
-    fn number(&self, text: &str, whole: &str) -> Result<u32, CronProblem> {
-        let refuse = |why: &str| CronProblem::Field(whole.to_owned(), why.to_owned());
-        let named = self.names.iter().position(|name| text.starts_with(name) && text.len() == name.len());
-        let value = match named {
-            Some(at) => at as u32 + self.first_name,
-            None => text.parse().map_err(|_| refuse(""))?,
+    /// Parses a number or a name.
+    fn number(&self, text: &str, expression: &str) -> Result<u32, CronProblem> {
+        let reject = |reason: &str| CronProblem::Field(expression.to_owned(), reason.to_owned());
+        let name_index = self.names.iter().position(|name| text.starts_with(name) && text.len() == name.len());
+        let value = match name_index {
+            Some(position) => position as u32 + self.first_name,
+            None => text.parse().map_err(|_| reject(""))?,
         };
-        if (self.least..=self.most).contains(&value) { Ok(value) } else { Err(refuse(", out of range")) }
+        if (self.min..=self.max).contains(&value) { Ok(value) } else { Err(reject(", out of range")) }
     }
 }
 
@@ -343,11 +354,11 @@ mod tests {
         Schedule::new(expression, TimeZone::get(zone).unwrap()).unwrap()
     }
 
-    fn at(text: &str) -> Timestamp {
+    fn time(text: &str) -> Timestamp {
         text.parse().unwrap()
     }
 
-    /// As croniter 7.0.0 has them.
+    /// Expected values are those of croniter 7.0.0.
     #[test]
     fn expressions_mean_what_they_mean_in_airflow() {
         let monday = "2024-01-15T12:00:00Z";
@@ -363,22 +374,23 @@ mod tests {
             ("0 0 * * 5#2", "2024-02-09T00:00:00Z"),
             ("0 0 * * L5", "2024-01-26T00:00:00Z"),
             ("0 0 17W * *", "2024-01-17T00:00:00Z"),
-            // Either the day of the month or that of the week.
+            // Either the day of the month or the day of the week.
             ("0 0 13 * 5", "2024-01-19T00:00:00Z"),
             ("0 0 */2 * 2", "2024-01-16T00:00:00Z"),
             ("0 0 1 jan *", "2025-01-01T00:00:00Z"),
             ("0 0 29 2 *", "2024-02-29T00:00:00Z"),
             ("0 12 * * * 30", "2024-01-15T12:00:30Z"),
         ] {
-            assert_eq!(schedule(expression, "UTC").next(at(monday)).unwrap(), at(next), "{expression}");
+            assert_eq!(schedule(expression, "UTC").next(time(monday)).unwrap(), time(next), "{expression}");
         }
         let daily = schedule("0 0 * * *", "UTC");
-        assert_eq!(daily.previous(at("2024-01-15T00:00:00Z")).unwrap(), at("2024-01-14T00:00:00Z"));
-        assert_eq!(daily.align_next(at("2024-01-15T00:00:00Z")).unwrap(), at("2024-01-15T00:00:00Z"));
-        assert_eq!(daily.align_previous(at(monday)).unwrap(), at("2024-01-15T00:00:00Z"));
+        assert_eq!(daily.previous(time("2024-01-15T00:00:00Z")).unwrap(), time("2024-01-14T00:00:00Z"));
+        assert_eq!(daily.align_next(time("2024-01-15T00:00:00Z")).unwrap(), time("2024-01-15T00:00:00Z"));
+        assert_eq!(daily.align_previous(time(monday)).unwrap(), time("2024-01-15T00:00:00Z"));
     }
 
-    /// As croniter 7.0.0 has them, through 2025: its 1st is a Saturday in February, March and November, a Sunday in June.
+    /// Expected values are those of croniter 7.0.0 for 2025, whose 1st is a Saturday in February, March and November,
+    /// and a Sunday in June.
     #[test]
     fn nearest_weekdays_are_never_on_a_weekend() {
         for (expression, days) in [
@@ -396,11 +408,11 @@ mod tests {
             ("0 0 13 * 5#2", "02-14 03-14 04-11 05-09 06-13 07-11 08-08 09-12"),
         ] {
             let schedule = schedule(expression, "UTC");
-            let (mut later, mut earlier) = (at("2025-01-31T00:00:00Z"), None);
+            let (mut later, mut earlier) = (time("2025-01-31T00:00:00Z"), None);
             for day in days.split(' ') {
                 let before = later;
                 later = schedule.next(later).unwrap();
-                assert_eq!(later, at(&format!("2025-{day}T00:00:00Z")), "{expression} after {before}");
+                assert_eq!(later, time(&format!("2025-{day}T00:00:00Z")), "{expression} after {before}");
                 assert!(earlier.is_none_or(|earlier| schedule.previous(later).unwrap() == earlier), "{expression}");
                 earlier = Some(later);
             }
@@ -416,10 +428,10 @@ mod tests {
         }
     }
 
-    /// As croniter 7.0.0 has them.
+    /// Expected values are those of croniter 7.0.0.
     #[test]
     fn ranges_with_steps_are_those_of_croniter() {
-        for (at, part, values) in [
+        for (column, part, values) in [
             (DAY_OF_WEEK, "1/2", "1,3,5"),
             (DAY_OF_WEEK, "fri-7", "5,6,0"),
             (DAY_OF_WEEK, "*/2", "0,2,4,6"),
@@ -430,12 +442,12 @@ mod tests {
             (DAY_OF_MONTH, "25-l", "25,26,27,28,29,30,31"),
             (3, "jan-jan/4", "1,5,9"),
         ] {
-            assert_eq!(FIELDS[at].plain(at, part, part).unwrap(), values, "{part}");
+            assert_eq!(FIELDS[column].normalize(column, part, part).unwrap(), values, "{part}");
         }
     }
 
     #[test]
-    fn what_is_no_expression_is_said_in_croniters_words() {
+    fn rejects_invalid_expressions_with_croniters_text() {
         let refusal = |text: &str| Schedule::new(text, TimeZone::UTC).unwrap_err().to_string();
         assert!(refusal("0 0 * *").starts_with("Exactly 5, 6 or 7 columns"));
         assert_eq!(refusal("60 * * * *"), "[60 * * * *] is not acceptable, out of range");
@@ -444,13 +456,13 @@ mod tests {
         assert_eq!(refusal("0 0 1 1 * 0 soon"), "[0 0 1 1 * 0 soon] is not acceptable");
         assert!(refusal("*/0 * * * *").contains("step '0' in field 0"));
         assert!(refusal("H * * * *").contains("not acceptable"));
-        assert_eq!(schedule("0 0 31 2 *", "UTC").next(at("2024-01-01T00:00:00Z")), Err(CronProblem::Never));
+        assert_eq!(schedule("0 0 31 2 *", "UTC").next(time("2024-01-01T00:00:00Z")), Err(CronProblem::Never));
     }
 
-    /// As croniter 7.0.0 has them in 2024: the weekday nearest to the day, without leaving the month.
+    /// Expected values are those of croniter 7.0.0 for 2024: the weekday nearest to the day, within the month.
     #[test]
     fn the_nearest_weekday_is_found_on_weekends_too() {
-        let begin = at("2024-01-31T12:00:00Z");
+        let begin = time("2024-01-31T12:00:00Z");
         for (expression, days) in [
             ("0 0 15W * *", ["02-15", "03-15", "04-15", "05-15", "06-14", "07-15", "08-15", "09-16"]),
             ("0 0 1W * *", ["02-01", "03-01", "04-01", "05-01", "06-03", "07-01", "08-01", "09-02"]),
@@ -461,7 +473,7 @@ mod tests {
             let schedule = schedule(expression, "UTC");
             let mut tick = begin;
             for day in days {
-                let (before, expected) = (tick, at(&format!("2024-{day}T00:00:00Z")));
+                let (before, expected) = (tick, time(&format!("2024-{day}T00:00:00Z")));
                 tick = schedule.next(tick).unwrap();
                 assert_eq!(tick, expected, "{expression}");
                 assert!(schedule.previous(tick).unwrap() <= before, "{expression}");
@@ -472,24 +484,25 @@ mod tests {
         }
     }
 
-    /// Airflow's own answers for Zurich.
+    /// Expected values are those of Airflow for Zurich.
     #[test]
-    fn both_nights_in_which_the_clock_changes() {
+    fn ticks_around_both_clock_changes() {
         let at_half_past_two = schedule("30 2 * * *", "Europe/Zurich");
-        assert_eq!(at_half_past_two.next(at("2023-03-25T12:00:00Z")).unwrap(), at("2023-03-26T01:30:00Z"));
-        assert_eq!(at_half_past_two.next(at("2023-10-28T12:00:00Z")).unwrap(), at("2023-10-29T01:30:00Z"));
+        assert_eq!(at_half_past_two.next(time("2023-03-25T12:00:00Z")).unwrap(), time("2023-03-26T01:30:00Z"));
+        assert_eq!(at_half_past_two.next(time("2023-10-28T12:00:00Z")).unwrap(), time("2023-10-29T01:30:00Z"));
         let hourly = schedule("30 * * * *", "Europe/Zurich");
-        let mut tick = at("2023-10-28T23:00:00Z");
-        for wanted in ["2023-10-28T23:30:00Z", "2023-10-29T00:30:00Z", "2023-10-29T01:30:00Z", "2023-10-29T02:30:00Z"] {
+        let mut tick = time("2023-10-28T23:00:00Z");
+        for expected in ["2023-10-28T23:30:00Z", "2023-10-29T00:30:00Z", "2023-10-29T01:30:00Z", "2023-10-29T02:30:00Z"]
+        {
             tick = hourly.next(tick).unwrap();
-            assert_eq!(tick, at(wanted));
+            assert_eq!(tick, time(expected));
         }
         for hourly in ["30 */1 * * *", "30 0-23 * * *"] {
-            let tick = schedule(hourly, "Europe/Zurich").next(at("2023-10-29T00:30:00Z")).unwrap();
-            assert_eq!(tick, at("2023-10-29T01:30:00Z"), "{hourly}");
+            let tick = schedule(hourly, "Europe/Zurich").next(time("2023-10-29T00:30:00Z")).unwrap();
+            assert_eq!(tick, time("2023-10-29T01:30:00Z"), "{hourly}");
         }
         let every_other = schedule("0 */2 * * *", "Europe/Zurich");
-        assert_eq!(every_other.next(at("2023-10-28T22:00:00Z")).unwrap(), at("2023-10-29T01:00:00Z"));
-        assert_eq!(every_other.next(at("2023-10-29T01:00:00Z")).unwrap(), at("2023-10-29T03:00:00Z"));
+        assert_eq!(every_other.next(time("2023-10-28T22:00:00Z")).unwrap(), time("2023-10-29T01:00:00Z"));
+        assert_eq!(every_other.next(time("2023-10-29T01:00:00Z")).unwrap(), time("2023-10-29T03:00:00Z"));
     }
 }

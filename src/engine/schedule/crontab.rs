@@ -1,4 +1,4 @@
-//! A cron expression as a DAG file writes it.
+//! A cron expression as it appears in a DAG file.
 
 use super::cron::Schedule;
 use super::run_dates::{TimetableProblem, zone};
@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::sync::OnceLock;
 
-/// An expression and its time zone. They are read when they are first needed, and once: a backfill follows a
-/// schedule through half a million dates.
+/// An expression and its time zone. It is parsed only once, on first use: a backfill may enumerate half a million
+/// dates.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Crontab {
     expression: String,
     timezone: Value,
     #[serde(skip)]
-    read: OnceLock<Result<Schedule, TimetableProblem>>,
+    parsed: OnceLock<Result<Schedule, TimetableProblem>>,
 }
 
 impl Crontab {
@@ -23,12 +23,12 @@ impl Crontab {
     }
 
     pub fn schedule(&self) -> Result<&Schedule, TimetableProblem> {
-        let read = self.read.get_or_init(|| Ok(Schedule::new(&self.expression, zone(&self.timezone)?)?));
-        read.as_ref().map_err(Clone::clone)
+        let parsed = self.parsed.get_or_init(|| Ok(Schedule::new(&self.expression, zone(&self.timezone)?)?));
+        parsed.as_ref().map_err(Clone::clone)
     }
 }
 
-/// Two are equal when they are written alike, whether they have been read or not.
+/// Compares the text and the time zone, whether parsed or not.
 impl PartialEq for Crontab {
     fn eq(&self, other: &Self) -> bool {
         self.expression == other.expression && self.timezone == other.timezone

@@ -1,4 +1,4 @@
-//! When a DAG is due. Pure.
+//! Computes when runs of a DAG are due. Pure.
 
 pub mod asset_condition;
 pub mod cron;

@@ -1,4 +1,4 @@
-//! From the key of an asset's partition to those of the runs that it is for. Pure.
+//! Maps the partition key of an upstream asset to the partition keys of the downstream runs that need it. Pure.
 //!
 //! The rules are Airflow's:
 //! <https://airflow.apache.org/docs/apache-airflow/stable/authoring-and-scheduling/assets.html>
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How one key becomes others. What goes wrong is a text for people.
+/// A mapping from one upstream key to downstream keys. Errors are texts for users.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Mapper {
@@ -25,22 +25,22 @@ pub enum Mapper {
     AllowedKey {
         keys: Vec<String>,
     },
-    /// Each part of a key has a mapper of its own.
+    /// Applies one mapper to each segment of the key.
     Product {
         mappers: Vec<Limited>,
         delimiter: String,
     },
-    /// One after another.
+    /// Applies the mappers one after the other.
     Chain {
         mappers: Vec<Limited>,
     },
-    /// Many keys are for one run, which waits for them.
+    /// Many upstream keys map to one run, which waits for them.
     Rollup {
         upstream: Box<Limited>,
         window: Window,
         wait: Wait,
     },
-    /// One key is for many runs.
+    /// One upstream key maps to many runs.
     FanOut {
         upstream: Box<Limited>,
         window: Window,
@@ -48,7 +48,7 @@ pub enum Mapper {
     },
 }
 
-/// A mapper with how many keys it may make of one.
+/// A mapper with a limit on the number of downstream keys of one upstream key.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Limited {
     #[serde(flatten)]
@@ -67,32 +67,34 @@ impl Default for Limited {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Mappers {
     pub default: Limited,
-    /// Of assets by their names.
+    /// Mappers by asset name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub named: BTreeMap<String, Limited>,
 }
 
 impl Mappers {
-    /// Airflow looks for the name of an asset only, so that one which is given for a URI is never used.
+    /// Looks up the mapper by asset name only, as Airflow does: a mapper given for a URI is never used.
     pub fn of(&self, asset_name: &str) -> &Mapper {
         &self.limited(asset_name).mapper
     }
 
+    /// The mapper for an asset, with its limit.
     pub fn limited(&self, asset_name: &str) -> &Limited {
         self.named.get(asset_name).unwrap_or(&self.default)
     }
 
-    /// What a run's key stands for, as the mappers of these assets have it: none of them may say another time.
+    /// The dates that the key of a run stands for, according to the mappers of these assets. More than one date is a
+    /// conflict.
     pub fn dates(&self, asset_names: &[&str], key: &str) -> Result<BTreeSet<Timestamp>, String> {
         let dates: Result<Vec<_>, _> = asset_names.iter().map(|name| self.of(name).date_of(key)).collect();
         Ok(dates?.into_iter().flatten().collect())
     }
 }
 
-/// Where nothing else is said.
-const MOST_KEYS: usize = 1000;
+/// Default of `max_downstream_keys`.
+const MAX_KEYS: usize = 1000;
 
-/// To the beginning of the period that a date is in.
+/// Maps a date to the start of its period.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StartOf {
     period: Period,
@@ -101,19 +103,19 @@ pub struct StartOf {
     output_format: String,
 }
 
-/// What a key means to a window.
+/// The meaning of a key for a window: a local date and time, or plain text.
 enum Meaning {
     Date(DateTime),
     Text(String),
 }
 
 impl Limited {
-    /// The runs that a key is for.
+    /// The keys of the runs that an upstream key maps to.
     pub fn to_downstream(&self, key: &str) -> Result<Vec<String>, String> {
         let keys = self.mapper.to_downstream(key)?;
-        let most = self.max_downstream_keys.unwrap_or(MOST_KEYS);
-        if keys.len() > most {
-            return Err(format!("{key:?} is for {} runs, and {most} is the most that one key may be for", keys.len()));
+        let limit = self.max_downstream_keys.unwrap_or(MAX_KEYS);
+        if keys.len() > limit {
+            return Err(format!("key {key:?} maps to {} runs, more than the limit of {limit}", keys.len()));
         }
         keys.iter().try_for_each(|key| partition_key::check(key))?;
         Ok(keys)
@@ -133,36 +135,37 @@ impl Mapper {
                 if segments.len() != mappers.len() {
                     return Err(format!("Expected {} segments in key, got {}", mappers.len(), segments.len()));
                 }
-                let each: Result<Vec<_>, _> =
-                    mappers.iter().zip(segments).map(|(one, segment)| one.mapper.single(segment)).collect();
-                vec![each?.join(delimiter)]
+                let mapped: Result<Vec<_>, _> =
+                    mappers.iter().zip(segments).map(|(part, segment)| part.mapper.map_to_one(segment)).collect();
+                vec![mapped?.join(delimiter)]
             }
             Self::Chain { mappers } => {
                 let mut keys = vec![key.to_owned()];
-                for one in mappers {
-                    let next: Result<Vec<_>, _> = keys.iter().map(|key| one.mapper.to_downstream(key)).collect();
+                for step in mappers {
+                    let next: Result<Vec<_>, _> = keys.iter().map(|key| step.mapper.to_downstream(key)).collect();
                     keys = next?.concat();
                 }
                 keys
             }
             Self::Rollup { upstream, .. } => upstream.mapper.to_downstream(key)?,
             Self::FanOut { upstream, window, downstream } => {
-                let coarse = upstream.mapper.decode(&upstream.mapper.single(key)?)?;
+                let coarse = upstream.mapper.decode(&upstream.mapper.map_to_one(key)?)?;
                 let fine = window.members(coarse)?;
-                fine.into_iter().map(|one| downstream.mapper.format(one)).collect::<Result<_, _>>()?
+                fine.into_iter().map(|member| downstream.mapper.format(member)).collect::<Result<_, _>>()?
             }
         })
     }
 
-    /// Of one that makes one key only.
-    fn single(&self, key: &str) -> Result<String, String> {
+    /// Maps a key with a mapper that must return exactly one key.
+    fn map_to_one(&self, key: &str) -> Result<String, String> {
         let mut keys = self.to_downstream(key)?;
         match (keys.pop(), keys.is_empty()) {
-            (Some(one), true) => Ok(one),
-            _ => Err(format!("a mapper within another must make one key of {key:?}")),
+            (Some(single), true) => Ok(single),
+            _ => Err(format!("a nested mapper must map {key:?} to exactly one key")),
         }
     }
 
+    /// Parses a downstream key of this mapper.
     fn decode(&self, downstream: &str) -> Result<Meaning, String> {
         match self {
             Self::StartOf(start) => start.decode(downstream).map(Meaning::Date),
@@ -170,28 +173,29 @@ impl Mapper {
         }
     }
 
-    /// A member of a window as a key that is for a run.
-    fn format(&self, one: Meaning) -> Result<String, String> {
-        match (self, one) {
-            (Self::StartOf(start), Meaning::Date(at)) => start.format(at),
-            (_, Meaning::Date(at)) => Ok(at.to_string()),
+    /// Formats a member of a window as a run key.
+    fn format(&self, member: Meaning) -> Result<String, String> {
+        match (self, member) {
+            (Self::StartOf(start), Meaning::Date(date_time)) => start.format(date_time),
+            (_, Meaning::Date(date_time)) => Ok(date_time.to_string()),
             (_, Meaning::Text(text)) => Ok(text),
         }
     }
 
-    /// The keys that a run waits for, and how many of them; `None` for one that goes with its first.
+    /// The upstream keys of a run's window, and how many of them it waits for; `None` for a run that waits for one key
+    /// only.
     pub fn expected(&self, downstream: &str) -> Result<Option<(BTreeSet<String>, Wait)>, String> {
         let Self::Rollup { upstream, window, wait } = self else { return Ok(None) };
-        let encode = |one| match (&upstream.mapper, one) {
-            (Self::StartOf(start), Meaning::Date(at)) => start.encode_upstream(at),
-            (_, Meaning::Date(at)) => Ok(at.to_string()),
+        let encode = |member| match (&upstream.mapper, member) {
+            (Self::StartOf(start), Meaning::Date(date_time)) => start.encode_upstream(date_time),
+            (_, Meaning::Date(date_time)) => Ok(date_time.to_string()),
             (_, Meaning::Text(text)) => Ok(text),
         };
         let members = window.members(upstream.mapper.decode(downstream)?)?;
         Ok(Some((members.into_iter().map(encode).collect::<Result<_, _>>()?, *wait)))
     }
 
-    /// The beginning of the time that a run's key stands for, if it stands for one.
+    /// The start of the time that the key of a run stands for; `None` if it stands for no time.
     pub fn date_of(&self, downstream: &str) -> Result<Option<Timestamp>, String> {
         Ok(match self {
             Self::StartOf(start) => Some(start.date_of(downstream)?),
@@ -207,29 +211,30 @@ impl Mapper {
                     return Ok(None);
                 }
                 let pairs = mappers.iter().zip(segments);
-                let dates: Result<Vec<_>, _> = pairs.map(|(one, segment)| one.mapper.date_of(segment)).collect();
+                let dates: Result<Vec<_>, _> = pairs.map(|(part, segment)| part.mapper.date_of(segment)).collect();
                 let mut dates = dates?.into_iter().flatten();
-                // Two of them are none: nobody knows which one counts.
+                // Two dates are ambiguous, so the key has none.
                 dates.next().filter(|_| dates.next().is_none())
             }
             Self::Identity | Self::FixedKey { .. } | Self::AllowedKey { .. } => None,
         })
     }
 
-    /// Whether the run's date is that of the run which made the asset: its key says nothing about it.
+    /// True if a run takes its date from the run that updated the asset, because the key itself has no date.
     pub fn carries_date(&self) -> bool {
         *self == Self::Identity
     }
 }
 
 impl Window {
-    fn members(&self, of: Meaning) -> Result<Vec<Meaning>, String> {
-        match (self, of) {
+    /// The finer partitions that make up a coarser one.
+    fn members(&self, coarse: Meaning) -> Result<Vec<Meaning>, String> {
+        match (self, coarse) {
             (Self::Segments { segments }, _) => Ok(segments.iter().cloned().map(Meaning::Text).collect()),
             (Self::Time { period, backward }, Meaning::Date(start)) => {
                 Ok(parts(*period, *backward, start)?.into_iter().map(Meaning::Date).collect())
             }
-            (Self::Time { .. }, Meaning::Text(key)) => Err(format!("{key:?} is no date, as its window wants")),
+            (Self::Time { .. }, Meaning::Text(key)) => Err(format!("the window needs a date, but the key is {key:?}")),
         }
     }
 }
@@ -243,9 +248,9 @@ impl StartOf {
         self.format(self.period.start(partition_key::read(key, &self.input_format, &self.zone()?)?))
     }
 
-    fn format(&self, at: DateTime) -> Result<String, String> {
-        let written = partition_key::write(at, &self.output_format, &self.zone()?)?;
-        let quarter = (at.month() - 1) / 3 + 1;
+    fn format(&self, date_time: DateTime) -> Result<String, String> {
+        let written = partition_key::write(date_time, &self.output_format, &self.zone()?)?;
+        let quarter = (date_time.month() - 1) / 3 + 1;
         Ok(match self.period {
             Period::Quarter => written.replace("{quarter}", &quarter.to_string()),
             _ => written,
@@ -253,39 +258,40 @@ impl StartOf {
     }
 
     fn decode(&self, downstream: &str) -> Result<DateTime, String> {
-        let of_weeks = match self.period {
+        let is_week = match self.period {
             Period::Week => true,
             Period::Quarter => false,
             _ => {
-                // A clock's time, as it is written.
+                // Without an offset in the format, the key is a local time and needs no conversion.
                 let zone = if self.output_format.contains("%z") { self.zone()? } else { TimeZone::UTC };
                 return partition_key::read(downstream, &self.output_format, &zone);
             }
         };
-        let refuse = || {
-            let wanted = if of_weeks { "%Y, %m and %d" } else { "%Y and {quarter}" };
+        let rejection = || {
+            let required = if is_week { "%Y, %m and %d" } else { "%Y and {quarter}" };
             format!(
-                "{downstream:?} cannot be read with output_format {:?}, which must include {wanted}",
+                "{downstream:?} cannot be read with output_format {:?}, which must include {required}",
                 self.output_format
             )
         };
-        let fields = partition_key::fields(downstream, &self.output_format).ok_or_else(refuse)?;
-        let number = |name: &str| {
+        let fields = partition_key::fields(downstream, &self.output_format).ok_or_else(rejection)?;
+        let parse_i16 = |name: &str| {
             let field = fields.iter().find(|(other, _)| other == name);
-            field.and_then(|(_, digits)| digits.parse::<i16>().ok()).ok_or_else(refuse)
+            field.and_then(|(_, digits)| digits.parse::<i16>().ok()).ok_or_else(rejection)
         };
-        let small = |name: &str| number(name).and_then(|number| i8::try_from(number).map_err(|_| refuse()));
-        let (month, day) = if of_weeks { (small("m")?, small("d")?) } else { (small("quarter")? * 3 - 2, 1) };
-        let date = Date::new(number("Y")?, month, day).map_err(|_| refuse())?;
+        let parse_i8 = |name: &str| parse_i16(name).and_then(|number| i8::try_from(number).map_err(|_| rejection()));
+        let (month, day) = if is_week { (parse_i8("m")?, parse_i8("d")?) } else { (parse_i8("quarter")? * 3 - 2, 1) };
+        let date = Date::new(parse_i16("Y")?, month, day).map_err(|_| rejection())?;
         Ok(date.at(0, 0, 0, 0))
     }
 
-    fn encode_upstream(&self, at: DateTime) -> Result<String, String> {
-        partition_key::write(at, &self.input_format, &self.zone()?)
+    /// Formats a date as an upstream key.
+    fn encode_upstream(&self, date_time: DateTime) -> Result<String, String> {
+        partition_key::write(date_time, &self.input_format, &self.zone()?)
     }
 
     fn date_of(&self, downstream: &str) -> Result<Timestamp, String> {
-        partition_key::at(self.period.start(self.decode(downstream)?), &self.zone()?)
+        partition_key::to_timestamp(self.period.start(self.decode(downstream)?), &self.zone()?)
     }
 }
 

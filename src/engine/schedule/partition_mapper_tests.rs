@@ -14,10 +14,10 @@ fn downstream(value: Value, key: &str) -> Result<Vec<String>, String> {
     mapper(value).to_downstream(key)
 }
 
-// Compared with what Airflow 3.3.2's mappers return.
+// Expected values are those of Airflow 3.3.2's mappers.
 #[test]
-fn dates_go_to_the_beginning_of_their_period() {
-    let at = "2024-03-13T10:42:15";
+fn start_of_maps_to_the_start_of_the_period() {
+    let upstream_key = "2024-03-13T10:42:15";
     for (period, format, key, date) in [
         ("hour", "%Y-%m-%dT%H", "2024-03-13T10", "2024-03-13T10:00:00Z"),
         ("day", "%Y-%m-%d", "2024-03-13", "2024-03-13T00:00:00Z"),
@@ -27,15 +27,15 @@ fn dates_go_to_the_beginning_of_their_period() {
         ("year", "%Y", "2024", "2024-01-01T00:00:00Z"),
     ] {
         let mapper = mapper(start_of(period, format));
-        assert_eq!(mapper.to_downstream(at).unwrap(), [key], "{period}");
+        assert_eq!(mapper.to_downstream(upstream_key).unwrap(), [key], "{period}");
         assert_eq!(mapper.mapper.date_of(key).unwrap(), Some(date.parse().unwrap()), "{period}");
     }
-    assert!(downstream(start_of("day", "%Y-%m-%d"), "2024-03-13").is_err(), "not as its format is");
-    assert!(mapper(start_of("week", "W%V")).mapper.date_of("W11").is_err(), "no date in it");
+    assert!(downstream(start_of("day", "%Y-%m-%d"), "2024-03-13").is_err(), "does not match input_format");
+    assert!(mapper(start_of("week", "W%V")).mapper.date_of("W11").is_err(), "contains no date");
 }
 
 #[test]
-fn zones_count() {
+fn dates_respect_the_time_zone() {
     let mut berlin = start_of("day", "%Y-%m-%d");
     berlin["timezone"] = "Europe/Berlin".into();
     assert_eq!(
@@ -51,7 +51,7 @@ fn zones_count() {
 }
 
 #[test]
-fn parts_of_a_key_have_mappers_of_their_own() {
+fn products_and_chains_map_keys() {
     let product = json!({"kind": "product", "delimiter": "|",
                          "mappers": [{"kind": "identity"}, start_of("day", "%Y-%m-%d")]});
     assert_eq!(downstream(product.clone(), "us|2026-06-14T03:00:00").unwrap(), ["us|2026-06-14"]);
@@ -86,21 +86,21 @@ fn a_rollup_waits_for_its_window() {
 }
 
 #[test]
-fn enough_may_be_less_than_all() {
+fn a_minimum_can_complete_a_window() {
     let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
     let all = set(&["us", "eu", "apac"]);
     assert_eq!(Wait::Minimum(2).is_over(&set(&["us", "mars"]), &all), Some(false));
     assert_eq!(Wait::Minimum(2).is_over(&set(&["us", "eu"]), &all), Some(true));
     assert_eq!(Wait::Minimum(-1).is_over(&set(&["us", "eu"]), &all), Some(true));
-    assert_eq!(Wait::Minimum(4).is_over(&all, &all), None, "never");
+    assert_eq!(Wait::Minimum(4).is_over(&all, &all), None, "can never be met");
 }
 
 #[test]
-fn one_key_may_be_for_many_runs() {
-    let week = |backward: bool, most: Option<usize>| {
+fn fan_out_maps_one_key_to_many_runs() {
+    let week = |backward: bool, limit: Option<usize>| {
         json!({"kind": "fan_out", "upstream": start_of("week", "%Y-%m-%d (W%V)"),
                "window": {"period": "week", "backward": backward}, "downstream": start_of("day", "%Y-%m-%d"),
-               "max_downstream_keys": most})
+               "max_downstream_keys": limit})
     };
     let days =
         |value| downstream(value, "2024-03-11T00:00:00").map(|keys| (keys.len(), keys[0].clone(), keys[6].clone()));
@@ -113,7 +113,7 @@ fn one_key_may_be_for_many_runs() {
 }
 
 #[test]
-fn only_allowed_keys_and_no_empty_ones() {
+fn rejects_keys_not_allowed_empty_or_too_long() {
     let allowed = json!({"kind": "allowed_key", "keys": ["us"]});
     assert_eq!(downstream(allowed.clone(), "us").unwrap(), ["us"]);
     assert_eq!(downstream(allowed, "eu").unwrap_err(), "Key \"eu\" not in allowed keys [\"us\"]");

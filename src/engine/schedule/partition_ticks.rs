@@ -1,4 +1,4 @@
-//! Partitions that a cron expression counts up. Pure.
+//! Partitions enumerated by a cron expression. Pure.
 
 use super::crontab::Crontab;
 use super::partition_key;
@@ -9,34 +9,34 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// The ticks, and which partition the run of each is for.
+/// A cron expression with a run at each tick, and the rule that assigns a partition to each run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PartitionTicks {
     #[serde(flatten)]
     cron: Crontab,
     run_immediately: Value,
-    /// So many ticks after the run's own, or before it.
+    /// Number of ticks from the run to the date of its partition; may be negative.
     run_offset: i32,
     key_format: String,
 }
 
-/// They are counted one by one, whenever a run is due.
-const MOST_TICKS: u32 = 10_000;
+/// Limit on `run_offset`: ticks are counted one by one whenever a run is due.
+const MAX_TICKS: u32 = 10_000;
 
 impl PartitionTicks {
     pub fn series(&self) -> Result<CronSeries<'_>, TimetableProblem> {
         Ok(CronSeries { cron: self.cron.schedule()?, run_immediately: &self.run_immediately })
     }
 
-    /// Of the days that its partitions begin with; UTC where it cannot be read.
+    /// Time zone of the partition dates; UTC if the configured zone is invalid.
     pub fn zone(&self) -> TimeZone {
         self.cron.zone().unwrap_or(TimeZone::UTC)
     }
 
     pub fn check(&self) -> Result<(), TimetableProblem> {
         self.cron.schedule()?;
-        if self.run_offset.unsigned_abs() > MOST_TICKS {
-            let text = format!("run_offset {} is more than {MOST_TICKS} ticks", self.run_offset);
+        if self.run_offset.unsigned_abs() > MAX_TICKS {
+            let text = format!("run_offset {} is more than {MAX_TICKS} ticks", self.run_offset);
             return Err(TimetableProblem::Partition(text));
         }
         self.key_of(Timestamp::UNIX_EPOCH).map(|_| ())
@@ -58,11 +58,11 @@ impl PartitionTicks {
         partition_key::write(zone.to_datetime(date), &self.key_format, &zone).map_err(TimetableProblem::Partition)
     }
 
-    /// What a key says that somebody gave.
+    /// Parses the date from a partition key that a user has given.
     pub fn date_of(&self, key: &str) -> Result<Timestamp, String> {
         let zone = self.cron.zone().map_err(|error| error.to_string())?;
-        let read = partition_key::read(key, &self.key_format, &zone);
-        read.and_then(|civil| partition_key::at(civil, &zone)).map_err(|error| {
+        let parsed = partition_key::read(key, &self.key_format, &zone);
+        parsed.and_then(|civil| partition_key::to_timestamp(civil, &zone)).map_err(|error| {
             format!("Partition key {key:?} does not match the timetable's key_format {:?}: {error}", self.key_format)
         })
     }

@@ -1,11 +1,11 @@
-//! Which partitions make up one of a coarser kind, and how many of them have to be there. Pure.
+//! The finer partitions that make up a coarser one, and how many of them must have arrived. Pure.
 
 use jiff::civil::DateTime;
 use jiff::{Span, ToSpan};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
-/// A length of time that partitions are cut by.
+/// Length of a time partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Period {
@@ -18,20 +18,20 @@ pub enum Period {
 }
 
 impl Period {
-    /// The beginning of the one that a time is in.
-    pub fn start(self, at: DateTime) -> DateTime {
-        let day = at.date();
+    /// Returns the start of the period that contains a time.
+    pub fn start(self, time: DateTime) -> DateTime {
+        let day = time.date();
         let day = match self {
-            Self::Hour => return day.at(at.hour(), 0, 0, 0),
+            Self::Hour => return day.at(time.hour(), 0, 0, 0),
             Self::Day => day,
             Self::Week => {
-                let past = i64::from(day.weekday().to_monday_zero_offset());
-                day.saturating_sub(past.days())
+                let days_past = i64::from(day.weekday().to_monday_zero_offset());
+                day.saturating_sub(days_past.days())
             }
             Self::Month => day.first_of_month(),
             Self::Quarter => {
-                let past = i64::from((day.month() - 1) % 3);
-                day.first_of_month().saturating_sub(past.months())
+                let months_past = i64::from((day.month() - 1) % 3);
+                day.first_of_month().saturating_sub(months_past.months())
             }
             Self::Year => day.first_of_year(),
         };
@@ -43,10 +43,10 @@ impl Period {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Window {
-    /// Such of a fixed set, whichever the coarser one is.
+    /// A fixed set of segments, the same for each coarser partition.
     Segments { segments: BTreeSet<String> },
-    /// The minutes of an hour, the hours of a day, the days of a week or a month, the months of a quarter or a year:
-    /// those from its beginning on or, backward, those that end with it.
+    /// The minutes of an hour, the hours of a day, the days of a week or a month, or the months of a quarter or a year.
+    /// The window begins with the coarser partition's start or, if `backward`, ends with it.
     Time {
         period: Period,
         #[serde(default)]
@@ -54,10 +54,11 @@ pub enum Window {
     },
 }
 
-/// The beginnings of the parts of a period that begins at `start`.
+/// Returns the start times of the parts of a window that begins at `start` or, if `backward`, ends with the part that
+/// begins at `start`.
 pub fn parts(period: Period, backward: bool, start: DateTime) -> Result<Vec<DateTime>, String> {
     if matches!(period, Period::Month | Period::Quarter | Period::Year) && start.day() != 1 {
-        return Err(format!("the window of a {period:?} begins on the first day of a month, not on {start}"));
+        return Err(format!("a {period:?} window must start on the first day of a month, not on {start}"));
     }
     let step: fn(i64) -> Span = match period {
         Period::Hour => |count| count.minutes(),
@@ -66,8 +67,7 @@ pub fn parts(period: Period, backward: bool, start: DateTime) -> Result<Vec<Date
         Period::Quarter | Period::Year => |count| count.months(),
     };
     let add = |base: DateTime, span: Span| base.checked_add(span).map_err(|error| error.to_string());
-    let days =
-        |one: DateTime, other: DateTime| i64::from(one.date().until(other.date()).map_or(0, |span| span.get_days()));
+    let days = |from: DateTime, to: DateTime| i64::from(from.date().until(to.date()).map_or(0, |span| span.get_days()));
     let (base, count) = match period {
         Period::Month if backward => {
             let previous = add(start, (-1).months())?;
@@ -85,28 +85,29 @@ pub fn parts(period: Period, backward: bool, start: DateTime) -> Result<Vec<Date
             (if backward { add(start, step(1 - count))? } else { start }, count)
         }
     };
-    (0..count).map(|at| add(base, step(at))).collect()
+    (0..count).map(|index| add(base, step(index))).collect()
 }
 
-/// How many of the parts have to be there.
+/// How many of the parts must have arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Wait {
     #[default]
     All,
-    /// So many, or, below zero, all but so many.
+    /// This many parts or, if negative, all but this many.
     Minimum(i64),
 }
 
 impl Wait {
-    /// `None` where it can never be: more are wanted than there are.
+    /// True if enough of the expected keys have arrived; `None` if that is impossible, because more parts are required
+    /// than exist.
     pub fn is_over(self, arrived: &BTreeSet<String>, expected: &BTreeSet<String>) -> Option<bool> {
-        let (there, all) = (expected.intersection(arrived).count() as i64, expected.len() as i64);
+        let (present, all) = (expected.intersection(arrived).count() as i64, expected.len() as i64);
         match self {
-            Self::All => Some(there == all),
-            Self::Minimum(least) if least > all => None,
-            Self::Minimum(least) if least > 0 => Some(there >= least),
-            Self::Minimum(missing) => Some(there >= (all + missing).max(0)),
+            Self::All => Some(present == all),
+            Self::Minimum(minimum) if minimum > all => None,
+            Self::Minimum(minimum) if minimum > 0 => Some(present >= minimum),
+            Self::Minimum(missing) => Some(present >= (all + missing).max(0)),
         }
     }
 }

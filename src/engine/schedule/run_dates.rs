@@ -1,4 +1,4 @@
-//! The words of every timetable: an interval of data, what a DAG restricts its runs to, and the run that is due.
+//! Types shared by all timetables: data intervals, restrictions on a DAG's runs, and the next run.
 
 use super::cron::CronProblem;
 use jiff::tz::{Offset, TimeZone};
@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Span, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// A distance in time: seconds, or months too.
+/// A time delta in seconds, optionally with calendar months.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Delta {
@@ -14,13 +14,14 @@ pub enum Delta {
     Calendar { months: i32, seconds: f64 },
 }
 
+/// A data interval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Interval {
     pub start: Timestamp,
     pub end: Timestamp,
 }
 
-/// What the DAG says about all of its runs. Both ends belong to it.
+/// Restrictions on the scheduled runs of a DAG. Both bounds are inclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Restriction {
     pub earliest: Option<Timestamp>,
@@ -28,20 +29,21 @@ pub struct Restriction {
     pub catchup: bool,
 }
 
+/// A run that a timetable has computed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Info {
     pub run_after: Timestamp,
     pub interval: Option<Interval>,
-    /// Only where a class of the user's own made one up.
+    /// Set only by custom timetables.
     pub run_id: Option<String>,
     pub partition: Option<Partition>,
 }
 
-/// The part of an asset that a run makes or reads.
+/// The part of an asset that a run produces or reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Partition {
     pub key: String,
-    /// The beginning of the time that it stands for, where it stands for one.
+    /// Start of the time that the key stands for, if any.
     pub date: Option<Timestamp>,
 }
 
@@ -49,19 +51,21 @@ pub struct Partition {
 pub enum TimetableProblem {
     #[error(transparent)]
     Cron(#[from] CronProblem),
-    #[error("there is no time zone {0}")]
+    #[error("unknown time zone {0}")]
     Zone(String),
-    #[error("only the DAG's own code knows when it is due")]
+    #[error("a custom timetable must be evaluated by the DAG's code")]
     Custom,
     #[error("{0}")]
     Partition(String),
 }
 
 impl Info {
-    pub(super) fn exact(at: Timestamp) -> Self {
-        Self::interval(at, at)
+    /// A run whose data interval has no length.
+    pub(super) fn exact(date: Timestamp) -> Self {
+        Self::interval(date, date)
     }
 
+    /// A run that is due at the end of its data interval.
     pub fn interval(start: Timestamp, end: Timestamp) -> Self {
         Self { run_after: end, interval: Some(Interval { start, end }), run_id: None, partition: None }
     }
@@ -71,7 +75,7 @@ impl Info {
     }
 }
 
-/// `Europe/Berlin`, or seconds east of Greenwich; nothing is UTC.
+/// Parses a zone name such as `Europe/Berlin`, or seconds east of Greenwich; null is UTC.
 pub fn zone(name: &Value) -> Result<TimeZone, TimetableProblem> {
     match name {
         Value::Null => Ok(TimeZone::UTC),
@@ -85,39 +89,40 @@ pub fn zone(name: &Value) -> Result<TimeZone, TimetableProblem> {
 }
 
 impl Delta {
-    pub fn after(self, at: Timestamp) -> Timestamp {
-        self.shift(at, 1)
+    pub fn add_to(self, time: Timestamp) -> Timestamp {
+        self.shift(time, 1)
     }
 
-    pub fn before(self, at: Timestamp) -> Timestamp {
-        self.shift(at, -1)
+    pub fn subtract_from(self, time: Timestamp) -> Timestamp {
+        self.shift(time, -1)
     }
 
-    fn shift(self, at: Timestamp, sign: i32) -> Timestamp {
+    fn shift(self, time: Timestamp, sign: i32) -> Timestamp {
         let (months, seconds) = match self {
             Self::Seconds(seconds) => (0, seconds),
             Self::Calendar { months, seconds } => (months, seconds),
         };
         let span = Span::new().try_months(i64::from(months) * i64::from(sign));
-        let moved = span.and_then(|span| at.to_zoned(TimeZone::UTC).checked_add(span));
-        let end = if sign > 0 { Timestamp::MAX } else { Timestamp::MIN };
-        let at = moved.map_or(end, |zoned| zoned.timestamp());
+        let moved = span.and_then(|span| time.to_zoned(TimeZone::UTC).checked_add(span));
+        let limit = if sign > 0 { Timestamp::MAX } else { Timestamp::MIN };
+        let shifted = moved.map_or(limit, |zoned| zoned.timestamp());
         let delay = SignedDuration::try_from_secs_f64(seconds * f64::from(sign)).unwrap_or(SignedDuration::ZERO);
-        at.checked_add(delay).unwrap_or(if sign > 0 { Timestamp::MAX } else { Timestamp::MIN })
+        shifted.checked_add(delay).unwrap_or(if sign > 0 { Timestamp::MAX } else { Timestamp::MIN })
     }
 
-    /// The newest point of its own grid that is not after `at`.
-    pub fn floor(self, at: Timestamp, anchor: Timestamp) -> Timestamp {
+    /// The newest point of the delta's grid that is not after `time`. A delta in seconds counts from 1970, one with
+    /// months from `anchor`.
+    pub fn floor(self, time: Timestamp, anchor: Timestamp) -> Timestamp {
         match self {
             Self::Seconds(seconds) | Self::Calendar { months: 0, seconds } => {
                 let step = seconds.max(1.0) as i64;
-                let rest = at.as_second().rem_euclid(step);
-                Timestamp::from_second(at.as_second() - rest).unwrap_or(at)
+                let remainder = time.as_second().rem_euclid(step);
+                Timestamp::from_second(time.as_second() - remainder).unwrap_or(time)
             }
             Self::Calendar { .. } => {
-                let mut point = anchor.min(at);
-                while self.after(point) <= at && self.after(point) > point {
-                    point = self.after(point);
+                let mut point = anchor.min(time);
+                while self.add_to(point) <= time && self.add_to(point) > point {
+                    point = self.add_to(point);
                 }
                 point
             }

@@ -1,52 +1,59 @@
-//! The points in time that a timetable is made of, and which of them is next. Pure.
+//! The ticks of a timetable, and which of them is next. Pure.
 
 use super::cron::Schedule;
 use super::run_dates::{Delta, Info, Interval, Restriction, TimetableProblem};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-/// Points in time that follow one another.
+/// An ordered series of ticks.
 pub trait Series {
-    fn next(&self, at: Timestamp) -> Result<Timestamp, TimetableProblem>;
-    fn align_next(&self, at: Timestamp) -> Result<Timestamp, TimetableProblem>;
-    fn align_previous(&self, at: Timestamp) -> Result<Timestamp, TimetableProblem>;
-    /// Of a DAG that says nothing about when it began.
+    /// The first tick after `time`.
+    fn next(&self, time: Timestamp) -> Result<Timestamp, TimetableProblem>;
+    /// Returns `time` if it is a tick, otherwise the next tick.
+    fn align_next(&self, time: Timestamp) -> Result<Timestamp, TimetableProblem>;
+    /// Returns `time` if it is a tick, otherwise the previous tick.
+    fn align_previous(&self, time: Timestamp) -> Result<Timestamp, TimetableProblem>;
+    /// The first tick for a DAG without a start date.
     fn first(&self, now: Timestamp) -> Result<Timestamp, TimetableProblem>;
-    /// The beginning of the newest interval that has ended.
+    /// The start of the newest interval that has ended, but not before `earliest`.
     fn latest(&self, earliest: Option<Timestamp>, now: Timestamp) -> Result<Timestamp, TimetableProblem>;
 }
 
+/// The ticks of a cron expression.
 pub struct CronSeries<'a> {
     pub cron: &'a Schedule,
+    /// Whether a new DAG without a start date runs for the tick before it was added: `true`, a maximum age of that tick
+    /// in seconds, or another value for the default maximum.
     pub run_immediately: &'a Value,
 }
 
-/// The least time after a tick in which a new DAG still takes it.
+/// By default, a new DAG runs for the previous tick if it is at most this old, or at most a tenth of the time between
+/// ticks.
 const GRACE: SignedDuration = SignedDuration::from_mins(5);
 
 impl Series for CronSeries<'_> {
-    fn next(&self, at: Timestamp) -> Result<Timestamp, TimetableProblem> {
-        Ok(self.cron.next(at)?)
+    fn next(&self, time: Timestamp) -> Result<Timestamp, TimetableProblem> {
+        Ok(self.cron.next(time)?)
     }
 
-    fn align_next(&self, at: Timestamp) -> Result<Timestamp, TimetableProblem> {
-        Ok(self.cron.align_next(at)?)
+    fn align_next(&self, time: Timestamp) -> Result<Timestamp, TimetableProblem> {
+        Ok(self.cron.align_next(time)?)
     }
 
-    fn align_previous(&self, at: Timestamp) -> Result<Timestamp, TimetableProblem> {
-        Ok(self.cron.align_previous(at)?)
+    fn align_previous(&self, time: Timestamp) -> Result<Timestamp, TimetableProblem> {
+        Ok(self.cron.align_previous(time)?)
     }
 
     fn first(&self, now: Timestamp) -> Result<Timestamp, TimetableProblem> {
-        let (past, next) = (self.cron.align_previous(now)?, self.cron.align_next(now)?);
+        let (previous, next) = (self.cron.align_previous(now)?, self.cron.align_next(now)?);
         if self.run_immediately == &Value::Bool(true) {
-            return Ok(past);
+            return Ok(previous);
         }
         let grace = match self.run_immediately.as_f64() {
             Some(seconds) => SignedDuration::try_from_secs_f64(seconds).unwrap_or(SignedDuration::MAX),
-            None => (next.duration_since(past) / 10).max(GRACE),
+            None => (next.duration_since(previous) / 10).max(GRACE),
         };
-        Ok(if now.duration_since(past) <= grace { past } else { next })
+        Ok(if now.duration_since(previous) <= grace { previous } else { next })
     }
 
     fn latest(&self, earliest: Option<Timestamp>, now: Timestamp) -> Result<Timestamp, TimetableProblem> {
@@ -59,19 +66,20 @@ impl Series for CronSeries<'_> {
     }
 }
 
+/// Ticks at a constant distance; any time can be one of them.
 pub struct DeltaSeries(pub Delta);
 
 impl Series for DeltaSeries {
-    fn next(&self, at: Timestamp) -> Result<Timestamp, TimetableProblem> {
-        Ok(self.0.after(at))
+    fn next(&self, time: Timestamp) -> Result<Timestamp, TimetableProblem> {
+        Ok(self.0.add_to(time))
     }
 
-    fn align_next(&self, at: Timestamp) -> Result<Timestamp, TimetableProblem> {
-        Ok(at)
+    fn align_next(&self, time: Timestamp) -> Result<Timestamp, TimetableProblem> {
+        Ok(time)
     }
 
-    fn align_previous(&self, at: Timestamp) -> Result<Timestamp, TimetableProblem> {
-        Ok(at)
+    fn align_previous(&self, time: Timestamp) -> Result<Timestamp, TimetableProblem> {
+        Ok(time)
     }
 
     fn first(&self, now: Timestamp) -> Result<Timestamp, TimetableProblem> {
@@ -79,13 +87,13 @@ impl Series for DeltaSeries {
     }
 
     fn latest(&self, earliest: Option<Timestamp>, now: Timestamp) -> Result<Timestamp, TimetableProblem> {
-        let newest = self.0.before(self.0.floor(now, earliest.unwrap_or(now)));
+        let newest = self.0.subtract_from(self.0.floor(now, earliest.unwrap_or(now)));
         Ok(earliest.map_or(newest, |earliest| newest.max(earliest)))
     }
 }
 
-/// A run at each tick.
-pub fn triggered(
+/// The tick of the next run, for a timetable with one run at each tick.
+pub fn next_tick(
     series: &impl Series,
     last: Option<Interval>,
     restriction: Restriction,
@@ -111,8 +119,8 @@ pub fn triggered(
     Ok(Some(latest))
 }
 
-/// A run for each interval, once it has ended.
-pub fn covered(
+/// The next run, for a timetable with one run for each data interval, due when the interval ends.
+pub fn next_interval(
     series: &impl Series,
     last: Option<Interval>,
     restriction: Restriction,

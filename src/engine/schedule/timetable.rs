@@ -1,4 +1,4 @@
-//! When the next run of a DAG is due. Pure, but for the user's own classes, which somebody else asks.
+//! Computes when the next run of a DAG is due. Pure, except that custom timetables are evaluated elsewhere.
 //!
 //! The rules are those of Airflow's timetables:
 //! <https://airflow.apache.org/docs/apache-airflow/stable/authoring-and-scheduling/timetable.html>
@@ -8,13 +8,13 @@ use super::partition_key;
 use super::partition_mapper::Mappers;
 use super::partition_ticks::PartitionTicks;
 pub use super::run_dates::{Delta, Info, Interval, Partition, Restriction, TimetableProblem, zone};
-use super::series::{CronSeries, DeltaSeries, covered, triggered};
+use super::series::{CronSeries, DeltaSeries, next_interval, next_tick};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// As the DAG file describes it.
+/// A timetable as the DAG file describes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Timetable {
@@ -48,21 +48,21 @@ pub enum Timetable {
         #[serde(flatten)]
         ticks: PartitionTicks,
     },
-    /// A run for each partition for which those of its assets are there.
+    /// A run for each partition, once the asset partitions that it needs have arrived.
     PartitionedAsset(Mappers),
-    /// Its runs are started by hand; their tasks say which partitions they have made.
+    /// Runs are triggered manually; their tasks report the partitions that they produce.
     PartitionedAtRuntime,
     AssetOrTime {
         timetable: Box<Timetable>,
     },
-    /// A class of the user's own.
+    /// A custom timetable class.
     Custom {
         class: String,
     },
 }
 
 impl Timetable {
-    /// Whether it makes runs by itself.
+    /// True if it creates scheduled runs.
     pub fn can_be_scheduled(&self) -> bool {
         match self {
             Self::Null | Self::Asset | Self::PartitionedAsset(_) | Self::PartitionedAtRuntime => false,
@@ -71,7 +71,7 @@ impl Timetable {
         }
     }
 
-    /// Whether its runs are of intervals that can be counted up: then they can be made for the past too.
+    /// True if the data intervals of its runs can be enumerated, so that backfills are possible.
     pub fn is_periodic(&self) -> bool {
         match self {
             Self::Null | Self::Once | Self::Continuous | Self::Asset => false,
@@ -81,12 +81,12 @@ impl Timetable {
         }
     }
 
-    /// Whether its runs are of partitions that are known before they begin.
+    /// True if the partition of a run is known before it starts.
     pub fn is_partitioned(&self) -> bool {
         matches!(self, Self::CronPartition { .. } | Self::PartitionedAsset(_))
     }
 
-    /// In which the days of its partitions begin.
+    /// Time zone of the partition dates.
     pub fn zone_of_partitions(&self) -> TimeZone {
         match self {
             Self::CronPartition { ticks } => ticks.zone(),
@@ -94,13 +94,13 @@ impl Timetable {
         }
     }
 
-    /// Whether a run that is started by hand may be given one.
+    /// True if a manually triggered run may have a partition key.
     pub fn takes_partition(&self) -> bool {
         self.is_partitioned() || matches!(self, Self::PartitionedAtRuntime)
     }
 
-    /// The partition of a run that is started by hand, from the key that it was given; `assets` are the names of those
-    /// that the DAG waits for. Errors are Airflow's words.
+    /// The partition of a manually triggered run with this key; `assets` are the names of the assets that the DAG
+    /// waits for. Errors are Airflow's texts.
     pub fn partition(&self, key: &str, assets: &[&str]) -> Result<Partition, String> {
         partition_key::check(key)?;
         let date = match self {
@@ -117,7 +117,7 @@ impl Timetable {
         Ok(Partition { key: key.to_owned(), date })
     }
 
-    /// The partition of a run that its schedule makes.
+    /// The partition of a scheduled run.
     pub fn partition_at(&self, run_after: Timestamp) -> Option<Partition> {
         match self {
             Self::CronPartition { ticks } => ticks.info(run_after).ok()?.partition,
@@ -125,7 +125,7 @@ impl Timetable {
         }
     }
 
-    /// The one that is a class of the user's own, if any is.
+    /// True if the timetable is custom or contains a custom one.
     pub fn is_custom(&self) -> bool {
         match self {
             Self::Custom { .. } => true,
@@ -134,7 +134,7 @@ impl Timetable {
         }
     }
 
-    /// What is wrong with it.
+    /// Validates the timetable.
     pub fn check(&self) -> Result<(), TimetableProblem> {
         match self {
             Self::CronTrigger { cron, .. } | Self::CronInterval(cron) => cron.schedule().map(|_| ()),
@@ -145,7 +145,7 @@ impl Timetable {
         }
     }
 
-    /// The run after the one of `last`, which is the newest that was made by itself.
+    /// The run after the newest scheduled run, whose data interval is `last`; `None` if there is no further run.
     pub fn next(
         &self,
         last: Option<Interval>,
@@ -153,41 +153,41 @@ impl Timetable {
         now: Timestamp,
     ) -> Result<Option<Info>, TimetableProblem> {
         let Restriction { earliest, latest, catchup } = restriction;
-        let in_time = |info: Info, at: Timestamp| (latest.is_none_or(|latest| at <= latest)).then_some(info);
+        let within_end = |info: Info, date: Timestamp| (latest.is_none_or(|latest| date <= latest)).then_some(info);
         Ok(match self {
             Self::Null | Self::Asset | Self::PartitionedAsset(_) | Self::PartitionedAtRuntime => None,
-            Self::CronPartition { ticks } => match triggered(&ticks.series()?, last, restriction, now)? {
-                Some(at) => in_time(ticks.info(at)?, at),
+            Self::CronPartition { ticks } => match next_tick(&ticks.series()?, last, restriction, now)? {
+                Some(tick) => within_end(ticks.info(tick)?, tick),
                 None => None,
             },
             Self::AssetOrTime { timetable } => timetable.next(last, restriction, now)?,
             Self::Custom { .. } => return Err(TimetableProblem::Custom),
             Self::Once if last.is_some() => None,
             Self::Once => {
-                let at = earliest.unwrap_or(now);
-                in_time(Info::exact(at), at)
+                let date = earliest.unwrap_or(now);
+                within_end(Info::exact(date), date)
             }
             Self::Continuous => {
                 let first = earliest.unwrap_or(now);
                 let (start, end) = match last {
                     None => (first, first.max(now)),
                     Some(last) if last.end > now && first > now => (first, first + last.end.duration_since(last.start)),
-                    // A clock that was ahead made it, and has been set back since. The run after this one begins where this
-                    // one ends, and needs another logical date.
+                    // The last run was created by a clock that has been set back since. This run starts a microsecond
+                    // before it ends, because the next one starts where it ends and needs another logical date.
                     Some(last) if last.end > now => {
                         (now.checked_sub(SignedDuration::from_micros(1)).unwrap_or(now), now)
                     }
                     Some(last) => (last.end, now),
                 };
-                in_time(Info::interval(start, end), end)
+                within_end(Info::interval(start, end), end)
             }
             Self::CronTrigger { cron, interval, run_immediately } => {
                 let series = CronSeries { cron: cron.schedule()?, run_immediately };
-                triggered(&series, last, restriction, now)?
-                    .and_then(|at| in_time(Info::interval(interval.before(at), at), at))
+                next_tick(&series, last, restriction, now)?
+                    .and_then(|tick| within_end(Info::interval(interval.subtract_from(tick), tick), tick))
             }
-            Self::DeltaTrigger { delta, interval } => triggered(&DeltaSeries(*delta), last, restriction, now)?
-                .and_then(|at| in_time(Info::interval(interval.before(at), at), at)),
+            Self::DeltaTrigger { delta, interval } => next_tick(&DeltaSeries(*delta), last, restriction, now)?
+                .and_then(|tick| within_end(Info::interval(interval.subtract_from(tick), tick), tick)),
             Self::MultipleCronTrigger { parts } => {
                 let mut infos = Vec::new();
                 for part in parts {
@@ -196,27 +196,29 @@ impl Timetable {
                 if catchup {
                     infos.into_iter().min_by_key(Info::logical_date)
                 } else {
-                    // The newest of those that are due, or else the first of those to come.
-                    let past = infos.iter().filter(|info| info.run_after <= now).max_by_key(|info| info.run_after);
-                    past.or_else(|| infos.iter().min_by_key(|info| info.run_after)).cloned()
+                    // The newest run that is due, otherwise the next one.
+                    let due = infos.iter().filter(|info| info.run_after <= now).max_by_key(|info| info.run_after);
+                    due.or_else(|| infos.iter().min_by_key(|info| info.run_after)).cloned()
                 }
             }
             Self::CronInterval(cron) => {
                 let series = CronSeries { cron: cron.schedule()?, run_immediately: &Value::Null };
-                covered(&series, last, restriction, now)?
+                next_interval(&series, last, restriction, now)?
             }
-            Self::DeltaInterval { delta } => covered(&DeltaSeries(*delta), last, restriction, now)?,
+            Self::DeltaInterval { delta } => next_interval(&DeltaSeries(*delta), last, restriction, now)?,
             Self::Events { dates, .. } => {
-                let from = if catchup { earliest } else { Some(earliest.map_or(now, |earliest| earliest.max(now))) };
-                let next = dates
-                    .iter()
-                    .find(|date| from.is_none_or(|from| **date >= from) && last.is_none_or(|last| **date > last.end));
-                next.and_then(|at| in_time(Info::exact(*at), *at))
+                let earliest_event =
+                    if catchup { earliest } else { Some(earliest.map_or(now, |earliest| earliest.max(now))) };
+                let next = dates.iter().find(|date| {
+                    earliest_event.is_none_or(|earliest_event| **date >= earliest_event)
+                        && last.is_none_or(|last| **date > last.end)
+                });
+                next.and_then(|date| within_end(Info::exact(*date), *date))
             }
         })
     }
 
-    /// The interval of a run that is started by hand.
+    /// The data interval of a manually triggered run.
     pub fn manual(&self, run_after: Timestamp) -> Result<Interval, TimetableProblem> {
         let exact = Interval { start: run_after, end: run_after };
         Ok(match self {
@@ -225,7 +227,7 @@ impl Timetable {
             Self::AssetOrTime { timetable } => timetable.manual(run_after)?,
             Self::Custom { .. } => return Err(TimetableProblem::Custom),
             Self::CronTrigger { interval, .. } | Self::DeltaTrigger { interval, .. } => {
-                Interval { start: interval.before(run_after), end: run_after }
+                Interval { start: interval.subtract_from(run_after), end: run_after }
             }
             Self::MultipleCronTrigger { parts } => {
                 let mut intervals = Vec::new();
@@ -239,10 +241,10 @@ impl Timetable {
                 let end = cron.align_previous(run_after)?;
                 Interval { start: cron.previous(end)?, end }
             }
-            Self::DeltaInterval { delta } => Interval { start: delta.before(run_after), end: run_after },
+            Self::DeltaInterval { delta } => Interval { start: delta.subtract_from(run_after), end: run_after },
             Self::Events { dates, restrict_to_events } if *restrict_to_events => {
                 let last = dates.iter().rev().find(|date| **date <= run_after).or(dates.first());
-                last.map_or(exact, |at| Interval { start: *at, end: *at })
+                last.map_or(exact, |date| Interval { start: *date, end: *date })
             }
             Self::Events { .. } => exact,
         })

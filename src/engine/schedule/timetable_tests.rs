@@ -1,4 +1,4 @@
-//! Timetables against dates worked out by hand.
+//! Compares the dates of timetables with dates computed by hand.
 
 use super::*;
 use serde_json::json;
@@ -14,25 +14,25 @@ fn daily() -> Timetable {
     }))
 }
 
-fn at(text: &str) -> Timestamp {
+fn time(text: &str) -> Timestamp {
     text.parse().unwrap()
 }
 
-/// The dates of the next runs, each made when the one before it was.
-fn runs(timetable: &Timetable, restriction: Restriction, now: &str, most: usize) -> Vec<String> {
+/// The due dates of the next runs, each computed from the previous one.
+fn runs(timetable: &Timetable, restriction: Restriction, now: &str, limit: usize) -> Vec<String> {
     let mut last = None;
-    let mut found = Vec::new();
-    while found.len() < most {
-        let Some(info) = timetable.next(last, restriction, at(now)).unwrap() else { break };
-        found.push(info.run_after.to_string());
+    let mut dates = Vec::new();
+    while dates.len() < limit {
+        let Some(info) = timetable.next(last, restriction, time(now)).unwrap() else { break };
+        dates.push(info.run_after.to_string());
         last = info.interval;
     }
-    found
+    dates
 }
 
 #[test]
-fn with_catchup_every_tick_without_it_the_newest_and_then_the_next() {
-    let restriction = |catchup| Restriction { earliest: Some(at("2024-01-01T00:00:00Z")), latest: None, catchup };
+fn catchup_runs_every_tick_otherwise_only_the_newest() {
+    let restriction = |catchup| Restriction { earliest: Some(time("2024-01-01T00:00:00Z")), latest: None, catchup };
     let now = "2024-01-04T08:00:00Z";
     let all = runs(&daily(), restriction(true), now, 5);
     assert_eq!(all[..2], ["2024-01-01T00:00:00Z", "2024-01-02T00:00:00Z"]);
@@ -41,37 +41,37 @@ fn with_catchup_every_tick_without_it_the_newest_and_then_the_next() {
     assert_eq!(newest, ["2024-01-04T00:00:00Z", "2024-01-05T00:00:00Z"]);
 }
 
-/// A laptop that was closed over night wakes up: what catchup says, once.
+/// When a laptop wakes up after a night, catchup decides between one run and all of them.
 #[test]
 fn after_a_long_sleep_one_run_or_all_of_them() {
     let hourly = timetable(json!({
         "kind": "cron_trigger", "expression": "0 * * * *", "timezone": "UTC", "interval": 0.0,
         "run_immediately": false,
     }));
-    let evening = at("2024-01-01T22:00:00Z");
+    let evening = time("2024-01-01T22:00:00Z");
     let last = Some(Interval { start: evening, end: evening });
     let next = |catchup, now: &str| {
         let restriction = Restriction { catchup, ..Restriction::default() };
-        hourly.next(last, restriction, at(now)).unwrap().unwrap().run_after.to_string()
+        hourly.next(last, restriction, time(now)).unwrap().unwrap().run_after.to_string()
     };
     assert_eq!(next(true, "2024-01-02T06:30:00Z"), "2024-01-01T23:00:00Z");
     assert_eq!(next(false, "2024-01-02T06:30:00Z"), "2024-01-02T06:00:00Z");
-    // A clock that was set back makes nothing twice.
+    // A clock that was set back does not repeat runs.
     assert_eq!(next(false, "2024-01-01T20:30:00Z"), "2024-01-01T23:00:00Z");
 }
 
 #[test]
-fn a_dag_without_a_start_waits_for_its_first_tick_unless_that_was_just_now() {
-    let none = Restriction::default();
-    assert_eq!(runs(&daily(), none, "2024-01-04T08:00:00Z", 1), ["2024-01-05T00:00:00Z"]);
-    assert_eq!(runs(&daily(), none, "2024-01-04T02:00:00Z", 1), ["2024-01-04T00:00:00Z"], "a tenth of the day");
+fn a_dag_without_start_date_takes_a_tick_that_just_passed() {
+    let unrestricted = Restriction::default();
+    assert_eq!(runs(&daily(), unrestricted, "2024-01-04T08:00:00Z", 1), ["2024-01-05T00:00:00Z"]);
+    assert_eq!(runs(&daily(), unrestricted, "2024-01-04T02:00:00Z", 1), ["2024-01-04T00:00:00Z"], "a tenth of the day");
 }
 
 #[test]
-fn the_last_day_belongs_to_it_and_nothing_comes_after() {
+fn the_end_date_is_included() {
     let restriction = Restriction {
-        earliest: Some(at("2024-01-01T00:00:00Z")),
-        latest: Some(at("2024-01-02T00:00:00Z")),
+        earliest: Some(time("2024-01-01T00:00:00Z")),
+        latest: Some(time("2024-01-02T00:00:00Z")),
         catchup: true,
     };
     assert_eq!(runs(&daily(), restriction, "2024-02-01T00:00:00Z", 9).len(), 2);
@@ -81,24 +81,24 @@ fn the_last_day_belongs_to_it_and_nothing_comes_after() {
 }
 
 #[test]
-fn intervals_are_run_when_they_have_ended() {
+fn interval_runs_are_due_when_the_interval_ends() {
     let weekly = timetable(json!({"kind": "cron_interval", "expression": "0 6 * * 1", "timezone": "UTC"}));
-    let restriction = |catchup| Restriction { earliest: Some(at("2024-01-01T00:00:00Z")), latest: None, catchup };
-    let first = weekly.next(None, restriction(true), at("2024-03-01T00:00:00Z")).unwrap().unwrap();
-    assert_eq!(first.logical_date(), Some(at("2024-01-01T06:00:00Z")));
-    assert_eq!(first.run_after, at("2024-01-08T06:00:00Z"));
-    let newest = weekly.next(None, restriction(false), at("2024-03-01T00:00:00Z")).unwrap().unwrap();
-    assert_eq!(newest.run_after, at("2024-02-26T06:00:00Z"));
-    let manual = weekly.manual(at("2024-03-01T00:00:00Z")).unwrap();
-    assert_eq!((manual.start, manual.end), (at("2024-02-19T06:00:00Z"), at("2024-02-26T06:00:00Z")));
+    let restriction = |catchup| Restriction { earliest: Some(time("2024-01-01T00:00:00Z")), latest: None, catchup };
+    let first = weekly.next(None, restriction(true), time("2024-03-01T00:00:00Z")).unwrap().unwrap();
+    assert_eq!(first.logical_date(), Some(time("2024-01-01T06:00:00Z")));
+    assert_eq!(first.run_after, time("2024-01-08T06:00:00Z"));
+    let newest = weekly.next(None, restriction(false), time("2024-03-01T00:00:00Z")).unwrap().unwrap();
+    assert_eq!(newest.run_after, time("2024-02-26T06:00:00Z"));
+    let manual = weekly.manual(time("2024-03-01T00:00:00Z")).unwrap();
+    assert_eq!((manual.start, manual.end), (time("2024-02-19T06:00:00Z"), time("2024-02-26T06:00:00Z")));
 }
 
 #[test]
-fn months_are_as_long_as_they_are() {
+fn month_deltas_follow_the_calendar() {
     let monthly = timetable(json!({"kind": "delta_trigger", "delta": {"months": 1, "seconds": 0.0}, "interval": 0.0}));
-    let restriction = Restriction { earliest: Some(at("2024-01-31T00:00:00Z")), latest: None, catchup: true };
-    let found = runs(&monthly, restriction, "2024-12-01T00:00:00Z", 2);
-    assert_eq!(found, ["2024-01-31T00:00:00Z", "2024-02-29T00:00:00Z"], "leap day");
+    let restriction = Restriction { earliest: Some(time("2024-01-31T00:00:00Z")), latest: None, catchup: true };
+    let dates = runs(&monthly, restriction, "2024-12-01T00:00:00Z", 2);
+    assert_eq!(dates, ["2024-01-31T00:00:00Z", "2024-02-29T00:00:00Z"], "leap day");
 }
 
 #[test]
@@ -106,5 +106,5 @@ fn a_zone_is_a_name_or_an_offset() {
     assert!(zone(&json!("Europe/Berlin")).is_ok() && zone(&json!(3600)).is_ok() && zone(&Value::Null).is_ok());
     assert!(zone(&json!("Nowhere/At All")).is_err());
     let custom = timetable(json!({"kind": "custom", "class": "x.Y"}));
-    assert_eq!(custom.manual(at("2024-01-01T00:00:00Z")), Err(TimetableProblem::Custom));
+    assert_eq!(custom.manual(time("2024-01-01T00:00:00Z")), Err(TimetableProblem::Custom));
 }

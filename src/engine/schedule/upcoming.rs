@@ -1,11 +1,11 @@
-//! The dates that a schedule has, one after another. Pure.
+//! Enumerates the dates of a schedule. Pure.
 
 use super::timetable::{Info, Interval, Restriction, Timetable, TimetableProblem};
 use jiff::Timestamp;
 use std::time::{Duration, Instant};
 
-/// When the next runs are due, with their logical dates: `first`, which is known, and those after it, as long as they
-/// can be counted up.
+/// The next due dates with their logical dates, at most `count`. The due date and data interval of the first run are
+/// given; later runs are enumerated if the timetable is periodic.
 pub fn upcoming(
     timetable: Option<&Timetable>,
     restriction: Restriction,
@@ -14,23 +14,23 @@ pub fn upcoming(
     now: Timestamp,
 ) -> Vec<(Timestamp, Option<Timestamp>)> {
     let (run_after, mut last) = first;
-    let mut all = vec![(run_after, last.map(|interval| interval.start))];
+    let mut dates = vec![(run_after, last.map(|interval| interval.start))];
     let timetable = timetable.filter(|timetable| timetable.is_periodic());
-    // One after the other, whether they are made for the past or not.
+    // With catchup, the timetable enumerates every date.
     let restriction = Restriction { catchup: true, ..restriction };
-    while let (true, Some(timetable), Some(_)) = (all.len() < count, timetable, last) {
+    while let (true, Some(timetable), Some(_)) = (dates.len() < count, timetable, last) {
         let Ok(Some(info)) = timetable.next(last, restriction, now) else { break };
-        all.push((info.run_after, info.logical_date()));
+        dates.push((info.run_after, info.logical_date()));
         last = info.interval;
     }
-    all.truncate(count);
-    all
+    dates.truncate(count);
+    dates
 }
 
-/// Why the dates of a range are not given.
+/// Why the dates of a range cannot be returned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RangeProblem {
-    /// There are more than were asked for: `count` of them, or more than that where `is_exact` is false.
+    /// More runs than the limit: exactly `count`, or at least that many if `is_exact` is false.
     TooMany {
         count: usize,
         is_exact: bool,
@@ -38,35 +38,35 @@ pub enum RangeProblem {
     Timetable(TimetableProblem),
 }
 
-/// The runs of a schedule in a range that has passed, oldest first, `most` at most. Beyond those it is only counted,
-/// for as long as `patience`.
+/// The runs of a schedule between two past dates, oldest first. If there are more than `limit`, they are counted for up
+/// to `patience`, and the number is returned as an error.
 pub fn in_range(
     timetable: &Timetable,
     (from, to): (Timestamp, Timestamp),
     now: Timestamp,
-    most: usize,
+    limit: usize,
     patience: Duration,
 ) -> Result<Vec<Info>, RangeProblem> {
     let restriction = Restriction { earliest: Some(from), latest: Some(to), catchup: true };
-    let mut found = Vec::new();
+    let mut runs = Vec::new();
     let mut last = None;
     let mut count = 0_usize;
-    let began = Instant::now();
+    let start = Instant::now();
     loop {
         match timetable.next(last, restriction, now) {
             Ok(Some(info)) if info.interval.is_some_and(|interval| interval.end < now) => {
                 last = info.interval;
                 count += 1;
-                if found.len() < most {
-                    found.push(info);
-                } else if began.elapsed() > patience {
+                if runs.len() < limit {
+                    runs.push(info);
+                } else if start.elapsed() > patience {
                     return Err(RangeProblem::TooMany { count, is_exact: false });
                 }
             }
-            Ok(_) | Err(TimetableProblem::Cron(_)) if count > most => {
+            Ok(_) | Err(TimetableProblem::Cron(_)) if count > limit => {
                 return Err(RangeProblem::TooMany { count, is_exact: true });
             }
-            Ok(_) | Err(TimetableProblem::Cron(_)) => return Ok(found),
+            Ok(_) | Err(TimetableProblem::Cron(_)) => return Ok(runs),
             Err(error) => return Err(RangeProblem::Timetable(error)),
         }
     }
@@ -86,13 +86,13 @@ mod tests {
         ("2026-01-01T00:00:00Z".parse().unwrap(), format!("2026-01-01T{hours}:00:00Z").parse().unwrap())
     }
 
-    fn range(hours: &str, most: usize, patience: Duration) -> Result<usize, RangeProblem> {
+    fn range(hours: &str, limit: usize, patience: Duration) -> Result<usize, RangeProblem> {
         let now = "2026-02-01T00:00:00Z".parse().unwrap();
-        in_range(&hourly(), day(hours), now, most, patience).map(|found| found.len())
+        in_range(&hourly(), day(hours), now, limit, patience).map(|runs| runs.len())
     }
 
     #[test]
-    fn what_is_too_much_is_counted_for_a_while() {
+    fn counts_runs_over_the_limit_for_a_while() {
         let long = Duration::from_secs(60);
         assert_eq!(range("09", 10, long), Ok(10));
         assert_eq!(range("10", 10, long), Err(RangeProblem::TooMany { count: 11, is_exact: true }));
@@ -100,18 +100,18 @@ mod tests {
     }
 
     #[test]
-    fn what_has_not_passed_is_not_of_the_range() {
+    fn excludes_intervals_that_have_not_ended() {
         let now = "2026-01-01T03:30:00Z".parse().unwrap();
-        let found = in_range(&hourly(), day("23"), now, 10, Duration::ZERO).unwrap();
-        assert_eq!(found.len(), 3);
+        let runs = in_range(&hourly(), day("23"), now, 10, Duration::ZERO).unwrap();
+        assert_eq!(runs.len(), 3);
     }
 
     #[test]
-    fn the_known_one_comes_first() {
-        let at = |text: &str| text.parse::<Timestamp>().unwrap();
-        let first = Interval { start: at("2026-01-01T00:00:00Z"), end: at("2026-01-01T01:00:00Z") };
+    fn the_known_run_comes_first() {
+        let time = |text: &str| text.parse::<Timestamp>().unwrap();
+        let first = Interval { start: time("2026-01-01T00:00:00Z"), end: time("2026-01-01T01:00:00Z") };
         let known = (first.end, Some(first));
-        let all = upcoming(Some(&hourly()), Restriction::default(), known, 3, at("2026-01-05T00:00:00Z"));
+        let all = upcoming(Some(&hourly()), Restriction::default(), known, 3, time("2026-01-05T00:00:00Z"));
         let ends: Vec<String> = all.iter().map(|(run_after, _)| run_after.to_string()).collect();
         assert_eq!(ends, ["2026-01-01T01:00:00Z", "2026-01-01T02:00:00Z", "2026-01-01T03:00:00Z"]);
         assert_eq!(upcoming(None, Restriction::default(), known, 3, first.end).len(), 1);

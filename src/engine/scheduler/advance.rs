@@ -1,13 +1,13 @@
-//! The scheduler's steps, each one transaction: let runs begin, and take a run as far as it goes.
+//! The scheduler's steps, each in one transaction: starts queued runs, and advances a run as far as it can go.
 
 use super::apply::{self, Rows};
+use super::file_sensors::{self, FileSensors};
 use super::live_run::{LiveRun, LiveRuns};
 use super::load::{self, Graphs};
-use super::looks::{self, FileLooks};
 use crate::engine::keys::RunKey;
 use crate::engine::planner::concurrency::Waiting;
 use crate::engine::planner::graph::Graph;
-use crate::engine::planner::plan::{self, Dates, Instance, Kind, Plan, Reason, Snapshot, Transition};
+use crate::engine::planner::plan::{self, Dates, Instance, Plan, Reason, Snapshot, Transition, TransitionKind};
 use crate::engine::state::{RunState, TaskState};
 use crate::engine::store::StoreError;
 use crate::engine::store::assets;
@@ -22,13 +22,13 @@ use futures_util::future::try_join;
 use jiff::Timestamp;
 use tokio_postgres::Row;
 
-/// Lets queued runs begin: of DAGs that are active and not paused, oldest first, `max_active_runs`
-/// at once; those of a backfill after the others, as many as it allows. Returns those that have begun.
+/// Starts queued runs of DAGs that are active and not paused, oldest first, up to `max_active_runs`; runs of a
+/// backfill count against the backfill's own limit. Returns the started runs.
 pub async fn begin_runs(client: &impl GenericClient) -> Result<Vec<RunKey>, StoreError> {
     let query = "
         WITH RECURSIVE each AS (
-            -- Each DAG, and each of its backfills, that has a queued run: from one to the next, whatever the number of
-            -- those runs. 0 is no backfill.
+            -- Loose index scan: one row per DAG and backfill with a queued run, however many runs there are. 0
+            -- is no backfill.
             (SELECT dag_id, coalesce(backfill_id, 0) AS backfill FROM dag_run WHERE state = 'queued' ORDER BY 1, 2 LIMIT 1)
             UNION ALL
             SELECT n.dag_id, n.backfill FROM each e CROSS JOIN LATERAL (
@@ -49,48 +49,48 @@ pub async fn begin_runs(client: &impl GenericClient) -> Result<Vec<RunKey>, Stor
                 SELECT dag_id, run_id FROM dag_run r
                 WHERE r.dag_id = line.dag_id AND coalesce(r.backfill_id, 0) = line.backfill
                   AND r.state = 'queued'
-                  -- Also one that was due when it was queued, by a clock that has been set back since.
+                  -- Also a run that was due when it was queued, by a clock that has been set back since.
                   AND (r.run_after <= $1 OR r.run_after <= r.queued_at)
                 ORDER BY r.backfill_ordinal, r.run_after, r.queued_at, r.run_id
                 LIMIT CASE WHEN line.most > 0 THEN greatest(line.most - line.running, 0) END) n)
-        -- By the key alone: one more condition, and the planner takes them for so few that all are compared with all. One
-        -- that somebody has ended meanwhile stays as it is.
+        -- Joins by the key alone: with another condition Postgres underestimates the rows and uses a nested loop over
+        -- all. A run that was ended concurrently is not changed.
         UPDATE dag_run r SET state = CASE r.state WHEN 'queued' THEN 'running' ELSE r.state END,
                start_date = CASE r.state WHEN 'queued' THEN $1 ELSE r.start_date END,
-               -- No longer than the calendar goes.
+               -- Clamped to the calendar's range.
                deadline_at = CASE r.state WHEN 'queued' THEN $1 + make_interval(secs => least(w.timeout, 1e9))
                                           ELSE r.deadline_at END
         FROM waiting w WHERE r.dag_id = w.dag_id AND r.run_id = w.run_id
         RETURNING r.dag_id, r.run_id, old.state = 'queued'";
     let rows = client.query(query, &[&new_run::now()]).await?;
-    Ok(rows.iter().filter(|row| row.get(2)).map(key).collect())
+    Ok(rows.iter().filter(|row| row.get(2)).map(run_key).collect())
 }
 
-fn key(row: &Row) -> RunKey {
+fn run_key(row: &Row) -> RunKey {
     RunKey { dag_id: row.get(0), run_id: row.get(1) }
 }
 
-/// Every run that is under way, for a scheduler that starts, or whose DAG was unpaused.
+/// Returns all running runs.
 pub async fn running(client: &impl GenericClient) -> Result<Vec<RunKey>, StoreError> {
     let rows = client.query("SELECT dag_id, run_id FROM dag_run WHERE state = 'running'", &[]).await?;
-    Ok(rows.iter().map(key).collect())
+    Ok(rows.iter().map(run_key).collect())
 }
 
-/// What the clock asks for.
+/// Work that is due at the current time.
 #[derive(Debug)]
 pub struct Clock {
-    /// Whether a DAG is due by its schedule.
+    /// True when a DAG has a scheduled run that is due.
     pub is_due: bool,
-    /// Runs that have a retry or a sensor which is due, or whose time is over.
+    /// Runs with a retry or a sensor that is due, or whose `dagrun_timeout` has expired.
     pub due: Vec<RunKey>,
-    /// When it will next ask for something.
+    /// When the next work will be due; `None` if there is none.
     pub next: Option<Timestamp>,
 }
 
-/// All of one moment, so that nothing falls between them.
+/// Reads what is due now and when something is due next, in one statement, so that all answers come from one snapshot.
 pub async fn clock(client: &impl GenericClient) -> Result<Clock, StoreError> {
-    // First what is due once, which has an index: by their runs all that these consist of would be read. `IS TRUE` as in
-    // `apply::others_waiting`.
+    // `once` first reads the instances with a due date, by their index; a join that starts from the runs would read all
+    // of their instances. For `IS TRUE`, see `apply::waiting_instances`.
     let query = "
         WITH once AS MATERIALIZED (SELECT dag_id, run_id, due_at FROM task_instance WHERE due_at IS NOT NULL),
         waiting AS MATERIALIZED (
@@ -106,7 +106,7 @@ pub async fn clock(client: &impl GenericClient) -> Result<Clock, StoreError> {
                      (SELECT min(next_run_after) FROM dag
                       WHERE is_active AND NOT is_paused AND next_run_after > $1),
                      (SELECT min(r.run_after) FROM dag_run r JOIN dag d USING (dag_id)
-                      -- The second says what the third does, in the index's words.
+                      -- The first range condition repeats the second in the words of the partial index.
                       WHERE r.state = 'queued' AND r.run_after > r.queued_at AND r.run_after > $1
                         AND d.is_active AND NOT d.is_paused))";
     let row = client.query_one(query, &[&new_run::now()]).await?;
@@ -116,102 +116,110 @@ pub async fn clock(client: &impl GenericClient) -> Result<Clock, StoreError> {
     Ok(Clock { is_due: row.get(2), due, next: row.get(3) })
 }
 
-/// What the scheduler remembers between its steps.
+/// State cached between steps.
 #[derive(Default)]
-pub struct Memory {
+pub struct Cache {
     pub graphs: Graphs,
     pub runs: LiveRuns,
-    files: FileLooks,
+    file_sensors: FileSensors,
 }
 
-/// Lets begin what waits for slots in all runs.
-pub async fn admit_all(client: &mut ClientWrapper, memory: &mut Memory) -> Result<(), StoreError> {
+/// Queues the waiting instances of all runs, as far as there is capacity.
+pub async fn admit_all(client: &mut ClientWrapper, cache: &mut Cache) -> Result<(), StoreError> {
     let transaction = client.transaction().await?;
-    let queued = apply::admit_all(&transaction, &mut memory.graphs).await?;
+    let queued = apply::admit_all(&transaction, &mut cache.graphs).await?;
     transaction.commit().await?;
-    memory.have_queued(&queued);
+    cache.mark_queued(&queued);
     Ok(())
 }
 
-impl Memory {
-    fn have_queued(&mut self, queued: &[Waiting]) {
-        for one in queued {
-            self.runs.set_state(&one.run, &one.task_id, one.map_index, TaskState::Queued);
+impl Cache {
+    fn mark_queued(&mut self, queued: &[Waiting]) {
+        for waiting in queued {
+            self.runs.set_state(&waiting.run, &waiting.task_id, waiting.map_index, TaskState::Queued);
         }
     }
 }
 
-/// Attempts at a step that the agent was faster than; each reads the run anew.
+/// Maximum number of attempts at a step. An attempt fails when the agent changes an instance meanwhile; the next one
+/// reads the run again.
 const ATTEMPTS: usize = 20;
 
-/// Takes a run as far as it goes now, in one transaction. Returns whether there was anything to do.
-pub async fn advance(client: &mut ClientWrapper, memory: &mut Memory, key: &RunKey) -> Result<bool, StoreError> {
+/// Advances a run as far as it can go now, in one transaction. Returns whether anything changed.
+pub async fn advance(client: &mut ClientWrapper, cache: &mut Cache, key: &RunKey) -> Result<bool, StoreError> {
     for _ in 0..ATTEMPTS {
-        match step(client, memory, key).await {
-            Ok(Step::Overtaken) => memory.runs.forget(key),
+        match step(client, cache, key).await {
+            Ok(Step::Overtaken) => cache.runs.forget(key),
             Ok(Step::Taken { changed }) => return Ok(changed),
             Err(error) => {
-                memory.runs.forget_all();
+                cache.runs.forget_all();
                 return Err(error);
             }
         }
     }
-    Err(StoreError::Invalid("its task instances change while it is looked at".to_owned()))
+    Err(StoreError::Invalid("its task instances keep changing while it is evaluated".to_owned()))
 }
 
+/// The result of an attempt to advance a run.
 enum Step {
     Taken {
         changed: bool,
     },
-    /// Something is not as it was remembered, or read: nothing was written.
+    /// A row no longer matches the cache or the snapshot; nothing was written.
     Overtaken,
 }
 
-async fn step(client: &mut ClientWrapper, memory: &mut Memory, key: &RunKey) -> Result<Step, StoreError> {
+/// Plans a run and writes the changes, in one transaction.
+async fn step(client: &mut ClientWrapper, cache: &mut Cache, key: &RunKey) -> Result<Step, StoreError> {
     let transaction = client.transaction().await?;
     let query = "SELECT r.dag_version_id, r.revision::text, r.logical_date, r.deadline_at, d.is_paused,
                         r.data_interval_end, r.run_after
                  FROM dag_run r JOIN dag d USING (dag_id)
                  WHERE r.dag_id = $1 AND r.run_id = $2 AND r.state = 'running' FOR UPDATE OF r";
     let Some(row) = transaction.query_opt(query, &[&key.dag_id, &key.run_id]).await? else {
-        // Ended by hand meanwhile, or deleted: what it held is free.
-        memory.runs.forget(key);
-        let queued = apply::admit_all(&transaction, &mut memory.graphs).await?;
+        // A user has ended or deleted the run meanwhile, so its slots are free.
+        cache.runs.forget(key);
+        let queued = apply::admit_all(&transaction, &mut cache.graphs).await?;
         transaction.commit().await?;
-        memory.have_queued(&queued);
+        cache.mark_queued(&queued);
         return Ok(Step::Taken { changed: false });
     };
     let Some(version) = row.get::<_, Option<i64>>(0) else { return Ok(Step::Taken { changed: false }) };
     let revision: Option<String> = row.get(1);
-    let (mut run, room) = match memory.runs.take(key, version, revision.as_deref()) {
+    let (mut run, capacity) = match cache.runs.take(key, version, revision.as_deref()) {
         Some(mut run) => {
-            let room = apply::room(&transaction, &mut memory.graphs, key);
-            let (fits, room) = try_join(run.follow(&transaction, key), room).await?;
-            if !fits {
+            let capacity = apply::capacity(&transaction, &mut cache.graphs, key);
+            let (is_cache_current, capacity) = try_join(run.refresh(&transaction, key), capacity).await?;
+            if !is_cache_current {
                 return Ok(Step::Overtaken);
             }
-            (run, room)
+            (run, capacity)
         }
         None => {
-            let graph = memory.graphs.get(&transaction, version).await?;
+            let graph = cache.graphs.get(&transaction, version).await?;
             let run = LiveRun::read(&transaction, key, (version, revision), graph).await?;
-            (run, apply::room(&transaction, &mut memory.graphs, key).await?)
+            (run, apply::capacity(&transaction, &mut cache.graphs, key).await?)
         }
     };
     let graph = run.graph.clone();
-    let snapshot = look(&transaction, &memory.files, key, &graph, std::mem::take(&mut run.instances), &row).await?;
+    let snapshot =
+        read_snapshot(&transaction, &cache.file_sensors, key, &graph, std::mem::take(&mut run.instances), &row).await?;
     let mut plan = plan::plan(&snapshot);
     let mut rows = Rows::new(std::mem::take(&mut run.names));
     rows.expand(&transaction, key, &snapshot, &plan).await?;
-    let queued = apply::admit(&transaction, key, &snapshot, &mut plan, room).await?;
+    let queued = apply::admit(&transaction, key, &snapshot, &mut plan, capacity).await?;
     let changed = plan.run.is_some() || !plan.transitions.is_empty() || !plan.restored.is_empty();
     if changed {
         let write = apply::transitions(&transaction, key, &rows, &snapshot, &plan.transitions);
-        let tell = async {
-            if is_news(&snapshot, &plan) { tell(&transaction, key, &graph, &rows, &plan).await } else { Ok(()) }
+        let notify = async {
+            if needs_notification(&snapshot, &plan) {
+                notify(&transaction, key, &graph, &rows, &plan).await
+            } else {
+                Ok(())
+            }
         };
-        let (as_seen, ()) = try_join(write, tell).await?;
-        if !as_seen {
+        let (is_current, ()) = try_join(write, notify).await?;
+        if !is_current {
             return Ok(Step::Overtaken);
         }
     }
@@ -219,93 +227,98 @@ async fn step(client: &mut ClientWrapper, memory: &mut Memory, key: &RunKey) -> 
         finish(&transaction, key, &graph, state, reason).await?;
     }
     transaction.commit().await?;
-    memory.have_queued(&queued);
+    cache.mark_queued(&queued);
     if plan.run.is_none() {
         run.instances = snapshot.instances;
         run.apply(&plan, rows.names);
-        memory.runs.keep(key, run);
+        cache.runs.keep(key, run);
     }
     Ok(Step::Taken { changed })
 }
 
-/// What the planner has to know. `row` is the run's.
-async fn look<'a>(
+/// Reads the planner's input. `row` is the row of the run that `step` has read.
+async fn read_snapshot<'a>(
     transaction: &Transaction<'_>,
-    files: &FileLooks,
+    files: &FileSensors,
     key: &RunKey,
     graph: &'a Graph,
     instances: Vec<Instance>,
     row: &Row,
 ) -> Result<Snapshot<'a>, StoreError> {
     let logical_date = row.get(2);
-    // What is mapped is only measured while something waits to be.
-    let may_begin = |one: &Instance| {
-        let again = [TaskState::UpForRetry, TaskState::UpForReschedule];
-        let waits = one.state.is_some_and(|state| again.contains(&state) || state.is_deferred());
-        let is_mapped = one.task_index.is_some_and(|task_index| graph.is_expandable(task_index));
-        is_mapped && (one.state.is_none() || one.ended.is_some() || waits)
+    // The lengths of lists are read only while an instance of a mapped task may start.
+    let may_begin = |instance: &Instance| {
+        let resumable = [TaskState::UpForRetry, TaskState::UpForReschedule];
+        let is_waiting = instance.state.is_some_and(|state| resumable.contains(&state) || state.is_deferred());
+        let is_mapped = instance.task_index.is_some_and(|task_index| graph.is_expandable(task_index));
+        is_mapped && (instance.state.is_none() || instance.ended.is_some() || is_waiting)
     };
-    let waits = graph.has_expandable() && instances.iter().any(may_begin);
+    let needs_lengths = graph.has_expandable() && instances.iter().any(may_begin);
     let (now, run_after) = (new_run::now(), row.get(6));
     Ok(Snapshot {
         graph,
         is_paused: row.get(4),
         now,
         logical_date,
-        polled: looks::look(transaction, files, graph, &instances, logical_date.unwrap_or(run_after), now).await?,
+        polled: file_sensors::poll(transaction, files, graph, &instances, logical_date.unwrap_or(run_after), now)
+            .await?,
         dates: Some(Dates { interval_end: row.get(5), run_after }),
         deadline: row.get(3),
-        lengths: if waits { lengths::of_run(transaction, key, graph).await? } else { Default::default() },
+        lengths: if needs_lengths { lengths::of_run(transaction, key, graph).await? } else { Default::default() },
         decisions: load::decisions(transaction, key, graph).await?,
         held_by_past: load::held_by_past(transaction, key, graph, logical_date).await?,
         instances,
     })
 }
 
-/// A sensor that has looked in vain, and looks again, is no news to anybody.
-fn is_news(snapshot: &Snapshot<'_>, plan: &Plan) -> bool {
-    let waits_on = |one: &Transition| {
-        let waited = snapshot.instances.get(one.index).is_some_and(|instance| instance.waits_since.is_some());
-        waited && matches!(one.kind, Kind::Waits { .. })
+/// False when the only changes are due dates of sensors that poked without success and will poke again.
+fn needs_notification(snapshot: &Snapshot<'_>, plan: &Plan) -> bool {
+    let keeps_waiting = |transition: &Transition| {
+        let was_waiting =
+            snapshot.instances.get(transition.index).is_some_and(|instance| instance.waits_since.is_some());
+        was_waiting && matches!(transition.kind, TransitionKind::Waits { .. })
     };
-    plan.run.is_some() || !plan.restored.is_empty() || !plan.transitions.iter().all(waits_on)
+    plan.run.is_some() || !plan.restored.is_empty() || !plan.transitions.iter().all(keeps_waiting)
 }
 
-/// Whoever waits for what has changed.
-async fn tell(
+/// Notifies the listeners of each kind of change.
+async fn notify(
     transaction: &Transaction<'_>,
     key: &RunKey,
     graph: &Graph,
     rows: &Rows,
     plan: &Plan,
 ) -> Result<(), StoreError> {
-    let any = |wanted: &dyn Fn(TaskState) -> bool| plan.transitions.iter().any(|one| wanted(one.to));
-    if any(&|state| state == TaskState::Queued) {
+    let any_becomes =
+        |predicate: &dyn Fn(TaskState) -> bool| plan.transitions.iter().any(|transition| predicate(transition.to));
+    if any_becomes(&|state| state == TaskState::Queued) {
         events::notify(transaction, &Event::Queued).await?;
     }
-    if plan.run.is_some() || graph.structure.fail_fast || any(&|state| state == TaskState::Removed) {
-        // What ran on is to end.
+    if plan.run.is_some() || graph.structure.fail_fast || any_becomes(&|state| state == TaskState::Removed) {
+        // Tasks that still run must be stopped.
         events::notify(transaction, &Event::Stop).await?;
     }
-    let succeeded = plan.transitions.iter().filter(|one| one.to == TaskState::Success);
-    for one in succeeded {
-        let (task_id, map_index) = &rows.names[one.index];
-        let outlets = graph.task_index(task_id).is_some_and(|task_index| !graph.task(task_index).outlets.is_empty());
-        if outlets {
-            assets::take_events(transaction, key, task_id, *map_index, one.try_number).await?;
+    let succeeded = plan.transitions.iter().filter(|transition| transition.to == TaskState::Success);
+    for transition in succeeded {
+        let (task_id, map_index) = &rows.names[transition.index];
+        let has_outlets =
+            graph.task_index(task_id).is_some_and(|task_index| !graph.task(task_index).outlets.is_empty());
+        if has_outlets {
+            assets::save_events(transaction, key, task_id, *map_index, transition.try_number).await?;
         }
     }
-    if graph.has_past && any(&TaskState::is_finished) {
-        // The same tasks of later runs may have waited for these.
-        let later = "SELECT dag_id, run_id FROM dag_run WHERE dag_id = $1 AND run_id <> $2 AND state = 'running'";
-        for row in transaction.query(later, &[&key.dag_id, &key.run_id]).await? {
-            events::notify(transaction, &Event::Plan(self::key(&row))).await?;
+    if graph.has_past && any_becomes(&TaskState::is_finished) {
+        // With `depends_on_past`, the same tasks of other runs may wait for these.
+        let later_runs = "SELECT dag_id, run_id FROM dag_run WHERE dag_id = $1 AND run_id <> $2 AND state = 'running'";
+        for row in transaction.query(later_runs, &[&key.dag_id, &key.run_id]).await? {
+            events::notify(transaction, &Event::Plan(self::run_key(&row))).await?;
         }
     }
     events::notify(transaction, &Event::Changed(key.clone())).await?;
     Ok(())
 }
 
+/// Ends a run: queues its callback, pauses the DAG after too many consecutive failures, and completes its backfill.
 async fn finish(
     transaction: &Transaction<'_>,
     key: &RunKey,
@@ -321,19 +334,19 @@ async fn finish(
     if has_callback {
         callbacks::add(transaction, key, state.as_str(), reason.as_str()).await?;
     }
-    let most = i64::from(structure.max_consecutive_failed_dag_runs);
-    if state == RunState::Failed && most > 0 {
+    let max_failures = i64::from(structure.max_consecutive_failed_dag_runs);
+    if state == RunState::Failed && max_failures > 0 {
         let pause = "
             UPDATE dag SET is_paused = true WHERE dag_id = $1 AND (
                 SELECT count(*) = $2 AND bool_and(state = 'failed') FROM (
                     SELECT state FROM dag_run WHERE dag_id = $1 AND state IN ('success', 'failed')
                     ORDER BY logical_date DESC NULLS FIRST, run_after DESC LIMIT $2) recent)";
-        if transaction.execute(pause, &[&key.dag_id, &most]).await? > 0 {
+        if transaction.execute(pause, &[&key.dag_id, &max_failures]).await? > 0 {
             events::notify(transaction, &Event::Dags).await?;
         }
     }
     backfill_end::complete(transaction, key).await?;
-    // Another run may have waited for this one's end.
+    // A queued run may be waiting for this one to end.
     events::notify(transaction, &Event::Sweep).await?;
     Ok(())
 }

@@ -1,10 +1,10 @@
-//! Writing down what the planner said, all in a few statements.
+//! Writes the planner's changes in a few statements.
 
 use super::load::Graphs;
 use crate::engine::dag::Task;
 use crate::engine::keys::RunKey;
 use crate::engine::planner::concurrency::{self, Usage, Waiting};
-use crate::engine::planner::plan::{Instance, Kind, Plan, Snapshot, Transition};
+use crate::engine::planner::plan::{Instance, Plan, Snapshot, Transition, TransitionKind};
 use crate::engine::state::TaskState;
 use crate::engine::store::StoreError;
 use crate::engine::store::events::{self, Event};
@@ -17,19 +17,21 @@ use std::collections::HashSet;
 use tokio_postgres::types::ToSql;
 use tracing::debug;
 
-/// Which rows there are: those of the database, and then those that the plan adds.
+/// The task instances of a run: first those in the database, then those that the plan adds.
 pub struct Rows {
+    /// Task id and map index of each instance.
     pub names: Vec<(String, i32)>,
-    known: usize,
+    /// Number of instances that were in the database when the plan was made.
+    stored_count: usize,
     restored: HashSet<usize>,
 }
 
 impl Rows {
     pub fn new(names: Vec<(String, i32)>) -> Self {
-        Self { known: names.len(), names, restored: HashSet::new() }
+        Self { stored_count: names.len(), names, restored: HashSet::new() }
     }
 
-    /// Makes the rows of what is mapped over more than was known, and takes back those that were removed.
+    /// Writes the instances of mapped tasks that the plan expands, adds or restores.
     pub async fn expand(
         &mut self,
         transaction: &Transaction<'_>,
@@ -42,24 +44,25 @@ impl Rows {
             let tasks: Vec<&str> = plan.expanded.iter().map(|index| self.names[*index].0.as_str()).collect();
             let query = "UPDATE task_instance SET map_index = 0
                          WHERE dag_id = $1 AND run_id = $2 AND task_id = ANY ($3) AND map_index = -1";
-            // What an earlier try of the row without a map index has left belongs to no row any more.
+            // Rows that an earlier try wrote with map index -1 no longer belong to any instance.
             let tries =
                 "DELETE FROM task_try WHERE dag_id = $1 AND run_id = $2 AND task_id = ANY ($3) AND map_index = -1";
             let xcoms = "DELETE FROM xcom WHERE dag_id = $1 AND run_id = $2 AND task_id = ANY ($3) AND map_index = -1";
             let trigger =
                 "DELETE FROM task_trigger WHERE dag_id = $1 AND run_id = $2 AND task_id = ANY ($3) AND map_index = -1";
-            let asked =
+            let hitl =
                 "DELETE FROM hitl_detail WHERE dag_id = $1 AND run_id = $2 AND task_id = ANY ($3) AND map_index = -1";
-            for query in [tries, xcoms, trigger, asked, query] {
+            for query in [tries, xcoms, trigger, hitl, query] {
                 transaction.execute(query, &[&key.dag_id, &key.run_id, &tasks]).await?;
             }
             plan.expanded.iter().for_each(|index| self.names[*index].1 = 0);
         }
         let added: Vec<(&Task, i32)> =
             plan.added.iter().map(|(task_index, map_index)| (graph.task(*task_index), *map_index)).collect();
-        let of_row =
-            |index: &usize| snapshot.instances[*index].task_index.map(|at| (graph.task(at), self.names[*index].1));
-        let restored = plan.restored.iter().filter_map(of_row);
+        let task_of = |index: &usize| {
+            snapshot.instances[*index].task_index.map(|task_index| (graph.task(task_index), self.names[*index].1))
+        };
+        let restored = plan.restored.iter().filter_map(task_of);
         let rows: Vec<(&Task, i32)> = added.iter().copied().chain(restored).collect();
         instances::insert(transaction, &key.dag_id, &[&key.run_id], &rows).await?;
         self.restored.extend(&plan.restored);
@@ -67,14 +70,15 @@ impl Rows {
         Ok(())
     }
 
-    /// The state that the database has for a row.
-    fn before(&self, instances: &[Instance], index: usize) -> Option<&'static str> {
-        let is_new = index >= self.known || self.restored.contains(&index);
+    /// The state that an instance has in the database; `None` is no state.
+    fn stored_state(&self, instances: &[Instance], index: usize) -> Option<&'static str> {
+        let is_new = index >= self.stored_count || self.restored.contains(&index);
         if is_new { None } else { instances[index].state.map(TaskState::as_str) }
     }
 }
 
-/// `false` when one is not as it was seen any more: it was claimed meanwhile.
+/// Writes the transitions. Returns `false` when an instance no longer has the state that was read, because it was
+/// claimed meanwhile.
 pub async fn transitions(
     transaction: &Transaction<'_>,
     key: &RunKey,
@@ -85,34 +89,41 @@ pub async fn transitions(
     if transitions.is_empty() {
         return Ok(true);
     }
-    let ended_at = |one: &Transition| {
-        let instance = snapshot.instances.get(one.index)?;
-        // Not later than now: the clock may have been set back since.
-        (one.kind == Kind::TryEnded).then(|| instance.ended.as_ref().map(|ended| ended.at.min(snapshot.now))).flatten()
+    let ended_at = |transition: &Transition| {
+        let instance = snapshot.instances.get(transition.index)?;
+        // The end is at most now: the clock may have been set back since.
+        (transition.kind == TransitionKind::TryEnded)
+            .then(|| instance.ended.as_ref().map(|ended| ended.at.min(snapshot.now)))
+            .flatten()
     };
-    let tasks: Vec<&str> = transitions.iter().map(|one| rows.names[one.index].0.as_str()).collect();
-    let maps: Vec<i32> = transitions.iter().map(|one| rows.names[one.index].1).collect();
-    let before: Vec<Option<&str>> = transitions.iter().map(|one| rows.before(&snapshot.instances, one.index)).collect();
-    for (at, one) in transitions.iter().enumerate() {
+    let tasks: Vec<&str> = transitions.iter().map(|transition| rows.names[transition.index].0.as_str()).collect();
+    let map_indexes: Vec<i32> = transitions.iter().map(|transition| rows.names[transition.index].1).collect();
+    let states_before: Vec<Option<&str>> =
+        transitions.iter().map(|transition| rows.stored_state(&snapshot.instances, transition.index)).collect();
+    for (index, transition) in transitions.iter().enumerate() {
         debug!(
             "{}.{}[{}] of {}: {} -> {}",
             key.dag_id,
-            tasks[at],
-            maps[at],
+            tasks[index],
+            map_indexes[index],
             key.run_id,
-            before[at].unwrap_or("none"),
-            one.to.as_str()
+            states_before[index].unwrap_or("none"),
+            transition.to.as_str()
         );
     }
-    let states: Vec<&str> = transitions.iter().map(|one| one.to.as_str()).collect();
-    let numbers: Vec<i32> = transitions.iter().map(|one| one.try_number).collect();
-    let dues: Vec<Option<Timestamp>> = transitions.iter().map(|one| one.due_at).collect();
-    let nothing: Vec<bool> = transitions.iter().map(|one| one.kind == Kind::Nothing).collect();
-    let never_ran: Vec<bool> =
-        transitions.iter().map(|one| matches!(one.kind, Kind::NeverRan | Kind::Waited)).collect();
-    let waits: Vec<bool> = transitions.iter().map(|one| matches!(one.kind, Kind::Waits { .. })).collect();
+    let states: Vec<&str> = transitions.iter().map(|transition| transition.to.as_str()).collect();
+    let try_numbers: Vec<i32> = transitions.iter().map(|transition| transition.try_number).collect();
+    let due_dates: Vec<Option<Timestamp>> = transitions.iter().map(|transition| transition.due_at).collect();
+    let no_ops: Vec<bool> = transitions.iter().map(|transition| transition.kind == TransitionKind::NoOp).collect();
+    let never_ran: Vec<bool> = transitions
+        .iter()
+        .map(|transition| matches!(transition.kind, TransitionKind::NeverRan | TransitionKind::Waited))
+        .collect();
+    let waits: Vec<bool> =
+        transitions.iter().map(|transition| matches!(transition.kind, TransitionKind::Waits { .. })).collect();
     let ended: Vec<Option<Timestamp>> = transitions.iter().map(ended_at).collect();
-    // With the run's id in each, so that each is found by its whole key: by the run's alone all of it would be read.
+    // Each row contains the run's key, so that each instance is found by its full key; by the run's key alone
+    // Postgres would read all instances of the run.
     let query = "
         WITH new AS MATERIALIZED (
             SELECT $1::text AS dag_id, $2::text AS run_id, one.*
@@ -125,7 +136,7 @@ pub async fn transitions(
                queued_at = CASE WHEN new.state = 'queued' THEN clock_timestamp() ELSE ti.queued_at END,
                start_date = CASE WHEN new.nothing OR new.waits AND ti.state IS DISTINCT FROM 'up_for_reschedule' THEN $13
                                  WHEN new.never_ran THEN coalesce(ti.start_date, $13) ELSE ti.start_date END,
-               -- A sensor that nothing runs for has begun, and not ended.
+               -- A sensor that waits without a process has started and not ended.
                end_date = CASE WHEN new.nothing OR new.never_ran THEN $13 WHEN new.waits THEN NULL
                                ELSE coalesce(new.ended, ti.end_date) END
         FROM new
@@ -135,12 +146,12 @@ pub async fn transitions(
         &key.dag_id,
         &key.run_id,
         &tasks,
-        &maps,
-        &before,
+        &map_indexes,
+        &states_before,
         &states,
-        &numbers,
-        &dues,
-        &nothing,
+        &try_numbers,
+        &due_dates,
+        &no_ops,
         &never_ran,
         &waits,
         &ended,
@@ -150,16 +161,17 @@ pub async fn transitions(
     Ok(changed == transitions.len() as u64)
 }
 
-/// What a run shares with the others: what they use, and what waits in them.
-pub async fn room(
+/// Reads the usage of slots and limits by other runs, and the instances of other runs that wait for capacity.
+pub async fn capacity(
     transaction: &Transaction<'_>,
     graphs: &mut Graphs,
     key: &RunKey,
 ) -> Result<(Usage, Vec<Waiting>), StoreError> {
-    try_join(pools::usage(transaction, Some(key)), others_waiting(transaction, graphs, Some(key))).await
+    try_join(pools::usage(transaction, Some(key)), waiting_instances(transaction, graphs, Some(key))).await
 }
 
-/// Lets the planner choose who begins, here and in other runs that wait, and queues those others, which it returns.
+/// Lets the planner choose which instances to queue, in this run and in others. Those of this run become part of the
+/// plan; those of other runs are queued and returned.
 pub async fn admit(
     transaction: &Transaction<'_>,
     key: &RunKey,
@@ -171,54 +183,55 @@ pub async fn admit(
     queue_others(transaction, chosen.into_iter().map(|index| others[index].clone()).collect()).await
 }
 
-/// What may run in other runs, and has had no room.
-async fn others_waiting(
+/// Instances that may run and wait for capacity, in all running runs except `excluded_run`.
+async fn waiting_instances(
     client: &impl GenericClient,
     graphs: &mut Graphs,
-    but: Option<&RunKey>,
+    excluded_run: Option<&RunKey>,
 ) -> Result<Vec<Waiting>, StoreError> {
-    let (dag_id, run_id) = but.map(|key| (key.dag_id.as_str(), key.run_id.as_str())).unzip();
-    // `IS TRUE` keeps the index of running runs out, in which all are read for a few.
+    let (dag_id, run_id) = excluded_run.map(|key| (key.dag_id.as_str(), key.run_id.as_str())).unzip();
+    // `IS TRUE` prevents Postgres from starting at the index of running runs, which would read all their instances.
     let query = "
         SELECT ti.dag_id, ti.run_id, ti.task_id, ti.map_index, r.logical_date, r.dag_version_id
         FROM task_instance ti JOIN dag_run r USING (dag_id, run_id) JOIN dag d USING (dag_id)
         WHERE ti.state = 'scheduled' AND (r.state = 'running') IS TRUE AND NOT d.is_paused AND r.dag_version_id IS NOT NULL
           AND ($1::text IS NULL OR (r.dag_id, r.run_id) <> ($1, $2))";
-    let mut found = Vec::new();
+    let mut waiting = Vec::new();
     for row in client.query(query, &[&dag_id, &run_id]).await? {
         let run = RunKey { dag_id: row.get(0), run_id: row.get(1) };
         let graph = graphs.get(client, row.get(5)).await?;
         if let Some(task_index) = graph.task_index(row.get(2)) {
-            found.push(Waiting::new(&run, &graph, task_index, row.get(3), row.get(4)));
+            waiting.push(Waiting::new(&run, &graph, task_index, row.get(3), row.get(4)));
         }
     }
-    Ok(found)
+    Ok(waiting)
 }
 
+/// Queues the instances and notifies the agent. Returns the instances.
 async fn queue_others(client: &impl GenericClient, chosen: Vec<Waiting>) -> Result<Vec<Waiting>, StoreError> {
     if chosen.is_empty() {
         return Ok(chosen);
     }
-    let dags: Vec<&str> = chosen.iter().map(|one| one.run.dag_id.as_str()).collect();
-    let runs: Vec<&str> = chosen.iter().map(|one| one.run.run_id.as_str()).collect();
-    let tasks: Vec<&str> = chosen.iter().map(|one| one.task_id.as_str()).collect();
-    let maps: Vec<i32> = chosen.iter().map(|one| one.map_index).collect();
+    let dags: Vec<&str> = chosen.iter().map(|waiting| waiting.run.dag_id.as_str()).collect();
+    let runs: Vec<&str> = chosen.iter().map(|waiting| waiting.run.run_id.as_str()).collect();
+    let tasks: Vec<&str> = chosen.iter().map(|waiting| waiting.task_id.as_str()).collect();
+    let map_indexes: Vec<i32> = chosen.iter().map(|waiting| waiting.map_index).collect();
     let query = "
         UPDATE task_instance ti SET state = 'queued', queued_at = clock_timestamp()
         FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[]) AS new (dag_id, run_id, task_id, map_index)
         WHERE (ti.dag_id, ti.run_id, ti.task_id, ti.map_index) = (new.dag_id, new.run_id, new.task_id, new.map_index)
           AND ti.state = 'scheduled'";
-    client.execute(query, &[&dags, &runs, &tasks, &maps]).await?;
+    client.execute(query, &[&dags, &runs, &tasks, &map_indexes]).await?;
     events::notify(client, &Event::Queued).await?;
-    for run in chosen.iter().map(|one| &one.run).collect::<std::collections::BTreeSet<_>>() {
+    for run in chosen.iter().map(|waiting| &waiting.run).collect::<std::collections::BTreeSet<_>>() {
         events::notify(client, &Event::Changed(run.clone())).await?;
     }
     Ok(chosen)
 }
 
-/// Queues what waits in all runs and may begin, once a pool has become larger. Returns it.
+/// Queues and returns the waiting instances of all runs that fit, when slots have become free.
 pub async fn admit_all(transaction: &Transaction<'_>, graphs: &mut Graphs) -> Result<Vec<Waiting>, StoreError> {
-    let candidates = others_waiting(transaction, graphs, None).await?;
+    let candidates = waiting_instances(transaction, graphs, None).await?;
     if candidates.is_empty() {
         return Ok(candidates);
     }

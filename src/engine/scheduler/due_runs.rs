@@ -1,10 +1,10 @@
-//! Scheduled runs: which DAG is due, and when it will be next.
+//! Computes the next scheduled run of each DAG, and creates the runs that are due.
 
 use crate::engine::dag::Structure;
 use crate::engine::keys::RunKey;
 use crate::engine::schedule::timetable::{Info, Interval, Partition, Restriction, TimetableProblem};
 use crate::engine::store::StoreError;
-use crate::engine::store::new_run::{self, MAY_HAVE_ONE_MORE, NewRun, isoformat};
+use crate::engine::store::new_run::{self, BELOW_MAX_ACTIVE_RUNS, NewRun, isoformat};
 use crate::postgres::GenericClient;
 use deadpool_postgres::ClientWrapper;
 use jiff::Timestamp;
@@ -15,144 +15,153 @@ use tokio::task::{Id, JoinSet};
 use tokio_postgres::types::Json;
 use tracing::{info, warn};
 
-/// Whoever can ask a timetable of the user's own: it runs the DAG file's code, which may take its time.
-pub trait Oracle: Clone + 'static {
-    /// The next run; the error is for people.
-    fn next(&self, question: Question) -> impl Future<Output = Result<Option<Info>, String>>;
+/// Evaluates custom timetables. This runs the DAG file's code and may take long.
+pub trait TimetableEvaluator: Clone + 'static {
+    /// Returns the next run; the error is a text for users.
+    fn next(&self, timetable_query: TimetableQuery) -> impl Future<Output = Result<Option<Info>, String>>;
 }
 
-/// What is asked of it.
+/// The arguments of a custom timetable.
 #[derive(Debug, Clone)]
-pub struct Question {
+pub struct TimetableQuery {
     pub dag_id: String,
     pub version_id: i64,
     pub last: Option<Interval>,
     pub restriction: Restriction,
 }
 
-/// A DAG whose next run is to be worked out anew.
+/// A DAG whose next run must be computed again.
 struct Stale {
     dag_id: String,
+    /// The state that the next run depends on; see `KEY`.
     key: String,
     structure: Structure,
     version_id: i64,
+    /// Data interval of the last scheduled run.
     last: Option<Interval>,
-    /// The run that could not be made because there was one.
-    stuck_at: Option<Timestamp>,
-    /// When this was read, by the process's clock.
+    /// Date of the run that could not be created because it already existed.
+    existing_run_date: Option<Timestamp>,
+    /// When the row was read, by this process's clock.
     now: Timestamp,
 }
 
-/// Until a timetable of the user's own that did not answer is asked again.
-const ASK_AGAIN_SECONDS: f64 = 300.0;
+/// Delay in seconds until a custom timetable that failed is asked again.
+const RETRY_SECONDS: f64 = 300.0;
 
-/// The questions that are on their way. Nothing waits for their answers: one timetable that never answers
-/// holds up its own DAG only.
+/// Queries to custom timetables, and the answers that have not been used. The scheduler does not wait for answers, so a
+/// timetable that never answers blocks only its own DAG.
 #[derive(Default)]
-pub struct Asking {
-    questions: JoinSet<Answer>,
+pub struct PendingQueries {
+    queries: JoinSet<Answer>,
     dags: HashMap<String, Id>,
     answers: Vec<Answer>,
 }
 
 type Answer = (Stale, Result<Option<Info>, String>);
 
-impl Asking {
-    fn ask(&mut self, oracle: &impl Oracle, stale: Stale) {
+impl PendingQueries {
+    /// Starts a query, unless one is pending for the DAG.
+    fn ask(&mut self, evaluator: &impl TimetableEvaluator, stale: Stale) {
         if self.dags.contains_key(&stale.dag_id) {
             return;
         }
-        let question = Question {
+        let timetable_query = TimetableQuery {
             dag_id: stale.dag_id.clone(),
             version_id: stale.version_id,
             last: stale.last,
             restriction: stale.structure.restriction(),
         };
-        let (dag_id, oracle) = (stale.dag_id.clone(), oracle.clone());
-        let asked = self.questions.spawn_local(async move {
-            let answer = oracle.next(question).await;
+        let (dag_id, evaluator) = (stale.dag_id.clone(), evaluator.clone());
+        let query = self.queries.spawn_local(async move {
+            let answer = evaluator.next(timetable_query).await;
             (stale, answer)
         });
-        self.dags.insert(dag_id, asked.id());
+        self.dags.insert(dag_id, query.id());
     }
 
-    /// Completes when there is another answer; never while nothing is asked.
-    pub async fn answered(&mut self) {
-        match self.questions.join_next_with_id().await {
+    /// Waits until an answer has arrived, forever if no query is pending.
+    pub async fn next_answer(&mut self) {
+        match self.queries.join_next_with_id().await {
             None => std::future::pending().await,
-            Some(done) => {
-                let id = done.as_ref().map_or_else(|error| error.id(), |(id, _)| *id);
-                self.dags.retain(|_, asked| *asked != id);
-                self.answers.extend(done.ok().map(|(_, answer)| answer));
+            Some(finished) => {
+                let id = finished.as_ref().map_or_else(|error| error.id(), |(id, _)| *id);
+                self.dags.retain(|_, query| *query != id);
+                self.answers.extend(finished.ok().map(|(_, answer)| answer));
             }
         }
     }
 }
 
-/// Works out the next run of each DAG whose version, pause or last run is another than when that was done.
-pub async fn look_ahead(
+/// Computes the next run of each DAG whose version, pause state or last run has changed since it was last computed.
+pub async fn update_next_runs(
     client: &mut ClientWrapper,
-    oracle: &impl Oracle,
-    asking: &mut Asking,
+    evaluator: &impl TimetableEvaluator,
+    pending_queries: &mut PendingQueries,
 ) -> Result<(), StoreError> {
-    let mut answers = std::mem::take(&mut asking.answers);
-    for stale in stale(client).await? {
-        let found = match &stale.structure.timetable {
+    let mut answers = std::mem::take(&mut pending_queries.answers);
+    for stale in stale_dags(client).await? {
+        let next = match &stale.structure.timetable {
             None => Ok(None),
             Some(timetable) => timetable.next(stale.last, stale.structure.restriction(), stale.now),
         };
-        match found {
+        match next {
             Err(TimetableProblem::Custom) => {
-                // What was asked before something changed is asked again.
+                // An answer to a query about an older version or state is dropped, and the timetable is asked again.
                 let is_about = |answer: &mut Answer| answer.0.dag_id == stale.dag_id && answer.0.key == stale.key;
                 let Some((_, answer)) = answers.extract_if(.., is_about).next() else {
-                    asking.ask(oracle, stale);
+                    pending_queries.ask(evaluator, stale);
                     continue;
                 };
-                // One that did not answer is asked again when its time comes, or when something has changed.
-                let later = || crate::engine::planner::retry::later(stale.now, ASK_AGAIN_SECONDS);
-                let ask_again = answer.is_err().then(later);
-                keep(client, &stale, answer, ask_again).await?;
+                // A timetable that failed is asked again after a delay, or when something has changed.
+                let retry_time = || crate::engine::planner::retry::add_seconds(stale.now, RETRY_SECONDS);
+                let retry_at = answer.is_err().then(retry_time);
+                store_next_run(client, &stale, answer, retry_at).await?;
             }
-            found => keep(client, &stale, found.map_err(|error| error.to_string()), None).await?,
+            next => store_next_run(client, &stale, next.map_err(|error| error.to_string()), None).await?,
         }
     }
     Ok(())
 }
 
-async fn keep(
+/// Stores the next run of a DAG, unless the timetable returned the run that already exists.
+async fn store_next_run(
     client: &impl GenericClient,
     stale: &Stale,
-    found: Result<Option<Info>, String>,
-    ask_again: Option<Timestamp>,
+    next: Result<Option<Info>, String>,
+    retry_at: Option<Timestamp>,
 ) -> Result<(), StoreError> {
-    let info = found.unwrap_or_else(|error| {
-        warn!("when {} is due next cannot be worked out: {error}", stale.dag_id);
+    let info = next.unwrap_or_else(|error| {
+        warn!("cannot compute the next run of {}: {error}", stale.dag_id);
         None
     });
-    // The run that was there already, once more: from here on nothing would ever be another.
-    let again = info.as_ref().filter(|info| stale.stuck_at == Some(info.run_after));
-    if let Some(info) = again {
-        warn!("{} would have a second run of {}; its schedule has ended", stale.dag_id, isoformat(info.run_after));
+    // The timetable has again returned the run that already exists, and would do so forever.
+    let duplicate = info.as_ref().filter(|info| stale.existing_run_date == Some(info.run_after));
+    if let Some(info) = duplicate {
+        warn!(
+            "the timetable of {} returned {} a second time; no more runs are scheduled",
+            stale.dag_id,
+            isoformat(info.run_after)
+        );
     }
-    note(client, stale, info.as_ref().filter(|_| again.is_none()), ask_again).await
+    write_next_run(client, stale, info.as_ref().filter(|_| duplicate.is_none()), retry_at).await
 }
 
-/// What a next run was worked out from: the version, whether the DAG is paused (one that is not catches up from
-/// the moment in which it is unpaused), and the last run that was made by itself.
+/// SQL expression of the state that a next run depends on: the version, the pause state (an unpaused DAG catches up
+/// from the moment of unpausing) and the last scheduled run.
 const KEY: &str = "
     concat_ws('|', d.current_version_id::text, d.is_paused::text, l.run_id)";
-/// Before the time at which the next run was worked out and the key itself. A time that lies ahead was written by a clock
-/// that has been set back since: the next run is worked out anew.
-const WORKED_OUT_AT: &str = "at ";
-/// Before the time after it and the key itself, of one that is to be asked again.
-const ASK_AGAIN: &str = "again ";
-/// Before the time of a run that could not be made.
-const STUCK: &str = "stuck ";
+/// Prefix of a `schedule_key` of the form `at TIME STATE`, with the time of the computation. A time in the future was
+/// written by a clock that has been set back since, so the next run is computed again.
+const COMPUTED_PREFIX: &str = "at ";
+/// Prefix of `again TIME STATE`: a custom timetable failed and is asked again at that time.
+const RETRY_PREFIX: &str = "again ";
+/// Prefix of `stuck DATE`: the run of that date could not be created, because it already existed.
+const EXISTING_PREFIX: &str = "stuck ";
 
-/// A run of a partition that is counted up has no other date than when it was due. `$1` is now: a run whose dates lie
-/// ahead was made by a clock that has been set back since, and does not hold up those before it: when its time comes it is
-/// there already. `@once` has no second one in either case.
+/// SQL join of the last scheduled run, as `l`; `$1` is now. A run of a cron partition has no date but `run_after`. A
+/// run whose dates are in the future was created by a clock that has been set back since. It is ignored, so that the
+/// runs before it are created; when its time comes, it already exists. It counts for `@once`, which never has a second
+/// run.
 const LAST: &str = "
     LEFT JOIN LATERAL (
         (SELECT run_id, coalesce(data_interval_start, logical_date) AS data_interval_start,
@@ -170,7 +179,8 @@ const LAST: &str = "
          ORDER BY run_after DESC LIMIT 1)
         ORDER BY data_interval_end DESC LIMIT 1) l ON true";
 
-async fn stale(client: &impl GenericClient) -> Result<Vec<Stale>, StoreError> {
+/// Reads the DAGs whose next run must be computed again.
+async fn stale_dags(client: &impl GenericClient) -> Result<Vec<Stale>, StoreError> {
     let query = format!(
         "SELECT d.dag_id, {KEY} AS key, v.structure, v.id, l.data_interval_start, l.data_interval_end, d.schedule_key
          FROM dag d JOIN dag_version v ON v.id = d.current_version_id {LAST}
@@ -185,37 +195,38 @@ async fn stale(client: &impl GenericClient) -> Result<Vec<Stale>, StoreError> {
                     ELSE true END"
     );
     let now = new_run::now();
-    let rows = client.query(&query, &[&now, &ASK_AGAIN_SECONDS]).await?;
+    let rows = client.query(&query, &[&now, &RETRY_SECONDS]).await?;
     Ok(rows
         .iter()
         .map(|row| {
             let Json(structure) = row.get(2);
-            let ends: (Option<Timestamp>, Option<Timestamp>) = (row.get(4), row.get(5));
+            let interval_bounds: (Option<Timestamp>, Option<Timestamp>) = (row.get(4), row.get(5));
             Stale {
                 dag_id: row.get(0),
                 key: row.get(1),
                 structure,
                 version_id: row.get(3),
-                last: ends.0.zip(ends.1).map(|(start, end)| Interval { start, end }),
-                stuck_at: row
+                last: interval_bounds.0.zip(interval_bounds.1).map(|(start, end)| Interval { start, end }),
+                existing_run_date: row
                     .get::<_, Option<&str>>(6)
-                    .and_then(|key| key.strip_prefix(STUCK))
-                    .and_then(|at| at.parse().ok()),
+                    .and_then(|key| key.strip_prefix(EXISTING_PREFIX))
+                    .and_then(|date| date.parse().ok()),
                 now,
             }
         })
         .collect())
 }
 
-async fn note(
+/// Writes the next run, or none, with a `schedule_key` that tells when to compute it again.
+async fn write_next_run(
     client: &impl GenericClient,
     stale: &Stale,
     info: Option<&Info>,
-    ask_again: Option<Timestamp>,
+    retry_at: Option<Timestamp>,
 ) -> Result<(), StoreError> {
-    let key = match ask_again {
-        None => format!("{WORKED_OUT_AT}{} {}", stale.now, stale.key),
-        Some(at) => format!("{ASK_AGAIN}{at} {}", stale.key),
+    let key = match retry_at {
+        None => format!("{COMPUTED_PREFIX}{} {}", stale.now, stale.key),
+        Some(retry_at) => format!("{RETRY_PREFIX}{retry_at} {}", stale.key),
     };
     let query = "
         UPDATE dag SET schedule_key = $2, next_logical_date = $3, next_interval_start = $4, next_interval_end = $5,
@@ -228,42 +239,44 @@ async fn note(
     Ok(())
 }
 
-/// So much of a partition's key is in the id of its run.
-const KEY_IN_ID: usize = 100;
+/// Maximum number of characters of a partition key in a run id.
+const MAX_KEY_CHARS: usize = 100;
 
-/// Of a partition with its key, as far as an id may hold it. Airflow has letters at random after it.
+/// The id of a scheduled run. It ends with the sanitized partition key, where Airflow uses random letters.
 fn run_id(run_after: Timestamp, partition: Option<&Partition>) -> String {
-    let at = isoformat(run_after);
+    let date = isoformat(run_after);
     match partition {
-        None => format!("scheduled__{at}"),
+        None => format!("scheduled__{date}"),
         Some(partition) => {
-            let plain = |c: char| if c.is_ascii_alphanumeric() || "_.~:+-".contains(c) { c } else { '_' };
-            let key: String = partition.key.chars().map(plain).take(KEY_IN_ID).collect();
-            format!("scheduled__{at}__{key}")
+            let sanitize = |c: char| if c.is_ascii_alphanumeric() || "_.~:+-".contains(c) { c } else { '_' };
+            let key: String = partition.key.chars().map(sanitize).take(MAX_KEY_CHARS).collect();
+            format!("scheduled__{date}__{key}")
         }
     }
 }
 
-/// Makes one run of each DAG that is due and has not as many as it may have, as far as there is time. Returns how many.
+/// Creates one run of each DAG that is due and below its `max_active_runs`, within a time limit. Returns the number of
+/// DAGs handled.
 pub async fn make_due_runs(client: &mut ClientWrapper) -> Result<usize, StoreError> {
-    let begun = Instant::now();
-    let mut made = 0;
+    let start = Instant::now();
+    let mut handled = 0;
     loop {
-        let some = make_some(client).await?;
-        made += some;
-        if some < AT_ONCE || begun.elapsed() > MAKING {
-            return Ok(made);
+        let batch = make_batch(client).await?;
+        handled += batch;
+        if batch < BATCH_SIZE || start.elapsed() > TIME_LIMIT {
+            return Ok(handled);
         }
     }
 }
 
-/// Runs that are made in one transaction.
-const AT_ONCE: usize = 100;
-/// Until those that were made begin, and others go on.
-const MAKING: Duration = Duration::from_secs(1);
+/// Maximum number of runs created in one transaction.
+const BATCH_SIZE: usize = 100;
+/// Maximum duration of creating runs, after which new runs can start and other runs advance.
+const TIME_LIMIT: Duration = Duration::from_secs(1);
 
-/// What was worked out for another version, or before it was unpaused, is nothing to go by.
-async fn make_some(client: &mut ClientWrapper) -> Result<usize, StoreError> {
+/// Creates a batch of runs and returns the number of DAGs handled. A next run that was computed for another version or
+/// pause state is ignored.
+async fn make_batch(client: &mut ClientWrapper) -> Result<usize, StoreError> {
     let query = format!(
         "
         SELECT d.dag_id, d.next_logical_date, d.next_interval_start, d.next_interval_end, d.next_run_after,
@@ -272,24 +285,24 @@ async fn make_some(client: &mut ClientWrapper) -> Result<usize, StoreError> {
         WHERE d.is_active AND NOT d.is_paused AND d.next_run_after <= $1
           AND d.schedule_key = concat_ws(' ', 'at', split_part(d.schedule_key, ' ', 2), {KEY})
           AND NOT EXISTS (SELECT FROM import_error e WHERE e.filename = d.fileloc)
-          AND {MAY_HAVE_ONE_MORE}
-        ORDER BY d.next_run_after LIMIT {AT_ONCE} FOR UPDATE OF d SKIP LOCKED"
+          AND {BELOW_MAX_ACTIVE_RUNS}
+        ORDER BY d.next_run_after LIMIT {BATCH_SIZE} FOR UPDATE OF d SKIP LOCKED"
     );
     let transaction = client.transaction().await?;
     let rows = transaction.query(&query, &[&new_run::now()]).await?;
-    let mut made: Vec<String> = Vec::new();
+    let mut created_dags: Vec<String> = Vec::new();
     for row in &rows {
         let Json(structure): Json<Structure> = row.get(7);
         let dag_id: String = row.get(0);
         let run_after: Timestamp = row.get(4);
-        let ends: (Option<Timestamp>, Option<Timestamp>) = (row.get(2), row.get(3));
+        let interval_bounds: (Option<Timestamp>, Option<Timestamp>) = (row.get(2), row.get(3));
         let partition = structure.timetable.as_ref().and_then(|timetable| timetable.partition_at(run_after));
         let run_id = row.get::<_, Option<String>>(5).unwrap_or_else(|| run_id(run_after, partition.as_ref()));
         let run = NewRun {
             key: RunKey { dag_id: dag_id.clone(), run_id },
             run_type: "scheduled",
             logical_date: row.get(1),
-            interval: ends.0.zip(ends.1).map(|(start, end)| Interval { start, end }),
+            interval: interval_bounds.0.zip(interval_bounds.1).map(|(start, end)| Interval { start, end }),
             partition: partition.as_ref(),
             run_after,
             conf: &Map::new(),
@@ -300,20 +313,20 @@ async fn make_some(client: &mut ClientWrapper) -> Result<usize, StoreError> {
             backfill: None,
         };
         if new_run::insert(&transaction, &run, &structure).await? {
-            made.push(dag_id);
+            created_dags.push(dag_id);
             continue;
         }
-        let at = isoformat(run_after);
-        info!("{dag_id} has a run of {at} already; its schedule goes on from there");
-        let stands =
+        let date = isoformat(run_after);
+        info!("{dag_id} already has a run of {date}; its schedule continues after it");
+        let mark_existing =
             "UPDATE dag_run SET stands_for_scheduled = true WHERE dag_id = $1 AND (logical_date = $2 OR run_id = $3)";
-        transaction.execute(stands, &[&dag_id, &run.logical_date, &run.key.run_id]).await?;
-        let stuck = "UPDATE dag SET schedule_key = $2, next_run_after = NULL WHERE dag_id = $1";
-        transaction.execute(stuck, &[&dag_id, &format!("{STUCK}{run_after}")]).await?;
+        transaction.execute(mark_existing, &[&dag_id, &run.logical_date, &run.key.run_id]).await?;
+        let store_existing = "UPDATE dag SET schedule_key = $2, next_run_after = NULL WHERE dag_id = $1";
+        transaction.execute(store_existing, &[&dag_id, &format!("{EXISTING_PREFIX}{run_after}")]).await?;
     }
-    // What comes after them is worked out anew.
-    let clear = "UPDATE dag SET schedule_key = NULL, next_run_after = NULL WHERE dag_id = ANY ($1)";
-    transaction.execute(clear, &[&made]).await?;
+    // Their next runs must be computed.
+    let clear_key = "UPDATE dag SET schedule_key = NULL, next_run_after = NULL WHERE dag_id = ANY ($1)";
+    transaction.execute(clear_key, &[&created_dags]).await?;
     transaction.commit().await?;
     Ok(rows.len())
 }

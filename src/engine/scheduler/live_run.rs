@@ -1,6 +1,6 @@
-//! What the scheduler remembers of runs under way, so that a step costs what has changed and not what there is. The
-//! datastore stays the truth: what is remembered is followed by the rows that the agent changes, and read again
-//! whenever the run's revision, its version or anything else does not fit.
+//! The scheduler's cache of running runs. It makes the cost of a step depend on what has changed, not on the size of
+//! the run. Before each step the cache reads the rows that the agent may have changed; the whole run is read again when
+//! its revision, its version or anything else does not match.
 
 use super::load;
 use crate::engine::keys::RunKey;
@@ -12,33 +12,38 @@ use crate::postgres::GenericClient;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-/// The instances of a run, and which is which.
+/// A cached run: its instances, with their task ids and map indexes.
 pub struct LiveRun {
     version: i64,
+    /// Revision of the run when it was read; see `runs::bump_revision`.
     revision: Option<String>,
     pub graph: Rc<Graph>,
+    /// Task id and map index of each instance.
     pub names: Vec<(String, i32)>,
     pub instances: Vec<Instance>,
+    /// Index of each instance by its name.
     positions: HashMap<(String, i32), usize>,
 }
 
-/// Instances that are remembered at once, some 150 bytes each.
-const MOST_INSTANCES: usize = 200_000;
+/// Maximum number of cached instances, some 150 bytes each.
+const MAX_INSTANCES: usize = 200_000;
 
-/// Those that are remembered.
+/// The cached runs.
 #[derive(Default)]
 pub struct LiveRuns(HashMap<RunKey, LiveRun>);
 
 impl LiveRuns {
-    /// What is remembered of a run of this version and revision, if anything. It is put back with `keep`.
+    /// Removes and returns the cached run, if it has this version and revision. `keep` puts it back.
     pub fn take(&mut self, key: &RunKey, version: i64, revision: Option<&str>) -> Option<LiveRun> {
-        let found = self.0.remove(key)?;
-        (found.version == version && found.revision.is_some() && found.revision.as_deref() == revision).then_some(found)
+        let cached = self.0.remove(key)?;
+        (cached.version == version && cached.revision.is_some() && cached.revision.as_deref() == revision)
+            .then_some(cached)
     }
 
+    /// Caches a run. If there are too many instances, all other runs are forgotten.
     pub fn keep(&mut self, key: &RunKey, run: LiveRun) {
-        let all: usize = self.0.values().map(|one| one.instances.len()).sum();
-        if all + run.instances.len() > MOST_INSTANCES {
+        let total: usize = self.0.values().map(|cached| cached.instances.len()).sum();
+        if total + run.instances.len() > MAX_INSTANCES {
             self.0.clear();
         }
         self.0.insert(key.clone(), run);
@@ -52,7 +57,7 @@ impl LiveRuns {
         self.0.clear();
     }
 
-    /// An instance of a run got another state by a step of another run.
+    /// Sets the state of an instance that a step of another run has changed.
     pub fn set_state(&mut self, key: &RunKey, task_id: &str, map_index: i32, state: TaskState) {
         let Some(run) = self.0.get_mut(key) else { return };
         match run.positions.get(&(task_id.to_owned(), map_index)) {
@@ -63,7 +68,7 @@ impl LiveRuns {
 }
 
 impl LiveRun {
-    /// Reads it whole.
+    /// Reads all instances of the run.
     pub async fn read(
         client: &impl GenericClient,
         key: &RunKey,
@@ -75,30 +80,31 @@ impl LiveRun {
         Ok(Self { version, revision, graph, names, instances, positions })
     }
 
-    /// Takes what the agent has changed since. `false` when what is there is not what is remembered.
-    pub async fn follow(&mut self, client: &impl GenericClient, key: &RunKey) -> Result<bool, StoreError> {
-        for (name, changed) in load::under_way(client, key, &self.graph).await? {
+    /// Reads the instances that the agent may have changed. Returns `false` when the rows do not match the cache.
+    pub async fn refresh(&mut self, client: &impl GenericClient, key: &RunKey) -> Result<bool, StoreError> {
+        for (name, changed) in load::claimed_instances(client, key, &self.graph).await? {
             let Some(index) = self.positions.get(&name) else { return Ok(false) };
-            let known = &mut self.instances[*index];
-            let may_be = matches!(known.state, Some(TaskState::Queued | TaskState::Running | TaskState::Restarting));
-            if !may_be || known.try_number != changed.try_number {
+            let cached = &mut self.instances[*index];
+            let may_change =
+                matches!(cached.state, Some(TaskState::Queued | TaskState::Running | TaskState::Restarting));
+            if !may_change || cached.try_number != changed.try_number {
                 return Ok(false);
             }
-            *known = changed;
+            *cached = changed;
         }
         Ok(true)
     }
 
-    /// What has become of it once the plan is carried out; `names` has what the plan has added.
+    /// Applies the plan to the cache; `names` includes the instances that the plan adds.
     pub fn apply(&mut self, plan: &Plan, names: Vec<(String, i32)>) {
-        let known = self.instances.len();
+        let old_count = self.instances.len();
         plan.apply(&self.graph, &mut self.instances);
         for index in &plan.expanded {
             let (task_id, map_index) = &names[*index];
             self.positions.remove(&(task_id.clone(), -1));
             self.positions.insert((task_id.clone(), *map_index), *index);
         }
-        self.positions.extend(names[known..].iter().cloned().zip(known..));
+        self.positions.extend(names[old_count..].iter().cloned().zip(old_count..));
         self.names = names;
     }
 }

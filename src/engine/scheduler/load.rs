@@ -1,4 +1,4 @@
-//! What the planner has to know of a run, read in the transaction that applies what it says.
+//! Reads the planner's input, in the same transaction that applies the plan.
 
 use crate::engine::dag::Structure;
 use crate::engine::keys::RunKey;
@@ -14,12 +14,12 @@ use std::rc::Rc;
 use tokio_postgres::Row;
 use tokio_postgres::types::Json;
 
-/// Graphs of versions in use; a version never changes.
+/// Cache of the graphs of versions in use; a version never changes.
 #[derive(Default)]
 pub struct Graphs(HashMap<i64, Rc<Graph>>);
 
-/// Versions at once; a laptop has few DAGs that run.
-const MOST_GRAPHS: usize = 64;
+/// Maximum number of cached graphs; a laptop runs few DAGs at once.
+const MAX_GRAPHS: usize = 64;
 
 impl Graphs {
     pub async fn get(&mut self, client: &impl GenericClient, id: i64) -> Result<Rc<Graph>, StoreError> {
@@ -28,7 +28,7 @@ impl Graphs {
         }
         let row = client.query_one("SELECT structure FROM dag_version WHERE id = $1", &[&id]).await?;
         let Json(structure): Json<Structure> = row.get(0);
-        if self.0.len() >= MOST_GRAPHS {
+        if self.0.len() >= MAX_GRAPHS {
             self.0.clear();
         }
         let graph = Rc::new(Graph::new(structure));
@@ -37,7 +37,8 @@ impl Graphs {
     }
 }
 
-/// The columns of an instance, and of the try that it is in; `WHERE` for a run of two parameters.
+/// SQL query for the instances of a run with their current tries. `$1` is the DAG id, `$2` the run id; the macro takes
+/// a further condition.
 macro_rules! instances_where {
     ($states:literal) => {
         concat!(
@@ -45,7 +46,7 @@ macro_rules! instances_where {
                     CASE WHEN ti.state = 'up_for_reschedule' AND ti.end_date IS NULL THEN ti.start_date END AS waits_since,
                     t.state AS try_state, t.may_retry, t.end_date AS try_end, t.due_at AS try_due, t.skipped_tasks
              FROM task_instance ti
-             -- One look into the key for each, whatever statistics there are.
+             -- One index lookup per instance, independent of the statistics.
              LEFT JOIN LATERAL (
                  SELECT state, may_retry, end_date, due_at, skipped_tasks FROM task_try t
                  WHERE ti.state IN ('running', 'restarting')
@@ -57,7 +58,7 @@ macro_rules! instances_where {
     };
 }
 
-/// The instances of a run with their names, in one order.
+/// Returns the names and the instances of a run, in the same order.
 pub async fn instances(
     client: &impl GenericClient,
     key: &RunKey,
@@ -67,8 +68,9 @@ pub async fn instances(
     Ok(rows.iter().map(|row| instance(row, graph)).unzip())
 }
 
-/// Those that the agent has taken and the scheduler has not settled: all that changes without the run's revision.
-pub async fn under_way(
+/// Returns the instances that the agent has claimed and the scheduler has not settled. Only these change without a new
+/// revision of the run.
+pub async fn claimed_instances(
     client: &impl GenericClient,
     key: &RunKey,
     graph: &Graph,
@@ -88,36 +90,41 @@ fn instance(row: &Row, graph: &Graph) -> ((String, i32), Instance) {
         max_tries: row.get(4),
         due_at: row.get(5),
         waits_since: row.get(6),
-        ended: ended(row),
+        ended: ended_try(row),
     };
     ((task_id, map_index), instance)
 }
 
-fn ended(row: &Row) -> Option<EndedTry> {
-    let at: Timestamp = row.get::<_, Option<Timestamp>>("try_end")?;
+/// The end of the current try; `None` while it runs.
+fn ended_try(row: &Row) -> Option<EndedTry> {
+    let ended_at: Timestamp = row.get::<_, Option<Timestamp>>("try_end")?;
     let outcome = match TryState::parse(row.get::<_, Option<&str>>("try_state")?)? {
         TryState::Running => return None,
         TryState::Success => Outcome::Success,
         TryState::Skipped => Outcome::Skipped,
         TryState::Failed => Outcome::Failed { may_retry: row.get("may_retry"), due: row.get("try_due") },
         TryState::UpForReschedule => {
-            Outcome::Rescheduled { due: row.get::<_, Option<Timestamp>>("try_due").unwrap_or(at) }
+            Outcome::Rescheduled { due: row.get::<_, Option<Timestamp>>("try_due").unwrap_or(ended_at) }
         }
         TryState::Deferred => Outcome::Deferred { fired: row.get("try_due") },
         TryState::AwaitingInput => Outcome::AwaitingInput { answered: row.get("try_due") },
     };
-    Some(EndedTry { outcome, at, skips: row.get::<_, Option<Vec<String>>>("skipped_tasks").unwrap_or_default() })
+    Some(EndedTry {
+        outcome,
+        at: ended_at,
+        skips: row.get::<_, Option<Vec<String>>>("skipped_tasks").unwrap_or_default(),
+    })
 }
 
-/// What branches and short circuits have decided.
+/// Reads the decisions of branches and short circuits.
 pub async fn decisions(
     client: &impl GenericClient,
     key: &RunKey,
     graph: &Graph,
 ) -> Result<HashMap<(usize, i32), Decision>, StoreError> {
-    let mut found = HashMap::new();
+    let mut decisions = HashMap::new();
     if !graph.has_decisions {
-        return Ok(found);
+        return Ok(decisions);
     }
     let query = "SELECT task_id, map_index, value FROM xcom
                  WHERE dag_id = $1 AND run_id = $2 AND key = 'skipmixin_key'";
@@ -129,19 +136,19 @@ pub async fn decisions(
         };
         let decision = ids("followed").map(Decision::Followed).or_else(|| ids("skipped").map(Decision::Skipped));
         if let (Some(task_index), Some(decision)) = (graph.task_index(row.get(0)), decision) {
-            found.insert((task_index, row.get(1)), decision);
+            decisions.insert((task_index, row.get(1)), decision);
         }
     }
-    Ok(found)
+    Ok(decisions)
 }
 
-/// The run that a task's past is in.
-struct Before {
+/// The run that `depends_on_past` refers to.
+struct PreviousRun {
     run_id: String,
     logical_date: Timestamp,
 }
 
-/// Tasks that may not begin because of how the run before this one went.
+/// Returns the tasks that may not start because of the outcome of the previous run.
 pub async fn held_by_past(
     client: &impl GenericClient,
     key: &RunKey,
@@ -151,42 +158,46 @@ pub async fn held_by_past(
     let mut held = HashSet::new();
     let (true, Some(date)) = (graph.has_past, logical_date) else { return Ok(held) };
     let catchup = graph.structure.catchup;
-    let Some(before) = run_before(client, key, date, catchup).await? else { return Ok(held) };
-    // An instance that a shorter list has removed says nothing; a task that has no other went well.
+    let Some(previous) = previous_run(client, key, date, catchup).await? else { return Ok(held) };
+    // Removed instances do not count: a task whose instances were all removed has succeeded.
     let query = "
         SELECT task_id, bool_and(coalesce(state IN ('success', 'skipped', 'removed'), false)) FROM task_instance
         WHERE dag_id = $1 AND run_id = $2 GROUP BY task_id";
-    let rows = client.query(query, &[&key.dag_id, &before.run_id]).await?;
-    let went_well: HashMap<String, bool> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let rows = client.query(query, &[&key.dag_id, &previous.run_id]).await?;
+    let succeeded: HashMap<String, bool> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
     for task_index in 0..graph.len() {
         let task = graph.task(task_index);
         if !task.depends_on_past {
             continue;
         }
         let start = task.start_date.as_deref().and_then(|text| text.parse::<Timestamp>().ok());
-        if catchup && start.is_some_and(|start| before.logical_date < start) {
+        if catchup && start.is_some_and(|start| previous.logical_date < start) {
             continue;
         }
-        let own = match went_well.get(&task.task_id) {
-            Some(well) => *well,
-            None => task.ignore_first_depends_on_past && !ran_before(client, key, &task.task_id, date).await?,
+        let past_allows = match succeeded.get(&task.task_id) {
+            Some(has_succeeded) => *has_succeeded,
+            None => {
+                task.ignore_first_depends_on_past && !has_earlier_instance(client, key, &task.task_id, date).await?
+            }
         };
-        let below = graph.node(task_index).downstream.iter().map(|down| &graph.task(*down).task_id);
-        let downstream = !task.wait_for_downstream || below.into_iter().all(|id| went_well.get(id) != Some(&false));
-        if !(own && downstream) {
+        let downstream = graph.node(task_index).downstream.iter().map(|down| &graph.task(*down).task_id);
+        let downstream_allows =
+            !task.wait_for_downstream || downstream.into_iter().all(|id| succeeded.get(id) != Some(&false));
+        if !(past_allows && downstream_allows) {
             held.insert(task_index);
         }
     }
     Ok(held)
 }
 
-/// With catchup the last that was scheduled, otherwise the last of any kind.
-async fn run_before(
+/// Finds the previous run by logical date: with catchup the last run that is not manual, otherwise the last run of any
+/// type. The first run of a backfill has no previous run.
+async fn previous_run(
     client: &impl GenericClient,
     key: &RunKey,
     date: Timestamp,
     catchup: bool,
-) -> Result<Option<Before>, StoreError> {
+) -> Result<Option<PreviousRun>, StoreError> {
     let query = "
         SELECT run_id, logical_date FROM dag_run
         WHERE dag_id = $1 AND logical_date < $2 AND (run_type <> 'manual' OR NOT $3)
@@ -194,10 +205,11 @@ async fn run_before(
                           AND own.backfill_id IS NOT NULL AND own.backfill_ordinal = 1)
         ORDER BY logical_date DESC LIMIT 1";
     let row = client.query_opt(query, &[&key.dag_id, &date, &catchup, &key.run_id]).await?;
-    Ok(row.map(|row| Before { run_id: row.get(0), logical_date: row.get(1) }))
+    Ok(row.map(|row| PreviousRun { run_id: row.get(0), logical_date: row.get(1) }))
 }
 
-async fn ran_before(
+/// True if an earlier run by logical date has an instance of the task.
+async fn has_earlier_instance(
     client: &impl GenericClient,
     key: &RunKey,
     task_id: &str,

@@ -1,9 +1,9 @@
-//! The loop that lets runs begin and takes each as far as it goes.
+//! The scheduling loop: creates and starts runs, and advances each run as far as it can go.
 
 pub mod advance;
 pub mod apply;
 pub mod due_runs;
+mod file_sensors;
 mod live_run;
 pub mod load;
-mod looks;
 pub mod run;

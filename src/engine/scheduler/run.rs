@@ -1,8 +1,9 @@
-//! The scheduler: woken by what happened or by the clock, never by looking around. One of them
-//! leads, by an advisory lock that ends with its connection.
+//! The scheduler's main loop. Notifications and due dates wake it; it polls once a minute only to catch missed
+//! notifications. Of several schedulers only one leads: the one that holds an advisory lock, which Postgres releases
+//! when its connection ends.
 
-use super::advance::{self, Memory};
-use super::due_runs::{self, Asking, Oracle};
+use super::advance::{self, Cache};
+use super::due_runs::{self, PendingQueries, TimetableEvaluator};
 use crate::engine::keys::RunKey;
 use crate::engine::store::StoreError;
 use crate::engine::store::assets;
@@ -18,211 +19,214 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tracing::warn;
 
-/// One number for all schedulers of a datastore.
+/// Advisory lock key, the same for all schedulers of a datastore.
 const LEADER: i64 = 0x6c65_6f66_6c6f_7701;
-/// How often one that does not lead asks whether it may: only while a server is being replaced.
-const ASK_AGAIN: Duration = Duration::from_millis(500);
-/// Between attempts to reach a datastore that restarts.
+/// Interval at which a scheduler that does not lead tries to lead; matters only while a server is being replaced.
+const LEADER_RETRY: Duration = Duration::from_millis(500);
+/// Delay between attempts to reach a datastore that restarts.
 const RECONNECT: Duration = Duration::from_millis(200);
-/// The clock may jump, and a laptop sleep: no wait is longer than this.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// How often every run under way is looked at without having been told: whatever became of a notification,
-/// nothing waits longer.
-const BACKSTOP: Duration = Duration::from_secs(60);
-/// After so many rounds of work on a connection, and so long a silence, there is another one.
-const MANY_ROUNDS: u32 = 10;
-const QUIET: Duration = Duration::from_secs(10);
-/// Of work, until events are heard again.
-const LONGEST_STRETCH: Duration = Duration::from_millis(50);
-/// For more files to be parsed, of the many that a start or a checkout brings: what they may have due is
-/// looked for once.
-const MORE_FILES: Duration = Duration::from_millis(100);
+/// Maximum wait, because the clock may jump and a laptop may sleep.
+const MAX_WAIT: Duration = Duration::from_secs(60);
+/// Poll interval for all running runs; catches missed notifications.
+const POLL_INTERVAL: Duration = Duration::from_secs(60);
+/// After this many rounds of work, the connection is replaced once nothing has happened for `QUIET_PERIOD`.
+const MAX_ROUNDS: u32 = 10;
+const QUIET_PERIOD: Duration = Duration::from_secs(10);
+/// Maximum duration of a round of work, after which events are received.
+const MAX_WORK: Duration = Duration::from_millis(50);
+/// Time to wait for more changed DAG files, since a start or a checkout changes many. Their due runs are then computed
+/// only once.
+const DAG_CHANGE_DELAY: Duration = Duration::from_millis(100);
 
-/// Runs until it is dropped. `told` hears every event that concerns those who show runs and DAGs,
-/// leader or not; `None` when some may have been missed. `beat` is called each time that the leader has done
-/// all there was to do, at least once a minute.
-/// `oracle` is asked about timetables of the user's own.
+/// Runs the scheduler until the future is dropped. `on_event` receives every event, for displays of runs and DAGs,
+/// whether this scheduler leads or not; `None` means that events may have been missed. `heartbeat` is called each time
+/// that the leader has finished a round of work, at least once a minute. `evaluator` evaluates custom timetables.
 pub async fn run(
     endpoint: &Endpoint,
     config: &tokio_postgres::Config,
-    told: impl Fn(Option<&Event>),
-    beat: impl Fn(),
-    oracle: impl Oracle,
+    on_event: impl Fn(Option<&Event>),
+    heartbeat: impl Fn(),
+    evaluator: impl TimetableEvaluator,
 ) {
     let mut watch = None;
     loop {
-        if let Err(error) = session(endpoint, config, &told, &beat, &oracle, &mut watch).await {
-            warn!("the scheduler: {error}; trying again");
-            // What was to be set right may not have been.
+        if let Err(error) = session(endpoint, config, &on_event, &heartbeat, &evaluator, &mut watch).await {
+            warn!("scheduler: {error}; retrying");
+            // The correction after a clock step may not have been completed.
             watch = None;
             tokio::time::sleep(RECONNECT).await;
         }
     }
 }
 
-/// As long as one connection lasts. One that has done much has grown, and is exchanged for another when it is quiet.
+/// Runs for the lifetime of one connection. The memory of a Postgres backend grows with its work, so a connection that
+/// has done much work is replaced when nothing happens.
 async fn session(
     endpoint: &Endpoint,
     config: &tokio_postgres::Config,
-    told: &impl Fn(Option<&Event>),
-    beat: &impl Fn(),
-    oracle: &impl Oracle,
+    on_event: &impl Fn(Option<&Event>),
+    heartbeat: &impl Fn(),
+    evaluator: &impl TimetableEvaluator,
     watch: &mut Option<ClockWatch>,
 ) -> Result<(), StoreError> {
     let (mut client, mut events) = endpoint.listen(config, events::ENGINE).await?;
-    // What happened while nobody listened.
-    told(None);
-    while !lead(&client).await? {
-        let asked = tokio::time::timeout(ASK_AGAIN, events.recv()).await;
-        match asked {
-            Ok(Some(payload)) => told(Event::parse(&payload).as_ref()),
-            Ok(None) => return Err(closed()),
+    // Events may have been missed while there was no connection.
+    on_event(None);
+    while !try_lead(&client).await? {
+        let received = tokio::time::timeout(LEADER_RETRY, events.recv()).await;
+        match received {
+            Ok(Some(payload)) => on_event(Event::parse(&payload).as_ref()),
+            Ok(None) => return Err(connection_lost()),
             Err(_) => {}
         }
     }
-    let mut work = Work {
+    let mut work = PendingWork {
         runs: advance::running(&client).await?.into_iter().collect(),
         schedules: true,
         assets: true,
-        room: true,
-        ..Work::default()
+        capacity: true,
+        ..PendingWork::default()
     };
-    let mut memory = Memory::default();
-    let mut asking = Asking::default();
-    let mut looked = Instant::now();
+    let mut cache = Cache::default();
+    let mut pending_queries = PendingQueries::default();
+    let mut last_poll = Instant::now();
     let mut rounds = 0;
     loop {
         let is_first = watch.is_none();
         let set_back = watch.get_or_insert_default().set_back(Timestamp::now(), Instant::now());
-        if let Some(by) = set_back {
-            warn!("the clock was set back by {by:#}: what is due by it is worked out anew");
+        if let Some(step) = set_back {
+            warn!("the clock was set back by {step:#}; recomputing what is due");
         }
         if is_first || set_back.is_some() {
-            // What was done before this process began is not known.
-            set_clock_right(&client, &mut memory, Sensors::LookAtOnce).await?;
+            // Clock steps before this process started are unknown.
+            correct_dates(&client, &mut cache, Sensors::PokeNow).await?;
             work.schedules = true;
         }
-        if looked.elapsed() >= BACKSTOP {
-            looked = Instant::now();
-            for RunKey { dag_id, run_id } in std::mem::take(&mut work.unheard) {
-                warn!("the run {run_id} of {dag_id} went on, and no notification had told of it");
+        if last_poll.elapsed() >= POLL_INTERVAL {
+            last_poll = Instant::now();
+            for RunKey { dag_id, run_id } in std::mem::take(&mut work.missed) {
+                warn!("polling advanced run {run_id} of {dag_id}; its notification was missed");
             }
-            // Whatever is remembered is compared with nothing: it is read again.
-            memory.runs.forget_all();
-            work.untold = advance::running(&client).await?.into_iter().collect();
-            // What is due now is nothing that anybody was to tell of.
+            // The cache is dropped instead of compared with the datastore.
+            cache.runs.forget_all();
+            work.polled = advance::running(&client).await?.into_iter().collect();
+            // Runs that are due now need no notification, so they do not count as missed.
             work.runs.extend(advance::clock(&client).await?.due);
-            set_clock_right(&client, &mut memory, Sensors::Wait).await?;
-            (work.room, work.assets, work.schedules) = (true, true, true);
+            correct_dates(&client, &mut cache, Sensors::Wait).await?;
+            (work.capacity, work.assets, work.schedules) = (true, true, true);
         }
-        let next = work.do_all(&mut client, &mut memory, oracle, &mut asking).await?;
-        beat();
+        let next = work.run_pending(&mut client, &mut cache, evaluator, &mut pending_queries).await?;
+        heartbeat();
         rounds += 1;
-        let longest = if rounds > MANY_ROUNDS { QUIET } else { LONGEST_WAIT };
-        let wait = next.map_or(longest, |next| until(next).min(longest));
+        let max_wait = if rounds > MAX_ROUNDS { QUIET_PERIOD } else { MAX_WAIT };
+        let wait = next.map_or(max_wait, |next| time_until(next).min(max_wait));
         tokio::select! {
-            waited = wait_for_work(&mut events, wait, told, &mut work) => {
-                if !waited? && wait == QUIET {
+            has_event = wait_for_work(&mut events, wait, on_event, &mut work) => {
+                if !has_event? && wait == QUIET_PERIOD {
                     return Ok(());
                 }
             }
-            () = asking.answered() => work.schedules = true,
+            () = pending_queries.next_answer() => work.schedules = true,
         }
     }
 }
 
-/// What is remembered of task instances whose dates are set right is read again.
-async fn set_clock_right(client: &ClientWrapper, memory: &mut Memory, sensors: Sensors) -> Result<(), StoreError> {
-    if clock_step::set_right(client, sensors).await? {
-        memory.runs.forget_all();
+/// Corrects dates after a clock step, and drops the cache if any date changed.
+async fn correct_dates(client: &ClientWrapper, cache: &mut Cache, sensors: Sensors) -> Result<(), StoreError> {
+    if clock_step::correct_dates(client, sensors).await? {
+        cache.runs.forget_all();
     }
     Ok(())
 }
 
-fn closed() -> StoreError {
+/// The error for a closed connection.
+fn connection_lost() -> StoreError {
     StoreError::Postgres(PgError::Cut)
 }
 
-async fn lead(client: &ClientWrapper) -> Result<bool, StoreError> {
+/// True if this connection now holds the leader lock.
+async fn try_lead(client: &ClientWrapper) -> Result<bool, StoreError> {
     Ok(client.query_one("SELECT pg_try_advisory_lock($1)", &[&LEADER]).await?.get(0))
 }
 
-fn until(due: Timestamp) -> Duration {
+fn time_until(due: Timestamp) -> Duration {
     Duration::try_from(due.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO)
 }
 
-/// What the events since the last step ask for; the same run is looked at once.
+/// Work that is pending because of events; several events of one run need only one evaluation.
 #[derive(Default)]
-struct Work {
+struct PendingWork {
     runs: BTreeSet<RunKey>,
-    /// Runs that are looked at in case that something about them was not heard of.
-    untold: BTreeSet<RunKey>,
-    /// Those of them that had something to do. A notification may have been on its way.
-    unheard: BTreeSet<RunKey>,
-    /// Whether a run may be due by its schedule, or by its assets.
+    /// Runs to evaluate in case that a notification was missed.
+    polled: BTreeSet<RunKey>,
+    /// Polled runs that did advance. Their notification may still be on its way.
+    missed: BTreeSet<RunKey>,
+    /// True when a scheduled run may be due.
     schedules: bool,
+    /// True when an asset-triggered run may be due.
     assets: bool,
-    /// Whether there may be room that there was not.
-    room: bool,
-    /// Whether DAGs are not as they were, which is in no hurry.
+    /// True when slots may have become free.
+    capacity: bool,
+    /// True when DAGs have changed, which is not urgent.
     dags: bool,
 }
 
-impl Work {
-    fn take(&mut self, event: Option<Event>) {
+impl PendingWork {
+    fn add_event(&mut self, event: Option<Event>) {
         match event {
             Some(Event::Plan(run)) => {
-                self.unheard.remove(&run);
+                self.missed.remove(&run);
                 self.runs.insert(run);
             }
             Some(Event::Changed(_)) => {}
-            Some(Event::Room) => self.room = true,
+            Some(Event::Capacity) => self.capacity = true,
             Some(Event::Assets) => self.assets = true,
             Some(Event::Dags) => self.dags = true,
-            // One that this version does not know may ask for anything.
+            // `Sweep`, and events that this version does not know or that are for others.
             _ => (self.schedules, self.assets) = (true, true),
         }
     }
 
-    fn is_in_no_hurry(&self) -> bool {
-        self.dags && self.runs.is_empty() && !self.schedules && !self.assets && !self.room
+    /// True when the only pending work is not urgent.
+    fn can_wait(&self) -> bool {
+        self.dags && self.runs.is_empty() && !self.schedules && !self.assets && !self.capacity
     }
 
-    /// Does all there is, what is due included, as far as there is time: what ends at once may be due again at once, as with
-    /// `@continuous`, and others must have their turn. Returns when the clock will give more, which is now where work is left.
-    async fn do_all(
+    /// Does all pending work, including work that is due, within a time limit: with `@continuous` a run may be due
+    /// again as soon as it ends, and events must be received in between. Returns when something is next due, which is
+    /// now if work is left, or `None` if nothing is.
+    async fn run_pending(
         &mut self,
         client: &mut ClientWrapper,
-        memory: &mut Memory,
-        oracle: &impl Oracle,
-        asking: &mut Asking,
+        cache: &mut Cache,
+        evaluator: &impl TimetableEvaluator,
+        pending_queries: &mut PendingQueries,
     ) -> Result<Option<Timestamp>, StoreError> {
-        // A run that is due and cannot go on is looked at once, not again and again; one that has gone on may be due
-        // again.
-        let mut looked = BTreeSet::new();
-        let mut looked_at_schedules = false;
-        let begun = Instant::now();
+        // A due run that cannot advance is evaluated once; one that has advanced may be due again.
+        let mut evaluated = BTreeSet::new();
+        let mut evaluated_schedules = false;
+        let start = Instant::now();
         if std::mem::take(&mut self.dags) {
             (self.schedules, self.assets) = (true, true);
         }
         loop {
             while let Some(run) = self.runs.pop_first() {
-                self.untold.remove(&run);
-                if advance(client, memory, &run).await? {
-                    looked.remove(&run);
+                self.polled.remove(&run);
+                if advance(client, cache, &run).await? {
+                    evaluated.remove(&run);
                 }
             }
-            while let Some(run) = self.untold.pop_first() {
-                if advance(client, memory, &run).await? {
-                    self.unheard.insert(run);
+            while let Some(run) = self.polled.pop_first() {
+                if advance(client, cache, &run).await? {
+                    self.missed.insert(run);
                 }
             }
-            if std::mem::take(&mut self.room) {
-                advance::admit_all(client, memory).await?;
+            if std::mem::take(&mut self.capacity) {
+                advance::admit_all(client, cache).await?;
             }
             if std::mem::take(&mut self.schedules) {
-                due_runs::look_ahead(client, oracle, asking).await?;
-                // One run of each DAG at a time: what comes after it is worked out first.
+                due_runs::update_next_runs(client, evaluator, pending_queries).await?;
+                // Each pass creates at most one run of a DAG, because its next run must be computed first.
                 self.schedules = due_runs::make_due_runs(client).await? > 0;
             }
             if std::mem::take(&mut self.assets) {
@@ -230,55 +234,57 @@ impl Work {
                 self.assets = partitions::make_runs(client).await?;
             }
             let clock = advance::clock(client).await?;
-            // Due while all this was done; those that may have no more runs are looked at once.
-            if clock.is_due && !std::mem::replace(&mut looked_at_schedules, true) {
+            // DAGs may have become due in the meantime. This is checked once: a DAG at its limit of runs stays due.
+            if clock.is_due && !std::mem::replace(&mut evaluated_schedules, true) {
                 self.schedules = true;
             }
-            // After the clock was read: a run comes due before that, and begins here, or after, and is next.
+            // Runs are started after `clock` was read: a run that was due before starts here, a later one is in
+            // `clock.next`.
             self.runs.extend(advance::begin_runs(client).await?);
-            self.runs.extend(clock.due.into_iter().filter(|run| looked.insert(run.clone())));
+            self.runs.extend(clock.due.into_iter().filter(|run| evaluated.insert(run.clone())));
             if self.runs.is_empty() && !self.schedules && !self.assets {
                 return Ok(clock.next);
             }
-            if begun.elapsed() > LONGEST_STRETCH {
+            if start.elapsed() > MAX_WORK {
                 return Ok(Some(Timestamp::now()));
             }
         }
     }
 }
 
-/// Takes a run as far as it goes. What one run asks of the datastore and cannot be is no reason to stop the others.
-async fn advance(client: &mut ClientWrapper, memory: &mut Memory, run: &RunKey) -> Result<bool, StoreError> {
-    match advance::advance(client, memory, run).await {
+/// Advances a run and returns whether anything changed. Invalid data of one run must not stop the others.
+async fn advance(client: &mut ClientWrapper, cache: &mut Cache, run: &RunKey) -> Result<bool, StoreError> {
+    match advance::advance(client, cache, run).await {
         Err(StoreError::Invalid(reason)) => {
-            warn!("the run {} of {} cannot go on: {reason}", run.run_id, run.dag_id);
+            warn!("run {} of {} cannot advance: {reason}", run.run_id, run.dag_id);
             Ok(false)
         }
         other => other,
     }
 }
 
-/// Waits for an event or for the time, and takes all events that are there. Returns whether there was one.
+/// Waits for an event, for at most `limit`, and adds all events that have arrived to `work`. Returns false on timeout.
 async fn wait_for_work(
     events: &mut UnboundedReceiver<String>,
     limit: Duration,
-    told: &impl Fn(Option<&Event>),
-    work: &mut Work,
+    on_event: &impl Fn(Option<&Event>),
+    work: &mut PendingWork,
 ) -> Result<bool, StoreError> {
+    // A timeout means that something is due.
     let Ok(first) = tokio::time::timeout(limit, events.recv()).await else {
         work.schedules = true;
         return Ok(false);
     };
-    let mut next = Some(first.ok_or_else(closed)?);
-    let unhurried = tokio::time::Instant::now() + MORE_FILES;
+    let mut next = Some(first.ok_or_else(connection_lost)?);
+    let delay_ends = tokio::time::Instant::now() + DAG_CHANGE_DELAY;
     while let Some(payload) = next {
         let event = Event::parse(&payload);
-        told(event.as_ref());
-        work.take(event);
+        on_event(event.as_ref());
+        work.add_event(event);
         next = match events.try_recv() {
             Ok(payload) => Some(payload),
-            Err(_) if work.is_in_no_hurry() => match tokio::time::timeout_at(unhurried, events.recv()).await {
-                Ok(payload) => Some(payload.ok_or_else(closed)?),
+            Err(_) if work.can_wait() => match tokio::time::timeout_at(delay_ends, events.recv()).await {
+                Ok(payload) => Some(payload.ok_or_else(connection_lost)?),
                 Err(_) => None,
             },
             Err(_) => None,

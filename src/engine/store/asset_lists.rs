@@ -1,7 +1,7 @@
-//! Assets and their events as they are shown.
+//! Assets and their events, for display.
 
 use super::StoreError;
-use super::listing::{Column, Found, Listing, Source};
+use super::listing::{Column, ListPage, Listing, Source};
 use crate::engine::keys::RunKey;
 use crate::engine::schedule::asset_condition::Reference;
 use crate::postgres::GenericClient;
@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use tokio_postgres::Row;
 use tokio_postgres::types::Json;
 
-/// An asset with who is scheduled by it, who makes it and who reads it.
+/// An asset, with the DAGs that it schedules and the tasks that produce or read it.
 #[derive(Debug)]
 pub struct Asset {
     pub id: i64,
@@ -23,23 +23,24 @@ pub struct Asset {
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     pub uses: Vec<AssetUse>,
-    /// As Airflow shows them: id, name and group of each.
+    /// Id, name and group of each alias that resolves to the asset, as JSON in Airflow's form.
     pub aliases: Value,
+    /// Id and time of the newest event.
     pub last_event: Option<(i64, Timestamp)>,
 }
 
-/// A DAG or a task that names an asset.
+/// A DAG or a task that references an asset.
 #[derive(Debug, Deserialize)]
 pub struct AssetUse {
     pub dag_id: String,
-    /// Empty for a DAG that is scheduled by it.
+    /// Empty for a DAG that is scheduled by the asset.
     pub task_id: String,
     /// `schedule`, `outlet` or `inlet`.
     pub role: String,
     pub created_at: String,
 }
 
-/// An update of an asset.
+/// An asset event.
 #[derive(Debug)]
 pub struct AssetEvent {
     pub id: i64,
@@ -55,10 +56,11 @@ pub struct AssetEvent {
     pub source_map_index: i32,
     pub aliases: Vec<String>,
     pub partition_key: Option<String>,
-    /// The runs that were made for it, in Airflow's words.
+    /// The runs triggered by the event, with Airflow's field names.
     pub created_runs: Value,
 }
 
+/// Columns of an asset for display.
 const ASSET: &str = "
     a.*, (SELECT id FROM asset_event WHERE asset_id = a.id ORDER BY happened_at DESC, id DESC LIMIT 1) AS event_id,
     (SELECT max(happened_at) FROM asset_event WHERE asset_id = a.id) AS happened_at,
@@ -71,10 +73,11 @@ const ASSET: &str = "
            (SELECT coalesce(json_agg(json_build_object('id', n.id, 'name', n.name, 'group', n.group_name)), '[]')
             FROM asset_alias_asset l JOIN asset_alias n ON n.id = l.alias_id WHERE l.asset_id = a.id) AS aliases";
 
-/// For a task, which may have thousands of them to read: without the runs that came of each.
+/// Columns of an event for a task, which may read thousands: the triggered runs are left out.
 const EVENT: &str = "e.*, a.name, a.uri, a.group_name, '[]'::json AS created";
 const EVENTS: &str = "asset_event e JOIN asset a ON a.id = e.asset_id";
 
+/// Columns of an event for display.
 const EVENT_WITH_RUNS: &str = "
     e.*, a.name, a.uri, a.group_name,
            (SELECT coalesce(json_agg(json_build_object(
@@ -124,9 +127,9 @@ impl From<&Row> for AssetEvent {
     }
 }
 
-/// A page of assets with the number of all that match.
-pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<Found<Asset>, StoreError> {
-    listing.fetch(client, &Source::of(ASSET, "asset a", &[Column::whole("a.id")]), |row| row.into()).await
+/// A page of assets with the total number of matches.
+pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<ListPage<Asset>, StoreError> {
+    listing.fetch(client, &Source::new(ASSET, "asset a", &[Column::whole("a.id")]), |row| row.into()).await
 }
 
 pub async fn get(client: &impl GenericClient, id: i64) -> Result<Option<Asset>, StoreError> {
@@ -134,7 +137,7 @@ pub async fn get(client: &impl GenericClient, id: i64) -> Result<Option<Asset>, 
     Ok(client.query_opt(&query, &[&id]).await?.as_ref().map(Asset::from))
 }
 
-/// What a task is told of an asset that it names.
+/// An asset with the attributes that tasks can read.
 #[derive(Debug)]
 pub struct NamedAsset {
     pub id: i64,
@@ -149,7 +152,7 @@ fn read_named(row: &Row) -> NamedAsset {
     NamedAsset { id: row.get("id"), name: row.get("name"), uri: row.get("uri"), group: row.get("group_name"), extra }
 }
 
-/// The asset of a name, or of a URI; of several, the one that was declared last.
+/// Finds an asset by name or URI; if there are several, the one that was updated last.
 pub async fn named(
     client: &impl GenericClient,
     name: Option<&str>,
@@ -160,19 +163,19 @@ pub async fn named(
     Ok(client.query_opt(query, &[&name, &uri]).await?.as_ref().map(read_named))
 }
 
-/// Of all assets, by name and URI.
+/// Ids of all assets, by name and URI.
 pub async fn ids(client: &impl GenericClient) -> Result<HashMap<(String, String), i64>, StoreError> {
     let rows = client.query("SELECT name, uri, id FROM asset", &[]).await?;
     Ok(rows.iter().map(|row| ((row.get(0), row.get(1)), row.get(2))).collect())
 }
 
-/// The same of those alone that have one of the names.
+/// Ids of the assets with these names, by name and URI.
 pub async fn ids_of(client: &impl GenericClient, names: &[&str]) -> Result<HashMap<(String, String), i64>, StoreError> {
     let rows = client.query("SELECT name, uri, id FROM asset WHERE name = ANY ($1)", &[&names]).await?;
     Ok(rows.iter().map(|row| ((row.get(0), row.get(1)), row.get(2))).collect())
 }
 
-/// The assets that an alias has stood for.
+/// The assets that an alias has resolved to.
 pub async fn of_alias(client: &impl GenericClient, alias: &str) -> Result<Vec<NamedAsset>, StoreError> {
     let query = "SELECT a.id, a.name, a.uri, a.group_name, a.extra
                  FROM asset a JOIN asset_alias_asset link ON link.asset_id = a.id JOIN asset_alias l ON l.id = link.alias_id
@@ -180,14 +183,14 @@ pub async fn of_alias(client: &impl GenericClient, alias: &str) -> Result<Vec<Na
     Ok(client.query(query, &[&alias]).await?.iter().map(read_named).collect())
 }
 
-/// The active DAGs with a task that makes an asset.
+/// Ids of the active DAGs with a task that produces the asset.
 pub async fn producers(client: &impl GenericClient, id: i64) -> Result<Vec<String>, StoreError> {
     let query = "SELECT DISTINCT d.dag_id FROM dag_asset d JOIN dag USING (dag_id) JOIN asset a ON a.id = $1
                  WHERE dag.is_active AND d.role = 'outlet' AND d.kind = 'asset' AND d.name = a.name AND d.uri = a.uri";
     Ok(client.query(query, &[&id]).await?.iter().map(|row| row.get(0)).collect())
 }
 
-/// An update of an asset that waits for the others that a DAG needs.
+/// An asset update that is queued for a DAG until the DAG's other assets are updated too.
 #[derive(Debug)]
 pub struct Queued {
     pub dag_id: String,
@@ -195,10 +198,11 @@ pub struct Queued {
     pub created_at: Timestamp,
 }
 
+/// SQL condition for queued updates; a parameter that is NULL does not filter.
 const QUEUED: &str = "WHERE ($1::text IS NULL OR dag_id = $1) AND ($2::bigint IS NULL OR asset_id = $2)
                       AND ($3::timestamptz IS NULL OR created_at < $3)";
 
-/// Those of a DAG, or of an asset, that came before then.
+/// The queued updates of a DAG or of an asset, created before `before`; `None` does not filter.
 pub async fn queued(
     client: &impl GenericClient,
     dag_id: Option<&str>,
@@ -211,7 +215,7 @@ pub async fn queued(
     Ok(rows.iter().map(read).collect())
 }
 
-/// Forgets them, and returns how many they were: their DAGs wait for the next.
+/// Deletes the same updates as `queued` would return, and returns their number. Their DAGs wait for the next update.
 pub async fn forget_queued(
     client: &impl GenericClient,
     dag_id: Option<&str>,
@@ -222,44 +226,44 @@ pub async fn forget_queued(
     Ok(client.execute(&query, &[&dag_id, &asset_id, &before]).await?)
 }
 
-/// An alias as it is shown: id, name and group.
+/// A page of aliases: id, name and group.
 pub async fn aliases(
     client: &impl GenericClient,
     listing: Listing,
-) -> Result<Found<(i64, String, String)>, StoreError> {
+) -> Result<ListPage<(i64, String, String)>, StoreError> {
     listing
-        .fetch(client, &Source::of("n.id, n.name, n.group_name", "asset_alias n", &[Column::whole("n.id")]), |row| {
+        .fetch(client, &Source::new("n.id, n.name, n.group_name", "asset_alias n", &[Column::whole("n.id")]), |row| {
             (row.get(0), row.get(1), row.get(2))
         })
         .await
 }
 
-/// A page of events with the number of all that match.
-pub async fn events(client: &impl GenericClient, listing: Listing) -> Result<Found<AssetEvent>, StoreError> {
-    listing.fetch(client, &Source::of(EVENT_WITH_RUNS, EVENTS, &[Column::whole("e.id")]), |row| row.into()).await
+/// A page of events with the total number of matches.
+pub async fn events(client: &impl GenericClient, listing: Listing) -> Result<ListPage<AssetEvent>, StoreError> {
+    listing.fetch(client, &Source::new(EVENT_WITH_RUNS, EVENTS, &[Column::whole("e.id")]), |row| row.into()).await
 }
 
 pub async fn event(client: &impl GenericClient, id: i64) -> Result<AssetEvent, StoreError> {
     Ok((&client.query_one(&format!("SELECT {EVENT_WITH_RUNS} FROM {EVENTS} WHERE e.id = $1"), &[&id]).await?).into())
 }
 
-/// The events that a run was made for, with the runs that came of each, or for a task without them.
+/// The events that triggered a run, oldest first. With `with_runs`, each event has all the runs that it triggered.
 pub async fn events_of_run(
     client: &impl GenericClient,
     run: &RunKey,
     with_runs: bool,
 ) -> Result<Vec<AssetEvent>, StoreError> {
-    let select = if with_runs { EVENT_WITH_RUNS } else { EVENT };
+    let fields = if with_runs { EVENT_WITH_RUNS } else { EVENT };
     let query = format!(
-        "SELECT {select} FROM {EVENTS} JOIN dag_run_asset_event c ON c.event_id = e.id WHERE c.dag_id = $1 AND c.run_id = $2
+        "SELECT {fields} FROM {EVENTS} JOIN dag_run_asset_event c ON c.event_id = e.id WHERE c.dag_id = $1 AND c.run_id = $2
          ORDER BY e.happened_at, e.id"
     );
     Ok(client.query(&query, &[&run.dag_id, &run.run_id]).await?.iter().map(AssetEvent::from).collect())
 }
 
-/// All events of what a task reads, without the runs that came of them.
-pub async fn events_of(client: &impl GenericClient, read: &Reference<'_>) -> Result<Vec<AssetEvent>, StoreError> {
-    let (kind, name, uri) = read.columns();
+/// All events of the asset or alias that a task reads, oldest first, without the triggered runs.
+pub async fn events_of(client: &impl GenericClient, reference: &Reference<'_>) -> Result<Vec<AssetEvent>, StoreError> {
+    let (kind, name, uri) = reference.columns();
     let query = format!(
         "SELECT {EVENT} FROM {EVENTS} WHERE CASE $1 WHEN 'asset' THEN a.name = $2 AND a.uri = $3 WHEN 'name' THEN a.name = $2
                                WHEN 'uri' THEN a.uri = $3 ELSE $2 = ANY (e.aliases) END ORDER BY e.happened_at, e.id"

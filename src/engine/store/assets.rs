@@ -1,8 +1,8 @@
-//! Assets in Postgres: what there is, what happened to them, and the runs that come of it.
+//! Assets in Postgres: their definitions, their events, and the runs that they trigger.
 
 use super::StoreError;
 use super::events::{self, Event};
-use super::new_run::{self, MAY_HAVE_ONE_MORE, NewRun};
+use super::new_run::{self, BELOW_MAX_ACTIVE_RUNS, NewRun};
 use super::partitions::{self, WAITS_FOR_PARTITIONS};
 use crate::engine::dag::Structure;
 use crate::engine::keys::RunKey;
@@ -15,20 +15,20 @@ use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use tokio_postgres::types::Json;
 
-/// Notes what a DAG's current version says about assets.
+/// Saves the asset references of a DAG's current version: its schedule, and the inlets and outlets of its tasks.
 pub async fn save_references(transaction: &Transaction<'_>, structure: &Structure) -> Result<(), StoreError> {
-    let mut wanted: Vec<(&str, &'static str, &Value)> = Vec::new();
+    let mut references: Vec<(&str, &'static str, &Value)> = Vec::new();
     let mut scheduled = Vec::new();
     if let Some(condition) = &structure.asset_condition {
         asset_condition::references(condition, &mut scheduled);
     }
-    wanted.extend(scheduled.into_iter().map(|value| ("", "schedule", value)));
+    references.extend(scheduled.into_iter().map(|value| ("", "schedule", value)));
     for task in &structure.tasks {
-        wanted.extend(task.inlets.iter().map(|value| (task.task_id.as_str(), "inlet", value)));
-        wanted.extend(task.outlets.iter().map(|value| (task.task_id.as_str(), "outlet", value)));
+        references.extend(task.inlets.iter().map(|value| (task.task_id.as_str(), "inlet", value)));
+        references.extend(task.outlets.iter().map(|value| (task.task_id.as_str(), "outlet", value)));
     }
     let mut rows = BTreeSet::new();
-    for (task_id, role, value) in wanted {
+    for (task_id, role, value) in references {
         let Some(reference) = asset_condition::reference(value) else { continue };
         match reference {
             Reference::Asset { .. } => drop(save_asset(transaction, &value["asset"]).await?),
@@ -60,6 +60,7 @@ pub async fn save_references(transaction: &Transaction<'_>, structure: &Structur
     Ok(())
 }
 
+/// Creates or updates an asset and returns its id.
 async fn save_asset(client: &impl GenericClient, asset: &Value) -> Result<i64, StoreError> {
     let text = |name: &str| asset.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     let group = asset.get("group").and_then(Value::as_str).unwrap_or("asset");
@@ -73,22 +74,23 @@ async fn save_asset(client: &impl GenericClient, asset: &Value) -> Result<i64, S
     Ok(client.query_one(query, &[&text("name"), &text("uri"), &group, &Json(extra)]).await?.get(0))
 }
 
+/// Creates an alias if it does not exist, and returns its id.
 async fn save_alias(client: &impl GenericClient, name: &str) -> Result<i64, StoreError> {
     let query = "INSERT INTO asset_alias (name) VALUES ($1) ON CONFLICT (name) DO UPDATE SET name = EXCLUDED.name
                  RETURNING id";
     Ok(client.query_one(query, &[&name]).await?.get(0))
 }
 
-/// The asset that a reference means, if there is one.
-async fn find(client: &impl GenericClient, reference: &Reference<'_>) -> Result<Option<i64>, StoreError> {
+/// Finds the id of the asset that a reference names; `None` for an alias.
+async fn find_asset(client: &impl GenericClient, reference: &Reference<'_>) -> Result<Option<i64>, StoreError> {
     let (kind, name, uri) = reference.columns();
     let query = "SELECT id FROM asset WHERE CASE $1 WHEN 'asset' THEN name = $2 AND uri = $3 WHEN 'name' THEN name = $2
                                                      WHEN 'uri' THEN uri = $3 ELSE false END ORDER BY id LIMIT 1";
     Ok(client.query_opt(query, &[&kind, &name, &uri]).await?.map(|row| row.get(0)))
 }
 
-/// Writes down what a task that succeeded has said of what it produces.
-pub async fn take_events(
+/// Adds the asset events that a successful try has reported.
+pub async fn save_events(
     transaction: &Transaction<'_>,
     key: &RunKey,
     task_id: &str,
@@ -100,14 +102,14 @@ pub async fn take_events(
                  WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND try_number = $5";
     let row = transaction.query_opt(query, &[&key.dag_id, &key.run_id, &task_id, &map_index, &try_number]).await?;
     let Some(row) = row else { return Ok(()) };
-    let Some(Json(Value::Array(told))) = row.get(0) else { return Ok(()) };
-    let of_run = row.get::<_, Option<String>>(1).map(|key| Partition { key, date: row.get(2) });
-    for one in &told {
-        let alias = one.get("alias").and_then(Value::as_str);
-        let asset = match one.get("asset") {
+    let Some(Json(Value::Array(reported))) = row.get(0) else { return Ok(()) };
+    let run_partition = row.get::<_, Option<String>>(1).map(|key| Partition { key, date: row.get(2) });
+    for event in &reported {
+        let alias = event.get("alias").and_then(Value::as_str);
+        let asset = match event.get("asset") {
             Some(asset) => Some(save_asset(transaction, asset).await?),
-            None => match asset_condition::reference(one) {
-                Some(reference) => find(transaction, &reference).await?,
+            None => match asset_condition::reference(event) {
+                Some(reference) => find_asset(transaction, &reference).await?,
                 None => None,
             },
         };
@@ -118,21 +120,21 @@ pub async fn take_events(
             let link = "INSERT INTO asset_alias_asset (alias_id, asset_id) VALUES ($1, $2) ON CONFLICT DO NOTHING";
             transaction.execute(link, &[&alias, &asset]).await?;
         }
-        let extra = one.get("extra").cloned().unwrap_or_else(|| Value::Object(Map::new()));
+        let extra = event.get("extra").cloned().unwrap_or_else(|| Value::Object(Map::new()));
         let source = Source { run: Some(key), task_id: Some(task_id), map_index };
-        // One that the task names may be another than its run's.
-        let of_task = one.get("partition_key").and_then(Value::as_str);
-        let partition = match (of_task, &of_run) {
-            (Some(key), Some(of_run)) if key == of_run.key => Some(of_run.clone()),
+        // A task may report another partition than that of its run.
+        let task_partition = event.get("partition_key").and_then(Value::as_str);
+        let partition = match (task_partition, &run_partition) {
+            (Some(key), Some(run_partition)) if key == run_partition.key => Some(run_partition.clone()),
             (Some(key), _) => Some(Partition { key: key.to_owned(), date: None }),
-            (None, of_run) => of_run.clone(),
+            (None, run_partition) => run_partition.clone(),
         };
         add_event(transaction, asset, &extra, &source, &aliases, partition.as_ref()).await?;
     }
     Ok(())
 }
 
-/// Who caused an event.
+/// The origin of an event; without a run it did not come from a task.
 #[derive(Debug, Clone, Copy)]
 pub struct Source<'a> {
     pub run: Option<&'a RunKey>,
@@ -140,7 +142,7 @@ pub struct Source<'a> {
     pub map_index: i32,
 }
 
-/// An event, and what waits for it. Returns its id.
+/// Adds an event of the asset with the id `asset`, and queues it for the DAGs that wait for it. Returns the event's id.
 pub async fn add_event(
     transaction: &Transaction<'_>,
     asset: i64,
@@ -159,7 +161,8 @@ pub async fn add_event(
         .query_one(query, &[&asset, &Json(extra), &dag_id, &run_id, &source.task_id, &source.map_index, &aliases, &key])
         .await?;
     let event = row.get(0);
-    // Only DAGs that are not paused hear of it, as in Airflow; of a partition, only those that wait for partitions.
+    // As in Airflow, paused DAGs do not receive events; an event with a partition goes only to DAGs that wait for
+    // partitions.
     let query = format!(
         "SELECT DISTINCT s.dag_id, coalesce({WAITS_FOR_PARTITIONS}, false) FROM asset a
         JOIN dag_asset s ON s.role = 'schedule' AND (
@@ -172,20 +175,20 @@ pub async fn add_event(
         WHERE a.id = $1"
     );
     let rows = transaction.query(&query, &[&asset]).await?;
-    let (by_partition, whole): (Vec<_>, Vec<_>) =
-        rows.iter().map(|row| (row.get(0), row.get(1))).partition(|one| one.1);
-    let dag_ids = |list: Vec<(String, bool)>| list.into_iter().map(|one| one.0).collect::<Vec<_>>();
+    let (partitioned, unpartitioned): (Vec<_>, Vec<_>) =
+        rows.iter().map(|row| (row.get(0), row.get(1))).partition(|row| row.1);
+    let dag_ids = |list: Vec<(String, bool)>| list.into_iter().map(|row| row.0).collect::<Vec<_>>();
     if partition.is_none() {
         let queue = "INSERT INTO asset_queue (asset_id, dag_id) SELECT $1, dag_id FROM unnest($2::text[]) AS d (dag_id)
                      ON CONFLICT (asset_id, dag_id) DO UPDATE SET created_at = EXCLUDED.created_at";
-        transaction.execute(queue, &[&asset, &dag_ids(whole)]).await?;
+        transaction.execute(queue, &[&asset, &dag_ids(unpartitioned)]).await?;
     }
-    partitions::queue(transaction, asset, event, partition, &dag_ids(by_partition)).await?;
+    partitions::queue(transaction, asset, event, partition, &dag_ids(partitioned)).await?;
     events::notify(transaction, &Event::Assets).await?;
     Ok(event)
 }
 
-/// Makes a run of each DAG whose assets have all been updated.
+/// Creates a run of each DAG whose asset condition is met.
 pub async fn make_runs(client: &mut ClientWrapper) -> Result<(), StoreError> {
     let transaction = client.transaction().await?;
     let query = format!(
@@ -193,7 +196,7 @@ pub async fn make_runs(client: &mut ClientWrapper) -> Result<(), StoreError> {
         SELECT d.dag_id, v.id, v.structure FROM dag d JOIN dag_version v ON v.id = d.current_version_id
         WHERE d.is_active AND NOT d.is_paused AND EXISTS (SELECT FROM asset_queue q WHERE q.dag_id = d.dag_id)
           AND NOT EXISTS (SELECT FROM import_error e WHERE e.filename = d.fileloc)
-          AND {MAY_HAVE_ONE_MORE}
+          AND {BELOW_MAX_ACTIVE_RUNS}
         ORDER BY d.dag_id FOR UPDATE OF d SKIP LOCKED"
     );
     for row in transaction.query(&query, &[]).await? {
@@ -221,6 +224,7 @@ pub async fn make_runs(client: &mut ClientWrapper) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Creates the run of a DAG with the asset events that triggered it. `newest` is the time of its newest queued update.
 async fn make_run(
     transaction: &Transaction<'_>,
     structure: &Structure,
@@ -229,7 +233,8 @@ async fn make_run(
 ) -> Result<(), StoreError> {
     let dag_id = &structure.dag_id;
     let run = NewRun::of_assets(dag_id, version_id, newest, None);
-    // Since the last such run; for the first one since the DAG waits for them, or from the beginning.
+    // The events since the last asset-triggered run. For the first run: those since the DAG began to wait for its
+    // assets, or all with catchup.
     let events = "
         INSERT INTO dag_run_asset_event (dag_id, run_id, event_id)
         SELECT DISTINCT $1, $2, e.id FROM dag_asset s
@@ -246,8 +251,8 @@ async fn make_run(
     if new_run::insert(transaction, &run, structure).await? {
         transaction.execute(events, &[dag_id, &run.key.run_id, &newest, &structure.catchup]).await?;
     }
-    // What came in since it was read is for the next run.
-    let read = "DELETE FROM asset_queue WHERE dag_id = $1 AND created_at <= $2";
-    transaction.execute(read, &[dag_id, &newest]).await?;
+    // Updates that were queued after `newest` belong to the next run.
+    let delete_read = "DELETE FROM asset_queue WHERE dag_id = $1 AND created_at <= $2";
+    transaction.execute(delete_read, &[dag_id, &newest]).await?;
     Ok(())
 }

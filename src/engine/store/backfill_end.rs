@@ -1,10 +1,10 @@
-//! When a backfill is complete.
+//! Completion of backfills.
 
 use super::StoreError;
 use crate::engine::keys::RunKey;
 use crate::postgres::GenericClient;
 
-/// After a run has ended: it may have been the last of its backfill.
+/// Completes the backfill of a run that has just ended, if no other run of the backfill is unfinished.
 pub async fn complete(client: &impl GenericClient, run: &RunKey) -> Result<(), StoreError> {
     let query = "SELECT backfill_id FROM dag_run WHERE dag_id = $1 AND run_id = $2 AND backfill_id IS NOT NULL";
     match client.query_opt(query, &[&run.dag_id, &run.run_id]).await? {
@@ -13,7 +13,7 @@ pub async fn complete(client: &impl GenericClient, run: &RunKey) -> Result<(), S
     }
 }
 
-/// When no run of it is left to wait for.
+/// Completes a backfill if none of its runs is queued or running.
 pub async fn complete_one(client: &impl GenericClient, id: i64) -> Result<(), StoreError> {
     let query = "
         UPDATE backfill SET completed_at = now(), updated_at = now() WHERE id = $1 AND completed_at IS NULL

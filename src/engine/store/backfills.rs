@@ -1,4 +1,4 @@
-//! Backfills: runs for a time that is past.
+//! Backfills: runs for past dates.
 //!
 //! <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/backfill.html>
 
@@ -7,7 +7,7 @@ use super::backfill_end;
 use super::clear::{self, Selection};
 use super::dags::Dag;
 use super::events::{self, Event};
-use super::listing::{Column, Found, Listing, Source};
+use super::listing::{Column, ListPage, Listing, Source};
 use super::new_run::{self, NewRun, isoformat};
 use crate::engine::keys::RunKey;
 use crate::engine::schedule::timetable::Info;
@@ -42,9 +42,9 @@ impl Reprocess {
 }
 
 #[derive(Debug, Clone)]
-pub struct Wanted {
+pub struct BackfillRequest {
     pub dag_id: String,
-    /// Both belong to it.
+    /// Bounds of the logical dates, both included.
     pub from_date: Timestamp,
     pub to_date: Timestamp,
     pub run_backwards: bool,
@@ -85,37 +85,37 @@ fn read(row: &Row) -> Backfill {
     }
 }
 
-/// What can be said against it before its dates are known. Airflow's words.
-pub async fn check(client: &impl GenericClient, dag: &Dag, wanted: &Wanted) -> Result<(), StoreError> {
-    let dag_id = &wanted.dag_id;
+/// Validates a backfill before its dates are computed. Errors are Airflow's texts.
+pub async fn check(client: &impl GenericClient, dag: &Dag, request: &BackfillRequest) -> Result<(), StoreError> {
+    let dag_id = &request.dag_id;
     let invalid = |text: String| Err(StoreError::Invalid(text));
     if !dag.structure.timetable.as_ref().is_some_and(|timetable| timetable.is_periodic()) {
         return invalid(format!("{dag_id} has a non-periodic schedule that does not support backfills"));
     }
-    refuse_second(client, dag_id).await?;
-    let (from, to) = (isoformat(wanted.from_date), isoformat(wanted.to_date));
-    if wanted.from_date > wanted.to_date {
+    check_no_active_backfill(client, dag_id).await?;
+    let (from, to) = (isoformat(request.from_date), isoformat(request.to_date));
+    if request.from_date > request.to_date {
         return invalid(format!("from_date ({from}) must not be after to_date ({to})."));
     }
     let now = Timestamp::now();
-    if wanted.from_date >= now && wanted.to_date >= now {
+    if request.from_date >= now && request.to_date >= now {
         return invalid("Backfill cannot be executed for future dates.".to_owned());
     }
     if dag.structure.tasks.iter().any(|task| task.depends_on_past) {
-        if wanted.run_backwards {
+        if request.run_backwards {
             let text = "Backfill cannot be run in reverse when the Dag has tasks where depends_on_past=True.";
             return invalid(text.to_owned());
         }
-        if wanted.reprocess == Reprocess::None {
+        if request.reprocess == Reprocess::None {
             let text = "Dag has tasks for which depends_on_past=True. You must set reprocess behavior to reprocess \
                         completed or reprocess failed.";
             return invalid(text.to_owned());
         }
     }
-    crate::engine::params::check(&dag.structure, &wanted.conf).or_else(invalid)
+    crate::engine::params::check(&dag.structure, &request.conf).or_else(invalid)
 }
 
-async fn refuse_second(client: &impl GenericClient, dag_id: &str) -> Result<(), StoreError> {
+async fn check_no_active_backfill(client: &impl GenericClient, dag_id: &str) -> Result<(), StoreError> {
     let active = "SELECT FROM backfill WHERE dag_id = $1 AND completed_at IS NULL LIMIT 1";
     match client.query_opt(active, &[&dag_id]).await? {
         Some(_) => Err(StoreError::Busy(format!("There is already a running backfill for dag {dag_id}"))),
@@ -123,62 +123,62 @@ async fn refuse_second(client: &impl GenericClient, dag_id: &str) -> Result<(), 
     }
 }
 
-/// Makes all of its runs; they wait for their turn.
+/// Creates a backfill and queues its runs. `infos` are the runs that the timetable has in the range.
 pub async fn create(
     transaction: &Transaction<'_>,
     dag: &Dag,
-    wanted: &Wanted,
+    request: &BackfillRequest,
     infos: &[Info],
     user: &str,
 ) -> Result<Backfill, StoreError> {
     if infos.is_empty() {
-        return Err(nothing_to_create(wanted));
+        return Err(nothing_to_create(request));
     }
-    // Two at once take turns here.
+    // Serializes concurrent requests for backfills of the same DAG.
     let lock = "SELECT pg_advisory_xact_lock(hashtextextended('backfill ' || $1, 0))";
-    transaction.query(lock, &[&wanted.dag_id]).await?;
-    refuse_second(transaction, &wanted.dag_id).await?;
-    let backfill = insert(transaction, wanted).await?;
-    let there = runs_there(transaction, &wanted.dag_id, infos).await?;
-    let of = |info: &Info| info.logical_date().and_then(|date| there.get(&date));
-    let new: Vec<NewRun<'_>> = infos
+    transaction.query(lock, &[&request.dag_id]).await?;
+    check_no_active_backfill(transaction, &request.dag_id).await?;
+    let backfill = insert(transaction, request).await?;
+    let existing = existing_runs(transaction, &request.dag_id, infos).await?;
+    let existing_run = |info: &Info| info.logical_date().and_then(|date| existing.get(&date));
+    let new_runs: Vec<NewRun<'_>> = infos
         .iter()
         .enumerate()
-        .filter(|(_, info)| of(info).is_none())
-        .map(|(at, info)| new_run(dag, wanted, (backfill.id, ordinal(at)), info, user))
+        .filter(|(_, info)| existing_run(info).is_none())
+        .map(|(index, info)| new_run(dag, request, (backfill.id, ordinal(index)), info, user))
         .collect();
-    let made = new_run::insert_all(transaction, &new, &dag.structure).await?;
+    let created = new_run::insert_all(transaction, &new_runs, &dag.structure).await?;
     let mut outcomes = Vec::with_capacity(infos.len());
-    for (at, info) in infos.iter().enumerate() {
-        outcomes.push(match of(info) {
-            Some((run_id, state)) => match why_left(state, wanted.reprocess) {
+    for (index, info) in infos.iter().enumerate() {
+        outcomes.push(match existing_run(info) {
+            Some((run_id, state)) => match skip_reason(state, request.reprocess) {
                 Some(reason) => Err(reason),
-                None => Ok(run_again(transaction, wanted, &backfill, ordinal(at), run_id).await?),
+                None => Ok(rerun(transaction, request, &backfill, ordinal(index), run_id).await?),
             },
-            None => Some(run_id_of(info)).filter(|run_id| made.contains(run_id)).ok_or("already exists"),
+            None => Some(run_id_of(info)).filter(|run_id| created.contains(run_id)).ok_or("already exists"),
         });
     }
-    note_runs(transaction, backfill.id, infos, &outcomes).await?;
+    record_runs(transaction, backfill.id, infos, &outcomes).await?;
     backfill_end::complete_one(transaction, backfill.id).await?;
     events::notify(transaction, &Event::Sweep).await?;
     get(transaction, backfill.id).await
 }
 
-fn nothing_to_create(wanted: &Wanted) -> StoreError {
-    let (from, to) = (isoformat(wanted.from_date), isoformat(wanted.to_date));
+fn nothing_to_create(request: &BackfillRequest) -> StoreError {
+    let (from, to) = (isoformat(request.from_date), isoformat(request.to_date));
     StoreError::Invalid(format!(
-        "No runs to create for Dag {} in the range [{from}, {to}]: its schedule has no date between the two whose data \
-         interval has ended by now (a day without a time is its midnight)",
-        wanted.dag_id
+        "No runs to create for Dag {} in the range [{from}, {to}]: its schedule has no date in that range whose data \
+         interval has already ended (a date without a time means midnight)",
+        request.dag_id
     ))
 }
 
-/// The place of a date in its backfill, from 1.
-fn ordinal(at: usize) -> i32 {
-    i32::try_from(at + 1).unwrap_or(i32::MAX)
+/// Position of a run in its backfill, from 1.
+fn ordinal(index: usize) -> i32 {
+    i32::try_from(index + 1).unwrap_or(i32::MAX)
 }
 
-async fn insert(transaction: &Transaction<'_>, wanted: &Wanted) -> Result<Backfill, StoreError> {
+async fn insert(transaction: &Transaction<'_>, request: &BackfillRequest) -> Result<Backfill, StoreError> {
     let query = "
         INSERT INTO backfill (dag_id, from_date, to_date, dag_run_conf, reprocess_behavior, max_active_runs, run_backwards)
         VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING *";
@@ -186,21 +186,21 @@ async fn insert(transaction: &Transaction<'_>, wanted: &Wanted) -> Result<Backfi
         .query_one(
             query,
             &[
-                &wanted.dag_id,
-                &wanted.from_date,
-                &wanted.to_date,
-                &Json(&wanted.conf),
-                &wanted.reprocess.as_str(),
-                &wanted.max_active_runs,
-                &wanted.run_backwards,
+                &request.dag_id,
+                &request.from_date,
+                &request.to_date,
+                &Json(&request.conf),
+                &request.reprocess.as_str(),
+                &request.max_active_runs,
+                &request.run_backwards,
             ],
         )
         .await?;
     Ok(read(&row))
 }
 
-/// Which of the dates have a run: its id and its state.
-async fn runs_there(
+/// The existing runs of these dates: run id and state by logical date.
+async fn existing_runs(
     transaction: &Transaction<'_>,
     dag_id: &str,
     infos: &[Info],
@@ -212,16 +212,16 @@ async fn runs_there(
     Ok(rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect())
 }
 
-/// Writes down for each date which run it has, or why it has none.
-async fn note_runs(
+/// Records the run of each date, or why it has none.
+async fn record_runs(
     transaction: &Transaction<'_>,
     backfill_id: i64,
     infos: &[Info],
     outcomes: &[Result<String, &'static str>],
 ) -> Result<(), StoreError> {
     let dates: Vec<Option<Timestamp>> = infos.iter().map(Info::logical_date).collect();
-    let run_ids: Vec<Option<&str>> = outcomes.iter().map(|one| one.as_deref().ok()).collect();
-    let reasons: Vec<Option<&str>> = outcomes.iter().map(|one| one.as_ref().err().copied()).collect();
+    let run_ids: Vec<Option<&str>> = outcomes.iter().map(|outcome| outcome.as_deref().ok()).collect();
+    let reasons: Vec<Option<&str>> = outcomes.iter().map(|outcome| outcome.as_ref().err().copied()).collect();
     let query = "
         INSERT INTO backfill_run (backfill_id, ordinal, logical_date, run_id, exception_reason)
         SELECT $1, new.ordinal, new.logical_date, new.run_id, new.reason
@@ -235,25 +235,31 @@ fn run_id_of(info: &Info) -> String {
     format!("backfill__{}", isoformat(info.run_after))
 }
 
-fn new_run<'a>(dag: &Dag, wanted: &'a Wanted, of: (i64, i32), info: &Info, user: &'a str) -> NewRun<'a> {
+fn new_run<'a>(
+    dag: &Dag,
+    request: &'a BackfillRequest,
+    backfill: (i64, i32),
+    info: &Info,
+    user: &'a str,
+) -> NewRun<'a> {
     NewRun {
-        key: RunKey { dag_id: wanted.dag_id.clone(), run_id: run_id_of(info) },
+        key: RunKey { dag_id: request.dag_id.clone(), run_id: run_id_of(info) },
         run_type: "backfill",
         logical_date: info.logical_date(),
         interval: info.interval,
         partition: None,
         run_after: info.run_after,
-        conf: &wanted.conf,
+        conf: &request.conf,
         note: None,
         triggered_by: "backfill",
         user: Some(user),
         version_id: dag.version_id,
-        backfill: Some(of),
+        backfill: Some(backfill),
     }
 }
 
-/// Why a run that is there already does not run again; `None` when it does.
-fn why_left(state: &str, reprocess: Reprocess) -> Option<&'static str> {
+/// Why an existing run is not rerun; `None` if it is rerun.
+fn skip_reason(state: &str, reprocess: Reprocess) -> Option<&'static str> {
     match (state, reprocess) {
         ("success", Reprocess::Completed) | ("failed", Reprocess::Completed | Reprocess::Failed) => None,
         ("success" | "failed", _) => Some("already exists"),
@@ -261,47 +267,49 @@ fn why_left(state: &str, reprocess: Reprocess) -> Option<&'static str> {
     }
 }
 
-/// Makes a run that is there already run once more, as one of the backfill. Returns its id.
-async fn run_again(
+/// Reruns an existing run as part of the backfill. Returns its id.
+async fn rerun(
     transaction: &Transaction<'_>,
-    wanted: &Wanted,
+    request: &BackfillRequest,
     backfill: &Backfill,
     ordinal: i32,
     run_id: &str,
 ) -> Result<String, StoreError> {
-    let key = RunKey { dag_id: wanted.dag_id.clone(), run_id: run_id.to_owned() };
+    let key = RunKey { dag_id: request.dag_id.clone(), run_id: run_id.to_owned() };
     clear::clear(transaction, &key, &Selection::default()).await?;
-    let take = "
+    let join_backfill = "
         UPDATE dag_run SET revision = gen_random_uuid(), run_type = 'backfill', triggered_by = 'backfill', backfill_id = $3, backfill_ordinal = $4,
                conf = CASE WHEN $5::jsonb = '{}' THEN conf ELSE $5 END
         WHERE dag_id = $1 AND run_id = $2";
-    transaction.execute(take, &[&key.dag_id, &key.run_id, &backfill.id, &ordinal, &Json(&wanted.conf)]).await?;
+    transaction
+        .execute(join_backfill, &[&key.dag_id, &key.run_id, &backfill.id, &ordinal, &Json(&request.conf)])
+        .await?;
     Ok(key.run_id)
 }
 
-/// How many runs it was given, and of how many dates not, by the reason.
+/// Number of runs in a backfill, and number of dates without a run by reason.
 pub async fn outcome(client: &impl GenericClient, id: i64) -> Result<(i64, Vec<(String, i64)>), StoreError> {
     get(client, id).await?;
     let query = "SELECT exception_reason, count(*) FROM backfill_run WHERE backfill_id = $1 GROUP BY 1 ORDER BY 1";
-    let (mut made, mut left) = (0, Vec::new());
+    let (mut created, mut skipped) = (0, Vec::new());
     for row in client.query(query, &[&id]).await? {
         match row.get::<_, Option<String>>(0) {
-            None => made = row.get(1),
-            Some(reason) => left.push((reason, row.get(1))),
+            None => created = row.get(1),
+            Some(reason) => skipped.push((reason, row.get(1))),
         }
     }
-    Ok((made, left))
+    Ok((created, skipped))
 }
 
-/// How many of its runs are in each state.
+/// Number of a backfill's runs in each state.
 pub async fn states(client: &impl GenericClient, id: i64) -> Result<Map<String, Value>, StoreError> {
     let query = "SELECT state, count(*) FROM dag_run WHERE backfill_id = $1 GROUP BY 1";
     let rows = client.query(query, &[&id]).await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get::<_, i64>(1).into())).collect())
 }
 
-pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<Found<Backfill>, StoreError> {
-    listing.fetch(client, &Source::of("*", "backfill", &[Column::whole("id")]), read).await
+pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<ListPage<Backfill>, StoreError> {
+    listing.fetch(client, &Source::new("*", "backfill", &[Column::whole("id")]), read).await
 }
 
 pub async fn get(client: &impl GenericClient, id: i64) -> Result<Backfill, StoreError> {
@@ -309,15 +317,16 @@ pub async fn get(client: &impl GenericClient, id: i64) -> Result<Backfill, Store
     row.as_ref().map(read).ok_or_else(|| StoreError::NotFound { what: "backfill", id: id.to_string() })
 }
 
-/// What can be done to one that is under way.
+/// Changes to a running backfill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     Pause,
     Unpause,
-    /// Its runs that have not begun fail.
+    /// Completes the backfill: its queued runs are set to failed, running ones continue.
     Cancel,
 }
 
+/// Pauses, unpauses or cancels a backfill. Fails with `Busy` if it is already completed.
 pub async fn change(transaction: &Transaction<'_>, id: i64, change: Change) -> Result<Backfill, StoreError> {
     let backfill = get(transaction, id).await?;
     if backfill.completed_at.is_some() {
@@ -331,14 +340,14 @@ pub async fn change(transaction: &Transaction<'_>, id: i64, change: Change) -> R
         let queued =
             "UPDATE dag_run SET state = 'failed', end_date = now() WHERE backfill_id = $1 AND state = 'queued'";
         transaction.execute(queued, &[&id]).await?;
-        // One for all of them: there may be many thousands.
+        // One event for all runs, since there may be many thousands.
         events::notify(transaction, &Event::Dags).await?;
     }
     events::notify(transaction, &Event::Sweep).await?;
     get(transaction, id).await
 }
 
-/// The newest of a DAG, each with how many of its runs are in which state.
+/// The newest backfills of a DAG, each with the number of its runs in each state.
 pub async fn newest(
     client: &impl GenericClient,
     dag_id: &str,

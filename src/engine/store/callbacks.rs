@@ -1,4 +1,4 @@
-//! Callbacks of DAGs that are to be called.
+//! The queue of DAG-level callbacks: code of a DAG file that is called when a run has ended.
 
 use super::StoreError;
 use super::events::{self, Event};
@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio_postgres::types::Json;
 
-/// Notes that a DAG's own callback is to be called, with the task that decided.
+/// Queues the callback for a run that has ended in `state`, together with a task that decided that state.
 pub async fn add(transaction: &Transaction<'_>, run: &RunKey, state: &str, reason: &str) -> Result<(), StoreError> {
     let query = "
         INSERT INTO dag_callback (dag_id, run_id, state, reason, task_id, map_index)
@@ -23,16 +23,16 @@ pub async fn add(transaction: &Transaction<'_>, run: &RunKey, state: &str, reaso
     Ok(())
 }
 
-/// One that is to be called.
+/// A queued callback.
 #[derive(Debug)]
 pub struct Callback {
     pub run: RunKey,
     pub version_id: Option<i64>,
-    /// What its Python is told of the run and the task, by name.
+    /// A JSON object with the context for the callback's Python process.
     pub spec: Value,
 }
 
-/// The oldest of a DAG that is not in `busy`. Whoever takes it calls it: it is there no more.
+/// Removes the oldest callback from the queue, except those of the DAGs in `busy`. The caller must run it.
 pub async fn take(client: &impl GenericClient, busy: &[&str]) -> Result<Option<Callback>, StoreError> {
     let query = "
         WITH taken AS (DELETE FROM dag_callback WHERE id = (

@@ -1,10 +1,10 @@
-//! Making task instances run again.
+//! Clears task instances, so that they run again.
 
 use super::dags::{self, Dag};
 use super::events::{self, Event};
 use super::lengths;
 use super::new_run;
-use super::relatives::{Chosen, Direction, Relatives};
+use super::relatives::{Direction, InstanceSet, Relatives};
 use super::runs;
 use super::{ReadFor, StoreError};
 use crate::engine::dag::Task;
@@ -17,78 +17,85 @@ use std::collections::HashMap;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-/// Which of a run's task instances are to run again.
+/// Selects the task instances of a run to clear.
 #[derive(Debug, Default)]
 pub struct Selection {
-    /// With a map index where only that one is meant; all when empty.
+    /// Task ids, with a map index to select a single instance; empty selects all.
     pub tasks: Vec<(String, Option<i32>)>,
+    /// Also selects all upstream instances, or all downstream instances.
     pub upstream: bool,
     pub downstream: bool,
-    /// Of those that failed; with `only_running`, of those that run too.
+    /// Selects only failed instances or, together with `only_running`, failed and running ones.
     pub only_failed: bool,
     pub only_running: bool,
-    /// Tasks that stay as they are, whatever else says otherwise.
+    /// Tasks that are never cleared.
     pub except: Vec<String>,
-    /// A run that is over stays over.
+    /// True to leave a finished run finished instead of requeueing it.
     pub leaves_run: bool,
 }
 
 impl Selection {
-    fn takes_state(&self, state: Option<&str>) -> bool {
-        let has_failed = self.only_failed && matches!(state, Some("failed" | "upstream_failed"));
-        let runs = self.only_running && state == Some("running");
-        (!self.only_failed && !self.only_running) || has_failed || runs
+    fn includes_state(&self, state: Option<&str>) -> bool {
+        let matches_failed = self.only_failed && matches!(state, Some("failed" | "upstream_failed"));
+        let matches_running = self.only_running && state == Some("running");
+        (!self.only_failed && !self.only_running) || matches_failed || matches_running
     }
 }
 
-/// A selection with the DAG that it is made over, once for all of its runs.
+/// A selection with the DAG that it applies to, shared by all runs.
 pub struct Clearing<'a> {
-    which: &'a Selection,
+    selection: &'a Selection,
     pub dag: Dag,
     graph: Graph,
 }
 
 impl<'a> Clearing<'a> {
-    /// Over the arrows of the DAG as it is now, which is what its runs will go on with.
-    pub async fn of(client: &impl GenericClient, dag_id: &str, which: &'a Selection) -> Result<Self, StoreError> {
+    /// Loads the DAG's current version, with which the cleared runs will continue.
+    pub async fn load(client: &impl GenericClient, dag_id: &str, selection: &'a Selection) -> Result<Self, StoreError> {
         let dag = dags::get(client, dag_id).await?;
         let graph = Graph::new((*dag.structure).clone());
-        Ok(Self { which, dag, graph })
+        Ok(Self { selection, dag, graph })
     }
 
-    /// The instances of a run that would run again. Removed ones are among them: what they are mapped over may have
-    /// more elements by then, and the planner removes again what is too many.
+    /// Returns the instances of a run to clear. Removed instances are included: the list that they belong to may have
+    /// grown when they run, and the planner removes surplus instances again.
     pub async fn select(&self, client: &impl GenericClient, key: &RunKey) -> Result<Vec<InstanceKey>, StoreError> {
-        let has_single = self.which.tasks.iter().any(|(_, at)| at.is_some_and(|at| at >= 0));
-        let lengths = if has_single && (self.which.upstream || self.which.downstream) {
+        let has_single_instance =
+            self.selection.tasks.iter().any(|(_, map_index)| map_index.is_some_and(|map_index| map_index >= 0));
+        let lengths = if has_single_instance && (self.selection.upstream || self.selection.downstream) {
             lengths::of_run(client, key, &self.graph).await?
         } else {
             HashMap::new()
         };
-        let chosen = with_relatives(self.which, &Relatives { graph: &self.graph, lengths: &lengths });
+        let chosen = with_relatives(self.selection, &Relatives { graph: &self.graph, lengths: &lengths });
         let query = "
             SELECT task_id, map_index, state FROM task_instance
             WHERE dag_id = $1 AND run_id = $2 ORDER BY task_id, map_index";
         let rows = client.query(query, &[&key.dag_id, &key.run_id]).await?;
-        let found = rows.iter().filter(|row| self.takes(&chosen, row.get(0), row.get(1), row.get(2)));
-        let one = |row: &Row| InstanceKey { run: key.clone(), task_id: row.get(0), map_index: row.get(1) };
-        Ok(found.map(one).collect())
+        let selected = rows.iter().filter(|row| self.is_selected(&chosen, row.get(0), row.get(1), row.get(2)));
+        let instance_key = |row: &Row| InstanceKey { run: key.clone(), task_id: row.get(0), map_index: row.get(1) };
+        Ok(selected.map(instance_key).collect())
     }
 
-    fn takes(&self, chosen: &Chosen, task_id: &str, map_index: i32, state: Option<&str>) -> bool {
-        let which = self.which;
+    fn is_selected(&self, chosen: &InstanceSet, task_id: &str, map_index: i32, state: Option<&str>) -> bool {
+        let selection = self.selection;
         let is_chosen = match self.graph.task_index(task_id) {
-            _ if which.tasks.is_empty() => true,
+            _ if selection.tasks.is_empty() => true,
             Some(task_index) => chosen.contains(task_index, map_index),
-            // A task that the DAG has no more has no relatives.
-            None => which.tasks.iter().any(|(id, at)| id == task_id && at.is_none_or(|at| at == map_index)),
+            // The DAG no longer has the task, so it is selected only by name.
+            None => {
+                selection.tasks.iter().any(|(id, index)| id == task_id && index.is_none_or(|index| index == map_index))
+            }
         };
-        let is_lost = state == Some("removed") && self.graph.task_index(task_id).is_none();
-        is_chosen && !is_lost && which.takes_state(state) && !which.except.iter().any(|id| id == task_id)
+        let is_task_gone = state == Some("removed") && self.graph.task_index(task_id).is_none();
+        is_chosen
+            && !is_task_gone
+            && selection.includes_state(state)
+            && !selection.except.iter().any(|id| id == task_id)
     }
 
-    /// Makes what was selected of a run run again, with the DAG as it is now. The caller has held the run since before
-    /// it was selected.
+    /// Clears the selected instances of a run and moves the run to the DAG's current version. The caller must have
+    /// locked the run before it selected them.
     pub async fn clear(
         &self,
         transaction: &Transaction<'_>,
@@ -102,24 +109,26 @@ impl<'a> Clearing<'a> {
         if !chosen.is_empty() {
             self.reset(transaction, key, chosen).await?;
         }
-        runs::revise(transaction, key).await?;
-        if run.state.is_finished() && !chosen.is_empty() && !self.which.leaves_run {
-            runs::queue_again(transaction, key).await?;
+        runs::bump_revision(transaction, key).await?;
+        if run.state.is_finished() && !chosen.is_empty() && !self.selection.leaves_run {
+            runs::requeue(transaction, key).await?;
         }
-        tell(transaction, key).await
+        notify_cleared(transaction, key).await
     }
 
+    /// Resets the instances to no state, with the retries and pools of the current version. Running instances become
+    /// `restarting`, and instances whose task is gone become `removed`.
     async fn reset(
         &self,
         transaction: &Transaction<'_>,
         key: &RunKey,
         chosen: &[InstanceKey],
     ) -> Result<(), StoreError> {
-        let known: HashMap<&str, &Task> =
+        let tasks: HashMap<&str, &Task> =
             self.dag.structure.tasks.iter().map(|task| (task.task_id.as_str(), task)).collect();
-        let ids: Vec<&str> = chosen.iter().map(|one| one.task_id.as_str()).collect();
-        let maps: Vec<i32> = chosen.iter().map(|one| one.map_index).collect();
-        let task = |id: &&str| known.get(id).copied();
+        let ids: Vec<&str> = chosen.iter().map(|instance| instance.task_id.as_str()).collect();
+        let map_indexes: Vec<i32> = chosen.iter().map(|instance| instance.map_index).collect();
+        let task = |id: &&str| tasks.get(id).copied();
         let retries = |task: &Task| i32::try_from(task.retries).unwrap_or(i32::MAX);
         let retries: Vec<i32> = ids.iter().map(|id| task(id).map_or(0, retries)).collect();
         let pools: Vec<Option<&str>> = ids.iter().map(|id| task(id).map(Task::pool)).collect();
@@ -127,93 +136,94 @@ impl<'a> Clearing<'a> {
         let weights: Vec<i32> = ids.iter().map(|id| task(id).map_or(1, |task| task.weight)).collect();
         let query = "
             UPDATE task_instance ti SET due_at = NULL,
-                   -- What has waited without a process has not begun.
+                   -- An instance that waited without a process has not started.
                    start_date = CASE WHEN state = 'up_for_reschedule' AND end_date IS NULL THEN NULL ELSE start_date END,
                    max_tries = least(try_number::bigint + greatest(retries, 0), 2147483646),
                    pool = coalesce(new_pool, pool), pool_slots = new_slots, priority_weight = new_weight,
                    state = CASE WHEN state IN ('running', 'restarting') THEN 'restarting'
-                                -- The DAG has no such task any more, so it has no pool either.
+                                -- The DAG no longer has the task, so there is no pool either.
                                 WHEN new_pool IS NULL THEN 'removed' END
             FROM unnest($3::text[], $4::integer[], $5::integer[], $6::text[], $7::integer[], $8::integer[])
                  AS chosen (id, at, retries, new_pool, new_slots, new_weight)
             WHERE dag_id = $1 AND run_id = $2 AND task_id = id AND map_index = at";
         let parameters: [&(dyn ToSql + Sync); 8] =
-            [&key.dag_id, &key.run_id, &ids, &maps, &retries, &pools, &slots, &weights];
+            [&key.dag_id, &key.run_id, &ids, &map_indexes, &retries, &pools, &slots, &weights];
         transaction.execute(query, &parameters).await?;
         Ok(())
     }
 }
 
-/// What is named, what is asked for above and below it, and the setups and teardowns that all of these need. With both,
-/// what is below starts from what is above too, as in Airflow.
-fn with_relatives(which: &Selection, relatives: &Relatives<'_>) -> Chosen {
-    let mut chosen = Chosen::named(relatives.graph, which.tasks.iter().map(|(id, at)| (id.as_str(), *at)));
-    if which.upstream {
-        chosen.extend(relatives.of(&chosen, Direction::Up));
+/// Returns the named instances, the requested upstream and downstream instances, and the setups and teardowns that all
+/// of these need. As in Airflow, with both directions the instances downstream of upstream instances are included.
+fn with_relatives(selection: &Selection, relatives: &Relatives<'_>) -> InstanceSet {
+    let mut chosen =
+        InstanceSet::named(relatives.graph, selection.tasks.iter().map(|(id, map_index)| (id.as_str(), *map_index)));
+    if selection.upstream {
+        chosen.extend(relatives.related_to(&chosen, Direction::Up));
     }
-    if which.downstream {
-        chosen.extend(relatives.of(&chosen, Direction::Down));
+    if selection.downstream {
+        chosen.extend(relatives.related_to(&chosen, Direction::Down));
     }
     chosen.extend(relatives.setups(&chosen));
     chosen
 }
 
-/// Makes what is selected of one run run again. Returns which instances that are.
+/// Clears the selected instances of one run and returns them.
 pub async fn clear(
     transaction: &Transaction<'_>,
     key: &RunKey,
-    which: &Selection,
+    selection: &Selection,
 ) -> Result<Vec<InstanceKey>, StoreError> {
     runs::lock(transaction, std::slice::from_ref(key)).await?;
-    let clearing = Clearing::of(transaction, &key.dag_id, which).await?;
+    let clearing = Clearing::load(transaction, &key.dag_id, selection).await?;
     let chosen = clearing.select(transaction, key).await?;
     clearing.clear(transaction, key, &chosen).await?;
     Ok(chosen)
 }
 
-async fn tell(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), StoreError> {
+async fn notify_cleared(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), StoreError> {
     for event in [Event::Stop, Event::Sweep, Event::Plan(key.clone()), Event::Changed(key.clone())] {
         events::notify(transaction, &event).await?;
     }
     Ok(())
 }
 
-/// Tasks of the DAG as it is now that a run has no instance of, and would get one of.
+/// Ids of the tasks of the DAG's current version for which `add_new_tasks` would add instances, sorted.
 pub async fn new_tasks(client: &impl GenericClient, key: &RunKey) -> Result<Vec<String>, StoreError> {
     let dag = dags::get(client, &key.dag_id).await?;
     let run = runs::get(client, key, ReadFor::Reading).await?;
     let is_backfill = run.backfill_id.is_some();
-    let mut new = new_run::missing(client, key, &dag.structure, run.logical_date, is_backfill).await?;
-    new.sort();
-    new.dedup();
-    Ok(new)
+    let mut task_ids = new_run::missing(client, key, &dag.structure, run.logical_date, is_backfill).await?;
+    task_ids.sort();
+    task_ids.dedup();
+    Ok(task_ids)
 }
 
-/// Gives a run the tasks that its DAG has got since, and leaves the others as they are.
+/// Adds instances to a run for tasks that its DAG has gained since, without clearing other instances.
 pub async fn add_new_tasks(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), StoreError> {
     let run = runs::get(transaction, key, ReadFor::Update).await?;
     if new_tasks(transaction, key).await?.is_empty() {
         return Ok(());
     }
     take_version(transaction, &run, &dags::get(transaction, &key.dag_id).await?).await?;
-    runs::revise(transaction, key).await?;
+    runs::bump_revision(transaction, key).await?;
     if run.state.is_finished() {
-        runs::queue_again(transaction, key).await?;
+        runs::requeue(transaction, key).await?;
     }
-    tell(transaction, key).await
+    notify_cleared(transaction, key).await
 }
 
-/// From now on the run is of the DAG's current version: new tasks come in, lost ones are removed.
+/// Moves the run to the DAG's current version: new tasks get instances, missing tasks are marked removed.
 async fn take_version(transaction: &Transaction<'_>, run: &runs::Run, dag: &Dag) -> Result<(), StoreError> {
     let key = &run.key;
     let ids: Vec<&str> = dag.structure.tasks.iter().map(|task| task.task_id.as_str()).collect();
-    let version = "UPDATE dag_run SET dag_version_id = $3 WHERE dag_id = $1 AND run_id = $2";
-    transaction.execute(version, &[&key.dag_id, &key.run_id, &dag.version_id]).await?;
-    let lost = "UPDATE task_instance SET state = $4, due_at = NULL
+    let set_version = "UPDATE dag_run SET dag_version_id = $3 WHERE dag_id = $1 AND run_id = $2";
+    transaction.execute(set_version, &[&key.dag_id, &key.run_id, &dag.version_id]).await?;
+    let mark_removed = "UPDATE task_instance SET state = $4, due_at = NULL
                 WHERE dag_id = $1 AND run_id = $2 AND task_id <> ALL ($3) AND state IS DISTINCT FROM 'running'";
-    transaction.execute(lost, &[&key.dag_id, &key.run_id, &ids, &TaskState::Removed.as_str()]).await?;
-    let back = "UPDATE task_instance SET state = NULL
+    transaction.execute(mark_removed, &[&key.dag_id, &key.run_id, &ids, &TaskState::Removed.as_str()]).await?;
+    let restore = "UPDATE task_instance SET state = NULL
                 WHERE dag_id = $1 AND run_id = $2 AND task_id = ANY ($3) AND state = 'removed'";
-    transaction.execute(back, &[&key.dag_id, &key.run_id, &ids]).await?;
+    transaction.execute(restore, &[&key.dag_id, &key.run_id, &ids]).await?;
     new_run::add_instances(transaction, key, &dag.structure, run.logical_date, run.backfill_id.is_some()).await
 }

@@ -1,46 +1,48 @@
-//! Dates that a clock wrote which was ahead and has been set back since: what waits for them would wait as long as the
-//! clock was wrong. `due_runs` and the planner set right those that they work out themselves.
+//! Corrects stored dates that were written by a clock that was ahead and has been set back since. Otherwise work that
+//! waits for these dates would be delayed by as much as the clock was wrong. Other dates are corrected where they are
+//! computed, in `due_runs` and the planner.
 
 use super::StoreError;
 use super::events::{self, Event};
 use super::new_run;
 use crate::postgres::GenericClient;
 
-/// A try that ended in the future: what follows it comes as long after now as it was to come after that end.
+/// A try that ended in the future: the delay until its retry or next poke is kept, but counted from now.
 const TRIES_AGAIN: &str = "
     UPDATE task_instance SET due_at = $1::timestamptz + (due_at - end_date), end_date = $1
     WHERE due_at > end_date AND end_date > $1 AND state IN ('up_for_retry', 'up_for_reschedule')";
 
-/// A run that began in the future has the whole of its time from now.
+/// A run that started in the future gets its whole `dagrun_timeout`, counted from now.
 const RUNS: &str = "
     UPDATE dag_run SET deadline_at = $1::timestamptz + (deadline_at - start_date), start_date = $1
     WHERE state = 'running' AND start_date > $1";
 
-/// Else everything that is queued from now on goes before it.
+/// An instance that was queued in the future: otherwise all instances queued from now on would be claimed before it.
 const QUEUED: &str = "
     UPDATE task_instance SET queued_at = clock_timestamp() WHERE state = 'queued' AND queued_at > clock_timestamp()";
 
+/// A trigger that was created in the future keeps its timeout, counted from now.
 const TRIGGERS: &str = "
     UPDATE task_trigger SET timeout_at = $1::timestamptz + (timeout_at - created_at), created_at = $1
     WHERE fired_at IS NULL AND timeout_at > created_at AND created_at > $1";
 
-/// A sensor that waits without a process looks at once: when it would look next does not say when that was worked out.
+/// A sensor that waits without a process pokes immediately, because it is not known when its due date was computed.
 const SENSORS: &str = "
     UPDATE task_instance SET due_at = $1, start_date = least(start_date, $1)
     WHERE state = 'up_for_reschedule' AND end_date IS NULL AND due_at > $1";
 
-/// Whether sensors that wait without a process look at once.
+/// Tells whether sensors that wait without a process poke immediately.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sensors {
-    LookAtOnce,
+    PokeNow,
     Wait,
 }
 
-/// Sets right what was written by a clock that was ahead. Returns whether task instances have changed.
-pub async fn set_right(client: &impl GenericClient, sensors: Sensors) -> Result<bool, StoreError> {
+/// Corrects the dates written by a clock that was ahead. Returns whether task instances have changed.
+pub async fn correct_dates(client: &impl GenericClient, sensors: Sensors) -> Result<bool, StoreError> {
     let now = new_run::now();
     let mut changed = client.execute(TRIES_AGAIN, &[&now]).await?;
-    if sensors == Sensors::LookAtOnce {
+    if sensors == Sensors::PokeNow {
         changed += client.execute(SENSORS, &[&now]).await?;
     }
     client.execute(RUNS, &[&now]).await?;

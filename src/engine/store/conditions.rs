@@ -1,4 +1,4 @@
-//! What holds for the rows of a list, in SQL, with values beside it; and columns, which lists are ordered by.
+//! SQL conditions with their parameters, and the columns that lists are ordered by.
 
 use crate::engine::keys::RunKey;
 use std::fmt::Write;
@@ -6,7 +6,7 @@ use tokio_postgres::types::ToSql;
 
 pub type Value = Box<dyn ToSql + Sync + Send>;
 
-/// A column, or an expression over some, with its SQL type.
+/// A column or SQL expression, with its type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Column {
     pub sql: &'static str,
@@ -41,7 +41,7 @@ pub struct Order {
     pub descending: bool,
 }
 
-/// Conditions that all hold, in SQL, with their values beside them.
+/// Conditions joined by AND, with their parameters.
 #[derive(Default)]
 pub struct Conditions {
     parts: Vec<String>,
@@ -49,25 +49,25 @@ pub struct Conditions {
 }
 
 impl Conditions {
-    /// `sql` has `{}` where each of the values stands.
+    /// Adds a condition; `sql` has `{}` in place of each value.
     pub fn add(&mut self, sql: &str, values: Vec<Value>) {
         self.parts.push(sql.to_owned());
         self.values.extend(values);
     }
 
-    /// One that has one value.
+    /// Adds a condition with one value.
     pub fn with(&mut self, sql: &str, value: impl ToSql + Sync + Send + 'static) {
         self.add(sql, vec![Box::new(value)]);
     }
 
-    /// One that says something only if there is a value.
+    /// Adds a condition with a value, or none for `None`.
     pub fn maybe(&mut self, sql: &str, value: Option<impl ToSql + Sync + Send + 'static>) {
         if let Some(value) = value {
             self.with(sql, value);
         }
     }
 
-    /// Where there are several, one of them is enough.
+    /// Adds the condition that the column has one of the values, or none if there are no values.
     pub fn any(&mut self, column: Column, values: Vec<String>) {
         if !values.is_empty() {
             let (sql, kind) = (column.sql, column.kind);
@@ -75,35 +75,37 @@ impl Conditions {
         }
     }
 
-    /// There is such a row of a query that all of these hold for; nothing where there are none.
-    pub fn some(&mut self, query: &str, inner: Self) {
-        if inner.parts.is_empty() {
+    /// Adds the condition that `query`, which ends in a WHERE clause, has a row that meets the `nested` conditions.
+    /// Adds none if there are no nested conditions.
+    pub fn exists(&mut self, query: &str, nested: Self) {
+        if nested.parts.is_empty() {
             return;
         }
-        self.values.extend(inner.values);
-        self.parts.push(format!("EXISTS ({query} AND ({}))", inner.parts.join(") AND (")));
+        self.values.extend(nested.values);
+        self.parts.push(format!("EXISTS ({query} AND ({}))", nested.parts.join(") AND (")));
     }
 
-    /// The task instances `ti` of one run.
+    /// Restricts the task instances `ti` to one run.
     pub fn add_run(&mut self, run: &RunKey) {
         self.add("ti.dag_id = {} AND ti.run_id = {}", vec![Box::new(run.dag_id.clone()), Box::new(run.run_id.clone())]);
     }
 
-    /// With the values numbered as they come.
+    /// The SQL with numbered parameters.
     pub fn sql(&self) -> String {
         if self.parts.is_empty() {
             return "TRUE".to_owned();
         }
-        let whole = format!("({})", self.parts.join(") AND ("));
-        let mut parts = whole.split("{}");
+        let joined = format!("({})", self.parts.join(") AND ("));
+        let mut parts = joined.split("{}");
         let mut text = parts.next().unwrap_or_default().to_owned();
-        for (at, part) in parts.enumerate() {
-            // Writing to a text does not fail.
-            let _ = write!(text, "${}{part}", at + 1);
+        for (index, part) in parts.enumerate() {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "${}{part}", index + 1);
         }
         text
     }
 
+    /// The parameters, in the order of their numbers.
     pub fn values(&self) -> Vec<&(dyn ToSql + Sync)> {
         self.values.iter().map(|value| &**value as &(dyn ToSql + Sync)).collect()
     }
@@ -114,18 +116,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_numbered_as_they_come() {
+    fn parameters_are_numbered_in_order() {
         let mut conditions = Conditions::default();
         assert_eq!(conditions.sql(), "TRUE");
         conditions.with("a = {}", 1_i32);
         conditions.add("b = {} OR c = {}", vec![Box::new("x"), Box::new("y")]);
         conditions.add("d", Vec::new());
         assert_eq!(conditions.sql(), "(a = $1) AND (b = $2 OR c = $3) AND (d)");
-        let mut inner = Conditions::default();
+        let mut nested = Conditions::default();
         for number in 0..9 {
-            inner.with("e = {}", number);
+            nested.with("e = {}", number);
         }
-        conditions.some("SELECT FROM f WHERE g", inner);
+        conditions.exists("SELECT FROM f WHERE g", nested);
         let sql = conditions.sql();
         assert!(
             sql.ends_with(

@@ -1,6 +1,6 @@
 //! Connections: how tasks reach other systems. Password and extra are encrypted at rest.
 
-use super::listing::{Column, Found, Listing, Source};
+use super::listing::{Column, ListPage, Listing, Source};
 use super::{OnExisting, ReadFor, StoreError};
 use crate::auth::cipher::Cipher;
 use crate::postgres::GenericClient;
@@ -18,51 +18,53 @@ pub struct Connection {
     pub schema: Option<String>,
     pub port: Option<i32>,
     pub password: Option<String>,
-    /// A JSON document as text, as Airflow has it.
+    /// A JSON object as text, as in Airflow.
     pub extra: Option<String>,
 }
 
 const WHAT: &str = "connection";
-/// Airflow's: letters, digits and a few signs, at most 200 characters.
+/// Airflow's limit on the length of a connection id.
 const MAX_ID: usize = 200;
 
+/// Binds the encrypted value to its row and field, so that it cannot be decrypted in another place.
 fn associated_data(connection_id: &str, field: &str) -> String {
     format!("connection/{connection_id}/{field}")
 }
 
-/// The rules of Airflow's own API, so that everything here can be exported there.
+/// Applies the rules of Airflow's API, so that every connection can be exported to Airflow.
 fn check(connection: &Connection) -> Result<(), StoreError> {
     let id = &connection.connection_id;
-    let invalid = |what: &str| Err(StoreError::Invalid(format!("connection {id:?}: {what}")));
-    let fits = |c: char| c.is_alphanumeric() || "_-.".contains(c);
-    if id.is_empty() || id.chars().count() > MAX_ID || !id.chars().all(fits) {
-        return invalid(&format!("an id is 1 to {MAX_ID} letters, digits, _ . and -"));
+    let invalid = |problem: &str| Err(StoreError::Invalid(format!("connection {id:?}: {problem}")));
+    let is_allowed = |c: char| c.is_alphanumeric() || "_-.".contains(c);
+    if id.is_empty() || id.chars().count() > MAX_ID || !id.chars().all(is_allowed) {
+        return invalid(&format!("the id must be 1 to {MAX_ID} letters, digits, _ . or -"));
     }
     if connection.conn_type.is_empty() {
-        return invalid("it needs a conn_type, for example postgres or http");
+        return invalid("conn_type is required, for example postgres or http");
     }
     let texts = [&connection.description, &connection.host, &connection.login, &connection.schema];
     if connection.conn_type.contains('\0') || texts.into_iter().flatten().any(|text| text.contains('\0')) {
-        return invalid("it cannot hold the character NUL");
+        return invalid("values must not contain the NUL character");
     }
     if connection.port.is_some_and(|port| !(0..=65535).contains(&port)) {
-        return invalid("its port is a number from 0 to 65535");
+        return invalid("port must be a number from 0 to 65535");
     }
     match connection.extra.as_deref().filter(|extra| !extra.is_empty()).map(serde_json::from_str) {
         None | Some(Ok(serde_json::Value::Object(_))) => Ok(()),
-        Some(Ok(_)) => invalid("its extra is not a JSON object"),
-        Some(Err(error)) => invalid(&format!("its extra is not JSON: {error}")),
+        Some(Ok(_)) => invalid("extra must be a JSON object"),
+        Some(Err(error)) => invalid(&format!("extra is not valid JSON: {error}")),
     }
 }
 
 fn read(row: &Row, cipher: &Cipher) -> Result<Connection, StoreError> {
     let connection_id: String = row.get("connection_id");
-    let open = |column: &str, field: &str| {
-        let sealed: Option<&[u8]> = row.get(column);
-        let opened = sealed.map(|sealed| cipher.open(&associated_data(&connection_id, field), sealed)).transpose();
-        opened.map_err(|_| StoreError::Sealed { what: WHAT, id: connection_id.clone() })
+    let decrypt = |column: &str, field: &str| {
+        let encrypted: Option<&[u8]> = row.get(column);
+        let decrypted =
+            encrypted.map(|encrypted| cipher.open(&associated_data(&connection_id, field), encrypted)).transpose();
+        decrypted.map_err(|_| StoreError::Sealed { what: WHAT, id: connection_id.clone() })
     };
-    let (password, extra) = (open("password_encrypted", "password")?, open("extra_encrypted", "extra")?);
+    let (password, extra) = (decrypt("password_encrypted", "password")?, decrypt("extra_encrypted", "extra")?);
     Ok(Connection {
         conn_type: row.get("conn_type"),
         description: row.get("description"),
@@ -76,22 +78,22 @@ fn read(row: &Row, cipher: &Cipher) -> Result<Connection, StoreError> {
     })
 }
 
-/// A page of them with the number of all that match.
+/// A page of connections with the total number of matches.
 pub async fn list(
     client: &impl GenericClient,
     cipher: &Cipher,
     listing: Listing,
-) -> Result<Found<Connection>, StoreError> {
+) -> Result<ListPage<Connection>, StoreError> {
     listing
-        .fetch(client, &Source::of("*", "connection", &[Column::text("connection_id")]), |row| read(row, cipher))
+        .fetch(client, &Source::new("*", "connection", &[Column::text("connection_id")]), |row| read(row, cipher))
         .await?
-        .sound()
+        .transpose()
 }
 
-/// Those of these names that there are, whether they can be opened or not.
-pub async fn there(client: &impl GenericClient, names: &[String]) -> Result<Vec<String>, StoreError> {
+/// Returns which of these ids exist, whether they can be decrypted or not.
+pub async fn existing(client: &impl GenericClient, ids: &[String]) -> Result<Vec<String>, StoreError> {
     let query = "SELECT connection_id FROM connection WHERE connection_id = ANY ($1)";
-    Ok(client.query(query, &[&names]).await?.iter().map(|row| row.get(0)).collect())
+    Ok(client.query(query, &[&ids]).await?.iter().map(|row| row.get(0)).collect())
 }
 
 pub async fn get(
@@ -115,6 +117,7 @@ const REPLACE: &str = "DO UPDATE SET conn_type = EXCLUDED.conn_type, description
     host = EXCLUDED.host, login = EXCLUDED.login, schema = EXCLUDED.schema, port = EXCLUDED.port,
     password_encrypted = EXCLUDED.password_encrypted, extra_encrypted = EXCLUDED.extra_encrypted, updated_at = now()";
 
+/// Inserts a connection. `on_conflict` is the SQL for an existing id. Returns the number of rows written.
 async fn write(
     client: &impl GenericClient,
     cipher: &Cipher,
@@ -136,7 +139,7 @@ async fn write(
     Ok(written)
 }
 
-/// Makes a new one; an existing id is an error and stays as it is.
+/// Creates a connection; fails if the id exists.
 pub async fn create(client: &impl GenericClient, cipher: &Cipher, new: &Connection) -> Result<(), StoreError> {
     match write(client, cipher, new, "DO NOTHING").await? {
         0 => Err(StoreError::AlreadyExists { what: WHAT, id: new.connection_id.clone() }),
@@ -144,12 +147,12 @@ pub async fn create(client: &impl GenericClient, cipher: &Cipher, new: &Connecti
     }
 }
 
-/// Makes it or replaces it.
+/// Creates or replaces a connection.
 pub async fn set(client: &impl GenericClient, cipher: &Cipher, new: &Connection) -> Result<(), StoreError> {
     write(client, cipher, new, REPLACE).await.map(drop)
 }
 
-/// Whether it was written; `false` when it exists and is to be skipped.
+/// Writes a connection of an import. Returns true if it was written, false if it exists and is skipped.
 pub async fn import(
     client: &impl GenericClient,
     cipher: &Cipher,

@@ -1,13 +1,14 @@
-//! Cursors: the last row of a page, from which the next one goes on.
+//! Cursors for keyset pagination. A cursor holds the values by which the last row of a page is ordered; the next page
+//! starts after that row.
 
 use super::conditions::{Column, Order, Value};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// Marks a cursor that leads back.
+/// Prefix of a cursor that leads to the previous page.
 const BACKWARD: char = '~';
 
-/// Where a page begins, or ends.
+/// Where a page starts or ends: at the first row, after a row, or before a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cursor {
     First,
@@ -16,17 +17,18 @@ pub enum Cursor {
 }
 
 impl Cursor {
-    /// `None` for what is none.
+    /// Returns `None` for an invalid cursor.
     pub fn parse(text: &str) -> Option<Self> {
         if text.is_empty() {
             return Some(Self::First);
         }
-        let back = text.strip_prefix(BACKWARD);
-        let bytes = URL_SAFE_NO_PAD.decode(back.unwrap_or(text).trim_end_matches('=')).ok()?;
+        let backward = text.strip_prefix(BACKWARD);
+        let bytes = URL_SAFE_NO_PAD.decode(backward.unwrap_or(text).trim_end_matches('=')).ok()?;
         let values = serde_json::from_slice(&bytes).ok()?;
-        Some(if back.is_some() { Self::Before(values) } else { Self::After(values) })
+        Some(if backward.is_some() { Self::Before(values) } else { Self::After(values) })
     }
 
+    /// Formats a cursor from the values of a row.
     pub fn write(values: &[Option<String>], is_backward: bool) -> String {
         let text = URL_SAFE_NO_PAD.encode(serde_json::json!(values).to_string());
         if is_backward { format!("{BACKWARD}{text}") } else { text }
@@ -40,30 +42,31 @@ impl Cursor {
     }
 }
 
-/// The rows that come after these values, as `ORDER BY` has them: NULL last where it ascends, first where it descends.
-pub fn beyond(order: &[Order], values: &[Option<String>], is_backward: bool) -> (String, Vec<Value>) {
-    let (mut sql, mut all): (String, Vec<Value>) = (String::new(), Vec::new());
-    for (at, (Order { column: Column { sql: column, kind }, descending }, value)) in
+/// SQL condition, with its parameters, for the rows after the row with these values or, if `is_backward`, before it. As
+/// in Postgres, NULLs come last in ascending order and first in descending order.
+pub fn after_cursor(order: &[Order], values: &[Option<String>], is_backward: bool) -> (String, Vec<Value>) {
+    let (mut sql, mut parameters): (String, Vec<Value>) = (String::new(), Vec::new());
+    for (index, (Order { column: Column { sql: column, kind }, descending }, value)) in
         order.iter().zip(values).enumerate()
     {
         let nulls_last = *descending == is_backward;
-        let (or_equal, beyond) = match (value, nulls_last) {
+        let (or_equal, strictly_after) = match (value, nulls_last) {
             (None, true) => (format!("({column}) IS NULL"), "FALSE".to_owned()),
             (None, false) => ("TRUE".to_owned(), format!("({column}) IS NOT NULL")),
             (Some(_), _) => {
                 let sign = if nulls_last { '>' } else { '<' };
                 let or_null = if nulls_last { format!(" OR ({column}) IS NULL") } else { String::new() };
-                let compared = |sign: &str| format!("(({column}) {sign} ({{}}::text)::{kind}{or_null})");
-                (compared(&format!("{sign}=")), compared(&sign.to_string()))
+                let compare = |sign: &str| format!("(({column}) {sign} ({{}}::text)::{kind}{or_null})");
+                (compare(&format!("{sign}=")), compare(&sign.to_string()))
             }
         };
-        let is_last = at + 1 == order.len();
-        let uses = if value.is_none() { 0 } else { 1 + usize::from(!is_last) };
-        all.extend((0..uses).map(|_| Box::new(value.clone()) as Value));
-        sql += &if is_last { beyond } else { format!("{or_equal} AND ({beyond} OR (") };
+        let is_last = index + 1 == order.len();
+        let parameter_count = if value.is_none() { 0 } else { 1 + usize::from(!is_last) };
+        parameters.extend((0..parameter_count).map(|_| Box::new(value.clone()) as Value));
+        sql += &if is_last { strictly_after } else { format!("{or_equal} AND ({strictly_after} OR (") };
     }
     sql += &"))".repeat(order.len().saturating_sub(1));
-    (sql, all)
+    (sql, parameters)
 }
 
 #[cfg(test)]
@@ -74,25 +77,25 @@ mod tests {
     const ID: Column = Column::whole("id");
 
     #[test]
-    fn what_comes_after_a_row_is_told_column_by_column() {
+    fn compares_the_columns_one_after_the_other() {
         let order = [Order { column: STATE, descending: true }, Order { column: ID, descending: true }];
-        let (sql, values) = beyond(&order, &[Some("failed".into()), Some("7".into())], false);
+        let (sql, values) = after_cursor(&order, &[Some("failed".into()), Some("7".into())], false);
         let expected =
             "((state) <= ({}::text)::text) AND (((state) < ({}::text)::text) OR (((id) < ({}::text)::bigint)))";
         assert_eq!((sql.as_str(), values.len()), (expected, 3));
-        let (sql, values) = beyond(&order, &[None, Some("7".into())], true);
+        let (sql, values) = after_cursor(&order, &[None, Some("7".into())], true);
         let expected = "(state) IS NULL AND (FALSE OR (((id) > ({}::text)::bigint OR (id) IS NULL)))";
         assert_eq!((sql.as_str(), values.len()), (expected, 1));
     }
 
     #[test]
-    fn a_cursor_is_read_as_it_was_written() {
+    fn a_written_cursor_parses_to_the_same_values() {
         let values = vec![Some("a|b".to_owned()), None];
         assert_eq!(Cursor::parse(&Cursor::write(&values, false)), Some(Cursor::After(values.clone())));
         assert_eq!(Cursor::parse(&Cursor::write(&values, true)), Some(Cursor::Before(values)));
         assert_eq!(Cursor::parse(""), Some(Cursor::First));
-        for wrong in ["x", "~", "!!", "bm90IGpzb24"] {
-            assert_eq!(Cursor::parse(wrong), None, "{wrong}");
+        for invalid in ["x", "~", "!!", "bm90IGpzb24"] {
+            assert_eq!(Cursor::parse(invalid), None, "{invalid}");
         }
     }
 }

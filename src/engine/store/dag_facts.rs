@@ -1,20 +1,20 @@
-//! What is told of all DAGs together.
+//! Facts about all DAGs together: tags, run counts, unknown pools.
 
 use super::StoreError;
-use super::listing::{Column, Found, Listing, Source};
+use super::listing::{Column, ListPage, Listing, Source};
 use crate::postgres::GenericClient;
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio_postgres::types::Json;
 
-/// The tags of active DAGs, each once.
-pub async fn tags(client: &impl GenericClient, listing: Listing) -> Result<Found<String>, StoreError> {
+/// The distinct tags of active DAGs.
+pub async fn tags(client: &impl GenericClient, listing: Listing) -> Result<ListPage<String>, StoreError> {
     let from = "(SELECT DISTINCT jsonb_array_elements_text(v.structure->'tags') AS name
                  FROM dag d JOIN dag_version v ON v.id = d.current_version_id WHERE d.is_active) t";
-    listing.fetch(client, &Source::of("t.name", from, &[Column::text("t.name")]), |row| row.get(0)).await
+    listing.fetch(client, &Source::new("t.name", from, &[Column::text("t.name")]), |row| row.get(0)).await
 }
 
-/// Of each active DAG, or of those that are named, its id and how many of its runs are in which state.
+/// The number of runs in each state, for each active DAG or for the named ones.
 pub async fn count_runs(client: &impl GenericClient, dag_ids: &[String]) -> Result<Vec<(String, Value)>, StoreError> {
     let query = "
         SELECT d.dag_id, (SELECT coalesce(json_object_agg(state, count), '{}')
@@ -29,11 +29,11 @@ pub async fn count_runs(client: &impl GenericClient, dag_ids: &[String]) -> Resu
     Ok(rows.iter().map(read).collect())
 }
 
-/// Active DAGs with a task whose pool is not there: the DAG, the pool, and since when the DAG is so.
+/// Active DAGs with a task whose pool does not exist: the DAG, the pool, and when the DAG's version was created.
 pub async fn with_unknown_pools(
     client: &impl GenericClient,
     listing: Listing,
-) -> Result<Found<(String, String, Timestamp)>, StoreError> {
+) -> Result<ListPage<(String, String, Timestamp)>, StoreError> {
     let from = "
         (SELECT DISTINCT d.dag_id, task->>'pool' AS pool, v.created_at AS at
          FROM dag d JOIN dag_version v ON v.id = d.current_version_id,
@@ -42,6 +42,6 @@ pub async fn with_unknown_pools(
            AND NOT EXISTS (SELECT FROM pool p WHERE p.name = task->>'pool')) w";
     let key = &[Column::text("w.dag_id"), Column::text("w.pool")];
     listing
-        .fetch(client, &Source::of("w.dag_id, w.pool, w.at", from, key), |row| (row.get(0), row.get(1), row.get(2)))
+        .fetch(client, &Source::new("w.dag_id, w.pool, w.at", from, key), |row| (row.get(0), row.get(1), row.get(2)))
         .await
 }

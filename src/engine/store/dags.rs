@@ -1,9 +1,9 @@
-//! DAGs, their versions, and what could not be imported.
+//! DAGs, their versions, and import errors.
 
 use super::StoreError;
 use super::assets;
 use super::events::{self, Event};
-use super::listing::{Column, Found, Listing, Source};
+use super::listing::{Column, ListPage, Listing, Source};
 use super::structures::{Structures, VersionKey};
 use super::watchers;
 use crate::engine::dag::Structure;
@@ -20,7 +20,7 @@ use std::sync::Arc;
 use tokio_postgres::Row;
 use tokio_postgres::types::{Json, ToSql};
 
-/// A DAG as it is now.
+/// A DAG at its current version.
 #[derive(Debug, Clone)]
 pub struct Dag {
     pub dag_id: String,
@@ -37,7 +37,7 @@ pub struct Dag {
     pub version_number: i32,
     pub version_created_at: Timestamp,
     pub version_id: i64,
-    /// Of the run that its schedule makes next.
+    /// Due date of the next scheduled run.
     pub next_run_after: Option<Timestamp>,
     pub next_interval: Option<(Timestamp, Timestamp)>,
 }
@@ -48,24 +48,25 @@ impl Dag {
     }
 }
 
-/// One file, parsed.
+/// The result of parsing a file.
 #[derive(Debug)]
 pub struct ParsedFile {
     pub fileloc: String,
     pub relative_fileloc: String,
     /// Seconds.
     pub duration: f64,
+    /// The error is a text for users.
     pub result: Result<ParsedDags, String>,
 }
 
 #[derive(Debug)]
 pub struct ParsedDags {
     pub dags: Vec<Structure>,
-    /// The text of the file itself.
+    /// The text of the file.
     pub source: String,
-    /// Of it and of every local module that it imported, by path below the workspace.
+    /// The texts of the file and of every local module that it imported, by path relative to the workspace.
     pub sources: Map<String, Value>,
-    /// What its code ran with; `None` for the plain interpreter.
+    /// Hash of the Python environment that the file was parsed with; `None` for the default interpreter.
     pub environment: Option<String>,
 }
 
@@ -100,23 +101,23 @@ pub async fn list(
     client: &impl GenericClient,
     structures: &Structures,
     listing: Listing,
-) -> Result<Found<Dag>, StoreError> {
-    let found = listing.fetch(client, &Source::of(COLUMNS, FROM, &[Column::text("d.dag_id")]), Row::clone).await?;
+) -> Result<ListPage<Dag>, StoreError> {
+    let page = listing.fetch(client, &Source::new(COLUMNS, FROM, &[Column::text("d.dag_id")]), Row::clone).await?;
     let version = |row: &Row| (row.get("version_id"), row.get("version_created_at"));
-    let versions: Vec<VersionKey> = found.rows.iter().map(version).collect();
-    let known = structures.of(client, &versions).await?;
-    // One that was deleted in between is not there.
-    Ok(found.filter_map(|row| known.get(&version(&row)).map(|structure| read(&row, Arc::clone(structure)))))
+    let versions: Vec<VersionKey> = page.rows.iter().map(version).collect();
+    let known = structures.get(client, &versions).await?;
+    // A DAG deleted between the two queries is left out.
+    Ok(page.filter_map(|row| known.get(&version(&row)).map(|structure| read(&row, Arc::clone(structure)))))
 }
 
 pub async fn get(client: &impl GenericClient, dag_id: &str) -> Result<Dag, StoreError> {
     let query = format!("SELECT {COLUMNS}, v.structure FROM {FROM} WHERE d.dag_id = $1");
     let row = client.query_opt(&query, &[&dag_id]).await?;
-    let whole = |row: &Row| read(row, Arc::new(row.get::<_, Json<Structure>>("structure").0));
-    row.as_ref().map(whole).ok_or_else(|| StoreError::NotFound { what: "dag", id: dag_id.to_owned() })
+    let read_row = |row: &Row| read(row, Arc::new(row.get::<_, Json<Structure>>("structure").0));
+    row.as_ref().map(read_row).ok_or_else(|| StoreError::NotFound { what: "dag", id: dag_id.to_owned() })
 }
 
-/// How many of its runs run now.
+/// Number of running runs.
 pub async fn active_runs(client: &impl GenericClient, dag_id: &str) -> Result<i64, StoreError> {
     let query = "SELECT count(*) FROM dag_run WHERE dag_id = $1 AND state = 'running'";
     Ok(client.query_one(query, &[&dag_id]).await?.get(0))
@@ -132,10 +133,10 @@ pub async fn set_paused(client: &impl GenericClient, dag_id: &str, is_paused: bo
     if changed == 0 {
         return Err(StoreError::NotFound { what: "dag", id: dag_id.to_owned() });
     }
-    watchers::tell(client).await?;
+    watchers::notify_agent(client).await?;
     events::notify(client, &Event::Dags).await?;
     events::notify(client, &Event::Sweep).await?;
-    // What is under way stood still while it was paused.
+    // Running runs did not advance while the DAG was paused.
     for row in client.query("SELECT run_id FROM dag_run WHERE dag_id = $1 AND state = 'running'", &[&dag_id]).await? {
         let run = RunKey { dag_id: dag_id.to_owned(), run_id: row.get(0) };
         events::notify(client, &Event::Plan(run)).await?;
@@ -151,9 +152,9 @@ pub async fn set_favorite(client: &impl GenericClient, dag_id: &str, is_favorite
     Ok(())
 }
 
-/// Removes a DAG with all of its history. One whose file still makes it comes back without history.
+/// Deletes a DAG with all of its history. A DAG whose file still exists is created again without history.
 pub async fn delete(transaction: &Transaction<'_>, dag_id: &str) -> Result<(), StoreError> {
-    // Also while the tasks of cancelled runs are still being ended.
+    // Tasks of cancelled runs that are still being stopped count as running.
     let running = "SELECT FROM task_try WHERE dag_id = $1 AND state = 'running' LIMIT 1";
     if transaction.query_opt(running, &[&dag_id]).await?.is_some() {
         return Err(StoreError::Busy(format!("Task instances of dag with id: '{dag_id}' are still running")));
@@ -163,25 +164,25 @@ pub async fn delete(transaction: &Transaction<'_>, dag_id: &str) -> Result<(), S
         return Err(StoreError::NotFound { what: "dag", id: dag_id.to_owned() });
     }
     events::notify(transaction, &Event::Dags).await?;
-    // What has waited in its runs waits no more.
+    // Deferred tasks of its runs no longer wait.
     events::notify(transaction, &Event::Stop).await?;
     Ok(())
 }
 
-/// What came of keeping a file.
+/// The result of saving a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Saved {
-    /// Another file has one of its DAGs, and keeps it.
+    /// True if another file defines one of its DAGs; the DAG of that other file is kept.
     pub conflicts: bool,
-    /// It has given up a DAG that it had.
+    /// True if the file no longer defines a DAG that it defined before.
     pub released: bool,
 }
 
-/// Keeps what a file gave.
+/// Saves the result of parsing a file.
 pub async fn save_file(transaction: &Transaction<'_>, file: &ParsedFile) -> Result<Saved, StoreError> {
     let mut saved = Saved { conflicts: false, released: false };
     let mut error = None;
-    let mut own = Vec::new();
+    let mut saved_dag_ids = Vec::new();
     match &file.result {
         Err(text) => error = Some(text.clone()),
         Ok(parsed) => {
@@ -195,7 +196,7 @@ pub async fn save_file(transaction: &Transaction<'_>, file: &ParsedFile) -> Resu
                     }
                     _ => {
                         save_dag(transaction, file, parsed, structure).await?;
-                        own.push(structure.dag_id.as_str());
+                        saved_dag_ids.push(structure.dag_id.as_str());
                     }
                 }
             }
@@ -207,23 +208,24 @@ pub async fn save_file(transaction: &Transaction<'_>, file: &ParsedFile) -> Resu
     if let Some(text) = &error {
         save_error(transaction, &file.fileloc, text).await?;
     }
-    // What cannot be imported keeps the DAGs that it had.
-    let done = "
+    // A file that fails to import keeps its DAGs.
+    let settle = "
         WITH gone AS (UPDATE dag SET is_active = false WHERE fileloc = $1 AND is_active AND dag_id <> ALL ($2) AND $3
                       RETURNING dag_id),
              healed AS (DELETE FROM import_error WHERE filename = $1 AND NOT $4)
         SELECT EXISTS (SELECT FROM gone)";
-    let row = transaction.query_one(done, &[&file.fileloc, &own, &file.result.is_ok(), &error.is_some()]).await?;
+    let row =
+        transaction.query_one(settle, &[&file.fileloc, &saved_dag_ids, &file.result.is_ok(), &error.is_some()]).await?;
     saved.released = row.get(0);
     if saved.released {
-        watchers::tell(transaction).await?;
+        watchers::notify_agent(transaction).await?;
     }
     events::notify(transaction, &Event::Dags).await?;
     Ok(saved)
 }
 
-/// The files that make the DAGs now. Whoever else saves the same file waits for the end of this transaction: the
-/// statements after this one see what it has written.
+/// Returns the file that currently defines each of the DAGs. Also takes an advisory lock: a concurrent save of the same
+/// file waits for this transaction, and its later statements see what this transaction has written.
 async fn owners(
     transaction: &Transaction<'_>,
     file: &ParsedFile,
@@ -236,16 +238,17 @@ async fn owners(
     Ok(rows.iter().filter_map(|row| Some((row.get::<_, Option<String>>(0)?, row.get(1)))).collect())
 }
 
+/// Saves a DAG and, if the file has changed, a new version of it.
 async fn save_dag(
     transaction: &Transaction<'_>,
     file: &ParsedFile,
     parsed: &ParsedDags,
     structure: &Structure,
 ) -> Result<(), StoreError> {
-    // With a schedule a new DAG waits until somebody has looked at it, as in Airflow.
-    let by_hand = structure.schedule.is_none() || structure.timetable == Some(Timetable::PartitionedAtRuntime);
-    let is_paused = structure.is_paused_upon_creation.unwrap_or(!by_hand);
-    // What was there before is the current version again when the file is as it was.
+    // As in Airflow, a new DAG with a schedule starts paused.
+    let is_manual = structure.schedule.is_none() || structure.timetable == Some(Timetable::PartitionedAtRuntime);
+    let is_paused = structure.is_paused_upon_creation.unwrap_or(!is_manual);
+    // An unchanged file makes its existing version the current one again.
     let save = "
         WITH made AS (
             INSERT INTO dag_version (dag_id, version_number, source_hash, structure, source, relative_fileloc, sources,
@@ -278,65 +281,67 @@ async fn save_dag(
     watchers::save(transaction, structure).await
 }
 
-/// Over the file, its local modules, and the structure that came out: a file that reads other files
-/// can give another structure without having changed.
+/// Hash of the file, its local modules and the resulting structure. The structure is included because a file that reads
+/// other files can produce another structure without having changed itself.
 fn version_hash(file: &ParsedFile, parsed: &ParsedDags, structure: &Structure) -> String {
     let mut hasher = Sha256::new();
     let mut sources: Vec<(&String, &Value)> = parsed.sources.iter().collect();
     sources.sort_by_key(|(path, _)| *path);
-    let whole = serde_json::json!([file.relative_fileloc, sources, structure]);
-    hasher.update(whole.to_string().as_bytes());
-    // As it was before there were any, where there is none.
+    let content = serde_json::json!([file.relative_fileloc, sources, structure]);
+    hasher.update(content.to_string().as_bytes());
+    // Empty without an environment, so that hashes from before environments existed do not change.
     hasher.update(parsed.environment.as_deref().unwrap_or_default());
     hex::encode(hasher.finalize())
 }
 
+/// Saves an import error of a file or folder.
 async fn save_error(transaction: &Transaction<'_>, fileloc: &str, text: &str) -> Result<(), StoreError> {
     let query = "INSERT INTO import_error (filename, stack_trace) VALUES ($1, $2)
                  ON CONFLICT (filename) DO UPDATE SET stack_trace = EXCLUDED.stack_trace, created_at = now()";
-    // The one character that Postgres's text cannot hold.
+    // Replaces NUL characters, which Postgres text cannot store.
     transaction.execute(query, &[&fileloc, &text.replace('\0', "\u{fffd}")]).await?;
     Ok(())
 }
 
-/// Forgets what is of no file any more: its DAGs stay with their history, and are not active. `files` are those that
-/// there are, each with its path below the workspace: where the workspace has another place than before, as after a
-/// restore, a DAG goes with its file and stays active. `unseen` are the places that could not be looked at, with the
-/// reason: what is there stays as it is, and the reason is told.
+/// Deactivates DAGs whose file no longer exists, keeping their history, and deletes stale import errors. `files` are
+/// the existing files with their paths relative to the workspace: if the workspace has moved, as after a restore, a DAG
+/// follows its file and stays active. `unreadable` are the files and folders that could not be read, with the reason:
+/// their DAGs stay as they are, and the reason is saved as an import error.
 pub async fn keep_only(
     transaction: &Transaction<'_>,
     files: &[(String, String)],
-    unseen: &[(String, String)],
+    unreadable: &[(String, String)],
 ) -> Result<(), StoreError> {
     let (files, relative): (Vec<&str>, Vec<&str>) =
         files.iter().map(|(file, relative)| (file.as_str(), relative.as_str())).unzip();
-    let (places, reasons): (Vec<&str>, Vec<&str>) =
-        unseen.iter().map(|(place, reason)| (place.as_str(), reason.as_str())).unzip();
-    let below = |column: &str| {
+    let (locations, reasons): (Vec<&str>, Vec<&str>) =
+        unreadable.iter().map(|(location, reason)| (location.as_str(), reason.as_str())).unzip();
+    let is_inside = |column: &str| {
         format!(
             "EXISTS (SELECT FROM unnest($2::text[]) AS at (place) WHERE {column} = place OR starts_with({column}, place || '/'))"
         )
     };
-    let moved = format!(
+    let follow_moved = format!(
         "UPDATE dag SET fileloc = here FROM unnest($1::text[], $3::text[]) AS found (here, relative)
          WHERE is_active AND relative_fileloc = relative AND fileloc <> ALL ($1) AND NOT {}",
-        below("fileloc")
+        is_inside("fileloc")
     );
-    transaction.execute(&moved, &[&files, &places, &relative]).await?;
-    let gone = format!(
+    transaction.execute(&follow_moved, &[&files, &locations, &relative]).await?;
+    let deactivate = format!(
         "UPDATE dag SET is_active = false WHERE is_active AND fileloc <> ALL ($1) AND NOT {}",
-        below("fileloc")
+        is_inside("fileloc")
     );
-    let stale = transaction.execute(&gone, &[&files, &places]).await?;
-    let healed = format!("DELETE FROM import_error WHERE filename <> ALL ($1) AND NOT {}", below("filename"));
-    let errors = transaction.execute(&healed, &[&files, &places]).await?;
-    for (place, reason) in places.iter().zip(&reasons) {
-        save_error(transaction, place, reason).await?;
+    let deactivated = transaction.execute(&deactivate, &[&files, &locations]).await?;
+    let delete_errors =
+        format!("DELETE FROM import_error WHERE filename <> ALL ($1) AND NOT {}", is_inside("filename"));
+    let deleted_errors = transaction.execute(&delete_errors, &[&files, &locations]).await?;
+    for (location, reason) in locations.iter().zip(&reasons) {
+        save_error(transaction, location, reason).await?;
     }
-    if stale > 0 {
-        watchers::tell(transaction).await?;
+    if deactivated > 0 {
+        watchers::notify_agent(transaction).await?;
     }
-    if stale + errors > 0 || !unseen.is_empty() {
+    if deactivated + deleted_errors > 0 || !unreadable.is_empty() {
         events::notify(transaction, &Event::Dags).await?;
     }
     Ok(())
@@ -359,8 +364,8 @@ fn read_error(row: &Row) -> ImportError {
     }
 }
 
-pub async fn import_errors(client: &impl GenericClient, listing: Listing) -> Result<Found<ImportError>, StoreError> {
-    listing.fetch(client, &Source::of("*", "import_error", &[Column::whole("id")]), read_error).await
+pub async fn import_errors(client: &impl GenericClient, listing: Listing) -> Result<ListPage<ImportError>, StoreError> {
+    listing.fetch(client, &Source::new("*", "import_error", &[Column::whole("id")]), read_error).await
 }
 
 pub async fn import_error(client: &impl GenericClient, id: i64) -> Result<ImportError, StoreError> {
@@ -368,7 +373,7 @@ pub async fn import_error(client: &impl GenericClient, id: i64) -> Result<Import
     row.as_ref().map(read_error).ok_or_else(|| StoreError::NotFound { what: "import error", id: id.to_string() })
 }
 
-/// A version of a DAG: its number and the text of its file. The current one when none is named.
+/// Returns the number of a version of a DAG and the text of its file; the current version if `None` is given.
 pub async fn source(
     client: &impl GenericClient,
     dag_id: &str,

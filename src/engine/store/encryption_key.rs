@@ -1,14 +1,16 @@
-//! Whether the encryption key in `config.yaml` is the one this database was written with. Found
-//! out at the start, not at the first secret that does not open.
+//! Verifies that the encryption key in `config.yaml` is the one that this database was written with, so that a wrong
+//! key is reported at startup and not at the first secret that fails to decrypt.
 
 use super::StoreError;
 use crate::auth::cipher::{Cipher, CipherError};
 use tokio_postgres::GenericClient;
 
+/// Name of the row that stores `TEXT`, encrypted with the key.
 const FACT: &str = "encryption_key_check";
 const TEXT: &str = "leoflow";
 
-/// Checks the key; the first one to be used is remembered.
+/// Verifies the key. The first key that is used with this database is recorded. Fails with `CipherError::CannotOpen` if
+/// the key is another one.
 pub async fn check(client: &impl GenericClient, cipher: &Cipher) -> Result<(), StoreError> {
     let sealed = cipher.seal(FACT, TEXT);
     let insert = "INSERT INTO instance_fact (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING";

@@ -1,4 +1,4 @@
-//! What is installed for the versions of DAGs.
+//! The locked Python environments of DAG versions.
 
 use super::StoreError;
 use crate::postgres::GenericClient;
@@ -12,7 +12,7 @@ fn read(row: &Row) -> Lock {
     Lock { declared, python: row.get("python"), text: row.get("lock") }
 }
 
-/// What was chosen for these inputs before.
+/// Returns the lock that was last chosen for these inputs, `None` if there is none.
 pub async fn chosen(client: &impl GenericClient, inputs: &str) -> Result<Option<Lock>, StoreError> {
     let query = "SELECT e.* FROM environment_choice c JOIN environment e USING (hash) WHERE c.inputs = $1";
     Ok(client.query_opt(query, &[&inputs]).await?.as_ref().map(read))
@@ -23,7 +23,7 @@ pub async fn get(client: &impl GenericClient, hash: &str) -> Result<Lock, StoreE
     row.as_ref().map(read).ok_or_else(|| StoreError::NotFound { what: "environment", id: hash.to_owned() })
 }
 
-/// Keeps it, as what is installed from now on for these inputs.
+/// Stores a lock and makes it the current choice for these inputs.
 pub async fn choose(client: &impl GenericClient, inputs: &str, lock: &Lock) -> Result<(), StoreError> {
     let query = "
         WITH kept AS (INSERT INTO environment (hash, declared, python, lock) VALUES ($1, $2, $3, $4)
@@ -35,19 +35,19 @@ pub async fn choose(client: &impl GenericClient, inputs: &str, lock: &Lock) -> R
     Ok(())
 }
 
-/// One that is kept.
+/// A stored environment.
 #[derive(Debug)]
-pub struct Kept {
+pub struct StoredEnvironment {
     pub hash: String,
     pub lock: Lock,
     pub created_at: Timestamp,
-    /// DAGs whose current version runs with it, and their files, below the workspace.
+    /// Active DAGs whose current version uses the environment, and their files, relative to the workspace.
     pub dags: Vec<String>,
     pub files: Vec<String>,
 }
 
-/// All, the newest first.
-pub async fn all(client: &impl GenericClient) -> Result<Vec<Kept>, StoreError> {
+/// Returns all stored environments, newest first.
+pub async fn all(client: &impl GenericClient) -> Result<Vec<StoredEnvironment>, StoreError> {
     let query = "
         SELECT e.*, used.* FROM environment e CROSS JOIN LATERAL (
             SELECT coalesce(array_agg(d.dag_id ORDER BY d.dag_id), '{}') AS dags,
@@ -55,17 +55,17 @@ pub async fn all(client: &impl GenericClient) -> Result<Vec<Kept>, StoreError> {
             FROM dag d JOIN dag_version v ON v.id = d.current_version_id
             WHERE v.environment = e.hash AND d.is_active) used
         ORDER BY e.created_at DESC, e.hash";
-    let kept = |row: &Row| Kept {
+    let stored = |row: &Row| StoredEnvironment {
         hash: row.get("hash"),
         lock: read(row),
         created_at: row.get("created_at"),
         dags: row.get("dags"),
         files: row.get("files"),
     };
-    Ok(client.query(query, &[]).await?.iter().map(kept).collect())
+    Ok(client.query(query, &[]).await?.iter().map(stored).collect())
 }
 
-/// The hashes of those that a DAG as it is now runs with, or a run that has not ended.
+/// Hashes of the environments used by the current version of an active DAG or by an unfinished run.
 pub async fn in_use(client: &impl GenericClient) -> Result<Vec<String>, StoreError> {
     let query = "
         SELECT environment FROM dag_version v WHERE environment IS NOT NULL AND (

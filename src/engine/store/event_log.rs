@@ -1,15 +1,15 @@
-//! Who changed what.
+//! The audit log.
 
 use super::StoreError;
-use super::listing::{Column, Found, Listing, Source};
+use super::listing::{Column, ListPage, Listing, Source};
 use crate::postgres::GenericClient;
 use jiff::Timestamp;
 use tokio_postgres::Row;
 
-/// The newest that stay.
-const KEPT: i64 = 100_000;
-/// After so many new ones the oldest are looked for.
-const SWEPT_AFTER: i64 = 1_000;
+/// Number of newest entries that are retained.
+const MAX_EVENTS: i64 = 100_000;
+/// Old entries are deleted each time this many new ones were added.
+const CLEANUP_INTERVAL: i64 = 1_000;
 
 #[derive(Debug, Clone)]
 pub struct LoggedEvent {
@@ -28,7 +28,7 @@ pub struct NewEvent {
     pub task_id: Option<String>,
     pub map_index: Option<i32>,
     pub logical_date: Option<Timestamp>,
-    /// What was asked for, as JSON, less what is secret.
+    /// The request as JSON, without secrets.
     pub extra: Option<String>,
 }
 
@@ -57,14 +57,14 @@ pub async fn add(client: &impl GenericClient, new: &NewEvent) -> Result<(), Stor
     let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 8] =
         [event, owner, dag_id, run_id, task_id, map_index, logical_date, extra];
     let id: i64 = client.query_one(query, &parameters).await?.get(0);
-    if id % SWEPT_AFTER == 0 {
-        client.execute("DELETE FROM event_log WHERE id <= $1", &[&(id - KEPT)]).await?;
+    if id % CLEANUP_INTERVAL == 0 {
+        client.execute("DELETE FROM event_log WHERE id <= $1", &[&(id - MAX_EVENTS)]).await?;
     }
     Ok(())
 }
 
-pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<Found<LoggedEvent>, StoreError> {
-    listing.fetch(client, &Source::of("*", "event_log", &[Column::whole("id")]), read).await
+pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<ListPage<LoggedEvent>, StoreError> {
+    listing.fetch(client, &Source::new("*", "event_log", &[Column::whole("id")]), read).await
 }
 
 pub async fn get(client: &impl GenericClient, id: i64) -> Result<LoggedEvent, StoreError> {

@@ -1,42 +1,43 @@
-//! How the processes wake one another: Postgres's LISTEN and NOTIFY. A notification carries no
-//! decision; whoever is woken looks at the tables, so one that is lost with its connection costs
-//! nothing but the look that every new connection begins with.
+//! Wakes other processes through Postgres's LISTEN and NOTIFY. A notification is only a hint: its receiver reads the
+//! tables to find out what to do. A new connection begins with such a read, so notifications lost with a connection do
+//! no harm.
 
 use crate::engine::keys::RunKey;
 use crate::postgres::GenericClient;
 use serde::{Deserialize, Serialize};
 
-/// What happened.
+/// A notification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Event {
-    /// Something in this run may let something else begin.
+    /// The run must be planned: a task may be able to start.
     Plan(RunKey),
-    /// A run may begin.
+    /// A queued run may be able to start.
     Sweep,
-    /// This run is not as it was; for those who show it.
+    /// The run has changed, so displays must be updated.
     Changed(RunKey),
-    /// The list of DAGs or import errors is not as it was, which may let runs begin.
+    /// DAGs or import errors have changed, so runs may be able to start.
     Dags,
     /// Tasks were queued.
     Queued,
-    /// Running tasks are to be ended.
+    /// Running tasks must be stopped.
     Stop,
-    /// What triggers wait for is not as it was.
+    /// The set of triggers to run has changed.
     Triggers,
-    /// There may be room for what waits for it.
-    Room,
-    /// A DAG's own callback is to be called.
+    /// Pool slots or limits may have capacity for waiting tasks.
+    #[serde(rename = "room")]
+    Capacity,
+    /// A DAG-level callback must be called.
     Callback,
     /// Assets have been updated.
     Assets,
-    /// A data migration was resumed, or has rows again.
+    /// A data migration was resumed, or has new rows.
     Migrations,
 }
 
-/// For the scheduler and the pages.
+/// Channel of the scheduler and the web pages.
 pub const ENGINE: &str = "leoflow_engine";
-/// For the agent.
+/// Channel of the agent.
 pub const AGENT: &str = "leoflow_agent";
 
 impl Event {
@@ -51,13 +52,13 @@ impl Event {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// `None` for a payload of another version.
+    /// Returns `None` for a payload that this version does not know.
     pub fn parse(payload: &str) -> Option<Self> {
         serde_json::from_str(payload).ok()
     }
 }
 
-/// Tells it when the current transaction commits; several times the same is told once.
+/// Sends the event when the current transaction commits; Postgres drops duplicates within a transaction.
 pub async fn notify(client: &impl GenericClient, event: &Event) -> Result<(), tokio_postgres::Error> {
     client.execute("SELECT pg_notify($1, $2)", &[&event.channel(), &event.payload()]).await.map(drop)
 }

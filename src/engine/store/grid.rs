@@ -1,4 +1,4 @@
-//! Task instances of many runs, counted by task: what the grid of the UI is made of.
+//! Task instances of many runs, summarized by task, for the grid of the UI.
 
 use super::StoreError;
 use super::structures::VersionKey;
@@ -9,56 +9,57 @@ use jiff::Timestamp;
 use std::collections::HashMap;
 use tokio_postgres::Row;
 
-/// How many instances are in each state, and how many have none yet.
+/// Number of instances in each state, and without a state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct States([u32; TaskState::ALL.len() + 1]);
+pub struct StateCounts([u32; TaskState::ALL.len() + 1]);
 
-impl States {
-    fn place(state: Option<TaskState>) -> usize {
+impl StateCounts {
+    fn index_of(state: Option<TaskState>) -> usize {
         state.map_or(TaskState::ALL.len(), |state| state as usize)
     }
 
     pub fn add(&mut self, state: Option<TaskState>) {
-        self.0[Self::place(state)] += 1;
+        self.0[Self::index_of(state)] += 1;
     }
 
     pub fn count(&self, state: Option<TaskState>) -> u32 {
-        self.0[Self::place(state)]
+        self.0[Self::index_of(state)]
     }
 
-    /// Those that there are, with their numbers.
+    /// The states that occur, with their counts.
     pub fn iter(&self) -> impl Iterator<Item = (Option<TaskState>, u32)> + '_ {
         let all = TaskState::ALL.iter().copied().map(Some).chain([None]);
         all.zip(self.0).filter(|(_, count)| *count > 0)
     }
 }
 
-/// Of one task in one run.
+/// Summary of one task in one run.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Summary {
-    pub states: States,
+    pub states: StateCounts,
     pub min_start_date: Option<Timestamp>,
     pub max_end_date: Option<Timestamp>,
     pub has_note: bool,
 }
 
 impl Summary {
+    /// Adds the instances of another summary.
     pub fn merge(&mut self, other: &Self) {
-        self.states.0.iter_mut().zip(other.states.0).for_each(|(count, more)| *count += more);
+        self.states.0.iter_mut().zip(other.states.0).for_each(|(count, added)| *count += added);
         self.min_start_date = self.min_start_date.into_iter().chain(other.min_start_date).min();
         self.max_end_date = self.max_end_date.into_iter().chain(other.max_end_date).max();
         self.has_note |= other.has_note;
     }
 }
 
-/// What a run was made of.
+/// The DAG version of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Version {
     pub key: VersionKey,
     pub number: i32,
 }
 
-/// Of these runs, by their ids, as far as it is known.
+/// The versions of these runs, by run id; runs without a known version are left out.
 pub async fn versions(
     client: &impl GenericClient,
     dag_id: &str,
@@ -75,26 +76,28 @@ pub async fn versions(
 pub struct Instances(Vec<Row>);
 
 impl Instances {
-    pub async fn of(client: &impl GenericClient, dag_id: &str, run_id: &str) -> Result<Self, StoreError> {
+    pub async fn load(client: &impl GenericClient, dag_id: &str, run_id: &str) -> Result<Self, StoreError> {
         let query = "SELECT task_id, state, start_date, end_date, note IS NOT NULL
                      FROM task_instance WHERE dag_id = $1 AND run_id = $2";
         Ok(Self(client.query(query, &[&dag_id, &run_id]).await?))
     }
 
-    /// Counted here: for Postgres, grouping by texts is most of the work.
+    /// Summarizes the instances by task id. This is not done in SQL, where grouping by text would dominate the query
+    /// time.
     pub fn by_task(&self) -> HashMap<&str, Summary> {
-        let mut found: HashMap<&str, Summary> = HashMap::new();
+        let mut summaries: HashMap<&str, Summary> = HashMap::new();
         for row in &self.0 {
-            let mut states = States::default();
+            let mut states = StateCounts::default();
             states.add(row.get::<_, Option<&str>>(1).and_then(TaskState::parse));
-            let one = Summary { states, min_start_date: row.get(2), max_end_date: row.get(3), has_note: row.get(4) };
-            found.entry(row.get(0)).or_default().merge(&one);
+            let summary =
+                Summary { states, min_start_date: row.get(2), max_end_date: row.get(3), has_note: row.get(4) };
+            summaries.entry(row.get(0)).or_default().merge(&summary);
         }
-        found
+        summaries
     }
 }
 
-/// One try of a task that is not mapped.
+/// A bar of the Gantt chart: one try of a task that is not mapped.
 #[derive(Debug)]
 pub struct Bar {
     pub task_id: String,
@@ -106,7 +109,8 @@ pub struct Bar {
     pub end_date: Option<Timestamp>,
 }
 
-/// Every try in a run, by task and number. An instance that waits to be tried again is no try of its own.
+/// All tries of a run, ordered by task and number. The current try comes from the instance, unless that is in
+/// `up_for_retry`: then its last try has ended and is in the history.
 pub async fn bars(client: &impl GenericClient, run: &RunKey) -> Result<Vec<Bar>, StoreError> {
     let query = "
         SELECT task_id, greatest(try_number, 0) AS try_number, state, scheduled_at, queued_at, start_date, end_date

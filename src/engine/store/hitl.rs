@@ -1,9 +1,9 @@
-//! What tasks ask people (human in the loop), and the answers.
+//! Human-in-the-loop: requests of tasks for input from a person, and the responses.
 //!
 //! <https://airflow.apache.org/docs/apache-airflow-providers-standard/stable/operators/hitl.html>
 
 use super::events::{self, Event};
-use super::listing::{Column, Found, Listing, Source};
+use super::listing::{Column, ListPage, Listing, Source};
 use super::triggers::{self, Fired, Waiting};
 use super::{StoreError, runs};
 use crate::engine::keys::{RunKey, TryKey};
@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use tokio_postgres::Row;
 use tokio_postgres::types::Json;
 
-/// A question.
+/// A request for input.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Question {
@@ -24,19 +24,20 @@ pub struct Question {
     #[serde(default)]
     pub body: Option<String>,
     pub options: Vec<String>,
-    /// What is chosen when nobody has answered in time; without any, the task fails then.
+    /// Options that are chosen when the timeout passes without a response; without defaults the task then fails.
     #[serde(default)]
     pub defaults: Option<Vec<String>>,
     #[serde(default)]
     pub multiple: bool,
-    /// Params that are filled in with the answer, by name: `value`, `description`, `schema`, or the value alone.
+    /// Params to fill in with the response, by name: each an object of `value`, `description` and `schema`, or the bare
+    /// value.
     #[serde(default)]
     pub params: Map<String, Value>,
     #[serde(default)]
     pub assigned_users: Vec<Value>,
 }
 
-/// An answer.
+/// A response.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[schemars(rename = "UpdateHITLDetailPayload")]
 pub struct Answer {
@@ -46,7 +47,7 @@ pub struct Answer {
     pub params_input: Map<String, Value>,
 }
 
-/// A question of a task instance, and what became of it.
+/// A request of a task instance, with its response.
 #[derive(Debug, Clone)]
 pub struct Detail {
     pub run: RunKey,
@@ -55,7 +56,7 @@ pub struct Detail {
     pub question: Question,
     pub created_at: Timestamp,
     pub responded_at: Option<Timestamp>,
-    /// Nobody, where the time was over.
+    /// `None` if there is no response, if the defaults were chosen, or if a task's code responded.
     pub responded_by: Option<String>,
     pub answer: Option<Answer>,
 }
@@ -86,12 +87,14 @@ fn read(row: &Row) -> Detail {
     }
 }
 
-/// Asks. What an earlier try has asked, and was answered, is kept beside it.
-pub async fn ask(client: &impl GenericClient, of: &TryKey, question: &Question) -> Result<(), StoreError> {
-    let keep = "
+/// Stores the request of a try. A request of an earlier try is copied to the history and replaced.
+pub async fn ask(client: &impl GenericClient, key: &TryKey, question: &Question) -> Result<(), StoreError> {
+    let move_to_history = "
         INSERT INTO hitl_detail_history SELECT * FROM hitl_detail
         WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND try_number < $5 ON CONFLICT DO NOTHING";
-    client.execute(keep, &[&of.run.dag_id, &of.run.run_id, &of.task_id, &of.map_index, &of.try_number]).await?;
+    client
+        .execute(move_to_history, &[&key.run.dag_id, &key.run.run_id, &key.task_id, &key.map_index, &key.try_number])
+        .await?;
     let query = "
         INSERT INTO hitl_detail (dag_id, run_id, task_id, map_index, subject, body, options, defaults, multiple, params,
                                  assigned_users, try_number)
@@ -102,7 +105,7 @@ pub async fn ask(client: &impl GenericClient, of: &TryKey, question: &Question) 
             try_number = EXCLUDED.try_number,
             created_at = now(), responded_at = NULL, responded_by = NULL, chosen_options = NULL, params_input = NULL";
     let Question { subject, body, options, defaults, multiple, params, assigned_users } = question;
-    let TryKey { run, task_id, map_index, try_number } = of;
+    let TryKey { run, task_id, map_index, try_number } = key;
     let defaults = defaults.as_ref().map(Json);
     client
         .execute(
@@ -136,27 +139,27 @@ pub async fn get(
     Ok(client.query_opt(query, &[&run.dag_id, &run.run_id, &task_id, &map_index]).await?.as_ref().map(read))
 }
 
-/// What tasks of a DAG ask, and nobody has answered.
+/// The open requests of a DAG's tasks, oldest first.
 pub async fn open_of_dag(client: &impl GenericClient, dag_id: &str) -> Result<Vec<Detail>, StoreError> {
     let query = format!(
-        "SELECT h.* FROM {LISTED} WHERE h.dag_id = $1 AND h.responded_at IS NULL
+        "SELECT h.* FROM {FROM} WHERE h.dag_id = $1 AND h.responded_at IS NULL
          AND ti.state IN ('deferred', 'awaiting_input') ORDER BY h.created_at"
     );
     Ok(client.query(&query, &[&dag_id]).await?.iter().map(read).collect())
 }
 
-/// What that try has asked.
-pub async fn of_try(client: &impl GenericClient, of: &TryKey) -> Result<Option<Detail>, StoreError> {
+/// The request of a try.
+pub async fn of_try(client: &impl GenericClient, key: &TryKey) -> Result<Option<Detail>, StoreError> {
     let query = "
         SELECT * FROM (SELECT * FROM hitl_detail UNION ALL SELECT * FROM hitl_detail_history) h
         WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND try_number = $5";
-    let TryKey { run, task_id, map_index, try_number } = of;
+    let TryKey { run, task_id, map_index, try_number } = key;
     let row = client.query_opt(query, &[&run.dag_id, &run.run_id, task_id, map_index, try_number]).await?;
     Ok(row.as_ref().map(read))
 }
 
-/// What lists of questions are made of.
-const LISTED: &str = "hitl_detail h JOIN task_instance ti USING (dag_id, run_id, task_id, map_index)
+/// SQL tables for lists of requests.
+const FROM: &str = "hitl_detail h JOIN task_instance ti USING (dag_id, run_id, task_id, map_index)
     JOIN dag_run r USING (dag_id, run_id)";
 const KEY: &[Column] = &[
     Column::time("h.created_at"),
@@ -166,17 +169,18 @@ const KEY: &[Column] = &[
     Column::whole("h.map_index"),
 ];
 
-/// A page of questions with the number of all that match.
-pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<Found<Detail>, StoreError> {
-    listing.fetch(client, &Source::of("h.*", LISTED, KEY), read).await
+/// A page of requests with the total number of matches.
+pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<ListPage<Detail>, StoreError> {
+    listing.fetch(client, &Source::new("h.*", FROM, KEY), read).await
 }
 
-/// Why an answer is not taken.
+/// Why a response is rejected.
 #[derive(Debug)]
 pub enum Refusal {
+    /// The task has not requested input.
     NotAsked,
     AnsweredAlready,
-    /// In Airflow's words.
+    /// Airflow's text.
     Invalid(String),
     Store(StoreError),
 }
@@ -187,33 +191,35 @@ impl<E: Into<StoreError>> From<E> for Refusal {
     }
 }
 
-/// Answers, and lets the task go on that waits for it. `by` is nobody where it is a task's own code.
+/// Records a response and resumes the task that waits for it. `responder` is a user name, or `None` if a task's code
+/// responds.
 pub async fn answer(
     transaction: &Transaction<'_>,
     run: &RunKey,
     task_id: &str,
     map_index: i32,
     answer: &Answer,
-    by: Option<&str>,
+    responder: Option<&str>,
 ) -> Result<Detail, Refusal> {
-    let detail = note_answer(transaction, run, task_id, map_index, answer, by).await?;
+    let detail = record_answer(transaction, run, task_id, map_index, answer, responder).await?;
     if let Some(waiting) = triggers::of_instance(transaction, run, task_id, map_index).await? {
         triggers::fire(transaction, &waiting, &event(&waiting, &detail, false)).await?;
     }
     Ok(detail)
 }
 
-/// Answers. Whoever waits for it is not told.
-pub async fn note_answer(
+/// Records a response, without resuming the task.
+pub async fn record_answer(
     transaction: &Transaction<'_>,
     run: &RunKey,
     task_id: &str,
     map_index: i32,
     answer: &Answer,
-    by: Option<&str>,
+    responder: Option<&str>,
 ) -> Result<Detail, Refusal> {
-    // In the order in which others take these locks: the run first. Whoever writes down how the try has ended waits.
-    runs::revise(transaction, run).await?;
+    // Locks the run before the instance, as everywhere. The transaction that records the end of the try waits for this
+    // one.
+    runs::bump_revision(transaction, run).await?;
     let lock =
         "SELECT FROM task_instance WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 FOR UPDATE";
     transaction.execute(lock, &[&run.dag_id, &run.run_id, &task_id, &map_index]).await?;
@@ -222,8 +228,8 @@ pub async fn note_answer(
         return Err(Refusal::AnsweredAlready);
     }
     check(&detail.question, answer).map_err(Refusal::Invalid)?;
-    let detail = note(transaction, &detail, answer, by).await?;
-    // A try that ends meanwhile has not said yet that it waits: the agent looks once more.
+    let detail = write_answer(transaction, &detail, answer, responder).await?;
+    // If the try is just ending, it is not yet recorded as waiting, so the agent must check for the response again.
     events::notify(transaction, &Event::Triggers).await?;
     Ok(detail)
 }
@@ -244,11 +250,11 @@ fn check(question: &Question, answer: &Answer) -> Result<(), String> {
     Ok(())
 }
 
-async fn note(
+async fn write_answer(
     client: &impl GenericClient,
     detail: &Detail,
     answer: &Answer,
-    by: Option<&str>,
+    responder: Option<&str>,
 ) -> Result<Detail, StoreError> {
     let query = "
         UPDATE hitl_detail SET responded_at = now(), responded_by = $5, chosen_options = $6, params_input = $7
@@ -258,49 +264,52 @@ async fn note(
     let row = client
         .query_one(
             query,
-            &[&run.dag_id, &run.run_id, task_id, map_index, &by, &Json(chosen_options), &Json(params_input)],
+            &[&run.dag_id, &run.run_id, task_id, map_index, &responder, &Json(chosen_options), &Json(params_input)],
         )
         .await?;
     Ok(read(&row))
 }
 
-/// What the task hears whose time is over: the answer that came before it did, its defaults, or that there is none.
-/// `None` for one that does not wait any more. Whoever answers at the same time waits for the transaction.
-pub async fn settle(client: &Transaction<'_>, waiting: &Waiting) -> Result<Option<Fired>, StoreError> {
+/// Returns the event for a task whose timeout has passed: a response that came in time, the defaults, or a timeout
+/// error. `None` if the task no longer waits. A concurrent response waits for this transaction.
+pub async fn time_out(client: &Transaction<'_>, waiting: &Waiting) -> Result<Option<Fired>, StoreError> {
     let TryKey { run, task_id, map_index, .. } = &waiting.key;
-    runs::revise(client, run).await?;
-    let unfired = "SELECT FROM task_trigger WHERE id = $1 AND fired_at IS NULL FOR UPDATE";
-    if client.query_opt(unfired, &[&waiting.id]).await?.is_none() {
+    runs::bump_revision(client, run).await?;
+    let lock_trigger = "SELECT FROM task_trigger WHERE id = $1 AND fired_at IS NULL FOR UPDATE";
+    if client.query_opt(lock_trigger, &[&waiting.id]).await?.is_none() {
         return Ok(None);
     }
     let detail = get(client, run, task_id, *map_index).await?;
     if let Some(detail) = detail.as_ref().filter(|detail| detail.responded_at.is_some()) {
         return Ok(Some(event(waiting, detail, false)));
     }
-    if let Some((detail, defaults)) = detail.as_ref().and_then(|one| Some((one, one.question.defaults.clone()?))) {
-        let value = |param: &Value| param.get("value").unwrap_or(param).clone();
-        let params_input = detail.question.params.iter().map(|(name, param)| (name.clone(), value(param))).collect();
-        let detail = note(client, detail, &Answer { chosen_options: defaults, params_input }, None).await?;
+    if let Some((detail, defaults)) =
+        detail.as_ref().and_then(|detail| Some((detail, detail.question.defaults.clone()?)))
+    {
+        let default_value = |param: &Value| param.get("value").unwrap_or(param).clone();
+        let params_input =
+            detail.question.params.iter().map(|(name, param)| (name.clone(), default_value(param))).collect();
+        let detail = write_answer(client, detail, &Answer { chosen_options: defaults, params_input }, None).await?;
         return Ok(Some(event(waiting, &detail, true)));
     }
     let error = "The Human-in-the-loop response timeout has passed without a response.";
-    Ok(Some(told(waiting, json!({"error": error, "error_type": "timeout"}))))
+    Ok(Some(fired_event(waiting, json!({"error": error, "error_type": "timeout"}))))
 }
 
 fn event(waiting: &Waiting, detail: &Detail, timed_out: bool) -> Fired {
     let answer = detail.answer.as_ref();
-    let by = detail.responded_by.as_ref().map(|name| json!({"id": name, "name": name}));
-    told(
+    let responder = detail.responded_by.as_ref().map(|name| json!({"id": name, "name": name}));
+    fired_event(
         waiting,
         json!({
             "chosen_options": answer.map(|answer| &answer.chosen_options),
             "params_input": answer.map(|answer| &answer.params_input),
-            "responded_at": detail.responded_at, "responded_by_user": by, "timedout": timed_out,
+            "responded_at": detail.responded_at, "responded_by_user": responder, "timedout": timed_out,
         }),
     )
 }
 
-/// The task's own Python makes of it what the installed Airflow reads.
-fn told(waiting: &Waiting, event: Value) -> Fired {
+/// Wraps an event for the task's Python process, which converts it to the form that the installed Airflow reads.
+fn fired_event(waiting: &Waiting, event: Value) -> Fired {
     Fired::Event { next_kwargs: json!({"leoflow_input": event, "kwargs": waiting.next_kwargs}) }
 }

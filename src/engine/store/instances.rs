@@ -1,7 +1,7 @@
-//! Task instances, as they are shown; what the agent claims and says of their tries is in `tries.rs`.
+//! Task instances: reading, locking and inserting them. Claims and outcomes of tries are in `tries.rs`.
 
 use super::StoreError;
-use super::listing::{Column, Found, Listing, Source};
+use super::listing::{Column, ListPage, Listing, Source};
 use super::versions::VersionName;
 use crate::engine::dag::Task;
 use crate::engine::keys::{InstanceKey, RunKey};
@@ -29,13 +29,13 @@ pub struct Instance {
     pub logical_date: Option<Timestamp>,
     pub run_after: Timestamp,
     pub pid: Option<i32>,
-    /// How the newest try ended, in words.
+    /// The outcome of the newest try, as a text for users.
     pub outcome: Option<String>,
     pub pool: String,
     pub pool_slots: i32,
     pub priority_weight: i32,
     pub scheduled_at: Option<Timestamp>,
-    /// JSON.
+    /// The rendered template fields, as JSON.
     pub rendered: Option<String>,
     pub rendered_map_index: Option<String>,
     pub version: Option<VersionName>,
@@ -65,7 +65,7 @@ const SOURCE: Source<'static> = Source {
     ],
     key: KEY,
 };
-/// What tells instances apart in lists: the order of the table's own index.
+/// Unique key of instances in lists, with the columns in the order of the primary key.
 pub const KEY: &[Column] =
     &[Column::text("ti.dag_id"), Column::text("ti.run_id"), Column::text("ti.task_id"), Column::whole("ti.map_index")];
 
@@ -96,22 +96,22 @@ fn read(row: &Row) -> Instance {
     }
 }
 
-/// Those of one run, in the order of their names.
+/// The instances of one run, ordered by task id.
 pub async fn of_run(client: &impl GenericClient, run: &RunKey) -> Result<Vec<Instance>, StoreError> {
     let mut listing = Listing::default();
     listing.conditions.add_run(run);
     Ok(list(client, listing).await?.rows)
 }
 
-/// Instances of one run, or of several.
-pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<Found<Instance>, StoreError> {
+/// A page of instances of one or several runs.
+pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<ListPage<Instance>, StoreError> {
     listing.fetch(client, &SOURCE, read).await
 }
 
-/// The named ones, in the order of their keys.
-pub async fn chosen(client: &impl GenericClient, keys: &[InstanceKey]) -> Result<Vec<Instance>, StoreError> {
-    let columns = Columns::of(keys);
-    let from = SOURCE.shown();
+/// The instances with these keys, ordered by DAG, due date of the run, run, task and map index.
+pub async fn by_keys(client: &impl GenericClient, keys: &[InstanceKey]) -> Result<Vec<Instance>, StoreError> {
+    let columns = Columns::new(keys);
+    let from = SOURCE.full_from();
     let query = format!(
         "SELECT {COLUMNS} FROM {from}
          JOIN unnest($1::text[], $2::text[], $3::text[], $4::integer[]) AS chosen (dag_id, run_id, task_id, map_index)
@@ -122,7 +122,7 @@ pub async fn chosen(client: &impl GenericClient, keys: &[InstanceKey]) -> Result
     Ok(client.query(&query, &columns.parameters()).await?.iter().map(read).collect())
 }
 
-/// Keys, a column of the table after another, as queries take them.
+/// Instance keys as one array per column, for `unnest`.
 struct Columns<'a> {
     dags: Vec<&'a str>,
     runs: Vec<&'a str>,
@@ -131,7 +131,7 @@ struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    fn of(keys: &'a [InstanceKey]) -> Self {
+    fn new(keys: &'a [InstanceKey]) -> Self {
         Self {
             dags: keys.iter().map(|key| key.run.dag_id.as_str()).collect(),
             runs: keys.iter().map(|key| key.run.run_id.as_str()).collect(),
@@ -145,10 +145,10 @@ impl<'a> Columns<'a> {
     }
 }
 
-/// Holds them until the transaction ends, so that the agent begins none meanwhile; after their runs are held. Returns
-/// their states.
+/// Locks the instances until the transaction ends, so that the agent does not claim them. The caller must have locked
+/// their runs first. Returns the states.
 pub async fn lock(transaction: &Transaction<'_>, keys: &[InstanceKey]) -> Result<Vec<Option<String>>, StoreError> {
-    let columns = Columns::of(keys);
+    let columns = Columns::new(keys);
     let query = "
         SELECT state FROM task_instance
         WHERE (dag_id, run_id, task_id, map_index)
@@ -157,9 +157,9 @@ pub async fn lock(transaction: &Transaction<'_>, keys: &[InstanceKey]) -> Result
     Ok(transaction.query(query, &columns.parameters()).await?.iter().map(|row| row.get(0)).collect())
 }
 
-/// What a person says of them; `None` removes it.
+/// Sets the note of the instances; `None` removes it.
 pub async fn set_note(client: &impl GenericClient, keys: &[InstanceKey], note: Option<&str>) -> Result<(), StoreError> {
-    let columns = Columns::of(keys);
+    let columns = Columns::new(keys);
     let query = "
         UPDATE task_instance ti SET note = $5
         FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[]) AS chosen (dag_id, run_id, task_id, map_index)
@@ -170,7 +170,7 @@ pub async fn set_note(client: &impl GenericClient, keys: &[InstanceKey], note: O
     Ok(())
 }
 
-/// Those of a task in a run, in the order of their map indices.
+/// The keys of the instances of a task in a run, ordered by map index.
 pub async fn of_task(client: &impl GenericClient, run: &RunKey, task_id: &str) -> Result<Vec<InstanceKey>, StoreError> {
     let query = "SELECT map_index FROM task_instance WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 ORDER BY 1";
     let rows = client.query(query, &[&run.dag_id, &run.run_id, &task_id]).await?;
@@ -184,7 +184,7 @@ pub async fn get(
     task_id: &str,
     map_index: i32,
 ) -> Result<Instance, StoreError> {
-    let from = SOURCE.shown();
+    let from = SOURCE.full_from();
     let query = format!(
         "SELECT {COLUMNS} FROM {from} WHERE ti.dag_id = $1 AND ti.run_id = $2 AND ti.task_id = $3 AND ti.map_index = $4"
     );
@@ -195,7 +195,7 @@ pub async fn get(
     })
 }
 
-/// Whether there is, or was, a try of that number.
+/// True if a try with that number exists.
 pub async fn has_try(
     client: &impl GenericClient,
     run: &RunKey,
@@ -209,8 +209,8 @@ pub async fn has_try(
     Ok(row.is_some())
 }
 
-/// New rows, without a state, the same in each of these runs. One that is there and removed loses its state, and has all
-/// of its retries again, as after a clear.
+/// Inserts instances without a state into each of these runs; `rows` has their tasks and map indexes. An instance that
+/// exists and is removed is reset as if it were cleared, with all of its retries.
 pub async fn insert(
     client: &impl GenericClient,
     dag_id: &str,
@@ -221,7 +221,7 @@ pub async fn insert(
         return Ok(());
     }
     let tasks: Vec<&str> = rows.iter().map(|(task, _)| task.task_id.as_str()).collect();
-    let maps: Vec<i32> = rows.iter().map(|(_, map_index)| *map_index).collect();
+    let map_indexes: Vec<i32> = rows.iter().map(|(_, map_index)| *map_index).collect();
     let retries: Vec<i32> = rows.iter().map(|(task, _)| i32::try_from(task.retries).unwrap_or(i32::MAX)).collect();
     let operators: Vec<&str> = rows.iter().map(|(task, _)| task.operator.as_str()).collect();
     let pools: Vec<&str> = rows.iter().map(|(task, _)| task.pool()).collect();
@@ -238,6 +238,8 @@ pub async fn insert(
             priority_weight = EXCLUDED.priority_weight, operator = EXCLUDED.operator,
             max_tries = least(task_instance.try_number::bigint + EXCLUDED.max_tries, 2147483646)
         WHERE task_instance.state = 'removed'";
-    client.execute(query, &[&dag_id, &run_ids, &tasks, &maps, &retries, &operators, &pools, &slots, &weights]).await?;
+    client
+        .execute(query, &[&dag_id, &run_ids, &tasks, &map_indexes, &retries, &operators, &pools, &slots, &weights])
+        .await?;
     Ok(())
 }

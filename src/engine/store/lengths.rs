@@ -1,4 +1,4 @@
-//! How many elements mapped tasks and groups of a run are mapped over.
+//! The numbers of elements that the tasks and groups of a run are mapped over.
 
 use super::StoreError;
 use crate::engine::keys::RunKey;
@@ -7,16 +7,17 @@ use crate::engine::planner::snapshot::Returned;
 use crate::postgres::GenericClient;
 use std::collections::{HashMap, HashSet};
 
-/// How much the tasks of a run have returned that others are mapped over. A removed instance counts as none.
+/// Returns the lengths of the lists that other tasks are mapped over, by the id of the task that has returned the list.
+/// Removed instances do not count.
 pub async fn of_run(
     client: &impl GenericClient,
     key: &RunKey,
     graph: &Graph,
 ) -> Result<HashMap<String, Returned>, StoreError> {
     let sources = graph.length_sources();
-    let mut found = HashMap::new();
+    let mut lengths = HashMap::new();
     if sources.is_empty() {
-        return Ok(found);
+        return Ok(lengths);
     }
     let query = "
         SELECT task_id, map_index,
@@ -33,15 +34,15 @@ pub async fn of_run(
     for row in client.query(query, &[&key.dag_id, &key.run_id, &sources]).await? {
         let (task_id, map_index): (String, i32) = (row.get(0), row.get(1));
         if map_index >= 0 {
-            let mut indexes = match found.remove(&task_id) {
+            let mut indexes = match lengths.remove(&task_id) {
                 Some(Returned::Instances(indexes)) => indexes,
                 _ => HashSet::new(),
             };
             indexes.insert(map_index);
-            found.insert(task_id, Returned::Instances(indexes));
+            lengths.insert(task_id, Returned::Instances(indexes));
         } else if let Some(length) = row.get::<_, Option<i32>>(2) {
-            found.insert(task_id, Returned::Elements(usize::try_from(length).unwrap_or(0)));
+            lengths.insert(task_id, Returned::Elements(usize::try_from(length).unwrap_or(0)));
         }
     }
-    Ok(found)
+    Ok(lengths)
 }

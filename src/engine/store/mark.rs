@@ -1,4 +1,4 @@
-//! Giving runs and task instances a state by hand, and removing instances.
+//! Sets the state of runs and task instances manually, and deletes instances.
 
 use super::backfill_end;
 use super::clear::{Clearing, Selection};
@@ -6,7 +6,7 @@ use super::dags::{self, Dag};
 use super::events::{self, Event};
 use super::instances;
 use super::lengths;
-use super::relatives::{Chosen, Direction, Relatives};
+use super::relatives::{Direction, InstanceSet, Relatives};
 use super::runs;
 use super::{ReadFor, StoreError};
 use crate::engine::keys::{InstanceKey, RunKey};
@@ -16,71 +16,73 @@ use crate::postgres::GenericClient;
 use deadpool_postgres::Transaction;
 use tokio_postgres::types::ToSql;
 
-/// Which task instances get a state, starting from those of one run.
+/// Selects task instances of a run, and related ones, that are to get a state.
 #[derive(Debug, Clone)]
 pub struct Marking {
     pub tasks: Vec<String>,
-    /// Only this one of a mapped task.
+    /// Selects only the instances with this map index.
     pub map_index: Option<i32>,
     pub state: TaskState,
     pub upstream: bool,
     pub downstream: bool,
-    /// Of later and of earlier runs too.
+    /// Marks the tasks in later runs too; `past` in earlier runs.
     pub future: bool,
     pub past: bool,
 }
 
-/// The runs that a marking reaches.
-async fn reached(
+/// Returns the runs that a marking applies to.
+async fn runs_to_mark(
     client: &impl GenericClient,
     dag: &Dag,
     key: &RunKey,
-    which: &Marking,
+    marking: &Marking,
 ) -> Result<Vec<RunKey>, StoreError> {
     let run = runs::get(client, key, ReadFor::Reading).await?;
-    let Some(date) = run.logical_date.filter(|_| which.future || which.past) else { return Ok(vec![key.clone()]) };
+    let Some(date) = run.logical_date.filter(|_| marking.future || marking.past) else { return Ok(vec![key.clone()]) };
     let timetable = dag.structure.timetable.as_ref();
-    let never_by_itself = dag.structure.schedule.is_none();
-    if !never_by_itself && !timetable.is_some_and(|timetable| timetable.is_periodic()) {
+    let is_unscheduled = dag.structure.schedule.is_none();
+    if !is_unscheduled && !timetable.is_some_and(|timetable| timetable.is_periodic()) {
         return Ok(vec![key.clone()]);
     }
-    let (from, to) = ((!which.past).then_some(date), (!which.future).then_some(date));
-    // Of a schedule that counts up dates, those that it has made.
+    let (from, to) = ((!marking.past).then_some(date), (!marking.future).then_some(date));
+    // A periodic schedule restricts this to scheduled and backfill runs, and the run itself.
     let query = "
         SELECT run_id FROM dag_run
         WHERE dag_id = $1 AND logical_date IS NOT NULL AND ($2::timestamptz IS NULL OR logical_date >= $2)
           AND ($3::timestamptz IS NULL OR logical_date <= $3)
           AND ($4 OR run_id = $5 OR run_type IN ('scheduled', 'backfill')) ORDER BY logical_date, run_id";
-    let rows = client.query(query, &[&key.dag_id, &from, &to, &never_by_itself, &key.run_id]).await?;
+    let rows = client.query(query, &[&key.dag_id, &from, &to, &is_unscheduled, &key.run_id]).await?;
     Ok(rows.iter().map(|row| RunKey { dag_id: key.dag_id.clone(), run_id: row.get(0) }).collect())
 }
 
-/// The instances that a marking would change.
+/// Returns the instances that a marking would change.
 pub async fn select(
     client: &impl GenericClient,
     key: &RunKey,
-    which: &Marking,
+    marking: &Marking,
 ) -> Result<Vec<InstanceKey>, StoreError> {
     let dag = dags::get(client, &key.dag_id).await?;
     let graph = Graph::new((*dag.structure).clone());
-    let mut found = Vec::new();
-    for run in reached(client, &dag, key, which).await? {
-        found.extend(of_run(client, run, which, &graph).await?);
+    let mut selected = Vec::new();
+    for run in runs_to_mark(client, &dag, key, marking).await? {
+        selected.extend(of_run(client, run, marking, &graph).await?);
     }
-    Ok(found)
+    Ok(selected)
 }
 
-/// Removed instances are only marked by their map index: nothing is mapped over their elements any more.
+/// Selects the instances of one run. Removed instances, which belong to no element of the list, are selected only by
+/// their map index.
 async fn of_run(
     client: &impl GenericClient,
     run: RunKey,
-    which: &Marking,
+    marking: &Marking,
     graph: &Graph,
 ) -> Result<Vec<InstanceKey>, StoreError> {
-    let relatives = relatives(client, &run, which, graph).await?;
+    let relatives = relatives(client, &run, marking, graph).await?;
     let id = |task_index: &usize| graph.task(*task_index).task_id.as_str();
-    let whole: Vec<&str> = relatives.whole.iter().map(id).collect();
-    let (tasks, indexes): (Vec<&str>, Vec<i32>) = relatives.single.iter().map(|(one, at)| (id(one), *at)).unzip();
+    let whole_tasks: Vec<&str> = relatives.whole_tasks.iter().map(id).collect();
+    let (tasks, indexes): (Vec<&str>, Vec<i32>) =
+        relatives.single_instances.iter().map(|(task_index, map_index)| (id(task_index), *map_index)).unzip();
     let query = "
         SELECT task_id, map_index FROM task_instance
         WHERE dag_id = $1 AND run_id = $2 AND state IS DISTINCT FROM $3
@@ -88,102 +90,103 @@ async fn of_run(
                AND (task_id = ANY ($4) OR task_id = ANY ($5) AND $6::integer IS NULL
                     OR (task_id, map_index) IN (SELECT * FROM unnest($7::text[], $8::integer[]))))
         ORDER BY task_id, map_index";
-    let state = which.state.as_str();
+    let state = marking.state.as_str();
     let parameters: [&(dyn ToSql + Sync); 8] =
-        [&run.dag_id, &run.run_id, &state, &whole, &which.tasks, &which.map_index, &tasks, &indexes];
+        [&run.dag_id, &run.run_id, &state, &whole_tasks, &marking.tasks, &marking.map_index, &tasks, &indexes];
     let rows = client.query(query, &parameters).await?;
-    let one = |task_id, map_index| InstanceKey { run: run.clone(), task_id, map_index };
-    Ok(rows.iter().map(|row| one(row.get(0), row.get(1))).collect())
+    let instance_key = |task_id, map_index| InstanceKey { run: run.clone(), task_id, map_index };
+    Ok(rows.iter().map(|row| instance_key(row.get(0), row.get(1))).collect())
 }
 
-/// The instances above and below that are asked for: of a mapped group those of the same copy. Teardowns below are left
-/// to themselves.
+/// Returns the requested upstream and downstream instances; within a mapped group, those of the same copy. Downstream
+/// teardowns are excluded.
 async fn relatives(
     client: &impl GenericClient,
     run: &RunKey,
-    which: &Marking,
+    marking: &Marking,
     graph: &Graph,
-) -> Result<Chosen, StoreError> {
-    if !which.upstream && !which.downstream {
-        return Ok(Chosen::default());
+) -> Result<InstanceSet, StoreError> {
+    if !marking.upstream && !marking.downstream {
+        return Ok(InstanceSet::default());
     }
     let lengths = lengths::of_run(client, run, graph).await?;
     let relatives = Relatives { graph, lengths: &lengths };
-    let named = Chosen::named(graph, which.tasks.iter().map(|id| (id.as_str(), which.map_index)));
-    let mut found = Chosen::default();
-    if which.downstream {
-        found = relatives.of(&named, Direction::Down);
-        found.whole.retain(|below| !graph.task(*below).is_teardown);
-        found.single.retain(|(below, _)| !graph.task(*below).is_teardown);
+    let named = InstanceSet::named(graph, marking.tasks.iter().map(|id| (id.as_str(), marking.map_index)));
+    let mut related = InstanceSet::default();
+    if marking.downstream {
+        related = relatives.related_to(&named, Direction::Down);
+        related.whole_tasks.retain(|task_index| !graph.task(*task_index).is_teardown);
+        related.single_instances.retain(|(task_index, _)| !graph.task(*task_index).is_teardown);
     }
-    if which.upstream {
-        found.extend(relatives.of(&named, Direction::Up));
+    if marking.upstream {
+        related.extend(relatives.related_to(&named, Direction::Up));
     }
-    Ok(found)
+    Ok(related)
 }
 
-/// Gives the instances their state, ends what runs of them, and lets what failed for them run again. Returns which
-/// have changed.
+/// Marks the instances, stops those that run, and clears failed downstream instances. Returns the marked instances.
 pub async fn mark(
     transaction: &Transaction<'_>,
     key: &RunKey,
-    which: &Marking,
+    marking: &Marking,
 ) -> Result<Vec<InstanceKey>, StoreError> {
-    let below = Selection {
-        tasks: which.tasks.iter().map(|id| (id.clone(), which.map_index)).collect(),
+    let failed_downstream = Selection {
+        tasks: marking.tasks.iter().map(|id| (id.clone(), marking.map_index)).collect(),
         downstream: true,
         only_failed: true,
-        except: which.tasks.clone(),
+        except: marking.tasks.clone(),
         ..Selection::default()
     };
-    let below = Clearing::of(transaction, &key.dag_id, &below).await?;
-    let graph = Graph::new((*below.dag.structure).clone());
-    let runs = reached(transaction, &below.dag, key, which).await?;
-    // The scheduler plans a run under the same lock.
+    let clearing = Clearing::load(transaction, &key.dag_id, &failed_downstream).await?;
+    let graph = Graph::new((*clearing.dag.structure).clone());
+    let runs = runs_to_mark(transaction, &clearing.dag, key, marking).await?;
+    // The scheduler takes the same lock to plan a run.
     runs::lock(transaction, &runs).await?;
     let mut changed = Vec::new();
     for run in runs {
-        let found = of_run(transaction, run.clone(), which, &graph).await?;
-        if !found.is_empty() {
-            set(transaction, &run, &found, which.state).await?;
+        let marked = of_run(transaction, run.clone(), marking, &graph).await?;
+        if !marked.is_empty() {
+            set_state(transaction, &run, &marked, marking.state).await?;
         }
-        let again = below.select(transaction, &run).await?;
-        if !again.is_empty() {
-            below.clear(transaction, &run, &again).await?;
+        let to_clear = clearing.select(transaction, &run).await?;
+        if !to_clear.is_empty() {
+            clearing.clear(transaction, &run, &to_clear).await?;
         }
-        changed.extend(found);
+        changed.extend(marked);
     }
     Ok(changed)
 }
 
-async fn set(
+/// Sets the state of instances of one run, and notifies the scheduler and the agent.
+async fn set_state(
     transaction: &Transaction<'_>,
     run: &RunKey,
-    found: &[InstanceKey],
+    marked: &[InstanceKey],
     state: TaskState,
 ) -> Result<(), StoreError> {
-    let tasks: Vec<&str> = found.iter().map(|one| one.task_id.as_str()).collect();
-    let map_indices: Vec<i32> = found.iter().map(|one| one.map_index).collect();
+    let tasks: Vec<&str> = marked.iter().map(|instance| instance.task_id.as_str()).collect();
+    let map_indices: Vec<i32> = marked.iter().map(|instance| instance.map_index).collect();
     let query = "
         UPDATE task_instance SET state = $3, due_at = NULL, start_date = coalesce(start_date, now()),
-               -- That of an earlier try is none of one that runs.
+               -- The end date of an earlier try does not apply to a running instance.
                end_date = CASE WHEN end_date >= start_date THEN end_date ELSE now() END
         FROM unnest($4::text[], $5::integer[]) AS chosen (id, at)
         WHERE dag_id = $1 AND run_id = $2 AND task_id = id AND map_index = at";
     transaction.execute(query, &[&run.dag_id, &run.run_id, &state.as_str(), &tasks, &map_indices]).await?;
-    runs::revise(transaction, run).await?;
-    for event in [Event::Stop, Event::Triggers, Event::Plan(run.clone()), Event::Room, Event::Changed(run.clone())] {
+    runs::bump_revision(transaction, run).await?;
+    for event in [Event::Stop, Event::Triggers, Event::Plan(run.clone()), Event::Capacity, Event::Changed(run.clone())]
+    {
         events::notify(transaction, &event).await?;
     }
     Ok(())
 }
 
-/// Ends a run, as Airflow does: what runs gets the run's state and is ended, what has not begun is skipped, and
-/// teardowns still do their work, after which the run ends by itself. `Queued` starts it again as it is.
+/// Marks a run, as Airflow does: running instances get the run's state and are stopped, instances that have not
+/// started are skipped, and teardowns still run, after which the run ends. `Queued` requeues the run unchanged.
 pub async fn run(transaction: &Transaction<'_>, key: &RunKey, state: RunState) -> Result<(), StoreError> {
     let run = runs::get(transaction, key, ReadFor::Update).await?;
     if state == RunState::Queued {
-        runs::queue_again(transaction, key).await?;
+        runs::requeue(transaction, key).await?;
         events::notify(transaction, &Event::Sweep).await?;
     } else if state.is_finished() {
         let teardowns = teardowns(transaction, key).await?;
@@ -203,20 +206,20 @@ pub async fn run(transaction: &Transaction<'_>, key: &RunKey, state: RunState) -
             transaction.execute(end, &[&key.dag_id, &key.run_id, &state.as_str(), &was_finished]).await?;
             backfill_end::complete(transaction, key).await?;
         } else {
-            runs::revise(transaction, key).await?;
+            runs::bump_revision(transaction, key).await?;
             events::notify(transaction, &Event::Plan(key.clone())).await?;
         }
         events::notify(transaction, &Event::Stop).await?;
         events::notify(transaction, &Event::Triggers).await?;
-        runs::others_may_go_on(transaction, key).await?;
-        // Another run may have waited for this one's end.
+        runs::notify_waiting_runs(transaction, key).await?;
+        // A queued run may be waiting for this one to end.
         events::notify(transaction, &Event::Sweep).await?;
     }
     events::notify(transaction, &Event::Changed(key.clone())).await?;
     Ok(())
 }
 
-/// Those of the DAG that the run is of.
+/// The teardown tasks of the run's version.
 async fn teardowns(client: &impl GenericClient, key: &RunKey) -> Result<Vec<String>, StoreError> {
     let query = "
         SELECT task->>'task_id' FROM dag_run r JOIN dag_version v ON v.id = r.dag_version_id
@@ -232,27 +235,27 @@ async fn has_unfinished(client: &impl GenericClient, key: &RunKey) -> Result<boo
     Ok(client.query_opt(query, &[&key.dag_id, &key.run_id]).await?.is_some())
 }
 
-/// Removes one with all of its tries, its results and what it has stored.
+/// Deletes an instance with its tries, XComs and stored state.
 pub async fn delete_instance(transaction: &Transaction<'_>, key: &InstanceKey) -> Result<(), StoreError> {
     let InstanceKey { run, task_id, map_index } = key;
     runs::get(transaction, run, ReadFor::Update).await?;
     instances::lock(transaction, std::slice::from_ref(key)).await?;
-    // A process that is still there would write to another of the same name.
+    // A process that still runs could write to a new instance with the same key.
     let running = "SELECT FROM task_try WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4
                    AND state = 'running'";
     if transaction.query_opt(running, &[&run.dag_id, &run.run_id, task_id, map_index]).await?.is_some() {
         return Err(StoreError::Busy(format!(
             "The Task Instance with dag_id: `{}`, run_id: `{}`, task_id: `{task_id}` and map_index: `{map_index}` cannot \
-             be deleted while it runs: mark it first",
+             be deleted while it is running; set its state first",
             run.dag_id, run.run_id
         )));
     }
-    let store = "DELETE FROM task_state WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4";
-    transaction.execute(store, &[&run.dag_id, &run.run_id, task_id, map_index]).await?;
+    let delete_state = "DELETE FROM task_state WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4";
+    transaction.execute(delete_state, &[&run.dag_id, &run.run_id, task_id, map_index]).await?;
     let query = "DELETE FROM task_instance WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4";
     transaction.execute(query, &[&run.dag_id, &run.run_id, task_id, map_index]).await?;
-    runs::revise(transaction, run).await?;
-    for event in [Event::Plan(run.clone()), Event::Room, Event::Changed(run.clone())] {
+    runs::bump_revision(transaction, run).await?;
+    for event in [Event::Plan(run.clone()), Event::Capacity, Event::Changed(run.clone())] {
         events::notify(transaction, &event).await?;
     }
     Ok(())

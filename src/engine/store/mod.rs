@@ -1,9 +1,10 @@
-//! What the stores have in common.
+//! Postgres storage of the engine's objects. This module defines the types that all stores share.
 
 pub mod asset_lists;
 pub mod assets;
 pub mod backfill_end;
 pub mod backfills;
+pub mod backlog;
 pub mod callbacks;
 pub mod clear;
 pub mod clock_step;
@@ -16,6 +17,7 @@ pub mod encryption_key;
 pub mod environments;
 pub mod event_log;
 pub mod events;
+pub mod finished_tasks;
 pub mod grid;
 pub mod hitl;
 pub mod instances;
@@ -31,8 +33,8 @@ mod relatives;
 pub mod requeue;
 pub mod revoked_tokens;
 pub mod runs;
+pub mod sdk_queries;
 pub mod secrets;
-pub mod selected;
 pub mod states;
 pub mod structures;
 pub mod tries;
@@ -49,18 +51,19 @@ use crate::postgres::PgError;
 use serde::{Deserialize, Serialize};
 use tokio_postgres::error::SqlState;
 
+/// Why a statement failed; `what` is the kind of object, `id` identifies it.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("{what} {id:?} exists already")]
+    #[error("{what} {id:?} already exists")]
     AlreadyExists { what: &'static str, id: String },
     #[error("there is no {what} {id:?}")]
     NotFound { what: &'static str, id: String },
     #[error("{0}")]
     Invalid(String),
-    /// Not now: something runs.
+    /// Refused for now, for example because a task is running.
     #[error("{0}")]
     Busy(String),
-    #[error("{what} {id:?} cannot be decrypted: the encryption key is another one, or the row was altered")]
+    #[error("{what} {id:?} cannot be decrypted: the encryption key has changed, or the row was altered")]
     Sealed { what: &'static str, id: String },
     #[error(transparent)]
     Cipher(#[from] CipherError),
@@ -77,7 +80,7 @@ impl From<tokio_postgres::Error> for StoreError {
             &SqlState::NUMERIC_VALUE_OUT_OF_RANGE,
         ];
         match error.code() {
-            // Class 22 are values that cannot be, class 54 those that are too much.
+            // Class 22: data exceptions; class 54: program limit exceeded.
             Some(code) if invalid.contains(&code) || ["22", "54"].contains(&&code.code()[..2]) => {
                 Self::Invalid(PgError::from(error).to_string())
             }
@@ -86,7 +89,7 @@ impl From<tokio_postgres::Error> for StoreError {
     }
 }
 
-/// Whether a row that is read is about to be written in the same transaction.
+/// Tells whether the row that is read will be written in the same transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadFor {
     Reading,
@@ -94,6 +97,7 @@ pub enum ReadFor {
 }
 
 impl ReadFor {
+    /// The locking clause of the SELECT statement.
     pub(super) fn clause(self) -> &'static str {
         match self {
             Self::Reading => "",
@@ -112,7 +116,8 @@ pub enum OnExisting {
 }
 
 impl OnExisting {
-    /// Whether an entry that may be new was written; one that exists was skipped, or is an error.
+    /// Evaluates an attempt to create an entry: true if it was created, false if it exists and is skipped, otherwise
+    /// the error.
     pub(super) fn settle(self, created: Result<(), StoreError>) -> Result<bool, StoreError> {
         match created {
             Err(StoreError::AlreadyExists { .. }) if self == Self::Skip => Ok(false),

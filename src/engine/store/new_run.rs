@@ -1,4 +1,4 @@
-//! Making runs: each with its task instances, of any kind.
+//! Creates runs of any type, with their task instances.
 
 use super::StoreError;
 use super::events::{self, Event};
@@ -18,8 +18,9 @@ use std::sync::LazyLock;
 use tokio_postgres::Row;
 use tokio_postgres::types::{Json, ToSql};
 
-/// In SQL, whether the DAG `d` may have one run more, by its version `v`; runs of backfills do not count.
-pub const MAY_HAVE_ONE_MORE: &str = "
+/// SQL condition: the DAG `d` has fewer queued and running runs than the `max_active_runs` of its version `v`. Backfill
+/// runs do not count.
+pub const BELOW_MAX_ACTIVE_RUNS: &str = "
     EXISTS (SELECT FROM (SELECT coalesce((v.structure->>'max_active_runs')::bigint, 16) AS most) l
             WHERE most = 0
                OR (SELECT count(*) FROM dag_run r WHERE r.dag_id = d.dag_id AND r.state = 'running'
@@ -27,7 +28,7 @@ pub const MAY_HAVE_ONE_MORE: &str = "
                 + (SELECT count(*) FROM dag_run r WHERE r.dag_id = d.dag_id AND r.state = 'queued'
                    AND coalesce(r.backfill_id, 0) = 0) < most)";
 
-/// A run that is to be.
+/// A run to create.
 #[derive(Debug)]
 pub struct NewRun<'a> {
     pub key: RunKey,
@@ -41,25 +42,28 @@ pub struct NewRun<'a> {
     pub triggered_by: &'a str,
     pub user: Option<&'a str>,
     pub version_id: i64,
-    /// The backfill that it is of, and its position in it.
+    /// Id of the backfill, and the position of the run in it.
     pub backfill: Option<(i64, i32)>,
 }
 
-/// The conf of a run that nobody gave any.
-static NO_CONF: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
+/// The conf of an asset-triggered run.
+static EMPTY_CONF: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
 
 impl<'a> NewRun<'a> {
-    /// One that comes of updates of assets, of all of them or of one partition, at this moment.
-    pub fn of_assets(dag_id: &str, version_id: i64, at: Timestamp, partition: Option<&'a Partition>) -> Self {
+    /// A run that is triggered by updates of assets, or of one partition of them.
+    pub fn of_assets(dag_id: &str, version_id: i64, triggered_at: Timestamp, partition: Option<&'a Partition>) -> Self {
         let suffix = hex::encode(random::bytes::<4>());
         Self {
-            key: RunKey { dag_id: dag_id.to_owned(), run_id: format!("asset_triggered__{}_{suffix}", isoformat(at)) },
+            key: RunKey {
+                dag_id: dag_id.to_owned(),
+                run_id: format!("asset_triggered__{}_{suffix}", isoformat(triggered_at)),
+            },
             run_type: "asset_triggered",
             logical_date: None,
             interval: None,
             partition,
-            run_after: at,
-            conf: &NO_CONF,
+            run_after: triggered_at,
+            conf: &EMPTY_CONF,
             note: None,
             triggered_by: "asset",
             user: None,
@@ -69,22 +73,22 @@ impl<'a> NewRun<'a> {
     }
 }
 
-/// The moment, in microseconds, which is what Postgres keeps. Every date that is compared with another is of this clock:
-/// that of the datastore's machine may be another.
+/// The current time, rounded to microseconds, the precision of Postgres. All dates that are compared with one another
+/// come from this clock, because the clock of the machine that runs Postgres may differ.
 pub fn now() -> Timestamp {
     Timestamp::now().round(jiff::Unit::Microsecond).unwrap_or_else(|_| Timestamp::now())
 }
 
-/// As Python's `isoformat()` has it, because Airflow's run ids do.
-pub fn isoformat(at: Timestamp) -> String {
-    let seconds = at.strftime("%Y-%m-%dT%H:%M:%S");
-    match at.subsec_microsecond() {
+/// Formats a date like Python's `isoformat()`, which Airflow's run ids use.
+pub fn isoformat(date: Timestamp) -> String {
+    let seconds = date.strftime("%Y-%m-%dT%H:%M:%S");
+    match date.subsec_microsecond() {
         0 => format!("{seconds}+00:00"),
         micros => format!("{seconds}.{micros:06}+00:00"),
     }
 }
 
-/// Makes it. `false` when there is a run of that id or that date already.
+/// Creates a run. Returns `false` if a run with this id or date exists.
 pub async fn insert(
     transaction: &Transaction<'_>,
     run: &NewRun<'_>,
@@ -95,14 +99,15 @@ pub async fn insert(
                              run_after, conf, note, dag_version_id, triggered_by, triggering_user_name, backfill_id,
                              backfill_ordinal, partition_key, partition_date, queued_at)
         VALUES ($1, $2, $3, 'queued', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
-                -- What its schedule or its assets make is due, also where another clock says when.
+                -- A scheduled or asset-triggered run is due, even if another clock is the reference.
                 CASE WHEN $3 IN ('scheduled', 'asset_triggered') THEN greatest($17::timestamptz, $7::timestamptz)
                      ELSE $17 END)
         ON CONFLICT DO NOTHING";
     let (start, end) = run.interval.map(|interval| (interval.start, interval.end)).unzip();
     let (backfill, ordinal) = run.backfill.unzip();
     let partition = run.partition.map(|partition| (&partition.key, partition.date));
-    let (partition_key, partition_date) = (partition.map(|one| one.0), partition.and_then(|one| one.1));
+    let (partition_key, partition_date) =
+        (partition.map(|partition| partition.0), partition.and_then(|partition| partition.1));
     let parameters: [&(dyn ToSql + Sync); 17] = [
         &run.key.dag_id,
         &run.key.run_id,
@@ -125,10 +130,10 @@ pub async fn insert(
     if transaction.execute(query, &parameters).await? == 0 {
         return Ok(false);
     }
-    let new = initial(structure, &HashSet::new(), run.logical_date, run.backfill.is_some());
-    // On their way together: there may be a run of each of a thousand DAGs.
+    let new_instances = initial_instances(structure, &HashSet::new(), run.logical_date, run.backfill.is_some());
+    // The statements are pipelined, since a thousand DAGs may each get a run.
     try_join3(
-        instances::insert(transaction, &run.key.dag_id, &[&run.key.run_id], &new),
+        instances::insert(transaction, &run.key.dag_id, &[&run.key.run_id], &new_instances),
         async { Ok(events::notify(transaction, &Event::Sweep).await?) },
         async { Ok(events::notify(transaction, &Event::Changed(run.key.clone())).await?) },
     )
@@ -136,8 +141,8 @@ pub async fn insert(
     Ok(true)
 }
 
-/// Makes the runs of a backfill that are new, all at once: there may be thousands. Returns the ids of those that
-/// were made; there was one of that id already where one is missing.
+/// Creates the new runs of a backfill with one statement, since there may be thousands. Returns the ids of the created
+/// runs, without those of runs that already existed.
 pub async fn insert_all(
     transaction: &Transaction<'_>,
     runs: &[NewRun<'_>],
@@ -157,7 +162,7 @@ pub async fn insert_all(
     let dates: Vec<_> = runs.iter().map(|run| run.logical_date).collect();
     let starts: Vec<_> = runs.iter().map(|run| run.interval.map(|interval| interval.start)).collect();
     let ends: Vec<_> = runs.iter().map(|run| run.interval.map(|interval| interval.end)).collect();
-    let afters: Vec<_> = runs.iter().map(|run| run.run_after).collect();
+    let run_after_dates: Vec<_> = runs.iter().map(|run| run.run_after).collect();
     let ordinals: Vec<_> = runs.iter().map(|run| run.backfill.map(|(_, ordinal)| ordinal)).collect();
     let backfill = first.backfill.map(|(id, _)| id);
     let parameters: [&(dyn ToSql + Sync); 14] = [
@@ -172,21 +177,21 @@ pub async fn insert_all(
         &dates,
         &starts,
         &ends,
-        &afters,
+        &run_after_dates,
         &ordinals,
         &now(),
     ];
     let rows = transaction.query(query, &parameters).await?;
-    let made: HashSet<String> = rows.iter().map(|row| row.get(0)).collect();
-    let made_ids: Vec<&str> = made.iter().map(String::as_str).collect();
-    let new = initial(structure, &HashSet::new(), None, true);
-    instances::insert(transaction, &first.key.dag_id, &made_ids, &new).await?;
-    // Whoever shows one of them is told of all.
+    let created: HashSet<String> = rows.iter().map(|row| row.get(0)).collect();
+    let created_ids: Vec<&str> = created.iter().map(String::as_str).collect();
+    let new_instances = initial_instances(structure, &HashSet::new(), None, true);
+    instances::insert(transaction, &first.key.dag_id, &created_ids, &new_instances).await?;
+    // One event for all of them, since displays reload the whole list.
     events::notify(transaction, &Event::Dags).await?;
-    Ok(made)
+    Ok(created)
 }
 
-/// An instance for each task that has none; several where it is known how many they are.
+/// Adds instances for the tasks of a run that have none. A mapped task of known length gets one per element.
 pub async fn add_instances(
     client: &impl GenericClient,
     key: &RunKey,
@@ -194,13 +199,13 @@ pub async fn add_instances(
     logical_date: Option<Timestamp>,
     is_backfill: bool,
 ) -> Result<(), StoreError> {
-    let rows = with_instances(client, key).await?;
-    let there = rows.iter().map(|row| row.get(0)).collect();
-    let new = initial(structure, &there, logical_date, is_backfill);
-    instances::insert(client, &key.dag_id, &[&key.run_id], &new).await
+    let rows = tasks_with_instances(client, key).await?;
+    let existing = rows.iter().map(|row| row.get(0)).collect();
+    let new_instances = initial_instances(structure, &existing, logical_date, is_backfill);
+    instances::insert(client, &key.dag_id, &[&key.run_id], &new_instances).await
 }
 
-/// The tasks that these would be of.
+/// Ids of the tasks for which `add_instances` would add instances, once per instance.
 pub async fn missing(
     client: &impl GenericClient,
     key: &RunKey,
@@ -208,30 +213,31 @@ pub async fn missing(
     logical_date: Option<Timestamp>,
     is_backfill: bool,
 ) -> Result<Vec<String>, StoreError> {
-    let rows = with_instances(client, key).await?;
-    let there = rows.iter().map(|row| row.get(0)).collect();
-    let new = initial(structure, &there, logical_date, is_backfill);
-    Ok(new.into_iter().map(|(task, _)| task.task_id.clone()).collect())
+    let rows = tasks_with_instances(client, key).await?;
+    let existing = rows.iter().map(|row| row.get(0)).collect();
+    let new_instances = initial_instances(structure, &existing, logical_date, is_backfill);
+    Ok(new_instances.into_iter().map(|(task, _)| task.task_id.clone()).collect())
 }
 
-async fn with_instances(client: &impl GenericClient, key: &RunKey) -> Result<Vec<Row>, StoreError> {
+/// Reads the ids of the tasks of a run that have instances.
+async fn tasks_with_instances(client: &impl GenericClient, key: &RunKey) -> Result<Vec<Row>, StoreError> {
     let query = "SELECT DISTINCT task_id FROM task_instance WHERE dag_id = $1 AND run_id = $2";
     Ok(client.query(query, &[&key.dag_id, &key.run_id]).await?)
 }
 
-/// The instances that a run begins with, less those of tasks that are there.
-fn initial<'a>(
+/// The initial instances of a run, except those of `existing` tasks.
+fn initial_instances<'a>(
     structure: &'a Structure,
-    there: &HashSet<&str>,
+    existing: &HashSet<&str>,
     logical_date: Option<Timestamp>,
     is_backfill: bool,
 ) -> Vec<(&'a Task, i32)> {
-    // Only what is mapped needs the arrows.
-    let mapped = structure.tasks.iter().any(|task| task.mapped || task.group.is_some());
-    let graph = mapped.then(|| Graph::new(structure.clone()));
-    let mut new: Vec<(&Task, i32)> = Vec::new();
+    // Only mapped tasks need the graph.
+    let has_mapped = structure.tasks.iter().any(|task| task.mapped || task.group.is_some());
+    let graph = has_mapped.then(|| Graph::new(structure.clone()));
+    let mut rows: Vec<(&Task, i32)> = Vec::new();
     for (task_index, task) in structure.tasks.iter().enumerate() {
-        if there.contains(task.task_id.as_str()) || !(is_backfill || is_in_time(task, logical_date)) {
+        if existing.contains(task.task_id.as_str()) || !(is_backfill || is_in_time(task, logical_date)) {
             continue;
         }
         match graph
@@ -240,17 +246,18 @@ fn initial<'a>(
             .map(|graph| graph.count(task_index, &|_| None))
         {
             Some(Some(count @ 1..)) => {
-                new.extend((0..count).map(|index| (task, i32::try_from(index).unwrap_or(i32::MAX))));
+                rows.extend((0..count).map(|index| (task, i32::try_from(index).unwrap_or(i32::MAX))));
             }
-            _ => new.push((task, -1)),
+            _ => rows.push((task, -1)),
         }
     }
-    new
+    rows
 }
 
-/// A task may begin later than its DAG, and end earlier.
+/// True if the logical date is within the task's own start and end dates.
 fn is_in_time(task: &Task, logical_date: Option<Timestamp>) -> bool {
     let Some(date) = logical_date else { return true };
-    let moment = |text: &Option<String>| text.as_deref().and_then(|text| text.parse::<Timestamp>().ok());
-    moment(&task.start_date).is_none_or(|start| start <= date) && moment(&task.end_date).is_none_or(|end| date <= end)
+    let parse_date = |text: &Option<String>| text.as_deref().and_then(|text| text.parse::<Timestamp>().ok());
+    parse_date(&task.start_date).is_none_or(|start| start <= date)
+        && parse_date(&task.end_date).is_none_or(|end| date <= end)
 }

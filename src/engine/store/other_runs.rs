@@ -1,4 +1,4 @@
-//! What a task asks about runs other than its own.
+//! Queries of running tasks about other runs than their own.
 
 use super::{StoreError, dags};
 use crate::engine::dag::Structure;
@@ -6,69 +6,69 @@ use crate::engine::keys::RunKey;
 use crate::postgres::GenericClient;
 use jiff::Timestamp;
 
-/// What is counted.
+/// The objects to count.
 #[derive(Debug)]
-pub enum Counted {
+pub enum CountTarget {
     Runs,
     /// The instances of these tasks.
     Tasks(Vec<String>),
-    /// A group counts for a run when all of its instances have one of the states.
+    /// A task group. It counts once per run in which all of its instances have one of the states.
     Group(String),
 }
 
-/// How many there are in the runs of those logical dates that have one of the states.
+/// Counts the objects that have one of the states, in the runs with these logical dates.
 pub async fn count(
     client: &impl GenericClient,
     dag_id: &str,
-    counted: &Counted,
+    target: &CountTarget,
     dates: &[Timestamp],
     states: &[String],
 ) -> Result<i64, StoreError> {
-    let row = match counted {
-        Counted::Runs => {
+    let row = match target {
+        CountTarget::Runs => {
             let query =
                 "SELECT count(*) FROM dag_run WHERE dag_id = $1 AND logical_date = ANY ($2) AND state = ANY ($3)";
             client.query_one(query, &[&dag_id, &dates, &states]).await?
         }
-        Counted::Tasks(task_ids) => {
+        CountTarget::Tasks(task_ids) => {
             let query = "
                 SELECT count(*) FROM task_instance ti JOIN dag_run r USING (dag_id, run_id)
                 WHERE ti.dag_id = $1 AND r.logical_date = ANY ($2) AND ti.state = ANY ($3) AND ti.task_id = ANY ($4)";
             client.query_one(query, &[&dag_id, &dates, &states, &task_ids]).await?
         }
-        Counted::Group(group) => {
+        CountTarget::Group(group) => {
             let structure = dags::get(client, dag_id).await?.structure;
-            if !structure.groups.iter().any(|one| one.group_id == *group) {
-                // Nothing would ever come of waiting for it.
+            if !structure.groups.iter().any(|other| other.group_id == *group) {
+                // Without this error, the sensor would wait forever.
                 return Err(StoreError::NotFound { what: "task group", id: format!("{group} in DAG {dag_id}") });
             }
-            let inside = tasks_of_group(&structure, group);
+            let group_tasks = tasks_of_group(&structure, group);
             let query = "
                 SELECT count(*) FROM (
                     SELECT r.run_id FROM task_instance ti JOIN dag_run r USING (dag_id, run_id)
                     WHERE ti.dag_id = $1 AND r.logical_date = ANY ($2) AND ti.task_id = ANY ($4)
                     GROUP BY r.run_id HAVING bool_and(coalesce(ti.state = ANY ($3), false))) whole";
-            client.query_one(query, &[&dag_id, &dates, &states, &inside]).await?
+            client.query_one(query, &[&dag_id, &dates, &states, &group_tasks]).await?
         }
     };
     Ok(row.get(0))
 }
 
-/// Those in the groups inside of it too.
+/// The tasks of a group and of its nested groups.
 pub fn tasks_of_group(structure: &Structure, group: &str) -> Vec<String> {
     let mut groups = vec![group.to_owned()];
     let mut next = 0;
     while next < groups.len() {
-        let below = structure.groups.iter().filter(|one| one.parent.as_deref() == Some(groups[next].as_str()));
-        let below: Vec<String> = below.map(|one| one.group_id.clone()).collect();
-        groups.extend(below);
+        let nested = structure.groups.iter().filter(|other| other.parent.as_deref() == Some(groups[next].as_str()));
+        let nested: Vec<String> = nested.map(|other| other.group_id.clone()).collect();
+        groups.extend(nested);
         next += 1;
     }
-    let inside = |group: &Option<String>| group.as_ref().is_some_and(|group| groups.contains(group));
-    structure.tasks.iter().filter(|task| inside(&task.group)).map(|task| task.task_id.clone()).collect()
+    let is_inside = |group: &Option<String>| group.as_ref().is_some_and(|group| groups.contains(group));
+    structure.tasks.iter().filter(|task| is_inside(&task.group)).map(|task| task.task_id.clone()).collect()
 }
 
-/// The dates of a run that has ended well.
+/// The dates of a successful run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dates {
     pub data_interval_start: Option<Timestamp>,
@@ -77,7 +77,7 @@ pub struct Dates {
     pub end_date: Option<Timestamp>,
 }
 
-/// The last run of the DAG before this one, by logical date, that has succeeded.
+/// Dates of the last successful run of the DAG before this run, by logical date.
 pub async fn previous_success(client: &impl GenericClient, run: &RunKey) -> Result<Option<Dates>, StoreError> {
     let query = "
         SELECT p.data_interval_start, p.data_interval_end, p.start_date, p.end_date

@@ -1,4 +1,4 @@
-//! What there is of all DAGs and runs, in numbers.
+//! Counts of DAGs, runs and task instances for the dashboard.
 
 use super::StoreError;
 use super::listing::COUNTED;
@@ -6,7 +6,8 @@ use crate::postgres::GenericClient;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 
-/// How many of [`COUNTED`] are in each state, and whether there are more, which makes these lower bounds.
+/// Number of rows in each state. At most about [`COUNTED`] rows are counted; if there are more, the numbers are lower
+/// bounds.
 #[derive(Debug)]
 pub struct Counts {
     pub states: BTreeMap<String, i64>,
@@ -28,17 +29,17 @@ async fn counts(
     Ok(Counts { states, are_lower_bounds })
 }
 
-/// Runs that were due in that time.
-pub async fn runs(client: &impl GenericClient, time: (Timestamp, Timestamp)) -> Result<Counts, StoreError> {
-    counts(client, "r.state FROM dag_run r", time).await
+/// Counts the runs that were due in the time range.
+pub async fn runs(client: &impl GenericClient, range: (Timestamp, Timestamp)) -> Result<Counts, StoreError> {
+    counts(client, "r.state FROM dag_run r", range).await
 }
 
-/// The task instances of these runs.
-pub async fn instances(client: &impl GenericClient, time: (Timestamp, Timestamp)) -> Result<Counts, StoreError> {
-    counts(client, "ti.state FROM dag_run r JOIN task_instance ti USING (dag_id, run_id)", time).await
+/// Counts the task instances of the runs that were due in the time range.
+pub async fn instances(client: &impl GenericClient, range: (Timestamp, Timestamp)) -> Result<Counts, StoreError> {
+    counts(client, "ti.state FROM dag_run r JOIN task_instance ti USING (dag_id, run_id)", range).await
 }
 
-/// DAGs that are not paused, whose last run failed, that run, and that wait to.
+/// Number of DAGs that are not paused (`active`), whose last run failed, with a running run, and with a queued run.
 #[derive(Debug)]
 pub struct DagCounts {
     pub active: i64,
@@ -60,7 +61,7 @@ pub async fn dags(client: &impl GenericClient) -> Result<DagCounts, StoreError> 
     Ok(DagCounts { active: row.get(0), failed: row.get(1), running: row.get(2), queued: row.get(3) })
 }
 
-/// How long the newest runs took that are over, in seconds, shortest first.
+/// Durations in seconds of the `newest` last finished runs of a DAG, shortest first.
 pub async fn durations(client: &impl GenericClient, dag_id: &str, newest: i64) -> Result<Vec<f64>, StoreError> {
     let query = "
         SELECT seconds FROM (
@@ -70,21 +71,22 @@ pub async fn durations(client: &impl GenericClient, dag_id: &str, newest: i64) -
     Ok(client.query(query, &[&dag_id, &newest]).await?.iter().map(|row| row.get(0)).collect())
 }
 
-/// Runs of a DAG on one day, or in one hour, that are in one state.
+/// Number of runs of a DAG in one state, for the day or hour that begins at `at`.
 #[derive(Debug)]
 pub struct Day {
     pub at: Timestamp,
     pub state: String,
     pub count: i64,
-    /// Of the last interval among them.
+    /// Latest start and latest end of their data intervals.
     pub interval_start: Option<Timestamp>,
     pub interval_end: Option<Timestamp>,
 }
 
-/// Bounds of a time: each with its operator.
+/// Bounds of a time range, each with its SQL operator.
 pub type Bounds = Vec<(&'static str, Timestamp)>;
 
-/// By the date of a run, or of its partition. `unit` is `day` or `hour`.
+/// Counts runs by their logical date or partition date. `unit` is `day` or `hour`; `column` is the one that the bounds
+/// apply to.
 pub async fn calendar(
     client: &impl GenericClient,
     dag_id: &str,

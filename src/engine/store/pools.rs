@@ -1,10 +1,10 @@
-//! Pools: how much may run at once of what shares something.
+//! Pools, which limit how many tasks that share a resource run at once.
 //!
 //! <https://airflow.apache.org/docs/apache-airflow/stable/administration-and-deployment/pools.html>
 
 use super::StoreError;
 use super::events::{self, Event};
-use super::listing::{Column, Found, Listing, Source};
+use super::listing::{Column, ListPage, Listing, Source};
 use crate::engine::dag::DEFAULT_POOL;
 use crate::engine::keys::RunKey;
 use crate::engine::planner::concurrency::{PoolSlots, Taken, Usage};
@@ -12,7 +12,7 @@ use crate::engine::state::TaskState;
 use crate::postgres::GenericClient;
 use tokio_postgres::Row;
 
-/// Slots of the pool that is there without having been made.
+/// Number of slots of the default pool, which exists even without a row in the table.
 pub const DEFAULT_SLOTS: i32 = 128;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +22,7 @@ pub struct Pool {
     pub slots: i32,
     pub description: Option<String>,
     pub include_deferred: bool,
+    // Number of slots by state of the task instances.
     pub running: i64,
     pub queued: i64,
     pub scheduled: i64,
@@ -33,16 +34,19 @@ impl Pool {
         self.running + self.queued + if self.include_deferred { self.deferred } else { 0 }
     }
 
+    /// Number of free slots; -1 is no limit.
     pub fn open(&self) -> i64 {
         if self.slots < 0 { -1 } else { (i64::from(self.slots) - self.occupied()).max(0) }
     }
 }
 
+/// SQL table of all pools, with the default pool if it has no row.
 const ALL: &str = "
     (SELECT name, slots, description, include_deferred FROM pool
      UNION ALL SELECT 'default_pool', 128, 'Default pool', false
      WHERE NOT EXISTS (SELECT FROM pool WHERE name = 'default_pool')) p";
 
+/// SQL join of the number of slots in each state.
 const USED: &str = "
     LEFT JOIN LATERAL (
         SELECT coalesce(sum(pool_slots) FILTER (WHERE state = 'running'), 0)::bigint AS running,
@@ -64,8 +68,8 @@ fn read(row: &Row) -> Pool {
     }
 }
 
-pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<Found<Pool>, StoreError> {
-    listing.fetch(client, &Source::of("*", &format!("{ALL} {USED}"), &[Column::text("p.name")]), read).await
+pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<ListPage<Pool>, StoreError> {
+    listing.fetch(client, &Source::new("*", &format!("{ALL} {USED}"), &[Column::text("p.name")]), read).await
 }
 
 fn not_found(name: &str) -> StoreError {
@@ -77,35 +81,35 @@ pub async fn get(client: &impl GenericClient, name: &str) -> Result<Pool, StoreE
     client.query_opt(&query, &[&name]).await?.as_ref().map(read).ok_or_else(|| not_found(name))
 }
 
-/// What a pool is given.
+/// The settings of a pool.
 #[derive(Debug, Clone)]
-pub struct Given<'a> {
+pub struct PoolSettings<'a> {
     pub name: &'a str,
     pub slots: i32,
     pub description: Option<&'a str>,
     pub include_deferred: bool,
 }
 
-pub async fn create(client: &impl GenericClient, pool: &Given<'_>) -> Result<(), StoreError> {
+pub async fn create(client: &impl GenericClient, pool: &PoolSettings<'_>) -> Result<(), StoreError> {
     let exists = || StoreError::AlreadyExists { what: "pool", id: pool.name.to_owned() };
     if pool.name == DEFAULT_POOL {
         return Err(exists());
     }
     let query = "INSERT INTO pool (name, slots, description, include_deferred) VALUES ($1, $2, $3, $4)
                  ON CONFLICT DO NOTHING";
-    let made = client.execute(query, &[&pool.name, &pool.slots, &pool.description, &pool.include_deferred]).await?;
-    if made == 0 {
+    let inserted = client.execute(query, &[&pool.name, &pool.slots, &pool.description, &pool.include_deferred]).await?;
+    if inserted == 0 {
         return Err(exists());
     }
-    changed(client).await
+    notify_capacity(client).await
 }
 
-pub async fn set(client: &impl GenericClient, pool: &Given<'_>) -> Result<(), StoreError> {
+pub async fn set(client: &impl GenericClient, pool: &PoolSettings<'_>) -> Result<(), StoreError> {
     let query = "INSERT INTO pool (name, slots, description, include_deferred) VALUES ($1, $2, $3, $4)
                  ON CONFLICT (name) DO UPDATE SET slots = EXCLUDED.slots, description = EXCLUDED.description,
                      include_deferred = EXCLUDED.include_deferred";
     client.execute(query, &[&pool.name, &pool.slots, &pool.description, &pool.include_deferred]).await?;
-    changed(client).await
+    notify_capacity(client).await
 }
 
 pub async fn delete(client: &impl GenericClient, name: &str) -> Result<(), StoreError> {
@@ -114,28 +118,28 @@ pub async fn delete(client: &impl GenericClient, name: &str) -> Result<(), Store
     }
     match client.execute("DELETE FROM pool WHERE name = $1", &[&name]).await? {
         0 => Err(not_found(name)),
-        _ => changed(client).await,
+        _ => notify_capacity(client).await,
     }
 }
 
-/// What waits for it may have room now.
-async fn changed(client: &impl GenericClient) -> Result<(), StoreError> {
-    events::notify(client, &Event::Room).await?;
+/// Notifies the scheduler, since waiting tasks may fit now.
+async fn notify_capacity(client: &impl GenericClient) -> Result<(), StoreError> {
+    events::notify(client, &Event::Capacity).await?;
     Ok(())
 }
 
-/// In SQL, how many task instances and slots each task of each run has in each state that a limit counts, but those of
-/// the run `($1, $2)`.
+/// SQL query for the number of task instances and slots in each state that a limit counts, for each task of each run
+/// except the run `($1, $2)`.
 const IN_FLIGHT: &str = "
     WITH in_flight AS MATERIALIZED (
-        -- In two parts, because each has an index.
+        -- Two parts, because each has its own index.
         SELECT dag_id, run_id, task_id, map_index, try_number, state, pool, pool_slots FROM task_instance
         WHERE state IN ('queued', 'running') AND ($1::text IS NULL OR (dag_id, run_id) <> ($1, $2))
         UNION ALL
         SELECT dag_id, run_id, task_id, map_index, try_number, state, pool, pool_slots FROM task_instance
         WHERE state IN ('deferred', 'awaiting_input') AND ($1::text IS NULL OR (dag_id, run_id) <> ($1, $2))),
-    -- What ends in a run that does not run is settled once it does: until then its try says what it is. Each of those that
-    -- run is looked up by its key, and there are few: a join would read all runs.
+    -- An instance that ends in a run that is not running is settled once the run runs again; until then the state of
+    -- its try counts. The few running instances are looked up by key: a join would read all runs.
     counted AS (
         SELECT dag_id, run_id, task_id, pool, pool_slots,
                CASE WHEN i.state = 'running' AND (SELECT r.state FROM dag_run r WHERE (r.dag_id, r.run_id)
@@ -148,15 +152,15 @@ const IN_FLIGHT: &str = "
     SELECT dag_id, run_id, task_id, state, pool, sum(pool_slots)::bigint, count(*)
     FROM counted GROUP BY dag_id, run_id, task_id, state, pool";
 
-/// What the limits count, everywhere but in one run and whatever the state of the run is, and the slots of all pools.
-pub async fn usage(client: &impl GenericClient, but: Option<&RunKey>) -> Result<Usage, StoreError> {
+/// Reads the slots of all pools, and the current usage of all limits by runs in any state except `excluded_run`.
+pub async fn usage(client: &impl GenericClient, excluded_run: Option<&RunKey>) -> Result<Usage, StoreError> {
     let mut usage = Usage::default();
-    let unused = |all: i32, include_deferred| PoolSlots { all: all.into(), used: 0, include_deferred };
-    usage.pools.insert(DEFAULT_POOL.to_owned(), unused(DEFAULT_SLOTS, false));
+    let unused_slots = |all: i32, include_deferred| PoolSlots { all: all.into(), used: 0, include_deferred };
+    usage.pools.insert(DEFAULT_POOL.to_owned(), unused_slots(DEFAULT_SLOTS, false));
     for row in client.query("SELECT name, slots, include_deferred FROM pool", &[]).await? {
-        usage.pools.insert(row.get(0), unused(row.get(1), row.get(2)));
+        usage.pools.insert(row.get(0), unused_slots(row.get(1), row.get(2)));
     }
-    let (dag_id, run_id) = but.map(|key| (key.dag_id.as_str(), key.run_id.as_str())).unzip();
+    let (dag_id, run_id) = excluded_run.map(|key| (key.dag_id.as_str(), key.run_id.as_str())).unzip();
     for row in client.query(IN_FLIGHT, &[&dag_id, &run_id]).await? {
         let run = RunKey { dag_id: row.get(0), run_id: row.get(1) };
         let Some(state) = row.get::<_, Option<&str>>(3).and_then(TaskState::parse) else { continue };

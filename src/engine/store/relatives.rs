@@ -1,4 +1,4 @@
-//! The task instances above and below others in a run: of a mapped group those of the same copy. Pure.
+//! Upstream and downstream task instances in a run; within a mapped group, those of the same copy. Pure.
 
 use crate::engine::planner::copies::{self, Relevant};
 use crate::engine::planner::graph::Graph;
@@ -11,27 +11,28 @@ pub enum Direction {
     Down,
 }
 
-/// Instances of a run, by the indices of their tasks: all of a task, or some by their map indexes.
+/// A set of a run's instances: all instances of some tasks, and single instances by map index.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Chosen {
-    pub whole: BTreeSet<usize>,
-    pub single: BTreeSet<(usize, i32)>,
+pub struct InstanceSet {
+    pub whole_tasks: BTreeSet<usize>,
+    pub single_instances: BTreeSet<(usize, i32)>,
 }
 
-/// What decides which instances belong together. `lengths` are those of the run.
+/// Finds related instances in a run. `lengths` are the lengths of the lists that the run's tasks have returned.
 pub struct Relatives<'a> {
     pub graph: &'a Graph,
     pub lengths: &'a HashMap<String, Returned>,
 }
 
-impl Chosen {
-    /// Without a map index all instances of a task are meant. Tasks that the graph lacks are left out.
+impl InstanceSet {
+    /// The set of the named instances; without a map index, all instances of the task. Tasks that are not in the graph
+    /// are left out.
     pub fn named<'a>(graph: &Graph, tasks: impl Iterator<Item = (&'a str, Option<i32>)>) -> Self {
         let mut chosen = Self::default();
-        for (task_id, at) in tasks {
-            match (graph.task_index(task_id), at) {
-                (Some(task_index), None) => drop(chosen.whole.insert(task_index)),
-                (Some(task_index), Some(at)) => drop(chosen.single.insert((task_index, at))),
+        for (task_id, map_index) in tasks {
+            match (graph.task_index(task_id), map_index) {
+                (Some(task_index), None) => drop(chosen.whole_tasks.insert(task_index)),
+                (Some(task_index), Some(map_index)) => drop(chosen.single_instances.insert((task_index, map_index))),
                 (None, _) => {}
             }
         }
@@ -39,52 +40,53 @@ impl Chosen {
     }
 
     pub fn contains(&self, task_index: usize, map_index: i32) -> bool {
-        self.whole.contains(&task_index) || self.single.contains(&(task_index, map_index))
+        self.whole_tasks.contains(&task_index) || self.single_instances.contains(&(task_index, map_index))
     }
 
     pub fn extend(&mut self, other: Self) {
-        self.whole.extend(other.whole);
-        self.single.extend(other.single);
+        self.whole_tasks.extend(other.whole_tasks);
+        self.single_instances.extend(other.single_instances);
     }
 }
 
 impl Relatives<'_> {
-    /// All that come before or after what is chosen, as Airflow's `find_relevant_relatives`.
-    pub fn of(&self, chosen: &Chosen, direction: Direction) -> Chosen {
-        let reach = |task_index: usize| match direction {
-            Direction::Up => self.graph.above(task_index),
-            Direction::Down => self.graph.below(task_index),
+    /// All instances upstream or downstream of the given ones, like Airflow's `find_relevant_relatives`.
+    pub fn related_to(&self, chosen: &InstanceSet, direction: Direction) -> InstanceSet {
+        let all_related = |task_index: usize| match direction {
+            Direction::Up => self.graph.all_upstream(task_index),
+            Direction::Down => self.graph.all_downstream(task_index),
         };
-        let mut found = Chosen::default();
-        chosen.whole.iter().for_each(|task_index| found.whole.extend(reach(*task_index)));
-        for (task_index, map_index) in &chosen.single {
-            for other in reach(*task_index) {
-                if found.whole.contains(&other) {
+        let mut related = InstanceSet::default();
+        chosen.whole_tasks.iter().for_each(|task_index| related.whole_tasks.extend(all_related(*task_index)));
+        for (task_index, map_index) in &chosen.single_instances {
+            for other in all_related(*task_index) {
+                if related.whole_tasks.contains(&other) {
                     continue;
                 }
-                if self.add(&mut found, (*task_index, *map_index), other) == Whole::Yes {
-                    found.whole.extend(reach(other));
+                if self.add(&mut related, (*task_index, *map_index), other) == Whole::Yes {
+                    related.whole_tasks.extend(all_related(other));
                 }
             }
         }
-        found
+        related
     }
 
-    /// The setups and teardowns that what is chosen needs.
-    pub fn setups(&self, chosen: &Chosen) -> Chosen {
-        let mut found = Chosen::default();
-        for task_index in &chosen.whole {
-            found.whole.extend(self.needed(*task_index));
+    /// The setups and teardowns that the given instances need.
+    pub fn setups(&self, chosen: &InstanceSet) -> InstanceSet {
+        let mut needed = InstanceSet::default();
+        for task_index in &chosen.whole_tasks {
+            needed.whole_tasks.extend(self.setups_and_teardowns(*task_index));
         }
-        for (task_index, map_index) in &chosen.single {
-            for other in self.needed(*task_index) {
-                self.add(&mut found, (*task_index, *map_index), other);
+        for (task_index, map_index) in &chosen.single_instances {
+            for other in self.setups_and_teardowns(*task_index) {
+                self.add(&mut needed, (*task_index, *map_index), other);
             }
         }
-        found
+        needed
     }
 
-    fn needed(&self, task_index: usize) -> Vec<usize> {
+    /// The setups and teardowns that a task needs.
+    fn setups_and_teardowns(&self, task_index: usize) -> Vec<usize> {
         let graph = self.graph;
         let teardowns =
             |setup: usize| graph.node(setup).downstream.iter().copied().filter(|down| graph.task(*down).is_teardown);
@@ -99,26 +101,26 @@ impl Relatives<'_> {
         setups.iter().flat_map(|setup| teardowns(*setup)).chain(setups.iter().copied()).collect()
     }
 
-    /// Adds the instances of another task that belong to one.
-    fn add(&self, found: &mut Chosen, (task_index, map_index): (usize, i32), other: usize) -> Whole {
+    /// Adds the instances of the task `other` that are related to the given instance.
+    fn add(&self, set: &mut InstanceSet, (task_index, map_index): (usize, i32), other: usize) -> Whole {
         let length = |task: &str| self.lengths.get(task).map(Returned::count);
         let count = |task_index: usize| self.graph.count(task_index, &length);
-        match copies::relevant(self.graph, (task_index, map_index), other, &count, &length) {
+        match copies::relevant_instances(self.graph, (task_index, map_index), other, &count, &length) {
             Relevant::Range(range) if map_index >= 0 => {
-                let indexes = range.filter_map(|at| i32::try_from(at).ok());
-                // With the one that stands for all copies until they are there.
-                found.single.extend(indexes.chain([-1]).map(|at| (other, at)));
+                let indexes = range.filter_map(|index| i32::try_from(index).ok());
+                // An instance with map index -1 stands for all copies until they exist.
+                set.single_instances.extend(indexes.chain([-1]).map(|index| (other, index)));
                 Whole::No
             }
             _ => {
-                found.whole.insert(other);
+                set.whole_tasks.insert(other);
                 Whole::Yes
             }
         }
     }
 }
 
-/// Whether all instances of a task belong to one.
+/// Tells whether all instances of a task were added.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Whole {
     Yes,
@@ -130,8 +132,8 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    /// `letters` gives a mapped group its copies, in which `first` comes before `second`, with a setup and a teardown
-    /// of each copy; `after` comes after the group.
+    /// `letters` is the source of a mapped group in which `first` is upstream of `second`, with a setup and a
+    /// teardown in each copy; `after` is downstream of the group.
     fn lanes() -> Graph {
         let task = |id: &str, up: &[&str]| {
             let group = if ["letters", "after"].contains(&id) { json!(null) } else { json!("lane") };
@@ -150,30 +152,34 @@ mod tests {
         Graph::new(serde_json::from_value(json!({"dag_id": "d", "groups": groups, "tasks": tasks})).unwrap())
     }
 
-    /// The tasks that are chosen, with a map index where only that one is. What stands for copies to come is left out.
-    fn shown(graph: &Graph, chosen: &Chosen) -> Vec<String> {
+    /// The task ids in the set, with the map index of single instances. Instances with map index -1 are left out.
+    fn describe(graph: &Graph, chosen: &InstanceSet) -> Vec<String> {
         let id = |task_index: &usize| graph.task(*task_index).task_id.clone();
-        let whole = chosen.whole.iter().map(id);
-        let single = chosen.single.iter().filter(|(_, at)| *at >= 0).map(|(one, at)| format!("{}[{at}]", id(one)));
-        let mut all: Vec<String> = whole.chain(single).collect();
+        let whole_tasks = chosen.whole_tasks.iter().map(id);
+        let single_instances = chosen
+            .single_instances
+            .iter()
+            .filter(|(_, index)| *index >= 0)
+            .map(|(task, index)| format!("{}[{index}]", id(task)));
+        let mut all: Vec<String> = whole_tasks.chain(single_instances).collect();
         all.sort();
         all
     }
 
     #[test]
-    fn relatives_of_one_copy_are_of_that_copy() {
+    fn relatives_stay_within_their_copy() {
         let graph = lanes();
-        // Whether the number of copies is known or not.
+        // The result is the same whether the number of copies is known or not.
         for lengths in [HashMap::new(), HashMap::from([("letters".to_owned(), Returned::Elements(3))])] {
             let relatives = Relatives { graph: &graph, lengths: &lengths };
-            let of = |task: &str, at: i32, direction: Direction| {
-                let named = Chosen::named(&graph, [(task, Some(at))].into_iter());
-                shown(&graph, &relatives.of(&named, direction))
+            let related = |task: &str, map_index: i32, direction: Direction| {
+                let named = InstanceSet::named(&graph, [(task, Some(map_index))].into_iter());
+                describe(&graph, &relatives.related_to(&named, direction))
             };
-            assert_eq!(of("first", 1, Direction::Down), ["after", "close[1]", "second[1]"]);
-            assert_eq!(of("second", 2, Direction::Up), ["first[2]", "letters", "open[2]"]);
+            assert_eq!(related("first", 1, Direction::Down), ["after", "close[1]", "second[1]"]);
+            assert_eq!(related("second", 2, Direction::Up), ["first[2]", "letters", "open[2]"]);
             let all = ["after", "close", "first", "open", "second"];
-            assert_eq!(of("letters", -1, Direction::Down), all, "outside of the group: all copies");
+            assert_eq!(related("letters", -1, Direction::Down), all, "all copies of a task outside the group");
         }
     }
 
@@ -181,11 +187,11 @@ mod tests {
     fn a_copy_needs_its_own_setup_and_teardown() {
         let (graph, lengths) = (lanes(), HashMap::new());
         let relatives = Relatives { graph: &graph, lengths: &lengths };
-        let of = |task: &str, at: Option<i32>| {
-            shown(&graph, &relatives.setups(&Chosen::named(&graph, [(task, at)].into_iter())))
+        let setups = |task: &str, map_index: Option<i32>| {
+            describe(&graph, &relatives.setups(&InstanceSet::named(&graph, [(task, map_index)].into_iter())))
         };
-        assert_eq!(of("first", Some(1)), ["close[1]", "open[1]"]);
-        assert_eq!(of("open", Some(1)), ["close[1]"]);
-        assert_eq!(of("first", None), ["close", "open"]);
+        assert_eq!(setups("first", Some(1)), ["close[1]", "open[1]"]);
+        assert_eq!(setups("open", Some(1)), ["close[1]"]);
+        assert_eq!(setups("first", None), ["close", "open"]);
     }
 }

@@ -1,14 +1,15 @@
-//! A claim that is taken back: the try could not begin.
+//! Puts a claimed try back into the queue when its process could not be started.
 
 use super::StoreError;
 use super::events;
 use crate::engine::keys::TryKey;
 use crate::postgres::GenericClient;
 
-/// Puts a try that has not begun back into the queue, behind the others of its priority: one that cannot begin must not keep
-/// them from their turn. False where the database does not take it for running any more.
-pub async fn queue_again(client: &impl GenericClient, key: &TryKey) -> Result<bool, StoreError> {
-    // One that goes on after it waited keeps its row, in the state that it waited in: `claim` resumes it by that.
+/// Puts a try that has not started back into the queue, behind others of its priority, so that a try that cannot
+/// start does not block them. Returns false if the try is no longer running in the database.
+pub async fn requeue(client: &impl GenericClient, key: &TryKey) -> Result<bool, StoreError> {
+    // A try that was resumed keeps its row, and gets back the state in which it waited: by that state, `claim` knows
+    // that it resumes the try.
     let query = "
         WITH back AS (
             UPDATE task_instance ti SET state = 'queued', queued_at = clock_timestamp(), start_date = t.first_start_date

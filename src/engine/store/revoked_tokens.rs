@@ -1,18 +1,18 @@
-//! Tokens that somebody has logged out with.
+//! API tokens that were revoked by logout.
 
 use super::StoreError;
 use super::new_run;
 use crate::postgres::GenericClient;
 use jiff::Timestamp;
 
-/// Hashes of those that would still be good, and until when.
+/// Hashes of revoked tokens that have not expired, and when they expire.
 pub async fn all(client: &impl GenericClient) -> Result<Vec<(Vec<u8>, Timestamp)>, StoreError> {
     let query = "SELECT token_hash, expires_at FROM revoked_token WHERE expires_at > $1";
     let rows = client.query(query, &[&new_run::now()]).await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
-/// Of those that have expired there is nothing left to know.
+/// Revokes a token by its hash, and deletes expired entries.
 pub async fn add(client: &impl GenericClient, hash: &[u8], expires_at: Timestamp) -> Result<(), StoreError> {
     client.execute("DELETE FROM revoked_token WHERE expires_at <= $1", &[&new_run::now()]).await?;
     let query = "INSERT INTO revoked_token (token_hash, expires_at) VALUES ($1, $2) ON CONFLICT DO NOTHING";

@@ -1,9 +1,9 @@
-//! Runs: started, listed, ended, cleared.
+//! DAG runs: triggering, listing, locking, deleting, requeueing.
 
 use super::backfill_end;
 use super::dags;
 use super::events::{self, Event};
-use super::listing::{Column, Found, Listing, Source};
+use super::listing::{Column, ListPage, Listing, Source};
 use super::new_run::{self, NewRun, isoformat};
 use super::partitions;
 use super::versions::VersionName;
@@ -44,7 +44,7 @@ pub struct Run {
 
 const COLUMNS: &str = "r.*, v.version_number, v.created_at AS version_created_at";
 const FROM: &str = "dag_run r LEFT JOIN dag_version v ON v.id = r.dag_version_id";
-/// What tells runs apart in lists.
+/// Unique key of runs in lists.
 pub const KEY: &[Column] = &[Column::text("r.run_id"), Column::text("r.dag_id")];
 
 fn read(row: &Row) -> Run {
@@ -52,7 +52,7 @@ fn read(row: &Row) -> Run {
     Run {
         key: RunKey { dag_id: row.get("dag_id"), run_id: row.get("run_id") },
         run_type: row.get("run_type"),
-        // The table's own check allows no other.
+        // A CHECK constraint of the table allows no other value.
         state: RunState::parse(row.get("state")).unwrap_or(RunState::Failed),
         logical_date: row.get("logical_date"),
         data_interval_start: row.get("data_interval_start"),
@@ -72,7 +72,7 @@ fn read(row: &Row) -> Run {
     }
 }
 
-/// What a run that is started by hand is given.
+/// Request to create a run.
 #[derive(Debug, Default)]
 pub struct Trigger {
     pub run_id: Option<String>,
@@ -83,19 +83,19 @@ pub struct Trigger {
     pub note: Option<String>,
     pub triggered_by: &'static str,
     pub user: String,
-    /// When it is not one that somebody started by hand.
+    /// Run type; `None` for a manually triggered run.
     pub run_type: Option<&'static str>,
     pub partition_key: Option<String>,
 }
 
-/// Airflow's `allowed_run_id_pattern`, and no way out of a folder.
+/// Checks a run id against Airflow's `allowed_run_id_pattern`, and against path traversal and reserved prefixes.
 fn check_run_id(run_id: &str) -> Result<(), StoreError> {
     if run_id.contains("..") {
         let text = format!("The run_id '{run_id}' must not contain '..' to prevent path traversal");
         return Err(StoreError::Invalid(text));
     }
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "_.~:+-".contains(c);
-    if run_id.is_empty() || run_id.len() > 250 || !run_id.chars().all(allowed) {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || "_.~:+-".contains(c);
+    if run_id.is_empty() || run_id.len() > 250 || !run_id.chars().all(is_allowed) {
         let text = format!("The run_id provided '{run_id}' does not match regex pattern '^[A-Za-z0-9_.~:+-]+$'");
         return Err(StoreError::Invalid(text));
     }
@@ -108,57 +108,57 @@ fn check_run_id(run_id: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Makes a run, with a task instance for each task. It begins when the scheduler says so.
-pub async fn trigger(transaction: &Transaction<'_>, dag_id: &str, with: &Trigger) -> Result<Run, StoreError> {
+/// Creates a run with a task instance for each task. The scheduler starts it.
+pub async fn trigger(transaction: &Transaction<'_>, dag_id: &str, request: &Trigger) -> Result<Run, StoreError> {
     let dag = dags::get(transaction, dag_id).await?;
     if !dag.is_active {
         return Err(StoreError::NotFound { what: "dag", id: dag_id.to_owned() });
     }
-    let run_after = with.run_after.unwrap_or_else(new_run::now);
-    let run_id = match with.run_id.as_deref() {
+    let run_after = request.run_after.unwrap_or_else(new_run::now);
+    let run_id = match request.run_id.as_deref() {
         None | Some("") => format!("manual__{}", isoformat(run_after)),
-        Some(given) => given.to_owned(),
+        Some(run_id) => run_id.to_owned(),
     };
     check_run_id(&run_id)?;
-    if with.conf.iter().any(|(name, value)| name.contains('\0') || has_nul(value)) {
-        return Err(StoreError::Invalid("conf cannot hold the character NUL".to_owned()));
+    if request.conf.iter().any(|(name, value)| name.contains('\0') || has_nul(value)) {
+        return Err(StoreError::Invalid("conf must not contain the NUL character".to_owned()));
     }
-    params::check(&dag.structure, &with.conf).map_err(StoreError::Invalid)?;
-    let partition = partition(&dag.structure, with.partition_key.as_deref()).map_err(StoreError::Invalid)?;
+    params::check(&dag.structure, &request.conf).map_err(StoreError::Invalid)?;
+    let partition = partition(&dag.structure, request.partition_key.as_deref()).map_err(StoreError::Invalid)?;
     let timetable = dag.structure.timetable.as_ref();
-    let interval = with.logical_date.map(|date| {
-        let given = with.data_interval.map(|(start, end)| Interval { start, end });
-        // Of one that an operator starts, Airflow takes the moment.
-        let moment = if with.run_type == Some("operator_triggered") { run_after } else { date };
-        let inferred = || timetable.and_then(|timetable| timetable.manual(moment).ok());
-        given.or_else(inferred).unwrap_or(Interval { start: date, end: date })
+    let interval = request.logical_date.map(|date| {
+        let explicit = request.data_interval.map(|(start, end)| Interval { start, end });
+        // For a run triggered by an operator, Airflow uses `run_after`.
+        let reference_date = if request.run_type == Some("operator_triggered") { run_after } else { date };
+        let inferred = || timetable.and_then(|timetable| timetable.manual(reference_date).ok());
+        explicit.or_else(inferred).unwrap_or(Interval { start: date, end: date })
     });
     let run = NewRun {
         key: RunKey { dag_id: dag_id.to_owned(), run_id },
-        run_type: with.run_type.unwrap_or("manual"),
-        logical_date: with.logical_date,
+        run_type: request.run_type.unwrap_or("manual"),
+        logical_date: request.logical_date,
         interval,
         partition: partition.as_ref(),
         run_after,
-        conf: &with.conf,
-        note: with.note.as_deref(),
-        triggered_by: with.triggered_by,
-        user: Some(&with.user),
+        conf: &request.conf,
+        note: request.note.as_deref(),
+        triggered_by: request.triggered_by,
+        user: Some(&request.user),
         version_id: dag.version_id,
         backfill: None,
     };
     if !new_run::insert(transaction, &run, &dag.structure).await? {
         let same_date = "SELECT run_id FROM dag_run WHERE dag_id = $1 AND logical_date = $2";
-        let taken = transaction.query_opt(same_date, &[&dag_id, &with.logical_date]).await?;
+        let existing = transaction.query_opt(same_date, &[&dag_id, &request.logical_date]).await?;
         return Err(StoreError::AlreadyExists {
-            what: if taken.is_some() { "a run of this logical date," } else { "run" },
-            id: taken.map_or(run.key.run_id, |row| row.get(0)),
+            what: if existing.is_some() { "a run of this logical date," } else { "run" },
+            id: existing.map_or(run.key.run_id, |row| row.get(0)),
         });
     }
     get(transaction, &run.key, ReadFor::Reading).await
 }
 
-/// The partition of a run that is started by hand. Errors are Airflow's words.
+/// The partition of a manually triggered run. Errors are Airflow's texts.
 fn partition(structure: &Structure, key: Option<&str>) -> Result<Option<Partition>, String> {
     let Some(key) = key else { return Ok(None) };
     let timetable = structure.timetable.as_ref().filter(|timetable| timetable.takes_partition());
@@ -188,7 +188,8 @@ pub async fn get(client: &impl GenericClient, key: &RunKey, read_for: ReadFor) -
     row.as_ref().map(read).ok_or_else(|| not_found(key))
 }
 
-/// Holds them until the transaction ends, in one order for everybody who holds several. What is not there is left out.
+/// Locks the runs until the transaction ends, in a fixed order to avoid deadlocks. Runs that do not exist are
+/// ignored.
 pub async fn lock(transaction: &Transaction<'_>, keys: &[RunKey]) -> Result<(), StoreError> {
     let (dags, ids): (Vec<&str>, Vec<&str>) = keys.iter().map(|key| (key.dag_id.as_str(), key.run_id.as_str())).unzip();
     let query = "
@@ -198,7 +199,7 @@ pub async fn lock(transaction: &Transaction<'_>, keys: &[RunKey]) -> Result<(), 
     Ok(())
 }
 
-/// Those of a DAG whose logical dates are from one to another, both included; all of it without either.
+/// The runs of a DAG with logical dates in this range, bounds included; without bounds, all runs.
 pub async fn between(
     client: &impl GenericClient,
     dag_id: &str,
@@ -212,15 +213,15 @@ pub async fn between(
     Ok(rows.iter().map(|row| RunKey { dag_id: dag_id.to_owned(), run_id: row.get(0) }).collect())
 }
 
-pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<Found<Run>, StoreError> {
-    listing.fetch(client, &Source::of(COLUMNS, FROM, KEY), read).await
+pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<ListPage<Run>, StoreError> {
+    listing.fetch(client, &Source::new(COLUMNS, FROM, KEY), read).await
 }
 
-/// The newest runs of each of these DAGs, or of every DAG, newest first.
+/// The newest runs of each of these DAGs, or of all DAGs, ordered by DAG and newest first.
 pub async fn newest(
     client: &impl GenericClient,
     dag_ids: Option<&[&str]>,
-    of_each: i64,
+    limit_per_dag: i64,
 ) -> Result<Vec<Run>, StoreError> {
     let query = format!(
         "SELECT {COLUMNS} FROM dag d
@@ -228,12 +229,13 @@ pub async fn newest(
         LEFT JOIN dag_version v ON v.id = r.dag_version_id
         WHERE $2::text[] IS NULL OR d.dag_id = ANY ($2) ORDER BY r.dag_id, r.run_after DESC"
     );
-    Ok(client.query(&query, &[&of_each, &dag_ids]).await?.iter().map(read).collect())
+    Ok(client.query(&query, &[&limit_per_dag, &dag_ids]).await?.iter().map(read).collect())
 }
 
-/// A run that ends by hand, or is gone: what it held is free, and later runs may have waited for its tasks.
-pub(super) async fn others_may_go_on(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), StoreError> {
-    events::notify(transaction, &Event::Room).await?;
+/// Notifies the scheduler after a run was ended manually or deleted: its slots are free, and its tasks no longer hold
+/// up other runs of the DAG.
+pub(super) async fn notify_waiting_runs(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), StoreError> {
+    events::notify(transaction, &Event::Capacity).await?;
     let running = "SELECT run_id FROM dag_run WHERE dag_id = $1 AND run_id <> $2 AND state = 'running'";
     for row in transaction.query(running, &[&key.dag_id, &key.run_id]).await? {
         let run = RunKey { dag_id: key.dag_id.clone(), run_id: row.get(0) };
@@ -252,10 +254,10 @@ pub async fn set_note(transaction: &Transaction<'_>, key: &RunKey, note: Option<
 
 pub async fn delete(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), StoreError> {
     let run = get(transaction, key, ReadFor::Update).await?;
-    // Also one whose tasks are still being ended: another of the same name would meet them.
-    let trying = "SELECT FROM task_try WHERE dag_id = $1 AND run_id = $2 AND state = 'running' LIMIT 1";
-    let is_trying = transaction.query_opt(trying, &[&key.dag_id, &key.run_id]).await?.is_some();
-    if run.state == RunState::Running || is_trying {
+    // Tasks that are still being stopped count as running: they would collide with a new run of the same id.
+    let running_try = "SELECT FROM task_try WHERE dag_id = $1 AND run_id = $2 AND state = 'running' LIMIT 1";
+    let has_running_try = transaction.query_opt(running_try, &[&key.dag_id, &key.run_id]).await?.is_some();
+    if run.state == RunState::Running || has_running_try {
         return Err(StoreError::Busy(format!(
             "The DagRun with dag_id: `{}` and run_id: `{}` cannot be deleted in running state",
             key.dag_id, key.run_id
@@ -265,22 +267,23 @@ pub async fn delete(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), S
     if let Some(backfill) = run.backfill_id {
         backfill_end::complete_one(transaction, backfill).await?;
     }
-    others_may_go_on(transaction, key).await?;
+    notify_waiting_runs(transaction, key).await?;
     for event in [Event::Sweep, Event::Stop, Event::Changed(key.clone())] {
         events::notify(transaction, &event).await?;
     }
     Ok(())
 }
 
-/// Its task instances are not as the scheduler may remember them.
-pub async fn revise(client: &impl GenericClient, key: &RunKey) -> Result<(), StoreError> {
+/// Changes the revision of a run, so that the scheduler reads its task instances again.
+pub async fn bump_revision(client: &impl GenericClient, key: &RunKey) -> Result<(), StoreError> {
     let query = "UPDATE dag_run SET revision = gen_random_uuid() WHERE dag_id = $1 AND run_id = $2";
     client.execute(query, &[&key.dag_id, &key.run_id]).await?;
     Ok(())
 }
 
-/// A run that is over begins again when its turn comes: it has been due before, whatever the clock says by now.
-pub async fn queue_again(client: &impl GenericClient, key: &RunKey) -> Result<(), StoreError> {
+/// Requeues a finished run. `queued_at` is at least `run_after`, so that the run counts as due even if the clock has
+/// been set back.
+pub async fn requeue(client: &impl GenericClient, key: &RunKey) -> Result<(), StoreError> {
     let query =
         "UPDATE dag_run SET state = 'queued', revision = gen_random_uuid(), queued_at = greatest($3, run_after),
                         start_date = NULL, end_date = NULL, deadline_at = NULL
@@ -295,9 +298,9 @@ mod tests {
 
     #[test]
     fn run_ids_are_airflows() {
-        let at = |text: &str| isoformat(text.parse().unwrap());
-        assert_eq!(at("2026-01-01T12:34:56.789012Z"), "2026-01-01T12:34:56.789012+00:00");
-        assert_eq!(at("2026-01-01T12:34:56Z"), "2026-01-01T12:34:56+00:00");
+        let format = |text: &str| isoformat(text.parse().unwrap());
+        assert_eq!(format("2026-01-01T12:34:56.789012Z"), "2026-01-01T12:34:56.789012+00:00");
+        assert_eq!(format("2026-01-01T12:34:56Z"), "2026-01-01T12:34:56+00:00");
         for good in ["manual__2026-01-01T12:34:56+00:00", "x", "a.b~c"] {
             check_run_id(good).unwrap();
         }

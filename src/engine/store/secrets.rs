@@ -1,4 +1,4 @@
-//! The values of Connections and Variables that nobody is to see where something else is shown.
+//! Secret values of Connections and Variables, which must be masked in logs and other output.
 
 use super::StoreError;
 use super::connections;
@@ -9,28 +9,28 @@ use crate::auth::masking::{Masker, is_sensitive};
 use crate::postgres::GenericClient;
 use serde_json::Value;
 
-/// All that are stored now: passwords, and what is secret by its name.
+/// Returns a masker for all stored secrets: passwords, and values with a sensitive name.
 pub async fn stored(client: &impl GenericClient, cipher: &Cipher) -> Result<Masker, StoreError> {
     let mut masker = Masker::default();
-    // What cannot be opened can be shown by nobody either.
-    let readable = |error: StoreError| if let StoreError::Sealed { .. } = error { Ok(()) } else { Err(error) };
+    // A value that cannot be decrypted cannot leak, so it needs no masking.
+    let ignore_unreadable = |error: StoreError| if let StoreError::Sealed { .. } = error { Ok(()) } else { Err(error) };
     match connections::list(client, cipher, Listing::default()).await {
-        Ok(all) => all.rows.iter().for_each(|connection| {
+        Ok(page) => page.rows.iter().for_each(|connection| {
             connection.password.iter().for_each(|password| masker.add(password));
             if let Some(Ok(extra)) = connection.extra.as_deref().map(serde_json::from_str::<Value>) {
                 masker.add_named("extra", &extra);
             }
         }),
-        Err(error) => readable(error)?,
+        Err(error) => ignore_unreadable(error)?,
     }
     match variables::list(client, cipher, Listing::default()).await {
-        Ok(all) => all.rows.iter().for_each(|variable| add_variable(&mut masker, &variable.key, &variable.value)),
-        Err(error) => readable(error)?,
+        Ok(page) => page.rows.iter().for_each(|variable| add_variable(&mut masker, &variable.key, &variable.value)),
+        Err(error) => ignore_unreadable(error)?,
     }
     Ok(masker)
 }
 
-/// All of one that is secret by its own name, else what is by the names inside of it.
+/// Masks the whole value of a variable with a sensitive key, otherwise the parts with sensitive names.
 fn add_variable(masker: &mut Masker, key: &str, value: &str) {
     let parsed = serde_json::from_str::<Value>(value).unwrap_or_default();
     if is_sensitive(key) {

@@ -1,6 +1,7 @@
-//! The state stores: what a task instance keeps by key for its later tries, and what tasks keep for an asset.
+//! The state stores: values by key that a task instance keeps for its later tries, and values by key that tasks keep
+//! for an asset.
 
-use super::listing::{Column, Found, Listing, Source};
+use super::listing::{Column, ListPage, Listing, Source};
 use super::{StoreError, xcoms};
 use crate::engine::keys::{RunKey, TryKey};
 use crate::postgres::GenericClient;
@@ -9,27 +10,27 @@ use serde_json::Value;
 use tokio_postgres::Row;
 use tokio_postgres::types::Json;
 
-/// One value with what is known of it.
+/// A stored value with its metadata.
 #[derive(Debug)]
-pub struct Kept {
+pub struct StateEntry {
     pub key: String,
     pub value: Value,
     pub updated_at: Timestamp,
-    /// Of a task's own.
+    /// When the value expires; always `None` for the value of an asset.
     pub expires_at: Option<Timestamp>,
-    /// Who wrote that of an asset; the number of the try is not known.
+    /// The task instance that wrote the value of an asset, with try number 0; `None` for the value of a task.
     pub by: Option<TryKey>,
 }
 
 const KEY: &[Column] = &[Column::text("s.key")];
 
-/// Those of one task instance whose time is not over.
+/// The values of one task instance that have not expired.
 pub async fn list_of_task(
     client: &impl GenericClient,
-    of: &TryKey,
+    key: &TryKey,
     mut listing: Listing,
-) -> Result<Found<Kept>, StoreError> {
-    let TryKey { run, task_id, map_index, .. } = of;
+) -> Result<ListPage<StateEntry>, StoreError> {
+    let TryKey { run, task_id, map_index, .. } = key;
     let conditions = &mut listing.conditions;
     conditions.with("s.dag_id = {}", run.dag_id.clone());
     conditions.with("s.run_id = {}", run.run_id.clone());
@@ -38,7 +39,7 @@ pub async fn list_of_task(
     conditions.add("s.expires_at IS NULL OR s.expires_at > now()", Vec::new());
     let read = |row: &Row| {
         let Json(value) = row.get("value");
-        Kept {
+        StateEntry {
             key: row.get("key"),
             value,
             updated_at: row.get("updated_at"),
@@ -46,60 +47,62 @@ pub async fn list_of_task(
             by: None,
         }
     };
-    listing.fetch(client, &Source::of("s.*", "task_state s", KEY), read).await
+    listing.fetch(client, &Source::new("s.*", "task_state s", KEY), read).await
 }
 
 pub async fn list_of_asset(
     client: &impl GenericClient,
     asset: i64,
     mut listing: Listing,
-) -> Result<Found<Kept>, StoreError> {
+) -> Result<ListPage<StateEntry>, StoreError> {
     listing.conditions.with("s.asset_id = {}", asset);
     let read = |row: &Row| {
         let Json(value) = row.get("value");
         let run = RunKey { dag_id: row.get("dag_id"), run_id: row.get("run_id") };
         let by = TryKey { run, task_id: row.get("task_id"), map_index: row.get("map_index"), try_number: 0 };
-        Kept { key: row.get("key"), value, updated_at: row.get("updated_at"), expires_at: None, by: Some(by) }
+        StateEntry { key: row.get("key"), value, updated_at: row.get("updated_at"), expires_at: None, by: Some(by) }
     };
-    listing.fetch(client, &Source::of("s.*", "asset_state s", KEY), read).await
+    listing.fetch(client, &Source::new("s.*", "asset_state s", KEY), read).await
 }
 
-/// Whether there is that task instance, or any of its task.
-pub async fn has_instance(client: &impl GenericClient, of: &TryKey, any_index: bool) -> Result<bool, StoreError> {
+/// True if the task instance exists; with `any_index`, any instance of its task.
+pub async fn has_instance(client: &impl GenericClient, key: &TryKey, any_index: bool) -> Result<bool, StoreError> {
     let query =
         "SELECT FROM task_instance WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND (map_index = $4 OR $5)
                  LIMIT 1";
-    let TryKey { run, task_id, map_index, .. } = of;
+    let TryKey { run, task_id, map_index, .. } = key;
     Ok(client.query_opt(query, &[&run.dag_id, &run.run_id, task_id, map_index, &any_index]).await?.is_some())
 }
 
-/// All keys of all instances of a task.
-pub async fn delete_of_all_indexes(client: &impl GenericClient, of: &TryKey) -> Result<(), StoreError> {
+/// Deletes all values of all instances of a task.
+pub async fn delete_of_all_indexes(client: &impl GenericClient, key: &TryKey) -> Result<(), StoreError> {
     let query = "DELETE FROM task_state WHERE dag_id = $1 AND run_id = $2 AND task_id = $3";
-    client.execute(query, &[&of.run.dag_id, &of.run.run_id, &of.task_id]).await?;
+    client.execute(query, &[&key.run.dag_id, &key.run.run_id, &key.task_id]).await?;
     Ok(())
 }
 
-/// The value as JSON text, unless there is none or its time is over.
-pub async fn of_task(client: &impl GenericClient, of: &TryKey, key: &str) -> Result<Option<String>, StoreError> {
+/// Returns the value as JSON text; `None` if it does not exist or has expired.
+pub async fn of_task(client: &impl GenericClient, instance: &TryKey, key: &str) -> Result<Option<String>, StoreError> {
     let query = "SELECT value::text FROM task_state
                  WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND key = $5
                    AND (expires_at IS NULL OR expires_at > now())";
-    let row = client.query_opt(query, &[&of.run.dag_id, &of.run.run_id, &of.task_id, &of.map_index, &key]).await?;
+    let row = client
+        .query_opt(query, &[&instance.run.dag_id, &instance.run.run_id, &instance.task_id, &instance.map_index, &key])
+        .await?;
     Ok(row.map(|row| row.get(0)))
 }
 
 fn check_key(key: &str) -> Result<(), StoreError> {
     if !xcoms::is_key(key) {
-        return Err(StoreError::Invalid(format!("a key is a text of 1 to 512 characters, and not {key:?}")));
+        return Err(StoreError::Invalid(format!("a key must have 1 to 512 characters, got {key:?}")));
     }
     Ok(())
 }
 
-/// Also removes what has expired, of whichever task.
+/// Sets a value, given as JSON text, and deletes the expired values of all tasks.
 pub async fn set_of_task(
     client: &impl GenericClient,
-    of: &TryKey,
+    instance: &TryKey,
     key: &str,
     value: &str,
     expires_at: Option<Timestamp>,
@@ -110,32 +113,38 @@ pub async fn set_of_task(
                  VALUES ($1, $2, $3, $4, $5, $6::text::json, $7)
                  ON CONFLICT (dag_id, run_id, task_id, map_index, key)
                  DO UPDATE SET value = EXCLUDED.value, expires_at = EXCLUDED.expires_at, updated_at = now()";
-    let TryKey { run, task_id, map_index, .. } = of;
+    let TryKey { run, task_id, map_index, .. } = instance;
     client.execute(query, &[&run.dag_id, &run.run_id, task_id, map_index, &key, &value, &expires_at]).await?;
     Ok(())
 }
 
-/// `None`: all keys.
-pub async fn delete_of_task(client: &impl GenericClient, of: &TryKey, key: Option<&str>) -> Result<(), StoreError> {
+/// Deletes a value of a task instance; all of its values if `key` is `None`.
+pub async fn delete_of_task(
+    client: &impl GenericClient,
+    instance: &TryKey,
+    key: Option<&str>,
+) -> Result<(), StoreError> {
     let query = "DELETE FROM task_state WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4
                  AND ($5::text IS NULL OR key = $5)";
-    client.execute(query, &[&of.run.dag_id, &of.run.run_id, &of.task_id, &of.map_index, &key]).await?;
+    client
+        .execute(query, &[&instance.run.dag_id, &instance.run.run_id, &instance.task_id, &instance.map_index, &key])
+        .await?;
     Ok(())
 }
 
-/// The value as JSON text.
+/// Returns the value as JSON text; `None` if it does not exist.
 pub async fn of_asset(client: &impl GenericClient, asset: i64, key: &str) -> Result<Option<String>, StoreError> {
     let query = "SELECT value::text FROM asset_state WHERE asset_id = $1 AND key = $2";
     Ok(client.query_opt(query, &[&asset, &key]).await?.map(|row| row.get(0)))
 }
 
-/// `by` is the try that writes it.
+/// Sets a value, given as JSON text; `writer` is the try that writes it.
 pub async fn set_of_asset(
     client: &impl GenericClient,
     asset: i64,
     key: &str,
     value: &str,
-    by: &TryKey,
+    writer: &TryKey,
 ) -> Result<(), StoreError> {
     check_key(key)?;
     let query = "INSERT INTO asset_state (asset_id, key, value, dag_id, run_id, task_id, map_index)
@@ -143,12 +152,12 @@ pub async fn set_of_asset(
                  ON CONFLICT (asset_id, key)
                  DO UPDATE SET value = EXCLUDED.value, dag_id = EXCLUDED.dag_id, run_id = EXCLUDED.run_id,
                                task_id = EXCLUDED.task_id, map_index = EXCLUDED.map_index, updated_at = now()";
-    let TryKey { run, task_id, map_index, .. } = by;
+    let TryKey { run, task_id, map_index, .. } = writer;
     client.execute(query, &[&asset, &key, &value, &run.dag_id, &run.run_id, task_id, map_index]).await?;
     Ok(())
 }
 
-/// `None`: all keys.
+/// Deletes a value of an asset; all of its values if `key` is `None`.
 pub async fn delete_of_asset(client: &impl GenericClient, asset: i64, key: Option<&str>) -> Result<(), StoreError> {
     let query = "DELETE FROM asset_state WHERE asset_id = $1 AND ($2::text IS NULL OR key = $2)";
     client.execute(query, &[&asset, &key]).await?;

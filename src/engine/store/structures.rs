@@ -1,5 +1,5 @@
-//! Structures of versions that were asked for lately, read once: a version never changes, and reading them is most of the
-//! work of a list of DAGs.
+//! A cache of the structures of recently used DAG versions. A version never changes, and most of the cost of a list of
+//! DAGs is to deserialize structures.
 
 use super::StoreError;
 use crate::engine::dag::Structure;
@@ -9,84 +9,88 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio_postgres::types::Json;
 
-/// Of their JSON, in bytes; read, they are a few times as large. Some hundreds of ordinary DAGs, and of large ones what one
-/// list shows.
-const MOST: usize = 4 * 1024 * 1024;
+/// Maximum size of the cache in bytes of JSON; in memory the structures take a few times as much. It is enough for some
+/// hundreds of ordinary DAGs, or for the large DAGs of one list.
+const MAX_BYTES: usize = 4 * 1024 * 1024;
 
-/// Its id, and when it was made: after a restore the same id may be another version's.
+/// Id and creation time of a version. The id alone is not enough: after a restore, it may belong to another version.
 pub type VersionKey = (i64, Timestamp);
 
 #[derive(Default)]
-pub struct Structures(Mutex<Kept>);
+pub struct Structures(Mutex<Cache>);
 
 #[derive(Default)]
-struct Kept {
-    found: HashMap<VersionKey, One>,
+struct Cache {
+    entries: HashMap<VersionKey, Entry>,
     bytes: usize,
-    /// Counts up with each that is asked for.
+    /// Incremented with each lookup; orders entries by last use.
     clock: u64,
 }
 
-struct One {
+struct Entry {
     structure: Arc<Structure>,
     bytes: usize,
-    used: u64,
+    /// Value of the cache's clock at the last lookup.
+    last_used: u64,
 }
 
 impl Structures {
-    /// Of each of these versions that there is.
-    pub async fn of(
+    /// Returns the structures of these versions; versions that do not exist are left out.
+    pub async fn get(
         &self,
         client: &impl GenericClient,
         versions: &[VersionKey],
     ) -> Result<HashMap<VersionKey, Arc<Structure>>, StoreError> {
-        let mut found = self.kept().known(versions);
-        let missing: Vec<i64> = versions.iter().filter(|key| !found.contains_key(key)).map(|(id, _)| *id).collect();
+        let mut structures = self.cache().cached(versions);
+        let missing: Vec<i64> =
+            versions.iter().filter(|key| !structures.contains_key(key)).map(|(id, _)| *id).collect();
         if missing.is_empty() {
-            return Ok(found);
+            return Ok(structures);
         }
         let query =
             "SELECT id, created_at, structure, octet_length(structure::text) FROM dag_version WHERE id = ANY ($1)";
         for row in client.query(query, &[&missing]).await? {
             let (key, Json(structure)) = ((row.get(0), row.get(1)), row.get(2));
             let structure = Arc::new(structure);
-            found.insert(key, Arc::clone(&structure));
-            let bytes = usize::try_from(row.get::<_, i32>(3)).unwrap_or(MOST);
-            self.kept().keep(key, structure, bytes);
+            structures.insert(key, Arc::clone(&structure));
+            let bytes = usize::try_from(row.get::<_, i32>(3)).unwrap_or(MAX_BYTES);
+            self.cache().keep(key, structure, bytes);
         }
-        Ok(found)
+        Ok(structures)
     }
 
-    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
+    fn cache(&self) -> std::sync::MutexGuard<'_, Cache> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Kept {
-    fn known(&mut self, versions: &[VersionKey]) -> HashMap<VersionKey, Arc<Structure>> {
+impl Cache {
+    /// The versions that are in the cache; updates when they were last used.
+    fn cached(&mut self, versions: &[VersionKey]) -> HashMap<VersionKey, Arc<Structure>> {
         self.clock += 1;
         let clock = self.clock;
-        let mut known = HashMap::with_capacity(versions.len());
+        let mut cached = HashMap::with_capacity(versions.len());
         for key in versions {
-            if let Some(one) = self.found.get_mut(key) {
-                one.used = clock;
-                known.insert(*key, Arc::clone(&one.structure));
+            if let Some(entry) = self.entries.get_mut(key) {
+                entry.last_used = clock;
+                cached.insert(*key, Arc::clone(&entry.structure));
             }
         }
-        known
+        cached
     }
 
+    /// Adds a structure and evicts the least recently used ones; `bytes` is its size as JSON.
     fn keep(&mut self, key: VersionKey, structure: Arc<Structure>, bytes: usize) {
-        if bytes > MOST {
+        if bytes > MAX_BYTES {
             return;
         }
-        let new = One { structure, bytes, used: self.clock };
-        let old = self.found.insert(key, new).map_or(0, |old| old.bytes);
+        let new = Entry { structure, bytes, last_used: self.clock };
+        let old = self.entries.insert(key, new).map_or(0, |old| old.bytes);
         self.bytes = self.bytes + bytes - old;
-        while self.bytes > MOST {
-            let oldest = self.found.iter().min_by_key(|(_, one)| one.used).map(|(key, _)| *key);
-            let Some(gone) = oldest.and_then(|key| self.found.remove(&key)) else { return };
-            self.bytes -= gone.bytes;
+        while self.bytes > MAX_BYTES {
+            let oldest = self.entries.iter().min_by_key(|(_, entry)| entry.last_used).map(|(key, _)| *key);
+            let Some(evicted) = oldest.and_then(|key| self.entries.remove(&key)) else { return };
+            self.bytes -= evicted.bytes;
         }
     }
 }
@@ -100,20 +104,20 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_asked_for_the_longest_goes_when_there_are_too_many() {
-        let mut kept = Kept::default();
+    fn evicts_the_least_recently_used_structure() {
+        let mut cache = Cache::default();
         let structure = Arc::new(serde_json::from_value(serde_json::json!({"dag_id": "d", "tasks": []})).unwrap());
         for id in 0..4 {
-            kept.known(&[]);
-            kept.keep(key(id), Arc::clone(&structure), MOST / 4);
+            cache.cached(&[]);
+            cache.keep(key(id), Arc::clone(&structure), MAX_BYTES / 4);
         }
-        assert_eq!((kept.known(&[key(0), key(9)]).len(), kept.bytes), (1, MOST));
-        kept.keep(key(4), Arc::clone(&structure), MOST / 4);
-        let known = kept.known(&[0, 1, 2, 3, 4].map(key));
-        assert!(known.len() == 4 && !known.contains_key(&key(1)), "{:?}", known.keys());
-        // The same once more is no more than it was, and what is too large is not kept.
-        kept.keep(key(4), Arc::clone(&structure), MOST / 4);
-        kept.keep(key(5), structure, MOST + 1);
-        assert_eq!((kept.found.len(), kept.bytes), (4, MOST));
+        assert_eq!((cache.cached(&[key(0), key(9)]).len(), cache.bytes), (1, MAX_BYTES));
+        cache.keep(key(4), Arc::clone(&structure), MAX_BYTES / 4);
+        let cached = cache.cached(&[0, 1, 2, 3, 4].map(key));
+        assert!(cached.len() == 4 && !cached.contains_key(&key(1)), "{:?}", cached.keys());
+        // Adding the same version again takes no more space, and an oversized structure is not cached.
+        cache.keep(key(4), Arc::clone(&structure), MAX_BYTES / 4);
+        cache.keep(key(5), structure, MAX_BYTES + 1);
+        assert_eq!((cache.entries.len(), cache.bytes), (4, MAX_BYTES));
     }
 }

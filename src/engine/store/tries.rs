@@ -1,5 +1,5 @@
-//! The agent's side: it claims what is queued, and says how each try ended. It writes `running` and
-//! the outcome of a try; every other state is the scheduler's.
+//! The agent's side of task instances: it claims queued instances and records how each try ended. It writes `running`
+//! and the outcome of a try; the scheduler writes every other state.
 
 use super::StoreError;
 use super::events::{self, Event};
@@ -19,10 +19,10 @@ use std::collections::BTreeMap;
 use tokio_postgres::Row;
 use tokio_postgres::types::{Json, ToSql};
 
-/// Tasks that the agent runs at once: Airflow's `parallelism`.
+/// Maximum number of tasks that the agent runs at once: Airflow's `parallelism`.
 pub const SLOTS: usize = 32;
 
-/// What the agent needs to run one.
+/// A claimed try, with what the agent needs to run it.
 #[derive(Debug, Clone)]
 pub struct Claimed {
     pub key: TryKey,
@@ -38,15 +38,16 @@ pub struct Claimed {
     pub conf: Map<String, Value>,
     pub note: Option<String>,
     pub triggered_by: Option<String>,
-    /// Whether it was rescheduled and goes on now, since when there is this try, and how often it has begun.
-    pub goes_on: bool,
+    /// True if the try was started before and resumes after a wait. `first_start_date` is when it first started,
+    /// `reschedules` how often it was rescheduled.
+    pub resumes: bool,
     pub first_start_date: Option<Timestamp>,
     pub reschedules: i32,
-    /// How it goes on, if it was deferred.
+    /// How to resume a deferred task; `None` for any other.
     pub resumption: Option<Resumption>,
-    /// Whether it has waited for a Python to begin in.
+    /// True if it has waited for a Python process.
     pub has_waited: bool,
-    /// Made for this try; the database has its hash.
+    /// Token with which the task's process authenticates; the database stores only its hash.
     pub token: String,
 }
 
@@ -63,26 +64,26 @@ fn read_key(row: &Row) -> TryKey {
     }
 }
 
-/// Takes up to `most` queued task instances, the heaviest and oldest first, in one statement. An instance whose last try
-/// is still being ended waits for that end.
+/// Claims up to `limit` queued task instances, highest priority and oldest first, in one statement. An instance whose
+/// last try is still being stopped is not claimed yet.
 pub async fn claim(
     client: &impl GenericClient,
-    most: usize,
+    limit: usize,
     boot_id: &str,
     new_token: impl Fn() -> String,
 ) -> Result<Vec<Claimed>, StoreError> {
-    let tokens: Vec<String> = (0..most).map(|_| new_token()).collect();
+    let tokens: Vec<String> = (0..limit).map(|_| new_token()).collect();
     let hashes: Vec<Vec<u8>> = tokens.iter().map(|token| token_hash(token)).collect();
-    // Every part sees the tables as they were before: what a try was, it says here. A try begins without what an
-    // earlier one left; a sensor that goes on is the same try.
-    let take = "
+    // All parts of the statement see the same snapshot, so `described` reads the state of a try before `begun` changes
+    // it. A new try deletes the XComs of an earlier one, but a try that is resumed keeps its XComs.
+    let query = "
         WITH picked AS MATERIALIZED (
             SELECT dag_id, run_id, task_id, map_index, start_date, end_date FROM task_instance q
             WHERE state = 'queued' AND NOT EXISTS (
                 SELECT FROM task_try t WHERE t.state = 'running' AND (t.dag_id, t.run_id, t.task_id, t.map_index)
                                              = (q.dag_id, q.run_id, q.task_id, q.map_index))
             ORDER BY priority_weight DESC, queued_at, task_id, map_index LIMIT $1 FOR UPDATE SKIP LOCKED),
-        -- What has begun and not ended has waited without a process.
+        -- Started but not ended: the instance waited without a process.
         numbered AS (
             SELECT dag_id, run_id, task_id, map_index, row_number() OVER () AS number,
                    CASE WHEN end_date IS NULL THEN start_date END AS waited_since FROM picked),
@@ -133,14 +134,14 @@ pub async fn claim(
                partition_date, goes_on,
                first_start_date, reschedules, next_method, next_kwargs, (SELECT count FROM told) AS told
         FROM described LEFT JOIN resumed USING (dag_id, run_id, task_id, map_index) ORDER BY number";
-    let most = i64::try_from(most).unwrap_or(i64::MAX);
-    let rows = client.query(take, &[&most, &boot_id, &hashes, &events::ENGINE, &new_run::now()]).await?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = client.query(query, &[&limit, &boot_id, &hashes, &events::ENGINE, &new_run::now()]).await?;
     let numbered = rows.iter().map(|row| (row, row.get::<_, i64>("number")));
-    let token = |number: i64| usize::try_from(number - 1).ok().and_then(|at| tokens.get(at)).cloned();
+    let token = |number: i64| usize::try_from(number - 1).ok().and_then(|index| tokens.get(index)).cloned();
     Ok(numbered.filter_map(|(row, number)| Some(read_claimed(row, token(number)?))).collect())
 }
 
-/// Whether there are queued task instances that a claim could take, were they not locked.
+/// True if there are queued instances that `claim` would take, unless another transaction has locked them.
 pub async fn is_any_claimable(client: &impl GenericClient) -> Result<bool, StoreError> {
     let query = "
         SELECT EXISTS (SELECT FROM task_instance q WHERE state = 'queued' AND NOT EXISTS (
@@ -165,7 +166,7 @@ fn read_claimed(row: &Row, token: String) -> Claimed {
         conf,
         note: row.get("note"),
         triggered_by: row.get("triggered_by"),
-        goes_on: row.get::<_, Option<bool>>("goes_on").unwrap_or(false),
+        resumes: row.get::<_, Option<bool>>("goes_on").unwrap_or(false),
         first_start_date: row.get("first_start_date"),
         reschedules: row.get::<_, Option<i32>>("reschedules").unwrap_or(0),
         resumption: triggers::resumption(row),
@@ -174,37 +175,39 @@ fn read_claimed(row: &Row, token: String) -> Claimed {
     }
 }
 
-/// Keys as columns, for `unnest`.
+/// Try keys as one array per column, for `unnest`.
 struct Columns<'a> {
     dags: Vec<&'a str>,
     runs: Vec<&'a str>,
     tasks: Vec<&'a str>,
-    maps: Vec<i32>,
-    numbers: Vec<i32>,
+    map_indexes: Vec<i32>,
+    try_numbers: Vec<i32>,
 }
 
 impl<'a> Columns<'a> {
-    fn of(keys: impl Iterator<Item = &'a TryKey>) -> Self {
-        let mut columns = Self { dags: vec![], runs: vec![], tasks: vec![], maps: vec![], numbers: vec![] };
+    fn new(keys: impl Iterator<Item = &'a TryKey>) -> Self {
+        let mut columns = Self { dags: vec![], runs: vec![], tasks: vec![], map_indexes: vec![], try_numbers: vec![] };
         for key in keys {
             columns.dags.push(&key.run.dag_id);
             columns.runs.push(&key.run.run_id);
             columns.tasks.push(&key.task_id);
-            columns.maps.push(key.map_index);
-            columns.numbers.push(key.try_number);
+            columns.map_indexes.push(key.map_index);
+            columns.try_numbers.push(key.try_number);
         }
         columns
     }
 }
 
-/// A try that the database takes for running, and the boot that it was claimed in.
+/// A try that is running according to the database. `boot_id` identifies the boot of the machine in which it was
+/// claimed.
 #[derive(Debug, Clone)]
 pub struct Unfinished {
     pub claimed: Claimed,
     pub boot_id: Option<String>,
 }
 
-/// All of them, for an agent that starts. Their tokens are made anew where they are needed.
+/// Returns all unfinished tries, for an agent that starts. Their tokens are empty, since the database has only hashes;
+/// `renew_token` sets a new one.
 pub async fn unfinished(client: &impl GenericClient) -> Result<Vec<Unfinished>, StoreError> {
     let query = "
         SELECT t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number, t.boot_id, ti.max_tries,
@@ -223,7 +226,7 @@ pub async fn unfinished(client: &impl GenericClient) -> Result<Vec<Unfinished>, 
         .collect())
 }
 
-/// Gives a try that has not begun a new token.
+/// Replaces the token of a try that has not started.
 pub async fn renew_token(client: &impl GenericClient, key: &TryKey, token: &str) -> Result<(), StoreError> {
     let query = "UPDATE task_try SET token_hash = $6 WHERE dag_id = $1 AND run_id = $2 AND task_id = $3
                  AND map_index = $4 AND try_number = $5";
@@ -234,9 +237,9 @@ pub async fn renew_token(client: &impl GenericClient, key: &TryKey, token: &str)
     Ok(())
 }
 
-/// Says that these still run, and in which processes.
+/// Records that these tries still run, with their processes.
 pub async fn heartbeat(client: &impl GenericClient, alive: &[(TryKey, ProcessId)]) -> Result<(), StoreError> {
-    let columns = Columns::of(alive.iter().map(|(key, _)| key));
+    let columns = Columns::new(alive.iter().map(|(key, _)| key));
     let pids: Vec<i32> = alive.iter().map(|(_, process)| process.pid).collect();
     let starts: Vec<i64> = alive.iter().map(|(_, process)| process.start_ticks as i64).collect();
     let query = "
@@ -245,12 +248,12 @@ pub async fn heartbeat(client: &impl GenericClient, alive: &[(TryKey, ProcessId)
              AS beat (dag_id, run_id, task_id, map_index, try_number, pid, pid_start)
         WHERE (t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number)
               = (beat.dag_id, beat.run_id, beat.task_id, beat.map_index, beat.try_number) AND t.state = 'running'";
-    let Columns { dags, runs, tasks, maps, numbers } = &columns;
-    client.execute(query, &[dags, runs, tasks, maps, numbers, &pids, &starts]).await?;
+    let Columns { dags, runs, tasks, map_indexes, try_numbers } = &columns;
+    client.execute(query, &[dags, runs, tasks, map_indexes, try_numbers, &pids, &starts]).await?;
     Ok(())
 }
 
-/// Running tries whose task is not to run any more: cancelled, cleared, or of a run that was deleted.
+/// Running tries that must be stopped, because the state of their instance was changed.
 pub async fn to_stop(client: &impl GenericClient) -> Result<Vec<TryKey>, StoreError> {
     let query = "SELECT t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number
                  FROM task_try t JOIN task_instance ti USING (dag_id, run_id, task_id, map_index)
@@ -258,32 +261,30 @@ pub async fn to_stop(client: &impl GenericClient) -> Result<Vec<TryKey>, StoreEr
     Ok(client.query(query, &[]).await?.iter().map(read_key).collect())
 }
 
-/// How a try ended.
+/// The outcome of a try.
 #[derive(Debug, Clone)]
 pub struct Ended {
     pub key: TryKey,
     pub state: TryState,
     pub may_retry: bool,
-    /// In words.
+    /// The outcome as a text for users.
     pub outcome: Option<String>,
     pub end_date: Timestamp,
-    /// Of one that succeeded: JSON by key.
+    /// XComs of a successful try: JSON by key.
     pub xcoms: BTreeMap<String, String>,
-    /// Of a sensor that looks again later.
+    /// When a rescheduled sensor pokes again, or when a failed task is retried if it has set the time.
     pub due: Option<Timestamp>,
-    /// Of a task that is deferred.
     pub deferral: Option<Deferral>,
-    /// Tasks that it has decided to skip at once.
+    /// Tasks that the try has decided to skip immediately.
     pub skipped_tasks: Vec<String>,
-    /// What it says of the assets that it produces.
+    /// Asset events that the task reported.
     pub asset_events: Option<Value>,
-    /// Its template fields as they were rendered, and the name of a mapped instance.
+    /// The rendered template fields, and the rendered name of a mapped instance.
     pub rendered: Option<Value>,
     pub rendered_map_index: Option<String>,
 }
 
 impl Ended {
-    /// One that failed, and left nothing.
     pub fn failed(key: TryKey, may_retry: bool, outcome: String, end_date: Timestamp) -> Self {
         Self {
             key,
@@ -302,11 +303,11 @@ impl Ended {
     }
 }
 
-/// Writes how a try ended, with what it returned, in one statement. `false` when the database does not take it for
-/// running: it has been told before.
+/// Records how a try ended, with its XComs, in one statement. Returns `false` if the try is no longer running in the
+/// database, for example because its end was recorded before.
 pub async fn record(client: &impl GenericClient, ended: &Ended) -> Result<bool, StoreError> {
     let TryKey { run, task_id, map_index, try_number } = &ended.key;
-    // Of most there is nothing to write, and so much less to plan.
+    // The part for a deferral is left out of most statements, because Postgres plans a shorter statement faster.
     let deferred = if ended.deferral.is_some() { triggers::DEFERRED } else { "" };
     let query = format!(
         "WITH ended AS (
@@ -335,13 +336,13 @@ pub async fn record(client: &impl GenericClient, ended: &Ended) -> Result<bool, 
     );
     let outcome = ended.outcome.as_ref().map(|text| text.replace('\0', "\u{fffd}"));
     let rendered = ended.rendered.as_ref().map(|value| Json(storable(value)));
-    let is_shown = rendered.is_some() || ended.rendered_map_index.is_some();
+    let has_rendered = rendered.is_some() || ended.rendered_map_index.is_some();
     for key in ended.xcoms.keys() {
         xcoms::check_key(key)?;
     }
     let (keys, values): (Vec<&String>, Vec<&String>) = ended.xcoms.iter().unzip();
     let event = Event::Plan(run.clone());
-    let outlets = ended.asset_events.as_ref().map(Json);
+    let asset_events = ended.asset_events.as_ref().map(Json);
     let (state, payload) = (ended.state.as_str(), event.payload());
     let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![
         &run.dag_id,
@@ -355,10 +356,10 @@ pub async fn record(client: &impl GenericClient, ended: &Ended) -> Result<bool, 
         &ended.end_date,
         &ended.due,
         &ended.skipped_tasks,
-        &outlets,
+        &asset_events,
         &rendered,
         &ended.rendered_map_index,
-        &is_shown,
+        &has_rendered,
         &keys,
         &values,
         &events::ENGINE,
@@ -368,11 +369,11 @@ pub async fn record(client: &impl GenericClient, ended: &Ended) -> Result<bool, 
     if let Some(deferral) = &deferral {
         parameters.extend([deferral as &(dyn ToSql + Sync), &now]);
     }
-    let told = client.query(&query, &parameters).await?;
-    Ok(!told.is_empty())
+    let recorded = client.query(&query, &parameters).await?;
+    Ok(!recorded.is_empty())
 }
 
-/// Without the one character that Postgres cannot hold.
+/// Replaces NUL characters, which Postgres cannot store.
 fn storable(value: &Value) -> Value {
     match value {
         Value::String(text) => text.replace('\0', "\u{fffd}").into(),
@@ -386,14 +387,13 @@ fn storable(value: &Value) -> Value {
     }
 }
 
-/// The try that a token belongs to, while it runs.
-pub async fn of_token(client: &impl GenericClient, token: &str) -> Result<Option<TryKey>, StoreError> {
+/// Finds the running try that a token belongs to.
+pub async fn find_by_token(client: &impl GenericClient, token: &str) -> Result<Option<TryKey>, StoreError> {
     let query = "SELECT dag_id, run_id, task_id, map_index, try_number FROM task_try
                  WHERE token_hash = $1 AND state = 'running'";
     Ok(client.query_opt(query, &[&token_hash(token)]).await?.as_ref().map(read_key))
 }
 
-/// How many run now.
 pub async fn count_running(client: &impl GenericClient) -> Result<usize, StoreError> {
     let running: i64 = client.query_one("SELECT count(*) FROM task_try WHERE state = 'running'", &[]).await?.get(0);
     Ok(usize::try_from(running).unwrap_or(usize::MAX))

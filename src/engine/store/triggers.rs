@@ -1,4 +1,4 @@
-//! What deferred tasks wait for: the agent runs their triggers, and says when one has fired.
+//! Triggers of deferred tasks: the agent runs them and reports when they fire.
 
 use super::events::{self, Event};
 use super::{StoreError, runs, xcoms};
@@ -13,34 +13,35 @@ use std::collections::BTreeMap;
 use tokio_postgres::Row;
 use tokio_postgres::types::Json;
 
-/// What a task says that lets its process go.
+/// The request of a task that defers itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Deferral {
-    /// The trigger's class, with its module; empty where it is a person who is waited for.
+    /// The trigger's class with its module; empty if the task waits for a person.
     pub classpath: String,
     pub kwargs: Value,
-    /// Seconds until it fails.
+    /// Seconds after which the task fails if the trigger has not fired; `None` waits forever.
     pub timeout: Option<f64>,
-    /// What is called of the operator then, and with what beside the event.
+    /// The operator's method to resume with, and its arguments besides the event.
     pub next_method: String,
     pub next_kwargs: Map<String, Value>,
 }
 
-/// How a task that was deferred goes on.
+/// How to resume a deferred task.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resumption {
     pub next_method: String,
     pub next_kwargs: Value,
 }
 
+/// Reads how to resume a task; `None` if it is not deferred.
 pub(super) fn resumption(row: &Row) -> Option<Resumption> {
     let next_method = row.get::<_, Option<String>>("next_method")?;
     let next_kwargs = row.get::<_, Option<Json<Value>>>("next_kwargs").map_or(Value::Null, |Json(value)| value);
     Some(Resumption { next_method, next_kwargs })
 }
 
-/// A part of the statement that records how a try ended: `$20` is a `Deferral`, `$21` now.
+/// The part of the SQL statement in `tries::record` that stores a deferral: `$20` is a `Deferral`, `$21` is now.
 pub(super) const DEFERRED: &str = ",
         deferred AS (
             INSERT INTO task_trigger (dag_id, run_id, task_id, map_index, try_number, classpath, kwargs, timeout_at,
@@ -54,7 +55,7 @@ pub(super) const DEFERRED: &str = ",
                 timeout_at = EXCLUDED.timeout_at, next_method = EXCLUDED.next_method, next_kwargs = EXCLUDED.next_kwargs,
                 created_at = EXCLUDED.created_at, fired_at = NULL, resumed_at = NULL)";
 
-/// One that has not fired.
+/// A trigger that has not fired.
 #[derive(Debug, Clone)]
 pub struct Waiting {
     pub id: i64,
@@ -67,25 +68,27 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// Whether a person is waited for, and no trigger.
+    /// True if the task waits for a person instead of a trigger.
     pub fn is_for_input(&self) -> bool {
         self.classpath.is_empty()
     }
 }
 
-/// In SQL: not one that only a person ends. An answer that came before the task's process had gone waits to be taken.
-const COMES_BY_ITSELF: &str = "(w.classpath <> '' OR w.timeout_at IS NOT NULL OR h.responded_at IS NOT NULL)";
+/// SQL condition on a trigger `w` and a request for input `h`: the agent has something to do, now or at a timeout. A
+/// request needs no agent until a person responds, but a response that came before the task's process had exited must
+/// still be delivered.
+const NEEDS_AGENT: &str = "(w.classpath <> '' OR w.timeout_at IS NOT NULL OR h.responded_at IS NOT NULL)";
 
-/// Whether there may be any: most have none, and look no further.
+/// True if there may be triggers for the agent. A quick check, since usually no task is deferred.
 pub async fn is_any_waiting(client: &impl GenericClient) -> Result<bool, StoreError> {
     let query = format!(
         "SELECT EXISTS (SELECT FROM task_trigger w LEFT JOIN hitl_detail h USING (dag_id, run_id, task_id, map_index)
-                        WHERE w.fired_at IS NULL AND {COMES_BY_ITSELF})"
+                        WHERE w.fired_at IS NULL AND {NEEDS_AGENT})"
     );
     Ok(client.query_one(&query, &[]).await?.get(0))
 }
 
-/// All whose task waits for them.
+/// All triggers and requests that the agent must handle, oldest first.
 pub async fn waiting(client: &impl GenericClient) -> Result<Vec<Waiting>, StoreError> {
     let query = format!(
         "SELECT w.*, r.dag_version_id, CASE WHEN w.classpath = '' AND h.responded_at IS NOT NULL THEN 'epoch'
@@ -94,13 +97,13 @@ pub async fn waiting(client: &impl GenericClient) -> Result<Vec<Waiting>, StoreE
          JOIN task_instance ti USING (dag_id, run_id, task_id, map_index) JOIN dag_run r USING (dag_id, run_id)
          LEFT JOIN hitl_detail h USING (dag_id, run_id, task_id, map_index)
          WHERE w.fired_at IS NULL AND t.state IN ('deferred', 'awaiting_input') AND ti.state IN ('running', t.state)
-           AND ti.try_number = w.try_number AND r.dag_version_id IS NOT NULL AND {COMES_BY_ITSELF}
+           AND ti.try_number = w.try_number AND r.dag_version_id IS NOT NULL AND {NEEDS_AGENT}
          ORDER BY w.created_at"
     );
     Ok(client.query(&query, &[]).await?.iter().map(read).collect())
 }
 
-/// What an instance waits for, if it does: also for a person alone.
+/// The trigger or request that an instance waits for, including a request without a timeout.
 pub async fn of_instance(
     client: &impl GenericClient,
     run: &RunKey,
@@ -133,28 +136,29 @@ fn read(row: &Row) -> Waiting {
     }
 }
 
-/// What a trigger has come to.
+/// The result of a trigger.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Fired {
-    /// The task goes on, with its event among the arguments.
+    /// Resumes the task, with the event among its arguments.
     Event { next_kwargs: Value },
-    /// The task goes on only to fail: why, and the lines of a traceback.
+    /// Resumes the task only to fail it: the reason, and the lines of a traceback.
     Failed { error: String, traceback: Option<Vec<String>> },
-    /// The task has ended without going on.
+    /// Ends the task without resuming it.
     Ended { state: TryState, xcoms: BTreeMap<String, Value> },
 }
 
-/// Airflow's words, by which its operators tell the two apart.
+/// Airflow's error texts, by which its operators distinguish a timeout from a failure.
 pub const TIMED_OUT: &str = "Trigger timeout";
 pub const FAILURE: &str = "Trigger failure";
-/// What Airflow's operators take for a method that fails.
+/// Method name by which Airflow's operators recognize a failure.
 const FAIL: &str = "__fail__";
 
-/// Lets the task go on. `false` when it does not wait any more: it was told before, or cleared.
+/// Records that a trigger has fired, and resumes or ends its task. Returns `false` if the task no longer waits, because
+/// it was already resumed or was cleared.
 pub async fn fire(transaction: &Transaction<'_>, waiting: &Waiting, fired: &Fired) -> Result<bool, StoreError> {
     let TryKey { run, task_id, map_index, try_number } = &waiting.key;
-    // Nobody plans the run meanwhile.
-    runs::revise(transaction, run).await?;
+    // Locks the run, so that it is not planned meanwhile.
+    runs::bump_revision(transaction, run).await?;
     let (next_method, next_kwargs) = match fired {
         Fired::Event { next_kwargs } => (None, Some(next_kwargs.clone())),
         Fired::Failed { error, traceback } => {
@@ -162,33 +166,34 @@ pub async fn fire(transaction: &Transaction<'_>, waiting: &Waiting, fired: &Fire
         }
         Fired::Ended { .. } => (None, None),
     };
-    let note = "UPDATE task_trigger SET fired_at = now(), next_method = coalesce($2, next_method),
+    let record_fired = "UPDATE task_trigger SET fired_at = now(), next_method = coalesce($2, next_method),
                        next_kwargs = coalesce($3::json, next_kwargs)
                 WHERE id = $1 AND fired_at IS NULL";
-    if transaction.execute(note, &[&waiting.id, &next_method, &next_kwargs.map(Json)]).await? == 0 {
+    if transaction.execute(record_fired, &[&waiting.id, &next_method, &next_kwargs.map(Json)]).await? == 0 {
         return Ok(false);
     }
-    let (state, end) = match fired {
+    let (state, ends) = match fired {
         Fired::Ended { state, .. } => (Some(state.as_str()), true),
         _ => (None, false),
     };
-    let of_try = "UPDATE task_try SET due_at = CASE WHEN $7 THEN NULL ELSE now() END, state = coalesce($6, state),
+    let update_try = "UPDATE task_try SET due_at = CASE WHEN $7 THEN NULL ELSE now() END, state = coalesce($6, state),
                          end_date = CASE WHEN $7 THEN now() ELSE end_date END,
-                         outcome = CASE WHEN $7 AND $6 = 'failed' THEN 'its trigger has ended it' END
+                         outcome = CASE WHEN $7 AND $6 = 'failed' THEN 'ended by its trigger' END
                   WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND try_number = $5
                     AND state IN ('deferred', 'awaiting_input')";
-    let told =
-        transaction.execute(of_try, &[&run.dag_id, &run.run_id, task_id, map_index, try_number, &state, &end]).await?;
-    // One that has ended is settled as if it had run.
-    let of_instance = "UPDATE task_instance SET due_at = now(), state = CASE WHEN $6 THEN 'running' ELSE state END
+    let resumed = transaction
+        .execute(update_try, &[&run.dag_id, &run.run_id, task_id, map_index, try_number, &state, &ends])
+        .await?;
+    // An instance that its trigger ends becomes running, so that the scheduler settles it like any ended try.
+    let update_instance = "UPDATE task_instance SET due_at = now(), state = CASE WHEN $6 THEN 'running' ELSE state END
                        WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND try_number = $5
                          AND state IN ('deferred', 'awaiting_input')";
-    transaction.execute(of_instance, &[&run.dag_id, &run.run_id, task_id, map_index, try_number, &end]).await?;
+    transaction.execute(update_instance, &[&run.dag_id, &run.run_id, task_id, map_index, try_number, &ends]).await?;
     if let Fired::Ended { xcoms, state: TryState::Success } = fired {
         for (key, value) in xcoms {
             xcoms::push(transaction, &waiting.key, key, &value.to_string()).await?;
         }
     }
     events::notify(transaction, &Event::Plan(run.clone())).await?;
-    Ok(told > 0)
+    Ok(resumed > 0)
 }

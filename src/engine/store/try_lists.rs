@@ -1,4 +1,4 @@
-//! The tries of a task instance, as they are shown.
+//! The tries of a task instance, for display.
 
 use super::StoreError;
 use crate::engine::keys::RunKey;
@@ -6,7 +6,7 @@ use crate::postgres::GenericClient;
 use jiff::Timestamp;
 use tokio_postgres::Row;
 
-/// One try, ended or not.
+/// A try, finished or running.
 #[derive(Debug)]
 pub struct Try {
     pub number: i32,
@@ -16,7 +16,7 @@ pub struct Try {
     pub end_date: Option<Timestamp>,
 }
 
-/// All of them, in order; one that waits for its time or its place has not begun and is not among them.
+/// All tries of an instance, ordered by number. An instance that waits for its first start has none.
 pub async fn of_instance(
     client: &impl GenericClient,
     run: &RunKey,

@@ -1,6 +1,6 @@
 //! Variables: Airflow's key-value store. Values are encrypted at rest.
 
-use super::listing::{Column, Found, Listing, Source};
+use super::listing::{Column, ListPage, Listing, Source};
 use super::{OnExisting, ReadFor, StoreError};
 use crate::auth::cipher::Cipher;
 use crate::postgres::GenericClient;
@@ -17,13 +17,13 @@ pub struct Variable {
     pub description: Option<String>,
 }
 
-/// A JSON value as Airflow stores it: text as it is, everything else as JSON.
+/// Converts a JSON value to the text that Airflow stores: a string as it is, everything else as JSON.
 pub fn as_text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 const WHAT: &str = "variable";
-/// Airflow's own column is this long.
+/// Maximum number of characters of a key: the length of Airflow's column.
 const MAX_KEY: usize = 250;
 
 fn associated_data(key: &str) -> String {
@@ -32,32 +32,38 @@ fn associated_data(key: &str) -> String {
 
 fn check(variable: &Variable) -> Result<(), StoreError> {
     if variable.key.is_empty() || variable.key.chars().count() > MAX_KEY {
-        return Err(StoreError::Invalid(format!("{:?}: a variable's key has 1 to {MAX_KEY} characters", variable.key)));
+        return Err(StoreError::Invalid(format!(
+            "{:?}: a variable key must have 1 to {MAX_KEY} characters",
+            variable.key
+        )));
     }
     if variable.key.contains('\0') || variable.description.as_ref().is_some_and(|text| text.contains('\0')) {
-        return Err(StoreError::Invalid("a key or description cannot hold the character NUL".to_owned()));
+        return Err(StoreError::Invalid("a key or description must not contain the NUL character".to_owned()));
     }
     Ok(())
 }
 
 fn read(row: &Row, cipher: &Cipher) -> Result<Variable, StoreError> {
     let key: String = row.get("key");
-    let opened = cipher.open(&associated_data(&key), row.get("value_encrypted"));
-    let value = opened.map_err(|_| StoreError::Sealed { what: WHAT, id: key.clone() })?;
+    let decrypted = cipher.open(&associated_data(&key), row.get("value_encrypted"));
+    let value = decrypted.map_err(|_| StoreError::Sealed { what: WHAT, id: key.clone() })?;
     Ok(Variable { key, value, description: row.get("description") })
 }
 
-/// A page of them with the number of all that match.
+/// A page of variables with the total number of matches.
 pub async fn list(
     client: &impl GenericClient,
     cipher: &Cipher,
     listing: Listing,
-) -> Result<Found<Variable>, StoreError> {
-    listing.fetch(client, &Source::of("*", "variable", &[Column::text("key")]), |row| read(row, cipher)).await?.sound()
+) -> Result<ListPage<Variable>, StoreError> {
+    listing
+        .fetch(client, &Source::new("*", "variable", &[Column::text("key")]), |row| read(row, cipher))
+        .await?
+        .transpose()
 }
 
-/// Those of these names that there are, whether they can be opened or not.
-pub async fn there(client: &impl GenericClient, names: &[String]) -> Result<Vec<String>, StoreError> {
+/// Returns which of these names exist, whether they can be decrypted or not.
+pub async fn existing(client: &impl GenericClient, names: &[String]) -> Result<Vec<String>, StoreError> {
     let query = "SELECT key FROM variable WHERE key = ANY ($1)";
     Ok(client.query(query, &[&names]).await?.iter().map(|row| row.get(0)).collect())
 }
@@ -75,7 +81,7 @@ pub async fn get(
     }
 }
 
-/// Makes a new one; an existing key is an error and stays as it is.
+/// Creates a variable; fails if the key exists.
 pub async fn create(client: &impl GenericClient, cipher: &Cipher, new: &Variable) -> Result<(), StoreError> {
     check(new)?;
     let sealed = cipher.seal(&associated_data(&new.key), &new.value);
@@ -87,7 +93,7 @@ pub async fn create(client: &impl GenericClient, cipher: &Cipher, new: &Variable
     }
 }
 
-/// Makes it or replaces it.
+/// Creates or replaces a variable.
 pub async fn set(client: &impl GenericClient, cipher: &Cipher, new: &Variable) -> Result<(), StoreError> {
     check(new)?;
     let sealed = cipher.seal(&associated_data(&new.key), &new.value);
@@ -98,8 +104,8 @@ pub async fn set(client: &impl GenericClient, cipher: &Cipher, new: &Variable) -
     Ok(())
 }
 
-/// Writes as many as a file has, and says how many: what exists already is written over, skipped, or an error. Call
-/// it in a transaction.
+/// Writes the entries of an import and returns how many were written. `on_existing` decides about existing keys. The
+/// caller must use a transaction, because an error leaves a part of the entries written.
 pub async fn import(
     client: &impl GenericClient,
     cipher: &Cipher,
@@ -118,7 +124,7 @@ pub async fn import(
          ON CONFLICT (key) DO {on_conflict} RETURNING key"
     );
     let mut written = 0;
-    for batch in once_each(entries, on_existing).chunks(BATCH) {
+    for batch in drop_overwritten(entries, on_existing).chunks(BATCH) {
         batch.iter().try_for_each(check)?;
         let sealed: Vec<Vec<u8>> =
             batch.iter().map(|variable| cipher.seal(&associated_data(&variable.key), &variable.value)).collect();
@@ -127,7 +133,7 @@ pub async fn import(
         let rows = client.query(&query, &[&keys, &sealed, &descriptions]).await?;
         if on_existing == OnExisting::Fail && rows.len() < batch.len() {
             let mut new: HashSet<&str> = rows.iter().map(|row| row.get(0)).collect();
-            // There already, or twice among them.
+            // The key already exists, or it appears twice in the entries.
             let id = keys.iter().find(|key| !new.remove(*key)).copied().unwrap_or_default().to_owned();
             return Err(StoreError::AlreadyExists { what: WHAT, id });
         }
@@ -136,8 +142,8 @@ pub async fn import(
     Ok(written)
 }
 
-/// A statement writes a key once: where one comes twice, the later counts when it would write over the other.
-fn once_each(mut entries: Vec<Variable>, on_existing: OnExisting) -> Vec<Variable> {
+/// When overwriting, drops all entries of a key except the last, since one statement cannot write a key twice.
+fn drop_overwritten(mut entries: Vec<Variable>, on_existing: OnExisting) -> Vec<Variable> {
     if on_existing == OnExisting::Overwrite {
         let last: HashMap<String, usize> =
             entries.iter().enumerate().map(|(index, variable)| (variable.key.clone(), index)).collect();
@@ -147,7 +153,7 @@ fn once_each(mut entries: Vec<Variable>, on_existing: OnExisting) -> Vec<Variabl
     entries
 }
 
-/// Sealed and written without a pause between.
+/// Number of variables that are encrypted and written per statement.
 const BATCH: usize = 1000;
 
 pub async fn delete(client: &impl GenericClient, key: &str) -> Result<(), StoreError> {
@@ -157,16 +163,17 @@ pub async fn delete(client: &impl GenericClient, key: &str) -> Result<(), StoreE
     }
 }
 
-/// The keys that begin so, in order, a page of them; and how many there are in all.
+/// A page of the keys with this prefix, in order, and their total number.
 pub async fn keys(
     client: &impl GenericClient,
     prefix: Option<&str>,
     limit: i64,
     offset: i64,
 ) -> Result<(Vec<String>, i64), StoreError> {
-    let matches = "$1::text IS NULL OR starts_with(key, $1)";
-    let total = client.query_one(&format!("SELECT count(*) FROM variable WHERE {matches}"), &[&prefix]).await?.get(0);
-    let query = format!("SELECT key FROM variable WHERE {matches} ORDER BY key LIMIT $2 OFFSET $3");
+    let prefix_condition = "$1::text IS NULL OR starts_with(key, $1)";
+    let total =
+        client.query_one(&format!("SELECT count(*) FROM variable WHERE {prefix_condition}"), &[&prefix]).await?.get(0);
+    let query = format!("SELECT key FROM variable WHERE {prefix_condition} ORDER BY key LIMIT $2 OFFSET $3");
     let rows = client.query(&query, &[&prefix, &limit, &offset]).await?;
     Ok((rows.iter().map(|row| row.get(0)).collect(), total))
 }

@@ -1,7 +1,7 @@
-//! Versions of DAGs: each is a DAG as one state of its file has made it.
+//! DAG versions. A version is the DAG that a file defined at some time.
 
 use super::StoreError;
-use super::listing::{Column, Found, Listing, Source};
+use super::listing::{Column, ListPage, Listing, Source};
 use crate::engine::dag::Structure;
 use crate::postgres::GenericClient;
 use jiff::Timestamp;
@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use tokio_postgres::Row;
 use tokio_postgres::types::Json;
 
-/// Which version of a DAG, for lists.
+/// Identifies a DAG version, for lists.
 #[derive(Debug, Clone)]
 pub struct VersionName {
     pub dag_id: String,
@@ -17,39 +17,39 @@ pub struct VersionName {
     pub created_at: Timestamp,
 }
 
-/// In SQL, what [`VersionName::read`] reads of the version `v`.
+/// SQL columns of the version `v` that [`VersionName::read`] reads.
 pub const VERSION_NAME: &str = "v.version_number, v.created_at AS version_created_at";
 
 impl VersionName {
-    /// `None` where the row has none.
+    /// Returns `None` if the row has no version.
     pub fn read(row: &Row) -> Option<Self> {
         let number = row.get::<_, Option<i32>>("version_number")?;
         Some(Self { dag_id: row.get("dag_id"), number, created_at: row.get("version_created_at") })
     }
 }
 
-/// A page of the versions of DAGs.
-pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<Found<VersionName>, StoreError> {
+/// A page of DAG versions.
+pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<ListPage<VersionName>, StoreError> {
     let columns = format!("v.dag_id, {VERSION_NAME}");
-    let found = listing
-        .fetch(client, &Source::of(&columns, "dag_version v", &[Column::whole("v.id")]), VersionName::read)
+    let page = listing
+        .fetch(client, &Source::new(&columns, "dag_version v", &[Column::whole("v.id")]), VersionName::read)
         .await?;
-    let missing = || StoreError::Invalid("a version without a number".to_owned());
-    found.map(|one| one.ok_or_else(missing)).sound()
+    let missing = || StoreError::Invalid("a DAG version has no number".to_owned());
+    page.map(|version| version.ok_or_else(missing)).transpose()
 }
 
-/// The version of a DAG that has this number.
+/// Finds the version of a DAG with this number.
 pub async fn named(client: &impl GenericClient, dag_id: &str, number: i32) -> Result<Option<VersionName>, StoreError> {
     let query = format!("SELECT v.dag_id, {VERSION_NAME} FROM dag_version v WHERE dag_id = $1 AND version_number = $2");
     Ok(client.query_opt(&query, &[&dag_id, &number]).await?.as_ref().and_then(VersionName::read))
 }
 
-/// The structure and sources of a version, as JSON.
+/// The structure and sources of a version.
 pub struct Version {
     pub structure: crate::engine::dag::Structure,
     pub relative_fileloc: String,
     pub sources: Map<String, Value>,
-    /// What its code runs with; `None` for the plain interpreter.
+    /// Hash of the Python environment that its code runs with; `None` for the default interpreter.
     pub environment: Option<String>,
 }
 
@@ -69,7 +69,7 @@ pub async fn version(client: &impl GenericClient, id: i64) -> Result<Version, St
     })
 }
 
-/// The DAG as it was in that version.
+/// The structure of a DAG in that version.
 pub async fn structure(
     client: &impl GenericClient,
     dag_id: &str,

@@ -1,4 +1,4 @@
-//! What watches assets: triggers of a DAG that are there as long as it is active, each event of which is one of the asset.
+//! Asset watchers: triggers that run while their DAG is active. Each event of a watcher updates its asset.
 
 use super::StoreError;
 use super::assets::{self, Source};
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio_postgres::Row;
 use tokio_postgres::types::Json;
 
-/// A trigger of an asset.
+/// A trigger that watches for updates of an asset.
 #[derive(Debug, Clone)]
 pub struct Watcher {
     pub id: i64,
@@ -23,14 +23,14 @@ pub struct Watcher {
     pub kwargs: Value,
 }
 
-/// Of a DAG's assets, wherever it names them: the asset and what it says of its watchers.
+/// Returns the watchers of all assets that a DAG references, as pairs of asset and watcher.
 fn declared(structure: &Structure) -> Vec<(&Value, &Value)> {
-    let mut named = Vec::new();
+    let mut references = Vec::new();
     if let Some(condition) = &structure.asset_condition {
-        asset_condition::references(condition, &mut named);
+        asset_condition::references(condition, &mut references);
     }
-    named.extend(structure.tasks.iter().flat_map(|task| task.inlets.iter().chain(&task.outlets)));
-    let assets = named.into_iter().filter_map(|one| one.get("asset"));
+    references.extend(structure.tasks.iter().flat_map(|task| task.inlets.iter().chain(&task.outlets)));
+    let assets = references.into_iter().filter_map(|reference| reference.get("asset"));
     assets
         .flat_map(|asset| {
             let watchers = asset.get("watchers").and_then(Value::as_array);
@@ -39,19 +39,19 @@ fn declared(structure: &Structure) -> Vec<(&Value, &Value)> {
         .collect()
 }
 
-/// Notes those of a DAG's current version.
+/// Saves the watchers of a DAG's current version.
 pub async fn save(transaction: &Transaction<'_>, structure: &Structure) -> Result<(), StoreError> {
     let declared = declared(structure);
     let dag_id = &structure.dag_id;
     let current = "(SELECT current_version_id FROM dag WHERE dag_id = $1)";
-    let gone = format!("DELETE FROM asset_watcher WHERE dag_id = $1 AND version_id <> {current}");
-    if transaction.execute(&gone, &[dag_id]).await? == 0 && declared.is_empty() {
+    let outdated = format!("DELETE FROM asset_watcher WHERE dag_id = $1 AND version_id <> {current}");
+    if transaction.execute(&outdated, &[dag_id]).await? == 0 && declared.is_empty() {
         return Ok(());
     }
     let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-    // Those of this version are there already where its file was read again.
-    let there = format!("SELECT FROM asset_watcher WHERE dag_id = $1 AND version_id = {current} LIMIT 1");
-    if transaction.query_opt(&there, &[dag_id]).await?.is_some() {
+    // If the same version was parsed again, its watchers exist already.
+    let existing = format!("SELECT FROM asset_watcher WHERE dag_id = $1 AND version_id = {current} LIMIT 1");
+    if transaction.query_opt(&existing, &[dag_id]).await?.is_some() {
         return Ok(());
     }
     for (asset, watcher) in declared {
@@ -60,16 +60,16 @@ pub async fn save(transaction: &Transaction<'_>, structure: &Structure) -> Resul
              SELECT $1, {current}, a.id, $4, $5, $6 FROM asset a WHERE a.name = $2 AND a.uri = $3"
         );
         let (name, uri) = (text(asset, "name"), text(asset, "uri"));
-        let (watch, classpath) = (text(watcher, "name"), text(watcher, "classpath"));
+        let (watcher_name, classpath) = (text(watcher, "name"), text(watcher, "classpath"));
         let kwargs = Json(watcher.get("kwargs").unwrap_or(&Value::Null));
-        transaction.execute(&query, &[dag_id, &name, &uri, &watch, &classpath, &kwargs]).await?;
+        transaction.execute(&query, &[dag_id, &name, &uri, &watcher_name, &classpath, &kwargs]).await?;
     }
     events::notify(transaction, &Event::Triggers).await?;
     Ok(())
 }
 
-/// Tells whoever runs them that DAGs are not as active as they were.
-pub async fn tell(client: &impl GenericClient) -> Result<(), StoreError> {
+/// Notifies the agent that the active DAGs have changed, if there are watchers.
+pub async fn notify_agent(client: &impl GenericClient) -> Result<(), StoreError> {
     let query = "SELECT EXISTS (SELECT FROM asset_watcher)";
     if client.query_one(query, &[]).await?.get(0) {
         events::notify(client, &Event::Triggers).await?;
@@ -77,19 +77,20 @@ pub async fn tell(client: &impl GenericClient) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// In SQL: of a watcher `w`, whether its DAG is at work.
-const AT_WORK: &str = "EXISTS (SELECT FROM dag d WHERE d.dag_id = w.dag_id AND d.is_active AND NOT d.is_paused
+/// SQL condition on a watcher `w`: its DAG is active, not paused, and at this version.
+const IS_ACTIVE: &str = "EXISTS (SELECT FROM dag d WHERE d.dag_id = w.dag_id AND d.is_active AND NOT d.is_paused
                                AND d.current_version_id = w.version_id)";
 
+/// True if there are watchers to run.
 pub async fn is_any(client: &impl GenericClient) -> Result<bool, StoreError> {
-    let query = format!("SELECT EXISTS (SELECT FROM asset_watcher w WHERE {AT_WORK})");
+    let query = format!("SELECT EXISTS (SELECT FROM asset_watcher w WHERE {IS_ACTIVE})");
     Ok(client.query_one(&query, &[]).await?.get(0))
 }
 
-/// Those of DAGs that are active and not paused. Where several DAGs name one alike, it is there once.
+/// The watchers to run. Of identical watchers of several DAGs, only one is returned.
 pub async fn all(client: &impl GenericClient) -> Result<Vec<Watcher>, StoreError> {
     let query = format!(
-        "SELECT DISTINCT ON (asset_id, classpath, kwargs::text) * FROM asset_watcher w WHERE {AT_WORK}
+        "SELECT DISTINCT ON (asset_id, classpath, kwargs::text) * FROM asset_watcher w WHERE {IS_ACTIVE}
          ORDER BY asset_id, classpath, kwargs::text, id"
     );
     let read = |row: &Row| Watcher {
@@ -103,14 +104,14 @@ pub async fn all(client: &impl GenericClient) -> Result<Vec<Watcher>, StoreError
     Ok(client.query(&query, &[]).await?.iter().map(read).collect())
 }
 
-/// What one has seen.
+/// An event of a watcher.
 #[derive(Debug, Clone, Deserialize)]
 pub struct WatcherEvent {
     pub asset_id: i64,
     pub payload: Value,
 }
 
-/// An event of one, in Airflow's form. Of an asset that is gone it is nothing.
+/// Adds the asset event for an event of a watcher, in Airflow's form. Does nothing if the asset no longer exists.
 pub async fn fire(transaction: &Transaction<'_>, event: &WatcherEvent) -> Result<(), StoreError> {
     if transaction.query_opt("SELECT FROM asset WHERE id = $1", &[&event.asset_id]).await?.is_none() {
         return Ok(());

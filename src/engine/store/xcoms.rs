@@ -1,7 +1,7 @@
-//! XComs: what tasks leave for one another. The text that a task wrote is the text that is read.
+//! XComs. A value is stored and returned as the exact text that the task wrote.
 
 use super::StoreError;
-use super::listing::{Column, Found, Listing, Source};
+use super::listing::{Column, ListPage, Listing, Source};
 use crate::engine::keys::{RunKey, TryKey};
 use crate::postgres::GenericClient;
 use jiff::Timestamp;
@@ -17,7 +17,7 @@ pub struct XCom {
     pub created_at: Timestamp,
     pub logical_date: Option<Timestamp>,
     pub run_after: Timestamp,
-    /// JSON.
+    /// The value as JSON text; `None` in lists.
     pub value: Option<String>,
 }
 
@@ -42,7 +42,7 @@ const KEY: &[Column] = &[
     Column::text("x.key"),
 ];
 
-pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<Found<XCom>, StoreError> {
+pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<ListPage<XCom>, StoreError> {
     let source = Source {
         columns: "x.dag_id, x.run_id, x.task_id, x.map_index, x.key, x.created_at, r.logical_date, r.run_after",
         from: "xcom x",
@@ -67,7 +67,7 @@ pub async fn get(
     row.as_ref().map(read).ok_or_else(|| StoreError::NotFound { what: "xcom", id: key.to_owned() })
 }
 
-/// Whether a value can be kept under that name, here and in the state stores.
+/// True if a value can be stored under that key, here and in the state stores.
 pub fn is_key(key: &str) -> bool {
     !key.is_empty() && key.chars().count() <= 512 && !key.contains('\0')
 }
@@ -79,42 +79,45 @@ pub fn check_key(key: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Writes one of a running try; an older value of the key is replaced.
-pub async fn push(client: &impl GenericClient, of: &TryKey, key: &str, value: &str) -> Result<(), StoreError> {
+/// Writes an XCom of a running try; replaces an older value of the key.
+pub async fn push(client: &impl GenericClient, writer: &TryKey, key: &str, value: &str) -> Result<(), StoreError> {
     check_key(key)?;
     let query = "INSERT INTO xcom (dag_id, run_id, task_id, map_index, key, value)
                  VALUES ($1, $2, $3, $4, $5, $6::text::json)
                  ON CONFLICT (dag_id, run_id, task_id, map_index, key)
                  DO UPDATE SET value = EXCLUDED.value, created_at = now()";
-    client.execute(query, &[&of.run.dag_id, &of.run.run_id, &of.task_id, &of.map_index, &key, &value]).await?;
+    client
+        .execute(query, &[&writer.run.dag_id, &writer.run.run_id, &writer.task_id, &writer.map_index, &key, &value])
+        .await?;
     Ok(())
 }
 
-/// What to pull.
+/// Parameters of an XCom pull.
 #[derive(Debug)]
 pub struct Pull<'a> {
     pub run: &'a RunKey,
     pub task_ids: &'a [String],
     pub key: &'a str,
-    /// `None`: of all instances.
+    /// `None` selects all instances.
     pub map_indexes: Option<&'a [i32]>,
-    /// Also from earlier runs of the DAG, the newest that has one.
+    /// True to include earlier runs of the DAG.
     pub include_prior_dates: bool,
-    /// Of the values in their order, how many to pass over and how many there may be at most.
+    /// Paging of the ordered values.
     pub offset: i64,
     pub limit: Option<i64>,
 }
 
-/// In SQL, whether the instance that left the value `x` is there. One that was removed because the list has become
-/// shorter keeps its values, as in Airflow, but what reads those of all instances does not see them.
-const IS_THERE: &str = "(x.map_index < 0 OR NOT EXISTS (
+/// SQL condition: the instance that wrote the value `x` is not removed. As in Airflow, an instance that is removed
+/// because its list has shrunk keeps its XComs, but a pull of all instances does not return them.
+const INSTANCE_EXISTS: &str = "(x.map_index < 0 OR NOT EXISTS (
     SELECT FROM task_instance ti
     WHERE (ti.dag_id, ti.run_id, ti.task_id, ti.map_index) = (x.dag_id, x.run_id, x.task_id, x.map_index)
       AND ti.state = 'removed'))";
 
-/// The values that some tasks left under a key: task, map index and JSON, in the order of the indexes.
+/// Returns the values of some tasks under a key: task id, map index and JSON text, ordered by task, date and map index.
 pub async fn pull(client: &impl GenericClient, pull: &Pull<'_>) -> Result<Vec<(String, i32, String)>, StoreError> {
-    // Of all instances Airflow gives what each of the runs has left, of one that is named the newest.
+    // As in Airflow, a pull of all instances returns the values of every run, oldest first; a pull of named map indexes
+    // returns only the newest value of each.
     let newest = if pull.map_indexes.is_some() { "DISTINCT ON (x.task_id, x.map_index)" } else { "" };
     let order = if pull.map_indexes.is_some() { "DESC NULLS LAST" } else { "ASC NULLS FIRST" };
     let by_date =
@@ -123,7 +126,7 @@ pub async fn pull(client: &impl GenericClient, pull: &Pull<'_>) -> Result<Vec<(S
         "SELECT {newest} x.task_id, x.map_index, x.value::text
          FROM xcom x JOIN dag_run r USING (dag_id, run_id)
          WHERE x.dag_id = $1 AND x.task_id = ANY ($3) AND x.key = $4
-           AND ($5::integer[] IS NULL AND {IS_THERE} OR x.map_index = ANY ($5))
+           AND ($5::integer[] IS NULL AND {INSTANCE_EXISTS} OR x.map_index = ANY ($5))
            AND (x.run_id = $2
                 OR $6 AND r.logical_date <= (SELECT logical_date FROM dag_run WHERE dag_id = $1 AND run_id = $2))
          ORDER BY {by_date} {order}, x.map_index OFFSET $7 LIMIT $8"
@@ -135,18 +138,18 @@ pub async fn pull(client: &impl GenericClient, pull: &Pull<'_>) -> Result<Vec<(S
     Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
 }
 
-/// How many instances of a task have left one under a key.
+/// Number of instances of a task that have an XCom with this key.
 pub async fn count(client: &impl GenericClient, run: &RunKey, task_id: &str, key: &str) -> Result<i64, StoreError> {
     let query = format!(
         "SELECT count(*) FROM xcom x
-         WHERE x.dag_id = $1 AND x.run_id = $2 AND x.task_id = $3 AND x.key = $4 AND {IS_THERE}"
+         WHERE x.dag_id = $1 AND x.run_id = $2 AND x.task_id = $3 AND x.key = $4 AND {INSTANCE_EXISTS}"
     );
     Ok(client.query_one(&query, &[&run.dag_id, &run.run_id, &task_id, &key]).await?.get(0))
 }
 
-/// One of a running try's own that is not there is no error.
-pub async fn delete(client: &impl GenericClient, of: &TryKey, key: &str) -> Result<(), StoreError> {
+/// Deletes an XCom of a running try; a missing key is no error.
+pub async fn delete(client: &impl GenericClient, writer: &TryKey, key: &str) -> Result<(), StoreError> {
     let query = "DELETE FROM xcom WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND key = $5";
-    client.execute(query, &[&of.run.dag_id, &of.run.run_id, &of.task_id, &of.map_index, &key]).await?;
+    client.execute(query, &[&writer.run.dag_id, &writer.run.run_id, &writer.task_id, &writer.map_index, &key]).await?;
     Ok(())
 }

@@ -1,24 +1,24 @@
-//! Which versions of Apache Airflow this release runs. A newer one is on the package index some months before a release of
-//! Leoflow that has been tried with it, so it is never chosen.
+//! The versions of Apache Airflow that this release supports. A newer one is on the package index some months before a
+//! release of Leoflow has been tested with it, so it is never chosen.
 
-/// The packages that have Airflow's version or its SDK's, each with the first minor version that this release does not run.
-/// `leoflow/sdk/refusals.py` says the same of what is imported.
+/// The packages with Airflow's version or its SDK's, each with the first minor version that is not supported.
+/// `leoflow/sdk/refusals.py` has the same versions for imports.
 const TOO_NEW: [(&str, (u32, u32)); 3] =
     [("apache-airflow", (3, 4)), ("apache-airflow-core", (3, 4)), ("apache-airflow-task-sdk", (1, 4))];
 const OLDEST: &str = "3.0";
 const NEWEST: &str = "3.3";
 
-/// Constraints, as pip reads them; they ask for nothing where Airflow is not wanted.
+/// Constraints in pip's syntax; they have no effect where Airflow is not required.
 pub fn bounds() -> Vec<String> {
     TOO_NEW.iter().map(|(name, (major, minor))| format!("{name}<{major}.{minor}")).collect()
 }
 
-/// Whether this release runs what is locked. The error is for people.
+/// Checks that this release supports the locked versions. The error is for people.
 pub fn check(packages: &[(String, String)]) -> Result<(), String> {
     let is_too_new = |(name, versions): &&(String, String)| {
-        let first = TOO_NEW.iter().find(|(known, _)| known == name).map(|(_, first)| *first);
-        first.is_some_and(|first| {
-            versions.split(" or ").any(|version| minor(version).is_some_and(|found| found >= first))
+        let first_unsupported = TOO_NEW.iter().find(|(package, _)| package == name).map(|(_, minor)| *minor);
+        first_unsupported.is_some_and(|limit| {
+            versions.split(" or ").any(|version| minor(version).is_some_and(|locked| locked >= limit))
         })
     };
     match packages.iter().find(is_too_new) {
@@ -27,8 +27,8 @@ pub fn check(packages: &[(String, String)]) -> Result<(), String> {
     }
 }
 
-/// uv's words, with ours where the bounds are why there is no solution.
-pub fn explained(reason: String) -> String {
+/// Adds advice to an error of uv if the bounds of this release are the reason.
+pub fn add_advice(reason: String) -> String {
     if bounds().iter().any(|bound| reason.contains(bound.as_str())) {
         format!("{reason}\n{}", advice())
     } else {
@@ -39,13 +39,13 @@ pub fn explained(reason: String) -> String {
 fn advice() -> String {
     let bounds: Vec<String> = bounds().iter().map(|bound| format!("'{bound}'")).collect();
     format!(
-        "This release of Leoflow runs Apache Airflow {OLDEST} to {NEWEST}. Wherever the project lists what it depends on, its \
+        "This release of Leoflow runs Apache Airflow {OLDEST} to {NEWEST}. Wherever the project lists its dependencies, its \
          leoflow.yaml may limit the versions of Airflow and of providers:\n    constraints: [{}]",
         bounds.join(", ")
     )
 }
 
-/// Of `3.4.0rc1`: 3 and 4.
+/// The minor version of `3.4.0rc1`: 3 and 4.
 fn minor(version: &str) -> Option<(u32, u32)> {
     let mut parts = version.split('.').map(|part| part.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok());
     Some((parts.next()??, parts.next()??))
@@ -84,15 +84,15 @@ mod tests {
     }
 
     #[test]
-    fn no_solution_within_the_bounds_says_which_versions_are_run() {
-        let ours =
+    fn an_unsolvable_bound_names_the_supported_versions() {
+        let bound_error =
             "Because you require apache-airflow==3.4.* and apache-airflow<3.4, your requirements are unsatisfiable.";
-        assert!(explained(ours.to_owned()).contains("Apache Airflow 3.0 to 3.3"));
-        assert_eq!(explained("no version of x==3.4".to_owned()), "no version of x==3.4");
+        assert!(add_advice(bound_error.to_owned()).contains("Apache Airflow 3.0 to 3.3"));
+        assert_eq!(add_advice("no version of x==3.4".to_owned()), "no version of x==3.4");
     }
 
     #[test]
-    fn both_languages_say_the_same() {
+    fn rust_and_python_have_the_same_versions() {
         let python = include_str!("../package/leoflow/sdk/refusals.py");
         assert!(python.contains("OLDEST, NEWEST = (3, 0), (3, 3)"));
         assert_eq!((OLDEST, NEWEST), ("3.0", "3.3"));

@@ -1,4 +1,4 @@
-//! Building environments: what is wanted becomes a lock, and a lock a folder that never changes.
+//! Builds environments: declared requirements become a lock, and a lock an immutable folder.
 
 use super::bytecode;
 use super::declared::Declared;
@@ -20,81 +20,83 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-/// For working out what is to be installed.
-const LOCK_LIMIT: Duration = Duration::from_secs(300);
-/// For downloads of gigabytes, and what has to be compiled.
+/// Time limit for resolving the requirements.
+const RESOLVE_LIMIT: Duration = Duration::from_secs(300);
+/// Time limit for downloads of gigabytes and for compiling.
 const INSTALL_LIMIT: Duration = Duration::from_secs(1800);
-/// Another process builds: it may take as long.
-const TURN_LIMIT: Duration = Duration::from_secs(2400);
+/// Time limit for waiting while another process builds.
+const BUILD_LOCK_LIMIT: Duration = Duration::from_secs(2400);
 const PRUNE_LIMIT: Duration = Duration::from_secs(120);
 
-/// Written last: a folder without it is on its way in or out.
+/// Written last: a folder without it is incomplete or being removed.
 const STAMP: &str = ".leoflow-deps";
-/// As all that is on its way is called.
+/// Prefix of incomplete folders.
 const STAGING: &str = ".install-";
 
-/// What exactly is installed, for one minor version of Python. It is kept in the datastore.
+/// The exact packages for one minor version of Python. Stored in the datastore.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lock {
     pub declared: Declared,
     /// `3.12`.
     pub python: String,
-    /// As pip reads it, with hashes.
+    /// In pip's syntax, with hashes.
     pub text: String,
 }
 
-/// What stands in the folder of an environment.
+/// The stamp file in the folder of an environment.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Stamp {
     #[serde(flatten)]
     pub lock: Lock,
-    /// `3.12.1`, and where it really is: a link may lead to another after an upgrade of the system.
+    /// `3.12.1`.
     pub version: String,
+    /// The real path of the Python: after a system upgrade a link may lead to another one.
     pub base: PathBuf,
     /// RFC 3339.
     pub created_at: String,
 }
 
 impl Lock {
-    /// Names what is installed, on any machine.
+    /// Identifies the packages, on any machine.
     pub fn hash(&self) -> String {
-        let all = serde_json::json!([self.text, self.python]);
-        hex::encode(&Sha256::digest(all.to_string().as_bytes())[..16])
+        let contents = serde_json::json!([self.text, self.python]);
+        hex::encode(&Sha256::digest(contents.to_string().as_bytes())[..16])
     }
 
-    /// What it was made for.
+    /// Identifies what it was resolved from.
     pub fn inputs(&self) -> String {
         self.declared.inputs(&self.python)
     }
 
-    /// `(name, version)` of what it names, in order; versions for other Pythons or platforms stand beside each other.
+    /// `(name, version)` of its packages, sorted; versions for different Pythons or platforms are joined by `or`.
     pub fn packages(&self) -> Vec<(String, String)> {
-        let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut versions_by_name: BTreeMap<String, Vec<String>> = BTreeMap::new();
         let requirements = self.text.lines().filter(|line| !line.starts_with([' ', '#']) && !line.trim().is_empty());
         for line in requirements {
             let requirement = line.trim_end_matches('\\').split(" ;").next().unwrap_or_default().trim();
-            let found = requirement.split_once("==").or_else(|| requirement.split_once(" @ "));
-            if let Some((name, version)) = found {
-                all.entry(name.trim().to_owned()).or_default().push(version.trim().to_owned());
+            let pinned = requirement.split_once("==").or_else(|| requirement.split_once(" @ "));
+            if let Some((name, version)) = pinned {
+                versions_by_name.entry(name.trim().to_owned()).or_default().push(version.trim().to_owned());
             }
         }
-        all.into_iter().map(|(name, versions)| (name, versions.join(" or "))).collect()
+        versions_by_name.into_iter().map(|(name, versions)| (name, versions.join(" or "))).collect()
     }
 
-    /// With the files alone that its project pins. The error is for people: what the project or this release forbids.
+    /// Restricts the lock to the files that the project pins. The error, for people, names what the project or this
+    /// release forbids.
     pub fn allowed(mut self) -> Result<Self, String> {
-        self.text = pins::applied(&self.text, self.declared.pinning())?;
+        self.text = pins::restrict(&self.text, self.declared.pinning())?;
         airflow_versions::check(&self.packages())?;
         Ok(self)
     }
 
-    /// Whether it may be installed as it is. One of an earlier release may have what is not allowed.
+    /// True if the lock may be installed as is; one of an earlier release may contain forbidden packages.
     pub fn is_allowed(&self) -> bool {
         self.clone().allowed().is_ok_and(|allowed| allowed == *self)
     }
 }
 
-/// Works out what is to be installed: the newest versions that fit.
+/// Resolves the requirements to the newest matching versions.
 pub fn lock(
     uv: &Uv,
     home: &Home,
@@ -103,11 +105,11 @@ pub fn lock(
     reporter: &dyn Reporter,
 ) -> Result<Lock, String> {
     let staging = Staging::new(home).map_err(|error| unwritable(home, &error))?;
-    let (wanted, limits, locked) =
+    let (requirements_file, constraints_file, locked) =
         (staging.0.join("requirements.in"), staging.0.join("constraints.txt"), staging.0.join("lock.txt"));
     let write = || -> io::Result<()> {
-        std::fs::write(&wanted, lines(&declared.requirements))?;
-        std::fs::write(&limits, lines(&declared.constraints) + &lines(&airflow_versions::bounds()))
+        std::fs::write(&requirements_file, lines(&declared.requirements))?;
+        std::fs::write(&constraints_file, lines(&declared.constraints) + &lines(&airflow_versions::bounds()))
     };
     write().map_err(|error| unwritable(home, &error))?;
     let mut arguments: Vec<OsString> = ["pip", "compile", "--universal", "--generate-hashes", "--no-header"]
@@ -117,93 +119,95 @@ pub fn lock(
         .collect();
     let version = declared.python_of_lock(python);
     arguments.push(version.clone().into());
-    for (name, value) in [("--constraints", &limits), ("--python", &python.path), ("--output-file", &locked)] {
+    for (name, value) in [("--constraints", &constraints_file), ("--python", &python.path), ("--output-file", &locked)]
+    {
         arguments.extend([name.into(), value.into()]);
     }
-    if let Some(moment) = &declared.index.exclude_newer {
-        arguments.extend(["--exclude-newer".into(), moment.into()]);
+    if let Some(date) = &declared.index.exclude_newer {
+        arguments.extend(["--exclude-newer".into(), date.into()]);
     }
-    arguments.push(wanted.clone().into());
-    arguments.extend(index(declared));
-    reporter.report(Progress::Started(format!("Working out what to install: {}", declared.requirements.join(", "))));
-    uv.run(arguments, LOCK_LIMIT, reporter).map_err(airflow_versions::explained)?;
+    arguments.push(requirements_file.clone().into());
+    arguments.extend(index_arguments(declared));
+    reporter.report(Progress::Started(format!("Resolving {}", declared.requirements.join(", "))));
+    uv.run(arguments, RESOLVE_LIMIT, reporter).map_err(airflow_versions::add_advice)?;
     checkpoint("environment.locked");
     let text = std::fs::read_to_string(&locked).map_err(|error| unwritable(home, &error))?;
     Lock { declared: declared.clone(), python: version, text }.allowed()
 }
 
-fn lines(all: &[String]) -> String {
-    all.iter().map(|line| format!("{line}\n")).collect()
+fn lines(texts: &[String]) -> String {
+    texts.iter().map(|line| format!("{line}\n")).collect()
 }
 
-fn index(declared: &Declared) -> Vec<OsString> {
+/// uv's arguments for the declared package indexes.
+fn index_arguments(declared: &Declared) -> Vec<OsString> {
     let first = declared.index.first.iter().flat_map(|url| ["--default-index".to_owned(), url.clone()]);
     let extra = declared.index.extra.iter().flat_map(|url| ["--index".to_owned(), url.clone()]);
     first.chain(extra).map(Into::into).collect()
 }
 
 fn unwritable(home: &Home, error: &io::Error) -> String {
-    format!("{} cannot be written: {error}", home.environments().display())
+    format!("failed to write {}: {error}", home.environments().display())
 }
 
-/// Where the environment of this lock is, or will be, with a Python that is there: both say so in its name.
-fn folder(home: &Home, hash: &str, python: &Python) -> PathBuf {
-    let here = format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH);
-    let all = serde_json::json!([python.version, python.path, here]);
-    let of_python = hex::encode(&Sha256::digest(all.to_string().as_bytes())[..4]);
-    home.environments().join(format!("{}{of_python}", of_lock(hash)))
+/// The folder of a lock's environment, named after the lock and the installed Python.
+fn environment_folder(home: &Home, hash: &str, python: &Python) -> PathBuf {
+    let platform = format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH);
+    let identity = serde_json::json!([python.version, python.path, platform]);
+    let python_hash = hex::encode(&Sha256::digest(identity.to_string().as_bytes())[..4]);
+    home.environments().join(format!("{}{python_hash}", lock_prefix(hash)))
 }
 
-/// What the names of all begin with that have these packages.
-fn of_lock(hash: &str) -> &str {
+/// The folder name prefix of all environments with these packages.
+fn lock_prefix(hash: &str) -> &str {
     hash.get(..16).unwrap_or(hash)
 }
 
-/// One that is built, whole, and can be used, of a lock with this hash: the one with the newest Python.
+/// Finds a complete, usable environment of the lock with this hash: the one with the newest Python.
 pub fn find(home: &Home, hash: &str) -> Option<PathBuf> {
     let entries = std::fs::read_dir(home.environments()).ok()?.flatten();
     entries
-        .filter(|entry| entry.file_name().to_string_lossy().starts_with(of_lock(hash)))
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(lock_prefix(hash)))
         .filter_map(|entry| Some((stamp(&entry.path())?, entry.path())))
         .filter(|(stamp, _)| stamp.lock.hash() == hash)
         .max_by_key(|(stamp, _)| (discover::numbers(&stamp.version), stamp.created_at.clone()))
         .map(|(_, folder)| folder)
 }
 
-/// The newest of each lock.
+/// The newest environment of each lock.
 pub fn newest_of_each(home: &Home) -> Vec<(PathBuf, Stamp)> {
     let is_newest = |(folder, stamp): &(PathBuf, Stamp)| find(home, &stamp.lock.hash()).as_deref() == Some(folder);
     all(home).into_iter().filter(is_newest).collect()
 }
 
-/// Notes that it is used now: since when it is not counts when it may be removed.
-pub fn note_use(folder: &Path) {
-    // One that cannot be noted is kept for as long as something runs with it all the same.
+/// Records a use of an environment: `prune` removes those unused for long.
+pub fn record_use(folder: &Path) {
+    // A failure is harmless: an environment whose lock is in use is kept anyway.
     let _ =
         File::options().append(true).open(folder.join(STAMP)).and_then(|stamp| stamp.set_modified(SystemTime::now()));
 }
 
-/// All that are built, with their stamps.
+/// All complete environments, with their stamps.
 pub fn all(home: &Home) -> Vec<(PathBuf, Stamp)> {
     let entries = std::fs::read_dir(home.environments()).into_iter().flatten().flatten();
     entries.filter_map(|entry| Some((entry.path(), stamp(&entry.path())?))).collect()
 }
 
-/// The stamp of an environment that is whole, and whose Python is there.
+/// The stamp of an environment that is complete and whose Python still exists.
 pub fn stamp(folder: &Path) -> Option<Stamp> {
     let text = files::read_text(&folder.join(STAMP), 16 * 1024 * 1024).ok()??;
     let stamp: Stamp = serde_json::from_str(&text).ok()?;
-    let is_it = program(folder).canonicalize().is_ok_and(|base| base == stamp.base);
-    is_it.then_some(stamp)
+    let has_its_python = program(folder).canonicalize().is_ok_and(|base| base == stamp.base);
+    has_its_python.then_some(stamp)
 }
 
-/// Builds the environment of a lock, unless it is there. Waits for its turn: one is built at a time. Returns its folder.
+/// Builds the environment of a lock unless it exists. Takes a lock, so one is built at a time. Returns its folder.
 pub fn build(uv: &Uv, home: &Home, lock: &Lock, python: &Python, reporter: &dyn Reporter) -> Result<PathBuf, String> {
-    let target = folder(home, &lock.hash(), python);
+    let target = environment_folder(home, &lock.hash(), python);
     if stamp(&target).is_some() {
         return Ok(target);
     }
-    let _turn = turn(home)?;
+    let _lock = lock_builds(home)?;
     if stamp(&target).is_some() {
         return Ok(target);
     }
@@ -211,21 +215,21 @@ pub fn build(uv: &Uv, home: &Home, lock: &Lock, python: &Python, reporter: &dyn 
     let tree = staging.0.join("tree");
     let count = lock.packages().len();
     reporter.report(Progress::Started(format!("Installing {count} packages for Python {}", lock.python)));
-    let python_of = |option: &str, path: &Path| [OsString::from(option), path.into()];
+    let path_option = |option: &str, path: &Path| [OsString::from(option), path.into()];
     let venv: [OsString; 4] = ["venv", "--quiet", "--relocatable", "--no-project"].map(Into::into);
-    let arguments = venv.into_iter().chain(python_of("--python", &python.path)).chain([tree.clone().into()]);
+    let arguments = venv.into_iter().chain(path_option("--python", &python.path)).chain([tree.clone().into()]);
     uv.run(arguments, INSTALL_LIMIT, reporter)?;
     checkpoint("environment.made");
     install(uv, lock, &staging.0, &tree, reporter)?;
     checkpoint("environment.installed");
     let name = target.file_name().unwrap_or_default();
-    let has_worked = bytecode::give(home, &tree, name);
+    let has_worked = bytecode::link_stored(home, &tree, name);
     installed::check(&tree, &staging.0, has_worked)?;
-    bytecode::keep(home, &tree, name);
+    bytecode::save(home, &tree, name);
     let stamp = Stamp {
         lock: lock.clone(),
         version: python.version.clone(),
-        base: program(&tree).canonicalize().map_err(|error| format!("its Python: {error}"))?,
+        base: program(&tree).canonicalize().map_err(|error| format!("failed to resolve its Python: {error}"))?,
         created_at: clock::now_rfc3339(),
     };
     let finish = || -> io::Result<()> {
@@ -233,7 +237,7 @@ pub fn build(uv: &Uv, home: &Home, lock: &Lock, python: &Python, reporter: &dyn 
         files::write_atomic(&tree.join(STAMP), &text, 0o600)?;
         files::sync_file_system(&tree)?;
         checkpoint("environment.stamped");
-        // One without a stamp, or whose Python is gone.
+        // The target may be an incomplete environment, or one whose Python is gone.
         files::remove_any(&target)?;
         files::rename_durably(&tree, &target)
     };
@@ -243,7 +247,7 @@ pub fn build(uv: &Uv, home: &Home, lock: &Lock, python: &Python, reporter: &dyn 
     Ok(target)
 }
 
-/// First from what was downloaded before, which asks nobody.
+/// Installs the packages: first offline from the cache, then from the index.
 fn install(uv: &Uv, lock: &Lock, staging: &Path, tree: &Path, reporter: &dyn Reporter) -> Result<(), String> {
     if lock.packages().is_empty() {
         return Ok(());
@@ -251,30 +255,30 @@ fn install(uv: &Uv, lock: &Lock, staging: &Path, tree: &Path, reporter: &dyn Rep
     let locked = staging.join("lock.txt");
     std::fs::write(&locked, &lock.text).map_err(|error| format!("{}: {error}", locked.display()))?;
     // A git address has no files with hashes; the lock names its commit.
-    let hashes = if pins::has_commits(&lock.text) { "--verify-hashes" } else { "--require-hashes" };
+    let hashes = if pins::pins_by_commit(&lock.text) { "--verify-hashes" } else { "--require-hashes" };
     let sync = |offline: &[&str]| {
         let mut arguments: Vec<OsString> = ["pip", "sync", hashes, "--python"].map(Into::into).into();
         arguments.extend([program(tree).into(), locked.clone().into()]);
         arguments.extend(offline.iter().map(Into::into));
-        arguments.extend(index(&lock.declared));
+        arguments.extend(index_arguments(&lock.declared));
         uv.run(arguments, INSTALL_LIMIT, reporter)
     };
     sync(&["--offline"]).or_else(|_| sync(&[]))
 }
 
-/// How many are built.
+/// Number of complete environments.
 pub fn count(home: &Home) -> usize {
     all(home).len()
 }
 
-/// Removes those whose lock is not in use and that were not used for so long, and Pythons that nothing needs then; with
-/// `dry_run` only says which.
+/// Removes environments whose lock is not in use and that were unused for `unused_for`, and Pythons that nothing needs
+/// then; with `dry_run` only lists them.
 pub fn prune(home: &Home, in_use: &[String], unused_for: Duration, dry_run: bool) -> Result<Vec<PathBuf>, String> {
-    let _turn = turn(home)?;
+    let _lock = lock_builds(home)?;
     let is_unused = |(folder, stamp): &(PathBuf, Stamp)| {
-        let used = std::fs::metadata(folder.join(STAMP)).and_then(|meta| meta.modified()).ok();
-        let is_old = used.is_none_or(|used| used.elapsed().unwrap_or_default() >= unused_for);
-        // Also one that has a newer Python in its place: agents and tasks may go on with it.
+        let last_used = std::fs::metadata(folder.join(STAMP)).and_then(|meta| meta.modified()).ok();
+        let is_old = last_used.is_none_or(|time| time.elapsed().unwrap_or_default() >= unused_for);
+        // An environment that was rebuilt with a newer Python is kept too: agents and tasks may still use it.
         is_old && !in_use.contains(&stamp.lock.hash())
     };
     let (unused, used): (Vec<_>, Vec<_>) = all(home).into_iter().partition(is_unused);
@@ -284,14 +288,14 @@ pub fn prune(home: &Home, in_use: &[String], unused_for: Duration, dry_run: bool
     let pythons = managed::unused(home, &bases, unused_for);
     if !dry_run {
         for folder in &unused {
-            // Without its stamp it is none any more, whatever is left of it.
+            // Without its stamp it does not count as an environment, even if its removal fails halfway.
             files::remove_any(&folder.join(STAMP)).map_err(|error| unwritable(home, &error))?;
             files::remove_any(folder).map_err(|error| unwritable(home, &error))?;
         }
         managed::remove(home, &pythons)?;
-        bytecode::forget_unused(home);
+        bytecode::remove_unused(home);
         if let Some(uv) = super::uv::find(home).filter(|_| !unused.is_empty()) {
-            // Their files are uv's too, and free only when both have let go.
+            // Files of environments are hard links into uv's cache: only pruning that frees their space.
             let _ = uv.run(["cache", "prune"], PRUNE_LIMIT, &|_: Progress| {});
         }
     }
@@ -299,15 +303,15 @@ pub fn prune(home: &Home, in_use: &[String], unused_for: Duration, dry_run: bool
     Ok(unused)
 }
 
-/// Those that are whole no more: their Python is gone, or their removal was cut off.
+/// Broken environments: their Python is gone, or their removal was interrupted.
 fn broken(home: &Home) -> Vec<PathBuf> {
-    let is_named_so = |name: &str| name.len() == 24 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_environment_name = |name: &str| name.len() == 24 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
     let entries = std::fs::read_dir(home.environments()).into_iter().flatten().flatten();
-    let named = entries.filter(|entry| is_named_so(&entry.file_name().to_string_lossy()));
+    let named = entries.filter(|entry| is_environment_name(&entry.file_name().to_string_lossy()));
     named.map(|entry| entry.path()).filter(|folder| stamp(folder).is_none()).collect()
 }
 
-/// A folder beside the environments. Dropped, it is removed with all that is still in it.
+/// A staging folder beside the environments; removed with its contents when dropped.
 struct Staging(PathBuf);
 
 impl Staging {
@@ -322,28 +326,28 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        // What stays is removed by the next that has its turn.
+        // The next build removes what is left.
         let _ = files::remove_any(&self.0);
     }
 }
 
-/// Nobody else builds as long as this is held. What killed builds left is gone then.
-fn turn(home: &Home) -> Result<FileLock, String> {
-    let told = |error: io::Error| unwritable(home, &error);
-    home.create_folder(&home.environments()).map_err(told)?;
+/// Takes the lock for building, and removes the staging folders of killed builds.
+fn lock_builds(home: &Home) -> Result<FileLock, String> {
+    let write_error = |error: io::Error| unwritable(home, &error);
+    home.create_folder(&home.environments()).map_err(write_error)?;
     let path = home.run().join("environments.lock");
-    let file = File::options().create(true).append(true).open(path).map_err(told)?;
-    let held =
-        FileLock::exclusive_within(file, TURN_LIMIT).map_err(|error| format!("another is being built: {error}"))?;
-    for entry in std::fs::read_dir(home.environments()).map_err(told)?.flatten() {
+    let file = File::options().create(true).append(true).open(path).map_err(write_error)?;
+    let lock = FileLock::exclusive_within(file, BUILD_LOCK_LIMIT)
+        .map_err(|error| format!("another environment is being built: {error}"))?;
+    for entry in std::fs::read_dir(home.environments()).map_err(write_error)?.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let Some(rest) = name.strip_prefix(STAGING) else { continue };
-        let is_of_a_living = rest.split('-').next().is_some_and(|pid| Path::new("/proc").join(pid).exists());
-        if !is_of_a_living {
-            files::remove_any(&entry.path()).map_err(told)?;
+        let Some(suffix) = name.strip_prefix(STAGING) else { continue };
+        let is_builder_alive = suffix.split('-').next().is_some_and(|pid| Path::new("/proc").join(pid).exists());
+        if !is_builder_alive {
+            files::remove_any(&entry.path()).map_err(write_error)?;
         }
     }
-    Ok(held)
+    Ok(lock)
 }
 
 #[cfg(test)]
@@ -351,7 +355,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lock_says_what_is_in_it() {
+    fn a_lock_lists_its_packages() {
         let text = "certifi==2026.1 \\\n    --hash=sha256:ab\nnumpy==2.4 ; python_full_version < '3.12' \\\n    \
                     --hash=sha256:cd\nnumpy==2.5 ; python_full_version >= '3.12' \\\n    --hash=sha256:ef\n";
         let lock = Lock { declared: Declared::default(), python: "3.11".to_owned(), text: text.to_owned() };
@@ -360,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stored_lock_with_other_files_or_a_newer_airflow_is_not_allowed() {
+    fn a_lock_with_unpinned_files_or_a_newer_airflow_is_refused() {
         let (pinned, other) = ("ab".repeat(32), "cd".repeat(32));
         let declared = Declared { requirements: vec![format!("n==1 --hash=sha256:{pinned}")], ..Declared::default() };
         let lock = |text: &str| Lock { declared: declared.clone(), python: "3.11".to_owned(), text: text.to_owned() };
@@ -375,12 +379,12 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_without_a_stamp_or_a_python_is_no_environment() {
+    fn an_environment_needs_a_stamp_and_its_python() {
         let folder = tempfile::tempdir().unwrap();
         let lock = Lock { declared: Declared::default(), python: "3.11".to_owned(), text: String::new() };
         let base = folder.path().canonicalize().unwrap().join("bin/python");
-        let made = Stamp { lock, version: "3.11.7".into(), base, created_at: String::new() };
-        std::fs::write(folder.path().join(STAMP), serde_json::to_vec(&made).unwrap()).unwrap();
+        let stamp_file = Stamp { lock, version: "3.11.7".into(), base, created_at: String::new() };
+        std::fs::write(folder.path().join(STAMP), serde_json::to_vec(&stamp_file).unwrap()).unwrap();
         assert!(stamp(folder.path()).is_none());
         std::fs::create_dir(folder.path().join("bin")).unwrap();
         std::fs::write(program(folder.path()), "").unwrap();

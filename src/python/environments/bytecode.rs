@@ -1,8 +1,8 @@
-//! Compiled modules that environments have in common. Airflow's take some five seconds to compile: what one environment has
-//! compiled is kept as hard links, and the next that installs the same files begins with it. Python itself looks whether
-//! each fits its source, by the time and the size that are in it; here these two are part of its name.
+//! Shares compiled modules between environments. Airflow's take some five seconds to compile: what one environment has
+//! compiled is stored as hard links, and the next one that installs the same files starts with it. Python checks a
+//! compiled module by the time and size of its source in the header; here these two are part of the stored file's name.
 
-use super::installed::places;
+use super::installed::site_packages;
 use crate::home::Home;
 use crate::sys::files;
 use std::ffi::OsStr;
@@ -12,120 +12,127 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use tracing::debug;
 
-const FOLDER: &str = "__pycache__";
+const CACHE_FOLDER: &str = "__pycache__";
 
+/// The folder of stored modules.
 fn store(home: &Home) -> PathBuf {
     home.tools().join("uv/compiled")
 }
 
-/// Of an environment of that name, which stands for its lock and its Python: how much it has compiled once it worked.
-fn note(home: &Home, name: &OsStr) -> PathBuf {
+/// Path of the file with the number of compiled modules of a working environment. `name` is the environment's folder
+/// name, which identifies its lock and its Python.
+fn count_file(home: &Home, name: &OsStr) -> PathBuf {
     let mut name = name.to_owned();
     name.push(".complete");
     store(home).join(name)
 }
 
-/// Links what is kept for the sources in an environment. What cannot be given is compiled again. Returns whether all is
-/// there that one of the same name had, which worked.
-pub fn give(home: &Home, environment: &Path, name: &OsStr) -> bool {
+/// Links the stored modules that match the sources in an environment; Python compiles the others again. Returns whether
+/// the environment then has all modules that a working environment of the same name had.
+pub fn link_stored(home: &Home, environment: &Path, name: &OsStr) -> bool {
     let store = store(home);
-    let mut given = 0;
-    for place in places(environment) {
-        let Some(tag) = tag_of(&place) else { continue };
-        each_file(&store, &mut |kept| {
-            let Some((target, source, fit)) = meant_for(&store, kept, &place) else { return };
-            let is_for_this_python = target.to_string_lossy().ends_with(&format!(".{tag}.pyc"));
-            if is_for_this_python && fs::symlink_metadata(&source).is_ok_and(|meta| fit_of(&meta) == fit) {
+    let mut linked = 0;
+    for packages_folder in site_packages(environment) {
+        let Some(tag) = cache_tag(&packages_folder) else { continue };
+        each_file(&store, &mut |stored| {
+            let Some((target, source, source_stamp)) = locate(&store, stored, &packages_folder) else { return };
+            if !target.to_string_lossy().ends_with(&format!(".{tag}.pyc")) {
+                return;
+            }
+            if fs::symlink_metadata(&source).is_ok_and(|meta| stamp_of_source(&meta) == source_stamp) {
                 let _ = target.parent().map(fs::create_dir);
-                given += usize::from(fs::hard_link(kept, target).is_ok());
+                linked += usize::from(fs::hard_link(stored, target).is_ok());
             }
         });
     }
-    let before = fs::read_to_string(note(home, name)).ok().and_then(|text| text.parse::<usize>().ok());
-    before.is_some_and(|before| before > 0 && given >= before)
+    let earlier_count = fs::read_to_string(count_file(home, name)).ok().and_then(|text| text.parse::<usize>().ok());
+    earlier_count.is_some_and(|modules| modules > 0 && linked >= modules)
 }
 
-/// Keeps what an environment has compiled that works.
-pub fn keep(home: &Home, environment: &Path, name: &OsStr) {
+/// Stores the compiled modules of a working environment.
+pub fn save(home: &Home, environment: &Path, name: &OsStr) {
     let store = store(home);
     let mut count = 0;
-    for place in places(environment) {
-        each_file(&place, &mut |file| {
-            if file.parent().and_then(Path::file_name) != Some(OsStr::new(FOLDER)) {
+    for packages_folder in site_packages(environment) {
+        each_file(&packages_folder, &mut |file| {
+            if file.parent().and_then(Path::file_name) != Some(OsStr::new(CACHE_FOLDER)) {
                 return;
             }
-            match keep_one(home, &store, &place, file) {
-                Ok(is_kept) => count += usize::from(is_kept),
+            match store_module(home, &store, &packages_folder, file) {
+                Ok(is_stored) => count += usize::from(is_stored),
                 Err(error) => debug!("{}: {error}", file.display()),
             }
         });
     }
-    if let Err(error) = files::write_atomic(&note(home, name), count.to_string().as_bytes(), 0o600) {
+    if let Err(error) = files::write_atomic(&count_file(home, name), count.to_string().as_bytes(), 0o600) {
         debug!("{}: {error}", store.display());
     }
 }
 
-fn keep_one(home: &Home, store: &Path, place: &Path, file: &Path) -> io::Result<bool> {
-    let Some((time, size)) = header_of(file)? else { return Ok(false) };
-    let Ok(relative) = file.strip_prefix(place) else { return Ok(false) };
-    let kept = store.join(format!("{}.{time}-{size}", relative.display()));
-    if let Some(folder) = kept.parent() {
+/// Stores a compiled module; returns whether the store has it now.
+fn store_module(home: &Home, store: &Path, packages_folder: &Path, file: &Path) -> io::Result<bool> {
+    let Some((time, size)) = read_source_stamp(file)? else { return Ok(false) };
+    let Ok(relative) = file.strip_prefix(packages_folder) else { return Ok(false) };
+    let stored = store.join(format!("{}.{time}-{size}", relative.display()));
+    if let Some(folder) = stored.parent() {
         home.create_folder(folder)?;
     }
-    match fs::hard_link(file, kept) {
+    match fs::hard_link(file, stored) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(true),
         linked => linked.map(|()| true),
     }
 }
 
-/// Forgets what no environment has any more, and which have worked.
-pub fn forget_unused(home: &Home) {
-    each_file(&store(home), &mut |kept| {
-        if fs::symlink_metadata(kept).is_ok_and(|meta| meta.nlink() == 1) {
-            let _ = fs::remove_file(kept);
+/// Removes files of the store without another hard link: modules that no environment has any more, and the counts of
+/// working environments.
+pub fn remove_unused(home: &Home) {
+    each_file(&store(home), &mut |stored| {
+        if fs::symlink_metadata(stored).is_ok_and(|meta| meta.nlink() == 1) {
+            let _ = fs::remove_file(stored);
         }
     });
 }
 
-/// The time and size of the source that a compiled module is of, as Python looks at them; `None` for one of another kind.
-fn header_of(file: &Path) -> io::Result<Option<(u32, u32)>> {
+/// The source's time and size in the header of a compiled module; `None` for a hash-based one.
+fn read_source_stamp(file: &Path) -> io::Result<Option<(u32, u32)>> {
     let mut header = [0u8; 16];
     File::open(file)?.read_exact(&mut header)?;
-    let words: Vec<u32> = header.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
-    Ok(match words[..] {
+    let fields: Vec<u32> = header.as_chunks::<4>().0.iter().map(|field| u32::from_le_bytes(*field)).collect();
+    // Magic number, flags (0: by time and size), time, size.
+    Ok(match fields[..] {
         [_, 0, time, size] => Some((time, size)),
         _ => None,
     })
 }
 
-/// As Python compares them: the lower 32 bits of each.
+/// The source's time and size as Python compares them: the lower 32 bits of each.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-fn fit_of(source: &Metadata) -> (u32, u32) {
+fn stamp_of_source(source: &Metadata) -> (u32, u32) {
     (source.mtime() as u32, source.len() as u32)
 }
 
-/// For a kept file: its place in an environment, the source there, and the source's time and size.
-fn meant_for(store: &Path, kept: &Path, place: &Path) -> Option<(PathBuf, PathBuf, (u32, u32))> {
-    let target = place.join(kept.strip_prefix(store).ok()?);
-    let (name, fit) = target.file_name()?.to_str()?.rsplit_once('.')?;
-    let (time, size) = fit.split_once('-')?;
+/// For a stored file: its path in an environment, the source there, and the source's time and size.
+fn locate(store: &Path, stored: &Path, packages_folder: &Path) -> Option<(PathBuf, PathBuf, (u32, u32))> {
+    let target = packages_folder.join(stored.strip_prefix(store).ok()?);
+    let (name, source_stamp) = target.file_name()?.to_str()?.rsplit_once('.')?;
+    let (time, size) = source_stamp.split_once('-')?;
     let module = name.strip_suffix(".pyc")?.rsplit_once('.')?.0;
     let source = target.parent()?.with_file_name(format!("{module}.py"));
     Some((target.with_file_name(name), source, (time.parse().ok()?, size.parse().ok()?)))
 }
 
-/// `cpython-312`, for the packages below `lib/python3.12`.
-fn tag_of(place: &Path) -> Option<String> {
-    let version = place.parent()?.file_name()?.to_str()?.strip_prefix("python")?;
+/// The cache tag, `cpython-312`, for the packages below `lib/python3.12`.
+fn cache_tag(packages_folder: &Path) -> Option<String> {
+    let version = packages_folder.parent()?.file_name()?.to_str()?.strip_prefix("python")?;
     Some(format!("cpython-{}", version.replace('.', "")))
 }
 
-/// What is unreadable, or gone meanwhile, is passed over; links are not followed.
-fn each_file(folder: &Path, act: &mut dyn FnMut(&Path)) {
+/// Visits all files. Skips unreadable and vanished ones; does not follow links.
+fn each_file(folder: &Path, visit: &mut dyn FnMut(&Path)) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         match entry.file_type() {
-            Ok(kind) if kind.is_dir() => each_file(&entry.path(), act),
-            Ok(kind) if kind.is_file() => act(&entry.path()),
+            Ok(kind) if kind.is_dir() => each_file(&entry.path(), visit),
+            Ok(kind) if kind.is_file() => visit(&entry.path()),
             _ => {}
         }
     }
@@ -136,7 +143,7 @@ mod tests {
     use super::*;
     use std::time::{Duration, SystemTime};
 
-    /// An environment with one module, of that age.
+    /// An environment with one module, modified at that time.
     fn environment(home: &Home, name: &str, seconds: u64) -> PathBuf {
         let package = home.root().join(name).join("lib/python3.12/site-packages/p");
         fs::create_dir_all(&package).unwrap();
@@ -147,47 +154,47 @@ mod tests {
     }
 
     #[test]
-    fn what_one_has_compiled_is_there_in_the_next_that_has_the_same_file() {
+    fn environments_share_compiled_modules_of_equal_files() {
         let folder = tempfile::tempdir().unwrap();
         let home = crate::home::resolve(Some(&folder.path().join("h"))).unwrap();
         let first = environment(&home, "first", 1000);
-        fs::create_dir(first.join(FOLDER)).unwrap();
+        fs::create_dir(first.join(CACHE_FOLDER)).unwrap();
         let mut compiled = vec![1, 2, 3, 4, 0, 0, 0, 0];
         compiled.extend(1000u32.to_le_bytes());
         compiled.extend(6u32.to_le_bytes());
         fs::write(first.join("__pycache__/m.cpython-312.pyc"), &compiled).unwrap();
-        // One that is checked by its content, and one that is cut off.
+        // A hash-based one, and a truncated one.
         compiled[4] = 1;
         fs::write(first.join("__pycache__/n.cpython-312.pyc"), &compiled).unwrap();
         fs::write(first.join("__pycache__/o.cpython-312.pyc"), "").unwrap();
         let name = OsStr::new("name");
-        assert!(!give(&home, &home.root().join("first"), name));
-        keep(&home, &home.root().join("first"), name);
-        keep(&home, &home.root().join("first"), name);
+        assert!(!link_stored(&home, &home.root().join("first"), name));
+        save(&home, &home.root().join("first"), name);
+        save(&home, &home.root().join("first"), name);
 
         let (same, newer) = (environment(&home, "same", 1000), environment(&home, "newer", 1001));
         let other_python = home.root().join("other/lib/python3.13/site-packages/p");
         fs::create_dir_all(&other_python).unwrap();
         fs::hard_link(first.join("m.py"), other_python.join("m.py")).unwrap();
-        let given = ["same", "newer", "other"].map(|folder| give(&home, &home.root().join(folder), name));
-        assert_eq!(given, [true, false, false]);
+        let linked = ["same", "newer", "other"].map(|folder| link_stored(&home, &home.root().join(folder), name));
+        assert_eq!(linked, [true, false, false]);
         let cached = |package: &Path| {
-            let entries = fs::read_dir(package.join(FOLDER)).into_iter().flatten().flatten();
+            let entries = fs::read_dir(package.join(CACHE_FOLDER)).into_iter().flatten().flatten();
             entries.map(|entry| entry.file_name().into_string().unwrap()).collect::<Vec<_>>()
         };
         assert_eq!(cached(&same), ["m.cpython-312.pyc"]);
         assert!(cached(&newer).is_empty() && cached(&other_python).is_empty());
 
-        let kept = || {
+        let count_stored = || {
             let mut count = 0;
             each_file(&store(&home), &mut |_| count += 1);
             count
         };
-        forget_unused(&home);
-        assert_eq!(kept(), 1, "the note is no compiled module, and not kept");
+        remove_unused(&home);
+        assert_eq!(count_stored(), 1, "the note is removed");
         fs::remove_dir_all(home.root().join("first")).unwrap();
         fs::remove_dir_all(home.root().join("same")).unwrap();
-        forget_unused(&home);
-        assert_eq!(kept(), 0);
+        remove_unused(&home);
+        assert_eq!(count_stored(), 0);
     }
 }

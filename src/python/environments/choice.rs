@@ -1,4 +1,4 @@
-//! Which Python an environment is for, and that it is there.
+//! Chooses the Python of an environment, and ensures that the environment exists.
 
 use super::build::{self, Lock, Stamp};
 use super::declared::Declared;
@@ -8,61 +8,65 @@ use crate::home::progress::Reporter;
 use crate::python::discover::{self, Python};
 use std::path::PathBuf;
 
-/// There is no Python on this machine that will do.
+/// No Python on this machine matches.
 #[derive(Debug)]
 pub struct Missing {
-    /// What it has to hold to.
+    /// The ranges it must match.
     pub ranges: Vec<String>,
     /// For people.
     pub message: String,
 }
 
-/// The plain interpreter where it will do, else the newest on this machine that does. Asks each, which takes a moment.
+/// Chooses the plain Python (the one for DAGs without an environment) if it matches, else the newest on this machine
+/// that does. Runs each of them, which takes a moment.
 pub fn choose(home: &Home, declared: &Declared, plain: &Python) -> Result<Python, Missing> {
-    let Err(range) = declared.takes_python(&plain.version) else { return Ok(plain.clone()) };
+    let Err(range) = declared.accepts_python(&plain.version) else { return Ok(plain.clone()) };
     let mut others = discover::all();
     others.extend(managed::all(home));
     others.sort_by_key(|python| std::cmp::Reverse(discover::numbers(&python.version)));
-    if let Some(found) = others.iter().find(|python| declared.takes_python(&python.version).is_ok()) {
-        return Ok(found.clone());
+    if let Some(python) = others.iter().find(|python| declared.accepts_python(&python.version).is_ok()) {
+        return Ok(python.clone());
     }
     let versions: Vec<&str> =
-        [plain.version.as_str()].into_iter().chain(others.iter().map(|one| one.version.as_str())).collect();
-    let wanted = declared.python.join(" and ");
+        [plain.version.as_str()].into_iter().chain(others.iter().map(|other| other.version.as_str())).collect();
+    let required = declared.python.join(" and ");
     let message = format!(
-        "Python {wanted} is wanted, and this machine has none: {} does not do for {range:?}",
+        "Python {required} is required, but this machine has none: {} does not match {range:?}",
         versions.join(", ")
     );
     Err(Missing { ranges: declared.python.clone(), message })
 }
 
-/// The same; one that is not on this machine is got, which may take minutes. The error is for people.
-pub fn choose_or_get(
+/// Like `choose`, but installs a missing Python, which may take minutes. The error is for people.
+pub fn choose_or_install(
     home: &Home,
     declared: &Declared,
     plain: &Python,
     reporter: &dyn Reporter,
 ) -> Result<Python, String> {
-    choose(home, declared, plain).or_else(|missing| missing.get(home, reporter))
+    choose(home, declared, plain).or_else(|missing| missing.install(home, reporter))
 }
 
 impl Missing {
-    /// While one is got; for people.
-    pub fn what_is_done(&self) -> String {
-        managed::what_is_done(&self.ranges)
+    /// Progress text during an installation.
+    pub fn progress_text(&self) -> String {
+        managed::progress_text(&self.ranges)
     }
 
-    /// Gets one. The error is for people.
-    pub fn get(&self, home: &Home, reporter: &dyn Reporter) -> Result<Python, String> {
-        managed::get(home, &self.ranges, reporter).map_err(|reason| {
-            format!("{}.\nNone could be had: {reason}\nInstall one, or change what is wanted.", self.message)
+    /// Installs a matching Python. The error is for people.
+    pub fn install(&self, home: &Home, reporter: &dyn Reporter) -> Result<Python, String> {
+        managed::install(home, &self.ranges, reporter).map_err(|reason| {
+            format!(
+                "{}.\nDownloading one failed: {reason}\nInstall one, or change the project's Python version.",
+                self.message
+            )
         })
     }
 }
 
-/// The environment of what is declared, for this Python: the one that is there, or else a new one. `known` is the lock to
-/// go by where one was chosen before; one that is not allowed any more counts as none. Returns the lock and the folder. It
-/// may take minutes; the error is for people.
+/// Returns the lock and the folder of the environment for these declarations and this Python; builds it if missing,
+/// which may take minutes. `known` is the lock chosen before, if any; it is ignored if it is not allowed any more. The
+/// error is for people.
 pub fn ensure(
     home: &Home,
     declared: &Declared,
@@ -71,61 +75,62 @@ pub fn ensure(
     reporter: &dyn Reporter,
 ) -> Result<(Lock, PathBuf), String> {
     let known = known.and_then(|lock| lock.allowed().ok());
-    let Some(lock) = known.or_else(|| of_same_inputs(home, &declared.inputs_with(python))) else {
+    let Some(lock) = known.or_else(|| lock_with_inputs(home, &declared.inputs_with(python))) else {
         return renew(home, declared, python, reporter);
     };
     let folder = of_lock(home, &lock, python, reporter)?;
     Ok((lock, folder))
 }
 
-/// The environment of exactly this lock, built where it is not there. The error is for people.
+/// Returns the environment of exactly this lock; builds it if missing. The error is for people.
 pub fn of_lock(home: &Home, lock: &Lock, python: &Python, reporter: &dyn Reporter) -> Result<PathBuf, String> {
     match build::find(home, &lock.hash()) {
         Some(folder) => Ok(folder),
-        None => build::build(&uv::get(home, reporter)?, home, lock, python, reporter),
+        None => build::build(&uv::ensure(home, reporter)?, home, lock, python, reporter),
     }
 }
 
-/// What the newest environment on this machine has that was made for the same.
-fn of_same_inputs(home: &Home, inputs: &str) -> Option<Lock> {
-    let mut found: Vec<Stamp> =
+/// The lock of the newest environment on this machine with the same inputs.
+fn lock_with_inputs(home: &Home, inputs: &str) -> Option<Lock> {
+    let mut stamps: Vec<Stamp> =
         build::all(home).into_iter().map(|(_, stamp)| stamp).filter(|stamp| stamp.lock.inputs() == inputs).collect();
-    found.sort_by(|a, b| b.created_at.cmp(&a.created_at));
-    found.into_iter().find_map(|stamp| stamp.lock.allowed().ok())
+    stamps.sort_by(|a, b| b.created_at.cmp(&a.created_at));
+    stamps.into_iter().find_map(|stamp| stamp.lock.allowed().ok())
 }
 
-/// The newest versions that do for what is declared, installed. The error is for people.
+/// Resolves the newest matching versions and installs them. The error is for people.
 pub fn renew(
     home: &Home,
     declared: &Declared,
     python: &Python,
     reporter: &dyn Reporter,
 ) -> Result<(Lock, PathBuf), String> {
-    let uv = uv::get(home, reporter)?;
-    let may_be_newer = managed::is_of(home, &python.path) && declared.python_of_lock(python) == python.minor();
-    let newer = may_be_newer.then(|| managed::newer(home, python, &declared.python, reporter)).flatten();
+    let uv = uv::ensure(home, reporter)?;
+    let may_be_newer = managed::is_managed(home, &python.path) && declared.python_of_lock(python) == python.minor();
+    let newer = may_be_newer.then(|| managed::install_newer(home, python, &declared.python, reporter)).flatten();
     let python = newer.as_ref().unwrap_or(python);
     let lock = build::lock(&uv, home, declared, python, reporter)?;
     let folder = build::build(&uv, home, &lock, python, reporter)?;
     Ok((lock, folder))
 }
 
-/// Environments of these locks with a Python that Leoflow has got are built again where there is a newer patch of it that
-/// their projects take. Returns how many were, and what could not be done; those of before stay until nothing needs them.
+/// Rebuilds the environments of these locks that use a managed Python, if a newer patch of it is available that their
+/// projects accept. Returns how many were rebuilt, and the failures; the old ones stay until nothing needs them.
 pub fn renew_managed(home: &Home, in_use: &[String], reporter: &dyn Reporter) -> (usize, Vec<String>) {
     let (mut renewed, mut problems) = (0, Vec::new());
     for python in managed::all(home) {
-        // A lock for one patch stays with it.
-        let is_with = |stamp: &Stamp| {
+        // A lock for an exact patch (`3.12.4`) keeps it, so its stamp does not match a minor version.
+        let uses_python = |stamp: &Stamp| {
             stamp.version == python.version
                 && stamp.lock.python == python.minor()
                 && in_use.contains(&stamp.lock.hash())
-                && managed::is_of(home, &stamp.base)
+                && managed::is_managed(home, &stamp.base)
         };
-        for (_, stamp) in build::newest_of_each(home).into_iter().filter(|(_, stamp)| is_with(stamp)) {
+        for (_, stamp) in build::newest_of_each(home).into_iter().filter(|(_, stamp)| uses_python(stamp)) {
             let ranges = &stamp.lock.declared.python;
-            let Some(newer) = managed::newer(home, &python, ranges, reporter) else { continue };
-            let built = uv::get(home, reporter).and_then(|uv| build::build(&uv, home, &stamp.lock, &newer, reporter));
+            let Some(newer) = managed::install_newer(home, &python, ranges, reporter) else { continue };
+            let built =
+                uv::ensure(home, reporter).and_then(|uv| build::build(&uv, home, &stamp.lock, &newer, reporter));
             match built {
                 Ok(_) => renewed += 1,
                 Err(reason) => problems.push(reason),

@@ -1,61 +1,66 @@
-//! What is in an environment that was installed, and whether that works.
+//! Lists what is installed in an environment, and checks that it works.
 
 use crate::sys::command;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-/// With nothing compiled Airflow's own SDK takes some five seconds, and many more on a slow disk.
+/// Time limit. Airflow's own SDK takes some five seconds to import uncompiled, and much longer on a slow disk.
 const LIMIT: Duration = Duration::from_secs(180);
-const PLAIN: &str = "import importlib.metadata as m, ssl, json; list(m.distributions())";
-/// What every process of such an environment loads. It is compiled by that, here and once.
-const AIRFLOW: &str = "import airflow.sdk.execution_time.task_runner, airflow.sdk.execution_time.supervisor";
+/// Imports modules that a broken Python often lacks, and lists the installed packages.
+const IMPORT_BASICS: &str = "import importlib.metadata as m, ssl, json; list(m.distributions())";
+/// Imports what every process of an environment with Airflow's SDK needs, which also compiles it.
+const IMPORT_AIRFLOW: &str = "import airflow.sdk.execution_time.task_runner, airflow.sdk.execution_time.supervisor";
 
-/// Its Python.
+/// The environment's Python.
 pub fn program(folder: &Path) -> PathBuf {
     folder.join("bin/python")
 }
 
-/// Where its packages are.
-pub(super) fn places(folder: &Path) -> impl Iterator<Item = PathBuf> {
+/// The environment's site-packages folders.
+pub(super) fn site_packages(folder: &Path) -> impl Iterator<Item = PathBuf> {
     let libraries = std::fs::read_dir(folder.join("lib")).into_iter().flatten().flatten();
     libraries.map(|entry| entry.path().join("site-packages"))
 }
 
-/// `(name, version)` of what is in an environment that is built, in order.
+/// `(name, version)` of the installed packages, sorted.
 pub fn installed(folder: &Path) -> Vec<(String, String)> {
-    let named =
-        places(folder).filter_map(|place| std::fs::read_dir(place).ok()).flatten().flatten().filter_map(|entry| {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let (name, version) = name.strip_suffix(".dist-info")?.rsplit_once('-')?;
-            Some((name.to_lowercase().replace('_', "-"), version.to_owned()))
-        });
-    let mut found: Vec<(String, String)> = named.collect();
-    found.sort();
-    found.dedup();
-    found
+    let packages =
+        site_packages(folder).filter_map(|place| std::fs::read_dir(place).ok()).flatten().flatten().filter_map(
+            |entry| {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                let (name, version) = name.strip_suffix(".dist-info")?.rsplit_once('-')?;
+                Some((name.to_lowercase().replace('_', "-"), version.to_owned()))
+            },
+        );
+    let mut packages: Vec<(String, String)> = packages.collect();
+    packages.sort();
+    packages.dedup();
+    packages
 }
 
-/// Whether Apache Airflow's own SDK is in it.
+/// True if Apache Airflow's own SDK is installed.
 pub fn has_airflow(folder: &Path) -> bool {
-    places(folder).any(|place| place.join("airflow/sdk/__init__.py").is_file())
+    site_packages(folder).any(|place| place.join("airflow/sdk/__init__.py").is_file())
 }
 
-/// Whether its Python runs, and finds what was installed. `room` is for what Airflow writes; the error is for people.
-/// `has_worked`: the same has been imported here before, and what that has compiled is there.
-pub fn check(folder: &Path, room: &Path, has_worked: bool) -> Result<(), String> {
-    ask(folder, room, PLAIN)?;
-    if has_airflow(folder) && !has_worked { ask(folder, room, AIRFLOW) } else { Ok(()) }
+/// Checks that the environment's Python runs and finds its packages. `scratch` is a folder for files that Airflow
+/// writes. `has_worked` is true if the same packages were imported here before and their compiled modules are present.
+/// The error is for people.
+pub fn check(folder: &Path, scratch: &Path, has_worked: bool) -> Result<(), String> {
+    run_code(folder, scratch, IMPORT_BASICS)?;
+    if has_airflow(folder) && !has_worked { run_code(folder, scratch, IMPORT_AIRFLOW) } else { Ok(()) }
 }
 
-fn ask(folder: &Path, room: &Path, code: &str) -> Result<(), String> {
-    let mut asked = Command::new(program(folder));
-    asked.args(["-I", "-X", "utf8", "-c", code]);
-    asked.env("AIRFLOW_HOME", room.join("airflow")).env("_AIRFLOW_PROCESS_CONTEXT", "client");
-    let output = command::output_within(&mut asked, LIMIT).map_err(|error| format!("its Python: {error}"))?;
+fn run_code(folder: &Path, scratch: &Path, code: &str) -> Result<(), String> {
+    let mut python = Command::new(program(folder));
+    python.args(["-I", "-X", "utf8", "-c", code]);
+    python.env("AIRFLOW_HOME", scratch.join("airflow")).env("_AIRFLOW_PROCESS_CONTEXT", "client");
+    let output = command::output_within(&mut python, LIMIT)
+        .map_err(|error| format!("the environment's Python failed to run: {error}"))?;
     if output.status.success() {
         return Ok(());
     }
-    let why = command::failure(&String::from_utf8_lossy(&output.stderr), output.status);
-    Err(format!("its Python does not work: {why}"))
+    let reason = command::failure(&String::from_utf8_lossy(&output.stderr), output.status);
+    Err(format!("the environment's Python does not work: {reason}"))
 }

@@ -1,4 +1,4 @@
-//! What a project's DAGs need beside Python itself: what it says, what exactly that comes to, and where it is installed.
+//! Environments of DAGs: a project's declaration, the lock it resolves to, and the folder in which it is installed.
 
 mod airflow_versions;
 mod build;
@@ -15,9 +15,9 @@ mod requirements;
 mod uv;
 mod uv_settings;
 
-pub use build::{Lock, count, find, note_use, prune};
-pub use choice::{Missing, choose, choose_or_get, ensure, of_lock, renew, renew_managed};
-pub use declared::{Declared, Place, listed_beside, look};
+pub use build::{Lock, count, find, prune, record_use};
+pub use choice::{Missing, choose, choose_or_install, ensure, of_lock, renew, renew_managed};
+pub use declared::{DagLocation, Declared, collect_declared, listed_beside};
 pub use installed::{has_airflow, installed, program};
 pub use managed::plain as managed_plain;
-pub use uv::{find as find_uv, get as get_uv, of_tasks as uv_of_tasks};
+pub use uv::{ensure as ensure_uv, find as find_uv, for_tasks as uv_for_tasks};

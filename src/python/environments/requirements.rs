@@ -1,4 +1,4 @@
-//! What a project needs, as its files say it: `requirements.txt`, `pyproject.toml`, and the block of a script.
+//! Reads requirements from `requirements.txt`, `pyproject.toml`, and the block of a script.
 
 use super::project_text::text_of;
 use super::{lock_files, pins};
@@ -6,93 +6,98 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Files that one names, which name others.
-const MOST_FILES: usize = 20;
+/// Maximum number of files, including those that a file includes.
+const MAX_FILES: usize = 20;
 
-/// Where packages are got from, beside what the machine is configured for.
+/// Package indexes, in addition to the machine's configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Index {
-    /// In the place of the usual one.
+    /// Replaces the default index.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub extra: Vec<String>,
-    /// What was published later does not count: a date, or a moment of RFC 3339.
+    /// Ignores packages published later: a date, or an RFC 3339 timestamp.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exclude_newer: Option<String>,
 }
 
-/// What one place says. `None` for a list that it does not have.
+/// The declaration in one file or block. `requirements` is `None` if it lists none at all, unlike an empty list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Said {
+pub struct Declaration {
     pub requirements: Option<Vec<String>>,
-    /// The requirement of Airflow that the settings make of `airflow`: it goes with those of any other place.
+    /// The requirement of Airflow from the setting `airflow`, in addition to the requirements of any other source.
     pub airflow: Option<String>,
     pub constraints: Vec<String>,
     pub python: Option<String>,
     pub index: Index,
 }
 
-/// A file of requirements as pip reads it, with those that it names. `None` when it is not there.
-pub fn of_file(path: &Path, read: &mut Vec<PathBuf>) -> Result<Option<Said>, String> {
+/// Reads a requirements file like pip, with the files it includes. `None` if it does not exist.
+pub fn read_file(path: &Path, read: &mut Vec<PathBuf>) -> Result<Option<Declaration>, String> {
     let Some(text) = text_of(path, read)? else { return Ok(None) };
-    let mut said = Said::default();
-    let mut lines = Lines { said: &mut said, requirements: Vec::new(), read, files: 1 };
-    lines.take(path, &text, false)?;
-    let requirements = lines.requirements;
-    said.requirements = Some(requirements);
-    Ok(Some(said))
+    let mut declaration = Declaration::default();
+    let mut reader = FileReader { declaration: &mut declaration, requirements: Vec::new(), read, files: 1 };
+    reader.read_text(path, &text, false)?;
+    let requirements = reader.requirements;
+    declaration.requirements = Some(requirements);
+    Ok(Some(declaration))
 }
 
-struct Lines<'a> {
-    said: &'a mut Said,
+/// Reads a requirements file and the files that it includes.
+struct FileReader<'a> {
+    declaration: &'a mut Declaration,
     requirements: Vec<String>,
+    /// Paths of the files that were read or are missing.
     read: &'a mut Vec<PathBuf>,
+    /// Number of files so far.
     files: usize,
 }
 
-impl Lines<'_> {
-    fn take(&mut self, path: &Path, text: &str, are_constraints: bool) -> Result<(), String> {
+impl FileReader<'_> {
+    /// Reads the lines of a file, as requirements or as constraints.
+    fn read_text(&mut self, path: &Path, text: &str, are_constraints: bool) -> Result<(), String> {
         for line in logical_lines(text) {
-            let line = without_comment(&line);
+            let line = strip_comment(&line);
             match option(line) {
-                Some(("-r" | "--requirement", file)) => self.take_other(path, file, are_constraints)?,
-                Some(("-c" | "--constraint", file)) => self.take_other(path, file, true)?,
-                Some(("-i" | "--index-url", url)) => self.said.index.first = Some(url.to_owned()),
-                Some(("--extra-index-url", url)) => self.said.index.extra.push(url.to_owned()),
-                // Without its value, which may be a secret.
-                Some((name, _)) => return Err(format!("{}: {name} is not supported; {WHAT_IS}", path.display())),
+                Some(("-r" | "--requirement", file)) => self.read_included(path, file, are_constraints)?,
+                Some(("-c" | "--constraint", file)) => self.read_included(path, file, true)?,
+                Some(("-i" | "--index-url", url)) => self.declaration.index.first = Some(url.to_owned()),
+                Some(("--extra-index-url", url)) => self.declaration.index.extra.push(url.to_owned()),
+                // The value is left out: it may be a secret.
+                Some((name, _)) => return Err(format!("{}: {name} is not supported; {SUPPORTED}", path.display())),
                 None if line.is_empty() => {}
-                None if are_constraints => self.said.constraints.push(line.to_owned()),
+                None if are_constraints => self.declaration.constraints.push(line.to_owned()),
                 None => self.requirements.push(line.to_owned()),
             }
         }
         Ok(())
     }
 
-    fn take_other(&mut self, from: &Path, file: &str, are_constraints: bool) -> Result<(), String> {
+    /// Reads a file that another one includes.
+    fn read_included(&mut self, includer: &Path, file: &str, are_constraints: bool) -> Result<(), String> {
         self.files += 1;
-        if self.files > MOST_FILES {
-            return Err(format!("{}: it names more than {MOST_FILES} files, or itself", from.display()));
+        if self.files > MAX_FILES {
+            return Err(format!("{}: it includes more than {MAX_FILES} files, or itself", includer.display()));
         }
-        let other = from.parent().unwrap_or(Path::new("/")).join(file);
-        let text = text_of(&other, self.read)?;
-        let text = text.ok_or_else(|| format!("{}: there is no file {}", from.display(), other.display()))?;
-        self.take(&other, &text, are_constraints)
+        let included = includer.parent().unwrap_or(Path::new("/")).join(file);
+        let text = text_of(&included, self.read)?;
+        let text = text.ok_or_else(|| format!("{}: no such file: {}", includer.display(), included.display()))?;
+        self.read_text(&included, &text, are_constraints)
     }
 }
 
-const WHAT_IS: &str = "lines may be requirements such as `pandas>=2`, -r, -c, --index-url and --extra-index-url";
+const SUPPORTED: &str = "supported are requirements such as `pandas>=2`, -r, -c, --index-url and --extra-index-url";
 
-/// An option with its value, after a blank or `=`.
+/// Splits an option from its value, at a blank or `=`.
 fn option(line: &str) -> Option<(&str, &str)> {
     let line = line.starts_with('-').then_some(line)?;
     let (name, value) = line.split_once([' ', '=', '\t']).unwrap_or((line, ""));
     Some((name, value.trim()))
 }
 
-/// A comment begins a line or follows a blank, so that `#` may stand in an address.
-fn without_comment(line: &str) -> &str {
+/// Removes a comment, which starts the line or follows a blank: an address may contain `#`.
+fn strip_comment(line: &str) -> &str {
     let line = line.trim();
     if line.starts_with('#') {
         return "";
@@ -101,35 +106,35 @@ fn without_comment(line: &str) -> &str {
     end.map_or(line, |end| line[..end].trim_end())
 }
 
-/// Lines as pip joins them: a backslash at the end goes on, but not that of a comment.
+/// Joins lines like pip: a backslash at the end continues a line, except in a comment.
 fn logical_lines(text: &str) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
-    let mut goes_on = false;
+    let mut is_continued = false;
     for line in text.trim_start_matches('\u{feff}').lines() {
-        let begun = line.strip_suffix('\\').filter(|line| !line.trim_start().starts_with('#'));
-        let part = begun.unwrap_or(line);
-        match lines.last_mut().filter(|_| goes_on) {
+        let continued = line.strip_suffix('\\').filter(|line| !line.trim_start().starts_with('#'));
+        let part = continued.unwrap_or(line);
+        match lines.last_mut().filter(|_| is_continued) {
             Some(last) => *last = format!("{last} {part}"),
             None => lines.push(part.to_owned()),
         }
-        goes_on = begun.is_some();
+        is_continued = continued.is_some();
     }
     lines
 }
 
-/// What is wrong with one requirement, wherever it stands: the lock has to be the same everywhere, and holds no secret.
+/// Checks a requirement of any source: a lock must be the same on every machine and must not contain a secret.
 pub fn check(requirement: &str) -> Result<(), String> {
     let requirement = requirement.trim();
     let name = requirement.split([' ', '=', '@', '<', '>', '[', ';']).next().unwrap_or_default();
     if requirement.starts_with('-') {
-        return Err(format!("{name} is no requirement; {WHAT_IS}"));
+        return Err(format!("{name} is not a requirement; {SUPPORTED}"));
     }
     if requirement.starts_with(['.', '/', '~']) || requirement.contains("file:") {
-        return Err(format!("{name:?}: a folder or file cannot be locked; {WHAT_IS}"));
+        return Err(format!("{name:?}: a folder or file cannot be locked; {SUPPORTED}"));
     }
     match requirement.split_once("://") {
-        Some((_, rest)) if rest.split(['/', '#']).next().unwrap_or_default().contains('@') => {
-            Err(format!("{name}: its address must not hold a password or a token; put it into ~/.netrc"))
+        Some((_, address)) if address.split(['/', '#']).next().unwrap_or_default().contains('@') => {
+            Err(format!("{name}: its address must not contain a password or a token; put it into ~/.netrc"))
         }
         _ => pins::check(requirement),
     }
@@ -159,8 +164,8 @@ struct Tool {
     pdm: Option<toml::Value>,
 }
 
-/// Of `[tool.uv]`, what says nothing about which packages are installed.
-const NOTHING_HERE: &[&str] = &[
+/// Keys of `[tool.uv]` that do not decide which packages are installed.
+const HARMLESS_KEYS: &[&str] = &[
     "build-backend",
     "cache-keys",
     "default-groups",
@@ -171,46 +176,47 @@ const NOTHING_HERE: &[&str] = &[
     "workspace",
 ];
 
-/// The `[project]` of a `pyproject.toml`. `None` when it is not there or has none.
-pub fn of_pyproject(path: &Path, read: &mut Vec<PathBuf>) -> Result<Option<Said>, String> {
+/// Reads `[project]` of a `pyproject.toml`. `None` if the file or the table does not exist.
+pub fn read_pyproject(path: &Path, read: &mut Vec<PathBuf>) -> Result<Option<Declaration>, String> {
     let Some(text) = text_of(path, read)? else { return Ok(None) };
-    let found = parse(&text, path)?;
-    let Some(project) = found.project else { return Ok(None) };
-    check_tool(found.tool, path)?;
+    let parsed = parse(&text, path)?;
+    let Some(project) = parsed.project else { return Ok(None) };
+    check_tool(parsed.tool, path)?;
     if project.dynamic.iter().any(|name| name == "dependencies") {
-        let why = "its dependencies are `dynamic`, so only its build can say them; list them in [project]";
-        return Err(format!("{}: {why}", path.display()));
+        let reason = "its dependencies are `dynamic`, so only a build can list them; list them in [project]";
+        return Err(format!("{}: {reason}", path.display()));
     }
-    let mut said = said(project);
-    if said.requirements.as_ref().is_some_and(|all| !all.is_empty()) {
-        said.constraints = lock_files::beside(path, read)?;
+    let mut declaration = declaration(project);
+    if declaration.requirements.as_ref().is_some_and(|all| !all.is_empty()) {
+        declaration.constraints = lock_files::constraints_beside(path, read)?;
     }
-    Ok(Some(said))
+    Ok(Some(declaration))
 }
 
-/// The block `# /// script` of a Python file, <https://peps.python.org/pep-0723/>. `None` when it has none.
-pub fn of_script(path: &Path, text: &str) -> Result<Option<Said>, String> {
+/// Reads the block `# /// script` of a Python file, <https://peps.python.org/pep-0723/>. `None` without a block.
+pub fn read_script(path: &Path, text: &str) -> Result<Option<Declaration>, String> {
     let blocks = text.lines().filter(|line| line.trim_end() == SCRIPT).count();
     if blocks > 1 {
-        return Err(format!("{}: it has {blocks} blocks `{SCRIPT}`, and may have one", path.display()));
+        return Err(format!("{}: it has {blocks} blocks `{SCRIPT}`; only one is allowed", path.display()));
     }
     let Some(block) = script_block(text) else { return Ok(None) };
-    let found = parse(&block, path)?;
-    check_tool(found.tool, path)?;
-    Ok(Some(said(found.script)))
+    let parsed = parse(&block, path)?;
+    check_tool(parsed.tool, path)?;
+    Ok(Some(declaration(parsed.script)))
 }
 
 fn parse(text: &str, path: &Path) -> Result<Toml, String> {
     toml::from_str(text.trim_start_matches('\u{feff}')).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// What uv, Poetry or PDM would heed in a project of its own is not passed over in silence: an index decides whose code is run.
+/// Refuses settings of uv, Poetry or PDM that decide where packages come from, instead of ignoring them: an index
+/// decides whose code runs.
 fn check_tool(tool: Option<Tool>, path: &Path) -> Result<(), String> {
     let Some(tool) = tool else { return Ok(()) };
-    let of_uv = tool.uv.iter().flatten().find(|(key, _)| !NOTHING_HERE.contains(&key.as_str()));
+    let of_uv = tool.uv.iter().flatten().find(|(key, _)| !HARMLESS_KEYS.contains(&key.as_str()));
     let unsupported = of_uv.map(|(key, _)| (key.clone(), "uv"));
-    let unsupported = unsupported.or_else(|| places_in("poetry", tool.poetry.as_ref()));
-    match unsupported.or_else(|| places_in("pdm", tool.pdm.as_ref())) {
+    let unsupported = unsupported.or_else(|| source_setting("poetry", tool.poetry.as_ref()));
+    match unsupported.or_else(|| source_setting("pdm", tool.pdm.as_ref())) {
         Some((key, tool)) => {
             let instead = "leoflow.yaml has `index`, `extra_index` and `constraints`; an address goes into the requirement, \
                            as in `name @ https://…`";
@@ -220,40 +226,43 @@ fn check_tool(tool: Option<Tool>, path: &Path) -> Result<(), String> {
     }
 }
 
-/// The setting that says where a package comes from: an index, or a place of its own.
-fn places_in(tool: &'static str, settings: Option<&toml::Value>) -> Option<(String, &'static str)> {
+/// Returns the first setting of Poetry or PDM that decides where packages come from: an index, or a package's own
+/// source; with the name of the tool.
+fn source_setting(tool: &'static str, settings: Option<&toml::Value>) -> Option<(String, &'static str)> {
     let settings = settings?;
     if settings.get("source").is_some() {
         return Some(("source".to_owned(), tool));
     }
-    let names_a_place =
+    let names_source =
         |value: &toml::Value| ["source", "git", "path", "url"].iter().any(|key| value.get(key).is_some());
-    let is_placed = |value: &toml::Value| match value {
-        toml::Value::Array(several) => several.iter().any(names_a_place),
-        one => names_a_place(one),
+    let has_own_source = |value: &toml::Value| match value {
+        toml::Value::Array(several) => several.iter().any(names_source),
+        single => names_source(single),
     };
     let dependencies = settings.get("dependencies")?.as_table()?;
-    let placed = dependencies.iter().find(|(_, value)| is_placed(value))?;
-    Some((format!("the place of {}", placed.0), tool))
+    let own_source = dependencies.iter().find(|(_, value)| has_own_source(value))?;
+    Some((format!("the source of {}", own_source.0), tool))
 }
 
-fn said(project: Project) -> Said {
-    Said { requirements: project.dependencies, python: project.requires_python, ..Said::default() }
+fn declaration(project: Project) -> Declaration {
+    Declaration { requirements: project.dependencies, python: project.requires_python, ..Declaration::default() }
 }
 
+/// First line of the block in a script.
 const SCRIPT: &str = "# /// script";
 
+/// Returns the block without its comment signs; it ends with the last `# ///` of its comment. `None` without a block.
 fn script_block(text: &str) -> Option<String> {
     let mut lines = text.lines().skip_while(|line| line.trim_end() != SCRIPT).skip(1);
     let mut block = String::new();
     let mut last_end = None;
     for line in lines.by_ref() {
         match line.strip_prefix('#') {
-            Some(rest) if rest.is_empty() || rest.starts_with(' ') => {
+            Some(content) if content.is_empty() || content.starts_with(' ') => {
                 if line == "# ///" {
                     last_end = Some(block.len());
                 }
-                block.push_str(rest.strip_prefix(' ').unwrap_or(rest));
+                block.push_str(content.strip_prefix(' ').unwrap_or(content));
                 block.push('\n');
             }
             _ => break,
@@ -273,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_requirements_is_read_with_those_that_it_names() {
+    fn reads_a_requirements_file_with_its_includes() {
         let folder = tempfile::tempdir().unwrap();
         file(folder.path(), "base.txt", "requests==2.32 \\\n    --hash=sha256:ab\n-c limits.txt\n");
         file(folder.path(), "limits.txt", "urllib3<3\n");
@@ -281,67 +290,68 @@ mod tests {
                     x @ https://e.example/x-1.whl#sha256=ab\n";
         let path = file(folder.path(), "requirements.txt", text);
         let mut read = Vec::new();
-        let said = of_file(&path, &mut read).unwrap().unwrap();
-        let wanted = ["requests==2.32      --hash=sha256:ab", "pandas >= 2", "x @ https://e.example/x-1.whl#sha256=ab"];
-        assert_eq!(said.requirements.unwrap(), wanted);
-        assert_eq!(said.constraints, ["urllib3<3"]);
-        assert_eq!(said.index.first.as_deref(), Some("https://i.example/simple"));
+        let declaration = read_file(&path, &mut read).unwrap().unwrap();
+        let expected =
+            ["requests==2.32      --hash=sha256:ab", "pandas >= 2", "x @ https://e.example/x-1.whl#sha256=ab"];
+        assert_eq!(declaration.requirements.unwrap(), expected);
+        assert_eq!(declaration.constraints, ["urllib3<3"]);
+        assert_eq!(declaration.index.first.as_deref(), Some("https://i.example/simple"));
         assert_eq!(read.len(), 3);
-        assert_eq!(of_file(&folder.path().join("none.txt"), &mut read), Ok(None));
+        assert_eq!(read_file(&folder.path().join("none.txt"), &mut read), Ok(None));
     }
 
     #[test]
-    fn a_line_that_cannot_be_locked_is_named() {
+    fn refuses_lines_that_cannot_be_locked() {
         let folder = tempfile::tempdir().unwrap();
-        for (text, wanted) in [
+        for (text, expected) in [
             ("-e .\n", "-e is not supported"),
             ("--find-links https://me:secret@i.example\n", "--find-links is not supported"),
-            ("-r gone.txt\n", "there is no file"),
+            ("-r gone.txt\n", "no such file"),
             ("-r requirements.txt\n", "or itself"),
         ] {
             let path = file(folder.path(), "requirements.txt", text);
-            let told = of_file(&path, &mut Vec::new()).unwrap_err();
-            assert!(told.contains(wanted) && !told.contains("secret"), "{told}");
+            let error = read_file(&path, &mut Vec::new()).unwrap_err();
+            assert!(error.contains(expected) && !error.contains("secret"), "{error}");
         }
-        for (requirement, wanted) in [
+        for (requirement, expected) in [
             ("./mine", "cannot be locked"),
             ("mine @ file:///x.whl", "cannot be locked"),
-            ("--index-url https://me:secret@i.example", "--index-url is no requirement"),
-            ("mine @ git+https://secret@g.example/x", "mine: its address must not hold"),
-            ("mine==1 --hash=md5:ab", "mine: a hash of \"md5\" pins no file"),
+            ("--index-url https://me:secret@i.example", "--index-url is not a requirement"),
+            ("mine @ git+https://secret@g.example/x", "mine: its address must not contain"),
+            ("mine==1 --hash=md5:ab", "mine: a hash of \"md5\" does not pin a file"),
         ] {
-            let told = check(requirement).unwrap_err();
-            assert!(told.contains(wanted) && !told.contains("secret"), "{told}");
+            let error = check(requirement).unwrap_err();
+            assert!(error.contains(expected) && !error.contains("secret"), "{error}");
         }
         assert_eq!(check("mine[extra]>=1 ; python_version < '4'"), Ok(()));
         assert_eq!(check(&format!("mine @ https://e.example/mine@1.whl#sha256={}", "ab".repeat(32))), Ok(()));
     }
 
     #[test]
-    fn pyproject_and_script_say_the_same_in_their_own_ways() {
+    fn pyproject_and_script_have_equal_declarations() {
         let folder = tempfile::tempdir().unwrap();
         let lists = "dependencies = [\"pandas\"]\nrequires-python = \">=3.11\"\n";
         let path = file(folder.path(), "pyproject.toml", &format!("[project]\nname = \"x\"\n{lists}[tool.ruff]\n"));
-        let of_project = of_pyproject(&path, &mut Vec::new()).unwrap().unwrap();
+        let from_project = read_pyproject(&path, &mut Vec::new()).unwrap().unwrap();
         let commented: String = lists.lines().map(|line| format!("# {line}\n")).collect();
         let script = format!("\"\"\"A DAG.\"\"\"\n# /// script\n{commented}#\n# ///\nimport pandas\n");
-        let of_script = of_script(&path, &script).unwrap().unwrap();
-        assert_eq!(of_project, of_script);
-        assert_eq!(of_project.requirements.unwrap(), ["pandas"]);
-        assert_eq!(super::of_script(&path, "# /// script\n# dependencies = []\n"), Ok(None));
-        assert!(super::of_script(&path, &script.repeat(2)).unwrap_err().contains("2 blocks"));
+        let from_script = read_script(&path, &script).unwrap().unwrap();
+        assert_eq!(from_project, from_script);
+        assert_eq!(from_project.requirements.unwrap(), ["pandas"]);
+        assert_eq!(read_script(&path, "# /// script\n# dependencies = []\n"), Ok(None));
+        assert!(read_script(&path, &script.repeat(2)).unwrap_err().contains("2 blocks"));
         let lock = "[[package]]\nname = \"pandas\"\nversion = \"2.0\"\nwheels = [{ hash = \"sha256:ab\" }]\n";
         file(folder.path(), "uv.lock", lock);
-        let locked = of_pyproject(&path, &mut Vec::new()).unwrap().unwrap();
+        let locked = read_pyproject(&path, &mut Vec::new()).unwrap().unwrap();
         assert_eq!(locked.constraints, ["pandas==2.0 --hash=sha256:ab"]);
         let tools = file(folder.path(), "pyproject.toml", "[tool.ruff]\nline-length = 120\n");
-        assert_eq!(of_pyproject(&tools, &mut Vec::new()), Ok(None));
+        assert_eq!(read_pyproject(&tools, &mut Vec::new()), Ok(None));
     }
 
     #[test]
-    fn what_only_a_build_could_say_is_refused() {
+    fn refuses_dynamic_dependencies_and_foreign_sources() {
         let folder = tempfile::tempdir().unwrap();
-        for (text, wanted) in [
+        for (text, expected) in [
             ("[project]\nname = \"x\"\ndynamic = [\"dependencies\"]\n", "`dynamic`"),
             ("[project]\nname = \"x\"\n[tool.uv.sources]\nx = { path = \"../x\" }\n", "sources of [tool.uv]"),
             ("[project]\nname = \"x\"\n[[tool.uv.index]]\nurl = \"https://i\"\n", "index of [tool.uv]"),
@@ -349,13 +359,13 @@ mod tests {
             ("[project]\nname = \"x\"\n[[tool.pdm.source]]\nname = \"i\"\n", "source of [tool.pdm]"),
             (
                 "[project]\nname = \"x\"\n[tool.poetry.dependencies]\ny = { version = \"1\", source = \"i\" }\n",
-                "the place of y of [tool.poetry]",
+                "the source of y of [tool.poetry]",
             ),
             ("[project\n", "pyproject.toml"),
         ] {
             let path = file(folder.path(), "pyproject.toml", text);
-            let told = of_pyproject(&path, &mut Vec::new()).unwrap_err();
-            assert!(told.contains(wanted), "{told}");
+            let error = read_pyproject(&path, &mut Vec::new()).unwrap_err();
+            assert!(error.contains(expected), "{error}");
         }
     }
 }

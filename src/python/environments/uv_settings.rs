@@ -1,13 +1,13 @@
-//! What of the user's own settings of uv counts here: where packages come from and how to get there. The rest steers what a user
-//! installs by hand, and would break what Leoflow has uv do, or send it elsewhere: `[pip] target`, `required-version`,
-//! constraints, or a `pyproject.toml` in the user's home, which uv finds above its folder.
+//! Filters the user's own uv settings: those about where packages come from and how to get there apply. The others are
+//! for manual installations and would break or redirect Leoflow's: `[pip] target`, `required-version`, constraints, or
+//! a `pyproject.toml` in the user's home, which uv finds above its folder.
 //! Source: <https://docs.astral.sh/uv/reference/settings/>.
 
 use std::path::Path;
 use toml::{Table, Value};
 
-/// At the top of a file, and in its table `pip`.
-pub(super) const KEPT: &[&str] = &[
+/// The settings that apply, at the top of a file and in its table `pip`.
+pub(super) const APPLICABLE: &[&str] = &[
     "allow-insecure-host",
     "concurrent-downloads",
     "exclude-newer",
@@ -33,41 +33,42 @@ pub(super) const KEPT: &[&str] = &[
     "system-certs",
 ];
 
-/// The settings of these files that count, the first file's over the second's: the text of a file for `--config-file`. Each comes with its
-/// text; the error is for people.
-pub fn kept(files: &[(&Path, String)]) -> Result<String, String> {
-    let mut all = Table::new();
+/// Merges the applicable settings of these files (path and text) into the text of a file for `--config-file`. The first
+/// file takes precedence. The error is for people.
+pub fn merge_applicable(files: &[(&Path, String)]) -> Result<String, String> {
+    let mut merged = Table::new();
     for (path, text) in files {
         let parsed: Table = toml::from_str(text).map_err(|error| format!("{}: {error}", path.display()))?;
         let folder = path.parent().unwrap_or(Path::new("/"));
         for (name, value) in parsed {
             match (name.as_str(), value) {
                 ("pip", Value::Table(pip)) => {
-                    let kept = all.entry("pip").or_insert_with(|| Value::Table(Table::new()));
-                    if let Value::Table(kept) = kept {
-                        take(kept, pip, folder);
+                    let merged_pip = merged.entry("pip").or_insert_with(|| Value::Table(Table::new()));
+                    if let Value::Table(merged_pip) = merged_pip {
+                        merge_into(merged_pip, pip, folder);
                     }
                 }
-                (_, value) => take(&mut all, Table::from_iter([(name, value)]), folder),
+                (_, value) => merge_into(&mut merged, Table::from_iter([(name, value)]), folder),
             }
         }
     }
-    toml::to_string(&all).map_err(|error| error.to_string())
+    toml::to_string(&merged).map_err(|error| error.to_string())
 }
 
-fn take(kept: &mut Table, from: Table, folder: &Path) {
-    for (name, value) in from.into_iter().filter(|(name, _)| KEPT.contains(&name.as_str())) {
+/// Adds applicable settings of a file in `folder`. A setting that is already there stays; a list is extended.
+fn merge_into(merged: &mut Table, settings: Table, folder: &Path) {
+    for (name, value) in settings.into_iter().filter(|(name, _)| APPLICABLE.contains(&name.as_str())) {
         let value = if name == "find-links" { absolute(value, folder) } else { value };
-        match (kept.get_mut(&name), value) {
-            // uv joins the lists of its files, the first file's before.
-            (Some(Value::Array(all)), Value::Array(more)) => all.extend(more),
+        match (merged.get_mut(&name), value) {
+            // uv concatenates the lists of its files, the first file's first.
+            (Some(Value::Array(list)), Value::Array(items)) => list.extend(items),
             (Some(_), _) => {}
-            (None, value) => drop(kept.insert(name, value)),
+            (None, value) => drop(merged.insert(name, value)),
         }
     }
 }
 
-/// uv reads a path as relative to the file that it stands in.
+/// Makes the paths among links absolute: uv resolves them relative to the file that contains them.
 fn absolute(links: Value, folder: &Path) -> Value {
     match links {
         Value::Array(links) => Value::Array(links.into_iter().map(|link| absolute(link, folder)).collect()),
@@ -81,22 +82,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_where_packages_come_from_is_kept() {
+    fn keeps_only_settings_about_package_sources() {
         let user = "required-version = '>=0.99'\nindex-url = 'https://i/simple'\nconstraint-dependencies = ['six<1']\n\
                     find-links = ['wheels', 'https://h/w', '/w']\n\
                     [[index]]\nname = 'own'\nurl = 'https://o/simple'\ndefault = true\n\
                     [pip]\ntarget = '/t'\nprefix = '/p'\nall-extras = true\nno-index = true\n";
         let system = "index-url = 'https://other/simple'\nnative-tls = true\n";
         let files = [(Path::new("/c/uv/uv.toml"), user.to_owned()), (Path::new("/etc/uv/uv.toml"), system.to_owned())];
-        let kept: Table = toml::from_str(&kept(&files).unwrap()).unwrap();
+        let merged: Table = toml::from_str(&merge_applicable(&files).unwrap()).unwrap();
         let expected: Table = toml::from_str(
             "index-url = 'https://i/simple'\nfind-links = ['/c/uv/wheels', 'https://h/w', '/w']\nnative-tls = true\n\
              [[index]]\nname = 'own'\nurl = 'https://o/simple'\ndefault = true\n[pip]\nno-index = true\n",
         )
         .unwrap();
-        assert_eq!(kept, expected);
+        assert_eq!(merged, expected);
         assert!(
-            super::kept(&[(Path::new("/c/uv.toml"), "index-url =".to_owned())]).unwrap_err().contains("/c/uv.toml")
+            merge_applicable(&[(Path::new("/c/uv.toml"), "index-url =".to_owned())])
+                .unwrap_err()
+                .contains("/c/uv.toml")
         );
     }
 }

@@ -1,4 +1,4 @@
-"""The entry: `python _leoflow_entry.py parse|task|ask|test|triggers|zygote OPTIONS`, OPTIONS as JSON."""
+"""Entry point: `python _leoflow_entry.py parse|task|ask|test|triggers|zygote OPTIONS`, with OPTIONS as JSON."""
 
 import json
 import os
@@ -6,19 +6,19 @@ import sys
 
 if __name__ == "__main__":
     here = os.path.dirname(os.path.abspath(__file__))
-    # First, whatever the user's files are called: `leoflow` is ours, and `airflow` too where Airflow is not installed.
+    # First in the path, so that user files cannot shadow `leoflow`, or `airflow` where Airflow is not installed.
     sys.path[0] = here
-    what, options = sys.argv[1], json.loads(sys.argv[2])
+    job, options = sys.argv[1], json.loads(sys.argv[2])
     from leoflow.entry import working_folder
 
     working_folder.enter(options)
-    if what != "zygote":
+    if job != "zygote":
         from leoflow.entry import dotenv
 
-        # Before Airflow or a library is imported, which may read variables then and never again.
+        # Must precede the import of Airflow and libraries, which may read variables only at import.
         dotenv.load_first(options.get("work_in") or [])
     if "base_url" in options:
-        # What links to the web page are made of; a project's .env may say another.
+        # Base of links to the web UI; a project's .env may override it.
         os.environ.setdefault("AIRFLOW__API__BASE_URL", options["base_url"])
     if "airflow_home" in options:
         from leoflow.common import real_sdk
@@ -30,16 +30,16 @@ if __name__ == "__main__":
         from leoflow.common import uv
 
         uv.offer(options["uv"], options["uv_cache"])
-    sys.argv = [options.get("path") or options.get("folder") or what]
-    if what == "parse":
+    sys.argv = [options.get("path") or options.get("folder") or job]
+    if job == "parse":
         from leoflow.entry.parse import main
-    elif what == "task":
+    elif job == "task":
         from leoflow.entry.task import main
-    elif what == "ask":
+    elif job == "ask":
         from leoflow.entry.ask import main
-    elif what == "triggers":
+    elif job == "triggers":
         from leoflow.entry.triggers import main
-    elif what == "zygote":
+    elif job == "zygote":
         from leoflow.entry.zygote import main
     else:
         from leoflow.entry.foreground import main

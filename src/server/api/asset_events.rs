@@ -1,4 +1,4 @@
-//! `/api/v2/assets/events`, and those that a run was made for, with Airflow's names and shapes.
+//! `/api/v2/assets/events` and `…/upstreamAssetEvents`, with Airflow's names and shapes.
 
 use super::clear::yes;
 use super::views::Stamp;
@@ -10,8 +10,8 @@ use crate::engine::store::assets::{self, Source};
 use crate::engine::store::listing::Column;
 use crate::server::api_error::ApiError;
 use crate::server::body::Body;
-use crate::server::listing::{Fields, NOTHING, collection};
-use crate::server::query::{Asked, Query};
+use crate::server::listing::{Fields, NO_FIELDS, collection};
+use crate::server::query::{Query, QueryParams};
 use crate::server::request::Segments;
 use crate::server::state::AppState;
 use axum::Json;
@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
 
-/// A run that was made for an event, or with others.
+/// A run that the event triggered, alone or together with other events.
 #[derive(Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct DagRunAssetReference {
@@ -90,7 +90,7 @@ const FIELDS: Fields = Fields {
         ("source_run_id", Column::text("e.source_run_id")),
         ("source_map_index", Column::whole("e.source_map_index")),
     ],
-    usual: &["timestamp"],
+    default_order: &["timestamp"],
     patterns: &[("name", "a.name")],
     ranges: &[("timestamp", HAPPENED_AT)],
     exact: &[
@@ -100,27 +100,27 @@ const FIELDS: Fields = Fields {
         ("source_run_id", Column::text("e.source_run_id")),
         ("source_map_index", Column::whole("e.source_map_index")),
     ],
-    ..NOTHING
+    ..NO_FIELDS
 };
 
-pub struct OfEvents;
+pub struct AssetEventsQuery;
 
-impl Query for OfEvents {
+impl Query for AssetEventsQuery {
     const LIST: Option<&'static Fields> = Some(&FIELDS);
 }
 
 pub async fn list(
     State(state): Shared,
-    asked: Asked<OfEvents>,
+    params: QueryParams<AssetEventsQuery>,
 ) -> Result<Json<AssetEventCollectionResponse>, ApiError> {
-    let mut listing = asked.listing(&FIELDS)?;
-    listing.usually(HAPPENED_AT);
+    let mut listing = params.listing(&FIELDS)?;
+    listing.order_by_default(HAPPENED_AT);
     let client = state.database.get().await?;
-    let found = asset_lists::events(&*client, listing).await?;
-    Ok(Json(found.map(view).into()))
+    let page = asset_lists::events(&*client, listing).await?;
+    Ok(Json(page.map(view).into()))
 }
 
-/// The events that a run was made for.
+/// Lists the events that triggered a run.
 pub async fn upstream(
     State(state): Shared,
     Segments((dag_id, run_id)): Segments<(String, String)>,
@@ -130,7 +130,7 @@ pub async fn upstream(
     Ok(Json(events.into_iter().map(view).collect()))
 }
 
-/// For teams, of which there are none.
+/// Airflow's access control by team; accepted and ignored, since Lite has no teams.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct AssetEventAccessControl {

@@ -1,4 +1,4 @@
-//! What a DAG waits for, as Airflow shows it: each asset of a condition with its id, by which the UI leads to it.
+//! Asset conditions as Airflow shows them: each asset carries its id, which the UI uses as a link.
 
 use crate::engine::schedule::asset_condition::{self, Reference};
 use crate::engine::store::asset_lists;
@@ -7,33 +7,33 @@ use crate::server::api_error::ApiError;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
-/// Of several DAGs, in their order; a DAG that waits for no asset has none.
-pub async fn several(
+/// Resolves the conditions of several DAGs, in order; `None` for a DAG without a condition.
+pub async fn resolve_all(
     client: &impl GenericClient,
     conditions: &[Option<&Value>],
 ) -> Result<Vec<Option<Value>>, ApiError> {
-    let mut named = Vec::new();
+    let mut references = Vec::new();
     for condition in conditions.iter().flatten() {
-        asset_condition::references(condition, &mut named);
+        asset_condition::references(condition, &mut references);
     }
-    let names = named.into_iter().filter_map(|one| match asset_condition::reference(one)? {
+    let names = references.into_iter().filter_map(|reference| match asset_condition::reference(reference)? {
         Reference::Asset { name, .. } => Some(name),
         _ => None,
     });
     let names: Vec<&str> = names.collect();
     let ids = if names.is_empty() { HashMap::new() } else { asset_lists::ids_of(client, &names).await? };
-    Ok(conditions.iter().map(|condition| condition.map(|condition| shown(condition, &ids))).collect())
+    Ok(conditions.iter().map(|condition| condition.map(|condition| with_ids(condition, &ids))).collect())
 }
 
-/// Of one.
-pub async fn one(client: &impl GenericClient, condition: Option<&Value>) -> Result<Option<Value>, ApiError> {
-    Ok(several(client, &[condition]).await?.pop().flatten())
+/// Resolves the condition of one DAG.
+pub async fn resolve(client: &impl GenericClient, condition: Option<&Value>) -> Result<Option<Value>, ApiError> {
+    Ok(resolve_all(client, &[condition]).await?.pop().flatten())
 }
 
-fn shown(condition: &Value, ids: &HashMap<(String, String), i64>) -> Value {
+fn with_ids(condition: &Value, ids: &HashMap<(String, String), i64>) -> Value {
     for name in ["all", "any"] {
         if let Some(parts) = condition.get(name).and_then(Value::as_array) {
-            return json!({name: parts.iter().map(|part| shown(part, ids)).collect::<Vec<_>>()});
+            return json!({name: parts.iter().map(|part| with_ids(part, ids)).collect::<Vec<_>>()});
         }
     }
     match asset_condition::reference(condition) {

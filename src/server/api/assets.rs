@@ -1,6 +1,6 @@
 //! `/api/v2/assets`, with Airflow's names and shapes.
 
-use super::dag_runs::{interval_of, own_interval};
+use super::dag_runs::{custom_interval, parse_interval};
 use super::views::{self, DAGRunResponse, Stamp};
 use crate::engine::store::asset_lists::{self, Asset, AssetUse};
 use crate::engine::store::listing::{Column, Listing};
@@ -9,8 +9,8 @@ use crate::engine::store::runs::{self, Trigger};
 use crate::postgres::GenericClient;
 use crate::server::api_error::ApiError;
 use crate::server::body::OptionalBody;
-use crate::server::listing::{Fields, NOTHING, collection};
-use crate::server::query::{Asked, Kind, Parameter, Query};
+use crate::server::listing::{Fields, NO_FIELDS, collection};
+use crate::server::query::{Kind, Parameter, Query, QueryParams};
 use crate::server::request::Segments;
 use crate::server::state::AppState;
 use axum::Json;
@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
 
-/// A DAG that an asset schedules.
+/// A DAG that is scheduled on an asset.
 #[derive(Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct DagScheduleAssetReference {
@@ -35,7 +35,7 @@ struct DagScheduleAssetReference {
     updated_at: String,
 }
 
-/// A task that makes an asset.
+/// A task with the asset as an outlet.
 #[derive(Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct TaskOutletAssetReference {
@@ -47,7 +47,7 @@ struct TaskOutletAssetReference {
     updated_at: String,
 }
 
-/// A task that reads an asset.
+/// A task with the asset as an inlet.
 #[derive(Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct TaskInletAssetReference {
@@ -59,7 +59,7 @@ struct TaskInletAssetReference {
     updated_at: String,
 }
 
-/// A trigger that makes events of an asset.
+/// A trigger that creates events of an asset.
 #[derive(Serialize, JsonSchema)]
 struct AssetWatcherResponse {
     name: String,
@@ -132,50 +132,53 @@ const ASSET_FIELDS: Fields = Fields {
         ("updated_at", Column::time("a.updated_at")),
     ],
     patterns: &[("name", "a.name"), ("uri", "a.uri")],
-    ..NOTHING
+    ..NO_FIELDS
 };
-/// The asset is named by a DAG of these, or by one of its tasks.
-const OF_DAGS: &str = "EXISTS (
+/// SQL condition: a listed DAG, or one of its tasks, references the asset.
+const USED_BY_DAGS: &str = "EXISTS (
     SELECT FROM dag_asset d WHERE d.dag_id = ANY ({}::text[])
        AND (d.kind = 'asset' AND d.name = a.name AND d.uri = a.uri OR d.kind = 'name' AND d.name = a.name
             OR d.kind = 'uri' AND d.uri = a.uri))";
-/// Some DAG that there is still names it.
-const IS_ACTIVE: &str = "EXISTS (
+/// SQL condition: an active DAG, or one of its tasks, references the asset.
+const USED_BY_ACTIVE_DAG: &str = "EXISTS (
     SELECT FROM dag_asset d JOIN dag USING (dag_id) WHERE dag.is_active
        AND (d.kind = 'asset' AND d.name = a.name AND d.uri = a.uri OR d.kind = 'name' AND d.name = a.name
             OR d.kind = 'uri' AND d.uri = a.uri))";
 
-pub struct OfAssets;
+pub struct AssetsQuery;
 
-impl Query for OfAssets {
+impl Query for AssetsQuery {
     const LIST: Option<&'static Fields> = Some(&ASSET_FIELDS);
     const OTHERS: &'static [Parameter] =
         &[Parameter::new("dag_ids", Kind::Texts), Parameter::new("only_active", Kind::Flag).or("true")];
 }
 
-pub async fn list(State(state): Shared, asked: Asked<OfAssets>) -> Result<Json<AssetCollectionResponse>, ApiError> {
-    let mut listing = asked.listing(&ASSET_FIELDS)?;
-    let dag_ids: Vec<String> = asked.all("dag_ids").flat_map(|list| list.split(',')).map(str::to_owned).collect();
+pub async fn list(
+    State(state): Shared,
+    params: QueryParams<AssetsQuery>,
+) -> Result<Json<AssetCollectionResponse>, ApiError> {
+    let mut listing = params.listing(&ASSET_FIELDS)?;
+    let dag_ids: Vec<String> = params.all("dag_ids").flat_map(|list| list.split(',')).map(str::to_owned).collect();
     if !dag_ids.is_empty() {
-        listing.conditions.with(OF_DAGS, dag_ids);
+        listing.conditions.with(USED_BY_DAGS, dag_ids);
     }
-    if asked.flag("only_active")?.unwrap_or(true) {
-        listing.conditions.add(IS_ACTIVE, Vec::new());
+    if params.flag("only_active")?.unwrap_or(true) {
+        listing.conditions.add(USED_BY_ACTIVE_DAG, Vec::new());
     }
     let client = state.database.get().await?;
-    let found = asset_lists::list(&*client, listing).await?;
-    Ok(Json(found.map(view).into()))
+    let page = asset_lists::list(&*client, listing).await?;
+    Ok(Json(page.map(view).into()))
 }
 
 const ALIAS_FIELDS: Fields = Fields {
     order: &[("id", Column::whole("n.id")), ("name", Column::text("n.name"))],
     patterns: &[("name", "n.name")],
-    ..NOTHING
+    ..NO_FIELDS
 };
 
-pub struct OfAliases;
+pub struct AliasesQuery;
 
-impl Query for OfAliases {
+impl Query for AliasesQuery {
     const LIST: Option<&'static Fields> = Some(&ALIAS_FIELDS);
 }
 
@@ -194,32 +197,32 @@ fn alias_view((id, name, group): (i64, String, String)) -> AssetAliasResponse {
 
 pub async fn aliases(
     State(state): Shared,
-    asked: Asked<OfAliases>,
+    params: QueryParams<AliasesQuery>,
 ) -> Result<Json<AssetAliasCollectionResponse>, ApiError> {
-    let listing = asked.listing(&ALIAS_FIELDS)?;
-    let found = asset_lists::aliases(&*state.database.get().await?, listing).await?;
-    Ok(Json(found.map(alias_view).into()))
+    let listing = params.listing(&ALIAS_FIELDS)?;
+    let page = asset_lists::aliases(&*state.database.get().await?, listing).await?;
+    Ok(Json(page.map(alias_view).into()))
 }
 
 pub async fn alias(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<AssetAliasResponse>, ApiError> {
     let mut listing = Listing::default();
     listing.conditions.with("n.id = {}", id);
-    let found = asset_lists::aliases(&*state.database.get().await?, listing).await?;
-    let missing = || ApiError::new(StatusCode::NOT_FOUND, format!("The Asset Alias with ID: `{id}` was not found"));
-    Ok(Json(alias_view(found.rows.into_iter().next().ok_or_else(missing)?)))
+    let page = asset_lists::aliases(&*state.database.get().await?, listing).await?;
+    let not_found = || ApiError::new(StatusCode::NOT_FOUND, format!("The Asset Alias with ID: `{id}` was not found"));
+    Ok(Json(alias_view(page.rows.into_iter().next().ok_or_else(not_found)?)))
 }
 
-fn not_found(id: i64) -> ApiError {
+fn asset_not_found(id: i64) -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, format!("The Asset with ID: `{id}` was not found"))
 }
 
 pub async fn get(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<AssetResponse>, ApiError> {
     let client = state.database.get().await?;
     let asset = asset_lists::get(&*client, id).await?;
-    Ok(Json(view(asset.ok_or_else(|| not_found(id))?)))
+    Ok(Json(view(asset.ok_or_else(|| asset_not_found(id))?)))
 }
 
-/// What a run that makes an asset is given.
+/// Parameters of the run that materializes an asset.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MaterializeAssetBody {
@@ -241,18 +244,19 @@ pub struct MaterializeAssetBody {
     partition_key: Option<String>,
 }
 
-/// Starts the one DAG that makes an asset.
+/// Triggers a run of the DAG that produces the asset; fails unless exactly one does.
 pub async fn materialize(
     State(state): Shared,
     Segments(id): Segments<i64>,
     OptionalBody(body): OptionalBody<MaterializeAssetBody>,
 ) -> Result<Json<DAGRunResponse>, ApiError> {
     let body = body.unwrap_or_default();
-    let data_interval = interval_of(body.data_interval_start, body.data_interval_end)?;
-    let dag_id = producer(&*state.database.get().await?, id).await?;
-    let usual_id = || format!("asset_materialization_{}", isoformat(body.run_after.unwrap_or_else(Timestamp::now)));
-    let mut with = Trigger {
-        run_id: Some(body.dag_run_id.unwrap_or_else(usual_id)),
+    let data_interval = parse_interval(body.data_interval_start, body.data_interval_end)?;
+    let dag_id = producing_dag(&*state.database.get().await?, id).await?;
+    let default_run_id =
+        || format!("asset_materialization_{}", isoformat(body.run_after.unwrap_or_else(Timestamp::now)));
+    let mut trigger = Trigger {
+        run_id: Some(body.dag_run_id.unwrap_or_else(default_run_id)),
         logical_date: body.logical_date,
         data_interval,
         run_after: body.run_after,
@@ -263,20 +267,20 @@ pub async fn materialize(
         run_type: Some("asset_materialization"),
         partition_key: body.partition_key,
     };
-    if let (Some(date), None) = (with.logical_date, with.data_interval) {
-        with.data_interval = own_interval(&state, &dag_id, date).await?;
+    if let (Some(date), None) = (trigger.logical_date, trigger.data_interval) {
+        trigger.data_interval = custom_interval(&state, &dag_id, date).await?;
     }
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
-    let run = runs::trigger(&transaction, &dag_id, &with).await?;
+    let run = runs::trigger(&transaction, &dag_id, &trigger).await?;
     transaction.commit().await?;
     Ok(Json(views::run(run)))
 }
 
-async fn producer(client: &impl GenericClient, id: i64) -> Result<String, ApiError> {
+async fn producing_dag(client: &impl GenericClient, id: i64) -> Result<String, ApiError> {
     let mut dag_ids = asset_lists::producers(client, id).await?.into_iter();
     match (dag_ids.next(), dag_ids.next()) {
-        (Some(one), None) => Ok(one),
+        (Some(dag_id), None) => Ok(dag_id),
         (None, _) => Err(ApiError::new(StatusCode::NOT_FOUND, format!("No Dag materializes asset with ID: {id}"))),
         _ => Err(ApiError::new(StatusCode::CONFLICT, format!("More than one Dag materializes asset with ID: {id}"))),
     }

@@ -4,14 +4,14 @@ use super::views::Stamp;
 use crate::engine::schedule::timetable::{Info, Restriction};
 use crate::engine::schedule::upcoming::{self, RangeProblem};
 use crate::engine::store::StoreError;
-use crate::engine::store::backfills::{self, Backfill, Change, Reprocess, Wanted};
+use crate::engine::store::backfills::{self, Backfill, BackfillRequest, Change, Reprocess};
 use crate::engine::store::dags::{self, Dag};
 use crate::engine::store::listing::Column;
 use crate::server::api_error::ApiError;
 use crate::server::body::Body;
 use crate::server::dag_code::DagCode;
-use crate::server::listing::{Fields, NOTHING, collection};
-use crate::server::query::{Asked, Kind, Parameter, Query};
+use crate::server::listing::{Fields, NO_FIELDS, collection};
+use crate::server::query::{Kind, Parameter, Query, QueryParams};
 use crate::server::request::Segments;
 use crate::server::state::AppState;
 use crate::sys::blocking;
@@ -27,16 +27,16 @@ use std::time::Duration;
 
 type Shared = State<Arc<AppState>>;
 
-/// Runs of one backfill: more are refused with their number, so that they can be made in parts.
-const MOST_RUNS: usize = 100_000;
-/// Task instances of one backfill: they are made within the time of one request.
-const MOST_INSTANCES: usize = 300_000;
-/// Of a timetable of the user's own, which is asked for each.
-const MOST_ASKED: usize = 1_000;
-/// How long a schedule is followed to tell how many there would be, well within the time of a request.
-const COUNTING: Duration = Duration::from_secs(4);
+/// Most runs in one backfill; a larger range is refused with its count, so that the user can split it.
+const MAX_RUNS: usize = 100_000;
+/// Most task instances in one backfill; all are created within one request.
+const MAX_INSTANCES: usize = 300_000;
+/// Most runs for a custom timetable, whose code is called once per run.
+const MAX_CUSTOM_RUNS: usize = 1_000;
+/// Limit for counting the runs of a schedule, well within the request timeout.
+const COUNT_TIMEOUT: Duration = Duration::from_secs(4);
 pub const FIELDS: Fields =
-    Fields { order: &[("id", Column::whole("id")), ("created_at", Column::time("created_at"))], ..NOTHING };
+    Fields { order: &[("id", Column::whole("id")), ("created_at", Column::time("created_at"))], ..NO_FIELDS };
 
 #[derive(Serialize, JsonSchema)]
 pub struct BackfillResponse {
@@ -89,7 +89,7 @@ pub struct BackfillPostBody {
     reprocess_behavior: Reprocess,
     #[serde(default = "ten")]
     max_active_runs: i32,
-    /// A run that runs again always takes the newest version here.
+    /// Accepted and ignored: a rerun always uses the latest version.
     #[serde(default, rename = "run_on_latest_version")]
     _run_on_latest_version: Option<bool>,
 }
@@ -98,7 +98,7 @@ fn ten() -> i32 {
     10
 }
 
-impl From<BackfillPostBody> for Wanted {
+impl From<BackfillPostBody> for BackfillRequest {
     fn from(body: BackfillPostBody) -> Self {
         Self {
             dag_id: body.dag_id,
@@ -112,7 +112,8 @@ impl From<BackfillPostBody> for Wanted {
     }
 }
 
-fn refusal(error: StoreError) -> ApiError {
+/// Converts store errors to Airflow's responses.
+fn to_api_error(error: StoreError) -> ApiError {
     match error {
         StoreError::NotFound { what: "dag", id } => {
             ApiError::new(StatusCode::NOT_FOUND, format!("Could not find dag {id}"))
@@ -123,88 +124,91 @@ fn refusal(error: StoreError) -> ApiError {
     }
 }
 
-/// The runs that there are to be, in their order.
-async fn infos(code: Option<DagCode>, dag: &Dag, wanted: &Wanted) -> Result<Vec<Info>, ApiError> {
+/// Returns the runs that the backfill would create, in creation order.
+async fn planned_runs(code: Option<DagCode>, dag: &Dag, request: &BackfillRequest) -> Result<Vec<Info>, ApiError> {
     let Some(timetable) = &dag.structure.timetable else { return Ok(Vec::new()) };
     let now = Timestamp::now();
-    let restriction = Restriction { earliest: Some(wanted.from_date), latest: Some(wanted.to_date), catchup: true };
-    let mut found = Vec::new();
+    let restriction = Restriction { earliest: Some(request.from_date), latest: Some(request.to_date), catchup: true };
+    let mut runs = Vec::new();
     let problem = |text: String| ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, text);
     if timetable.is_custom() {
-        let code = code.ok_or_else(|| problem("there is no workspace".to_owned()))?;
-        let told = code.next_runs(dag.version_id, &dag.dag_id, None, restriction, MOST_ASKED + 1).await;
-        found.extend(told.map_err(problem)?.into_iter().take_while(|info| info.run_after < now));
-        if found.len() > MOST_ASKED {
-            return Err(problem(too_many(&format!("more than {MOST_ASKED}"), MOST_ASKED)));
+        let code = code.ok_or_else(|| problem("no workspace is configured".to_owned()))?;
+        let infos = code.next_runs(dag.version_id, &dag.dag_id, None, restriction, MAX_CUSTOM_RUNS + 1).await;
+        runs.extend(infos.map_err(problem)?.into_iter().take_while(|info| info.run_after < now));
+        if runs.len() > MAX_CUSTOM_RUNS {
+            return Err(problem(too_many(&format!("more than {MAX_CUSTOM_RUNS}"), MAX_CUSTOM_RUNS)));
         }
     } else {
-        let (timetable, range) = (timetable.clone(), (wanted.from_date, wanted.to_date));
-        // Some thousands of dates take their time.
-        let followed = blocking::run(move || upcoming::in_range(&timetable, range, now, MOST_RUNS, COUNTING)).await;
-        found = followed.map_err(|error| ApiError::internal(&error))?.map_err(|why| problem(why_not(&why)))?;
+        let (timetable, range) = (timetable.clone(), (request.from_date, request.to_date));
+        // Not in an async task, since thousands of dates take time.
+        let result = blocking::run(move || upcoming::in_range(&timetable, range, now, MAX_RUNS, COUNT_TIMEOUT)).await;
+        runs = result.map_err(|error| ApiError::internal(&error))?.map_err(|why| problem(range_problem_text(&why)))?;
     }
-    if wanted.run_backwards {
-        found.reverse();
+    if request.run_backwards {
+        runs.reverse();
     }
-    Ok(found)
+    Ok(runs)
 }
 
-fn why_not(problem: &RangeProblem) -> String {
+/// Explains why the range has no list of runs.
+fn range_problem_text(problem: &RangeProblem) -> String {
     match problem {
-        RangeProblem::TooMany { count, is_exact: true } => too_many(&count.to_string(), MOST_RUNS),
-        RangeProblem::TooMany { count, is_exact: false } => too_many(&format!("more than {count}"), MOST_RUNS),
+        RangeProblem::TooMany { count, is_exact: true } => too_many(&count.to_string(), MAX_RUNS),
+        RangeProblem::TooMany { count, is_exact: false } => too_many(&format!("more than {count}"), MAX_RUNS),
         RangeProblem::Timetable(error) => error.to_string(),
     }
 }
 
-fn too_many(count: &str, most: usize) -> String {
-    format!(
-        "There are {count} runs in this range, and one backfill makes at most {most}: make it in parts, one after another."
-    )
+fn too_many(count: &str, max_runs: usize) -> String {
+    format!("The range has {count} runs, but one backfill creates at most {max_runs}: split it into several backfills.")
 }
 
-/// `GET /api/lite/backfills/{id}/outcome`: what became of each of its dates when it was made, in numbers and in words.
+/// `GET /api/lite/backfills/{id}/outcome`: how many dates got a run and why others did not, as counts and as text.
 pub async fn outcome(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
-    let (made, left) = backfills::outcome(&*client, id).await.map_err(refusal)?;
-    let runs = |count: i64| if count == 1 { "1 run".to_owned() } else { format!("{count} runs") };
-    let mut summary = if made == 0 { "no run was made".to_owned() } else { format!("{} to come", runs(made)) };
-    for (reason, count) in &left {
-        let why = match reason.as_str() {
-            "already exists" => "have a run already (choose to run those again to have them made)",
-            "in flight" => "have a run that has not ended",
+    let (created, skipped) = backfills::outcome(&*client, id).await.map_err(to_api_error)?;
+    let run_count = |count: i64| if count == 1 { "1 run".to_owned() } else { format!("{count} runs") };
+    let mut summary =
+        if created == 0 { "no runs were created".to_owned() } else { format!("{} created", run_count(created)) };
+    for (reason, count) in &skipped {
+        let reason_text = match reason.as_str() {
+            "already exists" => "already have a run (choose a reprocess behavior to rerun them)",
+            "in flight" => "have a run that has not finished",
             other => other,
         };
-        summary.push_str(&format!("; {count} of the dates {why}"));
+        summary.push_str(&format!("; {count} dates {reason_text}"));
     }
-    let left: Map<String, Value> = left.into_iter().map(|(reason, count)| (reason, count.into())).collect();
-    Ok(Json(json!({"made": made, "left": left, "summary": summary})))
+    let skipped: Map<String, Value> = skipped.into_iter().map(|(reason, count)| (reason, count.into())).collect();
+    Ok(Json(json!({"made": created, "left": skipped, "summary": summary})))
 }
 
 pub async fn create(
     State(state): Shared,
     Body(body): Body<BackfillPostBody>,
 ) -> Result<Json<BackfillResponse>, ApiError> {
-    let wanted: Wanted = body.into();
+    let request: BackfillRequest = body.into();
     let client = state.database.get().await?;
-    let dag = dags::get(&*client, &wanted.dag_id).await.map_err(refusal)?;
-    backfills::check(&*client, &dag, &wanted).await.map_err(refusal)?;
-    // Its code may take its time; no connection waits for that.
+    let dag = dags::get(&*client, &request.dag_id).await.map_err(to_api_error)?;
+    backfills::check(&*client, &dag, &request).await.map_err(to_api_error)?;
+    // The timetable's code may be slow, so no pooled connection is held while it runs.
     drop(client);
-    let infos = infos(DagCode::of(&state), &dag, &wanted).await?;
-    let most = MOST_INSTANCES / dag.structure.tasks.len().max(1);
-    if infos.len() > most {
-        return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, too_many(&infos.len().to_string(), most)));
+    let planned_runs = planned_runs(DagCode::for_state(&state), &dag, &request).await?;
+    let max_runs = MAX_INSTANCES / dag.structure.tasks.len().max(1);
+    if planned_runs.len() > max_runs {
+        return Err(ApiError::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            too_many(&planned_runs.len().to_string(), max_runs),
+        ));
     }
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
     let user = state.secrets().admin_email.clone();
-    let made = backfills::create(&transaction, &dag, &wanted, &infos, &user).await.map_err(refusal)?;
+    let created = backfills::create(&transaction, &dag, &request, &planned_runs, &user).await.map_err(to_api_error)?;
     transaction.commit().await?;
-    Ok(Json(view(made)))
+    Ok(Json(view(created)))
 }
 
-/// A run that there would be.
+/// A run that the backfill would create.
 #[derive(Serialize, JsonSchema)]
 pub struct DryRunBackfillResponse {
     logical_date: Option<Stamp>,
@@ -218,51 +222,51 @@ pub async fn dry_run(
     State(state): Shared,
     Body(body): Body<BackfillPostBody>,
 ) -> Result<Json<DryRunBackfillCollectionResponse>, ApiError> {
-    let wanted: Wanted = body.into();
+    let request: BackfillRequest = body.into();
     let client = state.database.get().await?;
-    let dag = dags::get(&*client, &wanted.dag_id).await.map_err(refusal)?;
-    match backfills::check(&*client, &dag, &wanted).await {
-        // Another one that is under way keeps nobody from looking.
+    let dag = dags::get(&*client, &request.dag_id).await.map_err(to_api_error)?;
+    match backfills::check(&*client, &dag, &request).await {
+        // A backfill already under way does not prevent a dry run.
         Ok(()) | Err(StoreError::Busy(_)) => {}
-        Err(error) => return Err(refusal(error)),
+        Err(error) => return Err(to_api_error(error)),
     }
     drop(client);
-    let infos = infos(DagCode::of(&state), &dag, &wanted).await?;
+    let planned_runs = planned_runs(DagCode::for_state(&state), &dag, &request).await?;
     let date = |info: &Info| DryRunBackfillResponse {
         logical_date: info.logical_date().map(Stamp),
         partition_key: None,
         partition_date: None,
     };
-    Ok(Json(infos.iter().map(date).collect()))
+    Ok(Json(planned_runs.iter().map(date).collect()))
 }
 
-pub struct OfBackfills;
+pub struct BackfillsQuery;
 
-impl Query for OfBackfills {
+impl Query for BackfillsQuery {
     const LIST: Option<&'static Fields> = Some(&FIELDS);
     const OTHERS: &'static [Parameter] = &[Parameter::new("dag_id", Kind::Text)];
 }
 
 pub async fn list(
     State(state): Shared,
-    asked: Asked<OfBackfills>,
+    params: QueryParams<BackfillsQuery>,
 ) -> Result<Json<BackfillCollectionResponse>, ApiError> {
-    let mut listing = asked.listing(&FIELDS)?;
-    listing.conditions.maybe("dag_id = {}", asked.text("dag_id").map(str::to_owned));
+    let mut listing = params.listing(&FIELDS)?;
+    listing.conditions.maybe("dag_id = {}", params.text("dag_id").map(str::to_owned));
     let client = state.database.get().await?;
-    let found = backfills::list(&*client, listing).await?;
-    Ok(Json(found.map(view).into()))
+    let page = backfills::list(&*client, listing).await?;
+    Ok(Json(page.map(view).into()))
 }
 
 pub async fn get(State(state): Shared, Segments(id): Segments<u32>) -> Result<Json<BackfillResponse>, ApiError> {
     let client = state.database.get().await?;
-    Ok(Json(view(backfills::get(&*client, id.into()).await.map_err(refusal)?)))
+    Ok(Json(view(backfills::get(&*client, id.into()).await.map_err(to_api_error)?)))
 }
 
-async fn change(state: &AppState, id: i64, how: Change) -> Result<Json<BackfillResponse>, ApiError> {
+async fn change(state: &AppState, id: i64, requested: Change) -> Result<Json<BackfillResponse>, ApiError> {
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
-    let changed = backfills::change(&transaction, id, how).await.map_err(refusal)?;
+    let changed = backfills::change(&transaction, id, requested).await.map_err(to_api_error)?;
     transaction.commit().await?;
     Ok(Json(view(changed)))
 }

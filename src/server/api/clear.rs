@@ -1,4 +1,4 @@
-//! Making task instances run again: `clearTaskInstances`.
+//! `clearTaskInstances`: clears task instances, so that they run again.
 
 use super::instance_views::{TaskInstanceCollectionResponse, instance};
 use crate::engine::keys::{InstanceKey, RunKey};
@@ -22,30 +22,32 @@ use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
 
-/// As many characters as Airflow keeps of a note.
-pub const LONGEST_NOTE: usize = 1000;
+/// Airflow's limit for a note, in characters.
+pub const MAX_NOTE_CHARS: usize = 1000;
 
 pub fn check_note(note: Option<&str>) -> Result<(), ApiError> {
-    if note.is_none_or(|note| note.chars().count() <= LONGEST_NOTE) {
+    if note.is_none_or(|note| note.chars().count() <= MAX_NOTE_CHARS) {
         return Ok(());
     }
-    let message = format!("String should have at most {LONGEST_NOTE} characters");
+    let message = format!("String should have at most {MAX_NOTE_CHARS} characters");
     Err(ApiError::unprocessable(&["body", "note"], "string_too_long", message))
 }
 
+/// 422 in the form of an error that a validator of Airflow's model raises.
 pub fn invalid(message: &str) -> ApiError {
     ApiError::unprocessable(&["body"], "value_error", format!("Value error, {message}"))
 }
 
+/// Default of fields in bodies.
 pub fn yes() -> bool {
     true
 }
 
-/// A task's id, or a pair of it and a map index.
+/// A task id, or a pair of task id and map index.
 #[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
 #[schemars(inline)]
-#[expect(dead_code, reason = "a number of any kind is read by hand")]
+#[expect(dead_code, reason = "numbers of any kind are parsed by hand")]
 enum NamedTask {
     Task(String),
     Mapped((String, i32)),
@@ -80,7 +82,7 @@ pub struct ClearTaskInstancesBody {
     include_future: bool,
     #[serde(default)]
     include_past: bool,
-    /// What is cleared always takes the newest version here.
+    /// Accepted and ignored: cleared instances always use the latest version.
     #[serde(default, rename = "run_on_latest_version")]
     _run_on_latest_version: Option<bool>,
     #[serde(default)]
@@ -99,23 +101,24 @@ impl ClearTaskInstancesBody {
         if self.start_date.zip(self.end_date).is_some_and(|(start, end)| start > end) {
             return Err(invalid("end_date is sooner than start_date"));
         }
-        let both = match (self.start_date, self.end_date) {
+        let given_dates = match (self.start_date, self.end_date) {
             (Some(_), Some(_)) => "(start_date and end_date)",
             (Some(_), None) => "start_date",
             (None, Some(_)) => "end_date",
             (None, None) => return Ok(()),
         };
         if self.dag_run_id.is_some() {
-            return Err(invalid(&format!("Exactly one of dag_run_id or {both} must be provided")));
+            return Err(invalid(&format!("Exactly one of dag_run_id or {given_dates} must be provided")));
         }
         Ok(())
     }
 
+    /// Returns which instances of a run the request selects.
     fn selection(&self) -> Result<Selection, ApiError> {
         let tasks = match &self.task_ids {
             Some(list) if list.is_empty() => return Err(invalid("task_ids list should have at least 1 element.")),
-            Some(list) => list.iter().map(named).collect::<Option<Vec<_>>>().ok_or_else(|| {
-                let message = "Input should be a task's id, or a pair of it and a map index";
+            Some(list) => list.iter().map(parse_task).collect::<Option<Vec<_>>>().ok_or_else(|| {
+                let message = "Input should be a task id, or a pair of task id and map index";
                 ApiError::unprocessable(&["body", "task_ids"], "value_error", message)
             })?,
             None => Vec::new(),
@@ -131,7 +134,7 @@ impl ClearTaskInstancesBody {
         })
     }
 
-    /// The runs whose instances are meant.
+    /// Returns the runs whose instances the request selects.
     async fn runs(&self, transaction: &Transaction<'_>, dag_id: &str) -> Result<Vec<RunKey>, ApiError> {
         let Some(run_id) = &self.dag_run_id else {
             return Ok(runs::between(transaction, dag_id, self.start_date, self.end_date).await?);
@@ -156,8 +159,8 @@ impl ClearTaskInstancesBody {
     }
 }
 
-/// A task's id, or a pair of it and a map index.
-fn named(value: &Value) -> Option<(String, Option<i32>)> {
+/// Parses a task id, or a pair of task id and map index.
+fn parse_task(value: &Value) -> Option<(String, Option<i32>)> {
     match value {
         Value::String(id) => Some((id.clone(), None)),
         Value::Array(pair) => match pair.as_slice() {
@@ -168,12 +171,12 @@ fn named(value: &Value) -> Option<(String, Option<i32>)> {
     }
 }
 
-/// The named instances, as the answer to a change of them.
-pub async fn shown(
+/// Returns the instances with these keys as the response.
+pub async fn response(
     transaction: &Transaction<'_>,
     keys: &[InstanceKey],
 ) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
-    Ok(Json(instances::chosen(transaction, keys).await?.into_iter().map(instance).collect()))
+    Ok(Json(instances::by_keys(transaction, keys).await?.into_iter().map(instance).collect()))
 }
 
 /// `POST …/clearTaskInstances`.
@@ -183,38 +186,38 @@ pub async fn task_instances(
     Body(body): Body<ClearTaskInstancesBody>,
 ) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
     body.check()?;
-    let which = body.selection()?;
+    let selection = body.selection()?;
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
-    let clearing = Clearing::of(&transaction, &dag_id, &which).await?;
+    let clearing = Clearing::load(&transaction, &dag_id, &selection).await?;
     let runs = body.runs(&transaction, &dag_id).await?;
     if !body.dry_run {
         runs::lock(&transaction, &runs).await?;
     }
-    let mut chosen = Vec::new();
+    let mut selected = Vec::new();
     for run in runs {
-        let found = clearing.select(&transaction, &run).await?;
-        if body.dry_run || found.is_empty() {
-            chosen.extend(found);
+        let keys = clearing.select(&transaction, &run).await?;
+        if body.dry_run || keys.is_empty() {
+            selected.extend(keys);
             continue;
         }
         if body.prevent_running_task {
-            refuse_running(&transaction, &found).await?;
+            refuse_running(&transaction, &keys).await?;
         }
-        clearing.clear(&transaction, &run, &found).await?;
-        chosen.extend(found);
+        clearing.clear(&transaction, &run, &keys).await?;
+        selected.extend(keys);
     }
     if let Some(note) = body.note.as_deref().filter(|_| !body.dry_run) {
-        instances::set_note(&transaction, &chosen, Some(note).filter(|note| !note.is_empty())).await?;
+        instances::set_note(&transaction, &selected, Some(note).filter(|note| !note.is_empty())).await?;
     }
-    let answer = shown(&transaction, &chosen).await?;
+    let answer = response(&transaction, &selected).await?;
     transaction.commit().await?;
     Ok(answer)
 }
 
-async fn refuse_running(transaction: &Transaction<'_>, found: &[InstanceKey]) -> Result<(), ApiError> {
-    // Held, so that none of them begins meanwhile.
-    let states = instances::lock(transaction, found).await?;
+async fn refuse_running(transaction: &Transaction<'_>, keys: &[InstanceKey]) -> Result<(), ApiError> {
+    // Locked, so that none of them starts meanwhile.
+    let states = instances::lock(transaction, keys).await?;
     if !states.iter().any(|state| matches!(state.as_deref(), Some("running" | "restarting"))) {
         return Ok(());
     }

@@ -1,8 +1,8 @@
-//! Making whole runs run again: `clear`, `clearDagRuns`, `clearPartitions`.
+//! `clear`, `clearDagRuns` and `clearPartitions`: clear whole runs, so that they run again.
 
 use super::clear::{check_note, invalid, yes};
-use super::dag_run_lists::unless_all;
-use super::dag_runs::missing;
+use super::dag_run_lists::specific_id;
+use super::dag_runs::run_not_found;
 use super::dag_runs_bulk::BulkDAGRunBody;
 use super::instance_views::{TaskInstanceResponse, instance};
 use super::views::{self, DAGRunCollectionResponse, DAGRunResponse, Stamp};
@@ -12,7 +12,7 @@ use crate::engine::store::ReadFor;
 use crate::engine::store::clear::{self, Clearing, Selection};
 use crate::engine::store::dags;
 use crate::engine::store::instances;
-use crate::engine::store::partitions::{self, Which};
+use crate::engine::store::partitions::{self, RunSelector};
 use crate::engine::store::runs;
 use crate::server::api_error::ApiError;
 use crate::server::body::Body;
@@ -34,7 +34,7 @@ use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
 
-/// What is asked of one run, and of several.
+/// The body of `clear`; `clearDagRuns` has the same options.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "DAGRunClearBody")]
@@ -52,7 +52,7 @@ pub struct Options {
     note: Option<String>,
 }
 
-/// What would run again: an instance, or a new task that there is none of yet.
+/// A task instance that would run again, or a new task without an instance yet.
 #[derive(Serialize, JsonSchema)]
 #[serde(untagged)]
 #[schemars(inline)]
@@ -61,7 +61,7 @@ pub enum Affected {
     New(NewTaskResponse),
 }
 
-/// A task that the DAG has now and the run has not.
+/// A task that the DAG has now but the run does not.
 #[derive(Serialize, JsonSchema)]
 pub struct NewTaskResponse {
     task_id: String,
@@ -83,7 +83,7 @@ impl Options {
         Selection { only_failed: self.only_failed, ..Selection::default() }
     }
 
-    /// What would run again; of new tasks there are no instances yet.
+    /// Returns the instances that would run again and the tasks that would be added, for a dry run.
     async fn affected(
         &self,
         transaction: &Transaction<'_>,
@@ -92,14 +92,15 @@ impl Options {
     ) -> Result<Vec<Affected>, ApiError> {
         if self.only_new {
             let new = clear::new_tasks(transaction, key).await?.into_iter();
-            let shown = new.map(|id| NewTaskResponse { task_display_name: id.clone(), task_id: id });
-            return Ok(shown.map(Affected::New).collect());
+            let responses = new.map(|id| NewTaskResponse { task_display_name: id.clone(), task_id: id });
+            return Ok(responses.map(Affected::New).collect());
         }
         let keys = clearing.select(transaction, key).await?;
-        let found = instances::chosen(transaction, &keys).await?.into_iter();
-        Ok(found.map(|one| Affected::Instance(Box::new(instance(one)))).collect())
+        let instances = instances::by_keys(transaction, &keys).await?.into_iter();
+        Ok(instances.map(|row| Affected::Instance(Box::new(instance(row)))).collect())
     }
 
+    /// Clears one run, or only adds its missing tasks.
     async fn apply(
         &self,
         transaction: &Transaction<'_>,
@@ -109,8 +110,8 @@ impl Options {
         if self.only_new {
             clear::add_new_tasks(transaction, key).await?;
         } else {
-            let chosen = clearing.select(transaction, key).await?;
-            clearing.clear(transaction, key, &chosen).await?;
+            let selected = clearing.select(transaction, key).await?;
+            clearing.clear(transaction, key, &selected).await?;
         }
         if let Some(note) = &self.note {
             runs::set_note(transaction, key, Some(note.as_str()).filter(|note| !note.is_empty())).await?;
@@ -118,7 +119,7 @@ impl Options {
         Ok(())
     }
 
-    /// All of these runs, or none of them.
+    /// Clears all of these runs in one transaction.
     async fn run(&self, state: &AppState, keys: &[RunKey]) -> Result<Outcome, ApiError> {
         let mut client = state.database.get().await?;
         let transaction = client.transaction().await?;
@@ -126,13 +127,13 @@ impl Options {
         if !self.dry_run {
             runs::lock(&transaction, keys).await?;
         }
-        let which = self.selection();
-        let mut of_dags: HashMap<&str, Clearing<'_>> = HashMap::new();
+        let selection = self.selection();
+        let mut clearing_by_dag: HashMap<&str, Clearing<'_>> = HashMap::new();
         for key in keys {
-            runs::get(&transaction, key, ReadFor::Reading).await.map_err(|error| missing(error, key))?;
-            let clearing = match of_dags.entry(&key.dag_id) {
+            runs::get(&transaction, key, ReadFor::Reading).await.map_err(|error| run_not_found(error, key))?;
+            let clearing = match clearing_by_dag.entry(&key.dag_id) {
                 Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(new) => new.insert(Clearing::of(&transaction, &key.dag_id, &which).await?),
+                Entry::Vacant(new) => new.insert(Clearing::load(&transaction, &key.dag_id, &selection).await?),
             };
             if self.dry_run {
                 outcome.affected.extend(self.affected(&transaction, clearing, key).await?);
@@ -146,9 +147,10 @@ impl Options {
     }
 }
 
+/// The result of clearing runs.
 #[derive(Default)]
 struct Outcome {
-    /// Of a dry run.
+    /// Filled by a dry run only.
     affected: Vec<Affected>,
     runs: Vec<DAGRunResponse>,
 }
@@ -159,27 +161,28 @@ impl Outcome {
     }
 }
 
-/// What would run again, where nothing is done yet, and else what runs again.
+/// The affected task instances after a dry run, otherwise the cleared runs.
 #[derive(Serialize, JsonSchema)]
 #[serde(untagged)]
 #[schemars(inline)]
 pub enum Cleared<T> {
-    Tried(ClearTaskInstanceCollectionResponse),
+    DryRun(ClearTaskInstanceCollectionResponse),
     Done(T),
 }
 
 /// `POST …/dagRuns/{run_id}/clear`.
-pub async fn one(
+pub async fn clear_run(
     State(state): Shared,
     Segments((dag_id, run_id)): Segments<(String, String)>,
     Body(options): Body<Options>,
 ) -> Result<Json<Cleared<DAGRunResponse>>, ApiError> {
     options.check()?;
     let mut outcome = options.run(&state, &[RunKey { dag_id, run_id }]).await?;
-    Ok(Json(outcome.runs.pop().map_or_else(|| Cleared::Tried(outcome.affected()), Cleared::Done)))
+    Ok(Json(outcome.runs.pop().map_or_else(|| Cleared::DryRun(outcome.affected()), Cleared::Done)))
 }
 
-/// Runs of partitions: of one, or of a time, whose ends count too and are read on the clock of the DAG's zone.
+/// Selects runs by partition key, or by a window of partition dates, which includes both ends and is in the timezone of
+/// the DAG's timetable.
 struct Partitions {
     key: Option<String>,
     from: Option<DateTime>,
@@ -187,8 +190,8 @@ struct Partitions {
 }
 
 impl Partitions {
-    fn of(key: Option<String>, from: Option<&str>, to: Option<&str>) -> Result<Self, ApiError> {
-        let clock = |name: &str, text: Option<&str>| {
+    fn parse(key: Option<String>, from: Option<&str>, to: Option<&str>) -> Result<Self, ApiError> {
+        let parse_date = |name: &str, text: Option<&str>| {
             let read = |text: &str| -> Result<DateTime, jiff::Error> {
                 let pieces = DateTimeParser::new().parse_pieces(text)?;
                 Ok(pieces.date().to_datetime(pieces.time().unwrap_or_default()))
@@ -196,41 +199,42 @@ impl Partitions {
             let refuse = |error: jiff::Error| ApiError::unprocessable(&["body", name], "datetime_parsing", error);
             text.map(read).transpose().map_err(refuse)
         };
-        let (from, to) = (clock("partition_date_start", from)?, clock("partition_date_end", to)?);
+        let (from, to) = (parse_date("partition_date_start", from)?, parse_date("partition_date_end", to)?);
         if from.zip(to).is_some_and(|(from, to)| from > to) {
             return Err(invalid("partition_date_start must be on or before partition_date_end."));
         }
         Ok(Self { key, from, to })
     }
 
-    /// Exactly one way to say which.
-    fn check(&self, has_other: bool, other: &str) -> Result<(), ApiError> {
-        let ways = [has_other, self.key.is_some(), self.from.or(self.to).is_some()];
-        if ways.into_iter().filter(|said| *said).count() == 1 {
+    /// Requires exactly one kind of selector: these, or another one of the request, called `other_name`.
+    fn check(&self, has_other_selector: bool, other_name: &str) -> Result<(), ApiError> {
+        let selectors = [has_other_selector, self.key.is_some(), self.from.or(self.to).is_some()];
+        if selectors.into_iter().filter(|is_given| *is_given).count() == 1 {
             return Ok(());
         }
         Err(invalid(&format!(
-            "Exactly one of {other}, partition_key, or a partition date window (partition_date_start / \
+            "Exactly one of {other_name}, partition_key, or a partition date window (partition_date_start / \
              partition_date_end) must be provided."
         )))
     }
 
-    fn which(&self, timetable: Option<&Timetable>) -> Result<Which, ApiError> {
+    /// Returns the selector, with dates in the timezone of the timetable.
+    fn run_selector(&self, timetable: Option<&Timetable>) -> Result<RunSelector, ApiError> {
         if let Some(key) = &self.key {
-            return Ok(Which::Key(key.clone()));
+            return Ok(RunSelector::Key(key.clone()));
         }
         let zone = timetable.map_or(TimeZone::UTC, Timetable::zone_of_partitions);
-        // One that cannot be told must not be taken for none: that would be all of them.
-        let moment = |name: &str, clock: Option<DateTime>| {
-            let zoned = clock.map(|clock| clock.to_zoned(zone.clone())).transpose();
+        // An unrepresentable date must not become `None`: that would select every run.
+        let in_zone = |name: &str, date: Option<DateTime>| {
+            let zoned = date.map(|date| date.to_zoned(zone.clone())).transpose();
             let refuse = |error| ApiError::unprocessable(&["body", name], "datetime_parsing", error);
             zoned.map(|zoned| zoned.map(|zoned| zoned.timestamp())).map_err(refuse)
         };
-        Ok(Which::Window(moment("partition_date_start", self.from)?, moment("partition_date_end", self.to)?))
+        Ok(RunSelector::Window(in_zone("partition_date_start", self.from)?, in_zone("partition_date_end", self.to)?))
     }
 }
 
-/// Which runs are meant, and the options.
+/// A selection of runs, with the options.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BulkDAGRunClearBody {
@@ -258,7 +262,7 @@ pub struct BulkDAGRunClearBody {
 }
 
 /// `POST …/clearDagRuns`.
-pub async fn several(
+pub async fn clear_dag_runs(
     State(state): Shared,
     Segments(dag_id): Segments<String>,
     Body(body): Body<BulkDAGRunClearBody>,
@@ -271,43 +275,47 @@ pub async fn several(
         note: body.note,
     };
     options.check()?;
-    let partitions =
-        Partitions::of(body.partition_key, body.partition_date_start.as_deref(), body.partition_date_end.as_deref())?;
+    let partitions = Partitions::parse(
+        body.partition_key,
+        body.partition_date_start.as_deref(),
+        body.partition_date_end.as_deref(),
+    )?;
     partitions.check(!body.dag_runs.is_empty(), "dag_runs (non-empty)")?;
     let keys = if body.dag_runs.is_empty() {
-        let Some(dag_id) = unless_all(&dag_id) else {
+        let Some(dag_id) = specific_id(&dag_id) else {
             let detail = "Partition selectors require a concrete dag_id; '~' is not supported.";
             return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
         };
         let client = state.database.get().await?;
         let dag = dags::get(&*client, dag_id).await?;
-        let found = partitions::runs(&*client, dag_id, &partitions.which(dag.structure.timetable.as_ref())?).await?;
-        found.into_iter().map(|one| one.key).collect()
+        let runs =
+            partitions::runs(&*client, dag_id, &partitions.run_selector(dag.structure.timetable.as_ref())?).await?;
+        runs.into_iter().map(|run| run.key).collect()
     } else {
-        keys_of(&dag_id, body.dag_runs)?
+        run_keys(&dag_id, body.dag_runs)?
     };
     let outcome = options.run(&state, &keys).await?;
     if options.dry_run {
-        return Ok(Json(Cleared::Tried(outcome.affected())));
+        return Ok(Json(Cleared::DryRun(outcome.affected())));
     }
     Ok(Json(Cleared::Done(outcome.runs.into_iter().collect())))
 }
 
-/// Each of them once, in the order in which they were named.
-fn keys_of(dag_id: &str, named: Vec<BulkDAGRunBody>) -> Result<Vec<RunKey>, ApiError> {
+/// Returns the keys of the runs in the body, without duplicates and in the order of the request.
+fn run_keys(dag_id: &str, entries: Vec<BulkDAGRunBody>) -> Result<Vec<RunKey>, ApiError> {
     let refuse = |detail: String| Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
     let (mut keys, mut seen): (Vec<RunKey>, HashSet<RunKey>) = (Vec::new(), HashSet::new());
-    for BulkDAGRunBody { dag_run_id: run_id, dag_id: own, .. } in named {
-        let key = match (unless_all(dag_id), own.filter(|own| !own.is_empty())) {
-            (None, Some(own)) if own != "~" => RunKey { dag_id: own, run_id },
+    for BulkDAGRunBody { dag_run_id: run_id, dag_id: entry_dag_id, .. } in entries {
+        let key = match (specific_id(dag_id), entry_dag_id.filter(|entry_dag_id| !entry_dag_id.is_empty())) {
+            (None, Some(entry_dag_id)) if entry_dag_id != "~" => RunKey { dag_id: entry_dag_id, run_id },
             (None, _) => {
                 return refuse(format!(
                     "When the URL dag_id is '~', every entry must provide a concrete dag_id (missing on dag_run_id: \
                      '{run_id}')."
                 ));
             }
-            (Some(dag_id), Some(own)) if own != dag_id => {
-                return refuse(format!("Entry dag_id '{own}' does not match the URL dag_id '{dag_id}'."));
+            (Some(dag_id), Some(entry_dag_id)) if entry_dag_id != dag_id => {
+                return refuse(format!("Entry dag_id '{entry_dag_id}' does not match the URL dag_id '{dag_id}'."));
             }
             (Some(dag_id), _) => RunKey { dag_id: dag_id.to_owned(), run_id },
         };
@@ -344,42 +352,45 @@ pub struct ClearPartitionsResponse {
     dry_run: bool,
 }
 
-/// `POST …/clearPartitions`: the runs are of no partition from then on.
+/// `POST …/clearPartitions`: detaches the runs from their partitions.
 pub async fn partitions(
     State(state): Shared,
     Segments(dag_id): Segments<String>,
     Body(body): Body<ClearPartitionsBody>,
 ) -> Result<Json<ClearPartitionsResponse>, ApiError> {
-    let partitions =
-        Partitions::of(body.partition_key, body.partition_date_start.as_deref(), body.partition_date_end.as_deref())?;
+    let partitions = Partitions::parse(
+        body.partition_key,
+        body.partition_date_start.as_deref(),
+        body.partition_date_end.as_deref(),
+    )?;
     partitions.check(body.run_id.is_some(), "run_id")?;
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
     let dag = dags::get(&transaction, &dag_id).await?;
-    let which = match body.run_id {
-        Some(run_id) => Which::Run(run_id),
-        None => partitions.which(dag.structure.timetable.as_ref())?,
+    let selector = match body.run_id {
+        Some(run_id) => RunSelector::Run(run_id),
+        None => partitions.run_selector(dag.structure.timetable.as_ref())?,
     };
     let mut counts = ClearPartitionsResponse { dag_runs_cleared: 0, task_instances_cleared: 0, dry_run: body.dry_run };
-    let all = Selection::default();
-    let clearing = Clearing::of(&transaction, &dag_id, &all).await?;
-    let runs = partitions::runs(&transaction, &dag_id, &which).await?;
+    let selection = Selection::default();
+    let clearing = Clearing::load(&transaction, &dag_id, &selection).await?;
+    let runs = partitions::runs(&transaction, &dag_id, &selector).await?;
     if !body.dry_run {
-        let keys: Vec<RunKey> = runs.iter().map(|found| found.key.clone()).collect();
+        let keys: Vec<RunKey> = runs.iter().map(|run| run.key.clone()).collect();
         runs::lock(&transaction, &keys).await?;
     }
-    for found in runs {
-        if found.has_partition {
+    for run in runs {
+        if run.has_partition {
             counts.dag_runs_cleared += 1;
             if !body.dry_run {
-                partitions::forget(&transaction, &found.key).await?;
+                partitions::forget(&transaction, &run.key).await?;
             }
         }
         if body.clear_task_instances {
-            let chosen = clearing.select(&transaction, &found.key).await?;
-            counts.task_instances_cleared += chosen.len();
+            let selected = clearing.select(&transaction, &run.key).await?;
+            counts.task_instances_cleared += selected.len();
             if !body.dry_run {
-                clearing.clear(&transaction, &found.key, &chosen).await?;
+                clearing.clear(&transaction, &run.key, &selected).await?;
             }
         }
     }

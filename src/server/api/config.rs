@@ -1,11 +1,11 @@
-//! `/api/v2/config`: the settings in force, less what is secret, by Airflow's names and by our own.
+//! `/api/v2/config`: the effective settings without secrets, in Airflow's sections and in a section `leoflow`.
 
 use crate::config::{self, Config};
 use crate::engine::store::tries::SLOTS;
 use crate::home::lock;
 use crate::server::api_error::ApiError;
 use crate::server::openapi::answers::{Either, Plain};
-use crate::server::query::{Asked, Kind, Parameter, Query};
+use crate::server::query::{Kind, Parameter, Query, QueryParams};
 use crate::server::request::Segments;
 use crate::server::state::AppState;
 use axum::extract::State;
@@ -20,7 +20,7 @@ type Shared = State<Arc<AppState>>;
 /// Airflow's `Config`.
 #[derive(Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields, rename = "Config")]
-pub struct Shown {
+pub struct ConfigResponse {
     sections: Vec<ConfigSection>,
 }
 
@@ -45,7 +45,7 @@ fn section(name: &'static str, options: Vec<(&'static str, String)>) -> ConfigSe
 fn sections(state: &AppState) -> Result<Vec<ConfigSection>, ApiError> {
     let loaded = config::load(&state.home.config()).map_err(|error| ApiError::internal(&error))?;
     let Some(config) = loaded.map(|loaded| loaded.config) else {
-        return Err(ApiError::unavailable(&"there is no config.yaml"));
+        return Err(ApiError::unavailable(&"config.yaml does not exist"));
     };
     let workspace = config.workspace.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
     let served = lock::holder(&state.home).and_then(|holder| holder.url);
@@ -70,12 +70,12 @@ fn sections(state: &AppState) -> Result<Vec<ConfigSection>, ApiError> {
         section("core", core),
         section("api", api),
         section("logging", logging),
-        section("leoflow", own(&config, workspace)),
+        section("leoflow", leoflow_options(&config, workspace)),
     ])
 }
 
-/// The keys of `config.yaml` that are a user's to choose.
-fn own(config: &Config, workspace: String) -> Vec<(&'static str, String)> {
+/// Settings of `config.yaml` that have no counterpart in Airflow.
+fn leoflow_options(config: &Config, workspace: String) -> Vec<(&'static str, String)> {
     vec![
         ("instance_name", config::instance_name(Some(config)).to_owned()),
         ("workspace", workspace),
@@ -84,18 +84,23 @@ fn own(config: &Config, workspace: String) -> Vec<(&'static str, String)> {
     ]
 }
 
-fn answer(headers: &HeaderMap, sections: Vec<ConfigSection>) -> Result<Either<Shown, Plain>, ApiError> {
+/// Responds with JSON or plain text, as `Accept` allows.
+fn respond(headers: &HeaderMap, sections: Vec<ConfigSection>) -> Result<Either<ConfigResponse, Plain>, ApiError> {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("*/*");
-    let takes = |kind: &str| accept.split(',').any(|one| one.split(';').next().is_some_and(|one| one.trim() == kind));
-    if takes("application/json") || takes("*/*") || takes("application/*") {
-        return Ok(Either::json(Shown { sections }));
+    let accepts = |kind: &str| {
+        accept
+            .split(',')
+            .any(|media_type| media_type.split(';').next().is_some_and(|media_type| media_type.trim() == kind))
+    };
+    if accepts("application/json") || accepts("*/*") || accepts("application/*") {
+        return Ok(Either::json(ConfigResponse { sections }));
     }
-    if !takes("text/plain") && !takes("text/*") {
+    if !accepts("text/plain") && !accepts("text/*") {
         return Err(ApiError::new(StatusCode::NOT_ACCEPTABLE, "Only application/json or text/plain is supported"));
     }
     let mut text = String::new();
     for section in sections {
-        // Writing to a text does not fail.
+        // Writing to a `String` cannot fail.
         let _ = writeln!(text, "[{}]", section.name);
         for ConfigOption { key, value } in &section.options {
             let _ = writeln!(text, "{key} = {value}");
@@ -105,40 +110,40 @@ fn answer(headers: &HeaderMap, sections: Vec<ConfigSection>) -> Result<Either<Sh
     Ok(Either::text(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text)))
 }
 
-pub struct OfConfig;
+pub struct ConfigQuery;
 
-impl Query for OfConfig {
+impl Query for ConfigQuery {
     const OTHERS: &'static [Parameter] = &[Parameter::new("section", Kind::Text)];
 }
 
 pub async fn get(
     State(state): Shared,
-    asked: Asked<OfConfig>,
+    params: QueryParams<ConfigQuery>,
     headers: HeaderMap,
-) -> Result<Either<Shown, Plain>, ApiError> {
+) -> Result<Either<ConfigResponse, Plain>, ApiError> {
     let mut sections = sections(&state)?;
-    if let Some(name) = asked.text("section") {
+    if let Some(name) = params.text("section") {
         sections.retain(|section| section.name == name);
         if sections.is_empty() {
             return Err(ApiError::new(StatusCode::NOT_FOUND, format!("Section {name} not found.")));
         }
     }
-    answer(&headers, sections)
+    respond(&headers, sections)
 }
 
 pub async fn get_value(
     State(state): Shared,
-    Segments((section, option)): Segments<(String, String)>,
+    Segments((section_name, option_key)): Segments<(String, String)>,
     headers: HeaderMap,
-) -> Result<Either<Shown, Plain>, ApiError> {
+) -> Result<Either<ConfigResponse, Plain>, ApiError> {
     let mut sections = sections(&state)?;
-    sections.retain(|found| found.name.eq_ignore_ascii_case(&section));
-    for found in &mut sections {
-        found.options.retain(|one| one.key.eq_ignore_ascii_case(&option));
+    sections.retain(|section| section.name.eq_ignore_ascii_case(&section_name));
+    for section in &mut sections {
+        section.options.retain(|option| option.key.eq_ignore_ascii_case(&option_key));
     }
-    if sections.iter().all(|found| found.options.is_empty()) {
-        let detail = format!("Option [{section}/{option}] not found.");
+    if sections.iter().all(|section| section.options.is_empty()) {
+        let detail = format!("Option [{section_name}/{option_key}] not found.");
         return Err(ApiError::new(StatusCode::NOT_FOUND, detail));
     }
-    answer(&headers, sections)
+    respond(&headers, sections)
 }

@@ -1,4 +1,4 @@
-//! `/api/v2/connections`, with Airflow's names and shapes. A password goes in and never comes out.
+//! `/api/v2/connections`, with Airflow's names and shapes. Passwords can be written but are never returned.
 
 use super::redact;
 use super::views::Stamp;
@@ -11,9 +11,9 @@ use crate::server::api_error::ApiError;
 use crate::server::body::Body;
 use crate::server::bulk::{self, Bulk, BulkResponse, Entities};
 use crate::server::changes::Changes;
-use crate::server::listing::{Fields, NOTHING, collection};
+use crate::server::listing::{Fields, NO_FIELDS, collection};
 use crate::server::openapi::answers::{Accepted, Created, NoContent};
-use crate::server::query::{Asked, Parameter, Query};
+use crate::server::query::{Parameter, Query, QueryParams};
 use crate::server::request::Id;
 use crate::server::state::AppState;
 use axum::Json;
@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
 
-/// What may be ordered by. Airflow's `id` is the order of creation.
+/// Sortable fields. Airflow's `id` is the order of creation.
 const FIELDS: Fields = Fields {
     order: &[
         ("connection_id", Column::text("connection_id")),
@@ -40,12 +40,12 @@ const FIELDS: Fields = Fields {
         ("id", Column::time("created_at")),
     ],
     patterns: &[("connection_id", "connection_id")],
-    ..NOTHING
+    ..NO_FIELDS
 };
 
-pub struct OfConnections;
+pub struct ConnectionsQuery;
 
-impl Query for OfConnections {
+impl Query for ConnectionsQuery {
     const LIST: Option<&'static Fields> = Some(&FIELDS);
 }
 
@@ -82,16 +82,16 @@ fn response(connection: Connection) -> ConnectionResponse {
 
 pub async fn list(
     State(state): Shared,
-    asked: Asked<OfConnections>,
+    params: QueryParams<ConnectionsQuery>,
 ) -> Result<Json<ConnectionCollectionResponse>, ApiError> {
-    let listing = asked.listing(&FIELDS)?;
+    let listing = params.listing(&FIELDS)?;
     let client = state.database.get().await?;
-    let found = connections::list(&*client, &state.cipher, listing).await?;
-    Ok(Json(found.map(response).into()))
+    let page = connections::list(&*client, &state.cipher, listing).await?;
+    Ok(Json(page.map(response).into()))
 }
 
 pub async fn get(State(state): Shared, Id(id): Id) -> Result<Json<ConnectionResponse>, ApiError> {
-    if id == ENQUEUED {
+    if id == ENQUEUE_WORD {
         return Err(test_is_disabled());
     }
     let client = state.database.get().await?;
@@ -118,7 +118,7 @@ pub struct ConnectionBody {
     password: Option<String>,
     #[serde(default)]
     extra: Option<String>,
-    /// Airflow's teams; Lite has one user.
+    /// Airflow's teams; ignored, since Lite has one user.
     #[serde(default, rename = "team_name")]
     #[schemars(length(max = 50))]
     _team_name: Option<String>,
@@ -150,7 +150,7 @@ pub async fn create(
     Ok(Created(response(connection)))
 }
 
-/// Changes the fields that are in the body (and in `update_mask`, where there is one).
+/// Changes the fields present in the body (limited to `update_mask` when given).
 pub async fn patch(
     State(state): Shared,
     Id(id): Id,
@@ -167,7 +167,7 @@ pub async fn patch(
     Ok(Json(response(merged)))
 }
 
-/// What is not among the changes stays as it is.
+/// Applies the changes; other fields keep their values.
 async fn change(
     transaction: &Transaction<'_>,
     cipher: &Cipher,
@@ -180,13 +180,14 @@ async fn change(
     Ok(merged)
 }
 
-/// A secret that comes back as it was shown means "as it was".
+/// Returns the connection with the changed fields. A secret that is sent back in its masked form keeps its stored
+/// value.
 fn merge(old: Connection, changes: &Changes<ConnectionBody>) -> Connection {
     let new = &changes.values;
-    let secret = |new: &Option<String>, old: &Option<String>| {
+    let restore_secret = |new: &Option<String>, old: &Option<String>| {
         new.as_ref().map(|new| old.as_ref().map_or_else(|| new.clone(), |old| redact::restore(new, old)))
     };
-    let (password, extra) = (secret(&new.password, &old.password), secret(&new.extra, &old.extra));
+    let (password, extra) = (restore_secret(&new.password, &old.password), restore_secret(&new.extra, &old.extra));
     Connection {
         connection_id: old.connection_id,
         conn_type: changes.pick("conn_type", new.conn_type.clone(), old.conn_type),
@@ -206,17 +207,17 @@ pub async fn delete(State(state): Shared, Id(id): Id) -> Result<NoContent, ApiEr
     Ok(NoContent)
 }
 
-/// What is posted to one connection is nothing; these words are operations.
-pub async fn post_word(Id(word): Id, request: Request) -> Response {
+/// Handles `POST /connections/WORD`: connections accept no POST by id, and these words are operations.
+pub async fn post_by_word(Id(word): Id, request: Request) -> Response {
     match word.as_str() {
-        "test" => answer(test, request).await,
-        ENQUEUED => answer(enqueue_test, request).await,
+        "test" => call_handler(test, request).await,
+        ENQUEUE_WORD => call_handler(enqueue_test, request).await,
         "defaults" => create_defaults().await.into_response(),
         _ => ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed").into_response(),
     }
 }
 
-async fn answer<A>(handler: impl Handler<A, ()>, request: Request) -> Response {
+async fn call_handler<A>(handler: impl Handler<A, ()>, request: Request) -> Response {
     handler.call(request, ()).await
 }
 
@@ -226,15 +227,14 @@ pub struct ConnectionTestResponse {
     message: String,
 }
 
-/// As on Airflow a test is forbidden unless somebody allows it: whoever may ask for it makes this machine connect to any
-/// other.
+/// Refused by default, as in Airflow: a connection test makes this machine connect to any host the caller names.
 pub async fn test(_: Body<ConnectionBody>) -> Result<Json<ConnectionTestResponse>, ApiError> {
     Err(test_is_disabled())
 }
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "it is only looked at whether it can be one")]
+#[expect(dead_code, reason = "used for validation only")]
 pub struct ConnectionTestRequestBody {
     #[schemars(length(max = 200), regex(pattern = r"^[\w.-]+$"))]
     connection_id: String,
@@ -271,16 +271,16 @@ pub struct ConnectionTestQueuedResponse {
     state: String,
 }
 
-/// A test that is asked for now and looked at later.
+/// Queues a test of a connection whose result is polled later.
 pub async fn enqueue_test(
     _: Body<ConnectionTestRequestBody>,
 ) -> Result<Accepted<ConnectionTestQueuedResponse>, ApiError> {
     Err(test_is_disabled())
 }
 
-pub struct OfTest;
+pub struct ConnectionTestQuery;
 
-impl Query for OfTest {
+impl Query for ConnectionTestQuery {
     const OTHERS: &'static [Parameter] = &[Parameter::header("Airflow-Connection-Test-Token").required()];
 }
 
@@ -293,47 +293,47 @@ pub struct AsyncConnectionTestResponse {
     created_at: Stamp,
 }
 
-/// What became of it.
-pub async fn get_test(_: Asked<OfTest>) -> Result<Json<AsyncConnectionTestResponse>, ApiError> {
+/// Returns the result of a queued test.
+pub async fn get_test(_: QueryParams<ConnectionTestQuery>) -> Result<Json<AsyncConnectionTestResponse>, ApiError> {
     Err(test_is_disabled())
 }
 
-/// Airflow's examples name services that are not here: there is none to make.
+/// Airflow's default connections name services that do not exist here, so none are created.
 pub async fn create_defaults() -> NoContent {
     NoContent
 }
 
-/// Airflow's word for tests that are asked for and looked at later; no connection of that name is shown.
-const ENQUEUED: &str = "enqueue-test";
+/// Airflow's path segment for queued tests; a connection of that name cannot be read.
+const ENQUEUE_WORD: &str = "enqueue-test";
 
 fn test_is_disabled() -> ApiError {
     let detail = "Testing connections is disabled in Airflow configuration. Contact your deployment admin to enable it. \
-                  `leoflow connections test` tests one that is there.";
+                  `leoflow connections test` tests an existing connection.";
     ApiError::new(StatusCode::FORBIDDEN, detail)
 }
 
 struct Connections<'a>(&'a Cipher);
 
 impl Entities for Connections<'_> {
-    const WHAT: &'static str = "connections";
-    const NAMES: &'static [&'static str] = &["connection_id"];
-    const IS_REPLACED: bool = false;
+    const PLURAL: &'static str = "connections";
+    const NAME_FIELDS: &'static [&'static str] = &["connection_id"];
+    const OVERWRITE_RESETS: bool = false;
 
-    async fn there(&self, transaction: &Transaction<'_>, names: &[String]) -> Result<Vec<String>, ApiError> {
-        Ok(connections::there(transaction, names).await?)
+    async fn existing(&self, transaction: &Transaction<'_>, names: &[String]) -> Result<Vec<String>, ApiError> {
+        Ok(connections::existing(transaction, names).await?)
     }
 
     fn check(body: bulk::Body) -> Result<(), ApiError> {
-        Changes::<ConnectionBody>::of(body, &[]).map(drop)
+        Changes::<ConnectionBody>::new(body, &[]).map(drop)
     }
 
     async fn set(&self, transaction: &Transaction<'_>, body: bulk::Body) -> Result<(), ApiError> {
-        let new: ConnectionBody = Changes::of(body, &[])?.values;
+        let new: ConnectionBody = Changes::new(body, &[])?.values;
         Ok(connections::set(transaction, self.0, &new.into_connection()).await?)
     }
 
     async fn change(&self, transaction: &Transaction<'_>, body: bulk::Body, mask: &[String]) -> Result<(), ApiError> {
-        let changes = Changes::<ConnectionBody>::of(body, mask)?;
+        let changes = Changes::<ConnectionBody>::new(body, mask)?;
         change(transaction, self.0, &changes.values.connection_id, &changes).await.map(drop)
     }
 

@@ -1,12 +1,12 @@
-//! What is told of all DAGs together: tags, counts of runs, warnings; with Airflow's names and shapes.
+//! Facts about all DAGs: tags, run counts and warnings, with Airflow's names and shapes.
 
 use super::views::Stamp;
 use crate::engine::state::RunState;
 use crate::engine::store::dag_facts;
 use crate::engine::store::listing::Column;
 use crate::server::api_error::ApiError;
-use crate::server::listing::{Fields, NOTHING, collection};
-use crate::server::query::{Asked, Kind, Parameter, Query};
+use crate::server::listing::{Fields, NO_FIELDS, collection};
+use crate::server::query::{Kind, Parameter, Query, QueryParams};
 use crate::server::state::AppState;
 use axum::Json;
 use axum::extract::State;
@@ -20,28 +20,31 @@ type Shared = State<Arc<AppState>>;
 
 const TAG_FIELDS: Fields = Fields {
     order: &[("name", Column::text("t.name"))],
-    usual: &["name"],
+    default_order: &["name"],
     patterns: &[("tag_name", "t.name")],
-    ..NOTHING
+    ..NO_FIELDS
 };
 
-pub struct OfTags;
+pub struct TagsQuery;
 
-impl Query for OfTags {
+impl Query for TagsQuery {
     const LIST: Option<&'static Fields> = Some(&TAG_FIELDS);
 }
 
 collection! { DAGTagCollectionResponse { tags: String } }
 
-pub async fn tags(State(state): Shared, asked: Asked<OfTags>) -> Result<Json<DAGTagCollectionResponse>, ApiError> {
-    let listing = asked.listing(&TAG_FIELDS)?;
-    let found = dag_facts::tags(&*state.database.get().await?, listing).await?;
-    Ok(Json(found.into()))
+pub async fn tags(
+    State(state): Shared,
+    params: QueryParams<TagsQuery>,
+) -> Result<Json<DAGTagCollectionResponse>, ApiError> {
+    let listing = params.listing(&TAG_FIELDS)?;
+    let page = dag_facts::tags(&*state.database.get().await?, listing).await?;
+    Ok(Json(page.into()))
 }
 
-pub struct OfStats;
+pub struct StatsQuery;
 
-impl Query for OfStats {
+impl Query for StatsQuery {
     const OTHERS: &'static [Parameter] = &[Parameter::new("dag_ids", Kind::Texts)];
 }
 
@@ -60,9 +63,12 @@ pub struct DagStatsResponse {
 
 collection! { DagStatsCollectionResponse { dags: DagStatsResponse } }
 
-/// How many runs of each DAG are in which state; those of `dag_ids`, or of all.
-pub async fn stats(State(state): Shared, asked: Asked<OfStats>) -> Result<Json<DagStatsCollectionResponse>, ApiError> {
-    let counts = dag_facts::count_runs(&*state.database.get().await?, &asked.texts("dag_ids")).await?;
+/// Counts the runs of each DAG by state, for `dag_ids` or for all DAGs.
+pub async fn stats(
+    State(state): Shared,
+    params: QueryParams<StatsQuery>,
+) -> Result<Json<DagStatsCollectionResponse>, ApiError> {
+    let counts = dag_facts::count_runs(&*state.database.get().await?, &params.texts("dag_ids")).await?;
     let view = |(dag_id, by_state): (String, Value)| {
         let count = |state: &RunState| by_state.get(state.as_str()).and_then(Value::as_i64).unwrap_or(0);
         let stats = RunState::ALL.iter().map(|state| DagStatsStateResponse { state: *state, count: count(state) });
@@ -71,8 +77,8 @@ pub async fn stats(State(state): Shared, asked: Asked<OfStats>) -> Result<Json<D
     Ok(Json(counts.into_iter().map(view).collect()))
 }
 
-/// A DAG whose task names a pool that is not there.
-const WARNING: &str = "non-existent pool";
+/// Warning for a DAG whose task references an unknown pool.
+const UNKNOWN_POOL_WARNING: &str = "non-existent pool";
 const WARNING_FIELDS: Fields = Fields {
     order: &[
         ("dag_id", Column::text("w.dag_id")),
@@ -80,23 +86,23 @@ const WARNING_FIELDS: Fields = Fields {
         ("message", Column::text("w.pool")),
         ("timestamp", Column::time("w.at")),
     ],
-    usual: &["dag_id"],
+    default_order: &["dag_id"],
     exact: &[("dag_id", Column::text("w.dag_id"))],
-    ..NOTHING
+    ..NO_FIELDS
 };
 
-/// Airflow's kinds of warnings.
-const KINDS: &[&str] = &["asset conflict", WARNING, "runtime varying value"];
+/// Airflow's warning types.
+const WARNING_TYPES: &[&str] = &["asset conflict", UNKNOWN_POOL_WARNING, "runtime varying value"];
 
-pub struct OfWarnings;
+pub struct WarningsQuery;
 
-impl Query for OfWarnings {
+impl Query for WarningsQuery {
     const LIST: Option<&'static Fields> = Some(&WARNING_FIELDS);
-    const OTHERS: &'static [Parameter] = &[Parameter::new("warning_type", Kind::OneOf(KINDS))];
+    const OTHERS: &'static [Parameter] = &[Parameter::new("warning_type", Kind::OneOf(WARNING_TYPES))];
 }
 
 #[derive(Serialize, JsonSchema)]
-#[expect(dead_code, reason = "a warning has it as a text")]
+#[expect(dead_code, reason = "warnings hold it as text")]
 enum DagWarningType {
     #[serde(rename = "asset conflict")]
     AssetConflict,
@@ -120,17 +126,19 @@ collection! { DAGWarningCollectionResponse { dag_warnings: DAGWarningResponse } 
 
 pub async fn warnings(
     State(state): Shared,
-    asked: Asked<OfWarnings>,
+    params: QueryParams<WarningsQuery>,
 ) -> Result<Json<DAGWarningCollectionResponse>, ApiError> {
-    let mut listing = asked.listing(&WARNING_FIELDS)?;
-    listing.conditions.maybe(&format!("{{}} = '{WARNING}'"), asked.text("warning_type").map(str::to_owned));
-    let found = dag_facts::with_unknown_pools(&*state.database.get().await?, listing).await?;
-    let view = |(dag_id, pool, at): (String, String, Timestamp)| DAGWarningResponse {
+    let mut listing = params.listing(&WARNING_FIELDS)?;
+    listing
+        .conditions
+        .maybe(&format!("{{}} = '{UNKNOWN_POOL_WARNING}'"), params.text("warning_type").map(str::to_owned));
+    let page = dag_facts::with_unknown_pools(&*state.database.get().await?, listing).await?;
+    let view = |(dag_id, pool, parsed_at): (String, String, Timestamp)| DAGWarningResponse {
         message: format!("Dag '{dag_id}' references non-existent pools: ['{pool}']"),
-        warning_type: WARNING,
+        warning_type: UNKNOWN_POOL_WARNING,
         dag_display_name: dag_id.clone(),
         dag_id,
-        timestamp: Stamp(at),
+        timestamp: Stamp(parsed_at),
     };
-    Ok(Json(found.map(view).into()))
+    Ok(Json(page.map(view).into()))
 }

@@ -1,12 +1,12 @@
-//! The files of DAGs: `dagSources`, `importErrors` and `parseDagFile`, with Airflow's names and shapes.
+//! DAG files: `dagSources`, `importErrors` and `parseDagFile`, with Airflow's names and shapes.
 
 use super::views::{self, BUNDLE, ImportErrorCollectionResponse, ImportErrorResponse, file_token};
 use crate::engine::store::dags;
 use crate::engine::store::listing::{Column, Listing};
 use crate::server::api_error::ApiError;
-use crate::server::listing::{Fields, NOTHING};
+use crate::server::listing::{Fields, NO_FIELDS};
 use crate::server::openapi::answers::{Created, Either, Plain};
-use crate::server::query::{Asked, Kind, Parameter, Query};
+use crate::server::query::{Kind, Parameter, Query, QueryParams};
 use crate::server::request::Segments;
 use crate::server::state::AppState;
 use axum::Json;
@@ -19,18 +19,18 @@ use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
 
-/// Parses the file with that token again, as it is.
+/// Parses the file with this token again, changed or not.
 pub async fn parse_again(State(state): Shared, Segments(token): Segments<String>) -> Result<Created<Value>, ApiError> {
-    let found = dags::list(&*state.database.get().await?, &state.structures, Listing::default()).await?;
-    let dag = found.rows.into_iter().find(|dag| file_token(&dag.fileloc) == token);
+    let page = dags::list(&*state.database.get().await?, &state.structures, Listing::default()).await?;
+    let dag = page.rows.into_iter().find(|dag| file_token(&dag.fileloc) == token);
     let dag = dag.ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, "The DAG file with this token was not found"))?;
-    state.asked_files.ask(dag.fileloc.into());
+    state.parse_requests.add(dag.fileloc.into());
     Ok(Created(Value::Null))
 }
 
-pub struct OfSource;
+pub struct SourceQuery;
 
-impl Query for OfSource {
+impl Query for SourceQuery {
     const OTHERS: &'static [Parameter] = &[Parameter::new("version_number", Kind::Whole)];
 }
 
@@ -45,13 +45,13 @@ pub struct DAGSourceResponse {
 pub async fn source(
     State(state): Shared,
     Segments(dag_id): Segments<String>,
-    params: Asked<OfSource>,
+    params: QueryParams<SourceQuery>,
     headers: HeaderMap,
 ) -> Result<Either<DAGSourceResponse, Plain>, ApiError> {
     let number = params.whole("version_number")?.filter(|number| *number > 0);
-    let wanted = number.map(|number| i32::try_from(number).unwrap_or(i32::MAX));
+    let number_filter = number.map(|number| i32::try_from(number).unwrap_or(i32::MAX));
     let client = state.database.get().await?;
-    let (version_number, content) = dags::source(&*client, &dag_id, wanted).await?.ok_or_else(|| {
+    let (version_number, content) = dags::source(&*client, &dag_id, number_filter).await?.ok_or_else(|| {
         let number = number.map_or_else(|| "None".to_owned(), |number| number.to_string());
         let detail = format!("The source code of the Dag {dag_id}, version_number {number} was not found");
         ApiError::new(StatusCode::NOT_FOUND, detail)
@@ -74,31 +74,31 @@ const ERROR_FIELDS: Fields = Fields {
         ("import_error_id", Column::whole("id")),
         ("timestamp", Column::time("created_at")),
         ("filename", Column::text("filename")),
-        // There is one.
+        // There is only one bundle.
         ("bundle_name", Column::whole("id")),
         ("stacktrace", Column::text("stack_trace")),
     ],
     patterns: &[("filename", "filename")],
     exact: &[("filename", Column::text("filename"))],
-    ..NOTHING
+    ..NO_FIELDS
 };
 
-pub struct OfErrors;
+pub struct ImportErrorsQuery;
 
-impl Query for OfErrors {
+impl Query for ImportErrorsQuery {
     const LIST: Option<&'static Fields> = Some(&ERROR_FIELDS);
     const OTHERS: &'static [Parameter] = &[Parameter::new("bundle_name", Kind::Text)];
 }
 
 pub async fn import_errors(
     State(state): Shared,
-    params: Asked<OfErrors>,
+    params: QueryParams<ImportErrorsQuery>,
 ) -> Result<Json<ImportErrorCollectionResponse>, ApiError> {
     let mut listing = params.listing(&ERROR_FIELDS)?;
     listing.conditions.maybe(&format!("{{}} = '{BUNDLE}'"), params.text("bundle_name").map(str::to_owned));
     let client = state.database.get().await?;
-    let found = dags::import_errors(&*client, listing).await?;
-    Ok(Json(found.map(views::import_error).into()))
+    let page = dags::import_errors(&*client, listing).await?;
+    Ok(Json(page.map(views::import_error).into()))
 }
 
 pub async fn import_error(

@@ -1,4 +1,4 @@
-//! Lists of `/api/v2/dags/{dag_id}/dagRuns`, asked for in a query or in a body, with Airflow's names and shapes.
+//! Lists of `/api/v2/dags/{dag_id}/dagRuns`, by query or by body, with Airflow's names and shapes.
 
 use super::views::{self, DAGRunCollectionResponse};
 use crate::engine::state::RunState;
@@ -7,9 +7,9 @@ use crate::engine::store::listing::{Column, Listing};
 use crate::engine::store::runs;
 use crate::server::api_error::ApiError;
 use crate::server::body::{Body, maybe_lax};
-use crate::server::listing::{Fields, PageLimit, PageOffset, literal};
+use crate::server::listing::{Fields, PageLimit, PageOffset, escape_like};
 use crate::server::openapi::operation::Input;
-use crate::server::query::{Asked, Kind, Parameter, Query};
+use crate::server::query::{Kind, Parameter, Query, QueryParams};
 use crate::server::request::{Params, Segments};
 use crate::server::state::AppState;
 use axum::Json;
@@ -43,7 +43,7 @@ const FIELDS: Fields = Fields {
         ("conf", Column::text("r.conf::text")),
         ("duration", DURATION),
     ],
-    usual: &["id"],
+    default_order: &["id"],
     has_cursor: true,
     patterns: &[
         ("run_id", "r.run_id"),
@@ -68,9 +68,9 @@ const FIELDS: Fields = Fields {
     in_body: &[("dag_ids", Column::text("r.dag_id"))],
 };
 
-pub struct OfRuns;
+pub struct RunsQuery;
 
-impl Query for OfRuns {
+impl Query for RunsQuery {
     const LIST: Option<&'static Fields> = Some(&FIELDS);
     const OTHERS: &'static [Parameter] = &[
         Parameter::new("conf_contains", Kind::Text),
@@ -81,8 +81,8 @@ impl Query for OfRuns {
     ];
 }
 
-/// What a list of runs is asked for, in a query or in a body.
-fn wanted(params: &Params) -> Result<Listing, ApiError> {
+/// Builds the listing for a query or a body.
+fn run_listing(params: &Params) -> Result<Listing, ApiError> {
     check_states(&params.texts("state"), &RunState::ALL.iter().map(|state| state.as_str()).collect::<Vec<_>>())?;
     let mut listing = params.listing_with_cursor(&FIELDS, QUEUED_AT, runs::KEY)?;
     let conditions = &mut listing.conditions;
@@ -93,14 +93,14 @@ fn wanted(params: &Params) -> Result<Listing, ApiError> {
                              JOIN asset a ON a.id = e.asset_id
                              WHERE c.dag_id = r.dag_id AND c.run_id = r.run_id AND (a.name ILIKE {} OR a.uri ILIKE {}))";
     if let Some(text) = params.text("consuming_asset_pattern") {
-        let pattern = format!("%{}%", literal(text));
+        let pattern = format!("%{}%", escape_like(text));
         conditions.add(asset, vec![Box::new(pattern.clone()), Box::new(pattern)]);
     }
     Ok(listing)
 }
 
-/// Airflow's word for all of them.
-pub fn unless_all(id: &str) -> Option<&str> {
+/// Returns `None` for `~`, Airflow's wildcard for all ids.
+pub fn specific_id(id: &str) -> Option<&str> {
     (id != "~").then_some(id)
 }
 
@@ -115,25 +115,25 @@ pub fn check_states(states: &[String], known: &[&str]) -> Result<(), ApiError> {
 pub async fn list(
     State(state): Shared,
     Segments(dag_id): Segments<String>,
-    params: Asked<OfRuns>,
+    params: QueryParams<RunsQuery>,
 ) -> Result<Json<DAGRunCollectionResponse>, ApiError> {
-    let mut listing = wanted(&params)?;
+    let mut listing = run_listing(&params)?;
     let client = state.database.get().await?;
     let (from, to) = (params.date("partition_date_gte")?, params.date("partition_date_lte")?);
-    if let Some(dag_id) = unless_all(&dag_id) {
+    if let Some(dag_id) = specific_id(&dag_id) {
         let dag = dags::get(&*client, dag_id).await?;
         listing.conditions.with("r.dag_id = {}", dag_id.to_owned());
-        of_partition_dates(&dag, from, to, &mut listing)?;
+        add_partition_dates(&dag, from, to, &mut listing)?;
     } else if from.or(to).is_some() {
         let detail = "partition_date_gte and partition_date_lte require a specific dag_id.";
         return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
     }
-    let found = runs::list(&*client, listing).await?;
-    Ok(Json(found.map(views::run).into()))
+    let page = runs::list(&*client, listing).await?;
+    Ok(Json(page.map(views::run).into()))
 }
 
-/// Whole days, in the time zone of the DAG's timetable.
-fn of_partition_dates(dag: &Dag, from: Option<Date>, to: Option<Date>, listing: &mut Listing) -> Result<(), ApiError> {
+/// Adds bounds of the partition date, as whole days in the timetable's timezone; `to` is included.
+fn add_partition_dates(dag: &Dag, from: Option<Date>, to: Option<Date>, listing: &mut Listing) -> Result<(), ApiError> {
     if from.or(to).is_none() {
         return Ok(());
     }
@@ -146,13 +146,13 @@ fn of_partition_dates(dag: &Dag, from: Option<Date>, to: Option<Date>, listing: 
         return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
     };
     let zone = timetable.zone_of_partitions();
-    let start = |date: Date| date.to_zoned(zone.clone()).map(|at| at.timestamp()).ok();
+    let start = |date: Date| date.to_zoned(zone.clone()).map(|zoned| zoned.timestamp()).ok();
     listing.conditions.maybe("r.partition_date >= {}", from.and_then(start));
     listing.conditions.maybe("r.partition_date < {}", to.and_then(|date| date.tomorrow().ok()).and_then(start));
     Ok(())
 }
 
-/// What is posted to one run, or to one task instance, is nothing; only the word of lists is.
+/// Accepts only the path segment `list`: runs and task instances accept no POST by id.
 pub struct OnlyList;
 
 impl Input for OnlyList {}
@@ -204,22 +204,22 @@ pub struct DAGRunsBatchBody {
     conf_contains: Option<String>,
 }
 
-/// What a body asks for that may name several DAGs.
-pub async fn list_of_body(
+/// Lists the runs of several DAGs, selected by the body.
+pub async fn list_by_body(
     State(state): Shared,
     _: OnlyList,
     Segments((dag_id, _)): Segments<(String, String)>,
     Body(body): Body<DAGRunsBatchBody>,
 ) -> Result<Json<DAGRunCollectionResponse>, ApiError> {
-    only_all(&dag_id, "dag_id")?;
-    let params = Params::of_body(&body, &[("states", "state")])?;
-    let found = runs::list(&*state.database.get().await?, wanted(&params)?).await?;
-    Ok(Json(found.map(views::run).into()))
+    require_wildcard(&dag_id, "dag_id")?;
+    let params = Params::from_body(&body, &[("states", "state")])?;
+    let page = runs::list(&*state.database.get().await?, run_listing(&params)?).await?;
+    Ok(Json(page.map(views::run).into()))
 }
 
-/// Where a body says which, the path says all.
-pub fn only_all(id: &str, name: &str) -> Result<(), ApiError> {
-    if unless_all(id).is_none() {
+/// Requires `~` in the path, since the body selects the ids.
+pub fn require_wildcard(id: &str, name: &str) -> Result<(), ApiError> {
+    if specific_id(id).is_none() {
         return Ok(());
     }
     Err(ApiError::unprocessable(&["path", name], "literal_error", "Input should be '~'"))

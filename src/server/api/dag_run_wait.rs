@@ -1,4 +1,4 @@
-//! Waiting for a run to end: its state again and again, a line each, and what its tasks have returned at the end.
+//! Waits for a run to end: streams its state, one JSON line per poll, and last the requested XCom results.
 
 use crate::engine::keys::RunKey;
 use crate::engine::store::secrets;
@@ -6,7 +6,7 @@ use crate::engine::store::xcoms::{self, Pull};
 use crate::engine::store::{ReadFor, StoreError, runs};
 use crate::server::api_error::ApiError;
 use crate::server::openapi::answers::{Either, Lines};
-use crate::server::query::{Asked, Kind, Parameter, Query};
+use crate::server::query::{Kind, Parameter, Query, QueryParams};
 use crate::server::request::Segments;
 use crate::server::state::AppState;
 use axum::body::Body;
@@ -18,22 +18,25 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Shorter ones would only cost time.
-const SHORTEST: Duration = Duration::from_millis(100);
-const LONGEST: Duration = Duration::from_secs(3600);
-const RETURNED: &str = "return_value";
+/// Shortest and longest poll interval.
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
+const MAX_INTERVAL: Duration = Duration::from_secs(3600);
+const RETURN_VALUE: &str = "return_value";
 
-struct Waiting {
+/// A client that waits for a run.
+struct RunWait {
     state: Arc<AppState>,
     run: RunKey,
     interval: Duration,
+    /// Tasks whose results are sent at the end.
     tasks: Vec<String>,
+    /// True until the first line, which is sent without a delay.
     is_first: bool,
 }
 
-pub struct OfWait;
+pub struct WaitQuery;
 
-impl Query for OfWait {
+impl Query for WaitQuery {
     const OTHERS: &'static [Parameter] =
         &[Parameter::new("interval", Kind::Seconds).required(), Parameter::new("result", Kind::Texts)];
 }
@@ -41,12 +44,12 @@ impl Query for OfWait {
 pub async fn wait(
     State(state): State<Arc<AppState>>,
     Segments((dag_id, run_id)): Segments<(String, String)>,
-    asked: Asked<OfWait>,
+    params: QueryParams<WaitQuery>,
 ) -> Result<Either<Value, Lines>, ApiError> {
-    let interval = asked.fraction("interval")?.filter(|seconds| *seconds > 0.0).ok_or_else(|| {
+    let interval = params.fraction("interval")?.filter(|seconds| *seconds > 0.0).ok_or_else(|| {
         ApiError::unprocessable(&["query", "interval"], "greater_than", "Input should be greater than 0")
     })?;
-    let interval = Duration::try_from_secs_f64(interval).unwrap_or(LONGEST).clamp(SHORTEST, LONGEST);
+    let interval = Duration::try_from_secs_f64(interval).unwrap_or(MAX_INTERVAL).clamp(MIN_INTERVAL, MAX_INTERVAL);
     let run = RunKey { dag_id, run_id };
     runs::get(&*state.database.get().await?, &run, ReadFor::Reading).await.map_err(|error| match error {
         StoreError::NotFound { .. } => {
@@ -55,34 +58,35 @@ pub async fn wait(
         }
         other => other.into(),
     })?;
-    let waiting = Waiting { state, run, interval, tasks: asked.texts("result"), is_first: true };
-    let lines = stream::unfold(Some(waiting), |waiting| async {
-        let mut waiting = waiting?;
-        if !std::mem::take(&mut waiting.is_first) {
-            tokio::time::sleep(waiting.interval).await;
+    let run_wait = RunWait { state, run, interval, tasks: params.texts("result"), is_first: true };
+    let lines = stream::unfold(Some(run_wait), |run_wait| async {
+        let mut run_wait = run_wait?;
+        if !std::mem::take(&mut run_wait.is_first) {
+            tokio::time::sleep(run_wait.interval).await;
         }
-        let (line, is_over) = waiting.look().await;
-        Some((Ok::<_, Infallible>(format!("{line}\n")), (!is_over).then_some(waiting)))
+        let (line, is_over) = run_wait.next_line().await;
+        Some((Ok::<_, Infallible>(format!("{line}\n")), (!is_over).then_some(run_wait)))
     });
-    // Of no said type, as Airflow's: its official client reads no other lines of JSON.
+    // Like Airflow, sends no content type for JSON lines: the official client cannot parse that type.
     Ok(Either::text(Body::from_stream(lines)))
 }
 
-impl Waiting {
-    /// The line, and whether it is the last.
-    async fn look(&self) -> (Value, bool) {
-        match self.ask().await {
-            Ok(found) => found,
-            // The datastore is being started again.
+impl RunWait {
+    /// Returns the next line, and whether it is the last one.
+    async fn next_line(&self) -> (Value, bool) {
+        match self.poll().await {
+            Ok(polled) => polled,
+            // The datastore is restarting.
             Err(error) if error.status() == StatusCode::SERVICE_UNAVAILABLE => {
                 (json!({"state": null, "error": error.message()}), false)
             }
-            // Nothing that waiting helps: the run was deleted, or what is asked for cannot be.
+            // Waiting does not help: the run was deleted, or the request is invalid.
             Err(error) => (json!({"state": null, "error": error.message()}), true),
         }
     }
 
-    async fn ask(&self) -> Result<(Value, bool), ApiError> {
+    /// Reads the run. Returns the line for its state, and whether the run has ended.
+    async fn poll(&self) -> Result<(Value, bool), ApiError> {
         let client = self.state.database.get().await?;
         let run = runs::get(&*client, &self.run, ReadFor::Reading).await?;
         let mut line = json!({"state": run.state});
@@ -91,24 +95,24 @@ impl Waiting {
             let pull = Pull {
                 run: &self.run,
                 task_ids: &self.tasks,
-                key: RETURNED,
+                key: RETURN_VALUE,
                 map_indexes: None,
                 include_prior_dates: false,
                 offset: 0,
                 limit: None,
             };
-            let mut found = results(&xcoms::pull(&*client, &pull).await?);
-            secrets::stored(&*client, &self.state.cipher).await?.mask_json(&mut found);
-            line["results"] = found;
+            let mut results = results_by_task(&xcoms::pull(&*client, &pull).await?);
+            secrets::stored(&*client, &self.state.cipher).await?.mask_json(&mut results);
+            line["results"] = results;
         }
         Ok((line, is_over))
     }
 }
 
-/// By task: the value, or those of all instances of one that is mapped.
-fn results(found: &[(String, i32, String)]) -> Value {
+/// Groups results by task id: one value, or a list for a mapped task.
+fn results_by_task(returned: &[(String, i32, String)]) -> Value {
     let mut by_task: Map<String, Value> = Map::new();
-    for (task_id, map_index, text) in found {
+    for (task_id, map_index, text) in returned {
         let value: Value = serde_json::from_str(text).unwrap_or_default();
         if *map_index < 0 {
             by_task.insert(task_id.clone(), value);

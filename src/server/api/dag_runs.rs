@@ -9,11 +9,11 @@ use crate::engine::store::mark;
 use crate::engine::store::runs::{self, Trigger};
 use crate::engine::store::{ReadFor, StoreError};
 use crate::server::api_error::ApiError;
-use crate::server::body::{Body, given};
+use crate::server::body::{Body, nullable};
 use crate::server::caller::Caller;
 use crate::server::dag_code::DagCode;
 use crate::server::openapi::answers::NoContent;
-use crate::server::query::{Asked, WithMask};
+use crate::server::query::{QueryParams, UpdateMaskQuery};
 use crate::server::request::Segments;
 use crate::server::state::AppState;
 use axum::extract::State;
@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
 
-pub fn missing(error: StoreError, key: &RunKey) -> ApiError {
+pub fn run_not_found(error: StoreError, key: &RunKey) -> ApiError {
     match error {
         StoreError::NotFound { what: "run", .. } => {
             let RunKey { dag_id, run_id } = key;
@@ -45,7 +45,7 @@ pub async fn get(
 ) -> Result<Json<DAGRunResponse>, ApiError> {
     let key = RunKey { dag_id, run_id };
     let client = state.database.get().await?;
-    let run = runs::get(&*client, &key, ReadFor::Reading).await.map_err(|error| missing(error, &key))?;
+    let run = runs::get(&*client, &key, ReadFor::Reading).await.map_err(|error| run_not_found(error, &key))?;
     Ok(Json(views::run(run)))
 }
 
@@ -59,8 +59,8 @@ pub struct TriggerDAGRunPostBody {
     data_interval_start: Option<Timestamp>,
     #[serde(default)]
     data_interval_end: Option<Timestamp>,
-    /// Required, and may be null: Airflow wants it said.
-    #[serde(deserialize_with = "said")]
+    /// Required but nullable: Airflow wants an explicit value.
+    #[serde(deserialize_with = "explicit")]
     logical_date: Option<Timestamp>,
     #[serde(default)]
     run_after: Option<Timestamp>,
@@ -72,12 +72,13 @@ pub struct TriggerDAGRunPostBody {
     partition_key: Option<String>,
 }
 
-fn said<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+/// Deserializes a nullable field that must be present.
+fn explicit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
     Option::deserialize(deserializer)
 }
 
-/// Both ends of an interval, or neither.
-pub fn interval_of(
+/// Returns the interval; fails when only one end is given.
+pub fn parse_interval(
     start: Option<Timestamp>,
     end: Option<Timestamp>,
 ) -> Result<Option<(Timestamp, Timestamp)>, ApiError> {
@@ -96,13 +97,13 @@ pub async fn trigger(
     headers: HeaderMap,
     Body(body): Body<TriggerDAGRunPostBody>,
 ) -> Result<Json<DAGRunResponse>, ApiError> {
-    let data_interval = interval_of(body.data_interval_start, body.data_interval_end)?;
+    let data_interval = parse_interval(body.data_interval_start, body.data_interval_end)?;
     let triggered_by = match caller {
         Caller::LocalAdmin => "cli",
         Caller::Network if headers.contains_key(header::REFERER) => "ui",
         Caller::Network => "rest_api",
     };
-    let mut with = Trigger {
+    let mut trigger = Trigger {
         run_id: body.dag_run_id,
         logical_date: body.logical_date,
         data_interval,
@@ -114,12 +115,12 @@ pub async fn trigger(
         run_type: None,
         partition_key: body.partition_key,
     };
-    if let (Some(date), None) = (with.logical_date, with.data_interval) {
-        with.data_interval = own_interval(&state, &dag_id, date).await?;
+    if let (Some(date), None) = (trigger.logical_date, trigger.data_interval) {
+        trigger.data_interval = custom_interval(&state, &dag_id, date).await?;
     }
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
-    let run = runs::trigger(&transaction, &dag_id, &with).await.map_err(|error| match error {
+    let run = runs::trigger(&transaction, &dag_id, &trigger).await.map_err(|error| match error {
         StoreError::NotFound { .. } => {
             ApiError::new(StatusCode::NOT_FOUND, format!("Dag with dag_id: '{dag_id}' not found"))
         }
@@ -130,23 +131,23 @@ pub async fn trigger(
     Ok(Json(views::run(run)))
 }
 
-/// The interval that a timetable of the user's own gives a run of that date.
-pub async fn own_interval(
+/// Asks a DAG's custom timetable for the data interval of a run at `date`; `None` for other timetables.
+pub async fn custom_interval(
     state: &Arc<AppState>,
     dag_id: &str,
     date: Timestamp,
 ) -> Result<Option<(Timestamp, Timestamp)>, ApiError> {
-    // Its code may take its time; no connection waits for that.
-    let found = dags::get(&*state.database.get().await?, dag_id).await;
-    let Ok(dag) = found else { return Ok(None) };
-    let custom = dag.structure.timetable.as_ref().is_some_and(|timetable| timetable.is_custom());
-    let (true, Some(code)) = (custom, DagCode::of(state)) else { return Ok(None) };
-    let interval = code.manual(dag.version_id, dag_id, date).await;
+    // The timetable's code may be slow, so no pooled connection is held while it runs.
+    let dag_result = dags::get(&*state.database.get().await?, dag_id).await;
+    let Ok(dag) = dag_result else { return Ok(None) };
+    let has_custom_timetable = dag.structure.timetable.as_ref().is_some_and(|timetable| timetable.is_custom());
+    let (true, Some(code)) = (has_custom_timetable, DagCode::for_state(state)) else { return Ok(None) };
+    let interval = code.manual_interval(dag.version_id, dag_id, date).await;
     let interval = interval.map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, error))?;
     Ok(Some((interval.start, interval.end)))
 }
 
-/// States that somebody may give.
+/// States that can be set by hand.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DagRunMutableStates {
@@ -161,7 +162,7 @@ pub struct DAGRunPatchBody {
     #[serde(default)]
     #[schemars(with = "Option<DagRunMutableStates>")]
     state: Option<RunState>,
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "nullable")]
     #[schemars(with = "Option<String>", length(max = 1000))]
     note: Option<Option<String>>,
 }
@@ -176,15 +177,15 @@ impl DAGRunPatchBody {
         Err(ApiError::unprocessable(&["body", "state"], "enum", message))
     }
 
-    /// All of it, without a mask.
+    /// Applies the change; an empty mask means all fields.
     pub async fn apply(self, transaction: &Transaction<'_>, key: &RunKey, mask: &[String]) -> Result<(), ApiError> {
-        let counts = |field: &str| mask.is_empty() || mask.iter().any(|name| name == field);
-        if let Some(note) = self.note.filter(|_| counts("note")) {
+        let is_masked_in = |field: &str| mask.is_empty() || mask.iter().any(|name| name == field);
+        if let Some(note) = self.note.filter(|_| is_masked_in("note")) {
             let note = note.filter(|note| !note.is_empty());
-            runs::set_note(transaction, key, note.as_deref()).await.map_err(|error| missing(error, key))?;
+            runs::set_note(transaction, key, note.as_deref()).await.map_err(|error| run_not_found(error, key))?;
         }
-        if let Some(new) = self.state.filter(|_| counts("state")) {
-            mark::run(transaction, key, new).await.map_err(|error| missing(error, key))?;
+        if let Some(new) = self.state.filter(|_| is_masked_in("state")) {
+            mark::run(transaction, key, new).await.map_err(|error| run_not_found(error, key))?;
         }
         Ok(())
     }
@@ -193,7 +194,7 @@ impl DAGRunPatchBody {
 pub async fn patch(
     State(state): Shared,
     Segments((dag_id, run_id)): Segments<(String, String)>,
-    params: Asked<WithMask>,
+    params: QueryParams<UpdateMaskQuery>,
     Body(body): Body<DAGRunPatchBody>,
 ) -> Result<Json<DAGRunResponse>, ApiError> {
     let key = RunKey { dag_id, run_id };
@@ -201,7 +202,7 @@ pub async fn patch(
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
     body.apply(&transaction, &key, &params.texts("update_mask")).await?;
-    let run = runs::get(&transaction, &key, ReadFor::Reading).await.map_err(|error| missing(error, &key))?;
+    let run = runs::get(&transaction, &key, ReadFor::Reading).await.map_err(|error| run_not_found(error, &key))?;
     transaction.commit().await?;
     Ok(Json(views::run(run)))
 }
@@ -213,7 +214,7 @@ pub async fn delete(
     let key = RunKey { dag_id, run_id };
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
-    runs::delete(&transaction, &key).await.map_err(|error| missing(error, &key))?;
+    runs::delete(&transaction, &key).await.map_err(|error| run_not_found(error, &key))?;
     transaction.commit().await?;
     Ok(NoContent)
 }

@@ -1,12 +1,12 @@
-//! `PATCH /api/v2/dags/{dag_id}/dagRuns`: runs marked, noted and removed in bulk.
+//! `PATCH /api/v2/dags/{dag_id}/dagRuns`: changes and deletes runs in bulk.
 
-use super::dag_runs::{DAGRunPatchBody, DagRunMutableStates, missing};
+use super::dag_runs::{DAGRunPatchBody, DagRunMutableStates, run_not_found};
 use crate::engine::keys::RunKey;
 use crate::engine::store::{ReadFor, StoreError, runs};
 use crate::server::api_error::ApiError;
 use crate::server::body::{Body, fields_as};
 use crate::server::bulk::{Bulk, BulkResponse};
-use crate::server::bulk_keyed::{self, Entity, Keyed, text_of};
+use crate::server::bulk_keyed::{self, Entity, KeyedEntities, text_of};
 use crate::server::request::Segments;
 use crate::server::state::AppState;
 use axum::Json;
@@ -18,12 +18,12 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
-/// Those of the DAG in the path, or of any where that says `~`.
+/// Runs of the DAG in the path, or of any DAG when the path says `~`.
 struct DagRuns {
-    path: String,
+    path_dag_id: String,
 }
 
-/// A run, and what is to become of it.
+/// A run and the change to apply.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BulkDAGRunBody {
@@ -38,28 +38,29 @@ pub struct BulkDAGRunBody {
     _note: Option<Value>,
 }
 
-fn patch_of(mut entity: Map<String, Value>) -> Result<DAGRunPatchBody, ApiError> {
+fn parse_patch(mut entity: Map<String, Value>) -> Result<DAGRunPatchBody, ApiError> {
     entity.retain(|name, _| !["dag_id", "dag_run_id"].contains(&name.as_str()));
     fields_as(entity)
 }
 
-impl Keyed for DagRuns {
-    type Named = RunKey;
+impl KeyedEntities for DagRuns {
+    type Selector = RunKey;
     type Key = RunKey;
 
-    const NO_CREATE: &'static str = "Dag Runs bulk create is not supported. Use the trigger Dag Run endpoint instead.";
+    const CREATE_REFUSAL: &'static str =
+        "Dag Runs bulk create is not supported. Use the trigger Dag Run endpoint instead.";
 
-    fn named(&self, entity: &Entity) -> Result<RunKey, ApiError> {
-        let (run_id, own, place) = match entity {
-            Entity::Name(text) => (text.clone(), None, "BulkDAGRunBody object, not as string"),
+    fn selector(&self, entity: &Entity) -> Result<RunKey, ApiError> {
+        let (run_id, own_dag_id, location) = match entity {
+            Entity::Name(name) => (name.clone(), None, "BulkDAGRunBody object, not as string"),
             Entity::Body(body) => {
                 (text_of(body, "dag_run_id")?.unwrap_or_default(), text_of(body, "dag_id")?, "request body")
             }
         };
-        let dag_id = own.unwrap_or_else(|| self.path.clone());
+        let dag_id = own_dag_id.unwrap_or_else(|| self.path_dag_id.clone());
         if dag_id == "~" || run_id == "~" {
             let detail =
-                format!("When using wildcard in path, dag_id must be specified in {place} for dag_run_id: {run_id}");
+                format!("When using wildcard in path, dag_id must be specified in {location} for dag_run_id: {run_id}");
             return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
         }
         Ok(RunKey { dag_id, run_id })
@@ -70,10 +71,10 @@ impl Keyed for DagRuns {
             let location = ["body", "actions", "entities", "dag_run_id"];
             return Err(ApiError::unprocessable(&location, "missing", "Field required"));
         }
-        patch_of(body.clone())?.check()
+        parse_patch(body.clone())?.check()
     }
 
-    async fn there(&self, transaction: &Transaction<'_>, key: &RunKey) -> Result<Vec<RunKey>, ApiError> {
+    async fn existing(&self, transaction: &Transaction<'_>, key: &RunKey) -> Result<Vec<RunKey>, ApiError> {
         match runs::get(transaction, key, ReadFor::Reading).await {
             Ok(run) => Ok(vec![run.key]),
             Err(StoreError::NotFound { .. }) => Ok(Vec::new()),
@@ -94,22 +95,22 @@ impl Keyed for DagRuns {
         body: Map<String, Value>,
         mask: &[String],
     ) -> Result<(), ApiError> {
-        patch_of(body)?.apply(transaction, key, mask).await
+        parse_patch(body)?.apply(transaction, key, mask).await
     }
 
     async fn remove(&self, transaction: &Transaction<'_>, key: &RunKey) -> Result<(), ApiError> {
-        runs::delete(transaction, key).await.map_err(|error| missing(error, key))
+        runs::delete(transaction, key).await.map_err(|error| run_not_found(error, key))
     }
 
-    fn shown(key: &RunKey) -> String {
+    fn format_key(key: &RunKey) -> String {
         format!("{}.{}", key.dag_id, key.run_id)
     }
 }
 
 pub async fn dag_runs(
     State(state): State<Arc<AppState>>,
-    Segments(path): Segments<String>,
+    Segments(path_dag_id): Segments<String>,
     Body(body): Body<Bulk<BulkDAGRunBody>>,
 ) -> Result<Json<BulkResponse>, ApiError> {
-    bulk_keyed::run(&state, &DagRuns { path }, body).await
+    bulk_keyed::run(&state, &DagRuns { path_dag_id }, body).await
 }

@@ -1,13 +1,13 @@
 //! `/api/v2/dags/{dag_id}/dagVersions`, with Airflow's names and shapes.
 
-use super::dag_run_lists::unless_all;
+use super::dag_run_lists::specific_id;
 use super::views::{BUNDLE, DagVersionResponse, version};
 use crate::engine::store::dags;
 use crate::engine::store::listing::Column;
 use crate::engine::store::versions;
 use crate::server::api_error::ApiError;
-use crate::server::listing::{Fields, NOTHING, collection};
-use crate::server::query::{Asked, Kind, Parameter, Query};
+use crate::server::listing::{Fields, NO_FIELDS, collection};
+use crate::server::query::{Kind, Parameter, Query, QueryParams};
 use crate::server::request::Segments;
 use crate::server::state::AppState;
 use axum::Json;
@@ -26,12 +26,12 @@ const FIELDS: Fields = Fields {
         ("created_at", Column::time("v.created_at")),
     ],
     exact: &[("version_number", NUMBER)],
-    ..NOTHING
+    ..NO_FIELDS
 };
 
-pub struct OfVersions;
+pub struct VersionsQuery;
 
-impl Query for OfVersions {
+impl Query for VersionsQuery {
     const LIST: Option<&'static Fields> = Some(&FIELDS);
     const OTHERS: &'static [Parameter] =
         &[Parameter::new("bundle_name", Kind::Text), Parameter::new("bundle_version", Kind::Text)];
@@ -42,18 +42,18 @@ collection! { DAGVersionCollectionResponse { dag_versions: DagVersionResponse } 
 pub async fn list(
     State(state): State<Arc<AppState>>,
     Segments(dag_id): Segments<String>,
-    asked: Asked<OfVersions>,
+    params: QueryParams<VersionsQuery>,
 ) -> Result<Json<DAGVersionCollectionResponse>, ApiError> {
-    let mut listing = asked.listing(&FIELDS)?;
+    let mut listing = params.listing(&FIELDS)?;
     let client = state.database.get().await?;
-    if let Some(dag_id) = unless_all(&dag_id) {
+    if let Some(dag_id) = specific_id(&dag_id) {
         dags::get(&*client, dag_id).await?;
         listing.conditions.with("v.dag_id = {}", dag_id.to_owned());
     }
-    listing.conditions.maybe(&format!("{{}} = '{BUNDLE}'"), asked.text("bundle_name").map(str::to_owned));
-    listing.conditions.maybe("{}::text IS NULL", asked.text("bundle_version").map(str::to_owned));
-    let found = versions::list(&*client, listing).await?;
-    Ok(Json(found.map(|one| version(&one)).into()))
+    listing.conditions.maybe(&format!("{{}} = '{BUNDLE}'"), params.text("bundle_name").map(str::to_owned));
+    listing.conditions.maybe("{}::text IS NULL", params.text("bundle_version").map(str::to_owned));
+    let page = versions::list(&*client, listing).await?;
+    Ok(Json(page.map(|version_name| version(&version_name)).into()))
 }
 
 pub async fn get(
@@ -61,10 +61,10 @@ pub async fn get(
     Segments((dag_id, number)): Segments<(String, i32)>,
 ) -> Result<Json<DagVersionResponse>, ApiError> {
     let client = state.database.get().await?;
-    let found = versions::named(&*client, &dag_id, number).await?;
-    let missing = || {
+    let version_name = versions::named(&*client, &dag_id, number).await?;
+    let not_found = || {
         let detail = format!("The DagVersion with dag_id: `{dag_id}` and version_number: `{number}` was not found");
         ApiError::new(StatusCode::NOT_FOUND, detail)
     };
-    Ok(Json(version(&found.ok_or_else(missing)?)))
+    Ok(Json(version(&version_name.ok_or_else(not_found)?)))
 }

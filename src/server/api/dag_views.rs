@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-/// A DAG in a list, which has many.
+/// A DAG as a list shows it.
 #[derive(Serialize, JsonSchema)]
 pub struct DAGResponse<'a> {
     dag_id: &'a str,
@@ -56,7 +56,7 @@ struct DagTagResponse<'a> {
 collection! { DAGCollectionResponse<'a> { dags: DAGResponse<'a> } }
 
 impl<'a> DAGResponse<'a> {
-    pub fn of(dag: &'a Dag) -> Self {
+    pub fn new(dag: &'a Dag) -> Self {
         let structure = &*dag.structure;
         let tag = |name: &'a String| DagTagResponse { name, dag_id: &dag.dag_id, dag_display_name: &dag.dag_id };
         let is_limited =
@@ -102,7 +102,7 @@ impl<'a> DAGResponse<'a> {
     }
 }
 
-/// The same with what `/details` adds.
+/// A DAG with the additional fields of `/details`.
 #[derive(Serialize, JsonSchema)]
 pub struct DAGDetailsResponse<'a> {
     #[serde(flatten)]
@@ -133,15 +133,12 @@ pub struct DAGDetailsResponse<'a> {
 }
 
 impl<'a> DAGDetailsResponse<'a> {
-    pub fn of(found: &'a Dag, active_runs: i64, asset_expression: Option<Value>) -> Self {
-        let structure = &*found.structure;
-        let name = VersionName {
-            dag_id: found.dag_id.clone(),
-            number: found.version_number,
-            created_at: found.version_created_at,
-        };
+    pub fn new(dag: &'a Dag, active_runs: i64, asset_expression: Option<Value>) -> Self {
+        let structure = &*dag.structure;
+        let name =
+            VersionName { dag_id: dag.dag_id.clone(), number: dag.version_number, created_at: dag.version_created_at };
         Self {
-            dag: DAGResponse::of(found),
+            dag: DAGResponse::new(dag),
             catchup: structure.catchup,
             dag_run_timeout: structure.dagrun_timeout.map(seconds),
             doc_md: structure.doc_md.as_deref(),
@@ -152,20 +149,20 @@ impl<'a> DAGDetailsResponse<'a> {
             concurrency: structure.max_active_tasks,
             timezone: Some(zone_name(&structure.timezone)),
             asset_expression,
-            last_parsed: found.last_parsed_at.map(Stamp),
+            last_parsed: dag.last_parsed_at.map(Stamp),
             default_args: None,
             template_search_path: None,
             render_template_as_native_obj: false,
             rerun_with_latest_version: None,
             owner_links: Some(BTreeMap::new()),
-            is_favorite: found.is_favorite,
+            is_favorite: dag.is_favorite,
             active_runs_count: active_runs,
             latest_dag_version: Some(version(&name)),
         }
     }
 }
 
-/// A zone's name, or its distance from UTC in seconds.
+/// Returns a timezone's name. A zone without a name is given as its offset from UTC in seconds.
 fn zone_name(zone: &Value) -> String {
     match zone {
         Value::String(name) => name.clone(),
@@ -177,12 +174,12 @@ fn zone_name(zone: &Value) -> String {
     }
 }
 
-/// A duration in seconds, as pydantic writes a timedelta.
+/// Formats seconds as pydantic formats a timedelta.
 fn seconds(value: f64) -> String {
     format!("PT{value}S")
 }
 
-/// Versions of an older Leoflow have nothing but the value.
+/// Describes a parameter of a DAG. DAG versions stored by older releases hold only its value.
 fn param(param: &Value) -> Value {
     match param.as_object().filter(|map| map.contains_key("schema")) {
         Some(map) => json!({

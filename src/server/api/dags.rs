@@ -8,9 +8,9 @@ use crate::engine::store::dags;
 use crate::engine::store::listing::{Column, Conditions, Listing};
 use crate::server::api_error::ApiError;
 use crate::server::body::Body;
-use crate::server::listing::{Fields, NOTHING, literal};
+use crate::server::listing::{Fields, NO_FIELDS, escape_like};
 use crate::server::openapi::answers::{NoContent, Written};
-use crate::server::query::{Asked, Kind, Parameter, Query, UPDATE_MASK, WithMask};
+use crate::server::query::{Kind, Parameter, Query, QueryParams, UPDATE_MASK, UpdateMaskQuery};
 use crate::server::request::{Params, Segments};
 use crate::server::state::AppState;
 use axum::extract::State;
@@ -26,7 +26,7 @@ const LAST_STATE: &str = "(SELECT r.state FROM dag_run r WHERE r.dag_id = d.dag_
 const LAST_START: &str = "(SELECT r.start_date FROM dag_run r WHERE r.dag_id = d.dag_id
     ORDER BY r.run_after DESC, r.queued_at DESC LIMIT 1)";
 const DISPLAY_NAME: &str = "coalesce(v.structure->>'dag_display_name', d.dag_id)";
-/// The classes of Airflow's that make the timetables.
+/// Airflow's class for each kind of timetable.
 const TIMETABLE_TYPE: &str = "CASE v.structure->'timetable'->>'kind'
     WHEN 'custom' THEN v.structure->'timetable'->>'class'
     WHEN 'once' THEN 'airflow.timetables.simple.OnceTimetable'
@@ -54,16 +54,16 @@ const FIELDS: Fields = Fields {
         ("start_date", Column::time(LAST_START)),
         ("last_run_start_date", Column::time(LAST_START)),
     ],
-    usual: &["dag_id"],
+    default_order: &["dag_id"],
     patterns: &[("dag_id", "d.dag_id"), ("dag_display_name", DISPLAY_NAME)],
-    ..NOTHING
+    ..NO_FIELDS
 };
 
 const RUN_STATES: &[&str] = &["queued", "running", "success", "failed"];
 
-pub struct OfDags;
+pub struct DagsQuery;
 
-impl Query for OfDags {
+impl Query for DagsQuery {
     const LIST: Option<&'static Fields> = Some(&FIELDS);
     const OTHERS: &'static [Parameter] = &[
         Parameter::new("tags", Kind::Texts),
@@ -91,8 +91,8 @@ impl Query for OfDags {
     ];
 }
 
-/// What a list of DAGs is asked for, in a query that reads it or changes it.
-fn which(params: &Params, fields: &Fields) -> Result<Listing, ApiError> {
+/// Builds the listing for the filters that reading and patching share.
+fn shared_listing(params: &Params, fields: &Fields) -> Result<Listing, ApiError> {
     let mut listing = params.listing(fields)?;
     let conditions = &mut listing.conditions;
     if params.flag("exclude_stale")?.unwrap_or(true) {
@@ -110,16 +110,16 @@ fn which(params: &Params, fields: &Fields) -> Result<Listing, ApiError> {
         }
     }
     if !owners.is_empty() {
-        let owners: Vec<String> = owners.iter().map(|owner| format!("%{}%", literal(owner))).collect();
+        let owners: Vec<String> = owners.iter().map(|owner| format!("%{}%", escape_like(owner))).collect();
         let any = "EXISTS (SELECT FROM jsonb_array_elements_text(v.structure->'owners') AS o (name) WHERE o.name ILIKE ANY ({}))";
         conditions.with(any, owners);
     }
     Ok(listing)
 }
 
-/// The same of a query that reads it, which may say more.
-pub fn wanted(params: &Params) -> Result<Listing, ApiError> {
-    let mut listing = which(params, &FIELDS)?;
+/// Builds the listing for reading, with all filters.
+pub fn dag_listing(params: &Params) -> Result<Listing, ApiError> {
+    let mut listing = shared_listing(params, &FIELDS)?;
     let conditions = &mut listing.conditions;
     conditions.maybe("d.is_favorite = {}", params.flag("is_favorite")?);
     let errors = "EXISTS (SELECT FROM import_error e WHERE e.filename = d.fileloc) = {}";
@@ -128,39 +128,39 @@ pub fn wanted(params: &Params) -> Result<Listing, ApiError> {
     conditions.maybe("(v.structure->'asset_condition' IS NOT NULL) = {}", params.flag("has_asset_schedule")?);
     let asset = "EXISTS (SELECT FROM dag_asset a WHERE a.dag_id = d.dag_id AND a.role = 'schedule' AND (a.name ILIKE {} OR a.uri ILIKE {}))";
     if let Some(text) = params.text("asset_dependency") {
-        let pattern = format!("%{}%", literal(text));
+        let pattern = format!("%{}%", escape_like(text));
         conditions.add(asset, vec![Box::new(pattern.clone()), Box::new(pattern)]);
     }
     // There is one bundle, and it has no versions.
     conditions.maybe(&format!("{{}} = '{BUNDLE}'"), params.text("bundle_name").map(str::to_owned));
     conditions.maybe("{}::text IS NULL", params.text("bundle_version").map(str::to_owned));
     conditions.any(Column::text(TIMETABLE_TYPE), params.texts("timetable_type"));
-    let mut of_runs = Conditions::default();
-    of_runs.any(Column::text("r.state"), params.texts("dag_run_state"));
-    params.range("dag_run_start_date", Column::time("r.start_date"), &mut of_runs)?;
-    params.range("dag_run_end_date", Column::time("r.end_date"), &mut of_runs)?;
-    // Of its latest run, as on Airflow.
+    let mut run_conditions = Conditions::default();
+    run_conditions.any(Column::text("r.state"), params.texts("dag_run_state"));
+    params.range("dag_run_start_date", Column::time("r.start_date"), &mut run_conditions)?;
+    params.range("dag_run_end_date", Column::time("r.end_date"), &mut run_conditions)?;
+    // Filters by the latest run, as Airflow does.
     let latest =
         "SELECT FROM (SELECT * FROM dag_run WHERE dag_id = d.dag_id ORDER BY run_after DESC, queued_at DESC LIMIT 1) r
                   WHERE true";
-    conditions.some(latest, of_runs);
+    conditions.exists(latest, run_conditions);
     Ok(listing)
 }
 
 type Page = Written<DAGCollectionResponse<'static>>;
-type One = Written<DAGResponse<'static>>;
+type DagBody = Written<DAGResponse<'static>>;
 
-pub async fn list(State(state): Shared, params: Asked<OfDags>) -> Result<Page, ApiError> {
-    let listing = wanted(&params)?;
+pub async fn list(State(state): Shared, params: QueryParams<DagsQuery>) -> Result<Page, ApiError> {
+    let listing = dag_listing(&params)?;
     let client = state.database.get().await?;
-    let found = dags::list(&*client, &state.structures, listing).await?;
-    let dags = found.rows.iter().map(DAGResponse::of).collect();
-    Ok(Written::of(DAGCollectionResponse::of(dags, found.total)))
+    let page = dags::list(&*client, &state.structures, listing).await?;
+    let dags = page.rows.iter().map(DAGResponse::new).collect();
+    Ok(Written::new(DAGCollectionResponse::new(dags, page.total)))
 }
 
-pub async fn get(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<One, ApiError> {
+pub async fn get(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<DagBody, ApiError> {
     let client = state.database.get().await?;
-    Ok(Written::of(DAGResponse::of(&dags::get(&*client, &dag_id).await?)))
+    Ok(Written::new(DAGResponse::new(&dags::get(&*client, &dag_id).await?)))
 }
 
 pub async fn details(
@@ -168,9 +168,9 @@ pub async fn details(
     Segments(dag_id): Segments<String>,
 ) -> Result<Written<DAGDetailsResponse<'static>>, ApiError> {
     let client = state.database.get().await?;
-    let found = dags::get(&*client, &dag_id).await?;
-    let expression = asset_expressions::one(&*client, found.structure.asset_condition.as_ref()).await?;
-    Ok(Written::of(DAGDetailsResponse::of(&found, dags::active_runs(&*client, &dag_id).await?, expression)))
+    let dag = dags::get(&*client, &dag_id).await?;
+    let expression = asset_expressions::resolve(&*client, dag.structure.asset_condition.as_ref()).await?;
+    Ok(Written::new(DAGDetailsResponse::new(&dag, dags::active_runs(&*client, &dag_id).await?, expression)))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -179,6 +179,7 @@ pub struct DAGPatchBody {
     is_paused: bool,
 }
 
+/// Accepts only `is_paused` in the mask.
 fn check_mask(params: &Params) -> Result<(), ApiError> {
     let mask = params.texts("update_mask");
     if mask.is_empty() || mask == ["is_paused"] {
@@ -191,25 +192,25 @@ fn check_mask(params: &Params) -> Result<(), ApiError> {
 pub async fn patch(
     State(state): Shared,
     Segments(dag_id): Segments<String>,
-    params: Asked<WithMask>,
+    params: QueryParams<UpdateMaskQuery>,
     Body(DAGPatchBody { is_paused }): Body<DAGPatchBody>,
-) -> Result<One, ApiError> {
+) -> Result<DagBody, ApiError> {
     check_mask(&params)?;
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
-    dags::set_paused(&transaction, &dag_id, is_paused).await.map_err(|error| missing(error, &dag_id))?;
+    dags::set_paused(&transaction, &dag_id, is_paused).await.map_err(|error| not_found(error, &dag_id))?;
     let changed = dags::get(&transaction, &dag_id).await?;
     transaction.commit().await?;
-    Ok(Written::of(DAGResponse::of(&changed)))
+    Ok(Written::new(DAGResponse::new(&changed)))
 }
 
-/// In the order of their names, whatever the query says.
-const PATCHED: Fields = Fields { patterns: &[("dag_id", "d.dag_id")], ..NOTHING };
+/// Parameters of a PATCH of several DAGs, which are always ordered by `dag_id`.
+const PATCH_FIELDS: Fields = Fields { patterns: &[("dag_id", "d.dag_id")], ..NO_FIELDS };
 
-pub struct OfPatched;
+pub struct PatchDagsQuery;
 
-impl Query for OfPatched {
-    const LIST: Option<&'static Fields> = Some(&PATCHED);
+impl Query for PatchDagsQuery {
+    const LIST: Option<&'static Fields> = Some(&PATCH_FIELDS);
     const OTHERS: &'static [Parameter] = &[
         UPDATE_MASK,
         Parameter::new("tags", Kind::Texts),
@@ -220,35 +221,35 @@ impl Query for OfPatched {
     ];
 }
 
-/// Pauses or unpauses all that a pattern finds; without one nothing is changed.
+/// Pauses or unpauses all DAGs that match a pattern; without a pattern nothing changes.
 pub async fn patch_several(
     State(state): Shared,
-    params: Asked<OfPatched>,
+    params: QueryParams<PatchDagsQuery>,
     Body(DAGPatchBody { is_paused }): Body<DAGPatchBody>,
 ) -> Result<Page, ApiError> {
     check_mask(&params)?;
-    // Airflow does not look at these here: more DAGs would be paused than were meant.
-    params.refuse_those_of::<OfDags>()?;
-    let mut listing = which(&params, &PATCHED)?;
+    // Airflow ignores these filters here, which would pause more DAGs than intended.
+    params.refuse_params_of::<DagsQuery>()?;
+    let mut listing = shared_listing(&params, &PATCH_FIELDS)?;
     if params.text("dag_id_pattern").or(params.text("dag_id_prefix_pattern")).is_none() {
         listing.conditions.add("FALSE", Vec::new());
     }
     let (limit, offset) = (listing.limit.take(), std::mem::take(&mut listing.offset));
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
-    let mut found = dags::list(&transaction, &state.structures, listing).await?;
-    for dag in &mut found.rows {
+    let mut page = dags::list(&transaction, &state.structures, listing).await?;
+    for dag in &mut page.rows {
         dags::set_paused(&transaction, &dag.dag_id, is_paused).await?;
         dag.is_paused = is_paused;
     }
     transaction.commit().await?;
     let number = |count: i64| usize::try_from(count).unwrap_or(usize::MAX);
-    let shown = found.rows.iter().skip(number(offset)).take(limit.map_or(usize::MAX, number));
-    Ok(Written::of(DAGCollectionResponse::of(shown.map(DAGResponse::of).collect(), found.total)))
+    let shown_dags = page.rows.iter().skip(number(offset)).take(limit.map_or(usize::MAX, number));
+    Ok(Written::new(DAGCollectionResponse::new(shown_dags.map(DAGResponse::new).collect(), page.total)))
 }
 
-/// Routes that change a DAG say this where those that read say something else.
-fn missing(error: StoreError, dag_id: &str) -> ApiError {
+/// 404 of routes that change a DAG; Airflow words it differently for routes that read it.
+fn not_found(error: StoreError, dag_id: &str) -> ApiError {
     match error {
         StoreError::NotFound { .. } => {
             ApiError::new(StatusCode::NOT_FOUND, format!("Dag with id: {dag_id} was not found"))
@@ -260,14 +261,15 @@ fn missing(error: StoreError, dag_id: &str) -> ApiError {
 pub async fn delete(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<NoContent, ApiError> {
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
-    dags::delete(&transaction, &dag_id).await.map_err(|error| missing(error, &dag_id))?;
+    dags::delete(&transaction, &dag_id).await.map_err(|error| not_found(error, &dag_id))?;
     transaction.commit().await?;
-    // A file that still makes it is parsed again.
+    // If its file still defines the DAG, the file is parsed again.
     state.dag_deleted.notify_one();
     Ok(NoContent)
 }
 
-fn no_dag(error: StoreError, dag_id: &str) -> ApiError {
+/// 404 of the routes about favorites.
+fn favorite_not_found(error: StoreError, dag_id: &str) -> ApiError {
     match error {
         StoreError::NotFound { .. } => {
             ApiError::new(StatusCode::NOT_FOUND, format!("Dag with id '{dag_id}' not found"))
@@ -278,13 +280,13 @@ fn no_dag(error: StoreError, dag_id: &str) -> ApiError {
 
 pub async fn favorite(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<NoContent, ApiError> {
     let client = state.database.get().await?;
-    dags::set_favorite(&*client, &dag_id, true).await.map_err(|error| no_dag(error, &dag_id))?;
+    dags::set_favorite(&*client, &dag_id, true).await.map_err(|error| favorite_not_found(error, &dag_id))?;
     Ok(NoContent)
 }
 
 pub async fn unfavorite(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<NoContent, ApiError> {
     let client = state.database.get().await?;
-    if !dags::get(&*client, &dag_id).await.map_err(|error| no_dag(error, &dag_id))?.is_favorite {
+    if !dags::get(&*client, &dag_id).await.map_err(|error| favorite_not_found(error, &dag_id))?.is_favorite {
         return Err(ApiError::new(StatusCode::CONFLICT, "Dag is not marked as favorite"));
     }
     dags::set_favorite(&*client, &dag_id, false).await?;

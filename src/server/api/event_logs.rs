@@ -1,12 +1,12 @@
-//! `/api/v2/eventLogs`: who changed what, with Airflow's names and shapes.
+//! `/api/v2/eventLogs`: the audit log, with Airflow's names and shapes.
 
 use super::views::Stamp;
 use crate::engine::store::StoreError;
 use crate::engine::store::event_log::{self, LoggedEvent};
 use crate::engine::store::listing::Column;
 use crate::server::api_error::ApiError;
-use crate::server::listing::{Fields, NOTHING, collection};
-use crate::server::query::{Asked, Kind, Parameter, Query};
+use crate::server::listing::{Fields, NO_FIELDS, collection};
+use crate::server::query::{Kind, Parameter, Query, QueryParams};
 use crate::server::request::Segments;
 use crate::server::state::AppState;
 use axum::Json;
@@ -46,18 +46,18 @@ const FIELDS: Fields = Fields {
         ("task_id", Column::text("task_id")),
         ("run_id", Column::text("run_id")),
         ("map_index", Column::whole("map_index")),
-        // What is done to a task is done to all of its tries.
+        // Events about a task apply to all of its tries.
         ("try_number", Column::whole("NULL::integer")),
         ("owner", Column::text("owner")),
         ("event", Column::text("event")),
     ],
     one_of: &[("included_events", Column::text("event"))],
-    ..NOTHING
+    ..NO_FIELDS
 };
 
-pub struct OfEvents;
+pub struct EventLogsQuery;
 
-impl Query for OfEvents {
+impl Query for EventLogsQuery {
     const LIST: Option<&'static Fields> = Some(&FIELDS);
     const OTHERS: &'static [Parameter] = &[
         Parameter::new("excluded_events", Kind::Texts),
@@ -86,27 +86,30 @@ pub struct EventLogResponse {
 collection! { EventLogCollectionResponse { event_logs: EventLogResponse } }
 
 fn view(logged: LoggedEvent) -> EventLogResponse {
-    let what = logged.what;
+    let record = logged.what;
     EventLogResponse {
         event_log_id: logged.id,
         when: Stamp(logged.created_at),
-        dag_display_name: what.dag_id.clone(),
-        dag_id: what.dag_id,
-        task_display_name: what.task_id.clone(),
-        task_id: what.task_id,
-        run_id: what.run_id,
-        map_index: what.map_index,
+        dag_display_name: record.dag_id.clone(),
+        dag_id: record.dag_id,
+        task_display_name: record.task_id.clone(),
+        task_id: record.task_id,
+        run_id: record.run_id,
+        map_index: record.map_index,
         try_number: None,
-        event: what.event,
-        logical_date: what.logical_date.map(Stamp),
-        owner: what.owner,
-        extra: what.extra,
+        event: record.event,
+        logical_date: record.logical_date.map(Stamp),
+        owner: record.owner,
+        extra: record.extra,
     }
 }
 
-pub async fn list(State(state): Shared, params: Asked<OfEvents>) -> Result<Json<EventLogCollectionResponse>, ApiError> {
+pub async fn list(
+    State(state): Shared,
+    params: QueryParams<EventLogsQuery>,
+) -> Result<Json<EventLogCollectionResponse>, ApiError> {
     let mut listing = params.listing(&FIELDS)?;
-    listing.usually(ID);
+    listing.order_by_default(ID);
     let conditions = &mut listing.conditions;
     let excluded = params.texts("excluded_events");
     if !excluded.is_empty() {
@@ -114,16 +117,16 @@ pub async fn list(State(state): Shared, params: Asked<OfEvents>) -> Result<Json<
     }
     conditions.maybe("created_at < {}", params.time("before")?);
     conditions.maybe("created_at > {}", params.time("after")?);
-    let found = event_log::list(&*state.database.get().await?, listing).await?;
-    Ok(Json(found.map(view).into()))
+    let page = event_log::list(&*state.database.get().await?, listing).await?;
+    Ok(Json(page.map(view).into()))
 }
 
 pub async fn get(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<EventLogResponse>, ApiError> {
-    let found = event_log::get(&*state.database.get().await?, id).await.map_err(|error| match error {
+    let event = event_log::get(&*state.database.get().await?, id).await.map_err(|error| match error {
         StoreError::NotFound { .. } => {
             ApiError::new(StatusCode::NOT_FOUND, format!("The Event Log with id: `{id}` not found"))
         }
         other => other.into(),
     })?;
-    Ok(Json(view(found)))
+    Ok(Json(view(event)))
 }

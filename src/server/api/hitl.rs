@@ -1,6 +1,6 @@
-//! What tasks ask people: `…/hitlDetails`, with Airflow's names and shapes.
+//! Human-in-the-loop: `…/hitlDetails`, with Airflow's names and shapes.
 
-use super::dag_run_lists::{check_states, unless_all};
+use super::dag_run_lists::{check_states, specific_id};
 use super::instance_views::{TaskInstanceHistoryResponse, TaskInstanceResponse, instance};
 use super::tries;
 use super::views::Stamp;
@@ -12,8 +12,8 @@ use crate::engine::store::listing::Column;
 use crate::postgres::GenericClient;
 use crate::server::api_error::ApiError;
 use crate::server::body::Body;
-use crate::server::listing::{Fields, NOTHING, collection};
-use crate::server::query::{Asked, Kind, Parameter, Query};
+use crate::server::listing::{Fields, NO_FIELDS, collection};
+use crate::server::query::{Kind, Parameter, Query, QueryParams};
 use crate::server::request::Segments;
 use crate::server::state::AppState;
 use axum::Json;
@@ -28,8 +28,8 @@ use std::sync::Arc;
 type Shared = State<Arc<AppState>>;
 type Instance = Segments<(String, String, String, i32)>;
 
-/// Airflow's answers.
-pub fn refusal(refusal: Refusal) -> ApiError {
+/// Converts the refusal of an answer to Airflow's response.
+pub fn refusal_response(refusal: Refusal) -> ApiError {
     match refusal {
         Refusal::NotAsked => {
             ApiError::new(StatusCode::NOT_FOUND, "Human-in-the-loop detail does not exist for this Task Instance")
@@ -53,10 +53,10 @@ fn user(name: &str) -> HITLUser {
     HITLUser { id: name.to_owned(), name: name.to_owned() }
 }
 
-/// A question, and what became of it. `T` is who asks: an instance as it is, or as it was in one of its tries.
+/// A question with its answer. `T` is the task instance, either current or as of one of its tries.
 #[derive(Serialize, JsonSchema)]
 #[schemars(inline)]
-pub struct Asking<T> {
+pub struct HitlResponse<T> {
     options: Vec<String>,
     subject: String,
     body: Option<String>,
@@ -75,34 +75,37 @@ pub struct Asking<T> {
 }
 
 #[derive(Serialize, JsonSchema)]
-pub struct HITLDetail(Asking<TaskInstanceResponse>);
+pub struct HITLDetail(HitlResponse<TaskInstanceResponse>);
 
 #[derive(Serialize, JsonSchema)]
-pub struct HITLDetailHistory(Asking<TaskInstanceHistoryResponse>);
+pub struct HITLDetailHistory(HitlResponse<TaskInstanceHistoryResponse>);
 
 collection! { HITLDetailCollection { hitl_details: HITLDetail } }
 
-pub async fn shown(client: &impl GenericClient, detail: Detail) -> Result<HITLDetail, ApiError> {
-    let found = instances::get(client, &detail.run, &detail.task_id, detail.map_index).await?;
-    Ok(HITLDetail(with_instance(detail, instance(found))))
+/// Returns a question with its current task instance.
+pub async fn detail_response(client: &impl GenericClient, detail: Detail) -> Result<HITLDetail, ApiError> {
+    let current = instances::get(client, &detail.run, &detail.task_id, detail.map_index).await?;
+    Ok(HITLDetail(with_instance(detail, instance(current))))
 }
 
-fn with_instance<T>(detail: Detail, task_instance: T) -> Asking<T> {
+/// Builds the response. Parameters stored as plain values are completed with a description and a schema.
+fn with_instance<T>(detail: Detail, task_instance: T) -> HitlResponse<T> {
     let Detail { question, answer, .. } = detail;
-    let is_whole = |param: &Value| ["description", "schema", "value"].iter().all(|name| param.get(name).is_some());
-    let whole = |(name, param): (String, Value)| {
-        let whole = if is_whole(&param) { param } else { json!({"value": param, "description": null, "schema": {}}) };
-        (name, whole)
+    let is_complete = |param: &Value| ["description", "schema", "value"].iter().all(|name| param.get(name).is_some());
+    let complete_param = |(name, param): (String, Value)| {
+        let complete =
+            if is_complete(&param) { param } else { json!({"value": param, "description": null, "schema": {}}) };
+        (name, complete)
     };
     let (chosen_options, params_input) =
         answer.map_or((None, Map::new()), |answer| (Some(answer.chosen_options), answer.params_input));
-    Asking {
+    HitlResponse {
         options: question.options,
         subject: question.subject,
         body: question.body,
         defaults: question.defaults,
         multiple: question.multiple,
-        params: question.params.into_iter().map(whole).collect(),
+        params: question.params.into_iter().map(complete_param).collect(),
         assigned_users: question.assigned_users,
         created_at: Stamp(detail.created_at),
         responded_by_user: detail.responded_by.as_deref().map(user),
@@ -133,7 +136,7 @@ const FIELDS: Fields = Fields {
         ("task_instance_operator", Column::text("ti.operator")),
         ("task_instance_state", Column::text("ti.state")),
     ],
-    usual: &["ti_id"],
+    default_order: &["ti_id"],
     patterns: &[("dag_id", "h.dag_id"), ("task_id", "h.task_id")],
     ranges: &[("created_at", Column::time("h.created_at"))],
     exact: &[("task_id", Column::text("h.task_id")), ("map_index", Column::whole("h.map_index"))],
@@ -141,12 +144,12 @@ const FIELDS: Fields = Fields {
         ("responded_by_user_id", Column::text("h.responded_by")),
         ("responded_by_user_name", Column::text("h.responded_by")),
     ],
-    ..NOTHING
+    ..NO_FIELDS
 };
 
-pub struct OfQuestions;
+pub struct HitlQuery;
 
-impl Query for OfQuestions {
+impl Query for HitlQuery {
     const LIST: Option<&'static Fields> = Some(&FIELDS);
     const OTHERS: &'static [Parameter] = &[
         Parameter::new("state", Kind::Texts),
@@ -159,26 +162,26 @@ impl Query for OfQuestions {
 pub async fn list(
     State(state): Shared,
     Segments((dag_id, run_id)): Segments<(String, String)>,
-    params: Asked<OfQuestions>,
+    params: QueryParams<HitlQuery>,
 ) -> Result<Json<HITLDetailCollection>, ApiError> {
     let mut listing = params.listing(&FIELDS)?;
     let states = params.texts("state");
     check_states(&states, &TaskState::ALL.iter().map(|state| state.as_str()).collect::<Vec<_>>())?;
     let conditions = &mut listing.conditions;
     conditions.any(Column::text("ti.state"), states);
-    conditions.maybe("h.dag_id = {}", unless_all(&dag_id).map(str::to_owned));
-    conditions.maybe("h.run_id = {}", unless_all(&run_id).map(str::to_owned));
+    conditions.maybe("h.dag_id = {}", specific_id(&dag_id).map(str::to_owned));
+    conditions.maybe("h.run_id = {}", specific_id(&run_id).map(str::to_owned));
     conditions.maybe("(h.responded_at IS NOT NULL) = {}", params.flag("response_received")?);
     for (name, column) in [("subject_search", "h.subject"), ("body_search", "h.body")] {
         conditions.maybe(&format!("{column} ILIKE {{}}"), params.text(name).map(|text| format!("%{text}%")));
     }
     let client = state.database.get().await?;
-    let found = hitl::list(&*client, listing).await?;
-    let mut details = Vec::with_capacity(found.rows.len());
-    for detail in found.rows {
-        details.push(shown(&*client, detail).await?);
+    let page = hitl::list(&*client, listing).await?;
+    let mut details = Vec::with_capacity(page.rows.len());
+    for detail in page.rows {
+        details.push(detail_response(&*client, detail).await?);
     }
-    Ok(Json(HITLDetailCollection::of(details, found.total)))
+    Ok(Json(HITLDetailCollection::new(details, page.total)))
 }
 
 pub async fn get(
@@ -186,18 +189,20 @@ pub async fn get(
     Segments((dag_id, run_id, task_id, map_index)): Instance,
 ) -> Result<Json<HITLDetail>, ApiError> {
     let client = state.database.get().await?;
-    let found = hitl::get(&*client, &RunKey { dag_id, run_id }, &task_id, map_index).await?;
-    Ok(Json(shown(&*client, found.ok_or_else(|| refusal(Refusal::NotAsked))?).await?))
+    let detail = hitl::get(&*client, &RunKey { dag_id, run_id }, &task_id, map_index).await?;
+    Ok(Json(detail_response(&*client, detail.ok_or_else(|| refusal_response(Refusal::NotAsked))?).await?))
 }
 
-/// What an earlier try has asked, and was answered.
-pub async fn of_try(
+/// Returns the question and the answer of an earlier try.
+pub async fn get_for_try(
     State(state): Shared,
     Segments((dag_id, run_id, task_id, map_index, try_number)): Segments<(String, String, String, i32, i32)>,
 ) -> Result<Json<HITLDetailHistory>, ApiError> {
-    let of = TryKey { run: RunKey { dag_id, run_id }, task_id, map_index, try_number };
-    let found = hitl::of_try(&*state.database.get().await?, &of).await?.ok_or_else(|| refusal(Refusal::NotAsked))?;
-    Ok(Json(HITLDetailHistory(with_instance(found, tries::one(&state, &of).await?))))
+    let try_key = TryKey { run: RunKey { dag_id, run_id }, task_id, map_index, try_number };
+    let detail = hitl::of_try(&*state.database.get().await?, &try_key)
+        .await?
+        .ok_or_else(|| refusal_response(Refusal::NotAsked))?;
+    Ok(Json(HITLDetailHistory(with_instance(detail, tries::load_try(&state, &try_key).await?))))
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -217,14 +222,16 @@ pub async fn answer(
         let message = "List should have at least 1 item after validation, not 0";
         return Err(ApiError::unprocessable(&["body", "chosen_options"], "too_short", message));
     }
-    let by = state.secrets().admin_email.clone();
+    let user_name = state.secrets().admin_email.clone();
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
     let run = RunKey { dag_id, run_id };
-    let detail = hitl::answer(&transaction, &run, &task_id, map_index, &answer, Some(&by)).await.map_err(refusal)?;
+    let detail = hitl::answer(&transaction, &run, &task_id, map_index, &answer, Some(&user_name))
+        .await
+        .map_err(refusal_response)?;
     transaction.commit().await?;
     Ok(Json(HITLDetailResponse {
-        responded_by: user(&by),
+        responded_by: user(&user_name),
         responded_at: Stamp(detail.responded_at.unwrap_or_else(Timestamp::now)),
         chosen_options: answer.chosen_options,
         params_input: answer.params_input,

@@ -53,7 +53,7 @@ pub struct TaskInstanceResponse {
 
 collection! { TaskInstanceCollectionResponse { task_instances: TaskInstanceResponse }, with cursors }
 
-/// What a deferred task waits for. Nothing tells of it yet.
+/// The trigger of a deferred task; not filled yet.
 #[derive(Serialize, JsonSchema)]
 pub struct TriggerResponse {
     id: i64,
@@ -64,7 +64,7 @@ pub struct TriggerResponse {
     triggerer_id: Option<i64>,
 }
 
-/// As Airflow calls what the decorators make.
+/// Returns Airflow's display name for decorated operators.
 fn operator_name(class: Option<&str>) -> Option<&str> {
     match class {
         Some("_PythonDecoratedOperator") => Some("@task"),
@@ -76,56 +76,56 @@ fn operator_name(class: Option<&str>) -> Option<&str> {
     }
 }
 
-pub fn instance(found: Instance) -> TaskInstanceResponse {
-    let numbers = [found.map_index, found.try_number].map(|number| number.to_string());
-    let id = uuid(&[&found.run.dag_id, &found.run.run_id, &found.task_id, &numbers[0], &numbers[1]]);
-    let rendered = found.rendered.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok());
+pub fn instance(instance: Instance) -> TaskInstanceResponse {
+    let numbers = [instance.map_index, instance.try_number].map(|number| number.to_string());
+    let id = uuid(&[&instance.run.dag_id, &instance.run.run_id, &instance.task_id, &numbers[0], &numbers[1]]);
+    let rendered = instance.rendered.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok());
     let rendered_fields = match rendered.map(|rendered| redact::fields(&rendered)) {
         Some(Value::Object(fields)) => fields,
         _ => Map::new(),
     };
     TaskInstanceResponse {
         id,
-        task_display_name: found.task_id.clone(),
-        task_id: found.task_id,
-        dag_display_name: found.run.dag_id.clone(),
-        dag_id: found.run.dag_id,
-        dag_run_id: found.run.run_id,
-        map_index: found.map_index,
-        logical_date: found.logical_date.map(Stamp),
-        run_after: Stamp(found.run_after),
-        start_date: found.start_date.map(Stamp),
-        end_date: found.end_date.map(Stamp),
-        duration: duration(found.start_date, found.end_date),
-        state: found.state,
-        try_number: found.try_number,
-        max_tries: found.max_tries,
+        task_display_name: instance.task_id.clone(),
+        task_id: instance.task_id,
+        dag_display_name: instance.run.dag_id.clone(),
+        dag_id: instance.run.dag_id,
+        dag_run_id: instance.run.run_id,
+        map_index: instance.map_index,
+        logical_date: instance.logical_date.map(Stamp),
+        run_after: Stamp(instance.run_after),
+        start_date: instance.start_date.map(Stamp),
+        end_date: instance.end_date.map(Stamp),
+        duration: duration(instance.start_date, instance.end_date),
+        state: instance.state,
+        try_number: instance.try_number,
+        max_tries: instance.max_tries,
         hostname: Some(""),
         unixname: Some(""),
-        pool: found.pool,
-        pool_slots: found.pool_slots,
+        pool: instance.pool,
+        pool_slots: instance.pool_slots,
         queue: Some("default"),
-        priority_weight: Some(found.priority_weight),
-        operator_name: operator_name(found.operator.as_deref()).map(str::to_owned),
-        operator: found.operator,
-        queued_when: found.queued_at.map(Stamp),
-        scheduled_when: found.scheduled_at.or(found.queued_at).map(Stamp),
-        pid: found.pid,
+        priority_weight: Some(instance.priority_weight),
+        operator_name: operator_name(instance.operator.as_deref()).map(str::to_owned),
+        operator: instance.operator,
+        queued_when: instance.queued_at.map(Stamp),
+        scheduled_when: instance.scheduled_at.or(instance.queued_at).map(Stamp),
+        pid: instance.pid,
         executor: None,
         executor_config: "{}",
-        note: found.note,
-        // Without a name, its number.
-        rendered_map_index: found
+        note: instance.note,
+        // Falls back to the map index.
+        rendered_map_index: instance
             .rendered_map_index
-            .or_else(|| (found.map_index >= 0).then(|| found.map_index.to_string())),
+            .or_else(|| (instance.map_index >= 0).then(|| instance.map_index.to_string())),
         rendered_fields,
         trigger: None,
         triggerer_job: None,
-        dag_version: found.version.as_ref().map(version),
+        dag_version: instance.version.as_ref().map(version),
     }
 }
 
-/// An instance as it was in one of its tries.
+/// A task instance as of one of its tries.
 #[derive(Serialize, JsonSchema)]
 pub struct TaskInstanceHistoryResponse {
     task_id: String,
@@ -160,52 +160,52 @@ pub struct TaskInstanceHistoryResponse {
 collection! { TaskInstanceHistoryCollectionResponse { task_instances: TaskInstanceHistoryResponse } }
 
 impl From<TaskInstanceResponse> for TaskInstanceHistoryResponse {
-    fn from(of: TaskInstanceResponse) -> Self {
+    fn from(response: TaskInstanceResponse) -> Self {
         Self {
-            task_id: of.task_id,
-            dag_id: of.dag_id,
-            dag_run_id: of.dag_run_id,
-            map_index: of.map_index,
-            start_date: of.start_date,
-            end_date: of.end_date,
-            duration: of.duration,
-            state: of.state,
-            try_number: of.try_number,
-            max_tries: of.max_tries,
-            task_display_name: of.task_display_name,
-            dag_display_name: of.dag_display_name,
-            hostname: of.hostname,
-            unixname: of.unixname,
-            pool: of.pool,
-            pool_slots: of.pool_slots,
-            queue: of.queue,
-            priority_weight: of.priority_weight,
-            operator: of.operator,
-            operator_name: of.operator_name,
-            queued_when: of.queued_when,
-            scheduled_when: of.scheduled_when,
-            pid: of.pid,
-            executor: of.executor,
-            executor_config: of.executor_config,
-            dag_version: of.dag_version,
+            task_id: response.task_id,
+            dag_id: response.dag_id,
+            dag_run_id: response.dag_run_id,
+            map_index: response.map_index,
+            start_date: response.start_date,
+            end_date: response.end_date,
+            duration: response.duration,
+            state: response.state,
+            try_number: response.try_number,
+            max_tries: response.max_tries,
+            task_display_name: response.task_display_name,
+            dag_display_name: response.dag_display_name,
+            hostname: response.hostname,
+            unixname: response.unixname,
+            pool: response.pool,
+            pool_slots: response.pool_slots,
+            queue: response.queue,
+            priority_weight: response.priority_weight,
+            operator: response.operator,
+            operator_name: response.operator_name,
+            queued_when: response.queued_when,
+            scheduled_when: response.scheduled_when,
+            pid: response.pid,
+            executor: response.executor,
+            executor_config: response.executor_config,
+            dag_version: response.dag_version,
         }
     }
 }
 
-/// The instance as it was in that try; `None`: as it is, before its next try begins.
-pub fn in_try(of: Instance, one: Option<&Try>) -> TaskInstanceHistoryResponse {
-    let newest = of.try_number;
-    let mut shown = TaskInstanceHistoryResponse::from(instance(of));
-    if let Some(one) = one {
-        shown.try_number = one.number;
-        shown.start_date = Some(Stamp(one.start_date));
-        shown.end_date = one.end_date.map(Stamp);
-        shown.duration = duration(Some(one.start_date), one.end_date);
-        shown.pid = one.pid;
-        // The newest may wait for another after this one, or be running again.
-        if one.number != newest {
-            shown.state = Some(one.state.clone());
+/// Returns the instance as of that try; `None` means its current state, before its next try starts.
+pub fn response_for_try(current: Instance, task_try: Option<&Try>) -> TaskInstanceHistoryResponse {
+    let newest = current.try_number;
+    let mut response = TaskInstanceHistoryResponse::from(instance(current));
+    if let Some(task_try) = task_try {
+        response.try_number = task_try.number;
+        response.start_date = Some(Stamp(task_try.start_date));
+        response.end_date = task_try.end_date.map(Stamp);
+        response.duration = duration(Some(task_try.start_date), task_try.end_date);
+        response.pid = task_try.pid;
+        // The newest try may be waiting for a retry, or be running again.
+        if task_try.number != newest {
+            response.state = Some(task_try.state.clone());
         }
     }
-    shown
+    response
 }

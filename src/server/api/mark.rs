@@ -1,8 +1,8 @@
-//! Giving task instances a state or a note by hand, and removing them, with Airflow's names and shapes.
+//! Sets the state or note of task instances and deletes them, with Airflow's names and shapes.
 
-use super::clear::{check_note, shown};
+use super::clear::{check_note, response};
 use super::instance_views::TaskInstanceCollectionResponse;
-use super::task_instances::{AtIndex, missing, of_group};
+use super::task_instances::{MapIndexQuery, instance_not_found, tasks_of_group};
 use crate::engine::keys::{InstanceKey, RunKey};
 use crate::engine::state::TaskState;
 use crate::engine::store::dags;
@@ -10,9 +10,9 @@ use crate::engine::store::instances::{self, NOT_MAPPED};
 use crate::engine::store::mark::{self, Marking};
 use crate::engine::store::runs;
 use crate::server::api_error::ApiError;
-use crate::server::body::{Body, given};
+use crate::server::body::{Body, nullable};
 use crate::server::openapi::operation::Schemas;
-use crate::server::query::{Asked, Kind, Parameter, Query, UPDATE_MASK, WithMask};
+use crate::server::query::{Kind, Parameter, Query, QueryParams, UPDATE_MASK, UpdateMaskQuery};
 use crate::server::request::{Params, PathParts, Segments};
 use crate::server::state::AppState;
 use axum::Json;
@@ -27,16 +27,16 @@ use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
 
-/// States that somebody may give.
+/// States that can be set by hand.
 const STATES: [TaskState; 3] = [TaskState::Success, TaskState::Failed, TaskState::Skipped];
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PatchTaskInstanceBody {
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "nullable")]
     #[schemars(with = "Option<TaskState>")]
     new_state: Option<Option<String>>,
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "nullable")]
     #[schemars(with = "Option<String>", length(max = 1000))]
     note: Option<Option<String>>,
     #[serde(default)]
@@ -49,39 +49,40 @@ pub struct PatchTaskInstanceBody {
     include_past: bool,
 }
 
-/// What a body and a mask ask for.
-pub struct Wanted {
-    /// `Some(None)` removes it.
+/// The change that a request asks for: the body's fields, limited by the mask.
+pub struct Change {
+    /// `Some(None)` removes the note.
     note: Option<Option<String>>,
     pub state: Option<TaskState>,
     patch: PatchTaskInstanceBody,
 }
 
 impl PatchTaskInstanceBody {
-    pub fn wanted(self, mask: &[String]) -> Result<Wanted, ApiError> {
-        let counts = |field: &str| mask.is_empty() || mask.iter().any(|name| name == field);
-        let state = self.new_state.as_ref().map(|state| state_of(state.as_deref())).transpose()?;
+    pub fn into_change(self, mask: &[String]) -> Result<Change, ApiError> {
+        let is_in_mask = |field: &str| mask.is_empty() || mask.iter().any(|name| name == field);
+        let state = self.new_state.as_ref().map(|state| parse_state(state.as_deref())).transpose()?;
         check_note(self.note.as_ref().and_then(Option::as_deref))?;
         let note = match &self.note {
-            _ if !counts("note") => None,
+            _ if !is_in_mask("note") => None,
             None => None,
-            // Nothing is said of it but with a mask.
+            // A null note counts only when the mask names it.
             Some(None) => (!mask.is_empty()).then_some(None),
             Some(Some(text)) => Some(Some(text.clone()).filter(|text| !text.is_empty())),
         };
-        Ok(Wanted { note, state: state.filter(|_| counts("new_state")), patch: self })
+        Ok(Change { note, state: state.filter(|_| is_in_mask("new_state")), patch: self })
     }
 }
 
-fn state_of(text: Option<&str>) -> Result<TaskState, ApiError> {
+fn parse_state(text: Option<&str>) -> Result<TaskState, ApiError> {
     let invalid = |message: String| ApiError::unprocessable(&["body", "new_state"], "value_error", message);
     let text = text.ok_or_else(|| invalid("Value error, 'new_state' should not be empty".to_owned()))?;
     let text = text.to_lowercase();
-    let found = STATES.into_iter().find(|state| state.as_str() == text);
-    found.ok_or_else(|| invalid(format!("Value error, '{text}' is not one of ['success', 'failed', 'skipped']")))
+    let state = STATES.into_iter().find(|state| state.as_str() == text);
+    state.ok_or_else(|| invalid(format!("Value error, '{text}' is not one of ['success', 'failed', 'skipped']")))
 }
 
-impl Wanted {
+impl Change {
+    /// Returns how to set the state of these tasks; `None` when no state is requested.
     pub fn marking(&self, tasks: Vec<String>, map_index: Option<i32>) -> Option<Marking> {
         Some(Marking {
             tasks,
@@ -94,7 +95,7 @@ impl Wanted {
         })
     }
 
-    /// Returns the instances that have changed their state; `None` where none was asked for.
+    /// Returns the instances whose state changed; `None` when no state was requested.
     pub async fn apply(
         &self,
         transaction: &Transaction<'_>,
@@ -102,7 +103,7 @@ impl Wanted {
         keys: &[InstanceKey],
         marking: Option<&Marking>,
     ) -> Result<Option<Vec<InstanceKey>>, ApiError> {
-        // Runs first, as everybody else holds them.
+        // Runs are locked first, in the order every other writer uses.
         runs::lock(transaction, slice::from_ref(run)).await?;
         if let Some(note) = &self.note {
             instances::set_note(transaction, keys, note.as_deref()).await?;
@@ -114,13 +115,14 @@ impl Wanted {
     }
 }
 
-pub fn same_state(what: &str, state: Option<TaskState>) -> ApiError {
+/// 409: nothing changes because the instances have that state already. `subject` names them, with a verb.
+pub fn same_state(subject: &str, state: Option<TaskState>) -> ApiError {
     let state = state.map_or("", TaskState::as_str);
-    ApiError::new(StatusCode::CONFLICT, format!("{what} already in {state} state"))
+    ApiError::new(StatusCode::CONFLICT, format!("{subject} already in {state} state"))
 }
 
-/// The instances of a task of the DAG that the path names.
-async fn of_task(
+/// Returns the task's instances in the run; 404 when the DAG has no such task.
+async fn task_keys(
     transaction: &Transaction<'_>,
     run: &RunKey,
     task_id: &str,
@@ -132,15 +134,15 @@ async fn of_task(
         return Err(ApiError::new(StatusCode::NOT_FOUND, detail));
     }
     let mut keys = instances::of_task(transaction, run, task_id).await?;
-    keys.retain(|key| map_index.is_none_or(|at| at == key.map_index));
+    keys.retain(|key| map_index.is_none_or(|index| index == key.map_index));
     if keys.is_empty() {
-        return Err(missing(run, task_id, map_index));
+        return Err(instance_not_found(run, task_id, map_index));
     }
     Ok(keys)
 }
 
-/// The instances of a group, and which tasks it has.
-async fn of_task_group(
+/// Returns the tasks of a group and their instances.
+async fn group_tasks_and_keys(
     transaction: &Transaction<'_>,
     run: &RunKey,
     group_id: &str,
@@ -150,7 +152,7 @@ async fn of_task_group(
     if structure.groups.iter().all(|group| group.group_id != group_id) {
         return not_found(format!("Task group '{group_id}' not found in DAG '{}'", run.dag_id));
     }
-    let tasks = of_group(&structure, group_id);
+    let tasks = tasks_of_group(&structure, group_id);
     let mut keys = Vec::new();
     for task in &tasks {
         keys.extend(instances::of_task(transaction, run, task).await?);
@@ -162,9 +164,9 @@ async fn of_task_group(
     Ok((tasks, keys))
 }
 
-/// What the path names: a task, or one instance of it.
+/// Path parameters: a task, or one instance of it.
 #[derive(Deserialize)]
-pub struct OfTask {
+pub struct InstancePath {
     dag_id: String,
     #[serde(rename = "dag_run_id")]
     run_id: String,
@@ -172,21 +174,21 @@ pub struct OfTask {
     map_index: Option<i32>,
 }
 
-impl PathParts for OfTask {
+impl PathParts for InstancePath {
     fn schemas(schemas: &mut Schemas) -> Vec<Schema> {
         <(String, String, String, i32)>::schemas(schemas)
     }
 }
 
-/// What may name the instance in the query.
-pub struct OfInstance;
+/// Query parameters that may select one instance.
+pub struct InstanceQuery;
 
-impl Query for OfInstance {
+impl Query for InstanceQuery {
     const OTHERS: &'static [Parameter] = &[Parameter::new("map_index", Kind::Whole), UPDATE_MASK];
 }
 
-impl OfTask {
-    /// The query may name the instance too, where the path does not.
+impl InstancePath {
+    /// Resolves the map index from the path, or else from the query.
     fn read(self, params: &Params) -> Result<(RunKey, String, Option<i32>), ApiError> {
         let map_index = match self.map_index {
             None => params.map_index()?,
@@ -198,59 +200,59 @@ impl OfTask {
 
 pub async fn patch(
     State(state): Shared,
-    Segments(of): Segments<OfTask>,
-    params: Asked<OfInstance>,
+    Segments(path): Segments<InstancePath>,
+    params: QueryParams<InstanceQuery>,
     Body(body): Body<PatchTaskInstanceBody>,
 ) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
-    let (run, task_id, map_index) = of.read(&params)?;
-    let wanted = body.wanted(&params.texts("update_mask"))?;
+    let (run, task_id, map_index) = path.read(&params)?;
+    let change = body.into_change(&params.texts("update_mask"))?;
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
-    let keys = of_task(&transaction, &run, &task_id, map_index).await?;
-    let marking = wanted.marking(vec![task_id.clone()], map_index);
-    if wanted.apply(&transaction, &run, &keys, marking.as_ref()).await?.is_some_and(|changed| changed.is_empty()) {
-        return Err(same_state(&format!("Task id {task_id} is"), wanted.state));
+    let keys = task_keys(&transaction, &run, &task_id, map_index).await?;
+    let marking = change.marking(vec![task_id.clone()], map_index);
+    if change.apply(&transaction, &run, &keys, marking.as_ref()).await?.is_some_and(|changed| changed.is_empty()) {
+        return Err(same_state(&format!("Task id {task_id} is"), change.state));
     }
-    let answer = shown(&transaction, &keys).await?;
+    let answer = response(&transaction, &keys).await?;
     transaction.commit().await?;
     Ok(answer)
 }
 
-/// The same of an instance that the path names.
+/// `patch` for an instance that the path selects.
 pub async fn patch_mapped(
     state: Shared,
-    of: Segments<OfTask>,
-    asked: Asked<WithMask>,
+    path: Segments<InstancePath>,
+    params: QueryParams<UpdateMaskQuery>,
     body: Body<PatchTaskInstanceBody>,
 ) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
-    patch(state, of, asked.cast(), body).await
+    patch(state, path, params.cast(), body).await
 }
 
 pub async fn dry_run(
     State(state): Shared,
-    Segments(of): Segments<OfTask>,
-    params: Asked<OfInstance>,
+    Segments(path): Segments<InstancePath>,
+    params: QueryParams<InstanceQuery>,
     Body(body): Body<PatchTaskInstanceBody>,
 ) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
-    let (run, task_id, map_index) = of.read(&params)?;
-    let wanted = body.wanted(&params.texts("update_mask"))?;
+    let (run, task_id, map_index) = path.read(&params)?;
+    let change = body.into_change(&params.texts("update_mask"))?;
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
-    let keys = of_task(&transaction, &run, &task_id, map_index).await?;
-    match wanted.marking(vec![task_id], map_index) {
-        Some(marking) => shown(&transaction, &mark::select(&transaction, &run, &marking).await?).await,
-        None => shown(&transaction, &keys).await,
+    let keys = task_keys(&transaction, &run, &task_id, map_index).await?;
+    match change.marking(vec![task_id], map_index) {
+        Some(marking) => response(&transaction, &mark::select(&transaction, &run, &marking).await?).await,
+        None => response(&transaction, &keys).await,
     }
 }
 
-/// The same of an instance that the path names.
+/// `dry_run` for an instance that the path selects.
 pub async fn dry_run_mapped(
     state: Shared,
-    of: Segments<OfTask>,
-    asked: Asked<WithMask>,
+    path: Segments<InstancePath>,
+    params: QueryParams<UpdateMaskQuery>,
     body: Body<PatchTaskInstanceBody>,
 ) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
-    dry_run(state, of, asked.cast(), body).await
+    dry_run(state, path, params.cast(), body).await
 }
 
 type TaskPath = Segments<(String, String, String)>;
@@ -258,20 +260,20 @@ type TaskPath = Segments<(String, String, String)>;
 pub async fn patch_group(
     State(state): Shared,
     Segments((dag_id, run_id, group_id)): TaskPath,
-    params: Asked<WithMask>,
+    params: QueryParams<UpdateMaskQuery>,
     Body(body): Body<PatchTaskInstanceBody>,
 ) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
-    let wanted = body.wanted(&params.texts("update_mask"))?;
+    let change = body.into_change(&params.texts("update_mask"))?;
     let run = RunKey { dag_id, run_id };
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
-    let (tasks, keys) = of_task_group(&transaction, &run, &group_id).await?;
-    let marking = wanted.marking(tasks, None);
-    let changed = wanted.apply(&transaction, &run, &keys, marking.as_ref()).await?;
+    let (tasks, keys) = group_tasks_and_keys(&transaction, &run, &group_id).await?;
+    let marking = change.marking(tasks, None);
+    let changed = change.apply(&transaction, &run, &keys, marking.as_ref()).await?;
     if changed.as_ref().is_some_and(Vec::is_empty) {
-        return Err(same_state("All task instances in the group are", wanted.state));
+        return Err(same_state("All task instances in the group are", change.state));
     }
-    let answer = shown(&transaction, changed.as_ref().unwrap_or(&keys)).await?;
+    let answer = response(&transaction, changed.as_ref().unwrap_or(&keys)).await?;
     transaction.commit().await?;
     Ok(answer)
 }
@@ -281,28 +283,28 @@ pub async fn dry_run_group(
     Segments((dag_id, run_id, group_id)): TaskPath,
     Body(body): Body<PatchTaskInstanceBody>,
 ) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
-    let wanted = body.wanted(&[])?;
+    let change = body.into_change(&[])?;
     let run = RunKey { dag_id, run_id };
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
-    let (tasks, keys) = of_task_group(&transaction, &run, &group_id).await?;
-    match wanted.marking(tasks, None) {
-        Some(marking) => shown(&transaction, &mark::select(&transaction, &run, &marking).await?).await,
-        None => shown(&transaction, &keys).await,
+    let (tasks, keys) = group_tasks_and_keys(&transaction, &run, &group_id).await?;
+    match change.marking(tasks, None) {
+        Some(marking) => response(&transaction, &mark::select(&transaction, &run, &marking).await?).await,
+        None => response(&transaction, &keys).await,
     }
 }
 
 pub async fn delete(
     State(state): Shared,
     Segments((dag_id, run_id, task_id)): TaskPath,
-    params: Asked<AtIndex>,
+    params: QueryParams<MapIndexQuery>,
 ) -> Result<Json<Value>, ApiError> {
     let run = RunKey { dag_id, run_id };
     let map_index = params.map_index()?.unwrap_or(NOT_MAPPED);
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
     if !instances::of_task(&transaction, &run, &task_id).await?.iter().any(|key| key.map_index == map_index) {
-        return Err(missing(&run, &task_id, Some(map_index)));
+        return Err(instance_not_found(&run, &task_id, Some(map_index)));
     }
     mark::delete_instance(&transaction, &InstanceKey { run, task_id, map_index }).await?;
     transaction.commit().await?;

@@ -1,4 +1,4 @@
-//! `PATCH …/taskInstances`: task instances marked, noted and removed in bulk.
+//! `PATCH …/taskInstances`: changes and deletes task instances in bulk.
 
 use super::mark::{PatchTaskInstanceBody, same_state};
 use crate::engine::keys::{InstanceKey, RunKey};
@@ -7,7 +7,7 @@ use crate::engine::store::{instances, mark};
 use crate::server::api_error::ApiError;
 use crate::server::body::{Body, fields_as};
 use crate::server::bulk::{Bulk, BulkResponse};
-use crate::server::bulk_keyed::{self, Entity, Keyed, text_of};
+use crate::server::bulk_keyed::{self, Entity, KeyedEntities, text_of};
 use crate::server::request::Segments;
 use crate::server::state::AppState;
 use axum::Json;
@@ -20,15 +20,15 @@ use serde_json::{Map, Value, json};
 use std::slice;
 use std::sync::Arc;
 
-/// Those of the run in the path, or of any where that says `~`.
+/// Instances of the run in the path, or of any run when the path says `~`.
 struct TaskInstances {
     path: RunKey,
 }
 
-/// A task instance, and what is to become of it.
+/// A task instance and the change to apply.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "what names an instance and what is to become of it are read apart")]
+#[expect(dead_code, reason = "the key and the change are parsed separately")]
 pub struct BulkTaskInstanceBody {
     task_id: String,
     #[serde(default)]
@@ -53,48 +53,52 @@ pub struct BulkTaskInstanceBody {
 }
 
 /// All instances of a task, or one of them.
-struct Named {
+struct InstanceSelector {
     run: RunKey,
     task_id: String,
     map_index: Option<i32>,
 }
 
-/// Fields that say which instances are meant.
-const NAMES: [&str; 4] = ["task_id", "map_index", "dag_id", "dag_run_id"];
+/// Fields of a body that identify instances; the others are the change.
+const KEY_FIELDS: [&str; 4] = ["task_id", "map_index", "dag_id", "dag_run_id"];
 
-fn patch_of(mut entity: Map<String, Value>) -> Result<PatchTaskInstanceBody, ApiError> {
-    entity.retain(|name, _| !NAMES.contains(&name.as_str()));
+fn parse_patch(mut entity: Map<String, Value>) -> Result<PatchTaskInstanceBody, ApiError> {
+    entity.retain(|name, _| !KEY_FIELDS.contains(&name.as_str()));
     fields_as(entity)
 }
 
-impl Keyed for TaskInstances {
-    type Named = Named;
+impl KeyedEntities for TaskInstances {
+    type Selector = InstanceSelector;
     type Key = InstanceKey;
 
-    const NO_CREATE: &'static str = "Task instances bulk create is not supported";
+    const CREATE_REFUSAL: &'static str = "Task instances bulk create is not supported";
 
-    fn named(&self, entity: &Entity) -> Result<Named, ApiError> {
-        let (text, body) = match entity {
-            Entity::Name(text) => (text.clone(), None),
+    fn selector(&self, entity: &Entity) -> Result<InstanceSelector, ApiError> {
+        let (name, body) = match entity {
+            Entity::Name(name) => (name.clone(), None),
             Entity::Body(body) => (text_of(body, "task_id")?.unwrap_or_default(), Some(body)),
         };
-        let own = |field| body.map_or(Ok(None), |body| text_of(body, field));
+        let text_field = |field| body.map_or(Ok(None), |body| text_of(body, field));
         let run = RunKey {
-            dag_id: own("dag_id")?.unwrap_or_else(|| self.path.dag_id.clone()),
-            run_id: own("dag_run_id")?.unwrap_or_else(|| self.path.run_id.clone()),
+            dag_id: text_field("dag_id")?.unwrap_or_else(|| self.path.dag_id.clone()),
+            run_id: text_field("dag_run_id")?.unwrap_or_else(|| self.path.run_id.clone()),
         };
         if run.dag_id == "~" || run.run_id == "~" {
-            let place = match body {
+            let location = match body {
                 None => "BulkTaskInstanceBody object, not as string",
                 Some(_) => "request body",
             };
             let detail = format!(
-                "When using wildcard in path, dag_id and dag_run_id must be specified in {place} for task_id: {text}"
+                "When using wildcard in path, dag_id and dag_run_id must be specified in {location} for task_id: {name}"
             );
             return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
         }
         let map_index = body.and_then(|body| body.get("map_index")).and_then(Value::as_i64);
-        Ok(Named { run, task_id: text, map_index: map_index.map(|at| i32::try_from(at).unwrap_or(i32::MAX)) })
+        Ok(InstanceSelector {
+            run,
+            task_id: name,
+            map_index: map_index.map(|index| i32::try_from(index).unwrap_or(i32::MAX)),
+        })
     }
 
     fn check(&self, body: &Map<String, Value>) -> Result<(), ApiError> {
@@ -105,24 +109,28 @@ impl Keyed for TaskInstances {
                 "Field required",
             ));
         }
-        let is_index = |value: &Value| value.is_null() || value.as_i64().is_some_and(|at| at >= -1);
+        let is_index = |value: &Value| value.is_null() || value.as_i64().is_some_and(|index| index >= -1);
         if !body.get("map_index").is_none_or(is_index) {
             let location = ["body", "actions", "entities", "map_index"];
             return Err(ApiError::unprocessable(&location, "int_type", "Input should be a valid integer"));
         }
-        patch_of(body.clone())?.wanted(&[]).map(drop)
+        parse_patch(body.clone())?.into_change(&[]).map(drop)
     }
 
-    async fn there(&self, transaction: &Transaction<'_>, named: &Named) -> Result<Vec<InstanceKey>, ApiError> {
-        let mut keys = instances::of_task(transaction, &named.run, &named.task_id).await?;
-        keys.retain(|key| named.map_index.is_none_or(|at| at == key.map_index));
+    async fn existing(
+        &self,
+        transaction: &Transaction<'_>,
+        selector: &InstanceSelector,
+    ) -> Result<Vec<InstanceKey>, ApiError> {
+        let mut keys = instances::of_task(transaction, &selector.run, &selector.task_id).await?;
+        keys.retain(|key| selector.map_index.is_none_or(|index| index == key.map_index));
         Ok(keys)
     }
 
-    fn not_found(&self, named: &[Named]) -> ApiError {
-        let ids = named.iter().map(|one| {
-            let RunKey { dag_id, run_id } = &one.run;
-            json!({"dag_id": dag_id, "dag_run_id": run_id, "task_id": one.task_id, "map_index": one.map_index})
+    fn not_found(&self, selectors: &[InstanceSelector]) -> ApiError {
+        let ids = selectors.iter().map(|selector| {
+            let RunKey { dag_id, run_id } = &selector.run;
+            json!({"dag_id": dag_id, "dag_run_id": run_id, "task_id": selector.task_id, "map_index": selector.map_index})
         });
         let ids: Value = ids.collect();
         ApiError::new(StatusCode::NOT_FOUND, format!("The task instances with these identifiers: {ids} were not found"))
@@ -135,11 +143,11 @@ impl Keyed for TaskInstances {
         body: Map<String, Value>,
         mask: &[String],
     ) -> Result<(), ApiError> {
-        let wanted = patch_of(body)?.wanted(mask)?;
-        let marking = wanted.marking(vec![key.task_id.clone()], Some(key.map_index));
-        let changed = wanted.apply(transaction, &key.run, slice::from_ref(key), marking.as_ref()).await?;
+        let change = parse_patch(body)?.into_change(mask)?;
+        let marking = change.marking(vec![key.task_id.clone()], Some(key.map_index));
+        let changed = change.apply(transaction, &key.run, slice::from_ref(key), marking.as_ref()).await?;
         if changed.is_some_and(|changed| changed.is_empty()) {
-            return Err(same_state(&format!("Task id {} is", key.task_id), wanted.state));
+            return Err(same_state(&format!("Task id {} is", key.task_id), change.state));
         }
         Ok(())
     }
@@ -148,7 +156,7 @@ impl Keyed for TaskInstances {
         Ok(mark::delete_instance(transaction, key).await?)
     }
 
-    fn shown(key: &InstanceKey) -> String {
+    fn format_key(key: &InstanceKey) -> String {
         format!("{}.{}.{}[{}]", key.run.dag_id, key.run.run_id, key.task_id, key.map_index)
     }
 }

@@ -1,4 +1,4 @@
-//! Airflow's REST API: every operation by Airflow's name of it, with the refusals that it may answer.
+//! Airflow's REST API: every operation by Airflow's id, with the error statuses that it may return.
 
 pub mod asset_events;
 pub mod asset_expressions;
@@ -43,7 +43,7 @@ use super::{auth, health};
 use axum::http::Method;
 use axum::routing::MethodFilter;
 
-/// For anybody.
+/// Routes that need no login.
 pub fn open_routes() -> Routes {
     Routes::open(&["Monitor"])
         .get("/monitor/health", "get_health", &[], health::monitor)
@@ -54,9 +54,9 @@ pub fn open_routes() -> Routes {
         .get("/auth/logout", "logout", &[307], auth::logout_redirect)
 }
 
-/// What is about DAGs, and has to wait for the first look at their files.
+/// Routes about DAGs; they wait for the first scan of the DAG files.
 pub fn dag_routes() -> Routes {
-    Routes::of(&["DAG"])
+    Routes::new(&["DAG"])
         .get("/dags", "get_dags", &[], dags::list)
         .patch("/dags", "patch_dags", &[400, 404], dags::patch_several)
         .get("/dags/{dag_id}", "get_dag", &[400, 404], dags::get)
@@ -85,8 +85,8 @@ pub fn dag_routes() -> Routes {
         .get("/dags/{dag_id}/tasks/{task_id}", "get_task", &[400, 404], tasks::get)
         .merge(run_routes())
         .merge(instance_routes())
-        .merge(question_routes())
-        .merge(store_routes_of_tasks())
+        .merge(hitl_routes())
+        .merge(task_store_routes())
         .merge(asset_routes())
         .merge(backfill_routes())
 }
@@ -94,82 +94,89 @@ pub fn dag_routes() -> Routes {
 fn run_routes() -> Routes {
     const RUNS: &str = "/dags/{dag_id}/dagRuns";
     const RUN: &str = "/dags/{dag_id}/dagRuns/{dag_run_id}";
-    let below = |path: &str| format!("{RUN}{path}");
-    Routes::of(&["DagRun"])
+    let run_path = |path: &str| format!("{RUN}{path}");
+    Routes::new(&["DagRun"])
         .get(RUNS, "get_dag_runs", &[400, 404], dag_run_lists::list)
         .post(RUNS, "trigger_dag_run", &[400, 404, 409], dag_runs::trigger)
         .patch(RUNS, "bulk_dag_runs", &[], dag_runs_bulk::dag_runs)
         .get(RUN, "get_dag_run", &[404], dag_runs::get)
         .patch(RUN, "patch_dag_run", &[400, 404], dag_runs::patch)
         .delete(RUN, "delete_dag_run", &[400, 404, 409], dag_runs::delete)
-        // A run may be called `list`: what is posted to it is told apart by the handler.
-        .route(MethodFilter::POST, RUN, dag_run_lists::list_of_body)
-        .told(Method::POST, &format!("{RUNS}/list"), "get_list_dag_runs_batch", &[404], dag_run_lists::list_of_body)
-        .post("/dags/{dag_id}/clearDagRuns", "clear_dag_runs", &[400, 404], clear_runs::several)
+        // A run may be named `list`; the handler tells the two apart.
+        .route(MethodFilter::POST, RUN, dag_run_lists::list_by_body)
+        .document(Method::POST, &format!("{RUNS}/list"), "get_list_dag_runs_batch", &[404], dag_run_lists::list_by_body)
+        .post("/dags/{dag_id}/clearDagRuns", "clear_dag_runs", &[400, 404], clear_runs::clear_dag_runs)
         .post("/dags/{dag_id}/clearPartitions", "clear_dag_run_partitions", &[400, 404], clear_runs::partitions)
-        .post(&below("/clear"), "clear_dag_run", &[404], clear_runs::one)
-        .get(&below("/upstreamAssetEvents"), "get_upstream_asset_events", &[404], asset_events::upstream)
+        .post(&run_path("/clear"), "clear_dag_run", &[404], clear_runs::clear_run)
+        .get(&run_path("/upstreamAssetEvents"), "get_upstream_asset_events", &[404], asset_events::upstream)
         .tags(&["DagRun", "experimental"])
-        .get(&below("/wait"), "wait_dag_run_until_finished", &[404], dag_run_wait::wait)
+        .get(&run_path("/wait"), "wait_dag_run_until_finished", &[404], dag_run_wait::wait)
 }
 
 fn instance_routes() -> Routes {
     const ALL: &str = "/dags/{dag_id}/dagRuns/{dag_run_id}/taskInstances";
-    let of_task = |path: &str| format!("{ALL}/{{task_id}}{path}");
-    let mapped = |path: &str| format!("{ALL}/{{task_id}}/{{map_index}}{path}");
-    let group = |path: &str| format!("/dags/{{dag_id}}/dagRuns/{{dag_run_id}}/taskGroupInstances/{{group_id}}{path}");
-    let one_try = "/tries/{task_try_number}";
-    Routes::of(&["Task Instance"])
+    let task_path = |path: &str| format!("{ALL}/{{task_id}}{path}");
+    let mapped_path = |path: &str| format!("{ALL}/{{task_id}}/{{map_index}}{path}");
+    let group_path =
+        |path: &str| format!("/dags/{{dag_id}}/dagRuns/{{dag_run_id}}/taskGroupInstances/{{group_id}}{path}");
+    let try_path = "/tries/{task_try_number}";
+    Routes::new(&["Task Instance"])
         .post("/dags/{dag_id}/clearTaskInstances", "post_clear_task_instances", &[400, 404, 409], clear::task_instances)
         .get(ALL, "get_task_instances", &[400, 404], task_instances::list)
         .patch(ALL, "bulk_task_instances", &[], mark_bulk::task_instances)
-        .get(&of_task(""), "get_task_instance", &[404], task_instances::get)
-        .patch(&of_task(""), "patch_task_instance", &[400, 404, 409], mark::patch)
-        .delete(&of_task(""), "delete_task_instance", &[404], mark::delete)
-        // As with runs.
-        .route(MethodFilter::POST, &of_task(""), task_instances::list_of_body)
-        .told(Method::POST, &format!("{ALL}/list"), "get_task_instances_batch", &[404], task_instances::list_of_body)
-        .patch(&of_task("/dry_run"), "patch_task_instance_dry_run", &[400, 404], mark::dry_run)
-        .get(&of_task("/listMapped"), "get_mapped_task_instances", &[404], tasks::mapped)
-        .get(&of_task("/dependencies"), "get_task_instance_dependencies", &[404], task_dependencies::get)
-        .get(&of_task("/tries"), "get_task_instance_tries", &[404], tries::list)
-        .get(&of_task(one_try), "get_task_instance_try_details", &[404], tries::get)
-        .get(&of_task("/logs/{try_number}"), "get_log", &[404], task_logs::get)
-        .get(&of_task("/externalLogUrl/{try_number}"), "get_external_log_url", &[400, 404], task_logs::external_url)
-        .get(&mapped(""), "get_mapped_task_instance", &[404], tasks::one_mapped)
-        .patch(&mapped(""), "patch_task_instance_by_map_index", &[400, 404, 409], mark::patch_mapped)
-        .patch(&mapped("/dry_run"), "patch_task_instance_dry_run_by_map_index", &[400, 404], mark::dry_run_mapped)
+        .get(&task_path(""), "get_task_instance", &[404], task_instances::get)
+        .patch(&task_path(""), "patch_task_instance", &[400, 404, 409], mark::patch)
+        .delete(&task_path(""), "delete_task_instance", &[404], mark::delete)
+        // An instance's task may be named `list`, as for runs.
+        .route(MethodFilter::POST, &task_path(""), task_instances::list_by_body)
+        .document(
+            Method::POST,
+            &format!("{ALL}/list"),
+            "get_task_instances_batch",
+            &[404],
+            task_instances::list_by_body,
+        )
+        .patch(&task_path("/dry_run"), "patch_task_instance_dry_run", &[400, 404], mark::dry_run)
+        .get(&task_path("/listMapped"), "get_mapped_task_instances", &[404], tasks::list_mapped)
+        .get(&task_path("/dependencies"), "get_task_instance_dependencies", &[404], task_dependencies::get)
+        .get(&task_path("/tries"), "get_task_instance_tries", &[404], tries::list)
+        .get(&task_path(try_path), "get_task_instance_try_details", &[404], tries::get)
+        .get(&task_path("/logs/{try_number}"), "get_log", &[404], task_logs::get)
+        .get(&task_path("/externalLogUrl/{try_number}"), "get_external_log_url", &[400, 404], task_logs::external_url)
+        .get(&mapped_path(""), "get_mapped_task_instance", &[404], tasks::get_mapped_instance)
+        .patch(&mapped_path(""), "patch_task_instance_by_map_index", &[400, 404, 409], mark::patch_mapped)
+        .patch(&mapped_path("/dry_run"), "patch_task_instance_dry_run_by_map_index", &[400, 404], mark::dry_run_mapped)
         .get(
-            &mapped("/dependencies"),
+            &mapped_path("/dependencies"),
             "get_task_instance_dependencies_by_map_index",
             &[404],
             task_dependencies::get_mapped,
         )
-        .get(&mapped("/tries"), "get_mapped_task_instance_tries", &[404], tries::list_mapped)
-        .get(&mapped(one_try), "get_mapped_task_instance_try_details", &[404], tries::get_mapped)
-        .patch(&group(""), "patch_task_group_instances", &[400, 404, 409], mark::patch_group)
-        .patch(&group("/dry_run"), "patch_task_group_instances_dry_run", &[400, 404], mark::dry_run_group)
+        .get(&mapped_path("/tries"), "get_mapped_task_instance_tries", &[404], tries::list_mapped)
+        .get(&mapped_path(try_path), "get_mapped_task_instance_try_details", &[404], tries::get_mapped)
+        .patch(&group_path(""), "patch_task_group_instances", &[400, 404, 409], mark::patch_group)
+        .patch(&group_path("/dry_run"), "patch_task_group_instances_dry_run", &[400, 404], mark::dry_run_group)
         .tags(&["Extra Links", "Task Instance"])
-        .get(&of_task("/links"), "get_extra_links", &[404], tasks::links)
+        .get(&task_path("/links"), "get_extra_links", &[404], tasks::links)
 }
 
-/// What tasks ask people.
-fn question_routes() -> Routes {
+/// Human-in-the-loop routes.
+fn hitl_routes() -> Routes {
     const OF_RUN: &str = "/dags/{dag_id}/dagRuns/{dag_run_id}/hitlDetails";
     const ONE: &str = "/dags/{dag_id}/dagRuns/{dag_run_id}/taskInstances/{task_id}/{map_index}/hitlDetails";
-    Routes::of(&["Task Instance"])
+    Routes::new(&["Task Instance"])
         .get(OF_RUN, "get_hitl_details", &[], hitl::list)
         .get(ONE, "get_hitl_detail", &[404], hitl::get)
         .patch(ONE, "update_hitl_detail", &[400, 404, 409], hitl::answer)
-        .get(&format!("{ONE}/tries/{{try_number}}"), "get_hitl_detail_try_detail", &[404], hitl::of_try)
+        .get(&format!("{ONE}/tries/{{try_number}}"), "get_hitl_detail_try_detail", &[404], hitl::get_for_try)
 }
 
-/// What tasks leave behind.
-fn store_routes_of_tasks() -> Routes {
+/// XComs and state stores of tasks.
+fn task_store_routes() -> Routes {
     const ENTRIES: &str = "/dags/{dag_id}/dagRuns/{dag_run_id}/taskInstances/{task_id}/xcomEntries";
     const STORE: &str = "/dags/{dag_id}/dagRuns/{dag_run_id}/taskInstances/{task_id}/state-store";
-    let (entry, kept) = (&format!("{ENTRIES}/{{*xcom_key}}"), &format!("{STORE}/{{*key}}"));
-    Routes::of(&["XCom"])
+    let (entry, state_entry) = (&format!("{ENTRIES}/{{*xcom_key}}"), &format!("{STORE}/{{*key}}"));
+    Routes::new(&["XCom"])
         .get(ENTRIES, "get_xcom_entries", &[400, 404], xcoms::list)
         .post(ENTRIES, "create_xcom_entry", &[400, 404, 409], xcoms::create)
         .get(entry, "get_xcom_entry", &[400, 404], xcoms::get)
@@ -178,10 +185,10 @@ fn store_routes_of_tasks() -> Routes {
         .tags(&["Task State Store"])
         .get(STORE, "list_task_state_store", &[], state_stores::task_list)
         .delete(STORE, "clear_task_state_store", &[404], state_stores::task_clear)
-        .get(kept, "get_task_state_store", &[404], state_stores::task_get)
-        .put(kept, "set_task_state_store", &[404], state_stores::task_set)
-        .patch(kept, "patch_task_state_store", &[404], state_stores::task_patch)
-        .delete(kept, "delete_task_state_store", &[404], state_stores::task_delete)
+        .get(state_entry, "get_task_state_store", &[404], state_stores::task_get)
+        .put(state_entry, "set_task_state_store", &[404], state_stores::task_set)
+        .patch(state_entry, "patch_task_state_store", &[404], state_stores::task_patch)
+        .delete(state_entry, "delete_task_state_store", &[404], state_stores::task_delete)
 }
 
 fn asset_routes() -> Routes {
@@ -189,8 +196,8 @@ fn asset_routes() -> Routes {
     const OF_ASSET: &str = "/assets/{asset_id}/queuedEvents";
     const OF_BOTH: &str = "/dags/{dag_id}/assets/{asset_id}/queuedEvents";
     const STORE: &str = "/assets/{asset_id}/state-store";
-    const KEPT: &str = "/assets/{asset_id}/state-store/{*key}";
-    Routes::of(&["Asset"])
+    const STATE_ENTRY: &str = "/assets/{asset_id}/state-store/{*key}";
+    Routes::new(&["Asset"])
         .get("/assets", "get_assets", &[404], assets::list)
         .get("/assets/aliases", "get_asset_aliases", &[404], assets::aliases)
         .get("/assets/aliases/{asset_alias_id}", "get_asset_alias", &[404], assets::alias)
@@ -198,44 +205,44 @@ fn asset_routes() -> Routes {
         .post("/assets/events", "create_asset_event", &[404], asset_events::create)
         .get("/assets/{asset_id}", "get_asset", &[404], assets::get)
         .post("/assets/{asset_id}/materialize", "materialize_asset", &[400, 404, 409], assets::materialize)
-        .get(OF_ASSET, "get_asset_queued_events", &[], queued_events::of_asset)
-        .delete(OF_ASSET, "delete_asset_queued_events", &[404], queued_events::delete_of_asset)
-        .get(OF_DAG, "get_dag_asset_queued_events", &[], queued_events::of_dag)
-        .delete(OF_DAG, "delete_dag_asset_queued_events", &[400, 404], queued_events::delete_of_dag)
-        .get(OF_BOTH, "get_dag_asset_queued_event", &[404], queued_events::one)
+        .get(OF_ASSET, "get_asset_queued_events", &[], queued_events::list_for_asset)
+        .delete(OF_ASSET, "delete_asset_queued_events", &[404], queued_events::delete_for_asset)
+        .get(OF_DAG, "get_dag_asset_queued_events", &[], queued_events::list_for_dag)
+        .delete(OF_DAG, "delete_dag_asset_queued_events", &[400, 404], queued_events::delete_for_dag)
+        .get(OF_BOTH, "get_dag_asset_queued_event", &[404], queued_events::get)
         .delete(OF_BOTH, "delete_dag_asset_queued_event", &[400, 404], queued_events::delete_one)
         .tags(&["Asset State Store"])
         .get(STORE, "list_asset_state_store", &[404], state_stores::asset_list)
         .delete(STORE, "clear_asset_state_store", &[404], state_stores::asset_clear)
-        .get(KEPT, "get_asset_state_store", &[404], state_stores::asset_get)
-        .put(KEPT, "set_asset_state_store", &[404], state_stores::asset_set)
-        .delete(KEPT, "delete_asset_state_store", &[404], state_stores::asset_delete)
+        .get(STATE_ENTRY, "get_asset_state_store", &[404], state_stores::asset_get)
+        .put(STATE_ENTRY, "set_asset_state_store", &[404], state_stores::asset_set)
+        .delete(STATE_ENTRY, "delete_asset_state_store", &[404], state_stores::asset_delete)
 }
 
 fn backfill_routes() -> Routes {
-    const MADE: &[u16] = &[400, 404, 409, 503];
-    const CHANGED: &[u16] = &[404, 409];
-    Routes::of(&["Backfill"])
+    const CREATE_ERRORS: &[u16] = &[400, 404, 409, 503];
+    const CHANGE_ERRORS: &[u16] = &[404, 409];
+    Routes::new(&["Backfill"])
         .get("/backfills", "list_backfills", &[], backfills::list)
-        .post("/backfills", "create_backfill", MADE, backfills::create)
-        .post("/backfills/dry_run", "create_backfill_dry_run", MADE, backfills::dry_run)
+        .post("/backfills", "create_backfill", CREATE_ERRORS, backfills::create)
+        .post("/backfills/dry_run", "create_backfill_dry_run", CREATE_ERRORS, backfills::dry_run)
         .get("/backfills/{backfill_id}", "get_backfill", &[404], backfills::get)
-        .put("/backfills/{backfill_id}/pause", "pause_backfill", CHANGED, backfills::pause)
-        .put("/backfills/{backfill_id}/unpause", "unpause_backfill", CHANGED, backfills::unpause)
-        .put("/backfills/{backfill_id}/cancel", "cancel_backfill", CHANGED, backfills::cancel)
+        .put("/backfills/{backfill_id}/pause", "pause_backfill", CHANGE_ERRORS, backfills::pause)
+        .put("/backfills/{backfill_id}/unpause", "unpause_backfill", CHANGE_ERRORS, backfills::unpause)
+        .put("/backfills/{backfill_id}/cancel", "cancel_backfill", CHANGE_ERRORS, backfills::cancel)
 }
 
-/// What asks the Pythons of projects, which take their own time.
-pub fn unhurried_routes() -> Routes {
-    Routes::of(&["Provider"]).get("/providers", "get_providers", &[], providers::list)
+/// Routes that run code of the projects' environments, which may be slow.
+pub fn slow_routes() -> Routes {
+    Routes::new(&["Provider"]).get("/providers", "get_providers", &[], providers::list)
 }
 
-/// What DAG files may ask for while they are read.
-pub fn told_to_dag_files() -> Routes {
+/// Variables and connections; DAG files may read them while they are parsed.
+pub fn variable_and_connection_routes() -> Routes {
     const CONNECTION: &str = "/connections/{*connection_id}";
     const VARIABLE: &str = "/variables/{*variable_key}";
     const TEST: &str = "/connections/enqueue-test";
-    Routes::of(&["Variable"])
+    Routes::new(&["Variable"])
         .get("/variables", "get_variables", &[], variables::list)
         .post("/variables", "post_variable", &[409], variables::create)
         .patch("/variables", "bulk_variables", &[], variables::bulk)
@@ -249,19 +256,25 @@ pub fn told_to_dag_files() -> Routes {
         .get(CONNECTION, "get_connection", &[404], connections::get)
         .patch(CONNECTION, "patch_connection", &[400, 404], connections::patch)
         .delete(CONNECTION, "delete_connection", &[404], connections::delete)
-        // A connection may be called `test`: what is posted to it is told apart by the handler.
-        .route(MethodFilter::POST, CONNECTION, connections::post_word)
-        .told(Method::POST, "/connections/test", "test_connection", &[], connections::test)
-        .told(Method::POST, "/connections/defaults", "create_default_connections", &[], connections::create_defaults)
-        .told(Method::POST, TEST, "enqueue_connection_test", &[409], connections::enqueue_test)
-        .told(Method::GET, TEST, "get_connection_test", &[404], connections::get_test)
+        // A connection may be named `test`; the handler tells the two apart.
+        .route(MethodFilter::POST, CONNECTION, connections::post_by_word)
+        .document(Method::POST, "/connections/test", "test_connection", &[], connections::test)
+        .document(
+            Method::POST,
+            "/connections/defaults",
+            "create_default_connections",
+            &[],
+            connections::create_defaults,
+        )
+        .document(Method::POST, TEST, "enqueue_connection_test", &[409], connections::enqueue_test)
+        .document(Method::GET, TEST, "get_connection_test", &[404], connections::get_test)
 }
 
-/// What else there is beside DAGs.
+/// Routes about anything other than DAGs.
 pub fn other_routes() -> Routes {
     const OPTION: &str = "/config/section/{section}/option/{option}";
     const POOL: &str = "/pools/{*pool_name}";
-    Routes::of(&["Pool"])
+    Routes::new(&["Pool"])
         .get("/pools", "get_pools", &[], pools::list)
         .post("/pools", "post_pool", &[409], pools::create)
         .patch("/pools", "bulk_pools", &[], pools::bulk)
@@ -281,7 +294,7 @@ pub fn other_routes() -> Routes {
         .get("/plugins/importErrors", "import_errors", &[], plugins::import_errors)
 }
 
-/// Every operation, for the API's description.
+/// Every operation, for the OpenAPI document.
 pub fn all_routes() -> Routes {
-    open_routes().merge(dag_routes()).merge(unhurried_routes()).merge(told_to_dag_files()).merge(other_routes())
+    open_routes().merge(dag_routes()).merge(slow_routes()).merge(variable_and_connection_routes()).merge(other_routes())
 }

@@ -1,11 +1,11 @@
-//! What runs beside DAGs, with Airflow's names and shapes.
+//! `/jobs`: the components that Airflow runs as jobs, with Airflow's names and shapes.
 
 use super::views::Stamp;
 use crate::engine::store::listing::{Column, Order};
 use crate::server::api_error::ApiError;
-use crate::server::health::{self, Part};
-use crate::server::listing::{Fields, NOTHING, collection};
-use crate::server::query::{Asked, Kind, Parameter, Query};
+use crate::server::health::{self, Component};
+use crate::server::listing::{Fields, NO_FIELDS, collection};
+use crate::server::query::{Kind, Parameter, Query, QueryParams};
 use crate::server::request::Params;
 use crate::server::state::AppState;
 use crate::sys::user;
@@ -29,14 +29,14 @@ const ORDERS: &[(&str, Column)] = &[
     ("hostname", Column::text("hostname")),
     ("unixname", Column::text("unixname")),
 ];
-/// None of a job is looked for in the datastore.
+/// Jobs are filtered in memory, not in the datastore.
 const NO_COLUMN: Column = Column::time("NULL");
 const FIELDS: Fields =
-    Fields { order: ORDERS, ranges: &[("start_date", NO_COLUMN), ("end_date", NO_COLUMN)], ..NOTHING };
+    Fields { order: ORDERS, ranges: &[("start_date", NO_COLUMN), ("end_date", NO_COLUMN)], ..NO_FIELDS };
 
-pub struct OfJobs;
+pub struct JobsQuery;
 
-impl Query for OfJobs {
+impl Query for JobsQuery {
     const LIST: Option<&'static Fields> = Some(&FIELDS);
     const OTHERS: &'static [Parameter] = &[
         Parameter::new("is_alive", Kind::Flag),
@@ -64,77 +64,81 @@ pub struct JobResponse {
 
 collection! { JobCollectionResponse { jobs: JobResponse } }
 
-/// The parts of this instance that are jobs on Airflow. There is one of each, since it was started.
+/// Lists the components of this instance that are jobs in Airflow: one of each, since the server started.
 pub async fn jobs(
     State(state): State<Arc<AppState>>,
-    params: Asked<OfJobs>,
+    params: QueryParams<JobsQuery>,
 ) -> Result<Json<JobCollectionResponse>, ApiError> {
     let listing = params.listing(&FIELDS)?;
-    let parts = health::parts(&state).await;
-    let kinds = [
-        ("SchedulerJob", parts.scheduler),
-        ("DagProcessorJob", parts.dag_processor),
-        ("TriggererJob", parts.triggerer),
+    let components = health::components(&state).await;
+    let job_types = [
+        ("SchedulerJob", components.scheduler),
+        ("DagProcessorJob", components.dag_processor),
+        ("TriggererJob", components.triggerer),
     ];
     let host_name = user::host_name();
-    let is_wanted = |kind: &str, part: &Part| {
-        params.text("job_type").is_none_or(|wanted| wanted == kind)
-            && params.text("job_state").is_none_or(|wanted| wanted == state_of(part))
-            && params.text("hostname").is_none_or(|wanted| wanted == host_name)
-            && params.text("executor_class").is_none_or(|wanted| wanted == EXECUTOR)
+    let matches_filters = |kind: &str, component: &Component| {
+        params.text("job_type").is_none_or(|value| value == kind)
+            && params.text("job_state").is_none_or(|value| value == job_state(component))
+            && params.text("hostname").is_none_or(|value| value == host_name)
+            && params.text("executor_class").is_none_or(|value| value == EXECUTOR)
     };
     let is_alive = params.flag("is_alive")?;
     let began = state.started_at;
-    let in_time = is_within(&params, "start_date", began)? && is_within(&params, "end_date", Timestamp::now())?;
-    let mut jobs: Vec<JobResponse> = kinds
+    let is_in_range = is_within(&params, "start_date", began)? && is_within(&params, "end_date", Timestamp::now())?;
+    let mut jobs: Vec<JobResponse> = job_types
         .iter()
         .enumerate()
-        .filter(|(_, (kind, part))| in_time && is_wanted(kind, part) && is_alive.is_none_or(|is| is == part.is_alive))
-        .map(|(at, (kind, part))| JobResponse {
-            id: at + 1,
+        .filter(|(_, (kind, component))| {
+            is_in_range
+                && matches_filters(kind, component)
+                && is_alive.is_none_or(|is_alive| is_alive == component.is_alive)
+        })
+        .map(|(index, (kind, component))| JobResponse {
+            id: index + 1,
             dag_id: None,
-            state: Some(state_of(part)),
+            state: Some(job_state(component)),
             job_type: Some(kind),
             start_date: Some(Stamp(began)),
             end_date: None,
-            latest_heartbeat: part.heartbeat.map(Stamp),
+            latest_heartbeat: component.heartbeat.map(Stamp),
             executor_class: Some(EXECUTOR),
             hostname: Some(host_name.clone()),
             unixname: None,
             dag_display_name: None,
         })
         .collect();
-    // The first decides, hence it is the last to sort by.
+    // The first key decides, so it is sorted last.
     for order in listing.order.iter().rev() {
         sort(&mut jobs, *order);
     }
     Ok(Json(listing.page_of(jobs).into()))
 }
 
-/// By the column's name; in all else they are alike.
+/// Sorts by one column. Columns other than these are equal for all jobs.
 fn sort(jobs: &mut [JobResponse], order: Order) {
-    jobs.sort_by(|one, other| {
-        let (one, other) = if order.descending { (other, one) } else { (one, other) };
+    jobs.sort_by(|first, second| {
+        let (first, second) = if order.descending { (second, first) } else { (first, second) };
         match order.column.sql {
-            "id" => one.id.cmp(&other.id),
-            "state" => one.state.cmp(&other.state),
-            "job_type" => one.job_type.cmp(&other.job_type),
+            "id" => first.id.cmp(&second.id),
+            "state" => first.state.cmp(&second.state),
+            "job_type" => first.job_type.cmp(&second.job_type),
             _ => Ordering::Equal,
         }
     });
 }
 
-/// Whether a moment is within the bounds that a query has of it. What has not ended does so now, or later.
-fn is_within(params: &Params, name: &str, at: Timestamp) -> Result<bool, ApiError> {
+/// Checks a time against the bounds in the query. Jobs that have not ended count as ending now.
+fn is_within(params: &Params, name: &str, time: Timestamp) -> Result<bool, ApiError> {
     let bound = |suffix: &str| params.time(&format!("{name}_{suffix}"));
-    Ok(bound("gte")?.is_none_or(|from| at >= from)
-        && bound("gt")?.is_none_or(|from| at > from)
-        && bound("lte")?.is_none_or(|to| at <= to)
-        && bound("lt")?.is_none_or(|to| at < to))
+    Ok(bound("gte")?.is_none_or(|from| time >= from)
+        && bound("gt")?.is_none_or(|from| time > from)
+        && bound("lte")?.is_none_or(|to| time <= to)
+        && bound("lt")?.is_none_or(|to| time < to))
 }
 
 const EXECUTOR: &str = "LocalExecutor";
 
-fn state_of(part: &Part) -> &'static str {
-    if part.is_alive { "running" } else { "failed" }
+fn job_state(component: &Component) -> &'static str {
+    if component.is_alive { "running" } else { "failed" }
 }

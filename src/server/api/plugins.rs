@@ -1,24 +1,24 @@
 //! `/api/v2/plugins`, with Airflow's names and shapes.
 
 use crate::server::api_error::ApiError;
-use crate::server::listing::{Fields, NOTHING, collection};
-use crate::server::query::{Asked, Query};
+use crate::server::listing::{Fields, NO_FIELDS, collection};
+use crate::server::query::{Query, QueryParams};
 use axum::Json;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-pub struct OfPlugins;
+pub struct PluginsQuery;
 
-impl Query for OfPlugins {
-    const LIST: Option<&'static Fields> = Some(&NOTHING);
+impl Query for PluginsQuery {
+    const LIST: Option<&'static Fields> = Some(&NO_FIELDS);
 }
 
-/// Where in the UI a page of a plugin is found.
+/// Where the UI shows a plugin's page.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
-#[expect(dead_code, reason = "ours has one place")]
+#[expect(dead_code, reason = "our pages use one destination")]
 enum Destination {
     Nav,
     Dag,
@@ -28,11 +28,11 @@ enum Destination {
     Base,
 }
 
-/// The same of a part that is written in React, which may be on the first page too.
+/// Where the UI shows a React app; also possible on the dashboard.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
-#[expect(dead_code, reason = "ours has none")]
+#[expect(dead_code, reason = "we have no React apps")]
 enum ReactDestination {
     Nav,
     Dag,
@@ -127,24 +127,25 @@ pub struct PluginResponse {
 
 collection! { PluginCollectionResponse { plugins: PluginResponse } }
 
-/// Our own pages: name, place in the UI, address.
-const PAGES: [(&str, &str, &str); 4] = [
-    ("What runs", "leoflow", "/lite/"),
-    ("Backups", "leoflow-backups", "/lite/backups"),
-    ("Releases", "leoflow-releases", "/lite/releases"),
-    ("Doctor", "leoflow-doctor", "/lite/doctor"),
+/// Our own pages: name, menu of the UI (`docs` is its Docs menu), UI route, address.
+const PAGES: [(&str, &str, &str, &str); 5] = [
+    ("Status", "Leoflow", "leoflow", "/lite/"),
+    ("Backups", "Leoflow", "leoflow-backups", "/lite/backups"),
+    ("Releases", "Leoflow", "leoflow-releases", "/lite/releases"),
+    ("Doctor", "Leoflow", "leoflow-doctor", "/lite/doctor"),
+    ("Leoflow Lite", "docs", "leoflow-docs", "/lite/docs/"),
 ];
 
 const ICON: &str = "/lite/static/icon.svg";
 
-/// One, which brings our own pages into the menu of Airflow's web UI; those of a project are of its own processes.
+/// The one plugin, which adds our pages to the menu of Airflow's UI; plugins of projects live in their own processes.
 fn leoflow() -> PluginResponse {
-    let page = |(name, route, href)| ExternalViewResponse {
+    let page = |(name, menu, route, href)| ExternalViewResponse {
         name,
         icon: Some(ICON),
         icon_dark_mode: Some(ICON),
         url_route: Some(route),
-        category: Some("Leoflow"),
+        category: Some(menu),
         nav_top_level: Some(false),
         href,
         destination: Destination::Nav,
@@ -168,8 +169,8 @@ fn leoflow() -> PluginResponse {
     }
 }
 
-pub async fn list(asked: Asked<OfPlugins>) -> Result<Json<PluginCollectionResponse>, ApiError> {
-    Ok(Json(asked.listing(&NOTHING)?.page_of(vec![leoflow()]).into()))
+pub async fn list(params: QueryParams<PluginsQuery>) -> Result<Json<PluginCollectionResponse>, ApiError> {
+    Ok(Json(params.listing(&NO_FIELDS)?.page_of(vec![leoflow()]).into()))
 }
 
 #[derive(Serialize, JsonSchema)]

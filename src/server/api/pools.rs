@@ -2,15 +2,15 @@
 
 use crate::engine::store::StoreError;
 use crate::engine::store::listing::{Column, Listing};
-use crate::engine::store::pools::{self, Given, Pool};
+use crate::engine::store::pools::{self, Pool, PoolSettings};
 use crate::postgres::GenericClient;
 use crate::server::api_error::ApiError;
 use crate::server::body::Body;
 use crate::server::bulk::{self, Bulk, BulkResponse, Entities};
 use crate::server::changes::Changes;
-use crate::server::listing::{Fields, NOTHING, collection};
+use crate::server::listing::{Fields, NO_FIELDS, collection};
 use crate::server::openapi::answers::{Created, NoContent};
-use crate::server::query::{Asked, Query, WithMask};
+use crate::server::query::{Query, QueryParams, UpdateMaskQuery};
 use crate::server::request::Id;
 use crate::server::state::AppState;
 use axum::Json;
@@ -24,12 +24,15 @@ use std::sync::Arc;
 type Shared = State<Arc<AppState>>;
 
 const NAME: Column = Column::text("p.name");
-const FIELDS: Fields =
-    Fields { order: &[("id", NAME), ("pool", NAME), ("name", NAME)], patterns: &[("pool_name", "p.name")], ..NOTHING };
+const FIELDS: Fields = Fields {
+    order: &[("id", NAME), ("pool", NAME), ("name", NAME)],
+    patterns: &[("pool_name", "p.name")],
+    ..NO_FIELDS
+};
 
-pub struct OfPools;
+pub struct PoolsQuery;
 
-impl Query for OfPools {
+impl Query for PoolsQuery {
     const LIST: Option<&'static Fields> = Some(&FIELDS);
 }
 
@@ -67,7 +70,7 @@ fn view(pool: Pool) -> PoolResponse {
     }
 }
 
-fn missing(error: StoreError, name: &str) -> ApiError {
+fn convert_error(error: StoreError, name: &str) -> ApiError {
     match error {
         StoreError::NotFound { .. } => {
             ApiError::new(StatusCode::NOT_FOUND, format!("The Pool with name: `{name}` was not found"))
@@ -77,16 +80,19 @@ fn missing(error: StoreError, name: &str) -> ApiError {
     }
 }
 
-pub async fn list(State(state): Shared, asked: Asked<OfPools>) -> Result<Json<PoolCollectionResponse>, ApiError> {
-    let listing = asked.listing(&FIELDS)?;
+pub async fn list(
+    State(state): Shared,
+    params: QueryParams<PoolsQuery>,
+) -> Result<Json<PoolCollectionResponse>, ApiError> {
+    let listing = params.listing(&FIELDS)?;
     let client = state.database.get().await?;
-    let found = pools::list(&*client, listing).await?;
-    Ok(Json(found.map(view).into()))
+    let page = pools::list(&*client, listing).await?;
+    Ok(Json(page.map(view).into()))
 }
 
 pub async fn get(State(state): Shared, Id(name): Id) -> Result<Json<PoolResponse>, ApiError> {
     let client = state.database.get().await?;
-    Ok(Json(view(pools::get(&*client, &name).await.map_err(|error| missing(error, &name))?)))
+    Ok(Json(view(pools::get(&*client, &name).await.map_err(|error| convert_error(error, &name))?)))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -106,8 +112,8 @@ pub struct PoolBody {
 }
 
 impl PoolBody {
-    fn given(&self) -> Given<'_> {
-        Given {
+    fn settings(&self) -> PoolSettings<'_> {
+        PoolSettings {
             name: &self.name,
             slots: self.slots,
             description: self.description.as_deref(),
@@ -130,7 +136,7 @@ fn check_slots(slots: i32) -> Result<(), ApiError> {
 pub async fn create(State(state): Shared, Body(body): Body<PoolBody>) -> Result<Created<PoolResponse>, ApiError> {
     check_slots(body.slots)?;
     let client = state.database.get().await?;
-    pools::create(&*client, &body.given()).await?;
+    pools::create(&*client, &body.settings()).await?;
     Ok(Created(view(pools::get(&*client, &body.name).await?)))
 }
 
@@ -154,7 +160,7 @@ pub struct PoolPatchBody {
 pub async fn patch(
     State(state): Shared,
     Id(name): Id,
-    asked: Asked<WithMask>,
+    params: QueryParams<UpdateMaskQuery>,
     Body(body): Body<PoolPatchBody>,
 ) -> Result<Json<PoolResponse>, ApiError> {
     if body.pool.as_ref().is_some_and(|other| *other != name) {
@@ -162,69 +168,70 @@ pub async fn patch(
         return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
     }
     let client = state.database.get().await?;
-    Ok(Json(view(change(&*client, &name, body, &asked.texts("update_mask")).await?)))
+    Ok(Json(view(change(&*client, &name, body, &params.texts("update_mask")).await?)))
 }
 
-/// What is not in the body, or not in the mask where there is one, stays as it is.
+/// Applies the change; fields outside the body or the mask keep their values.
 async fn change(
     client: &impl GenericClient,
     name: &str,
     body: PoolPatchBody,
     mask: &[String],
 ) -> Result<Pool, ApiError> {
-    let counts = |field: &str| mask.is_empty() || mask.iter().any(|name| name == field);
-    let old = pools::get(client, name).await.map_err(|error| missing(error, name))?;
-    let slots = body.slots.filter(|_| counts("slots")).unwrap_or(old.slots);
+    let is_in_mask = |field: &str| mask.is_empty() || mask.iter().any(|name| name == field);
+    let old = pools::get(client, name).await.map_err(|error| convert_error(error, name))?;
+    let slots = body.slots.filter(|_| is_in_mask("slots")).unwrap_or(old.slots);
     check_slots(slots)?;
-    let description = body.description.filter(|_| counts("description")).or(old.description);
-    let include_deferred = body.include_deferred.filter(|_| counts("include_deferred")).unwrap_or(old.include_deferred);
-    let given = Given { name, slots, description: description.as_deref(), include_deferred };
-    pools::set(client, &given).await?;
+    let description = body.description.filter(|_| is_in_mask("description")).or(old.description);
+    let include_deferred =
+        body.include_deferred.filter(|_| is_in_mask("include_deferred")).unwrap_or(old.include_deferred);
+    let settings = PoolSettings { name, slots, description: description.as_deref(), include_deferred };
+    pools::set(client, &settings).await?;
     Ok(pools::get(client, name).await?)
 }
 
 pub async fn delete(State(state): Shared, Id(name): Id) -> Result<NoContent, ApiError> {
     let client = state.database.get().await?;
-    pools::delete(&*client, &name).await.map_err(|error| missing(error, &name))?;
+    pools::delete(&*client, &name).await.map_err(|error| convert_error(error, &name))?;
     Ok(NoContent)
 }
 
 struct Pools;
 
 impl Entities for Pools {
-    const WHAT: &'static str = "pools";
-    const NAMES: &'static [&'static str] = &["name", "pool"];
-    const IS_REPLACED: bool = false;
+    const PLURAL: &'static str = "pools";
+    const NAME_FIELDS: &'static [&'static str] = &["name", "pool"];
+    const OVERWRITE_RESETS: bool = false;
 
-    async fn there(&self, transaction: &Transaction<'_>, names: &[String]) -> Result<Vec<String>, ApiError> {
+    async fn existing(&self, transaction: &Transaction<'_>, names: &[String]) -> Result<Vec<String>, ApiError> {
         let mut listing = Listing::default();
         listing.conditions.any(NAME, names.to_vec());
-        let found = pools::list(transaction, listing).await?;
-        Ok(found.rows.into_iter().map(|one| one.name).collect())
+        let page = pools::list(transaction, listing).await?;
+        Ok(page.rows.into_iter().map(|pool| pool.name).collect())
     }
 
     fn check(body: bulk::Body) -> Result<(), ApiError> {
         let slots = body.get("slots").cloned();
         match slots {
-            Some(_) if body.contains_key("name") => check_slots(Changes::<PoolBody>::of(body, &[])?.values.slots),
-            _ => check_slots(Changes::<PoolPatchBody>::of(body, &[])?.values.slots.unwrap_or(0)),
+            Some(_) if body.contains_key("name") => check_slots(Changes::<PoolBody>::new(body, &[])?.values.slots),
+            _ => check_slots(Changes::<PoolPatchBody>::new(body, &[])?.values.slots.unwrap_or(0)),
         }
     }
 
     async fn set(&self, transaction: &Transaction<'_>, body: bulk::Body) -> Result<(), ApiError> {
-        let new: PoolBody = Changes::of(body, &[])?.values;
+        let new: PoolBody = Changes::new(body, &[])?.values;
         check_slots(new.slots)?;
-        Ok(pools::set(transaction, &new.given()).await?)
+        Ok(pools::set(transaction, &new.settings()).await?)
     }
 
     async fn change(&self, transaction: &Transaction<'_>, body: bulk::Body, mask: &[String]) -> Result<(), ApiError> {
-        let new: PoolPatchBody = Changes::of(body, &[])?.values;
+        let new: PoolPatchBody = Changes::new(body, &[])?.values;
         let name = new.pool.clone().unwrap_or_default();
         change(transaction, &name, new, mask).await.map(drop)
     }
 
     async fn remove(&self, transaction: &Transaction<'_>, name: &str) -> Result<(), ApiError> {
-        pools::delete(transaction, name).await.map_err(|error| missing(error, name))
+        pools::delete(transaction, name).await.map_err(|error| convert_error(error, name))
     }
 }
 

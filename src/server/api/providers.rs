@@ -1,10 +1,10 @@
 //! `/api/v2/providers`, with Airflow's names and shapes.
 
 use crate::server::api_error::ApiError;
-use crate::server::listing::{Fields, NOTHING, collection};
+use crate::server::listing::{Fields, NO_FIELDS, collection};
 use crate::server::provider_cache::Provider;
 use crate::server::providers;
-use crate::server::query::{Asked, Query};
+use crate::server::query::{Query, QueryParams};
 use crate::server::state::AppState;
 use axum::Json;
 use axum::extract::State;
@@ -13,10 +13,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use std::sync::Arc;
 
-pub struct OfProviders;
+pub struct ProvidersQuery;
 
-impl Query for OfProviders {
-    const LIST: Option<&'static Fields> = Some(&NOTHING);
+impl Query for ProvidersQuery {
+    const LIST: Option<&'static Fields> = Some(&NO_FIELDS);
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -29,19 +29,19 @@ pub struct ProviderResponse {
 
 collection! { ProviderCollectionResponse { providers: ProviderResponse } }
 
-/// Those of all projects.
+/// Lists the providers of all projects.
 pub async fn list(
     State(state): State<Arc<AppState>>,
-    params: Asked<OfProviders>,
+    params: QueryParams<ProvidersQuery>,
 ) -> Result<Json<ProviderCollectionResponse>, ApiError> {
-    let listing = params.listing(&NOTHING)?;
-    let found = providers::list(&state).await;
-    let found = found.map_err(|reason| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, reason))?;
-    let view = |one: &Provider| ProviderResponse {
-        package_name: one.package_name.clone(),
-        description: one.description.clone(),
-        version: one.version.clone(),
-        documentation_url: one.documentation_url.clone(),
+    let listing = params.listing(&NO_FIELDS)?;
+    let providers = providers::list(&state).await;
+    let providers = providers.map_err(|reason| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, reason))?;
+    let view = |provider: &Provider| ProviderResponse {
+        package_name: provider.package_name.clone(),
+        description: provider.description.clone(),
+        version: provider.version.clone(),
+        documentation_url: provider.documentation_url.clone(),
     };
-    Ok(Json(listing.page_of(found.iter().collect()).map(view).into()))
+    Ok(Json(listing.page_of(providers.iter().collect()).map(view).into()))
 }

@@ -1,11 +1,11 @@
-//! Updates of assets that wait for the others that a DAG needs, with Airflow's names and shapes.
+//! Queued asset events: updates that wait for the other assets a DAG needs. With Airflow's names and shapes.
 
 use super::views::Stamp;
 use crate::engine::store::asset_lists::{self, Queued};
 use crate::server::api_error::ApiError;
 use crate::server::listing::collection;
 use crate::server::openapi::answers::NoContent;
-use crate::server::query::{Asked, Kind, Parameter, Query};
+use crate::server::query::{Kind, Parameter, Query, QueryParams};
 use crate::server::request::{Params, Segments};
 use crate::server::state::AppState;
 use axum::Json;
@@ -18,48 +18,48 @@ use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
 
-/// Whose are asked for; what is not named does not matter.
+/// Selects queued events; `None` matches any.
 #[derive(Default)]
-struct Whose {
+struct QueueSelector {
     dag_id: Option<String>,
     asset_id: Option<i64>,
 }
 
-impl Whose {
-    fn missing(&self) -> ApiError {
+impl QueueSelector {
+    fn not_found(&self) -> ApiError {
         let dag = self.dag_id.as_ref().map(|id| format!("dag_id: `{id}`"));
         let asset = self.asset_id.map(|id| format!("asset_id: `{id}`"));
         let named: Vec<String> = dag.into_iter().chain(asset).collect();
         ApiError::new(StatusCode::NOT_FOUND, format!("Queued event with {} was not found", named.join(" and ")))
     }
 
-    fn before(params: &Params) -> Result<Option<Timestamp>, ApiError> {
+    fn parse_before(params: &Params) -> Result<Option<Timestamp>, ApiError> {
         params.time("before")
     }
 
-    async fn found(&self, state: &AppState, params: &Params) -> Result<Vec<Queued>, ApiError> {
+    async fn load(&self, state: &AppState, params: &Params) -> Result<Vec<Queued>, ApiError> {
         let client = state.database.get().await?;
-        let before = Self::before(params)?;
+        let before = Self::parse_before(params)?;
         Ok(asset_lists::queued(&*client, self.dag_id.as_deref(), self.asset_id, before).await?)
     }
 
     async fn list(&self, state: &AppState, params: &Params) -> Result<Json<QueuedEventCollectionResponse>, ApiError> {
-        Ok(Json(self.found(state, params).await?.into_iter().map(view).collect()))
+        Ok(Json(self.load(state, params).await?.into_iter().map(view).collect()))
     }
 
     async fn delete(&self, state: &AppState, params: &Params) -> Result<NoContent, ApiError> {
         let client = state.database.get().await?;
-        let before = Self::before(params)?;
+        let before = Self::parse_before(params)?;
         match asset_lists::forget_queued(&*client, self.dag_id.as_deref(), self.asset_id, before).await? {
-            0 => Err(self.missing()),
+            0 => Err(self.not_found()),
             _ => Ok(NoContent),
         }
     }
 }
 
-pub struct OfEvents;
+pub struct QueuedEventsQuery;
 
-impl Query for OfEvents {
+impl Query for QueuedEventsQuery {
     const OTHERS: &'static [Parameter] = &[Parameter::new("before", Kind::Text)];
 }
 
@@ -73,61 +73,61 @@ pub struct QueuedEventResponse {
 
 collection! { QueuedEventCollectionResponse { queued_events: QueuedEventResponse } }
 
-fn view(one: Queued) -> QueuedEventResponse {
+fn view(event: Queued) -> QueuedEventResponse {
     QueuedEventResponse {
-        dag_display_name: one.dag_id.clone(),
-        dag_id: one.dag_id,
-        asset_id: one.asset_id,
-        created_at: Stamp(one.created_at),
+        dag_display_name: event.dag_id.clone(),
+        dag_id: event.dag_id,
+        asset_id: event.asset_id,
+        created_at: Stamp(event.created_at),
     }
 }
 
-pub async fn of_dag(
+pub async fn list_for_dag(
     State(state): Shared,
     Segments(id): Segments<String>,
-    params: Asked<OfEvents>,
+    params: QueryParams<QueuedEventsQuery>,
 ) -> Result<Json<QueuedEventCollectionResponse>, ApiError> {
-    Whose { dag_id: Some(id), ..Whose::default() }.list(&state, &params).await
+    QueueSelector { dag_id: Some(id), ..QueueSelector::default() }.list(&state, &params).await
 }
 
-pub async fn delete_of_dag(
+pub async fn delete_for_dag(
     State(state): Shared,
     Segments(id): Segments<String>,
-    params: Asked<OfEvents>,
+    params: QueryParams<QueuedEventsQuery>,
 ) -> Result<NoContent, ApiError> {
-    Whose { dag_id: Some(id), ..Whose::default() }.delete(&state, &params).await
+    QueueSelector { dag_id: Some(id), ..QueueSelector::default() }.delete(&state, &params).await
 }
 
-pub async fn of_asset(
+pub async fn list_for_asset(
     State(state): Shared,
     Segments(id): Segments<i64>,
-    params: Asked<OfEvents>,
+    params: QueryParams<QueuedEventsQuery>,
 ) -> Result<Json<QueuedEventCollectionResponse>, ApiError> {
-    Whose { asset_id: Some(id), ..Whose::default() }.list(&state, &params).await
+    QueueSelector { asset_id: Some(id), ..QueueSelector::default() }.list(&state, &params).await
 }
 
-pub async fn delete_of_asset(
+pub async fn delete_for_asset(
     State(state): Shared,
     Segments(id): Segments<i64>,
-    params: Asked<OfEvents>,
+    params: QueryParams<QueuedEventsQuery>,
 ) -> Result<NoContent, ApiError> {
-    Whose { asset_id: Some(id), ..Whose::default() }.delete(&state, &params).await
+    QueueSelector { asset_id: Some(id), ..QueueSelector::default() }.delete(&state, &params).await
 }
 
-pub async fn one(
+pub async fn get(
     State(state): Shared,
     Segments((dag_id, asset_id)): Segments<(String, i64)>,
-    params: Asked<OfEvents>,
+    params: QueryParams<QueuedEventsQuery>,
 ) -> Result<Json<QueuedEventResponse>, ApiError> {
-    let whose = Whose { dag_id: Some(dag_id), asset_id: Some(asset_id) };
-    let found = whose.found(&state, &params).await?;
-    Ok(Json(found.into_iter().next().map(view).ok_or_else(|| whose.missing())?))
+    let selector = QueueSelector { dag_id: Some(dag_id), asset_id: Some(asset_id) };
+    let events = selector.load(&state, &params).await?;
+    Ok(Json(events.into_iter().next().map(view).ok_or_else(|| selector.not_found())?))
 }
 
 pub async fn delete_one(
     State(state): Shared,
     Segments((dag_id, asset_id)): Segments<(String, i64)>,
-    params: Asked<OfEvents>,
+    params: QueryParams<QueuedEventsQuery>,
 ) -> Result<NoContent, ApiError> {
-    Whose { dag_id: Some(dag_id), asset_id: Some(asset_id) }.delete(&state, &params).await
+    QueueSelector { dag_id: Some(dag_id), asset_id: Some(asset_id) }.delete(&state, &params).await
 }

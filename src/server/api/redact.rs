@@ -1,10 +1,10 @@
-//! Hiding what looks like a secret by its name, as Airflow does:
+//! Masks values whose name looks sensitive, as Airflow does:
 //! <https://airflow.apache.org/docs/apache-airflow/stable/security/secrets/mask-sensitive-values.html>
 
 use crate::auth::masking::{HIDDEN, is_sensitive};
 use serde_json::Value;
 
-/// A named text: hidden by its own name, or in the parts of its JSON that are by theirs.
+/// Masks a named text: whole when its own name is sensitive, otherwise the sensitive parts of its JSON.
 pub fn text(name: &str, value: &str) -> String {
     if value.is_empty() {
         return String::new();
@@ -14,7 +14,7 @@ pub fn text(name: &str, value: &str) -> String {
     }
     match serde_json::from_str::<Value>(value) {
         Ok(mut parsed) if parsed.is_object() || parsed.is_array() => {
-            if hide(&mut parsed) {
+            if mask(&mut parsed) {
                 parsed.to_string()
             } else {
                 value.to_owned()
@@ -24,14 +24,14 @@ pub fn text(name: &str, value: &str) -> String {
     }
 }
 
-/// The same with what is hidden by its name.
+/// Returns a copy with sensitive fields masked.
 pub fn fields(value: &Value) -> Value {
-    let mut shown = value.clone();
-    hide(&mut shown);
-    shown
+    let mut masked = value.clone();
+    mask(&mut masked);
+    masked
 }
 
-/// What was hidden when it was shown and comes back so is as it was.
+/// Undoes masking: where `new` holds the mask, returns the value of `old`, the stored text.
 pub fn restore(new: &str, old: &str) -> String {
     if new == HIDDEN {
         return old.to_owned();
@@ -41,36 +41,36 @@ pub fn restore(new: &str, old: &str) -> String {
     if fill_in(&mut new_value, &old_value) { new_value.to_string() } else { new.to_owned() }
 }
 
-/// Whether anything was filled in.
+/// Replaces masks in `new` by the values of `old`. Returns true when anything was replaced.
 fn fill_in(new: &mut Value, old: &Value) -> bool {
     match (new, old) {
-        (Value::Object(new), Value::Object(old)) => new.iter_mut().fold(false, |filled, (name, inner)| {
-            let Some(before) = old.get(name) else { return filled };
-            if inner == HIDDEN {
-                *inner = before.clone();
+        (Value::Object(new), Value::Object(old)) => new.iter_mut().fold(false, |filled, (name, field)| {
+            let Some(stored) = old.get(name) else { return filled };
+            if field == HIDDEN {
+                *field = stored.clone();
                 return true;
             }
-            fill_in(inner, before) || filled
+            fill_in(field, stored) || filled
         }),
         (Value::Array(new), Value::Array(old)) => {
-            new.iter_mut().zip(old).filter_map(|(inner, before)| fill_in(inner, before).then_some(())).count() > 0
+            new.iter_mut().zip(old).filter_map(|(field, stored)| fill_in(field, stored).then_some(())).count() > 0
         }
         _ => false,
     }
 }
 
-/// Hides what is secret by its name. Returns whether anything was.
-fn hide(value: &mut Value) -> bool {
+/// Masks sensitive fields. Returns true when anything was masked.
+fn mask(value: &mut Value) -> bool {
     match value {
-        Value::Object(object) => object.iter_mut().fold(false, |hidden, (name, inner)| {
-            let hides = is_sensitive(name) && !inner.is_null() && inner != "";
-            if hides {
-                *inner = HIDDEN.into();
+        Value::Object(object) => object.iter_mut().fold(false, |any_masked, (name, field)| {
+            let is_masked = is_sensitive(name) && !field.is_null() && field != "";
+            if is_masked {
+                *field = HIDDEN.into();
             }
-            hides || hide(inner) || hidden
+            is_masked || mask(field) || any_masked
         }),
-        // Not `any`, which would stop at the first.
-        Value::Array(list) => list.iter_mut().filter_map(|inner| hide(inner).then_some(())).count() > 0,
+        // Not `any`, which would stop at the first match.
+        Value::Array(list) => list.iter_mut().filter_map(|field| mask(field).then_some(())).count() > 0,
         _ => false,
     }
 }
@@ -85,16 +85,16 @@ mod tests {
         assert_eq!(text("path", "abc"), "abc");
         assert_eq!(text("conf", r#"{"a": {"Password": "x", "b": 1}}"#), r#"{"a":{"Password":"***","b":1}}"#);
         assert_eq!(text("conf", r#"[{"token": ["x"]}]"#), r#"[{"token":"***"}]"#);
-        assert_eq!(text("conf", r#"{ "a": 1 }"#), r#"{ "a": 1 }"#, "untouched when there is nothing to hide");
+        assert_eq!(text("conf", r#"{ "a": 1 }"#), r#"{ "a": 1 }"#, "unchanged when nothing is sensitive");
         assert_eq!(text("password", ""), "");
     }
 
     #[test]
-    fn what_was_hidden_comes_back_as_it_was() {
+    fn masked_values_are_restored() {
         for (name, stored) in [("extra", r#"{"api_key":"geheim","a":[{"token":1}],"b":2}"#), ("my_secret", "geheim")] {
-            let shown = text(name, stored);
-            assert!(shown.contains(HIDDEN) && !shown.contains("geheim"));
-            assert_eq!(restore(&shown, stored), stored);
+            let masked = text(name, stored);
+            assert!(masked.contains(HIDDEN) && !masked.contains("geheim"));
+            assert_eq!(restore(&masked, stored), stored);
         }
         assert_eq!(restore(r#"{"api_key":"***","b":3}"#, r#"{"api_key":"x","b":2}"#), r#"{"api_key":"x","b":3}"#);
         assert_eq!(restore("new", "old"), "new");

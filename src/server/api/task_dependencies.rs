@@ -1,6 +1,6 @@
-//! `…/dependencies`: what a task instance that has not begun waits for.
+//! `…/dependencies`: the unmet dependencies of a task instance that has not started.
 
-use super::task_instances::{AtIndex, missing};
+use super::task_instances::{MapIndexQuery, instance_not_found};
 use crate::engine::keys::RunKey;
 use crate::engine::state::{RunState, TaskState};
 use crate::engine::store::instances::{self, Instance, NOT_MAPPED};
@@ -10,7 +10,7 @@ use crate::engine::store::tries::SLOTS;
 use crate::engine::store::{ReadFor, StoreError, dags, pools, runs, versions};
 use crate::postgres::GenericClient;
 use crate::server::api_error::ApiError;
-use crate::server::query::Asked;
+use crate::server::query::QueryParams;
 use crate::server::request::Segments;
 use crate::server::state::AppState;
 use axum::Json;
@@ -34,26 +34,26 @@ pub struct TaskDependencyCollectionResponse {
     dependencies: Vec<TaskDependencyResponse>,
 }
 
-type Answer = Result<Json<TaskDependencyCollectionResponse>, ApiError>;
+type DependencyResult = Result<Json<TaskDependencyCollectionResponse>, ApiError>;
 
 fn dependency(name: &'static str, reason: String) -> TaskDependencyResponse {
     TaskDependencyResponse { name, reason }
 }
 
-/// By the names that Airflow has for them, in the order of these.
-async fn waits_for(
+/// Returns unmet dependencies by Airflow's names, in this order.
+async fn unmet_dependencies(
     client: &impl GenericClient,
     run: &Run,
     instance: &Instance,
 ) -> Result<Vec<TaskDependencyResponse>, StoreError> {
-    let mut found = Vec::new();
+    let mut unmet = Vec::new();
     let dag = dags::get(client, &run.key.dag_id).await?;
     if dag.is_paused {
-        found.push(dependency("Dag Not Paused", "Task's DAG is paused.".to_owned()));
+        unmet.push(dependency("Dag Not Paused", "Task's DAG is paused.".to_owned()));
     }
     if run.state != RunState::Running {
         let reason = format!("The run is not in the state 'running' but in the state '{}'.", run.state);
-        found.push(dependency("Dagrun Running", reason));
+        unmet.push(dependency("Dagrun Running", reason));
     }
     if instance.state.as_deref() == Some("scheduled") {
         let pool = match pools::get(client, &instance.pool).await {
@@ -63,57 +63,57 @@ async fn waits_for(
         };
         let open = pool.map_or(0, |pool| if pool.slots < 0 { i64::MAX } else { pool.open() });
         if open < i64::from(instance.pool_slots) {
-            let (pool, takes) = (&instance.pool, instance.pool_slots);
-            let reason = format!("Pool '{pool}' has {open} open slots, and the task takes {takes}.");
-            found.push(dependency("Pool Slots Available", reason));
+            let (pool, needed) = (&instance.pool, instance.pool_slots);
+            let reason = format!("Pool '{pool}' has {open} open slots, but the task needs {needed}.");
+            unmet.push(dependency("Pool Slots Available", reason));
         } else if run.state == RunState::Running && !dag.is_paused {
             let reason = format!(
-                "As many tasks run as may at once: {SLOTS} of all DAGs, {} of a run of this one, or fewer of this task.",
+                "The limit of concurrent tasks is reached: {SLOTS} in total, {} per run of this DAG, or this task's own.",
                 dag.structure.max_active_tasks
             );
-            found.push(dependency("Task Concurrency", reason));
+            unmet.push(dependency("Task Concurrency", reason));
         }
-        return Ok(found);
+        return Ok(unmet);
     }
-    // With the arrows that the run was begun with.
+    // The structure of the version that the run started with.
     let structure = match run.version_id {
         Some(id) => versions::version(client, id).await?.structure,
         None => dag.into_structure(),
     };
-    let Some(task) = structure.tasks.iter().find(|task| task.task_id == instance.task_id) else { return Ok(found) };
-    let mut above = Listing::default();
-    above.conditions.add_run(&run.key);
-    above.conditions.with("ti.task_id = ANY ({})", task.upstream.clone());
+    let Some(task) = structure.tasks.iter().find(|task| task.task_id == instance.task_id) else { return Ok(unmet) };
+    let mut upstream_listing = Listing::default();
+    upstream_listing.conditions.add_run(&run.key);
+    upstream_listing.conditions.with("ti.task_id = ANY ({})", task.upstream.clone());
     let mut unfinished: BTreeMap<String, String> = BTreeMap::new();
-    for one in instances::list(client, above).await?.rows {
-        let state = one.state.as_deref().unwrap_or("none");
+    for upstream in instances::list(client, upstream_listing).await?.rows {
+        let state = upstream.state.as_deref().unwrap_or("none");
         if !TaskState::parse(state).is_some_and(TaskState::is_finished) {
-            unfinished.insert(one.task_id, state.to_owned());
+            unfinished.insert(upstream.task_id, state.to_owned());
         }
     }
     if !unfinished.is_empty() {
-        let all: Vec<String> = unfinished.iter().map(|(id, state)| format!("{id} ({state})")).collect();
+        let upstream_states: Vec<String> = unfinished.iter().map(|(id, state)| format!("{id} ({state})")).collect();
         let reason = format!(
             "The trigger rule '{}' waits for upstream tasks that are not done: {}.",
             json!(task.trigger_rule).as_str().unwrap_or_default(),
-            all.join(", ")
+            upstream_states.join(", ")
         );
-        found.push(dependency("Trigger Rule", reason));
+        unmet.push(dependency("Trigger Rule", reason));
     }
-    Ok(found)
+    Ok(unmet)
 }
 
-async fn answer(state: &AppState, key: RunKey, task_id: &str, map_index: i32) -> Answer {
+async fn respond(state: &AppState, key: RunKey, task_id: &str, map_index: i32) -> DependencyResult {
     let client = state.database.get().await?;
-    let absent = |error| match error {
-        StoreError::NotFound { .. } => missing(&key, task_id, Some(map_index)),
+    let not_found = |error| match error {
+        StoreError::NotFound { .. } => instance_not_found(&key, task_id, Some(map_index)),
         other => other.into(),
     };
-    let instance = instances::get(&*client, &key, task_id, map_index).await.map_err(absent)?;
+    let instance = instances::get(&*client, &key, task_id, map_index).await.map_err(not_found)?;
     let dependencies = match instance.state.as_deref() {
         None | Some("scheduled") => {
-            let run = runs::get(&*client, &key, ReadFor::Reading).await.map_err(absent)?;
-            waits_for(&*client, &run, &instance).await?
+            let run = runs::get(&*client, &key, ReadFor::Reading).await.map_err(not_found)?;
+            unmet_dependencies(&*client, &run, &instance).await?
         }
         Some(_) => Vec::new(),
     };
@@ -123,15 +123,15 @@ async fn answer(state: &AppState, key: RunKey, task_id: &str, map_index: i32) ->
 pub async fn get(
     State(state): Shared,
     Segments((dag_id, run_id, task_id)): Segments<(String, String, String)>,
-    params: Asked<AtIndex>,
-) -> Answer {
+    params: QueryParams<MapIndexQuery>,
+) -> DependencyResult {
     let map_index = params.map_index()?.unwrap_or(NOT_MAPPED);
-    answer(&state, RunKey { dag_id, run_id }, &task_id, map_index).await
+    respond(&state, RunKey { dag_id, run_id }, &task_id, map_index).await
 }
 
 pub async fn get_mapped(
     State(state): Shared,
     Segments((dag_id, run_id, task_id, map_index)): Segments<(String, String, String, i32)>,
-) -> Answer {
-    answer(&state, RunKey { dag_id, run_id }, &task_id, map_index).await
+) -> DependencyResult {
+    respond(&state, RunKey { dag_id, run_id }, &task_id, map_index).await
 }

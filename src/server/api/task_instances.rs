@@ -1,6 +1,6 @@
-//! Task instances, one or a list of them, with Airflow's names and shapes.
+//! Task instances, single and in lists, with Airflow's names and shapes.
 
-use super::dag_run_lists::{OnlyList, check_states, only_all, unless_all};
+use super::dag_run_lists::{OnlyList, check_states, require_wildcard, specific_id};
 use super::instance_views::{TaskInstanceCollectionResponse, TaskInstanceResponse, instance};
 use crate::engine::dag::{Structure, Task};
 use crate::engine::keys::RunKey;
@@ -13,7 +13,7 @@ use crate::engine::store::{ReadFor, StoreError};
 use crate::server::api_error::ApiError;
 use crate::server::body::{Body, maybe_lax};
 use crate::server::listing::{Fields, PageLimit, PageOffset};
-use crate::server::query::{Asked, Kind, Parameter, Query};
+use crate::server::query::{Kind, Parameter, Query, QueryParams};
 use crate::server::request::{Params, Segments};
 use crate::server::state::AppState;
 use axum::Json;
@@ -32,7 +32,7 @@ const UPDATED_AT: Column = Column::time("greatest(ti.scheduled_at, ti.queued_at,
 const RENDERED_INDEX: &str = "coalesce(ti.rendered_map_index, CASE WHEN ti.map_index >= 0 THEN ti.map_index::text END)";
 const FIELDS: Fields = Fields {
     order: &[
-        // Airflow's ids follow one another as instances are made: those that have not begun are the newest.
+        // Airflow's ids are assigned in order of creation: instances that have not started count as newest.
         ("id", Column::time("ti.start_date")),
         ("state", Column::text("ti.state")),
         ("duration", DURATION),
@@ -53,7 +53,7 @@ const FIELDS: Fields = Fields {
         ("dag_id", Column::text("ti.dag_id")),
         ("run_id", Column::text("ti.run_id")),
     ],
-    usual: &["map_index"],
+    default_order: &["map_index"],
     has_cursor: true,
     patterns: &[
         ("task_display_name", "ti.task_id"),
@@ -90,15 +90,15 @@ const FIELDS: Fields = Fields {
     ],
 };
 
-pub struct OfInstances;
+pub struct InstancesQuery;
 
-impl Query for OfInstances {
+impl Query for InstancesQuery {
     const LIST: Option<&'static Fields> = Some(&FIELDS);
     const OTHERS: &'static [Parameter] = &[Parameter::new("task_group_id", Kind::Text)];
 }
 
-/// Of one task's, which the path names.
-const MAPPED: Fields = Fields {
+/// Fields for the instances of one task, which the path names.
+const MAPPED_FIELDS: Fields = Fields {
     has_cursor: false,
     exact: &[],
     patterns: &[
@@ -110,47 +110,47 @@ const MAPPED: Fields = Fields {
     ..FIELDS
 };
 
-pub struct OfMapped;
+pub struct MappedQuery;
 
-impl Query for OfMapped {
-    const LIST: Option<&'static Fields> = Some(&MAPPED);
+impl Query for MappedQuery {
+    const LIST: Option<&'static Fields> = Some(&MAPPED_FIELDS);
 }
 
-/// Which instance of a task the query names; it is the one that is not mapped where it names none.
-pub struct AtIndex;
+/// Selects the instance by `map_index` in the query; defaults to the unmapped one.
+pub struct MapIndexQuery;
 
-impl Query for AtIndex {
+impl Query for MapIndexQuery {
     const OTHERS: &'static [Parameter] = &[Parameter::new("map_index", Kind::Whole).or("-1")];
 }
 
-/// Whose instances a list has.
+/// Scope of a list of instances.
 #[derive(Clone, Copy)]
 pub enum Scope {
-    /// In the order of map indices, as on Airflow.
+    /// The instances of a run, ordered by map index, as in Airflow.
     Run,
-    /// The same, of one task.
+    /// One task's instances, ordered by map index.
     Task,
-    /// Of millions: in the order of their keys, which is that of an index.
+    /// All instances, possibly millions: ordered by key, which has an index.
     All,
 }
 
-/// What a list of instances is asked for, in a query or in a body.
-pub fn wanted(params: &Params, of: Scope) -> Result<Listing, ApiError> {
-    let (fields, usual) = match of {
+/// Builds the listing for a query or a body.
+pub fn instance_listing(params: &Params, scope: Scope) -> Result<Listing, ApiError> {
+    let (fields, default_order) = match scope {
         Scope::Run => (&FIELDS, MAP_INDEX),
-        Scope::Task => (&MAPPED, MAP_INDEX),
+        Scope::Task => (&MAPPED_FIELDS, MAP_INDEX),
         Scope::All => (&FIELDS, instances::KEY[0]),
     };
-    let known: Vec<&str> = TaskState::ALL.iter().map(|state| state.as_str()).collect();
-    check_states(&params.texts("state"), &known)?;
-    // Two words for one thing.
-    params.replaced("state", "no_status", "none").listing_with_cursor(fields, usual, instances::KEY)
+    let known_states: Vec<&str> = TaskState::ALL.iter().map(|state| state.as_str()).collect();
+    check_states(&params.texts("state"), &known_states)?;
+    // `no_status` and `none` are synonyms.
+    params.with_value_replaced("state", "no_status", "none").listing_with_cursor(fields, default_order, instances::KEY)
 }
 
-/// As Airflow words it; `None` where no map index was asked for.
-pub fn missing(run: &RunKey, task_id: &str, map_index: Option<i32>) -> ApiError {
+/// 404 in Airflow's words; `map_index` is `None` when the request has none.
+pub fn instance_not_found(run: &RunKey, task_id: &str, map_index: Option<i32>) -> ApiError {
     let RunKey { dag_id, run_id } = run;
-    let map_index = map_index.map_or_else(|| "None".to_owned(), |at| at.to_string());
+    let map_index = map_index.map_or_else(|| "None".to_owned(), |index| index.to_string());
     let detail = format!(
         "The Task Instance with dag_id: `{dag_id}`, run_id: `{run_id}`, task_id: `{task_id}` and map_index: `{map_index}` \
          was not found"
@@ -158,19 +158,23 @@ pub fn missing(run: &RunKey, task_id: &str, map_index: Option<i32>) -> ApiError 
     ApiError::new(StatusCode::NOT_FOUND, detail)
 }
 
-/// The tasks of a group, and of those within it.
-pub fn of_group(structure: &Structure, group_id: &str) -> Vec<String> {
-    let is_in = |task: &&Task| {
-        let mut group = task.group.as_deref();
-        while let Some(id) = group {
+/// Returns the tasks of a group, including nested groups.
+pub fn tasks_of_group(structure: &Structure, group_id: &str) -> Vec<String> {
+    let is_in_group = |task: &&Task| {
+        let mut current = task.group.as_deref();
+        while let Some(id) = current {
             if id == group_id {
                 return true;
             }
-            group = structure.groups.iter().find(|one| one.group_id == id).and_then(|one| one.parent.as_deref());
+            current = structure
+                .groups
+                .iter()
+                .find(|candidate| candidate.group_id == id)
+                .and_then(|candidate| candidate.parent.as_deref());
         }
         false
     };
-    structure.tasks.iter().filter(is_in).map(|task| task.task_id.clone()).collect()
+    structure.tasks.iter().filter(is_in_group).map(|task| task.task_id.clone()).collect()
 }
 
 #[derive(Default, Serialize, Deserialize, JsonSchema)]
@@ -213,27 +217,27 @@ pub struct TaskInstancesBatchBody {
     order_by: Option<String>,
 }
 
-/// What a body asks for that may name several DAGs and runs.
-pub async fn list_of_body(
+/// Lists instances of several DAGs and runs, selected by the body.
+pub async fn list_by_body(
     State(state): Shared,
     _: OnlyList,
     Segments((dag_id, run_id, _)): Segments<(String, String, String)>,
     Body(body): Body<TaskInstancesBatchBody>,
 ) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
-    only_all(&dag_id, "dag_id")?;
-    only_all(&run_id, "dag_run_id")?;
-    let params = Params::of_body(&body, &[])?;
-    let found = instances::list(&*state.database.get().await?, wanted(&params, Scope::All)?).await?;
-    Ok(Json(found.map(instance).into()))
+    require_wildcard(&dag_id, "dag_id")?;
+    require_wildcard(&run_id, "dag_run_id")?;
+    let params = Params::from_body(&body, &[])?;
+    let page = instances::list(&*state.database.get().await?, instance_listing(&params, Scope::All)?).await?;
+    Ok(Json(page.map(instance).into()))
 }
 
 pub async fn list(
     State(state): Shared,
     Segments((dag_id, run_id)): Segments<(String, String)>,
-    params: Asked<OfInstances>,
+    params: QueryParams<InstancesQuery>,
 ) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
-    let (dag, run) = (unless_all(&dag_id), unless_all(&run_id));
-    let mut listing = wanted(&params, if run.is_some() { Scope::Run } else { Scope::All })?;
+    let (dag, run) = (specific_id(&dag_id), specific_id(&run_id));
+    let mut listing = instance_listing(&params, if run.is_some() { Scope::Run } else { Scope::All })?;
     let client = state.database.get().await?;
     match (dag, run) {
         (None, Some(_)) => {
@@ -261,11 +265,11 @@ pub async fn list(
             let detail = format!("Task group {group_id} was not found in Dag {dag_id}");
             return Err(ApiError::new(StatusCode::NOT_FOUND, detail));
         }
-        let tasks = of_group(&structure, group_id);
+        let tasks = tasks_of_group(&structure, group_id);
         listing.conditions.with("ti.task_id = ANY ({})", tasks);
     }
-    let found = instances::list(&*client, listing).await?;
-    Ok(Json(found.map(instance).into()))
+    let page = instances::list(&*client, listing).await?;
+    Ok(Json(page.map(instance).into()))
 }
 
 pub async fn get(
@@ -274,7 +278,7 @@ pub async fn get(
 ) -> Result<Json<TaskInstanceResponse>, ApiError> {
     let key = RunKey { dag_id, run_id };
     let client = state.database.get().await?;
-    let found = instances::get(&*client, &key, &task_id, NOT_MAPPED).await.map_err(|error| match error {
+    let task_instance = instances::get(&*client, &key, &task_id, NOT_MAPPED).await.map_err(|error| match error {
         StoreError::NotFound { .. } => {
             let RunKey { dag_id, run_id } = &key;
             let detail = format!(
@@ -284,5 +288,5 @@ pub async fn get(
         }
         other => other.into(),
     })?;
-    Ok(Json(instance(found)))
+    Ok(Json(instance(task_instance)))
 }

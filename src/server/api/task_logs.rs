@@ -1,6 +1,6 @@
 //! `…/logs/{try_number}`, with Airflow's shape.
 
-use super::task_instances::AtIndex;
+use super::task_instances::MapIndexQuery;
 use super::views::Stamp;
 use crate::engine::keys::RunKey;
 use crate::engine::store::StoreError;
@@ -8,7 +8,7 @@ use crate::engine::store::instances;
 use crate::protocol::task_log::{self, Line, Record, TryName};
 use crate::server::api_error::ApiError;
 use crate::server::openapi::answers::{Either, Lines, Media};
-use crate::server::query::{Asked, Kind, Parameter, Query};
+use crate::server::query::{Kind, Parameter, Query, QueryParams};
 use crate::server::request::Segments;
 use crate::server::state::AppState;
 use crate::sys::blocking;
@@ -24,12 +24,12 @@ use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Of one answer; the rest comes with the token.
-const PIECE_BYTES: u64 = 512 * 1024;
+/// Most bytes in one response; the client requests the rest with the continuation token.
+const MAX_CHUNK_BYTES: u64 = 512 * 1024;
 
-pub struct OfLog;
+pub struct LogQuery;
 
-impl Query for OfLog {
+impl Query for LogQuery {
     const OTHERS: &'static [Parameter] = &[
         Parameter::new("full_content", Kind::Flag).or("false"),
         Parameter::new("map_index", Kind::Whole).or("-1"),
@@ -37,7 +37,7 @@ impl Query for OfLog {
     ];
 }
 
-/// A line of a log.
+/// A log line.
 #[derive(Serialize, JsonSchema)]
 struct StructuredLogMessage {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -51,7 +51,7 @@ struct StructuredLogMessage {
 #[derive(Serialize, JsonSchema)]
 #[serde(untagged)]
 #[schemars(inline)]
-#[expect(dead_code, reason = "Airflow may answer plain lines, too")]
+#[expect(dead_code, reason = "Airflow may also return plain lines")]
 enum Content {
     Messages(Vec<StructuredLogMessage>),
     Lines(Vec<String>),
@@ -68,7 +68,7 @@ type Log = Either<TaskInstancesLogResponse, Lines>;
 pub async fn get(
     State(state): State<Arc<AppState>>,
     Segments((dag_id, run_id, task_id, try_number)): Segments<(String, String, String, u32)>,
-    params: Asked<OfLog>,
+    params: QueryParams<LogQuery>,
     headers: HeaderMap,
 ) -> Result<Log, ApiError> {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("*/*");
@@ -105,23 +105,23 @@ pub async fn get(
             _ => "No logs available for this task.",
         };
         let message = StructuredLogMessage { timestamp: None, event: text.to_owned(), others: Map::new() };
-        return Ok(answer(as_lines, vec![message], None));
+        return Ok(respond(as_lines, vec![message], None));
     }
     let name = TryName { dag_id: &key.dag_id, run_id: &key.run_id, task_id: &task_id, map_index, try_number };
     let path = task_log::path(&state.home, name);
-    let whole = as_lines || params.flag("full_content")?.unwrap_or(false);
-    let limit = if whole { u64::MAX } else { PIECE_BYTES };
-    let runs_on = is_newest && matches!(instance.state.as_deref(), Some("running" | "restarting"));
-    let read = blocking::run(move || read_piece(&path, offset, limit, runs_on)).await;
-    let piece = read
+    let is_whole = as_lines || params.flag("full_content")?.unwrap_or(false);
+    let limit = if is_whole { u64::MAX } else { MAX_CHUNK_BYTES };
+    let is_running = is_newest && matches!(instance.state.as_deref(), Some("running" | "restarting"));
+    let chunk = blocking::run(move || read_chunk(&path, offset, limit, is_running)).await;
+    let chunk = chunk
         .map_err(|error| ApiError::internal(&error))?
-        .map_err(|error| ApiError::internal(&format!("the log cannot be read: {error}")))?;
-    let messages = piece.text.lines().map(message).collect();
-    let token = (runs_on || !piece.at_end).then(|| piece.next.to_string());
-    Ok(answer(as_lines, messages, token))
+        .map_err(|error| ApiError::internal(&format!("cannot read the log: {error}")))?;
+    let messages = chunk.text.lines().map(message).collect();
+    let token = (is_running || !chunk.is_at_end).then(|| chunk.next.to_string());
+    Ok(respond(as_lines, messages, token))
 }
 
-fn answer(as_lines: bool, messages: Vec<StructuredLogMessage>, token: Option<String>) -> Log {
+fn respond(as_lines: bool, messages: Vec<StructuredLogMessage>, token: Option<String>) -> Log {
     if as_lines {
         let lines = messages.iter().filter_map(|message| serde_json::to_string(message).ok());
         let text: String = lines.map(|line| line + "\n").collect();
@@ -132,25 +132,26 @@ fn answer(as_lines: bool, messages: Vec<StructuredLogMessage>, token: Option<Str
 
 fn message(line: &str) -> StructuredLogMessage {
     let line = Line::parse(line);
-    let Record { level, logger, event, others: more } = line.record();
-    let named = [("level", level), ("logger", logger)].map(|(name, value)| (name.to_owned(), value.into()));
-    let others = named.into_iter().chain(more).collect();
+    let Record { level, logger, event, others: extra_fields } = line.record();
+    let level_and_logger = [("level", level), ("logger", logger)].map(|(name, value)| (name.to_owned(), value.into()));
+    let others = level_and_logger.into_iter().chain(extra_fields).collect();
     StructuredLogMessage { timestamp: line.time.map(Stamp), event, others }
 }
 
-struct Piece {
+/// A part of a log.
+struct LogChunk {
     text: String,
-    /// Where the next one begins.
+    /// Offset of the next chunk.
     next: u64,
-    at_end: bool,
+    is_at_end: bool,
 }
 
-/// Whole lines from `offset` on. A log that is not there yet, or was removed, is empty.
-fn read_piece(path: &Path, offset: u64, limit: u64, runs_on: bool) -> io::Result<Piece> {
+/// Reads whole lines from `offset` on, at most `limit` bytes. A missing log (not created yet, or removed) is empty.
+fn read_chunk(path: &Path, offset: u64, limit: u64, is_running: bool) -> io::Result<LogChunk> {
     let mut file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Ok(Piece { text: String::new(), next: offset, at_end: true });
+            return Ok(LogChunk { text: String::new(), next: offset, is_at_end: true });
         }
         Err(error) => return Err(error),
     };
@@ -158,16 +159,16 @@ fn read_piece(path: &Path, offset: u64, limit: u64, runs_on: bool) -> io::Result
     file.seek(SeekFrom::Start(offset))?;
     let mut bytes = Vec::new();
     file.take(limit).read_to_end(&mut bytes)?;
-    // The last line may be on its way, unless nobody writes any more.
-    let is_rest = offset + bytes.len() as u64 >= size;
-    let whole = match bytes.iter().rposition(|byte| *byte == b'\n') {
-        _ if is_rest && !runs_on => bytes.len(),
-        Some(at) => at + 1,
+    // The last line may be incomplete while the task still writes.
+    let is_last = offset + bytes.len() as u64 >= size;
+    let length = match bytes.iter().rposition(|byte| *byte == b'\n') {
+        _ if is_last && !is_running => bytes.len(),
+        Some(newline) => newline + 1,
         None => 0,
     };
-    bytes.truncate(whole);
-    let next = offset + whole as u64;
-    Ok(Piece { text: String::from_utf8_lossy(&bytes).into_owned(), next, at_end: next >= size })
+    bytes.truncate(length);
+    let next = offset + length as u64;
+    Ok(LogChunk { text: String::from_utf8_lossy(&bytes).into_owned(), next, is_at_end: next >= size })
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -175,10 +176,10 @@ pub struct ExternalLogUrlResponse {
     url: String,
 }
 
-/// Logs are here, and with no service elsewhere.
+/// Always 400: logs are stored locally, not in an external service.
 pub async fn external_url(
     _: Segments<(String, String, String, NonZeroU32)>,
-    _: Asked<AtIndex>,
+    _: QueryParams<MapIndexQuery>,
 ) -> Result<Json<ExternalLogUrlResponse>, ApiError> {
     Err(ApiError::new(StatusCode::BAD_REQUEST, "Task log handler does not support external logs."))
 }

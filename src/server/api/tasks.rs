@@ -1,7 +1,7 @@
-//! `/api/v2/dags/{dag_id}/tasks`, and the instances of a mapped task, with Airflow's names and shapes.
+//! `/api/v2/dags/{dag_id}/tasks` and the instances of a mapped task, with Airflow's names and shapes.
 
 use super::instance_views::{TaskInstanceCollectionResponse, TaskInstanceResponse, instance};
-use super::task_instances::{self, OfMapped};
+use super::task_instances::{self, MappedQuery};
 use super::views::Stamp;
 use crate::engine::dag::{Structure, Task, TriggerRule};
 use crate::engine::keys::RunKey;
@@ -10,7 +10,7 @@ use crate::engine::store::dags;
 use crate::engine::store::instances;
 use crate::server::api_error::ApiError;
 use crate::server::listing::collection;
-use crate::server::query::{Asked, Kind, Parameter, Query};
+use crate::server::query::{Kind, Parameter, Query, QueryParams};
 use crate::server::request::Segments;
 use crate::server::state::AppState;
 use axum::Json;
@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
 
-/// As Airflow writes a timedelta.
+/// Airflow's JSON for a timedelta.
 #[derive(Serialize, JsonSchema)]
 struct TimeDelta {
     #[serde(rename = "__type")]
@@ -35,7 +35,7 @@ struct TimeDelta {
     microseconds: i64,
 }
 
-fn delta(seconds: f64) -> TimeDelta {
+fn time_delta(seconds: f64) -> TimeDelta {
     let whole = seconds.floor();
     TimeDelta {
         kind: "TimeDelta",
@@ -86,7 +86,7 @@ pub struct TaskResponse {
 collection! { TaskCollectionResponse { tasks: TaskResponse } }
 
 fn view(structure: &Structure, task: &Task) -> TaskResponse {
-    let below = structure.tasks.iter().filter(|other| other.upstream.contains(&task.task_id));
+    let downstream = structure.tasks.iter().filter(|other| other.upstream.contains(&task.task_id));
     let class = [("module_path", Value::Null), ("class_name", json!(task.operator))];
     TaskResponse {
         task_id: Some(task.task_id.clone()),
@@ -101,15 +101,15 @@ fn view(structure: &Structure, task: &Task) -> TaskResponse {
         queue: Some("default"),
         pool: Some(task.pool().to_owned()),
         pool_slots: task.pool_slots,
-        execution_timeout: task.execution_timeout.map(delta),
-        retry_delay: Some(delta(task.retry_delay)),
+        execution_timeout: task.execution_timeout.map(time_delta),
+        retry_delay: Some(time_delta(task.retry_delay)),
         retry_exponential_backoff: task.retry_backoff.unwrap_or(0.0),
         priority_weight: task.own_weight,
         weight_rule: Some(task.weight_rule.as_deref().unwrap_or("downstream").to_owned()),
         ui_color: None,
         ui_fgcolor: None,
         template_fields: Some(task.template_fields.clone()),
-        downstream_task_ids: Some(below.map(|other| other.task_id.clone()).collect()),
+        downstream_task_ids: Some(downstream.map(|other| other.task_id.clone()).collect()),
         doc_md: task.doc_md.clone(),
         operator_name: Some(task.operator_name.clone()),
         params: json!(task.params),
@@ -119,26 +119,26 @@ fn view(structure: &Structure, task: &Task) -> TaskResponse {
     }
 }
 
-pub struct OfTasks;
+pub struct TasksQuery;
 
-impl Query for OfTasks {
+impl Query for TasksQuery {
     const OTHERS: &'static [Parameter] = &[Parameter::new("order_by", Kind::Text).or("\"task_id\"")];
 }
 
 pub async fn list(
     State(state): Shared,
     Segments(dag_id): Segments<String>,
-    asked: Asked<OfTasks>,
+    params: QueryParams<TasksQuery>,
 ) -> Result<Json<TaskCollectionResponse>, ApiError> {
     let client = state.database.get().await?;
     let structure = dags::get(&*client, &dag_id).await?.structure;
     let mut tasks: Vec<TaskResponse> = structure.tasks.iter().map(|task| view(&structure, task)).collect();
-    sort(&mut tasks, asked.text("order_by").unwrap_or("task_id"))?;
+    sort(&mut tasks, params.text("order_by").unwrap_or("task_id"))?;
     Ok(Json(tasks.into_iter().collect()))
 }
 
-/// What it may be ordered by.
-const ORDERS: [&str; 20] = [
+/// Sortable fields.
+const SORTABLE_FIELDS: [&str; 20] = [
     "task_id",
     "task_display_name",
     "owner",
@@ -161,34 +161,34 @@ const ORDERS: [&str; 20] = [
     "operator_name",
 ];
 
-/// As Airflow does: what has none comes last, and `-` is the other way round.
+/// Sorts as Airflow does: missing values last, `-` for descending.
 fn sort(tasks: &mut Vec<TaskResponse>, order: &str) -> Result<(), ApiError> {
     let name = order.trim_start_matches(['-', '+']);
-    if !ORDERS.contains(&name) {
+    if !SORTABLE_FIELDS.contains(&name) {
         let detail = format!("Ordering with '{name}' is disallowed or the attribute does not exist on the model");
         return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
     }
-    let key = |task: &TaskResponse| Key::of(&serde_json::to_value(task).unwrap_or_default()[name]);
-    let mut keyed: Vec<(Key, TaskResponse)> = tasks.drain(..).map(|task| (key(&task), task)).collect();
+    let key = |task: &TaskResponse| SortKey::new(&serde_json::to_value(task).unwrap_or_default()[name]);
+    let mut keyed: Vec<(SortKey, TaskResponse)> = tasks.drain(..).map(|task| (key(&task), task)).collect();
     let is_backwards = order.starts_with('-');
-    // Those that are alike stay in their order either way.
-    keyed.sort_by(|(one, _), (other, _)| if is_backwards { other.compare(one) } else { one.compare(other) });
+    // The sort is stable in both directions.
+    keyed.sort_by(|(first, _), (second, _)| if is_backwards { second.compare(first) } else { first.compare(second) });
     tasks.extend(keyed.into_iter().map(|(_, task)| task));
     Ok(())
 }
 
-/// What is compared of a field.
-enum Key {
+/// Sort key of a field.
+enum SortKey {
     Number(f64),
     Text(String),
     None,
 }
 
-impl Key {
-    fn of(value: &Value) -> Self {
+impl SortKey {
+    fn new(value: &Value) -> Self {
         match value {
             Value::Null => Self::None,
-            Value::Bool(is) => Self::Number(f64::from(u8::from(*is))),
+            Value::Bool(flag) => Self::Number(f64::from(u8::from(*flag))),
             Value::Number(number) => number.as_f64().map_or(Self::None, Self::Number),
             Value::String(text) => Self::Text(text.clone()),
             // A duration.
@@ -199,10 +199,10 @@ impl Key {
         }
     }
 
-    fn compare(&self, other: &Self) -> Ordering {
-        match (self, other) {
-            (Self::Number(one), Self::Number(other)) => one.total_cmp(other),
-            (Self::Text(one), Self::Text(other)) => one.cmp(other),
+    fn compare(&self, second: &Self) -> Ordering {
+        match (self, second) {
+            (Self::Number(first), Self::Number(second)) => first.total_cmp(second),
+            (Self::Text(first), Self::Text(second)) => first.cmp(second),
             (Self::None, Self::None) => Ordering::Equal,
             (Self::None, _) => Ordering::Greater,
             (_, Self::None) => Ordering::Less,
@@ -226,17 +226,17 @@ pub async fn get(
     Ok(Json(view(&structure, task)))
 }
 
-pub async fn mapped(
+pub async fn list_mapped(
     State(state): Shared,
     Segments((dag_id, run_id, task_id)): Segments<(String, String, String)>,
-    params: Asked<OfMapped>,
+    params: QueryParams<MappedQuery>,
 ) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
-    let mut listing = task_instances::wanted(&params, task_instances::Scope::Task)?;
+    let mut listing = task_instances::instance_listing(&params, task_instances::Scope::Task)?;
     let client = state.database.get().await?;
     listing.conditions.add_run(&RunKey { dag_id: dag_id.clone(), run_id: run_id.clone() });
     listing.conditions.with("ti.task_id = {} AND ti.map_index >= 0", task_id.clone());
-    let found = instances::list(&*client, listing).await?;
-    if found.total == 0 {
+    let page = instances::list(&*client, listing).await?;
+    if page.total == 0 {
         let structure = dags::get(&*client, &dag_id).await?.structure;
         let not_found = |detail: String| Err(ApiError::new(StatusCode::NOT_FOUND, detail));
         match structure.tasks.iter().find(|task| task.task_id == task_id) {
@@ -247,16 +247,16 @@ pub async fn mapped(
             Some(_) => {}
         }
     }
-    Ok(Json(found.map(instance).into()))
+    Ok(Json(page.map(instance).into()))
 }
 
-pub async fn one_mapped(
+pub async fn get_mapped_instance(
     State(state): Shared,
     Segments((dag_id, run_id, task_id, map_index)): Segments<(String, String, String, i32)>,
 ) -> Result<Json<TaskInstanceResponse>, ApiError> {
     let key = RunKey { dag_id, run_id };
     let client = state.database.get().await?;
-    let found = instances::get(&*client, &key, &task_id, map_index).await.map_err(|error| match error {
+    let mapped_instance = instances::get(&*client, &key, &task_id, map_index).await.map_err(|error| match error {
         StoreError::NotFound { .. } => {
             let RunKey { dag_id, run_id } = &key;
             let detail = format!(
@@ -267,12 +267,12 @@ pub async fn one_mapped(
         }
         other => other.into(),
     })?;
-    Ok(Json(instance(found)))
+    Ok(Json(instance(mapped_instance)))
 }
 
-pub struct OfLinks;
+pub struct LinksQuery;
 
-impl Query for OfLinks {
+impl Query for LinksQuery {
     const OTHERS: &'static [Parameter] =
         &[Parameter::new("map_index", Kind::Whole).or("-1"), Parameter::new("try_number", Kind::Whole)];
 }
@@ -283,11 +283,11 @@ pub struct ExtraLinkCollectionResponse {
     total_entries: i64,
 }
 
-/// What an operator leads to beyond Leoflow; nothing keeps such links yet.
+/// Extra links of operators; not stored yet, so always empty.
 pub async fn links(
     State(state): Shared,
     Segments((dag_id, run_id, task_id)): Segments<(String, String, String)>,
-    params: Asked<OfLinks>,
+    params: QueryParams<LinksQuery>,
 ) -> Result<Json<ExtraLinkCollectionResponse>, ApiError> {
     let map_index = params.map_index()?.unwrap_or(instances::NOT_MAPPED);
     let client = state.database.get().await?;

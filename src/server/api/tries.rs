@@ -1,13 +1,13 @@
-//! The tries of task instances, with Airflow's names and shapes.
+//! Tries of task instances, with Airflow's names and shapes.
 
-use super::instance_views::{TaskInstanceHistoryCollectionResponse, TaskInstanceHistoryResponse, in_try};
-use super::task_instances::{AtIndex, missing};
+use super::instance_views::{TaskInstanceHistoryCollectionResponse, TaskInstanceHistoryResponse, response_for_try};
+use super::task_instances::{MapIndexQuery, instance_not_found};
 use crate::engine::keys::{RunKey, TryKey};
 use crate::engine::store::StoreError;
 use crate::engine::store::instances::{self, Instance, NOT_MAPPED};
 use crate::engine::store::try_lists::{self, Try};
 use crate::server::api_error::ApiError;
-use crate::server::query::Asked;
+use crate::server::query::QueryParams;
 use crate::server::request::Segments;
 use crate::server::state::AppState;
 use axum::Json;
@@ -17,43 +17,46 @@ use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
 
-struct Found {
+/// A task instance and the tries that started.
+struct InstanceTries {
     instance: Instance,
     tries: Vec<Try>,
 }
 
-async fn find(state: &AppState, run: &RunKey, task_id: &str, map_index: i32) -> Result<Found, ApiError> {
+async fn load_tries(state: &AppState, run: &RunKey, task_id: &str, map_index: i32) -> Result<InstanceTries, ApiError> {
     let client = state.database.get().await?;
     let instance = instances::get(&*client, run, task_id, map_index).await.map_err(|error| match error {
-        StoreError::NotFound { .. } => missing(run, task_id, Some(map_index)),
+        StoreError::NotFound { .. } => instance_not_found(run, task_id, Some(map_index)),
         other => other.into(),
     })?;
     let tries = try_lists::of_instance(&*client, run, task_id, map_index).await?;
-    Ok(Found { instance, tries })
+    Ok(InstanceTries { instance, tries })
 }
 
 type AllTries = Result<Json<TaskInstanceHistoryCollectionResponse>, ApiError>;
 
-async fn all(state: &AppState, run: &RunKey, task_id: &str, map_index: i32) -> AllTries {
-    let Found { instance, tries } = find(state, run, task_id, map_index).await?;
-    let mut shown: Vec<_> = tries.iter().map(|one| in_try(instance.clone(), Some(one))).collect();
-    // One that waits to be tried again is no try of its own.
+/// Lists all tries; the current one also before it starts.
+async fn all_tries(state: &AppState, run: &RunKey, task_id: &str, map_index: i32) -> AllTries {
+    let InstanceTries { instance, tries } = load_tries(state, run, task_id, map_index).await?;
+    let mut responses: Vec<_> =
+        tries.iter().map(|task_try| response_for_try(instance.clone(), Some(task_try))).collect();
+    // An instance that waits for its retry has not started another try.
     let has_begun = tries.last().is_some_and(|newest| newest.number >= instance.try_number);
     if !has_begun && instance.state.as_deref() != Some("up_for_retry") {
-        shown.push(in_try(instance, None));
+        responses.push(response_for_try(instance, None));
     }
-    Ok(Json(shown.into_iter().collect()))
+    Ok(Json(responses.into_iter().collect()))
 }
 
-/// As it was, or is, in that try.
-pub async fn one(state: &AppState, of: &TryKey) -> Result<TaskInstanceHistoryResponse, ApiError> {
-    let TryKey { run, task_id, map_index, try_number } = of;
-    let Found { instance, tries } = find(state, run, task_id, *map_index).await?;
-    if let Some(found) = tries.iter().find(|one| one.number == *try_number) {
-        return Ok(in_try(instance, Some(found)));
+/// Returns the instance as of that try.
+pub async fn load_try(state: &AppState, try_key: &TryKey) -> Result<TaskInstanceHistoryResponse, ApiError> {
+    let TryKey { run, task_id, map_index, try_number } = try_key;
+    let InstanceTries { instance, tries } = load_tries(state, run, task_id, *map_index).await?;
+    if let Some(task_try) = tries.iter().find(|task_try| task_try.number == *try_number) {
+        return Ok(response_for_try(instance, Some(task_try)));
     }
     if instance.try_number == *try_number {
-        return Ok(in_try(instance, None));
+        return Ok(response_for_try(instance, None));
     }
     let RunKey { dag_id, run_id } = run;
     let detail = format!(
@@ -66,31 +69,31 @@ pub async fn one(state: &AppState, of: &TryKey) -> Result<TaskInstanceHistoryRes
 pub async fn list(
     State(state): Shared,
     Segments((dag_id, run_id, task_id)): Segments<(String, String, String)>,
-    params: Asked<AtIndex>,
+    params: QueryParams<MapIndexQuery>,
 ) -> AllTries {
-    all(&state, &RunKey { dag_id, run_id }, &task_id, params.map_index()?.unwrap_or(NOT_MAPPED)).await
+    all_tries(&state, &RunKey { dag_id, run_id }, &task_id, params.map_index()?.unwrap_or(NOT_MAPPED)).await
 }
 
 pub async fn list_mapped(
     State(state): Shared,
     Segments((dag_id, run_id, task_id, map_index)): Segments<(String, String, String, i32)>,
 ) -> AllTries {
-    all(&state, &RunKey { dag_id, run_id }, &task_id, map_index).await
+    all_tries(&state, &RunKey { dag_id, run_id }, &task_id, map_index).await
 }
 
 pub async fn get(
     State(state): Shared,
     Segments((dag_id, run_id, task_id, try_number)): Segments<(String, String, String, i32)>,
-    params: Asked<AtIndex>,
+    params: QueryParams<MapIndexQuery>,
 ) -> Result<Json<TaskInstanceHistoryResponse>, ApiError> {
     let map_index = params.map_index()?.unwrap_or(NOT_MAPPED);
-    let of = TryKey { run: RunKey { dag_id, run_id }, task_id, map_index, try_number };
-    one(&state, &of).await.map(Json)
+    let try_key = TryKey { run: RunKey { dag_id, run_id }, task_id, map_index, try_number };
+    load_try(&state, &try_key).await.map(Json)
 }
 
 pub async fn get_mapped(
     State(state): Shared,
     Segments((dag_id, run_id, task_id, map_index, try_number)): Segments<(String, String, String, i32, i32)>,
 ) -> Result<Json<TaskInstanceHistoryResponse>, ApiError> {
-    one(&state, &TryKey { run: RunKey { dag_id, run_id }, task_id, map_index, try_number }).await.map(Json)
+    load_try(&state, &TryKey { run: RunKey { dag_id, run_id }, task_id, map_index, try_number }).await.map(Json)
 }

@@ -9,9 +9,9 @@ use crate::server::api_error::ApiError;
 use crate::server::body::Body;
 use crate::server::bulk::{self, Bulk, BulkResponse, Entities};
 use crate::server::changes::Changes;
-use crate::server::listing::{Fields, NOTHING, collection};
+use crate::server::listing::{Fields, NO_FIELDS, collection};
 use crate::server::openapi::answers::{Created, NoContent};
-use crate::server::query::{Asked, Query};
+use crate::server::query::{Query, QueryParams};
 use crate::server::request::Id;
 use crate::server::state::AppState;
 use axum::Json;
@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
 
-/// What may be ordered by. Airflow's `id` is the order of creation.
+/// Sortable fields. Airflow's `id` is the order of creation.
 const FIELDS: Fields = Fields {
     order: &[
         ("key", Column::text("key")),
@@ -34,12 +34,12 @@ const FIELDS: Fields = Fields {
         ("is_encrypted", Column::text("key")),
     ],
     patterns: &[("variable_key", "key")],
-    ..NOTHING
+    ..NO_FIELDS
 };
 
-pub struct OfVariables;
+pub struct VariablesQuery;
 
-impl Query for OfVariables {
+impl Query for VariablesQuery {
     const LIST: Option<&'static Fields> = Some(&FIELDS);
 }
 
@@ -66,12 +66,12 @@ fn response(variable: Variable) -> VariableResponse {
 
 pub async fn list(
     State(state): Shared,
-    asked: Asked<OfVariables>,
+    params: QueryParams<VariablesQuery>,
 ) -> Result<Json<VariableCollectionResponse>, ApiError> {
-    let listing = asked.listing(&FIELDS)?;
+    let listing = params.listing(&FIELDS)?;
     let client = state.database.get().await?;
-    let found = variables::list(&*client, &state.cipher, listing).await?;
-    Ok(Json(found.map(response).into()))
+    let page = variables::list(&*client, &state.cipher, listing).await?;
+    Ok(Json(page.map(response).into()))
 }
 
 pub async fn get(State(state): Shared, Id(key): Id) -> Result<Json<VariableResponse>, ApiError> {
@@ -87,7 +87,7 @@ pub struct VariableBody {
     value: Value,
     #[serde(default)]
     description: Option<String>,
-    /// Airflow's teams; Lite has one user.
+    /// Airflow's teams; ignored, since Lite has one user.
     #[serde(default, rename = "team_name")]
     #[schemars(length(max = 50))]
     _team_name: Option<String>,
@@ -109,7 +109,7 @@ pub async fn create(
     Ok(Created(response(variable)))
 }
 
-/// Changes the fields that are in the body (and in `update_mask`, where there is one).
+/// Changes the fields present in the body (limited to `update_mask` when given).
 pub async fn patch(
     State(state): Shared,
     Id(key): Id,
@@ -126,7 +126,7 @@ pub async fn patch(
     Ok(Json(response(variable)))
 }
 
-/// What is not among the changes stays as it is.
+/// Applies the changes; other fields keep their values.
 async fn change(
     transaction: &Transaction<'_>,
     cipher: &Cipher,
@@ -154,25 +154,25 @@ pub async fn delete(State(state): Shared, Id(key): Id) -> Result<NoContent, ApiE
 struct Variables<'a>(&'a Cipher);
 
 impl Entities for Variables<'_> {
-    const WHAT: &'static str = "variables";
-    const NAMES: &'static [&'static str] = &["key"];
-    const IS_REPLACED: bool = true;
+    const PLURAL: &'static str = "variables";
+    const NAME_FIELDS: &'static [&'static str] = &["key"];
+    const OVERWRITE_RESETS: bool = true;
 
-    async fn there(&self, transaction: &Transaction<'_>, names: &[String]) -> Result<Vec<String>, ApiError> {
-        Ok(variables::there(transaction, names).await?)
+    async fn existing(&self, transaction: &Transaction<'_>, names: &[String]) -> Result<Vec<String>, ApiError> {
+        Ok(variables::existing(transaction, names).await?)
     }
 
     fn check(body: bulk::Body) -> Result<(), ApiError> {
-        Changes::<VariableBody>::of(body, &[]).map(drop)
+        Changes::<VariableBody>::new(body, &[]).map(drop)
     }
 
     async fn set(&self, transaction: &Transaction<'_>, body: bulk::Body) -> Result<(), ApiError> {
-        let new: VariableBody = Changes::of(body, &[])?.values;
+        let new: VariableBody = Changes::new(body, &[])?.values;
         Ok(variables::set(transaction, self.0, &new.into_variable()).await?)
     }
 
     async fn change(&self, transaction: &Transaction<'_>, body: bulk::Body, mask: &[String]) -> Result<(), ApiError> {
-        let changes = Changes::<VariableBody>::of(body, mask)?;
+        let changes = Changes::<VariableBody>::new(body, mask)?;
         change(transaction, self.0, changes.values.key.clone(), &changes).await.map(drop)
     }
 

@@ -1,5 +1,5 @@
-//! Rows as Airflow's API shows them: every field that it has, in its order. What Lite has no such
-//! thing of says what Airflow says where it is not used.
+//! Rows as Airflow's API shows them: every Airflow field, in Airflow's order. Fields without a counterpart in Lite hold
+//! Airflow's value for an unused feature.
 
 use crate::engine::state::RunState;
 use crate::engine::store::dags::ImportError;
@@ -14,48 +14,48 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 
-/// The one bundle that there is.
+/// Name of the only bundle.
 pub const BUNDLE: &str = "workspace";
 
-/// A time as pydantic writes it: six digits of a second, or none.
+/// A time as pydantic writes it: microseconds with six digits, or none.
 #[derive(Debug, Clone, Copy)]
 pub struct Stamp(pub Timestamp);
 
 impl Stamp {
-    /// Written by hand: lists have tens of thousands of them.
-    fn with<T>(self, read: impl FnOnce(&str) -> T) -> T {
-        let at = Offset::UTC.to_datetime(self.0);
-        let micros = at.subsec_nanosecond() / 1000;
+    /// Passes the formatted time to `use_text`. Formats by hand, since lists contain tens of thousands of times.
+    fn with_text<T>(self, use_text: impl FnOnce(&str) -> T) -> T {
+        let datetime = Offset::UTC.to_datetime(self.0);
+        let micros = datetime.subsec_nanosecond() / 1000;
         let mut text = *b"0000-00-00T00:00:00.000000Z";
-        let year = i32::from(at.year());
+        let year = i32::from(datetime.year());
         let pairs = [
             (0, year / 100),
             (2, year % 100),
-            (5, at.month().into()),
-            (8, at.day().into()),
-            (11, at.hour().into()),
-            (14, at.minute().into()),
-            (17, at.second().into()),
+            (5, datetime.month().into()),
+            (8, datetime.day().into()),
+            (11, datetime.hour().into()),
+            (14, datetime.minute().into()),
+            (17, datetime.second().into()),
             (20, micros / 10_000),
             (22, micros / 100 % 100),
             (24, micros % 100),
         ];
-        for (place, pair) in pairs {
+        for (position, pair) in pairs {
             let [tens, ones] = [pair / 10, pair % 10].map(|digit| u8::try_from(digit).unwrap_or_default());
-            text[place] = b'0' + tens;
-            text[place + 1] = b'0' + ones;
+            text[position] = b'0' + tens;
+            text[position + 1] = b'0' + ones;
         }
         if micros == 0 {
             text[19] = b'Z';
         }
-        let shown = if micros == 0 { &text[..20] } else { &text[..] };
-        read(std::str::from_utf8(shown).unwrap_or_default())
+        let used = if micros == 0 { &text[..20] } else { &text[..] };
+        use_text(std::str::from_utf8(used).unwrap_or_default())
     }
 }
 
 impl Serialize for Stamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.with(|text| serializer.serialize_str(text))
+        self.with_text(|text| serializer.serialize_str(text))
     }
 }
 
@@ -73,20 +73,21 @@ impl JsonSchema for Stamp {
     }
 }
 
-pub fn stamp(at: Timestamp) -> String {
-    Stamp(at).with(str::to_owned)
+/// Formats a time like `Stamp`.
+pub fn stamp(time: Timestamp) -> String {
+    Stamp(time).with_text(str::to_owned)
 }
 
-pub fn maybe(at: Option<Timestamp>) -> Value {
-    at.map(stamp).into()
+pub fn optional_stamp(time: Option<Timestamp>) -> Value {
+    time.map(stamp).into()
 }
 
-/// Seconds.
+/// Returns the duration in seconds.
 pub fn duration(start: Option<Timestamp>, end: Option<Timestamp>) -> Option<f64> {
     start.zip(end).and_then(|(start, end)| (end - start).total(Unit::Second).ok())
 }
 
-/// For schemas: a text that is one.
+/// Schema of a text that holds a UUID.
 pub struct Uuid;
 
 impl JsonSchema for Uuid {
@@ -103,7 +104,7 @@ impl JsonSchema for Uuid {
     }
 }
 
-/// Something of the form of a UUID that is the same for the same parts.
+/// Derives a UUID-shaped id; equal parts give equal ids.
 pub fn uuid(parts: &[&str]) -> String {
     let hash = Sha256::digest(parts.join("\0").as_bytes());
     let hex = hex::encode(&hash[..16]);
@@ -137,15 +138,15 @@ pub fn version(version: &VersionName) -> DagVersionResponse {
     }
 }
 
-/// Stands for a file where its path would be too much.
+/// Returns a short token that stands for a file's path.
 pub fn file_token(fileloc: &str) -> String {
     uuid(&["file", fileloc])
 }
 
-/// Airflow's kinds of runs.
+/// Airflow's run types.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-#[expect(dead_code, reason = "runs have it as a text")]
+#[expect(dead_code, reason = "runs hold it as text")]
 pub enum DagRunType {
     Backfill,
     Scheduled,
@@ -155,10 +156,10 @@ pub enum DagRunType {
     AssetMaterialization,
 }
 
-/// What asked for a run.
+/// Airflow's sources of a run.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-#[expect(dead_code, reason = "runs have it as a text")]
+#[expect(dead_code, reason = "runs hold it as text")]
 pub enum DagRunTriggeredByType {
     Cli,
     Operator,
@@ -255,8 +256,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_pydantics() {
-        let text = |at: &str| stamp(at.parse().unwrap());
+    fn times_match_pydantic() {
+        let text = |time: &str| stamp(time.parse().unwrap());
         assert_eq!(text("2026-01-01T01:02:03.00045Z"), "2026-01-01T01:02:03.000450Z");
         assert_eq!(text("1969-12-31T23:59:58.5Z"), "1969-12-31T23:59:58.500000Z");
         assert_eq!(text("2026-01-01T00:00:00Z"), "2026-01-01T00:00:00Z");

@@ -1,6 +1,6 @@
 //! XComs, with Airflow's names and shapes.
 
-use super::dag_run_lists::unless_all;
+use super::dag_run_lists::specific_id;
 use super::views::Stamp;
 use crate::engine::keys::{RunKey, TryKey};
 use crate::engine::store::instances;
@@ -9,9 +9,9 @@ use crate::engine::store::xcoms::{self, XCom};
 use crate::engine::store::{StoreError, secrets};
 use crate::server::api_error::ApiError;
 use crate::server::body::Body;
-use crate::server::listing::{Fields, NOTHING, collection};
+use crate::server::listing::{Fields, NO_FIELDS, collection};
 use crate::server::openapi::answers::{Created, NoContent};
-use crate::server::query::{Asked, Kind, Parameter, Query};
+use crate::server::query::{Kind, Parameter, Query, QueryParams};
 use crate::server::request::Segments;
 use crate::server::state::AppState;
 use axum::Json;
@@ -36,7 +36,7 @@ const FIELDS: Fields = Fields {
         ("run_after", Column::time("r.run_after")),
         ("logical_date", Column::time("r.logical_date")),
     ],
-    usual: &["dag_id", "task_id", "run_id", "map_index", "key"],
+    default_order: &["dag_id", "task_id", "run_id", "map_index", "key"],
     patterns: &[
         ("xcom_key", "x.key"),
         ("dag_display_name", "x.dag_id"),
@@ -45,17 +45,17 @@ const FIELDS: Fields = Fields {
     ],
     ranges: &[("logical_date", Column::time("r.logical_date")), ("run_after", Column::time("r.run_after"))],
     exact: &[("xcom_key", Column::text("x.key")), ("map_index_filter", Column::whole("x.map_index"))],
-    ..NOTHING
+    ..NO_FIELDS
 };
 
-pub struct OfEntries;
+pub struct EntriesQuery;
 
-impl Query for OfEntries {
+impl Query for EntriesQuery {
     const LIST: Option<&'static Fields> = Some(&FIELDS);
     const OTHERS: &'static [Parameter] = &[Parameter::new("map_index", Kind::MapIndex)];
 }
 
-/// An XCom, and with more what it says.
+/// An XCom entry without its value.
 #[derive(Serialize, JsonSchema)]
 pub struct XComResponse {
     key: String,
@@ -86,53 +86,53 @@ pub struct XComResponseString {
     value: Option<String>,
 }
 
-/// The value as it is, or as a text.
+/// The value as JSON, or as text.
 #[derive(Serialize, JsonSchema)]
 #[serde(untagged)]
 #[schemars(inline)]
-pub enum Shown {
+pub enum GetXComResponse {
     Native(XComResponseNative),
     Text(XComResponseString),
 }
 
-fn view(found: XCom) -> XComResponse {
+fn view(xcom: XCom) -> XComResponse {
     XComResponse {
-        key: found.key,
-        timestamp: Stamp(found.created_at),
-        logical_date: found.logical_date.map(Stamp),
-        map_index: found.map_index,
-        task_display_name: found.task_id.clone(),
-        task_id: found.task_id,
-        dag_display_name: found.run.dag_id.clone(),
-        dag_id: found.run.dag_id,
-        run_id: found.run.run_id,
-        run_after: Stamp(found.run_after),
+        key: xcom.key,
+        timestamp: Stamp(xcom.created_at),
+        logical_date: xcom.logical_date.map(Stamp),
+        map_index: xcom.map_index,
+        task_display_name: xcom.task_id.clone(),
+        task_id: xcom.task_id,
+        dag_display_name: xcom.run.dag_id.clone(),
+        dag_id: xcom.run.dag_id,
+        run_id: xcom.run.run_id,
+        run_after: Stamp(xcom.run_after),
     }
 }
 
 pub async fn list(
     State(state): Shared,
     Segments((dag_id, run_id, task_id)): Segments<(String, String, String)>,
-    params: Asked<OfEntries>,
+    params: QueryParams<EntriesQuery>,
 ) -> Result<Json<XComCollectionResponse>, ApiError> {
     let mut listing = params.listing(&FIELDS)?;
     listing.conditions.maybe("x.map_index = {}", params.map_index()?);
     let client = state.database.get().await?;
     for (sql, id) in [("x.dag_id = {}", &dag_id), ("x.run_id = {}", &run_id), ("x.task_id = {}", &task_id)] {
-        listing.conditions.maybe(sql, unless_all(id).map(str::to_owned));
+        listing.conditions.maybe(sql, specific_id(id).map(str::to_owned));
     }
-    let found = xcoms::list(&*client, listing).await?;
-    Ok(Json(found.map(view).into()))
+    let page = xcoms::list(&*client, listing).await?;
+    Ok(Json(page.map(view).into()))
 }
 
 const MAP_INDEX: Parameter = Parameter::new("map_index", Kind::MapIndex).or("-1");
 
-pub struct OfEntry;
+pub struct EntryQuery;
 
-impl Query for OfEntry {
+impl Query for EntryQuery {
     const OTHERS: &'static [Parameter] = &[
         MAP_INDEX,
-        // A value is kept as JSON, which needs no more to be read.
+        // Values are stored as JSON, so there is nothing to deserialize.
         Parameter::new("deserialize", Kind::Flag).or("false"),
         Parameter::new("stringify", Kind::Flag).or("false"),
     ];
@@ -141,49 +141,50 @@ impl Query for OfEntry {
 pub async fn get(
     State(state): Shared,
     Segments((dag_id, run_id, task_id, key)): Segments<(String, String, String, String)>,
-    params: Asked<OfEntry>,
-) -> Result<Json<Shown>, ApiError> {
-    let of = instance(dag_id, run_id, task_id, params.map_index()?);
+    params: QueryParams<EntryQuery>,
+) -> Result<Json<GetXComResponse>, ApiError> {
+    let try_key = try_key_of(dag_id, run_id, task_id, params.map_index()?);
     let is_text = params.flag("stringify")?.unwrap_or(false);
     let client = state.database.get().await?;
-    let found = shown(&state, &client, &of, &key).await?;
+    let native = load_entry(&state, &client, &try_key, &key).await?;
     if !is_text {
-        return Ok(Json(Shown::Native(found)));
+        return Ok(Json(GetXComResponse::Native(native)));
     }
-    let text = match found.value {
+    let text = match native.value {
         Value::String(text) => text,
         other => other.to_string(),
     };
-    Ok(Json(Shown::Text(XComResponseString { entry: found.entry, value: Some(text) })))
+    Ok(Json(GetXComResponse::Text(XComResponseString { entry: native.entry, value: Some(text) })))
 }
 
-async fn shown(
+/// Reads an XCom with its value, in which secrets are masked.
+async fn load_entry(
     state: &AppState,
     client: &ClientWrapper,
-    of: &TryKey,
+    try_key: &TryKey,
     key: &str,
 ) -> Result<XComResponseNative, ApiError> {
-    let found = xcoms::get(client, &of.run, &of.task_id, of.map_index, key).await?;
-    let value = found.value.as_deref().unwrap_or("null");
+    let xcom = xcoms::get(client, &try_key.run, &try_key.task_id, try_key.map_index, key).await?;
+    let value = xcom.value.as_deref().unwrap_or("null");
     let mut value: Value = serde_json::from_str(value).map_err(|error| ApiError::internal(&error))?;
     secrets::stored(client, &state.cipher).await?.mask_json(&mut value);
-    Ok(XComResponseNative { entry: view(found), value })
+    Ok(XComResponseNative { entry: view(xcom), value })
 }
 
-/// `map_index` is Airflow's -1 where nobody says another.
-fn instance(dag_id: String, run_id: String, task_id: String, map_index: Option<i32>) -> TryKey {
+/// Returns the key of an instance; `map_index` defaults to Airflow's -1, not mapped.
+fn try_key_of(dag_id: String, run_id: String, task_id: String, map_index: Option<i32>) -> TryKey {
     let map_index = map_index.unwrap_or(instances::NOT_MAPPED);
     TryKey { run: RunKey { dag_id, run_id }, task_id, map_index, try_number: 0 }
 }
 
-fn missing(key: &str) -> ApiError {
+fn not_found(key: &str) -> ApiError {
     let detail = format!("The XCom with key: `{key}` with mentioned task instance doesn't exist.");
     ApiError::new(StatusCode::NOT_FOUND, detail)
 }
 
-/// Whether there is one.
-async fn is_there(client: &ClientWrapper, of: &TryKey, key: &str) -> Result<bool, ApiError> {
-    match xcoms::get(client, &of.run, &of.task_id, of.map_index, key).await {
+/// Returns true if the XCom exists.
+async fn exists(client: &ClientWrapper, try_key: &TryKey, key: &str) -> Result<bool, ApiError> {
+    match xcoms::get(client, &try_key.run, &try_key.task_id, try_key.map_index, key).await {
         Ok(_) => Ok(true),
         Err(StoreError::NotFound { .. }) => Ok(false),
         Err(error) => Err(error.into()),
@@ -209,22 +210,22 @@ pub async fn create(
     Body(body): Body<XComCreateBody>,
 ) -> Result<Created<XComResponseNative>, ApiError> {
     let XComCreateBody { key, value, map_index } = body;
-    let of = instance(dag_id, run_id, task_id, Some(map_index));
+    let try_key = try_key_of(dag_id, run_id, task_id, Some(map_index));
     let client = state.database.get().await?;
-    instances::get(&*client, &of.run, &of.task_id, of.map_index).await.map_err(|error| match error {
+    instances::get(&*client, &try_key.run, &try_key.task_id, try_key.map_index).await.map_err(|error| match error {
         StoreError::NotFound { .. } => {
-            let (task_id, RunKey { dag_id, run_id }) = (&of.task_id, &of.run);
+            let (task_id, RunKey { dag_id, run_id }) = (&try_key.task_id, &try_key.run);
             let detail = format!("Task with ID: `{task_id}` not found in run `{run_id}` of dag: `{dag_id}`");
             ApiError::new(StatusCode::NOT_FOUND, detail)
         }
         other => other.into(),
     })?;
-    if is_there(&client, &of, &key).await? {
+    if exists(&client, &try_key, &key).await? {
         let detail = format!("The XCom with key: `{key}` with mentioned task instance already exists.");
         return Err(ApiError::new(StatusCode::CONFLICT, detail));
     }
-    xcoms::push(&*client, &of, &key, &value.to_string()).await?;
-    Ok(Created(shown(&state, &client, &of, &key).await?))
+    xcoms::push(&*client, &try_key, &key, &value.to_string()).await?;
+    Ok(Created(load_entry(&state, &client, &try_key, &key).await?))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -241,31 +242,31 @@ pub async fn update(
     Body(body): Body<XComUpdateBody>,
 ) -> Result<Json<XComResponseNative>, ApiError> {
     let XComUpdateBody { value, map_index } = body;
-    let of = instance(dag_id, run_id, task_id, Some(map_index));
+    let try_key = try_key_of(dag_id, run_id, task_id, Some(map_index));
     let client = state.database.get().await?;
-    if !is_there(&client, &of, &key).await? {
-        return Err(missing(&key));
+    if !exists(&client, &try_key, &key).await? {
+        return Err(not_found(&key));
     }
-    xcoms::push(&*client, &of, &key, &value.to_string()).await?;
-    Ok(Json(shown(&state, &client, &of, &key).await?))
+    xcoms::push(&*client, &try_key, &key, &value.to_string()).await?;
+    Ok(Json(load_entry(&state, &client, &try_key, &key).await?))
 }
 
-pub struct OfDeleted;
+pub struct DeleteQuery;
 
-impl Query for OfDeleted {
+impl Query for DeleteQuery {
     const OTHERS: &'static [Parameter] = &[MAP_INDEX];
 }
 
 pub async fn delete(
     State(state): Shared,
     Segments((dag_id, run_id, task_id, key)): Segments<(String, String, String, String)>,
-    params: Asked<OfDeleted>,
+    params: QueryParams<DeleteQuery>,
 ) -> Result<NoContent, ApiError> {
-    let of = instance(dag_id, run_id, task_id, params.map_index()?);
+    let try_key = try_key_of(dag_id, run_id, task_id, params.map_index()?);
     let client = state.database.get().await?;
-    if !is_there(&client, &of, &key).await? {
-        return Err(missing(&key));
+    if !exists(&client, &try_key, &key).await? {
+        return Err(not_found(&key));
     }
-    xcoms::delete(&*client, &of, &key).await?;
+    xcoms::delete(&*client, &try_key, &key).await?;
     Ok(NoContent)
 }

@@ -1,4 +1,4 @@
-//! What is known about each file: how it was when it was parsed, and on what it depends.
+//! Index of the workspace's Python files: their state when last parsed, and their dependencies.
 
 use crate::python::{DagPlaces, Scan, Stamp};
 use crate::sys::blocking;
@@ -8,28 +8,28 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::task::JoinHandle;
 
-/// So often is a parse ended because something that it reads has changed.
-const MOST_RESTARTS: u32 = 3;
-/// Parsed again after this, a file is as good as any other.
-const CALM: Duration = Duration::from_secs(5);
+/// Most restarts of a parse because its inputs changed.
+const MAX_RESTARTS: u32 = 3;
+/// A file that is parsed again within this time after its last parse counts as parsed repeatedly.
+const REPEAT_WINDOW: Duration = Duration::from_secs(5);
 
-/// None for the first few times, then longer and longer, up to eight seconds.
-fn pause(repeats: u32) -> Duration {
-    match repeats {
+/// Returns how long to wait before a parse that is the n-th repetition: first not at all, then up to eight seconds.
+fn pause_before_repeat(repeat_count: u32) -> Duration {
+    match repeat_count {
         0..=3 => Duration::ZERO,
-        more => Duration::from_secs(1 << (more - 3).min(3)),
+        count => Duration::from_secs(1 << (count - 3).min(3)),
     }
 }
 
-/// How files are, by path; `None` is not there.
+/// Stamps by path; `None` for a missing file.
 pub type Stamps = HashMap<PathBuf, Option<Stamp>>;
 
-/// Asks for each, in a thread that is left when it does not answer: it may lie on a mount that hangs.
+/// Reads the stamps in a thread that is abandoned when it does not answer: a path may be on a hanging mount.
 pub fn stamps(paths: Vec<PathBuf>) -> Stamps {
     if paths.is_empty() {
         return Stamps::new();
     }
-    let (sender, found) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     blocking::thread(move || {
         for path in paths {
             let stamp = Stamp::of_path(&path);
@@ -38,54 +38,59 @@ pub fn stamps(paths: Vec<PathBuf>) -> Stamps {
             }
         }
     });
-    let deadline = Instant::now() + STAMPS_LIMIT;
+    let deadline = Instant::now() + STAMPS_TIMEOUT;
     let mut stamps = Stamps::new();
-    while let Ok((path, stamp)) = found.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+    while let Ok((path, stamp)) = receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
         stamps.insert(path, stamp);
     }
     stamps
 }
 
-const STAMPS_LIMIT: Duration = Duration::from_secs(5);
+/// Files whose stamp is not read by then are left out.
+const STAMPS_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The Python files of the workspace, and the DAG files among them.
 #[derive(Default)]
 pub struct FileIndex {
-    /// Every Python file of the last look.
+    /// Every Python file of the last scan.
     files: BTreeMap<PathBuf, Stamp>,
-    /// Which of them may be DAG files.
+    /// Where DAG files may be, as of the last scan.
     places: DagPlaces,
-    /// Counts the looks, and tells in which each file was last found changed.
-    look: u64,
+    /// Number of the last scan.
+    scan_number: u64,
+    /// Number of the scan in which each file last changed.
     changed_in: HashMap<PathBuf, u64>,
     dag_files: HashMap<PathBuf, DagFile>,
     pub workspace_is_missing: bool,
-    /// What the last look could not see, and why.
-    unseen: BTreeMap<PathBuf, String>,
+    /// Folders that the last scan could not read, with reasons.
+    unscanned: BTreeMap<PathBuf, String>,
 }
 
+/// What is known about a DAG file and its parses.
 #[derive(Default)]
 struct DagFile {
-    /// Local modules that it imported and other files that it read, as they were.
+    /// Imported local modules and other files read by the last parse, with their stamps.
     imports: Vec<(PathBuf, Option<Stamp>)>,
-    /// Variables or Connections decided about its DAGs.
-    asks: bool,
-    /// When the parse began that failed, if the last one did: it may succeed when any other file changes.
+    /// True when Variables or Connections affect its DAGs.
+    uses_store: bool,
+    /// When the last parse started, if it failed. It may succeed after a change of any other file.
     failed: Option<SystemTime>,
-    /// One of its DAGs belongs to another file.
+    /// True when another file owns one of its DAGs.
     conflicts: bool,
+    /// The current or last parse.
     parsing: Option<JoinHandle<()>>,
-    /// The look after which that began.
-    since: u64,
-    /// How the file was when that began.
+    /// Number of the last scan before the current parse started.
+    started_in: u64,
+    /// Stamp of the file when the current parse started.
     stamp: Option<Stamp>,
-    /// How often one was ended for another that began, since one has ended by itself.
+    /// Parses replaced by a newer one since the last completed parse.
     restarts: u32,
-    /// It was asked for again while one was under way that goes on.
-    again: bool,
-    /// How the file was when it was last parsed, when that ended, and how often in a row it was parsed
-    /// without having changed itself.
-    last: Option<(Option<Stamp>, Instant)>,
-    repeats: u32,
+    /// True when a parse was requested that must wait until the current one is complete.
+    must_repeat: bool,
+    /// Stamp of the file in the last complete parse, and when that parse ended.
+    last_parse: Option<(Option<Stamp>, Instant)>,
+    /// Number of consecutive parses without a change of the file itself.
+    repeat_count: u32,
 }
 
 impl Drop for DagFile {
@@ -96,30 +101,30 @@ impl Drop for DagFile {
     }
 }
 
-/// What decided about a file's DAGs.
-pub struct Read {
-    /// The file itself, local modules, other files.
+/// The inputs of a parse.
+pub struct ParseInputs {
+    /// The file itself, local modules, and other files.
     pub sources: Vec<PathBuf>,
-    /// Those of them that it looked for in vain.
+    /// The sources that do not exist.
     pub absent: Vec<PathBuf>,
-    /// Variables or Connections too.
-    pub asks: bool,
+    /// True when Variables or Connections were read.
+    pub uses_store: bool,
 }
 
-/// What a look has found.
+/// What a scan changed.
 pub struct Change {
     pub to_parse: Vec<PathBuf>,
-    /// Whether a file is gone, makes no DAGs any more, or cannot be seen as it could.
+    /// True when a file was removed, no longer defines DAGs, or became unreadable or readable.
     pub removed: bool,
 }
 
 impl FileIndex {
-    /// Which files may be DAG files, by what a look has seen and what is known of the rest.
+    /// Returns where DAG files may be. For folders that the scan could not read, the earlier places stay.
     pub fn dag_places(&self, scan: &Scan) -> DagPlaces {
-        scan.dag_places.clone().or_as_before(&self.places, &scan.unseen)
+        scan.dag_places.clone().keep_unseen(&self.places, &scan.unscanned)
     }
 
-    /// The files that are not as they were when they were last looked at, or whose place is another one now.
+    /// Returns files whose stamp changed, or whose status as a possible DAG file changed.
     pub fn changed(&self, scan: &Scan) -> Vec<PathBuf> {
         let places = self.dag_places(scan);
         let is_new = |(path, stamp): &(&PathBuf, &Stamp)| {
@@ -128,37 +133,37 @@ impl FileIndex {
         scan.files.iter().filter(is_new).map(|(path, _)| path.clone()).collect()
     }
 
-    /// What files read that no look lists: data, modules elsewhere.
+    /// Returns files that DAG files read and the scan does not list, such as data and modules outside the workspace.
     pub fn outside(&self, scan: &Scan) -> Vec<PathBuf> {
         let imports = self.dag_files.values().flat_map(|file| &file.imports).map(|(path, _)| path);
         let all: HashSet<&PathBuf> = imports.filter(|path| !scan.files.contains_key(*path)).collect();
         all.into_iter().cloned().collect()
     }
 
-    /// Takes a new look for the truth, of which these are the changed files that may have DAGs, and the stamps of
-    /// what it does not list. What is in neither did not answer, and is as it was.
+    /// Applies a scan. `dag_files` are the changed files that may define DAGs, `outside` the stamps of unlisted files.
+    /// A file in neither did not answer and counts as unchanged.
     pub fn compare(&mut self, scan: Scan, dag_files: &HashSet<PathBuf>, outside: &Stamps) -> Change {
         let places = self.dag_places(&scan);
         let before_places = std::mem::replace(&mut self.places, places);
-        let before = std::mem::replace(&mut self.files, scan.files);
-        // What could not be looked at is as it was: nothing is gone that was not seen to be.
-        for (path, stamp) in &before {
-            if !self.files.contains_key(path) && is_below(path, &scan.unseen) {
+        let old_files = std::mem::replace(&mut self.files, scan.files);
+        // Unreadable folders count as unchanged: a file is gone only if its absence was seen.
+        for (path, stamp) in &old_files {
+            if !self.files.contains_key(path) && is_below(path, &scan.unscanned) {
                 self.files.insert(path.clone(), *stamp);
             }
         }
-        let told_otherwise = self.unseen != scan.unseen;
-        self.unseen = scan.unseen;
+        let unscanned_changed = self.unscanned != scan.unscanned;
+        self.unscanned = scan.unscanned;
         let is_changed = |(path, stamp): &(&PathBuf, &Stamp)| {
-            before.get(*path) != Some(*stamp) || before_places.hold(path) != self.places.hold(path)
+            old_files.get(*path) != Some(*stamp) || before_places.hold(path) != self.places.hold(path)
         };
         let changed: Vec<&PathBuf> = self.files.iter().filter(is_changed).map(|(path, _)| path).collect();
-        self.look += 1;
+        self.scan_number += 1;
         for path in &changed {
-            self.changed_in.insert((*path).clone(), self.look);
+            self.changed_in.insert((*path).clone(), self.scan_number);
         }
-        let gone = before.keys().any(|path| !self.files.contains_key(path));
-        let mut change = Change { to_parse: Vec::new(), removed: told_otherwise };
+        let any_removed = old_files.keys().any(|path| !self.files.contains_key(path));
+        let mut change = Change { to_parse: Vec::new(), removed: unscanned_changed };
         for path in &changed {
             if dag_files.contains(*path) {
                 self.dag_files.entry((*path).clone()).or_default();
@@ -167,18 +172,21 @@ impl FileIndex {
                 change.removed |= self.dag_files.remove(*path).is_some();
             }
         }
-        let known = self.dag_files.len();
+        let count_before = self.dag_files.len();
         self.dag_files.retain(|path, _| self.files.contains_key(path));
-        change.removed |= self.dag_files.len() < known;
-        let something = !changed.is_empty() || gone;
+        change.removed |= self.dag_files.len() < count_before;
+        let any_change = !changed.is_empty() || any_removed;
         for (path, file) in &self.dag_files {
-            let now = |import: &PathBuf| {
+            let current_stamp = |import: &PathBuf| {
                 let listed = self.files.get(import).map(|stamp| Some(*stamp));
                 listed.or_else(|| outside.get(import).copied())
             };
-            let imports_changed = file.imports.iter().any(|(import, was)| now(import).is_some_and(|now| now != *was));
-            let may_heal = something && (file.failed.is_some() || (file.conflicts && change.removed));
-            if (imports_changed || may_heal) && !change.to_parse.contains(path) {
+            let imports_changed = file
+                .imports
+                .iter()
+                .any(|(import, old_stamp)| current_stamp(import).is_some_and(|current| current != *old_stamp));
+            let may_succeed = any_change && (file.failed.is_some() || (file.conflicts && change.removed));
+            if (imports_changed || may_succeed) && !change.to_parse.contains(path) {
                 change.to_parse.push(path.clone());
             }
         }
@@ -186,12 +194,12 @@ impl FileIndex {
         change
     }
 
-    /// Everything is parsed again at the next look.
+    /// Forgets all stamps, so that every DAG file is parsed again after the next scan.
     pub fn forget(&mut self) {
         self.files.clear();
     }
 
-    /// Those of them that the last look did not list.
+    /// Returns the sources that the last scan did not list.
     pub fn unlisted(&self, sources: &[PathBuf]) -> Vec<PathBuf> {
         sources.iter().filter(|source| !self.files.contains_key(*source)).cloned().collect()
     }
@@ -200,72 +208,82 @@ impl FileIndex {
         self.dag_files.contains_key(path)
     }
 
-    /// How it was at the last look.
+    /// Returns the stamp of the file in the last scan.
     pub fn stamp(&self, path: &Path) -> Option<Stamp> {
         self.files.get(path).copied()
     }
 
-    /// How long to wait before it is parsed: no time, unless it is parsed again and again without
-    /// being changed, as one is that itself writes what it imports. `None` when a parse is under way
-    /// that should go on: it is done again after it. Ended for every change around it, it would never end.
+    /// Returns how long to wait before parsing a file. There is no wait unless the file is parsed repeatedly without a
+    /// change of its own, such as a file that writes what it imports. `None` means that the current parse must complete
+    /// first, after which it is repeated: if every change of an input restarted it, it might never end.
     pub fn pause_for(&mut self, path: &Path) -> Option<Duration> {
         let stamp = self.files.get(path).copied();
         let Some(file) = self.dag_files.get_mut(path) else { return Some(Duration::ZERO) };
         let is_running = file.parsing.as_ref().is_some_and(|task| !task.is_finished());
         if is_running && file.stamp == stamp {
-            if file.restarts >= MOST_RESTARTS || file.repeats > 0 {
-                file.again = true;
+            if file.restarts >= MAX_RESTARTS || file.repeat_count > 0 {
+                file.must_repeat = true;
                 return None;
             }
             file.restarts += 1;
         }
         file.stamp = stamp;
-        Some(pause(file.repeats))
+        Some(pause_before_repeat(file.repeat_count))
     }
 
-    /// Since when some file could not be imported, if any could not.
+    /// Returns when the oldest of the failed parses started; `None` when none failed.
     pub fn failed_since(&self) -> Option<SystemTime> {
         self.dag_files.values().filter_map(|file| file.failed).min()
     }
 
-    /// Those files.
+    /// Returns the files whose last parse failed.
     pub fn failed(&self) -> Vec<PathBuf> {
         self.dag_files.iter().filter(|(_, file)| file.failed.is_some()).map(|(path, _)| path.clone()).collect()
     }
 
-    pub fn unseen(&self) -> &BTreeMap<PathBuf, String> {
-        &self.unseen
+    pub fn unscanned(&self) -> &BTreeMap<PathBuf, String> {
+        &self.unscanned
     }
 
     pub fn dag_files(&self) -> impl Iterator<Item = &PathBuf> {
         self.dag_files.keys()
     }
 
-    /// An older parse of the same file is ended: it read what is not there any more.
-    pub fn is_being_parsed(&mut self, path: PathBuf, task: JoinHandle<()>) {
+    /// Registers a parse and aborts an older one of the same file, whose input is outdated.
+    pub fn set_parsing(&mut self, path: PathBuf, task: JoinHandle<()>) {
         if let Some(file) = self.dag_files.get_mut(&path) {
-            file.since = self.look;
+            file.started_in = self.scan_number;
             if let Some(older) = file.parsing.replace(task) {
                 older.abort();
             }
         }
     }
 
-    /// Notes what came out, and of what failed when it began. `false` when a file that it read has changed since it began: then it has
-    /// to be done again.
-    pub fn was_parsed(&mut self, path: &Path, read: Read, failed: Option<SystemTime>, outside: &Stamps) -> bool {
-        let Read { sources, absent, asks } = read;
+    /// Records the result of a parse; `failed` is when it started, if it failed. Returns `false` when the parse must be
+    /// repeated, because a source changed after it started or because it was requested again.
+    pub fn record_parse(
+        &mut self,
+        path: &Path,
+        inputs: ParseInputs,
+        failed: Option<SystemTime>,
+        outside: &Stamps,
+    ) -> bool {
+        let ParseInputs { sources, absent, uses_store } = inputs;
         let Some(file) = self.dag_files.get_mut(path) else { return true };
-        let since = file.since;
+        let started_in = file.started_in;
         let stamp = file.stamp;
-        let repeats = file.last.is_some_and(|(last, at)| last == stamp && at.elapsed() < CALM + pause(file.repeats));
-        file.repeats = if repeats { file.repeats + 1 } else { 0 };
-        file.last = Some((stamp, Instant::now()));
+        let is_repeat = file.last_parse.is_some_and(|(last_stamp, ended_at)| {
+            last_stamp == stamp && ended_at.elapsed() < REPEAT_WINDOW + pause_before_repeat(file.repeat_count)
+        });
+        file.repeat_count = if is_repeat { file.repeat_count + 1 } else { 0 };
+        file.last_parse = Some((stamp, Instant::now()));
         file.restarts = 0;
-        let asked_again = std::mem::take(&mut file.again);
-        let is_fresh = sources.iter().all(|source| self.changed_in.get(source).is_none_or(|look| *look <= since));
+        let was_requested = std::mem::take(&mut file.must_repeat);
+        let is_fresh = sources
+            .iter()
+            .all(|source| self.changed_in.get(source).is_none_or(|scan_number| *scan_number <= started_in));
         file.failed = failed;
-        file.asks = asks;
+        file.uses_store = uses_store;
         file.imports = sources
             .into_iter()
             .filter(|source| source != path)
@@ -275,12 +293,12 @@ impl FileIndex {
                 (source, stamp)
             })
             .collect();
-        is_fresh && !asked_again
+        is_fresh && !was_requested
     }
 
-    /// Files whose DAGs may be others now that a Variable or Connection is.
-    pub fn askers(&self) -> Vec<PathBuf> {
-        self.dag_files.iter().filter(|(_, file)| file.asks).map(|(path, _)| path.clone()).collect()
+    /// Returns the files whose DAGs may depend on Variables or Connections.
+    pub fn files_using_store(&self) -> Vec<PathBuf> {
+        self.dag_files.iter().filter(|(_, file)| file.uses_store).map(|(path, _)| path.clone()).collect()
     }
 
     pub fn set_conflicts(&mut self, path: &Path, conflicts: bool) {
@@ -289,11 +307,11 @@ impl FileIndex {
         }
     }
 
-    /// Files that were refused a DAG because another file has it.
-    pub fn conflicting(&self, but: &Path) -> Vec<PathBuf> {
+    /// Returns the files, apart from `except`, that define a DAG which another file owns.
+    pub fn conflicting(&self, except: &Path) -> Vec<PathBuf> {
         self.dag_files
             .iter()
-            .filter(|(path, file)| file.conflicts && *path != but)
+            .filter(|(path, file)| file.conflicts && *path != except)
             .map(|(path, _)| path.clone())
             .collect()
     }

@@ -1,20 +1,20 @@
-//! What a look at the workspace leads to.
+//! Tests which files a scan causes to be parsed.
 
 use super::*;
 use std::fs;
 use tempfile::TempDir;
 
-/// A workspace, and what is known of it.
-struct Play {
+/// A workspace and its index.
+struct TestWorkspace {
     folder: TempDir,
     index: FileIndex,
 }
 
-impl Play {
+impl TestWorkspace {
     fn new(files: &[&str]) -> Self {
-        let play = Self { folder: tempfile::tempdir().unwrap(), index: FileIndex::default() };
-        files.iter().for_each(|name| play.save(name, "1"));
-        play
+        let workspace = Self { folder: tempfile::tempdir().unwrap(), index: FileIndex::default() };
+        files.iter().for_each(|name| workspace.save(name, "1"));
+        workspace
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -31,8 +31,8 @@ impl Play {
         Scan { files, ..Scan::default() }
     }
 
-    /// Names of what is to be parsed, and whether something is gone. DAG files are those whose name begins so.
-    fn look_at(&mut self, scan: Scan) -> (Vec<String>, bool) {
+    /// Returns the names of files to parse, and whether something was removed. DAG files are those named `dag*`.
+    fn compare_scan(&mut self, scan: Scan) -> (Vec<String>, bool) {
         let is_dag_file = |path: &&PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with("dag");
         let dag_files = scan.files.keys().filter(is_dag_file).cloned().collect();
         let outside = stamps(self.index.outside(&scan));
@@ -41,30 +41,30 @@ impl Play {
         (to_parse.into_iter().map(name).collect(), removed)
     }
 
-    fn look(&mut self) -> (Vec<String>, bool) {
-        self.look_at(self.scan())
+    fn scan_and_compare(&mut self) -> (Vec<String>, bool) {
+        self.compare_scan(self.scan())
     }
 
-    /// A parse of it begins.
-    fn begins(&mut self, name: &str) {
+    /// Starts a parse.
+    fn begin_parse(&mut self, name: &str) {
         let path = self.path(name);
-        self.index.dag_files.get_mut(&path).unwrap().since = self.index.look;
+        self.index.dag_files.get_mut(&path).unwrap().started_in = self.index.scan_number;
     }
 
-    /// A parse of it that read these files begins and ends.
+    /// Runs a parse that reads these files.
     fn parse(&mut self, name: &str, sources: &[&str], failed: bool) -> bool {
-        self.begins(name);
-        self.parsed(name, sources, failed)
+        self.begin_parse(name);
+        self.end_parse(name, sources, failed)
     }
 
-    /// A parse of it that read these files ends.
-    fn parsed(&mut self, name: &str, sources: &[&str], failed: bool) -> bool {
+    /// Ends a parse that read these files.
+    fn end_parse(&mut self, name: &str, sources: &[&str], failed: bool) -> bool {
         let sources: Vec<PathBuf> = sources.iter().map(|name| self.path(name)).collect();
         let absent = sources.iter().filter(|path| !path.exists()).cloned().collect();
         let outside = stamps(sources.clone());
-        let read = Read { sources, absent, asks: false };
+        let inputs = ParseInputs { sources, absent, uses_store: false };
         let path = self.path(name);
-        self.index.was_parsed(&path, read, failed.then(SystemTime::now), &outside)
+        self.index.record_parse(&path, inputs, failed.then(SystemTime::now), &outside)
     }
 }
 
@@ -73,132 +73,132 @@ fn names(names: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn what_is_new_or_changed_is_parsed_and_what_is_as_it_was_is_not() {
-    let mut play = Play::new(&["dag_a.py", "dag_b.py", "helper.py"]);
-    assert_eq!(play.look(), (names(&["dag_a.py", "dag_b.py"]), false));
-    assert_eq!(play.look(), (names(&[]), false));
-    play.save("dag_b.py", "22");
-    assert_eq!(play.look(), (names(&["dag_b.py"]), false));
-    fs::remove_file(play.path("dag_a.py")).unwrap();
-    assert_eq!(play.look(), (names(&[]), true));
-    assert!(!play.index.knows(&play.path("dag_a.py")) && play.index.knows(&play.path("dag_b.py")));
-    play.index.forget();
-    assert_eq!(play.look().0, ["dag_b.py"]);
+fn parses_only_new_and_changed_files() {
+    let mut workspace = TestWorkspace::new(&["dag_a.py", "dag_b.py", "helper.py"]);
+    assert_eq!(workspace.scan_and_compare(), (names(&["dag_a.py", "dag_b.py"]), false));
+    assert_eq!(workspace.scan_and_compare(), (names(&[]), false));
+    workspace.save("dag_b.py", "22");
+    assert_eq!(workspace.scan_and_compare(), (names(&["dag_b.py"]), false));
+    fs::remove_file(workspace.path("dag_a.py")).unwrap();
+    assert_eq!(workspace.scan_and_compare(), (names(&[]), true));
+    assert!(!workspace.index.knows(&workspace.path("dag_a.py")) && workspace.index.knows(&workspace.path("dag_b.py")));
+    workspace.index.forget();
+    assert_eq!(workspace.scan_and_compare().0, ["dag_b.py"]);
 }
 
 #[test]
-fn a_file_is_parsed_again_when_what_it_read_has_changed_come_or_gone() {
-    let mut play = Play::new(&["dag_a.py", "dag_b.py", "helper.py"]);
-    play.look();
-    assert!(play.parse("dag_a.py", &["dag_a.py", "helper.py", "later.py"], false));
-    assert!(play.parse("dag_b.py", &["dag_b.py"], false));
-    assert_eq!(play.look().0, [""; 0]);
-    play.save("helper.py", "22");
-    assert_eq!(play.look().0, ["dag_a.py"]);
-    play.parse("dag_a.py", &["dag_a.py", "helper.py", "later.py"], false);
-    play.save("later.py", "1");
-    assert_eq!(play.look().0, ["dag_a.py"]);
-    play.parse("dag_a.py", &["dag_a.py", "helper.py", "later.py"], false);
-    fs::remove_file(play.path("helper.py")).unwrap();
-    assert_eq!(play.look().0, ["dag_a.py"]);
+fn parses_again_when_an_input_changes_appears_or_goes() {
+    let mut workspace = TestWorkspace::new(&["dag_a.py", "dag_b.py", "helper.py"]);
+    workspace.scan_and_compare();
+    assert!(workspace.parse("dag_a.py", &["dag_a.py", "helper.py", "later.py"], false));
+    assert!(workspace.parse("dag_b.py", &["dag_b.py"], false));
+    assert_eq!(workspace.scan_and_compare().0, [""; 0]);
+    workspace.save("helper.py", "22");
+    assert_eq!(workspace.scan_and_compare().0, ["dag_a.py"]);
+    workspace.parse("dag_a.py", &["dag_a.py", "helper.py", "later.py"], false);
+    workspace.save("later.py", "1");
+    assert_eq!(workspace.scan_and_compare().0, ["dag_a.py"]);
+    workspace.parse("dag_a.py", &["dag_a.py", "helper.py", "later.py"], false);
+    fs::remove_file(workspace.path("helper.py")).unwrap();
+    assert_eq!(workspace.scan_and_compare().0, ["dag_a.py"]);
 }
 
 #[test]
-fn what_lies_outside_is_asked_for() {
-    let mut play = Play::new(&["dag_a.py"]);
+fn checks_inputs_outside_the_workspace() {
+    let mut workspace = TestWorkspace::new(&["dag_a.py"]);
     let elsewhere = tempfile::tempdir().unwrap();
     let data = elsewhere.path().join("data.csv");
     fs::write(&data, "1").unwrap();
-    play.look();
-    play.parse("dag_a.py", &["dag_a.py", data.to_str().unwrap()], false);
-    assert_eq!(play.index.outside(&play.scan()), [data.as_path()]);
-    assert_eq!(play.look().0, [""; 0]);
+    workspace.scan_and_compare();
+    workspace.parse("dag_a.py", &["dag_a.py", data.to_str().unwrap()], false);
+    assert_eq!(workspace.index.outside(&workspace.scan()), [data.as_path()]);
+    assert_eq!(workspace.scan_and_compare().0, [""; 0]);
     fs::write(&data, "22").unwrap();
-    assert_eq!(play.look().0, ["dag_a.py"]);
+    assert_eq!(workspace.scan_and_compare().0, ["dag_a.py"]);
 }
 
 #[test]
-fn a_file_that_failed_may_heal_with_any_change() {
-    let mut play = Play::new(&["dag_a.py", "dag_b.py"]);
-    play.look();
-    play.parse("dag_a.py", &["dag_a.py"], true);
-    play.parse("dag_b.py", &["dag_b.py"], false);
-    assert!(play.index.failed_since().is_some());
-    assert_eq!(play.index.failed(), [play.path("dag_a.py")]);
-    assert_eq!(play.look().0, [""; 0], "nothing has changed");
-    play.save("new_module.py", "1");
-    assert_eq!(play.look().0, ["dag_a.py"]);
-    play.parse("dag_a.py", &["dag_a.py"], false);
-    assert!(play.index.failed().is_empty());
+fn retries_failed_files_after_any_change() {
+    let mut workspace = TestWorkspace::new(&["dag_a.py", "dag_b.py"]);
+    workspace.scan_and_compare();
+    workspace.parse("dag_a.py", &["dag_a.py"], true);
+    workspace.parse("dag_b.py", &["dag_b.py"], false);
+    assert!(workspace.index.failed_since().is_some());
+    assert_eq!(workspace.index.failed(), [workspace.path("dag_a.py")]);
+    assert_eq!(workspace.scan_and_compare().0, [""; 0], "nothing has changed");
+    workspace.save("new_module.py", "1");
+    assert_eq!(workspace.scan_and_compare().0, ["dag_a.py"]);
+    workspace.parse("dag_a.py", &["dag_a.py"], false);
+    assert!(workspace.index.failed().is_empty());
 }
 
 #[test]
-fn what_cannot_be_seen_is_not_gone() {
-    let mut play = Play::new(&["dag_a.py", "dag_b.py"]);
-    play.look();
+fn unreadable_files_are_not_removed() {
+    let mut workspace = TestWorkspace::new(&["dag_a.py", "dag_b.py"]);
+    workspace.scan_and_compare();
     let mut blind = Scan::default();
-    blind.unseen.insert(play.folder.path().to_owned(), "it does not answer".to_owned());
-    let (to_parse, told_otherwise) = play.look_at(blind);
-    assert!(to_parse.is_empty() && told_otherwise);
-    assert!(play.index.knows(&play.path("dag_a.py")));
-    assert_eq!(play.look(), (names(&[]), true), "it is seen again, and is as it was");
+    blind.unscanned.insert(workspace.folder.path().to_owned(), "it does not answer".to_owned());
+    let (to_parse, unseen_changed) = workspace.compare_scan(blind);
+    assert!(to_parse.is_empty() && unseen_changed);
+    assert!(workspace.index.knows(&workspace.path("dag_a.py")));
+    assert_eq!(workspace.scan_and_compare(), (names(&[]), true), "it is readable again and unchanged");
 }
 
 #[test]
-fn a_file_that_was_refused_a_dag_is_tried_again_when_another_is_gone() {
-    let mut play = Play::new(&["dag_a.py", "dag_b.py"]);
-    play.look();
-    play.parse("dag_a.py", &["dag_a.py"], false);
-    play.parse("dag_b.py", &["dag_b.py"], false);
-    play.index.set_conflicts(&play.path("dag_b.py"), true);
-    assert_eq!(play.index.conflicting(&play.path("dag_a.py")), [play.path("dag_b.py")]);
-    assert!(play.index.conflicting(&play.path("dag_b.py")).is_empty());
-    fs::remove_file(play.path("dag_a.py")).unwrap();
-    assert_eq!(play.look(), (names(&["dag_b.py"]), true));
+fn retries_a_conflicting_file_when_the_owner_is_gone() {
+    let mut workspace = TestWorkspace::new(&["dag_a.py", "dag_b.py"]);
+    workspace.scan_and_compare();
+    workspace.parse("dag_a.py", &["dag_a.py"], false);
+    workspace.parse("dag_b.py", &["dag_b.py"], false);
+    workspace.index.set_conflicts(&workspace.path("dag_b.py"), true);
+    assert_eq!(workspace.index.conflicting(&workspace.path("dag_a.py")), [workspace.path("dag_b.py")]);
+    assert!(workspace.index.conflicting(&workspace.path("dag_b.py")).is_empty());
+    fs::remove_file(workspace.path("dag_a.py")).unwrap();
+    assert_eq!(workspace.scan_and_compare(), (names(&["dag_b.py"]), true));
 }
 
 #[test]
-fn a_parse_that_read_what_has_changed_meanwhile_is_done_again() {
-    let mut play = Play::new(&["dag_a.py", "helper.py"]);
-    play.look();
-    play.begins("dag_a.py");
-    play.save("helper.py", "22");
-    play.look();
-    assert!(!play.parsed("dag_a.py", &["dag_a.py", "helper.py"], false));
+fn repeats_a_parse_whose_input_changed_meanwhile() {
+    let mut workspace = TestWorkspace::new(&["dag_a.py", "helper.py"]);
+    workspace.scan_and_compare();
+    workspace.begin_parse("dag_a.py");
+    workspace.save("helper.py", "22");
+    workspace.scan_and_compare();
+    assert!(!workspace.end_parse("dag_a.py", &["dag_a.py", "helper.py"], false));
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn one_that_is_asked_for_again_and_again_gets_its_end_and_waits_longer_each_time() {
-    let mut play = Play::new(&["dag_a.py"]);
-    play.look();
-    let path = play.path("dag_a.py");
-    assert_eq!(play.index.pause_for(&path), Some(Duration::ZERO));
-    for _ in 0..MOST_RESTARTS {
-        play.index.is_being_parsed(path.clone(), tokio::spawn(std::future::pending()));
-        assert_eq!(play.index.pause_for(&path), Some(Duration::ZERO), "it is ended for a newer one");
+async fn repeated_requests_let_a_parse_end_and_are_delayed() {
+    let mut workspace = TestWorkspace::new(&["dag_a.py"]);
+    workspace.scan_and_compare();
+    let path = workspace.path("dag_a.py");
+    assert_eq!(workspace.index.pause_for(&path), Some(Duration::ZERO));
+    for _ in 0..MAX_RESTARTS {
+        workspace.index.set_parsing(path.clone(), tokio::spawn(std::future::pending()));
+        assert_eq!(workspace.index.pause_for(&path), Some(Duration::ZERO), "aborted for a newer one");
     }
-    play.index.is_being_parsed(path.clone(), tokio::spawn(std::future::pending()));
-    assert_eq!(play.index.pause_for(&path), None, "now it goes on");
-    assert!(!play.parse("dag_a.py", &["dag_a.py"], false), "and is done again after that");
+    workspace.index.set_parsing(path.clone(), tokio::spawn(std::future::pending()));
+    assert_eq!(workspace.index.pause_for(&path), None, "now it must complete");
+    assert!(!workspace.parse("dag_a.py", &["dag_a.py"], false), "and is repeated afterwards");
     for _ in 0..5 {
-        play.parse("dag_a.py", &["dag_a.py"], false);
+        workspace.parse("dag_a.py", &["dag_a.py"], false);
     }
-    play.index.is_being_parsed(path.clone(), tokio::spawn(async {}));
+    workspace.index.set_parsing(path.clone(), tokio::spawn(async {}));
     tokio::task::yield_now().await;
-    assert!(play.index.pause_for(&path) >= Some(Duration::from_secs(1)));
+    assert!(workspace.index.pause_for(&path) >= Some(Duration::from_secs(1)));
     assert_eq!(
-        (pause(4), pause(5), pause(6), pause(100)),
+        (pause_before_repeat(4), pause_before_repeat(5), pause_before_repeat(6), pause_before_repeat(100)),
         (Duration::from_secs(2), Duration::from_secs(4), Duration::from_secs(8), Duration::from_secs(8))
     );
 }
 
 #[test]
-fn files_beside_a_new_folder_of_dags_are_dag_files_no_more() {
+fn a_new_dags_folder_excludes_files_beside_it() {
     let folder = tempfile::tempdir().unwrap();
     let (workspace, mut index) = (folder.path(), FileIndex::default());
     let (file, stamp) = (workspace.join("p/dag.py"), Stamp::of_path(workspace).unwrap());
-    // As the loop does.
-    let mut look = |folders: &[PathBuf]| {
+    // Calls the index as the loop of `dag_files` does.
+    let mut scan_and_compare = |folders: &[PathBuf]| {
         let files = BTreeMap::from([(file.clone(), stamp)]);
         let scan = Scan { files, dag_places: DagPlaces::new(workspace, folders), ..Scan::default() };
         let places = index.dag_places(&scan);
@@ -207,8 +207,8 @@ fn files_beside_a_new_folder_of_dags_are_dag_files_no_more() {
         (to_parse, removed)
     };
     let dags = [workspace.join("p/dags")];
-    assert_eq!(look(&[]), (vec![file.clone()], false));
-    assert_eq!(look(&dags), (vec![], true));
-    assert_eq!(look(&dags), (vec![], false));
-    assert_eq!(look(&[]), (vec![file.clone()], false));
+    assert_eq!(scan_and_compare(&[]), (vec![file.clone()], false));
+    assert_eq!(scan_and_compare(&dags), (vec![], true));
+    assert_eq!(scan_and_compare(&dags), (vec![], false));
+    assert_eq!(scan_and_compare(&[]), (vec![file.clone()], false));
 }

@@ -1,11 +1,10 @@
-//! The DAG files of the workspace: found, parsed when they or what they import change, and kept in
-//! the datastore.
+//! DAG files of the workspace: finds them, parses them when they or their imports change, and stores the results.
 
-pub mod asked;
 mod file_index;
-mod one_file;
+mod history;
 mod packages;
-mod tries;
+mod parse_file;
+pub mod parse_requests;
 mod watch;
 
 use super::child_slots::ChildSlots;
@@ -13,11 +12,12 @@ use super::state::AppState;
 use crate::engine::dag_check;
 use crate::engine::store::StoreError;
 use crate::engine::store::dags::{self, ParsedDags, ParsedFile, Saved};
-use crate::python::{Children, Found, LIMITS, NO_ANSWER, NoResult, Scan, Syntax, is_dag_file, scan};
+use crate::python::{Children, LIMITS, NO_ANSWER, NoResult, ParseOutput, Scan, Syntax, is_dag_file, scan};
 use crate::sys::{blocking, clock};
-use file_index::{FileIndex, Read, stamps};
-use one_file::{Parsed, Shared, parse_one};
+use file_index::{FileIndex, ParseInputs, stamps};
+use history::ParseHistory;
 use packages::{Change, Packages};
+use parse_file::{ParseContext, Parsed, parse_file};
 use serde_json::Map;
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -27,49 +27,50 @@ use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::Instant;
 use tracing::{debug, warn};
-use tries::Tries;
 use watch::{Folders, watch};
 
-/// The longest that anybody waits for the files that are there at the start.
-const FIRST_LOOK: Duration = Duration::from_millis(1500);
-/// Until what could not be written is tried again.
-const RETRY: Duration = Duration::from_secs(1);
-/// Until what could not be looked at is looked at again.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// Longest time that requests wait for the initial parses.
+const INITIAL_PARSE_TIMEOUT: Duration = Duration::from_millis(1500);
+/// Delay before a failed write is retried.
+const SAVE_RETRY: Duration = Duration::from_secs(1);
+/// Delay before unreadable folders are scanned again.
+const RESCAN_DELAY: Duration = Duration::from_secs(60);
 
-/// Runs until it is dropped.
+/// Scans and parses the workspace. Runs until dropped.
 pub async fn run(state: Arc<AppState>, workspace: PathBuf, children: Rc<Children>, slots: Rc<ChildSlots>) {
     let (sender, results) = unbounded_channel();
-    let shared = Shared { state: state.clone(), workspace, children, slots, results: sender };
+    let context = ParseContext { state: state.clone(), workspace, children, slots, results: sender };
     DagFileLoop {
         state,
-        shared: Rc::new(shared),
+        context: Rc::new(context),
         results,
         index: FileIndex::default(),
-        tries: Tries::default(),
+        history: ParseHistory::default(),
         hanging: BTreeMap::new(),
         unsaved: Vec::new(),
-        swept: false,
-        first: HashSet::new(),
+        is_list_stored: false,
+        initial: HashSet::new(),
         waiting: HashSet::new(),
     }
     .run()
     .await;
 }
 
+/// The loop that owns the index and reacts to changes.
 struct DagFileLoop {
     state: Arc<AppState>,
-    shared: Rc<Shared>,
+    context: Rc<ParseContext>,
     results: UnboundedReceiver<Parsed>,
     index: FileIndex,
-    tries: Tries,
-    /// Projects that did not answer when they were last looked at.
+    history: ParseHistory,
+    /// Projects that did not answer in the last scan.
     hanging: BTreeMap<PathBuf, String>,
+    /// Results that could not be written to the datastore yet.
     unsaved: Vec<Parsed>,
-    /// Whether the datastore has been told which files there are.
-    swept: bool,
-    /// Files that were there at the start and have not been parsed yet.
-    first: HashSet<PathBuf>,
+    /// True once the list of existing files is stored.
+    is_list_stored: bool,
+    /// Files found at the start that are not parsed yet.
+    initial: HashSet<PathBuf>,
     /// Files whose environment is being built.
     waiting: HashSet<PathBuf>,
 }
@@ -78,29 +79,29 @@ impl DagFileLoop {
     async fn run(mut self) {
         let state = self.state.clone();
         tokio::task::spawn_local(async move {
-            tokio::time::sleep(FIRST_LOOK).await;
-            state.first_look.send_replace(true);
+            tokio::time::sleep(INITIAL_PARSE_TIMEOUT).await;
+            state.initial_parse.send_replace(true);
         });
         let mut packages = Packages::new(self.state.clone());
         let (mut folders, mut changes) = watch();
-        let mut look = true;
-        let mut look_again = Instant::now() + LOOK_AGAIN;
+        let mut rescan = true;
+        let mut rescan_at = Instant::now() + RESCAN_DELAY;
         loop {
-            if look {
-                let (then, again) = self.look(folders).await;
-                folders = then;
-                if again {
-                    changes.expect_one();
+            if rescan {
+                let (watched, scan_again) = self.rescan(folders).await;
+                folders = watched;
+                if scan_again {
+                    changes.set_changed();
                 }
             }
-            look = false;
-            let again = !self.unsaved.is_empty() || !self.swept;
-            let is_partly_unseen = !self.index.unseen().is_empty();
-            let next_try = self.tries.next();
+            rescan = false;
+            let must_save_again = !self.unsaved.is_empty() || !self.is_list_stored;
+            let is_partly_unseen = !self.index.unscanned().is_empty();
+            let next_retry = self.history.next_due();
             tokio::select! {
-                () = changes.next(folders.are_complete()) => look = true,
+                () = changes.next(folders.are_complete()) => rescan = true,
                 () = self.state.store_changed.notified() => {
-                    for path in self.index.askers() {
+                    for path in self.index.files_using_store() {
                         self.parse(path);
                     }
                 }
@@ -110,195 +111,198 @@ impl DagFileLoop {
                         self.parse(path);
                     }
                 }
-                files = self.state.asked_files.take() => files.into_iter().for_each(|file| self.parse(file)),
+                files = self.state.parse_requests.take() => files.into_iter().for_each(|file| self.parse(file)),
                 () = self.state.dag_deleted.notified() => {
                     self.index.forget();
-                    look = true;
+                    rescan = true;
                 }
-                // What could not be imported without them may be now.
+                // New packages may fix failed imports.
                 change = packages.changed(self.index.failed_since()) => match change {
-                    Change::Ours => {
+                    Change::Bundled => {
                         self.index.forget();
-                        look = true;
+                        rescan = true;
                     }
-                    Change::Theirs => self.index.failed().into_iter().for_each(|path| self.parse(path)),
+                    Change::UserPackages => self.index.failed().into_iter().for_each(|path| self.parse(path)),
                 },
                 Some(parsed) = self.results.recv() => self.save(parsed).await,
-                () = tokio::time::sleep(RETRY), if again => self.save_again().await,
-                () = tokio::time::sleep_until(next_try.unwrap_or_else(Instant::now)), if next_try.is_some() => {
-                    self.tries.due(Instant::now()).into_iter().for_each(|path| self.parse(path));
+                () = tokio::time::sleep(SAVE_RETRY), if must_save_again => self.save_again().await,
+                () = tokio::time::sleep_until(next_retry.unwrap_or_else(Instant::now)), if next_retry.is_some() => {
+                    self.history.due(Instant::now()).into_iter().for_each(|path| self.parse(path));
                 }
-                // Nobody tells when a mount answers again.
-                () = tokio::time::sleep_until(look_again), if is_partly_unseen => {
-                    look_again = Instant::now() + LOOK_AGAIN;
+                // No event announces that a mount answers again.
+                () = tokio::time::sleep_until(rescan_at), if is_partly_unseen => {
+                    rescan_at = Instant::now() + RESCAN_DELAY;
                     self.hanging.clear();
-                    look = true;
+                    rescan = true;
                 }
             }
         }
     }
 
-    /// Looks through the workspace and begins to parse what is not as it was. Gives the folders back, and whether
-    /// it has to look again at once, because it looked into one that nobody told about yet.
-    async fn look(&mut self, mut folders: Folders) -> (Folders, bool) {
-        let workspace = self.shared.workspace.clone();
+    /// Scans the workspace and starts parsing changed files. Returns the folders, and whether another scan is needed at
+    /// once because it entered a folder that was not watched yet.
+    async fn rescan(&mut self, mut folders: Folders) -> (Folders, bool) {
+        let workspace = self.context.workspace.clone();
         let avoid = self.hanging.clone();
-        let looked = blocking::run(move || {
+        let scanned = blocking::run(move || {
             let scan = scan(&workspace, Syntax::from_environment(), LIMITS, &avoid);
-            // Watched before the files are read: what changes from here on is seen.
+            // Watched before the files are read, so that later changes are noticed.
             let has_new = folders.set(scan.as_ref().map_or(&[], |scan| &scan.folders));
             (folders, scan, has_new)
         });
-        match looked.await {
+        match scanned.await {
             Ok((folders, Ok(scan), has_new)) => {
-                let before = self.hanging.len();
-                self.take(scan).await;
-                // Without what hangs the next look may see all.
-                (folders, has_new || self.hanging.len() > before)
+                let hanging_before = self.hanging.len();
+                self.apply_scan(scan).await;
+                // Without the hanging projects the next scan may be complete.
+                (folders, has_new || self.hanging.len() > hanging_before)
             }
             Ok((folders, Err(error), _)) => {
                 if !self.index.workspace_is_missing {
-                    warn!("the workspace {} cannot be read: {error}", self.shared.workspace.display());
+                    warn!("cannot read the workspace {}: {error}", self.context.workspace.display());
                 }
-                // What it had stays as it is until it can be read again.
+                // Stored DAGs stay until it can be read again.
                 self.index.workspace_is_missing = true;
                 (folders, false)
             }
-            // Looking has panicked: from now on it looks again and again.
+            // The scan panicked; scan periodically from now on.
             Err(error) => {
-                warn!("the workspace could not be looked through: {error}");
+                warn!("failed to scan the workspace: {error}");
                 (Folders::none(), false)
             }
         }
     }
 
-    /// Begins to parse what is not as it was.
-    async fn take(&mut self, scan: Scan) {
+    /// Updates the index from a scan and starts parsing changed files.
+    async fn apply_scan(&mut self, scan: Scan) {
         self.index.workspace_is_missing = false;
-        for (path, reason) in scan.unseen.iter().filter(|(path, _)| !self.index.unseen().contains_key(*path)) {
-            warn!("{} was not looked through whole: {reason}", path.display());
+        for (path, reason) in scan.unscanned.iter().filter(|(path, _)| !self.index.unscanned().contains_key(*path)) {
+            warn!("{} was only partly scanned: {reason}", path.display());
         }
         let hangs = |(_, reason): &(&PathBuf, &String)| reason.starts_with(NO_ANSWER);
         let hanging: BTreeMap<_, _> =
-            scan.unseen.iter().filter(hangs).map(|(path, why)| (path.clone(), why.clone())).collect();
+            scan.unscanned.iter().filter(hangs).map(|(path, why)| (path.clone(), why.clone())).collect();
         self.hanging = hanging;
         let (changed, outside) = (self.index.changed(&scan), self.index.outside(&scan));
         let places = self.index.dag_places(&scan);
         let read = move || {
-            let may_be = |path: &PathBuf| places.hold(path) && is_dag_file(path);
-            let dag_files: HashSet<PathBuf> = changed.into_iter().filter(may_be).collect();
+            let may_define_dags = |path: &PathBuf| places.hold(path) && is_dag_file(path);
+            let dag_files: HashSet<PathBuf> = changed.into_iter().filter(may_define_dags).collect();
             (dag_files, stamps(outside))
         };
         let Ok((dag_files, outside)) = blocking::run(read).await else { return };
         let change = self.index.compare(scan, &dag_files, &outside);
-        self.swept &= !change.removed;
+        self.is_list_stored &= !change.removed;
         if change.removed {
             self.state.environments.keep_only(|file| self.index.knows(file));
             self.waiting.retain(|file| self.index.knows(file));
-            self.tries.keep_only(|file| self.index.knows(file));
+            self.history.keep_only(|file| self.index.knows(file));
         }
-        if !*self.state.first_look.borrow() {
-            self.first.extend(change.to_parse.iter().cloned());
-            if self.first.is_empty() {
-                self.state.first_look.send_replace(true);
+        if !*self.state.initial_parse.borrow() {
+            self.initial.extend(change.to_parse.iter().cloned());
+            if self.initial.is_empty() {
+                self.state.initial_parse.send_replace(true);
             }
         }
         for path in change.to_parse {
             self.parse(path);
         }
-        if !self.swept {
-            self.sweep().await;
+        if !self.is_list_stored {
+            self.store_file_list().await;
         }
     }
 
-    /// Tells the datastore which files there are.
-    async fn sweep(&mut self) {
+    /// Stores the list of existing DAG files; DAGs of other files become inactive.
+    async fn store_file_list(&mut self) {
         let text = |path: &Path| path.to_string_lossy().into_owned();
-        let placed = |path: &Path| (text(path), relative_to(&self.shared.workspace, path));
-        let files: Vec<(String, String)> = self.index.dag_files().map(|path| placed(path)).collect();
-        let unseen: Vec<(String, String)> =
-            self.index.unseen().iter().map(|(path, reason)| (text(path), reason.clone())).collect();
-        let swept = async {
+        let path_and_relative = |path: &Path| (text(path), relative_to(&self.context.workspace, path));
+        let files: Vec<(String, String)> = self.index.dag_files().map(|path| path_and_relative(path)).collect();
+        let unscanned: Vec<(String, String)> =
+            self.index.unscanned().iter().map(|(path, reason)| (text(path), reason.clone())).collect();
+        let stored = async {
             let mut client = self.state.database.get().await.map_err(|error| error.message())?;
             let transaction = client.transaction().await.map_err(|error| error.to_string())?;
-            dags::keep_only(&transaction, &files, &unseen).await.map_err(|error| error.to_string())?;
+            dags::keep_only(&transaction, &files, &unscanned).await.map_err(|error| error.to_string())?;
             transaction.commit().await.map_err(|error| error.to_string())
         };
-        match swept.await {
-            Ok(()) => self.swept = true,
-            Err(error) => warn!("which DAG files there are cannot be written: {error}; trying again"),
+        match stored.await {
+            Ok(()) => self.is_list_stored = true,
+            Err(error) => warn!("failed to store the list of DAG files: {error}; retrying"),
         }
     }
 
+    /// Retries failed writes.
     async fn save_again(&mut self) {
-        if !self.swept {
-            self.sweep().await;
+        if !self.is_list_stored {
+            self.store_file_list().await;
         }
         for parsed in std::mem::take(&mut self.unsaved) {
             self.save(parsed).await;
         }
     }
 
+    /// Starts a parse, unless the current one must complete first.
     fn parse(&mut self, path: PathBuf) {
-        self.tries.begins(&path);
+        self.history.started(&path);
         let Some(pause) = self.index.pause_for(&path) else { return };
-        let (shared, file, socket) = (self.shared.clone(), path.clone(), self.state.own_socket());
-        let pace = self.tries.pace(&path);
+        let (context, file, socket) = (self.context.clone(), path.clone(), self.state.own_socket());
+        let pace = self.history.pace(&path);
         let task = tokio::task::spawn_local(async move {
             tokio::time::sleep(pause).await;
-            parse_one(shared, file, pace, socket).await;
+            parse_file(context, file, pace, socket).await;
         });
-        self.index.is_being_parsed(path, task);
+        self.index.set_parsing(path, task);
     }
 
+    /// Records the result of a parse and writes it to the datastore; starts another parse when it is outdated.
     async fn save(&mut self, mut parsed: Parsed) {
-        // What could not be written before is older than this.
+        // An older result that could not be written is superseded.
         self.unsaved.retain(|other| other.path != parsed.path);
         if !self.index.knows(&parsed.path) {
-            // Gone, or no DAG file any more, since it was parsed.
-            return self.state.environments.wants_none(&parsed.path);
+            // Removed, or no longer a DAG file, since the parse started.
+            return self.state.environments.clear_requirement(&parsed.path);
         }
         let mut sources: Vec<PathBuf> =
-            parsed.found.iter().flat_map(|found| found.sources.keys().map(PathBuf::from)).collect();
-        sources.extend(parsed.found.iter().flat_map(|found| found.reads.iter().cloned()));
-        // There or not: both may change.
-        sources.extend(parsed.beside.keys().cloned());
-        let asks = parsed.found.as_ref().is_ok_and(|found| found.asks);
-        let absent = parsed.found.iter().flat_map(|found| found.absent.iter().cloned()).collect();
-        let has_failed = parsed.found.as_ref().map_or(true, |found| found.error.is_some());
+            parsed.output.iter().flat_map(|output| output.sources.keys().map(PathBuf::from)).collect();
+        sources.extend(parsed.output.iter().flat_map(|output| output.reads.iter().cloned()));
+        // Including missing files, which may be created.
+        sources.extend(parsed.adjacent_files.keys().cloned());
+        let uses_store = parsed.output.as_ref().is_ok_and(|output| output.asks);
+        let absent = parsed.output.iter().flat_map(|output| output.absent.iter().cloned()).collect();
+        let has_failed = parsed.output.as_ref().map_or(true, |output| output.error.is_some());
         let failed = has_failed.then_some(parsed.began);
         let unlisted = self.index.unlisted(&sources);
         let mut outside = blocking::run(move || stamps(unlisted)).await.unwrap_or_default();
-        outside.extend(parsed.beside.iter().map(|(path, stamp)| (path.clone(), *stamp)));
-        if !self.index.was_parsed(&parsed.path, Read { sources, absent, asks }, failed, &outside) {
+        outside.extend(parsed.adjacent_files.iter().map(|(path, stamp)| (path.clone(), *stamp)));
+        if !self.index.record_parse(&parsed.path, ParseInputs { sources, absent, uses_store }, failed, &outside) {
             return self.parse(parsed.path);
         }
-        // What failed for want of an environment is looked at again when there is another.
-        if parsed.waits || has_failed && parsed.environment.is_none() {
+        // A file that failed for lack of an environment is parsed again with another.
+        if parsed.awaits_environment || has_failed && parsed.environment.is_none() {
             self.waiting.insert(parsed.path.clone());
         }
-        if parsed.waits {
-            // What it had stays as it is.
-            self.is_done_at_first(&parsed.path);
-            if !self.state.environments.will_tell(&parsed.path) {
-                // It was done before this was heard, and nobody tells again.
+        if parsed.awaits_environment {
+            // The DAGs of the last successful parse stay.
+            self.finish_initial(&parsed.path);
+            if !self.state.environments.will_notify(&parsed.path) {
+                // The build ended in the meantime and will not notify again.
                 self.parse(parsed.path);
             }
             return;
         }
-        self.note_try(&mut parsed);
+        self.record_outcome(&mut parsed);
         match self.try_save(&parsed).await {
             Ok(saved) => {
                 debug!(
-                    "{} was parsed in {} ms: {}",
+                    "parsed {} in {} ms: {}",
                     parsed.path.display(),
-                    parsed.took.as_millis(),
-                    match &parsed.found {
-                        Ok(Found { error: None, structures, .. }) => format!("{} DAG(s)", structures.len()),
-                        Ok(_) | Err(_) => "it cannot be imported".to_owned(),
+                    parsed.duration.as_millis(),
+                    match &parsed.output {
+                        Ok(ParseOutput { error: None, structures, .. }) => format!("{} DAG(s)", structures.len()),
+                        Ok(_) | Err(_) => "import failed".to_owned(),
                     }
                 );
-                self.is_done_at_first(&parsed.path);
+                self.finish_initial(&parsed.path);
                 self.index.set_conflicts(&parsed.path, saved.conflicts);
                 if saved.released {
                     for path in self.index.conflicting(&parsed.path) {
@@ -307,30 +311,31 @@ impl DagFileLoop {
                 }
             }
             Err(error) => {
-                warn!("what {} gave cannot be written: {error}; trying again", parsed.path.display());
+                warn!("failed to store the DAGs of {}: {error}; retrying", parsed.path.display());
                 self.unsaved.push(parsed);
             }
         }
     }
 
-    /// Notes what came out for the next parse, and adds to a failure when that is.
-    fn note_try(&mut self, parsed: &mut Parsed) {
-        let Parsed { path, pace, found, .. } = parsed;
-        let Err(NoResult::Passing(reason)) = found else { return self.tries.ended(path, *pace) };
-        let pause = self.tries.failed(path, *pace, self.index.stamp(path), Instant::now());
-        let what = format!("\n\nIt is tried again at {}, or when a file changes.", clock::rfc3339_in(pause));
-        reason.push_str(&what);
+    /// Records the outcome in the history; adds the time of the retry to the text of a transient failure.
+    fn record_outcome(&mut self, parsed: &mut Parsed) {
+        let Parsed { path, pace, output, .. } = parsed;
+        let Err(NoResult::Transient(reason)) = output else { return self.history.finished(path, *pace) };
+        let pause = self.history.failed(path, *pace, self.index.stamp(path), Instant::now());
+        let next_attempt = format!("\n\nThe next attempt is at {}, or when a file changes.", clock::rfc3339_in(pause));
+        reason.push_str(&next_attempt);
     }
 
-    /// Nobody waits for it at the start any more.
-    fn is_done_at_first(&mut self, path: &Path) {
-        if self.first.remove(path) && self.first.is_empty() {
-            self.state.first_look.send_replace(true);
+    /// Stops waiting for this file at the start.
+    fn finish_initial(&mut self, path: &Path) {
+        if self.initial.remove(path) && self.initial.is_empty() {
+            self.state.initial_parse.send_replace(true);
         }
     }
 
+    /// Writes the result of a parse to the datastore.
     async fn try_save(&self, parsed: &Parsed) -> Result<Saved, String> {
-        let mut file = self.describe(parsed);
+        let mut file = self.to_parsed_file(parsed);
         let mut client = self.state.database.get().await.map_err(|error| error.message())?;
         loop {
             let transaction = client.transaction().await.map_err(|error| error.to_string())?;
@@ -339,24 +344,24 @@ impl DagFileLoop {
                     transaction.commit().await.map_err(|error| error.to_string())?;
                     return Ok(saved);
                 }
-                // What the datastore refuses to keep is the file's fault, and no better the next time.
+                // The file's content is invalid; a retry would fail too.
                 Err(StoreError::Invalid(reason)) if file.result.is_ok() => {
-                    file.result = Err(format!("What it describes cannot be kept: {reason}"));
+                    file.result = Err(format!("The DAG definition cannot be stored: {reason}"));
                 }
                 Err(error) => return Err(error.to_string()),
             }
         }
     }
 
-    fn describe(&self, parsed: &Parsed) -> ParsedFile {
-        let relative = relative_to(&self.shared.workspace, &parsed.path);
+    fn to_parsed_file(&self, parsed: &Parsed) -> ParsedFile {
+        let relative = relative_to(&self.context.workspace, &parsed.path);
         ParsedFile {
             fileloc: parsed.path.to_string_lossy().into_owned(),
-            duration: parsed.took.as_secs_f64(),
-            result: match &parsed.found {
-                Err(none) => Err(none.to_string()),
-                Ok(Found { error: Some(text), .. }) => Err(text.clone()),
-                Ok(found) => understand(found, &self.shared.workspace, parsed),
+            duration: parsed.duration.as_secs_f64(),
+            result: match &parsed.output {
+                Err(no_result) => Err(no_result.to_string()),
+                Ok(ParseOutput { error: Some(text), .. }) => Err(text.clone()),
+                Ok(output) => parsed_dags(output, &self.context.workspace, parsed),
             },
             relative_fileloc: relative,
         }
@@ -367,13 +372,13 @@ fn relative_to(workspace: &Path, path: &Path) -> String {
     path.strip_prefix(workspace).unwrap_or(path).to_string_lossy().into_owned()
 }
 
-fn understand(found: &Found, workspace: &Path, parsed: &Parsed) -> Result<ParsedDags, String> {
-    let mut dags = dag_check::read(&found.structures)?;
-    dags.iter_mut().for_each(|dag| dag.settings = found.settings.clone());
+fn parsed_dags(output: &ParseOutput, workspace: &Path, parsed: &Parsed) -> Result<ParsedDags, String> {
+    let mut dags = dag_check::read(&output.structures)?;
+    dags.iter_mut().for_each(|dag| dag.settings = output.settings.clone());
     let mut sources = Map::new();
-    for (name, text) in &found.sources {
+    for (name, text) in &output.sources {
         sources.insert(relative_to(workspace, Path::new(name)), text.clone());
     }
-    let source = found.sources.get(&*parsed.path.to_string_lossy()).and_then(|text| text.as_str()).unwrap_or_default();
+    let source = output.sources.get(&*parsed.path.to_string_lossy()).and_then(|text| text.as_str()).unwrap_or_default();
     Ok(ParsedDags { dags, source: source.to_owned(), sources, environment: parsed.environment.clone() })
 }

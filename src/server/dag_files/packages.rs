@@ -1,5 +1,5 @@
-//! Packages that DAG files import: ours, which come with a release or over the network, and the user's own, which
-//! somebody may install at any time.
+//! Packages that DAG files import: ours (jinja2 and pendulum), which come with a release or over the network, and the
+//! user's, which may be installed at any time.
 
 use super::super::state::AppState;
 use crate::python::{PackageSource, Stamp, install_packages, installed_packages};
@@ -11,131 +11,136 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 use tracing::warn;
 
-/// How often it is looked whether ours are still there.
-const LOOK: Duration = Duration::from_secs(60);
-/// How often the user's are looked at, while something cannot be imported.
-const LOOK_FOR_THEIRS: Duration = Duration::from_secs(2);
-/// Until packages that could not be had are asked for again; then longer and longer.
-const FETCH_AGAIN: Duration = Duration::from_secs(300);
-const FETCH_LONGEST: Duration = Duration::from_secs(24 * 3600);
+/// Interval for checking that our packages exist.
+const CHECK_INTERVAL: Duration = Duration::from_secs(60);
+/// Interval for checking the user's packages while an import fails.
+const USER_CHECK_INTERVAL: Duration = Duration::from_secs(2);
+/// First delay before a failed download is retried; grows fourfold up to `MAX_FETCH_RETRY`.
+const FETCH_RETRY: Duration = Duration::from_secs(300);
+const MAX_FETCH_RETRY: Duration = Duration::from_secs(24 * 3600);
 
 pub enum Change {
-    /// Ours have come that were not there.
-    Ours,
-    /// Something was installed into that Python, or removed from it.
-    Theirs,
+    /// Our packages were installed.
+    Bundled,
+    /// Packages were installed into the user's Python, or removed from it.
+    UserPackages,
 }
 
-/// Where packages of the user's go, with how each was; `None` while nobody can say.
-type Theirs = Option<Vec<(PathBuf, Option<Stamp>)>>;
+/// Site folders of the user's packages with their stamps; `None` while unknown.
+type UserPackages = Option<Vec<(PathBuf, Option<Stamp>)>>;
 
 pub struct Packages {
     state: Arc<AppState>,
-    next_look: Instant,
-    /// Both go on when whoever waits for them is cut short.
+    next_check: Instant,
+    /// A download and a check under way. Kept here, so that they continue when the call of `changed` is cancelled.
     fetching: Option<Pin<Box<dyn Future<Output = ()>>>>,
-    asking: Option<Pin<Box<dyn Future<Output = Theirs>>>>,
-    theirs: Theirs,
-    /// Since something failed, nobody could say.
+    reading: Option<Pin<Box<dyn Future<Output = UserPackages>>>>,
+    user_packages: UserPackages,
+    /// True when the last check after a failed import found no Python.
     was_unknown: bool,
 }
 
 impl Packages {
     pub fn new(state: Arc<AppState>) -> Self {
-        let next_look = Instant::now() + LOOK;
-        let mut packages = Self { state, next_look, fetching: None, asking: None, theirs: None, was_unknown: false };
+        let next_check = Instant::now() + CHECK_INTERVAL;
+        let mut packages =
+            Self { state, next_check, fetching: None, reading: None, user_packages: None, was_unknown: false };
         packages.fetch_missing();
         packages
     }
 
-    /// Completes at the next change; `failed_since` is since when something waits for one of the user's, if
-    /// anything does. Cut short, it has lost nothing.
+    /// Completes at the next change. `failed_since` is the start of the oldest failed import, if any. Cancel-safe.
     pub async fn changed(&mut self, failed_since: Option<SystemTime>) -> Change {
         match failed_since {
-            None => (self.theirs, self.asking, self.was_unknown) = (None, None, false),
-            Some(_) if self.theirs.is_none() && !self.was_unknown => self.ask(),
+            None => (self.user_packages, self.reading, self.was_unknown) = (None, None, false),
+            Some(_) if self.user_packages.is_none() && !self.was_unknown => self.read_user_packages(),
             Some(_) => {}
         }
         loop {
             if failed_since.is_some() {
-                self.next_look = self.next_look.min(Instant::now() + LOOK_FOR_THEIRS);
+                self.next_check = self.next_check.min(Instant::now() + USER_CHECK_INTERVAL);
             }
             tokio::select! {
-                () = or_never(&mut self.fetching) => {
+                () = await_or_pend(&mut self.fetching) => {
                     self.fetching = None;
-                    return Change::Ours;
+                    return Change::Bundled;
                 }
-                now = or_never(&mut self.asking) => {
-                    self.asking = None;
-                    if self.have_changed(now, failed_since) {
-                        return Change::Theirs;
+                now = await_or_pend(&mut self.reading) => {
+                    self.reading = None;
+                    if self.detect_change(now, failed_since) {
+                        return Change::UserPackages;
                     }
                 }
-                () = tokio::time::sleep_until(self.next_look) => {
-                    self.next_look = Instant::now() + LOOK;
+                () = tokio::time::sleep_until(self.next_check) => {
+                    self.next_check = Instant::now() + CHECK_INTERVAL;
                     self.fetch_missing();
                     if failed_since.is_some() {
-                        self.ask();
+                        self.read_user_packages();
                     }
                 }
             }
         }
     }
 
-    fn have_changed(&mut self, now: Theirs, failed_since: Option<SystemTime>) -> bool {
-        let Some(now) = now else {
+    /// Returns true when the user's packages changed since the last check, or since the failed import.
+    fn detect_change(&mut self, current: UserPackages, failed_since: Option<SystemTime>) -> bool {
+        let Some(current) = current else {
             self.was_unknown = true;
             return false;
         };
-        let is_late =
+        let is_newer =
             |stamp: &Option<Stamp>| stamp.zip(failed_since).is_some_and(|(stamp, since)| stamp.is_since(since));
-        let have_changed = match &self.theirs {
-            Some(before) => *before != now,
-            // There is a Python now; or something was installed between a parse and the first look at the folders,
-            // which came too late for the one.
-            None => self.was_unknown || now.iter().any(|(_, stamp)| is_late(stamp)),
+        let changed = match &self.user_packages {
+            Some(previous) => *previous != current,
+            // A Python was found; or something was installed after the parse but before the folders were first read.
+            None => self.was_unknown || current.iter().any(|(_, stamp)| is_newer(stamp)),
         };
-        (self.theirs, self.was_unknown) = (Some(now), false);
-        have_changed
+        (self.user_packages, self.was_unknown) = (Some(current), false);
+        changed
     }
 
+    /// Starts downloading our packages if they are missing.
     fn fetch_missing(&mut self) {
         let (home, source) = (self.state.home.clone(), PackageSource::from_environment());
         if self.fetching.is_some() || source == PackageSource::None || installed_packages(&home).is_some() {
             return;
         }
         self.fetching = Some(Box::pin(async move {
-            let mut pause = FETCH_AGAIN;
+            let mut pause = FETCH_RETRY;
             loop {
                 let (home, source) = (home.clone(), source.clone());
-                let done = blocking::run(move || install_packages(&home, &source)).await;
-                let Err(reason) = done.map_err(|error| error.to_string()).and_then(|done| done) else { return };
-                warn!("jinja2 and pendulum for DAGs could not be had: {reason}");
+                let result = blocking::run(move || install_packages(&home, &source)).await;
+                let Err(reason) = result.map_err(|error| error.to_string()).and_then(|result| result) else { return };
+                warn!("failed to get jinja2 and pendulum for DAGs: {reason}");
                 tokio::time::sleep(pause).await;
-                pause = (pause * 4).min(FETCH_LONGEST);
+                pause = (pause * 4).min(MAX_FETCH_RETRY);
             }
         }));
     }
 
-    fn ask(&mut self) {
-        if self.asking.is_some() {
+    /// Starts reading the stamps of the user's packages.
+    fn read_user_packages(&mut self) {
+        if self.reading.is_some() {
             return;
         }
         let state = self.state.clone();
-        let known: Option<Vec<PathBuf>> =
-            self.theirs.as_ref().map(|theirs| theirs.iter().map(|(folder, _)| folder.clone()).collect());
-        self.asking = Some(Box::pin(async move {
+        let known_folders: Option<Vec<PathBuf>> = self
+            .user_packages
+            .as_ref()
+            .map(|user_packages| user_packages.iter().map(|(folder, _)| folder.clone()).collect());
+        self.reading = Some(Box::pin(async move {
             let interpreter = state.interpreter.get().await.ok()?;
-            let look = move || {
-                let folders = known.unwrap_or_else(|| interpreter.site_folders());
+            let stamp_folders = move || {
+                let folders = known_folders.unwrap_or_else(|| interpreter.site_folders());
                 folders.into_iter().map(|folder| (folder.clone(), Stamp::of_path(&folder))).collect::<Vec<_>>()
             };
-            blocking::run(look).await.ok().filter(|theirs| !theirs.is_empty())
+            blocking::run(stamp_folders).await.ok().filter(|user_packages| !user_packages.is_empty())
         }));
     }
 }
 
-async fn or_never<T>(future: &mut Option<Pin<Box<dyn Future<Output = T>>>>) -> T {
+/// Awaits the future; pends for ever when there is none.
+async fn await_or_pend<T>(future: &mut Option<Pin<Box<dyn Future<Output = T>>>>) -> T {
     match future {
         Some(future) => future.await,
         None => std::future::pending().await,

@@ -1,4 +1,4 @@
-//! Being told of changes below the workspace.
+//! Watches the workspace for changes.
 
 use notify::event::{AccessKind, AccessMode, EventKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
@@ -10,72 +10,74 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::warn;
 
-/// Editors write in several steps: one look is for all of them.
-const QUIET: Duration = Duration::from_millis(25);
-/// But something that is written all the time is looked at all the same.
-const LONGEST: Duration = Duration::from_millis(200);
-/// How often the workspace is looked through where the system cannot tell of changes.
+/// A change is reported after this time without another one: editors write in several steps, and one scan covers them.
+const DEBOUNCE: Duration = Duration::from_millis(25);
+/// A change is reported after this time at the latest, such as when a file is written continuously.
+const MAX_DEBOUNCE: Duration = Duration::from_millis(200);
+/// Scan interval where changes cannot be watched.
 const POLL: Duration = Duration::from_secs(3);
 
-/// What the system tells of changes.
+/// Reports changes in the watched folders.
 pub struct Changes {
     events: UnboundedReceiver<()>,
-    /// There was a change, and nobody has looked since. Kept here, because waiting may be cut short.
+    /// True when a change was seen but not reported yet. Stored here, since the call of `next` may be cancelled.
     changed: bool,
-    /// Without a watcher nobody else may tell anything, and waiting is still waiting.
+    /// Keeps the channel open without a watcher, so that `recv` waits.
     _sender: UnboundedSender<()>,
 }
 
-/// The folders of which it tells.
+/// The watched folders.
 pub struct Folders {
     watcher: Option<RecommendedWatcher>,
     watched: HashMap<PathBuf, Option<Identity>>,
+    /// True when every folder is watched.
     complete: bool,
 }
 
-/// A folder that is replaced under its name is another one.
+/// Device, inode and creation time, which tell when a folder was replaced by another of the same name.
 type Identity = (u64, u64, Option<SystemTime>);
 
 fn identity(folder: &Path) -> Option<Identity> {
     fs::metadata(folder).ok().map(|meta| (meta.dev(), meta.ino(), meta.created().ok()))
 }
 
+/// Creates a watcher, which watches no folders yet.
 pub fn watch() -> (Folders, Changes) {
     let (sender, events) = unbounded_channel();
     let _sender = sender.clone();
     let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         if event.is_ok_and(|event| is_a_change(event.kind)) {
-            // The server is leaving when nobody is there to hear it.
+            // Fails only while the server shuts down.
             let _ = sender.send(());
         }
     });
     if let Err(error) = &watcher {
-        warn!("the workspace cannot be watched: {error}; looking every {} s", POLL.as_secs());
+        warn!("cannot watch the workspace: {error}; scanning every {} s", POLL.as_secs());
     }
     let folders = Folders { watcher: watcher.ok(), watched: HashMap::new(), complete: false };
     (folders, Changes { events, changed: false, _sender })
 }
 
 impl Folders {
-    /// Nothing is told: whoever waits for changes looks from time to time.
+    /// Watches nothing; the caller scans periodically.
     pub fn none() -> Self {
         Self { watcher: None, watched: HashMap::new(), complete: false }
     }
 
-    /// Whether every change will be told.
+    /// True when every change is notified.
     pub fn are_complete(&self) -> bool {
         self.complete
     }
 
-    /// Watches exactly these folders. `true` when one of them was not watched until now: what came into it since
-    /// it was looked into was told to nobody, so it has to be looked into again.
+    /// Watches exactly these folders. Returns `true` when a folder is new: changes since it was scanned were not
+    /// notified, so it must be scanned again.
     pub fn set(&mut self, folders: &[PathBuf]) -> bool {
         let Some(watcher) = &mut self.watcher else { return false };
-        let wanted: HashSet<&PathBuf> = folders.iter().collect();
+        let targets: HashSet<&PathBuf> = folders.iter().collect();
         self.watched.retain(|old, _| {
-            let keep = wanted.contains(old);
+            let keep = targets.contains(old);
             if !keep {
-                // Gone with its folder, most likely.
+                // Usually fails because the folder is gone.
                 let _ = watcher.unwatch(old);
             }
             keep
@@ -84,18 +86,18 @@ impl Folders {
         let mut has_new = false;
         let mut failed: Vec<String> = Vec::new();
         for folder in folders {
-            // Also those that are watched: the same inode gets the same watch.
+            // Also for folders that are watched already: an unchanged folder keeps its watch.
             match watcher.watch(folder, RecursiveMode::NonRecursive) {
                 Ok(()) => {
-                    let now = identity(folder);
-                    has_new |= self.watched.insert(folder.clone(), now) != Some(now);
+                    let current = identity(folder);
+                    has_new |= self.watched.insert(folder.clone(), current) != Some(current);
                 }
                 Err(error) => failed.push(format!("{}: {error}", folder.display())),
             }
         }
         self.complete = failed.is_empty();
         if let Some(first) = failed.first().filter(|_| was_complete) {
-            warn!("{} folder(s) cannot be watched, such as {first}; looking every {} s", failed.len(), POLL.as_secs());
+            warn!("cannot watch {} folder(s), such as {first}; scanning every {} s", failed.len(), POLL.as_secs());
         }
         self.complete &= !folders.is_empty();
         has_new
@@ -103,13 +105,12 @@ impl Folders {
 }
 
 impl Changes {
-    /// As if there had been a change.
-    pub fn expect_one(&mut self) {
+    /// Makes `next` complete as if a change had happened.
+    pub fn set_changed(&mut self) {
         self.changed = true;
     }
 
-    /// Completes some milliseconds after a change, or when it is time to look without one.
-    /// Cut short, it has lost nothing.
+    /// Completes some milliseconds after a change, or when a periodic scan is due. Cancel-safe.
     pub async fn next(&mut self, are_complete: bool) {
         if !self.changed {
             if are_complete {
@@ -119,15 +120,15 @@ impl Changes {
             }
             self.changed = true;
         }
-        let deadline = tokio::time::Instant::now() + LONGEST;
+        let deadline = tokio::time::Instant::now() + MAX_DEBOUNCE;
         while tokio::time::Instant::now() < deadline
-            && matches!(tokio::time::timeout(QUIET, self.events.recv()).await, Ok(Some(())))
+            && matches!(tokio::time::timeout(DEBOUNCE, self.events.recv()).await, Ok(Some(())))
         {}
         self.changed = false;
     }
 }
 
-/// Not that somebody reads, which we do ourselves.
+/// False for read accesses, which the scan itself causes.
 fn is_a_change(kind: EventKind) -> bool {
     match kind {
         EventKind::Access(access) => access == AccessKind::Close(AccessMode::Write),
@@ -140,19 +141,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn says_which_folder_nobody_told_of_until_now() {
+    fn reports_folders_that_were_not_watched_before() {
         let folder = tempfile::tempdir().unwrap();
-        let (top, below) = (folder.path().to_owned(), folder.path().join("below"));
-        fs::create_dir(&below).unwrap();
+        let (top, subfolder) = (folder.path().to_owned(), folder.path().join("below"));
+        fs::create_dir(&subfolder).unwrap();
         let (mut folders, _changes) = watch();
         assert!(folders.set(std::slice::from_ref(&top)));
         assert!(!folders.set(std::slice::from_ref(&top)));
-        assert!(folders.set(&[top.clone(), below.clone()]));
-        assert!(!folders.set(&[top.clone(), below.clone()]));
+        assert!(folders.set(&[top.clone(), subfolder.clone()]));
+        assert!(!folders.set(&[top.clone(), subfolder.clone()]));
         assert!(folders.are_complete());
-        fs::remove_dir(&below).unwrap();
-        fs::create_dir(&below).unwrap();
-        assert!(folders.set(&[top.clone(), below.clone()]));
+        fs::remove_dir(&subfolder).unwrap();
+        fs::create_dir(&subfolder).unwrap();
+        assert!(folders.set(&[top.clone(), subfolder.clone()]));
         assert!(!folders.set(&[top]));
     }
 }

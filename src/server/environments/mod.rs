@@ -1,10 +1,11 @@
-//! The environments that projects ask for: found, or built one at a time beside everything else.
+//! Python environments of projects. Each is identified by its inputs, a hash of what the project declares and of the
+//! Python. Environments on disk are reused; missing ones are built one at a time in the background.
 
 mod python;
 mod upkeep;
 mod uv;
 
-use self::python::Without;
+use self::python::NoPython;
 use super::change_feed::Changes;
 use super::database::Database;
 use crate::engine::store::environments as store;
@@ -22,60 +23,61 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
-/// Until what failed is tried again; then longer and longer.
-const AGAIN: Duration = Duration::from_secs(60);
-const AGAIN_LONGEST: Duration = Duration::from_secs(3600);
-/// Until a Python that is not here is looked for again, and a datastore that did not answer is asked.
-const PYTHON_AGAIN: Duration = Duration::from_secs(60);
-const STORE_AGAIN: Duration = Duration::from_secs(2);
-/// What is said of one that is not begun yet.
-const ITS_TURN: &str = "Waiting for its turn";
+/// First retry delay after a failed build; grows fourfold up to `MAX_RETRY_DELAY`.
+const RETRY_DELAY: Duration = Duration::from_secs(60);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(3600);
+/// Retry delays after a missing Python and after an unavailable datastore.
+const PYTHON_RETRY_DELAY: Duration = Duration::from_secs(60);
+const STORE_RETRY_DELAY: Duration = Duration::from_secs(2);
+/// Progress text of a queued build.
+const QUEUED: &str = "Waiting for its turn";
 
-/// A Python with the packages that a project asks for.
+/// A Python with the packages that a project requires.
 #[derive(Debug, Clone)]
 pub struct Environment {
-    /// Of its lock; `None` for the plain interpreter.
+    /// Hash of its lock; `None` for the plain interpreter.
     pub hash: Option<String>,
     pub interpreter: Interpreter,
 }
 
-/// What is known of what is wanted.
+/// The state of a required environment.
 #[derive(Debug, Clone)]
-enum Known {
+enum BuildState {
     Ready(Environment),
-    /// What is done for it now.
+    /// Holds a text about the current build step.
     Building(String),
-    /// So often in a row.
+    /// Holds the number of consecutive failures.
     Failed {
         reason: String,
-        times: u32,
+        failures: u32,
     },
-    /// It failed so often, and is begun again when it is asked for.
-    Again {
-        times: u32,
+    /// The retry delay has passed; the next request starts a build.
+    RetryDue {
+        failures: u32,
     },
 }
 
-/// Until what has failed so often in a row is tried again.
-fn pause_after(times: u32) -> Duration {
-    (AGAIN * 4u32.saturating_pow(times.saturating_sub(1))).min(AGAIN_LONGEST)
+/// Returns the retry delay after that many consecutive failures.
+fn retry_delay(failures: u32) -> Duration {
+    (RETRY_DELAY * 4u32.saturating_pow(failures.saturating_sub(1))).min(MAX_RETRY_DELAY)
 }
 
-/// What came of asking for one.
+/// The result of requesting an environment.
 #[derive(Debug)]
-pub enum Asked {
+pub enum Availability {
     Ready(Environment),
-    /// `changed` tells when to ask again. The text is for people.
+    /// It is being built; `changed` notifies when to ask again. The text describes the progress.
     Waits(String),
+    /// Holds the reason, for the user.
     Failed(String),
 }
 
-/// One that is wanted, for those who ask how it is.
+/// A required environment, as the API shows it.
 #[derive(Debug, Clone, serde::Serialize)]
-pub struct Wanted {
+pub struct RequiredEnvironment {
     pub declared: Declared,
     pub python: String,
-    /// Who wants it.
+    /// DAG files that require it.
     pub files: Vec<PathBuf>,
     pub state: &'static str,
     pub detail: Option<String>,
@@ -86,227 +88,243 @@ pub struct Environments {
     home: Home,
     interpreter: Arc<SharedInterpreter>,
     database: Arc<Database>,
-    /// Pages and commands that show how it goes.
-    shown: Arc<Changes>,
-    /// By inputs.
-    known: Mutex<HashMap<String, (Declared, Python, Known)>>,
-    /// What each DAG file wants, as inputs.
-    wanted_by: Mutex<HashMap<PathBuf, String>>,
-    getting_uv: uv::Getting,
-    getting_python: python::Getting,
-    /// Held by the one that is built.
-    turn: tokio::sync::Mutex<()>,
-    /// One that was waited for is there, or is not to be had.
+    /// Notified when a build's state changes, for pages and commands.
+    changes: Arc<Changes>,
+    /// The required environments by inputs.
+    states: Mutex<HashMap<String, (Declared, Python, BuildState)>>,
+    inputs_by_file: Mutex<HashMap<PathBuf, String>>,
+    uv_download: uv::UvDownload,
+    python_downloads: python::PythonDownloads,
+    build_lock: tokio::sync::Mutex<()>,
+    /// Notified when a build has ended, either way.
     pub changed: Notify,
-    /// `changed` tells after a while, because something passing stood in the way.
-    is_timed: AtomicBool,
-    /// Files whose environment is another one now.
+    /// True while a delayed notification of `changed` is pending.
+    is_notification_pending: AtomicBool,
+    /// Files that must be parsed again because their environment changed.
     outdated: Mutex<Vec<PathBuf>>,
 }
 
 impl Environments {
-    pub fn new(home: Home, interpreter: Arc<SharedInterpreter>, database: Arc<Database>, shown: Arc<Changes>) -> Self {
+    pub fn new(
+        home: Home,
+        interpreter: Arc<SharedInterpreter>,
+        database: Arc<Database>,
+        changes: Arc<Changes>,
+    ) -> Self {
         Self {
             home,
             interpreter,
             database,
-            shown,
-            known: Mutex::default(),
-            wanted_by: Mutex::default(),
-            getting_uv: uv::Getting::default(),
-            getting_python: python::Getting::default(),
-            turn: tokio::sync::Mutex::default(),
+            changes,
+            states: Mutex::default(),
+            inputs_by_file: Mutex::default(),
+            uv_download: uv::UvDownload::default(),
+            python_downloads: python::PythonDownloads::default(),
+            build_lock: tokio::sync::Mutex::default(),
             changed: Notify::new(),
-            is_timed: AtomicBool::new(false),
+            is_notification_pending: AtomicBool::new(false),
             outdated: Mutex::default(),
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<String, (Declared, Python, Known)>> {
-        // Nothing that holds it can panic half way through a change.
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn states(&self) -> MutexGuard<'_, HashMap<String, (Declared, Python, BuildState)>> {
+        // No holder can panic halfway through a change.
+        self.states.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wants(&self, file: &Path, inputs: Option<&str>) {
-        let mut wanted_by = self.wanted_by.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Records which environment a file requires.
+    fn set_requirement(&self, file: &Path, inputs: Option<&str>) {
+        let mut inputs_by_file = self.inputs_by_file.lock().unwrap_or_else(PoisonError::into_inner);
         match inputs {
-            Some(inputs) => drop(wanted_by.insert(file.to_owned(), inputs.to_owned())),
-            None => drop(wanted_by.remove(file)),
+            Some(inputs) => drop(inputs_by_file.insert(file.to_owned(), inputs.to_owned())),
+            None => drop(inputs_by_file.remove(file)),
         }
     }
 
-    /// A file that is enough with the plain interpreter, or cannot say what it wants.
-    pub fn wants_none(&self, file: &Path) {
-        self.wants(file, None);
+    /// Records that a file uses the plain interpreter, or that its requirements are unknown.
+    pub fn clear_requirement(&self, file: &Path) {
+        self.set_requirement(file, None);
     }
 
-    /// Forgets files that are no DAG files any more, and what nobody wants.
+    /// Forgets removed DAG files, and environments without a file.
     pub fn keep_only(&self, is_dag_file: impl Fn(&Path) -> bool) {
-        let mut wanted_by = self.wanted_by.lock().unwrap_or_else(PoisonError::into_inner);
-        wanted_by.retain(|file, _| is_dag_file(file));
-        let is_wanted = |inputs: &String| wanted_by.values().any(|wanted| wanted == inputs);
-        self.known().retain(|inputs, (_, _, known)| is_wanted(inputs) || matches!(known, Known::Building(_)));
+        let mut inputs_by_file = self.inputs_by_file.lock().unwrap_or_else(PoisonError::into_inner);
+        inputs_by_file.retain(|file, _| is_dag_file(file));
+        let is_required = |inputs: &String| inputs_by_file.values().any(|required| required == inputs);
+        self.states().retain(|inputs, (_, _, state)| is_required(inputs) || matches!(state, BuildState::Building(_)));
     }
 
-    /// The environment of what stands beside a DAG file. Where there is none yet, it is begun.
-    pub async fn of(self: &Arc<Self>, declared: &Declared, file: &Path) -> Asked {
+    /// Returns the environment that a DAG file's project declares; starts building it if it does not exist.
+    pub async fn request(self: &Arc<Self>, declared: &Declared, file: &Path) -> Availability {
         let plain = match self.interpreter.get().await {
             Ok(plain) => plain,
-            Err(missing) => return Asked::Failed(missing.reason),
+            Err(missing) => return Availability::Failed(missing.reason),
         };
-        // How it is known for as long as there is no Python for it.
-        let before = declared.inputs(&format!("none of {}", declared.python.join(" ")));
+        // The inputs while there is no Python that fits.
+        let unresolved_key = declared.inputs(&format!("none of {}", declared.python.join(" ")));
         let python = match self.python_for(declared, &plain).await {
             Ok(python) => {
-                self.known().remove(&before);
+                self.states().remove(&unresolved_key);
                 python
             }
-            Err(Without::Yet(what)) => {
-                self.wants(file, Some(&before));
-                self.set(&before, declared, &Python::default(), Known::Building(what.clone()));
-                return Asked::Waits(what);
+            Err(NoPython::Downloading(progress)) => {
+                self.set_requirement(file, Some(&unresolved_key));
+                self.set(&unresolved_key, declared, &Python::default(), BuildState::Building(progress.clone()));
+                return Availability::Waits(progress);
             }
-            Err(Without::Any(reason)) => {
-                self.known().remove(&before);
-                // It may be installed any moment.
-                self.ask_again_in(PYTHON_AGAIN);
-                return Asked::Failed(reason);
+            Err(NoPython::Unavailable(reason)) => {
+                self.states().remove(&unresolved_key);
+                // A Python may be installed at any time.
+                self.notify_after(PYTHON_RETRY_DELAY);
+                return Availability::Failed(reason);
             }
         };
         if declared.is_plain(&python, &plain.program) {
-            // It only says which Python it takes, and that is the plain one.
-            self.wants_none(file);
-            return Asked::Ready(Environment { hash: None, interpreter: plain });
+            // Only a Python range is declared, and the plain interpreter satisfies it.
+            self.clear_requirement(file);
+            return Availability::Ready(Environment { hash: None, interpreter: plain });
         }
         let inputs = declared.inputs_with(&python);
-        self.wants(file, Some(&inputs));
-        let times = match self.begin(&inputs, declared, &python) {
-            Ok(times) => times,
-            Err(known) => return known,
+        self.set_requirement(file, Some(&inputs));
+        let failures = match self.try_start(&inputs, declared, &python) {
+            Ok(failures) => failures,
+            Err(availability) => return availability,
         };
-        // From here on others wait for this. In a task of its own: who asks may be cut off at any moment.
-        let (this, whole, file) = (self.clone(), (declared.clone(), python), file.to_owned());
-        let begun = tokio::spawn(async move { this.find_or_make(inputs, whole, plain, times, file).await });
-        begun.await.unwrap_or_else(|error| Asked::Failed(error.to_string()))
+        // From here on other files wait for this build, but the caller may be cancelled: it runs in its own task.
+        let (this, requirement, file) = (self.clone(), (declared.clone(), python), file.to_owned());
+        let task = tokio::spawn(async move { this.find_or_build(inputs, requirement, plain, failures, file).await });
+        task.await.unwrap_or_else(|error| Availability::Failed(error.to_string()))
     }
 
-    async fn find_or_make(
+    /// Returns the environment if it exists on disk; starts building it otherwise.
+    async fn find_or_build(
         self: Arc<Self>,
         inputs: String,
         (declared, python): (Declared, Python),
         plain: Interpreter,
-        times: u32,
+        failures: u32,
         file: PathBuf,
-    ) -> Asked {
-        match self.look_for(&inputs, &plain).await {
+    ) -> Availability {
+        match self.find_built(&inputs, &plain).await {
             Err(reason) => {
-                self.known().remove(&inputs);
-                self.ask_again_in(STORE_AGAIN);
-                Asked::Waits(reason)
+                self.states().remove(&inputs);
+                self.notify_after(STORE_RETRY_DELAY);
+                Availability::Waits(reason)
             }
-            Ok((_, Some(one))) => {
-                self.set(&inputs, &declared, &python, Known::Ready(one.clone()));
-                if self.is_wanted_by_others(&inputs, &file) {
+            Ok((_, Some(environment))) => {
+                self.set(&inputs, &declared, &python, BuildState::Ready(environment.clone()));
+                if self.is_required_by_others(&inputs, &file) {
                     self.changed.notify_one();
                 }
-                Asked::Ready(one)
+                Availability::Ready(environment)
             }
             Ok((lock, None)) => {
                 info!("building the environment of {}", file.display());
-                self.shown.tell(Some(&Event::Dags));
-                tokio::spawn(self.make(inputs, (declared, python, lock), plain, times));
-                Asked::Waits(ITS_TURN.to_owned())
+                self.changes.publish(Some(&Event::Dags));
+                tokio::spawn(self.build(inputs, (declared, python, lock), plain, failures));
+                Availability::Waits(QUEUED.to_owned())
             }
         }
     }
 
-    fn is_wanted_by_others(&self, inputs: &str, file: &Path) -> bool {
-        let wanted_by = self.wanted_by.lock().unwrap_or_else(PoisonError::into_inner);
-        wanted_by.iter().any(|(other, wanted)| wanted == inputs && other != file)
+    fn is_required_by_others(&self, inputs: &str, file: &Path) -> bool {
+        let inputs_by_file = self.inputs_by_file.lock().unwrap_or_else(PoisonError::into_inner);
+        inputs_by_file.iter().any(|(other, required)| required == inputs && other != file)
     }
 
-    /// Says that it is being built, where nobody has; how often that has failed in a row. Else what is known.
-    fn begin(&self, inputs: &str, declared: &Declared, python: &Python) -> Result<u32, Asked> {
-        let mut known = self.known();
-        let times = match known.get(inputs).map(|(_, _, known)| known.clone()) {
-            Some(Known::Ready(one)) if one.interpreter.program.is_file() => return Err(Asked::Ready(one)),
-            Some(Known::Building(what)) => return Err(Asked::Waits(what)),
-            Some(Known::Failed { reason, .. }) => return Err(Asked::Failed(reason)),
-            Some(Known::Again { times }) => times,
-            Some(Known::Ready(_)) | None => 0,
+    /// Marks the environment as building and returns its count of consecutive failures, unless its state is known
+    /// already.
+    fn try_start(&self, inputs: &str, declared: &Declared, python: &Python) -> Result<u32, Availability> {
+        let mut states = self.states();
+        let failures = match states.get(inputs).map(|(_, _, state)| state.clone()) {
+            Some(BuildState::Ready(environment)) if environment.interpreter.program.is_file() => {
+                return Err(Availability::Ready(environment));
+            }
+            Some(BuildState::Building(progress)) => return Err(Availability::Waits(progress)),
+            Some(BuildState::Failed { reason, .. }) => return Err(Availability::Failed(reason)),
+            Some(BuildState::RetryDue { failures }) => failures,
+            Some(BuildState::Ready(_)) | None => 0,
         };
-        known.insert(inputs.to_owned(), (declared.clone(), python.clone(), Known::Building(ITS_TURN.to_owned())));
-        Ok(times)
+        states.insert(inputs.to_owned(), (declared.clone(), python.clone(), BuildState::Building(QUEUED.to_owned())));
+        Ok(failures)
     }
 
-    /// The lock that was chosen before, and its environment if that is there and may still be used.
-    async fn look_for(&self, inputs: &str, plain: &Interpreter) -> Result<(Option<Lock>, Option<Environment>), String> {
+    /// Returns the lock chosen earlier, and its environment if it exists and may still be used.
+    async fn find_built(
+        &self,
+        inputs: &str,
+        plain: &Interpreter,
+    ) -> Result<(Option<Lock>, Option<Environment>), String> {
         let lock = {
             let client = self.database.get().await.map_err(|error| error.message())?;
             store::chosen(&*client, inputs).await.map_err(|error| error.to_string())?
         };
-        // What is not allowed any more is worked out anew.
-        let built = match lock.as_ref().filter(|lock| lock.is_allowed()) {
-            Some(lock) => self.built(lock.hash(), plain).await,
+        // A lock that is no longer allowed is resolved again.
+        let environment = match lock.as_ref().filter(|lock| lock.is_allowed()) {
+            Some(lock) => self.find_on_disk(lock.hash(), plain).await,
             None => None,
         };
-        Ok((lock, built))
+        Ok((lock, environment))
     }
 
-    /// `changed` tells then, once for all that ask.
-    fn ask_again_in(self: &Arc<Self>, pause: Duration) {
-        if self.is_timed.swap(true, Ordering::SeqCst) {
+    /// Notifies `changed` after the pause, once for all callers.
+    fn notify_after(self: &Arc<Self>, pause: Duration) {
+        if self.is_notification_pending.swap(true, Ordering::SeqCst) {
             return;
         }
         let this = self.clone();
         tokio::spawn(async move {
             tokio::time::sleep(pause).await;
-            this.is_timed.store(false, Ordering::SeqCst);
+            this.is_notification_pending.store(false, Ordering::SeqCst);
             this.changed.notify_one();
         });
     }
 
-    /// The one with this lock, if it is there.
-    async fn built(&self, hash: String, plain: &Interpreter) -> Option<Environment> {
-        let (home, asked) = (self.home.clone(), hash.clone());
-        let find = move || environments::find(&home, &asked).inspect(|folder| environments::note_use(folder));
-        let found = blocking::run(find).await.ok()??;
-        Some(Environment { hash: Some(hash), interpreter: plain.in_environment(&found) })
+    /// Returns the environment with this lock, if it exists.
+    async fn find_on_disk(&self, hash: String, plain: &Interpreter) -> Option<Environment> {
+        let (home, lock_hash) = (self.home.clone(), hash.clone());
+        let find = move || environments::find(&home, &lock_hash).inspect(|folder| environments::record_use(folder));
+        let folder = blocking::run(find).await.ok()??;
+        Some(Environment { hash: Some(hash), interpreter: plain.in_environment(&folder) })
     }
 
-    fn set(&self, inputs: &str, declared: &Declared, python: &Python, known: Known) {
-        self.known().insert(inputs.to_owned(), (declared.clone(), python.clone(), known));
+    /// Records the state of an environment.
+    fn set(&self, inputs: &str, declared: &Declared, python: &Python, state: BuildState) {
+        self.states().insert(inputs.to_owned(), (declared.clone(), python.clone(), state));
     }
 
-    /// Builds it, and tells. `times` is how often that has failed in a row; after a while it may be begun again.
-    async fn make(
+    /// Builds the environment and notifies. After `failures` earlier failures and another one, waits for the retry
+    /// delay; then the next request may start a build again.
+    async fn build(
         self: Arc<Self>,
         inputs: String,
         (declared, python, lock): (Declared, Python, Option<Lock>),
         plain: Interpreter,
-        times: u32,
+        failures: u32,
     ) {
-        let reason = match self.try_make(&inputs, &declared, &python, lock, &plain).await {
-            Ok(one) => {
+        let reason = match self.try_build(&inputs, &declared, &python, lock, &plain).await {
+            Ok(environment) => {
                 info!("the environment of {} is ready", declared.requirements.join(", "));
-                self.set(&inputs, &declared, &python, Known::Ready(one));
+                self.set(&inputs, &declared, &python, BuildState::Ready(environment));
                 return self.changed.notify_one();
             }
             Err(reason) => reason,
         };
-        warn!("the environment of {} could not be made: {reason}", declared.requirements.join(", "));
-        self.shown.tell(Some(&Event::Dags));
-        let times = times + 1;
-        self.set(&inputs, &declared, &python, Known::Failed { reason, times });
+        warn!("failed to build the environment of {}: {reason}", declared.requirements.join(", "));
+        self.changes.publish(Some(&Event::Dags));
+        let failures = failures + 1;
+        self.set(&inputs, &declared, &python, BuildState::Failed { reason, failures });
         self.changed.notify_one();
-        tokio::time::sleep(pause_after(times)).await;
-        if matches!(self.known().get(&inputs), Some((_, _, Known::Failed { times: now, .. })) if *now == times) {
-            self.set(&inputs, &declared, &python, Known::Again { times });
+        tokio::time::sleep(retry_delay(failures)).await;
+        let is_latest =
+            |state: &BuildState| matches!(state, BuildState::Failed { failures: now, .. } if *now == failures);
+        if self.states().get(&inputs).is_some_and(|(_, _, state)| is_latest(state)) {
+            self.set(&inputs, &declared, &python, BuildState::RetryDue { failures });
             self.changed.notify_one();
         }
     }
 
-    async fn try_make(
+    async fn try_build(
         self: &Arc<Self>,
         inputs: &str,
         declared: &Declared,
@@ -314,16 +332,16 @@ impl Environments {
         lock: Option<Lock>,
         plain: &Interpreter,
     ) -> Result<Environment, String> {
-        let _turn = self.turn.lock().await;
-        let (this, of_inputs) = (self.clone(), inputs.to_owned());
+        let _building = self.build_lock.lock().await;
+        let (this, inputs_copy) = (self.clone(), inputs.to_owned());
         let (declared, python) = (declared.clone(), python.clone());
         let work = move || {
             let report = |progress: Progress| {
                 let is_step = matches!(progress, Progress::Started(_));
-                let (Progress::Started(what) | Progress::Detail(what)) = progress else { return };
-                this.set(&of_inputs, &declared, &python, Known::Building(what));
+                let (Progress::Started(step) | Progress::Detail(step)) = progress else { return };
+                this.set(&inputs_copy, &declared, &python, BuildState::Building(step));
                 if is_step {
-                    this.shown.tell(Some(&Event::Dags));
+                    this.changes.publish(Some(&Event::Dags));
                 }
             };
             environments::ensure(&this.home, &declared, &python, lock, &report)
@@ -334,39 +352,49 @@ impl Environments {
         Ok(Environment { hash: Some(lock.hash()), interpreter: plain.in_environment(&folder) })
     }
 
-    /// Whether `changed` will tell about what a file wants.
-    pub fn will_tell(&self, file: &Path) -> bool {
-        let wanted_by = self.wanted_by.lock().unwrap_or_else(PoisonError::into_inner);
-        let inputs = wanted_by.get(file).cloned();
-        drop(wanted_by);
-        let is_built = |inputs: String| matches!(self.known().get(&inputs), Some((_, _, Known::Building(_))));
-        self.is_timed.load(Ordering::SeqCst) || inputs.is_some_and(is_built)
+    /// True if `changed` will be notified for this file's environment.
+    pub fn will_notify(&self, file: &Path) -> bool {
+        let inputs_by_file = self.inputs_by_file.lock().unwrap_or_else(PoisonError::into_inner);
+        let inputs = inputs_by_file.get(file).cloned();
+        drop(inputs_by_file);
+        let is_built = |inputs: String| matches!(self.states().get(&inputs), Some((_, _, BuildState::Building(_))));
+        self.is_notification_pending.load(Ordering::SeqCst) || inputs.is_some_and(is_built)
     }
 
-    /// Files that have to be parsed with another environment than before.
+    /// Returns files that must be parsed again with another environment.
     pub fn take_outdated(&self) -> Vec<PathBuf> {
         std::mem::take(&mut self.outdated.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Those that are wanted now, with how each is.
-    pub fn wanted(&self) -> Vec<Wanted> {
-        let wanted_by = self.wanted_by.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Lists the required environments with their states.
+    pub fn required(&self) -> Vec<RequiredEnvironment> {
+        let inputs_by_file = self.inputs_by_file.lock().unwrap_or_else(PoisonError::into_inner);
         let files = |inputs: &String| {
-            let mut files: Vec<PathBuf> =
-                wanted_by.iter().filter(|(_, wanted)| *wanted == inputs).map(|(file, _)| file.clone()).collect();
+            let mut files: Vec<PathBuf> = inputs_by_file
+                .iter()
+                .filter(|(_, required)| *required == inputs)
+                .map(|(file, _)| file.clone())
+                .collect();
             files.sort();
             files
         };
-        let described = |(inputs, (declared, python, known)): (&String, &(Declared, Python, Known))| {
-            let (state, detail, hash) = match known {
-                Known::Ready(one) => ("ready", None, one.hash.clone()),
-                Known::Building(what) => ("building", Some(what.clone()), None),
-                Known::Failed { reason, .. } => ("failed", Some(reason.clone()), None),
-                Known::Again { .. } => ("building", None, None),
+        let describe = |(inputs, (declared, python, build_state)): (&String, &(Declared, Python, BuildState))| {
+            let (state, detail, hash) = match build_state {
+                BuildState::Ready(environment) => ("ready", None, environment.hash.clone()),
+                BuildState::Building(step) => ("building", Some(step.clone()), None),
+                BuildState::Failed { reason, .. } => ("failed", Some(reason.clone()), None),
+                BuildState::RetryDue { .. } => ("building", None, None),
             };
             let files = files(inputs);
-            Wanted { declared: declared.clone(), python: python.version.clone(), files, state, detail, hash }
+            RequiredEnvironment {
+                declared: declared.clone(),
+                python: python.version.clone(),
+                files,
+                state,
+                detail,
+                hash,
+            }
         };
-        self.known().iter().map(described).filter(|wanted| !wanted.files.is_empty()).collect()
+        self.states().iter().map(describe).filter(|required| !required.files.is_empty()).collect()
     }
 }

@@ -1,6 +1,6 @@
-//! What keeps environments in order: built again for versions of before, brought up to date, removed.
+//! Maintains environments: rebuilds them for older DAG versions, updates them, and removes unused ones.
 
-use super::{Environment, Environments, Known};
+use super::{BuildState, Environment, Environments};
 use crate::engine::store::environments as store;
 use crate::home::progress::Progress;
 use crate::python::environments::{self, Declared, Lock};
@@ -12,48 +12,52 @@ use std::sync::PoisonError;
 use std::time::Duration;
 use tracing::{info, warn};
 
-/// How long one that nothing needs is kept: somebody may go back to it.
-const UNUSED: Duration = Duration::from_secs(7 * 24 * 3600);
-/// When it is looked for such, and how often from then on.
-const FIRST_LOOK: Duration = Duration::from_secs(600);
-const LOOK: Duration = Duration::from_secs(12 * 3600);
+/// How long an unused environment is kept, in case the user goes back to an earlier declaration.
+const MAX_UNUSED: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Delay before the first clean-up, and the interval afterwards.
+const FIRST_CLEANUP: Duration = Duration::from_secs(600);
+const CLEANUP_INTERVAL: Duration = Duration::from_secs(12 * 3600);
 
 impl Environments {
-    /// The one that a version of a DAG runs with, built again where it is not there. Waits for that.
+    /// Returns the environment that a DAG version runs with; rebuilds a missing one and waits for it.
     pub async fn with_hash(&self, hash: &str) -> Result<Environment, String> {
         let plain = self.interpreter.get().await?;
-        if let Some(one) = self.built(hash.to_owned(), &plain).await {
-            return Ok(one);
+        if let Some(environment) = self.find_on_disk(hash.to_owned(), &plain).await {
+            return Ok(environment);
         }
         let lock = {
             let client = self.database.get().await.map_err(|error| error.message())?;
             store::get(&*client, hash).await.map_err(|error| error.to_string())?
         };
-        let _turn = self.turn.lock().await;
-        let (home, of_plain) = (self.home.clone(), plain.clone());
+        let _building = self.build_lock.lock().await;
+        let (home, plain_interpreter) = (self.home.clone(), plain.clone());
         let work = move || -> Result<PathBuf, String> {
-            // Whatever ranges it was wanted with: it is for this one.
+            // The Python of the lock, not any of the declared range.
             let declared = Declared { python: vec![lock.python.clone()], ..lock.declared.clone() };
-            let python = environments::choose_or_get(&home, &declared, &of_plain.python()?, &|_: Progress| {})?;
+            let python =
+                environments::choose_or_install(&home, &declared, &plain_interpreter.python()?, &|_: Progress| {})?;
             environments::of_lock(&home, &lock, &python, &|_: Progress| {})
         };
         let folder = blocking::run(work).await.map_err(|error| error.to_string())??;
         Ok(Environment { hash: Some(hash.to_owned()), interpreter: plain.in_environment(&folder) })
     }
 
-    /// Works out anew what is installed for the files that are meant, and installs it; they are parsed with that. What
-    /// failed before is tried again. Returns locks of before and after, and what could not be done.
-    pub async fn update(&self, is_meant: impl Fn(&Path) -> bool) -> Result<(Vec<(Lock, Lock)>, Vec<String>), String> {
+    /// Resolves and installs the environments of the selected files again, and parses the files with them; retries
+    /// earlier failures. Returns the changed locks (before, after) and the failures.
+    pub async fn update(
+        &self,
+        is_selected: impl Fn(&Path) -> bool,
+    ) -> Result<(Vec<(Lock, Lock)>, Vec<String>), String> {
         let plain = self.interpreter.get().await?;
-        self.forget_failed_pythons();
+        self.clear_failed_downloads();
         let (mut changes, mut problems) = (Vec::new(), Vec::new());
-        for (inputs, declared, python, files) in self.meant(is_meant) {
+        for (inputs, declared, python, files) in self.selected(is_selected) {
             self.outdated.lock().unwrap_or_else(PoisonError::into_inner).extend(files);
             if python == Python::default() {
-                // Its Python is being got, or looked for again.
+                // There is no Python yet; the next request looks for one again.
                 continue;
             }
-            let before = self.look_for(&inputs, &plain).await?.0;
+            let before = self.find_built(&inputs, &plain).await?.0;
             match self.renew(&inputs, &declared, &python, &plain).await {
                 Ok(lock) => changes.extend(before.map(|before| (before, lock))),
                 Err(reason) => problems.push(reason),
@@ -63,21 +67,23 @@ impl Environments {
         Ok((changes, problems))
     }
 
-    /// What those files want, each once.
-    fn meant(&self, is_meant: impl Fn(&Path) -> bool) -> Vec<(String, Declared, Python, Vec<PathBuf>)> {
+    /// Returns the environments that the selected files require, each with all of its files: inputs, declaration,
+    /// Python, files.
+    fn selected(&self, is_selected: impl Fn(&Path) -> bool) -> Vec<(String, Declared, Python, Vec<PathBuf>)> {
         let mut by_inputs: HashMap<String, Vec<PathBuf>> = HashMap::new();
-        for (file, inputs) in &*self.wanted_by.lock().unwrap_or_else(PoisonError::into_inner) {
+        for (file, inputs) in &*self.inputs_by_file.lock().unwrap_or_else(PoisonError::into_inner) {
             by_inputs.entry(inputs.clone()).or_default().push(file.clone());
         }
-        by_inputs.retain(|_, files| files.iter().any(|file| is_meant(file)));
-        let known = self.known();
-        let whole = |(inputs, files): (String, Vec<PathBuf>)| {
-            let (declared, python, _) = known.get(&inputs)?;
+        by_inputs.retain(|_, files| files.iter().any(|file| is_selected(file)));
+        let states = self.states();
+        let complete = |(inputs, files): (String, Vec<PathBuf>)| {
+            let (declared, python, _) = states.get(&inputs)?;
             Some((inputs, declared.clone(), python.clone(), files))
         };
-        by_inputs.into_iter().filter_map(whole).collect()
+        by_inputs.into_iter().filter_map(complete).collect()
     }
 
+    /// Resolves and installs an environment again; returns its new lock.
     async fn renew(
         &self,
         inputs: &str,
@@ -85,69 +91,70 @@ impl Environments {
         python: &Python,
         plain: &Interpreter,
     ) -> Result<Lock, String> {
-        let _turn = self.turn.lock().await;
-        let (home, of_python, of_declared) = (self.home.clone(), python.clone(), declared.clone());
-        let work = move || environments::renew(&home, &of_declared, &of_python, &|_: Progress| {});
+        let _building = self.build_lock.lock().await;
+        let (home, python_copy, declared_copy) = (self.home.clone(), python.clone(), declared.clone());
+        let work = move || environments::renew(&home, &declared_copy, &python_copy, &|_: Progress| {});
         let (lock, folder) = blocking::run(work).await.map_err(|error| error.to_string())??;
         let client = self.database.get().await.map_err(|error| error.message())?;
         store::choose(&*client, inputs, &lock).await.map_err(|error| error.to_string())?;
-        let one = Environment { hash: Some(lock.hash()), interpreter: plain.in_environment(&folder) };
-        self.set(inputs, declared, python, Known::Ready(one));
+        let environment = Environment { hash: Some(lock.hash()), interpreter: plain.in_environment(&folder) };
+        self.set(inputs, declared, python, BuildState::Ready(environment));
         Ok(lock)
     }
 
-    /// Removes those that nothing needs and nobody has used for so long; with `dry_run` says which. Returns their folders.
+    /// Removes environments that are not required and unused for that long; with `dry_run` only lists them. Returns
+    /// their folders.
     pub async fn prune(&self, unused_for: Duration, dry_run: bool) -> Result<Vec<PathBuf>, String> {
-        let _turn = self.turn.lock().await;
-        let in_use = self.in_use().await?;
+        let _building = self.build_lock.lock().await;
+        let in_use = self.hashes_in_use().await?;
         let home = self.home.clone();
         let work = move || environments::prune(&home, &in_use, unused_for, dry_run);
         blocking::run(work).await.map_err(|error| error.to_string())?
     }
 
-    /// Hashes of the locks that something needs.
-    async fn in_use(&self) -> Result<Vec<String>, String> {
+    /// Returns the hashes of the locks in use.
+    async fn hashes_in_use(&self) -> Result<Vec<String>, String> {
         let client = self.database.get().await.map_err(|error| error.message())?;
         let mut in_use = store::in_use(&*client).await.map_err(|error| error.to_string())?;
-        // What a file is about to be parsed with.
-        in_use.extend(self.wanted().into_iter().filter_map(|one| one.hash));
+        // No stored DAG uses these yet: files are about to be parsed with them.
+        in_use.extend(self.required().into_iter().filter_map(|required| required.hash));
         Ok(in_use)
     }
 
-    /// Builds environments again whose Python is Leoflow's own where there is a newer patch of it, as after an upgrade that
-    /// brings a newer uv; their files are parsed with that.
+    /// Rebuilds environments on a managed Python that has a newer patch release, such as after an upgrade with a newer
+    /// uv, and parses their files again.
     async fn renew_managed(&self) {
-        let _turn = self.turn.lock().await;
-        let in_use = match self.in_use().await {
+        let _building = self.build_lock.lock().await;
+        let in_use = match self.hashes_in_use().await {
             Ok(in_use) => in_use,
-            Err(reason) => return warn!("whether Pythons are up to date cannot be seen: {reason}"),
+            Err(reason) => return warn!("cannot check Pythons for updates: {reason}"),
         };
         let home = self.home.clone();
         let work = move || environments::renew_managed(&home, &in_use, &|_: Progress| {});
         let Ok((renewed, problems)) = blocking::run(work).await else { return };
         for reason in problems {
-            warn!("an environment could not be built again with a newer Python: {reason}");
+            warn!("failed to rebuild an environment with a newer Python: {reason}");
         }
         if renewed == 0 {
             return;
         }
-        info!("{renewed} environments have a newer patch of their Python");
-        self.known().retain(|_, (_, _, known)| !matches!(known, Known::Ready(_)));
+        info!("rebuilt {renewed} environments with a newer patch release of Python");
+        self.states().retain(|_, (_, _, state)| !matches!(state, BuildState::Ready(_)));
         let files: Vec<PathBuf> =
-            self.wanted_by.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
+            self.inputs_by_file.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
         self.outdated.lock().unwrap_or_else(PoisonError::into_inner).extend(files);
         self.changed.notify_one();
     }
 
-    /// Removes what has not been used for a week and brings Pythons up to date, again and again. Never returns.
-    pub async fn keep_in_order(&self) {
-        // A laptop may never be awake for long.
-        let mut pause = FIRST_LOOK;
+    /// Removes environments unused for a week and updates Pythons, periodically. Never returns.
+    pub async fn maintain(&self) {
+        // The first pause is short, since a laptop may not stay awake for long.
+        let mut pause = FIRST_CLEANUP;
         loop {
-            tokio::time::sleep(std::mem::replace(&mut pause, LOOK)).await;
-            match self.prune(UNUSED, false).await {
-                Ok(removed) => removed.iter().for_each(|folder| info!("{} was not used any more", folder.display())),
-                Err(reason) => warn!("environments that are not used could not be removed: {reason}"),
+            tokio::time::sleep(std::mem::replace(&mut pause, CLEANUP_INTERVAL)).await;
+            match self.prune(MAX_UNUSED, false).await {
+                Ok(removed) => removed.iter().for_each(|folder| info!("removed the unused {}", folder.display())),
+                Err(reason) => warn!("failed to remove unused environments: {reason}"),
             }
             self.renew_managed().await;
         }

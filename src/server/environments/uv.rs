@@ -1,4 +1,4 @@
-//! The uv that tasks make virtual environments with, got where there is none.
+//! Finds or downloads uv, the package installer, for tasks that create virtual environments.
 
 use super::Environments;
 use crate::python::environments;
@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What could not be had is not asked for again so soon.
-const AGAIN: Duration = Duration::from_secs(60);
+/// Retry delay after a failed download.
+const RETRY_DELAY: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
-pub struct Getting(Mutex<State>);
+pub struct UvDownload(Mutex<State>);
 
 #[derive(Default)]
 enum State {
@@ -22,28 +22,28 @@ enum State {
 }
 
 impl Environments {
-    /// `None`: it is being got, ask again. The error is for people.
+    /// Returns the path of uv; `None` while it is being downloaded. The error is a text for users.
     pub async fn uv(self: &Arc<Self>) -> Result<Option<PathBuf>, String> {
         let home = self.home.clone();
         let find = move || environments::find_uv(&home).map(|uv| uv.program);
-        if let Some(found) = blocking::run(find).await.map_err(|error| error.to_string())? {
-            return Ok(Some(found));
+        if let Some(program) = blocking::run(find).await.map_err(|error| error.to_string())? {
+            return Ok(Some(program));
         }
-        let mut state = self.getting_uv.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.uv_download.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &*state {
             State::UnderWay => return Ok(None),
-            State::Failed(reason, at) if at.elapsed() < AGAIN => return Err(reason.clone()),
+            State::Failed(reason, failed_at) if failed_at.elapsed() < RETRY_DELAY => return Err(reason.clone()),
             State::Failed(..) | State::Idle => *state = State::UnderWay,
         }
         let this = self.clone();
         tokio::spawn(async move {
-            // An environment that is being built may be getting it too.
-            let _turn = this.turn.lock().await;
+            // A running build may be downloading it too.
+            let _building = this.build_lock.lock().await;
             let home = this.home.clone();
-            let get = move || environments::get_uv(&home, &|_| {}).map(drop);
-            let got = blocking::run(get).await.unwrap_or_else(|error| Err(error.to_string()));
-            let ended = got.map_or_else(|reason| State::Failed(reason, Instant::now()), |()| State::Idle);
-            *this.getting_uv.0.lock().unwrap_or_else(PoisonError::into_inner) = ended;
+            let download = move || environments::ensure_uv(&home, &|_| {}).map(drop);
+            let downloaded = blocking::run(download).await.unwrap_or_else(|error| Err(error.to_string()));
+            let new_state = downloaded.map_or_else(|reason| State::Failed(reason, Instant::now()), |()| State::Idle);
+            *this.uv_download.0.lock().unwrap_or_else(PoisonError::into_inner) = new_state;
         });
         Ok(None)
     }

@@ -1,8 +1,8 @@
-//! Backups over HTTP: for programs below `/api/lite`, and for people a page.
+//! Backups over HTTP: the API below `/api/lite`, and a page.
 
-use super::pages::{problems, size_text};
+use super::pages::{instance_name, own_config, problems, size_text};
 use super::render::page;
-use crate::config::{self, Config};
+use crate::config;
 use crate::home::operations::Operation;
 use crate::server::api_error::ApiError;
 use crate::server::body::bad_body;
@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
 
-/// `GET /api/lite/backups`: those in the home, the newest first.
+/// `GET /api/lite/backups`: the backups in the home, newest first.
 pub async fn list(State(state): Shared) -> Result<Json<Value>, ApiError> {
     listed(&state).await.map(Json)
 }
@@ -40,17 +40,17 @@ fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
 
-/// `POST /api/lite/backups`: begins one; the answer names the operation to ask for.
+/// `POST /api/lite/backups`: starts a backup; returns the operation.
 pub async fn make(State(state): Shared) -> Result<Accepted<Operation>, ApiError> {
     begin(&state).await.map(Accepted)
 }
 
-/// `POST /api/lite/backups/{name}/verify`: restores it on trial.
+/// `POST /api/lite/backups/{name}/verify`: starts a test restore.
 pub async fn verify(State(state): Shared, Segments(name): Segments<String>) -> Result<Accepted<Operation>, ApiError> {
     begin_verification(&state, &name).await.map(Accepted)
 }
 
-/// Only of those that are listed: a name is no path.
+/// Returns the path of a listed backup, so that a name cannot lead to another file.
 async fn path_of(state: &AppState, name: &str) -> Result<String, ApiError> {
     let found = listed(state).await?;
     let mut paths = found["backups"].as_array().into_iter().flatten().filter_map(|one| one["path"].as_str());
@@ -63,7 +63,7 @@ async fn begin_verification(state: &AppState, name: &str) -> Result<Operation, A
     state.own_program.begin(&state.home, "verify", words(&["lite", "backups", "verify", &path])).await
 }
 
-/// A restore replaces everything: which instance that is, is said twice.
+/// A restore replaces all data of an instance, so the request repeats the instance's name.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Restore {
@@ -71,7 +71,7 @@ pub struct Restore {
     instance: String,
 }
 
-/// `POST /api/lite/restore`: of a backup that is listed. The server that was asked is replaced meanwhile.
+/// `POST /api/lite/restore`: starts a restore of a listed backup, which replaces this server.
 pub async fn restore(
     State(state): Shared,
     given: Result<Json<Restore>, JsonRejection>,
@@ -80,15 +80,12 @@ pub async fn restore(
     begin_restore(&state, &backup, &instance).await.map(Accepted)
 }
 
-fn own_config(state: &AppState) -> Option<Config> {
-    config::load(&state.home.config()).ok().flatten().map(|loaded| loaded.config)
-}
-
 async fn begin_restore(state: &AppState, backup: &str, instance: &str) -> Result<Operation, ApiError> {
-    let config = own_config(state);
-    let own = config::instance_name(config.as_ref());
-    if instance != own {
-        let reason = format!("A restore replaces everything in this instance; repeat its name, which is {own:?}");
+    let own_name = instance_name(state);
+    if instance != own_name {
+        let reason = format!(
+            "A restore replaces all data of this instance: to confirm, enter the instance's name, {own_name:?}"
+        );
         return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, reason));
     }
     let path = path_of(state, backup).await?;
@@ -98,10 +95,10 @@ async fn begin_restore(state: &AppState, backup: &str, instance: &str) -> Result
         .await
 }
 
-/// As a shell reads it.
-fn in_shell(path: &str) -> String {
+/// Quotes a word for a POSIX shell where it needs to be.
+pub fn shell_quoted(word: &str) -> String {
     let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-+".contains(letter);
-    if path.chars().all(is_plain) { path.to_owned() } else { format!("'{}'", path.replace('\'', "'\\''")) }
+    if word.chars().all(is_plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
 }
 
 fn name_of(path: &str) -> &str {
@@ -111,17 +108,17 @@ fn name_of(path: &str) -> &str {
 /// `GET /api/lite/operations/{id}`.
 pub async fn operation(State(state): Shared, Segments(id): Segments<u64>) -> Result<Json<Operation>, ApiError> {
     let found = find(&state.home, id).await;
-    let missing = || ApiError::new(StatusCode::NOT_FOUND, format!("There is no operation {id} any more"));
+    let missing = || ApiError::new(StatusCode::NOT_FOUND, format!("There is no operation {id}"));
     found.map(Json).ok_or_else(missing)
 }
 
 /// `/lite/backups`.
 pub async fn backups_page(State(state): Shared) -> Result<Html<String>, ApiError> {
-    shown(&state, None).await
+    show(&state, None).await
 }
 
-/// `refused` is why what was asked for is not done.
-async fn shown(state: &AppState, refused: Option<&str>) -> Result<Html<String>, ApiError> {
+/// The page; `refused` is why the request before was refused.
+async fn show(state: &AppState, refused: Option<&str>) -> Result<Html<String>, ApiError> {
     let (backups, reason) = match ask(&state.home, &["lite", "backups", "list"]).await {
         Ok(found) => (found["backups"].as_array().cloned().unwrap_or_default(), None),
         Err(reason) => (Vec::new(), Some(reason)),
@@ -132,11 +129,12 @@ async fn shown(state: &AppState, refused: Option<&str>) -> Result<Html<String>, 
     let settings = config.as_ref().map(|config| &config.backup);
     page(
         "backups.html",
-        &json!({
+        config::instance_name(config.as_ref()),
+        json!({
             "backups": backups, "reason": reason, "operation": operation,
             "schedule": settings.map(|settings| settings.schedule.to_string()),
             "verify": settings.map(|settings| settings.verify.to_string()),
-            "problems": problems(state), "instance": config::instance_name(config.as_ref()), "refused": refused,
+            "problems": problems(state), "refused": refused,
         }),
     )
 }
@@ -146,22 +144,23 @@ fn row(one: &Value) -> Value {
     let verified = match (one["problem"].as_str().or(proof["problem"].as_str()), proof.is_null()) {
         (Some(problem), _) => problem,
         (None, true) => "never",
-        (None, false) if proof["unopened"] == true => "not opened",
+        (None, false) if proof["unopened"] == true => "hashes only, not decrypted",
         (None, false) if proof["quick"] == true => "hashes only",
-        (None, false) => "",
+        (None, false) => "verified by a test restore",
     };
     let is_bad = one["problem"].is_string() || proof["problem"].is_string();
     let name = utf8_percent_encode(name_of(path), NON_ALPHANUMERIC);
     json!({
-        "verify": format!("/lite/backups/{name}/verify"), "restore": format!("/lite/backups/{name}/restore"), "path": in_shell(path), "created_at": one["created_at"], "automatic": one["automatic"] == true,
+        "verify": format!("/lite/backups/{name}/verify"), "restore": format!("/lite/backups/{name}/restore"),
+        "path": shell_quoted(path), "created_at": one["created_at"], "automatic": one["automatic"] == true,
         "encrypted": one["encrypted"] == true,
         "size": size_text(one["size_bytes"].as_u64()), "version": one["leoflow_version"],
         "schema_version": one["schema_version"], "rows": one["rows"], "verified": verified,
-        "verified_at": proof["verified_at"], "is_bad": is_bad,
+        "verified_at": proof["verified_at"], "is_bad": is_bad, "is_verified": proof["ok"] == true && !is_bad,
     })
 }
 
-/// `POST /lite/backups`, by the page's button.
+/// `POST /lite/backups`: the button "Back up now".
 pub async fn make_for_page(State(state): Shared) -> Result<Response, ApiError> {
     done_or_refused(&state, begin(&state).await).await
 }
@@ -171,13 +170,13 @@ pub async fn verify_for_page(State(state): Shared, Segments(name): Segments<Stri
     done_or_refused(&state, begin_verification(&state, &name).await).await
 }
 
-/// What the page's form has.
+/// The fields of the page's form.
 #[derive(Deserialize)]
 pub struct RestoreForm {
     instance: String,
 }
 
-/// `POST /lite/backups/{name}/restore`: the page says why not, where the instance's name was not repeated.
+/// `POST /lite/backups/{name}/restore`: shows the page with the error if the instance's name is wrong.
 pub async fn restore_for_page(
     State(state): Shared,
     Segments(name): Segments<String>,
@@ -186,11 +185,11 @@ pub async fn restore_for_page(
     done_or_refused(&state, begin_restore(&state, &name, instance.trim()).await).await
 }
 
-/// The page, which tells what is under way or why nothing was begun.
+/// Redirects to the page, which shows the operation; or shows the page with the error.
 async fn done_or_refused(state: &AppState, begun: Result<Operation, ApiError>) -> Result<Response, ApiError> {
     match begun {
         Ok(_) => Ok(Redirect::to("/lite/backups").into_response()),
-        Err(refused) => Ok((refused.status(), shown(state, Some(&refused.message())).await?).into_response()),
+        Err(refused) => Ok((refused.status(), show(state, Some(&refused.message())).await?).into_response()),
     }
 }
 
@@ -199,20 +198,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_operation_is_shown_with_what_it_left_out() {
+    fn an_operation_shows_the_files_it_skipped() {
         let one = |kind: &str, result: Value, error: Value| {
             let operation = json!({
                 "id": 5, "kind": kind, "status": "failed", "progress": ["first", "<b>"], "result": result, "error": error,
             });
-            page("operation.html", &json!({ "operation": operation })).unwrap().0
+            page("operation.html", "one", json!({ "operation": operation })).unwrap().0
         };
         let skipped = json!({"skipped": [{"path": "ab", "reason": "gone"}, {"path": "c", "reason": "gone"}]});
         let shown = one("backup", skipped, Value::Null);
-        assert!(shown.contains("<b>A backup</b>") && shown.contains("ab, c") && shown.contains("&lt;b&gt;"), "{shown}");
-        for (kind, title) in [("upgrade", "An upgrade"), ("upgrade-instances", "several"), ("unheard", "unheard")] {
+        assert!(shown.contains(">Backup</h2>") && shown.contains("ab, c") && shown.contains("&lt;b&gt;"), "{shown}");
+        for (kind, title) in
+            [("upgrade", "Upgrade"), ("upgrade-instances", "several"), ("unknown-kind", "unknown-kind")]
+        {
             let shown = one(kind, json!({"status": "x"}), json!("no\nhint: h"));
-            assert!(shown.contains(title) && shown.contains("hint: h") && !shown.contains("lacks"), "{shown}");
+            assert!(
+                shown.contains(title) && shown.contains("hint: h") && !shown.contains("could not be read"),
+                "{shown}"
+            );
         }
-        assert!(!one("verify", Value::Null, Value::Null).contains("lacks"));
+        assert!(!one("verify", Value::Null, Value::Null).contains("could not be read"));
     }
 }

@@ -1,4 +1,4 @@
-//! That something has changed, for commands that wait for it.
+//! Lets commands wait for changes.
 
 use crate::server::api_error::ApiError;
 use crate::server::request::Params;
@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The longest that a command waits in one request.
+/// Longest wait of one request.
 const WAIT_LIMIT: Duration = Duration::from_secs(20);
 
-/// `GET /local/changes?after=N`: returns when the count is not N any more, or after a while. The
-/// count begins anew with each server, so that a waiting command looks again when it is replaced.
+/// `GET /local/changes?after=N`: returns when the count of changes differs from N, or after [`WAIT_LIMIT`]. Each server
+/// counts from its own start, so a command also wakes up when the server is replaced.
 pub async fn wait(State(state): State<Arc<AppState>>, params: Params) -> Result<Json<Value>, ApiError> {
     let after = params.whole("after")?;
     let mut count = state.changes.count.subscribe();

@@ -1,4 +1,4 @@
-//! The environments of projects, for this user's own commands and for the agent.
+//! Endpoints for the Python environments of projects, for this user's commands and for the agent.
 
 use crate::engine::store::environments as store;
 use crate::python::environments::{self, Lock};
@@ -20,42 +20,45 @@ use std::time::Duration;
 
 type Shared = State<Arc<AppState>>;
 
-/// Those that are kept, and those that are wanted and not there yet.
+/// Lists the environments on record, and those that DAG files require and that are not built.
 pub async fn list(State(state): Shared) -> Result<Json<Value>, ApiError> {
     let all = {
         let client = state.database.get().await?;
         store::all(&*client).await?
     };
     let home = state.home.clone();
-    let look = move || all.into_iter().map(|one| (environments::find(&home, &one.hash), one)).collect::<Vec<_>>();
-    let looked = blocking::run(look).await.map_err(|error| ApiError::internal(&error))?;
-    let kept: Vec<Value> = looked
+    let find = move || {
+        let with_folder =
+            |environment: store::StoredEnvironment| (environments::find(&home, &environment.hash), environment);
+        all.into_iter().map(with_folder).collect::<Vec<_>>()
+    };
+    let found = blocking::run(find).await.map_err(|error| ApiError::internal(&error))?;
+    let views: Vec<Value> = found
         .into_iter()
-        .map(|(folder, one)| {
-            let packages = folder.as_deref().map_or_else(|| one.lock.packages(), environments::installed);
-            let packages: Vec<Value> = packages
-                .into_iter()
-                .map(|(name, version)| json!({"name": name, "version": version}))
-                .collect();
+        .map(|(folder, stored)| {
+            let packages = folder.as_deref().map_or_else(|| stored.lock.packages(), environments::installed);
+            let packages: Vec<Value> =
+                packages.into_iter().map(|(name, version)| json!({"name": name, "version": version})).collect();
             json!({
-                "hash": one.hash, "python": one.lock.python, "requirements": one.lock.declared.requirements,
-                "packages": packages, "created_at": one.created_at.to_string(), "dags": one.dags, "files": one.files, "lock": one.lock.text, "folder": folder,
+                "hash": stored.hash, "python": stored.lock.python, "requirements": stored.lock.declared.requirements,
+                "packages": packages, "created_at": stored.created_at.to_string(), "dags": stored.dags,
+                "files": stored.files, "lock": stored.lock.text, "folder": folder,
             })
         })
         .collect();
-    Ok(Json(json!({"environments": kept, "wanted": state.environments.wanted()})))
+    Ok(Json(json!({"environments": views, "wanted": state.environments.required()})))
 }
 
-/// Has one built, unless it is there, and waits for it; not when the server leaves: the next one is asked then.
+/// Builds an environment unless it exists, and waits for it. Fails when the server exits: the caller asks the next one.
 pub async fn build(State(state): Shared, Id(hash): Id) -> Result<Json<Value>, ApiError> {
     let mut leaving = state.changes.leaving.subscribe();
     tokio::select! {
-        made = state.environments.with_hash(&hash) => Ok(Json(json!({"problem": made.err()}))),
-        _ = leaving.wait_for(|leaving| *leaving) => Err(ApiError::unavailable(&"the server leaves")),
+        built = state.environments.with_hash(&hash) => Ok(Json(json!({"problem": built.err()}))),
+        _ = leaving.wait_for(|leaving| *leaving) => Err(ApiError::unavailable(&"the server is shutting down")),
     }
 }
 
-/// The lock that was chosen for these inputs, or null.
+/// Returns the lock that was resolved for these inputs, or null.
 pub async fn chosen(State(state): Shared, Id(inputs): Id) -> Result<Json<Option<Lock>>, ApiError> {
     let client = state.database.get().await?;
     Ok(Json(store::chosen(&*client, &inputs).await?))
@@ -63,21 +66,21 @@ pub async fn chosen(State(state): Shared, Id(inputs): Id) -> Result<Json<Option<
 
 #[derive(Deserialize)]
 pub struct Update {
-    /// A folder of the workspace; all when none is named.
+    /// A folder of the workspace; `None` for all projects.
     project: Option<String>,
 }
 
-/// Works out anew what is installed, and installs it. What failed before is tried again.
+/// Resolves and installs the newest allowed packages, and retries what failed before.
 pub async fn update(State(state): Shared, body: Result<Json<Update>, JsonRejection>) -> Result<Json<Value>, ApiError> {
     let Json(Update { project }) = body.map_err(bad_body)?;
-    let is_meant = |file: &Path| project.as_deref().is_none_or(|project| file.iter().any(|part| part == project));
-    let done = state.environments.update(is_meant).await;
-    let (changes, problems) = done.map_err(|reason| ApiError::new(StatusCode::CONFLICT, reason))?;
+    let is_selected = |file: &Path| project.as_deref().is_none_or(|project| file.iter().any(|part| part == project));
+    let updated = state.environments.update(is_selected).await;
+    let (changes, problems) = updated.map_err(|reason| ApiError::new(StatusCode::CONFLICT, reason))?;
     let lines: Vec<String> = changes.iter().flat_map(|(before, after)| differences(before, after)).collect();
     Ok(Json(json!({"changes": lines, "problems": problems})))
 }
 
-/// `name 1.0 -> 2.0`, a line for each package that is not as it was.
+/// One line for each changed package, such as `name 1.0 -> 2.0`.
 fn differences(before: &Lock, after: &Lock) -> Vec<String> {
     let (before, after): (BTreeMap<_, _>, BTreeMap<_, _>) =
         (before.packages().into_iter().collect(), after.packages().into_iter().collect());
@@ -96,7 +99,7 @@ pub struct Prune {
     dry_run: bool,
 }
 
-/// Removes what is built and not used by any DAG as it is now, nor by a run that is under way. It can be built again.
+/// Removes built environments that no current DAG and no unfinished run uses. They can be rebuilt.
 pub async fn prune(State(state): Shared, body: Result<Json<Prune>, JsonRejection>) -> Result<Json<Value>, ApiError> {
     let Json(Prune { dry_run }) = body.map_err(bad_body)?;
     let removed = state

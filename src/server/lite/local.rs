@@ -1,5 +1,5 @@
-//! What only this user's own commands may ask, over `run/api.sock`: values and lists with their
-//! secrets in, and imports in one transaction.
+//! Endpoints for this user's own commands, over `run/api.sock`: variables and connections with their secrets, and
+//! imports in one transaction.
 
 use crate::engine::store::connections::{self, Connection};
 use crate::engine::store::listing::Listing;
@@ -8,7 +8,7 @@ use crate::engine::store::{OnExisting, ReadFor};
 use crate::server::api_error::ApiError;
 use crate::server::body::bad_body;
 use crate::server::environments;
-use crate::server::providers::{self, Tested};
+use crate::server::providers::{self, ConnectionTest};
 use crate::server::request::Id;
 use crate::server::state::AppState;
 use crate::sys::blocking;
@@ -35,7 +35,7 @@ pub struct Imported {
     skipped: usize,
 }
 
-/// Whether a browser with this token would be let in.
+/// Reports whether a session token is valid.
 pub async fn check_session(State(state): Shared, Json(session): Json<Session>) -> Json<serde_json::Value> {
     Json(serde_json::json!({"valid": state.check_token(&session.token).is_some()}))
 }
@@ -45,12 +45,14 @@ pub struct Session {
     token: String,
 }
 
-/// The Python that runs DAGs here, whatever the search path of whoever asks, and environments that could not be made.
+/// Returns the Python that runs DAGs, independent of the caller's search path, and environments that failed to build.
 pub async fn python(State(state): Shared) -> Json<serde_json::Value> {
-    let found = state.interpreter.get().await;
-    let wanted = state.environments.wanted();
-    let failed: Vec<&environments::Wanted> = wanted.iter().filter(|one| one.state == "failed").collect();
-    Json(serde_json::json!({"python": found.ok().map(|one| one.program), "failed": failed}))
+    let interpreter = state.interpreter.get().await;
+    let required = state.environments.required();
+    let failed: Vec<&environments::RequiredEnvironment> =
+        required.iter().filter(|environment| environment.state == "failed").collect();
+    let program = interpreter.ok().map(|interpreter| interpreter.program);
+    Json(serde_json::json!({"python": program, "failed": failed}))
 }
 
 pub async fn get_variable(State(state): Shared, Id(key): Id) -> Result<Json<Variable>, ApiError> {
@@ -63,16 +65,16 @@ pub async fn get_connection(State(state): Shared, Id(id): Id) -> Result<Json<Con
     Ok(Json(connections::get(&*client, &state.cipher, &id, ReadFor::Reading).await?))
 }
 
-/// What the hook of a provider says that one of the projects has: `tested` is false where none has one.
+/// Tests a connection with the provider's hook from one of the projects; `tested` is false if no project has it.
 pub async fn test_connection(State(state): Shared, Id(id): Id) -> Result<Json<serde_json::Value>, ApiError> {
     let client = state.database.get().await?;
     let connection = connections::get(&*client, &state.cipher, &id, ReadFor::Reading).await?;
     drop(client);
-    let said = providers::test_connection(&state, &id, &connection.conn_type).await;
-    let said = said.map_err(|reason| ApiError::new(StatusCode::BAD_GATEWAY, reason))?;
-    Ok(Json(match said {
+    let result = providers::test_connection(&state, &id, &connection.conn_type).await;
+    let result = result.map_err(|reason| ApiError::new(StatusCode::BAD_GATEWAY, reason))?;
+    Ok(Json(match result {
         None => serde_json::json!({"tested": false}),
-        Some(Tested { status, message, provider }) => {
+        Some(ConnectionTest { status, message, provider }) => {
             serde_json::json!({"tested": true, "status": status, "message": message, "provider": provider})
         }
     }))
@@ -88,7 +90,7 @@ pub async fn export_connections(State(state): Shared) -> Result<Json<Vec<Connect
     Ok(Json(connections::list(&*client, &state.cipher, Listing::default()).await?.rows))
 }
 
-/// Of any size that is read: taken apart where nobody waits for it.
+/// Parses the body on another thread, because it may be large.
 pub async fn import_variables(State(state): Shared, body: Bytes) -> Result<Json<Imported>, ApiError> {
     let read = blocking::run(move || serde_json::from_slice::<Import<Variable>>(&body));
     let import = match read.await {

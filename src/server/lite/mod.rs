@@ -1,14 +1,20 @@
-//! Leoflow's own pages, and what its own commands ask.
+//! Leoflow's own pages, and the endpoints of its own commands.
 
 pub mod backups;
 pub mod changes;
+mod chart;
+pub mod docs_pages;
 pub mod environments;
 pub mod local;
 pub mod overview;
 pub mod pages;
+mod queue;
 pub mod releases;
 pub mod render;
+pub mod status;
+mod storage;
 pub mod trial_task;
+pub mod upgrade_progress;
 pub mod upgrades;
 
 use super::api::backfills;
@@ -24,29 +30,33 @@ use std::sync::Arc;
 
 type Routes = Router<Arc<AppState>>;
 
-/// The largest body of the user's own imports: hundreds of thousands of variables.
+/// Maximum body of a local import, in bytes: hundreds of thousands of variables.
 const IMPORT_BYTES: usize = 80 * 1024 * 1024;
 
-/// For those who have logged in.
+/// Pages; they need a login.
 pub fn page_routes(state: &Arc<AppState>) -> Routes {
     Router::new()
-        .route("/lite/", get(pages::status_page))
+        .route("/lite/", get(status::status_page))
         .route("/lite/backups", get(backups::backups_page).post(backups::make_for_page))
         .route("/lite/backups/{name}/verify", post(backups::verify_for_page))
         .route("/lite/backups/{name}/restore", post(backups::restore_for_page))
         .route("/lite/releases", get(releases::releases_page))
         .route("/lite/releases/upgrade", post(upgrades::upgrade_for_page))
         .route("/lite/doctor", get(releases::doctor_page))
+        .route("/lite/docs/", get(docs_pages::contents))
+        .route("/lite/docs/{*name}", get(docs_pages::page))
         .layer(from_fn_with_state(state.clone(), audit::log))
         .layer(from_fn_with_state(state.clone(), guard::require_login))
-        .layer(from_fn(guard::framed_by_ourselves))
+        .layer(from_fn(guard::allow_own_frames))
         .route("/lite", get(async || Redirect::permanent("/lite/")))
+        .route("/lite/docs", get(async || Redirect::permanent("/lite/docs/")))
 }
 
-/// What every page is made with.
+/// Style sheet, scripts and icon.
 pub fn static_routes() -> Routes {
     Router::new()
         .route("/lite/static/style.css", get(pages::style))
+        .route("/lite/static/frame.js", get(pages::frame_script))
         .route("/lite/static/status.js", get(pages::status_script))
         .route("/lite/static/docs.js", get(pages::docs_script))
         .route("/lite/static/operation.js", get(pages::operation_script))
@@ -54,7 +64,7 @@ pub fn static_routes() -> Routes {
         .route("/lite/static/icon.svg", get(pages::icon))
 }
 
-/// What commands show of DAGs, each in one request.
+/// DAGs and runs as commands show them, each in one request.
 pub fn dag_routes() -> Routes {
     Router::new()
         .route("/api/lite/backfills/{id}/outcome", get(backfills::outcome))
@@ -64,7 +74,7 @@ pub fn dag_routes() -> Routes {
         .route("/api/lite/dags/{dag_id}/runs/{run_id}", get(overview::run))
 }
 
-/// What this program's own commands do.
+/// Backups, releases and diagnostics, which run this program's own commands.
 pub fn own_routes(state: &Arc<AppState>) -> Routes {
     Router::new()
         .route("/api/lite/backups", get(backups::list).post(backups::make))
@@ -73,7 +83,7 @@ pub fn own_routes(state: &Arc<AppState>) -> Routes {
         .route("/api/lite/restore", post(backups::restore))
         .route("/api/lite/version", get(upgrades::version))
         .route("/api/lite/upgrade", post(upgrades::upgrade))
-        .route("/api/lite/upgrade/{id}", get(upgrades::progress))
+        .route("/api/lite/upgrade/{id}", get(upgrade_progress::progress))
         .route("/api/lite/rollback", post(upgrades::rollback))
         .route("/api/lite/instances", get(upgrades::instances))
         .route("/api/lite/instances/upgrade", post(upgrades::upgrade_instances))
@@ -83,17 +93,17 @@ pub fn own_routes(state: &Arc<AppState>) -> Routes {
         .layer(from_fn_with_state(state.clone(), audit::log))
 }
 
-/// What takes its own time: a task that is tried out.
-pub fn unhurried_routes(state: &Arc<AppState>) -> Routes {
+/// Routes without the datastore timeout: own commands and the trial task.
+pub fn slow_routes(state: &Arc<AppState>) -> Routes {
     Router::new()
         .merge(own_routes(state))
         .route("/api/lite/trial-task", post(trial_task::run))
-        // What releases before asked, whose worker tries a new server.
+        // Older releases use this path when they test a new server.
         .route("/ui/trial-task", post(trial_task::run))
         .layer(from_fn_with_state(state.clone(), guard::require_token))
 }
 
-/// For this user's own commands, over the socket that only they can open.
+/// Endpoints for this user's commands, over a private Unix socket.
 pub fn local_routes(state: &Arc<AppState>) -> Routes {
     Router::new()
         .route("/local/variables/{*key}", get(local::get_variable))
@@ -103,24 +113,24 @@ pub fn local_routes(state: &Arc<AppState>) -> Routes {
         .route("/local/environments", get(environments::list))
         .route("/local/environments/chosen/{inputs}", get(environments::chosen))
         .route("/local/session", post(local::check_session))
-        .layer(from_fn_with_state(state.clone(), guard::telling_dag_files))
+        .layer(from_fn_with_state(state.clone(), guard::notify_dag_files))
         .layer(DefaultBodyLimit::max(IMPORT_BYTES))
         .layer(from_fn(guard::require_local))
 }
 
-/// For the same, of as much as there is.
+/// The same for exports and imports of any size.
 pub fn import_routes(state: &Arc<AppState>) -> Routes {
     Router::new()
         .route("/local/variables", get(local::export_variables).put(local::import_variables))
         .route("/local/connections", get(local::export_connections).put(local::import_connections))
         .layer(from_fn_with_state(state.clone(), audit::log))
-        .layer(from_fn_with_state(state.clone(), guard::telling_dag_files))
+        .layer(from_fn_with_state(state.clone(), guard::notify_dag_files))
         .layer(DefaultBodyLimit::max(IMPORT_BYTES))
         .layer(from_fn(guard::require_local))
         .layer(from_fn(guard::import_timeout))
 }
 
-/// For the same and the agent: what is built takes as long as it takes.
+/// The same for commands and the agent, without a timeout for builds.
 pub fn environment_routes() -> Routes {
     Router::new()
         .route("/local/environments/update", post(environments::update))

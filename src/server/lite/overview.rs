@@ -1,5 +1,4 @@
-//! What the command line shows in one look: all DAGs with their last runs and what
-//! could not be imported; one run with all of its tasks.
+//! Overviews for the command line: all DAGs with their last runs and import errors, and a run with all of its tasks.
 
 use crate::engine::keys::RunKey;
 use crate::engine::planner::graph::Graph;
@@ -9,7 +8,7 @@ use crate::engine::store::ReadFor;
 use crate::engine::store::backfills;
 use crate::engine::store::dags::{self, ImportError};
 use crate::engine::store::instances::{self, Instance, NOT_MAPPED};
-use crate::engine::store::listing::{Column, Found, Listing, Order};
+use crate::engine::store::listing::{Column, ListPage, Listing, Order};
 use crate::engine::store::runs::{self, Run};
 use crate::server::api::backfills as backfill_views;
 use crate::server::api::views;
@@ -25,11 +24,11 @@ use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
 
-/// Runs of a DAG that the list shows.
+/// Runs per DAG in the list.
 const LAST_RUNS: i64 = 10;
-/// What has just become known may be of a moment so long ago: when a task ended its keeper has written.
+/// Maximum delay until the end of a task, as its keeper recorded it, is visible.
 const SHOWN_LATE: SignedDuration = SignedDuration::from_secs(2);
-/// Backfills of a DAG that its page shows.
+/// Backfills per DAG.
 const LAST_BACKFILLS: i64 = 5;
 
 pub async fn dags(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
@@ -38,19 +37,19 @@ pub async fn dags(State(state): Shared, params: Params) -> Result<Json<Value>, A
     if !params.flag("all")?.unwrap_or(false) {
         listing.conditions.add("d.is_active", Vec::new());
     }
-    let found = dags::list(&*client, &state.structures, listing).await?.rows;
+    let listed = dags::list(&*client, &state.structures, listing).await?.rows;
     let errors = dags::import_errors(&*client, Listing::default()).await?.rows;
     let newest = runs::newest(&*client, None, LAST_RUNS).await?;
     let mut by_dag: HashMap<&str, Vec<&Run>> = HashMap::new();
     for run in &newest {
         by_dag.entry(&run.key.dag_id).or_default().push(run);
     }
-    let mut list = Vec::with_capacity(found.len());
-    for dag in &found {
+    let mut list = Vec::with_capacity(listed.len());
+    for dag in &listed {
         let error = errors.iter().find(|error| error.filename == dag.fileloc);
-        let of_dag = by_dag.get(dag.dag_id.as_str()).map_or(&[][..], Vec::as_slice);
-        let newest = of_dag.iter().max_by_key(|run| (run.run_after, run.queued_at));
-        let last: Vec<Value> = of_dag
+        let dag_runs = by_dag.get(dag.dag_id.as_str()).map_or(&[][..], Vec::as_slice);
+        let newest = dag_runs.iter().max_by_key(|run| (run.run_after, run.queued_at));
+        let last: Vec<Value> = dag_runs
             .iter()
             .map(|run| {
                 json!({
@@ -79,10 +78,13 @@ pub async fn dags(State(state): Shared, params: Params) -> Result<Json<Value>, A
     let errors: Vec<Value> = errors.iter().map(error_view).collect();
     let being_built: Vec<Value> = state
         .environments
-        .wanted()
+        .required()
         .iter()
-        .filter(|one| one.state == "building")
-        .map(|one| json!({"files": one.files, "requirements": one.declared.requirements, "detail": one.detail}))
+        .filter(|required| required.state == "building")
+        .map(|required| {
+            let (requirements, detail) = (&required.declared.requirements, &required.detail);
+            json!({"files": required.files, "requirements": requirements, "detail": detail})
+        })
         .collect();
     Ok(Json(json!({"dags": list, "import_errors": errors, "being_built": being_built})))
 }
@@ -91,27 +93,27 @@ fn error_view(error: &ImportError) -> Value {
     json!({"filename": error.filename, "stack_trace": error.stack_trace})
 }
 
-/// A DAG with its newest runs and its tasks.
+/// Returns a DAG with its newest runs and its tasks.
 pub async fn dag(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
     let dag = dags::get(&*client, &dag_id).await?;
     let mut newest = Listing::first(50, Order { column: Column::time("r.run_after"), descending: true });
     newest.conditions.with("r.dag_id = {}", dag_id.clone());
-    let Found { rows: runs, total, .. } = runs::list(&*client, newest).await?;
+    let ListPage { rows: runs, total, .. } = runs::list(&*client, newest).await?;
     let errors = dags::import_errors(&*client, Listing::default()).await?.rows;
     let error = errors.iter().find(|error| error.filename == dag.fileloc).map(|error| &error.stack_trace);
-    let mut filled = Vec::new();
+    let mut last_backfills = Vec::new();
     for (backfill, states) in backfills::newest(&*client, &dag_id, LAST_BACKFILLS).await? {
-        let mut one = json!(backfill_views::view(backfill));
-        one["states"] = states.into();
-        filled.push(one);
+        let mut view = json!(backfill_views::view(backfill));
+        view["states"] = states.into();
+        last_backfills.push(view);
     }
     let is_periodic = dag.structure.timetable.as_ref().is_some_and(|timetable| timetable.is_periodic());
     Ok(Json(json!({
         "dag_id": dag.dag_id,
         "next_run_after": dag.next_run_after.map(views::stamp),
         "is_backfillable": is_periodic,
-        "backfills": filled,
+        "backfills": last_backfills,
         "is_paused": dag.is_paused,
         "is_stale": !dag.is_active,
         "fileloc": dag.fileloc,
@@ -128,7 +130,7 @@ pub async fn dag(State(state): Shared, Segments(dag_id): Segments<String>) -> Re
     })))
 }
 
-/// When the next runs of a DAG are due, `?count=` of them. Fewer where only its own code knows.
+/// Returns when the next `?count=` runs of a DAG are due; fewer if only the DAG's own code can compute them.
 pub async fn next(
     State(state): Shared,
     Segments(dag_id): Segments<String>,
@@ -150,9 +152,9 @@ pub async fn next(
     Ok(Json(json!({"next": next})))
 }
 
-/// A run with all of its task instances, in the order of the DAG. `?fold=N`: of a mapped task with more of them
-/// than that, how many are in which state. `?changed_after=TIME`, the `as_of` of an answer before: those alone that have
-/// gone on since, in any order.
+/// Returns a run with all of its task instances, in the order of the DAG. `?fold=N` replaces the instances of a mapped
+/// task with more than N by counts per state. `?changed_after=TIME`, the `as_of` of an earlier answer, returns only the
+/// instances that changed since, in any order.
 pub async fn run(
     State(state): Shared,
     Segments((dag_id, run_id)): Segments<(String, String)>,
@@ -166,24 +168,27 @@ pub async fn run(
     let run = runs::get(&*client, &key, ReadFor::Reading).await?;
     let mut listing = Listing::default();
     listing.conditions.add_run(&key);
-    let gone_on = "greatest(ti.scheduled_at, ti.queued_at, ti.start_date, ti.end_date) > {}";
-    listing.conditions.maybe(gone_on, changed_after);
-    let mut found = instances::list(&*client, listing).await?.rows;
+    let has_changed = "greatest(ti.scheduled_at, ti.queued_at, ti.start_date, ti.end_date) > {}";
+    listing.conditions.maybe(has_changed, changed_after);
+    let mut instances = instances::list(&*client, listing).await?.rows;
     let is_paused = if changed_after.is_some() {
         dags::is_paused(&*client, &key.dag_id).await?
     } else {
         let dag = dags::get(&*client, &key.dag_id).await?;
         let is_paused = dag.is_paused;
         let graph = Graph::new(dag.into_structure());
-        found.sort_by_cached_key(|one| (graph.task_index(&one.task_id).unwrap_or(usize::MAX), one.map_index));
+        let position =
+            |instance: &Instance| (graph.task_index(&instance.task_id).unwrap_or(usize::MAX), instance.map_index);
+        instances.sort_by_cached_key(position);
         is_paused
     };
     let stamp = |at: Option<jiff::Timestamp>| at.map(views::stamp);
-    let mut shown = Vec::with_capacity(found.len());
-    for of_task in found.chunk_by(|one, next| one.task_id == next.task_id) {
+    let mut views = Vec::with_capacity(instances.len());
+    for task_instances in instances.chunk_by(|instance, next| instance.task_id == next.task_id) {
+        let is_mapped = task_instances[0].map_index != NOT_MAPPED;
         match fold {
-            Some(most) if of_task.len() > most && of_task[0].map_index != NOT_MAPPED => shown.push(folded(of_task)),
-            _ => shown.extend(of_task.iter().map(instance_view)),
+            Some(most) if is_mapped && task_instances.len() > most => views.push(folded(task_instances)),
+            _ => views.extend(task_instances.iter().map(instance_view)),
         }
     }
     Ok(Json(json!({
@@ -201,7 +206,7 @@ pub async fn run(
         "note": run.note,
         "is_paused": is_paused,
         "as_of": views::stamp(as_of),
-        "task_instances": shown,
+        "task_instances": views,
     })))
 }
 
@@ -220,11 +225,11 @@ fn instance_view(instance: &Instance) -> Value {
     })
 }
 
-/// All instances of one mapped task as one.
+/// Folds the instances of a mapped task into counts per state.
 fn folded(instances: &[Instance]) -> Value {
     let mut states: BTreeMap<&str, usize> = BTreeMap::new();
-    for one in instances {
-        *states.entry(one.state.as_deref().unwrap_or("none")).or_default() += 1;
+    for instance in instances {
+        *states.entry(instance.state.as_deref().unwrap_or("none")).or_default() += 1;
     }
     json!({
         "task_id": instances[0].task_id,

@@ -1,7 +1,7 @@
-//! The pages of our own: a login, what runs, and what stands in for Airflow's web UI.
+//! What our own pages share, the login page, and the page in place of a missing web UI.
 
 use super::render::{file, page};
-use crate::config;
+use crate::config::{self, Config};
 use crate::home::upkeep;
 use crate::protocol::control;
 use crate::protocol::status::InstanceStatus;
@@ -12,13 +12,17 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{Html, IntoResponse};
 use jiff::Zoned;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::sync::Arc;
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 pub async fn style() -> impl IntoResponse {
     file("pages/style.css", "text/css; charset=utf-8")
+}
+
+pub async fn frame_script() -> impl IntoResponse {
+    file("pages/frame.js", SCRIPT)
 }
 
 pub async fn status_script() -> impl IntoResponse {
@@ -41,7 +45,7 @@ pub async fn icon() -> impl IntoResponse {
     file("pages/icon.svg", "image/svg+xml")
 }
 
-/// `12.3 MB`; nothing where nobody knows.
+/// `12.3 MB`; empty if unknown.
 pub fn size_text(bytes: Option<u64>) -> String {
     let Some(bytes) = bytes else { return String::new() };
     match bytes {
@@ -51,50 +55,40 @@ pub fn size_text(bytes: Option<u64>) -> String {
     }
 }
 
-/// The login form, with what was wrong the last time.
-pub fn login(email: &str, error: Option<&str>) -> Result<Html<String>, ApiError> {
-    page("login.html", &json!({"email": email, "error": error}))
+/// The configuration as it is now; `None` if it is missing or invalid.
+pub fn own_config(state: &AppState) -> Option<Config> {
+    config::load(&state.home.config()).ok().flatten().map(|loaded| loaded.config)
 }
 
-/// In the place of Airflow's web UI, where that is not there: why not, or nothing while it is being fetched.
-pub fn without_ui(reason: Option<&str>) -> Result<Html<String>, ApiError> {
-    page("without_ui.html", &json!({"reason": reason}))
+/// The name of this instance, for the titles of pages.
+pub fn instance_name(state: &AppState) -> String {
+    config::instance_name(own_config(state).as_ref()).to_owned()
 }
 
-/// The processes, as the supervisor sees them.
-pub async fn status_page(State(state): State<Arc<AppState>>) -> Result<Html<String>, ApiError> {
-    let status = ask_supervisor(&state).await?;
-    let processes: Vec<Value> = status
-        .processes
-        .iter()
-        .map(|process| {
-            json!({
-                "name": process.name, "state": process.state, "state_text": process.state_text(), "pid": process.pid,
-                "restarts": process.restarts, "memory": process.memory_text(),
-            })
-        })
-        .collect();
-    page(
-        "processes.html",
-        &json!({
-            "state": status.state, "reason": status.reason, "version": status.version, "home": status.home,
-            "schema_version": status.schema_version, "processes": processes, "problems": problems(&state),
-        }),
-    )
+/// The login form, with the error of the last attempt.
+pub fn login(state: &AppState, error: Option<&str>) -> Result<Html<String>, ApiError> {
+    let email = state.secrets().admin_email.clone();
+    // The name, by default the machine's, is not for those who have not logged in.
+    page("login.html", "", json!({"email": email, "error": error}))
+}
+
+/// Shown while Airflow's web UI is not installed: why, or that it is being downloaded.
+pub fn without_ui(state: &AppState) -> Result<Html<String>, ApiError> {
+    page("without_ui.html", &instance_name(state), json!({"reason": state.ui.reason()}))
 }
 
 /// Problems of the scheduled jobs.
 pub fn problems(state: &AppState) -> Vec<String> {
     let known = upkeep::read(&state.home);
     let mut problems = known.as_ref().map(upkeep::Upkeep::problems).unwrap_or_default();
-    if let Ok(Some(loaded)) = config::load(&state.home.config()) {
-        let overdue = loaded.config.backup.overdue(known.as_ref(), state.started_at, &Zoned::now());
+    if let Some(config) = own_config(state) {
+        let overdue = config.backup.overdue(known.as_ref(), state.started_at, &Zoned::now());
         problems.extend(overdue.iter().map(ToString::to_string));
     }
     problems
 }
 
-/// The same for the page's script, which keeps it fresh.
+/// `GET /api/lite/status`, also polled by the script of the status page.
 pub async fn status(State(state): State<Arc<AppState>>) -> Result<Json<InstanceStatus>, ApiError> {
     ask_supervisor(&state).await.map(Json)
 }

@@ -1,11 +1,11 @@
-//! Releases and the examination of this instance over HTTP: for programs below `/api/lite`, and for people pages.
+//! Releases and diagnostics of this instance over HTTP: the API below `/api/lite`, and pages.
 
-use super::pages::size_text;
+use super::pages::{instance_name, size_text};
 use super::render::page;
 use crate::home::operations::Operation;
 use crate::server::api_error::ApiError;
 use crate::server::own_program::{answer, ask, newest};
-use crate::server::query::{Asked, Kind, Parameter, Query};
+use crate::server::query::{Kind, Parameter, Query, QueryParams};
 use crate::server::state::AppState;
 use axum::Json;
 use axum::extract::State;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
 
-/// `GET /api/lite/releases`: those that are kept here, and how they followed one another.
+/// `GET /api/lite/releases`: the installed releases, and the history of upgrades and rollbacks.
 pub async fn list(State(state): Shared) -> Result<Json<Value>, ApiError> {
     answer(&state.home, &["versions"]).await.map(Json)
 }
@@ -36,50 +36,52 @@ impl Query for OfReleases {
     const OTHERS: &'static [Parameter] = &[Parameter::new("plan", Kind::Flag).or("false")];
 }
 
-/// `/lite/releases`; with `?plan=true` it looks for a newer one, which may take a network.
-pub async fn releases_page(State(state): Shared, wanted: Asked<OfReleases>) -> Result<Html<String>, ApiError> {
-    let is_wanted = wanted.flag("plan")?.unwrap_or(false);
+/// `/lite/releases`; with `?plan=true` it looks for a newer release, which may use the network.
+pub async fn releases_page(State(state): Shared, params: QueryParams<OfReleases>) -> Result<Html<String>, ApiError> {
+    let has_plan = params.flag("plan")?.unwrap_or(false);
     let plan = async {
-        match is_wanted {
+        match has_plan {
             true => ask(&state.home, &["upgrade", "--dry-run"]).await.map(Some),
             false => Ok(None),
         }
     };
-    let (kept, plan) = tokio::join!(ask(&state.home, &["versions"]), plan);
-    rendered(kept, plan, newest(&state.home).await.as_ref())
+    let (versions, plan) = tokio::join!(ask(&state.home, &["versions"]), plan);
+    rendered(&instance_name(&state), versions, plan, newest(&state.home).await.as_ref())
 }
 
-/// The same page with why what was asked for is not done.
+/// The same page with the reason why a request was refused.
 pub async fn page_with(state: &AppState, refused: &str) -> Result<Html<String>, ApiError> {
-    let kept = ask(&state.home, &["versions"]).await.and(Err(refused.to_owned()));
-    rendered(kept, Ok(None), newest(&state.home).await.as_ref())
+    let versions = ask(&state.home, &["versions"]).await;
+    rendered(&instance_name(state), versions, Err(refused.to_owned()), newest(&state.home).await.as_ref())
 }
 
 fn rendered(
-    kept: Result<Value, String>,
+    instance: &str,
+    versions: Result<Value, String>,
     plan: Result<Option<Value>, String>,
     operation: Option<&Operation>,
 ) -> Result<Html<String>, ApiError> {
-    let reasons: Vec<&String> = [kept.as_ref().err(), plan.as_ref().err()].into_iter().flatten().collect();
+    let reasons: Vec<&String> = [versions.as_ref().err(), plan.as_ref().err()].into_iter().flatten().collect();
     let reason = json!(reasons.first());
-    let found = kept.unwrap_or_default();
+    let found = versions.unwrap_or_default();
     let row = |one: &Value| {
         json!({
             "version": one["version"], "current": one["current"] == true, "schema_version": one["schema_version"],
             "size": size_text(one["size_bytes"].as_u64()),
         })
     };
-    let kept: Vec<Value> = found["versions"].as_array().into_iter().flatten().map(row).collect();
+    let versions: Vec<Value> = found["versions"].as_array().into_iter().flatten().map(row).collect();
     let mut history: Vec<Value> = found["history"].as_array().cloned().unwrap_or_default();
     history.reverse();
     let plan = plan.ok().flatten().map(|plan| shown(&plan));
     page(
         "releases.html",
-        &json!({"versions": kept, "history": history, "plan": plan, "reason": reason, "operation": operation}),
+        instance,
+        json!({"versions": versions, "history": history, "plan": plan, "reason": reason, "operation": operation}),
     )
 }
 
-/// Nothing to do, or what would be done.
+/// An upgrade plan for the template; `newest` is set when there is nothing to do.
 fn shown(plan: &Value) -> Value {
     if plan["status"] == "up_to_date" {
         return json!({"newest": plan["version"]});
@@ -89,7 +91,7 @@ fn shown(plan: &Value) -> Value {
         .into_iter()
         .flatten()
         .map(|one| {
-            let undo = if one["reversible"] == true { "can be undone" } else { "cannot be undone by itself" };
+            let undo = if one["reversible"] == true { "reversible" } else { "not reversible" };
             format!(
                 "V{:04}__{} ({undo})",
                 one["version"].as_i64().unwrap_or(0),
@@ -102,12 +104,12 @@ fn shown(plan: &Value) -> Value {
         .into_iter()
         .flatten()
         .map(|one| {
-            let what = match one["action"]["fetch"]["size"].as_u64() {
-                Some(size) => format!("is fetched, {}", size_text(Some(size))),
-                None => "stays".to_owned(),
+            let action = match one["action"]["fetch"]["size"].as_u64() {
+                Some(size) => format!("download, {}", size_text(Some(size))),
+                None => "unchanged".to_owned(),
             };
             let text = |name: &str| one[name].as_str().unwrap_or_default();
-            format!("{} {} {what}", text("name"), text("version"))
+            format!("{} {}: {action}", text("name"), text("version"))
         })
         .collect();
     json!({
@@ -120,21 +122,21 @@ fn shown(plan: &Value) -> Value {
 
 /// `/lite/doctor`.
 pub async fn doctor_page(State(state): Shared) -> Result<Html<String>, ApiError> {
-    examined(ask(&state.home, &["doctor"]).await)
+    examined(&instance_name(&state), ask(&state.home, &["doctor"]).await)
 }
 
-fn examined(found: Result<Value, String>) -> Result<Html<String>, ApiError> {
-    // A warning is no fault, here as in the terminal.
-    let (verdict, said) = match &found {
-        Ok(found) if found["ok"] == true => ("healthy", "all is well"),
-        Ok(_) => ("failed", "something is wrong"),
-        Err(_) => ("failed", "not known"),
+fn examined(instance: &str, found: Result<Value, String>) -> Result<Html<String>, ApiError> {
+    // A warning is not a failure, as in the terminal.
+    let (verdict, summary) = match &found {
+        Ok(found) if found["ok"] == true => ("healthy", "all checks passed"),
+        Ok(_) => ("failed", "problems found"),
+        Err(_) => ("failed", "unknown"),
     };
     let (checks, reason) = match found {
         Ok(found) => (found["checks"].clone(), None),
         Err(reason) => (json!([]), Some(reason)),
     };
-    page("doctor.html", &json!({"checks": checks, "verdict": verdict, "said": said, "reason": reason}))
+    page("doctor.html", instance, json!({"checks": checks, "verdict": verdict, "summary": summary, "reason": reason}))
 }
 
 #[cfg(test)]
@@ -142,35 +144,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_release_is_said_to_be_that() {
-        let kept = json!({"versions": [{"version": "0.1.0", "current": true, "size_bytes": 5}], "history": []});
-        let kept = || Ok(kept.clone());
-        let Html(page) = rendered(kept(), Ok(Some(json!({"status": "up_to_date", "version": "0.1.0"}))), None).unwrap();
+    fn shows_a_plan_or_that_the_release_is_the_newest() {
+        let versions = json!({"versions": [{"version": "0.1.0", "current": true, "size_bytes": 5}], "history": []});
+        let versions = || Ok(versions.clone());
+        let up_to_date = Ok(Some(json!({"status": "up_to_date", "version": "0.1.0"})));
+        let Html(page) = rendered("one", versions(), up_to_date, None).unwrap();
         assert!(page.contains("0.1.0 is the newest") && !page.contains("leoflow upgrade"), "{page}");
         let plan = json!({
             "from": "0.1.0", "to": "0.2.0", "schema_from": 1, "schema_to": 2, "needs_bytes": 3_000_000, "warnings": ["w"],
             "migrations": [{"version": 2, "name": "more", "reversible": true}], "notes": "N", "program": {"size": 7_000_000},
             "components": [{"name": "postgres", "version": "18", "action": {"fetch": {"size": 9_000_000}}}],
         });
-        let Html(page) = rendered(kept(), Ok(Some(plan)), None).unwrap();
-        for said in ["leoflow upgrade 0.2.0", "7.0 MB", "postgres 18 is fetched, 9.0 MB", "V0002__more (can be undone)"]
-        {
-            assert!(page.contains(said), "{said}: {page}");
+        let Html(page) = rendered("one", versions(), Ok(Some(plan)), None).unwrap();
+        for part in ["leoflow upgrade 0.2.0", "7.0 MB", "postgres 18: download, 9.0 MB", "V0002__more (reversible)"] {
+            assert!(page.contains(part), "{part}: {page}");
         }
-        let Html(page) = rendered(Err("no way".to_owned()), Ok(None), None).unwrap();
-        assert!(page.contains("no way") && page.contains("Look for a newer release"), "{page}");
+        let Html(page) = rendered("one", Err("no answer".to_owned()), Ok(None), None).unwrap();
+        assert!(page.contains("no answer") && page.contains("Check for a newer release"), "{page}");
     }
 
     #[test]
-    fn the_doctors_heading_is_the_doctors_verdict() {
+    fn the_heading_shows_the_verdict() {
         let check = json!({"name": "binary", "verdict": "warning", "detail": "d", "remedy": "r"});
-        for (found, said) in [
-            (Ok(json!({"ok": true, "checks": [check]})), "all is well"),
-            (Ok(json!({"ok": false, "checks": [check]})), "something is wrong"),
-            (Err("it cannot".to_owned()), "not known"),
+        for (found, summary) in [
+            (Ok(json!({"ok": true, "checks": [check]})), "all checks passed"),
+            (Ok(json!({"ok": false, "checks": [check]})), "problems found"),
+            (Err("it cannot".to_owned()), "unknown"),
         ] {
-            let Html(page) = examined(found).unwrap();
-            assert!(page.contains(said), "{said}: {page}");
+            let Html(page) = examined("one", found).unwrap();
+            assert!(page.contains(summary), "{summary}: {page}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Our own pages, out of templates. A debug build reads its files anew each time, so that they can be edited and looked at
-//! without a rebuild; a release has them within itself.
+//! Renders our own pages from templates. A debug build reads the files of this folder for each page, so that a change
+//! shows without a rebuild; a release build embeds them.
 
 use crate::server::api_error::ApiError;
 use axum::http::header;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-/// A file of this folder: where it is, and what a release has of it.
+/// A file of this folder, as it was when the program was built.
 struct Asset {
     name: &'static str,
     text: &'static str,
@@ -26,13 +26,15 @@ const ASSETS: &[Asset] = assets! {
     "templates/layout.html"
     "templates/backups.html"
     "templates/docs.html"
+    "templates/docs_page.html"
     "templates/doctor.html"
     "templates/login.html"
     "templates/operation.html"
-    "templates/processes.html"
     "templates/releases.html"
+    "templates/status.html"
     "templates/without_ui.html"
     "pages/docs.js"
+    "pages/frame.js"
     "pages/icon.svg"
     "pages/operation.js"
     "pages/status.js"
@@ -44,7 +46,7 @@ fn text(name: &str) -> Option<Cow<'static, str>> {
     let asset = ASSETS.iter().find(|asset| asset.name == name)?;
     if cfg!(debug_assertions) {
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src/server/lite/");
-        // A binary that was moved away from its sources has them within itself, too.
+        // A binary away from its sources uses the embedded text.
         if let Ok(edited) = std::fs::read_to_string(format!("{source}{name}")) {
             return Some(edited.into());
         }
@@ -52,23 +54,28 @@ fn text(name: &str) -> Option<Cow<'static, str>> {
     Some(asset.text.into())
 }
 
-/// A file as it is.
+/// Answers with a file of this folder, unchanged.
 pub fn file(name: &str, media_type: &'static str) -> impl IntoResponse + use<> {
     let found = text(name).ok_or_else(|| ApiError::internal(&format!("there is no {name}")));
     found.map(|text| ([(header::CONTENT_TYPE, media_type)], text))
 }
 
-/// The template `name` of the folder `templates`, filled in. What a page asks for and is not given is an error, and what it
-/// is given is never markup.
-pub fn page(name: &str, given: &Value) -> Result<Html<String>, ApiError> {
+/// Renders the template `name` of the folder `templates`. A variable that the template uses and `context` lacks is an
+/// error; all values are escaped. The layout gets the instance's name, and the section of the navigation: the
+/// template's name.
+pub fn page(name: &str, instance: &str, mut context: Value) -> Result<Html<String>, ApiError> {
+    if let Value::Object(fields) = &mut context {
+        fields.insert("instance".to_owned(), instance.into());
+        fields.insert("section".to_owned(), name.trim_end_matches(".html").into());
+    }
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_loader(|name: &str| Ok(text(&format!("templates/{name}")).map(Cow::into_owned)));
-    let rendered = environment.get_template(name).and_then(|template| template.render(shown(given)));
+    let rendered = environment.get_template(name).and_then(|template| template.render(shown(&context)));
     rendered.map(Html).map_err(|error| ApiError::internal(&format!("{name}: {error:#}")))
 }
 
-/// As templates know it: their numbers are no texts.
+/// Converts JSON to a template's value. Serde would turn numbers of arbitrary precision into maps.
 pub fn shown(value: &Value) -> Shown {
     match value {
         Value::Null => Shown::from(()),
@@ -92,9 +99,9 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn what_others_say_cannot_become_markup() {
-        let given = json!({"email": "a@b", "error": "<script>alert('x')</script> & \"more\""});
-        let Html(page) = page("login.html", &given).unwrap();
+    fn values_are_escaped() {
+        let context = json!({"email": "a@b", "error": "<script>alert('x')</script> & \"more\""});
+        let Html(page) = page("login.html", "one", context).unwrap();
         assert!(
             page.contains("&lt;script&gt;alert(&#x27;x&#x27;)&lt;&#x2f;script&gt; &amp; &quot;more&quot;"),
             "{page}"
@@ -102,8 +109,22 @@ mod tests {
     }
 
     #[test]
-    fn what_a_page_is_not_given_is_an_error() {
-        assert!(page("login.html", &json!({"email": "a@b"})).is_err());
+    fn a_missing_variable_is_an_error() {
+        assert!(page("login.html", "one", json!({"email": "a@b"})).is_err());
+    }
+
+    #[test]
+    fn the_title_names_the_instance() {
+        let Html(page) = page("login.html", "<mine>", json!({"email": "a@b", "error": null})).unwrap();
+        assert!(page.contains("<title>Log in · &lt;mine&gt; · Leoflow Lite</title>"), "{page}");
+    }
+
+    #[test]
+    fn the_navigation_marks_the_current_page() {
+        let context = json!({"checks": [], "verdict": "healthy", "summary": "all checks passed", "reason": null});
+        let Html(page) = page("doctor.html", "one", context).unwrap();
+        assert!(page.contains("<a href=\"/lite/doctor\" aria-current=\"page\">Doctor</a>"), "{page}");
+        assert_eq!(page.matches("aria-current").count(), 1);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! A task that does nothing, run like any other: by the scheduler, the agent and Python. Nothing of it is
-//! left. `leoflow smoke` asks for it.
+//! Runs a trial task for `leoflow smoke`: an empty task that takes the way of any other, through the scheduler, the
+//! agent and Python. Everything about it is deleted afterwards.
 
 use crate::engine::dag::{DEFAULT_POOL, Structure};
 use crate::engine::keys::RunKey;
@@ -20,58 +20,58 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 const DAG_ID: &str = "leoflow_trial_task";
-/// No file of this name is ever parsed, as it begins with a dot.
+/// Files that begin with a dot are never parsed.
 const FILE: &str = ".leoflow_trial_task.py";
 const SOURCE: &str = "from airflow.sdk import DAG, task\n\nwith DAG(\"leoflow_trial_task\"):\n\n    @task\n    def trial():\n        return 1\n\n    trial()\n";
-/// The whole of it is shorter than anybody waits.
+/// How long the run may take; shorter than the timeout of the request.
 const PATIENCE: Duration = Duration::from_secs(20);
 const REMOVAL: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(20);
 
 pub async fn run(State(state): State<Arc<AppState>>) -> Result<Json<Value>, ApiError> {
-    // Without a Python no task runs, whatever the release.
+    // Without a Python no task can run in any release.
     if let Err(missing) = state.interpreter.get().await {
         return Ok(Json(json!({"state": "skipped", "reason": missing.reason})));
     }
-    if let Some(reason) = no_room(&state).await? {
+    if let Some(reason) = no_free_slot(&state).await? {
         return Ok(Json(json!({"state": "skipped", "reason": reason})));
     }
-    // In a task of its own: it cleans up also when whoever asked has left.
-    let work = tokio::task::spawn_local(async move { alone(&state).await });
-    work.await.map_err(|error| ApiError::unavailable(&error))?
+    // In its own task, so that it cleans up even if the client disconnects.
+    let trial = tokio::task::spawn_local(async move { run_alone(&state).await });
+    trial.await.map_err(|error| ApiError::unavailable(&error))?
 }
 
-async fn alone(state: &AppState) -> Result<Json<Value>, ApiError> {
-    // One at a time: it has one name.
-    let _alone = state.trial_task.lock().await;
+async fn run_alone(state: &AppState) -> Result<Json<Value>, ApiError> {
+    // One at a time, because all use the same DAG id.
+    let _guard = state.trial_task.lock().await;
     remove(state).await?;
     let outcome = run_once(state).await;
     let removed = remove(state).await;
     let run = outcome?;
     removed?;
     if matches!(run.state, RunState::Queued | RunState::Running)
-        && let Some(reason) = no_room(state).await?
+        && let Some(reason) = no_free_slot(state).await?
     {
-        // It waits behind other tasks.
+        // It was queued behind other tasks.
         return Ok(Json(json!({"state": "skipped", "reason": reason})));
     }
     match run.state {
         RunState::Success => Ok(Json(json!({"state": "success"}))),
         other => {
-            let detail = format!("the trial task is {other}; leoflow lite logs agent");
+            let detail = format!("the trial task is {other}; see leoflow lite logs agent");
             Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, detail))
         }
     }
 }
 
-/// Why a task has to wait now, whatever the release.
-async fn no_room(state: &AppState) -> Result<Option<&'static str>, ApiError> {
+/// Why no task can start now in any release.
+async fn no_free_slot(state: &AppState) -> Result<Option<&'static str>, ApiError> {
     let client = state.database.get().await?;
     if tries::count_running(&*client).await? >= tries::SLOTS {
-        return Ok(Some("as many tasks run as ever run at once"));
+        return Ok(Some("the limit of concurrent tasks is reached"));
     }
     let pool = pools::get(&*client, DEFAULT_POOL).await?;
-    // What is only queued may wait for an agent that claims nothing.
+    // Queued tasks do not count: they may wait for an agent that claims nothing.
     let is_full = pool.slots >= 0 && pool.running >= i64::from(pool.slots);
     Ok(is_full.then_some("the default pool has no free slot"))
 }
@@ -122,12 +122,12 @@ fn file() -> ParsedFile {
             (Ok(structure), Value::Object(sources)) => {
                 Ok(ParsedDags { dags: vec![structure], source: SOURCE.to_owned(), sources, environment: None })
             }
-            _ => Err("the trial task is not described as a DAG".to_owned()),
+            _ => Err("the trial task is not a valid DAG".to_owned()),
         },
     }
 }
 
-/// Also what one has left that was killed. A task that still runs is waited for.
+/// Deletes the trial task, also one left by a killed server. Waits for a task that still runs.
 async fn remove(state: &AppState) -> Result<(), ApiError> {
     let deadline = Instant::now() + REMOVAL;
     loop {
@@ -143,7 +143,7 @@ async fn remove(state: &AppState) -> Result<(), ApiError> {
             Err(error) => return Err(error.into()),
         }
     }
-    // A log that stays is in nobody's way.
+    // A log that remains is harmless.
     let _ = files::remove_any(&state.home.task_logs().join(DAG_ID));
     Ok(())
 }

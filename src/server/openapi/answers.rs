@@ -1,4 +1,4 @@
-//! Answers that say by their type what they are.
+//! Response types that describe themselves in the OpenAPI document.
 
 use super::operation::{Operation, Output, Schemas};
 use axum::Json;
@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use std::marker::PhantomData;
 
-/// 201, with what was made.
+/// 201 with the created object.
 pub struct Created<T>(pub T);
 
 impl<T: Serialize> IntoResponse for Created<T> {
@@ -19,11 +19,11 @@ impl<T: Serialize> IntoResponse for Created<T> {
 
 impl<T: JsonSchema> Output for Created<T> {
     fn describe(operation: &mut Operation, schemas: &mut Schemas) {
-        operation.answers::<T>(schemas, StatusCode::CREATED.as_u16());
+        operation.set_answer::<T>(schemas, StatusCode::CREATED.as_u16());
     }
 }
 
-/// 202, with what is to be done.
+/// 202 with the accepted object.
 pub struct Accepted<T>(pub T);
 
 impl<T: Serialize> IntoResponse for Accepted<T> {
@@ -34,11 +34,11 @@ impl<T: Serialize> IntoResponse for Accepted<T> {
 
 impl<T: JsonSchema> Output for Accepted<T> {
     fn describe(operation: &mut Operation, schemas: &mut Schemas) {
-        operation.answers::<T>(schemas, StatusCode::ACCEPTED.as_u16());
+        operation.set_answer::<T>(schemas, StatusCode::ACCEPTED.as_u16());
     }
 }
 
-/// 204.
+/// 204 without content.
 pub struct NoContent;
 
 impl IntoResponse for NoContent {
@@ -53,12 +53,12 @@ impl Output for NoContent {
     }
 }
 
-/// JSON of that type that was written where what it is made of could still be borrowed.
+/// JSON of type `T`, serialized by the handler because it borrows from rows that the handler owns.
 pub struct Written<T>(Response, PhantomData<fn() -> T>);
 
 impl<T> Written<T> {
-    /// `value` is of the type `T`, but for its lifetime.
-    pub fn of(value: impl Serialize) -> Self {
+    /// Serializes `value`, which is a `T` apart from lifetimes.
+    pub fn new(value: impl Serialize) -> Self {
         Self(Json(value).into_response(), PhantomData)
     }
 }
@@ -71,16 +71,16 @@ impl<T> IntoResponse for Written<T> {
 
 impl<T: JsonSchema> Output for Written<T> {
     fn describe(operation: &mut Operation, schemas: &mut Schemas) {
-        operation.answers::<T>(schemas, StatusCode::OK.as_u16());
+        operation.set_answer::<T>(schemas, StatusCode::OK.as_u16());
     }
 }
 
-/// Plain text, where the client asks for it.
+/// Plain text, when the client accepts it.
 pub struct Plain;
-/// A line of JSON for each, where the client asks for them.
+/// JSON lines, when the client accepts them.
 pub struct Lines;
 
-/// A media type beside JSON.
+/// A media type other than JSON.
 pub trait Media {
     const TYPE: &'static str;
 }
@@ -93,7 +93,7 @@ impl Media for Lines {
     const TYPE: &'static str = "application/x-ndjson";
 }
 
-/// JSON of the type `T`, or a text of another media type, as the client asks.
+/// JSON of type `T` or text of another media type, as the client accepts.
 pub struct Either<T, M>(Response, PhantomData<fn() -> (T, M)>);
 
 impl<T: Serialize, M: Media> Either<T, M> {
@@ -101,7 +101,7 @@ impl<T: Serialize, M: Media> Either<T, M> {
         Self(Json(value).into_response(), PhantomData)
     }
 
-    /// A body that has its headers.
+    /// Takes a body with its content type.
     pub fn text(body: impl IntoResponse) -> Self {
         Self(body.into_response(), PhantomData)
     }
@@ -115,7 +115,7 @@ impl<T, M> IntoResponse for Either<T, M> {
 
 impl<T: JsonSchema, M: Media> Output for Either<T, M> {
     fn describe(operation: &mut Operation, schemas: &mut Schemas) {
-        operation.answers::<T>(schemas, StatusCode::OK.as_u16());
-        operation.may_answer_text(M::TYPE);
+        operation.set_answer::<T>(schemas, StatusCode::OK.as_u16());
+        operation.add_text_answer(M::TYPE);
     }
 }

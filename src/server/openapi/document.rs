@@ -1,21 +1,21 @@
-//! The whole description: <https://spec.openapis.org/oas/v3.1.0>.
+//! The whole OpenAPI document: <https://spec.openapis.org/oas/v3.1.0>.
 
 use super::operation::{JSON, Operation, Schemas};
 use super::routes::Entry;
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
 
-/// Of all these operations.
+/// Builds the document for these operations.
 pub fn document(version: &str, entries: &[Entry]) -> Value {
     let mut schemas = Schemas::new();
     let mut paths: Map<String, Value> = Map::new();
     for entry in entries {
-        let described = describe(entry, &mut schemas);
+        let description = describe(entry, &mut schemas);
         let path = paths.entry(entry.path.clone()).or_insert_with(|| json!({}));
-        path[entry.method.as_str().to_ascii_lowercase()] = described;
+        path[entry.method.as_str().to_ascii_lowercase()] = description;
     }
     let mut all = schemas.into_all();
-    all.extend(errors());
+    all.extend(error_schemas());
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -38,59 +38,60 @@ pub fn document(version: &str, entries: &[Entry]) -> Value {
     })
 }
 
+/// Describes one operation.
 fn describe(entry: &Entry, schemas: &mut Schemas) -> Value {
-    let mut operation = Operation::of(&entry.path);
+    let mut operation = Operation::for_path(&entry.path);
     (entry.describe)(&mut operation, schemas);
-    let takes_something = !operation.parameters.is_empty() || operation.body.is_some();
+    let has_input = !operation.parameters.is_empty() || operation.body.is_some();
     let (status, content) = operation.success;
     let mut responses = Map::new();
     let reason = |status: u16| {
-        let known = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
-        known.unwrap_or("Error").to_owned()
+        let canonical = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+        canonical.unwrap_or("Error").to_owned()
     };
     let mut success = json!({"description": reason(status)});
     if !content.is_empty() {
         success["content"] = content.into();
     }
     responses.insert(status.to_string(), success);
-    let refusals = if entry.needs_token { &[401, 403][..] } else { &[] };
-    for status in refusals.iter().chain(entry.errors) {
-        responses.insert(status.to_string(), refusal(&reason(*status), "HTTPExceptionResponse"));
+    let auth_errors = if entry.needs_token { &[401, 403][..] } else { &[] };
+    for status in auth_errors.iter().chain(entry.errors) {
+        responses.insert(status.to_string(), error_response(&reason(*status), "HTTPExceptionResponse"));
     }
-    if takes_something {
-        responses.insert("422".to_owned(), refusal("Validation Error", "HTTPValidationError"));
+    if has_input {
+        responses.insert("422".to_owned(), error_response("Validation Error", "HTTPValidationError"));
     }
-    let mut described = json!({
+    let mut description = json!({
         "tags": entry.tags, "summary": title(entry.id), "operationId": entry.id, "responses": responses,
     });
     if !operation.parameters.is_empty() {
-        described["parameters"] = operation.parameters.into();
+        description["parameters"] = operation.parameters.into();
     }
     if let Some(body) = operation.body {
-        described["requestBody"] = body;
+        description["requestBody"] = body;
     }
     if entry.needs_token {
-        described["security"] = json!([{"OAuth2PasswordBearer": []}, {"HTTPBearer": []}]);
+        description["security"] = json!([{"OAuth2PasswordBearer": []}, {"HTTPBearer": []}]);
     }
-    described
+    description
 }
 
-fn refusal(reason: &str, schema: &str) -> Value {
+fn error_response(reason: &str, schema: &str) -> Value {
     let schema = json!({"$ref": format!("#/components/schemas/{schema}")});
     json!({"description": reason, "content": {JSON: {"schema": schema}}})
 }
 
-/// `get_dag_run` is "Get Dag Run".
+/// Converts `get_dag_run` to "Get Dag Run".
 fn title(id: &str) -> String {
-    let word = |word: &str| {
+    let capitalized = |word: &str| {
         let mut letters = word.chars();
         letters.next().map(|first| first.to_uppercase().chain(letters).collect::<String>()).unwrap_or_default()
     };
-    id.split('_').map(word).collect::<Vec<_>>().join(" ")
+    id.split('_').map(capitalized).collect::<Vec<_>>().join(" ")
 }
 
-/// What refusals look like: `ApiError`, for whom schemas are made of no type of its own.
-fn errors() -> Map<String, Value> {
+/// Schemas of errors, which `ApiError` produces without types of its own.
+fn error_schemas() -> Map<String, Value> {
     let schemas = json!({
         "HTTPExceptionResponse": {
             "type": "object",

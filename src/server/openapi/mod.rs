@@ -1,4 +1,4 @@
-//! The REST API's own description, as OpenAPI has it: made of the types that the handlers take and give.
+//! The OpenAPI document of the REST API, generated from the types of its handlers.
 
 pub mod answers;
 pub mod document;

@@ -1,4 +1,4 @@
-//! What the types of a handler say of its operation.
+//! Describes an operation by the types of its handler.
 
 use axum::extract::State;
 use axum::http::HeaderMap;
@@ -12,11 +12,11 @@ use std::collections::VecDeque;
 
 pub const JSON: &str = "application/json";
 
-/// The schemas that operations name. What a type takes is not always what it gives: a field that may be left out of a
-/// body is always there in an answer.
+/// Schemas referenced by operations. A type may differ between request and response: a field optional in a body is
+/// always present in a response.
 pub struct Schemas {
-    pub taken: SchemaGenerator,
-    pub given: SchemaGenerator,
+    pub requests: SchemaGenerator,
+    pub responses: SchemaGenerator,
 }
 
 impl Schemas {
@@ -24,78 +24,81 @@ impl Schemas {
         let settings = || {
             let settings = SchemaSettings::draft2020_12();
             let settings = settings.with(|settings| settings.definitions_path = "/components/schemas".into());
-            // Some clients know no schema that is `true`.
+            // Some clients do not support the schema `true`.
             let mut objects = ReplaceBoolSchemas::default();
             objects.skip_additional_properties = true;
             settings.with_transform(objects)
         };
         Self {
-            taken: settings().for_deserialize().into_generator(),
-            given: settings().for_serialize().into_generator(),
+            requests: settings().for_deserialize().into_generator(),
+            responses: settings().for_serialize().into_generator(),
         }
     }
 
-    /// All that were named.
+    /// Returns all referenced schemas.
     pub fn into_all(mut self) -> Map<String, Value> {
-        let mut all = self.taken.take_definitions(true);
-        all.extend(self.given.take_definitions(true));
+        let mut all = self.requests.take_definitions(true);
+        all.extend(self.responses.take_definitions(true));
         all
     }
 }
 
-/// One that is being described.
+/// An operation being described.
 pub struct Operation {
-    /// Of the path's parts that have names, those whose type nobody has told yet.
+    /// Names of path parameters whose type is not described yet.
     pub unnamed_parts: VecDeque<String>,
     pub parameters: Vec<Value>,
     pub body: Option<Value>,
-    /// The status of success, and what is answered then by its media type.
+    /// The status of success, and its content by media type.
     pub success: (u16, Map<String, Value>),
 }
 
 impl Operation {
-    /// `path` as the description has it: `/pools/{pool_name}`.
-    pub fn of(path: &str) -> Self {
+    /// Starts the description of an operation; `path` is as in the document, such as `/pools/{pool_name}`.
+    pub fn for_path(path: &str) -> Self {
         let named = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
         let unnamed_parts = named.map(str::to_owned).collect();
         Self { unnamed_parts, parameters: Vec::new(), body: None, success: (200, Map::new()) }
     }
 
-    /// The next part of the path that has a name is of that type.
-    pub fn path_part(&mut self, schema: impl Into<Value>) {
+    /// Assigns a type to the next path parameter.
+    pub fn add_path_parameter(&mut self, schema: impl Into<Value>) {
         if let Some(name) = self.unnamed_parts.pop_front() {
             self.parameters.push(json!({"name": name, "in": "path", "required": true, "schema": schema.into()}));
         }
     }
 
-    pub fn takes<T: JsonSchema>(&mut self, schemas: &mut Schemas, is_required: bool) {
-        let schema = schemas.taken.subschema_for::<T>();
+    /// Describes the request body.
+    pub fn set_body<T: JsonSchema>(&mut self, schemas: &mut Schemas, is_required: bool) {
+        let schema = schemas.requests.subschema_for::<T>();
         self.body = Some(json!({"required": is_required, "content": {JSON: {"schema": schema}}}));
     }
 
-    pub fn answers<T: JsonSchema>(&mut self, schemas: &mut Schemas, status: u16) {
-        let schema = schemas.given.subschema_for::<T>();
+    /// Describes the response of success.
+    pub fn set_answer<T: JsonSchema>(&mut self, schemas: &mut Schemas, status: u16) {
+        let schema = schemas.responses.subschema_for::<T>();
         self.success.0 = status;
         self.success.1.insert(JSON.to_owned(), json!({"schema": schema}));
     }
 
-    pub fn may_answer_text(&mut self, media_type: &str) {
+    /// Adds a media type other than JSON to the response of success.
+    pub fn add_text_answer(&mut self, media_type: &str) {
         self.success.1.insert(media_type.to_owned(), json!({"schema": {"type": "string"}}));
     }
 }
 
-/// What a handler takes of a request.
+/// A handler argument.
 pub trait Input {
-    /// Nothing, where it is no part of what a client sends by this description.
+    /// Does nothing by default, for arguments that clients do not send.
     fn describe(_: &mut Operation, _: &mut Schemas) {}
 }
 
-/// What it answers.
+/// A handler's return type.
 pub trait Output {
     fn describe(operation: &mut Operation, schemas: &mut Schemas);
 }
 
-/// A handler whose arguments and answer say what they are.
+/// A handler whose argument and return types describe themselves.
 pub trait Described<Arguments> {
     fn describe(operation: &mut Operation, schemas: &mut Schemas);
 }
@@ -123,14 +126,14 @@ impl Input for HeaderMap {}
 
 impl<T: JsonSchema> Output for Json<T> {
     fn describe(operation: &mut Operation, schemas: &mut Schemas) {
-        operation.answers::<T>(schemas, 200);
+        operation.set_answer::<T>(schemas, 200);
     }
 }
 
-/// As FastAPI tells of a handler that always leads elsewhere.
+/// Described as FastAPI describes a handler that always redirects.
 impl Output for Redirect {
     fn describe(operation: &mut Operation, schemas: &mut Schemas) {
-        operation.answers::<Value>(schemas, 200);
+        operation.set_answer::<Value>(schemas, 200);
     }
 }
 

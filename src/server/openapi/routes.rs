@@ -1,4 +1,4 @@
-//! Routes that are told of in the API's description.
+//! Routes with entries in the OpenAPI document.
 
 use super::operation::{Described, Operation, Schemas};
 use crate::server::state::AppState;
@@ -8,26 +8,26 @@ use axum::http::Method;
 use axum::routing::{MethodFilter, on};
 use std::sync::Arc;
 
-/// What every operation is below.
+/// Base path of all operations.
 const BASE: &str = "/api/v2";
 
-/// What is told of an operation beside what the types of its handler say.
+/// An operation in the document. Its types are described by `describe`.
 pub struct Entry {
     pub method: Method,
-    /// As the description has it.
+    /// The path as in the document.
     pub path: String,
-    /// Airflow's name of it.
+    /// Airflow's operation id.
     pub id: &'static str,
-    /// Airflow's groups that it belongs to.
+    /// Airflow's tags.
     pub tags: &'static [&'static str],
-    /// Statuses of refusals, beside those that any operation may have.
+    /// Error statuses, apart from those that any operation may return.
     pub errors: &'static [u16],
-    /// Whether who asks has to have logged in.
+    /// True when the operation requires a login.
     pub needs_token: bool,
     pub describe: fn(&mut Operation, &mut Schemas),
 }
 
-/// Routes, and what is told of them.
+/// Routes with their document entries.
 pub struct Routes {
     pub router: Router<Arc<AppState>>,
     pub entries: Vec<Entry>,
@@ -36,17 +36,17 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// Of those who have logged in. The operations belong to these groups of Airflow's.
-    pub fn of(tags: &'static [&'static str]) -> Self {
+    /// Starts a list of routes that require a login, with Airflow's tags.
+    pub fn new(tags: &'static [&'static str]) -> Self {
         Self { router: Router::new(), entries: Vec::new(), tags, needs_token: true }
     }
 
-    /// Of anybody.
+    /// Starts a list of routes that need no login.
     pub fn open(tags: &'static [&'static str]) -> Self {
-        Self { needs_token: false, ..Self::of(tags) }
+        Self { needs_token: false, ..Self::new(tags) }
     }
 
-    /// What follows belongs to other groups.
+    /// Sets the tags of the operations that follow.
     pub fn tags(self, tags: &'static [&'static str]) -> Self {
         Self { tags, ..self }
     }
@@ -110,11 +110,11 @@ impl Routes {
         T: 'static,
     {
         self.router = self.router.route(&format!("{BASE}{path}"), on(filter, handler.clone()));
-        self.told(method, path, id, errors, handler)
+        self.document(method, path, id, errors, handler)
     }
 
-    /// An operation that another route's handler leads to: one whose path is a word where others have an id.
-    pub fn told<H, A>(
+    /// Documents an operation that another route serves: its path has a fixed word where that route has an id.
+    pub fn document<H, A>(
         mut self,
         method: Method,
         path: &str,
@@ -125,14 +125,14 @@ impl Routes {
     where
         H: Described<A>,
     {
-        // The rest of a path is one part for who asks.
+        // The document has no syntax for the rest of a path.
         let path = format!("{BASE}{}", path.replace("{*", "{"));
         let (tags, needs_token) = (self.tags, self.needs_token);
         self.entries.push(Entry { method, path, id, tags, errors, needs_token, describe: H::describe });
         self
     }
 
-    /// A route that is told of elsewhere, or nowhere.
+    /// Adds a route without a document entry.
     pub fn route<H, T>(mut self, filter: MethodFilter, path: &str, handler: H) -> Self
     where
         H: Handler<T, Arc<AppState>>,

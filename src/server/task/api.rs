@@ -1,5 +1,5 @@
-//! What a running task asks over `run/api.sock`: Variables, Connections, XComs. It is known by a
-//! token of its own, which ends with the try.
+//! Requests of a running task over `run/api.sock`: Variables, Connections and XComs. The task authenticates with its
+//! own token, which expires with the try.
 
 use crate::engine::keys::{RunKey, TryKey};
 use crate::engine::store::StoreError;
@@ -24,7 +24,7 @@ use std::sync::Arc;
 type Shared = State<Arc<AppState>>;
 type Body = Result<Json<Value>, JsonRejection>;
 
-/// 401 for a token of no running try.
+/// Requires the token of a running try: 401 otherwise.
 pub async fn require_try(State(state): Shared, mut request: Request, next: Next) -> Response {
     let token = bearer(request.headers()).map(str::to_owned);
     match find_try(&state, token).await {
@@ -33,17 +33,18 @@ pub async fn require_try(State(state): Shared, mut request: Request, next: Next)
             next.run(request).await
         }
         Ok(None) => {
-            let detail = "This try of the task has ended, or was never begun";
+            let detail = "This try of the task has ended or never started";
             ApiError::new(StatusCode::UNAUTHORIZED, detail).into_response()
         }
         Err(error) => error.into_response(),
     }
 }
 
+/// Returns the running try that a token belongs to.
 async fn find_try(state: &AppState, token: Option<String>) -> Result<Option<TryKey>, ApiError> {
     let Some(token) = token else { return Ok(None) };
     let client = state.database.get().await?;
-    Ok(tries::of_token(&*client, &token).await?)
+    Ok(tries::find_by_token(&*client, &token).await?)
 }
 
 #[derive(Deserialize)]
@@ -60,7 +61,7 @@ pub async fn set_variable(State(state): Shared, Id(key): Id, body: Body) -> Resu
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// One that is gone already is no error: the request may be the second of its kind.
+/// Deletes a variable. Succeeds if it is missing, because the request may be a repetition.
 pub async fn delete_variable(State(state): Shared, Id(key): Id) -> Result<StatusCode, ApiError> {
     let client = state.database.get().await?;
     match variables::delete(&*client, &key).await {
@@ -73,18 +74,18 @@ pub async fn delete_variable(State(state): Shared, Id(key): Id) -> Result<Status
 #[serde(deny_unknown_fields)]
 struct Push {
     key: String,
-    /// The value as JSON text: numbers stay as the task wrote them.
+    /// The value as JSON text, so that numbers keep the task's notation.
     value_json: String,
 }
 
 pub async fn push_xcom(
     State(state): Shared,
-    Extension(of): Extension<TryKey>,
+    Extension(try_key): Extension<TryKey>,
     body: Body,
 ) -> Result<StatusCode, ApiError> {
     let Push { key, value_json } = body_as(body)?;
     let client = state.database.get().await?;
-    xcoms::push(&*client, &of, &key, &value_json).await?;
+    xcoms::push(&*client, &try_key, &key, &value_json).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -95,7 +96,7 @@ struct Pull {
     run_id: String,
     task_ids: Vec<String>,
     key: String,
-    /// `None`: of all instances.
+    /// `None` selects all instances.
     #[serde(default)]
     map_indexes: Option<Vec<i32>>,
     #[serde(default)]
@@ -118,8 +119,8 @@ pub async fn pull_xcoms(State(state): Shared, body: Body) -> Result<Json<Value>,
         offset,
         limit,
     };
-    let found = xcoms::pull(&*client, &pull).await?;
-    let entries = found
+    let xcoms = xcoms::pull(&*client, &pull).await?;
+    let entries = xcoms
         .into_iter()
         .map(|(task_id, map_index, value)| json!({"task_id": task_id, "map_index": map_index, "value_json": value}));
     Ok(Json(entries.collect()))
@@ -149,16 +150,16 @@ struct DeleteXCom {
 
 pub async fn delete_xcom(
     State(state): Shared,
-    Extension(of): Extension<TryKey>,
+    Extension(try_key): Extension<TryKey>,
     body: Body,
 ) -> Result<StatusCode, ApiError> {
     let DeleteXCom { key } = body_as(body)?;
     let client = state.database.get().await?;
-    xcoms::delete(&*client, &of, &key).await?;
+    xcoms::delete(&*client, &try_key, &key).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// What makes virtual environments; `null` while it is being got.
+/// Returns the path of uv; `null` while it is being downloaded.
 pub async fn uv(State(state): Shared) -> Result<Json<Value>, ApiError> {
     let program =
         state.environments.uv().await.map_err(|reason| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, reason))?;

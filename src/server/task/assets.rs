@@ -1,4 +1,4 @@
-//! What a running task asks about assets: `/task/assets/…` over `run/api.sock`.
+//! A running task's requests about assets: `/task/assets/…` over `run/api.sock`.
 
 use crate::engine::keys::TryKey;
 use crate::engine::schedule::asset_condition;
@@ -17,7 +17,7 @@ use std::sync::Arc;
 type Shared = State<Arc<AppState>>;
 type Body = Result<Json<Value>, JsonRejection>;
 
-fn event(event: &AssetEvent) -> Value {
+fn event_json(event: &AssetEvent) -> Value {
     json!({
         "id": event.id, "name": event.name, "uri": event.uri, "group": event.group, "extra": event.extra,
         "timestamp": event.happened_at, "source_dag_id": event.source_dag_id, "source_task_id": event.source_task_id,
@@ -26,63 +26,66 @@ fn event(event: &AssetEvent) -> Value {
     })
 }
 
-/// The events that the task's own run was made for.
-pub async fn triggering(State(state): Shared, Extension(of): Extension<TryKey>) -> Result<Json<Value>, ApiError> {
+/// Lists the events that triggered the task's own run.
+pub async fn list_triggering_events(
+    State(state): Shared,
+    Extension(try_key): Extension<TryKey>,
+) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
-    let events = asset_lists::events_of_run(&*client, &of.run, false).await?;
-    Ok(Json(events.iter().map(event).collect()))
+    let events = asset_lists::events_of_run(&*client, &try_key.run, false).await?;
+    Ok(Json(events.iter().map(event_json).collect()))
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct One {
+struct AssetQuery {
     #[serde(default)]
     name: Option<String>,
     #[serde(default)]
     uri: Option<String>,
 }
 
-/// The asset of a name or a URI; of several, the one that was declared last.
-pub async fn one(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
-    let One { name, uri } = body_as(body)?;
+/// Returns the asset with a name or URI; of several, the one declared last.
+pub async fn get(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
+    let AssetQuery { name, uri } = body_as(body)?;
     let client = state.database.get().await?;
     let asset = asset_lists::named(&*client, name.as_deref(), uri.as_deref()).await?;
-    let what = match (&name, &uri) {
+    let description = match (&name, &uri) {
         (Some(name), _) => format!("named {name:?}"),
         (None, uri) => format!("with the URI {:?}", uri.as_deref().unwrap_or_default()),
     };
-    let asset = asset.ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, format!("there is no asset {what}")))?;
-    Ok(Json(described(&asset)))
+    let asset = asset.ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, format!("no asset {description} exists")))?;
+    Ok(Json(asset_json(&asset)))
 }
 
-fn described(asset: &NamedAsset) -> Value {
+fn asset_json(asset: &NamedAsset) -> Value {
     json!({"name": asset.name, "uri": asset.uri, "group": asset.group, "extra": asset.extra})
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct OfAlias {
+struct AliasQuery {
     alias: String,
 }
 
-/// The assets that tasks have made events of by way of an alias.
-pub async fn of_alias(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
-    let OfAlias { alias } = body_as(body)?;
+/// Lists assets for which tasks emitted events through an alias.
+pub async fn list_assets_of_alias(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
+    let AliasQuery { alias } = body_as(body)?;
     let client = state.database.get().await?;
-    Ok(Json(asset_lists::of_alias(&*client, &alias).await?.iter().map(described).collect()))
+    Ok(Json(asset_lists::of_alias(&*client, &alias).await?.iter().map(asset_json).collect()))
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct EventsOf {
+struct EventsQuery {
     of: Value,
 }
 
-/// All events of what a task reads.
+/// Lists all events of an inlet: of an asset, or of a reference to assets.
 pub async fn events(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
-    let EventsOf { of } = body_as(body)?;
-    let Some(reference) = asset_condition::reference(&of) else { return Ok(Json(json!([]))) };
+    let EventsQuery { of: inlet } = body_as(body)?;
+    let Some(reference) = asset_condition::reference(&inlet) else { return Ok(Json(json!([]))) };
     let client = state.database.get().await?;
     let events = asset_lists::events_of(&*client, &reference).await?;
-    Ok(Json(events.iter().map(event).collect()))
+    Ok(Json(events.iter().map(event_json).collect()))
 }

@@ -1,8 +1,8 @@
-//! What a running task asks a person, and what its code answers itself: `/task/hitl/…` over `run/api.sock`.
+//! A running task's questions to people, and answers from its code: `/task/hitl/…` over `run/api.sock`.
 
 use crate::engine::keys::{RunKey, TryKey};
 use crate::engine::store::hitl::{self, Answer, Detail, Question};
-use crate::server::api::hitl::refusal;
+use crate::server::api::hitl::refusal_response;
 use crate::server::api_error::ApiError;
 use crate::server::body::body_as;
 use crate::server::state::AppState;
@@ -17,22 +17,26 @@ use std::sync::Arc;
 type Shared = State<Arc<AppState>>;
 type Body = Result<Json<Value>, JsonRejection>;
 
-pub async fn ask(State(state): Shared, Extension(of): Extension<TryKey>, body: Body) -> Result<StatusCode, ApiError> {
+pub async fn ask(
+    State(state): Shared,
+    Extension(try_key): Extension<TryKey>,
+    body: Body,
+) -> Result<StatusCode, ApiError> {
     let question: Question = body_as(body)?;
     let client = state.database.get().await?;
-    hitl::ask(&*client, &of, &question).await?;
+    hitl::ask(&*client, &try_key, &question).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// An instance; triggers are of no try.
+/// Names a task instance, since a trigger belongs to no try. May contain an answer.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Of {
+struct InstanceQuery {
     dag_id: String,
     run_id: String,
     task_id: String,
     map_index: i32,
-    /// An answer to its question.
+    /// The answer to its question, where one is sent.
     #[serde(default)]
     chosen_options: Vec<String>,
     #[serde(default)]
@@ -50,24 +54,24 @@ fn view(detail: &Detail) -> Value {
     })
 }
 
-/// What was answered, if anything was.
+/// Returns the answer, if there is one.
 pub async fn get(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
-    let of: Of = body_as(body)?;
+    let query: InstanceQuery = body_as(body)?;
     let client = state.database.get().await?;
-    let run = RunKey { dag_id: of.dag_id, run_id: of.run_id };
-    let detail = hitl::get(&*client, &run, &of.task_id, of.map_index).await?;
-    detail.as_ref().map(|detail| Json(view(detail))).ok_or_else(|| refusal(hitl::Refusal::NotAsked))
+    let run = RunKey { dag_id: query.dag_id, run_id: query.run_id };
+    let detail = hitl::get(&*client, &run, &query.task_id, query.map_index).await?;
+    detail.as_ref().map(|detail| Json(view(detail))).ok_or_else(|| refusal_response(hitl::Refusal::NotAsked))
 }
 
-/// A trigger's answer when the time is over. It says itself how its task goes on.
+/// Records a trigger's answer after the timeout. The trigger itself resumes its task.
 pub async fn answer(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
-    let of: Of = body_as(body)?;
+    let query: InstanceQuery = body_as(body)?;
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
-    let run = RunKey { dag_id: of.dag_id, run_id: of.run_id };
-    let answer = Answer { chosen_options: of.chosen_options, params_input: of.params_input };
-    let detail = hitl::note_answer(&transaction, &run, &of.task_id, of.map_index, &answer, None).await;
-    let detail = detail.map_err(refusal)?;
+    let run = RunKey { dag_id: query.dag_id, run_id: query.run_id };
+    let answer = Answer { chosen_options: query.chosen_options, params_input: query.params_input };
+    let detail = hitl::record_answer(&transaction, &run, &query.task_id, query.map_index, &answer, None).await;
+    let detail = detail.map_err(refusal_response)?;
     transaction.commit().await?;
     Ok(Json(view(&detail)))
 }

@@ -1,10 +1,10 @@
-//! What a running task may ask.
+//! Routes for running tasks.
 
 mod api;
 mod assets;
 mod hitl;
 mod runs;
-mod selected;
+mod sdk_queries;
 mod states;
 
 use super::guard;
@@ -16,29 +16,29 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 use std::sync::Arc;
 
-/// Of an XCom: its JSON is a text in JSON, which doubles what has to be escaped.
+/// Largest XCom request: the value is JSON inside a JSON string, which doubles escaped characters.
 const BODY_BYTES: usize = 24 * 1024 * 1024;
 
 pub fn routes(state: &Arc<AppState>) -> Router<Arc<AppState>> {
     Router::new()
         .route("/task/variables/{*key}", get(local::get_variable).put(api::set_variable).delete(api::delete_variable))
         .route("/task/connections/{*id}", get(local::get_connection))
-        .layer(from_fn_with_state(state.clone(), guard::telling_dag_files))
+        .layer(from_fn_with_state(state.clone(), guard::notify_dag_files))
         .route("/task/runs/trigger", post(runs::trigger))
         .route("/task/runs/count", post(runs::count))
         .route("/task/length", post(runs::length))
         .route("/task/previous", get(runs::previous))
         .route("/task/latest", get(runs::latest))
-        .route("/task/assets/triggering", get(assets::triggering))
-        // As tasks of a release before ask for it, which run on while there is an upgrade.
-        .route("/task/assets/named", post(assets::one))
+        .route("/task/assets/triggering", get(assets::list_triggering_events))
+        // Used by tasks of the previous release, which keep running during an upgrade.
+        .route("/task/assets/named", post(assets::get))
         .route("/task/xcoms/push", post(api::push_xcom))
         .route("/task/xcoms/delete", post(api::delete_xcom))
         .route("/task/state/get", post(states::get))
         .route("/task/state/set", post(states::set))
         .route("/task/state/delete", post(states::delete))
         .route("/task/hitl/ask", post(hitl::ask))
-        .nest("/task", questions())
+        .nest("/task", shared_routes())
         .route("/task/uv", post(api::uv))
         .layer(from_fn(guard::datastore_timeout))
         .layer(DefaultBodyLimit::max(BODY_BYTES))
@@ -46,32 +46,33 @@ pub fn routes(state: &Arc<AppState>) -> Router<Arc<AppState>> {
         .layer(from_fn(guard::require_local))
 }
 
-/// For triggers and others that are of no try: over the socket that only this user's processes can open.
+/// Routes for triggers and other callers that belong to no try. They need no token: only this user's processes can open
+/// the socket.
 pub fn trigger_routes() -> Router<Arc<AppState>> {
     Router::new()
-        .nest("/local/triggers", questions())
-        // For a run in the foreground.
+        .nest("/local/triggers", shared_routes())
+        // For runs in the foreground, which have no token of a try.
         .route("/local/uv", post(api::uv))
         .layer(from_fn(guard::datastore_timeout))
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .layer(from_fn(guard::require_local))
 }
 
-/// What tasks and triggers ask alike, below the path of each.
-fn questions() -> Router<Arc<AppState>> {
+/// Routes shared by tasks and triggers, below their own paths.
+fn shared_routes() -> Router<Arc<AppState>> {
     Router::new()
         .route("/dags/{*id}", get(runs::dag))
-        .route("/runs/get", post(selected::run))
+        .route("/runs/get", post(sdk_queries::run))
         .route("/runs/state", post(runs::state))
-        .route("/runs/previous", post(selected::previous_run))
-        .route("/runs/count-all", post(selected::count_runs))
-        .route("/instances/count", post(selected::count_instances))
-        .route("/instances/states", post(selected::states))
-        .route("/instances/breadcrumbs", post(selected::breadcrumbs))
-        .route("/instances/previous", post(selected::previous_instance))
+        .route("/runs/previous", post(sdk_queries::previous_run))
+        .route("/runs/count-all", post(sdk_queries::count_runs))
+        .route("/instances/count", post(sdk_queries::count_instances))
+        .route("/instances/states", post(sdk_queries::states))
+        .route("/instances/breadcrumbs", post(sdk_queries::breadcrumbs))
+        .route("/instances/previous", post(sdk_queries::previous_instance))
         .route("/variable-keys", post(api::variable_keys))
-        .route("/assets/one", post(assets::one))
-        .route("/assets/of-alias", post(assets::of_alias))
+        .route("/assets/one", post(assets::get))
+        .route("/assets/of-alias", post(assets::list_assets_of_alias))
         .route("/assets/events", post(assets::events))
         .route("/hitl/get", post(hitl::get))
         .route("/hitl/answer", post(hitl::answer))

@@ -1,4 +1,4 @@
-//! What a running task asks about other runs, and its own: `/task/…` over `run/api.sock`.
+//! A running task's requests about its own and other runs: `/task/…` over `run/api.sock`.
 
 use crate::engine::keys::{RunKey, TryKey};
 use crate::engine::length::Length;
@@ -8,7 +8,7 @@ use crate::engine::schedule::timetable::{Interval, Restriction};
 use crate::engine::store::clear::{self, Selection};
 use crate::engine::store::dags;
 use crate::engine::store::lengths;
-use crate::engine::store::other_runs::{self, Counted};
+use crate::engine::store::other_runs::{self, CountTarget};
 use crate::engine::store::runs::{self, Trigger};
 use crate::engine::store::versions;
 use crate::engine::store::{ReadFor, StoreError};
@@ -50,18 +50,18 @@ struct TriggerBody {
     note: Option<String>,
     #[serde(default)]
     partition_key: Option<String>,
-    /// Whether a run of that id runs again.
+    /// True to clear an existing run with that id.
     reset: bool,
 }
 
-/// A request that is sent again finds the run that it made: its id is its own.
+/// Triggers a run. A repeated request finds the run that the first one created, since the task chooses the id.
 pub async fn trigger(
     State(state): Shared,
-    Extension(of): Extension<TryKey>,
+    Extension(try_key): Extension<TryKey>,
     body: Body,
 ) -> Result<StatusCode, ApiError> {
     let body: TriggerBody = body_as(body)?;
-    let with = Trigger {
+    let trigger = Trigger {
         run_id: Some(body.run_id.clone()),
         logical_date: body.logical_date,
         data_interval: None,
@@ -69,13 +69,13 @@ pub async fn trigger(
         conf: body.conf,
         note: body.note,
         triggered_by: "operator",
-        user: of.run.dag_id.clone(),
+        user: try_key.run.dag_id.clone(),
         run_type: Some("operator_triggered"),
         partition_key: body.partition_key,
     };
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
-    match runs::trigger(&transaction, &body.dag_id, &with).await {
+    match runs::trigger(&transaction, &body.dag_id, &trigger).await {
         Ok(_) => {}
         Err(StoreError::AlreadyExists { .. }) if body.reset => {
             drop(transaction);
@@ -109,16 +109,16 @@ struct Count {
     states: Vec<String>,
 }
 
-/// Runs of those dates, or task instances in them, that have one of the states.
+/// Counts runs of those dates, or task instances in them, in one of the states.
 pub async fn count(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
     let Count { dag_id, task_ids, group_id, dates, states } = body_as(body)?;
-    let counted = match (task_ids, group_id) {
-        (Some(task_ids), _) => Counted::Tasks(task_ids),
-        (None, Some(group_id)) => Counted::Group(group_id),
-        (None, None) => Counted::Runs,
+    let target = match (task_ids, group_id) {
+        (Some(task_ids), _) => CountTarget::Tasks(task_ids),
+        (None, Some(group_id)) => CountTarget::Group(group_id),
+        (None, None) => CountTarget::Runs,
     };
     let client = state.database.get().await?;
-    let count = other_runs::count(&*client, &dag_id, &counted, &dates, &states).await?;
+    let count = other_runs::count(&*client, &dag_id, &target, &dates, &states).await?;
     Ok(Json(json!({"count": count})))
 }
 
@@ -128,26 +128,26 @@ struct LengthBody {
     length: Length,
 }
 
-/// How many elements something has, in the task's own run.
+/// Returns the number of elements of an XCom in the task's own run.
 pub async fn length(
     State(state): Shared,
-    Extension(of): Extension<TryKey>,
+    Extension(try_key): Extension<TryKey>,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
     let LengthBody { length } = body_as(body)?;
     let client = state.database.get().await?;
-    let run = runs::get(&*client, &of.run, ReadFor::Reading).await?;
+    let run = runs::get(&*client, &try_key.run, ReadFor::Reading).await?;
     let Some(version) = run.version_id else { return Ok(Json(json!({"length": null}))) };
     let version = versions::version(&*client, version).await?;
     let graph = Graph::new(version.structure);
-    let lengths = lengths::of_run(&*client, &of.run, &graph).await?;
+    let lengths = lengths::of_run(&*client, &try_key.run, &graph).await?;
     Ok(Json(json!({"length": length.resolve(&|task| lengths.get(task).map(Returned::count))})))
 }
 
-/// The last run of the DAG before the task's own that has succeeded.
-pub async fn previous(State(state): Shared, Extension(of): Extension<TryKey>) -> Result<Json<Value>, ApiError> {
+/// Returns the dates of the last successful run before the task's own.
+pub async fn previous(State(state): Shared, Extension(try_key): Extension<TryKey>) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
-    let dates = other_runs::previous_success(&*client, &of.run).await?;
+    let dates = other_runs::previous_success(&*client, &try_key.run).await?;
     Ok(Json(dates.map_or(Value::Null, |dates| {
         json!({
             "data_interval_start": dates.data_interval_start, "data_interval_end": dates.data_interval_end,
@@ -156,19 +156,19 @@ pub async fn previous(State(state): Shared, Extension(of): Extension<TryKey>) ->
     })))
 }
 
-/// Whether the task's own run is the newest that its schedule has by now.
-pub async fn latest(State(state): Shared, Extension(of): Extension<TryKey>) -> Result<Json<Value>, ApiError> {
+/// Returns whether the task's own run is the latest of its schedule so far.
+pub async fn latest(State(state): Shared, Extension(try_key): Extension<TryKey>) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
-    let run = runs::get(&*client, &of.run, ReadFor::Reading).await?;
-    let dag = dags::get(&*client, &of.run.dag_id).await?;
-    let ends = run.data_interval_start.zip(run.data_interval_end);
-    let (Some((start, end)), Some(timetable)) = (ends, &dag.structure.timetable) else {
+    let run = runs::get(&*client, &try_key.run, ReadFor::Reading).await?;
+    let dag = dags::get(&*client, &try_key.run.dag_id).await?;
+    let interval = run.data_interval_start.zip(run.data_interval_end);
+    let (Some((start, end)), Some(timetable)) = (interval, &dag.structure.timetable) else {
         return Ok(Json(json!({"is_latest": true})));
     };
-    let every = Restriction { catchup: true, ..dag.structure.restriction() };
+    let restriction = Restriction { catchup: true, ..dag.structure.restriction() };
     let now = Timestamp::now();
-    let next = timetable.next(Some(Interval { start, end }), every, now).ok().flatten();
-    let right = next.and_then(|next| next.interval).map(|interval| interval.end);
-    let is_latest = right.is_none_or(|right| start < now && now <= right);
+    let next = timetable.next(Some(Interval { start, end }), restriction, now).ok().flatten();
+    let next_end = next.and_then(|next| next.interval).map(|interval| interval.end);
+    let is_latest = next_end.is_none_or(|next_end| start < now && now <= next_end);
     Ok(Json(json!({"is_latest": is_latest})))
 }

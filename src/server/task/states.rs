@@ -1,4 +1,4 @@
-//! The state stores, as a running task uses them: `/task/state/…` over `run/api.sock`.
+//! A running task's requests to the state stores: `/task/state/…` over `run/api.sock`.
 
 use crate::engine::keys::TryKey;
 use crate::engine::store::{asset_lists, states};
@@ -18,7 +18,7 @@ use std::sync::Arc;
 type Shared = State<Arc<AppState>>;
 type Body = Result<Json<Value>, JsonRejection>;
 
-/// The asset whose state it is; the task's own where none is named.
+/// The asset whose state store is used. Requests without one use the task's own store.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Asset {
@@ -29,14 +29,16 @@ struct Asset {
 }
 
 impl Asset {
+    /// Returns the asset's id; `None` when there is no such asset.
     async fn find(&self, client: &impl GenericClient) -> Result<Option<i64>, ApiError> {
-        let found = asset_lists::named(client, self.name.as_deref(), self.uri.as_deref()).await?;
-        Ok(found.map(|asset| asset.id))
+        let asset = asset_lists::named(client, self.name.as_deref(), self.uri.as_deref()).await?;
+        Ok(asset.map(|asset| asset.id))
     }
 
+    /// Like `find`; 404 when there is no such asset.
     async fn id(&self, client: &impl GenericClient) -> Result<i64, ApiError> {
-        let what = self.name.as_deref().or(self.uri.as_deref()).unwrap_or_default();
-        let unknown = || ApiError::new(StatusCode::NOT_FOUND, format!("there is no asset {what:?}"));
+        let asset_name = self.name.as_deref().or(self.uri.as_deref()).unwrap_or_default();
+        let unknown = || ApiError::new(StatusCode::NOT_FOUND, format!("no asset {asset_name:?} exists"));
         self.find(client).await?.ok_or_else(unknown)
     }
 }
@@ -49,39 +51,47 @@ struct Get {
     asset: Option<Asset>,
 }
 
-/// The value as JSON text, `null` where there is none.
-pub async fn get(State(state): Shared, Extension(of): Extension<TryKey>, body: Body) -> Result<Json<Value>, ApiError> {
+/// Returns the value as JSON text, or `null`.
+pub async fn get(
+    State(state): Shared,
+    Extension(try_key): Extension<TryKey>,
+    body: Body,
+) -> Result<Json<Value>, ApiError> {
     let Get { key, asset } = body_as(body)?;
     let client = state.database.get().await?;
-    let found = match asset {
+    let value = match asset {
         Some(asset) => match asset.find(&*client).await? {
             Some(id) => states::of_asset(&*client, id, &key).await?,
             None => None,
         },
-        None => states::of_task(&*client, &of, &key).await?,
+        None => states::of_task(&*client, &try_key, &key).await?,
     };
-    Ok(Json(json!({"value_json": found})))
+    Ok(Json(json!({"value_json": value})))
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Set {
     key: String,
-    /// The value as JSON text: numbers stay as the task wrote them.
+    /// The value as JSON text, so that numbers keep the task's notation.
     value_json: String,
-    /// Of a task's own state: until when it is kept.
+    /// Expiry of a task's own state.
     #[serde(default)]
     expires_at: Option<Timestamp>,
     #[serde(default)]
     asset: Option<Asset>,
 }
 
-pub async fn set(State(state): Shared, Extension(of): Extension<TryKey>, body: Body) -> Result<StatusCode, ApiError> {
+pub async fn set(
+    State(state): Shared,
+    Extension(try_key): Extension<TryKey>,
+    body: Body,
+) -> Result<StatusCode, ApiError> {
     let Set { key, value_json, expires_at, asset } = body_as(body)?;
     let client = state.database.get().await?;
     match asset {
-        Some(asset) => states::set_of_asset(&*client, asset.id(&*client).await?, &key, &value_json, &of).await?,
-        None => states::set_of_task(&*client, &of, &key, &value_json, expires_at).await?,
+        Some(asset) => states::set_of_asset(&*client, asset.id(&*client).await?, &key, &value_json, &try_key).await?,
+        None => states::set_of_task(&*client, &try_key, &key, &value_json, expires_at).await?,
     }
     Ok(StatusCode::NO_CONTENT)
 }
@@ -89,7 +99,7 @@ pub async fn set(State(state): Shared, Extension(of): Extension<TryKey>, body: B
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Delete {
-    /// `None`: all keys.
+    /// `None` deletes all keys.
     #[serde(default)]
     key: Option<String>,
     #[serde(default)]
@@ -98,14 +108,14 @@ struct Delete {
 
 pub async fn delete(
     State(state): Shared,
-    Extension(of): Extension<TryKey>,
+    Extension(try_key): Extension<TryKey>,
     body: Body,
 ) -> Result<StatusCode, ApiError> {
     let Delete { key, asset } = body_as(body)?;
     let client = state.database.get().await?;
     match asset {
         Some(asset) => states::delete_of_asset(&*client, asset.id(&*client).await?, key.as_deref()).await?,
-        None => states::delete_of_task(&*client, &of, key.as_deref()).await?,
+        None => states::delete_of_task(&*client, &try_key, key.as_deref()).await?,
     }
     Ok(StatusCode::NO_CONTENT)
 }

@@ -1,4 +1,4 @@
-//! What a DAG that waits for assets or their partitions waits for.
+//! What a DAG scheduled on assets or partitions still waits for.
 
 use super::structure::not_found;
 use crate::engine::schedule::partition_mapper::Mappers;
@@ -7,7 +7,7 @@ use crate::engine::store::dags::{self, Dag};
 use crate::engine::store::waiting::{self, AwaitedAsset, PendingPartition};
 use crate::postgres::GenericClient;
 use crate::server::api::asset_expressions;
-use crate::server::api::views::{maybe, stamp};
+use crate::server::api::views::{optional_stamp, stamp};
 use crate::server::api_error::ApiError;
 use crate::server::request::{Params, Segments};
 use crate::server::state::AppState;
@@ -20,25 +20,26 @@ use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
 
-/// How far a DAG is with one asset.
+/// The partition keys of one asset that a pending partition of a DAG has received, and those that it requires.
 struct Progress {
     received: BTreeSet<String>,
     required: BTreeSet<String>,
     is_rollup: bool,
-    /// The mapper cannot say which keys are wanted.
+    /// True when the mapper cannot compute the required keys.
     is_broken: bool,
 }
 
 impl Progress {
-    fn of(mappers: &Mappers, asset: &str, key: &str, received: BTreeSet<String>) -> Self {
-        let is_broken =
+    /// `key` is the partition's key; `asset` is the asset's name.
+    fn compute(mappers: &Mappers, asset: &str, key: &str, received: BTreeSet<String>) -> Self {
+        let empty =
             |is_broken| Self { received: BTreeSet::new(), required: BTreeSet::new(), is_rollup: true, is_broken };
         match mappers.of(asset).expected(key) {
-            Ok(Some((required, _))) => Self { received, required, ..is_broken(false) },
+            Ok(Some((required, _))) => Self { received, required, ..empty(false) },
             Ok(None) => {
                 Self { received, required: BTreeSet::from([key.to_owned()]), is_rollup: false, is_broken: false }
             }
-            Err(_) => is_broken(true),
+            Err(_) => empty(true),
         }
     }
 
@@ -55,6 +56,7 @@ impl Progress {
     }
 }
 
+/// Returns the partition mappers of a DAG that is scheduled on partitioned assets.
 fn mappers(dag: &Dag) -> Option<&Mappers> {
     match &dag.structure.timetable {
         Some(Timetable::PartitionedAsset(mappers)) => Some(mappers),
@@ -62,7 +64,7 @@ fn mappers(dag: &Dag) -> Option<&Mappers> {
     }
 }
 
-/// How far a partition is, asset by asset.
+/// Returns a partition's progress per asset.
 async fn progress<'a>(
     client: &impl GenericClient,
     mappers: &Mappers,
@@ -70,107 +72,112 @@ async fn progress<'a>(
     pending: &PendingPartition,
 ) -> Result<Vec<(&'a AwaitedAsset, Progress)>, ApiError> {
     let mut received: BTreeMap<i64, BTreeSet<String>> = waiting::received(client, pending.id).await?;
-    let one = |asset: &'a AwaitedAsset| {
+    let with_progress = |asset: &'a AwaitedAsset| {
         let keys = received.remove(&asset.id).unwrap_or_default();
-        (asset, Progress::of(mappers, &asset.name, &pending.key, keys))
+        (asset, Progress::compute(mappers, &asset.name, &pending.key, keys))
     };
-    Ok(assets.iter().map(one).collect())
+    Ok(assets.iter().map(with_progress).collect())
 }
 
-fn with(mut fields: Value, more: Value) -> Value {
-    if let (Some(fields), Value::Object(more)) = (fields.as_object_mut(), more) {
-        fields.extend(more);
+/// Adds fields to an object.
+fn with_fields(mut fields: Value, others: Value) -> Value {
+    if let (Some(fields), Value::Object(others)) = (fields.as_object_mut(), others) {
+        fields.extend(others);
     }
     fields
 }
 
-/// `/ui/next_run_assets/{dag_id}`: of the oldest partition, where it waits for partitions.
+/// `/ui/next_run_assets/{dag_id}`: what the next run waits for. For a partitioned DAG that is its oldest pending
+/// partition.
 pub async fn next_run(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
     let dag = dags::get(&*client, &dag_id).await.map_err(|_| not_found(&dag_id))?;
     let assets = waiting::assets(&*client, &dag_id).await?;
-    let about = |asset: &AwaitedAsset| json!({"id": asset.id, "name": asset.name, "uri": asset.uri});
+    let asset_fields = |asset: &AwaitedAsset| json!({"id": asset.id, "name": asset.name, "uri": asset.uri});
     let pending = waiting::partitions(&*client, Some(&dag_id)).await?;
     let events: Vec<Value> = match (mappers(&dag), pending.first()) {
         (Some(mappers), Some(first)) => progress(&*client, mappers, &assets, first)
             .await?
             .into_iter()
             .map(|(asset, progress)| {
-                let is_there = !progress.is_broken && progress.received.len() >= progress.required.len();
-                let since = is_there.then(|| stamp(first.created_at));
-                with(with(about(asset), progress.fields()), json!({"last_update": since}))
+                let is_complete = !progress.is_broken && progress.received.len() >= progress.required.len();
+                let completed_at = is_complete.then(|| stamp(first.created_at));
+                with_fields(with_fields(asset_fields(asset), progress.fields()), json!({"last_update": completed_at}))
             })
             .collect(),
         _ => assets
             .iter()
             .map(|asset| {
                 let fields = json!({
-                    "last_update": maybe(asset.queued_at), "received_count": 0,
+                    "last_update": optional_stamp(asset.queued_at), "received_count": 0,
                     "required_count": 1, "received_keys": [], "required_keys": [], "is_rollup": false,
                     "mapper_error": false, "asset_inactive": false,
                 });
-                with(about(asset), fields)
+                with_fields(asset_fields(asset), fields)
             })
             .collect(),
     };
-    let expression = asset_expressions::one(&*client, dag.structure.asset_condition.as_ref()).await?;
+    let expression = asset_expressions::resolve(&*client, dag.structure.asset_condition.as_ref()).await?;
     Ok(Json(json!({
         "asset_expression": expression, "events": events,
         "pending_partition_count": mappers(&dag).map(|_| pending.len()),
     })))
 }
 
-/// With its assets, where the DAG still waits for partitions.
-async fn detail(client: &impl GenericClient, dag: &Dag, pending: &PendingPartition) -> Result<Value, ApiError> {
+/// Describes a pending partition; includes its assets if the DAG is still partitioned.
+async fn partition_view(client: &impl GenericClient, dag: &Dag, pending: &PendingPartition) -> Result<Value, ApiError> {
     let assets = waiting::assets(client, &dag.dag_id).await?;
-    let found = match mappers(dag) {
+    let progress_by_asset = match mappers(dag) {
         Some(mappers) => progress(client, mappers, &assets, pending).await?,
         None => Vec::new(),
     };
-    let count = |of: fn(&Progress) -> usize| found.iter().map(|(_, progress)| of(progress)).sum::<usize>();
-    let shown: Vec<Value> = found
+    let count = |count_of: fn(&Progress) -> usize| {
+        progress_by_asset.iter().map(|(_, progress)| count_of(progress)).sum::<usize>()
+    };
+    let asset_views: Vec<Value> = progress_by_asset
         .iter()
         .map(|(asset, progress)| {
-            let is_there = !progress.is_broken && progress.received.len() >= progress.required.len();
-            let about =
-                json!({"asset_id": asset.id, "asset_name": asset.name, "asset_uri": asset.uri, "received": is_there});
-            with(about, progress.fields())
+            let is_complete = !progress.is_broken && progress.received.len() >= progress.required.len();
+            let asset_fields = json!({
+                "asset_id": asset.id, "asset_name": asset.name, "asset_uri": asset.uri, "received": is_complete,
+            });
+            with_fields(asset_fields, progress.fields())
         })
         .collect();
-    let expression = asset_expressions::one(client, dag.structure.asset_condition.as_ref()).await?;
+    let expression = asset_expressions::resolve(client, dag.structure.asset_condition.as_ref()).await?;
     Ok(json!({
         "id": pending.id, "dag_id": dag.dag_id, "partition_key": pending.key, "created_at": stamp(pending.created_at),
-        "updated_at": stamp(pending.created_at), "created_dag_run_id": null, "assets": shown,
+        "updated_at": stamp(pending.created_at), "created_dag_run_id": null, "assets": asset_views,
         "total_required": count(Progress::required_count), "total_received": count(|progress| progress.received.len()),
         "asset_expression": expression,
     }))
 }
 
-/// Fields of the list that are in the detail too.
-const IN_LIST: [&str; 7] =
+/// Fields of `partition_view` that the list includes.
+const LISTED_FIELDS: [&str; 7] =
     ["id", "dag_id", "partition_key", "created_at", "total_received", "total_required", "created_dag_run_id"];
 
-/// `/ui/partitioned_dag_runs`: runs that are to be, once what they wait for is there.
-pub async fn partitioned(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
+/// `/ui/partitioned_dag_runs`: pending partitions, each of which becomes a run once it is complete.
+pub async fn list_pending(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
-    let found = match params.flag("has_created_dag_run_id")? {
-        // Once there is the run, nothing waits for it any more.
+    let pending = match params.flag("has_created_dag_run_id")? {
+        // A created run has no pending partition.
         Some(true) => Vec::new(),
         _ => waiting::partitions(&*client, params.text("dag_id")).await?,
     };
-    let mut shown = Vec::with_capacity(found.len());
-    for pending in &found {
-        let dag = dags::get(&*client, &pending.dag_id).await?;
-        let mut one = detail(&*client, &dag, pending).await?;
-        if let Some(fields) = one.as_object_mut() {
-            fields.retain(|name, _| IN_LIST.contains(&name.as_str()));
+    let mut views = Vec::with_capacity(pending.len());
+    for partition in &pending {
+        let dag = dags::get(&*client, &partition.dag_id).await?;
+        let mut view = partition_view(&*client, &dag, partition).await?;
+        if let Some(fields) = view.as_object_mut() {
+            fields.retain(|name, _| LISTED_FIELDS.contains(&name.as_str()));
         }
-        shown.push(with(one, json!({"state": null})));
+        views.push(with_fields(view, json!({"state": null})));
     }
-    Ok(Json(json!({"partitioned_dag_runs": shown, "total": found.len(), "asset_expressions": null})))
+    Ok(Json(json!({"partitioned_dag_runs": views, "total": pending.len(), "asset_expressions": null})))
 }
 
-/// `/ui/pending_partitioned_dag_run/{dag_id}`.
+/// `/ui/pending_partitioned_dag_run/{dag_id}`: one pending partition, with its assets.
 pub async fn pending(
     State(state): Shared,
     Segments(dag_id): Segments<String>,
@@ -179,10 +186,10 @@ pub async fn pending(
     let client = state.database.get().await?;
     let dag = dags::get(&*client, &dag_id).await.map_err(|_| not_found(&dag_id))?;
     let key = params.text("partition_key").unwrap_or_default();
-    let found = waiting::partitions(&*client, Some(&dag_id)).await?;
-    let Some(one) = found.iter().find(|one| one.key == key) else {
+    let partitions = waiting::partitions(&*client, Some(&dag_id)).await?;
+    let Some(partition) = partitions.iter().find(|partition| partition.key == key) else {
         let detail = format!("No PartitionedDagRun for dag={dag_id} partition={key}");
         return Err(ApiError::new(StatusCode::NOT_FOUND, detail));
     };
-    Ok(Json(detail(&*client, &dag, one).await?))
+    Ok(Json(partition_view(&*client, &dag, partition).await?))
 }

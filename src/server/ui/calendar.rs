@@ -1,4 +1,4 @@
-//! `/ui/calendar/{dag_id}`: how many runs each day or hour had, and those that are to come this year.
+//! `/ui/calendar/{dag_id}`: run counts per day or hour, and planned runs of the current year.
 
 use super::structure::not_found;
 use crate::engine::schedule::timetable::Interval;
@@ -17,34 +17,36 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Dates that are counted up ahead.
-const MOST_PLANNED: usize = 2000;
+/// Most planned dates.
+const MAX_PLANNED: usize = 2000;
 const SIGNS: [(&str, &str); 4] = [("_gte", ">="), ("_gt", ">"), ("_lte", "<="), ("_lt", "<")];
 
+/// Parses the four bounds of a time.
 fn bounds(params: &Params, name: &str) -> Result<Bounds, ApiError> {
-    let mut found = Vec::new();
+    let mut bounds = Vec::new();
     for (suffix, sign) in SIGNS {
-        if let Some(at) = params.time(&format!("{name}{suffix}"))? {
-            found.push((sign, at));
+        if let Some(time) = params.time(&format!("{name}{suffix}"))? {
+            bounds.push((sign, time));
         }
     }
-    Ok(found)
+    Ok(bounds)
 }
 
-fn holds(bounds: &Bounds, at: Timestamp) -> bool {
+/// True when the time satisfies all bounds.
+fn holds(bounds: &Bounds, time: Timestamp) -> bool {
     bounds.iter().all(|(sign, bound)| match *sign {
-        ">=" => at >= *bound,
-        ">" => at > *bound,
-        "<=" => at <= *bound,
-        _ => at < *bound,
+        ">=" => time >= *bound,
+        ">" => time > *bound,
+        "<=" => time <= *bound,
+        _ => time < *bound,
     })
 }
 
-/// The beginning of its day, or of its hour.
-fn truncated(at: Timestamp, is_hourly: bool) -> Timestamp {
+/// Truncates a time to its hour, or else to its day.
+fn truncate(time: Timestamp, is_hourly: bool) -> Timestamp {
     let seconds = if is_hourly { 3600 } else { 86_400 };
-    let whole = at.as_second().div_euclid(seconds) * seconds;
-    Timestamp::from_second(whole).unwrap_or(at)
+    let whole = time.as_second().div_euclid(seconds) * seconds;
+    Timestamp::from_second(whole).unwrap_or(time)
 }
 
 pub async fn get(
@@ -67,28 +69,30 @@ pub async fn get(
     let unit = if is_hourly { "hour" } else { "day" };
     let days = overview::calendar(&*client, &dag_id, unit, (column, &bounds)).await?;
     drop(client);
-    let mut shown: Vec<Value> =
+    let mut entries: Vec<Value> =
         days.iter().map(|day| json!({"date": stamp(day.at), "state": day.state, "count": day.count})).collect();
-    let planned = planned(&dag, days.last(), &bounds, is_hourly);
-    shown.extend(planned.into_iter().map(|(at, count)| json!({"date": stamp(at), "state": "planned", "count": count})));
-    Ok(Json(json!({"total_entries": shown.len(), "dag_runs": shown})))
+    let planned = planned_counts(&dag, days.last(), &bounds, is_hourly);
+    entries.extend(
+        planned.into_iter().map(|(time, count)| json!({"date": stamp(time), "state": "planned", "count": count})),
+    );
+    Ok(Json(json!({"total_entries": entries.len(), "dag_runs": entries})))
 }
 
-/// What follows the last run in its year.
-fn planned(dag: &Dag, last: Option<&Day>, bounds: &Bounds, is_hourly: bool) -> BTreeMap<Timestamp, i64> {
-    let mut found = BTreeMap::new();
-    let Some((start, end)) = last.and_then(|day| day.interval_start.zip(day.interval_end)) else { return found };
-    let (structure, year) = (&dag.structure, |at: Timestamp| at.to_zoned(TimeZone::UTC).year());
+/// Counts the planned dates per day or hour: those after the last run, in its year and within the bounds.
+fn planned_counts(dag: &Dag, last: Option<&Day>, bounds: &Bounds, is_hourly: bool) -> BTreeMap<Timestamp, i64> {
+    let mut counts = BTreeMap::new();
+    let Some((start, end)) = last.and_then(|day| day.interval_start.zip(day.interval_end)) else { return counts };
+    let (structure, year) = (&dag.structure, |time: Timestamp| time.to_zoned(TimeZone::UTC).year());
     let first = (end, Some(Interval { start, end }));
     let dates =
-        upcoming(structure.timetable.as_ref(), structure.restriction(), first, MOST_PLANNED + 1, Timestamp::now());
+        upcoming(structure.timetable.as_ref(), structure.restriction(), first, MAX_PLANNED + 1, Timestamp::now());
     for date in dates.into_iter().skip(1).filter_map(|(_, date)| date) {
         if year(date) != year(end) {
             break;
         }
         if holds(bounds, date) {
-            *found.entry(truncated(date, is_hourly)).or_insert(0) += 1;
+            *counts.entry(truncate(date, is_hourly)).or_insert(0) += 1;
         }
     }
-    found
+    counts
 }

@@ -1,4 +1,4 @@
-//! `/ui/dags`, what the DAGs of the list have run last, and the dashboard.
+//! `/ui/dags`, the latest runs of listed DAGs, and the dashboard.
 
 use crate::engine::keys::RunKey;
 use crate::engine::state::{RunState, TaskState};
@@ -7,11 +7,11 @@ use crate::engine::store::overview::{self, Counts};
 use crate::engine::store::runs::Run;
 use crate::engine::store::{ReadFor, dags, hitl, runs};
 use crate::server::api::asset_expressions;
-use crate::server::api::dag_runs::missing;
+use crate::server::api::dag_runs::run_not_found;
 use crate::server::api::dag_views::DAGResponse;
-use crate::server::api::dags::wanted;
-use crate::server::api::hitl::{HITLDetail, shown as question};
-use crate::server::api::views::{duration, maybe, stamp};
+use crate::server::api::dags::dag_listing;
+use crate::server::api::hitl::{HITLDetail, detail_response};
+use crate::server::api::views::{duration, optional_stamp, stamp};
 use crate::server::api_error::ApiError;
 use crate::server::request::{Params, Segments};
 use crate::server::state::AppState;
@@ -26,16 +26,17 @@ use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
 
-fn light(run: &Run) -> Value {
+fn run_summary(run: &Run) -> Value {
     json!({
-        "id": numbered(&run.key), "dag_id": run.key.dag_id, "run_id": run.key.run_id,
-        "logical_date": maybe(run.logical_date), "run_after": stamp(run.run_after), "start_date": maybe(run.start_date),
-        "end_date": maybe(run.end_date), "state": run.state, "duration": duration(run.start_date, run.end_date),
+        "id": run_number(&run.key), "dag_id": run.key.dag_id, "run_id": run.key.run_id,
+        "logical_date": optional_stamp(run.logical_date), "run_after": stamp(run.run_after),
+        "start_date": optional_stamp(run.start_date), "end_date": optional_stamp(run.end_date),
+        "state": run.state, "duration": duration(run.start_date, run.end_date),
     })
 }
 
-/// Runs have no number here; the UI wants one that is the same for the same run.
-fn numbered(key: &RunKey) -> u32 {
+/// Derives a stable number from the key (FNV-1a hash); the UI needs a number, but runs have none.
+fn run_number(key: &RunKey) -> u32 {
     key.dag_id
         .bytes()
         .chain([0])
@@ -49,7 +50,7 @@ struct DagsWithRuns<'a> {
     dags: Vec<DagWithRuns<'a>>,
 }
 
-/// A DAG, its newest runs, and what its tasks ask.
+/// A DAG with its newest runs and pending questions.
 #[derive(Serialize)]
 struct DagWithRuns<'a> {
     #[serde(flatten)]
@@ -62,50 +63,51 @@ struct DagWithRuns<'a> {
 
 /// `/ui/dags`.
 pub async fn list(State(state): Shared, params: Params) -> Result<Response, ApiError> {
-    let mut listing = wanted(&params)?;
+    let mut listing = dag_listing(&params)?;
     listing.conditions.any(Column::text("d.dag_id"), params.texts("dag_ids"));
-    let pending = "EXISTS (SELECT FROM hitl_detail h JOIN task_instance ti USING (dag_id, run_id, task_id, map_index)
+    let has_pending =
+        "EXISTS (SELECT FROM hitl_detail h JOIN task_instance ti USING (dag_id, run_id, task_id, map_index)
                            WHERE h.dag_id = d.dag_id AND h.responded_at IS NULL
                              AND ti.state IN ('deferred', 'awaiting_input')) = {}";
     let with_pending = params.flag("has_pending_actions")?;
-    listing.conditions.maybe(pending, with_pending);
-    let of_each = params.number("dag_runs_limit", 10)?;
+    listing.conditions.maybe(has_pending, with_pending);
+    let runs_per_dag = params.number("dag_runs_limit", 10)?;
     let client = state.database.get().await?;
-    let found = dags::list(&*client, &state.structures, listing).await?;
-    let ids: Vec<&str> = found.rows.iter().map(|dag| dag.dag_id.as_str()).collect();
+    let page = dags::list(&*client, &state.structures, listing).await?;
+    let ids: Vec<&str> = page.rows.iter().map(|dag| dag.dag_id.as_str()).collect();
     let mut newest: HashMap<String, Vec<Value>> = HashMap::new();
-    for run in runs::newest(&*client, Some(&ids), of_each).await? {
-        newest.entry(run.key.dag_id.clone()).or_default().push(light(&run));
+    for run in runs::newest(&*client, Some(&ids), runs_per_dag).await? {
+        newest.entry(run.key.dag_id.clone()).or_default().push(run_summary(&run));
     }
-    let conditions: Vec<_> = found.rows.iter().map(|dag| dag.structure.asset_condition.as_ref()).collect();
-    let expressions = asset_expressions::several(&*client, &conditions).await?;
-    let mut shown = Vec::with_capacity(found.rows.len());
-    for (dag, asset_expression) in found.rows.iter().zip(expressions) {
+    let conditions: Vec<_> = page.rows.iter().map(|dag| dag.structure.asset_condition.as_ref()).collect();
+    let expressions = asset_expressions::resolve_all(&*client, &conditions).await?;
+    let mut dags = Vec::with_capacity(page.rows.len());
+    for (dag, asset_expression) in page.rows.iter().zip(expressions) {
         let mut questions = Vec::new();
         if with_pending == Some(true) {
             for detail in hitl::open_of_dag(&*client, &dag.dag_id).await? {
-                questions.push(question(&*client, detail).await?);
+                questions.push(detail_response(&*client, detail).await?);
             }
         }
-        shown.push(DagWithRuns {
-            dag: DAGResponse::of(dag),
+        dags.push(DagWithRuns {
+            dag: DAGResponse::new(dag),
             asset_expression,
             latest_dag_runs: newest.remove(&dag.dag_id).unwrap_or_default(),
             pending_actions: questions,
             is_favorite: dag.is_favorite,
         });
     }
-    Ok(Json(DagsWithRuns { total_entries: found.total, dags: shown }).into_response())
+    Ok(Json(DagsWithRuns { total_entries: page.total, dags }).into_response())
 }
 
 /// `/ui/dags/{dag_id}/latest_run`.
 pub async fn latest_run(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<Json<Value>, ApiError> {
-    let found = runs::newest(&*state.database.get().await?, Some(&[dag_id.as_str()]), 1).await?;
-    Ok(Json(found.first().map_or(Value::Null, light)))
+    let runs = runs::newest(&*state.database.get().await?, Some(&[dag_id.as_str()]), 1).await?;
+    Ok(Json(runs.first().map_or(Value::Null, run_summary)))
 }
 
-/// Runs that say how long the next ones will take.
-const NEWEST: i64 = 100;
+/// Recent runs from which durations are estimated.
+const SAMPLED_RUNS: i64 = 100;
 
 /// `/ui/dags/{dag_id}/dagRuns/{run_id}/stats`.
 pub async fn run_stats(
@@ -114,30 +116,31 @@ pub async fn run_stats(
 ) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
     let key = RunKey { dag_id, run_id };
-    runs::get(&*client, &key, ReadFor::Reading).await.map_err(|error| missing(error, &key))?;
-    let seconds = overview::durations(&*client, &key.dag_id, NEWEST).await?;
+    runs::get(&*client, &key, ReadFor::Reading).await.map_err(|error| run_not_found(error, &key))?;
+    let seconds = overview::durations(&*client, &key.dag_id, SAMPLED_RUNS).await?;
     Ok(Json(json!({"duration": statistics(&seconds)})))
 }
 
-/// Of values in their order; nothing where there are none.
+/// Computes statistics of sorted values; null when empty.
 fn statistics(sorted: &[f64]) -> Value {
     if sorted.is_empty() {
         return Value::Null;
     }
     let count = sorted.len() as f64;
-    // Between the two values that are nearest to it.
-    let percentile = |part: f64| {
-        let at = part * (count - 1.0);
-        let (low, high) = (sorted[at.floor() as usize], sorted[at.ceil() as usize]);
-        low + (high - low) * at.fract()
+    // Interpolates between the two nearest values.
+    let percentile = |fraction: f64| {
+        let position = fraction * (count - 1.0);
+        let (low, high) = (sorted[position.floor() as usize], sorted[position.ceil() as usize]);
+        low + (high - low) * position.fract()
     };
-    // The whole second that comes most often, where one does.
+    // The most frequent whole second, if any occurs twice.
     let mut seconds: HashMap<i64, usize> = HashMap::new();
     for value in sorted {
         *seconds.entry(value.round() as i64).or_default() += 1;
     }
-    let most = seconds.values().copied().max().unwrap_or(0);
-    let mode = seconds.iter().filter(|(_, count)| most > 1 && **count == most).map(|(second, _)| *second).min();
+    let max_count = seconds.values().copied().max().unwrap_or(0);
+    let mode =
+        seconds.iter().filter(|(_, count)| max_count > 1 && **count == max_count).map(|(second, _)| *second).min();
     json!({
         "mean": sorted.iter().sum::<f64>() / count, "mode": mode, "p50": percentile(0.5), "p90": percentile(0.9),
         "p95": percentile(0.95), "p99": percentile(0.99),
@@ -153,7 +156,8 @@ pub async fn dag_stats(State(state): Shared) -> Result<Json<Value>, ApiError> {
     })))
 }
 
-fn in_all(states: impl Iterator<Item = &'static str>, counts: &Counts) -> Map<String, Value> {
+/// Returns the count of every state, including zero.
+fn state_counts(states: impl Iterator<Item = &'static str>, counts: &Counts) -> Map<String, Value> {
     states.map(|state| (state.to_owned(), counts.states.get(state).copied().unwrap_or(0).into())).collect()
 }
 
@@ -168,8 +172,8 @@ pub async fn history(State(state): Shared, params: Params) -> Result<Json<Value>
     let run_states = RunState::ALL.iter().map(|state| state.as_str());
     let task_states = TaskState::ALL.iter().map(|state| state.as_str()).chain(["no_status"]);
     Ok(Json(json!({
-        "dag_run_states": in_all(run_states, &runs),
-        "task_instance_states": in_all(task_states, &instances),
+        "dag_run_states": state_counts(run_states, &runs),
+        "task_instance_states": state_counts(task_states, &instances),
         "dag_run_counts_are_lower_bounds": runs.are_lower_bounds,
         "task_instance_counts_are_lower_bounds": instances.are_lower_bounds,
     })))

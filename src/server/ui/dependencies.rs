@@ -1,4 +1,4 @@
-//! `/ui/dependencies`: how DAGs, assets and tasks hang together.
+//! `/ui/dependencies`: the graph of DAGs, assets and tasks.
 
 use super::asset_nodes::AssetNodes;
 use crate::engine::dag::{External, Structure, Until};
@@ -15,23 +15,24 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+/// A graph for the UI.
 #[derive(Default)]
 struct Dependencies {
-    /// By id: label and type.
+    /// Label and type by id.
     nodes: BTreeMap<String, (String, &'static str)>,
     edges: BTreeSet<(String, String)>,
 }
 
 impl Dependencies {
-    fn node(&mut self, id: &str, label: &str, kind: &'static str) {
+    fn add_node(&mut self, id: &str, label: &str, kind: &'static str) {
         self.nodes.entry(id.to_owned()).or_insert_with(|| (label.to_owned(), kind));
     }
 
-    fn edge(&mut self, source: &str, target: &str) {
+    fn add_edge(&mut self, source: &str, target: &str) {
         self.edges.insert((source.to_owned(), target.to_owned()));
     }
 
-    fn shown(&self) -> Value {
+    fn to_json(&self) -> Value {
         let nodes: Vec<Value> = self
             .nodes
             .iter()
@@ -42,28 +43,28 @@ impl Dependencies {
         json!({"nodes": nodes, "edges": edges})
     }
 
-    /// What hangs together with a node, in whatever direction.
-    fn around(&mut self, id: &str) {
-        let (mut kept, mut waiting) = (BTreeSet::from([id.to_owned()]), vec![id.to_owned()]);
-        while let Some(at) = waiting.pop() {
+    /// Keeps only the nodes and edges that are connected with a node, in any direction.
+    fn keep_connected(&mut self, id: &str) {
+        let (mut reached, mut pending) = (BTreeSet::from([id.to_owned()]), vec![id.to_owned()]);
+        while let Some(reached_id) = pending.pop() {
             for (source, target) in &self.edges {
-                let other = if *source == at { target } else { source };
-                if (*source == at || *target == at) && kept.insert(other.clone()) {
-                    waiting.push(other.clone());
+                let other = if *source == reached_id { target } else { source };
+                if (*source == reached_id || *target == reached_id) && reached.insert(other.clone()) {
+                    pending.push(other.clone());
                 }
             }
         }
-        self.nodes.retain(|id, _| kept.contains(id));
-        self.edges.retain(|(source, _)| kept.contains(source));
+        self.nodes.retain(|id, _| reached.contains(id));
+        self.edges.retain(|(source, _)| reached.contains(source));
     }
 }
 
 pub async fn get(State(state): State<Arc<AppState>>, params: Params) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
-    let mut all = Listing::default();
-    all.conditions.add("d.is_active", Vec::new());
+    let mut listing = Listing::default();
+    listing.conditions.add("d.is_active", Vec::new());
     let structures: Vec<Arc<Structure>> =
-        dags::list(&*client, &state.structures, all).await?.rows.into_iter().map(|dag| dag.structure).collect();
+        dags::list(&*client, &state.structures, listing).await?.rows.into_iter().map(|dag| dag.structure).collect();
     let assets = AssetNodes::load(&*client).await?;
     let refuse = |status, detail: String| Err(ApiError::new(status, detail));
     let node_id = params.text("node_id");
@@ -75,85 +76,97 @@ pub async fn get(State(state): State<Arc<AppState>>, params: Params) -> Result<J
                 let detail = "Data dependencies require an asset node_id (e.g., 'asset:123')";
                 return refuse(StatusCode::BAD_REQUEST, detail.to_owned());
             };
-            let mut found = data(&assets, &structures);
-            if !found.nodes.contains_key(&format!("asset:{asset}")) {
+            let mut graph = data_graph(&assets, &structures);
+            if !graph.nodes.contains_key(&format!("asset:{asset}")) {
                 return refuse(StatusCode::NOT_FOUND, format!("Asset with id {asset} was not found"));
             }
-            found.around(&format!("asset:{asset}"));
-            return Ok(Json(found.shown()));
+            graph.keep_connected(&format!("asset:{asset}"));
+            return Ok(Json(graph.to_json()));
         }
         Some(_) => {
             let message = "Input should be 'scheduling' or 'data'";
             return Err(ApiError::unprocessable(&["query", "dependency_type"], "literal_error", message));
         }
     }
-    let mut found = scheduling(&assets, &structures);
+    let mut graph = scheduling_graph(&assets, &structures);
     if let Some(id) = node_id {
-        if !found.nodes.contains_key(id) {
+        if !graph.nodes.contains_key(id) {
             return refuse(StatusCode::NOT_FOUND, format!("Unique connected component not found for node {id}"));
         }
-        found.around(id);
+        graph.keep_connected(id);
     }
-    Ok(Json(found.shown()))
+    Ok(Json(graph.to_json()))
 }
 
-/// What a DAG waits for.
-fn awaited(structure: &Structure) -> Vec<&Value> {
-    let mut found = Vec::new();
+/// Lists the assets in a DAG's condition.
+fn awaited_references(structure: &Structure) -> Vec<&Value> {
+    let mut references = Vec::new();
     if let Some(condition) = &structure.asset_condition {
-        asset_condition::references(condition, &mut found);
+        asset_condition::references(condition, &mut references);
     }
-    found
+    references
 }
 
-/// What makes one DAG begin after another: assets, sensors that wait for it, operators that start it.
-fn scheduling(assets: &AssetNodes, structures: &[Arc<Structure>]) -> Dependencies {
-    let mut found = Dependencies::default();
+/// Builds the graph of what DAGs wait for: assets, and other DAGs through sensors.
+fn scheduling_graph(assets: &AssetNodes, structures: &[Arc<Structure>]) -> Dependencies {
+    let mut graph = Dependencies::default();
     for structure in structures {
         let dag = format!("dag:{}", structure.dag_id);
         let outlets = structure.tasks.iter().flat_map(|task| &task.outlets);
-        let linked = awaited(structure).into_iter().map(|one| (one, true)).chain(outlets.map(|one| (one, false)));
-        for (asset, is_awaited) in linked.filter_map(|(one, side)| Some((assets.named(one)?, side))) {
+        let linked = awaited_references(structure)
+            .into_iter()
+            .map(|reference| (reference, true))
+            .chain(outlets.map(|reference| (reference, false)));
+        for (asset, is_awaited) in
+            linked.filter_map(|(reference, is_awaited)| Some((assets.resolve(reference)?, is_awaited)))
+        {
             let id = asset.full_id();
-            found.node(&dag, &structure.dag_id, "dag");
-            found.node(&id, &asset.label, asset.kind);
-            if is_awaited { found.edge(&id, &dag) } else { found.edge(&dag, &id) }
+            graph.add_node(&dag, &structure.dag_id, "dag");
+            graph.add_node(&id, &asset.label, asset.kind);
+            if is_awaited { graph.add_edge(&id, &dag) } else { graph.add_edge(&dag, &id) }
         }
         for task in &structure.tasks {
-            let Some(Until::External(External { dag_id: awaited, .. })) = task.waits.as_ref().map(|wait| &wait.until)
+            let Some(Until::External(External { dag_id: awaited_dag, .. })) =
+                task.waits.as_ref().map(|wait| &wait.until)
             else {
                 continue;
             };
             let (id, source) =
-                (format!("sensor:{awaited}:{}:{}", structure.dag_id, task.task_id), format!("dag:{awaited}"));
-            found.node(&dag, &structure.dag_id, "dag");
-            found.node(&source, awaited, "dag");
-            found.node(&id, &task.task_id, "sensor");
-            found.edge(&source, &id);
-            found.edge(&id, &dag);
+                (format!("sensor:{awaited_dag}:{}:{}", structure.dag_id, task.task_id), format!("dag:{awaited_dag}"));
+            graph.add_node(&dag, &structure.dag_id, "dag");
+            graph.add_node(&source, awaited_dag, "dag");
+            graph.add_node(&id, &task.task_id, "sensor");
+            graph.add_edge(&source, &id);
+            graph.add_edge(&id, &dag);
         }
     }
-    found
+    graph
 }
 
-/// Which task makes an asset, and which reads it.
-fn data(assets: &AssetNodes, structures: &[Arc<Structure>]) -> Dependencies {
-    let mut found = Dependencies::default();
-    let asset = |one: &Value| assets.named(one).filter(|asset| asset.kind == "asset");
+/// Builds the graph of tasks that produce or consume assets.
+fn data_graph(assets: &AssetNodes, structures: &[Arc<Structure>]) -> Dependencies {
+    let mut graph = Dependencies::default();
+    let data_asset = |reference: &Value| assets.resolve(reference).filter(|asset| asset.kind == "asset");
     for structure in structures {
         for task in &structure.tasks {
             let id = format!("task:{}__SEPARATOR__{}", structure.dag_id, task.task_id);
-            let sides = task.outlets.iter().map(|one| (one, true)).chain(task.inlets.iter().map(|one| (one, false)));
-            for (asset, is_made) in sides.filter_map(|(one, side)| Some((asset(one)?, side))) {
-                let other = asset.full_id();
-                found.node(&id, &format!("{}.{}", structure.dag_id, task.task_id), "task");
-                found.node(&other, &asset.label, asset.kind);
-                if is_made { found.edge(&id, &other) } else { found.edge(&other, &id) }
+            let links = task
+                .outlets
+                .iter()
+                .map(|reference| (reference, true))
+                .chain(task.inlets.iter().map(|reference| (reference, false)));
+            for (asset, is_outlet) in
+                links.filter_map(|(reference, is_outlet)| Some((data_asset(reference)?, is_outlet)))
+            {
+                let asset_id = asset.full_id();
+                graph.add_node(&id, &format!("{}.{}", structure.dag_id, task.task_id), "task");
+                graph.add_node(&asset_id, &asset.label, asset.kind);
+                if is_outlet { graph.add_edge(&id, &asset_id) } else { graph.add_edge(&asset_id, &id) }
             }
         }
-        for asset in awaited(structure).into_iter().filter_map(asset) {
-            found.node(&asset.full_id(), &asset.label, asset.kind);
+        for asset in awaited_references(structure).into_iter().filter_map(data_asset) {
+            graph.add_node(&asset.full_id(), &asset.label, asset.kind);
         }
     }
-    found
+    graph
 }

@@ -1,4 +1,4 @@
-//! The UI's own files.
+//! Static files of Airflow's web UI.
 
 use crate::server::api_error::ApiError;
 use crate::server::guard;
@@ -17,14 +17,15 @@ use std::time::UNIX_EPOCH;
 
 type Shared = State<Arc<AppState>>;
 
-/// The one variable of its page: what all of its addresses are relative to.
+/// A template variable in the UI's index page: the base of all its addresses.
 const BASE: &str = "{{ backend_server_base_url }}";
-/// Its styles are made as it runs, its editors work in workers of their own, and our pages are shown inside of it.
+/// The UI creates styles at run time, uses workers for its editors, and embeds our pages.
 const POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; worker-src 'self' blob:; script-src 'self'; \
     img-src 'self' data:; font-src 'self' data:; base-uri 'self'; frame-ancestors 'self'; form-action 'self'";
-/// Below which no path is one of its pages.
+/// First path segments that never lead to a UI page.
 const NOT_PAGES: [&str; 7] = ["api", "ui", "auth", "lite", "local", "task", "static"];
 
+/// Errors of reading a path that is no file.
 const NO_FILE: [io::ErrorKind; 4] = [
     io::ErrorKind::NotFound,
     io::ErrorKind::NotADirectory,
@@ -36,11 +37,11 @@ fn not_found() -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "Not Found")
 }
 
-/// For every path that nothing else is at: the UI's page, which looks at the path itself.
+/// Fallback for all other paths: the UI's index page, which routes on the client.
 pub async fn page(State(state): Shared, request: Request) -> Result<Response, ApiError> {
     let first = request.uri().path().trim_start_matches('/').split('/').next().unwrap_or_default();
-    let reads = [Method::GET, Method::HEAD].contains(request.method());
-    if !reads {
+    let is_read = [Method::GET, Method::HEAD].contains(request.method());
+    if !is_read {
         let refusal = ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
         return Ok(([(header::ALLOW, "GET, HEAD")], refusal).into_response());
     }
@@ -48,10 +49,10 @@ pub async fn page(State(state): Shared, request: Request) -> Result<Response, Ap
         return Err(not_found());
     }
     if !guard::is_authenticated(&state, &request) {
-        return Ok(guard::to_login(&request));
+        return Ok(guard::redirect_to_login(&request));
     }
     let Some(folder) = web_ui::installed(&state.home) else {
-        return Ok(pages::without_ui(state.ui.reason().as_deref())?.into_response());
+        return Ok(pages::without_ui(&state)?.into_response());
     };
     let text = blocking::run(move || std::fs::read_to_string(folder.join("index.html"))).await;
     let text = text.map_err(|error| ApiError::internal(&error))?.map_err(|error| ApiError::internal(&error))?;
@@ -62,7 +63,7 @@ pub async fn page(State(state): Shared, request: Request) -> Result<Response, Ap
     Ok((headers, text.replace(BASE, "/")).into_response())
 }
 
-/// `GET /static/…`: compressed where the browser takes that.
+/// `GET /static/…`: compressed when the browser accepts it.
 pub async fn file(
     State(state): Shared,
     Id(path): Id,
@@ -78,45 +79,48 @@ pub async fn file(
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        .any(|one| one.trim().split(';').next() == Some("gzip") && !one.replace(' ', "").ends_with(";q=0"));
-    let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let whole = folder.join(relative);
-    let read = blocking::run(move || read(&whole, takes_gzip, known.as_deref())).await;
-    let found = match read.map_err(|error| ApiError::internal(&error))? {
-        Ok(found) => found,
-        // Also of a name that no file can have.
+        .any(|encoding| {
+            encoding.trim().split(';').next() == Some("gzip") && !encoding.replace(' ', "").ends_with(";q=0")
+        });
+    let client_tag = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let full_path = folder.join(relative);
+    let result = blocking::run(move || read_static_file(&full_path, takes_gzip, client_tag.as_deref())).await;
+    let file = match result.map_err(|error| ApiError::internal(&error))? {
+        Ok(file) => file,
+        // Including names that no file can have.
         Err(error) if NO_FILE.contains(&error.kind()) => return Err(not_found()),
         Err(error) => return Err(ApiError::internal(&error)),
     };
-    // Names in this folder change with their content; texts of other languages are asked for with our version.
-    let is_of_version = query.is_some_and(|query| query.starts_with("v="));
-    let keep =
-        if path.starts_with("assets/") || is_of_version { "public, max-age=31536000, immutable" } else { "no-cache" };
-    let mut response = match found.bytes {
+    // File names in this folder change with their content; translations are requested with our version.
+    let is_versioned = query.is_some_and(|query| query.starts_with("v="));
+    let cache_control =
+        if path.starts_with("assets/") || is_versioned { "public, max-age=31536000, immutable" } else { "no-cache" };
+    let mut response = match file.bytes {
         Some(bytes) => ([(header::CONTENT_TYPE, kind)], bytes).into_response(),
         None => StatusCode::NOT_MODIFIED.into_response(),
     };
     let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(keep));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache_control));
     headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-    if found.is_compressed {
+    if file.is_compressed {
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
-    if let Ok(tag) = HeaderValue::from_str(&found.tag) {
+    if let Ok(tag) = HeaderValue::from_str(&file.tag) {
         headers.insert(header::ETAG, tag);
     }
     Ok(response)
 }
 
-struct Found {
-    /// Nothing where the browser has it.
+struct StaticFile {
+    /// `None` when the browser's copy is current.
     bytes: Option<Vec<u8>>,
     tag: String,
     is_compressed: bool,
 }
 
-fn read(path: &Path, takes_gzip: bool, known: Option<&str>) -> io::Result<Found> {
+/// Reads a file, or its compressed copy if there is one. `client_tag` is the tag of the browser's copy.
+fn read_static_file(path: &Path, takes_gzip: bool, client_tag: Option<&str>) -> io::Result<StaticFile> {
     let mut compressed = path.as_os_str().to_owned();
     compressed.push(".gz");
     let compressed = Some(PathBuf::from(compressed)).filter(|path| takes_gzip && path.is_file());
@@ -126,12 +130,13 @@ fn read(path: &Path, takes_gzip: bool, known: Option<&str>) -> io::Result<Found>
     if !meta.is_file() {
         return Err(io::ErrorKind::NotFound.into());
     }
-    let changed = meta.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let tag = format!("\"{:x}-{changed:x}{}\"", meta.len(), if is_compressed { "-gz" } else { "" });
-    let bytes = if known == Some(tag.as_str()) { None } else { Some(std::fs::read(path)?) };
-    Ok(Found { bytes, tag, is_compressed })
+    let modified_at = meta.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let tag = format!("\"{:x}-{modified_at:x}{}\"", meta.len(), if is_compressed { "-gz" } else { "" });
+    let bytes = if client_tag == Some(tag.as_str()) { None } else { Some(std::fs::read(path)?) };
+    Ok(StaticFile { bytes, tag, is_compressed })
 }
 
+/// Returns the media type by extension; `None` for files that are not served.
 fn content_type(path: &Path) -> Option<&'static str> {
     Some(match path.extension()?.to_str()? {
         "js" => "text/javascript; charset=utf-8",

@@ -1,16 +1,16 @@
-//! `/ui/grid` and `/ui/gantt`: the tasks of a DAG over its runs.
+//! `/ui/grid` and `/ui/gantt`: a DAG's tasks across its runs.
 
-use super::structure::{not_found, part, setup_or_teardown};
+use super::structure::{not_found, parse_part, setup_or_teardown};
 use super::tree::{Node, tree};
 use crate::engine::keys::RunKey;
 use crate::engine::state::TaskState;
-use crate::engine::store::grid::{self, Instances, States, Summary, Version};
+use crate::engine::store::grid::{self, Instances, StateCounts, Summary, Version};
 use crate::engine::store::listing::{Column, Listing, Order};
 use crate::engine::store::structures::VersionKey;
 use crate::engine::store::{dags, runs};
-use crate::server::api::views::{Stamp, maybe, stamp, version};
+use crate::server::api::views::{Stamp, optional_stamp, stamp, version};
 use crate::server::api_error::ApiError;
-use crate::server::listing::{Fields, NOTHING};
+use crate::server::listing::{Fields, NO_FIELDS};
 use crate::server::request::{Params, Segments};
 use crate::server::state::AppState;
 use axum::Json;
@@ -40,11 +40,11 @@ const RUNS: Fields = Fields {
     ],
     ranges: &[("run_after", RUN_AFTER)],
     exact: &[("run_type", Column::text("r.run_type")), ("state", Column::text("r.state"))],
-    ..NOTHING
+    ..NO_FIELDS
 };
 
-/// The runs that a grid has as its columns; the newest where nothing else is asked for.
-fn columns(params: &Params, dag_id: &str) -> Result<Listing, ApiError> {
+/// Lists the runs shown as columns of the grid; the newest by default.
+fn run_listing(params: &Params, dag_id: &str) -> Result<Listing, ApiError> {
     let mut listing = params.listing(&RUNS)?;
     if listing.order.is_empty() {
         listing.order.push(Order { column: RUN_AFTER, descending: true });
@@ -58,7 +58,7 @@ fn columns(params: &Params, dag_id: &str) -> Result<Listing, ApiError> {
     Ok(listing)
 }
 
-/// `/ui/grid/structure/{dag_id}`: of the newest version, and what the versions of the shown runs have beside it.
+/// `/ui/grid/structure/{dag_id}`: the newest version, merged with nodes of the shown runs' versions.
 pub async fn structure(
     State(state): Shared,
     Segments(dag_id): Segments<String>,
@@ -66,29 +66,30 @@ pub async fn structure(
 ) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
     let newest = dags::get(&*client, &dag_id).await.map_err(|_| not_found(&dag_id))?;
-    let found = runs::list(&*client, columns(&params, &dag_id)?).await?;
-    let run_ids: Vec<String> = found.rows.into_iter().map(|run| run.key.run_id).collect();
-    let part = part(&params)?;
+    let page = runs::list(&*client, run_listing(&params, &dag_id)?).await?;
+    let run_ids: Vec<String> = page.rows.into_iter().map(|run| run.key.run_id).collect();
+    let selected_part = parse_part(&params)?;
     let newest_id = newest.version_id;
-    let mut nodes = shown(&tree(&part.of(newest.into_structure())), false);
-    let mut others: Vec<Version> = grid::versions(&*client, &dag_id, &run_ids).await?.into_values().collect();
-    others.retain(|version| version.key.0 != newest_id);
-    others.sort_unstable_by_key(|version| Reverse(version.number));
-    let keys: Vec<VersionKey> = others.iter().map(|version| version.key).collect();
-    let mut structures = state.structures.of(&*client, &keys).await?;
-    // Each of them once, however many runs it has.
+    let mut nodes = nodes_json(&tree(&selected_part.reduce(newest.into_structure())), false);
+    let mut other_versions: Vec<Version> = grid::versions(&*client, &dag_id, &run_ids).await?.into_values().collect();
+    other_versions.retain(|version| version.key.0 != newest_id);
+    other_versions.sort_unstable_by_key(|version| Reverse(version.number));
+    let keys: Vec<VersionKey> = other_versions.iter().map(|version| version.key).collect();
+    let mut structures = state.structures.get(&*client, &keys).await?;
+    // Each structure once, even if many runs share it.
     for structure in keys.iter().filter_map(|key| structures.remove(key)) {
-        merge(&mut nodes, shown(&tree(&part.of(Arc::unwrap_or_clone(structure))), false));
+        merge(&mut nodes, nodes_json(&tree(&selected_part.reduce(Arc::unwrap_or_clone(structure))), false));
     }
     Ok(Json(nodes.into()))
 }
 
-fn shown(nodes: &[Node<'_>], is_within_mapped: bool) -> Vec<Value> {
-    nodes.iter().map(|node| shown_one(node, is_within_mapped)).collect()
+/// Returns the nodes as JSON; those within a mapped group count as mapped.
+fn nodes_json(nodes: &[Node<'_>], is_within_mapped: bool) -> Vec<Value> {
+    nodes.iter().map(|node| node_json(node, is_within_mapped)).collect()
 }
 
-/// Without the fields that say nothing.
-fn shown_one(node: &Node<'_>, is_within_mapped: bool) -> Value {
+/// Returns a node as JSON, without empty fields.
+fn node_json(node: &Node<'_>, is_within_mapped: bool) -> Value {
     let mut fields = Map::from_iter([("id".to_owned(), node.id().into()), ("label".to_owned(), node.label().into())]);
     let mut set = |name: &str, value: Value| drop(fields.insert(name.to_owned(), value));
     match node {
@@ -105,24 +106,24 @@ fn shown_one(node: &Node<'_>, is_within_mapped: bool) -> Value {
             if *is_mapped {
                 set("is_mapped", true.into());
             }
-            set("children", shown(children, is_within_mapped || *is_mapped).into());
+            set("children", nodes_json(children, is_within_mapped || *is_mapped).into());
         }
     }
     fields.into()
 }
 
-/// What another version has that is not there yet.
+/// Adds the nodes of another version that `nodes` lacks.
 fn merge(nodes: &mut Vec<Value>, others: Vec<Value>) {
-    let places: HashMap<String, usize> =
-        nodes.iter().enumerate().filter_map(|(at, node)| Some((node["id"].as_str()?.to_owned(), at))).collect();
+    let index_by_id: HashMap<String, usize> =
+        nodes.iter().enumerate().filter_map(|(index, node)| Some((node["id"].as_str()?.to_owned(), index))).collect();
     for mut other in others {
-        let Some(at) = other["id"].as_str().and_then(|id| places.get(id)) else {
+        let Some(index) = other["id"].as_str().and_then(|id| index_by_id.get(id)) else {
             nodes.push(other);
             continue;
         };
-        let (inner, more) = (nodes[*at].get_mut("children"), other["children"].take());
-        if let (Some(Value::Array(inner)), Value::Array(more)) = (inner, more) {
-            merge(inner, more);
+        let (children, new_children) = (nodes[*index].get_mut("children"), other["children"].take());
+        if let (Some(Value::Array(children)), Value::Array(new_children)) = (children, new_children) {
+            merge(children, new_children);
         }
     }
 }
@@ -135,12 +136,12 @@ pub async fn runs(
 ) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
     dags::get(&*client, &dag_id).await.map_err(|_| not_found(&dag_id))?;
-    let found = runs::list(&*client, columns(&params, &dag_id)?).await?;
+    let page = runs::list(&*client, run_listing(&params, &dag_id)?).await?;
     let now = Timestamp::now();
     let seconds = |start: Option<Timestamp>, end: Option<Timestamp>| {
         start.and_then(|start| (end.unwrap_or(now) - start).total(Unit::Second).ok()).unwrap_or(0.0)
     };
-    let shown: Vec<Value> = found
+    let rows: Vec<Value> = page
         .rows
         .iter()
         .map(|run| {
@@ -151,18 +152,18 @@ pub async fn runs(
                 "has_missed_deadline": false, "has_note": run.note.is_some(),
                 "duration": seconds(run.start_date, run.end_date),
             });
-            for (name, at) in [("start_date", run.start_date), ("end_date", run.end_date)] {
-                if let Some(at) = at {
-                    fields[name] = stamp(at).into();
+            for (name, time) in [("start_date", run.start_date), ("end_date", run.end_date)] {
+                if let Some(time) = time {
+                    fields[name] = stamp(time).into();
                 }
             }
             fields
         })
         .collect();
-    Ok(Json(shown.into()))
+    Ok(Json(rows.into()))
 }
 
-/// Of all states of several, the one that is shown.
+/// The state shown for several instances is the first of these that occurs.
 const PRIORITY: [Option<TaskState>; 14] = [
     Some(TaskState::Failed),
     Some(TaskState::UpstreamFailed),
@@ -180,102 +181,104 @@ const PRIORITY: [Option<TaskState>; 14] = [
     Some(TaskState::Removed),
 ];
 
-/// Runs that Postgres is asked for before the first of them is there.
-const AT_ONCE: usize = 8;
-/// In bytes, with what is around it.
-const USUAL_CELL: usize = 256;
+/// Runs whose queries are sent at once.
+const MAX_PIPELINED: usize = 8;
+/// Typical size of a cell, in bytes, including separators.
+const CELL_BYTES: usize = 256;
 
-/// A line of what `/ui/grid/ti_summaries` answers.
+/// A line of `/ui/grid/ti_summaries`.
 #[derive(Serialize)]
-struct OfRun<'a> {
+struct RunSummaries<'a> {
     run_id: &'a str,
     dag_id: &'a str,
-    task_instances: Vec<OfTask<'a>>,
+    task_instances: Vec<TaskSummary<'a>>,
 }
 
-/// A cell of the grid. It is written by the tens of thousands, hence of a type of its own.
+/// A cell of the grid. A dedicated type, since tens of thousands are serialized.
 #[derive(Serialize)]
-struct OfTask<'a> {
+struct TaskSummary<'a> {
     task_id: &'a str,
     task_display_name: &'a str,
     state: Option<TaskState>,
-    child_states: Option<ByName>,
+    child_states: Option<CountsByName>,
     min_start_date: Option<Stamp>,
     max_end_date: Option<Stamp>,
     dag_version_number: Option<i32>,
     has_note: bool,
 }
 
-struct ByName(States);
+/// Counts of instances, serialized by the name of their state.
+struct CountsByName(StateCounts);
 
-impl Serialize for ByName {
+impl Serialize for CountsByName {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().map(|(state, count)| (state.map_or("none", TaskState::as_str), count)))
     }
 }
 
-impl<'a> OfTask<'a> {
-    fn new(task_id: &'a str, label: &'a str, of: &Summary, version: Option<Version>, is_alone: bool) -> Self {
+impl<'a> TaskSummary<'a> {
+    /// `is_single` is true for a task with one instance, which has no `child_states`.
+    fn new(task_id: &'a str, label: &'a str, summary: &Summary, version: Option<Version>, is_single: bool) -> Self {
         Self {
             task_id,
             task_display_name: label,
-            state: PRIORITY.into_iter().find(|state| of.states.count(*state) > 0).flatten(),
-            child_states: (!is_alone).then_some(ByName(of.states)),
-            min_start_date: of.min_start_date.map(Stamp),
-            max_end_date: of.max_end_date.map(Stamp),
+            state: PRIORITY.into_iter().find(|state| summary.states.count(*state) > 0).flatten(),
+            child_states: (!is_single).then_some(CountsByName(summary.states)),
+            min_start_date: summary.min_start_date.map(Stamp),
+            max_end_date: summary.max_end_date.map(Stamp),
             dag_version_number: version.map(|version| version.number),
-            has_note: of.has_note,
+            has_note: summary.has_note,
         }
     }
 }
 
-/// What a run has of each task, and of what it is a run.
-struct Found<'a> {
+/// The task summaries of a run, with its version.
+struct RunTasks<'a> {
     tasks: HashMap<&'a str, Summary>,
     version: Option<Version>,
 }
 
-impl<'a> Found<'a> {
-    /// The nodes with those within them, groups before what they have. Returns the sum of all.
-    fn add<'b>(&mut self, nodes: &[Node<'b>], shown: &mut Vec<OfTask<'b>>) -> Summary {
-        let mut all = Summary::default();
+impl<'a> RunTasks<'a> {
+    /// Appends cells for the nodes, groups before their children. Returns the merged summary.
+    fn add<'b>(&mut self, nodes: &[Node<'b>], cells: &mut Vec<TaskSummary<'b>>) -> Summary {
+        let mut total = Summary::default();
         for node in nodes {
             match node {
                 Node::Task(task) => {
-                    let found = self.tasks.remove(task.task_id.as_str());
-                    let mut of = found.unwrap_or_default();
-                    if task.mapped && found.is_none() {
-                        of.states.add(None);
+                    let stored = self.tasks.remove(task.task_id.as_str());
+                    let mut summary = stored.unwrap_or_default();
+                    if task.mapped && stored.is_none() {
+                        summary.states.add(None);
                     }
                     let label = task.display_name.as_deref().unwrap_or(&task.task_id);
-                    shown.push(OfTask::new(&task.task_id, label, &of, self.version, !task.mapped));
-                    all.merge(&of);
+                    cells.push(TaskSummary::new(&task.task_id, label, &summary, self.version, !task.mapped));
+                    total.merge(&summary);
                 }
                 Node::Group { group, children, .. } => {
-                    let (id, at) = (group.group_id.as_str(), shown.len());
-                    // A task that was called as a group is now is not shown beside it.
+                    let (id, index) = (group.group_id.as_str(), cells.len());
+                    // A task of an older version may have the group's id; only the group is shown.
                     self.tasks.remove(id);
-                    shown.push(OfTask::new(id, id, &Summary::default(), self.version, false));
-                    let of = self.add(children, shown);
-                    shown[at] = OfTask::new(id, id, &of, self.version, false);
-                    all.merge(&of);
+                    cells.push(TaskSummary::new(id, id, &Summary::default(), self.version, false));
+                    let summary = self.add(children, cells);
+                    cells[index] = TaskSummary::new(id, id, &summary, self.version, false);
+                    total.merge(&summary);
                 }
             }
         }
-        all
+        total
     }
 
-    /// All nodes, and what the version has no more.
-    fn cells(mut self, nodes: &[Node<'a>]) -> Vec<OfTask<'a>> {
-        let mut shown = Vec::with_capacity(self.tasks.len());
-        self.add(nodes, &mut shown);
-        let lost: BTreeMap<&str, Summary> = self.tasks.into_iter().collect();
-        shown.extend(lost.iter().map(|(id, of)| OfTask::new(id, id, of, self.version, true)));
-        shown
+    /// Returns cells for all nodes, and for tasks that the version no longer has.
+    fn cells(mut self, nodes: &[Node<'a>]) -> Vec<TaskSummary<'a>> {
+        let mut cells = Vec::with_capacity(self.tasks.len());
+        self.add(nodes, &mut cells);
+        let removed: BTreeMap<&str, Summary> = self.tasks.into_iter().collect();
+        cells.extend(removed.iter().map(|(id, summary)| TaskSummary::new(id, id, summary, self.version, true)));
+        cells
     }
 }
 
-/// `/ui/grid/ti_summaries/{dag_id}`: a line of JSON for each run, in the order in which they were asked for.
+/// `/ui/grid/ti_summaries/{dag_id}`: one JSON line per run, in the requested order.
 pub async fn ti_summaries(
     State(state): Shared,
     Segments(dag_id): Segments<String>,
@@ -285,27 +288,28 @@ pub async fn ti_summaries(
     let mut seen = HashSet::new();
     run_ids.retain(|run_id| seen.insert(run_id.clone()));
     let client = state.database.get().await?;
-    let known = grid::versions(&*client, &dag_id, &run_ids).await?;
-    let keys: Vec<VersionKey> = known.values().map(|version| version.key).collect();
-    let structures = state.structures.of(&*client, &keys).await?;
-    let trees: HashMap<VersionKey, Vec<Node<'_>>> = structures.iter().map(|(key, of)| (*key, tree(of))).collect();
+    let versions = grid::versions(&*client, &dag_id, &run_ids).await?;
+    let keys: Vec<VersionKey> = versions.values().map(|version| version.key).collect();
+    let structures = state.structures.get(&*client, &keys).await?;
+    let trees: HashMap<VersionKey, Vec<Node<'_>>> =
+        structures.iter().map(|(key, structure)| (*key, tree(structure))).collect();
     let line = async |run_id: &String| -> Result<Bytes, ApiError> {
-        let instances = Instances::of(&*client, &dag_id, run_id).await?;
-        let found = Found { tasks: instances.by_task(), version: known.get(run_id).copied() };
-        if found.tasks.is_empty() {
+        let instances = Instances::load(&*client, &dag_id, run_id).await?;
+        let run_tasks = RunTasks { tasks: instances.by_task(), version: versions.get(run_id).copied() };
+        if run_tasks.tasks.is_empty() {
             return Ok(Bytes::new());
         }
-        let nodes = found.version.and_then(|version| trees.get(&version.key)).map_or(&[][..], Vec::as_slice);
-        let mut text = Vec::with_capacity(found.tasks.len() * USUAL_CELL);
-        let line = OfRun { run_id, dag_id: &dag_id, task_instances: found.cells(nodes) };
+        let nodes = run_tasks.version.and_then(|version| trees.get(&version.key)).map_or(&[][..], Vec::as_slice);
+        let mut text = Vec::with_capacity(run_tasks.tasks.len() * CELL_BYTES);
+        let line = RunSummaries { run_id, dag_id: &dag_id, task_instances: run_tasks.cells(nodes) };
         serde_json::to_writer(&mut text, &line).map_err(|error| ApiError::internal(&error))?;
         text.push(b'\n');
         Ok(text.into())
     };
-    // Postgres has several questions at once, and looks for the next run's while a line is written.
+    // Queries are pipelined, so that Postgres works on the next run while a line is written.
     let mut lines = Vec::with_capacity(run_ids.len());
-    for some in run_ids.chunks(AT_ONCE) {
-        lines.extend(try_join_all(some.iter().map(&line)).await?);
+    for chunk in run_ids.chunks(MAX_PIPELINED) {
+        lines.extend(try_join_all(chunk.iter().map(&line)).await?);
     }
     let body = Body::from_stream(stream::iter(lines.into_iter().map(Ok::<_, Infallible>)));
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
@@ -323,15 +327,16 @@ pub async fn gantt(
         let detail = format!("No task instances for dag_id={dag_id} run_id={run_id}");
         return Err(ApiError::new(StatusCode::NOT_FOUND, detail));
     }
-    let shown: Vec<Value> = bars
+    let bars_json: Vec<Value> = bars
         .iter()
         .map(|bar| {
             json!({
                 "task_id": bar.task_id, "task_display_name": bar.task_id, "try_number": bar.try_number, "state": bar.state,
-                "scheduled_dttm": maybe(bar.scheduled_at.or(bar.queued_at)), "queued_dttm": maybe(bar.queued_at),
-                "start_date": maybe(bar.start_date), "end_date": maybe(bar.end_date), "is_group": false, "is_mapped": false,
+                "scheduled_dttm": optional_stamp(bar.scheduled_at.or(bar.queued_at)),
+                "queued_dttm": optional_stamp(bar.queued_at), "start_date": optional_stamp(bar.start_date),
+                "end_date": optional_stamp(bar.end_date), "is_group": false, "is_mapped": false,
             })
         })
         .collect();
-    Ok(Json(json!({"dag_id": dag_id, "run_id": run_id, "task_instances": shown})))
+    Ok(Json(json!({"dag_id": dag_id, "run_id": run_id, "task_instances": bars_json})))
 }

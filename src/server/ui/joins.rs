@@ -1,11 +1,11 @@
-//! The edges of a DAG as the UI draws them: where its file joins a group with something, one line to the group's join stands
-//! for those to each of its ends. The rules are those of Airflow's `airflow.utils.dag_edges`.
+//! Edges of a DAG as the UI draws them. Where the DAG connects a whole group, one edge to the group's join node
+//! replaces the edges to each of its first or last tasks. The rules follow Airflow's `airflow.utils.dag_edges`.
 
 use super::tree::Node;
 use crate::engine::dag::{Group, Structure, Task};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The ids of tasks or of joins.
+/// Source and target of an edge: ids of tasks or joins.
 pub type Edge = (String, String);
 
 pub fn upstream_join(group_id: &str) -> String {
@@ -16,31 +16,31 @@ pub fn downstream_join(group_id: &str) -> String {
     format!("{group_id}.downstream_join_id")
 }
 
-/// `top` is what is at the top of `structure`.
+/// Returns all edges of a DAG; `top` are the top-level nodes of `structure`.
 pub fn edges_with_joins(structure: &Structure, top: &[Node<'_>]) -> BTreeSet<Edge> {
     let mut groups = BTreeMap::new();
-    gather(top, &mut groups);
-    let joins = Joins::of(&groups);
+    collect_ends(top, &mut groups);
+    let joins = Joins::new(&groups);
     let pairs = structure.tasks.iter().flat_map(|task| task.upstream.iter().map(move |upstream| (upstream, task)));
-    let kept = pairs.filter(|(upstream, task)| !joins.stand_for(upstream, &task.task_id));
-    let mut edges: BTreeSet<Edge> = kept.map(|(upstream, task)| pair(upstream, &task.task_id)).collect();
+    let direct = pairs.filter(|(upstream, task)| !joins.replaces(upstream, &task.task_id));
+    let mut edges: BTreeSet<Edge> = direct.map(|(upstream, task)| edge(upstream, &task.task_id)).collect();
     for ends in groups.values() {
-        with_groups(ends, &groups, &mut edges);
-        with_tasks(ends, &groups, &mut edges);
+        add_group_edges(ends, &groups, &mut edges);
+        add_task_edges(ends, &groups, &mut edges);
     }
     edges
 }
 
 type Groups<'a> = BTreeMap<&'a str, Ends<'a>>;
 
-/// Of which groups each task is an end: what is between two tasks is looked up, for there may be millions of it.
+/// An index of groups by their first tasks (roots) and last tasks (leaves), since there may be millions of task pairs.
 struct Joins<'g, 'a> {
     by_leaf: BTreeMap<&'a str, Vec<&'g Ends<'a>>>,
     by_root: BTreeMap<&'a str, Vec<&'g Ends<'a>>>,
 }
 
 impl<'g, 'a> Joins<'g, 'a> {
-    fn of(groups: &'g Groups<'a>) -> Self {
+    fn new(groups: &'g Groups<'a>) -> Self {
         let mut joins = Self { by_leaf: BTreeMap::new(), by_root: BTreeMap::new() };
         for ends in groups.values() {
             ends.leaves.iter().for_each(|leaf| joins.by_leaf.entry(*leaf).or_default().push(ends));
@@ -49,76 +49,80 @@ impl<'g, 'a> Joins<'g, 'a> {
         joins
     }
 
-    /// Whether a join stands for the line between two tasks.
-    fn stand_for(&self, above: &str, below: &str) -> bool {
-        let ends_above = self.by_leaf.get(above).map_or(&[][..], Vec::as_slice);
-        let ends_below = self.by_root.get(below).map_or(&[][..], Vec::as_slice);
-        let is_below = |group_id: &String| ends_below.iter().any(|ends| ends.group.group_id == *group_id);
-        ends_above.iter().any(|ends| {
-            ends.group.downstream_task_ids.contains(below) || ends.group.downstream_group_ids.iter().any(is_below)
-        }) || ends_below.iter().any(|ends| ends.group.upstream_task_ids.contains(above))
+    /// True when joins replace the edge between two tasks.
+    fn replaces(&self, source: &str, target: &str) -> bool {
+        let source_groups = self.by_leaf.get(source).map_or(&[][..], Vec::as_slice);
+        let target_groups = self.by_root.get(target).map_or(&[][..], Vec::as_slice);
+        let is_target_group = |group_id: &String| target_groups.iter().any(|ends| ends.group.group_id == *group_id);
+        source_groups.iter().any(|ends| {
+            ends.group.downstream_task_ids.contains(target)
+                || ends.group.downstream_group_ids.iter().any(is_target_group)
+        }) || target_groups.iter().any(|ends| ends.group.upstream_task_ids.contains(source))
     }
 }
 
-fn with_groups(above: &Ends<'_>, groups: &Groups<'_>, edges: &mut BTreeSet<Edge>) {
-    for below in above.group.downstream_group_ids.iter().filter_map(|id| groups.get(id.as_str())) {
-        let (from, to) = (downstream_join(&above.group.group_id), upstream_join(&below.group.group_id));
-        edges.extend(above.leaves.iter().map(|leaf| pair(leaf, &from)));
-        edges.extend(below.roots.iter().map(|root| pair(&to, root)));
+/// Adds the edges between a group and its downstream groups.
+fn add_group_edges(ends: &Ends<'_>, groups: &Groups<'_>, edges: &mut BTreeSet<Edge>) {
+    for downstream in ends.group.downstream_group_ids.iter().filter_map(|id| groups.get(id.as_str())) {
+        let (from, to) = (downstream_join(&ends.group.group_id), upstream_join(&downstream.group.group_id));
+        edges.extend(ends.leaves.iter().map(|leaf| edge(leaf, &from)));
+        edges.extend(downstream.roots.iter().map(|root| edge(&to, root)));
         edges.insert((from, to));
     }
 }
 
-fn with_tasks(ends: &Ends<'_>, groups: &Groups<'_>, edges: &mut BTreeSet<Edge>) {
+/// Adds the edges between a group and the tasks that it is connected with.
+fn add_task_edges(ends: &Ends<'_>, groups: &Groups<'_>, edges: &mut BTreeSet<Edge>) {
     let (group, upstream, downstream) =
         (ends.group, upstream_join(&ends.group.group_id), downstream_join(&ends.group.group_id));
-    let of_groups = |ids: &BTreeSet<String>, task: &str, is_end: fn(&Ends<'_>, &str) -> bool| {
+    let any_group_ends_at = |ids: &BTreeSet<String>, task: &str, is_end: fn(&Ends<'_>, &str) -> bool| {
         ids.iter().filter_map(|id| groups.get(id.as_str())).any(|other| is_end(other, task))
     };
     for task in &group.downstream_task_ids {
-        edges.extend(ends.leaves.iter().map(|leaf| pair(leaf, &downstream)));
-        // A group that it is joined with begins with it: the line between the joins stands for this one.
-        if !of_groups(&group.downstream_group_ids, task, |other, task| other.roots.contains(task)) {
-            edges.insert(pair(&downstream, task));
+        edges.extend(ends.leaves.iter().map(|leaf| edge(leaf, &downstream)));
+        // A downstream group starts with this task: the edge between the joins replaces this one.
+        if !any_group_ends_at(&group.downstream_group_ids, task, |other, task| other.roots.contains(task)) {
+            edges.insert(edge(&downstream, task));
         }
     }
     for task in &group.upstream_task_ids {
-        edges.extend(ends.roots.iter().map(|root| pair(&upstream, root)));
-        if !of_groups(&group.upstream_group_ids, task, |other, task| other.leaves.contains(task)) {
-            edges.insert(pair(task, &upstream));
+        edges.extend(ends.roots.iter().map(|root| edge(&upstream, root)));
+        if !any_group_ends_at(&group.upstream_group_ids, task, |other, task| other.leaves.contains(task)) {
+            edges.insert(edge(task, &upstream));
         }
     }
 }
 
-fn pair(source: &str, target: &str) -> Edge {
+fn edge(source: &str, target: &str) -> Edge {
     (source.to_owned(), target.to_owned())
 }
 
-/// A group, and the ids of the tasks that it begins and ends with.
+/// A group, with the ids of its first and last tasks.
 struct Ends<'a> {
     group: &'a Group,
     roots: BTreeSet<&'a str>,
     leaves: BTreeSet<&'a str>,
 }
 
-fn gather<'a>(nodes: &[Node<'a>], found: &mut Groups<'a>) {
+/// Collects the groups among the nodes and below them.
+fn collect_ends<'a>(nodes: &[Node<'a>], groups: &mut Groups<'a>) {
     for node in nodes {
         let Node::Group { group, children, .. } = node else { continue };
-        let inside = Inside::of(node.tasks());
-        let (roots, leaves) = (inside.roots(), inside.leaves());
-        found.insert(&group.group_id, Ends { group, roots, leaves });
-        gather(children, found);
+        let group_tasks = GroupTasks::new(node.tasks());
+        let (roots, leaves) = (group_tasks.roots(), group_tasks.leaves());
+        groups.insert(&group.group_id, Ends { group, roots, leaves });
+        collect_ends(children, groups);
     }
 }
 
-/// The tasks of a group, of groups inside too, and which of them wait for each.
-struct Inside<'a> {
+/// The tasks of a group, including nested groups, with their downstream tasks.
+struct GroupTasks<'a> {
     tasks: BTreeMap<&'a str, &'a Task>,
     downstream: BTreeMap<&'a str, Vec<&'a Task>>,
 }
 
-impl<'a> Inside<'a> {
-    fn of(tasks: Vec<&'a Task>) -> Self {
+impl<'a> GroupTasks<'a> {
+    fn new(tasks: Vec<&'a Task>) -> Self {
         let tasks: BTreeMap<&str, &Task> = tasks.into_iter().map(|task| (task.task_id.as_str(), task)).collect();
         let mut downstream: BTreeMap<&str, Vec<&Task>> = BTreeMap::new();
         for task in tasks.values().copied() {
@@ -129,32 +133,34 @@ impl<'a> Inside<'a> {
         Self { tasks, downstream }
     }
 
+    /// Returns the first tasks: those that wait for no task of the group.
     fn roots(&self) -> BTreeSet<&'a str> {
         let waits_within = |task: &Task| task.upstream.iter().any(|id| self.tasks.contains_key(id.as_str()));
         self.tasks.values().filter(|task| !waits_within(task)).map(|task| task.task_id.as_str()).collect()
     }
 
-    /// Whoever comes after a group does not wait for its teardowns, but for what comes before those.
+    /// Returns the last tasks. Tasks after a group wait for the tasks before its teardowns, not for the teardowns.
     fn leaves(&self) -> BTreeSet<&'a str> {
-        let mut found = BTreeSet::new();
+        let mut leaves = BTreeSet::new();
         let last = self.tasks.values().copied().filter(|task| !self.downstream.contains_key(task.task_id.as_str()));
         for task in last {
             if task.is_teardown {
-                self.before_teardown(task, &mut found);
+                self.add_leaves_before(task, &mut leaves);
             } else {
-                found.insert(task.task_id.as_str());
+                leaves.insert(task.task_id.as_str());
             }
         }
-        found
+        leaves
     }
 
-    fn before_teardown(&self, teardown: &'a Task, found: &mut BTreeSet<&'a str>) {
+    /// Adds the tasks before a teardown after which only teardowns follow.
+    fn add_leaves_before(&self, teardown: &'a Task, leaves: &mut BTreeSet<&'a str>) {
         for task in teardown.upstream.iter().filter_map(|id| self.tasks.get(id.as_str()).copied()) {
             let after = self.downstream.get(task.task_id.as_str());
             if task.is_teardown {
-                self.before_teardown(task, found);
+                self.add_leaves_before(task, leaves);
             } else if !task.is_setup && after.is_none_or(|after| after.iter().all(|task| task.is_teardown)) {
-                found.insert(&task.task_id);
+                leaves.insert(&task.task_id);
             }
         }
     }
@@ -177,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn one_line_stands_for_all_between_two_groups() {
+    fn one_edge_replaces_all_between_two_groups() {
         let groups = json!([
             {"group_id": "a", "downstream_group_ids": ["b"]},
             {"group_id": "b", "upstream_group_ids": ["a"], "upstream_task_ids": ["a.1", "a.2"]},
@@ -201,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_is_joined_with_tasks_as_its_file_says() {
+    fn joins_only_declared_tasks_of_a_group() {
         let groups = json!([{"group_id": "g", "upstream_task_ids": ["start"], "downstream_task_ids": ["end"]}]);
         let tasks = vec![
             task("start", None, &[]),
@@ -220,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn teardowns_are_no_ends_of_a_group() {
+    fn teardowns_are_not_ends_of_a_group() {
         let groups = json!([{"group_id": "g", "downstream_task_ids": ["end"]}]);
         let mut setup = task("g.up", Some("g"), &[]);
         setup["is_setup"] = true.into();

@@ -1,14 +1,14 @@
-//! Apache Airflow's web UI: its files, and what it asks beside the REST API.
+//! Apache Airflow's web UI: its files, and the operations it uses in addition to the REST API.
 
 mod asset_nodes;
 mod assets;
+mod backfills_and_forms;
 mod calendar;
 mod dags;
 mod dependencies;
 mod files;
 mod grid;
 mod joins;
-mod more;
 mod session;
 mod structure;
 mod tree;
@@ -24,22 +24,22 @@ use std::sync::Arc;
 
 type Routes = Router<Arc<AppState>>;
 
-/// What the page is made with: no secret, and the same for everybody.
+/// Static files; public and the same for all users.
 pub fn static_routes() -> Routes {
     Router::new().route("/static/{*path}", get(files::file))
 }
 
-/// What is about DAGs.
+/// Routes about DAGs; they wait for the first scan of the DAG files.
 pub fn dag_routes() -> Routes {
     Router::new()
         .route("/ui/dags", get(dags::list))
         .route("/ui/dags/{dag_id}/latest_run", get(dags::latest_run))
         .route("/ui/dags/{dag_id}/dagRuns/{run_id}/stats", get(dags::run_stats))
-        .route("/ui/dags/{dag_id}/dagRuns/{run_id}/deadlines", get(more::deadlines))
-        .route("/ui/dags/{dag_id}/deadlineAlerts", get(more::deadline_alerts))
+        .route("/ui/dags/{dag_id}/dagRuns/{run_id}/deadlines", get(backfills_and_forms::deadlines))
+        .route("/ui/dags/{dag_id}/deadlineAlerts", get(backfills_and_forms::deadline_alerts))
         .route("/ui/dashboard/dag_stats", get(dags::dag_stats))
         .route("/ui/dashboard/historical_metrics_data", get(dags::history))
-        .route("/ui/backfills", get(more::backfills))
+        .route("/ui/backfills", get(backfills_and_forms::backfills))
         .route("/ui/calendar/{dag_id}", get(calendar::get))
         .route("/ui/dependencies", get(dependencies::get))
         .route("/ui/gantt/{dag_id}/{run_id}", get(grid::gantt))
@@ -47,12 +47,12 @@ pub fn dag_routes() -> Routes {
         .route("/ui/grid/runs/{dag_id}", get(grid::runs))
         .route("/ui/grid/ti_summaries/{dag_id}", get(grid::ti_summaries))
         .route("/ui/next_run_assets/{dag_id}", get(assets::next_run))
-        .route("/ui/partitioned_dag_runs", get(assets::partitioned))
+        .route("/ui/partitioned_dag_runs", get(assets::list_pending))
         .route("/ui/pending_partitioned_dag_run/{dag_id}", get(assets::pending))
         .route("/ui/structure/structure_data", get(structure::data))
 }
 
-/// What does not wait for the first look at the DAG files.
+/// Routes that do not wait for the first scan of the DAG files.
 pub fn session_routes() -> Routes {
     Router::new()
         .route("/ui/config", get(session::config))
@@ -62,9 +62,9 @@ pub fn session_routes() -> Routes {
         .route("/ui/teams", get(session::teams))
 }
 
-/// What asks the Pythons of projects, which take their own time.
-pub fn unhurried_routes(state: &Arc<AppState>) -> Routes {
+/// Routes that run code of the projects' environments, which may be slow.
+pub fn slow_routes(state: &Arc<AppState>) -> Routes {
     Router::new()
-        .route("/ui/connections/hook_meta", get(more::hook_meta))
+        .route("/ui/connections/hook_meta", get(backfills_and_forms::hook_meta))
         .layer(from_fn_with_state(state.clone(), guard::require_token))
 }

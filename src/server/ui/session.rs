@@ -1,4 +1,4 @@
-//! What the UI asks when it begins: who has logged in, what they may see, and a few settings.
+//! What the UI requests first: the user, the permitted menu items, and some settings.
 
 use crate::config;
 use crate::server::api_error::ApiError;
@@ -36,7 +36,7 @@ pub async fn config(State(state): Shared) -> Result<Json<Value>, ApiError> {
     })))
 }
 
-/// All of Airflow's menu: there is one user, who may do everything.
+/// All of Airflow's menu: the only user may do everything.
 const MENU: [&str; 13] = [
     "Required Actions",
     "Assets",
@@ -66,15 +66,15 @@ pub async fn me(State(state): Shared) -> Json<Value> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wanted {
+struct TokenRequest {
     #[serde(default)]
     token_type: Option<String>,
 }
 
-/// `POST /ui/auth/token`: another token for the one who has logged in.
+/// `POST /ui/auth/token`: issues another token for the logged-in user.
 pub async fn token(State(state): Shared, body: Result<Json<Value>, JsonRejection>) -> Result<Json<Value>, ApiError> {
-    let wanted: Wanted = body_as(body)?;
-    let kind = wanted.token_type.unwrap_or_else(|| "api".to_owned());
+    let request: TokenRequest = body_as(body)?;
+    let kind = request.token_type.unwrap_or_else(|| "api".to_owned());
     if !["api", "cli"].contains(&kind.as_str()) {
         return Err(ApiError::unprocessable(&["body", "token_type"], "enum", "Input should be 'api' or 'cli'"));
     }
@@ -85,7 +85,7 @@ pub async fn token(State(state): Shared, body: Result<Json<Value>, JsonRejection
     })))
 }
 
-/// `/ui/teams`: there are none.
+/// `/ui/teams`: teams are not supported.
 pub async fn teams() -> ApiError {
     ApiError::new(StatusCode::FORBIDDEN, "Multi-team mode is not configured in the Airflow environment")
 }

@@ -1,4 +1,4 @@
-//! `/ui/structure/structure_data`: a DAG as a graph, with groups, and with the assets that it reads and makes.
+//! `/ui/structure/structure_data`: a DAG's graph with groups, and optionally its assets.
 
 use super::asset_nodes::AssetNodes;
 use super::joins::{Edge, downstream_join, edges_with_joins, upstream_join};
@@ -22,8 +22,8 @@ pub fn not_found(dag_id: &str) -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, format!("Dag with id {dag_id} was not found"))
 }
 
-/// Which part of the DAG a query asks for.
-pub fn part(params: &Params) -> Result<Part, ApiError> {
+/// Parses which part of the DAG the query selects.
+pub fn parse_part(params: &Params) -> Result<Part, ApiError> {
     Ok(Part {
         root: params.text("root").filter(|root| !root.is_empty()).map(str::to_owned),
         upstream: params.flag("include_upstream")?.unwrap_or(false),
@@ -32,15 +32,16 @@ pub fn part(params: &Params) -> Result<Part, ApiError> {
     })
 }
 
-async fn of_version(client: &impl GenericClient, dag_id: &str, params: &Params) -> Result<Structure, ApiError> {
+/// Returns the structure of the version that the query selects; the newest by default.
+async fn selected_version(client: &impl GenericClient, dag_id: &str, params: &Params) -> Result<Structure, ApiError> {
     let newest = dags::get(client, dag_id).await.map_err(|_| not_found(dag_id))?;
     let Some(number) = params.whole("version_number")?.filter(|number| *number != i64::from(newest.version_number))
     else {
         return Ok(newest.into_structure());
     };
     let number = i32::try_from(number).unwrap_or(i32::MAX);
-    let found = versions::structure(client, dag_id, number).await?;
-    found.ok_or_else(|| {
+    let structure = versions::structure(client, dag_id, number).await?;
+    structure.ok_or_else(|| {
         let detail = format!("Dag with id {dag_id} and version number {number} was not found");
         ApiError::new(StatusCode::NOT_FOUND, detail)
     })
@@ -51,46 +52,47 @@ pub async fn data(State(state): Shared, params: Params) -> Result<Json<Value>, A
         return Err(ApiError::unprocessable(&["query", "dag_id"], "missing", "Field required"));
     };
     let client = state.database.get().await?;
-    let structure = part(&params)?.of(of_version(&*client, dag_id, &params).await?);
+    let structure = parse_part(&params)?.reduce(selected_version(&*client, dag_id, &params).await?);
     let top = tree(&structure);
     let mut nodes: Vec<Value> = top.iter().map(|child| node(child, false)).collect();
     let mut edges = edges(&structure, edges_with_joins(&structure, &top));
     if let (Some(true), Some(first)) = (params.flag("external_dependencies")?, top.first().map(Node::id)) {
-        let outside = Outside { assets: AssetNodes::load(&*client).await?, structure: &structure, first };
-        outside.add(&mut nodes, &mut edges);
+        let asset_graph = AssetGraph { assets: AssetNodes::load(&*client).await?, structure: &structure, first };
+        asset_graph.add(&mut nodes, &mut edges);
     }
     Ok(Json(json!({"nodes": nodes, "edges": edges})))
 }
 
-fn node(of: &Node<'_>, is_within_mapped: bool) -> Value {
-    let mut shown = json!({
-        "id": of.id(), "label": of.label(), "type": "task", "children": null, "is_mapped": null, "tooltip": null,
+/// Returns a node as JSON; nodes within a mapped group count as mapped.
+fn node(current: &Node<'_>, is_within_mapped: bool) -> Value {
+    let mut json = json!({
+        "id": current.id(), "label": current.label(), "type": "task", "children": null, "is_mapped": null, "tooltip": null,
         "setup_teardown_type": null, "operator": null, "asset_condition_type": null, "team": null,
     });
-    match of {
+    match current {
         Node::Task(task) => {
-            shown["operator"] = task.operator_name.as_str().into();
-            shown["setup_teardown_type"] = setup_or_teardown(task.is_setup, task.is_teardown);
+            json["operator"] = task.operator_name.as_str().into();
+            json["setup_teardown_type"] = setup_or_teardown(task.is_setup, task.is_teardown);
             if task.mapped || is_within_mapped {
-                shown["is_mapped"] = true.into();
+                json["is_mapped"] = true.into();
             }
         }
         Node::Group { group, children, is_mapped } => {
-            let mut inner: Vec<Value> =
+            let mut child_nodes: Vec<Value> =
                 children.iter().map(|child| node(child, is_within_mapped || *is_mapped)).collect();
             let join = |id: String| json!({"id": id, "label": "", "type": "join"});
             if group.has_upstream() {
-                inner.push(join(upstream_join(&group.group_id)));
+                child_nodes.push(join(upstream_join(&group.group_id)));
             }
             if group.has_downstream() {
-                inner.push(join(downstream_join(&group.group_id)));
+                child_nodes.push(join(downstream_join(&group.group_id)));
             }
-            shown["children"] = inner.into();
-            shown["tooltip"] = group.tooltip.as_str().into();
-            shown["is_mapped"] = (*is_mapped).into();
+            json["children"] = child_nodes.into();
+            json["tooltip"] = group.tooltip.as_str().into();
+            json["is_mapped"] = (*is_mapped).into();
         }
     }
-    shown
+    json
 }
 
 pub fn setup_or_teardown(is_setup: bool, is_teardown: bool) -> Value {
@@ -107,6 +109,7 @@ fn edge(source: &str, target: &str) -> Value {
     })
 }
 
+/// Returns the edges as JSON, with the labels of the DAG.
 fn edges(structure: &Structure, all: BTreeSet<Edge>) -> Vec<Value> {
     let tasks: HashMap<&str, &Task> = structure.tasks.iter().map(|task| (task.task_id.as_str(), task)).collect();
     let labels: HashMap<(&str, &str), &str> =
@@ -114,54 +117,54 @@ fn edges(structure: &Structure, all: BTreeSet<Edge>) -> Vec<Value> {
     all.iter()
         .map(|(source, target)| {
             let (source, target) = (source.as_str(), target.as_str());
-            let mut shown = edge(source, target);
+            let mut json = edge(source, target);
             let (from, to) = (tasks.get(source), tasks.get(target));
             let is_pair = from.is_some_and(|task| task.is_setup) && to.is_some_and(|task| task.is_teardown);
             if is_pair {
-                shown["is_setup_teardown"] = true.into();
+                json["is_setup_teardown"] = true.into();
             }
             if let Some(label) = labels.get(&(source, target)) {
-                shown["label"] = (*label).into();
+                json["label"] = (*label).into();
             }
-            shown
+            json
         })
         .collect()
 }
 
-/// What is beside the tasks: assets and the conditions on them.
-struct Outside<'a> {
+/// Adds assets and asset conditions to the graph.
+struct AssetGraph<'a> {
     assets: AssetNodes,
     structure: &'a Structure,
-    /// The node that what the DAG waits for leads to.
+    /// Id of the first node, to which the edge of the DAG's asset condition leads.
     first: &'a str,
 }
 
-impl Outside<'_> {
+impl AssetGraph<'_> {
     fn add(&self, nodes: &mut Vec<Value>, edges: &mut Vec<Value>) {
-        let mut made = BTreeMap::new();
+        let mut outlets = BTreeMap::new();
         for task in &self.structure.tasks {
-            for asset in task.outlets.iter().filter_map(|outlet| self.assets.named(outlet)) {
+            for asset in task.outlets.iter().filter_map(|outlet| self.assets.resolve(outlet)) {
                 let id = asset.full_id();
                 edges.push(edge(&task.task_id, &id));
-                made.insert(id.clone(), json!({"id": id, "label": asset.label, "type": asset.kind}));
+                outlets.insert(id.clone(), json!({"id": id, "label": asset.label, "type": asset.kind}));
             }
         }
-        nodes.extend(made.into_values());
+        nodes.extend(outlets.into_values());
         if let Some(condition) = &self.structure.asset_condition {
             self.add_condition(condition, nodes, edges);
         }
     }
 
-    /// A gate for each level of a condition, the outermost first.
+    /// Adds a gate per level of the condition, outermost first.
     fn add_condition(&self, condition: &Value, nodes: &mut Vec<Value>, edges: &mut Vec<Value>) {
-        let mut waiting = vec![(condition, self.first.to_owned())];
+        let mut pending = vec![(condition, self.first.to_owned())];
         let (mut level, mut seen) = (0, BTreeSet::new());
-        while let Some((condition, target)) = waiting.pop() {
+        while let Some((condition, target)) = pending.pop() {
             let parts = |name: &str| condition.get(name).and_then(Value::as_array);
             let (gate, parts) = match (parts("all"), parts("any")) {
                 (Some(parts), _) => ("and-gate", parts.iter().collect()),
                 (_, Some(parts)) => ("or-gate", parts.iter().collect()),
-                // One alone is one of one.
+                // A single asset counts as a condition with one part.
                 _ => ("and-gate", vec![condition]),
             };
             let id = format!("{gate}-{level}");
@@ -171,8 +174,8 @@ impl Outside<'_> {
             nodes.push(json!({"id": id, "label": id, "type": "asset-condition", "asset_condition_type": gate}));
             for part in parts {
                 if part.get("all").is_some() || part.get("any").is_some() {
-                    waiting.push((part, id.clone()));
-                } else if let Some(asset) = self.assets.named(part) {
+                    pending.push((part, id.clone()));
+                } else if let Some(asset) = self.assets.resolve(part) {
                     edges.push(edge(&asset.id, &id));
                     if seen.insert(asset.id.clone()) {
                         nodes.push(json!({"id": asset.id, "label": asset.label, "type": asset.kind}));

@@ -1,10 +1,10 @@
-//! The tasks of a DAG within their groups, in the order in which the UI shows them.
+//! A DAG's tasks nested in their groups, in the UI's order.
 
 use crate::engine::dag::{Group, Structure, Task};
 use crate::engine::planner::graph::Graph;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// A task, or a group with what is in it.
+/// A task, or a group with its children.
 pub enum Node<'a> {
     Task(&'a Task),
     Group { group: &'a Group, children: Vec<Node<'a>>, is_mapped: bool },
@@ -18,7 +18,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// The tasks below it, itself where it is one.
+    /// Returns all tasks of the node: itself, or those of a group and its nested groups.
     pub fn tasks(&self) -> Vec<&'a Task> {
         match self {
             Self::Task(task) => vec![task],
@@ -26,23 +26,23 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// What the UI calls it: within a group without that group's own prefix.
+    /// Returns the UI's label: within a group, without the group's prefix.
     pub fn label(&self) -> String {
-        let (id, given, parent) = match self {
+        let (id, display_name, parent) = match self {
             Self::Task(task) => {
                 (&task.task_id, task.display_name.as_deref().unwrap_or_default(), task.group.as_deref())
             }
             Self::Group { group, .. } => (&group.group_id, group.display_name.as_str(), group.parent.as_deref()),
         };
-        if !given.is_empty() && given != id {
-            return given.to_owned();
+        if !display_name.is_empty() && display_name != id {
+            return display_name.to_owned();
         }
-        let within = parent.and_then(|parent| id.strip_prefix(parent)).and_then(|rest| rest.strip_prefix('.'));
-        within.unwrap_or(id).to_owned()
+        let relative_id = parent.and_then(|parent| id.strip_prefix(parent)).and_then(|suffix| suffix.strip_prefix('.'));
+        relative_id.unwrap_or(id).to_owned()
     }
 }
 
-/// What is at the top of the DAG.
+/// Returns the top-level nodes of the DAG.
 pub fn tree(structure: &Structure) -> Vec<Node<'_>> {
     children(structure, None)
 }
@@ -54,72 +54,73 @@ fn children<'a>(structure: &'a Structure, parent: Option<&str>) -> Vec<Node<'a>>
         is_mapped: group.length.is_some() || !group.sources.is_empty(),
     });
     let tasks = structure.tasks.iter().filter(|task| task.group.as_deref() == parent).map(Node::Task);
-    let mut found: Vec<Node<'a>> = groups.chain(tasks).collect();
-    found.sort_by_key(Node::id);
-    sorted(found)
+    let mut nodes: Vec<Node<'a>> = groups.chain(tasks).collect();
+    nodes.sort_by_key(Node::id);
+    sort_topologically(nodes)
 }
 
-/// Each after what any of its tasks waits for; those that wait for one another in their first order.
-fn sorted(nodes: Vec<Node<'_>>) -> Vec<Node<'_>> {
+/// Sorts nodes topologically; nodes in a cycle keep their order.
+fn sort_topologically(nodes: Vec<Node<'_>>) -> Vec<Node<'_>> {
     let mut owners = HashMap::new();
-    for (at, node) in nodes.iter().enumerate() {
-        owners.extend(node.tasks().into_iter().map(|task| (task.task_id.as_str(), at)));
+    for (index, node) in nodes.iter().enumerate() {
+        owners.extend(node.tasks().into_iter().map(|task| (task.task_id.as_str(), index)));
     }
     let waits_for: Vec<BTreeSet<usize>> = nodes
         .iter()
         .enumerate()
-        .map(|(at, node)| {
+        .map(|(index, node)| {
             let upstream = node.tasks().into_iter().flat_map(|task| &task.upstream);
-            upstream.filter_map(|id| owners.get(id.as_str())).copied().filter(|other| *other != at).collect()
+            upstream.filter_map(|id| owners.get(id.as_str())).copied().filter(|other| *other != index).collect()
         })
         .collect();
-    let mut left: Vec<Option<Node<'_>>> = nodes.into_iter().map(Some).collect();
-    let mut done = Vec::with_capacity(left.len());
+    let mut remaining: Vec<Option<Node<'_>>> = nodes.into_iter().map(Some).collect();
+    let mut sorted = Vec::with_capacity(remaining.len());
     loop {
-        let before = done.len();
-        for (at, waits_for) in waits_for.iter().enumerate() {
-            if waits_for.iter().all(|other| left[*other].is_none()) {
-                done.extend(left[at].take());
+        let before = sorted.len();
+        for (index, waits_for) in waits_for.iter().enumerate() {
+            if waits_for.iter().all(|other| remaining[*other].is_none()) {
+                sorted.extend(remaining[index].take());
             }
         }
-        if done.len() == before {
-            done.extend(left.into_iter().flatten());
-            return done;
+        if sorted.len() == before {
+            sorted.extend(remaining.into_iter().flatten());
+            return sorted;
         }
     }
 }
 
-/// Which part of a DAG is looked at.
+/// Selects a part of a DAG.
 #[derive(Debug, Default)]
 pub struct Part {
-    /// In the ids of the tasks that it is around; all without one.
+    /// Selects the tasks whose id contains this text, called roots; `None` selects all tasks.
     pub root: Option<String>,
+    /// True to select the tasks upstream of the roots too.
     pub upstream: bool,
     pub downstream: bool,
-    /// How far from the root.
+    /// Largest distance from the root.
     pub depth: Option<usize>,
 }
 
 impl Part {
-    /// The DAG with those tasks alone, and the groups that still have some.
-    pub fn of(&self, mut structure: Structure) -> Structure {
+    /// Reduces the DAG to the selected tasks and the groups that still have some.
+    pub fn reduce(&self, mut structure: Structure) -> Structure {
         let Some(root) = &self.root else { return structure };
         let graph = Graph::new(structure.clone());
-        let chosen: Vec<usize> =
-            (0..graph.len()).filter(|at| graph.task(*at).task_id.contains(root.as_str())).collect();
-        let mut kept: BTreeSet<usize> = chosen.iter().copied().collect();
-        for at in chosen {
+        let roots: Vec<usize> =
+            (0..graph.len()).filter(|index| graph.task(*index).task_id.contains(root.as_str())).collect();
+        let mut selected: BTreeSet<usize> = roots.iter().copied().collect();
+        for index in roots {
             if self.upstream {
-                kept.extend(self.reached(at, |at| &graph.node(at).upstream));
+                selected.extend(self.reachable(index, |index| &graph.node(index).upstream));
             }
             if self.downstream {
-                kept.extend(self.reached(at, |at| &graph.node(at).downstream));
+                selected.extend(self.reachable(index, |index| &graph.node(index).downstream));
             }
         }
-        let kept: BTreeSet<String> = kept.into_iter().map(|at| graph.task(at).task_id.clone()).collect();
-        structure.tasks.retain(|task| kept.contains(&task.task_id));
+        let selected: BTreeSet<String> = selected.into_iter().map(|index| graph.task(index).task_id.clone()).collect();
+        structure.tasks.retain(|task| selected.contains(&task.task_id));
         for task in &mut structure.tasks {
-            task.upstream.retain(|upstream| kept.contains(upstream));
+            task.upstream.retain(|upstream| selected.contains(upstream));
         }
         let parents: BTreeMap<String, Option<String>> =
             structure.groups.iter().map(|group| (group.group_id.clone(), group.parent.clone())).collect();
@@ -133,21 +134,23 @@ impl Part {
         }
         structure.groups.retain(|group| used.contains(&group.group_id));
         for group in &mut structure.groups {
-            group.keep_links_to(&kept, &used);
+            group.keep_links_to(&selected, &used);
         }
         structure
     }
 
-    fn reached<'g>(&self, from: usize, next: impl Fn(usize) -> &'g Vec<usize>) -> BTreeSet<usize> {
-        let (mut found, mut edge) = (BTreeSet::new(), vec![from]);
+    /// Returns the tasks that are reached from one task along `next`.
+    fn reachable<'g>(&self, from: usize, next: impl Fn(usize) -> &'g Vec<usize>) -> BTreeSet<usize> {
+        let (mut reached, mut frontier) = (BTreeSet::new(), vec![from]);
         for _ in 0..self.depth.unwrap_or(usize::MAX) {
-            let beyond = edge.iter().flat_map(|at| next(*at)).copied().filter(|at| found.insert(*at));
-            edge = beyond.collect::<Vec<_>>();
-            if edge.is_empty() {
+            let next_tasks =
+                frontier.iter().flat_map(|index| next(*index)).copied().filter(|index| reached.insert(*index));
+            frontier = next_tasks.collect::<Vec<_>>();
+            if frontier.is_empty() {
                 break;
             }
         }
-        found
+        reached
     }
 }
 
@@ -166,26 +169,26 @@ mod tests {
         serde_json::from_value(text).unwrap()
     }
 
-    fn shown(nodes: &[Node<'_>]) -> Vec<String> {
+    fn outline(nodes: &[Node<'_>]) -> Vec<String> {
         nodes
             .iter()
             .map(|node| match node {
                 Node::Task(_) => node.label(),
-                Node::Group { children, .. } => format!("{}({})", node.label(), shown(children).join(" ")),
+                Node::Group { children, .. } => format!("{}({})", node.label(), outline(children).join(" ")),
             })
             .collect()
     }
 
     #[test]
-    fn groups_stand_where_their_tasks_do() {
-        assert_eq!(shown(&tree(&dag())), ["a", "g(h(x) y)", "z"]);
+    fn groups_are_ordered_by_their_tasks() {
+        assert_eq!(outline(&tree(&dag())), ["a", "g(h(x) y)", "z"]);
     }
 
     #[test]
-    fn a_part_is_what_is_around_its_root() {
+    fn selects_tasks_around_the_root() {
         let part = |upstream, downstream, depth| {
             let part = Part { root: Some("g.y".into()), upstream, downstream, depth };
-            shown(&tree(&part.of(dag())))
+            outline(&tree(&part.reduce(dag())))
         };
         assert_eq!(part(false, false, None), ["g(y)"]);
         assert_eq!(part(true, false, None), ["a", "g(h(x) y)"]);

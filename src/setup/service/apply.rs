@@ -1,4 +1,4 @@
-//! Installing and removing the service. Each step can be done again.
+//! Installs and removes the service. Each step is idempotent.
 
 use super::{Service, Unavailable, installed};
 use crate::home::Home;
@@ -20,9 +20,10 @@ pub enum ServiceError {
     Manager(#[from] Unavailable),
 }
 
-/// The receipt first: killed after it, a file is named that is not there, which uninstall leaves as it is.
+/// Writes the service's file, after the receipt: after a kill the receipt may list a missing file, which uninstall
+/// ignores.
 pub fn write(home: &Home, service: &Service) -> Result<(), ServiceError> {
-    note(home, Some(service.file.clone()))?;
+    record_file(home, Some(service.file.clone()))?;
     checkpoint("service.receipt");
     let failed = |source| ServiceError::Write { path: service.file.clone(), source };
     fs::create_dir_all(service.file.parent().unwrap_or(Path::new("/"))).map_err(failed)?;
@@ -31,27 +32,29 @@ pub fn write(home: &Home, service: &Service) -> Result<(), ServiceError> {
     Ok(())
 }
 
+/// Makes the service manager read the file.
 pub fn load(service: &Service) -> Result<(), ServiceError> {
     Ok(service.manager.reload()?)
 }
 
+/// Enables the start at login.
 pub fn enable(service: &Service) -> Result<(), ServiceError> {
     service.manager.enable()?;
     checkpoint("service.enabled");
     Ok(())
 }
 
-/// Comes back when Leoflow is ready.
+/// Starts the service; returns when Leoflow is ready.
 pub fn start(service: &Service) -> Result<(), ServiceError> {
     Ok(service.manager.start()?)
 }
 
-/// Removes the file that the receipt names, and no other's, and has the manager forget it. What it runs is ended before, by
-/// the caller. Returns whether there was one.
+/// Removes the file listed in the receipt and disables the service. The caller has stopped it. Returns false if there
+/// was none.
 pub fn remove(home: &Home) -> Result<bool, ServiceError> {
     let installed = installed(home)?;
     if let Some(service) = &installed {
-        // It may not be reached, or be gone, while the file is there: that must not keep anybody from an uninstall.
+        // An unreachable or missing manager must not prevent an uninstall.
         let disabled = service.manager.disable();
         let failed = |source| ServiceError::Remove { path: service.file.clone(), source };
         if disabled.is_err() {
@@ -61,13 +64,14 @@ pub fn remove(home: &Home) -> Result<bool, ServiceError> {
         checkpoint("service.disabled");
         files::remove_any(&service.file).map_err(failed)?;
         checkpoint("service.removed");
-        let _not_there = service.manager.reload();
+        let _ignored = service.manager.reload();
     }
-    note(home, None)?;
+    record_file(home, None)?;
     Ok(installed.is_some())
 }
 
-fn note(home: &Home, file: Option<PathBuf>) -> Result<(), ServiceError> {
+/// Records the service's file in the receipt.
+fn record_file(home: &Home, file: Option<PathBuf>) -> Result<(), ServiceError> {
     if let Some(receipt) = Receipt::load(home)?.filter(|receipt| receipt.service != file) {
         Receipt { service: file, ..receipt }.write(home)?;
     }

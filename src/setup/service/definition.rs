@@ -1,4 +1,4 @@
-//! The file that a service manager reads. Pure.
+//! Builds the file for the service manager. Pure.
 //!
 //! <https://www.freedesktop.org/software/systemd/man/latest/systemd.service.html>,
 //! <https://www.manpagez.com/man/5/launchd.plist/>
@@ -19,52 +19,53 @@ impl Kind {
     }
 }
 
-/// What a service runs.
+/// Definition of a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Definition {
     pub kind: Kind,
-    /// `leoflow`, `leoflow-NAME`.
+    /// Such as `leoflow` or `leoflow-NAME`.
     pub name: String,
-    /// The real path.
+    /// Canonical path of the home.
     pub home: PathBuf,
     pub program: PathBuf,
-    /// For launchd, which has no journal.
+    /// Log file for launchd, which has no journal.
     pub log: PathBuf,
-    /// The user's, because tasks run with it: a manager's own is shorter.
+    /// The user's search path, because tasks inherit it; a manager's own is shorter.
     pub search_path: Option<String>,
 }
 
-/// Where a file says whose it is.
+/// Keys that name the home in a unit file and in a plist.
 const HOME_KEY: &str = "X-Leoflow-Home";
 const PLIST_HOME: &str = "<key>LeoflowHome</key>";
-/// The search path is on a line of its own, because it is that of whoever installs it.
+/// Starts of the line with the search path, which is ignored when files are compared.
 const UNIT_PATH: &str = "Environment=\"PATH=";
 const PLIST_PATH: &str = "    <key>PATH</key>";
+/// First line of the file, a comment.
 const HEAD: &str = "Made by `leoflow service install`; `leoflow service uninstall` removes it.";
 
-/// The same for the same home always, and another for each.
+/// Returns the service's name: stable for a home, and unique.
 pub fn name(home: &Path, user_home: &Path) -> String {
-    let last = home.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let plain = |name: &str| {
+    let folder_name = home.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let sanitized = |name: &str| {
         name.chars().map(|c| if c.is_ascii_alphanumeric() || "-_".contains(c) { c } else { '-' }).collect::<String>()
     };
-    let is_beside = home.parent() == Some(user_home);
-    match last.strip_prefix(".leoflow") {
-        Some("") if is_beside => "leoflow".to_owned(),
-        Some(instance) if is_beside && instance.starts_with('-') && plain(instance) == instance => {
+    let is_in_user_home = home.parent() == Some(user_home);
+    match folder_name.strip_prefix(".leoflow") {
+        Some("") if is_in_user_home => "leoflow".to_owned(),
+        Some(instance) if is_in_user_home && instance.starts_with('-') && sanitized(instance) == instance => {
             format!("leoflow{instance}")
         }
         _ => {
             let hash = hex::encode(Sha256::digest(home.to_string_lossy().as_bytes()));
-            let last: String = plain(last.trim_start_matches('.')).chars().take(40).collect();
-            let prefix = if last.starts_with("leoflow") { "" } else { "leoflow-" };
-            format!("{prefix}{last}-{}", &hash[..8])
+            let folder_name: String = sanitized(folder_name.trim_start_matches('.')).chars().take(40).collect();
+            let prefix = if folder_name.starts_with("leoflow") { "" } else { "leoflow-" };
+            format!("{prefix}{folder_name}-{}", &hash[..8])
         }
     }
 }
 
 impl Definition {
-    /// What the manager calls it.
+    /// Name of the unit in the manager.
     pub fn unit(&self) -> String {
         match self.kind {
             Kind::Systemd => format!("{}.service", self.name),
@@ -79,6 +80,7 @@ impl Definition {
         }
     }
 
+    /// Content of the file.
     pub fn text(&self) -> String {
         match self.kind {
             Kind::Systemd => self.systemd(),
@@ -86,15 +88,16 @@ impl Definition {
         }
     }
 
-    /// Whether a file says the same. The search path does not count: it is that of the shell it was installed from.
+    /// True when a file has the same settings. Comments are ignored: another release words them differently. So is the
+    /// search path, which depends on the shell that installed the file.
     pub fn is_same(&self, text: &str) -> bool {
         let mut without_path = self.clone();
         without_path.search_path = None;
-        let is_of_path = |line: &&str| !line.starts_with(UNIT_PATH) && !line.starts_with(PLIST_PATH);
-        text.lines().filter(is_of_path).eq(without_path.text().lines())
+        let is_setting = |line: &&str| ![UNIT_PATH, PLIST_PATH, "#"].iter().any(|start| line.starts_with(start));
+        text.lines().filter(is_setting).eq(without_path.text().lines().filter(is_setting))
     }
 
-    /// The home that a file of ours is of; `None` for a file that is not.
+    /// Returns the home named in a file; `None` if the file is not ours.
     pub fn home_in(&self, text: &str) -> Option<String> {
         text.lines().find_map(|line| match self.kind {
             Kind::Systemd => line.strip_prefix(HOME_KEY)?.strip_prefix('=').map(str::to_owned),
@@ -117,29 +120,29 @@ impl Definition {
              Description=Leoflow Lite in {shown}\n\
              {HOME_KEY}={home_line}\n\
              ConditionPathExists={condition}\n\
-             # It is started again for as long as it takes: what ended it may pass.\n\
+             # Restart without limit: the cause may be temporary.\n\
              StartLimitIntervalSec=0\n\
              \n\
              [Service]\n\
              Type=notify\n\
              NotifyAccess=main\n\
-             # By env, because systemd takes not every path for a program.\n\
+             # Through env, because systemd does not accept every path as a program.\n\
              ExecStart=/usr/bin/env {program} --home {home} lite\n\
              Environment={SERVICE}=1\n\
              {environment}\
-             # A start may have a database to recover or to migrate, with limits of its own.\n\
+             # A start may recover or migrate a database, which has its own time limits.\n\
              TimeoutStartSec=infinity\n\
              TimeoutStopSec=90\n\
-             # Its supervisor stops everything else itself. Tasks outlive it, and the next start takes them over.\n\
+             # The supervisor stops its processes. Tasks keep running and the next start adopts them.\n\
              KillMode=process\n\
              OOMPolicy=continue\n\
              SuccessExitStatus=130 143\n\
              Restart=on-failure\n\
-             # The pauses grow to five minutes from systemd 254 on; older ones ignore the two settings.\n\
+             # Pauses grow to five minutes with systemd 254 or newer; older versions ignore both settings.\n\
              RestartSec=5\n\
              RestartSteps=6\n\
              RestartMaxDelaySec=300\n\
-             # Wrong use, a refusal to protect data, and a program that is gone: the same again would end the same.\n\
+             # Usage errors, refusals that protect data, and a missing program: a restart cannot help.\n\
              RestartPreventExitStatus=2 3 126 127\n\
              \n\
              [Install]\n\
@@ -192,7 +195,7 @@ impl Definition {
     }
 }
 
-/// One word of a unit file, whatever is in it.
+/// Quotes a word of a unit file.
 fn quoted(text: &str) -> String {
     let escaped = text
         .chars()
@@ -207,7 +210,7 @@ fn quoted(text: &str) -> String {
     format!("\"{escaped}\"")
 }
 
-/// Text within XML.
+/// Escapes text for XML.
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
@@ -229,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn each_home_has_a_name_of_its_own() {
+    fn each_home_has_a_unique_name() {
         for (home, expected) in [
             ("/home/ada/.leoflow", "leoflow"),
             ("/home/ada/.leoflow-staging", "leoflow-staging"),
@@ -237,15 +240,15 @@ mod tests {
             ("/srv/.leoflow", "leoflow-"),
             ("/home/ada/my flows", "leoflow-my-flows-"),
         ] {
-            let found = name(Path::new(home), Path::new("/home/ada"));
-            assert!(found.starts_with(expected), "{home}: {found}");
-            assert_eq!(found.len() > expected.len(), expected.ends_with('-'), "{home}: {found}");
+            let service = name(Path::new(home), Path::new("/home/ada"));
+            assert!(service.starts_with(expected), "{home}: {service}");
+            assert_eq!(service.len() > expected.len(), expected.ends_with('-'), "{home}: {service}");
         }
         assert_ne!(name(Path::new("/a/x"), Path::new("/")), name(Path::new("/b/x"), Path::new("/")));
     }
 
     #[test]
-    fn it_starts_what_the_link_leads_to_in_its_home() {
+    fn starts_the_linked_binary_with_its_home() {
         let unit = definition(Kind::Systemd, "/home/ada/.leoflow").text();
         assert!(unit.contains("\nType=notify\n"), "{unit}");
         let start = "\nExecStart=/usr/bin/env \"/home/ada/.leoflow/bin/leoflow\" --home \"/home/ada/.leoflow\" lite\n";
@@ -258,23 +261,24 @@ mod tests {
     }
 
     #[test]
-    fn any_path_is_one_word() {
-        let odd = definition(Kind::Systemd, "/home/ada/50% of $HOME \"x\\y\"");
+    fn quotes_any_path() {
+        let unusual_path = definition(Kind::Systemd, "/home/ada/50% of $HOME \"x\\y\"");
         let expected = "--home \"/home/ada/50%% of $$HOME \\\"x\\\\y\\\"\" lite";
-        assert!(odd.text().contains(expected), "{}", odd.text());
+        assert!(unusual_path.text().contains(expected), "{}", unusual_path.text());
         let xml = definition(Kind::Launchd, "/home/ada/<&>").text();
         assert!(xml.contains("<string>/home/ada/&lt;&amp;&gt;</string>"), "{xml}");
     }
 
     #[test]
-    fn a_file_says_whose_it_is_and_its_search_path_does_not_count() {
+    fn a_file_names_its_home_and_ignores_the_search_path() {
         for kind in [Kind::Systemd, Kind::Launchd] {
-            let one = definition(kind, "/home/ada/.leoflow");
-            assert_eq!(one.home_in(&one.text()).as_deref(), Some("/home/ada/.leoflow"), "{kind:?}");
-            assert_eq!(one.home_in("[Service]\nExecStart=/bin/true\n"), None);
-            let other_shell = Definition { search_path: Some("/bin".to_owned()), ..one.clone() };
-            assert!(one.is_same(&other_shell.text()), "{kind:?}");
-            assert!(!one.is_same(&one.text().replace("bin/leoflow", "bin/other")), "{kind:?}");
+            let ours = definition(kind, "/home/ada/.leoflow");
+            assert_eq!(ours.home_in(&ours.text()).as_deref(), Some("/home/ada/.leoflow"), "{kind:?}");
+            assert_eq!(ours.home_in("[Service]\nExecStart=/bin/true\n"), None);
+            let other_shell = Definition { search_path: Some("/bin".to_owned()), ..ours.clone() };
+            assert!(ours.is_same(&other_shell.text()), "{kind:?}");
+            assert!(!ours.is_same(&ours.text().replace("bin/leoflow", "bin/other")), "{kind:?}");
+            assert!(ours.is_same(&ours.text().replace("# Restart", "# As before, restart")), "{kind:?}");
         }
     }
 }

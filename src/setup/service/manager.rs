@@ -1,4 +1,4 @@
-//! Asking systemd's or launchd's own command.
+//! Runs systemctl or launchctl.
 
 use super::definition::Kind;
 use crate::sys::{command, env_vars, user};
@@ -6,21 +6,22 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
-/// For what is answered at once.
-const AT_ONCE: Duration = Duration::from_secs(20);
-/// A start waits until Leoflow is ready, which may have a database to recover; a stop ends tasks' processes in turn.
-const TO_START: Duration = Duration::from_secs(600);
+/// Time limit for quick commands.
+const QUICK_LIMIT: Duration = Duration::from_secs(20);
+/// Time limit for starts and stops: a start waits until Leoflow is ready and may recover a database; a stop ends
+/// processes in turn.
+const START_LIMIT: Duration = Duration::from_secs(600);
 
-/// Why it cannot be asked, or did not do what it was asked.
+/// Why the service manager could not do what was requested.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Unavailable {
-    #[error("this machine has no {0}")]
+    #[error("{0} is not available on this machine")]
     NotThere(&'static str),
-    /// It has, and this user's own cannot be reached from here.
-    #[error("{program} does not reach the service manager of this user: {said}")]
-    NotReached { program: &'static str, said: String },
-    #[error("`{command}` failed: {said}")]
-    Failed { command: String, said: String },
+    /// The manager exists but this user's instance of it is unreachable.
+    #[error("{program} cannot reach the service manager of this user: {output}")]
+    NotReached { program: &'static str, output: String },
+    #[error("`{command}` failed: {output}")]
+    Failed { command: String, output: String },
 }
 
 #[derive(Debug, Clone)]
@@ -39,20 +40,22 @@ impl Manager {
         }
     }
 
+    /// launchd's domain of this user.
     fn domain(&self) -> String {
         format!("gui/{}", self.uid)
     }
 
+    /// launchd's name for the service.
     fn target(&self) -> String {
         format!("{}/{}", self.domain(), self.unit)
     }
 
-    fn ask(&self, arguments: &[&str], limit: Duration) -> Result<Output, Unavailable> {
+    fn run(&self, arguments: &[&str], limit: Duration) -> Result<Output, Unavailable> {
         let program = self.program();
         let mut command = Command::new(program);
         if self.kind == Kind::Systemd {
             command.arg("--user");
-            // A shell that `su` or `ssh` began may lack it, while the user's own systemd is there.
+            // A shell started by `su` or `ssh` may lack it although the user's systemd runs.
             let runtime = PathBuf::from(format!("/run/user/{}", self.uid));
             if !env_vars::is_set("XDG_RUNTIME_DIR") && runtime.is_dir() {
                 command.env("XDG_RUNTIME_DIR", runtime);
@@ -64,96 +67,98 @@ impl Manager {
                 Kind::Systemd => "systemd",
                 Kind::Launchd => "launchd",
             }),
-            _ => Unavailable::Failed { command: shown(program, arguments), said: error.to_string() },
+            _ => Unavailable::Failed { command: command_line(program, arguments), output: error.to_string() },
         })
     }
 
-    fn tell(&self, arguments: &[&str], limit: Duration) -> Result<(), Unavailable> {
-        let output = self.ask(arguments, limit)?;
+    fn run_checked(&self, arguments: &[&str], limit: Duration) -> Result<(), Unavailable> {
+        let output = self.run(arguments, limit)?;
         if output.status.success() {
             return Ok(());
         }
-        Err(Unavailable::Failed { command: shown(self.program(), arguments), said: said(&output) })
+        Err(Unavailable::Failed { command: command_line(self.program(), arguments), output: error_output(&output) })
     }
 
-    /// Whether it is there for this user.
+    /// Checks that the manager is available to this user.
     pub fn check(&self) -> Result<(), Unavailable> {
-        let question: &[&str] = match self.kind {
+        let arguments: &[&str] = match self.kind {
             Kind::Systemd => &["show", "--property=Version"],
             Kind::Launchd => &["managerpid"],
         };
-        let output = self.ask(question, AT_ONCE)?;
+        let output = self.run(arguments, QUICK_LIMIT)?;
         if output.status.success() {
             return Ok(());
         }
-        Err(Unavailable::NotReached { program: self.program(), said: said(&output) })
+        Err(Unavailable::NotReached { program: self.program(), output: error_output(&output) })
     }
 
+    /// Makes the manager read changed files.
     pub fn reload(&self) -> Result<(), Unavailable> {
         match self.kind {
-            Kind::Systemd => self.tell(&["daemon-reload"], AT_ONCE),
-            // It reads a file when it is loaded.
+            Kind::Systemd => self.run_checked(&["daemon-reload"], QUICK_LIMIT),
+            // launchd reads the file when it loads it.
             Kind::Launchd => Ok(()),
         }
     }
 
     pub fn is_enabled(&self) -> Result<bool, Unavailable> {
         match self.kind {
-            Kind::Systemd => Ok(self.ask(&["is-enabled", &self.unit], AT_ONCE)?.status.success()),
-            // What is in its folder is loaded at login.
+            Kind::Systemd => Ok(self.run(&["is-enabled", &self.unit], QUICK_LIMIT)?.status.success()),
+            // Files in its folder are loaded at login.
             Kind::Launchd => Ok(self.file.exists()),
         }
     }
 
     pub fn enable(&self) -> Result<(), Unavailable> {
         match self.kind {
-            Kind::Systemd => self.tell(&["enable", &self.unit], AT_ONCE),
+            Kind::Systemd => self.run_checked(&["enable", &self.unit], QUICK_LIMIT),
             Kind::Launchd => Ok(()),
         }
     }
 
     pub fn disable(&self) -> Result<(), Unavailable> {
         match self.kind {
-            Kind::Systemd => self.tell(&["disable", &self.unit], AT_ONCE),
-            // To forget it now would end what it runs. Without its file it is forgotten at the next login.
+            Kind::Systemd => self.run_checked(&["disable", &self.unit], QUICK_LIMIT),
+            // Unloading now would stop the service. Without its file it is gone at the next login.
             Kind::Launchd => Ok(()),
         }
     }
 
-    /// Comes back when it is ready.
+    /// Returns when the service is ready.
     pub fn start(&self) -> Result<(), Unavailable> {
         match self.kind {
             Kind::Systemd => {
-                // One that failed too often would not be started again.
-                self.ask(&["reset-failed", &self.unit], AT_ONCE)?;
-                self.tell(&["start", &self.unit], TO_START)
+                // systemd does not start a unit that failed too often.
+                self.run(&["reset-failed", &self.unit], QUICK_LIMIT)?;
+                self.run_checked(&["start", &self.unit], START_LIMIT)
             }
             Kind::Launchd => {
-                if !self.ask(&["print", &self.target()], AT_ONCE)?.status.success() {
-                    return self.tell(&["bootstrap", &self.domain(), &self.file.to_string_lossy()], TO_START);
+                if !self.run(&["print", &self.target()], QUICK_LIMIT)?.status.success() {
+                    return self.run_checked(&["bootstrap", &self.domain(), &self.file.to_string_lossy()], START_LIMIT);
                 }
-                self.tell(&["kickstart", &self.target()], TO_START)
+                self.run_checked(&["kickstart", &self.target()], START_LIMIT)
             }
         }
     }
 
     pub fn restart(&self) -> Result<(), Unavailable> {
         match self.kind {
-            Kind::Systemd => self.tell(&["restart", &self.unit], TO_START),
-            Kind::Launchd => self.tell(&["kickstart", "-k", &self.target()], TO_START),
+            Kind::Systemd => self.run_checked(&["restart", &self.unit], START_LIMIT),
+            Kind::Launchd => self.run_checked(&["kickstart", "-k", &self.target()], START_LIMIT),
         }
     }
 
+    /// Main process of the service; `None` when it is not running.
     pub fn main_pid(&self) -> Result<Option<i32>, Unavailable> {
         let output = match self.kind {
-            Kind::Systemd => self.ask(&["show", "--property=MainPID", &self.unit], AT_ONCE)?,
-            Kind::Launchd => self.ask(&["print", &self.target()], AT_ONCE)?,
+            Kind::Systemd => self.run(&["show", "--property=MainPID", &self.unit], QUICK_LIMIT)?,
+            Kind::Launchd => self.run(&["print", &self.target()], QUICK_LIMIT)?,
         };
         Ok(pid_in(&String::from_utf8_lossy(&output.stdout)))
     }
 }
 
-/// In `MainPID=12` of systemd, or the line `pid = 12` of launchd. 0 is none.
+/// Parses `MainPID=12` of systemd or `pid = 12` of launchd; 0 is none.
 fn pid_in(text: &str) -> Option<i32> {
     let value = |line: &str| {
         let line = line.trim();
@@ -162,16 +167,16 @@ fn pid_in(text: &str) -> Option<i32> {
     text.lines().find_map(value).filter(|pid| *pid > 0)
 }
 
-fn shown(program: &str, arguments: &[&str]) -> String {
+fn command_line(program: &str, arguments: &[&str]) -> String {
     let user = if program == "systemctl" { " --user" } else { "" };
     format!("{program}{user} {}", arguments.join(" "))
 }
 
-fn said(output: &Output) -> String {
+fn error_output(output: &Output) -> String {
     command::failure(&String::from_utf8_lossy(&output.stderr), output.status)
 }
 
-/// Whether systemd keeps this user's services running while nobody is logged in.
+/// True when systemd keeps this user's services running without a login.
 pub fn lingers() -> bool {
     user::login_name(user::effective_uid()).is_some_and(|name| Path::new("/var/lib/systemd/linger").join(name).exists())
 }
@@ -181,7 +186,7 @@ mod tests {
     use super::pid_in;
 
     #[test]
-    fn the_process_of_a_service_is_found_in_what_either_says() {
+    fn parses_the_pid_of_either_manager() {
         assert_eq!(pid_in("MainPID=4711\n"), Some(4711));
         assert_eq!(pid_in("MainPID=0\n"), None);
         assert_eq!(pid_in("gui/501/x = {\n\tactive count = 1\n\tpid = 815\n}\n"), Some(815));

@@ -1,5 +1,5 @@
-//! Leoflow as a service of the user: systemd's or launchd's own file says how it starts, at login or at boot. The file runs
-//! `bin/leoflow`, so an upgrade or a rollback changes what it starts without changing the file.
+//! Leoflow as a service of the user, started at login or at boot by a systemd unit or a launchd file. The file runs
+//! `bin/leoflow`, so upgrades and rollbacks need no change to it.
 
 mod apply;
 mod definition;
@@ -9,7 +9,7 @@ mod plan;
 pub use apply::{ServiceError, enable, load, remove, start, write};
 pub use definition::{Definition, Kind};
 pub use manager::{Unavailable, lingers};
-pub use plan::{Facts, Found, Instance, Plan, Refusal, Step, plan};
+pub use plan::{Facts, FileState, Instance, Plan, Refusal, Step, plan};
 
 use super::receipt::{Receipt, ReceiptError};
 use crate::home::Home;
@@ -17,20 +17,20 @@ use crate::sys::{env_vars, files, user};
 use manager::Manager;
 use std::path::PathBuf;
 
-/// The service that a home has, or could have.
+/// The service of a home, installed or not.
 #[derive(Debug, Clone)]
 pub struct Service {
     pub definition: Definition,
-    /// Where the manager looks for it.
+    /// Path where the manager expects the file.
     pub file: PathBuf,
     manager: Manager,
 }
 
-/// No service of this user is longer.
+/// Size limit of the file, in bytes.
 const LIMIT: u64 = 64 * 1024;
 
 impl Service {
-    /// `None` for a user without a home directory, who has no services either.
+    /// The service that this release would install. `None` for a user without a home directory, who has no services.
     pub fn of(home: &Home) -> Option<Self> {
         let kind = Kind::of_this_system();
         let user_home = env_vars::user_home()?;
@@ -55,51 +55,51 @@ impl Service {
         Some(Self { definition, file, manager })
     }
 
-    fn at(self, file: PathBuf) -> Self {
+    fn with_file(self, file: PathBuf) -> Self {
         Self { manager: Manager { file: file.clone(), ..self.manager }, file, ..self }
     }
 
-    /// What is where its file belongs.
-    pub fn found(&self) -> Found {
+    /// Inspects the file at the service's path.
+    pub fn file_state(&self) -> FileState {
         match files::read_text(&self.file, LIMIT) {
-            Ok(None) => Found::Nothing,
+            Ok(None) => FileState::Absent,
             Ok(Some(text)) => match self.definition.home_in(&text) {
                 Some(home) if home == self.definition.home.to_string_lossy() => {
-                    Found::Ours { is_current: self.definition.is_same(&text) }
+                    FileState::Ours { is_current: self.definition.is_same(&text) }
                 }
-                Some(home) => Found::OfAnotherHome(home.into()),
-                None => Found::NotOurs,
+                Some(home) => FileState::OtherHome(home.into()),
+                None => FileState::Foreign,
             },
-            Err(_) => Found::NotOurs,
+            Err(_) => FileState::Foreign,
         }
     }
 
-    /// Whether it is there as this release writes it.
+    /// True when the file is the one that this release writes.
     pub fn is_current(&self) -> bool {
-        self.found() == Found::Ours { is_current: true }
+        self.file_state() == FileState::Ours { is_current: true }
     }
 
-    /// Whether systemd starts it with the machine; elsewhere that is not known.
+    /// True when systemd starts it at boot; launchd does not report that.
     pub fn starts_at_boot(&self) -> bool {
         self.definition.kind == Kind::Systemd && lingers()
     }
 
-    /// Whether there is one of this home.
+    /// True when the service of this home is installed.
     pub fn is_installed(&self) -> bool {
-        matches!(self.found(), Found::Ours { .. })
+        matches!(self.file_state(), FileState::Ours { .. })
     }
 
-    /// Whether the manager starts it at login.
+    /// True when the manager starts it at login.
     pub fn is_enabled(&self) -> Result<bool, Unavailable> {
         self.manager.is_enabled()
     }
 
-    /// The process that it runs as, `None` where it does not run.
+    /// Main process of the service; `None` when it is not running.
     pub fn main_pid(&self) -> Result<Option<i32>, Unavailable> {
         self.manager.main_pid()
     }
 
-    /// Whether the manager can be asked, and why not.
+    /// Checks that the manager is available.
     pub fn check_manager(&self) -> Result<(), Unavailable> {
         self.manager.check()
     }
@@ -108,34 +108,36 @@ impl Service {
         &self.manager.unit
     }
 
-    /// Stops what it runs and starts it again; comes back when that is ready.
+    /// Restarts the service; returns when it is ready.
     pub fn restart(&self) -> Result<(), Unavailable> {
         self.manager.restart()
     }
 }
 
-/// The service of a home at the place where it was installed, if it is there.
+/// Returns the installed service of a home, at the path in the receipt.
 pub fn installed(home: &Home) -> Result<Option<Service>, ReceiptError> {
-    let noted = Receipt::load(home)?.and_then(|receipt| receipt.service);
-    let service = Service::of(home).map(|service| match noted {
-        Some(file) => service.at(file),
+    let recorded = Receipt::load(home)?.and_then(|receipt| receipt.service);
+    let service = Service::of(home).map(|service| match recorded {
+        Some(file) => service.with_file(file),
         None => service,
     });
     Ok(service.filter(Service::is_installed))
 }
 
+/// File of the installed service of a home.
 pub fn installed_file(home: &Home) -> Result<Option<PathBuf>, ReceiptError> {
     Ok(installed(home)?.map(|service| service.file))
 }
 
-pub fn starts_in_words(service: &Service) -> &'static str {
+/// When the service starts Leoflow, as a relative clause.
+pub fn start_description(service: &Service) -> &'static str {
     match service.starts_at_boot() {
         true => "which starts Leoflow when the machine starts",
         false => "which starts Leoflow when you log in",
     }
 }
 
-/// The installed service of a home that runs as this process.
+/// Returns the installed service of a home if it runs as this process.
 pub fn running_as(home: &Home, pid: i32) -> Option<Service> {
     let service = installed(home).ok().flatten()?;
     (service.main_pid().ok()? == Some(pid)).then_some(service)

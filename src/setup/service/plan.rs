@@ -1,32 +1,32 @@
-//! What an install of the service does. Pure: `--dry-run` prints it.
+//! Plans the installation of the service. Pure: `--dry-run` prints the plan.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// What is where the service's file belongs.
+/// State of the service's file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
-    Nothing,
+pub enum FileState {
+    Absent,
     Ours { is_current: bool },
-    OfAnotherHome(PathBuf),
-    NotOurs,
+    OtherHome(PathBuf),
+    Foreign,
 }
 
 #[derive(Debug, Clone)]
 pub struct Facts {
     pub file: PathBuf,
     pub unit: String,
-    pub found: Found,
+    pub file_state: FileState,
     pub is_enabled: bool,
-    /// Whether the service runs.
+    /// True when the service is running.
     pub is_active: bool,
-    /// The instance that runs without it.
+    /// An instance that runs without the service.
     pub instance: Instance,
-    /// Whether it is to run from now on.
+    /// True when the service should also start now.
     pub now: bool,
 }
 
-/// An instance that no service manager has started.
+/// An instance not started by a service manager.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Instance {
     NotRunning,
@@ -39,7 +39,7 @@ pub enum Step {
     Write(PathBuf),
     Load,
     Enable(String),
-    /// What was started by hand; its tasks run on.
+    /// Stops the instance that runs without the service; its tasks keep running.
     StopInstance,
     Start(String),
 }
@@ -48,28 +48,29 @@ pub type Plan = Vec<Step>;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    #[error("{file} is the service of another home, {home}")]
+    #[error("{file} belongs to another home, {home}")]
     OfAnotherHome { file: PathBuf, home: PathBuf },
-    #[error("{0} was not made by Leoflow")]
+    #[error("{0} was not created by Leoflow")]
     NotOurs(PathBuf),
-    #[error("Leoflow runs in a terminal")]
+    #[error("Leoflow is running in a terminal")]
     InTerminal,
 }
 
+/// Returns the missing steps, or the reason why none may be taken.
 pub fn plan(facts: &Facts) -> Result<Plan, Refusal> {
     let mut steps = Plan::new();
-    match &facts.found {
-        Found::OfAnotherHome(home) => {
+    match &facts.file_state {
+        FileState::OtherHome(home) => {
             return Err(Refusal::OfAnotherHome { file: facts.file.clone(), home: home.clone() });
         }
-        Found::NotOurs => return Err(Refusal::NotOurs(facts.file.clone())),
-        Found::Ours { is_current: true } => {}
-        Found::Ours { is_current: false } | Found::Nothing => {
+        FileState::Foreign => return Err(Refusal::NotOurs(facts.file.clone())),
+        FileState::Ours { is_current: true } => {}
+        FileState::Ours { is_current: false } | FileState::Absent => {
             steps.push(Step::Write(facts.file.clone()));
         }
     }
     let starts = facts.now && !facts.is_active;
-    // An install that was killed may have written what was not read.
+    // A killed install may have written a file that the manager has not read.
     if !steps.is_empty() || !facts.is_enabled || starts {
         steps.push(Step::Load);
     }
@@ -91,9 +92,9 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Write(file) => write!(f, "write {}", file.display()),
-            Self::Load => f.write_str("have the service manager read it"),
+            Self::Load => f.write_str("reload the service manager"),
             Self::Enable(unit) => write!(f, "enable {unit}, which starts Leoflow when you log in"),
-            Self::StopInstance => f.write_str("stop Leoflow, which runs without the service; its tasks run on"),
+            Self::StopInstance => f.write_str("stop Leoflow, which runs without the service; its tasks keep running"),
             Self::Start(unit) => write!(f, "start {unit}"),
         }
     }
@@ -103,12 +104,12 @@ impl fmt::Display for Step {
 mod tests {
     use super::*;
 
-    fn facts(found: Found, now: bool) -> Facts {
+    fn facts(file_state: FileState, now: bool) -> Facts {
         Facts {
             file: "/u/leoflow.service".into(),
             unit: "leoflow.service".into(),
-            is_enabled: matches!(found, Found::Ours { .. }),
-            found,
+            is_enabled: matches!(file_state, FileState::Ours { .. }),
+            file_state,
             is_active: false,
             instance: Instance::NotRunning,
             now,
@@ -116,26 +117,27 @@ mod tests {
     }
 
     #[test]
-    fn an_install_does_only_what_is_not_done() {
+    fn plans_only_missing_steps() {
         let write = Step::Write("/u/leoflow.service".into());
         let (enable, start) = (Step::Enable("leoflow.service".into()), Step::Start("leoflow.service".into()));
-        let first = plan(&facts(Found::Nothing, true)).unwrap();
+        let first = plan(&facts(FileState::Absent, true)).unwrap();
         assert_eq!(first, [write.clone(), Step::Load, enable.clone(), start.clone()]);
-        assert_eq!(plan(&facts(Found::Nothing, false)).unwrap(), [write.clone(), Step::Load, enable]);
-        assert_eq!(plan(&facts(Found::Ours { is_current: true }, false)).unwrap(), []);
-        assert_eq!(plan(&facts(Found::Ours { is_current: false }, false)).unwrap(), [write, Step::Load]);
-        let active = Facts { is_active: true, ..facts(Found::Ours { is_current: true }, true) };
+        assert_eq!(plan(&facts(FileState::Absent, false)).unwrap(), [write.clone(), Step::Load, enable]);
+        assert_eq!(plan(&facts(FileState::Ours { is_current: true }, false)).unwrap(), []);
+        assert_eq!(plan(&facts(FileState::Ours { is_current: false }, false)).unwrap(), [write, Step::Load]);
+        let active = Facts { is_active: true, ..facts(FileState::Ours { is_current: true }, true) };
         assert_eq!(plan(&active).unwrap(), []);
-        let background = Facts { instance: Instance::InBackground, ..facts(Found::Ours { is_current: true }, true) };
+        let background =
+            Facts { instance: Instance::InBackground, ..facts(FileState::Ours { is_current: true }, true) };
         assert_eq!(plan(&background).unwrap(), [Step::Load, Step::StopInstance, start]);
     }
 
     #[test]
-    fn what_is_somebody_elses_is_refused() {
-        let other = facts(Found::OfAnotherHome("/other".into()), false);
+    fn refuses_foreign_files_and_terminals() {
+        let other = facts(FileState::OtherHome("/other".into()), false);
         assert!(matches!(plan(&other), Err(Refusal::OfAnotherHome { .. })));
-        assert!(matches!(plan(&facts(Found::NotOurs, false)), Err(Refusal::NotOurs(_))));
-        let terminal = Facts { instance: Instance::InTerminal, ..facts(Found::Nothing, true) };
+        assert!(matches!(plan(&facts(FileState::Foreign, false)), Err(Refusal::NotOurs(_))));
+        let terminal = Facts { instance: Instance::InTerminal, ..facts(FileState::Absent, true) };
         assert_eq!(plan(&terminal), Err(Refusal::InTerminal));
         assert!(plan(&Facts { now: false, ..terminal }).is_ok());
     }

@@ -1,4 +1,4 @@
-//! Following the plan. Each step can be done again, and what says how to go on goes last.
+//! Applies an uninstall plan. Each step is idempotent, and the information needed to resume is removed last.
 
 use super::plan::{Identity, Plan};
 use super::shell_files::{self, MARK};
@@ -6,7 +6,7 @@ use crate::home::journal::{self, Entry, Journal, JournalError, Operation};
 use crate::home::progress::{Progress, Reporter};
 use crate::home::{Home, foreign};
 use crate::postgres::container::{Container, ContainerError};
-use crate::postgres::place::{self, PlaceError};
+use crate::postgres::location::{self, LocationError};
 use crate::setup::receipt::{Receipt, ReceiptError};
 use crate::setup::service;
 use crate::sys::{checkpoint, files, may_fail, mounts, random};
@@ -20,55 +20,56 @@ use std::path::{Path, PathBuf};
 pub enum RemoveError {
     #[error("cannot remove {path}: {source}")]
     Io { path: PathBuf, source: io::Error },
-    #[error("{0} has become a link or a mount point, and is left alone")]
+    #[error("{0} has become a link or a mount point and is not removed")]
     Changed(PathBuf),
     #[error(transparent)]
     Journal(#[from] JournalError),
     #[error(transparent)]
     Receipt(#[from] ReceiptError),
     #[error(transparent)]
-    Place(#[from] PlaceError),
+    Location(#[from] LocationError),
     #[error(transparent)]
     Container(#[from] ContainerError),
-    #[error("the plan in the journal cannot be read: {0}")]
+    #[error("cannot read the plan in the journal: {0}")]
     Plan(String),
-    /// The purge failed before its first irreversible step, and everything is as it was.
+    /// The purge failed before its first irreversible step; everything is unchanged.
     #[error("{0}; nothing was removed")]
     NothingRemoved(Box<RemoveError>),
 }
 
-/// What a purge needs when another process goes on with it.
+/// State that another process needs to resume a purge.
 #[derive(Serialize, Deserialize)]
 struct Purge {
-    /// The home that the journal is of: a copy of it elsewhere is not meant.
+    /// The home of the journal; a copy of the home in another place has another identity.
     home: Identity,
-    workspace: Option<Doomed>,
+    workspace: Option<WorkspaceRemoval>,
     shell_files: Vec<PathBuf>,
-    /// What had been interrupted before, and goes on when the purge is taken back.
+    /// An operation that was interrupted before, resumed if the purge is undone.
     #[serde(default)]
     before: Option<Entry>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Doomed {
+struct WorkspaceRemoval {
     path: PathBuf,
-    /// Where it is renamed to first: what comes to its place afterwards is the user's.
-    aside: PathBuf,
+    /// Renamed to this path first: a new folder at the old path belongs to the user.
+    #[serde(rename = "aside")]
+    quarantine: PathBuf,
     identity: Identity,
 }
 
-/// Steps of a purge. Up to the second, which only renames, it can be taken back.
+/// Steps of a purge. The first two only rename and can be undone.
 const STEPS: [&str; 4] = ["begin", "set-aside", "workspace", "home"];
-const SET_ASIDE: usize = 1;
-/// The first step that cannot be taken back.
-const NO_RETURN: usize = 2;
+const QUARANTINE: usize = 1;
+/// The first irreversible step.
+const COMMIT: usize = 2;
 const HOME: usize = 3;
 
-/// Removes what can be had again. The caller holds the home's lock.
+/// Removes what can be downloaded again. The caller holds the home's lock.
 pub fn remove_programs(home: &Home, plan: &Plan, reporter: &dyn Reporter) -> Result<(), RemoveError> {
     let shell_files = remove_conveniences(home, &plan.shell_files, reporter);
     if let Some(receipt) = Receipt::load(home)? {
-        // A file that keeps its line stays named, for the next uninstall.
+        // A file that keeps its line stays in the receipt for the next uninstall.
         Receipt { shell_files, ..receipt }.write(home)?;
     }
     for part in &plan.remove {
@@ -78,30 +79,30 @@ pub fn remove_programs(home: &Home, plan: &Plan, reporter: &dyn Reporter) -> Res
     Ok(())
 }
 
-/// Removes the service and our lines in shell files. Nothing depends on them: what cannot be removed is a warning. Returns the
+/// Removes the service and our lines in shell files. Nothing depends on them, so a failure is a warning. Returns the
 /// shell files that keep their line.
 fn remove_conveniences(home: &Home, paths: &[PathBuf], reporter: &dyn Reporter) -> Vec<PathBuf> {
     let warn = |text: String| reporter.report(Progress::Warning(text));
     if let Err(error) = service::remove(home) {
-        warn(format!("the service is not removed: {error}; remove its file by hand"));
+        warn(format!("cannot remove the service: {error}; remove its file by hand"));
     }
-    let mut left = Vec::new();
+    let mut unwritable = Vec::new();
     for path in paths {
         if let Err(error) = shell_files::remove_lines(path) {
-            warn(format!("cannot write {}: {error}; remove the line that ends in `{MARK}` by hand", path.display()));
-            left.push(path.clone());
+            warn(format!("cannot write {}: {error}; remove the line that ends with `{MARK}` by hand", path.display()));
+            unwritable.push(path.clone());
         }
     }
-    left
+    unwritable
 }
 
-/// Removes a part of the home, but for what in it is somebody else's.
+/// Removes a part of the home except for the paths in `not_ours`.
 fn remove_ours(path: &Path, not_ours: &[PathBuf]) -> Result<(), RemoveError> {
-    if not_ours.iter().any(|theirs| theirs == path) {
+    if not_ours.iter().any(|foreign_path| foreign_path == path) {
         return Ok(());
     }
     let is_link = fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink());
-    if is_link || !not_ours.iter().any(|theirs| theirs.starts_with(path)) {
+    if is_link || !not_ours.iter().any(|foreign_path| foreign_path.starts_with(path)) {
         return remove(path);
     }
     let failed = |source| RemoveError::Io { path: path.to_owned(), source };
@@ -111,14 +112,14 @@ fn remove_ours(path: &Path, not_ours: &[PathBuf]) -> Result<(), RemoveError> {
     Ok(())
 }
 
-/// Removes everything. The caller holds the home's lock, which goes with it. A failure before the first irreversible step is taken
-/// back.
+/// Removes everything. The caller holds the home's lock, which is removed too. A failure before the first irreversible
+/// step undoes the purge.
 pub fn purge(home: &Home, plan: &Plan, reporter: &dyn Reporter) -> Result<(), RemoveError> {
     let purge = Purge {
         home: plan.identity,
-        workspace: plan.workspace.as_ref().map(|tree| Doomed {
+        workspace: plan.workspace.as_ref().map(|tree| WorkspaceRemoval {
             path: tree.path.clone(),
-            aside: aside(&tree.path),
+            quarantine: quarantine_path(&tree.path),
             identity: tree.identity,
         }),
         shell_files: plan.shell_files.clone(),
@@ -126,17 +127,17 @@ pub fn purge(home: &Home, plan: &Plan, reporter: &dyn Reporter) -> Result<(), Re
     };
     let text = serde_json::to_value(&purge).map_err(|error| RemoveError::Plan(error.to_string()))?;
     let mut journal = Journal::begin_with(home, Operation::Purge, STEPS.map(str::to_owned).to_vec(), text)?;
-    if let Err(error) = reach_no_return(home, &purge, &mut journal) {
-        if journal.entry().at >= NO_RETURN && container(home)?.is_some_and(|(container, _)| !container.may_exist()) {
-            // Its data may be gone: only the purge itself goes on.
+    if let Err(error) = reach_commit(home, &purge, &mut journal) {
+        if journal.entry().at >= COMMIT && container(home)?.is_some_and(|(container, _)| !container.may_exist()) {
+            // The container's data may be gone: the purge can only go forward.
             return Err(error);
         }
-        match take_back(home, &purge) {
+        match undo(home, &purge) {
             Ok(None) => {}
-            Ok(Some(left)) => reporter.report(Progress::Warning(workspace_left(&left))),
+            Ok(Some(workspace)) => reporter.report(Progress::Warning(workspace_left(&workspace))),
             Err(undo) => {
-                // The next command takes it back.
-                journal.set_at(SET_ASIDE)?;
+                // The next command undoes it.
+                journal.set_at(QUARANTINE)?;
                 return Err(undo);
             }
         }
@@ -145,29 +146,30 @@ pub fn purge(home: &Home, plan: &Plan, reporter: &dyn Reporter) -> Result<(), Re
     finish(home, &purge, &mut journal, reporter)
 }
 
-/// The steps that can be taken back, and the first that cannot: removing a container of ours with its volume. One whose runtime does
-/// not answer loses nothing.
-fn reach_no_return(home: &Home, purge: &Purge, journal: &mut Journal) -> Result<(), RemoveError> {
-    unchanged(home.root())?;
-    journal.set_at(SET_ASIDE)?;
+/// Runs the reversible steps and the first irreversible one, the removal of our container with its volume. If the
+/// runtime does not answer, nothing is lost.
+fn reach_commit(home: &Home, purge: &Purge, journal: &mut Journal) -> Result<(), RemoveError> {
+    check_unchanged(home.root())?;
+    journal.set_at(QUARANTINE)?;
     checkpoint("purge.decided");
     if let Some(workspace) = &purge.workspace {
-        set_aside(workspace)?;
+        quarantine(workspace)?;
         checkpoint("purge.set-aside");
     }
     may_fail("purge.no-return").map_err(|source| RemoveError::Io { path: home.root().to_owned(), source })?;
     if let Some((container, _)) = container(home)? {
         container.check_removable()?;
     }
-    journal.set_at(NO_RETURN)?;
+    journal.set_at(COMMIT)?;
     remove_container(home)
 }
 
-/// The container of this home, with the home's id.
+/// The container of this home, and the home's id.
 fn container(home: &Home) -> Result<Option<(Container, String)>, RemoveError> {
-    Ok(place::recorded(home)?.and_then(|place| Some((place.container?, place.home_id))))
+    Ok(location::recorded(home)?.and_then(|location| Some((location.container?, location.home_id))))
 }
 
+/// Removes the container of this home, if there is one.
 fn remove_container(home: &Home) -> Result<(), RemoveError> {
     match container(home)? {
         Some((container, home_id)) => Ok(container.remove(&home_id)?),
@@ -175,44 +177,47 @@ fn remove_container(home: &Home) -> Result<(), RemoveError> {
     }
 }
 
-/// Puts the workspace back and forgets the purge. Returns where the workspace is if it cannot go back to its place.
-fn take_back(home: &Home, purge: &Purge) -> Result<Option<PathBuf>, RemoveError> {
-    let left = match &purge.workspace {
-        Some(workspace) if identity(home.root()) == Some(purge.home) => put_back(workspace)?,
-        // In a copy of the home: the workspace is the first one's.
-        Some(workspace) if fs::symlink_metadata(&workspace.aside).is_ok() => Some(workspace.aside.clone()),
+/// Puts the workspace back and clears the purge. Returns the workspace's path if its original path is occupied.
+fn undo(home: &Home, purge: &Purge) -> Result<Option<PathBuf>, RemoveError> {
+    let workspace = match &purge.workspace {
+        Some(workspace) if identity(home.root()) == Some(purge.home) => restore_workspace(workspace)?,
+        // In a copy of the home: the workspace belongs to the original.
+        Some(workspace) if fs::symlink_metadata(&workspace.quarantine).is_ok() => Some(workspace.quarantine.clone()),
         _ => None,
     };
     match &purge.before {
         None => journal::clear(home)?,
         Some(before) => Journal::resume(home, before.clone()).set_at(before.at)?,
     }
-    Ok(left)
+    Ok(workspace)
 }
 
-fn put_back(doomed: &Doomed) -> Result<Option<PathBuf>, RemoveError> {
-    if identity(&doomed.aside) != Some(doomed.identity) {
+/// Renames the workspace back. Returns its path if its original path is occupied.
+fn restore_workspace(removal: &WorkspaceRemoval) -> Result<Option<PathBuf>, RemoveError> {
+    if identity(&removal.quarantine) != Some(removal.identity) {
         return Ok(None);
     }
-    let renamed = files::rename_to_new(&doomed.aside, &doomed.path).and_then(|()| files::sync_parent(&doomed.path));
+    let renamed =
+        files::rename_to_new(&removal.quarantine, &removal.path).and_then(|()| files::sync_parent(&removal.path));
     match renamed {
         Ok(()) => Ok(None),
-        // Something else has come to its place.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Some(doomed.aside.clone())),
-        Err(source) => Err(RemoveError::Io { path: doomed.aside.clone(), source }),
+        // The original path is occupied.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Some(removal.quarantine.clone())),
+        Err(source) => Err(RemoveError::Io { path: removal.quarantine.clone(), source }),
     }
 }
 
-/// For people: the workspace of a purge that was taken back is not in its place.
-pub fn workspace_left(aside: &Path) -> String {
-    format!("the workspace is at {}: something else is in its place", aside.display())
+/// Message for users about a workspace that an undone purge could not put back.
+pub fn workspace_left(workspace: &Path) -> String {
+    format!("the workspace is at {}, because its original path is occupied", workspace.display())
 }
 
+/// Reads the purge recorded in the journal.
 fn read(entry: &Entry) -> Result<Purge, RemoveError> {
     serde_json::from_value(entry.plan.clone()).map_err(|error| RemoveError::Plan(error.to_string()))
 }
 
-/// An exchange that is half done, whose journal the purge's own takes the place of.
+/// The journal of an interrupted exchange, which the purge replaces.
 fn interrupted_before(home: &Home) -> Result<Option<Entry>, RemoveError> {
     Ok(match journal::unfinished(home)? {
         Some(entry) if matches!(entry.operation, Operation::Restore | Operation::RestoreUndo) => Some(entry),
@@ -221,45 +226,46 @@ fn interrupted_before(home: &Home) -> Result<Option<Entry>, RemoveError> {
     })
 }
 
-/// The result of taking up an interrupted purge.
+/// Outcome of resuming an interrupted purge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resumed {
     Finished,
-    /// It had removed nothing, and is forgotten; with the place of a workspace that could not be put back.
-    TakenBack(Option<PathBuf>),
+    /// Nothing was removed; the path is that of a workspace that could not be put back.
+    Undone(Option<PathBuf>),
 }
 
 /// True once a purge may have removed something.
-pub fn has_begun(entry: &Entry) -> bool {
-    entry.at >= NO_RETURN
+pub fn may_have_removed_something(entry: &Entry) -> bool {
+    entry.at >= COMMIT
 }
 
-/// Finishes an interrupted purge, or takes it back if it had removed nothing.
+/// Finishes an interrupted purge, or undoes it if it had removed nothing.
 pub fn resume_purge(home: &Home, entry: Entry, reporter: &dyn Reporter) -> Result<Resumed, RemoveError> {
     let purge = read(&entry)?;
-    if !has_begun(&entry) {
-        return Ok(Resumed::TakenBack(take_back(home, &purge)?));
+    if !may_have_removed_something(&entry) {
+        return Ok(Resumed::Undone(undo(home, &purge)?));
     }
     if identity(home.root()) != Some(purge.home) {
-        return Err(RemoveError::Plan("it is of another folder, of which this is a copy".to_owned()));
+        return Err(RemoveError::Plan("it belongs to another folder, of which this is a copy".to_owned()));
     }
     remove_container(home)?;
     finish(home, &purge, &mut Journal::resume(home, entry), reporter)?;
     Ok(Resumed::Finished)
 }
 
+/// Takes the remaining irreversible steps.
 fn finish(home: &Home, purge: &Purge, journal: &mut Journal, reporter: &dyn Reporter) -> Result<(), RemoveError> {
     if journal.entry().at < HOME {
         remove_conveniences(home, &purge.shell_files, reporter);
         checkpoint("purge.shell-files");
         if let Some(workspace) = &purge.workspace {
-            remove(&workspace.aside)?;
+            remove(&workspace.quarantine)?;
             checkpoint("purge.workspace");
         }
         journal.set_at(HOME)?;
     }
-    unchanged(home.root())?;
-    // The journal is the last but for the folders that hold it.
+    check_unchanged(home.root())?;
+    // The journal is removed last, before the folders that contain it.
     let not_ours = foreign(home);
     for entry in entries(home.root())? {
         if entry != home.run() {
@@ -269,8 +275,8 @@ fn finish(home: &Home, purge: &Purge, journal: &mut Journal, reporter: &dyn Repo
     checkpoint("purge.home");
     remove_all_but(&home.run(), &home.journal())?;
     checkpoint("purge.run");
-    for last in [home.journal(), home.run()] {
-        remove(&last)?;
+    for path in [home.journal(), home.run()] {
+        remove(&path)?;
         checkpoint("purge.last");
     }
     if not_ours.is_empty() {
@@ -280,40 +286,43 @@ fn finish(home: &Home, purge: &Purge, journal: &mut Journal, reporter: &dyn Repo
     Ok(())
 }
 
-fn aside(path: &Path) -> PathBuf {
+/// Random hidden path next to `path`.
+fn quarantine_path(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}.leoflow-purge-{}", hex::encode(random::bytes::<4>())))
 }
 
-/// Renames the very folder that was looked at; one that has come to its place is left alone.
-fn set_aside(doomed: &Doomed) -> Result<(), RemoveError> {
-    // An inode is used again once its folder is gone; so it is looked at only before the rename.
-    if fs::symlink_metadata(&doomed.aside).is_ok() || identity(&doomed.path) != Some(doomed.identity) {
+/// Renames the folder that the plan inspected; a different folder at its path is left alone.
+fn quarantine(removal: &WorkspaceRemoval) -> Result<(), RemoveError> {
+    // Inodes are reused after a folder is removed, so the identity is checked only before the rename.
+    if fs::symlink_metadata(&removal.quarantine).is_ok() || identity(&removal.path) != Some(removal.identity) {
         return Ok(());
     }
-    unchanged(&doomed.path)?;
-    let failed = |source| RemoveError::Io { path: doomed.path.clone(), source };
-    files::rename_durably(&doomed.path, &doomed.aside).map_err(failed)
+    check_unchanged(&removal.path)?;
+    let failed = |source| RemoveError::Io { path: removal.path.clone(), source };
+    files::rename_durably(&removal.path, &removal.quarantine).map_err(failed)
 }
 
+/// Identity of a folder; `None` for anything else.
 fn identity(path: &Path) -> Option<Identity> {
     let meta = fs::symlink_metadata(path).ok().filter(|meta| meta.is_dir())?;
     Some(Identity { inode: meta.ino() })
 }
 
-/// Between the plan and now, or between two runs, somebody may have put something else there.
-fn unchanged(path: &Path) -> Result<(), RemoveError> {
+/// Fails if the path has become a link or a mount point since the plan or the last run.
+fn check_unchanged(path: &Path) -> Result<(), RemoveError> {
     let is_link = fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink());
-    // Where that cannot be told, nothing is removed.
+    // If the mounts cannot be read, nothing is removed.
     let has_mounts = mounts::at_or_below(path).map_or(true, |mounts| !mounts.is_empty());
     if is_link || has_mounts { Err(RemoveError::Changed(path.to_owned())) } else { Ok(()) }
 }
 
-fn remove_all_but(folder: &Path, kept: &Path) -> Result<(), RemoveError> {
-    entries(folder)?.iter().filter(|path| *path != kept).try_for_each(|path| remove(path))
+/// Removes everything in a folder except `kept_path`.
+fn remove_all_but(folder: &Path, kept_path: &Path) -> Result<(), RemoveError> {
+    entries(folder)?.iter().filter(|path| *path != kept_path).try_for_each(|path| remove(path))
 }
 
-/// None in a folder that is not there.
+/// Lists a folder; empty if it does not exist.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, RemoveError> {
     let failed = |source| RemoveError::Io { path: folder.to_owned(), source };
     match fs::read_dir(folder) {
@@ -323,8 +332,8 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, RemoveError> {
     }
 }
 
-/// Removes a tree; links in it are removed, not followed. Folders that their owner may not write in, as
-/// some package managers leave them, are opened first.
+/// Removes a tree without following links. Read-only folders, which some package managers create, are made writable
+/// first.
 fn remove(path: &Path) -> Result<(), RemoveError> {
     let removed = match files::remove_any(path) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -372,7 +381,7 @@ mod tests {
                 workspace: Some(tree(&self.workspace())),
                 not_ours: Vec::new(),
                 repositories: Vec::new(),
-                type_workspace: false,
+                must_type_workspace_path: false,
                 shell_files,
                 service: None,
             }
@@ -380,42 +389,42 @@ mod tests {
     }
 
     #[test]
-    fn an_unwritable_shell_file_is_a_warning_of_a_purge() {
+    fn an_unwritable_shell_file_is_a_warning() {
         let fixture = Fixture::new();
         let (blocked, good) = (fixture.folder.path().join(".bashrc"), fixture.folder.path().join(".profile"));
         fs::create_dir(&blocked).unwrap();
         fs::write(&good, format!("mine\nexport PATH=x  {MARK}\n")).unwrap();
-        let said = Mutex::new(Vec::new());
-        let reporter = |progress: Progress| said.lock().unwrap().push(progress);
+        let reports = Mutex::new(Vec::new());
+        let reporter = |progress: Progress| reports.lock().unwrap().push(progress);
         purge(&fixture.home, &fixture.plan(vec![blocked, good.clone()]), &reporter).unwrap();
         assert!(!fixture.home.root().exists() && !fixture.workspace().exists());
-        assert_eq!(fs::read_to_string(good).unwrap(), "mine\n", "the next file is done");
-        let said = said.into_inner().unwrap();
+        assert_eq!(fs::read_to_string(good).unwrap(), "mine\n", "the next file is changed");
+        let reports = reports.into_inner().unwrap();
         assert!(
-            matches!(&said[..], [Progress::Warning(text)] if text.contains(".bashrc") && text.contains(MARK)),
-            "{said:?}"
+            matches!(&reports[..], [Progress::Warning(text)] if text.contains(".bashrc") && text.contains(MARK)),
+            "{reports:?}"
         );
     }
 
     #[test]
-    fn a_purge_that_only_renamed_is_taken_back() {
+    fn undoes_a_purge_that_only_renamed() {
         let fixture = Fixture::new();
         let plan = fixture.plan(Vec::new());
-        let doomed = Doomed {
+        let removal = WorkspaceRemoval {
             path: fixture.workspace(),
-            aside: aside(&fixture.workspace()),
+            quarantine: quarantine_path(&fixture.workspace()),
             identity: plan.workspace.as_ref().unwrap().identity,
         };
-        let purge = Purge { home: plan.identity, workspace: Some(doomed), shell_files: Vec::new(), before: None };
+        let purge = Purge { home: plan.identity, workspace: Some(removal), shell_files: Vec::new(), before: None };
         let steps = STEPS.map(str::to_owned).to_vec();
         let text = serde_json::to_value(&purge).unwrap();
         let mut journal = Journal::begin_with(&fixture.home, Operation::Purge, steps, text).unwrap();
-        journal.set_at(SET_ASIDE).unwrap();
-        set_aside(purge.workspace.as_ref().unwrap()).unwrap();
+        journal.set_at(QUARANTINE).unwrap();
+        quarantine(purge.workspace.as_ref().unwrap()).unwrap();
         assert!(!fixture.workspace().exists());
         let entry = journal::unfinished(&fixture.home).unwrap().unwrap();
         let resumed = resume_purge(&fixture.home, entry, &|_: Progress| {}).unwrap();
-        assert_eq!(resumed, Resumed::TakenBack(None));
+        assert_eq!(resumed, Resumed::Undone(None));
         assert_eq!(fs::read_to_string(fixture.workspace().join("dag.py")).unwrap(), "mine");
         assert!(!fixture.home.journal().exists() && fixture.home.run().exists());
     }

@@ -1,77 +1,77 @@
-//! What an uninstall removes, or why it must not. Pure: `--dry-run` prints it, the question shows it.
+//! Plans an uninstall, or refuses it. Pure: `--dry-run` and the prompt show the plan.
 
 use super::repositories::Repository;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-/// What the user asked for.
+/// Options that the user requested.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Wishes {
+pub struct Request {
     pub purge: bool,
     pub keep_workspace: bool,
-    /// Also a workspace that was there before Leoflow.
+    /// Also remove a workspace that existed before Leoflow.
     pub include_workspace: bool,
-    /// Also version control that has work which exists nowhere else.
+    /// Also remove version control with work that exists nowhere else.
     pub include_repositories: bool,
-    /// Nobody will be asked.
+    /// Skip the prompt.
     pub yes: bool,
 }
 
-/// A folder that may have to go, as it was found.
+/// A folder that may be removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tree {
     pub path: PathBuf,
-    /// Bytes on the disk.
+    /// Allocated bytes.
     pub bytes: u64,
     pub is_link: bool,
-    /// Mount points at it or below it.
+    /// Mount points at or below it.
     pub mounts: Vec<PathBuf>,
-    /// What belongs to other users, the first few.
+    /// The first few files of other users.
     pub foreign: Vec<PathBuf>,
-    /// Folders that cannot be looked into, the first few.
+    /// The first few unreadable folders.
     pub closed: Vec<PathBuf>,
-    /// Whether the folder above lets us remove it.
+    /// True when the parent folder does not allow its removal.
     pub is_fixed: bool,
-    /// Tells it from another folder that comes to its place.
+    /// Distinguishes it from another folder that replaces it.
     pub identity: Identity,
-    /// Repositories with work that exists nowhere else, or that cannot be asked.
+    /// Repositories with work that exists nowhere else, or whose state is unknown.
     pub repositories: Vec<Repository>,
 }
 
-/// The inode at a path. Not the device, whose number may be another after a restart.
+/// The inode at a path; the device number may change after a reboot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     pub inode: u64,
 }
 
-/// What there is.
+/// State of the home.
 #[derive(Debug, Clone)]
 pub struct Facts {
     pub home: Tree,
-    /// As the receipt has it.
+    /// Home path in the receipt.
     pub receipt_home: Option<PathBuf>,
-    /// Real; the user's own home directory, by the environment and by the system.
+    /// Canonical home directories of the user, by environment and by passwd.
     pub user_homes: Vec<PathBuf>,
-    /// The workspace by the receipt, if it is there.
+    /// The workspace in the receipt, if it exists.
     pub workspace: Option<Tree>,
     pub made_workspace: bool,
-    /// The workspace by config.yaml, where the receipt does not know it.
+    /// The workspace in config.yaml, if it differs from the receipt's.
     pub other_workspace: Option<PathBuf>,
     pub parts: Vec<Part>,
-    /// What is in the home and is not Leoflow's.
+    /// Files in the home that are not Leoflow's.
     pub not_ours: Vec<PathBuf>,
     pub shell_files: Vec<PathBuf>,
-    /// The file of the service manager that starts it.
+    /// Unit file of the login service.
     pub service: Option<PathBuf>,
 }
 
-/// Something in the home.
+/// A part of the home.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
     pub what: &'static str,
     pub path: PathBuf,
     pub bytes: u64,
-    /// Whether an uninstall without `--purge` keeps it.
+    /// True when an uninstall without `--purge` keeps it.
     pub is_data: bool,
 }
 
@@ -81,57 +81,58 @@ pub struct Plan {
     pub remove: Vec<Part>,
     pub keep: Vec<Part>,
     pub home: PathBuf,
-    /// Of the home's folder itself.
+    /// Identity of the home's folder.
     pub identity: Identity,
-    /// Goes too.
+    /// The workspace to remove; `None` keeps it.
     pub workspace: Option<Tree>,
-    /// What stays because setup has not made it: in the home, and a workspace that only config.yaml names.
+    /// Paths that stay because setup did not create them: files in the home, and a workspace named only in config.yaml.
     pub not_ours: Vec<PathBuf>,
-    /// Work that goes with it and exists nowhere else.
+    /// Repositories to remove although their work exists nowhere else.
     pub repositories: Vec<Repository>,
-    /// Whether its path has to be typed first.
-    pub type_workspace: bool,
+    /// True when the user must type its path to confirm.
+    pub must_type_workspace_path: bool,
     pub shell_files: Vec<PathBuf>,
     pub service: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    #[error("nothing in {0} says that Leoflow was set up there (setup.json is missing)")]
+    #[error("no sign that Leoflow was set up in {0} (setup.json is missing)")]
     NoReceipt(PathBuf),
-    #[error("setup.json in {home} is of another home, {other}")]
+    #[error("setup.json in {home} belongs to another home, {other}")]
     OtherHome { home: PathBuf, other: PathBuf },
-    #[error("{0} is a link; what it leads to is not removed through it")]
+    #[error("{0} is a link; its target is not removed through it")]
     Link(PathBuf),
-    #[error("{path} is or holds {what}")]
+    #[error("{path} is or contains {what}")]
     TooWide { path: PathBuf, what: &'static str },
-    #[error("{path} is or holds a mount point: {mount}")]
+    #[error("{path} is or contains a mount point: {mount}")]
     Mount { path: PathBuf, mount: PathBuf },
-    #[error("{path} holds what belongs to another user: {foreign}")]
+    #[error("{path} contains a file of another user: {foreign}")]
     Foreign { path: PathBuf, foreign: PathBuf },
-    #[error("{path} holds a folder that cannot be looked into: {closed}")]
+    #[error("{path} contains an unreadable folder: {closed}")]
     Closed { path: PathBuf, closed: PathBuf },
-    #[error("{0} cannot be removed, because the folder above it may not be written")]
+    #[error("cannot remove {0}: its parent folder is not writable")]
     Fixed(PathBuf),
-    #[error("the workspace {0} was there before Leoflow")]
+    #[error("the workspace {0} existed before Leoflow")]
     WorkspaceNotMade(PathBuf),
-    #[error("there is work in {} repositories that exists nowhere else", .0.len())]
+    #[error("{} repositories contain work that exists nowhere else", .0.len())]
     Repositories(Vec<Repository>),
 }
 
 impl Plan {
-    /// Whether another plan removes the same; sizes may change meanwhile.
+    /// True when another plan removes the same; sizes may differ.
     pub fn removes_the_same(&self, other: &Self) -> bool {
         let paths = |parts: &[Part]| parts.iter().map(|part| part.path.clone()).collect::<Vec<_>>();
         let folder = |plan: &Self| plan.workspace.as_ref().map(|tree| (tree.path.clone(), tree.identity));
         paths(&self.remove) == paths(&other.remove)
             && folder(self) == folder(other)
             && (self.identity, &self.repositories) == (other.identity, &other.repositories)
-            && (self.type_workspace, &self.not_ours) == (other.type_workspace, &other.not_ours)
+            && (self.must_type_workspace_path, &self.not_ours) == (other.must_type_workspace_path, &other.not_ours)
     }
 }
 
-pub fn plan(facts: &Facts, wishes: &Wishes) -> Result<Plan, Refusal> {
+/// Plans the uninstall, or returns the reason for a refusal.
+pub fn plan(facts: &Facts, request: &Request) -> Result<Plan, Refusal> {
     let home = &facts.home;
     match &facts.receipt_home {
         None => return Err(Refusal::NoReceipt(home.path.clone())),
@@ -140,7 +141,7 @@ pub fn plan(facts: &Facts, wishes: &Wishes) -> Result<Plan, Refusal> {
         }
         Some(_) => {}
     }
-    if !wishes.purge {
+    if !request.purge {
         let (keep, remove) = facts.parts.iter().cloned().partition(|part| part.is_data);
         let shell_files = facts.shell_files.clone();
         return Ok(Plan {
@@ -152,34 +153,34 @@ pub fn plan(facts: &Facts, wishes: &Wishes) -> Result<Plan, Refusal> {
             workspace: None,
             not_ours: facts.not_ours.clone(),
             repositories: Vec::new(),
-            type_workspace: false,
+            must_type_workspace_path: false,
             shell_files,
             service: facts.service.clone(),
         });
     }
     check(home, facts)?;
-    // One below the home goes with it, and is looked at all the same.
-    let workspace = facts.workspace.clone().filter(|_| !wishes.keep_workspace);
-    let mut type_workspace = false;
+    // A workspace inside the home is removed with it, but checked all the same.
+    let workspace = facts.workspace.clone().filter(|_| !request.keep_workspace);
+    let mut must_type_workspace_path = false;
     if let Some(workspace) = &workspace {
         check(workspace, facts)?;
-        let theirs = !facts.made_workspace && !wishes.include_workspace;
-        if theirs && wishes.yes {
+        let needs_confirmation = !facts.made_workspace && !request.include_workspace;
+        if needs_confirmation && request.yes {
             return Err(Refusal::WorkspaceNotMade(workspace.path.clone()));
         }
-        type_workspace = theirs;
+        must_type_workspace_path = needs_confirmation;
     }
     let repositories: Vec<Repository> =
         home.repositories.iter().chain(workspace.iter().flat_map(|tree| &tree.repositories)).cloned().collect();
-    if !repositories.is_empty() && wishes.yes && !wishes.include_repositories {
+    if !repositories.is_empty() && request.yes && !request.include_repositories {
         return Err(Refusal::Repositories(repositories));
     }
-    if let Some(kept) =
-        facts.workspace.as_ref().filter(|tree| wishes.keep_workspace && tree.path.starts_with(&home.path))
+    if let Some(kept_workspace) =
+        facts.workspace.as_ref().filter(|tree| request.keep_workspace && tree.path.starts_with(&home.path))
     {
         return Err(Refusal::TooWide {
             path: home.path.clone(),
-            what: if kept.path == home.path { "the workspace" } else { "the workspace, which is to stay" },
+            what: if kept_workspace.path == home.path { "the workspace" } else { "the workspace, which must stay" },
         });
     }
     Ok(Plan {
@@ -191,26 +192,26 @@ pub fn plan(facts: &Facts, wishes: &Wishes) -> Result<Plan, Refusal> {
         workspace,
         not_ours: facts.not_ours.iter().chain(&facts.other_workspace).cloned().collect(),
         repositories,
-        type_workspace,
+        must_type_workspace_path,
         shell_files: facts.shell_files.clone(),
         service: facts.service.clone(),
     })
 }
 
-/// What no flag makes right.
+/// Checks a tree for reasons to refuse that no option overrides.
 fn check(tree: &Tree, facts: &Facts) -> Result<(), Refusal> {
     let path = tree.path.clone();
     if tree.is_link {
         return Err(Refusal::Link(path));
     }
-    let holds = |other: &Path| other.starts_with(&tree.path);
+    let contains = |other: &Path| other.starts_with(&tree.path);
     if tree.path.parent().is_none() {
         return Err(Refusal::TooWide { path, what: "the whole system" });
     }
-    if facts.user_homes.iter().any(|home| holds(home)) {
+    if facts.user_homes.iter().any(|home| contains(home)) {
         return Err(Refusal::TooWide { path, what: "your home directory" });
     }
-    if tree.path != facts.home.path && holds(&facts.home.path) {
+    if tree.path != facts.home.path && contains(&facts.home.path) {
         return Err(Refusal::TooWide { path, what: "Leoflow's home" });
     }
     if let Some(mount) = tree.mounts.first() {
@@ -252,66 +253,71 @@ mod tests {
         }
     }
 
-    const PURGE: Wishes =
-        Wishes { purge: true, keep_workspace: false, include_workspace: false, include_repositories: false, yes: true };
+    const PURGE: Request = Request {
+        purge: true,
+        keep_workspace: false,
+        include_workspace: false,
+        include_repositories: false,
+        yes: true,
+    };
 
     #[test]
-    fn data_stays_unless_it_is_a_purge() {
-        let plain = plan(&facts(), &Wishes::default()).unwrap();
+    fn only_a_purge_removes_data() {
+        let plain = plan(&facts(), &Request::default()).unwrap();
         assert_eq!((plain.remove.len(), plain.keep.len()), (1, 1));
         assert!(plain.workspace.is_none() && plain.keep[0].is_data);
-        let whole = plan(&facts(), &PURGE).unwrap();
-        assert_eq!((whole.remove.len(), whole.keep.len()), (2, 0));
-        assert_eq!(whole.workspace.unwrap().path, Path::new("/u/leoflow"));
-        assert!(plan(&facts(), &Wishes { keep_workspace: true, ..PURGE }).unwrap().workspace.is_none());
+        let full_plan = plan(&facts(), &PURGE).unwrap();
+        assert_eq!((full_plan.remove.len(), full_plan.keep.len()), (2, 0));
+        assert_eq!(full_plan.workspace.unwrap().path, Path::new("/u/leoflow"));
+        assert!(plan(&facts(), &Request { keep_workspace: true, ..PURGE }).unwrap().workspace.is_none());
     }
 
     #[test]
-    fn what_holds_more_than_ours_is_never_purged() {
+    fn never_purges_a_tree_with_foreign_content() {
         for path in ["/", "/u", "/u/.leoflow/.."] {
             let real = if path.ends_with("..") { "/u" } else { path };
-            let wide = Facts { workspace: Some(tree(real)), ..facts() };
-            let wishes = Wishes { include_workspace: true, include_repositories: true, ..PURGE };
-            assert!(matches!(plan(&wide, &wishes), Err(Refusal::TooWide { .. })), "{path}");
+            let too_wide = Facts { workspace: Some(tree(real)), ..facts() };
+            let request = Request { include_workspace: true, include_repositories: true, ..PURGE };
+            assert!(matches!(plan(&too_wide, &request), Err(Refusal::TooWide { .. })), "{path}");
         }
         let home = Facts { home: tree("/u"), receipt_home: Some("/u".into()), workspace: None, ..facts() };
         assert!(matches!(plan(&home, &PURGE), Err(Refusal::TooWide { .. })));
-        for spoilt in [
+        for obstructed in [
             Tree { is_link: true, ..tree("/w") },
             Tree { mounts: vec!["/w/m".into()], ..tree("/w") },
             Tree { foreign: vec!["/w/root".into()], ..tree("/w") },
             Tree { closed: vec!["/w/closed".into()], ..tree("/w") },
             Tree { is_fixed: true, ..tree("/w") },
         ] {
-            assert!(plan(&Facts { workspace: Some(spoilt.clone()), ..facts() }, &PURGE).is_err(), "{spoilt:?}");
-            let home = Tree { path: "/u/.leoflow".into(), ..spoilt };
+            assert!(plan(&Facts { workspace: Some(obstructed.clone()), ..facts() }, &PURGE).is_err(), "{obstructed:?}");
+            let home = Tree { path: "/u/.leoflow".into(), ..obstructed };
             assert!(plan(&Facts { home: home.clone(), ..facts() }, &PURGE).is_err(), "{home:?}");
         }
     }
 
     #[test]
-    fn only_a_home_with_its_own_receipt() {
+    fn requires_the_homes_own_receipt() {
         assert!(matches!(plan(&Facts { receipt_home: None, ..facts() }, &PURGE), Err(Refusal::NoReceipt(_))));
-        let other = Facts { receipt_home: Some("/elsewhere".into()), ..facts() };
-        assert!(matches!(plan(&other, &Wishes::default()), Err(Refusal::OtherHome { .. })));
+        let other = Facts { receipt_home: Some("/other".into()), ..facts() };
+        assert!(matches!(plan(&other, &Request::default()), Err(Refusal::OtherHome { .. })));
     }
 
     #[test]
-    fn a_workspace_that_was_there_before_is_asked_for_by_name() {
-        let theirs = Facts { made_workspace: false, ..facts() };
-        assert!(matches!(plan(&theirs, &PURGE), Err(Refusal::WorkspaceNotMade(_))));
-        assert!(plan(&theirs, &Wishes { yes: false, ..PURGE }).unwrap().type_workspace);
-        assert!(!plan(&theirs, &Wishes { include_workspace: true, ..PURGE }).unwrap().type_workspace);
+    fn a_preexisting_workspace_needs_confirmation_by_path() {
+        let preexisting = Facts { made_workspace: false, ..facts() };
+        assert!(matches!(plan(&preexisting, &PURGE), Err(Refusal::WorkspaceNotMade(_))));
+        assert!(plan(&preexisting, &Request { yes: false, ..PURGE }).unwrap().must_type_workspace_path);
+        assert!(!plan(&preexisting, &Request { include_workspace: true, ..PURGE }).unwrap().must_type_workspace_path);
     }
 
     #[test]
-    fn work_that_exists_nowhere_else_is_not_removed_by_a_plain_yes() {
+    fn unsaved_work_needs_an_explicit_option() {
         let repository = Repository { path: "/u/leoflow/p".into(), why: "3 files".into() };
         let workspace = Tree { repositories: vec![repository], ..tree("/u/leoflow") };
         let facts = Facts { workspace: Some(workspace), ..facts() };
         assert!(matches!(plan(&facts, &PURGE), Err(Refusal::Repositories(_))));
-        assert!(plan(&facts, &Wishes { yes: false, ..PURGE }).is_ok(), "shown, and asked for");
-        assert!(plan(&facts, &Wishes { include_repositories: true, ..PURGE }).is_ok());
-        assert!(plan(&facts, &Wishes { keep_workspace: true, ..PURGE }).is_ok());
+        assert!(plan(&facts, &Request { yes: false, ..PURGE }).is_ok(), "shown, and confirmed by prompt");
+        assert!(plan(&facts, &Request { include_repositories: true, ..PURGE }).is_ok());
+        assert!(plan(&facts, &Request { keep_workspace: true, ..PURGE }).is_ok());
     }
 }

@@ -1,4 +1,4 @@
-//! Version control with work in it that exists nowhere else: not committed, or committed and not pushed.
+//! Finds version control with work that exists nowhere else: uncommitted, or committed but not pushed.
 
 use crate::sys::command::{self, output_within};
 use crate::sys::env_vars;
@@ -9,11 +9,11 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repository {
     pub path: PathBuf,
-    /// What is only there, or why it is not known.
+    /// The unsaved work, or why it is unknown.
     pub why: String,
 }
 
-/// The kinds that are found; only git can be asked.
+/// Kinds of repositories; only git's state can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Git,
@@ -21,55 +21,57 @@ pub enum Kind {
     Other(&'static str),
 }
 
-/// Longer than the status of a large repository takes.
+/// Time limit of a git command, enough for the status of a large repository.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// `None` when everything in it is elsewhere too.
+/// Returns the repository if it has unsaved work.
 pub fn unsaved(path: &Path, kind: Kind) -> Option<Repository> {
     let repository = |why: String| Some(Repository { path: path.to_owned(), why });
     let why = match kind {
-        Kind::Other(name) => return repository(format!("it is a {name} repository, which cannot be asked")),
+        Kind::Other(name) => return repository(format!("it is a {name} repository, whose state Leoflow cannot read")),
         Kind::Git => uncommitted(path, &[]).transpose().or_else(|| unpushed(path).transpose()),
         Kind::BareGit => unpushed(path).transpose(),
     };
     match why {
         None => None,
         Some(Ok(why)) => repository(why),
-        Some(Err(error)) => repository(format!("git cannot be asked: {error}")),
+        Some(Err(error)) => repository(format!("git failed: {error}")),
     }
 }
 
-/// For a folder inside a larger working tree: what of it is not committed there.
+/// Checks a folder inside a larger working tree for uncommitted files.
 pub fn uncommitted_inside(folder: &Path) -> Option<Repository> {
-    if !folder.ancestors().skip(1).any(|above| above.join(".git").exists()) {
+    if !folder.ancestors().skip(1).any(|ancestor| ancestor.join(".git").exists()) {
         return None;
     }
     let why = match uncommitted(folder, &["--", "."]) {
         Ok(why) => why?,
-        Err(error) => format!("git cannot be asked: {error}"),
+        Err(error) => format!("git failed: {error}"),
     };
     Some(Repository { path: folder.to_owned(), why })
 }
 
-fn uncommitted(path: &Path, more: &[&str]) -> Result<Option<String>, String> {
-    let text = git(path, &[&["status", "--porcelain", "--untracked-files=all"], more].concat())?;
+/// Counts uncommitted files; `None` if there are none.
+fn uncommitted(path: &Path, more_arguments: &[&str]) -> Result<Option<String>, String> {
+    let text = git(path, &[&["status", "--porcelain", "--untracked-files=all"], more_arguments].concat())?;
     let count = text.lines().count();
     Ok((count > 0).then(|| format!("{count} file(s) not committed")))
 }
 
-/// Commits that no remote branch has, stashes included.
+/// Counts commits that no remote branch contains, including stashes; `None` if there are none.
 fn unpushed(path: &Path) -> Result<Option<String>, String> {
     let count = git(path, &["rev-list", "--count", "--all", "--not", "--remotes"])?;
     Ok((count != "0").then(|| format!("{count} commit(s) not pushed")))
 }
 
-/// The object that every repository has.
+/// The empty tree object, present in every repository.
 const EMPTY_TREE: &str = "4b825dc642cb6eb9a060e54bf8d69288fbee4904";
 
+/// Runs git and returns its output.
 fn git(folder: &Path, arguments: &[&str]) -> Result<String, String> {
     let mut command = Command::new("git");
-    // No program that a repository's settings name is run: neither monitor nor hook, nor (with git 2.41 or
-    // newer, which then takes its attributes from the empty tree) a filter. None of the caller's GIT_* gets in.
+    // Runs no program named in a repository's settings: no monitor, no hook, and (with git 2.41 or newer, which then
+    // reads attributes from the empty tree) no filter. None of the caller's GIT_* variables apply.
     command.env_clear().env("LC_ALL", "C").env("GIT_OPTIONAL_LOCKS", "0").env("GIT_TERMINAL_PROMPT", "0");
     command.env("GIT_ATTR_SOURCE", EMPTY_TREE).env("GIT_NO_LAZY_FETCH", "1");
     for name in ["PATH", "HOME"] {
@@ -82,7 +84,7 @@ fn git(folder: &Path, arguments: &[&str]) -> Result<String, String> {
     command::dies_with_this_thread(&mut command);
     let output = output_within(&mut command, LIMIT).map_err(|error| error.to_string())?;
     if !output.status.success() {
-        return Err(String::from_utf8_lossy(&output.stderr).lines().next().unwrap_or("it failed").to_owned());
+        return Err(String::from_utf8_lossy(&output.stderr).lines().next().unwrap_or("unknown error").to_owned());
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
 }

@@ -1,32 +1,30 @@
-//! Taking out of shell files the lines that an install put in. Each ends in our mark; nothing else
-//! in the file is touched.
+//! Removes the lines that an install added to shell files. Each ends with the comment `MARK`; other lines stay.
 
 use crate::sys::files;
 use std::io;
 use std::path::Path;
 
-/// What every line ends in that an install adds to a shell file.
+/// Ending of every line that an install adds.
 pub const MARK: &str = "# added by leoflow";
 
-/// Bytes; no shell file is longer.
+/// Size limit of a shell file, in bytes.
 pub const SIZE_LIMIT: u64 = 16 * 1024 * 1024;
 
-/// A file that is gone or has none of our lines is left as it is. A link stays a link: what it leads
-/// to is changed.
+/// Removes our lines from a file, if it exists. Keeps a symbolic link and changes its target.
 pub fn remove_lines(path: &Path) -> io::Result<()> {
-    let real = match path.canonicalize() {
-        Ok(real) => real,
+    let target = match path.canonicalize() {
+        Ok(target) => target,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
-    let Some(bytes) = files::read_regular(&real, SIZE_LIMIT)? else { return Ok(()) };
+    let Some(bytes) = files::read_regular(&target, SIZE_LIMIT)? else { return Ok(()) };
     let is_ours = |line: &[u8]| line.trim_ascii_end().ends_with(MARK.as_bytes());
     let lines: Vec<&[u8]> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
     if !lines.iter().any(|line| is_ours(line)) {
         return Ok(());
     }
-    let kept: Vec<u8> = lines.into_iter().filter(|line| !is_ours(line)).flatten().copied().collect();
-    files::write_atomic(&real, &kept, files::mode(&real)?)
+    let remaining: Vec<u8> = lines.into_iter().filter(|line| !is_ours(line)).flatten().copied().collect();
+    files::write_atomic(&target, &remaining, files::mode(&target)?)
 }
 
 #[cfg(test)]
@@ -35,14 +33,14 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn only_our_lines_go_and_a_link_stays_a_link() {
+    fn removes_only_our_lines_and_keeps_links() {
         let folder = tempfile::tempdir().unwrap();
-        let (real, link) = (folder.path().join("dotfiles-profile"), folder.path().join(".profile"));
+        let (target, link) = (folder.path().join("dotfiles-profile"), folder.path().join(".profile"));
         let ours = format!("export PATH=\"$HOME/.leoflow/bin:$PATH\"  {MARK}\n");
-        fs::write(&real, format!("one\n{ours}\u{fffd}two # added by me\nlast")).unwrap();
-        std::os::unix::fs::symlink(&real, &link).unwrap();
+        fs::write(&target, format!("one\n{ours}\u{fffd}two # added by me\nlast")).unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
         remove_lines(&link).unwrap();
-        assert_eq!(fs::read_to_string(&real).unwrap(), "one\n\u{fffd}two # added by me\nlast");
+        assert_eq!(fs::read_to_string(&target).unwrap(), "one\n\u{fffd}two # added by me\nlast");
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         remove_lines(&folder.path().join("gone")).unwrap();
     }

@@ -1,4 +1,4 @@
-"""Runs when one of them has been."""
+"""Runs when any of several assets is updated."""
 
 from airflow.sdk import DAG, Asset, AssetAlias, task
 

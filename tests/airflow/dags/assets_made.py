@@ -1,4 +1,4 @@
-"""Tasks that produce assets, and say something about them."""
+"""Tasks that produce assets and attach metadata to them."""
 
 from airflow.sdk import DAG, Asset, AssetAlias, Metadata, task
 

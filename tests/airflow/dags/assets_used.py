@@ -1,4 +1,4 @@
-"""Runs when both assets have been updated."""
+"""Runs when both assets are updated."""
 
 from airflow.sdk import DAG, Asset, task
 

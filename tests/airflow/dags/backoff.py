@@ -1,4 +1,4 @@
-"""Delays between tries that grow, up to a limit."""
+"""Retry delays with exponential backoff, up to a limit."""
 
 from datetime import timedelta
 

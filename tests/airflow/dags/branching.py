@@ -1,4 +1,4 @@
-"""Branches by function and by operator: to a task, to several, to a group, to nothing."""
+"""Branches by function and by operator: to one task, several tasks, a group, or nothing."""
 
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.providers.standard.operators.python import BranchPythonOperator

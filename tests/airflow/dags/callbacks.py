@@ -1,4 +1,4 @@
-"""Callbacks of tasks: which are called, how often, with what."""
+"""Callbacks of tasks: which are called, how often, and with which context."""
 
 import json
 import os
@@ -16,9 +16,9 @@ def place(run_id):
 def note(kind):
     def callback(context):
         error = context.get("exception")
-        told = [kind, context["ti"].task_id, context["ti"].try_number, str(error) if error else None]
+        call = [kind, context["ti"].task_id, context["ti"].try_number, str(error) if error else None]
         with open(place(context["run_id"]), "a") as file:
-            file.write(json.dumps(told) + "\n")
+            file.write(json.dumps(call) + "\n")
 
     return callback
 

@@ -1,4 +1,4 @@
-"""run_if and skip_if."""
+"""Tasks with run_if and skip_if."""
 
 from airflow.sdk import DAG, task
 

@@ -1,4 +1,4 @@
-"""A cron schedule that catches up: dates, what a run sees of the one before it."""
+"""A cron schedule with catchup: dates, and data of the previous run."""
 
 from datetime import datetime, timezone
 

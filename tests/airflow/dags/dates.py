@@ -1,4 +1,4 @@
-"""Branches by date, by time and by weekday, of the run's own date."""
+"""Branches by date, time and weekday of the run's logical date."""
 
 from datetime import datetime, time, timezone
 

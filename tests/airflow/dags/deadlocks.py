@@ -1,4 +1,4 @@
-"""A run in which nothing can begin any more."""
+"""A run that is deadlocked because no task can start."""
 
 from datetime import datetime, timezone
 

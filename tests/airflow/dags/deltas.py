@@ -1,4 +1,4 @@
-"""A schedule that is a distance in time."""
+"""A timedelta schedule."""
 
 from datetime import datetime, timedelta, timezone
 

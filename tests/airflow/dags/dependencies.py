@@ -1,4 +1,4 @@
-"""Every way to draw an edge, with nothing that fails."""
+"""Every way to define an edge, without failures."""
 
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.providers.standard.operators.empty import EmptyOperator
@@ -23,7 +23,7 @@ with DAG(
     [e, f] << d
     join = EmptyOperator(task_id="join", doc_md="Does nothing, in the middle.")
     [e, f] >> join
-    # Two lists of the same length are joined pair by pair.
+    # Two lists of the same length are linked pairwise.
     chain(join, [g, h], [left := say("left"), right := say("right")], say("last"))
 
     @task
@@ -32,9 +32,9 @@ with DAG(
 
     before_join = seen.override(task_id="before_join")(["a", "b", "c", "d", "e", "f"])
     join >> before_join >> end
-    # Only g comes before left, so h is not asked for.
+    # Only g precedes left, so h is not pulled.
     left >> seen.override(task_id="before_left")(["a", "g"]) >> end
-    # An edge that is there twice is one.
+    # A duplicate edge counts once.
     start >> a
     [left, right] >> end
     end << right

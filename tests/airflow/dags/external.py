@@ -1,4 +1,4 @@
-"""Waiting for another DAG's task, group and run of the same date."""
+"""Sensors for a task, a group and a run of another DAG with the same date."""
 
 from datetime import datetime, timedelta, timezone
 

@@ -1,4 +1,4 @@
-"""What `external` waits for."""
+"""The DAG for which `external` waits."""
 
 from datetime import datetime, timezone
 

@@ -1,4 +1,4 @@
-"""One branch fails in several ways, another goes on."""
+"""One branch fails in several ways, another continues."""
 
 from datetime import timedelta
 
@@ -16,13 +16,13 @@ class NoJson:
 with DAG(dag_id="failures", schedule=None, default_args={"retries": 0}):
     start = EmptyOperator(task_id="start")
 
-    # The branch that goes on.
+    # The branch that continues.
     steps = [BashOperator(task_id=f"step_{number}", bash_command=f"echo step {number}") for number in range(1, 5)]
     start >> steps[0] >> steps[1] >> steps[2] >> steps[3] >> EmptyOperator(task_id="done")
 
     @task
     def fails():
-        raise AirflowException("as told")
+        raise AirflowException("as expected")
 
     @task(execution_timeout=timedelta(seconds=1))
     def too_slow():
@@ -58,7 +58,7 @@ with DAG(dag_id="failures", schedule=None, default_args={"retries": 0}):
     no_such_folder = BashOperator(task_id="no_such_folder", bash_command="true", cwd="/nowhere/at/all")
     no_such_command = BashOperator(task_id="no_such_command", bash_command="no-such-command-at-all")
     missing_argument = PythonOperator(task_id="missing_argument", python_callable=lambda one, two: one, op_args=[1])
-    # A name of the context cannot be an argument by position.
+    # A context key cannot be a positional argument.
     reserved_name = PythonOperator(task_id="reserved_name", python_callable=lambda params: params, op_args=[1])
 
     failed = fails()
@@ -69,5 +69,5 @@ with DAG(dag_id="failures", schedule=None, default_args={"retries": 0}):
     takes(returns_no_json())
     no_dict() >> no_text_key()
     no_text_key.override(task_id="no_text_key_either")()
-    # It has one XCom, its return value, and that has another key.
+    # Its only XCom is the return value, which has another key.
     takes(a_dict()["there"])

@@ -1,4 +1,4 @@
-"""Task groups: names, nesting, arrows between them, arguments of their own."""
+"""Task groups: ids, nesting, edges between groups, default arguments."""
 
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, TaskGroup, task, task_group

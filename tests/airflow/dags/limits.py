@@ -1,4 +1,4 @@
-"""How many at once: of a task in a run, and of all tasks of a run."""
+"""Concurrency limits of a task, of a task in a run, and of all tasks of a DAG."""
 
 import os
 import tempfile

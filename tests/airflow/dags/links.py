@@ -1,4 +1,4 @@
-"""chain, chain_linear, cross_downstream, and lists on either side."""
+"""Edges by chain, chain_linear and cross_downstream, with lists on both sides."""
 
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, chain, chain_linear, cross_downstream, task

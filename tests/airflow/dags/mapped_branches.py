@@ -1,4 +1,4 @@
-"""Branches among mapped tasks, and inside of a mapped group."""
+"""Branches to mapped tasks, and inside a mapped group."""
 
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, task, task_group

@@ -1,4 +1,4 @@
-"""A group of which there is a copy for each element."""
+"""Mapped task groups, with one copy per element."""
 
 from airflow.exceptions import AirflowSkipException
 from airflow.sdk import DAG, task, task_group

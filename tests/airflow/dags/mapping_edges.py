@@ -1,4 +1,4 @@
-"""Nothing to map over, sources that fail or are skipped, instances that fail, things that cannot be mapped."""
+"""Edge cases of mapping: empty inputs, failed or skipped inputs, failed instances, unmappable values."""
 
 import time
 
@@ -33,7 +33,7 @@ with DAG("mapping_edges", schedule=None):
         if x == "bad":
             raise ValueError(x)
         if x == "skip":
-            # Of several that end, the first decides what becomes of those below.
+            # The first instance that ends decides the state of the downstream tasks.
             time.sleep(1.5)
             raise AirflowSkipException(x)
         return x

@@ -1,4 +1,4 @@
-"""Names of mapped instances, what they pull, and what is pulled of them."""
+"""Names of mapped instances, and XComs pulled from them."""
 
 from airflow.sdk import DAG, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException

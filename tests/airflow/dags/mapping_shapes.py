@@ -1,4 +1,4 @@
-"""map, zip and concat, and a mapped task over a mapped task."""
+"""Inputs by map, zip and concat, and a task mapped over a mapped task."""
 
 from airflow.exceptions import AirflowSkipException
 from airflow.sdk import DAG, task

@@ -1,4 +1,4 @@
-"""Subclasses of BaseOperator: defaults, hooks around execute, arguments from other tasks."""
+"""Custom operators: default arguments, hooks around execute, arguments from other tasks."""
 
 from airflow.exceptions import AirflowException
 from airflow.sdk import DAG, BaseOperator, task

@@ -1,11 +1,11 @@
-"""Params, a conf that overrides one, and what a task is told about where it runs."""
+"""Params, a conf that overrides one, and the context of a task."""
 
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.providers.standard.operators.python import PythonOperator
 from airflow.sdk import DAG, get_current_context, task
 
 
-def told(ti, task, dag, run_id, dag_run, params):
+def show_context(ti, task, dag, run_id, dag_run, params):
     return {
         "ids": [ti.dag_id, ti.task_id, task.task_id, dag.dag_id],
         "same_run": ti.run_id == run_id == dag_run.run_id,
@@ -18,7 +18,7 @@ def told(ti, task, dag, run_id, dag_run, params):
     }
 
 
-# There is no logical date when a run is triggered by hand, so none of these is in the context.
+# A run that is triggered manually has no logical date, so the context has none of these.
 def dates(ds=None, ts=None, logical_date=None, data_interval_start=None, data_interval_end=None, **context):
     names = ("ds", "ds_nodash", "ts", "ts_nodash", "logical_date", "data_interval_start", "data_interval_end")
     whole = get_current_context()
@@ -40,10 +40,10 @@ with DAG(
     schedule=None,
     params={"text": "default", "number": 1, "list": [1, 2], "nothing": None, "untouched": {"a": {"b": 1}}},
 ):
-    PythonOperator(task_id="told", python_callable=told)
+    PythonOperator(task_id="told", python_callable=show_context)
     PythonOperator(task_id="dates", python_callable=dates)
     PythonOperator(task_id="takes_all", python_callable=takes_all, op_args=["positional"], op_kwargs={"own": "argument"})
-    # A task's own params are added to those of the DAG; conf is stronger than either.
+    # A task's own params are merged with those of the DAG; conf overrides both.
     PythonOperator(task_id="own_params", python_callable=lambda params: dict(params), params={"text": "of the task", "list": [9], "more": True})
 
     @task
@@ -55,7 +55,7 @@ with DAG(
     def given(value, params=None, ti=None, run_id=None):
         return [value, params["number"], ti.task_id, run_id == ti.run_id]
 
-    # A default that is no context's name is a plain argument.
+    # A parameter with a default that is no context key is a plain argument.
     @task
     def keeps_default(value="default", ds=None):
         return [value, ds]

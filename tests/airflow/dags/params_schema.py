@@ -1,4 +1,4 @@
-"""Params with schemas: of the DAG, of a task, as the run was given them."""
+"""Params with schemas, of the DAG and of a task."""
 
 from airflow.sdk import DAG, Param, dag, task
 

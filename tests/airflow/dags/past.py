@@ -1,4 +1,4 @@
-"""Tasks that wait for their own past, and that of those below them."""
+"""Tasks that wait for their own previous instance, and for its downstream tasks."""
 
 from datetime import datetime, timezone
 

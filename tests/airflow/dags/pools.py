@@ -1,4 +1,4 @@
-"""A pool of one slot: the heaviest comes first."""
+"""A pool with one slot: the task with the highest weight runs first."""
 
 import os
 import tempfile

@@ -1,4 +1,4 @@
-"""PythonOperator's arguments, and variables."""
+"""Arguments of PythonOperator, and Variables."""
 
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.providers.standard.operators.python import PythonOperator
@@ -9,7 +9,7 @@ NAME = "compare_python_calls"
 
 
 def echo(*args, **kwargs):
-    # Also holds the context, of which only some is told.
+    # Also contains the context, which is not returned.
     return {"args": list(args), "kwargs": {key: kwargs[key] for key in sorted(kwargs) if key.startswith("x_")}}
 
 
@@ -22,7 +22,7 @@ def default_of_its_own(x_value={"a": 1}):
 
 
 def yields():
-    # What it yields would be about assets; its result is what it returns.
+    # Yielded values are metadata of assets; the result is the return value.
     yield 1
     yield 2
     return "returned"
@@ -51,7 +51,7 @@ with DAG(dag_id="python_calls", schedule=None):
         call("op_args", echo, op_args=[1, "two", None]),
         call("op_kwargs", echo, op_kwargs={"x_a": 1, "x_b": [2]}),
         call("both", named, op_args=[1], op_kwargs={"x_third": 33}),
-        # What the function does not take is left out.
+        # Arguments that the function does not take are dropped.
         call("op_kwargs_too_many", default_of_its_own, op_kwargs={"x_value": 1, "x_unknown": 2}),
         call("default", default_of_its_own),
         call("generator", yields),

@@ -1,4 +1,4 @@
-"""Sensors that give their place away between looks."""
+"""Sensors in reschedule mode."""
 
 import os
 import tempfile
@@ -8,7 +8,7 @@ from airflow.sdk import DAG, task
 
 
 def seen_twice(ti, run_id):
-    # Each look is a process of its own.
+    # Each poke runs in a process of its own.
     path = os.path.join(tempfile.gettempdir(), f"seen-{run_id}-{ti.task_id}")
     with open(path, "a+") as file:
         file.write("x")

@@ -1,4 +1,4 @@
-"""Tasks that fail, once or for good, and what that does to those after them."""
+"""Tasks that fail once or permanently, and their downstream tasks."""
 
 from datetime import timedelta
 
@@ -17,7 +17,7 @@ with DAG(
     @task(retry_delay=timedelta(seconds=1))
     def second_try():
         ti = get_current_context()["ti"]
-        # What an earlier try pushed is gone when the next one starts.
+        # XComs of an earlier try are deleted when the next one starts.
         ti.xcom_push(key=f"try_{ti.try_number}", value=ti.try_number)
         if ti.try_number == 1:
             raise ValueError("not yet")
@@ -31,7 +31,7 @@ with DAG(
 
     @task
     def never(ti=None):
-        # What a task pushed before it failed stays.
+        # XComs pushed before a failure stay.
         ti.xcom_push(key="last_words", value=f"try {ti.try_number}")
         raise RuntimeError("never")
 
@@ -53,11 +53,11 @@ with DAG(
 
     second_try() >> third_try() >> EmptyOperator(task_id="after_success") >> [inherits, overrides]
 
-    # A diamond below a failure, and another level below that.
+    # A diamond downstream of a failure, and another level after it.
     failed = never()
     left, right, bottom, below = (EmptyOperator(task_id=name) for name in ("left", "right", "bottom", "below"))
     failed >> [left, right] >> bottom >> below
     no_more_tries() >> BashOperator(task_id="after_no_more_tries", bash_command="echo unreachable")
     exits() >> EmptyOperator(task_id="after_exits")
-    # One that succeeds beside one that does not.
+    # One upstream task succeeds, the other fails.
     [ok, bad] >> EmptyOperator(task_id="after_both")

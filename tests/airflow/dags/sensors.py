@@ -1,4 +1,4 @@
-"""Sensors that find at once, later, never, and in both modes."""
+"""Sensors that succeed at once, later, or never."""
 
 import os
 from datetime import datetime, time, timedelta, timezone
@@ -14,7 +14,7 @@ from airflow.providers.standard.sensors.weekday import DayOfWeekSensor
 from airflow.providers.standard.utils.weekday import WeekDay
 from airflow.sdk import DAG, BaseSensorOperator, PokeReturnValue, task
 
-# Airflow has none until somebody makes it.
+# In Airflow, this connection does not exist until it is created.
 os.environ["AIRFLOW_CONN_FS_DEFAULT"] = '{"conn_type": "fs", "extra": {"path": "/"}}'
 
 
@@ -27,7 +27,7 @@ def breaks():
 
 
 class Third(BaseSensorOperator):
-    """Found at the third look."""
+    """Succeeds at the third poke."""
 
     looks = 0
 

@@ -1,4 +1,4 @@
-"""Setup and teardown: when they run, and what the run becomes."""
+"""Setup and teardown tasks: when they run, and the state of the run."""
 
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, setup, task, teardown

@@ -1,4 +1,4 @@
-"""Several cron expressions, and an interval before each tick."""
+"""A timetable with several cron expressions and a data interval."""
 
 from datetime import datetime, timedelta, timezone
 

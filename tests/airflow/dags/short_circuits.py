@@ -1,4 +1,4 @@
-"""Short circuits that close and that do not, and what they skip."""
+"""Short circuits that are closed or open, and the tasks they skip."""
 
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.providers.standard.operators.python import ShortCircuitOperator

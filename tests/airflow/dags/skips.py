@@ -1,6 +1,6 @@
-"""Tasks that are skipped; the run succeeds all the same."""
+"""Skipped tasks in a run that succeeds."""
 
-# The older place of this name, which DAGs still use.
+# The older import path, which DAGs still use.
 from airflow.exceptions import AirflowSkipException
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.providers.standard.operators.empty import EmptyOperator
@@ -30,7 +30,7 @@ with DAG(dag_id="skips", schedule=None):
     skipped = skips()
     ran = runs()
     start >> [skipped, ran, bash_skips, bash_skips_at_3, bash_skips_at_either]
-    # A value of a skipped task is never asked for.
+    # The value of a skipped task is never pulled.
     takes(skipped) >> EmptyOperator(task_id="second_level") >> EmptyOperator(task_id="third_level")
     takes(ran) >> EmptyOperator(task_id="goes_on")
     [skipped, ran] >> EmptyOperator(task_id="after_one_of_each")

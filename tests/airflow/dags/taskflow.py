@@ -1,4 +1,4 @@
-"""Values that go from function to function."""
+"""Values passed between decorated functions."""
 
 from datetime import datetime, timezone
 from typing import Any
@@ -28,7 +28,7 @@ def flow():
     def split(total):
         return {"quarter": total / 4, "double": total * 2, "nothing": None}
 
-    # The annotation alone makes it several outputs.
+    # The annotation alone implies multiple_outputs.
     @task
     def describe(total) -> dict[str, Any]:
         return {"text": f"total {total}", "parts": {"total": total, "list": [total, total]}}
@@ -45,7 +45,7 @@ def flow():
     def split_nothing():
         pass
 
-    # A function that takes anything by name is given the context, too.
+    # A function with `**more` receives the context, too.
     @task
     def join(left, right, *rest, named=None, **more):
         return {"left": left, "right": right, "rest": list(rest), "named": named, "other": more["other"], "context": "ti" in more}
@@ -75,7 +75,7 @@ def flow():
     parts = split(first)
     described = describe(second)
     join(parts["quarter"], described["parts"], parts["double"], described["text"], named=third, other=fourth)
-    # References inside of lists, tuples and dicts are found, too.
+    # References inside lists, tuples and dicts are resolved, too.
     nested({"list": [first, {"deep": parts}], "tuple": (second, "text"), "plain": 1})
     nested.override(task_id="of_dicts")([plain_dict(first), declined(second)])
     sees_none(parts["nothing"])

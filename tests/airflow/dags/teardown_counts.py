@@ -1,4 +1,4 @@
-"""Teardowns that fail: one that counts, and ones that do not."""
+"""Failed teardowns that do, or do not, affect the state of the run."""
 
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, task

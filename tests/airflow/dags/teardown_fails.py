@@ -1,4 +1,4 @@
-"""A teardown that says that its failure is the run's."""
+"""A teardown whose failure fails the run."""
 
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, setup, task, teardown

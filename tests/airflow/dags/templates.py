@@ -1,4 +1,4 @@
-"""Jinja in template fields: variables, macros, filters, the DAG's own, nested values."""
+"""Jinja templates: variables, macros, filters, user-defined ones, nested values."""
 
 from datetime import datetime, timezone
 

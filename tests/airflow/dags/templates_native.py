@@ -1,4 +1,4 @@
-"""Rendering as native Python objects, and files of templates."""
+"""Templates rendered as native Python objects."""
 
 from datetime import datetime, timezone
 

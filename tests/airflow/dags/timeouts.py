@@ -1,4 +1,4 @@
-"""execution_timeout, and a run that takes too long."""
+"""Timeouts of a task and of a run."""
 
 import time
 from datetime import timedelta

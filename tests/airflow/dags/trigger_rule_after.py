@@ -1,4 +1,4 @@
-"""What rules make of upstream_failed and of tasks that never ran, and what the run becomes."""
+"""Trigger rules after upstream_failed tasks, and the state of the run."""
 
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, task

@@ -1,4 +1,4 @@
-"""Every trigger rule, over the same mixtures of success, failure and skip."""
+"""Every trigger rule with several combinations of success, failure and skip."""
 
 import time
 
@@ -21,7 +21,7 @@ def bad():
 
 @task
 def skips():
-    # After the failure: which of the two comes first decides about all_success.
+    # After the failure: the first of the two decides the state under all_success.
     time.sleep(4)
     raise AirflowSkipException("skipped")
 

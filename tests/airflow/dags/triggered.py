@@ -1,4 +1,4 @@
-"""What `triggers` starts."""
+"""The DAG that `triggers` triggers."""
 
 from datetime import datetime, timezone
 
@@ -9,7 +9,7 @@ with DAG("triggered", schedule=None, start_date=datetime(2024, 1, 1, tzinfo=time
     @task
     def shows(dag_run):
         if dag_run.conf.get("fail"):
-            raise ValueError("told to")
+            raise ValueError("as requested")
         return [dag_run.run_id, str(dag_run.run_type), dag_run.conf]
 
     shows()

@@ -1,4 +1,4 @@
-"""Starting runs of another DAG, with and without waiting."""
+"""Triggers runs of another DAG, with and without waiting for them."""
 
 from datetime import datetime, timezone
 

@@ -1,4 +1,4 @@
-"""A graph of a usual size, of which two tasks run at a time."""
+"""A graph of typical size, with two tasks running at a time."""
 
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.providers.standard.operators.empty import EmptyOperator

@@ -1,4 +1,4 @@
-"""XComs under keys, across tasks, and of earlier tries."""
+"""XComs with keys, across tasks and tries."""
 
 from airflow.sdk import DAG, task
 

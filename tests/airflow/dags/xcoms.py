@@ -1,4 +1,4 @@
-"""What comes out of XComs, of what was put into them."""
+"""Values of many types stored in XComs and pulled again."""
 
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.providers.standard.operators.python import PythonOperator
@@ -16,18 +16,18 @@ VALUES = {
     "large_int": 2**63 - 1,
     "negative_int": -(2**63),
     "float": 0.1,
-    # In a list, as SQLite would make an int of it, and Airflow's home is in SQLite here.
+    # In a list, because Airflow's SQLite database would turn a plain value into an int.
     "whole_float": [2.0],
     "small_float": 1e-7,
     "nested": {"list": [1, [2, [3, {"four": None}]]], "dict": {"a": {"b": {"c": [True, False, None]}}}},
     "tuple": (1, "two", (3.0, None)),
     "tuple_inside": {"pair": (1, 2)},
-    # A key becomes text.
+    # Keys become strings.
     "int_keys": {1: "one", 2: {3: "three"}},
 }
 
 with DAG(dag_id="xcoms", schedule=None):
-    # Built as they would be without TaskFlow; the loop's value is bound as an argument.
+    # Defined without TaskFlow; the loop variable is bound as an argument.
     returned = [
         PythonOperator(task_id=f"returns_{name}", python_callable=lambda value: value, op_args=[value])
         for name, value in VALUES.items()
@@ -41,12 +41,12 @@ with DAG(dag_id="xcoms", schedule=None):
     def pushes():
         ti = get_current_context()["ti"]
         ti.xcom_push(key="text", value="first")
-        # The last one counts.
+        # The last value wins.
         ti.xcom_push(key="text", value="second")
         ti.xcom_push(key="list", value=[1, None, "x"])
         ti.xcom_push(key="pushed_none", value=None)
         ti.xcom_push(key="with space/and slash", value=1)
-        # And so does what is returned.
+        # The returned value replaces this one.
         ti.xcom_push(key="return_value", value="pushed")
         return "returned"
 

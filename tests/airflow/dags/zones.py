@@ -1,4 +1,4 @@
-"""Both nights in which the clock changes."""
+"""A cron schedule across the start of daylight saving time."""
 
 from datetime import datetime
 from zoneinfo import ZoneInfo

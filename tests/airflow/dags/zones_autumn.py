@@ -1,4 +1,4 @@
-"""The hour that comes twice."""
+"""A cron schedule across the end of daylight saving time, when an hour occurs twice."""
 
 from datetime import datetime
 from zoneinfo import ZoneInfo

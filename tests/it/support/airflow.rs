@@ -1,48 +1,48 @@
-//! An environment with Apache Airflow's own SDK and some of its providers, which tests share as they share PostgreSQL.
+//! An environment with Apache Airflow's own SDK and some of its providers, shared by all tests like PostgreSQL.
 
 use super::TestHome;
-use super::postgres::{cache, held, uv};
+use super::postgres::{cache, cache_lock, uv};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// What a project says that wants it. Where this is changed another one is made.
+/// The project settings that require the environment. Changed settings rebuild it.
 const SETTINGS: &str = "airflow: 3.3.2\ndependencies: [apache-airflow-providers-http==6.3.0, \
                         apache-airflow-providers-sqlite==4.3.4, apache-airflow-providers-ftp]\n";
 
-/// Another version, with which `scripts/compare-airflow --sdk` runs what the usual one is tested with.
+/// Another Airflow version, for which `scripts/compare-airflow --sdk` runs the same tests.
 pub fn older_version() -> Option<String> {
     std::env::var("LEOFLOW_TEST_AIRFLOW").ok()
 }
 
-/// The settings, and what the folder of their environment is called.
-fn wanted() -> (String, String) {
+/// Returns the settings and the name of the folder of their environment.
+fn settings_and_folder() -> (String, String) {
     match older_version() {
         Some(version) => (format!("airflow: {version}\n"), format!("airflow-{version}")),
         None => (SETTINGS.to_owned(), "airflow".to_owned()),
     }
 }
 
-/// Its Python.
+/// Returns the environment's Python.
 pub fn python() -> PathBuf {
     environment().join("bin/python")
 }
 
-/// The folder of the environment.
+/// Returns the environment's folder, built on first use.
 fn environment() -> &'static PathBuf {
-    static MADE: OnceLock<PathBuf> = OnceLock::new();
-    MADE.get_or_init(|| {
-        let (settings, name) = wanted();
-        let _held = held("lock-airflow");
+    static ENVIRONMENT: OnceLock<PathBuf> = OnceLock::new();
+    ENVIRONMENT.get_or_init(|| {
+        let (settings, name) = settings_and_folder();
+        let _lock = cache_lock("lock-airflow");
         let root = cache().join(name);
         let (home, project) = (root.join("home"), root.join("workspace/project"));
-        let found = || {
+        let find_environment = || {
             let entries = std::fs::read_dir(home.join("venvs")).ok()?;
             entries.flatten().map(|entry| entry.path()).find(|path| path.join("bin/python").exists())
         };
-        let is_it = std::fs::read_to_string(project.join("leoflow.yaml")).is_ok_and(|text| text == settings);
-        if let Some(made) = found().filter(|_| is_it) {
-            return made;
+        let is_current = std::fs::read_to_string(project.join("leoflow.yaml")).is_ok_and(|text| text == settings);
+        if let Some(environment) = find_environment().filter(|_| is_current) {
+            return environment;
         }
         let _ = std::fs::remove_dir_all(&root);
         std::fs::create_dir_all(&project).unwrap();
@@ -58,21 +58,21 @@ fn environment() -> &'static PathBuf {
             .output()
             .unwrap();
         assert!(output.status.success(), "{output:?}");
-        // What it was unpacked from is no use to anybody here.
+        // Removes the tools, which no test needs, to save disk space.
         let _ = std::fs::remove_dir_all(home.join("tools"));
-        found().expect("the environment was built")
+        find_environment().expect("the environment was built")
     })
 }
 
 impl TestHome {
-    /// Gives all DAGs of its workspace the shared environment, before it is started.
+    /// Gives all DAGs of the workspace the shared environment; call it before the start.
     pub fn with_airflow(self) -> Self {
-        let made = environment();
+        let environment = environment();
         let folder = self.home.join("venvs");
         std::fs::create_dir_all(&folder).unwrap();
-        std::os::unix::fs::symlink(made, folder.join(made.file_name().unwrap())).unwrap();
+        std::os::unix::fs::symlink(environment, folder.join(environment.file_name().unwrap())).unwrap();
         std::fs::create_dir_all(self.workspace()).unwrap();
-        std::fs::write(self.workspace().join("leoflow.yaml"), wanted().0).unwrap();
+        std::fs::write(self.workspace().join("leoflow.yaml"), settings_and_folder().0).unwrap();
         self
     }
 }

@@ -1,4 +1,4 @@
-//! A backup taken apart, to be put together again as no honest program would.
+//! Unpacks a backup and packs it again with changes, to test archives that Leoflow itself never writes.
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -20,7 +20,7 @@ impl Part {
         Self { path: path.into(), kind: EntryType::Regular, target: String::new(), bytes: bytes.to_vec() }
     }
 
-    pub fn of_kind(path: &str, kind: EntryType, target: &str) -> Self {
+    pub fn with_kind(path: &str, kind: EntryType, target: &str) -> Self {
         Self { path: path.into(), kind, target: target.into(), bytes: Vec::new() }
     }
 }
@@ -73,8 +73,8 @@ impl Unpacked {
         self.parts.iter().map(|part| part.path.as_str()).collect()
     }
 
-    /// Makes the manifest's entries say what the parts are.
-    pub fn tell_the_truth(&mut self) {
+    /// Updates the manifest's entries to match the parts.
+    pub fn update_manifest(&mut self) {
         let entries: Vec<Value> = self
             .parts
             .iter()
@@ -87,7 +87,7 @@ impl Unpacked {
         self.manifest["entries"] = entries.into();
     }
 
-    /// The database's dump as `pg_dump -Fc -Z0` wrote it.
+    /// Returns the database dump as `pg_dump -Fc -Z0` wrote it.
     pub fn dump(&mut self) -> Vec<u8> {
         zstd::decode_all(&self.part("datastore.dump.zst").bytes[..]).unwrap()
     }
@@ -95,7 +95,7 @@ impl Unpacked {
     pub fn set_dump(&mut self, dump: &[u8]) {
         self.part("datastore.dump.zst").bytes = zstd::encode_all(dump, 3).unwrap();
         self.manifest["database"]["dump_bytes"] = dump.len().into();
-        self.tell_the_truth();
+        self.update_manifest();
     }
 
     pub fn tar(&self) -> Vec<u8> {
@@ -118,7 +118,7 @@ pub fn save(path: &Path, tar: &[u8]) {
     encoder.finish().unwrap();
 }
 
-/// Names are put into the header as they are: the library would refuse some.
+/// Writes names into the header unchecked, because the library refuses some.
 fn append(tar: &mut tar::Builder<Vec<u8>>, part: &Part) {
     let mut header = Header::new_gnu();
     header.set_entry_type(part.kind);
@@ -133,22 +133,22 @@ fn append(tar: &mut tar::Builder<Vec<u8>>, part: &Part) {
 }
 
 /// Replaces a string of the dump's table of contents, found by its beginning. Strings there are a sign
-/// byte, four bytes of length, and the text; a dump that was written to a pipe holds no offsets, so the
+/// byte, four bytes of length, and the text; a dump that was written to a pipe has no offsets, so the
 /// length of a string may change.
-pub fn replace_in_dump(dump: &mut Vec<u8>, beginning: &str, with: impl FnOnce(&str) -> String) {
+pub fn replace_in_dump(dump: &mut Vec<u8>, beginning: &str, replace: impl FnOnce(&str) -> String) {
     let needle = beginning.as_bytes();
-    let length_before = |at: usize| -> Option<usize> {
-        let prefix = dump.get(at.checked_sub(5)?..at)?;
+    let length_before = |index: usize| -> Option<usize> {
+        let prefix = dump.get(index.checked_sub(5)?..index)?;
         let length = u32::from_le_bytes(prefix[1..].try_into().ok()?) as usize;
         (prefix[0] == 0 && length >= needle.len() && length < 100_000).then_some(length)
     };
-    let at = (0..dump.len() - needle.len())
-        .find(|at| dump[*at..].starts_with(needle) && length_before(*at).is_some())
+    let start = (0..dump.len() - needle.len())
+        .find(|index| dump[*index..].starts_with(needle) && length_before(*index).is_some())
         .unwrap_or_else(|| panic!("no string in the dump begins with {beginning:?}"));
-    let length = length_before(at).unwrap();
-    let new = with(std::str::from_utf8(&dump[at..at + length]).unwrap());
+    let length = length_before(start).unwrap();
+    let new = replace(std::str::from_utf8(&dump[start..start + length]).unwrap());
     let mut bytes = vec![0];
     bytes.extend((new.len() as u32).to_le_bytes());
     bytes.extend(new.as_bytes());
-    dump.splice(at - 5..at + length, bytes);
+    dump.splice(start - 5..start + length, bytes);
 }

@@ -1,8 +1,8 @@
-//! An instance whose release changes: under load, with a task that runs on.
+//! An instance whose release changes under load while a task keeps running.
 
 use super::http::{self, Session};
 use super::releases::Releases;
-use super::{PATIENT, TestHome, wait_until};
+use super::{TestHome, WAITING_DAG, wait_until};
 use serde_json::json;
 use std::fs;
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 pub fn started(all: &Releases) -> TestHome {
-    let test = TestHome::of(all.program("0.1.0"));
+    let test = TestHome::with_program(all.program("0.1.0"));
     test.start();
     test
 }
 
-pub fn upgrade(test: &TestHome, all: &Releases, more: &[&str]) -> super::Done {
+pub fn upgrade(test: &TestHome, all: &Releases, more: &[&str]) -> super::CommandOutput {
     let from = all.dist();
     test.run(&[&["upgrade", "--from", from.to_str().unwrap(), "--yes", "--json"], more].concat())
 }
@@ -30,16 +30,16 @@ pub fn variable(test: &TestHome, key: &str) -> Option<String> {
     (got.code == Some(0)).then(|| got.json()["value"].as_str().unwrap().to_owned())
 }
 
-/// Requests from several clients until `end` is called; what was acknowledged is counted.
+/// Sends requests from several clients until `end` is called and records which were acknowledged.
 pub struct Load {
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicUsize>,
-    clients: Vec<JoinHandle<Loaded>>,
+    clients: Vec<JoinHandle<LoadResult>>,
 }
 
-/// What came of it.
+/// Keys of acknowledged variables, and the requests that failed.
 #[derive(Default)]
-pub struct Loaded {
+pub struct LoadResult {
     pub written: Vec<String>,
     pub failed: Vec<String>,
 }
@@ -50,14 +50,14 @@ impl Load {
         let client = |number: usize| {
             let (stop, sent, token) = (stop.clone(), sent.clone(), token.to_owned());
             thread::spawn(move || {
-                let mut loaded = Loaded::default();
+                let mut result = LoadResult::default();
                 let bearer = format!("Bearer {token}");
                 let headers = [("Authorization", bearer.as_str()), ("Content-Type", "application/json")];
                 for round in 0.. {
                     if stop.load(Ordering::Relaxed) {
                         break;
                     }
-                    let begun = Instant::now();
+                    let started_at = Instant::now();
                     let key = format!("load_{number}_{round}");
                     let (method, path, body) = match round % 4 {
                         0 => ("POST", "/api/v2/variables", json!({"key": key, "value": "x"}).to_string()),
@@ -68,15 +68,15 @@ impl Load {
                     match http::try_request(port, method, path, &headers, &body) {
                         Some(answer) if answer.status < 400 => {
                             if method == "POST" {
-                                loaded.written.push(key);
+                                result.written.push(key);
                             }
                         }
-                        other => loaded.failed.push(format!("{method} {path}: {other:?}")),
+                        other => result.failed.push(format!("{method} {path}: {other:?}")),
                     }
                     sent.fetch_add(1, Ordering::Relaxed);
-                    thread::sleep(Duration::from_millis(15).saturating_sub(begun.elapsed()));
+                    thread::sleep(Duration::from_millis(15).saturating_sub(started_at.elapsed()));
                 }
-                loaded
+                result
             })
         };
         let clients = (0..3).map(client).collect();
@@ -87,19 +87,19 @@ impl Load {
         self.sent.load(Ordering::Relaxed)
     }
 
-    pub fn end(self) -> Loaded {
+    pub fn end(self) -> LoadResult {
         self.stop.store(true, Ordering::Relaxed);
-        let mut all = Loaded::default();
+        let mut total = LoadResult::default();
         for client in self.clients {
-            let one = client.join().unwrap();
-            all.written.extend(one.written);
-            all.failed.extend(one.failed);
+            let result = client.join().unwrap();
+            total.written.extend(result.written);
+            total.failed.extend(result.failed);
         }
-        all
+        total
     }
 }
 
-impl Loaded {
+impl LoadResult {
     #[track_caller]
     pub fn assert_nothing_lost(&self, test: &TestHome) {
         assert!(self.failed.is_empty(), "{} failed: {:?}", self.failed.len(), &self.failed[..self.failed.len().min(5)]);
@@ -108,30 +108,30 @@ impl Loaded {
         assert!(!self.written.is_empty());
     }
 
-    /// Every variable that was acknowledged is there; one that was written without an answer may be there too.
+    /// Asserts that every acknowledged variable exists; one that was written without an answer may exist too.
     #[track_caller]
     pub fn assert_kept(&self, test: &TestHome) {
-        let there = test.sql("SELECT key FROM variable WHERE key LIKE 'load%'");
-        let there: std::collections::HashSet<&str> = there.lines().collect();
-        let lost: Vec<&String> = self.written.iter().filter(|key| !there.contains(key.as_str())).collect();
+        let rows = test.sql("SELECT key FROM variable WHERE key LIKE 'load%'");
+        let existing: std::collections::HashSet<&str> = rows.lines().collect();
+        let lost: Vec<&String> = self.written.iter().filter(|key| !existing.contains(key.as_str())).collect();
         assert!(lost.is_empty(), "{lost:?}");
     }
 }
 
-/// An instance with something in it, a task that runs, and a session.
+/// Starts an instance with some data, a running task and a session.
 pub fn populated(all: &Releases) -> (TestHome, Session, String) {
-    let test = TestHome::of(all.program("0.1.0"));
+    let test = TestHome::with_program(all.program("0.1.0"));
     let password = test.start()["admin_password"].as_str().unwrap().to_owned();
     test.run(&["variables", "set", "kept", "value"]).expect(0);
     test.run(&["connections", "add", "kept", "--conn-type", "http", "--conn-host", "h"]).expect(0);
-    test.add_dag("patient", PATIENT);
+    test.add_dag("patient", WAITING_DAG);
     let run = test.trigger("patient");
     wait_until("the task runs", Duration::from_secs(30), || test.workspace().join("ran").exists());
     let session = Session::login(test.port, &password);
     (test, session, run)
 }
 
-/// The task that was running before has run once, and ends well.
+/// Lets the running task finish, and asserts that it ran once and succeeded.
 #[track_caller]
 pub fn assert_undisturbed(test: &TestHome, run: &str) {
     fs::write(test.workspace().join("go"), "").unwrap();

@@ -1,12 +1,12 @@
-//! SQL for tests without a program for each statement: a connection to the datastore's socket, closed after each use.
-//! An open one would hold up what needs the database idle: copies and renames.
+//! Runs SQL without starting `psql`: a connection to the datastore's socket, closed after each use.
+//! An open one would block copies and renames, which need an idle database.
 
 use leoflow::postgres::{Credentials, Endpoint};
 use std::path::Path;
 use tokio_postgres::SimpleQueryMessage;
 
-/// The rows as `psql -A -t` prints them: columns separated by `|`, rows by line feeds, NULL as nothing.
-/// `None` where the datastore of this home does not listen: it is stopped, elsewhere, or starting.
+/// Returns the rows as `psql -A -t` prints them: columns separated by `|`, rows by line feeds, NULL as nothing.
+/// `None` if the datastore of this home does not listen: it is stopped, external, or starting.
 pub fn query(home: &Path, text: &str) -> Option<Result<String, tokio_postgres::Error>> {
     let home = leoflow::home::resolve(Some(home)).ok()?;
     let endpoint = Endpoint::for_home(&home);
@@ -21,7 +21,7 @@ pub fn query(home: &Path, text: &str) -> Option<Result<String, tokio_postgres::E
         let client = endpoint.connect(&config).await.ok()?;
         match client.simple_query(text).await {
             Ok(messages) => Some(Ok(rows(&messages))),
-            // The connection was cut: what a server that is ended does.
+            // The server cut the connection because it is stopping.
             Err(error) if error.as_db_error().is_none() => None,
             Err(error) => Some(Err(error)),
         }
@@ -31,7 +31,7 @@ pub fn query(home: &Path, text: &str) -> Option<Result<String, tokio_postgres::E
 fn rows(messages: &[SimpleQueryMessage]) -> String {
     let row = |message: &SimpleQueryMessage| match message {
         SimpleQueryMessage::Row(row) => {
-            let columns: Vec<&str> = (0..row.len()).map(|at| row.get(at).unwrap_or_default()).collect();
+            let columns: Vec<&str> = (0..row.len()).map(|column| row.get(column).unwrap_or_default()).collect();
             Some(columns.join("|"))
         }
         _ => None,

@@ -1,4 +1,4 @@
-//! A PostgreSQL that is nobody's home: a server of the test's own, as an administrator would look after it.
+//! An external PostgreSQL server that the test owns, as an administrator would run it.
 
 use super::{free_port, postgres_bin, quick_bin};
 use leoflow::sys::user_namespace::Identity;
@@ -15,18 +15,18 @@ pub struct External {
     server: Option<Child>,
 }
 
-/// What the tests' databases are made with.
-pub const LIKE_OURS: &str =
+/// Options of `CREATE DATABASE` for the tests' databases, the same as the managed datastore's.
+pub const DATABASE_OPTIONS: &str =
     "TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' LOCALE 'C'";
 
 impl External {
-    /// Runs, with a role `ada` that owns the database `pipelines` and has no other right.
+    /// Starts a server with a role `ada` that owns the database `pipelines` and has no other privilege.
     pub fn started() -> Self {
         let folder = tempfile::Builder::new().prefix("leoflow-test-external-").tempdir().unwrap();
         let mut external = Self { folder, port: free_port(), server: None };
         let password = external.folder.path().join("password");
         std::fs::write(&password, "admin\n").unwrap();
-        let made = external
+        let initdb = external
             .program(&quick_bin().join("initdb"))
             .arg("--pgdata")
             .arg(external.data())
@@ -46,10 +46,10 @@ impl External {
             .args(["--data-checksums", "--sync-method", "syncfs", "--no-instructions", "--no-clean"])
             .output()
             .unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        assert!(initdb.status.success(), "{}", String::from_utf8_lossy(&initdb.stderr));
         external.start();
         external.sql("postgres", "CREATE ROLE ada LOGIN PASSWORD 'lovelace'");
-        external.sql("postgres", &format!("CREATE DATABASE pipelines OWNER ada {LIKE_OURS}"));
+        external.sql("postgres", &format!("CREATE DATABASE pipelines OWNER ada {DATABASE_OPTIONS}"));
         external
     }
 
@@ -90,7 +90,7 @@ impl External {
         server.wait().unwrap();
     }
 
-    /// For `ada`, in the database.
+    /// Returns the URL of a database for `ada`.
     pub fn url(&self, database: &str) -> String {
         format!("postgres://ada:lovelace@127.0.0.1:{}/{database}", self.port)
     }
@@ -118,7 +118,7 @@ impl External {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // One that does not connect reads nothing.
+        // A psql that cannot connect exits without reading its input.
         let _ = psql.stdin.take().unwrap().write_all(text.as_bytes());
         let output = psql.wait_with_output().unwrap();
         match output.status.success() {
@@ -127,7 +127,7 @@ impl External {
         }
     }
 
-    /// As its administrator; what it answers.
+    /// Runs SQL as the administrator; returns the rows.
     #[track_caller]
     pub fn sql(&self, database: &str, text: &str) -> String {
         self.try_sql(database, text).unwrap_or_else(|error| panic!("{text}: {error}"))

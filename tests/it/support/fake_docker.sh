@@ -1,6 +1,6 @@
 #!/bin/sh
-# Stands in for docker, or by another name for podman: remembers what it was told, keeps containers and volumes as folders below $FAKE_DOCKER, and
-# starts PostgreSQL itself where the image would.
+# Stands in for docker (or podman, by its name): records its calls, keeps containers and volumes as folders below
+# $FAKE_DOCKER, and starts PostgreSQL as the image would.
 set -eu
 
 state=$FAKE_DOCKER
@@ -12,7 +12,7 @@ if [ "$(id -u)" = 0 ]; then
     as="unshare --user --map-user=65534 --map-group=65534"
 fi
 
-# A process that has ended is there until somebody asks for how.
+# A zombie still has its pid, but no executable.
 runs() {
     readlink "/proc/$1/exe" >/dev/null 2>&1
 }

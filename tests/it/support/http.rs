@@ -1,4 +1,4 @@
-//! Just enough HTTP to say exactly what is sent.
+//! A minimal HTTP client that controls every byte it sends.
 
 use serde_json::Value;
 use std::io::{Read, Write};
@@ -22,13 +22,13 @@ impl Response {
 
     pub fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| {
-            let (found, value) = line.split_once(':')?;
-            found.eq_ignore_ascii_case(name).then_some(value.trim())
+            let (key, value) = line.split_once(':')?;
+            key.eq_ignore_ascii_case(name).then_some(value.trim())
         })
     }
 }
 
-/// One request on a connection of its own; `None` when the connection is refused or cut.
+/// Sends one request on its own connection; `None` when the connection is refused or cut.
 pub fn try_request(port: u16, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Option<Response> {
     let mut text = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
     if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
@@ -37,17 +37,17 @@ pub fn try_request(port: u16, method: &str, path: &str, headers: &[(&str, &str)]
     for (name, value) in headers {
         text.push_str(&format!("{name}: {value}\r\n"));
     }
-    raw(port, format!("{text}\r\n{body}").as_bytes())
+    send_raw(port, format!("{text}\r\n{body}").as_bytes())
 }
 
-/// A request with a JSON body over a home's own socket.
+/// Sends a request with a JSON body over a home's own socket.
 #[track_caller]
-pub fn ask_socket(home: &Path, method: &str, path: &str, headers: &str, body: &str) -> Response {
-    try_ask_socket(home, method, path, headers, body).expect("an answer")
+pub fn socket_request(home: &Path, method: &str, path: &str, headers: &str, body: &str) -> Response {
+    try_socket_request(home, method, path, headers, body).expect("an answer")
 }
 
-/// The same; `None` when the connection is refused or cut.
-pub fn try_ask_socket(home: &Path, method: &str, path: &str, headers: &str, body: &str) -> Option<Response> {
+/// Like [`socket_request`]; `None` when the connection is refused or cut.
+pub fn try_socket_request(home: &Path, method: &str, path: &str, headers: &str, body: &str) -> Option<Response> {
     let stream = UnixStream::connect(home.join("run/api.sock")).ok()?;
     let text = format!(
         "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\
@@ -57,15 +57,15 @@ pub fn try_ask_socket(home: &Path, method: &str, path: &str, headers: &str, body
     exchange(stream, text.as_bytes())
 }
 
-/// Whatever bytes, and what comes back.
-pub fn raw(port: u16, bytes: &[u8]) -> Option<Response> {
+/// Sends arbitrary bytes; returns the response.
+pub fn send_raw(port: u16, bytes: &[u8]) -> Option<Response> {
     let stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(30))).ok()?;
     exchange(stream, bytes)
 }
 
 fn exchange(mut stream: impl Read + Write, bytes: &[u8]) -> Option<Response> {
-    // A server that has seen enough closes before it has read all.
+    // A server may close the connection before it has read everything.
     let _ = stream.write_all(bytes);
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
@@ -123,7 +123,7 @@ impl Session {
     }
 }
 
-/// Airflow's REST API, as somebody who has logged in.
+/// Airflow's REST API with a logged-in session.
 pub struct Api(pub Session);
 
 impl Api {
@@ -143,8 +143,8 @@ impl Api {
 
     #[track_caller]
     pub fn expect(&self, method: &str, path: &str, body: Value, status: u16) -> Value {
-        let (found, answer) = self.ask(method, path, body);
-        assert_eq!(found, status, "{method} {path}: {answer}");
+        let (actual, answer) = self.ask(method, path, body);
+        assert_eq!(actual, status, "{method} {path}: {answer}");
         answer
     }
 }

@@ -1,4 +1,4 @@
-//! A package index on loopback, with wheels that the test makes.
+//! A package index on loopback that serves wheels made by the test.
 
 use super::mirror::first_line;
 use serde_json::{Value, json};
@@ -14,10 +14,10 @@ use zip::write::SimpleFileOptions;
 pub struct Index {
     pub address: String,
     files: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
-    /// Of files of which it says so.
+    /// Upload times of the files that have one.
     published: Arc<Mutex<BTreeMap<String, String>>>,
-    asked: Arc<AtomicUsize>,
-    is_away: Arc<AtomicBool>,
+    request_count: Arc<AtomicUsize>,
+    is_offline: Arc<AtomicBool>,
 }
 
 impl Index {
@@ -27,8 +27,8 @@ impl Index {
             address: format!("http://{}/simple", listener.local_addr().unwrap()),
             files: Arc::default(),
             published: Arc::default(),
-            asked: Arc::default(),
-            is_away: Arc::default(),
+            request_count: Arc::default(),
+            is_offline: Arc::default(),
         };
         let serving = index.clone();
         std::thread::spawn(move || {
@@ -40,14 +40,14 @@ impl Index {
         index
     }
 
-    /// Adds a wheel with one module of the package's name, which needs `requires`.
+    /// Adds a wheel that depends on `requires` and has one module with the package's name.
     pub fn add(&self, name: &str, version: &str, module: &str, requires: &[&str]) {
         self.add_with(name, version, &[(&format!("{name}.py"), module)], requires);
     }
 
     pub fn add_with(&self, name: &str, version: &str, modules: &[(&str, &str)], requires: &[&str]) {
         let info = format!("{name}-{version}.dist-info");
-        let requires: String = requires.iter().map(|one| format!("Requires-Dist: {one}\n")).collect();
+        let requires: String = requires.iter().map(|requirement| format!("Requires-Dist: {requirement}\n")).collect();
         let metadata = format!("Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{requires}");
         let wheel = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n";
         let mut files: Vec<(String, String)> =
@@ -65,24 +65,24 @@ impl Index {
         self.files.lock().unwrap().insert(format!("{name}-{version}-py3-none-any.whl"), bytes);
     }
 
-    /// Says when that version came out, in RFC 3339.
-    pub fn publish(&self, name: &str, version: &str, at: &str) {
-        self.published.lock().unwrap().insert(format!("{name}-{version}-py3-none-any.whl"), at.to_owned());
+    /// Sets the upload time of a version, in RFC 3339.
+    pub fn publish(&self, name: &str, version: &str, upload_time: &str) {
+        self.published.lock().unwrap().insert(format!("{name}-{version}-py3-none-any.whl"), upload_time.to_owned());
     }
 
-    /// From now on it answers nothing but 503.
-    pub fn go_away(&self) {
-        self.is_away.store(true, Ordering::SeqCst);
+    /// Answers every request with 503 from now on.
+    pub fn go_offline(&self) {
+        self.is_offline.store(true, Ordering::SeqCst);
     }
 
-    /// How often it was asked.
-    pub fn asked(&self) -> usize {
-        self.asked.load(Ordering::SeqCst)
+    /// Returns the number of requests so far.
+    pub fn request_count(&self) -> usize {
+        self.request_count.load(Ordering::SeqCst)
     }
 
     fn respond(&self, mut stream: TcpStream) -> Option<()> {
         let first = first_line(&stream)?;
-        self.asked.fetch_add(1, Ordering::SeqCst);
+        self.request_count.fetch_add(1, Ordering::SeqCst);
         let path = first.split(' ').nth(1)?.trim_end_matches('/').to_owned();
         let (status, kind, body) = self.answer(&path);
         let head = format!("HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n", body.len());
@@ -94,16 +94,16 @@ impl Index {
     fn answer(&self, path: &str) -> (u16, &'static str, Vec<u8>) {
         let name = path.rsplit('/').next().unwrap_or_default();
         let files = self.files.lock().unwrap();
-        if self.is_away.load(Ordering::SeqCst) {
+        if self.is_offline.load(Ordering::SeqCst) {
             return (503, "text/plain", Vec::new());
         }
         if let Some(bytes) = files.get(name) {
             return (200, "application/octet-stream", bytes.clone());
         }
-        let of_name = || files.keys().filter(|file| file.split('-').next() == Some(&name.replace('-', "_")));
+        let named_files = || files.keys().filter(|file| file.split('-').next() == Some(&name.replace('-', "_")));
         let published = self.published.lock().unwrap();
-        if of_name().any(|file| published.contains_key(file)) {
-            let listed: Vec<Value> = of_name()
+        if named_files().any(|file| published.contains_key(file)) {
+            let listed: Vec<Value> = named_files()
                 .map(|file| {
                     json!({"filename": file, "url": format!("/files/{file}"), "hashes": {},
                                    "upload-time": published.get(file)})
@@ -112,7 +112,7 @@ impl Index {
             let all = json!({"meta": {"api-version": "1.1"}, "name": name, "files": listed});
             return (200, "application/vnd.pypi.simple.v1+json", all.to_string().into_bytes());
         }
-        let links: String = of_name().map(|file| format!("<a href=\"/files/{file}\">{file}</a>\n")).collect();
+        let links: String = named_files().map(|file| format!("<a href=\"/files/{file}\">{file}</a>\n")).collect();
         if links.is_empty() { (404, "text/html", Vec::new()) } else { (200, "text/html", links.into_bytes()) }
     }
 }

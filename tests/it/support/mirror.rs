@@ -1,13 +1,13 @@
-//! A web server on loopback that answers as badly as it is told to.
+//! Web servers on loopback that answer with errors, cut bodies, redirects or ranges, as the test asks.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 
-/// What to answer to a path: status, and the bytes.
+/// Maps a path to a status and a body.
 pub type Answer = Arc<dyn Fn(&str) -> (u16, Vec<u8>) + Send + Sync>;
 
-/// Serves until the test process ends; returns its address. `cut` closes each body half way.
+/// Serves until the test process ends; returns its address. `cut` closes the connection half way through each body.
 pub fn serve(answer: Answer, cut: bool) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -20,7 +20,7 @@ pub fn serve(answer: Answer, cut: bool) -> String {
     address
 }
 
-/// The first line of a request, which is read to the end of its head.
+/// Reads the head of a request; returns its first line.
 pub fn first_line(stream: &TcpStream) -> Option<String> {
     let mut reader = BufReader::new(stream.try_clone().ok()?);
     let mut first = String::new();
@@ -44,7 +44,7 @@ fn respond(mut stream: TcpStream, answer: &Answer, cut: bool) -> Option<()> {
     stream.write_all(&body[..sent]).ok()
 }
 
-/// Answers everything with a way to itself.
+/// Redirects every request to itself, endlessly.
 pub fn serve_redirects() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -62,23 +62,23 @@ pub fn serve_redirects() -> String {
     address
 }
 
-/// How far an answer goes, in bytes of the whole: of a file by name, asked for from a place on, so many bytes long.
-pub type Reach = Arc<dyn Fn(&str, usize, usize) -> usize + Send + Sync>;
+/// Maps a file's name, the start of the requested range and the file's size to the offset where the response stops.
+pub type ServedLength = Arc<dyn Fn(&str, usize, usize) -> usize + Send + Sync>;
 
-/// Serves a folder, with ranges; returns its address.
-pub fn serve_ranges(folder: std::path::PathBuf, reach: Reach) -> String {
+/// Serves a folder, with range requests; returns its address.
+pub fn serve_ranges(folder: std::path::PathBuf, end: ServedLength) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let (folder, reach) = (folder.clone(), reach.clone());
-            std::thread::spawn(move || respond_range(stream, &folder, &reach));
+            let (folder, end) = (folder.clone(), end.clone());
+            std::thread::spawn(move || respond_range(stream, &folder, &end));
         }
     });
     address
 }
 
-fn respond_range(mut stream: TcpStream, folder: &std::path::Path, reach: &Reach) -> Option<()> {
+fn respond_range(mut stream: TcpStream, folder: &std::path::Path, end: &ServedLength) -> Option<()> {
     let mut reader = BufReader::new(stream.try_clone().ok()?);
     let mut first = String::new();
     reader.read_line(&mut first).ok()?;
@@ -105,5 +105,5 @@ fn respond_range(mut stream: TcpStream, folder: &std::path::Path, reach: &Reach)
         from => format!("Content-Range: bytes {from}-{}/{}\r\n", bytes.len() - 1, bytes.len()),
     };
     write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {length}\r\n{range}Connection: close\r\n\r\n").ok()?;
-    stream.write_all(&bytes[from..reach(&name, from, bytes.len()).max(from)]).ok()
+    stream.write_all(&bytes[from..end(&name, from, bytes.len()).max(from)]).ok()
 }

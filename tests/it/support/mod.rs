@@ -1,4 +1,4 @@
-//! A home for a test, and hands to act on it.
+//! The test harness: a temporary Leoflow home with helpers that run commands, query the datastore and wait for states.
 
 pub mod airflow;
 pub mod archive;
@@ -31,12 +31,12 @@ use tempfile::TempDir;
 
 pub use postgres::quick_bin;
 pub use postgres::{
-    archive as postgres_archive, bin as postgres_bin, cache as shared_cache, held, packages, ruff, shellcheck, uv,
-    wheels,
+    archive as postgres_archive, bin as postgres_bin, cache as shared_cache, cache_lock, packages, ruff, shellcheck,
+    uv, wheels,
 };
 
-/// Runs until it is told by a file, and tells by another how often it ran.
-pub const PATIENT: &str = "
+/// A DAG whose task waits for the file `go` beside it and appends an `x` to the file `ran` each time it starts.
+pub const WAITING_DAG: &str = "
 from airflow.sdk import DAG, task
 import os, time
 
@@ -56,15 +56,15 @@ with DAG('patient'):
 
 pub const LEOFLOW: &str = env!("CARGO_BIN_EXE_leoflow");
 
-/// What a command did.
+/// The exit code and the output of a finished command.
 #[derive(Debug)]
-pub struct Done {
+pub struct CommandOutput {
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
 }
 
-impl Done {
+impl CommandOutput {
     #[track_caller]
     pub fn expect(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "{}\n{}", self.stdout, self.stderr);
@@ -76,7 +76,7 @@ impl Done {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// What a command with `--json` failed with.
+    /// Parses the error of a command with `--json`: the last line of stderr.
     #[track_caller]
     pub fn error(&self) -> Value {
         let last = self.stderr.trim_end().lines().last().unwrap_or_default();
@@ -84,7 +84,7 @@ impl Done {
     }
 }
 
-impl From<Output> for Done {
+impl From<Output> for CommandOutput {
     fn from(output: Output) -> Self {
         Self {
             code: output.status.code(),
@@ -95,27 +95,27 @@ impl From<Output> for Done {
 }
 
 /// A folder that stands for a user's machine: a home directory, Leoflow's home, a workspace, a port.
-/// Dropped, everything that ran in it is ended and gone.
+/// Dropping it kills every process that runs in it and removes the files.
 pub struct TestHome {
     folder: TempDir,
-    /// Where its home is: in memory, where there is room for it.
+    /// Folder in `/dev/shm` that contains the home, if enough memory is free.
     memory: Option<PathBuf>,
     pub home: PathBuf,
     pub port: u16,
-    /// What is run as `leoflow`.
+    /// The program that runs as `leoflow`.
     pub program: PathBuf,
-    /// Where it finds its Postgres.
+    /// The `bin` folder of the PostgreSQL it uses.
     postgres: &'static Path,
-    /// Time limits of the product that are others here: variables, and seconds.
+    /// Overridden time limits of the product: environment variables and their values in seconds.
     limits: Vec<(&'static str, &'static str)>,
 }
 
 impl TestHome {
     pub fn new() -> Self {
-        Self::at(Path::new("home"))
+        Self::with_home_at(Path::new("home"))
     }
 
-    /// With home and workspace on one file system, as most users have them: what moves between the two is renamed.
+    /// Puts home and workspace on one file system, as most users have them, so that moves between the two are renames.
     pub fn on_one_disk() -> Self {
         let mut test = Self::new();
         if let Some(memory) = test.memory.take() {
@@ -125,13 +125,13 @@ impl TestHome {
         test
     }
 
-    /// With Leoflow's home at a path of the test's choice below the folder.
-    pub fn at(relative: &Path) -> Self {
+    /// Puts Leoflow's home at `relative` below the test's folder.
+    pub fn with_home_at(relative: &Path) -> Self {
         let folder = tempfile::Builder::new().prefix("leoflow-test-").tempdir().unwrap();
         for name in ["user", "tmp"] {
             std::fs::create_dir(folder.path().join(name)).unwrap();
         }
-        let memory = if relative == Path::new("home") { in_memory(&folder) } else { None };
+        let memory = if relative == Path::new("home") { memory_folder(&folder) } else { None };
         let home = memory.as_deref().unwrap_or(folder.path()).join(relative);
         Self {
             folder,
@@ -144,33 +144,33 @@ impl TestHome {
         }
     }
 
-    /// With the real initdb: for what may happen while it works.
+    /// Uses the real initdb, for tests of what may happen while it runs.
     pub fn with_real_initdb(mut self) -> Self {
         self.postgres = postgres_bin();
         self
     }
 
-    /// With another time limit, in seconds, for all that runs in it: see `sys::limit`.
+    /// Overrides a time limit, in seconds, for every process of the test; see `sys::limit`.
     pub fn with_limit(mut self, name: &'static str, seconds: &'static str) -> Self {
         self.limits.push((name, seconds));
         self
     }
 
-    /// With another program in the place of `leoflow`.
-    pub fn of(program: PathBuf) -> Self {
+    /// Runs `program` instead of `leoflow`.
+    pub fn with_program(program: PathBuf) -> Self {
         let mut test = Self::new();
         test.program = program;
         test
     }
 
-    /// Set up and running in the background.
+    /// Sets up a home and starts it in the background.
     pub fn started() -> Self {
         let test = Self::new();
         test.start();
         test
     }
 
-    /// Running with other time limits, see [`Self::with_limit`].
+    /// Starts a home with overridden time limits, see [`Self::with_limit`].
     pub fn started_with(limits: &[(&'static str, &'static str)]) -> Self {
         let test = limits.iter().fold(Self::new(), |test, (name, seconds)| test.with_limit(name, seconds));
         test.start();
@@ -183,7 +183,7 @@ impl TestHome {
         test
     }
 
-    /// Gives it the packages that DAG files expect, before it is set up.
+    /// Links the shared packages that DAG files expect (jinja2, pendulum) into the home; call it before the setup.
     pub fn with_packages(self) -> Self {
         let packages = packages();
         std::fs::create_dir_all(self.home.join("python")).unwrap();
@@ -199,7 +199,7 @@ impl TestHome {
         self.folder().join("user/leoflow")
     }
 
-    /// `leoflow --home …` with a clean environment, in which Postgres is the system's.
+    /// Returns `leoflow --home …` with a clean environment that takes PostgreSQL from the PATH.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command
@@ -218,13 +218,13 @@ impl TestHome {
         command
     }
 
-    pub fn run(&self, arguments: &[&str]) -> Done {
+    pub fn run(&self, arguments: &[&str]) -> CommandOutput {
         let mut command = self.command(arguments);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        output_of(child, &format!("{arguments:?}"))
+        wait_for_output(child, &format!("{arguments:?}"))
     }
 
-    pub fn run_with_input(&self, arguments: &[&str], input: &str) -> Done {
+    pub fn run_with_input(&self, arguments: &[&str], input: &str) -> CommandOutput {
         use std::io::Write;
         let mut child = self
             .command(arguments)
@@ -234,48 +234,47 @@ impl TestHome {
             .spawn()
             .unwrap();
         child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-        output_of(child, &format!("{arguments:?}"))
+        wait_for_output(child, &format!("{arguments:?}"))
     }
 
-    /// `setup`, with a port of its own.
+    /// Runs `setup` with the test's port; returns its JSON.
     #[track_caller]
     pub fn set_up(&self) -> Value {
         self.run(&["setup", "--json", "--port", &self.port.to_string()]).expect(0).json()
     }
 
-    /// `lite start` where nothing is set up: the real way there, and its logs.
+    /// Runs `lite start` without a prepared home, so that the real first start and its logs can be tested.
     #[track_caller]
     pub fn first_start(&self) -> Value {
         let port = self.port.to_string();
         self.run(&["lite", "start", "--port", &port, "--json"]).expect(0).json()
     }
 
-    /// `lite start`; returns what it printed as JSON. A home that is not there yet begins as a copy of one that is set up.
+    /// Runs `lite start`; returns its JSON. A missing home becomes a copy of the template first.
     #[track_caller]
     pub fn start(&self) -> Value {
-        let password = template::give(self);
+        let password = template::copy_template(self);
         let mut started = self.first_start();
         if let Some(password) = password {
-            // As the first start prints it.
+            // The real first start prints the password too.
             started["admin_password"] = password.into();
         }
         started
     }
 
-    /// `lite` in the foreground, its output piped.
+    /// Runs `lite` in the foreground with piped output.
     pub fn foreground(&self) -> Child {
         let port = self.port.to_string();
-        let like = self.command(&["lite", "--port", &port]);
-        // Tests that run in the background of a shell ignore Ctrl-C, and what they start with them.
+        let leoflow = self.command(&["lite", "--port", &port]);
+        // A shell's background jobs, and the processes they start, ignore SIGINT; `env` restores the default.
         let mut command = Command::new("env");
-        command.arg("--default-signal=INT,QUIT,HUP").arg(like.get_program()).args(like.get_args()).env_clear();
-        command.envs(like.get_envs().filter_map(|(name, value)| Some((name, value?)))).stdin(Stdio::null());
+        command.arg("--default-signal=INT,QUIT,HUP").arg(leoflow.get_program()).args(leoflow.get_args()).env_clear();
+        command.envs(leoflow.get_envs().filter_map(|(name, value)| Some((name, value?)))).stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
     pub fn status(&self) -> Value {
-        let done = self.run(&["lite", "status", "--json"]);
-        done.json()
+        self.run(&["lite", "status", "--json"]).json()
     }
 
     pub fn state(&self) -> String {
@@ -283,8 +282,8 @@ impl TestHome {
         status["state"].as_str().unwrap().to_owned()
     }
 
-    /// What the supervisor answers, without a program that asks it. `None` where none answers, and during a change of
-    /// releases or data, which the command sees in the journal.
+    /// Asks the supervisor for its status without starting the CLI. `None` if no supervisor answers, and during a
+    /// change of releases or data, which only the command reads from the journal.
     fn running_status(&self) -> Option<Value> {
         let home = leoflow::home::resolve(Some(&self.home)).ok()?;
         let status = control::status_of(&home)?;
@@ -292,26 +291,26 @@ impl TestHome {
         is_settled.then(|| serde_json::to_value(status).unwrap())
     }
 
-    /// Pid of one of the processes, as the status tells it.
+    /// Returns the pid of a process from the status.
     #[track_caller]
     pub fn pid(&self, name: &str) -> i32 {
         self.running_pid(name).unwrap_or_else(|| panic!("no {name} in {}", self.status()))
     }
 
-    /// The same, if it runs.
+    /// Returns the pid of a process, or `None` if it does not run.
     pub fn running_pid(&self, name: &str) -> Option<i32> {
         let status = self.running_status().unwrap_or_else(|| self.status());
-        let found = status["processes"].as_array().unwrap().iter().find(|process| process["name"] == name)?;
-        found["pid"].as_i64().filter(|_| found["state"] == "running").map(|pid| pid as i32)
+        let process = status["processes"].as_array().unwrap().iter().find(|process| process["name"] == name)?;
+        process["pid"].as_i64().filter(|_| process["state"] == "running").map(|pid| pid as i32)
     }
 
-    /// Kills one of the processes and waits until another runs in its place and all is well. Without the wait for
-    /// another, the status may still be the one from before the supervisor saw the end of the old.
+    /// Kills a process and waits until its replacement runs and the state is healthy. It waits for a new pid because
+    /// the status may still be older than the supervisor's notice of the exit.
     #[track_caller]
     pub fn kill_and_wait(&self, name: &str) {
         let old = self.pid(name);
         processes::signal(old, "KILL");
-        wait_until(&format!("another {name} in the place of the killed"), Duration::from_secs(60), || {
+        wait_until(&format!("a new {name} process replaces the killed one"), Duration::from_secs(60), || {
             self.running_pid(name).is_some_and(|pid| pid != old) && self.state() == "healthy"
         });
     }
@@ -321,8 +320,8 @@ impl TestHome {
         wait_until("healthy", Duration::from_secs(60), || self.state() == "healthy");
     }
 
-    /// SQL as the application: over the datastore's socket where it listens, otherwise by `lite psql`, which starts it for
-    /// that moment. Rows as `psql -A -t` prints them.
+    /// Runs SQL as the application's role: over the datastore's socket if it listens, otherwise with `lite psql`, which
+    /// starts the datastore for the statement. Returns the rows as `psql -A -t` prints them.
     #[track_caller]
     pub fn sql(&self, text: &str) -> String {
         if let Some(answer) = datastore::query(&self.home, text) {
@@ -336,7 +335,7 @@ impl TestHome {
             .to_owned()
     }
 
-    /// A backup in the test's own folder.
+    /// Creates a backup in the test's folder; returns its path.
     #[track_caller]
     pub fn backup(&self, name: &str) -> PathBuf {
         let path = self.folder().join(name);
@@ -344,23 +343,23 @@ impl TestHome {
         path
     }
 
-    /// `lite restore --input FILE` with more arguments.
-    pub fn restore(&self, input: &Path, more: &[&str]) -> Done {
+    /// Runs `lite restore --input FILE` with more arguments.
+    pub fn restore(&self, input: &Path, more: &[&str]) -> CommandOutput {
         self.run(&[&["lite", "restore", "--input", input.to_str().unwrap()], more].concat())
     }
 
-    /// Databases and roles that restores and verifications make for a while, and their folders.
+    /// Lists leftovers of restores and test restores: temporary databases, roles and folders.
     #[track_caller]
     pub fn restore_leftovers(&self) -> Vec<String> {
         let query = r"SELECT datname FROM pg_database WHERE datname LIKE 'leoflow\_%'
                      UNION ALL SELECT rolname FROM pg_roles WHERE rolname LIKE 'leoflow\_%'";
-        let mut found: Vec<String> = self.sql(query).lines().map(str::to_owned).collect();
+        let mut leftovers: Vec<String> = self.sql(query).lines().map(str::to_owned).collect();
         let folders = std::fs::read_dir(self.home.join("restore")).into_iter().flatten().flatten();
-        found.extend(folders.map(|entry| entry.file_name().to_string_lossy().into_owned()));
-        found
+        leftovers.extend(folders.map(|entry| entry.file_name().to_string_lossy().into_owned()));
+        leftovers
     }
 
-    /// The same as the superuser, who does what no user could; each statement by itself.
+    /// Runs SQL as the superuser, to do what no user can; each statement in its own transaction.
     #[track_caller]
     pub fn sql_as_superuser(&self, text: &str) {
         let credentials = std::fs::read_to_string(self.home.join("managed-postgres/credentials.json")).unwrap();
@@ -376,7 +375,7 @@ impl TestHome {
         }
     }
 
-    /// Saves a file in the workspace, whole, as an editor does.
+    /// Saves a file in the workspace atomically, as an editor does.
     pub fn save(&self, name: &str, text: &str) -> PathBuf {
         let path = self.workspace().join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -386,11 +385,11 @@ impl TestHome {
         path
     }
 
-    /// A Python without packages, and the folder that its packages go to.
+    /// Creates a virtual environment; returns its Python and its `site-packages` folder.
     pub fn virtual_environment(&self) -> (PathBuf, PathBuf) {
         let venv = self.folder().join("venv");
-        let made = Command::new("python3").args(["-m", "venv", "--without-pip"]).arg(&venv).status();
-        assert!(made.unwrap().success());
+        let status = Command::new("python3").args(["-m", "venv", "--without-pip"]).arg(&venv).status();
+        assert!(status.unwrap().success());
         let library = std::fs::read_dir(venv.join("lib")).unwrap().flatten().next().unwrap().path();
         (venv.join("bin/python3"), library.join("site-packages"))
     }
@@ -399,7 +398,7 @@ impl TestHome {
         self.run(&["dags", "list", "--json"]).expect(0).json()
     }
 
-    /// Waits until the DAG is there, and for its version when the file was there before.
+    /// Waits until the DAG exists in this version; a changed file makes a new version.
     #[track_caller]
     pub fn wait_dag(&self, dag_id: &str, version: i64) {
         let (mut pauses, mut last) = (Pauses::until(Duration::from_secs(30)), None);
@@ -412,17 +411,18 @@ impl TestHome {
         panic!("no {dag_id} in version {version}: {last:?}\n{:?}", self.run(&["dags", "list"]));
     }
 
-    /// What `dags show` prints, without a program where the socket's path is short enough; `None` where there is no such DAG.
+    /// Returns what `dags show` prints, without starting the CLI if the socket's path is short enough; `None` for an
+    /// unknown DAG.
     fn shown_dag(&self, dag_id: &str) -> Option<Value> {
         if self.home.as_os_str().len() < LONGEST_SOCKET_HOME {
-            let shown = http::try_ask_socket(&self.home, "GET", &format!("/api/lite/dags/{dag_id}"), "", "")?;
+            let shown = http::try_socket_request(&self.home, "GET", &format!("/api/lite/dags/{dag_id}"), "", "")?;
             return (shown.status == 200).then(|| shown.json());
         }
         let shown = self.run(&["dags", "show", dag_id, "--json"]);
         (shown.code == Some(0)).then(|| shown.json())
     }
 
-    /// Saves a file that makes one DAG, and waits until it is there.
+    /// Saves a file with one DAG and waits until the DAG exists.
     #[track_caller]
     pub fn add_dag(&self, dag_id: &str, text: &str) {
         self.save(&format!("{dag_id}.py"), text);
@@ -432,7 +432,7 @@ impl TestHome {
     /// Starts a run and waits for its end; returns it as `runs show` does.
     #[track_caller]
     pub fn run_dag(&self, dag_id: &str) -> Value {
-        wait_until(&format!("{dag_id} is there"), Duration::from_secs(30), || self.shown_dag(dag_id).is_some());
+        wait_until(&format!("{dag_id} exists"), Duration::from_secs(30), || self.shown_dag(dag_id).is_some());
         let run = self.trigger(dag_id);
         self.wait_run(dag_id, &run)
     }
@@ -451,21 +451,21 @@ impl TestHome {
         self.run(&["runs", "show", dag_id, run_id, "--json"]).expect(0).json()
     }
 
-    /// What a task of the newest run wrote.
+    /// Returns the log of a task of the newest run.
     #[track_caller]
     pub fn task_log(&self, dag_id: &str, task_id: &str) -> String {
         self.run(&["tasks", "logs", dag_id, "latest", task_id, "--plain"]).expect(0).stdout
     }
 
-    /// Everything under the home with its content, for "nothing was changed".
+    /// Returns every file below `below` in the home with its content, to assert that nothing changed.
     pub fn snapshot(&self, below: &str) -> Vec<(PathBuf, Vec<u8>)> {
-        let mut found = Vec::new();
-        collect(&self.home.join(below), &mut found);
-        found.sort();
-        found
+        let mut files = Vec::new();
+        collect_files(&self.home.join(below), &mut files);
+        files.sort();
+        files
     }
 
-    /// What its processes said last, for whoever reads why a test failed.
+    /// Prints the last lines of each log, to help find out why a test failed.
     fn print_logs(&self) {
         let logs = std::fs::read_dir(self.home.join("logs")).into_iter().flatten().flatten();
         for path in logs.map(|entry| entry.path()) {
@@ -478,17 +478,17 @@ impl TestHome {
     #[track_caller]
     pub fn assert_nothing_runs(&self) {
         let left = || processes::mentioning(self.folder());
-        wait_until("nothing left running", Duration::from_secs(10), || left().is_empty());
+        wait_until("no process of the test runs", Duration::from_secs(10), || left().is_empty());
     }
 }
 
-fn collect(path: &Path, found: &mut Vec<(PathBuf, Vec<u8>)>) {
+fn collect_files(path: &Path, files: &mut Vec<(PathBuf, Vec<u8>)>) {
     if path.is_dir() {
         for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
-            collect(&entry.path(), found);
+            collect_files(&entry.path(), files);
         }
     } else {
-        found.push((path.to_owned(), std::fs::read(path).unwrap_or_default()));
+        files.push((path.to_owned(), std::fs::read(path).unwrap_or_default()));
     }
 }
 
@@ -497,7 +497,7 @@ impl Drop for TestHome {
         if std::thread::panicking() {
             self.print_logs();
         }
-        processes::end_all(self.folder());
+        processes::kill_all(self.folder());
         postgres::remove_shared_memory(self.folder());
         if let Some(memory) = &self.memory {
             postgres::remove_shared_memory(memory);
@@ -506,64 +506,65 @@ impl Drop for TestHome {
     }
 }
 
-/// A folder in memory, where most of a test's time would be the disk's: what is tested is that nothing is lost when a
-/// process ends, not when the machine does. It has the name of the test's own folder, by which its processes are found.
-/// `None` where little memory is free, or with LEOFLOW_TEST_ON_DISK.
-fn in_memory(folder: &TempDir) -> Option<PathBuf> {
+/// Creates a folder in memory, because a test would spend most of its time waiting for the disk; the tests prove that
+/// nothing is lost when a process dies, not when the machine does. It has the name of the test's own folder, by which
+/// its processes are found. `None` if little memory is free, or with LEOFLOW_TEST_ON_DISK.
+fn memory_folder(folder: &TempDir) -> Option<PathBuf> {
     if std::env::var_os("LEOFLOW_TEST_ON_DISK").is_some() {
         return None;
     }
     const SHARED_MEMORY: &str = "/dev/shm";
-    const ENOUGH: u64 = 6 * 1024 * 1024 * 1024;
+    const REQUIRED_BYTES: u64 = 6 * 1024 * 1024 * 1024;
     let free = nix::sys::statvfs::statvfs(SHARED_MEMORY).ok()?;
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let available = text.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB"))?;
-    let has_room = free.blocks_available() * free.fragment_size() > ENOUGH
-        && available.trim().parse::<u64>().ok()? * 1024 > ENOUGH;
-    let place = Path::new(SHARED_MEMORY).join(folder.path().file_name()?);
-    (has_room && std::fs::create_dir(&place).is_ok()).then_some(place)
+    let has_room = free.blocks_available() * free.fragment_size() > REQUIRED_BYTES
+        && available.trim().parse::<u64>().ok()? * 1024 > REQUIRED_BYTES;
+    let memory = Path::new(SHARED_MEMORY).join(folder.path().file_name()?);
+    (has_room && std::fs::create_dir(&memory).is_ok()).then_some(memory)
 }
 
-/// The files of `migrations/`, oldest first, with their versions.
+/// Lists the files of `migrations/`, oldest first, with their versions.
 pub fn migrations() -> Vec<(i64, String)> {
     let folder = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations")).unwrap();
-    let mut found: Vec<_> = folder
+    let mut migrations: Vec<_> = folder
         .flatten()
         .map(|entry| entry.file_name().to_str().unwrap().to_owned())
         .filter(|name| !name.ends_with(".rollback.sql"))
         .map(|name| (name[1..5].parse().unwrap(), name))
         .collect();
-    found.sort();
-    found
+    migrations.sort();
+    migrations
 }
 
-/// The version that this binary knows up to.
+/// Returns the newest schema version that this binary knows.
 pub fn newest() -> i64 {
     migrations().last().unwrap().0
 }
 
-/// `task state`, for each task of a run as `runs show` tells it.
+/// Returns (task id, state) of each task instance of a run as `runs show` prints it.
 pub fn states(run: &Value) -> Vec<(String, String)> {
     let text = |value: &Value| value.as_str().unwrap_or("none").to_owned();
-    run["task_instances"].as_array().unwrap().iter().map(|one| (text(&one["task_id"]), text(&one["state"]))).collect()
+    let instances = run["task_instances"].as_array().unwrap().iter();
+    instances.map(|instance| (text(&instance["task_id"]), text(&instance["state"]))).collect()
 }
 
-/// The instance of a task in such a run.
+/// Returns the instance of a task in a run as `runs show` prints it.
 #[track_caller]
 pub fn task<'a>(run: &'a Value, task_id: &str) -> &'a Value {
-    let all = run["task_instances"].as_array().unwrap();
-    all.iter().find(|one| one["task_id"] == task_id).unwrap_or_else(|| panic!("{task_id} in {run}"))
+    let mut instances = run["task_instances"].as_array().unwrap().iter();
+    instances.find(|instance| instance["task_id"] == task_id).unwrap_or_else(|| panic!("no {task_id} in {run}"))
 }
 
 #[track_caller]
-pub fn wait_until(what: &str, limit: Duration, mut met: impl FnMut() -> bool) {
+pub fn wait_until(condition: &str, limit: Duration, mut is_met: impl FnMut() -> bool) {
     let mut pauses = Pauses::until(limit);
-    while !met() {
-        assert!(pauses.next(), "not within {limit:?}: {what}");
+    while !is_met() {
+        assert!(pauses.next(), "not within {limit:?}: {condition}");
     }
 }
 
-/// Between looks that cost a process each: short at first, longer for what takes its time.
+/// Pauses between polls, which cost a process each: short at first, then longer.
 struct Pauses {
     deadline: Instant,
     next: Duration,
@@ -574,7 +575,7 @@ impl Pauses {
         Self { deadline: Instant::now() + limit, next: Duration::ZERO }
     }
 
-    /// Pauses; `false` when the time was over before, so that the last pause is followed by a look.
+    /// Pauses; `false` if the deadline had passed before the pause, so that a last poll follows it.
     fn next(&mut self) -> bool {
         let is_over = Instant::now() >= self.deadline;
         std::thread::sleep(self.next);
@@ -583,17 +584,17 @@ impl Pauses {
     }
 }
 
-/// Bytes of a home's path below which the paths of its sockets fit into an address (108 with the final NUL, unix(7)).
+/// Maximum bytes of a home's path whose sockets still fit into an address (108 with the final NUL, unix(7)).
 const LONGEST_SOCKET_HOME: usize = 90;
 
-/// Of each log of a test that failed.
+/// Number of lines of each log that a failed test prints.
 const LAST_LINES: usize = 30;
 
-/// The longest that one command takes, on a machine that has much else to do.
+/// Maximum time of one command, on a busy machine.
 const COMMAND_LIMIT: Duration = Duration::from_secs(180);
 
-/// Waits for a command, but not for ever: one that hangs fails its test.
-fn output_of(child: Child, what: &str) -> Done {
+/// Waits for a command; one that hangs fails its test after [`COMMAND_LIMIT`].
+fn wait_for_output(child: Child, arguments: &str) -> CommandOutput {
     let pid = child.id() as i32;
     let (done, ended) = std::sync::mpsc::channel();
     std::thread::spawn(move || done.send(child.wait_with_output()));
@@ -601,12 +602,12 @@ fn output_of(child: Child, what: &str) -> Done {
         Ok(output) => output.unwrap().into(),
         Err(_) => {
             processes::signal(pid, "KILL");
-            panic!("leoflow {what} has not ended within {COMMAND_LIMIT:?}");
+            panic!("leoflow {arguments} did not exit within {COMMAND_LIMIT:?}");
         }
     }
 }
 
-/// A port below the range that outgoing connections use, different for every caller.
+/// Returns a port below the ephemeral range, different for every caller.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let base = 12_000 + (std::process::id() % 150) as u16 * 100;

@@ -1,26 +1,26 @@
-//! Commands in a mount namespace of their own, for disks that are small, full or somewhere else.
+//! Runs commands in their own mount namespace, to test small, full and separate disks.
 
-use super::{Done, TestHome};
+use super::{CommandOutput, TestHome};
 use std::process::Command;
 
-/// Runs the script as root of a namespace of its own, where a small disk can be mounted.
-pub fn in_own_mounts(test: &TestHome, script: &str, arguments: &[&str]) -> Done {
-    let inner = test.command(arguments);
+/// Runs the script as root of a new namespace, where it can mount a small disk.
+pub fn run_in_mount_namespace(test: &TestHome, script: &str, arguments: &[&str]) -> CommandOutput {
+    let leoflow = test.command(arguments);
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user", "--mount", "/bin/sh", "-c", script, "sh"]);
-    command.arg(&test.home).arg(inner.get_program()).args(inner.get_args()).env_clear();
-    command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.arg(&test.home).arg(leoflow.get_program()).args(leoflow.get_args()).env_clear();
+    command.envs(leoflow.get_envs().filter_map(|(name, value)| Some((name, value?))));
     command.output().unwrap().into()
 }
 
-/// Mounting in a namespace of one's own is not allowed everywhere (AppArmor, containers).
+/// True if mounting in a user namespace is allowed; AppArmor and containers may forbid it.
 pub fn can_mount() -> bool {
-    let tried = Command::new("unshare")
+    let mount = Command::new("unshare")
         .args(["--user", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"])
         .output();
-    let can = tried.is_ok_and(|output| output.status.success());
-    if !can {
-        eprintln!("not tested here: mounting in a user namespace is not allowed");
+    let is_allowed = mount.is_ok_and(|output| output.status.success());
+    if !is_allowed {
+        eprintln!("skipped: mounting in a user namespace is not allowed");
     }
-    can
+    is_allowed
 }

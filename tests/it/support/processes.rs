@@ -1,12 +1,12 @@
-//! The processes of a test, found by the folder that only they can mention.
+//! Finds and ends the processes of a test by the test's folder in their command line or working directory.
 
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Pids of processes whose command line or working directory is below `folder`, zombies not counted.
+/// Returns the pids of processes whose command line or working directory is below `folder`, without zombies.
 pub fn mentioning(folder: &Path) -> Vec<i32> {
-    // A test has another folder of this name in memory.
+    // Matches the name only, because the test's folder in memory has the same name.
     let needle = folder.file_name().and_then(|name| name.to_str()).unwrap();
     let own = std::process::id() as i32;
     fs::read_dir("/proc")
@@ -24,25 +24,25 @@ fn belongs(pid: i32, needle: &str) -> bool {
     !zombie && (String::from_utf8_lossy(&command).contains(needle) || folder.to_string_lossy().contains(needle))
 }
 
-/// Those of them with this word among their arguments.
-pub fn called(folder: &Path, word: &str) -> Vec<i32> {
-    mentioning(folder).into_iter().filter(|pid| is_called(*pid, word)).collect()
+/// Returns the pids of the folder's processes that have this argument.
+pub fn with_argument(folder: &Path, word: &str) -> Vec<i32> {
+    mentioning(folder).into_iter().filter(|pid| has_argument(*pid, word)).collect()
 }
 
-pub fn is_called(pid: i32, word: &str) -> bool {
+pub fn has_argument(pid: i32, word: &str) -> bool {
     let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     command.split(|byte| *byte == 0).any(|argument| argument == word.as_bytes())
 }
 
-/// SIGKILL to all of them, until there are none.
-pub fn end_all(folder: &Path) {
+/// Sends SIGKILL to all processes of the folder until none is left, for at most ten seconds.
+pub fn kill_all(folder: &Path) {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
-        let left = mentioning(folder);
-        if left.is_empty() || Instant::now() > deadline {
+        let pids = mentioning(folder);
+        if pids.is_empty() || Instant::now() > deadline {
             return;
         }
-        for pid in left {
+        for pid in pids {
             signal(pid, "KILL");
         }
         std::thread::sleep(Duration::from_millis(10));
@@ -59,9 +59,9 @@ pub fn is_alive(pid: i32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
-/// A process that has `port` and does not care for TERM, written down in the home as the server of a
-/// run that was killed.
-pub fn leave_a_server_behind(home: &Path, port: u16) -> std::process::Child {
+/// Starts a process that listens on `port` and ignores TERM, and records it in the home as the server of a killed
+/// supervisor.
+pub fn leave_stale_server(home: &Path, port: u16) -> std::process::Child {
     let script = format!(
         "import signal, socket, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n\
          s = socket.create_server(('127.0.0.1', {port}))\nprint('ready', flush=True)\ntime.sleep(600)"

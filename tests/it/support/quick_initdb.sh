@@ -1,6 +1,6 @@
 #!/bin/sh
-# Stands in for initdb in most tests: copies a cluster that the real one made with the same options, and gives it the
-# password asked for. Half of what a test's home costs is this.
+# Stands in for initdb in most tests: copies a cluster that the real one made with the same options and sets the
+# requested password. The real initdb takes half of the time that a test's home needs.
 set -eu
 
 bin=$(dirname "$0")
@@ -16,13 +16,13 @@ done
 
 cluster=$bin/../cluster-$(printf '%s' "$options" | cksum | cut -d ' ' -f 1)
 if [ ! -d "$cluster" ]; then
-    made=$cluster.$$
-    # shellcheck disable=SC2086  # No option of ours holds a space.
-    "$bin/real-initdb" --pgdata "$made" --pwfile "$pwfile" $options
-    # Another test may have been first.
-    mv -T "$made" "$cluster" 2>/dev/null || rm -rf "$made"
+    new=$cluster.$$
+    # shellcheck disable=SC2086  # Leoflow's options contain no spaces.
+    "$bin/real-initdb" --pgdata "$new" --pwfile "$pwfile" $options
+    # Another test may have created the cluster meanwhile.
+    mv -T "$new" "$cluster" 2>/dev/null || rm -rf "$new"
 fi
 cp -R "$cluster/." "$pgdata"
-# A password of ours holds no quote.
+# Leoflow's passwords contain no quotes.
 printf "ALTER ROLE postgres PASSWORD '%s'\n" "$(cat "$pwfile")" |
     "$bin/postgres" --single -D "$pgdata" postgres >/dev/null 2>&1

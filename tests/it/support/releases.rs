@@ -1,4 +1,4 @@
-//! Releases made for a test, of programs that stand for them, signed with a throwaway key.
+//! Builds releases for tests from stand-in programs, signed with a throwaway key.
 
 use super::{LEOFLOW, postgres_archive};
 use serde_json::{Value, json};
@@ -11,16 +11,16 @@ use std::process::{Command, Output};
 use std::sync::{Arc, LazyLock, Mutex};
 use tempfile::TempDir;
 
-/// A release host as a folder, with the programs beside it.
+/// A folder with a release host (`dist`) and the releases' programs.
 pub struct Releases {
     folder: TempDir,
 }
 
-/// What a release is like beside its version.
+/// A release's version, migration and fault.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Release {
     pub version: &'static str,
-    /// Of the migration that it adds.
+    /// The migration that the release adds.
     pub migration: Migration,
     /// `role: fault`, see `tests/releases/program.rs`.
     pub fault: Option<(&'static str, &'static str)>,
@@ -30,27 +30,27 @@ pub struct Release {
 pub enum Migration {
     #[default]
     None,
-    /// Adds a table, and can be undone.
-    Adds,
-    /// Changes rows, and cannot be undone.
+    /// Adds a table; can be rolled back.
+    AddsTable,
+    /// Changes rows; cannot be rolled back.
     Data,
-    /// What `Adds` does, and what `Data` does after it.
-    AddsThenData,
-    /// Takes minutes on the live database, and no time in the rehearsal.
-    SlowWhereItMatters,
+    /// Two migrations: `AddsTable`, then `Data`.
+    TableThenData,
+    /// Takes minutes on the live database, but is instant in the rehearsal.
+    SlowOnLiveDatabase,
     /// Fails in its last statement.
     Fails,
-    /// Adds a table, and fails to take it back.
-    Stays,
-    /// One of each phase, the contract after the data migration, which runs in batches.
+    /// Adds a table; its rollback fails.
+    RollbackFails,
+    /// A migration of each phase; the data migration runs in batches before the contract migration.
     Phases,
 }
 
 pub const FIRST: Release = Release { version: "0.1.0", migration: Migration::None, fault: None };
-pub const SECOND: Release = Release { version: "0.2.0", migration: Migration::Adds, fault: None };
+pub const SECOND: Release = Release { version: "0.2.0", migration: Migration::AddsTable, fault: None };
 
 impl Releases {
-    /// The folder that `--from` takes.
+    /// Returns the release host, the argument of `--from`.
     pub fn dist(&self) -> PathBuf {
         self.folder.path().join("dist")
     }
@@ -59,34 +59,34 @@ impl Releases {
         key().0.clone()
     }
 
-    /// The program of a release, as it came out of its build.
+    /// Returns the program of a release.
     pub fn program(&self, version: &str) -> PathBuf {
         self.folder.path().join(format!("leoflow-{version}"))
     }
 }
 
-type Made = HashMap<Vec<Release>, Arc<Releases>>;
+type ReleaseCache = HashMap<Vec<Release>, Arc<Releases>>;
 
-/// Made once for all tests that want the same.
+/// Returns the releases of `list`, built once for all tests that need the same list.
 pub fn releases(list: &[Release]) -> Arc<Releases> {
-    static MADE: LazyLock<Mutex<Made>> = LazyLock::new(Mutex::default);
-    made(list, &mut MADE.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
+    static CACHE: LazyLock<Mutex<ReleaseCache>> = LazyLock::new(Mutex::default);
+    get_or_make(list, &mut CACHE.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
 }
 
-/// The last one on top of those before it, which other lists begin with too.
-fn made(list: &[Release], all: &mut Made) -> Arc<Releases> {
-    if let Some(found) = all.get(list) {
-        return found.clone();
+/// Builds the last release on top of the cached releases of the list before it, because lists share prefixes.
+fn get_or_make(list: &[Release], cache: &mut ReleaseCache) -> Arc<Releases> {
+    if let Some(releases) = cache.get(list) {
+        return releases.clone();
     }
     let (last, before) = list.split_last().unwrap();
-    let before = (!before.is_empty()).then(|| (made(before, all), before));
+    let before = (!before.is_empty()).then(|| (get_or_make(before, cache), before));
     let releases = Arc::new(make(last, before));
-    all.insert(list.to_vec(), releases.clone());
+    cache.insert(list.to_vec(), releases.clone());
     releases
 }
 
 fn make(release: &Release, before: Option<(Arc<Releases>, &[Release])>) -> Releases {
-    let folder = tempfile::Builder::new().tempdir_in(of_this_run()).unwrap();
+    let folder = tempfile::Builder::new().tempdir_in(run_dir()).unwrap();
     let releases = Releases { folder };
     let mut more: Vec<OsString> = Vec::new();
     if let Some((before, list)) = &before {
@@ -107,7 +107,7 @@ fn make(release: &Release, before: Option<(Arc<Releases>, &[Release])>) -> Relea
     releases
 }
 
-/// One that says its version, and nothing else.
+/// Writes a PostgreSQL whose programs print a version and fail at everything else.
 fn write_broken_postgres(folder: &Path) {
     fs::create_dir_all(folder.join("bin")).unwrap();
     let script = "#!/bin/sh\n[ \"$1\" = --version ] && echo 'postgres (PostgreSQL) 18.99' && exit 0\nexit 1\n";
@@ -118,19 +118,19 @@ fn write_broken_postgres(folder: &Path) {
     }
 }
 
-/// Runs the tool that makes releases; a `--postgres` among `more` comes before the usual one.
+/// Runs the tool that builds releases; `--postgres` in `more` replaces the default archive.
 pub fn make_release(releases: &Releases, version: &str, output: &Path, more: &[&str]) -> Output {
     let changelog = output.with_extension("changelog");
     fs::write(&changelog, format!("# Changes\n\n## {version}\n\n- Something new in {version}.\n")).unwrap();
-    let has_own = more.contains(&"--postgres");
-    let usual_postgres =
-        if has_own { vec![] } else { vec!["--postgres".into(), postgres_archive().clone().into_os_string()] };
-    Command::new(example("make-release"))
+    let is_overridden = more.contains(&"--postgres");
+    let default_postgres =
+        if is_overridden { vec![] } else { vec!["--postgres".into(), postgres_archive().clone().into_os_string()] };
+    Command::new(example_program("make-release"))
         .args(["make", version, "--quick", "--date", "2026-11-20T00:00:00Z", "--sign"])
         .arg(releases.key())
         .arg("--program")
         .arg(releases.program(version))
-        .args(usual_postgres)
+        .args(default_postgres)
         .arg("--changelog")
         .arg(&changelog)
         .arg("--output")
@@ -141,7 +141,7 @@ pub fn make_release(releases: &Releases, version: &str, output: &Path, more: &[&
         .unwrap()
 }
 
-/// The program that stands for it, as `tests/releases/program.rs` describes.
+/// Writes the stand-in program of a release, which `tests/releases/program.rs` describes.
 pub fn write_program(path: &Path, release: &Release) {
     let newest = super::newest();
     let file = |name: &str| format!("V{:04}__{name}.sql", newest + 1);
@@ -154,16 +154,16 @@ pub fn write_program(path: &Path, release: &Release) {
         |file: String| json!({"file": file, "sql": "-- phase: data\nUPDATE variable SET description = 'changed';\n"});
     let migrations = match release.migration {
         Migration::None => json!([]),
-        Migration::Adds => json!([adds]),
+        Migration::AddsTable => json!([adds]),
         Migration::Data => json!([data(file("fixed"))]),
-        Migration::AddsThenData => json!([adds, data(format!("V{:04}__fixed.sql", newest + 2))]),
-        Migration::Stays => json!([{
+        Migration::TableThenData => json!([adds, data(format!("V{:04}__fixed.sql", newest + 2))]),
+        Migration::RollbackFails => json!([{
             "file": file("more"),
             "sql": "-- phase: expand\nCREATE TABLE more (id bigint PRIMARY KEY);\n",
             "rollback": "SELECT 1 / 0;\n",
         }]),
         Migration::Phases => phases(newest + 1),
-        Migration::SlowWhereItMatters => json!([{
+        Migration::SlowOnLiveDatabase => json!([{
             "file": file("slow"),
             "sql": "-- phase: expand\nCREATE TABLE more (id bigint);\n\
                     DO $$ BEGIN IF current_database() = 'leoflow' THEN PERFORM pg_sleep(120); END IF; END $$;\n",
@@ -175,16 +175,16 @@ pub fn write_program(path: &Path, release: &Release) {
             "rollback": "DROP TABLE more;\n",
         }]),
     };
-    let mut said = json!({"version": release.version, "public_key": key().1, "migrations": migrations});
+    let mut trailer = json!({"version": release.version, "public_key": key().1, "migrations": migrations});
     if let Some((role, fault)) = release.fault {
-        said["faults"] = json!({role: fault});
+        trailer["faults"] = json!({role: fault});
     }
-    append(path, &said);
+    append_trailer(path, &trailer);
 }
 
-/// Variables get a summary, from their descriptions; what only the release before needed goes in the end.
+/// Migrations that copy the variables' descriptions into a new column, then drop what only the older release needed.
 fn phases(first: i64) -> Value {
-    let file = |ahead: i64, name: &str| format!("V{:04}__{name}.sql", first + ahead);
+    let file = |offset: i64, name: &str| format!("V{:04}__{name}.sql", first + offset);
     json!([
         {
             "file": file(0, "summary"),
@@ -215,31 +215,32 @@ fn phases(first: i64) -> Value {
     ])
 }
 
-fn append(path: &Path, said: &Value) {
-    let text = said.to_string();
+fn append_trailer(path: &Path, trailer: &Value) {
+    let text = trailer.to_string();
     let length = u32::try_from(text.len()).unwrap();
-    let trail = path.with_extension("trail");
-    fs::write(&trail, [text.as_bytes(), &length.to_le_bytes(), b"LEOTRAIL"].concat()).unwrap();
-    // By another process: a child that another test forks meanwhile would have a program of ours open for writing,
-    // and then it cannot be run.
+    let trailer_file = path.with_extension("trail");
+    fs::write(&trailer_file, [text.as_bytes(), &length.to_le_bytes(), b"LEOTRAIL"].concat()).unwrap();
+    // Another process writes the program: a child that another test forks meanwhile would inherit a descriptor open for
+    // writing, and executing the program would fail with ETXTBSY.
     let script = "cat \"$1\" \"$2\" > \"$3\" && chmod 755 \"$3\" && rm \"$2\"";
-    let mut made = Command::new("/bin/sh");
-    made.args(["-c", script, "sh"]).arg(program_without_symbols()).arg(&trail).arg(path);
-    assert!(made.status().unwrap().success());
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", script, "sh"]).arg(stripped_program()).arg(&trailer_file).arg(path);
+    assert!(shell.status().unwrap().success());
 }
 
-/// Half as large to pack, to hash and to copy. As it is where there is no `strip`.
-fn program_without_symbols() -> &'static Path {
+/// Returns the program without symbols, half the size to pack, hash and copy; unchanged if there is no `strip`.
+fn stripped_program() -> &'static Path {
     static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
-        let (whole, stripped) = (example("release-under-test"), of_this_run().join("release-under-test"));
-        let is_done = Command::new("strip").arg("-o").arg(&stripped).arg(&whole).status().is_ok_and(|it| it.success());
-        if is_done { stripped } else { whole }
+        let (whole, stripped) = (example_program("release-under-test"), run_dir().join("release-under-test"));
+        let is_stripped =
+            Command::new("strip").arg("-o").arg(&stripped).arg(&whole).status().is_ok_and(|status| status.success());
+        if is_stripped { stripped } else { whole }
     });
     &PROGRAM
 }
 
-/// Statics are never dropped, so what test runs have left that are over is removed by the next one.
-fn of_this_run() -> &'static Path {
+/// Returns this test process's folder. Statics are never dropped, so each process removes the folders of ended ones.
+fn run_dir() -> &'static Path {
     static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
         let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join("releases");
         for old in fs::read_dir(&all).into_iter().flatten().flatten() {
@@ -255,12 +256,12 @@ fn of_this_run() -> &'static Path {
     &FOLDER
 }
 
-/// Secret and public half.
+/// Returns the file of the secret key, and the public key.
 fn key() -> &'static (PathBuf, String) {
     static KEY: LazyLock<(PathBuf, String)> = LazyLock::new(|| {
-        let path = of_this_run().join("key");
+        let path = run_dir().join("key");
         new_key(&path);
-        let public = Command::new(example("make-release")).arg("public-key").arg(&path).output().unwrap();
+        let public = Command::new(example_program("make-release")).arg("public-key").arg(&path).output().unwrap();
         (path, String::from_utf8(public.stdout).unwrap().trim().to_owned())
     });
     &KEY
@@ -270,13 +271,13 @@ pub fn new_key(path: &Path) {
     for old in [path.to_owned(), PathBuf::from(format!("{}.pub", path.display()))] {
         let _ = fs::remove_file(old);
     }
-    let made = Command::new(example("make-release")).arg("keygen").arg(path).output().unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let keygen = Command::new(example_program("make-release")).arg("keygen").arg(path).output().unwrap();
+    assert!(keygen.status.success(), "{}", String::from_utf8_lossy(&keygen.stderr));
 }
 
-/// Built by `cargo test` beside the program, unless a single test binary was asked for.
-pub fn example(name: &str) -> PathBuf {
+/// Returns a program of `examples`, which `cargo test` builds unless it is limited to one test binary.
+pub fn example_program(name: &str) -> PathBuf {
     let path = Path::new(LEOFLOW).parent().unwrap().join("examples").join(name);
-    assert!(path.exists(), "{} is not there: cargo build --examples", path.display());
+    assert!(path.exists(), "{} does not exist: run cargo build --examples", path.display());
     path
 }

@@ -1,21 +1,20 @@
-//! How many rounds a test goes through. The machine that runs all tests for each change does a few of them;
-//! `scripts/soak` does all.
+//! Chooses the rounds of a repeated test. Ordinary test runs do a few of them; `scripts/soak` does all.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Set by `scripts/soak`: every round.
+/// Environment variable that selects all rounds; `scripts/soak` sets it.
 const SOAK: &str = "LEOFLOW_SOAK";
-/// Which ones are chosen when a few are; any number. Without it, others each day.
+/// Environment variable with the number that selects the rounds; the default changes each day.
 const SEED: &str = "LEOFLOW_TEST_SEED";
 
-/// `few` of all rounds, spread evenly; all of them in a soak.
-pub fn a_few<T>(all: impl IntoIterator<Item = T>, few: usize) -> Vec<T> {
+/// Chooses `few` of all rounds, spread evenly; all of them in a soak.
+pub fn sample_rounds<T>(all: impl IntoIterator<Item = T>, few: usize) -> Vec<T> {
     choose(all, few, &[])
 }
 
-/// The same with the first and the last of all: for checkpoints in their order, of which some are before and some after
-/// the point of no return.
-pub fn a_few_and_both_ends<T>(all: impl IntoIterator<Item = T>, few: usize) -> Vec<T> {
+/// Like [`sample_rounds`], but always includes the first and the last: for ordered checkpoints, some of which are
+/// before and some after the point of no return.
+pub fn sample_rounds_and_ends<T>(all: impl IntoIterator<Item = T>, few: usize) -> Vec<T> {
     let all: Vec<T> = all.into_iter().collect();
     let last = all.len().saturating_sub(1);
     choose(all, few, &[0, last])
@@ -26,9 +25,9 @@ fn choose<T>(all: impl IntoIterator<Item = T>, few: usize, always: &[usize]) -> 
     if is_soak() || all.len() <= few {
         return all;
     }
-    // Shown when the test fails.
-    eprintln!("these rounds again: {SEED}={}", seed());
-    let chosen = spread(all.len(), few, seed());
+    // The output of a failed test includes this line.
+    eprintln!("repeat these rounds with {SEED}={}", seed());
+    let chosen = spread_indexes(all.len(), few, seed());
     let is_chosen = |index: &usize| chosen.contains(index) || always.contains(index);
     all.into_iter().enumerate().filter(|(index, _)| is_chosen(index)).map(|(_, round)| round).collect()
 }
@@ -43,8 +42,8 @@ pub fn seed() -> usize {
     std::env::var(SEED).ok().and_then(|text| text.parse().ok()).unwrap_or_else(today)
 }
 
-/// One index of each of `few` equal parts, at the place in it that the seed says.
-fn spread(count: usize, few: usize, seed: usize) -> Vec<usize> {
+/// Chooses one index of each of `few` equal parts, at the offset that the seed gives.
+fn spread_indexes(count: usize, few: usize, seed: usize) -> Vec<usize> {
     (0..few)
         .map(|part| {
             let (from, to) = (part * count / few, (part + 1) * count / few);
@@ -54,9 +53,9 @@ fn spread(count: usize, few: usize, seed: usize) -> Vec<usize> {
 }
 
 #[test]
-fn every_round_has_its_turn_with_some_seed() {
+fn every_round_is_chosen_by_some_seed() {
     for (count, few) in [(30, 6), (13, 5), (7, 7)] {
-        let mut seen: Vec<usize> = (0..count).flat_map(|seed| spread(count, few, seed)).collect();
+        let mut seen: Vec<usize> = (0..count).flat_map(|seed| spread_indexes(count, few, seed)).collect();
         assert!(seen.chunks(few).all(|chosen| chosen.is_sorted()), "{seen:?}");
         seen.sort_unstable();
         seen.dedup();

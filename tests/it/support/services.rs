@@ -1,6 +1,6 @@
-//! Service managers for tests: one that stands for systemd's `systemctl --user`, and a real `systemd --user`.
+//! Service managers for tests: a stand-in for `systemctl --user`, and a real `systemd --user`.
 
-use super::{Done, TestHome, processes, wait_until};
+use super::{CommandOutput, TestHome, processes, wait_until};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::time::Duration;
 const FAKE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/service/systemctl");
 const SYSTEMD: &str = "/lib/systemd/systemd";
 
-/// The environment in which a test's commands find a service manager.
+/// A service manager, and the environment variables by which a test's commands find it.
 pub struct Services {
     variables: Vec<(&'static str, String)>,
     pub units: PathBuf,
@@ -33,27 +33,27 @@ impl Services {
         Self { variables, units: test.folder().join("user/.config/systemd/user"), real: None }
     }
 
-    /// `None` where there is no systemd, or it cannot be run here.
+    /// Starts a real systemd; `None` if there is none, or it cannot run here.
     pub fn real(test: &TestHome) -> Option<Self> {
-        let has = |path: &str| Path::new(path).exists();
-        if !has(SYSTEMD) || !has("/usr/bin/systemctl") || !nix::unistd::geteuid().is_root() {
+        let exists = |path: &str| Path::new(path).exists();
+        if !exists(SYSTEMD) || !exists("/usr/bin/systemctl") || !nix::unistd::geteuid().is_root() {
             return None;
         }
         let runtime = test.folder().join("runtime");
         fs::create_dir_all(&runtime).unwrap();
         let runtime = runtime.display().to_string();
-        // It makes groups for its services below its own, so it gets one that can be removed with all of them.
+        // systemd creates its services' cgroups below its own; a cgroup for the test is removed with all of them.
         let name = test.folder().file_name().unwrap().to_str().unwrap();
-        let hierarchies = ["systemd", "unified", ""].map(|one| Path::new("/sys/fs/cgroup").join(one));
+        let hierarchies = ["systemd", "unified", ""].map(|hierarchy| Path::new("/sys/fs/cgroup").join(hierarchy));
         let is_hierarchy = |path: &PathBuf| path.join("cgroup.procs").exists();
         let groups: Vec<PathBuf> =
             hierarchies.into_iter().filter(is_hierarchy).map(|hierarchy| hierarchy.join(name)).collect();
-        let made = groups.iter().filter(|group| fs::create_dir(group).is_ok()).count();
-        if groups.is_empty() || made < groups.len() {
+        let created = groups.iter().filter(|group| fs::create_dir(group).is_ok()).count();
+        if groups.is_empty() || created < groups.len() {
             groups.iter().for_each(|group| remove_groups(group));
             return None;
         }
-        // Not booted by it, this machine has no folder that says so.
+        // systemctl requires /run/systemd/system, which only a machine booted by systemd has.
         let script = "mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/system || exit 9
                       for group; do echo $$ > \"$group/cgroup.procs\" || exit 9; done
                       exec /lib/systemd/systemd --user --log-target=console";
@@ -72,10 +72,10 @@ impl Services {
         let units = test.folder().join("user/.config/systemd/user");
         let mut services =
             Self { variables: vec![("XDG_RUNTIME_DIR", runtime)], units, real: Some(RealSystemd { process, groups }) };
-        services.is_reached(test).then_some(services)
+        services.is_reachable(test).then_some(services)
     }
 
-    fn is_reached(&mut self, test: &TestHome) -> bool {
+    fn is_reachable(&mut self, test: &TestHome) -> bool {
         for _ in 0..200 {
             if self.systemctl(test, &["show", "--property=Version"]).code == Some(0) {
                 return true;
@@ -96,11 +96,11 @@ impl Services {
     }
 
     #[track_caller]
-    pub fn run(&self, test: &TestHome, arguments: &[&str]) -> Done {
+    pub fn run(&self, test: &TestHome, arguments: &[&str]) -> CommandOutput {
         self.command(test, arguments).output().unwrap().into()
     }
 
-    pub fn systemctl(&self, test: &TestHome, arguments: &[&str]) -> Done {
+    pub fn systemctl(&self, test: &TestHome, arguments: &[&str]) -> CommandOutput {
         let environment = self.command(test, &[]);
         let mut command = Command::new("/usr/bin/env");
         command.args(["systemctl", "--user"]).args(arguments).env_clear();
@@ -108,16 +108,16 @@ impl Services {
         command.output().unwrap().into()
     }
 
-    /// The pid of the service's main process, 0 for none.
+    /// Returns the pid of the service's main process, 0 for none.
     pub fn main_pid(&self, test: &TestHome, unit: &str) -> i32 {
-        let said = self.systemctl(test, &["show", "--property=MainPID", unit]).expect(0).stdout;
-        said.trim().strip_prefix("MainPID=").unwrap().parse().unwrap()
+        let output = self.systemctl(test, &["show", "--property=MainPID", unit]).expect(0).stdout;
+        output.trim().strip_prefix("MainPID=").unwrap().parse().unwrap()
     }
 
-    /// A manager that does not answer, as after `su`.
-    pub fn go_away(&self, test: &TestHome, away: bool) {
+    /// Makes the manager unreachable, as after `su`, or reachable again.
+    pub fn set_offline(&self, test: &TestHome, is_offline: bool) {
         let flag = test.folder().join("manager/away");
-        if away { fs::write(flag, "").unwrap() } else { fs::remove_file(flag).unwrap() }
+        if is_offline { fs::write(flag, "").unwrap() } else { fs::remove_file(flag).unwrap() }
     }
 }
 
@@ -132,7 +132,7 @@ impl Drop for RealSystemd {
         processes::signal(self.process.id() as i32, "TERM");
         let _ = self.process.wait();
         for group in &self.groups {
-            wait_until("its groups are empty", Duration::from_secs(20), || {
+            wait_until("systemd's cgroups are removed", Duration::from_secs(20), || {
                 remove_groups(group);
                 !group.exists()
             });

@@ -1,5 +1,5 @@
-//! A home that is set up and has its tables, made once by the first test that wants one: others begin as copies of it. What
-//! never changes in it (the program) is shared by hard links.
+//! A home that is set up and migrated, created once by the first test that needs one; other homes start as copies of
+//! it. The program, which never changes, is shared by hard links.
 
 use super::{LEOFLOW, TestHome, processes, quick_bin};
 use std::fs;
@@ -14,21 +14,21 @@ struct Template {
     password: String,
 }
 
-/// Where templates are, one a test process: in memory, as the homes that are copied from it.
-const PREFIX: &str = "leoflow-template-";
+/// Prefix of the template's folder in `/dev/shm`, one for each test process.
+const TEMPLATE_PREFIX: &str = "leoflow-template-";
 
 static TEMPLATE: LazyLock<Option<Template>> = LazyLock::new(|| {
-    // A runner with a process for each test would make one for each.
+    // nextest runs each test in its own process, so each test would create a template.
     if std::env::var_os("NEXTEST").is_some() || std::env::var_os("LEOFLOW_TEST_ON_DISK").is_some() {
         return None;
     }
-    remove_left_ones();
-    let folder = Path::new("/dev/shm").join(format!("{PREFIX}{}", std::process::id()));
+    remove_stale_templates();
+    let folder = Path::new("/dev/shm").join(format!("{TEMPLATE_PREFIX}{}", std::process::id()));
     fs::create_dir(&folder).ok()?;
-    remove_at_the_end(&folder);
+    remove_at_exit(&folder);
     let test = TestHome::new();
-    let made = test.run(&["setup", "--json", "--port", &test.port.to_string()]);
-    let password = (made.code == Some(0)).then(|| made.json())?["admin_password"].as_str()?.to_owned();
+    let setup = test.run(&["setup", "--json", "--port", &test.port.to_string()]);
+    let password = (setup.code == Some(0)).then(|| setup.json())?["admin_password"].as_str()?.to_owned();
     if test.run(&["migrate-db"]).code != Some(0) {
         return None;
     }
@@ -36,14 +36,14 @@ static TEMPLATE: LazyLock<Option<Template>> = LazyLock::new(|| {
     copy(&test.home, &home);
     copy(&test.workspace(), &workspace);
     rewrite(&home, &[(text(&test.home), text(&home)), (text(&test.workspace()), text(&workspace))]);
-    // What its processes said is no test's.
+    // These logs belong to no test.
     let _ = fs::remove_dir_all(home.join("logs"));
     Some(Template { home, workspace, password })
 });
 
-/// Makes `test`'s home and workspace copies of the template's. The password of the administrator; `None` where there is no
-/// template, or where the test begins with something else.
-pub fn give(test: &TestHome) -> Option<String> {
+/// Copies the template's home and workspace to `test`. Returns the administrator's password; `None` if there is no
+/// template, or if the test starts with other files, programs or disks.
+pub fn copy_template(test: &TestHome) -> Option<String> {
     let is_ordinary =
         test.program == Path::new(LEOFLOW) && test.memory.is_some() && test.postgres == quick_bin().as_path();
     if !is_ordinary || test.home.exists() || test.workspace().exists() {
@@ -72,27 +72,27 @@ fn text(path: &Path) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// Programs by hard links, everything else byte by byte.
+/// Copies a folder: large programs by hard links, everything else byte by byte.
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     fs::set_permissions(to, fs::metadata(from).unwrap().permissions()).unwrap();
     for entry in fs::read_dir(from).unwrap().flatten() {
-        let (path, place, kind) = (entry.path(), to.join(entry.file_name()), entry.file_type().unwrap());
+        let (path, target, kind) = (entry.path(), to.join(entry.file_name()), entry.file_type().unwrap());
         if kind.is_dir() {
-            copy(&path, &place);
+            copy(&path, &target);
         } else if kind.is_symlink() {
-            std::os::unix::fs::symlink(fs::read_link(&path).unwrap(), &place).unwrap();
+            std::os::unix::fs::symlink(fs::read_link(&path).unwrap(), &target).unwrap();
         } else if kind.is_file() {
             let meta = entry.metadata().unwrap();
             let is_program = meta.permissions().mode() & 0o111 != 0 && meta.size() > 1024 * 1024;
-            if !is_program || fs::hard_link(&path, &place).is_err() {
-                fs::copy(&path, &place).unwrap();
+            if !is_program || fs::hard_link(&path, &target).is_err() {
+                fs::copy(&path, &target).unwrap();
             }
         }
     }
 }
 
-/// In the files that hold paths of the home and the workspace, and the port.
+/// Replaces texts in the two files that contain the paths of home and workspace, and the port.
 fn rewrite(home: &Path, changes: &[(String, String)]) {
     for name in ["config.yaml", "setup.json"] {
         let path = home.join(name);
@@ -113,22 +113,22 @@ fn renew_secret(config: &Path, name: &str) {
     fs::write(config, text.replace(&line, &format!("{name}: '{secret}'"))).unwrap();
 }
 
-/// Those of test processes that are gone.
-fn remove_left_ones() {
+/// Removes the templates of ended test processes.
+fn remove_stale_templates() {
     for entry in fs::read_dir("/dev/shm").into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let pid = name.strip_prefix(PREFIX).and_then(|pid| pid.parse().ok());
+        let pid = name.strip_prefix(TEMPLATE_PREFIX).and_then(|pid| pid.parse().ok());
         if pid.is_some_and(|pid| !processes::is_alive(pid)) {
             let _ = fs::remove_dir_all(entry.path());
         }
     }
 }
 
-/// Statics are never dropped: a process that reads a pipe of ours sees our end, whatever it is.
-fn remove_at_the_end(folder: &Path) {
+/// Removes the folder when this process ends. Statics are never dropped, so a child waits for the end of a pipe.
+fn remove_at_exit(folder: &Path) {
     let script = "cat >/dev/null; rm -rf \"$0\"";
     let mut cleaner = Command::new("setsid");
     cleaner.args(["sh", "-c", script]).arg(folder).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-    // The write end stays open for as long as this process lives.
+    // Leaks the write end, which the kernel closes when this process ends.
     std::mem::forget(cleaner.spawn().unwrap().stdin.take());
 }

@@ -1,4 +1,4 @@
-//! TLS in front of a PostgreSQL that has none, with certificates made for the test.
+//! A TLS proxy in front of a PostgreSQL without TLS, with certificates made for the test.
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::ServerConfig;
@@ -9,14 +9,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-/// Runs until it is dropped.
+/// A proxy that runs until it is dropped.
 pub struct TlsFront {
     pub port: u16,
     _end: tokio::sync::oneshot::Sender<()>,
 }
 
-/// An authority, and a certificate of it for a name. Returns the file of the authority.
-pub fn front(folder: &Path, name: &str, to: u16) -> (TlsFront, PathBuf) {
+/// Starts a proxy to a port with a new authority's certificate for `name`. Returns the proxy and the authority's file.
+pub fn front(folder: &Path, name: &str, server_port: u16) -> (TlsFront, PathBuf) {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -43,8 +43,8 @@ pub fn front(folder: &Path, name: &str, to: u16) -> (TlsFront, PathBuf) {
                     _ = &mut ended => return,
                     accepted = listener.accept() => {
                         let (client, _) = accepted.unwrap();
-                        // What a client breaks off is what some tests are about.
-                        drop(tokio::spawn(serve(client, acceptor.clone(), to)));
+                        // Ignores errors, because some tests break connections off.
+                        drop(tokio::spawn(serve(client, acceptor.clone(), server_port)));
                     }
                 }
             }
@@ -53,12 +53,12 @@ pub fn front(folder: &Path, name: &str, to: u16) -> (TlsFront, PathBuf) {
     (TlsFront { port, _end: end }, file)
 }
 
-async fn serve(mut client: TcpStream, acceptor: TlsAcceptor, to: u16) -> std::io::Result<()> {
+async fn serve(mut client: TcpStream, acceptor: TlsAcceptor, server_port: u16) -> std::io::Result<()> {
     let mut request = [0; 8];
     client.read_exact(&mut request).await?;
-    assert_eq!(request, [0, 0, 0, 8, 4, 210, 22, 47], "it asks for TLS before anything else");
+    assert_eq!(request, [0, 0, 0, 8, 4, 210, 22, 47], "the client asks for TLS first");
     client.write_all(b"S").await?;
     let mut client = acceptor.accept(client).await?;
-    let mut server = TcpStream::connect(("127.0.0.1", to)).await?;
+    let mut server = TcpStream::connect(("127.0.0.1", server_port)).await?;
     copy_bidirectional(&mut client, &mut server).await.map(drop)
 }

@@ -1,5 +1,5 @@
-"""Airflow's authoring interface, as far as Leoflow has it. The same names as `airflow.sdk`, which is Airflow's own where a
-project's environment has it."""
+"""The names of `airflow.sdk`: those of the small package (this one), or Airflow's own if the project's environment
+contains it."""
 
 from leoflow.common import real_sdk
 from leoflow.names import MODULES, look_up

@@ -1,19 +1,22 @@
-"""Which name is in which of Airflow's modules, and where it is here. docs/airflow-compatibility.md is made from this."""
+"""The supported names of each Airflow module, and the modules here that define them.
+
+docs/explanation/airflow-compatibility.md is generated from this table.
+"""
 
 from __future__ import annotations
 
 import importlib
 import sys
 
-from leoflow.common.exceptions import of_airflow
+from leoflow.common.exceptions import unsupported_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-# The modules of this package, each with the names of Airflow's that it has.
-HOMES = {
+# The modules of this package, each with the Airflow names that it defines.
+NAMES_BY_MODULE = {
     "authoring.asset_decorator": "asset",
     "authoring.assets": "Asset AssetAlias AssetAll AssetAny AssetWatcher Dataset Metadata Model",
     "authoring.async_sensors": "DateTimeSensorAsync TimeDeltaSensorAsync TimeSensorAsync",
@@ -72,14 +75,14 @@ HOMES = {
     "running.state_stores": "NEVER_EXPIRE",
     "running.task_instance": "DagRun TaskInstance",
 }
-HOME_OF = {name: home for home, names in HOMES.items() for name in names.split()}
-# Modules of Airflow's that are a module here: their names are that module's own.
-WHOLE = {"macros": "authoring.macros", "timezone": "authoring.timezone"}
+MODULE_OF_NAME = {name: home for home, names in NAMES_BY_MODULE.items() for name in names.split()}
+# Airflow modules that correspond to a whole module here.
+WHOLE_MODULES = {"macros": "authoring.macros", "timezone": "authoring.timezone"}
 
 
 def named(names: str) -> dict[str, str]:
-    """Each of the names, with the module here that has it; one that ends in a colon is such a module itself."""
-    return {name: f"{WHOLE[name]}:" if name in WHOLE else HOME_OF[name] for name in names.split()}
+    """Returns the module here that defines each name; with a colon at its end, the name is that module itself."""
+    return {name: f"{WHOLE_MODULES[name]}:" if name in WHOLE_MODULES else MODULE_OF_NAME[name] for name in names.split()}
 
 
 SDK = named("""
@@ -91,7 +94,7 @@ SDK = named("""
     cross_downstream dag get_current_context get_parsing_context literal macros setup task task_group teardown
     timezone
 """)
-EXCEPTIONS = named(HOMES["common.exceptions"])
+EXCEPTIONS = named(NAMES_BY_MODULE["common.exceptions"])
 BASH = named("BashOperator")
 BRANCH = named("BaseBranchOperator BranchMixIn")
 BRANCH_DATE = named("BranchDateTimeOperator")
@@ -120,7 +123,7 @@ MACROS = dict.fromkeys(
     "datetime dateutil datetime_diff_for_humans ds_add ds_format ds_format_locale json random time timedelta uuid yaml".split(),
     "authoring.macros")
 TIMEZONE = dict.fromkeys("convert_to_utc coerce_datetime datetime make_naive parse utc utcnow".split(), "authoring.timezone")
-# What providers and Airflow's own examples import, whichever Airflow they run on.
+# The compatibility module, which providers and Airflow's examples import.
 COMPAT = {**SDK, **EXCEPTIONS, **HOOK, **named("AirflowPlugin MappedOperator XCOM_RETURN_KEY determine_kwargs mask_secret poke_mode_only")}
 
 MODULES = {
@@ -247,18 +250,19 @@ MODULES = {
 
 
 def look_up(module: str, like: str | None = None) -> Callable[[str], Any]:
-    """A module's `__getattr__`: what Airflow has there and Leoflow does not is said with its place."""
+    """Returns the `__getattr__` of an Airflow module; it raises Unsupported for names that Leoflow lacks. `like` is the
+    Airflow module with the same names."""
     names = MODULES[like or module]
 
-    def missing(name: str) -> Any:
-        place = names.get(name)
-        if place is None:
+    def get_attribute(name: str) -> Any:
+        home = names.get(name)
+        if home is None:
             if name.startswith("_") or (like is None and f"{module}.{name}" in MODULES):
                 raise AttributeError(f"module {module!r} has no attribute {name!r}")
-            raise of_airflow(f"{module}.{name}")
-        found = importlib.import_module(f"leoflow.{place.rstrip(':')}")
-        value = found if place.endswith(":") else getattr(found, name)
+            raise unsupported_name(f"{module}.{name}")
+        defining_module = importlib.import_module(f"leoflow.{home.rstrip(':')}")
+        value = defining_module if home.endswith(":") else getattr(defining_module, name)
         setattr(sys.modules[module], name, value)
         return value
 
-    return missing
+    return get_attribute

@@ -1,4 +1,4 @@
-// A link to an operation or a type opens what it leads to.
+// Opens the operation or type that a link leads to.
 function open_target() {
   const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
   if (target instanceof HTMLDetailsElement) {

@@ -1,4 +1,4 @@
-// Follows what is under way, and shows the page anew when it is done.
+// Shows the progress of the running operation, and reloads the page when it has ended.
 "use strict";
 
 const EVERY_MS = 1000;
@@ -8,14 +8,14 @@ async function follow() {
   try {
     const response = await fetch(`/api/lite/operations/${shown.dataset.id}`, { headers: { accept: "application/json" } });
     if (response.status === 401 || response.status === 404) {
-      // Logged out, or it is so old that nothing is known of it any more.
+      // Logged out, or the operation's record has expired.
       location.replace(location.pathname);
       return;
     }
     document.getElementById("stale").hidden = response.ok;
     if (response.ok) {
       const operation = await response.json();
-      shown.querySelector("pre").textContent = operation.progress.join("\n");
+      shown.querySelector(".progress").textContent = operation.progress.join("\n");
       if (operation.status !== "running") {
         location.replace(location.pathname);
         return;

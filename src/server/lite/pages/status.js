@@ -1,12 +1,14 @@
-// Keeps the table of processes fresh while the page is looked at.
+// Updates the table of processes while the page is visible.
 "use strict";
 
 const EVERY_MS = 3000;
 
 function show(status) {
-  const overall = document.getElementById("overall");
-  overall.textContent = status.state;
-  overall.dataset.state = status.state;
+  // A new state may bring or remove warnings, which only the server knows.
+  if (document.getElementById("overall").dataset.state !== status.state) {
+    location.reload();
+    return;
+  }
   document.getElementById("reason").textContent = status.reason ?? "";
   for (const process of status.processes) {
     const row = document.querySelector(`tr[data-name="${CSS.escape(process.name)}"]`);
@@ -14,13 +16,16 @@ function show(status) {
       location.reload();
       return;
     }
-    const state = row.querySelector(".state");
+    const state = row.querySelector(".badge");
     state.dataset.state = process.state;
-    state.textContent = process.detail ? `${process.state} (${process.detail})` : process.state;
-    row.querySelector(".pid").textContent = process.pid ?? "";
+    state.textContent = process.detail && process.detail !== process.state ? `${process.state} (${process.detail})` : process.state;
+    const pid = row.querySelector(".pid");
+    if (pid.textContent !== String(process.pid ?? "")) {
+      // Measured for another process.
+      row.querySelector(".memory").textContent = "";
+    }
+    pid.textContent = process.pid ?? "";
     row.querySelector(".restarts").textContent = process.restarts;
-    row.querySelector(".memory").textContent =
-      process.rss_bytes == null ? "" : `${(process.rss_bytes / 1048576).toFixed(1)} MiB`;
   }
 }
 

@@ -1,4 +1,4 @@
-// Shows times in the reader's own zone.
+// Shows times in the browser's time zone.
 "use strict";
 
 for (const element of document.querySelectorAll("time")) {

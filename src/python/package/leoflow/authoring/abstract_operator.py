@@ -1,8 +1,7 @@
-"""What every task of a DAG is, mapped or not.
+"""The base of all operators, mapped or not.
 
 <https://airflow.apache.org/docs/apache-airflow/stable/howto/custom-operator.html>
 """
-
 
 from leoflow.authoring import setup_teardown
 from leoflow.authoring.default_args import OperatorMeta
@@ -37,22 +36,19 @@ from leoflow.common.reports import user_line
 from leoflow.common.signatures import parameters
 
 CALLBACKS = ("on_execute_callback", "on_success_callback", "on_failure_callback", "on_retry_callback", "on_skipped_callback")
-# Operator classes say how these are shown; nothing here depends on them.
-LOOKS = frozenset({"sla", "email", "email_on_failure", "email_on_retry", "run_as_user", "executor_config", "resources",
-                   "doc", "doc_json", "doc_yaml", "doc_rst", "task_display_name", "queue", "executor", "retry_policy",
-                   "allow_nested_operators", "logger_name"})
-# Of those, what would mean something that is not done.
-ONLY = {
+# Arguments that Leoflow does not implement, with the values that are accepted because they change nothing.
+NEUTRAL_VALUES = {
     "run_as_user": (None,),
     "executor": (None, "LocalExecutor"),
     "retry_policy": (None,),
     "queue": (None, "default"),
 }
-# What is more than an attribute when it is set.
-CHECKED = frozenset({"trigger_rule", "dag", *CALLBACKS, *ONLY})
+# Attributes whose assignment `__setattr__` checks.
+CHECKED_ATTRIBUTES = frozenset({"trigger_rule", "dag", *CALLBACKS, *NEUTRAL_VALUES})
 
 
 def retrying(task_id, retries, delay, exponential_backoff, longest_delay):
+    """Checks the retry arguments; returns them as attributes."""
     return {
         "retries": whole_retries(task_id, retries), "retry_delay": seconds("retry_delay", delay),
         "retry_exponential_backoff": backoff(exponential_backoff),
@@ -61,7 +57,7 @@ def retrying(task_id, retries, delay, exponential_backoff, longest_delay):
 
 
 class AbstractOperator(Linkable, metaclass=OperatorMeta):
-    """What an operator and a mapped one have in common: all that the DAG asks of a task."""
+    """The interface that operators and mapped operators share: everything that a DAG needs of a task."""
 
     template_fields = ()
     template_ext = ()
@@ -94,8 +90,8 @@ class AbstractOperator(Linkable, metaclass=OperatorMeta):
                 f"Invalid arguments were:\n**kwargs: {others}"
             )
         owner, retries, retry_delay, weight_rule, execution_timeout = (
-            airflow_settings.given(one) for one in (owner, retries, retry_delay, weight_rule, execution_timeout))
-        self._check_what_is_not_done(email, email_on_failure, email_on_retry, retries, default_args or {}, run_as_user=run_as_user,
+            airflow_settings.setting_or_value(argument) for argument in (owner, retries, retry_delay, weight_rule, execution_timeout))
+        self._refuse_unsupported(email, email_on_failure, email_on_retry, retries, default_args or {}, run_as_user=run_as_user,
                                      executor=executor, retry_policy=retry_policy, queue=queue)
         mapped = current.unmapped()
         dag = dag or current.dag()
@@ -106,9 +102,9 @@ class AbstractOperator(Linkable, metaclass=OperatorMeta):
         task_id = group.child_id(task_id) if group is not None and mapped is None else task_id
         check_key("task_id", task_id)
         rule = check_trigger_rule(trigger_rule, task_id, dag)
-        given = (on_execute_callback, on_success_callback, on_failure_callback, on_retry_callback, on_skipped_callback)
-        # All is checked here; what somebody sets later is checked by `__setattr__`, which would double what a large
-        # DAG file costs.
+        callback_values = (on_execute_callback, on_success_callback, on_failure_callback, on_retry_callback, on_skipped_callback)
+        # All values are checked here. `__setattr__` checks later assignments only: going through it for each value
+        # would double the parse time of a large DAG file.
         self._set(
             place=user_line(), task_id=task_id, task_group=None, owner=text("owner", owner),
             start_date=aware("start_date", start_date), end_date=aware("end_date", end_date),
@@ -121,7 +117,7 @@ class AbstractOperator(Linkable, metaclass=OperatorMeta):
             priority_weight=priority(task_id, priority_weight), weight_rule=check_weight_rule(weight_rule),
             queue=queue or "default", pool=text_or_none("pool", pool) or "default_pool",
             pool_slots=slots(task_id, dag, pool_slots), execution_timeout=timeout(execution_timeout),
-            **{name: callbacks(name, value) for name, value in zip(CALLBACKS, given, strict=True)},
+            **{name: callbacks(name, value) for name, value in zip(CALLBACKS, callback_values, strict=True)},
             _pre_execute_hook=pre_execute, _post_execute_hook=post_execute, trigger_rule=rule,
             map_index_template=text_or_none("map_index_template", map_index_template),
             max_active_tis_per_dag=limit("max_active_tis_per_dag", max_active_tis_per_dag),
@@ -136,14 +132,14 @@ class AbstractOperator(Linkable, metaclass=OperatorMeta):
         )
         self._join(dag, group, mapped)
 
-    # --- the steps of its making
+    # --- construction
 
     @staticmethod
-    def _check_what_is_not_done(email, on_failure, on_retry, retries, defaults, **given):
-        """Raises Unsupported for what would mean something here that nobody does."""
+    def _refuse_unsupported(email, on_failure, on_retry, retries, defaults, **arguments):
+        """Raises Unsupported for arguments that Airflow implements and Leoflow does not."""
         check_email(email, on_failure, on_retry, retries if isinstance(retries, int) else 0, defaults)
-        for name, value in given.items():
-            if value not in ONLY[name]:
+        for name, value in arguments.items():
+            if value not in NEUTRAL_VALUES[name]:
                 raise Unsupported(f"{name}={value!r}")
 
     def _set(self, **attributes):
@@ -152,12 +148,12 @@ class AbstractOperator(Linkable, metaclass=OperatorMeta):
 
     @staticmethod
     def _params(params, dag):
-        """Those of the DAG are the task's too; `own_params` are what it adds."""
+        """Merges the DAG's params with the task's own, which `own_params` holds."""
         own = dict(params or {})
         return {"own_params": own, "params": ParamsDict({**(dag.params.all_params() if dag is not None else {}), **own})}
 
     def _join(self, dag, group, mapped):
-        """Becomes a task of its DAG and its group. The instance of a mapped task is beside them, as what it is made of."""
+        """Adds the task to its DAG and group. An instance of a mapped task is not added: it only refers to both."""
         if mapped is not None:
             object.__setattr__(self, "dag", mapped.dag)
             self.task_group = mapped.task_group
@@ -169,7 +165,7 @@ class AbstractOperator(Linkable, metaclass=OperatorMeta):
         setup_teardown.collect(self)
 
     def __setattr__(self, name, value):
-        if name in CHECKED:
+        if name in CHECKED_ATTRIBUTES:
             self._set_checked(name, value)
             return
         object.__setattr__(self, name, value)
@@ -181,10 +177,10 @@ class AbstractOperator(Linkable, metaclass=OperatorMeta):
             value = check_trigger_rule(value, getattr(self, "task_id", "?"), None)
         elif name in CALLBACKS:
             value = callbacks(name, value)
-        elif name in ONLY and current.context() is None and value not in ONLY[name]:
+        elif name in NEUTRAL_VALUES and current.context() is None and value not in NEUTRAL_VALUES[name]:
             raise Unsupported(f"{name}={value!r}")
         elif name == "dag" and value is not None:
-            # To give a task a DAG is to put it there.
+            # Assigning a DAG adds the task to it, as in Airflow.
             value.add_task(self)
             return
         object.__setattr__(self, name, value)
@@ -227,24 +223,24 @@ class AbstractOperator(Linkable, metaclass=OperatorMeta):
 
     @property
     def upstream_list(self):
-        return [self.dag.get_task(one) for one in self.upstream_task_ids]
+        return [self.dag.get_task(task_id) for task_id in self.upstream_task_ids]
 
     @property
     def downstream_list(self):
-        return [self.dag.get_task(one) for one in self.downstream_task_ids]
+        return [self.dag.get_task(task_id) for task_id in self.downstream_task_ids]
 
     def get_direct_relative_ids(self, upstream=False):
         return self.upstream_task_ids if upstream else self.downstream_task_ids
 
     def get_flat_relative_ids(self, *, upstream=False):
-        found, waiting = set(), [self]
-        while waiting:
-            one = waiting.pop()
-            for task_id in one.get_direct_relative_ids(upstream):
-                if task_id not in found:
-                    found.add(task_id)
-                    waiting.append(self.dag.get_task(task_id))
-        return found
+        relative_ids, pending = set(), [self]
+        while pending:
+            task = pending.pop()
+            for task_id in task.get_direct_relative_ids(upstream):
+                if task_id not in relative_ids:
+                    relative_ids.add(task_id)
+                    pending.append(self.dag.get_task(task_id))
+        return relative_ids
 
     @property
     def output(self):
@@ -253,7 +249,7 @@ class AbstractOperator(Linkable, metaclass=OperatorMeta):
         return XComArg(self)
 
     def link_arguments(self, fields=None):
-        """Whoever's result is an argument comes first."""
+        """Makes the task depend on every task whose result is one of its arguments."""
         from leoflow.authoring.xcom_arg import operators_in
 
         for field in self.template_fields if fields is None else fields:
@@ -274,8 +270,8 @@ class AbstractOperator(Linkable, metaclass=OperatorMeta):
         object.__setattr__(self, "trigger_rule", TriggerRule.ALL_DONE_SETUP_SUCCESS)
         if on_failure_fail_dagrun is not None:
             self.on_failure_fail_dagrun = bool(on_failure_fail_dagrun)
-        for one in one_or_many(setups):
-            for setup in one.bottoms():
+        for end in one_or_many(setups):
+            for setup in end.bottoms():
                 setup.as_setup()
                 setup.set_downstream(self)
         return self
@@ -298,21 +294,21 @@ class AbstractOperator(Linkable, metaclass=OperatorMeta):
 
     @property
     def log(self):
-        from leoflow.authoring.loggers import of_operator
+        from leoflow.authoring.loggers import operator_logger
 
-        return of_operator(type(self))
+        return operator_logger(type(self))
 
     def pre_execute(self, context):
-        """Called before `execute`, for those who extend it."""
+        """Runs before `execute`; subclasses override it."""
 
     def execute(self, context):
         raise NotImplementedError
 
     def post_execute(self, context, result=None):
-        """Called after it."""
+        """Runs after `execute`; subclasses override it."""
 
     def on_kill(self):
-        """Called when the task is told to end."""
+        """Called when the task is terminated."""
 
     def render_template_fields(self, context, jinja_env=None):
         from leoflow.authoring.templates import render_fields
@@ -342,7 +338,7 @@ class AbstractOperator(Linkable, metaclass=OperatorMeta):
         self.log.info("Dry run")
 
     def prepare_for_execution(self):
-        """A copy: another try in this process begins with the arguments as they were written."""
+        """Returns a copy, because running a task changes it: another try in this process starts from the original."""
         import copy
 
         return copy.copy(self)
@@ -351,5 +347,5 @@ class AbstractOperator(Linkable, metaclass=OperatorMeta):
         return f"<Task({self.task_type}): {self.task_id}>"
 
 
-# The names that `partial()` takes for every operator.
+# Argument names that `partial()` accepts for every operator.
 BASE_ARGUMENTS = frozenset(parameters(AbstractOperator.__init__)) - {"self", "others", "default_args"}

@@ -1,4 +1,4 @@
-"""`@asset`: a function that makes an asset, as a DAG with one task."""
+"""`@asset`: turns a function that produces an asset into a DAG with one task."""
 
 from leoflow.authoring.assets import Asset
 from leoflow.authoring.dag import DAG
@@ -6,64 +6,64 @@ from leoflow.common.signatures import VAR_KEYWORD, VAR_POSITIONAL, parameters
 
 
 def asset(function=None, **arguments):
-    """`@asset`: a DAG of one task, which produces the asset of its name."""
+    """Decorates a function as a DAG with one task that produces the asset of the same name."""
     if function is not None:
         raise TypeError("@asset needs at least schedule=…: @asset(schedule=None)")
     return decorate(**arguments)
 
 
 class AssetDag(Asset):
-    """The asset, and the DAG that makes it."""
+    """An asset together with the DAG that produces it."""
 
-    def __init__(self, function, **given):
-        super().__init__(given.get("name") or function.__name__, given.get("uri"), group=given.get("group") or "asset",
-                         extra=given.get("extra"))
-        self.dag = build(function, self.name, [self], self, given)
+    def __init__(self, function, **arguments):
+        super().__init__(arguments.get("name") or function.__name__, arguments.get("uri"), group=arguments.get("group") or "asset",
+                         extra=arguments.get("extra"))
+        self.dag = build(function, self.name, [self], self, arguments)
 
     def __hash__(self):
         return super().__hash__()
 
 
-def decorate(**given):
-    return lambda function: AssetDag(check(function), **given)
+def decorate(**arguments):
+    return lambda function: AssetDag(check(function), **arguments)
 
 
-def multi(*, outlets, **given):
-    """`@asset.multi`: one function, several assets."""
-    return lambda function: build(check(function), function.__name__, list(outlets), None, given)
+def multi(*, outlets, **arguments):
+    """`@asset.multi`: a function that produces several assets."""
+    return lambda function: build(check(function), function.__name__, list(outlets), None, arguments)
 
 
 def check(function):
     if function.__qualname__ != function.__name__:
         raise ValueError("nested function not supported")
-    for name, one in parameters(function).items():
-        if one.kind in (VAR_POSITIONAL, VAR_KEYWORD):
-            raise TypeError(f"wildcard {'*' * (1 if one.kind == VAR_POSITIONAL else 2)}{name!r} is not supported in @asset")
+    for name, parameter in parameters(function).items():
+        if parameter.kind in (VAR_POSITIONAL, VAR_KEYWORD):
+            raise TypeError(f"wildcard {'*' * (1 if parameter.kind == VAR_POSITIONAL else 2)}{name!r} is not supported in @asset")
     return function
 
 
-def build(function, name, outlets, own, given):
+def build(function, name, outlets, asset, options):
     from leoflow.authoring.operators import PythonOperator
 
     names = ("schedule", "description", "params", "on_success_callback", "on_failure_callback", "dag_display_name",
              "tags", "is_paused_upon_creation")
-    arguments = {key: given[key] for key in names if given.get(key) is not None}
-    takes = parameters(function)
+    arguments = {key: options[key] for key in names if options.get(key) is not None}
+    parameters_taken = parameters(function)
     inlets = [
-        Asset.ref(name=key) for key, one in takes.items()
-        if key not in ("self", "context", "outlet_events") and one.default is one.empty
+        Asset.ref(name=key) for key, parameter in parameters_taken.items()
+        if key not in ("self", "context", "outlet_events") and parameter.default is parameter.empty
     ]
 
     class AssetOperator(PythonOperator):
         airflow_name = "AssetMainOperator"
 
         def execute(self, context):
-            offered = {"self": own, "context": context, "outlet_events": context["outlet_events"]}
+            available = {"self": asset, "context": context, "outlet_events": context["outlet_events"]}
             server = context["ti"].server
-            offered.update({ref.value: server.asset(ref.value) for ref in inlets})
-            return self.call_with({key: offered[key] for key in takes if key in offered}, context)
+            available.update({ref.value: server.asset(ref.value) for ref in inlets})
+            return self.call_with({key: available[key] for key in parameters_taken if key in available}, context)
 
-    with DAG(given.get("dag_id") or name, catchup=False, **arguments) as dag:
+    with DAG(options.get("dag_id") or name, catchup=False, **arguments) as dag:
         AssetOperator(task_id=function.__name__, python_callable=function, outlets=outlets, inlets=inlets)
     return dag
 

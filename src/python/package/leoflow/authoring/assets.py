@@ -1,4 +1,4 @@
-"""Assets: what tasks produce, and what the runs of other DAGs wait for.
+"""Assets: data that tasks produce and that schedules of other DAGs wait for.
 
 <https://airflow.apache.org/docs/apache-airflow/stable/authoring-and-scheduling/assets.html>
 """
@@ -27,7 +27,7 @@ class BaseAsset:
         return combine(AssetAll, self, other)
 
     def described(self):
-        """For the scheduler."""
+        """Returns the JSON form that the scheduler stores."""
         raise NotImplementedError
 
     def __bool__(self):
@@ -40,17 +40,18 @@ def combine(kind, left, right):
     return kind(*left.objects, right) if type(left) is kind else kind(left, right)
 
 
-def check_name(what, value):
+def check_name(kind, value):
     if not isinstance(value, str):
-        raise TypeError(f"the {what} of an asset must be a string, not {type(value).__name__}")
+        raise TypeError(f"the {kind} of an asset must be a string, not {type(value).__name__}")
     if len(value) > LONGEST:
-        raise ValueError(f"the {what} of an asset has at most {LONGEST} characters")
+        raise ValueError(f"the {kind} of an asset has at most {LONGEST} characters")
     if not value.strip():
-        raise ValueError(f"{what} cannot be empty")
+        raise ValueError(f"{kind} cannot be empty")
     return value
 
 
 def normal_uri(uri):
+    """Normalizes a URI as Airflow does: without a password, its query sorted."""
     import urllib.parse
 
     check_name("uri", uri)
@@ -60,13 +61,13 @@ def normal_uri(uri):
         return uri
     if scheme == "airflow":
         raise ValueError("Asset scheme 'airflow' is reserved")
-    place = parts.netloc
+    netloc = parts.netloc
     if parts.password:
-        warnings.warn("An Asset URI should not contain a password: it is left out", stacklevel=4)
-        place = place.rpartition("@")[2]
+        warnings.warn("An Asset URI should not contain a password; the password is removed", stacklevel=4)
+        netloc = netloc.rpartition("@")[2]
     query = urllib.parse.urlencode(sorted(urllib.parse.parse_qsl(parts.query, keep_blank_values=True)))
     path = parts.path.rstrip("/") or "/" if parts.path else parts.path
-    return urllib.parse.urlunsplit((scheme, place, path, query, ""))
+    return urllib.parse.urlunsplit((scheme, netloc, path, query, ""))
 
 
 class Asset(BaseAsset):
@@ -90,9 +91,9 @@ class Asset(BaseAsset):
         self.group = group or self.asset_type
         self.extra = dict(extra or {})
         self.watchers = list(watchers or [])
-        for one in self.watchers:
-            if not isinstance(one, AssetWatcher):
-                raise TypeError(f"watchers of an asset are AssetWatcher, and {one!r} is none")
+        for watcher in self.watchers:
+            if not isinstance(watcher, AssetWatcher):
+                raise TypeError(f"watchers of an asset must be AssetWatcher objects, not {watcher!r}")
 
     @staticmethod
     def ref(*, name=None, uri=None):
@@ -105,10 +106,10 @@ class Asset(BaseAsset):
         return self.uri
 
     def described(self):
-        told = {"name": self.name, "uri": self.uri, "group": self.group, "extra": self.extra}
+        fields = {"name": self.name, "uri": self.uri, "group": self.group, "extra": self.extra}
         if self.watchers:
-            told["watchers"] = [one.described() for one in self.watchers]
-        return {"asset": told}
+            fields["watchers"] = [watcher.described() for watcher in self.watchers]
+        return {"asset": fields}
 
     def key(self):
         return ("asset", self.name, self.uri)
@@ -136,13 +137,13 @@ class Model(Asset):
 
 class Reference(BaseAsset):
     def __init__(self, value):
-        self.value = check_name(self.what, value)
+        self.value = check_name(self.kind, value)
 
     def described(self):
-        return {self.what: self.value}
+        return {self.kind: self.value}
 
     def key(self):
-        return (self.what, self.value)
+        return (self.kind, self.value)
 
     def __eq__(self, other):
         return type(other) is type(self) and self.value == other.value
@@ -155,7 +156,7 @@ class Reference(BaseAsset):
 
 
 class AssetNameRef(Reference):
-    what = "name"
+    kind = "name"
 
     @property
     def name(self):
@@ -163,7 +164,7 @@ class AssetNameRef(Reference):
 
 
 class AssetUriRef(Reference):
-    what = "uri"
+    kind = "uri"
 
     @property
     def uri(self):
@@ -171,7 +172,7 @@ class AssetUriRef(Reference):
 
 
 class AssetAlias(Reference):
-    what = "alias"
+    kind = "alias"
 
     def __init__(self, name, *, group="asset"):
         super().__init__(name)
@@ -187,23 +188,23 @@ class AssetAlias(Reference):
 
 class Condition(BaseAsset):
     def __init__(self, *objects):
-        if not all(isinstance(one, BaseAsset) for one in objects):
+        if not all(isinstance(item, BaseAsset) for item in objects):
             raise TypeError("expect asset expressions in condition")
         self.objects = list(objects)
 
     def described(self):
-        return {self.what: [one.described() for one in self.objects]}
+        return {self.kind: [item.described() for item in self.objects]}
 
     def __repr__(self):
         return f"{type(self).__name__}({', '.join(map(repr, self.objects))})"
 
 
 class AssetAny(Condition):
-    what = "any"
+    kind = "any"
 
 
 class AssetAll(Condition):
-    what = "all"
+    kind = "all"
 
 
 def condition_of(schedule: Any) -> BaseAsset:
@@ -213,7 +214,7 @@ def condition_of(schedule: Any) -> BaseAsset:
 
 
 class AssetWatcher:
-    """A trigger that watches an asset as long as the DAG is active; each event is one of the asset."""
+    """A trigger that runs while the DAG is active; each of its events becomes an event of the asset."""
 
     def __init__(self, name, trigger):
         from leoflow.authoring.triggers import BaseEventTrigger
@@ -229,7 +230,7 @@ class AssetWatcher:
 
 
 class Metadata:
-    """Yielded by a task to say more about what it produced."""
+    """Extra information about a produced asset, yielded by a task."""
 
     def __init__(self, asset, extra=None, alias=None):
         self.asset = asset
@@ -238,7 +239,7 @@ class Metadata:
 
 
 class OutletEvent:
-    """What a task says about one thing that it produces."""
+    """Extra information that a task attaches to one outlet."""
 
     def __init__(self, key):
         self.key = key
@@ -267,23 +268,23 @@ class OutletEvents(dict):
         return event
 
     def for_asset(self, *, name=None, uri=None):
-        for one in self.outlets:
-            if isinstance(one, Asset) and (name in (None, one.name)) and (uri in (None, one.uri)):
-                return self[one]
+        for outlet in self.outlets:
+            if isinstance(outlet, Asset) and (name in (None, outlet.name)) and (uri in (None, outlet.uri)):
+                return self[outlet]
         return self[Asset(name=name, uri=uri)]
 
     def for_asset_alias(self, *, name):
         return self[AssetAlias(name)]
 
-    def take(self, metadata):
-        """What a task yielded."""
+    def add_metadata(self, metadata):
+        """Adds the metadata that a task yielded."""
         event = self[metadata.asset]
         event.extra.update(metadata.extra)
         if metadata.alias is not None:
             self[metadata.alias].add(metadata.asset, metadata.extra)
 
-    def told(self):
-        """For the scheduler: what became of each outlet."""
+    def to_events(self):
+        """Returns the asset events of all outlets, as the scheduler reads them."""
         events = []
         for outlet in self.outlets:
             if isinstance(outlet, AssetAlias):
@@ -295,7 +296,7 @@ class OutletEvents(dict):
 
 
 def storable(asset, extra):
-    """Raises NotStorable for what JSON cannot hold."""
+    """Returns `extra` as plain JSON. Raises NotStorable for a value that JSON cannot hold."""
     import json
 
     from leoflow.common.values import NotStorable, plain
@@ -304,4 +305,4 @@ def storable(asset, extra):
         plain(extra)
         return json.loads(json.dumps(extra, allow_nan=False))
     except (TypeError, ValueError) as error:
-        raise NotStorable(f"the extra of the event of {asset!r} cannot be kept: {error}") from None
+        raise NotStorable(f"cannot store the extra of the event of {asset!r}: {error}") from None

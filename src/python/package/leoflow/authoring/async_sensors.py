@@ -1,12 +1,13 @@
-"""Sensors that Airflow hands to its triggerer. There is none here: they wait as sensors do in the mode
-`reschedule`, without a process."""
+"""Sensors that wait in Airflow's triggerer. Leoflow has no triggerer, so they use mode `reschedule`, in which they also
+wait without a process."""
 
 from leoflow.authoring.sensors import DateTimeSensor, TimeDeltaSensor, TimeSensor
 
 
 def rescheduled(sensor):
-    def init(self, **given):
-        sensor.__init__(self, **{"mode": "reschedule", **given})
+    """Returns a subclass of the sensor whose default mode is `reschedule`."""
+    def init(self, **arguments):
+        sensor.__init__(self, **{"mode": "reschedule", **arguments})
 
     return type(f"{sensor.__name__}Async", (sensor,), {"__init__": init, "__module__": __name__})
 

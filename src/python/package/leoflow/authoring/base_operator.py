@@ -1,4 +1,4 @@
-"""BaseOperator: what a user's own kinds of task extend.
+"""BaseOperator: the base class of custom operators.
 
 <https://airflow.apache.org/docs/apache-airflow/stable/howto/custom-operator.html>
 """
@@ -9,10 +9,10 @@ from leoflow.authoring.mapping import OperatorPartial
 
 
 class PartialMeta(OperatorMeta):
-    """On the class and not on its instances, as in Airflow."""
+    """Defines `partial` on operator classes but not on their instances, as in Airflow."""
 
-    def partial(cls, *, task_id, dag=None, task_group=None, params=None, **given):
-        return OperatorPartial(cls, {"task_id": task_id, "dag": dag, "task_group": task_group, "params": params, **given})
+    def partial(cls, *, task_id, dag=None, task_group=None, params=None, **arguments):
+        return OperatorPartial(cls, {"task_id": task_id, "dag": dag, "task_group": task_group, "params": params, **arguments})
 
 
 class BaseOperator(AbstractOperator, metaclass=PartialMeta):

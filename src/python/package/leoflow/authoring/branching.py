@@ -1,4 +1,4 @@
-"""Operators that decide which tasks below them run.
+"""Operators that decide which of their downstream tasks run.
 
 <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/dags.html#branching>
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from leoflow.running.context import Context
 
-# Where a decision is kept, for tasks that are cleared or mapped later.
+# XCom key of the decision, which also applies to tasks that are cleared or expanded later.
 SKIPMIXIN_KEY = "skipmixin_key"
 
 
@@ -29,44 +29,46 @@ class SkipMixin:
 
     @staticmethod
     def _decide(ti, decision, tasks):
+        """Stores the decision and skips the tasks."""
         ti.xcom_push(key=SKIPMIXIN_KEY, value=decision)
-        # Instances of a mapped task decide for those of their index: the scheduler sees to that.
+        # A mapped instance decides only for downstream instances with its own index; the scheduler skips those.
         if ti.map_index == -1 and tasks:
             raise DownstreamTasksSkipped(tasks=tasks)
 
     def skip(self, ti, tasks):
-        ids = [one.task_id for one in tasks]
+        ids = [task.task_id for task in tasks]
         if ids:
             self._decide(ti, {"skipped": ids}, ids)
 
     def skip_all_except(self, ti, branch_task_ids):
-        """Of the tasks right below, all but these and what comes after these."""
+        """Skips the direct downstream tasks, except the chosen ones and those downstream of them."""
         chosen = check_choice(branch_task_ids)
         task = ti.task
         dag = task.dag
-        unknown = {one for one in chosen if one not in dag.task_dict}
+        unknown = {task_id for task_id in chosen if task_id not in dag.task_dict}
         if unknown:
             raise AirflowException(
                 f"'branch_task_ids' must contain only valid task_ids. Invalid tasks found: {unknown}."
             )
-        below = task.downstream_task_ids
-        if not below:
+        downstream = task.downstream_task_ids
+        if not downstream:
             return
         followed = set(chosen)
-        for one in chosen:
-            followed |= dag.get_task(one).get_flat_relative_ids(upstream=False)
-        skipped = [one for one in sorted(below) if one not in followed]
-        self._decide(ti, {"followed": [one for one in sorted(below) if one in followed]}, skipped)
+        for task_id in chosen:
+            followed |= dag.get_task(task_id).get_flat_relative_ids(upstream=False)
+        skipped = [task_id for task_id in sorted(downstream) if task_id not in followed]
+        self._decide(ti, {"followed": [task_id for task_id in sorted(downstream) if task_id in followed]}, skipped)
 
 
 def check_choice(chosen):
+    """Returns the chosen task ids as a set. Raises AirflowException for anything that is not a task id."""
     if chosen is None:
         return set()
     if isinstance(chosen, str):
         return {chosen}
     if isinstance(chosen, Iterable):
         chosen = set(chosen)
-        invalid = {(one, type(one).__name__) for one in chosen if not isinstance(one, str)}
+        invalid = {(item, type(item).__name__) for item in chosen if not isinstance(item, str)}
         if invalid:
             raise AirflowException(
                 "Unable to branch to the specified tasks. The branching function returned invalid "
@@ -85,16 +87,16 @@ class BranchMixIn(SkipMixin):
         return branches_to_execute
 
     def expanded(self, chosen):
-        """A group stands for the tasks that it begins with."""
+        """Replaces each task group by its root tasks."""
         if chosen is None or isinstance(chosen, str):
             chosen = chosen if chosen is None else [chosen]
         if chosen is None or not isinstance(chosen, Iterable):
             return chosen
-        found = []
-        for one in chosen:
-            group = self.dag.group_ids.get(one) if isinstance(one, str) else None
-            found += [root.task_id for root in group.get_roots()] if isinstance(group, TaskGroup) else [one]
-        return found
+        task_ids = []
+        for choice in chosen:
+            group = self.dag.group_ids.get(choice) if isinstance(choice, str) else None
+            task_ids += [root.task_id for root in group.get_roots()] if isinstance(group, TaskGroup) else [choice]
+        return task_ids
 
 
 class BaseBranchOperator(BranchMixIn, BaseOperator):
@@ -106,7 +108,7 @@ class BaseBranchOperator(BranchMixIn, BaseOperator):
 
 
 class BranchByResultMixIn(BranchMixIn):
-    """Before an operator: what that returns is the choice."""
+    """Mixed in before an operator class: the operator's result is the choice."""
 
     def execute(self, context):
         return self.do_branch(context, super().execute(context))
@@ -126,13 +128,13 @@ class ShortCircuitOperator(SkipMixin, PythonOperator):
         if condition or not self.downstream_task_ids:
             return condition
         ids = self.get_flat_relative_ids() if self.ignore_downstream_trigger_rules else self.downstream_task_ids
-        below = [self.dag.get_task(one) for one in sorted(ids)]
-        self.skip(context["ti"], [one for one in below if not one.is_teardown])
+        downstream = [self.dag.get_task(task_id) for task_id in sorted(ids)]
+        self.skip(context["ti"], [task for task in downstream if not task.is_teardown])
         return condition
 
 
 class LatestOnlyOperator(BaseBranchOperator):
-    """Goes on only in the newest of the scheduled runs."""
+    """Continues only in the latest scheduled run."""
 
     ui_color = "#e9ffdb"
 
@@ -143,7 +145,7 @@ class LatestOnlyOperator(BaseBranchOperator):
         return []
 
 
-def moment_of(context: Context, use_logical_date: bool, tzinfo: tzinfo | None) -> datetime:
+def reference_time(context: Context, use_logical_date: bool, tzinfo: tzinfo | None) -> datetime:
     run = context["dag_run"]
     if use_logical_date:
         return run.logical_date or run.run_after
@@ -167,12 +169,12 @@ class BranchDateTimeOperator(BaseBranchOperator):
 
     def choose_branch(self, context):
         zone = self.dag.timezone
-        now = moment_of(context, self.use_task_logical_date, zone)
+        now = reference_time(context, self.use_task_logical_date, zone)
         lower, upper = self.on_date(self.target_lower, now), self.on_date(self.target_upper, now)
         if lower is not None and upper is not None and upper < lower:
             upper += timedelta(days=1)
-        inside = not (upper is not None and upper < now or lower is not None and lower > now)
-        return self.follow_task_ids_if_true if inside else self.follow_task_ids_if_false
+        is_inside = not (upper is not None and upper < now or lower is not None and lower > now)
+        return self.follow_task_ids_if_true if is_inside else self.follow_task_ids_if_false
 
     def on_date(self, target, now):
         if target is None:
@@ -211,7 +213,7 @@ class WeekDay(enum.IntEnum):
             )
         if isinstance(days, (str, WeekDay)):
             days = {days}
-        return {cls.convert(one) for one in days}
+        return {cls.convert(day) for day in days}
 
 
 class BranchDayOfWeekOperator(BaseBranchOperator):
@@ -225,5 +227,5 @@ class BranchDayOfWeekOperator(BaseBranchOperator):
         self._week_days = WeekDay.validate_week_day(week_day)
 
     def choose_branch(self, context):
-        now = moment_of(context, self.use_task_logical_date, self.dag.timezone)
+        now = reference_time(context, self.use_task_logical_date, self.dag.timezone)
         return self.follow_task_ids_if_true if now.isoweekday() in self._week_days else self.follow_task_ids_if_false

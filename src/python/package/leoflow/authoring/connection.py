@@ -1,4 +1,4 @@
-"""Connections: of the environment first, then of Leoflow's own store."""
+"""Connections, read from environment variables first and then from Leoflow's datastore."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Connection:
         try:
             note_secret("extra", json.loads(self.extra) if self.extra else None)
         except ValueError:
-            # Not everybody's extra is JSON.
+            # `extra` may be any text.
             pass
 
     @classmethod
@@ -36,19 +36,19 @@ class Connection:
         text = os.environ.get(f"AIRFLOW_CONN_{conn_id.upper()}")
         if text is not None:
             return cls.from_text(conn_id, text)
-        found = read("connections", conn_id)
-        if found is None:
+        stored = read("connections", conn_id)
+        if stored is None:
             raise AirflowNotFoundException(f"The conn_id `{conn_id}` isn't defined")
         names = ("conn_type", "description", "host", "login", "password", "schema", "port", "extra")
-        return cls(conn_id, **{name: found.get(name) for name in names})
+        return cls(conn_id, **{name: stored.get(name) for name in names})
 
     @classmethod
     def from_text(cls, conn_id: str, text: str) -> Connection:
-        """A connection as an environment variable holds it: JSON, or a URI."""
+        """Parses the value of an environment variable: JSON or a URI."""
         if text.lstrip().startswith("{"):
-            given = json.loads(text)
-            given.pop("conn_id", None)
-            return cls(conn_id, **given)
+            fields = json.loads(text)
+            fields.pop("conn_id", None)
+            return cls(conn_id, **fields)
         import urllib.parse
 
         parts = urllib.parse.urlsplit(text)
@@ -81,9 +81,9 @@ class Connection:
         if self.schema or self.extra:
             uri += f"/{quoted(self.schema or '')}"
         if self.extra:
-            flat = self.extra_dejson
-            plain = all(isinstance(value, str) for value in flat.values())
-            uri += "?" + urllib.parse.urlencode(flat if plain else {"__extra__": self.extra})
+            fields = self.extra_dejson
+            is_flat = all(isinstance(value, str) for value in fields.values())
+            uri += "?" + urllib.parse.urlencode(fields if is_flat else {"__extra__": self.extra})
         return uri
 
     def __repr__(self):

@@ -1,4 +1,4 @@
-"""DAGs, and how a file's are found."""
+"""The DAG class, and how the DAGs of a file are collected."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from leoflow.authoring.params import ParamsDict
 from leoflow.authoring.task_group import TaskGroup
 from leoflow.authoring.xcom_arg import _MISSING as NO_DEFAULT
 from leoflow.common import current, topology
-from leoflow.common.airflow_settings import Setting, given
+from leoflow.common.airflow_settings import Setting, setting_or_value
 from leoflow.common.dates import aware
 from leoflow.common.exceptions import AirflowDagCycleException, AirflowException, Unsupported
 from leoflow.common.reports import PACKAGE
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
-# In the order they were made.
-made = []
-# What a DAG may be given as long as it changes nothing. `None`: it never matters.
+# All DAGs of this process, in the order of their creation.
+created_dags = []
+# Arguments that Leoflow does not implement, with the values that are accepted because they change nothing.
+# `None`: any value.
 NEUTRAL = {
     "access_control": (None,),
     "deadline": (None, []),
@@ -42,7 +43,7 @@ NEUTRAL = {
 }
 
 
-# As in Airflow's default configuration.
+# Defaults of Airflow's configuration.
 CATCHUP = Setting("scheduler", "catchup_by_default", False, bool)
 MAX_ACTIVE_RUNS = Setting("core", "max_active_runs_per_dag", 16, int)
 MAX_ACTIVE_TASKS = Setting("core", "max_active_tasks_per_dag", 16, int)
@@ -63,7 +64,7 @@ class DAG:
         for name, value in others.items():
             if name not in NEUTRAL:
                 raise TypeError(f"DAG got an unexpected keyword argument {name!r}")
-            if NEUTRAL[name] is not None and not any(value == one for one in NEUTRAL[name]):
+            if NEUTRAL[name] is not None and not any(value == neutral for neutral in NEUTRAL[name]):
                 raise Unsupported(f"{name}={value!r} of a DAG")
         self.dag_id = dag_id
         self.dag_display_name = text_or_none("dag_display_name", dag_display_name) or dag_id
@@ -77,10 +78,11 @@ class DAG:
         self.params = ParamsDict({**(self.default_args.pop("params", None) or {}), **(params or {})})
         self.tags = check_tags(tags)
         self.doc_md = check_doc(doc_md)
-        self.catchup = bool(given(catchup))
-        self.max_active_runs = positive("max_active_runs", given(max_active_runs))
-        self.max_active_tasks = positive("max_active_tasks", given(max_active_tasks))
-        self.max_consecutive_failed_dag_runs = positive("max_consecutive_failed_dag_runs", given(max_consecutive_failed_dag_runs))
+        self.catchup = bool(setting_or_value(catchup))
+        self.max_active_runs = positive("max_active_runs", setting_or_value(max_active_runs))
+        self.max_active_tasks = positive("max_active_tasks", setting_or_value(max_active_tasks))
+        self.max_consecutive_failed_dag_runs = positive(
+            "max_consecutive_failed_dag_runs", setting_or_value(max_consecutive_failed_dag_runs))
         self.dagrun_timeout = timeout(dagrun_timeout)
         self.is_paused_upon_creation = is_paused_upon_creation
         self.fail_fast = bool(fail_fast)
@@ -101,14 +103,14 @@ class DAG:
         self.timetable = timetable_of(schedule, self.timezone)
         if self.catchup and self.timetable.can_be_scheduled and self.start_date is None:
             raise ValueError("start_date is required when catchup=True")
-        most = self.timetable.active_runs_limit
-        if most is not None and self.max_active_runs > most:
+        run_limit = self.timetable.active_runs_limit
+        if run_limit is not None and self.max_active_runs > run_limit:
             raise ValueError(
-                f"Invalid max_active_runs: {type(self.timetable).__name__} requires max_active_runs <= {most}"
+                f"Invalid max_active_runs: {type(self.timetable).__name__} requires max_active_runs <= {run_limit}"
             )
-        # Whether it was used by `with`, which makes it one of the file's wherever it is kept.
+        # True once the DAG was used in a `with` block, which registers it even when no module variable holds it.
         self.entered = False
-        made.append(self)
+        created_dags.append(self)
 
     @property
     def tasks(self):
@@ -191,18 +193,19 @@ class DAG:
         current.leave_dag()
 
     def ordered(self):
-        """The tasks, each after those it waits for; of several, the one that was written first."""
+        """Returns the tasks in topological order; ties keep the order of definition. Raises
+        AirflowDagCycleException."""
         order = topology.ordered(self.task_dict)
         if len(order) < len(self.task_dict):
-            known = {task.task_id for task in order}
-            stuck = next(task for task in self.tasks if task.task_id not in known)
-            raise AirflowDagCycleException(f"Cycle detected in Dag: {self.dag_id}. Faulty task: {stuck.task_id}")
+            ordered_ids = {task.task_id for task in order}
+            in_cycle = next(task for task in self.tasks if task.task_id not in ordered_ids)
+            raise AirflowDagCycleException(f"Cycle detected in Dag: {self.dag_id}. Faulty task: {in_cycle.task_id}")
         return order
 
     topological_sort = ordered
 
     def check(self):
-        """What is wrong with it as a whole."""
+        """Raises an error for contradictions between the DAG's tasks and settings."""
         self.ordered()
         for task in self.tasks:
             if task.is_teardown and task.trigger_rule != "all_done_setup_success":
@@ -223,10 +226,10 @@ class DAG:
         self.timetable.validate()
 
     def test(self, *_, **__):
-        raise Unsupported("DAG.test() inside the file; `leoflow dags test` does it")
+        raise Unsupported("DAG.test() inside the file (use `leoflow dags test`)")
 
     def cli(self):
-        raise Unsupported("DAG.cli() inside the file; `leoflow` has its own commands")
+        raise Unsupported("DAG.cli() inside the file (use the commands of `leoflow`)")
 
     def __eq__(self, other):
         return self is other
@@ -238,9 +241,9 @@ class DAG:
 
 
 def timetable_of(schedule, timezone):
-    from leoflow.authoring.timetables import of_schedule
+    from leoflow.authoring.timetables import timetable_of_schedule
 
-    return of_schedule(schedule, timezone)
+    return timetable_of_schedule(schedule, timezone)
 
 
 def timeout(value):
@@ -264,11 +267,11 @@ def check_tags(tags):
 
 
 def defining_module():
-    """The file whose top level was being run when a DAG was made, and the line there: a factory in
-    another module makes DAGs for the file that calls it."""
+    """Returns the file whose top level is running, and its current line: a DAG that a factory function creates belongs
+    to the file that calls the factory."""
     frame = sys._getframe(1)
     while frame is not None:
-        # Code that `exec` runs belongs to the file that runs it.
+        # Code run by `exec` belongs to the file that runs it.
         if frame.f_code.co_name == "<module>" and not frame.f_code.co_filename.startswith((PACKAGE, "<")):
             return frame.f_code.co_filename, frame.f_lineno
         frame = frame.f_back
@@ -276,7 +279,7 @@ def defining_module():
 
 
 def dag(dag_id_or_function="", **arguments):
-    """`@dag`: the function's tasks become a DAG each time it is called."""
+    """`@dag`: each call of the function creates a DAG from the tasks that it defines."""
 
     def decorate(function):
         import inspect
@@ -285,33 +288,33 @@ def dag(dag_id_or_function="", **arguments):
         def make(*args, **kwargs):
             bound = inspect.signature(function).bind(*args, **kwargs)
             bound.apply_defaults()
-            named = arguments.get("dag_id") or (dag_id_or_function if isinstance(dag_id_or_function, str) else "")
+            dag_id = arguments.get("dag_id") or (dag_id_or_function if isinstance(dag_id_or_function, str) else "")
             others = {name: value for name, value in arguments.items() if name != "dag_id"}
             if function.__doc__ and not others.get("doc_md"):
                 others["doc_md"] = inspect.cleandoc(function.__doc__)
-            with DAG(named or function.__name__, **others) as made_dag:
-                given = {name: made_dag.param(name, value) for name, value in bound.arguments.items()}
-                function(**given)
-            return made_dag
+            with DAG(dag_id or function.__name__, **others) as new_dag:
+                arguments_by_name = {name: new_dag.param(name, value) for name, value in bound.arguments.items()}
+                function(**arguments_by_name)
+            return new_dag
 
         return make
 
     return decorate(dag_id_or_function) if callable(dag_id_or_function) else decorate
 
 
-def of_file(path: str, module: ModuleType, is_local: Callable[[str], bool]) -> list[DAG]:
-    """The DAGs of one file, as Airflow finds them: what its names hold, and what was used by `with`.
-    One that another local file made is that file's. Two with one id are an error."""
-    named = [value for value in vars(module).values() if isinstance(value, DAG)]
-    found = {}
-    for one in made:
-        is_own = one.module_file == path or one.module_file is None or not is_local(one.module_file)
-        if not is_own or not (one.entered or any(one is other for other in named)):
+def collect_dags(path: str, module: ModuleType, is_local: Callable[[str], bool]) -> list[DAG]:
+    """Collects the DAGs of one file, as Airflow does: those in module variables and those used in a `with` block,
+    but not DAGs that another local file defines. Raises AirflowException for a duplicate dag_id."""
+    assigned = [value for value in vars(module).values() if isinstance(value, DAG)]
+    dags_by_id = {}
+    for dag in created_dags:
+        is_own = dag.module_file == path or dag.module_file is None or not is_local(dag.module_file)
+        if not is_own or not (dag.entered or any(dag is other for other in assigned)):
             continue
-        if found.setdefault(one.dag_id, one) is not one:
+        if dags_by_id.setdefault(dag.dag_id, dag) is not dag:
             raise AirflowException(
-                f"dag_id {one.dag_id!r} is used twice, in lines {found[one.dag_id].line} and {one.line}"
+                f"dag_id {dag.dag_id!r} is used twice, in lines {dags_by_id[dag.dag_id].line} and {dag.line}"
             )
-    for one in found.values():
-        one.check()
-    return list(found.values())
+    for dag in dags_by_id.values():
+        dag.check()
+    return list(dags_by_id.values())

@@ -1,8 +1,8 @@
-"""`@task.bash`, `@task.branch`, `@task.short_circuit` and `@task.sensor`. By themselves, because most files
-do without them."""
+"""`@task.bash`, `@task.branch`, `@task.short_circuit` and `@task.sensor`. In a module of their own, because most DAG
+files do not need them."""
 
 from leoflow.authoring.branching import BranchPythonOperator, ShortCircuitOperator
-from leoflow.authoring.operators import BashOperator, Offered, keyword_arguments
+from leoflow.authoring.operators import AvailableArguments, BashOperator, keyword_arguments
 from leoflow.authoring.sensors import PythonSensor
 from leoflow.authoring.taskflow import Decorated
 from leoflow.common.exceptions import Unsupported
@@ -38,11 +38,11 @@ class DecoratedBash(Decorated, BashOperator):
         BashOperator.__init__(self, bash_command="", **others)
 
     def execute(self, context):
-        arguments = keyword_arguments(self.python_callable, self.op_args, Offered(context, self.op_kwargs), self.op_kwargs)
+        arguments = keyword_arguments(self.python_callable, self.op_args, AvailableArguments(context, self.op_kwargs), self.op_kwargs)
         command = self.python_callable(*self.op_args, **arguments)
         if not isinstance(command, str) or not command.strip():
             raise TypeError("The returned value from the TaskFlow callable must be a non-empty string.")
         self.bash_command = command
-        # The command that the function made may be a template itself.
+        # The returned command may itself be a template.
         context["ti"].render_templates(self, context)
         return self.run_command(self.bash_command, context)

@@ -6,20 +6,20 @@ from leoflow.common.exceptions import AirflowException, AirflowSkipException, Un
 
 def decorator(operator_class, function, arguments):
     if "python_callable" in arguments:
-        raise TypeError("`python_callable` is what @task decorates")
+        raise TypeError("`python_callable` cannot be given: it is the function that @task decorates")
     if function is not None:
         return TaskFunction(operator_class, function, arguments)
     return lambda decorated: TaskFunction(operator_class, decorated, arguments)
 
 
 def conditional(name, condition, skip_message, skips_when):
-    """`@task.run_if`, `@task.skip_if`: asked before the task begins."""
+    """`@task.run_if`, `@task.skip_if`: evaluates the condition before the task runs."""
 
     def before(context):
-        found = condition(context)
-        answer, told = found if isinstance(found, tuple) else (found, None)
+        result = condition(context)
+        answer, message = result if isinstance(result, tuple) else (result, None)
         if bool(answer) is skips_when:
-            raise AirflowSkipException(told or skip_message or "Task was skipped due to condition.")
+            raise AirflowSkipException(message or skip_message or "Task was skipped due to condition.")
 
     def decorate(function):
         if not isinstance(function, TaskFunction):

@@ -1,4 +1,4 @@
-"""`default_args`: what a DAG or a group gives its operators, filled in at each level of subclasses.
+"""`default_args` of DAGs and task groups, applied by each `__init__` in an operator's class hierarchy.
 
 <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/dags.html#default-arguments>
 """
@@ -19,42 +19,42 @@ if TYPE_CHECKING:
     from leoflow.authoring.task_group import TaskGroup
 
 
-def in_force(dag: DAG | None, group: TaskGroup | None, own: dict[str, Any]) -> dict[str, Any]:
-    """The defaults of a task: the DAG's, over them the group's, over them its own. Where no DAG and no group is given, those
-    of the block that the task is made in."""
+def effective_defaults(dag: DAG | None, group: TaskGroup | None, own_defaults: dict[str, Any]) -> dict[str, Any]:
+    """Merges the defaults of a task; later ones win: the DAG's, the group's, the task's own. Without a DAG or a group,
+    those of the enclosing `with` block count."""
     dag = dag or current.dag()
     group = group or (current.group(dag) if dag else None)
-    return {**(dag.default_args if dag else {}), **(group.default_args if group else {}), **own}
+    return {**(dag.default_args if dag else {}), **(group.default_args if group else {}), **own_defaults}
 
 
 def applies_defaults(init):
-    """Around an operator's own `__init__`: fills in what `default_args` say, at each level of subclasses."""
-    taken = parameters(init)
-    names = [name for name, one in taken.items() if name != "self" and one.kind not in (VAR_POSITIONAL, VAR_KEYWORD)]
+    """Wraps an operator's `__init__` so that missing arguments are taken from `default_args`."""
+    signature = parameters(init)
+    names = [name for name, parameter in signature.items() if name != "self" and parameter.kind not in (VAR_POSITIONAL, VAR_KEYWORD)]
     own_names = frozenset(names)
-    needed = [name for name in names if taken[name].is_required and name != "task_id"]
+    required = [name for name in names if signature[name].is_required and name != "task_id"]
 
     @functools.wraps(init)
-    def wrapped(self, *args, **given):
+    def wrapped(self, *args, **kwargs):
         if args:
             raise TypeError("Use keyword arguments when initializing operators")
         is_outermost = not hasattr(self, "_building")
         if is_outermost:
             object.__setattr__(self, "_building", True)
-        own = given.get("default_args") or {}
-        defaults = in_force(given.get("dag"), given.get("task_group"), own)
+        own_defaults = kwargs.get("default_args") or {}
+        defaults = effective_defaults(kwargs.get("dag"), kwargs.get("task_group"), own_defaults)
         for name, value in defaults.items():
-            # The DAG's params are the DAG's; those of a task come with the task.
-            if name in own_names and name not in given and name != "params":
-                given[name] = value
-        if "params" in own and "params" in own_names:
-            given["params"] = {**own["params"], **(given.get("params") or {})}
-        missing = [name for name in needed if name not in given]
+            # `params` of the DAG reach the task through the DAG and not as a default argument.
+            if name in own_names and name not in kwargs and name != "params":
+                kwargs[name] = value
+        if "params" in own_defaults and "params" in own_names:
+            kwargs["params"] = {**own_defaults["params"], **(kwargs.get("params") or {})}
+        missing = [name for name in required if name not in kwargs]
         if missing:
             kind = "argument" if len(missing) == 1 else "arguments"
             raise TypeError(f"missing keyword {kind} {', '.join(map(repr, missing))}")
-        given["default_args"] = {**defaults, **own}
-        init(self, **given)
+        kwargs["default_args"] = {**defaults, **own_defaults}
+        init(self, **kwargs)
         if is_outermost:
             object.__delattr__(self, "_building")
             self.link_arguments()
@@ -64,6 +64,8 @@ def applies_defaults(init):
 
 
 class OperatorMeta(abc.ABCMeta):
+    """Makes every operator class apply `default_args`."""
+
     def __new__(meta, name, bases, members, **others):
         init = members.get("__init__")
         if init is not None and not getattr(init, "_fills_in", False):

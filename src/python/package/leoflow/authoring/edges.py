@@ -1,4 +1,4 @@
-"""The arrows between tasks, and what they may lead from and to: operators, their results, groups."""
+"""Edges between tasks. Their ends may be operators, XComArgs or task groups."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def duplicate(task_id: str) -> DuplicateTaskIdFound:
     return DuplicateTaskIdFound(f"Task id {task_id!r} has already been added to the DAG")
 
 
-class Arrows:
-    """`>>` and `<<`, for whoever has `set_downstream` and `set_upstream`."""
+class DependencyMixin:
+    """Implements `>>` and `<<` by `set_downstream` and `set_upstream`."""
 
     def __rshift__(self, other):
         self.set_downstream(other)
@@ -54,7 +54,7 @@ class Arrows:
         self.set_upstream(other)
         return other
 
-    # A list on the left has no operator of its own for this.
+    # Called for a list on the left side, which does not implement `>>` itself.
     def __rrshift__(self, other):
         self.set_upstream(other)
         return self
@@ -64,35 +64,35 @@ class Arrows:
         return self
 
 
-class EdgeModifier(Arrows):
-    """`Label("…")` between two tasks: it names the arrow.
+class EdgeModifier(DependencyMixin):
+    """`Label("…")` between two tasks, which labels the edge.
 
-    As in Airflow, where not all of its tasks are of one group, those that are of a group stand for it: the arrow joins all
-    of that group, and so does its name.
+    As in Airflow, when the tasks are in different groups, a task in a group is replaced by its group: the edge and its
+    label then connect whole groups.
     """
 
     def __init__(self, label=None):
         self.label = label
-        self._above, self._below = [], []
+        self._upstream, self._downstream = [], []
 
     def set_upstream(self, other, edge_modifier=None):
-        self._keep(other, self._above)
-        for down in self._below:
+        self._add_end(other, self._upstream)
+        for down in self._downstream:
             down.set_upstream(other, edge_modifier=self)
 
     def set_downstream(self, other, edge_modifier=None):
-        self._keep(other, self._below)
-        for up in self._above:
+        self._add_end(other, self._downstream)
+        for up in self._upstream:
             up.set_downstream(other, edge_modifier=self)
 
-    def _keep(self, other, side):
-        side += flatten(other)
-        if not self._above or not self._below:
+    def _add_end(self, other, ends):
+        ends += flatten(other)
+        if not self._upstream or not self._downstream:
             return
-        groups = {group for one in [*self._above, *self._below] for group in one.groups_of()}
+        groups = {group for node in [*self._upstream, *self._downstream] for group in node.groups_of()}
         if len(groups) != 1:
-            self._above = [one.or_its_group() for one in self._above]
-            self._below = [one.or_its_group() for one in self._below]
+            self._upstream = [node.or_its_group() for node in self._upstream]
+            self._downstream = [node.or_its_group() for node in self._downstream]
 
 
 def Label(label):
@@ -100,9 +100,8 @@ def Label(label):
     return EdgeModifier(label)
 
 
-class Linkable(Arrows):
-    """What `>>` and `<<` work on. `tops` are the tasks that an arrow to it leads to, `bottoms` those
-    that one from it begins at."""
+class Linkable(DependencyMixin):
+    """An end of an edge. Edges to it lead to the tasks `tops()`; edges from it start at the tasks `bottoms()`."""
 
     is_group = False
 
@@ -121,62 +120,65 @@ class Linkable(Arrows):
         return self.bottoms()
 
     def groups_of(self):
-        """The ids of the groups that its tasks are of, None for the DAG's own."""
+        """Returns the ids of the groups of its tasks; None is the DAG's root group."""
         return {task.task_group.group_id for task in self.tops() if task.task_group is not None}
 
     def or_its_group(self):
-        """The group that stands for it where a label joins groups."""
+        """Returns the group that replaces it where a label connects groups."""
         return self
 
-    def noted(self, other, downstream, edge_modifier=None):
-        """Told of each arrow; groups remember theirs."""
+    def record_edge(self, other, downstream, edge_modifier=None):
+        """Called for each new edge with the other end; groups override it to record their edges."""
 
     def set_downstream(self, other, edge_modifier=None):
-        for one in flatten(other):
-            if isinstance(one, EdgeModifier):
+        for node in flatten(other):
+            if isinstance(node, EdgeModifier):
                 for task in self.bottoms():
-                    one.set_upstream(task)
+                    node.set_upstream(task)
                 continue
-            link(self, one, edge_modifier, begun_by=self)
+            link(self, node, edge_modifier, initiator=self)
 
     def set_upstream(self, other, edge_modifier=None):
-        for one in flatten(other):
-            if isinstance(one, EdgeModifier):
+        for node in flatten(other):
+            if isinstance(node, EdgeModifier):
                 for task in self.tops():
-                    one.set_downstream(task)
+                    node.set_downstream(task)
                 continue
-            link(one, self, edge_modifier, begun_by=self)
+            link(node, self, edge_modifier, initiator=self)
 
 
 def flatten(other: Any) -> list[Linkable | EdgeModifier]:
-    found = list(other) if isinstance(other, (list, tuple, set)) else [other]
-    for one in found:
-        if not isinstance(one, (Linkable, EdgeModifier)):
+    """Returns one end or several as a list. Raises AirflowException for anything else."""
+    nodes = list(other) if isinstance(other, (list, tuple, set)) else [other]
+    for node in nodes:
+        if not isinstance(node, (Linkable, EdgeModifier)):
             raise AirflowException(
-                f"Relationships can only be set between Operators; received {type(one).__name__}"
+                f"Relationships can only be set between Operators; received {type(node).__name__}"
             )
-    return found
+    return nodes
 
 
-def link(above, below, edge_modifier, begun_by):
-    ups, downs = above.bottoms(), below.tops()
-    above.noted(below, True, edge_modifier)
-    below.noted(above, False, edge_modifier)
-    if begun_by.is_group:
-        # It has each of its ends begin one, of which the other is told as well; the label is at the group's join only.
+def link(upstream, downstream, edge_modifier, initiator):
+    """Adds the edges between two ends. `initiator` is the end whose `>>` or `<<` was called."""
+    ups, downs = upstream.bottoms(), downstream.tops()
+    upstream.record_edge(downstream, True, edge_modifier)
+    downstream.record_edge(upstream, False, edge_modifier)
+    if initiator.is_group:
+        # As in Airflow, each end task of the group also records an edge with the other side. The label stays on the
+        # edge of the group's join node.
         edge_modifier = None
-        for end in ups if begun_by is above else downs:
-            if begun_by is above:
-                below.noted(end, False)
+        for end in ups if initiator is upstream else downs:
+            if initiator is upstream:
+                downstream.record_edge(end, False)
             else:
-                above.noted(end, True)
+                upstream.record_edge(end, True)
     for up in ups:
         for down in downs:
             connect(up, down, edge_modifier)
 
 
 def connect(up: AbstractOperator, down: AbstractOperator, edge_modifier: EdgeModifier | None = None) -> None:
-    """One arrow between two operators; the DAG of one becomes that of the other."""
+    """Adds an edge between two operators; an operator without a DAG joins the DAG of the other."""
     if up.dag is None and down.dag is not None:
         down.dag.add_task(up)
     elif down.dag is None and up.dag is not None:
@@ -189,33 +191,33 @@ def connect(up: AbstractOperator, down: AbstractOperator, edge_modifier: EdgeMod
         raise AirflowException(f"Tried to create relationships between tasks that don't have Dags yet: {up}, {down}")
     up.downstream_task_ids.add(down.task_id)
     down.upstream_task_ids.add(up.task_id)
-    name(up.dag, up.task_id, down.task_id, edge_modifier)
+    label_edge(up.dag, up.task_id, down.task_id, edge_modifier)
 
 
-def name(dag: Any, above: str, below: str, edge_modifier: EdgeModifier | None) -> None:
-    """`above` and `below` are ids of tasks, or of the joins of groups."""
+def label_edge(dag: Any, upstream: str, downstream: str, edge_modifier: EdgeModifier | None) -> None:
+    """Stores the label of an edge. `upstream` and `downstream` are ids of tasks or of join nodes of groups."""
     if edge_modifier is not None and edge_modifier.label:
-        dag.edge_labels[above, below] = edge_modifier.label
+        dag.edge_labels[upstream, downstream] = edge_modifier.label
 
 
 def chain(*tasks):
-    """Each after the one before it; two lists side by side are paired."""
+    """Links each element to the next; two adjacent lists are linked pairwise."""
     for up, down in zip(tasks, tasks[1:], strict=False):
         if isinstance(up, Linkable):
             up.set_downstream(down)
         elif isinstance(down, Linkable):
             down.set_upstream(up)
         else:
-            left, right = listed(up), listed(down)
+            left, right = as_list(up), as_list(down)
             if len(left) != len(right):
                 raise AirflowException(
                     f"Chain not supported for different length Iterable. Got {len(left)} and {len(right)}."
                 )
-            for one, other in zip(left, right, strict=True):
-                one.set_downstream(other)
+            for upstream, downstream in zip(left, right, strict=True):
+                upstream.set_downstream(downstream)
 
 
-def listed(value):
+def as_list(value):
     if isinstance(value, EdgeModifier):
         return [value]
     if not isinstance(value, (list, tuple, set)):
@@ -224,26 +226,26 @@ def listed(value):
 
 
 def chain_linear(*elements):
-    """Each after all of those before it, lists included."""
+    """Links every task of each element to every task of the next."""
     if not elements:
         raise ValueError("No tasks provided; nothing to do.")
     linked = False
-    before = None
+    previous = None
     for element in elements:
-        now = flatten(element)
-        if before is not None:
-            for up in before:
-                if isinstance(element, (list, tuple, set)) and not now:
+        current = flatten(element)
+        if previous is not None:
+            for up in previous:
+                if isinstance(element, (list, tuple, set)) and not current:
                     continue
-                up.set_downstream(now)
+                up.set_downstream(current)
                 linked = True
-        if now:
-            before = now
+        if current:
+            previous = current
     if not linked:
         raise ValueError("No dependencies were set. Did you forget to expand with `*`?")
 
 
 def cross_downstream(from_tasks, to_tasks):
-    """Each of the second after each of the first."""
+    """Makes every task of `to_tasks` depend on every task of `from_tasks`."""
     for task in from_tasks:
         task.set_downstream(to_tasks)

@@ -1,14 +1,14 @@
-"""Hooks: how operators reach a Connection."""
+"""Hooks, through which operators use a Connection."""
 
 import logging
 import os
 
-from leoflow.authoring.loggers import name_of, of_hook
+from leoflow.authoring.loggers import hook_logger, qualified_name
 from leoflow.common.exceptions import AirflowNotFoundException, Unsupported
 
 
 class LoggingMixin:
-    """`self.log`, also for those whose constructor was not called."""
+    """Provides `self.log`, even when a subclass does not call `super().__init__()`."""
 
     @property
     def log(self):
@@ -21,7 +21,7 @@ class LoggingMixin:
     logger = log
 
     def make_logger(self):
-        return logging.getLogger(name_of(type(self)))
+        return logging.getLogger(qualified_name(type(self)))
 
 
 class BaseHook(LoggingMixin):
@@ -31,7 +31,7 @@ class BaseHook(LoggingMixin):
         self._logger_name = logger_name
 
     def make_logger(self):
-        return of_hook(type(self), self.__dict__.get("_logger_name"))
+        return hook_logger(type(self), self.__dict__.get("_logger_name"))
 
     @classmethod
     def get_connection(cls, conn_id):
@@ -53,7 +53,7 @@ class FSHook(BaseHook):
         try:
             self.basepath = self.get_connection(fs_conn_id).extra_dejson.get("path", "")
         except AirflowNotFoundException:
-            # Airflow makes this one by itself; its path is the root.
+            # Airflow creates this connection by default, with the root folder as its path.
             if fs_conn_id != "fs_default":
                 raise
             self.basepath = os.sep

@@ -1,10 +1,10 @@
-"""Loggers under the names that they have in Airflow, which is what its web UI filters by."""
+"""Loggers with Airflow's names, by which its web UI filters."""
 
 from __future__ import annotations
 
 import logging
 
-# The modules of the decorated operators, which no file imports by their names.
+# The modules of the decorated operators, which MODULES does not list because no DAG file imports them.
 DECORATED = {
     "_BashDecoratedOperator": "bash", "_BranchExternalPythonDecoratedOperator": "branch_external_python",
     "_BranchPythonDecoratedOperator": "branch_python", "_BranchPythonVirtualenvDecoratedOperator": "branch_virtualenv",
@@ -14,8 +14,8 @@ DECORATED = {
 }
 
 
-def name_of(kind: type) -> str:
-    """A class with its module; of one of this package those of Airflow's that it stands for."""
+def qualified_name(kind: type) -> str:
+    """Returns module and name of a class; for a class of this package, those of its Airflow counterpart."""
     if kind.__module__.partition(".")[0] != "leoflow":
         return f"{kind.__module__}.{kind.__name__}"
     name = getattr(kind, "airflow_name", kind.__name__)
@@ -23,16 +23,16 @@ def name_of(kind: type) -> str:
         return f"airflow.providers.standard.decorators.{DECORATED[name]}.{name}"
     from leoflow.names import MODULES
 
-    places = [module for module, names in MODULES.items() if kind.__name__ in names and module.startswith("airflow.")]
-    # The deepest is where Airflow defines it: others pass it on.
-    module = max(places, key=lambda place: place.count("."), default=kind.__module__)
+    modules = [module for module, names in MODULES.items() if kind.__name__ in names and module.startswith("airflow.")]
+    # The deepest module defines the name; the others re-export it.
+    module = max(modules, key=lambda name_of_module: name_of_module.count("."), default=kind.__module__)
     return f"{module}.{name}"
 
 
-def of_operator(kind: type) -> logging.Logger:
-    return logging.getLogger(f"airflow.task.operators.{name_of(kind)}")
+def operator_logger(kind: type) -> logging.Logger:
+    return logging.getLogger(f"airflow.task.operators.{qualified_name(kind)}")
 
 
-def of_hook(kind: type, name: str | None) -> logging.Logger:
-    """`name` is what the hook was given for it."""
-    return logging.getLogger(f"airflow.task.hooks.{name or name_of(kind)}")
+def hook_logger(kind: type, name: str | None) -> logging.Logger:
+    """Returns the logger of a hook class. `name` is the hook's `logger_name`, if it was given one."""
+    return logging.getLogger(f"airflow.task.hooks.{name or qualified_name(kind)}")

@@ -1,4 +1,4 @@
-"""Dynamic task mapping: one task instance for each element.
+"""Dynamic task mapping: one task instance per element.
 
 <https://airflow.apache.org/docs/apache-airflow/stable/authoring-and-scheduling/dynamic-task-mapping.html>
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from leoflow.authoring.abstract_operator import BASE_ARGUMENTS, AbstractOperator
-from leoflow.authoring.default_args import in_force
+from leoflow.authoring.default_args import effective_defaults
 from leoflow.authoring.xcom_arg import RETURN, Argument, MappedArgument, XComArg, operators_in
 from leoflow.common.exceptions import AirflowException, Unsupported
 from leoflow.common.signatures import parameters
@@ -16,7 +16,6 @@ from leoflow.common.signatures import parameters
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
 
 
 def is_literal(value):
@@ -36,18 +35,18 @@ def check_list_of_dicts(kwargs: Any) -> None:
         return
     if not isinstance(kwargs, Sequence) or isinstance(kwargs, (str, bytes)):
         raise TypeError(f"expected XComArg or list[dict], not {type(kwargs).__name__}")
-    for one in kwargs:
-        if not isinstance(one, (Mapping, Argument)):
-            raise TypeError(f"expected XComArg or list[dict], not list[{type(one).__name__}]")
+    for element in kwargs:
+        if not isinstance(element, (Mapping, Argument)):
+            raise TypeError(f"expected XComArg or list[dict], not list[{type(element).__name__}]")
 
 
 def refuse_nested(expand_input: DictOfLists | ListOfDicts) -> None:
-    if any(isinstance(one, MappedArgument) for one in expand_input.values()):
+    if any(isinstance(value, MappedArgument) for value in expand_input.values()):
         raise ValueError("Nested Mapped TaskGroups are not yet supported")
 
 
 class DictOfLists:
-    """`expand(a=…, b=…)`: every combination, the last varying fastest."""
+    """`expand(a=…, b=…)`: the Cartesian product, in which the last argument varies fastest."""
 
     def __init__(self, kwargs):
         self.kwargs = kwargs
@@ -59,51 +58,53 @@ class DictOfLists:
         return list(dict.fromkeys(operators_in(list(self.kwargs.values()))))
 
     def length(self):
-        return {"product": [length_of(one) for one in self.kwargs.values()]}
+        """Returns an expression from which the scheduler computes the number of elements."""
+        return {"product": [length_of(value) for value in self.kwargs.values()]}
 
     def resolve(self, context, index):
-        whole = {
-            name: one.resolve(context) if isinstance(one, Argument) else one for name, one in self.kwargs.items()
+        """Returns the arguments of the element at `index`."""
+        inputs = {
+            name: value.resolve(context) if isinstance(value, Argument) else value for name, value in self.kwargs.items()
         }
-        found = {}
-        for name in reversed(list(whole)):
-            values = whole[name]
-            at = index % max(len(values), 1)
+        element = {}
+        for name in reversed(list(inputs)):
+            values = inputs[name]
+            position = index % max(len(values), 1)
             index //= max(len(values), 1)
-            found[name] = list(values.items())[at] if isinstance(values, Mapping) else values[at]
-        return {name: deep(found[name], context) for name in whole}
+            element[name] = list(values.items())[position] if isinstance(values, Mapping) else values[position]
+        return {name: resolve_nested(element[name], context) for name in inputs}
 
 
 class ListOfDicts:
     """`expand_kwargs([{…}, {…}])`."""
 
-    def __init__(self, given):
-        self.given = given
+    def __init__(self, dicts):
+        self.dicts = dicts
 
     def values(self):
-        return [self.given]
+        return [self.dicts]
 
     def operators(self):
-        return list(dict.fromkeys(operators_in(self.given)))
+        return list(dict.fromkeys(operators_in(self.dicts)))
 
     def length(self):
-        return length_of(self.given)
+        return length_of(self.dicts)
 
     def resolve(self, context, index):
-        values = self.given.resolve(context) if isinstance(self.given, Argument) else self.given
+        values = self.dicts.resolve(context) if isinstance(self.dicts, Argument) else self.dicts
         if isinstance(values, (str, bytes)) or not isinstance(values, Sequence):
             raise ValueError(f"expand_kwargs() expects a list[dict], not {type(values).__name__}")
-        one = values[index]
-        one = one.resolve(context) if isinstance(one, Argument) else one
-        if not isinstance(one, Mapping):
-            raise ValueError(f"expand_kwargs() expects a list[dict], not list[{type(one).__name__}]")
-        for name in one:
+        element = values[index]
+        element = element.resolve(context) if isinstance(element, Argument) else element
+        if not isinstance(element, Mapping):
+            raise ValueError(f"expand_kwargs() expects a list[dict], not list[{type(element).__name__}]")
+        for name in element:
             if not isinstance(name, str):
                 raise ValueError(f"expand_kwargs() input dict keys must all be str, but {name!r} is of type {type(name).__name__}")
-        return {name: deep(value, context) for name, value in one.items()}
+        return {name: resolve_nested(value, context) for name, value in element.items()}
 
 
-def deep(value, context):
+def resolve_nested(value, context):
     from leoflow.authoring.xcom_arg import resolve
 
     return resolve(value, context)
@@ -114,12 +115,15 @@ def length_of(value):
 
 
 class OperatorPartial:
-    """`Operator.partial(…)`, waiting for what it is expanded over."""
+    """`Operator.partial(…)`: an operator's fixed arguments, before `expand()`."""
 
-    def __init__(self, operator_class, given):
+    def __init__(self, operator_class, fixed_kwargs):
         self.operator_class = operator_class
-        self.given = {name: value for name, value in given.items() if value is not None or name not in ("dag", "task_group", "params")}
-        self.check_names("partial", given)
+        self.fixed_kwargs = {
+            name: value for name, value in fixed_kwargs.items()
+            if value is not None or name not in ("dag", "task_group", "params")
+        }
+        self.check_names("partial", fixed_kwargs)
 
     def check_names(self, method, kwargs):
         accepted = accepted_by(self.operator_class)
@@ -134,10 +138,10 @@ class OperatorPartial:
             raise TypeError("no arguments to expand against")
         self.check_names("expand", kwargs)
         check_mappable(f"{self.operator_class.__name__}.expand()", kwargs)
-        taken = [name for name in kwargs if name in self.given or name in BASE_ARGUMENTS]
-        if taken:
-            plural = "argument" if len(taken) == 1 else "arguments"
-            raise TypeError(f"unmappable or already specified {plural}: {', '.join(taken)}")
+        unmappable = [name for name in kwargs if name in self.fixed_kwargs or name in BASE_ARGUMENTS]
+        if unmappable:
+            plural = "argument" if len(unmappable) == 1 else "arguments"
+            raise TypeError(f"unmappable or already specified {plural}: {', '.join(unmappable)}")
         return self.make(DictOfLists(kwargs), strict=True)
 
     def expand_kwargs(self, kwargs, *, strict=True):
@@ -145,18 +149,19 @@ class OperatorPartial:
         return self.make(ListOfDicts(kwargs), strict=strict)
 
     def make(self, expand_input, strict):
-        base, own = split_arguments(self.given)
+        base, own = split_arguments(self.fixed_kwargs)
         return MappedOperator(operator_class=self.operator_class, expand_input=expand_input, partial_kwargs=own,
                               strict=strict, **base)
 
 
-def split_arguments(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Those that every operator takes, which the mapped task takes too, and the others."""
-    base = {name: value for name, value in given.items() if name in BASE_ARGUMENTS or name == "default_args"}
-    return base, {name: value for name, value in given.items() if name not in base}
+def split_arguments(arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Splits arguments into those of every operator, which the mapped task takes too, and the operator's own."""
+    base = {name: value for name, value in arguments.items() if name in BASE_ARGUMENTS or name == "default_args"}
+    return base, {name: value for name, value in arguments.items() if name not in base}
 
 
 def accepted_by(operator_class):
+    """Returns the argument names that an operator class and its bases accept."""
     names = set()
     for base in operator_class.__mro__:
         init = base.__dict__.get("__init__")
@@ -167,7 +172,7 @@ def accepted_by(operator_class):
 
 
 class MappedOperator(AbstractOperator):
-    """A task of which there is one instance for each element; it knows them when it runs."""
+    """A task with one instance per element; the elements are resolved when it runs."""
 
     is_mapped = True
 
@@ -178,14 +183,14 @@ class MappedOperator(AbstractOperator):
         self.strict = strict
         self.base_kwargs = base
         super().__init__(**base)
-        # Those of the operator's own arguments among them.
-        self.default_args_used = in_force(self.dag or base.get("dag"), self.task_group, base.get("default_args") or {})
+        # All default_args, because the operator class may take arguments that this class does not.
+        self.default_args_used = effective_defaults(self.dag or base.get("dag"), self.task_group, base.get("default_args") or {})
         if self.trigger_rule == "always" and expand_input.operators():
             raise ValueError(
                 "Task-generated mapping within a task using 'expand' is not allowed with trigger rule 'always'."
             )
         if self.task_group is not None and next(self.task_group.mapped_ancestors(), None) is not None:
-            raise Unsupported("operator expansion in an expanded task group (nor is it by Airflow)")
+            raise Unsupported("operator expansion in an expanded task group (which Airflow does not support either)")
 
     @property
     def task_type(self):
@@ -215,21 +220,21 @@ class MappedOperator(AbstractOperator):
                 connect(operator, self)
 
     def unmapped(self, context, index):
-        """The task for one element, beside the DAG and not in it."""
-        self.given = given = self.expand_input.resolve(context, index)
-        own = dict(self.partial_kwargs)
-        for name in given:
-            if self.strict and (name in own or name in BASE_ARGUMENTS and name in self.base_kwargs):
+        """Creates the task of one element, without adding it to the DAG."""
+        self.element_kwargs = element_kwargs = self.expand_input.resolve(context, index)
+        fixed_kwargs = dict(self.partial_kwargs)
+        for name in element_kwargs:
+            if self.strict and (name in fixed_kwargs or name in BASE_ARGUMENTS and name in self.base_kwargs):
                 raise TypeError(f"unmappable or already specified argument: {name}")
-        return self.beside_the_dag({**own, **given})
+        return self.create_outside_dag({**fixed_kwargs, **element_kwargs})
 
-    def beside_the_dag(self, given):
-        """The task, which knows its DAG and its group and is in neither."""
+    def create_outside_dag(self, kwargs):
+        """Creates the task with references to its DAG and group, without adding it to either."""
         from leoflow.common import current
 
         current.unmap(self)
         try:
-            return self.settle(self.build(given))
+            return self.copy_graph_position(self.build(kwargs))
         finally:
             current.unmap(None)
 
@@ -240,18 +245,18 @@ class MappedOperator(AbstractOperator):
         accepted = accepted_by(self.operator_class) | BASE_ARGUMENTS
         return {name: value for name, value in self.default_args_used.items() if name in accepted and name != "params"}
 
-    def build(self, given):
-        return self.operator_class(task_id=self.task_id, **{**self.defaults(), **self.own_base_kwargs(), **given})
+    def build(self, kwargs):
+        return self.operator_class(task_id=self.task_id, **{**self.defaults(), **self.own_base_kwargs(), **kwargs})
 
-    def settle(self, task):
-        """As the instance of this task: what the graph says of it is said of the task too."""
+    def copy_graph_position(self, task):
+        """Copies this task's place in the graph to an instance of it."""
         for name in ("dag", "task_group", "upstream_task_ids", "downstream_task_ids", "is_setup", "is_teardown",
                      "on_failure_fail_dagrun", "trigger_rule"):
             object.__setattr__(task, name, getattr(self, name))
         return task
 
     def execute(self, context):
-        raise AirflowException("a mapped task runs as its instances")
+        raise AirflowException("a mapped task cannot be executed itself: its instances are")
 
     def __repr__(self):
         return f"<Mapped({self.task_type}): {self.task_id}>"

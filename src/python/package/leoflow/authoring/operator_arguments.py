@@ -1,4 +1,4 @@
-"""What every operator is given, checked and in one form."""
+"""Checks and normalizes the arguments that every operator takes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from leoflow.authoring.dag import DAG
 
-# As in Airflow's default configuration.
+# Defaults of Airflow's configuration.
 OWNER = Setting("operators", "default_owner", "airflow", str)
 RETRIES = Setting("core", "default_task_retries", 0, int)
 RETRY_DELAY = Setting("core", "default_task_retry_delay", timedelta(seconds=300), timedelta)
@@ -25,7 +25,7 @@ EXECUTION_TIMEOUT = Setting("core", "default_task_execution_timeout", None, time
 
 
 def seconds(name: str, value: Any) -> timedelta:
-    """A delay as Airflow takes it: a timedelta, or a number of seconds."""
+    """Converts a delay, which is a timedelta or a number of seconds."""
     if isinstance(value, timedelta):
         return value
     if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -40,14 +40,15 @@ def text_or_none(name: str, value: Any) -> str | None:
 
 
 def check_doc(doc_md: Any) -> str | None:
+    """Checks doc_md. The name of a Markdown file is replaced by the file's text, if it exists."""
     text_or_none("doc_md", doc_md)
     if doc_md and doc_md.endswith(".md") and "\n" not in doc_md:
         import os
 
-        # As in Airflow: a file beside the DAG.
-        place = os.path.join(os.path.dirname(user_line()[0]), doc_md)
+        # As in Airflow, a path relative to the DAG file.
+        path = os.path.join(os.path.dirname(user_line()[0]), doc_md)
         try:
-            with open(place, encoding="utf-8") as file:
+            with open(path, encoding="utf-8") as file:
                 return file.read()
         except FileNotFoundError:
             return doc_md
@@ -55,7 +56,7 @@ def check_doc(doc_md: Any) -> str | None:
 
 
 def callbacks(name: str, value: Any) -> list[Callable]:
-    """A function, several, or none, as a list."""
+    """Returns a callback, several, or None as a list."""
     if value is None:
         return []
     if callable(value):
@@ -66,16 +67,16 @@ def callbacks(name: str, value: Any) -> list[Callable]:
 
 
 def check_email(email: Any, on_failure: bool | None, on_retry: bool | None, retries: int, defaults: dict[str, Any]) -> None:
-    """Airflow would send it; nobody here does. Addresses alone ask for nothing where neither event is to be told
-    of: a retry is none where there are no retries. None is what was not written: Airflow's default is True."""
+    """Raises Unsupported where Airflow would send e-mail. Addresses alone are accepted when both events are switched
+    off; a task without retries has no retry event. None means not given, for which Airflow's default is True."""
     if not email:
         return
-    place = " in default_args" if "email" in defaults else ""
-    for name, wanted, happens in (("email_on_failure", on_failure, True), ("email_on_retry", on_retry, retries > 0)):
-        if not happens or wanted is False:
+    source = " in default_args" if "email" in defaults else ""
+    for name, value, happens in (("email_on_failure", on_failure, True), ("email_on_retry", on_retry, retries > 0)):
+        if not happens or value is False:
             continue
-        what = f"{name}={wanted!r}" if wanted is not None else f"email without {name}=False"
-        raise Unsupported(f"e-mail ({what}{place}; use on_failure_callback or on_retry_callback)")
+        setting = f"{name}={value!r}" if value is not None else f"email without {name}=False"
+        raise Unsupported(f"e-mail ({setting}{source}; use on_failure_callback or on_retry_callback)")
 
 
 def whole_retries(task_id: str, retries: Any) -> int:
@@ -91,7 +92,7 @@ def whole_retries(task_id: str, retries: Any) -> int:
 
 
 def backoff(value: Any) -> float:
-    """The factor: True means 2, and 0 that there is none."""
+    """Returns the factor of exponential backoff: True means 2; 0 means none."""
     if isinstance(value, bool):
         return 2.0 if value else 0.0
     if not isinstance(value, (int, float)) or value < 0:
@@ -100,6 +101,7 @@ def backoff(value: Any) -> float:
 
 
 def priority(task_id: str, weight: Any) -> int:
+    """Checks a priority weight and limits it to 32 bits, as in Airflow."""
     if isinstance(weight, bool) or not isinstance(weight, int):
         raise AirflowException(f"`priority_weight` for task '{task_id}' only accepts integers, received '{type(weight)}'.")
     return max(-(2**31), min(weight, 2**31 - 1))
@@ -114,6 +116,7 @@ def limit(name: str, value: Any) -> int | None:
 
 
 def one_or_many(value: Any) -> list:
+    """Returns one value, several, or None as a list."""
     if value is None:
         return []
     return list(value) if isinstance(value, (list, tuple, set)) else [value]
@@ -127,8 +130,8 @@ def text(name: str, value: Any) -> str:
 
 def slots(task_id: str, dag: DAG | None, number: Any) -> int:
     if not isinstance(number, int) or number < 1:
-        inside = f" in dag {dag.dag_id}" if dag is not None else ""
-        raise ValueError(f"pool slots for {task_id}{inside} cannot be less than 1")
+        location = f" in dag {dag.dag_id}" if dag is not None else ""
+        raise ValueError(f"pool slots for {task_id}{location} cannot be less than 1")
     return number
 
 

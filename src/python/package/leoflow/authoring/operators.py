@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
-# Shorter than the time between the TERM and the KILL that the task itself gets.
+# Time between SIGTERM and SIGKILL for a command; shorter than that for the task itself.
 KILL_AFTER_SECONDS = 4
-# Of a line that is read at once: one without an end must not fill the memory.
+# Longer lines are read in pieces of this size: a line without an end must not fill the memory.
 PIECE_BYTES = 64 * 1024
 
 
 class EmptyOperator(BaseOperator):
-    """Does nothing; holds other tasks together."""
+    """Does nothing; structures a DAG."""
 
     ui_color = "#e8f7e4"
     inherits_from_empty_operator = True
@@ -48,7 +48,7 @@ class PythonOperator(BaseOperator):
         if templates_exts:
             self.template_ext = templates_exts
         self.python_callable = python_callable
-        # The whole may be what another task returns.
+        # The whole argument may be the result of another task.
         self.op_args = op_args if isinstance(op_args, Argument) else list(op_args or ())
         self.op_kwargs = op_kwargs if isinstance(op_kwargs, Argument) else dict(op_kwargs or {})
         self.show_return_value_in_logs = show_return_value_in_logs
@@ -60,13 +60,13 @@ class PythonOperator(BaseOperator):
     def call(self, context):
         if self.templates_dict:
             context["templates_dict"] = self.templates_dict
-        arguments = keyword_arguments(self.python_callable, self.op_args, Offered(context, self.op_kwargs), self.op_kwargs)
+        arguments = keyword_arguments(self.python_callable, self.op_args, AvailableArguments(context, self.op_kwargs), self.op_kwargs)
         return self.call_with(arguments, context)
 
     def call_with(self, arguments, context):
         result = self.python_callable(*self.op_args, **arguments)
         if isinstance(result, types.GeneratorType):
-            result = exhaust(result, context)
+            result = run_generator(result, context)
         elif isinstance(result, types.CoroutineType):
             import asyncio
 
@@ -76,8 +76,9 @@ class PythonOperator(BaseOperator):
         return result
 
 
-def exhaust(generator, context):
-    """What it yields says something of assets, or is for nobody; what it returns is the result."""
+def run_generator(generator, context):
+    """Runs a generator to its end and returns its return value. Yielded Metadata is recorded; other values are
+    ignored."""
     from leoflow.authoring.assets import Metadata
 
     while True:
@@ -86,48 +87,48 @@ def exhaust(generator, context):
         except StopIteration as end:
             return end.value
         if isinstance(yielded, Metadata):
-            context["outlet_events"].take(yielded)
+            context["outlet_events"].add_metadata(yielded)
 
 
-class Offered:
-    """The context and the user's own arguments, of which each is looked at only when it is taken."""
+class AvailableArguments:
+    """The context overlaid by the user's own arguments; a value is computed only when it is taken."""
 
-    def __init__(self, context, given):
+    def __init__(self, context, own):
         self.context = context
-        self.given = given
+        self.own = own
 
     def __contains__(self, name):
-        return name in self.given or name in self.context
+        return name in self.own or name in self.context
 
     def __getitem__(self, name):
-        return self.given[name] if name in self.given else self.context[name]
+        return self.own[name] if name in self.own else self.context[name]
 
     def items(self):
-        return {**{name: self.context[name] for name in self.context}, **self.given}.items()
+        return {**{name: self.context[name] for name in self.context}, **self.own}.items()
 
 
-def keyword_arguments(function: Callable, positional: Sequence, offered: Offered, wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the context and the user's own arguments, those that the function takes by name."""
+def keyword_arguments(function: Callable, positional: Sequence, available: AvailableArguments, own: Mapping[str, Any]) -> dict[str, Any]:
+    """Selects from the context and the user's own arguments those that the function takes by name."""
     try:
         signature = parameters(function)
     except (TypeError, ValueError):
-        # A builtin that does not tell: it gets what the user gave.
-        return dict(wanted)
-    by_place = [
-        one.name for one in signature.values() if one.kind in (POSITIONAL_ONLY, POSITIONAL_OR_KEYWORD)
+        # A builtin without a signature gets only the user's own arguments.
+        return dict(own)
+    positional_names = [
+        parameter.name for parameter in signature.values() if parameter.kind in (POSITIONAL_ONLY, POSITIONAL_OR_KEYWORD)
     ][: len(positional)]
-    for name in by_place:
-        if name in offered:
+    for name in positional_names:
+        if name in available:
             raise ValueError(f"The key {name!r} in args is a part of kwargs and therefore reserved.")
-    if any(one.kind == VAR_KEYWORD for one in signature.values()):
-        return {name: value for name, value in offered.items() if name not in by_place}
-    takes = [
-        one.name
-        for one in signature.values()
-        if one.kind in (POSITIONAL_OR_KEYWORD, KEYWORD_ONLY) and one.name not in by_place
+    if any(parameter.kind == VAR_KEYWORD for parameter in signature.values()):
+        return {name: value for name, value in available.items() if name not in positional_names}
+    accepted = [
+        parameter.name
+        for parameter in signature.values()
+        if parameter.kind in (POSITIONAL_OR_KEYWORD, KEYWORD_ONLY) and parameter.name not in positional_names
     ]
-    # What the function does not take is left out, as in Airflow.
-    return {name: offered[name] for name in takes if name in offered}
+    # Arguments that the function does not take are dropped, as in Airflow.
+    return {name: available[name] for name in accepted if name in available}
 
 
 class BashOperator(BaseOperator):
@@ -156,7 +157,7 @@ class BashOperator(BaseOperator):
         return self.run_command(self.bash_command, context)
 
     def run_command(self, command, context):
-        # Only tasks that need it pay for it.
+        # Imported here because the import is slow and few tasks need it.
         import tempfile
 
         if self.cwd is not None:
@@ -167,7 +168,7 @@ class BashOperator(BaseOperator):
         environment = dict(os.environ) if self.env is None or self.append_env else {}
         environment.update(self.env or {})
         environment.update(context["ti"].airflow_environment())
-        # By which what it starts is known as this task's.
+        # Marks the command's processes as processes of this task.
         environment.update({name: os.environ[name] for name in ("LEOFLOW_TASK",) if name in os.environ})
         with tempfile.TemporaryDirectory(prefix="airflowtmp") as folder:
             last = self.stream(command, environment, self.cwd or folder)
@@ -179,7 +180,7 @@ class BashOperator(BaseOperator):
         return self.output_processor(last)
 
     def stream(self, command, environment, folder):
-        """Runs it, passing its output on; returns the last line."""
+        """Runs the command and copies its output to the log; returns the last line."""
         import logging
         import shutil
         import subprocess
@@ -193,7 +194,7 @@ class BashOperator(BaseOperator):
             stdin=subprocess.DEVNULL,
             cwd=folder,
             env=environment,
-            # As in Airflow: signals for the task's own group are not for it.
+            # As in Airflow: signals for the task's process group do not reach the command.
             start_new_session=True,
         )
         last = self.pass_on()
@@ -202,34 +203,34 @@ class BashOperator(BaseOperator):
         return last
 
     def pass_on(self):
-        """Its output as it comes; of the last line no more than what is too much for an XCom."""
+        """Logs the output line by line and returns the last line, cut soon after it exceeds the XCom limit."""
         import codecs
 
         from leoflow.common.values import LARGEST_BYTES
 
         decoder = codecs.getincrementaldecoder(self.output_encoding)("backslashreplace")
-        last, is_new = "", True
+        last_line, starts_line = "", True
         for raw in iter(lambda: self.process.stdout.readline(PIECE_BYTES), b""):
-            text, ends = decoder.decode(raw), raw.endswith(b"\n")
-            last = text if is_new else last + text if len(last) <= LARGEST_BYTES else last
-            self.program_log.info("%s", text.rstrip() if ends else text)
-            is_new = ends
-        if not is_new:
-            rest = decoder.decode(b"", True)
-            last += rest
-            if rest:
-                self.program_log.info("%s", rest)
-        return last.rstrip()
+            text, ends_line = decoder.decode(raw), raw.endswith(b"\n")
+            last_line = text if starts_line else last_line + text if len(last_line) <= LARGEST_BYTES else last_line
+            self.program_log.info("%s", text.rstrip() if ends_line else text)
+            starts_line = ends_line
+        if not starts_line:
+            undecoded = decoder.decode(b"", True)
+            last_line += undecoded
+            if undecoded:
+                self.program_log.info("%s", undecoded)
+        return last_line.rstrip()
 
     def on_kill(self):
-        """Lets the command clean up, for as long as the task itself has left."""
+        """Terminates the command; kills it before the task itself is killed."""
         import signal
         import subprocess
         import threading
 
         if self.process is None or self.process.poll() is not None:
             return
-        # The command leads a group of its own.
+        # The command leads its own process group.
         os.killpg(self.process.pid, signal.SIGTERM)
         reader = threading.Thread(target=self.pass_on_rest, daemon=True)
         reader.start()
@@ -240,7 +241,8 @@ class BashOperator(BaseOperator):
         reader.join(0.5)
 
     def pass_on_rest(self):
-        """What it still says. The pipe's own reader was interrupted, and may hold its lock."""
+        """Logs the remaining output. Reads the descriptor, because the interrupted reader may hold the lock of the
+        file."""
         pipe = self.process.stdout.fileno()
         while chunk := os.read(pipe, 65536):
             for line in chunk.decode(self.output_encoding, errors="backslashreplace").splitlines():
@@ -248,5 +250,5 @@ class BashOperator(BaseOperator):
 
 
 def determine_kwargs(func, args, kwargs):
-    """Of `kwargs`, those that the function takes (Airflow's `operator_helpers`)."""
+    """Selects the `kwargs` that the function takes (Airflow's `operator_helpers`)."""
     return keyword_arguments(func, args, kwargs, kwargs)

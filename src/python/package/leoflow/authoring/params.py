@@ -1,9 +1,9 @@
-"""Params: values that a run can be given, with the schema that they have to fit.
+"""Params: values that a run can be given, each with a JSON schema.
 
 <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/params.html>
 
-Whether a value fits is looked at in Rust, where a run is triggered and where a file is parsed. Here is
-what needs no schema: that there is a value at all.
+Rust validates values against their schemas, when a file is parsed and when a run is triggered. This module checks only
+that a value is present and is JSON.
 """
 
 import json
@@ -32,21 +32,21 @@ class Param:
         return self.value is not _MISSING and self.value is not None
 
     def resolve(self, value=_MISSING, suppress_exception=False):
-        found = self.value if value is _MISSING else value
-        if found is _MISSING:
+        resolved = self.value if value is _MISSING else value
+        if resolved is _MISSING:
             if suppress_exception:
                 return None
             raise ParamValidationError("No value passed and Param has no default value")
-        self.value = found
-        return found
+        self.value = resolved
+        return resolved
 
     def dump(self):
         return {"value": None if self.value is _MISSING else self.value, "description": self.description,
                 "schema": self.schema, "source": self.source}
 
     def described(self):
-        whole = {"schema": self.schema, "description": self.description}
-        return whole if self.value is _MISSING else {**whole, "value": self.value}
+        description = {"schema": self.schema, "description": self.description}
+        return description if self.value is _MISSING else {**description, "value": self.value}
 
     def __eq__(self, other):
         return isinstance(other, Param) and self.described() == other.described()
@@ -64,11 +64,13 @@ def check_json(value):
 
 
 class ParamsDict(MutableMapping):
-    def __init__(self, given=None, suppress_exception=False):
+    """The params of a DAG, a task or a run by name; indexing returns their values."""
+
+    def __init__(self, values=None, suppress_exception=False):
         self._params = {}
-        for name, value in (given or {}).items():
+        for name, value in (values or {}).items():
             if not isinstance(name, str):
-                raise AirflowException(f"param {name!r} has a name that is no text")
+                raise AirflowException(f"the name of a param must be a string, not {name!r}")
             try:
                 self._params[name] = value if isinstance(value, Param) else Param(value)
             except ParamValidationError as error:
@@ -102,18 +104,18 @@ class ParamsDict(MutableMapping):
         return len(self._params)
 
     def dump(self):
-        return {name: one.resolve(suppress_exception=True) for name, one in self._params.items()}
+        return {name: param.resolve(suppress_exception=True) for name, param in self._params.items()}
 
     def described(self):
-        return {name: one.described() for name, one in self._params.items()}
+        return {name: param.described() for name, param in self._params.items()}
 
     def are_valid(self):
-        """As far as it can be seen without looking at the schemas."""
-        return all(one.value is not _MISSING for one in self._params.values())
+        """True when every param has a value; schemas are not checked."""
+        return all(param.value is not _MISSING for param in self._params.values())
 
     def update(self, *args, **kwargs):
-        given = dict(*args, **kwargs) if not args or not isinstance(args[0], ParamsDict) else args[0]._params
-        for name, value in given.items():
+        values = dict(*args, **kwargs) if not args or not isinstance(args[0], ParamsDict) else args[0]._params
+        for name, value in values.items():
             self[name] = value
 
     def __repr__(self):

@@ -1,4 +1,4 @@
-"""Why a file is being run: <https://airflow.apache.org/docs/apache-airflow/stable/howto/dynamic-dag-generation.html>"""
+"""The parsing context: <https://airflow.apache.org/docs/apache-airflow/stable/howto/dynamic-dag-generation.html>"""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ _context = AirflowParsingContext(None, None)
 
 
 def get_parsing_context():
-    """Which DAG and task is wanted; both None while all of the file's DAGs are looked for."""
+    """Returns the dag_id and task_id that are about to run; both are None while the file is parsed for all its DAGs."""
     return _context
 
 
 def is_for(dag_id: str, task_id: str | None) -> None:
+    """Sets the parsing context: the file is loaded to run this task."""
     global _context
     _context = AirflowParsingContext(dag_id, task_id)

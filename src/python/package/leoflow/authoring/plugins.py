@@ -1,4 +1,4 @@
-"""Plugins, as far as DAG files have them: Airflow wants timetables registered in one."""
+"""Plugins in DAG files, where Airflow requires timetables to be registered."""
 
 from leoflow.common.exceptions import Unsupported
 
@@ -8,7 +8,8 @@ class AirflowPlugin:
 
     def __init_subclass__(cls, **others):
         super().__init_subclass__(**others)
-        known = {"name", "timetables", "on_load"}
+        # Members that change nothing here: timetables need no registration.
+        accepted = {"name", "timetables", "on_load"}
         for name in vars(cls):
-            if not name.startswith("_") and name not in known and vars(cls)[name]:
+            if not name.startswith("_") and name not in accepted and vars(cls)[name]:
                 raise Unsupported(f"{name} of a plugin")

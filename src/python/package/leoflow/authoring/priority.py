@@ -1,4 +1,4 @@
-"""How much a task weighs when there is no room for all.
+"""Priority weights, which decide the order of queued tasks.
 
 <https://airflow.apache.org/docs/apache-airflow/stable/administration-and-deployment/priority-weight.html>
 """
@@ -26,17 +26,17 @@ class WeightRule(Text):
 def check_weight_rule(rule: Any) -> str:
     text = rule.value if isinstance(rule, enum.Enum) else rule
     if not isinstance(text, str):
-        raise Unsupported(f"weight_rule={rule!r} (a strategy of one's own)")
-    if text not in {one.value for one in WeightRule}:
-        raise ValueError(f"The weight_rule must be one of {sorted(one.value for one in WeightRule)}; received '{rule}'.")
+        raise Unsupported(f"weight_rule={rule!r} (a custom strategy)")
+    if text not in {known_rule.value for known_rule in WeightRule}:
+        raise ValueError(f"The weight_rule must be one of {sorted(known_rule.value for known_rule in WeightRule)}; received '{rule}'.")
     return text
 
 
 def total(task: AbstractOperator) -> int:
-    """The weight that the scheduler compares."""
-    own = task.priority_weight
+    """Returns the total weight, by which the scheduler orders tasks."""
+    own_weight = task.priority_weight
     if task.weight_rule == "absolute":
-        return own
+        return own_weight
     relatives = task.get_flat_relative_ids(upstream=task.weight_rule == "upstream")
-    whole = own + sum(task.dag.get_task(one).priority_weight for one in relatives)
-    return max(-(2**31), min(whole, 2**31 - 1))
+    total_weight = own_weight + sum(task.dag.get_task(relative_id).priority_weight for relative_id in relatives)
+    return max(-(2**31), min(total_weight, 2**31 - 1))

@@ -1,4 +1,4 @@
-"""Sensors: tasks that wait for something, as a process or, in the mode `reschedule`, without one.
+"""Sensors: tasks that wait for a condition, as a process or, in mode `reschedule`, without one.
 
 <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/sensors.html>
 """
@@ -8,9 +8,9 @@ import time
 from datetime import datetime, timedelta, timezone
 
 from leoflow.authoring.base_operator import BaseOperator
-from leoflow.authoring.branching import WeekDay, moment_of
-from leoflow.authoring.operators import Offered, keyword_arguments
-from leoflow.common.dates import of, utcnow, zone_name
+from leoflow.authoring.branching import WeekDay, reference_time
+from leoflow.authoring.operators import AvailableArguments, keyword_arguments
+from leoflow.common.dates import task_datetime, utcnow, zone_name
 from leoflow.common.exceptions import (
     AirflowFailException,
     AirflowRescheduleException,
@@ -21,12 +21,12 @@ from leoflow.common.exceptions import (
 )
 
 MODES = ["poke", "reschedule"]
-# A time has come when it is over, by Airflow's sensors: seconds.
-MOMENT = 0.001
+# Seconds. Airflow's time sensors succeed only after their time, not at it.
+TICK_SECONDS = 0.001
 
 
 class PokeReturnValue:
-    """What a poke found, and what the task is to return for it."""
+    """The outcome of a poke, and the value that the task then returns."""
 
     def __init__(self, is_done, xcom_value=None):
         self.is_done = is_done
@@ -37,7 +37,7 @@ class PokeReturnValue:
 
 
 def duration(name, value):
-    """In seconds."""
+    """Converts a timedelta or a number to seconds."""
     if isinstance(value, timedelta):
         value = value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
@@ -59,7 +59,7 @@ class BaseSensorOperator(BaseOperator):
         if mode not in MODES:
             raise ValueError(f"The mode must be one of {MODES},'{self.dag_id}.{self.task_id}'; received '{mode}'.")
         self.deferrable = deferrable
-        # Without a triggerer, what would be deferred waits without a process too.
+        # Leoflow has no triggerer for these: a deferrable sensor is rescheduled, which needs no process either.
         self.mode = "reschedule" if deferrable else mode
         self.exponential_backoff = exponential_backoff
         self.max_wait = None if max_wait is None else duration("max_wait", max_wait)
@@ -76,51 +76,51 @@ class BaseSensorOperator(BaseOperator):
         raise NotImplementedError
 
     def due(self, context):
-        """When what it waits for is certain to be there, where a sensor knows; otherwise None."""
+        """Returns the time at which the condition becomes true, or None when the sensor cannot know it."""
         return None
 
     def known_wait(self):
-        """What it waits for, where the scheduler can find it by itself: a time that is known before it begins,
-        another run, or a file."""
+        """Returns the condition in a form that the scheduler can check without a process (a time, another run, or a
+        file), or None."""
         return None
 
     def execute(self, context):
         ti = context["ti"]
-        count = 1
-        # Where the scheduler has waited first, that counts too.
-        has_begun = self.reschedule or ti.has_waited()
-        begun = ti.first_start() if has_begun else datetime.now(timezone.utc)
-        clock = time.monotonic()
+        poke_number = 1
+        # The time that the scheduler has waited already counts.
+        started_before = self.reschedule or ti.has_waited()
+        started_at = ti.first_start() if started_before else datetime.now(timezone.utc)
+        process_start = time.monotonic()
 
         def elapsed():
-            return (datetime.now(timezone.utc) - begun).total_seconds() if has_begun else time.monotonic() - clock
+            return (datetime.now(timezone.utc) - started_at).total_seconds() if started_before else time.monotonic() - process_start
 
         if self.reschedule and self.exponential_backoff:
-            count = self._pokes_in(elapsed(), begun)
+            poke_number = self._pokes_in(elapsed(), started_at)
         while True:
-            found = self._poke_once(context)
-            if found:
-                return found.xcom_value if isinstance(found, PokeReturnValue) else None
-            run = elapsed()
-            if run > self.timeout:
-                told = (
-                    f"Sensor has timed out; run duration of {run} seconds exceeds the specified timeout of {self.timeout}."
+            outcome = self._poke_once(context)
+            if outcome:
+                return outcome.xcom_value if isinstance(outcome, PokeReturnValue) else None
+            run_duration = elapsed()
+            if run_duration > self.timeout:
+                message = (
+                    f"Sensor has timed out; run duration of {run_duration} seconds exceeds the specified timeout of {self.timeout}."
                 )
-                raise (AirflowSkipException if self.soft_fail else AirflowSensorTimeout)(told)
-            wait = self._wait_for_due(context, self._interval(begun, run, count), run)
+                raise (AirflowSkipException if self.soft_fail else AirflowSensorTimeout)(message)
+            wait = self._wait_for_due(context, self._interval(started_at, run_duration, poke_number), run_duration)
             if self.reschedule:
                 raise AirflowRescheduleException(datetime.now(timezone.utc) + timedelta(seconds=wait))
             time.sleep(wait)
-            count += 1
+            poke_number += 1
 
-    def _wait_for_due(self, context, interval, run):
-        """Seconds until the next look of a sensor that may know its time: never after it, and a deferred one
-        does not look before it either."""
+    def _wait_for_due(self, context, interval, run_duration):
+        """Returns the seconds until the next poke. A sensor that knows its due time pokes at that time at the latest; a
+        deferrable one does not poke earlier."""
         due = self.due(context)
         if due is None:
             return interval
-        left = max((due - utcnow()).total_seconds(), 0.0) + MOMENT
-        return min(left, max(self.timeout - run, 0.0) + MOMENT) if self.deferrable else min(left, interval)
+        left = max((due - utcnow()).total_seconds(), 0.0) + TICK_SECONDS
+        return min(left, max(self.timeout - run_duration, 0.0) + TICK_SECONDS) if self.deferrable else min(left, interval)
 
     def _poke_once(self, context):
         try:
@@ -139,37 +139,39 @@ class BaseSensorOperator(BaseOperator):
                 raise AirflowSkipException("Skipping due to never_fail is set to True.") from error
             raise
 
-    def _interval(self, begun, run, count):
-        """Seconds until the next look."""
+    def _interval(self, started_at, run_duration, poke_number):
+        """Returns the seconds until the next poke, without regard to a due time."""
         if not self.exponential_backoff:
             return self.poke_interval
         import hashlib
 
-        least = max(int(self.poke_interval * 2 ** (count - 2)), 1)
-        text = f"{self.dag_id}#{self.task_id}#{begun}#{count}"
-        wait = least + int(hashlib.sha1(text.encode()).hexdigest(), 16) % least
-        wait = min(self.timeout - int(run), wait)
+        # As in Airflow: a random but repeatable wait between once and twice the minimum.
+        minimum = max(int(self.poke_interval * 2 ** (poke_number - 2)), 1)
+        seed = f"{self.dag_id}#{self.task_id}#{started_at}#{poke_number}"
+        wait = minimum + int(hashlib.sha1(seed.encode()).hexdigest(), 16) % minimum
+        wait = min(self.timeout - int(run_duration), wait)
         return max(wait if self.max_wait is None else min(self.max_wait, wait), 0)
 
-    def _pokes_in(self, run, begun):
-        """How often it has looked in that time: no process remembers."""
-        count, spent = 1, 0.0
+    def _pokes_in(self, run_duration, started_at):
+        """Computes how often the sensor has poked in `run_duration` seconds, because each poke of a rescheduled sensor is a
+        process of its own."""
+        poke_number, waited = 1, 0.0
         while True:
-            spent += max(self._interval(begun, spent, count), 1)
-            if spent > run:
-                return count
-            count += 1
+            waited += max(self._interval(started_at, waited, poke_number), 1)
+            if waited > run_duration:
+                return poke_number
+            poke_number += 1
 
 
 def poke_mode_only(cls):
-    """A class decorator: such a sensor cannot be rescheduled."""
+    """Class decorator that forbids mode `reschedule`."""
     init = cls.__init__
 
     @functools.wraps(init)
-    def checked(self, **given):
-        if given.get("mode", "poke") != "poke":
-            raise ValueError(f"Cannot set mode to '{given['mode']}'. Only 'poke' is acceptable")
-        init(self, **given)
+    def checked(self, **arguments):
+        if arguments.get("mode", "poke") != "poke":
+            raise ValueError(f"Cannot set mode to '{arguments['mode']}'. Only 'poke' is acceptable")
+        init(self, **arguments)
 
     cls.__init__ = checked
     return cls
@@ -188,9 +190,9 @@ class PythonSensor(BaseSensorOperator):
     def poke(self, context):
         if self.templates_dict:
             context["templates_dict"] = self.templates_dict
-        arguments = keyword_arguments(self.python_callable, self.op_args, Offered(context, self.op_kwargs), self.op_kwargs)
-        found = self.python_callable(*self.op_args, **arguments)
-        return found if isinstance(found, PokeReturnValue) else bool(found)
+        arguments = keyword_arguments(self.python_callable, self.op_args, AvailableArguments(context, self.op_kwargs), self.op_kwargs)
+        outcome = self.python_callable(*self.op_args, **arguments)
+        return outcome if isinstance(outcome, PokeReturnValue) else bool(outcome)
 
 
 class BashSensor(BaseSensorOperator):
@@ -232,8 +234,8 @@ class FileSensor(BaseSensorOperator):
 
     def known_wait(self):
         path = self.filepath
-        is_plain = isinstance(path, str) and path.startswith("/") and not any(one in path for one in "*?[{\0")
-        # Where the file is does not depend on the connection, but whether there is one does.
+        is_plain = isinstance(path, str) and path.startswith("/") and not any(character in path for character in "*?[{\0")
+        # An absolute path ignores the connection's path, but any other connection must exist.
         if not is_plain or self.fs_conn_id != "fs_default" or self.exponential_backoff:
             return None
         return {"kind": "file", "path": path, "poke_interval": self.poke_interval}
@@ -245,8 +247,8 @@ class FileSensor(BaseSensorOperator):
         from leoflow.authoring.hooks import FSHook
 
         path = os.path.join(FSHook(self.fs_conn_id).get_path(), self.filepath)
-        for found in glob.glob(path, recursive=self.recursive):
-            if os.path.isfile(found) or any(files for _, _, files in os.walk(found)):
+        for match in glob.glob(path, recursive=self.recursive):
+            if os.path.isfile(match) or any(files for _, _, files in os.walk(match)):
                 return True
         return False
 
@@ -257,7 +259,8 @@ class TimeSensor(BaseSensorOperator):
         self.target_time = target_time
         zone = self.dag.timezone if self.dag is not None else timezone.utc
         today = datetime.now(zone).date()
-        self.target_datetime = of(datetime.combine(today, target_time, tzinfo=target_time.tzinfo or zone).astimezone(timezone.utc))
+        self.target_datetime = task_datetime(
+            datetime.combine(today, target_time, tzinfo=target_time.tzinfo or zone).astimezone(timezone.utc))
 
     def known_wait(self):
         zone = self.target_time.tzinfo or (self.dag.timezone if self.dag is not None else timezone.utc)
@@ -286,9 +289,9 @@ class DateTimeSensor(BaseSensorOperator):
         try:
             due = self.due(None)
         except ValueError:
-            # A template, or nothing that is a time: it is for its process to say so.
+            # A template, or an invalid time, which the task process reports.
             return None
-        # The last days of the calendar mean never, and are no moments everywhere.
+        # The first and last years of the calendar are out of range in some time zones.
         return {"kind": "moment", "at": due.isoformat()} if 1 < due.year < 9999 else None
 
     def due(self, context):
@@ -315,7 +318,7 @@ class TimeDeltaSensor(BaseSensorOperator):
 
     def due(self, context):
         run = context["dag_run"]
-        # A template becomes a text: of minutes, as a number is.
+        # A rendered template is a text; it is a number of minutes.
         delta = self.delta if isinstance(self.delta, timedelta) else timedelta(minutes=int(self.delta))
         return (run.data_interval_end or run.run_after) + delta
 
@@ -336,4 +339,4 @@ class DayOfWeekSensor(BaseSensorOperator):
         return {"kind": "weekday", "days": sorted(int(day) for day in self._week_days)}
 
     def poke(self, context):
-        return moment_of(context, self.use_task_logical_date, timezone.utc).isoweekday() in self._week_days
+        return reference_time(context, self.use_task_logical_date, timezone.utc).isoweekday() in self._week_days

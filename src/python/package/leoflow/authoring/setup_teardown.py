@@ -1,4 +1,4 @@
-"""`with setup_task:` - what is made inside comes after the setup and before its teardown.
+"""`with setup_task:` places the tasks that are defined inside after the setup and before its teardown.
 
 <https://airflow.apache.org/docs/apache-airflow/stable/howto/setup-and-teardown.html>
 """
@@ -11,52 +11,55 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from leoflow.authoring.abstract_operator import AbstractOperator
 
+# Scopes of the `with` blocks that are open, innermost last.
 _open = []
 
 
 class Scope:
+    """A `with` block: its setups or teardowns (`owners`), and the tasks defined inside."""
+
     def __init__(self, tasks):
         self.owners = tasks
         self.tasks = []
 
     def add_task(self, task):
-        for one in task.bottoms():
-            if one not in self.tasks:
-                self.tasks.append(one)
+        for end in task.bottoms():
+            if end not in self.tasks:
+                self.tasks.append(end)
 
     @property
     def setups(self):
-        own = [one for one in self.owners if one.is_setup]
-        return own or related(self.owners, "is_setup", upstream=True)
+        setups = [owner for owner in self.owners if owner.is_setup]
+        return setups or related(self.owners, "is_setup", upstream=True)
 
     @property
     def teardowns(self):
-        own = [one for one in self.owners if one.is_teardown]
-        return own or related(self.owners, "is_teardown", upstream=False)
+        teardowns = [owner for owner in self.owners if owner.is_teardown]
+        return teardowns or related(self.owners, "is_teardown", upstream=False)
 
 
 def related(tasks, kind, upstream):
-    """Setups above, or teardowns below, through others of their kind."""
-    found, waiting = [], list(tasks)
-    while waiting:
-        one = waiting.pop(0)
-        for other in one.upstream_list if upstream else one.downstream_list:
-            if getattr(other, kind) and other not in found:
-                found.append(other)
-                waiting.append(other)
-    return found
+    """Finds the setups upstream, or the teardowns downstream, following only tasks of that kind."""
+    relatives, pending = [], list(tasks)
+    while pending:
+        task = pending.pop(0)
+        for other in task.upstream_list if upstream else task.downstream_list:
+            if getattr(other, kind) and other not in relatives:
+                relatives.append(other)
+                pending.append(other)
+    return relatives
 
 
 def collect(task: AbstractOperator) -> None:
-    """Of each operator that is made: those inside a scope belong to it."""
+    """Called for each new operator: adds it to the innermost open scope."""
     if _open:
         _open[-1].tasks.append(task)
 
 
 def enter(tasks: list[AbstractOperator]) -> Scope:
-    if not tasks or not all(one.is_setup or one.is_teardown for one in tasks):
+    if not tasks or not all(task.is_setup or task.is_teardown for task in tasks):
         raise AirflowException("Only setup/teardown tasks can be used as context managers.")
-    if len({one.is_setup for one in tasks}) > 1:
+    if len({task.is_setup for task in tasks}) > 1:
         raise AirflowException("All tasks in the list must be either setup or teardown tasks")
     scope = Scope(tasks)
     if _open:
@@ -72,15 +75,16 @@ def enter(tasks: list[AbstractOperator]) -> Scope:
 
 
 def leave() -> None:
+    """Ends the innermost scope: links the setups to its tasks, and these to the teardowns."""
     scope = _open.pop()
-    tasks = [one for one in scope.tasks if not one.is_setup and not one.is_teardown]
+    tasks = [task for task in scope.tasks if not task.is_setup and not task.is_teardown]
     if not tasks:
         return
-    tops = [one for one in tasks if not one.upstream_task_ids] or tasks[:1]
-    bottoms = [one for one in tasks if not one.downstream_task_ids] or tasks[-1:]
+    tops = [task for task in tasks if not task.upstream_task_ids] or tasks[:1]
+    bottoms = [task for task in tasks if not task.downstream_task_ids] or tasks[-1:]
     for up in scope.setups:
-        for one in tops:
-            up.set_downstream(one)
+        for task in tops:
+            up.set_downstream(task)
     for down in scope.teardowns:
-        for one in bottoms:
-            one.set_downstream(down)
+        for task in bottoms:
+            task.set_downstream(down)

@@ -1,9 +1,11 @@
-"""The names of states."""
+"""States of task instances and DAG runs."""
 
 import enum
 
 
 class Text(str, enum.Enum):
+    """An enumeration of strings that are formatted as their values."""
+
     def __str__(self):
         return self.value
 
@@ -33,7 +35,7 @@ class DagRunState(Text):
 
 
 class State:
-    """Both kinds under one name, as older DAG files have them."""
+    """The states of both kinds in one class, as older DAG files use them."""
 
     NONE = None
     REMOVED = TaskInstanceState.REMOVED

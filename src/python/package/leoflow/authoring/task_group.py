@@ -6,7 +6,7 @@
 import functools
 import re
 
-from leoflow.authoring.edges import Linkable, check_group_key, duplicate, name
+from leoflow.authoring.edges import Linkable, check_group_key, duplicate, label_edge
 from leoflow.common import current
 from leoflow.common.exceptions import AirflowException, DuplicateTaskIdFound, TaskAlreadyInTaskGroup, TaskNotFound
 from leoflow.common.signatures import VAR_KEYWORD, parameters
@@ -20,16 +20,17 @@ class TaskGroup(Linkable):
                  add_suffix_on_collision=False):
         self.prefix_group_id = prefix_group_id
         self.children = {}
-        # As the file links it, for pictures of the DAG: what runs is decided by the arrows between tasks.
+        # Edges of the group as the file defines them, for the graph view. Only edges between tasks decide what runs.
         self.upstream_group_ids, self.downstream_group_ids = set(), set()
         self.upstream_task_ids, self.downstream_task_ids = set(), set()
+        # Upstream tasks of the group, which an empty group passes on to its downstream tasks.
         self.before_empty = []
         self.tooltip = tooltip
         self.doc_md = doc_md
         self.group_display_name = group_display_name
         self.parent_group = parent_group
         if group_id is None:
-            # The root of a DAG: it has all the others.
+            # The DAG's root group, which contains all others.
             self.dag, self._id, self.default_args = dag, None, {}
             return
         check_group_key(group_id)
@@ -44,16 +45,17 @@ class TaskGroup(Linkable):
         self.dag.group_ids[self._id] = self
         parent_group.children[self._id] = self
 
-    def free_id(self, wanted, add_suffix):
-        taken = self.dag.group_ids.keys() | self.dag.task_dict.keys()
-        if wanted not in taken:
-            return wanted
+    def free_id(self, group_id, add_suffix):
+        """Returns the group id, with a number if it is taken and `add_suffix` is set."""
+        used_ids = self.dag.group_ids.keys() | self.dag.task_dict.keys()
+        if group_id not in used_ids:
+            return group_id
         if not add_suffix:
-            raise DuplicateTaskIdFound(f"group_id {wanted!r} has already been added to the DAG")
-        base = re.split(r"__\d+$", wanted)[0]
+            raise DuplicateTaskIdFound(f"group_id {group_id!r} has already been added to the DAG")
+        base = re.split(r"__\d+$", group_id)[0]
         numbers = [0]
-        for one in taken:
-            match = re.fullmatch(re.escape(base) + r"__(\d+)", one)
+        for used_id in used_ids:
+            match = re.fullmatch(re.escape(base) + r"__(\d+)", used_id)
             numbers += [int(match[1])] if match else []
         return f"{base}__{max(numbers) + 1}"
 
@@ -89,60 +91,60 @@ class TaskGroup(Linkable):
         return task
 
     def tasks(self):
-        """All inside, also of groups inside."""
-        for one in self.children.values():
-            if isinstance(one, TaskGroup):
-                yield from one.tasks()
+        """Yields all tasks, including those of nested groups."""
+        for child in self.children.values():
+            if isinstance(child, TaskGroup):
+                yield from child.tasks()
             else:
-                yield one
+                yield child
 
     __iter__ = tasks
 
     def has_task(self, task):
-        return any(one is task for one in self.tasks())
+        return any(child is task for child in self.tasks())
 
     def get_child_by_label(self, label):
         return self[label]
 
     def __getitem__(self, label):
-        found = self.children.get(self.child_id(label))
-        if found is None:
+        child = self.children.get(self.child_id(label))
+        if child is None:
             raise TaskNotFound(f"Task {label!r} not found")
-        return found
+        return child
 
     def get_roots(self):
-        inside = {one.task_id for one in self.tasks()}
-        return (one for one in self.tasks() if not one.upstream_task_ids & inside)
+        own_ids = {task.task_id for task in self.tasks()}
+        return (task for task in self.tasks() if not task.upstream_task_ids & own_ids)
 
     def get_leaves(self):
-        inside = {one.task_id for one in self.tasks()}
-        found = []
-        for one in self.tasks():
-            if one.downstream_task_ids & inside:
+        own_ids = {task.task_id for task in self.tasks()}
+        leaves = []
+        for task in self.tasks():
+            if task.downstream_task_ids & own_ids:
                 continue
-            for leaf in self.before_teardown(one, inside) if one.is_teardown else [one]:
-                if leaf not in found:
-                    found.append(leaf)
-        return iter(found)
+            for leaf in self.before_teardown(task, own_ids) if task.is_teardown else [task]:
+                if leaf not in leaves:
+                    leaves.append(leaf)
+        return iter(leaves)
 
-    def before_teardown(self, teardown, inside):
-        """What a teardown at the end cleans up after: whoever comes after the group does not wait for it."""
-        for one in teardown.upstream_list:
-            if one.task_id not in inside or one.is_setup:
+    def before_teardown(self, teardown, own_ids):
+        """Yields the tasks that precede a final teardown: tasks after the group do not wait for the teardown."""
+        for task in teardown.upstream_list:
+            if task.task_id not in own_ids or task.is_setup:
                 continue
-            if one.is_teardown:
-                yield from self.before_teardown(one, inside)
-            elif not any(not self.dag.get_task(down).is_teardown for down in one.downstream_task_ids & inside):
-                yield one
+            if task.is_teardown:
+                yield from self.before_teardown(task, own_ids)
+            elif not any(not self.dag.get_task(down).is_teardown for down in task.downstream_task_ids & own_ids):
+                yield task
 
     def tops(self):
         return list(self.get_roots())
 
     def bottoms(self):
-        found = list(self.get_leaves())
-        if found or any(True for _ in self.tasks()):
-            return found
-        # An empty group hands on what it was linked to.
+        leaves = list(self.get_leaves())
+        if leaves or any(True for _ in self.tasks()):
+            return leaves
+        # An empty group passes its upstream tasks on.
         return list(self.before_empty)
 
     @property
@@ -156,7 +158,7 @@ class TaskGroup(Linkable):
     def groups_of(self):
         return {self._id}
 
-    def noted(self, other, downstream, edge_modifier=None):
+    def record_edge(self, other, downstream, edge_modifier=None):
         if not downstream:
             self.before_empty += other.bottoms()
         if other.is_group:
@@ -165,17 +167,17 @@ class TaskGroup(Linkable):
         else:
             others = [task.task_id for task in other.bottoms()]
             (self.downstream_task_ids if downstream else self.upstream_task_ids).update(others)
-        for one in others:
-            ends = (self.downstream_join_id, one) if downstream else (one, self.upstream_join_id)
-            name(self.dag, *ends, edge_modifier)
+        for other_id in others:
+            ends = (self.downstream_join_id, other_id) if downstream else (other_id, self.upstream_join_id)
+            label_edge(self.dag, *ends, edge_modifier)
 
     def mapped_ancestors(self):
-        """This group and those around it that are mapped, the innermost first."""
-        one = self
-        while one is not None:
-            if isinstance(one, MappedTaskGroup):
-                yield one
-            one = one.parent_group
+        """Yields the mapped groups among this group and its ancestors, innermost first."""
+        group = self
+        while group is not None:
+            if isinstance(group, MappedTaskGroup):
+                yield group
+            group = group.parent_group
 
     def __enter__(self):
         current.enter_group(self)
@@ -194,7 +196,7 @@ class TaskGroup(Linkable):
 
 
 class MappedTaskGroup(TaskGroup):
-    """A group of which there is one copy for each element."""
+    """A task group with one copy per element."""
 
     def __init__(self, *, expand_input, **others):
         super().__init__(**others)
@@ -212,7 +214,7 @@ class MappedTaskGroup(TaskGroup):
 
 
 class TaskGroupFunction:
-    """What `@task_group` gives."""
+    """The result of `@task_group`: each call creates a group."""
 
     def __init__(self, function, arguments, partial=None):
         self.function = function
@@ -221,15 +223,15 @@ class TaskGroupFunction:
         functools.update_wrapper(self, function)
 
     def group_arguments(self):
-        given = {"group_id": self.function.__name__, **self.arguments}
+        arguments = {"group_id": self.function.__name__, **self.arguments}
         import inspect
 
         doc = inspect.getdoc(self.function) or ""
-        given.setdefault("tooltip", doc)
+        arguments.setdefault("tooltip", doc)
         if doc:
-            given.setdefault("doc_md", doc)
-        given.setdefault("add_suffix_on_collision", True)
-        return given
+            arguments.setdefault("doc_md", doc)
+        arguments.setdefault("add_suffix_on_collision", True)
+        return arguments
 
     def __call__(self, *args, **kwargs):
         self.refuse_partial()
@@ -250,13 +252,13 @@ class TaskGroupFunction:
 
     def refuse_partial(self):
         if self.partial_arguments is not None:
-            raise TypeError("a task group that is partial() is made by expand()")
+            raise TypeError("a task group with partial() arguments cannot be called: use expand()")
 
     def check_names(self, method, kwargs):
-        taken = parameters(self.function)
-        if any(one.kind == VAR_KEYWORD for one in taken.values()):
+        accepted = parameters(self.function)
+        if any(parameter.kind == VAR_KEYWORD for parameter in accepted.values()):
             return
-        unknown = [name for name in kwargs if name not in taken]
+        unknown = [name for name in kwargs if name not in accepted]
         if unknown:
             names = ", ".join(map(repr, unknown))
             raise TypeError(f"{method}() got an unexpected keyword argument {names}")
@@ -274,8 +276,8 @@ class TaskGroupFunction:
         from leoflow.authoring.mapping import ListOfDicts, check_list_of_dicts
 
         check_list_of_dicts(kwargs)
-        taken = self.partial_arguments or {}
-        names = [name for name in parameters(self.function) if name not in taken]
+        fixed = self.partial_arguments or {}
+        names = [name for name in parameters(self.function) if name not in fixed]
         return self.map_over(ListOfDicts(kwargs), names)
 
     def map_over(self, expand_input, names):
@@ -283,10 +285,10 @@ class TaskGroupFunction:
         from leoflow.authoring.xcom_arg import MappedArgument
 
         refuse_nested(expand_input)
-        given = dict(self.partial_arguments or {})
-        given.update({name: MappedArgument(expand_input, name) for name in names})
+        arguments = dict(self.partial_arguments or {})
+        arguments.update({name: MappedArgument(expand_input, name) for name in names})
         group = MappedTaskGroup(expand_input=expand_input, **self.group_arguments())
-        return self.build(group, (), given)
+        return self.build(group, (), arguments)
 
 
 def task_group(function=None, **arguments):

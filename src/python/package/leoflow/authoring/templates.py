@@ -1,8 +1,8 @@
-"""Jinja templates in an operator's fields.
+"""Renders the Jinja templates of an operator's fields.
 
 <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/operators.html#jinja-templating>
 
-jinja2 is imported only where there is something to render: importing it takes longer than most tasks.
+jinja2 is imported only when there is something to render: importing it takes longer than most tasks.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from leoflow.authoring.dag import DAG
     from leoflow.running.context import Context
 
+# A text with one of these is a template.
 MARKS = ("{{", "{%", "{#")
 
 
@@ -66,6 +67,7 @@ def is_template(text):
 
 
 def environment_of(dag: DAG | None, native: bool | None = None) -> jinja2.Environment:
+    """Returns the Jinja environment of a DAG. With `native`, templates render to Python values."""
     try:
         import jinja2
         import jinja2.nativetypes
@@ -74,7 +76,7 @@ def environment_of(dag: DAG | None, native: bool | None = None) -> jinja2.Enviro
         raise MissingPackage("jinja2", "a Jinja template") from None
 
     def is_safe_attribute(self, obj, attr, value):
-        # Names with one underscore are the user's own business, as in Airflow.
+        # Names with a single underscore are allowed, as in Airflow.
         return not (attr.startswith("__") or jinja2.sandbox.is_internal_attribute(obj, attr))
 
     base = jinja2.nativetypes.NativeEnvironment if native else jinja2.sandbox.SandboxedEnvironment
@@ -98,13 +100,13 @@ def environment_of(dag: DAG | None, native: bool | None = None) -> jinja2.Enviro
 class Renderer:
     """Renders values for one task."""
 
-    def __init__(self, task, context, environment=None, as_they_are=()):
+    def __init__(self, task, context, environment=None, unrendered=()):
         self.task = task
         self.context = context
         self.environment = environment
         self.extensions = tuple(getattr(task, "template_ext", ()) or ())
-        # What another task returned is a value, not a template.
-        self.as_they_are = {id(one) for one in as_they_are}
+        # Results of other tasks are values, not templates.
+        self.unrendered = {id(value) for value in unrendered}
 
     def jinja(self):
         if self.environment is None:
@@ -121,7 +123,8 @@ class Renderer:
         return self.render_with(self.jinja().from_string(value)) if self.may_be_template(value) else value
 
     def may_be_template(self, text):
-        """Natively, a text without a template is a value too; and marks can be others."""
+        """True when the text must be rendered: native rendering also evaluates texts without a template, and
+        `jinja_environment_kwargs` may define other delimiters."""
         dag = getattr(self.task, "dag", None)
         native = getattr(self.task, "render_template_as_native_obj", None)
         if dag is not None and (dag.jinja_environment_kwargs or native is None and dag.render_template_as_native_obj):
@@ -132,7 +135,7 @@ class Renderer:
         return template.render(self.context.whole() if hasattr(self.context, "whole") else self.context)
 
     def render(self, value):
-        if id(value) in self.as_they_are:
+        if id(value) in self.unrendered:
             return value
         if isinstance(value, Literal):
             return value.value
@@ -143,15 +146,15 @@ class Renderer:
         if isinstance(value, os.PathLike):
             return value
         if type(value) is tuple:
-            return tuple(self.render(one) for one in value)
+            return tuple(self.render(item) for item in value)
         if isinstance(value, tuple):
-            return type(value)(*(self.render(one) for one in value))
+            return type(value)(*(self.render(item) for item in value))
         if isinstance(value, list):
-            return [self.render(one) for one in value]
+            return [self.render(item) for item in value]
         if isinstance(value, dict):
-            return {key: self.render(one) for key, one in value.items()}
+            return {key: self.render(item) for key, item in value.items()}
         if isinstance(value, set):
-            return {self.render(one) for one in value}
+            return {self.render(item) for item in value}
         if hasattr(value, "template_fields") and not isinstance(value, type):
             render_fields(value, self.context, self.task, self.environment)
         return value
@@ -159,10 +162,10 @@ class Renderer:
 
 def render_fields(
     owner: Any, context: Context, task: AbstractOperator | None, environment: jinja2.Environment | None = None,
-    as_they_are: Sequence = (),
+    unrendered: Sequence = (),
 ) -> None:
     """Renders an object's template fields in place."""
-    renderer = Renderer(task, context, environment, as_they_are)
+    renderer = Renderer(task, context, environment, unrendered)
     renderer.extensions = tuple(getattr(owner, "template_ext", ()) or ())
     for field in owner.template_fields:
         try:
@@ -183,6 +186,7 @@ def render_fields(
 
 
 def takes_context(function):
+    """True for a function that renders a field itself."""
     try:
         names = parameters(function)
     except (TypeError, ValueError):
@@ -190,20 +194,22 @@ def takes_context(function):
     return "context" in names and "jinja_env" in names
 
 
-# --- what is shown of the rendered fields
+# --- rendered fields for display
 
+# Airflow's `max_templated_field_length`, characters.
 LONGEST = 4096
 
 
-def shown(task: AbstractOperator) -> dict[str, Any]:
-    """The rendered fields as JSON, for those who look at them later."""
-    found = {}
+def rendered_fields(task: AbstractOperator) -> dict[str, Any]:
+    """Returns the rendered fields as JSON for display."""
+    fields = {}
     for field in task.template_fields:
-        found[field] = serialised(getattr(task, field, None), field)
-    return found
+        fields[field] = serialised(getattr(task, field, None), field)
+    return fields
 
 
 def serialised(value, name=""):
+    """Converts a field's value to JSON types; a long one becomes a truncated text."""
     plain = plain_of(value, name)
     text = str(plain)
     if len(text) <= LONGEST:
@@ -213,6 +219,7 @@ def serialised(value, name=""):
 
 
 def plain_of(value, name=""):
+    """Converts a value to JSON types, with secrets masked."""
     from leoflow.common.masking import hide, is_sensitive
 
     if is_sensitive(name) and value not in (None, "") and not isinstance(value, (dict, list, tuple, set)):
@@ -220,16 +227,16 @@ def plain_of(value, name=""):
     if isinstance(value, str):
         return hide(value)
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        # JSON has no word for them.
+        # JSON cannot represent them.
         return str(value)
     if value is None or isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, dict):
         return {hide(str(key)): plain_of(value[key], str(key)) for key in sorted(value, key=str)}
     if isinstance(value, (list, tuple)):
-        return [plain_of(one, name) for one in value]
+        return [plain_of(item, name) for item in value]
     if isinstance(value, (set, frozenset)):
-        return sorted((plain_of(one) for one in value), key=str)
+        return sorted((plain_of(item) for item in value), key=str)
     if callable(value):
         name = getattr(value, "__qualname__", type(value).__qualname__)
         return f"<callable {getattr(value, '__module__', '')}.{name}>"

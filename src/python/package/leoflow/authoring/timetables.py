@@ -1,5 +1,5 @@
-"""Schedules. Here they are only described; when a run is due is worked out in Rust, and for the user's
-own classes by asking them.
+"""Schedules, in the form that the scheduler reads. Rust computes the due times of the standard timetables; custom
+classes are called for theirs.
 
 <https://airflow.apache.org/docs/apache-airflow/stable/authoring-and-scheduling/timetable.html>
 """
@@ -27,7 +27,7 @@ PRESETS = {
     "@monthly": "0 0 1 * *",
     "@quarterly": "0 0 1 */3 *",
     "@yearly": "0 0 1 1 *",
-    # Not Airflow's own, but those of its cron library.
+    # Defined by Airflow's cron library, not by Airflow.
     "@annually": "0 0 1 1 *",
     "@midnight": "0 0 * * *",
 }
@@ -61,7 +61,7 @@ class DagRunInfo(namedtuple("DagRunInfo", "run_after data_interval partition_dat
 
 
 class Timetable:
-    """What the user's own classes extend."""
+    """The base class of custom timetables."""
 
     description = ""
     periodic = True
@@ -75,7 +75,7 @@ class Timetable:
         return type(self).__name__
 
     def validate(self):
-        """Raises AirflowTimetableInvalid."""
+        """Raises AirflowTimetableInvalid for an invalid timetable."""
 
     def serialize(self):
         return {}
@@ -94,12 +94,12 @@ class Timetable:
         return f"{getattr(run_type, 'value', run_type)}__{run_after.isoformat()}"
 
     def described(self):
-        """For the scheduler."""
+        """Returns the JSON form that the scheduler stores."""
         return {"kind": "custom", "class": f"{type(self).__module__}.{type(self).__qualname__}"}
 
 
 class BuiltIn(Timetable):
-    """One that Rust knows."""
+    """A standard timetable, whose due times Rust computes."""
 
     kind = None
 
@@ -149,14 +149,14 @@ def is_relativedelta(value):
 
 
 def relative(value):
-    """A calendar distance: months vary."""
+    """Converts a relativedelta to months, which have no fixed length, and seconds."""
     names = ("years", "months", "days", "hours", "minutes", "seconds", "microseconds")
     absolute = ("year", "month", "day", "hour", "minute", "second", "microsecond", "weekday", "leapdays")
     if any(getattr(value, name, None) for name in absolute):
         raise Unsupported(f"the schedule {value!r}")
     months = int(value.years) * 12 + int(value.months)
-    rest = {name: getattr(value, name) for name in names[2:]}
-    return {"months": months, "seconds": timedelta(**rest).total_seconds()}
+    below_months = {name: getattr(value, name) for name in names[2:]}
+    return {"months": months, "seconds": timedelta(**below_months).total_seconds()}
 
 
 def check_cron(expression):
@@ -202,15 +202,15 @@ class MultipleCronTriggerTimetable(BuiltIn):
     def __init__(self, *crons, timezone="UTC", interval=timedelta(), run_immediately=False):
         if not crons:
             raise ValueError("cron expression required")
-        self.parts = [CronTriggerTimetable(one, timezone=timezone, interval=interval, run_immediately=run_immediately)
-                      for one in crons]
+        self.parts = [CronTriggerTimetable(cron, timezone=timezone, interval=interval, run_immediately=run_immediately)
+                      for cron in crons]
 
     @property
     def summary(self):
-        return ", ".join(one.summary for one in self.parts)
+        return ", ".join(part.summary for part in self.parts)
 
     def described(self):
-        return {"kind": self.kind, "parts": [one.described() for one in self.parts]}
+        return {"kind": self.kind, "parts": [part.described() for part in self.parts]}
 
 
 class CronDataIntervalTimetable(Cron):
@@ -258,12 +258,12 @@ class EventsTimetable(BuiltIn):
     kind = "events"
 
     def __init__(self, event_dates, restrict_to_events=False, presorted=False, description=None):
-        dates = [aware("event_dates", one) for one in event_dates]
+        dates = [aware("event_dates", date) for date in event_dates]
         self.event_dates = dates if presorted else sorted(dates)
         self.restrict_to_events = restrict_to_events
         count = len(self.event_dates)
-        told = f"{count} events between {self.event_dates[0]} and {self.event_dates[-1]}" if count else "No events"
-        self.description = description or told
+        default = f"{count} events between {self.event_dates[0]} and {self.event_dates[-1]}" if count else "No events"
+        self.description = description or default
         self._summary = description or f"{count} events"
 
     @property
@@ -271,7 +271,7 @@ class EventsTimetable(BuiltIn):
         return self._summary
 
     def described(self):
-        return {"kind": self.kind, "dates": [stamp(one) for one in self.event_dates],
+        return {"kind": self.kind, "dates": [stamp(date) for date in self.event_dates],
                 "restrict_to_events": bool(self.restrict_to_events)}
 
 
@@ -310,12 +310,12 @@ class AssetOrTimeSchedule(BuiltIn):
         return {"kind": self.kind, "timetable": self.timetable.described()}
 
 
-# Airflow asks for this one of timedeltas, too.
+# In spite of its name, this setting applies to timedelta schedules, too, as in Airflow.
 INTERVALS = Setting("scheduler", "create_cron_data_intervals", False, bool)
 
 
-def of_schedule(schedule: Any, timezone: tzinfo | None) -> Timetable:
-    """The timetable that a DAG's `schedule` means, by Airflow's configuration."""
+def timetable_of_schedule(schedule: Any, timezone: tzinfo | None) -> Timetable:
+    """Returns the timetable of a DAG's `schedule` argument, as Airflow's configuration selects it."""
     from leoflow.authoring.assets import BaseAsset, condition_of
 
     if isinstance(schedule, Timetable):
@@ -323,7 +323,7 @@ def of_schedule(schedule: Any, timezone: tzinfo | None) -> Timetable:
     if isinstance(schedule, BaseAsset):
         return AssetTriggeredTimetable(condition_of(schedule))
     if isinstance(schedule, (list, tuple, set, frozenset)):
-        if not all(isinstance(one, BaseAsset) for one in schedule):
+        if not all(isinstance(asset, BaseAsset) for asset in schedule):
             raise ValueError("All elements in 'schedule' should be either assets, asset references, or asset aliases")
         return AssetTriggeredTimetable(condition_of(schedule))
     if schedule is None:

@@ -37,7 +37,7 @@ class TriggerRule(str, enum.Enum):
         return set(_RULES)
 
 
-_RULES = {one.value: one for one in TriggerRule}
+_RULES = {rule.value: rule for rule in TriggerRule}
 
 
 def check_trigger_rule(rule: Any, task_id: str, dag: DAG | None) -> TriggerRule:

@@ -1,4 +1,4 @@
-"""Operators about other runs: starting them, and waiting for them."""
+"""Operators that trigger runs of other DAGs, and sensors that wait for them."""
 
 import json
 import time
@@ -45,8 +45,8 @@ class TriggerDagRunOperator(BaseOperator):
         self.reset_dag_run = reset_dag_run
         self.wait_for_completion = wait_for_completion
         self.poke_interval = poke_interval
-        self.allowed_states = [str(one) for one in allowed_states] if allowed_states else ["success"]
-        self.failed_states = ["failed"] if failed_states is None else [str(one) for one in failed_states]
+        self.allowed_states = [str(state) for state in allowed_states] if allowed_states else ["success"]
+        self.failed_states = ["failed"] if failed_states is None else [str(state) for state in failed_states]
         self.skip_when_already_exists = skip_when_already_exists
         self.fail_when_dag_is_paused = fail_when_dag_is_paused
         self.note = note
@@ -93,10 +93,10 @@ class ExternalTaskSensor(BaseSensorOperator):
                  allowed_states=None, skipped_states=None, failed_states=None, execution_delta=None,
                  execution_date_fn=None, check_existence=False, poll_interval=None, **others):
         super().__init__(**others)
-        states = [[str(one) for one in given or []] for given in (allowed_states, skipped_states, failed_states)]
+        states = [[str(state) for state in given_states or []] for given_states in (allowed_states, skipped_states, failed_states)]
         self.allowed_states, self.skipped_states, self.failed_states = states[0] or ["success"], states[1], states[2]
-        whole = self.allowed_states + self.skipped_states + self.failed_states
-        if len(set(whole)) < len(whole):
+        all_states = self.allowed_states + self.skipped_states + self.failed_states
+        if len(set(all_states)) < len(all_states):
             raise AirflowException(
                 "Duplicate values provided across allowed_states, skipped_states and failed_states."
             )
@@ -111,7 +111,7 @@ class ExternalTaskSensor(BaseSensorOperator):
                 "use external_task_id or external_task_ids or external_task_group_id."
             )
         if external_task_id is None and external_task_ids is None and external_task_group_id is None:
-            unknown = set(whole) - RUN_STATES
+            unknown = set(all_states) - RUN_STATES
             if unknown:
                 raise ValueError(
                     f"Valid values for `allowed_states`, `skipped_states` and `failed_states` when "
@@ -134,10 +134,11 @@ class ExternalTaskSensor(BaseSensorOperator):
         if ids is not None and type(ids) not in (list, tuple):
             return None
         named = [self.external_dag_id, self.external_task_group_id, *(ids or ())]
-        is_plain = all(one is None or isinstance(one, str) and "{" not in one for one in named)
+        is_plain = all(name is None or isinstance(name, str) and "{" not in name for name in named)
         if not is_plain or self.execution_date_fn is not None or self.check_existence or self.exponential_backoff:
             return None
-        # One that names nothing, or the same twice, is told so. A delta of months is the date's to work out.
+        # The scheduler cannot check these: an empty list or a duplicate is an error that the task process reports, and
+        # a delta with months is not a timedelta.
         if ids is not None and (not ids or len(set(ids)) < len(ids)) or delta is not None and type(delta) is not timedelta:
             return None
         return {
@@ -152,11 +153,11 @@ class ExternalTaskSensor(BaseSensorOperator):
         if self.execution_delta is not None:
             return [date - self.execution_delta]
         if self.execution_date_fn is not None:
-            from leoflow.authoring.operators import Offered, keyword_arguments
+            from leoflow.authoring.operators import AvailableArguments, keyword_arguments
 
-            offered = Offered(context, {})
-            found = self.execution_date_fn(date, **keyword_arguments(self.execution_date_fn, [date], offered, {}))
-            return found if isinstance(found, list) else [found]
+            available = AvailableArguments(context, {})
+            dates = self.execution_date_fn(date, **keyword_arguments(self.execution_date_fn, [date], available, {}))
+            return dates if isinstance(dates, list) else [dates]
         return [date]
 
     def poke(self, context):
@@ -164,22 +165,22 @@ class ExternalTaskSensor(BaseSensorOperator):
             raise ValueError("Duplicate task_ids passed in external_task_ids parameter")
         dates = self._dates(context)
         if self.failed_states and self._count(context, dates, self.failed_states) > 0:
-            told = f"Some of the external tasks of {self.external_dag_id} failed."
-            raise AirflowSkipException(told) if self.soft_fail else ExternalTaskFailedError(told)
+            message = f"Some of the external tasks of {self.external_dag_id} failed."
+            raise AirflowSkipException(message) if self.soft_fail else ExternalTaskFailedError(message)
         if self.skipped_states and self._count(context, dates, self.skipped_states) > 0:
             raise AirflowSkipException(f"Some of the external tasks of {self.external_dag_id} reached a state in skipped_states.")
         return self._count(context, dates, self.allowed_states) == len(dates)
 
     def _count(self, context, dates, states):
-        found = context["ti"].server.count(self.external_dag_id, self.external_task_ids, self.external_task_group_id,
-                                           [one.astimezone(timezone.utc).isoformat() for one in dates], states)
+        count = context["ti"].server.count(self.external_dag_id, self.external_task_ids, self.external_task_group_id,
+                                           [date.astimezone(timezone.utc).isoformat() for date in dates], states)
         if self.external_task_ids is not None:
-            return found / len(self.external_task_ids)
-        return found
+            return count / len(self.external_task_ids)
+        return count
 
 
 class ExternalTaskMarker(BaseOperator):
-    """Says that tasks of another DAG wait for this one; it does nothing itself."""
+    """Documents that a task of another DAG waits for this one; does nothing itself."""
 
     template_fields = ("external_dag_id", "external_task_id", "logical_date")
     inherits_from_empty_operator = True

@@ -1,5 +1,5 @@
-"""Triggers: what a deferred task waits for without a process of its own. They run in one event loop for a project, and are made
-anew from what `serialize` says after a restart.
+"""Triggers, on which deferred tasks wait without a process of their own. All triggers of a project run in one event
+loop; after a restart they are created again from `serialize()`.
 
 <https://airflow.apache.org/docs/apache-airflow/stable/authoring-and-scheduling/deferring.html>
 """
@@ -12,9 +12,9 @@ import glob
 import logging
 import os
 
-from leoflow.authoring.loggers import name_of
+from leoflow.authoring.loggers import qualified_name
 from leoflow.common.dates import moment as read
-from leoflow.common.dates import of
+from leoflow.common.dates import task_datetime
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class TriggerEvent:
-    """What a trigger has to say: the task goes on with its payload as `event`."""
+    """The result of a trigger: the task resumes with its payload as `event`."""
 
     task_instance_state = None
 
@@ -40,7 +40,7 @@ class TriggerEvent:
 
 
 class BaseTaskEndEvent(TriggerEvent):
-    """The task ends with it, and does not go on."""
+    """An event that ends the task instead of resuming it."""
 
     def __init__(self, *, xcoms: dict[str, Any] | None = None):
         super().__init__(payload=self.task_instance_state)
@@ -66,38 +66,38 @@ class BaseTrigger:
 
     @property
     def log(self) -> logging.Logger:
-        return logging.getLogger(name_of(type(self)))
+        return logging.getLogger(qualified_name(type(self)))
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """The class with its module, and the arguments that it is made with again."""
+        """Returns the class path and the arguments from which the trigger is created again."""
         raise NotImplementedError("Triggers must implement serialize()")
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Yields an event once what it waits for has come. It may be begun again at any time, and must stand that."""
+        """Yields an event when the condition is met. It may be restarted at any time and must tolerate that."""
         raise NotImplementedError("Triggers must implement run()")
         yield
 
     async def cleanup(self) -> None:
-        """Called when it is not needed any more."""
+        """Called when the trigger is no longer needed."""
 
     def __repr__(self):
         classpath, kwargs = self.serialize()
-        told = ", ".join(f"{name}={value}" for name, value in kwargs.items())
-        return f"<{classpath} {told}>"
+        arguments = ", ".join(f"{name}={value}" for name, value in kwargs.items())
+        return f"<{classpath} {arguments}>"
 
 
 class BaseEventTrigger(BaseTrigger):
-    """One that may also watch an asset."""
+    """A trigger that may also watch an asset."""
 
 
-# --- the standard ones
+# --- standard triggers
 
 STANDARD = "airflow.providers.standard.triggers"
 UTC = datetime.timezone.utc
 
 
 class DateTimeTrigger(BaseTrigger):
-    """Until a moment."""
+    """Fires at a time."""
 
     def __init__(self, moment=None, *, target_time=None, end_from_trigger=False):
         super().__init__()
@@ -111,7 +111,7 @@ class DateTimeTrigger(BaseTrigger):
             raise TypeError(f"Expected datetime.datetime type for moment. Got {type(moment)}")
         if moment.tzinfo is None:
             raise ValueError("You cannot pass naive datetimes")
-        self.moment = of(moment.astimezone(UTC))
+        self.moment = task_datetime(moment.astimezone(UTC))
         self.end_from_trigger = end_from_trigger
 
     def serialize(self):
@@ -119,21 +119,21 @@ class DateTimeTrigger(BaseTrigger):
 
     async def run(self):
         self.log.info("waiting until %s", self.moment)
-        # The clock may be set meanwhile.
+        # The system clock may be changed meanwhile.
         while (left := (self.moment - datetime.datetime.now(UTC)).total_seconds()) > 0:
             await asyncio.sleep(min(left, 60))
         yield TaskSuccessEvent() if self.end_from_trigger else TriggerEvent(self.moment)
 
 
 class TimeDeltaTrigger(DateTimeTrigger):
-    """For so long."""
+    """Fires after a delay."""
 
     def __init__(self, delta, *, end_from_trigger=False):
         super().__init__(datetime.datetime.now(UTC) + delta, end_from_trigger=end_from_trigger)
 
 
 class FileTrigger(BaseTrigger):
-    """Until there is a file, or a folder with one; the path may be a pattern."""
+    """Fires when a file exists, or a folder that contains one; the path may be a glob pattern."""
 
     def __init__(self, filepath, recursive=False, poke_interval=5.0, **_):
         super().__init__()
@@ -142,24 +142,24 @@ class FileTrigger(BaseTrigger):
         self.poke_interval = poke_interval
 
     def serialize(self):
-        told = {"filepath": self.filepath, "recursive": self.recursive, "poke_interval": self.poke_interval}
-        return f"{STANDARD}.file.FileTrigger", told
+        kwargs = {"filepath": self.filepath, "recursive": self.recursive, "poke_interval": self.poke_interval}
+        return f"{STANDARD}.file.FileTrigger", kwargs
 
-    def found(self):
+    def find(self):
         for path in glob.glob(str(self.filepath), recursive=self.recursive):
             if os.path.isfile(path) or any(files for _, _, files in os.walk(path)):
                 return path
         return None
 
     async def run(self):
-        while (path := await asyncio.to_thread(self.found)) is None:
+        while (path := await asyncio.to_thread(self.find)) is None:
             await asyncio.sleep(self.poke_interval)
         self.log.info("Found %s", path)
         yield TriggerEvent(True)
 
 
 class FileDeleteTrigger(BaseEventTrigger):
-    """Until there is the file, which it removes."""
+    """Fires when the file exists, and deletes it."""
 
     def __init__(self, filepath, poke_interval=5.0, **_):
         super().__init__()

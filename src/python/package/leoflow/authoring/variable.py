@@ -1,4 +1,4 @@
-"""Variables: of the environment first, then of Leoflow's own store."""
+"""Variables, read from environment variables first and then from Leoflow's datastore."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ class Variable:
     def get(cls, key: str, default: Any = _UNSET, deserialize_json: bool = False, default_var: Any = _UNSET) -> Any:
         value = os.environ.get(f"AIRFLOW_VAR_{key.upper()}")
         if value is None:
-            # The older name of the same argument.
+            # The argument's older name.
             default = default_var if default is _UNSET else default
             try:
-                found = read("variables", key)
+                stored = read("variables", key)
             except NotRunning as error:
                 if default is _UNSET:
                     raise
-                task_log.say("warning", task_log.OWN, f"{error}; its default is used")
-                found = None
-            if found is None:
+                task_log.say("warning", task_log.OWN, f"{error}; using the default")
+                stored = None
+            if stored is None:
                 if default is _UNSET:
-                    raise AirflowRuntimeError(f"VARIABLE_NOT_FOUND: Variable {key!r} is not there")
+                    raise AirflowRuntimeError(f"VARIABLE_NOT_FOUND: Variable {key!r} does not exist")
                 return default
-            value = found["value"]
-        found = json.loads(value) if deserialize_json else value
-        note_secret(key, found)
-        return found
+            value = stored["value"]
+        stored = json.loads(value) if deserialize_json else value
+        note_secret(key, stored)
+        return stored
 
     @classmethod
     def set(cls, key: str, value: Any, description: str | None = None, serialize_json: bool = False) -> None:
         if not serialize_json and not isinstance(value, (str, type(None))):
-            raise TypeError(f"the value of Variable {key!r} is a {type(value).__name__}; serialize_json=True stores it")
+            raise TypeError(f"the value of Variable {key!r} is a {type(value).__name__}; store it with serialize_json=True")
         text = json.dumps(value, indent=2) if serialize_json else str(value)
         write("PUT", key, {"value": text, "description": description})
 

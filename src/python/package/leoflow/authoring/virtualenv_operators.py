@@ -1,4 +1,5 @@
-"""Tasks whose function runs in another Python: in a virtual environment that is made for it, or in one that is there.
+"""Operators whose function runs in another Python: in a virtual environment that is created for it, or in an existing
+one.
 
 <https://airflow.apache.org/docs/apache-airflow-providers-standard/stable/operators/python.html>
 """
@@ -12,27 +13,27 @@ from collections.abc import Iterable
 
 from leoflow.authoring import other_python, virtualenvs
 from leoflow.authoring.branching import BranchByResultMixIn
-from leoflow.authoring.operators import Offered, PythonOperator, keyword_arguments
+from leoflow.authoring.operators import AvailableArguments, PythonOperator, keyword_arguments
 from leoflow.authoring.taskflow import Decorated
 from leoflow.authoring.xcom_arg import concrete
 from leoflow.common.exceptions import AirflowException, Unsupported
 from leoflow.common.local_modules import roots_of
 from leoflow.common.masking import hide
 
-# Of the context, what is plain everywhere.
-PLAIN = ("ds", "ds_nodash", "expanded_ti_count", "run_id", "task_instance_key_str", "task_reschedule_count", "test_mode",
+# Context values that are plain types.
+PLAIN_KEYS = ("ds", "ds_nodash", "expanded_ti_count", "run_id", "task_instance_key_str", "task_reschedule_count", "test_mode",
          "ts", "ts_nodash", "ts_nodash_with_tz")
-# What is a time: with pendulum.
-MOMENTS = ("data_interval_end", "data_interval_start", "logical_date", "prev_data_interval_end_success",
+# Context values that are times; passed only where pendulum is available.
+TIME_KEYS = ("data_interval_end", "data_interval_start", "logical_date", "prev_data_interval_end_success",
            "prev_data_interval_start_success", "prev_end_date_success", "prev_start_date_success")
 
 
-def listed(value):
+def as_list(value):
     return None if value is None else [value] if isinstance(value, str) else list(value)
 
 
 class OtherPythonOperator(PythonOperator):
-    """What both kinds share."""
+    """The base of both kinds of operators."""
 
     def __init__(self, *, python_callable, serializer=None, string_args=None, expect_airflow=True, skip_on_exit_code=None,
                  env_vars=None, inherit_env=True, **others):
@@ -51,16 +52,16 @@ class OtherPythonOperator(PythonOperator):
         super().__init__(python_callable=python_callable, **others)
 
     def call(self, context):
-        moments = MOMENTS if self.has_pendulum() else ()
-        taken = {name: context[name] for name in (*PLAIN, *moments) if name in context}
+        moments = TIME_KEYS if self.has_pendulum() else ()
+        available = {name: context[name] for name in (*PLAIN_KEYS, *moments) if name in context}
         if moments and "params" in context:
-            taken["params"] = dict(context["params"])
+            available["params"] = dict(context["params"])
         if self.templates_dict:
-            taken["templates_dict"] = self.templates_dict
-        kwargs = keyword_arguments(self.python_callable, self.op_args, Offered(taken, self.op_kwargs), self.op_kwargs)
-        given = [name for name in moments if name in kwargs and name not in self.op_kwargs]
-        kwargs = {name: plain_time(value) if name in given else concrete(value) for name, value in kwargs.items()}
-        arguments = {"args": [concrete(one) for one in self.op_args], "kwargs": kwargs, "moments": given}
+            available["templates_dict"] = self.templates_dict
+        kwargs = keyword_arguments(self.python_callable, self.op_args, AvailableArguments(available, self.op_kwargs), self.op_kwargs)
+        context_times = [name for name in moments if name in kwargs and name not in self.op_kwargs]
+        kwargs = {name: plain_time(value) if name in context_times else concrete(value) for name, value in kwargs.items()}
+        arguments = {"args": [concrete(argument) for argument in self.op_args], "kwargs": kwargs, "moments": context_times}
 
         def use(python):
             return other_python.call(
@@ -74,25 +75,25 @@ class OtherPythonOperator(PythonOperator):
         return result
 
     def environment(self):
-        found = dict(os.environ) if self.inherit_env else {}
-        # By which what it starts is known as this task's.
-        found.update({name: os.environ[name] for name in ("LEOFLOW_TASK",) if name in os.environ})
-        found.update(self.env_vars or {})
-        # Modules beside the DAG are there, too.
-        found["PYTHONPATH"] = os.pathsep.join(filter(None, [found.get("PYTHONPATH"), *roots_of(self.dag.fileloc)]))
-        return found
+        variables = dict(os.environ) if self.inherit_env else {}
+        # Its keeper recognizes the processes of this task by the variable.
+        variables.update({name: os.environ[name] for name in ("LEOFLOW_TASK",) if name in os.environ})
+        variables.update(self.env_vars or {})
+        # Modules beside the DAG can be imported there, too.
+        variables["PYTHONPATH"] = os.pathsep.join(filter(None, [variables.get("PYTHONPATH"), *roots_of(self.dag.fileloc)]))
+        return variables
 
     def has_pendulum(self):
-        """Whether the times of the context are there, which are pendulum's."""
+        """True when the other Python has pendulum, which the times of the context need."""
         raise NotImplementedError
 
     def with_python(self, use):
-        """Calls `use` with the path of the Python."""
+        """Calls `use` with the path of the other Python."""
         raise NotImplementedError
 
 
 def plain_time(value):
-    """As a time of Python's own, which every Python can read."""
+    """Converts to a plain datetime, which every Python can read."""
     from datetime import datetime, timezone
 
     return None if value is None else datetime.fromtimestamp(value.timestamp(), timezone.utc)
@@ -109,11 +110,11 @@ class PythonVirtualenvOperator(OtherPythonOperator):
             raise AirflowException("Passing non-string types (e.g. int or float) as python_version not supported")
         if index_urls_from_connection_ids:
             raise Unsupported("index_urls_from_connection_ids")
-        self.requirements = listed(requirements) or []
+        self.requirements = as_list(requirements) or []
         self.python_version = python_version
         self.system_site_packages = system_site_packages
         self.pip_install_options = pip_install_options
-        self.index_urls = listed(index_urls)
+        self.index_urls = as_list(index_urls)
         self.index_urls_from_connection_ids = None
         self.venv_cache_path = venv_cache_path
         super().__init__(**others)
@@ -124,20 +125,20 @@ class PythonVirtualenvOperator(OtherPythonOperator):
         lines = "\n".join(self.requirements).splitlines()
         return any(re.match(r"\s*(?:pendulum|apache-airflow)\b(?!-)", line) for line in lines)
 
-    def wanted(self):
-        requirements = [str(one) for one in self.requirements]
+    def venv_spec(self):
+        requirements = [str(requirement) for requirement in self.requirements]
         if self.serializer != "pickle" and not self.system_site_packages and self.serializer not in requirements:
             requirements.append(self.serializer)
-        return virtualenvs.Wanted(requirements, self.python_version, self.system_site_packages,
+        return virtualenvs.VenvSpec(requirements, self.python_version, self.system_site_packages,
                                   list(self.pip_install_options or ()), self.index_urls)
 
     def with_python(self, use):
         if not self.venv_cache_path:
-            return virtualenvs.with_temporary(self.wanted(), use)
+            return virtualenvs.with_temporary(self.venv_spec(), use)
         from leoflow.authoring.variable import Variable
 
         key = str(Variable.get("python_virtualenv_operator_cache_key", ""))
-        return use(virtualenvs.cached(self.wanted(), os.fspath(self.venv_cache_path), key))
+        return use(virtualenvs.cached(self.venv_spec(), os.fspath(self.venv_cache_path), key))
 
 
 class ExternalPythonOperator(OtherPythonOperator):
@@ -152,10 +153,10 @@ class ExternalPythonOperator(OtherPythonOperator):
 
     def has_pendulum(self):
         self.check()
-        found = subprocess.run([self.python, "-c", "import pendulum"], capture_output=True).returncode == 0
-        if self.expect_pendulum and not found:
-            self.log.warning("%s has no pendulum: the times of the context are not given to the function", self.python)
-        return found
+        has_pendulum = subprocess.run([self.python, "-c", "import pendulum"], capture_output=True).returncode == 0
+        if self.expect_pendulum and not has_pendulum:
+            self.log.warning("%s has no pendulum: the times of the context are not passed to the function", self.python)
+        return has_pendulum
 
     def check(self):
         if not os.path.exists(self.python):

@@ -1,4 +1,4 @@
-"""What a task will have returned, as an argument for another.
+"""Results of tasks as arguments of other tasks.
 
 <https://airflow.apache.org/docs/apache-airflow/stable/authoring-and-scheduling/dynamic-task-mapping.html>
 """
@@ -23,7 +23,7 @@ _MISSING = object()
 
 
 class Argument(Linkable):
-    """Anything that is known only when the task runs."""
+    """An argument whose value is known only when the task runs."""
 
     def operators(self):
         raise NotImplementedError
@@ -35,11 +35,11 @@ class Argument(Linkable):
         return self.operators()
 
     def resolve(self, context):
-        """The value, for the task that runs."""
+        """Returns the value, for the running task."""
         raise NotImplementedError
 
     def length(self):
-        """How many elements it will have, in words that the scheduler understands."""
+        """Returns an expression from which the scheduler computes the number of elements."""
         raise NotImplementedError
 
     def map(self, f):
@@ -52,13 +52,13 @@ class Argument(Linkable):
         return ConcatXComArg([self, *others])
 
     def as_setup(self):
-        for one in self.operators():
-            one.as_setup()
+        for operator in self.operators():
+            operator.as_setup()
         return self
 
     def as_teardown(self, *, setups=None, on_failure_fail_dagrun=None):
-        for one in self.operators():
-            one.as_teardown(setups=setups, on_failure_fail_dagrun=on_failure_fail_dagrun)
+        for operator in self.operators():
+            operator.as_teardown(setups=setups, on_failure_fail_dagrun=on_failure_fail_dagrun)
         return self
 
     def __enter__(self):
@@ -82,7 +82,7 @@ def plain_function(f):
 
 
 class XComArg(Argument):
-    """Of one task, under one key."""
+    """The XCom of one task under one key."""
 
     def __init__(self, operator, key=RETURN):
         self.operator = operator
@@ -127,15 +127,15 @@ class XComArg(Argument):
     def resolve(self, context):
         ti = context["ti"]
         task_id = self.operator.task_id
-        found = ti.pull_relevant(self.operator, self.key)
-        if found is not _MISSING:
-            return found
+        value = ti.pull_relevant(self.operator, self.key)
+        if value is not _MISSING:
+            return value
         if self.key == RETURN or getattr(self.operator, "multiple_outputs", False):
             return None
         raise XComNotFound(f'XComArg result from {task_id} at {ti.dag_id} with key="{self.key}" is not found!')
 
     def __str__(self):
-        # In an f-string it is a template.
+        # Inside an f-string, the argument becomes a template.
         task_id, dag_id = self.operator.task_id, self.operator.dag_id
         return f"{{{{ task_instance.xcom_pull(task_ids={task_id!r}, dag_id={dag_id!r}, key={self.key!r}) }}}}"
 
@@ -149,9 +149,9 @@ def elements(kind, value):
     raise ValueError(f"XCom {kind} expects sequence or dict, not {type(value).__name__}")
 
 
-class Lazy(Sequence):
-    """Values that are computed when they are looked at: a function that skips or fails does so for
-    the element that is asked for."""
+class LazySequence(Sequence):
+    """A sequence whose values are computed on access, so that a function that skips or fails affects only the element
+    accessed."""
 
     def __init__(self, length, get):
         self._length = length
@@ -160,12 +160,12 @@ class Lazy(Sequence):
     def __len__(self):
         return self._length
 
-    def __getitem__(self, at):
-        if isinstance(at, slice):
-            return [self._get(one) for one in range(*at.indices(self._length))]
-        if not -self._length <= at < self._length:
-            raise IndexError(at)
-        return self._get(at % self._length)
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [self._get(position) for position in range(*index.indices(self._length))]
+        if not -self._length <= index < self._length:
+            raise IndexError(index)
+        return self._get(index % self._length)
 
     def __eq__(self, other):
         return isinstance(other, Sequence) and len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
@@ -174,14 +174,14 @@ class Lazy(Sequence):
         return f"{type(self).__name__}([{self._length} items])"
 
 
-class LazyXComSequence(Lazy):
-    """What the instances of a mapped task returned, by map index."""
+class LazyXComSequence(LazySequence):
+    """The results of a mapped task's instances, by map index."""
 
     def __init__(self, values):
         super().__init__(len(values), values.__getitem__)
 
     def __repr__(self):
-        # As Airflow shows it, which has not looked yet.
+        # Airflow's text for a sequence that was not evaluated yet.
         return "LazyXComSequence(<unevaluated length>)"
 
 
@@ -201,13 +201,13 @@ class MapXComArg(Argument):
     def resolve(self, context):
         values = elements("map", self.arg.resolve(context))
 
-        def get(at):
-            one = values[at]
+        def get(index):
+            element = values[index]
             for function in self.functions:
-                one = function(one)
-            return one
+                element = function(element)
+            return element
 
-        return Lazy(len(values), get)
+        return LazySequence(len(values), get)
 
 
 class ZipXComArg(Argument):
@@ -216,16 +216,16 @@ class ZipXComArg(Argument):
         self.fillvalue = fillvalue
 
     def operators(self):
-        return unique(operator for one in self.args for operator in one.operators())
+        return unique(operator for arg in self.args for operator in arg.operators())
 
     def length(self):
-        return {"longest" if self.fillvalue is not _MISSING else "shortest": [one.length() for one in self.args]}
+        return {"longest" if self.fillvalue is not _MISSING else "shortest": [arg.length() for arg in self.args]}
 
     def resolve(self, context):
-        columns = [elements("zip", one.resolve(context)) for one in self.args]
-        lengths = [len(one) for one in columns]
+        columns = [elements("zip", arg.resolve(context)) for arg in self.args]
+        lengths = [len(column) for column in columns]
         length = min(lengths) if self.fillvalue is _MISSING else max(lengths)
-        return Lazy(length, lambda at: tuple(one[at] if at < len(one) else self.fillvalue for one in columns))
+        return LazySequence(length, lambda index: tuple(column[index] if index < len(column) else self.fillvalue for column in columns))
 
 
 class ConcatXComArg(Argument):
@@ -233,30 +233,30 @@ class ConcatXComArg(Argument):
         self.args = args
 
     def operators(self):
-        return unique(operator for one in self.args for operator in one.operators())
+        return unique(operator for arg in self.args for operator in arg.operators())
 
     def length(self):
-        return {"sum": [one.length() for one in self.args]}
+        return {"sum": [arg.length() for arg in self.args]}
 
     def concat(self, *others):
         return ConcatXComArg([*self.args, *others])
 
     def resolve(self, context):
-        parts = [elements("concat", one.resolve(context)) for one in self.args]
-        parts = [list(one) if isinstance(one, Mapping) else one for one in parts]
+        parts = [elements("concat", arg.resolve(context)) for arg in self.args]
+        parts = [list(part) if isinstance(part, Mapping) else part for part in parts]
 
-        def get(at):
+        def get(index):
             for part in parts:
-                if at < len(part):
-                    return part[at]
-                at -= len(part)
-            raise IndexError(at)
+                if index < len(part):
+                    return part[index]
+                index -= len(part)
+            raise IndexError(index)
 
-        return Lazy(sum(map(len, parts)), get)
+        return LazySequence(sum(map(len, parts)), get)
 
 
 class MappedArgument(Argument):
-    """A parameter of a mapped task group's function: one element of what the group is mapped over."""
+    """A parameter of a mapped task group's function, which stands for one element of the group's input."""
 
     def __init__(self, expand_input, key):
         self.expand_input = expand_input
@@ -270,7 +270,7 @@ class MappedArgument(Argument):
 
 
 class DagParam(Argument):
-    """A parameter of a `@dag` function: its value is the param of that name."""
+    """A parameter of a `@dag` function, whose value is the param of the same name."""
 
     def __init__(self, dag, name, default=_MISSING):
         self.dag = dag
@@ -291,42 +291,42 @@ class DagParam(Argument):
 
 
 def unique(operators):
-    found = []
-    for one in operators:
-        if one not in found:
-            found.append(one)
-    return found
+    distinct = []
+    for operator in operators:
+        if operator not in distinct:
+            distinct.append(operator)
+    return distinct
 
 
 def operators_in(value: Any, seen: set[int] | None = None) -> Iterator[AbstractOperator]:
-    """Whoever's result is somewhere in a value."""
+    """Yields the operators whose results occur in a value, at any depth."""
     if isinstance(value, Argument):
         yield from value.operators()
     elif isinstance(value, dict):
-        for key, one in value.items():
+        for key, item in value.items():
             yield from operators_in(key)
-            yield from operators_in(one)
+            yield from operators_in(item)
     elif isinstance(value, (list, tuple, set, frozenset)):
-        for one in value:
-            yield from operators_in(one)
+        for item in value:
+            yield from operators_in(item)
     elif hasattr(value, "template_fields") and not isinstance(value, type) and not isinstance(value, Linkable):
         for field in value.template_fields:
             yield from operators_in(getattr(value, field, None))
 
 
 def resolve(value: Any, context: Context) -> Any:
-    """The value with results in the place of arguments."""
+    """Replaces the arguments in a value by their results."""
     if isinstance(value, Argument):
         return value.resolve(context)
     if isinstance(value, dict):
-        return {resolve(key, context): resolve(one, context) for key, one in value.items()}
+        return {resolve(key, context): resolve(item, context) for key, item in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(resolve(one, context) for one in value))
+        return type(value)(*(resolve(item, context) for item in value))
     if type(value) in (list, tuple, set):
-        return type(value)(resolve(one, context) for one in value)
+        return type(value)(resolve(item, context) for item in value)
     return value
 
 
 def concrete(value: Any) -> Any:
-    """A list in the place of what looks like one."""
-    return list(value) if isinstance(value, Lazy) else value
+    """Converts a lazy sequence to a list."""
+    return list(value) if isinstance(value, LazySequence) else value

@@ -1,5 +1,5 @@
-"""Settings of Airflow that say what a DAG or a task is that does not say it itself: variables `AIRFLOW__SECTION__KEY`, as a project's
-`.env` has them. <https://airflow.apache.org/docs/apache-airflow/stable/configurations-ref.html>"""
+"""Airflow settings with defaults of DAGs and tasks, read from variables `AIRFLOW__SECTION__KEY`, for example in a
+project's `.env`. <https://airflow.apache.org/docs/apache-airflow/stable/configurations-ref.html>"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TRUE, FALSE = ("t", "true", "1"), ("f", "false", "0")
 
 
 class Setting:
-    """The default of an argument: what the setting says when it is asked for."""
+    """The default of an argument, read from the setting each time it is used."""
 
     def __init__(self, section: str, key: str, default: Any, kind: type):
         self.variable = f"AIRFLOW__{section}__{key}".upper()
@@ -33,7 +33,7 @@ class Setting:
         try:
             return READERS[self.kind](text)
         except ValueError:
-            raise AirflowException(f"{self.variable}: {text!r} is no {self.kind.__name__}") from None
+            raise AirflowException(f"{self.variable}: {text!r} is not a valid {self.kind.__name__}") from None
 
 
 def boolean(text):
@@ -46,6 +46,6 @@ def boolean(text):
 READERS = {int: int, bool: boolean, str: str, timedelta: lambda text: timedelta(seconds=float(text))}
 
 
-def given(value: Any) -> Any:
-    """What was given, or what the setting says where nothing was."""
+def setting_or_value(value: Any) -> Any:
+    """Returns the given value, or the setting's value when none was given."""
     return value.value() if isinstance(value, Setting) else value

@@ -1,5 +1,5 @@
-"""Asking the server over run/api.sock. By hand, because importing http.client costs a task more
-time than all of its requests. Most files are parsed without asking anything."""
+"""HTTP client for run/api.sock. It does not use http.client, because importing that takes longer than all requests of a
+task, and most files are parsed without any request."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     import socket
     from typing import Any
 
-# A server that is being replaced, or a datastore that restarts, is waited out this long.
+# How long requests are repeated while the server is being replaced or the datastore restarts.
 PATIENCE_SECONDS = 600
+# Time limit of one read or write.
 TIMEOUT_SECONDS = 45
 
 
@@ -30,12 +31,13 @@ class Client:
         self.patience = PATIENCE_SECONDS if patience is None else patience
 
     def request(self, method: str, target: str, body: Any = None) -> Any:
-        """The answer as JSON. Every request may be sent again: none of them adds up."""
+        """Returns the decoded JSON answer. Repeats failed requests, which is safe because all of them are
+        idempotent."""
         deadline = time.monotonic() + self.patience
         pause = 0.05
         while True:
             try:
-                status, answer = self.once(method, target, body)
+                status, answer = self.send_once(method, target, body)
                 if status not in (408, 502, 503, 504):
                     break
                 problem = f"it answered {status}"
@@ -51,7 +53,7 @@ class Client:
             raise ServerError(status, detail if isinstance(detail, str) else json.dumps(detail))
         return content
 
-    def once(self, method, target, body):
+    def send_once(self, method, target, body):
         payload = b"" if body is None else json.dumps(body, ensure_ascii=False).encode()
         head = f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(payload)}\r\n"
         if self.token:
@@ -62,7 +64,7 @@ class Client:
             try:
                 stream.sendall(head.encode() + b"\r\n" + payload)
             except BrokenPipeError:
-                # It has seen enough: its answer says why.
+                # The server stopped reading; its answer gives the reason.
                 pass
             with stream.makefile("rb") as answer:
                 return read_answer(answer)
@@ -72,13 +74,13 @@ class Client:
 
 
 def connect(path: str, timeout: float | None = None) -> socket.socket:
-    """To a socket of this machine, however long its path is. `timeout` in seconds."""
+    """Connects to a Unix socket with a path of any length. `timeout` in seconds."""
     import socket
 
     stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     stream.settimeout(timeout)
     try:
-        # The kernel takes 107 bytes; a longer path goes through a descriptor of its folder.
+        # The kernel accepts 107 bytes; a longer path is reached through a descriptor of its folder.
         if len(os.fsencode(path)) <= 107:
             stream.connect(path)
         else:
@@ -94,8 +96,9 @@ def connect(path: str, timeout: float | None = None) -> socket.socket:
 
 
 def read_answer(answer):
-    first = answer.readline().split(b" ", 2)
-    if len(first) < 2:
+    """Reads an HTTP response; returns its status and body."""
+    status_line = answer.readline().split(b" ", 2)
+    if len(status_line) < 2:
         raise ConnectionError("the connection was cut")
     length, chunked = None, False
     while True:
@@ -119,8 +122,9 @@ def read_answer(answer):
         body = answer.read() if length is None else answer.read(length)
         if length is not None and len(body) < length:
             raise ConnectionError("the answer was cut short")
-    return int(first[1]), body
+    return int(status_line[1]), body
 
 
 def quote(text: str) -> str:
+    """Percent-encodes a path segment."""
     return "".join(chr(byte) if chr(byte).isascii() and chr(byte).isalnum() else f"%{byte:02X}" for byte in text.encode())

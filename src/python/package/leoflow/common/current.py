@@ -1,4 +1,4 @@
-"""What the code that runs now is inside of: a `with DAG(…)`, a task group, or a task."""
+"""The current DAG, task group and task: the enclosing `with` blocks, and the context of the running task."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _dags = []
 _groups = []
 _context = None
-# The mapped task of which an instance is being made.
+# The mapped task whose instance is being created.
 _unmapped = None
 
 
@@ -23,9 +23,9 @@ def dag() -> DAG | None:
     return _dags[-1] if _dags else None
 
 
-def enter_dag(one: DAG) -> None:
-    _dags.append(one)
-    _groups.append(one.task_group)
+def enter_dag(new_dag: DAG) -> None:
+    _dags.append(new_dag)
+    _groups.append(new_dag.task_group)
 
 
 def leave_dag() -> None:
@@ -34,15 +34,15 @@ def leave_dag() -> None:
 
 
 def group(of_dag: DAG | None = None) -> TaskGroup | None:
-    """The innermost group of that DAG; its root where none is open."""
-    for one in reversed(_groups):
-        if of_dag is None or one.dag is of_dag:
-            return one
+    """Returns the innermost open group of that DAG, or its root group."""
+    for candidate in reversed(_groups):
+        if of_dag is None or candidate.dag is of_dag:
+            return candidate
     return of_dag.task_group if of_dag is not None else None
 
 
-def enter_group(one: TaskGroup) -> None:
-    _groups.append(one)
+def enter_group(new_group: TaskGroup) -> None:
+    _groups.append(new_group)
 
 
 def leave_group() -> None:
@@ -50,6 +50,7 @@ def leave_group() -> None:
 
 
 def unmap(task: MappedOperator | None) -> None:
+    """Sets the mapped task whose instance is being created; None at the end."""
     global _unmapped
     _unmapped = task
 
@@ -79,7 +80,7 @@ CONTEXT_KEYS = frozenset(
 
 
 def get_current_context() -> Mapping[str, Any]:
-    """The context of the task that runs; an error anywhere else."""
+    """Returns the context of the running task. Raises RuntimeError elsewhere."""
     if _context is None:
         raise RuntimeError(
             "Current context was requested but no context was found! Are you running within an Airflow task?"

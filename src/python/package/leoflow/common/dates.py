@@ -1,4 +1,4 @@
-"""Dates with a zone. pendulum's where it is there, because DAG files expect its methods."""
+"""Datetimes with a time zone; pendulum's where it is installed, because DAG files expect its methods."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-class Plain(datetime):
-    """A date for when pendulum is not there: says so when one of pendulum's methods is called."""
+class PlainDateTime(datetime):
+    """A datetime used without pendulum: calling one of pendulum's methods raises MissingPackage."""
 
     def __getattr__(self, name):
         if name.startswith("_"):
@@ -31,35 +31,35 @@ def pendulum_or_none():
 
 
 def moment(text: str) -> datetime:
-    """A moment as RFC 3339 has it, with as many digits as it has: Python 3.10 reads three of them, or six."""
+    """Parses an RFC 3339 time with any number of fractional digits; Python 3.10 accepts only three or six."""
     text = text.replace("Z", "+00:00")
-    head, point, rest = text.partition(".")
-    digits = "".join(itertools.takewhile(str.isdigit, rest))
-    return datetime.fromisoformat(f"{head}.{digits[:6]:0<6}{rest[len(digits):]}" if point else text)
+    seconds, point, fraction = text.partition(".")
+    digits = "".join(itertools.takewhile(str.isdigit, fraction))
+    return datetime.fromisoformat(f"{seconds}.{digits[:6]:0<6}{fraction[len(digits):]}" if point else text)
 
 
 def parse_time(text: str | None) -> datetime | None:
-    """A stored time, in UTC, as task code sees it."""
+    """Parses a stored time; returns it in UTC, in the type that task code expects."""
     if text is None:
         return None
-    return of(moment(text).astimezone(timezone.utc))
+    return task_datetime(moment(text).astimezone(timezone.utc))
 
 
-def of(value: datetime) -> datetime:
-    """The same moment as task code sees it."""
+def task_datetime(value: datetime) -> datetime:
+    """Converts to the type that task code expects: pendulum's, or PlainDateTime without pendulum."""
     pendulum = pendulum_or_none()
     if pendulum is not None:
         return pendulum.instance(value)
-    return Plain(value.year, value.month, value.day, value.hour, value.minute, value.second, value.microsecond,
+    return PlainDateTime(value.year, value.month, value.day, value.hour, value.minute, value.second, value.microsecond,
                  value.tzinfo, fold=value.fold)
 
 
 def aware(name: str, value: Any) -> datetime | None:
-    """A moment that was given by the user: in UTC where it names no zone."""
+    """Checks a datetime given by the user; one without a zone is in UTC."""
     if value is None:
         return None
     if isinstance(value, str):
-        # As in Airflow: a text is a date.
+        # Airflow accepts texts, too.
         value = datetime.fromisoformat(value.replace("Z", "+00:00"))
     if not isinstance(value, datetime):
         raise TypeError(f"{name} must be a datetime and is {type(value).__name__}")
@@ -67,7 +67,7 @@ def aware(name: str, value: Any) -> datetime | None:
 
 
 def zone_name(tzinfo: tzinfo | None) -> str | int:
-    """`Europe/Berlin`, `UTC`, or an offset in seconds."""
+    """Returns `Europe/Berlin`, `UTC`, or an offset in seconds."""
     if tzinfo is None or tzinfo is timezone.utc:
         return "UTC"
     for attribute in ("key", "name", "zone"):
@@ -77,12 +77,12 @@ def zone_name(tzinfo: tzinfo | None) -> str | int:
     offset = tzinfo.utcoffset(None)
     if offset is None:
         raise Unsupported(f"the time zone {tzinfo!r}")
-    whole = int(offset.total_seconds())
-    return "UTC" if whole == 0 else whole
+    offset_seconds = int(offset.total_seconds())
+    return "UTC" if offset_seconds == 0 else offset_seconds
 
 
 def zone(name: str | int) -> tzinfo:
-    """The zone of that name."""
+    """Returns the time zone of a name or of an offset in seconds."""
     if isinstance(name, int):
         return timezone(timedelta(seconds=name))
     if name in ("UTC", "Etc/UTC"):
@@ -96,7 +96,7 @@ def zone(name: str | int) -> tzinfo:
 
 
 def utcnow() -> datetime:
-    return of(datetime.now(timezone.utc))
+    return task_datetime(datetime.now(timezone.utc))
 
 
 def seconds_of(delta):
@@ -104,5 +104,5 @@ def seconds_of(delta):
 
 
 def stamp(value: datetime | None) -> str | None:
-    """A moment, for JSON."""
+    """Formats a time for JSON, in UTC."""
     return None if value is None else aware("a date", value).astimezone(timezone.utc).isoformat()

@@ -1,11 +1,11 @@
-"""The exceptions that DAG files catch and raise, and the one for what is not supported."""
+"""Airflow's exceptions, and those for unsupported features and missing packages."""
 
 from leoflow.common.packages import how_to_add, provider_package
 from leoflow.common.reports import user_line
 
 
 class AirflowException(Exception):
-    """Base of all that Airflow raises."""
+    """Base of Airflow's exceptions."""
 
 
 class AirflowSkipException(AirflowException):
@@ -13,7 +13,7 @@ class AirflowSkipException(AirflowException):
 
 
 class AirflowFailException(AirflowException):
-    """Raised by a task to fail now, without the retries it has left."""
+    """Raised by a task to fail without using its remaining retries."""
 
 
 class AirflowSensorTimeout(AirflowException):
@@ -21,7 +21,7 @@ class AirflowSensorTimeout(AirflowException):
 
 
 class AirflowRescheduleException(AirflowException):
-    """Raised by a sensor that wants to look again later, and be no process until then."""
+    """Raised by a sensor to poke again later, without a process until then."""
 
     def __init__(self, reschedule_date, *, reschedule_timezone=None):
         super().__init__()
@@ -29,7 +29,7 @@ class AirflowRescheduleException(AirflowException):
 
 
 class DownstreamTasksSkipped(AirflowException):
-    """Raised when a task has decided which of those below it are not to run."""
+    """Raised by a task that decided which of its downstream tasks to skip."""
 
     def __init__(self, *, tasks):
         super().__init__()
@@ -37,55 +37,55 @@ class DownstreamTasksSkipped(AirflowException):
 
 
 class ParamValidationError(AirflowException):
-    """A param's value is not what its schema allows."""
+    """A param's value does not match its schema."""
 
 
 class AirflowTimetableInvalid(AirflowException):
-    """A schedule that cannot be."""
+    """A schedule is invalid."""
 
 
 class AirflowOptionalProviderFeatureException(AirflowException):
-    """Something of a provider package that is not installed."""
+    """An optional feature needs a provider package that is not installed."""
 
 
 class TaskNotFound(AirflowException):
-    """A DAG has no task of that id."""
+    """The DAG has no task with that id."""
 
 
 class DagNotFound(AirflowException):
-    """There is no DAG of that id."""
+    """There is no DAG with that id."""
 
 
 class DagRunAlreadyExists(AirflowException):
-    """The DAG has a run of that id, or of that date."""
+    """The DAG already has a run with that id or logical date."""
 
 
 class ExternalTaskNotFoundError(AirflowException):
-    """What an ExternalTaskSensor waits for is not there."""
+    """The task that an ExternalTaskSensor waits for does not exist."""
 
 
 class ExternalDagNotFoundError(ExternalTaskNotFoundError):
-    """Nor is its DAG."""
+    """The DAG that an ExternalTaskSensor waits for does not exist."""
 
 
 class ExternalTaskFailedError(AirflowException):
-    """What an ExternalTaskSensor waits for has failed."""
+    """A task that an ExternalTaskSensor waits for failed."""
 
 
 class ExternalTaskGroupNotFoundError(ExternalTaskNotFoundError):
-    """Nor is its group."""
+    """The task group that an ExternalTaskSensor waits for does not exist."""
 
 
 class UnmappableXComTypePushed(AirflowException):
-    """A task that others are mapped over returned neither a list nor a dict."""
+    """A task over which others are mapped returned neither a list nor a dict."""
 
 
 class UnmappableXComLengthPushed(AirflowException):
-    """A task that others are mapped over returned more than `max_map_length` elements."""
+    """A task over which others are mapped returned more than `max_map_length` elements."""
 
 
 class TaskDeferred(BaseException):
-    """Lets the process of a task go until a trigger fires; then `method_name` of its operator is called."""
+    """Ends the process of a task until a trigger fires; then `method_name` of its operator is called."""
 
     def __init__(self, *, trigger, method_name, kwargs=None, timeout=None):
         super().__init__()
@@ -105,46 +105,46 @@ class TaskDeferred(BaseException):
 
 
 class TaskDeferralError(AirflowException):
-    """The trigger of a deferred task has failed."""
+    """The trigger of a deferred task failed."""
 
 
 class TaskDeferralTimeout(AirflowException):
-    """The trigger of a deferred task has taken too long."""
+    """The trigger of a deferred task timed out."""
 
 
 class AirflowTaskTimeout(BaseException):
-    """Raised in a task whose execution_timeout is over."""
+    """Raised in a task that exceeds its execution_timeout."""
 
 
 class AirflowTaskTerminated(BaseException):
-    """Raised in a task that was told to end."""
+    """Raised in a task that received SIGTERM."""
 
 
 class AirflowRuntimeError(Exception):
-    """A Variable or Connection that is not there."""
+    """A Variable does not exist, or the server refused a request."""
 
 
 class AirflowNotFoundException(AirflowException):
-    """Something that was asked for by name is not there."""
+    """A requested object, such as a Connection, does not exist."""
 
 
 class DuplicateTaskIdFound(AirflowException):
-    """Two tasks of a DAG have one id."""
+    """Two tasks of a DAG have the same id."""
 
 
 class TaskAlreadyInTaskGroup(AirflowException):
-    """A task was put into a second group."""
+    """A task was added to a second group."""
 
-    def __init__(self, task_id, has, new):
-        super().__init__(f"cannot add {task_id!r} to {new!r} (already in {has!r})")
+    def __init__(self, task_id, current_group, new_group):
+        super().__init__(f"cannot add {task_id!r} to {new_group!r} (already in {current_group!r})")
 
 
 class AirflowDagCycleException(AirflowException):
-    """The tasks of a DAG wait for each other in a circle."""
+    """The dependencies of a DAG's tasks form a cycle."""
 
 
 class MissingPackage(ImportError):
-    """A package that DAG files expect, and that is not installed."""
+    """A package that DAG files expect is not installed."""
 
     def __init__(self, name, use):
         super().__init__(
@@ -155,22 +155,23 @@ class MissingPackage(ImportError):
 
 
 class XComNotFound(AirflowException):
-    """A task's argument names an XCom that nobody has pushed."""
+    """An argument refers to an XCom that was never pushed."""
 
 
 class Unsupported(AirflowException, ImportError):
-    """Airflow has it, Leoflow does not: said with the place, never passed over in silence.
+    """An Airflow feature that Leoflow does not support, reported with file and line.
 
-    An ImportError too, so that a DAG file that can do without it goes on as it would without the package.
+    It is an ImportError too, so that a DAG file with a fallback for a missing package uses that.
     """
 
-    def __init__(self, thing, place=None, more=""):
+    def __init__(self, thing, place=None, suffix=""):
         file, line = place or user_line()
-        super().__init__(f'{file}:{line}: {thing} is not supported by Leoflow{more}')
+        super().__init__(f'{file}:{line}: {thing} is not supported by Leoflow{suffix}')
 
 
-def of_airflow(name: str) -> Unsupported:
-    """For a name of Airflow's that our own package has not: Airflow's own SDK may have it, and this line brings that."""
+def unsupported_name(name: str) -> Unsupported:
+    """Returns the error for an Airflow name that the small package lacks, with the dependency that installs Airflow's
+    SDK."""
     package = provider_package(name.removeprefix("the module ")) or "apache-airflow"
-    more = f"'s own small Airflow package. Apache Airflow's own SDK has it: {how_to_add(package)}"
-    return Unsupported(name, more=more)
+    suffix = f"'s own small Airflow package. Apache Airflow's own SDK has it: {how_to_add(package)}"
+    return Unsupported(name, suffix=suffix)

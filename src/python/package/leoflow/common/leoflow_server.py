@@ -1,4 +1,4 @@
-"""The one connection of this process to the server, and what is read and written over it by name."""
+"""This process's client of the server, and access to Variables, Connections and uv through it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
 _client = None
 _prefix = "/local"
-_asked = False
+_queried = False
 
 
 def use(socket: str, token: str | None = None, patience: float | None = None) -> None:
-    """`token` is a running task's own; without one the server knows us by our user. `patience` in seconds."""
+    """Sets the server's socket. `token` is the running task's; without one the server identifies the process by its
+    user. `patience` in seconds."""
     global _client, _prefix
     _client = Client(socket, token, patience)
     _prefix = "/task" if token else "/local"
@@ -26,24 +27,24 @@ def use(socket: str, token: str | None = None, patience: float | None = None) ->
 
 def client() -> Client:
     if _client is None:
-        raise AirflowRuntimeError("Variables and Connections of Leoflow can only be read while Leoflow runs it")
+        raise AirflowRuntimeError("Variables and Connections are available only in code that Leoflow runs")
     return _client
 
 
-def was_asked() -> bool:
-    """Whether anything was read: then what came of it may be different another time."""
-    return _asked
+def was_queried() -> bool:
+    """True once a Variable or Connection was read: the next parse of the file may then have another result."""
+    return _queried
 
 
 def is_offline() -> bool:
-    """Whether there is no Leoflow to ask, as for `validate` and `dags test`."""
+    """True when no server is running, as `validate` and `dags test` allow."""
     return _prefix == "/local" and not os.path.exists(client().path)
 
 
 def read(kind: str, key: str) -> dict[str, Any] | None:
-    """The entry, or None when there is none."""
-    global _asked
-    _asked = True
+    """Returns a Variable or Connection, or None when there is none. Raises NotRunning and AirflowRuntimeError."""
+    global _queried
+    _queried = True
     if is_offline():
         raise NotRunning(f"{kind} {key!r} cannot be read: Leoflow is not running (`leoflow lite start`)")
     try:
@@ -55,23 +56,24 @@ def read(kind: str, key: str) -> dict[str, Any] | None:
 
 
 def uv() -> str:
-    """The path of a uv that the server has, or gets now."""
+    """Returns the path of the server's uv; the server downloads it if necessary."""
     if is_offline():
-        raise NotRunning("there is no uv here, which makes virtual environments: install it (https://docs.astral.sh/uv), "
-                         "or start Leoflow, which gets one (`leoflow lite start`)")
+        raise NotRunning("uv, which creates virtual environments, is not installed: install it (https://docs.astral.sh/uv), "
+                         "or start Leoflow, which downloads it (`leoflow lite start`)")
     try:
-        while (found := client().request("POST", f"{_prefix}/uv")["program"]) is None:
+        while (program := client().request("POST", f"{_prefix}/uv")["program"]) is None:
             time.sleep(0.5)
-        return found
+        return program
     except ServerError as error:
         raise AirflowRuntimeError(str(error)) from None
 
 
 class NotRunning(AirflowRuntimeError):
-    """There is no Leoflow to ask."""
+    """No Leoflow server is running."""
 
 
 def write(method: str, key: str, body: dict[str, Any] | None) -> None:
+    """Changes or deletes a Variable, in a running task only."""
     if _prefix != "/task":
         raise Unsupported("changing a Variable outside of a running task")
     try:

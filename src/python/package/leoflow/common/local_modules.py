@@ -1,4 +1,4 @@
-"""Where the modules beside a DAG file are found."""
+"""The folders from which modules beside a DAG file are imported."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import sys
 
 
 def roots_of(file: str) -> list[str]:
-    """The folders that hold the file and whose modules this process imports, the nearest first: the project's, the workspace's."""
-    holding = {folder for folder in sys.path if folder and file.startswith(folder.rstrip(os.sep) + os.sep)}
-    return sorted(holding, key=len, reverse=True) or [os.path.dirname(file)]
+    """Returns the import folders that contain the file, nearest first: the project's, the workspace's."""
+    folders = {folder for folder in sys.path if folder and file.startswith(folder.rstrip(os.sep) + os.sep)}
+    return sorted(folders, key=len, reverse=True) or [os.path.dirname(file)]
 
 
 def dags_folder(roots: list[str]) -> list[str]:
-    """The first root where it is Airflow's folder of DAGs, else none. As on Airflow, installed packages come before its modules:
-    a DAG file is often named after the package that it uses."""
+    """Returns the first root if it is a `dags` folder, else nothing. As in Airflow, installed packages take precedence
+    over its modules, because a DAG file is often named after the package that it uses."""
     return roots[:1] if len(roots) > 1 and os.path.basename(roots[0]) == "dags" else []
 
 
-def without_dags(roots: list[str]) -> list[str]:
-    """The folders that have settings, variables and plugins: the project's and the workspace's. `dags` comes before them."""
+def project_roots(roots: list[str]) -> list[str]:
+    """Returns the folders that may contain settings, `.env` and plugins: the project's and the workspace's, without
+    `dags`."""
     return roots[-2:]

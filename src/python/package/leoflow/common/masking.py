@@ -1,4 +1,4 @@
-"""Secrets that were read, hidden in everything that is shown from then on."""
+"""Masks secrets in all output, once they were read."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# What was read that is nobody else's to see, in the forms in which it may be written down.
+# Secrets that were read, in all encodings in which they may be printed.
 _secrets = set()
-# Where the keeper of this task hears of them, so that they are hidden in what other programs print too.
+# Descriptor of the pipe to the task's keeper (the process that writes its log), which masks them in the output of other
+# programs, too.
 _keeper = None
-# Airflow's lists: parts of names, and the shortest that is hidden.
+# Airflow's values: parts of sensitive names, and the minimum length of a masked secret.
 SENSITIVE = ("access_key", "access_token", "api_key", "apikey", "auth_header", "authorization", "bearer",
              "connection_string", "dsn", "keyfile_dict", "passphrase", "passwd", "password", "private_key", "proxies",
              "proxy", "secret", "service_account", "service_key", "token", "webhook_url")
 SHORTEST = 5
 
 
-def tell(keeper: int) -> None:
-    """`keeper` is a descriptor: whoever reads there hears of every secret from here on."""
+def set_keeper(keeper: int) -> None:
+    """Sets the descriptor to which every later secret is written."""
     global _keeper
     _keeper = keeper
 
@@ -31,19 +32,19 @@ def is_sensitive(name: str) -> bool:
 
 
 def note_secret(name: str, value: Any) -> None:
-    """Remembers a value that is secret by its name, or one inside of it."""
+    """Masks a value whose name is sensitive, and sensitive values nested in it."""
     if isinstance(value, dict):
-        for key, one in value.items():
-            note_secret(key, one)
+        for key, item in value.items():
+            note_secret(key, item)
     elif isinstance(value, (list, tuple)):
-        for one in value:
-            note_secret(name, one)
+        for item in value:
+            note_secret(name, item)
     elif isinstance(value, str) and is_sensitive(name):
         mask(value)
 
 
 def mask(value):
-    """Hides a value from here on, wherever this task shows it."""
+    """Masks a value in all later output of this task."""
     if len(value) < SHORTEST or value.lower() == "airflow" or value in _secrets:
         return
     _secrets.add(value)
@@ -56,24 +57,24 @@ def mask(value):
         try:
             os.write(_keeper, json.dumps(value).encode() + b"\n")
         except OSError:
-            # It is gone, and this task with it in a moment.
+            # The keeper has exited; this task is about to end, too.
             pass
 
 
 def mask_secret(secret, name=None):
     """<https://airflow.apache.org/docs/apache-airflow/stable/security/secrets/mask-sensitive-values.html>"""
     if isinstance(secret, dict):
-        for key, one in secret.items():
-            mask_secret(one, key)
+        for key, item in secret.items():
+            mask_secret(item, key)
     elif isinstance(secret, (list, tuple)):
-        for one in secret:
-            mask_secret(one, name)
+        for item in secret:
+            mask_secret(item, name)
     elif isinstance(secret, str) and (not name or is_sensitive(name)):
         mask(secret)
 
 
 def hide(text: str) -> str:
-    """The text without the secrets that were read."""
+    """Returns the text with all known secrets masked."""
     for secret in sorted(_secrets, key=len, reverse=True):
         text = text.replace(secret, "***")
     return text

@@ -1,5 +1,5 @@
-"""Small files, read and written by plain descriptors: Python's own file objects cost a process that was forked several
-times as much."""
+"""Reads and writes small files through plain descriptors: in a forked process, Python's file objects cost several times
+as much."""
 
 from __future__ import annotations
 
@@ -13,31 +13,32 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-# What is read at once.
-PART = 64 * 1024
-# Errors of the system that pass: a full disk, no descriptor left, a device that fails for a moment.
+# Number of bytes per read.
+CHUNK_BYTES = 64 * 1024
+# Transient system errors: a full disk, no free descriptor, a device error.
 TRANSIENT = frozenset((
     errno.EAGAIN, errno.EBUSY, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EROFS,
     errno.ESTALE, errno.ETIMEDOUT,
 ))
+# Seconds between attempts; each pause doubles the one before.
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0
-# What is set aside for a small result, in bytes.
-RESERVE = 4096
+# Bytes reserved for a small result.
+RESERVE_BYTES = 4096
 
 
 def read(path: str) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         parts = []
-        while part := os.read(descriptor, PART):
+        while part := os.read(descriptor, CHUNK_BYTES):
             parts.append(part)
         return b"".join(parts)
     finally:
         os.close(descriptor)
 
 
-def until_it_passes(what: str, attempt: Callable[[], Any]) -> Any:
-    """Does it again for as long as the system's error is one that passes."""
+def retry_transient(label: str, attempt: Callable[[], Any]) -> Any:
+    """Repeats `attempt` for as long as it fails with a transient error."""
     pause = FIRST_PAUSE
     while True:
         try:
@@ -46,23 +47,23 @@ def until_it_passes(what: str, attempt: Callable[[], Any]) -> Any:
             if error.errno not in TRANSIENT:
                 raise
             if pause == FIRST_PAUSE:
-                sys.stderr.write(f"{what}: {error.strerror}; trying again until it passes\n")
+                sys.stderr.write(f"{label}: {error.strerror}; retrying until it succeeds\n")
             time.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
 
 
 def reserve(path: str) -> None:
-    """Sets aside room for a file that is written later, so that a full disk does not lose it. Without room there is no
-    reserve."""
+    """Reserves space for a file that is written later, so that a full disk does not lose it. Does nothing when the disk
+    is already full."""
     try:
-        write(path, b"\0" * RESERVE)
+        write(path, b"\0" * RESERVE_BYTES)
     except OSError:
         pass
 
 
 def write_whole(path: str, reserved: str, content: bytes) -> None:
-    """A file that is complete or absent. What fits takes the place of the reserve; other content waits for room."""
-    if len(content) <= RESERVE:
+    """Writes a file atomically. Content that fits overwrites the reserved file; larger content waits for free space."""
+    if len(content) <= RESERVE_BYTES:
         try:
             descriptor = os.open(reserved, os.O_WRONLY | os.O_CLOEXEC)
             try:
@@ -73,7 +74,7 @@ def write_whole(path: str, reserved: str, content: bytes) -> None:
             os.rename(reserved, path)
             return
         except OSError:
-            # There is no reserve, or it cannot be used.
+            # The reserved file is missing or unusable.
             pass
     partial = f"{path}.partial"
 
@@ -81,12 +82,12 @@ def write_whole(path: str, reserved: str, content: bytes) -> None:
         write(partial, content)
         os.rename(partial, path)
 
-    until_it_passes("the result", attempt)
+    retry_transient("the result", attempt)
 
 
 def mark(path: str) -> None:
-    """An empty file that says that something began: the keeper counts the task's time from it. On a full disk there is
-    none, and the keeper counts from its own start."""
+    """Creates an empty file that marks a start, from which the keeper measures the task's time. On a full disk there is
+    none, and the keeper measures from its own start."""
     try:
         write(path, b"")
     except OSError:
@@ -94,7 +95,7 @@ def mark(path: str) -> None:
 
 
 def write(path: str, content: bytes, mode: int = 0o666) -> None:
-    """A new file, or in place of what was in it; a new one has the mode, less what the umask takes."""
+    """Creates or overwrites a file; a new one gets the mode, reduced by the umask."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_CREAT | os.O_TRUNC, mode)
     try:
         while content:

@@ -1,5 +1,5 @@
-"""Apache Airflow's own SDK, in a project whose environment has it: then it is what DAG files import, and our own package
-stands back. The variables that it reads are set here, before anything of it is imported."""
+"""Settings for Apache Airflow's own SDK, which DAG files import instead of the small package if the project's
+environment contains it. They must be set before anything of the SDK is imported."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def is_used() -> bool:
 
 
 def use(home: str) -> None:
-    """`home` is where it keeps what it writes. What the user's own Airflow reads from its home is none of a project's."""
+    """Switches to Airflow's SDK. `home` is its AIRFLOW_HOME; the user's own Airflow home does not affect projects."""
     global _used
     _used = True
     os.environ["AIRFLOW_HOME"] = home
     os.environ["AIRFLOW_CONFIG"] = os.path.join(home, "airflow.cfg")
-    # There is no database, and no server; whoever wants one is told so by Airflow.
+    # There is no Airflow database or server; code that needs one gets Airflow's error.
     os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"sqlite:///{home}/there-is-none.db"
     os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "client"
     for name, value in {
@@ -32,10 +32,8 @@ def use(home: str) -> None:
 
 
 def enter_project(roots: list[str]) -> None:
-    """The folders of its plugins and its DAGs are the project's, where it does not say otherwise itself."""
+    """Sets the folders of DAGs and plugins to the project's, unless it sets them itself."""
     os.environ.setdefault("AIRFLOW__CORE__DAGS_FOLDER", roots[0])
-    folders = [os.path.join(root, "plugins") for root in local_modules.without_dags(roots)]
+    folders = [os.path.join(root, "plugins") for root in local_modules.project_roots(roots)]
     plugins = next((folder for folder in folders if os.path.isdir(folder)), folders[0])
     os.environ.setdefault("AIRFLOW__CORE__PLUGINS_FOLDER", plugins)
-
-

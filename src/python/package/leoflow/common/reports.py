@@ -1,4 +1,4 @@
-"""What is said of an error: the user's own lines of its traceback, as text that can be kept."""
+"""Error reports: tracebacks reduced to the user's code, as text that can be stored."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file
 
 
 def user_frame():
-    """The innermost frame that is the user's code, or None."""
+    """Returns the innermost frame of user code, or None."""
     frame = sys._getframe(1)
     while frame is not None:
         name = frame.f_code.co_filename
@@ -33,22 +33,22 @@ def user_line() -> tuple[str, int]:
 
 
 def explain(error: BaseException) -> str:
-    """The traceback of the user's own code, as a text."""
+    """Formats an error with the traceback of the user's code only."""
     import traceback
 
     report = traceback.TracebackException.from_exception(error)
     seen = set()
 
-    def trim(one):
-        if one is None or id(one) in seen:
+    def trim(error_report):
+        if error_report is None or id(error_report) in seen:
             return
-        seen.add(id(one))
-        one.stack[:] = [frame for frame in one.stack if not is_ours(frame.filename)]
-        trim(one.__cause__)
-        trim(one.__context__)
+        seen.add(id(error_report))
+        error_report.stack[:] = [frame for frame in error_report.stack if not is_ours(frame.filename)]
+        trim(error_report.__cause__)
+        trim(error_report.__context__)
 
     trim(report)
-    # Where nothing of it is the user's code, the words have to do.
+    # Without a frame of user code, only the message is shown.
     lines = report.format() if report.stack or report.__cause__ else report.format_exception_only()
     text = "".join(lines).rstrip()
     hint = missing_package(error)
@@ -56,40 +56,40 @@ def explain(error: BaseException) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """In one line, without the secrets that were read."""
+    """Returns the error in one line, with secrets masked."""
     if isinstance(error, SystemExit):
         return f"the task's code called sys.exit({error.code!r})"
     return masking.hide(f"{type(error).__name__}: {error}".rstrip(": "))[:1000]
 
 
-# What a run of no date does not have, as in Airflow 3.
-OF_THE_DATE = ("logical_date", "data_interval_start", "data_interval_end", "ds", "ds_nodash", "ts", "ts_nodash",
+# Context keys that a run without a logical date lacks, as in Airflow 3.
+DATE_KEYS = ("logical_date", "data_interval_start", "data_interval_end", "ds", "ds_nodash", "ts", "ts_nodash",
                "ts_nodash_with_tz", "prev_data_interval_start_success", "prev_data_interval_end_success")
 
 
 def missing_date(error: BaseException) -> str | None:
-    """What to say of an error that comes from a run without a logical date, or None."""
+    """Returns a hint for an error caused by a missing logical date, or None."""
     text = str(error)
     if isinstance(error, KeyError) and error.args:
-        name = error.args[0]
+        key = error.args[0]
     elif "is undefined" in text or "missing" in text and "required" in text:
-        name = next((name for name in OF_THE_DATE if f"'{name}'" in text), None)
+        key = next((key for key in DATE_KEYS if f"'{key}'" in text), None)
     else:
         return None
-    if name not in OF_THE_DATE:
+    if key not in DATE_KEYS:
         return None
-    return (f"This run has no logical date, so there is no `{name}`, as in Airflow 3. Give it one with --logical-date, "
+    return (f"This run has no logical date, so there is no `{key}`, as in Airflow 3. Give it one with --logical-date, "
             "or use dag_run.run_after, which every run has.")
 
 
 def clean(value: Any) -> Any:
-    """The same with texts that are Unicode and can be kept: what cannot is shown as an escape."""
+    """Escapes characters that cannot be stored in a value's texts: lone surrogates and NUL."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
     if isinstance(value, list):
-        return [clean(one) for one in value]
+        return [clean(item) for item in value]
     if isinstance(value, dict):
-        return {clean(key): clean(one) for key, one in value.items()}
+        return {clean(key): clean(item) for key, item in value.items()}
     return value
 
 

@@ -1,5 +1,5 @@
-"""Values that JSON has no word for, in the form that Airflow stores them in: the name of their class, the version
-of the form, and data. What Airflow has no form for has one of the same kind here.
+"""Serializes values that JSON cannot represent, as Airflow does: the name of the class, a version, and data. Types that
+Airflow does not serialize use the same format.
 
 <https://airflow.apache.org/docs/apache-airflow/stable/authoring-and-scheduling/serializers.html>
 """
@@ -22,16 +22,17 @@ CLASS, VERSION, DATA = "__classname__", "__version__", "__data__"
 FIXED_ZONE = "pendulum.tz.timezone.FixedTimezone"
 
 
-class NoForm(TypeError):
-    """A value that can be written down in no form."""
+class Unserializable(TypeError):
+    """A value that cannot be serialized."""
 
 
 def name_of(kind):
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def form_of(value: Any) -> tuple[str, int, Any]:
-    """Name, version and data of a value; the data may hold such values in turn. Raises NoForm."""
+def serialized_form(value: Any) -> tuple[str, int, Any]:
+    """Returns name, version and data of a value; the data may itself contain values that need this form. Raises
+    Unserializable."""
     kind = type(value)
     name = name_of(kind)
     top = kind.__module__.partition(".")[0]
@@ -65,19 +66,20 @@ def form_of(value: Any) -> tuple[str, int, Any]:
     if hasattr(value, "serialize"):
         return name, version, value.serialize()
     if dataclasses.is_dataclass(kind):
-        return name, version, {one.name: getattr(value, one.name) for one in dataclasses.fields(value) if one.init}
+        return name, version, {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
     if hasattr(kind, "__attrs_attrs__"):
-        return name, version, {one.alias or one.name: getattr(value, one.name) for one in kind.__attrs_attrs__ if one.init}
-    raise NoForm(name)
+        return name, version, {field.alias or field.name: getattr(value, field.name) for field in kind.__attrs_attrs__ if field.init}
+    raise Unserializable(name)
 
 
 def known(kind, plain, name):
-    """The class that reads it again: pendulum's are their own, other subclasses are what they are made from."""
+    """Returns the class that deserializes the value: pendulum's classes stay; other subclasses become the plain
+    class."""
     return name if name in ("pendulum.datetime.DateTime", "pendulum.date.Date") else plain
 
 
 def zone_of(value):
-    """Name or seconds, class, version, and that there is one: a tuple, as Airflow has it."""
+    """Returns Airflow's form of a time zone: a tuple of name or seconds, class, version, and True."""
     zone = value.tzinfo
     if zone is None:
         return None
@@ -90,7 +92,8 @@ def zone_of(value):
 
 
 def number_of(value):
-    """A Decimal as Airflow has it: an int where it has no fraction. What a float would round stays a text."""
+    """Returns Airflow's form of a Decimal: an int without a fraction, else a float. A value that a float would round
+    becomes a text."""
     if not value.is_finite():
         return str(value)
     if value.as_tuple().exponent >= 0 and abs(value) < 2**63:
@@ -103,29 +106,29 @@ def numpy_form(value, name):
 
     if isinstance(value, numpy.ndarray):
         if value.dtype.hasobject or value.dtype.kind == "V":
-            raise NoForm(f"{name} of {value.dtype}")
+            raise Unserializable(f"{name} of {value.dtype}")
         if value.dtype.kind in "mMc":
             return "numpy.ndarray", 1, {"dtype": str(value.dtype), "shape": list(value.shape), "bytes": value.tobytes()}
         return "numpy.ndarray", 1, {"dtype": str(value.dtype), "shape": list(value.shape), "data": value.ravel().tolist()}
     if isinstance(value, (numpy.bool_, numpy.integer, numpy.floating)):
         return name, 1, value.item()
-    raise NoForm(name)
+    raise Unserializable(name)
 
 
 def parquet(frame):
-    """A frame as Airflow has it: Parquet, in hexadecimal."""
+    """Returns Airflow's form of a DataFrame: Parquet in hexadecimal."""
     try:
         import pyarrow
         from pyarrow import parquet as format
     except ImportError:
-        raise NoForm("pandas.DataFrame (without pyarrow, which writes it down)") from None
+        raise Unserializable("pandas.DataFrame (pyarrow, which serializes it, is not installed)") from None
     sink = pyarrow.BufferOutputStream()
     format.write_table(pyarrow.Table.from_pandas(frame), sink, compression="snappy")
     return sink.getvalue().to_pybytes().hex()
 
 
-def value_of(name: str, version: int, data: Any) -> Any:
-    """The value that was in that form. Raises TypeError for a class that is not one of those."""
+def deserialized(name: str, version: int, data: Any) -> Any:
+    """Deserializes a value. Raises TypeError for an unknown class."""
     read = READERS.get(name)
     if read is not None:
         return read(data)
@@ -142,31 +145,31 @@ def value_of(name: str, version: int, data: Any) -> Any:
 
 
 def find(name):
-    """The class, also one of the DAG file itself."""
+    """Imports a class by name; it may be defined in the DAG file."""
     import importlib
 
-    module, _, rest = name.rpartition(".")
+    module, _, attributes = name.rpartition(".")
     while module:
         if module not in sys.modules:
             try:
                 importlib.import_module(module)
             except ImportError:
                 outer = module.rpartition(".")
-                module, rest = outer[0], f"{outer[2]}.{rest}"
+                module, attributes = outer[0], f"{outer[2]}.{attributes}"
                 continue
-        found = sys.modules[module]
-        for part in rest.split("."):
-            found = getattr(found, part, None)
-        if isinstance(found, type):
-            return found
+        value = sys.modules[module]
+        for part in attributes.split("."):
+            value = getattr(value, part, None)
+        if isinstance(value, type):
+            return value
         break
-    raise TypeError(f"an XCom holds a {name}, and there is no such class here")
+    raise TypeError(f"an XCom holds a {name}, and that class cannot be imported")
 
 
-def zone_from(told):
-    if told is None:
+def zone_from(serialized_zone):
+    if serialized_zone is None:
         return None
-    name = told[0]
+    name = serialized_zone[0]
     if isinstance(name, (int, float)):
         return datetime.timezone(datetime.timedelta(seconds=name))
     if name == "UTC":
@@ -181,8 +184,8 @@ def read_datetime(data):
 
 
 def read_pendulum(data):
-    """A plain date where this process has no pendulum."""
-    return dates.of(read_datetime(data))
+    """Returns a plain datetime when this process has no pendulum."""
+    return dates.task_datetime(read_datetime(data))
 
 
 def read_pendulum_date(data):
@@ -210,10 +213,10 @@ def read_numpy(name, data):
     if name != "numpy.ndarray":
         return getattr(numpy, name.rpartition(".")[2])(data)
     if "bytes" in data:
-        found = numpy.frombuffer(data["bytes"], dtype=data["dtype"]).copy()
+        array = numpy.frombuffer(data["bytes"], dtype=data["dtype"]).copy()
     else:
-        found = numpy.array(data["data"], dtype=data["dtype"])
-    return found.reshape(data["shape"])
+        array = numpy.array(data["data"], dtype=data["dtype"])
+    return array.reshape(data["shape"])
 
 
 READERS = {

@@ -1,5 +1,5 @@
-"""What a function takes. As `inspect.signature` says it, which is asked about everything but ordinary
-functions: importing it takes longer than most DAG files."""
+"""Signatures of functions, with the results of `inspect.signature`. `inspect` is used only for other callables than
+ordinary functions: importing it takes longer than parsing most DAG files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-# As in inspect, whose kinds are the same numbers.
+# The same values as the kinds in `inspect`.
 POSITIONAL_ONLY, POSITIONAL_OR_KEYWORD, VAR_POSITIONAL, KEYWORD_ONLY, VAR_KEYWORD = range(5)
 
 
@@ -31,28 +31,31 @@ class Parameter:
 
 
 def parameters(function: Callable) -> dict[str, Parameter]:
-    """Of a function, by name, in their order. Raises TypeError and ValueError as inspect does."""
+    """Returns a function's parameters by name, in order. Raises TypeError and ValueError as inspect does."""
     plain = unwrapped(function)
     if plain is not None:
-        return of_code(plain)
+        return code_parameters(plain)
     import inspect
 
-    found = inspect.signature(function).parameters.values()
-    return {one.name: Parameter(one.name, int(one.kind), Parameter.empty if one.default is one.empty else one.default)
-            for one in found}
+    inspected = inspect.signature(function).parameters.values()
+    return {
+        parameter.name: Parameter(
+            parameter.name, int(parameter.kind), Parameter.empty if parameter.default is parameter.empty else parameter.default)
+        for parameter in inspected
+    }
 
 
 def check_call(function: Callable, args: tuple, kwargs: dict[str, Any]) -> None:
-    """Raises TypeError when it cannot be called with these."""
+    """Raises TypeError when the function cannot be called with these arguments."""
     if not fits(parameters(function).values(), args, kwargs):
         import inspect
 
-        # It says what does not fit.
+        # Raises the TypeError with inspect's message.
         inspect.signature(function).bind(*args, **kwargs)
 
 
 def unwrapped(function):
-    """The ordinary function behind a decorator's wrapper; None when there is something else."""
+    """Returns the ordinary function behind its wrappers, or None for another callable."""
     seen = set()
     while type(function) is types.FunctionType and "__signature__" not in function.__dict__:
         if "__wrapped__" not in function.__dict__:
@@ -64,37 +67,42 @@ def unwrapped(function):
     return None
 
 
-def of_code(function):
+def code_parameters(function):
+    """Reads the parameters of an ordinary function from its code object."""
     code = function.__code__
     positional = code.co_argcount
     names = code.co_varnames
     defaults = function.__defaults__ or ()
-    found = {}
-    for at in range(positional):
-        kind = POSITIONAL_ONLY if at < code.co_posonlyargcount else POSITIONAL_OR_KEYWORD
+    parameters_by_name = {}
+    for index in range(positional):
+        kind = POSITIONAL_ONLY if index < code.co_posonlyargcount else POSITIONAL_OR_KEYWORD
         first = positional - len(defaults)
-        found[names[at]] = Parameter(names[at], kind, defaults[at - first] if at >= first else Parameter.empty)
-    after = positional + code.co_kwonlyargcount
+        parameters_by_name[names[index]] = Parameter(names[index], kind, defaults[index - first] if index >= first else Parameter.empty)
+    next_index = positional + code.co_kwonlyargcount
+    # inspect.CO_VARARGS
     if code.co_flags & 0x04:
-        found[names[after]] = Parameter(names[after], VAR_POSITIONAL)
-        after += 1
-    by_keyword = function.__kwdefaults__ or {}
+        parameters_by_name[names[next_index]] = Parameter(names[next_index], VAR_POSITIONAL)
+        next_index += 1
+    keyword_defaults = function.__kwdefaults__ or {}
     for name in names[positional:positional + code.co_kwonlyargcount]:
-        found[name] = Parameter(name, KEYWORD_ONLY, by_keyword.get(name, Parameter.empty))
+        parameters_by_name[name] = Parameter(name, KEYWORD_ONLY, keyword_defaults.get(name, Parameter.empty))
+    # inspect.CO_VARKEYWORDS
     if code.co_flags & 0x08:
-        found[names[after]] = Parameter(names[after], VAR_KEYWORD)
-    return found
+        parameters_by_name[names[next_index]] = Parameter(names[next_index], VAR_KEYWORD)
+    return parameters_by_name
 
 
-def fits(taken, args, kwargs):
-    taken = list(taken)
-    kinds = {one.kind for one in taken}
-    by_place = [one for one in taken if one.kind in (POSITIONAL_ONLY, POSITIONAL_OR_KEYWORD)]
-    if len(args) > len(by_place) and VAR_POSITIONAL not in kinds:
+def fits(expected, args, kwargs):
+    """True when a call with these arguments matches the parameters."""
+    expected = list(expected)
+    kinds = {parameter.kind for parameter in expected}
+    positional = [parameter for parameter in expected if parameter.kind in (POSITIONAL_ONLY, POSITIONAL_OR_KEYWORD)]
+    if len(args) > len(positional) and VAR_POSITIONAL not in kinds:
         return False
-    given = {one.name for one in by_place[: len(args)]}
-    by_name = {one.name for one in taken if one.kind in (POSITIONAL_OR_KEYWORD, KEYWORD_ONLY)}
-    unknown = [name for name in kwargs if name not in by_name]
-    if unknown and VAR_KEYWORD not in kinds or any(name in given for name in kwargs if name in by_name):
+    given_names = {parameter.name for parameter in positional[: len(args)]}
+    keyword_names = {parameter.name for parameter in expected if parameter.kind in (POSITIONAL_OR_KEYWORD, KEYWORD_ONLY)}
+    unknown = [name for name in kwargs if name not in keyword_names]
+    if unknown and VAR_KEYWORD not in kinds or any(name in given_names for name in kwargs if name in keyword_names):
         return False
-    return all(one.name in given or one.name in kwargs and one.name in by_name for one in taken if one.is_required)
+    required = [parameter.name for parameter in expected if parameter.is_required]
+    return all(name in given_names or name in kwargs and name in keyword_names for name in required)

@@ -1,5 +1,5 @@
-"""What the scheduler is told of a DAG, as far as our own package's objects and those of Airflow's SDK have it under the same
-names. What is as it mostly is, is left out."""
+"""The structure of a DAG, as the scheduler stores it: the attributes that have the same names in the small package and
+in Airflow's SDK. Default values are omitted."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ def seconds(value):
     return None if value is None else value.total_seconds()
 
 
-def given(pairs):
-    """Without what is nothing."""
-    return {name: value for name, value in pairs.items() if value not in (None, False, [], {})}
+def non_empty(fields):
+    """Drops empty values."""
+    return {name: value for name, value in fields.items() if value not in (None, False, [], {})}
 
 
-def other_than(usual: Any, value: Any) -> Any:
+def unless_default(usual: Any, value: Any) -> Any:
     return None if value == usual else value
 
 
-def of_dag(dag: Any, timetable: Any, own: dict[str, Any], rare: dict[str, Any], tasks: list[dict[str, Any]]) -> dict[str, Any]:
-    """`own` and `rare` are what each of the two finds in its own way; of `rare` what is nothing is left out."""
+def dag_structure(dag: Any, timetable: Any, own: dict[str, Any], rare: dict[str, Any], tasks: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns the structure of a DAG. `own` and `rare` are the fields that each of the two packages computes in its own way;
+    empty fields of `rare` are omitted."""
     return {
         "dag_id": dag.dag_id,
         "description": dag.description,
@@ -49,8 +50,8 @@ def of_dag(dag: Any, timetable: Any, own: dict[str, Any], rare: dict[str, Any], 
         "earliest": iso(earliest(dag)),
         "latest": iso(latest(dag)),
         **own,
-        **given({
-            "dag_display_name": other_than(dag.dag_id, dag.dag_display_name),
+        **non_empty({
+            "dag_display_name": unless_default(dag.dag_id, dag.dag_display_name),
             "dagrun_timeout": seconds(dag.dagrun_timeout),
             "fail_fast": dag.fail_fast,
             "max_consecutive_failed_dag_runs": dag.max_consecutive_failed_dag_runs,
@@ -63,36 +64,38 @@ def of_dag(dag: Any, timetable: Any, own: dict[str, Any], rare: dict[str, Any], 
 
 
 def shown_schedule(dag, timetable):
-    """As people wrote it, where that is a text."""
+    """Returns the schedule as written if it is a text, else the timetable's summary."""
     if type(dag.timetable).__name__ == "NullTimetable":
         return None
     return dag.schedule if isinstance(dag.schedule, str) else str(timetable.summary)
 
 
 def earliest(dag):
-    dates = [one for one in [dag.start_date, *(task.start_date for task in dag.tasks)] if one is not None]
+    """Returns the earliest start_date of the DAG and its tasks, or None."""
+    dates = [date for date in [dag.start_date, *(task.start_date for task in dag.tasks)] if date is not None]
     return min(dates) if dates else None
 
 
 def latest(dag):
+    """Returns the date after which no task may run; None if there is none."""
     ends = [task.end_date for task in dag.tasks]
-    if ends and all(one is not None for one in ends):
+    if ends and all(end is not None for end in ends):
         return max([*ends, *([dag.end_date] if dag.end_date is not None else [])])
     return dag.end_date
 
 
 def parent_of(group: Any) -> str | None:
-    """The group that holds a task or a group, None for that of the whole DAG."""
+    """Returns the id of a parent group, or None for the DAG's root group."""
     return None if group is None or group.is_root else group.group_id
 
 
-# What a file joins a group with, as tasks and as groups.
+# Attributes with the edges of a group.
 LINKS = ("upstream_group_ids", "downstream_group_ids", "upstream_task_ids", "downstream_task_ids")
 
 
-def of_group(group: Any, length: Any, sources: Any) -> dict[str, Any]:
-    """`length` and `sources` of a mapped one are as a mapped task's."""
-    return {"group_id": group.group_id, "parent": parent_of(group.parent_group), **given({
+def group_structure(group: Any, length: Any, sources: Any) -> dict[str, Any]:
+    """Returns the structure of a group. `length` and `sources` are set for a mapped group, as for a mapped task."""
+    return {"group_id": group.group_id, "parent": parent_of(group.parent_group), **non_empty({
         "tooltip": group.tooltip,
         "display_name": group.group_display_name,
         "length": length,
@@ -101,8 +104,8 @@ def of_group(group: Any, length: Any, sources: Any) -> dict[str, Any]:
     })}
 
 
-def of_task(task: Any, weight: int, rare: dict[str, Any]) -> dict[str, Any]:
-    """`weight` is the one that the scheduler compares; `rare` as of a DAG."""
+def task_structure(task: Any, weight: int, rare: dict[str, Any]) -> dict[str, Any]:
+    """Returns the structure of a task. `weight` is the total weight; `rare` as for a DAG."""
     return {
         "task_id": task.task_id,
         "operator": task.task_type,
@@ -114,14 +117,14 @@ def of_task(task: Any, weight: int, rare: dict[str, Any]) -> dict[str, Any]:
         "owner": task.owner,
         "doc_md": task.doc_md,
         "weight": weight,
-        **given({
+        **non_empty({
             "max_retry_delay": seconds(task.max_retry_delay),
             "depends_on_past": task.depends_on_past,
             "wait_for_downstream": task.wait_for_downstream,
             "ignore_first_depends_on_past": task.ignore_first_depends_on_past,
-            "pool": other_than("default_pool", task.pool),
-            "pool_slots": other_than(1, task.pool_slots),
-            "own_weight": other_than(1, task.priority_weight),
+            "pool": unless_default("default_pool", task.pool),
+            "pool_slots": unless_default(1, task.pool_slots),
+            "own_weight": unless_default(1, task.priority_weight),
             "max_active_tis_per_dag": task.max_active_tis_per_dag,
             "max_active_tis_per_dagrun": task.max_active_tis_per_dagrun,
             "is_setup": task.is_setup,
@@ -129,14 +132,14 @@ def of_task(task: Any, weight: int, rare: dict[str, Any]) -> dict[str, Any]:
             "on_failure_fail_dagrun": task.on_failure_fail_dagrun,
             "group": parent_of(task.task_group),
             "template_fields": list(task.template_fields),
-            "display_name": other_than(task.task_id, task.task_display_name),
+            "display_name": unless_default(task.task_id, task.task_display_name),
             **rare,
         }),
     }
 
 
 def is_nothing(task: Any, inherits_from_empty_operator: bool) -> bool:
-    """Whether it ends without ever being a process: Airflow's scheduler ends these itself."""
+    """True when the task needs no process: as in Airflow, the scheduler marks it successful itself."""
     return bool(
         inherits_from_empty_operator
         and not task.on_execute_callback

@@ -1,4 +1,4 @@
-"""In which order the tasks of a DAG are told."""
+"""The topological order of a DAG's tasks."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ if TYPE_CHECKING:
 
 
 def ordered(tasks: dict[str, Any]) -> list[Any]:
-    """By id given, each after those it waits for; of several, the one that was written first. What waits in a circle is
-    not among them."""
-    waiting = {task_id: len(task.upstream_task_ids) for task_id, task in tasks.items()}
-    ready = [task_id for task_id, count in waiting.items() if count == 0]
+    """Sorts tasks, given by id, topologically; ties keep the order of definition. Tasks in a cycle are left out."""
+    unordered_upstream = {task_id: len(task.upstream_task_ids) for task_id, task in tasks.items()}
+    ready = [task_id for task_id, count in unordered_upstream.items() if count == 0]
     for task_id in ready:
         for down in sorted(tasks[task_id].downstream_task_ids):
-            waiting[down] -= 1
-            if waiting[down] == 0:
+            unordered_upstream[down] -= 1
+            if unordered_upstream[down] == 0:
                 ready.append(down)
     return [tasks[task_id] for task_id in ready]

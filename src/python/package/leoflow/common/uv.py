@@ -1,5 +1,4 @@
-"""uv, which makes the virtual environments of tasks: the one of the system, or else the one that makes the environments of
-projects."""
+"""uv, which creates the virtual environments of tasks: the system's, or else the one that Leoflow uses for projects."""
 
 from __future__ import annotations
 
@@ -7,8 +6,8 @@ import os
 
 
 def offer(program: str, cache: str) -> None:
-    """Makes it a command of this process and its children, behind those of the system. It need not be there yet. `cache` is
-    where it keeps what it has downloaded, where nobody says otherwise."""
+    """Appends uv's folder to PATH, after the system's; the program may not exist yet. `cache` is uv's cache folder,
+    unless UV_CACHE_DIR is set."""
     folder = os.path.dirname(program)
     folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
     if folder and folder not in folders:
@@ -17,8 +16,8 @@ def offer(program: str, cache: str) -> None:
 
 
 def program() -> str:
-    """The one that is there, or else the one that the server gets now."""
-    # Every process offers it, and few ask for it.
+    """Returns the installed uv, or else the one that the server downloads."""
+    # Imported here because few processes need it.
     import shutil
 
     from leoflow.common import leoflow_server

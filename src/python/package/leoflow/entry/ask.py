@@ -1,5 +1,5 @@
-"""What only code of the user's environment can answer: when a DAG is next due by a timetable of its own, what its callbacks do,
-which providers there are, and whether a connection works. The answer is JSON, on a descriptor."""
+"""Answers questions that need code of the project's environment: due times of custom timetables, callbacks of DAGs, the
+installed providers, and connection tests. The answer is written as JSON to a descriptor."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import sys
 from datetime import datetime
 
 from leoflow.common import leoflow_server
-from leoflow.common.dates import of, stamp
+from leoflow.common.dates import stamp, task_datetime
 from leoflow.common.exceptions import AirflowException
 from leoflow.common.reports import clean, explain
-from leoflow.entry import libraries, sides
+from leoflow.entry import backends, libraries
 from leoflow.entry.workspace import Workspace, prepare
 
 TYPE_CHECKING = False
@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
 
 def ask(timetable, data_interval, time_restriction, run_type, question):
-    """What a timetable of the user's own answers, as JSON. With the classes and the type of scheduled runs that it knows."""
+    """Calls a custom timetable; returns its answer as JSON. `data_interval`, `time_restriction` and `run_type` are the
+    types of its SDK."""
     if question["kind"] == "manual":
-        run_after = of(datetime.fromisoformat(question["run_after"]))
-        found = timetable.infer_manual_data_interval(run_after=run_after)
-        return {"interval": [stamp(found.start), stamp(found.end)]}
-    last = question["last"] and data_interval(*(of(datetime.fromisoformat(one)) for one in question["last"]))
-    earliest, latest = (None if question[name] is None else of(datetime.fromisoformat(question[name]))
+        run_after = task_datetime(datetime.fromisoformat(question["run_after"]))
+        manual_interval = timetable.infer_manual_data_interval(run_after=run_after)
+        return {"interval": [stamp(manual_interval.start), stamp(manual_interval.end)]}
+    last = question["last"] and data_interval(*(task_datetime(datetime.fromisoformat(text)) for text in question["last"]))
+    earliest, latest = (None if question[name] is None else task_datetime(datetime.fromisoformat(question[name]))
                         for name in ("earliest", "latest"))
     restriction = time_restriction(earliest, latest, question["catchup"])
     infos = []
@@ -43,30 +44,31 @@ def ask(timetable, data_interval, time_restriction, run_type, question):
 
 
 def find(options):
+    """Runs the DAG file; returns the DAG that the question is about."""
     workspace = Workspace(options["roots"], options["sources"])
     environment = dict(os.environ)
     workspace.enter()
-    libraries.begin_again_if_too_late(environment, "ask", options)
+    libraries.restart_if_too_late(environment, "ask", options)
     workspace.install()
-    for dag in sides.current().dags_of(workspace, options["path"], options.get("settings")):
+    for dag in backends.current().dags_of(workspace, options["path"], options.get("settings")):
         if dag.dag_id == options["dag_id"]:
             return dag
-    raise AirflowException(f"{options['path']} does not make the DAG {options['dag_id']!r} any more")
+    raise AirflowException(f"{options['path']} no longer defines the DAG {options['dag_id']!r}")
 
 
 def answer_to(options, question):
     if question["kind"] in ("providers", "test_connection"):
         from leoflow.sdk import named_classes, providers
 
-        # Of no project, so that a class of a project's own is not to be found.
-        with named_classes.left_out():
+        # The question belongs to no project, so classes that settings name cannot be imported.
+        with named_classes.hide_settings():
             if question["kind"] == "providers":
                 return {"providers": providers.installed()}
             return providers.test_connection(question["connection_id"])
     dag = find(options)
     if question["kind"] == "callback":
-        return {"problems": sides.current().call_back(dag, options["spec"])}
-    return ask(*sides.current().timetable_of(dag), question)
+        return {"problems": backends.current().call_back(dag, options["spec"])}
+    return ask(*backends.current().timetable_of(dag), question)
 
 
 def main(options: dict[str, Any]) -> None:

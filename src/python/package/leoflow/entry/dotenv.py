@@ -1,4 +1,4 @@
-"""`.env` of a project and of the workspace: what their DAG files and tasks find in the environment."""
+"""Loads `.env` files of the project and the workspace into the environment of DAG files and tasks."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import stat
 import sys
 import time
 
+# Characters; a larger file is ignored.
 LARGEST = 256 * 1024
-# Read by the loader and the C library when a process begins, so that only a process that begins with them has them.
 COMMENT = re.compile(r"(?<=[ \t])#")
+# Prefixes of variables that the dynamic loader and the C library read only at process start.
 READ_AT_START = ("GLIBC_TUNABLES", "LD_", "MALLOC_")
 
 
 def load_first(roots: list[str]) -> None:
-    """Before anything is imported that reads variables. Where it is too late for that, this process begins again."""
+    """Loads the variables before anything that reads them is imported. Re-executes the process when one is read only at
+    process start."""
     before = dict(os.environ)
     load(roots, warn=False)
     at_start = read_at_start()
@@ -24,29 +26,31 @@ def load_first(roots: list[str]) -> None:
 
 
 def read_at_start() -> dict[str, str]:
+    """Returns the current variables that are read only at process start."""
     return {name: value for name, value in os.environ.items() if name.startswith(READ_AT_START)}
 
 
 def load(roots: list[str], warn: bool = True) -> None:
-    """The nearest counts; all of them count more than what was there."""
+    """Loads the `.env` files; the nearest wins, and all override existing variables."""
     zone = os.environ.get("TZ")
     read(roots, sys.stderr.write if warn else len)
     if os.environ.get("TZ") != zone:
-        # The C library keeps the time zone that it has read.
+        # The C library caches the time zone.
         time.tzset()
 
 
 def read(roots, say):
+    """Reads the files, the farthest first, into the environment. `say` receives warnings."""
     for root in reversed(roots):
         path = os.path.join(root, ".env")
         try:
-            # Of a pipe nobody knows when it ends. One that is not there is asked for all the same: so it is noted
-            # that it would count.
+            # Only regular files are read: a pipe may never end. A missing file is opened, too, so that the parser's
+            # audit hook records that the DAGs depend on it.
             if not os.path.exists(path) or stat.S_ISREG(os.stat(path).st_mode):
                 with open(path, encoding="utf-8-sig") as file:
                     text = file.read(LARGEST)
                     if file.read(1):
-                        say(f"warning: {path} is larger than {LARGEST} characters; it is not read\n")
+                        say(f"warning: ignoring {path}, which is larger than {LARGEST} characters\n")
                         continue
             else:
                 continue
@@ -59,9 +63,9 @@ def read(roots, say):
 
 
 def parse(text):
-    """`NAME=value` a line, also after `export`. A value may be in quotes: in double ones `\\n` is a new line, in
-    single ones all is as it stands; without any, a `#` behind a blank begins a comment."""
-    found = {}
+    """Parses lines `NAME=value`, optionally after `export`. Double-quoted values may contain escapes such as `\\n`;
+    single-quoted ones are literal; in unquoted ones, a `#` after a blank starts a comment."""
+    variables = {}
     for line in text.splitlines():
         line = line.strip().removeprefix("export ").lstrip()
         name, equals, raw = line.partition("=")
@@ -72,39 +76,40 @@ def parse(text):
             value = quoted(value)
         else:
             value = COMMENT.split(raw, maxsplit=1)[0].strip()
-        found[name] = value
-    return found
+        variables[name] = value
+    return variables
 
 
 def quoted(text):
-    """What stands between the quotes; a comment may follow them. Without an end it is taken as it stands."""
-    mark, characters, at = text[0], [], 1
-    while at < len(text):
-        one = text[at]
-        if one == mark:
+    """Returns the text between the quotes, after which a comment may follow; without a closing quote, the whole
+    text."""
+    quote, characters, position = text[0], [], 1
+    while position < len(text):
+        character = text[position]
+        if character == quote:
             return "".join(characters)
-        if one == "\\" and mark == '"' and at + 1 < len(text):
-            at += 1
-            one = {"n": "\n", "t": "\t"}.get(text[at], text[at])
-        characters.append(one)
-        at += 1
+        if character == "\\" and quote == '"' and position + 1 < len(text):
+            position += 1
+            character = {"n": "\n", "t": "\t"}.get(text[position], text[position])
+        characters.append(character)
+        position += 1
     return text
 
 
 def python_path() -> list[str]:
-    """The folders of `PYTHONPATH`. Python itself reads it when it begins, and for our processes it is told not to."""
+    """Returns the folders of `PYTHONPATH`, which our Python processes ignore at startup (`-E`)."""
     return [os.path.abspath(folder) for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
 
 
 def own_python_first() -> None:
-    """A command `python3` of a task is the Python that runs the task, and what its environment brings are commands of its own."""
+    """Puts the task's Python first in PATH, so that `python3` and the commands of its environment are found there."""
     folders = os.environ.get("PATH", "").split(os.pathsep)
-    own = os.path.dirname(sys.executable)
+    own_folder = os.path.dirname(sys.executable)
     if sys.prefix != sys.base_prefix:
         os.environ["VIRTUAL_ENV"] = sys.prefix
-        is_first = folders[0] == own
+        is_first = folders[0] == own_folder
     else:
-        found = next((path for path in (os.path.join(one, "python3") for one in folders) if os.access(path, os.X_OK)), "")
-        is_first = os.path.realpath(found) == os.path.realpath(sys.executable)
+        first_python = next((path for path in (os.path.join(folder, "python3") for folder in folders) if os.access(path, os.X_OK)), "")
+        is_first = os.path.realpath(first_python) == os.path.realpath(sys.executable)
     if not is_first:
-        os.environ["PATH"] = os.pathsep.join(filter(None, (own, os.environ.get("PATH"))))
+        os.environ["PATH"] = os.pathsep.join(filter(None, (own_folder, os.environ.get("PATH"))))

@@ -1,5 +1,5 @@
-"""`leoflow dags test` and `tasks test`: tasks one after another, in this terminal. What comes next says the
-planner of the scheduler itself, over a socket; nothing is stored."""
+"""`leoflow dags test` and `tasks test`: runs tasks one after another in the terminal. The scheduler's own planner
+decides over a socket which task is next; nothing is stored."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from datetime import datetime, timezone
 from leoflow.common import leoflow_server, task_log, topology
 from leoflow.common.client import connect
 from leoflow.common.reports import explain, missing_date
-from leoflow.entry import sides
+from leoflow.entry import backends
 from leoflow.entry.workspace import Workspace, prepare
-from leoflow.running.offline import Memory
+from leoflow.running.offline import InMemoryXComs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ FINISHED = ("success", "failed", "skipped", "upstream_failed", "removed")
 
 
 class Planner:
-    """The scheduler's, in the process that started this one."""
+    """Client of the scheduler's planner, which runs in the parent process."""
 
     def __init__(self, path):
         self.path = path
@@ -41,71 +41,70 @@ class Planner:
     def ask_over(self, stream, question):
         stream.write(json.dumps(question) + "\n")
         stream.flush()
-        answer = json.loads(stream.readline() or '{"error": "the planner has left"}')
+        answer = json.loads(stream.readline() or '{"error": "the planner exited"}')
         if "error" in answer:
             sys.exit(f"error: {answer['error']}")
         return answer
 
-    def length(self, words, lengths):
-        """How many elements `words` mean, by how many each task has returned; None where one has not. Tasks ask for
-        themselves, several at once and cut off at any moment: each question has a connection of its own."""
+    def length(self, expression, lengths):
+        """Evaluates a length expression for the given numbers of results per task; None when one is missing. Opens a
+        connection per question, because tasks ask from their own processes, which may be killed at any time."""
         with self.connect() as stream:
-            return self.ask_over(stream, {"kind": "length", "length": words, "lengths": lengths})["length"]
+            return self.ask_over(stream, {"kind": "length", "length": expression, "lengths": lengths})["length"]
 
 
 def choose(options):
-    """The DAG that was asked for."""
+    """Parses the file and returns the requested DAG."""
     workspace = Workspace(options["roots"])
     workspace.enter()
-    # Before Airflow is imported: a setting may name a class of the project.
+    # Must precede the import of Airflow, whose settings may name a class of the project.
     workspace.install()
-    sides.current().begin_log(task_log.to_terminal)
-    found = sides.current().dags_of(workspace, options["path"], options.get("settings"))
-    for dag in found:
+    backends.current().begin_log(task_log.to_terminal)
+    dags = backends.current().dags_of(workspace, options["path"], options.get("settings"))
+    for dag in dags:
         if dag.dag_id == options["dag_id"]:
             return dag
-    names = ", ".join(dag.dag_id for dag in found) or "none"
-    sys.exit(f"error: {options['path']} makes no DAG {options['dag_id']!r}; it makes: {names}")
+    names = ", ".join(dag.dag_id for dag in dags) or "none"
+    sys.exit(f"error: {options['path']} defines no DAG {options['dag_id']!r}; it defines: {names}")
 
 
 def say(text):
     sys.stderr.write(f"{text}\n")
 
 
-def name(one):
-    return one["task_id"] if one["map_index"] < 0 else f"{one['task_id']}[{one['map_index']}]"
+def instance_name(instance):
+    return instance["task_id"] if instance["map_index"] < 0 else f"{instance['task_id']}[{instance['map_index']}]"
 
 
 def run_once(task, spec, dag, memory):
-    """One try, here. Returns its result."""
+    """Runs one try in this process; returns its result."""
     try:
-        attempt = sides.current().try_in_foreground(dag, task, spec, memory)
+        attempt = backends.current().try_in_foreground(dag, task, spec, memory)
     except Exception as error:
         if type(error).__name__ != "ParamValidationError":
             raise
-        say(f"error: the params of this run are not valid: {error}\n  --conf gives them, as JSON: --conf '{{\"name\": \"value\"}}'")
+        say(f"error: the params of this run are not valid: {error}\n  pass them as JSON: --conf '{{\"name\": \"value\"}}'")
         return {"state": "failed", "retry": False}
     result = attempt.run()
     if result["state"] == "deferred" and getattr(getattr(attempt, "supervisor", None), "question", None):
-        # Before Airflow 3.3 a trigger looks for the answer.
+        # Before Airflow 3.3, such a task defers to a trigger that polls for the answer; here, the user is asked.
         result["state"] = "awaiting_input"
     if result["state"] == "deferred":
         say(f"deferred: {result['deferral']['classpath']}")
-        going_on = sides.current().wait_for_trigger(result["deferral"], spec, task.task_id)
-        if "ended" in going_on:
-            return {"state": going_on["ended"], "retry": True}
-        return run_once(task, {**spec, **going_on}, dag, memory)
+        continuation = backends.current().wait_for_trigger(result["deferral"], spec, task.task_id)
+        if "ended" in continuation:
+            return {"state": continuation["ended"], "retry": True}
+        return run_once(task, {**spec, **continuation}, dag, memory)
     if result["state"] == "awaiting_input":
-        # Of a person, at the terminal.
         try:
-            going_on = sides.current().ask_here(attempt, result["deferral"])
+            continuation = backends.current().ask_at_terminal(attempt, result["deferral"])
         except Exception as error:
             say(f"error: {error}")
             return {"state": "failed", "retry": False}
-        return run_once(task, {**spec, **going_on}, dag, memory)
+        return run_once(task, {**spec, **continuation}, dag, memory)
     for key, text in result.pop("xcoms", {}).items():
-        memory.kept[(*memory.own, key)] = text
-    attempt.tell()
+        memory.xcoms[(*memory.own, key)] = text
+    attempt.run_callbacks()
     if result["state"] == "failed" and spec["pdb"]:
         import pdb
 
@@ -114,21 +113,21 @@ def run_once(task, spec, dag, memory):
 
 
 def run_apart(task, spec, dag, memory):
-    """One try in a process of its own, so that tasks leave one another nothing but XComs."""
+    """Runs one try in a process of its own, so that tasks share nothing but XComs."""
     reader, writer = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
     if pid == 0:
         os.close(reader)
-        # As everywhere else: a reader that has left is an error of that write.
+        # As in other task processes, writing to a closed pipe is an error and no signal.
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         code = 0
         try:
             result = run_once(task, spec, dag, memory)
-            own = [[*place, text] for place, text in memory.kept.items() if place[:2] == memory.own]
+            own_xcoms = [[*key, text] for key, text in memory.xcoms.items() if key[:2] == memory.own]
             with os.fdopen(writer, "w") as pipe:
-                pipe.write(json.dumps({**result, "own": own}, default=str) + "\n")
+                pipe.write(json.dumps({**result, "own": own_xcoms}, default=str) + "\n")
         except KeyboardInterrupt:
             code = 130
         sys.stdout.flush()
@@ -141,26 +140,27 @@ def run_apart(task, spec, dag, memory):
     if code == 130:
         raise KeyboardInterrupt
     if not answer:
-        say(f"the process of {task.task_id} ended before it was done: status {code}")
+        say(f"the process of {task.task_id} exited with status {code} before it reported a result")
         return {"state": "failed", "retry": True}
-    told = json.loads(answer)
-    for *place, text in told.pop("own"):
-        memory.kept[tuple(place)] = text
-    return told
+    report = json.loads(answer)
+    for *key, text in report.pop("own"):
+        memory.xcoms[tuple(key)] = text
+    return report
 
 
 def wait_for(pid, reader):
-    """What the process answers, and its status. Whoever else has the pipe is not waited for."""
+    """Waits for the process; returns its answer and its status. Does not wait for other processes that hold the
+    pipe."""
     answer, status = b"", None
     while status is None:
         try:
             ready, _, _ = select.select([reader], [], [], 0 if answer.endswith(b"\n") else 0.05)
             if ready and not answer.endswith(b"\n"):
                 answer += os.read(reader, 1 << 20)
-            done, found = os.waitpid(pid, os.WNOHANG if not answer.endswith(b"\n") else 0)
-            status = found if done else None
+            ended_pid, exit_status = os.waitpid(pid, os.WNOHANG if not answer.endswith(b"\n") else 0)
+            status = exit_status if ended_pid else None
         except KeyboardInterrupt:
-            # It has heard it too, and cleans up.
+            # The process received the signal, too, and is cleaning up.
             continue
     while not answer.endswith(b"\n") and select.select([reader], [], [], 0)[0]:
         chunk = os.read(reader, 1 << 20)
@@ -171,18 +171,20 @@ def wait_for(pid, reader):
 
 
 class Run:
+    """A foreground run. `instances` are its task instances, as the planner describes them."""
+
     def __init__(self, dag, spec, planner):
         self.dag = dag
         self.spec = spec
         self.planner = planner
-        self.memory = Memory(planner)
+        self.memory = InMemoryXComs(planner)
         self.instances = [
             {"task_id": task.task_id, "map_index": -1, "state": None, "try_number": 0, "max_tries": task.retries, "ended": None}
             for task in topology.ordered(dag.task_dict)
         ]
 
     def go(self):
-        """Until it is over; returns its state."""
+        """Runs tasks until the run has ended; returns its state."""
         while True:
             answer = self.planner.ask({
                 "kind": "next", "instances": self.instances, "lengths": self.memory.lengths(), "decisions": self.memory.decisions(),
@@ -191,16 +193,18 @@ class Run:
             self.apply(answer)
             if answer["run"] is not None:
                 return answer["run"]
-            for one in self.instances:
-                if one["state"] == "scheduled":
-                    self.run(one)
+            for instance in self.instances:
+                if instance["state"] == "scheduled":
+                    self.run(instance)
                     break
             else:
-                # A retry is due when the planner is asked the next time.
-                if not answer["transitions"] and not self.look_again():
+                # After transitions the planner is asked again, and a retry is due by then. Otherwise only a waiting
+                # sensor can continue the run.
+                if not answer["transitions"] and not self.run_next_sensor():
                     return "failed"
 
     def apply(self, answer):
+        """Applies the planner's answer to the instances. Indexes in it are positions in `instances`."""
         for index in answer["expanded"]:
             self.instances[index]["map_index"] = 0
         for task_id, map_index in answer["added"]:
@@ -208,49 +212,52 @@ class Run:
             self.instances.append({"task_id": task_id, "map_index": map_index, "state": None, "try_number": 0,
                                    "max_tries": tries, "ended": None})
         for index, state, number, may_retry in answer["transitions"]:
-            one = self.instances[index]
-            if one["state"] != state:
+            instance = self.instances[index]
+            if instance["state"] != state:
                 if state in FINISHED:
-                    say(f"{name(one)}  {state}")
+                    say(f"{instance_name(instance)}  {state}")
                 if state == "up_for_retry":
-                    # Long enough to see it; nobody waits five minutes at a terminal.
-                    time.sleep(min(self.dag.get_task(one["task_id"]).retry_delay.total_seconds(), 1))
-            one.update(state=state, try_number=number, may_retry=may_retry, ended=None)
+                    # At most a second, because a user waits at the terminal.
+                    time.sleep(min(self.dag.get_task(instance["task_id"]).retry_delay.total_seconds(), 1))
+            instance.update(state=state, try_number=number, may_retry=may_retry, ended=None)
 
-    def look_again(self):
-        """Waits for the sensor that is next, if any waits."""
-        waiting = [one for one in self.instances if one["state"] == "up_for_reschedule"]
+    def run_next_sensor(self):
+        """Waits for the next rescheduled sensor and runs it. Returns False when there is none."""
+        waiting = [instance for instance in self.instances if instance["state"] == "up_for_reschedule"]
         if not waiting:
             return False
-        first = min(waiting, key=lambda one: one["due"])
-        time.sleep(max((datetime.fromisoformat(first["due"]) - datetime.now(timezone.utc)).total_seconds(), 0))
-        first["state"] = "scheduled"
-        self.run(first)
+        sensor = min(waiting, key=lambda instance: instance["due"])
+        time.sleep(max((datetime.fromisoformat(sensor["due"]) - datetime.now(timezone.utc)).total_seconds(), 0))
+        sensor["state"] = "scheduled"
+        self.run(sensor)
         return True
 
-    def run(self, one):
-        task = self.dag.get_task(one["task_id"])
-        say(f"--- {name(one)}" + (f", try {one['try_number']} of {one['max_tries'] + 1}" if one["max_tries"] else ""))
-        again = bool(one.get("first_start"))
-        self.memory.begin((one["task_id"], one["map_index"]), again)
-        one.setdefault("first_start", datetime.now(timezone.utc).isoformat())
-        spec = {**self.spec, "map_index": one["map_index"], "try_number": one["try_number"],
-                "max_tries": one["max_tries"], "may_retry": one["may_retry"], "first_start_date": one["first_start"] if again else None}
-        # A debugger needs the terminal's own process.
+    def run(self, instance):
+        """Runs a try of an instance, or continues a rescheduled one."""
+        task = self.dag.get_task(instance["task_id"])
+        try_number = f", try {instance['try_number']} of {instance['max_tries'] + 1}" if instance["max_tries"] else ""
+        say(f"--- {instance_name(instance)}{try_number}")
+        continues = bool(instance.get("first_start"))
+        self.memory.begin((instance["task_id"], instance["map_index"]), continues)
+        instance.setdefault("first_start", datetime.now(timezone.utc).isoformat())
+        spec = {**self.spec, "map_index": instance["map_index"], "try_number": instance["try_number"],
+                "max_tries": instance["max_tries"], "may_retry": instance["may_retry"],
+                "first_start_date": instance["first_start"] if continues else None}
+        # A debugger needs the process that has the terminal.
         result = (run_once if spec["pdb"] else run_apart)(task, spec, self.dag, self.memory)
         if result["state"] == "up_for_reschedule":
-            one["due"] = result["due"]
+            instance["due"] = result["due"]
         else:
-            one.pop("first_start", None)
+            instance.pop("first_start", None)
         if result["state"] == "skipped":
             say(f"skipped: {result.get('reason', '')}")
-        one.update(state="running", ended={"state": result["state"], "retry": result.get("retry", True),
+        instance.update(state="running", ended={"state": result["state"], "retry": result.get("retry", True),
                                            "skips": result.get("skipped_tasks", [])})
 
 
 def main(options: dict[str, Any]) -> None:
     prepare(support=options.get("support"))
-    # Ctrl-C is for the task, or for its debugger; a reader that has left ends us without a word.
+    # Ctrl-C reaches the task or its debugger. Without a debugger, a closed output ends this process silently.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN if options["pdb"] else signal.SIG_DFL)
     leoflow_server.use(options["socket"], patience=2)
@@ -282,15 +289,15 @@ def main(options: dict[str, Any]) -> None:
 
 
 def test_task(dag, spec, options, planner):
-    """One task alone, whatever it waits for."""
+    """Runs one task, ignoring its upstream tasks."""
     try:
         task = dag.get_task(options["task_id"])
     except Exception as error:
         sys.exit(f"error: {error}; its tasks are: {', '.join(sorted(dag.task_dict))}")
-    memory = Memory(planner)
+    memory = InMemoryXComs(planner)
     index = options["map_index"]
     if task.is_mapped and index < 0:
-        sys.exit(f"error: {task.task_id} is mapped; --map-index 0 is its first instance")
+        sys.exit(f"error: {task.task_id} is mapped: select an instance, for example its first with --map-index 0")
     memory.begin((task.task_id, index), False)
     spec = {**spec, "map_index": index}
     if options.get("render"):
@@ -301,9 +308,9 @@ def test_task(dag, spec, options, planner):
 
 
 def render(dag, task, spec, memory):
-    """Its template fields as they would be, one after another."""
+    """Prints the rendered template fields of a task."""
     try:
-        attempt = sides.current().try_in_foreground(dag, task, spec, memory)
+        attempt = backends.current().try_in_foreground(dag, task, spec, memory)
         attempt.prepare()
     except Exception as error:
         if type(error).__name__ == "ParamValidationError":

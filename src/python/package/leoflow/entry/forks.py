@@ -1,4 +1,4 @@
-"""What every fork of a warm Python needs to be a process of its own."""
+"""Turns a fork of a warm Python (`zygote.py`) into an independent process."""
 
 from __future__ import annotations
 
@@ -17,30 +17,31 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
-# What marks the processes of a try or of a child, in their environment; in a warm Python's it has room for any mark.
+# Environment variable that marks the processes of a try or a child; a warm Python's value is as long as any mark.
 MARK = "LEOFLOW_TASK"
 # linux/prctl.h
 SET_PARENT_DEATH_SIGNAL, SET_CHILD_SUBREAPER = 1, 36
 
-# What a fork writes to it has to copy, some microseconds for each page, and Python writes to whatever it looks at. So
-# forks use what is made before them, plain descriptors, and `_signal`: `signal` makes enumerations of all it is given.
+# A fork copies each page that it writes to, which takes some microseconds, and Python writes to every object that it
+# uses. So forks use objects made before the fork, plain descriptors, and `_signal`: `signal` converts all values to
+# enumerations.
 _prctl = ctypes.CDLL(None).prctl
 _prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong]
-# Without letting go of the interpreter, which a fork of another library's would find taken.
+# PyDLL keeps the GIL during the call; otherwise the child could find it held by another thread.
 _fork = ctypes.PyDLL(None, use_errno=True).fork
 set_handler, set_mask = _signal.signal, _signal.pthread_sigmask
 DEFAULT, IGNORED = int(signal.SIG_DFL), int(signal.SIG_IGN)
 BLOCK, SET_MASK = int(signal.SIG_BLOCK), int(signal.SIG_SETMASK)
-SIGTERM, SIGKILL, SIGCHLD, SIGPIPE = (int(one) for one in (signal.SIGTERM, signal.SIGKILL, signal.SIGCHLD, signal.SIGPIPE))
-# When Python looks for what is no longer used. What a DAG file makes is nearly all there to stay: looking as often as usual
-# takes as long as making it.
-USUALLY, WHILE_LOADING = gc.get_threshold(), (50_000, 20, 20)
+SIGTERM, SIGKILL, SIGCHLD, SIGPIPE = (int(number) for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGCHLD, signal.SIGPIPE))
+# Thresholds of the garbage collector. Nearly all objects of a DAG file stay alive, so collecting at the usual rate
+# while it is loaded takes as long as creating them.
+NORMAL_THRESHOLDS, LOADING_THRESHOLDS = gc.get_threshold(), (50_000, 20, 20)
 _is_loading = False
 
 
 def fork_for_exec() -> int:
-    """fork(2) of a single thread that runs nothing of anybody else's, and forks again or executes something: no module is
-    told that there was a fork, so that there are no new locks, and no new random numbers."""
+    """Calls fork(2) without Python's fork hooks, so locks and random seeds are not renewed. For a single-threaded child
+    that runs no foreign code and soon forks again or calls exec."""
     pid = _fork()
     if pid < 0:
         error = ctypes.get_errno()
@@ -49,67 +50,69 @@ def fork_for_exec() -> int:
 
 
 def control(option, argument):
-    """prctl(2) with one argument."""
+    """Calls prctl(2) with one argument."""
     _prctl(option, argument, 0, 0, 0)
 
 
 def stat_fields() -> list[bytes]:
-    """Of /proc/self/stat, from the third on: proc(5)."""
+    """Returns the fields of /proc/self/stat from the third on; see proc(5)."""
     return plain_files.read("/proc/self/stat").rpartition(b")")[2].split()
 
 
 class Mark:
-    """The value of the mark where /proc/PID/environ shows it, which a fork inherits and an exec replaces."""
+    """The mark's value in the memory behind /proc/PID/environ, which a fork inherits and an exec replaces."""
 
     def __init__(self):
         start, end = (int(field) for field in stat_fields()[47:49])
         with open("/proc/self/mem", "rb") as memory:
             memory.seek(start)
             environment = memory.read(end - start)
-        at = environment.find(f"{MARK}=".encode())
-        if at < 0:
+        offset = environment.find(f"{MARK}=".encode())
+        if offset < 0:
             raise RuntimeError("there is no mark in the environment")
-        at += len(MARK) + 1
-        self.at = start + at
-        self.length = environment.index(b"\0", at) - at
+        offset += len(MARK) + 1
+        self.address = start + offset
+        self.length = environment.index(b"\0", offset) - offset
 
     def write(self, text):
         if len(text) != self.length:
             raise ValueError(f"the mark has {self.length} bytes, not {len(text)}")
         with open("/proc/self/mem", "r+b", buffering=0) as memory:
-            memory.seek(self.at)
+            memory.seek(self.address)
             memory.write(text.encode())
 
 
-def place(descriptors):
-    """Puts each at its number, all above them closed. None of them may be in another's place."""
-    high = [os.dup(descriptor) for descriptor in descriptors]
-    while any(descriptor < len(descriptors) for descriptor in high):
-        high = [os.dup(descriptor) for descriptor in high]
-    for number, descriptor in enumerate(high):
+def place_descriptors(descriptors):
+    """Moves the descriptors to 0, 1, 2, … and closes all others."""
+    # Copies above the target numbers, so that no dup2() overwrites one that is still needed.
+    copies = [os.dup(descriptor) for descriptor in descriptors]
+    while any(descriptor < len(descriptors) for descriptor in copies):
+        copies = [os.dup(descriptor) for descriptor in copies]
+    for number, descriptor in enumerate(copies):
         os.dup2(descriptor, number)
-    # Not all numbers that there may be: some Pythons would close each with a call of its own.
+    # Closes only open descriptors: os.closerange() makes a call per possible number in some Pythons.
     for number in [int(name) for name in os.listdir("/proc/self/fd")]:
         if number >= len(descriptors):
             try:
                 os.close(number)
             except OSError:
-                # It was the list's own.
+                # The descriptor of the directory listing itself.
                 pass
 
 
-def has_loaded() -> None:
-    """From here on it is the user's own code that makes and drops objects: what is there stays."""
+def finish_loading() -> None:
+    """Restores the usual garbage collection once the DAG file is loaded; the objects loaded so far are exempt from
+    it."""
     global _is_loading
     if _is_loading:
         _is_loading = False
         gc.freeze()
-        gc.set_threshold(*USUALLY)
+        gc.set_threshold(*NORMAL_THRESHOLDS)
 
 
 def become(parent: int, mark: str, descriptors: list[int], work: Callable[[], object]) -> NoReturn:
-    """In a fork: does the work as a process of its own would that has just imported the same modules, and ends with it.
-    It ends with its parent too."""
+    """In a fork: runs `work` like a newly started process that has the same modules loaded, then exits. The kernel kills
+    the process when its parent exits. `descriptors` become 0, 1, 2, …."""
     global _is_loading
     code = 1
     try:
@@ -119,10 +122,10 @@ def become(parent: int, mark: str, descriptors: list[int], work: Callable[[], ob
         set_handler(SIGPIPE, IGNORED)
         set_handler(SIGCHLD, DEFAULT)
         set_mask(SET_MASK, ())
-        place(descriptors)
+        place_descriptors(descriptors)
         os.environ[MARK] = mark
         _is_loading = True
-        gc.set_threshold(*WHILE_LOADING)
+        gc.set_threshold(*LOADING_THRESHOLDS)
         gc.enable()
         libraries.forked_from_warm = True
         libraries.seed_numpy()

@@ -1,4 +1,4 @@
-"""Installed libraries that a warm Python loads ahead once a task or a parse has used one."""
+"""Preloads installed libraries into a warm Python once a task or a parse has used them."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
 
     from leoflow.entry.workspace import Workspace
 
-# Those that are as good after a fork as before: but for numpy none starts a thread, and but for numpy and pandas none reads
-# variables when it is imported. Each with what is imported of it when it is first used.
+# Libraries that work after a fork, each with the modules that its first use imports. Except for numpy, none starts a
+# thread; except for numpy and pandas, none reads variables at import.
 PARTS = {"jinja2": ("jinja2.nativetypes", "jinja2.sandbox"), "numpy": (), "pandas": (), "pendulum": (), "requests": ()}
-# What libraries read while they are loaded, so that they start no thread. pandas imports pyarrow, whose jemalloc has one
-# (`JE_ARROW_MALLOC_CONF` is jemalloc's MALLOC_CONF under the prefix that Arrow builds it with), whichever pool is in use.
+# Variables set during the load so that libraries start no threads. pandas imports pyarrow, whose jemalloc starts one
+# (`JE_ARROW_MALLOC_CONF` is jemalloc's MALLOC_CONF under the prefix of Arrow's build), whichever memory pool is in use.
 WITHOUT_THREADS = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
-# The packages that were loaded before anything was known of a workspace, with what they have loaded themselves.
+# Top-level packages that were loaded before the workspace was known, including dependencies.
 loaded_ahead: set[str] = set()
-# Whether this process is a fork of a warm Python.
+# True in a fork of a warm Python.
 forked_from_warm = False
-# Whether it has loaded modules of Airflow's that have to import a class first which a setting names.
+# True when Airflow was loaded without importing the classes that its settings name.
 is_loaded_too_early = False
-# Variables of Airflow's that it asks for whenever it needs them, or that we put in force ourselves.
+# Airflow variables that are read on each use, or that Leoflow applies itself.
 NOT_READ_AHEAD = ("AIRFLOW__API__BASE_URL", "AIRFLOW__CORE__DAGS_FOLDER", "AIRFLOW__CORE__PLUGINS_FOLDER")
 
 
 def load_ahead(names: Iterable[str], load: Callable[[Iterable[str]], None]) -> tuple[str, str] | None:
-    """Returns the first that has started a thread which stays, with the reason; the rest are not loaded then."""
-    before, own = set(sys.modules), {name: os.environ.get(name) for name in WITHOUT_THREADS}
+    """Loads the libraries. Stops at the first that starts a permanent thread, and returns it with the reason."""
+    before, original = set(sys.modules), {name: os.environ.get(name) for name in WITHOUT_THREADS}
     os.environ.update(WITHOUT_THREADS)
     try:
         for name in names:
@@ -42,10 +42,10 @@ def load_ahead(names: Iterable[str], load: Callable[[Iterable[str]], None]) -> t
                 load((name, *PARTS[name]))
                 end_threads()
                 if threads():
-                    return name, f"it starts threads, which no fork has: {', '.join(threads())}"
+                    return name, f"it starts threads, which do not survive a fork: {', '.join(threads())}"
     finally:
-        # Forks have the variables of before.
-        for variable, value in own.items():
+        # Forks get the original variables.
+        for variable, value in original.items():
             os.environ.pop(variable)
             if value is not None:
                 os.environ[variable] = value
@@ -54,28 +54,29 @@ def load_ahead(names: Iterable[str], load: Callable[[Iterable[str]], None]) -> t
 
 
 def seed_numpy():
-    """In a fork of a warm Python: no two have the same random numbers."""
+    """In a fork of a warm Python: reseeds numpy, so that forks do not share random numbers."""
     random = sys.modules.get("numpy.random")
     if random is not None:
         random.seed()
 
 
 def threads() -> list[str]:
-    """The names of all but the main one, as the kernel has them."""
-    found = []
+    """Returns the kernel's names of all threads except the main one."""
+    names = []
     for thread in os.listdir("/proc/self/task"):
         if int(thread) != os.getpid():
             try:
                 with open(f"/proc/self/task/{thread}/comm", encoding="utf-8", errors="replace") as file:
-                    found.append(file.read().strip())
+                    names.append(file.read().strip())
             except (FileNotFoundError, ProcessLookupError):
-                # It has ended meanwhile.
+                # The thread has ended meanwhile.
                 pass
-    return sorted(found)
+    return sorted(names)
 
 
 def end_threads() -> None:
-    """numpy's arithmetic has threads of its own, which end before a fork and begin again where they are needed."""
+    """Ends the threads of numpy's arithmetic library by a fork: its fork handler stops them in the parent, too. They
+    restart on demand."""
     if threads():
         pid = os.fork()
         if pid == 0:
@@ -83,9 +84,9 @@ def end_threads() -> None:
         os.waitpid(pid, 0)
 
 
-def begin_again_if_too_late(environment: dict[str, str], job: str, options: dict[str, Any]) -> None:
-    """In a fork of a warm Python, once the variables of its project are set: one that Airflow or a library has read already
-    counts only for a Python that begins now, in the environment of before. That is the same process."""
+def restart_if_too_late(environment: dict[str, str], job: str, options: dict[str, Any]) -> None:
+    """In a fork of a warm Python, after the project's variables were set: re-executes the process, in the original
+    `environment`, if one of them was already read by Airflow or a preloaded library."""
     if not forked_from_warm:
         return
     names = dotenv.READ_AT_START
@@ -94,15 +95,15 @@ def begin_again_if_too_late(environment: dict[str, str], job: str, options: dict
     if real_sdk.is_used():
         names += ("AIRFLOW__", "AIRFLOW_CONFIG")
 
-    def read(variables):
+    def read_early(variables):
         return {name: value for name, value in variables.items() if name.startswith(names) and name not in NOT_READ_AHEAD}
 
-    if is_loaded_too_early or read(os.environ) != read(environment):
+    if is_loaded_too_early or read_early(os.environ) != read_early(environment):
         arguments = [*sys.orig_argv[:-2], job, json.dumps(options)]
         os.execve(sys.executable, arguments, environment)
 
 
 def in_use(workspace: Workspace) -> list[str]:
-    """Those that this process has loaded, and that are not the workspace's own."""
+    """Returns the libraries of PARTS that this process has loaded, without modules of the workspace."""
     files = {name: getattr(sys.modules.get(name), "__file__", None) for name in PARTS}
     return [name for name, file in files.items() if file and not workspace.owns(file)]

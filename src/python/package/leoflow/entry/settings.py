@@ -1,4 +1,4 @@
-"""What `leoflow.yaml` says of the DAGs beside it, put into the objects of our own package."""
+"""Applies the settings of `leoflow.yaml` to DAGs of the small package."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def apply(settings: dict[str, Any], dags: list[DAG]) -> None:
 
 
 def set_value(task, name, value):
-    """`execution_timeout` also of the instances of a mapped task, which are made later."""
+    """Sets a task's attribute; for a mapped task, `execution_timeout` also applies to instances created later."""
     if name == "env":
         task.leoflow_env = {**getattr(task, "leoflow_env", {}), **value}
         return

@@ -9,17 +9,17 @@ import signal
 from leoflow.common import leoflow_server, plain_files, task_log
 from leoflow.common.reports import clean, describe
 from leoflow.common.task_log import show
-from leoflow.entry import forks, libraries, sides
+from leoflow.entry import backends, forks, libraries
 from leoflow.entry.workspace import Workspace, prepare
-from leoflow.running.keeper_pipe import tell_secrets_to
+from leoflow.running.keeper_pipe import send_secrets_to
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 
-def forget_in_forks():
-    """What the task forks is not the task: signals mean there what they mean everywhere."""
+def reset_handlers_in_forks():
+    """Resets the signal handlers in processes that the task forks."""
 
     def in_child():
         for number in (signal.SIGTERM, signal.SIGALRM):
@@ -30,47 +30,47 @@ def forget_in_forks():
 
 def main(options: dict[str, Any]) -> None:
     prepare(support=options.get("support"))
-    own = os.getpid()
-    forget_in_forks()
+    own_pid = os.getpid()
+    reset_handlers_in_forks()
     folder = options["folder"]
     spec_file, reserved = os.path.join(folder, "spec.json"), os.path.join(folder, "result.reserve")
-    spec = json.loads(plain_files.until_it_passes("spec.json", lambda: plain_files.read(spec_file)))
+    spec = json.loads(plain_files.retry_transient("spec.json", lambda: plain_files.read(spec_file)))
     plain_files.reserve(reserved)
     leoflow_server.use(spec["socket"], spec["token"])
     workspace = Workspace(spec["roots"], spec["sources"])
     environment = dict(os.environ)
     workspace.enter()
     os.environ.update(spec.get("env") or {})
-    libraries.begin_again_if_too_late(environment, "task", options)
-    take = task_log.to_keeper()
+    libraries.restart_if_too_late(environment, "task", options)
+    sink = task_log.to_keeper()
     if "secrets" in options:
-        tell_secrets_to(options["secrets"])
+        send_secrets_to(options["secrets"])
     attempt = None
     try:
-        # Before Airflow is imported: a setting may name a class of the project.
+        # Must precede the import of Airflow, whose settings may name a class of the project.
         workspace.install()
-        side = sides.current()
-        side.begin_log(take)
-        attempt = side.begin_try(spec, workspace, folder)
+        backend = backends.current()
+        backend.begin_log(sink)
+        attempt = backend.begin_try(spec, workspace, folder)
     except BaseException as error:
         show(error, "Failed to import the DAG file")
-        what = "its params are not valid" if "ParamValidationError" in type(error).__name__ else "the DAG file cannot be imported"
-        result = {"state": "failed", "retry": True, "reason": f"{what}: {describe(error)}"}
+        problem = "its params are not valid" if "ParamValidationError" in type(error).__name__ else "the DAG file cannot be imported"
+        result = {"state": "failed", "retry": True, "reason": f"{problem}: {describe(error)}"}
     else:
-        forks.has_loaded()
+        forks.finish_loading()
         result = attempt.run()
-    if os.getpid() != own:
-        # A fork that did not leave by itself: only the task may tell how the task ended.
+    if os.getpid() != own_pid:
+        # A fork that returned here instead of exiting; only the task itself may write the result.
         os._exit(0 if result["state"] != "failed" else 1)
-    # From here on the task has ended: no signal may turn its outcome round.
+    # The task has ended; a signal must not change its outcome.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     task_log.finish()
-    used = libraries.in_use(workspace)
-    if used:
-        result["libraries"] = used
+    libraries_used = libraries.in_use(workspace)
+    if libraries_used:
+        result["libraries"] = libraries_used
     text = json.dumps(clean(result), ensure_ascii=False).encode()
     plain_files.write_whole(os.path.join(folder, "result.json"), reserved, text)
     if attempt is not None:
-        attempt.tell()
+        attempt.run_callbacks()
         task_log.finish()
     os._exit(0 if result["state"] != "failed" else 1)

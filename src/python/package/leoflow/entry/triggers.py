@@ -1,4 +1,4 @@
-"""The process that waits in the place of deferred tasks."""
+"""The process that runs the triggers of deferred tasks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def main(options: dict[str, Any]) -> None:
-    # The environment and the path are those of a task, and both are set before anything is imported that reads them.
+    # Environment and import path are those of a task; both must be set before anything that reads them is imported.
     prepare(support=options.get("support"))
     workspace = Workspace(options["roots"])
     workspace.enter()

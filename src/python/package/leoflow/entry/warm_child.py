@@ -1,6 +1,6 @@
-"""A child of the server that a warm Python starts: it runs a DAG file, or answers a question about one. A fork between
-the two ends at once, so that the child is the server's own: it is waited for, limited and ended as one that was started
-cold."""
+"""A child of the server that a warm Python (`zygote.py`) forks; it parses a DAG file or answers a question about one. The
+child is forked by an intermediate fork that exits at once, so that the server becomes its parent and treats it like one
+that it started itself."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ if TYPE_CHECKING:
     import socket
     from typing import Any, NoReturn
 
-# For the server to become its parent, which is a matter of microseconds; and between looks.
+# How long the child waits for the server to become its parent, which takes microseconds, and the poll interval.
 ADOPTION_SECONDS = 2
-ADOPTION_LOOK_SECONDS = 0.0002
+ADOPTION_POLL_SECONDS = 0.0002
 
 
 def start(request: dict[str, Any], mark: forks.Mark, owner: socket.socket, descriptors: list[int]) -> None:
-    """`descriptors` are where its output and its result go; its pid is said to the owner."""
+    """Starts a child and sends its pid to the owner. `descriptors` receive its output and its result."""
     parent = os.getppid()
-    between = forks.fork_for_exec()
-    if between:
+    intermediate = forks.fork_for_exec()
+    if intermediate:
         return
     try:
-        # With the session of its own it is no child of the server's that nobody waits for, whenever it is adopted.
+        # In a session of its own, so that a server which adopts this process reaps it as a leftover.
         os.setsid()
-        # How the child ended waits for the server, also when it ends before this does.
+        # With SIGCHLD ignored, the status of a child that ends first would be lost for the server.
         forks.set_handler(forks.SIGCHLD, forks.DEFAULT)
         child = os.fork()
         if child == 0:
             try:
                 become_child(request, mark, parent, descriptors)
             finally:
-                # Only one of the two may answer.
+                # Only the intermediate fork may answer.
                 os._exit(1)
         answer = {"id": request["id"], "pid": child}
     except BaseException as error:
@@ -50,15 +50,15 @@ def start(request: dict[str, Any], mark: forks.Mark, owner: socket.socket, descr
 def become_child(request, mark, parent, descriptors) -> NoReturn:
     os.setsid()
     mark.write(request["mark"])
-    until = time.monotonic() + ADOPTION_SECONDS
-    while os.getppid() != parent and time.monotonic() < until:
-        # Not a loop that takes the processor from whom it waits for.
-        time.sleep(ADOPTION_LOOK_SECONDS)
+    deadline = time.monotonic() + ADOPTION_SECONDS
+    while os.getppid() != parent and time.monotonic() < deadline:
+        # Sleeps so that the loop does not take the processor from the intermediate fork.
+        time.sleep(ADOPTION_POLL_SECONDS)
     output, result = descriptors
-    # Whoever waited too long for the answer has let go of the other end, and started another child.
-    look = select.poll()
-    look.register(result, 0)
-    if look.poll(0):
+    # A server that timed out has closed its end and started another child.
+    poll = select.poll()
+    poll.register(result, 0)
+    if poll.poll(0):
         os._exit(1)
     null = os.open("/dev/null", os.O_RDONLY)
 

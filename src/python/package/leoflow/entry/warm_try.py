@@ -1,5 +1,6 @@
-"""A try that a warm Python starts: the fork takes the try, forks the task, and then becomes the keeper by exec. The task
-is the keeper's own child, as in a cold start, and nothing of it depends on the warm Python any more."""
+"""A try that a warm Python (`zygote.py`) forks: the fork claims the try, forks the task, and then becomes its keeper (the
+process that supervises it and writes its log) by exec. As in a cold start, the task is the keeper's child; it no longer
+depends on the warm Python."""
 
 from __future__ import annotations
 
@@ -16,66 +17,66 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-# Another process has the try, or something failed before there was a task.
-NOT_NEEDED, CANNOT_START = 75, 70
-# What link(2) answers on a file system that knows no hard links, or where they are not allowed.
+# Exit codes: another process has the try; the start failed before there was a task.
+ALREADY_CLAIMED, START_FAILED = 75, 70
+# Errors of link(2) where hard links are not supported or not allowed.
 NO_LINKS = frozenset((errno.EACCES, errno.EMLINK, errno.ENOSYS, errno.ENOTSUP, errno.EPERM))
 
 
 def start(request: dict[str, Any], mark: forks.Mark, boot_id: str, program: int) -> int:
-    """Returns the pid of the keeper-to-be, which executes what `program` is a descriptor of."""
+    """Forks the future keeper; returns its pid. `program` is a descriptor of its executable."""
     pid = forks.fork_for_exec()
     if pid == 0:
         try:
             become_keeper(request, mark, boot_id, program)
         except BaseException as error:
-            os.write(2, f"the try could not be started: {error!r}\n".encode())
+            os.write(2, f"failed to start the try: {error!r}\n".encode())
         finally:
-            os._exit(CANNOT_START)
+            os._exit(START_FAILED)
     return pid
 
 
-def take(folder, boot_id):
-    """As a cold keeper does: of several, one has the try."""
+def claim(folder, boot_id):
+    """Claims the try as a cold keeper does: exactly one process succeeds."""
     pid = os.getpid()
-    mine = os.path.join(folder, f"process.{pid}")
-    # Of numbers and a UUID: no character of it means anything in JSON.
-    told = f'{{"pid": {pid}, "start_ticks": {int(forks.stat_fields()[19])}, "boot_id": "{boot_id}"}}'
-    plain_files.write(mine, told.encode(), 0o600)
+    own_file = os.path.join(folder, f"process.{pid}")
+    # Numbers and a UUID need no escaping in JSON.
+    content = f'{{"pid": {pid}, "start_ticks": {int(forks.stat_fields()[19])}, "boot_id": "{boot_id}"}}'
+    plain_files.write(own_file, content.encode(), 0o600)
     try:
-        link(mine, folder)
+        link(own_file, folder)
         return True
     except FileExistsError:
         return False
     finally:
         try:
-            os.unlink(mine)
+            os.unlink(own_file)
         except FileNotFoundError:
-            # It was renamed.
+            # It was renamed by `link`.
             pass
 
 
-def link(mine, folder):
-    """Takes the try or raises FileExistsError. Where the file system has no hard links, a file that only one process can
-    create stands for the link, as in `TaskFolder::take_without_links`."""
-    taken = os.path.join(folder, "process.json")
+def link(own_file, folder):
+    """Claims the try or raises FileExistsError. On a file system without hard links, a file created with O_EXCL
+    replaces the link, as in `TaskFolder::take_without_links`."""
+    claimed = os.path.join(folder, "process.json")
     try:
-        os.link(mine, taken)
+        os.link(own_file, claimed)
     except OSError as error:
         if error.errno not in NO_LINKS:
             raise
         os.close(os.open(os.path.join(folder, "taken"), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        os.rename(mine, taken)
+        os.rename(own_file, claimed)
 
 
 def become_keeper(request: dict[str, Any], mark: forks.Mark, boot_id: str, program: int) -> NoReturn:
-    """In the fork: takes the try, starts the task, and goes on as the keeper's program."""
+    """In the fork: claims the try, starts the task, and executes the keeper's program."""
     os.setpgid(0, 0)
-    # It waits for the keeper, to which it is an event.
+    # SIGTERM stays pending for the keeper, which handles it as an event.
     forks.set_mask(forks.BLOCK, (forks.SIGTERM,))
     forks.set_handler(forks.SIGCHLD, forks.DEFAULT)
     forks.set_handler(forks.SIGPIPE, forks.DEFAULT)
-    # What it leaves behind in other sessions comes to the keeper: said before there is a task, and kept over the exec.
+    # Orphans of the task in other sessions are reparented to the keeper. Set before the task starts; exec keeps it.
     forks.control(forks.SET_CHILD_SUBREAPER, 1)
     folder = request["folder"]
     null = os.open("/dev/null", os.O_RDONLY)
@@ -83,8 +84,8 @@ def become_keeper(request: dict[str, Any], mark: forks.Mark, boot_id: str, progr
     output, task_output = os.pipe()
     errors, task_errors = os.pipe()
     secrets, task_secrets = os.pipe()
-    if not take(folder, boot_id):
-        os._exit(NOT_NEEDED)
+    if not claim(folder, boot_id):
+        os._exit(ALREADY_CLAIMED)
     task = None
     try:
         mark.write(os.path.basename(folder))
@@ -92,44 +93,45 @@ def become_keeper(request: dict[str, Any], mark: forks.Mark, boot_id: str, progr
         task = os.fork()
         if task == 0:
             become_task(request, keeper, [null, task_output, task_errors, task_secrets])
-        # Also done by the task: whoever is first.
+        # The task does the same; whichever comes first counts.
         try:
             os.setpgid(task, task)
         except OSError:
             pass
         execute(folder, task, [null, log, log, output, errors, secrets, os.dup(program)])
     except BaseException as error:
-        # The try is ours, so its end is ours to tell; the kernel ends a task that there may be.
-        passes = task is None and isinstance(error, OSError) and error.errno in plain_files.TRANSIENT
-        write_problem(folder, f"the task could not be kept: {error!r}", passes)
+        # This process has claimed the try, so it must report the failure; the kernel kills a task that was started.
+        is_transient = task is None and isinstance(error, OSError) and error.errno in plain_files.TRANSIENT
+        write_problem(folder, f"failed to start the keeper of the task: {error!r}", is_transient)
         raise
 
 
 def execute(folder, task, descriptors):
-    """Becomes the keeper's program, the last of the descriptors; the others are what it is given."""
-    forks.place(descriptors)
+    """Executes the keeper's program, which is the last descriptor; it inherits the others."""
+    forks.place_descriptors(descriptors)
     program = len(descriptors) - 1
     os.set_inheritable(program, False)
     environment = {name: value for name, value in os.environ.items() if name != forks.MARK}
     os.execve(program, ["leoflow", "keep-task", folder, "--started", str(task)], environment)
 
 
-def write_problem(folder, problem, passes):
-    """`passes` is whether no task was started, for a cause that passes: then the try is queued again."""
+def write_problem(folder, problem, is_transient):
+    """Writes the outcome of a failed start. `is_transient` is True if no task was started and the cause is transient: the
+    try is then queued again."""
     now = datetime.datetime.now(datetime.timezone.utc).isoformat().replace("+00:00", "Z")
     partial = os.path.join(folder, f"outcome.json.{os.getpid()}")
-    outcome = {"exit": None, "ended_at": now, "cause": None, "problem": problem, "transient": passes}
+    outcome = {"exit": None, "ended_at": now, "cause": None, "problem": problem, "transient": is_transient}
     text = json.dumps(outcome).encode()
 
     def attempt():
         plain_files.write(partial, text, 0o600)
         os.rename(partial, os.path.join(folder, "outcome.json"))
 
-    plain_files.until_it_passes("the outcome", attempt)
+    plain_files.retry_transient("the outcome", attempt)
 
 
 def become_task(request: dict[str, Any], keeper: int, descriptors: list[int]) -> NoReturn:
-    """In the fork of the fork."""
+    """In the second fork: runs the task."""
 
     def work():
         working_folder.enter(request["options"])
@@ -142,6 +144,6 @@ def become_task(request: dict[str, Any], keeper: int, descriptors: list[int]) ->
     try:
         plain_files.write("/proc/self/oom_score_adj", request["oom_score"].encode())
     except OSError:
-        # Without it the task runs all the same.
+        # The score is optional.
         pass
     forks.become(keeper, os.path.basename(request["folder"]), descriptors, work)

@@ -1,4 +1,4 @@
-"""Where a process of ours works."""
+"""The working folder of Python processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 
 
 def enter(options: dict[str, Any]) -> None:
-    """The first folder that is there: the project, so that what lies beside the DAG is found by its name."""
+    """Changes to the first of the folders `work_in` that exists, usually the project's: relative paths in a DAG file mean
+    files of the project."""
     for folder in options.get("work_in") or []:
         try:
             os.chdir(folder)

@@ -1,4 +1,4 @@
-"""Running a DAG file, and remembering what it and its local modules consist of."""
+"""Runs a DAG file and records its source and those of its local modules."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import types
 from leoflow.common import local_modules, real_sdk
 from leoflow.entry import dotenv, libraries
 
-# Names that no file of the workspace can take.
+# Module names that files of the workspace cannot override.
 NOT_LOCAL = frozenset(sys.stdlib_module_names) | {"airflow", "leoflow"}
-# Files name these after importing no more than the package: under Airflow something else has imported them.
+# Submodules that DAG files use after importing only the package; Airflow itself imports them.
 LOADED_BY_AIRFLOW = {
     "concurrent": ("futures",), "importlib": ("abc", "metadata", "resources", "util"),
     "urllib": ("error", "parse", "request"),
@@ -23,7 +23,7 @@ LOADED_BY_AIRFLOW = {
 
 
 def offer_submodules(package, names):
-    """They are imported when they are first asked for."""
+    """Makes submodules of a package available as attributes, which are imported on first access."""
 
     def look_up(name):
         if name in names:
@@ -34,52 +34,53 @@ def offer_submodules(package, names):
 
 
 class Workspace:
-    """The folders whose modules belong to the DAG file, the nearest first: `dags` of the project where there is one, the project's,
-    then the whole workspace."""
+    """The folders whose modules belong to the DAG file, nearest first: the project's `dags` if it exists, the
+    project's, the workspace's."""
 
     def __init__(self, roots, stored=None):
         self.roots = [os.path.abspath(root) for root in roots]
-        # Sources of a version, by path; what is not there is read from the disk.
+        # Sources of a DAG version, by path; other files are read from the disk.
         self.stored = stored or {}
-        # What was run, by path.
-        self.ran = {}
+        # Sources that were run, by path.
+        self.executed = {}
 
     @property
-    def places_before(self):
-        """Where its modules are looked for before the installed packages: `PYTHONPATH` of its `.env`, then the roots."""
+    def paths_before_packages(self):
+        """Import folders that precede the installed packages: `PYTHONPATH` of its `.env`, then the roots."""
         dags = local_modules.dags_folder(self.roots)
         return list(dict.fromkeys([*dotenv.python_path(), *(root for root in self.roots if root not in dags)]))
 
     @property
-    def places_behind(self):
-        """And behind them: Airflow's folders of DAGs and of plugins."""
-        plugins = [os.path.join(root, "plugins") for root in local_modules.without_dags(self.roots)]
-        there = [one for one in plugins if os.path.isdir(one) or any(path.startswith(one + os.sep) for path in self.stored)]
-        return [one for one in (*local_modules.dags_folder(self.roots), *there) if one not in self.places_before]
+    def paths_after_packages(self):
+        """Import folders that follow the installed packages: Airflow's `dags` and `plugins`."""
+        plugins = [os.path.join(root, "plugins") for root in local_modules.project_roots(self.roots)]
+        existing = [folder for folder in plugins if os.path.isdir(folder) or any(path.startswith(folder + os.sep) for path in self.stored)]
+        return [folder for folder in (*local_modules.dags_folder(self.roots), *existing) if folder not in self.paths_before_packages]
 
     def owns(self, path):
+        """True for a path below one of the roots."""
         return any(path == root or path.startswith(root + os.sep) for root in self.roots)
 
     def source(self, path):
-        """The text of a file, as Python would decode it. Remembered."""
-        if path in self.ran:
-            return self.ran[path]
+        """Returns the decoded source of a file, and records it in `executed`."""
+        if path in self.executed:
+            return self.executed[path]
         if path in self.stored:
             text = self.stored[path]
             import linecache
 
-            # Tracebacks show the lines that ran, not those that are there now.
+            # Tracebacks show the lines that ran, not those now on disk.
             linecache.cache[path] = (len(text), None, text.splitlines(True), path)
         else:
             with open(path, "rb") as file:
                 raw = file.read()
             text = io.TextIOWrapper(io.BytesIO(raw), encoding_of(raw)).read()
-        self.ran[path] = text
+        self.executed[path] = text
         return text
 
     def install(self):
-        """Local modules are found after Python's own and before installed packages; those of `dags` and `plugins` behind them, as on
-        Airflow. Where these are is known once its environment was entered."""
+        """Installs the import hooks: local modules come after the standard library and before installed packages, those
+        of `dags` and `plugins` after them, as in Airflow. Call `enter` first, which sets PYTHONPATH."""
         workspace = self
 
         class Loader(importlib.machinery.SourceFileLoader):
@@ -98,51 +99,51 @@ class Workspace:
             return finder(path)
 
         class Stored:
-            """Modules of the version, also those that are not on the disk any more."""
+            """Finder of the stored version's modules, which may no longer exist on disk."""
 
-            def __init__(self, places):
-                self.places = places
+            def __init__(self, folders):
+                self.folders = folders
 
             def find_spec(self, name, path=None, target=None):
                 if name.partition(".")[0] in NOT_LOCAL:
                     return None
-                for folder in self.places if path is None else path:
-                    place = os.path.join(folder, name.rpartition(".")[2])
-                    for file, is_package in ((os.path.join(place, "__init__.py"), True), (f"{place}.py", False)):
+                for folder in self.folders if path is None else path:
+                    base = os.path.join(folder, name.rpartition(".")[2])
+                    for file, is_package in ((os.path.join(base, "__init__.py"), True), (f"{base}.py", False)):
                         if file in workspace.stored:
                             import importlib.util
 
                             return importlib.util.spec_from_file_location(
                                 name, file, loader=Loader(name, file),
-                                submodule_search_locations=[place] if is_package else None,
+                                submodule_search_locations=[base] if is_package else None,
                             )
                 return None
 
-        self.forget_loaded_ahead()
+        self.unload_overridden()
         sys.path_hooks.insert(0, hook)
-        # Whoever looked there before there was a hook would be asked again.
+        # Importers that were cached before the hook existed must not be used.
         for path in [path for path in sys.path_importer_cache if self.owns(os.path.abspath(path))]:
             del sys.path_importer_cache[path]
         if self.stored:
-            sys.meta_path.insert(0, Stored(self.places_before))
-            sys.meta_path.append(Stored(self.places_behind))
-        installed = (at for at, one in enumerate(sys.path) if "site-packages" in one or "dist-packages" in one)
-        at = next(installed, len(sys.path))
-        sys.path[at:at] = self.places_before
-        sys.path.extend(self.places_behind)
+            sys.meta_path.insert(0, Stored(self.paths_before_packages))
+            sys.meta_path.append(Stored(self.paths_after_packages))
+        installed = (position for position, folder in enumerate(sys.path) if "site-packages" in folder or "dist-packages" in folder)
+        position = next(installed, len(sys.path))
+        sys.path[position:position] = self.paths_before_packages
+        sys.path.extend(self.paths_after_packages)
 
-    def forget_loaded_ahead(self):
-        """The workspace's own module of a name comes before the installed one, also before one that is loaded."""
+    def unload_overridden(self):
+        """Unloads preloaded packages that a module of the workspace overrides."""
         for name in libraries.loaded_ahead - NOT_LOCAL:
-            places = [os.path.join(folder, name) for folder in self.places_before]
-            files = [file for place in places for file in (f"{place}.py", os.path.join(place, "__init__.py"))]
-            if any(file in self.stored or os.path.exists(file) for file in files) or any(map(os.path.isdir, places)):
-                for module in [one for one in sys.modules if one.partition(".")[0] == name]:
+            bases = [os.path.join(folder, name) for folder in self.paths_before_packages]
+            files = [file for base in bases for file in (f"{base}.py", os.path.join(base, "__init__.py"))]
+            if any(file in self.stored or os.path.exists(file) for file in files) or any(map(os.path.isdir, bases)):
+                for module in [loaded for loaded in sys.modules if loaded.partition(".")[0] == name]:
                     del sys.modules[module]
 
     def enter(self):
-        """From here on the environment is the project's."""
-        dotenv.load(local_modules.without_dags(self.roots))
+        """Sets the project's environment variables."""
+        dotenv.load(local_modules.project_roots(self.roots))
         dotenv.own_python_first()
         if real_sdk.is_used():
             real_sdk.enter_project(self.roots)
@@ -162,7 +163,7 @@ class Workspace:
 
 
 def encoding_of(raw):
-    """As Python decides: by the first two lines."""
+    """Returns the source encoding, which Python reads from the first two lines."""
     if raw.startswith(codecs.BOM_UTF8) or any(b"coding" in line for line in raw.split(b"\n", 2)[:2]):
         import tokenize
 
@@ -171,8 +172,8 @@ def encoding_of(raw):
 
 
 def prepare(limits: dict[str, int] | None = None, support: str | None = None) -> None:
-    """Before anything of the user's runs. `support` is where packages are that DAG files expect; what
-    is installed comes first."""
+    """Prepares the process before user code runs. `support` is a folder of packages that DAG files expect; installed
+    packages take precedence."""
     sys.stdout.reconfigure(line_buffering=True)
     for package, names in LOADED_BY_AIRFLOW.items():
         offer_submodules(importlib.import_module(package), names)
@@ -181,10 +182,10 @@ def prepare(limits: dict[str, int] | None = None, support: str | None = None) ->
     if limits:
         import resource
 
-        for name, most in limits.items():
-            soft, hard = resource.getrlimit(getattr(resource, name))
-            # Beyond the soft limit comes SIGXCPU, which names its reason; SIGKILL a second later does not.
-            last = most + 1 if name == "RLIMIT_CPU" else most
-            last = last if hard == resource.RLIM_INFINITY else min(last, hard)
-            first = max(1, min(most, last - 1)) if name == "RLIMIT_CPU" else min(most, last)
-            resource.setrlimit(getattr(resource, name), (first, last))
+        for name, limit in limits.items():
+            _, hard = resource.getrlimit(getattr(resource, name))
+            # At the soft limit SIGXCPU is sent, which names its reason; at the hard limit, a second later, SIGKILL.
+            new_hard = limit + 1 if name == "RLIMIT_CPU" else limit
+            new_hard = new_hard if hard == resource.RLIM_INFINITY else min(new_hard, hard)
+            new_soft = max(1, min(limit, new_hard - 1)) if name == "RLIMIT_CPU" else min(limit, new_hard)
+            resource.setrlimit(getattr(resource, name), (new_soft, new_hard))

@@ -1,7 +1,8 @@
-"""A warm Python: it has what every task or every parse needs loaded, runs nothing of the user's, and forks for each.
+"""A zygote, or warm Python: a process that has loaded what every task and parse needs. It runs no user code and forks
+for each task or parse.
 
-Its owner sends one JSON datagram for each and gets `{"id", "pid"}` or `{"id", "error"}`; `warm_try.py` and `warm_child.py` tell
-what the forks become.
+Its owner sends one JSON datagram per request and receives `{"id", "pid"}` or `{"id", "error"}`. `warm_try.py` and
+`warm_child.py` define what the forks do.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# Where both sides of a fork find what the owner has passed.
+# Descriptors that the owner passes.
 OWNER, PROGRAM = 3, 4
+# Bytes of a datagram.
 LARGEST_REQUEST = 1024 * 1024
-# Where the output and the result of a child go.
+# Descriptors passed with a request: those for the output and the result of a child.
 MOST_DESCRIPTORS = 2
-# What most tasks import of Python's own, and what our own modules import when it is first used.
+# Standard modules that most tasks import, and those that this package imports on first use.
 STANDARD = (
     "base64", "concurrent.futures", "copy", "csv", "datetime", "decimal", "functools", "glob", "hashlib", "http.client",
     "inspect", "io", "itertools", "json", "linecache", "logging", "math", "os.path", "pathlib", "random", "re", "resource",
@@ -37,21 +39,21 @@ STANDARD = (
 
 
 def serve(owner: socket.socket, options: dict[str, Any]) -> None:
-    """Until the owner has gone."""
+    """Serves requests until the owner closes the socket."""
     mark = forks.Mark()
-    # Where that is not allowed nothing can be started, and it is better known now.
+    # Fails now if writing to its own memory is not allowed, without which nothing can be started.
     mark.write("_" * mark.length)
     with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
         boot_id = file.read().strip()
     os.chdir(options["folder"])
     time.tzset()
     refuse_threads()
-    # Keepers are nobody's to wait for: how they ended is in their folders.
+    # The kernel reaps keepers (the processes that supervise tries); their outcomes are in their folders.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     gc.collect()
     gc.disable()
     gc.freeze()
-    # What a module has printed is nobody's task's.
+    # Output of imported modules must not end up in the output of forks.
     sys.stdout.flush()
     sys.stderr.flush()
     path = [folder for folder in sys.path if os.path.isdir(folder)]
@@ -86,29 +88,30 @@ def main(options: dict[str, Any]) -> None:
 
 
 def begin(options):
-    """Loads what forks use."""
+    """Preloads the modules that forks use."""
     environment = dict(os.environ)
-    # Where packages are that DAG files expect; a task adds them itself.
+    # The folder of packages that DAG files expect is needed only here; a task adds it itself.
     support = [options["support"]] if "support" in options else []
     sys.path += support
-    load((*STANDARD, *our_own()))
+    load((*STANDARD, *own_modules()))
     refuse_threads()
     left_out = libraries.load_ahead(options["preload"], load)
     if left_out:
-        begin_again_without(*left_out, options, environment)
+        restart_without(*left_out, options, environment)
     sys.path[:] = [folder for folder in sys.path if folder not in support]
 
 
 def refuse_threads():
+    """Raises RuntimeError when this process has more than one thread."""
     libraries.end_threads()
     names = libraries.threads()
     if names:
-        raise RuntimeError(f"a module has started threads, which no fork has: {', '.join(names)}")
+        raise RuntimeError(f"a module started threads, which do not survive a fork: {', '.join(names)}")
 
 
-def begin_again_without(name, reason, options, environment):
-    """A thread that stays can be left only by the next program. That is the same process, and its owner waits on."""
-    preload = [one for one in options["preload"] if one != name]
+def restart_without(name, reason, options, environment):
+    """Re-executes the process without that library, because only exec ends its threads. The pid and the socket stay."""
+    preload = [preloaded for preloaded in options["preload"] if preloaded != name]
     options = {**options, "preload": preload, "left_out": {**options.get("left_out", {}), name: reason}}
     os.set_inheritable(OWNER, True)
     os.execve(sys.executable, [*sys.orig_argv[:-1], json.dumps(options)], environment)
@@ -119,20 +122,21 @@ def load(names):
         try:
             importlib.import_module(name)
         except Exception as error:
-            sys.stderr.write(f"{name} cannot be loaded ahead: {error!r}\n")
+            sys.stderr.write(f"failed to preload {name}: {error!r}\n")
 
 
-def our_own():
-    """All that a DAG file or a task may use of this package, or of Airflow's own SDK where that is what they use."""
+def own_modules():
+    """Yields the modules of this package that a DAG file or a task may use. Preloads Airflow's SDK if that is in
+    use."""
     if real_sdk.is_used():
         from leoflow.sdk import preload
 
-        libraries.is_loaded_too_early = preload.everything()
+        libraries.is_loaded_too_early = preload.preload_all()
         return
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    for room in ("common", "authoring", "running"):
-        for file in sorted(os.listdir(os.path.join(root, room))):
+    for layer in ("common", "authoring", "running"):
+        for file in sorted(os.listdir(os.path.join(root, layer))):
             if file.endswith(".py") and not file.startswith("_"):
-                yield f"leoflow.{room}.{file[:-3]}"
-    yield from (f"leoflow.entry.{name}" for name in ("task", "parse", "ask", "settings", "dotenv", "small_side"))
+                yield f"leoflow.{layer}.{file[:-3]}"
+    yield from (f"leoflow.entry.{name}" for name in ("task", "parse", "ask", "settings", "dotenv", "small_backend"))
     yield "airflow.sdk"

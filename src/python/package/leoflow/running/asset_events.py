@@ -1,4 +1,4 @@
-"""The events of assets that a task sees."""
+"""Asset events that a task reads."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,16 +7,16 @@ from leoflow.common.dates import parse_time
 
 
 class AssetEvent:
-    def __init__(self, told):
-        self.asset = Asset(told["name"], told["uri"], group=told.get("group"))
-        self.uri = told["uri"]
-        self.extra = told["extra"]
-        self.timestamp = parse_time(told["timestamp"])
-        self.source_dag_id = told.get("source_dag_id")
-        self.source_task_id = told.get("source_task_id")
-        self.source_run_id = told.get("source_run_id")
-        self.source_map_index = told.get("source_map_index")
-        self.source_aliases = [AssetAlias(one) for one in told.get("aliases", ())]
+    def __init__(self, fields):
+        self.asset = Asset(fields["name"], fields["uri"], group=fields.get("group"))
+        self.uri = fields["uri"]
+        self.extra = fields["extra"]
+        self.timestamp = parse_time(fields["timestamp"])
+        self.source_dag_id = fields.get("source_dag_id")
+        self.source_task_id = fields.get("source_task_id")
+        self.source_run_id = fields.get("source_run_id")
+        self.source_map_index = fields.get("source_map_index")
+        self.source_aliases = [AssetAlias(alias) for alias in fields.get("aliases", ())]
 
     def __repr__(self):
         return f"AssetEvent({self.asset.name!r}, extra={self.extra!r})"
@@ -25,17 +25,17 @@ class AssetEvent:
 class ByAsset(Mapping):
     """Events by asset, alias, or reference."""
 
-    def __init__(self, found):
-        self.found = found
+    def __init__(self, events):
+        self._events = events
 
     def __getitem__(self, key):
-        return self.found[key]
+        return self._events[key]
 
     def __iter__(self):
-        return iter(self.found)
+        return iter(self._events)
 
     def __len__(self):
-        return len(self.found)
+        return len(self._events)
 
 
 class InletEvents(Mapping):
@@ -48,7 +48,7 @@ class InletEvents(Mapping):
     def __getitem__(self, key):
         if isinstance(key, int):
             key = self.inlets[key]
-        if not any(means(inlet, key) for inlet in self.inlets):
+        if not any(matches(inlet, key) for inlet in self.inlets):
             raise KeyError(key)
         return Events(lambda: self.server.events_of(key))
 
@@ -59,21 +59,21 @@ class InletEvents(Mapping):
         return len(self.inlets)
 
 
-def means(inlet, key):
-    """Whether an inlet is what is asked for: a reference by name or by URI and the asset itself are one thing."""
+def matches(inlet, key):
+    """True when an inlet matches a key: an asset and references to it by name or URI are the same."""
     if inlet == key:
         return True
     if isinstance(inlet, AssetAlias) or isinstance(key, AssetAlias):
         return False
     if isinstance(inlet, Asset) and isinstance(key, Asset):
         return False
-    both = [(getattr(inlet, part), getattr(key, part)) for part in ("name", "uri")
-            if hasattr(inlet, part) and hasattr(key, part)]
-    return bool(both) and all(left == right for left, right in both)
+    common = [(getattr(inlet, part), getattr(key, part)) for part in ("name", "uri")
+              if hasattr(inlet, part) and hasattr(key, part)]
+    return bool(common) and all(left == right for left, right in common)
 
 
 class Events(Sequence):
-    """Of one asset, oldest first, and narrowed down by what was asked."""
+    """Events of one asset, oldest first, loaded on first access. As in Airflow, the methods return filtered events."""
 
     def __init__(self, load):
         self._load = load
@@ -84,20 +84,20 @@ class Events(Sequence):
             self._found = self._load()
         return self._found
 
-    def after(self, at):
-        return Events(lambda: [one for one in self.found() if one.timestamp >= at])
+    def after(self, time):
+        return Events(lambda: [event for event in self.found() if event.timestamp >= time])
 
-    def before(self, at):
-        return Events(lambda: [one for one in self.found() if one.timestamp <= at])
+    def before(self, time):
+        return Events(lambda: [event for event in self.found() if event.timestamp <= time])
 
     def ascending(self, yes=True):
-        return Events(lambda: sorted(self.found(), key=lambda one: one.timestamp, reverse=not yes))
+        return Events(lambda: sorted(self.found(), key=lambda event: event.timestamp, reverse=not yes))
 
-    def limit(self, most):
-        return Events(lambda: self.found()[:most])
+    def limit(self, count):
+        return Events(lambda: self.found()[:count])
 
-    def __getitem__(self, at):
-        return self.found()[at]
+    def __getitem__(self, index):
+        return self.found()[index]
 
     def __len__(self):
         return len(self.found())

@@ -1,4 +1,4 @@
-"""What a running task can ask about itself.
+"""The context of a running task.
 
 <https://airflow.apache.org/docs/apache-airflow/stable/templates-ref.html>
 """
@@ -18,32 +18,32 @@ if TYPE_CHECKING:
 
     from leoflow.authoring.abstract_operator import AbstractOperator
     from leoflow.authoring.dag import DAG
-    from leoflow.running.offline import Memory
+    from leoflow.running.offline import InMemoryXComs
     from leoflow.running.task_api import TaskApi
     from leoflow.running.xcoms import TaskXComs
 
 
 class Context(dict):
-    """A dict of which some values are worked out when they are looked at: importing pendulum and
-    asking the server take longer than most tasks."""
+    """A dict with values that are computed on access, because importing pendulum and requests to the server take longer
+    than most tasks."""
 
-    def __init__(self, ready, later):
+    def __init__(self, ready, lazy):
         super().__init__(ready)
-        self._later = later
+        self._lazy = lazy
 
     def __missing__(self, key):
-        make = self._later.pop(key)
-        self[key] = value = make()
+        compute = self._lazy.pop(key)
+        self[key] = value = compute()
         return value
 
     def __contains__(self, key):
-        return dict.__contains__(self, key) or key in self._later
+        return dict.__contains__(self, key) or key in self._lazy
 
     def __iter__(self):
-        return iter([*dict.__iter__(self), *self._later])
+        return iter([*dict.__iter__(self), *self._lazy])
 
     def __len__(self):
-        return dict.__len__(self) + len(self._later)
+        return dict.__len__(self) + len(self._lazy)
 
     def get(self, key, default=None):
         return self[key] if key in self else default
@@ -58,11 +58,11 @@ class Context(dict):
         return [(key, self[key]) for key in self]
 
     def whole(self):
-        """All of it, as a plain dict."""
+        """Returns a plain dict with all values computed."""
         return dict(self.items())
 
     def copy(self):
-        return Context(dict(dict.items(self)), dict(self._later))
+        return Context(dict(dict.items(self)), dict(self._lazy))
 
     def update(self, *args, **kwargs):
         for key, value in dict(*args, **kwargs).items():
@@ -114,14 +114,14 @@ class Connections:
 
 
 def merged_params(dag, task, conf):
-    """Defaults of the DAG, then of the task, then what the run was started with: all of it, as in Airflow."""
+    """Merges the params of the DAG, the task and the run's conf; later ones win. As in Airflow, conf may add params."""
     from leoflow.authoring.params import Param, ParamsDict
 
-    whole = {name: dag.params.get_param(name) for name in dag.params}
+    params = {name: dag.params.get_param(name) for name in dag.params}
     for name, value in task.own_params.items():
-        whole[name] = value if isinstance(value, Param) else Param(value)
-    found = ParamsDict(whole)
-    return {**{name: conf[name] if name in conf else found[name] for name in found}, **conf}
+        params[name] = value if isinstance(value, Param) else Param(value)
+    resolved = ParamsDict(params)
+    return {**{name: conf[name] if name in conf else resolved[name] for name in resolved}, **conf}
 
 
 def macros():
@@ -142,7 +142,8 @@ def asset_state(task, server):
     return AssetStateStores(task.inlets, task.outlets, server)
 
 
-def build_context(spec: dict[str, Any], dag: DAG, task: AbstractOperator, store: TaskXComs | Memory, server: TaskApi) -> Context:
+def build_context(spec: dict[str, Any], dag: DAG, task: AbstractOperator, store: TaskXComs | InMemoryXComs,
+                  server: TaskApi) -> Context:
     ti = TaskInstance(spec, task, store, server)
     run = ti.dag_run
     from leoflow.authoring.assets import OutletEvents
@@ -172,18 +173,18 @@ def build_context(spec: dict[str, Any], dag: DAG, task: AbstractOperator, store:
         "prev_start_date_success": "start_date",
         "prev_end_date_success": "end_date",
     }
-    later = {name: lambda place=place: parse_time(server.previous().get(place)) for name, place in previous.items()}
-    later["macros"] = macros
-    later["task_state_store"] = lambda: task_state(server)
+    lazy = {name: lambda field=field: parse_time(server.previous().get(field)) for name, field in previous.items()}
+    lazy["macros"] = macros
+    lazy["task_state_store"] = lambda: task_state(server)
     if task.inlets or task.outlets:
-        later["asset_state_store"] = lambda: asset_state(task, server)
-    later["inlet_events"] = lambda: server.inlet_events(task.inlets)
-    later["triggering_asset_events"] = lambda: server.triggering_events()
+        lazy["asset_state_store"] = lambda: asset_state(task, server)
+    lazy["inlet_events"] = lambda: server.inlet_events(task.inlets)
+    lazy["triggering_asset_events"] = lambda: server.triggering_events()
     if spec.get("logical_date") is None:
-        # A run that is of no date has none of them, as in Airflow.
+        # A run without a logical date has no data intervals, as in Airflow.
         for name in ("prev_data_interval_start_success", "prev_data_interval_end_success"):
-            del later[name]
-        return Context(ready, later)
+            del lazy[name]
+        return Context(ready, lazy)
     date = datetime.fromisoformat(spec["logical_date"].replace("Z", "+00:00")).astimezone(timezone.utc)
     stamp = date.isoformat()
     ready.update(
@@ -195,5 +196,5 @@ def build_context(spec: dict[str, Any], dag: DAG, task: AbstractOperator, store:
         ts_nodash_with_tz=stamp.replace("-", "").replace(":", ""),
     )
     for name in ("logical_date", "data_interval_start", "data_interval_end"):
-        later[name] = lambda name=name: getattr(run, name)
-    return Context(ready, later)
+        lazy[name] = lambda name=name: getattr(run, name)
+    return Context(ready, lazy)

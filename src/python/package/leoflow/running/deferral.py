@@ -1,4 +1,4 @@
-"""Deferred tasks of our own package: what they leave, how they go on, and the process that waits in their place."""
+"""Deferred tasks of the small package: their stored form, how they resume, and the process that runs their triggers."""
 
 from __future__ import annotations
 
@@ -25,33 +25,35 @@ if TYPE_CHECKING:
 
     from leoflow.authoring.abstract_operator import AbstractOperator
 
+# Airflow's `next_method` of a task whose trigger failed.
 FAIL = "__fail__"
 TIMED_OUT = "Trigger timeout"
 
 
-def written(what, value):
+def to_plain(label, value):
+    """Converts a value to plain JSON. Raises NotStorable, with the label."""
     try:
         return plain(value)
     except NotStorable as error:
-        raise NotStorable(f"{what} {error}") from None
+        raise NotStorable(f"{label} {error}") from None
 
 
 def read(value):
     return decode(json.dumps(value))
 
 
-def told(deferred: TaskDeferred) -> dict[str, Any]:
-    """What the datastore keeps of it."""
+def stored_form(deferred: TaskDeferred) -> dict[str, Any]:
+    """Returns the form that the datastore stores."""
     classpath, kwargs = deferred.trigger.serialize()
     return {
-        "classpath": classpath, "kwargs": written(f"the trigger {classpath}", kwargs),
+        "classpath": classpath, "kwargs": to_plain(f"the trigger {classpath}", kwargs),
         "timeout": None if deferred.timeout is None else deferred.timeout.total_seconds(),
-        "next_method": deferred.method_name, "next_kwargs": written("kwargs of defer()", deferred.kwargs or {}),
+        "next_method": deferred.method_name, "next_kwargs": to_plain("kwargs of defer()", deferred.kwargs or {}),
     }
 
 
 def resume(task: AbstractOperator, next_method: str, next_kwargs: dict[str, Any] | None, context: dict[str, Any]) -> Any:
-    """What a task returns that goes on, in the place of `execute`; a sensor ends as sensors do."""
+    """Resumes a deferred task; returns its result. Errors of a sensor become those that sensors raise."""
     try:
         try:
             return go_on(task, next_method, next_kwargs, context)
@@ -67,6 +69,7 @@ def resume(task: AbstractOperator, next_method: str, next_kwargs: dict[str, Any]
 
 
 def go_on(task, next_method, next_kwargs, context):
+    """Calls the method with which the task resumes, or raises the error of its trigger."""
     if next_method == FAIL:
         kwargs = next_kwargs or {}
         if kwargs.get("traceback"):
@@ -77,7 +80,7 @@ def go_on(task, next_method, next_kwargs, context):
 
 
 class Instance:
-    """The task instance, as far as a trigger knows it."""
+    """The task instance, with the attributes that triggers use."""
 
     def __init__(self, spec):
         self.__dict__.update(spec)
@@ -88,11 +91,12 @@ def to_errors(text):
     sys.stderr.flush()
 
 
-KIND = trigger_host.Kind(lambda value: written("the event", value), read, Instance, to_errors)
+TRIGGER_BACKEND = trigger_host.TriggerBackend(lambda value: to_plain("the event", value), read, Instance, to_errors)
 
 
 def wait(options: dict[str, Any]) -> None:
-    """In a project's folder, with its variables and its modules: until the agent has gone."""
+    """Runs triggers until the agent closes the connection. The project's folder, variables and modules must be set
+    up."""
     os.set_inheritable(trigger_host.AGENT, False)
     leoflow_server.use(options["socket"])
-    asyncio.run(trigger_host.serve(KIND, task_log.begin_loggers))
+    asyncio.run(trigger_host.serve(TRIGGER_BACKEND, task_log.begin_loggers))

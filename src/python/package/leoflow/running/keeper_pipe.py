@@ -1,4 +1,5 @@
-"""What the keeper of a task is told, so that it hides secrets in what other programs print too."""
+"""Sends secrets to the task's keeper (the process that writes its log), which masks them in the output of other
+programs."""
 
 from __future__ import annotations
 
@@ -8,24 +9,24 @@ from leoflow.authoring.connection import Connection
 from leoflow.common import masking
 
 
-def tell_secrets_to(descriptor: int) -> None:
-    """Where a keeper listens. No child of this process has to do with it."""
+def send_secrets_to(descriptor: int) -> None:
+    """Sends secrets to a keeper's pipe, which children of this process do not inherit."""
     import stat
 
     try:
         if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
             os.set_inheritable(descriptor, False)
-            masking.tell(descriptor)
+            masking.set_keeper(descriptor)
     except OSError:
-        # An older keeper has none.
+        # An older keeper has no pipe.
         return
-    # Nobody has to read those of the environment for a program to print them.
+    # Programs may print secrets of the environment, even those that no Python code reads.
     for name, value in os.environ.items():
         if name.startswith("AIRFLOW_CONN_"):
             try:
                 Connection.from_text(name, value)
             except (ValueError, TypeError):
-                # Whoever uses it is told what is wrong with it.
+                # Code that uses the connection gets the error.
                 pass
         elif name.startswith("AIRFLOW_VAR_"):
             masking.note_secret(name[len("AIRFLOW_VAR_"):], value)

@@ -1,4 +1,4 @@
-"""What stands for the server where there is none: a run in the foreground, which keeps nothing."""
+"""Replaces the server in foreground runs, which store nothing."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 class Offline(TaskApi):
-    """Where there is no server to ask: `leoflow dags test`."""
+    """The task API without a server, for `leoflow dags test`."""
 
     def __init__(self, memory):
         super().__init__()
         self.memory = memory
 
-    def ask(self, method, place, body=None):
-        raise AirflowRuntimeError(f"a run in the foreground cannot ask the server ({place})")
+    def ask(self, method, path, body=None):
+        raise AirflowRuntimeError(f"not available in a foreground run, which has no server ({path})")
 
     def previous(self):
         return {}
@@ -38,51 +38,53 @@ class Offline(TaskApi):
     def events_of(self, inlet):
         return []
 
-    def length(self, words):
-        return words if isinstance(words, int) else self.memory.planner.length(words, self.memory.lengths()) or 0
+    def length(self, expression):
+        return expression if isinstance(expression, int) else self.memory.planner.length(expression, self.memory.lengths()) or 0
 
 
-class Memory:
-    """XComs of this one run. They go the way that stored ones do, so that what cannot be stored fails here too."""
+class InMemoryXComs:
+    """The XComs of one foreground run. They are encoded as for the datastore, so that values which cannot be stored
+    fail here, too."""
 
     def __init__(self, planner):
+        # Task id and map index of the current try.
         self.own = None
-        self.kept = {}
+        self.xcoms = {}
         self.planner = planner
 
-    def begin(self, own: tuple[str, int], again: bool) -> None:
-        """Another try begins without what an earlier one left."""
-        self.own = own
-        if not again:
-            self.kept = {place: text for place, text in self.kept.items() if place[:2] != own}
+    def begin(self, instance: tuple[str, int], continues: bool) -> None:
+        """Starts a try of an instance (task id, map index). Deletes its earlier XComs, unless the try `continues`."""
+        self.own = instance
+        if not continues:
+            self.xcoms = {key: text for key, text in self.xcoms.items() if key[:2] != instance}
 
     def push(self, key: str, value: Any) -> None:
-        self.kept[(*self.own, key)] = encode(key, value)
+        self.xcoms[(*self.own, key)] = encode(key, value)
 
     def pull(self, dag_id: str, run_id: str, task_ids: list[str], key: str,
              map_indexes: list[int] | None, prior: bool) -> list[tuple[str, int, Any]]:
-        found = [
+        return [
             (task_id, index, decode(text))
-            for (task_id, index, name), text in sorted(self.kept.items(), key=lambda one: one[0][:2])
+            for (task_id, index, name), text in sorted(self.xcoms.items(), key=lambda entry: entry[0][:2])
             if task_id in task_ids and name == key and (map_indexes is None or index in map_indexes)
         ]
-        return found
 
     def lengths(self) -> dict[str, int]:
-        found = {}
-        for (task_id, index, name), text in self.kept.items():
+        """Returns how many elements the results of each task have, over which other tasks may be mapped."""
+        lengths = {}
+        for (task_id, index, name), text in self.xcoms.items():
             if name != "return_value":
                 continue
             if index >= 0:
-                found[task_id] = found.get(task_id, 0) + 1
+                lengths[task_id] = lengths.get(task_id, 0) + 1
             else:
                 value = decode(text)
                 if isinstance(value, (list, tuple, dict)):
-                    found[task_id] = len(value)
-        return found
+                    lengths[task_id] = len(value)
+        return lengths
 
     def decisions(self) -> list[dict[str, Any]]:
         return [
             {"task_id": task_id, "map_index": index, **decode(text)}
-            for (task_id, index, name), text in self.kept.items() if name == "skipmixin_key"
+            for (task_id, index, name), text in self.xcoms.items() if name == "skipmixin_key"
         ]

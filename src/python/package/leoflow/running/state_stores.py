@@ -1,4 +1,4 @@
-"""What a task keeps by key: for its own later tries, and for its assets.
+"""Key-value stores for the state of a task across its tries, and of its assets.
 
 <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/index.html>
 """
@@ -19,29 +19,31 @@ if TYPE_CHECKING:
     from leoflow.running.task_api import TaskApi
 
 NEVER_EXPIRE = timedelta.max
-# As long as Airflow keeps it where nothing is said.
+# Airflow's default.
 RETENTION = timedelta(days=30)
 
 
 class Store:
+    """A store of the task, or of an asset."""
+
     def __init__(self, server: TaskApi, asset: dict[str, str] | None = None):
         self._server = server
-        self._of = {} if asset is None else {"asset": asset}
+        self._scope = {} if asset is None else {"asset": asset}
 
-    def _ask(self, what, **body):
+    def _ask(self, operation, **body):
         try:
-            return self._server.ask("POST", f"state/{what}", {**body, **self._of})
+            return self._server.ask("POST", f"state/{operation}", {**body, **self._scope})
         except ServerError as error:
-            raise AirflowRuntimeError(f"the state store: {error}") from None
+            raise AirflowRuntimeError(f"state store request failed: {error}") from None
 
     def get(self, key: str, default: Any = None) -> Any:
-        found = self._ask("get", key=key)["value_json"]
-        return default if found is None else json.loads(found)
+        text = self._ask("get", key=key)["value_json"]
+        return default if text is None else json.loads(text)
 
-    def _set(self, key, value, **more):
+    def _set(self, key, value, **options):
         if value is None:
             raise ValueError("Cannot set value as None")
-        self._ask("set", key=key, value_json=json.dumps(value, allow_nan=False), **more)
+        self._ask("set", key=key, value_json=json.dumps(value, allow_nan=False), **options)
 
     def delete(self, key: str) -> None:
         self._ask("delete", key=key)
@@ -50,8 +52,8 @@ class Store:
         self._ask("delete")
 
 
-def in_a_thread(name):
-    """The method of that name, for code in an event loop: that goes on meanwhile."""
+def threaded(name):
+    """Returns an async method that calls the named method in a thread, without blocking the event loop."""
 
     async def call(self, *args, **kwargs):
         import asyncio
@@ -65,16 +67,18 @@ class TaskStateStore(Store):
     """`task_state_store` of the context."""
 
     def set(self, key: str, value: Any, *, retention: timedelta | None = None) -> None:
-        """`retention` is how long it is kept."""
+        """Stores a value, which expires after `retention`."""
         if retention == NEVER_EXPIRE:
             self._set(key, value)
         else:
-            until = datetime.now(timezone.utc) + (RETENTION if retention is None else retention)
-            self._set(key, value, expires_at=until.isoformat())
+            expires_at = datetime.now(timezone.utc) + (RETENTION if retention is None else retention)
+            self._set(key, value, expires_at=expires_at.isoformat())
 
 
 class Awaitable:
-    aget, aset, adelete, aclear = in_a_thread("get"), in_a_thread("set"), in_a_thread("delete"), in_a_thread("clear")
+    """Async variants of the methods, under Airflow's names."""
+
+    aget, aset, adelete, aclear = threaded("get"), threaded("set"), threaded("delete"), threaded("clear")
 
 
 class AssetStateStore(Awaitable, Store):
@@ -83,26 +87,26 @@ class AssetStateStore(Awaitable, Store):
 
 
 class AssetStateStores(Awaitable):
-    """`asset_state_store` of the context: by asset, or with no asset named where the task has one alone."""
+    """`asset_state_store` of the context: indexed by asset, or used directly when the task has exactly one asset."""
 
     def __init__(self, inlets: list, outlets: list, server: TaskApi):
-        # An alias that is read stands for what it has stood for; one that is written is known only afterwards.
-        aliases = [one.name for one in inlets if isinstance(one, AssetAlias)]
-        named = [Asset(one["name"], one["uri"]) for alias in aliases for one in server.ask("POST", "assets/of-alias", {"alias": alias})]
-        named += [one for one in [*inlets, *outlets] if isinstance(one, (Asset, AssetNameRef, AssetUriRef))]
-        self._stores = {place_of(one): AssetStateStore(server, dict([place_of(one)])) for one in named}
+        # An inlet alias stands for the assets it has resolved to; outlet aliases are resolved only after the task.
+        aliases = [inlet.name for inlet in inlets if isinstance(inlet, AssetAlias)]
+        named = [Asset(row["name"], row["uri"]) for alias in aliases for row in server.ask("POST", "assets/of-alias", {"alias": alias})]
+        named += [asset for asset in [*inlets, *outlets] if isinstance(asset, (Asset, AssetNameRef, AssetUriRef))]
+        self._stores = {asset_key(asset): AssetStateStore(server, dict([asset_key(asset)])) for asset in named}
 
     def __getitem__(self, asset: Asset | AssetNameRef | AssetUriRef) -> AssetStateStore:
         if not isinstance(asset, (Asset, AssetNameRef, AssetUriRef)):
             raise TypeError(f"Expected Asset, AssetNameRef, or AssetUriRef; got {type(asset).__name__}")
-        found = self._stores.get(place_of(asset))
-        if found is None:
+        store = self._stores.get(asset_key(asset))
+        if store is None:
             raise KeyError(f"{asset!r} is not in this task's inlets or outlets")
-        return found
+        return store
 
     def _only(self):
         if len(self._stores) != 1:
-            raise ValueError(f"the task has {len(self._stores)} assets: asset_state_store[ASSET] says which is meant")
+            raise ValueError(f"the task has {len(self._stores)} assets: select one with asset_state_store[ASSET]")
         return next(iter(self._stores.values()))
 
     def get(self, key: str, default: Any = None) -> Any:
@@ -118,5 +122,5 @@ class AssetStateStores(Awaitable):
         self._only().clear()
 
 
-def place_of(asset):
+def asset_key(asset):
     return ("uri", asset.uri) if isinstance(asset, AssetUriRef) else ("name", asset.name)

@@ -1,4 +1,4 @@
-"""What a running task asks of the server, beside Variables, Connections and XComs."""
+"""Requests of a running task to the server, except those for Variables, Connections and XComs."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class TaskApi:
     def __init__(self):
         self._previous = None
 
-    def ask(self, method: str, place: str, body: Any = None) -> Any:
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
         from leoflow.common.leoflow_server import client
 
-        return client().request(method, f"/task/{place}", body)
+        return client().request(method, f"/task/{path}", body)
 
     def dag(self, dag_id: str) -> dict[str, Any]:
         try:
@@ -52,12 +52,12 @@ class TaskApi:
         body = {"dag_id": dag_id, "task_ids": task_ids, "group_id": group_id, "dates": dates, "states": states}
         return self.ask("POST", "runs/count", body)["count"]
 
-    def length(self, words: Any) -> int:
-        """How many elements there are, in this run."""
-        return words if isinstance(words, int) else self.ask("POST", "length", {"length": words})["length"] or 0
+    def length(self, expression: Any) -> int:
+        """Evaluates a length expression for this run."""
+        return expression if isinstance(expression, int) else self.ask("POST", "length", {"length": expression})["length"] or 0
 
     def previous(self) -> dict[str, Any]:
-        """The last run before this one that succeeded; an empty dict without one."""
+        """Returns the last successful run before this one, or an empty dict."""
         if self._previous is None:
             self._previous = self.ask("GET", "previous") or {}
         return self._previous
@@ -66,25 +66,25 @@ class TaskApi:
         return self.ask("GET", "latest")["is_latest"]
 
     def asset(self, name: str) -> Asset:
-        """The asset of that name, as some DAG has declared it."""
+        """Returns the asset with that name, as a DAG declares it."""
         try:
-            told = self.ask("POST", "assets/one", {"name": name})
+            fields = self.ask("POST", "assets/one", {"name": name})
         except ServerError as error:
             if error.status == 404:
-                raise AirflowRuntimeError(f"there is no asset named {name!r}: no DAG declares one") from None
+                raise AirflowRuntimeError(f"no DAG declares an asset named {name!r}") from None
             raise
-        return Asset(told["name"], told["uri"], group=told["group"], extra=told["extra"])
+        return Asset(fields["name"], fields["uri"], group=fields["group"], extra=fields["extra"])
 
     def triggering_events(self) -> ByAsset:
-        found = {}
-        for one in self.ask("GET", "assets/triggering"):
-            event = AssetEvent(one)
-            for key in (Asset(one["name"], one["uri"]), *event.source_aliases):
-                found.setdefault(key, []).append(event)
-        return ByAsset(found)
+        events = {}
+        for row in self.ask("GET", "assets/triggering"):
+            event = AssetEvent(row)
+            for key in (Asset(row["name"], row["uri"]), *event.source_aliases):
+                events.setdefault(key, []).append(event)
+        return ByAsset(events)
 
     def inlet_events(self, inlets: list) -> InletEvents:
         return InletEvents(self, inlets)
 
     def events_of(self, inlet: BaseAsset) -> list[AssetEvent]:
-        return [AssetEvent(one) for one in self.ask("POST", "assets/events", {"of": inlet.described()})]
+        return [AssetEvent(row) for row in self.ask("POST", "assets/events", {"of": inlet.described()})]

@@ -1,4 +1,4 @@
-"""The run and the task instance, as the code of the task sees them."""
+"""The DAG run and the task instance of the context."""
 
 import os
 from datetime import datetime, timezone
@@ -23,11 +23,11 @@ class DagRun:
         self.triggered_by = spec.get("triggered_by")
 
     def __getattr__(self, name):
-        places = {"logical_date": "logical_date", "data_interval_start": "data_interval_start",
+        fields = {"logical_date": "logical_date", "data_interval_start": "data_interval_start",
                   "data_interval_end": "data_interval_end", "run_after": "run_after", "start_date": "run_start_date"}
-        if name not in places:
+        if name not in fields:
             raise AttributeError(name)
-        value = parse_time(self._spec.get(places[name]))
+        value = parse_time(self._spec.get(fields[name]))
         setattr(self, name, value)
         return value
 
@@ -36,7 +36,7 @@ class DagRun:
 
 
 class TaskInstance:
-    """The task that runs, as its own code sees it."""
+    """The running task instance, as task code sees it."""
 
     def __init__(self, spec, task, store, server):
         self.task = task
@@ -46,7 +46,7 @@ class TaskInstance:
         self.map_index = spec["map_index"]
         self.try_number = spec["try_number"]
         self.max_tries = spec["max_tries"]
-        # Whether another try follows this one if it fails, as the scheduler will decide.
+        # True when the scheduler will retry the task if this try fails.
         self.may_retry = spec.get("may_retry", False)
         self.start_date = datetime.now(timezone.utc)
         self.end_date = None
@@ -55,7 +55,7 @@ class TaskInstance:
         self.hostname = os.uname().nodename
         self.rendered_map_index = None
         self.dag_run = DagRun(spec)
-        # Where it goes on, of one that was deferred.
+        # Where a deferred task resumes.
         self.next_method = spec.get("next_method")
         self.next_kwargs = spec.get("next_kwargs")
         self.server = server
@@ -69,34 +69,34 @@ class TaskInstance:
 
     def xcom_pull(self, task_ids=None, dag_id=None, key="return_value", include_prior_dates=False, *,
                   map_indexes=_MISSING, default=None, run_id=None, session=None):
-        """One value for one task_id (or none, which means this task's own), a list for a list of them."""
+        """Returns one value for one task_id (default: this task), a list of values for a list of task_ids."""
         if not isinstance(key, str):
-            raise TypeError(f"an XCom's key is a text, not {key!r}")
-        one = task_ids is None or isinstance(task_ids, str)
-        wanted = [task_ids or self.task_id] if one else list(task_ids)
-        place = (dag_id or self.dag_id, run_id or self.run_id)
+            raise TypeError(f"an XCom key must be a string, not {key!r}")
+        single_task = task_ids is None or isinstance(task_ids, str)
+        requested = [task_ids or self.task_id] if single_task else list(task_ids)
+        dag_and_run = (dag_id or self.dag_id, run_id or self.run_id)
         if map_indexes is _MISSING:
-            found = self._store.pull(*place, wanted, key, None, include_prior_dates)
+            rows = self._store.pull(*dag_and_run, requested, key, None, include_prior_dates)
             values = []
-            for task_id in wanted:
-                own = [value for other, _, value in found if other == task_id]
-                values += own or [None]
-            return values[0] if one and len(values) == 1 else values
-        single = map_indexes is None or isinstance(map_indexes, int)
-        if not single and isinstance(map_indexes, (str, bytes)):
+            for task_id in requested:
+                task_values = [value for row_task_id, _, value in rows if row_task_id == task_id]
+                values += task_values or [None]
+            return values[0] if single_task and len(values) == 1 else values
+        single_index = map_indexes is None or isinstance(map_indexes, int)
+        if not single_index and isinstance(map_indexes, (str, bytes)):
             raise TypeError(f"Invalid type for map_indexes: expected int, iterable of ints, or None, got {type(map_indexes).__name__}")
-        indexes = [-1 if map_indexes is None else map_indexes] if single else list(map_indexes)
-        rows = self._store.pull(*place, wanted, key, indexes, include_prior_dates)
-        found = {(task_id, index): value for task_id, index, value in rows}
+        indexes = [-1 if map_indexes is None else map_indexes] if single_index else list(map_indexes)
+        rows = self._store.pull(*dag_and_run, requested, key, indexes, include_prior_dates)
+        values_by_instance = {(task_id, index): value for task_id, index, value in rows}
         values = []
-        for task_id in wanted:
+        for task_id in requested:
             for index in indexes:
-                value = found.get((task_id, index))
+                value = values_by_instance.get((task_id, index))
                 values.append(default if value is None else value)
-        return values[0] if one and single else values
+        return values[0] if single_task and single_index else values
 
     def pull_relevant(self, operator, key):
-        """What an argument stands for: of an instance of the same copy of a group, or of all instances."""
+        """Resolves an XComArg: the value of the instance in the same copy of a mapped group, or of all instances."""
         indexes = [-1]
         in_group = operator.task_group is not None and next(operator.task_group.mapped_ancestors(), None) is not None
         if operator.is_mapped:
@@ -113,30 +113,31 @@ class TaskInstance:
         return values[0] if values else _MISSING
 
     def common_index(self, operator):
-        """The index there of the copy of the innermost mapped group that both are in; None without one."""
-        own = list(self.task.task_group.mapped_ancestors()) if self.task.task_group else []
-        theirs = list(operator.task_group.mapped_ancestors()) if operator.task_group else []
-        common = next((one for one in own if any(one is other for other in theirs)), None)
+        """Returns the operator's map index in this copy of the innermost mapped group that contains both; None without
+        such a group."""
+        own_groups = list(self.task.task_group.mapped_ancestors()) if self.task.task_group else []
+        operator_groups = list(operator.task_group.mapped_ancestors()) if operator.task_group else []
+        common = next((group for group in own_groups if any(group is other for other in operator_groups)), None)
         if common is None:
             return None
-        return self.map_index // self.copies_inside(own, common)
+        return self.map_index // self.copies_inside(own_groups, common)
 
-    def copies_inside(self, own, group):
-        """How many instances of this task there are for one copy of the group."""
-        whole = 1
-        for one in own:
-            if one is group:
+    def copies_inside(self, own_groups, group):
+        """Returns the number of instances of this task per copy of the group."""
+        copies = 1
+        for ancestor in own_groups:
+            if ancestor is group:
                 break
-            whole *= self.group_length(one)
-        return whole
+            copies *= self.group_length(ancestor)
+        return copies
 
     def group_map_index(self, expand_input):
-        """Which element of a group's input this instance is for."""
-        own = list(self.task.task_group.mapped_ancestors()) if self.task.task_group else []
-        group = next((one for one in own if one.expand_input is expand_input), None)
+        """Returns the index of this instance's element in the input of its mapped group."""
+        own_groups = list(self.task.task_group.mapped_ancestors()) if self.task.task_group else []
+        group = next((ancestor for ancestor in own_groups if ancestor.expand_input is expand_input), None)
         if group is None:
-            raise RuntimeError("an argument of a mapped task group is used outside of it")
-        return self.map_index // self.copies_inside(own, group) % self.group_length(group)
+            raise RuntimeError("an argument of a mapped task group is used outside the group")
+        return self.map_index // self.copies_inside(own_groups, group) % self.group_length(group)
 
     def group_length(self, group):
         assert isinstance(group, MappedTaskGroup)
@@ -145,19 +146,19 @@ class TaskInstance:
     # --- the run
 
     def first_start(self):
-        """When this try began for the first time: a sensor that is rescheduled begins often."""
+        """Returns the first start of this try; a rescheduled sensor starts several times."""
         first = self._spec.get("first_start_date")
         return datetime.fromisoformat(first.replace("Z", "+00:00")) if first else datetime.now(timezone.utc)
 
     def has_waited(self):
-        """Whether this try began before there was a process."""
+        """True when this try began before its process: as a rescheduled sensor, or while the scheduler waited."""
         return self._spec.get("first_start_date") is not None
 
     def is_latest_run(self):
         return self.server.is_latest_run()
 
     def render_templates(self, task=None, context=None):
-        """Renders once more, for what was made up while the task ran."""
+        """Renders the template fields again, after the task changed them."""
         task = task or self.task
         task.render_template_fields(context or get_current_context())
         return task
@@ -170,7 +171,7 @@ class TaskInstance:
 
     @property
     def log_url(self):
-        """The page of this try, as Airflow makes its address."""
+        """URL of this try's page, in Airflow's form."""
         from urllib.parse import quote
 
         base = os.environ.get("AIRFLOW__API__BASE_URL", "http://localhost:8088").rstrip("/")
@@ -185,8 +186,8 @@ class TaskInstance:
         return (self.dag_id, self.task_id, self.run_id, self.try_number, self.map_index)
 
     def airflow_environment(self):
-        """What Airflow puts into a task's environment."""
-        described = {
+        """Returns the variables that Airflow sets for a task."""
+        variables = {
             "AIRFLOW_CTX_DAG_OWNER": self.task.owner,
             "AIRFLOW_CTX_DAG_ID": self.dag_id,
             "AIRFLOW_CTX_TASK_ID": self.task_id,
@@ -195,8 +196,8 @@ class TaskInstance:
         }
         if self._spec.get("logical_date") is not None:
             date = datetime.fromisoformat(self._spec["logical_date"].replace("Z", "+00:00"))
-            described["AIRFLOW_CTX_LOGICAL_DATE"] = date.isoformat()
-        return described
+            variables["AIRFLOW_CTX_LOGICAL_DATE"] = date.isoformat()
+        return variables
 
     def __repr__(self):
         return f"<TaskInstance: {self.dag_id}.{self.task_id} {self.run_id}>"

@@ -1,4 +1,4 @@
-"""One try of one task, and what became of it."""
+"""Runs one try of a task."""
 
 from __future__ import annotations
 
@@ -28,17 +28,16 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-
 class Deadline:
-    """execution_timeout, inside the process so that the task's own clean-up runs. The process
-    outside ends what does not care."""
+    """Enforces execution_timeout inside the process, so that the task can clean up. Its keeper (the process that
+    supervises it) kills a task that ignores the timeout."""
 
     def __init__(self, task, folder=None):
         self.task = task
         self.folder = folder
 
     def __enter__(self):
-        def over(_number, _frame):
+        def timed_out(_number, _frame):
             raise AirflowTaskTimeout(f"Timeout, {self.task.task_id} ran for longer than {self.task.execution_timeout}")
 
         def terminated(_number, _frame):
@@ -46,12 +45,12 @@ class Deadline:
 
         if self.folder:
             plain_files.mark(os.path.join(self.folder, "began"))
-        signal.signal(signal.SIGALRM, over)
+        signal.signal(signal.SIGALRM, timed_out)
         signal.signal(signal.SIGTERM, terminated)
         if self.task.execution_timeout is not None:
             limit = self.task.execution_timeout.total_seconds()
             if limit <= 0:
-                raise AirflowTaskTimeout(f"Timeout, {self.task.task_id} has no time at all")
+                raise AirflowTaskTimeout(f"Timeout, {self.task.task_id} has an execution_timeout of {self.task.execution_timeout}")
             signal.setitimer(signal.ITIMER_REAL, limit)
 
     def __exit__(self, *_):
@@ -59,11 +58,11 @@ class Deadline:
 
 
 class Try:
-    """One try: what it is, and what became of it."""
+    """One try, and its result."""
 
-    def __init__(self, task, context, folder=None, most_elements=1024):
-        """`most_elements` is how many it may return where others are mapped over it: Airflow's `max_map_length`."""
-        self.most_elements = most_elements
+    def __init__(self, task, context, folder=None, max_map_length=1024):
+        """`max_map_length` limits a result over which other tasks are mapped: Airflow's setting of that name."""
+        self.max_map_length = max_map_length
         self.context = context
         self.ti = context["ti"]
         self.folder = folder
@@ -72,14 +71,14 @@ class Try:
         self.result = {}
 
     def prepare(self) -> None:
-        """The task as it is to run: for its element, with its templates rendered."""
+        """Creates the task of this map index and renders its templates."""
         if self.origin.is_mapped:
             task = self.origin.unmapped(self.context, self.ti.map_index)
-            # What another task returned is a value, not a template; it is the same object in the task's fields.
-            given = self.origin.expand_input.kwargs if hasattr(self.origin.expand_input, "kwargs") else {}
-            as_they_are = [self.origin.given[name] for name, value in given.items() if hasattr(value, "resolve")]
+            # Results of other tasks are values, not templates; they are recognized in the fields by identity.
+            inputs = self.origin.expand_input.kwargs if hasattr(self.origin.expand_input, "kwargs") else {}
+            unrendered = [self.origin.element_kwargs[name] for name, value in inputs.items() if hasattr(value, "resolve")]
         else:
-            task, as_they_are = self.origin.prepare_for_execution(), []
+            task, unrendered = self.origin.prepare_for_execution(), []
         self.task = task
         self.context["task"] = task
         self.ti.task = task
@@ -87,7 +86,7 @@ class Try:
         if type(task).render_template_fields is _base_render:
             from leoflow.authoring.templates import render_fields
 
-            render_fields(task, self.context, task, None, as_they_are)
+            render_fields(task, self.context, task, None, unrendered)
         else:
             task.render_template_fields(self.context)
         self.note_rendered()
@@ -95,11 +94,12 @@ class Try:
 
     def note_rendered(self):
         if self.task.template_fields:
-            from leoflow.authoring.templates import shown
+            from leoflow.authoring.templates import rendered_fields
 
-            self.result["rendered"] = shown(self.task)
+            self.result["rendered"] = rendered_fields(self.task)
 
     def note_map_index(self, swallow):
+        """Renders the name of a mapped instance. With `swallow`, errors are ignored."""
         template = self.task.map_index_template
         if not template or self.ti.map_index < 0:
             return
@@ -109,12 +109,12 @@ class Try:
             self.result["map_index"] = str(Renderer(self.task, self.context).render(template))
             self.ti.rendered_map_index = self.result["map_index"]
         except Exception:
-            # It may name what the task puts into the context later.
+            # The template may use a name that the task adds to the context later.
             if not swallow:
                 raise
 
     def execute(self):
-        """Runs it; returns its XComs as JSON texts."""
+        """Executes the task with its hooks; returns its XComs as JSON texts."""
         current.set_context(self.context)
         try:
             self.prepare()
@@ -128,11 +128,11 @@ class Try:
                 try:
                     value = self.begin(task)
                 except (AirflowTaskTimeout, AirflowTaskTerminated, KeyboardInterrupt):
-                    # Here and not in the handler: what was interrupted has let go of its locks.
+                    # Not in the signal handler: here, the interrupted code has released its locks.
                     task.on_kill()
                     raise
                 except Exception:
-                    # What it has put into the context until here may be in its name.
+                    # The template may use what the task has added to the context.
                     self.note_map_index(swallow=True)
                     raise
             if task._post_execute_hook is not None:
@@ -147,7 +147,7 @@ class Try:
             current.set_context(None)
 
     def begin(self, task):
-        """From the beginning, or where it goes on after it was deferred."""
+        """Starts the task, or resumes it after it was deferred."""
         next_method = self.ti.next_method
         if not next_method:
             return task.execute(self.context)
@@ -156,10 +156,10 @@ class Try:
         return resume(task, next_method, self.ti.next_kwargs, self.context)
 
     def outputs(self, value):
-        """The XComs of a result, as JSON texts by key."""
+        """Returns the XComs of a result, as JSON texts by key."""
         task = self.task
         if is_mapped_over(self.origin):
-            check_mappable(task, value, self.most_elements)
+            check_mappable(task, value, self.max_map_length)
         if value is None or not task.do_xcom_push:
             return {}
         value = concrete(value)
@@ -168,17 +168,17 @@ class Try:
             from leoflow.authoring.taskflow import check_outputs
 
             check_outputs(value)
-            xcoms = {key: encode(key, one) for key, one in value.items()}
+            xcoms = {key: encode(key, item) for key, item in value.items()}
         return {**xcoms, "return_value": encode("return_value", value)}
 
     def run(self) -> dict[str, Any]:
-        """What became of it: state, reason, XComs."""
+        """Runs the try; returns its result: state, reason, XComs."""
         try:
             xcoms = self.execute()
-            events = self.context["outlet_events"].told() if self.task.outlets else []
+            events = self.context["outlet_events"].to_events() if self.task.outlets else []
             self.result.update(state="success", xcoms=xcoms, **({"asset_events": events} if events else {}))
         except DownstreamTasksSkipped as decided:
-            events = self.context["outlet_events"].told() if self.task.outlets else []
+            events = self.context["outlet_events"].to_events() if self.task.outlets else []
             self.result.update(state="success", skipped_tasks=list(decided.tasks), **({"asset_events": events} if events else {}))
         except AirflowSkipException as error:
             task_log.say("info", task_log.TASK, "Skipping task.", reason=str(error))
@@ -201,10 +201,10 @@ class Try:
         return self.result
 
     def defer(self, deferred):
-        from leoflow.running.deferral import told
+        from leoflow.running.deferral import stored_form
 
         try:
-            self.result.update(state="deferred", deferral=told(deferred))
+            self.result.update(state="deferred", deferral=stored_form(deferred))
         except Exception as error:
             show(error)
             self.fail("failed", error)
@@ -221,14 +221,14 @@ class Try:
             except Exception as error:
                 show(error, "Failed to run task callback")
 
-    def tell(self) -> None:
-        """The user's callbacks, once it is known how the try has ended."""
+    def run_callbacks(self) -> None:
+        """Runs the user's callbacks for the outcome of the try."""
         state = self.result["state"]
         names = {"success": "on_success_callback", "skipped": "on_skipped_callback"}
         if state == "failed":
-            again = self.result["retry"] and self.ti.may_retry
-            names["failed"] = "on_retry_callback" if again else "on_failure_callback"
-            self.ti.state = "up_for_retry" if again else "failed"
+            will_retry = self.result["retry"] and self.ti.may_retry
+            names["failed"] = "on_retry_callback" if will_retry else "on_failure_callback"
+            self.ti.state = "up_for_retry" if will_retry else "failed"
         else:
             self.ti.state = state
         if state in names:
@@ -239,37 +239,39 @@ class Try:
                 current.set_context(None)
 
 
-def _own(name):
+def _base(name):
     from leoflow.authoring.abstract_operator import AbstractOperator
 
     return getattr(AbstractOperator, name)
 
 
-_base_render = _own("render_template_fields")
-_base_pre_execute = _own("pre_execute")
-_base_post_execute = _own("post_execute")
+# Methods of the base class; a task that does not override one need not call it.
+_base_render = _base("render_template_fields")
+_base_pre_execute = _base("pre_execute")
+_base_post_execute = _base("post_execute")
 
 
 def is_mapped_over(task):
-    """Whether other tasks or groups are mapped over what it returns."""
+    """True when other tasks or groups are mapped over the task's result."""
     if task.is_mapped:
         return False
     dag = task.dag
     for other in dag.tasks:
         if other.is_mapped and task in other.expand_input.operators():
             return True
-    groups = (one for one in dag.group_ids.values() if hasattr(one, "expand_input"))
+    groups = (group for group in dag.group_ids.values() if hasattr(group, "expand_input"))
     return any(task in group.expand_input.operators() for group in groups)
 
 
-def check_mappable(task, value, most):
-    """`most` is how many elements there may be."""
+def check_mappable(task, value, max_map_length):
+    """Raises an error unless a result can be mapped over and has at most `max_map_length` elements."""
     from collections.abc import Mapping, Sequence
 
     if value is None or not task.do_xcom_push:
         raise UnmappableXComTypePushed("did not push XCom for task mapping")
     if isinstance(value, (str, bytes)) or not isinstance(value, (Sequence, Mapping)):
         raise UnmappableXComTypePushed(f"unmappable return type {type(value).__qualname__!r}")
-    if len(value) > most:
-        told = f"unmappable return value length: {len(value)} > {most}; the setting max_map_length allows more"
-        raise UnmappableXComLengthPushed(told)
+    if len(value) > max_map_length:
+        message = (f"unmappable return value length: {len(value)} > {max_map_length}; "
+                   "the setting max_map_length raises the limit")
+        raise UnmappableXComLengthPushed(message)

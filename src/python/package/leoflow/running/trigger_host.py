@@ -1,5 +1,5 @@
-"""A process that runs the triggers of deferred tasks, all of one project's environment in one event loop. The agent says
-which, a line of JSON for each, and hears of what they come to in the same way."""
+"""The process that runs the triggers of deferred tasks, all of a project in one event loop. The agent sends one line of
+JSON per trigger and receives the outcomes as lines of JSON."""
 
 from __future__ import annotations
 
@@ -20,36 +20,37 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-# Where the agent is.
+# Descriptor of the connection to the agent.
 AGENT = 3
-# How long those that are not wanted any more may take to clean up, seconds.
+# Seconds for cancelled triggers to clean up.
 CLEANUP_SECONDS = 10
-# Until a watcher begins again, seconds: that was its end, or that failed again and again.
+# Seconds until a watcher (a trigger that watches an asset) is restarted; doubled with each failure.
 SHORTEST_PAUSE, LONGEST_PAUSE = 1, 60
 
-# The trigger in whose context the code runs.
+# The id of the trigger that the current code belongs to.
 CURRENT = contextvars.ContextVar("the trigger that runs", default=None)
 
 
-class Kind:
-    """What differs between the two packages: how arguments are written down, and what a trigger knows of its task."""
+class TriggerBackend:
+    """The differences between the small package and Airflow's SDK: how arguments are serialized, and the task instance
+    that a trigger sees."""
 
     def __init__(self, encode: Callable[[Any], Any], decode: Callable[[Any], Any], make_instance: Callable[[dict[str, Any]], Any],
                  to_errors: Callable[[str], None]):
         self.encode = encode
         self.decode = decode
         self.make_instance = make_instance
-        # Writes lines of no trigger.
+        # Writes lines that belong to no trigger.
         self.to_errors = to_errors
 
     def forget(self, instance: Any) -> None:
-        """Its trigger is done."""
+        """Called when the trigger of an instance has ended."""
 
-    def make_trigger(self, told: dict[str, Any]) -> Any:
-        module, _, name = told["classpath"].rpartition(".")
-        trigger = getattr(importlib.import_module(module), name)(**self.decode(told["kwargs"]))
-        trigger.trigger_id = told["id"]
-        trigger.task_instance = None if told.get("watches") else self.make_instance(told["of"])
+    def make_trigger(self, request: dict[str, Any]) -> Any:
+        module, _, name = request["classpath"].rpartition(".")
+        trigger = getattr(importlib.import_module(module), name)(**self.decode(request["kwargs"]))
+        trigger.trigger_id = request["id"]
+        trigger.task_instance = None if request.get("watches") else self.make_instance(request["of"])
         trigger.timeout_after = None
         return trigger
 
@@ -60,142 +61,143 @@ class Kind:
         return {"next_kwargs": self.encode({**self.decode(next_kwargs), "event": event.payload})}
 
     def run_here(self, deferral: dict[str, Any], spec: dict[str, Any]) -> dict[str, Any]:
-        """One trigger in this process: `next_method` and `next_kwargs` of the task."""
+        """Runs one trigger in this process; returns `next_method` and `next_kwargs` of the task."""
         names = ("dag_id", "run_id", "task_id", "map_index", "try_number")
-        told = {**deferral, "id": 0, "of": {name: spec[name] for name in names}}
-        fails = {"next_method": "__fail__"}
+        request = {**deferral, "id": 0, "of": {name: spec[name] for name in names}}
+        failure = {"next_method": "__fail__"}
 
-        async def first():
-            async for event in self.make_trigger(told).run():
+        async def first_event():
+            async for event in self.make_trigger(request).run():
                 return event
 
         try:
-            event = asyncio.run(asyncio.wait_for(first(), deferral["timeout"]))
+            event = asyncio.run(asyncio.wait_for(first_event(), deferral["timeout"]))
         except asyncio.TimeoutError:
-            return {**fails, "next_kwargs": {"error": "Trigger timeout"}}
+            return {**failure, "next_kwargs": {"error": "Trigger timeout"}}
         except Exception as error:
-            return {**fails, "next_kwargs": {"error": "Trigger failure", "traceback": trace(error)}}
+            return {**failure, "next_kwargs": {"error": "Trigger failure", "traceback": traceback_lines(error)}}
         if event is None:
-            return {**fails, "next_kwargs": {"error": "Trigger failure", "traceback": ["It has ended without an event"]}}
+            return {**failure, "next_kwargs": {"error": "Trigger failure", "traceback": ["The trigger ended without an event"]}}
         return {"next_method": deferral["next_method"], **self.outcome(event, deferral["next_kwargs"])}
 
 
 class Host:
-    def __init__(self, kind, reader, writer):
+    def __init__(self, backend, reader, writer):
         self.loop, self.thread = asyncio.get_running_loop(), threading.get_ident()
-        self.kind = kind
+        self.backend = backend
         self.reader = reader
         self.writer = writer
+        # Tasks of the event loop by the id of their trigger.
         self.running = {}
-        # Also those that are cancelled and clean up.
+        # All of these tasks, including cancelled ones that are cleaning up.
         self.tasks = set()
 
     async def serve(self) -> None:
-        """Until the agent has gone."""
+        """Serves requests until the agent closes the connection."""
         while line := await self.reader.readline():
-            told = json.loads(line)
-            if "cancel" in told:
-                task = self.running.pop(told["cancel"], None)
+            request = json.loads(line)
+            if "cancel" in request:
+                task = self.running.pop(request["cancel"], None)
                 if task is not None:
                     task.cancel()
-            elif told["id"] not in self.running:
-                run = self.watch if told.get("watches") else self.run
-                task = self.running[told["id"]] = asyncio.create_task(run(told))
+            elif request["id"] not in self.running:
+                run_trigger = self.watch if request.get("watches") else self.run
+                task = self.running[request["id"]] = asyncio.create_task(run_trigger(request))
                 self.tasks.add(task)
                 task.add_done_callback(self.tasks.discard)
-        wanted, self.running = self.running, {}
-        for task in wanted.values():
+        cancelled, self.running = self.running, {}
+        for task in cancelled.values():
             task.cancel()
         if self.tasks:
             await asyncio.wait(self.tasks, timeout=CLEANUP_SECONDS)
 
-    def tell(self, **message):
+    def send(self, **message):
         self.writer.write(json.dumps(clean(message), allow_nan=False).encode() + b"\n")
 
     def log(self, record: dict[str, Any]) -> None:
-        """An event of a logger: of a trigger it is part of its task's log. From any thread."""
-        current, record = CURRENT.get(), task_log.hidden(record)
+        """Handles an event of a logger; one of a trigger becomes part of its task's log. Called from any thread."""
+        current, record = CURRENT.get(), task_log.masked(record)
         if current is None:
-            self.kind.to_errors(task_log.shown(record) + "\n")
+            self.backend.to_errors(task_log.format_record(record) + "\n")
         elif threading.get_ident() == self.thread:
-            self.tell(id=current, log=task_log.line(record))
+            self.send(id=current, log=task_log.line(record))
         else:
-            self.loop.call_soon_threadsafe(lambda: self.tell(id=current, log=task_log.line(record)))
+            self.loop.call_soon_threadsafe(lambda: self.send(id=current, log=task_log.line(record)))
 
-    async def run(self, told):
-        """One trigger, until its first event."""
-        CURRENT.set(told["id"])
+    async def run(self, request):
+        """Runs a trigger until its first event."""
+        CURRENT.set(request["id"])
         trigger = None
         try:
-            trigger = self.kind.make_trigger(told)
+            trigger = self.backend.make_trigger(request)
             async for event in trigger.run():
-                self.tell(id=told["id"], **self.kind.outcome(event, told["next_kwargs"]))
+                self.send(id=request["id"], **self.backend.outcome(event, request["next_kwargs"]))
                 break
             else:
-                self.tell(id=told["id"], failed=[f"The trigger {told['classpath']} has ended without an event"])
+                self.send(id=request["id"], failed=[f"The trigger {request['classpath']} ended without an event"])
         except asyncio.CancelledError as error:
-            # By us it is forgotten before it hears of it.
-            if told["id"] in self.running:
-                self.tell(id=told["id"], failed=trace(error))
+            # `serve` removes a trigger before it cancels it; others were cancelled by their own code.
+            if request["id"] in self.running:
+                self.send(id=request["id"], failed=traceback_lines(error))
             raise
         except BaseException as error:
-            self.tell(id=told["id"], failed=trace(error))
+            self.send(id=request["id"], failed=traceback_lines(error))
         finally:
-            self.running.pop(told["id"], None)
+            self.running.pop(request["id"], None)
             await self.clean_up(trigger)
 
-    async def watch(self, told):
-        """One that watches an asset: for as long as it is wanted, whatever becomes of it."""
+    async def watch(self, request):
+        """Runs a trigger that watches an asset, and restarts it whenever it ends or fails, until it is cancelled."""
         pause = SHORTEST_PAUSE
         while True:
             trigger = None
             try:
-                trigger = self.kind.make_trigger(told)
+                trigger = self.backend.make_trigger(request)
                 async for event in trigger.run():
                     pause = SHORTEST_PAUSE
-                    self.tell(id=told["id"], event={"payload": event.payload, "asset_id": told["asset_id"]})
+                    self.send(id=request["id"], event={"payload": event.payload, "asset_id": request["asset_id"]})
                     await self.writer.drain()
             except BaseException as error:
-                # By us it is forgotten before it hears of it; what it cancels itself is a fault like others.
-                if self.running.get(told["id"]) is not asyncio.current_task():
+                # `serve` removes a watcher before it cancels it; a cancellation by its own code counts as a failure.
+                if self.running.get(request["id"]) is not asyncio.current_task():
                     raise
                 pause = min(2 * pause, LONGEST_PAUSE)
-                self.complain(f"the watcher {told['classpath']} begins again in {pause} s:", error)
+                self.complain(f"restarting the watcher {request['classpath']} in {pause} s:", error)
             finally:
                 await self.clean_up(trigger)
             await asyncio.sleep(pause)
 
-    def complain(self, what, error):
-        self.kind.to_errors("\n".join([what, *trace(error)]) + "\n")
+    def complain(self, message, error):
+        self.backend.to_errors("\n".join([message, *traceback_lines(error)]) + "\n")
 
     async def clean_up(self, trigger):
         if trigger is not None:
             try:
                 await trigger.cleanup()
             except Exception as error:
-                self.complain("a trigger cannot clean up:", error)
+                self.complain("cleanup of a trigger failed:", error)
             finally:
-                self.kind.forget(trigger.task_instance)
+                self.backend.forget(trigger.task_instance)
 
 
-def trace(error):
-    """Its lines, without the secrets that were read."""
+def traceback_lines(error):
+    """Returns the lines of an error's traceback, with secrets masked."""
     text = "".join(traceback.format_exception(error)) + (missing_package(error) or "")
     return clean(masking.hide(text)).splitlines()
 
 
-async def serve(kind: Kind, begin_logs: Callable[[Callable[[dict[str, Any]], None]], None]) -> None:
-    """Never returns. `begin_logs` is given what takes the events of loggers."""
+async def serve(backend: TriggerBackend, begin_logs: Callable[[Callable[[dict[str, Any]], None]], None]) -> None:
+    """Runs the host; never returns. `begin_logs` receives the handler for events of loggers."""
     import socket
 
     reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=AGENT), limit=64 * 1024 * 1024)
     try:
-        host = Host(kind, reader, writer)
+        host = Host(backend, reader, writer)
         begin_logs(host.log)
         await host.serve()
     except BaseException:
-        # Its end becomes the reason of the tasks that wait.
-        kind.to_errors(masking.hide(traceback.format_exc()))
+        # The agent reports this output as the reason to the waiting tasks.
+        backend.to_errors(masking.hide(traceback.format_exc()))
         os._exit(1)
-    # A thread that a trigger has left must not keep us.
+    # Exits without waiting for threads that triggers started.
     os._exit(0)

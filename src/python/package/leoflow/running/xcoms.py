@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class TaskXComs:
-    """XComs of a running task, kept by the server."""
+    """XComs of a running task, stored by the server."""
 
     def push(self, key: str, value: Any) -> None:
         from leoflow.common.values import NotStorable, encode
@@ -30,13 +30,13 @@ class TaskXComs:
 
     def pull(self, dag_id: str, run_id: str, task_ids: list[str], key: str,
              map_indexes: list[int] | None, prior: bool) -> list[tuple[str, int, Any]]:
-        """Triples of task_id, map index and value, in order. `map_indexes` None: all of them."""
+        """Returns triples of task_id, map index and value, in order. `map_indexes=None` means all."""
         from leoflow.common.values import decode
 
         body = {"dag_id": dag_id, "run_id": run_id, "task_ids": task_ids, "key": key, "map_indexes": map_indexes,
                 "include_prior_dates": prior}
         try:
-            found = client().request("POST", "/task/xcoms/pull", body)
+            entries = client().request("POST", "/task/xcoms/pull", body)
         except ServerError as error:
             raise AirflowRuntimeError(f"XCom {key!r} cannot be pulled: {error}") from None
-        return [(entry["task_id"], entry["map_index"], decode(entry["value_json"])) for entry in found]
+        return [(entry["task_id"], entry["map_index"], decode(entry["value_json"])) for entry in entries]

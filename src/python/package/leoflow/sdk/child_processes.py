@@ -1,5 +1,5 @@
-"""Processes that a task starts in a Python of their own, where that has Airflow too: as on Airflow they ask for Variables,
-Connections and XComs over a socket, in Airflow's frames, and the task's own supervisor answers."""
+"""Serves processes that a task starts in another Python with Airflow. As in Airflow, they request Variables,
+Connections and XComs over a socket, in Airflow's frames; the task's supervisor answers."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# Where Airflow looks for it.
+# Airflow's variable with the number of the descriptor.
 DESCRIPTOR = "__AIRFLOW_SUPERVISOR_FD"
 LAST_LINES_SECONDS = 2
 
 
-def starts_some(task: Any) -> bool:
-    """Whether it is a task of another Python."""
+def starts_child_processes(task: Any) -> bool:
+    """True when the task runs its function in another Python."""
     kind = task.operator_class if getattr(task, "is_mapped", False) else type(task)
-    return any(one.__name__ == "_BasePythonVirtualenvOperator" for one in kind.__mro__)
+    return any(base.__name__ == "_BasePythonVirtualenvOperator" for base in kind.__mro__)
 
 
 class Server:
-    """Answers them until the task has ended."""
+    """Answers requests of child processes until the task has ended."""
 
     def __init__(self, supervisor: Any):
         self.supervisor = supervisor
-        # Of processes' loggers.
+        # Threads that copy the processes' logs.
         self.logs = []
         self.ours, theirs = socket.socketpair()
         theirs.set_inheritable(True)
@@ -54,23 +54,23 @@ class Server:
                 message = messages.validate_python(request.body)
                 if type(message).__name__ == "ResendLoggingFD":
                     descriptors = [self.log()]
-                    said = comms.SentFDs(fds=descriptors)
+                    response = comms.SentFDs(fds=descriptors)
                 else:
-                    said = self.supervisor.send(message)
-                # Fields by the names that they have in a message.
-                body = None if said is None else said.model_dump(by_alias=True)
+                    response = self.supervisor.send(message)
+                # Messages use the fields' aliases.
+                body = None if response is None else response.model_dump(by_alias=True)
                 frame = comms._ResponseFrame(id=request.id, body=body).as_bytes()
             except Exception as error:
-                told = error.error if hasattr(error, "error") else self.supervisor.problem(str(error)).error
-                frame = comms._ResponseFrame(id=request.id, error=told.model_dump()).as_bytes()
+                error_response = error.error if hasattr(error, "error") else self.supervisor.problem(str(error)).error
+                frame = comms._ResponseFrame(id=request.id, error=error_response.model_dump()).as_bytes()
             ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
             sent = self.ours.sendmsg([frame], ancillary)
             self.ours.sendall(frame[sent:])
-            for one in descriptors:
-                os.close(one)
+            for descriptor in descriptors:
+                os.close(descriptor)
 
     def log(self):
-        """Where such a process writes what its loggers say: it becomes part of the task's log."""
+        """Returns a descriptor for the logs of a process, which become part of the task's log."""
         reader, writer = os.pipe()
 
         def copy():
@@ -85,6 +85,6 @@ class Server:
         return writer
 
     def finish(self) -> None:
-        """Once the task has run: what its processes have logged is written, unless one of them lives on."""
-        for one in self.logs:
-            one.join(LAST_LINES_SECONDS)
+        """Waits after the task until the logs of its processes are written; not for processes that live on."""
+        for thread in self.logs:
+            thread.join(LAST_LINES_SECONDS)

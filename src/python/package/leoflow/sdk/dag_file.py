@@ -1,4 +1,4 @@
-"""The DAGs of a file, by Airflow's own SDK: what its processor of DAG files looks for and checks, without a database."""
+"""Collects and checks the DAGs of a file with Airflow's SDK, like Airflow's DAG processor but without a database."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def enter_project() -> None:
-    """Airflow has read where DAGs and plugins are when it was imported, which may have been for another project."""
+    """Sets Airflow's folders of DAGs and plugins, which it read at import, possibly before the project was known."""
     from airflow import settings
 
     settings.DAGS_FOLDER = os.path.expanduser(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
@@ -28,7 +28,7 @@ def enter_project() -> None:
 
 
 def dags_of(workspace: Any, path: str, settings: dict[str, Any] | None) -> list[DAG]:
-    """Those that the file makes, each as it is to run."""
+    """Runs a DAG file; returns its DAGs, checked and with the project's settings applied."""
     from airflow.sdk import DAG
     from airflow.sdk.definitions._internal.contextmanager import DagContext
 
@@ -38,35 +38,35 @@ def dags_of(workspace: Any, path: str, settings: dict[str, Any] | None) -> list[
     DagContext.current_autoregister_module_name = workspace.module_name(path)
     try:
         module = workspace.run(path)
-        made = [value for value in vars(module).values() if isinstance(value, DAG)]
-        made += sorted((dag for dag, _ in DagContext.autoregistered_dags), key=lambda dag: dag.dag_id)
+        defined = [value for value in vars(module).values() if isinstance(value, DAG)]
+        defined += sorted((dag for dag, _ in DagContext.autoregistered_dags), key=lambda dag: dag.dag_id)
     finally:
         DagContext.current_autoregister_module_name = None
         DagContext.autoregistered_dags.clear()
-    found = {}
-    for dag in made:
+    dags_by_id = {}
+    for dag in defined:
         if dag.fileloc != path and workspace.owns(dag.fileloc):
-            # It is of another file, which this one has imported.
+            # The DAG belongs to another file, which this one imports.
             continue
-        if found.setdefault(dag.dag_id, dag) is not dag:
+        if dags_by_id.setdefault(dag.dag_id, dag) is not dag:
             raise AirflowException(f"dag_id {dag.dag_id!r} is used twice")
-    for dag in found.values():
+    for dag in dags_by_id.values():
         dag.fileloc, dag.relative_fileloc = path, os.path.basename(path)
         check(dag, workspace.source(path))
     if settings:
         from leoflow.sdk import settings as project_settings
 
-        project_settings.apply(settings, list(found.values()))
-    return list(found.values())
+        project_settings.apply(settings, list(dags_by_id.values()))
+    return list(dags_by_id.values())
 
 
 def check(dag, source):
-    """As Airflow does before it takes a DAG."""
+    """Checks a DAG as Airflow does before it accepts it."""
     from airflow import settings
 
     dag.validate()
     if len(topology.ordered(dag.task_dict)) < len(dag.task_dict):
-        # In Airflow's words, where its version has them on the DAG.
+        # Raises Airflow's error, in versions that have this method.
         getattr(dag, "check_cycle", lambda: None)()
         raise AirflowException(f"Cycle detected in Dag: {dag.dag_id}")
     dag.resolve_template_files()
@@ -76,6 +76,6 @@ def check(dag, source):
     refusals.check(dag, source)
 
 
-def place_of(dag: DAG, source: str) -> str:
-    """File and line, as far as the text tells where it is made."""
+def location_of(dag: DAG, source: str) -> str:
+    """Returns file and line of a DAG's definition, as far as the source shows it."""
     return f"{dag.fileloc}:{refusals.line_of(dag.dag_id, source)}"

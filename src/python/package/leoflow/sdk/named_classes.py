@@ -1,5 +1,6 @@
-"""Classes that settings of Airflow name: in the project's `.env`, in the environment, or in `airflow.cfg`. They may be the
-project's own, so they are imported only once its folders are on the path; one that cannot be imported is an import error."""
+"""Classes that Airflow's settings name, in the project's `.env`, the environment, or `airflow.cfg`. They may be defined
+in the project, so they are imported only once its folders are on the path; one that cannot be imported is an import
+error."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 XCOM_BACKEND = ("core", "xcom_backend")
 LOGGING_CONFIG = ("logging", "logging_config_class")
-# Those that Airflow imports in the processes of tasks, triggers and DAG files; first those that `import airflow` needs.
+# Settings whose classes Airflow imports in processes of tasks, triggers and DAG files; those that `import airflow`
+# needs come first.
 SETTINGS = (
     ("secrets", "backend"), LOGGING_CONFIG, ("logging", "secret_mask_adapter"), XCOM_BACKEND, ("core", "hostname_callable"),
     ("email", "email_backend"), ("metrics", "stat_name_handler"), ("metrics", "statsd_custom_client_path"),
@@ -30,7 +32,7 @@ def variable(section: str, key: str) -> str:
 
 
 def configured() -> configparser.RawConfigParser:
-    """`airflow.cfg`, as far as it can be read; Airflow itself reports the rest."""
+    """Reads `airflow.cfg`, ignoring errors, which Airflow itself reports."""
     parser = configparser.RawConfigParser(strict=False)
     with contextlib.suppress(OSError, UnicodeDecodeError, configparser.Error):
         parser.read(os.environ.get("AIRFLOW_CONFIG") or [], encoding="utf-8")
@@ -38,40 +40,40 @@ def configured() -> configparser.RawConfigParser:
 
 
 def named() -> dict[tuple[str, str], str]:
-    """By setting, the dotted names of those that are not Airflow's own."""
-    parser, found = configured(), {}
+    """Returns the dotted names by setting, without classes of Airflow itself."""
+    parser, names = configured(), {}
     for section, key in SETTINGS:
-        # The environment counts more, also where it says nothing but that there is none.
+        # The environment overrides the file, also with an empty value.
         text = os.environ.get(variable(section, key))
         text = (parser.get(section, key, fallback="") if text is None else text).strip()
         if text and (not text.startswith("airflow.") or text.startswith("airflow.providers.")):
-            found[section, key] = text
-    return found
+            names[section, key] = text
+    return names
 
 
 def load(section: str, key: str, name: str) -> object:
-    """Imports it as Airflow does; raises what it raises."""
-    # It puts the logging configuration in force, which may import Airflow's modules itself.
+    """Imports a class as Airflow does; raises the same errors."""
+    # Applies the logging configuration, which may itself import modules of Airflow.
     importlib.import_module("airflow")
     if (section, key) == XCOM_BACKEND:
-        # A module that imports DAGs, too, can be imported only on the way that Airflow takes.
+        # A module that also imports DAGs can be imported only through Airflow's module, because of circular imports.
         return importlib.import_module("airflow.sdk.execution_time.xcom").XCom
     module, _, attribute = name.rpartition(".")
     if not module:
-        raise ImportError(f"{name} has no module: a dotted name is needed")
-    found = getattr(importlib.import_module(module), attribute)
-    if (section, key) == LOGGING_CONFIG and not isinstance(found, dict):
-        raise TypeError(f"{name} is no dict")
-    return found
+        raise ImportError(f"{name} has no module: a dotted name is required")
+    value = getattr(importlib.import_module(module), attribute)
+    if (section, key) == LOGGING_CONFIG and not isinstance(value, dict):
+        raise TypeError(f"{name} is not a dict")
+    return value
 
 
 def check() -> None:
-    """Raises AirflowException for the first that cannot be imported."""
+    """Raises AirflowException for the first class that cannot be imported."""
     for (section, key), name in named().items():
         try:
             load(section, key, name)
         except Exception as error:
-            # Airflow says only that it could not be imported.
+            # Airflow's message lacks the reason, which is in the context.
             cause = error.__context__ if type(error).__name__ == "AirflowConfigException" else None
             cause = cause or error
             raise AirflowException(
@@ -79,15 +81,16 @@ def check() -> None:
 
 
 @contextlib.contextmanager
-def left_out() -> Iterator[bool]:
-    """In a warm Python: none of them is imported, because each may be a project's. Yields whether any is named."""
-    found = named()
+def hide_settings() -> Iterator[bool]:
+    """Hides the settings, so that none of the classes is imported, because each may belong to a project. Yields True
+    when a class is named."""
+    settings = named()
     before = dict(os.environ)
-    os.environ.update({variable(*one): "" for one in found})
+    os.environ.update({variable(*setting): "" for setting in settings})
     try:
-        yield bool(found)
+        yield bool(settings)
     finally:
-        for one in found:
-            os.environ.pop(variable(*one))
-            if variable(*one) in before:
-                os.environ[variable(*one)] = before[variable(*one)]
+        for setting in settings:
+            os.environ.pop(variable(*setting))
+            if variable(*setting) in before:
+                os.environ[variable(*setting)] = before[variable(*setting)]

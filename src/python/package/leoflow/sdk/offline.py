@@ -1,4 +1,4 @@
-"""What answers a task of Airflow's own SDK in a run in the foreground: there is no server, and nothing is kept."""
+"""The supervisor of tasks of Airflow's SDK in foreground runs, which have no server and store nothing."""
 
 from __future__ import annotations
 
@@ -11,55 +11,55 @@ if TYPE_CHECKING:
 
 
 class OfflineSupervisor(TaskSupervisor):
-    """`memory` has the XComs of the run, `kept` by task, map index and key."""
+    """Answers from `memory`, which has the run's XComs by task, map index and key."""
 
     def __init__(self, spec: dict[str, Any], memory: Any):
         super().__init__(spec)
         self.memory = memory
-        self.places = {"xcoms/push": self.push, "xcoms/pull": self.pull, "xcoms/count": self.count_xcoms,
+        self.handlers = {"xcoms/push": self.push, "xcoms/pull": self.pull, "xcoms/count": self.count_xcoms,
                        "xcoms/delete": self.delete, "instances/count": self.count_known, "assets/triggering": lambda _: [],
                        "assets/events": lambda _: [], "previous": lambda _: None, "hitl/ask": self.asks}
-        # What the task asks a person.
+        # The question that the task asks the user.
         self.question = None
 
-    def ask(self, place: str, body: Any = None, method: str | None = None) -> Any:
-        answer = self.places.get(place)
-        if answer is None:
-            raise ServerError(0, f"a run in the foreground cannot ask the server ({place})")
-        return answer(body)
+    def ask(self, path: str, body: Any = None, method: str | None = None) -> Any:
+        handler = self.handlers.get(path)
+        if handler is None:
+            raise ServerError(0, f"not available in a foreground run, which has no server ({path})")
+        return handler(body)
 
     def asks(self, body):
         self.question = body
 
     def push(self, body):
-        self.memory.kept[(*self.memory.own, body["key"])] = body["value_json"]
+        self.memory.xcoms[(*self.memory.own, body["key"])] = body["value_json"]
 
     def delete(self, body):
-        self.memory.kept.pop((*self.memory.own, body["key"]), None)
+        self.memory.xcoms.pop((*self.memory.own, body["key"]), None)
 
     def pull(self, body):
-        found = [
+        rows = [
             {"task_id": task_id, "map_index": index, "value_json": text}
-            for (task_id, index, key), text in sorted(self.memory.kept.items(), key=lambda one: one[0][:2])
+            for (task_id, index, key), text in sorted(self.memory.xcoms.items(), key=lambda entry: entry[0][:2])
             if task_id in body["task_ids"] and key == body["key"]
             and (body["map_indexes"] is None or index in body["map_indexes"])
         ]
         first = body.get("offset") or 0
-        return found[first:][:body.get("limit")]
+        return rows[first:][:body.get("limit")]
 
     def count_xcoms(self, body):
-        asked = {**body, "task_ids": [body["task_id"]], "map_indexes": None}
-        return {"count": len(self.pull(asked))}
+        query = {**body, "task_ids": [body["task_id"]], "map_indexes": None}
+        return {"count": len(self.pull(query))}
 
     def count_known(self, body):
-        """How many instances a task has is known from what it is mapped over."""
+        """Computes the number of a task's instances from its mapped inputs."""
         lengths = self.memory.lengths()
         from leoflow.sdk.structure import expand_input_of, length
 
         count = 1
         task = self.task.dag.get_task(body["task_ids"][0])
-        mapped = [expand_input_of(one) for one in (task, *task.iter_mapped_task_groups()) if expand_input_of(one) is not None]
-        for one in mapped:
-            words = length(one)
-            count *= words if isinstance(words, int) else self.memory.planner.length(words, lengths) or 0
+        mapped = [expand_input_of(node) for node in (task, *task.iter_mapped_task_groups()) if expand_input_of(node) is not None]
+        for node in mapped:
+            expression = length(node)
+            count *= expression if isinstance(expression, int) else self.memory.planner.length(expression, lengths) or 0
         return {"count": count}

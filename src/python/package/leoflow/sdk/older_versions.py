@@ -1,4 +1,4 @@
-"""What Airflow 3.0 to 3.2 do otherwise than those after them."""
+"""Differences of Airflow 3.0 to 3.2 from later versions."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+# Keys of a value in the older format.
 ENCODED = ("__type", "__var")
 
 
 def has_serde() -> bool:
-    """Whether the arguments of deferred tasks are written down as XComs are: before 3.2 they have a form of their own."""
+    """True when arguments of deferred tasks are serialized like XComs; before 3.2 they have another format."""
     return importlib.util.find_spec("airflow.sdk.serde") is not None
 
 
-def run_type(wanted: str) -> str:
-    """The type of a run in the words of the installed version: what it has no word for was manual in its time."""
+def run_type(name: str) -> str:
+    """Maps a run type to one that the installed version knows; runs of other types were manual in that version."""
     from airflow.sdk.api.datamodels._generated import DagRunType
 
-    return wanted if wanted in {one.value for one in DagRunType} else DagRunType.MANUAL.value
+    return name if name in {known_type.value for known_type in DagRunType} else DagRunType.MANUAL.value
 
 
 def is_encoded(value):
@@ -28,7 +29,7 @@ def is_encoded(value):
 
 
 def decode(value: Any) -> Any:
-    """The arguments, from either form."""
+    """Deserializes arguments from either format."""
     if is_encoded(value) or not has_serde():
         from airflow.serialization.serialized_objects import BaseSerialization
 
@@ -39,7 +40,7 @@ def decode(value: Any) -> Any:
 
 
 def encode(value: Any) -> Any:
-    """The arguments, in the form that the installed version reads."""
+    """Serializes arguments in the format that the installed version reads."""
     if has_serde():
         from airflow.sdk.serde import serialize
     else:
@@ -49,26 +50,26 @@ def encode(value: Any) -> Any:
     return serialize(value)
 
 
-def as_read_here(kwargs: dict[str, Any] | None) -> Any:
-    """Arguments that we have made up ourselves, or that have been encoded already."""
+def encode_if_needed(kwargs: dict[str, Any] | None) -> Any:
+    """Serializes arguments, unless they are already or the installed version reads plain values."""
     if not kwargs or is_encoded(kwargs) or has_serde():
         return kwargs
     return encode(kwargs)
 
 
-def tell_upstream_indexes(context: Any, task: Any, map_index: int, count: Any) -> None:
-    """Which instances of each task before it count for this one: newer versions work that out themselves. `count` says how
-    many instances a task has in this run."""
+def set_upstream_indexes(context: Any, task: Any, map_index: int, count: Any) -> None:
+    """Sets the relevant instances of each upstream task, which newer versions compute themselves. `count` returns the
+    number of a task's instances in this run."""
     if "upstream_map_indexes" not in type(context).model_fields:
         return
-    found = {}
-    own = task.get_closest_mapped_task_group()
+    indexes = {}
+    own_group = task.get_closest_mapped_task_group()
     for upstream in task.upstream_list:
         group = upstream.get_closest_mapped_task_group()
         if group is None:
-            found[upstream.task_id] = None
-        elif group is own:
-            found[upstream.task_id] = map_index
+            indexes[upstream.task_id] = None
+        elif group is own_group:
+            indexes[upstream.task_id] = map_index
         else:
-            found[upstream.task_id] = list(range(count(upstream.task_id)))
-    context.upstream_map_indexes = found
+            indexes[upstream.task_id] = list(range(count(upstream.task_id)))
+    context.upstream_map_indexes = indexes

@@ -1,5 +1,5 @@
-"""Runs of partitions, as our scheduler knows them: from the timetables, mappers and windows of Airflow's own SDK, told apart by
-their classes' names, which the SDK's and the core's have in common."""
+"""Converts the partition timetables, mappers and windows of Airflow's SDK to the scheduler's form. Classes are
+recognized by name, which is the same in the SDK and in Airflow's core."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WINDOWS = {
 
 
 class UnknownMapper(Exception):
-    """Of a class that is not Airflow's own: only its code knows what it does."""
+    """A custom mapper or window, which the scheduler cannot evaluate."""
 
 
 class CronPartitions(ours.CronTriggerTimetable):
@@ -33,9 +33,9 @@ class CronPartitions(ours.CronTriggerTimetable):
         self.key_format = key_format
 
     def described(self):
-        told = super().described()
-        del told["interval"]
-        return {**told, "run_offset": self.run_offset, "key_format": self.key_format}
+        fields = super().described()
+        del fields["interval"]
+        return {**fields, "run_offset": self.run_offset, "key_format": self.key_format}
 
 
 class PartitionedAssets(ours.AssetTriggeredTimetable):
@@ -50,9 +50,9 @@ class PartitionedAssets(ours.AssetTriggeredTimetable):
         named = {}
         for asset, mapper in self.timetable.partition_mapper_config.items():
             for name in names_of(asset):
-                named[name] = of_mapper(mapper)
-        told = {"kind": self.kind, "default": of_mapper(self.timetable.default_partition_mapper)}
-        return {**told, "named": named} if named else told
+                named[name] = mapper_structure(mapper)
+        fields = {"kind": self.kind, "default": mapper_structure(self.timetable.default_partition_mapper)}
+        return {**fields, "named": named} if named else fields
 
 
 class PartitionedAtRuntime(ours.NullTimetable):
@@ -65,22 +65,22 @@ class PartitionedAtRuntime(ours.NullTimetable):
 
 
 def names_of(asset: Any) -> list[str]:
-    """Of an asset, a reference to one, or several of them: Airflow goes by the name of what it finds."""
+    """Returns the names of an asset, a reference, or several of them; Airflow matches assets by name."""
     parts = getattr(asset, "objects", None)
     if parts is not None:
         return [name for part in parts for name in names_of(part)]
     return [asset.name] if hasattr(asset, "name") and type(asset).__name__ != "AssetAlias" else []
 
 
-def is_airflows(one):
-    return type(one).__module__.partition(".")[0] == "airflow"
+def is_airflows(value):
+    return type(value).__module__.partition(".")[0] == "airflow"
 
 
-def of_mapper(mapper: Any) -> dict[str, Any]:
-    """Raises UnknownMapper."""
-    told = described(mapper)
-    most = mapper.max_downstream_keys
-    return told if most is None else {**told, "max_downstream_keys": most}
+def mapper_structure(mapper: Any) -> dict[str, Any]:
+    """Returns the scheduler's form of a mapper. Raises UnknownMapper."""
+    structure = described(mapper)
+    limit = mapper.max_downstream_keys
+    return structure if limit is None else {**structure, "max_downstream_keys": limit}
 
 
 def described(mapper):
@@ -98,19 +98,21 @@ def described(mapper):
 
 MAKERS = {
     "IdentityMapper": lambda _: {"kind": "identity"},
-    "FixedKeyMapper": lambda one: {"kind": "fixed_key", "key": one.downstream_key},
-    "AllowedKeyMapper": lambda one: {"kind": "allowed_key", "keys": list(one.allowed_keys)},
-    "ProductMapper": lambda one: {"kind": "product", "mappers": [of_mapper(part) for part in one.mappers],
-                                  "delimiter": one.delimiter},
-    "ChainMapper": lambda one: {"kind": "chain", "mappers": [of_mapper(part) for part in one.mappers]},
-    "RollupMapper": lambda one: {"kind": "rollup", "upstream": of_mapper(one.upstream_mapper), "window": of_window(one.window),
-                                 "wait": of_wait(one.wait_policy)},
-    "FanOutMapper": lambda one: {"kind": "fan_out", "upstream": of_mapper(one.upstream_mapper),
-                                 "window": of_window(one.window), "downstream": of_mapper(one.downstream_mapper)},
+    "FixedKeyMapper": lambda mapper: {"kind": "fixed_key", "key": mapper.downstream_key},
+    "AllowedKeyMapper": lambda mapper: {"kind": "allowed_key", "keys": list(mapper.allowed_keys)},
+    "ProductMapper": lambda mapper: {
+        "kind": "product", "mappers": [mapper_structure(part) for part in mapper.mappers], "delimiter": mapper.delimiter},
+    "ChainMapper": lambda mapper: {"kind": "chain", "mappers": [mapper_structure(part) for part in mapper.mappers]},
+    "RollupMapper": lambda mapper: {
+        "kind": "rollup", "upstream": mapper_structure(mapper.upstream_mapper), "window": window_structure(mapper.window),
+        "wait": wait_structure(mapper.wait_policy)},
+    "FanOutMapper": lambda mapper: {
+        "kind": "fan_out", "upstream": mapper_structure(mapper.upstream_mapper), "window": window_structure(mapper.window),
+        "downstream": mapper_structure(mapper.downstream_mapper)},
 }
 
 
-def of_window(window):
+def window_structure(window):
     name = type(window).__name__
     if not is_airflows(window) or name not in (*WINDOWS, "SegmentWindow"):
         raise UnknownMapper(name)
@@ -119,7 +121,7 @@ def of_window(window):
     return {"period": WINDOWS[name], "backward": getattr(window.direction, "value", window.direction) == "backward"}
 
 
-def of_wait(policy):
+def wait_structure(policy):
     name = type(policy).__name__
     if name == "MinimumCount" and is_airflows(policy):
         return {"minimum": policy.n}

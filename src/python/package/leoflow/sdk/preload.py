@@ -1,4 +1,4 @@
-"""What a warm Python of an environment with Airflow's own SDK has loaded before anything is asked of it."""
+"""Preloads Airflow's SDK into a warm Python."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 from leoflow.sdk import logs, named_classes
 
-# Of the SDK, what every try and every parse of a DAG file uses.
+# Modules that every try and every parse of a DAG file uses.
 MODULES = (
     "airflow.sdk", "airflow.settings", "airflow.sdk.execution_time.comms", "airflow.sdk.execution_time.task_runner",
     "airflow.sdk.execution_time.supervisor", "airflow.sdk.execution_time.context", "airflow.sdk.execution_time.xcom",
@@ -21,27 +21,27 @@ MODULES = (
     "airflow.utils.net", "encodings.idna", "jinja2.ext", "jinja2.nativetypes", "jinja2.sandbox", "setproctitle",
 )
 NAMES = ("DAG", "BaseOperator", "BaseHook", "Asset", "Variable", "Connection", "Param", "TaskGroup", "XComArg", "dag", "task")
-OURS = ("asset_messages", "child_processes", "dag_file", "logs", "models", "named_classes", "refusals", "settings", "side", "startup",
+OURS = ("asset_messages", "child_processes", "dag_file", "logs", "models", "named_classes", "refusals", "settings", "backend", "startup",
         "state_messages", "structure", "supervisor", "task_try", "timetables", "xcom_messages")
 
 
-def everything() -> bool:
-    """What is not there in this version, or not installed, is passed over: who needs it hears of it. Returns whether it was
-    loaded without classes that settings name, so that a fork has to begin again with them."""
-    with named_classes.left_out() as names_any:
+def preload_all() -> bool:
+    """Preloads all modules; those that are not installed are skipped, and their users get the error. Returns True when
+    classes that settings name were left out, so that a fork must re-execute itself to load them."""
+    with named_classes.hide_settings() as names_a_class:
         load_all()
-    return names_any
+    return names_a_class
 
 
 def load_all():
-    ours = [*(f"leoflow.sdk.{one}" for one in OURS), *(f"leoflow.entry.{one}" for one in ("ask", "dotenv", "parse", "task"))]
+    ours = [*(f"leoflow.sdk.{name}" for name in OURS), *(f"leoflow.entry.{name}" for name in ("ask", "dotenv", "parse", "task"))]
     for name in (*MODULES, *ours):
         try:
             importlib.import_module(name)
         except ModuleNotFoundError:
             continue
         except Exception as error:
-            sys.stderr.write(f"{name} cannot be loaded ahead: {error!r}\n")
+            sys.stderr.write(f"failed to preload {name}: {error!r}\n")
     import airflow.sdk
 
     for name in NAMES:
@@ -51,10 +51,10 @@ def load_all():
 
 
 def find_plugins():
-    """Which packages bring plugins takes a look at each of them, which is remembered."""
-    for place in ("airflow.sdk._shared.module_loading", "airflow.sdk._shared.plugins_manager"):
-        found = sys.modules.get(place)
-        entry_points = getattr(found, "entry_points_with_dist", None)
+    """Fills Airflow's cache of plugin entry points; finding them reads the metadata of every installed package."""
+    for name in ("airflow.sdk._shared.module_loading", "airflow.sdk._shared.plugins_manager"):
+        module = sys.modules.get(name)
+        entry_points = getattr(module, "entry_points_with_dist", None)
         if entry_points is not None:
             list(entry_points("airflow.plugins"))
             return

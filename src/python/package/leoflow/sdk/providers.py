@@ -1,4 +1,4 @@
-"""The providers of an environment, and what their hooks say of a connection."""
+"""The installed providers, and connection tests by their hooks."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+# Group of the entry points by which providers describe themselves.
 GROUP = "apache_airflow_provider"
 
 
 def installed() -> list[dict[str, Any]]:
-    """Each with its name, its version, and the types of connections that it has a hook for, as it describes itself."""
-    found = []
+    """Returns the installed providers with name, version and connection types, from their own descriptions."""
+    providers = []
     for distribution in importlib.metadata.distributions():
         for entry in distribution.entry_points:
             if entry.group == GROUP:
-                found.append(described(entry.load()(), distribution))
-    return sorted(found, key=lambda one: one["package_name"])
+                providers.append(described(entry.load()(), distribution))
+    return sorted(providers, key=lambda provider: provider["package_name"])
 
 
 def described(info, distribution):
@@ -35,24 +36,24 @@ def described(info, distribution):
         "version": distribution.version,
         "documentation_url": documentation,
         "connection_types": [
-            {"connection_type": one["connection-type"], "hook_class_name": one["hook-class-name"], "hook_name": one.get("hook-name"),
-             "fields": one.get("conn-fields") or {}, "behaviour": one.get("ui-field-behaviour") or {}}
-            for one in info.get("connection-types", [])
+            {"connection_type": kind["connection-type"], "hook_class_name": kind["hook-class-name"],
+             "hook_name": kind.get("hook-name"), "fields": kind.get("conn-fields") or {}, "behaviour": kind.get("ui-field-behaviour") or {}}
+            for kind in info.get("connection-types", [])
         ],
     }
 
 
 def hook_class(conn_type):
     for provider in installed():
-        for one in provider["connection_types"]:
-            if one["connection_type"] == conn_type:
-                module, _, name = one["hook_class_name"].rpartition(".")
+        for connection_type in provider["connection_types"]:
+            if connection_type["connection_type"] == conn_type:
+                module, _, name = connection_type["hook_class_name"].rpartition(".")
                 return getattr(importlib.import_module(module), name)
-    raise AirflowException(f"no provider of this environment has a hook for the type {conn_type!r}")
+    raise AirflowException(f"no installed provider has a hook for the connection type {conn_type!r}")
 
 
 def test_connection(conn_id: str) -> dict[str, Any]:
-    """What the provider's hook says of it: `status`, and a message for people."""
+    """Tests a connection with its provider's hook; returns `status` and `message`."""
     from airflow.sdk import Connection
     from airflow.sdk.execution_time import task_runner
     from leoflow.sdk.triggers import TriggerSupervisor
@@ -64,6 +65,6 @@ def test_connection(conn_id: str) -> dict[str, Any]:
             return {"status": False, "message": f"Hook {kind.__name__} doesn't implement or inherit test_connection method"}
         status, message = kind(**{getattr(kind, "conn_name_attr", "conn_id"): conn_id}).test_connection()
     except Exception as error:
-        # As on Airflow: what a hook raises is its answer.
+        # As in Airflow, an error of the hook is the message.
         status, message = False, str(error)
     return {"status": bool(status), "message": masking.hide(str(message))}

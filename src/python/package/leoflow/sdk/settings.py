@@ -1,4 +1,4 @@
-"""What `leoflow.yaml` says of the DAGs beside it, put into Airflow's own objects."""
+"""Applies the settings of `leoflow.yaml` to DAGs of Airflow's SDK."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def apply(settings: dict[str, Any], dags: list[DAG]) -> None:
 
 
 def set_value(task, name, value):
-    """Also of the instances of a mapped task, which are made later."""
+    """Sets a task's attribute; for a mapped task, it applies to instances created later."""
     if name == "env":
-        of_dag = task.dag.__dict__.setdefault("leoflow_env", {})
-        of_dag[task.task_id] = {**of_dag.get(task.task_id, {}), **value}
+        variables = task.dag.__dict__.setdefault("leoflow_env", {})
+        variables[task.task_id] = {**variables.get(task.task_id, {}), **value}
     elif getattr(task, "is_mapped", False):
         task.partial_kwargs[name] = value
     else:

@@ -1,4 +1,4 @@
-"""What Airflow's task runner is told when a try begins."""
+"""The startup message for Airflow's task runner."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 BUNDLE = "leoflow"
-# No instance has an id of its own here: the same names give the same one.
+# Namespace of UUIDs: Leoflow's task instances have none, so they are derived from names.
 NAMES = uuid.UUID("8a4b5a9e-9c35-4e0b-9d55-1d3a0d6a1c52")
 
 
@@ -29,20 +29,20 @@ def version_id(dag_id: str) -> uuid.UUID:
 
 
 def details(spec: dict[str, Any], events: list[dict[str, Any]]) -> Any:
-    """`events` are those that the run was made for."""
+    """Returns the startup message. `events` are the asset events that triggered the run."""
     now = datetime.datetime.now(datetime.timezone.utc)
     names = ("dag_id", "run_id", "logical_date", "data_interval_start", "data_interval_end", "run_after", "run_type", "note",
              "partition_key", "partition_date")
     run = run_fields({
         **{name: spec.get(name) for name in names}, "start_date": spec.get("run_start_date"), "state": "running",
-        "conf": spec.get("conf"), "consumed_asset_events": [asset_messages.triggering(one) for one in events],
+        "conf": spec.get("conf"), "consumed_asset_events": [asset_messages.triggering(event) for event in events],
         "triggering_user_name": None,
     })
     next_kwargs = hitl_messages.with_answer(spec.get("next_kwargs"))
     context = {
         "dag_run": run, "max_tries": spec["max_tries"], "task_reschedule_count": spec.get("reschedules", 0),
         "variables": [], "connections": [], "xcom_keys_to_clear": [], "should_retry": bool(spec.get("may_retry")),
-        "next_method": spec.get("next_method"), "next_kwargs": older_versions.as_read_here(next_kwargs),
+        "next_method": spec.get("next_method"), "next_kwargs": older_versions.encode_if_needed(next_kwargs),
         "start_date": spec.get("first_start_date") or now,
     }
     task = {name: spec[name] for name in ("dag_id", "run_id", "task_id", "map_index", "try_number")}
@@ -54,7 +54,7 @@ def details(spec: dict[str, Any], events: list[dict[str, Any]]) -> Any:
 
 
 class Bundle:
-    """Where the DAG's files are, as Airflow asks for it. There is nothing to fetch and nothing to lock."""
+    """The folder of the DAG's files, as an Airflow bundle that needs no fetching or locking."""
 
     name = BUNDLE
     version = None

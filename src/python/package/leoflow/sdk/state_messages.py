@@ -1,4 +1,4 @@
-"""The state stores of tasks and assets, as a task that Airflow's own SDK runs uses them."""
+"""Answers the SDK's messages about state stores of tasks and assets."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ class States:
         self.supervisor = supervisor
 
     def answers(self) -> dict[str, Callable[[Any], Any]]:
-        found = {}
+        answers = {}
         for kind in ("TaskStateStore", "AssetStateStoreByName", "AssetStateStoreByUri"):
-            found.update({f"Get{kind}": self.get, f"Set{kind}": self.set, f"Delete{kind}": self.delete, f"Clear{kind}": self.clear})
-        return found
+            answers.update({f"Get{kind}": self.get, f"Set{kind}": self.set, f"Delete{kind}": self.delete, f"Clear{kind}": self.clear})
+        return answers
 
     def get(self, message):
         asset = asset_of(message)
         kind = "TaskStateStore" if asset is None else "AssetStateStore"
-        found = self.ask("get", asset, key=message.key)["value_json"]
-        if found is None:
+        text = self.ask("get", asset, key=message.key)["value_json"]
+        if text is None:
             return self.supervisor.error("TASK_STORE_NOT_FOUND" if asset is None else "ASSET_STORE_NOT_FOUND", key=message.key)
-        return make(f"{kind}Result", value=json.loads(found))
+        return make(f"{kind}Result", value=json.loads(text))
 
     def set(self, message):
-        until = getattr(message, "expires_at", None)
-        more = {} if until is None else {"expires_at": until.isoformat()}
-        self.ask("set", asset_of(message), key=message.key, value_json=json.dumps(message.value), **more)
+        expires_at = getattr(message, "expires_at", None)
+        options = {} if expires_at is None else {"expires_at": expires_at.isoformat()}
+        self.ask("set", asset_of(message), key=message.key, value_json=json.dumps(message.value), **options)
         return make("OKResponse", ok=True)
 
     def delete(self, message):
@@ -44,11 +44,11 @@ class States:
         self.ask("delete", asset_of(message))
         return make("OKResponse", ok=True)
 
-    def ask(self, what, asset, **body):
-        return self.supervisor.ask(f"state/{what}", body if asset is None else {**body, "asset": asset})
+    def ask(self, operation, asset, **body):
+        return self.supervisor.ask(f"state/{operation}", body if asset is None else {**body, "asset": asset})
 
 
 def asset_of(message):
-    """The asset that it is about; None for the task's own state."""
-    found = {name: getattr(message, name) for name in ("name", "uri") if getattr(message, name, None)}
-    return found or None
+    """Returns the asset of a message; None for the task's own state."""
+    asset = {name: getattr(message, name) for name in ("name", "uri") if getattr(message, name, None)}
+    return asset or None

@@ -1,11 +1,11 @@
-"""Our structure of a DAG, from the objects of Airflow's own SDK. `entry/structure.py` makes the same from our own package's."""
+"""The structure of a DAG of Airflow's SDK. `entry/structure.py` creates the same from objects of the small package."""
 
 from __future__ import annotations
 
 import enum
 
 from leoflow.common import structure, topology
-from leoflow.common.structure import iso, other_than
+from leoflow.common.structure import iso, unless_default
 from leoflow.sdk import older_versions, timetables
 from leoflow.sdk.weights import rule_of, weight
 
@@ -20,75 +20,75 @@ def plain(value):
     return value.value if isinstance(value, enum.Enum) else value
 
 
-def of_dag(dag: DAG) -> dict[str, Any]:
+def dag_structure(dag: DAG) -> dict[str, Any]:
     condition = getattr(dag.timetable, "asset_condition", None)
-    own = {"params": {name: of_param(dag.params.get_param(name)) for name in dag.params}}
+    own = {"params": {name: param_structure(dag.params.get_param(name)) for name in dag.params}}
     rare = {
-        "asset_condition": of_condition(condition) if is_condition(condition) else None,
-        "groups": [of_group(group) for name, group in groups(dag).items() if name is not None],
-        "edge_labels": [[one, other, about["label"]] for one, others in dag.edge_info.items()
-                        for other, about in others.items() if about.get("label")],
+        "asset_condition": condition_structure(condition) if is_condition(condition) else None,
+        "groups": [group_structure(group) for name, group in groups(dag).items() if name is not None],
+        "edge_labels": [[upstream_id, downstream_id, edge["label"]] for upstream_id, edges in dag.edge_info.items()
+                        for downstream_id, edge in edges.items() if edge.get("label")],
     }
-    tasks = [of_task(task, dag) for task in topology.ordered(dag.task_dict)]
-    return structure.of_dag(dag, timetables.of(dag.timetable), own, rare, tasks)
+    tasks = [task_structure(task, dag) for task in topology.ordered(dag.task_dict)]
+    return structure.dag_structure(dag, timetables.convert(dag.timetable), own, rare, tasks)
 
 
 def groups(dag):
-    found = getattr(dag, "task_group_dict", None)
-    return dag.task_group.get_task_group_dict() if found is None else found
+    groups_by_id = getattr(dag, "task_group_dict", None)
+    return dag.task_group.get_task_group_dict() if groups_by_id is None else groups_by_id
 
 
-def of_param(param):
-    whole = {"schema": dict(param.schema), "description": param.description}
-    return whole if is_unset(param.value) else {**whole, "value": param.value}
+def param_structure(param):
+    fields = {"schema": dict(param.schema), "description": param.description}
+    return fields if is_unset(param.value) else {**fields, "value": param.value}
 
 
 def is_unset(value):
-    """A copy of what stands for nothing is another object."""
+    """Compares by class name, because copies of the NOTSET sentinel are other objects."""
     return type(value).__name__ in ("ArgNotSet", "NotSetType", "_ArgNotSet")
 
 
-def of_group(group):
-    return structure.of_group(group, *mapped_over(expand_input_of(group)))
+def group_structure(group):
+    return structure.group_structure(group, *mapped_over(expand_input_of(group)))
 
 
-def of_task(task, dag):
+def task_structure(task, dag):
     is_mapped = bool(getattr(task, "is_mapped", False))
     length, sources = mapped_over(expand_input_of(task) if is_mapped else None)
     rule = rule_of(task)
-    return structure.of_task(task, weight(task, rule, dag), {
-        "trigger_rule": other_than("all_success", plain(task.trigger_rule)),
+    return structure.task_structure(task, weight(task, rule, dag), {
+        "trigger_rule": unless_default("all_success", plain(task.trigger_rule)),
         "retry_backoff": backoff(task.retry_exponential_backoff),
-        "weight_rule": other_than("downstream", rule),
-        # The SDK gives a task the dates of its DAG, which count for it all the same.
-        "start_date": iso(other_than(dag.start_date, task.start_date)),
-        "end_date": iso(other_than(dag.end_date, task.end_date)),
+        "weight_rule": unless_default("downstream", rule),
+        # The SDK copies the DAG's dates to its tasks; they are stored only with the DAG.
+        "start_date": iso(unless_default(dag.start_date, task.start_date)),
+        "end_date": iso(unless_default(dag.end_date, task.end_date)),
         "decides": skips_downstream(task),
         "reschedules": reschedules(task),
         "length": length,
         "sources": sources,
         "mapped": is_mapped,
         "is_nothing": structure.is_nothing(task, argument(task, "inherits_from_empty_operator", False)),
-        "inlets": [of_asset(one) for one in task.inlets if is_asset(one)],
-        "outlets": [of_asset(one) for one in task.outlets if is_asset(one)],
+        "inlets": [asset_structure(inlet) for inlet in task.inlets if is_asset(inlet)],
+        "outlets": [asset_structure(outlet) for outlet in task.outlets if is_asset(outlet)],
         "params": own_params(task),
         "env": dag.__dict__.get("leoflow_env", {}).get(task.task_id),
     })
 
 
 def backoff(value):
-    """From 3.1 on it is a number: what each delay is multiplied with."""
+    """Returns the factor of exponential backoff; before 3.1 it is a boolean."""
     return None if not value else 2.0 if value is True else float(value)
 
 
-def argument(task, name, otherwise):
-    """What a task's operator was given, or has, also where it is mapped."""
+def argument(task, name, default):
+    """Returns an argument or attribute of a task's operator, also for a mapped task."""
     if getattr(task, "is_mapped", False):
-        found = task.partial_kwargs.get(name)
-        found = getattr(task.operator_class, name, otherwise) if found is None else found
-        # What an instance works out, its class does not know.
-        return otherwise if isinstance(found, property) else found
-    return getattr(task, name, otherwise)
+        value = task.partial_kwargs.get(name)
+        value = getattr(task.operator_class, name, default) if value is None else value
+        # A property has a value only on an instance.
+        return default if isinstance(value, property) else value
+    return getattr(task, name, default)
 
 
 def skips_downstream(task):
@@ -96,7 +96,7 @@ def skips_downstream(task):
 
 
 def reschedules(task):
-    """Of a sensor that is no process between two looks."""
+    """True for a sensor that has no process between two pokes."""
     kind = task.operator_class if getattr(task, "is_mapped", False) else type(task)
     if not hasattr(kind, "poke"):
         return False
@@ -104,29 +104,29 @@ def reschedules(task):
 
 
 def own_params(task):
-    """Those of the task itself: its DAG's are in the DAG."""
+    """Returns the params of the task without those that it inherits from the DAG."""
     from airflow.sdk.definitions.param import Param
 
-    found = {}
-    of_the_dag = task.dag.params
+    own_params_by_name = {}
+    dag_params = task.dag.params
     params = task.params or {}
     for name in params:
-        one = params.get_param(name) if hasattr(params, "get_param") else params[name]
-        one = one if isinstance(one, Param) else Param(one)
-        if name in of_the_dag and of_param(of_the_dag.get_param(name)) == of_param(one):
+        param = params.get_param(name) if hasattr(params, "get_param") else params[name]
+        param = param if isinstance(param, Param) else Param(param)
+        if name in dag_params and param_structure(dag_params.get_param(name)) == param_structure(param):
             continue
-        found[name] = of_param(one)
-    return found
+        own_params_by_name[name] = param_structure(param)
+    return own_params_by_name
 
 
-# --- what something is mapped over
+# --- mapped inputs
 
 
-def expand_input_of(one: Any) -> Any:
-    """Of a mapped task or a mapped group; None for others."""
-    if hasattr(one, "_get_specified_expand_input"):
-        return one._get_specified_expand_input()
-    return getattr(one, "_expand_input", None)
+def expand_input_of(node: Any) -> Any:
+    """Returns the input of a mapped task or group, else None."""
+    if hasattr(node, "_get_specified_expand_input"):
+        return node._get_specified_expand_input()
+    return getattr(node, "_expand_input", None)
 
 
 def mapped_over(expand_input):
@@ -134,33 +134,34 @@ def mapped_over(expand_input):
 
 
 def length(expand_input: Any) -> Any:
-    """How many elements there are, in words that the scheduler understands."""
-    given = expand_input.value
+    """Returns an expression from which the scheduler computes the number of elements."""
+    mapped_value = expand_input.value
     if expand_input.EXPAND_INPUT_TYPE == "dict-of-lists":
-        return {"product": [length_of(one) for one in given.values()]}
-    return length_of(given)
+        return {"product": [length_of(item) for item in mapped_value.values()]}
+    return length_of(mapped_value)
 
 
-def length_of(one):
-    kind = type(one).__name__
+def length_of(value):
+    kind = type(value).__name__
     if kind == "PlainXComArg":
-        return {"task": one.operator.task_id}
+        return {"task": value.operator.task_id}
     if kind == "MapXComArg":
-        return length_of(one.arg)
+        return length_of(value.arg)
     if kind == "ZipXComArg":
-        return {"shortest" if is_unset(one.fillvalue) else "longest": [length_of(arg) for arg in one.args]}
+        return {"shortest" if is_unset(value.fillvalue) else "longest": [length_of(arg) for arg in value.args]}
     if kind == "ConcatXComArg":
-        return {"sum": [length_of(arg) for arg in one.args]}
-    if kind == "SchedulerDictOfListsExpandInput" or hasattr(one, "EXPAND_INPUT_TYPE"):
-        return length(one)
-    return len(one)
+        return {"sum": [length_of(arg) for arg in value.args]}
+    if kind == "SchedulerDictOfListsExpandInput" or hasattr(value, "EXPAND_INPUT_TYPE"):
+        return length(value)
+    return len(value)
 
 
 def sources(expand_input):
-    found = {}
+    # A dict keeps the order and drops duplicates.
+    task_ids = {}
     for operator, _ in expand_input.iter_references():
-        found[operator.task_id] = None
-    return list(found)
+        task_ids[operator.task_id] = None
+    return list(task_ids)
 
 
 # --- assets
@@ -172,35 +173,35 @@ def kinds():
     return asset
 
 
-def is_asset(one: Any) -> bool:
+def is_asset(value: Any) -> bool:
     asset = kinds()
-    return isinstance(one, (asset.Asset, asset.AssetAlias, asset.AssetNameRef, asset.AssetUriRef))
+    return isinstance(value, (asset.Asset, asset.AssetAlias, asset.AssetNameRef, asset.AssetUriRef))
 
 
-def is_condition(one):
-    return is_asset(one) or bool(getattr(one, "objects", None))
+def is_condition(value):
+    return is_asset(value) or bool(getattr(value, "objects", None))
 
 
-def of_asset(one: Any) -> dict[str, Any]:
+def asset_structure(value: Any) -> dict[str, Any]:
     asset = kinds()
-    if isinstance(one, asset.Asset):
-        told = {"name": one.name, "uri": one.uri, "group": one.group, "extra": dict(one.extra)}
-        if getattr(one, "watchers", None):
-            told["watchers"] = [of_watcher(watcher) for watcher in one.watchers]
-        return {"asset": told}
-    if isinstance(one, asset.AssetAlias):
-        return {"alias": one.name, "group": one.group}
-    return {"name": one.name} if isinstance(one, asset.AssetNameRef) else {"uri": one.uri}
+    if isinstance(value, asset.Asset):
+        fields = {"name": value.name, "uri": value.uri, "group": value.group, "extra": dict(value.extra)}
+        if getattr(value, "watchers", None):
+            fields["watchers"] = [watcher_structure(watcher) for watcher in value.watchers]
+        return {"asset": fields}
+    if isinstance(value, asset.AssetAlias):
+        return {"alias": value.name, "group": value.group}
+    return {"name": value.name} if isinstance(value, asset.AssetNameRef) else {"uri": value.uri}
 
 
-def of_watcher(one):
-    classpath, kwargs = one.trigger.serialize()
-    return {"name": one.name, "classpath": classpath, "kwargs": older_versions.encode(kwargs)}
+def watcher_structure(watcher):
+    classpath, kwargs = watcher.trigger.serialize()
+    return {"name": watcher.name, "classpath": classpath, "kwargs": older_versions.encode(kwargs)}
 
 
-def of_condition(one):
+def condition_structure(condition):
     asset = kinds()
-    if isinstance(one, (asset.AssetAll, asset.AssetAny)):
-        what = "all" if isinstance(one, asset.AssetAll) else "any"
-        return {what: [of_condition(part) for part in one.objects]}
-    return of_asset(one)
+    if isinstance(condition, (asset.AssetAll, asset.AssetAny)):
+        kind = "all" if isinstance(condition, asset.AssetAll) else "any"
+        return {kind: [condition_structure(part) for part in condition.objects]}
+    return asset_structure(condition)

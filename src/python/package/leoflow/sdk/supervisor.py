@@ -1,7 +1,7 @@
-"""What Airflow's task runner takes for its supervisor, in the task's own process: it answers from Leoflow's server, over the
-socket and with the token that every task has, and keeps what the task says of its end.
+"""The supervisor of Airflow's task runner, in the task's own process. It answers messages through Leoflow's server,
+with the task's socket and token, and records the result that the task reports.
 
-The messages are those of `airflow.sdk.execution_time.comms`; each is answered as Airflow's supervisor answers it.
+The messages are those of `airflow.sdk.execution_time.comms`; each is answered as Airflow's supervisor does.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ CONNECTION_FIELDS = ("conn_type", "description", "host", "login", "password", "s
 
 
 class Supervisor:
-    """Of no task: it answers what a DAG file may ask while it is parsed."""
+    """Answers the messages that are allowed without a task, for example while a DAG file is parsed."""
 
-    # Airflow closes it at the end, where there is one.
+    # Airflow closes it at the end if it is set.
     socket = None
 
     def __init__(self):
@@ -33,7 +33,7 @@ class Supervisor:
         }
 
     def send(self, msg: Any = None, *_: Any, **others: Any) -> Any:
-        """Airflow's interface. Raises AirflowRuntimeError for what the server refuses."""
+        """Answers a message; Airflow's interface. Raises AirflowRuntimeError when the server refuses the request."""
         message = others["msg"] if msg is None else msg
         kind = type(message).__name__
         answer = self.answers.get(kind)
@@ -45,13 +45,13 @@ class Supervisor:
             raise self.problem(str(error), status=error.status) from None
 
     async def asend(self, msg: Any) -> Any:
-        """The same where an event loop runs: it goes on meanwhile."""
+        """Answers a message without blocking the event loop."""
         import asyncio
 
         return await asyncio.to_thread(self.send, msg)
 
     def send_request(self, _log, msg):
-        """How 3.0 asks; it gets the answer by `get_message`."""
+        """Airflow 3.0's interface, which reads the answer with `get_message`."""
         self.last = self.send(msg)
 
     def get_message(self):
@@ -59,7 +59,7 @@ class Supervisor:
 
     @staticmethod
     def error(kind, **detail):
-        """An answer that says what is missing."""
+        """Returns an error response of a kind in Airflow's ErrorType."""
         from airflow.sdk.exceptions import ErrorType
 
         return make("ErrorResponse", error=ErrorType[kind], detail=detail)
@@ -69,38 +69,38 @@ class Supervisor:
 
         return AirflowRuntimeError(self.error("API_SERVER_ERROR", message=text, **detail))
 
-    # --- what everybody may ask
+    # --- messages allowed without a task
 
     def connection(self, message):
-        found = leoflow_server.read("connections", message.conn_id)
-        if found is None:
+        stored = leoflow_server.read("connections", message.conn_id)
+        if stored is None:
             return self.error("CONNECTION_NOT_FOUND", conn_id=message.conn_id)
-        hide("password", found.get("password"))
+        hide("password", stored.get("password"))
         try:
-            hide("extra", json.loads(found.get("extra") or "null"))
+            hide("extra", json.loads(stored.get("extra") or "null"))
         except ValueError:
-            # Not everybody's extra is JSON.
+            # `extra` may be any text.
             pass
-        return make("ConnectionResult", conn_id=message.conn_id, **{name: found.get(name) for name in CONNECTION_FIELDS})
+        return make("ConnectionResult", conn_id=message.conn_id, **{name: stored.get(name) for name in CONNECTION_FIELDS})
 
     def variable(self, message):
-        found = leoflow_server.read("variables", message.key)
-        if found is None:
+        stored = leoflow_server.read("variables", message.key)
+        if stored is None:
             return self.error("VARIABLE_NOT_FOUND", key=message.key)
-        hide(message.key, found["value"])
-        return make("VariableResult", key=message.key, value=found["value"])
+        hide(message.key, stored["value"])
+        return make("VariableResult", key=message.key, value=stored["value"])
 
     def mask(self, message):
         masking.mask_secret(message.value, message.name)
 
 
 class TaskSupervisor(Supervisor):
-    """Of one try."""
+    """Answers the messages of one try."""
 
     def __init__(self, spec: dict[str, Any]):
         super().__init__()
         self.spec = spec
-        # What became of it, as in `result.json`.
+        # The result, as in `result.json`.
         self.result = {}
         xcoms = self.xcoms = xcom_messages.XComs(spec, self)
         assets, states = asset_messages.Assets(self), state_messages.States(self)
@@ -115,13 +115,13 @@ class TaskSupervisor(Supervisor):
             "GetTaskRescheduleStartDate": self.first_start,
             "SetRenderedFields": self.rendered, "SetRenderedMapIndex": self.named, "SkipDownstreamTasks": self.skips,
             "SucceedTask": self.succeeded, "TaskState": self.ended, "RetryTask": self.retries,
-            "RescheduleTask": self.looks_again, "DeferTask": self.deferred,
+            "RescheduleTask": self.rescheduled_task, "DeferTask": self.deferred,
             "AwaitInputTask": self.awaits_input, "ResendLoggingFD": lambda _: None,
         })
 
-    def ask(self, place: str, body: Any = None, method: str | None = None) -> Any:
-        """Of the server; `place` is below `/task/`."""
-        return leoflow_server.client().request(method or ("GET" if body is None else "POST"), f"/task/{place}", body)
+    def ask(self, path: str, body: Any = None, method: str | None = None) -> Any:
+        """Sends a request to the server; `path` is below `/task/`."""
+        return leoflow_server.client().request(method or ("GET" if body is None else "POST"), f"/task/{path}", body)
 
     # --- variables
 
@@ -155,20 +155,19 @@ class TaskSupervisor(Supervisor):
         return make("OKResponse", ok=True)
 
     def dag(self, message):
-        found = self.ask(f"dags/{quote(message.dag_id)}")
-        return make("DagResult", **found)
+        return make("DagResult", **self.ask(f"dags/{quote(message.dag_id)}"))
 
     def dag_run(self, message):
-        found = self.ask("runs/get", {"dag_id": message.dag_id, "run_id": message.run_id})
-        return make("DagRunResult", **run_fields(found))
+        run = self.ask("runs/get", {"dag_id": message.dag_id, "run_id": message.run_id})
+        return make("DagRunResult", **run_fields(run))
 
     def run_state(self, message):
         return make("DagRunStateResult", **self.ask("runs/state", {"dag_id": message.dag_id, "run_id": message.run_id}))
 
     def previous_run(self, message):
         body = {"dag_id": message.dag_id, "logical_date": stamp(message.logical_date), "state": plain(message.state)}
-        found = self.ask("runs/previous", body)
-        return make("PreviousDagRunResult", dag_run=None if found is None else run_fields(found))
+        run = self.ask("runs/previous", body)
+        return make("PreviousDagRunResult", dag_run=None if run is None else run_fields(run))
 
     def previous_success(self, _message):
         return make("PrevSuccessfulDagRunResult", **(self.ask("previous") or {}))
@@ -190,8 +189,8 @@ class TaskSupervisor(Supervisor):
         return make("TaskStatesResult", task_states=self.ask("instances/states", self.selection(message)))
 
     def breadcrumbs(self, message):
-        found = self.ask("instances/breadcrumbs", {"dag_id": message.dag_id, "run_id": message.run_id})
-        return make("TaskBreadcrumbsResult", breadcrumbs=found)
+        breadcrumbs = self.ask("instances/breadcrumbs", {"dag_id": message.dag_id, "run_id": message.run_id})
+        return make("TaskBreadcrumbsResult", breadcrumbs=breadcrumbs)
 
     def previous_instance(self, message):
         body = {"dag_id": message.dag_id, "task_id": message.task_id, "map_index": message.map_index,
@@ -202,7 +201,7 @@ class TaskSupervisor(Supervisor):
         first = self.spec.get("first_start_date")
         return make("TaskRescheduleStartDate", start_date=first)
 
-    # --- what the task says of itself
+    # --- reports of the task
 
     def rendered(self, message):
         self.result["rendered"] = message.model_dump(mode="json")["rendered_fields"]
@@ -213,22 +212,22 @@ class TaskSupervisor(Supervisor):
         return make("OKResponse", ok=True)
 
     def skips(self, message):
-        self.result["skipped_tasks"] = [one if isinstance(one, str) else one[0] for one in message.tasks]
+        self.result["skipped_tasks"] = [task if isinstance(task, str) else task[0] for task in message.tasks]
 
-    def takes_name(self, message):
+    def record_map_index_name(self, message):
         name = getattr(message, "rendered_map_index", None)
         if name:
             self.result["map_index"] = name
 
     def succeeded(self, message):
-        self.takes_name(message)
+        self.record_map_index_name(message)
         self.result.update(state="success", xcoms=self.xcoms.taken())
-        told = asset_messages.told(self.task, message.outlet_events or [])
-        if told:
-            self.result["asset_events"] = told
+        events = asset_messages.outlet_events(self.task, message.outlet_events or [])
+        if events:
+            self.result["asset_events"] = events
 
     def ended(self, message):
-        self.takes_name(message)
+        self.record_map_index_name(message)
         self.xcoms.flush()
         state = plain(message.state)
         self.result.update(state="skipped" if state == "skipped" else "failed", retry=False)
@@ -240,20 +239,20 @@ class TaskSupervisor(Supervisor):
         if delay is not None:
             self.result["retry_delay"] = delay
 
-    def looks_again(self, message):
+    def rescheduled_task(self, message):
         self.xcoms.flush()
         self.result.update(state="up_for_reschedule", due=stamp(message.reschedule_date))
 
     def deferred(self, message):
         kwargs = message.model_dump(mode="json")["trigger_kwargs"] or {}
-        self.lets_go(message, "deferred", message.classpath, kwargs, message.trigger_timeout)
+        self.suspend(message, "deferred", message.classpath, kwargs, message.trigger_timeout)
 
     def awaits_input(self, message):
-        self.lets_go(message, "awaiting_input", "", {}, message.timeout)
+        self.suspend(message, "awaiting_input", "", {}, message.timeout)
 
-    def lets_go(self, message, state, classpath, kwargs, timeout):
-        """The process ends, and the task goes on later."""
-        self.takes_name(message)
+    def suspend(self, message, state, classpath, kwargs, timeout):
+        """Records that the process ends and the task resumes later."""
+        self.record_map_index_name(message)
         self.xcoms.flush()
         self.result.update(state=state, deferral={
             "classpath": classpath, "kwargs": kwargs, "timeout": None if timeout is None else timeout.total_seconds(),
@@ -261,15 +260,15 @@ class TaskSupervisor(Supervisor):
         })
 
     def instance(self, _):
-        """The one instance that its task can ask about."""
+        """Returns the task's own instance, the only one that it may ask about."""
         return {name: self.spec[name] for name in ("dag_id", "run_id", "task_id", "map_index")}
 
-    # The task's own operator, once it is made: what it is to say of its outlets.
+    # The operator, set once it is loaded; its outlets are needed for asset events.
     task = None
 
 
 def hide(name, value):
-    """From Airflow's logs, and from ours."""
+    """Masks a secret in Airflow's logs and in ours."""
     masking.note_secret(name, value)
     try:
         from airflow.sdk.log import _secrets_masker
@@ -284,15 +283,15 @@ def stamp(value: datetime.datetime | None) -> str | None:
 
 
 def dates(message):
-    return None if message.logical_dates is None else [stamp(one) for one in message.logical_dates]
+    return None if message.logical_dates is None else [stamp(date) for date in message.logical_dates]
 
 
 def plain(value: Any) -> Any:
-    """Of an enumeration, what it stands for."""
+    """Returns the value of an enumeration member; other values as they are."""
     return getattr(value, "value", value)
 
 
-def run_fields(found: dict[str, Any]) -> dict[str, Any]:
-    """A run, with all that the models of some version ask for."""
-    whole = {"clear_number": 0, "end_date": None, "consumed_asset_events": [], "partition_key": None, **found}
-    return {**whole, "run_type": older_versions.run_type(whole["run_type"])}
+def run_fields(run: dict[str, Any]) -> dict[str, Any]:
+    """Returns the fields of a run, with defaults for those that the models of some versions require."""
+    fields = {"clear_number": 0, "end_date": None, "consumed_asset_events": [], "partition_key": None, **run}
+    return {**fields, "run_type": older_versions.run_type(fields["run_type"])}

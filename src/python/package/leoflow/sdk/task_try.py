@@ -1,5 +1,5 @@
-"""One try, run by Airflow's own task runner in this process: `startup`, `run` and `finalize` are Airflow's, what they talk to
-is ours."""
+"""Runs one try with Airflow's task runner in this process: `startup`, `run` and `finalize` are Airflow's; the
+supervisor is ours."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ASSET_RUNS = ("asset_triggered", "asset_materialization")
 
 
 def block_database() -> None:
-    """Whoever wants Airflow's tables hears of it in Airflow's words."""
+    """Makes access to Airflow's database fail with Airflow's own error."""
     from airflow.sdk.execution_time import supervisor
 
     block = getattr(supervisor, "block_orm_access", None)
@@ -31,7 +31,7 @@ def block_database() -> None:
 
 
 class Try:
-    """Begins it: `make_dag` gives the DAG. What that raises is what keeps the try from running."""
+    """Starts a try. `make_dag` loads the DAG; its errors prevent the try from running."""
 
     def __init__(self, spec: dict[str, Any], make_dag: Callable[[], Any], supervisor: TaskSupervisor, folder: str | None = None):
         from airflow.sdk.execution_time import task_runner
@@ -47,27 +47,27 @@ class Try:
         details = startup.details(spec, events)
         original, task_runner.parse = task_runner.parse, self.parse
         try:
-            # 3.0 asks for the details itself.
+            # Airflow 3.0 requests the details itself.
             self.supervisor.last = details
             self.supervisor._get_response = lambda: details
-            given = {"msg": details} if inspect.signature(task_runner.startup).parameters else {}
-            self.ti, self.context, self.log = task_runner.startup(**given)
+            arguments = {"msg": details} if inspect.signature(task_runner.startup).parameters else {}
+            self.ti, self.context, self.log = task_runner.startup(**arguments)
         finally:
             task_runner.parse = original
 
-    def parse(self, what, *_):
-        """In the place of Airflow's, which knows no version of a DAG: the same DAG from the sources of this one."""
+    def parse(self, details, *_):
+        """Replaces Airflow's function, so that the DAG is loaded from the stored sources of its version."""
         dag = self.make_dag()
         task = self.supervisor.task = dag.get_task(self.spec["task_id"])
-        older_versions.tell_upstream_indexes(what.ti_context, task, self.spec["map_index"], self.count)
-        return instance(what, task, dag.fileloc)
+        older_versions.set_upstream_indexes(details.ti_context, task, self.spec["map_index"], self.count)
+        return instance(details, task, dag.fileloc)
 
     def count(self, task_id):
         body = {"dag_id": self.spec["dag_id"], "run_ids": [self.spec["run_id"]], "task_ids": [task_id]}
         return self.supervisor.ask("instances/count", body)["count"]
 
     def prepare(self) -> None:
-        """The task as it is to run: for its element, with its templates rendered."""
+        """Creates the task of this map index and renders its templates."""
         self.runner._prepare(self.ti, self.log, self.context)
 
     @property
@@ -75,10 +75,10 @@ class Try:
         return self.ti.task
 
     def run(self) -> dict[str, Any]:
-        """What became of it: state, reason, XComs."""
+        """Runs the try; returns its result: state, reason, XComs."""
         if self.folder:
             plain_files.mark(os.path.join(self.folder, "began"))
-        children = child_processes.Server(self.supervisor) if child_processes.starts_some(self.ti.task) else None
+        children = child_processes.Server(self.supervisor) if child_processes.starts_child_processes(self.ti.task) else None
         state, _, self.error = self.runner.run(self.ti, self.context, self.log)
         if children is not None:
             children.finish()
@@ -86,31 +86,31 @@ class Try:
         self.context["exception"] = self.error
         result = self.supervisor.result
         if "state" not in result:
-            # Its state is one that nobody here goes on from.
-            result.update(state="failed", retry=False, reason=f"Leoflow does not know the state {getattr(state, 'value', state)} yet")
+            # A state that no message handler has recorded.
+            result.update(state="failed", retry=False, reason=f"Leoflow does not support the state {getattr(state, 'value', state)}")
         if result["state"] in ("failed", "skipped") and self.error is not None:
             result["reason"] = describe(self.error)
         if result["state"] == "failed" and self.error is not None:
-            self.say_what_is_missing(result)
+            self.log_hints(result)
         if getattr(self.ti.task, "overwrite_rtif_after_execution", False) and self.ti.task.template_fields:
             result["rendered"] = self.runner._serialize_rendered_fields(self.ti.task)
         return result
 
-    def say_what_is_missing(self, result):
-        """After the error, which Airflow has shown."""
+    def log_hints(self, result):
+        """Logs hints after the error, which Airflow has logged."""
         date = missing_date(self.error) if self.context["dag_run"].logical_date is None else None
         for hint in filter(None, [missing_package(self.error), date]):
             task_log.say("error", task_log.OWN, hint)
         if date:
             result["reason"] += f" ({date})"
 
-    def tell(self) -> None:
-        """The user's callbacks and listeners, once it is known how the try has ended."""
+    def run_callbacks(self) -> None:
+        """Runs the user's callbacks and listeners for the outcome of the try."""
         self.runner.finalize(self.ti, self.state, self.context, self.log, self.error)
 
 
 def instance(details: Any, task: Any, fileloc: str) -> Any:
-    """The task instance as the task's own code sees it."""
+    """Creates the task instance that task code sees."""
     from airflow.sdk.execution_time import task_runner
 
     context = details.ti_context
@@ -123,7 +123,7 @@ def instance(details: Any, task: Any, fileloc: str) -> Any:
 
 
 def context_of(dag: Any, spec: dict[str, Any]) -> dict[str, Any]:
-    """What the callbacks of a run are given: the context of the task that decided, where there is one."""
+    """Returns the context of a run's callbacks: that of the task that decided the run's state, if there is one."""
     from airflow.sdk.execution_time import task_runner
 
     if spec.get("run_type") is None:

@@ -1,5 +1,5 @@
-"""Timetables of Airflow's own SDK, as our scheduler knows them: told apart by their classes' names, which the SDK's and the
-core's have in common."""
+"""Converts timetables of Airflow's SDK to the scheduler's form. Classes are recognized by name, which is the same in
+the SDK and in Airflow's core."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def of(timetable: Any) -> ours.Timetable:
-    """The same in our words. One of the user's own class is asked itself, by way of `ask`."""
+def convert(timetable: Any) -> ours.Timetable:
+    """Converts a timetable. The scheduler asks a custom one for its due times, through `entry/ask.py`."""
     kind = type(timetable)
     if kind.__module__.partition(".")[0] != "airflow":
         return Custom(timetable)
@@ -37,10 +37,10 @@ class Custom(ours.Timetable):
 
 
 def value(timetable, name, otherwise=None):
-    """The SDK's timetables have public names for what those of the core keep behind an underscore."""
-    found = getattr(timetable, name, None)
-    found = getattr(timetable, f"_{name}", None) if found is None else found
-    return otherwise if found is None else found
+    """Returns an attribute, which is public in the SDK's timetables and private in those of Airflow's core."""
+    attribute = getattr(timetable, name, None)
+    attribute = getattr(timetable, f"_{name}", None) if attribute is None else attribute
+    return otherwise if attribute is None else attribute
 
 
 def cron_trigger(timetable):
@@ -52,14 +52,14 @@ def cron_trigger(timetable):
 
 
 def several_crons(timetable):
-    parts = [cron_trigger(one) for one in value(timetable, "timetables", [])]
-    made = ours.MultipleCronTriggerTimetable(*[one.expression for one in parts], timezone=parts[0].timezone)
-    made.parts = parts
-    return made
+    parts = [cron_trigger(cron) for cron in value(timetable, "timetables", [])]
+    converted = ours.MultipleCronTriggerTimetable(*[part.expression for part in parts], timezone=parts[0].timezone)
+    converted.parts = parts
+    return converted
 
 
 def asset_or_time(timetable):
-    return ours.AssetOrTimeSchedule(timetable=of(timetable.timetable), assets=[])
+    return ours.AssetOrTimeSchedule(timetable=convert(timetable.timetable), assets=[])
 
 
 MAKERS = {
@@ -68,16 +68,16 @@ MAKERS = {
     "ContinuousTimetable": lambda _: ours.ContinuousTimetable(),
     "CronTriggerTimetable": cron_trigger,
     "MultipleCronTriggerTimetable": several_crons,
-    "CronDataIntervalTimetable": lambda one: ours.CronDataIntervalTimetable(
-        value(one, "expression"), timezone=value(one, "timezone", "UTC")),
-    "DeltaTriggerTimetable": lambda one: ours.DeltaTriggerTimetable(
-        value(one, "delta"), interval=value(one, "interval", datetime.timedelta())),
-    "DeltaDataIntervalTimetable": lambda one: ours.DeltaDataIntervalTimetable(value(one, "delta")),
-    "EventsTimetable": lambda one: ours.EventsTimetable(
-        value(one, "event_dates"), bool(value(one, "restrict_to_events", False)), description=value(one, "description")),
-    "CronPartitionTimetable": lambda one: partitions.CronPartitions(
-        value(one, "expression"), value(one, "timezone", "UTC"), value(one, "run_immediately", False),
-        value(one, "run_offset", 0), value(one, "key_format")),
+    "CronDataIntervalTimetable": lambda timetable: ours.CronDataIntervalTimetable(
+        value(timetable, "expression"), timezone=value(timetable, "timezone", "UTC")),
+    "DeltaTriggerTimetable": lambda timetable: ours.DeltaTriggerTimetable(
+        value(timetable, "delta"), interval=value(timetable, "interval", datetime.timedelta())),
+    "DeltaDataIntervalTimetable": lambda timetable: ours.DeltaDataIntervalTimetable(value(timetable, "delta")),
+    "EventsTimetable": lambda timetable: ours.EventsTimetable(
+        value(timetable, "event_dates"), bool(value(timetable, "restrict_to_events", False)), description=value(timetable, "description")),
+    "CronPartitionTimetable": lambda timetable: partitions.CronPartitions(
+        value(timetable, "expression"), value(timetable, "timezone", "UTC"), value(timetable, "run_immediately", False),
+        value(timetable, "run_offset", 0), value(timetable, "key_format")),
     "PartitionedAssetTimetable": partitions.PartitionedAssets,
     "PartitionedAtRuntime": lambda _: partitions.PartitionedAtRuntime(),
     "AssetTriggeredTimetable": lambda _: ours.AssetTriggeredTimetable(None),

@@ -1,4 +1,4 @@
-"""The process that waits in the place of tasks that Airflow's own SDK has deferred: its triggers, unmodified."""
+"""The process that runs triggers of Airflow's SDK, unmodified."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class TriggerSupervisor(TaskSupervisor):
-    """What triggers may ask: of no try, by the rights of the user."""
+    """Answers messages of triggers, which belong to no try and have the user's permissions."""
 
     def __init__(self):
         super().__init__({"dag_id": "", "run_id": "", "task_id": "", "map_index": -1})
-        # There is no state store for what is no try.
+        # State stores need a try.
         for kind in [kind for kind in self.answers if "StateStore" in kind]:
             del self.answers[kind]
         del self.answers["CreateHITLDetailPayload"]
@@ -30,11 +30,11 @@ class TriggerSupervisor(TaskSupervisor):
     def instance(self, ti_id):
         return INSTANCES[str(ti_id)]
 
-    def ask(self, place: str, body: Any = None, method: str | None = None) -> Any:
-        return leoflow_server.client().request(method or ("GET" if body is None else "POST"), f"/local/triggers/{place}", body)
+    def ask(self, path: str, body: Any = None, method: str | None = None) -> Any:
+        return leoflow_server.client().request(method or ("GET" if body is None else "POST"), f"/local/triggers/{path}", body)
 
 
-# The task instances whose triggers have been here, by Airflow's id.
+# The task instances of running triggers, by Airflow's id.
 INSTANCES = {}
 
 
@@ -44,23 +44,23 @@ def make_instance(spec):
     fields = {**spec, "id": startup.instance_id(spec), "dag_version_id": startup.version_id(spec["dag_id"]),
               "hostname": os.uname().nodename}
     known = comms.TaskInstance.model_fields
-    made = comms.TaskInstance(**{name: value for name, value in fields.items() if name in known})
-    INSTANCES[str(made.id)] = {name: spec[name] for name in ("dag_id", "run_id", "task_id", "map_index")}
-    return made
+    instance = comms.TaskInstance(**{name: value for name, value in fields.items() if name in known})
+    INSTANCES[str(instance.id)] = {name: spec[name] for name in ("dag_id", "run_id", "task_id", "map_index")}
+    return instance
 
 
-class SdkKind(trigger_host.Kind):
+class SdkTriggerBackend(trigger_host.TriggerBackend):
     def forget(self, instance):
         if instance is not None:
             INSTANCES.pop(str(instance.id), None)
 
 
-KIND = SdkKind(older_versions.encode, older_versions.decode, make_instance, logs.to_errors)
+TRIGGER_BACKEND = SdkTriggerBackend(older_versions.encode, older_versions.decode, make_instance, logs.to_errors)
 
 
 def main(options: dict[str, Any]) -> None:
-    """In a project's folder, with its variables and its modules."""
-    # First: whatever is imported of Airflow may want one of them.
+    """Runs triggers. The project's folder, variables and modules must be set up."""
+    # Must come first: imports of Airflow may need one of the classes.
     named_classes.check()
     from airflow.sdk.execution_time import task_runner
     from leoflow.sdk import task_try
@@ -71,4 +71,4 @@ def main(options: dict[str, Any]) -> None:
     enter_project()
     task_runner.SUPERVISOR_COMMS = TriggerSupervisor()
     task_try.block_database()
-    asyncio.run(trigger_host.serve(KIND, logs.configure))
+    asyncio.run(trigger_host.serve(TRIGGER_BACKEND, logs.configure))

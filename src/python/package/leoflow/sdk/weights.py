@@ -1,5 +1,5 @@
-"""The weight of a task, as the scheduler compares it: by one of Airflow's rules, or by a strategy of the project's own, which is
-asked when the DAG is parsed."""
+"""Computes the weight by which the scheduler orders tasks, from one of Airflow's rules or from a custom strategy, which
+is called when the DAG is parsed."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ LEAST, MOST = -(2**31), 2**31 - 1
 
 
 class UnknownWeight(Exception):
-    """A strategy that wants to know what nobody knows before there is a run."""
+    """A strategy that needs values which do not exist before the run."""
 
 
 def rule_of(task: Any) -> str:
-    """Its weight rule by name, or the class of a strategy of one's own."""
+    """Returns the name of a weight rule, or the class path of a custom strategy."""
     rule = task.weight_rule
     name = rule if isinstance(rule, str) else getattr(rule, "value", None) or STRATEGIES.get(type(rule).__name__)
     if name is None:
@@ -35,14 +35,14 @@ def rule_of(task: Any) -> str:
 
 
 def weight(task: Any, rule: str, dag: DAG) -> int:
-    """Raises UnknownWeight."""
+    """Computes the total weight. Raises UnknownWeight."""
     if rule not in RULES:
         return clamp(strategy_of(task).get_weight(FirstTry(task, dag)))
-    own = task.priority_weight
+    own_weight = task.priority_weight
     if rule == "absolute":
-        return own
+        return own_weight
     relatives = task.get_flat_relative_ids(upstream=rule == "upstream")
-    return clamp(own + sum(dag.task_dict[one].priority_weight for one in relatives))
+    return clamp(own_weight + sum(dag.task_dict[relative_id].priority_weight for relative_id in relatives))
 
 
 def clamp(value):
@@ -61,7 +61,7 @@ def strategy_of(task):
 
 
 class FirstTry:
-    """A task instance of which there is no more than its task yet, as Airflow asks about it when a run is made."""
+    """A task instance before its run, as Airflow passes it to a strategy when it creates a run."""
 
     try_number = 0
 
@@ -73,4 +73,4 @@ class FirstTry:
             self.map_index = -1
 
     def __getattr__(self, name):
-        raise UnknownWeight(f"it asks for ti.{name}, and is asked before there is a run")
+        raise UnknownWeight(f"it reads ti.{name}, which does not exist before the run")

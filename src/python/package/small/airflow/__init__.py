@@ -1,11 +1,11 @@
-"""Airflow's import paths, for DAG files where Airflow itself is not installed. What is where says
-`leoflow/names.py`; a module is made when it is imported, and a name looked up when it is asked for."""
+"""Airflow's import paths, for DAG files where Airflow itself is not installed. `leoflow/names.py` lists the names;
+modules are created on import and names are resolved on access."""
 
 import importlib.machinery
 import sys
 
 from leoflow.common import airflow_version
-from leoflow.common.exceptions import of_airflow
+from leoflow.common.exceptions import unsupported_name
 from leoflow.common.packages import IN_TWO_PARTS
 from leoflow.names import MODULES, look_up
 
@@ -15,14 +15,14 @@ class _Modules:
         if not name.startswith("airflow."):
             return None
         if name not in MODULES and name.removeprefix("airflow.providers.") not in IN_TWO_PARTS:
-            raise of_airflow(f"the module {name}")
+            raise unsupported_name(f"the module {name}")
         return importlib.machinery.ModuleSpec(name, self, is_package=True)
 
     def create_module(self, spec):
         return None
 
     def exec_module(self, module):
-        # What holds providers and is none has nothing of its own.
+        # Parents of provider packages, such as `airflow.providers.apache`, are empty.
         if module.__name__ in MODULES:
             module.__all__ = sorted(MODULES[module.__name__])
             module.__getattr__ = look_up(module.__name__)

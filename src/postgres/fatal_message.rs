@@ -1,0 +1,107 @@
+//! Finds the last fatal message in PostgreSQL's log, and its cause.
+
+/// Cause of a fatal message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// May resolve itself once disk space is freed.
+    DiskFull,
+    /// The data files are damaged.
+    Damaged,
+    Other,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FatalMessage {
+    /// The message, without time and process.
+    pub text: String,
+    pub cause: Cause,
+}
+
+/// Parts of fatal messages that concern a single client or that a healthy server writes.
+const IRRELEVANT: &[&str] = &[
+    "the database system is",
+    "not yet accepting connections",
+    "terminating connection",
+    "does not exist",
+    "password authentication",
+    "role \"",
+    "canceling statement",
+];
+const FULL: &[&str] = &["No space left on device", "Disk quota exceeded"];
+const DAMAGED: &[&str] = &[
+    "checkpoint record",
+    "control file",
+    "global/pg_control",
+    "incompatible with server",
+    "required WAL",
+    "pg_wal\" does not exist",
+    "invalid page",
+    "pg_xact",
+    "checksum",
+];
+
+/// Returns the last fatal message among lines of the log.
+pub fn last(lines: &[String]) -> Option<FatalMessage> {
+    lines.iter().rev().find_map(|line| {
+        let text = ["FATAL:", "PANIC:"].iter().find_map(|level| line.split_once(level)).map(|(_, text)| text.trim())?;
+        let cause = cause_of(text);
+        let is_irrelevant = cause == Cause::Other && IRRELEVANT.iter().any(|part| text.contains(part));
+        (!is_irrelevant).then(|| FatalMessage { text: text.to_owned(), cause })
+    })
+}
+
+/// Classifies a message.
+pub fn cause_of(text: &str) -> Cause {
+    let contains_any = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
+    if contains_any(FULL) {
+        Cause::DiskFull
+    } else if contains_any(DAMAGED) || is_missing_table(text) {
+        Cause::Damaged
+    } else {
+        Cause::Other
+    }
+}
+
+/// True if a file of a table or catalogue is missing. Missing permission or too many open files is not damage.
+fn is_missing_table(text: &str) -> bool {
+    let prefixes = ["could not open file \"base/", "could not open file \"global/"];
+    prefixes.iter().any(|part| text.contains(part)) && text.contains("No such file or directory")
+}
+
+/// Removes lines with PostgreSQL's advice to run commands that would destroy the data.
+pub fn without_bad_advice(lines: Vec<String>) -> Vec<String> {
+    lines.into_iter().filter(|line| !line.contains("initdb") && !line.contains("pg_resetwal")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn last_of(text: &str) -> Option<(String, Cause)> {
+        let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        last(&lines).map(|message| (message.text, message.cause))
+    }
+
+    #[test]
+    fn finds_the_last_fatal_message_of_the_server() {
+        let full = "2026-01-01 [1] PANIC:  could not write to file \"pg_wal/xlogtemp.1\": No space left on device";
+        let text = format!("{full}\n2026-01-01 [2] FATAL:  the database system is in recovery mode\nLOG:  done");
+        let message = "could not write to file \"pg_wal/xlogtemp.1\": No space left on device";
+        assert_eq!(last_of(&text), Some((message.to_owned(), Cause::DiskFull)));
+        assert_eq!(last_of("LOG:  all is well"), None);
+        assert_eq!(last_of("x FATAL:  could not locate a valid checkpoint record").unwrap().1, Cause::Damaged);
+        assert_eq!(last_of("x FATAL:  required WAL directory \"pg_wal\" does not exist").unwrap().1, Cause::Damaged);
+        let missing_file = "x FATAL:  could not open file \"global/1262\": No such file or directory";
+        assert_eq!(last_of(missing_file).unwrap().1, Cause::Damaged);
+        let forbidden_file = "x FATAL:  could not open file \"global/1262\": Permission denied";
+        assert_eq!(last_of(forbidden_file).unwrap().1, Cause::Other);
+        assert_eq!(last_of("x FATAL:  role \"x\" does not exist"), None);
+        assert_eq!(last_of("x FATAL:  could not map anonymous shared memory").unwrap().1, Cause::Other);
+    }
+
+    #[test]
+    fn removes_destructive_advice() {
+        let lines = ["It looks like you need to initdb or pg_basebackup.", "FATAL:  x"].map(str::to_owned).to_vec();
+        assert_eq!(without_bad_advice(lines), ["FATAL:  x"]);
+    }
+}

@@ -1,0 +1,19 @@
+"""Selects the package that parses and runs DAGs in this process: the small package or Airflow's SDK."""
+
+from __future__ import annotations
+
+from leoflow.common import real_sdk
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
+
+
+def current() -> ModuleType:
+    """Returns a module with `dags_of`, `structures`, `begin_try`, `try_in_foreground`, `begin_log`, `timetable_of` and
+    `call_back`."""
+    if real_sdk.is_used():
+        from leoflow.sdk import backend
+    else:
+        from leoflow.entry import small_backend as backend
+    return backend

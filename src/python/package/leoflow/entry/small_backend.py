@@ -1,0 +1,101 @@
+"""Parses and runs DAGs with the small package (Leoflow's own implementation of `airflow.sdk`), the default.
+`leoflow.sdk.backend` has the same functions for Airflow's SDK."""
+
+from __future__ import annotations
+
+import os
+
+from leoflow.authoring import parsing_context
+from leoflow.authoring.dag import collect_dags
+from leoflow.authoring.run_types import DagRunType
+from leoflow.authoring.timetables import DataInterval, TimeRestriction
+from leoflow.common import current, task_log
+from leoflow.common.exceptions import AirflowException
+from leoflow.common.reports import explain
+from leoflow.entry import structure
+from leoflow.running.context import build_context
+from leoflow.running.offline import InMemoryXComs, Offline
+from leoflow.running.task_api import TaskApi
+from leoflow.running.task_instance import DagRun
+from leoflow.running.task_try import Try
+from leoflow.running.xcoms import TaskXComs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from leoflow.authoring.dag import DAG
+    from leoflow.entry.workspace import Workspace
+
+
+def dags_of(workspace: Workspace, path: str, settings: dict[str, Any] | None = None) -> list[DAG]:
+    """Runs a DAG file; returns its DAGs with the project's settings applied."""
+    path = os.path.abspath(path)
+    module = workspace.run(path)
+    dags = collect_dags(path, module, workspace.owns)
+    if settings:
+        from leoflow.entry.settings import apply
+
+        apply(settings, dags)
+    return dags
+
+
+def structures(dags: list[DAG], workspace: Workspace) -> list[dict[str, Any]]:
+    """Returns the structures of DAGs. `place` (file:line) is used in error messages and is not stored."""
+    steady = structure.is_steady(workspace.executed.values())
+    return [{**structure.dag_structure(dag, steady), "place": f"{dag.module_file}:{dag.line}"} for dag in dags]
+
+
+def begin_try(spec: dict[str, Any], workspace: Workspace, folder: str) -> Try:
+    """Loads the task; returns the try, ready to run."""
+    parsing_context.is_for(spec["dag_id"], spec["task_id"])
+    for dag in dags_of(workspace, spec["fileloc"], spec.get("settings")):
+        if dag.dag_id == spec["dag_id"]:
+            context = build_context(spec, dag, dag.get_task(spec["task_id"]), TaskXComs(), TaskApi())
+            return Try(context["task"], context, folder, spec.get("max_map_length", 1024))
+    raise AirflowException(f"{spec['fileloc']} no longer defines the DAG {spec['dag_id']!r}")
+
+
+def try_in_foreground(dag: DAG, task: Any, spec: dict[str, Any], memory: InMemoryXComs) -> Try:
+    """Returns a try that runs without a server."""
+    return Try(task, build_context(spec, dag, task, memory, Offline(memory)), max_map_length=spec["max_map_length"])
+
+
+def wait_for_trigger(deferral: dict[str, Any], spec: dict[str, Any], task_id: str) -> dict[str, Any]:
+    """Runs the trigger of a deferred task in this process; returns what the task resumes with."""
+    from leoflow.running import deferral as deferred
+
+    return deferred.TRIGGER_BACKEND.run_here(deferral, {**spec, "task_id": task_id})
+
+
+def begin_log(sink: Callable[[dict[str, Any]], None]) -> None:
+    """Passes the events of Python's loggers to `sink`."""
+    task_log.begin_loggers(sink)
+
+
+def timetable_of(dag: DAG) -> tuple[Any, type, type, Any]:
+    """Returns a DAG's timetable, the classes of its arguments and results, and the type of scheduled runs."""
+    return dag.timetable, DataInterval, TimeRestriction, DagRunType.SCHEDULED
+
+
+def call_back(dag: DAG, spec: dict[str, Any]) -> list[str]:
+    """Runs the DAG's callbacks, with the context of the task that decided the run's state. Returns the errors."""
+    context = {"dag": dag, "run_id": spec["run_id"], "reason": spec["reason"]}
+    if spec.get("task_id") in dag.task_dict:
+        task = dag.get_task(spec["task_id"])
+        context = build_context(spec, dag, task, TaskXComs(), TaskApi())
+        context["reason"] = spec["reason"]
+        context["dag_run"].state = spec["state"]
+    elif spec.get("conf") is not None:
+        context["dag_run"] = DagRun(spec)
+        context["dag_run"].state = spec["state"]
+    functions = dag.on_success_callback if spec["state"] == "success" else dag.on_failure_callback
+    problems = []
+    current.set_context(context)
+    for function in functions:
+        try:
+            function(context)
+        except Exception as error:
+            problems.append(explain(error))
+    return problems

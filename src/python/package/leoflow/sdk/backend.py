@@ -1,0 +1,100 @@
+"""Parses and runs DAGs with Airflow's SDK. `entry/small_backend.py` has the same functions for the small package."""
+
+from __future__ import annotations
+
+from leoflow.common.exceptions import AirflowException
+from leoflow.common.reports import explain
+from leoflow.sdk import dag_file, hitl_messages, logs, named_classes, structure, task_try
+from leoflow.sdk.offline import OfflineSupervisor
+from leoflow.sdk.supervisor import Supervisor, TaskSupervisor
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from airflow.sdk import DAG
+
+
+def dags_of(workspace: Any, path: str, settings: dict[str, Any] | None = None) -> list[DAG]:
+    """Runs a DAG file; returns its DAGs with the project's settings applied."""
+    # Must come first: imports of Airflow may need one of the classes.
+    named_classes.check()
+    from airflow.sdk.execution_time import task_runner
+
+    task_runner.SUPERVISOR_COMMS = Supervisor()
+    task_try.block_database()
+    return dag_file.dags_of(workspace, path, settings)
+
+
+def structures(dags: list[DAG], workspace: Any) -> list[dict[str, Any]]:
+    """Returns the structures of DAGs, each with its `place`, which error messages name and which is not stored with
+    it."""
+    return [{**structure.dag_structure(dag), "place": dag_file.location_of(dag, workspace.source(dag.fileloc))} for dag in dags]
+
+
+def begin_try(spec: dict[str, Any], workspace: Any, folder: str) -> task_try.Try:
+    """Loads the task; returns the try, ready to run."""
+
+    def make_dag():
+        for dag in dag_file.dags_of(workspace, spec["fileloc"], spec.get("settings")):
+            if dag.dag_id == spec["dag_id"]:
+                return dag
+        raise AirflowException(f"{spec['fileloc']} no longer defines the DAG {spec['dag_id']!r}")
+
+    named_classes.check()
+    # Listeners, which plugins bring, are notified of the start.
+    dag_file.enter_project()
+    return task_try.Try(spec, make_dag, TaskSupervisor(spec), folder)
+
+
+def try_in_foreground(dag: DAG, task: Any, spec: dict[str, Any], memory: Any) -> task_try.Try:
+    """Returns a try that runs without a server."""
+    spec = {**spec, "task_id": task.task_id, "fileloc": dag.fileloc}
+    return task_try.Try(spec, lambda: dag, OfflineSupervisor(spec, memory))
+
+
+def wait_for_trigger(deferral: dict[str, Any], spec: dict[str, Any], task_id: str) -> dict[str, Any]:
+    """Runs the trigger of a deferred task in this process; returns what the task resumes with."""
+    from leoflow.sdk import triggers
+
+    return triggers.TRIGGER_BACKEND.run_here(deferral, {**spec, "task_id": task_id})
+
+
+def ask_at_terminal(attempt: task_try.Try, deferral: dict[str, Any]) -> dict[str, Any]:
+    """Asks the task's question at the terminal; returns what the task resumes with."""
+    return hitl_messages.answer_at_terminal(attempt.supervisor.question, deferral)
+
+
+def begin_log(sink: Callable[[dict[str, Any]], None]) -> None:
+    """Passes the events of Airflow's loggers to `sink`."""
+    logs.configure(sink)
+
+
+def timetable_of(dag: DAG) -> tuple[Any, type, type, Any]:
+    """Returns a DAG's timetable, the classes of its arguments and results, and the type of scheduled runs."""
+    from airflow.timetables.base import DataInterval, TimeRestriction
+    from airflow.utils.types import DagRunType
+
+    timetable = dag.timetable
+    while not hasattr(timetable, "next_dagrun_info"):
+        timetable = timetable.timetable
+    return timetable, DataInterval, TimeRestriction, DagRunType.SCHEDULED
+
+
+def call_back(dag: DAG, spec: dict[str, Any]) -> list[str]:
+    """Runs the DAG's callbacks, with the context of the task that decided the run's state. Returns the errors."""
+    from airflow.sdk.execution_time.context import set_current_context
+
+    logs.configure()
+    context = task_try.context_of(dag, spec)
+    context["reason"] = spec["reason"]
+    functions = dag.on_success_callback if spec["state"] == "success" else dag.on_failure_callback
+    problems = []
+    with set_current_context(context):
+        for function in functions if isinstance(functions, (list, tuple)) else [functions]:
+            try:
+                function(context)
+            except Exception as error:
+                problems.append(explain(error))
+    return problems

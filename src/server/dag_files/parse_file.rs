@@ -1,0 +1,113 @@
+//! Parses one DAG file, with the settings beside it and the environment it needs.
+
+use super::super::child_slots::{ChildSlots, RunResult};
+use super::super::environments::{Availability, Environment};
+use super::super::slot_policy::Pace;
+use super::super::state::AppState;
+use super::file_index::{Stamps, stamps};
+use crate::python::{Children, FileContext, FileSettings, NoResult, ParseOutput, Request, parse, read_file_context};
+use crate::sys::blocking;
+use serde_json::Value;
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::mpsc::UnboundedSender;
+
+/// State that all parses share.
+pub struct ParseContext {
+    pub state: Arc<AppState>,
+    pub workspace: PathBuf,
+    pub children: Rc<Children>,
+    pub slots: Rc<ChildSlots>,
+    pub results: UnboundedSender<Parsed>,
+}
+
+/// The result of a parse.
+pub struct Parsed {
+    pub path: PathBuf,
+    pub began: SystemTime,
+    pub duration: Duration,
+    pub output: Result<ParseOutput, NoResult>,
+    /// Hash of the environment it ran with; `None` for the plain interpreter.
+    pub environment: Option<String>,
+    /// Stamps of the settings files beside it, including missing ones.
+    pub adjacent_files: Stamps,
+    /// True when its environment is still being built.
+    pub awaits_environment: bool,
+    /// Slow or quick, as measured: slow files queue behind quick ones the next time.
+    pub pace: Pace,
+}
+
+/// Parses a file and sends the result to the loop.
+pub async fn parse_file(context: Rc<ParseContext>, path: PathBuf, pace: Pace, socket: PathBuf) {
+    let request = Request::new(path, Some(&context.workspace), socket);
+    let work = |used: Rc<Cell<Duration>>| {
+        let (context, request) = (&context, &request);
+        async move { parse_with_slot(context, request, &used).await }
+    };
+    let RunResult { result, pace } = context.slots.run(pace, work).await;
+    // Fails only while the loop is being dropped.
+    let _ = context.results.send(Parsed { pace, ..result });
+}
+
+async fn parse_with_slot(context: &ParseContext, request: &Request, used: &Cell<Duration>) -> Parsed {
+    let (began, clock, path) = (SystemTime::now(), Instant::now(), request.path.clone());
+    let FileContext { settings, read } = read_file_context(request).await;
+    // Read now, so that a write during the parse counts as a change.
+    let adjacent_files = blocking::run(move || stamps(read)).await.unwrap_or_default();
+    let (output, environment, awaits_environment) = match prepare(context, &path, settings).await {
+        Prepared::Ready(Environment { hash, interpreter }, settings) => {
+            (parse(&context.children, &interpreter, request, settings, used).await, hash, false)
+        }
+        Prepared::Waits(progress) => (Err(NoResult::Permanent(progress)), None, true),
+        Prepared::Impossible(no_result) => (Err(no_result), None, false),
+    };
+    Parsed {
+        path,
+        began,
+        duration: clock.elapsed(),
+        output,
+        environment,
+        adjacent_files,
+        awaits_environment,
+        pace: Pace::Quick,
+    }
+}
+
+/// The result of preparing the environment for a parse.
+enum Prepared {
+    /// The environment, and the settings of the project.
+    Ready(Environment, Option<Value>),
+    /// The environment is being built; the text is its progress.
+    Waits(String),
+    Impossible(NoResult),
+}
+
+async fn prepare(context: &ParseContext, path: &Path, file_settings: Result<FileSettings, NoResult>) -> Prepared {
+    let environments = &context.state.environments;
+    let FileSettings { settings, declared } = match file_settings {
+        Ok(file_settings) => file_settings,
+        Err(no_result) => {
+            environments.clear_requirement(path);
+            return Prepared::Impossible(no_result);
+        }
+    };
+    let Some(declared) = declared else {
+        environments.clear_requirement(path);
+        return match context.state.interpreter.get().await {
+            Ok(interpreter) => Prepared::Ready(Environment { hash: None, interpreter }, settings),
+            Err(missing) if missing.is_transient => Prepared::Impossible(NoResult::Transient(missing.reason)),
+            Err(missing) => Prepared::Impossible(NoResult::Permanent(missing.reason)),
+        };
+    };
+    match environments.request(&declared, path).await {
+        Availability::Ready(environment) => Prepared::Ready(environment, settings),
+        Availability::Waits(progress) => Prepared::Waits(progress),
+        Availability::Failed(reason) => {
+            let reason = format!("Failed to build the environment of this project.\n{reason}");
+            Prepared::Impossible(NoResult::Permanent(reason))
+        }
+    }
+}

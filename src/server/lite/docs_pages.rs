@@ -1,0 +1,62 @@
+//! `/lite/docs/`: the documentation embedded in the program. Pages are rendered for each request and not cached, since
+//! requests are rare and idle memory counts.
+
+use super::pages::instance_name;
+use super::render::page as render_template;
+use crate::docs::{self, html};
+use crate::server::api_error::ApiError;
+use crate::server::state::AppState;
+use crate::sys::blocking;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+type Shared = State<Arc<AppState>>;
+
+/// The table of contents.
+pub async fn contents(State(state): Shared) -> Result<Response, ApiError> {
+    show(&state, docs::CONTENTS).await
+}
+
+/// A page, or an image of a page.
+pub async fn page(State(state): Shared, Path(name): Path<String>) -> Result<Response, ApiError> {
+    if let Some(picture) = docs::picture(&name) {
+        let media_type = if name.ends_with(".svg") { "image/svg+xml" } else { "image/png" };
+        return Ok(([(header::CONTENT_TYPE, media_type)], picture.bytes).into_response());
+    }
+    if docs::page(&name).is_some() {
+        return show(&state, &name).await;
+    }
+    // Also by the last part of its name, and by its file name.
+    match docs::find(&name) {
+        Some(docs::Page { name: docs::CONTENTS, .. }) => Ok(Redirect::to(html::ROOT).into_response()),
+        Some(page) => Ok(Redirect::to(&format!("{}{}", html::ROOT, page.name)).into_response()),
+        None => Ok((StatusCode::NOT_FOUND, not_found(&state, &name)?).into_response()),
+    }
+}
+
+async fn show(state: &AppState, name: &str) -> Result<Response, ApiError> {
+    let page = docs::page(name).ok_or_else(|| ApiError::internal(&format!("there is no page {name}")))?;
+    let rendered = blocking::run(move || html::render(page)).await.map_err(|error| ApiError::internal(&error))?;
+    let headings: Vec<Value> =
+        rendered.headings.iter().map(|heading| json!({"id": heading.id, "text": heading.text})).collect();
+    let page = render_template(
+        "docs_page.html",
+        &instance_name(state),
+        json!({
+            "title": page.title(), "html": rendered.html, "headings": headings, "is_contents": name == docs::CONTENTS,
+            "missing": null,
+        }),
+    )?;
+    Ok(page.into_response())
+}
+
+fn not_found(state: &AppState, name: &str) -> Result<Html<String>, ApiError> {
+    render_template(
+        "docs_page.html",
+        &instance_name(state),
+        json!({"title": "Page not found", "html": "", "headings": [], "is_contents": false, "missing": name}),
+    )
+}

@@ -1,0 +1,230 @@
+//! `/lite/`: the status of the instance on one page. Everything but the supervisor's answer is optional: the page is
+//! needed most when something does not work.
+
+use super::chart::{self, Window};
+use super::pages::{ask_supervisor, own_config, problems};
+use super::queue::{self, counted};
+use super::render::page;
+use super::storage::{self, Backups, Storage};
+use crate::config::{self, Config};
+use crate::engine::store::backlog::{self, Backlog};
+use crate::engine::store::finished_tasks::{self, FinishedTasks};
+use crate::engine::store::listing::Listing;
+use crate::engine::store::pools::{self, Pool};
+use crate::engine::store::{dags, tries};
+use crate::protocol::status::{InstanceState, InstanceStatus, ProcessStatus};
+use crate::server::api_error::ApiError;
+use crate::server::newest_release::Lookup;
+use crate::server::state::AppState;
+use crate::sys::blocking;
+use axum::extract::State;
+use axum::response::Html;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long the page waits for the datastore.
+const DATASTORE_TIMEOUT: Duration = Duration::from_secs(5);
+/// DAG files with import errors that are named.
+const NAMED_FILES: i64 = 5;
+
+pub async fn status_page(State(state): State<Arc<AppState>>) -> Result<Html<String>, ApiError> {
+    let status = ask_supervisor(&state).await?;
+    let window = Window::ending_with(Timestamp::now());
+    let (tasks, local) = tokio::join!(tasks(&state, window), local(&state, &status.processes));
+    let Local { storage, backups, processes } = local?;
+    let (tasks, tasks_problem) = match tasks {
+        Ok(tasks) => (Some(tasks), None),
+        Err(problem) => (None, Some(problem)),
+    };
+    let config = own_config(&state);
+    let instance = config::instance_name(config.as_ref());
+    let newest = newest_release(&state, config.as_ref());
+    let warnings = warnings(&status, tasks.as_ref(), &storage, problems(&state));
+    let schedule = config.as_ref().map(|config| config.backup.schedule.to_string());
+    page(
+        "status.html",
+        instance,
+        json!({
+            "state": status.state, "reason": status.reason, "version": status.version, "home": status.home,
+            "schema_version": status.schema_version, "processes": processes, "warnings": warnings,
+            "chart": tasks.as_ref().map(|tasks| chart::chart(&tasks.finished, window, &TimeZone::system())),
+            "waiting": tasks.as_ref().map(|tasks| queue::waiting(&tasks.backlog, &tasks.pools, tasks.running)),
+            "pools": tasks.as_ref().map(|tasks| tasks.pools.iter().map(pool_row).collect::<Vec<_>>()),
+            "import_errors": tasks.as_ref().map(|tasks| tasks.import_errors), "tasks_problem": tasks_problem,
+            "storage": storage, "backups": backups, "schedule": schedule,
+            "newest": newest,
+        }),
+    )
+}
+
+/// What the datastore has of tasks.
+struct Tasks {
+    finished: Vec<FinishedTasks>,
+    backlog: Backlog,
+    pools: Vec<Pool>,
+    running: usize,
+    import_errors: i64,
+    /// The first files with import errors.
+    files: Vec<String>,
+}
+
+/// The error is a message for the user.
+async fn tasks(state: &AppState, window: Window) -> Result<Tasks, String> {
+    let query = async {
+        let mut client = state.database.get().await?;
+        // Read only, and ended by the datastore too when it takes too long.
+        let transaction = client.transaction().await?;
+        backlog::limit_statement_time(&transaction, DATASTORE_TIMEOUT).await?;
+        let errors = Listing { limit: Some(NAMED_FILES), ..Listing::default() };
+        let errors = dags::import_errors(&transaction, errors).await?;
+        Ok::<_, ApiError>(Tasks {
+            finished: finished_tasks::per_interval(&transaction, (window.start, window.end), chart::BAR_DURATION)
+                .await?,
+            backlog: backlog::backlog(&transaction, Timestamp::now()).await?,
+            pools: pools::list(&transaction, Listing::default()).await?.rows,
+            running: tries::count_running(&transaction).await?,
+            import_errors: errors.total,
+            files: errors.rows.into_iter().map(|error| error.filename).collect(),
+        })
+    };
+    match tokio::time::timeout(DATASTORE_TIMEOUT, query).await {
+        Ok(tasks) => tasks.map_err(|error| error.message()),
+        Err(_) => Err(format!("The datastore did not answer within {} seconds", DATASTORE_TIMEOUT.as_secs())),
+    }
+}
+
+/// What the page reads from this machine.
+struct Local {
+    storage: Storage,
+    backups: Backups,
+    /// Rows of the table of processes.
+    processes: Vec<Value>,
+}
+
+async fn local(state: &AppState, processes: &[ProcessStatus]) -> Result<Local, ApiError> {
+    let (home, processes) = (state.home.clone(), processes.to_vec());
+    let read = move || Local {
+        storage: storage::read(&home),
+        backups: storage::read_backups(&home),
+        processes: processes.iter().map(process_row).collect(),
+    };
+    blocking::run(read).await.map_err(|error| ApiError::internal(&error))
+}
+
+fn process_row(process: &ProcessStatus) -> Value {
+    json!({
+        "name": process.name, "state": process.state, "state_text": process.state_text(), "pid": process.pid,
+        "restarts": process.restarts, "memory": storage::memory_text(process),
+    })
+}
+
+fn pool_row(pool: &Pool) -> Value {
+    json!({
+        "name": pool.name, "slots": (pool.slots >= 0).then_some(pool.slots), "running": pool.running,
+        "queued": pool.queued, "scheduled": pool.scheduled, "free": (pool.slots >= 0).then(|| pool.open()),
+    })
+}
+
+/// The newer release that an earlier lookup found. The page itself starts none.
+fn newest_release(state: &AppState, config: Option<&Config>) -> Option<Lookup> {
+    // As `upgrades::version` names the settings.
+    let settings = format!("{:?}", config.map(|config| &config.upgrade));
+    state.newest_release.last(&settings)
+}
+
+/// Something to do, with the command or the button that does it.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+struct Warning {
+    text: String,
+    command: Option<String>,
+    /// Address and text.
+    link: Option<(&'static str, &'static str)>,
+    /// The text of the button that creates a backup.
+    backup: Option<&'static str>,
+}
+
+fn warnings(status: &InstanceStatus, tasks: Option<&Tasks>, storage: &Storage, problems: Vec<String>) -> Vec<Warning> {
+    let mut all = Vec::new();
+    let failed = status.processes.iter().filter(|process| process.state == "failed");
+    all.extend(failed.map(|process| Warning {
+        text: format!("The process {} failed.", process.name),
+        command: Some(format!("leoflow lite logs {}", process.name)),
+        ..Warning::default()
+    }));
+    if !matches!(status.state, InstanceState::Healthy | InstanceState::Starting | InstanceState::Upgrading) {
+        all.push(Warning {
+            text: format!("The instance is {}.", status.state),
+            command: Some("leoflow doctor".to_owned()),
+            link: Some(("/lite/doctor", "Doctor")),
+            ..Warning::default()
+        });
+    }
+    all.extend(problems.into_iter().map(|text| Warning {
+        text,
+        link: Some(("/lite/backups", "Backups")),
+        backup: Some("Back up now"),
+        ..Warning::default()
+    }));
+    if let Some(tasks) = tasks.filter(|tasks| tasks.import_errors > 0) {
+        let mut files = tasks.files.join(", ");
+        if i64::try_from(tasks.files.len()).is_ok_and(|named| named < tasks.import_errors) {
+            files.push_str(", …");
+        }
+        all.push(Warning {
+            text: format!("{}: {files}", counted(tasks.import_errors, "import error")),
+            command: Some("leoflow dags list-import-errors".to_owned()),
+            link: Some(("/", "Import errors in the UI")),
+            ..Warning::default()
+        });
+    }
+    if storage.is_low {
+        all.push(Warning {
+            text: format!("Only {} of disk space are free.", storage.free),
+            command: Some("leoflow lite backups prune --dry-run".to_owned()),
+            ..Warning::default()
+        });
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(state: InstanceState) -> InstanceStatus {
+        let process = json!({"name": "agent", "state": "failed", "pid": null, "restarts": 3, "rss_bytes": null});
+        let processes = if state == InstanceState::Failed { json!([process]) } else { json!([]) };
+        let status = json!({
+            "state": state, "version": "0.1.0", "url": "", "home": "/h", "schema_version": 1, "uptime_seconds": 1,
+            "processes": processes,
+        });
+        serde_json::from_value(status).unwrap()
+    }
+
+    fn storage(is_low: bool) -> Storage {
+        Storage { kinds: Vec::new(), total: String::new(), free: "9.0 MB".to_owned(), is_low }
+    }
+
+    #[test]
+    fn each_warning_says_what_fixes_it() {
+        assert_eq!(warnings(&status(InstanceState::Healthy), None, &storage(false), Vec::new()), []);
+        let tasks = Tasks {
+            finished: Vec::new(),
+            backlog: Backlog::default(),
+            pools: Vec::new(),
+            running: 0,
+            import_errors: 2,
+            files: vec!["/w/a.py".to_owned()],
+        };
+        let problems = vec!["the scheduled backup failed: full".to_owned()];
+        let all = warnings(&status(InstanceState::Failed), Some(&tasks), &storage(true), problems);
+        assert_eq!(all.len(), 5, "{all:?}");
+        assert!(all.iter().all(|warning| warning.command.is_some() || warning.backup.is_some()), "{all:?}");
+        assert_eq!(all[0].command.as_deref(), Some("leoflow lite logs agent"));
+        assert_eq!(all[3].text, "2 import errors: /w/a.py, …");
+    }
+}

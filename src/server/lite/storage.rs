@@ -1,0 +1,168 @@
+//! What the instance takes of this machine, for the status page: disk space by kind, and the memory of processes.
+
+use super::pages::size_text;
+use crate::home::{Home, upkeep};
+use crate::postgres::location::{self, Kind};
+use crate::protocol::status::ProcessStatus;
+use crate::sys::disk;
+use crate::sys::disk_usage::{DiskUsage, Limits, measure};
+use crate::sys::process_memory::{proportional_bytes, proportional_bytes_of_tree};
+use jiff::Timestamp;
+use serde::Serialize;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// What measuring one folder may cost; beyond that its size is shown as a lower bound.
+const FOLDER_LIMITS: Limits = Limits { entries: 20_000, time: Duration::from_millis(500) };
+/// What measuring all folders may cost.
+const TOTAL_TIME: Duration = Duration::from_secs(1);
+/// Free space below which the page warns, as `leoflow doctor` does. Bytes.
+const LOW_SPACE: u64 = 1024 * 1024 * 1024;
+
+#[derive(Debug, Serialize)]
+pub struct Storage {
+    pub kinds: Vec<DiskKind>,
+    /// The size of all kinds together.
+    pub total: String,
+    /// Empty if unknown.
+    pub free: String,
+    pub is_low: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub struct DiskKind {
+    pub name: &'static str,
+    pub size: String,
+    /// True when there is more than was measured.
+    pub is_partial: bool,
+    /// Shows what could be removed.
+    pub command: Option<&'static str>,
+}
+
+/// Reads everything from the disk. Blocks.
+pub fn read(home: &Home) -> Storage {
+    let mut total = DiskUsage::default();
+    let deadline = Instant::now() + TOTAL_TIME;
+    let measure_in_time = |folder: &PathBuf| {
+        let time = deadline.saturating_duration_since(Instant::now()).min(FOLDER_LIMITS.time);
+        measure(folder, Limits { time, ..FOLDER_LIMITS })
+    };
+    let kinds = folders(home)
+        .into_iter()
+        .map(|(name, folders, command)| {
+            let usage = folders.iter().map(measure_in_time).fold(DiskUsage::default(), DiskUsage::plus);
+            total = total.plus(usage);
+            DiskKind { name, size: size_text(Some(usage.bytes)), is_partial: usage.is_partial, command }
+        })
+        .collect();
+    let free = disk::free_bytes(home.root()).ok();
+    Storage {
+        kinds,
+        total: size_text(Some(total.bytes)),
+        free: size_text(free),
+        is_low: free.is_some_and(|free| free < LOW_SPACE),
+    }
+}
+
+/// What the page says about backups.
+#[derive(Debug, Serialize)]
+pub struct Backups {
+    pub last: Option<LastBackup>,
+    /// When a backup was last verified by a test restore, on schedule or by a command.
+    pub test_restored_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct LastBackup {
+    /// When its file was written.
+    pub created_at: Option<Timestamp>,
+    pub size: String,
+}
+
+/// Finds the newest backup by the time of its file: reading its manifest would take a decryption. Blocks.
+pub fn read_backups(home: &Home) -> Backups {
+    let is_backup = |path: &Path| {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        !name.starts_with('.') && (name.contains(".tar.zst") || name.contains(".tar.gz"))
+    };
+    let files = std::fs::read_dir(home.backups()).into_iter().flatten().flatten();
+    let found = files.filter(|entry| is_backup(&entry.path())).filter_map(|entry| entry.metadata().ok());
+    let last = found.filter(Metadata::is_file).max_by_key(|meta| (meta.mtime(), meta.mtime_nsec()));
+    Backups {
+        last: last.map(|meta| LastBackup {
+            created_at: Timestamp::from_second(meta.mtime()).ok(),
+            size: size_text(Some(meta.len())),
+        }),
+        test_restored_at: upkeep::read(home).and_then(|known| known.verification.done_at),
+    }
+}
+
+type Folders = (&'static str, Vec<PathBuf>, Option<&'static str>);
+
+fn folders(home: &Home) -> Vec<Folders> {
+    let mut all: Vec<Folders> = Vec::new();
+    // Another datastore's disk is not ours to measure.
+    if location::kind(home) == Kind::Managed {
+        all.push(("Datastore", vec![home.postgres_data()], None));
+    }
+    all.extend([
+        ("Backups", vec![home.backups()], Some("leoflow lite backups prune --dry-run")),
+        ("Task logs", vec![home.task_logs()], None),
+        ("Environments", vec![home.environments(), home.python()], Some("leoflow env prune --dry-run")),
+        (
+            "Releases",
+            vec![home.versions(), home.postgres_installs(), home.ui(), home.tools(), home.upgrade()],
+            Some("leoflow versions"),
+        ),
+        ("Logs", vec![home.logs()], None),
+    ]);
+    all
+}
+
+/// The memory of a process with its children, for people; for the supervisor, the parent of all, its own. Falls back to
+/// the resident size where the proportional one cannot be read. Blocks.
+pub fn memory_text(process: &ProcessStatus) -> String {
+    let of_tree = process.name != "supervisor";
+    let bytes =
+        process.pid.and_then(|pid| if of_tree { proportional_bytes_of_tree(pid) } else { proportional_bytes(pid) });
+    bytes.map_or_else(|| process.memory_text(), |bytes| format!("{:.1} MiB", bytes as f64 / 1_048_576.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_home_has_all_kinds() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = crate::home::resolve(Some(&folder.path().join("home"))).unwrap();
+        home.create().unwrap();
+        std::fs::write(home.logs().join("server.log"), vec![b'x'; 50_000]).unwrap();
+        let storage = read(&home);
+        let names: Vec<&str> = storage.kinds.iter().map(|kind| kind.name).collect();
+        assert_eq!(names, ["Datastore", "Backups", "Task logs", "Environments", "Releases", "Logs"]);
+        assert!(storage.kinds.iter().all(|kind| !kind.is_partial));
+        assert_eq!(storage.kinds[0].size, "0.0 kB");
+        assert_ne!(storage.kinds[5].size, "0.0 kB");
+        assert!(!storage.free.is_empty() && !storage.total.is_empty());
+    }
+
+    #[test]
+    fn the_newest_file_is_the_last_backup() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = crate::home::resolve(Some(&folder.path().join("home"))).unwrap();
+        home.create().unwrap();
+        std::fs::create_dir_all(home.backups()).unwrap();
+        assert!(read_backups(&home).last.is_none());
+        for (name, size, age) in [("a.tar.zst", 2_000, 10), ("b.tar.gz", 3_000, 20), (".c.tar.zst", 4_000, 0)] {
+            let path = home.backups().join(name);
+            std::fs::write(&path, vec![b'x'; size]).unwrap();
+            let time = std::time::SystemTime::now() - Duration::from_secs(age);
+            std::fs::File::options().append(true).open(path).unwrap().set_modified(time).unwrap();
+        }
+        let last = read_backups(&home).last.unwrap();
+        assert!(last.size == "2.0 kB" && last.created_at.is_some(), "{last:?}");
+    }
+}

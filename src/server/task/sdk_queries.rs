@@ -1,0 +1,71 @@
+//! Requests about runs and task instances by a task that runs with Airflow's own SDK.
+
+use crate::engine::keys::RunKey;
+use crate::engine::store::sdk_queries::{self, InstanceFilter, PreviousInstance, RunFilter};
+use crate::server::api_error::ApiError;
+use crate::server::body::body_as;
+use crate::server::state::AppState;
+use axum::Json;
+use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
+use axum::http::StatusCode;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+type Shared = State<Arc<AppState>>;
+type Body = Result<Json<Value>, JsonRejection>;
+
+pub async fn run(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
+    let key: RunKey = body_as(body)?;
+    let client = state.database.get().await?;
+    let run_row = sdk_queries::run(&*client, &key).await?;
+    let missing = || format!("Dag run with dag_id '{}' and run_id '{}' was not found", key.dag_id, key.run_id);
+    run_row.map(Json).ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, missing()))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PreviousRun {
+    dag_id: String,
+    logical_date: Timestamp,
+    state: Option<String>,
+}
+
+pub async fn previous_run(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
+    let query: PreviousRun = body_as(body)?;
+    let client = state.database.get().await?;
+    let run = sdk_queries::previous_run(&*client, &query.dag_id, query.logical_date, query.state.as_deref()).await?;
+    Ok(Json(run.unwrap_or_default()))
+}
+
+pub async fn count_runs(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
+    let query: RunFilter = body_as(body)?;
+    let client = state.database.get().await?;
+    Ok(Json(json!({"count": sdk_queries::count_runs(&*client, &query).await?})))
+}
+
+pub async fn count_instances(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
+    let query: InstanceFilter = body_as(body)?;
+    let client = state.database.get().await?;
+    Ok(Json(json!({"count": sdk_queries::count_instances(&*client, &query).await?})))
+}
+
+pub async fn states(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
+    let query: InstanceFilter = body_as(body)?;
+    let client = state.database.get().await?;
+    Ok(Json(sdk_queries::states(&*client, &query).await?))
+}
+
+pub async fn breadcrumbs(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
+    let key: RunKey = body_as(body)?;
+    let client = state.database.get().await?;
+    Ok(Json(sdk_queries::breadcrumbs(&*client, &key).await?))
+}
+
+pub async fn previous_instance(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
+    let query: PreviousInstance = body_as(body)?;
+    let client = state.database.get().await?;
+    Ok(Json(sdk_queries::previous_instance(&*client, &query).await?.unwrap_or_default()))
+}

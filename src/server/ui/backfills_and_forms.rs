@@ -1,0 +1,121 @@
+//! Backfills with progress, deadlines, and connection forms.
+
+use crate::engine::store::backfills;
+use crate::server::api::backfills::{BackfillResponse, FIELDS, view};
+use crate::server::api_error::ApiError;
+use crate::server::providers;
+use crate::server::request::Params;
+use crate::server::state::AppState;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+type Shared = State<Arc<AppState>>;
+
+#[derive(Serialize)]
+pub struct Backfills {
+    backfills: Vec<BackfillWithRuns>,
+    total_entries: i64,
+}
+
+/// A backfill with its progress.
+#[derive(Serialize)]
+struct BackfillWithRuns {
+    #[serde(flatten)]
+    backfill: BackfillResponse,
+    num_runs: i64,
+    dag_run_state_counts: Value,
+}
+
+/// `/ui/backfills`.
+pub async fn backfills(State(state): Shared, params: Params) -> Result<Json<Backfills>, ApiError> {
+    let mut listing = params.listing(&FIELDS)?;
+    listing.conditions.maybe("dag_id = {}", params.text("dag_id").map(str::to_owned));
+    listing.conditions.maybe("(completed_at IS NULL) = {}", params.flag("active")?);
+    let client = state.database.get().await?;
+    let page = backfills::list(&*client, listing).await?;
+    let mut with_runs = Vec::with_capacity(page.rows.len());
+    for backfill in page.rows {
+        with_runs.push(BackfillWithRuns {
+            num_runs: backfills::outcome(&*client, backfill.id).await?.0,
+            dag_run_state_counts: backfills::states(&*client, backfill.id).await?.into(),
+            backfill: view(backfill),
+        });
+    }
+    Ok(Json(Backfills { backfills: with_runs, total_entries: page.total }))
+}
+
+/// `/ui/dags/{dag_id}/dagRuns/{run_id}/deadlines`: always empty.
+pub async fn deadlines() -> Json<Value> {
+    Json(json!({"deadlines": [], "total_entries": 0}))
+}
+
+/// `/ui/dags/{dag_id}/deadlineAlerts`.
+pub async fn deadline_alerts() -> Json<Value> {
+    Json(json!({"deadline_alerts": [], "total_entries": 0}))
+}
+
+/// Connection types that can be entered without a provider.
+const TYPES_WITHOUT_PROVIDER: [(&str, &str); 12] = [
+    ("generic", "Generic"),
+    ("http", "HTTP"),
+    ("postgres", "Postgres"),
+    ("mysql", "MySQL"),
+    ("sqlite", "SQLite"),
+    ("ssh", "SSH"),
+    ("sftp", "SFTP"),
+    ("ftp", "FTP"),
+    ("smtp", "SMTP"),
+    ("redis", "Redis"),
+    ("aws", "Amazon Web Services"),
+    ("fs", "File (path)"),
+];
+/// Fields of every connection form, with the names that providers use for them.
+const STANDARD_FIELDS: [(&str, &str); 6] = [
+    ("description", "Description"),
+    ("url_schema", "schema"),
+    ("host", "host"),
+    ("port", "port"),
+    ("login", "login"),
+    ("password", "password"),
+];
+
+/// `/ui/connections/hook_meta`: forms of the projects' providers, and of common types without a provider.
+pub async fn hook_meta(State(state): Shared) -> Result<Json<Value>, ApiError> {
+    let providers = providers::list(&state).await;
+    let providers = providers.map_err(|reason| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, reason))?;
+    let mut forms: BTreeMap<String, Value> = BTreeMap::new();
+    for kind in providers.iter().flat_map(|provider| &provider.connection_types) {
+        let (hidden, relabeled) = (&kind.behaviour["hidden_fields"], &kind.behaviour["relabeling"]);
+        let standard: Value = STANDARD_FIELDS
+            .iter()
+            .map(|(name, field)| {
+                let is_hidden =
+                    hidden.as_array().is_some_and(|all| all.iter().any(|hidden_field| hidden_field == field));
+                let title = relabeled[*field].as_str();
+                let placeholder = kind.behaviour["placeholders"][*field].as_str();
+                ((*name).to_owned(), json!({"hidden": is_hidden, "title": title, "placeholder": placeholder}))
+            })
+            .collect::<serde_json::Map<_, _>>()
+            .into();
+        let name = kind.hook_name.clone().unwrap_or_else(|| kind.connection_type.clone());
+        let form = json!({
+            "connection_type": kind.connection_type, "hook_class_name": kind.hook_class_name, "default_conn_name": null,
+            "hook_name": name, "standard_fields": standard, "extra_fields": kind.fields,
+        });
+        forms.entry(kind.connection_type.clone()).or_insert(form);
+    }
+    for (kind, name) in TYPES_WITHOUT_PROVIDER {
+        forms.entry(kind.to_owned()).or_insert_with(|| {
+            json!({
+                "connection_type": kind, "hook_class_name": null, "default_conn_name": null, "hook_name": name,
+                "standard_fields": null, "extra_fields": null,
+            })
+        });
+    }
+    Ok(Json(forms.into_values().collect::<Vec<_>>().into()))
+}

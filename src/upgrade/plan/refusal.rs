@@ -1,0 +1,49 @@
+//! The reasons for which an upgrade is refused.
+
+use crate::upgrade::manifest::ManifestError;
+use semver::Version;
+
+/// Why an upgrade is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    #[error("leoflow {0} is the newest release of its channel")]
+    UpToDate(Version),
+    #[error("leoflow {installed} is newer than the newest release of its channel, {newest}")]
+    Ahead { installed: Version, newest: Version },
+    #[error("leoflow {0} is already installed")]
+    Installed(Version),
+    #[error("{to} is older than the installed release, {from}")]
+    Older { from: Version, to: Version },
+    #[error("there is no release {0}")]
+    Unknown(Version),
+    #[error("there is no release in the channel {0}")]
+    EmptyChannel(&'static str),
+    #[error("release {0} has no program for this machine, {1}")]
+    Platform(Version, &'static str),
+    #[error("release {to} upgrades from {floor} and later, not from {from}")]
+    BelowFloor { from: Version, to: Version, floor: Version },
+    #[error("upgrade to {stop} first")]
+    Stop { stop: Version, to: Version },
+    #[error("{stop} must be installed first, but the release host no longer offers it")]
+    StopGone { stop: Version, to: Version },
+    #[error("the database is at schema version {database}, and {to} only knows up to {known}")]
+    NewerSchema { database: i64, to: Version, known: i64 },
+    #[error("migration {version} of the database differs from the one in {to}")]
+    OtherHistory { version: i64, to: Version },
+    #[error("the database's migration history is damaged: {0}")]
+    Damaged(String),
+    #[error("migration V{version:04}__{name} has the unknown phase {phase}")]
+    Phase { version: i64, name: String, phase: String },
+    #[error("the upgrade needs {needed} bytes of free disk, but only {free} are available")]
+    Space { needed: u64, free: u64 },
+    #[error("cannot determine the free disk space")]
+    UnknownSpace,
+    #[error("the release has a component that this version does not know: {0}")]
+    UnknownComponent(String),
+    #[error("the instance is not healthy: {0}")]
+    Unhealthy(String),
+    #[error("{to} runs PostgreSQL {new}, but the datastore belongs to PostgreSQL {old}")]
+    OtherMajor { to: Version, new: String, old: String },
+    #[error("invalid manifest: {0}")]
+    Manifest(#[from] ManifestError),
+}

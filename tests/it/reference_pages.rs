@@ -1,0 +1,258 @@
+//! The generated pages of `docs/reference/` are what the code says today. `LEOFLOW_UPDATE_DOCS=1 cargo test --test it --
+//! reference_pages` writes them.
+
+use clap::{Arg, Command};
+use leoflow::cli::help;
+use leoflow::config::project_keys::{PROJECT, ProjectKey, TASK};
+use leoflow::config::{SECRETS, SETTINGS, Setting, variable_of};
+use leoflow::server::api_description;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+const GENERATED: &str = "<!-- generated: LEOFLOW_UPDATE_DOCS=1 cargo test --test it -- reference_pages -->\n";
+
+#[track_caller]
+fn check(name: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference").join(name);
+    if std::env::var_os("LEOFLOW_UPDATE_DOCS").is_some() {
+        fs::write(&path, text).unwrap();
+    }
+    let written = fs::read_to_string(&path).unwrap_or_default();
+    let first = written.lines().zip(text.lines()).position(|(written, now)| written != now);
+    assert!(
+        written == text,
+        "docs/reference/{name} is out of date from line {} on: run LEOFLOW_UPDATE_DOCS=1 cargo test --test it -- reference_pages",
+        first.unwrap_or(0) + 1
+    );
+}
+
+/// Text for a cell of a table.
+fn cell(text: &str) -> String {
+    text.replace('\n', " ").replace('|', "\\|").replace('<', "&lt;")
+}
+
+/// A sentence: a capital first letter and a full stop.
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
+    let end = if text.ends_with(['.', '?', '!']) { "" } else { "." };
+    format!("{first}{}{end}", letters.as_str())
+}
+
+#[test]
+fn commands() {
+    let mut command = help::command();
+    command.build();
+    let mut text = format!(
+        "# Commands\n\n{GENERATED}\nThis page lists every command with its arguments and options. `leoflow COMMAND --help` \
+         shows the same in the terminal.\n\n## Global options\n\nEvery command takes these options.\n\n"
+    );
+    let global: Vec<&Arg> = command.get_arguments().filter(|arg| arg.is_global_set()).collect();
+    options(&global, &mut text);
+    for sub in command.get_subcommands().filter(|sub| is_shown(sub)) {
+        describe(sub, "leoflow", &mut text);
+    }
+    text.push_str(
+        "\nNext: [Configuration](configuration.md) · [Exit codes](exit-codes.md) · \
+         [Environment variables](environment-variables.md)\n",
+    );
+    check("commands.md", &text);
+}
+
+fn is_shown(command: &Command) -> bool {
+    !command.is_hide_set() && command.get_name() != "help"
+}
+
+fn describe(command: &Command, parent: &str, text: &mut String) {
+    let name = format!("{parent} {}", command.get_name());
+    let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+    assert!(!about.trim().is_empty(), "`{name}` is not described");
+    let level = if parent == "leoflow" { "##" } else { "###" };
+    writeln!(text, "\n{level} {name}\n\n{}\n", sentence(&about)).unwrap();
+    let mut usage = command.clone().bin_name(&name);
+    let usage = usage.render_usage().to_string();
+    writeln!(text, "```text\n{}\n```\n", usage.trim_start_matches("Usage: ").trim().replace("\n       ", "\n"))
+        .unwrap();
+    let own = |arg: &&Arg| !arg.is_hide_set() && !arg.is_global_set() && arg.get_id() != "help";
+    options(&command.get_arguments().filter(own).collect::<Vec<_>>(), text);
+    after_help(command, text);
+    for sub in command.get_subcommands().filter(|sub| is_shown(sub)) {
+        describe(sub, &name, text);
+    }
+}
+
+/// The text before the examples and after the blank line behind them as paragraphs, the examples as a block. A list of
+/// keys is left out, because another page has it.
+fn after_help(command: &Command, text: &mut String) {
+    let Some(help) = command.get_after_help().map(ToString::to_string) else { return };
+    let mut examples: Vec<&str> = Vec::new();
+    let mut is_example = false;
+    for line in help.lines() {
+        match line {
+            "Example:" | "Examples:" => is_example = true,
+            "" if is_example => is_example = false,
+            _ if is_example => examples.push(line.strip_prefix("  ").unwrap_or(line)),
+            "" => {}
+            _ if line.starts_with(' ') => {}
+            "Keys:" => text.push_str("The keys are listed in [Configuration](configuration.md).\n\n"),
+            _ => writeln!(text, "{}\n", cell(line)).unwrap(),
+        }
+    }
+    writeln!(text, "```sh\n{}\n```", commented(&examples).join("\n")).unwrap();
+}
+
+/// Examples with what they do behind `#`, as a shell takes them.
+fn commented(lines: &[&str]) -> Vec<String> {
+    let split =
+        |line: &&str| line.split_once("   ").map(|(command, what)| (command.to_owned(), what.trim().to_owned()));
+    let width = lines.iter().filter_map(split).map(|(command, _)| command.chars().count()).max().unwrap_or(0);
+    lines
+        .iter()
+        .map(|line| match split(line) {
+            Some((command, what)) => format!("{command:<width$}  # {what}"),
+            None => (*line).to_owned(),
+        })
+        .collect()
+}
+
+fn options(args: &[&Arg], text: &mut String) {
+    if args.is_empty() {
+        return;
+    }
+    text.push_str("| option | description |\n|---|---|\n");
+    for arg in args {
+        let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+        assert!(!help.trim().is_empty(), "{} is not described", arg.get_id());
+        let values = arg
+            .get_value_names()
+            .filter(|_| arg.get_action().takes_values())
+            .map(|names| names.iter().map(|name| name.to_string()).collect::<Vec<_>>().join(" "));
+        let short = arg.get_short().map(|short| format!("-{short}"));
+        let long = arg.get_long().map(|long| format!("--{long}"));
+        let name = match (short, long) {
+            (Some(short), Some(long)) => format!("{short}, {long}"),
+            (None, Some(name)) | (Some(name), None) => name,
+            (None, None) => String::new(),
+        };
+        let name = match values {
+            Some(values) if name.is_empty() => values,
+            Some(values) => format!("{name} {values}"),
+            None => name,
+        };
+        let possible: Vec<String> = match arg.get_action().takes_values() {
+            true => arg.get_possible_values().iter().map(|value| format!("`{}`", value.get_name())).collect(),
+            false => Vec::new(),
+        };
+        let possible = match possible.is_empty() {
+            true => String::new(),
+            false => format!(" One of {}.", possible.join(", ")),
+        };
+        writeln!(text, "| `{}` | {}{possible} |", cell(&name).replace("&lt;", "<"), cell(&sentence(&help))).unwrap();
+    }
+    text.push('\n');
+}
+
+#[test]
+fn configuration() {
+    let mut text = format!(
+        "# Configuration\n\n{GENERATED}\nThis page lists every key of `config.yaml`, the settings of one instance. \
+         `leoflow config list` shows what is in effect and `leoflow config set KEY VALUE` changes one; \
+         [Configuration layers](../explanation/configuration-layers.md) explains the files and variables that values \
+         come from.\n"
+    );
+    let groups: Vec<&str> = SETTINGS.iter().filter_map(|setting| Some(setting.name.split_once('.')?.0)).collect();
+    let group_of = |setting: &Setting| {
+        let outer = setting.name.split('.').next().unwrap();
+        groups.iter().copied().find(|group| *group == outer).unwrap_or("")
+    };
+    let mut names: Vec<&str> = vec![""];
+    names.extend(&groups);
+    names.dedup();
+    for name in names {
+        let title = if name.is_empty() { "Instance".to_owned() } else { format!("`{name}`") };
+        writeln!(text, "\n## {title}\n\n| key | default | description | environment variable |\n|---|---|---|---|")
+            .unwrap();
+        for setting in SETTINGS.iter().filter(|setting| group_of(setting) == name) {
+            writeln!(text, "{}", row(setting)).unwrap();
+        }
+    }
+    text.push_str(
+        "\n## Secrets\n\nThese keys are written by Leoflow; `leoflow config` neither shows nor sets them.\n\n\
+         | key | how to change it |\n|---|---|\n",
+    );
+    for (name, how) in SECRETS {
+        let how = if how.starts_with("leoflow ") { format!("`{how}`") } else { (*how).to_owned() };
+        writeln!(text, "| `{name}` | {} |", cell(&how)).unwrap();
+    }
+    text.push_str(
+        "\nNext: [Project settings](project-settings.md) · [Environment variables](environment-variables.md) · \
+         [The home](home.md)\n",
+    );
+    check("configuration.md", &text);
+}
+
+fn row(setting: &Setting) -> String {
+    let default = if setting.is_value { format!("`{}`", setting.default) } else { setting.default.to_owned() };
+    let restart = if setting.needs_restart { " Takes effect after a restart." } else { "" };
+    let variable = variable_of(setting).map(|name| format!("`{name}`")).unwrap_or_default();
+    format!("| `{}` | {} | {}{restart} | {variable} |", setting.name, cell(&default), cell(&sentence(setting.help)))
+}
+
+#[test]
+fn project_settings() {
+    let mut text = format!(
+        "# Project settings\n\n{GENERATED}\nThis page lists every key of `leoflow.yaml`, the optional settings file beside a \
+         project's `dag.py`. `leoflow verify-config` checks it; an unknown key is an import error that names the nearest \
+         known one. A key of `tasks` takes precedence over `defaults`, and both over `dag.py`.\n\n\
+         ```yaml\nschema_version: \"1.0\"\ndag_id: report\ndescription: Daily report\nowner: analytics\ntags: [daily]\n\
+         python_version: \"3.12\"\ndependencies: [pandas]\n\
+         defaults: {{retries: 2, retry_delay_seconds: 60, execution_timeout_seconds: 3600}}\ntasks:\n  \
+         load: {{retries: 5, env: {{REGION: eu}}}}\n```\n"
+    );
+    for (title, keys) in [("Keys of the file", PROJECT), ("Keys of `defaults` and of each task", TASK)] {
+        writeln!(text, "\n## {title}\n\n| key | value | description |\n|---|---|---|").unwrap();
+        for ProjectKey { name, value, help } in keys {
+            writeln!(text, "| `{name}` | {} | {} |", cell(value), cell(help)).unwrap();
+        }
+    }
+    text.push_str(
+        "\nNext: [Environments](../explanation/environments.md) · [Add packages](../how-to/add-packages.md)\n",
+    );
+    check("project-settings.md", &text);
+}
+
+#[test]
+fn rest_api() {
+    let description = api_description();
+    let mut groups: BTreeMap<String, Vec<[String; 3]>> = BTreeMap::new();
+    for (path, methods) in description["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let operation_id = text(&operation["operationId"]);
+            let group = groups.entry(text(&operation["tags"][0])).or_default();
+            group.push([method.to_uppercase(), path.clone(), operation_id]);
+        }
+    }
+    let mut text = format!(
+        "# REST API\n\n{GENERATED}\nThis page lists every operation of the REST API, which has the paths, parameters and \
+         types of Apache Airflow {}. A running instance shows parameters and types at `/docs`, and the OpenAPI document at \
+         `/openapi.json`. [Compatibility with Airflow](../explanation/airflow-compatibility.md#rest-api) lists the \
+         differences.\n\nA client sends `POST /auth/token` with `{{\"username\": …, \"password\": …}}` and passes the token \
+         that it receives with every request, as `Authorization: Bearer TOKEN`.\n",
+        description["info"]["version"].as_str().unwrap(),
+    );
+    for (group, mut operations) in groups {
+        operations.sort_by(|a, b| (&a[1], &a[0]).cmp(&(&b[1], &b[0])));
+        writeln!(text, "\n## {group}\n\n| operation | id in clients |\n|---|---|").unwrap();
+        for [method, path, operation_id] in operations {
+            writeln!(text, "| `{method} {path}` | `{operation_id}` |").unwrap();
+        }
+    }
+    text.push_str(
+        "\nNext: [Compatibility with Airflow](../explanation/airflow-compatibility.md) · [Commands](commands.md)\n",
+    );
+    check("rest-api.md", &text);
+}
