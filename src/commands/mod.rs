@@ -91,7 +91,7 @@ async fn run_command(command: Command, context: &Context<'_>) -> Result<u8, Erro
         Command::Tasks(args) => engine::tasks::run(context, &args.command).await,
         Command::Xcom(args) => engine::xcom::run(context, &args.command).await,
         Command::Validate(args) => engine::validate::run(context, &args).await,
-        Command::Init(args) => engine::init::run(context, &args),
+        Command::Init(args) => engine::init::run(context, &args).await,
         Command::Variables(args) => data::variables::run(context, &args.command).await,
         Command::Add(args) => engine::add::run(context, &args).await,
         Command::Env(args) => engine::env::run(context, &args.command).await,

@@ -74,6 +74,13 @@ fn dags_test_works_without_a_running_instance() {
     test.assert_nothing_runs();
 }
 
+#[test]
+fn a_new_project_can_be_triggered_at_once() {
+    let test = TestHome::started();
+    test.run(&["init", test.workspace().join("mine").to_str().unwrap()]).expect(0);
+    test.run(&["dags", "trigger", "mine"]).expect(0);
+}
+
 const FRAGILE: &str = "from airflow.sdk import DAG, task\nwith DAG('fragile'):\n    @task\n    def first(): return 1\n    \
     @task\n    def second(x): BODY\n    @task\n    def third(x): return x\n    third(second(first()))\n";
 

@@ -1,16 +1,18 @@
 //! `leoflow init DIR`.
 
+use crate::cli::api::{Api, encode};
 use crate::cli::engine_args::Init;
 use crate::commands::context::Context;
 use crate::config::project;
 use crate::error::Error;
 use crate::setup;
 use crate::sys::{env_vars, files};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::io::ErrorKind;
 use std::path::Path;
+use std::time::Duration;
 
-pub fn run(context: &Context<'_>, args: &Init) -> Result<u8, Error> {
+pub async fn run(context: &Context<'_>, args: &Init) -> Result<u8, Error> {
     let current_folder = env_vars::current_dir().map_err(Error::failed)?;
     let folder = current_folder.join(&args.folder);
     let settings = folder.join(project::FILE);
@@ -41,6 +43,10 @@ pub fn run(context: &Context<'_>, args: &Init) -> Result<u8, Error> {
         _ => Error::io("write", &folder, &error),
     })?;
     let workspace = context.config()?.and_then(|loaded| loaded.config.workspace);
+    // The environment of a project with dependencies is built first, which takes longer.
+    if args.with.is_empty() && workspace.as_ref().is_some_and(|workspace| file.starts_with(workspace)) {
+        wait_until_imported(context, &dag_id).await;
+    }
     if context.printer.json {
         context.printer.json(&json!({"dag_id": dag_id, "file": file}))?;
         return Ok(0);
@@ -55,6 +61,28 @@ pub fn run(context: &Context<'_>, args: &Init) -> Result<u8, Error> {
         _ => context.printer.note(format!("Run it with: leoflow dags trigger {dag_id} --wait")),
     }
     Ok(0)
+}
+
+/// How long to wait until the running server has imported the new DAG, so that the next command finds it.
+const IMPORT_TIMEOUT: Duration = Duration::from_secs(15);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Returns at once without a running server. A DAG that cannot be imported is reported by other commands.
+async fn wait_until_imported(context: &Context<'_>, dag_id: &str) {
+    if !context.home.api_socket().exists() {
+        return;
+    }
+    let api = Api::new(&context.home);
+    let path = format!("/api/v2/dags/{}", encode(dag_id));
+    let imported = async {
+        while let Err(error) = api.get::<Value>(&path).await
+            && !error.is_transient
+        {
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+    };
+    // It may take longer; nothing depends on it.
+    let _ = tokio::time::timeout(IMPORT_TIMEOUT, imported).await;
 }
 
 fn already_exists(folder: &Path) -> Error {
