@@ -336,7 +336,9 @@ pub(in crate::commands) fn bind_error(host: Ipv4Addr, port: u16, error: &std::io
         Some((pid, line)) => format!("port {port} is in use by `{}`, pid {pid}", shorten(&line)),
         None => format!("port {port} cannot be used: {error}"),
     };
-    Error::failed(message).hint(format!("leoflow lite --port {}", port.checked_add(1).unwrap_or(DEFAULT_PORT)))
+    // A port below 1024 needs rights that a user does not have.
+    let other = port.checked_add(1).filter(|other| *other > 1024).unwrap_or(DEFAULT_PORT);
+    Error::failed(message).hint(format!("run the same command with --port {other}, or another free port"))
 }
 
 /// The running instance of this home, if it is another process.

@@ -245,7 +245,10 @@ fn print_result(context: &Context<'_>, plan: &Plan) -> Result<u8, Error> {
         {
             context.printer.line(format!("  and in {}", workspace.display()));
         }
-        context.printer.line("  a later install uses it; remove it with `leoflow uninstall --purge`");
+        context
+            .printer
+            .line("  a later install uses it; to remove it, delete these folders, or install Leoflow again and run");
+        context.printer.line("  `leoflow uninstall --purge`");
     }
     Ok(0)
 }
