@@ -2,6 +2,7 @@
 //! for the network.
 
 use super::own_program::ask;
+use crate::config::Config;
 use crate::home::Home;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -46,7 +47,8 @@ impl NewestRelease {
 
     /// Returns the result for these settings, or an empty one if it is missing or stale; then starts a lookup in the
     /// background.
-    pub fn known(self: &Arc<Self>, home: &Home, settings: String) -> Lookup {
+    pub fn known(self: &Arc<Self>, home: &Home, config: Option<&Config>) -> Lookup {
+        let settings = settings_of(config);
         let mut state = self.state();
         let max_age = if state.lookup.problem.is_some() { FAILURE_MAX_AGE } else { MAX_AGE };
         let is_known =
@@ -66,10 +68,16 @@ impl NewestRelease {
 impl NewestRelease {
     /// Returns the result of the last lookup for these settings, however old; `None` before the first. Starts no
     /// lookup.
-    pub fn last(&self, settings: &str) -> Option<Lookup> {
+    pub fn last(&self, config: Option<&Config>) -> Option<Lookup> {
+        let settings = settings_of(config);
         let state = self.state();
         (state.looked_up.is_some() && state.settings == settings).then(|| state.lookup.clone())
     }
+}
+
+/// Identifies the release source and channel that a result belongs to.
+fn settings_of(config: Option<&Config>) -> String {
+    format!("{:?}", config.map(|config| &config.upgrade))
 }
 
 /// Interprets the command's output: nothing to do, or a plan.

@@ -1,5 +1,5 @@
 //! Pins beyond versions: hashes of files, and commits of git addresses. uv writes the hashes of all files into a lock,
-//! whatever the requirements pin, so the pins are compared with the lock here.
+//! also of those that the requirements do not pin, so the pins are compared with the lock here.
 
 /// The hash algorithms that uv checks, with their number of digits. pip refuses md5 and sha1 for pins, too.
 const ALGORITHMS: [(&str, usize); 4] = [("sha256", 64), ("sha384", 96), ("sha512", 128), ("blake2b", 128)];

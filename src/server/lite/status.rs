@@ -6,7 +6,7 @@ use super::pages::{ask_supervisor, own_config, problems};
 use super::queue::{self, counted};
 use super::render::page;
 use super::storage::{self, Backups, Storage};
-use crate::config::{self, Config};
+use crate::config;
 use crate::engine::store::backlog::{self, Backlog};
 use crate::engine::store::finished_tasks::{self, FinishedTasks};
 use crate::engine::store::listing::Listing;
@@ -14,7 +14,6 @@ use crate::engine::store::pools::{self, Pool};
 use crate::engine::store::{dags, tries};
 use crate::protocol::status::{InstanceState, InstanceStatus, ProcessStatus};
 use crate::server::api_error::ApiError;
-use crate::server::newest_release::Lookup;
 use crate::server::state::AppState;
 use crate::sys::blocking;
 use axum::extract::State;
@@ -42,7 +41,8 @@ pub async fn status_page(State(state): State<Arc<AppState>>) -> Result<Html<Stri
     };
     let config = own_config(&state);
     let instance = config::instance_name(config.as_ref());
-    let newest = newest_release(&state, config.as_ref());
+    // Of an earlier lookup; the page itself starts none.
+    let newest = state.newest_release.last(config.as_ref());
     let warnings = warnings(&status, tasks.as_ref(), &storage, problems(&state));
     let schedule = config.as_ref().map(|config| config.backup.schedule.to_string());
     page(
@@ -127,13 +127,6 @@ fn pool_row(pool: &Pool) -> Value {
         "name": pool.name, "slots": (pool.slots >= 0).then_some(pool.slots), "running": pool.running,
         "queued": pool.queued, "scheduled": pool.scheduled, "free": (pool.slots >= 0).then(|| pool.open()),
     })
-}
-
-/// The newer release that an earlier lookup found. The page itself starts none.
-fn newest_release(state: &AppState, config: Option<&Config>) -> Option<Lookup> {
-    // As `upgrades::version` names the settings.
-    let settings = format!("{:?}", config.map(|config| &config.upgrade));
-    state.newest_release.last(&settings)
 }
 
 /// Something to do, with the command or the button that does it.

@@ -25,10 +25,9 @@ type RequestBody = OptionalBody<Map<String, Value>>;
 
 /// `GET /api/lite/version`. The newest release is that of the last lookup; null before the first one.
 pub async fn version(State(state): Shared) -> Result<Json<Value>, ApiError> {
-    let config = config::load(&state.home.config()).ok().flatten().map(|loaded| loaded.config);
+    let config = pages::own_config(&state);
     let schema_version = pages::ask_supervisor(&state).await.ok().and_then(|status| status.schema_version);
-    let upgrade = config.as_ref().map(|config| &config.upgrade);
-    let latest = state.newest_release.known(&state.home, format!("{upgrade:?}"));
+    let latest = state.newest_release.known(&state.home, config.as_ref());
     Ok(Json(json!({
         "instance": config::instance_name(config.as_ref()),
         "deployed_version": state.version,
