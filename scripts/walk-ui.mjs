@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 // Walks through Airflow's web UI on a running Leoflow in headless Chromium and reports problems: failed requests,
-// console errors, pages that are not answer.
+// console errors, pages that show an error.
 //
 //     scripts/walk-ui.mjs http://127.0.0.1:8088 PASSWORD [FOLDER]      save screenshots of all pages in FOLDER
 //     scripts/walk-ui.mjs --drawn http://127.0.0.1:8088 PASSWORD       print milliseconds to the complete home page
@@ -48,6 +48,10 @@ const FLAGS = [
   "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
   "--disable-component-update", "--disable-sync",
 ];
+// Every n-th page is loaded like a bookmark, and so are one that is not the UI's and one whose requests depend on the
+// page before it.
+const EVERY = 20;
+const LOADED = new Set(["/docs", "/dags/walked/tasks/start"]);
 // Files that Airflow's own server lacks, too.
 const KNOWN = [/\/static\/wasm\/sqlparser_rs_wasm\.js/];
 const PAGES = [
@@ -80,10 +84,22 @@ function playwright() {
 
 class Walk {
   problems = new Set();
+  pending = new Set();
+  lastActivity = 0;
   where = "";
 
   constructor(base, page, folder) {
     Object.assign(this, { base, page, folder });
+    page.on("request", (request) => {
+      this.pending.add(request);
+      this.lastActivity = Date.now();
+    });
+    for (const end of ["requestfinished", "requestfailed"]) {
+      page.on(end, (request) => {
+        this.pending.delete(request);
+        this.lastActivity = Date.now();
+      });
+    }
     page.on("response", (response) => {
       const known = KNOWN.some((pattern) => pattern.test(response.url()));
       if (response.status() >= 400 && !known) {
@@ -124,9 +140,13 @@ class Walk {
     await this.picture(name);
   }
 
-  /** Waits until the network is idle for half a second, at most 5 s, as some pages keep polling. */
+  /** Waits until no request has been under way for 300 ms, at most 5 s, as some pages keep polling. */
   async settled() {
-    await this.page.waitForLoadState("networkidle", { timeout: 5000 }).catch(() => {});
+    const deadline = Date.now() + 5000;
+    this.lastActivity = Date.now();
+    while (Date.now() < deadline && (this.pending.size > 0 || Date.now() - this.lastActivity < 300)) {
+      await this.page.waitForTimeout(50);
+    }
   }
 
   /** Returns the JSON answer of the REST API. */
@@ -145,10 +165,23 @@ class Walk {
     this.report(`${action} did not take effect: ${JSON.stringify(answer)}`);
   }
 
-  async open(path) {
+  /** Opens a page of the UI as a link does: its router listens for this event. */
+  async follow(path) {
+    await this.page.evaluate((next) => {
+      history.pushState({ idx: (history.state?.idx ?? 0) + 1, key: next }, "", next);
+      dispatchEvent(new PopStateEvent("popstate", { state: history.state }));
+    }, path);
+    await this.settled();
+  }
+
+  /** Opens a page: with `isLoaded` as typed into the address bar, otherwise as a link does, without loading the UI. */
+  async open(path, isLoaded) {
     await this.step(path, async () => {
-      await this.page.goto(this.base + path);
-      await this.settled();
+      const there = this.base + path;
+      if (isLoaded) await this.page.goto(there);
+      else await this.follow(path);
+      // The address of a plugin's page continues with the page in its frame.
+      if (!this.page.url().startsWith(there)) this.report(`is at ${this.page.url()}`);
       const text = await this.page.textContent("body");
       if (/Page Not Found|went wrong/.test(text)) this.report("the page shows an error");
     });
@@ -197,11 +230,11 @@ async function main() {
   if (folder) mkdirSync(folder, { recursive: true });
   const browser = await playwright().chromium.launch({ executablePath, args: FLAGS });
   const started = `/dags/walked/dagRuns/RUN/taskInstances/start`;
-  const page = await browser.newPage({ viewport: { width: 1400, height: 900 } });
+  const page = await browser.newPage({ viewport: { width: 1400, height: 900 }, reducedMotion: "reduce" });
   const walk = new Walk(base, page, folder);
   await walk.step("log in", () => logIn(page, base, password, "/dags?name_pattern=walked"));
   await walk.step("trigger with the form", async () => {
-    await page.goto(`${base}/dags/walked`);
+    await walk.follow("/dags/walked");
     await page.getByRole("button", { name: "Trigger" }).first().click();
     await page.waitForTimeout(1500);
     await walk.picture("the form");
@@ -210,7 +243,7 @@ async function main() {
   });
   const runs = await walk.api("/dags/walked/dagRuns?order_by=-run_after");
   const run = encodeURIComponent(runs.dag_runs?.[0]?.dag_run_id ?? "none");
-  for (const path of PAGES) await walk.open(path.replace("RUN", run));
+  for (const [index, path] of PAGES.entries()) await walk.open(path.replace("RUN", run), index % EVERY === 0 || LOADED.has(path));
   await walk.step("graph", async () => {
     await page.goto(`${base}/dags/walked/runs/${run}`);
     await page.getByRole("button", { name: /graph/i }).first().click();
@@ -222,7 +255,7 @@ async function main() {
   });
   await walk.step("grid", () => page.getByRole("button", { name: /grid/i }).first().click());
   await walk.step("clear with a preview", async () => {
-    await page.goto(`${base}/dags/walked/runs/${run}/tasks/start`);
+    await walk.follow(`/dags/walked/runs/${run}/tasks/start`);
     await page.getByRole("button", { name: /clear/i }).first().click();
     await page.waitForTimeout(1500);
     await walk.picture("the preview");
@@ -239,7 +272,7 @@ async function main() {
     await walk.waitForEffect("the marking", started.replace("RUN", run), (item) => item.state === "failed");
   });
   await walk.step("a variable", async () => {
-    await page.goto(`${base}/variables`);
+    await walk.follow("/variables");
     await page.getByRole("button", { name: /add variable/i }).click();
     await page.waitForTimeout(800);
     await page.fill("input[name=key]", "walked");
@@ -248,7 +281,7 @@ async function main() {
     await walk.waitForEffect("the variable", "/variables", (answer) => answer.variables.some((item) => item.key === "walked"));
   });
   await walk.step("a pool", async () => {
-    await page.goto(`${base}/pools`);
+    await walk.follow("/pools");
     await page.getByRole("button", { name: /add pool/i }).click();
     await page.waitForTimeout(800);
     await page.fill("input[name=name]", "walked");
@@ -257,7 +290,7 @@ async function main() {
     await walk.waitForEffect("the pool", "/pools", (answer) => answer.pools.some((item) => item.name === "walked"));
   });
   await walk.step("a connection", async () => {
-    await page.goto(`${base}/connections`);
+    await walk.follow("/connections");
     await page.getByRole("button", { name: /add connection/i }).click();
     await page.waitForTimeout(800);
     await page.fill("input[name=connection_id]", "walked");
@@ -271,7 +304,7 @@ async function main() {
   });
   await walk.step("an event of an asset", async () => {
     const asset = (await walk.api("/assets?name_pattern=walked_asset")).assets[0];
-    await page.goto(`${base}/assets/${asset.id}`);
+    await walk.follow(`/assets/${asset.id}`);
     await page.getByRole("button", { name: "Create Event" }).first().click();
     await page.waitForTimeout(800);
     await walk.picture("the event");
@@ -280,7 +313,7 @@ async function main() {
       answer.asset_events.some((item) => item.extra.from_rest_api));
   });
   await walk.step("a backfill", async () => {
-    await page.goto(`${base}/dags/walked_daily`);
+    await walk.follow("/dags/walked_daily");
     await page.getByRole("button", { name: "Trigger" }).first().click();
     await page.getByText("Backfill", { exact: true }).last().click();
     await page.waitForTimeout(800);

@@ -104,7 +104,7 @@ struct Make {
     /// A version that upgrades to this and later versions must pass through
     #[arg(long)]
     required_stop: Vec<Version>,
-    /// Use fast compression, for tests
+    /// Compress little or not at all, for tests
     #[arg(long)]
     quick: bool,
 }

@@ -45,7 +45,7 @@ fn text(error: impl std::fmt::Display) -> String {
 pub fn tar_gz(path: &Path, entries: Vec<Entry>, quick: bool) -> Outcome<()> {
     let file = BufWriter::new(File::create(path).map_err(text)?);
     // `GzEncoder` writes no name and no time.
-    let encoder = tar(GzEncoder::new(file, if quick { Compression::fast() } else { Compression::best() }), entries)
+    let encoder = tar(GzEncoder::new(file, if quick { Compression::none() } else { Compression::best() }), entries)
         .map_err(text)?;
     encoder.finish().and_then(|mut file| file.flush()).map_err(text)
 }

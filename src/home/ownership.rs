@@ -155,8 +155,10 @@ pub fn check_workspace(home: &Home, workspace: &Path) -> Result<(), HomeError> {
     if canonical.parent().is_none() {
         return refuse("the whole file system");
     }
+    // Users keep files below /run and /dev/shm as below /tmp.
+    let is_in_memory = canonical.starts_with("/dev/shm") && canonical != Path::new("/dev/shm");
     if ["/proc", "/sys", "/dev", "/run"].iter().any(|system| canonical == Path::new(system))
-        || ["/proc", "/sys", "/dev"].iter().any(|system| canonical.starts_with(system))
+        || ["/proc", "/sys", "/dev"].iter().any(|system| canonical.starts_with(system) && !is_in_memory)
     {
         return refuse("a part of the system");
     }
@@ -225,6 +227,8 @@ mod tests {
             (Path::new("/"), false),
             (Path::new("/dev/null"), false),
             (Path::new("/proc"), false),
+            (Path::new("/dev/shm"), false),
+            (Path::new("/dev/shm/dags"), true),
             (home.root(), false),
             (folder.path().parent().unwrap(), false),
             (&folder.path().join("below"), true),

@@ -246,8 +246,8 @@ fn a_killed_move_is_complete_or_undone() {
     assert!(forward_names.len() >= 8 && backward_names.len() >= 8, "{forward_names:?} {backward_names:?}");
     // Counts of undone and of completed moves.
     let mut outcomes = [0, 0];
-    let rounds = sample_rounds_and_ends(&forward_names, 5).into_iter().map(|name| (&forward, name));
-    let backward_rounds = sample_rounds_and_ends(&backward_names, 5).into_iter().map(|name| (&backward, name));
+    let rounds = sample_rounds_and_ends(&forward_names, 2).into_iter().map(|name| (&forward, name));
+    let backward_rounds = sample_rounds_and_ends(&backward_names, 2).into_iter().map(|name| (&backward, name));
     for (arguments, name) in rounds.chain(backward_rounds) {
         let goes_forward = arguments[3] == url;
         if is_external() == goes_forward {
@@ -279,9 +279,15 @@ fn a_killed_or_failed_restore_gives_the_old_or_new_state() {
     let restore = ["lite", "restore", "--input", backup.to_str().unwrap(), "--force", "--yes"];
     let undo = ["lite", "restore", "--undo", "--yes"];
     let mut outcomes = [0, 0];
-    for checkpoint in
-        ["content.written", "restore.proven", "restore.begun", "content.in-place", "restore.database", "restore.config"]
-    {
+    let checkpoints = [
+        "content.written",
+        "restore.proven",
+        "restore.begun",
+        "content.in-place",
+        "restore.database",
+        "restore.config",
+    ];
+    for checkpoint in sample_rounds_and_ends(checkpoints, 2) {
         if variables(&test) == "1 colour" {
             test.run(&undo).expect(0);
         }

@@ -110,7 +110,7 @@ fn a_first_start_killed_at_each_checkpoint_recovers() {
     {
         assert!(names.iter().any(|name| name == expected), "{expected} is not in {names:?}");
     }
-    for name in sample_rounds(names, 6) {
+    for name in sample_rounds(names, 3) {
         let test = TestHome::new().with_real_initdb();
         let port = test.port.to_string();
         let killed = test.command(&["lite", "start", "--port", &port]).env("LEOFLOW_KILL_AT", &name).output().unwrap();
@@ -134,7 +134,7 @@ fn a_first_start_killed_at_each_checkpoint_recovers() {
 
 #[test]
 fn a_first_start_killed_at_any_moment_recovers() {
-    for round in sample_rounds(0..30u64, 6) {
+    for round in sample_rounds(0..30u64, 3) {
         let test = TestHome::new().with_real_initdb();
         let mut child = test.foreground();
         std::thread::sleep(Duration::from_millis(round * 33));

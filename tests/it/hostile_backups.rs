@@ -272,7 +272,7 @@ fn dumps_with_foreign_statements_are_refused() {
         ),
     ];
     // The server or the schema comparison refuses it, or it has no effect: the live instance stays unchanged.
-    for (case, statement) in sample_rounds(statements, 12) {
+    for (case, statement) in sample_rounds(statements, 6) {
         let mut hostile = honest.clone();
         let mut dump = hostile.dump();
         // The last statement of the dump, so that everything else exists.

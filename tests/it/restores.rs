@@ -271,7 +271,7 @@ fn a_killed_restore_or_undo_leaves_one_whole_state() {
     for (arguments, names) in [(&restore[..], &of_restore), (&undo[..], &of_undo)] {
         // With any seed, one checkpoint before the point of no return and one after it are among the rounds.
         let certain = names.iter().filter(|name| ["restore.proven", "restore.forget"].contains(&name.as_str()));
-        let chosen: BTreeSet<&String> = sample_rounds(names, 6).into_iter().chain(certain).collect();
+        let chosen: BTreeSet<&String> = sample_rounds(names, 3).into_iter().chain(certain).collect();
         for name in chosen {
             let killed = test.command(arguments).env("LEOFLOW_KILL_AT", name).output().unwrap().status;
             assert_eq!(std::os::unix::process::ExitStatusExt::signal(&killed), Some(9), "{name}");
@@ -317,7 +317,7 @@ fn a_failed_restore_step_is_undone_or_finished_without_loss() {
         "settle",
         "forget",
     ];
-    for step in sample_rounds(steps, 5) {
+    for step in sample_rounds(steps, 3) {
         let name = format!("exchange.{step}");
         let failed: CommandOutput = test.command(&restore).env("LEOFLOW_FAIL_AT", &name).output().unwrap().into();
         assert_eq!(failed.code, Some(1), "{step}: {failed:?}");
@@ -367,7 +367,7 @@ fn a_killed_restore_into_an_empty_home_can_be_repeated() {
     let (old, password) = used_instance();
     let backup = old.backup("b.tar.zst");
     let moments = ["setup.create-cluster", "restore.unpacked", "load.loaded", "restore.proven", "restore.move-in"];
-    for name in sample_rounds(moments, 3) {
+    for name in sample_rounds(moments, 2) {
         // `TestHome::new` puts the home in memory, on another file system than the workspace, if memory allows.
         let new = if name.starts_with("setup.") { TestHome::new() } else { TestHome::on_one_disk() };
         let arguments = ["lite", "restore", "--input", backup.to_str().unwrap()];

@@ -213,7 +213,7 @@ fn a_killed_purge_is_undone_or_finished_by_the_next() {
     for expected in ["purge.begun", "purge.decided", "purge.set-aside", "purge.workspace", "purge.home", "purge.last"] {
         assert!(log_names.contains(expected), "{expected} is not in {log_names:?}");
     }
-    for name in sample_rounds(&log_names, 3) {
+    for name in sample_rounds(&log_names, 2) {
         for by_start in [false, true] {
             let test = TestHome::on_one_disk();
             test.set_up();

@@ -57,8 +57,8 @@ fn a_worker_killed_at_any_step_leaves_old_or_new() {
     assert!(names.len() >= 13, "{names:?}");
     let rollback_names = checkpoints(&test, &rollback);
     let mut seen = [0, 0];
-    let forwards = sample_rounds_and_ends(&names, 6).into_iter().map(|name| (&upgrade[..], name));
-    let backwards = sample_rounds_and_ends(&rollback_names, 4).into_iter().map(|name| (&rollback[..], name));
+    let forwards = sample_rounds_and_ends(&names, 3).into_iter().map(|name| (&upgrade[..], name));
+    let backwards = sample_rounds_and_ends(&rollback_names, 2).into_iter().map(|name| (&rollback[..], name));
     for (arguments, name) in forwards.chain(backwards) {
         let expected = if arguments == upgrade { "0.1.0" } else { "0.2.0" };
         if assert_whole(&test, "what was before") != expected {
@@ -91,7 +91,7 @@ fn a_machine_stopped_at_any_step_starts_with_old_or_new() {
     let names = checkpoints(&test, &upgrade);
     test.run(&["rollback", "--yes"]).expect(0);
     let mut seen = [0, 0];
-    for name in sample_rounds_and_ends(&names, 5) {
+    for name in sample_rounds_and_ends(&names, 3) {
         if assert_whole(&test, "what was before") != "0.1.0" {
             test.run(&["rollback", "--yes"]).expect(0);
         }
@@ -106,5 +106,5 @@ fn a_machine_stopped_at_any_step_starts_with_old_or_new() {
         let version = assert_whole(&test, name);
         seen[usize::from(version == "0.2.0")] += 1;
     }
-    assert!(seen[0] > 1 && seen[1] > 0, "{seen:?}");
+    assert!(seen[0] > 0 && seen[1] > 0, "{seen:?}");
 }

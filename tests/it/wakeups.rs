@@ -35,7 +35,7 @@ fn dag_of_parallel_tasks(dag_id: &str, tasks: usize) -> String {
 fn a_hundred_instant_tasks_end_every_time() {
     let test = home_with_instant_tasks();
     test.add_dag("wide", &dag_of_parallel_tasks("wide", 100));
-    for _ in sample_rounds(0..50, 10) {
+    for _ in sample_rounds(0..50, 5) {
         let run_id = test.trigger("wide");
         let run = test.wait_run("wide", &run_id);
         assert_eq!(run["state"], json!("success"));

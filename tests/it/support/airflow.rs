@@ -1,7 +1,7 @@
 //! An environment with Apache Airflow's own SDK and some of its providers, shared by all tests like PostgreSQL.
 
-use super::TestHome;
 use super::postgres::{cache, cache_lock, uv};
+use super::{TestHome, template};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
@@ -66,8 +66,9 @@ fn environment() -> &'static PathBuf {
 
 impl TestHome {
     /// Gives all DAGs of the workspace the shared environment; call it before the start.
-    pub fn with_airflow(self) -> Self {
+    pub fn with_airflow(mut self) -> Self {
         let environment = environment();
+        self.password = template::copy_template_home(&self);
         let folder = self.home.join("venvs");
         std::fs::create_dir_all(&folder).unwrap();
         std::os::unix::fs::symlink(environment, folder.join(environment.file_name().unwrap())).unwrap();

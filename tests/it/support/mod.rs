@@ -15,6 +15,7 @@ mod postgres;
 pub mod processes;
 pub mod releases;
 pub mod rounds;
+mod run;
 pub mod services;
 mod template;
 pub mod tls;
@@ -108,40 +109,38 @@ pub struct TestHome {
     postgres: &'static Path,
     /// Overridden time limits of the product: environment variables and their values in seconds.
     limits: Vec<(&'static str, &'static str)>,
+    /// The administrator's password, if the home is a copy of the template.
+    password: Option<String>,
 }
 
 impl TestHome {
+    /// Puts the home into memory and the workspace on the disk, as two file systems.
     pub fn new() -> Self {
-        Self::with_home_at(Path::new("home"))
+        let folder = new_folder(&std::env::temp_dir());
+        let memory = memory_folder(&folder);
+        let home = memory.as_deref().unwrap_or(folder.path()).join("home");
+        Self::with(folder, memory, home)
     }
 
     /// Puts home and workspace on one file system, as most users have them, so that moves between the two are renames.
     pub fn on_one_disk() -> Self {
-        let mut test = Self::new();
-        if let Some(memory) = test.memory.take() {
-            std::fs::remove_dir(memory).unwrap();
-        }
-        test.home = test.folder().join("home");
-        test
+        Self::in_one_folder(Path::new("home"))
     }
 
     /// Puts Leoflow's home at `relative` below the test's folder.
     pub fn with_home_at(relative: &Path) -> Self {
-        let folder = tempfile::Builder::new().prefix("leoflow-test-").tempdir().unwrap();
-        for name in ["user", "tmp"] {
-            std::fs::create_dir(folder.path().join(name)).unwrap();
-        }
-        let memory = if relative == Path::new("home") { memory_folder(&folder) } else { None };
-        let home = memory.as_deref().unwrap_or(folder.path()).join(relative);
-        Self {
-            folder,
-            memory,
-            home,
-            port: free_port(),
-            program: LEOFLOW.into(),
-            postgres: quick_bin(),
-            limits: Vec::new(),
-        }
+        Self::in_one_folder(relative)
+    }
+
+    fn in_one_folder(relative: &Path) -> Self {
+        let folder = new_folder(&datastore_folder());
+        let home = folder.path().join(relative);
+        Self::with(folder, None, home)
+    }
+
+    fn with(folder: TempDir, memory: Option<PathBuf>, home: PathBuf) -> Self {
+        let (port, program, postgres) = (free_port(), LEOFLOW.into(), quick_bin().as_path());
+        Self { folder, memory, home, port, program, postgres, limits: Vec::new(), password: None }
     }
 
     /// Uses the real initdb, for tests of what may happen while it runs.
@@ -184,8 +183,9 @@ impl TestHome {
     }
 
     /// Links the shared packages that DAG files expect (jinja2, pendulum) into the home; call it before the setup.
-    pub fn with_packages(self) -> Self {
+    pub fn with_packages(mut self) -> Self {
         let packages = packages();
+        self.password = template::copy_template_home(&self);
         std::fs::create_dir_all(self.home.join("python")).unwrap();
         std::os::unix::fs::symlink(packages, self.home.join("python").join(packages.file_name().unwrap())).unwrap();
         self
@@ -253,7 +253,7 @@ impl TestHome {
     /// Runs `lite start`; returns its JSON. A missing home becomes a copy of the template first.
     #[track_caller]
     pub fn start(&self) -> Value {
-        let password = template::copy_template(self);
+        let password = self.password.clone().or_else(|| template::copy_template(self));
         let mut started = self.first_start();
         if let Some(password) = password {
             // The real first start prints the password too.
@@ -506,22 +506,40 @@ impl Drop for TestHome {
     }
 }
 
-/// Creates a folder in memory, because a test would spend most of its time waiting for the disk; the tests prove that
-/// nothing is lost when a process dies, not when the machine does. It has the name of the test's own folder, by which
-/// its processes are found. `None` if little memory is free, or with LEOFLOW_TEST_ON_DISK.
-fn memory_folder(folder: &TempDir) -> Option<PathBuf> {
-    if std::env::var_os("LEOFLOW_TEST_ON_DISK").is_some() {
-        return None;
+fn new_folder(parent: &Path) -> TempDir {
+    let folder = tempfile::Builder::new().prefix("leoflow-test-").tempdir_in(parent).unwrap();
+    for name in ["user", "tmp"] {
+        std::fs::create_dir(folder.path().join(name)).unwrap();
     }
-    const SHARED_MEMORY: &str = "/dev/shm";
-    const REQUIRED_BYTES: u64 = 6 * 1024 * 1024 * 1024;
-    let free = nix::sys::statvfs::statvfs(SHARED_MEMORY).ok()?;
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let available = text.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB"))?;
-    let has_room = free.blocks_available() * free.fragment_size() > REQUIRED_BYTES
-        && available.trim().parse::<u64>().ok()? * 1024 > REQUIRED_BYTES;
+    folder
+}
+
+const SHARED_MEMORY: &str = "/dev/shm";
+
+/// Returns where tests keep the files of datastores: in memory, or on the disk if [`has_memory`] is false.
+pub fn datastore_folder() -> PathBuf {
+    if has_memory() { SHARED_MEMORY.into() } else { std::env::temp_dir() }
+}
+
+/// Creates a folder in memory. It has the name of the test's own folder, by which its processes are found. `None` as in
+/// [`has_memory`].
+fn memory_folder(folder: &TempDir) -> Option<PathBuf> {
     let memory = Path::new(SHARED_MEMORY).join(folder.path().file_name()?);
-    (has_room && std::fs::create_dir(&memory).is_ok()).then_some(memory)
+    (has_memory() && std::fs::create_dir(&memory).is_ok()).then_some(memory)
+}
+
+/// Whether homes are in memory, because a test would spend most of its time waiting for the disk; the tests prove that
+/// nothing is lost when a process dies, not when the machine does. `false` if little memory is free, or with
+/// LEOFLOW_TEST_ON_DISK.
+fn has_memory() -> bool {
+    const REQUIRED_BYTES: u64 = 6 * 1024 * 1024 * 1024;
+    let available = || {
+        let free = nix::sys::statvfs::statvfs(SHARED_MEMORY).ok()?;
+        let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+        let available = text.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB"))?;
+        Some((free.blocks_available() * free.fragment_size()).min(available.trim().parse::<u64>().ok()? * 1024))
+    };
+    std::env::var_os("LEOFLOW_TEST_ON_DISK").is_none() && available().is_some_and(|bytes| bytes > REQUIRED_BYTES)
 }
 
 /// Lists the files of `migrations/`, oldest first, with their versions.

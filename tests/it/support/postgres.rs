@@ -70,21 +70,39 @@ pub fn quick_bin() -> &'static PathBuf {
     })
 }
 
-/// Returns the PostgreSQL tree as an archive.
+/// Returns the PostgreSQL tree as an archive; its `initdb` is the quick one.
 pub fn archive() -> &'static PathBuf {
     static ARCHIVE: OnceLock<PathBuf> = OnceLock::new();
     ARCHIVE.get_or_init(|| {
-        bin();
-        let _lock = cache_lock("lock");
-        let tree = cache().join("postgres.tar.gz");
+        let quick = quick_bin();
+        let _lock = cache_lock("lock-archive");
+        let tree = cache().join("postgres-quick.tar.gz");
         if !tree.exists() {
             let root = bin().ancestors().nth(3).unwrap();
+            let real_initdb = bin().join("initdb");
             let partial = cache().join("partial.tar.gz");
             let encoder =
                 flate2::write::GzEncoder::new(std::fs::File::create(&partial).unwrap(), flate2::Compression::fast());
             let mut builder = tar::Builder::new(encoder);
             builder.follow_symlinks(false);
-            builder.append_dir_all("postgresql", root).unwrap();
+            let mut pending = vec![root.to_owned()];
+            while let Some(folder) = pending.pop() {
+                for path in std::fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path()) {
+                    let name = Path::new("postgresql").join(path.strip_prefix(root).unwrap());
+                    if path.is_dir() && !path.is_symlink() {
+                        builder.append_dir(&name, &path).unwrap();
+                        pending.push(path);
+                    } else if path == real_initdb {
+                        let script = format!("#!/bin/sh\nexec '{}' \"$@\"\n", quick.join("initdb").display());
+                        let mut header = tar::Header::new_gnu();
+                        header.set_mode(0o755);
+                        header.set_size(script.len() as u64);
+                        builder.append_data(&mut header, &name, script.as_bytes()).unwrap();
+                    } else {
+                        builder.append_path_with_name(&path, &name).unwrap();
+                    }
+                }
+            }
             builder.into_inner().unwrap().finish().unwrap();
             std::fs::rename(&partial, &tree).unwrap();
         }

@@ -1,7 +1,7 @@
 //! Finds and ends the processes of a test by the test's folder in their command line or working directory.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Returns the pids of processes whose command line or working directory is below `folder`, without zombies.
@@ -34,19 +34,32 @@ pub fn has_argument(pid: i32, word: &str) -> bool {
     command.split(|byte| *byte == 0).any(|argument| argument == word.as_bytes())
 }
 
-/// Sends SIGKILL to all processes of the folder until none is left, for at most ten seconds.
+/// Sends SIGKILL to all processes of the folder until none is left, for at most ten seconds. Removes the memory that
+/// killed PostgreSQL servers shared and can no longer remove.
 pub fn kill_all(folder: &Path) {
     let deadline = Instant::now() + Duration::from_secs(10);
+    let mut shared = Vec::new();
     loop {
         let pids = mentioning(folder);
         if pids.is_empty() || Instant::now() > deadline {
-            return;
+            break;
         }
+        shared.extend(pids.iter().flat_map(|pid| shared_memory_of(*pid)));
         for pid in pids {
             signal(pid, "KILL");
         }
         std::thread::sleep(Duration::from_millis(10));
     }
+    for path in shared {
+        let _ = fs::remove_file(path);
+    }
+}
+
+/// Lists the POSIX shared memory that a PostgreSQL process has mapped.
+fn shared_memory_of(pid: i32) -> Vec<PathBuf> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+    let paths = maps.lines().filter_map(|line| line.find("/dev/shm/PostgreSQL.").map(|start| &line[start..]));
+    paths.map(PathBuf::from).collect()
 }
 
 pub fn signal(pid: i32, name: &str) {

@@ -2,18 +2,17 @@
 
 use super::{LEOFLOW, postgres_archive};
 use serde_json::{Value, json};
-use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs;
+use std::hash::{Hash, Hasher};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::{Arc, LazyLock, Mutex};
-use tempfile::TempDir;
+use std::sync::{Arc, LazyLock};
 
 /// A folder with a release host (`dist`) and the releases' programs.
 pub struct Releases {
-    folder: TempDir,
+    folder: PathBuf,
 }
 
 /// A release's version, migration and fault.
@@ -52,7 +51,7 @@ pub const SECOND: Release = Release { version: "0.2.0", migration: Migration::Ad
 impl Releases {
     /// Returns the release host, the argument of `--from`.
     pub fn dist(&self) -> PathBuf {
-        self.folder.path().join("dist")
+        self.folder.join("dist")
     }
 
     pub fn key(&self) -> PathBuf {
@@ -61,33 +60,34 @@ impl Releases {
 
     /// Returns the program of a release.
     pub fn program(&self, version: &str) -> PathBuf {
-        self.folder.path().join(format!("leoflow-{version}"))
+        self.folder.join(format!("leoflow-{version}"))
     }
 }
 
-type ReleaseCache = HashMap<Vec<Release>, Arc<Releases>>;
-
-/// Returns the releases of `list`, built once for all tests that need the same list.
+/// Returns the releases of `list`, built once in a run for all tests that need the same list.
 pub fn releases(list: &[Release]) -> Arc<Releases> {
-    static CACHE: LazyLock<Mutex<ReleaseCache>> = LazyLock::new(Mutex::default);
-    get_or_make(list, &mut CACHE.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
+    let _lock = super::cache_lock("lock-releases");
+    get_or_make(list)
 }
 
-/// Builds the last release on top of the cached releases of the list before it, because lists share prefixes.
-fn get_or_make(list: &[Release], cache: &mut ReleaseCache) -> Arc<Releases> {
-    if let Some(releases) = cache.get(list) {
-        return releases.clone();
-    }
+/// Builds the last release on top of the releases of the list before it, because lists share prefixes.
+fn get_or_make(list: &[Release]) -> Arc<Releases> {
     let (last, before) = list.split_last().unwrap();
-    let before = (!before.is_empty()).then(|| (get_or_make(before, cache), before));
-    let releases = Arc::new(make(last, before));
-    cache.insert(list.to_vec(), releases.clone());
-    releases
+    let before = (!before.is_empty()).then(|| (get_or_make(before), before));
+    let mut hasher = std::hash::DefaultHasher::new();
+    list.hash(&mut hasher);
+    let folder = run_dir().join(format!("{:x}", hasher.finish()));
+    let is_complete = folder.join("complete");
+    let releases = Releases { folder };
+    if !is_complete.exists() {
+        fs::create_dir_all(&releases.folder).unwrap();
+        make(last, before, &releases);
+        fs::write(is_complete, "").unwrap();
+    }
+    Arc::new(releases)
 }
 
-fn make(release: &Release, before: Option<(Arc<Releases>, &[Release])>) -> Releases {
-    let folder = tempfile::Builder::new().tempdir_in(run_dir()).unwrap();
-    let releases = Releases { folder };
+fn make(release: &Release, before: Option<(Arc<Releases>, &[Release])>, releases: &Releases) {
     let mut more: Vec<OsString> = Vec::new();
     if let Some((before, list)) = &before {
         more.extend(["--from".into(), before.dist().into()]);
@@ -97,14 +97,13 @@ fn make(release: &Release, before: Option<(Arc<Releases>, &[Release])>) -> Relea
     }
     write_program(&releases.program(release.version), release);
     if release.fault.is_some_and(|(part, _)| part == "postgres") {
-        let broken = releases.folder.path().join("postgres");
+        let broken = releases.folder.join("postgres");
         write_broken_postgres(&broken);
         more.extend(["--postgres".into(), broken.into()]);
     }
     let more: Vec<&str> = more.iter().map(|argument| argument.to_str().unwrap()).collect();
-    let done = make_release(&releases, release.version, &releases.dist(), &more);
+    let done = make_release(releases, release.version, &releases.dist(), &more);
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    releases
 }
 
 /// Writes a PostgreSQL whose programs print a version and fail at everything else.
@@ -232,35 +231,41 @@ fn append_trailer(path: &Path, trailer: &Value) {
 fn stripped_program() -> &'static Path {
     static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
         let (whole, stripped) = (example_program("release-under-test"), run_dir().join("release-under-test"));
-        let is_stripped =
-            Command::new("strip").arg("-o").arg(&stripped).arg(&whole).status().is_ok_and(|status| status.success());
+        let _lock = super::cache_lock("lock-release-program");
+        let mut strip = Command::new("strip");
+        let is_stripped = stripped.exists()
+            || strip.arg("-o").arg(&stripped).arg(&whole).status().is_ok_and(|status| status.success());
         if is_stripped { stripped } else { whole }
     });
     &PROGRAM
 }
 
-/// Returns this test process's folder. Statics are never dropped, so each process removes the folders of ended ones.
+/// Returns the folder of this run's releases. It is removed when the run ends.
 fn run_dir() -> &'static Path {
     static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
-        let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join("releases");
-        for old in fs::read_dir(&all).into_iter().flatten().flatten() {
-            let pid: Option<i32> = old.file_name().to_str().and_then(|name| name.parse().ok());
-            if !pid.is_some_and(super::processes::is_alive) {
-                let _ = fs::remove_dir_all(old.path());
-            }
+        let own = Path::new(env!("CARGO_TARGET_TMPDIR")).join("releases").join(super::run::id().to_string());
+        if !own.exists() {
+            fs::create_dir_all(&own).unwrap();
+            super::run::remove_at_end(&own);
         }
-        let own = all.join(std::process::id().to_string());
-        fs::create_dir_all(&own).unwrap();
         own
     });
     &FOLDER
+}
+
+/// Whether the program is one of this run's releases.
+pub fn is_release(program: &Path) -> bool {
+    program.starts_with(run_dir())
 }
 
 /// Returns the file of the secret key, and the public key.
 fn key() -> &'static (PathBuf, String) {
     static KEY: LazyLock<(PathBuf, String)> = LazyLock::new(|| {
         let path = run_dir().join("key");
-        new_key(&path);
+        let _lock = super::cache_lock("lock-release-key");
+        if !path.exists() {
+            new_key(&path);
+        }
         let public = Command::new(example_program("make-release")).arg("public-key").arg(&path).output().unwrap();
         (path, String::from_utf8(public.stdout).unwrap().trim().to_owned())
     });

@@ -1,12 +1,13 @@
-//! A home that is set up and migrated, created once by the first test that needs one; other homes start as copies of
-//! it. The program, which never changes, is shared by hard links.
+//! A home that is set up and migrated, created once in a run for each program by the first test that needs one; other
+//! homes start as copies of it. The program, which never changes, is shared by hard links.
 
-use super::{LEOFLOW, TestHome, processes, quick_bin};
+use super::releases::is_release;
+use super::{LEOFLOW, SHARED_MEMORY, TestHome, processes, quick_bin};
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::LazyLock;
+use std::sync::Mutex;
 
 struct Template {
     home: PathBuf,
@@ -14,44 +15,90 @@ struct Template {
     password: String,
 }
 
-/// Prefix of the template's folder in `/dev/shm`, one for each test process.
+/// Prefix of the template's folder in `/dev/shm`, one for each run of tests.
 const TEMPLATE_PREFIX: &str = "leoflow-template-";
 
-static TEMPLATE: LazyLock<Option<Template>> = LazyLock::new(|| {
-    // nextest runs each test in its own process, so each test would create a template.
-    if std::env::var_os("NEXTEST").is_some() || std::env::var_os("LEOFLOW_TEST_ON_DISK").is_some() {
-        return None;
+/// The templates by the inode of their program: release lists share programs by hard links.
+static TEMPLATES: Mutex<BTreeMap<u64, Option<&'static Template>>> = Mutex::new(BTreeMap::new());
+
+/// Returns the template of homes that `program` sets up; `None` if it cannot be created.
+fn template(program: &Path) -> Option<&'static Template> {
+    let inode = fs::metadata(program).ok()?.ino();
+    let mut templates = TEMPLATES.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    *templates.entry(inode).or_insert_with(|| create(program, inode).map(|template| &*Box::leak(Box::new(template))))
+}
+
+fn create(program: &Path, inode: u64) -> Option<Template> {
+    let run = Path::new(SHARED_MEMORY).join(format!("{TEMPLATE_PREFIX}{}", super::run::id()));
+    let folder = run.join(inode.to_string());
+    let _lock = super::cache_lock("lock-template");
+    let (home, workspace, password) = (folder.join("home"), folder.join("workspace"), folder.join("password"));
+    if let Ok(password) = fs::read_to_string(&password) {
+        return Some(Template { home, workspace, password });
     }
-    remove_stale_templates();
-    let folder = Path::new("/dev/shm").join(format!("{TEMPLATE_PREFIX}{}", std::process::id()));
-    fs::create_dir(&folder).ok()?;
-    remove_at_exit(&folder);
-    let test = TestHome::new();
+    if !run.exists() {
+        remove_stale_templates();
+        fs::create_dir(&run).ok()?;
+        super::run::remove_at_end(&run);
+    }
+    fs::create_dir_all(&folder).ok()?;
+    let test = TestHome::with_program(program.to_owned());
     let setup = test.run(&["setup", "--json", "--port", &test.port.to_string()]);
-    let password = (setup.code == Some(0)).then(|| setup.json())?["admin_password"].as_str()?.to_owned();
+    let admin = (setup.code == Some(0)).then(|| setup.json())?["admin_password"].as_str()?.to_owned();
     if test.run(&["migrate-db"]).code != Some(0) {
         return None;
     }
-    let (home, workspace) = (folder.join("home"), folder.join("workspace"));
     copy(&test.home, &home);
     copy(&test.workspace(), &workspace);
     rewrite(&home, &[(text(&test.home), text(&home)), (text(&test.workspace()), text(&workspace))]);
     // These logs belong to no test.
     let _ = fs::remove_dir_all(home.join("logs"));
-    Some(Template { home, workspace, password })
-});
+    compile_modules(&test)?;
+    copy_compiled(&test.home, &home);
+    fs::write(&password, &admin).ok()?;
+    Some(Template { home, workspace, password: admin })
+}
+
+/// Runs the starter DAG, so that Python compiles the modules that every home uses: half of what a short test takes.
+fn compile_modules(test: &TestHome) -> Option<()> {
+    test.run(&["lite", "start", "--port", &test.port.to_string()]).code.filter(|code| *code == 0)?;
+    test.run_dag("hello");
+    test.run(&["lite", "stop"]).code.filter(|code| *code == 0).map(drop)
+}
+
+/// Copies the compiled modules. Their folders have the paths of the sources, some of which are in the home.
+fn copy_compiled(from: &Path, to: &Path) {
+    let (compiled, copied) = (from.join("python/compiled"), to.join("python/compiled"));
+    let below = |folder: &Path, home: &Path| folder.join(home.strip_prefix("/").unwrap());
+    let _ = fs::remove_dir_all(&copied);
+    for system in ["usr", "root", "opt", "home"].map(|name| compiled.join(name)).iter().filter(|path| path.is_dir()) {
+        copy(system, &copied.join(system.file_name().unwrap()));
+    }
+    copy(&below(&compiled, from), &below(&copied, to));
+}
 
 /// Copies the template's home and workspace to `test`. Returns the administrator's password; `None` if there is no
 /// template, or if the test starts with other files, programs or disks.
 pub fn copy_template(test: &TestHome) -> Option<String> {
-    let is_ordinary =
-        test.program == Path::new(LEOFLOW) && test.memory.is_some() && test.postgres == quick_bin().as_path();
-    if !is_ordinary || test.home.exists() || test.workspace().exists() {
+    if test.workspace().exists() {
         return None;
     }
-    let template = TEMPLATE.as_ref()?;
+    let password = copy_template_home(test)?;
+    copy(&template(&test.program)?.workspace, &test.workspace());
+    Some(password)
+}
+
+/// Copies the template's home without a workspace, see [`copy_template`].
+pub fn copy_template_home(test: &TestHome) -> Option<String> {
+    let is_ordinary = (test.program == Path::new(LEOFLOW) || is_release(&test.program))
+        && test.home.starts_with(SHARED_MEMORY)
+        && test.postgres == quick_bin().as_path();
+    if !is_ordinary || test.home.exists() {
+        return None;
+    }
+    let template = template(&test.program)?;
     copy(&template.home, &test.home);
-    copy(&template.workspace, &test.workspace());
+    copy_compiled(&template.home, &test.home);
     let config = fs::read_to_string(test.home.join("config.yaml")).unwrap();
     let port = config.lines().find(|line| line.starts_with("port: ")).unwrap().to_owned();
     rewrite(
@@ -87,6 +134,11 @@ fn copy(from: &Path, to: &Path) {
             let is_program = meta.permissions().mode() & 0o111 != 0 && meta.size() > 1024 * 1024;
             if !is_program || fs::hard_link(&path, &target).is_err() {
                 fs::copy(&path, &target).unwrap();
+                // Python compares the time of a source with that in its compiled module.
+                let times = fs::FileTimes::new().set_modified(meta.modified().unwrap());
+                if let Ok(file) = fs::File::options().append(true).open(&target) {
+                    file.set_times(times).unwrap();
+                }
             }
         }
     }
@@ -115,20 +167,11 @@ fn renew_secret(config: &Path, name: &str) {
 
 /// Removes the templates of ended test processes.
 fn remove_stale_templates() {
-    for entry in fs::read_dir("/dev/shm").into_iter().flatten().flatten() {
+    for entry in fs::read_dir(SHARED_MEMORY).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let pid = name.strip_prefix(TEMPLATE_PREFIX).and_then(|pid| pid.parse().ok());
         if pid.is_some_and(|pid| !processes::is_alive(pid)) {
             let _ = fs::remove_dir_all(entry.path());
         }
     }
-}
-
-/// Removes the folder when this process ends. Statics are never dropped, so a child waits for the end of a pipe.
-fn remove_at_exit(folder: &Path) {
-    let script = "cat >/dev/null; rm -rf \"$0\"";
-    let mut cleaner = Command::new("setsid");
-    cleaner.args(["sh", "-c", script]).arg(folder).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-    // Leaks the write end, which the kernel closes when this process ends.
-    std::mem::forget(cleaner.spawn().unwrap().stdin.take());
 }

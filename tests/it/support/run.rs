@@ -1,0 +1,21 @@
+//! One run of tests: the test process of `cargo test`, or the runner that starts a process for each test, as
+//! `cargo nextest` does. What a run makes once is removed when it ends.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Returns the pid of the process that stands for this run: LEOFLOW_TEST_RUN, nextest, or this process.
+pub fn id() -> i32 {
+    let given = std::env::var("LEOFLOW_TEST_RUN").ok().and_then(|pid| pid.parse().ok());
+    let is_process_per_test = std::env::var_os("NEXTEST").is_some();
+    let own = || if is_process_per_test { nix::unistd::getppid().as_raw() } else { std::process::id() as i32 };
+    given.unwrap_or_else(own)
+}
+
+/// Removes the folder when the run ends. Statics are never dropped, so another process waits for the end.
+pub fn remove_at_end(folder: &Path) {
+    let script = "(tail --pid=\"$1\" -f /dev/null; rm -rf \"$0\") &";
+    let mut cleaner = Command::new("setsid");
+    cleaner.args(["sh", "-c", script]).arg(folder).arg(id().to_string());
+    cleaner.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+}
