@@ -48,10 +48,10 @@ const FLAGS = [
   "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
   "--disable-component-update", "--disable-sync",
 ];
-// Every n-th page is loaded like a bookmark, and so are one that is not the UI's and one whose requests depend on the
-// page before it.
-const EVERY = 20;
-const LOADED = new Set(["/docs", "/dags/walked/tasks/start"]);
+// Every n-th page is loaded completely, as from a bookmark. So are `/docs`, which is not part of the UI, and a page whose
+// requests depend on the page before it. A complete load costs a processor 2 s.
+const FULL_LOAD_INTERVAL = 20;
+const ALWAYS_FULLY_LOADED = new Set(["/docs", "/dags/walked/tasks/start"]);
 // Files that Airflow's own server lacks, too.
 const KNOWN = [/\/static\/wasm\/sqlparser_rs_wasm\.js/];
 const PAGES = [
@@ -86,12 +86,14 @@ class Walk {
   problems = new Set();
   pending = new Set();
   lastActivity = 0;
+  requestCount = 0;
   where = "";
 
   constructor(base, page, folder) {
     Object.assign(this, { base, page, folder });
     page.on("request", (request) => {
       this.pending.add(request);
+      this.requestCount += 1;
       this.lastActivity = Date.now();
     });
     for (const end of ["requestfinished", "requestfailed"]) {
@@ -174,15 +176,20 @@ class Walk {
     await this.settled();
   }
 
-  /** Opens a page: with `isLoaded` as typed into the address bar, otherwise as a link does, without loading the UI. */
-  async open(path, isLoaded) {
+  /** Opens a page: loads the whole UI, as a bookmark does, or follows a link in it. */
+  async open(path, isFullLoad) {
     await this.step(path, async () => {
-      const there = this.base + path;
-      if (isLoaded) await this.page.goto(there);
+      const expectedUrl = this.base + path;
+      const served = await this.page.request.get(expectedUrl, { headers: { Accept: "text/html" } });
+      if (served.status() !== 200) this.report(`${served.status()} when loaded`);
+      const shownBefore = await this.page.textContent("body");
+      const requestsBefore = this.requestCount;
+      if (isFullLoad) await this.page.goto(expectedUrl);
       else await this.follow(path);
       // The address of a plugin's page continues with the page in its frame.
-      if (!this.page.url().startsWith(there)) this.report(`is at ${this.page.url()}`);
+      if (!this.page.url().startsWith(expectedUrl)) this.report(`is at ${this.page.url()}`);
       const text = await this.page.textContent("body");
+      if (text === shownBefore && this.requestCount === requestsBefore) this.report("still shows the page before");
       if (/Page Not Found|went wrong/.test(text)) this.report("the page shows an error");
     });
   }
@@ -243,7 +250,7 @@ async function main() {
   });
   const runs = await walk.api("/dags/walked/dagRuns?order_by=-run_after");
   const run = encodeURIComponent(runs.dag_runs?.[0]?.dag_run_id ?? "none");
-  for (const [index, path] of PAGES.entries()) await walk.open(path.replace("RUN", run), index % EVERY === 0 || LOADED.has(path));
+  for (const [index, path] of PAGES.entries()) await walk.open(path.replace("RUN", run), index % FULL_LOAD_INTERVAL === 0 || ALWAYS_FULLY_LOADED.has(path));
   await walk.step("graph", async () => {
     await page.goto(`${base}/dags/walked/runs/${run}`);
     await page.getByRole("button", { name: /graph/i }).first().click();

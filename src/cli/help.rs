@@ -2,6 +2,7 @@
 
 use super::args::Cli;
 use clap::builder::StyledStr;
+use clap::error::{ContextKind, ContextValue};
 use clap::{Command, CommandFactory, FromArgMatches};
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -28,8 +29,19 @@ pub fn command() -> Command {
 /// Parses the command line.
 pub fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
     let mut command = command();
-    let matches = command.try_get_matches_from_mut(arguments)?;
+    let matches = command.try_get_matches_from_mut(&arguments).map_err(|error| suggest_lite(error, &arguments))?;
     Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+/// Suggests `lite backup` for `backup`, and the like.
+fn suggest_lite(mut error: clap::Error, arguments: &[OsString]) -> clap::Error {
+    let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidSubcommand).cloned() else { return error };
+    let command = Cli::command();
+    let is_of_lite = command.find_subcommand("lite").is_some_and(|lite| lite.find_subcommand(&name).is_some());
+    if is_of_lite && arguments.get(1).is_some_and(|first| *first == *name) {
+        error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(vec![format!("lite {name}")]));
+    }
+    error
 }
 
 fn template(command: &Command) -> StyledStr {
@@ -56,6 +68,17 @@ fn template(command: &Command) -> StyledStr {
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
+
+    #[test]
+    fn a_command_of_lite_is_suggested_for_its_name() {
+        let refusal = |arguments: &[&str]| match parse(arguments.iter().map(OsString::from).collect()) {
+            Ok(_) => panic!("{arguments:?} is accepted"),
+            Err(error) => error.to_string(),
+        };
+        assert!(refusal(&["leoflow", "backup", "--output", "x"]).contains("'lite backup'"));
+        assert!(!refusal(&["leoflow", "dags", "backup"]).contains("lite"));
+        assert!(!refusal(&["leoflow", "nothing"]).contains("lite"));
+    }
 
     #[test]
     fn every_visible_command_is_in_one_group() {

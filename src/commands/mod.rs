@@ -13,6 +13,7 @@ use crate::cli::airflow_args::{Export, ExportCommand, Import, ImportCommand};
 use crate::cli::args::{Cli, Command, Lite, LiteCommand, LiteStop};
 use crate::cli::printer::Printer;
 use crate::error::Error;
+use crate::home::{HomeError, instances};
 use context::Context;
 
 /// Runs a command. Returns its exit code: 0, or the result of a command that only reports a state.
@@ -37,9 +38,28 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<u8, Error> {
             .hint("leave one of them out; --only NAMES selects some of all instances"));
     }
     let context = Context::new(&cli.global, printer)?;
+    if needs_instance(&cli.command)
+        && !context.home.exists()
+        && let Some(name) = instances::name_of(&context.home).filter(|name| name != instances::DEFAULT)
+    {
+        return Err(HomeError::NoInstance(name).into());
+    }
     run_command(cli.command, &context)
         .await
         .map_err(|error| newer_schema::with_hint_to_newer_release(&context.home, error))
+}
+
+/// Whether the command acts on an instance that exists. Without one it would report a misspelt name as a stopped
+/// instance.
+fn needs_instance(command: &Command) -> bool {
+    match command {
+        Command::Lite(Lite { command, .. }) => {
+            !matches!(command, None | Some(LiteCommand::Start(_) | LiteCommand::Restore(_)))
+        }
+        Command::Stop(_) | Command::Restart(_) | Command::Status(_) | Command::Logs(_) => true,
+        Command::Upgrade(_) | Command::Rollback(_) | Command::Versions(_) | Command::Smoke(_) => true,
+        _ => false,
+    }
 }
 
 async fn run_command(command: Command, context: &Context<'_>) -> Result<u8, Error> {

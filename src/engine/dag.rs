@@ -63,6 +63,8 @@ pub struct Structure {
     pub dagrun_timeout: Option<f64>,
     #[serde(default, skip_serializing_if = "is_false")]
     pub fail_fast: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub render_template_as_native_obj: bool,
     /// Number of consecutive failed runs that pauses the DAG; 0 is never.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub max_consecutive_failed_dag_runs: u32,

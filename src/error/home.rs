@@ -22,6 +22,9 @@ impl From<HomeError> for Error {
                 "choose a folder for your DAGs: --workspace DIR, or `workspace` in config.yaml; nothing was written",
             ),
             HomeError::InstanceName(_) => base.hint("leoflow instances list"),
+            HomeError::NoInstance(name) => {
+                base.hint("leoflow instances list").hint(format!("leoflow instances create {name}"))
+            }
             HomeError::NoUserHome(_) | HomeError::NoCurrentFolder(_) => {
                 base.hint("name one with --home DIR, or set LEOFLOW_HOME (and give --workspace DIR)")
             }

@@ -24,6 +24,8 @@ pub enum HomeError {
     NoWorkspace { path: PathBuf, why: &'static str },
     #[error("{0:?} is not a valid instance name: use up to 40 lower-case letters, digits, - and _")]
     InstanceName(String),
+    #[error("there is no instance {0:?}")]
+    NoInstance(String),
     #[error("the home cannot be / or your own home directory ({0})")]
     TooWide(PathBuf),
 }

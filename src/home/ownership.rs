@@ -155,7 +155,7 @@ pub fn check_workspace(home: &Home, workspace: &Path) -> Result<(), HomeError> {
     if canonical.parent().is_none() {
         return refuse("the whole file system");
     }
-    // Users keep files below /run and /dev/shm as below /tmp.
+    // Users may keep a workspace below /run or /dev/shm, as below /tmp.
     let is_in_memory = canonical.starts_with("/dev/shm") && canonical != Path::new("/dev/shm");
     if ["/proc", "/sys", "/dev", "/run"].iter().any(|system| canonical == Path::new(system))
         || ["/proc", "/sys", "/dev"].iter().any(|system| canonical.starts_with(system) && !is_in_memory)

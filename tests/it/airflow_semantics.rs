@@ -4,7 +4,7 @@
 use crate::support::http::Session;
 use crate::support::{TestHome, processes, wait_until};
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -139,9 +139,8 @@ fn custom_timetables_backfills_and_callbacks_run() {
 #[test]
 fn hanging_or_exiting_user_code_does_not_block_other_dags() {
     let test = TestHome::started();
-    const LIMIT: Duration = Duration::from_secs(2);
-    std::fs::write(test.workspace().join(".env"), "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT=2\n").unwrap();
-    let began = Instant::now();
+    // The hanging code has its own, shorter limit: the good DAG runs long before it ends.
+    std::fs::write(test.workspace().join(".env"), "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT=8\n").unwrap();
     // Separate files, named so that the bad DAGs come first.
     for (dag_id, answer) in [("a_hangs", "while True: pass"), ("b_exits", "os._exit(3)"), ("z_answers", "return None")]
     {
@@ -164,7 +163,7 @@ fn hanging_or_exiting_user_code_does_not_block_other_dags() {
     let key = |dag_id: &str| {
         test.sql(&format!("SELECT coalesce(schedule_key, 'none') FROM dag WHERE dag_id = '{dag_id}'")).trim().to_owned()
     };
-    assert!(key("a_hangs") == "none" || began.elapsed() > LIMIT, "its timetable still runs");
+    assert_eq!(key("a_hangs"), "none", "its timetable still runs");
     for dag_id in ["a_hangs", "b_exits"] {
         wait_until("the timetable's process has ended and is retried later", SOON, || {
             key(dag_id).starts_with("again ")
@@ -175,7 +174,7 @@ fn hanging_or_exiting_user_code_does_not_block_other_dags() {
     test.save(
     "calls.py",
         &format!(
-            "import os\nfrom airflow.sdk import DAG, task\ndef exits(context):\n    os._exit(3)\ndef hangs(context):\n    while True: pass\n\
+            "import os, time\nfrom airflow.sdk import DAG, task\ndef exits(context):\n    os._exit(3)\ndef hangs(context):\n    time.sleep(3600)\n\
              def tells(context):\n    open({callback_file:?}, 'a').write(context['run_id'] + '\\n')\n\
              for name, callback in (('c_exits', exits), ('c_hangs', hangs), ('d_tells', tells)):\n    \
              with DAG(name, on_success_callback=callback):\n        @task\n        def t():\n            pass\n        t()\n"

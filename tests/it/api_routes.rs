@@ -1,8 +1,9 @@
 //! Routes of Airflow's API other than lists: their effects, and the requests that they refuse.
 
-use crate::support::TestHome;
-use crate::support::http::{Api, Session, try_request};
+use crate::support::http::{Api, Session, socket_request, try_request};
+use crate::support::{TestHome, wait_until};
 use serde_json::{Value, json};
+use std::time::Duration;
 
 const DAGS: &str = "
 from airflow.sdk import DAG, Asset, AssetAlias, task
@@ -259,4 +260,65 @@ fn a_login_redirects_only_to_pages_of_this_site() {
     }
     let out = try_request(test.port, "GET", "/api/v2/auth/logout", &[], "").unwrap();
     assert_eq!((out.status, out.header("location")), (307, Some("/auth/login")));
+}
+
+const DECLARED: &str = r#"
+from datetime import datetime
+from airflow.sdk import DAG, task
+with DAG("declared", start_date=datetime(2026, 1, 1), params={"of_dag": 1, "both": "dag"},
+         render_template_as_native_obj=True, doc_md="""
+    # Title
+    Text.
+    """):
+    @task(params={"both": "task"})
+    def t(): pass
+    t()
+"#;
+
+#[test]
+fn the_api_shows_what_a_dag_file_declares() {
+    let test = TestHome::started();
+    test.add_dag("declared", DECLARED);
+    let get = |path: &str, headers: &str| socket_request(&test.home, "GET", &format!("/api/v2/{path}"), headers, "");
+    let details = get("dags/declared/details", "").json();
+    assert_eq!(details["doc_md"], "# Title\nText.");
+    assert_eq!(details["render_template_as_native_obj"], true);
+    let task = &get("dags/declared/tasks", "").json()["tasks"][0];
+    assert_eq!(task["start_date"], details["start_date"], "{task}");
+    // The params of the DAG are the task's too, unless it has its own.
+    assert_eq!((&task["params"]["of_dag"]["value"], &task["params"]["both"]["value"]), (&json!(1), &json!("task")));
+
+    assert_eq!(get("dags/declared/dagRuns/none/upstreamAssetEvents", "").status, 404);
+    let test_result = "connections/enqueue-test";
+    assert_eq!(get(test_result, "").status, 422);
+    assert_eq!(get(test_result, "Airflow-Connection-Test-Token: unknown\r\n").status, 404);
+}
+
+#[test]
+fn the_last_of_the_events_that_a_run_consumes_triggers_it() {
+    let test = TestHome::started();
+    test.add_dag(
+        "consumes",
+        "from airflow.sdk import DAG, Asset\n\
+         dag = DAG('consumes', schedule=[Asset('x'), Asset('y')], is_paused_upon_creation=False)\n",
+    );
+    let send = |method: &str, path: &str, body: &str| {
+        let path = format!("/api/v2/{path}");
+        socket_request(&test.home, method, &path, "Content-Type: application/json\r\n", body)
+    };
+    for name in ["x", "y"] {
+        let asset = test.sql(&format!("SELECT id FROM asset WHERE name = '{name}'"));
+        let created = send("POST", "assets/events", &format!("{{\"asset_id\": {asset}}}"));
+        assert_eq!(created.status, 200, "{}", created.body);
+    }
+    let runs = || test.sql("SELECT count(*) FROM dag_run WHERE dag_id = 'consumes' AND start_date IS NOT NULL");
+    wait_until("the run", Duration::from_secs(60), || runs() == "1");
+    let events = send("GET", "assets/events?order_by=timestamp", "").json();
+    let triggering: Vec<(&Value, &Value)> = events["asset_events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| (&event["name"], &event["created_dagruns"][0]["triggering"]))
+        .collect();
+    assert_eq!(triggering, [(&json!("x"), &json!(false)), (&json!("y"), &json!(true))], "{events}");
 }

@@ -1,7 +1,7 @@
 //! A datastore in a container: with a stand-in for docker and podman that records its calls, and with a real runtime
 //! if there is one.
 
-use crate::support::{TestHome, datastore_folder, quick_bin, wait_until};
+use crate::support::{TestHome, fast_folder, quick_bin, wait_until};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ struct Docker {
 
 impl Docker {
     fn new() -> Self {
-        let state = tempfile::Builder::new().prefix("leoflow-test-docker-").tempdir_in(datastore_folder()).unwrap();
+        let state = tempfile::Builder::new().prefix("leoflow-test-docker-").tempdir_in(fast_folder()).unwrap();
         let mut docker = Self { test: TestHome::new(), state, is_real: false };
         let folder = docker.state.path().join("bin");
         fs::create_dir(&folder).unwrap();
@@ -33,7 +33,7 @@ impl Docker {
 
     /// Creates a home with one real runtime; the other one does not answer.
     fn real(runtime: &str) -> Self {
-        let state = tempfile::Builder::new().prefix("leoflow-test-docker-").tempdir_in(datastore_folder()).unwrap();
+        let state = tempfile::Builder::new().prefix("leoflow-test-docker-").tempdir_in(fast_folder()).unwrap();
         let mut docker = Self { test: TestHome::new(), state, is_real: true };
         let folder = docker.state.path().join("bin");
         fs::create_dir(&folder).unwrap();
@@ -100,6 +100,9 @@ impl Drop for Docker {
             let _ = self.test.command(&["uninstall", "--purge", "--yes"]).output();
         }
         for pid in self.processes() {
+            for path in crate::support::processes::shared_memory_of(pid) {
+                let _ = fs::remove_file(path);
+            }
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
         }
     }

@@ -97,6 +97,14 @@ fn each_instance_has_its_own_home_workspace_and_port() {
     }
     assert_eq!((port(&user.instance("staging")), port(&user.instance("trial"))), (port(&staging), port(&trial)));
     user.run(&["--instance", "trial", "--home", "/tmp", "lite", "status"]).expect(2);
+    for command in [&["lite", "status"][..], &["lite", "stop"], &["logs"], &["lite", "backup"], &["upgrade"]] {
+        let misspelt = user.run(&[&["--instance", "stagin"], command].concat()).expect(1);
+        assert!(
+            misspelt.stderr.contains("there is no instance \"stagin\"\nhint: leoflow instances list"),
+            "{misspelt:?}"
+        );
+    }
+    assert!(!user.path(".leoflow-stagin").exists());
     user.run(&["instances", "remove", "trial"]).expect(3);
     user.run(&["instances", "remove", "trial", "--yes"]).expect(0);
     assert!(!user.path(".leoflow-trial").exists() && !user.path("leoflow-trial").exists());

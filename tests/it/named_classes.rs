@@ -2,7 +2,6 @@
 
 use crate::support::processes::{signal, with_argument};
 use crate::support::{TestHome, wait_until};
-use leoflow::python::notes;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -115,13 +114,12 @@ fn classes_named_in_settings_are_used_or_reported() {
     for pid in trigger_hosts(&test) {
         signal(pid, "KILL");
     }
-    let home = leoflow::home::resolve(Some(&test.home)).unwrap();
-    wait_until("it is noted why the process ends", LIMIT, || {
-        notes::of_running(&home).iter().any(|note| note.reason.contains(message))
+    wait_until("doctor reports why the process ends", LIMIT, || {
+        let checks = test.run(&["doctor", "--json"]).json();
+        let mut process_checks =
+            checks["checks"].as_array().unwrap().iter().filter(|check| check["name"] == "processes");
+        process_checks.any(|check| check["detail"].as_str().unwrap().contains(message))
     });
-    let checks = test.run(&["doctor", "--json"]).json();
-    let mut process_checks = checks["checks"].as_array().unwrap().iter().filter(|check| check["name"] == "processes");
-    assert!(process_checks.any(|check| check["detail"].as_str().unwrap().contains(message)), "{checks}");
     let outcome = "SELECT coalesce(outcome, '') FROM task_try WHERE dag_id = 'waits_long' AND state = 'failed'";
     wait_until("the task's outcome names the reason too", LIMIT, || test.sql(outcome).contains(message));
 }

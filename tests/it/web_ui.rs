@@ -43,6 +43,11 @@ fn index_page_serves_all_paths_and_files_are_cached() {
     {
         assert_eq!(page(path).status, 404, "{path}");
     }
+    // A program that asks for an unknown path, such as Prometheus, gets no page; a browser gets the UI's own.
+    let unknown = get("/metrics", &[("Authorization", &bearer)]);
+    assert_eq!((unknown.status, unknown.header("content-type")), (404, Some("application/json")));
+    let opened = get("/nothing", &[("Authorization", &bearer), ("Accept", "text/html,*/*;q=0.8")]);
+    assert!(opened.status == 404 && opened.body.contains("<base href=\"/\" />"), "{}", opened.body);
     fs::write(test.home.join("ui/3.3.2/assets/inside.json"), "{}").unwrap();
     assert_eq!(get("/static/assets/inside.json", &[]).status, 200);
     fs::write(test.home.join("ui/beside.json"), "{}").unwrap();

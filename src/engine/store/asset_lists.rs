@@ -77,13 +77,16 @@ const ASSET: &str = "
 const EVENT: &str = "e.*, a.name, a.uri, a.group_name, '[]'::json AS created";
 const EVENTS: &str = "asset_event e JOIN asset a ON a.id = e.asset_id";
 
-/// Columns of an event for display.
+/// Columns of an event for display. Of the events that a run consumes, the latest is the one that triggers it.
 const EVENT_WITH_RUNS: &str = "
     e.*, a.name, a.uri, a.group_name,
            (SELECT coalesce(json_agg(json_build_object(
                 'run_id', r.run_id, 'dag_id', r.dag_id, 'logical_date', r.logical_date, 'start_date', r.start_date,
                 'end_date', r.end_date, 'state', r.state, 'data_interval_start', r.data_interval_start,
-                'data_interval_end', r.data_interval_end, 'partition_key', r.partition_key)), '[]')
+                'data_interval_end', r.data_interval_end, 'partition_key', r.partition_key,
+                'triggering', e.id = (SELECT l.id FROM dag_run_asset_event c JOIN asset_event l ON l.id = c.event_id
+                                      WHERE (c.dag_id, c.run_id) = (r.dag_id, r.run_id)
+                                      ORDER BY l.happened_at DESC, l.id DESC LIMIT 1))), '[]')
             FROM dag_run_asset_event d JOIN dag_run r USING (dag_id, run_id) WHERE d.event_id = e.id) AS created";
 
 impl From<&Row> for Asset {

@@ -1,13 +1,16 @@
 //! `/api/v2/assets/events` and `…/upstreamAssetEvents`, with Airflow's names and shapes.
 
 use super::clear::yes;
+use super::dag_runs::run_not_found;
 use super::views::Stamp;
 use crate::engine::keys::RunKey;
 use crate::engine::schedule::partition_key;
 use crate::engine::schedule::timetable::Partition;
+use crate::engine::store::ReadFor;
 use crate::engine::store::asset_lists::{self, AssetEvent};
 use crate::engine::store::assets::{self, Source};
 use crate::engine::store::listing::Column;
+use crate::engine::store::runs;
 use crate::server::api_error::ApiError;
 use crate::server::body::Body;
 use crate::server::listing::{Fields, NO_FIELDS, collection};
@@ -126,7 +129,9 @@ pub async fn upstream(
     Segments((dag_id, run_id)): Segments<(String, String)>,
 ) -> Result<Json<AssetEventCollectionResponse>, ApiError> {
     let client = state.database.get().await?;
-    let events = asset_lists::events_of_run(&*client, &RunKey { dag_id, run_id }, true).await?;
+    let key = RunKey { dag_id, run_id };
+    runs::get(&*client, &key, ReadFor::Reading).await.map_err(|error| run_not_found(error, &key))?;
+    let events = asset_lists::events_of_run(&*client, &key, true).await?;
     Ok(Json(events.into_iter().map(view).collect()))
 }
 

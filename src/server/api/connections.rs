@@ -19,7 +19,7 @@ use crate::server::state::AppState;
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::handler::Handler;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use deadpool_postgres::Transaction;
 use schemars::JsonSchema;
@@ -90,9 +90,9 @@ pub async fn list(
     Ok(Json(page.map(response).into()))
 }
 
-pub async fn get(State(state): Shared, Id(id): Id) -> Result<Json<ConnectionResponse>, ApiError> {
+pub async fn get(State(state): Shared, Id(id): Id, headers: HeaderMap) -> Result<Json<ConnectionResponse>, ApiError> {
     if id == ENQUEUE_WORD {
-        return Err(test_is_disabled());
+        return Err(unknown_test(&headers));
     }
     let client = state.database.get().await?;
     Ok(Json(response(connections::get(&*client, &state.cipher, &id, ReadFor::Reading).await?)))
@@ -280,8 +280,10 @@ pub async fn enqueue_test(
 
 pub struct ConnectionTestQuery;
 
+const TEST_TOKEN_HEADER: &str = "Airflow-Connection-Test-Token";
+
 impl Query for ConnectionTestQuery {
-    const OTHERS: &'static [Parameter] = &[Parameter::header("Airflow-Connection-Test-Token").required()];
+    const OTHERS: &'static [Parameter] = &[Parameter::header(TEST_TOKEN_HEADER).required()];
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -294,8 +296,20 @@ pub struct AsyncConnectionTestResponse {
 }
 
 /// Returns the result of a queued test.
-pub async fn get_test(_: QueryParams<ConnectionTestQuery>) -> Result<Json<AsyncConnectionTestResponse>, ApiError> {
-    Err(test_is_disabled())
+pub async fn get_test(
+    _: QueryParams<ConnectionTestQuery>,
+    headers: HeaderMap,
+) -> Result<Json<AsyncConnectionTestResponse>, ApiError> {
+    Err(unknown_test(&headers))
+}
+
+/// The refusal of a request for the result of a queued test: none is ever queued, so each token is unknown.
+fn unknown_test(headers: &HeaderMap) -> ApiError {
+    let Some(token) = headers.get(TEST_TOKEN_HEADER) else {
+        return ApiError::unprocessable(&["header", TEST_TOKEN_HEADER], "missing", "Field required");
+    };
+    let detail = format!("No connection test found for token: `{}`", String::from_utf8_lossy(token.as_bytes()));
+    ApiError::new(StatusCode::NOT_FOUND, detail)
 }
 
 /// Airflow's default connections name services that do not exist here, so none are created.

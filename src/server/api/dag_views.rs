@@ -110,7 +110,7 @@ pub struct DAGDetailsResponse<'a> {
     catchup: bool,
     #[schemars(with = "Option<SignedDuration>")]
     dag_run_timeout: Option<String>,
-    doc_md: Option<&'a str>,
+    doc_md: Option<String>,
     #[schemars(with = "Option<Stamp>")]
     start_date: Option<&'a str>,
     #[schemars(with = "Option<Stamp>")]
@@ -141,18 +141,18 @@ impl<'a> DAGDetailsResponse<'a> {
             dag: DAGResponse::new(dag),
             catchup: structure.catchup,
             dag_run_timeout: structure.dagrun_timeout.map(seconds),
-            doc_md: structure.doc_md.as_deref(),
+            doc_md: structure.doc_md.as_deref().map(clean_doc),
             start_date: structure.start_date.as_deref(),
             end_date: structure.end_date.as_deref(),
             is_paused_upon_creation: structure.is_paused_upon_creation,
-            params: Some(structure.params.iter().map(|(name, param)| (name.clone(), self::param(param))).collect()),
+            params: Some(structure.params.iter().map(|(name, param)| (name.clone(), view_param(param))).collect()),
             concurrency: structure.max_active_tasks,
             timezone: Some(zone_name(&structure.timezone)),
             asset_expression,
             last_parsed: dag.last_parsed_at.map(Stamp),
             default_args: None,
             template_search_path: None,
-            render_template_as_native_obj: false,
+            render_template_as_native_obj: structure.render_template_as_native_obj,
             rerun_with_latest_version: None,
             owner_links: Some(BTreeMap::new()),
             is_favorite: dag.is_favorite,
@@ -179,12 +179,47 @@ fn seconds(value: f64) -> String {
     format!("PT{value}S")
 }
 
-/// Describes a parameter of a DAG. DAG versions stored by older releases hold only its value.
-fn param(param: &Value) -> Value {
+/// Removes the indentation that a text has in its Python file, as Airflow does: `inspect.cleandoc`.
+fn clean_doc(text: &str) -> String {
+    let expanded = text.replace('\t', "        ");
+    let mut lines: Vec<&str> = expanded.lines().collect();
+    let indent_of = |line: &&str| line.len() - line.trim_start().len();
+    let indent = lines.iter().skip(1).filter(|line| !line.trim().is_empty()).map(indent_of).min().unwrap_or(0);
+    for (index, line) in lines.iter_mut().enumerate() {
+        *line = if index == 0 { line.trim_start() } else { line.get(indent..).unwrap_or_default() };
+    }
+    let is_text = |line: &&str| !line.trim().is_empty();
+    let Some(first) = lines.iter().position(|line| is_text(&line)) else { return String::new() };
+    let last = lines.iter().rposition(|line| is_text(&line)).unwrap_or(first);
+    lines[first..=last].join("\n")
+}
+
+/// Describes a parameter of a DAG or a task. DAG versions stored by older releases hold only its value.
+pub fn view_param(param: &Value) -> Value {
     match param.as_object().filter(|map| map.contains_key("schema")) {
         Some(map) => json!({
             "value": map.get("value"), "schema": map["schema"], "description": map.get("description"), "source": null,
         }),
         None => json!({"value": param, "schema": {}, "description": null, "source": null}),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The expected texts are those of Python's `inspect.cleandoc`.
+    #[test]
+    fn a_doc_text_loses_the_indentation_of_its_file() {
+        for (text, expected) in [
+            ("one line", "one line"),
+            ("\n    # Title\n\n      text\n    ", "# Title\n\n  text"),
+            ("  first\n    second\n  third\n", "first\n  second\nthird"),
+            ("\tfirst\n\tsecond", "first\nsecond"),
+            ("", ""),
+            ("é\n  ü", "é\nü"),
+        ] {
+            assert_eq!(clean_doc(text), expected, "{text:?}");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! `/api/v2/dags/{dag_id}/tasks` and the instances of a mapped task, with Airflow's names and shapes.
 
+use super::dag_views::view_param;
 use super::instance_views::{TaskInstanceCollectionResponse, TaskInstanceResponse, instance};
 use super::task_instances::{self, MappedQuery};
 use super::views::Stamp;
@@ -92,8 +93,8 @@ fn view(structure: &Structure, task: &Task) -> TaskResponse {
         task_id: Some(task.task_id.clone()),
         task_display_name: Some(task.display_name.as_ref().unwrap_or(&task.task_id).clone()),
         owner: Some(task.owner.clone()),
-        start_date: task.start_date.clone(),
-        end_date: task.end_date.clone(),
+        start_date: task.start_date.as_ref().or(structure.start_date.as_ref()).cloned(),
+        end_date: task.end_date.as_ref().or(structure.end_date.as_ref()).cloned(),
         trigger_rule: task.trigger_rule,
         depends_on_past: task.depends_on_past,
         wait_for_downstream: task.wait_for_downstream,
@@ -112,7 +113,12 @@ fn view(structure: &Structure, task: &Task) -> TaskResponse {
         downstream_task_ids: Some(downstream.map(|other| other.task_id.clone()).collect()),
         doc_md: task.doc_md.clone(),
         operator_name: Some(task.operator_name.clone()),
-        params: json!(task.params),
+        params: structure
+            .params
+            .iter()
+            .chain(&task.params)
+            .map(|(name, param)| (name.clone(), view_param(param)))
+            .collect(),
         class_ref: Some(class.map(|(name, value)| (name.to_owned(), value)).into_iter().collect()),
         is_mapped: Some(task.mapped),
         extra_links: Vec::new(),

@@ -22,7 +22,31 @@ const BASE: &str = "{{ backend_server_base_url }}";
 /// The UI creates styles at run time, uses workers for its editors, and embeds our pages.
 const POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; worker-src 'self' blob:; script-src 'self'; \
     img-src 'self' data:; font-src 'self' data:; base-uri 'self'; frame-ancestors 'self'; form-action 'self'";
-/// First path segments that never lead to a UI page.
+/// First path segments of the UI's pages.
+const PAGES: [&str; 20] = [
+    "",
+    "assets",
+    "backfills",
+    "configs",
+    "connections",
+    "dag_runs",
+    "dags",
+    "deadlines",
+    "events",
+    "jobs",
+    "login",
+    "plugin",
+    "plugins",
+    "pools",
+    "providers",
+    "required_actions",
+    "security",
+    "task_instances",
+    "variables",
+    "xcoms",
+];
+
+/// First segments of paths that never are pages of the UI.
 const NOT_PAGES: [&str; 7] = ["api", "ui", "auth", "lite", "local", "task", "static"];
 
 /// Errors of reading a path that is no file.
@@ -37,7 +61,8 @@ fn not_found() -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "Not Found")
 }
 
-/// Fallback for all other paths: the UI's index page, which routes on the client.
+/// Fallback for all other paths: the UI's index page, which routes on the client. A path that is not the UI's is
+/// answered with 404.
 pub async fn page(State(state): Shared, request: Request) -> Result<Response, ApiError> {
     let first = request.uri().path().trim_start_matches('/').split('/').next().unwrap_or_default();
     let is_read = [Method::GET, Method::HEAD].contains(request.method());
@@ -45,7 +70,8 @@ pub async fn page(State(state): Shared, request: Request) -> Result<Response, Ap
         let refusal = ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
         return Ok(([(header::ALLOW, "GET, HEAD")], refusal).into_response());
     }
-    if NOT_PAGES.contains(&first) {
+    let is_page = PAGES.contains(&first);
+    if NOT_PAGES.contains(&first) || !is_page && !accepts_html(request.headers()) {
         return Err(not_found());
     }
     if !guard::is_authenticated(&state, &request) {
@@ -60,7 +86,15 @@ pub async fn page(State(state): Shared, request: Request) -> Result<Response, Ap
         (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
         (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
     ];
-    Ok((headers, text.replace(BASE, "/")).into_response())
+    // A person who mistypes an address gets the UI's own page for unknown paths; a program gets a plain 404.
+    let status = if is_page { StatusCode::OK } else { StatusCode::NOT_FOUND };
+    Ok((status, headers, text.replace(BASE, "/")).into_response())
+}
+
+/// Whether the client names HTML, as browsers do when a page is opened.
+fn accepts_html(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepted.flat_map(|value| value.split(',')).any(|kind| kind.trim().starts_with("text/html"))
 }
 
 /// `GET /static/…`: compressed when the browser accepts it.

@@ -66,9 +66,9 @@ fn environment() -> &'static PathBuf {
 
 impl TestHome {
     /// Gives all DAGs of the workspace the shared environment; call it before the start.
-    pub fn with_airflow(mut self) -> Self {
+    pub fn with_airflow(self) -> Self {
         let environment = environment();
-        self.password = template::copy_template_home(&self);
+        *self.unreported_password.lock().unwrap() = template::copy_template_home(&self);
         let folder = self.home.join("venvs");
         std::fs::create_dir_all(&folder).unwrap();
         std::os::unix::fs::symlink(environment, folder.join(environment.file_name().unwrap())).unwrap();

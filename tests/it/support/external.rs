@@ -1,6 +1,6 @@
 //! An external PostgreSQL server that the test owns, as an administrator would run it.
 
-use super::{datastore_folder, free_port, postgres_bin, quick_bin};
+use super::{fast_folder, free_port, postgres_bin, quick_bin};
 use leoflow::sys::user_namespace::Identity;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -22,7 +22,7 @@ pub const DATABASE_OPTIONS: &str =
 impl External {
     /// Starts a server with a role `ada` that owns the database `pipelines` and has no other privilege.
     pub fn started() -> Self {
-        let folder = tempfile::Builder::new().prefix("leoflow-test-external-").tempdir_in(datastore_folder()).unwrap();
+        let folder = tempfile::Builder::new().prefix("leoflow-test-external-").tempdir_in(fast_folder()).unwrap();
         let mut external = Self { folder, port: free_port(), server: None };
         let password = external.folder.path().join("password");
         std::fs::write(&password, "admin\n").unwrap();

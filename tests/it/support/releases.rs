@@ -1,6 +1,7 @@
 //! Builds releases for tests from stand-in programs, signed with a throwaway key.
 
-use super::{LEOFLOW, postgres_archive};
+use super::LEOFLOW;
+use super::postgres::quick_archive;
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::fs;
@@ -77,12 +78,14 @@ fn get_or_make(list: &[Release]) -> Arc<Releases> {
     let mut hasher = std::hash::DefaultHasher::new();
     list.hash(&mut hasher);
     let folder = run_dir().join(format!("{:x}", hasher.finish()));
-    let is_complete = folder.join("complete");
+    let completion_marker = folder.join("complete");
     let releases = Releases { folder };
-    if !is_complete.exists() {
-        fs::create_dir_all(&releases.folder).unwrap();
+    if !completion_marker.exists() {
+        // An attempt that failed may have left a part.
+        let _ = fs::remove_dir_all(&releases.folder);
+        fs::create_dir(&releases.folder).unwrap();
         make(last, before, &releases);
-        fs::write(is_complete, "").unwrap();
+        fs::write(completion_marker, "").unwrap();
     }
     Arc::new(releases)
 }
@@ -123,7 +126,7 @@ pub fn make_release(releases: &Releases, version: &str, output: &Path, more: &[&
     fs::write(&changelog, format!("# Changes\n\n## {version}\n\n- Something new in {version}.\n")).unwrap();
     let is_overridden = more.contains(&"--postgres");
     let default_postgres =
-        if is_overridden { vec![] } else { vec!["--postgres".into(), postgres_archive().clone().into_os_string()] };
+        if is_overridden { vec![] } else { vec!["--postgres".into(), quick_archive().clone().into_os_string()] };
     Command::new(example_program("make-release"))
         .args(["make", version, "--quick", "--date", "2026-11-20T00:00:00Z", "--sign"])
         .arg(releases.key())
@@ -243,11 +246,13 @@ fn stripped_program() -> &'static Path {
 /// Returns the folder of this run's releases. It is removed when the run ends.
 fn run_dir() -> &'static Path {
     static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
-        let own = Path::new(env!("CARGO_TARGET_TMPDIR")).join("releases").join(super::run::id().to_string());
-        if !own.exists() {
-            fs::create_dir_all(&own).unwrap();
-            super::run::remove_at_end(&own);
-        }
+        let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join("releases");
+        super::run::remove_stale(&all, "");
+        let run = all.join(super::run::id().to_string());
+        // Made from this build, which a run may have replaced.
+        let own = run.join(super::run::fingerprint(&example_program("release-under-test")));
+        fs::create_dir_all(&own).unwrap();
+        super::run::remove_at_end(&run);
         own
     });
     &FOLDER

@@ -1,6 +1,7 @@
 //! One run of tests: the test process of `cargo test`, or the runner that starts a process for each test, as
 //! `cargo nextest` does. What a run makes once is removed when it ends.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -12,9 +13,26 @@ pub fn id() -> i32 {
     given.unwrap_or_else(own)
 }
 
+/// Removes the folders in `parent` whose names end with the pid of a run that has ended: their own cleaner was killed.
+pub fn remove_stale(parent: &Path, prefix: &str) {
+    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name.strip_prefix(prefix).and_then(|pid| pid.parse().ok());
+        if pid.is_some_and(|pid| !super::processes::is_alive(pid)) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Identifies a built program: another build has another name or another time.
+pub fn fingerprint(program: &Path) -> String {
+    let meta = std::fs::metadata(program).unwrap_or_else(|error| panic!("{}: {error}", program.display()));
+    format!("{}-{}-{}", meta.ino(), meta.size(), meta.mtime_nsec() + 1_000_000_000 * meta.mtime())
+}
+
 /// Removes the folder when the run ends. Statics are never dropped, so another process waits for the end.
 pub fn remove_at_end(folder: &Path) {
-    let script = "(tail --pid=\"$1\" -f /dev/null; rm -rf \"$0\") &";
+    let script = "(tail --pid=\"$1\" -f /dev/null && rm -rf \"$0\") &";
     let mut cleaner = Command::new("setsid");
     cleaner.args(["sh", "-c", script]).arg(folder).arg(id().to_string());
     cleaner.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();

@@ -2,7 +2,7 @@
 //! homes start as copies of it. The program, which never changes, is shared by hard links.
 
 use super::releases::is_release;
-use super::{LEOFLOW, SHARED_MEMORY, TestHome, processes, quick_bin};
+use super::{LEOFLOW, SHARED_MEMORY, TestHome, quick_bin};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -18,30 +18,33 @@ struct Template {
 /// Prefix of the template's folder in `/dev/shm`, one for each run of tests.
 const TEMPLATE_PREFIX: &str = "leoflow-template-";
 
-/// The templates by the inode of their program: release lists share programs by hard links.
-static TEMPLATES: Mutex<BTreeMap<u64, Option<&'static Template>>> = Mutex::new(BTreeMap::new());
+/// The templates by the fingerprint of their program: release lists share programs by hard links.
+static TEMPLATES: Mutex<BTreeMap<String, Option<&'static Template>>> = Mutex::new(BTreeMap::new());
 
 /// Returns the template of homes that `program` sets up; `None` if it cannot be created.
 fn template(program: &Path) -> Option<&'static Template> {
-    let inode = fs::metadata(program).ok()?.ino();
+    let name = super::run::fingerprint(program);
     let mut templates = TEMPLATES.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    *templates.entry(inode).or_insert_with(|| create(program, inode).map(|template| &*Box::leak(Box::new(template))))
+    let create = || create(program, &name).map(|template| &*Box::leak(Box::new(template)));
+    *templates.entry(name.clone()).or_insert_with(create)
 }
 
-fn create(program: &Path, inode: u64) -> Option<Template> {
+fn create(program: &Path, name: &str) -> Option<Template> {
     let run = Path::new(SHARED_MEMORY).join(format!("{TEMPLATE_PREFIX}{}", super::run::id()));
-    let folder = run.join(inode.to_string());
+    let folder = run.join(name);
     let _lock = super::cache_lock("lock-template");
     let (home, workspace, password) = (folder.join("home"), folder.join("workspace"), folder.join("password"));
     if let Ok(password) = fs::read_to_string(&password) {
         return Some(Template { home, workspace, password });
     }
     if !run.exists() {
-        remove_stale_templates();
+        super::run::remove_stale(Path::new(SHARED_MEMORY), TEMPLATE_PREFIX);
         fs::create_dir(&run).ok()?;
         super::run::remove_at_end(&run);
     }
-    fs::create_dir_all(&folder).ok()?;
+    // An attempt that failed may have left a part.
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir(&folder).ok()?;
     let test = TestHome::with_program(program.to_owned());
     let setup = test.run(&["setup", "--json", "--port", &test.port.to_string()]);
     let admin = (setup.code == Some(0)).then(|| setup.json())?["admin_password"].as_str()?.to_owned();
@@ -55,11 +58,15 @@ fn create(program: &Path, inode: u64) -> Option<Template> {
     let _ = fs::remove_dir_all(home.join("logs"));
     compile_modules(&test)?;
     copy_compiled(&test.home, &home);
-    fs::write(&password, &admin).ok()?;
+    // The password comes last and at once: with it the template is complete.
+    let partial = password.with_extension("partial");
+    fs::write(&partial, &admin).ok()?;
+    fs::rename(partial, password).ok()?;
     Some(Template { home, workspace, password: admin })
 }
 
-/// Runs the starter DAG, so that Python compiles the modules that every home uses: half of what a short test takes.
+/// Runs the starter DAG, so that Python compiles the modules that every home uses. Compiling them takes half the time of
+/// a short test.
 fn compile_modules(test: &TestHome) -> Option<()> {
     test.run(&["lite", "start", "--port", &test.port.to_string()]).code.filter(|code| *code == 0)?;
     test.run_dag("hello");
@@ -78,7 +85,7 @@ fn copy_compiled(from: &Path, to: &Path) {
 }
 
 /// Copies the template's home and workspace to `test`. Returns the administrator's password; `None` if there is no
-/// template, or if the test starts with other files, programs or disks.
+/// template, or if the home exists, is not in memory, or uses another program or PostgreSQL.
 pub fn copy_template(test: &TestHome) -> Option<String> {
     if test.workspace().exists() {
         return None;
@@ -163,15 +170,4 @@ fn renew_secret(config: &Path, name: &str) {
     let text = fs::read_to_string(config).unwrap();
     let line = text.lines().find(|line| line.starts_with(&format!("{name}: "))).unwrap().to_owned();
     fs::write(config, text.replace(&line, &format!("{name}: '{secret}'"))).unwrap();
-}
-
-/// Removes the templates of ended test processes.
-fn remove_stale_templates() {
-    for entry in fs::read_dir(SHARED_MEMORY).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let pid = name.strip_prefix(TEMPLATE_PREFIX).and_then(|pid| pid.parse().ok());
-        if pid.is_some_and(|pid| !processes::is_alive(pid)) {
-            let _ = fs::remove_dir_all(entry.path());
-        }
-    }
 }
