@@ -56,10 +56,12 @@ fn only_health_and_version_work_without_a_valid_token() {
         assert_eq!(refused.status, 401, "{path}");
         assert_eq!(refused.json()["detail"], "Not authenticated");
     }
-    for path in ["/local/variables", "/local/connections", "/ui/nothing", "/api/v2/nothing"] {
+    for path in ["/local/variables", "/local/connections", "/ui/nothing", "/api/v2/nothing", "/nowhere"] {
         assert_eq!(get(port, path).status, 404, "{path}");
     }
-    assert_eq!(get(port, "/nowhere").status, 303, "every other path belongs to the web UI and needs a login");
+    for path in ["/", "/dags", "/dags/a/runs/b"] {
+        assert_eq!(get(port, path).status, 303, "{path} is a page of the web UI and needs a login");
+    }
     let session = Session::login(port, &password);
     assert_eq!(session.request("GET", "/local/variables", "").status, 404, "never served over TCP, even with a token");
     assert_eq!(session.request("PUT", "/api/v2/version", "").status, 405);

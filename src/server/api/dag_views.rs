@@ -189,8 +189,8 @@ fn clean_doc(text: &str) -> String {
         *line = if index == 0 { line.trim_start() } else { line.get(indent..).unwrap_or_default() };
     }
     let is_text = |line: &&str| !line.trim().is_empty();
-    let Some(first) = lines.iter().position(|line| is_text(&line)) else { return String::new() };
-    let last = lines.iter().rposition(|line| is_text(&line)).unwrap_or(first);
+    let Some(first) = lines.iter().position(is_text) else { return String::new() };
+    let last = lines.iter().rposition(is_text).unwrap_or(first);
     lines[first..=last].join("\n")
 }
 
