@@ -243,12 +243,14 @@ fn stripped_program() -> &'static Path {
     &PROGRAM
 }
 
+/// The folder of the releases of all runs.
+const ALL_RUNS: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/releases");
+
 /// Returns the folder of this run's releases. It is removed when the run ends.
 fn run_dir() -> &'static Path {
     static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
-        let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join("releases");
-        super::run::remove_stale(&all, "");
-        let run = all.join(super::run::id().to_string());
+        super::run::remove_stale(Path::new(ALL_RUNS), "");
+        let run = Path::new(ALL_RUNS).join(super::run::id().to_string());
         // Made from this build, which a run may have replaced.
         let own = run.join(super::run::fingerprint(&example_program("release-under-test")));
         fs::create_dir_all(&own).unwrap();
@@ -258,9 +260,9 @@ fn run_dir() -> &'static Path {
     &FOLDER
 }
 
-/// Whether the program is one of this run's releases.
+/// Whether the program is one of the tests' releases.
 pub fn is_release(program: &Path) -> bool {
-    program.starts_with(run_dir())
+    program.starts_with(ALL_RUNS)
 }
 
 /// Returns the file of the secret key, and the public key.

@@ -57,7 +57,8 @@ fn create(program: &Path, name: &str) -> Option<Template> {
     // These logs belong to no test.
     let _ = fs::remove_dir_all(home.join("logs"));
     compile_modules(&test)?;
-    copy_compiled(&test.home, &home);
+    copy(&test.home.join("python/compiled"), &home.join("python/compiled"));
+    move_compiled(&test.home, &home);
     // The password comes last and at once: with it the template is complete.
     let partial = password.with_extension("partial");
     fs::write(&partial, &admin).ok()?;
@@ -73,15 +74,11 @@ fn compile_modules(test: &TestHome) -> Option<()> {
     test.run(&["lite", "stop"]).code.filter(|code| *code == 0).map(drop)
 }
 
-/// Copies the compiled modules. Their folders have the paths of the sources, some of which are in the home.
-fn copy_compiled(from: &Path, to: &Path) {
-    let (compiled, copied) = (from.join("python/compiled"), to.join("python/compiled"));
-    let below = |folder: &Path, home: &Path| folder.join(home.strip_prefix("/").unwrap());
-    let _ = fs::remove_dir_all(&copied);
-    for system in ["usr", "root", "opt", "home"].map(|name| compiled.join(name)).iter().filter(|path| path.is_dir()) {
-        copy(system, &copied.join(system.file_name().unwrap()));
-    }
-    copy(&below(&compiled, from), &below(&copied, to));
+/// Renames the folder of modules compiled from sources in a home after that home was copied: it has the sources' path.
+fn move_compiled(from: &Path, to: &Path) {
+    let below = |home: &Path| to.join("python/compiled").join(home.strip_prefix("/").unwrap());
+    fs::create_dir_all(below(to).parent().unwrap()).unwrap();
+    fs::rename(below(from), below(to)).unwrap();
 }
 
 /// Copies the template's home and workspace to `test`. Returns the administrator's password; `None` if there is no
@@ -105,7 +102,7 @@ pub fn copy_template_home(test: &TestHome) -> Option<String> {
     }
     let template = template(&test.program)?;
     copy(&template.home, &test.home);
-    copy_compiled(&template.home, &test.home);
+    move_compiled(&template.home, &test.home);
     let config = fs::read_to_string(test.home.join("config.yaml")).unwrap();
     let port = config.lines().find(|line| line.starts_with("port: ")).unwrap().to_owned();
     rewrite(
