@@ -1,4 +1,4 @@
-//! Embeds the migrations and the Python package, and names the build: `0.1.0` for a release, `0.1.0+<hash8>` otherwise.
+//! Embeds the documentation and names the build: `0.1.0` for a release, `0.1.0+<hash8>` otherwise.
 
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -14,10 +14,6 @@ fn main() {
     println!("cargo:rerun-if-env-changed=LEOFLOW_RELEASE");
 
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    fs::write(out.join("migrations.rs"), migrations()).expect("write the list of migrations");
-
-    fs::write(out.join("python_package.rs"), python_package()).expect("write the list of Python files");
-
     fs::write(out.join("docs_pages.rs"), docs_pages()).expect("write the list of pages");
     fs::write(out.join("docs_pictures.rs"), docs_pictures()).expect("write the list of pictures");
 
@@ -34,41 +30,6 @@ fn main() {
         // start and has that many fewer private pages.
         println!("cargo:rustc-link-arg-bins=-no-pie");
     }
-}
-
-/// Source text of a slice of `(file name, up SQL, rollback SQL)`, sorted by file name.
-fn migrations() -> String {
-    let mut names: Vec<String> = fs::read_dir("migrations")
-        .expect("read migrations/")
-        .map(|entry| entry.expect("read migrations/").file_name())
-        .filter_map(|name| name.into_string().ok())
-        .filter(|name| name.ends_with(".sql") && !name.ends_with(".rollback.sql"))
-        .collect();
-    names.sort();
-    let mut list = String::from("&[\n");
-    for name in names {
-        let up = absolute(&format!("migrations/{name}"));
-        let down = up.with_extension("rollback.sql");
-        let rollback = if down.exists() { format!("Some(include_str!({down:?}))") } else { "None".to_owned() };
-        writeln!(list, "({name:?}, include_str!({up:?}), {rollback}),").expect("write to a string");
-    }
-    list.push(']');
-    list
-}
-
-/// Source text of a slice of `(path in the package, text)` of the Python package, sorted by path.
-fn python_package() -> String {
-    let mut files = Vec::new();
-    collect(Path::new("src/python/package"), &mut files);
-    files.sort();
-    let mut list = String::from("&[\n");
-    for file in files.iter().filter(|file| file.extension().is_some_and(|extension| extension == "py")) {
-        let name = file.strip_prefix("src/python/package").expect("found below it");
-        let path = absolute(&file.to_string_lossy());
-        writeln!(list, "({name:?}, include_str!({path:?})),").expect("write to a string");
-    }
-    list.push(']');
-    list
 }
 
 /// Pages outside `docs/`: the name that the program gives them, and their file.

@@ -1,13 +1,16 @@
 //! The entry point. Every exit code is decided here.
 
-use crate::agent::{self, TaskFolder};
-use crate::cli::args::Cli;
-use crate::cli::printer::Printer;
-use crate::cli::{complete, help};
-use crate::commands;
-use crate::error::Error;
-use crate::protocol::log;
-use crate::sys::{env_vars, limits, replace};
+use crate::BUILT;
+use crate::server_process::Process;
+use leoflow_base::build_info;
+use leoflow_base::protocol::log;
+use leoflow_base::sys::{env_vars, limits, replace};
+use leoflow_commands as commands;
+use leoflow_commands::cli::args::Cli;
+use leoflow_commands::cli::printer::Printer;
+use leoflow_commands::cli::{complete, help};
+use leoflow_commands::error::Error;
+use leoflow_processes::agent::{self, TaskFolder};
 use serde_json::json;
 use std::ffi::OsString;
 use std::io::Write;
@@ -17,6 +20,7 @@ use tracing::{Level, error};
 
 /// Runs the program under whichever of its three names it was called.
 pub fn main() -> ExitCode {
+    build_info::set(BUILT);
     limits::report(time_is_up());
     if let [_, command, keeper_arguments @ ..] = env_vars::arguments().as_slice()
         && command == "keep-task"
@@ -46,7 +50,7 @@ pub fn main() -> ExitCode {
         }
     };
     let printer = Printer::new(&cli.global, cli.format());
-    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| commands::run(cli, &printer)));
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| commands::run(cli, &printer, &Process)));
     let error = match outcome {
         Ok(Ok(code)) => return ExitCode::from(code),
         Ok(Err(error)) => error,

@@ -1,48 +1,19 @@
-//! Leoflow Lite: Airflow-style DAGs on one laptop. Modules are listed from the bottom up; each may use only
-//! those above it in this list (checked by `tests/it/architecture.rs`).
+//! Leoflow Lite: Airflow-style DAGs on one laptop. The layers are crates in the folders beside this file; each uses only
+//! those below it. This crate joins them to the program.
 
-pub mod build_info;
+pub use leoflow_base::{auth, build_info, components, config, docs, home, protocol, sys, web_ui};
+pub use leoflow_commands::cli;
+pub use leoflow_engine as engine;
+pub use leoflow_lifecycle::{backup, setup, upgrade};
+pub use leoflow_postgres as postgres;
+pub use leoflow_postgres::schema;
+pub use leoflow_processes::{agent, supervisor};
+pub use leoflow_python as python;
+pub use leoflow_server as server;
 
-pub mod docs;
-
-pub mod sys;
-
-pub mod home;
-
-pub mod protocol;
-
-pub mod config;
-
-pub mod postgres;
-
-pub mod auth;
-
-pub mod schema;
-
-pub mod python;
-
-pub mod web_ui;
-
-pub mod engine;
-
-pub mod supervisor;
-
-pub mod server;
-
-pub mod agent;
-
-pub mod backup;
-
-pub mod setup;
-
-pub mod upgrade;
-
-pub mod error;
-
-pub mod recovery;
-
-pub mod cli;
-
-pub mod commands;
+mod built;
+mod server_process;
 
 pub mod entry;
+
+pub use built::BUILT;

@@ -1,7 +1,7 @@
 //! Collects the licences of all linked crates from Cargo's metadata and the crates' own files.
 
 use super::Outcome;
-use leoflow::build_info::TARGET;
+use super::TARGET;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write;
@@ -64,7 +64,9 @@ fn linked(metadata: &Value) -> Outcome<Vec<&Value>> {
         }
     }
     let packages = metadata["packages"].as_array().ok_or("cargo metadata names no packages")?;
-    Ok(packages.iter().filter(|package| seen.contains(&text(package, "id"))).collect())
+    // A package without a source is one of this repository.
+    let is_third_party = |package: &&Value| !package["source"].is_null() && seen.contains(&text(package, "id"));
+    Ok(packages.iter().filter(is_third_party).collect())
 }
 
 /// The texts of a crate's licence files.

@@ -9,7 +9,6 @@ mod sign;
 
 use clap::Parser;
 use jiff::{SignedDuration, Timestamp};
-use leoflow::build_info::TARGET;
 use leoflow::config::Channel;
 use leoflow::python;
 use leoflow::upgrade::manifest::{Asset, Component, MANIFEST, Manifest, Release, SIGNATURE_SUFFIX};
@@ -21,6 +20,9 @@ use semver::Version;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+/// The Rust target triple of the releases.
+pub const TARGET: &str = leoflow::BUILT.target;
 
 type Outcome<T> = Result<T, String>;
 

@@ -3,7 +3,8 @@
 use super::Outcome;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use leoflow::postgres::{archive, tools};
+use leoflow::components::archive;
+use leoflow::postgres::tools;
 use leoflow::web_ui::files_below;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};

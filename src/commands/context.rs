@@ -1,13 +1,13 @@
 //! The context of every command: the home, the printer, and prompts.
 
-use crate::build_info;
 use crate::cli::args::Global;
 use crate::cli::printer::Printer;
-use crate::config::{self, Config, Loaded};
 use crate::error::Error;
-use crate::home::{self, Home, instances};
 use crate::recovery::Recovery;
-use crate::sys::{env_vars, terminal};
+use leoflow_base::build_info;
+use leoflow_base::config::{self, Config, Loaded};
+use leoflow_base::home::{self, Home, instances};
+use leoflow_base::sys::{env_vars, terminal};
 use std::io::BufRead;
 use std::net::Ipv4Addr;
 use tracing::Level;

@@ -1,11 +1,12 @@
 //! `leoflow docs`.
 
 use crate::cli::args::Docs;
-use crate::commands::context::Context;
-use crate::docs::{self, Page, html};
+use crate::context::Context;
 use crate::error::Error;
-use crate::protocol::control;
-use crate::sys::{browser, env_vars};
+use leoflow_base::build_info::documentation;
+use leoflow_base::docs::{self, Page, html};
+use leoflow_base::protocol::control;
+use leoflow_base::sys::{browser, env_vars};
 use serde_json::{Value, json};
 
 pub fn run(context: &Context<'_>, args: &Docs) -> Result<u8, Error> {
@@ -27,11 +28,11 @@ pub fn run(context: &Context<'_>, args: &Docs) -> Result<u8, Error> {
 fn list(context: &Context<'_>) -> Result<u8, Error> {
     if context.printer.json {
         let pages: Vec<Value> =
-            docs::PAGES.iter().map(|page| json!({"page": page.name, "title": page.title()})).collect();
+            documentation().pages.iter().map(|page| json!({"page": page.name, "title": page.title()})).collect();
         context.printer.json(&json!({"pages": pages}))?;
     } else {
         let rows: Vec<Vec<String>> =
-            docs::PAGES.iter().map(|page| vec![page.name.to_owned(), page.title().to_owned()]).collect();
+            documentation().pages.iter().map(|page| vec![page.name.to_owned(), page.title().to_owned()]).collect();
         context.printer.table(&["PAGE", "TITLE"], &rows);
     }
     Ok(0)
@@ -39,10 +40,11 @@ fn list(context: &Context<'_>) -> Result<u8, Error> {
 
 /// Finds a page; the error suggests pages with a similar name.
 fn find(name: &str) -> Result<&'static Page, Error> {
-    docs::find(name).ok_or_else(|| {
+    documentation().find(name).ok_or_else(|| {
         let error = Error::usage(format!("there is no page {name:?} in the documentation"));
         let last_part = name.rsplit('/').next().unwrap_or(name).to_lowercase();
-        let similar: Vec<&str> = docs::PAGES
+        let similar: Vec<&str> = documentation()
+            .pages
             .iter()
             .map(|page| page.name)
             .filter(|page| !last_part.is_empty() && page.to_lowercase().contains(&last_part))

@@ -1,8 +1,8 @@
 //! Adds a hint to the refusal of a newer schema: the kept release that can read the database or backup.
 
 use crate::error::Error;
-use crate::home::Home;
-use crate::upgrade::{stage, versions};
+use leoflow_base::home::Home;
+use leoflow_lifecycle::upgrade::{stage, versions};
 
 /// Adds, before the other hints, the kept release that knows the schema.
 pub fn with_hint_to_newer_release(home: &Home, mut error: Error) -> Error {

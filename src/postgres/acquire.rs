@@ -2,10 +2,11 @@
 //! list them all.
 
 use super::install::{self, Installation, Requirement, Staging};
-use super::{MAJOR, NEWEST, archive, cluster, download, system, wheel};
-use crate::home::Home;
-use crate::home::progress::{Progress, Reporter};
-use crate::sys::env_vars;
+use super::{MAJOR, NEWEST, cluster, download, system};
+use leoflow_base::components::{archive, wheel};
+use leoflow_base::home::Home;
+use leoflow_base::home::progress::{Progress, Reporter};
+use leoflow_base::sys::env_vars;
 use std::fmt;
 use std::path::{Path, PathBuf};
 

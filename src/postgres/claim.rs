@@ -3,8 +3,8 @@
 
 use super::location::Location;
 use super::{PgError, instance_fact};
-use crate::home::Home;
-use crate::sys::{clock, user};
+use leoflow_base::home::Home;
+use leoflow_base::sys::{clock, user};
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
 

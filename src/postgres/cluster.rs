@@ -3,9 +3,9 @@
 use super::location::{self, Kind};
 use super::tools::unprivileged_command;
 use super::{Credentials, Installation, MAJOR, SUPERUSER};
-use crate::home::Home;
-use crate::sys::user_namespace::Identity;
-use crate::sys::{checkpoint, command, disk, files, limits, process, random};
+use leoflow_base::home::Home;
+use leoflow_base::sys::user_namespace::Identity;
+use leoflow_base::sys::{checkpoint, command, disk, files, limits, process, random};
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn only_a_cluster_of_this_major_is_ready() {
         let folder = tempfile::tempdir().unwrap();
-        let home = crate::home::resolve(Some(&folder.path().join("h"))).unwrap();
+        let home = leoflow_base::home::resolve(Some(&folder.path().join("h"))).unwrap();
         assert_eq!(state(&home), ClusterState::Absent);
         let data = home.postgres_data();
         std::fs::create_dir_all(data.join("global")).unwrap();

@@ -2,9 +2,9 @@
 
 use super::SOCKET_PORT;
 use super::fatal_message::{Cause, cause_of};
-use crate::home::Home;
-use crate::sys::{files, unix_socket, user};
 use deadpool_postgres::ClientWrapper;
+use leoflow_base::home::Home;
+use leoflow_base::sys::{files, unix_socket, user};
 use sha2::{Digest, Sha256};
 use std::io;
 use std::os::unix::ffi::OsStrExt;

@@ -3,8 +3,8 @@
 
 use super::NO_HUGE_PAGES;
 use super::{APPLICATION_DATABASE, Credentials, NEWEST, SUPERUSER};
-use crate::home::{Home, instances};
-use crate::sys::{command, env_vars, files, random};
+use leoflow_base::home::{Home, instances};
+use leoflow_base::sys::{command, env_vars, files, random};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::io;

@@ -3,9 +3,9 @@
 
 use super::location::{self, Kind, LocationError};
 use super::{APPLICATION_DATABASE, APPLICATION_ROLE, Endpoint, PgError, SUPERUSER};
-use crate::config::ExternalUrl;
-use crate::home::Home;
-use crate::sys::{files, random};
+use leoflow_base::config::ExternalUrl;
+use leoflow_base::home::Home;
+use leoflow_base::sys::{files, random};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::PathBuf;

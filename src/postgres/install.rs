@@ -2,10 +2,11 @@
 //! before the final rename, names the version and the folder of the programs.
 
 use super::tools::{complete, postgres_version, try_clients};
-use super::{MAJOR, archive, version};
-use crate::home::Home;
-use crate::sys::flock::FileLock;
-use crate::sys::{checkpoint, clock, files};
+use super::{MAJOR, version};
+use leoflow_base::components::archive;
+use leoflow_base::home::Home;
+use leoflow_base::sys::flock::FileLock;
+use leoflow_base::sys::{checkpoint, clock, files};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io;
@@ -224,12 +225,12 @@ impl Drop for Staging {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::postgres::tools::NEEDED;
+    use crate::tools::NEEDED;
     use std::os::unix::fs::PermissionsExt;
 
     fn home() -> (tempfile::TempDir, Home) {
         let folder = tempfile::tempdir().unwrap();
-        let home = crate::home::resolve(Some(&folder.path().join("h"))).unwrap();
+        let home = leoflow_base::home::resolve(Some(&folder.path().join("h"))).unwrap();
         home.create().unwrap();
         (folder, home)
     }

@@ -2,9 +2,9 @@
 //! shared memory and so blocks the next start. They are identified by their working directory, our data directory.
 
 use super::{Endpoint, SOCKET_PORT};
-use crate::home::Home;
-use crate::sys::files;
-use crate::sys::process::{self, ProcessId, Signal};
+use leoflow_base::home::Home;
+use leoflow_base::sys::files;
+use leoflow_base::sys::process::{self, ProcessId, Signal};
 use std::io;
 use std::time::{Duration, Instant};
 

@@ -2,9 +2,9 @@
 //! changed `datastore` in `config.yaml` cannot silently start an empty instance in another place.
 
 use super::container::Container;
-use crate::config::{self, ConfigError, DatastoreSetting, ExternalUrl};
-use crate::home::Home;
-use crate::sys::{files, random};
+use leoflow_base::config::{self, ConfigError, DatastoreSetting, ExternalUrl};
+use leoflow_base::home::Home;
+use leoflow_base::sys::{files, random};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::PathBuf;
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn a_changed_database_needs_a_move() {
         let folder = tempfile::tempdir().unwrap();
-        let home = crate::home::resolve(Some(&folder.path().join("h"))).unwrap();
+        let home = leoflow_base::home::resolve(Some(&folder.path().join("h"))).unwrap();
         home.create().unwrap();
         assert_eq!((recorded(&home).unwrap(), kind(&home)), (None, Kind::Managed));
         let write = |url: &str| std::fs::write(home.config(), format!("datastore:\n  url: {url}\n")).unwrap();

@@ -4,10 +4,10 @@
 use super::connect::within;
 use super::fatal_message::{self, FatalMessage};
 use super::{Credentials, Endpoint, Installation, PgError, leftovers, server};
-use crate::home::Home;
-use crate::sys::process::{Signal, signal_process};
-use crate::sys::reaper::{self, Exit};
-use crate::sys::spawn::{Spawn, SpawnError};
+use leoflow_base::home::Home;
+use leoflow_base::sys::process::{Signal, signal_process};
+use leoflow_base::sys::reaper::{self, Exit};
+use leoflow_base::sys::spawn::{Spawn, SpawnError};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::AsFd;

@@ -4,9 +4,9 @@
 use super::location::{self, Kind};
 use super::tools::clean_environment;
 use super::{Endpoint, Installation, SOCKET_PORT};
-use crate::home::Home;
-use crate::protocol::child;
-use crate::sys::user_namespace::Identity;
+use leoflow_base::home::Home;
+use leoflow_base::protocol::child;
+use leoflow_base::sys::user_namespace::Identity;
 use std::ffi::OsString;
 use std::path::PathBuf;
 

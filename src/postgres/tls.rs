@@ -1,6 +1,6 @@
 //! TLS to external servers. Certificate and name are verified, by the system's authorities or those of a file.
 
-use crate::sys::files;
+use leoflow_base::sys::files;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};

@@ -1,8 +1,8 @@
 //! Runs PostgreSQL's programs with a clean environment: `PG*` variables, `~/.pgpass` and `~/.psqlrc` configure them,
 //! and none of the user's may apply.
 
-use crate::sys::user_namespace::Identity;
-use crate::sys::{command, env_vars};
+use leoflow_base::sys::user_namespace::Identity;
+use leoflow_base::sys::{command, env_vars};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;

@@ -26,7 +26,7 @@ pub async fn of_server(client: &Client) -> Result<String, PgError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::postgres::DOWNLOAD_VERSION;
+    use crate::DOWNLOAD_VERSION;
 
     #[test]
     fn an_older_minor_version_is_behind() {

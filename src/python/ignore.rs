@@ -2,8 +2,8 @@
 //! which always contains globs.
 //! <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/dags.html#airflowignore>
 
-use crate::sys::{env_vars, files};
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use leoflow_base::sys::{env_vars, files};
 use regex::Regex;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

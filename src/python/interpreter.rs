@@ -2,10 +2,10 @@
 
 use super::discover::{self, NoPython};
 use super::{environments, package, support};
-use crate::config;
-use crate::home::{Home, lock};
-use crate::sys::transient::is_transient;
-use crate::sys::{blocking, command, env_vars};
+use leoflow_base::config;
+use leoflow_base::home::{Home, lock};
+use leoflow_base::sys::transient::is_transient;
+use leoflow_base::sys::{blocking, command, env_vars};
 use serde_json::Value;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn every_process_gets_the_base_url() {
         let folder = tempfile::tempdir().unwrap();
-        let home = crate::home::resolve(Some(&folder.path().join("h"))).unwrap();
+        let home = leoflow_base::home::resolve(Some(&folder.path().join("h"))).unwrap();
         home.create().unwrap();
         std::fs::write(home.config(), "port: 9123\n").unwrap();
         let interpreter = Interpreter {

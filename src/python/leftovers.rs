@@ -1,10 +1,10 @@
 //! Ends leftovers: processes that the child of a DAG file leaves running when it ends.
 
 use super::interpreter::TASK_MARK;
-use crate::sys::blocking;
-use crate::sys::pidfd::PidFd;
-use crate::sys::process::{self, Signal};
-use crate::sys::reaper::{self, Exit};
+use leoflow_base::sys::blocking;
+use leoflow_base::sys::pidfd::PidFd;
+use leoflow_base::sys::process::{self, Signal};
+use leoflow_base::sys::reaper::{self, Exit};
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::time::Duration;

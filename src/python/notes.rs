@@ -1,9 +1,9 @@
 //! `run/python/<pid>-<part>.json`: current problems with the Pythons of a running process, for `doctor`.
 
-use crate::home::Home;
-use crate::sys::files;
-use crate::sys::process::ProcessId;
 use jiff::Timestamp;
+use leoflow_base::home::Home;
+use leoflow_base::sys::files;
+use leoflow_base::sys::process::ProcessId;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn notes_last_as_long_as_their_process() {
         let folder = tempfile::tempdir().unwrap();
-        let home = crate::home::resolve(Some(&folder.path().join("h"))).unwrap();
+        let home = leoflow_base::home::resolve(Some(&folder.path().join("h"))).unwrap();
         home.create().unwrap();
         let note = Note {
             subject: "warm Python".to_owned(),

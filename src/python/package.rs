@@ -1,8 +1,8 @@
 //! Installs the small package: our own implementation of `airflow.sdk` in Python, which is embedded in this binary. DAG
 //! files use it unless their environment contains Airflow's own SDK.
 
-use crate::home::Home;
-use crate::sys::files;
+use leoflow_base::home::Home;
+use leoflow_base::sys::files;
 use sha2::{Digest, Sha256};
 use std::io;
 use std::path::{Path, PathBuf};

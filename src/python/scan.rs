@@ -2,9 +2,9 @@
 
 use super::ignore::{IGNORE_FILE, Rules, Syntax};
 use super::roots::DagPlaces;
-use crate::config::project;
-use crate::sys::blocking;
-use crate::sys::files;
+use leoflow_base::config::project;
+use leoflow_base::sys::blocking;
+use leoflow_base::sys::files;
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::fs::{self, DirEntry, FileType, Metadata};
 use std::io;

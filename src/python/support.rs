@@ -1,9 +1,9 @@
 //! Support packages that DAG files expect because Airflow brings them: jinja2 and pendulum, with their dependencies.
 //! Without them, DAGs that need none still run. Packages of the user's own Python take precedence.
 
-use crate::home::Home;
-use crate::postgres::{archive, wheel};
-use crate::sys::{env_vars, files};
+use leoflow_base::components::{archive, wheel};
+use leoflow_base::home::Home;
+use leoflow_base::sys::{env_vars, files};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

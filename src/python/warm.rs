@@ -5,7 +5,7 @@ use super::interpreter::Interpreter;
 use super::notes::{Note, Notes};
 use super::zygote::Zygote;
 use super::zygote_retry::{Failure, RetryState};
-use crate::home::Home;
+use leoflow_base::home::Home;
 use serde_json::Value;
 use std::collections::{BTreeSet, HashSet};
 use std::io;
@@ -17,7 +17,7 @@ use tracing::warn;
 
 /// A zygote ends after this long without a fork, to save memory.
 fn idle_limit() -> Duration {
-    crate::sys::limit("LEOFLOW_IDLE_LIMIT", Duration::from_secs(10))
+    leoflow_base::sys::limit("LEOFLOW_IDLE_LIMIT", Duration::from_secs(10))
 }
 /// Size limit of a message, bytes; a larger request starts cold.
 const LARGEST_REQUEST: usize = 100 * 1024;

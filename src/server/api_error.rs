@@ -1,10 +1,10 @@
 //! Errors in the form of Airflow's API: `{"detail": …}`. The text for the client and the text for the log are separate.
 
-use crate::engine::store::StoreError;
-use crate::postgres::PgError;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use leoflow_engine::store::StoreError;
+use leoflow_postgres::PgError;
 use serde_json::{Value, json};
 use std::fmt::Display;
 use tokio_postgres::error::SqlState;

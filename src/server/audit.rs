@@ -4,13 +4,13 @@ use super::api::redact;
 use super::api_error::ApiError;
 use super::body::MAX_BODY_BYTES;
 use super::state::AppState;
-use crate::auth::masking::HIDDEN;
-use crate::engine::store::event_log::{self, NewEvent};
 use axum::body::{Body, to_bytes};
 use axum::extract::{MatchedPath, Query, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use leoflow_base::auth::masking::HIDDEN;
+use leoflow_engine::store::event_log::{self, NewEvent};
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -261,8 +261,8 @@ fn mask(value: &mut Value, names: &[&str]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::api::all_routes;
-    use crate::server::openapi::routes::Entry;
+    use crate::api::all_routes;
+    use crate::openapi::routes::Entry;
     use serde_json::json;
 
     #[test]

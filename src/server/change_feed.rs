@@ -1,6 +1,6 @@
 //! Notifies the parts of the server that display state about changes.
 
-use crate::engine::store::events::Event;
+use leoflow_engine::store::events::Event;
 use tokio::sync::{broadcast, watch};
 
 /// Events buffered per subscriber; a subscriber that lags further behind has to reload everything.

@@ -1,7 +1,7 @@
 //! Runs child processes with users' code. A child runs while it has a slot; `slot_policy` decides which ones get one.
 
 use super::slot_policy::{Id, Pace, SlotPolicy, Step};
-use crate::sys::{free_memory, processor};
+use leoflow_base::sys::{free_memory, processor};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;

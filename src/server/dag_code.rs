@@ -2,14 +2,14 @@
 
 use super::questions::Questions;
 use super::state::AppState;
-use crate::engine::schedule::timetable::{Info, Interval, Restriction};
-use crate::engine::scheduler::due_runs::{TimetableEvaluator, TimetableQuery};
-use crate::engine::store::callbacks::{self, Callback};
-use crate::engine::store::events::Event;
-use crate::engine::store::new_run::isoformat;
-use crate::engine::store::versions;
-use crate::python::VersionCode;
 use jiff::Timestamp;
+use leoflow_engine::schedule::timetable::{Info, Interval, Restriction};
+use leoflow_engine::scheduler::due_runs::{TimetableEvaluator, TimetableQuery};
+use leoflow_engine::store::callbacks::{self, Callback};
+use leoflow_engine::store::events::Event;
+use leoflow_engine::store::new_run::isoformat;
+use leoflow_engine::store::versions;
+use leoflow_python::VersionCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;

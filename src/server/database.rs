@@ -1,10 +1,10 @@
 //! Connection pool for the datastore.
 
 use super::api_error::ApiError;
-use crate::sys::memory;
 use deadpool_postgres::{
     Manager, ManagerConfig, Object, Pool, PoolConfig, PoolError, RecyclingMethod, Runtime, TimeoutType, Timeouts,
 };
+use leoflow_base::sys::memory;
 use std::time::Duration;
 use tokio::sync::{Mutex, Notify};
 use tokio_postgres::NoTls;

@@ -2,13 +2,13 @@
 
 use super::lite::pages;
 use super::state::AppState;
-use crate::web_ui;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::RETRY_AFTER;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
+use leoflow_base::web_ui;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;

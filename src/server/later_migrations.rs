@@ -4,12 +4,12 @@
 
 use super::own_program;
 use super::state::AppState;
-use crate::engine::store::events::Event;
-use crate::home::journal;
-use crate::home::lock;
-use crate::home::operations::Status;
-use crate::schema::data_migration::{self, Batch};
-use crate::schema::{self, SchemaError, known};
+use leoflow_base::home::journal;
+use leoflow_base::home::lock;
+use leoflow_base::home::operations::Status;
+use leoflow_engine::store::events::Event;
+use leoflow_postgres::schema::data_migration::{self, Batch};
+use leoflow_postgres::schema::{self, SchemaError, known};
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 /// Delay after a start, which has more urgent work.
 fn start_delay() -> Duration {
-    crate::sys::limit("LEOFLOW_LATER_MIGRATIONS_AFTER", Duration::from_secs(5))
+    leoflow_base::sys::limit("LEOFLOW_LATER_MIGRATIONS_AFTER", Duration::from_secs(5))
 }
 /// Poll interval while an upgrade is not committed yet; that takes seconds after its server starts.
 const COMMIT_POLL: Duration = Duration::from_secs(2);

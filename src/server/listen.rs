@@ -5,7 +5,6 @@ use super::app::Routers;
 use super::caller::Caller;
 use super::connection_slots::{Slot, Slots, TrackedRequestBody, TrackedResponseBody, TrackedStream};
 use super::logins::Peer;
-use crate::sys::{unix_socket, user};
 use axum::body::Body;
 use axum::http::{HeaderValue, header};
 use axum::middleware::map_response;
@@ -16,6 +15,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use leoflow_base::sys::{unix_socket, user};
 use std::convert::Infallible;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -282,7 +282,7 @@ mod tests {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let local = tokio::task::LocalSet::new();
             local.block_on(&runtime, async move {
-                let listener = crate::sys::listener::bind_at(std::net::Ipv4Addr::LOCALHOST, 0).unwrap();
+                let listener = leoflow_base::sys::listener::bind_at(std::net::Ipv4Addr::LOCALHOST, 0).unwrap();
                 port_sender.send(listener.local_addr().unwrap().port()).unwrap();
                 let tcp = TcpListener::from_std(listener).unwrap();
                 let router = Router::new()
@@ -354,7 +354,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let local = tokio::task::LocalSet::new();
         let answer = local.block_on(&runtime, async move {
-            let listener = crate::sys::listener::bind_at(std::net::Ipv4Addr::LOCALHOST, 0).unwrap();
+            let listener = leoflow_base::sys::listener::bind_at(std::net::Ipv4Addr::LOCALHOST, 0).unwrap();
             let port = listener.local_addr().unwrap().port();
             let tcp = TcpListener::from_std(listener).unwrap();
             let (begun, on_begin) = tokio::sync::oneshot::channel::<()>();

@@ -3,8 +3,8 @@
 use super::api_error::ApiError;
 use super::body::lax;
 use super::request::{BODY, Params};
-use crate::engine::store::listing::{Column, Conditions, Cursor, Listing, Order};
 use axum::http::StatusCode;
+use leoflow_engine::store::listing::{Column, Conditions, Cursor, Listing, Order};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -231,8 +231,8 @@ macro_rules! collection {
             }
         }
 
-        impl$(<$life>)? From<$crate::engine::store::listing::ListPage<$row>> for $name$(<$life>)? {
-            fn from(page: $crate::engine::store::listing::ListPage<$row>) -> Self {
+        impl$(<$life>)? From<leoflow_engine::store::listing::ListPage<$row>> for $name$(<$life>)? {
+            fn from(page: leoflow_engine::store::listing::ListPage<$row>) -> Self {
                 Self::new(page.rows, page.total)
             }
         }
@@ -257,8 +257,8 @@ macro_rules! collection {
             previous_cursor: Option<String>,
         }
 
-        impl From<$crate::engine::store::listing::ListPage<$row>> for $name {
-            fn from(page: $crate::engine::store::listing::ListPage<$row>) -> Self {
+        impl From<leoflow_engine::store::listing::ListPage<$row>> for $name {
+            fn from(page: leoflow_engine::store::listing::ListPage<$row>) -> Self {
                 Self {
                     $field: page.rows,
                     total_entries: Some(page.total),

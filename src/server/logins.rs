@@ -2,8 +2,8 @@
 //! that keeps sending wrong passwords delays only itself. Attempts over the user's own socket are not throttled.
 
 use super::caller::Caller;
-use crate::auth::throttle::Throttle;
-use crate::sys::{blocking, ports};
+use leoflow_base::auth::throttle::Throttle;
+use leoflow_base::sys::{blocking, ports};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -2,9 +2,9 @@
 //! for the network.
 
 use super::own_program::ask;
-use crate::config::Config;
-use crate::home::Home;
 use jiff::Timestamp;
+use leoflow_base::config::Config;
+use leoflow_base::home::Home;
 use serde::Serialize;
 use serde_json::Value;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

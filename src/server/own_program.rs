@@ -2,12 +2,12 @@
 //! commands are awaited; long ones, called operations, run independently of the server and are recorded in the home.
 
 use super::api_error::ApiError;
-use crate::home::Home;
-use crate::home::lock;
-use crate::home::operations::{self, Operation, Record, Status};
-use crate::protocol::own_command::{self, CommandOutput};
-use crate::sys::{blocking, env_vars};
 use axum::http::StatusCode;
+use leoflow_base::home::Home;
+use leoflow_base::home::lock;
+use leoflow_base::home::operations::{self, Operation, Record, Status};
+use leoflow_base::protocol::own_command::{self, CommandOutput};
+use leoflow_base::sys::{blocking, env_vars};
 use serde_json::Value;
 use std::fs::OpenOptions;
 use std::io;

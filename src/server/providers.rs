@@ -2,9 +2,9 @@
 
 use super::provider_cache::Provider;
 use super::state::AppState;
-use crate::engine::store::environments as store;
-use crate::python::Interpreter;
-use crate::python::environments;
+use leoflow_engine::store::environments as store;
+use leoflow_python::Interpreter;
+use leoflow_python::environments;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

@@ -2,7 +2,7 @@
 
 use super::child_slots::ChildSlots;
 use super::slot_policy::Pace;
-use crate::python::{ChildOutput, Children, Interpreter, Job};
+use leoflow_python::{ChildOutput, Children, Interpreter, Job};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;

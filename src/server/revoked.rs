@@ -2,9 +2,9 @@
 
 use super::api_error::ApiError;
 use super::database::Database;
-use crate::auth::token::Claims;
-use crate::engine::store::revoked_tokens;
 use jiff::Timestamp;
+use leoflow_base::auth::token::Claims;
+use leoflow_engine::store::revoked_tokens;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -2,7 +2,7 @@
 //! they are needed and their file has changed.
 
 use super::state::AppState;
-use crate::config::{self, running_settings};
+use leoflow_base::config::{self, running_settings};
 use std::io;
 use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};

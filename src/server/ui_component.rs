@@ -1,8 +1,8 @@
 //! Installs Airflow's web UI if setup has not installed it.
 
-use crate::home::Home;
-use crate::sys::blocking;
-use crate::web_ui::{self, UiSource};
+use leoflow_base::home::Home;
+use leoflow_base::sys::blocking;
+use leoflow_base::web_ui::{self, UiSource};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tracing::{info, warn};

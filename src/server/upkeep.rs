@@ -2,14 +2,14 @@
 
 use super::own_program::is_busy;
 use super::state::AppState;
-use crate::config::{self, BackupSettings, Cadence};
-use crate::home::lock;
-use crate::home::operations::{Operation, Status};
-use crate::home::upkeep::{self, End, Job, Kind, Upkeep};
-use crate::protocol::child::Notifier;
 use axum::http::StatusCode;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, Zoned};
+use leoflow_base::config::{self, BackupSettings, Cadence};
+use leoflow_base::home::lock;
+use leoflow_base::home::operations::{Operation, Status};
+use leoflow_base::home::upkeep::{self, End, Job, Kind, Upkeep};
+use leoflow_base::protocol::child::Notifier;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use tracing::{info, warn};
 const AFTER_START: SignedDuration = SignedDuration::from_mins(2);
 /// Poll interval: a sleep of this process does not include the machine's sleep, and settings may change.
 fn poll_interval() -> Duration {
-    crate::sys::limit("LEOFLOW_UPKEEP_LOOK", Duration::from_secs(10))
+    leoflow_base::sys::limit("LEOFLOW_UPKEEP_LOOK", Duration::from_secs(10))
 }
 /// How a job's recorded problem begins when it is an invalid config.yaml.
 const UNREADABLE_PREFIX: &str = "the settings cannot be read: ";

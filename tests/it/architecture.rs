@@ -1,51 +1,66 @@
-//! Architecture rules: a module uses only lower modules, and some calls are restricted to some modules.
+//! Architecture rules: a crate and a part of a crate use only lower ones, and some calls are restricted to some modules.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The layers of the design from the bottom up; siblings are in the order in which they may use each other.
-const LAYERS: &[&str] = &[
-    "build_info",
-    "docs",
-    "sys",
-    "home",
-    "protocol",
-    "config",
-    "postgres",
-    "auth",
-    "schema",
-    "python",
-    "web_ui",
-    "engine",
-    "supervisor",
-    "server",
-    "agent",
-    "backup",
-    "setup",
-    "upgrade",
-    "error",
-    "recovery",
-    "cli",
-    "commands",
-    "entry",
-    "main",
-];
+/// The crates below `src/`, from the bottom up. Cargo lets a crate use only those in its manifest.
+pub const CRATES: &[&str] = &["base", "postgres", "python", "engine", "processes", "server", "lifecycle", "commands"];
 
-/// The parts of `engine` from the bottom up.
-const ENGINE: &[&str] = &[
-    "state",
-    "keys",
-    "schedule",
-    "length",
-    "param_order",
-    "dag",
-    "params",
-    "dag_check",
-    "planner",
-    "store",
-    "scheduler",
-    "mod",
+/// The parts of crates with an order, from the bottom up.
+const PARTS: &[(&str, &[&str])] = &[
+    (
+        "base",
+        &[
+            "docs",
+            "build_info",
+            "sys",
+            "home",
+            "protocol",
+            "config",
+            "auth",
+            "components",
+            "web_ui",
+            "template_value",
+            "lib",
+        ],
+    ),
+    (
+        "engine",
+        &[
+            "state",
+            "keys",
+            "schedule",
+            "length",
+            "param_order",
+            "dag",
+            "params",
+            "dag_check",
+            "planner",
+            "store",
+            "scheduler",
+            "lib",
+        ],
+    ),
+    ("processes", &["agent", "supervisor", "lib"]),
+    ("lifecycle", &["backup", "setup", "upgrade", "lib"]),
+    (
+        "commands",
+        &[
+            "error",
+            "recovery",
+            "cli",
+            "context",
+            "newer_schema",
+            "data",
+            "airflow",
+            "docs",
+            "engine",
+            "lite",
+            "release",
+            "lib",
+        ],
+    ),
 ];
 
 /// Crates that process every byte; optimized for size they would be several times slower.
@@ -76,8 +91,8 @@ fn per_byte_crates_are_optimized_for_speed() {
     }
 }
 
-/// Modules of one layer that must not use each other.
-const SIBLINGS: &[&[&str]] = &[&["supervisor", "server", "agent"], &["auth", "schema", "python"], &["backup", "setup"]];
+/// Parts of a crate that must not use each other.
+const SIBLINGS: &[&[&str]] = &[&["supervisor", "agent"], &["backup", "setup"]];
 
 pub fn sources() -> Vec<PathBuf> {
     let mut files = Vec::new();
@@ -90,36 +105,40 @@ fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
         let path = entry.unwrap().path();
         if path.is_dir() {
             walk(&path, files);
-        } else if path.to_string_lossy().ends_with("_tests.rs") {
-            // Skips files with only a module's tests.
+        } else if path.ends_with("build.rs") || path.to_string_lossy().ends_with("_tests.rs") {
+            // Skips build scripts and files with only tests.
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             files.push(path);
         }
     }
 }
 
-/// Returns the top module of a file.
-fn module_of(path: &Path) -> String {
+/// Returns the crate and the part of it that a file belongs to; the crate of the program itself has no name.
+fn place_of(path: &Path) -> (String, String) {
     let relative = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
-    let first = relative.components().next().unwrap().as_os_str().to_str().unwrap();
-    first.trim_end_matches(".rs").to_owned()
+    let mut words = relative.iter().map(|word| word.to_str().unwrap().trim_end_matches(".rs").to_owned());
+    match (words.next().unwrap(), words.next()) {
+        (crate_name, Some(part)) => (crate_name, part),
+        (file, None) => (String::new(), file),
+    }
 }
 
-/// Returns the modules that a source names as `crate::x` (or `leoflow::x` in `main.rs`), also inside braces.
-fn used(text: &str) -> Vec<String> {
-    let mut modules = Vec::new();
-    for prefix in ["crate::", "leoflow::"] {
+/// Returns the parts of its own crate that a source names as `crate::x`, also inside braces, or as `super::x` in a file
+/// directly in the crate's folder.
+fn used(text: &str, is_at_its_top: bool) -> Vec<String> {
+    let prefixes: &[&str] = if is_at_its_top { &["crate::", "super::"] } else { &["crate::"] };
+    let mut parts = Vec::new();
+    for prefix in prefixes {
         for (start, _) in text.match_indices(prefix) {
             let rest = &text[start + prefix.len()..];
-            if let Some(list) = rest.strip_prefix('{') {
-                modules.extend(top_level_items(list).iter().map(|item| first_word(item.trim())));
-            } else {
-                modules.push(first_word(rest));
+            match rest.strip_prefix('{') {
+                Some(list) => parts.extend(top_level_items(list).iter().map(|item| first_word(item.trim()))),
+                None => parts.push(first_word(rest)),
             }
         }
     }
-    modules.retain(|name| LAYERS.contains(&name.as_str()));
-    modules
+    parts.retain(|name| name.starts_with(|letter: char| letter.is_lowercase()));
+    parts
 }
 
 /// Splits a brace list at its top-level commas, up to its closing brace.
@@ -141,60 +160,26 @@ fn top_level_items(list: &str) -> Vec<String> {
     items
 }
 
-/// Returns the parts of the engine that a source names as `crate::engine::x`, or as `super::x` in a file directly in
-/// `engine`.
-fn used_of_engine(text: &str, is_at_its_top: bool) -> Vec<String> {
-    let prefixes: &[&str] = if is_at_its_top { &["crate::engine::", "super::"] } else { &["crate::engine::"] };
-    let mut parts: Vec<String> = prefixes
-        .iter()
-        .flat_map(|prefix| text.match_indices(prefix).map(|(start, _)| first_word(&text[start + prefix.len()..])))
-        .collect();
-    parts.retain(|name| !name.is_empty());
-    parts
-}
-
 fn first_word(text: &str) -> String {
     text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
 }
 
-fn rank(module: &str) -> usize {
-    LAYERS.iter().position(|layer| *layer == module).unwrap_or_else(|| panic!("{module} is in no layer"))
-}
-
 #[test]
-fn modules_use_only_lower_modules() {
+fn parts_of_a_crate_use_only_lower_ones() {
     let mut wrong = Vec::new();
     for path in sources() {
-        let own = module_of(&path);
-        if own == "lib" {
-            continue;
-        }
-        for other in used(&fs::read_to_string(&path).unwrap()) {
+        let (crate_name, own) = place_of(&path);
+        let Some((_, parts)) = PARTS.iter().find(|(name, _)| *name == crate_name) else { continue };
+        let rank = |part: &str| parts.iter().position(|name| *name == part);
+        let own_rank = rank(&own).unwrap_or_else(|| panic!("{} has no place in the order", path.display()));
+        let is_at_its_top = path.parent().unwrap().ends_with(format!("src/{crate_name}"));
+        let text = fs::read_to_string(&path).unwrap();
+        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+        for other in used(code, is_at_its_top && own != "lib") {
             let sibling =
                 SIBLINGS.iter().any(|row| other != own && row.contains(&own.as_str()) && row.contains(&other.as_str()));
-            if rank(&other) > rank(&own) || sibling {
+            if sibling || rank(&other).is_some_and(|rank| rank > own_rank) {
                 wrong.push(format!("{} uses {other}", path.display()));
-            }
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
-#[test]
-fn engine_modules_use_only_lower_ones() {
-    let rank = |part: &str| ENGINE.iter().position(|name| *name == part);
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/engine");
-    let mut files = Vec::new();
-    walk(&folder, &mut files);
-    let mut wrong = Vec::new();
-    for path in files {
-        let relative = path.strip_prefix(&folder).unwrap();
-        let is_at_its_top = relative.components().count() == 1;
-        let own = relative.components().next().unwrap().as_os_str().to_str().unwrap().trim_end_matches(".rs");
-        for other in used_of_engine(&fs::read_to_string(&path).unwrap(), is_at_its_top) {
-            match (rank(&other), rank(own)) {
-                (Some(other), Some(own)) if other <= own => {}
-                _ => wrong.push(format!("{} uses {other}", path.display())),
             }
         }
     }
@@ -205,10 +190,30 @@ fn engine_modules_use_only_lower_ones() {
 fn the_check_recognizes_every_form_of_use() {
     let text =
         "use crate::sys::files;\nuse crate::{home::{self, Home}, config::Config};\nlet x = crate::server::run();";
-    assert_eq!(used(text), ["sys", "home", "config", "server"]);
-    let text = "use crate::engine::store::runs;\nuse super::dag::Task;";
-    assert_eq!(used_of_engine(text, true), ["store", "dag"]);
-    assert_eq!(used_of_engine(text, false), ["store"]);
+    assert_eq!(used(text, false), ["sys", "home", "config", "server"]);
+    let text = "use crate::store::runs;\nuse super::dag::Task;";
+    assert_eq!(used(text, true), ["store", "dag"]);
+    assert_eq!(used(text, false), ["store"]);
+}
+
+/// A crate must be named here and in the program's manifest, and may use only crates below it.
+#[test]
+fn crates_use_only_lower_ones() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found: Vec<String> = fs::read_dir(&folder)
+        .unwrap()
+        .flatten()
+        .filter(|entry| entry.path().is_dir())
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .collect();
+    found.sort_by_key(|name| CRATES.iter().position(|known| known == name));
+    assert_eq!(found, CRATES);
+    for (rank, name) in CRATES.iter().enumerate() {
+        let manifest = fs::read_to_string(folder.join(name).join("Cargo.toml")).unwrap();
+        for higher in &CRATES[rank..] {
+            assert!(!manifest.contains(&format!("leoflow-{higher}.workspace")), "{name} uses {higher}");
+        }
+    }
 }
 
 #[test]
@@ -219,22 +224,23 @@ fn restricted_calls_stay_in_their_modules() {
     for path in sources() {
         let text = fs::read_to_string(&path).unwrap();
         let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
-        let module = module_of(&path);
+        let (crate_name, part) = place_of(&path);
+        let is_sys = (crate_name.as_str(), part.as_str()) == ("base", "sys");
         let mut forbid = |word: &str, allowed: bool| {
             if code.contains(word) && !allowed {
                 wrong.push(format!("{}: {word}", path.display()));
             }
         };
         let is_log = logs.iter().any(|log| path.ends_with(log));
-        forbid("unsafe {", module == "sys");
-        forbid("unsafe fn", module == "sys");
-        forbid("std::env::var", module == "sys");
+        forbid("unsafe {", is_sys);
+        forbid("unsafe fn", is_sys);
+        forbid("std::env::var", is_sys);
         forbid("env::vars", path.ends_with("sys/env_vars.rs"));
         // Both panic if the system refuses a thread.
         forbid("thread::spawn(", path.ends_with("sys/blocking.rs"));
         forbid("spawn_blocking(", path.ends_with("sys/blocking.rs"));
-        forbid("println!(", is_log || module == "cli");
-        let may_use_sql = module != "server" && module != "agent" || path.ends_with("server/database.rs");
+        forbid("println!(", is_log || (crate_name.as_str(), part.as_str()) == ("commands", "cli"));
+        let may_use_sql = crate_name != "server" && part != "agent" || path.ends_with("server/database.rs");
         [".query(", ".query_one(", ".query_opt(", ".execute(", ".batch_execute(", ".query_raw(", "client.prepare("]
             .iter()
             .for_each(|word| forbid(word, may_use_sql));
@@ -263,9 +269,13 @@ fn source_files_stay_below_400_lines() {
 fn every_dependency_is_explained() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let manifest = fs::read_to_string(root.join("Cargo.toml")).unwrap();
-    let listed = manifest.split("[dependencies]").nth(1).and_then(|rest| rest.split("\n[").next()).unwrap();
-    let direct: BTreeSet<&str> =
-        listed.lines().filter_map(|line| line.split_once(" = ")).map(|(name, _)| name.trim()).collect();
+    let listed = manifest.split("[workspace.dependencies]").nth(1).unwrap().split("# Only for tests.").next().unwrap();
+    let direct: BTreeSet<&str> = listed
+        .lines()
+        .filter_map(|line| line.split_once(" = "))
+        .map(|(name, _)| name.trim())
+        .filter(|name| !name.starts_with("leoflow-"))
+        .collect();
     let page = fs::read_to_string(root.join("docs/explanation/architecture.md")).unwrap();
     let table = page.split("## Dependencies").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
     let rows = table.lines().filter_map(|line| line.strip_prefix("| `")).filter_map(|row| row.split_once(" | "));

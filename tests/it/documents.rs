@@ -1,8 +1,9 @@
 //! The documentation is true where a test can tell: links and anchors lead somewhere, commands parse, and pages that
 //! messages name exist.
 
+use leoflow::BUILT;
 use leoflow::cli::help;
-use leoflow::docs::{self, html};
+use leoflow::docs::html;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -160,8 +161,11 @@ fn pages_that_messages_name_exist() {
                 true => name.ends_with(".md"),
                 false => name.starts_with(|letter: char| letter.is_ascii_lowercase()),
             };
-            let found =
-                if is_path { Path::new(ROOT).join("docs").join(name).exists() } else { docs::find(name).is_some() };
+            let found = if is_path {
+                Path::new(ROOT).join("docs").join(name).exists()
+            } else {
+                BUILT.documentation.find(name).is_some()
+            };
             // The module's own tests name pages that do not exist.
             if is_page && !found && !file.ends_with("docs/html.rs") && !file.ends_with("docs/mod.rs") {
                 missing.push(format!("{}: {name}", file.strip_prefix(ROOT).unwrap().display()));

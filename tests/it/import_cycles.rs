@@ -1,7 +1,7 @@
-//! Source files must not import each other in a cycle. Items that a `mod.rs` re-exports from its folder belong to the
-//! `mod.rs`, whose own files do not count as its imports.
+//! Source files must not import each other in a cycle. Items that a `mod.rs` or `lib.rs` re-exports from its folder belong
+//! to that file, and the files of its own folder do not count as its imports. Between crates Cargo allows no cycle.
 
-use crate::architecture::sources;
+use crate::architecture::{CRATES, sources};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
@@ -37,19 +37,18 @@ fn the_check_finds_every_form_of_a_cycle() {
 fn read(path: &Path) -> (Module, String) {
     let relative = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
     let mut name: Module = relative.with_extension("").iter().map(|part| part.to_str().unwrap().to_owned()).collect();
-    name.pop_if(|last| last == "mod");
+    name.pop_if(|last| last == "mod" || last == "lib");
     (name, fs::read_to_string(path).unwrap())
 }
 
-/// Returns the files that each file imports, except those of a `mod.rs`'s own folder.
+/// Returns the files that each file imports, except those of its own folder where it is a `mod.rs` or `lib.rs`.
 fn uses_of(texts: &BTreeMap<Module, String>) -> BTreeMap<Module, BTreeSet<Module>> {
     let uses = |(module, text): (&Module, &String)| {
         let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
-        let parent = &module[..module.len() - 1];
-        let named = paths(code).into_iter().filter_map(|path| resolve(&path, parent, texts));
+        let named = paths(code).into_iter().filter_map(|path| resolve(&path, module, texts));
         (module.clone(), named.filter(|other| !other.starts_with(module)).collect())
     };
-    texts.iter().map(uses).collect()
+    texts.iter().filter(|(module, _)| !module.is_empty()).map(uses).collect()
 }
 
 /// Returns every path that begins with `crate` or `super`, with brace lists expanded.
@@ -97,11 +96,15 @@ fn expand<'a>(mut text: &'a str, before: &[String], paths: &mut Vec<Module>) -> 
     &text[end..]
 }
 
-/// Returns the file that defines a path.
-fn resolve(path: &[String], parent: &[String], texts: &BTreeMap<Module, String>) -> Option<Module> {
+/// Returns the file that defines a path that `module` names.
+fn resolve(path: &[String], module: &[String], texts: &BTreeMap<Module, String>) -> Option<Module> {
+    let (parent, crate_name) = match module {
+        [first, ..] if CRATES.contains(&first.as_str()) => (&module[..module.len() - 1], &module[..1]),
+        _ => (module.get(..module.len().checked_sub(1)?)?, &[][..]),
+    };
     let supers = path.iter().take_while(|word| *word == "super").count();
     let mut full = match path.first()?.as_str() {
-        "crate" => path[1..].to_vec(),
+        "crate" => [crate_name, &path[1..]].concat(),
         _ => [&parent[..parent.len().checked_sub(supers - 1)?], &path[supers..]].concat(),
     };
     while !full.is_empty() {

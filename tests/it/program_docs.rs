@@ -46,7 +46,8 @@ fn pages_of_the_running_instance_link_to_one_another() {
         open.extend(targets.map(|target| target.split('#').next().unwrap_or_default().to_owned()));
     }
     // Every page is reached from the table of contents, and the pictures that pages show are served.
-    let names = leoflow::docs::PAGES.iter().map(|page| page.name).filter(|name| *name != leoflow::docs::CONTENTS);
+    let names =
+        leoflow::BUILT.documentation.pages.iter().map(|page| page.name).filter(|name| *name != leoflow::docs::CONTENTS);
     let missing: Vec<&str> = names.filter(|name| !seen.contains(&format!("/lite/docs/{name}"))).collect();
     assert!(missing.is_empty(), "no page links to {missing:?}");
     let unknown = user.request("GET", "/lite/docs/no-such-page", "");

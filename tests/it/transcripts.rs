@@ -50,7 +50,7 @@ impl Transcript {
             (home.as_str(), "~/.leoflow"),
             (folder.as_str(), "/folder"),
             (env!("CARGO_MANIFEST_DIR"), "/here"),
-            (leoflow::build_info::version(), "VERSION"),
+            (leoflow::BUILT.version, "VERSION"),
         ] {
             text = text.replace(found, shown);
         }

@@ -2,7 +2,8 @@
 //! from a trailer. A test copies the program and appends the trailer: JSON, its length as four little-endian bytes, and
 //! `MARK`.
 
-use leoflow::build_info::{self, BUILT, BuildInfo, MigrationFile};
+use leoflow::BUILT;
+use leoflow::build_info::{self, BuildInfo, MigrationFile};
 use leoflow::protocol::child::Inheritance;
 use serde_json::Value;
 use std::fs::File;
@@ -21,7 +22,7 @@ fn main() -> ExitCode {
     let text = |key: &str| trailer_json[key].as_str().map(|text| &*Box::leak(text.to_owned().into_boxed_str()));
     let migrations: Vec<MigrationFile> =
         trailer_json["migrations"].as_array().into_iter().flatten().map(migration).collect();
-    build_info::assume(BuildInfo {
+    build_info::set(BuildInfo {
         version: text("version").unwrap_or(BUILT.version),
         public_key: text("public_key"),
         more_migrations: Box::leak(migrations.into_boxed_slice()),

@@ -2,12 +2,12 @@
 //! what Airflow does not support.
 
 use super::findings::Findings;
-use crate::backup::excluded::{OWN_FOLDER, is_excluded};
-use crate::backup::manifest::link_stays_inside;
-use crate::config::project;
 use crate::error::Error;
-use crate::sys::beneath::{Folder, Kind};
-use crate::sys::files::is_temporary_neighbour;
+use leoflow_base::config::project;
+use leoflow_base::sys::beneath::{Folder, Kind};
+use leoflow_base::sys::files::is_temporary_neighbour;
+use leoflow_lifecycle::backup::excluded::{OWN_FOLDER, is_excluded};
+use leoflow_lifecycle::backup::manifest::link_stays_inside;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions, Permissions};

@@ -2,10 +2,10 @@
 //! `import.sh`, `README.md`.
 
 use crate::error::Error;
-use crate::server::template_value;
-use crate::sys::files;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
+use leoflow_base::sys::files;
+use leoflow_base::template_value::template_value;
 use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -117,7 +117,7 @@ pub fn settings<'a>(roots: impl Iterator<Item = &'a String>, max_map_length: u64
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::airflow::AIRFLOW;
+    use crate::airflow::AIRFLOW;
     use serde_yaml::Value;
 
     fn render(suffix: &str) -> tempfile::TempDir {

@@ -2,9 +2,9 @@
 
 use super::airflow_content::{AirflowContent, DagFiles};
 use super::findings::Findings;
-use crate::commands::data::{connections_format, pools, transfer_file, variables};
+use crate::data::{connections_format, pools, transfer_file, variables};
 use crate::error::Error;
-use crate::sys::{env_vars, files};
+use leoflow_base::sys::{env_vars, files};
 use std::path::{Path, PathBuf};
 
 /// Size limit of `airflow.cfg`, in bytes.

@@ -4,11 +4,11 @@
 use super::airflow_content::{AirflowContent, DagFiles};
 use super::findings::Findings;
 use crate::cli::api::{encode, list_of};
-use crate::commands::data::pools::Entry;
-use crate::engine::store::connections::Connection;
-use crate::engine::store::variables::{Variable, as_text};
+use crate::data::pools::Entry;
 use crate::error::Error;
-use crate::protocol::web::{self, chain};
+use leoflow_base::protocol::web::{self, chain};
+use leoflow_engine::store::connections::Connection;
+use leoflow_engine::store::variables::{Variable, as_text};
 use reqwest::{Client, RequestBuilder, StatusCode};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;

@@ -1,10 +1,10 @@
 //! Exports finished runs and task instances as SQL for a database created by `airflow db migrate`.
 
 use super::secrets::PrivateFile;
-use crate::config::Recipient;
 use crate::error::Error;
-use crate::postgres::PgError;
 use futures_util::StreamExt;
+use leoflow_base::config::Recipient;
+use leoflow_postgres::PgError;
 use std::io::Write;
 use std::path::Path;
 use tokio_postgres::Client;

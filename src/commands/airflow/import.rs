@@ -9,13 +9,13 @@ use crate::cli::airflow_args::ImportAirflow;
 use crate::cli::api::Api;
 use crate::cli::args::OnExisting;
 use crate::cli::printer::counted;
-use crate::commands::context::Context;
-use crate::commands::data::{connections, pools, variables};
-use crate::engine::store::connections::Connection;
-use crate::engine::store::variables::Variable;
+use crate::context::Context;
+use crate::data::{connections, pools, variables};
 use crate::error::Error;
 use crate::recovery::datastore::not_set_up;
-use crate::sys::files;
+use leoflow_base::sys::files;
+use leoflow_engine::store::connections::Connection;
+use leoflow_engine::store::variables::Variable;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
@@ -131,7 +131,7 @@ fn login(args: &ImportAirflow) -> Result<Login, Error> {
         (Some(file), _, _) => Login::Token(secret(file)?),
         (None, Some(username), Some(file)) => Login::Password { username: username.clone(), password: secret(file)? },
         (None, Some(username), None) => {
-            let password = crate::sys::terminal::read_secret(&format!("Airflow password of {username}: "));
+            let password = leoflow_base::sys::terminal::read_secret(&format!("Airflow password of {username}: "));
             Login::Password { username: username.clone(), password: password.map_err(Error::failed)? }
         }
         (None, None, _) => Login::None,

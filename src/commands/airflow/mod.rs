@@ -13,4 +13,4 @@ mod requirements;
 mod secrets;
 
 /// The Airflow version of exports, whose official image they build on.
-pub const AIRFLOW: &str = crate::web_ui::VERSION;
+pub const AIRFLOW: &str = leoflow_base::web_ui::VERSION;

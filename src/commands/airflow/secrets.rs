@@ -1,11 +1,11 @@
 //! Writes variables, connections and pools for `airflow variables|connections|pools import`. Secrets are encrypted to
 //! an age key, or left out to be filled in.
 
-use crate::auth::masking::is_sensitive;
-use crate::backup::encryption::{EncryptTo, Output};
-use crate::config::Recipient;
 use crate::error::Error;
-use crate::sys::files;
+use leoflow_base::auth::masking::is_sensitive;
+use leoflow_base::config::Recipient;
+use leoflow_base::sys::files;
+use leoflow_lifecycle::backup::encryption::{EncryptTo, Output};
 use serde_json::{Map, Value};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};

@@ -7,10 +7,10 @@ use super::transfer_file::{read_json, value_or_stdin, write_json};
 use crate::cli::api::{Api, encode};
 use crate::cli::args::{AddConnection, ConnectionsCommand};
 use crate::cli::printer::counted;
-use crate::commands::context::Context;
-use crate::engine::store::OnExisting;
-use crate::engine::store::connections::Connection;
+use crate::context::Context;
 use crate::error::Error;
+use leoflow_engine::store::OnExisting;
+use leoflow_engine::store::connections::Connection;
 use serde_json::{Value, json};
 
 /// Path in the local API, which returns connections with their secrets.

@@ -4,7 +4,7 @@ use super::transfer_file::{read_json, write_json};
 use crate::cli::api::{Api, encode};
 use crate::cli::args::PoolsCommand;
 use crate::cli::printer::counted;
-use crate::commands::context::Context;
+use crate::context::Context;
 use crate::error::Error;
 use serde_json::{Map, Value, json};
 

@@ -1,8 +1,8 @@
 //! Import and export files: `-` means stdin or stdout; an export is written atomically with mode 0600.
 
-use crate::commands::context::Context;
+use crate::context::Context;
 use crate::error::Error;
-use crate::sys::files;
+use leoflow_base::sys::files;
 use serde_json::Value;
 use std::io::Read;
 use std::path::Path;

@@ -5,9 +5,9 @@ use super::transfer_file::{read_json, value_or_stdin, write_json};
 use crate::cli::api::{Api, encode};
 use crate::cli::args::{OnExisting, VariablesCommand};
 use crate::cli::printer::counted;
-use crate::commands::context::Context;
-use crate::engine::store::variables::{Variable, as_text};
+use crate::context::Context;
 use crate::error::Error;
+use leoflow_engine::store::variables::{Variable, as_text};
 use serde_json::{Map, Value, json};
 
 /// Path in the local API, which returns variables with their values.

@@ -3,11 +3,11 @@
 use super::environment;
 use super::validate::prepare;
 use crate::cli::env_args::Add;
-use crate::commands::context::Context;
-use crate::config::project;
+use crate::context::Context;
 use crate::error::Error;
-use crate::python::{FileSettings, Request, as_in_workspace, dag_files, declared_with, listed_beside};
-use crate::sys::{env_vars, files};
+use leoflow_base::config::project;
+use leoflow_base::sys::{env_vars, files};
+use leoflow_python::{FileSettings, Request, as_in_workspace, dag_files, declared_with, listed_beside};
 use std::path::{Path, PathBuf};
 
 /// Installs the packages first: a project that declares packages that cannot be installed would be broken.

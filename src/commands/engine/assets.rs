@@ -2,7 +2,7 @@
 
 use crate::cli::api::{Api, list_of};
 use crate::cli::args::AssetsCommand;
-use crate::commands::context::Context;
+use crate::context::Context;
 use crate::error::Error;
 use serde_json::{Value, json};
 

@@ -5,7 +5,7 @@ use crate::cli::api::{Api, encode, list_of};
 use crate::cli::args::BackfillCommand;
 use crate::cli::asset_args::CreateBackfill;
 use crate::cli::printer::{Printer, counted};
-use crate::commands::context::Context;
+use crate::context::Context;
 use crate::error::Error;
 use serde_json::{Value, json};
 

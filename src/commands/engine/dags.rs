@@ -7,7 +7,7 @@ use super::run_view::{self, RunView, colour};
 use crate::cli::api::{Api, encode, list_of};
 use crate::cli::engine_args::{DagsCommand, Trigger};
 use crate::cli::printer::counted;
-use crate::commands::context::Context;
+use crate::context::Context;
 use crate::error::Error;
 use serde::Deserialize;
 use serde_json::{Value, json};

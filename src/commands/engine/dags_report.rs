@@ -1,7 +1,7 @@
 //! `leoflow dags report` and `list-import-errors`: the results of importing the workspace's DAG files.
 
 use crate::cli::api::{Api, list_of};
-use crate::commands::context::Context;
+use crate::context::Context;
 use crate::error::Error;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

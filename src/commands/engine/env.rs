@@ -2,9 +2,9 @@
 
 use crate::cli::api::{Api, list_of};
 use crate::cli::args::EnvCommand;
-use crate::commands::context::Context;
+use crate::context::Context;
 use crate::error::Error;
-use crate::sys::{env_vars, files};
+use leoflow_base::sys::{env_vars, files};
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;

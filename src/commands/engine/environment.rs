@@ -1,9 +1,9 @@
 //! The Python environment of a DAG file, for commands that run its code themselves.
 
 use crate::cli::api::Api;
-use crate::commands::context::Context;
-use crate::python::environments::{self, Lock};
-use crate::python::{Children, FileSettings, Interpreter, ParseOutput, Request, file_context, parse};
+use crate::context::Context;
+use leoflow_python::environments::{self, Lock};
+use leoflow_python::{Children, FileSettings, Interpreter, ParseOutput, Request, file_context, parse};
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;

@@ -1,14 +1,14 @@
 //! The scheduler's planner for a run in the foreground: the process that runs the tasks asks over a socket for the
 //! next transitions.
 
-use crate::engine::dag::Structure;
-use crate::engine::length::Length;
-use crate::engine::planner::graph::Graph;
-use crate::engine::planner::plan::{self, Decision, EndedTry, Instance, Outcome, Returned, Snapshot};
-use crate::engine::planner::retry;
-use crate::engine::state::TaskState;
-use crate::sys::blocking;
 use jiff::Timestamp;
+use leoflow_base::sys::blocking;
+use leoflow_engine::dag::Structure;
+use leoflow_engine::length::Length;
+use leoflow_engine::planner::graph::Graph;
+use leoflow_engine::planner::plan::{self, Decision, EndedTry, Instance, Outcome, Returned, Snapshot};
+use leoflow_engine::planner::retry;
+use leoflow_engine::state::TaskState;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};

@@ -8,16 +8,16 @@ use super::task_names;
 use super::validate::prepare;
 use crate::cli::engine_args::Test;
 use crate::cli::task_args::TestTask;
-use crate::commands::context::Context;
-use crate::config::DEFAULT_MAX_MAP_LENGTH;
-use crate::engine::dag::Structure;
+use crate::context::Context;
 use crate::error::Error;
-use crate::python::{
+use leoflow_base::config::DEFAULT_MAX_MAP_LENGTH;
+use leoflow_base::sys::blocking;
+use leoflow_base::sys::reaper::Exit;
+use leoflow_base::sys::{env_vars, files, process, random, unix_socket};
+use leoflow_engine::dag::Structure;
+use leoflow_python::{
     Children, Interpreter, Job, ParseOutput, Request, as_in_workspace, dag_files, environment, file_context,
 };
-use crate::sys::blocking;
-use crate::sys::reaper::Exit;
-use crate::sys::{env_vars, files, process, random, unix_socket};
 use serde_json::{Value, json};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};

@@ -2,11 +2,11 @@
 
 use crate::cli::api::{Api, encode};
 use crate::cli::engine_args::Init;
-use crate::commands::context::Context;
-use crate::config::project;
+use crate::context::Context;
 use crate::error::Error;
-use crate::setup;
-use crate::sys::{env_vars, files};
+use leoflow_base::config::project;
+use leoflow_base::sys::{env_vars, files};
+use leoflow_lifecycle::setup;
 use serde_json::{Value, json};
 use std::io::ErrorKind;
 use std::path::Path;

@@ -1,6 +1,6 @@
 //! Reads a run's dates and conf from the command line.
 
-use crate::commands::data::transfer_file;
+use crate::data::transfer_file;
 use crate::error::Error;
 use serde_json::{Map, Value};
 

@@ -2,7 +2,7 @@
 
 use super::task_names;
 use crate::cli::api::{Api, encode};
-use crate::commands::context::Context;
+use crate::context::Context;
 use crate::error::Error;
 use serde::Deserialize;
 use serde_json::{Value, json};

@@ -6,7 +6,7 @@ use super::task_names;
 use crate::cli::api::{Api, encode, list_of};
 use crate::cli::engine_args::RunsCommand;
 use crate::cli::printer::counted;
-use crate::commands::context::Context;
+use crate::context::Context;
 use crate::error::Error;
 use serde_json::{Value, json};
 

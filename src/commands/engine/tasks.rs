@@ -9,7 +9,7 @@ use super::task_names;
 use crate::cli::api::{Api, encode, list_of};
 use crate::cli::printer::counted;
 use crate::cli::task_args::{ClearTasks, TasksCommand};
-use crate::commands::context::Context;
+use crate::context::Context;
 use crate::error::Error;
 use jiff::Timestamp;
 use serde_json::{Value, json};

@@ -4,7 +4,7 @@ use super::run_view::resolve_run;
 use super::task_names;
 use crate::cli::api::{Api, encode, list_of};
 use crate::cli::task_args::XcomCommand;
-use crate::commands::context::Context;
+use crate::context::Context;
 use crate::error::Error;
 use serde_json::{Value, json};
 

@@ -1,20 +1,20 @@
 //! `leoflow lite backup`.
 
-use crate::backup::automatic::{self, Automatic};
-use crate::backup::encryption::EncryptTo;
-use crate::backup::{self, CreatedBackup, Request, notes};
 use crate::cli::args::Backup;
 use crate::cli::printer::{counted, human_size};
-use crate::commands::context::Context;
-use crate::config::{self, Config};
+use crate::context::Context;
 use crate::error::Error;
-use crate::home::lock::OperationLock;
-use crate::home::upkeep::{self, End};
-use crate::postgres::Access;
 use crate::recovery::datastore::Datastore;
-use crate::sys::{clock, env_vars, files};
-use crate::upgrade::history;
 use jiff::Timestamp;
+use leoflow_base::config::{self, Config};
+use leoflow_base::home::lock::OperationLock;
+use leoflow_base::home::upkeep::{self, End};
+use leoflow_base::sys::{clock, env_vars, files};
+use leoflow_lifecycle::backup::automatic::{self, Automatic};
+use leoflow_lifecycle::backup::encryption::EncryptTo;
+use leoflow_lifecycle::backup::{self, CreatedBackup, Request, notes};
+use leoflow_lifecycle::upgrade::history;
+use leoflow_postgres::Access;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 

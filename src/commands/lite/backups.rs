@@ -1,19 +1,19 @@
 //! `leoflow lite backups`: list, verify, prune.
 
 use super::restore::keys;
-use crate::backup::catalog::{self, Listed, Proof};
-use crate::backup::retention::{self, Limits};
-use crate::backup::{Input, verify};
 use crate::cli::args::{Backups, BackupsCommand, VerifyBackups};
 use crate::cli::printer::{Printer, counted, human_size};
-use crate::commands::context::Context;
+use crate::context::Context;
 use crate::error::Error;
-use crate::home::lock::OperationLock;
-use crate::home::upkeep::{self, End};
 use crate::recovery::datastore::{self, Datastore};
-use crate::sys::{env_vars, files};
-use crate::upgrade::history;
 use jiff::Timestamp;
+use leoflow_base::home::lock::OperationLock;
+use leoflow_base::home::upkeep::{self, End};
+use leoflow_base::sys::{env_vars, files};
+use leoflow_lifecycle::backup::catalog::{self, Listed, Proof};
+use leoflow_lifecycle::backup::retention::{self, Limits};
+use leoflow_lifecycle::backup::{Input, verify};
+use leoflow_lifecycle::upgrade::history;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 

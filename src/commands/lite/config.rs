@@ -1,15 +1,15 @@
 //! `leoflow config`: the settings of `config.yaml`, one by one.
 
 use crate::cli::args::{Config, ConfigCommand};
-use crate::commands::context::Context;
-use crate::config::{self, DatastoreSetting, Loaded, Origin, SECRETS, Setting, SettingError, UpdateError};
+use crate::context::Context;
 use crate::error::Error;
-use crate::home::{absolute_workspace, check_workspace};
-use crate::postgres::cluster::{self, ClusterState};
-use crate::protocol::control;
-use crate::python;
-use crate::sys::files;
-use crate::upgrade::source::Source;
+use leoflow_base::config::{self, DatastoreSetting, Loaded, Origin, SECRETS, Setting, SettingError, UpdateError};
+use leoflow_base::home::{absolute_workspace, check_workspace};
+use leoflow_base::protocol::control;
+use leoflow_base::sys::files;
+use leoflow_lifecycle::upgrade::source::Source;
+use leoflow_postgres::cluster::{self, ClusterState};
+use leoflow_python as python;
 use serde_json::json;
 use std::net::Ipv4Addr;
 use std::path::Path;

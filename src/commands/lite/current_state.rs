@@ -3,17 +3,17 @@
 use super::restart::WasRunning;
 use super::state_summary::{self, Summary};
 use super::stop;
-use crate::backup::quarantine;
-use crate::commands::context::Context;
+use crate::context::Context;
 use crate::error::Error;
-use crate::home::Home;
-use crate::home::lock::{self, HomeLock};
-use crate::postgres::fatal_message::{self, Cause};
-use crate::protocol::control;
-use crate::protocol::status::InstanceState;
 use crate::recovery::datastore::Datastore;
-use crate::supervisor::last_lines;
-use crate::sys::files;
+use leoflow_base::home::Home;
+use leoflow_base::home::lock::{self, HomeLock};
+use leoflow_base::protocol::control;
+use leoflow_base::protocol::status::InstanceState;
+use leoflow_base::sys::files;
+use leoflow_lifecycle::backup::quarantine;
+use leoflow_postgres::fatal_message::{self, Cause};
+use leoflow_processes::supervisor::last_lines;
 use std::path::PathBuf;
 
 pub const COMMAND: &str = "leoflow lite restore";

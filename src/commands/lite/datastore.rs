@@ -1,13 +1,13 @@
 //! Checks an external or Docker datastore before anything is changed.
 
-use crate::config::DatastoreSetting;
 use crate::error::Error;
-use crate::home::Home;
-use crate::home::progress::{Progress, Reporter};
-use crate::postgres::container::Container;
-use crate::postgres::database_check;
-use crate::postgres::location::{self, LocationError};
-use crate::setup::Plan;
+use leoflow_base::config::DatastoreSetting;
+use leoflow_base::home::Home;
+use leoflow_base::home::progress::{Progress, Reporter};
+use leoflow_lifecycle::setup::Plan;
+use leoflow_postgres::container::Container;
+use leoflow_postgres::database_check;
+use leoflow_postgres::location::{self, LocationError};
 
 /// Parses a datastore given on the command line; `option` names the argument in errors.
 pub fn parse(text: &str, option: &str) -> Result<DatastoreSetting, Error> {

@@ -1,20 +1,20 @@
 //! `leoflow doctor`.
 
-use crate::backup::restore;
 use crate::cli::args::Doctor;
-use crate::commands::context::Context;
-use crate::commands::engine::validate::servers_python;
+use crate::context::Context;
+use crate::engine::validate::servers_python;
 use crate::error::Error;
-use crate::home::journal::{self, Operation};
-use crate::home::lock::{self, HomeLock};
-use crate::postgres::acquire::Sources;
-use crate::postgres::cluster::{self, ClusterState};
-use crate::postgres::{PgError, version};
-use crate::protocol::control;
 use crate::recovery::datastore::Datastore;
-use crate::schema::{self, State, data_migration};
-use crate::setup::{self, Check, Fix, SchemaReport, SchemaUnavailable, Verdict, uninstall};
-use crate::supervisor;
+use leoflow_base::home::journal::{self, Operation};
+use leoflow_base::home::lock::{self, HomeLock};
+use leoflow_base::protocol::control;
+use leoflow_lifecycle::backup::restore;
+use leoflow_lifecycle::setup::{self, Check, Fix, SchemaReport, SchemaUnavailable, Verdict, uninstall};
+use leoflow_postgres::acquire::Sources;
+use leoflow_postgres::cluster::{self, ClusterState};
+use leoflow_postgres::schema::{self, State, data_migration};
+use leoflow_postgres::{PgError, version};
+use leoflow_processes::supervisor;
 use serde_json::json;
 use std::time::Duration;
 

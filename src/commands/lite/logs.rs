@@ -1,10 +1,10 @@
 //! `leoflow lite logs`.
 
 use crate::cli::args::Logs;
-use crate::commands::context::Context;
+use crate::context::Context;
 use crate::error::Error;
-use crate::supervisor::{LOG_NAMES, last_lines};
-use crate::sys::watch::FolderWatch;
+use leoflow_base::sys::watch::FolderWatch;
+use leoflow_processes::supervisor::{LOG_NAMES, last_lines};
 use serde_json::json;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};

@@ -1,5 +1,6 @@
 //! The commands on an instance: running it, its status, its settings, its backups.
 
+pub mod agent;
 pub mod backup;
 pub mod backups;
 pub mod config;
@@ -15,7 +16,6 @@ pub mod restore;
 pub mod restore_target;
 pub mod restore_undo;
 pub mod run;
-pub mod server_and_agent;
 pub mod service;
 pub mod start;
 pub mod state_summary;

@@ -3,20 +3,20 @@
 use super::current_state::refuse_in_terminal;
 use super::restart::WasRunning;
 use super::{datastore, stop};
-use crate::backup::relocation::{self, Relocation};
-use crate::backup::restore_dir;
 use crate::cli::args::MoveDatastore;
 use crate::cli::printer::{counted, human_size};
-use crate::commands::context::Context;
-use crate::config::{self, DatastoreSetting};
+use crate::context::Context;
 use crate::error::Error;
-use crate::home::lock::OperationLock;
-use crate::postgres::{database_check, location};
-use crate::protocol::control;
 use crate::recovery::AfterUpgrade;
 use crate::recovery::datastore::Datastore;
-use crate::sys::disk;
-use crate::upgrade::snapshot;
+use leoflow_base::config::{self, DatastoreSetting};
+use leoflow_base::home::lock::OperationLock;
+use leoflow_base::protocol::control;
+use leoflow_base::sys::disk;
+use leoflow_lifecycle::backup::relocation::{self, Relocation};
+use leoflow_lifecycle::backup::restore_dir;
+use leoflow_lifecycle::upgrade::snapshot;
+use leoflow_postgres::{database_check, location};
 use serde_json::json;
 
 const COMMAND: &str = "leoflow lite move-datastore";
@@ -144,7 +144,7 @@ async fn check_disk_space(context: &Context<'_>) -> Result<(), Error> {
     let opened = Datastore::open(&context.recovery(), COMMAND).await?;
     let client = opened.connect().await?;
     let query = "SELECT pg_catalog.pg_database_size(pg_catalog.current_database())";
-    let row = client.query_one(query, &[]).await.map_err(crate::postgres::PgError::from)?;
+    let row = client.query_one(query, &[]).await.map_err(leoflow_postgres::PgError::from)?;
     let bytes = u64::try_from(row.get::<_, i64>(0)).unwrap_or(0);
     let needed = bytes.saturating_mul(2).saturating_add(MARGIN_BYTES);
     let root = context.home.root();

@@ -1,12 +1,12 @@
 //! `leoflow lite psql`.
 
 use crate::cli::args::Psql;
-use crate::commands::context::Context;
+use crate::context::Context;
 use crate::error::Error;
-use crate::postgres::{SOCKET_PORT, scram};
 use crate::recovery::datastore::Datastore;
-use crate::sys::reaper::Exit;
-use crate::sys::{env_vars, process};
+use leoflow_base::sys::reaper::Exit;
+use leoflow_base::sys::{env_vars, process};
+use leoflow_postgres::{SOCKET_PORT, scram};
 use std::process::Command;
 
 pub async fn run(context: &Context<'_>, args: &Psql) -> Result<u8, Error> {

@@ -1,13 +1,13 @@
 //! `leoflow lite reset-password`.
 
-use crate::auth::password;
 use crate::cli::args::ResetPassword;
-use crate::commands::context::Context;
-use crate::config;
+use crate::context::Context;
 use crate::error::Error;
 use crate::recovery::datastore::not_set_up;
-use crate::setup;
-use crate::sys::{checkpoint, terminal};
+use leoflow_base::auth::password;
+use leoflow_base::config;
+use leoflow_base::sys::{checkpoint, terminal};
+use leoflow_lifecycle::setup;
 use serde_json::json;
 use std::io::{BufRead, Read};
 

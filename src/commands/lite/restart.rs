@@ -3,14 +3,14 @@
 use super::stop::{requested_port, running_address, running_port, stop_running};
 use super::{run, start};
 use crate::cli::args::{LiteRestart, LiteRun};
-use crate::commands::context::Context;
-use crate::config::{self, Config, running_settings};
+use crate::context::Context;
 use crate::error::Error;
-use crate::protocol::child::RESTORE_OF_ROLLBACK;
-use crate::protocol::control;
-use crate::setup::service::{self, Service};
-use crate::sys::env_vars;
-use crate::sys::listener;
+use leoflow_base::config::{self, Config, running_settings};
+use leoflow_base::protocol::child::RESTORE_OF_ROLLBACK;
+use leoflow_base::protocol::control;
+use leoflow_base::sys::env_vars;
+use leoflow_base::sys::listener;
+use leoflow_lifecycle::setup::service::{self, Service};
 
 pub fn restart(context: &Context<'_>, args: &LiteRestart) -> Result<u8, Error> {
     start::refuse_other_workspace(context, args.workspace.as_deref())?;

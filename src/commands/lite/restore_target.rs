@@ -1,21 +1,21 @@
 //! The target of a restore and its current state.
 
-use crate::backup::obstacles::{self, Obstacle};
-use crate::backup::restore_plan::{self, Facts, Machine};
-use crate::backup::{Manifest, RestoreError};
 use crate::cli::args::Restore;
-use crate::commands::context::Context;
-use crate::config::{self, Config, DatastoreSetting};
+use crate::context::Context;
 use crate::error::Error;
-use crate::home::{Home, absolute_workspace, check_workspace, instances, journal};
-use crate::postgres::cluster::{self, ClusterState};
-use crate::postgres::credentials::{Credentials, CredentialsError};
-use crate::postgres::location::{self, Kind};
-use crate::protocol::child::RESTORE_OF_ROLLBACK;
-use crate::schema::{embedded, known};
-use crate::setup::{self, Receipt};
-use crate::sys::{disk, env_vars, files};
-use crate::upgrade::capacity;
+use leoflow_base::config::{self, Config, DatastoreSetting};
+use leoflow_base::home::{Home, absolute_workspace, check_workspace, instances, journal};
+use leoflow_base::protocol::child::RESTORE_OF_ROLLBACK;
+use leoflow_base::sys::{disk, env_vars, files};
+use leoflow_lifecycle::backup::obstacles::{self, Obstacle};
+use leoflow_lifecycle::backup::restore_plan::{self, Facts, Machine};
+use leoflow_lifecycle::backup::{Manifest, RestoreError};
+use leoflow_lifecycle::setup::{self, Receipt};
+use leoflow_lifecycle::upgrade::capacity;
+use leoflow_postgres::cluster::{self, ClusterState};
+use leoflow_postgres::credentials::{Credentials, CredentialsError};
+use leoflow_postgres::location::{self, Kind};
+use leoflow_postgres::schema::{embedded, known};
 use std::path::{Path, PathBuf};
 
 /// The home and the workspace that a restore writes to, before it does.

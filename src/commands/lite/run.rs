@@ -2,24 +2,24 @@
 
 use super::datastore;
 use super::stop::{self, ended_tasks};
-use crate::agent;
 use crate::cli::args::LiteRun;
 use crate::cli::report::{PipeSink, Ready, Report, Sink};
-use crate::commands::context::Context;
-use crate::config::{self, Config, DEFAULT_PORT, running_settings};
+use crate::context::Context;
 use crate::error::Error;
-use crate::home::progress::Progress;
-use crate::home::{absolute_workspace, check_workspace, instances, lock};
-use crate::postgres::acquire::Sources;
-use crate::postgres::{Access, Credentials, Endpoint, PgError, install};
-use crate::protocol::child::SERVICE;
-use crate::protocol::log;
 use crate::recovery::{AfterUpgrade, Recovery};
-use crate::setup::{self, Plan, Request};
-use crate::supervisor::instance::{Instance, own_program};
-use crate::supervisor::{self, Identity, Inherited, Notice, Supervisor, SupervisorError};
-use crate::sys::{env_vars, files, listener, ports, replace, stdio};
-use crate::upgrade::expire;
+use leoflow_base::config::{self, Config, DEFAULT_PORT, running_settings};
+use leoflow_base::home::progress::Progress;
+use leoflow_base::home::{absolute_workspace, check_workspace, instances, lock};
+use leoflow_base::protocol::child::SERVICE;
+use leoflow_base::protocol::log;
+use leoflow_base::sys::{env_vars, files, listener, ports, replace, stdio};
+use leoflow_lifecycle::setup::{self, Plan, Request};
+use leoflow_lifecycle::upgrade::expire;
+use leoflow_postgres::acquire::Sources;
+use leoflow_postgres::{Access, Credentials, Endpoint, PgError, install};
+use leoflow_processes::agent;
+use leoflow_processes::supervisor::instance::{Instance, own_program};
+use leoflow_processes::supervisor::{self, Identity, Inherited, Notice, Supervisor, SupervisorError};
 use std::net::{Ipv4Addr, TcpListener};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -327,7 +327,7 @@ fn bind(context: &Context<'_>, host: Ipv4Addr, port: u16) -> Result<TcpListener,
 }
 
 /// The error of a failed bind, with the process that holds the port.
-pub(in crate::commands) fn bind_error(host: Ipv4Addr, port: u16, error: &std::io::Error) -> Error {
+pub(crate) fn bind_error(host: Ipv4Addr, port: u16, error: &std::io::Error) -> Error {
     if error.kind() == std::io::ErrorKind::AddrNotAvailable {
         return Error::failed(format!("{host} is not an address of this machine"))
             .hint("leoflow config set host 127.0.0.1");

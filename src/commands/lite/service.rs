@@ -2,13 +2,13 @@
 
 use super::stop;
 use crate::cli::service_args::ServiceCommand;
-use crate::commands::context::Context;
+use crate::context::Context;
 use crate::error::Error;
-use crate::home::lock::OperationLock;
-use crate::protocol::control;
-use crate::protocol::status::InstanceStatus;
-use crate::setup::service::{self, Facts, Instance, Kind, Service, Step};
-use crate::setup::{Receipt, service::Unavailable};
+use leoflow_base::home::lock::OperationLock;
+use leoflow_base::protocol::control;
+use leoflow_base::protocol::status::InstanceStatus;
+use leoflow_lifecycle::setup::service::{self, Facts, Instance, Kind, Service, Step};
+use leoflow_lifecycle::setup::{Receipt, service::Unavailable};
 use serde_json::json;
 
 pub fn run(context: &Context<'_>, command: &ServiceCommand) -> Result<u8, Error> {

@@ -1,12 +1,12 @@
 //! Summaries of an instance's state for the plan of a restore: what it replaces and what it restores.
 
-use crate::backup::dump;
-use crate::backup::{Manifest, left_behind};
 use crate::cli::printer::counted;
-use crate::commands::context::Context;
+use crate::context::Context;
 use crate::error::Error;
 use crate::recovery::datastore::Datastore;
-use crate::schema::{self, classify};
+use leoflow_lifecycle::backup::dump;
+use leoflow_lifecycle::backup::{Manifest, left_behind};
+use leoflow_postgres::schema::{self, classify};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -59,7 +59,7 @@ pub async fn summarize(context: &Context<'_>, datastore: &Datastore) -> Result<S
         Some(1..) => {
             let query =
                 "SELECT to_char(max(queued_at) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') FROM dag_run";
-            client.query_one(query, &[]).await.map_err(crate::postgres::PgError::from)?.get(0)
+            client.query_one(query, &[]).await.map_err(leoflow_postgres::PgError::from)?.get(0)
         }
         _ => None,
     };

@@ -1,19 +1,19 @@
 //! `leoflow lite status`.
 
 use super::restart::changed_settings;
-use crate::backup::catalog;
 use crate::cli::args::LiteStatus;
-use crate::commands::context::Context;
-use crate::config::{self, DEFAULT_PORT, Overdue};
+use crate::context::Context;
 use crate::error::Error;
-use crate::home::upkeep::{self, Kind, Upkeep};
-use crate::home::{all_instances, journal, lock};
-use crate::postgres::location;
-use crate::protocol::control;
-use crate::protocol::status::{BackupsStatus, InstanceState, InstanceStatus, ProcessStatus};
 use crate::recovery::rollback_record;
-use crate::setup::{self, installed_version};
 use jiff::{SignedDuration, Timestamp, Zoned};
+use leoflow_base::config::{self, DEFAULT_PORT, Overdue};
+use leoflow_base::home::upkeep::{self, Kind, Upkeep};
+use leoflow_base::home::{all_instances, journal, lock};
+use leoflow_base::protocol::control;
+use leoflow_base::protocol::status::{BackupsStatus, InstanceState, InstanceStatus, ProcessStatus};
+use leoflow_lifecycle::backup::catalog;
+use leoflow_lifecycle::setup::{self, installed_version};
+use leoflow_postgres::location;
 use serde_json::{Value, json};
 
 pub fn run(context: &Context<'_>, args: &LiteStatus) -> Result<u8, Error> {

@@ -1,15 +1,15 @@
 //! `leoflow lite stop`.
 
-use crate::agent;
 use crate::cli::args::LiteStop;
 use crate::cli::printer::counted;
-use crate::commands::context::Context;
+use crate::context::Context;
 use crate::error::Error;
-use crate::home::Home;
-use crate::home::lock::{self, Holder, HomeLock};
-use crate::protocol::control::{Answer, ControlClient, Request};
-use crate::sys::files;
-use crate::sys::process::Signal;
+use leoflow_base::home::Home;
+use leoflow_base::home::lock::{self, Holder, HomeLock};
+use leoflow_base::protocol::control::{Answer, ControlClient, Request};
+use leoflow_base::sys::files;
+use leoflow_base::sys::process::Signal;
+use leoflow_processes::agent;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 

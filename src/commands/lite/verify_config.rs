@@ -1,9 +1,9 @@
 //! `leoflow verify-config`: checks `config.yaml` and the settings of projects; prints problems as
 //! `file:line: message`.
 
-use crate::commands::context::Context;
-use crate::config::{self, ConfigError, project};
+use crate::context::Context;
 use crate::error::Error;
+use leoflow_base::config::{self, ConfigError, project};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 

@@ -3,14 +3,14 @@
 use super::later_migrations;
 use crate::cli::data_migrate_args::{DataMigrate, DataMigrateCommand, MigrationSelector};
 use crate::cli::printer::counted;
-use crate::commands::context::Context;
-use crate::engine::store::events::{self, Event};
+use crate::context::Context;
 use crate::error::Error;
-use crate::postgres::PgError;
 use crate::recovery::datastore::Datastore;
 use crate::recovery::refuse_during_rollback;
-use crate::schema::data_migration::{self, Batch, Progress, Status};
-use crate::schema::{self, EmbeddedMigration, SchemaError, known};
+use leoflow_engine::store::events::{self, Event};
+use leoflow_postgres::PgError;
+use leoflow_postgres::schema::data_migration::{self, Batch, Progress, Status};
+use leoflow_postgres::schema::{self, EmbeddedMigration, SchemaError, known};
 use serde_json::json;
 use tokio_postgres::Client;
 

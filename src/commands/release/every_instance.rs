@@ -1,23 +1,23 @@
 //! `--all`: runs a command for every instance of this user, one after another, each with its own program. Prints a row
 //! per instance. Stops at the first failure unless `--keep-going` is set; running it again does what is left.
 
-use crate::agent;
 use crate::cli::args::{Backup, LiteStop};
 use crate::cli::printer::{counted, human_size};
 use crate::cli::upgrade_args::Upgrade;
-use crate::commands::context::Context;
-use crate::commands::lite::stop::unreadable_tasks_error;
-use crate::config::{self, SETTINGS};
+use crate::context::Context;
 use crate::error::Error;
-use crate::home::progress::{Progress, Reporter};
-use crate::home::{Home, all_instances};
-use crate::protocol::child::RELEASE_SOURCE;
-use crate::protocol::own_command::{self, Failure};
-use crate::sys::blocking;
-use crate::sys::process::{Signal, signal_process};
-use crate::sys::{env_vars, files};
-use crate::upgrade::source::Source;
+use crate::lite::stop::unreadable_tasks_error;
 use jiff::{SignedDuration, Timestamp};
+use leoflow_base::config::{self, SETTINGS};
+use leoflow_base::home::progress::{Progress, Reporter};
+use leoflow_base::home::{Home, all_instances};
+use leoflow_base::protocol::child::RELEASE_SOURCE;
+use leoflow_base::protocol::own_command::{self, Failure};
+use leoflow_base::sys::blocking;
+use leoflow_base::sys::process::{Signal, signal_process};
+use leoflow_base::sys::{env_vars, files};
+use leoflow_lifecycle::upgrade::source::Source;
+use leoflow_processes::agent;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::ffi::OsString;

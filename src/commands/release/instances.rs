@@ -3,15 +3,15 @@
 use super::{setup, uninstall};
 use crate::cli::args::{Restore, Setup, Uninstall};
 use crate::cli::instance_args::InstancesCommand;
-use crate::commands::context::Context;
-use crate::commands::lite::{backup, restore};
-use crate::config::{self, DEFAULT_PORT};
+use crate::context::Context;
 use crate::error::Error;
-use crate::home::{Home, all_instances, config_files, instances, resolve};
-use crate::protocol::control;
-use crate::protocol::status::InstanceState;
-use crate::setup::installed_version;
-use crate::sys::files;
+use crate::lite::{backup, restore};
+use leoflow_base::config::{self, DEFAULT_PORT};
+use leoflow_base::home::{Home, all_instances, config_files, instances, resolve};
+use leoflow_base::protocol::control;
+use leoflow_base::protocol::status::InstanceState;
+use leoflow_base::sys::files;
+use leoflow_lifecycle::setup::installed_version;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 

@@ -1,15 +1,15 @@
 //! Migrations that run after an upgrade (postdeploy and contract) and their gates (the conditions for that), for
 //! `migrate-db`, `data-migrate status` and the server.
 
-use crate::commands::context::Context;
-use crate::config;
+use crate::context::Context;
 use crate::error::Error;
-use crate::home::journal;
 use crate::recovery::datastore::Datastore;
-use crate::schema::deferred::{self, Gates, Waiting};
-use crate::schema::embedded::Phase;
-use crate::schema::{Applied, known};
-use crate::upgrade::versions;
+use leoflow_base::config;
+use leoflow_base::home::journal;
+use leoflow_lifecycle::upgrade::versions;
+use leoflow_postgres::schema::deferred::{self, Gates, Waiting};
+use leoflow_postgres::schema::embedded::Phase;
+use leoflow_postgres::schema::{Applied, known};
 use std::time::Duration;
 
 /// Returns the facts that decide which gates are open. Runs every release in `versions/` to ask which schema it knows.

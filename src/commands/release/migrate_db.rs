@@ -1,22 +1,22 @@
 //! `leoflow migrate-db`, its status and rollback, and the supervisor's one-shot migrator.
 
 use super::later_migrations;
-use crate::backup::automatic::{self, Automatic};
 use crate::cli::args::{MigrateCommand, MigrateDb, Rollback};
-use crate::commands::context::Context;
-use crate::commands::newer_schema;
-use crate::config;
+use crate::context::Context;
 use crate::error::Error;
-use crate::home::lock::OperationLock;
-use crate::home::progress::{Progress, Reporter};
-use crate::postgres::{Access, Credentials, Endpoint, install, provision};
-use crate::protocol::child::Inheritance;
-use crate::protocol::log;
+use crate::newer_schema;
 use crate::recovery::claims;
 use crate::recovery::datastore::Datastore;
 use crate::recovery::refuse_during_rollback;
-use crate::schema::{self, EmbeddedMigration, Extent, State, classify, embedded, known};
-use crate::upgrade::history;
+use leoflow_base::config;
+use leoflow_base::home::lock::OperationLock;
+use leoflow_base::home::progress::{Progress, Reporter};
+use leoflow_base::protocol::child::Inheritance;
+use leoflow_base::protocol::log;
+use leoflow_lifecycle::backup::automatic::{self, Automatic};
+use leoflow_lifecycle::upgrade::history;
+use leoflow_postgres::schema::{self, EmbeddedMigration, Extent, State, classify, embedded, known};
+use leoflow_postgres::{Access, Credentials, Endpoint, install, provision};
 use serde_json::json;
 use tokio_postgres::Client;
 use tracing::{info, warn};

@@ -1,12 +1,12 @@
 //! `leoflow operation ID`: runs an operation that the server has recorded, in a separate process that outlives the
 //! server, and records the result.
 
-use crate::commands::context::Context;
+use crate::context::Context;
 use crate::error::Error;
-use crate::home::operations::{self, Record};
-use crate::protocol::own_command::{self, CommandOutput, Failure, LONG};
-use crate::sys::env_vars;
-use crate::sys::process::{self, ProcessId};
+use leoflow_base::home::operations::{self, Record};
+use leoflow_base::protocol::own_command::{self, CommandOutput, Failure, LONG};
+use leoflow_base::sys::env_vars;
+use leoflow_base::sys::process::{self, ProcessId};
 use serde_json::Value;
 use std::cell::RefCell;
 use std::time::Duration;

@@ -1,15 +1,15 @@
 //! The consequences of a rollback, for its plan: data, settings, files, tasks, disk space and the pause.
 
 use super::rollback_facts::PlannedRollback;
-use crate::backup::{Input, changed_settings, newer_files, restore};
 use crate::cli::printer::counted;
-use crate::commands::context::Context;
-use crate::commands::lite::state_summary;
-use crate::config;
+use crate::context::Context;
 use crate::error::Error;
-use crate::schema::{self, Extent};
-use crate::upgrade::capacity;
-use crate::upgrade::rollback_plan::RollbackPlan;
+use crate::lite::state_summary;
+use leoflow_base::config;
+use leoflow_lifecycle::backup::{Input, changed_settings, newer_files, restore};
+use leoflow_lifecycle::upgrade::capacity;
+use leoflow_lifecycle::upgrade::rollback_plan::RollbackPlan;
+use leoflow_postgres::schema::{self, Extent};
 use serde_json::{Value, json};
 
 pub struct Consequences {

@@ -1,22 +1,22 @@
 //! Collects the facts of a rollback and plans it, before anything is changed.
 
 use super::upgrade_facts::{self, FactsAndDatastore};
-use crate::backup::restore_plan::workspace_size;
-use crate::backup::{Input, catalog, restore};
 use crate::cli::upgrade_args::RollbackRelease;
-use crate::commands::context::Context;
+use crate::context::Context;
 use crate::error::Error;
-use crate::home::Home;
 use crate::recovery::datastore::Datastore;
-use crate::schema::{self, Extent, SchemaError};
-use crate::setup;
-use crate::sys::disk;
-use crate::upgrade::capacity::{self, Need, Restored};
-use crate::upgrade::history::{self, Kind};
-use crate::upgrade::plan::{Plan, UpgradeFacts};
-use crate::upgrade::program::{self, About};
-use crate::upgrade::rollback_plan::{self, Refusal, RollbackFacts, RollbackPlan, as_change};
-use crate::upgrade::{self, stage, version_order};
+use leoflow_base::home::Home;
+use leoflow_base::sys::disk;
+use leoflow_lifecycle::backup::restore_plan::workspace_size;
+use leoflow_lifecycle::backup::{Input, catalog, restore};
+use leoflow_lifecycle::setup;
+use leoflow_lifecycle::upgrade::capacity::{self, Need, Restored};
+use leoflow_lifecycle::upgrade::history::{self, Kind};
+use leoflow_lifecycle::upgrade::plan::{Plan, UpgradeFacts};
+use leoflow_lifecycle::upgrade::program::{self, About};
+use leoflow_lifecycle::upgrade::rollback_plan::{self, Refusal, RollbackFacts, RollbackPlan, as_change};
+use leoflow_lifecycle::upgrade::{self, stage, version_order};
+use leoflow_postgres::schema::{self, Extent, SchemaError};
 use semver::Version;
 
 /// The facts and the plan of a rollback.

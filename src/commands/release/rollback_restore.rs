@@ -2,26 +2,26 @@
 //! belongs to, runs the restore.
 
 use super::upgrade_worker::LoggedSink;
-use crate::backup::CreatedBackup;
-use crate::backup::automatic::{self, Automatic};
-use crate::commands::context::Context;
-use crate::commands::lite::stop::requested_port;
-use crate::config::Config;
+use crate::context::Context;
 use crate::error::Error;
 use crate::error::upgrade::SEE_UPGRADE_LOG;
-use crate::home::Home;
-use crate::home::lock::OperationLock;
-use crate::home::progress::{Progress, Reporter};
-use crate::postgres::Access;
-use crate::protocol::child::{RELEASE_SOURCE, RESTORE_OF_ROLLBACK};
+use crate::lite::stop::requested_port;
 use crate::recovery::Recovery;
 use crate::recovery::datastore::Datastore;
-use crate::schema;
-use crate::sys::process::ProcessId;
-use crate::sys::{checkpoint, command, files};
-use crate::upgrade::plan::Plan;
-use crate::upgrade::rollback_record::RollbackRecord;
-use crate::upgrade::{Outcome, Status, UpgradeError, history, stage};
+use leoflow_base::config::Config;
+use leoflow_base::home::Home;
+use leoflow_base::home::lock::OperationLock;
+use leoflow_base::home::progress::{Progress, Reporter};
+use leoflow_base::protocol::child::{RELEASE_SOURCE, RESTORE_OF_ROLLBACK};
+use leoflow_base::sys::process::ProcessId;
+use leoflow_base::sys::{checkpoint, command, files};
+use leoflow_lifecycle::backup::CreatedBackup;
+use leoflow_lifecycle::backup::automatic::{self, Automatic};
+use leoflow_lifecycle::upgrade::plan::Plan;
+use leoflow_lifecycle::upgrade::rollback_record::RollbackRecord;
+use leoflow_lifecycle::upgrade::{Outcome, Status, UpgradeError, history, stage};
+use leoflow_postgres::Access;
+use leoflow_postgres::schema;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -233,7 +233,7 @@ fn copy_backup(backup: &Path, target: &PathBuf) -> io::Result<()> {
 /// lock, so no instance runs then.
 pub fn refuse_instance_in_terminal(context: &Context<'_>, datastore: &Datastore) -> Result<(), Error> {
     if datastore.is_of_running_instance {
-        crate::commands::lite::current_state::refuse_in_terminal(context)?;
+        crate::lite::current_state::refuse_in_terminal(context)?;
     }
     Ok(())
 }

@@ -1,10 +1,10 @@
 //! `leoflow set-channel`.
 
 use crate::cli::upgrade_args::SetChannel;
-use crate::commands::context::Context;
-use crate::commands::lite::config::warn_if_overridden;
-use crate::config;
+use crate::context::Context;
 use crate::error::Error;
+use crate::lite::config::warn_if_overridden;
+use leoflow_base::config;
 use serde_yaml::Value;
 
 pub fn run(context: &Context<'_>, args: &SetChannel) -> Result<u8, Error> {

@@ -1,20 +1,20 @@
 //! `leoflow setup`: sets up everything that `leoflow lite` needs, without starting it.
 
 use crate::cli::args::Setup;
-use crate::commands::context::Context;
-use crate::commands::lite::datastore;
-use crate::commands::lite::run::{plan_setup, set_up};
-use crate::config::{self, DEFAULT_PORT};
+use crate::context::Context;
 use crate::error::Error;
-use crate::home::absolute_workspace;
-use crate::postgres::acquire::Sources;
-use crate::postgres::cluster::{self, ClusterState};
-use crate::python::{self, environments};
+use crate::lite::datastore;
+use crate::lite::run::{plan_setup, set_up};
 use crate::recovery::AfterUpgrade;
-use crate::schema::{embedded, known};
-use crate::setup::{self, Plan, Request};
-use crate::sys::env_vars;
-use crate::upgrade::{program, stage};
+use leoflow_base::config::{self, DEFAULT_PORT};
+use leoflow_base::home::absolute_workspace;
+use leoflow_base::sys::env_vars;
+use leoflow_lifecycle::setup::{self, Plan, Request};
+use leoflow_lifecycle::upgrade::{program, stage};
+use leoflow_postgres::acquire::Sources;
+use leoflow_postgres::cluster::{self, ClusterState};
+use leoflow_postgres::schema::{embedded, known};
+use leoflow_python::{self as python, environments};
 use semver::Version;
 use serde_json::json;
 

@@ -1,10 +1,10 @@
 //! `leoflow smoke`: tests the running instance, from login to a task.
 
 use crate::cli::api::not_running;
-use crate::commands::context::Context;
+use crate::context::Context;
 use crate::error::Error;
-use crate::protocol::control;
-use crate::upgrade::smoke::{KnownFaults, ServerEndpoint, Smoke};
+use leoflow_base::protocol::control;
+use leoflow_lifecycle::upgrade::smoke::{KnownFaults, ServerEndpoint, Smoke};
 use serde_json::json;
 
 pub async fn run(context: &Context<'_>) -> Result<u8, Error> {

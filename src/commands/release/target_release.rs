@@ -1,18 +1,18 @@
 //! Resolves the requested release and its source.
 
-use crate::build_info::build_info;
 use crate::cli::upgrade_args::From;
-use crate::commands::context::Context;
-use crate::config::{self, Config};
+use crate::context::Context;
 use crate::error::Error;
-use crate::protocol::child::RELEASE_SOURCE;
-use crate::sys::env_vars;
-use crate::upgrade::manifest::Manifest;
-use crate::upgrade::plan::Target;
-use crate::upgrade::program::About;
-use crate::upgrade::source::Source;
-use crate::upgrade::{failed_release, freshness, history, signature, stage, version_order};
 use jiff::Timestamp;
+use leoflow_base::build_info::build_info;
+use leoflow_base::config::{self, Config};
+use leoflow_base::protocol::child::RELEASE_SOURCE;
+use leoflow_base::sys::env_vars;
+use leoflow_lifecycle::upgrade::manifest::Manifest;
+use leoflow_lifecycle::upgrade::plan::Target;
+use leoflow_lifecycle::upgrade::program::About;
+use leoflow_lifecycle::upgrade::source::Source;
+use leoflow_lifecycle::upgrade::{failed_release, freshness, history, signature, stage, version_order};
 use semver::Version;
 
 /// The requested release; by default the newest of the configured channel.

@@ -2,15 +2,15 @@
 
 use crate::cli::args::Uninstall;
 use crate::cli::printer::human_size;
-use crate::commands::context::Context;
-use crate::commands::lite::stop;
-use crate::config;
+use crate::context::Context;
 use crate::error::Error;
-use crate::home::journal::{self, Entry, Operation};
-use crate::home::lock::{HomeLock, OperationLock};
-use crate::postgres::{Endpoint, location};
-use crate::setup::uninstall::{self, Part, Plan, Request};
-use crate::supervisor;
+use crate::lite::stop;
+use leoflow_base::config;
+use leoflow_base::home::journal::{self, Entry, Operation};
+use leoflow_base::home::lock::{HomeLock, OperationLock};
+use leoflow_lifecycle::setup::uninstall::{self, Part, Plan, Request};
+use leoflow_postgres::{Endpoint, location};
+use leoflow_processes::supervisor;
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::path::Path;

@@ -1,22 +1,22 @@
 //! Collects the facts that an upgrade or rollback depends on. Changes nothing; if Lite is stopped, its datastore is
 //! started for this.
 
-use crate::agent::TaskFolder;
-use crate::backup::{Input, catalog, files_size, restore};
-use crate::build_info;
-use crate::commands::context::Context;
+use crate::context::Context;
 use crate::error::Error;
-use crate::home::Home;
-use crate::postgres::{PgError, install};
-use crate::protocol::control;
-use crate::protocol::status::InstanceState;
 use crate::recovery::datastore::Datastore;
-use crate::schema::{self, embedded};
-use crate::setup::{self, Receipt};
-use crate::sys::disk;
-use crate::upgrade::capacity::{self, LastBackup, Sizes};
-use crate::upgrade::plan::{Database, Installed, Instance, POSTGRES, UpgradeFacts};
-use crate::web_ui;
+use leoflow_base::build_info;
+use leoflow_base::home::Home;
+use leoflow_base::protocol::control;
+use leoflow_base::protocol::status::InstanceState;
+use leoflow_base::sys::disk;
+use leoflow_base::web_ui;
+use leoflow_lifecycle::backup::{Input, catalog, files_size, restore};
+use leoflow_lifecycle::setup::{self, Receipt};
+use leoflow_lifecycle::upgrade::capacity::{self, LastBackup, Sizes};
+use leoflow_lifecycle::upgrade::plan::{Database, Installed, Instance, POSTGRES, UpgradeFacts};
+use leoflow_postgres::schema::{self, embedded};
+use leoflow_postgres::{PgError, install};
+use leoflow_processes::agent::TaskFolder;
 use semver::Version;
 use tokio_postgres::Client;
 
@@ -40,7 +40,7 @@ pub async fn gather(context: &Context<'_>) -> Result<FactsAndDatastore, Error> {
     let database_bytes = u64::try_from(size.get::<_, i64>(0)).unwrap_or(0);
     let facts = UpgradeFacts {
         installed: installed_version(context)?,
-        target: build_info::TARGET,
+        target: build_info::build_info().target,
         database: database(&client).await?,
         own_schema: embedded::newest(schema::known()),
         components: components(home),

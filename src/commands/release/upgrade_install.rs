@@ -2,19 +2,19 @@
 
 use super::target_release::{doubts, source, target};
 use super::upgrade_worker;
-use crate::build_info::{TARGET, build_info};
 use crate::cli::upgrade_args::Upgrade;
-use crate::commands::context::Context;
+use crate::context::Context;
 use crate::error::Error;
-use crate::home::lock::OperationLock;
-use crate::postgres::cluster::{self, ClusterState};
-use crate::setup;
-use crate::sys::files;
-use crate::upgrade::manifest::Release;
-use crate::upgrade::plan::{Refusal, Target};
-use crate::upgrade::signature;
-use crate::upgrade::source::ReleaseFile;
-use crate::upgrade::{UpgradeError, stage};
+use leoflow_base::build_info::build_info;
+use leoflow_base::home::lock::OperationLock;
+use leoflow_base::sys::files;
+use leoflow_lifecycle::setup;
+use leoflow_lifecycle::upgrade::manifest::Release;
+use leoflow_lifecycle::upgrade::plan::{Refusal, Target};
+use leoflow_lifecycle::upgrade::signature;
+use leoflow_lifecycle::upgrade::source::ReleaseFile;
+use leoflow_lifecycle::upgrade::{UpgradeError, stage};
+use leoflow_postgres::cluster::{self, ClusterState};
 
 /// Downloads the release, installs its program with the PostgreSQL archive beside it for the following setup, and
 /// links it.
@@ -31,7 +31,9 @@ pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
         Target::Version(version) => manifest.release(&version).ok_or(Refusal::Unknown(version))?,
         Target::Newest(channel) => manifest.newest(channel, |_| true).ok_or(Refusal::EmptyChannel(channel.name()))?,
     };
-    let asset = release.asset(TARGET).ok_or_else(|| Refusal::Platform(release.version.clone(), TARGET))?;
+    let asset = release
+        .asset(build_info().target)
+        .ok_or_else(|| Refusal::Platform(release.version.clone(), build_info().target))?;
     let file = ReleaseFile::from_asset(asset).map_err(Refusal::from)?;
     home.create().map_err(|error| Error::io("create", home.root(), &error))?;
     let _operation_lock = OperationLock::take(home, "install.sh")?;
@@ -42,7 +44,7 @@ pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     }
     let archive = source.fetch(&file, &downloads, context.printer).await?;
     stage::program(home, &archive, &release.version).map_err(UpgradeError::from)?;
-    for component in release.components(TARGET) {
+    for component in release.components(build_info().target) {
         let file = ReleaseFile { url: component.url.clone(), sha256: component.sha256.clone(), size: component.size };
         source.fetch(&file, &folder, context.printer).await?;
     }

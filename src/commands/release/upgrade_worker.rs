@@ -2,24 +2,26 @@
 
 use super::target_release::{kept, source, target, version_of};
 use super::upgrade_facts::{self, FactsAndDatastore};
-use crate::build_info::build_info;
 use crate::cli::report::{PipeSink, Report};
 use crate::cli::upgrade_args::Upgrade;
-use crate::commands::context::Context;
-use crate::config::Config;
+use crate::context::Context;
 use crate::error::Error;
 use crate::error::upgrade::SEE_UPGRADE_LOG;
-use crate::home::Home;
-use crate::home::lock::OperationLock;
-use crate::home::progress::{Progress, Reporter};
-use crate::protocol::log;
 use crate::recovery;
-use crate::sys::{env_vars, stdio};
-use crate::upgrade::host::Host;
-use crate::upgrade::plan::{Database, Instance, Plan, UpgradeFacts, plan, plan_kept};
-use crate::upgrade::signature;
-use crate::upgrade::smoke::{KnownFaults, ServerEndpoint, Smoke};
-use crate::upgrade::{self, Notes, Outcome, ReleaseSource, Status, UpgradeContext, UpgradeError, program, stage};
+use leoflow_base::build_info::build_info;
+use leoflow_base::config::Config;
+use leoflow_base::home::Home;
+use leoflow_base::home::lock::OperationLock;
+use leoflow_base::home::progress::{Progress, Reporter};
+use leoflow_base::protocol::log;
+use leoflow_base::sys::{env_vars, stdio};
+use leoflow_lifecycle::upgrade::host::Host;
+use leoflow_lifecycle::upgrade::plan::{Database, Instance, Plan, UpgradeFacts, plan, plan_kept};
+use leoflow_lifecycle::upgrade::signature;
+use leoflow_lifecycle::upgrade::smoke::{KnownFaults, ServerEndpoint, Smoke};
+use leoflow_lifecycle::upgrade::{
+    self, Notes, Outcome, ReleaseSource, Status, UpgradeContext, UpgradeError, program, stage,
+};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};

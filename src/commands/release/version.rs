@@ -1,11 +1,11 @@
 //! `leoflow version`.
 
-use crate::build_info;
 use crate::cli::printer::Printer;
 use crate::error::Error;
-use crate::postgres;
-use crate::schema::{EmbeddedMigration, embedded, known};
-use crate::upgrade::manifest::Migration;
+use leoflow_base::build_info;
+use leoflow_lifecycle::upgrade::manifest::Migration;
+use leoflow_postgres as postgres;
+use leoflow_postgres::schema::{EmbeddedMigration, embedded, known};
 use serde_json::json;
 
 /// The migrations in the form of a release's manifest.
@@ -25,7 +25,7 @@ pub fn run(printer: &Printer) -> Result<u8, Error> {
     if printer.json {
         printer.json(&json!({
             "version": build_info::version(),
-            "target": build_info::TARGET,
+            "target": build_info::build_info().target,
             "commit": build_info::build_info().commit,
             "schema_version": schema,
             "postgres_major": postgres::MAJOR,
@@ -33,7 +33,7 @@ pub fn run(printer: &Printer) -> Result<u8, Error> {
         }))?;
     } else {
         printer.line(format!("leoflow {}", build_info::version()));
-        printer.detail(format!("{}, schema {schema}, PostgreSQL {}", build_info::TARGET, postgres::MAJOR));
+        printer.detail(format!("{}, schema {schema}, PostgreSQL {}", build_info::build_info().target, postgres::MAJOR));
     }
     Ok(0)
 }

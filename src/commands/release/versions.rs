@@ -1,8 +1,8 @@
 //! `leoflow versions`: lists the releases in `versions/`.
 
-use crate::commands::context::Context;
+use crate::context::Context;
 use crate::error::Error;
-use crate::upgrade::{history, versions};
+use leoflow_lifecycle::upgrade::{history, versions};
 use serde_json::json;
 
 pub fn run(context: &Context<'_>) -> Result<u8, Error> {

@@ -2,14 +2,14 @@
 //! Ctrl-C asks the worker to cancel, which works as long as nothing was changed.
 
 use crate::cli::report::Report;
-use crate::commands::context::Context;
+use crate::context::Context;
 use crate::error::Error;
-use crate::home::journal;
-use crate::home::progress::Reporter;
-use crate::setup;
-use crate::sys::process::{Signal, signal_process};
-use crate::sys::reaper::Exit;
-use crate::sys::{command, env_vars, files};
+use leoflow_base::home::journal;
+use leoflow_base::home::progress::Reporter;
+use leoflow_base::sys::process::{Signal, signal_process};
+use leoflow_base::sys::reaper::Exit;
+use leoflow_base::sys::{command, env_vars, files};
+use leoflow_lifecycle::setup;
 use serde_json::Value;
 use std::ffi::OsString;
 use std::fs::OpenOptions;

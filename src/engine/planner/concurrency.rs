@@ -5,8 +5,8 @@
 
 use super::graph::Graph;
 use super::snapshot::{Plan, Snapshot, Transition, TransitionKind};
-use crate::engine::keys::RunKey;
-use crate::engine::state::TaskState;
+use crate::keys::RunKey;
+use crate::state::TaskState;
 use jiff::Timestamp;
 use std::collections::HashMap;
 

@@ -9,8 +9,8 @@ pub use super::snapshot::{
     Dates, Decision, EndedTry, Instance, Outcome, Plan, Polled, Reason, Returned, Snapshot, Transition, TransitionKind,
 };
 use super::{retry, waits};
-use crate::engine::dag::Task;
-use crate::engine::state::TaskState;
+use crate::dag::Task;
+use crate::state::TaskState;
 use jiff::Timestamp;
 use std::collections::{BTreeSet, HashSet};
 

@@ -1,9 +1,9 @@
 use super::*;
-use crate::engine::dag::Structure;
-use crate::engine::keys::RunKey;
-use crate::engine::planner::concurrency::{self, PoolSlots, Usage, Waiting};
-use crate::engine::planner::graph::Graph;
-use crate::engine::state::RunState;
+use crate::dag::Structure;
+use crate::keys::RunKey;
+use crate::planner::concurrency::{self, PoolSlots, Usage, Waiting};
+use crate::planner::graph::Graph;
+use crate::state::RunState;
 use jiff::SignedDuration;
 use serde_json::json;
 use std::collections::{HashMap, HashSet};

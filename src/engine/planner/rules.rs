@@ -2,8 +2,8 @@
 //!
 //! <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/dags.html#trigger-rules>
 
-use crate::engine::dag::TriggerRule;
-use crate::engine::state::TaskState;
+use crate::dag::TriggerRule;
+use crate::state::TaskState;
 
 /// Number of upstream task instances by state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use super::graph::Graph;
 use super::retry;
-use crate::engine::state::{RunState, TaskState};
+use crate::state::{RunState, TaskState};
 use jiff::Timestamp;
 use std::collections::{HashMap, HashSet};
 

@@ -1,8 +1,8 @@
 //! Sensors whose condition the scheduler evaluates itself; they occupy no process while they wait.
 
 use super::snapshot::Dates;
-use crate::engine::dag::{Until, Wait};
-use crate::engine::schedule::run_dates;
+use crate::dag::{Until, Wait};
+use crate::schedule::run_dates;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan};
 

@@ -1,18 +1,18 @@
 //! Writes the planner's changes in a few statements.
 
 use super::load::Graphs;
-use crate::engine::dag::Task;
-use crate::engine::keys::RunKey;
-use crate::engine::planner::concurrency::{self, Usage, Waiting};
-use crate::engine::planner::plan::{Instance, Plan, Snapshot, Transition, TransitionKind};
-use crate::engine::state::TaskState;
-use crate::engine::store::StoreError;
-use crate::engine::store::events::{self, Event};
-use crate::engine::store::{instances, pools};
-use crate::postgres::GenericClient;
+use crate::dag::Task;
+use crate::keys::RunKey;
+use crate::planner::concurrency::{self, Usage, Waiting};
+use crate::planner::plan::{Instance, Plan, Snapshot, Transition, TransitionKind};
+use crate::state::TaskState;
+use crate::store::StoreError;
+use crate::store::events::{self, Event};
+use crate::store::{instances, pools};
 use deadpool_postgres::Transaction;
 use futures_util::future::try_join;
 use jiff::Timestamp;
+use leoflow_postgres::GenericClient;
 use std::collections::HashSet;
 use tokio_postgres::types::ToSql;
 use tracing::debug;

@@ -1,13 +1,13 @@
 //! Computes the next scheduled run of each DAG, and creates the runs that are due.
 
-use crate::engine::dag::Structure;
-use crate::engine::keys::RunKey;
-use crate::engine::schedule::timetable::{Info, Interval, Partition, Restriction, TimetableProblem};
-use crate::engine::store::StoreError;
-use crate::engine::store::new_run::{self, BELOW_MAX_ACTIVE_RUNS, NewRun, isoformat};
-use crate::postgres::GenericClient;
+use crate::dag::Structure;
+use crate::keys::RunKey;
+use crate::schedule::timetable::{Info, Interval, Partition, Restriction, TimetableProblem};
+use crate::store::StoreError;
+use crate::store::new_run::{self, BELOW_MAX_ACTIVE_RUNS, NewRun, isoformat};
 use deadpool_postgres::ClientWrapper;
 use jiff::Timestamp;
+use leoflow_postgres::GenericClient;
 use serde_json::Map;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -113,7 +113,7 @@ pub async fn update_next_runs(
                     continue;
                 };
                 // A timetable that failed is asked again after a delay, or when something has changed.
-                let retry_time = || crate::engine::planner::retry::add_seconds(stale.now, RETRY_SECONDS);
+                let retry_time = || crate::planner::retry::add_seconds(stale.now, RETRY_SECONDS);
                 let retry_at = answer.is_err().then(retry_time);
                 store_next_run(client, &stale, answer, retry_at).await?;
             }

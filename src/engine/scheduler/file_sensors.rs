@@ -1,14 +1,14 @@
 //! Polls the sensors that wait for other runs or for files, without starting their processes.
 
-use crate::engine::dag::{External, Until};
-use crate::engine::planner::graph::Graph;
-use crate::engine::planner::snapshot::{Instance, Polled};
-use crate::engine::store::StoreError;
-use crate::engine::store::other_runs::{self, CountTarget};
-use crate::postgres::GenericClient;
-use crate::sys::blocking;
+use crate::dag::{External, Until};
+use crate::planner::graph::Graph;
+use crate::planner::snapshot::{Instance, Polled};
+use crate::store::StoreError;
+use crate::store::other_runs::{self, CountTarget};
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
+use leoflow_base::sys::blocking;
+use leoflow_postgres::GenericClient;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};

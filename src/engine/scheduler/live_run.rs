@@ -3,12 +3,12 @@
 //! its revision, its version or anything else does not match.
 
 use super::load;
-use crate::engine::keys::RunKey;
-use crate::engine::planner::graph::Graph;
-use crate::engine::planner::plan::{Instance, Plan};
-use crate::engine::state::TaskState;
-use crate::engine::store::StoreError;
-use crate::postgres::GenericClient;
+use crate::keys::RunKey;
+use crate::planner::graph::Graph;
+use crate::planner::plan::{Instance, Plan};
+use crate::state::TaskState;
+use crate::store::StoreError;
+use leoflow_postgres::GenericClient;
 use std::collections::HashMap;
 use std::rc::Rc;
 

@@ -1,13 +1,13 @@
 //! Reads the planner's input, in the same transaction that applies the plan.
 
-use crate::engine::dag::Structure;
-use crate::engine::keys::RunKey;
-use crate::engine::planner::graph::Graph;
-use crate::engine::planner::plan::{Decision, EndedTry, Instance, Outcome};
-use crate::engine::state::{TaskState, TryState};
-use crate::engine::store::StoreError;
-use crate::postgres::GenericClient;
+use crate::dag::Structure;
+use crate::keys::RunKey;
+use crate::planner::graph::Graph;
+use crate::planner::plan::{Decision, EndedTry, Instance, Outcome};
+use crate::state::{TaskState, TryState};
+use crate::store::StoreError;
 use jiff::Timestamp;
+use leoflow_postgres::GenericClient;
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;

@@ -4,16 +4,16 @@
 
 use super::advance::{self, Cache};
 use super::due_runs::{self, PendingQueries, TimetableEvaluator};
-use crate::engine::keys::RunKey;
-use crate::engine::store::StoreError;
-use crate::engine::store::assets;
-use crate::engine::store::clock_step::{self, Sensors};
-use crate::engine::store::events::{self, Event};
-use crate::engine::store::partitions;
-use crate::postgres::{Endpoint, PgError};
-use crate::sys::clock::ClockWatch;
+use crate::keys::RunKey;
+use crate::store::StoreError;
+use crate::store::assets;
+use crate::store::clock_step::{self, Sensors};
+use crate::store::events::{self, Event};
+use crate::store::partitions;
 use deadpool_postgres::ClientWrapper;
 use jiff::Timestamp;
+use leoflow_base::sys::clock::ClockWatch;
+use leoflow_postgres::{Endpoint, PgError};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedReceiver;

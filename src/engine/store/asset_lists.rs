@@ -2,10 +2,10 @@
 
 use super::StoreError;
 use super::listing::{Column, ListPage, Listing, Source};
-use crate::engine::keys::RunKey;
-use crate::engine::schedule::asset_condition::Reference;
-use crate::postgres::GenericClient;
+use crate::keys::RunKey;
+use crate::schedule::asset_condition::Reference;
 use jiff::Timestamp;
+use leoflow_postgres::GenericClient;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::HashMap;

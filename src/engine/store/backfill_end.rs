@@ -1,8 +1,8 @@
 //! Completion of backfills.
 
 use super::StoreError;
-use crate::engine::keys::RunKey;
-use crate::postgres::GenericClient;
+use crate::keys::RunKey;
+use leoflow_postgres::GenericClient;
 
 /// Completes the backfill of a run that has just ended, if no other run of the backfill is unfinished.
 pub async fn complete(client: &impl GenericClient, run: &RunKey) -> Result<(), StoreError> {

@@ -9,11 +9,11 @@ use super::dags::Dag;
 use super::events::{self, Event};
 use super::listing::{Column, ListPage, Listing, Source};
 use super::new_run::{self, NewRun, isoformat};
-use crate::engine::keys::RunKey;
-use crate::engine::schedule::timetable::Info;
-use crate::postgres::GenericClient;
+use crate::keys::RunKey;
+use crate::schedule::timetable::Info;
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
+use leoflow_postgres::GenericClient;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -112,7 +112,7 @@ pub async fn check(client: &impl GenericClient, dag: &Dag, request: &BackfillReq
             return invalid(text.to_owned());
         }
     }
-    crate::engine::params::check(&dag.structure, &request.conf).or_else(invalid)
+    crate::params::check(&dag.structure, &request.conf).or_else(invalid)
 }
 
 async fn check_no_active_backfill(client: &impl GenericClient, dag_id: &str) -> Result<(), StoreError> {

@@ -2,8 +2,8 @@
 //! runs tasks) or for their next try.
 
 use super::StoreError;
-use crate::postgres::GenericClient;
 use jiff::Timestamp;
+use leoflow_postgres::GenericClient;
 use std::time::Duration;
 use tokio_postgres::Row;
 

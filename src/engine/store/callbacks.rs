@@ -2,10 +2,10 @@
 
 use super::StoreError;
 use super::events::{self, Event};
-use crate::engine::keys::RunKey;
-use crate::postgres::GenericClient;
+use crate::keys::RunKey;
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
+use leoflow_postgres::GenericClient;
 use serde_json::{Value, json};
 use tokio_postgres::types::Json;
 

@@ -1,6 +1,6 @@
 //! SQL conditions with their parameters, and the columns that lists are ordered by.
 
-use crate::engine::keys::RunKey;
+use crate::keys::RunKey;
 use std::fmt::Write;
 use tokio_postgres::types::ToSql;
 

@@ -2,8 +2,8 @@
 
 use super::StoreError;
 use super::listing::{Column, ListPage, Listing, Source};
-use crate::postgres::GenericClient;
 use jiff::Timestamp;
+use leoflow_postgres::GenericClient;
 use serde_json::Value;
 use tokio_postgres::types::Json;
 

@@ -2,7 +2,7 @@
 //! key is reported at startup and not at the first secret that fails to decrypt.
 
 use super::StoreError;
-use crate::auth::cipher::{Cipher, CipherError};
+use leoflow_base::auth::cipher::{Cipher, CipherError};
 use tokio_postgres::GenericClient;
 
 /// Name of the row that stores `TEXT`, encrypted with the key.

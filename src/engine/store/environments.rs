@@ -1,9 +1,9 @@
 //! The locked Python environments of DAG versions.
 
 use super::StoreError;
-use crate::postgres::GenericClient;
-use crate::python::environments::{Declared, Lock};
 use jiff::Timestamp;
+use leoflow_postgres::GenericClient;
+use leoflow_python::environments::{Declared, Lock};
 use tokio_postgres::Row;
 use tokio_postgres::types::Json;
 

@@ -2,8 +2,8 @@
 //! tables to find out what to do. A new connection begins with such a read, so notifications lost with a connection do
 //! no harm.
 
-use crate::engine::keys::RunKey;
-use crate::postgres::GenericClient;
+use crate::keys::RunKey;
+use leoflow_postgres::GenericClient;
 use serde::{Deserialize, Serialize};
 
 /// A notification.

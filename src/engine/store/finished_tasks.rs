@@ -1,8 +1,8 @@
 //! Counts of finished task instances over time, for the chart on the status page.
 
 use super::StoreError;
-use crate::postgres::GenericClient;
 use jiff::{SignedDuration, Timestamp};
+use leoflow_postgres::GenericClient;
 
 /// How long before the range an instance may have started. An instance that started earlier is not counted, because the
 /// query uses an index on `(state, start_date)` and there is none on `end_date`.

@@ -2,10 +2,10 @@
 
 use super::StoreError;
 use super::structures::VersionKey;
-use crate::engine::keys::RunKey;
-use crate::engine::state::TaskState;
-use crate::postgres::GenericClient;
+use crate::keys::RunKey;
+use crate::state::TaskState;
 use jiff::Timestamp;
+use leoflow_postgres::GenericClient;
 use std::collections::HashMap;
 use tokio_postgres::Row;
 

@@ -3,11 +3,11 @@
 use super::StoreError;
 use super::listing::{Column, ListPage, Listing, Source};
 use super::versions::VersionName;
-use crate::engine::dag::Task;
-use crate::engine::keys::{InstanceKey, RunKey};
-use crate::postgres::GenericClient;
+use crate::dag::Task;
+use crate::keys::{InstanceKey, RunKey};
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
+use leoflow_postgres::GenericClient;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 

@@ -1,10 +1,10 @@
 //! The numbers of elements that the tasks and groups of a run are mapped over.
 
 use super::StoreError;
-use crate::engine::keys::RunKey;
-use crate::engine::planner::graph::Graph;
-use crate::engine::planner::snapshot::Returned;
-use crate::postgres::GenericClient;
+use crate::keys::RunKey;
+use crate::planner::graph::Graph;
+use crate::planner::snapshot::Returned;
+use leoflow_postgres::GenericClient;
 use std::collections::{HashMap, HashSet};
 
 /// Returns the lengths of the lists that other tasks are mapped over, by the id of the task that has returned the list.

@@ -5,7 +5,7 @@ use super::StoreError;
 pub use super::conditions::{Column, Conditions, Order};
 pub use super::cursor::Cursor;
 use super::cursor::after_cursor;
-use crate::postgres::GenericClient;
+use leoflow_postgres::GenericClient;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 

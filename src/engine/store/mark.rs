@@ -9,11 +9,11 @@ use super::lengths;
 use super::relatives::{Direction, InstanceSet, Relatives};
 use super::runs;
 use super::{ReadFor, StoreError};
-use crate::engine::keys::{InstanceKey, RunKey};
-use crate::engine::planner::graph::Graph;
-use crate::engine::state::{RunState, TaskState};
-use crate::postgres::GenericClient;
+use crate::keys::{InstanceKey, RunKey};
+use crate::planner::graph::Graph;
+use crate::state::{RunState, TaskState};
 use deadpool_postgres::Transaction;
+use leoflow_postgres::GenericClient;
 use tokio_postgres::types::ToSql;
 
 /// Selects task instances of a run, and related ones, that are to get a state.

@@ -46,8 +46,8 @@ pub mod waiting;
 pub mod watchers;
 pub mod xcoms;
 
-use crate::auth::cipher::CipherError;
-use crate::postgres::PgError;
+use leoflow_base::auth::cipher::CipherError;
+use leoflow_postgres::PgError;
 use serde::{Deserialize, Serialize};
 use tokio_postgres::error::SqlState;
 

@@ -1,10 +1,10 @@
 //! Queries of running tasks about other runs than their own.
 
 use super::{StoreError, dags};
-use crate::engine::dag::Structure;
-use crate::engine::keys::RunKey;
-use crate::postgres::GenericClient;
+use crate::dag::Structure;
+use crate::keys::RunKey;
 use jiff::Timestamp;
+use leoflow_postgres::GenericClient;
 
 /// The objects to count.
 #[derive(Debug)]

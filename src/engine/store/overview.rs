@@ -2,8 +2,8 @@
 
 use super::StoreError;
 use super::listing::COUNTED;
-use crate::postgres::GenericClient;
 use jiff::Timestamp;
+use leoflow_postgres::GenericClient;
 use std::collections::BTreeMap;
 
 /// Number of rows in each state. At most about [`COUNTED`] rows are counted; if there are more, the numbers are lower

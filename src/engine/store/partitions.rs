@@ -3,14 +3,14 @@
 
 use super::StoreError;
 use super::new_run::{self, NewRun};
-use crate::engine::dag::Structure;
-use crate::engine::keys::RunKey;
-use crate::engine::schedule::asset_condition::{self, Updated};
-use crate::engine::schedule::partition_mapper::Mappers;
-use crate::engine::schedule::timetable::{Partition, Timetable};
-use crate::postgres::GenericClient;
+use crate::dag::Structure;
+use crate::keys::RunKey;
+use crate::schedule::asset_condition::{self, Updated};
+use crate::schedule::partition_mapper::Mappers;
+use crate::schedule::timetable::{Partition, Timetable};
 use deadpool_postgres::{ClientWrapper, Transaction};
 use jiff::Timestamp;
+use leoflow_postgres::GenericClient;
 use serde_json::{Value, json};
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};

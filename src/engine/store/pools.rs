@@ -5,11 +5,11 @@
 use super::StoreError;
 use super::events::{self, Event};
 use super::listing::{Column, ListPage, Listing, Source};
-use crate::engine::dag::DEFAULT_POOL;
-use crate::engine::keys::RunKey;
-use crate::engine::planner::concurrency::{PoolSlots, Taken, Usage};
-use crate::engine::state::TaskState;
-use crate::postgres::GenericClient;
+use crate::dag::DEFAULT_POOL;
+use crate::keys::RunKey;
+use crate::planner::concurrency::{PoolSlots, Taken, Usage};
+use crate::state::TaskState;
+use leoflow_postgres::GenericClient;
 use tokio_postgres::Row;
 
 /// Number of slots of the default pool, which exists even without a row in the table.

@@ -1,8 +1,8 @@
 //! Upstream and downstream task instances in a run; within a mapped group, those of the same copy. Pure.
 
-use crate::engine::planner::copies::{self, Relevant};
-use crate::engine::planner::graph::Graph;
-use crate::engine::planner::snapshot::Returned;
+use crate::planner::copies::{self, Relevant};
+use crate::planner::graph::Graph;
+use crate::planner::snapshot::Returned;
 use std::collections::{BTreeSet, HashMap};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 
 use super::StoreError;
 use super::events;
-use crate::engine::keys::TryKey;
-use crate::postgres::GenericClient;
+use crate::keys::TryKey;
+use leoflow_postgres::GenericClient;
 
 /// Puts a try that has not started back into the queue, behind others of its priority, so that a try that cannot
 /// start does not block them. Returns false if the try is no longer running in the database.

@@ -2,8 +2,8 @@
 
 use super::StoreError;
 use super::new_run;
-use crate::postgres::GenericClient;
 use jiff::Timestamp;
+use leoflow_postgres::GenericClient;
 
 /// Hashes of revoked tokens that have not expired, and when they expire.
 pub async fn all(client: &impl GenericClient) -> Result<Vec<(Vec<u8>, Timestamp)>, StoreError> {

@@ -1,10 +1,10 @@
 //! Queries of running tasks for runs and task instances by dates, ids and states, for the functions of Airflow's SDK.
 
 use super::{StoreError, dags};
-use crate::engine::keys::RunKey;
-use crate::engine::store::other_runs::tasks_of_group;
-use crate::postgres::GenericClient;
+use crate::keys::RunKey;
+use crate::store::other_runs::tasks_of_group;
 use jiff::Timestamp;
+use leoflow_postgres::GenericClient;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio_postgres::types::{Json, ToSql};

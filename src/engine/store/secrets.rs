@@ -4,9 +4,9 @@ use super::StoreError;
 use super::connections;
 use super::listing::Listing;
 use super::variables;
-use crate::auth::cipher::Cipher;
-use crate::auth::masking::{Masker, is_sensitive};
-use crate::postgres::GenericClient;
+use leoflow_base::auth::cipher::Cipher;
+use leoflow_base::auth::masking::{Masker, is_sensitive};
+use leoflow_postgres::GenericClient;
 use serde_json::Value;
 
 /// Returns a masker for all stored secrets: passwords, and values with a sensitive name.

@@ -3,9 +3,9 @@
 
 use super::listing::{Column, ListPage, Listing, Source};
 use super::{StoreError, xcoms};
-use crate::engine::keys::{RunKey, TryKey};
-use crate::postgres::GenericClient;
+use crate::keys::{RunKey, TryKey};
 use jiff::Timestamp;
+use leoflow_postgres::GenericClient;
 use serde_json::Value;
 use tokio_postgres::Row;
 use tokio_postgres::types::Json;

@@ -2,9 +2,9 @@
 //! DAGs is to deserialize structures.
 
 use super::StoreError;
-use crate::engine::dag::Structure;
-use crate::postgres::GenericClient;
+use crate::dag::Structure;
 use jiff::Timestamp;
+use leoflow_postgres::GenericClient;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio_postgres::types::Json;

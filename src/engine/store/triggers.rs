@@ -2,11 +2,11 @@
 
 use super::events::{self, Event};
 use super::{StoreError, runs, xcoms};
-use crate::engine::keys::{RunKey, TryKey};
-use crate::engine::state::TryState;
-use crate::postgres::GenericClient;
+use crate::keys::{RunKey, TryKey};
+use crate::state::TryState;
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
+use leoflow_postgres::GenericClient;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;

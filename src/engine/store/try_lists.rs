@@ -1,9 +1,9 @@
 //! The tries of a task instance, for display.
 
 use super::StoreError;
-use crate::engine::keys::RunKey;
-use crate::postgres::GenericClient;
+use crate::keys::RunKey;
 use jiff::Timestamp;
+use leoflow_postgres::GenericClient;
 use tokio_postgres::Row;
 
 /// A try, finished or running.

@@ -2,8 +2,8 @@
 
 use super::listing::{Column, ListPage, Listing, Source};
 use super::{OnExisting, ReadFor, StoreError};
-use crate::auth::cipher::Cipher;
-use crate::postgres::GenericClient;
+use leoflow_base::auth::cipher::Cipher;
+use leoflow_postgres::GenericClient;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};

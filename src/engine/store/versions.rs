@@ -2,9 +2,9 @@
 
 use super::StoreError;
 use super::listing::{Column, ListPage, Listing, Source};
-use crate::engine::dag::Structure;
-use crate::postgres::GenericClient;
+use crate::dag::Structure;
 use jiff::Timestamp;
+use leoflow_postgres::GenericClient;
 use serde_json::{Map, Value};
 use tokio_postgres::Row;
 use tokio_postgres::types::Json;
@@ -46,7 +46,7 @@ pub async fn named(client: &impl GenericClient, dag_id: &str, number: i32) -> Re
 
 /// The structure and sources of a version.
 pub struct Version {
-    pub structure: crate::engine::dag::Structure,
+    pub structure: crate::dag::Structure,
     pub relative_fileloc: String,
     pub sources: Map<String, Value>,
     /// Hash of the Python environment that its code runs with; `None` for the default interpreter.

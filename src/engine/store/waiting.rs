@@ -1,8 +1,8 @@
 //! Assets and partitions that asset-scheduled DAGs wait for.
 
 use super::StoreError;
-use crate::postgres::GenericClient;
 use jiff::Timestamp;
+use leoflow_postgres::GenericClient;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// An asset that a DAG waits for.

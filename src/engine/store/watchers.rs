@@ -3,10 +3,10 @@
 use super::StoreError;
 use super::assets::{self, Source};
 use super::events::{self, Event};
-use crate::engine::dag::Structure;
-use crate::engine::schedule::asset_condition;
-use crate::postgres::GenericClient;
+use crate::dag::Structure;
+use crate::schedule::asset_condition;
 use deadpool_postgres::Transaction;
+use leoflow_postgres::GenericClient;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio_postgres::Row;

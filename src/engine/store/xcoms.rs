@@ -2,9 +2,9 @@
 
 use super::StoreError;
 use super::listing::{Column, ListPage, Listing, Source};
-use crate::engine::keys::{RunKey, TryKey};
-use crate::postgres::GenericClient;
+use crate::keys::{RunKey, TryKey};
 use jiff::Timestamp;
+use leoflow_postgres::GenericClient;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 

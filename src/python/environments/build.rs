@@ -6,11 +6,11 @@ use super::installed::{self, program};
 use super::managed;
 use super::uv::Uv;
 use super::{airflow_versions, pins};
-use crate::home::Home;
-use crate::home::progress::{Progress, Reporter};
-use crate::python::{Python, discover};
-use crate::sys::checkpoint::checkpoint;
-use crate::sys::{clock, files, flock::FileLock};
+use crate::{Python, discover};
+use leoflow_base::home::Home;
+use leoflow_base::home::progress::{Progress, Reporter};
+use leoflow_base::sys::checkpoint::checkpoint;
+use leoflow_base::sys::{clock, files, flock::FileLock};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -317,7 +317,7 @@ struct Staging(PathBuf);
 impl Staging {
     fn new(home: &Home) -> io::Result<Self> {
         home.create_folder(&home.environments())?;
-        let name = format!("{STAGING}{}-{}", std::process::id(), hex::encode(crate::sys::random::bytes::<4>()));
+        let name = format!("{STAGING}{}-{}", std::process::id(), hex::encode(leoflow_base::sys::random::bytes::<4>()));
         let folder = home.environments().join(name);
         std::fs::create_dir(&folder)?;
         Ok(Self(folder))

@@ -3,8 +3,8 @@
 //! compiled module by the time and size of its source in the header; here these two are part of the stored file's name.
 
 use super::installed::site_packages;
-use crate::home::Home;
-use crate::sys::files;
+use leoflow_base::home::Home;
+use leoflow_base::sys::files;
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn environments_share_compiled_modules_of_equal_files() {
         let folder = tempfile::tempdir().unwrap();
-        let home = crate::home::resolve(Some(&folder.path().join("h"))).unwrap();
+        let home = leoflow_base::home::resolve(Some(&folder.path().join("h"))).unwrap();
         let first = environment(&home, "first", 1000);
         fs::create_dir(first.join(CACHE_FOLDER)).unwrap();
         let mut compiled = vec![1, 2, 3, 4, 0, 0, 0, 0];

@@ -3,9 +3,9 @@
 use super::build::{self, Lock, Stamp};
 use super::declared::Declared;
 use super::{managed, uv};
-use crate::home::Home;
-use crate::home::progress::Reporter;
-use crate::python::discover::{self, Python};
+use crate::discover::{self, Python};
+use leoflow_base::home::Home;
+use leoflow_base::home::progress::Reporter;
 use std::path::PathBuf;
 
 /// No Python on this machine matches.

@@ -4,8 +4,8 @@
 use super::project_text;
 use super::python_range::PythonRange;
 use super::requirements::{self, Declaration, Index};
-use crate::config::project::{self, EnvironmentSettings};
-use crate::python::Python;
+use crate::Python;
+use leoflow_base::config::project::{self, EnvironmentSettings};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fmt::Display;

@@ -2,10 +2,10 @@
 
 use super::python_range::PythonRange;
 use super::uv;
-use crate::home::Home;
-use crate::home::progress::{Progress, Reporter};
-use crate::python::discover::{self, MINIMUM, Python};
-use crate::sys::{files, flock::FileLock};
+use crate::discover::{self, MINIMUM, Python};
+use leoflow_base::home::Home;
+use leoflow_base::home::progress::{Progress, Reporter};
+use leoflow_base::sys::{files, flock::FileLock};
 use std::fs::{DirEntry, File};
 use std::io;
 use std::path::{Path, PathBuf};

@@ -2,10 +2,10 @@
 
 use super::super::interpreter::environment;
 use super::uv_settings;
-use crate::home::Home;
-use crate::home::progress::{Progress, Reporter};
-use crate::postgres::{archive, wheel};
-use crate::sys::{command, env_vars, files};
+use leoflow_base::components::{archive, wheel};
+use leoflow_base::home::Home;
+use leoflow_base::home::progress::{Progress, Reporter};
+use leoflow_base::sys::{command, env_vars, files};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{self, ErrorKind};

@@ -1,24 +1,24 @@
 //! `/api/v2/backfills`, with Airflow's names and shapes.
 
 use super::views::Stamp;
-use crate::engine::schedule::timetable::{Info, Restriction};
-use crate::engine::schedule::upcoming::{self, RangeProblem};
-use crate::engine::store::StoreError;
-use crate::engine::store::backfills::{self, Backfill, BackfillRequest, Change, Reprocess};
-use crate::engine::store::dags::{self, Dag};
-use crate::engine::store::listing::Column;
-use crate::server::api_error::ApiError;
-use crate::server::body::Body;
-use crate::server::dag_code::DagCode;
-use crate::server::listing::{Fields, NO_FIELDS, collection};
-use crate::server::query::{Kind, Parameter, Query, QueryParams};
-use crate::server::request::Segments;
-use crate::server::state::AppState;
-use crate::sys::blocking;
+use crate::api_error::ApiError;
+use crate::body::Body;
+use crate::dag_code::DagCode;
+use crate::listing::{Fields, NO_FIELDS, collection};
+use crate::query::{Kind, Parameter, Query, QueryParams};
+use crate::request::Segments;
+use crate::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use jiff::Timestamp;
+use leoflow_base::sys::blocking;
+use leoflow_engine::schedule::timetable::{Info, Restriction};
+use leoflow_engine::schedule::upcoming::{self, RangeProblem};
+use leoflow_engine::store::StoreError;
+use leoflow_engine::store::backfills::{self, Backfill, BackfillRequest, Change, Reprocess};
+use leoflow_engine::store::dags::{self, Dag};
+use leoflow_engine::store::listing::Column;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};

@@ -1,20 +1,20 @@
 //! `clearTaskInstances`: clears task instances, so that they run again.
 
 use super::instance_views::{TaskInstanceCollectionResponse, instance};
-use crate::engine::keys::{InstanceKey, RunKey};
-use crate::engine::store::clear::{Clearing, Selection};
-use crate::engine::store::instances;
-use crate::engine::store::runs;
-use crate::engine::store::{ReadFor, StoreError};
-use crate::server::api_error::ApiError;
-use crate::server::body::Body;
-use crate::server::request::Segments;
-use crate::server::state::AppState;
+use crate::api_error::ApiError;
+use crate::body::Body;
+use crate::request::Segments;
+use crate::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
+use leoflow_engine::keys::{InstanceKey, RunKey};
+use leoflow_engine::store::clear::{Clearing, Selection};
+use leoflow_engine::store::instances;
+use leoflow_engine::store::runs;
+use leoflow_engine::store::{ReadFor, StoreError};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;

@@ -1,15 +1,15 @@
 //! `/api/v2/config`: the effective settings without secrets, in Airflow's sections and in a section `leoflow`.
 
-use crate::config::{self, Config};
-use crate::engine::store::tries::SLOTS;
-use crate::home::lock;
-use crate::server::api_error::ApiError;
-use crate::server::openapi::answers::{Either, Plain};
-use crate::server::query::{Kind, Parameter, Query, QueryParams};
-use crate::server::request::Segments;
-use crate::server::state::AppState;
+use crate::api_error::ApiError;
+use crate::openapi::answers::{Either, Plain};
+use crate::query::{Kind, Parameter, Query, QueryParams};
+use crate::request::Segments;
+use crate::state::AppState;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
+use leoflow_base::config::{self, Config};
+use leoflow_base::home::lock;
+use leoflow_engine::store::tries::SLOTS;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::fmt::Write as _;

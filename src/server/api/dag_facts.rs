@@ -1,16 +1,16 @@
 //! Facts about all DAGs: tags, run counts and warnings, with Airflow's names and shapes.
 
 use super::views::Stamp;
-use crate::engine::state::RunState;
-use crate::engine::store::dag_facts;
-use crate::engine::store::listing::Column;
-use crate::server::api_error::ApiError;
-use crate::server::listing::{Fields, NO_FIELDS, collection};
-use crate::server::query::{Kind, Parameter, Query, QueryParams};
-use crate::server::state::AppState;
+use crate::api_error::ApiError;
+use crate::listing::{Fields, NO_FIELDS, collection};
+use crate::query::{Kind, Parameter, Query, QueryParams};
+use crate::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use jiff::Timestamp;
+use leoflow_engine::state::RunState;
+use leoflow_engine::store::dag_facts;
+use leoflow_engine::store::listing::Column;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;

@@ -1,17 +1,17 @@
 //! DAG files: `dagSources`, `importErrors` and `parseDagFile`, with Airflow's names and shapes.
 
 use super::views::{self, BUNDLE, ImportErrorCollectionResponse, ImportErrorResponse, file_token};
-use crate::engine::store::dags;
-use crate::engine::store::listing::{Column, Listing};
-use crate::server::api_error::ApiError;
-use crate::server::listing::{Fields, NO_FIELDS};
-use crate::server::openapi::answers::{Created, Either, Plain};
-use crate::server::query::{Kind, Parameter, Query, QueryParams};
-use crate::server::request::Segments;
-use crate::server::state::AppState;
+use crate::api_error::ApiError;
+use crate::listing::{Fields, NO_FIELDS};
+use crate::openapi::answers::{Created, Either, Plain};
+use crate::query::{Kind, Parameter, Query, QueryParams};
+use crate::request::Segments;
+use crate::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
+use leoflow_engine::store::dags;
+use leoflow_engine::store::listing::{Column, Listing};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;

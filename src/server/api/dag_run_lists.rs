@@ -1,23 +1,23 @@
 //! Lists of `/api/v2/dags/{dag_id}/dagRuns`, by query or by body, with Airflow's names and shapes.
 
 use super::views::{self, DAGRunCollectionResponse};
-use crate::engine::state::RunState;
-use crate::engine::store::dags::{self, Dag};
-use crate::engine::store::listing::{Column, Listing};
-use crate::engine::store::runs;
-use crate::server::api_error::ApiError;
-use crate::server::body::{Body, maybe_lax};
-use crate::server::listing::{Fields, PageLimit, PageOffset, escape_like};
-use crate::server::openapi::operation::Input;
-use crate::server::query::{Kind, Parameter, Query, QueryParams};
-use crate::server::request::{Params, Segments};
-use crate::server::state::AppState;
+use crate::api_error::ApiError;
+use crate::body::{Body, maybe_lax};
+use crate::listing::{Fields, PageLimit, PageOffset, escape_like};
+use crate::openapi::operation::Input;
+use crate::query::{Kind, Parameter, Query, QueryParams};
+use crate::request::{Params, Segments};
+use crate::state::AppState;
 use axum::Json;
 use axum::extract::{FromRequestParts, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use jiff::Timestamp;
 use jiff::civil::Date;
+use leoflow_engine::state::RunState;
+use leoflow_engine::store::dags::{self, Dag};
+use leoflow_engine::store::listing::{Column, Listing};
+use leoflow_engine::store::runs;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;

@@ -1,18 +1,18 @@
 //! Waits for a run to end: streams its state, one JSON line per poll, and last the requested XCom results.
 
-use crate::engine::keys::RunKey;
-use crate::engine::store::secrets;
-use crate::engine::store::xcoms::{self, Pull};
-use crate::engine::store::{ReadFor, StoreError, runs};
-use crate::server::api_error::ApiError;
-use crate::server::openapi::answers::{Either, Lines};
-use crate::server::query::{Kind, Parameter, Query, QueryParams};
-use crate::server::request::Segments;
-use crate::server::state::AppState;
+use crate::api_error::ApiError;
+use crate::openapi::answers::{Either, Lines};
+use crate::query::{Kind, Parameter, Query, QueryParams};
+use crate::request::Segments;
+use crate::state::AppState;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
 use futures_util::stream;
+use leoflow_engine::keys::RunKey;
+use leoflow_engine::store::secrets;
+use leoflow_engine::store::xcoms::{self, Pull};
+use leoflow_engine::store::{ReadFor, StoreError, runs};
 use serde_json::{Map, Value, json};
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -1,18 +1,18 @@
 //! `PATCH /api/v2/dags/{dag_id}/dagRuns`: changes and deletes runs in bulk.
 
 use super::dag_runs::{DAGRunPatchBody, DagRunMutableStates, run_not_found};
-use crate::engine::keys::RunKey;
-use crate::engine::store::{ReadFor, StoreError, runs};
-use crate::server::api_error::ApiError;
-use crate::server::body::{Body, fields_as};
-use crate::server::bulk::{Bulk, BulkResponse};
-use crate::server::bulk_keyed::{self, Entity, KeyedEntities, text_of};
-use crate::server::request::Segments;
-use crate::server::state::AppState;
+use crate::api_error::ApiError;
+use crate::body::{Body, fields_as};
+use crate::bulk::{Bulk, BulkResponse};
+use crate::bulk_keyed::{self, Entity, KeyedEntities, text_of};
+use crate::request::Segments;
+use crate::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use deadpool_postgres::Transaction;
+use leoflow_engine::keys::RunKey;
+use leoflow_engine::store::{ReadFor, StoreError, runs};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};

@@ -2,17 +2,17 @@
 
 use super::dag_run_lists::specific_id;
 use super::views::{BUNDLE, DagVersionResponse, version};
-use crate::engine::store::dags;
-use crate::engine::store::listing::Column;
-use crate::engine::store::versions;
-use crate::server::api_error::ApiError;
-use crate::server::listing::{Fields, NO_FIELDS, collection};
-use crate::server::query::{Kind, Parameter, Query, QueryParams};
-use crate::server::request::Segments;
-use crate::server::state::AppState;
+use crate::api_error::ApiError;
+use crate::listing::{Fields, NO_FIELDS, collection};
+use crate::query::{Kind, Parameter, Query, QueryParams};
+use crate::request::Segments;
+use crate::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use leoflow_engine::store::dags;
+use leoflow_engine::store::listing::Column;
+use leoflow_engine::store::versions;
 use std::sync::Arc;
 
 const NUMBER: Column = Column::whole("v.version_number");

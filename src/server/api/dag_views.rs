@@ -1,11 +1,11 @@
 //! DAGs as Airflow's API shows them.
 
 use super::views::{BUNDLE, DagRunType, DagVersionResponse, Stamp, file_token, version};
-use crate::engine::dag::Task;
-use crate::engine::store::dags::Dag;
-use crate::engine::store::versions::VersionName;
-use crate::server::listing::collection;
+use crate::listing::collection;
 use jiff::SignedDuration;
+use leoflow_engine::dag::Task;
+use leoflow_engine::store::dags::Dag;
+use leoflow_engine::store::versions::VersionName;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};

@@ -1,17 +1,17 @@
 //! `/api/v2/eventLogs`: the audit log, with Airflow's names and shapes.
 
 use super::views::Stamp;
-use crate::engine::store::StoreError;
-use crate::engine::store::event_log::{self, LoggedEvent};
-use crate::engine::store::listing::Column;
-use crate::server::api_error::ApiError;
-use crate::server::listing::{Fields, NO_FIELDS, collection};
-use crate::server::query::{Kind, Parameter, Query, QueryParams};
-use crate::server::request::Segments;
-use crate::server::state::AppState;
+use crate::api_error::ApiError;
+use crate::listing::{Fields, NO_FIELDS, collection};
+use crate::query::{Kind, Parameter, Query, QueryParams};
+use crate::request::Segments;
+use crate::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use leoflow_engine::store::StoreError;
+use leoflow_engine::store::event_log::{self, LoggedEvent};
+use leoflow_engine::store::listing::Column;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::sync::Arc;

@@ -3,10 +3,10 @@
 use super::monitor::JobResponse;
 use super::redact;
 use super::views::{DagVersionResponse, Stamp, Uuid, duration, uuid, version};
-use crate::engine::state::TaskState;
-use crate::engine::store::instances::Instance;
-use crate::engine::store::try_lists::Try;
-use crate::server::listing::collection;
+use crate::listing::collection;
+use leoflow_engine::state::TaskState;
+use leoflow_engine::store::instances::Instance;
+use leoflow_engine::store::try_lists::Try;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};

@@ -1,19 +1,19 @@
 //! `PATCH …/taskInstances`: changes and deletes task instances in bulk.
 
 use super::mark::{PatchTaskInstanceBody, same_state};
-use crate::engine::keys::{InstanceKey, RunKey};
-use crate::engine::state::TaskState;
-use crate::engine::store::{instances, mark};
-use crate::server::api_error::ApiError;
-use crate::server::body::{Body, fields_as};
-use crate::server::bulk::{Bulk, BulkResponse};
-use crate::server::bulk_keyed::{self, Entity, KeyedEntities, text_of};
-use crate::server::request::Segments;
-use crate::server::state::AppState;
+use crate::api_error::ApiError;
+use crate::body::{Body, fields_as};
+use crate::bulk::{Bulk, BulkResponse};
+use crate::bulk_keyed::{self, Entity, KeyedEntities, text_of};
+use crate::request::Segments;
+use crate::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use deadpool_postgres::Transaction;
+use leoflow_engine::keys::{InstanceKey, RunKey};
+use leoflow_engine::state::TaskState;
+use leoflow_engine::store::{instances, mark};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};

@@ -1,17 +1,17 @@
 //! `/jobs`: the components that Airflow runs as jobs, with Airflow's names and shapes.
 
 use super::views::Stamp;
-use crate::engine::store::listing::{Column, Order};
-use crate::server::api_error::ApiError;
-use crate::server::health::{self, Component};
-use crate::server::listing::{Fields, NO_FIELDS, collection};
-use crate::server::query::{Kind, Parameter, Query, QueryParams};
-use crate::server::request::Params;
-use crate::server::state::AppState;
-use crate::sys::user;
+use crate::api_error::ApiError;
+use crate::health::{self, Component};
+use crate::listing::{Fields, NO_FIELDS, collection};
+use crate::query::{Kind, Parameter, Query, QueryParams};
+use crate::request::Params;
+use crate::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use jiff::Timestamp;
+use leoflow_base::sys::user;
+use leoflow_engine::store::listing::{Column, Order};
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::cmp::Ordering;

@@ -1,8 +1,8 @@
 //! `/api/v2/plugins`, with Airflow's names and shapes.
 
-use crate::server::api_error::ApiError;
-use crate::server::listing::{Fields, NO_FIELDS, collection};
-use crate::server::query::{Query, QueryParams};
+use crate::api_error::ApiError;
+use crate::listing::{Fields, NO_FIELDS, collection};
+use crate::query::{Query, QueryParams};
 use axum::Json;
 use schemars::JsonSchema;
 use serde::Serialize;

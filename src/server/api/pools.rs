@@ -1,22 +1,22 @@
 //! `/api/v2/pools`, with Airflow's names and shapes.
 
-use crate::engine::store::StoreError;
-use crate::engine::store::listing::{Column, Listing};
-use crate::engine::store::pools::{self, Pool, PoolSettings};
-use crate::postgres::GenericClient;
-use crate::server::api_error::ApiError;
-use crate::server::body::Body;
-use crate::server::bulk::{self, Bulk, BulkResponse, Entities};
-use crate::server::changes::Changes;
-use crate::server::listing::{Fields, NO_FIELDS, collection};
-use crate::server::openapi::answers::{Created, NoContent};
-use crate::server::query::{Query, QueryParams, UpdateMaskQuery};
-use crate::server::request::Id;
-use crate::server::state::AppState;
+use crate::api_error::ApiError;
+use crate::body::Body;
+use crate::bulk::{self, Bulk, BulkResponse, Entities};
+use crate::changes::Changes;
+use crate::listing::{Fields, NO_FIELDS, collection};
+use crate::openapi::answers::{Created, NoContent};
+use crate::query::{Query, QueryParams, UpdateMaskQuery};
+use crate::request::Id;
+use crate::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use deadpool_postgres::Transaction;
+use leoflow_engine::store::StoreError;
+use leoflow_engine::store::listing::{Column, Listing};
+use leoflow_engine::store::pools::{self, Pool, PoolSettings};
+use leoflow_postgres::GenericClient;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;

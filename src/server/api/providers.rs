@@ -1,11 +1,11 @@
 //! `/api/v2/providers`, with Airflow's names and shapes.
 
-use crate::server::api_error::ApiError;
-use crate::server::listing::{Fields, NO_FIELDS, collection};
-use crate::server::provider_cache::Provider;
-use crate::server::providers;
-use crate::server::query::{Query, QueryParams};
-use crate::server::state::AppState;
+use crate::api_error::ApiError;
+use crate::listing::{Fields, NO_FIELDS, collection};
+use crate::provider_cache::Provider;
+use crate::providers;
+use crate::query::{Query, QueryParams};
+use crate::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;

@@ -1,17 +1,17 @@
 //! Queued asset events: updates that wait for the other assets a DAG needs. With Airflow's names and shapes.
 
 use super::views::Stamp;
-use crate::engine::store::asset_lists::{self, Queued};
-use crate::server::api_error::ApiError;
-use crate::server::listing::collection;
-use crate::server::openapi::answers::NoContent;
-use crate::server::query::{Kind, Parameter, Query, QueryParams};
-use crate::server::request::{Params, Segments};
-use crate::server::state::AppState;
+use crate::api_error::ApiError;
+use crate::listing::collection;
+use crate::openapi::answers::NoContent;
+use crate::query::{Kind, Parameter, Query, QueryParams};
+use crate::request::{Params, Segments};
+use crate::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use jiff::Timestamp;
+use leoflow_engine::store::asset_lists::{self, Queued};
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::sync::Arc;

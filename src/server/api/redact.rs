@@ -1,7 +1,7 @@
 //! Masks values whose name looks sensitive, as Airflow does:
 //! <https://airflow.apache.org/docs/apache-airflow/stable/security/secrets/mask-sensitive-values.html>
 
-use crate::auth::masking::{HIDDEN, is_sensitive};
+use leoflow_base::auth::masking::{HIDDEN, is_sensitive};
 use serde_json::Value;
 
 /// Masks a named text: whole when its own name is sensitive, otherwise the sensitive parts of its JSON.

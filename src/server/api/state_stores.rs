@@ -1,22 +1,22 @@
 //! State stores of tasks and assets, with Airflow's names and shapes.
 
 use super::views::Stamp;
-use crate::engine::keys::{RunKey, TryKey};
-use crate::engine::store::asset_lists;
-use crate::engine::store::instances;
-use crate::engine::store::listing::Listing;
-use crate::engine::store::states::{self, StateEntry};
-use crate::server::api_error::ApiError;
-use crate::server::body::Body;
-use crate::server::listing::{Fields, NO_FIELDS, collection};
-use crate::server::openapi::answers::NoContent;
-use crate::server::query::{Kind, Parameter, Query, QueryParams};
-use crate::server::request::{Params, Segments};
-use crate::server::state::AppState;
+use crate::api_error::ApiError;
+use crate::body::Body;
+use crate::listing::{Fields, NO_FIELDS, collection};
+use crate::openapi::answers::NoContent;
+use crate::query::{Kind, Parameter, Query, QueryParams};
+use crate::request::{Params, Segments};
+use crate::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
+use leoflow_engine::keys::{RunKey, TryKey};
+use leoflow_engine::store::asset_lists;
+use leoflow_engine::store::instances;
+use leoflow_engine::store::listing::Listing;
+use leoflow_engine::store::states::{self, StateEntry};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -1,20 +1,20 @@
 //! `…/dependencies`: the unmet dependencies of a task instance that has not started.
 
 use super::task_instances::{MapIndexQuery, instance_not_found};
-use crate::engine::keys::RunKey;
-use crate::engine::state::{RunState, TaskState};
-use crate::engine::store::instances::{self, Instance, NOT_MAPPED};
-use crate::engine::store::listing::Listing;
-use crate::engine::store::runs::Run;
-use crate::engine::store::tries::SLOTS;
-use crate::engine::store::{ReadFor, StoreError, dags, pools, runs, versions};
-use crate::postgres::GenericClient;
-use crate::server::api_error::ApiError;
-use crate::server::query::QueryParams;
-use crate::server::request::Segments;
-use crate::server::state::AppState;
+use crate::api_error::ApiError;
+use crate::query::QueryParams;
+use crate::request::Segments;
+use crate::state::AppState;
 use axum::Json;
 use axum::extract::State;
+use leoflow_engine::keys::RunKey;
+use leoflow_engine::state::{RunState, TaskState};
+use leoflow_engine::store::instances::{self, Instance, NOT_MAPPED};
+use leoflow_engine::store::listing::Listing;
+use leoflow_engine::store::runs::Run;
+use leoflow_engine::store::tries::SLOTS;
+use leoflow_engine::store::{ReadFor, StoreError, dags, pools, runs, versions};
+use leoflow_postgres::GenericClient;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;

@@ -2,17 +2,17 @@
 
 use super::instance_views::{TaskInstanceHistoryCollectionResponse, TaskInstanceHistoryResponse, response_for_try};
 use super::task_instances::{MapIndexQuery, instance_not_found};
-use crate::engine::keys::{RunKey, TryKey};
-use crate::engine::store::StoreError;
-use crate::engine::store::instances::{self, Instance, NOT_MAPPED};
-use crate::engine::store::try_lists::{self, Try};
-use crate::server::api_error::ApiError;
-use crate::server::query::QueryParams;
-use crate::server::request::Segments;
-use crate::server::state::AppState;
+use crate::api_error::ApiError;
+use crate::query::QueryParams;
+use crate::request::Segments;
+use crate::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use leoflow_engine::keys::{RunKey, TryKey};
+use leoflow_engine::store::StoreError;
+use leoflow_engine::store::instances::{self, Instance, NOT_MAPPED};
+use leoflow_engine::store::try_lists::{self, Try};
 use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;

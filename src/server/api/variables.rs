@@ -1,23 +1,23 @@
 //! `/api/v2/variables`, with Airflow's names and shapes.
 
 use super::redact;
-use crate::auth::cipher::Cipher;
-use crate::engine::store::ReadFor;
-use crate::engine::store::listing::Column;
-use crate::engine::store::variables::{self, Variable};
-use crate::server::api_error::ApiError;
-use crate::server::body::Body;
-use crate::server::bulk::{self, Bulk, BulkResponse, Entities};
-use crate::server::changes::Changes;
-use crate::server::listing::{Fields, NO_FIELDS, collection};
-use crate::server::openapi::answers::{Created, NoContent};
-use crate::server::query::{Query, QueryParams};
-use crate::server::request::Id;
-use crate::server::state::AppState;
+use crate::api_error::ApiError;
+use crate::body::Body;
+use crate::bulk::{self, Bulk, BulkResponse, Entities};
+use crate::changes::Changes;
+use crate::listing::{Fields, NO_FIELDS, collection};
+use crate::openapi::answers::{Created, NoContent};
+use crate::query::{Query, QueryParams};
+use crate::request::Id;
+use crate::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use deadpool_postgres::Transaction;
+use leoflow_base::auth::cipher::Cipher;
+use leoflow_engine::store::ReadFor;
+use leoflow_engine::store::listing::Column;
+use leoflow_engine::store::variables::{self, Variable};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

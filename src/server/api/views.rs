@@ -1,13 +1,13 @@
 //! Rows as Airflow's API shows them: every Airflow field, in Airflow's order. Fields without a counterpart in Lite hold
 //! Airflow's value for an unused feature.
 
-use crate::engine::state::RunState;
-use crate::engine::store::dags::ImportError;
-use crate::engine::store::runs::Run;
-use crate::engine::store::versions::VersionName;
-use crate::server::listing::collection;
+use crate::listing::collection;
 use jiff::tz::Offset;
 use jiff::{Timestamp, Unit};
+use leoflow_engine::state::RunState;
+use leoflow_engine::store::dags::ImportError;
+use leoflow_engine::store::runs::Run;
+use leoflow_engine::store::versions::VersionName;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};

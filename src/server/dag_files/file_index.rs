@@ -1,7 +1,7 @@
 //! Index of the workspace's Python files: their state when last parsed, and their dependencies.
 
-use crate::python::{DagPlaces, Scan, Stamp};
-use crate::sys::blocking;
+use leoflow_base::sys::blocking;
+use leoflow_python::{DagPlaces, Scan, Stamp};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;

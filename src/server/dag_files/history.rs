@@ -2,7 +2,7 @@
 //! passed as a value.
 
 use super::super::slot_policy::Pace;
-use crate::python::Stamp;
+use leoflow_python::Stamp;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 /// Delay after the first failure; doubles with each further one in a row.
 fn first_delay() -> Duration {
-    crate::sys::limit("LEOFLOW_IMPORT_RETRY", Duration::from_secs(10))
+    leoflow_base::sys::limit("LEOFLOW_IMPORT_RETRY", Duration::from_secs(10))
 }
 const MAX_DELAY: Duration = Duration::from_secs(3600);
 

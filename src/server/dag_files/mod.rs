@@ -9,13 +9,13 @@ mod watch;
 
 use super::child_slots::ChildSlots;
 use super::state::AppState;
-use crate::engine::dag_check;
-use crate::engine::store::StoreError;
-use crate::engine::store::dags::{self, ParsedDags, ParsedFile, Saved};
-use crate::python::{Children, LIMITS, NO_ANSWER, NoResult, ParseOutput, Scan, Syntax, is_dag_file, scan};
-use crate::sys::{blocking, clock};
 use file_index::{FileIndex, ParseInputs, stamps};
 use history::ParseHistory;
+use leoflow_base::sys::{blocking, clock};
+use leoflow_engine::dag_check;
+use leoflow_engine::store::StoreError;
+use leoflow_engine::store::dags::{self, ParsedDags, ParsedFile, Saved};
+use leoflow_python::{Children, LIMITS, NO_ANSWER, NoResult, ParseOutput, Scan, Syntax, is_dag_file, scan};
 use packages::{Change, Packages};
 use parse_file::{ParseContext, Parsed, parse_file};
 use serde_json::Map;

@@ -2,8 +2,8 @@
 //! user's, which may be installed at any time.
 
 use super::super::state::AppState;
-use crate::python::{PackageSource, Stamp, install_packages, installed_packages};
-use crate::sys::blocking;
+use leoflow_base::sys::blocking;
+use leoflow_python::{PackageSource, Stamp, install_packages, installed_packages};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;

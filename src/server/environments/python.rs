@@ -1,10 +1,10 @@
 //! Finds the Python of a project, or downloads one.
 
 use super::{BuildState, Environments, retry_delay};
-use crate::home::progress::Progress;
-use crate::python::environments::{self, Declared, Missing};
-use crate::python::{Interpreter, Python};
-use crate::sys::blocking;
+use leoflow_base::home::progress::Progress;
+use leoflow_base::sys::blocking;
+use leoflow_python::environments::{self, Declared, Missing};
+use leoflow_python::{Interpreter, Python};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

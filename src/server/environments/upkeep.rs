@@ -1,11 +1,11 @@
 //! Maintains environments: rebuilds them for older DAG versions, updates them, and removes unused ones.
 
 use super::{BuildState, Environment, Environments};
-use crate::engine::store::environments as store;
-use crate::home::progress::Progress;
-use crate::python::environments::{self, Declared, Lock};
-use crate::python::{Interpreter, Python};
-use crate::sys::blocking;
+use leoflow_base::home::progress::Progress;
+use leoflow_base::sys::blocking;
+use leoflow_engine::store::environments as store;
+use leoflow_python::environments::{self, Declared, Lock};
+use leoflow_python::{Interpreter, Python};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;

@@ -1,8 +1,8 @@
 //! Finds or downloads uv, the package installer, for tasks that create virtual environments.
 
 use super::Environments;
-use crate::python::environments;
-use crate::sys::blocking;
+use leoflow_base::sys::blocking;
+use leoflow_python::environments;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};

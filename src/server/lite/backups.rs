@@ -2,19 +2,19 @@
 
 use super::pages::{instance_name, own_config, problems, size_text};
 use super::render::page;
-use crate::config;
-use crate::home::operations::Operation;
-use crate::server::api_error::ApiError;
-use crate::server::body::bad_body;
-use crate::server::openapi::answers::Accepted;
-use crate::server::own_program::{answer, ask, find, newest};
-use crate::server::request::Segments;
-use crate::server::state::AppState;
+use crate::api_error::ApiError;
+use crate::body::bad_body;
+use crate::openapi::answers::Accepted;
+use crate::own_program::{answer, ask, find, newest};
+use crate::request::Segments;
+use crate::state::AppState;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::{Form, Json};
+use leoflow_base::config;
+use leoflow_base::home::operations::Operation;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::{Value, json};

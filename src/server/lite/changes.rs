@@ -1,8 +1,8 @@
 //! Lets commands wait for changes.
 
-use crate::server::api_error::ApiError;
-use crate::server::request::Params;
-use crate::server::state::AppState;
+use crate::api_error::ApiError;
+use crate::request::Params;
+use crate::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use serde_json::{Value, json};

@@ -1,8 +1,8 @@
 //! The chart of finished tasks on the status page: counts become bars of an SVG. Reads no database and no clock.
 
-use crate::engine::store::finished_tasks::FinishedTasks;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
+use leoflow_engine::store::finished_tasks::FinishedTasks;
 use serde::Serialize;
 
 /// What one bar covers. The query, the number of bars and all labels follow from it.

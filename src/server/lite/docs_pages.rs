@@ -3,13 +3,14 @@
 
 use super::pages::instance_name;
 use super::render::page as render_template;
-use crate::docs::{self, html};
-use crate::server::api_error::ApiError;
-use crate::server::state::AppState;
-use crate::sys::blocking;
+use crate::api_error::ApiError;
+use crate::state::AppState;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Redirect, Response};
+use leoflow_base::build_info::documentation;
+use leoflow_base::docs::{self, html};
+use leoflow_base::sys::blocking;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -22,15 +23,15 @@ pub async fn contents(State(state): Shared) -> Result<Response, ApiError> {
 
 /// A page, or an image of a page.
 pub async fn page(State(state): Shared, Path(name): Path<String>) -> Result<Response, ApiError> {
-    if let Some(picture) = docs::picture(&name) {
+    if let Some(picture) = documentation().picture(&name) {
         let media_type = if name.ends_with(".svg") { "image/svg+xml" } else { "image/png" };
         return Ok(([(header::CONTENT_TYPE, media_type)], picture.bytes).into_response());
     }
-    if docs::page(&name).is_some() {
+    if documentation().page(&name).is_some() {
         return show(&state, &name).await;
     }
     // Also by the last part of its name, and by its file name.
-    match docs::find(&name) {
+    match documentation().find(&name) {
         Some(docs::Page { name: docs::CONTENTS, .. }) => Ok(Redirect::to(html::ROOT).into_response()),
         Some(page) => Ok(Redirect::to(&format!("{}{}", html::ROOT, page.name)).into_response()),
         None => Ok((StatusCode::NOT_FOUND, not_found(&state, &name)?).into_response()),
@@ -38,8 +39,9 @@ pub async fn page(State(state): Shared, Path(name): Path<String>) -> Result<Resp
 }
 
 async fn show(state: &AppState, name: &str) -> Result<Response, ApiError> {
-    let page = docs::page(name).ok_or_else(|| ApiError::internal(&format!("there is no page {name}")))?;
-    let rendered = blocking::run(move || html::render(page)).await.map_err(|error| ApiError::internal(&error))?;
+    let page = documentation().page(name).ok_or_else(|| ApiError::internal(&format!("there is no page {name}")))?;
+    let rendered =
+        blocking::run(move || html::render(documentation(), page)).await.map_err(|error| ApiError::internal(&error))?;
     let headings: Vec<Value> =
         rendered.headings.iter().map(|heading| json!({"id": heading.id, "text": heading.text})).collect();
     let page = render_template(

@@ -1,16 +1,16 @@
 //! Endpoints for the Python environments of projects, for this user's commands and for the agent.
 
-use crate::engine::store::environments as store;
-use crate::python::environments::{self, Lock};
-use crate::server::api_error::ApiError;
-use crate::server::body::bad_body;
-use crate::server::request::Id;
-use crate::server::state::AppState;
-use crate::sys::blocking;
+use crate::api_error::ApiError;
+use crate::body::bad_body;
+use crate::request::Id;
+use crate::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
+use leoflow_base::sys::blocking;
+use leoflow_engine::store::environments as store;
+use leoflow_python::environments::{self, Lock};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};

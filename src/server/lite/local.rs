@@ -1,22 +1,22 @@
 //! Endpoints for this user's own commands, over `run/api.sock`: variables and connections with their secrets, and
 //! imports in one transaction.
 
-use crate::engine::store::connections::{self, Connection};
-use crate::engine::store::listing::Listing;
-use crate::engine::store::variables::{self, Variable};
-use crate::engine::store::{OnExisting, ReadFor};
-use crate::server::api_error::ApiError;
-use crate::server::body::bad_body;
-use crate::server::environments;
-use crate::server::providers::{self, ConnectionTest};
-use crate::server::request::Id;
-use crate::server::state::AppState;
-use crate::sys::blocking;
+use crate::api_error::ApiError;
+use crate::body::bad_body;
+use crate::environments;
+use crate::providers::{self, ConnectionTest};
+use crate::request::Id;
+use crate::state::AppState;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
+use leoflow_base::sys::blocking;
+use leoflow_engine::store::connections::{self, Connection};
+use leoflow_engine::store::listing::Listing;
+use leoflow_engine::store::variables::{self, Variable};
+use leoflow_engine::store::{OnExisting, ReadFor};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 

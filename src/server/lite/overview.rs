@@ -1,23 +1,23 @@
 //! Overviews for the command line: all DAGs with their last runs and import errors, and a run with all of its tasks.
 
-use crate::engine::keys::RunKey;
-use crate::engine::planner::graph::Graph;
-use crate::engine::schedule::timetable::Interval;
-use crate::engine::schedule::upcoming::upcoming;
-use crate::engine::store::ReadFor;
-use crate::engine::store::backfills;
-use crate::engine::store::dags::{self, ImportError};
-use crate::engine::store::instances::{self, Instance, NOT_MAPPED};
-use crate::engine::store::listing::{Column, ListPage, Listing, Order};
-use crate::engine::store::runs::{self, Run};
-use crate::server::api::backfills as backfill_views;
-use crate::server::api::views;
-use crate::server::api_error::ApiError;
-use crate::server::request::{Params, Segments};
-use crate::server::state::AppState;
+use crate::api::backfills as backfill_views;
+use crate::api::views;
+use crate::api_error::ApiError;
+use crate::request::{Params, Segments};
+use crate::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use jiff::{SignedDuration, Timestamp};
+use leoflow_engine::keys::RunKey;
+use leoflow_engine::planner::graph::Graph;
+use leoflow_engine::schedule::timetable::Interval;
+use leoflow_engine::schedule::upcoming::upcoming;
+use leoflow_engine::store::ReadFor;
+use leoflow_engine::store::backfills;
+use leoflow_engine::store::dags::{self, ImportError};
+use leoflow_engine::store::instances::{self, Instance, NOT_MAPPED};
+use leoflow_engine::store::listing::{Column, ListPage, Listing, Order};
+use leoflow_engine::store::runs::{self, Run};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

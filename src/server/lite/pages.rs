@@ -1,17 +1,17 @@
 //! What our own pages share, the login page, and the page in place of a missing web UI.
 
 use super::render::{file, page};
-use crate::config::{self, Config};
-use crate::home::upkeep;
-use crate::protocol::control;
-use crate::protocol::status::InstanceStatus;
-use crate::server::api_error::ApiError;
-use crate::server::state::AppState;
-use crate::sys::blocking;
+use crate::api_error::ApiError;
+use crate::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{Html, IntoResponse};
 use jiff::Zoned;
+use leoflow_base::config::{self, Config};
+use leoflow_base::home::upkeep;
+use leoflow_base::protocol::control;
+use leoflow_base::protocol::status::InstanceStatus;
+use leoflow_base::sys::blocking;
 use serde_json::json;
 use std::sync::Arc;
 
@@ -93,7 +93,7 @@ pub async fn status(State(state): State<Arc<AppState>>) -> Result<Json<InstanceS
     ask_supervisor(&state).await.map(Json)
 }
 
-pub(in crate::server) async fn ask_supervisor(state: &AppState) -> Result<InstanceStatus, ApiError> {
+pub(crate) async fn ask_supervisor(state: &AppState) -> Result<InstanceStatus, ApiError> {
     let home = state.home.clone();
     let asked = blocking::run(move || control::status_of(&home)).await;
     asked

@@ -3,10 +3,10 @@
 //! The reasons are those of `scheduler::advance::begin_runs` and `planner::concurrency`, as far as counts show them.
 
 use super::backups::shell_quoted;
-use crate::engine::store::backlog::{Backlog, QueuedRuns, ScheduledTasks};
-use crate::engine::store::pools::Pool;
-use crate::engine::store::tries::SLOTS;
 use jiff::Timestamp;
+use leoflow_engine::store::backlog::{Backlog, QueuedRuns, ScheduledTasks};
+use leoflow_engine::store::pools::Pool;
+use leoflow_engine::store::tries::SLOTS;
 use serde::Serialize;
 
 /// Work that waits for one reason.

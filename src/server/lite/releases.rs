@@ -2,14 +2,14 @@
 
 use super::pages::{instance_name, size_text};
 use super::render::page;
-use crate::home::operations::Operation;
-use crate::server::api_error::ApiError;
-use crate::server::own_program::{answer, ask, newest};
-use crate::server::query::{Kind, Parameter, Query, QueryParams};
-use crate::server::state::AppState;
+use crate::api_error::ApiError;
+use crate::own_program::{answer, ask, newest};
+use crate::query::{Kind, Parameter, Query, QueryParams};
+use crate::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::response::Html;
+use leoflow_base::home::operations::Operation;
 use serde_json::{Value, json};
 use std::sync::Arc;
 

@@ -1,14 +1,13 @@
 //! Renders our own pages from templates. A debug build reads the files of this folder for each page, so that a change
 //! shows without a rebuild; a release build embeds them.
 
-use crate::server::api_error::ApiError;
+use crate::api_error::ApiError;
 use axum::http::header;
 use axum::response::{Html, IntoResponse};
-use minijinja::value::Value as Shown;
+use leoflow_base::template_value::template_value;
 use minijinja::{Environment, UndefinedBehavior};
 use serde_json::Value;
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
 /// A file of this folder, as it was when the program was built.
 struct Asset {
@@ -45,7 +44,7 @@ const ASSETS: &[Asset] = assets! {
 fn text(name: &str) -> Option<Cow<'static, str>> {
     let asset = ASSETS.iter().find(|asset| asset.name == name)?;
     if cfg!(debug_assertions) {
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src/server/lite/");
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/lite/");
         // A binary away from its sources uses the embedded text.
         if let Ok(edited) = std::fs::read_to_string(format!("{source}{name}")) {
             return Some(edited.into());
@@ -71,26 +70,8 @@ pub fn page(name: &str, instance: &str, mut context: Value) -> Result<Html<Strin
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_loader(|name: &str| Ok(text(&format!("templates/{name}")).map(Cow::into_owned)));
-    let rendered = environment.get_template(name).and_then(|template| template.render(shown(&context)));
+    let rendered = environment.get_template(name).and_then(|template| template.render(template_value(&context)));
     rendered.map(Html).map_err(|error| ApiError::internal(&format!("{name}: {error:#}")))
-}
-
-/// Converts JSON to a template's value. Serde would turn numbers of arbitrary precision into maps.
-pub fn shown(value: &Value) -> Shown {
-    match value {
-        Value::Null => Shown::from(()),
-        Value::Bool(is) => Shown::from(*is),
-        Value::Number(number) => match (number.as_i64(), number.as_f64()) {
-            (Some(whole), _) => Shown::from(whole),
-            (None, Some(fraction)) => Shown::from(fraction),
-            (None, None) => Shown::from(number.to_string()),
-        },
-        Value::String(text) => Shown::from(text.as_str()),
-        Value::Array(list) => Shown::from(list.iter().map(shown).collect::<Vec<_>>()),
-        Value::Object(fields) => {
-            Shown::from(fields.iter().map(|(name, value)| (name.clone(), shown(value))).collect::<BTreeMap<_, _>>())
-        }
-    }
 }
 
 #[cfg(test)]
@@ -125,11 +106,5 @@ mod tests {
         let Html(page) = page("doctor.html", "one", context).unwrap();
         assert!(page.contains("<a href=\"/lite/doctor\" aria-current=\"page\">Doctor</a>"), "{page}");
         assert_eq!(page.matches("aria-current").count(), 1);
-    }
-
-    #[test]
-    fn numbers_stay_numbers() {
-        assert_eq!(shown(&json!([1, -2, 1.5])), Shown::from(vec![Shown::from(1), Shown::from(-2), Shown::from(1.5)]));
-        assert_eq!((shown(&json!(null)), shown(&json!(true))), (Shown::from(()), Shown::from(true)));
     }
 }

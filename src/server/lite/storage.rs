@@ -1,13 +1,13 @@
 //! What the instance takes of this machine, for the status page: disk space by kind, and the memory of processes.
 
 use super::pages::size_text;
-use crate::home::{Home, upkeep};
-use crate::postgres::location::{self, Kind};
-use crate::protocol::status::ProcessStatus;
-use crate::sys::disk;
-use crate::sys::disk_usage::{DiskUsage, Limits, measure};
-use crate::sys::process_memory::{proportional_bytes, proportional_bytes_of_tree};
 use jiff::Timestamp;
+use leoflow_base::home::{Home, upkeep};
+use leoflow_base::protocol::status::ProcessStatus;
+use leoflow_base::sys::disk;
+use leoflow_base::sys::disk_usage::{DiskUsage, Limits, measure};
+use leoflow_base::sys::process_memory::{proportional_bytes, proportional_bytes_of_tree};
+use leoflow_postgres::location::{self, Kind};
 use serde::Serialize;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn an_empty_home_has_all_kinds() {
         let folder = tempfile::tempdir().unwrap();
-        let home = crate::home::resolve(Some(&folder.path().join("home"))).unwrap();
+        let home = leoflow_base::home::resolve(Some(&folder.path().join("home"))).unwrap();
         home.create().unwrap();
         std::fs::write(home.logs().join("server.log"), vec![b'x'; 50_000]).unwrap();
         let storage = read(&home);
@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn the_newest_file_is_the_last_backup() {
         let folder = tempfile::tempdir().unwrap();
-        let home = crate::home::resolve(Some(&folder.path().join("home"))).unwrap();
+        let home = leoflow_base::home::resolve(Some(&folder.path().join("home"))).unwrap();
         home.create().unwrap();
         std::fs::create_dir_all(home.backups()).unwrap();
         assert!(read_backups(&home).last.is_none());

@@ -1,19 +1,19 @@
 //! Runs a trial task for `leoflow smoke`: an empty task that takes the way of any other, through the scheduler, the
 //! agent and Python. Everything about it is deleted afterwards.
 
-use crate::engine::dag::{DEFAULT_POOL, Structure};
-use crate::engine::keys::RunKey;
-use crate::engine::state::RunState;
-use crate::engine::store::dags::{self, ParsedDags, ParsedFile};
-use crate::engine::store::runs::{self, Run, Trigger};
-use crate::engine::store::{ReadFor, StoreError};
-use crate::engine::store::{pools, tries};
-use crate::server::api_error::ApiError;
-use crate::server::state::AppState;
-use crate::sys::files;
+use crate::api_error::ApiError;
+use crate::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use leoflow_base::sys::files;
+use leoflow_engine::dag::{DEFAULT_POOL, Structure};
+use leoflow_engine::keys::RunKey;
+use leoflow_engine::state::RunState;
+use leoflow_engine::store::dags::{self, ParsedDags, ParsedFile};
+use leoflow_engine::store::runs::{self, Run, Trigger};
+use leoflow_engine::store::{ReadFor, StoreError};
+use leoflow_engine::store::{pools, tries};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,16 +1,16 @@
 //! Progress of upgrades over HTTP. It is read from the home, so that the server after the upgrade reports it too.
 
-use crate::home::operations::{Operation, Status};
-use crate::server::api_error::ApiError;
-use crate::server::own_program;
-use crate::server::request::Segments;
-use crate::server::state::AppState;
+use crate::api_error::ApiError;
+use crate::own_program;
+use crate::request::Segments;
+use crate::state::AppState;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
+use leoflow_base::home::operations::{Operation, Status};
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -126,9 +126,9 @@ mod tests {
     #[test]
     fn an_operation_has_the_fields_of_an_upgrade() {
         let folder = tempfile::tempdir().unwrap();
-        let home = crate::home::resolve(Some(folder.path())).unwrap();
+        let home = leoflow_base::home::resolve(Some(folder.path())).unwrap();
         std::fs::create_dir_all(home.run()).unwrap();
-        let mut operation = crate::home::operations::begin(&home, UPGRADE, Vec::new()).unwrap().operation;
+        let mut operation = leoflow_base::home::operations::begin(&home, UPGRADE, Vec::new()).unwrap().operation;
         assert_eq!(view(&operation)["status"], "running");
         assert_eq!(view(&operation)["migrations_run"], json!([]));
         (operation.status, operation.error) = (Status::Failed, Some("no".to_owned()));

@@ -1,18 +1,18 @@
 //! Upgrades of this instance and of others over HTTP: requests become arguments of the command, whose worker does the
 //! work.
 
-use crate::build_info::build_info;
-use crate::config::{self, Channel};
-use crate::server::api_error::ApiError;
-use crate::server::body::OptionalBody;
-use crate::server::lite::upgrade_progress::{ROLLBACK, UPGRADE, UPGRADE_INSTANCES, view};
-use crate::server::lite::{pages, releases};
-use crate::server::openapi::answers::Accepted;
-use crate::server::own_program::answer;
-use crate::server::state::AppState;
+use crate::api_error::ApiError;
+use crate::body::OptionalBody;
+use crate::lite::upgrade_progress::{ROLLBACK, UPGRADE, UPGRADE_INSTANCES, view};
+use crate::lite::{pages, releases};
+use crate::openapi::answers::Accepted;
+use crate::own_program::answer;
+use crate::state::AppState;
 use axum::extract::State;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::{Form, Json};
+use leoflow_base::build_info::build_info;
+use leoflow_base::config::{self, Channel};
 use semver::Version;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -155,7 +155,7 @@ impl UpgradeInstances {
         match (names, all) {
             (None, true) => {}
             (Some(names), false) if !names.is_empty() => {
-                let is_name = |name: &String| crate::home::instances::root(name).is_ok();
+                let is_name = |name: &String| leoflow_base::home::instances::root(name).is_ok();
                 if let Some(wrong) = names.iter().find(|name| !is_name(name)) {
                     return Err(refused("names", &format!("{wrong:?} is not a valid instance name")));
                 }

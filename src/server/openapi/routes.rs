@@ -1,7 +1,7 @@
 //! Routes with entries in the OpenAPI document.
 
 use super::operation::{Described, Operation, Schemas};
-use crate::server::state::AppState;
+use crate::state::AppState;
 use axum::Router;
 use axum::handler::Handler;
 use axum::http::Method;

@@ -1,22 +1,22 @@
 //! Requests of a running task over `run/api.sock`: Variables, Connections and XComs. The task authenticates with its
 //! own token, which expires with the try.
 
-use crate::engine::keys::{RunKey, TryKey};
-use crate::engine::store::StoreError;
-use crate::engine::store::tries;
-use crate::engine::store::variables::{self, Variable};
-use crate::engine::store::xcoms;
-use crate::server::api_error::ApiError;
-use crate::server::body::body_as;
-use crate::server::guard::bearer;
-use crate::server::request::Id;
-use crate::server::state::AppState;
+use crate::api_error::ApiError;
+use crate::body::body_as;
+use crate::guard::bearer;
+use crate::request::Id;
+use crate::state::AppState;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use leoflow_engine::keys::{RunKey, TryKey};
+use leoflow_engine::store::StoreError;
+use leoflow_engine::store::tries;
+use leoflow_engine::store::variables::{self, Variable};
+use leoflow_engine::store::xcoms;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;

@@ -1,16 +1,16 @@
 //! A running task's requests to the state stores: `/task/state/…` over `run/api.sock`.
 
-use crate::engine::keys::TryKey;
-use crate::engine::store::{asset_lists, states};
-use crate::postgres::GenericClient;
-use crate::server::api_error::ApiError;
-use crate::server::body::body_as;
-use crate::server::state::AppState;
+use crate::api_error::ApiError;
+use crate::body::body_as;
+use crate::state::AppState;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use jiff::Timestamp;
+use leoflow_engine::keys::TryKey;
+use leoflow_engine::store::{asset_lists, states};
+use leoflow_postgres::GenericClient;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;

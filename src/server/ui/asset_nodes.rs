@@ -1,9 +1,9 @@
 //! Assets, and references to assets, as nodes of the UI's graphs.
 
-use crate::engine::schedule::asset_condition::{self, Reference};
-use crate::engine::store::asset_lists;
-use crate::postgres::GenericClient;
-use crate::server::api_error::ApiError;
+use crate::api_error::ApiError;
+use leoflow_engine::schedule::asset_condition::{self, Reference};
+use leoflow_engine::store::asset_lists;
+use leoflow_postgres::GenericClient;
 use serde_json::Value;
 use std::collections::HashMap;
 

@@ -1,19 +1,19 @@
 //! What a DAG scheduled on assets or partitions still waits for.
 
 use super::structure::not_found;
-use crate::engine::schedule::partition_mapper::Mappers;
-use crate::engine::schedule::timetable::Timetable;
-use crate::engine::store::dags::{self, Dag};
-use crate::engine::store::waiting::{self, AwaitedAsset, PendingPartition};
-use crate::postgres::GenericClient;
-use crate::server::api::asset_expressions;
-use crate::server::api::views::{optional_stamp, stamp};
-use crate::server::api_error::ApiError;
-use crate::server::request::{Params, Segments};
-use crate::server::state::AppState;
+use crate::api::asset_expressions;
+use crate::api::views::{optional_stamp, stamp};
+use crate::api_error::ApiError;
+use crate::request::{Params, Segments};
+use crate::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use leoflow_engine::schedule::partition_mapper::Mappers;
+use leoflow_engine::schedule::timetable::Timetable;
+use leoflow_engine::store::dags::{self, Dag};
+use leoflow_engine::store::waiting::{self, AwaitedAsset, PendingPartition};
+use leoflow_postgres::GenericClient;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,14 +1,14 @@
 //! Backfills with progress, deadlines, and connection forms.
 
-use crate::engine::store::backfills;
-use crate::server::api::backfills::{BackfillResponse, FIELDS, view};
-use crate::server::api_error::ApiError;
-use crate::server::providers;
-use crate::server::request::Params;
-use crate::server::state::AppState;
+use crate::api::backfills::{BackfillResponse, FIELDS, view};
+use crate::api_error::ApiError;
+use crate::providers;
+use crate::request::Params;
+use crate::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use leoflow_engine::store::backfills;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

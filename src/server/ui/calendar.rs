@@ -1,18 +1,18 @@
 //! `/ui/calendar/{dag_id}`: run counts per day or hour, and planned runs of the current year.
 
 use super::structure::not_found;
-use crate::engine::schedule::timetable::Interval;
-use crate::engine::schedule::upcoming::upcoming;
-use crate::engine::store::dags::{self, Dag};
-use crate::engine::store::overview::{self, Bounds, Day};
-use crate::server::api::views::stamp;
-use crate::server::api_error::ApiError;
-use crate::server::request::{Params, Segments};
-use crate::server::state::AppState;
+use crate::api::views::stamp;
+use crate::api_error::ApiError;
+use crate::request::{Params, Segments};
+use crate::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use leoflow_engine::schedule::timetable::Interval;
+use leoflow_engine::schedule::upcoming::upcoming;
+use leoflow_engine::store::dags::{self, Dag};
+use leoflow_engine::store::overview::{self, Bounds, Day};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,15 +1,15 @@
 //! Static files of Airflow's web UI.
 
-use crate::server::api_error::ApiError;
-use crate::server::guard;
-use crate::server::lite::pages;
-use crate::server::request::Id;
-use crate::server::state::AppState;
-use crate::sys::blocking;
-use crate::web_ui;
+use crate::api_error::ApiError;
+use crate::guard;
+use crate::lite::pages;
+use crate::request::Id;
+use crate::state::AppState;
 use axum::extract::{RawQuery, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use leoflow_base::sys::blocking;
+use leoflow_base::web_ui;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;

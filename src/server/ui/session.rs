@@ -1,13 +1,13 @@
 //! What the UI requests first: the user, the permitted menu items, and some settings.
 
-use crate::config;
-use crate::server::api_error::ApiError;
-use crate::server::body::body_as;
-use crate::server::state::AppState;
+use crate::api_error::ApiError;
+use crate::body::body_as;
+use crate::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
+use leoflow_base::config;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -81,7 +81,7 @@ pub async fn token(State(state): Shared, body: Result<Json<Value>, JsonRejection
     let epoch = state.secrets().epoch;
     Ok(Json(json!({
         "access_token": state.issue_token(epoch), "token_type": kind,
-        "expires_in_seconds": crate::auth::token::LIFETIME_SECONDS,
+        "expires_in_seconds": leoflow_base::auth::token::LIFETIME_SECONDS,
     })))
 }
 

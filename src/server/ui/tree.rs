@@ -1,7 +1,7 @@
 //! A DAG's tasks nested in their groups, in the UI's order.
 
-use crate::engine::dag::{Group, Structure, Task};
-use crate::engine::planner::graph::Graph;
+use leoflow_engine::dag::{Group, Structure, Task};
+use leoflow_engine::planner::graph::Graph;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// A task, or a group with its children.

@@ -1,0 +1,73 @@
+//! The documentation, embedded in the program: the Markdown pages of `docs/`, the README, the changelog, and the
+//! pictures that they show. Nothing of it is read at run time but by the command and the page that show it.
+
+pub mod html;
+
+/// A page of the documentation.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Page {
+    /// The path below `docs/` without `.md`, as `how-to/run-offline`; `README` is the table of contents.
+    pub name: &'static str,
+    pub markdown: &'static str,
+}
+
+/// A picture that a page shows.
+#[derive(Debug)]
+pub struct Picture {
+    /// The path below `docs/`, as `images/grid.png`.
+    pub name: &'static str,
+    pub bytes: &'static [u8],
+}
+
+/// Everything that a program embeds.
+#[derive(Debug, Clone, Copy)]
+pub struct Documentation {
+    /// In the order of their names.
+    pub pages: &'static [Page],
+    pub pictures: &'static [Picture],
+}
+
+/// The table of contents.
+pub const CONTENTS: &str = "README";
+
+impl Page {
+    /// The text of the first heading; the name where there is none.
+    pub fn title(&self) -> &'static str {
+        self.markdown.lines().find_map(|line| line.strip_prefix("# ")).unwrap_or(self.name)
+    }
+}
+
+impl Documentation {
+    /// The page with exactly this name.
+    pub fn page(&self, name: &str) -> Option<&'static Page> {
+        self.pages.iter().find(|page| page.name == name)
+    }
+
+    /// The page that a user means: by its name, or by the last part of it (`run-offline`), in any case and with or
+    /// without `.md`. `None` when no page or more than one page fits.
+    pub fn find(&self, name: &str) -> Option<&'static Page> {
+        let name = name.trim_matches('/').trim_start_matches("docs/").trim_end_matches(".md").to_lowercase();
+        let is_named = |page: &&Page| page.name.to_lowercase() == name;
+        if let Some(page) = self.pages.iter().find(is_named) {
+            return Some(page);
+        }
+        let mut matches = self
+            .pages
+            .iter()
+            .filter(|page| page.name.rsplit('/').next().is_some_and(|last| last.to_lowercase() == name));
+        let Some(first) = matches.next() else { return self.only_page_of(&name) };
+        matches.next().is_none().then_some(first)
+    }
+
+    /// The page of a folder that has just one, such as `tutorial`.
+    fn only_page_of(&self, folder: &str) -> Option<&'static Page> {
+        let is_in_folder = |page: &&Page| page.name.rsplit_once('/').is_some_and(|(parent, _)| parent == folder);
+        let mut pages = self.pages.iter().filter(is_in_folder);
+        let first = pages.next()?;
+        pages.next().is_none().then_some(first)
+    }
+
+    pub fn picture(&self, name: &str) -> Option<&'static Picture> {
+        self.pictures.iter().find(|picture| picture.name == name)
+    }
+}

@@ -1,0 +1,270 @@
+//! Apache Airflow's own web UI, unmodified and with its licence: a component next to the binary, complete in the home
+//! or absent. Everything except the UI itself works without it.
+
+use crate::components::{archive, wheel};
+use crate::home::Home;
+use crate::sys::{env_vars, files};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use sha2::{Digest, Sha256};
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Airflow version of the UI.
+pub const VERSION: &str = "3.3.2";
+/// The Python package that contains the UI.
+const PACKAGE: &str = "apache-airflow-core";
+/// sha256 of the package's only wheel.
+const SHA256: &str = "99258922bccec15be4700ff89f3c942b8acd93407e263c287ce863e671bb3c50";
+/// Name of the component in a release.
+pub const COMPONENT: &str = "airflow-ui";
+/// Hash of the UI's files, the same for every source: see [`tree_sha256`].
+const TREE_SHA256: &str = "13a7939b0617b6b3c999e5e74feed51cd291f739c2917e55ce83f9e5d6ffeb98";
+/// Time limit for a download of seven megabytes, because a setup waits for it.
+const LIMIT: Duration = Duration::from_secs(120);
+/// Folder of the UI in the wheel.
+const DIST: &str = "airflow/ui/dist";
+const LICENSES: [&str; 2] = ["LICENSE", "NOTICE"];
+/// Files smaller than this are not compressed, in bytes.
+const COMPRESSED_FROM: u64 = 1024;
+
+/// Folder of the UI, if installed.
+pub fn installed(home: &Home) -> Option<PathBuf> {
+    Some(folder(home, VERSION)).filter(|folder| folder.is_dir())
+}
+
+/// All installed versions: an earlier release needs its own version again after a rollback.
+pub fn installed_versions(home: &Home) -> Vec<String> {
+    let entries = fs::read_dir(home.ui()).into_iter().flatten().flatten();
+    let names = entries.filter(|entry| entry.path().is_dir()).map(|entry| entry.file_name());
+    names.filter_map(|name| name.into_string().ok()).filter(|name| !name.starts_with('.')).collect()
+}
+
+fn folder(home: &Home, version: &str) -> PathBuf {
+    home.ui().join(version)
+}
+
+/// Source of the UI.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UiSource {
+    /// The package index configured for pip.
+    Index,
+    /// A wheel or an archive of a release: `LEOFLOW_UI`.
+    File(PathBuf),
+    /// A wheel or archive next to the binary; the index if it is unusable.
+    NextToBinary(PathBuf),
+    /// `LEOFLOW_UI=none`.
+    None,
+}
+
+impl UiSource {
+    pub fn from_environment() -> Self {
+        match env_vars::path("LEOFLOW_UI") {
+            Some(path) if path.as_os_str() == "none" => Self::None,
+            Some(path) => Self::File(path),
+            None => find_next_to_binary().map_or(Self::Index, Self::NextToBinary),
+        }
+    }
+}
+
+/// Finds the wheel in a folder `airflow-ui`, or the archive where an installer puts it.
+fn find_next_to_binary() -> Option<PathBuf> {
+    let exe = env_vars::current_exe().ok()?;
+    let wheel = format!("{}-{VERSION}-py3-none-any.whl", PACKAGE.replace('-', "_"));
+    let wheel = exe.parent()?.join("airflow-ui").join(wheel);
+    if wheel.is_file() {
+        return Some(wheel);
+    }
+    let prefix = format!("{COMPONENT}-{VERSION}-");
+    let is_archive = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with(&prefix) && name.ends_with(".tar.zst")
+    };
+    fs::read_dir(exe.parent()?).ok()?.flatten().map(|entry| entry.path()).find(is_archive)
+}
+
+/// Gets the UI, checks it, and installs it by one rename. The error is a message for users; nothing is left behind.
+pub fn install(home: &Home, source: &UiSource) -> Result<(), String> {
+    if let UiSource::NextToBinary(file) = source {
+        let from_file = install(home, &UiSource::File(file.clone()));
+        return from_file.or_else(|reason| {
+            install(home, &UiSource::Index)
+                .map_err(|index_error| format!("{reason}; and from the package index: {index_error}"))
+        });
+    }
+    install_from(home, VERSION, |staging| {
+        let file = match source {
+            UiSource::None => return Err("LEOFLOW_UI is set to none".to_owned()),
+            UiSource::File(path) | UiSource::NextToBinary(path) => path.clone(),
+            UiSource::Index => download(&staging.join("download"))?,
+        };
+        if file.extension().is_some_and(|end| end == "whl") {
+            return tree_of_wheel(&file, staging);
+        }
+        let tree = tree_of_archive(&file, staging)?;
+        match tree_sha256(&tree).map_err(|error| format!("{}: {error}", tree.display()))? {
+            sha256 if sha256 == TREE_SHA256 => Ok(tree),
+            _ => Err(format!("{} is not the web UI of Airflow {VERSION}", file.display())),
+        }
+    })
+}
+
+/// Installs another version from an archive verified by a signed manifest.
+pub fn install_component(home: &Home, version: &str, archive: &Path) -> Result<(), String> {
+    if !version.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte)) || version.starts_with('.') {
+        return Err(format!("{version:?} is not a valid version"));
+    }
+    install_from(home, version, |staging| tree_of_archive(archive, staging))
+}
+
+/// Installs the tree that `fill` creates in a staging folder, unless the version is installed.
+fn install_from(home: &Home, version: &str, fill: impl FnOnce(&Path) -> Result<PathBuf, String>) -> Result<(), String> {
+    let target = folder(home, version);
+    if target.is_dir() {
+        return Ok(());
+    }
+    let failed = |error: io::Error| format!("cannot write {}: {error}", home.ui().display());
+    home.create_folder(&home.ui()).map_err(failed)?;
+    files::create_folder_atomic(&target, failed, |staging| {
+        let tree = fill(staging)?;
+        compress(&tree).map_err(failed)?;
+        Ok(tree)
+    })
+}
+
+/// Extracts the UI's files with `LICENSE` and `NOTICE` from the wheel into `tree` below `folder`.
+pub fn tree_of_wheel(wheel: &Path, folder: &Path) -> Result<PathBuf, String> {
+    let describe = |error: &dyn std::fmt::Display| format!("{}: {error}", wheel.display());
+    wheel::check(wheel, SHA256)?;
+    let unpacked = folder.join("unpacked");
+    fs::create_dir(&unpacked).map_err(|error| error.to_string())?;
+    archive::unpack_wheel(wheel, &unpacked, is_ui_file).map_err(|error| describe(&error))?;
+    arrange(&unpacked, &folder.join("tree")).map_err(|error| describe(&error))
+}
+
+/// Unpacks an archive of a release into `tree` below `folder`.
+fn tree_of_archive(archive: &Path, folder: &Path) -> Result<PathBuf, String> {
+    let describe = |error: &dyn std::fmt::Display| format!("{}: {error}", archive.display());
+    let tree = folder.join("tree");
+    fs::create_dir(&tree).map_err(|error| error.to_string())?;
+    archive::unpack(archive, &tree).map_err(|error| describe(&error))?;
+    if !tree.join("index.html").is_file() {
+        return Err(describe(&"it has no index.html"));
+    }
+    Ok(tree)
+}
+
+/// sha256 of all files of the tree, sorted by path: path, length and content of each.
+pub fn tree_sha256(tree: &Path) -> io::Result<String> {
+    let mut paths = files_below(tree)?;
+    paths.sort();
+    let mut hash = Sha256::new();
+    for path in paths {
+        let bytes = fs::read(&path)?;
+        let name = path.strip_prefix(tree).unwrap_or(&path).as_os_str().as_encoded_bytes();
+        for part in [name, &bytes] {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+    }
+    Ok(hex::encode(hash.finalize()))
+}
+
+/// Lists all files below a folder.
+pub fn files_below(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            files.extend(files_below(&path)?);
+        } else {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}
+
+/// Downloads the wheel into a new folder.
+pub fn download(folder: &Path) -> Result<PathBuf, String> {
+    fs::create_dir(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let package = format!("{PACKAGE}=={VERSION}");
+    wheel::download(&wheel::Wheels { packages: &[&package], platforms: &["any"] }, folder, LIMIT)?;
+    let is_wheel = |path: &PathBuf| path.extension().is_some_and(|end| end == "whl");
+    let downloaded =
+        fs::read_dir(folder).map_err(|error| error.to_string())?.flatten().map(|entry| entry.path()).find(is_wheel);
+    downloaded.ok_or_else(|| "pip reported success and left no wheel".to_owned())
+}
+
+/// True for the files of the wheel that are installed: the UI and its licences.
+fn is_ui_file(path: &Path) -> bool {
+    let is_license = || {
+        let has_name = LICENSES.iter().any(|name| path.ends_with(Path::new("licenses").join(name)));
+        has_name
+            && path.components().next().is_some_and(|first| first.as_os_str().to_string_lossy().ends_with(".dist-info"))
+    };
+    path.starts_with(DIST) || is_license()
+}
+
+/// Moves the UI and its licences to `tree`.
+fn arrange(unpacked: &Path, tree: &Path) -> io::Result<PathBuf> {
+    fs::rename(unpacked.join(DIST), tree)?;
+    let licenses_folder = fs::read_dir(unpacked)?
+        .flatten()
+        .map(|entry| entry.path().join("licenses"))
+        .find(|folder| folder.is_dir())
+        .ok_or_else(|| io::Error::other("it has no licence"))?;
+    for name in LICENSES {
+        fs::rename(licenses_folder.join(name), tree.join(name))?;
+    }
+    if !tree.join("index.html").is_file() {
+        return Err(io::Error::other("it has no index.html"));
+    }
+    Ok(tree.to_owned())
+}
+
+/// Compresses large text files once at installation, so that no request has to.
+fn compress(tree: &Path) -> io::Result<()> {
+    for path in files_below(tree)? {
+        let is_text = path
+            .extension()
+            .and_then(|end| end.to_str())
+            .is_some_and(|end| ["js", "css", "json", "svg", "ttf", "html"].contains(&end));
+        if !is_text || fs::metadata(&path)?.len() < COMPRESSED_FROM {
+            continue;
+        }
+        let mut name = path.clone().into_os_string();
+        name.push(".gz");
+        let mut encoder = GzEncoder::new(File::create_new(name)?, Compression::best());
+        io::copy(&mut File::open(&path)?, &mut encoder)?;
+        encoder.finish()?.flush()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_python_package_names_the_same_airflow() {
+        let text = include_str!("../../python/package/leoflow/common/airflow_version.py");
+        assert!(text.contains(&format!("version = \"{VERSION}\"\n")), "{text}");
+    }
+
+    #[test]
+    fn takes_only_the_ui_and_its_licence_from_the_wheel() {
+        for (path, is_taken) in [
+            ("airflow/ui/dist/index.html", true),
+            ("airflow/ui/dist/assets/index-1.js", true),
+            ("airflow/ui/package.json", false),
+            ("airflow/models/dag.py", false),
+            ("apache_airflow_core-3.3.2.dist-info/licenses/NOTICE", true),
+            ("apache_airflow_core-3.3.2.dist-info/METADATA", false),
+            ("airflow/licenses/LICENSE", false),
+        ] {
+            assert_eq!(is_ui_file(Path::new(path)), is_taken, "{path}");
+        }
+    }
+}

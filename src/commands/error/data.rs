@@ -1,0 +1,348 @@
+//! Maps the errors of backup, restore, configuration updates and uninstall to messages with hints.
+
+use super::{Error, with_disk_hint};
+use leoflow_base::config::UpdateError;
+use leoflow_lifecycle::backup::CollectError;
+use leoflow_lifecycle::backup::StagingError;
+use leoflow_lifecycle::backup::archive_read::ArchiveError;
+use leoflow_lifecycle::backup::content::ContentError;
+use leoflow_lifecycle::backup::create::CreateError;
+use leoflow_lifecycle::backup::dump::DumpError;
+use leoflow_lifecycle::backup::encryption::{EncryptionError, NotOpened};
+use leoflow_lifecycle::backup::load::LoadError;
+use leoflow_lifecycle::backup::obstacles::Obstacle;
+use leoflow_lifecycle::backup::relocation::RelocationError;
+use leoflow_lifecycle::backup::restore_plan::{ConfigRefusal, Refusal};
+use leoflow_lifecycle::backup::{ExchangeError, RestoreError};
+use leoflow_lifecycle::setup::uninstall::{FactsError, Refusal as UninstallRefusal, RemoveError};
+use leoflow_postgres::PgError;
+use std::io;
+use std::path::Path;
+
+const NEXT_START: &str =
+    "fix the cause, then run `leoflow lite start`: it finishes the interrupted operation or undoes it";
+
+impl From<UpdateError> for Error {
+    fn from(error: UpdateError) -> Self {
+        match error {
+            UpdateError::Io { ref path, ref source } => Self::io("write", path, source),
+            UpdateError::Missing(_) => Self::failed(&error).hint("leoflow setup"),
+            UpdateError::Config(error) => error.into(),
+            UpdateError::Edit(error) => error.into(),
+            UpdateError::Setting(error) => Self::failed(error).hint("leoflow verify-config"),
+        }
+    }
+}
+
+impl From<DumpError> for Error {
+    fn from(error: DumpError) -> Self {
+        match error {
+            DumpError::Postgres(error) => error.into(),
+            DumpError::Schema(error) => error.into(),
+            DumpError::Write(ref source) => with_disk_hint(Self::failed(&error), Some(source)),
+            DumpError::Changed(_) => {
+                Self::failed(&error).hint("drop the objects named above (`leoflow lite psql`), then back up again")
+            }
+            DumpError::Empty => Self::failed(&error).hint("leoflow lite start creates the tables"),
+            DumpError::Spawn { .. } | DumpError::Failed { .. } | DumpError::Lost => {
+                Self::failed(&error).hint("leoflow lite logs postgres").hint("leoflow doctor")
+            }
+        }
+    }
+}
+
+impl From<CreateError> for Error {
+    fn from(error: CreateError) -> Self {
+        let write_failure = error.write_failure();
+        let base = match error {
+            CreateError::Dump(error) => error.into(),
+            CreateError::Collect(CollectError::TooMany) => Self::failed(&error).hint(
+                "folders that contain a file CACHEDIR.TAG are skipped: create one in each folder that needs no backup",
+            ),
+            CreateError::Collect(_) => Self::failed(&error),
+            CreateError::Write { ref path, ref source } => Self::io("write", path, source),
+            CreateError::Read { ref path, ref source } => Self::io("read", path, source),
+            CreateError::Unreadable(_) => Self::bug(&error),
+            CreateError::Name(_) => Self::usage(&error).hint("leoflow lite backup --output mine.tar.zst"),
+            CreateError::PlainName(_) => Self::usage(&error)
+                .hint("leoflow lite backup --output mine.tar.zst.age")
+                .hint("or turn encryption off: `leoflow config list` shows the settings"),
+            CreateError::NoRecipient(_) => Self::usage(&error).hint("leoflow config set backup.recipients age1…"),
+            CreateError::Encryption(error) => error.into(),
+        };
+        match write_failure {
+            Some(kind) if base.hints.is_empty() => with_disk_hint(base, Some(&kind.into())),
+            _ => base,
+        }
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        let base = Self::refused(&refusal);
+        match refusal {
+            Refusal::NewerSchema { backup, .. } => Self { newer_schema: Some(backup), ..base }
+                .hint("a newer leoflow made this backup: restore it with that release; nothing was changed"),
+            Refusal::AlreadySetUp => base
+                .hint("preview what would be replaced: add --dry-run --force")
+                .hint("replace it, keeping the old state for --undo: add --force"),
+            Refusal::WorkspaceInUse(_) => {
+                base.hint("choose an empty folder with --workspace DIR, or move its contents elsewhere")
+            }
+            Refusal::HomeInside(_) => base.hint("restore into another folder: --workspace DIR"),
+            Refusal::Obstacle(Obstacle::MountInWorkspace(_)) => {
+                base.hint("unmount it, or restore into another folder: --workspace DIR")
+            }
+            Refusal::Obstacle(Obstacle::Mount(_)) => base
+                .hint("unmount it, or mount its parent folder instead; then rerun the same command")
+                .hint("nothing was changed"),
+            Refusal::Obstacle(Obstacle::Link(ref path) | Obstacle::DanglingLink(ref path)) => {
+                base.hint(format!("see where it points: ls -l '{}'", path.display())).hint("nothing was changed")
+            }
+            Refusal::Obstacle(Obstacle::NotWritable(ref path)) => base
+                .hint(format!("make it writable: chmod u+rwx '{}' (`ls -ld` shows the owner)", path.display()))
+                .hint("nothing was changed"),
+            Refusal::Obstacle(Obstacle::DifferentFileSystems { .. }) => base.hint("nothing was changed"),
+            Refusal::Space { .. } => base.hint("free some space, then rerun the same command; nothing was changed"),
+        }
+    }
+}
+
+impl From<RestoreError> for Error {
+    fn from(error: RestoreError) -> Self {
+        match error {
+            RestoreError::Open { ref path, ref source } => {
+                Self::io("open", path, source).hint("leoflow lite backups list shows the backups of this home")
+            }
+            RestoreError::NotOpened { ref why, .. } => {
+                let base = Self::failed(&error);
+                match why {
+                    NotOpened::NoKey | NotOpened::WrongKey => base.hint("pass the private key: --identity FILE"),
+                    NotOpened::NoPassphrase => base.hint("pass the passphrase in a file: --passphrase-file FILE"),
+                    NotOpened::WrongPassphrase => {
+                        base.hint("pass the right passphrase in a file: --passphrase-file FILE")
+                    }
+                    NotOpened::TooMuchWork => base.hint("decrypt it on the machine that made it: age -d"),
+                    NotOpened::Unusable(_) => base.hint("leoflow config get backup.identity"),
+                }
+                .hint("nothing was changed")
+            }
+            RestoreError::Archive { source: ArchiveError::Sink(ref source), .. } => {
+                with_disk_hint(Self::failed("cannot unpack the backup").cause(source), Some(source))
+            }
+            RestoreError::Archive { .. } | RestoreError::Config(_) => {
+                Self::refused(&error).hint("nothing was changed; use another backup: leoflow lite backups list")
+            }
+            RestoreError::Refused(refusal) => refusal.into(),
+            RestoreError::Load(error) => error.into(),
+            RestoreError::Postgres(error) => error.into(),
+            RestoreError::Exchange(error) => error.into(),
+            RestoreError::StagingServer(error) => error.into(),
+            RestoreError::Content(error) => error.into(),
+            RestoreError::Write { ref path, ref source } => Self::io("write", path, source),
+            RestoreError::RetainedStateMissing(_) => Self::refused(&error).hint("nothing was changed"),
+            RestoreError::NoRetainedState => {
+                Self::failed(&error).hint("only the last restore that replaced an installation can be undone")
+            }
+        }
+    }
+}
+
+impl From<StagingError> for Error {
+    fn from(error: StagingError) -> Self {
+        match error {
+            StagingError::Io(ref source) => with_disk_hint(Self::failed(&error), Some(source)),
+            StagingError::Home(error) => error.into(),
+            StagingError::Cluster(error) => error.into(),
+            StagingError::Credentials(error) => error.into(),
+            StagingError::Private(error) => error.into(),
+            StagingError::Postgres(error) => error.into(),
+        }
+    }
+}
+
+impl From<RelocationError> for Error {
+    fn from(error: RelocationError) -> Self {
+        match error {
+            RelocationError::Io { ref path, ref source } => Self::io("write or move", path, source),
+            RelocationError::InTheWay(_) => {
+                Self::refused(&error).hint("move it elsewhere, or remove it if it is not needed")
+            }
+            RelocationError::Obstacle(obstacle) => Refusal::from(obstacle).into(),
+            RelocationError::Plan(_) => Self::refused(&error).hint("run the leoflow release that started it"),
+            RelocationError::Journal(error) => error.into(),
+            RelocationError::Home(error) => error.into(),
+            RelocationError::Config(error) => error.into(),
+            RelocationError::Location(error) => error.into(),
+            RelocationError::Container(error) => error.into(),
+            RelocationError::Credentials(error) => error.into(),
+            RelocationError::Cluster(error) => error.into(),
+            RelocationError::Private(error) => error.into(),
+            RelocationError::Postgres(error) => error.into(),
+            RelocationError::Content(error) => error.into(),
+        }
+    }
+}
+
+impl From<ContentError> for Error {
+    fn from(error: ContentError) -> Self {
+        match error {
+            ContentError::Dump(error) => error.into(),
+            ContentError::Postgres(error) => error.into(),
+            ContentError::Io { ref path, ref source } => Self::io("write or read", path, source),
+            ContentError::Refused(_) | ContentError::Lost => {
+                Self::failed(&error).hint("the existing data is unchanged; try again")
+            }
+        }
+    }
+}
+
+impl From<ConfigRefusal> for Error {
+    fn from(refusal: ConfigRefusal) -> Self {
+        RestoreError::from(refusal).into()
+    }
+}
+
+impl From<LoadError> for Error {
+    fn from(error: LoadError) -> Self {
+        if error.is_data_error() {
+            return Self::refused("the database in the backup cannot be restored")
+                .cause(error)
+                .hint("the existing data is unchanged; use another backup: leoflow lite backups list");
+        }
+        match error {
+            LoadError::Postgres(error) => error.into(),
+            LoadError::Schema(error) | LoadError::Fresh(error) => error.into(),
+            LoadError::Program(error) => error.into(),
+            LoadError::Full => with_disk_hint(Self::failed(&error), Some(&io::ErrorKind::StorageFull.into())),
+            LoadError::Read(ref source) => with_disk_hint(Self::failed(&error), Some(source)),
+            _ => Self::failed(&error).hint("try again").hint("leoflow lite logs postgres"),
+        }
+    }
+}
+
+impl From<ExchangeError> for Error {
+    fn from(error: ExchangeError) -> Self {
+        match error {
+            ExchangeError::Reverted(cause) => Self::failed("the operation failed; everything was put back as it was")
+                .cause(cause)
+                .hint("fix the cause, then rerun the same command"),
+            ExchangeError::Stuck(_, ref second) => {
+                let base = Self::failed(&error);
+                match busy_mount_point(second) {
+                    Some(path) => base.hint(format!("{} is a mount point: unmount it first", path.display())),
+                    None => base,
+                }
+                .hint(NEXT_START)
+            }
+            ExchangeError::Journal(error) => Self::from(error).hint(NEXT_START),
+            ExchangeError::Postgres(error @ PgError::WrongPassword) => error.into(),
+            ExchangeError::Plan(_) | ExchangeError::OtherSteps => {
+                Self::refused(&error).hint("run the leoflow release that started it")
+            }
+            ExchangeError::Location(error) => error.into(),
+            ExchangeError::Content(error) => Self::from(*error).hint(NEXT_START),
+            ExchangeError::Io { .. } | ExchangeError::Postgres(_) | ExchangeError::Config(_) => {
+                Self::failed(&error).hint(NEXT_START)
+            }
+        }
+    }
+}
+
+/// Returns the path that could not be replaced because it is a mount point.
+fn busy_mount_point(error: &ExchangeError) -> Option<&Path> {
+    match error {
+        ExchangeError::Io { path, source, .. } | ExchangeError::Config(UpdateError::Io { path, source })
+            if source.kind() == io::ErrorKind::ResourceBusy =>
+        {
+            Some(path)
+        }
+        _ => None,
+    }
+}
+
+impl From<FactsError> for Error {
+    fn from(error: FactsError) -> Self {
+        match error {
+            FactsError::Receipt(error) => error.into(),
+            FactsError::Journal(error) => error.into(),
+            FactsError::Io { path, source } => Self::io("inspect", &path, &source),
+        }
+    }
+}
+
+impl From<UninstallRefusal> for Error {
+    fn from(refusal: UninstallRefusal) -> Self {
+        let base = Self::refused(&refusal);
+        match refusal {
+            UninstallRefusal::NoReceipt(_) => {
+                base.hint("is this the right home? (--home DIR); `leoflow setup` writes a new receipt")
+            }
+            UninstallRefusal::OtherHome { .. } => {
+                base.hint("the home was moved or copied: run `leoflow setup` there to write a new receipt")
+            }
+            UninstallRefusal::Link(path) => base
+                .hint(format!("remove the link {} by hand, and its target if that belongs to Leoflow", path.display())),
+            UninstallRefusal::Closed { closed, .. } => {
+                base.hint(format!("check its contents first: chmod u+rwx '{}'", closed.display()))
+            }
+            UninstallRefusal::TooWide { .. }
+            | UninstallRefusal::Mount { .. }
+            | UninstallRefusal::Foreign { .. }
+            | UninstallRefusal::Fixed(_) => base
+                .hint("nothing was removed; if it is the workspace, keep it with --keep-workspace")
+                .hint("remove Leoflow's files there by hand"),
+            UninstallRefusal::WorkspaceNotMade(_) => base
+                .hint("keep it: --purge --keep-workspace --yes")
+                .hint("remove it too: --purge --include-workspace --yes"),
+            UninstallRefusal::Repositories(repositories) => {
+                let listed: Vec<String> = repositories
+                    .iter()
+                    .take(10)
+                    .map(|repository| format!("{}: {}", repository.path.display(), repository.why))
+                    .collect();
+                base.cause(listed.join("\n"))
+                    .hint("commit and push the work; or keep the workspace: --purge --keep-workspace --yes")
+                    .hint("remove it too: --purge --include-repositories --yes")
+            }
+        }
+    }
+}
+
+impl From<EncryptionError> for Error {
+    fn from(error: EncryptionError) -> Self {
+        let base = Self::failed(&error);
+        match error {
+            EncryptionError::Passphrase { .. } => base.hint("leoflow config get backup.passphrase"),
+            EncryptionError::Key { path, source } => Self::io("read", &path, &source),
+            EncryptionError::NoKey { .. } => {
+                base.hint("a key file contains a line AGE-SECRET-KEY-1…, or is a private ssh-ed25519 key")
+            }
+        }
+    }
+}
+
+impl From<RemoveError> for Error {
+    fn from(error: RemoveError) -> Self {
+        match error {
+            RemoveError::Io { ref path, ref source } => {
+                Self::io("remove", path, source).hint("rerun the same command to finish")
+            }
+            RemoveError::Changed(_) => {
+                Self::refused(&error).hint("restore it to its earlier state, then rerun the same command")
+            }
+            RemoveError::Journal(error) => error.into(),
+            RemoveError::Receipt(error) => error.into(),
+            RemoveError::NothingRemoved(cause) => {
+                let cause = match *cause {
+                    RemoveError::Io { path, source } => Self::io("move", &path, &source),
+                    other => Self::from(other),
+                };
+                Self { message: format!("{}; the purge was undone, nothing was removed", cause.message), ..cause }
+            }
+            RemoveError::Location(error) => error.into(),
+            RemoveError::Container(error) => error.into(),
+            RemoveError::Plan(_) => Self::refused(&error).hint("run the leoflow release that started it"),
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! The one error at the edge: message, cause, hints and exit code. Library modules have their own error types; this
+//! module maps them to text for users.
+
+mod data;
+mod home;
+mod postgres;
+mod service;
+pub mod upgrade;
+
+use leoflow_base::config::{ConfigError, EditError};
+use leoflow_base::home::journal::JournalError;
+use leoflow_base::home::lock::LockError;
+use leoflow_lifecycle::setup::{ApplyError, FactsError, InstallError, ReceiptError, Refusal};
+use leoflow_postgres::fatal_message::{Cause, cause_of};
+use leoflow_postgres::schema::SchemaError;
+use leoflow_processes::agent::AgentError;
+use leoflow_processes::supervisor::SupervisorError;
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::path::Path;
+
+/// Second hint for data that cannot be read.
+const RESTORE: &str = "or restore a backup, which keeps the current data aside: \
+                       leoflow lite restore --input FILE --force";
+const BELONG_TOGETHER: &str =
+    "managed-postgres/data and managed-postgres/credentials.json belong together: put back the pair";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// The operation failed; the message says what to do.
+    Failed,
+    Usage,
+    /// Refused to protect data.
+    Refused,
+    /// A bug in Leoflow.
+    Bug,
+    /// Stopped by this signal.
+    Signal(i32),
+}
+
+/// An error for the user. Serializable, so that a child process's error reaches the terminal unchanged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Error {
+    pub kind: Kind,
+    pub message: String,
+    pub cause: Option<String>,
+    pub hints: Vec<String>,
+    /// True when a retry may succeed.
+    #[serde(default, rename = "is_for_now")]
+    pub is_transient: bool,
+    /// True when the datastore's files are damaged.
+    #[serde(default)]
+    pub is_damage: bool,
+    /// Schema version of a database or backup that is newer than this program knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newer_schema: Option<i64>,
+}
+
+impl Error {
+    fn new(kind: Kind, message: impl ToString) -> Self {
+        Self {
+            kind,
+            message: message.to_string(),
+            cause: None,
+            hints: Vec::new(),
+            is_transient: false,
+            is_damage: false,
+            newer_schema: None,
+        }
+    }
+
+    pub fn failed(message: impl ToString) -> Self {
+        Self::new(Kind::Failed, message)
+    }
+
+    /// Message and cause on one line.
+    pub fn in_one_line(&self) -> String {
+        let cause = self.cause.as_ref().map(|cause| format!(": {cause}")).unwrap_or_default();
+        format!("{}{cause}", self.message).replace('\n', " ")
+    }
+
+    /// The datastore's files are damaged.
+    fn damage(message: impl ToString) -> Self {
+        Self { is_damage: true, ..Self::failed(message) }
+    }
+
+    pub fn refused(message: impl ToString) -> Self {
+        Self::new(Kind::Refused, message)
+    }
+
+    pub fn usage(message: impl ToString) -> Self {
+        Self::new(Kind::Usage, message)
+    }
+
+    pub fn bug(message: impl ToString) -> Self {
+        Self::new(Kind::Bug, message)
+    }
+
+    pub fn signal(number: i32, message: impl ToString) -> Self {
+        Self::new(Kind::Signal(number), message)
+    }
+
+    pub fn transient(self) -> Self {
+        Self { is_transient: true, ..self }
+    }
+
+    pub fn cause(self, cause: impl ToString) -> Self {
+        Self { cause: Some(cause.to_string()), ..self }
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// The process's exit code.
+    pub fn exit_code(&self) -> u8 {
+        match self.kind {
+            Kind::Failed => 1,
+            Kind::Usage => 2,
+            Kind::Refused => 3,
+            Kind::Bug => 70,
+            Kind::Signal(number) => 128u8.saturating_add(u8::try_from(number).unwrap_or(0)),
+        }
+    }
+
+    /// Error for a failed file operation: "cannot {doing} {path}".
+    pub fn io(doing: &str, path: &Path, error: &io::Error) -> Self {
+        with_disk_hint(Self::failed(format!("cannot {doing} {}", path.display())).cause(error), Some(error))
+    }
+
+    /// Parses the failure that a child reported; `None` when it reported nothing readable.
+    pub fn from_child(json: &str) -> Option<Self> {
+        serde_json::from_str(json).ok()
+    }
+
+    /// JSON on one line, for `X_LEOFLOW_FAILURE`.
+    pub fn to_json(&self) -> String {
+        // Cannot fail, since the fields are text and numbers.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+/// Adds the hint for an error of the disk or its permissions, if `cause` is one.
+fn with_disk_hint(error: Error, cause: Option<&io::Error>) -> Error {
+    match cause.map(io::Error::kind) {
+        Some(io::ErrorKind::ResourceBusy) => error.hint("it is a mount point or in use: `findmnt` shows mounts"),
+        Some(io::ErrorKind::FileTooLarge) => error.hint(
+            "a file size limit applies here (`ulimit -f`): raise it and rerun the same command; \
+             nothing was lost",
+        ),
+        Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+            error.hint("the disk is full: free some space and rerun the same command; nothing was lost")
+        }
+        Some(io::ErrorKind::PermissionDenied) => error.hint("check the owner of the folder with `ls -ld`"),
+        Some(io::ErrorKind::ReadOnlyFilesystem) => {
+            error.hint("the disk is mounted read-only; choose another home with --home")
+        }
+        _ => error,
+    }
+}
+
+impl From<LockError> for Error {
+    fn from(error: LockError) -> Self {
+        match error {
+            LockError::Held { holder: Some(holder) } => {
+                let (pid, command) = (holder.process.pid, &holder.command);
+                match holder.url {
+                    Some(url) => Self::failed(format!("Leoflow is already running on this home: pid {pid}, {url}"))
+                        .hint("leoflow lite status")
+                        .hint("leoflow lite restart restarts its processes")
+                        .hint("leoflow lite stop stops it; for another instance: --instance NAME"),
+                    None => Self::failed(format!("this home is in use by `{command}`, pid {pid}"))
+                        .hint("wait until it is done"),
+                }
+            }
+            LockError::Held { holder: None } => {
+                Self::failed("another process holds the lock of this home and did not identify itself")
+                    .hint("try again in a moment")
+            }
+            LockError::Io { ref path, ref source } => Self::io("lock", path, source),
+        }
+    }
+}
+
+impl From<ConfigError> for Error {
+    fn from(error: ConfigError) -> Self {
+        match &error {
+            ConfigError::Io { path, source } if path.file_name().is_none_or(|name| name != "config.yaml") => {
+                Self::io("read", path, source).hint("make it readable, or move it away")
+            }
+            ConfigError::Io { path, source } => {
+                Self::io("read", path, source).hint("restore it from a copy; nothing was changed").hint(RESTORE)
+            }
+            ConfigError::Invalid { .. } => {
+                Self::failed(&error).hint("fix the line, then check with `leoflow verify-config`")
+            }
+            ConfigError::Secret { .. } => Self::failed(&error)
+                .hint("put the secret in the place that config.yaml names, or into config.yaml itself")
+                .hint(RESTORE),
+            ConfigError::Variable { name, .. } => {
+                Self::failed(&error).hint(format!("unset {name}, or give it another value"))
+            }
+        }
+    }
+}
+
+impl From<EditError> for Error {
+    fn from(error: EditError) -> Self {
+        Self::failed(format!("cannot change config.yaml: {error}")).hint("fix it by hand; nothing was changed")
+    }
+}
+
+impl From<JournalError> for Error {
+    fn from(error: JournalError) -> Self {
+        match &error {
+            JournalError::Io { path, source } => Self::io("write", path, source),
+            JournalError::Unknown { path, .. } => Self::refused(&error)
+                .hint("a newer leoflow may have started an operation: run that release to finish it")
+                .hint(format!("or, if you know that no operation was in progress, remove {}", path.display())),
+        }
+    }
+}
+
+impl From<ReceiptError> for Error {
+    fn from(error: ReceiptError) -> Self {
+        match &error {
+            ReceiptError::Io { path, source } => Self::io("write", path, source),
+            ReceiptError::Damaged { path, .. } => {
+                Self::failed(&error).hint(format!("move {} elsewhere; the next start writes a new one", path.display()))
+            }
+        }
+    }
+}
+
+impl From<FactsError> for Error {
+    fn from(error: FactsError) -> Self {
+        match error {
+            FactsError::Config(error) => error.into(),
+            FactsError::Receipt(error) => error.into(),
+            FactsError::Journal(error) => error.into(),
+            FactsError::Location(error) => error.into(),
+        }
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        let base = Self::refused(&refusal);
+        match refusal {
+            Refusal::OtherMajor(..) => base.hint("run the leoflow release that created it; nothing was changed"),
+            Refusal::NotACluster(..) => base.hint("move the folder elsewhere to start over, or restore a backup"),
+            Refusal::SecretLost { .. } => base
+                .hint("restore config.yaml from a copy: a new key cannot decrypt the stored secrets")
+                .hint(RESTORE)
+                .hint("to start over instead, move managed-postgres/data elsewhere"),
+            Refusal::CredentialsLost(_) => base
+                .hint("restore managed-postgres/credentials.json from a copy of the home")
+                .hint(RESTORE)
+                .hint("to start over instead, move managed-postgres/data elsewhere"),
+            Refusal::OtherDatastore { .. } => base
+                .hint("to move the data there: leoflow lite move-datastore --to WHERE")
+                .hint("to stay, put the previous `datastore` setting back into config.yaml"),
+            Refusal::OtherWorkspace { .. } => base
+                .hint("to switch to the other workspace: leoflow config set workspace DIR, then leoflow lite restart")
+                .hint("to stay with this one, omit --workspace"),
+        }
+    }
+}
+
+impl From<InstallError> for Error {
+    fn from(error: InstallError) -> Self {
+        Self::failed(error).hint("check the free space and the owner of the home: `leoflow doctor`")
+    }
+}
+
+impl From<ApplyError> for Error {
+    fn from(error: ApplyError) -> Self {
+        match error {
+            ApplyError::Io { ref path, ref source } => Self::io("write", path, source),
+            ApplyError::Journal(error) => error.into(),
+            ApplyError::Config(error) => error.into(),
+            ApplyError::Edit(error) => error.into(),
+            ApplyError::Update(error) => error.into(),
+            ApplyError::Hash(error) => Self::failed(error).hint("is there enough memory?"),
+            ApplyError::Acquire(error) => error.into(),
+            ApplyError::Credentials(error) => error.into(),
+            ApplyError::Cluster(error) => error.into(),
+            ApplyError::Location(error) => error.into(),
+            ApplyError::Container(error) => error.into(),
+            ApplyError::Install(error) => error.into(),
+            ApplyError::Receipt(error) => error.into(),
+            ApplyError::NoInstallation(_) => Self::failed(error).hint("rerun the same command"),
+            ApplyError::NoIdentity => Self::failed(error).hint("run leoflow as an ordinary user with a passwd entry"),
+        }
+    }
+}
+
+impl From<SchemaError> for Error {
+    fn from(error: SchemaError) -> Self {
+        match error {
+            SchemaError::Newer { database, .. } => Self { newer_schema: Some(database), ..Self::refused(&error) }
+                .hint("your data is intact: a newer leoflow reads it; `leoflow versions` lists the installed releases")
+                .hint("a newer release can roll back with your data: leoflow rollback --to VERSION"),
+            SchemaError::Edited(_) | SchemaError::Gap(_) | SchemaError::Damaged(_) => Self::refused(&error)
+                .hint("nothing was changed; run the leoflow that wrote this database, or restore a backup"),
+            SchemaError::NotReversible(_) => Self::refused(&error).hint("restore the backup that was taken before it"),
+            SchemaError::NotNewest { newest, .. } => Self::refused(&error)
+                .hint(format!("leoflow migrate-db rollback {newest}"))
+                .hint("leoflow migrate-db rollback --to VERSION undoes several"),
+            SchemaError::NoDataMigration(_) => Self::usage(&error).hint("leoflow data-migrate list"),
+            SchemaError::NothingToUndo => Self::failed(&error).hint("leoflow migrate-db status"),
+            SchemaError::NotMigrated { .. } => Self::failed(&error).hint("leoflow migrate-db"),
+            SchemaError::Failed { .. } => Self::failed(&error).hint("migrations committed before it stay; fix the cause and run `leoflow migrate-db`, which continues from there"),
+            SchemaError::Busy => Self::failed(&error).hint("try again when it has finished"),
+            SchemaError::Postgres(error) => error.into(),
+        }
+    }
+}
+
+impl From<AgentError> for Error {
+    fn from(error: AgentError) -> Self {
+        match error {
+            AgentError::Config(error) => error.into(),
+            AgentError::Credentials(error) => error.into(),
+            AgentError::Schema(error) => error.into(),
+            AgentError::Io(_) => Self::failed(&error),
+            AgentError::Probe(_) => Self::failed(&error).hint(
+                "a container's or service manager's filter of system calls, or the file system of the home, is the usual \
+                 cause; docs/explanation/how-tasks-run.md says what a task needs",
+            ),
+        }
+    }
+}
+
+impl From<SupervisorError> for Error {
+    fn from(error: SupervisorError) -> Self {
+        match error {
+            SupervisorError::Io(error) => with_disk_hint(Self::failed(&error), Some(&error)),
+            SupervisorError::Start { failure: Some(json), .. } if Self::from_child(&json).is_some() => {
+                Self::from_child(&json).unwrap_or_else(|| Self::bug("a parsed failure cannot be parsed again"))
+            }
+            SupervisorError::Start { reason, unfit: true, .. } if cause_of(&reason) == Cause::Damaged => {
+                Self::damaged_datastore(reason)
+            }
+            SupervisorError::Start { process, reason, unfit: true, .. } => {
+                Self::refused(format!("{process} does not belong to this home: {reason}")).hint(BELONG_TOGETHER)
+            }
+            SupervisorError::Start { process, reason, last_lines, .. } => {
+                let base = Self::failed(format!("{process} failed to start: {reason}"));
+                let lines: Vec<&str> = last_lines.iter().rev().take(10).rev().map(String::as_str).collect();
+                let base = if lines.is_empty() { base } else { base.cause(lines.join("\n")) };
+                base.hint(format!("leoflow lite logs {process}")).hint("leoflow doctor")
+            }
+            SupervisorError::StoppedEarly => {
+                Self::failed("stopped before startup finished").hint("rerun the same command")
+            }
+            SupervisorError::StoppedAtOnce { signal } => {
+                Self::signal(signal, "stopped at once; the next start recovers")
+            }
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Maps the errors of upgrades and rollbacks to messages with hints.
+
+use super::{Error, with_disk_hint};
+use leoflow_base::sys::clock;
+use leoflow_lifecycle::setup::ShellError;
+use leoflow_lifecycle::upgrade::UpgradeError;
+use leoflow_lifecycle::upgrade::host::HostError;
+use leoflow_lifecycle::upgrade::manifest::ManifestError;
+use leoflow_lifecycle::upgrade::plan::Refusal;
+use leoflow_lifecycle::upgrade::program::ProgramError;
+use leoflow_lifecycle::upgrade::rollback_plan;
+use leoflow_lifecycle::upgrade::signature::SignatureError;
+use leoflow_lifecycle::upgrade::source::FetchError;
+use leoflow_lifecycle::upgrade::stage::StageError;
+use leoflow_postgres::schema::SchemaError;
+
+impl From<FetchError> for Error {
+    fn from(error: FetchError) -> Self {
+        let base = Self::failed(&error);
+        match error {
+            FetchError::Absent { ref location } if !location.contains("://") => {
+                base.hint("is the folder right? leoflow upgrade --from FOLDER")
+            }
+            FetchError::Absent { .. } => base
+                .hint("the host may be in the middle of an update: try again in a few minutes")
+                .hint("is the address right? leoflow upgrade --from FOLDER_OR_URL"),
+            FetchError::Page { .. } => {
+                base.hint("does this network require a login? open the address in a browser").hint("nothing was changed")
+            }
+            FetchError::Status { status: 401 | 403, .. } => base
+                .hint("the host requires a login: leoflow upgrade --from https://USER:PASSWORD@HOST/…")
+                .hint("or permanently, in config.yaml (0600):  upgrade: {from: URL}"),
+            FetchError::Status { status: 407, .. } => base.hint("the proxy requires a login: https_proxy=http://USER:PASSWORD@PROXY:PORT"),
+            FetchError::Status { status: 429, .. } => base.hint("the host limits requests: try again in an hour"),
+            FetchError::Status { .. } => base
+                .hint("the host has a problem: try again in a few minutes, the download resumes")
+                .hint("without the host: leoflow upgrade --from FOLDER"),
+            FetchError::Unreachable { ref reason, .. } if reason.contains("certificate") => base
+                .hint(format!("is this machine's clock right? it says {}", clock::now_rfc3339()))
+                .hint("does a proxy intercept TLS? add its certificate to the system's: SSL_CERT_FILE")
+                .hint("without a network: leoflow upgrade --from FOLDER"),
+            FetchError::Unreachable { .. } => base
+                .hint("is there a network? rerun the same command, the download resumes")
+                .hint("without a network: leoflow upgrade --from FOLDER"),
+            FetchError::Different { is_short: true, .. } => base
+                .hint("rerun the same command, the download resumes")
+                .hint("or the host is in the middle of an update: try again in a few minutes"),
+            FetchError::Unsigned { .. } | FetchError::TooLarge { .. } | FetchError::Different { .. } => {
+                Self::refused(&base.message)
+                    .hint("the host may be in the middle of an update: try again in a few minutes")
+                    .hint("none of it was used; fetch it from the publisher's site")
+            }
+            FetchError::Write { ref source, .. } => with_disk_hint(base, Some(source)),
+            FetchError::Signature { source: SignatureError::NoKey, .. } => {
+                Self::refused(&base.message).hint("install a release first: its install.sh is next to the manifest")
+            }
+            FetchError::Signature { .. } => {
+                Self::refused(&base.message)
+                    .hint("the host may be in the middle of an update: try again in a few minutes")
+                    .hint("if that persists, ask the publisher whether the key has changed: then install the new release with its install.sh, which keeps your data")
+                    .hint("none of it was used; otherwise do not install that release")
+            }
+            FetchError::Manifest { source: ManifestError::Newer(_), .. } => {
+                base.hint("run the install.sh next to it: it upgrades this installation after a backup")
+            }
+            FetchError::Manifest { .. } => base.hint("nothing was changed; report this to the publisher of the releases"),
+        }
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        let text = refusal.to_string();
+        match refusal {
+            Refusal::UpToDate(_) | Refusal::Installed(_) => Self::failed(text).hint("nothing to do"),
+            Refusal::Ahead { ref newest, .. } => Self::failed(&text)
+                .hint("nothing to do")
+                .hint(format!("if it was withdrawn: leoflow rollback, or leoflow rollback --to {newest}")),
+            Refusal::StopGone { stop, .. } => Self::refused(text).hint(format!(
+                "get it from a host or folder that has it: leoflow upgrade {stop} --from FOLDER_OR_URL"
+            )),
+            Refusal::UnknownSpace => Self::refused(text).hint("check with: df -h, in the home"),
+            Refusal::UnknownComponent(_) => {
+                Self::refused(text).hint("run the install.sh of that release: it upgrades this installation after a backup")
+            }
+            Refusal::Older { to, .. } => {
+                Self::refused(text).hint(format!("to roll back with your data: leoflow rollback --to {to}"))
+            }
+            Refusal::Unknown(_) => Self::failed(text).hint("show the newest release of your channel: leoflow upgrade plan"),
+            Refusal::EmptyChannel(_) => Self::failed(text).hint("leoflow set-channel rc"),
+            Refusal::Platform(..) => Self::failed(text).hint("build it from source: cargo run --release -- lite"),
+            Refusal::Stop { stop, to } => {
+                Self::refused(text).hint(format!("leoflow upgrade {stop}")).hint(format!("then: leoflow upgrade {to}"))
+            }
+            Refusal::BelowFloor { floor, .. } => {
+                Self::refused(text).hint(format!("upgrade to {floor} first: leoflow upgrade {floor}"))
+            }
+            Refusal::NewerSchema { .. } => {
+                Self::refused(text).hint("upgrade to the release that wrote it, or a later one")
+            }
+            Refusal::OtherHistory { .. } | Refusal::Damaged(_) => Self::refused(text).hint("leoflow migrate-db status"),
+            Refusal::Phase { .. } => {
+                Self::refused(text).hint("nothing was changed; try an intermediate release")
+            }
+            Refusal::Space { .. } => {
+                Self::failed(text).hint("free some space, then rerun the same command; nothing was changed")
+            }
+            Refusal::Unhealthy(_) => Self::refused(text)
+                .hint("leoflow lite status")
+                .hint("or stop it first, then upgrade: leoflow lite stop"),
+            Refusal::OtherMajor { .. } => Self::refused(text)
+                .hint("nothing was changed; upgrade to a release with this datastore's PostgreSQL version: leoflow upgrade VERSION")
+                .hint("or back up (leoflow lite backup) and restore into a new home of that release"),
+            Refusal::Manifest(_) => Self::failed(text).hint("nothing was changed; report this to the publisher of the releases"),
+        }
+    }
+}
+
+impl From<rollback_plan::Refusal> for Error {
+    fn from(refusal: rollback_plan::Refusal) -> Self {
+        let text = refusal.to_string();
+        match refusal {
+            rollback_plan::Refusal::Same(_) | rollback_plan::Refusal::NotKept(_) => {
+                Self::failed(text).hint("leoflow versions")
+            }
+            rollback_plan::Refusal::Newer(version) => Self::failed(text).hint(format!("leoflow upgrade {version}")),
+            rollback_plan::Refusal::NoHistory(_) => {
+                Self::failed(text).hint("leoflow versions").hint("leoflow rollback --to VERSION")
+            }
+            rollback_plan::Refusal::Space { backups, .. } => Self::failed(text)
+                .hint(format!(
+                    "free some space; automatic backups take {} MB: leoflow lite backups list",
+                    backups / 1_000_000
+                ))
+                .hint("nothing was changed"),
+            rollback_plan::Refusal::NoWay { .. } => Self::refused(text)
+                .hint("leoflow lite backups")
+                .hint("leoflow lite restore --input FILE, with the version that made it"),
+        }
+    }
+}
+
+impl From<ShellError> for Error {
+    fn from(error: ShellError) -> Self {
+        match error {
+            ShellError::Unquotable(_) => Self::failed(&error).hint("add it to the PATH by hand"),
+            ShellError::Receipt(error) => error.into(),
+        }
+    }
+}
+
+/// Hint to the log of an upgrade.
+pub const SEE_UPGRADE_LOG: &str = "see each step: leoflow lite logs upgrade";
+
+impl From<UpgradeError> for Error {
+    fn from(error: UpgradeError) -> Self {
+        let text = error.to_string();
+        match error {
+            UpgradeError::Journal(error) => error.into(),
+            UpgradeError::Fetch(error) => error.into(),
+            UpgradeError::Backup(error) => error.into(),
+            UpgradeError::Rehearsal(error) => error.into(),
+            UpgradeError::Postgres(error) => error.into(),
+            UpgradeError::Content(error) => error.into(),
+            UpgradeError::Schema(SchemaError::Failed { .. }) => Self::failed(text)
+                .hint("fix the cause, then rerun the same command; the migration was rolled back")
+                .hint(SEE_UPGRADE_LOG),
+            UpgradeError::Schema(error) => error.into(),
+            UpgradeError::Receipt(error) => error.into(),
+            UpgradeError::Host(error) => error.into(),
+            UpgradeError::Read { path, source } => Self::io("read", &path, &source),
+            UpgradeError::Write { path, source } => Self::io("write", &path, &source),
+            UpgradeError::Stage(StageError::Write { path, source }) => Self::io("write", &path, &source),
+            UpgradeError::Program(ProgramError::Io { path, source }) => Self::io("prepare", &path, &source),
+            UpgradeError::NoSnapshot(_) => Self::failed(text).hint("leoflow lite backups").hint("leoflow rollback"),
+            UpgradeError::LongPause { expected, .. } => Self::failed(text)
+                .hint(format!("allow it: leoflow config set upgrade.max_pause {:.0}m", (expected / 60.0).ceil() + 1.0))
+                .hint("or stop it first: leoflow lite stop, then leoflow upgrade"),
+            UpgradeError::Cancelled => Self::failed(text).hint("nothing was changed"),
+            UpgradeError::Stage(_)
+            | UpgradeError::Component { .. }
+            | UpgradeError::Program(_)
+            | UpgradeError::Smoke { .. } => Self::failed(text).hint(SEE_UPGRADE_LOG),
+        }
+    }
+}
+
+impl From<HostError> for Error {
+    fn from(error: HostError) -> Self {
+        let text = error.to_string();
+        match error {
+            HostError::Private(error) => error.into(),
+            HostError::Gone => Self::failed(text).hint("finish it with: leoflow lite start"),
+            HostError::Silent(_) | HostError::Refused(_) | HostError::Program(_) => {
+                Self::failed(text).hint("leoflow lite status").hint("leoflow upgrade --resume")
+            }
+        }
+    }
+}

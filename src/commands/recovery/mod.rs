@@ -1,0 +1,68 @@
+//! Recovery: the next command that takes the home finishes or undoes an interrupted operation.
+
+pub mod claims;
+pub mod datastore;
+mod home;
+mod leftovers;
+mod restores;
+mod rollbacks;
+mod upgrades;
+
+pub use home::AfterUpgrade;
+pub use restores::report_conflicts;
+pub use rollbacks::{refuse_during_rollback, rollback_record};
+pub use upgrades::interrupted_upgrade;
+
+use crate::error::Error;
+use leoflow_base::config::{self, Loaded};
+use leoflow_base::home::Home;
+use leoflow_base::home::progress::{Progress, Reporter};
+use leoflow_postgres::private::PrivateServer;
+use leoflow_postgres::{Access, Credentials, Endpoint, install};
+use leoflow_processes::supervisor;
+
+/// The context of a recovery: the home, this program's version and the reporter.
+#[derive(Clone, Copy)]
+pub struct Recovery<'a> {
+    pub home: &'a Home,
+    pub version: &'static str,
+    pub reporter: &'a dyn Reporter,
+}
+
+impl Recovery<'_> {
+    /// Loads the configuration and reports its warnings.
+    pub fn config(&self) -> Result<Option<Loaded>, Error> {
+        Ok(self.with_warnings_reported(config::load(&self.home.config())?))
+    }
+
+    /// Reports the warnings of a configuration and returns it.
+    fn with_warnings_reported(&self, loaded: Option<Loaded>) -> Option<Loaded> {
+        for warning in loaded.iter().flat_map(|loaded| loaded.warning_lines(&self.home.config())) {
+            self.reporter.report(Progress::Warning(warning));
+        }
+        loaded
+    }
+
+    /// Stops the processes of an earlier run.
+    fn end_leftovers(&self) -> Result<(), Error> {
+        supervisor::end_leftovers(self.home).map(drop).map_err(|error| {
+            Error::failed("cannot stop the processes of an earlier run").cause(error).hint("leoflow doctor")
+        })
+    }
+
+    /// Starts a private server. The caller holds the home's lock.
+    async fn private_server(&self) -> Result<(Access, PrivateServer), Error> {
+        let access = access(self.home)
+            .ok_or_else(|| Error::failed("PostgreSQL's files are missing").hint("leoflow setup"))??;
+        let server =
+            PrivateServer::start(self.home, &access.installation, &access.endpoint, &access.credentials).await?;
+        Ok((access, server))
+    }
+}
+
+/// The access to a home's datastore; `None` when PostgreSQL is not installed.
+fn access(home: &Home) -> Option<Result<Access, Error>> {
+    let installation = install::installed(home)?;
+    let credentials = Credentials::require(home).map_err(Error::from);
+    Some(credentials.map(|credentials| Access { endpoint: Endpoint::for_home(home), credentials, installation }))
+}

@@ -1,0 +1,205 @@
+//! Finishes or undoes interrupted upgrades and rollbacks.
+
+use super::{Recovery, access};
+use crate::error::Error;
+use leoflow_base::config::{self, Config};
+use leoflow_base::home::Home;
+use leoflow_base::home::journal::{self, Entry, Journal, Operation};
+use leoflow_base::home::lock::{self, HomeLock, LockError, OperationLock};
+use leoflow_base::home::progress::Progress;
+use leoflow_base::sys::process::Signal;
+use leoflow_lifecycle::upgrade::failure_policy::{self, FailureAction};
+use leoflow_lifecycle::upgrade::finish::{self, Conclusion};
+use leoflow_lifecycle::upgrade::host::Host;
+use leoflow_lifecycle::upgrade::steps::{self, Direction, State};
+use leoflow_lifecycle::upgrade::{Notes, UpgradeContext, UpgradeError};
+use std::time::{Duration, Instant};
+
+/// How an interrupted upgrade was settled.
+pub struct Settled {
+    pub text: String,
+    /// True when the installed version is not this program's.
+    pub is_other_version: bool,
+}
+
+/// The journal entry of a running or interrupted upgrade or rollback.
+pub fn interrupted_upgrade(home: &Home) -> Result<Option<Entry>, Error> {
+    Ok(journal::unfinished(home)?.filter(|entry| entry.operation == Operation::Upgrade))
+}
+
+/// Terminates a running upgrade that has changed nothing yet.
+fn cancel_unchanged(home: &Home) {
+    let entry = interrupted_upgrade(home).ok().flatten();
+    if let Some(Ok((_, FailureAction::Discard))) = entry.as_ref().map(planned_action)
+        && let Some(holder) = lock::operation_holder(home)
+        && ["leoflow upgrade", "leoflow rollback"].contains(&holder.command.as_str())
+    {
+        holder.process.signal(Signal::Terminate);
+    }
+}
+
+/// The state of an interrupted upgrade, and how to finish it.
+fn planned_action(entry: &Entry) -> Result<(State, FailureAction), String> {
+    let (state, step) = steps::read(entry)?;
+    let action = failure_policy::after_interruption(step, state.undo_reason.is_some());
+    Ok((state, action))
+}
+
+/// How long to wait for another process's operation.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(60);
+
+impl Recovery<'_> {
+    /// Waits for another process that is performing the upgrade, then finishes what remains. Returns true when the
+    /// installed version is not this program's.
+    pub async fn finish_upgrade_of_stopped(&self, abort: bool) -> Result<bool, Error> {
+        let _operation_lock = self.wait_for_operation().await?;
+        let Some(entry) = interrupted_upgrade(self.home)? else { return Ok(false) };
+        self.end_leftovers()?;
+        if let Ok((state, FailureAction::RestoreSnapshot | FailureAction::UndoMigrations)) = planned_action(&entry) {
+            // The new PostgreSQL may be the part that fails to start.
+            finish::remove_new_postgres(&state)?;
+        }
+        let (_, server) = self.private_server().await?;
+        let settled = self.finish_upgrade(Host::stopped(server, None), entry, abort).await?;
+        self.reporter.report(Progress::Note(settled.text));
+        Ok(settled.is_other_version)
+    }
+
+    /// Takes the operation lock; `None` when this process already holds it.
+    pub async fn wait_for_operation(&self) -> Result<Option<OperationLock>, Error> {
+        let own_pid = std::process::id() as i32;
+        let deadline = Instant::now() + OPERATION_TIMEOUT;
+        let mut is_reported = false;
+        loop {
+            match OperationLock::take(self.home, "leoflow upgrade --resume") {
+                Err(LockError::Held { holder: Some(holder) }) if holder.process.pid == own_pid => return Ok(None),
+                Err(LockError::Held { .. }) if Instant::now() < deadline => {
+                    if !std::mem::replace(&mut is_reported, true) {
+                        cancel_unchanged(self.home);
+                        self.reporter.report(Progress::Started("Waiting for an upgrade in progress".to_owned()));
+                    }
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                outcome => return Ok(Some(outcome?)),
+            }
+        }
+    }
+
+    /// Finishes or undoes an upgrade. The caller holds the operation lock.
+    pub async fn finish_upgrade(&self, host: Host, entry: Entry, abort: bool) -> Result<Settled, Error> {
+        let (mut state, action) = planned_action(&entry).map_err(|detail| {
+            Error::failed("run/journal.json describes an upgrade that this version does not understand")
+                .cause(detail)
+                .hint("run the leoflow version that started it; `leoflow versions` lists the kept ones")
+        })?;
+        if abort && action == FailureAction::Complete {
+            let text = format!("{} already serves requests: the upgrade can no longer be aborted", state.plan.to);
+            return Err(Error::refused(text)
+                .hint("leoflow upgrade --resume")
+                .hint("then roll back, keeping your data: leoflow rollback"));
+        }
+        let config = self.running_config()?;
+        let access = access(self.home)
+            .ok_or_else(|| Error::failed("PostgreSQL's files are missing").hint("leoflow setup"))??;
+        let mut upgrade_context = UpgradeContext {
+            home: self.home,
+            access,
+            config: &config,
+            own_version: self.version,
+            host,
+            reporter: self.reporter,
+            no_rollback: false,
+            notes: Notes::default(),
+        };
+        if action == FailureAction::Complete {
+            upgrade_context.host.open(&state.new_program).map_err(UpgradeError::from)?;
+        }
+        let journal = Journal::resume(self.home, entry);
+        let conclusion = finish::end(&mut upgrade_context, journal, &mut state, action).await?;
+        if matches!((&conclusion, state.direction), (Conclusion::Completed { .. }, Direction::Down)) {
+            super::rollbacks::note_finished(self.home);
+        }
+        let (from, to) = (&state.plan.from, &state.plan.to);
+        let (change, hint) = match state.direction {
+            Direction::Up => ("upgrade", "to roll back: leoflow rollback".to_owned()),
+            Direction::Down => ("rollback", format!("to upgrade again: leoflow upgrade {from}")),
+        };
+        let text = match &conclusion {
+            Conclusion::Discarded => format!("discarded the interrupted {change} to {to}: nothing had changed"),
+            Conclusion::SnapshotRestored => {
+                format!("reverted the interrupted {change} to {to}; nothing has changed")
+            }
+            Conclusion::MigrationsUndone => {
+                format!("rolled back the failed upgrade to {to}; {from} runs again with all data")
+            }
+            Conclusion::UndoFailed { .. } => {
+                format!("the upgrade to {to} failed, but {to} stays: its migrations cannot be undone")
+            }
+            Conclusion::Completed { .. } => format!("finished the interrupted {change} to {to}"),
+        };
+        let installed = match conclusion {
+            Conclusion::UndoFailed { lost: Some(fault) } | Conclusion::Completed { lost: Some(fault) } => {
+                return Err(Error::from(fault).hint("leoflow lite start").hint(hint));
+            }
+            Conclusion::UndoFailed { .. } | Conclusion::Completed { .. } => Some(to.to_string()),
+            Conclusion::Discarded | Conclusion::SnapshotRestored | Conclusion::MigrationsUndone => None,
+        };
+        // Removes the leftovers of an interrupted rehearsal.
+        self.clean_up(Some(&upgrade_context.access)).await?;
+        Ok(Settled { text, is_other_version: installed.is_some_and(|version| version != self.version) })
+    }
+
+    /// Finishes or undoes an interrupted change of release, for a command that needs a stable release. With
+    /// `dry_run`, finishes only one that had changed nothing. Fails for one that another process is performing.
+    pub async fn settle_change(&self, dry_run: bool) -> Result<(), Error> {
+        self.settle_rollback(dry_run).await?;
+        let Some(entry) = interrupted_upgrade(self.home)? else { return Ok(()) };
+        let change = journal::change_under_way(self.home);
+        let description = change.as_ref().map(ToString::to_string).unwrap_or_default();
+        if change.is_some_and(|change| change.by.is_some()) {
+            return Err(Error::failed(description)
+                .hint("wait for it: leoflow upgrade --resume")
+                .hint("follow its log: leoflow lite logs upgrade -f"));
+        }
+        if dry_run && !matches!(planned_action(&entry), Ok((_, FailureAction::Discard))) {
+            return Err(Error::failed(description).hint("leoflow upgrade --resume"));
+        }
+        if let Some(text) = self.finish_interrupted(false).await? {
+            self.reporter.report(Progress::Note(text));
+        }
+        Ok(())
+    }
+
+    /// Finishes or undoes an interrupted upgrade and returns a message; `None` when there was none, or when the result
+    /// was already reported.
+    pub async fn finish_interrupted(&self, abort: bool) -> Result<Option<String>, Error> {
+        if interrupted_upgrade(self.home)?.is_none() {
+            return Ok(None);
+        }
+        let Some(host) = Host::live(self.home).map_err(Error::failed)? else {
+            let _home_lock = HomeLock::take(self.home, "leoflow upgrade --resume", None)?;
+            self.finish_upgrade_of_stopped(abort).await?;
+            return Ok(Some("The interrupted operation is settled".to_owned()));
+        };
+        // Another process may still be performing it.
+        let _operation_lock = self.wait_for_operation().await?;
+        match interrupted_upgrade(self.home)? {
+            Some(entry) => {
+                let settled = self.finish_upgrade(host, entry, abort).await?;
+                Ok(Some(settled.text))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// The configuration, with the address of the running instance, because the file may have changed since its start.
+    pub fn running_config(&self) -> Result<Config, Error> {
+        // Requests to the server need the secret that signs its tokens.
+        let loaded = self.with_warnings_reported(config::load_with_secrets(&self.home.config())?);
+        let loaded = loaded.ok_or_else(|| Error::failed("config.yaml is missing").hint("leoflow setup"))?;
+        Ok(match lock::holder(self.home).and_then(|holder| holder.address()) {
+            Some((host, port)) => Config { host, port, ..loaded.config },
+            None => loaded.config,
+        })
+    }
+}

@@ -1,0 +1,318 @@
+//! Exports the content of a database to one file and imports it into another, with only the rights of the tables'
+//! owner: for external servers, where databases cannot be renamed. An import is one transaction that verifies the row
+//! count of every table, so it happens completely or not at all.
+
+use super::archive::zstd_decoder;
+use super::dump::{DumpError, count, error_output, start};
+use super::survey::{Tables, pattern, quoted, survey};
+use leoflow_base::sys::{blocking, checkpoint, command, files};
+use leoflow_postgres::schema;
+use leoflow_postgres::{Access, Login, PgError};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufReader, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+
+/// An exported database: a file that was written completely.
+#[derive(Debug, Clone)]
+pub struct Content {
+    path: PathBuf,
+    pub facts: Facts,
+}
+
+/// Metadata, stored next to the file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// Rows of each table.
+    pub rows: BTreeMap<String, i64>,
+    pub schema_version: i64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ContentError {
+    #[error(transparent)]
+    Dump(#[from] DumpError),
+    #[error(transparent)]
+    Postgres(#[from] PgError),
+    #[error("cannot write or read {path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error("the database rejected it: {0}")]
+    Refused(String),
+    #[error("the copying thread ended unexpectedly")]
+    Lost,
+}
+
+impl From<tokio_postgres::Error> for ContentError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Postgres(error.into())
+    }
+}
+
+/// zstd level: fast, and the result has a third of the size.
+const LEVEL: i32 = 1;
+/// Drops all tables of the schema in one statement, because of references between them. Fails if a foreign object
+/// depends on them.
+const DROP_ALL: &str = "
+DO $drop$
+DECLARE names text;
+BEGIN
+  SELECT pg_catalog.min(c.relname::text) INTO names FROM pg_catalog.pg_class c
+  WHERE c.relnamespace = 'public'::pg_catalog.regnamespace AND c.relkind = 'p';
+  IF names IS NOT NULL THEN
+    RAISE EXCEPTION 'the partitioned table % would be lost: move it to another database', names;
+  END IF;
+  FOR kind IN 1..2 LOOP
+    SELECT pg_catalog.string_agg(pg_catalog.format('public.%I', c.relname), ', ') INTO names
+    FROM pg_catalog.pg_class c
+    WHERE c.relnamespace = 'public'::pg_catalog.regnamespace
+      AND c.relkind = CASE kind WHEN 1 THEN 'r' ELSE 'S' END
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+                      WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid
+                        AND d.deptype = 'e');
+    IF names IS NOT NULL THEN
+      EXECUTE pg_catalog.format('DROP %s %s', CASE kind WHEN 1 THEN 'TABLE' ELSE 'SEQUENCE' END, names);
+    END IF;
+  END LOOP;
+END
+$drop$;
+";
+/// Statement that limits the wait for locks of other sessions.
+const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '30s';\n";
+/// Advisory lock held while the owner is checked and content is imported.
+const IMPORT_LOCK: &str = "DO $lock$ BEGIN PERFORM pg_catalog.pg_advisory_xact_lock(5500411900772201); END $lock$;\n";
+
+/// Required owner of a database that content is imported into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExpectedOwner<'a> {
+    /// The database must be empty.
+    Unclaimed,
+    /// The database must be empty or belong to the home with this id.
+    Home(&'a str),
+}
+
+/// Fails unless the owner matches. `{HOME}` is replaced by the id, empty if the database must be empty. EXECUTE is used
+/// because a query cannot name a missing table.
+const GUARD: &str = "
+DO $guard$
+DECLARE whose text;
+BEGIN
+  IF '{HOME}' <> '' AND pg_catalog.to_regclass('public.instance_fact') IS NOT NULL THEN
+    EXECUTE $query$SELECT pg_catalog.convert_from(value, 'UTF8')::jsonb->>'home_id'
+                   FROM public.instance_fact WHERE name = 'home'$query$ INTO whose;
+    IF whose IS DISTINCT FROM '{HOME}' THEN
+      RAISE EXCEPTION 'another home uses this database';
+    END IF;
+  ELSIF EXISTS (SELECT FROM pg_catalog.pg_class c
+                WHERE c.relnamespace = 'public'::pg_catalog.regnamespace AND c.relkind IN ('r', 'p')
+                  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+                                  WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                                    AND d.objid = c.oid AND d.deptype = 'e')) THEN
+    RAISE EXCEPTION 'the database contains tables';
+  END IF;
+END
+$guard$;
+";
+
+impl ExpectedOwner<'_> {
+    /// SQL that fails if the database belongs to another home.
+    fn guard(self) -> String {
+        let home_id = match self {
+            Self::Unclaimed => "",
+            Self::Home(home_id) => home_id,
+        };
+        format!("{IMPORT_LOCK}{}", GUARD.replace("{HOME}", &home_id.replace('\'', "")))
+    }
+}
+
+/// Checks that the tables could be dropped; an error names foreign objects that depend on them. Changes nothing.
+pub async fn check_replaceable(access: &Access, login: &Login) -> Result<(), PgError> {
+    let client = access.connect(login).await?;
+    Ok(client.batch_execute(&format!("BEGIN; {LOCK_TIMEOUT} {DROP_ALL} ROLLBACK")).await?)
+}
+
+impl Content {
+    /// Opens an existing file; `None` also if it was not completely written.
+    pub fn at(path: &Path) -> io::Result<Option<Self>> {
+        let text = files::read_text(&facts_path(path), 1024 * 1024)?;
+        match text.map(|text| serde_json::from_str(&text)).transpose()? {
+            Some(facts) if path.is_file() => Ok(Some(Self { path: path.to_owned(), facts })),
+            _ => Ok(None),
+        }
+    }
+
+    /// Exports the present content of the database. Replaces an existing file.
+    pub async fn write(access: &Access, login: &Login, path: &Path) -> Result<Self, ContentError> {
+        let io_error = |source| ContentError::Io { path: path.to_owned(), source };
+        remove(path).map_err(io_error)?;
+        let client = access.connect(login).await?;
+        client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        let inventory = survey(&client, Tables::All).await?;
+        let snapshot: String = client.query_one("SELECT pg_catalog.pg_export_snapshot()", &[]).await?.get(0);
+        let mut command = access.program("pg_dump", login);
+        command
+            .args(["--no-owner", "--no-privileges", "--no-comments", "--no-security-labels", "--no-tablespaces"])
+            .args(["--no-sync", "--no-password", "--snapshot", &snapshot]);
+        for table in inventory.patterns() {
+            command.arg("--table").arg(table);
+        }
+        let child = start("pg_dump", &mut command)?;
+        let target = path.to_owned();
+        let exporting = blocking::begin(move || export(child, &target));
+        let counting = async {
+            let state = schema::inspect(&client).await.map_err(DumpError::from)?;
+            let rows = count(&client, inventory.tables()).await?;
+            Ok::<_, ContentError>(Facts { rows, schema_version: schema::classify::database_version(&state) })
+        };
+        let counted = counting.await;
+        exporting.await.map_err(|_| ContentError::Lost)??;
+        let facts = counted?;
+        checkpoint("content.written");
+        // Written last: without it the file counts as incomplete.
+        let text = serde_json::to_vec(&facts).map_err(|error| io_error(error.into()))?;
+        files::write_atomic(&facts_path(path), &text, 0o600).map_err(io_error)?;
+        Ok(Self { path: path.to_owned(), facts })
+    }
+
+    /// Imports the content, replacing that of the database. `final_statements` run in the same transaction.
+    pub async fn import_into(
+        &self,
+        access: &Access,
+        login: &Login,
+        expected_owner: ExpectedOwner<'_>,
+        final_statements: &[String],
+    ) -> Result<(), ContentError> {
+        let mut command = access.program("psql", login);
+        command
+            .args(["--no-psqlrc", "--quiet", "--no-password", "--set", "ON_ERROR_STOP=1", "--file", "-"])
+            .env("PGOPTIONS", "-c client_min_messages=error")
+            .stdin(Stdio::piped());
+        let child = start("psql", &mut command)?;
+        let path = self.path.clone();
+        let begin = format!("BEGIN;\n{LOCK_TIMEOUT}{}{DROP_ALL}", expected_owner.guard());
+        let end = format!("{}{}COMMIT;\n", self.row_count_checks(), terminated(final_statements));
+        let imported = blocking::run(move || import_content(child, &path, &begin, &end)).await;
+        imported.map_err(|_| ContentError::Lost)??;
+        checkpoint("content.in-place");
+        Ok(())
+    }
+
+    /// SQL that fails if a table's row count differs.
+    fn row_count_checks(&self) -> String {
+        let check = |(table, rows): (&String, &i64)| {
+            let (name, literal) = (pattern(table), quoted(table).replace('\'', "''"));
+            format!(
+                "  IF (SELECT count(*) FROM {name}) <> {rows} THEN RAISE EXCEPTION 'table % does not have its {rows} \
+                 rows', '{literal}'; END IF;\n"
+            )
+        };
+        let checks: String = self.facts.rows.iter().map(check).collect();
+        format!("DO $count$\nBEGIN\n{checks}END\n$count$;\n")
+    }
+}
+
+/// Joins statements, each with a semicolon.
+fn terminated(statements: &[String]) -> String {
+    statements.iter().map(|statement| format!("{statement};\n")).collect()
+}
+
+/// Path of the metadata of the exported file `path`.
+fn facts_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".json");
+    name.into()
+}
+
+/// Removes a file, its metadata first.
+pub fn remove(path: &Path) -> io::Result<()> {
+    files::remove_any(&facts_path(path))?;
+    files::remove_any(path)
+}
+
+/// Moves a file, its metadata last.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    for (from, to) in [(from.to_owned(), to.to_owned()), (facts_path(from), facts_path(to))] {
+        if files::is_there(&from)? {
+            files::rename_durably(&from, &to)?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes the output of `pg_dump` to `path` and waits for the program.
+fn export(mut child: Child, path: &Path) -> Result<(), ContentError> {
+    let io_error = |source| ContentError::Io { path: path.to_owned(), source };
+    let errors = child.stderr.take().map(|pipe| blocking::thread(move || error_output(pipe)));
+    let copied = copy_out(&mut child, path);
+    if copied.is_err() {
+        // pg_dump could not continue writing either.
+        let _ = child.kill();
+    }
+    let status = child.wait().map_err(|source| DumpError::Spawn { program: "pg_dump", source })?;
+    let stderr = errors.and_then(|thread| thread.join().ok()).unwrap_or_default();
+    match copied {
+        Err(error) => Err(io_error(error)),
+        Ok(()) if !status.success() => {
+            Err(DumpError::Failed { program: "pg_dump", stderr: command::failure(&stderr, status) }.into())
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Compresses the program's output into a new private file.
+fn copy_out(child: &mut Child, path: &Path) -> io::Result<()> {
+    let mut output = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut encoder = zstd::stream::write::Encoder::new(file, LEVEL)?;
+    encoder.include_checksum(true)?;
+    io::copy(&mut output, &mut encoder)?;
+    encoder.finish()?.sync_all()
+}
+
+/// Feeds `psql` the statements `begin`, the file `path`, and the statements `end`. If this side fails, psql ends before
+/// it has read COMMIT, and the transaction is rolled back.
+fn import_content(mut child: Child, path: &Path, begin: &str, end: &str) -> Result<(), ContentError> {
+    let io_error = |source| ContentError::Io { path: path.to_owned(), source };
+    let errors = child.stderr.take().map(|pipe| blocking::thread(move || error_output(pipe)));
+    let output = child.stdout.take().map(|pipe| blocking::thread(move || error_output(pipe)));
+    let fed = feed(&mut child, path, begin, end);
+    if matches!(fed, Err(FeedError::Source(_))) {
+        let _ = child.kill();
+    }
+    drop(child.stdin.take());
+    let status = child.wait().map_err(|source| DumpError::Spawn { program: "psql", source })?;
+    let stderr = errors.and_then(|thread| thread.join().ok()).unwrap_or_default();
+    drop(output.map(std::thread::JoinHandle::join));
+    match fed {
+        Err(FeedError::Source(error)) => Err(io_error(error)),
+        Err(FeedError::Pipe) => Err(ContentError::Refused(command::failure(&stderr, status))),
+        Ok(()) if !status.success() => Err(ContentError::Refused(command::failure(&stderr, status))),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// The side of `feed` that failed.
+enum FeedError {
+    /// psql stopped reading; its stderr says why.
+    Pipe,
+    Source(io::Error),
+}
+
+/// Writes the statements and the decompressed file to the standard input of `psql`.
+fn feed(child: &mut Child, path: &Path, begin: &str, end: &str) -> Result<(), FeedError> {
+    let stdin = child.stdin.as_mut().ok_or(FeedError::Pipe)?;
+    let mut put = |bytes: &[u8]| stdin.write_all(bytes).map_err(|_| FeedError::Pipe);
+    put(begin.as_bytes())?;
+    let mut content =
+        zstd_decoder(BufReader::new(File::open(path).map_err(FeedError::Source)?)).map_err(FeedError::Source)?;
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        match content.read(&mut buffer).map_err(FeedError::Source)? {
+            0 => break,
+            count => put(&buffer[..count])?,
+        }
+    }
+    put(end.as_bytes())
+}

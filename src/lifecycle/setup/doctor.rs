@@ -1,0 +1,372 @@
+//! Examines a home without changing it. Findings that can be fixed without loss carry their fix.
+
+use super::check::{Check, Fix};
+use super::doctor_python::{self, ServerPython};
+use super::facts::config_is_blank;
+use super::other_copy::other_copy;
+use super::service;
+use super::{doctor_backups, doctor_postgres, install_self};
+use leoflow_base::config::{self, Config};
+use leoflow_base::home::{Home, journal, lock};
+use leoflow_base::protocol::control;
+use leoflow_base::protocol::status::InstanceState;
+use leoflow_base::sys::user_namespace::Identity;
+use leoflow_base::sys::{disk, files, ports, user};
+use leoflow_postgres::acquire::Sources;
+use leoflow_postgres::cluster::{self, ClusterState};
+use leoflow_postgres::schema::{self, State, data_migration};
+use leoflow_processes::supervisor;
+use leoflow_python as python;
+use std::collections::BTreeMap;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+/// Free disk space below which doctor warns, in bytes; an instance in use needs more than a first start.
+const SPACE_WANTED: u64 = 1024 * 1024 * 1024;
+/// Free disk space below which doctor reports a problem, in bytes; a first start needs about 150 MB.
+const SPACE_NEEDED: u64 = 300 * 1024 * 1024;
+const MIB: u64 = 1024 * 1024;
+
+/// State of the database's schema.
+#[derive(Debug)]
+pub struct SchemaReport {
+    /// Comparison with this release.
+    pub state: State,
+    /// A failed data migration.
+    pub failed: Option<data_migration::Progress>,
+    /// Version reported by the server, possibly with its packager's name.
+    pub server_version: Option<String>,
+}
+
+/// Why the schema could not be read, and what to do.
+#[derive(Debug)]
+pub struct SchemaUnavailable {
+    pub reason: String,
+    pub remedy: String,
+}
+
+/// Runs all checks, in the order of the report. `schema` is `None` when there is no database yet; `servers` is the
+/// state of Python in a running server.
+pub fn examine(
+    home: &Home,
+    sources: &Sources,
+    schema: Option<Result<SchemaReport, SchemaUnavailable>>,
+    servers: &ServerPython,
+) -> Vec<Check> {
+    let running = lock::is_held(home).unwrap_or(false);
+    let loaded = config::load(&home.config());
+    let config = loaded.as_ref().ok().and_then(Option::as_ref).map(|loaded| loaded.config.clone());
+    let mut checks = vec![platform(), home_folder(home), owner(home), space(home)];
+    checks.extend(permissions(home));
+    checks.push(configuration(home, &loaded));
+    checks.push(port(home, config.as_ref(), running));
+    let server = schema.as_ref().and_then(|report| report.as_ref().ok()?.server_version.clone());
+    checks.push(doctor_postgres::programs(home, sources, server.as_deref()));
+    checks.push(doctor_postgres::datastore(home, server.as_deref()));
+    checks.extend(instance(home));
+    match journal::change_under_way(home) {
+        // During an upgrade the schema's state is meaningless.
+        Some(change) => checks.push(Check::warning("upgrade", change.to_string(), "leoflow upgrade --resume")),
+        None => checks.push(schema_check(schema)),
+    }
+    checks.push(binaries(home));
+    checks.extend(path(home));
+    checks.extend(doctor_backups::backups(home, config.as_ref()));
+    checks.extend(service(home));
+    let configured = config.as_ref().and_then(|config| config.python.as_deref());
+    checks.push(doctor_python::python_found(servers.python.as_deref().or(configured)));
+    checks.push(doctor_python::environments(home, &servers.failed));
+    checks.push(doctor_python::processes(home));
+    checks.extend(config.as_ref().and_then(|config| workspace(config.workspace.as_deref()?)));
+    checks.push(leftovers(home, running));
+    checks
+}
+
+/// Checks the service that starts Leoflow at login, if installed.
+fn service(home: &Home) -> Option<Check> {
+    let service = service::installed(home).ok().flatten()?;
+    let reinstall = "leoflow service install";
+    Some(match service.is_enabled() {
+        Err(error) => Check::warning("service", format!("{}: {error}", service.unit()), "leoflow service status"),
+        Ok(false) => Check::warning("service", format!("{} is disabled", service.unit()), reinstall),
+        Ok(true) if !service.is_current() => Check::warning(
+            "service",
+            format!("{} differs from the file that this release writes", service.file.display()),
+            reinstall,
+        ),
+        Ok(true) => Check::ok("service", format!("{}, {}", service.unit(), service::start_description(&service))),
+    })
+}
+
+/// Checks that the server can read the whole workspace.
+fn workspace(folder: &Path) -> Option<Check> {
+    let scan = python::scan(folder, python::Syntax::from_environment(), python::LIMITS, &BTreeMap::new());
+    Some(match scan {
+        Err(error) => Check::problem(
+            "workspace",
+            format!("cannot read {}: {error}", folder.display()),
+            "make it readable (its DAGs stay unchanged until then), or set another `workspace` in config.yaml",
+        ),
+        Ok(scan) => match scan.unscanned.iter().next() {
+            None => Check::ok("workspace", format!("{}, {} Python file(s)", folder.display(), scan.files.len())),
+            Some((folder, reason)) => Check::warning(
+                "workspace",
+                format!(
+                    "{} of its folders were not scanned completely, such as {}",
+                    scan.unscanned.len(),
+                    folder.display()
+                ),
+                reason.clone(),
+            ),
+        },
+    })
+}
+
+/// Checks that PostgreSQL can run for this user.
+fn platform() -> Check {
+    let platform = format!("{} on {}", std::env::consts::OS, std::env::consts::ARCH);
+    match Identity::for_postgres() {
+        Identity::Own => Check::ok("platform", platform),
+        Identity::Mapped(single) => match single.check_allowed() {
+            Ok(()) => Check::ok("platform", format!("{platform}; PostgreSQL runs in a user namespace")),
+            Err(error) => Check::problem(
+                "platform",
+                format!("{platform}; PostgreSQL needs a user namespace to run for this user: {error}"),
+                "run as an ordinary user, or allow user namespaces",
+            ),
+        },
+        Identity::Impossible => {
+            let uid = user::effective_uid();
+            Check::problem(
+                "platform",
+                format!("{platform}; user {uid} has no passwd entry, and neither has any other user"),
+                "run as an ordinary user",
+            )
+        }
+    }
+}
+
+fn home_folder(home: &Home) -> Check {
+    let path = home.root().display();
+    if home.exists() {
+        Check::ok("home", path.to_string())
+    } else {
+        Check::warning("home", format!("{path} does not exist yet"), "leoflow setup")
+    }
+}
+
+/// Finds files of another user, for example of a command run as root: the user's own commands cannot change them.
+fn owner(home: &Home) -> Check {
+    let own_uid = user::effective_uid();
+    let name = |uid| user::login_name(uid).unwrap_or_else(|| format!("user {uid}"));
+    let owner_of = |path: &Path| fs::symlink_metadata(path).ok().map(|meta| meta.uid());
+    let folders = [home.root().to_owned(), home.run(), home.logs(), home.backups(), home.postgres()];
+    let entries = folders.iter().flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten());
+    let foreign = entries.map(|entry| entry.path()).find(|path| owner_of(path).is_some_and(|uid| uid != own_uid));
+    match foreign {
+        None => Check::ok("owner", name(own_uid)),
+        Some(path) => Check::problem(
+            "owner",
+            format!("{} belongs to {}", path.display(), owner_of(&path).map(name).unwrap_or_default()),
+            format!("sudo chown -hR {own_uid} '{}'", home.root().display()),
+        ),
+    }
+}
+
+fn space(home: &Home) -> Check {
+    match disk::free_bytes(home.root()) {
+        Ok(free) if free < SPACE_NEEDED => Check::problem(
+            "space",
+            format!("{} MiB free", free / MIB),
+            format!("free at least {} MiB", SPACE_NEEDED / MIB),
+        ),
+        Ok(free) if free < SPACE_WANTED => {
+            Check::warning("space", format!("{} MiB free", free / MIB), "free some disk space")
+        }
+        Ok(free) => Check::ok("space", format!("{} MiB free", free / MIB)),
+        Err(error) => Check::warning(
+            "space",
+            format!("cannot read the free space: {error}"),
+            "check that the home's disk is mounted",
+        ),
+    }
+}
+
+/// Checks that private files are readable by the owner only.
+fn permissions(home: &Home) -> Vec<Check> {
+    let private = [
+        (home.root().to_owned(), 0o700),
+        (home.run(), 0o700),
+        (home.config(), 0o600),
+        (home.postgres_credentials(), 0o600),
+    ];
+    let open_files: Vec<Check> = private
+        .into_iter()
+        .filter_map(|(path, expected)| {
+            let mode = files::mode(&path).ok()?;
+            (mode & 0o077 != 0).then(|| {
+                let detail = format!("{} is readable by other users (mode {mode:04o})", path.display());
+                let remedy = format!("chmod {expected:o} '{}'", path.display());
+                Check::problem("permissions", detail, remedy).with_fix(Fix::RestrictPermissions(path, expected))
+            })
+        })
+        .collect();
+    if open_files.is_empty() { vec![Check::ok("permissions", "private files are private")] } else { open_files }
+}
+
+/// Checks that the settings are valid, and that no config is missing whose key the datastore needs.
+fn configuration(home: &Home, loaded: &Result<Option<config::Loaded>, config::ConfigError>) -> Check {
+    match loaded {
+        Ok(None) if cluster::state(home) == ClusterState::Ready => Check::problem(
+            "config",
+            "config.yaml is missing, and with it the encryption key of the datastore",
+            KEY_LOST,
+        ),
+        Ok(None) => Check::warning("config", "no config.yaml yet", "leoflow setup"),
+        Ok(Some(_)) if config_is_blank(home) => Check::problem("config", "config.yaml is empty", KEY_LOST),
+        Ok(Some(loaded)) if !loaded.warning_lines(&home.config()).is_empty() => {
+            Check::warning("config", loaded.warning_lines(&home.config()).join("; "), "leoflow verify-config")
+        }
+        Ok(Some(_)) => Check::ok("config", home.config().display().to_string()),
+        Err(error @ config::ConfigError::Io { path, .. }) if *path == home.config() => {
+            Check::problem("config", error.to_string(), KEY_LOST)
+        }
+        Err(error @ config::ConfigError::Io { .. }) => {
+            Check::problem("config", error.to_string(), "make it readable, or move it elsewhere")
+        }
+        Err(error) => Check::problem("config", error.to_string(), "leoflow verify-config lists each line"),
+    }
+}
+
+/// Checks that the port is free, unless the instance is running.
+fn port(home: &Home, config: Option<&Config>, running: bool) -> Check {
+    let port = config.map_or(config::DEFAULT_PORT, |config| config.port);
+    if running {
+        let url = lock::holder(home).and_then(|holder| holder.url).unwrap_or_else(|| format!("port {port}"));
+        return Check::ok("port", format!("serving {url}"));
+    }
+    let host = config.map_or(std::net::Ipv4Addr::LOCALHOST, |config| config.host);
+    match leoflow_base::sys::listener::bind_at(host, port) {
+        Ok(_) => Check::ok("port", format!("{port} is free")),
+        Err(error) => {
+            let occupant = ports::listening_process(port)
+                .map_or_else(|| error.to_string(), |(pid, line)| format!("taken by {line} (pid {pid})"));
+            Check::problem(
+                "port",
+                format!("{port}: {occupant}"),
+                "leoflow lite --port ANOTHER, or change port in config.yaml",
+            )
+        }
+    }
+}
+
+/// Remedy for a missing config, which contains the encryption key.
+const KEY_LOST: &str = "restore it from a copy, because a new one would have another encryption key; or restore a backup: \
+                        leoflow lite restore --input FILE --force, which keeps the current data";
+/// Reports a running instance that does not work, with the reason from `lite status`.
+fn instance(home: &Home) -> Option<Check> {
+    let status = control::status_of(home)?;
+    let is_unwell = matches!(status.state, InstanceState::Degraded | InstanceState::Failed);
+    is_unwell.then(|| {
+        let reason = status.reason.unwrap_or_else(|| status.state.to_string());
+        Check::problem("instance", reason, "leoflow lite status, then leoflow lite logs")
+    })
+}
+
+/// Checks the database's schema and data migrations.
+fn schema_check(schema: Option<Result<SchemaReport, SchemaUnavailable>>) -> Check {
+    match schema {
+        None => Check::ok("schema", "no datastore yet"),
+        Some(Ok(SchemaReport { failed: Some(failed), .. })) => Check::warning(
+            "schema",
+            format!("data migration {} failed: {}", failed.migration, failed.error.unwrap_or_default()),
+            format!("fix the cause, then: leoflow data-migrate resume {}", failed.version),
+        ),
+        Some(Ok(report)) => schema_verdict(&report.state),
+        Some(Err(unavailable)) => Check::problem("schema", unavailable.reason, unavailable.remedy),
+    }
+}
+
+fn schema_verdict(state: &State) -> Check {
+    match (state, schema::refusal(state)) {
+        (State::Newer { database, binary }, _) => Check::problem(
+            "schema",
+            format!(
+                "the database is at version {database} but this program only knows up to {binary}: it is an older leoflow; \
+                 the data is intact"
+            ),
+            "run a newer one: leoflow versions lists the installed releases",
+        ),
+        (_, Some(error)) => Check::problem("schema", error.to_string(), "leoflow migrate-db status"),
+        (State::Current { version }, None) => Check::ok("schema", format!("version {version}")),
+        (State::Pending { versions, .. }, None) => Check::warning(
+            "schema",
+            format!("{} migrations pending", versions.len()),
+            "leoflow migrate-db, or start Leoflow",
+        ),
+        (_, None) => Check::ok("schema", "not created yet; the next start creates it"),
+    }
+}
+
+/// Checks the links in `bin/`.
+fn binaries(home: &Home) -> Check {
+    match install_self::installed_version(home) {
+        Some(version) => Check::ok("binary", format!("{version} in {}", home.bin().display())),
+        None => match newest_version(home) {
+            Some(version) => Check::warning("binary", "the links in bin/ are incomplete", "leoflow doctor --fix")
+                .with_fix(Fix::LinkBinaries(version)),
+            None => Check::warning("binary", "not installed in the home", "leoflow setup"),
+        },
+    }
+}
+
+/// Warns about another `leoflow` that comes first on the PATH.
+fn path(home: &Home) -> Option<Check> {
+    let other = other_copy(home)?;
+    let remedy = format!("remove it, or put {} first on the PATH", home.bin().display());
+    Some(Check::warning("path", other.warning(home), remedy))
+}
+
+/// The version that was installed last.
+fn newest_version(home: &Home) -> Option<String> {
+    let mut versions: Vec<(std::time::SystemTime, String)> = fs::read_dir(home.versions())
+        .ok()?
+        .flatten()
+        .filter(|entry| entry.path().join("leoflow").is_file())
+        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.file_name().into_string().ok()?)))
+        .collect();
+    versions.sort();
+    versions.pop().map(|(_, name)| name)
+}
+
+/// Looks for leftover processes of a killed run.
+fn leftovers(home: &Home, running: bool) -> Check {
+    if running {
+        return Check::ok("leftovers", "not checked while Leoflow runs");
+    }
+    let processes = match supervisor::find_leftovers(home) {
+        Ok(processes) if processes.is_empty() => return Check::ok("leftovers", "none"),
+        Ok(processes) => processes,
+        Err(error) => {
+            let detail = format!("cannot read {}: {error}", home.processes().display());
+            return Check::problem("leftovers", detail, "check the disk, then rerun leoflow doctor");
+        }
+    };
+    let pids: Vec<String> = processes.iter().map(|(name, process)| format!("{name} {}", process.pid)).collect();
+    Check::warning(
+        "leftovers",
+        format!("processes of a killed run: {}", pids.join(", ")),
+        "the next start ends them, or run leoflow doctor --fix",
+    )
+    .with_fix(Fix::EndLeftovers)
+}
+
+/// Applies one fix. The caller holds the home's lock.
+pub fn fix(home: &Home, fix: &Fix) -> std::io::Result<()> {
+    match fix {
+        Fix::RestrictPermissions(path, mode) => fs::set_permissions(path, Permissions::from_mode(*mode)),
+        Fix::EndLeftovers => supervisor::end_leftovers(home).map(drop),
+        Fix::LinkBinaries(version) => install_self::link(home, version),
+    }
+}

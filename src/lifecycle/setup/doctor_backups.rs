@@ -1,0 +1,42 @@
+//! Checks the scheduled backups.
+
+use super::check::Check;
+use jiff::{SignedDuration, Timestamp, Zoned};
+use leoflow_base::config::{Config, Overdue};
+use leoflow_base::home::Home;
+use leoflow_base::home::upkeep::{self, Job, Kind};
+use leoflow_base::protocol::control;
+
+/// Checks scheduled backups and test restores; `None` before the first is due.
+pub fn backups(home: &Home, config: Option<&Config>) -> Option<Check> {
+    let upkeep = upkeep::read(home);
+    let overdue = config.map(|config| overdue(home, config)).unwrap_or_default();
+    let mut problems = upkeep.as_ref().map(upkeep::Upkeep::problems).unwrap_or_default();
+    problems.extend(overdue.iter().map(ToString::to_string));
+    let describe = |verb: &str, job: &Job| match job.done_at.filter(|_| !job.partial) {
+        Some(time) => format!("{verb} {}", time.strftime("%Y-%m-%d %H:%M UTC")),
+        None => format!("never {verb}"),
+    };
+    let times = match &upkeep {
+        Some(known) => {
+            format!("{}, {}", describe("made", &known.backup), describe("test-restored", &known.verification))
+        }
+        None if problems.is_empty() => return None,
+        None => "never made".to_owned(),
+    };
+    let concerns_backup = upkeep.is_some_and(|known| known.backup.problem.is_some())
+        || overdue.iter().any(|job| job.kind == Kind::Backup);
+    let remedy = if concerns_backup { "leoflow lite backup" } else { "leoflow lite backups verify" };
+    Some(match problems.as_slice() {
+        [] => Check::ok("backups", format!("scheduled: {times}")),
+        problems => Check::problem("backups", format!("{}; {times}", problems.join("; ")), remedy),
+    })
+}
+
+fn overdue(home: &Home, config: &Config) -> Vec<Overdue> {
+    let Some(status) = control::status_of(home) else { return Vec::new() };
+    let now = Zoned::now();
+    let uptime = SignedDuration::from_secs(i64::try_from(status.uptime_seconds).unwrap_or(i64::MAX));
+    let since = now.timestamp().checked_sub(uptime).unwrap_or(Timestamp::MIN);
+    config.backup.overdue(upkeep::read(home).as_ref(), since, &now)
+}

@@ -1,0 +1,110 @@
+//! Checks Python and the environments of projects.
+
+use super::check::Check;
+use jiff::Timestamp;
+use leoflow_base::home::Home;
+use leoflow_python::notes::{self, Note};
+use leoflow_python::{self as python, environments};
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+
+/// Python's state in a running server.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ServerPython {
+    /// Interpreter for DAGs.
+    pub python: Option<PathBuf>,
+    /// Environments that could not be built.
+    pub failed: Vec<Failed>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Failed {
+    files: Vec<String>,
+    detail: String,
+}
+
+/// Checks the Python for DAGs; `known` is the configured or running one.
+pub fn python_found(known: Option<&Path>) -> Check {
+    match python::find(known) {
+        Ok(python) => Check::ok("python", format!("{} ({})", python.path.display(), python.version)),
+        Err(reason) => Check::warning(
+            "python",
+            reason,
+            "install Python 3.10 or newer, or set its path: leoflow config set python PATH",
+        ),
+    }
+}
+
+/// Checks a running instance's warm Python processes, which are kept ready for tasks, and its trigger processes.
+pub fn processes(home: &Home) -> Check {
+    processes_check(&notes::of_running(home))
+}
+
+fn processes_check(notes: &[Note]) -> Check {
+    const NAME: &str = "processes";
+    if notes.is_empty() {
+        return Check::ok(NAME, "warm Python processes and triggers: no failure recorded");
+    }
+    let lines: Vec<String> = notes.iter().map(describe).collect();
+    let remedy = "see leoflow lite logs agent and leoflow lite logs server; no action is needed where a next \
+                  try is listed";
+    Check::warning(NAME, lines.join("\n"), remedy)
+}
+
+fn describe(note: &Note) -> String {
+    let to_seconds = |time: Timestamp| time.round(jiff::Unit::Second).unwrap_or(time);
+    let next = note.next_try.map(|time| format!("; next try: when needed after {}", to_seconds(time)));
+    format!(
+        "{} ({}): {} since {}, because {}{}",
+        note.subject,
+        note.program.display(),
+        note.effect,
+        to_seconds(note.since),
+        note.reason,
+        next.unwrap_or_default(),
+    )
+}
+
+/// Checks the Python environments of projects; `failed` are those that the running server could not build.
+pub fn environments(home: &Home, failed: &[Failed]) -> Check {
+    const NAME: &str = "environments";
+    if let Some(environment) = failed.first() {
+        let first_line = environment.detail.lines().next().unwrap_or_default();
+        let detail = format!("cannot build the environment of {}: {first_line}", environment.files.join(", "));
+        return Check::warning(
+            NAME,
+            detail,
+            "leoflow env list shows the whole error; change the project's requirements",
+        );
+    }
+    let built = environments::count(home);
+    let uv_state = environments::find_uv(home).map_or("uv is downloaded when needed".to_owned(), |uv| uv.to_string());
+    Check::ok(NAME, format!("{built} built; {uv_state}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::setup::check::Verdict;
+
+    #[test]
+    fn a_note_names_subject_reason_and_next_try() {
+        assert_eq!(processes_check(&[]).verdict, Verdict::Ok);
+        let note = Note {
+            subject: "the warm Python for tasks".to_owned(),
+            program: "/h/venvs/1/bin/python".into(),
+            effect: "is without pandas".to_owned(),
+            reason: "it starts threads, which no fork has: worker".to_owned(),
+            since: "2026-11-25T11:00:00Z".parse().unwrap(),
+            next_try: Some("2026-11-25T11:10:00.5Z".parse().unwrap()),
+        };
+        let check = processes_check(&[note]);
+        assert_eq!(check.verdict, Verdict::Warning);
+        assert_eq!(
+            check.detail,
+            "the warm Python for tasks (/h/venvs/1/bin/python): is without pandas since 2026-11-25T11:00:00Z, because \
+             it starts threads, which no fork has: worker; next try: when needed after 2026-11-25T11:10:01Z"
+        );
+    }
+}

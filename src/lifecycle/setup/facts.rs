@@ -1,0 +1,112 @@
+//! Reads the present state of a home. Changes nothing.
+
+use super::install_self;
+use super::receipt::{Receipt, ReceiptError};
+use super::scaffold;
+use leoflow_base::config::{self, Config, ConfigError, DatastoreSetting};
+use leoflow_base::home::journal::{self, JournalError, Operation};
+use leoflow_base::home::{Home, instances};
+use leoflow_base::sys::files;
+use leoflow_base::web_ui::{self, UiSource};
+use leoflow_postgres::acquire::Sources;
+use leoflow_postgres::cluster::{self, ClusterState};
+use leoflow_postgres::location::{self, Kind, Location, LocationError};
+use leoflow_postgres::{Installation, install};
+use leoflow_python::{self as python, PackageSource};
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConfigFact {
+    Absent,
+    Present(Box<Config>),
+}
+
+/// Everything that the plan depends on.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    pub home: PathBuf,
+    pub instance_name: Option<String>,
+    pub config: ConfigFact,
+    pub receipt: Option<Receipt>,
+    pub cluster: ClusterState,
+    /// The `datastore` setting in `config.yaml`.
+    pub datastore: DatastoreSetting,
+    /// Location of the data if it is not under the home.
+    pub location: Option<Location>,
+    /// True when `config.yaml` names that location.
+    pub location_is_configured: bool,
+    pub credentials_present: bool,
+    pub installation: Option<Installation>,
+    /// True when PostgreSQL would come over the network, the slowest step.
+    pub postgres_needs_network: bool,
+    /// True when the Python packages for DAGs are present, or turned off.
+    pub packages_present: bool,
+    /// True when Airflow's web UI is present, or turned off.
+    pub ui_present: bool,
+    /// The version that the links in `bin/` point to.
+    pub installed_version: Option<String>,
+    pub own_version: String,
+    /// True when the installed binary of this version is identical to the running one.
+    pub own_version_is_installed: bool,
+    pub workspace: PathBuf,
+    pub workspace_exists: bool,
+    /// True when the workspace is empty or contains only the starter project, as after an interrupted run.
+    pub workspace_is_empty: bool,
+    /// Steps that an interrupted run had started.
+    pub unfinished: Option<Vec<String>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum FactsError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Receipt(#[from] ReceiptError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Location(#[from] LocationError),
+}
+
+/// Gathers the facts. `workspace` applies if the config names none. `compare_binary` compares the installed binary with
+/// the running one, which reads both.
+pub fn gather(home: &Home, own_version: &str, workspace: &Path, compare_binary: bool) -> Result<Facts, FactsError> {
+    // Setup must not write values of the override files into the main file.
+    let config = config::read_file(&home.config())?.map(|loaded| loaded.config);
+    let workspace = config.as_ref().and_then(|config| config.workspace.clone()).unwrap_or_else(|| workspace.to_owned());
+    let location = location::recorded(home)?;
+    Ok(Facts {
+        home: home.root().to_owned(),
+        instance_name: instances::name_of(home).filter(|name| name != instances::DEFAULT),
+        receipt: Receipt::load(home)?,
+        cluster: cluster::state(home),
+        location_is_configured: location.is_none() || location::is_configured(home)?,
+        datastore: config.as_ref().map(|config| config.datastore.clone()).unwrap_or_default(),
+        credentials_present: home.postgres_credentials().exists()
+            || location.as_ref().is_some_and(|location| location.kind == Kind::External),
+        location,
+        installation: install::installed(home),
+        postgres_needs_network: Sources::from_environment().need_network(),
+        packages_present: python::installed_packages(home).is_some()
+            || PackageSource::from_environment() == PackageSource::None,
+        ui_present: web_ui::installed(home).is_some() || UiSource::from_environment() == UiSource::None,
+        installed_version: install_self::installed_version(home),
+        own_version: own_version.to_owned(),
+        own_version_is_installed: compare_binary && install_self::is_installed(home, own_version),
+        workspace_exists: workspace.exists(),
+        workspace_is_empty: scaffold::is_untouched(&workspace),
+        workspace,
+        unfinished: journal::unfinished(home)?
+            .filter(|entry| entry.operation == Operation::Setup)
+            .map(|entry| entry.steps.into_iter().take(entry.at + 1).collect()),
+        config: match config {
+            Some(config) => ConfigFact::Present(Box::new(config)),
+            None => ConfigFact::Absent,
+        },
+    })
+}
+
+/// True when `config.yaml` exists but is empty, for example after a crash.
+pub fn config_is_blank(home: &Home) -> bool {
+    files::read_text(&home.config(), 1024 * 1024).ok().flatten().is_some_and(|text| text.trim().is_empty())
+}

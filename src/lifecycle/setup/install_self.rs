@@ -1,0 +1,94 @@
+//! Installs the running binary: `versions/<version>/leoflow` and three links in `bin/`.
+
+use leoflow_base::home::Home;
+use leoflow_base::sys::{checkpoint, env_vars, files};
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// Names of the links to the one executable.
+pub const NAMES: [&str; 3] = ["leoflow", "leoflow-server", "leoflow-agent"];
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot install {path}: {source}")]
+pub struct InstallError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// The version that `bin/leoflow` points to; `None` unless all links point to a file.
+pub fn installed_version(home: &Home) -> Option<String> {
+    let is_complete = NAMES.iter().all(|name| home.bin().join(name).is_file());
+    linked_version(home).filter(|_| is_complete)
+}
+
+/// The version that one of the links names, even if it does not exist.
+pub fn linked_version(home: &Home) -> Option<String> {
+    NAMES.iter().find_map(|name| {
+        let target = fs::read_link(home.bin().join(name)).ok()?;
+        Some(target.parent()?.file_name()?.to_str()?.to_owned())
+    })
+}
+
+/// True when `versions/<version>/leoflow` is identical to the running program.
+pub fn is_installed(home: &Home, version: &str) -> bool {
+    let target = home.versions().join(version).join(NAMES[0]);
+    env_vars::current_exe().is_ok_and(|own| own == target || same_content(&own, &target).unwrap_or(false))
+}
+
+fn same_content(first: &Path, other: &Path) -> io::Result<bool> {
+    let (mut first, mut other) = (File::open(first)?, File::open(other)?);
+    if first.metadata()?.len() != other.metadata()?.len() {
+        return Ok(false);
+    }
+    let (mut left, mut right) = (vec![0; 256 * 1024], vec![0; 256 * 1024]);
+    loop {
+        let length = first.read(&mut left)?;
+        if length == 0 {
+            return Ok(true);
+        }
+        other.read_exact(&mut right[..length])?;
+        if left[..length] != right[..length] {
+            return Ok(false);
+        }
+    }
+}
+
+/// Copies the running program into the home and links it.
+pub fn install(home: &Home, version: &str) -> Result<(), InstallError> {
+    let target = home.versions().join(version).join(NAMES[0]);
+    let failed = |source| InstallError { path: target.clone(), source };
+    if !is_installed(home, version) {
+        copy(&target).map_err(failed)?;
+    }
+    checkpoint("binary.copied");
+    link(home, version).map_err(|source| InstallError { path: home.bin(), source })
+}
+
+/// Copies the running program to `target`.
+fn copy(target: &Path) -> io::Result<()> {
+    let folder = target.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    files::create_private_dir(folder)?;
+    let temporary = files::temporary_neighbour(target);
+    let copied = fs::copy(env_vars::current_exe()?, &temporary).and_then(|_| {
+        fs::set_permissions(&temporary, Permissions::from_mode(0o755))?;
+        File::open(&temporary)?.sync_all()?;
+        files::rename_durably(&temporary, target)
+    });
+    if copied.is_err() {
+        // Incomplete and ours; the error is already known.
+        let _ = files::remove_any(&temporary);
+    }
+    copied
+}
+
+/// Links an installed version in `bin/`.
+pub fn link(home: &Home, version: &str) -> io::Result<()> {
+    files::create_private_dir(&home.bin())?;
+    let target = Path::new("../versions").join(version).join(NAMES[0]);
+    for name in NAMES {
+        files::replace_link(&target, &home.bin().join(name))?;
+    }
+    Ok(())
+}

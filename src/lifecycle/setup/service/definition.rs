@@ -1,0 +1,284 @@
+//! Builds the file for the service manager. Pure.
+//!
+//! <https://www.freedesktop.org/software/systemd/man/latest/systemd.service.html>,
+//! <https://www.manpagez.com/man/5/launchd.plist/>
+
+use leoflow_base::protocol::child::SERVICE;
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Systemd,
+    Launchd,
+}
+
+impl Kind {
+    pub fn of_this_system() -> Self {
+        if cfg!(target_os = "macos") { Self::Launchd } else { Self::Systemd }
+    }
+}
+
+/// Definition of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Definition {
+    pub kind: Kind,
+    /// Such as `leoflow` or `leoflow-NAME`.
+    pub name: String,
+    /// Canonical path of the home.
+    pub home: PathBuf,
+    pub program: PathBuf,
+    /// Log file for launchd, which has no journal.
+    pub log: PathBuf,
+    /// The user's search path, because tasks inherit it; a manager's own is shorter.
+    pub search_path: Option<String>,
+}
+
+/// Keys that name the home in a unit file and in a plist.
+const HOME_KEY: &str = "X-Leoflow-Home";
+const PLIST_HOME: &str = "<key>LeoflowHome</key>";
+/// Starts of the line with the search path, which is ignored when files are compared.
+const UNIT_PATH: &str = "Environment=\"PATH=";
+const PLIST_PATH: &str = "    <key>PATH</key>";
+/// First line of the file, a comment.
+const HEAD: &str = "Made by `leoflow service install`; `leoflow service uninstall` removes it.";
+
+/// Returns the service's name: stable for a home, and unique.
+pub fn name(home: &Path, user_home: &Path) -> String {
+    let folder_name = home.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let sanitized = |name: &str| {
+        name.chars().map(|c| if c.is_ascii_alphanumeric() || "-_".contains(c) { c } else { '-' }).collect::<String>()
+    };
+    let is_in_user_home = home.parent() == Some(user_home);
+    match folder_name.strip_prefix(".leoflow") {
+        Some("") if is_in_user_home => "leoflow".to_owned(),
+        Some(instance) if is_in_user_home && instance.starts_with('-') && sanitized(instance) == instance => {
+            format!("leoflow{instance}")
+        }
+        _ => {
+            let hash = hex::encode(Sha256::digest(home.to_string_lossy().as_bytes()));
+            let folder_name: String = sanitized(folder_name.trim_start_matches('.')).chars().take(40).collect();
+            let prefix = if folder_name.starts_with("leoflow") { "" } else { "leoflow-" };
+            format!("{prefix}{folder_name}-{}", &hash[..8])
+        }
+    }
+}
+
+impl Definition {
+    /// Name of the unit in the manager.
+    pub fn unit(&self) -> String {
+        match self.kind {
+            Kind::Systemd => format!("{}.service", self.name),
+            Kind::Launchd => format!("io.github.leoflow.{}", self.name),
+        }
+    }
+
+    pub fn file_name(&self) -> String {
+        match self.kind {
+            Kind::Systemd => self.unit(),
+            Kind::Launchd => format!("{}.plist", self.unit()),
+        }
+    }
+
+    /// Content of the file.
+    pub fn text(&self) -> String {
+        match self.kind {
+            Kind::Systemd => self.systemd(),
+            Kind::Launchd => self.launchd(),
+        }
+    }
+
+    /// True when a file has the same settings. Comments are ignored: another release words them differently. So is the
+    /// search path, which depends on the shell that installed the file.
+    pub fn is_same(&self, text: &str) -> bool {
+        let mut without_path = self.clone();
+        without_path.search_path = None;
+        let is_setting = |line: &&str| ![UNIT_PATH, PLIST_PATH, "#"].iter().any(|start| line.starts_with(start));
+        text.lines().filter(is_setting).eq(without_path.text().lines().filter(is_setting))
+    }
+
+    /// Returns the home named in a file; `None` if the file is not ours.
+    pub fn home_in(&self, text: &str) -> Option<String> {
+        text.lines().find_map(|line| match self.kind {
+            Kind::Systemd => line.strip_prefix(HOME_KEY)?.strip_prefix('=').map(str::to_owned),
+            Kind::Launchd => {
+                let text = line.trim().strip_prefix(PLIST_HOME)?.strip_prefix("<string>")?.strip_suffix("</string>")?;
+                Some(text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+            }
+        })
+    }
+
+    fn systemd(&self) -> String {
+        let path = |path: &Path| quoted(&path.to_string_lossy()).replace('$', "$$");
+        let environment = match &self.search_path {
+            Some(search_path) => format!("Environment={}\n", quoted(&format!("PATH={search_path}"))),
+            None => String::new(),
+        };
+        format!(
+            "# {HEAD}\n\
+             [Unit]\n\
+             Description=Leoflow Lite in {shown}\n\
+             {HOME_KEY}={home_line}\n\
+             ConditionPathExists={condition}\n\
+             # Restart without limit: the cause may be temporary.\n\
+             StartLimitIntervalSec=0\n\
+             \n\
+             [Service]\n\
+             Type=notify\n\
+             NotifyAccess=main\n\
+             # Through env, because systemd does not accept every path as a program.\n\
+             ExecStart=/usr/bin/env {program} --home {home} lite\n\
+             Environment={SERVICE}=1\n\
+             {environment}\
+             # A start may recover or migrate a database, which has its own time limits.\n\
+             TimeoutStartSec=infinity\n\
+             TimeoutStopSec=90\n\
+             # The supervisor stops its processes. Tasks keep running and the next start adopts them.\n\
+             KillMode=process\n\
+             OOMPolicy=continue\n\
+             SuccessExitStatus=130 143\n\
+             Restart=on-failure\n\
+             # Pauses grow to five minutes with systemd 254 or newer; older versions ignore both settings.\n\
+             RestartSec=5\n\
+             RestartSteps=6\n\
+             RestartMaxDelaySec=300\n\
+             # Usage errors, refusals that protect data, and a missing program: a restart cannot help.\n\
+             RestartPreventExitStatus=2 3 126 127\n\
+             \n\
+             [Install]\n\
+             WantedBy=default.target\n",
+            shown = self.home.to_string_lossy().replace('%', "%%"),
+            home_line = self.home.to_string_lossy(),
+            condition = self.program.to_string_lossy().replace('%', "%%"),
+            program = path(&self.program),
+            home = path(&self.home),
+        )
+    }
+
+    fn launchd(&self) -> String {
+        let path = |path: &Path| escaped(&path.to_string_lossy());
+        let environment = match &self.search_path {
+            Some(search_path) => {
+                format!("{PLIST_PATH}<string>{}</string>\n", escaped(search_path))
+            }
+            None => String::new(),
+        };
+        format!(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
+             <!DOCTYPE plist PUBLIC \"-//Apple//DTD PLIST 1.0//EN\" \"http://www.apple.com/DTDs/PropertyList-1.0.dtd\">\n\
+             <!-- {HEAD} -->\n\
+             <plist version=\"1.0\">\n\
+             <dict>\n  \
+               {PLIST_HOME}<string>{home}</string>\n  \
+               <key>Label</key><string>{label}</string>\n  \
+               <key>ProgramArguments</key>\n  \
+               <array><string>{program}</string><string>--home</string><string>{home}</string><string>lite</string></array>\n\
+             \x20 <key>EnvironmentVariables</key>\n\
+             \x20 <dict>\n\
+             {environment}\
+             \x20   <key>{SERVICE}</key><string>1</string>\n\
+             \x20 </dict>\n  \
+               <key>RunAtLoad</key><true/>\n  \
+               <key>KeepAlive</key><dict><key>SuccessfulExit</key><false/></dict>\n  \
+               <key>ThrottleInterval</key><integer>5</integer>\n  \
+               <key>ExitTimeOut</key><integer>90</integer>\n  \
+               <key>AbandonProcessGroup</key><true/>\n  \
+               <key>StandardOutPath</key><string>{log}</string>\n  \
+               <key>StandardErrorPath</key><string>{log}</string>\n\
+             </dict>\n\
+             </plist>\n",
+            label = escaped(&self.unit()),
+            program = path(&self.program),
+            home = path(&self.home),
+            log = path(&self.log),
+        )
+    }
+}
+
+/// Quotes a word of a unit file.
+fn quoted(text: &str) -> String {
+    let escaped = text
+        .chars()
+        .map(|character| match character {
+            '\\' => "\\\\".to_owned(),
+            '"' => "\\\"".to_owned(),
+            '\n' => "\\n".to_owned(),
+            '%' => "%%".to_owned(),
+            other => other.to_string(),
+        })
+        .collect::<String>();
+    format!("\"{escaped}\"")
+}
+
+/// Escapes text for XML.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn definition(kind: Kind, home: &str) -> Definition {
+        let home = PathBuf::from(home);
+        Definition {
+            kind,
+            name: name(&home, Path::new("/home/ada")),
+            program: home.join("bin/leoflow"),
+            log: home.join("logs/lite.log"),
+            search_path: Some("/home/ada/bin:/usr/bin".to_owned()),
+            home,
+        }
+    }
+
+    #[test]
+    fn each_home_has_a_unique_name() {
+        for (home, expected) in [
+            ("/home/ada/.leoflow", "leoflow"),
+            ("/home/ada/.leoflow-staging", "leoflow-staging"),
+            ("/home/ada/.leoflow-a b", "leoflow-a-b-"),
+            ("/srv/.leoflow", "leoflow-"),
+            ("/home/ada/my flows", "leoflow-my-flows-"),
+        ] {
+            let service = name(Path::new(home), Path::new("/home/ada"));
+            assert!(service.starts_with(expected), "{home}: {service}");
+            assert_eq!(service.len() > expected.len(), expected.ends_with('-'), "{home}: {service}");
+        }
+        assert_ne!(name(Path::new("/a/x"), Path::new("/")), name(Path::new("/b/x"), Path::new("/")));
+    }
+
+    #[test]
+    fn starts_the_linked_binary_with_its_home() {
+        let unit = definition(Kind::Systemd, "/home/ada/.leoflow").text();
+        assert!(unit.contains("\nType=notify\n"), "{unit}");
+        let start = "\nExecStart=/usr/bin/env \"/home/ada/.leoflow/bin/leoflow\" --home \"/home/ada/.leoflow\" lite\n";
+        assert!(unit.contains(start), "{unit}");
+        assert!(unit.contains("\nEnvironment=\"PATH=/home/ada/bin:/usr/bin\"\n"), "{unit}");
+        let plist = definition(Kind::Launchd, "/home/ada/.leoflow").text();
+        let arguments = "<array><string>/home/ada/.leoflow/bin/leoflow</string><string>--home</string>\
+                         <string>/home/ada/.leoflow</string><string>lite</string></array>";
+        assert!(plist.contains(arguments), "{plist}");
+    }
+
+    #[test]
+    fn quotes_any_path() {
+        let unusual_path = definition(Kind::Systemd, "/home/ada/50% of $HOME \"x\\y\"");
+        let expected = "--home \"/home/ada/50%% of $$HOME \\\"x\\\\y\\\"\" lite";
+        assert!(unusual_path.text().contains(expected), "{}", unusual_path.text());
+        let xml = definition(Kind::Launchd, "/home/ada/<&>").text();
+        assert!(xml.contains("<string>/home/ada/&lt;&amp;&gt;</string>"), "{xml}");
+    }
+
+    #[test]
+    fn a_file_names_its_home_and_ignores_the_search_path() {
+        for kind in [Kind::Systemd, Kind::Launchd] {
+            let ours = definition(kind, "/home/ada/.leoflow");
+            assert_eq!(ours.home_in(&ours.text()).as_deref(), Some("/home/ada/.leoflow"), "{kind:?}");
+            assert_eq!(ours.home_in("[Service]\nExecStart=/bin/true\n"), None);
+            let other_shell = Definition { search_path: Some("/bin".to_owned()), ..ours.clone() };
+            assert!(ours.is_same(&other_shell.text()), "{kind:?}");
+            assert!(!ours.is_same(&ours.text().replace("bin/leoflow", "bin/other")), "{kind:?}");
+            assert!(ours.is_same(&ours.text().replace("# Restart", "# As before, restart")), "{kind:?}");
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Finds version control with work that exists nowhere else: uncommitted, or committed but not pushed.
+
+use leoflow_base::sys::command::{self, output_within};
+use leoflow_base::sys::env_vars;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repository {
+    pub path: PathBuf,
+    /// The unsaved work, or why it is unknown.
+    pub why: String,
+}
+
+/// Kinds of repositories; only git's state can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Git,
+    BareGit,
+    Other(&'static str),
+}
+
+/// Time limit of a git command, enough for the status of a large repository.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Returns the repository if it has unsaved work.
+pub fn unsaved(path: &Path, kind: Kind) -> Option<Repository> {
+    let repository = |why: String| Some(Repository { path: path.to_owned(), why });
+    let why = match kind {
+        Kind::Other(name) => return repository(format!("it is a {name} repository, whose state Leoflow cannot read")),
+        Kind::Git => uncommitted(path, &[]).transpose().or_else(|| unpushed(path).transpose()),
+        Kind::BareGit => unpushed(path).transpose(),
+    };
+    match why {
+        None => None,
+        Some(Ok(why)) => repository(why),
+        Some(Err(error)) => repository(format!("git failed: {error}")),
+    }
+}
+
+/// Checks a folder inside a larger working tree for uncommitted files.
+pub fn uncommitted_inside(folder: &Path) -> Option<Repository> {
+    if !folder.ancestors().skip(1).any(|ancestor| ancestor.join(".git").exists()) {
+        return None;
+    }
+    let why = match uncommitted(folder, &["--", "."]) {
+        Ok(why) => why?,
+        Err(error) => format!("git failed: {error}"),
+    };
+    Some(Repository { path: folder.to_owned(), why })
+}
+
+/// Counts uncommitted files; `None` if there are none.
+fn uncommitted(path: &Path, more_arguments: &[&str]) -> Result<Option<String>, String> {
+    let text = git(path, &[&["status", "--porcelain", "--untracked-files=all"], more_arguments].concat())?;
+    let count = text.lines().count();
+    Ok((count > 0).then(|| format!("{count} file(s) not committed")))
+}
+
+/// Counts commits that no remote branch contains, including stashes; `None` if there are none.
+fn unpushed(path: &Path) -> Result<Option<String>, String> {
+    let count = git(path, &["rev-list", "--count", "--all", "--not", "--remotes"])?;
+    Ok((count != "0").then(|| format!("{count} commit(s) not pushed")))
+}
+
+/// The empty tree object, present in every repository.
+const EMPTY_TREE: &str = "4b825dc642cb6eb9a060e54bf8d69288fbee4904";
+
+/// Runs git and returns its output.
+fn git(folder: &Path, arguments: &[&str]) -> Result<String, String> {
+    let mut command = Command::new("git");
+    // Runs no program named in a repository's settings: no monitor, no hook, and (with git 2.41 or newer, which then
+    // reads attributes from the empty tree) no filter. None of the caller's GIT_* variables apply.
+    command.env_clear().env("LC_ALL", "C").env("GIT_OPTIONAL_LOCKS", "0").env("GIT_TERMINAL_PROMPT", "0");
+    command.env("GIT_ATTR_SOURCE", EMPTY_TREE).env("GIT_NO_LAZY_FETCH", "1");
+    for name in ["PATH", "HOME"] {
+        if let Some(value) = env_vars::path(name) {
+            command.env(name, value);
+        }
+    }
+    command.arg("-C").arg(folder).args(["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"]);
+    command.args(arguments);
+    command::dies_with_this_thread(&mut command);
+    let output = output_within(&mut command, LIMIT).map_err(|error| error.to_string())?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).lines().next().unwrap_or("unknown error").to_owned());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
+}

@@ -1,0 +1,199 @@
+//! Finds what an uninstall would remove, and obstacles. Follows no links and changes nothing.
+
+use super::plan::{Facts, Identity, Part, Tree};
+use super::repositories::{Kind as RepositoryKind, Repository, uncommitted_inside, unsaved};
+use crate::setup::receipt::{Receipt, ReceiptError};
+use crate::setup::service;
+use leoflow_base::config;
+use leoflow_base::home::journal::{self, JournalError, Operation};
+use leoflow_base::home::{Home, config_files, foreign};
+use leoflow_base::sys::beneath::{Folder, Kind};
+use leoflow_base::sys::{env_vars, mounts, user};
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, thiserror::Error)]
+pub enum FactsError {
+    #[error(transparent)]
+    Receipt(#[from] ReceiptError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error("cannot inspect {path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+}
+
+/// Maximum number of reported paths of a kind.
+const MAX_REPORTED: usize = 5;
+/// Folders of other version control systems, with their names.
+const OTHER_REPOSITORIES: [(&str, &str); 5] =
+    [(".hg", "Mercurial"), (".svn", "Subversion"), (".bzr", "Bazaar"), (".jj", "Jujutsu"), ("_darcs", "Darcs")];
+
+/// Gathers the facts. `purge` includes what only a purge needs: ownership and version control.
+pub fn gather(home: &Home, purge: bool) -> Result<Facts, FactsError> {
+    let receipt = Receipt::load(home)?;
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |source| FactsError::Io { path, source }
+    };
+    let root = home.root();
+    let canonical = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let mut home_tree =
+        if purge { scan(root).map_err(io(root))? } else { Tree { path: canonical(root), ..Tree::default() } };
+    // Downloads of uv and of packages can be repeated: uv's cache looks like a repository, and a package may contain
+    // one.
+    let downloads = [canonical(&home.tools().join("uv")), canonical(&home.environments())];
+    home_tree.repositories.retain(|repository| !downloads.iter().any(|folder| repository.path.starts_with(folder)));
+    let workspace = match receipt.as_ref().map(|receipt| receipt.workspace.clone()) {
+        Some(path) if purge && fs::symlink_metadata(&path).is_ok() => Some(scan(&path).map_err(io(&path))?),
+        _ => None,
+    };
+    Ok(Facts {
+        home: home_tree,
+        receipt_home: match &receipt {
+            Some(receipt) => Some(canonical(&receipt.home)),
+            // An interrupted first setup has no receipt yet; its journal proves the same.
+            None => journal::unfinished(home)?.filter(|e| e.operation == Operation::Setup).map(|_| canonical(root)),
+        },
+        user_homes: user_homes(),
+        workspace,
+        made_workspace: receipt.as_ref().is_some_and(|receipt| receipt.made_workspace),
+        other_workspace: other_workspace(home, receipt.as_ref()),
+        parts: parts(home),
+        not_ours: foreign(home),
+        service: service::installed_file(home)?,
+        shell_files: receipt.map(|receipt| receipt.shell_files).unwrap_or_default(),
+    })
+}
+
+/// The workspace in config.yaml, if a user wrote it there: it is not setup's to remove.
+fn other_workspace(home: &Home, receipt: Option<&Receipt>) -> Option<PathBuf> {
+    let configured = config::load(&home.config()).ok().flatten()?.config.workspace?;
+    receipt.is_none_or(|receipt| receipt.workspace != configured).then_some(configured)
+}
+
+/// Canonical home directories of the user, by environment and by passwd.
+fn user_homes() -> Vec<PathBuf> {
+    let candidates = [env_vars::user_home(), user::home_by_passwd()];
+    candidates.into_iter().flatten().map(|path| path.canonicalize().unwrap_or(path)).collect()
+}
+
+/// Known parts of a home, with whether they contain user data. Everything else is the user's.
+fn parts(home: &Home) -> Vec<Part> {
+    let root = home.root();
+    let known: [(&'static str, PathBuf, bool); 16] = [
+        ("programs", home.bin(), false),
+        ("installed versions", home.versions(), false),
+        ("files of upgrades", home.upgrade(), false),
+        ("PostgreSQL", home.postgres_installs(), false),
+        ("Python", home.python(), false),
+        ("Python packages", root.join("venv"), false),
+        ("environments of projects", home.environments(), false),
+        ("uv and its downloads", home.tools(), false),
+        ("Airflow's web UI", home.ui(), false),
+        ("logs of the processes", home.logs(), false),
+        ("datastore", home.postgres_data(), true),
+        ("datastore's passwords", home.postgres_credentials(), true),
+        ("configuration and secrets", home.config(), true),
+        ("task logs", home.task_logs(), true),
+        ("backups", home.backups(), true),
+        ("data replaced by the last restore", home.restore(), true),
+    ];
+    let exists = |path: &PathBuf| fs::symlink_metadata(path).is_ok();
+    let override_files = config_files::over(&home.config()).unwrap_or_default();
+    let overrides = override_files.into_iter().map(|path| ("configuration overrides", path, true));
+    known
+        .into_iter()
+        .chain(overrides)
+        .filter(|(_, path, _)| exists(path))
+        .map(|(what, path, is_data)| Part { what, bytes: bytes(&path), path, is_data })
+        .collect()
+}
+
+/// Allocated size of a file or folder, in bytes.
+fn bytes(path: &Path) -> u64 {
+    match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => {
+            let mut walk = Walk { uid: user::effective_uid(), tree: Tree::default(), repositories: Vec::new() };
+            if let Ok(root) = Folder::open(path) {
+                walk.folder(&root, PathBuf::new());
+            }
+            walk.tree.bytes
+        }
+        Ok(meta) => meta.blocks() * 512,
+        Err(_) => 0,
+    }
+}
+
+/// Inspects a tree. Fails if the tree itself cannot be read.
+fn scan(path: &Path) -> io::Result<Tree> {
+    // Without a trailing slash, which would make the system follow a link.
+    let path: &Path = &path.components().collect::<PathBuf>();
+    let meta = fs::symlink_metadata(path)?;
+    if meta.is_symlink() {
+        return Ok(Tree { path: path.to_owned(), is_link: true, ..Tree::default() });
+    }
+    let canonical = path.canonicalize()?;
+    let is_fixed = canonical.parent().is_some_and(|parent| !user::may_write(parent));
+    let identity = Identity { inode: meta.ino() };
+    let own_uid = user::effective_uid();
+    let mut walk =
+        Walk { uid: own_uid, tree: Tree { path: canonical.clone(), ..Tree::default() }, repositories: Vec::new() };
+    if meta.uid() != own_uid {
+        walk.tree.foreign.push(canonical.clone());
+    }
+    walk.tree.mounts = mounts::at_or_below(&canonical)?;
+    // A tree refused for its extent or its mounts is not walked: it may be the whole disk.
+    let is_too_wide = canonical.parent().is_none() || user_homes().iter().any(|home| home.starts_with(&canonical));
+    if is_too_wide || !walk.tree.mounts.is_empty() {
+        return Ok(walk.tree);
+    }
+    if meta.is_dir() {
+        walk.folder(&Folder::open(&canonical)?, PathBuf::new());
+    }
+    let unsaved = walk.repositories.iter().filter_map(|(relative, kind)| unsaved(&canonical.join(relative), *kind));
+    let mut repositories: Vec<Repository> = unsaved.collect();
+    if !walk.repositories.iter().any(|(relative, _)| relative.as_os_str().is_empty()) {
+        repositories.extend(uncommitted_inside(&canonical));
+    }
+    Ok(Tree { repositories, is_fixed, identity, ..walk.tree })
+}
+
+/// A walk through a tree, with the results so far.
+struct Walk {
+    uid: u32,
+    tree: Tree,
+    repositories: Vec<(PathBuf, RepositoryKind)>,
+}
+
+impl Walk {
+    /// Inspects the folder `relative` of `root` and everything below it.
+    fn folder(&mut self, root: &Folder, relative: PathBuf) {
+        let Ok(entries) = root.below(&relative).and_then(|folder| folder.entries()) else {
+            if self.tree.closed.len() < MAX_REPORTED {
+                self.tree.closed.push(self.tree.path.join(&relative));
+            }
+            return;
+        };
+        let has = |name: &str| entries.iter().any(|entry| entry.name == name);
+        if has(".git") {
+            self.repositories.push((relative.clone(), RepositoryKind::Git));
+        } else if has("HEAD") && has("objects") && has("refs") && !relative.ends_with(".git") {
+            self.repositories.push((relative.clone(), RepositoryKind::BareGit));
+        }
+        for (_, kind) in OTHER_REPOSITORIES.iter().filter(|(name, _)| has(name)) {
+            self.repositories.push((relative.clone(), RepositoryKind::Other(kind)));
+        }
+        for entry in entries {
+            self.tree.bytes += entry.allocated;
+            let path = relative.join(&entry.name);
+            if entry.uid != self.uid && self.tree.foreign.len() < MAX_REPORTED {
+                self.tree.foreign.push(self.tree.path.join(&path));
+            }
+            if entry.kind == Kind::Folder {
+                self.folder(root, path);
+            }
+        }
+    }
+}

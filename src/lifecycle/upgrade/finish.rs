@@ -1,0 +1,288 @@
+//! Finishes an upgrade: restores the previous state, undoes the migrations, or completes it. Another process can resume
+//! each of these.
+
+use super::failure_policy::FailureAction;
+use super::history::{self, Change, Kind, Snapshot};
+use super::steps::{self, Direction, State, Step};
+use super::upgrade_context::UpgradeContext;
+use super::{UpgradeError, program, snapshot, stage};
+use crate::backup::restore;
+use crate::setup;
+use leoflow_base::home::journal::Journal;
+use leoflow_base::home::progress::Progress;
+use leoflow_base::protocol::control;
+use leoflow_base::sys::{checkpoint, clock, files};
+use leoflow_postgres::schema::{self, Extent, SchemaError};
+
+/// How an upgrade was finished.
+#[derive(Debug)]
+pub enum Conclusion {
+    Discarded,
+    SnapshotRestored,
+    MigrationsUndone,
+    /// The migrations could not be undone (reported as a warning), so the new release stays; `lost` as in
+    /// `Completed`.
+    UndoFailed {
+        lost: Option<UpgradeError>,
+    },
+    /// `lost` is why the instance no longer runs, when its supervisor was lost on the way.
+    Completed {
+        lost: Option<UpgradeError>,
+    },
+}
+
+/// Finishes the upgrade by `action` and then removes the journal. Any process that finds the journal may resume it.
+pub async fn end(
+    context: &mut UpgradeContext<'_>,
+    mut journal: Journal,
+    state: &mut State,
+    action: FailureAction,
+) -> Result<Conclusion, UpgradeError> {
+    match action {
+        FailureAction::Discard => {
+            remove_new_program(context, state);
+            // Precedes the removal of the journal, because only the journal leads a later run to these leftovers.
+            remove_rehearsal(context, state).await;
+            journal.remove()?;
+            Ok(Conclusion::Discarded)
+        }
+        FailureAction::RestoreSnapshot => {
+            restore_previous(context, state, steps::is_past(journal.entry(), Step::Snapshot)).await?;
+            journal.remove()?;
+            Ok(Conclusion::SnapshotRestored)
+        }
+        FailureAction::UndoMigrations => match undo_and_start_previous(context, state).await {
+            Ok(()) => {
+                journal.remove()?;
+                Ok(Conclusion::MigrationsUndone)
+            }
+            Err(fault) if fault.is_schema_fault() => {
+                keep_new_release(context, &mut journal, state, &fault).await?;
+                let lost = complete(context, &mut journal, state).await?;
+                journal.finish()?;
+                Ok(Conclusion::UndoFailed { lost })
+            }
+            // The journal stays, so the next command or start retries.
+            Err(fault) => Err(fault),
+        },
+        FailureAction::Complete => {
+            let lost = complete(context, &mut journal, state).await?;
+            journal.finish()?;
+            Ok(Conclusion::Completed { lost })
+        }
+    }
+}
+
+/// Restores the snapshot and starts the previous release. `copied` is true when the snapshot was complete; before that
+/// the database was not touched.
+async fn restore_previous(
+    context: &mut UpgradeContext<'_>,
+    state: &State,
+    snapshot_is_complete: bool,
+) -> Result<(), UpgradeError> {
+    stop_to_datastore(context, state).await?;
+    if snapshot_is_complete {
+        let was_restored = snapshot::restore(context.home, &context.access, &state.snapshot).await?;
+        // A rerun finds no snapshot; then the schema is already the old one.
+        if !was_restored && schema_now(context).await? != state.plan.schema_from {
+            return Err(UpgradeError::NoSnapshot(state.snapshot.clone()));
+        }
+    } else {
+        snapshot::discard(context.home, &context.access, &state.snapshot).await?;
+    }
+    checkpoint("upgrade.put-back");
+    context.host.start_previous()?;
+    tidy_failed(context).await;
+    Ok(())
+}
+
+/// True when a rollback could undo the migrations; checked before anything is stopped for it.
+pub async fn can_undo_migrations(context: &UpgradeContext<'_>, state: &State) -> bool {
+    let check = async {
+        let client = context.access.connect(&context.access.application()).await?;
+        schema::to_undo(&client, Extent::DownTo(state.plan.schema_from)).await
+    };
+    matches!(check.await, Ok(_) | Err(SchemaError::NothingToUndo))
+}
+
+/// Undoes the new release's migrations and starts the previous release; newer data stays.
+async fn undo_and_start_previous(context: &mut UpgradeContext<'_>, state: &State) -> Result<(), UpgradeError> {
+    stop_to_datastore(context, state).await?;
+    undo_migrations(context, state.plan.schema_from).await?;
+    checkpoint("upgrade.undone");
+    // A development build may run outside `versions/`.
+    let from = &state.plan.from;
+    if stage::program_of(context.home, from).exists() {
+        let write_error = |source| UpgradeError::Write { path: context.home.bin(), source };
+        setup::link(context.home, &from.to_string()).map_err(write_error)?;
+    }
+    context.host.start_previous()?;
+    if let Err(error) = snapshot::remove(context.home, &context.access, &state.snapshot).await {
+        let text = format!("cannot drop the database snapshot: {error}");
+        context.reporter.report(Progress::Warning(text));
+    }
+    Ok(())
+}
+
+/// Keeps the new release because its migrations cannot all be undone. Those already undone are applied again.
+async fn keep_new_release(
+    context: &mut UpgradeContext<'_>,
+    journal: &mut Journal,
+    state: &mut State,
+    fault: &UpgradeError,
+) -> Result<(), UpgradeError> {
+    context.reporter.report(Progress::Warning(format!("cannot roll back the upgrade: {fault}")));
+    state.undo_reason = None;
+    journal.set_plan(state.to_json())?;
+    program::migrate(&state.new_program, context.home, None)?;
+    // `lite status` shows a failure.
+    let _ = context.host.open(&state.new_program);
+    Ok(())
+}
+
+async fn schema_now(context: &UpgradeContext<'_>) -> Result<i64, UpgradeError> {
+    let client = context.access.connect(&context.access.application()).await?;
+    Ok(schema::classify::database_version(&schema::inspect(&client).await?))
+}
+
+/// Stops everything but the datastore, which runs on the previous PostgreSQL.
+async fn stop_to_datastore(context: &mut UpgradeContext<'_>, state: &State) -> Result<(), UpgradeError> {
+    if state.new_postgres.as_ref().is_some_and(|folder| folder.exists()) {
+        // The new PostgreSQL may be the part that fails to start.
+        context.host.stop_all()?;
+        remove_new_postgres(state)?;
+        context.host.restart_datastore(context.home, &mut context.access).await?;
+    }
+    Ok(context.host.stop_to_datastore()?)
+}
+
+/// Removes the PostgreSQL that was installed for the upgrade. Nothing may run from it.
+pub fn remove_new_postgres(state: &State) -> Result<(), UpgradeError> {
+    let Some(folder) = state.new_postgres.as_ref().filter(|folder| folder.exists()) else { return Ok(()) };
+    // The folder is renamed first, so that a half-removed folder never counts as complete.
+    let renamed = files::temporary_neighbour(folder);
+    files::rename_durably(folder, &renamed).map_err(|source| UpgradeError::Write { path: folder.clone(), source })?;
+    // A leftover only takes disk space.
+    let _ = files::remove_any(&renamed);
+    Ok(())
+}
+
+/// Undoes every migration above `schema` with the SQL in the ledger.
+pub async fn undo_migrations(context: &UpgradeContext<'_>, schema: i64) -> Result<Vec<String>, UpgradeError> {
+    let login = context.access.application();
+    let (lock, mut client) = (context.access.connect(&login).await?, context.access.connect(&login).await?);
+    match schema::rollback(&lock, &mut client, Extent::DownTo(schema), &mut |_| {}).await {
+        Ok(undone) => Ok(undone.undone),
+        Err(SchemaError::NothingToUndo) => Ok(Vec::new()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Runs the steps after the new release has the listeners; the journal may be at any of them. Returns why the
+/// instance no longer runs, when its supervisor was lost on the way.
+async fn complete(
+    context: &mut UpgradeContext<'_>,
+    journal: &mut Journal,
+    state: &State,
+) -> Result<Option<UpgradeError>, UpgradeError> {
+    let to = state.plan.to.clone();
+    let mut lost = None;
+    journal.set_at(steps::position(journal.entry(), Step::Commit).unwrap_or(Step::Commit as usize))?;
+    context.step(journal, Step::Commit, async |context| commit(context, state)).await?;
+    let is_live = context.host.is_live();
+    if is_live {
+        context
+            .step(journal, Step::TakeOver, async |context| {
+                let Err(error) = context.host.replace_supervisor(context.home, &state.new_program, &to.to_string())
+                else {
+                    return Ok(());
+                };
+                if control::status_of(context.home).is_none() {
+                    lost = Some(error.into());
+                    return Ok(());
+                }
+                // The old supervisor keeps the new children; the next start replaces it.
+                let text = format!("{error}; run `leoflow lite restart` to replace the supervisor");
+                context.reporter.report(Progress::Warning(text));
+                Ok(())
+            })
+            .await?;
+    } else {
+        journal.advance()?;
+    }
+    context
+        .step(journal, Step::Tidy, async |context| {
+            tidy(context, state).await;
+            Ok(())
+        })
+        .await?;
+    Ok(lost)
+}
+
+/// Makes the new release the installed one and records the change in the history.
+fn commit(context: &UpgradeContext<'_>, state: &State) -> Result<(), UpgradeError> {
+    let plan = &state.plan;
+    let write_error = |source| UpgradeError::Write { path: context.home.bin(), source };
+    setup::link(context.home, &plan.to.to_string()).map_err(write_error)?;
+    checkpoint("upgrade.linked");
+    setup::record_version(context.home, &plan.to.to_string())?;
+    let is_recorded =
+        history::last_change_to(context.home, &plan.to).is_some_and(|change| change.backup == state.backup);
+    if !is_recorded {
+        let kind = match state.direction {
+            Direction::Up => Kind::Upgrade,
+            Direction::Down => Kind::Rollback,
+        };
+        let schema = (plan.schema_from, plan.schema_to);
+        let mut change = Change::now(kind, (&plan.from, &plan.to), schema, state.backup.clone());
+        let keep = i64::try_from(context.config.upgrade.keep_snapshot.as_secs()).unwrap_or(i64::MAX);
+        let until = clock::unix_seconds().saturating_add(keep);
+        change.pause = context.notes.pause.map(|pause| pause.as_secs_f64());
+        change.snapshot = Some(Snapshot { database: state.snapshot.clone(), until });
+        history::add(context.home, change)
+            .map_err(|source| UpgradeError::Write { path: context.home.upgrade(), source })?;
+    }
+    Ok(())
+}
+
+/// Frees disk space. The next upgrade retries what fails here.
+async fn tidy(context: &UpgradeContext<'_>, state: &State) {
+    let _ = files::remove_any(&context.home.upgrade().join("download"));
+    if snapshot::drop_others(context.home, &context.access, Some(&state.snapshot)).await.is_ok() {
+        let _ = history::forget_snapshots(context.home, Some(&state.snapshot));
+    }
+    let mut needed = vec![state.plan.to.clone(), state.plan.from.clone()];
+    needed.extend(history::rollback_target(&history::history(context.home), &state.plan.to));
+    super::versions::remove_over_limit(context.home, &needed, context.config.upgrade.keep_versions);
+}
+
+/// Drops the database that the failed upgrade leaves behind.
+async fn tidy_failed(context: &UpgradeContext<'_>) {
+    if let Err(error) = snapshot::clean_up(&context.access).await {
+        let text = format!("cannot drop the database of the failed upgrade: {error}");
+        context.reporter.report(Progress::Warning(text));
+    }
+}
+
+/// Removes the leftovers of an interrupted rehearsal. What fails is retried by the next command or start, which
+/// finds the folder.
+async fn remove_rehearsal(context: &UpgradeContext<'_>, state: &State) {
+    let warn = |error: String| {
+        context.reporter.report(Progress::Warning(format!("cannot remove the leftovers of the rehearsal: {error}")));
+    };
+    // The snapshot comes first, because a copy in progress locks the database that the next step drops.
+    if let Err(error) = snapshot::discard(context.home, &context.access, &state.snapshot).await {
+        warn(error.to_string());
+    }
+    if let Err(error) = restore::remove_restore_leftovers(context.home, Some(&context.access)).await {
+        warn(error.to_string());
+    }
+}
+
+/// Removes the program of an upgrade that was not completed.
+fn remove_new_program(context: &UpgradeContext<'_>, state: &State) {
+    if !state.program_existed {
+        // A leftover only takes disk space.
+        let _ = files::remove_any(&context.home.versions().join(state.plan.to.to_string()));
+    }
+}

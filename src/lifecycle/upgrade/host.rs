@@ -1,0 +1,196 @@
+//! The instance under upgrade: a running one, whose supervisor stops and starts its parts on request, or a stopped one,
+//! with a temporary private Postgres.
+
+use super::program::{CandidateServer, ProgramError, trial_limit};
+use super::smoke::{KnownFaults, ServerEndpoint, Smoke};
+use leoflow_base::home::Home;
+use leoflow_base::home::lock::HomeLock;
+use leoflow_base::protocol::control::{self, Answer, ControlClient, Level, Request};
+use leoflow_postgres::private::{PrivateError, PrivateServer};
+use leoflow_postgres::{Access, install};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The supervisor's own program, as its children resolve it.
+const SUPERVISORS_PROGRAM: &str = "/proc/self/exe";
+/// Time to reach a level; covers all stop deadlines in sequence, or a crash recovery.
+const LEVEL_LIMIT: Duration = Duration::from_secs(330);
+/// Time for another program to replace the supervisor.
+const BECOME_LIMIT: Duration = Duration::from_secs(20);
+/// A supervisor that accepts no connection for this long has exited.
+const EXITED_LIMIT: Duration = Duration::from_secs(3);
+
+pub enum Host {
+    /// A running instance, through its control socket.
+    Live { control: ControlClient },
+    /// No instance runs. Fields are dropped in order, so the server stops before the home's lock is released.
+    Stopped { server: Option<PrivateServer>, candidate: Option<CandidateServer>, _lock: Option<HomeLock> },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    #[error("the supervisor does not answer: {0}")]
+    Silent(io::Error),
+    /// The supervisor's message, or the message of the child that failed.
+    #[error("{0}")]
+    Refused(String),
+    #[error("the instance was stopped in the meantime")]
+    Gone,
+    #[error(transparent)]
+    Private(#[from] PrivateError),
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+}
+
+/// A failed child leaves JSON with a `message`.
+fn failure_message(reason: &str) -> String {
+    let json: Option<serde_json::Value> = serde_json::from_str(reason).ok();
+    let message = json.as_ref().and_then(|json| json["message"].as_str());
+    message.unwrap_or(reason).to_owned()
+}
+
+impl Host {
+    /// Connects to the running instance; `None` when none runs.
+    pub fn live(home: &Home) -> io::Result<Option<Self>> {
+        Ok(ControlClient::connect(home)?.map(|control| Self::Live { control }))
+    }
+
+    /// A stopped instance, whose Postgres is `server`. `lock` is `None` when the caller holds the home's lock.
+    pub fn stopped(server: PrivateServer, lock: Option<HomeLock>) -> Self {
+        Self::Stopped { server: Some(server), candidate: None, _lock: lock }
+    }
+
+    pub fn is_live(&self) -> bool {
+        matches!(self, Self::Live { .. })
+    }
+
+    /// Stops server and agent; tasks continue and requests wait.
+    pub fn pause(&mut self) -> Result<(), HostError> {
+        self.ask_level(Level::Datastore, None)
+    }
+
+    /// Restarts the datastore with the newest installed PostgreSQL.
+    pub async fn restart_datastore(&mut self, home: &Home, access: &mut Access) -> Result<(), HostError> {
+        if let Some(installation) = install::installed(home) {
+            access.installation = installation;
+        }
+        match self {
+            Self::Live { .. } => {
+                self.ask_level(Level::Nothing, None)?;
+                self.ask_level(Level::Datastore, None)
+            }
+            Self::Stopped { server, .. } => {
+                drop(server.take());
+                let started =
+                    PrivateServer::start(home, &access.installation, &access.endpoint, &access.credentials).await?;
+                *server = Some(started);
+                Ok(())
+            }
+        }
+    }
+
+    /// Starts the candidate server and returns its private socket.
+    pub async fn start_candidate(
+        &mut self,
+        program: &Path,
+        home: &Home,
+        smoke: &Smoke<'_>,
+        limit: Duration,
+    ) -> Result<PathBuf, HostError> {
+        match self {
+            Self::Live { .. } => {
+                let limit_ms = u64::try_from(limit.as_millis()).ok();
+                let request = Request::Run { level: Level::Trial, program: Some(program.to_owned()), limit_ms };
+                // An older supervisor ignores `limit_ms` and applies its own limit.
+                self.ask(&request, trial_limit())?;
+                Ok(home.trial_socket())
+            }
+            Self::Stopped { candidate, .. } => {
+                let mut started = CandidateServer::start(program, home, smoke.config.port, None)?;
+                let endpoint = ServerEndpoint::Private(started.socket.clone());
+                let probe = Smoke {
+                    endpoint,
+                    version: smoke.version.clone(),
+                    known: KnownFaults::default(),
+                    releases: None,
+                    config_file: None,
+                    ..*smoke
+                };
+                started.wait_ready(async || probe.answers().await).await?;
+                let socket = started.socket.clone();
+                *candidate = Some(started);
+                Ok(socket)
+            }
+        }
+    }
+
+    /// Hands the listeners to the candidate server and starts the agent.
+    pub fn open(&mut self, program: &Path) -> Result<(), HostError> {
+        if let Self::Stopped { candidate, .. } = self {
+            *candidate = None;
+        }
+        self.ask_level(Level::Whole, Some(program.to_owned()))
+    }
+
+    /// Stops everything, including the datastore.
+    pub fn stop_all(&mut self) -> Result<(), HostError> {
+        if let Self::Stopped { candidate, server, .. } = self {
+            (*candidate, *server) = (None, None);
+        }
+        self.ask_level(Level::Nothing, Some(PathBuf::from(SUPERVISORS_PROGRAM)))
+    }
+
+    /// Returns to the previous program, with only the datastore running.
+    pub fn stop_to_datastore(&mut self) -> Result<(), HostError> {
+        if let Self::Stopped { candidate, .. } = self {
+            *candidate = None;
+        }
+        self.ask_level(Level::Datastore, Some(PathBuf::from(SUPERVISORS_PROGRAM)))
+    }
+
+    /// Starts the whole instance with the previous program.
+    pub fn start_previous(&mut self) -> Result<(), HostError> {
+        self.ask_level(Level::Whole, Some(PathBuf::from(SUPERVISORS_PROGRAM)))
+    }
+
+    /// Makes the supervisor exec the program of `version`.
+    pub fn replace_supervisor(&mut self, home: &Home, program: &Path, version: &str) -> Result<(), HostError> {
+        let Self::Live { control } = self else { return Ok(()) };
+        // No answer comes once the supervisor execs.
+        if let Ok(Answer::Error(reason)) = control.ask(&Request::Become { program: program.to_owned() }, BECOME_LIMIT) {
+            return Err(HostError::Refused(reason));
+        }
+        let deadline = Instant::now() + BECOME_LIMIT;
+        let mut last_connected = Instant::now();
+        // Once the supervisor has exited no other one starts, because a new start waits for our lock.
+        while Instant::now() < deadline && last_connected.elapsed() < EXITED_LIMIT {
+            if ControlClient::connect(home).is_ok_and(|client| client.is_some()) {
+                last_connected = Instant::now();
+            }
+            if control::status_of(home).is_some_and(|status| status.version == version)
+                && let Ok(Some(client)) = ControlClient::connect(home)
+            {
+                *control = client;
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Err(HostError::Refused(format!("the supervisor did not become {version}; see logs/supervisor.log")))
+    }
+
+    fn ask_level(&mut self, level: Level, program: Option<PathBuf>) -> Result<(), HostError> {
+        self.ask(&Request::Run { level, program, limit_ms: None }, LEVEL_LIMIT)
+    }
+
+    /// Sends a request to a running instance; does nothing for a stopped one.
+    fn ask(&mut self, request: &Request, limit: Duration) -> Result<(), HostError> {
+        let Self::Live { control } = self else { return Ok(()) };
+        match control.ask(request, limit) {
+            Ok(Answer::Error(reason)) => Err(HostError::Refused(failure_message(&reason))),
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(HostError::Gone),
+            Err(error) => Err(HostError::Silent(error)),
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! `manifest.json`: the available releases, and everything needed to plan an upgrade before fetching one.
+//! `docs/reference/release-format.md` describes it; the fields that `self_update` reads follow its schema.
+
+use super::version_order;
+use jiff::Timestamp;
+use leoflow_base::config::Channel;
+use semver::Version;
+use serde::{Deserialize, Serialize};
+
+/// The largest manifest that is read, in bytes: some thousands of releases.
+pub const SIZE_LIMIT: u64 = 4 * 1024 * 1024;
+pub const MANIFEST: &str = "manifest.json";
+/// The suffix of a signature file.
+pub const SIGNATURE_SUFFIX: &str = ".minisig";
+
+/// The version of `self_update`'s schema.
+const SCHEMA: u64 = 1;
+/// The version of our additions to it. A higher number changes the meaning of existing fields.
+const FORMAT: u32 = 1;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    pub schema: u64,
+    pub format: u32,
+    /// When it was signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issued_at: Option<Timestamp>,
+    /// Expiry; a maintained host serves a newer manifest by then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// The key that will sign later releases; trusted as this manifest is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_public_key: Option<String>,
+    /// Newest first.
+    pub releases: Vec<Release>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    pub version: Version,
+    pub channel: Channel,
+    /// RFC 3339.
+    pub date: String,
+    /// Markdown, from the changelog.
+    pub notes: String,
+    /// The oldest version that can be upgraded to this one.
+    pub upgrades_from: Version,
+    /// Versions that have to be passed through on the way to this one.
+    #[serde(default)]
+    pub required_stops: Vec<Version>,
+    /// Every migration that this release knows, oldest first.
+    pub migrations: Vec<Migration>,
+    /// One archive per platform.
+    pub assets: Vec<Asset>,
+    pub components: Vec<Component>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Migration {
+    pub version: i64,
+    pub name: String,
+    /// `expand`, `data`, `postdeploy` or `contract`.
+    pub phase: String,
+    /// The hash of its file.
+    pub sha256: String,
+    /// True when it has rollback SQL.
+    pub reversible: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asset {
+    pub name: String,
+    /// Absolute, or relative to the manifest.
+    pub url: String,
+    /// `sha256:` and 64 hexadecimal digits.
+    pub digest: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// A Rust target triple.
+    pub target: String,
+}
+
+/// A part of a release that changes less often than the program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Component {
+    /// For example `postgres`.
+    pub name: String,
+    /// Its own version, such as `18.4`.
+    pub version: String,
+    pub target: String,
+    pub url: String,
+    pub sha256: String,
+    /// Sizes in bytes, of the archive and of its content.
+    pub size: u64,
+    pub unpacked_size: u64,
+    /// The release that built these bytes.
+    pub produced_by: Version,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    #[error("the manifest is not valid: {0}")]
+    Unreadable(String),
+    #[error("the manifest has format {0}, which is newer than this version can read")]
+    Newer(u64),
+    #[error("the manifest names {0:?}, which is outside of its folder")]
+    Escapes(String),
+    #[error("the manifest has an invalid sha256: {0:?}")]
+    Digest(String),
+}
+
+impl Manifest {
+    pub fn new(releases: Vec<Release>) -> Self {
+        Self { schema: SCHEMA, format: FORMAT, issued_at: None, expires_at: None, next_public_key: None, releases }
+    }
+
+    /// Parses and checks a manifest. The caller has verified its signature.
+    pub fn parse(text: &[u8]) -> Result<Self, ManifestError> {
+        #[derive(Deserialize)]
+        struct Versions {
+            schema: u64,
+            format: u64,
+        }
+        let unreadable = |error: serde_json::Error| ManifestError::Unreadable(error.to_string());
+        let versions: Versions = serde_json::from_slice(text).map_err(unreadable)?;
+        if versions.schema != SCHEMA || versions.format > u64::from(FORMAT) {
+            return Err(ManifestError::Newer(versions.schema.max(versions.format)));
+        }
+        let manifest: Self = serde_json::from_slice(text).map_err(unreadable)?;
+        manifest.releases.iter().try_for_each(Release::check)?;
+        let mut versions: Vec<&Version> = manifest.releases.iter().map(|release| &release.version).collect();
+        versions.sort_by(|left, right| version_order::compare(left, right));
+        match versions.windows(2).find(|pair| version_order::compare(pair[0], pair[1]).is_eq()) {
+            Some(pair) => Err(ManifestError::Unreadable(format!("it lists release {} twice", pair[0]))),
+            None => Ok(manifest),
+        }
+    }
+
+    /// Parses a manifest and checks that `self_update`, reading it from `address`, finds the same releases, files
+    /// and hashes.
+    pub fn parse_at(text: &[u8], address: &str) -> Result<Self, ManifestError> {
+        let manifest = Self::parse(text)?;
+        let listed = self_update::backends::manifest::parse_manifest(&String::from_utf8_lossy(text), address)
+            .map_err(|error| ManifestError::Unreadable(error.to_string()))?;
+        let theirs = listed.iter().flat_map(|release| release.assets()).map(|asset| (asset.name(), asset.digest()));
+        let ours = manifest.releases.iter().flat_map(|release| &release.assets);
+        if ours.map(|asset| (asset.name.as_str(), Some(asset.digest.as_str()))).eq(theirs) {
+            Ok(manifest)
+        } else {
+            Err(ManifestError::Unreadable("self_update finds other files in it".to_owned()))
+        }
+    }
+
+    pub fn release(&self, version: &Version) -> Option<&Release> {
+        self.releases.iter().find(|release| release.version == *version)
+    }
+
+    /// The newest release of a channel for which `fits` returns true; the channel of release candidates includes stable
+    /// releases.
+    pub fn newest(&self, channel: Channel, fits: impl Fn(&Release) -> bool) -> Option<&Release> {
+        let is_candidate =
+            |release: &&Release| (channel == Channel::Rc || release.channel == Channel::Stable) && fits(release);
+        self.releases
+            .iter()
+            .filter(is_candidate)
+            .max_by(|left, right| version_order::compare(&left.version, &right.version))
+    }
+}
+
+impl Release {
+    /// The newest schema version that the release knows; 0 without migrations.
+    pub fn schema_version(&self) -> i64 {
+        self.migrations.iter().map(|migration| migration.version).max().unwrap_or(0)
+    }
+
+    /// The program for a platform.
+    pub fn asset(&self, target: &str) -> Option<&Asset> {
+        self.assets.iter().find(|asset| asset.target == target)
+    }
+
+    pub fn components(&self, target: &str) -> impl Iterator<Item = &Component> {
+        self.components.iter().filter(move |component| component.target == target)
+    }
+
+    /// Checks file names, hashes and the order of the migrations.
+    fn check(&self) -> Result<(), ManifestError> {
+        for asset in &self.assets {
+            check_name(&asset.url)?;
+            asset.sha256().map(drop)?;
+        }
+        for component in &self.components {
+            check_name(&component.url)?;
+            check_sha256(&component.sha256)?;
+        }
+        let mut last_version = 0;
+        for migration in &self.migrations {
+            check_sha256(&migration.sha256)?;
+            if migration.version <= last_version {
+                return Err(ManifestError::Unreadable(format!("migration {} is out of order", migration.version)));
+            }
+            last_version = migration.version;
+        }
+        Ok(())
+    }
+}
+
+impl Asset {
+    /// The hash as 64 hexadecimal digits.
+    pub fn sha256(&self) -> Result<&str, ManifestError> {
+        let hex = self.digest.strip_prefix("sha256:").ok_or_else(|| ManifestError::Digest(self.digest.clone()))?;
+        check_sha256(hex)?;
+        Ok(hex)
+    }
+}
+
+/// Checks for a plain file name beside the manifest, or a URL that ends in one.
+fn check_name(url: &str) -> Result<(), ManifestError> {
+    let is_address = url.starts_with("https://") || url.starts_with("http://");
+    let name = if is_address { url.rsplit('/').next().unwrap_or_default() } else { url };
+    let is_name = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0', '?', '#', '%']);
+    if is_name { Ok(()) } else { Err(ManifestError::Escapes(url.to_owned())) }
+}
+
+fn check_sha256(text: &str) -> Result<(), ManifestError> {
+    let is_hex = text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    if is_hex { Ok(()) } else { Err(ManifestError::Digest(text.to_owned())) }
+}

@@ -1,0 +1,97 @@
+//! Upgrades and rollbacks: a pure plan, and a worker that runs it step by step, each recorded in the journal before it
+//! acts.
+
+mod address;
+pub mod capacity;
+pub mod expire;
+pub mod failed_release;
+pub mod failure_policy;
+pub mod finish;
+pub mod freshness;
+pub mod history;
+pub mod host;
+mod import_evidence;
+mod live_migration;
+pub mod manifest;
+mod outcome;
+pub mod plan;
+mod plan_warnings;
+pub mod program;
+mod range;
+mod rehearse;
+pub mod rollback_plan;
+pub mod rollback_record;
+mod run;
+pub mod signature;
+pub mod smoke;
+mod smoke_client;
+pub mod snapshot;
+pub mod source;
+pub mod stage;
+pub mod steps;
+mod upgrade_context;
+pub mod version_order;
+pub mod versions;
+
+pub use outcome::{Outcome, Status};
+pub use run::{ReleaseSource, upgrade};
+pub use upgrade_context::{Notes, UpgradeContext};
+
+use crate::backup::RestoreError;
+use crate::backup::content::ContentError;
+use crate::backup::create::CreateError;
+use crate::setup::ReceiptError;
+use leoflow_base::home::journal::JournalError;
+use leoflow_postgres::PgError;
+use leoflow_postgres::schema::SchemaError;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The reasons for which an upgrade or a rollback fails.
+#[derive(Debug, thiserror::Error)]
+pub enum UpgradeError {
+    #[error("the database snapshot {0} no longer exists; restore the backup taken before the upgrade")]
+    NoSnapshot(String),
+    #[error("it was cancelled")]
+    Cancelled,
+    #[error("requests would wait for {expected:.0} s, but upgrade.max_pause is {} s", .max_pause.as_secs())]
+    LongPause { expected: f64, max_pause: Duration },
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Fetch(#[from] source::FetchError),
+    #[error(transparent)]
+    Stage(#[from] stage::StageError),
+    #[error("cannot install {name}: {reason}")]
+    Component { name: String, reason: String },
+    #[error("the backup failed: {0}")]
+    Backup(#[from] CreateError),
+    #[error("the test restore of the backup failed: {0}")]
+    Rehearsal(#[from] RestoreError),
+    #[error(transparent)]
+    Program(#[from] program::ProgramError),
+    #[error("the smoke test failed: {reason}{}", if .log.is_empty() { String::new() } else { format!("\n{log}") })]
+    Smoke { reason: String, log: String },
+    #[error(transparent)]
+    Host(#[from] host::HostError),
+    #[error(transparent)]
+    Postgres(#[from] PgError),
+    #[error(transparent)]
+    Content(#[from] ContentError),
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    #[error(transparent)]
+    Receipt(#[from] ReceiptError),
+    #[error("cannot read {path}: {source}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("cannot write {path}: {source}")]
+    Write { path: PathBuf, source: io::Error },
+}
+
+impl UpgradeError {
+    /// True when a migration or its rollback failed.
+    pub fn is_schema_fault(&self) -> bool {
+        matches!(self, Self::Schema(error) if !matches!(error, SchemaError::Postgres(_)))
+    }
+}

@@ -1,0 +1,378 @@
+//! Plans an upgrade or refuses it. Pure: `--dry-run` prints the plan, the confirmation shows it, the worker applies it.
+//! Unknown facts count as unsafe.
+
+use super::manifest::{Asset, Component, Manifest, Migration, Release};
+use super::plan_warnings::{irreversible, warnings};
+use super::source::ReleaseFile;
+use super::version_order;
+use leoflow_base::config::Channel;
+use leoflow_base::web_ui;
+use leoflow_postgres::schema::embedded::Phase;
+use leoflow_postgres::version;
+use semver::{BuildMetadata, Version};
+use serde::{Deserialize, Serialize};
+
+mod refusal;
+
+pub use refusal::Refusal;
+
+/// The release that the user requested.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    Newest(Channel),
+    Version(Version),
+}
+
+impl Target {
+    /// Parses `stable`, `rc`, `0.2.0` or `v0.2.0-rc1`.
+    pub fn parse(text: &str) -> Option<Self> {
+        if let Some(channel) = Channel::parse(text) {
+            return Some(Self::Newest(channel));
+        }
+        Version::parse(text.strip_prefix('v').unwrap_or(text)).ok().map(Self::Version)
+    }
+}
+
+/// The installed release, the database and the machine.
+#[derive(Debug, Clone)]
+pub struct UpgradeFacts {
+    pub installed: Version,
+    /// The machine's platform, a Rust target triple.
+    pub target: &'static str,
+    pub database: Database,
+    /// The newest schema version that the running program knows.
+    pub own_schema: i64,
+    pub components: Vec<Installed>,
+    /// Free bytes on the home's file system; `None` when unknown.
+    pub free_bytes: Option<u64>,
+    /// Size of the database in bytes.
+    pub database_bytes: u64,
+    /// Space that a backup needs while it is created, in bytes.
+    pub backup_bytes: u64,
+    pub instance: Instance,
+    pub running_tasks: usize,
+}
+
+/// An installed component.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Installed {
+    pub name: String,
+    pub version: String,
+    /// Hash of its archive; `None` when it did not come from a release.
+    pub sha256: Option<String>,
+}
+
+/// The schema as recorded in the database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Database {
+    /// Versions with the sha256 of their files, oldest first.
+    Applied(Vec<(i64, String)>),
+    Damaged(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Instance {
+    Stopped,
+    Healthy,
+    /// Running with a problem, in the instance's own words.
+    Unhealthy(String),
+}
+
+/// A planned change of release. Stored in the journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    pub from: Version,
+    pub to: Version,
+    /// True when an instance runs.
+    pub live: bool,
+    pub schema_from: i64,
+    pub schema_to: i64,
+    /// The migrations that the upgrade applies, oldest first.
+    pub migrations: Vec<Migration>,
+    /// The migrations that run after the upgrade, once their conditions are met.
+    #[serde(default)]
+    pub later: Vec<Migration>,
+    pub program: ReleaseFile,
+    pub components: Vec<ComponentPlan>,
+    /// Free disk space that the change needs, in bytes.
+    pub needs_bytes: u64,
+    pub running_tasks: usize,
+    pub warnings: Vec<String>,
+    /// The release notes, Markdown.
+    pub notes: String,
+}
+
+/// A component of the release and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ComponentPlan {
+    pub name: String,
+    pub version: String,
+    pub sha256: String,
+    pub action: Action,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// The same bytes are installed.
+    Carried,
+    /// The installed component stays: it has the same version from another origin, or a newer one.
+    Kept,
+    Fetch(ReleaseFile),
+}
+
+impl Plan {
+    /// True when every new migration has rollback SQL.
+    pub fn is_reversible(&self) -> bool {
+        self.migrations.iter().all(|migration| migration.reversible)
+    }
+
+    /// The components to download.
+    pub fn fetched(&self) -> impl Iterator<Item = (&ComponentPlan, &ReleaseFile)> {
+        self.components.iter().filter_map(|component| match &component.action {
+            Action::Fetch(release_file) => Some((component, release_file)),
+            Action::Carried | Action::Kept => None,
+        })
+    }
+}
+
+/// The name of the component with the datastore's server.
+pub const POSTGRES: &str = "postgres";
+/// The components that this version can install.
+const KNOWN_COMPONENTS: [&str; 2] = [POSTGRES, web_ui::COMPONENT];
+/// Bytes that stay free: the running datastore needs space.
+const RESERVE_BYTES: u64 = 256 * 1024 * 1024;
+
+/// Plans an upgrade to `target`, a release in `manifest`.
+pub fn plan(facts: &UpgradeFacts, manifest: &Manifest, target: &Target) -> Result<Plan, Refusal> {
+    let release = choose_release(facts, manifest, target)?;
+    let (from, to) = (&facts.installed, &release.version);
+    let asset = release.asset(facts.target).ok_or_else(|| Refusal::Platform(to.clone(), facts.target))?;
+    if let Some(stop) = required_stop(from, release) {
+        let to = to.clone();
+        return Err(match manifest.release(&stop) {
+            Some(_) => Refusal::Stop { stop, to },
+            None => Refusal::StopGone { stop, to },
+        });
+    }
+    if version_order::compare(from, &release.upgrades_from).is_lt() {
+        let floor = release.upgrades_from.clone();
+        return Err(Refusal::BelowFloor { from: from.clone(), to: to.clone(), floor });
+    }
+    let (schema_from, migrations, later) = split_migrations(&facts.database, &release.migrations, to)?;
+    check_health(facts, schema_from)?;
+    if let Some(unknown) =
+        release.components(facts.target).find(|component| !KNOWN_COMPONENTS.contains(&component.name.as_str()))
+    {
+        return Err(Refusal::UnknownComponent(unknown.name.clone()));
+    }
+    let components: Vec<ComponentPlan> =
+        release.components(facts.target).map(|new| plan_component(facts, new)).collect();
+    if let Some((new, old)) = other_major(facts, release) {
+        return Err(Refusal::OtherMajor { to: to.clone(), new, old });
+    }
+    let needs_bytes = needed_bytes(facts, asset, release.components(facts.target), &components);
+    let free = facts.free_bytes.ok_or(Refusal::UnknownSpace)?;
+    if free < needs_bytes {
+        return Err(Refusal::Space { needed: needs_bytes, free });
+    }
+    Ok(Plan {
+        from: from.clone(),
+        to: to.clone(),
+        live: facts.instance != Instance::Stopped,
+        schema_from,
+        schema_to: migrations.iter().map(|migration| migration.version).fold(schema_from, i64::max),
+        warnings: warnings(
+            from,
+            out_of_reach(facts, manifest, release),
+            manifest,
+            release,
+            migrations.iter().chain(&later),
+        ),
+        migrations,
+        later,
+        program: ReleaseFile::from_asset(asset)?,
+        components,
+        needs_bytes,
+        running_tasks: facts.running_tasks,
+        notes: release.notes.clone(),
+    })
+}
+
+/// Plans an upgrade to a newer kept release (one that is still in `versions/`): its program lists its migrations, and
+/// no release host is needed.
+pub fn plan_kept(facts: &UpgradeFacts, migrations: &[Migration], to: &Version) -> Result<Plan, Refusal> {
+    let (schema_from, pending, later) = split_migrations(&facts.database, migrations, to)?;
+    check_health(facts, schema_from)?;
+    let needs_bytes = data_bytes(facts).saturating_add(RESERVE_BYTES);
+    let free = facts.free_bytes.ok_or(Refusal::UnknownSpace)?;
+    if free < needs_bytes {
+        return Err(Refusal::Space { needed: needs_bytes, free });
+    }
+    Ok(Plan {
+        from: facts.installed.clone(),
+        to: to.clone(),
+        live: facts.instance != Instance::Stopped,
+        schema_from,
+        schema_to: pending.iter().map(|migration| migration.version).fold(schema_from, i64::max),
+        warnings: irreversible(pending.iter().chain(&later)).into_iter().collect(),
+        migrations: pending,
+        later,
+        program: ReleaseFile { url: String::new(), sha256: String::new(), size: 0 },
+        components: Vec::new(),
+        needs_bytes,
+        running_tasks: facts.running_tasks,
+        notes: String::new(),
+    })
+}
+
+/// Refuses an unhealthy instance, unless the installed release does not know the schema: then the upgrade may be the
+/// fix.
+fn check_health(facts: &UpgradeFacts, schema: i64) -> Result<(), Refusal> {
+    match &facts.instance {
+        Instance::Unhealthy(reason) if schema <= facts.own_schema => Err(Refusal::Unhealthy(reason.clone())),
+        _ => Ok(()),
+    }
+}
+
+/// The requested release, if it is newer than the installed one.
+fn choose_release<'a>(facts: &UpgradeFacts, manifest: &'a Manifest, target: &Target) -> Result<&'a Release, Refusal> {
+    let release = match target {
+        Target::Version(version) => manifest.release(version).ok_or_else(|| Refusal::Unknown(version.clone()))?,
+        Target::Newest(channel) => {
+            let newest = manifest.newest(*channel, |_| true).ok_or(Refusal::EmptyChannel(channel.name()))?;
+            // The newest upgrade that this machine can run; without one, the newest release gives the reason.
+            let is_upgrade = |release: &Release| version_order::compare(&release.version, &facts.installed).is_gt();
+            let fits = |release: &Release| is_upgrade(release) && is_within_reach(facts, release);
+            manifest.newest(*channel, fits).unwrap_or(newest)
+        }
+    };
+    // A development build of the same version is not the release.
+    let is_release = facts.installed.build == BuildMetadata::EMPTY;
+    match version_order::compare(&release.version, &facts.installed) {
+        std::cmp::Ordering::Equal if is_release => match target {
+            Target::Newest(_) => Err(Refusal::UpToDate(facts.installed.clone())),
+            Target::Version(_) => Err(Refusal::Installed(facts.installed.clone())),
+        },
+        std::cmp::Ordering::Less if matches!(target, Target::Newest(_)) => {
+            let newest = release.version.clone();
+            Err(Refusal::Ahead { installed: facts.installed.clone(), newest })
+        }
+        std::cmp::Ordering::Less => Err(Refusal::Older { from: facts.installed.clone(), to: release.version.clone() }),
+        _ => Ok(release),
+    }
+}
+
+/// The newest release of the channel, if it is newer than `release` and this machine cannot run it.
+fn out_of_reach<'a>(facts: &UpgradeFacts, manifest: &'a Manifest, release: &Release) -> Option<&'a Version> {
+    let newest = manifest.newest(release.channel, |_| true)?;
+    let is_newer = version_order::compare(&newest.version, &release.version).is_gt();
+    (is_newer && !is_within_reach(facts, newest)).then_some(&newest.version)
+}
+
+/// True when this machine can run the release.
+fn is_within_reach(facts: &UpgradeFacts, release: &Release) -> bool {
+    release.asset(facts.target).is_some() && other_major(facts, release).is_none()
+}
+
+/// The first required stop between `from` and the release.
+fn required_stop(from: &Version, release: &Release) -> Option<Version> {
+    let is_ahead = |stop: &&Version| {
+        version_order::compare(from, stop).is_lt() && version_order::compare(stop, &release.version).is_lt()
+    };
+    release.required_stops.iter().filter(is_ahead).min_by(|left, right| version_order::compare(left, right)).cloned()
+}
+
+/// The database's schema version, the migrations that the upgrade applies, and those that run after it. `known` are the
+/// migrations that the release `to` knows.
+fn split_migrations(
+    database: &Database,
+    known: &[Migration],
+    to: &Version,
+) -> Result<(i64, Vec<Migration>, Vec<Migration>), Refusal> {
+    let applied = match database {
+        Database::Applied(applied) => applied,
+        Database::Damaged(reason) => return Err(Refusal::Damaged(reason.clone())),
+    };
+    let newest_known = known.iter().map(|migration| migration.version).max().unwrap_or(0);
+    let newest = applied.iter().map(|(version, _)| *version).max().unwrap_or(0);
+    if newest > newest_known {
+        return Err(Refusal::NewerSchema { database: newest, to: to.clone(), known: newest_known });
+    }
+    for (version, sha256) in applied {
+        let is_known = known.iter().any(|known| known.version == *version && known.sha256 == *sha256);
+        if !is_known {
+            return Err(Refusal::OtherHistory { version: *version, to: to.clone() });
+        }
+    }
+    let is_applied = |migration: &Migration| applied.iter().any(|(version, _)| *version == migration.version);
+    let pending: Vec<Migration> = known.iter().filter(|migration| !is_applied(migration)).cloned().collect();
+    match pending.iter().find(|migration| Phase::parse(&migration.phase).is_none()) {
+        Some(Migration { version, name, phase, .. }) => {
+            Err(Refusal::Phase { version: *version, name: name.clone(), phase: phase.clone() })
+        }
+        // In a new database no migration has to wait.
+        None if applied.is_empty() => Ok((newest, pending, Vec::new())),
+        None => {
+            let (later, immediate) = pending
+                .into_iter()
+                .partition(|migration| Phase::parse(&migration.phase).is_some_and(Phase::is_deferred));
+            Ok((newest, immediate, later))
+        }
+    }
+}
+
+/// The release's and the datastore's PostgreSQL versions, if their major versions differ.
+fn other_major(facts: &UpgradeFacts, release: &Release) -> Option<(String, String)> {
+    let major = |version: &str| version.split('.').next().unwrap_or_default().to_owned();
+    let release_postgres = release.components(facts.target).find(|component| component.name == POSTGRES)?;
+    let installed_postgres = facts.components.iter().find(|installed| installed.name == POSTGRES)?;
+    let (new, old) = (&release_postgres.version, &installed_postgres.version);
+    (major(new) != major(old)).then(|| (new.clone(), old.clone()))
+}
+
+/// Decides whether a component of the release is fetched.
+fn plan_component(facts: &UpgradeFacts, new: &Component) -> ComponentPlan {
+    let mut installed = facts.components.iter().filter(|installed| installed.name == new.name);
+    let stays = installed.find_map(|component| match &component.sha256 {
+        Some(sha256) => (*sha256 == new.sha256).then_some(Action::Carried),
+        None => (component.version == new.version).then_some(Action::Kept),
+    });
+    // The newest installed PostgreSQL runs, so an older one need not be fetched.
+    let is_older = |component: &Installed| version::numbers(&new.version) < version::numbers(&component.version);
+    let stays = stays.or_else(|| {
+        let mut installed = facts.components.iter().filter(|installed| installed.name == new.name);
+        installed.any(|component| component.name == POSTGRES && is_older(component)).then_some(Action::Kept)
+    });
+    let action = match stays {
+        Some(action) => action,
+        None => Action::Fetch(ReleaseFile { url: new.url.clone(), sha256: new.sha256.clone(), size: new.size }),
+    };
+    ComponentPlan { name: new.name.clone(), version: new.version.clone(), sha256: new.sha256.clone(), action }
+}
+
+/// Three copies of the database (rehearsal, timed copy, snapshot) and the backup.
+fn data_bytes(facts: &UpgradeFacts) -> u64 {
+    facts.database_bytes.saturating_mul(3).saturating_add(facts.backup_bytes)
+}
+
+/// The space for the data and for everything fetched, packed and unpacked.
+fn needed_bytes<'a>(
+    facts: &UpgradeFacts,
+    asset: &Asset,
+    release_components: impl Iterator<Item = &'a Component>,
+    components: &[ComponentPlan],
+) -> u64 {
+    let is_fetched = |new: &&Component| {
+        components.iter().any(|plan| plan.name == new.name && matches!(plan.action, Action::Fetch(_)))
+    };
+    let fetched: u64 =
+        release_components.filter(is_fetched).map(|new| new.size.saturating_add(new.unpacked_size)).sum();
+    // A program compresses to a third of its size, so four times the archive holds both.
+    let program = asset.size.saturating_mul(4);
+    data_bytes(facts).saturating_add(fetched).saturating_add(program).saturating_add(RESERVE_BYTES)
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

@@ -1,0 +1,85 @@
+//! Rehearses an upgrade on a copy of the data while the previous release serves.
+
+use super::program::{self, CandidateServer};
+use super::smoke::ServerEndpoint;
+use super::steps::State;
+use super::upgrade_context::UpgradeContext;
+use super::{UpgradeError, snapshot};
+use crate::backup::Input;
+use crate::backup::verify::Rehearsal;
+use leoflow_base::home::progress::Progress;
+use leoflow_base::sys::blocking;
+use leoflow_postgres::schema::{embedded, known};
+use leoflow_postgres::{Access, PgError};
+use std::time::Instant;
+
+impl UpgradeContext<'_> {
+    /// Restores the backup into a scratch database and smoke-tests the new release on it. Returns the seconds that the
+    /// switch will take and the candidate server's share of them; `None` on a server where the role cannot create
+    /// databases.
+    pub async fn rehearse(
+        &mut self,
+        state: &State,
+        backup: &std::path::Path,
+    ) -> Result<Option<(f64, f64)>, UpgradeError> {
+        if !may_create_databases(&self.access).await? {
+            let text = "the upgrade is not rehearsed: the role may not create databases on that server";
+            self.reporter.report(Progress::Warning(text.to_owned()));
+            return Ok(None);
+        }
+        let is_known = state.plan.schema_from <= embedded::newest(known());
+        let rehearsal = if is_known {
+            Rehearsal::restore(self.home, &self.access, &Input::plain(backup), self.own_version, self.reporter).await?
+        } else {
+            // This program is too old to restore the schema, so a copy of the database replaces the restored backup.
+            let rehearsal = Rehearsal::empty(self.home, &Input::plain(backup), self.reporter)?;
+            if let Err(error) = snapshot::copy_idle(&self.access, &rehearsal.database()).await {
+                rehearsal.remove(self.home, &self.access, self.reporter).await;
+                return Err(error.into());
+            }
+            rehearsal
+        };
+        let outcome = self.rehearse_in(state, &rehearsal.database()).await;
+        rehearsal.remove(self.home, &self.access, self.reporter).await;
+        outcome.map(Some)
+    }
+
+    /// Migrates `database`, the restored copy, and smoke-tests a candidate server on it. Returns the same as
+    /// `rehearse`.
+    async fn rehearse_in(&mut self, state: &State, database: &str) -> Result<(f64, f64), UpgradeError> {
+        // The copy has the snapshot's name, so that cleaning up after an interruption finds it.
+        let copy_time = snapshot::time_copy(&self.access, database, &state.snapshot).await?;
+        let migration_start = Instant::now();
+        // The migration runs in a thread of its own, so that the upgrade can be cancelled meanwhile.
+        let (program, home, name) = (state.new_program.clone(), self.home.clone(), database.to_owned());
+        let migrated = blocking::run(move || program::migrate(&program, &home, Some(&name))).await;
+        migrated.map_err(|error| program::ProgramError::Migration(error.to_string()))??;
+        let candidate_start = Instant::now();
+        let mut server = CandidateServer::start(&state.new_program, self.home, self.config.port, Some(database))?;
+        let smoke = self.smoke(state, ServerEndpoint::Private(server.socket.clone()));
+        server.wait_ready(async || smoke.answers().await).await?;
+        let checks = smoke.candidate_checks().await;
+        if let Some(reason) = self.judge(&checks) {
+            return Err(UpgradeError::Smoke { reason, log: server.log_tail() });
+        }
+        let seconds = (copy_time + migration_start.elapsed()).as_secs_f64();
+        self.reporter.report(Progress::Note(format!("the pause will take about {seconds:.1} s")));
+        let max_pause = self.config.upgrade.max_pause;
+        if self.host.is_live() && seconds > max_pause.as_secs_f64() {
+            return Err(UpgradeError::LongPause { expected: seconds, max_pause });
+        }
+        Ok((seconds, candidate_start.elapsed().as_secs_f64()))
+    }
+}
+
+/// Checks whether the role may create databases; always true on the managed server.
+async fn may_create_databases(access: &Access) -> Result<bool, UpgradeError> {
+    if access.is_ours() {
+        return Ok(true);
+    }
+    let client = access.connect(&access.application()).await?;
+    let query = "SELECT rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user";
+    let may: bool = client.query_one(query, &[]).await.map_err(PgError::from)?.get(0);
+    // Hosted servers may refuse connections to the maintenance database that this needs.
+    Ok(may && access.upkeep().await.is_ok())
+}

@@ -1,0 +1,263 @@
+//! Snapshots of the database before an upgrade: a template copy made while no session is connected, restored by two
+//! renames in one transaction. `external` has the variant for an external server. `upkeep` is a
+//! connection to the maintenance database, from which databases are created and dropped.
+
+mod external;
+
+use super::history;
+use crate::backup::content::ContentError;
+use crate::backup::quoted;
+use leoflow_base::home::Home;
+use leoflow_base::sys::random;
+use leoflow_postgres::{APPLICATION_DATABASE, APPLICATION_ROLE, Access, PgError, database_attributes};
+use std::io;
+use std::time::{Duration, Instant};
+use tokio_postgres::{Client, GenericClient};
+
+/// Name prefix of all snapshots.
+const PREFIX: &str = "leoflow_before_";
+/// The name that the database of a failed upgrade is renamed to.
+const FAILED: &str = "leoflow_failed_upgrade";
+/// Poll interval while backends terminate.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// Time for backends to terminate.
+const TERMINATE_LIMIT: Duration = Duration::from_secs(10);
+
+/// A unique name, so that the snapshot of an earlier upgrade is never restored by mistake.
+pub fn name(version: &semver::Version) -> String {
+    let unique = hex::encode(random::bytes::<4>());
+    let sanitized = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' };
+    let name: String = version.to_string().chars().map(sanitized).collect();
+    // PostgreSQL truncates longer names.
+    format!("{PREFIX}{unique}_{name}").chars().take(63).collect()
+}
+
+/// Runs a checkpoint, so that the copy waits less.
+pub async fn prepare(access: &Access) -> Result<(), PgError> {
+    if !access.is_ours() {
+        return Ok(());
+    }
+    let upkeep = access.superuser("postgres").await?;
+    drop_database(&upkeep, FAILED).await?;
+    Ok(upkeep.batch_execute("CHECKPOINT").await?)
+}
+
+/// Copies the application's database. Server and agent are stopped; remaining sessions are terminated.
+pub async fn take(home: &Home, access: &Access, name: &str) -> Result<(), ContentError> {
+    match access.is_ours() {
+        true => Ok(take_managed(access, name).await?),
+        false => external::take(home, access, name).await,
+    }
+}
+
+async fn take_managed(access: &Access, name: &str) -> Result<(), PgError> {
+    let upkeep = access.superuser("postgres").await?;
+    drop_database(&upkeep, name).await?;
+    let copy_outcome = match block_connections(&upkeep, APPLICATION_DATABASE).await {
+        Ok(()) => copy_managed(&upkeep, name).await,
+        Err(error) => Err(error),
+    };
+    let opened = allow_connections(&upkeep, APPLICATION_DATABASE).await;
+    copy_outcome.and(opened)
+}
+
+/// Copies the database without blocking or terminating sessions; fails if one is connected.
+pub async fn copy_idle(access: &Access, name: &str) -> Result<(), PgError> {
+    match access.is_ours() {
+        true => copy_managed(&access.superuser("postgres").await?, name).await,
+        false => copy(&access.upkeep().await?, &access.application().database, name, None).await,
+    }
+}
+
+async fn copy_managed(upkeep: &Client, name: &str) -> Result<(), PgError> {
+    copy(upkeep, APPLICATION_DATABASE, name, Some(APPLICATION_ROLE)).await?;
+    database_attributes::copy_attributes(upkeep, APPLICATION_DATABASE, name).await
+}
+
+/// Drops a snapshot that may be incomplete, after terminating the backend that still creates it, and allows connections
+/// to the database again.
+pub async fn discard(home: &Home, access: &Access, name: &str) -> Result<(), ContentError> {
+    match access.is_ours() {
+        true => Ok(discard_managed(access, name).await?),
+        false => external::discard(home, access, name).await,
+    }
+}
+
+async fn discard_managed(access: &Access, name: &str) -> Result<(), PgError> {
+    let upkeep = access.superuser("postgres").await?;
+    cancel_and_drop(&upkeep, name).await?;
+    allow_connections(&upkeep, APPLICATION_DATABASE).await
+}
+
+/// Terminates the backend that creates the snapshot and drops the result.
+async fn cancel_and_drop(upkeep: &Client, name: &str) -> Result<(), PgError> {
+    let terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+               WHERE pid <> pg_backend_pid() AND query LIKE 'CREATE DATABASE ' || $1::text || ' %'";
+    let deadline = tokio::time::Instant::now() + TERMINATE_LIMIT;
+    while !upkeep.query(terminate, &[&name]).await?.is_empty() && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+    drop_database(upkeep, name).await
+}
+
+/// Drops a snapshot.
+pub async fn remove(home: &Home, access: &Access, name: &str) -> Result<(), ContentError> {
+    match access.is_ours() {
+        true => Ok(drop_database(&access.superuser("postgres").await?, name).await?),
+        false => external::remove(home, access, name).await,
+    }
+}
+
+/// Databases up to this size in bytes are copied through the write-ahead log. A file copy waits for two checkpoints,
+/// which compete with all other disk writes: seconds for 8 MB on two busy cores, against a tenth of a second.
+const WAL_COPY_LIMIT: i64 = 64 * 1024 * 1024;
+
+/// Copies a template that has no connected sessions. `owner` owns the copy, by default the connected role.
+async fn copy(upkeep: &Client, template: &str, name: &str, owner: Option<&str>) -> Result<(), PgError> {
+    let size: i64 = upkeep.query_one("SELECT pg_database_size($1::text::name)", &[&template]).await?.get(0);
+    let owner = owner.map(|role| format!("OWNER {role} ")).unwrap_or_default();
+    let create =
+        |strategy: &str| format!("CREATE DATABASE {name} TEMPLATE {} {owner}STRATEGY {strategy}", quoted(template));
+    if size <= WAL_COPY_LIMIT {
+        return Ok(upkeep.batch_execute(&create("WAL_LOG")).await?);
+    }
+    // With `clone` the copy shares blocks if the file system supports it; otherwise the kernel copies them.
+    let cloned = upkeep.batch_execute("SET file_copy_method = clone").await;
+    match upkeep.batch_execute(&create("FILE_COPY")).await {
+        Err(_) if cloned.is_ok() => {
+            upkeep.batch_execute("RESET file_copy_method").await?;
+            upkeep.batch_execute(&create("FILE_COPY")).await?;
+        }
+        created => created?,
+    }
+    Ok(())
+}
+
+/// Measures how long a copy of an idle database takes, and drops the copy.
+pub async fn time_copy(access: &Access, template: &str, name: &str) -> Result<Duration, PgError> {
+    let upkeep = access.upkeep().await?;
+    drop_database(&upkeep, name).await?;
+    let owner = access.is_ours().then_some(APPLICATION_ROLE);
+    if owner.is_some() {
+        upkeep.batch_execute("CHECKPOINT").await?;
+    }
+    let begun = Instant::now();
+    copy(&upkeep, template, name, owner).await?;
+    let duration = begun.elapsed();
+    drop_database(&upkeep, name).await?;
+    Ok(duration)
+}
+
+/// Restores the snapshot, if it exists; the current database is renamed and later dropped by `clean_up`. Returns
+/// whether the snapshot existed. Idempotent.
+pub async fn restore(home: &Home, access: &Access, name: &str) -> Result<bool, ContentError> {
+    match access.is_ours() {
+        true => Ok(restore_managed(access, name).await?),
+        false => external::restore(home, access, name).await,
+    }
+}
+
+async fn restore_managed(access: &Access, name: &str) -> Result<bool, PgError> {
+    let mut upkeep = access.superuser("postgres").await?;
+    if !exists(&upkeep, name).await? {
+        allow_connections(&upkeep, APPLICATION_DATABASE).await?;
+        return Ok(false);
+    }
+    drop_database(&upkeep, FAILED).await?;
+    let has_current = exists(&upkeep, APPLICATION_DATABASE).await?;
+    if has_current {
+        block_connections(&upkeep, APPLICATION_DATABASE).await?;
+    }
+    let transaction = upkeep.transaction().await?;
+    if has_current {
+        transaction.batch_execute(&format!("ALTER DATABASE {APPLICATION_DATABASE} RENAME TO {FAILED}")).await?;
+    }
+    transaction.batch_execute(&format!("ALTER DATABASE {name} RENAME TO {APPLICATION_DATABASE}")).await?;
+    transaction.commit().await?;
+    allow_connections(&upkeep, APPLICATION_DATABASE).await?;
+    Ok(true)
+}
+
+/// Drops the database of a failed upgrade.
+pub async fn clean_up(access: &Access) -> Result<(), PgError> {
+    if !access.is_ours() {
+        return Ok(());
+    }
+    drop_database(&access.superuser("postgres").await?, FAILED).await
+}
+
+/// Clears the snapshots of a home whose data has moved to another server: deletes those that are files and forgets the
+/// databases, which stay on the old server.
+pub fn forget_all(home: &Home) -> io::Result<()> {
+    external::forget_files(home)?;
+    history::forget_snapshots(home, None)
+}
+
+/// Drops every snapshot but `keep`. On an external server only those of this home.
+pub async fn drop_others(home: &Home, access: &Access, keep: Option<&str>) -> Result<(), ContentError> {
+    match access.is_ours() {
+        true => Ok(drop_others_managed(access, keep).await?),
+        false => external::drop_others(home, access, keep).await,
+    }
+}
+
+async fn drop_others_managed(access: &Access, keep: Option<&str>) -> Result<(), PgError> {
+    let upkeep = access.superuser("postgres").await?;
+    let query = "SELECT datname::text FROM pg_database WHERE starts_with(datname::text, $1)";
+    for row in upkeep.query(query, &[&PREFIX]).await? {
+        let name: String = row.get(0);
+        if Some(name.as_str()) != keep {
+            drop_database(&upkeep, &name).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn exists(client: &impl GenericClient, name: &str) -> Result<bool, PgError> {
+    let query = "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1::text::name)";
+    Ok(client.query_one(query, &[&name]).await?.get(0))
+}
+
+/// Drops a database if it exists and terminates its sessions.
+async fn drop_database(upkeep: &Client, name: &str) -> Result<(), PgError> {
+    Ok(upkeep.batch_execute(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quoted(name))).await?)
+}
+
+/// Disallows connections to the database and terminates its sessions.
+async fn block_connections(upkeep: &Client, database: &str) -> Result<(), PgError> {
+    upkeep.batch_execute(&format!("ALTER DATABASE {} ALLOW_CONNECTIONS false", quoted(database))).await?;
+    let deadline = tokio::time::Instant::now() + TERMINATE_LIMIT;
+    loop {
+        // Terminating backends still count.
+        let terminate = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = $1::text::name";
+        let remaining: i64 = upkeep.query_one(terminate, &[&database]).await?.get(0);
+        if remaining == 0 || tokio::time::Instant::now() >= deadline {
+            // A remaining session makes the next statement fail with a clear error.
+            return Ok(());
+        }
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+}
+
+/// Allows connections to the database again.
+async fn allow_connections(upkeep: &Client, database: &str) -> Result<(), PgError> {
+    if exists(upkeep, database).await? {
+        upkeep.batch_execute(&format!("ALTER DATABASE {} ALLOW_CONNECTIONS true", quoted(database))).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_is_named_after_the_release() {
+        let candidate = semver::Version::parse("0.2.0-rc1").unwrap();
+        let (first, second) = (name(&candidate), name(&candidate));
+        assert!(first.starts_with(PREFIX) && first.ends_with("_0_2_0_rc1"), "{first}");
+        assert_ne!(first, second);
+        let long = format!("1.2.3-{}", "a".repeat(99));
+        assert_eq!(name(&semver::Version::parse(&long).unwrap()).len(), 63);
+    }
+}

@@ -1,0 +1,264 @@
+//! The steps of an upgrade in order, and the state that the journal stores. Pure.
+
+use super::plan::Plan;
+use super::smoke::KnownFaults;
+use leoflow_base::home::journal::Entry;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A step. Its name is written to the journal before the step begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    Fetch,
+    Backup,
+    Rehearse,
+    /// Stops server and agent; from here on requests wait.
+    Pause,
+    Snapshot,
+    Migrate,
+    /// Runs the new release as a candidate server, which gets no public requests.
+    Trial,
+    /// Hands over the listeners; from here on the new release may write data that only it knows.
+    Open,
+    Smoke,
+    /// Makes the new release the installed one.
+    Commit,
+    /// Replaces the running supervisor by that of the new release.
+    TakeOver,
+    /// Frees disk space.
+    Tidy,
+}
+
+impl Step {
+    pub const ALL: [Self; 12] = [
+        Self::Fetch,
+        Self::Backup,
+        Self::Rehearse,
+        Self::Pause,
+        Self::Snapshot,
+        Self::Migrate,
+        Self::Trial,
+        Self::Open,
+        Self::Smoke,
+        Self::Commit,
+        Self::TakeOver,
+        Self::Tidy,
+    ];
+
+    /// The name in the journal.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fetch => "fetch",
+            Self::Backup => "backup",
+            Self::Rehearse => "rehearse",
+            Self::Pause => "let-go",
+            Self::Snapshot => "snapshot",
+            Self::Migrate => "migrate",
+            Self::Trial => "trial",
+            Self::Open => "open",
+            Self::Smoke => "smoke",
+            Self::Commit => "commit",
+            Self::TakeOver => "take-over",
+            Self::Tidy => "tidy",
+        }
+    }
+
+    /// The text shown while the step runs.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Fetch => "Fetching the release",
+            Self::Backup => "Backing up",
+            Self::Rehearse => "Rehearsing with the backup",
+            Self::Pause => "Pausing; tasks continue, requests wait",
+            Self::Snapshot => "Copying the database",
+            Self::Migrate => "Migrating",
+            Self::Trial => "Testing the candidate server",
+            Self::Open => "Handing over the listeners",
+            Self::Smoke => "Smoke test",
+            Self::Commit => "Making it the installed release",
+            Self::TakeOver => "Replacing the supervisor",
+            Self::Tidy => "Tidying up",
+        }
+    }
+}
+
+/// The direction of the schema change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// To a newer release; its migrations are applied.
+    Up,
+    /// To an older release in `versions/`; migrations that it does not know are undone.
+    Down,
+}
+
+/// The journal's plan: everything that another process needs to resume the upgrade.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    pub direction: Direction,
+    pub plan: Plan,
+    /// The name of the database snapshot.
+    pub snapshot: String,
+    pub new_program: PathBuf,
+    /// True when `new_program` existed before the upgrade.
+    #[serde(rename = "had_program")]
+    pub program_existed: bool,
+    pub backup: Option<PathBuf>,
+    /// The PostgreSQL that was installed for the upgrade.
+    pub new_postgres: Option<PathBuf>,
+    pub migrations_run: Vec<String>,
+    /// Expected wait of requests in seconds, from the rehearsal.
+    pub expected_pause: Option<f64>,
+    /// Seconds that the candidate server took in the rehearsal to start and pass its checks.
+    #[serde(default)]
+    pub rehearsed_trial: Option<f64>,
+    #[serde(default)]
+    pub known_faults: KnownFaults,
+    /// Why the new release's migrations are being undone.
+    #[serde(rename = "leaving")]
+    pub undo_reason: Option<String>,
+}
+
+/// Minimum time limit of a candidate server.
+const MIN_TRIAL: Duration = Duration::from_secs(5);
+/// Time limit of a candidate server that was not rehearsed, as in a rollback.
+const UNREHEARSED_TRIAL: Duration = Duration::from_secs(10);
+
+impl State {
+    /// The state as stored in the journal.
+    pub fn to_json(&self) -> serde_json::Value {
+        // This cannot fail, because a home with a path that is not UTF-8 is refused when it is resolved.
+        serde_json::to_value(self).unwrap_or_default()
+    }
+
+    /// Time limit for the candidate server on the live database: twice its time in the rehearsal, at most `max`.
+    pub fn trial_limit(&self, max: Duration) -> Duration {
+        let twice = self.rehearsed_trial.and_then(|seconds| Duration::try_from_secs_f64(2.0 * seconds).ok());
+        twice.map_or(UNREHEARSED_TRIAL, |twice| twice.max(MIN_TRIAL)).min(max)
+    }
+}
+
+/// The state of an interrupted upgrade and the step it reached. `Err` for a journal that this version does not
+/// understand. A step that only another version knows counts as the one before it.
+pub fn read(entry: &Entry) -> Result<(State, Step), String> {
+    let state = serde_json::from_value(entry.plan.clone()).map_err(|error| error.to_string())?;
+    for step in [Step::Pause, Step::Open, Step::Commit] {
+        position(entry, step).ok_or_else(|| format!("the journal has no step {}", step.name()))?;
+    }
+    Ok((state, reached(entry)))
+}
+
+/// The index of a step in the journal, which another version may have written.
+pub fn position(entry: &Entry, step: Step) -> Option<usize> {
+    entry.steps.iter().position(|name| name == step.name())
+}
+
+/// True when a step is complete.
+pub fn is_past(entry: &Entry, step: Step) -> bool {
+    position(entry, step).is_some_and(|index| entry.at > index)
+}
+
+/// The last step that was started.
+pub fn reached(entry: &Entry) -> Step {
+    let is_started = |step: &Step| position(entry, *step).is_some_and(|index| entry.at >= index);
+    Step::ALL.into_iter().rfind(is_started).unwrap_or(Step::Fetch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upgrade::source::ReleaseFile;
+    use leoflow_base::home::journal::Operation;
+    use semver::Version;
+    use serde_json::json;
+
+    fn state() -> State {
+        let plan = Plan {
+            from: Version::new(0, 1, 0),
+            to: Version::new(0, 2, 0),
+            live: true,
+            schema_from: 3,
+            schema_to: 4,
+            migrations: Vec::new(),
+            later: Vec::new(),
+            program: ReleaseFile { url: String::new(), sha256: String::new(), size: 0 },
+            components: Vec::new(),
+            needs_bytes: 0,
+            running_tasks: 0,
+            warnings: Vec::new(),
+            notes: String::new(),
+        };
+        State {
+            direction: Direction::Up,
+            plan,
+            snapshot: "before".to_owned(),
+            new_program: "/bin/new".into(),
+            program_existed: false,
+            backup: None,
+            new_postgres: None,
+            migrations_run: Vec::new(),
+            expected_pause: None,
+            rehearsed_trial: None,
+            known_faults: KnownFaults::default(),
+            undo_reason: None,
+        }
+    }
+
+    fn entry(steps: &[&str], at: usize) -> Entry {
+        let steps = steps.iter().map(ToString::to_string).collect();
+        Entry { operation: Operation::Upgrade, started_at: String::new(), steps, at, plan: state().to_json() }
+    }
+
+    const NAMES: [&str; 12] = [
+        "fetch",
+        "backup",
+        "rehearse",
+        "let-go",
+        "snapshot",
+        "migrate",
+        "trial",
+        "open",
+        "smoke",
+        "commit",
+        "take-over",
+        "tidy",
+    ];
+
+    #[test]
+    fn reads_the_step_at_the_journals_position() {
+        for (index, step) in Step::ALL.into_iter().enumerate() {
+            assert_eq!(read(&entry(&NAMES, index)), Ok((state(), step)));
+        }
+        assert_eq!(read(&entry(&NAMES, NAMES.len())).unwrap().1, Step::Tidy);
+    }
+
+    #[test]
+    fn an_unknown_step_counts_as_the_one_before_it() {
+        let others = ["fetch", "let-go", "snapshot", "warm-up", "open", "polish", "commit"];
+        assert_eq!(read(&entry(&others, 3)).unwrap().1, Step::Snapshot);
+        assert!(is_past(&entry(&others, 3), Step::Snapshot) && !is_past(&entry(&others, 2), Step::Snapshot));
+        assert_eq!(read(&entry(&others, 4)).unwrap().1, Step::Open);
+        assert_eq!(read(&entry(&others, 5)).unwrap().1, Step::Open);
+    }
+
+    #[test]
+    fn rejects_a_journal_without_the_deciding_steps() {
+        assert!(read(&entry(&["fetch", "let-go", "commit"], 0)).unwrap_err().contains("open"));
+        assert!(read(&entry(&["fetch", "open", "commit"], 0)).unwrap_err().contains("let-go"));
+        assert!(read(&entry(&["let-go", "open"], 0)).unwrap_err().contains("commit"));
+        let mut broken = entry(&NAMES, 0);
+        broken.plan = json!({"direction": "sideways"});
+        assert!(read(&broken).is_err());
+    }
+
+    #[test]
+    fn a_candidate_gets_twice_its_rehearsed_time_within_limits() {
+        let limit = |rehearsed| State { rehearsed_trial: rehearsed, ..state() }.trial_limit(Duration::from_secs(60));
+        assert_eq!(limit(Some(0.3)), MIN_TRIAL);
+        assert_eq!(limit(Some(10.0)), Duration::from_secs(20));
+        assert_eq!(limit(Some(100.0)), Duration::from_secs(60));
+        assert_eq!(limit(None), UNREHEARSED_TRIAL);
+        assert_eq!(limit(Some(f64::NAN)), UNREHEARSED_TRIAL);
+    }
+}

@@ -1,0 +1,34 @@
+//! The context that every step of an upgrade shares, and the notes that it collects.
+
+use super::host::Host;
+use leoflow_base::config::Config;
+use leoflow_base::home::Home;
+use leoflow_base::home::progress::Reporter;
+use leoflow_postgres::Access;
+use std::time::{Duration, Instant};
+
+/// The context of an upgrade's steps.
+pub struct UpgradeContext<'a> {
+    pub home: &'a Home,
+    pub access: Access,
+    pub config: &'a Config,
+    /// The version of the running program.
+    pub own_version: &'a str,
+    pub host: Host,
+    pub reporter: &'a dyn Reporter,
+    /// True with `--no-rollback`: a failed release stays for inspection.
+    pub no_rollback: bool,
+    pub notes: Notes,
+}
+
+/// Notes for the final report.
+#[derive(Debug, Default)]
+pub struct Notes {
+    pub(super) details: Vec<String>,
+    /// The commit that the new release was built from.
+    pub(super) commit: Option<String>,
+    /// When requests began to wait.
+    pub(super) paused: Option<Instant>,
+    /// How long requests waited.
+    pub(super) pause: Option<Duration>,
+}

@@ -1,0 +1,33 @@
+//! Embeds the migrations.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::{env, fs};
+
+const FOLDER: &str = "../../migrations";
+
+fn main() {
+    println!("cargo:rerun-if-changed={FOLDER}");
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    fs::write(out.join("migrations.rs"), migrations()).expect("write the list of migrations");
+}
+
+/// Source text of a slice of `(file name, up SQL, rollback SQL)`, sorted by file name.
+fn migrations() -> String {
+    let mut names: Vec<String> = fs::read_dir(FOLDER)
+        .expect("read migrations/")
+        .map(|entry| entry.expect("read migrations/").file_name())
+        .filter_map(|name| name.into_string().ok())
+        .filter(|name| name.ends_with(".sql") && !name.ends_with(".rollback.sql"))
+        .collect();
+    names.sort();
+    let mut list = String::from("&[\n");
+    for name in names {
+        let up = fs::canonicalize(FOLDER).expect("find migrations/").join(&name);
+        let down = up.with_extension("rollback.sql");
+        let rollback = if down.exists() { format!("Some(include_str!({down:?}))") } else { "None".to_owned() };
+        writeln!(list, "({name:?}, include_str!({up:?}), {rollback}),").expect("write to a string");
+    }
+    list.push(']');
+    list
+}

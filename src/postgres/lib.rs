@@ -1,0 +1,61 @@
+//! The datastore: PostgreSQL's files, the cluster, and connections. Only this module may assume that Leoflow manages
+//! the server; the rest uses an endpoint and a role.
+
+mod access;
+pub mod acquire;
+pub mod claim;
+pub mod cluster;
+pub mod connect;
+pub mod container;
+pub mod credentials;
+pub mod database_attributes;
+pub mod database_check;
+mod download;
+pub mod fatal_message;
+mod generic_client;
+pub mod install;
+pub mod instance_fact;
+pub mod leftovers;
+pub mod location;
+pub mod private;
+pub mod provision;
+pub mod relay;
+pub mod schema;
+pub mod scram;
+pub mod server;
+mod system;
+mod tls;
+pub mod tools;
+pub mod version;
+
+pub use access::Access;
+pub use connect::{Endpoint, PgError};
+pub use credentials::{Credentials, Login};
+pub use generic_client::GenericClient;
+pub use install::Installation;
+
+/// Supported major version; data directories of others are refused.
+pub const MAJOR: u32 = 18;
+/// Newest minor version known to this release, as reported by the server.
+pub const NEWEST: &str = "18.6";
+/// Version of the downloaded build, in its publisher's numbering.
+pub const DOWNLOAD_VERSION: &str = "18.6.0";
+/// sha256 of the build's archive by target, as published with the release; other targets are not downloaded.
+pub const DOWNLOAD_SHA256: &[(&str, &str)] = &[
+    ("x86_64-unknown-linux-gnu", "bb3d09f876b2383e25a8c9ce09e32d185a03656a23d074f5195542b1b1b3ca61"),
+    ("aarch64-unknown-linux-gnu", "5d2b5e8be9e96bfc3d7f22090057a836ec36d5d092542d8d3b93cc145cf4ee13"),
+    ("x86_64-apple-darwin", "f8918fbe747e0d79bda58ad8f8afcf23ac384b847ff3af18856f0825ba54b031"),
+    ("aarch64-apple-darwin", "a257bcdb8aa3301a13d6a5bcec48f8c9517045b7cbae71e50788b2615539e95b"),
+];
+
+/// The application's role and database.
+pub const APPLICATION_ROLE: &str = "leoflow";
+pub const APPLICATION_DATABASE: &str = "leoflow";
+/// For maintenance; never used on restored content.
+pub const SUPERUSER: &str = "postgres";
+/// Part of the socket's file name; no TCP port is opened.
+pub const SOCKET_PORT: u16 = 5432;
+/// For servers started by others: in a container that may not use the machine's huge pages, touching one kills the
+/// server with SIGBUS, and `try`, the default, does not detect that. Source:
+/// <https://www.postgresql.org/docs/18/runtime-config-resource.html#GUC-HUGE-PAGES>.
+const NO_HUGE_PAGES: &str = "huge_pages=off";

@@ -1,0 +1,158 @@
+//! Applies pending migrations: one migrator at a time, each migration and its ledger row in one transaction.
+
+use super::classify::{self, State, classify};
+use super::embedded::{EmbeddedMigration, newest};
+use super::{SchemaError, ledger};
+use crate::PgError;
+use std::error::Error as _;
+use std::time::Duration;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, GenericClient};
+
+/// Key of the advisory lock ("leoflow" in ASCII) that every schema change takes.
+pub const LOCK_KEY: i64 = 0x006c_656f_666c_6f77;
+/// How long a migrator waits for another one.
+const LOCK_WAIT: Duration = Duration::from_secs(120);
+/// How long a migration waits for a locked table.
+const TABLE_LOCK_TIMEOUT: &str = "30s";
+
+/// The result of a migration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// File names, oldest first.
+    pub files: Vec<String>,
+    pub version: i64,
+}
+
+/// Applies all pending migrations of `known`. `lock` is a separate connection that holds the advisory lock;
+/// `migration_client` runs the migrations. `version` is written into the ledger. `report` is called after each
+/// committed migration.
+pub async fn migrate(
+    lock: &Client,
+    migration_client: &mut Client,
+    known: &[EmbeddedMigration],
+    version: &str,
+    report: &mut dyn FnMut(&str),
+) -> Result<Applied, SchemaError> {
+    take_lock(lock).await?;
+    let migrated = migrate_locked(migration_client, known, version, report).await;
+    release_lock(lock).await;
+    migrated
+}
+
+async fn migrate_locked(
+    migration_client: &mut Client,
+    known: &[EmbeddedMigration],
+    version: &str,
+    report: &mut dyn FnMut(&str),
+) -> Result<Applied, SchemaError> {
+    let records = ledger::inspect(migration_client).await?;
+    let state = classify(known, &records);
+    let pending: Vec<i64> = match refusal(&state) {
+        Some(error) => return Err(error),
+        None => match state {
+            State::Pending { versions, .. } => versions,
+            State::Fresh => known.iter().map(|known| known.version).collect(),
+            _ => Vec::new(),
+        },
+    };
+    // Skips refinery, which creates and reads its table even without migrations.
+    if pending.is_empty() {
+        return Ok(Applied { files: Vec::new(), version: classify::database_version(&records) });
+    }
+    apply(migration_client, known, &pending, version, TABLE_LOCK_TIMEOUT, report).await
+}
+
+/// Applies the given versions of `known`, oldest first, each in one transaction with its ledger row.
+pub(super) async fn apply(
+    migration_client: &mut Client,
+    known: &[EmbeddedMigration],
+    versions: &[i64],
+    version: &str,
+    lock_timeout: &str,
+    report: &mut dyn FnMut(&str),
+) -> Result<Applied, SchemaError> {
+    migration_client.execute("SELECT set_config('leoflow.version', $1, false)", &[&version]).await?;
+    migration_client.batch_execute(&format!("SET lock_timeout = '{lock_timeout}'")).await?;
+    let records = ledger::inspect(migration_client).await?;
+    let is_applied =
+        |known: &&EmbeddedMigration| records.ledger.iter().flatten().any(|row| row.version == known.version);
+    let mut included: Vec<refinery::Migration> =
+        known.iter().filter(is_applied).map(|known| known.migration.clone()).collect();
+    let mut files = Vec::new();
+    for known in known.iter().filter(|known| versions.contains(&known.version)) {
+        // Adds only this migration, because older deferred ones may still be waiting.
+        included.push(known.migration.clone());
+        refinery::Runner::new(&included)
+            .set_grouped(false)
+            .run_async(migration_client)
+            .await
+            .map_err(|error| SchemaError::Failed { migration: known.file.clone(), reason: reason(&error) })?;
+        leoflow_base::sys::checkpoint(&format!("migrated.{}", known.version));
+        report(&known.file);
+        files.push(known.file.clone());
+    }
+    // A deferred migration may be older than the newest applied one.
+    let version = classify::database_version(&ledger::inspect(migration_client).await?);
+    Ok(Applied { files, version })
+}
+
+/// The server's error message, which refinery keeps as a source of its error.
+fn reason(error: &refinery::Error) -> String {
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if let Some(postgres) = cause.downcast_ref::<tokio_postgres::Error>()
+            && let Some(db) = postgres.as_db_error()
+        {
+            // This detail names the user's objects that use a column; other details may contain row values.
+            let names_objects = *db.code() == SqlState::DEPENDENT_OBJECTS_STILL_EXIST;
+            let detail = db.detail().filter(|_| names_objects).map(|detail| format!(" ({detail})")).unwrap_or_default();
+            return format!("{}: {}{detail}", db.severity(), db.message());
+        }
+        source = cause.source();
+    }
+    error.to_string()
+}
+
+/// Fails unless the database is exactly at the schema of `known`; checked at the start of a server.
+pub async fn require_current(client: &impl GenericClient, known: &[EmbeddedMigration]) -> Result<i64, SchemaError> {
+    let records = ledger::inspect(client).await?;
+    let state = classify(known, &records);
+    match refusal(&state) {
+        Some(error) => Err(error),
+        None => match state {
+            State::Current { version } => Ok(version),
+            _ => {
+                Err(SchemaError::NotMigrated { database: classify::database_version(&records), binary: newest(known) })
+            }
+        },
+    }
+}
+
+/// The error for states in which nothing may be written.
+pub fn refusal(state: &State) -> Option<SchemaError> {
+    match state.clone() {
+        State::Fresh | State::Current { .. } | State::Pending { .. } => None,
+        State::Newer { database, binary } => Some(SchemaError::Newer { database, binary }),
+        State::Edited { files } => Some(SchemaError::Edited(files)),
+        State::Gap { missing } => Some(SchemaError::Gap(missing)),
+        State::Damaged { reason } => Some(SchemaError::Damaged(reason)),
+    }
+}
+
+/// Takes the advisory lock of schema changes; `Busy` if another migrator holds it for too long.
+pub(super) async fn take_lock(client: &Client) -> Result<(), SchemaError> {
+    client.batch_execute(&format!("SET lock_timeout = '{}s'", LOCK_WAIT.as_secs())).await?;
+    match client.execute("SELECT pg_advisory_lock($1)", &[&LOCK_KEY]).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.code() == Some(&tokio_postgres::error::SqlState::LOCK_NOT_AVAILABLE) => {
+            Err(SchemaError::Busy)
+        }
+        Err(error) => Err(PgError::from(error).into()),
+    }
+}
+
+/// Releases the lock. Closing the connection releases it too.
+pub(super) async fn release_lock(client: &Client) {
+    let _ = client.execute("SELECT pg_advisory_unlock($1)", &[&LOCK_KEY]).await;
+}

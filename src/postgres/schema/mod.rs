@@ -1,0 +1,70 @@
+//! The database schema: embedded migrations, the database's records, and migrating between them without losing data.
+
+mod batches;
+pub mod classify;
+pub mod data_migration;
+pub mod deferred;
+mod dependents;
+pub mod embedded;
+mod ledger;
+mod migrate;
+mod rollback;
+mod rollback_losses;
+pub mod shape;
+pub mod tables;
+
+pub use classify::{State, classify, waiting};
+pub use dependents::blocking_dependents;
+pub use embedded::{EmbeddedMigration, known};
+pub use ledger::{applied, inspect, own_rollbacks};
+pub use migrate::refusal;
+pub use migrate::{Applied, migrate, require_current};
+pub use rollback::{Extent, RolledBack, rollback, to_undo};
+pub use rollback_losses::rollback_losses;
+
+use crate::PgError;
+
+/// Why the schema was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum SchemaError {
+    /// This text is fixed by the design: users search for it.
+    #[error(
+        "database is at schema version {database} but this binary only knows up to {binary};\n\
+         an older `leoflow` is being run against a newer database.\n\
+         Upgrade the binary, or run `leoflow uninstall --purge` to start over\n\
+         (this WIPES your data)"
+    )]
+    Newer { database: i64, binary: i64 },
+    #[error("migration {} was changed after it had been applied to this database", .0.join(", "))]
+    Edited(Vec<String>),
+    #[error("the database's migration history has a gap: version {} is missing", join(.0))]
+    Gap(Vec<i64>),
+    #[error("the database's migration history is damaged: {0}")]
+    Damaged(String),
+    #[error("the database is at schema version {database}, but this binary needs {binary}")]
+    NotMigrated { database: i64, binary: i64 },
+    #[error("migration {migration} failed and was undone: {reason}")]
+    Failed { migration: String, reason: String },
+    #[error("timed out waiting for another migration")]
+    Busy,
+    #[error("version {requested} is not the newest; the newest is {newest}")]
+    NotNewest { requested: i64, newest: i64 },
+    #[error("{0} is not a data migration that this release runs in batches")]
+    NoDataMigration(String),
+    #[error("there is no migration to undo")]
+    NothingToUndo,
+    #[error("migration {0} cannot be undone: it has no rollback SQL")]
+    NotReversible(String),
+    #[error(transparent)]
+    Postgres(#[from] PgError),
+}
+
+fn join(versions: &[i64]) -> String {
+    versions.iter().map(i64::to_string).collect::<Vec<_>>().join(", ")
+}
+
+impl From<tokio_postgres::Error> for SchemaError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Postgres(error.into())
+    }
+}

@@ -1,0 +1,78 @@
+//! Decides how an agent adopts the tries of an earlier agent that the datastore records as running. `decide` is pure.
+
+use super::folder::TaskFolder;
+use leoflow_base::sys::process::ProcessId;
+use std::io;
+
+/// Evidence about a try, from its files and its keeper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Evidence {
+    /// From `process.json`: whether a keeper took the try, and whether that keeper is alive.
+    pub keeper: KeeperState,
+    /// True with `outcome.json`, or with `result.json` of a task whose keeper is gone.
+    pub has_ended: bool,
+    /// True if the try was claimed since this machine booted.
+    pub same_boot: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeeperState {
+    Never,
+    Alive,
+    Gone,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Adoption {
+    /// It runs: watch it as if this agent had started it.
+    Watch,
+    /// It ended unwatched: record its outcome.
+    Record,
+    /// It was claimed and no keeper took it: no user code has run. If a keeper is still starting, one of the two takes
+    /// the try and the other exits.
+    Start,
+    /// It began and is gone without a result: the try has failed.
+    Lost,
+}
+
+pub fn decide(evidence: Evidence) -> Adoption {
+    match evidence {
+        // Even with an outcome: its keeper is about to exit.
+        Evidence { keeper: KeeperState::Alive, .. } => Adoption::Watch,
+        Evidence { has_ended: true, .. } => Adoption::Record,
+        Evidence { keeper: KeeperState::Never, same_boot: true, .. } => Adoption::Start,
+        // After a reboot, missing files prove nothing: the last writes may be lost.
+        Evidence { keeper: KeeperState::Never | KeeperState::Gone, .. } => Adoption::Lost,
+    }
+}
+
+/// Reads the evidence about a try, and its keeper. An error says nothing about the try: the caller retries later.
+pub fn inspect(folder: &TaskFolder, same_boot: bool) -> io::Result<(Evidence, Option<ProcessId>)> {
+    let process = folder.keeper()?;
+    let keeper = match &process {
+        None => KeeperState::Never,
+        Some(process) if process.is_alive() => KeeperState::Alive,
+        Some(_) => KeeperState::Gone,
+    };
+    let has_ended = folder.outcome()?.is_some() || folder.result()?.is_some();
+    Ok((Evidence { keeper, has_ended, same_boot }, process))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_try_is_adopted_exactly_once() {
+        let decide = |keeper, has_ended, same_boot| decide(Evidence { keeper, has_ended, same_boot });
+        for same_boot in [true, false] {
+            for has_ended in [true, false] {
+                assert_eq!(decide(KeeperState::Alive, has_ended, same_boot), Adoption::Watch);
+            }
+            assert_eq!(decide(KeeperState::Gone, true, same_boot), Adoption::Record);
+            assert_eq!(decide(KeeperState::Gone, false, same_boot), Adoption::Lost);
+        }
+        assert_eq!(decide(KeeperState::Never, false, true), Adoption::Start);
+        assert_eq!(decide(KeeperState::Never, false, false), Adoption::Lost);
+    }
+}

@@ -1,0 +1,157 @@
+//! Finishes tries whose keepers are gone: reads their folders, records the outcomes in the datastore and removes the
+//! folders. A failed read says nothing about the task: it is repeated until it succeeds.
+
+use super::folder::TaskFolder;
+use super::run::{Agent, Running};
+use super::stop::end_orphans;
+use super::try_outcome;
+use super::warm;
+use deadpool_postgres::ClientWrapper;
+use futures_util::future::join_all;
+use jiff::Timestamp;
+use leoflow_base::sys::process::ProcessId;
+use leoflow_base::sys::{blocking, reaper};
+use leoflow_engine::keys::TryKey;
+use leoflow_engine::store::StoreError;
+use leoflow_engine::store::requeue;
+use leoflow_engine::store::tries::{self, Ended};
+use leoflow_python::Interpreter;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+/// Pause before a folder that could not be read is read again.
+const REREAD_PAUSE: Duration = Duration::from_secs(1);
+
+/// A try whose keeper has ended.
+pub(super) struct EndedTry {
+    key: TryKey,
+    folder: TaskFolder,
+    interpreter: Option<Rc<Interpreter>>,
+    /// `None` if no keeper took the try.
+    keeper: Option<ProcessId>,
+    /// True if its files are from this boot of the machine. After a crash of the machine, older files may miss the last
+    /// writes.
+    is_current: bool,
+}
+
+/// How a try ended, by its folder.
+enum Fate {
+    Ended(Box<Ended>),
+    /// No keeper took it, or a transient error kept its task from starting. No user code has run.
+    NotBegun(String),
+}
+
+impl EndedTry {
+    pub(super) fn adopted(key: &TryKey, folder: &TaskFolder, keeper: Option<ProcessId>, is_current: bool) -> Self {
+        Self { key: key.clone(), folder: folder.clone(), interpreter: None, keeper, is_current }
+    }
+}
+
+impl Agent {
+    /// Handles the end of a try's keeper. The try has ended too, unless another keeper has it.
+    pub(super) fn on_keeper_end(&mut self, key: TryKey, running: Running) -> Option<EndedTry> {
+        let Running { folder, keeper, interpreter, .. } = running;
+        // Reaps the keeper if it is our child; otherwise its own parent does.
+        reaper::ended_child(keeper.pid);
+        let ended_try = EndedTry { key, folder, interpreter, keeper: Some(keeper), is_current: true };
+        match ended_try.folder.keeper() {
+            Ok(Some(other)) if Some(&other) != ended_try.keeper.as_ref() && other.is_alive() => {
+                // Another keeper took the try first.
+                let EndedTry { key, folder, interpreter, .. } = ended_try;
+                self.watch(key, folder, other, interpreter);
+                None
+            }
+            Ok(_) => Some(ended_try),
+            Err(error) => {
+                self.retry_read(ended_try, &error);
+                None
+            }
+        }
+    }
+
+    /// Records how tries ended whose keepers are gone, and removes their folders. Returns whether one is deferred.
+    pub(super) async fn record(&mut self, client: &ClientWrapper, finished: Vec<EndedTry>) -> Result<bool, StoreError> {
+        let mut ended = Vec::with_capacity(finished.len());
+        for ended_try in finished {
+            match self.fate(&ended_try).await {
+                Ok(Fate::Ended(outcome)) => ended.push((*outcome, ended_try.folder)),
+                Ok(Fate::NotBegun(reason)) => self.requeue_try(client, &ended_try.key, reason).await?,
+                Err(error) => self.retry_read(ended_try, &error),
+            }
+        }
+        // One statement each, concurrently: a single transaction would take its row locks in another order than a
+        // clear.
+        let written = join_all(ended.iter().map(|(outcome, _)| tries::record(client, outcome))).await;
+        for ((outcome, _), written) in ended.iter().zip(written) {
+            // A value that the database refuses is its task's fault; every other error is retried.
+            match written {
+                Err(StoreError::Invalid(reason)) => {
+                    let reason = format!("the task's result cannot be stored: {reason}");
+                    tries::record(client, &try_outcome::never_began(outcome.key.clone(), reason)).await?;
+                }
+                written => drop(written?),
+            }
+        }
+        ended.iter().for_each(|(_, folder)| folder.discard());
+        Ok(ended.iter().any(|(outcome, _)| outcome.deferral.is_some()))
+    }
+
+    /// Reads from its folder how a try ended; ends the processes that a killed keeper left.
+    async fn fate(&mut self, ended_try: &EndedTry) -> io::Result<Fate> {
+        let EndedTry { key, folder, interpreter, is_current, .. } = ended_try;
+        let outcome = folder.outcome()?;
+        let result = folder.result()?;
+        if let Some(outcome) = outcome.as_ref().filter(|outcome| outcome.transient && result.is_none()) {
+            return Ok(Fate::NotBegun(outcome.problem.clone().unwrap_or_default()));
+        }
+        let keeper_log = if outcome.is_none() { folder.keeper_log() } else { String::new() };
+        if outcome.is_none() {
+            if *is_current && result.is_none() && folder.keeper()?.is_none() && folder.spec()?.is_some() {
+                return Ok(Fate::NotBegun(format!("failed to start the task: {keeper_log}")));
+            }
+            let task_folder = folder.clone();
+            if let Err(error) = blocking::run(move || end_orphans(&task_folder)).await {
+                warn!("{}: cannot end the task's remaining processes: {error}", folder.path().display());
+            }
+        }
+        if let (Some(result), Some(interpreter)) = (&result, interpreter)
+            && self.warm.note_libraries(interpreter, &warm::usage_key(key), &result.libraries)
+        {
+            self.warm.prepare_large(interpreter);
+        }
+        let ended = try_outcome::evaluate(key.clone(), outcome.as_ref(), result, &keeper_log, Timestamp::now());
+        debug!("{}: {}", ended.key, ended.state.as_str());
+        Ok(Fate::Ended(Box::new(ended)))
+    }
+
+    /// Requeues a try that has not begun.
+    pub(super) async fn requeue_try(
+        &mut self,
+        client: &ClientWrapper,
+        key: &TryKey,
+        reason: String,
+    ) -> Result<(), StoreError> {
+        if !requeue::requeue(client, key).await? {
+            // It was cleared or ended in the meantime.
+            return self.fail(client, key, reason).await;
+        }
+        TaskFolder::of(&self.context.home, key).discard();
+        self.start_backoff.note(format!("tasks wait in the queue: {reason}"), Instant::now());
+        Ok(())
+    }
+
+    /// Schedules another read of a folder that could not be read.
+    fn retry_read(&mut self, ended_try: EndedTry, error: &io::Error) {
+        let EndedTry { key, folder, interpreter, keeper, .. } = ended_try;
+        let reason = format!("{key}: cannot read {}: {error}", folder.path().display());
+        self.start_backoff.note_unread(reason, Instant::now());
+        match keeper {
+            Some(keeper) => self.watch_after(REREAD_PAUSE, key, folder, keeper, interpreter),
+            // The next take-over finds it in the datastore.
+            None => self.needs_take_over = true,
+        }
+    }
+}

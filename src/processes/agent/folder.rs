@@ -1,0 +1,402 @@
+//! The folder of one try, `run/tasks/<id>/`: through it the agent, the keeper and the task exchange what must outlive
+//! each of them.
+//!
+//! `spec.json` (agent): what to run. `began` (task): its own code has begun. `process.json` (keeper): who keeps the
+//! try. Only the first keeper can link it, so a try runs once no matter how many keepers start. `child.json` (keeper):
+//! the task's own process. `result.json` (task): its result, complete or missing. `outcome.json` (keeper): how the
+//! task's process ended. Keeper and task each write a reserve of `RESERVE` bytes when they begin and overwrite it with
+//! their report, so that a disk that is full when the task ends loses neither.
+use jiff::Timestamp;
+use leoflow_base::home::Home;
+use leoflow_base::sys::files;
+use leoflow_base::sys::process::ProcessId;
+use leoflow_base::sys::reaper::Exit;
+use leoflow_engine::keys::TryKey;
+use leoflow_engine::store::triggers::Deferral;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use tracing::warn;
+
+/// The folder of one try; it need not exist.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskFolder(PathBuf);
+
+/// `spec.json`: the keeper's part, and the rest for the task.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Spec {
+    #[serde(flatten)]
+    pub key: TryKey,
+    pub keeper: KeeperSpec,
+    /// Read by the Python package.
+    #[serde(flatten)]
+    pub task: serde_json::Map<String, serde_json::Value>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct KeeperSpec {
+    pub program: PathBuf,
+    pub arguments: Vec<Argument>,
+    /// Working directory.
+    pub folder: PathBuf,
+    pub log: PathBuf,
+    /// Seconds after which the keeper ends the task, should it not end itself.
+    pub time_limit: Option<f64>,
+}
+
+/// A command-line argument; text if it is UTF-8, because bytes are four times as long in JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Argument {
+    Text(String),
+    Bytes(OsString),
+}
+
+impl From<OsString> for Argument {
+    fn from(argument: OsString) -> Self {
+        argument.into_string().map_or_else(Self::Bytes, Self::Text)
+    }
+}
+
+impl From<Argument> for OsString {
+    fn from(argument: Argument) -> Self {
+        match argument {
+            Argument::Text(text) => text.into(),
+            Argument::Bytes(bytes) => bytes,
+        }
+    }
+}
+
+/// How the task's process ended, as the keeper saw it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    pub exit: Option<Exit>,
+    pub ended_at: Timestamp,
+    pub cause: Option<Cause>,
+    /// Why the task never began.
+    pub problem: Option<String>,
+    /// True if a transient error kept the task from beginning: the try is queued again.
+    #[serde(default)]
+    pub transient: bool,
+}
+
+impl Outcome {
+    /// The outcome of a task that never began.
+    pub fn not_started(error: &io::Error, transient: bool) -> Self {
+        let problem = Some(format!("failed to start the task: {error}"));
+        Self { exit: None, ended_at: Timestamp::now(), cause: None, problem, transient }
+    }
+}
+
+/// Why the task was ended from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    Timeout,
+    Stopped,
+    Memory,
+}
+
+/// `result.json`, written by the task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskResult {
+    pub state: ResultState,
+    #[serde(default = "yes")]
+    pub retry: bool,
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// JSON texts by XCom key.
+    #[serde(default)]
+    pub xcoms: BTreeMap<String, String>,
+    /// When a rescheduled sensor pokes again.
+    #[serde(default)]
+    pub due: Option<Timestamp>,
+    /// The trigger that resumes a deferred task.
+    #[serde(default)]
+    pub deferral: Option<Deferral>,
+    /// Seconds until a failed task is retried; replaces the `retry_delay` of its DAG file.
+    #[serde(default)]
+    pub retry_delay: Option<f64>,
+    /// Tasks that a branch skips at once.
+    #[serde(default)]
+    pub skipped_tasks: Vec<String>,
+    #[serde(default)]
+    pub asset_events: Option<serde_json::Value>,
+    /// The rendered template fields; `map_index` is the rendered name of a mapped instance.
+    #[serde(default)]
+    pub rendered: Option<serde_json::Value>,
+    #[serde(default)]
+    pub map_index: Option<String>,
+    /// Large libraries that it has imported; a warm Python may preload them for later tasks.
+    #[serde(default)]
+    pub libraries: Vec<String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResultState {
+    Success,
+    Skipped,
+    Failed,
+    UpForReschedule,
+    Deferred,
+    AwaitingInput,
+}
+
+/// Bytes reserved for the keeper's outcome and for the task's result; more than an outcome ever needs.
+const RESERVE: usize = 4096;
+const OUTCOME_RESERVE: &str = "outcome.reserve";
+/// Bytes at the end of a keeper's own log that are read for an error message.
+const KEEPER_LOG_BYTES: usize = 2048;
+
+/// Read limit for any of the files, bytes; the writers of results enforce lower ones.
+const LARGEST_FILE: u64 = 256 * 1024 * 1024;
+
+impl TaskFolder {
+    /// The folder of a try, named by a hash of its key.
+    pub fn of(home: &Home, key: &TryKey) -> Self {
+        let parts = [
+            key.run.dag_id.as_str(),
+            &key.run.run_id,
+            &key.task_id,
+            &key.map_index.to_string(),
+            &key.try_number.to_string(),
+        ];
+        let hash = Sha256::digest(parts.join("\0").as_bytes());
+        Self(home.running_tasks().join(hex::encode(&hash[..12])))
+    }
+
+    /// The task folder with this path.
+    pub fn at(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    /// Lists all task folders; empty when `run/tasks` is missing.
+    pub fn all(home: &Home) -> io::Result<Vec<Self>> {
+        let entries = match fs::read_dir(home.running_tasks()) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        entries.map(|entry| Ok(Self(entry?.path()))).collect()
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The mark of this try: an id that all its processes carry in their environment (`TASK_MARK`), by which they are
+    /// found in /proc even after they have left the task's process group.
+    pub fn mark(&self) -> String {
+        self.0.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// Path of the file that the task creates when its own code begins.
+    pub fn began(&self) -> PathBuf {
+        self.file("began")
+    }
+
+    pub fn write_spec(&self, spec: &Spec) -> io::Result<()> {
+        files::create_private_dir(&self.0)?;
+        self.write("spec.json", spec)
+    }
+
+    pub fn spec(&self) -> io::Result<Option<Spec>> {
+        self.read("spec.json")
+    }
+
+    /// Takes the try for this process; `false` when another process has it.
+    pub fn take(&self, process: &ProcessId) -> io::Result<bool> {
+        let own_file = self.file(&format!("process.{}", process.pid));
+        fs::write(&own_file, serde_json::to_vec(process)?)?;
+        // link(2) is atomic: no process sees half a file.
+        let taken = match fs::hard_link(&own_file, self.file("process.json")) {
+            Err(error) if lacks_hard_links(&error) => self.take_without_links(&own_file),
+            other => other,
+        };
+        let removed = files::remove_any(&own_file);
+        match taken {
+            Ok(()) => removed.map(|()| true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes the try on a file system without hard links: an exclusively created file replaces the link.
+    /// `warm_try.py` does the same.
+    fn take_without_links(&self, own_file: &Path) -> io::Result<()> {
+        File::create_new(self.file("taken"))?;
+        fs::rename(own_file, self.file("process.json"))
+    }
+
+    /// The process that took the try, alive or not.
+    pub fn keeper(&self) -> io::Result<Option<ProcessId>> {
+        self.read("process.json")
+    }
+
+    pub fn write_child(&self, process: &ProcessId) -> io::Result<()> {
+        self.write("child.json", process)
+    }
+
+    pub fn child(&self) -> io::Result<Option<ProcessId>> {
+        self.read("child.json")
+    }
+
+    /// Reserves disk space for the outcome, so that a full disk does not lose it.
+    pub fn reserve_outcome(&self) -> io::Result<()> {
+        fs::write(self.file(OUTCOME_RESERVE), [0; RESERVE])
+    }
+
+    /// Writes the outcome into the reserve, if there is one.
+    pub fn write_outcome(&self, outcome: &Outcome) -> io::Result<()> {
+        let text = serde_json::to_vec(outcome)?;
+        let write_into_reserve = || {
+            let reserve = self.file(OUTCOME_RESERVE);
+            let mut file = File::options().write(true).open(&reserve)?;
+            file.write_all(&text)?;
+            file.set_len(text.len() as u64)?;
+            fs::rename(&reserve, self.file("outcome.json"))
+        };
+        if text.len() <= RESERVE && write_into_reserve().is_ok() {
+            return Ok(());
+        }
+        self.write("outcome.json", outcome)
+    }
+
+    pub fn outcome(&self) -> io::Result<Option<Outcome>> {
+        self.read("outcome.json")
+    }
+
+    pub fn result(&self) -> io::Result<Option<TaskResult>> {
+        self.read("result.json")
+    }
+
+    /// The last line of the keeper's own log, which explains its failure; empty if there is none.
+    pub fn keeper_log(&self) -> String {
+        let bytes = fs::read(self.file("keeper.log")).unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(KEEPER_LOG_BYTES)..]).into_owned();
+        text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default().trim().to_owned()
+    }
+
+    pub fn exists(&self) -> io::Result<bool> {
+        self.0.try_exists()
+    }
+
+    pub fn remove(&self) -> io::Result<()> {
+        files::remove_any(&self.0)
+    }
+
+    /// Removes the folder and only logs a failure: the next take-over removes what is left.
+    pub fn discard(&self) {
+        if let Err(error) = self.remove() {
+            warn!("cannot remove {}: {error}", self.path().display());
+        }
+    }
+
+    /// Writes a file atomically: every process of this machine sees all of it or none. Not fsynced, because a power
+    /// loss ends the running tasks anyway.
+    fn write(&self, name: &str, value: &impl Serialize) -> io::Result<()> {
+        let partial = self.file(&format!("{name}.{}", std::process::id()));
+        fs::write(&partial, serde_json::to_vec(value)?)?;
+        fs::rename(&partial, self.file(name))
+    }
+
+    /// `Ok(None)` for a file that is missing, or that a power loss truncated. Every other error says nothing about the
+    /// file: the caller retries.
+    fn read<T: DeserializeOwned>(&self, name: &str) -> io::Result<Option<T>> {
+        let text = match files::read_text(&self.file(name), LARGEST_FILE) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => None,
+            Err(error) => return Err(error),
+        };
+        Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+    }
+}
+
+/// True for the errors of link(2) on a file system without hard links, or where they are not permitted.
+fn lacks_hard_links(error: &io::Error) -> bool {
+    use nix::libc::{EACCES, EMLINK, ENOSYS, ENOTSUP, EPERM};
+    error.raw_os_error().is_some_and(|code| [EACCES, EMLINK, ENOSYS, ENOTSUP, EPERM].contains(&code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_try_is_taken_once_without_hard_links() {
+        let folder = tempfile::tempdir().unwrap();
+        let task = TaskFolder::at(folder.path().to_owned());
+        let own_file = |number: u32| {
+            let path = folder.path().join(format!("process.{number}"));
+            fs::write(&path, "{}").unwrap();
+            path
+        };
+        task.take_without_links(&own_file(1)).unwrap();
+        let second = task.take_without_links(&own_file(2)).unwrap_err();
+        assert_eq!(second.kind(), io::ErrorKind::AlreadyExists);
+        for code in [nix::libc::EPERM, nix::libc::EOPNOTSUPP] {
+            assert!(lacks_hard_links(&io::Error::from_raw_os_error(code)));
+        }
+        assert!(!lacks_hard_links(&io::Error::from_raw_os_error(nix::libc::EEXIST)));
+    }
+
+    #[test]
+    fn an_outcome_takes_the_place_of_its_reserve() {
+        let folder = tempfile::tempdir().unwrap();
+        let task = TaskFolder::at(folder.path().to_owned());
+        let outcome = Outcome::not_started(&io::Error::other("x"), true);
+        task.write_outcome(&outcome).unwrap();
+        assert_eq!(task.outcome().unwrap(), Some(outcome.clone()), "without a reserve");
+        task.reserve_outcome().unwrap();
+        let ended = Outcome { exit: Some(Exit::Code(3)), ..outcome };
+        task.write_outcome(&ended).unwrap();
+        assert_eq!(task.outcome().unwrap(), Some(ended));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "the reserve is gone");
+    }
+
+    #[test]
+    fn an_unreadable_file_is_an_error_and_not_a_missing_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let task = TaskFolder::at(folder.path().to_owned());
+        // Root may read every file: a folder in its place fails for all users.
+        fs::create_dir(folder.path().join("outcome.json")).unwrap();
+        assert!(task.outcome().is_err());
+        assert_eq!(task.result().unwrap(), None);
+    }
+
+    #[test]
+    fn a_try_is_taken_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let task = TaskFolder::at(folder.path().to_owned());
+        let me = ProcessId::current().unwrap();
+        assert!(task.take(&me).unwrap());
+        let other = ProcessId { pid: 1, ..me.clone() };
+        assert!(!task.take(&other).unwrap());
+        assert_eq!(task.keeper().unwrap(), Some(me));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left there");
+    }
+
+    #[test]
+    fn a_truncated_file_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let task = TaskFolder::at(folder.path().to_owned());
+        fs::write(folder.path().join("result.json"), "{\"state\": \"succ").unwrap();
+        assert_eq!(task.result().unwrap(), None);
+        fs::write(folder.path().join("result.json"), "").unwrap();
+        assert_eq!(task.result().unwrap(), None);
+    }
+}

@@ -1,0 +1,375 @@
+//! The agent's main loop: claims, starts and watches tries.
+
+use super::environments::Environments;
+use super::folder::TaskFolder;
+use super::keepers::{self, StoppedKeepers};
+use super::start::{self, TaskContext, Versions};
+use super::start_backoff::StartBackoff;
+use super::triggers::{self, Triggers};
+use super::try_outcome;
+use super::warm;
+use deadpool_postgres::ClientWrapper;
+use leoflow_base::protocol::child::Notifier;
+use leoflow_base::protocol::task_log::Level;
+use leoflow_base::sys::process::ProcessId;
+use leoflow_base::sys::transient::is_transient;
+use leoflow_base::sys::{memory, random};
+use leoflow_engine::keys::TryKey;
+use leoflow_engine::store::StoreError;
+use leoflow_engine::store::events::{self, Event};
+use leoflow_engine::store::tries::{self, Claimed};
+use leoflow_postgres::{Endpoint, PgError};
+use leoflow_python::{Interpreter, NoPython, SharedInterpreter, Warm};
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+use tracing::{debug, warn};
+
+const HEARTBEAT: Duration = Duration::from_secs(10);
+/// Pause between attempts to reach a datastore that restarts.
+const RECONNECT: Duration = Duration::from_millis(200);
+/// A connection that lasted this long counts as good.
+const STABLE_AFTER: Duration = Duration::from_secs(5);
+/// This many failures in a row are reported as a problem, not as a restart of the datastore.
+const REPORT_AFTER_FAILURES: u32 = 10;
+/// First pause before queued tasks that another transaction has locked are claimed again; doubles each time.
+const LOCK_RETRY: Duration = Duration::from_millis(1);
+const LOCK_RETRY_MAX: Duration = Duration::from_millis(100);
+/// Poll interval for queued tasks; catches missed notifications.
+const POLL_INTERVAL: Duration = Duration::from_secs(15);
+/// Delay before a warm Python is prepared, which keeps it out of the startup.
+const PREPARE_DELAY: Duration = Duration::from_secs(2);
+
+pub struct Agent {
+    pub context: TaskContext,
+    pub boot_id: String,
+    interpreter: SharedInterpreter,
+    pub(super) environments: Environments,
+    pub(super) warm: Warm,
+    versions: Versions,
+    pub(super) running: HashMap<TryKey, Running>,
+    stopped: StoppedKeepers,
+    triggers: Triggers,
+    watchers: JoinSet<TryKey>,
+    /// True once the first warm Python has been prepared.
+    is_prepared: bool,
+    /// True once this connection has claimed a task.
+    has_claimed: bool,
+    pub(super) start_backoff: StartBackoff,
+    /// True if the folder of a try that the datastore records as running could not be read.
+    pub(super) needs_take_over: bool,
+}
+
+/// A running try.
+pub(super) struct Running {
+    pub(super) folder: TaskFolder,
+    /// The process that keeps the try.
+    pub(super) keeper: ProcessId,
+    /// The Python it was started with; unknown for an adopted try.
+    pub(super) interpreter: Option<Rc<Interpreter>>,
+    stop_requested: bool,
+}
+
+/// Result of a claim of queued tasks.
+struct ClaimResult {
+    started: usize,
+    /// True if another transaction holds locks on claimable tasks.
+    locked: bool,
+}
+
+/// Result of starting a try.
+enum StartResult {
+    Started,
+    /// It waits: its environment is being built, or its warm Python is loading.
+    Waits,
+    /// It fails without having run, with this reason.
+    Impossible(String),
+    /// A transient error, with this reason: it goes back to the queue.
+    NotNow(String),
+}
+
+impl Agent {
+    pub fn new(context: TaskContext, python: Option<PathBuf>, boot_id: String, notifier: Notifier) -> Self {
+        Self {
+            interpreter: SharedInterpreter::new(context.home.clone(), python),
+            environments: Environments::new(&context.home),
+            warm: Warm::new(&context.home),
+            triggers: Triggers::new(&context.home, context.workspace.clone()),
+            context,
+            boot_id,
+            stopped: StoppedKeepers::default(),
+            versions: Versions::default(),
+            running: HashMap::new(),
+            watchers: JoinSet::new(),
+            is_prepared: false,
+            has_claimed: false,
+            start_backoff: StartBackoff::new(notifier),
+            needs_take_over: false,
+        }
+    }
+
+    /// Runs until dropped; started tasks go on.
+    pub async fn run(mut self, endpoint: &Endpoint, config: &tokio_postgres::Config) {
+        let mut failures = 0;
+        loop {
+            let begun = Instant::now();
+            if let Err(error) = self.session(endpoint, config).await {
+                failures = if begun.elapsed() > STABLE_AFTER { 1 } else { failures + 1 };
+                if failures >= REPORT_AFTER_FAILURES {
+                    self.start_backoff.note(format!("tasks wait in the queue: {error}"), tokio::time::Instant::now());
+                } else {
+                    warn!("{error}; reconnecting");
+                }
+                tokio::time::sleep(RECONNECT).await;
+            }
+        }
+    }
+
+    /// Serves one connection. A connection that has claimed tasks has grown in memory and is replaced when idle.
+    async fn session(&mut self, endpoint: &Endpoint, config: &tokio_postgres::Config) -> Result<(), StoreError> {
+        let (mut client, mut events) = endpoint.listen(config, events::AGENT).await?;
+        self.take_over(&client).await?;
+        self.refresh_triggers(&mut client).await?;
+        self.stop_cancelled(&client).await?;
+        let prepare = tokio::time::sleep(PREPARE_DELAY);
+        tokio::pin!(prepare);
+        let mut heartbeat = tokio::time::interval(HEARTBEAT);
+        // Heartbeats missed in suspend are not made up for.
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pause = LOCK_RETRY;
+        // True when this round was started by the poll interval and not by a notification.
+        let mut is_polled = false;
+        let mut last_wake = tokio::time::Instant::now();
+        loop {
+            let claimed = self.claim(&client).await?;
+            if std::mem::take(&mut is_polled) && claimed.started > 0 {
+                warn!("polling found {} queued task(s) that no notification announced", claimed.started);
+            }
+            pause = if claimed.started > 0 || !claimed.locked { LOCK_RETRY } else { (pause * 2).min(LOCK_RETRY_MAX) };
+            tokio::select! {
+                payload = events.recv() => {
+                    last_wake = tokio::time::Instant::now();
+                    match payload.as_deref().map(Event::parse) {
+                        None => return Err(StoreError::Postgres(PgError::Cut)),
+                        Some(Some(Event::Stop)) => {
+                            self.stop_cancelled(&client).await?;
+                            self.refresh_triggers(&mut client).await?;
+                        }
+                        Some(Some(Event::Triggers)) => self.refresh_triggers(&mut client).await?,
+                        Some(_) => {}
+                    }
+                }
+                () = tokio::time::sleep(pause), if claimed.locked => {}
+                Some(ended) = self.watchers.join_next() => {
+                    let mut all_ended = vec![ended];
+                    while let Some(ended) = self.watchers.try_join_next() {
+                        all_ended.push(ended);
+                    }
+                    // All are removed before the first is recorded: if the connection is lost now, the next one finds
+                    // them by their folders.
+                    let removed: Vec<_> =
+                        all_ended.into_iter().flatten().filter_map(|key| self.running.remove_entry(&key)).collect();
+                    let ended =
+                        removed.into_iter().filter_map(|(key, running)| self.on_keeper_end(key, running)).collect();
+                    if self.record(&client, ended).await? {
+                        self.refresh_triggers(&mut client).await?;
+                    }
+                }
+                Some((claimed, built)) = self.environments.next() => match built {
+                    Ok(()) => self.start(&client, &claimed, false).await?,
+                    Err(reason) => self.fail(&client, &claimed.key, reason).await?,
+                },
+                event = self.triggers.next() => {
+                    if self.triggers.handle(&mut client, event).await? {
+                        self.refresh_triggers(&mut client).await?;
+                    }
+                }
+                _ = heartbeat.tick(), if !self.running.is_empty() => {
+                    self.record_heartbeats(&client).await?;
+                    self.stopped.continue_all(self.running.iter().map(|(key, running)| (key, running.folder.path(), &running.keeper)));
+                    self.stop_cancelled(&client).await?;
+                }
+                () = &mut prepare, if !self.is_prepared => {
+                    self.is_prepared = true;
+                    if let Ok(interpreter) = self.interpreter.get().await {
+                        self.warm.prepare(&interpreter);
+                    }
+                }
+                () = self.warm.idle() => self.warm.drop_idle(),
+                () = self.start_backoff.due() => {
+                    self.start_backoff.step(tokio::time::Instant::now());
+                    if std::mem::take(&mut self.needs_take_over) {
+                        self.take_over(&client).await?;
+                    }
+                }
+                () = tokio::time::sleep_until(last_wake + POLL_INTERVAL) => {
+                    last_wake = tokio::time::Instant::now();
+                    is_polled = true;
+                    if self.running.is_empty() && std::mem::take(&mut self.has_claimed) {
+                        memory::release_memory();
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Starts and cancels triggers to match the deferred tasks in the datastore.
+    async fn refresh_triggers(&mut self, client: &mut ClientWrapper) -> Result<(), StoreError> {
+        if !self.triggers.is_active() && !triggers::is_any(client).await? {
+            return Ok(());
+        }
+        let Ok(plain) = self.interpreter.get().await.map(Rc::new) else { return Ok(()) };
+        let find = |hash: Option<&str>| self.environments.find_or_request(&plain, hash);
+        self.triggers.refresh(client, &mut self.versions, find).await
+    }
+
+    async fn record_heartbeats(&self, client: &ClientWrapper) -> Result<(), StoreError> {
+        let alive: Vec<_> = self.running.iter().map(|(key, running)| (key.clone(), running.keeper.clone())).collect();
+        tries::heartbeat(client, &alive).await
+    }
+
+    /// Claims and starts queued tasks for the free slots.
+    async fn claim(&mut self, client: &ClientWrapper) -> Result<ClaimResult, StoreError> {
+        let slots = tries::SLOTS.saturating_sub(self.running.len() + self.environments.slots_taken());
+        let capacity = self.start_backoff.capacity(slots);
+        if capacity == 0 {
+            return Ok(ClaimResult { started: 0, locked: false });
+        }
+        let all_claimed = tries::claim(client, capacity, &self.boot_id, random::hex_256).await?;
+        let started = all_claimed.len();
+        self.has_claimed |= started > 0;
+        for claimed in all_claimed {
+            self.start(client, &claimed, started > 1).await?;
+        }
+        // `claim` skips rows that a clear or the end of a run has locked, and no NOTIFY announces the unlock, so the
+        // caller retries.
+        let locked = started < capacity && tries::is_any_claimable(client).await?;
+        Ok(ClaimResult { started, locked })
+    }
+
+    /// Starts a try, or fails it if it cannot start. `is_in_batch` is true when others start with it.
+    pub(super) async fn start(
+        &mut self,
+        client: &ClientWrapper,
+        claimed: &Claimed,
+        is_in_batch: bool,
+    ) -> Result<(), StoreError> {
+        match self.try_start(client, claimed, is_in_batch).await? {
+            StartResult::Started | StartResult::Waits => Ok(()),
+            StartResult::Impossible(reason) => self.fail(client, &claimed.key, reason).await,
+            StartResult::NotNow(reason) => self.requeue_try(client, &claimed.key, reason).await,
+        }
+    }
+
+    /// Fails a try that has not begun and never will.
+    pub(super) async fn fail(&self, client: &ClientWrapper, key: &TryKey, reason: String) -> Result<(), StoreError> {
+        start::write_to_log(&self.context.home, key, |log| log.write_message(Level::Error, &reason));
+        tries::record(client, &try_outcome::never_began(key.clone(), reason)).await?;
+        TaskFolder::of(&self.context.home, key).discard();
+        Ok(())
+    }
+
+    async fn try_start(
+        &mut self,
+        client: &ClientWrapper,
+        claimed: &Claimed,
+        is_in_batch: bool,
+    ) -> Result<StartResult, StoreError> {
+        let Some(version) = claimed.version_id else {
+            return Ok(StartResult::Impossible("the task's DAG has no version to run".to_owned()));
+        };
+        let version = self.versions.get(client, version).await?;
+        let plain = match self.interpreter.get().await {
+            Ok(interpreter) => interpreter,
+            Err(NoPython { reason, is_transient: true }) => return Ok(StartResult::NotNow(reason)),
+            Err(NoPython { reason, .. }) => return Ok(StartResult::Impossible(reason)),
+        };
+        let interpreter = match &version.environment {
+            None => Rc::new(plain),
+            Some(hash) => match self.environments.find(&plain, hash) {
+                Some(interpreter) => interpreter,
+                None => {
+                    let message = "waiting for its environment, which is not on this machine and is being built";
+                    self.context.log_waiting(&claimed.key, message);
+                    self.environments.wait_for(claimed, hash.clone());
+                    return Ok(StartResult::Waits);
+                }
+            },
+        };
+        if self.environments.wait_for_warm(claimed, &mut self.warm, &interpreter) {
+            return Ok(StartResult::Waits);
+        }
+        let failed_start = |error: io::Error| {
+            let reason = format!("failed to start the task: {error}");
+            Ok(if is_transient(&error) { StartResult::NotNow(reason) } else { StartResult::Impossible(reason) })
+        };
+        let mut request = match self.context.prepare(claimed, &version, &interpreter) {
+            Ok(request) => request,
+            Err(error) => return failed_start(error),
+        };
+        if self.warm.uses_large(&request.usage_key) && warm::may_set_variables(&version.sources) {
+            // Without a key it gets a zygote without large libraries, and imports them itself after it has set the
+            // variables.
+            request.usage_key.clear();
+        }
+        let keeper = match warm::start(&mut self.warm, &interpreter, &request, is_in_batch).await {
+            Some(keeper) => keeper,
+            None => match keepers::start_cold(&request.folder) {
+                Ok(keeper) => keeper,
+                Err(error) => return failed_start(error),
+            },
+        };
+        debug!("{}: started, keeper {}", claimed.key, keeper.pid);
+        self.watch(claimed.key.clone(), request.folder, keeper, Some(interpreter));
+        Ok(StartResult::Started)
+    }
+
+    pub(super) fn watch(
+        &mut self,
+        key: TryKey,
+        folder: TaskFolder,
+        keeper: ProcessId,
+        interpreter: Option<Rc<Interpreter>>,
+    ) {
+        self.watch_after(Duration::ZERO, key, folder, keeper, interpreter);
+    }
+
+    /// Like `watch`, but waits for the keeper's end only after a pause.
+    pub(super) fn watch_after(
+        &mut self,
+        pause: Duration,
+        key: TryKey,
+        folder: TaskFolder,
+        keeper: ProcessId,
+        interpreter: Option<Rc<Interpreter>>,
+    ) {
+        let watched = keeper.clone();
+        self.running.insert(key.clone(), Running { folder, keeper, interpreter, stop_requested: false });
+        self.watchers.spawn_local(async move {
+            if pause > Duration::ZERO {
+                tokio::time::sleep(pause).await;
+            }
+            keepers::wait_for(&watched).await;
+            key
+        });
+    }
+
+    /// Stops cancelled and cleared tries; each keeper is asked once.
+    async fn stop_cancelled(&mut self, client: &ClientWrapper) -> Result<(), StoreError> {
+        for key in tries::to_stop(client).await? {
+            if self.environments.cancel_waiting(&key) {
+                self.fail(client, &key, "the task was stopped before it could begin".to_owned()).await?;
+            }
+            if let Some(running) = self.running.get_mut(&key).filter(|running| !running.stop_requested) {
+                running.stop_requested = true;
+                keepers::request_stop(&running.keeper);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,107 @@
+//! Ends all tasks of a home when it is stopped, and the processes that an ended task leaves running.
+
+use super::folder::TaskFolder;
+use leoflow_base::home::Home;
+use leoflow_base::sys::process::{self, ProcessId, Signal};
+use leoflow_base::sys::reaper;
+use leoflow_python::TASK_MARK;
+use std::io;
+use std::time::{Duration, Instant};
+
+/// Time for tasks to end when the home is stopped: their keepers' grace of five seconds, and a margin.
+const STOP_LIMIT: Duration = Duration::from_secs(8);
+
+/// Time for a process to vanish after it was killed; the kernel kills a task's own process together with its keeper.
+const ORPHAN_EXIT_LIMIT: Duration = Duration::from_secs(5);
+
+/// Counts the running tasks of a home, as far as their folders can be read; and the first error.
+pub fn running(home: &Home) -> (usize, Option<io::Error>) {
+    let (live, first_error) = live_keepers(home);
+    (live.len(), first_error)
+}
+
+/// Lists the tries of a home whose keepers are alive, as far as their folders can be read; and the first error.
+fn live_keepers(home: &Home) -> (Vec<(TaskFolder, ProcessId)>, Option<io::Error>) {
+    let (mut live, mut first_error) = (Vec::new(), None);
+    let folders = TaskFolder::all(home).unwrap_or_else(|error| {
+        first_error = Some(error);
+        Vec::new()
+    });
+    for folder in folders {
+        match folder.keeper() {
+            Ok(keeper) => live.extend(keeper.filter(ProcessId::is_alive).map(|keeper| (folder, keeper))),
+            Err(error) => first_error = first_error.or(Some(error)),
+        }
+    }
+    (live, first_error)
+}
+
+/// Ends all tasks of a stopped home, as far as their folders can be read. Returns how many there were, and the first
+/// error.
+pub fn end_all(home: &Home) -> (usize, Option<io::Error>) {
+    let (mut remaining, first_error) = live_keepers(home);
+    let count = remaining.len();
+    remaining.iter().for_each(|(_, keeper)| keeper.signal(Signal::Terminate));
+    let deadline = Instant::now() + STOP_LIMIT;
+    while !remaining.is_empty() && Instant::now() < deadline {
+        reaper::ended_children();
+        remaining.retain(|(_, keeper)| keeper.is_alive());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    for (folder, _) in &remaining {
+        end_now(folder);
+    }
+    (count, first_error)
+}
+
+/// Ends the processes that a killed keeper left: the kernel kills the task's own process with it (PDEATHSIG), but not
+/// those that the task had started. They are found by the try's mark.
+pub fn end_orphans(folder: &TaskFolder) {
+    if let Ok(Some(child)) = folder.child() {
+        child.wait_gone(ORPHAN_EXIT_LIMIT);
+    }
+    end_marked(folder);
+    if let Ok(Some(spec)) = folder.spec() {
+        super::log::join_pieces(&spec.keeper.log, 0);
+    }
+}
+
+fn end_marked(folder: &TaskFolder) {
+    for process in process::marked(TASK_MARK, &[folder.mark()]) {
+        process.signal(Signal::Kill);
+        process.wait_gone(ORPHAN_EXIT_LIMIT);
+    }
+}
+
+/// Kills all processes of an obsolete try.
+pub fn end_now(folder: &TaskFolder) {
+    if let Ok(Some(keeper)) = folder.keeper() {
+        keeper.signal(Signal::Kill);
+    }
+    end_marked(folder);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn an_unreadable_task_does_not_hide_the_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = leoflow_base::home::resolve(Some(&folder.path().join("h"))).unwrap();
+        let task = |name: &str| TaskFolder::at(home.running_tasks().join(name));
+        // A folder in the place of the file fails every read, also as root.
+        std::fs::create_dir_all(task("a").path().join("process.json")).unwrap();
+        std::fs::create_dir_all(task("b").path()).unwrap();
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let keeper = ProcessId::of(i32::try_from(child.id()).unwrap()).unwrap();
+        assert!(task("b").take(&keeper).unwrap());
+        assert!(task("a").keeper().is_err());
+
+        let (count, first_error) = running(&home);
+        assert_eq!((count, first_error.is_some()), (1, true));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}

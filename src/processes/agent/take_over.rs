@@ -1,0 +1,68 @@
+//! Takes over unfinished tries when an agent starts, or reconnects to the datastore.
+
+use super::adopt::{self, Adoption};
+use super::finish::EndedTry;
+use super::folder::TaskFolder;
+use super::run::Agent;
+use super::start;
+use super::stop::end_now;
+use deadpool_postgres::ClientWrapper;
+use leoflow_base::sys::process::ProcessId;
+use leoflow_base::sys::random;
+use leoflow_engine::store::StoreError;
+use leoflow_engine::store::tries::{self, Claimed};
+use tokio::time::Instant;
+
+impl Agent {
+    /// Takes over the tries of an earlier agent or an earlier connection, and removes obsolete folders.
+    pub(super) async fn take_over(&mut self, client: &ClientWrapper) -> Result<(), StoreError> {
+        let unfinished = tries::unfinished(client).await?;
+        let unfinished_folders: Vec<TaskFolder> =
+            unfinished.iter().map(|attempt| TaskFolder::of(&self.context.home, &attempt.claimed.key)).collect();
+        for (attempt, folder) in unfinished.iter().zip(&unfinished_folders) {
+            let key = &attempt.claimed.key;
+            if self.running.contains_key(key) || self.environments.is_waiting(key) {
+                continue;
+            }
+            let same_boot = attempt.boot_id.as_deref() == Some(self.boot_id.as_str());
+            let (evidence, keeper) = match adopt::inspect(folder, same_boot) {
+                Ok(evidence) => evidence,
+                Err(error) => {
+                    let reason = format!("{key}: cannot read {}: {error}", folder.path().display());
+                    self.start_backoff.note_unread(reason, Instant::now());
+                    self.needs_take_over = true;
+                    continue;
+                }
+            };
+            match (adopt::decide(evidence), keeper) {
+                (Adoption::Watch, Some(keeper)) => self.watch(key.clone(), folder.clone(), keeper, None),
+                // A spec that is complete or unreadable is not rewritten: a keeper may already be reading it.
+                (Adoption::Start, _) if !matches!(folder.spec(), Ok(None)) => {
+                    match start::spawn_keeper(folder).map(ProcessId::of) {
+                        Ok(Some(keeper)) => self.watch(key.clone(), folder.clone(), keeper, None),
+                        _ => drop(self.record(client, vec![EndedTry::adopted(key, folder, None, same_boot)]).await?),
+                    }
+                }
+                (Adoption::Start, _) => {
+                    let claimed = Claimed { token: random::hex_256(), ..attempt.claimed.clone() };
+                    tries::renew_token(client, key, &claimed.token).await?;
+                    self.start(client, &claimed, false).await?;
+                }
+                (_, keeper) => {
+                    let ended_try = EndedTry::adopted(key, folder, keeper, same_boot);
+                    self.record(client, vec![ended_try]).await?;
+                }
+            }
+        }
+        let running: Vec<&TaskFolder> = self.running.values().map(|running| &running.folder).collect();
+        // Folders that cannot be listed now are removed by a later take-over.
+        for folder in TaskFolder::all(&self.context.home).unwrap_or_default() {
+            if !unfinished_folders.contains(&folder) && !running.contains(&&folder) {
+                // Its run was deleted, or its outcome is recorded already.
+                end_now(&folder);
+                folder.discard();
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,156 @@
+//! Derives how a try ended from the files that its keeper and its task wrote. Pure.
+
+use super::folder::{Cause, Outcome, ResultState, TaskResult};
+use jiff::{SignedDuration, Timestamp};
+use leoflow_base::sys::reaper::Exit;
+use leoflow_engine::keys::TryKey;
+use leoflow_engine::state::TryState;
+use leoflow_engine::store::tries::Ended;
+
+/// The outcome of a try that failed before it began: failed, with retries.
+pub fn never_began(key: TryKey, reason: String) -> Ended {
+    Ended::failed(key, true, reason, Timestamp::now())
+}
+
+/// Derives how a try ended from `outcome.json` and `result.json`, each of which may be missing. `keeper_log` is the
+/// last error that the keeper logged. `now` is the end of a try without an outcome.
+pub fn evaluate(
+    key: TryKey,
+    outcome: Option<&Outcome>,
+    result: Option<TaskResult>,
+    keeper_log: &str,
+    now: Timestamp,
+) -> Ended {
+    let end_date = outcome.map_or(now, |outcome| outcome.ended_at);
+    let rendered = result.as_ref().map(|result| (result.rendered.clone(), result.map_index.clone()));
+    let (rendered, rendered_map_index) = rendered.unwrap_or_default();
+    let failed = |may_retry, text: String| Ended {
+        rendered: rendered.clone(),
+        rendered_map_index: rendered_map_index.clone(),
+        ..Ended::failed(key.clone(), may_retry, text, end_date)
+    };
+    match result {
+        // The task's own result counts, no matter how its process ended afterwards.
+        Some(TaskResult { state: ResultState::Failed, retry, reason, retry_delay, .. }) => {
+            let reason = reason.unwrap_or_default();
+            let ended = match outcome.and_then(|outcome| outcome.cause) {
+                Some(cause) => failed(retry, format!("{}: {reason}", describe(cause))),
+                None => failed(retry, reason),
+            };
+            let delay = retry_delay.and_then(|seconds| SignedDuration::try_from_secs_f64(seconds).ok());
+            Ended { due: delay.and_then(|delay| end_date.checked_add(delay).ok()), ..ended }
+        }
+        // A deferred result must name what it waits for.
+        Some(TaskResult { state: ResultState::Deferred | ResultState::AwaitingInput, deferral: None, .. }) => {
+            failed(true, "the task reported that it is deferred, but not what it waits for".to_owned())
+        }
+        Some(result) => Ended {
+            state: match result.state {
+                ResultState::Success => TryState::Success,
+                ResultState::UpForReschedule => TryState::UpForReschedule,
+                ResultState::Deferred => TryState::Deferred,
+                ResultState::AwaitingInput => TryState::AwaitingInput,
+                ResultState::Skipped | ResultState::Failed => TryState::Skipped,
+            },
+            may_retry: true,
+            outcome: result.reason,
+            end_date,
+            xcoms: result.xcoms,
+            due: result.due,
+            deferral: result.deferral,
+            skipped_tasks: result.skipped_tasks,
+            asset_events: result.asset_events,
+            rendered: result.rendered,
+            rendered_map_index: result.map_index,
+            key,
+        },
+        None => failed(true, reason_without_result(outcome, keeper_log)),
+    }
+}
+
+fn reason_without_result(outcome: Option<&Outcome>, keeper_log: &str) -> String {
+    match outcome {
+        None if keeper_log.is_empty() => "the task's process is gone and left no result".to_owned(),
+        None => format!("the task's process is gone and left no result; its keeper logged: {keeper_log}"),
+        Some(Outcome { problem: Some(problem), .. }) => problem.clone(),
+        Some(Outcome { cause: Some(cause), .. }) => describe(*cause).to_owned(),
+        Some(Outcome { exit: Some(Exit::Code(code)), .. }) => {
+            format!("the task's process ended with exit code {code} before the task finished")
+        }
+        Some(Outcome { exit: Some(exit), .. }) => format!("the task's process was killed by {exit}"),
+        Some(_) => "the task's process ended".to_owned(),
+    }
+}
+
+fn describe(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Timeout => "the task exceeded its execution_timeout",
+        Cause::Stopped => "the task was stopped on request",
+        Cause::Memory => "out of memory: the kernel killed the task",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use leoflow_engine::keys::RunKey;
+
+    fn try_end(
+        exit: Option<Exit>,
+        cause: Option<Cause>,
+        result: Option<(ResultState, bool)>,
+    ) -> (TryState, bool, String) {
+        let key = TryKey {
+            run: RunKey { dag_id: "d".into(), run_id: "r".into() },
+            task_id: "t".into(),
+            map_index: -1,
+            try_number: 1,
+        };
+        let now = Timestamp::UNIX_EPOCH;
+        let outcome =
+            exit.map(|exit| Outcome { exit: Some(exit), ended_at: now, cause, problem: None, transient: false });
+        let result = result.map(|(state, retry)| TaskResult {
+            state,
+            retry,
+            reason: Some("why".into()),
+            xcoms: Default::default(),
+            due: None,
+            deferral: None,
+            retry_delay: None,
+            skipped_tasks: Vec::new(),
+            asset_events: None,
+            rendered: None,
+            map_index: None,
+            libraries: Vec::new(),
+        });
+        let ended = evaluate(key, outcome.as_ref(), result, "", now);
+        (ended.state, ended.may_retry, ended.outcome.unwrap())
+    }
+
+    #[test]
+    fn the_result_of_a_task_outranks_its_exit() {
+        let success = Some((ResultState::Success, true));
+        assert_eq!(try_end(Some(Exit::Signal(11)), None, success).0, TryState::Success);
+        assert_eq!(try_end(None, None, success).0, TryState::Success);
+        assert_eq!(try_end(Some(Exit::Code(0)), None, Some((ResultState::Skipped, true))).0, TryState::Skipped);
+        let failed = try_end(Some(Exit::Code(1)), None, Some((ResultState::Failed, false)));
+        assert_eq!(failed, (TryState::Failed, false, "why".into()));
+    }
+
+    #[test]
+    fn a_process_that_ends_early_fails_and_may_retry() {
+        for (exit, cause, expected) in [
+            (Some(Exit::Code(0)), None, "exit code 0 before"),
+            (Some(Exit::Signal(11)), None, "SIGSEGV"),
+            (Some(Exit::Signal(24)), None, "ulimit -t"),
+            (Some(Exit::Signal(9)), Some(Cause::Memory), "out of memory"),
+            (Some(Exit::Signal(15)), Some(Cause::Timeout), "execution_timeout"),
+            (Some(Exit::Signal(15)), Some(Cause::Stopped), "stopped on request"),
+            (None, None, "is gone"),
+        ] {
+            let (state, may_retry, text) = try_end(exit, cause, None);
+            assert_eq!((state, may_retry), (TryState::Failed, true));
+            assert!(text.contains(expected), "{text}");
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! Describes Lite's processes for the supervisor: Postgres, the one-shot migrator, the server and the agent, in that
+//! order.
+
+use super::spec::{ExitReason, Launch, Outlook, Plan, Probe, ProbeResult, Readiness, Spec};
+use leoflow_base::home::Home;
+use leoflow_base::protocol::child;
+use leoflow_base::sys::process::Signal;
+use leoflow_base::sys::user_namespace::Identity;
+use leoflow_postgres::fatal_message::{self, Cause, FatalMessage};
+use leoflow_postgres::{self as postgres, Credentials, Endpoint, Installation, PgError, leftovers, private};
+use std::cell::{Cell, RefCell};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// The settings that the process descriptions are built from.
+#[derive(Clone)]
+pub struct Instance {
+    pub home: Home,
+    pub installation: Installation,
+    pub endpoint: Endpoint,
+    pub credentials: Credentials,
+    pub port: u16,
+    /// True for verbose logs of all processes.
+    pub verbose: bool,
+    /// The program of migrator, server and agent.
+    pub program: SharedProgram,
+}
+
+/// A program that an upgrade may change.
+pub type SharedProgram = Rc<RefCell<PathBuf>>;
+
+/// The program of this process, even after its file was replaced.
+pub fn own_program() -> SharedProgram {
+    Rc::new(RefCell::new(PathBuf::from("/proc/self/exe")))
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+/// How long a start waits for an external server: a machine that has just booted has no network yet.
+const FIRST_ANSWER_LIMIT: Duration = Duration::from_secs(15);
+
+impl Instance {
+    pub fn specs(&self) -> Vec<Spec> {
+        vec![self.postgres(), self.migrate(), self.server(), self.agent()]
+    }
+
+    /// The datastore. Stops with a fast shutdown, which writes a checkpoint; after its deadline with an immediate one,
+    /// from which the next start recovers.
+    fn postgres(&self) -> Spec {
+        let instance = self.clone();
+        let home = self.home.clone();
+        Spec {
+            plan: Plan {
+                name: "postgres",
+                one_shot: false,
+                // Counts anew from each report that the server is recovering.
+                start_limit: 300 * SECOND,
+                // On a busy machine the datastore may answer a query later than our processes send their heartbeat.
+                silence_limit: child::silence_limit() * 9 / 4,
+                stop: vec![(Signal::Interrupt, 20 * SECOND), (Signal::Quit, 3 * SECOND), (Signal::Kill, 3 * SECOND)],
+                stop_now_at: 1,
+            },
+            readiness: Readiness::Probe(match self.credentials.has_superuser() {
+                true => self.postgres_probe(),
+                false => self.relay_probe(),
+            }),
+            launch: Box::new(move || instance.launch_postgres()),
+            clean_up: Some(Box::new(move || {
+                // The next start retries what fails here.
+                let _ = leftovers::end(&home);
+            })),
+            find_exit_reason: postgres_exit_reason,
+        }
+    }
+
+    fn launch_postgres(&self) -> Result<Launch, String> {
+        leftovers::end(&self.home).map_err(|error| error.to_string())?;
+        self.endpoint.prepare().map_err(|error| error.to_string())?;
+        // An upgrade may have installed or removed a version.
+        let installation = postgres::install::installed(&self.home).unwrap_or_else(|| self.installation.clone());
+        let command = postgres::server::command(&self.home, &installation, &self.endpoint);
+        let identity = command.identity();
+        if matches!(identity, Identity::Impossible) {
+            return Err(
+                "PostgreSQL refuses to run as this user, and the machine has no other user to run it as".to_owned()
+            );
+        }
+        Ok(Launch {
+            program: command.program,
+            argv0: command.argv0,
+            arguments: command.arguments,
+            environment: command.environment,
+            single_user: identity.single_user().cloned(),
+            parent_death: Some(Signal::Interrupt),
+            speaks_protocol: false,
+            listens: false,
+        })
+    }
+
+    fn postgres_probe(&self) -> Probe {
+        let (endpoint, credentials) = (self.endpoint.clone(), self.credentials.clone());
+        Rc::new(move || {
+            let (endpoint, credentials) = (endpoint.clone(), credentials.clone());
+            Box::pin(async move {
+                match private::probe(&endpoint, &credentials).await {
+                    Ok(()) => match private::checksum_failures(&endpoint, &credentials).await {
+                        Ok(count @ 1..) => ProbeResult::Damaged(format!(
+                            "the datastore is damaged: {count} page(s) have wrong checksums. Restore a backup: \
+                             leoflow lite backups list, then leoflow lite restore --input FILE --force"
+                        )),
+                        // The server answers; if only the count of checksum errors fails, it keeps running.
+                        _ => ProbeResult::Ready,
+                    },
+                    Err(PgError::Recovering) => ProbeResult::Busy("recovering".to_owned()),
+                    Err(PgError::Unreachable(_) | PgError::Timeout(_) | PgError::ExternalServer(_)) => {
+                        ProbeResult::NotYet
+                    }
+                    Err(PgError::Query(error)) if error.as_db_error().is_none() => ProbeResult::NotYet,
+                    // The server is out of memory or connections, or shuts down: it may still be ours.
+                    Err(error) if error.is_transient() => ProbeResult::NotYet,
+                    Err(error) => ProbeResult::Unfit(error.to_string()),
+                }
+            })
+        })
+    }
+
+    /// Probes an external server through the relay, the local process that forwards to it. A server that has never
+    /// answered makes the start fail; one that has answered before is only reported as away, because restarting the
+    /// relay does not help.
+    fn relay_probe(&self) -> Probe {
+        let (endpoint, credentials) = (self.endpoint.clone(), self.credentials.clone());
+        let (answered, first_probe) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(None::<Instant>)));
+        Rc::new(move || {
+            let (endpoint, credentials) = (endpoint.clone(), credentials.clone());
+            let (answered, first_probe) = (answered.clone(), first_probe.clone());
+            Box::pin(async move {
+                let error = match private::probe(&endpoint, &credentials).await {
+                    Ok(()) => {
+                        answered.set(true);
+                        return ProbeResult::Ready;
+                    }
+                    Err(error) => error,
+                };
+                let since = first_probe.get().unwrap_or_else(Instant::now);
+                first_probe.set(Some(since));
+                match error {
+                    // The relay itself is not reachable.
+                    PgError::Unreachable(_) => ProbeResult::NotYet,
+                    // The relay reports a dead server before this timeout, so the relay or the server hangs.
+                    PgError::Timeout(_) if answered.get() || since.elapsed() < FIRST_ANSWER_LIMIT => {
+                        ProbeResult::NotYet
+                    }
+                    error if answered.get() => ProbeResult::Away(error.to_string()),
+                    error @ (PgError::Recovering | PgError::ExternalServer(_))
+                        if since.elapsed() < FIRST_ANSWER_LIMIT =>
+                    {
+                        ProbeResult::Busy(format!("waiting: {error}"))
+                    }
+                    error @ (PgError::Recovering | PgError::ExternalServer(_) | PgError::Timeout(_)) => {
+                        ProbeResult::Unanswered(error.to_string())
+                    }
+                    error if error.is_transient() => ProbeResult::Unanswered(error.to_string()),
+                    error => ProbeResult::Unfit(error.to_string()),
+                }
+            })
+        })
+    }
+
+    fn migrate(&self) -> Spec {
+        // A migration may rewrite tables; its own lock timeout normally ends a blocked one.
+        let plan = own_process_plan("migrate", true, 3600 * SECOND);
+        self.own_process(plan, "leoflow", &["migrate-db", "--supervised"], false)
+    }
+
+    fn server(&self) -> Spec {
+        let port = self.port.to_string();
+        let arguments = ["--port", port.as_str()];
+        self.own_process(own_process_plan("server", false, 30 * SECOND), "leoflow-server", &arguments, true)
+    }
+
+    fn agent(&self) -> Spec {
+        self.own_process(own_process_plan("agent", false, 30 * SECOND), "leoflow-agent", &[], false)
+    }
+
+    /// A process of our own program: the migrator, the server or the agent.
+    fn own_process(&self, plan: Plan, argv0: &'static str, arguments: &[&str], listens: bool) -> Spec {
+        let mut all_arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
+        all_arguments.push("--home".into());
+        all_arguments.push(self.home.root().into());
+        if self.verbose {
+            all_arguments.push("--verbose".into());
+        }
+        let program = self.program.clone();
+        Spec {
+            plan,
+            readiness: Readiness::Notify,
+            launch: Box::new(move || {
+                Ok(Launch {
+                    program: program.borrow().clone(),
+                    argv0: Some(argv0.into()),
+                    arguments: all_arguments.clone(),
+                    environment: child::environment(),
+                    single_user: None,
+                    parent_death: None,
+                    speaks_protocol: true,
+                    listens,
+                })
+            }),
+            clean_up: None,
+            find_exit_reason: own_exit_reason,
+        }
+    }
+}
+
+fn postgres_exit_reason(lines: &[String]) -> Option<ExitReason> {
+    let FatalMessage { text, cause } = fatal_message::last(lines)?;
+    Some(match cause {
+        Cause::DiskFull => ExitReason { text: format!("{text}. {MAKE_ROOM}"), outlook: Outlook::Passes },
+        Cause::Damaged => ExitReason {
+            text: format!(
+                "the datastore is damaged: {text}. Restore a backup: leoflow lite backups list, then leoflow lite \
+                 restore --input FILE --force"
+            ),
+            outlook: Outlook::Lasts,
+        },
+        Cause::Other => ExitReason { text, outlook: Outlook::Unknown },
+    })
+}
+
+const MAKE_ROOM: &str = "Free some space; Leoflow then continues automatically";
+
+/// Recognizes only a full disk: our own processes report all others themselves.
+fn own_exit_reason(lines: &[String]) -> Option<ExitReason> {
+    let line = lines.iter().rev().find(|line| fatal_message::cause_of(line) == Cause::DiskFull)?;
+    Some(ExitReason { text: format!("{}. {MAKE_ROOM}", line.trim()), outlook: Outlook::Passes })
+}
+
+fn own_process_plan(name: &'static str, one_shot: bool, start_limit: Duration) -> Plan {
+    Plan {
+        name,
+        one_shot,
+        start_limit,
+        silence_limit: child::silence_limit(),
+        stop: vec![(Signal::Terminate, 8 * SECOND), (Signal::Kill, 5 * SECOND)],
+        stop_now_at: 1,
+    }
+}

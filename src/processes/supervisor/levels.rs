@@ -1,0 +1,168 @@
+//! Levels, which an upgrade requests: the first children in start order are up, the others are stopped. Level `Trial`
+//! runs a candidate server, which accepts on the listeners once it reads a byte from a pipe.
+
+use super::change::{ChangeWatch, Trial};
+use super::policy::{Event, Overall};
+use super::run::Supervisor;
+use leoflow_base::home::journal;
+use leoflow_base::protocol::control::{Answer, Level};
+use leoflow_base::sys::files;
+use leoflow_base::sys::process::{self, ProcessId, Signal};
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// Maximum pause before an interrupted change of release is resumed; each pause is twice the previous one.
+const LONGEST_RESUME_PAUSE: Duration = Duration::from_secs(300);
+
+/// Number of children, in the order of `Instance::specs`, that are up at a level; `total` is the number of all.
+fn child_count(level: Level, total: usize) -> usize {
+    match level {
+        Level::Nothing => 0,
+        Level::Datastore => 1,
+        Level::Trial => 3,
+        Level::Whole => total,
+    }
+}
+
+/// A worker (the process that runs an upgrade) that is stopped (SIGSTOP) for this long is killed, because requests wait
+/// for it.
+const FROZEN_LIMIT: Duration = Duration::from_secs(15);
+
+impl Supervisor {
+    /// Changes to `level` and answers once it is reached or has failed. `program` replaces the program of our
+    /// processes; `limit` is the time limit of a candidate server to become ready; `peer` is the pid of the client.
+    pub(super) fn set_level(
+        &mut self,
+        level: Level,
+        program: Option<PathBuf>,
+        limit: Option<Duration>,
+        peer: i32,
+        answer: oneshot::Sender<Answer>,
+    ) {
+        self.own_log.info(format_args!("pid {peer} requested level {level:?}, program {program:?}"));
+        if let Err(reason) = self.prepare_level(level, program) {
+            // The client may have disconnected.
+            let _ = answer.send(Answer::Error(reason));
+            return;
+        }
+        let level_count = child_count(level, self.children.len());
+        self.feed(Event::Level(level_count));
+        if let Some(limit) = limit.filter(|_| level == Level::Trial) {
+            self.feed(Event::OnTrial { index: level_count - 1, limit });
+        }
+        match self.model.overall() {
+            // The level is already reached, so no later change of state would answer the waiter.
+            Overall::Healthy | Overall::Held => drop(answer.send(Answer::Accepted)),
+            _ => self.waiters.push(answer),
+        }
+    }
+
+    fn prepare_level(&mut self, level: Level, program: Option<PathBuf>) -> Result<(), String> {
+        if !self.model.was_healthy() || matches!(self.model.overall(), Overall::Stopping | Overall::Stopped) {
+            return Err("the instance is starting or stopping".to_owned());
+        }
+        if let Some(program) = program {
+            *self.program.borrow_mut() = program;
+        }
+        match level {
+            Level::Trial if self.trial.is_none() => {
+                self.trial = Some(Trial::new(&self.home).map_err(|error| format!("run/trial.sock: {error}"))?);
+            }
+            Level::Whole => self.open_doors(),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Makes the candidate server accept on the listeners; a server started later does so at once.
+    fn open_doors(&mut self) {
+        if let Some(trial) = self.trial.take() {
+            // Fails only if no candidate server has the read end.
+            let _ = std::fs::File::from(trial.doors_writer).write_all(&[1]);
+            let _ = files::remove_any(&self.home.trial_socket());
+        }
+    }
+
+    /// Resumes a change of release whose worker has died, and kills a worker that is stopped (SIGSTOP, a debugger)
+    /// while requests wait for it.
+    pub(super) fn check_change(&mut self) {
+        let Some(change) = journal::change_under_way(&self.home) else {
+            self.change = ChangeWatch::default();
+            return;
+        };
+        self.change.under_way = true;
+        let own_pid = std::process::id() as i32;
+        match change.by.filter(|process| process.pid != own_pid) {
+            Some(process) if change.has_changed => self.watch_worker(&process),
+            Some(_) => self.change.frozen_since = None,
+            None => self.resume_change(),
+        }
+    }
+
+    /// Kills the process that runs the upgrade if it has been stopped (SIGSTOP) for too long.
+    fn watch_worker(&mut self, worker: &ProcessId) {
+        if !process::is_stopped(worker.pid) {
+            self.change.frozen_since = None;
+            return;
+        }
+        let since = *self.change.frozen_since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= FROZEN_LIMIT {
+            worker.signal(Signal::Kill);
+            let pid = worker.pid;
+            self.own_log.warn(format_args!("killed pid {pid}: it was stopped (SIGSTOP) while requests waited for it"));
+        }
+    }
+
+    /// Starts `leoflow upgrade --resume`, unless one runs or the pause since the last one is not over.
+    fn resume_change(&mut self) {
+        let now = Instant::now();
+        let is_too_early = self.change.not_before.is_some_and(|time| now < time);
+        let is_stopping = matches!(self.model.overall(), Overall::Stopping | Overall::Stopped);
+        if self.resume.is_some() || is_too_early || is_stopping {
+            return;
+        }
+        let pause = Duration::from_secs(1 << self.change.resume_count.min(8)).min(LONGEST_RESUME_PAUSE);
+        self.change.not_before = now.checked_add(pause);
+        self.change.resume_count = self.change.resume_count.saturating_add(1);
+        self.own_log.warn("a change of release was interrupted; resuming it");
+        match self.spawn_resume() {
+            Ok(pid) => self.resume = Some(pid),
+            Err(error) => self.own_log.warn(format_args!("failed to resume the change of release: {error}")),
+        }
+    }
+
+    /// Handles the exit of a child that the policy does not supervise.
+    pub(super) fn other_child_exited(&mut self, pid: i32) {
+        if self.resume == Some(pid) {
+            self.resume = None;
+            self.check_change();
+        }
+    }
+
+    fn spawn_resume(&self) -> io::Result<i32> {
+        let log = self.home.logs().join("upgrade.log");
+        let output = OpenOptions::new().append(true).create(true).mode(0o600).open(log)?;
+        let arguments: [OsString; 5] =
+            ["upgrade".into(), "--resume".into(), "--yes".into(), "--home".into(), self.home.root().into()];
+        let spawn = leoflow_base::sys::spawn::Spawn {
+            program: PathBuf::from("/proc/self/exe"),
+            argv0: Some("leoflow".into()),
+            arguments: arguments.into(),
+            environment: leoflow_base::sys::env_vars::all(),
+            output: output.as_fd(),
+            errors: None,
+            folder: None,
+            passed: Vec::new(),
+            single_user: None,
+            parent_death: None,
+            own_session: false,
+        };
+        spawn.start().map_err(io::Error::other)
+    }
+}

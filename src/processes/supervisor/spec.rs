@@ -1,0 +1,100 @@
+//! Descriptions of the supervised processes: plain data and a few closures.
+
+use leoflow_base::sys::process::Signal;
+use leoflow_base::sys::user_namespace::SingleUser;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// A child as the policy sees it: plain data.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub name: &'static str,
+    /// True if it runs once and must succeed before later children start.
+    pub one_shot: bool,
+    /// Time limit to become ready.
+    pub start_limit: Duration,
+    /// Longest silence allowed once it is ready.
+    pub silence_limit: Duration,
+    /// The stop sequence: signals with the time each has to work. The last one is `Kill`.
+    pub stop: Vec<(Signal, Duration)>,
+    /// The index in `stop` at which an immediate stop begins.
+    pub stop_now_at: usize,
+}
+
+/// How a child's readiness is determined.
+pub enum Readiness {
+    /// It sends `READY=1`, then `WATCHDOG=1` regularly.
+    Notify,
+    /// It is probed from its start until it answers, then regularly.
+    Probe(Probe),
+}
+
+/// Asks a child whether it works.
+pub type Probe = Rc<dyn Fn() -> Pin<Box<dyn Future<Output = ProbeResult>>>>;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProbeResult {
+    Ready,
+    /// It does not answer yet.
+    NotYet,
+    /// It answers, but its data is damaged.
+    Damaged(String),
+    /// The relay runs, but the external server behind it does not answer for now.
+    Away(String),
+    /// It is not ready yet and reports why.
+    Busy(String),
+    /// The external server behind the relay has not answered since the start.
+    Unanswered(String),
+    /// It does not belong to this instance.
+    Unfit(String),
+}
+
+/// The command to execute.
+pub struct Launch {
+    pub program: PathBuf,
+    pub argv0: Option<OsString>,
+    pub arguments: Vec<OsString>,
+    pub environment: Vec<(OsString, OsString)>,
+    /// The user namespace to run in, if the program refuses to run as root.
+    pub single_user: Option<SingleUser>,
+    /// The signal that the kernel sends when the supervisor dies, for a child that cannot watch the lifeline, the pipe
+    /// that closes then.
+    pub parent_death: Option<Signal>,
+    /// True when it supports the process protocol: lifeline and notifications.
+    pub speaks_protocol: bool,
+    /// True when it gets the listeners.
+    pub listens: bool,
+}
+
+/// The reason for a child's exit, from its log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExitReason {
+    /// The reason and what the user can do about it.
+    pub text: String,
+    pub outlook: Outlook,
+}
+
+/// Whether another start may succeed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outlook {
+    /// The cause is transient, such as a full disk.
+    Passes,
+    /// Another start fails too, for example with damaged files.
+    Lasts,
+    Unknown,
+}
+
+/// The description of a child.
+pub struct Spec {
+    pub plan: Plan,
+    pub readiness: Readiness,
+    /// Prepares a start or restart and returns the command, or why the child cannot be started.
+    pub launch: Box<dyn Fn() -> Result<Launch, String>>,
+    /// Runs after an unclean exit to remove the child's leftovers.
+    pub clean_up: Option<Box<dyn Fn()>>,
+    /// Finds the reason for its exit in the last lines of its log.
+    pub find_exit_reason: fn(&[String]) -> Option<ExitReason>,
+}

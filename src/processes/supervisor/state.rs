@@ -1,0 +1,391 @@
+//! The states of a child and their transitions.
+
+use super::event::Event;
+use super::spec::{ExitReason, Outlook, Plan};
+use leoflow_base::sys::process::Signal;
+use leoflow_base::sys::reaper::Exit;
+use std::time::{Duration, Instant};
+
+/// An action on a child.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    Spawn(usize),
+    /// Sent to the child's whole process group.
+    Signal {
+        pid: i32,
+        signal: Signal,
+    },
+}
+
+/// Once a child has been ready for this long, earlier exits no longer count.
+const STABLE: Duration = Duration::from_secs(60);
+/// More consecutive exits than this are a crash loop.
+pub(super) const LOOP_LIMIT: u32 = 5;
+/// This many consecutive starts that never become ready are a crash loop too.
+pub(super) const START_TRIES: u32 = 3;
+/// First pause between attempts while a transient cause lasts.
+const FIRST_TRANSIENT_PAUSE: Duration = Duration::from_secs(1);
+/// The pause after the first exit.
+const FIRST_BACKOFF: Duration = Duration::from_millis(20);
+/// Up to this value each pause is four times the previous one; beyond it, twice.
+fn quick_backoff() -> Duration {
+    leoflow_base::sys::limit("LEOFLOW_QUICK_BACKOFF", Duration::from_secs(5))
+}
+pub(super) const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
+
+/// What to do about a child in a crash loop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Persistence {
+    /// Retry forever with growing pauses: it has worked before.
+    KeepTrying,
+    /// Fail: a first start, or a step of an upgrade, whose caller waits for the result.
+    GiveUp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Phase {
+    /// Starts when all earlier children are ready.
+    Waiting,
+    /// Spawned at `begun`. The time limit counts from `since`: the spawn, or the last report of what delays the start.
+    Starting {
+        pid: i32,
+        begun: Instant,
+        since: Instant,
+    },
+    Running {
+        pid: i32,
+        last_seen: Instant,
+    },
+    /// Exited; restarted at `until`.
+    Backoff {
+        until: Instant,
+    },
+    /// Being stopped; `step` of the plan's stop sequence lasts until `deadline`. `broken` is the reason when it is
+    /// stopped for its own fault and not because the instance stops.
+    Stopping {
+        pid: i32,
+        step: usize,
+        deadline: Instant,
+        broken: Option<String>,
+    },
+    Stopped,
+    /// A one-shot that succeeded.
+    Done,
+    Failed {
+        reason: String,
+    },
+}
+
+/// A child's state.
+#[derive(Debug, Clone)]
+pub struct Child {
+    pub plan: Plan,
+    pub phase: Phase,
+    pub restarts: u32,
+    /// Its last status report.
+    pub detail: Option<String>,
+    /// The error it reported before its exit, as JSON.
+    pub failure: Option<String>,
+    pub last_exit: Option<Exit>,
+    /// The reason for its last exit.
+    last_reason: Option<String>,
+    /// Consecutive exits without a stable time between them.
+    exits: u32,
+    /// Consecutive starts that never became ready.
+    failed_starts: u32,
+    ready_since: Option<Instant>,
+    /// If set, the child has only one try, with this time limit.
+    pub(super) trial_limit: Option<Duration>,
+    /// Describes the damage of its data, if any.
+    pub damage: Option<String>,
+    /// Why it cannot work although it runs, or why the external server behind it does not answer.
+    pub away: Option<String>,
+    /// The reason for its exit, from its log.
+    pub exit_reason: Option<ExitReason>,
+    /// True when a transient cause may be waited out; a first start fails at once.
+    pub may_wait: bool,
+    /// Consecutive exits for a transient cause.
+    transient_exits: u32,
+    /// True when it does not belong to this instance; a retry cannot help.
+    pub unfit: bool,
+}
+
+impl Phase {
+    /// True when later children may start.
+    pub(super) fn is_up(&self) -> bool {
+        matches!(self, Self::Running { .. } | Self::Done)
+    }
+
+    pub fn pid(&self) -> Option<i32> {
+        match self {
+            Self::Starting { pid, .. } | Self::Running { pid, .. } | Self::Stopping { pid, .. } => Some(*pid),
+            Self::Waiting | Self::Backoff { .. } | Self::Stopped | Self::Done | Self::Failed { .. } => None,
+        }
+    }
+}
+
+impl Child {
+    pub(super) fn new(plan: Plan) -> Self {
+        Self {
+            plan,
+            phase: Phase::Waiting,
+            restarts: 0,
+            detail: None,
+            failure: None,
+            last_exit: None,
+            last_reason: None,
+            exits: 0,
+            failed_starts: 0,
+            ready_since: None,
+            trial_limit: None,
+            damage: None,
+            away: None,
+            exit_reason: None,
+            may_wait: false,
+            transient_exits: 0,
+            unfit: false,
+        }
+    }
+
+    pub(super) fn start_limit(&self) -> Duration {
+        self.trial_limit.unwrap_or(self.plan.start_limit)
+    }
+
+    /// Processes an event of this child; other events are ignored.
+    pub(super) fn handle_event(
+        &mut self,
+        event: Event,
+        may_wait: bool,
+        persistence: Persistence,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
+        let is_unfit = matches!(event, Event::Unfit { .. }) || persistence == Persistence::GiveUp;
+        match event {
+            Event::Busy { text, .. } => self.busy(text, now),
+            Event::Ready { pid } => self.ready(pid, now),
+            Event::Alive { .. } => self.alive(now),
+            Event::RemoteStatus { away, .. } => {
+                self.away = away;
+                self.alive(now);
+            }
+            Event::Impaired { reason, .. } => self.away = Some(reason).filter(|reason| !reason.is_empty()),
+            Event::Detail { text, .. } => self.detail = Some(text),
+            Event::Failure { json, .. } => self.failure = Some(json),
+            Event::Unfit { pid, reason } | Event::Unanswered { pid, reason } => {
+                self.unfit = is_unfit;
+                // Keeps a stop in progress, which may be at a later step.
+                if !matches!(self.phase, Phase::Stopping { .. }) {
+                    self.stop_step(pid, 0, Some(reason), now, actions);
+                }
+            }
+            Event::ExitReason { exit_reason, .. } => (self.exit_reason, self.may_wait) = (Some(exit_reason), may_wait),
+            Event::Exited { exit, .. } => self.exited(exit, persistence, now),
+            Event::Damaged { text, .. } => self.damage = Some(text),
+            _ => {}
+        }
+    }
+
+    /// Records a sign of life, which restarts the silence limit.
+    fn alive(&mut self, now: Instant) {
+        if let Phase::Running { last_seen, .. } = &mut self.phase {
+            *last_seen = now;
+        }
+    }
+
+    /// Records what delays the start, and restarts its time limit.
+    pub(super) fn busy(&mut self, text: String, now: Instant) {
+        if let Phase::Starting { since, .. } = &mut self.phase {
+            *since = now;
+        }
+        self.detail = Some(text);
+    }
+
+    pub(super) fn spawned(&mut self, pid: i32, now: Instant) {
+        self.phase = Phase::Starting { pid, begun: now, since: now };
+        self.exit_reason = None;
+        self.damage = None;
+        self.away = None;
+        self.failure = None;
+        self.detail = None;
+        self.ready_since = None;
+    }
+
+    pub(super) fn ready(&mut self, pid: i32, now: Instant) {
+        if matches!(self.phase, Phase::Starting { .. }) && !self.plan.one_shot {
+            self.phase = Phase::Running { pid, last_seen: now };
+            self.ready_since = Some(now);
+            self.detail = None;
+            self.exit_reason = None;
+            self.transient_exits = 0;
+        }
+    }
+
+    /// Adopts a child of the previous supervisor.
+    pub(super) fn adopt(&mut self, pid: Option<i32>, now: Instant) {
+        self.ready_since = pid.map(|_| now);
+        self.phase = match pid {
+            Some(pid) => Phase::Running { pid, last_seen: now },
+            None if self.plan.one_shot => Phase::Done,
+            None => Phase::Waiting,
+        };
+    }
+
+    /// Resets the child to its initial state.
+    pub(super) fn reset(&mut self) {
+        self.phase = Phase::Waiting;
+        self.reset_counters();
+        self.unfit = false;
+        self.failure = None;
+        self.last_exit = None;
+        self.exit_reason = None;
+    }
+
+    /// Clears the counters, so that the next retry begins with the shortest pause.
+    pub(super) fn reset_counters(&mut self) {
+        (self.exits, self.failed_starts, self.transient_exits) = (0, 0, 0);
+        self.last_reason = None;
+    }
+
+    /// Sends the signal of a step of the stop sequence. `broken` is the reason when the child is stopped for its own
+    /// fault.
+    pub(super) fn stop_step(
+        &mut self,
+        pid: i32,
+        step: usize,
+        broken: Option<String>,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
+        let (signal, time_limit) = self.plan.stop[step];
+        actions.push(Action::Signal { pid, signal });
+        self.phase = Phase::Stopping { pid, step, deadline: now + time_limit, broken };
+    }
+
+    /// Kills a faulty child at once.
+    pub(super) fn end_broken(&mut self, pid: i32, reason: String, now: Instant, actions: &mut Vec<Action>) {
+        let last = self.plan.stop.len() - 1;
+        self.stop_step(pid, last, Some(reason), now, actions);
+    }
+
+    /// Handles an exit: after a requested stop the child is stopped, otherwise it is done or has failed.
+    pub(super) fn exited(&mut self, exit: Exit, persistence: Persistence, now: Instant) {
+        self.last_exit = Some(exit);
+        match &self.phase {
+            Phase::Stopping { broken: None, .. } => self.phase = Phase::Stopped,
+            Phase::Stopping { broken: Some(reason), .. } => {
+                let reason = reason.clone();
+                self.handle_failure(reason, persistence, now);
+            }
+            _ if self.plan.one_shot && exit.success() => self.phase = Phase::Done,
+            _ => self.handle_failure(format!("exited with {exit}"), persistence, now),
+        }
+    }
+
+    /// Handles an unexpected exit: the child is restarted after a pause, or has failed.
+    pub(super) fn handle_failure(&mut self, reason: String, persistence: Persistence, now: Instant) {
+        self.detail = None;
+        let reason = self.exit_reason.as_ref().map_or(reason, |exit_reason| exit_reason.text.clone());
+        self.last_reason = Some(reason.clone());
+        if self.waits_out_transient_cause() && !self.unfit {
+            let pause = FIRST_TRANSIENT_PAUSE.saturating_mul(1 << self.transient_exits.min(6)).min(LONGEST_BACKOFF);
+            self.transient_exits += 1;
+            self.phase = Phase::Backoff { until: now + pause };
+            return;
+        }
+        let was_stable = self.ready_since.is_some_and(|since| now.saturating_duration_since(since) >= STABLE);
+        self.exits = if was_stable { 1 } else { self.exits + 1 };
+        self.failed_starts = if self.ready_since.is_some() { 0 } else { self.failed_starts + 1 };
+        let gives_up = persistence == Persistence::GiveUp || self.outlook() == Outlook::Lasts;
+        self.phase = if self.unfit || self.trial_limit.is_some() || self.is_final_exit(persistence) {
+            Phase::Failed { reason }
+        } else if gives_up && self.is_loop() {
+            Phase::Failed { reason: format!("{reason}, {}", self.failure_count()) }
+        } else {
+            Phase::Backoff { until: now + backoff(self.exits) }
+        };
+    }
+
+    /// Handles a failed spawn.
+    pub(super) fn spawn_failed(&mut self, reason: String, persistence: Persistence, now: Instant) {
+        self.last_exit = None;
+        self.ready_since = None;
+        self.handle_failure(reason, persistence, now);
+    }
+
+    /// Handles an exit while an earlier child is down: it restarts with that one, and the exit does not count.
+    pub(super) fn exited_with_dependency(&mut self, exit: Exit, now: Instant) {
+        self.last_exit = Some(exit);
+        self.detail = None;
+        self.phase = Phase::Backoff { until: now };
+    }
+
+    /// True for the failure of a one-shot, which is final unless it was killed.
+    fn is_final_exit(&self, persistence: Persistence) -> bool {
+        let was_killed = matches!(self.last_exit, Some(Exit::Signal(_)) | None);
+        self.plan.one_shot && !(persistence == Persistence::KeepTrying && was_killed)
+    }
+
+    fn outlook(&self) -> Outlook {
+        self.exit_reason.as_ref().map_or(Outlook::Unknown, |exit_reason| exit_reason.outlook)
+    }
+
+    /// True for a child in a crash loop.
+    pub fn is_crash_looping(&self) -> bool {
+        !self.phase.is_up() && self.is_loop()
+    }
+
+    fn is_loop(&self) -> bool {
+        self.failed_starts >= START_TRIES || self.exits > LOOP_LIMIT
+    }
+
+    /// Describes how often the child failed in a row.
+    fn failure_count(&self) -> String {
+        match self.failed_starts >= START_TRIES {
+            true => format!("{} times without becoming ready", self.failed_starts),
+            false => format!("{} times in a row", self.exits),
+        }
+    }
+
+    /// Describes a crash loop and when the next start is; `None` without one.
+    pub fn trouble(&self, now: Instant) -> Option<String> {
+        let reason = self.last_reason.as_ref().filter(|_| self.is_crash_looping())?;
+        Some(match &self.phase {
+            Phase::Backoff { until } => {
+                let seconds = until.saturating_duration_since(now).as_secs() + 1;
+                format!("{reason}, {}; restart in {seconds} s", self.failure_count())
+            }
+            _ => format!("{reason}, {}; restarting", self.failure_count()),
+        })
+    }
+
+    /// True when the child exited for a transient cause and is retried until the cause is gone.
+    pub fn waits_out_transient_cause(&self) -> bool {
+        self.may_wait && self.outlook() == Outlook::Passes
+    }
+
+    /// Retries at once, because the transient cause may be gone.
+    pub(super) fn try_now(&mut self, now: Instant) {
+        let waits = self.waits_out_transient_cause();
+        if let Phase::Backoff { until } = &mut self.phase
+            && waits
+        {
+            *until = now;
+        }
+    }
+
+    /// Retries at once, because an earlier child is up again and may have been the cause.
+    pub(super) fn retry_after_dependency(&mut self, now: Instant) {
+        if let Phase::Backoff { until } = &mut self.phase {
+            *until = now;
+            self.reset_counters();
+        }
+    }
+}
+
+/// The pause after `exits` consecutive exits: 20 ms, 80 ms, 320 ms, 1.3 s, 5 s, 10 s, 20 s, 40 s, 60 s.
+fn backoff(exits: u32) -> Duration {
+    let quick = FIRST_BACKOFF.saturating_mul(4u32.saturating_pow(exits.saturating_sub(1))).min(quick_backoff());
+    let slow = quick_backoff().saturating_mul(2u32.saturating_pow(exits.saturating_sub(LOOP_LIMIT)));
+    if exits <= LOOP_LIMIT { quick } else { slow.min(LONGEST_BACKOFF) }
+}

@@ -1,0 +1,44 @@
+//! Embeds the Python package.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+const FOLDER: &str = "package";
+
+fn main() {
+    println!("cargo:rerun-if-changed={FOLDER}");
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    fs::write(out.join("python_package.rs"), python_package()).expect("write the list of Python files");
+}
+
+/// Source text of a slice of `(path in the package, text)` of the Python package, sorted by path.
+fn python_package() -> String {
+    let mut files = Vec::new();
+    collect(Path::new(FOLDER), &mut files);
+    files.sort();
+    let mut list = String::from("&[\n");
+    for file in files.iter().filter(|file| file.extension().is_some_and(|extension| extension == "py")) {
+        let name = file.strip_prefix(FOLDER).expect("found below it");
+        let path = fs::canonicalize(file).expect("found below it");
+        writeln!(list, "({name:?}, include_str!({path:?})),").expect("write to a string");
+    }
+    list.push(']');
+    list
+}
+
+/// Adds all files in a folder and its subfolders; none if it cannot be read.
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if path.ends_with("__pycache__") {
+            continue;
+        }
+        if path.is_dir() {
+            collect(&path, files);
+        } else {
+            files.push(path);
+        }
+    }
+}
