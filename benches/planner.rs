@@ -1,10 +1,10 @@
 //! Measures the planner: one transition in a run of 10,000 task instances. `scripts/bench` runs it.
 
 use jiff::Timestamp;
-use leoflow::engine::dag::Structure;
+use leoflow::engine::model::dag::Structure;
+use leoflow::engine::model::state::TaskState;
 use leoflow::engine::planner::graph::Graph;
 use leoflow::engine::planner::plan::{EndedTry, Instance, Outcome, Snapshot, plan};
-use leoflow::engine::state::TaskState;
 use serde_json::json;
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;

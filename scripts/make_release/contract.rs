@@ -2,8 +2,8 @@
 
 use super::Outcome;
 use leoflow::schema::embedded::Phase;
-use leoflow::upgrade::manifest::{Migration, Release};
-use leoflow::upgrade::version_order;
+use leoflow::upgrade::release::manifest::{Migration, Release};
+use leoflow::upgrade::release::version_order;
 use semver::Version;
 use std::fs;
 use std::path::Path;

@@ -11,10 +11,10 @@ use clap::Parser;
 use jiff::{SignedDuration, Timestamp};
 use leoflow::config::Channel;
 use leoflow::python;
-use leoflow::upgrade::manifest::{Asset, Component, MANIFEST, Manifest, Release, SIGNATURE_SUFFIX};
 use leoflow::upgrade::plan::POSTGRES;
-use leoflow::upgrade::program::{self, About};
-use leoflow::upgrade::version_order;
+use leoflow::upgrade::release::manifest::{Asset, Component, MANIFEST, Manifest, Release, SIGNATURE_SUFFIX};
+use leoflow::upgrade::release::program::{self, About};
+use leoflow::upgrade::release::version_order;
 use leoflow::web_ui;
 use semver::Version;
 use std::fs;
@@ -321,7 +321,7 @@ fn last_manifest(folder: &Path, key: &sign::Key) -> Outcome<Manifest> {
     let text = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     let signature = fs::read_to_string(folder.join(format!("{MANIFEST}{SIGNATURE_SUFFIX}")));
     let signature = signature.map_err(|error| format!("{}: {error}", path.display()))?;
-    leoflow::upgrade::signature::verify(std::slice::from_ref(&key.public), &text, &signature)
+    leoflow::upgrade::release::signature::verify(std::slice::from_ref(&key.public), &text, &signature)
         .map_err(|error| format!("{}: {error}", path.display()))?;
     Manifest::parse(&text).map_err(|error| format!("{}: {error}", path.display()))
 }

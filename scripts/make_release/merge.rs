@@ -2,7 +2,7 @@
 
 use super::{Outcome, Publishing, carry, fresh_folder, last_manifest};
 use leoflow::config::Channel;
-use leoflow::upgrade::manifest::{Asset, Component, Manifest, Release};
+use leoflow::upgrade::release::manifest::{Asset, Component, Manifest, Release};
 use semver::Version;
 use std::collections::BTreeMap;
 use std::path::PathBuf;

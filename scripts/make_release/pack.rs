@@ -4,7 +4,7 @@ use super::Outcome;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use leoflow::components::archive;
-use leoflow::postgres::tools;
+use leoflow::postgres::install::tools;
 use leoflow::web_ui::files_below;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};

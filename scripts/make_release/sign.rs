@@ -1,7 +1,7 @@
 //! minisign signatures with the publisher's key.
 
 use super::{Outcome, write};
-use leoflow::upgrade::manifest::SIGNATURE_SUFFIX;
+use leoflow::upgrade::release::manifest::SIGNATURE_SUFFIX;
 use minisign::{KeyPair, PublicKey, SecretKey, SecretKeyBox};
 use std::fs::{self, OpenOptions};
 use std::io::{Cursor, Write};

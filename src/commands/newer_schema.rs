@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use leoflow_base::home::Home;
-use leoflow_lifecycle::upgrade::{stage, versions};
+use leoflow_lifecycle::upgrade::release::{stage, versions};
 
 /// Adds, before the other hints, the kept release that knows the schema.
 pub fn with_hint_to_newer_release(home: &Home, mut error: Error) -> Error {

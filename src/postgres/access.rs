@@ -1,6 +1,6 @@
 //! Access to a running datastore, for connections and for PostgreSQL's own client programs.
 
-use super::tools::clean_command;
+use super::install::tools::clean_command;
 use super::{Credentials, Endpoint, Installation, Login, PgError, SOCKET_PORT};
 use std::process::Command;
 use tokio_postgres::{Client, Config};
@@ -69,7 +69,7 @@ impl Access {
             .env("PGDATABASE", &login.database)
             .env("PGCONNECT_TIMEOUT", "10");
         if self.credentials.requires_scram() {
-            command.env("PGREQUIREAUTH", super::scram::METHOD);
+            command.env("PGREQUIREAUTH", super::external::scram::METHOD);
         }
         command
     }

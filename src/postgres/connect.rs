@@ -1,10 +1,12 @@
 //! The datastore's endpoint, connections to it, and their errors.
 
 use super::SOCKET_PORT;
-use super::fatal_message::{Cause, cause_of};
+use super::cluster::fatal_message::{Cause, cause_of};
 use deadpool_postgres::ClientWrapper;
 use leoflow_base::home::Home;
-use leoflow_base::sys::{files, unix_socket, user};
+use leoflow_base::sys::fs::files;
+use leoflow_base::sys::net::unix_socket;
+use leoflow_base::sys::user;
 use sha2::{Digest, Sha256};
 use std::io;
 use std::os::unix::ffi::OsStrExt;

@@ -2,31 +2,16 @@
 //! the server; the rest uses an endpoint and a role.
 
 mod access;
-pub mod acquire;
-pub mod claim;
 pub mod cluster;
 pub mod connect;
-pub mod container;
 pub mod credentials;
 pub mod database_attributes;
-pub mod database_check;
-mod download;
-pub mod fatal_message;
+pub mod external;
 mod generic_client;
 pub mod install;
 pub mod instance_fact;
-pub mod leftovers;
 pub mod location;
-pub mod private;
-pub mod provision;
-pub mod relay;
 pub mod schema;
-pub mod scram;
-pub mod server;
-mod system;
-mod tls;
-pub mod tools;
-pub mod version;
 
 pub use access::Access;
 pub use connect::{Endpoint, PgError};

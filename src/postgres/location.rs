@@ -1,10 +1,11 @@
 //! Location of this home's data. `datastore.json` records it if that is not the PostgreSQL under the home, so that a
 //! changed `datastore` in `config.yaml` cannot silently start an empty instance in another place.
 
-use super::container::Container;
+use super::external::container::Container;
 use leoflow_base::config::{self, ConfigError, DatastoreSetting, ExternalUrl};
 use leoflow_base::home::Home;
-use leoflow_base::sys::{files, random};
+use leoflow_base::sys::fs::files;
+use leoflow_base::sys::random;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::PathBuf;

@@ -1,8 +1,8 @@
 //! A child process that runs a user's DAG file: collects its result and output, and ends it with its descendants.
 
 use super::leftovers;
+use leoflow_base::sys::process::reaper::Exit;
 use leoflow_base::sys::process::{self, Signal};
-use leoflow_base::sys::reaper::Exit;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;

@@ -1,7 +1,8 @@
 //! Finds the Python that runs the user's DAGs.
 
+use leoflow_base::sys::env_vars;
+use leoflow_base::sys::process::command;
 use leoflow_base::sys::transient::is_transient;
-use leoflow_base::sys::{command, env_vars};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,7 +1,8 @@
 //! Reads the `.env` of a project and of the workspace like `package/leoflow/entry/dotenv.py`, for settings that apply
 //! before a Python starts.
 
-use leoflow_base::sys::{env_vars, files};
+use leoflow_base::sys::env_vars;
+use leoflow_base::sys::fs::files;
 use std::path::{Path, PathBuf};
 
 /// Size limit, bytes, as in `dotenv.py`; a larger file is not read.

@@ -3,7 +3,8 @@
 //! <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/dags.html#airflowignore>
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
-use leoflow_base::sys::{env_vars, files};
+use leoflow_base::sys::env_vars;
+use leoflow_base::sys::fs::files;
 use regex::Regex;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

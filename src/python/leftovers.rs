@@ -2,9 +2,9 @@
 
 use super::interpreter::TASK_MARK;
 use leoflow_base::sys::blocking;
-use leoflow_base::sys::pidfd::PidFd;
+use leoflow_base::sys::process::pidfd::PidFd;
+use leoflow_base::sys::process::reaper::{self, Exit};
 use leoflow_base::sys::process::{self, Signal};
-use leoflow_base::sys::reaper::{self, Exit};
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::time::Duration;

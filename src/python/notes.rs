@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use leoflow_base::home::Home;
-use leoflow_base::sys::files;
+use leoflow_base::sys::fs::files;
 use leoflow_base::sys::process::ProcessId;
 use serde::{Deserialize, Serialize};
 use std::fs;

@@ -2,7 +2,7 @@
 //! files use it unless their environment contains Airflow's own SDK.
 
 use leoflow_base::home::Home;
-use leoflow_base::sys::files;
+use leoflow_base::sys::fs::files;
 use sha2::{Digest, Sha256};
 use std::io;
 use std::path::{Path, PathBuf};

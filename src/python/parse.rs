@@ -11,7 +11,7 @@ use super::roots::{folders, project_of, roots};
 use leoflow_base::config::Problem;
 use leoflow_base::config::project::{self, Unusable};
 use leoflow_base::sys::blocking;
-use leoflow_base::sys::reaper::Exit;
+use leoflow_base::sys::process::reaper::Exit;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::cell::Cell;

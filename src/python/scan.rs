@@ -4,7 +4,7 @@ use super::ignore::{IGNORE_FILE, Rules, Syntax};
 use super::roots::DagPlaces;
 use leoflow_base::config::project;
 use leoflow_base::sys::blocking;
-use leoflow_base::sys::files;
+use leoflow_base::sys::fs::files;
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::fs::{self, DirEntry, FileType, Metadata};
 use std::io;

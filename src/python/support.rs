@@ -3,7 +3,8 @@
 
 use leoflow_base::components::{archive, wheel};
 use leoflow_base::home::Home;
-use leoflow_base::sys::{env_vars, files};
+use leoflow_base::sys::env_vars;
+use leoflow_base::sys::fs::files;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

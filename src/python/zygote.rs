@@ -2,11 +2,12 @@
 //! an interpreter is paid once. It is single-threaded and has no user code; see `package/leoflow/entry/zygote.py`.
 
 use super::interpreter::{Interpreter, Job, TASK_MARK, environment};
+use leoflow_base::sys::net::seqpacket::SeqPacket;
+use leoflow_base::sys::process::pidfd::PidFd;
+use leoflow_base::sys::process::reaper;
+use leoflow_base::sys::process::spawn::Spawn;
 use leoflow_base::sys::process::{self, Signal};
-use leoflow_base::sys::seqpacket::SeqPacket;
-use leoflow_base::sys::spawn::Spawn;
 use leoflow_base::sys::transient::is_transient;
-use leoflow_base::sys::{pidfd::PidFd, reaper};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::cell::{Cell, RefCell};

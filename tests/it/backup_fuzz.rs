@@ -2,9 +2,9 @@
 //! A test runs a few thousand rounds; `scripts/fuzz` runs for a given time.
 
 use crate::support::archive::hash;
-use leoflow::backup::archive::{ArchiveWriter, Compression};
-use leoflow::backup::archive_read::{ArchiveReader, Sink};
-use leoflow::backup::manifest::{Content, Entry, Manifest};
+use leoflow::backup::format::archive::{ArchiveWriter, Compression};
+use leoflow::backup::format::archive_read::{ArchiveReader, Sink};
+use leoflow::backup::format::manifest::{Content, Entry, Manifest};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{self, Read};

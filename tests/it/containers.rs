@@ -253,7 +253,7 @@ fn podman_is_used_if_docker_does_not_answer() {
 
 /// True if the runtime answers and has the image; tests do not download it.
 fn is_ready(runtime: &str) -> bool {
-    let image = leoflow::postgres::container::Container::image();
+    let image = leoflow::postgres::external::container::Container::image();
     let inspected = Command::new(runtime).args(["image", "inspect", &image]).output();
     inspected.is_ok_and(|output| output.status.success())
 }

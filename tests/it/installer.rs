@@ -77,7 +77,7 @@ impl Machine {
             .env("HOME", self.user())
             .env("PATH", self.test.folder().join("bin"));
         // A session without a terminal cannot show prompts.
-        leoflow::sys::command::in_own_session(&mut command);
+        leoflow::sys::process::command::in_own_session(&mut command);
         command.stdin(Stdio::null());
         command
     }

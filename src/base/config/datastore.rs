@@ -2,7 +2,8 @@
 
 use super::keys::InvalidValue;
 use super::recipient::SecretReference;
-use crate::sys::{env_vars, files};
+use crate::sys::env_vars;
+use crate::sys::fs::files;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde_yaml::Value;
 use std::fmt;

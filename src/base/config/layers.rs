@@ -11,7 +11,8 @@ use super::recipient::SecretReference;
 use super::settings::{SECRETS, SETTINGS, Setting};
 use super::{DEPRECATED, SettingError, set_keys};
 use crate::home::config_files;
-use crate::sys::{env_vars, files};
+use crate::sys::env_vars;
+use crate::sys::fs::files;
 use serde_yaml::{Mapping, Value};
 use std::path::{Path, PathBuf};
 

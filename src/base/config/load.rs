@@ -8,7 +8,7 @@ use super::{
     UpgradeSettings,
 };
 use crate::protocol::log;
-use crate::sys::files;
+use crate::sys::fs::files;
 use serde_yaml::{Mapping, Value};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};

@@ -5,7 +5,7 @@ use super::document::{Problem, line_of, show, to_mapping};
 pub use super::environment::{EnvironmentSettings, take_environment};
 pub use super::project_edit::add_dependencies;
 use super::project_keys::{PROJECT, TASK, default_names, names};
-use crate::sys::files;
+use crate::sys::fs::files;
 use serde_json::{Map, json};
 use serde_yaml::{Mapping, Value};
 use std::io;

@@ -3,7 +3,7 @@
 use super::settings::{SETTINGS, Setting};
 use super::{Loaded, Origin};
 use crate::home::Home;
-use crate::sys::files;
+use crate::sys::fs::files;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv4Addr;

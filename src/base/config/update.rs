@@ -4,8 +4,8 @@
 use super::layers::load_text;
 use super::{ConfigError, DEPRECATED, EditError, Loaded, SettingError, load_with_secrets, parse, read_file, set_keys};
 use crate::home::Home;
-use crate::sys::files;
-use crate::sys::flock::FileLock;
+use crate::sys::fs::files;
+use crate::sys::fs::flock::FileLock;
 use serde_yaml::Value;
 use std::fs::OpenOptions;
 use std::io;

@@ -2,8 +2,9 @@
 //! reads it first and finishes or undoes an unfinished operation.
 
 use super::Home;
+use crate::sys::fs::files;
 use crate::sys::process::ProcessId;
-use crate::sys::{checkpoint, clock, files};
+use crate::sys::{checkpoint, clock};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::PathBuf;

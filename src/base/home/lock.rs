@@ -2,8 +2,8 @@
 //! folder's lock also keeps a second supervisor out after the lock file was removed.
 
 use super::Home;
-use crate::sys::files;
-use crate::sys::flock::FileLock;
+use crate::sys::fs::files;
+use crate::sys::fs::flock::FileLock;
 use crate::sys::process::ProcessId;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};

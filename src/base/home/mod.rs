@@ -15,7 +15,7 @@ pub use home_error::HomeError;
 pub use ownership::{check_workspace, foreign};
 pub use resolve::{absolute_workspace, all_instances, resolve};
 
-use crate::sys::files;
+use crate::sys::fs::files;
 use std::io;
 use std::path::{Path, PathBuf};
 

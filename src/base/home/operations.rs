@@ -2,7 +2,7 @@
 //! process that performs a command writes the file; any server, also a later one, reads it.
 
 use super::Home;
-use crate::sys::files;
+use crate::sys::fs::files;
 use crate::sys::process::ProcessId;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};

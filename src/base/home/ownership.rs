@@ -2,7 +2,8 @@
 //! only what Leoflow created in it is ours.
 
 use super::{Home, HomeError, config_files};
-use crate::sys::{env_vars, files, user};
+use crate::sys::fs::files;
+use crate::sys::{env_vars, user};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};

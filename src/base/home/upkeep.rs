@@ -1,8 +1,8 @@
 //! `run/upkeep.json`: the scheduled jobs with their last run and last problem.
 
 use super::Home;
-use crate::sys::files;
-use crate::sys::flock::FileLock;
+use crate::sys::fs::files;
+use crate::sys::fs::flock::FileLock;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::fs::OpenOptions;

@@ -1,8 +1,9 @@
 //! The child's side of the process protocol: inherited listeners, readiness notifications, and the lifeline pipe that
 //! closes when the supervisor is gone.
 
-use crate::sys::notify::NotifySender;
-use crate::sys::{env_vars, memory, spawn};
+use crate::sys::env_vars;
+use crate::sys::net::notify::NotifySender;
+use crate::sys::process::{memory, spawn};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;

@@ -3,7 +3,7 @@
 
 use super::status::InstanceStatus;
 use crate::home::Home;
-use crate::sys::unix_socket;
+use crate::sys::net::unix_socket;
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;

@@ -2,8 +2,8 @@
 //! line on standard error.
 
 use crate::home::Home;
-use crate::sys::command;
-use crate::sys::reaper::Exit;
+use crate::sys::process::command;
+use crate::sys::process::reaper::Exit;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::Path;

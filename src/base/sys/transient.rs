@@ -1,7 +1,7 @@
 //! Transient errors of the operating system, which may disappear without a change of the request: a full disk, no free
 //! process, descriptor or memory, a temporary device error. Work that meets one is retried instead of failing.
 
-use super::spawn::SpawnError;
+use super::process::spawn::SpawnError;
 use nix::errno::Errno;
 use std::io;
 

@@ -3,7 +3,8 @@
 
 use crate::components::{archive, wheel};
 use crate::home::Home;
-use crate::sys::{env_vars, files};
+use crate::sys::env_vars;
+use crate::sys::fs::files;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};

@@ -1,8 +1,8 @@
 //! The content of an Airflow to import, from its home or its API.
 
 use crate::data::pools;
-use leoflow_engine::store::connections::Connection;
-use leoflow_engine::store::variables::Variable;
+use leoflow_engine::store::secret::connections::Connection;
+use leoflow_engine::store::secret::variables::Variable;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

@@ -4,10 +4,10 @@
 use super::findings::Findings;
 use crate::error::Error;
 use leoflow_base::config::project;
-use leoflow_base::sys::beneath::{Folder, Kind};
-use leoflow_base::sys::files::is_temporary_neighbour;
-use leoflow_lifecycle::backup::excluded::{OWN_FOLDER, is_excluded};
-use leoflow_lifecycle::backup::manifest::link_stays_inside;
+use leoflow_base::sys::fs::beneath::{Folder, Kind};
+use leoflow_base::sys::fs::files::is_temporary_neighbour;
+use leoflow_lifecycle::backup::create::excluded::{OWN_FOLDER, is_excluded};
+use leoflow_lifecycle::backup::format::manifest::link_stays_inside;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions, Permissions};

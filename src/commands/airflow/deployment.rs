@@ -4,7 +4,7 @@
 use crate::error::Error;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
-use leoflow_base::sys::files;
+use leoflow_base::sys::fs::files;
 use leoflow_base::template_value::template_value;
 use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 use serde::Serialize;

@@ -4,7 +4,8 @@ use super::airflow_content::{AirflowContent, DagFiles};
 use super::findings::Findings;
 use crate::data::{connections_format, pools, transfer_file, variables};
 use crate::error::Error;
-use leoflow_base::sys::{env_vars, files};
+use leoflow_base::sys::env_vars;
+use leoflow_base::sys::fs::files;
 use std::path::{Path, PathBuf};
 
 /// Size limit of `airflow.cfg`, in bytes.

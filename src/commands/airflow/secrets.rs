@@ -4,7 +4,7 @@
 use crate::error::Error;
 use leoflow_base::auth::masking::is_sensitive;
 use leoflow_base::config::Recipient;
-use leoflow_base::sys::files;
+use leoflow_base::sys::fs::files;
 use leoflow_lifecycle::backup::encryption::{EncryptTo, Output};
 use serde_json::{Map, Value};
 use std::fs::{File, OpenOptions};

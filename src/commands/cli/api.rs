@@ -7,7 +7,7 @@ use leoflow_base::home::Home;
 use leoflow_base::protocol::control;
 pub use leoflow_base::protocol::http::encode;
 use leoflow_base::protocol::http::{self, HttpError, HttpRequest};
-use leoflow_base::sys::unix_socket;
+use leoflow_base::sys::net::unix_socket;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::io;

@@ -1,6 +1,6 @@
 //! `leoflow connections test` without a provider's hook: connects to the host's port. Does not try the login.
 
-use leoflow_engine::store::connections::Connection;
+use leoflow_engine::store::secret::connections::Connection;
 use std::net::Ipv6Addr;
 use std::time::Duration;
 use tokio::net::{TcpStream, lookup_host};

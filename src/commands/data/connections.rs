@@ -10,7 +10,7 @@ use crate::cli::printer::counted;
 use crate::context::Context;
 use crate::error::Error;
 use leoflow_engine::store::OnExisting;
-use leoflow_engine::store::connections::Connection;
+use leoflow_engine::store::secret::connections::Connection;
 use serde_json::{Value, json};
 
 /// Path in the local API, which returns connections with their secrets.

@@ -1,7 +1,7 @@
 //! The file formats of connections in Airflow's CLI: JSON, and the older URIs.
 //! <https://airflow.apache.org/docs/apache-airflow/stable/howto/connection.html#connection-uri-format>
 
-use leoflow_engine::store::connections::Connection;
+use leoflow_engine::store::secret::connections::Connection;
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
 

@@ -2,7 +2,7 @@
 
 use crate::context::Context;
 use crate::error::Error;
-use leoflow_base::sys::files;
+use leoflow_base::sys::fs::files;
 use serde_json::Value;
 use std::io::Read;
 use std::path::Path;

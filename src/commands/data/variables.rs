@@ -7,7 +7,7 @@ use crate::cli::args::{OnExisting, VariablesCommand};
 use crate::cli::printer::counted;
 use crate::context::Context;
 use crate::error::Error;
-use leoflow_engine::store::variables::{Variable, as_text};
+use leoflow_engine::store::secret::variables::{Variable, as_text};
 use serde_json::{Map, Value, json};
 
 /// Path in the local API, which returns variables with their values.

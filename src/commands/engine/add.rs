@@ -6,7 +6,8 @@ use crate::cli::env_args::Add;
 use crate::context::Context;
 use crate::error::Error;
 use leoflow_base::config::project;
-use leoflow_base::sys::{env_vars, files};
+use leoflow_base::sys::env_vars;
+use leoflow_base::sys::fs::files;
 use leoflow_python::{FileSettings, Request, as_in_workspace, dag_files, declared_with, listed_beside};
 use std::path::{Path, PathBuf};
 

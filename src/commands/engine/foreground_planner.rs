@@ -3,12 +3,12 @@
 
 use jiff::Timestamp;
 use leoflow_base::sys::blocking;
-use leoflow_engine::dag::Structure;
-use leoflow_engine::length::Length;
+use leoflow_engine::model::dag::Structure;
+use leoflow_engine::model::length::Length;
+use leoflow_engine::model::state::TaskState;
 use leoflow_engine::planner::graph::Graph;
 use leoflow_engine::planner::plan::{self, Decision, EndedTry, Instance, Outcome, Returned, Snapshot};
 use leoflow_engine::planner::retry;
-use leoflow_engine::state::TaskState;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};

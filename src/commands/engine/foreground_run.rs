@@ -12,9 +12,11 @@ use crate::context::Context;
 use crate::error::Error;
 use leoflow_base::config::DEFAULT_MAX_MAP_LENGTH;
 use leoflow_base::sys::blocking;
-use leoflow_base::sys::reaper::Exit;
-use leoflow_base::sys::{env_vars, files, process, random, unix_socket};
-use leoflow_engine::dag::Structure;
+use leoflow_base::sys::fs::files;
+use leoflow_base::sys::net::unix_socket;
+use leoflow_base::sys::process::reaper::Exit;
+use leoflow_base::sys::{env_vars, process, random};
+use leoflow_engine::model::dag::Structure;
 use leoflow_python::{
     Children, Interpreter, Job, ParseOutput, Request, as_in_workspace, dag_files, environment, file_context,
 };

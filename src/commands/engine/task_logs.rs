@@ -7,7 +7,7 @@ use crate::cli::task_args::TaskLogs;
 use crate::context::Context;
 use crate::error::Error;
 use leoflow_base::protocol::task_log::{self, Line, Stream, TryName};
-use leoflow_base::sys::watch::FolderWatch;
+use leoflow_base::sys::fs::watch::FolderWatch;
 use serde_json::json;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};

@@ -7,7 +7,7 @@ use crate::cli::printer::counted;
 use crate::context::Context;
 use crate::error::Error;
 use leoflow_base::sys::env_vars;
-use leoflow_engine::dag_check;
+use leoflow_engine::model::dag_check;
 use leoflow_lifecycle::setup::ServerPython;
 use leoflow_python::{Children, Interpreter, ParseOutput, Request, as_in_workspace, dag_files};
 use serde_json::{Value, json};

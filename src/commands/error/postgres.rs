@@ -2,14 +2,14 @@
 
 use super::{BELONG_TOGETHER, Error, RESTORE, with_disk_hint};
 use leoflow_postgres::PgError;
-use leoflow_postgres::acquire::AcquireError;
 use leoflow_postgres::cluster::ClusterError;
-use leoflow_postgres::container::ContainerError;
+use leoflow_postgres::cluster::fatal_message::{Cause, FatalMessage};
+use leoflow_postgres::cluster::private::PrivateError;
 use leoflow_postgres::credentials::CredentialsError;
-use leoflow_postgres::database_check::DatabaseCheckError;
-use leoflow_postgres::fatal_message::{Cause, FatalMessage};
+use leoflow_postgres::external::container::ContainerError;
+use leoflow_postgres::external::database_check::DatabaseCheckError;
+use leoflow_postgres::install::acquire::AcquireError;
 use leoflow_postgres::location::LocationError;
-use leoflow_postgres::private::PrivateError;
 use std::io;
 
 impl Error {

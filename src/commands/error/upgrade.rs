@@ -5,13 +5,13 @@ use leoflow_base::sys::clock;
 use leoflow_lifecycle::setup::ShellError;
 use leoflow_lifecycle::upgrade::UpgradeError;
 use leoflow_lifecycle::upgrade::host::HostError;
-use leoflow_lifecycle::upgrade::manifest::ManifestError;
 use leoflow_lifecycle::upgrade::plan::Refusal;
-use leoflow_lifecycle::upgrade::program::ProgramError;
-use leoflow_lifecycle::upgrade::rollback_plan;
-use leoflow_lifecycle::upgrade::signature::SignatureError;
-use leoflow_lifecycle::upgrade::source::FetchError;
-use leoflow_lifecycle::upgrade::stage::StageError;
+use leoflow_lifecycle::upgrade::release::manifest::ManifestError;
+use leoflow_lifecycle::upgrade::release::program::ProgramError;
+use leoflow_lifecycle::upgrade::release::signature::SignatureError;
+use leoflow_lifecycle::upgrade::release::source::FetchError;
+use leoflow_lifecycle::upgrade::release::stage::StageError;
+use leoflow_lifecycle::upgrade::rollback::rollback_plan;
 use leoflow_postgres::schema::SchemaError;
 
 impl From<FetchError> for Error {

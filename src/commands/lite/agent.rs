@@ -4,7 +4,7 @@ use crate::context::Context;
 use crate::error::Error;
 use leoflow_base::protocol::child::Inheritance;
 use leoflow_base::protocol::log;
-use leoflow_postgres::relay;
+use leoflow_postgres::external::relay;
 use leoflow_processes::agent;
 
 /// Runs the agent until the supervisor stops it.

@@ -9,11 +9,12 @@ use crate::recovery::datastore::{self, Datastore};
 use jiff::Timestamp;
 use leoflow_base::home::lock::OperationLock;
 use leoflow_base::home::upkeep::{self, End};
-use leoflow_base::sys::{env_vars, files};
-use leoflow_lifecycle::backup::catalog::{self, Listed, Proof};
-use leoflow_lifecycle::backup::retention::{self, Limits};
+use leoflow_base::sys::env_vars;
+use leoflow_base::sys::fs::files;
+use leoflow_lifecycle::backup::retain::catalog::{self, Listed, Proof};
+use leoflow_lifecycle::backup::retain::retention::{self, Limits};
 use leoflow_lifecycle::backup::{Input, verify};
-use leoflow_lifecycle::upgrade::history;
+use leoflow_lifecycle::upgrade::rollback::history;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 

@@ -3,7 +3,7 @@
 use crate::cli::args::Logs;
 use crate::context::Context;
 use crate::error::Error;
-use leoflow_base::sys::watch::FolderWatch;
+use leoflow_base::sys::fs::watch::FolderWatch;
 use leoflow_processes::supervisor::{LOG_NAMES, last_lines};
 use serde_json::json;
 use std::fs::File;

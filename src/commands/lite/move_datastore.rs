@@ -12,11 +12,12 @@ use crate::recovery::datastore::Datastore;
 use leoflow_base::config::{self, DatastoreSetting};
 use leoflow_base::home::lock::OperationLock;
 use leoflow_base::protocol::control;
-use leoflow_base::sys::disk;
+use leoflow_base::sys::fs::disk;
 use leoflow_lifecycle::backup::relocation::{self, Relocation};
-use leoflow_lifecycle::backup::restore_dir;
-use leoflow_lifecycle::upgrade::snapshot;
-use leoflow_postgres::{database_check, location};
+use leoflow_lifecycle::backup::restore::restore_dir;
+use leoflow_lifecycle::upgrade::rollback::snapshot;
+use leoflow_postgres::external::database_check;
+use leoflow_postgres::location;
 use serde_json::json;
 
 const COMMAND: &str = "leoflow lite move-datastore";

@@ -4,9 +4,10 @@ use crate::cli::args::Psql;
 use crate::context::Context;
 use crate::error::Error;
 use crate::recovery::datastore::Datastore;
-use leoflow_base::sys::reaper::Exit;
+use leoflow_base::sys::process::reaper::Exit;
 use leoflow_base::sys::{env_vars, process};
-use leoflow_postgres::{SOCKET_PORT, scram};
+use leoflow_postgres::SOCKET_PORT;
+use leoflow_postgres::external::scram;
 use std::process::Command;
 
 pub async fn run(context: &Context<'_>, args: &Psql) -> Result<u8, Error> {

@@ -9,7 +9,7 @@ use leoflow_base::config::{self, Config, running_settings};
 use leoflow_base::protocol::child::RESTORE_OF_ROLLBACK;
 use leoflow_base::protocol::control;
 use leoflow_base::sys::env_vars;
-use leoflow_base::sys::listener;
+use leoflow_base::sys::net::listener;
 use leoflow_lifecycle::setup::service::{self, Service};
 
 pub fn restart(context: &Context<'_>, args: &LiteRestart) -> Result<u8, Error> {

@@ -16,12 +16,13 @@ use leoflow_base::config;
 use leoflow_base::home::lock::{HomeLock, OperationLock};
 use leoflow_base::protocol::child::RESTORE_OF_ROLLBACK;
 use leoflow_base::protocol::control;
-use leoflow_base::sys::{checkpoint, env_vars, files, terminal};
+use leoflow_base::sys::fs::files;
+use leoflow_base::sys::{checkpoint, env_vars, terminal};
+use leoflow_lifecycle::backup::newer_files;
+use leoflow_lifecycle::backup::restore::restore_plan::{Refusal, adapted_config};
 use leoflow_lifecycle::backup::restore::{self, Records, Staged};
-use leoflow_lifecycle::backup::restore_plan::{Refusal, adapted_config};
-use leoflow_lifecycle::backup::{
-    Input, Keys, Manifest, RestoreError, newer_files, obstacles, quarantine, restore_dir, verify,
-};
+use leoflow_lifecycle::backup::restore::{obstacles, quarantine, restore_dir};
+use leoflow_lifecycle::backup::{Input, Keys, Manifest, RestoreError, verify};
 use leoflow_lifecycle::setup::Request;
 use leoflow_postgres::schema::{embedded, known};
 use leoflow_processes::supervisor;

@@ -4,7 +4,7 @@ use crate::cli::printer::counted;
 use crate::context::Context;
 use crate::error::Error;
 use crate::recovery::datastore::Datastore;
-use leoflow_lifecycle::backup::dump;
+use leoflow_lifecycle::backup::create::dump;
 use leoflow_lifecycle::backup::{Manifest, left_behind};
 use leoflow_postgres::schema::{self, classify};
 use serde::Serialize;

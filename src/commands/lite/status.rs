@@ -11,7 +11,7 @@ use leoflow_base::home::upkeep::{self, Kind, Upkeep};
 use leoflow_base::home::{all_instances, journal, lock};
 use leoflow_base::protocol::control;
 use leoflow_base::protocol::status::{BackupsStatus, InstanceState, InstanceStatus, ProcessStatus};
-use leoflow_lifecycle::backup::catalog;
+use leoflow_lifecycle::backup::retain::catalog;
 use leoflow_lifecycle::setup::{self, installed_version};
 use leoflow_postgres::location;
 use serde_json::{Value, json};

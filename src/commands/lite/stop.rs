@@ -7,7 +7,7 @@ use crate::error::Error;
 use leoflow_base::home::Home;
 use leoflow_base::home::lock::{self, Holder, HomeLock};
 use leoflow_base::protocol::control::{Answer, ControlClient, Request};
-use leoflow_base::sys::files;
+use leoflow_base::sys::fs::files;
 use leoflow_base::sys::process::Signal;
 use leoflow_processes::agent;
 use std::net::Ipv4Addr;

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use leoflow_base::home::Home;
-use leoflow_postgres::claim::{self, Claim};
+use leoflow_postgres::external::claim::{self, Claim};
 use leoflow_postgres::location::{self, Kind, Location};
 use leoflow_postgres::{MAJOR, PgError};
 use tokio_postgres::Client;

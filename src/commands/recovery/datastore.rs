@@ -5,10 +5,11 @@ use crate::error::Error;
 use leoflow_base::home::Home;
 use leoflow_base::home::lock::{self, HomeLock};
 use leoflow_base::protocol::control;
-use leoflow_lifecycle::backup::quarantine;
+use leoflow_lifecycle::backup::restore::quarantine;
+use leoflow_postgres::Access;
+use leoflow_postgres::cluster::private::PrivateServer;
+use leoflow_postgres::cluster::provision;
 use leoflow_postgres::cluster::{self, ClusterState};
-use leoflow_postgres::private::PrivateServer;
-use leoflow_postgres::{Access, provision};
 use tokio_postgres::Client;
 
 /// An open datastore; a private server stops when this is dropped.

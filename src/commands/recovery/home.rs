@@ -6,10 +6,11 @@ use leoflow_base::home::journal::{self, Entry, Operation};
 use leoflow_base::home::lock::HomeLock;
 use leoflow_base::home::progress::Progress;
 use leoflow_base::protocol::control;
-use leoflow_base::sys::{env_vars, replace};
-use leoflow_lifecycle::backup::quarantine;
+use leoflow_base::sys::env_vars;
+use leoflow_base::sys::process::replace;
+use leoflow_lifecycle::backup::restore::quarantine;
 use leoflow_lifecycle::setup::uninstall;
-use leoflow_lifecycle::upgrade::rollback_record::Settled;
+use leoflow_lifecycle::upgrade::rollback::rollback_record::Settled;
 
 /// What a command does when the upgrade that it finishes installs another release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

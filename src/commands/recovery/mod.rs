@@ -17,7 +17,7 @@ use crate::error::Error;
 use leoflow_base::config::{self, Loaded};
 use leoflow_base::home::Home;
 use leoflow_base::home::progress::{Progress, Reporter};
-use leoflow_postgres::private::PrivateServer;
+use leoflow_postgres::cluster::private::PrivateServer;
 use leoflow_postgres::{Access, Credentials, Endpoint, install};
 use leoflow_processes::supervisor;
 

@@ -6,9 +6,10 @@ use leoflow_base::home::Home;
 use leoflow_base::home::journal::{Entry, Operation};
 use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_lifecycle::backup::ExchangeError;
-use leoflow_lifecycle::backup::exchange::{self, Resumed};
 use leoflow_lifecycle::backup::relocation;
-use leoflow_lifecycle::upgrade::{snapshot, stage};
+use leoflow_lifecycle::backup::restore::exchange::{self, Resumed};
+use leoflow_lifecycle::upgrade::release::stage;
+use leoflow_lifecycle::upgrade::rollback::snapshot;
 use std::fs;
 use std::path::Path;
 

@@ -10,7 +10,7 @@ use leoflow_base::config::{self, DEFAULT_PORT};
 use leoflow_base::home::{Home, all_instances, config_files, instances, resolve};
 use leoflow_base::protocol::control;
 use leoflow_base::protocol::status::InstanceState;
-use leoflow_base::sys::files;
+use leoflow_base::sys::fs::files;
 use leoflow_lifecycle::setup::installed_version;
 use serde_json::json;
 use std::path::{Path, PathBuf};

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::recovery::datastore::Datastore;
 use leoflow_base::config;
 use leoflow_base::home::journal;
-use leoflow_lifecycle::upgrade::versions;
+use leoflow_lifecycle::upgrade::release::versions;
 use leoflow_postgres::schema::deferred::{self, Gates, Waiting};
 use leoflow_postgres::schema::embedded::Phase;
 use leoflow_postgres::schema::{Applied, known};

@@ -6,9 +6,11 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::lite::state_summary;
 use leoflow_base::config;
-use leoflow_lifecycle::backup::{Input, changed_settings, newer_files, restore};
-use leoflow_lifecycle::upgrade::capacity;
-use leoflow_lifecycle::upgrade::rollback_plan::RollbackPlan;
+use leoflow_lifecycle::backup::Input;
+use leoflow_lifecycle::backup::restore;
+use leoflow_lifecycle::backup::{changed_settings, newer_files};
+use leoflow_lifecycle::upgrade::rollback::capacity;
+use leoflow_lifecycle::upgrade::rollback::rollback_plan::RollbackPlan;
 use leoflow_postgres::schema::{self, Extent};
 use serde_json::{Value, json};
 

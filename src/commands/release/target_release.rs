@@ -8,11 +8,12 @@ use leoflow_base::build_info::build_info;
 use leoflow_base::config::{self, Config};
 use leoflow_base::protocol::child::RELEASE_SOURCE;
 use leoflow_base::sys::env_vars;
-use leoflow_lifecycle::upgrade::manifest::Manifest;
 use leoflow_lifecycle::upgrade::plan::Target;
-use leoflow_lifecycle::upgrade::program::About;
-use leoflow_lifecycle::upgrade::source::Source;
-use leoflow_lifecycle::upgrade::{failed_release, freshness, history, signature, stage, version_order};
+use leoflow_lifecycle::upgrade::release::manifest::Manifest;
+use leoflow_lifecycle::upgrade::release::program::About;
+use leoflow_lifecycle::upgrade::release::source::Source;
+use leoflow_lifecycle::upgrade::release::{freshness, signature, stage, version_order};
+use leoflow_lifecycle::upgrade::rollback::{failed_release, history};
 use semver::Version;
 
 /// The requested release; by default the newest of the configured channel.

@@ -13,8 +13,9 @@ use leoflow_base::build_info::build_info;
 use leoflow_base::config::{self};
 use leoflow_base::protocol::child::RELEASE_SOURCE;
 use leoflow_lifecycle::upgrade::plan::{Action, Database, Instance, Plan, Refusal, UpgradeFacts, plan, plan_kept};
-use leoflow_lifecycle::upgrade::source::Source;
-use leoflow_lifecycle::upgrade::{history, program, signature, stage};
+use leoflow_lifecycle::upgrade::release::source::Source;
+use leoflow_lifecycle::upgrade::release::{program, signature, stage};
+use leoflow_lifecycle::upgrade::rollback::history;
 use serde_json::json;
 use std::ffi::OsString;
 

@@ -7,13 +7,14 @@ use crate::context::Context;
 use crate::error::Error;
 use leoflow_base::build_info::build_info;
 use leoflow_base::home::lock::OperationLock;
-use leoflow_base::sys::files;
+use leoflow_base::sys::fs::files;
 use leoflow_lifecycle::setup;
-use leoflow_lifecycle::upgrade::manifest::Release;
+use leoflow_lifecycle::upgrade::UpgradeError;
 use leoflow_lifecycle::upgrade::plan::{Refusal, Target};
-use leoflow_lifecycle::upgrade::signature;
-use leoflow_lifecycle::upgrade::source::ReleaseFile;
-use leoflow_lifecycle::upgrade::{UpgradeError, stage};
+use leoflow_lifecycle::upgrade::release::manifest::Release;
+use leoflow_lifecycle::upgrade::release::signature;
+use leoflow_lifecycle::upgrade::release::source::ReleaseFile;
+use leoflow_lifecycle::upgrade::release::stage;
 use leoflow_postgres::cluster::{self, ClusterState};
 
 /// Downloads the release, installs its program with the PostgreSQL archive beside it for the following setup, and

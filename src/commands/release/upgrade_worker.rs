@@ -14,14 +14,14 @@ use leoflow_base::home::Home;
 use leoflow_base::home::lock::OperationLock;
 use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_base::protocol::log;
-use leoflow_base::sys::{env_vars, stdio};
+use leoflow_base::sys::env_vars;
+use leoflow_base::sys::process::stdio;
 use leoflow_lifecycle::upgrade::host::Host;
 use leoflow_lifecycle::upgrade::plan::{Database, Instance, Plan, UpgradeFacts, plan, plan_kept};
-use leoflow_lifecycle::upgrade::signature;
+use leoflow_lifecycle::upgrade::release::signature;
+use leoflow_lifecycle::upgrade::release::{program, stage};
 use leoflow_lifecycle::upgrade::smoke::{KnownFaults, ServerEndpoint, Smoke};
-use leoflow_lifecycle::upgrade::{
-    self, Notes, Outcome, ReleaseSource, Status, UpgradeContext, UpgradeError, program, stage,
-};
+use leoflow_lifecycle::upgrade::{self, Notes, Outcome, ReleaseSource, Status, UpgradeContext, UpgradeError};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};

@@ -3,7 +3,7 @@
 use crate::cli::printer::Printer;
 use crate::error::Error;
 use leoflow_base::build_info;
-use leoflow_lifecycle::upgrade::manifest::Migration;
+use leoflow_lifecycle::upgrade::release::manifest::Migration;
 use leoflow_postgres as postgres;
 use leoflow_postgres::schema::{EmbeddedMigration, embedded, known};
 use serde_json::json;

@@ -2,7 +2,8 @@
 
 use crate::context::Context;
 use crate::error::Error;
-use leoflow_lifecycle::upgrade::{history, versions};
+use leoflow_lifecycle::upgrade::release::versions;
+use leoflow_lifecycle::upgrade::rollback::history;
 use serde_json::json;
 
 pub fn run(context: &Context<'_>) -> Result<u8, Error> {

@@ -5,8 +5,8 @@
 
 use super::graph::Graph;
 use super::snapshot::{Plan, Snapshot, Transition, TransitionKind};
-use crate::keys::RunKey;
-use crate::state::TaskState;
+use crate::model::keys::RunKey;
+use crate::model::state::TaskState;
 use jiff::Timestamp;
 use std::collections::HashMap;
 

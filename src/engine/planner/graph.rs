@@ -1,7 +1,7 @@
 //! The dependency graph of a DAG's tasks, and data derived from it. A task is identified by its index in the list of
 //! the structure.
 
-use crate::dag::{Group, Structure, Task, TriggerRule};
+use crate::model::dag::{Group, Structure, Task, TriggerRule};
 use std::collections::{BTreeSet, HashMap};
 
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use super::graph::Graph;
 use super::plan::plan;
 use super::snapshot::{EndedTry, Instance, Outcome, Returned, Snapshot};
-use crate::state::{RunState, TaskState};
+use crate::model::state::{RunState, TaskState};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};

@@ -9,8 +9,8 @@ pub use super::snapshot::{
     Dates, Decision, EndedTry, Instance, Outcome, Plan, Polled, Reason, Returned, Snapshot, Transition, TransitionKind,
 };
 use super::{retry, waits};
-use crate::dag::Task;
-use crate::state::TaskState;
+use crate::model::dag::Task;
+use crate::model::state::TaskState;
 use jiff::Timestamp;
 use std::collections::{BTreeSet, HashSet};
 

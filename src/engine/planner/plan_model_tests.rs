@@ -3,10 +3,10 @@
 //! shrink and grow. The model evaluates everything in every pass and keeps no counts.
 
 use super::*;
-use crate::dag::Structure;
-use crate::dag::TriggerRule;
+use crate::model::dag::Structure;
+use crate::model::dag::TriggerRule;
+use crate::model::state::RunState;
 use crate::planner::graph::Graph;
-use crate::state::RunState;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -446,7 +446,7 @@ fn play(seed: u64) {
             assert!(plan.run.is_some(), "seed {seed}: the run neither continues nor ends\n{}", dag());
             let (state, reason) = plan.run.unwrap();
             assert_eq!(reason == Reason::Deadlocked, unfinished, "seed {seed}\n{}", dag());
-            let is_ignored = |task: &crate::dag::Task| task.is_teardown && !task.on_failure_fail_dagrun;
+            let is_ignored = |task: &crate::model::dag::Task| task.is_teardown && !task.on_failure_fail_dagrun;
             let is_leaf = |task_index: usize| {
                 let all_downstream = &graph.node(task_index).downstream;
                 !is_ignored(graph.task(task_index)) && all_downstream.iter().all(|down| is_ignored(graph.task(*down)))

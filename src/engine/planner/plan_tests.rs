@@ -1,9 +1,9 @@
 use super::*;
-use crate::dag::Structure;
-use crate::keys::RunKey;
+use crate::model::dag::Structure;
+use crate::model::keys::RunKey;
+use crate::model::state::RunState;
 use crate::planner::concurrency::{self, PoolSlots, Usage, Waiting};
 use crate::planner::graph::Graph;
-use crate::state::RunState;
 use jiff::SignedDuration;
 use serde_json::json;
 use std::collections::{HashMap, HashSet};

@@ -1,6 +1,6 @@
 //! Decides whether and when a failed try is retried.
 
-use crate::dag::Task;
+use crate::model::dag::Task;
 use jiff::{SignedDuration, Timestamp};
 use sha1::{Digest, Sha1};
 

@@ -2,8 +2,8 @@
 //!
 //! <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/dags.html#trigger-rules>
 
-use crate::dag::TriggerRule;
-use crate::state::TaskState;
+use crate::model::dag::TriggerRule;
+use crate::model::state::TaskState;
 
 /// Number of upstream task instances by state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

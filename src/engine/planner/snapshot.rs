@@ -2,7 +2,7 @@
 
 use super::graph::Graph;
 use super::retry;
-use crate::state::{RunState, TaskState};
+use crate::model::state::{RunState, TaskState};
 use jiff::Timestamp;
 use std::collections::{HashMap, HashSet};
 

@@ -1,7 +1,7 @@
 //! Sensors whose condition the scheduler evaluates itself; they occupy no process while they wait.
 
 use super::snapshot::Dates;
-use crate::dag::{Until, Wait};
+use crate::model::dag::{Until, Wait};
 use crate::schedule::run_dates;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan};

@@ -1,14 +1,15 @@
 //! Writes the planner's changes in a few statements.
 
 use super::load::Graphs;
-use crate::dag::Task;
-use crate::keys::RunKey;
+use crate::model::dag::Task;
+use crate::model::keys::RunKey;
+use crate::model::state::TaskState;
 use crate::planner::concurrency::{self, Usage, Waiting};
 use crate::planner::plan::{Instance, Plan, Snapshot, Transition, TransitionKind};
-use crate::state::TaskState;
 use crate::store::StoreError;
 use crate::store::events::{self, Event};
-use crate::store::{instances, pools};
+use crate::store::instance::instances;
+use crate::store::pools;
 use deadpool_postgres::Transaction;
 use futures_util::future::try_join;
 use jiff::Timestamp;

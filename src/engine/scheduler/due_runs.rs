@@ -1,10 +1,10 @@
 //! Computes the next scheduled run of each DAG, and creates the runs that are due.
 
-use crate::dag::Structure;
-use crate::keys::RunKey;
+use crate::model::dag::Structure;
+use crate::model::keys::RunKey;
 use crate::schedule::timetable::{Info, Interval, Partition, Restriction, TimetableProblem};
 use crate::store::StoreError;
-use crate::store::new_run::{self, BELOW_MAX_ACTIVE_RUNS, NewRun, isoformat};
+use crate::store::run::new_run::{self, BELOW_MAX_ACTIVE_RUNS, NewRun, isoformat};
 use deadpool_postgres::ClientWrapper;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;

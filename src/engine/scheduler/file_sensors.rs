@@ -1,10 +1,10 @@
 //! Polls the sensors that wait for other runs or for files, without starting their processes.
 
-use crate::dag::{External, Until};
+use crate::model::dag::{External, Until};
 use crate::planner::graph::Graph;
 use crate::planner::snapshot::{Instance, Polled};
 use crate::store::StoreError;
-use crate::store::other_runs::{self, CountTarget};
+use crate::store::run::other_runs::{self, CountTarget};
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use leoflow_base::sys::blocking;

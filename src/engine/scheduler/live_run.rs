@@ -3,10 +3,10 @@
 //! its revision, its version or anything else does not match.
 
 use super::load;
-use crate::keys::RunKey;
+use crate::model::keys::RunKey;
+use crate::model::state::TaskState;
 use crate::planner::graph::Graph;
 use crate::planner::plan::{Instance, Plan};
-use crate::state::TaskState;
 use crate::store::StoreError;
 use leoflow_postgres::GenericClient;
 use std::collections::HashMap;

@@ -1,10 +1,10 @@
 //! Reads the planner's input, in the same transaction that applies the plan.
 
-use crate::dag::Structure;
-use crate::keys::RunKey;
+use crate::model::dag::Structure;
+use crate::model::keys::RunKey;
+use crate::model::state::{TaskState, TryState};
 use crate::planner::graph::Graph;
 use crate::planner::plan::{Decision, EndedTry, Instance, Outcome};
-use crate::state::{TaskState, TryState};
 use crate::store::StoreError;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;

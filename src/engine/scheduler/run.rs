@@ -4,12 +4,12 @@
 
 use super::advance::{self, Cache};
 use super::due_runs::{self, PendingQueries, TimetableEvaluator};
-use crate::keys::RunKey;
+use crate::model::keys::RunKey;
 use crate::store::StoreError;
-use crate::store::assets;
+use crate::store::asset::assets;
+use crate::store::asset::partitions;
 use crate::store::clock_step::{self, Sensors};
 use crate::store::events::{self, Event};
-use crate::store::partitions;
 use deadpool_postgres::ClientWrapper;
 use jiff::Timestamp;
 use leoflow_base::sys::clock::ClockWatch;

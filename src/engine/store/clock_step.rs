@@ -4,7 +4,7 @@
 
 use super::StoreError;
 use super::events::{self, Event};
-use super::new_run;
+use super::run::new_run;
 use leoflow_postgres::GenericClient;
 
 /// A try that ended in the future: the delay until its retry or next poke is kept, but counted from now.

@@ -1,7 +1,7 @@
 //! The audit log.
 
 use super::StoreError;
-use super::listing::{Column, ListPage, Listing, Source};
+use super::list::listing::{Column, ListPage, Listing, Source};
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use tokio_postgres::Row;

@@ -2,7 +2,7 @@
 //! tables to find out what to do. A new connection begins with such a read, so notifications lost with a connection do
 //! no harm.
 
-use crate::keys::RunKey;
+use crate::model::keys::RunKey;
 use leoflow_postgres::GenericClient;
 use serde::{Deserialize, Serialize};
 

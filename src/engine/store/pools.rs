@@ -4,11 +4,11 @@
 
 use super::StoreError;
 use super::events::{self, Event};
-use super::listing::{Column, ListPage, Listing, Source};
-use crate::dag::DEFAULT_POOL;
-use crate::keys::RunKey;
+use super::list::listing::{Column, ListPage, Listing, Source};
+use crate::model::dag::DEFAULT_POOL;
+use crate::model::keys::RunKey;
+use crate::model::state::TaskState;
 use crate::planner::concurrency::{PoolSlots, Taken, Usage};
-use crate::state::TaskState;
 use leoflow_postgres::GenericClient;
 use tokio_postgres::Row;
 

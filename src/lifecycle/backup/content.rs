@@ -2,10 +2,12 @@
 //! owner: for external servers, where databases cannot be renamed. An import is one transaction that verifies the row
 //! count of every table, so it happens completely or not at all.
 
-use super::archive::zstd_decoder;
-use super::dump::{DumpError, count, error_output, start};
-use super::survey::{Tables, pattern, quoted, survey};
-use leoflow_base::sys::{blocking, checkpoint, command, files};
+use super::create::dump::{DumpError, count, error_output, start};
+use super::create::survey::{Tables, pattern, quoted, survey};
+use super::format::archive::zstd_decoder;
+use leoflow_base::sys::fs::files;
+use leoflow_base::sys::process::command;
+use leoflow_base::sys::{blocking, checkpoint};
 use leoflow_postgres::schema;
 use leoflow_postgres::{Access, Login, PgError};
 use serde::{Deserialize, Serialize};

@@ -6,7 +6,8 @@ use age::secrecy::SecretString;
 use age::stream::StreamWriter;
 use age::{DecryptError, Decryptor, Encryptor, IdentityFile};
 use leoflow_base::config::{BackupSettings, Recipient, SecretReference};
-use leoflow_base::sys::{env_vars, files};
+use leoflow_base::sys::env_vars;
+use leoflow_base::sys::fs::files;
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -284,7 +285,7 @@ impl Input {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backup::archive::Hashed;
+    use crate::backup::format::archive::Hashed;
     use age::secrecy::ExposeSecret;
 
     fn settings(text: &str) -> BackupSettings {

@@ -3,20 +3,23 @@
 //! switch is undone, one interrupted later is finished.
 
 use super::content::{Content, ContentError, ExpectedOwner};
-use super::obstacles::{self, Obstacle};
+use super::restore::obstacles::{self, Obstacle};
 use leoflow_base::config::{self, DatastoreSetting, ExternalUrl, UpdateError};
 use leoflow_base::home::journal::{Entry, Journal, JournalError, Operation};
 use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_base::home::{Home, HomeError};
-use leoflow_base::sys::user_namespace::Identity;
-use leoflow_base::sys::{checkpoint, clock, files, random};
-use leoflow_postgres::claim::{self, Claim};
+use leoflow_base::sys::fs::files;
+use leoflow_base::sys::process::user_namespace::Identity;
+use leoflow_base::sys::{checkpoint, clock, random};
+use leoflow_postgres::cluster::private::{PrivateError, PrivateServer};
 use leoflow_postgres::cluster::{self, ClusterError};
-use leoflow_postgres::container::{Container, ContainerError};
+use leoflow_postgres::cluster::{leftovers, provision};
 use leoflow_postgres::credentials::CredentialsError;
+use leoflow_postgres::external::claim::{self, Claim};
+use leoflow_postgres::external::container::{Container, ContainerError};
+use leoflow_postgres::external::relay;
 use leoflow_postgres::location::{self, Kind, Location, LocationError};
-use leoflow_postgres::private::{PrivateError, PrivateServer};
-use leoflow_postgres::{Access, Credentials, Endpoint, PgError, leftovers, provision, relay};
+use leoflow_postgres::{Access, Credentials, Endpoint, PgError};
 use serde::{Deserialize, Serialize};
 use serde_yaml::Value;
 use std::io;

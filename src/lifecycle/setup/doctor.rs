@@ -10,10 +10,12 @@ use leoflow_base::config::{self, Config};
 use leoflow_base::home::{Home, journal, lock};
 use leoflow_base::protocol::control;
 use leoflow_base::protocol::status::InstanceState;
-use leoflow_base::sys::user_namespace::Identity;
-use leoflow_base::sys::{disk, files, ports, user};
-use leoflow_postgres::acquire::Sources;
+use leoflow_base::sys::fs::{disk, files};
+use leoflow_base::sys::net::ports;
+use leoflow_base::sys::process::user_namespace::Identity;
+use leoflow_base::sys::user;
 use leoflow_postgres::cluster::{self, ClusterState};
+use leoflow_postgres::install::acquire::Sources;
 use leoflow_postgres::schema::{self, State, data_migration};
 use leoflow_processes::supervisor;
 use leoflow_python as python;
@@ -247,7 +249,7 @@ fn port(home: &Home, config: Option<&Config>, running: bool) -> Check {
         return Check::ok("port", format!("serving {url}"));
     }
     let host = config.map_or(std::net::Ipv4Addr::LOCALHOST, |config| config.host);
-    match leoflow_base::sys::listener::bind_at(host, port) {
+    match leoflow_base::sys::net::listener::bind_at(host, port) {
         Ok(_) => Check::ok("port", format!("{port} is free")),
         Err(error) => {
             let occupant = ports::listening_process(port)

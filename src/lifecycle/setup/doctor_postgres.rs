@@ -4,11 +4,12 @@ use super::check::Check;
 use leoflow_base::home::Home;
 use leoflow_base::protocol::control;
 use leoflow_base::protocol::status::InstanceState;
-use leoflow_postgres::acquire::Sources;
 use leoflow_postgres::cluster::{self, ClusterState};
 use leoflow_postgres::credentials::Credentials;
+use leoflow_postgres::install::acquire::Sources;
+use leoflow_postgres::install::{self, version};
 use leoflow_postgres::location::{self, Kind};
-use leoflow_postgres::{Installation, NEWEST, install, version};
+use leoflow_postgres::{Installation, NEWEST};
 
 /// Checks the programs in the home. `server` is the version of the running server.
 pub fn programs(home: &Home, sources: &Sources, server: Option<&str>) -> Check {

@@ -1,7 +1,8 @@
 //! Installs the running binary: `versions/<version>/leoflow` and three links in `bin/`.
 
 use leoflow_base::home::Home;
-use leoflow_base::sys::{checkpoint, env_vars, files};
+use leoflow_base::sys::fs::files;
+use leoflow_base::sys::{checkpoint, env_vars};
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;

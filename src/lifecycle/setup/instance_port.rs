@@ -2,7 +2,7 @@
 
 use leoflow_base::config::{self, DEFAULT_PORT};
 use leoflow_base::home::{Home, all_instances, instances};
-use leoflow_base::sys::listener;
+use leoflow_base::sys::net::listener;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 

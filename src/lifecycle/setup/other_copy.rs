@@ -1,7 +1,8 @@
 //! Detects another `leoflow` that the shell finds before the installed one.
 
 use leoflow_base::home::Home;
-use leoflow_base::sys::{command, env_vars};
+use leoflow_base::sys::env_vars;
+use leoflow_base::sys::process::command;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;

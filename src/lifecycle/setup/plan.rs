@@ -4,7 +4,8 @@ use super::facts::{ConfigFact, Facts};
 use super::receipt::Receipt;
 use leoflow_base::config::DatastoreSetting;
 use leoflow_postgres::cluster::ClusterState;
-use leoflow_postgres::{MAJOR, NEWEST, version};
+use leoflow_postgres::install::version;
+use leoflow_postgres::{MAJOR, NEWEST};
 use std::fmt;
 use std::path::{Path, PathBuf};
 

@@ -1,7 +1,7 @@
 //! `setup.json`: what setup created on this machine, and where. Uninstall depends on it.
 
 use leoflow_base::home::Home;
-use leoflow_base::sys::files;
+use leoflow_base::sys::fs::files;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! Creates a first project. Never changes existing ones.
 
 use leoflow_base::home::RESTORE_IN_WORKSPACE;
-use leoflow_base::sys::files;
+use leoflow_base::sys::fs::files;
 use std::io;
 use std::path::{Path, PathBuf};
 

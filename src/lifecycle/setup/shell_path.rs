@@ -4,7 +4,7 @@
 use super::receipt::{Receipt, ReceiptError};
 use super::uninstall::{MARK, SIZE_LIMIT};
 use leoflow_base::home::Home;
-use leoflow_base::sys::files;
+use leoflow_base::sys::fs::files;
 use std::io;
 use std::path::{Path, PathBuf};
 

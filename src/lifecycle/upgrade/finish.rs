@@ -1,17 +1,20 @@
 //! Finishes an upgrade: restores the previous state, undoes the migrations, or completes it. Another process can resume
 //! each of these.
 
+use super::UpgradeError;
 use super::failure_policy::FailureAction;
-use super::history::{self, Change, Kind, Snapshot};
+use super::release::{program, stage};
+use super::rollback::history::{self, Change, Kind, Snapshot};
+use super::rollback::snapshot;
 use super::steps::{self, Direction, State, Step};
 use super::upgrade_context::UpgradeContext;
-use super::{UpgradeError, program, snapshot, stage};
 use crate::backup::restore;
 use crate::setup;
 use leoflow_base::home::journal::Journal;
 use leoflow_base::home::progress::Progress;
 use leoflow_base::protocol::control;
-use leoflow_base::sys::{checkpoint, clock, files};
+use leoflow_base::sys::fs::files;
+use leoflow_base::sys::{checkpoint, clock};
 use leoflow_postgres::schema::{self, Extent, SchemaError};
 
 /// How an upgrade was finished.
@@ -253,7 +256,7 @@ async fn tidy(context: &UpgradeContext<'_>, state: &State) {
     }
     let mut needed = vec![state.plan.to.clone(), state.plan.from.clone()];
     needed.extend(history::rollback_target(&history::history(context.home), &state.plan.to));
-    super::versions::remove_over_limit(context.home, &needed, context.config.upgrade.keep_versions);
+    super::release::versions::remove_over_limit(context.home, &needed, context.config.upgrade.keep_versions);
 }
 
 /// Drops the database that the failed upgrade leaves behind.

@@ -1,12 +1,12 @@
 //! The instance under upgrade: a running one, whose supervisor stops and starts its parts on request, or a stopped one,
 //! with a temporary private Postgres.
 
-use super::program::{CandidateServer, ProgramError, trial_limit};
+use super::release::program::{CandidateServer, ProgramError, trial_limit};
 use super::smoke::{KnownFaults, ServerEndpoint, Smoke};
 use leoflow_base::home::Home;
 use leoflow_base::home::lock::HomeLock;
 use leoflow_base::protocol::control::{self, Answer, ControlClient, Level, Request};
-use leoflow_postgres::private::{PrivateError, PrivateServer};
+use leoflow_postgres::cluster::private::{PrivateError, PrivateServer};
 use leoflow_postgres::{Access, install};
 use std::io;
 use std::path::{Path, PathBuf};

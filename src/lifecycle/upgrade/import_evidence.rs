@@ -4,7 +4,8 @@
 
 use leoflow_base::home::Home;
 use leoflow_base::protocol::child;
-use leoflow_base::sys::{blocking, command};
+use leoflow_base::sys::blocking;
+use leoflow_base::sys::process::command;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};

@@ -1,9 +1,10 @@
 //! Migrates the live database while requests wait.
 
-use super::program::ProgramError;
+use super::UpgradeError;
+use super::release::program;
+use super::release::program::ProgramError;
 use super::steps::State;
 use super::upgrade_context::UpgradeContext;
-use super::{UpgradeError, program};
 use leoflow_base::home::progress::Progress;
 use leoflow_base::sys::blocking;
 use std::time::Duration;

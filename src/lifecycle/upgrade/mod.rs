@@ -1,37 +1,21 @@
 //! Upgrades and rollbacks: a pure plan, and a worker that runs it step by step, each recorded in the journal before it
 //! acts.
 
-mod address;
-pub mod capacity;
-pub mod expire;
-pub mod failed_release;
 pub mod failure_policy;
 pub mod finish;
-pub mod freshness;
-pub mod history;
 pub mod host;
 mod import_evidence;
 mod live_migration;
-pub mod manifest;
 mod outcome;
 pub mod plan;
 mod plan_warnings;
-pub mod program;
-mod range;
 mod rehearse;
-pub mod rollback_plan;
-pub mod rollback_record;
+pub mod release;
+pub mod rollback;
 mod run;
-pub mod signature;
 pub mod smoke;
-mod smoke_client;
-pub mod snapshot;
-pub mod source;
-pub mod stage;
 pub mod steps;
 mod upgrade_context;
-pub mod version_order;
-pub mod versions;
 
 pub use outcome::{Outcome, Status};
 pub use run::{ReleaseSource, upgrade};
@@ -60,9 +44,9 @@ pub enum UpgradeError {
     #[error(transparent)]
     Journal(#[from] JournalError),
     #[error(transparent)]
-    Fetch(#[from] source::FetchError),
+    Fetch(#[from] release::source::FetchError),
     #[error(transparent)]
-    Stage(#[from] stage::StageError),
+    Stage(#[from] release::stage::StageError),
     #[error("cannot install {name}: {reason}")]
     Component { name: String, reason: String },
     #[error("the backup failed: {0}")]
@@ -70,7 +54,7 @@ pub enum UpgradeError {
     #[error("the test restore of the backup failed: {0}")]
     Rehearsal(#[from] RestoreError),
     #[error(transparent)]
-    Program(#[from] program::ProgramError),
+    Program(#[from] release::program::ProgramError),
     #[error("the smoke test failed: {reason}{}", if .log.is_empty() { String::new() } else { format!("\n{log}") })]
     Smoke { reason: String, log: String },
     #[error(transparent)]

@@ -1,14 +1,14 @@
 //! Plans an upgrade or refuses it. Pure: `--dry-run` prints the plan, the confirmation shows it, the worker applies it.
 //! Unknown facts count as unsafe.
 
-use super::manifest::{Asset, Component, Manifest, Migration, Release};
 use super::plan_warnings::{irreversible, warnings};
-use super::source::ReleaseFile;
-use super::version_order;
+use super::release::manifest::{Asset, Component, Manifest, Migration, Release};
+use super::release::source::ReleaseFile;
+use super::release::version_order;
 use leoflow_base::config::Channel;
 use leoflow_base::web_ui;
+use leoflow_postgres::install::version;
 use leoflow_postgres::schema::embedded::Phase;
-use leoflow_postgres::version;
 use semver::{BuildMetadata, Version};
 use serde::{Deserialize, Serialize};
 

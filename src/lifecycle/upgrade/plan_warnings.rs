@@ -1,6 +1,6 @@
 //! Warnings of a plan: skipped or unsupported releases, and irreversible migrations. Pure.
 
-use super::manifest::{Manifest, Migration, Release};
+use super::release::manifest::{Manifest, Migration, Release};
 use semver::Version;
 
 /// Lists the warnings. `newer` is a release newer than the planned one that this machine cannot run.

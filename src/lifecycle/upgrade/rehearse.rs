@@ -1,10 +1,11 @@
 //! Rehearses an upgrade on a copy of the data while the previous release serves.
 
-use super::program::{self, CandidateServer};
+use super::UpgradeError;
+use super::release::program::{self, CandidateServer};
+use super::rollback::snapshot;
 use super::smoke::ServerEndpoint;
 use super::steps::State;
 use super::upgrade_context::UpgradeContext;
-use super::{UpgradeError, snapshot};
 use crate::backup::Input;
 use crate::backup::verify::Rehearsal;
 use leoflow_base::home::progress::Progress;

@@ -1,23 +1,26 @@
 //! Runs an upgrade: applies the plan step by step, and after a failure chooses how to finish.
 
+use super::UpgradeError;
 use super::failure_policy::{self, FailureAction};
 use super::finish::{self, Conclusion};
 use super::import_evidence::Releases;
 use super::outcome::{Outcome, Status};
 use super::plan::Plan;
-use super::program;
+use super::release::program;
+use super::release::source::Source;
+use super::release::stage;
+use super::rollback::{failed_release, history, snapshot};
 use super::smoke::{self, KnownFaults, ServerEndpoint, Smoke};
-use super::source::Source;
 use super::steps::{self, Direction, State, Step};
 use super::upgrade_context::{Notes, UpgradeContext};
-use super::{UpgradeError, failed_release, history, snapshot, stage};
-use crate::backup::automatic::{self, Automatic};
+use crate::backup::create::automatic::{self, Automatic};
 use leoflow_base::home::Home;
 use leoflow_base::home::journal::{Journal, Operation};
 use leoflow_base::home::progress::Progress;
-use leoflow_base::sys::{checkpoint, files};
+use leoflow_base::sys::checkpoint;
+use leoflow_base::sys::fs::files;
 use leoflow_base::web_ui;
-use leoflow_postgres::acquire::{self, Staged};
+use leoflow_postgres::install::acquire::{self, Staged};
 use std::path::PathBuf;
 use std::time::Instant;
 

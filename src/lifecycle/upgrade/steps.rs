@@ -168,7 +168,7 @@ pub fn reached(entry: &Entry) -> Step {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upgrade::source::ReleaseFile;
+    use crate::upgrade::release::source::ReleaseFile;
     use leoflow_base::home::journal::Operation;
     use semver::Version;
     use serde_json::json;

@@ -3,9 +3,9 @@
 use hyper::Method;
 use leoflow_base::home::Home;
 use leoflow_base::protocol::http::{self, HttpRequest};
-use leoflow_base::sys::unix_socket;
-use leoflow_engine::keys::TryKey;
-use leoflow_engine::store::tries::{self, Claimed};
+use leoflow_base::sys::net::unix_socket;
+use leoflow_engine::model::keys::TryKey;
+use leoflow_engine::store::instance::tries::{self, Claimed};
 use leoflow_python::environments;
 use leoflow_python::{Interpreter, Warm};
 use serde::Deserialize;

@@ -8,11 +8,11 @@
 //! their report, so that a disk that is full when the task ends loses neither.
 use jiff::Timestamp;
 use leoflow_base::home::Home;
-use leoflow_base::sys::files;
+use leoflow_base::sys::fs::files;
 use leoflow_base::sys::process::ProcessId;
-use leoflow_base::sys::reaper::Exit;
-use leoflow_engine::keys::TryKey;
-use leoflow_engine::store::triggers::Deferral;
+use leoflow_base::sys::process::reaper::Exit;
+use leoflow_engine::model::keys::TryKey;
+use leoflow_engine::store::instance::triggers::Deferral;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};

@@ -2,9 +2,9 @@
 
 use super::folder::TaskFolder;
 use super::start;
-use leoflow_base::sys::pidfd::PidFd;
+use leoflow_base::sys::process::pidfd::PidFd;
 use leoflow_base::sys::process::{self, ProcessId, Signal};
-use leoflow_engine::keys::TryKey;
+use leoflow_engine::model::keys::TryKey;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::Duration;

@@ -6,7 +6,7 @@ use leoflow_base::auth::masking::Masker;
 use leoflow_base::protocol::task_log::{
     HEAD_BYTES, Level, RECORD_START, Record, Stream, TAIL_PIECE_BYTES, tail_pieces,
 };
-use leoflow_base::sys::files;
+use leoflow_base::sys::fs::files;
 use serde_json::Map;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};

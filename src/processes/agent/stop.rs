@@ -2,8 +2,8 @@
 
 use super::folder::TaskFolder;
 use leoflow_base::home::Home;
+use leoflow_base::sys::process::reaper;
 use leoflow_base::sys::process::{self, ProcessId, Signal};
-use leoflow_base::sys::reaper;
 use leoflow_python::TASK_MARK;
 use std::io;
 use std::time::{Duration, Instant};

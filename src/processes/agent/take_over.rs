@@ -10,7 +10,7 @@ use deadpool_postgres::ClientWrapper;
 use leoflow_base::sys::process::ProcessId;
 use leoflow_base::sys::random;
 use leoflow_engine::store::StoreError;
-use leoflow_engine::store::tries::{self, Claimed};
+use leoflow_engine::store::instance::tries::{self, Claimed};
 use tokio::time::Instant;
 
 impl Agent {

@@ -2,10 +2,10 @@
 
 use super::folder::{Cause, Outcome, ResultState, TaskResult};
 use jiff::{SignedDuration, Timestamp};
-use leoflow_base::sys::reaper::Exit;
-use leoflow_engine::keys::TryKey;
-use leoflow_engine::state::TryState;
-use leoflow_engine::store::tries::Ended;
+use leoflow_base::sys::process::reaper::Exit;
+use leoflow_engine::model::keys::TryKey;
+use leoflow_engine::model::state::TryState;
+use leoflow_engine::store::instance::tries::Ended;
 
 /// The outcome of a try that failed before it began: failed, with retries.
 pub fn never_began(key: TryKey, reason: String) -> Ended {
@@ -93,7 +93,7 @@ fn describe(cause: Cause) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use leoflow_engine::keys::RunKey;
+    use leoflow_engine::model::keys::RunKey;
 
     fn try_end(
         exit: Option<Exit>,

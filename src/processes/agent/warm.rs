@@ -3,7 +3,7 @@
 use super::folder::TaskFolder;
 use super::keeper::OOM_SCORE;
 use leoflow_base::sys::process::ProcessId;
-use leoflow_engine::keys::TryKey;
+use leoflow_engine::model::keys::TryKey;
 use leoflow_python::{Interpreter, Warm};
 use serde_json::{Map, Value, json};
 use std::time::Duration;

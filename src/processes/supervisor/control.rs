@@ -2,7 +2,9 @@
 
 use leoflow_base::home::Home;
 use leoflow_base::protocol::control::{Answer, LINE_LIMIT, Request};
-use leoflow_base::sys::{files, unix_socket, user};
+use leoflow_base::sys::fs::files;
+use leoflow_base::sys::net::unix_socket;
+use leoflow_base::sys::user;
 use std::io;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};

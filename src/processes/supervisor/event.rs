@@ -1,7 +1,7 @@
 //! The events that the policy processes.
 
 use super::spec::ExitReason;
-use leoflow_base::sys::reaper::Exit;
+use leoflow_base::sys::process::reaper::Exit;
 use std::time::Duration;
 
 #[derive(Debug, Clone, PartialEq, Eq)]

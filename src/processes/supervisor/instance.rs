@@ -5,9 +5,10 @@ use super::spec::{ExitReason, Launch, Outlook, Plan, Probe, ProbeResult, Readine
 use leoflow_base::home::Home;
 use leoflow_base::protocol::child;
 use leoflow_base::sys::process::Signal;
-use leoflow_base::sys::user_namespace::Identity;
-use leoflow_postgres::fatal_message::{self, Cause, FatalMessage};
-use leoflow_postgres::{self as postgres, Credentials, Endpoint, Installation, PgError, leftovers, private};
+use leoflow_base::sys::process::user_namespace::Identity;
+use leoflow_postgres::cluster::fatal_message::{self, Cause, FatalMessage};
+use leoflow_postgres::cluster::{leftovers, private};
+use leoflow_postgres::{self as postgres, Credentials, Endpoint, Installation, PgError};
 use std::cell::{Cell, RefCell};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -79,7 +80,7 @@ impl Instance {
         self.endpoint.prepare().map_err(|error| error.to_string())?;
         // An upgrade may have installed or removed a version.
         let installation = postgres::install::installed(&self.home).unwrap_or_else(|| self.installation.clone());
-        let command = postgres::server::command(&self.home, &installation, &self.endpoint);
+        let command = postgres::cluster::server::command(&self.home, &installation, &self.endpoint);
         let identity = command.identity();
         if matches!(identity, Identity::Impossible) {
             return Err(

@@ -1,12 +1,12 @@
 //! Levels, which an upgrade requests: the first children in start order are up, the others are stopped. Level `Trial`
 //! runs a candidate server, which accepts on the listeners once it reads a byte from a pipe.
 
-use super::change::{ChangeWatch, Trial};
 use super::policy::{Event, Overall};
 use super::run::Supervisor;
+use super::takeover::change::{ChangeWatch, Trial};
 use leoflow_base::home::journal;
 use leoflow_base::protocol::control::{Answer, Level};
-use leoflow_base::sys::files;
+use leoflow_base::sys::fs::files;
 use leoflow_base::sys::process::{self, ProcessId, Signal};
 use std::ffi::OsString;
 use std::fs::OpenOptions;
@@ -150,7 +150,7 @@ impl Supervisor {
         let output = OpenOptions::new().append(true).create(true).mode(0o600).open(log)?;
         let arguments: [OsString; 5] =
             ["upgrade".into(), "--resume".into(), "--yes".into(), "--home".into(), self.home.root().into()];
-        let spawn = leoflow_base::sys::spawn::Spawn {
+        let spawn = leoflow_base::sys::process::spawn::Spawn {
             program: PathBuf::from("/proc/self/exe"),
             argv0: Some("leoflow".into()),
             arguments: arguments.into(),

@@ -2,7 +2,7 @@ use super::super::spec::{ExitReason, Outlook};
 use super::super::state::{LONGEST_BACKOFF, LOOP_LIMIT, START_TRIES};
 use super::*;
 use leoflow_base::sys::process::Signal;
-use leoflow_base::sys::reaper::Exit;
+use leoflow_base::sys::process::reaper::Exit;
 
 fn plan(name: &'static str, one_shot: bool) -> Plan {
     Plan {

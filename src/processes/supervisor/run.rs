@@ -1,25 +1,25 @@
 //! The supervisor's loop: waits for an event, passes it to the policy and performs the resulting actions.
 
-use super::api_socket::ApiSocket;
-use super::change::{ChangeWatch, Trial};
-use super::child::{self, Child, ChildResources, Started};
+use super::children::api_socket::ApiSocket;
+use super::children::child::{self, Child, ChildResources, Started};
+use super::children::logs::OwnLog;
+use super::children::record::Record;
 use super::control::{ControlMessage, ControlSocket};
 use super::instance::SharedProgram;
 use super::limits::poll_interval;
-use super::logs::OwnLog;
 use super::policy::{Event, Model, Overall};
-use super::record::Record;
 use super::state::Action;
 use super::stop_signals::{Interrupts, StopSignals};
+use super::takeover::change::{ChangeWatch, Trial};
 use leoflow_base::home::Home;
 use leoflow_base::home::lock::HomeLock;
 use leoflow_base::protocol::child::{FAILURE_KEY, HINDERED_KEY, Notifier, SCHEMA_KEY, watchdog_interval};
 use leoflow_base::protocol::control::{Answer, Request};
-use leoflow_base::sys::memory;
-use leoflow_base::sys::notify::{Notification, NotifySocket};
+use leoflow_base::sys::net::notify::{Notification, NotifySocket};
+use leoflow_base::sys::process::memory;
+use leoflow_base::sys::process::replace;
+use leoflow_base::sys::process::spawn::SpawnError;
 use leoflow_base::sys::process::{self, ProcessId};
-use leoflow_base::sys::replace;
-use leoflow_base::sys::spawn::SpawnError;
 use std::ffi::OsString;
 use std::io;
 use std::net::TcpListener;
@@ -381,7 +381,7 @@ impl Supervisor {
             self.home.trial_socket(),
         ] {
             // A socket file without a listener is harmless.
-            let _ = leoflow_base::sys::files::remove_any(&path);
+            let _ = leoflow_base::sys::fs::files::remove_any(&path);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Descriptions of the supervised processes: plain data and a few closures.
 
 use leoflow_base::sys::process::Signal;
-use leoflow_base::sys::user_namespace::SingleUser;
+use leoflow_base::sys::process::user_namespace::SingleUser;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::pin::Pin;

@@ -3,7 +3,7 @@
 use super::event::Event;
 use super::spec::{ExitReason, Outlook, Plan};
 use leoflow_base::sys::process::Signal;
-use leoflow_base::sys::reaper::Exit;
+use leoflow_base::sys::process::reaper::Exit;
 use std::time::{Duration, Instant};
 
 /// An action on a child.

@@ -4,7 +4,7 @@
 
 use super::installed::site_packages;
 use leoflow_base::home::Home;
-use leoflow_base::sys::files;
+use leoflow_base::sys::fs::files;
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};

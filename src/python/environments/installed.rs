@@ -1,6 +1,6 @@
 //! Lists what is installed in an environment, and checks that it works.
 
-use leoflow_base::sys::command;
+use leoflow_base::sys::process::command;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! Reads the text files of a project that declare its requirements.
 
-use leoflow_base::sys::files;
+use leoflow_base::sys::fs::files;
 use std::path::{Path, PathBuf};
 
 /// Size limit, bytes; a lock file of a large project has some hundred thousand.

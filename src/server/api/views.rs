@@ -1,13 +1,13 @@
 //! Rows as Airflow's API shows them: every Airflow field, in Airflow's order. Fields without a counterpart in Lite hold
 //! Airflow's value for an unused feature.
 
-use crate::listing::collection;
+use crate::http::listing::collection;
 use jiff::tz::Offset;
 use jiff::{Timestamp, Unit};
-use leoflow_engine::state::RunState;
-use leoflow_engine::store::dags::ImportError;
-use leoflow_engine::store::runs::Run;
-use leoflow_engine::store::versions::VersionName;
+use leoflow_engine::model::state::RunState;
+use leoflow_engine::store::dag::dags::ImportError;
+use leoflow_engine::store::dag::versions::VersionName;
+use leoflow_engine::store::run::runs::Run;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};

@@ -1,7 +1,7 @@
 //! Remembers earlier parses of a file: whether they were slow, and when to retry a transient failure. Pure: time is
 //! passed as a value.
 
-use super::super::slot_policy::Pace;
+use crate::dag_code::slot_policy::Pace;
 use leoflow_python::Stamp;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -7,14 +7,14 @@ mod parse_file;
 pub mod parse_requests;
 mod watch;
 
-use super::child_slots::ChildSlots;
-use super::state::AppState;
+use super::dag_code::child_slots::ChildSlots;
+use super::process::state::AppState;
 use file_index::{FileIndex, ParseInputs, stamps};
 use history::ParseHistory;
 use leoflow_base::sys::{blocking, clock};
-use leoflow_engine::dag_check;
+use leoflow_engine::model::dag_check;
 use leoflow_engine::store::StoreError;
-use leoflow_engine::store::dags::{self, ParsedDags, ParsedFile, Saved};
+use leoflow_engine::store::dag::dags::{self, ParsedDags, ParsedFile, Saved};
 use leoflow_python::{Children, LIMITS, NO_ANSWER, NoResult, ParseOutput, Scan, Syntax, is_dag_file, scan};
 use packages::{Change, Packages};
 use parse_file::{ParseContext, Parsed, parse_file};

@@ -1,7 +1,7 @@
 //! Packages that DAG files import: ours (jinja2 and pendulum), which come with a release or over the network, and the
 //! user's, which may be installed at any time.
 
-use super::super::state::AppState;
+use crate::process::state::AppState;
 use leoflow_base::sys::blocking;
 use leoflow_python::{PackageSource, Stamp, install_packages, installed_packages};
 use std::path::PathBuf;

@@ -1,10 +1,10 @@
 //! Parses one DAG file, with the settings beside it and the environment it needs.
 
-use super::super::child_slots::{ChildSlots, RunResult};
 use super::super::environments::{Availability, Environment};
-use super::super::slot_policy::Pace;
-use super::super::state::AppState;
 use super::file_index::{Stamps, stamps};
+use crate::dag_code::child_slots::{ChildSlots, RunResult};
+use crate::dag_code::slot_policy::Pace;
+use crate::process::state::AppState;
 use leoflow_base::sys::blocking;
 use leoflow_python::{Children, FileContext, FileSettings, NoResult, ParseOutput, Request, parse, read_file_context};
 use serde_json::Value;

@@ -1,17 +1,19 @@
 //! Python environments of projects. Each is identified by its inputs, a hash of what the project declares and of the
 //! Python. Environments on disk are reused; missing ones are built one at a time in the background.
 
+pub mod provider_cache;
+pub mod providers;
 mod python;
 mod upkeep;
 mod uv;
 
 use self::python::NoPython;
-use super::change_feed::Changes;
-use super::database::Database;
+use super::process::change_feed::Changes;
+use super::process::database::Database;
 use leoflow_base::home::Home;
 use leoflow_base::home::progress::Progress;
 use leoflow_base::sys::blocking;
-use leoflow_engine::store::environments as store;
+use leoflow_engine::store::dag::environments as store;
 use leoflow_engine::store::events::Event;
 use leoflow_python::environments::{self, Declared, Lock};
 use leoflow_python::{Interpreter, Python, SharedInterpreter};

@@ -3,7 +3,7 @@
 use super::{BuildState, Environment, Environments};
 use leoflow_base::home::progress::Progress;
 use leoflow_base::sys::blocking;
-use leoflow_engine::store::environments as store;
+use leoflow_engine::store::dag::environments as store;
 use leoflow_python::environments::{self, Declared, Lock};
 use leoflow_python::{Interpreter, Python};
 use std::collections::HashMap;

@@ -2,12 +2,12 @@
 
 use super::pages::{instance_name, own_config, problems, size_text};
 use super::render::page;
-use crate::api_error::ApiError;
-use crate::body::bad_body;
-use crate::openapi::answers::Accepted;
-use crate::own_program::{answer, ask, find, newest};
-use crate::request::Segments;
-use crate::state::AppState;
+use crate::http::api_error::ApiError;
+use crate::http::body::bad_body;
+use crate::http::openapi::answers::Accepted;
+use crate::http::request::Segments;
+use crate::process::own_program::{answer, ask, find, newest};
+use crate::process::state::AppState;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;

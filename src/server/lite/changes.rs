@@ -1,8 +1,8 @@
 //! Lets commands wait for changes.
 
-use crate::api_error::ApiError;
-use crate::request::Params;
-use crate::state::AppState;
+use crate::http::api_error::ApiError;
+use crate::http::request::Params;
+use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use serde_json::{Value, json};

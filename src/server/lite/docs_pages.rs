@@ -3,8 +3,8 @@
 
 use super::pages::instance_name;
 use super::render::page as render_template;
-use crate::api_error::ApiError;
-use crate::state::AppState;
+use crate::http::api_error::ApiError;
+use crate::process::state::AppState;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Redirect, Response};

@@ -1,15 +1,15 @@
 //! Endpoints for the Python environments of projects, for this user's commands and for the agent.
 
-use crate::api_error::ApiError;
-use crate::body::bad_body;
-use crate::request::Id;
-use crate::state::AppState;
+use crate::http::api_error::ApiError;
+use crate::http::body::bad_body;
+use crate::http::request::Id;
+use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use leoflow_base::sys::blocking;
-use leoflow_engine::store::environments as store;
+use leoflow_engine::store::dag::environments as store;
 use leoflow_python::environments::{self, Lock};
 use serde::Deserialize;
 use serde_json::{Value, json};

@@ -1,21 +1,21 @@
 //! Endpoints for this user's own commands, over `run/api.sock`: variables and connections with their secrets, and
 //! imports in one transaction.
 
-use crate::api_error::ApiError;
-use crate::body::bad_body;
 use crate::environments;
-use crate::providers::{self, ConnectionTest};
-use crate::request::Id;
-use crate::state::AppState;
+use crate::environments::providers::{self, ConnectionTest};
+use crate::http::api_error::ApiError;
+use crate::http::body::bad_body;
+use crate::http::request::Id;
+use crate::process::state::AppState;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use leoflow_base::sys::blocking;
-use leoflow_engine::store::connections::{self, Connection};
-use leoflow_engine::store::listing::Listing;
-use leoflow_engine::store::variables::{self, Variable};
+use leoflow_engine::store::list::listing::Listing;
+use leoflow_engine::store::secret::connections::{self, Connection};
+use leoflow_engine::store::secret::variables::{self, Variable};
 use leoflow_engine::store::{OnExisting, ReadFor};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;

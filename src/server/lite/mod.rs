@@ -17,10 +17,10 @@ pub mod trial_task;
 pub mod upgrade_progress;
 pub mod upgrades;
 
-use super::api::backfills;
-use super::audit;
-use super::guard;
-use super::state::AppState;
+use super::api::run::backfills;
+use super::http::audit;
+use super::http::guard;
+use super::process::state::AppState;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};

@@ -1,23 +1,23 @@
 //! Overviews for the command line: all DAGs with their last runs and import errors, and a run with all of its tasks.
 
-use crate::api::backfills as backfill_views;
+use crate::api::run::backfills as backfill_views;
 use crate::api::views;
-use crate::api_error::ApiError;
-use crate::request::{Params, Segments};
-use crate::state::AppState;
+use crate::http::api_error::ApiError;
+use crate::http::request::{Params, Segments};
+use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use jiff::{SignedDuration, Timestamp};
-use leoflow_engine::keys::RunKey;
+use leoflow_engine::model::keys::RunKey;
 use leoflow_engine::planner::graph::Graph;
 use leoflow_engine::schedule::timetable::Interval;
 use leoflow_engine::schedule::upcoming::upcoming;
 use leoflow_engine::store::ReadFor;
-use leoflow_engine::store::backfills;
-use leoflow_engine::store::dags::{self, ImportError};
-use leoflow_engine::store::instances::{self, Instance, NOT_MAPPED};
-use leoflow_engine::store::listing::{Column, ListPage, Listing, Order};
-use leoflow_engine::store::runs::{self, Run};
+use leoflow_engine::store::dag::dags::{self, ImportError};
+use leoflow_engine::store::instance::instances::{self, Instance, NOT_MAPPED};
+use leoflow_engine::store::list::listing::{Column, ListPage, Listing, Order};
+use leoflow_engine::store::run::backfills;
+use leoflow_engine::store::run::runs::{self, Run};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! What our own pages share, the login page, and the page in place of a missing web UI.
 
 use super::render::{file, page};
-use crate::api_error::ApiError;
-use crate::state::AppState;
+use crate::http::api_error::ApiError;
+use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{Html, IntoResponse};

@@ -4,9 +4,9 @@
 
 use super::backups::shell_quoted;
 use jiff::Timestamp;
-use leoflow_engine::store::backlog::{Backlog, QueuedRuns, ScheduledTasks};
+use leoflow_engine::store::instance::backlog::{Backlog, QueuedRuns, ScheduledTasks};
+use leoflow_engine::store::instance::tries::SLOTS;
 use leoflow_engine::store::pools::Pool;
-use leoflow_engine::store::tries::SLOTS;
 use serde::Serialize;
 
 /// Work that waits for one reason.

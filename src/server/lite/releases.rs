@@ -2,10 +2,10 @@
 
 use super::pages::{instance_name, size_text};
 use super::render::page;
-use crate::api_error::ApiError;
-use crate::own_program::{answer, ask, newest};
-use crate::query::{Kind, Parameter, Query, QueryParams};
-use crate::state::AppState;
+use crate::http::api_error::ApiError;
+use crate::http::query::{Kind, Parameter, Query, QueryParams};
+use crate::process::own_program::{answer, ask, newest};
+use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::response::Html;

@@ -1,7 +1,7 @@
 //! Renders our own pages from templates. A debug build reads the files of this folder for each page, so that a change
 //! shows without a rebuild; a release build embeds them.
 
-use crate::api_error::ApiError;
+use crate::http::api_error::ApiError;
 use axum::http::header;
 use axum::response::{Html, IntoResponse};
 use leoflow_base::template_value::template_value;

@@ -1,19 +1,20 @@
 //! Runs a trial task for `leoflow smoke`: an empty task that takes the way of any other, through the scheduler, the
 //! agent and Python. Everything about it is deleted afterwards.
 
-use crate::api_error::ApiError;
-use crate::state::AppState;
+use crate::http::api_error::ApiError;
+use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use leoflow_base::sys::files;
-use leoflow_engine::dag::{DEFAULT_POOL, Structure};
-use leoflow_engine::keys::RunKey;
-use leoflow_engine::state::RunState;
-use leoflow_engine::store::dags::{self, ParsedDags, ParsedFile};
-use leoflow_engine::store::runs::{self, Run, Trigger};
+use leoflow_base::sys::fs::files;
+use leoflow_engine::model::dag::{DEFAULT_POOL, Structure};
+use leoflow_engine::model::keys::RunKey;
+use leoflow_engine::model::state::RunState;
+use leoflow_engine::store::dag::dags::{self, ParsedDags, ParsedFile};
+use leoflow_engine::store::instance::tries;
+use leoflow_engine::store::pools;
+use leoflow_engine::store::run::runs::{self, Run, Trigger};
 use leoflow_engine::store::{ReadFor, StoreError};
-use leoflow_engine::store::{pools, tries};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,9 +1,9 @@
 //! Progress of upgrades over HTTP. It is read from the home, so that the server after the upgrade reports it too.
 
-use crate::api_error::ApiError;
-use crate::own_program;
-use crate::request::Segments;
-use crate::state::AppState;
+use crate::http::api_error::ApiError;
+use crate::http::request::Segments;
+use crate::process::own_program;
+use crate::process::state::AppState;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;

@@ -1,13 +1,13 @@
 //! Upgrades of this instance and of others over HTTP: requests become arguments of the command, whose worker does the
 //! work.
 
-use crate::api_error::ApiError;
-use crate::body::OptionalBody;
+use crate::http::api_error::ApiError;
+use crate::http::body::OptionalBody;
+use crate::http::openapi::answers::Accepted;
 use crate::lite::upgrade_progress::{ROLLBACK, UPGRADE, UPGRADE_INSTANCES, view};
 use crate::lite::{pages, releases};
-use crate::openapi::answers::Accepted;
-use crate::own_program::answer;
-use crate::state::AppState;
+use crate::process::own_program::answer;
+use crate::process::state::AppState;
 use axum::extract::State;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::{Form, Json};

@@ -1,22 +1,22 @@
 //! Requests of a running task over `run/api.sock`: Variables, Connections and XComs. The task authenticates with its
 //! own token, which expires with the try.
 
-use crate::api_error::ApiError;
-use crate::body::body_as;
-use crate::guard::bearer;
-use crate::request::Id;
-use crate::state::AppState;
+use crate::http::api_error::ApiError;
+use crate::http::body::body_as;
+use crate::http::guard::bearer;
+use crate::http::request::Id;
+use crate::process::state::AppState;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use leoflow_engine::keys::{RunKey, TryKey};
+use leoflow_engine::model::keys::{RunKey, TryKey};
 use leoflow_engine::store::StoreError;
-use leoflow_engine::store::tries;
-use leoflow_engine::store::variables::{self, Variable};
-use leoflow_engine::store::xcoms;
+use leoflow_engine::store::instance::tries;
+use leoflow_engine::store::instance::xcoms;
+use leoflow_engine::store::secret::variables::{self, Variable};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;

@@ -1,15 +1,15 @@
 //! A running task's requests about assets: `/task/assets/…` over `run/api.sock`.
 
-use crate::api_error::ApiError;
-use crate::body::body_as;
-use crate::state::AppState;
+use crate::http::api_error::ApiError;
+use crate::http::body::body_as;
+use crate::process::state::AppState;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use leoflow_engine::keys::TryKey;
+use leoflow_engine::model::keys::TryKey;
 use leoflow_engine::schedule::asset_condition;
-use leoflow_engine::store::asset_lists::{self, AssetEvent, NamedAsset};
+use leoflow_engine::store::asset::asset_lists::{self, AssetEvent, NamedAsset};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;

@@ -1,15 +1,15 @@
 //! A running task's questions to people, and answers from its code: `/task/hitl/…` over `run/api.sock`.
 
-use crate::api::hitl::refusal_response;
-use crate::api_error::ApiError;
-use crate::body::body_as;
-use crate::state::AppState;
+use crate::api::instance::hitl::refusal_response;
+use crate::http::api_error::ApiError;
+use crate::http::body::body_as;
+use crate::process::state::AppState;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use leoflow_engine::keys::{RunKey, TryKey};
-use leoflow_engine::store::hitl::{self, Answer, Detail, Question};
+use leoflow_engine::model::keys::{RunKey, TryKey};
+use leoflow_engine::store::instance::hitl::{self, Answer, Detail, Question};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;

@@ -7,9 +7,9 @@ mod runs;
 mod sdk_queries;
 mod states;
 
-use super::guard;
+use super::http::guard;
 use super::lite::local;
-use super::state::AppState;
+use super::process::state::AppState;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};

@@ -1,25 +1,25 @@
 //! A running task's requests about its own and other runs: `/task/…` over `run/api.sock`.
 
-use crate::api_error::ApiError;
-use crate::body::body_as;
-use crate::request::Id;
-use crate::state::AppState;
+use crate::http::api_error::ApiError;
+use crate::http::body::body_as;
+use crate::http::request::Id;
+use crate::process::state::AppState;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use jiff::Timestamp;
-use leoflow_engine::keys::{RunKey, TryKey};
-use leoflow_engine::length::Length;
+use leoflow_engine::model::keys::{RunKey, TryKey};
+use leoflow_engine::model::length::Length;
 use leoflow_engine::planner::graph::Graph;
 use leoflow_engine::planner::snapshot::Returned;
 use leoflow_engine::schedule::timetable::{Interval, Restriction};
-use leoflow_engine::store::clear::{self, Selection};
-use leoflow_engine::store::dags;
-use leoflow_engine::store::lengths;
-use leoflow_engine::store::other_runs::{self, CountTarget};
-use leoflow_engine::store::runs::{self, Trigger};
-use leoflow_engine::store::versions;
+use leoflow_engine::store::dag::dags;
+use leoflow_engine::store::dag::versions;
+use leoflow_engine::store::instance::clear::{self, Selection};
+use leoflow_engine::store::run::lengths;
+use leoflow_engine::store::run::other_runs::{self, CountTarget};
+use leoflow_engine::store::run::runs::{self, Trigger};
 use leoflow_engine::store::{ReadFor, StoreError};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};

@@ -1,15 +1,15 @@
 //! Requests about runs and task instances by a task that runs with Airflow's own SDK.
 
-use crate::api_error::ApiError;
-use crate::body::body_as;
-use crate::state::AppState;
+use crate::http::api_error::ApiError;
+use crate::http::body::body_as;
+use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use jiff::Timestamp;
-use leoflow_engine::keys::RunKey;
-use leoflow_engine::store::sdk_queries::{self, InstanceFilter, PreviousInstance, RunFilter};
+use leoflow_engine::model::keys::RunKey;
+use leoflow_engine::store::instance::sdk_queries::{self, InstanceFilter, PreviousInstance, RunFilter};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;

@@ -1,15 +1,16 @@
 //! A running task's requests to the state stores: `/task/state/…` over `run/api.sock`.
 
-use crate::api_error::ApiError;
-use crate::body::body_as;
-use crate::state::AppState;
+use crate::http::api_error::ApiError;
+use crate::http::body::body_as;
+use crate::process::state::AppState;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use jiff::Timestamp;
-use leoflow_engine::keys::TryKey;
-use leoflow_engine::store::{asset_lists, states};
+use leoflow_engine::model::keys::TryKey;
+use leoflow_engine::store::asset::asset_lists;
+use leoflow_engine::store::instance::states;
 use leoflow_postgres::GenericClient;
 use serde::Deserialize;
 use serde_json::{Value, json};

@@ -1,8 +1,8 @@
 //! Assets, and references to assets, as nodes of the UI's graphs.
 
-use crate::api_error::ApiError;
+use crate::http::api_error::ApiError;
 use leoflow_engine::schedule::asset_condition::{self, Reference};
-use leoflow_engine::store::asset_lists;
+use leoflow_engine::store::asset::asset_lists;
 use leoflow_postgres::GenericClient;
 use serde_json::Value;
 use std::collections::HashMap;

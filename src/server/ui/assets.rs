@@ -1,18 +1,18 @@
 //! What a DAG scheduled on assets or partitions still waits for.
 
 use super::structure::not_found;
-use crate::api::asset_expressions;
+use crate::api::asset::asset_expressions;
 use crate::api::views::{optional_stamp, stamp};
-use crate::api_error::ApiError;
-use crate::request::{Params, Segments};
-use crate::state::AppState;
+use crate::http::api_error::ApiError;
+use crate::http::request::{Params, Segments};
+use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use leoflow_engine::schedule::partition_mapper::Mappers;
 use leoflow_engine::schedule::timetable::Timetable;
-use leoflow_engine::store::dags::{self, Dag};
-use leoflow_engine::store::waiting::{self, AwaitedAsset, PendingPartition};
+use leoflow_engine::store::asset::waiting::{self, AwaitedAsset, PendingPartition};
+use leoflow_engine::store::dag::dags::{self, Dag};
 use leoflow_postgres::GenericClient;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};

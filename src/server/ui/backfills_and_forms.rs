@@ -1,14 +1,14 @@
 //! Backfills with progress, deadlines, and connection forms.
 
-use crate::api::backfills::{BackfillResponse, FIELDS, view};
-use crate::api_error::ApiError;
-use crate::providers;
-use crate::request::Params;
-use crate::state::AppState;
+use crate::api::run::backfills::{BackfillResponse, FIELDS, view};
+use crate::environments::providers;
+use crate::http::api_error::ApiError;
+use crate::http::request::Params;
+use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use leoflow_engine::store::backfills;
+use leoflow_engine::store::run::backfills;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

@@ -2,17 +2,17 @@
 
 use super::structure::not_found;
 use crate::api::views::stamp;
-use crate::api_error::ApiError;
-use crate::request::{Params, Segments};
-use crate::state::AppState;
+use crate::http::api_error::ApiError;
+use crate::http::request::{Params, Segments};
+use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use leoflow_engine::schedule::timetable::Interval;
 use leoflow_engine::schedule::upcoming::upcoming;
-use leoflow_engine::store::dags::{self, Dag};
-use leoflow_engine::store::overview::{self, Bounds, Day};
+use leoflow_engine::store::dag::dags::{self, Dag};
+use leoflow_engine::store::list::overview::{self, Bounds, Day};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;

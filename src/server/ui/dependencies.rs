@@ -1,16 +1,16 @@
 //! `/ui/dependencies`: the graph of DAGs, assets and tasks.
 
 use super::asset_nodes::AssetNodes;
-use crate::api_error::ApiError;
-use crate::request::Params;
-use crate::state::AppState;
+use crate::http::api_error::ApiError;
+use crate::http::request::Params;
+use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use leoflow_engine::dag::{External, Structure, Until};
+use leoflow_engine::model::dag::{External, Structure, Until};
 use leoflow_engine::schedule::asset_condition;
-use leoflow_engine::store::dags;
-use leoflow_engine::store::listing::Listing;
+use leoflow_engine::store::dag::dags;
+use leoflow_engine::store::list::listing::Listing;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,10 +1,10 @@
 //! Static files of Airflow's web UI.
 
-use crate::api_error::ApiError;
-use crate::guard;
+use crate::http::api_error::ApiError;
+use crate::http::guard;
+use crate::http::request::Id;
 use crate::lite::pages;
-use crate::request::Id;
-use crate::state::AppState;
+use crate::process::state::AppState;
 use axum::extract::{RawQuery, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};

@@ -2,7 +2,7 @@
 //! replaces the edges to each of its first or last tasks. The rules follow Airflow's `airflow.utils.dag_edges`.
 
 use super::tree::Node;
-use leoflow_engine::dag::{Group, Structure, Task};
+use leoflow_engine::model::dag::{Group, Structure, Task};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Source and target of an edge: ids of tasks or joins.

@@ -15,8 +15,8 @@ mod tree;
 
 pub use files::page;
 
-use super::guard;
-use super::state::AppState;
+use super::http::guard;
+use super::process::state::AppState;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};

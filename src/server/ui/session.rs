@@ -1,8 +1,8 @@
 //! What the UI requests first: the user, the permitted menu items, and some settings.
 
-use crate::api_error::ApiError;
-use crate::body::body_as;
-use crate::state::AppState;
+use crate::http::api_error::ApiError;
+use crate::http::body::body_as;
+use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;

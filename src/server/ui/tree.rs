@@ -1,6 +1,6 @@
 //! A DAG's tasks nested in their groups, in the UI's order.
 
-use leoflow_engine::dag::{Group, Structure, Task};
+use leoflow_engine::model::dag::{Group, Structure, Task};
 use leoflow_engine::planner::graph::Graph;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

@@ -1,7 +1,7 @@
 //! An external PostgreSQL server that the test owns, as an administrator would run it.
 
 use super::{fast_folder, free_port, postgres_bin, quick_bin};
-use leoflow::sys::user_namespace::Identity;
+use leoflow::sys::process::user_namespace::Identity;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;

@@ -1,8 +1,9 @@
 //! A home's datastore that the test process starts itself, to test migrations without a process for each step.
 
 use super::TestHome;
-use leoflow::postgres::private::PrivateServer;
-use leoflow::postgres::{Credentials, Endpoint, install, provision};
+use leoflow::postgres::cluster::private::PrivateServer;
+use leoflow::postgres::cluster::provision;
+use leoflow::postgres::{Credentials, Endpoint, install};
 use leoflow::schema::{self, Applied, EmbeddedMigration, Extent, SchemaError};
 use tokio_postgres::{Client, SimpleQueryMessage};
 

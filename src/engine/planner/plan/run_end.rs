@@ -3,7 +3,7 @@
 use super::super::pass_view::Step;
 use super::super::snapshot::{Plan, Reason, TransitionKind};
 use super::Planner;
-use crate::state::{RunState, TaskState};
+use crate::model::state::{RunState, TaskState};
 
 impl Planner<'_> {
     pub(super) fn is_unfinished(&self) -> bool {

@@ -3,7 +3,8 @@
 use super::{Service, Unavailable, installed};
 use crate::setup::receipt::{Receipt, ReceiptError};
 use leoflow_base::home::Home;
-use leoflow_base::sys::{checkpoint, files};
+use leoflow_base::sys::checkpoint;
+use leoflow_base::sys::fs::files;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,8 @@
 //! Runs systemctl or launchctl.
 
 use super::definition::Kind;
-use leoflow_base::sys::{command, env_vars, user};
+use leoflow_base::sys::process::command;
+use leoflow_base::sys::{env_vars, user};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;

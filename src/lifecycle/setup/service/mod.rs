@@ -13,7 +13,8 @@ pub use plan::{Facts, FileState, Instance, Plan, Refusal, Step, plan};
 
 use super::receipt::{Receipt, ReceiptError};
 use leoflow_base::home::Home;
-use leoflow_base::sys::{env_vars, files, user};
+use leoflow_base::sys::fs::files;
+use leoflow_base::sys::{env_vars, user};
 use manager::Manager;
 use std::path::PathBuf;
 

@@ -1,7 +1,7 @@
 //! Finds version control with work that exists nowhere else: uncommitted, or committed but not pushed.
 
-use leoflow_base::sys::command::{self, output_within};
 use leoflow_base::sys::env_vars;
+use leoflow_base::sys::process::command::{self, output_within};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! Removes the lines that an install added to shell files. Each ends with the comment `MARK`; other lines stay.
 
-use leoflow_base::sys::files;
+use leoflow_base::sys::fs::files;
 use std::io;
 use std::path::Path;
 

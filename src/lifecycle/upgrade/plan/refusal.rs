@@ -1,6 +1,6 @@
 //! The reasons for which an upgrade is refused.
 
-use crate::upgrade::manifest::ManifestError;
+use crate::upgrade::release::manifest::ManifestError;
 use semver::Version;
 
 /// Why an upgrade is refused.

@@ -1,0 +1,9 @@
+//! Files, folders, locks and file systems.
+
+pub mod beneath;
+pub mod disk;
+pub mod disk_usage;
+pub mod files;
+pub mod flock;
+pub mod mounts;
+pub mod watch;

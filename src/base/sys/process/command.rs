@@ -1,0 +1,273 @@
+//! Additions to `std::process::Command`: a time limit, death with the starting thread, a session of its own.
+
+use super::reaper::Exit;
+use super::spawn::{FIRST_PASSED, close_at_exec_from};
+use super::{Signal, signal_group};
+use std::io::{self, BufRead, Read};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Describes a program's failure: its stderr, and its exit status if a signal killed it or stderr is empty.
+pub fn failure(stderr: &str, status: std::process::ExitStatus) -> String {
+    let (stderr, exit) = (stderr.trim(), Exit::from(status));
+    match (stderr.is_empty(), exit) {
+        (true, _) => format!("it exited with {exit}"),
+        (false, Exit::Signal(_)) => format!("{stderr} (it exited with {exit})"),
+        (false, Exit::Code(_)) => stderr.to_owned(),
+    }
+}
+
+/// Runs `command` to its end and returns its output; kills it, with an error of kind `TimedOut`, when it takes longer
+/// than `limit`.
+pub fn output_within(command: &mut std::process::Command, limit: Duration) -> io::Result<std::process::Output> {
+    output_limited(command, limit, u64::MAX)
+}
+
+/// Like [`output_within`], but reads at most `bytes` of each output; a program that writes more finds its pipe closed.
+pub fn output_limited(
+    command: &mut std::process::Command,
+    limit: Duration,
+    bytes: u64,
+) -> io::Result<std::process::Output> {
+    use std::process::Stdio;
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let (stdout, stderr) = (read_in_thread(child.stdout.take(), bytes), read_in_thread(child.stderr.take(), bytes));
+    let deadline = Instant::now() + limit;
+    let mut pause = Duration::from_micros(200);
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if Instant::now() >= deadline {
+            child.kill()?;
+            child.wait()?;
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("it did not finish within {} s", limit.as_secs()),
+            ));
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
+    };
+    Ok(std::process::Output { status, stdout: stdout.bytes(), stderr: stderr.bytes() })
+}
+
+/// Runs `command` to its end and passes each line of its stderr to `on_line` as it comes; stdout is discarded. Kills
+/// it, with an error of kind `TimedOut`, when it takes longer than `limit`.
+pub fn errors_line_by_line(
+    command: &mut std::process::Command,
+    limit: Duration,
+    on_line: &mut dyn FnMut(&str),
+) -> io::Result<std::process::ExitStatus> {
+    output_and_errors_line_by_line(command, limit, 0, &mut |_| {}, on_line).map(|(status, _)| status)
+}
+
+/// Like [`errors_line_by_line`], and also returns at most `bytes` of its stdout. `on_start` receives its pid.
+pub fn output_and_errors_line_by_line(
+    command: &mut std::process::Command,
+    limit: Duration,
+    bytes: u64,
+    on_start: &mut dyn FnMut(i32),
+    on_line: &mut dyn FnMut(&str),
+) -> io::Result<(std::process::ExitStatus, Vec<u8>)> {
+    use std::os::unix::process::CommandExt;
+    use std::process::Stdio;
+    let stdout = if bytes == 0 { Stdio::null() } else { Stdio::piped() };
+    // The program gets a process group of its own, so that its descendants can be killed with it.
+    command.process_group(0);
+    let mut child = command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped()).spawn()?;
+    on_start(i32::try_from(child.id()).unwrap_or_default());
+    let output = read_in_thread(child.stdout.take(), bytes);
+    let (sender, lines) = std::sync::mpsc::channel();
+    let errors = child.stderr.take();
+    crate::sys::blocking::thread(move || {
+        for line in errors.into_iter().flat_map(|errors| io::BufReader::new(errors).split(b'\n')) {
+            // The receiver is gone once the program has exited or timed out.
+            let Ok(line) = line else { return };
+            if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+                return;
+            }
+        }
+    });
+    let deadline = Instant::now().checked_add(limit);
+    let status = loop {
+        match lines.recv_timeout(POLL_INTERVAL) {
+            Ok(line) => on_line(&line),
+            // No line came: the program is silent, has closed its pipe or has exited, or a process that it left running
+            // keeps the pipe open.
+            Err(reason) => {
+                if let Some(status) = child.try_wait()? {
+                    read_remaining(&lines, on_line);
+                    break status;
+                }
+                if reason == RecvTimeoutError::Disconnected {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+        }
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            if let Ok(leader) = i32::try_from(child.id()) {
+                signal_group(leader, Signal::Kill);
+            }
+            child.kill()?;
+            child.wait()?;
+            let message = format!("it did not finish within {} s", limit.as_secs());
+            return Err(io::Error::new(io::ErrorKind::TimedOut, message));
+        }
+    };
+    Ok((status, output.bytes()))
+}
+
+/// Interval for checking whether a silent program has exited.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Time limit for reading the remaining output of an exited program. A process that it left running may keep the pipe
+/// open and write to it indefinitely.
+const REMAINING_OUTPUT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Passes the lines that were written before the exit but not read yet to `on_line`.
+fn read_remaining(lines: &Receiver<String>, on_line: &mut dyn FnMut(&str)) {
+    let deadline = Instant::now() + REMAINING_OUTPUT_TIMEOUT;
+    while let Ok(line) = lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        on_line(&line);
+        if Instant::now() >= deadline {
+            return;
+        }
+    }
+}
+
+/// Output that is read in a separate thread, so that neither pipe fills up while the other is read.
+struct ThreadedReader {
+    thread: std::thread::JoinHandle<()>,
+    read: Arc<Mutex<Vec<u8>>>,
+}
+
+/// Reads at most `limit` bytes in a thread.
+fn read_in_thread(pipe: Option<impl Read + Send + 'static>, limit: u64) -> ThreadedReader {
+    let read = Arc::new(Mutex::new(Vec::new()));
+    let shared = Arc::clone(&read);
+    let thread = crate::sys::blocking::thread(move || {
+        let Some(mut pipe) = pipe.map(|pipe| pipe.take(limit)) else { return };
+        let mut chunk = [0; 8 * 1024];
+        loop {
+            match pipe.read(&mut chunk) {
+                Ok(count @ 1..) => shared.lock().unwrap_or_else(PoisonError::into_inner).extend(&chunk[..count]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // On an error, the output read so far is used.
+                Ok(0) | Err(_) => return,
+            }
+        }
+    });
+    ThreadedReader { thread, read }
+}
+
+impl ThreadedReader {
+    /// The output of an exited program.
+    fn bytes(self) -> Vec<u8> {
+        let deadline = Instant::now() + REMAINING_OUTPUT_TIMEOUT;
+        let mut pause = Duration::from_micros(50);
+        while !self.thread.is_finished() && Instant::now() < deadline {
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
+        std::mem::take(&mut self.read.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Makes the kernel kill `command` when the thread that starts it exits. Must be the last step between fork and exec: a
+/// change of credentials clears it.
+pub fn dies_with_this_thread(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: one system call between fork and exec.
+    unsafe {
+        command.pre_exec(|| nix::sys::prctl::set_pdeathsig(Some(Signal::Kill.to_nix())).map_err(io::Error::from));
+    }
+}
+
+/// Starts `command` in a session of its own, without this terminal, its signals and other open descriptors.
+pub fn in_own_session(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: two system calls between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            close_at_exec_from(FIRST_PASSED);
+            nix::unistd::setsid().map(drop).map_err(io::Error::from)
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[test]
+    fn a_failure_without_stderr_reports_the_exit_status() {
+        let status = |script| shell(script).status().unwrap();
+        assert_eq!(failure("", status("kill -XFSZ $$")), "it exited with SIGXFSZ (the limit on file sizes, ulimit -f)");
+        assert_eq!(failure(" no\n", status("exit 3")), "no");
+        assert_eq!(failure("no", status("kill -9 $$")), "no (it exited with SIGKILL)");
+    }
+
+    #[test]
+    fn remaining_lines_are_read_after_the_exit() {
+        let (sender, lines) = std::sync::mpsc::channel();
+        let left_running = sender.clone();
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            sender.send("error: too late".to_owned()).unwrap();
+        });
+        let mut received = Vec::new();
+        read_remaining(&lines, &mut |line| received.push(line.to_owned()));
+        assert_eq!(received, ["error: too late"]);
+        drop(left_running);
+    }
+
+    #[test]
+    fn a_process_left_running_does_not_block_reading() {
+        let mut started = Vec::new();
+        let script = "sleep 30 & echo $! >&2; echo done";
+        let (status, stdout) =
+            output_and_errors_line_by_line(&mut shell(script), LIMIT, 100, &mut |_| {}, &mut |line| {
+                started.push(line.to_owned());
+            })
+            .unwrap();
+        assert!(status.success());
+        assert_eq!(stdout, b"done\n");
+        let output = output_within(&mut shell("sleep 30 & echo $!"), LIMIT).unwrap();
+        started.push(String::from_utf8(output.stdout).unwrap().trim().to_owned());
+        assert_eq!(started.len(), 2);
+        for pid in started {
+            assert!(Command::new("kill").arg(pid).status().unwrap().success());
+        }
+    }
+
+    #[test]
+    fn a_program_over_its_time_limit_is_killed() {
+        let error = output_within(&mut shell("sleep 300"), Duration::from_millis(50)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        let mut received = Vec::new();
+        let mut on_line = |line: &str| received.push(line.to_owned());
+        let script = "echo begun >&2; sleep 300";
+        let error = errors_line_by_line(&mut shell(script), Duration::from_secs(1), &mut on_line).unwrap_err();
+        assert_eq!((error.kind(), received), (io::ErrorKind::TimedOut, vec!["begun".to_owned()]));
+        let script = "exec 2>&-; sleep 30";
+        let error = errors_line_by_line(&mut shell(script), Duration::from_secs(1), &mut |_| {}).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn output_is_limited_to_the_requested_bytes() {
+        let output = output_limited(&mut shell("yes 2>/dev/null"), LIMIT, 10).unwrap();
+        assert_eq!(output.stdout, b"y\ny\ny\ny\ny\n");
+    }
+}

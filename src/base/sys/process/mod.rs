@@ -1,0 +1,295 @@
+//! Processes in `/proc`. A pid alone does not identify a process, because it is reused; a pid with the start time and
+//! the boot id does.
+
+pub mod command;
+pub mod free_memory;
+pub mod limits;
+pub mod memory;
+pub mod pidfd;
+pub mod process_memory;
+pub mod processor;
+pub mod reaper;
+pub mod replace;
+pub mod signals;
+pub mod spawn;
+pub mod stdio;
+pub mod user_namespace;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The signals that Leoflow sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    Interrupt,
+    Quit,
+    Terminate,
+    Kill,
+    Continue,
+}
+
+impl Signal {
+    pub(super) fn to_nix(self) -> nix::sys::signal::Signal {
+        use nix::sys::signal::Signal as Nix;
+        match self {
+            Self::Interrupt => Nix::SIGINT,
+            Self::Quit => Nix::SIGQUIT,
+            Self::Terminate => Nix::SIGTERM,
+            Self::Kill => Nix::SIGKILL,
+            Self::Continue => Nix::SIGCONT,
+        }
+    }
+}
+
+/// Identifies one process, even after its pid is reused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessId {
+    pub pid: i32,
+    /// Clock ticks between boot and the process's start, field 22 of `/proc/PID/stat`.
+    pub start_ticks: u64,
+    pub boot_id: String,
+}
+
+impl ProcessId {
+    /// The process that currently has `pid`; `None` when there is none.
+    pub fn of(pid: i32) -> Option<Self> {
+        let stat = Stat::read(pid)?;
+        Some(Self { pid, start_ticks: stat.start_ticks, boot_id: boot_id() })
+    }
+
+    /// This process.
+    pub fn current() -> Option<Self> {
+        Self::of(std::process::id() as i32)
+    }
+
+    /// True while this process exists and is not a zombie.
+    pub fn is_alive(&self) -> bool {
+        Stat::read(self.pid)
+            .is_some_and(|stat| stat.start_ticks == self.start_ticks && stat.state != 'Z' && self.boot_id == boot_id())
+    }
+
+    /// Signals this process; does nothing when it has exited.
+    pub fn signal(&self, signal: Signal) {
+        if self.is_alive() {
+            signal_process(self.pid, signal);
+        }
+    }
+
+    /// Waits until the process has exited; `false` when it is still alive after `limit`.
+    pub fn wait_gone(&self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        let mut pause = Duration::from_millis(1);
+        while self.is_alive() {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
+        true
+    }
+}
+
+/// A part of `/proc/PID/stat`.
+pub(super) struct Stat {
+    state: char,
+    parent: i32,
+    pub(super) session: i32,
+    /// User and kernel time, including reaped children: fields 14 to 17.
+    pub(super) processor_ticks: u64,
+    start_ticks: u64,
+}
+
+impl Stat {
+    /// Parses the fields numbered in proc_pid_stat(5). The name in field 2 may contain spaces and parentheses, so
+    /// counting starts after the last parenthesis.
+    pub(super) fn read(pid: i32) -> Option<Self> {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let mut fields = text[text.rfind(')')? + 1..].split_ascii_whitespace();
+        let state = fields.next()?.chars().next()?;
+        let parent = fields.next()?.parse().ok()?;
+        let session = fields.nth(1)?.parse().ok()?;
+        let processor: Vec<u64> = fields.by_ref().skip(7).take(4).filter_map(|field| field.parse().ok()).collect();
+        let start_ticks = fields.nth(4)?.parse().ok()?;
+        Some(Self { state, parent, session, processor_ticks: processor.iter().sum(), start_ticks })
+    }
+}
+
+/// The kernel's id of the current boot.
+fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+/// The path of a process's program as shown by the kernel.
+pub fn program_of(pid: i32) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/exe")).ok()
+}
+
+/// The command line with spaces between arguments, for messages.
+pub fn command_line(pid: i32) -> Option<String> {
+    let raw = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let line = String::from_utf8_lossy(&raw).replace('\0', " ").trim().to_owned();
+    if line.is_empty() { fs::read_to_string(format!("/proc/{pid}/comm")).ok() } else { Some(line) }
+}
+
+/// The processor time used by a process, in clock ticks; `None` when it does not exist or cannot be read.
+pub fn processor_ticks(pid: i32) -> Option<u64> {
+    Stat::read(pid).map(|stat| stat.processor_ticks)
+}
+
+/// True when a process that is not a zombie has `pid`.
+pub fn is_pid_alive(pid: i32) -> bool {
+    Stat::read(pid).is_some_and(|stat| stat.state != 'Z')
+}
+
+/// All processes that we may inspect whose working directory is `folder`.
+pub fn working_in(folder: &Path) -> Vec<ProcessId> {
+    let Ok(folder) = folder.canonicalize() else { return Vec::new() };
+    all_pids()
+        .filter(|pid| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == folder))
+        .filter_map(ProcessId::of)
+        .filter(ProcessId::is_alive)
+        .collect()
+}
+
+/// The children of this process, without zombies.
+pub fn children() -> Vec<i32> {
+    let own_pid = std::process::id() as i32;
+    all_pids().filter(|pid| Stat::read(*pid).is_some_and(|stat| stat.parent == own_pid && stat.state != 'Z')).collect()
+}
+
+/// Children in other sessions than ours, including zombies. Our own programs stay in our session, and no process can
+/// return to it.
+pub fn children_in_other_sessions() -> Vec<i32> {
+    all_pids().filter(|pid| is_child_in_other_session(*pid)).collect()
+}
+
+pub fn is_child_in_other_session(pid: i32) -> bool {
+    let session = nix::unistd::getsid(None).map_or(0, Pid::as_raw);
+    Stat::read(pid).is_some_and(|stat| stat.parent == std::process::id() as i32 && stat.session != session)
+}
+
+/// True when the process has exited and was not waited for yet.
+pub fn is_zombie(pid: i32) -> bool {
+    Stat::read(pid).is_some_and(|stat| stat.state == 'Z')
+}
+
+/// Processes of this user whose environment has `name` set to one of the values, as far as we may inspect them.
+pub fn marked(name: &str, values: &[String]) -> Vec<ProcessId> {
+    let has_value = |pid: &i32| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let mut entries = environment.split(|byte| *byte == 0);
+        let value = entries.find_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"="));
+        value.is_some_and(|value| values.iter().any(|allowed| allowed.as_bytes() == value))
+    };
+    all_pids().filter(has_value).filter_map(ProcessId::of).filter(ProcessId::is_alive).collect()
+}
+
+/// The pids of all processes.
+pub(super) fn all_pids() -> impl Iterator<Item = i32> {
+    fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// True when the process is stopped by SIGSTOP, a terminal or a debugger.
+pub fn is_stopped(pid: i32) -> bool {
+    Stat::read(pid).is_some_and(|stat| matches!(stat.state, 'T' | 't'))
+}
+
+/// The resident set size of a process in bytes, with shared pages counted fully.
+pub fn resident_bytes(pid: i32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten()?;
+    Some(pages * page as u64)
+}
+
+/// Signals one process; ignores one that has exited.
+pub fn signal_process(pid: i32, signal: Signal) {
+    let _ = nix::sys::signal::kill(Pid::from_raw(pid), signal.to_nix());
+}
+
+/// Signals a whole process group; ignores one that no longer exists.
+pub fn signal_group(leader: i32, signal: Signal) {
+    let _ = nix::sys::signal::killpg(Pid::from_raw(leader), signal.to_nix());
+}
+
+/// Kills this process with SIGKILL: no destructors, no handlers.
+pub fn kill_self() -> ! {
+    let _ = nix::sys::signal::kill(Pid::this(), nix::sys::signal::Signal::SIGKILL);
+    std::process::abort()
+}
+
+/// Makes orphaned descendants children of this process instead of init, so that double-forked processes can be waited
+/// for and stopped.
+pub fn become_subreaper() -> io::Result<()> {
+    nix::sys::prctl::set_child_subreaper(true).map_err(io::Error::from)
+}
+
+/// True when SIGHUP was ignored at the start, as under `nohup`.
+pub fn hangup_is_ignored() -> bool {
+    let text = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    text.lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & 1 != 0)
+}
+
+/// Runs `work` with SIGINT and SIGQUIT ignored in this process; programs started by it have the default handlers.
+pub fn ignoring_interrupts<T>(work: impl FnOnce() -> T) -> T {
+    use nix::sys::signal::{SigHandler, Signal as Nix, signal};
+    let interrupt_signals = [Nix::SIGINT, Nix::SIGQUIT];
+    // A handler that does nothing, not SIG_IGN: an ignored signal stays ignored across exec.
+    extern "C" fn do_nothing(_: nix::libc::c_int) {}
+    // SAFETY: the handler does nothing, which any context allows.
+    let previous = interrupt_signals.map(|number| unsafe { signal(number, SigHandler::Handler(do_nothing)) });
+    let outcome = work();
+    for (number, previous) in interrupt_signals.iter().zip(previous) {
+        if let Ok(handler) = previous {
+            // SAFETY: restores the previous handler.
+            let _ = unsafe { signal(*number, handler) };
+        }
+    }
+    outcome
+}
+
+/// Waits until `descriptor` is readable or the time limit is reached. Returns true if it is readable.
+pub fn poll_readable(descriptor: BorrowedFd<'_>, limit: Duration) -> io::Result<bool> {
+    let timeout = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
+    match poll(&mut [PollFd::new(descriptor, PollFlags::POLLIN)], timeout) {
+        Ok(ready) => Ok(ready > 0),
+        Err(nix::Error::EINTR) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_identified_by_pid_start_time_and_boot() {
+        let me = ProcessId::current().unwrap();
+        assert!(me.is_alive());
+        let other_life = ProcessId { start_ticks: me.start_ticks + 1, ..me.clone() };
+        assert!(!other_life.is_alive());
+        let other_boot = ProcessId { boot_id: "x".into(), ..me };
+        assert!(!other_boot.is_alive());
+    }
+
+    #[test]
+    fn finds_processes_by_their_working_directory() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut child = std::process::Command::new("sleep").arg("60").current_dir(folder.path()).spawn().unwrap();
+        let processes = working_in(folder.path());
+        assert_eq!(processes.iter().map(|p| p.pid).collect::<Vec<_>>(), [child.id() as i32]);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(working_in(folder.path()).is_empty());
+    }
+}

@@ -1,0 +1,60 @@
+//! The number of processors and the processor time of processes.
+
+use super::{Stat, all_pids};
+use std::fs;
+use std::time::Duration;
+
+/// The number of processors that this process may use, by its affinity and its cgroup's quota.
+pub fn count() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Processor time of a process and its reaped children; zero if it does not exist.
+pub fn used(pid: i32) -> Duration {
+    Stat::read(pid).map_or(Duration::ZERO, |stat| ticks_to_duration(stat.processor_ticks))
+}
+
+/// Processor time of all processes of a session. Reads the state of every process on the machine.
+pub fn used_by_session(leader: i32) -> Duration {
+    let stats = all_pids().filter_map(Stat::read).filter(|stat| stat.session == leader);
+    ticks_to_duration(stats.map(|stat| stat.processor_ticks).sum())
+}
+
+/// How long the main thread of a process was runnable without a processor; zero if the kernel does not report it.
+/// The second field of /proc/PID/schedstat in nanoseconds, see Documentation/scheduler/sched-stats.rst.
+pub fn queued(pid: i32) -> Duration {
+    let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
+    let nanoseconds = text.split_ascii_whitespace().nth(1).and_then(|field| field.parse().ok());
+    Duration::from_nanos(nanoseconds.unwrap_or(0))
+}
+
+/// Converts clock ticks.
+fn ticks_to_duration(count: u64) -> Duration {
+    let ticks_per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
+    Duration::from_secs_f64(count as f64 / ticks_per_second.max(1) as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_the_time_of_a_session_and_its_reaped_children() {
+        let burn = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done";
+        // The busy child has exited and was reaped; then its parent waits to be killed.
+        let mut child = std::process::Command::new("setsid")
+            .args(["sh", "-c", &format!("sh -c '{burn}'; echo done; exec sleep 60")])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = [0; 5];
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
+        let leader = child.id() as i32;
+        assert!(used(leader) > Duration::ZERO);
+        assert!(used_by_session(leader) >= used(leader));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(used_by_session(leader), Duration::ZERO);
+        assert_eq!(queued(i32::MAX), Duration::ZERO);
+    }
+}

@@ -1,0 +1,275 @@
+//! Assets and their events, for display.
+
+use crate::model::keys::RunKey;
+use crate::schedule::asset_condition::Reference;
+use crate::store::StoreError;
+use crate::store::list::listing::{Column, ListPage, Listing, Source};
+use jiff::Timestamp;
+use leoflow_postgres::GenericClient;
+use serde::Deserialize;
+use serde_json::Value;
+use std::collections::HashMap;
+use tokio_postgres::Row;
+use tokio_postgres::types::Json;
+
+/// An asset, with the DAGs that it schedules and the tasks that produce or read it.
+#[derive(Debug)]
+pub struct Asset {
+    pub id: i64,
+    pub name: String,
+    pub uri: String,
+    pub group: String,
+    pub extra: Value,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    pub uses: Vec<AssetUse>,
+    /// Id, name and group of each alias that resolves to the asset, as JSON in Airflow's form.
+    pub aliases: Value,
+    /// Id and time of the newest event.
+    pub last_event: Option<(i64, Timestamp)>,
+}
+
+/// A DAG or a task that references an asset.
+#[derive(Debug, Deserialize)]
+pub struct AssetUse {
+    pub dag_id: String,
+    /// Empty for a DAG that is scheduled by the asset.
+    pub task_id: String,
+    /// `schedule`, `outlet` or `inlet`.
+    pub role: String,
+    pub created_at: String,
+}
+
+/// An asset event.
+#[derive(Debug)]
+pub struct AssetEvent {
+    pub id: i64,
+    pub asset_id: i64,
+    pub name: String,
+    pub uri: String,
+    pub group: String,
+    pub extra: Value,
+    pub happened_at: Timestamp,
+    pub source_dag_id: Option<String>,
+    pub source_task_id: Option<String>,
+    pub source_run_id: Option<String>,
+    pub source_map_index: i32,
+    pub aliases: Vec<String>,
+    pub partition_key: Option<String>,
+    /// The runs triggered by the event, with Airflow's field names.
+    pub created_runs: Value,
+}
+
+/// Columns of an asset for display.
+const ASSET: &str = "
+    a.*, (SELECT id FROM asset_event WHERE asset_id = a.id ORDER BY happened_at DESC, id DESC LIMIT 1) AS event_id,
+    (SELECT max(happened_at) FROM asset_event WHERE asset_id = a.id) AS happened_at,
+           (SELECT coalesce(json_agg(json_build_object('dag_id', d.dag_id, 'task_id', d.task_id, 'role', d.role,
+                                                       'created_at', d.created_at)
+                                     ORDER BY d.dag_id, d.task_id), '[]')
+            FROM dag_asset d JOIN dag USING (dag_id)
+            WHERE dag.is_active AND (d.kind = 'asset' AND d.name = a.name AND d.uri = a.uri
+                  OR d.kind = 'name' AND d.name = a.name OR d.kind = 'uri' AND d.uri = a.uri)) AS uses,
+           (SELECT coalesce(json_agg(json_build_object('id', n.id, 'name', n.name, 'group', n.group_name)), '[]')
+            FROM asset_alias_asset l JOIN asset_alias n ON n.id = l.alias_id WHERE l.asset_id = a.id) AS aliases";
+
+/// Columns of an event for a task, which may read thousands: the triggered runs are left out.
+const EVENT: &str = "e.*, a.name, a.uri, a.group_name, '[]'::json AS created";
+const EVENTS: &str = "asset_event e JOIN asset a ON a.id = e.asset_id";
+
+/// Columns of an event for display. Of the events that a run consumes, the latest is the one that triggers it.
+const EVENT_WITH_RUNS: &str = "
+    e.*, a.name, a.uri, a.group_name,
+           (SELECT coalesce(json_agg(json_build_object(
+                'run_id', r.run_id, 'dag_id', r.dag_id, 'logical_date', r.logical_date, 'start_date', r.start_date,
+                'end_date', r.end_date, 'state', r.state, 'data_interval_start', r.data_interval_start,
+                'data_interval_end', r.data_interval_end, 'partition_key', r.partition_key,
+                'triggering', e.id = (SELECT l.id FROM dag_run_asset_event c JOIN asset_event l ON l.id = c.event_id
+                                      WHERE (c.dag_id, c.run_id) = (r.dag_id, r.run_id)
+                                      ORDER BY l.happened_at DESC, l.id DESC LIMIT 1))), '[]')
+            FROM dag_run_asset_event d JOIN dag_run r USING (dag_id, run_id) WHERE d.event_id = e.id) AS created";
+
+impl From<&Row> for Asset {
+    fn from(row: &Row) -> Self {
+        let (Json(extra), Json(uses), Json(aliases)) = (row.get("extra"), row.get("uses"), row.get("aliases"));
+        let event: (Option<i64>, Option<Timestamp>) = (row.get("event_id"), row.get("happened_at"));
+        Self {
+            id: row.get("id"),
+            name: row.get("name"),
+            uri: row.get("uri"),
+            group: row.get("group_name"),
+            extra,
+            created_at: row.get("created_at"),
+            updated_at: row.get("updated_at"),
+            uses,
+            aliases,
+            last_event: event.0.zip(event.1),
+        }
+    }
+}
+
+impl From<&Row> for AssetEvent {
+    fn from(row: &Row) -> Self {
+        let (Json(extra), Json(created_runs)) = (row.get("extra"), row.get("created"));
+        Self {
+            id: row.get("id"),
+            asset_id: row.get("asset_id"),
+            name: row.get("name"),
+            uri: row.get("uri"),
+            group: row.get("group_name"),
+            extra,
+            happened_at: row.get("happened_at"),
+            source_dag_id: row.get("source_dag_id"),
+            source_task_id: row.get("source_task_id"),
+            source_run_id: row.get("source_run_id"),
+            source_map_index: row.get("source_map_index"),
+            aliases: row.get("aliases"),
+            partition_key: row.get("partition_key"),
+            created_runs,
+        }
+    }
+}
+
+/// A page of assets with the total number of matches.
+pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<ListPage<Asset>, StoreError> {
+    listing.fetch(client, &Source::new(ASSET, "asset a", &[Column::whole("a.id")]), |row| row.into()).await
+}
+
+pub async fn get(client: &impl GenericClient, id: i64) -> Result<Option<Asset>, StoreError> {
+    let query = format!("SELECT {ASSET} FROM asset a WHERE a.id = $1");
+    Ok(client.query_opt(&query, &[&id]).await?.as_ref().map(Asset::from))
+}
+
+/// An asset with the attributes that tasks can read.
+#[derive(Debug)]
+pub struct NamedAsset {
+    pub id: i64,
+    pub name: String,
+    pub uri: String,
+    pub group: String,
+    pub extra: Value,
+}
+
+fn read_named(row: &Row) -> NamedAsset {
+    let Json(extra) = row.get("extra");
+    NamedAsset { id: row.get("id"), name: row.get("name"), uri: row.get("uri"), group: row.get("group_name"), extra }
+}
+
+/// Finds an asset by name or URI; if there are several, the one that was updated last.
+pub async fn named(
+    client: &impl GenericClient,
+    name: Option<&str>,
+    uri: Option<&str>,
+) -> Result<Option<NamedAsset>, StoreError> {
+    let query = "SELECT id, name, uri, group_name, extra FROM asset WHERE name = $1 OR uri = $2
+                 ORDER BY updated_at DESC, id DESC LIMIT 1";
+    Ok(client.query_opt(query, &[&name, &uri]).await?.as_ref().map(read_named))
+}
+
+/// Ids of all assets, by name and URI.
+pub async fn ids(client: &impl GenericClient) -> Result<HashMap<(String, String), i64>, StoreError> {
+    let rows = client.query("SELECT name, uri, id FROM asset", &[]).await?;
+    Ok(rows.iter().map(|row| ((row.get(0), row.get(1)), row.get(2))).collect())
+}
+
+/// Ids of the assets with these names, by name and URI.
+pub async fn ids_of(client: &impl GenericClient, names: &[&str]) -> Result<HashMap<(String, String), i64>, StoreError> {
+    let rows = client.query("SELECT name, uri, id FROM asset WHERE name = ANY ($1)", &[&names]).await?;
+    Ok(rows.iter().map(|row| ((row.get(0), row.get(1)), row.get(2))).collect())
+}
+
+/// The assets that an alias has resolved to.
+pub async fn of_alias(client: &impl GenericClient, alias: &str) -> Result<Vec<NamedAsset>, StoreError> {
+    let query = "SELECT a.id, a.name, a.uri, a.group_name, a.extra
+                 FROM asset a JOIN asset_alias_asset link ON link.asset_id = a.id JOIN asset_alias l ON l.id = link.alias_id
+                 WHERE l.name = $1 ORDER BY a.id";
+    Ok(client.query(query, &[&alias]).await?.iter().map(read_named).collect())
+}
+
+/// Ids of the active DAGs with a task that produces the asset.
+pub async fn producers(client: &impl GenericClient, id: i64) -> Result<Vec<String>, StoreError> {
+    let query = "SELECT DISTINCT d.dag_id FROM dag_asset d JOIN dag USING (dag_id) JOIN asset a ON a.id = $1
+                 WHERE dag.is_active AND d.role = 'outlet' AND d.kind = 'asset' AND d.name = a.name AND d.uri = a.uri";
+    Ok(client.query(query, &[&id]).await?.iter().map(|row| row.get(0)).collect())
+}
+
+/// An asset update that is queued for a DAG until the DAG's other assets are updated too.
+#[derive(Debug)]
+pub struct Queued {
+    pub dag_id: String,
+    pub asset_id: i64,
+    pub created_at: Timestamp,
+}
+
+/// SQL condition for queued updates; a parameter that is NULL does not filter.
+const QUEUED: &str = "WHERE ($1::text IS NULL OR dag_id = $1) AND ($2::bigint IS NULL OR asset_id = $2)
+                      AND ($3::timestamptz IS NULL OR created_at < $3)";
+
+/// The queued updates of a DAG or of an asset, created before `before`; `None` does not filter.
+pub async fn queued(
+    client: &impl GenericClient,
+    dag_id: Option<&str>,
+    asset_id: Option<i64>,
+    before: Option<Timestamp>,
+) -> Result<Vec<Queued>, StoreError> {
+    let query = format!("SELECT dag_id, asset_id, created_at FROM asset_queue {QUEUED} ORDER BY created_at");
+    let rows = client.query(&query, &[&dag_id, &asset_id, &before]).await?;
+    let read = |row: &Row| Queued { dag_id: row.get(0), asset_id: row.get(1), created_at: row.get(2) };
+    Ok(rows.iter().map(read).collect())
+}
+
+/// Deletes the same updates as `queued` would return, and returns their number. Their DAGs wait for the next update.
+pub async fn forget_queued(
+    client: &impl GenericClient,
+    dag_id: Option<&str>,
+    asset_id: Option<i64>,
+    before: Option<Timestamp>,
+) -> Result<u64, StoreError> {
+    let query = format!("DELETE FROM asset_queue {QUEUED}");
+    Ok(client.execute(&query, &[&dag_id, &asset_id, &before]).await?)
+}
+
+/// A page of aliases: id, name and group.
+pub async fn aliases(
+    client: &impl GenericClient,
+    listing: Listing,
+) -> Result<ListPage<(i64, String, String)>, StoreError> {
+    listing
+        .fetch(client, &Source::new("n.id, n.name, n.group_name", "asset_alias n", &[Column::whole("n.id")]), |row| {
+            (row.get(0), row.get(1), row.get(2))
+        })
+        .await
+}
+
+/// A page of events with the total number of matches.
+pub async fn events(client: &impl GenericClient, listing: Listing) -> Result<ListPage<AssetEvent>, StoreError> {
+    listing.fetch(client, &Source::new(EVENT_WITH_RUNS, EVENTS, &[Column::whole("e.id")]), |row| row.into()).await
+}
+
+pub async fn event(client: &impl GenericClient, id: i64) -> Result<AssetEvent, StoreError> {
+    Ok((&client.query_one(&format!("SELECT {EVENT_WITH_RUNS} FROM {EVENTS} WHERE e.id = $1"), &[&id]).await?).into())
+}
+
+/// The events that triggered a run, oldest first. With `with_runs`, each event has all the runs that it triggered.
+pub async fn events_of_run(
+    client: &impl GenericClient,
+    run: &RunKey,
+    with_runs: bool,
+) -> Result<Vec<AssetEvent>, StoreError> {
+    let fields = if with_runs { EVENT_WITH_RUNS } else { EVENT };
+    let query = format!(
+        "SELECT {fields} FROM {EVENTS} JOIN dag_run_asset_event c ON c.event_id = e.id WHERE c.dag_id = $1 AND c.run_id = $2
+         ORDER BY e.happened_at, e.id"
+    );
+    Ok(client.query(&query, &[&run.dag_id, &run.run_id]).await?.iter().map(AssetEvent::from).collect())
+}
+
+/// All events of the asset or alias that a task reads, oldest first, without the triggered runs.
+pub async fn events_of(client: &impl GenericClient, reference: &Reference<'_>) -> Result<Vec<AssetEvent>, StoreError> {
+    let (kind, name, uri) = reference.columns();
+    let query = format!(
+        "SELECT {EVENT} FROM {EVENTS} WHERE CASE $1 WHEN 'asset' THEN a.name = $2 AND a.uri = $3 WHEN 'name' THEN a.name = $2
+                               WHEN 'uri' THEN a.uri = $3 ELSE $2 = ANY (e.aliases) END ORDER BY e.happened_at, e.id"
+    );
+    Ok(client.query(&query, &[&kind, &name, &uri]).await?.iter().map(AssetEvent::from).collect())
+}

@@ -1,0 +1,258 @@
+//! Assets in Postgres: their definitions, their events, and the runs that they trigger.
+
+use super::partitions::{self, WAITS_FOR_PARTITIONS};
+use crate::model::dag::Structure;
+use crate::model::keys::RunKey;
+use crate::schedule::asset_condition::{self, Reference, Updated};
+use crate::schedule::timetable::Partition;
+use crate::store::StoreError;
+use crate::store::events::{self, Event};
+use crate::store::run::new_run::{self, BELOW_MAX_ACTIVE_RUNS, NewRun};
+use deadpool_postgres::{ClientWrapper, Transaction};
+use jiff::Timestamp;
+use leoflow_postgres::GenericClient;
+use serde_json::{Map, Value};
+use std::collections::BTreeSet;
+use tokio_postgres::types::Json;
+
+/// Saves the asset references of a DAG's current version: its schedule, and the inlets and outlets of its tasks.
+pub async fn save_references(transaction: &Transaction<'_>, structure: &Structure) -> Result<(), StoreError> {
+    let mut references: Vec<(&str, &'static str, &Value)> = Vec::new();
+    let mut scheduled = Vec::new();
+    if let Some(condition) = &structure.asset_condition {
+        asset_condition::references(condition, &mut scheduled);
+    }
+    references.extend(scheduled.into_iter().map(|value| ("", "schedule", value)));
+    for task in &structure.tasks {
+        references.extend(task.inlets.iter().map(|value| (task.task_id.as_str(), "inlet", value)));
+        references.extend(task.outlets.iter().map(|value| (task.task_id.as_str(), "outlet", value)));
+    }
+    let mut rows = BTreeSet::new();
+    for (task_id, role, value) in references {
+        let Some(reference) = asset_condition::reference(value) else { continue };
+        match reference {
+            Reference::Asset { .. } => drop(save_asset(transaction, &value["asset"]).await?),
+            Reference::Alias(name) => drop(save_alias(transaction, name).await?),
+            _ => {}
+        }
+        let (kind, name, uri) = reference.columns();
+        rows.insert((task_id.to_owned(), role, kind, name.to_owned(), uri.to_owned()));
+    }
+    let columns: [Vec<&str>; 5] = [
+        rows.iter().map(|row| row.0.as_str()).collect(),
+        rows.iter().map(|row| row.1).collect(),
+        rows.iter().map(|row| row.2).collect(),
+        rows.iter().map(|row| row.3.as_str()).collect(),
+        rows.iter().map(|row| row.4.as_str()).collect(),
+    ];
+    let [tasks, roles, kinds, names, uris] = &columns;
+    let query = "
+        WITH wanted AS (
+                SELECT * FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[])
+                     AS wanted (task_id, role, kind, name, uri)),
+             gone AS (
+                DELETE FROM dag_asset d WHERE dag_id = $1 AND NOT EXISTS (
+                    SELECT FROM wanted w
+                    WHERE (d.task_id, d.role, d.kind, d.name, d.uri) = (w.task_id, w.role, w.kind, w.name, w.uri)))
+        INSERT INTO dag_asset (dag_id, task_id, role, kind, name, uri)
+        SELECT $1, task_id, role, kind, name, uri FROM wanted ON CONFLICT DO NOTHING";
+    transaction.execute(query, &[&structure.dag_id, tasks, roles, kinds, names, uris]).await?;
+    Ok(())
+}
+
+/// Creates or updates an asset and returns its id.
+async fn save_asset(client: &impl GenericClient, asset: &Value) -> Result<i64, StoreError> {
+    let text = |name: &str| asset.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let group = asset.get("group").and_then(Value::as_str).unwrap_or("asset");
+    let extra = asset.get("extra").cloned().unwrap_or_else(|| Value::Object(Map::new()));
+    let query = "
+        INSERT INTO asset (name, uri, group_name, extra) VALUES ($1, $2, $3, $4)
+        ON CONFLICT (name, uri) DO UPDATE SET group_name = EXCLUDED.group_name, extra = EXCLUDED.extra,
+            updated_at = CASE WHEN (asset.group_name, asset.extra) = (EXCLUDED.group_name, EXCLUDED.extra)
+                              THEN asset.updated_at ELSE now() END
+        RETURNING id";
+    Ok(client.query_one(query, &[&text("name"), &text("uri"), &group, &Json(extra)]).await?.get(0))
+}
+
+/// Creates an alias if it does not exist, and returns its id.
+async fn save_alias(client: &impl GenericClient, name: &str) -> Result<i64, StoreError> {
+    let query = "INSERT INTO asset_alias (name) VALUES ($1) ON CONFLICT (name) DO UPDATE SET name = EXCLUDED.name
+                 RETURNING id";
+    Ok(client.query_one(query, &[&name]).await?.get(0))
+}
+
+/// Finds the id of the asset that a reference names; `None` for an alias.
+async fn find_asset(client: &impl GenericClient, reference: &Reference<'_>) -> Result<Option<i64>, StoreError> {
+    let (kind, name, uri) = reference.columns();
+    let query = "SELECT id FROM asset WHERE CASE $1 WHEN 'asset' THEN name = $2 AND uri = $3 WHEN 'name' THEN name = $2
+                                                     WHEN 'uri' THEN uri = $3 ELSE false END ORDER BY id LIMIT 1";
+    Ok(client.query_opt(query, &[&kind, &name, &uri]).await?.map(|row| row.get(0)))
+}
+
+/// Adds the asset events that a successful try has reported.
+pub async fn save_events(
+    transaction: &Transaction<'_>,
+    key: &RunKey,
+    task_id: &str,
+    map_index: i32,
+    try_number: i32,
+) -> Result<(), StoreError> {
+    let query = "SELECT t.asset_events, r.partition_key, r.partition_date
+                 FROM task_try t JOIN dag_run r USING (dag_id, run_id)
+                 WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND try_number = $5";
+    let row = transaction.query_opt(query, &[&key.dag_id, &key.run_id, &task_id, &map_index, &try_number]).await?;
+    let Some(row) = row else { return Ok(()) };
+    let Some(Json(Value::Array(reported))) = row.get(0) else { return Ok(()) };
+    let run_partition = row.get::<_, Option<String>>(1).map(|key| Partition { key, date: row.get(2) });
+    for event in &reported {
+        let alias = event.get("alias").and_then(Value::as_str);
+        let asset = match event.get("asset") {
+            Some(asset) => Some(save_asset(transaction, asset).await?),
+            None => match asset_condition::reference(event) {
+                Some(reference) => find_asset(transaction, &reference).await?,
+                None => None,
+            },
+        };
+        let Some(asset) = asset else { continue };
+        let aliases: Vec<&str> = alias.into_iter().collect();
+        if let Some(alias) = alias {
+            let alias = save_alias(transaction, alias).await?;
+            let link = "INSERT INTO asset_alias_asset (alias_id, asset_id) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+            transaction.execute(link, &[&alias, &asset]).await?;
+        }
+        let extra = event.get("extra").cloned().unwrap_or_else(|| Value::Object(Map::new()));
+        let source = Source { run: Some(key), task_id: Some(task_id), map_index };
+        // A task may report another partition than that of its run.
+        let task_partition = event.get("partition_key").and_then(Value::as_str);
+        let partition = match (task_partition, &run_partition) {
+            (Some(key), Some(run_partition)) if key == run_partition.key => Some(run_partition.clone()),
+            (Some(key), _) => Some(Partition { key: key.to_owned(), date: None }),
+            (None, run_partition) => run_partition.clone(),
+        };
+        add_event(transaction, asset, &extra, &source, &aliases, partition.as_ref()).await?;
+    }
+    Ok(())
+}
+
+/// The origin of an event; without a run it did not come from a task.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'a> {
+    pub run: Option<&'a RunKey>,
+    pub task_id: Option<&'a str>,
+    pub map_index: i32,
+}
+
+/// Adds an event of the asset with the id `asset`, and queues it for the DAGs that wait for it. Returns the event's id.
+pub async fn add_event(
+    transaction: &Transaction<'_>,
+    asset: i64,
+    extra: &Value,
+    source: &Source<'_>,
+    aliases: &[&str],
+    partition: Option<&Partition>,
+) -> Result<i64, StoreError> {
+    let (dag_id, run_id) = source.run.map(|run| (run.dag_id.as_str(), run.run_id.as_str())).unzip();
+    let query = "
+        INSERT INTO asset_event (asset_id, extra, source_dag_id, source_run_id, source_task_id, source_map_index, aliases,
+                                 partition_key)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id";
+    let key = partition.map(|partition| &partition.key);
+    let row = transaction
+        .query_one(query, &[&asset, &Json(extra), &dag_id, &run_id, &source.task_id, &source.map_index, &aliases, &key])
+        .await?;
+    let event = row.get(0);
+    // As in Airflow, paused DAGs do not receive events; an event with a partition goes only to DAGs that wait for
+    // partitions.
+    let query = format!(
+        "SELECT DISTINCT s.dag_id, coalesce({WAITS_FOR_PARTITIONS}, false) FROM asset a
+        JOIN dag_asset s ON s.role = 'schedule' AND (
+            s.kind = 'asset' AND s.name = a.name AND s.uri = a.uri OR s.kind = 'name' AND s.name = a.name
+            OR s.kind = 'uri' AND s.uri = a.uri
+            OR s.kind = 'alias' AND EXISTS (SELECT FROM asset_alias_asset l JOIN asset_alias n ON n.id = l.alias_id
+                                            WHERE n.name = s.name AND l.asset_id = a.id))
+        JOIN dag d ON d.dag_id = s.dag_id AND d.is_active AND NOT d.is_paused
+        JOIN dag_version v ON v.id = d.current_version_id
+        WHERE a.id = $1"
+    );
+    let rows = transaction.query(&query, &[&asset]).await?;
+    let (partitioned, unpartitioned): (Vec<_>, Vec<_>) =
+        rows.iter().map(|row| (row.get(0), row.get(1))).partition(|row| row.1);
+    let dag_ids = |list: Vec<(String, bool)>| list.into_iter().map(|row| row.0).collect::<Vec<_>>();
+    if partition.is_none() {
+        let queue = "INSERT INTO asset_queue (asset_id, dag_id) SELECT $1, dag_id FROM unnest($2::text[]) AS d (dag_id)
+                     ON CONFLICT (asset_id, dag_id) DO UPDATE SET created_at = EXCLUDED.created_at";
+        transaction.execute(queue, &[&asset, &dag_ids(unpartitioned)]).await?;
+    }
+    partitions::queue(transaction, asset, event, partition, &dag_ids(partitioned)).await?;
+    events::notify(transaction, &Event::Assets).await?;
+    Ok(event)
+}
+
+/// Creates a run of each DAG whose asset condition is met.
+pub async fn make_runs(client: &mut ClientWrapper) -> Result<(), StoreError> {
+    let transaction = client.transaction().await?;
+    let query = format!(
+        "
+        SELECT d.dag_id, v.id, v.structure FROM dag d JOIN dag_version v ON v.id = d.current_version_id
+        WHERE d.is_active AND NOT d.is_paused AND EXISTS (SELECT FROM asset_queue q WHERE q.dag_id = d.dag_id)
+          AND NOT EXISTS (SELECT FROM import_error e WHERE e.filename = d.fileloc)
+          AND {BELOW_MAX_ACTIVE_RUNS}
+        ORDER BY d.dag_id FOR UPDATE OF d SKIP LOCKED"
+    );
+    for row in transaction.query(&query, &[]).await? {
+        let Json(structure): Json<Structure> = row.get(2);
+        let Some(condition) = &structure.asset_condition else { continue };
+        let queued = "
+            SELECT a.name, a.uri, q.created_at, coalesce(array_agg(n.name) FILTER (WHERE n.name IS NOT NULL), '{}')
+            FROM asset_queue q JOIN asset a ON a.id = q.asset_id
+            LEFT JOIN asset_alias_asset l ON l.asset_id = a.id LEFT JOIN asset_alias n ON n.id = l.alias_id
+            WHERE q.dag_id = $1 GROUP BY a.name, a.uri, q.created_at";
+        let queued: Vec<(String, String, Timestamp, Vec<String>)> = transaction
+            .query(queued, &[&structure.dag_id])
+            .await?
+            .iter()
+            .map(|row| (row.get(0), row.get(1), row.get(2), row.get(3)))
+            .collect();
+        let updated: Vec<Updated<'_>> =
+            queued.iter().map(|(name, uri, _, aliases)| Updated { name, uri, aliases }).collect();
+        let Some(newest) = queued.iter().map(|row| row.2).max() else { continue };
+        if asset_condition::is_met_by(condition, &updated) {
+            make_run(&transaction, &structure, row.get(1), newest).await?;
+        }
+    }
+    transaction.commit().await?;
+    Ok(())
+}
+
+/// Creates the run of a DAG with the asset events that triggered it. `newest` is the time of its newest queued update.
+async fn make_run(
+    transaction: &Transaction<'_>,
+    structure: &Structure,
+    version_id: i64,
+    newest: Timestamp,
+) -> Result<(), StoreError> {
+    let dag_id = &structure.dag_id;
+    let run = NewRun::of_assets(dag_id, version_id, newest, None);
+    // The events since the last asset-triggered run. For the first run: those since the DAG began to wait for its
+    // assets, or all with catchup.
+    let events = "
+        INSERT INTO dag_run_asset_event (dag_id, run_id, event_id)
+        SELECT DISTINCT $1, $2, e.id FROM dag_asset s
+        JOIN asset a ON s.kind = 'asset' AND s.name = a.name AND s.uri = a.uri OR s.kind = 'name' AND s.name = a.name
+             OR s.kind = 'uri' AND s.uri = a.uri
+             OR s.kind = 'alias' AND EXISTS (SELECT FROM asset_alias_asset l JOIN asset_alias n ON n.id = l.alias_id
+                                             WHERE n.name = s.name AND l.asset_id = a.id)
+        JOIN asset_event e ON e.asset_id = a.id
+        WHERE s.dag_id = $1 AND s.role = 'schedule' AND e.happened_at <= $3
+          AND e.happened_at > coalesce(
+              (SELECT max(run_after) FROM dag_run WHERE dag_id = $1 AND run_type = 'asset_triggered' AND run_after < $3),
+              CASE WHEN $4 THEN '-infinity'::timestamptz
+                   ELSE (SELECT min(created_at) FROM dag_asset WHERE dag_id = $1 AND role = 'schedule') END)";
+    if new_run::insert(transaction, &run, structure).await? {
+        transaction.execute(events, &[dag_id, &run.key.run_id, &newest, &structure.catchup]).await?;
+    }
+    // Updates that were queued after `newest` belong to the next run.
+    let delete_read = "DELETE FROM asset_queue WHERE dag_id = $1 AND created_at <= $2";
+    transaction.execute(delete_read, &[dag_id, &newest]).await?;
+    Ok(())
+}

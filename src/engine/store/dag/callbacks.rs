@@ -1,0 +1,59 @@
+//! The queue of DAG-level callbacks: code of a DAG file that is called when a run has ended.
+
+use crate::model::keys::RunKey;
+use crate::store::StoreError;
+use crate::store::events::{self, Event};
+use deadpool_postgres::Transaction;
+use jiff::Timestamp;
+use leoflow_postgres::GenericClient;
+use serde_json::{Value, json};
+use tokio_postgres::types::Json;
+
+/// Queues the callback for a run that has ended in `state`, together with a task that decided that state.
+pub async fn add(transaction: &Transaction<'_>, run: &RunKey, state: &str, reason: &str) -> Result<(), StoreError> {
+    let query = "
+        INSERT INTO dag_callback (dag_id, run_id, state, reason, task_id, map_index)
+        SELECT $1, $2, $3, $4, ti.task_id, coalesce(ti.map_index, -1)
+        FROM (SELECT 1) one LEFT JOIN LATERAL (
+            SELECT task_id, map_index FROM task_instance
+            WHERE dag_id = $1 AND run_id = $2 AND (state = $3 OR $4 IN ('timed_out', 'all_tasks_deadlocked'))
+            ORDER BY end_date DESC NULLS LAST, task_id LIMIT 1) ti ON true";
+    transaction.execute(query, &[&run.dag_id, &run.run_id, &state, &reason]).await?;
+    events::notify(transaction, &Event::Callback).await?;
+    Ok(())
+}
+
+/// A queued callback.
+#[derive(Debug)]
+pub struct Callback {
+    pub run: RunKey,
+    pub version_id: Option<i64>,
+    /// A JSON object with the context for the callback's Python process.
+    pub spec: Value,
+}
+
+/// Removes the oldest callback from the queue, except those of the DAGs in `busy`. The caller must run it.
+pub async fn take(client: &impl GenericClient, busy: &[&str]) -> Result<Option<Callback>, StoreError> {
+    let query = "
+        WITH taken AS (DELETE FROM dag_callback WHERE id = (
+            SELECT id FROM dag_callback WHERE dag_id <> ALL ($1) ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING *)
+        SELECT t.*, r.dag_version_id, r.run_type, r.conf, r.logical_date, r.data_interval_start,
+               r.data_interval_end, r.run_after, r.start_date, coalesce(ti.try_number, 0) AS try_number,
+               coalesce(ti.max_tries, 0) AS max_tries
+        FROM taken t JOIN dag_run r USING (dag_id, run_id)
+        LEFT JOIN task_instance ti USING (dag_id, run_id, task_id, map_index)";
+    let Some(row) = client.query_opt(query, &[&busy]).await? else { return Ok(None) };
+    let time = |name: &str| row.get::<_, Option<Timestamp>>(name);
+    let Json(conf): Json<Value> = row.get("conf");
+    let run = RunKey { dag_id: row.get("dag_id"), run_id: row.get("run_id") };
+    let spec = json!({
+        "dag_id": run.dag_id, "run_id": run.run_id, "state": row.get::<_, String>("state"),
+        "reason": row.get::<_, String>("reason"), "task_id": row.get::<_, Option<String>>("task_id"),
+        "map_index": row.get::<_, i32>("map_index"), "try_number": row.get::<_, i32>("try_number"),
+        "max_tries": row.get::<_, i32>("max_tries"), "run_type": row.get::<_, String>("run_type"), "conf": conf,
+        "logical_date": time("logical_date"), "data_interval_start": time("data_interval_start"),
+        "data_interval_end": time("data_interval_end"), "run_after": time("run_after"),
+        "run_start_date": time("start_date"),
+    });
+    Ok(Some(Callback { run, version_id: row.get("dag_version_id"), spec }))
+}

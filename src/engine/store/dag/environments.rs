@@ -1,0 +1,77 @@
+//! The locked Python environments of DAG versions.
+
+use crate::store::StoreError;
+use jiff::Timestamp;
+use leoflow_postgres::GenericClient;
+use leoflow_python::environments::{Declared, Lock};
+use tokio_postgres::Row;
+use tokio_postgres::types::Json;
+
+fn read(row: &Row) -> Lock {
+    let Json(declared): Json<Declared> = row.get("declared");
+    Lock { declared, python: row.get("python"), text: row.get("lock") }
+}
+
+/// Returns the lock that was last chosen for these inputs, `None` if there is none.
+pub async fn chosen(client: &impl GenericClient, inputs: &str) -> Result<Option<Lock>, StoreError> {
+    let query = "SELECT e.* FROM environment_choice c JOIN environment e USING (hash) WHERE c.inputs = $1";
+    Ok(client.query_opt(query, &[&inputs]).await?.as_ref().map(read))
+}
+
+pub async fn get(client: &impl GenericClient, hash: &str) -> Result<Lock, StoreError> {
+    let row = client.query_opt("SELECT * FROM environment WHERE hash = $1", &[&hash]).await?;
+    row.as_ref().map(read).ok_or_else(|| StoreError::NotFound { what: "environment", id: hash.to_owned() })
+}
+
+/// Stores a lock and makes it the current choice for these inputs.
+pub async fn choose(client: &impl GenericClient, inputs: &str, lock: &Lock) -> Result<(), StoreError> {
+    let query = "
+        WITH kept AS (INSERT INTO environment (hash, declared, python, lock) VALUES ($1, $2, $3, $4)
+                      ON CONFLICT (hash) DO NOTHING)
+        INSERT INTO environment_choice (inputs, hash) VALUES ($5, $1)
+        ON CONFLICT (inputs) DO UPDATE SET hash = EXCLUDED.hash, chosen_at = now()";
+    let hash = lock.hash();
+    client.execute(query, &[&hash, &Json(&lock.declared), &lock.python, &lock.text, &inputs]).await?;
+    Ok(())
+}
+
+/// A stored environment.
+#[derive(Debug)]
+pub struct StoredEnvironment {
+    pub hash: String,
+    pub lock: Lock,
+    pub created_at: Timestamp,
+    /// Active DAGs whose current version uses the environment, and their files, relative to the workspace.
+    pub dags: Vec<String>,
+    pub files: Vec<String>,
+}
+
+/// Returns all stored environments, newest first.
+pub async fn all(client: &impl GenericClient) -> Result<Vec<StoredEnvironment>, StoreError> {
+    let query = "
+        SELECT e.*, used.* FROM environment e CROSS JOIN LATERAL (
+            SELECT coalesce(array_agg(d.dag_id ORDER BY d.dag_id), '{}') AS dags,
+                   coalesce(array_agg(DISTINCT d.relative_fileloc), '{}') AS files
+            FROM dag d JOIN dag_version v ON v.id = d.current_version_id
+            WHERE v.environment = e.hash AND d.is_active) used
+        ORDER BY e.created_at DESC, e.hash";
+    let stored = |row: &Row| StoredEnvironment {
+        hash: row.get("hash"),
+        lock: read(row),
+        created_at: row.get("created_at"),
+        dags: row.get("dags"),
+        files: row.get("files"),
+    };
+    Ok(client.query(query, &[]).await?.iter().map(stored).collect())
+}
+
+/// Hashes of the environments used by the current version of an active DAG or by an unfinished run.
+pub async fn in_use(client: &impl GenericClient) -> Result<Vec<String>, StoreError> {
+    let query = "
+        SELECT environment FROM dag_version v WHERE environment IS NOT NULL AND (
+            EXISTS (SELECT FROM dag d WHERE d.current_version_id = v.id AND d.is_active)
+            OR EXISTS (SELECT FROM dag_run r WHERE r.dag_version_id = v.id AND r.dag_id = v.dag_id
+                       AND r.state IN ('queued', 'running')))
+        GROUP BY environment";
+    Ok(client.query(query, &[]).await?.iter().map(|row| row.get(0)).collect())
+}

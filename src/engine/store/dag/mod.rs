@@ -1,0 +1,8 @@
+//! DAGs, their versions and environments.
+
+pub mod callbacks;
+pub mod dag_facts;
+pub mod dags;
+pub mod environments;
+pub mod structures;
+pub mod versions;

@@ -1,0 +1,81 @@
+//! DAG versions. A version is the DAG that a file defined at some time.
+
+use crate::model::dag::Structure;
+use crate::store::StoreError;
+use crate::store::list::listing::{Column, ListPage, Listing, Source};
+use jiff::Timestamp;
+use leoflow_postgres::GenericClient;
+use serde_json::{Map, Value};
+use tokio_postgres::Row;
+use tokio_postgres::types::Json;
+
+/// Identifies a DAG version, for lists.
+#[derive(Debug, Clone)]
+pub struct VersionName {
+    pub dag_id: String,
+    pub number: i32,
+    pub created_at: Timestamp,
+}
+
+/// SQL columns of the version `v` that [`VersionName::read`] reads.
+pub const VERSION_NAME: &str = "v.version_number, v.created_at AS version_created_at";
+
+impl VersionName {
+    /// Returns `None` if the row has no version.
+    pub fn read(row: &Row) -> Option<Self> {
+        let number = row.get::<_, Option<i32>>("version_number")?;
+        Some(Self { dag_id: row.get("dag_id"), number, created_at: row.get("version_created_at") })
+    }
+}
+
+/// A page of DAG versions.
+pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<ListPage<VersionName>, StoreError> {
+    let columns = format!("v.dag_id, {VERSION_NAME}");
+    let page = listing
+        .fetch(client, &Source::new(&columns, "dag_version v", &[Column::whole("v.id")]), VersionName::read)
+        .await?;
+    let missing = || StoreError::Invalid("a DAG version has no number".to_owned());
+    page.map(|version| version.ok_or_else(missing)).transpose()
+}
+
+/// Finds the version of a DAG with this number.
+pub async fn named(client: &impl GenericClient, dag_id: &str, number: i32) -> Result<Option<VersionName>, StoreError> {
+    let query = format!("SELECT v.dag_id, {VERSION_NAME} FROM dag_version v WHERE dag_id = $1 AND version_number = $2");
+    Ok(client.query_opt(&query, &[&dag_id, &number]).await?.as_ref().and_then(VersionName::read))
+}
+
+/// The structure and sources of a version.
+pub struct Version {
+    pub structure: crate::model::dag::Structure,
+    pub relative_fileloc: String,
+    pub sources: Map<String, Value>,
+    /// Hash of the Python environment that its code runs with; `None` for the default interpreter.
+    pub environment: Option<String>,
+}
+
+pub async fn version(client: &impl GenericClient, id: i64) -> Result<Version, StoreError> {
+    let query = "SELECT structure, relative_fileloc, sources, environment FROM dag_version WHERE id = $1";
+    let row = client
+        .query_opt(query, &[&id])
+        .await?
+        .ok_or_else(|| StoreError::NotFound { what: "dag version", id: id.to_string() })?;
+    let Json(structure) = row.get("structure");
+    let Json(sources) = row.get("sources");
+    Ok(Version {
+        structure,
+        relative_fileloc: row.get("relative_fileloc"),
+        sources,
+        environment: row.get("environment"),
+    })
+}
+
+/// The structure of a DAG in that version.
+pub async fn structure(
+    client: &impl GenericClient,
+    dag_id: &str,
+    number: i32,
+) -> Result<Option<Structure>, StoreError> {
+    let query = "SELECT structure FROM dag_version WHERE dag_id = $1 AND version_number = $2";
+    let row = client.query_opt(query, &[&dag_id, &number]).await?;
+    Ok(row.map(|row| row.get::<_, Json<Structure>>(0).0))
+}

@@ -1,0 +1,116 @@
+//! The work that waits to run: queued runs, and task instances that wait for a slot, for the agent (the process that
+//! runs tasks) or for their next try.
+
+use crate::store::StoreError;
+use jiff::Timestamp;
+use leoflow_postgres::GenericClient;
+use std::time::Duration;
+use tokio_postgres::Row;
+
+/// Ends each further statement of the transaction that takes longer than `limit`.
+pub async fn limit_statement_time(transaction: &impl GenericClient, limit: Duration) -> Result<(), StoreError> {
+    let milliseconds = limit.as_millis().to_string();
+    transaction.query_one("SELECT set_config('statement_timeout', $1, true)", &[&milliseconds]).await?;
+    Ok(())
+}
+
+/// Maximum number of groups of each kind that are returned, the largest first.
+const MAX_GROUPS: i64 = 20;
+
+/// Task instances of one DAG in the state `scheduled`: their dependencies are met, and they wait for slots of a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScheduledTasks {
+    pub dag_id: String,
+    pub pool: String,
+    pub is_paused: bool,
+    pub is_run_running: bool,
+    /// Number of slots that the smallest of them needs.
+    pub pool_slots: i32,
+    pub count: i64,
+    /// When the first of them was scheduled.
+    pub since: Option<Timestamp>,
+}
+
+/// Runs of one DAG that have not started, all for the same reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueuedRuns {
+    pub dag_id: String,
+    pub is_paused: bool,
+    /// False when no file defines the DAG any more.
+    pub is_active: bool,
+    pub is_backfill_paused: bool,
+    /// True when the runs are not yet due.
+    pub is_later: bool,
+    pub count: i64,
+    /// When the first of the runs is due.
+    pub run_after: Timestamp,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Backlog {
+    pub scheduled: Vec<ScheduledTasks>,
+    pub runs: Vec<QueuedRuns>,
+    /// Number of task instances that have their slots and wait for the agent, and when the first was queued.
+    pub queued: i64,
+    pub queued_since: Option<Timestamp>,
+    /// Number of task instances that wait for a retry or the next poke of a sensor, and when the first is due.
+    pub due: i64,
+    pub next_due: Option<Timestamp>,
+}
+
+/// Reads the backlog. Each query uses a partial index of unfinished work, so finished history costs nothing.
+pub async fn backlog(client: &impl GenericClient, now: Timestamp) -> Result<Backlog, StoreError> {
+    let counts = "
+        SELECT q.count AS queued, q.since AS queued_since, w.count AS due, w.next AS next_due
+        FROM (SELECT count(*), min(queued_at) AS since FROM task_instance WHERE state = 'queued') q
+        CROSS JOIN (SELECT count(*), min(due_at) AS next FROM task_instance WHERE due_at IS NOT NULL) w";
+    let counts = client.query_one(counts, &[]).await?;
+    Ok(Backlog {
+        scheduled: scheduled(client).await?,
+        runs: runs(client, now).await?,
+        queued: counts.get("queued"),
+        queued_since: counts.get("queued_since"),
+        due: counts.get("due"),
+        next_due: counts.get("next_due"),
+    })
+}
+
+async fn scheduled(client: &impl GenericClient) -> Result<Vec<ScheduledTasks>, StoreError> {
+    let query = "
+        SELECT ti.dag_id, ti.pool, d.is_paused, (r.state = 'running') IS TRUE AS is_run_running,
+               min(ti.pool_slots) AS pool_slots, count(*) AS count, min(ti.scheduled_at) AS since
+        FROM task_instance ti JOIN dag_run r ON (r.dag_id, r.run_id) = (ti.dag_id, ti.run_id)
+        JOIN dag d ON d.dag_id = ti.dag_id
+        WHERE ti.state = 'scheduled' GROUP BY 1, 2, 3, 4 ORDER BY count(*) DESC, 1, 2 LIMIT $1";
+    let read = |row: &Row| ScheduledTasks {
+        dag_id: row.get("dag_id"),
+        pool: row.get("pool"),
+        is_paused: row.get("is_paused"),
+        is_run_running: row.get("is_run_running"),
+        pool_slots: row.get("pool_slots"),
+        count: row.get("count"),
+        since: row.get("since"),
+    };
+    Ok(client.query(query, &[&MAX_GROUPS]).await?.iter().map(read).collect())
+}
+
+async fn runs(client: &impl GenericClient, now: Timestamp) -> Result<Vec<QueuedRuns>, StoreError> {
+    // As in `scheduler::advance::begin_runs`: a run that was due when it was queued stays due if the clock is set back.
+    let query = "
+        SELECT r.dag_id, d.is_paused, d.is_active,
+               coalesce(b.is_paused AND b.completed_at IS NULL, false) AS is_backfill_paused,
+               r.run_after > $1 AND r.run_after > r.queued_at AS is_later,
+               count(*) AS count, min(r.run_after) AS run_after
+        FROM dag_run r JOIN dag d ON d.dag_id = r.dag_id LEFT JOIN backfill b ON b.id = r.backfill_id
+        WHERE r.state = 'queued' GROUP BY 1, 2, 3, 4, 5 ORDER BY count(*) DESC, 1, 4, 5 LIMIT $2";
+    let read = |row: &Row| QueuedRuns {
+        dag_id: row.get("dag_id"),
+        is_paused: row.get("is_paused"),
+        is_active: row.get("is_active"),
+        is_backfill_paused: row.get("is_backfill_paused"),
+        is_later: row.get("is_later"),
+        count: row.get("count"),
+        run_after: row.get("run_after"),
+    };
+    Ok(client.query(query, &[&now, &MAX_GROUPS]).await?.iter().map(read).collect())
+}

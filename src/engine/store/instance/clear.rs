@@ -1,0 +1,229 @@
+//! Clears task instances, so that they run again.
+
+use super::relatives::{Direction, InstanceSet, Relatives};
+use crate::model::dag::Task;
+use crate::model::keys::{InstanceKey, RunKey};
+use crate::model::state::TaskState;
+use crate::planner::graph::Graph;
+use crate::store::dag::dags::{self, Dag};
+use crate::store::events::{self, Event};
+use crate::store::run::lengths;
+use crate::store::run::new_run;
+use crate::store::run::runs;
+use crate::store::{ReadFor, StoreError};
+use deadpool_postgres::Transaction;
+use leoflow_postgres::GenericClient;
+use std::collections::HashMap;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+/// Selects the task instances of a run to clear.
+#[derive(Debug, Default)]
+pub struct Selection {
+    /// Task ids, with a map index to select a single instance; empty selects all.
+    pub tasks: Vec<(String, Option<i32>)>,
+    /// Also selects all upstream instances, or all downstream instances.
+    pub upstream: bool,
+    pub downstream: bool,
+    /// Selects only failed instances or, together with `only_running`, failed and running ones.
+    pub only_failed: bool,
+    pub only_running: bool,
+    /// Tasks that are never cleared.
+    pub except: Vec<String>,
+    /// True to leave a finished run finished instead of requeueing it.
+    pub leaves_run: bool,
+}
+
+impl Selection {
+    fn includes_state(&self, state: Option<&str>) -> bool {
+        let matches_failed = self.only_failed && matches!(state, Some("failed" | "upstream_failed"));
+        let matches_running = self.only_running && state == Some("running");
+        (!self.only_failed && !self.only_running) || matches_failed || matches_running
+    }
+}
+
+/// A selection with the DAG that it applies to, shared by all runs.
+pub struct Clearing<'a> {
+    selection: &'a Selection,
+    pub dag: Dag,
+    graph: Graph,
+}
+
+impl<'a> Clearing<'a> {
+    /// Loads the DAG's current version, with which the cleared runs will continue.
+    pub async fn load(client: &impl GenericClient, dag_id: &str, selection: &'a Selection) -> Result<Self, StoreError> {
+        let dag = dags::get(client, dag_id).await?;
+        let graph = Graph::new((*dag.structure).clone());
+        Ok(Self { selection, dag, graph })
+    }
+
+    /// Returns the instances of a run to clear. Removed instances are included: the list that they belong to may have
+    /// grown when they run, and the planner removes surplus instances again.
+    pub async fn select(&self, client: &impl GenericClient, key: &RunKey) -> Result<Vec<InstanceKey>, StoreError> {
+        let has_single_instance =
+            self.selection.tasks.iter().any(|(_, map_index)| map_index.is_some_and(|map_index| map_index >= 0));
+        let lengths = if has_single_instance && (self.selection.upstream || self.selection.downstream) {
+            lengths::of_run(client, key, &self.graph).await?
+        } else {
+            HashMap::new()
+        };
+        let chosen = with_relatives(self.selection, &Relatives { graph: &self.graph, lengths: &lengths });
+        let query = "
+            SELECT task_id, map_index, state FROM task_instance
+            WHERE dag_id = $1 AND run_id = $2 ORDER BY task_id, map_index";
+        let rows = client.query(query, &[&key.dag_id, &key.run_id]).await?;
+        let selected = rows.iter().filter(|row| self.is_selected(&chosen, row.get(0), row.get(1), row.get(2)));
+        let instance_key = |row: &Row| InstanceKey { run: key.clone(), task_id: row.get(0), map_index: row.get(1) };
+        Ok(selected.map(instance_key).collect())
+    }
+
+    fn is_selected(&self, chosen: &InstanceSet, task_id: &str, map_index: i32, state: Option<&str>) -> bool {
+        let selection = self.selection;
+        let is_chosen = match self.graph.task_index(task_id) {
+            _ if selection.tasks.is_empty() => true,
+            Some(task_index) => chosen.contains(task_index, map_index),
+            // The DAG no longer has the task, so it is selected only by name.
+            None => {
+                selection.tasks.iter().any(|(id, index)| id == task_id && index.is_none_or(|index| index == map_index))
+            }
+        };
+        let is_task_gone = state == Some("removed") && self.graph.task_index(task_id).is_none();
+        is_chosen
+            && !is_task_gone
+            && selection.includes_state(state)
+            && !selection.except.iter().any(|id| id == task_id)
+    }
+
+    /// Clears the selected instances of a run and moves the run to the DAG's current version. The caller must have
+    /// locked the run before it selected them.
+    pub async fn clear(
+        &self,
+        transaction: &Transaction<'_>,
+        key: &RunKey,
+        chosen: &[InstanceKey],
+    ) -> Result<(), StoreError> {
+        let run = runs::get(transaction, key, ReadFor::Update).await?;
+        if Some(self.dag.version_id) != run.version_id {
+            take_version(transaction, &run, &self.dag).await?;
+        }
+        if !chosen.is_empty() {
+            self.reset(transaction, key, chosen).await?;
+        }
+        runs::bump_revision(transaction, key).await?;
+        if run.state.is_finished() && !chosen.is_empty() && !self.selection.leaves_run {
+            runs::requeue(transaction, key).await?;
+        }
+        notify_cleared(transaction, key).await
+    }
+
+    /// Resets the instances to no state, with the retries and pools of the current version. Running instances become
+    /// `restarting`, and instances whose task is gone become `removed`.
+    async fn reset(
+        &self,
+        transaction: &Transaction<'_>,
+        key: &RunKey,
+        chosen: &[InstanceKey],
+    ) -> Result<(), StoreError> {
+        let tasks: HashMap<&str, &Task> =
+            self.dag.structure.tasks.iter().map(|task| (task.task_id.as_str(), task)).collect();
+        let ids: Vec<&str> = chosen.iter().map(|instance| instance.task_id.as_str()).collect();
+        let map_indexes: Vec<i32> = chosen.iter().map(|instance| instance.map_index).collect();
+        let task = |id: &&str| tasks.get(id).copied();
+        let retries = |task: &Task| i32::try_from(task.retries).unwrap_or(i32::MAX);
+        let retries: Vec<i32> = ids.iter().map(|id| task(id).map_or(0, retries)).collect();
+        let pools: Vec<Option<&str>> = ids.iter().map(|id| task(id).map(Task::pool)).collect();
+        let slots: Vec<i32> = ids.iter().map(|id| task(id).map_or(1, |task| task.pool_slots)).collect();
+        let weights: Vec<i32> = ids.iter().map(|id| task(id).map_or(1, |task| task.weight)).collect();
+        let query = "
+            UPDATE task_instance ti SET due_at = NULL,
+                   -- An instance that waited without a process has not started.
+                   start_date = CASE WHEN state = 'up_for_reschedule' AND end_date IS NULL THEN NULL ELSE start_date END,
+                   max_tries = least(try_number::bigint + greatest(retries, 0), 2147483646),
+                   pool = coalesce(new_pool, pool), pool_slots = new_slots, priority_weight = new_weight,
+                   state = CASE WHEN state IN ('running', 'restarting') THEN 'restarting'
+                                -- The DAG no longer has the task, so there is no pool either.
+                                WHEN new_pool IS NULL THEN 'removed' END
+            FROM unnest($3::text[], $4::integer[], $5::integer[], $6::text[], $7::integer[], $8::integer[])
+                 AS chosen (id, at, retries, new_pool, new_slots, new_weight)
+            WHERE dag_id = $1 AND run_id = $2 AND task_id = id AND map_index = at";
+        let parameters: [&(dyn ToSql + Sync); 8] =
+            [&key.dag_id, &key.run_id, &ids, &map_indexes, &retries, &pools, &slots, &weights];
+        transaction.execute(query, &parameters).await?;
+        Ok(())
+    }
+}
+
+/// Returns the named instances, the requested upstream and downstream instances, and the setups and teardowns that all
+/// of these need. As in Airflow, with both directions the instances downstream of upstream instances are included.
+fn with_relatives(selection: &Selection, relatives: &Relatives<'_>) -> InstanceSet {
+    let mut chosen =
+        InstanceSet::named(relatives.graph, selection.tasks.iter().map(|(id, map_index)| (id.as_str(), *map_index)));
+    if selection.upstream {
+        chosen.extend(relatives.related_to(&chosen, Direction::Up));
+    }
+    if selection.downstream {
+        chosen.extend(relatives.related_to(&chosen, Direction::Down));
+    }
+    chosen.extend(relatives.setups(&chosen));
+    chosen
+}
+
+/// Clears the selected instances of one run and returns them.
+pub async fn clear(
+    transaction: &Transaction<'_>,
+    key: &RunKey,
+    selection: &Selection,
+) -> Result<Vec<InstanceKey>, StoreError> {
+    runs::lock(transaction, std::slice::from_ref(key)).await?;
+    let clearing = Clearing::load(transaction, &key.dag_id, selection).await?;
+    let chosen = clearing.select(transaction, key).await?;
+    clearing.clear(transaction, key, &chosen).await?;
+    Ok(chosen)
+}
+
+async fn notify_cleared(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), StoreError> {
+    for event in [Event::Stop, Event::Sweep, Event::Plan(key.clone()), Event::Changed(key.clone())] {
+        events::notify(transaction, &event).await?;
+    }
+    Ok(())
+}
+
+/// Ids of the tasks of the DAG's current version for which `add_new_tasks` would add instances, sorted.
+pub async fn new_tasks(client: &impl GenericClient, key: &RunKey) -> Result<Vec<String>, StoreError> {
+    let dag = dags::get(client, &key.dag_id).await?;
+    let run = runs::get(client, key, ReadFor::Reading).await?;
+    let is_backfill = run.backfill_id.is_some();
+    let mut task_ids = new_run::missing(client, key, &dag.structure, run.logical_date, is_backfill).await?;
+    task_ids.sort();
+    task_ids.dedup();
+    Ok(task_ids)
+}
+
+/// Adds instances to a run for tasks that its DAG has gained since, without clearing other instances.
+pub async fn add_new_tasks(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), StoreError> {
+    let run = runs::get(transaction, key, ReadFor::Update).await?;
+    if new_tasks(transaction, key).await?.is_empty() {
+        return Ok(());
+    }
+    take_version(transaction, &run, &dags::get(transaction, &key.dag_id).await?).await?;
+    runs::bump_revision(transaction, key).await?;
+    if run.state.is_finished() {
+        runs::requeue(transaction, key).await?;
+    }
+    notify_cleared(transaction, key).await
+}
+
+/// Moves the run to the DAG's current version: new tasks get instances, missing tasks are marked removed.
+async fn take_version(transaction: &Transaction<'_>, run: &runs::Run, dag: &Dag) -> Result<(), StoreError> {
+    let key = &run.key;
+    let ids: Vec<&str> = dag.structure.tasks.iter().map(|task| task.task_id.as_str()).collect();
+    let set_version = "UPDATE dag_run SET dag_version_id = $3 WHERE dag_id = $1 AND run_id = $2";
+    transaction.execute(set_version, &[&key.dag_id, &key.run_id, &dag.version_id]).await?;
+    let mark_removed = "UPDATE task_instance SET state = $4, due_at = NULL
+                WHERE dag_id = $1 AND run_id = $2 AND task_id <> ALL ($3) AND state IS DISTINCT FROM 'running'";
+    transaction.execute(mark_removed, &[&key.dag_id, &key.run_id, &ids, &TaskState::Removed.as_str()]).await?;
+    let restore = "UPDATE task_instance SET state = NULL
+                WHERE dag_id = $1 AND run_id = $2 AND task_id = ANY ($3) AND state = 'removed'";
+    transaction.execute(restore, &[&key.dag_id, &key.run_id, &ids]).await?;
+    new_run::add_instances(transaction, key, &dag.structure, run.logical_date, run.backfill_id.is_some()).await
+}

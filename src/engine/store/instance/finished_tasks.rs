@@ -1,0 +1,41 @@
+//! Counts of finished task instances over time, for the chart on the status page.
+
+use crate::store::StoreError;
+use jiff::{SignedDuration, Timestamp};
+use leoflow_postgres::GenericClient;
+
+/// How long before the range an instance may have started. An instance that started earlier is not counted, because the
+/// query uses an index on `(state, start_date)` and there is none on `end_date`.
+const LONGEST_RUN: SignedDuration = SignedDuration::from_hours(24);
+
+/// Task instances that finished within one interval. Only the last try of each counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FinishedTasks {
+    /// Number of the interval; 0 begins at the start of the range.
+    pub interval: i64,
+    pub succeeded: i64,
+    pub failed: i64,
+}
+
+/// Counts the task instances that finished from `start` on and before `end`, per interval of the given length.
+/// Intervals without any are left out.
+pub async fn per_interval(
+    client: &impl GenericClient,
+    (start, end): (Timestamp, Timestamp),
+    length: SignedDuration,
+) -> Result<Vec<FinishedTasks>, StoreError> {
+    let query = "
+        SELECT floor(extract(epoch FROM end_date - $1::timestamptz)::float8 / $3::float8)::bigint AS interval,
+               count(*) FILTER (WHERE state = 'success') AS succeeded, count(*) FILTER (WHERE state = 'failed') AS failed
+        FROM task_instance
+        WHERE state IN ('success', 'failed') AND start_date >= $4 AND end_date >= $1 AND end_date < $2
+        GROUP BY 1 ORDER BY 1";
+    let earliest = start.checked_sub(LONGEST_RUN).unwrap_or(start);
+    let rows = client.query(query, &[&start, &end, &length.as_secs_f64(), &earliest]).await?;
+    let read = |row: &tokio_postgres::Row| FinishedTasks {
+        interval: row.get("interval"),
+        succeeded: row.get("succeeded"),
+        failed: row.get("failed"),
+    };
+    Ok(rows.iter().map(read).collect())
+}

@@ -1,0 +1,135 @@
+//! Task instances of many runs, summarized by task, for the grid of the UI.
+
+use crate::model::keys::RunKey;
+use crate::model::state::TaskState;
+use crate::store::StoreError;
+use crate::store::dag::structures::VersionKey;
+use jiff::Timestamp;
+use leoflow_postgres::GenericClient;
+use std::collections::HashMap;
+use tokio_postgres::Row;
+
+/// Number of instances in each state, and without a state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StateCounts([u32; TaskState::ALL.len() + 1]);
+
+impl StateCounts {
+    fn index_of(state: Option<TaskState>) -> usize {
+        state.map_or(TaskState::ALL.len(), |state| state as usize)
+    }
+
+    pub fn add(&mut self, state: Option<TaskState>) {
+        self.0[Self::index_of(state)] += 1;
+    }
+
+    pub fn count(&self, state: Option<TaskState>) -> u32 {
+        self.0[Self::index_of(state)]
+    }
+
+    /// The states that occur, with their counts.
+    pub fn iter(&self) -> impl Iterator<Item = (Option<TaskState>, u32)> + '_ {
+        let all = TaskState::ALL.iter().copied().map(Some).chain([None]);
+        all.zip(self.0).filter(|(_, count)| *count > 0)
+    }
+}
+
+/// Summary of one task in one run.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Summary {
+    pub states: StateCounts,
+    pub min_start_date: Option<Timestamp>,
+    pub max_end_date: Option<Timestamp>,
+    pub has_note: bool,
+}
+
+impl Summary {
+    /// Adds the instances of another summary.
+    pub fn merge(&mut self, other: &Self) {
+        self.states.0.iter_mut().zip(other.states.0).for_each(|(count, added)| *count += added);
+        self.min_start_date = self.min_start_date.into_iter().chain(other.min_start_date).min();
+        self.max_end_date = self.max_end_date.into_iter().chain(other.max_end_date).max();
+        self.has_note |= other.has_note;
+    }
+}
+
+/// The DAG version of a run.
+#[derive(Debug, Clone, Copy)]
+pub struct Version {
+    pub key: VersionKey,
+    pub number: i32,
+}
+
+/// The versions of these runs, by run id; runs without a known version are left out.
+pub async fn versions(
+    client: &impl GenericClient,
+    dag_id: &str,
+    run_ids: &[String],
+) -> Result<HashMap<String, Version>, StoreError> {
+    let query = "SELECT r.run_id, v.id, v.created_at, v.version_number FROM dag_run r JOIN dag_version v ON v.id = r.dag_version_id
+                 WHERE r.dag_id = $1 AND r.run_id = ANY ($2)";
+    let rows = client.query(query, &[&dag_id, &run_ids]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), Version { key: (row.get(1), row.get(2)), number: row.get(3) })).collect())
+}
+
+/// The task instances of a run.
+#[derive(Debug)]
+pub struct Instances(Vec<Row>);
+
+impl Instances {
+    pub async fn load(client: &impl GenericClient, dag_id: &str, run_id: &str) -> Result<Self, StoreError> {
+        let query = "SELECT task_id, state, start_date, end_date, note IS NOT NULL
+                     FROM task_instance WHERE dag_id = $1 AND run_id = $2";
+        Ok(Self(client.query(query, &[&dag_id, &run_id]).await?))
+    }
+
+    /// Summarizes the instances by task id. This is not done in SQL, where grouping by text would dominate the query
+    /// time.
+    pub fn by_task(&self) -> HashMap<&str, Summary> {
+        let mut summaries: HashMap<&str, Summary> = HashMap::new();
+        for row in &self.0 {
+            let mut states = StateCounts::default();
+            states.add(row.get::<_, Option<&str>>(1).and_then(TaskState::parse));
+            let summary =
+                Summary { states, min_start_date: row.get(2), max_end_date: row.get(3), has_note: row.get(4) };
+            summaries.entry(row.get(0)).or_default().merge(&summary);
+        }
+        summaries
+    }
+}
+
+/// A bar of the Gantt chart: one try of a task that is not mapped.
+#[derive(Debug)]
+pub struct Bar {
+    pub task_id: String,
+    pub try_number: i32,
+    pub state: Option<String>,
+    pub scheduled_at: Option<Timestamp>,
+    pub queued_at: Option<Timestamp>,
+    pub start_date: Option<Timestamp>,
+    pub end_date: Option<Timestamp>,
+}
+
+/// All tries of a run, ordered by task and number. The current try comes from the instance, unless that is in
+/// `up_for_retry`: then its last try has ended and is in the history.
+pub async fn bars(client: &impl GenericClient, run: &RunKey) -> Result<Vec<Bar>, StoreError> {
+    let query = "
+        SELECT task_id, greatest(try_number, 0) AS try_number, state, scheduled_at, queued_at, start_date, end_date
+        FROM task_instance WHERE dag_id = $1 AND run_id = $2 AND map_index = -1 AND state IS DISTINCT FROM 'up_for_retry'
+        UNION ALL
+        SELECT t.task_id, t.try_number, t.state, NULL, NULL, coalesce(t.first_start_date, t.start_date), t.end_date
+        FROM task_try t JOIN task_instance ti USING (dag_id, run_id, task_id, map_index)
+        WHERE t.dag_id = $1 AND t.run_id = $2 AND t.map_index = -1
+          AND (t.try_number < ti.try_number OR ti.state = 'up_for_retry')
+        ORDER BY task_id, try_number";
+    let rows = client.query(query, &[&run.dag_id, &run.run_id]).await?;
+    let bar = |row: &Row| Bar {
+        task_id: row.get("task_id"),
+        try_number: row.get("try_number"),
+        state: row.get("state"),
+        scheduled_at: row.get("scheduled_at"),
+        queued_at: row.get("queued_at"),
+        start_date: row.get("start_date"),
+        end_date: row.get("end_date"),
+    };
+    Ok(rows.iter().map(bar).collect())
+}

@@ -1,0 +1,245 @@
+//! Task instances: reading, locking and inserting them. Claims and outcomes of tries are in `tries.rs`.
+
+use crate::model::dag::Task;
+use crate::model::keys::{InstanceKey, RunKey};
+use crate::store::StoreError;
+use crate::store::dag::versions::VersionName;
+use crate::store::list::listing::{Column, ListPage, Listing, Source};
+use deadpool_postgres::Transaction;
+use jiff::Timestamp;
+use leoflow_postgres::GenericClient;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+/// The map index of a task that is not mapped, as in Airflow.
+pub const NOT_MAPPED: i32 = -1;
+
+#[derive(Debug, Clone)]
+pub struct Instance {
+    pub run: RunKey,
+    pub task_id: String,
+    pub map_index: i32,
+    pub state: Option<String>,
+    pub try_number: i32,
+    pub max_tries: i32,
+    pub operator: Option<String>,
+    pub queued_at: Option<Timestamp>,
+    pub start_date: Option<Timestamp>,
+    pub end_date: Option<Timestamp>,
+    pub logical_date: Option<Timestamp>,
+    pub run_after: Timestamp,
+    pub pid: Option<i32>,
+    /// The outcome of the newest try, as a text for users.
+    pub outcome: Option<String>,
+    pub pool: String,
+    pub pool_slots: i32,
+    pub priority_weight: i32,
+    pub scheduled_at: Option<Timestamp>,
+    /// The rendered template fields, as JSON.
+    pub rendered: Option<String>,
+    pub rendered_map_index: Option<String>,
+    pub version: Option<VersionName>,
+    pub note: Option<String>,
+}
+
+const COLUMNS: &str = "
+    ti.*, coalesce(f.rendered_fields, ti.rendered)::text AS rendered_text, r.logical_date, r.run_after, v.version_number,
+    v.created_at AS version_created_at,
+    (SELECT pid FROM task_try t
+     WHERE (t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number)
+           = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.try_number)) AS pid,
+    (SELECT outcome FROM task_try t
+     WHERE (t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number)
+           = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.try_number)) AS outcome";
+const SOURCE: Source<'static> = Source {
+    columns: COLUMNS,
+    from: "task_instance ti",
+    joins: &[
+        ("r", "JOIN dag_run r USING (dag_id, run_id)"),
+        ("v", "LEFT JOIN dag_version v ON v.id = r.dag_version_id"),
+        (
+            "f",
+            "LEFT JOIN rendered_task_instance_fields f ON (f.dag_id, f.run_id, f.task_id, f.map_index)
+                                                       = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index)",
+        ),
+    ],
+    key: KEY,
+};
+/// Unique key of instances in lists, with the columns in the order of the primary key.
+pub const KEY: &[Column] =
+    &[Column::text("ti.dag_id"), Column::text("ti.run_id"), Column::text("ti.task_id"), Column::whole("ti.map_index")];
+
+fn read(row: &Row) -> Instance {
+    Instance {
+        run: RunKey { dag_id: row.get("dag_id"), run_id: row.get("run_id") },
+        task_id: row.get("task_id"),
+        map_index: row.get("map_index"),
+        state: row.get("state"),
+        try_number: row.get("try_number"),
+        max_tries: row.get("max_tries"),
+        operator: row.get("operator"),
+        queued_at: row.get("queued_at"),
+        start_date: row.get("start_date"),
+        end_date: row.get("end_date"),
+        logical_date: row.get("logical_date"),
+        run_after: row.get("run_after"),
+        pid: row.get("pid"),
+        outcome: row.get("outcome"),
+        pool: row.get("pool"),
+        pool_slots: row.get("pool_slots"),
+        priority_weight: row.get("priority_weight"),
+        scheduled_at: row.get("scheduled_at"),
+        rendered: row.get("rendered_text"),
+        rendered_map_index: row.get("rendered_map_index"),
+        version: VersionName::read(row),
+        note: row.get("note"),
+    }
+}
+
+/// The instances of one run, ordered by task id.
+pub async fn of_run(client: &impl GenericClient, run: &RunKey) -> Result<Vec<Instance>, StoreError> {
+    let mut listing = Listing::default();
+    listing.conditions.add_run(run);
+    Ok(list(client, listing).await?.rows)
+}
+
+/// A page of instances of one or several runs.
+pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<ListPage<Instance>, StoreError> {
+    listing.fetch(client, &SOURCE, read).await
+}
+
+/// The instances with these keys, ordered by DAG, due date of the run, run, task and map index.
+pub async fn by_keys(client: &impl GenericClient, keys: &[InstanceKey]) -> Result<Vec<Instance>, StoreError> {
+    let columns = Columns::new(keys);
+    let from = SOURCE.full_from();
+    let query = format!(
+        "SELECT {COLUMNS} FROM {from}
+         JOIN unnest($1::text[], $2::text[], $3::text[], $4::integer[]) AS chosen (dag_id, run_id, task_id, map_index)
+              ON (chosen.dag_id, chosen.run_id, chosen.task_id, chosen.map_index)
+                 = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
+         ORDER BY ti.dag_id, r.run_after, ti.run_id, ti.task_id, ti.map_index"
+    );
+    Ok(client.query(&query, &columns.parameters()).await?.iter().map(read).collect())
+}
+
+/// Instance keys as one array per column, for `unnest`.
+struct Columns<'a> {
+    dags: Vec<&'a str>,
+    runs: Vec<&'a str>,
+    tasks: Vec<&'a str>,
+    map_indices: Vec<i32>,
+}
+
+impl<'a> Columns<'a> {
+    fn new(keys: &'a [InstanceKey]) -> Self {
+        Self {
+            dags: keys.iter().map(|key| key.run.dag_id.as_str()).collect(),
+            runs: keys.iter().map(|key| key.run.run_id.as_str()).collect(),
+            tasks: keys.iter().map(|key| key.task_id.as_str()).collect(),
+            map_indices: keys.iter().map(|key| key.map_index).collect(),
+        }
+    }
+
+    fn parameters(&self) -> [&(dyn ToSql + Sync); 4] {
+        [&self.dags, &self.runs, &self.tasks, &self.map_indices]
+    }
+}
+
+/// Locks the instances until the transaction ends, so that the agent does not claim them. The caller must have locked
+/// their runs first. Returns the states.
+pub async fn lock(transaction: &Transaction<'_>, keys: &[InstanceKey]) -> Result<Vec<Option<String>>, StoreError> {
+    let columns = Columns::new(keys);
+    let query = "
+        SELECT state FROM task_instance
+        WHERE (dag_id, run_id, task_id, map_index)
+              IN (SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[]))
+        ORDER BY dag_id, run_id, task_id, map_index FOR UPDATE";
+    Ok(transaction.query(query, &columns.parameters()).await?.iter().map(|row| row.get(0)).collect())
+}
+
+/// Sets the note of the instances; `None` removes it.
+pub async fn set_note(client: &impl GenericClient, keys: &[InstanceKey], note: Option<&str>) -> Result<(), StoreError> {
+    let columns = Columns::new(keys);
+    let query = "
+        UPDATE task_instance ti SET note = $5
+        FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[]) AS chosen (dag_id, run_id, task_id, map_index)
+        WHERE (chosen.dag_id, chosen.run_id, chosen.task_id, chosen.map_index)
+              = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index)";
+    let [dags, runs, tasks, map_indices] = columns.parameters();
+    client.execute(query, &[dags, runs, tasks, map_indices, &note]).await?;
+    Ok(())
+}
+
+/// The keys of the instances of a task in a run, ordered by map index.
+pub async fn of_task(client: &impl GenericClient, run: &RunKey, task_id: &str) -> Result<Vec<InstanceKey>, StoreError> {
+    let query = "SELECT map_index FROM task_instance WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 ORDER BY 1";
+    let rows = client.query(query, &[&run.dag_id, &run.run_id, &task_id]).await?;
+    let key = |map_index| InstanceKey { run: run.clone(), task_id: task_id.to_owned(), map_index };
+    Ok(rows.iter().map(|row| key(row.get(0))).collect())
+}
+
+pub async fn get(
+    client: &impl GenericClient,
+    run: &RunKey,
+    task_id: &str,
+    map_index: i32,
+) -> Result<Instance, StoreError> {
+    let from = SOURCE.full_from();
+    let query = format!(
+        "SELECT {COLUMNS} FROM {from} WHERE ti.dag_id = $1 AND ti.run_id = $2 AND ti.task_id = $3 AND ti.map_index = $4"
+    );
+    let row = client.query_opt(&query, &[&run.dag_id, &run.run_id, &task_id, &map_index]).await?;
+    row.as_ref().map(read).ok_or_else(|| StoreError::NotFound {
+        what: "task instance",
+        id: format!("{}/{}/{task_id}", run.dag_id, run.run_id),
+    })
+}
+
+/// True if a try with that number exists.
+pub async fn has_try(
+    client: &impl GenericClient,
+    run: &RunKey,
+    task_id: &str,
+    map_index: i32,
+    try_number: i32,
+) -> Result<bool, StoreError> {
+    let query = "SELECT FROM task_try WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4
+                 AND try_number = $5";
+    let row = client.query_opt(query, &[&run.dag_id, &run.run_id, &task_id, &map_index, &try_number]).await?;
+    Ok(row.is_some())
+}
+
+/// Inserts instances without a state into each of these runs; `rows` has their tasks and map indexes. An instance that
+/// exists and is removed is reset as if it were cleared, with all of its retries.
+pub async fn insert(
+    client: &impl GenericClient,
+    dag_id: &str,
+    run_ids: &[&str],
+    rows: &[(&Task, i32)],
+) -> Result<(), StoreError> {
+    if rows.is_empty() || run_ids.is_empty() {
+        return Ok(());
+    }
+    let tasks: Vec<&str> = rows.iter().map(|(task, _)| task.task_id.as_str()).collect();
+    let map_indexes: Vec<i32> = rows.iter().map(|(_, map_index)| *map_index).collect();
+    let retries: Vec<i32> = rows.iter().map(|(task, _)| i32::try_from(task.retries).unwrap_or(i32::MAX)).collect();
+    let operators: Vec<&str> = rows.iter().map(|(task, _)| task.operator.as_str()).collect();
+    let pools: Vec<&str> = rows.iter().map(|(task, _)| task.pool()).collect();
+    let slots: Vec<i32> = rows.iter().map(|(task, _)| task.pool_slots).collect();
+    let weights: Vec<i32> = rows.iter().map(|(task, _)| task.weight).collect();
+    let query = "
+        INSERT INTO task_instance
+            (dag_id, run_id, task_id, map_index, max_tries, operator, pool, pool_slots, priority_weight)
+        SELECT $1, run.id, task_id, map_index, retries, operator, pool, slots, weight FROM unnest($2::text[]) AS run (id)
+        CROSS JOIN unnest($3::text[], $4::integer[], $5::integer[], $6::text[], $7::text[], $8::integer[],
+                          $9::integer[]) AS new (task_id, map_index, retries, operator, pool, slots, weight)
+        ON CONFLICT (dag_id, run_id, task_id, map_index) DO UPDATE
+        SET state = NULL, due_at = NULL, pool = EXCLUDED.pool, pool_slots = EXCLUDED.pool_slots,
+            priority_weight = EXCLUDED.priority_weight, operator = EXCLUDED.operator,
+            max_tries = least(task_instance.try_number::bigint + EXCLUDED.max_tries, 2147483646)
+        WHERE task_instance.state = 'removed'";
+    client
+        .execute(query, &[&dag_id, &run_ids, &tasks, &map_indexes, &retries, &operators, &pools, &slots, &weights])
+        .await?;
+    Ok(())
+}

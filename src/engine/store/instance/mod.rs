@@ -1,0 +1,17 @@
+//! Task instances, their tries, and what tasks store.
+
+pub mod backlog;
+pub mod clear;
+pub mod finished_tasks;
+pub mod grid;
+pub mod hitl;
+pub mod instances;
+pub mod mark;
+pub(crate) mod relatives;
+pub mod requeue;
+pub mod sdk_queries;
+pub mod states;
+pub mod tries;
+pub mod triggers;
+pub mod try_lists;
+pub mod xcoms;

@@ -1,0 +1,175 @@
+//! Queries of running tasks for runs and task instances by dates, ids and states, for the functions of Airflow's SDK.
+
+use crate::model::keys::RunKey;
+use crate::store::StoreError;
+use crate::store::dag::dags;
+use crate::store::run::other_runs::tasks_of_group;
+use jiff::Timestamp;
+use leoflow_postgres::GenericClient;
+use serde::Deserialize;
+use serde_json::Value;
+use tokio_postgres::types::{Json, ToSql};
+
+/// Selects runs; a field that is `None` does not filter.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunFilter {
+    pub dag_id: String,
+    #[serde(default)]
+    pub run_ids: Option<Vec<String>>,
+    #[serde(default)]
+    pub dates: Option<Vec<Timestamp>>,
+    #[serde(default)]
+    pub states: Option<Vec<String>>,
+}
+
+/// Selects task instances; a field that is `None` does not filter.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InstanceFilter {
+    pub dag_id: String,
+    #[serde(default)]
+    pub run_ids: Option<Vec<String>>,
+    #[serde(default)]
+    pub dates: Option<Vec<Timestamp>>,
+    #[serde(default)]
+    pub task_ids: Option<Vec<String>>,
+    #[serde(default)]
+    pub group_id: Option<String>,
+    #[serde(default)]
+    pub map_index: Option<i32>,
+    /// The text `null` stands for no state.
+    #[serde(default)]
+    pub states: Option<Vec<String>>,
+}
+
+/// Converts an empty list to `None`, since it does not filter.
+fn non_empty<T>(list: &Option<Vec<T>>) -> Option<&[T]> {
+    list.as_deref().filter(|list| !list.is_empty())
+}
+
+/// SQL expression of the run `r` as JSON, with Airflow's field names.
+const RUN: &str = "json_build_object(
+    'dag_id', r.dag_id, 'run_id', r.run_id, 'logical_date', r.logical_date, 'data_interval_start', r.data_interval_start,
+    'data_interval_end', r.data_interval_end, 'run_after', r.run_after, 'start_date', r.start_date, 'end_date', r.end_date,
+    'run_type', r.run_type, 'state', r.state, 'conf', r.conf, 'triggering_user_name', r.triggering_user_name,
+    'note', r.note, 'partition_key', r.partition_key, 'partition_date', r.partition_date)";
+
+/// A run as JSON, with Airflow's field names.
+pub async fn run(client: &impl GenericClient, key: &RunKey) -> Result<Option<Value>, StoreError> {
+    let query = format!("SELECT {RUN} FROM dag_run r WHERE dag_id = $1 AND run_id = $2");
+    Ok(client.query_opt(&query, &[&key.dag_id, &key.run_id]).await?.map(|row| row.get::<_, Json<Value>>(0).0))
+}
+
+/// The last run with a logical date before `before`, as JSON; `state` restricts it to runs in that state.
+pub async fn previous_run(
+    client: &impl GenericClient,
+    dag_id: &str,
+    before: Timestamp,
+    state: Option<&str>,
+) -> Result<Option<Value>, StoreError> {
+    let query = format!(
+        "SELECT {RUN} FROM dag_run r WHERE dag_id = $1 AND logical_date < $2 AND ($3::text IS NULL OR state = $3)
+         ORDER BY logical_date DESC LIMIT 1"
+    );
+    Ok(client.query_opt(&query, &[&dag_id, &before, &state]).await?.map(|row| row.get::<_, Json<Value>>(0).0))
+}
+
+pub async fn count_runs(client: &impl GenericClient, runs: &RunFilter) -> Result<i64, StoreError> {
+    let query = "
+        SELECT count(*) FROM dag_run WHERE dag_id = $1 AND ($2::text[] IS NULL OR run_id = ANY ($2))
+           AND ($3::timestamptz[] IS NULL OR logical_date = ANY ($3)) AND ($4::text[] IS NULL OR state = ANY ($4))";
+    let (run_ids, dates, states) = (non_empty(&runs.run_ids), non_empty(&runs.dates), non_empty(&runs.states));
+    Ok(client.query_one(query, &[&runs.dag_id, &run_ids, &dates, &states]).await?.get(0))
+}
+
+/// SQL tables and conditions for an `InstanceFilter`, except its states.
+const MATCHING: &str = "
+    FROM task_instance ti JOIN dag_run r USING (dag_id, run_id)
+    WHERE ti.dag_id = $1 AND ($2::text[] IS NULL OR ti.run_id = ANY ($2))
+      AND ($3::timestamptz[] IS NULL OR r.logical_date = ANY ($3)) AND ($4::text[] IS NULL OR ti.task_id = ANY ($4))
+      AND ($5::integer IS NULL OR ti.map_index = $5)";
+
+/// Counts task instances. With `task_ids` and `group_id`, only the named tasks in the group count.
+pub async fn count_instances(client: &impl GenericClient, filter: &InstanceFilter) -> Result<i64, StoreError> {
+    let mut tasks = filter.task_ids.clone().filter(|ids| !ids.is_empty());
+    if let Some(group) = &filter.group_id {
+        let in_group = group_tasks(client, &filter.dag_id, group).await?;
+        tasks = Some(match tasks {
+            Some(tasks) => tasks.into_iter().filter(|id| in_group.contains(id)).collect(),
+            None => in_group,
+        });
+    }
+    let query = format!("SELECT count(*) {MATCHING} AND ($6::text[] IS NULL OR coalesce(ti.state, 'null') = ANY ($6))");
+    let (run_ids, dates, states) = (non_empty(&filter.run_ids), non_empty(&filter.dates), non_empty(&filter.states));
+    let parameters: [&(dyn ToSql + Sync); 6] = [&filter.dag_id, &run_ids, &dates, &tasks, &filter.map_index, &states];
+    Ok(client.query_one(&query, &parameters).await?.get(0))
+}
+
+/// Returns a JSON object of states by run id and task id; for a mapped instance, `_` and its map index follow the task
+/// id.
+pub async fn states(client: &impl GenericClient, filter: &InstanceFilter) -> Result<Value, StoreError> {
+    let mut tasks = filter.task_ids.clone().filter(|ids| !ids.is_empty());
+    if let Some(group) = &filter.group_id {
+        // Here the tasks of the group are added to the named ones.
+        tasks.get_or_insert_default().extend(group_tasks(client, &filter.dag_id, group).await?);
+    }
+    let query = format!(
+        "SELECT coalesce(json_object_agg(run_id, states), '{{}}') FROM (
+            SELECT ti.run_id, json_object_agg(CASE WHEN ti.map_index < 0 THEN ti.task_id
+                                                   ELSE ti.task_id || '_' || ti.map_index END, ti.state) AS states
+            {MATCHING} GROUP BY ti.run_id) by_run"
+    );
+    let (run_ids, dates) = (non_empty(&filter.run_ids), non_empty(&filter.dates));
+    let parameters: [&(dyn ToSql + Sync); 5] = [&filter.dag_id, &run_ids, &dates, &tasks, &filter.map_index];
+    Ok(client.query_one(&query, &parameters).await?.get::<_, Json<Value>>(0).0)
+}
+
+/// The tasks of a group and its nested groups. Fails with `NotFound` if there is no such group.
+async fn group_tasks(client: &impl GenericClient, dag_id: &str, group: &str) -> Result<Vec<String>, StoreError> {
+    let structure = dags::get(client, dag_id).await?.structure;
+    if !structure.groups.iter().any(|other| other.group_id == group) {
+        return Err(StoreError::NotFound { what: "task group", id: group.to_owned() });
+    }
+    Ok(tasks_of_group(&structure, group))
+}
+
+/// The finished task instances of a run as JSON, with Airflow's field names.
+pub async fn breadcrumbs(client: &impl GenericClient, key: &RunKey) -> Result<Value, StoreError> {
+    let query = "
+        SELECT coalesce(json_agg(json_build_object(
+            'task_id', task_id, 'map_index', map_index, 'state', state, 'operator', operator,
+            'duration', extract(epoch FROM end_date - start_date)) ORDER BY task_id, map_index), '[]')
+        FROM task_instance WHERE dag_id = $1 AND run_id = $2 AND state IN ('success', 'failed', 'skipped', 'upstream_failed', 'removed')";
+    Ok(client.query_one(query, &[&key.dag_id, &key.run_id]).await?.get::<_, Json<Value>>(0).0)
+}
+
+/// Selects an instance of a task in earlier runs; a field that is `None` does not filter.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PreviousInstance {
+    pub dag_id: String,
+    pub task_id: String,
+    pub map_index: i32,
+    pub logical_date: Option<Timestamp>,
+    pub state: Option<String>,
+}
+
+/// Returns the matching instance of the newest run by logical date, before `logical_date` if that is set, as JSON.
+pub async fn previous_instance(
+    client: &impl GenericClient,
+    filter: &PreviousInstance,
+) -> Result<Option<Value>, StoreError> {
+    let query = "
+        SELECT json_build_object('task_id', ti.task_id, 'dag_id', ti.dag_id, 'run_id', ti.run_id,
+            'logical_date', r.logical_date, 'start_date', ti.start_date, 'end_date', ti.end_date, 'state', ti.state,
+            'try_number', ti.try_number, 'map_index', ti.map_index,
+            'duration', extract(epoch FROM ti.end_date - ti.start_date))
+        FROM task_instance ti JOIN dag_run r USING (dag_id, run_id)
+        WHERE ti.dag_id = $1 AND ti.task_id = $2 AND ti.map_index = $3
+          AND ($4::timestamptz IS NULL OR r.logical_date < $4) AND ($5::text IS NULL OR ti.state = $5)
+        ORDER BY r.logical_date DESC NULLS FIRST LIMIT 1";
+    let PreviousInstance { dag_id, task_id, map_index, logical_date, state } = filter;
+    let row = client.query_opt(query, &[dag_id, task_id, map_index, logical_date, state]).await?;
+    Ok(row.map(|row| row.get::<_, Json<Value>>(0).0))
+}

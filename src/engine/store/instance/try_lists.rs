@@ -1,0 +1,37 @@
+//! The tries of a task instance, for display.
+
+use crate::model::keys::RunKey;
+use crate::store::StoreError;
+use jiff::Timestamp;
+use leoflow_postgres::GenericClient;
+use tokio_postgres::Row;
+
+/// A try, finished or running.
+#[derive(Debug)]
+pub struct Try {
+    pub number: i32,
+    pub state: String,
+    pub pid: Option<i32>,
+    pub start_date: Timestamp,
+    pub end_date: Option<Timestamp>,
+}
+
+/// All tries of an instance, ordered by number. An instance that waits for its first start has none.
+pub async fn of_instance(
+    client: &impl GenericClient,
+    run: &RunKey,
+    task_id: &str,
+    map_index: i32,
+) -> Result<Vec<Try>, StoreError> {
+    let query = "SELECT try_number, state, pid, start_date, end_date FROM task_try
+                 WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 ORDER BY try_number";
+    let rows = client.query(query, &[&run.dag_id, &run.run_id, &task_id, &map_index]).await?;
+    let read = |row: &Row| Try {
+        number: row.get(0),
+        state: row.get(1),
+        pid: row.get(2),
+        start_date: row.get(3),
+        end_date: row.get(4),
+    };
+    Ok(rows.iter().map(read).collect())
+}

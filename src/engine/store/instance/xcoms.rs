@@ -1,0 +1,155 @@
+//! XComs. A value is stored and returned as the exact text that the task wrote.
+
+use crate::model::keys::{RunKey, TryKey};
+use crate::store::StoreError;
+use crate::store::list::listing::{Column, ListPage, Listing, Source};
+use jiff::Timestamp;
+use leoflow_postgres::GenericClient;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+#[derive(Debug, Clone)]
+pub struct XCom {
+    pub run: RunKey,
+    pub task_id: String,
+    pub map_index: i32,
+    pub key: String,
+    pub created_at: Timestamp,
+    pub logical_date: Option<Timestamp>,
+    pub run_after: Timestamp,
+    /// The value as JSON text; `None` in lists.
+    pub value: Option<String>,
+}
+
+fn read(row: &Row) -> XCom {
+    XCom {
+        run: RunKey { dag_id: row.get("dag_id"), run_id: row.get("run_id") },
+        task_id: row.get("task_id"),
+        map_index: row.get("map_index"),
+        key: row.get("key"),
+        created_at: row.get("created_at"),
+        logical_date: row.get("logical_date"),
+        run_after: row.get("run_after"),
+        value: row.try_get("value").unwrap_or_default(),
+    }
+}
+
+const KEY: &[Column] = &[
+    Column::text("x.dag_id"),
+    Column::text("x.task_id"),
+    Column::text("x.run_id"),
+    Column::whole("x.map_index"),
+    Column::text("x.key"),
+];
+
+pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<ListPage<XCom>, StoreError> {
+    let source = Source {
+        columns: "x.dag_id, x.run_id, x.task_id, x.map_index, x.key, x.created_at, r.logical_date, r.run_after",
+        from: "xcom x",
+        joins: &[("r", "JOIN dag_run r USING (dag_id, run_id)")],
+        key: KEY,
+    };
+    listing.fetch(client, &source, read).await
+}
+
+pub async fn get(
+    client: &impl GenericClient,
+    run: &RunKey,
+    task_id: &str,
+    map_index: i32,
+    key: &str,
+) -> Result<XCom, StoreError> {
+    let query = "SELECT x.dag_id, x.run_id, x.task_id, x.map_index, x.key, x.created_at, x.value::text AS value,
+                        r.logical_date, r.run_after
+                 FROM xcom x JOIN dag_run r USING (dag_id, run_id)
+                 WHERE x.dag_id = $1 AND x.run_id = $2 AND x.task_id = $3 AND x.map_index = $4 AND x.key = $5";
+    let row = client.query_opt(query, &[&run.dag_id, &run.run_id, &task_id, &map_index, &key]).await?;
+    row.as_ref().map(read).ok_or_else(|| StoreError::NotFound { what: "xcom", id: key.to_owned() })
+}
+
+/// True if a value can be stored under that key, here and in the state stores.
+pub fn is_key(key: &str) -> bool {
+    !key.is_empty() && key.chars().count() <= 512 && !key.contains('\0')
+}
+
+pub fn check_key(key: &str) -> Result<(), StoreError> {
+    if !is_key(key) {
+        return Err(StoreError::Invalid(format!("XCom key must be a text of 1 to 512 characters. Received: {key:?}")));
+    }
+    Ok(())
+}
+
+/// Writes an XCom of a running try; replaces an older value of the key.
+pub async fn push(client: &impl GenericClient, writer: &TryKey, key: &str, value: &str) -> Result<(), StoreError> {
+    check_key(key)?;
+    let query = "INSERT INTO xcom (dag_id, run_id, task_id, map_index, key, value)
+                 VALUES ($1, $2, $3, $4, $5, $6::text::json)
+                 ON CONFLICT (dag_id, run_id, task_id, map_index, key)
+                 DO UPDATE SET value = EXCLUDED.value, created_at = now()";
+    client
+        .execute(query, &[&writer.run.dag_id, &writer.run.run_id, &writer.task_id, &writer.map_index, &key, &value])
+        .await?;
+    Ok(())
+}
+
+/// Parameters of an XCom pull.
+#[derive(Debug)]
+pub struct Pull<'a> {
+    pub run: &'a RunKey,
+    pub task_ids: &'a [String],
+    pub key: &'a str,
+    /// `None` selects all instances.
+    pub map_indexes: Option<&'a [i32]>,
+    /// True to include earlier runs of the DAG.
+    pub include_prior_dates: bool,
+    /// Paging of the ordered values.
+    pub offset: i64,
+    pub limit: Option<i64>,
+}
+
+/// SQL condition: the instance that wrote the value `x` is not removed. As in Airflow, an instance that is removed
+/// because its list has shrunk keeps its XComs, but a pull of all instances does not return them.
+const INSTANCE_EXISTS: &str = "(x.map_index < 0 OR NOT EXISTS (
+    SELECT FROM task_instance ti
+    WHERE (ti.dag_id, ti.run_id, ti.task_id, ti.map_index) = (x.dag_id, x.run_id, x.task_id, x.map_index)
+      AND ti.state = 'removed'))";
+
+/// Returns the values of some tasks under a key: task id, map index and JSON text, ordered by task, date and map index.
+pub async fn pull(client: &impl GenericClient, pull: &Pull<'_>) -> Result<Vec<(String, i32, String)>, StoreError> {
+    // As in Airflow, a pull of all instances returns the values of every run, oldest first; a pull of named map indexes
+    // returns only the newest value of each.
+    let newest = if pull.map_indexes.is_some() { "DISTINCT ON (x.task_id, x.map_index)" } else { "" };
+    let order = if pull.map_indexes.is_some() { "DESC NULLS LAST" } else { "ASC NULLS FIRST" };
+    let by_date =
+        if pull.map_indexes.is_some() { "x.task_id, x.map_index, r.logical_date" } else { "x.task_id, r.logical_date" };
+    let query = format!(
+        "SELECT {newest} x.task_id, x.map_index, x.value::text
+         FROM xcom x JOIN dag_run r USING (dag_id, run_id)
+         WHERE x.dag_id = $1 AND x.task_id = ANY ($3) AND x.key = $4
+           AND ($5::integer[] IS NULL AND {INSTANCE_EXISTS} OR x.map_index = ANY ($5))
+           AND (x.run_id = $2
+                OR $6 AND r.logical_date <= (SELECT logical_date FROM dag_run WHERE dag_id = $1 AND run_id = $2))
+         ORDER BY {by_date} {order}, x.map_index OFFSET $7 LIMIT $8"
+    );
+    let Pull { run, task_ids, key, map_indexes, include_prior_dates, offset, limit } = pull;
+    let parameters: [&(dyn ToSql + Sync); 8] =
+        [&run.dag_id, &run.run_id, task_ids, key, map_indexes, include_prior_dates, offset, limit];
+    let rows = client.query(&query, &parameters).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
+}
+
+/// Number of instances of a task that have an XCom with this key.
+pub async fn count(client: &impl GenericClient, run: &RunKey, task_id: &str, key: &str) -> Result<i64, StoreError> {
+    let query = format!(
+        "SELECT count(*) FROM xcom x
+         WHERE x.dag_id = $1 AND x.run_id = $2 AND x.task_id = $3 AND x.key = $4 AND {INSTANCE_EXISTS}"
+    );
+    Ok(client.query_one(&query, &[&run.dag_id, &run.run_id, &task_id, &key]).await?.get(0))
+}
+
+/// Deletes an XCom of a running try; a missing key is no error.
+pub async fn delete(client: &impl GenericClient, writer: &TryKey, key: &str) -> Result<(), StoreError> {
+    let query = "DELETE FROM xcom WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND key = $5";
+    client.execute(query, &[&writer.run.dag_id, &writer.run.run_id, &writer.task_id, &writer.map_index, &key]).await?;
+    Ok(())
+}

@@ -1,0 +1,6 @@
+//! Lists with filters, order and pages.
+
+pub(crate) mod conditions;
+pub(crate) mod cursor;
+pub mod listing;
+pub mod overview;

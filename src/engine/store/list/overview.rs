@@ -1,0 +1,117 @@
+//! Counts of DAGs, runs and task instances for the dashboard.
+
+use super::listing::COUNTED;
+use crate::store::StoreError;
+use jiff::Timestamp;
+use leoflow_postgres::GenericClient;
+use std::collections::BTreeMap;
+
+/// Number of rows in each state. At most about [`COUNTED`] rows are counted; if there are more, the numbers are lower
+/// bounds.
+#[derive(Debug)]
+pub struct Counts {
+    pub states: BTreeMap<String, i64>,
+    pub are_lower_bounds: bool,
+}
+
+async fn counts(
+    client: &impl GenericClient,
+    from: &str,
+    (start, end): (Timestamp, Timestamp),
+) -> Result<Counts, StoreError> {
+    let query = format!(
+        "SELECT coalesce(state, 'no_status'), count(*)
+         FROM (SELECT {from} WHERE r.run_after >= $1 AND r.run_after <= $2 LIMIT $3) AS counted GROUP BY 1"
+    );
+    let rows = client.query(&query, &[&start, &end, &(COUNTED + 1)]).await?;
+    let states: BTreeMap<String, i64> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let are_lower_bounds = states.values().sum::<i64>() > COUNTED;
+    Ok(Counts { states, are_lower_bounds })
+}
+
+/// Counts the runs that were due in the time range.
+pub async fn runs(client: &impl GenericClient, range: (Timestamp, Timestamp)) -> Result<Counts, StoreError> {
+    counts(client, "r.state FROM dag_run r", range).await
+}
+
+/// Counts the task instances of the runs that were due in the time range.
+pub async fn instances(client: &impl GenericClient, range: (Timestamp, Timestamp)) -> Result<Counts, StoreError> {
+    counts(client, "ti.state FROM dag_run r JOIN task_instance ti USING (dag_id, run_id)", range).await
+}
+
+/// Number of DAGs that are not paused (`active`), whose last run failed, with a running run, and with a queued run.
+#[derive(Debug)]
+pub struct DagCounts {
+    pub active: i64,
+    pub failed: i64,
+    pub running: i64,
+    pub queued: i64,
+}
+
+pub async fn dags(client: &impl GenericClient) -> Result<DagCounts, StoreError> {
+    let query = "
+        SELECT count(*) FILTER (WHERE NOT d.is_paused),
+               count(*) FILTER (WHERE (SELECT r.state FROM dag_run r
+                                       WHERE r.dag_id = d.dag_id AND r.logical_date IS NOT NULL
+                                       ORDER BY r.logical_date DESC LIMIT 1) = 'failed'),
+               count(*) FILTER (WHERE EXISTS (SELECT FROM dag_run r WHERE r.dag_id = d.dag_id AND r.state = 'running')),
+               count(*) FILTER (WHERE EXISTS (SELECT FROM dag_run r WHERE r.dag_id = d.dag_id AND r.state = 'queued'))
+        FROM dag d WHERE d.is_active";
+    let row = client.query_one(query, &[]).await?;
+    Ok(DagCounts { active: row.get(0), failed: row.get(1), running: row.get(2), queued: row.get(3) })
+}
+
+/// Durations in seconds of the `newest` last finished runs of a DAG, shortest first.
+pub async fn durations(client: &impl GenericClient, dag_id: &str, newest: i64) -> Result<Vec<f64>, StoreError> {
+    let query = "
+        SELECT seconds FROM (
+            SELECT extract(epoch FROM end_date - start_date)::float8 AS seconds FROM dag_run
+            WHERE dag_id = $1 AND state IN ('success', 'failed') ORDER BY run_after DESC LIMIT $2) AS newest
+        WHERE seconds IS NOT NULL ORDER BY seconds";
+    Ok(client.query(query, &[&dag_id, &newest]).await?.iter().map(|row| row.get(0)).collect())
+}
+
+/// Number of runs of a DAG in one state, for the day or hour that begins at `at`.
+#[derive(Debug)]
+pub struct Day {
+    pub at: Timestamp,
+    pub state: String,
+    pub count: i64,
+    /// Latest start and latest end of their data intervals.
+    pub interval_start: Option<Timestamp>,
+    pub interval_end: Option<Timestamp>,
+}
+
+/// Bounds of a time range, each with its SQL operator.
+pub type Bounds = Vec<(&'static str, Timestamp)>;
+
+/// Counts runs by their logical date or partition date. `unit` is `day` or `hour`; `column` is the one that the bounds
+/// apply to.
+pub async fn calendar(
+    client: &impl GenericClient,
+    dag_id: &str,
+    unit: &str,
+    (column, bounds): (&str, &Bounds),
+) -> Result<Vec<Day>, StoreError> {
+    let mut conditions = String::new();
+    let mut parameters: Vec<&(dyn tokio_postgres::types::ToSql + Sync)> = vec![&dag_id, &unit];
+    for (operator, at) in bounds {
+        parameters.push(at);
+        conditions.push_str(&format!(" AND {column} {operator} ${}", parameters.len()));
+    }
+    let query = format!(
+        "SELECT date_trunc($2, coalesce(partition_date, logical_date), 'UTC') AS at, state, count(*) AS count,
+                max(data_interval_start) AS starts, max(data_interval_end) AS ends
+         FROM dag_run WHERE dag_id = $1 AND coalesce(partition_date, logical_date) IS NOT NULL{conditions}
+         GROUP BY 1, 2 ORDER BY 1"
+    );
+    let rows = client.query(&query, &parameters).await?;
+    let day = |row: &tokio_postgres::Row| Day {
+        at: row.get("at"),
+        state: row.get("state"),
+        count: row.get("count"),
+        interval_start: row.get("starts"),
+        interval_end: row.get("ends"),
+    };
+    Ok(rows.iter().map(day).collect())
+}

@@ -1,0 +1,368 @@
+//! Backfills: runs for past dates.
+//!
+//! <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/backfill.html>
+
+use super::backfill_end;
+use super::new_run::{self, NewRun, isoformat};
+use crate::model::keys::RunKey;
+use crate::schedule::timetable::Info;
+use crate::store::StoreError;
+use crate::store::dag::dags::Dag;
+use crate::store::events::{self, Event};
+use crate::store::instance::clear::{self, Selection};
+use crate::store::list::listing::{Column, ListPage, Listing, Source};
+use deadpool_postgres::Transaction;
+use jiff::Timestamp;
+use leoflow_postgres::GenericClient;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::collections::HashMap;
+use tokio_postgres::Row;
+use tokio_postgres::types::Json;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "ReprocessBehavior")]
+pub enum Reprocess {
+    #[default]
+    None,
+    Failed,
+    Completed,
+}
+
+impl Reprocess {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Failed => "failed",
+            Self::Completed => "completed",
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct BackfillRequest {
+    pub dag_id: String,
+    /// Bounds of the logical dates, both included.
+    pub from_date: Timestamp,
+    pub to_date: Timestamp,
+    pub run_backwards: bool,
+    pub conf: Map<String, Value>,
+    pub reprocess: Reprocess,
+    pub max_active_runs: i32,
+}
+
+#[derive(Debug, Clone)]
+pub struct Backfill {
+    pub id: i64,
+    pub dag_id: String,
+    pub from_date: Timestamp,
+    pub to_date: Timestamp,
+    pub conf: Map<String, Value>,
+    pub is_paused: bool,
+    pub reprocess_behavior: String,
+    pub max_active_runs: i32,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    pub completed_at: Option<Timestamp>,
+}
+
+fn read(row: &Row) -> Backfill {
+    let Json(conf) = row.get("dag_run_conf");
+    Backfill {
+        id: row.get("id"),
+        dag_id: row.get("dag_id"),
+        from_date: row.get("from_date"),
+        to_date: row.get("to_date"),
+        conf,
+        is_paused: row.get("is_paused"),
+        reprocess_behavior: row.get("reprocess_behavior"),
+        max_active_runs: row.get("max_active_runs"),
+        created_at: row.get("created_at"),
+        updated_at: row.get("updated_at"),
+        completed_at: row.get("completed_at"),
+    }
+}
+
+/// Validates a backfill before its dates are computed. Errors are Airflow's texts.
+pub async fn check(client: &impl GenericClient, dag: &Dag, request: &BackfillRequest) -> Result<(), StoreError> {
+    let dag_id = &request.dag_id;
+    let invalid = |text: String| Err(StoreError::Invalid(text));
+    if !dag.structure.timetable.as_ref().is_some_and(|timetable| timetable.is_periodic()) {
+        return invalid(format!("{dag_id} has a non-periodic schedule that does not support backfills"));
+    }
+    check_no_active_backfill(client, dag_id).await?;
+    let (from, to) = (isoformat(request.from_date), isoformat(request.to_date));
+    if request.from_date > request.to_date {
+        return invalid(format!("from_date ({from}) must not be after to_date ({to})."));
+    }
+    let now = Timestamp::now();
+    if request.from_date >= now && request.to_date >= now {
+        return invalid("Backfill cannot be executed for future dates.".to_owned());
+    }
+    if dag.structure.tasks.iter().any(|task| task.depends_on_past) {
+        if request.run_backwards {
+            let text = "Backfill cannot be run in reverse when the Dag has tasks where depends_on_past=True.";
+            return invalid(text.to_owned());
+        }
+        if request.reprocess == Reprocess::None {
+            let text = "Dag has tasks for which depends_on_past=True. You must set reprocess behavior to reprocess \
+                        completed or reprocess failed.";
+            return invalid(text.to_owned());
+        }
+    }
+    crate::model::params::check(&dag.structure, &request.conf).or_else(invalid)
+}
+
+async fn check_no_active_backfill(client: &impl GenericClient, dag_id: &str) -> Result<(), StoreError> {
+    let active = "SELECT FROM backfill WHERE dag_id = $1 AND completed_at IS NULL LIMIT 1";
+    match client.query_opt(active, &[&dag_id]).await? {
+        Some(_) => Err(StoreError::Busy(format!("There is already a running backfill for dag {dag_id}"))),
+        None => Ok(()),
+    }
+}
+
+/// Creates a backfill and queues its runs. `infos` are the runs that the timetable has in the range.
+pub async fn create(
+    transaction: &Transaction<'_>,
+    dag: &Dag,
+    request: &BackfillRequest,
+    infos: &[Info],
+    user: &str,
+) -> Result<Backfill, StoreError> {
+    if infos.is_empty() {
+        return Err(nothing_to_create(request));
+    }
+    // Serializes concurrent requests for backfills of the same DAG.
+    let lock = "SELECT pg_advisory_xact_lock(hashtextextended('backfill ' || $1, 0))";
+    transaction.query(lock, &[&request.dag_id]).await?;
+    check_no_active_backfill(transaction, &request.dag_id).await?;
+    let backfill = insert(transaction, request).await?;
+    let existing = existing_runs(transaction, &request.dag_id, infos).await?;
+    let existing_run = |info: &Info| info.logical_date().and_then(|date| existing.get(&date));
+    let new_runs: Vec<NewRun<'_>> = infos
+        .iter()
+        .enumerate()
+        .filter(|(_, info)| existing_run(info).is_none())
+        .map(|(index, info)| new_run(dag, request, (backfill.id, ordinal(index)), info, user))
+        .collect();
+    let created = new_run::insert_all(transaction, &new_runs, &dag.structure).await?;
+    let mut outcomes = Vec::with_capacity(infos.len());
+    for (index, info) in infos.iter().enumerate() {
+        outcomes.push(match existing_run(info) {
+            Some((run_id, state)) => match skip_reason(state, request.reprocess) {
+                Some(reason) => Err(reason),
+                None => Ok(rerun(transaction, request, &backfill, ordinal(index), run_id).await?),
+            },
+            None => Some(run_id_of(info)).filter(|run_id| created.contains(run_id)).ok_or("already exists"),
+        });
+    }
+    record_runs(transaction, backfill.id, infos, &outcomes).await?;
+    backfill_end::complete_one(transaction, backfill.id).await?;
+    events::notify(transaction, &Event::Sweep).await?;
+    get(transaction, backfill.id).await
+}
+
+fn nothing_to_create(request: &BackfillRequest) -> StoreError {
+    let (from, to) = (isoformat(request.from_date), isoformat(request.to_date));
+    StoreError::Invalid(format!(
+        "No runs to create for Dag {} in the range [{from}, {to}]: its schedule has no date in that range whose data \
+         interval has already ended (a date without a time means midnight)",
+        request.dag_id
+    ))
+}
+
+/// Position of a run in its backfill, from 1.
+fn ordinal(index: usize) -> i32 {
+    i32::try_from(index + 1).unwrap_or(i32::MAX)
+}
+
+async fn insert(transaction: &Transaction<'_>, request: &BackfillRequest) -> Result<Backfill, StoreError> {
+    let query = "
+        INSERT INTO backfill (dag_id, from_date, to_date, dag_run_conf, reprocess_behavior, max_active_runs, run_backwards)
+        VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING *";
+    let row = transaction
+        .query_one(
+            query,
+            &[
+                &request.dag_id,
+                &request.from_date,
+                &request.to_date,
+                &Json(&request.conf),
+                &request.reprocess.as_str(),
+                &request.max_active_runs,
+                &request.run_backwards,
+            ],
+        )
+        .await?;
+    Ok(read(&row))
+}
+
+/// The existing runs of these dates: run id and state by logical date.
+async fn existing_runs(
+    transaction: &Transaction<'_>,
+    dag_id: &str,
+    infos: &[Info],
+) -> Result<HashMap<Timestamp, (String, String)>, StoreError> {
+    let dates: Vec<Option<Timestamp>> = infos.iter().map(Info::logical_date).collect();
+    let query =
+        "SELECT logical_date, run_id, state FROM dag_run WHERE dag_id = $1 AND logical_date = ANY ($2) FOR UPDATE";
+    let rows = transaction.query(query, &[&dag_id, &dates]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect())
+}
+
+/// Records the run of each date, or why it has none.
+async fn record_runs(
+    transaction: &Transaction<'_>,
+    backfill_id: i64,
+    infos: &[Info],
+    outcomes: &[Result<String, &'static str>],
+) -> Result<(), StoreError> {
+    let dates: Vec<Option<Timestamp>> = infos.iter().map(Info::logical_date).collect();
+    let run_ids: Vec<Option<&str>> = outcomes.iter().map(|outcome| outcome.as_deref().ok()).collect();
+    let reasons: Vec<Option<&str>> = outcomes.iter().map(|outcome| outcome.as_ref().err().copied()).collect();
+    let query = "
+        INSERT INTO backfill_run (backfill_id, ordinal, logical_date, run_id, exception_reason)
+        SELECT $1, new.ordinal, new.logical_date, new.run_id, new.reason
+        FROM unnest($2::timestamptz[], $3::text[], $4::text[]) WITH ORDINALITY
+             AS new (logical_date, run_id, reason, ordinal)";
+    transaction.execute(query, &[&backfill_id, &dates, &run_ids, &reasons]).await?;
+    Ok(())
+}
+
+fn run_id_of(info: &Info) -> String {
+    format!("backfill__{}", isoformat(info.run_after))
+}
+
+fn new_run<'a>(
+    dag: &Dag,
+    request: &'a BackfillRequest,
+    backfill: (i64, i32),
+    info: &Info,
+    user: &'a str,
+) -> NewRun<'a> {
+    NewRun {
+        key: RunKey { dag_id: request.dag_id.clone(), run_id: run_id_of(info) },
+        run_type: "backfill",
+        logical_date: info.logical_date(),
+        interval: info.interval,
+        partition: None,
+        run_after: info.run_after,
+        conf: &request.conf,
+        note: None,
+        triggered_by: "backfill",
+        user: Some(user),
+        version_id: dag.version_id,
+        backfill: Some(backfill),
+    }
+}
+
+/// Why an existing run is not rerun; `None` if it is rerun.
+fn skip_reason(state: &str, reprocess: Reprocess) -> Option<&'static str> {
+    match (state, reprocess) {
+        ("success", Reprocess::Completed) | ("failed", Reprocess::Completed | Reprocess::Failed) => None,
+        ("success" | "failed", _) => Some("already exists"),
+        _ => Some("in flight"),
+    }
+}
+
+/// Reruns an existing run as part of the backfill. Returns its id.
+async fn rerun(
+    transaction: &Transaction<'_>,
+    request: &BackfillRequest,
+    backfill: &Backfill,
+    ordinal: i32,
+    run_id: &str,
+) -> Result<String, StoreError> {
+    let key = RunKey { dag_id: request.dag_id.clone(), run_id: run_id.to_owned() };
+    clear::clear(transaction, &key, &Selection::default()).await?;
+    let join_backfill = "
+        UPDATE dag_run SET revision = gen_random_uuid(), run_type = 'backfill', triggered_by = 'backfill', backfill_id = $3, backfill_ordinal = $4,
+               conf = CASE WHEN $5::jsonb = '{}' THEN conf ELSE $5 END
+        WHERE dag_id = $1 AND run_id = $2";
+    transaction
+        .execute(join_backfill, &[&key.dag_id, &key.run_id, &backfill.id, &ordinal, &Json(&request.conf)])
+        .await?;
+    Ok(key.run_id)
+}
+
+/// Number of runs in a backfill, and number of dates without a run by reason.
+pub async fn outcome(client: &impl GenericClient, id: i64) -> Result<(i64, Vec<(String, i64)>), StoreError> {
+    get(client, id).await?;
+    let query = "SELECT exception_reason, count(*) FROM backfill_run WHERE backfill_id = $1 GROUP BY 1 ORDER BY 1";
+    let (mut created, mut skipped) = (0, Vec::new());
+    for row in client.query(query, &[&id]).await? {
+        match row.get::<_, Option<String>>(0) {
+            None => created = row.get(1),
+            Some(reason) => skipped.push((reason, row.get(1))),
+        }
+    }
+    Ok((created, skipped))
+}
+
+/// Number of a backfill's runs in each state.
+pub async fn states(client: &impl GenericClient, id: i64) -> Result<Map<String, Value>, StoreError> {
+    let query = "SELECT state, count(*) FROM dag_run WHERE backfill_id = $1 GROUP BY 1";
+    let rows = client.query(query, &[&id]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get::<_, i64>(1).into())).collect())
+}
+
+pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<ListPage<Backfill>, StoreError> {
+    listing.fetch(client, &Source::new("*", "backfill", &[Column::whole("id")]), read).await
+}
+
+pub async fn get(client: &impl GenericClient, id: i64) -> Result<Backfill, StoreError> {
+    let row = client.query_opt("SELECT * FROM backfill WHERE id = $1", &[&id]).await?;
+    row.as_ref().map(read).ok_or_else(|| StoreError::NotFound { what: "backfill", id: id.to_string() })
+}
+
+/// Changes to a running backfill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    Pause,
+    Unpause,
+    /// Completes the backfill: its queued runs are set to failed, running ones continue.
+    Cancel,
+}
+
+/// Pauses, unpauses or cancels a backfill. Fails with `Busy` if it is already completed.
+pub async fn change(transaction: &Transaction<'_>, id: i64, change: Change) -> Result<Backfill, StoreError> {
+    let backfill = get(transaction, id).await?;
+    if backfill.completed_at.is_some() {
+        return Err(StoreError::Busy("Backfill is already completed.".to_owned()));
+    }
+    let paused = change != Change::Unpause;
+    let query = "UPDATE backfill SET is_paused = $2, updated_at = now(), completed_at = CASE WHEN $3 THEN now() END
+                 WHERE id = $1";
+    transaction.execute(query, &[&id, &paused, &(change == Change::Cancel)]).await?;
+    if change == Change::Cancel {
+        let queued =
+            "UPDATE dag_run SET state = 'failed', end_date = now() WHERE backfill_id = $1 AND state = 'queued'";
+        transaction.execute(queued, &[&id]).await?;
+        // One event for all runs, since there may be many thousands.
+        events::notify(transaction, &Event::Dags).await?;
+    }
+    events::notify(transaction, &Event::Sweep).await?;
+    get(transaction, id).await
+}
+
+/// The newest backfills of a DAG, each with the number of its runs in each state.
+pub async fn newest(
+    client: &impl GenericClient,
+    dag_id: &str,
+    limit: i64,
+) -> Result<Vec<(Backfill, Map<String, Value>)>, StoreError> {
+    let query = "
+        SELECT b.*, (SELECT coalesce(json_object_agg(state, count), '{}') FROM (
+                         SELECT state, count(*) FROM dag_run WHERE backfill_id = b.id GROUP BY state) AS counted) AS states
+        FROM backfill b WHERE dag_id = $1 ORDER BY id DESC LIMIT $2";
+    let rows = client.query(query, &[&dag_id, &limit]).await?;
+    Ok(rows
+        .iter()
+        .map(|row| {
+            let Json(states) = row.get("states");
+            (read(row), states)
+        })
+        .collect())
+}

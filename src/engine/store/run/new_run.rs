@@ -1,0 +1,263 @@
+//! Creates runs of any type, with their task instances.
+
+use crate::model::dag::{Structure, Task};
+use crate::model::keys::RunKey;
+use crate::planner::graph::Graph;
+use crate::schedule::timetable::{Interval, Partition};
+use crate::store::StoreError;
+use crate::store::events::{self, Event};
+use crate::store::instance::instances;
+use deadpool_postgres::Transaction;
+use futures_util::future::try_join3;
+use jiff::Timestamp;
+use leoflow_base::sys::random;
+use leoflow_postgres::GenericClient;
+use serde_json::{Map, Value};
+use std::collections::HashSet;
+use std::sync::LazyLock;
+use tokio_postgres::Row;
+use tokio_postgres::types::{Json, ToSql};
+
+/// SQL condition: the DAG `d` has fewer queued and running runs than the `max_active_runs` of its version `v`. Backfill
+/// runs do not count.
+pub const BELOW_MAX_ACTIVE_RUNS: &str = "
+    EXISTS (SELECT FROM (SELECT coalesce((v.structure->>'max_active_runs')::bigint, 16) AS most) l
+            WHERE most = 0
+               OR (SELECT count(*) FROM dag_run r WHERE r.dag_id = d.dag_id AND r.state = 'running'
+                   AND r.backfill_id IS NULL)
+                + (SELECT count(*) FROM dag_run r WHERE r.dag_id = d.dag_id AND r.state = 'queued'
+                   AND coalesce(r.backfill_id, 0) = 0) < most)";
+
+/// A run to create.
+#[derive(Debug)]
+pub struct NewRun<'a> {
+    pub key: RunKey,
+    pub run_type: &'a str,
+    pub logical_date: Option<Timestamp>,
+    pub interval: Option<Interval>,
+    pub partition: Option<&'a Partition>,
+    pub run_after: Timestamp,
+    pub conf: &'a Map<String, Value>,
+    pub note: Option<&'a str>,
+    pub triggered_by: &'a str,
+    pub user: Option<&'a str>,
+    pub version_id: i64,
+    /// Id of the backfill, and the position of the run in it.
+    pub backfill: Option<(i64, i32)>,
+}
+
+/// The conf of an asset-triggered run.
+static EMPTY_CONF: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
+
+impl<'a> NewRun<'a> {
+    /// A run that is triggered by updates of assets, or of one partition of them.
+    pub fn of_assets(dag_id: &str, version_id: i64, triggered_at: Timestamp, partition: Option<&'a Partition>) -> Self {
+        let suffix = hex::encode(random::bytes::<4>());
+        Self {
+            key: RunKey {
+                dag_id: dag_id.to_owned(),
+                run_id: format!("asset_triggered__{}_{suffix}", isoformat(triggered_at)),
+            },
+            run_type: "asset_triggered",
+            logical_date: None,
+            interval: None,
+            partition,
+            run_after: triggered_at,
+            conf: &EMPTY_CONF,
+            note: None,
+            triggered_by: "asset",
+            user: None,
+            version_id,
+            backfill: None,
+        }
+    }
+}
+
+/// The current time, rounded to microseconds, the precision of Postgres. All dates that are compared with one another
+/// come from this clock, because the clock of the machine that runs Postgres may differ.
+pub fn now() -> Timestamp {
+    Timestamp::now().round(jiff::Unit::Microsecond).unwrap_or_else(|_| Timestamp::now())
+}
+
+/// Formats a date like Python's `isoformat()`, which Airflow's run ids use.
+pub fn isoformat(date: Timestamp) -> String {
+    let seconds = date.strftime("%Y-%m-%dT%H:%M:%S");
+    match date.subsec_microsecond() {
+        0 => format!("{seconds}+00:00"),
+        micros => format!("{seconds}.{micros:06}+00:00"),
+    }
+}
+
+/// Creates a run. Returns `false` if a run with this id or date exists.
+pub async fn insert(
+    transaction: &Transaction<'_>,
+    run: &NewRun<'_>,
+    structure: &Structure,
+) -> Result<bool, StoreError> {
+    let query = "
+        INSERT INTO dag_run (dag_id, run_id, run_type, state, logical_date, data_interval_start, data_interval_end,
+                             run_after, conf, note, dag_version_id, triggered_by, triggering_user_name, backfill_id,
+                             backfill_ordinal, partition_key, partition_date, queued_at)
+        VALUES ($1, $2, $3, 'queued', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
+                -- A scheduled or asset-triggered run is due, even if another clock is the reference.
+                CASE WHEN $3 IN ('scheduled', 'asset_triggered') THEN greatest($17::timestamptz, $7::timestamptz)
+                     ELSE $17 END)
+        ON CONFLICT DO NOTHING";
+    let (start, end) = run.interval.map(|interval| (interval.start, interval.end)).unzip();
+    let (backfill, ordinal) = run.backfill.unzip();
+    let partition = run.partition.map(|partition| (&partition.key, partition.date));
+    let (partition_key, partition_date) =
+        (partition.map(|partition| partition.0), partition.and_then(|partition| partition.1));
+    let parameters: [&(dyn ToSql + Sync); 17] = [
+        &run.key.dag_id,
+        &run.key.run_id,
+        &run.run_type,
+        &run.logical_date,
+        &start,
+        &end,
+        &run.run_after,
+        &Json(run.conf),
+        &run.note,
+        &run.version_id,
+        &run.triggered_by,
+        &run.user,
+        &backfill,
+        &ordinal,
+        &partition_key,
+        &partition_date,
+        &now(),
+    ];
+    if transaction.execute(query, &parameters).await? == 0 {
+        return Ok(false);
+    }
+    let new_instances = initial_instances(structure, &HashSet::new(), run.logical_date, run.backfill.is_some());
+    // The statements are pipelined, since a thousand DAGs may each get a run.
+    try_join3(
+        instances::insert(transaction, &run.key.dag_id, &[&run.key.run_id], &new_instances),
+        async { Ok(events::notify(transaction, &Event::Sweep).await?) },
+        async { Ok(events::notify(transaction, &Event::Changed(run.key.clone())).await?) },
+    )
+    .await?;
+    Ok(true)
+}
+
+/// Creates the new runs of a backfill with one statement, since there may be thousands. Returns the ids of the created
+/// runs, without those of runs that already existed.
+pub async fn insert_all(
+    transaction: &Transaction<'_>,
+    runs: &[NewRun<'_>],
+    structure: &Structure,
+) -> Result<HashSet<String>, StoreError> {
+    let Some(first) = runs.first() else { return Ok(HashSet::new()) };
+    let query = "
+        INSERT INTO dag_run (dag_id, run_id, run_type, state, logical_date, data_interval_start, data_interval_end,
+                             run_after, conf, dag_version_id, triggered_by, triggering_user_name, backfill_id,
+                             backfill_ordinal, queued_at)
+        SELECT $1, new.run_id, $2, 'queued', new.logical_date, new.starts, new.ends, new.run_after, $3, $4, $5, $6, $7,
+               new.ordinal, $14::timestamptz
+        FROM unnest($8::text[], $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[],
+                    $13::integer[]) AS new (run_id, logical_date, starts, ends, run_after, ordinal)
+        ON CONFLICT DO NOTHING RETURNING run_id";
+    let ids: Vec<&str> = runs.iter().map(|run| run.key.run_id.as_str()).collect();
+    let dates: Vec<_> = runs.iter().map(|run| run.logical_date).collect();
+    let starts: Vec<_> = runs.iter().map(|run| run.interval.map(|interval| interval.start)).collect();
+    let ends: Vec<_> = runs.iter().map(|run| run.interval.map(|interval| interval.end)).collect();
+    let run_after_dates: Vec<_> = runs.iter().map(|run| run.run_after).collect();
+    let ordinals: Vec<_> = runs.iter().map(|run| run.backfill.map(|(_, ordinal)| ordinal)).collect();
+    let backfill = first.backfill.map(|(id, _)| id);
+    let parameters: [&(dyn ToSql + Sync); 14] = [
+        &first.key.dag_id,
+        &first.run_type,
+        &Json(first.conf),
+        &first.version_id,
+        &first.triggered_by,
+        &first.user,
+        &backfill,
+        &ids,
+        &dates,
+        &starts,
+        &ends,
+        &run_after_dates,
+        &ordinals,
+        &now(),
+    ];
+    let rows = transaction.query(query, &parameters).await?;
+    let created: HashSet<String> = rows.iter().map(|row| row.get(0)).collect();
+    let created_ids: Vec<&str> = created.iter().map(String::as_str).collect();
+    let new_instances = initial_instances(structure, &HashSet::new(), None, true);
+    instances::insert(transaction, &first.key.dag_id, &created_ids, &new_instances).await?;
+    // One event for all of them, since displays reload the whole list.
+    events::notify(transaction, &Event::Dags).await?;
+    Ok(created)
+}
+
+/// Adds instances for the tasks of a run that have none. A mapped task of known length gets one per element.
+pub async fn add_instances(
+    client: &impl GenericClient,
+    key: &RunKey,
+    structure: &Structure,
+    logical_date: Option<Timestamp>,
+    is_backfill: bool,
+) -> Result<(), StoreError> {
+    let rows = tasks_with_instances(client, key).await?;
+    let existing = rows.iter().map(|row| row.get(0)).collect();
+    let new_instances = initial_instances(structure, &existing, logical_date, is_backfill);
+    instances::insert(client, &key.dag_id, &[&key.run_id], &new_instances).await
+}
+
+/// Ids of the tasks for which `add_instances` would add instances, once per instance.
+pub async fn missing(
+    client: &impl GenericClient,
+    key: &RunKey,
+    structure: &Structure,
+    logical_date: Option<Timestamp>,
+    is_backfill: bool,
+) -> Result<Vec<String>, StoreError> {
+    let rows = tasks_with_instances(client, key).await?;
+    let existing = rows.iter().map(|row| row.get(0)).collect();
+    let new_instances = initial_instances(structure, &existing, logical_date, is_backfill);
+    Ok(new_instances.into_iter().map(|(task, _)| task.task_id.clone()).collect())
+}
+
+/// Reads the ids of the tasks of a run that have instances.
+async fn tasks_with_instances(client: &impl GenericClient, key: &RunKey) -> Result<Vec<Row>, StoreError> {
+    let query = "SELECT DISTINCT task_id FROM task_instance WHERE dag_id = $1 AND run_id = $2";
+    Ok(client.query(query, &[&key.dag_id, &key.run_id]).await?)
+}
+
+/// The initial instances of a run, except those of `existing` tasks.
+fn initial_instances<'a>(
+    structure: &'a Structure,
+    existing: &HashSet<&str>,
+    logical_date: Option<Timestamp>,
+    is_backfill: bool,
+) -> Vec<(&'a Task, i32)> {
+    // Only mapped tasks need the graph.
+    let has_mapped = structure.tasks.iter().any(|task| task.mapped || task.group.is_some());
+    let graph = has_mapped.then(|| Graph::new(structure.clone()));
+    let mut rows: Vec<(&Task, i32)> = Vec::new();
+    for (task_index, task) in structure.tasks.iter().enumerate() {
+        if existing.contains(task.task_id.as_str()) || !(is_backfill || is_in_time(task, logical_date)) {
+            continue;
+        }
+        match graph
+            .as_ref()
+            .filter(|graph| graph.is_expandable(task_index))
+            .map(|graph| graph.count(task_index, &|_| None))
+        {
+            Some(Some(count @ 1..)) => {
+                rows.extend((0..count).map(|index| (task, i32::try_from(index).unwrap_or(i32::MAX))));
+            }
+            _ => rows.push((task, -1)),
+        }
+    }
+    rows
+}
+
+/// True if the logical date is within the task's own start and end dates.
+fn is_in_time(task: &Task, logical_date: Option<Timestamp>) -> bool {
+    let Some(date) = logical_date else { return true };
+    let parse_date = |text: &Option<String>| text.as_deref().and_then(|text| text.parse::<Timestamp>().ok());
+    parse_date(&task.start_date).is_none_or(|start| start <= date)
+        && parse_date(&task.end_date).is_none_or(|end| date <= end)
+}

@@ -1,0 +1,311 @@
+//! DAG runs: triggering, listing, locking, deleting, requeueing.
+
+use super::backfill_end;
+use super::new_run::{self, NewRun, isoformat};
+use crate::model::dag::Structure;
+use crate::model::keys::RunKey;
+use crate::model::params;
+use crate::model::state::RunState;
+use crate::schedule::timetable::{Interval, Partition};
+use crate::store::asset::partitions;
+use crate::store::dag::dags;
+use crate::store::dag::versions::VersionName;
+use crate::store::events::{self, Event};
+use crate::store::list::listing::{Column, ListPage, Listing, Source};
+use crate::store::{ReadFor, StoreError};
+use deadpool_postgres::Transaction;
+use jiff::Timestamp;
+use leoflow_postgres::GenericClient;
+use serde_json::{Map, Value};
+use tokio_postgres::Row;
+use tokio_postgres::types::Json;
+
+#[derive(Debug, Clone)]
+pub struct Run {
+    pub key: RunKey,
+    pub run_type: String,
+    pub state: RunState,
+    pub logical_date: Option<Timestamp>,
+    pub data_interval_start: Option<Timestamp>,
+    pub data_interval_end: Option<Timestamp>,
+    pub run_after: Timestamp,
+    pub queued_at: Timestamp,
+    pub start_date: Option<Timestamp>,
+    pub end_date: Option<Timestamp>,
+    pub conf: Map<String, Value>,
+    pub note: Option<String>,
+    pub triggered_by: Option<String>,
+    pub triggering_user_name: Option<String>,
+    pub version: Option<VersionName>,
+    pub version_id: Option<i64>,
+    pub backfill_id: Option<i64>,
+    pub partition: Option<Partition>,
+}
+
+const COLUMNS: &str = "r.*, v.version_number, v.created_at AS version_created_at";
+const FROM: &str = "dag_run r LEFT JOIN dag_version v ON v.id = r.dag_version_id";
+/// Unique key of runs in lists.
+pub const KEY: &[Column] = &[Column::text("r.run_id"), Column::text("r.dag_id")];
+
+fn read(row: &Row) -> Run {
+    let Json(conf): Json<Map<String, Value>> = row.get("conf");
+    Run {
+        key: RunKey { dag_id: row.get("dag_id"), run_id: row.get("run_id") },
+        run_type: row.get("run_type"),
+        // A CHECK constraint of the table allows no other value.
+        state: RunState::parse(row.get("state")).unwrap_or(RunState::Failed),
+        logical_date: row.get("logical_date"),
+        data_interval_start: row.get("data_interval_start"),
+        data_interval_end: row.get("data_interval_end"),
+        run_after: row.get("run_after"),
+        queued_at: row.get("queued_at"),
+        start_date: row.get("start_date"),
+        end_date: row.get("end_date"),
+        conf,
+        note: row.get("note"),
+        triggered_by: row.get("triggered_by"),
+        triggering_user_name: row.get("triggering_user_name"),
+        version: VersionName::read(row),
+        version_id: row.get("dag_version_id"),
+        backfill_id: row.get("backfill_id"),
+        partition: partitions::read(row),
+    }
+}
+
+/// Request to create a run.
+#[derive(Debug, Default)]
+pub struct Trigger {
+    pub run_id: Option<String>,
+    pub logical_date: Option<Timestamp>,
+    pub data_interval: Option<(Timestamp, Timestamp)>,
+    pub run_after: Option<Timestamp>,
+    pub conf: Map<String, Value>,
+    pub note: Option<String>,
+    pub triggered_by: &'static str,
+    pub user: String,
+    /// Run type; `None` for a manually triggered run.
+    pub run_type: Option<&'static str>,
+    pub partition_key: Option<String>,
+}
+
+/// Checks a run id against Airflow's `allowed_run_id_pattern`, and against path traversal and reserved prefixes.
+fn check_run_id(run_id: &str) -> Result<(), StoreError> {
+    if run_id.contains("..") {
+        let text = format!("The run_id '{run_id}' must not contain '..' to prevent path traversal");
+        return Err(StoreError::Invalid(text));
+    }
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || "_.~:+-".contains(c);
+    if run_id.is_empty() || run_id.len() > 250 || !run_id.chars().all(is_allowed) {
+        let text = format!("The run_id provided '{run_id}' does not match regex pattern '^[A-Za-z0-9_.~:+-]+$'");
+        return Err(StoreError::Invalid(text));
+    }
+    for reserved in ["scheduled", "backfill", "asset_triggered"] {
+        if run_id.starts_with(&format!("{reserved}__")) {
+            let text = format!("A manual DAG run cannot use ID '{run_id}' since it is reserved for {reserved} runs");
+            return Err(StoreError::Invalid(text));
+        }
+    }
+    Ok(())
+}
+
+/// Creates a run with a task instance for each task. The scheduler starts it.
+pub async fn trigger(transaction: &Transaction<'_>, dag_id: &str, request: &Trigger) -> Result<Run, StoreError> {
+    let dag = dags::get(transaction, dag_id).await?;
+    if !dag.is_active {
+        return Err(StoreError::NotFound { what: "dag", id: dag_id.to_owned() });
+    }
+    let run_after = request.run_after.unwrap_or_else(new_run::now);
+    let run_id = match request.run_id.as_deref() {
+        None | Some("") => format!("manual__{}", isoformat(run_after)),
+        Some(run_id) => run_id.to_owned(),
+    };
+    check_run_id(&run_id)?;
+    if request.conf.iter().any(|(name, value)| name.contains('\0') || has_nul(value)) {
+        return Err(StoreError::Invalid("conf must not contain the NUL character".to_owned()));
+    }
+    params::check(&dag.structure, &request.conf).map_err(StoreError::Invalid)?;
+    let partition = partition(&dag.structure, request.partition_key.as_deref()).map_err(StoreError::Invalid)?;
+    let timetable = dag.structure.timetable.as_ref();
+    let interval = request.logical_date.map(|date| {
+        let explicit = request.data_interval.map(|(start, end)| Interval { start, end });
+        // For a run triggered by an operator, Airflow uses `run_after`.
+        let reference_date = if request.run_type == Some("operator_triggered") { run_after } else { date };
+        let inferred = || timetable.and_then(|timetable| timetable.manual(reference_date).ok());
+        explicit.or_else(inferred).unwrap_or(Interval { start: date, end: date })
+    });
+    let run = NewRun {
+        key: RunKey { dag_id: dag_id.to_owned(), run_id },
+        run_type: request.run_type.unwrap_or("manual"),
+        logical_date: request.logical_date,
+        interval,
+        partition: partition.as_ref(),
+        run_after,
+        conf: &request.conf,
+        note: request.note.as_deref(),
+        triggered_by: request.triggered_by,
+        user: Some(&request.user),
+        version_id: dag.version_id,
+        backfill: None,
+    };
+    if !new_run::insert(transaction, &run, &dag.structure).await? {
+        let same_date = "SELECT run_id FROM dag_run WHERE dag_id = $1 AND logical_date = $2";
+        let existing = transaction.query_opt(same_date, &[&dag_id, &request.logical_date]).await?;
+        return Err(StoreError::AlreadyExists {
+            what: if existing.is_some() { "a run of this logical date," } else { "run" },
+            id: existing.map_or(run.key.run_id, |row| row.get(0)),
+        });
+    }
+    get(transaction, &run.key, ReadFor::Reading).await
+}
+
+/// The partition of a manually triggered run. Errors are Airflow's texts.
+fn partition(structure: &Structure, key: Option<&str>) -> Result<Option<Partition>, String> {
+    let Some(key) = key else { return Ok(None) };
+    let timetable = structure.timetable.as_ref().filter(|timetable| timetable.takes_partition());
+    let dag_id = &structure.dag_id;
+    let timetable = timetable
+        .ok_or_else(|| format!("Dag '{dag_id}' is not a partitioned Dag and does not accept a partition_key."))?;
+    timetable.partition(key, &structure.awaited_assets()).map(Some)
+}
+
+fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(list) => list.iter().any(has_nul),
+        Value::Object(map) => map.iter().any(|(name, value)| name.contains('\0') || has_nul(value)),
+        _ => false,
+    }
+}
+
+fn not_found(key: &RunKey) -> StoreError {
+    StoreError::NotFound { what: "run", id: format!("{}/{}", key.dag_id, key.run_id) }
+}
+
+pub async fn get(client: &impl GenericClient, key: &RunKey, read_for: ReadFor) -> Result<Run, StoreError> {
+    let lock = if read_for == ReadFor::Update { " FOR UPDATE OF r" } else { "" };
+    let query = format!("SELECT {COLUMNS} FROM {FROM} WHERE r.dag_id = $1 AND r.run_id = $2{lock}");
+    let row = client.query_opt(&query, &[&key.dag_id, &key.run_id]).await?;
+    row.as_ref().map(read).ok_or_else(|| not_found(key))
+}
+
+/// Locks the runs until the transaction ends, in a fixed order to avoid deadlocks. Runs that do not exist are
+/// ignored.
+pub async fn lock(transaction: &Transaction<'_>, keys: &[RunKey]) -> Result<(), StoreError> {
+    let (dags, ids): (Vec<&str>, Vec<&str>) = keys.iter().map(|key| (key.dag_id.as_str(), key.run_id.as_str())).unzip();
+    let query = "
+        SELECT FROM dag_run WHERE (dag_id, run_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))
+        ORDER BY dag_id, run_id FOR UPDATE";
+    transaction.query(query, &[&dags, &ids]).await?;
+    Ok(())
+}
+
+/// The runs of a DAG with logical dates in this range, bounds included; without bounds, all runs.
+pub async fn between(
+    client: &impl GenericClient,
+    dag_id: &str,
+    from: Option<Timestamp>,
+    to: Option<Timestamp>,
+) -> Result<Vec<RunKey>, StoreError> {
+    let query = "SELECT run_id FROM dag_run
+                 WHERE dag_id = $1 AND ($2::timestamptz IS NULL OR logical_date >= $2)
+                   AND ($3::timestamptz IS NULL OR logical_date <= $3) ORDER BY run_after, run_id";
+    let rows = client.query(query, &[&dag_id, &from, &to]).await?;
+    Ok(rows.iter().map(|row| RunKey { dag_id: dag_id.to_owned(), run_id: row.get(0) }).collect())
+}
+
+pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<ListPage<Run>, StoreError> {
+    listing.fetch(client, &Source::new(COLUMNS, FROM, KEY), read).await
+}
+
+/// The newest runs of each of these DAGs, or of all DAGs, ordered by DAG and newest first.
+pub async fn newest(
+    client: &impl GenericClient,
+    dag_ids: Option<&[&str]>,
+    limit_per_dag: i64,
+) -> Result<Vec<Run>, StoreError> {
+    let query = format!(
+        "SELECT {COLUMNS} FROM dag d
+        CROSS JOIN LATERAL (SELECT * FROM dag_run WHERE dag_id = d.dag_id ORDER BY run_after DESC LIMIT $1) r
+        LEFT JOIN dag_version v ON v.id = r.dag_version_id
+        WHERE $2::text[] IS NULL OR d.dag_id = ANY ($2) ORDER BY r.dag_id, r.run_after DESC"
+    );
+    Ok(client.query(&query, &[&limit_per_dag, &dag_ids]).await?.iter().map(read).collect())
+}
+
+/// Notifies the scheduler after a run was ended manually or deleted: its slots are free, and its tasks no longer hold
+/// up other runs of the DAG.
+pub(crate) async fn notify_waiting_runs(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), StoreError> {
+    events::notify(transaction, &Event::Capacity).await?;
+    let running = "SELECT run_id FROM dag_run WHERE dag_id = $1 AND run_id <> $2 AND state = 'running'";
+    for row in transaction.query(running, &[&key.dag_id, &key.run_id]).await? {
+        let run = RunKey { dag_id: key.dag_id.clone(), run_id: row.get(0) };
+        events::notify(transaction, &Event::Plan(run)).await?;
+    }
+    Ok(())
+}
+
+pub async fn set_note(transaction: &Transaction<'_>, key: &RunKey, note: Option<&str>) -> Result<(), StoreError> {
+    let query = "UPDATE dag_run SET note = $3 WHERE dag_id = $1 AND run_id = $2";
+    match transaction.execute(query, &[&key.dag_id, &key.run_id, &note]).await? {
+        0 => Err(not_found(key)),
+        _ => Ok(()),
+    }
+}
+
+pub async fn delete(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), StoreError> {
+    let run = get(transaction, key, ReadFor::Update).await?;
+    // Tasks that are still being stopped count as running: they would collide with a new run of the same id.
+    let running_try = "SELECT FROM task_try WHERE dag_id = $1 AND run_id = $2 AND state = 'running' LIMIT 1";
+    let has_running_try = transaction.query_opt(running_try, &[&key.dag_id, &key.run_id]).await?.is_some();
+    if run.state == RunState::Running || has_running_try {
+        return Err(StoreError::Busy(format!(
+            "The DagRun with dag_id: `{}` and run_id: `{}` cannot be deleted in running state",
+            key.dag_id, key.run_id
+        )));
+    }
+    transaction.execute("DELETE FROM dag_run WHERE dag_id = $1 AND run_id = $2", &[&key.dag_id, &key.run_id]).await?;
+    if let Some(backfill) = run.backfill_id {
+        backfill_end::complete_one(transaction, backfill).await?;
+    }
+    notify_waiting_runs(transaction, key).await?;
+    for event in [Event::Sweep, Event::Stop, Event::Changed(key.clone())] {
+        events::notify(transaction, &event).await?;
+    }
+    Ok(())
+}
+
+/// Changes the revision of a run, so that the scheduler reads its task instances again.
+pub async fn bump_revision(client: &impl GenericClient, key: &RunKey) -> Result<(), StoreError> {
+    let query = "UPDATE dag_run SET revision = gen_random_uuid() WHERE dag_id = $1 AND run_id = $2";
+    client.execute(query, &[&key.dag_id, &key.run_id]).await?;
+    Ok(())
+}
+
+/// Requeues a finished run. `queued_at` is at least `run_after`, so that the run counts as due even if the clock has
+/// been set back.
+pub async fn requeue(client: &impl GenericClient, key: &RunKey) -> Result<(), StoreError> {
+    let query =
+        "UPDATE dag_run SET state = 'queued', revision = gen_random_uuid(), queued_at = greatest($3, run_after),
+                        start_date = NULL, end_date = NULL, deadline_at = NULL
+                 WHERE dag_id = $1 AND run_id = $2";
+    client.execute(query, &[&key.dag_id, &key.run_id, &new_run::now()]).await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn run_ids_are_airflows() {
+        let format = |text: &str| isoformat(text.parse().unwrap());
+        assert_eq!(format("2026-01-01T12:34:56.789012Z"), "2026-01-01T12:34:56.789012+00:00");
+        assert_eq!(format("2026-01-01T12:34:56Z"), "2026-01-01T12:34:56+00:00");
+        for good in ["manual__2026-01-01T12:34:56+00:00", "x", "a.b~c"] {
+            check_run_id(good).unwrap();
+        }
+        for bad in ["", "a b", "a/b", "..", "x..y", "ä", "scheduled__2026", &"x".repeat(251)] {
+            check_run_id(bad).unwrap_err();
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! Secret values of Connections and Variables, which must be masked in logs and other output.
+
+use super::connections;
+use super::variables;
+use crate::store::StoreError;
+use crate::store::list::listing::Listing;
+use leoflow_base::auth::cipher::Cipher;
+use leoflow_base::auth::masking::{Masker, is_sensitive};
+use leoflow_postgres::GenericClient;
+use serde_json::Value;
+
+/// Returns a masker for all stored secrets: passwords, and values with a sensitive name.
+pub async fn stored(client: &impl GenericClient, cipher: &Cipher) -> Result<Masker, StoreError> {
+    let mut masker = Masker::default();
+    // A value that cannot be decrypted cannot leak, so it needs no masking.
+    let ignore_unreadable = |error: StoreError| if let StoreError::Sealed { .. } = error { Ok(()) } else { Err(error) };
+    match connections::list(client, cipher, Listing::default()).await {
+        Ok(page) => page.rows.iter().for_each(|connection| {
+            connection.password.iter().for_each(|password| masker.add(password));
+            if let Some(Ok(extra)) = connection.extra.as_deref().map(serde_json::from_str::<Value>) {
+                masker.add_named("extra", &extra);
+            }
+        }),
+        Err(error) => ignore_unreadable(error)?,
+    }
+    match variables::list(client, cipher, Listing::default()).await {
+        Ok(page) => page.rows.iter().for_each(|variable| add_variable(&mut masker, &variable.key, &variable.value)),
+        Err(error) => ignore_unreadable(error)?,
+    }
+    Ok(masker)
+}
+
+/// Masks the whole value of a variable with a sensitive key, otherwise the parts with sensitive names.
+fn add_variable(masker: &mut Masker, key: &str, value: &str) {
+    let parsed = serde_json::from_str::<Value>(value).unwrap_or_default();
+    if is_sensitive(key) {
+        masker.add(value);
+        masker.add_texts(&parsed);
+    } else {
+        masker.add_named(key, &parsed);
+    }
+}

@@ -1,0 +1,179 @@
+//! Variables: Airflow's key-value store. Values are encrypted at rest.
+
+use crate::store::list::listing::{Column, ListPage, Listing, Source};
+use crate::store::{OnExisting, ReadFor, StoreError};
+use leoflow_base::auth::cipher::Cipher;
+use leoflow_postgres::GenericClient;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::{HashMap, HashSet};
+use tokio_postgres::Row;
+
+/// <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/variables.html>
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Variable {
+    pub key: String,
+    pub value: String,
+    pub description: Option<String>,
+}
+
+/// Converts a JSON value to the text that Airflow stores: a string as it is, everything else as JSON.
+pub fn as_text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+const WHAT: &str = "variable";
+/// Maximum number of characters of a key: the length of Airflow's column.
+const MAX_KEY: usize = 250;
+
+fn associated_data(key: &str) -> String {
+    format!("variable/{key}")
+}
+
+fn check(variable: &Variable) -> Result<(), StoreError> {
+    if variable.key.is_empty() || variable.key.chars().count() > MAX_KEY {
+        return Err(StoreError::Invalid(format!(
+            "{:?}: a variable key must have 1 to {MAX_KEY} characters",
+            variable.key
+        )));
+    }
+    if variable.key.contains('\0') || variable.description.as_ref().is_some_and(|text| text.contains('\0')) {
+        return Err(StoreError::Invalid("a key or description must not contain the NUL character".to_owned()));
+    }
+    Ok(())
+}
+
+fn read(row: &Row, cipher: &Cipher) -> Result<Variable, StoreError> {
+    let key: String = row.get("key");
+    let decrypted = cipher.open(&associated_data(&key), row.get("value_encrypted"));
+    let value = decrypted.map_err(|_| StoreError::Sealed { what: WHAT, id: key.clone() })?;
+    Ok(Variable { key, value, description: row.get("description") })
+}
+
+/// A page of variables with the total number of matches.
+pub async fn list(
+    client: &impl GenericClient,
+    cipher: &Cipher,
+    listing: Listing,
+) -> Result<ListPage<Variable>, StoreError> {
+    listing
+        .fetch(client, &Source::new("*", "variable", &[Column::text("key")]), |row| read(row, cipher))
+        .await?
+        .transpose()
+}
+
+/// Returns which of these names exist, whether they can be decrypted or not.
+pub async fn existing(client: &impl GenericClient, names: &[String]) -> Result<Vec<String>, StoreError> {
+    let query = "SELECT key FROM variable WHERE key = ANY ($1)";
+    Ok(client.query(query, &[&names]).await?.iter().map(|row| row.get(0)).collect())
+}
+
+pub async fn get(
+    client: &impl GenericClient,
+    cipher: &Cipher,
+    key: &str,
+    read_for: ReadFor,
+) -> Result<Variable, StoreError> {
+    let query = format!("SELECT * FROM variable WHERE key = $1{}", read_for.clause());
+    match client.query_opt(&query, &[&key]).await? {
+        Some(row) => read(&row, cipher),
+        None => Err(StoreError::NotFound { what: WHAT, id: key.to_owned() }),
+    }
+}
+
+/// Creates a variable; fails if the key exists.
+pub async fn create(client: &impl GenericClient, cipher: &Cipher, new: &Variable) -> Result<(), StoreError> {
+    check(new)?;
+    let sealed = cipher.seal(&associated_data(&new.key), &new.value);
+    let query = "INSERT INTO variable (key, value_encrypted, description) VALUES ($1, $2, $3)
+                 ON CONFLICT (key) DO NOTHING";
+    match client.execute(query, &[&new.key, &sealed, &new.description]).await? {
+        0 => Err(StoreError::AlreadyExists { what: WHAT, id: new.key.clone() }),
+        _ => Ok(()),
+    }
+}
+
+/// Creates or replaces a variable.
+pub async fn set(client: &impl GenericClient, cipher: &Cipher, new: &Variable) -> Result<(), StoreError> {
+    check(new)?;
+    let sealed = cipher.seal(&associated_data(&new.key), &new.value);
+    let query = "INSERT INTO variable (key, value_encrypted, description) VALUES ($1, $2, $3)
+                 ON CONFLICT (key) DO UPDATE
+                 SET value_encrypted = EXCLUDED.value_encrypted, description = EXCLUDED.description, updated_at = now()";
+    client.execute(query, &[&new.key, &sealed, &new.description]).await?;
+    Ok(())
+}
+
+/// Writes the entries of an import and returns how many were written. `on_existing` decides about existing keys. The
+/// caller must use a transaction, because an error leaves a part of the entries written.
+pub async fn import(
+    client: &impl GenericClient,
+    cipher: &Cipher,
+    entries: Vec<Variable>,
+    on_existing: OnExisting,
+) -> Result<usize, StoreError> {
+    let on_conflict = match on_existing {
+        OnExisting::Overwrite => {
+            "UPDATE SET value_encrypted = EXCLUDED.value_encrypted, description = EXCLUDED.description,
+             updated_at = now()"
+        }
+        OnExisting::Skip | OnExisting::Fail => "NOTHING",
+    };
+    let query = format!(
+        "INSERT INTO variable (key, value_encrypted, description) SELECT * FROM unnest($1::text[], $2::bytea[], $3::text[])
+         ON CONFLICT (key) DO {on_conflict} RETURNING key"
+    );
+    let mut written = 0;
+    for batch in drop_overwritten(entries, on_existing).chunks(BATCH) {
+        batch.iter().try_for_each(check)?;
+        let sealed: Vec<Vec<u8>> =
+            batch.iter().map(|variable| cipher.seal(&associated_data(&variable.key), &variable.value)).collect();
+        let keys: Vec<&str> = batch.iter().map(|variable| variable.key.as_str()).collect();
+        let descriptions: Vec<Option<&str>> = batch.iter().map(|variable| variable.description.as_deref()).collect();
+        let rows = client.query(&query, &[&keys, &sealed, &descriptions]).await?;
+        if on_existing == OnExisting::Fail && rows.len() < batch.len() {
+            let mut new: HashSet<&str> = rows.iter().map(|row| row.get(0)).collect();
+            // The key already exists, or it appears twice in the entries.
+            let id = keys.iter().find(|key| !new.remove(*key)).copied().unwrap_or_default().to_owned();
+            return Err(StoreError::AlreadyExists { what: WHAT, id });
+        }
+        written += rows.len();
+    }
+    Ok(written)
+}
+
+/// When overwriting, drops all entries of a key except the last, since one statement cannot write a key twice.
+fn drop_overwritten(mut entries: Vec<Variable>, on_existing: OnExisting) -> Vec<Variable> {
+    if on_existing == OnExisting::Overwrite {
+        let last: HashMap<String, usize> =
+            entries.iter().enumerate().map(|(index, variable)| (variable.key.clone(), index)).collect();
+        let mut index = 0..;
+        entries.retain(|variable| index.next() == last.get(&variable.key).copied());
+    }
+    entries
+}
+
+/// Number of variables that are encrypted and written per statement.
+const BATCH: usize = 1000;
+
+pub async fn delete(client: &impl GenericClient, key: &str) -> Result<(), StoreError> {
+    match client.execute("DELETE FROM variable WHERE key = $1", &[&key]).await? {
+        0 => Err(StoreError::NotFound { what: WHAT, id: key.to_owned() }),
+        _ => Ok(()),
+    }
+}
+
+/// A page of the keys with this prefix, in order, and their total number.
+pub async fn keys(
+    client: &impl GenericClient,
+    prefix: Option<&str>,
+    limit: i64,
+    offset: i64,
+) -> Result<(Vec<String>, i64), StoreError> {
+    let prefix_condition = "$1::text IS NULL OR starts_with(key, $1)";
+    let total =
+        client.query_one(&format!("SELECT count(*) FROM variable WHERE {prefix_condition}"), &[&prefix]).await?.get(0);
+    let query = format!("SELECT key FROM variable WHERE {prefix_condition} ORDER BY key LIMIT $2 OFFSET $3");
+    let rows = client.query(&query, &[&prefix, &limit, &offset]).await?;
+    Ok((rows.iter().map(|row| row.get(0)).collect(), total))
+}

@@ -1,0 +1,225 @@
+//! The database part of a backup: one snapshot, in which rows are counted while `pg_dump` copies them. Other sessions
+//! may write meanwhile.
+
+use super::spool::{Piece, Spool, SpoolError};
+use super::survey::{self, Survey, Tables, pattern, quoted};
+use crate::backup::verify::schema_check;
+use leoflow_base::sys::blocking;
+use leoflow_base::sys::process::command;
+use leoflow_postgres::schema::{self, SchemaError, State, classify, shape, tables};
+use leoflow_postgres::{Access, Login, PgError};
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::process::{Child, Command, Stdio};
+use tokio_postgres::Client;
+
+#[derive(Debug, thiserror::Error)]
+pub enum DumpError {
+    #[error(transparent)]
+    Postgres(#[from] PgError),
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    #[error("cannot run {program}: {source}")]
+    Spawn { program: &'static str, source: io::Error },
+    #[error("{program} failed: {stderr}")]
+    Failed { program: &'static str, stderr: String },
+    #[error("cannot write the backup: {0}")]
+    Write(io::Error),
+    #[error("a restore would refuse this database: {}", .0.join(", "))]
+    Changed(Vec<String>),
+    #[error("the database is empty")]
+    Empty,
+    #[error("the copying thread ended unexpectedly")]
+    Lost,
+}
+
+impl From<tokio_postgres::Error> for DumpError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Postgres(error.into())
+    }
+}
+
+/// An open snapshot; a session that imports it sees the same data.
+pub struct Snapshot {
+    client: Client,
+    id: String,
+    pub survey: Survey,
+    pub schema_version: i64,
+    pub postgres_version: String,
+    /// Size of the database on disk, in bytes.
+    pub bytes: u64,
+    /// Size of its tables without indexes, an estimate of the dump's size. Bytes.
+    pub heap_bytes: u64,
+}
+
+impl Snapshot {
+    /// Takes a snapshot. Refuses a database that a restore would not accept. With `may_be_newer`, a database of a newer
+    /// release is accepted, for that release to restore.
+    pub async fn take(access: &Access, login: &Login, may_be_newer: bool) -> Result<Self, DumpError> {
+        let client = access.connect(login).await?;
+        client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        let ledger = schema::inspect(&client).await?;
+        let state = schema::classify(schema::known(), &ledger);
+        let is_newer = matches!(state, State::Newer { .. });
+        if let Some(error) = schema::refusal(&state).filter(|_| !(is_newer && may_be_newer)) {
+            return Err(error.into());
+        }
+        let schema_version = classify::database_version(&ledger);
+        if schema_version == 0 {
+            return Err(DumpError::Empty);
+        }
+        let survey = survey::survey(&client, if is_newer { Tables::All } else { Tables::Known }).await?;
+        let mut changes = survey.changes.clone();
+        // The shape of a newer release's schema is unknown here.
+        if !is_newer {
+            let differences = shape::differences(&client, schema_version, &survey.ours).await?;
+            changes.extend(differences.into_iter().filter(|line| !is_accepted_index(line)));
+        }
+        if !changes.is_empty() {
+            return Err(DumpError::Changed(changes));
+        }
+        let facts_query =
+            "SELECT pg_export_snapshot(), current_setting('server_version'), pg_database_size(current_database()),
+                     (SELECT coalesce(sum(pg_table_size(oid)), 0)::bigint FROM pg_class WHERE relkind = 'r' AND oid >= 16384)";
+        let row = client.query_one(facts_query, &[]).await?;
+        let version: String = row.get(1);
+        Ok(Self {
+            id: row.get(0),
+            // `18.4 (Debian …)` is 18.4.
+            postgres_version: version.split_whitespace().next().unwrap_or_default().to_owned(),
+            bytes: u64::try_from(row.get::<_, i64>(2)).unwrap_or(0),
+            heap_bytes: u64::try_from(row.get::<_, i64>(3)).unwrap_or(0),
+            client,
+            survey,
+            schema_version,
+        })
+    }
+
+    /// Counts the rows of each table.
+    pub async fn count(&self) -> Result<BTreeMap<String, i64>, DumpError> {
+        Ok(count(&self.client, self.survey.tables()).await?)
+    }
+
+    /// Starts copying the database into the spool, in the format of `pg_dump -Fc -Z0`, compressed on the way. The child
+    /// ends with this thread. `on_progress` receives the number of bytes so far.
+    pub fn dump(
+        &self,
+        access: &Access,
+        login: &Login,
+        mut spool: Spool,
+        mut on_progress: impl FnMut(u64) + Send + 'static,
+    ) -> Result<tokio::task::JoinHandle<Result<Dumped, DumpError>>, DumpError> {
+        let mut command = access.program("pg_dump", login);
+        command.args(["-Fc", "-Z0", "--no-sync", "--no-password", "--snapshot", &self.id]);
+        for pattern in self.survey.patterns() {
+            command.arg("--table").arg(pattern);
+        }
+        let mut child = start("pg_dump", &mut command)?;
+        Ok(blocking::begin(move || {
+            let mut output = child.stdout.take().ok_or(DumpError::Lost)?;
+            let errors = child.stderr.take().map(|pipe| blocking::thread(move || error_output(pipe)));
+            let copied = spool.add_compressed(&mut output, &mut on_progress);
+            drop(output);
+            if copied.is_err() {
+                // pg_dump could not continue writing either.
+                let _ = child.kill();
+            }
+            let status = child.wait().map_err(|source| DumpError::Spawn { program: "pg_dump", source })?;
+            let stderr = errors.and_then(|thread| thread.join().ok()).unwrap_or_default();
+            match copied {
+                Err(SpoolError::Spool(error)) => Err(DumpError::Write(error)),
+                _ if !status.success() => {
+                    Err(DumpError::Failed { program: "pg_dump", stderr: command::failure(&stderr, status) })
+                }
+                Err(SpoolError::Source(error)) => Err(DumpError::Write(error)),
+                Ok((piece, bytes)) => Ok(Dumped { spool, piece, bytes }),
+            }
+        }))
+    }
+}
+
+pub struct Dumped {
+    pub spool: Spool,
+    pub piece: Piece,
+    /// Bytes before compression.
+    pub bytes: u64,
+}
+
+/// Counts the rows of these tables.
+pub async fn count(client: &Client, tables: impl Iterator<Item = &str>) -> Result<BTreeMap<String, i64>, PgError> {
+    let mut counts = BTreeMap::new();
+    for table in tables {
+        let row = client.query_one(&format!("SELECT count(*) FROM public.{}", quoted(table)), &[]).await?;
+        counts.insert(table.to_owned(), row.get(0));
+    }
+    Ok(counts)
+}
+
+/// True if a reported schema difference is a user's index that a restore accepts.
+fn is_accepted_index(line: &str) -> bool {
+    // A line starting with `no` names a missing index of ours.
+    !line.starts_with("no ")
+        && line.split_once(" index ").is_some_and(|(_, index)| schema_check::is_plain_index(&format!("{index};")))
+}
+
+/// Counts the rows of every table that a backup contains.
+pub async fn count_all(client: &Client) -> Result<BTreeMap<String, i64>, PgError> {
+    let survey = survey::survey(client, Tables::Known).await?;
+    count(client, survey.tables()).await
+}
+
+/// Starts a client program with pipes for its output; it ends with this thread.
+pub fn start(program: &'static str, command: &mut Command) -> Result<Child, DumpError> {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command::dies_with_this_thread(command);
+    command.spawn().map_err(|source| DumpError::Spawn { program, source })
+}
+
+/// Bytes of a program's error output to keep.
+const ERROR_OUTPUT_LIMIT: u64 = 4 * 1024;
+
+/// Reads the start of stderr and drains the rest, so that the program never blocks.
+pub fn error_output(mut pipe: impl Read) -> String {
+    let mut bytes = Vec::new();
+    // A read error only shortens the message.
+    let _ = (&mut pipe).take(ERROR_OUTPUT_LIMIT).read_to_end(&mut bytes);
+    let _ = io::copy(&mut pipe, &mut io::sink());
+    String::from_utf8_lossy(&bytes).trim().to_owned()
+}
+
+/// Dumps the schema except `excluded_tables`, for comparing two databases. Omits owners and privileges.
+pub fn schema_text(access: &Access, login: &Login, excluded_tables: &[String]) -> Result<String, DumpError> {
+    let mut command = access.program("pg_dump", login);
+    command.args(["--schema-only", "--no-owner", "--no-password"]);
+    for name in excluded_tables {
+        command.arg("--exclude-table").arg(pattern(name));
+    }
+    command::dies_with_this_thread(&mut command);
+    let output = command::output_limited(&mut command, SCHEMA_LIMIT, SCHEMA_BYTES)
+        .map_err(|source| DumpError::Spawn { program: "pg_dump", source })?;
+    if !output.status.success() {
+        return Err(DumpError::Failed {
+            program: "pg_dump",
+            stderr: command::failure(&String::from_utf8_lossy(&output.stderr), output.status),
+        });
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// A hundred times the size of our schema, in bytes; more output is cut off.
+const SCHEMA_BYTES: u64 = 8 * 1024 * 1024;
+/// Time limit of a schema dump; some twenty tables take far less.
+const SCHEMA_LIMIT: std::time::Duration = std::time::Duration::from_secs(120);
+
+/// True when the database contains rows besides those that the first start creates.
+pub async fn has_rows(access: &Access) -> Result<bool, DumpError> {
+    let client = access.connect(&access.application()).await?;
+    let survey = survey::survey(&client, Tables::All).await?;
+    for table in survey.tables().filter(|table| !tables::RECORDS.contains(table)) {
+        let query = format!("SELECT EXISTS (SELECT FROM public.{})", quoted(table));
+        if client.query_one(&query, &[]).await?.get(0) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

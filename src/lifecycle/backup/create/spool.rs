@@ -1,0 +1,322 @@
+//! The content of a backup before it is written: copied once into an unnamed file, so that size and hash are known
+//! before the manifest and the hashed bytes are the written ones. A kill leaves nothing behind. The file is on the
+//! backup's destination, which others may read later, so for an encrypted backup it is sealed with a key kept only in
+//! this process's memory.
+
+use crate::backup::format::archive::{Hashed, zstd_encoder};
+use crate::backup::format::manifest::Sha256Hex;
+use chacha20poly1305::aead::Aead;
+use chacha20poly1305::{Key, KeyInit, XChaCha20Poly1305, XNonce};
+use leoflow_base::sys::fs::{disk, files};
+use leoflow_base::sys::random;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// The part of the spool that one `add` wrote: its position, its size in bytes, and its hash.
+#[derive(Debug, Clone, Copy)]
+pub struct Piece {
+    offset: u64,
+    /// Number of its first chunk, if the spool is sealed (encrypted).
+    chunk: u64,
+    pub size: u64,
+    pub sha256: Sha256Hex,
+}
+
+/// Storage of the spool on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AtRest {
+    Plain,
+    Sealed,
+}
+
+/// The side of a copy that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    #[error("{0}")]
+    Source(io::Error),
+    #[error("{0}")]
+    Spool(io::Error),
+}
+
+/// The unnamed file with the copied content.
+pub struct Spool {
+    file: File,
+    folder: PathBuf,
+    length: u64,
+    /// Free disk space to leave, in bytes; 0 is no limit.
+    keep_free: u64,
+    /// Bytes written since the free space was last checked.
+    unchecked: u64,
+    seal: Option<Seal>,
+}
+
+/// Encryption of the spool, chunk by chunk.
+struct Seal {
+    cipher: XChaCha20Poly1305,
+    /// Number of the next chunk, used as its nonce. Never reused, even after a truncation.
+    next: u64,
+    /// Unencrypted bytes of that chunk, collected so far.
+    pending: Vec<u8>,
+}
+
+/// Size of a chunk before sealing, in bytes.
+const CHUNK: usize = 64 * 1024;
+/// Bytes that sealing adds to a chunk.
+const TAG: usize = 16;
+
+impl Seal {
+    fn new() -> Self {
+        let cipher = XChaCha20Poly1305::new(&Key::from(random::bytes::<32>()));
+        Self { cipher, next: 0, pending: Vec::with_capacity(CHUNK) }
+    }
+
+    fn nonce(number: u64) -> XNonce {
+        let mut nonce = [0; 24];
+        nonce[..8].copy_from_slice(&number.to_le_bytes());
+        XNonce::from(nonce)
+    }
+}
+
+impl Spool {
+    /// Creates the spool in `folder`, the destination of the finished file.
+    pub fn new(folder: &Path, keep_free: u64, at_rest: AtRest) -> io::Result<Self> {
+        let path = files::temporary_neighbour(&folder.join("leoflow-backup-spool"));
+        files::remove_any(&path)?;
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        std::fs::remove_file(&path)?;
+        let seal = (at_rest == AtRest::Sealed).then(Seal::new);
+        Ok(Self { file, folder: folder.to_owned(), length: 0, keep_free, unchecked: CHECK_EVERY, seal })
+    }
+
+    /// Copies `source` to the end of the spool.
+    pub fn add(&mut self, source: &mut dyn Read) -> Result<Piece, SpoolError> {
+        let (offset, chunk) = self.begin();
+        let mut hashed = Hashed::new(&mut *self);
+        copy(source, &mut hashed, &mut |_| {})?;
+        let (size, sha256) = (hashed.bytes, hashed.sha256());
+        self.seal_pending().map_err(SpoolError::Spool)?;
+        Ok(Piece { offset, chunk, size, sha256 })
+    }
+
+    /// Compresses `source` to the end of the spool. Also returns its uncompressed size in bytes; `on_progress` receives
+    /// the number of uncompressed bytes so far.
+    pub fn add_compressed(
+        &mut self,
+        source: &mut dyn Read,
+        on_progress: &mut dyn FnMut(u64),
+    ) -> Result<(Piece, u64), SpoolError> {
+        let (offset, chunk) = self.begin();
+        let mut encoder = zstd_encoder(Hashed::new(&mut *self)).map_err(SpoolError::Spool)?;
+        let total = copy(source, &mut encoder, on_progress)?;
+        let hashed = encoder.finish().map_err(SpoolError::Spool)?;
+        let (size, sha256) = (hashed.bytes, hashed.sha256());
+        self.seal_pending().map_err(SpoolError::Spool)?;
+        Ok((Piece { offset, chunk, size, sha256 }, total))
+    }
+
+    /// Removes `piece` and everything after it.
+    pub fn truncate_to(&mut self, piece: Piece) {
+        self.length = piece.offset;
+    }
+
+    pub fn read(&self, piece: Piece) -> impl Read + '_ {
+        PieceReader {
+            spool: self,
+            offset: piece.offset,
+            left: piece.size,
+            chunk: piece.chunk,
+            opened: Vec::new(),
+            used: 0,
+        }
+    }
+
+    /// Offset and chunk number of the next piece. Drops the unsealed remains of a failed copy.
+    fn begin(&mut self) -> (u64, u64) {
+        let chunk = self.seal.as_mut().map_or(0, |seal| {
+            seal.pending.clear();
+            seal.next
+        });
+        (self.length, chunk)
+    }
+
+    fn seal_pending(&mut self) -> io::Result<()> {
+        let Some(seal) = self.seal.as_mut().filter(|seal| !seal.pending.is_empty()) else { return Ok(()) };
+        let sealed = seal.cipher.encrypt(&Seal::nonce(seal.next), &seal.pending[..]);
+        seal.next += 1;
+        seal.pending.clear();
+        self.put(&sealed.map_err(|_| io::Error::other("cannot encrypt the copy"))?)
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.unchecked += bytes.len() as u64;
+        if self.keep_free > 0 && self.unchecked >= CHECK_EVERY {
+            self.unchecked = 0;
+            if disk::free_bytes(&self.folder)? < self.keep_free {
+                return Err(io::Error::new(io::ErrorKind::StorageFull, "the disk would run out of space"));
+            }
+        }
+        self.file.write_all_at(bytes, self.length)?;
+        self.length += bytes.len() as u64;
+        Ok(())
+    }
+}
+
+impl Write for Spool {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(seal) = &mut self.seal else {
+            self.put(bytes)?;
+            return Ok(bytes.len());
+        };
+        let count = bytes.len().min(CHUNK - seal.pending.len());
+        seal.pending.extend_from_slice(&bytes[..count]);
+        if seal.pending.len() == CHUNK {
+            self.seal_pending()?;
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct PieceReader<'a> {
+    spool: &'a Spool,
+    offset: u64,
+    /// Bytes of the piece not yet read from the file.
+    left: u64,
+    chunk: u64,
+    /// The current chunk, and the number of bytes consumed.
+    opened: Vec<u8>,
+    used: usize,
+}
+
+impl PieceReader<'_> {
+    fn open_next(&mut self, seal: &Seal) -> io::Result<()> {
+        let size = usize::try_from(self.left).unwrap_or(usize::MAX).min(CHUNK);
+        let mut sealed = vec![0; size + TAG];
+        self.spool.file.read_exact_at(&mut sealed, self.offset)?;
+        let opened = seal.cipher.decrypt(&Seal::nonce(self.chunk), &sealed[..]);
+        self.opened =
+            opened.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "the copy was changed on the disk"))?;
+        self.offset += sealed.len() as u64;
+        self.left -= size as u64;
+        self.chunk += 1;
+        self.used = 0;
+        Ok(())
+    }
+}
+
+impl Read for PieceReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let spool = self.spool;
+        let Some(seal) = &spool.seal else {
+            let length = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+            let count = spool.file.read_at(&mut buffer[..length], self.offset)?;
+            self.offset += count as u64;
+            self.left -= count as u64;
+            return Ok(count);
+        };
+        if self.used == self.opened.len() && self.left > 0 {
+            self.open_next(seal)?;
+        }
+        let count = buffer.len().min(self.opened.len() - self.used);
+        buffer[..count].copy_from_slice(&self.opened[self.used..self.used + count]);
+        self.used += count;
+        Ok(count)
+    }
+}
+
+/// Bytes written between checks of the free space.
+const CHECK_EVERY: u64 = 4 * 1024 * 1024;
+
+const BUFFER: usize = 256 * 1024;
+
+fn copy(source: &mut dyn Read, target: &mut dyn Write, on_progress: &mut dyn FnMut(u64)) -> Result<u64, SpoolError> {
+    let mut buffer = vec![0; BUFFER];
+    let mut total = 0;
+    loop {
+        match source.read(&mut buffer) {
+            Ok(0) => return Ok(total),
+            Ok(count) => {
+                target.write_all(&buffer[..count]).map_err(SpoolError::Spool)?;
+                total += count as u64;
+                on_progress(total);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(SpoolError::Source(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_round_trip_without_leaving_files() {
+        for at_rest in [AtRest::Plain, AtRest::Sealed] {
+            let folder = tempfile::tempdir().unwrap();
+            let mut spool = Spool::new(folder.path(), 0, at_rest).unwrap();
+            let long: Vec<u8> = (0..3 * CHUNK + 7).map(|index| (index % 251) as u8).collect();
+            let first_piece = spool.add(&mut "one".as_bytes()).unwrap();
+            let two = spool.add(&mut &long[..]).unwrap();
+            spool.truncate_to(two);
+            // A failed source leaves nothing in the next piece.
+            assert!(matches!(spool.add(&mut Broken(&b"half"[..])), Err(SpoolError::Source(_))));
+            let three = spool.add(&mut "three".as_bytes()).unwrap();
+            let four = spool.add(&mut &long[..]).unwrap();
+            let read = |piece| {
+                let mut bytes = Vec::new();
+                spool.read(piece).read_to_end(&mut bytes).unwrap();
+                bytes
+            };
+            assert_eq!((read(first_piece), read(three), read(four)), (b"one".to_vec(), b"three".to_vec(), long));
+            assert_ne!(first_piece.sha256, three.sha256);
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        }
+    }
+
+    struct Broken<'a>(&'a [u8]);
+
+    impl Read for Broken<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            match self.0.read(buffer)? {
+                0 => Err(io::Error::other("broken")),
+                count => Ok(count),
+            }
+        }
+    }
+
+    #[test]
+    fn a_sealed_spool_is_unreadable_on_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut spool = Spool::new(folder.path(), 0, AtRest::Sealed).unwrap();
+        let text = "the password is swordfish; ".repeat(10_000);
+        let first = spool.add(&mut text.as_bytes()).unwrap();
+        let mut before = vec![0; 1000];
+        spool.file.read_exact_at(&mut before, 0).unwrap();
+        spool.truncate_to(first);
+        spool.add(&mut text.as_bytes()).unwrap();
+        let mut bytes = vec![0; spool.length as usize];
+        spool.file.read_exact_at(&mut bytes, 0).unwrap();
+        assert!(!bytes.windows(9).any(|window| window == b"swordfish"));
+        assert_ne!(bytes[..1000], before[..], "reusing a nonce would reveal both texts");
+        let (piece, _) = spool.add_compressed(&mut text.as_bytes(), &mut |_| {}).unwrap();
+        let mut bytes = Vec::new();
+        zstd::stream::copy_decode(spool.read(piece), &mut bytes).unwrap();
+        assert_eq!(bytes, text.as_bytes());
+    }
+
+    #[test]
+    fn keeps_the_required_free_space() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut spool = Spool::new(folder.path(), u64::MAX, AtRest::Plain).unwrap();
+        let Err(SpoolError::Spool(error)) = spool.add(&mut "x".as_bytes()) else {
+            panic!("it was written nevertheless")
+        };
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    }
+}

@@ -1,0 +1,5 @@
+//! The file format.
+
+pub mod archive;
+pub mod archive_read;
+pub mod manifest;

@@ -1,0 +1,401 @@
+//! Exchanges the current state for another one: workspace, task logs, database, configuration. Each step is a few
+//! renames, journaled before and after, and detects its own progress from the disk, so that it can be resumed. A failed
+//! step undoes the exchange; after a kill the next start resumes it.
+
+use super::exchange_content::ContentExchange;
+use super::exchange_error::{ExchangeError, io_error};
+use super::exchange_tree::{CONFLICTS, Tree, TreeExchange};
+use super::preserved::PreservedPaths;
+use super::quarantine;
+use super::restore_dir::{self, RestoreDir, RetainedState, When};
+use crate::backup::content;
+use crate::backup::create::own_backups::OwnBackups;
+use crate::backup::verify::scratch::{RestoreId, drop_leftovers};
+use leoflow_base::config::{self};
+use leoflow_base::home::Home;
+use leoflow_base::home::journal::{Entry, Journal, Operation};
+use leoflow_base::sys::fs::files;
+use leoflow_base::sys::may_fail;
+use leoflow_postgres::{APPLICATION_DATABASE, Access, PgError, database_attributes};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExchangePlan {
+    pub id: String,
+    /// Canonical path of the current workspace; `None` leaves the workspace alone.
+    pub workspace: Option<PathBuf>,
+    /// Folder of the workspace content that is not current, with subfolders `in` and `out`.
+    #[serde(rename = "workspace_side")]
+    pub workspace_staging: PathBuf,
+    pub task_logs: PathBuf,
+    /// Folder of the task logs that are not current, with subfolders `in` and `out`.
+    #[serde(rename = "task_logs_side")]
+    pub task_logs_staging: PathBuf,
+    /// Object id of the database before the exchange; 0 on an external server.
+    pub database: u32,
+    /// Value that records this exchange in the database, on an external server.
+    #[serde(default)]
+    pub mark: String,
+    #[serde(rename = "kept")]
+    pub retained: RetainedState,
+    /// The exchange is being undone after a failed step.
+    #[serde(default, rename = "backward")]
+    pub undo: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    MoveOut,
+    MoveIn,
+    CarryOver,
+    LogsOut,
+    LogsIn,
+    TaskLogs,
+    Database,
+    Config,
+    Settle,
+    Forget,
+}
+
+const STEPS: [Step; 10] = [
+    Step::MoveOut,
+    Step::MoveIn,
+    Step::CarryOver,
+    Step::LogsOut,
+    Step::LogsIn,
+    Step::TaskLogs,
+    Step::Database,
+    Step::Config,
+    Step::Settle,
+    Step::Forget,
+];
+
+impl Step {
+    fn name(self) -> &'static str {
+        match self {
+            Self::MoveOut => "move-out",
+            Self::MoveIn => "move-in",
+            Self::CarryOver => "carry-over",
+            Self::LogsOut => "task-logs-out",
+            Self::LogsIn => "task-logs-in",
+            Self::TaskLogs => "task-logs",
+            Self::Database => "database",
+            Self::Config => "config",
+            Self::Settle => "settle",
+            Self::Forget => "forget",
+        }
+    }
+
+    fn is_committed(self) -> bool {
+        matches!(self, Self::Settle | Self::Forget)
+    }
+}
+
+/// Makes the exchange. The caller has put the new state on disk and verified it, and ensures that no other process uses
+/// the home or is connected to its databases.
+pub async fn exchange(
+    home: &Home,
+    access: &Access,
+    operation: Operation,
+    plan: ExchangePlan,
+) -> Result<(), ExchangeError> {
+    let names = STEPS.iter().map(|step| step.name().to_owned()).collect();
+    let mut exchange_state = Exchange::new(home, access, plan)?;
+    exchange_state.flush()?;
+    let mut journal = Journal::begin_with(home, operation, names, exchange_state.plan()?)?;
+    exchange_state.forward(&mut journal, 0).await?;
+    Ok(journal.finish()?)
+}
+
+#[derive(Debug)]
+pub enum Resumed {
+    Finished,
+    /// The old state is current. `Some` is the error for which this call undid the exchange; `None` if an undo had
+    /// already begun.
+    Undone(Option<Box<ExchangeError>>),
+}
+
+pub async fn resume(home: &Home, access: &Access, entry: Entry) -> Result<Resumed, ExchangeError> {
+    if entry.steps.iter().map(String::as_str).ne(STEPS.iter().map(|step| step.name())) {
+        return Err(ExchangeError::OtherSteps);
+    }
+    let plan: ExchangePlan =
+        serde_json::from_value(entry.plan.clone()).map_err(|error| ExchangeError::Plan(error.to_string()))?;
+    let (step_index, undo) = (entry.at, plan.undo);
+    let mut exchange_state = Exchange::new(home, access, plan)?;
+    let mut journal = Journal::resume(home, entry);
+    if undo {
+        exchange_state.undo(&mut journal, step_index).await?;
+        journal.finish()?;
+        return Ok(Resumed::Undone(None));
+    }
+    match exchange_state.forward(&mut journal, step_index).await {
+        Ok(()) => journal.finish().map(|()| Resumed::Finished).map_err(ExchangeError::from),
+        Err(ExchangeError::Reverted(cause)) => Ok(Resumed::Undone(Some(cause))),
+        Err(error) => Err(error),
+    }
+}
+
+struct Exchange<'a> {
+    home: &'a Home,
+    access: &'a Access,
+    plan: ExchangePlan,
+    restore_dir: RestoreDir,
+    preserved: PreservedPaths,
+    own: OwnBackups,
+}
+
+impl<'a> Exchange<'a> {
+    fn new(home: &'a Home, access: &'a Access, plan: ExchangePlan) -> Result<Self, ExchangeError> {
+        let id =
+            RestoreId::parse(&plan.id).ok_or_else(|| ExchangeError::Plan(format!("{:?} is not an id", plan.id)))?;
+        let restore_dir = RestoreDir::of(home, id);
+        let preserved = PreservedPaths::read(&restore_dir.preserved())
+            .map_err(|source| io_error("read", &restore_dir.preserved(), source))?;
+        Ok(Self { home, access, restore_dir, plan, preserved, own: OwnBackups::of(home) })
+    }
+
+    /// Serializes the plan for the journal. Fails for a path that is not UTF-8, before anything moves.
+    fn plan(&self) -> Result<serde_json::Value, ExchangeError> {
+        serde_json::to_value(&self.plan).map_err(|error| ExchangeError::Plan(error.to_string()))
+    }
+
+    async fn forward(&mut self, journal: &mut Journal, from: usize) -> Result<(), ExchangeError> {
+        for (index, step) in STEPS.into_iter().enumerate().skip(from) {
+            if let Err(error) = self.apply_step(step).await {
+                if step.is_committed() {
+                    return Err(error);
+                }
+                self.plan.undo = true;
+                journal.set_plan(self.plan()?)?;
+                return Err(match self.undo(journal, index).await {
+                    Ok(()) => {
+                        journal.remove()?;
+                        ExchangeError::Reverted(Box::new(error))
+                    }
+                    Err(second) => ExchangeError::Stuck(Box::new(error), Box::new(second)),
+                });
+            }
+            journal.advance()?;
+        }
+        Ok(())
+    }
+
+    async fn undo(&mut self, journal: &mut Journal, step_index: usize) -> Result<(), ExchangeError> {
+        for (index, step) in STEPS.into_iter().enumerate().take(step_index + 1).rev() {
+            journal.set_at(index)?;
+            self.undo_step(step).await?;
+        }
+        Ok(())
+    }
+
+    async fn apply_step(&self, step: Step) -> Result<(), ExchangeError> {
+        match step {
+            Step::MoveOut => self.workspace().move_out()?,
+            Step::MoveIn => self.workspace().move_in()?,
+            Step::CarryOver => self.workspace().carry_over()?,
+            Step::LogsOut => self.task_logs().move_out()?,
+            Step::LogsIn => self.task_logs().move_in()?,
+            Step::TaskLogs => self.task_logs().carry_over()?,
+            Step::Database => self.exchange_databases(true).await?,
+            Step::Config => self.put_files(When::After)?,
+            Step::Settle => self.settle()?,
+            Step::Forget => self.discard_older().await,
+        }
+        self.flush()?;
+        let name = format!("exchange.{}", step.name());
+        may_fail(&name).map_err(|source| io_error("finish", Path::new(&name), source))
+    }
+
+    async fn undo_step(&self, step: Step) -> Result<(), ExchangeError> {
+        match step {
+            Step::MoveOut => self.workspace().move_back_out()?,
+            Step::MoveIn => self.workspace().move_back_in()?,
+            Step::CarryOver => self.workspace().carry_back()?,
+            Step::LogsOut => self.task_logs().move_back_out()?,
+            Step::LogsIn => self.task_logs().move_back_in()?,
+            Step::TaskLogs => self.task_logs().carry_back()?,
+            Step::Database => self.exchange_databases(false).await?,
+            Step::Config => self.put_files(When::Before)?,
+            Step::Settle | Step::Forget => {}
+        }
+        self.flush()
+    }
+
+    fn flush(&self) -> Result<(), ExchangeError> {
+        let folders = [Some(self.home.root()), self.plan.workspace.as_deref(), Some(self.plan.task_logs.as_path())];
+        for folder in folders.into_iter().flatten().filter(|folder| folder.exists()) {
+            files::sync_file_system(folder).map_err(|source| io_error("flush", folder, source))?;
+        }
+        Ok(())
+    }
+
+    fn workspace(&self) -> TreeExchange<'_> {
+        let root = self.plan.workspace.as_deref();
+        TreeExchange {
+            tree: Tree::Workspace(&self.own),
+            root,
+            staging_dir: &self.plan.workspace_staging,
+            names: self.restore_dir.names(),
+            carried: self.restore_dir.carried(),
+            conflicts: self.conflicts_in(root.unwrap_or(Path::new(""))),
+            preserved: &self.preserved.workspace,
+        }
+    }
+
+    fn task_logs(&self) -> TreeExchange<'_> {
+        TreeExchange {
+            tree: Tree::TaskLogs,
+            root: Some(&self.plan.task_logs),
+            staging_dir: &self.plan.task_logs_staging,
+            names: self.restore_dir.log_names(),
+            carried: self.restore_dir.carried_logs(),
+            conflicts: self.conflicts_in(&self.plan.task_logs),
+            preserved: &self.preserved.task_logs,
+        }
+    }
+
+    fn conflicts_in(&self, root: &Path) -> PathBuf {
+        root.join(format!("{CONFLICTS}{}", self.restore_dir.id.as_str()))
+    }
+
+    fn rename_if_there(&self, from: &Path, to: &Path) -> Result<(), ExchangeError> {
+        match files::is_there(from) {
+            Ok(false) => Ok(()),
+            Ok(true) => files::rename_durably(from, to).map_err(|source| io_error("move", from, source)),
+            Err(source) => Err(io_error("move", from, source)),
+        }
+    }
+
+    async fn exchange_databases(&self, forward: bool) -> Result<(), ExchangeError> {
+        match self.access.is_ours() {
+            true => self.rename_databases(forward).await,
+            false => {
+                let content = ContentExchange { home: self.home, access: self.access, restore_dir: &self.restore_dir };
+                content.exchange(&self.plan.mark, forward).await
+            }
+        }
+    }
+
+    /// Swaps the application database with the standby, the database of the state that is not current, by renames in
+    /// one transaction. The object id tells which of them is current.
+    async fn rename_databases(&self, forward: bool) -> Result<(), ExchangeError> {
+        let mut client = self.access.superuser("postgres").await?;
+        let is_old = database_oid(&client, APPLICATION_DATABASE).await? == Some(self.plan.database);
+        let (standby, temporary_name) =
+            (self.restore_dir.id.standby_database(), format!("leoflow_between_{}", self.restore_dir.id.as_str()));
+        if is_old != forward {
+            return Ok(allow_connections(&client, [APPLICATION_DATABASE, &standby], true).await?);
+        }
+        if forward && is_old {
+            // Dumps do not include database attributes.
+            database_attributes::copy_attributes(&client, APPLICATION_DATABASE, &standby).await?;
+        }
+        // A database with sessions cannot be renamed, and new sessions may start at any time.
+        allow_connections(&client, [APPLICATION_DATABASE, &standby], false).await?;
+        let renamed = self.rename_in_transaction(&mut client, &standby, &temporary_name).await;
+        allow_connections(&client, [APPLICATION_DATABASE, &standby], true).await?;
+        renamed
+    }
+
+    async fn rename_in_transaction(
+        &self,
+        client: &mut tokio_postgres::Client,
+        standby: &str,
+        temporary_name: &str,
+    ) -> Result<(), ExchangeError> {
+        let terminate_sessions =
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname IN ($1::text::name, $2::text::name)";
+        client.execute(terminate_sessions, &[&APPLICATION_DATABASE, &standby]).await.map_err(PgError::from)?;
+        let transaction = client.transaction().await.map_err(PgError::from)?;
+        for (from, to) in
+            [(APPLICATION_DATABASE, temporary_name), (standby, APPLICATION_DATABASE), (temporary_name, standby)]
+        {
+            let rename = format!("ALTER DATABASE {from} RENAME TO {to}");
+            transaction.batch_execute(&rename).await.map_err(PgError::from)?;
+        }
+        transaction.commit().await.map_err(PgError::from)?;
+        Ok(())
+    }
+
+    fn put_files(&self, when: When) -> Result<(), ExchangeError> {
+        let read = |path: &Path| {
+            let text = files::read_text(path, 1024 * 1024).map_err(|source| io_error("read", path, source))?;
+            text.ok_or_else(|| io_error("read", path, io::ErrorKind::NotFound.into()))
+        };
+        config::exchange(self.home, &read(&self.restore_dir.config(when))?)?;
+        let (receipt, text) = (self.home.receipt(), read(&self.restore_dir.receipt(when))?);
+        if files::read_text(&receipt, 1024 * 1024).is_ok_and(|current| current.as_deref() == Some(text.as_str())) {
+            return Ok(());
+        }
+        let target = receipt.canonicalize().unwrap_or_else(|_| receipt.clone());
+        files::write_atomic(&target, text.as_bytes(), 0o600).map_err(|source| io_error("write", &receipt, source))
+    }
+
+    fn settle(&self) -> Result<(), ExchangeError> {
+        let restore_dir = &self.restore_dir;
+        for (from, to) in [
+            (restore_dir.config(When::Before), restore_dir.config(When::After)),
+            (restore_dir.receipt(When::Before), restore_dir.receipt(When::After)),
+        ] {
+            self.rename_if_there(&from, &to)?;
+        }
+        let (before, after) = (restore_dir.content(When::Before), restore_dir.content(When::After));
+        content::rename(&before, &after).map_err(|source| io_error("move", &before, source))?;
+        self.workspace().settle()?;
+        self.task_logs().settle()?;
+        // Before the journal is finished: later the new cluster could be mistaken for a leftover.
+        quarantine::settle(self.home)
+            .map_err(|source| io_error("remove the note about", &self.home.postgres(), source))?;
+        restore_dir
+            .write_retained(&self.plan.retained, &self.plan.task_logs)
+            .map_err(|source| io_error("write", restore_dir.folder(), source))
+    }
+
+    /// Discards older retained states; only the last replaced one is retained. What cannot be removed now becomes a
+    /// leftover, which is no reason to fail the exchange.
+    async fn discard_older(&self) {
+        let retained_by_earlier = || {
+            restore_dir::all(self.home)
+                .into_iter()
+                .filter(|older| older.id != self.restore_dir.id && !older.is_only_copy())
+        };
+        for older in retained_by_earlier() {
+            let _ = older.discard_retained();
+        }
+        if self.access.is_ours()
+            && drop_leftovers(self.access, std::slice::from_ref(&self.restore_dir.id)).await.is_err()
+        {
+            return;
+        }
+        for older in retained_by_earlier() {
+            let _ = older.remove();
+        }
+    }
+}
+
+pub fn conflicts(home: &Home) -> Vec<PathBuf> {
+    let workspace = config::load(&home.config()).ok().flatten().and_then(|loaded| loaded.config.workspace);
+    let roots = workspace.into_iter().chain([home.task_logs()]);
+    let entries = roots.filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
+    entries
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(CONFLICTS))
+        .map(|entry| entry.path())
+        .collect()
+}
+
+/// Allows or refuses connections to these databases, even for superusers.
+async fn allow_connections(client: &tokio_postgres::Client, names: [&str; 2], allow: bool) -> Result<(), PgError> {
+    for name in names {
+        client.batch_execute(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS {allow}")).await?;
+    }
+    Ok(())
+}
+
+pub async fn database_oid(client: &tokio_postgres::Client, name: &str) -> Result<Option<u32>, PgError> {
+    let row = client.query_opt("SELECT oid FROM pg_database WHERE datname = $1::text::name", &[&name]).await?;
+    Ok(row.map(|row| row.get(0)))
+}

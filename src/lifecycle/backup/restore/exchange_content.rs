@@ -1,0 +1,43 @@
+//! The database part of an exchange on an external server, where databases cannot be renamed: replaces the content of
+//! the database with an exported one.
+
+use super::exchange_error::{ExchangeError, io_error};
+use super::restore_dir::{RestoreDir, When};
+use crate::backup::content::{Content, ExpectedOwner};
+use leoflow_base::home::Home;
+use leoflow_postgres::external::claim::Claim;
+use leoflow_postgres::{Access, PgError, instance_fact, location};
+use std::io;
+
+pub struct ContentExchange<'a> {
+    pub home: &'a Home,
+    pub access: &'a Access,
+    pub restore_dir: &'a RestoreDir,
+}
+
+impl ContentExchange<'_> {
+    /// Replaces the content in one transaction, which also records `mark`, the identifier of this exchange. Does
+    /// nothing if the database already has the state asked for.
+    pub async fn exchange(&self, mark: &str, forward: bool) -> Result<(), ExchangeError> {
+        let login = self.access.application();
+        let client = self.access.connect(&login).await?;
+        let is_exchanged = instance_fact::read(&client, MARK).await?.as_deref() == Some(mark.as_bytes());
+        drop(client);
+        if is_exchanged == forward {
+            return Ok(());
+        }
+        let path = self.restore_dir.content(if forward { When::After } else { When::Before });
+        let content = Content::at(&path).map_err(|source| io_error("read", &path, source))?;
+        let content = content.ok_or_else(|| io_error("read", &path, io::ErrorKind::NotFound.into()))?;
+        let mark = if forward { mark } else { "" };
+        let location = location::recorded(self.home)?.ok_or(PgError::NotManaged)?;
+        let final_statements = [instance_fact::statement(MARK, mark), Claim::of(self.home, &location).statement()];
+        Ok(content
+            .import_into(self.access, &login, ExpectedOwner::Home(&location.home_id), &final_statements)
+            .await
+            .map_err(Box::new)?)
+    }
+}
+
+/// Name of the fact that records the last exchange of content.
+const MARK: &str = "exchange";

@@ -1,0 +1,104 @@
+//! Finds files in a workspace that a restore would replace although the backup does not contain their present state.
+
+use super::preserved::PreservedPaths;
+use crate::backup::create::own_backups::OwnBackups;
+use crate::backup::create::selection::{self, Selection};
+use crate::backup::format::manifest::{Manifest, WORKSPACE};
+use jiff::Timestamp;
+use leoflow_base::home::Home;
+use leoflow_base::sys::fs::beneath::Folder;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+/// Lists paths relative to the workspace, sorted. Unreadable folders are left out, since a restore leaves them in
+/// place. `input` is the backup.
+pub fn newer_files(home: &Home, manifest: &Manifest, input: &Path, workspace: &Path) -> Vec<String> {
+    let Ok(workspace) = workspace.canonicalize() else { return Vec::new() };
+    let Ok(preserved) = PreservedPaths::of(manifest, input, Some(&workspace), &home.task_logs()) else {
+        return Vec::new();
+    };
+    let Ok(root) = Folder::open(&workspace) else { return Vec::new() };
+    let prefix = format!("{WORKSPACE}/");
+    let search = Search {
+        root: &root,
+        own: OwnBackups::of(home),
+        preserved: &preserved,
+        backup_paths: manifest.entries.iter().filter_map(|entry| entry.path.strip_prefix(&prefix)).collect(),
+        created: manifest.created_at.parse::<Timestamp>().map_or(i64::MAX, Timestamp::as_second),
+    };
+    let mut paths = Vec::new();
+    search.add(Path::new(""), &mut paths);
+    paths
+}
+
+struct Search<'a> {
+    root: &'a Folder,
+    own: OwnBackups,
+    preserved: &'a PreservedPaths,
+    /// Paths in the backup, relative to the workspace.
+    backup_paths: HashSet<&'a str>,
+    /// Time of the backup, in seconds since 1970.
+    created: i64,
+}
+
+impl Search<'_> {
+    fn add(&self, relative: &Path, paths: &mut Vec<String>) {
+        let Ok((folder, entries)) =
+            self.root.below(relative).and_then(|folder| folder.entries().map(|entries| (folder, entries)))
+        else {
+            return;
+        };
+        for entry in entries {
+            let path: PathBuf = relative.join(&entry.name);
+            let Some(path_text) = path.to_str().filter(|path_text| !self.preserved.workspace.contains(*path_text))
+            else {
+                continue;
+            };
+            let is_in_backup = self.backup_paths.contains(path_text);
+            match selection::in_workspace(&folder, &entry, &path, &self.own) {
+                Selection::Folder => self.add(&path, paths),
+                Selection::File if !is_in_backup || entry.modified > self.created => paths.push(path_text.to_owned()),
+                Selection::Link { .. } if !is_in_backup => paths.push(path_text.to_owned()),
+                _ => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backup::format::manifest::tests::manifest;
+    use crate::backup::format::manifest::{Content, Entry, Skipped};
+    use std::fs;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    #[test]
+    fn finds_files_created_or_changed_since_the_backup() {
+        let tree = tempfile::tempdir().unwrap();
+        let workspace = tree.path().join("workspace");
+        fs::create_dir_all(workspace.join("p/.git")).unwrap();
+        let write = |path: &str, year: u64| {
+            let file = fs::File::create(workspace.join(path)).unwrap();
+            file.set_modified(UNIX_EPOCH + Duration::from_secs((year - 1970) * 31_557_600)).unwrap();
+        };
+        for (path, year) in [
+            ("p/same.py", 2020),
+            ("p/changed.py", 2026),
+            ("p/new.py", 2026),
+            ("p/copied.py", 2020),
+            ("p/.git/config", 2026),
+            ("p/unread.csv", 2026),
+        ] {
+            write(path, year);
+        }
+        let entry =
+            |path: &str| Entry { path: format!("workspace/{path}"), content: Content::Directory { private: false } };
+        let mut manifest = manifest(["p", "p/same.py", "p/changed.py"].map(entry).into());
+        manifest.created_at = "2024-01-01T00:00:00Z".to_owned();
+        manifest.skipped = vec![Skipped { path: "workspace/p/unread.csv".into(), reason: String::new() }];
+        let home = leoflow_base::home::resolve(Some(&tree.path().join("home"))).unwrap();
+        let paths = newer_files(&home, &manifest, Path::new("/none"), &workspace);
+        assert_eq!(paths, ["p/changed.py", "p/copied.py", "p/new.py"]);
+    }
+}

@@ -1,0 +1,235 @@
+//! Finds paths that cannot be replaced or moved, before anything changes.
+
+use crate::backup::create::own_backups::OwnBackups;
+use crate::backup::create::selection::{omitted_in_task_logs, omitted_in_workspace};
+use leoflow_base::home::Home;
+use leoflow_base::sys::fs::beneath::Folder;
+use leoflow_base::sys::fs::{files, mounts};
+use nix::unistd::{AccessFlags, access};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Obstacle {
+    #[error("{0} is a mount point in the workspace and cannot be moved")]
+    MountInWorkspace(PathBuf),
+    #[error("{0} is a mount point and cannot be replaced")]
+    Mount(PathBuf),
+    #[error("{0} is a link and cannot be replaced without losing its target")]
+    Link(PathBuf),
+    #[error("{0} is a dangling link")]
+    DanglingLink(PathBuf),
+    #[error("{0} is not writable for this user and cannot be moved")]
+    NotWritable(PathBuf),
+    #[error("{from} and {to} are on different file systems, so nothing can be renamed between them")]
+    DifferentFileSystems { from: PathBuf, to: PathBuf },
+}
+
+/// Finds an obstacle of an exchange, which replaces files of the home by renames and folders entry by entry. `None` if
+/// there is none; the same holds for the other functions.
+pub fn find_in_exchange(home: &Home, workspace: Option<&Path>) -> io::Result<Option<Obstacle>> {
+    for file in [home.config(), home.receipt()] {
+        if let Some(obstacle) = find_in_file(&file)? {
+            return Ok(Some(obstacle));
+        }
+    }
+    if let Some(workspace) = workspace {
+        if let Some(obstacle) = find_in_content(workspace, Obstacle::MountInWorkspace)? {
+            return Ok(Some(obstacle));
+        }
+        let own = OwnBackups::of(home);
+        if let Some(obstacle) = find_in_omitted(workspace, |folder| omitted_in_workspace(folder, &own), &allows)? {
+            return Ok(Some(obstacle));
+        }
+    }
+    let logs = home.task_logs();
+    match find_in_content(&logs, Obstacle::Mount)? {
+        None => find_in_omitted(&logs, omitted_in_task_logs, &allows),
+        obstacle => Ok(obstacle),
+    }
+}
+
+/// Finds an obstacle of moving files that backups omit. They are moved back individually, so they and their folder must
+/// be writable.
+fn find_in_omitted(
+    folder: &Path,
+    omitted: impl Fn(&Folder) -> io::Result<Vec<PathBuf>>,
+    allows: &dyn Fn(&Path, AccessFlags) -> io::Result<bool>,
+) -> io::Result<Option<Obstacle>> {
+    if !files::is_there(folder)? {
+        return Ok(None);
+    }
+    let real = folder.canonicalize()?;
+    for path in omitted(&Folder::open(&real)?)? {
+        let target = real.join(path);
+        let parent = target.parent().unwrap_or(&real);
+        if !allows(parent, AccessFlags::W_OK | AccessFlags::X_OK)? {
+            return Ok(Some(Obstacle::NotWritable(parent.to_owned())));
+        }
+        // A folder that gets another parent must be writable itself: rename(2), EACCES.
+        let is_folder = fs::symlink_metadata(&target).is_ok_and(|meta| meta.is_dir());
+        if is_folder && !allows(&target, AccessFlags::W_OK)? {
+            return Ok(Some(Obstacle::NotWritable(target)));
+        }
+    }
+    Ok(None)
+}
+
+/// Finds an obstacle of moving a whole cluster.
+pub fn find_in_cluster(home: &Home) -> io::Result<Option<Obstacle>> {
+    let data = home.postgres_data();
+    match fs::symlink_metadata(&data) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+        Ok(meta) if meta.is_symlink() => Ok(Some(Obstacle::Link(data))),
+        Ok(_) if is_mount(&data)? => Ok(Some(Obstacle::Mount(data))),
+        Ok(_) => not_writable(&data),
+    }
+}
+
+/// Finds an obstacle of replacing a file by a rename; if it is a link, of replacing its target.
+pub fn find_in_file(path: &Path) -> io::Result<Option<Obstacle>> {
+    if !files::is_there(path)? {
+        return Ok(None);
+    }
+    let Ok(real) = path.canonicalize() else { return Ok(Some(Obstacle::DanglingLink(path.to_owned()))) };
+    if is_mount(&real)? {
+        return Ok(Some(Obstacle::Mount(path.to_owned())));
+    }
+    real.parent().map_or(Ok(None), not_writable_folder)
+}
+
+/// Checks that a folder can be renamed from one parent to another.
+pub fn find_between(from: &Path, to: &Path) -> io::Result<Option<Obstacle>> {
+    let name = format!(".leoflow-probe-{}", std::process::id());
+    let (source_probe, target_probe) = (from.join(&name), to.join(&name));
+    files::remove_any(&source_probe)?;
+    fs::create_dir(&source_probe)?;
+    let moved = fs::rename(&source_probe, &target_probe);
+    files::remove_any(&source_probe).and(files::remove_any(&target_probe))?;
+    match moved {
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+            Ok(Some(Obstacle::DifferentFileSystems { from: from.to_owned(), to: to.to_owned() }))
+        }
+        other => other.map(|()| None),
+    }
+}
+
+/// Finds an obstacle of moving the entries of a folder, which may itself be a mount point or a link.
+fn find_in_content(folder: &Path, mount: impl Fn(PathBuf) -> Obstacle) -> io::Result<Option<Obstacle>> {
+    if !files::is_there(folder)? {
+        return Ok(None);
+    }
+    let Ok(real) = folder.canonicalize() else { return Ok(Some(Obstacle::DanglingLink(folder.to_owned()))) };
+    if let Some(inside) = mounts::at_or_below(&real)?.into_iter().find(|point| *point != real) {
+        return Ok(Some(mount(inside)));
+    }
+    if let Some(obstacle) = not_writable_folder(&real)? {
+        return Ok(Some(obstacle));
+    }
+    for entry in fs::read_dir(&real)? {
+        let entry = entry?;
+        // A folder that gets another parent must be writable itself: rename(2), EACCES.
+        if entry.file_type()?.is_dir()
+            && let Some(obstacle) = not_writable(&entry.path())?
+        {
+            return Ok(Some(obstacle));
+        }
+    }
+    Ok(None)
+}
+
+/// True when a canonical path is a mount point.
+fn is_mount(real: &Path) -> io::Result<bool> {
+    Ok(mounts::at_or_below(real)?.iter().any(|point| point == real))
+}
+
+/// An obstacle if the user may not write to the path.
+fn not_writable(path: &Path) -> io::Result<Option<Obstacle>> {
+    denied(path, AccessFlags::W_OK)
+}
+
+/// An obstacle if the user may not add or remove entries of the folder.
+fn not_writable_folder(path: &Path) -> io::Result<Option<Obstacle>> {
+    denied(path, AccessFlags::W_OK | AccessFlags::X_OK)
+}
+
+fn denied(path: &Path, required: AccessFlags) -> io::Result<Option<Obstacle>> {
+    Ok((!allows(path, required)?).then(|| Obstacle::NotWritable(path.to_owned())))
+}
+
+/// True when the user has the permissions.
+fn allows(path: &Path, required: AccessFlags) -> io::Result<bool> {
+    match access(path, required) {
+        Ok(()) => Ok(true),
+        Err(nix::Error::EACCES | nix::Error::EROFS | nix::Error::EPERM) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    fn home() -> (tempfile::TempDir, Home, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let home = leoflow_base::home::resolve(Some(&folder.path().join("h"))).unwrap();
+        home.create().unwrap();
+        fs::write(home.config(), "port: 1\n").unwrap();
+        let workspace = folder.path().join("w");
+        fs::create_dir_all(workspace.join("data")).unwrap();
+        (folder, home, workspace)
+    }
+
+    #[test]
+    fn valid_links_are_no_obstacle() {
+        let (folder, home, workspace) = home();
+        let log_folder = folder.path().join("big");
+        fs::create_dir(&log_folder).unwrap();
+        symlink(&log_folder, home.task_logs()).unwrap();
+        assert_eq!(find_in_exchange(&home, Some(&workspace)).unwrap(), None);
+        fs::remove_dir(&log_folder).unwrap();
+        assert_eq!(find_in_exchange(&home, Some(&workspace)).unwrap(), Some(Obstacle::DanglingLink(home.task_logs())));
+    }
+
+    #[test]
+    fn a_cluster_behind_a_link_is_not_moved() {
+        let (folder, home, _) = home();
+        fs::create_dir_all(home.postgres()).unwrap();
+        symlink(folder.path(), home.postgres_data()).unwrap();
+        assert_eq!(find_in_cluster(&home).unwrap(), Some(Obstacle::Link(home.postgres_data())));
+    }
+
+    #[test]
+    fn finds_folders_that_cannot_be_moved() {
+        if nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let (_folder, home, workspace) = home();
+        let data = workspace.join("data");
+        fs::set_permissions(&data, fs::Permissions::from_mode(0o500)).unwrap();
+        let obstacle = find_in_exchange(&home, Some(&workspace)).unwrap();
+        fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).unwrap();
+        assert_eq!(obstacle, Some(Obstacle::NotWritable(data.canonicalize().unwrap())));
+    }
+
+    #[test]
+    fn finds_omitted_paths_that_cannot_be_moved() {
+        let (_folder, _home, workspace) = home();
+        let workspace = workspace.canonicalize().unwrap();
+        fs::create_dir_all(workspace.join("data/secret")).unwrap();
+        fs::write(workspace.join("data/file"), "").unwrap();
+        let omitted = |_: &Folder| Ok(vec![PathBuf::from("data/file"), PathBuf::from("data/secret")]);
+        // Independent of the user's own permissions: root may write everywhere.
+        let denying = |denied: PathBuf| {
+            let allows = move |path: &Path, _: AccessFlags| Ok(path != denied);
+            find_in_omitted(&workspace, omitted, &allows).unwrap()
+        };
+        let not_writable = |path: &str| Some(Obstacle::NotWritable(workspace.join(path)));
+        assert_eq!(denying(workspace.join("data")), not_writable("data"));
+        assert_eq!(denying(workspace.join("data/secret")), not_writable("data/secret"));
+        assert_eq!(denying(workspace.join("data/file")), None, "moving a file needs only write access to its folder");
+    }
+}

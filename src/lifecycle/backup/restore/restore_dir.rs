@@ -1,0 +1,252 @@
+//! `restore/<id>/`: the state that is not current. It first contains an unpacked backup; after the exchange it contains
+//! the replaced state, so that `restore --undo` is the same exchange again.
+
+use crate::backup::create::excluded::OWN_FOLDER;
+use crate::backup::verify::scratch::RestoreId;
+use leoflow_base::home::Home;
+use leoflow_base::sys::clock;
+use leoflow_base::sys::fs::files;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The directory of a restore.
+#[derive(Debug, Clone)]
+pub struct RestoreDir {
+    pub id: RestoreId,
+    folder: PathBuf,
+}
+
+impl RestoreDir {
+    pub fn of(home: &Home, id: RestoreId) -> Self {
+        let folder = home.restore().join(id.as_str());
+        Self { id, folder }
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Creates the directory. Paths outside it are recorded first, for a later cleanup.
+    pub fn create(&self, external_paths: &ExternalPaths) -> io::Result<()> {
+        files::create_private_dir(&self.folder)?;
+        files::write_atomic(&self.folder.join(EXTERNAL_PATHS_FILE), &serde_json::to_vec(external_paths)?, 0o600)
+    }
+
+    /// Config file of the state before or after the exchange.
+    pub fn config(&self, when: When) -> PathBuf {
+        self.folder.join(format!("config.{}", when.name()))
+    }
+
+    pub fn receipt(&self, when: When) -> PathBuf {
+        self.folder.join(format!("setup.{}", when.name()))
+    }
+
+    /// Folder in the home for the task logs that are not current.
+    pub fn logs_here(&self) -> PathBuf {
+        self.folder.join("task-logs")
+    }
+
+    /// File with the names of the entries that an exchange moves into the task logs.
+    pub fn log_names(&self) -> PathBuf {
+        self.folder.join("log-names.json")
+    }
+
+    /// The same for the task logs.
+    pub fn carried_logs(&self) -> PathBuf {
+        self.folder.join("carried-logs.json")
+    }
+
+    /// File with the paths that the backup reports as missing, which stay in place.
+    pub fn preserved(&self) -> PathBuf {
+        self.folder.join("stays.json")
+    }
+
+    /// Creates and returns a folder from which files can be renamed into `root`: `in_home`, or a hidden folder in
+    /// `root` if that is on another file system or mount.
+    pub fn choose_staging(&self, in_home: PathBuf, root: &Path) -> io::Result<PathBuf> {
+        files::create_private_dir(&in_home)?;
+        let nearest = root.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
+        let probe = self.hidden_in(nearest);
+        match std::fs::rename(&in_home, &probe) {
+            Ok(()) => {
+                std::fs::rename(&probe, &in_home)?;
+                Ok(in_home)
+            }
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                std::fs::remove_dir(&in_home)?;
+                std::fs::create_dir_all(root)?;
+                let in_root = self.hidden_in(root);
+                files::create_private_dir(&in_root)?;
+                Ok(in_root)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns the folder that `choose_staging` chose.
+    pub fn find_staging(&self, in_home: PathBuf, root: &Path) -> PathBuf {
+        let in_root = self.hidden_in(root);
+        if in_root.is_dir() { in_root } else { in_home }
+    }
+
+    /// File with the database content, where no second database is possible.
+    pub fn content(&self, when: When) -> PathBuf {
+        self.folder.join(format!("database.{}", when.name()))
+    }
+
+    pub fn dump(&self) -> PathBuf {
+        self.folder.join(crate::backup::format::manifest::DUMP)
+    }
+
+    /// File with the names of the entries that an exchange moves into the workspace.
+    pub fn names(&self) -> PathBuf {
+        self.folder.join("names.json")
+    }
+
+    /// File with the plan of what an exchange carries over in the workspace.
+    pub fn carried(&self) -> PathBuf {
+        self.folder.join("carried.json")
+    }
+
+    fn retained(&self) -> PathBuf {
+        self.folder.join("kept.json")
+    }
+
+    /// Folder in the home for the workspace content that is not current.
+    pub fn workspace_here(&self) -> PathBuf {
+        self.folder.join("workspace")
+    }
+
+    /// Hidden folder in `root`, used if `root` is on another file system than the home.
+    pub fn hidden_in(&self, root: &Path) -> PathBuf {
+        root.join(format!("{OWN_FOLDER}{}", self.id.as_str()))
+    }
+
+    /// Reads the record of the retained state; `None` also if it is unreadable.
+    pub fn read_retained(&self) -> Option<RetainedState> {
+        let text = files::read_text(&self.retained(), 1024 * 1024).ok()??;
+        serde_json::from_str(&text).ok()
+    }
+
+    /// True when no state was retained here: an attempt that did not complete. An unreadable record counts as retained,
+    /// so that nothing is removed by mistake.
+    pub fn is_leftover(&self) -> bool {
+        let meta = std::fs::symlink_metadata(self.retained());
+        meta.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// Removes the record of the retained state, so that the directory counts as a leftover.
+    pub fn discard_retained(&self) -> io::Result<()> {
+        files::remove_any(&self.retained())
+    }
+
+    /// Marks the directory as the user's old state; a folder created for it is no longer removed with it.
+    pub fn write_retained(&self, retained: &RetainedState, task_logs: &Path) -> io::Result<()> {
+        let (workspace, task_logs) = (retained.workspace.clone(), Some(task_logs.to_owned()));
+        let external_paths = ExternalPaths { workspace, made_workspace: false, task_logs };
+        files::write_atomic(&self.folder.join(EXTERNAL_PATHS_FILE), &serde_json::to_vec(&external_paths)?, 0o600)?;
+        files::write_atomic(&self.retained(), &serde_json::to_vec_pretty(retained)?, 0o600)
+    }
+
+    /// Removes the directory and its folders in the workspace and the task logs.
+    pub fn remove(&self) -> io::Result<()> {
+        let text = files::read_text(&self.folder.join(EXTERNAL_PATHS_FILE), 64 * 1024)?;
+        // A torn record was never used: it is written before anything else.
+        let external_paths =
+            text.and_then(|text| serde_json::from_str::<ExternalPaths>(&text).ok()).unwrap_or_default();
+        if let Some(logs) = &external_paths.task_logs {
+            files::remove_any(&self.hidden_in(logs))?;
+        }
+        if let Some(workspace) = &external_paths.workspace {
+            files::remove_any(&self.hidden_in(workspace))?;
+            if external_paths.made_workspace {
+                // Fails if it is not empty.
+                let _ = std::fs::remove_dir(workspace);
+            }
+        }
+        files::remove_any(&self.folder)
+    }
+}
+
+const EXTERNAL_PATHS_FILE: &str = "elsewhere.json";
+
+/// Paths of a restore outside the home.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExternalPaths {
+    pub workspace: Option<PathBuf>,
+    /// True when the restore created the workspace.
+    pub made_workspace: bool,
+    /// Canonical path of the task logs.
+    #[serde(default)]
+    pub task_logs: Option<PathBuf>,
+}
+
+/// The state that a file in the directory belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// Becomes current with the exchange.
+    After,
+    /// Current before the exchange.
+    Before,
+}
+
+impl When {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::After => "after",
+            Self::Before => "before",
+        }
+    }
+}
+
+/// Record of an exchange.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetainedState {
+    pub exchanged_at: String,
+    /// Description of the state that became current.
+    #[serde(rename = "in_force")]
+    pub restored: String,
+    /// Description of the state that is retained here.
+    #[serde(rename = "set_aside")]
+    pub replaced: String,
+    /// Rows of the state that became current, at that moment.
+    pub rows: BTreeMap<String, i64>,
+    pub workspace: Option<PathBuf>,
+    /// Path of the cluster that was unreadable at the exchange; the retained state then has no database.
+    #[serde(default)]
+    pub unreadable: Option<PathBuf>,
+}
+
+impl RetainedState {
+    pub fn now(restored: String, replaced: String, rows: BTreeMap<String, i64>, workspace: Option<PathBuf>) -> Self {
+        Self { exchanged_at: clock::now_rfc3339(), restored, replaced, rows, workspace, unreadable: None }
+    }
+}
+
+impl RestoreDir {
+    /// True when it contains the only copy of a workspace replaced by an irreversible restore.
+    pub fn is_only_copy(&self) -> bool {
+        self.read_retained().is_some_and(|retained| retained.unreadable.is_some())
+    }
+}
+
+/// Lists all restore directories.
+pub fn all(home: &Home) -> Vec<RestoreDir> {
+    let entries = std::fs::read_dir(home.restore()).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| RestoreId::parse(entry.file_name().to_str()?))
+        .map(|id| RestoreDir::of(home, id))
+        .collect()
+}
+
+/// Finds the newest retained state, which `restore --undo` restores; `None` if there is none.
+pub fn retained(home: &Home) -> Option<(RestoreDir, RetainedState)> {
+    let mut states: Vec<(RestoreDir, RetainedState)> = all(home)
+        .into_iter()
+        .filter_map(|restore_dir| restore_dir.read_retained().map(|retained| (restore_dir, retained)))
+        .collect();
+    states.sort_by(|a, b| a.1.exchanged_at.cmp(&b.1.exchanged_at));
+    states.pop()
+}

@@ -1,0 +1,329 @@
+//! Decides whether a backup may be restored here, and adapts its configuration. Pure: a refusal leaves everything
+//! unchanged.
+
+use super::obstacles::Obstacle;
+use crate::backup::format::manifest::{Entry, Manifest, WORKSPACE};
+use leoflow_base::config::{self, BackupSettings, DatastoreSetting, EditError, Problem, SecretReference};
+use serde_yaml::{Mapping, Value};
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+/// Facts that the decision depends on.
+#[derive(Debug, Clone)]
+pub struct Facts<'a> {
+    pub manifest: &'a Manifest,
+    pub binary_schema: i64,
+    /// True when the home contains an instance.
+    pub is_set_up: bool,
+    pub workspace: &'a Path,
+    /// True when the folder for the workspace contains user data.
+    pub workspace_in_use: bool,
+    /// True when that folder is the current workspace of this home.
+    pub workspace_is_ours: bool,
+    pub force: bool,
+    /// True when the home is inside the workspace, which then cannot be moved.
+    pub home_inside: bool,
+    /// A path that cannot be replaced or moved.
+    pub obstacle: Option<Obstacle>,
+    /// Number of copies of the database on disk during the restore.
+    pub database_copies: u64,
+    /// Free space of the home's file system, in bytes.
+    pub free: u64,
+    /// Free space of the workspace's file system if it differs, in bytes.
+    pub workspace_free: Option<u64>,
+    /// Space on the home's file system to leave free, for the write-ahead log and other processes. Bytes.
+    pub reserve: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    #[error("the backup has schema version {backup}, but this leoflow only knows up to {binary}")]
+    NewerSchema { backup: i64, binary: i64 },
+    #[error("this home already contains a Leoflow instance, which a restore replaces")]
+    AlreadySetUp,
+    #[error("{0} is not empty")]
+    WorkspaceInUse(PathBuf),
+    #[error("Leoflow's home is inside the workspace {0}, so the workspace cannot be replaced")]
+    HomeInside(PathBuf),
+    #[error(transparent)]
+    Obstacle(#[from] Obstacle),
+    #[error("{path} needs {needed} bytes of disk space, only {free} are free")]
+    Space { path: PathBuf, needed: u64, free: u64 },
+}
+
+/// [`Facts::reserve`] of a restore requested by a user.
+pub const RESERVE: u64 = 128 * 1024 * 1024;
+
+/// Decides whether the restore may proceed; `home` is only named in the error.
+pub fn check(facts: &Facts<'_>, home: &Path) -> Result<(), Refusal> {
+    let manifest = facts.manifest;
+    if manifest.schema_version > facts.binary_schema {
+        return Err(Refusal::NewerSchema { backup: manifest.schema_version, binary: facts.binary_schema });
+    }
+    if facts.is_set_up && !facts.force {
+        return Err(Refusal::AlreadySetUp);
+    }
+    // No option replaces a folder that is not Leoflow's.
+    if facts.workspace_in_use && !(facts.workspace_is_ours && facts.force) {
+        return Err(Refusal::WorkspaceInUse(facts.workspace.to_owned()));
+    }
+    if facts.home_inside {
+        return Err(Refusal::HomeInside(facts.workspace.to_owned()));
+    }
+    if let Some(obstacle) = &facts.obstacle {
+        return Err(Refusal::Obstacle(obstacle.clone()));
+    }
+    let workspace_bytes = workspace_size(manifest);
+    let (home_bytes, workspace_need) = match facts.workspace_free {
+        Some(free) => (manifest.total_size() - workspace_bytes, Some((workspace_bytes, free))),
+        None => (manifest.total_size(), None),
+    };
+    let database = manifest.database.bytes.saturating_mul(facts.database_copies);
+    let needed = home_bytes.saturating_add(database).saturating_add(facts.reserve);
+    if needed > facts.free {
+        return Err(Refusal::Space { path: home.to_owned(), needed, free: facts.free });
+    }
+    match workspace_need {
+        Some((needed, free)) if needed > free => Err(Refusal::Space { path: facts.workspace.to_owned(), needed, free }),
+        _ => Ok(()),
+    }
+}
+
+/// Size of the workspace's files in a backup, in bytes.
+pub fn workspace_size(manifest: &Manifest) -> u64 {
+    manifest.entries.iter().filter(|entry| is_in_workspace(entry)).map(Entry::size).sum()
+}
+
+fn is_in_workspace(entry: &Entry) -> bool {
+    entry.path.strip_prefix(WORKSPACE).is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// Settings that belong to a machine, not to an instance.
+#[derive(Debug, Clone)]
+pub struct Machine<'a> {
+    pub workspace: &'a Path,
+    /// `None` keeps the port of the backup.
+    pub port: Option<u16>,
+    pub python: Option<&'a Path>,
+    /// Kept, since a backup must not decide who can reach this machine.
+    pub host: Option<Ipv4Addr>,
+    /// Kept, since a backup must not decide where the data of this machine is.
+    pub datastore: &'a DatastoreSetting,
+    /// Kept, since a backup must not decide who can read backups of this machine. `None` if nothing is set up yet.
+    pub backup: Option<&'a BackupSettings>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigRefusal {
+    #[error("its config.yaml is not valid: {}", .0.first().map(|problem| problem.message.as_str()).unwrap_or_default())]
+    Invalid(Vec<Problem>),
+    #[error("its config.yaml has no {0}")]
+    Missing(&'static str),
+    #[error("cannot adapt its config.yaml to this machine: {0}")]
+    Edit(#[from] EditError),
+}
+
+/// Adapts a backup's configuration to this machine.
+pub fn adapted_config(text: &str, machine: &Machine<'_>) -> Result<String, ConfigRefusal> {
+    let config = config::parse(text, config::DEPRECATED).map_err(ConfigRefusal::Invalid)?.config;
+    for (key, value) in [
+        ("encryption_key", &config.encryption_key),
+        ("jwt_secret", &config.jwt_secret),
+        ("admin_password_hash", &config.admin_password_hash),
+    ] {
+        // A reference to a secret is valid only on the machine that wrote it.
+        if value.as_deref().and_then(SecretReference::parse).is_some() || value.is_none() {
+            return Err(ConfigRefusal::Missing(key));
+        }
+    }
+    let mut changes = vec![("workspace", machine.workspace.to_string_lossy().into_owned().into())];
+    changes.extend(machine.port.map(|port| ("port", port.into())));
+    let text = match machine.python {
+        Some(python) => {
+            changes.push(("python", python.to_string_lossy().into_owned().into()));
+            text.to_owned()
+        }
+        None => config::remove_key(text, "python")?,
+    };
+    let text = match machine.host {
+        Some(host) => {
+            changes.push(("host", host.to_string().into()));
+            text
+        }
+        None => config::remove_key(&text, "host")?,
+    };
+    let text = with_datastore(&config::set_keys(&text, &changes)?, machine.datastore)?;
+    match machine.backup {
+        Some(machine_backup) => with_own_encryption(text, machine_backup),
+        None => Ok(text),
+    }
+}
+
+/// Sets the datastore; the managed one is the default and is not written.
+pub fn with_datastore(text: &str, datastore: &DatastoreSetting) -> Result<String, ConfigRefusal> {
+    Ok(match datastore {
+        DatastoreSetting::Managed => config::remove_key(text, "datastore")?,
+        other => config::set_keys(text, &[("datastore", other.to_value())])?,
+    })
+}
+
+/// Replaces the encryption settings of the backup by those of this machine.
+fn with_own_encryption(text: String, machine_backup: &BackupSettings) -> Result<String, ConfigRefusal> {
+    let recipients: Vec<Value> =
+        machine_backup.recipients.iter().map(|recipient| recipient.to_string().into()).collect();
+    let values = [
+        ("recipients", (!recipients.is_empty()).then(|| Value::Sequence(recipients))),
+        ("passphrase", machine_backup.passphrase.as_ref().map(|reference| reference.to_string().into())),
+        ("identity", machine_backup.identity.as_ref().map(|path| path.display().to_string().into())),
+    ];
+    let parsed: Option<Mapping> = serde_yaml::from_str(&text).ok();
+    let mut backup = parsed.and_then(|config| config.get("backup")?.as_mapping().cloned()).unwrap_or_default();
+    let mut text = text;
+    for (key, value) in values {
+        text = config::remove_subkey(&text, "backup", key)?;
+        backup.remove(key);
+        backup.extend(value.map(|value| (key.into(), value)));
+    }
+    if backup.is_empty() { Ok(text) } else { Ok(config::set_keys(&text, &[("backup", Value::Mapping(backup))])?) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backup::format::manifest::Content;
+    use crate::backup::format::manifest::tests::{file, manifest};
+
+    const MANAGED: DatastoreSetting = DatastoreSetting::Managed;
+
+    fn facts(manifest: &Manifest) -> Facts<'_> {
+        Facts {
+            manifest,
+            binary_schema: 3,
+            is_set_up: true,
+            workspace: Path::new("/w"),
+            workspace_in_use: true,
+            workspace_is_ours: true,
+            force: true,
+            home_inside: false,
+            obstacle: None,
+            database_copies: 1,
+            free: u64::MAX,
+            workspace_free: None,
+            reserve: RESERVE,
+        }
+    }
+
+    fn refused(facts: &Facts<'_>) -> Option<Refusal> {
+        check(facts, Path::new("/h")).err()
+    }
+
+    #[test]
+    fn force_replaces_only_our_own_workspace() {
+        let manifest = manifest(vec![]);
+        let base = facts(&manifest);
+        assert!(refused(&base).is_none());
+        assert!(matches!(refused(&Facts { force: false, ..base.clone() }), Some(Refusal::AlreadySetUp)));
+        let stranger = Facts { workspace_is_ours: false, ..base.clone() };
+        assert!(matches!(refused(&stranger), Some(Refusal::WorkspaceInUse(_))));
+        let empty = Facts { is_set_up: false, workspace_in_use: false, workspace_is_ours: false, force: false, ..base };
+        assert!(refused(&empty).is_none());
+    }
+
+    #[test]
+    fn obstacles_are_refused() {
+        let manifest = manifest(vec![]);
+        let mounted = Facts { obstacle: Some(Obstacle::MountInWorkspace("/w/data".into())), ..facts(&manifest) };
+        assert!(matches!(refused(&mounted), Some(Refusal::Obstacle(_))));
+    }
+
+    #[test]
+    fn a_newer_schema_is_refused_even_with_force() {
+        let manifest = manifest(vec![]);
+        let older = Facts { binary_schema: 2, ..facts(&manifest) };
+        assert!(matches!(refused(&older), Some(Refusal::NewerSchema { .. })));
+    }
+
+    #[test]
+    fn requires_space_on_each_file_system() {
+        let big = file("workspace/a", 10_000);
+        let directory = crate::backup::format::manifest::Entry {
+            path: "workspace".into(),
+            content: Content::Directory { private: false },
+        };
+        let manifest = manifest(vec![directory, big]);
+        let enough = 110 + 1000 + RESERVE;
+        let fits = |free, workspace_free| refused(&Facts { free, workspace_free, ..facts(&manifest) }).is_none();
+        assert!(fits(enough, Some(10_000)));
+        assert!(!fits(enough, Some(9_999)));
+        assert!(!fits(enough - 1, Some(10_000)));
+        assert!(!fits(enough, None));
+        assert!(fits(enough + 10_000, None));
+    }
+
+    #[test]
+    fn adapted_config_keeps_secrets_and_takes_machine_settings() {
+        let key = "ab".repeat(32);
+        let text = format!(
+            "# mine\nworkspace: /old\nport: 1\npython: /old/python\njwt_secret: '{key}'\nencryption_key: '{key}'\nhost: 0.0.0.0\n\
+             admin_password_hash: '$argon2id$x'\nsession_epoch: 2\n"
+        );
+        let machine = Machine {
+            workspace: Path::new("/new"),
+            port: Some(9),
+            python: None,
+            host: None,
+            datastore: &MANAGED,
+            backup: None,
+        };
+        let fitted = adapted_config(&text, &machine).unwrap();
+        assert!(fitted.starts_with("# mine\nworkspace: /new\nport: 9\njwt_secret"), "{fitted}");
+        assert!(
+            !fitted.contains("host") && !fitted.contains("python") && fitted.contains("session_epoch: 2"),
+            "{fitted}"
+        );
+        let other = Machine { python: Some(Path::new("/p")), ..machine.clone() };
+        let fitted = adapted_config(&text, &other).unwrap();
+        assert!(fitted.contains("python: /p"), "{fitted}");
+        assert!(matches!(adapted_config("port: 1\n", &machine), Err(ConfigRefusal::Missing("encryption_key"))));
+        assert!(matches!(adapted_config("port: [", &machine), Err(ConfigRefusal::Invalid(_))));
+    }
+
+    #[test]
+    fn a_backup_does_not_change_this_machines_encryption() {
+        let key = "ab".repeat(32);
+        let text = |backup: &str| {
+            format!("admin_password_hash: '$argon2id$x'\njwt_secret: '{key}'\nencryption_key: '{key}'\n{backup}")
+        };
+        let public = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHsKLqeplhpW+uObz5dvMgjz1OxfM/XXUB+VHtZ6isGN";
+        let settings = |text: &str| BackupSettings::read(&serde_yaml::from_str(text).unwrap()).unwrap();
+        let machine_backup = settings(&format!("{{recipients: ['{public}'], identity: /k, keep: 3}}"));
+        let machine = Machine {
+            workspace: Path::new("/w"),
+            port: None,
+            python: None,
+            host: None,
+            datastore: &MANAGED,
+            backup: Some(&machine_backup),
+        };
+        let fitted = |backup: &str, machine: &Machine<'_>| {
+            let fitted = adapted_config(&text(backup), machine).unwrap();
+            config::parse(&fitted, &[]).unwrap().config.backup
+        };
+        for theirs in ["", "backup: {keep: 9, passphrase: 'env:THEIRS'}\n", "backup:\n  keep: 9\n"] {
+            let found = fitted(theirs, &machine);
+            assert_eq!((&found.recipients, &found.passphrase), (&machine_backup.recipients, &None), "{theirs}");
+            assert_eq!(
+                (found.identity, found.keep),
+                (machine_backup.identity.clone(), if theirs.is_empty() { 7 } else { 9 })
+            );
+        }
+        let no_recipients = BackupSettings::default();
+        let plain = Machine { backup: Some(&no_recipients), ..machine.clone() };
+        assert!(fitted(&format!("backup: {{recipients: ['{public}']}}\n"), &plain).recipients.is_empty());
+        let new = Machine { backup: None, ..machine };
+        assert_eq!(
+            fitted(&format!("backup: {{recipients: ['{public}']}}\n"), &new).recipients,
+            machine_backup.recipients
+        );
+    }
+}

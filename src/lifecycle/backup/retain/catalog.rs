@@ -1,0 +1,244 @@
+//! The backups in the home, and the results of their verification.
+
+use super::notes::{EncryptedRecord, Facts, add_note, encrypted_records, read_notes};
+use crate::backup::encryption::Input;
+use crate::backup::format::archive::Hashed;
+use crate::backup::restore::peek;
+use crate::backup::restore::restore_error::RestoreError;
+use jiff::Timestamp;
+use leoflow_base::home::Home;
+use leoflow_base::sys::clock;
+use serde::{Deserialize, Serialize};
+use std::ffi::OsStr;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Result of a verification.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proof {
+    pub verified_at: String,
+    pub ok: bool,
+    /// Only hashes were compared; nothing was restored.
+    pub quick: bool,
+    /// The backup is encrypted and was only compared with the bytes written by this home.
+    #[serde(default)]
+    pub unopened: bool,
+    /// The error found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+impl Proof {
+    pub fn now(quick: bool, problem: Option<String>) -> Self {
+        Self { verified_at: clock::now_rfc3339(), ok: problem.is_none(), quick, unopened: false, problem }
+    }
+
+    pub fn unopened(problem: Option<String>) -> Self {
+        Self { unopened: true, ..Self::now(true, problem) }
+    }
+
+    /// True after a successful test restore.
+    pub fn is_test_restored(&self) -> bool {
+        self.ok && !self.quick
+    }
+}
+
+/// A proof is valid for a file with the same path, size and modification time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct StoredProof {
+    /// Canonical path. Stored relative to the home if inside, so that it stays valid when the home moves.
+    path: PathBuf,
+    size: u64,
+    /// Nanoseconds since 1970.
+    modified: i128,
+    proof: Proof,
+}
+
+impl StoredProof {
+    /// True when the proof is valid for the file at this canonical path.
+    fn matches_file(&self, path: &Path, meta: &Metadata) -> bool {
+        self.path == path && self.size == meta.len() && self.modified == modified(meta)
+    }
+}
+
+/// File in `backups/` with the stored proofs.
+const PROOFS_FILE: &str = "verified.json";
+
+/// Modification time in nanoseconds since 1970.
+fn modified(meta: &Metadata) -> i128 {
+    i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec())
+}
+
+/// Stored proofs; empty if the file is unreadable. For display only.
+fn stored_proofs(home: &Home) -> Vec<StoredProof> {
+    read_proofs(home).unwrap_or_default()
+}
+
+/// Reads the stored proofs, with absolute paths.
+fn read_proofs(home: &Home) -> io::Result<Vec<StoredProof>> {
+    let mut all: Vec<StoredProof> = read_notes(home, PROOFS_FILE)?;
+    let root = home.root().canonicalize().unwrap_or_else(|_| home.root().to_owned());
+    for stored in &mut all {
+        // An absolute path, from an older release, may refer to a former place of the home.
+        let moved = stored.path.file_name().map(|name| root.join("backups").join(name));
+        stored.path = match moved {
+            Some(moved) if stored.path.is_absolute() && !stored.path.exists() && moved.exists() => moved,
+            _ => root.join(&stored.path),
+        };
+    }
+    Ok(all)
+}
+
+/// The stored proof of the file in its present state; `None` if there is none.
+pub fn known_proof(home: &Home, path: &Path) -> Option<Proof> {
+    let (path, meta) = (path.canonicalize().ok()?, fs::metadata(path).ok()?);
+    stored_proofs(home).into_iter().find(|stored| stored.matches_file(&path, &meta)).map(|stored| stored.proof)
+}
+
+/// Time (RFC 3339) of the last successful test restore of a backup in the home.
+pub fn last_test_restore(home: &Home) -> Option<String> {
+    let backups = home.backups().canonicalize().ok()?;
+    let proofs_in_home =
+        stored_proofs(home).into_iter().filter(|stored| stored.path.starts_with(&backups) && stored.path.exists());
+    proofs_in_home.filter(|stored| stored.proof.is_test_restored()).map(|stored| stored.proof.verified_at).max()
+}
+
+/// Stores the proof of the file at `path`.
+pub fn store_proof(home: &Home, path: &Path, proof: &Proof) -> io::Result<()> {
+    let (path, meta) = (path.canonicalize()?, fs::metadata(path)?);
+    let mut all = read_proofs(home)?;
+    if proof.ok
+        && !proof.is_test_restored()
+        && all.iter().any(|stored| stored.matches_file(&path, &meta) && stored.proof.is_test_restored())
+    {
+        // The stored test restore proves more than this result.
+        return Ok(());
+    }
+    all.retain(|stored| stored.path != path && stored.path.exists());
+    let mut new = StoredProof { path, size: meta.len(), modified: modified(&meta), proof: proof.clone() };
+    let root = home.root().canonicalize()?;
+    for stored in all.iter_mut().chain([&mut new]) {
+        if let Ok(relative) = stored.path.strip_prefix(&root) {
+            stored.path = relative.to_owned();
+        }
+    }
+    add_note(home, PROOFS_FILE, all, new)
+}
+
+/// Checks an encrypted backup without its key: compares it with the bytes written on this machine. `None` if nothing is
+/// recorded about it.
+pub fn unopened(home: &Home, path: &Path) -> io::Result<Option<Proof>> {
+    let mut hashed = Hashed::new(fs::File::open(path)?);
+    io::copy(&mut hashed, &mut io::sink())?;
+    let (sha256, records) = (hashed.sha256().to_string(), encrypted_records(home));
+    if records.iter().any(|record| record.sha256 == sha256) {
+        return Ok(Some(Proof::unopened(None)));
+    }
+    let name = path.file_name().and_then(OsStr::to_str);
+    let is_changed = records.iter().any(|record| Some(record.name.as_str()) == name);
+    Ok(is_changed.then(|| Proof::unopened(Some("its bytes differ from those that were written".to_owned()))))
+}
+
+/// A file in `backups/`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Listed {
+    pub path: PathBuf,
+    pub size_bytes: u64,
+    pub automatic: bool,
+    pub encrypted: bool,
+    pub created_at: Option<String>,
+    pub leoflow_version: Option<String>,
+    pub schema_version: Option<i64>,
+    pub rows: Option<i64>,
+    pub last_verified: Option<Proof>,
+    /// Reason why its manifest cannot be read.
+    pub problem: Option<String>,
+    /// Nanoseconds since 1970; orders backups made within one second.
+    #[serde(skip)]
+    pub modified: i128,
+}
+
+impl Listed {
+    /// Time of creation, if known.
+    pub fn created(&self) -> Option<Timestamp> {
+        self.created_at.as_deref()?.parse().ok()
+    }
+
+    /// Key that sorts backups by age, oldest first.
+    pub fn age(&self) -> (&Option<String>, i128, &Path) {
+        (&self.created_at, self.modified, &self.path)
+    }
+}
+
+/// Lists the backups in the home, newest first.
+pub fn list(home: &Home) -> Vec<Listed> {
+    let (proofs, records) = (stored_proofs(home), encrypted_records(home));
+    let entries = fs::read_dir(home.backups()).into_iter().flatten().flatten();
+    let mut backups: Vec<Listed> = entries
+        .filter(|entry| {
+            crate::backup::format::archive::Compression::of(&entry.path()).is_some() && !is_hidden(&entry.path())
+        })
+        .filter_map(|entry| Some(listed(&entry.path(), &fs::metadata(entry.path()).ok()?, &proofs, &records)))
+        .collect();
+    backups.sort_by(|a, b| b.age().cmp(&a.age()));
+    backups
+}
+
+fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
+}
+
+/// Describes a backup from its manifest; an encrypted one from what was recorded when it was created.
+fn listed(path: &Path, meta: &Metadata, proofs: &[StoredProof], records: &[EncryptedRecord]) -> Listed {
+    let canonical = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let (facts, problem, encrypted) = match peek(&Input::plain(path)) {
+        Ok(manifest) => (Some(Facts::of(&manifest)), None, false),
+        // An encrypted backup: use what was recorded when it was made.
+        Err(RestoreError::NotOpened { .. }) => {
+            let record =
+                records.iter().find(|record| Some(record.name.as_ref()) == path.file_name().and_then(OsStr::to_str));
+            (record.filter(|record| record.size == meta.len()).map(|record| record.facts.clone()), None, true)
+        }
+        Err(error) => (None, Some(error.to_string()), false),
+    };
+    let mut facts = facts.unwrap_or_default();
+    if encrypted && facts.created_at.is_none() {
+        // Nothing was recorded on this machine, so the backup is a copy: its file's time is used.
+        facts.created_at = Timestamp::from_second(meta.mtime()).ok().map(|time| time.to_string());
+    }
+    Listed {
+        path: path.to_owned(),
+        size_bytes: meta.len(),
+        automatic: is_automatic(path),
+        encrypted,
+        created_at: facts.created_at,
+        leoflow_version: facts.leoflow_version,
+        schema_version: facts.schema_version,
+        rows: facts.rows,
+        last_verified: proofs
+            .iter()
+            .find(|stored| stored.matches_file(&canonical, meta))
+            .map(|stored| stored.proof.clone()),
+        problem,
+        modified: modified(meta),
+    }
+}
+
+/// Prefix of the names of automatic backups.
+const AUTOMATIC: &str = "automatic-";
+
+fn is_automatic(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(AUTOMATIC))
+}
+
+/// Unused path for a new automatic backup; `reason` is a few words joined by `-`.
+pub fn automatic_path(home: &Home, reason: &str, is_encrypted: bool) -> PathBuf {
+    let age = if is_encrypted { ".age" } else { "" };
+    let time = clock::now_rfc3339().replace(['-', ':'], "");
+    let path = |suffix: &str| home.backups().join(format!("{AUTOMATIC}{time}-{reason}{suffix}.tar.zst{age}"));
+    // A second backup within one second gets a number.
+    let numbered = (2..).map(|number: u32| path(&format!("-{number}")));
+    std::iter::once(path("")).chain(numbered).find(|path| !path.exists()).unwrap_or_else(|| path(""))
+}

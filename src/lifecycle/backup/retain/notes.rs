@@ -1,0 +1,85 @@
+//! Files in `backups/` with information about backups: results of verifications, and contents of encrypted backups.
+
+use crate::backup::create::created_backup::CreatedBackup;
+use crate::backup::format::manifest::Manifest;
+use leoflow_base::home::Home;
+use leoflow_base::sys::fs::files;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::ffi::OsStr;
+use std::io;
+
+/// Maximum number of notes in a file.
+const LIMIT: usize = 500;
+
+/// Reads the notes in a file; empty if it does not exist.
+pub(crate) fn read_notes<T: DeserializeOwned>(home: &Home, name: &str) -> io::Result<Vec<T>> {
+    files::read_json_or_default(&home.backups().join(name), 1024 * 1024)
+}
+
+/// Adds a note to those in the file, `all`; the oldest above the limit are dropped.
+pub(crate) fn add_note<T: Serialize>(home: &Home, name: &str, mut all: Vec<T>, note: T) -> io::Result<()> {
+    let excess = (all.len() + 1).saturating_sub(LIMIT);
+    all.drain(..excess);
+    all.push(note);
+    files::create_private_dir(&home.backups())?;
+    files::write_atomic(&home.backups().join(name), &serde_json::to_vec_pretty(&all)?, 0o600)
+}
+
+/// Summary of a backup, from its manifest.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Facts {
+    pub created_at: Option<String>,
+    pub leoflow_version: Option<String>,
+    pub schema_version: Option<i64>,
+    pub rows: Option<i64>,
+}
+
+impl Facts {
+    pub fn of(manifest: &Manifest) -> Self {
+        Self {
+            created_at: Some(manifest.created_at.clone()),
+            leoflow_version: Some(manifest.leoflow_version.clone()),
+            schema_version: Some(manifest.schema_version),
+            rows: Some(manifest.rows()),
+        }
+    }
+}
+
+/// Recorded when an encrypted backup is made, because its contents are unreadable without the key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct EncryptedRecord {
+    pub name: String,
+    pub size: u64,
+    pub sha256: String,
+    pub facts: Facts,
+}
+
+const ENCRYPTED_RECORDS_FILE: &str = "made.json";
+
+pub(crate) fn encrypted_records(home: &Home) -> Vec<EncryptedRecord> {
+    read_notes(home, ENCRYPTED_RECORDS_FILE).unwrap_or_default()
+}
+
+/// Size and sha256 of the encrypted backups made on this machine.
+pub fn encrypted_here(home: &Home) -> Vec<(u64, String)> {
+    encrypted_records(home).into_iter().map(|backup| (backup.size, backup.sha256)).collect()
+}
+
+/// Records the information about an encrypted backup.
+pub fn record_created(home: &Home, backup: &CreatedBackup) -> io::Result<()> {
+    let name = backup.path.file_name().and_then(OsStr::to_str);
+    let Some(name) = name.filter(|_| backup.encrypted) else { return Ok(()) };
+    let note = EncryptedRecord {
+        name: name.to_owned(),
+        size: backup.size_bytes,
+        sha256: backup.sha256.to_string(),
+        facts: Facts {
+            created_at: Some(backup.created_at.clone()),
+            leoflow_version: Some(backup.leoflow_version.clone()),
+            schema_version: Some(backup.schema_version),
+            rows: Some(backup.tables.values().sum()),
+        },
+    };
+    add_note(home, ENCRYPTED_RECORDS_FILE, read_notes(home, ENCRYPTED_RECORDS_FILE)?, note)
+}

@@ -1,0 +1,372 @@
+//! Loads an untrusted dump and verifies the result: the rows named in the manifest, in tables as our migrations create
+//! them, decryptable with the backup's key.
+
+use super::schema_check;
+use super::scratch::Scratch;
+use crate::backup::create::dump::{DumpError, count, error_output, schema_text, start};
+use crate::backup::create::survey;
+use crate::backup::format::archive::zstd_decoder;
+use crate::backup::format::manifest::Manifest;
+use leoflow_base::auth::cipher::Cipher;
+use leoflow_base::home::progress::{Progress, Reporter};
+use leoflow_base::sys::fs::disk;
+use leoflow_base::sys::process::command;
+use leoflow_base::sys::{blocking, checkpoint};
+use leoflow_engine::store::StoreError;
+use leoflow_engine::store::secret::encryption_key;
+use leoflow_postgres::PgError;
+use leoflow_postgres::cluster::fatal_message::{self, Cause};
+use leoflow_postgres::schema::{self, EmbeddedMigration, SchemaError};
+use std::fs::File;
+use std::io::{self, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error(transparent)]
+    Postgres(#[from] PgError),
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    #[error("cannot create a database for comparison: {0}")]
+    Fresh(SchemaError),
+    #[error(transparent)]
+    Program(#[from] DumpError),
+    #[error("cannot read the dump: {0}")]
+    Read(io::Error),
+    #[error("{0}")]
+    Unfit(SchemaError),
+    #[error("the dump is {found} than the {declared} bytes in the manifest")]
+    DumpSize { declared: u64, found: &'static str },
+    #[error("the database grows beyond the size in the manifest, {declared} bytes")]
+    TooLarge { declared: u64 },
+    #[error("{table:?} has {found} rows, the manifest says {expected}")]
+    Rows { table: String, expected: String, found: String },
+    #[error("it contains objects that are not Leoflow's: {0}")]
+    Foreign(String),
+    #[error("its tables differ from Leoflow's: {0}")]
+    Different(String),
+    #[error("its tables have schema version {found}, the manifest says {declared}")]
+    Version { declared: i64, found: i64 },
+    #[error("the key in its config.yaml cannot decrypt its database: {0}")]
+    Key(StoreError),
+    #[error("the disk is full: there is no space for the backup's database next to the present one")]
+    Full,
+    #[error("PostgreSQL stopped while the database was loaded: {0}")]
+    Gone(String),
+    #[error("the copying thread ended unexpectedly")]
+    Lost,
+}
+
+/// Settings for speed. Safe because the database is flushed before it is renamed into use, or dropped.
+const OPTIONS: &str = "-c synchronous_commit=off -c maintenance_work_mem=128MB";
+/// Interval between progress reports and checks of the database's size.
+const TICK: Duration = Duration::from_millis(100);
+/// The loaded database may exceed twice its declared size by this many bytes.
+const SPARE: u64 = 256 * 1024 * 1024;
+
+/// Loads `dump`, a file written by `pg_dump -Fc -Z0 | zstd`, into the scratch database and migrates it to this binary's
+/// schema. All of it runs as the scratch role, and stops when the database exceeds its size limit.
+pub async fn load(
+    scratch: &Scratch,
+    dump: &Path,
+    manifest: &Manifest,
+    cipher: &Cipher,
+    version: &str,
+    reporter: &dyn Reporter,
+) -> Result<(), LoadError> {
+    let fed = Arc::new(AtomicU64::new(0));
+    let declared = manifest.database.bytes;
+    let limit = declared.saturating_mul(2).saturating_add(SPARE);
+    let too_large = async {
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            tick.tick().await;
+            let (done, total) = (fed.load(Ordering::Relaxed), manifest.database.dump_bytes);
+            if done < total {
+                reporter.report(Progress::Bytes { what: "Loading the database".to_owned(), done, total });
+            }
+            // A missing answer is ignored: the load itself reports an error.
+            if scratch.size().await.is_ok_and(|size| size > limit) {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        outcome = load_and_compare(scratch, dump, manifest, cipher, version, reporter, &fed) => outcome,
+        () = too_large => {
+            // pg_restore ends with its connection.
+            scratch.interrupt().await?;
+            Err(LoadError::TooLarge { declared })
+        }
+    }
+}
+
+/// The body of `load`, without the size limit. `fed` is the number of bytes passed to `pg_restore` so far.
+async fn load_and_compare(
+    scratch: &Scratch,
+    dump: &Path,
+    manifest: &Manifest,
+    cipher: &Cipher,
+    version: &str,
+    reporter: &dyn Reporter,
+    fed: &Arc<AtomicU64>,
+) -> Result<(), LoadError> {
+    let has_deferred = schema::known().iter().any(|known| known.phase.is_deferred());
+    // Which later migrations are applied is known only after loading.
+    let expected = async {
+        match has_deferred {
+            true => Ok(None),
+            false => reference_schema(scratch, version, &[]).await.map(Some),
+        }
+    };
+    let (restored, expected) = tokio::join!(run_pg_restore(scratch, dump, manifest, fed), expected);
+    let expected = expected?;
+    restored?;
+    checkpoint("load.loaded");
+    reporter.report(Progress::Started("Verifying the loaded data".to_owned()));
+    let standby = scratch.standby();
+    let untrusted = scratch.access.connect_untrusted(&standby).await?;
+    let inventory = survey::survey(&untrusted, survey::Tables::Known).await?;
+    let foreign = inventory.changes.iter().chain(inventory.others.iter().map(|(name, _)| name)).next();
+    if let Some(name) = foreign {
+        return Err(LoadError::Foreign(name.clone()));
+    }
+    compare_counts(&untrusted, &inventory, manifest).await?;
+    // It contains nothing that could run code, so names may be looked up from here on.
+    let client = scratch.access.connect(&standby).await?;
+    migrate_loaded(&client, scratch, manifest, version).await?;
+    encryption_key::check(&client, cipher).await.map_err(LoadError::Key)?;
+    let user_tables: Vec<String> = inventory.user_relations.iter().map(|relation| relation.name.clone()).collect();
+    let access = scratch.access.clone();
+    let text = run_blocking(move || schema_text(&access, &standby, &user_tables)).await??;
+    let expected = match expected {
+        Some(expected) => expected,
+        None => {
+            let ledger = schema::inspect(&client).await?;
+            let waiting: Vec<i64> =
+                schema::waiting(schema::known(), &ledger).iter().map(|known| known.version).collect();
+            reference_schema(scratch, version, &waiting).await?
+        }
+    };
+    match schema_check::difference(&expected, &text) {
+        Some(difference) => Err(LoadError::Different(difference)),
+        None => Ok(()),
+    }
+}
+
+/// Checks the schema version, replaces the recorded rollbacks by our own, and applies the remaining migrations.
+async fn migrate_loaded(
+    client: &tokio_postgres::Client,
+    scratch: &Scratch,
+    manifest: &Manifest,
+    version: &str,
+) -> Result<(), LoadError> {
+    let state = schema::inspect(client).await?;
+    if let Some(error) = schema::refusal(&schema::classify(schema::known(), &state)) {
+        return Err(LoadError::Unfit(error));
+    }
+    let actual = schema::classify::database_version(&state);
+    if actual != manifest.schema_version {
+        return Err(LoadError::Version { declared: manifest.schema_version, found: actual });
+    }
+    schema::own_rollbacks(client).await?;
+    let mut migration_client = scratch.access.connect(&scratch.standby()).await?;
+    schema::migrate(client, &mut migration_client, schema::known(), version, &mut |_| {}).await?;
+    Ok(())
+}
+
+async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, LoadError> {
+    blocking::run(work).await.map_err(|_| LoadError::Lost)
+}
+
+/// Compares the row count of each table with the manifest.
+async fn compare_counts(
+    client: &tokio_postgres::Client,
+    inventory: &survey::Survey,
+    manifest: &Manifest,
+) -> Result<(), LoadError> {
+    let counts = count(client, inventory.tables()).await?;
+    let row_count_text = |rows: Option<&i64>| rows.map_or("no such table".to_owned(), i64::to_string);
+    for table in manifest.tables.keys().chain(counts.keys()) {
+        let (expected, actual) = (manifest.tables.get(table), counts.get(table));
+        if expected != actual {
+            return Err(LoadError::Rows {
+                table: table.clone(),
+                expected: row_count_text(expected),
+                found: row_count_text(actual),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Dumps the schema that our migrations create without the versions in `excluded`.
+async fn reference_schema(scratch: &Scratch, version: &str, excluded: &[i64]) -> Result<String, LoadError> {
+    let login = scratch.fresh();
+    let (lock_client, mut migration_client) =
+        (scratch.access.connect(&login).await?, scratch.access.connect(&login).await?);
+    let known: Vec<EmbeddedMigration> =
+        schema::known().iter().filter(|known| !excluded.contains(&known.version)).cloned().collect();
+    let migrated = schema::migrate(&lock_client, &mut migration_client, &known, version, &mut |_| {}).await;
+    migrated.map_err(LoadError::Fresh)?;
+    let access = scratch.access.clone();
+    Ok(run_blocking(move || schema_text(&access, &login, &[])).await??)
+}
+
+/// Loads the dump with `pg_restore`, in one transaction.
+async fn run_pg_restore(
+    scratch: &Scratch,
+    dump: &Path,
+    manifest: &Manifest,
+    fed: &Arc<AtomicU64>,
+) -> Result<(), LoadError> {
+    let login = scratch.standby();
+    let mut command = scratch.access.program("pg_restore", &login);
+    command
+        .args(["--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges", "--no-password"])
+        .args(["--no-publications", "--no-subscriptions", "--no-security-labels", "--no-tablespaces"])
+        .arg("--dbname")
+        .arg(&login.database)
+        .env("PGOPTIONS", OPTIONS)
+        .stdin(Stdio::piped());
+    let file = File::open(dump).map_err(LoadError::Read)?;
+    let child = start("pg_restore", &mut command)?;
+    let (declared, counter) = (manifest.database.dump_bytes, fed.clone());
+    let fed = blocking::run(move || feed(child, file, declared, &counter)).await;
+    match fed.map_err(|_| LoadError::Lost)? {
+        Err(LoadError::Program(DumpError::Failed { stderr, .. })) => {
+            Err(classify_failure(stderr, disk::free_bytes(dump).unwrap_or(u64::MAX)))
+        }
+        other => other,
+    }
+}
+
+/// With less free space than this, in bytes, a failure is blamed on the full disk and not on the dump.
+const FULL: u64 = 32 * 1024 * 1024;
+/// Parts of messages when PostgreSQL exited, was stopped, or its disk failed: not caused by a statement of the dump.
+const GONE: &[&str] = &[
+    "server closed the connection unexpectedly",
+    "terminating connection",
+    "could not connect to server",
+    "connection to server",
+    "the database system is",
+    "Input/output error",
+];
+
+/// Classifies the error output of `pg_restore`, given the free disk space in bytes.
+fn classify_failure(stderr: String, free: u64) -> LoadError {
+    match fatal_message::cause_of(&stderr) {
+        Cause::DiskFull => LoadError::Full,
+        _ if free < FULL => LoadError::Full,
+        _ if GONE.iter().any(|part| stderr.contains(part)) => LoadError::Gone(stderr),
+        _ => DumpError::Failed { program: "pg_restore", stderr }.into(),
+    }
+}
+
+/// Decompresses the dump into `pg_restore`, at most the declared bytes, and waits for the program.
+fn feed(mut child: Child, file: File, declared: u64, fed: &AtomicU64) -> Result<(), LoadError> {
+    let errors = child.stderr.take().map(|pipe| blocking::thread(move || error_output(pipe)));
+    let output = child.stdout.take().map(|pipe| blocking::thread(move || error_output(pipe)));
+    let copied = match child.stdin.take() {
+        Some(mut stdin) => copy(file, &mut stdin, declared, fed),
+        None => Err(FeedError::Pipe),
+    };
+    if matches!(copied, Err(FeedError::Failed(_))) {
+        let _ = child.kill();
+    }
+    let status = child.wait().map_err(LoadError::Read)?;
+    let join = |thread: Option<std::thread::JoinHandle<String>>| thread.and_then(|t| t.join().ok()).unwrap_or_default();
+    let stderr = join(errors);
+    drop(join(output));
+    match copied {
+        Err(FeedError::Failed(error)) => Err(error),
+        _ if !status.success() => {
+            Err(DumpError::Failed { program: "pg_restore", stderr: command::failure(&stderr, status) }.into())
+        }
+        Err(FeedError::Pipe) => {
+            Err(DumpError::Failed { program: "pg_restore", stderr: "it stopped reading".to_owned() }.into())
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
+/// The side of `copy` that failed.
+enum FeedError {
+    /// pg_restore stopped reading; its stderr says why.
+    Pipe,
+    Failed(LoadError),
+}
+
+/// Decompresses exactly the declared bytes into `stdin`.
+fn copy(file: File, stdin: &mut impl Write, declared: u64, fed: &AtomicU64) -> Result<(), FeedError> {
+    let failed = |error| FeedError::Failed(LoadError::Read(error));
+    let mut decoder = zstd_decoder(BufReader::new(file)).map_err(failed)?;
+    let mut buffer = vec![0; 256 * 1024];
+    let mut total: u64 = 0;
+    loop {
+        let count = decoder.read(&mut buffer).map_err(failed)?;
+        if count == 0 {
+            break;
+        }
+        total += count as u64;
+        if total > declared {
+            return Err(FeedError::Failed(LoadError::DumpSize { declared, found: "larger" }));
+        }
+        stdin.write_all(&buffer[..count]).map_err(|_| FeedError::Pipe)?;
+        fed.store(total, Ordering::Relaxed);
+    }
+    if total < declared {
+        return Err(FeedError::Failed(LoadError::DumpSize { declared, found: "smaller" }));
+    }
+    stdin.flush().map_err(|_| FeedError::Pipe)
+}
+
+impl LoadError {
+    /// True when the loaded data is at fault, not this machine.
+    pub fn is_data_error(&self) -> bool {
+        match self {
+            Self::Postgres(error) | Self::Schema(SchemaError::Postgres(error)) => is_data_error(error),
+            Self::Program(error) => matches!(error, DumpError::Failed { .. }),
+            Self::Fresh(_)
+            | Self::Read(_)
+            | Self::Full
+            | Self::Gone(_)
+            | Self::Lost
+            | Self::Schema(SchemaError::Busy) => false,
+            _ => true,
+        }
+    }
+}
+
+/// Errors of a server that lacks resources, is stopping, or whose disk fails have their own classes:
+/// <https://www.postgresql.org/docs/18/errcodes-appendix.html>.
+fn is_data_error(error: &PgError) -> bool {
+    let PgError::Query(error) = error else { return false };
+    error.code().is_some_and(|code| !["53", "57", "58", "08"].contains(&&code.code()[..2]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machine_failures_are_not_data_errors() {
+        let classify = |stderr: &str, free| classify_failure(stderr.to_owned(), free);
+        let stderr = "pg_restore: error: COPY failed for table \"task_try\": ERROR:  could not extend file \
+                     \"base/16384/16402\": No space left on device";
+        assert!(matches!(classify(stderr, u64::MAX), LoadError::Full));
+        // The disk of the write-ahead log is full: PostgreSQL itself exits.
+        let stderr = "pg_restore: error: server closed the connection unexpectedly";
+        assert!(matches!(classify(stderr, 1024), LoadError::Full));
+        assert!(matches!(classify(stderr, u64::MAX), LoadError::Gone(_)));
+        for error in [classify(stderr, u64::MAX), classify(stderr, 1024)] {
+            assert!(!error.is_data_error(), "{error}");
+        }
+        let stderr = "pg_restore: error: could not execute query: ERROR:  permission denied for schema pg_catalog";
+        assert!(classify(stderr, u64::MAX).is_data_error());
+    }
+}

@@ -1,0 +1,91 @@
+//! `versions/`: the retained programs.
+
+use super::{program, version_order};
+use crate::setup;
+use leoflow_base::home::Home;
+use leoflow_base::sys::fs::files;
+use semver::Version;
+use serde::Serialize;
+use std::fs;
+
+/// A retained version.
+#[derive(Debug, Clone, Serialize)]
+pub struct RetainedVersion {
+    pub version: Version,
+    /// True when `bin/` links to it.
+    pub current: bool,
+    pub size_bytes: u64,
+    /// The newest schema version that it knows; `None` when its program does not run.
+    pub schema_version: Option<i64>,
+}
+
+/// All retained versions, newest first.
+pub fn list(home: &Home) -> Vec<RetainedVersion> {
+    let current = setup::installed_version(home);
+    let mut retained: Vec<RetainedVersion> = versions(home)
+        .into_iter()
+        .filter_map(|version| {
+            let program = home.versions().join(version.to_string()).join("leoflow");
+            let size_bytes = fs::metadata(&program).ok()?.len();
+            let schema_version = program::about(&program).ok().map(|about| about.schema_version);
+            Some(RetainedVersion {
+                current: current.as_deref() == Some(version.to_string().as_str()),
+                version,
+                size_bytes,
+                schema_version,
+            })
+        })
+        .collect();
+    retained.sort_by(|left, right| version_order::compare(&right.version, &left.version));
+    retained
+}
+
+/// All retained versions with the newest schema that each knows; `None` when its program does not run.
+pub fn schemas(home: &Home) -> Vec<(String, Option<i64>)> {
+    let with_schema = |version: Version| {
+        let program = home.versions().join(version.to_string()).join("leoflow");
+        (version.to_string(), program::about(&program).ok().map(|about| about.schema_version))
+    };
+    versions(home).into_iter().map(with_schema).collect()
+}
+
+/// The names of the folders in `versions/`.
+fn versions(home: &Home) -> Vec<Version> {
+    let entries = fs::read_dir(home.versions()).into_iter().flatten().flatten();
+    entries.filter_map(|entry| Version::parse(entry.file_name().to_str()?).ok()).collect()
+}
+
+/// Removes the oldest versions beyond the limit `keep`. `needed` stay: the installed version, the previous one and the
+/// rollback's target.
+pub fn remove_over_limit(home: &Home, needed: &[Version], keep: u64) {
+    for version in over_limit(versions(home), needed, keep) {
+        // A leftover only takes disk space, and the next upgrade retries.
+        let _ = files::remove_any(&home.versions().join(version.to_string()));
+    }
+}
+
+fn over_limit(mut retained: Vec<Version>, needed: &[Version], keep: u64) -> Vec<Version> {
+    retained.retain(|version| !needed.contains(version));
+    retained.sort_by(|left, right| version_order::compare(right, left));
+    // The limit includes the previous version, which is in `needed`.
+    let other_count = usize::try_from(keep.saturating_sub(1)).unwrap_or(usize::MAX);
+    retained.into_iter().skip(other_count).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn removes_the_oldest_and_keeps_the_rollback_target() {
+        let version = |text: &str| Version::parse(text).unwrap();
+        let retained = ["0.1.0", "0.2.0", "0.3.0", "0.4.0", "0.5.0"].map(version).to_vec();
+        let needed = ["0.5.0", "0.1.0"].map(version);
+        assert_eq!(over_limit(retained.clone(), &needed, 2), [version("0.3.0"), version("0.2.0")]);
+        assert!(over_limit(retained.clone(), &["0.5.0", "0.4.0"].map(version), 9).is_empty());
+        let twice_back = ["0.4.0", "0.5.0", "0.3.0"].map(version);
+        assert_eq!(over_limit(retained, &twice_back, 1), [version("0.2.0"), version("0.1.0")]);
+        let candidates = ["0.2.0-rc9", "0.2.0-rc10", "0.2.0-rc2"].map(version).to_vec();
+        assert_eq!(over_limit(candidates, &[], 2), ["0.2.0-rc9", "0.2.0-rc2"].map(version));
+    }
+}

@@ -1,0 +1,9 @@
+//! The way back to an earlier release.
+
+pub mod capacity;
+pub mod expire;
+pub mod failed_release;
+pub mod history;
+pub mod rollback_plan;
+pub mod rollback_record;
+pub mod snapshot;

@@ -1,0 +1,351 @@
+//! Smoke-tests a release: a candidate server over its private socket, and the whole instance through the public address
+//! after the handover.
+
+pub(crate) mod smoke_client;
+
+use super::import_evidence::Releases;
+use hyper::{Method, StatusCode};
+use leoflow_base::config::Config;
+use leoflow_base::protocol::http::encode;
+use leoflow_base::sys::{self, random};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// How the server is reached.
+#[derive(Debug, Clone)]
+pub enum ServerEndpoint {
+    /// The candidate server's socket, on which the caller is admin.
+    Private(PathBuf),
+    /// The public address, as a browser uses it.
+    Open,
+}
+
+/// The result of one check.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Check {
+    pub name: &'static str,
+    pub ok: bool,
+    /// What the check saw, or the error.
+    pub detail: String,
+    /// A problem that is not the release's fault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
+    pub seconds: f64,
+}
+
+/// A smoke test of one instance.
+pub struct Smoke<'a> {
+    pub config: &'a Config,
+    pub endpoint: ServerEndpoint,
+    /// The expected version.
+    pub version: String,
+    /// Faults that existed before the change.
+    pub known: KnownFaults,
+    /// Both releases' programs, to decide whether a new import error is the release's fault.
+    pub releases: Option<Releases>,
+    /// The file to read current secrets from for each request; `None` uses those of `config`.
+    pub config_file: Option<PathBuf>,
+}
+
+/// Faults of the installed release, which do not count against the new one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KnownFaults {
+    /// DAG files with import errors; `None` if unknown.
+    pub import_errors: Option<BTreeSet<String>>,
+    /// DAGs whose grid fails to load.
+    pub grids: BTreeSet<String>,
+    /// True when the trial task failed twice in a row.
+    pub trial_task: bool,
+}
+
+/// Time allowed for parts that start a moment after the handover of the listeners.
+pub(super) fn settling_time() -> Duration {
+    sys::limit("LEOFLOW_SMOKE_SETTLING", Duration::from_secs(30))
+}
+/// Pages that every server has.
+const PAGES: [&str; 2] = ["/", "/auth/login"];
+/// Number of DAGs whose grids are checked.
+const DAG_PAGES: usize = 5;
+
+impl Smoke<'_> {
+    /// True when the health endpoint answers with 200.
+    pub async fn answers(&self) -> bool {
+        matches!(self.send_once(Method::GET, "/api/healthz", None).await, Ok((StatusCode::OK, _)))
+    }
+
+    /// Runs the checks that a candidate server supports. Stops at the first failure.
+    pub async fn candidate_checks(&self) -> Vec<Check> {
+        let mut checks = Checks::default();
+        let _ = self.run_common(&mut checks).await;
+        checks.0
+    }
+
+    /// Runs all checks through the public address. Stops at the first failure.
+    pub async fn all_checks(&self) -> Vec<Check> {
+        let mut checks = Checks::default();
+        let _ = async {
+            self.run_common(&mut checks).await?;
+            checks.run("scheduler", self.scheduler()).await?;
+            checks.run("trial task", self.trial_task()).await
+        }
+        .await;
+        checks.0
+    }
+
+    /// Collects the faults of the running release. An error if its import errors cannot be listed.
+    pub async fn known_faults(&self) -> Result<KnownFaults, String> {
+        let import_errors = Some(self.import_errors().await?);
+        let grids = self.grids().await.map(|grids| grids.failed.into_keys().collect()).unwrap_or_default();
+        let trial_task = self.run_trial_task().await.is_err() && self.run_trial_task().await.is_err();
+        Ok(KnownFaults { import_errors, grids, trial_task })
+    }
+
+    async fn run_common(&self, checks: &mut Checks) -> Result<(), ()> {
+        checks.run("health", self.health()).await?;
+        checks.run("login", self.login()).await?;
+        checks.run("datastore", self.datastore()).await?;
+        checks.run("read", self.read()).await?;
+        checks.run("write", self.write()).await?;
+        checks.run("dags", self.dags()).await?;
+        checks.run("pages", self.pages()).await
+    }
+
+    /// Checks that the expected version answers.
+    async fn health(&self) -> Result<String, String> {
+        let answer = self.json("/api/healthz").await?;
+        let version = answer["version"].as_str().unwrap_or_default();
+        if version == self.version { Ok(version.to_owned()) } else { Err(format!("version {version} answers")) }
+    }
+
+    /// Checks that an existing session is still accepted, because the keys are the same.
+    async fn login(&self) -> Result<String, String> {
+        match &self.endpoint {
+            ServerEndpoint::Private(_) => {
+                let body = json!({"token": self.token()});
+                let (status, answer) = self.send(Method::POST, "/local/session", Some(&body)).await?;
+                let valid = status.is_success() && parse(&answer)?["valid"] == true;
+                if valid { Ok("session accepted".to_owned()) } else { Err("session rejected".to_owned()) }
+            }
+            ServerEndpoint::Open => match self.get("/").await? {
+                (StatusCode::OK, _) => Ok("session accepted".to_owned()),
+                (status, _) => Err(format!("/ returned {status} with a valid session")),
+            },
+        }
+    }
+
+    async fn datastore(&self) -> Result<String, String> {
+        self.wait_healthy("metadatabase", "healthy").await
+    }
+
+    /// Counts variables and connections.
+    async fn read(&self) -> Result<String, String> {
+        let mut counts = Vec::new();
+        for collection in ["variables", "connections"] {
+            let answer = self.json(&format!("/api/v2/{collection}?limit=1")).await?;
+            counts.push(format!("{} {collection}", answer["total_entries"].as_i64().ok_or("no total_entries")?));
+        }
+        Ok(counts.join(", "))
+    }
+
+    /// Creates, reads and deletes a variable.
+    async fn write(&self) -> Result<String, String> {
+        let key = format!("leoflow_smoke_{}", hex::encode(random::bytes::<8>()));
+        let path = format!("/api/v2/variables/{key}");
+        let body = json!({"key": key, "value": "smoke"});
+        let (created, answer) = self.send(Method::POST, "/api/v2/variables", Some(&body)).await?;
+        // The name is random, so after a conflict it was created by an earlier attempt of ours, answered with 503.
+        if !created.is_success() && created != StatusCode::CONFLICT {
+            return Err(format!("failed to create a variable: {created} {}", String::from_utf8_lossy(&answer)));
+        }
+        let read_back = self.json(&path).await;
+        let (deleted, _) = self.send(Method::DELETE, &path, None).await?;
+        match read_back {
+            Ok(answer) if answer["value"] == "smoke" && deleted.is_success() => {
+                Ok("created, read and deleted a variable".to_owned())
+            }
+            Ok(_) => Err(format!("a variable differs from what was written, or deleting it failed ({deleted})")),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Checks that no DAG file has an import error that the release caused.
+    async fn dags(&self) -> Result<Passed, String> {
+        let dags = self.json("/api/v2/dags?limit=1").await?["total_entries"].as_i64().unwrap_or(-1);
+        let errors = self.import_errors().await?;
+        let new_errors: Vec<&str> = match &self.known.import_errors {
+            Some(known) => errors.difference(known).map(String::as_str).collect(),
+            None => Vec::new(),
+        };
+        let detail = format!("{dags} DAGs, {} import errors", errors.len());
+        if new_errors.is_empty() {
+            return Ok(detail.into());
+        }
+        let evidence = match &self.releases {
+            Some(releases) => releases.evidence(&new_errors).await,
+            None => Some(new_errors.join(", ")),
+        };
+        match evidence {
+            Some(file) => Err(format!("no longer importable: {file}")),
+            None => {
+                let text = format!("import errors not caused by the release: {}", new_errors.join(", "));
+                Ok(Passed { detail, warning: Some(text) })
+            }
+        }
+    }
+
+    /// Lists the DAG files with import errors.
+    pub async fn import_errors(&self) -> Result<BTreeSet<String>, String> {
+        let answer = self.json("/api/v2/importErrors?limit=1000").await?;
+        let list = answer["import_errors"].as_array().cloned().unwrap_or_default();
+        Ok(list.iter().filter_map(|error| error["filename"].as_str()).map(str::to_owned).collect())
+    }
+
+    /// Loads the pages and the data of the web UI's first pages.
+    async fn pages(&self) -> Result<Passed, String> {
+        let mut pages: Vec<String> = PAGES.map(str::to_owned).into();
+        if let ServerEndpoint::Open = self.endpoint {
+            // This page shows the supervisor's status, and a candidate server may have no supervisor.
+            pages.push("/lite/".to_owned());
+        }
+        for path in &pages {
+            let (status, body) = self.get(path).await?;
+            if status != StatusCode::OK || !String::from_utf8_lossy(&body).contains("</html>") {
+                return Err(format!("{path} returned {status}"));
+            }
+        }
+        self.json("/ui/config").await?;
+        let Grids { loaded_count, failed } = self.grids().await?;
+        let is_known = |id: &String| self.known.grids.contains(id);
+        if let Some((_, reason)) = failed.iter().find(|(id, _)| !is_known(id)) {
+            return Err(reason.clone());
+        }
+        let names: Vec<&str> = failed.keys().map(String::as_str).collect();
+        Ok(Passed {
+            detail: format!("{} pages, {loaded_count} grids", pages.len()),
+            warning: (!names.is_empty())
+                .then(|| format!("grids that also failed before the change: {}", names.join(", "))),
+        })
+    }
+
+    /// Loads the grids of the DAGs on the first page.
+    async fn grids(&self) -> Result<Grids, String> {
+        let dags = self.json(&format!("/ui/dags?limit={DAG_PAGES}")).await?;
+        let ids = dags["dags"].as_array().ok_or("/ui/dags has no list")?;
+        let mut grids = Grids::default();
+        for id in ids.iter().filter_map(|dag| dag["dag_id"].as_str()) {
+            let path = format!("/ui/grid/structure/{}", encode(id));
+            match self.get(&path).await? {
+                (StatusCode::OK, body) if parse(&body)?.is_array() => grids.loaded_count += 1,
+                (StatusCode::NOT_FOUND, _) if self.is_deleted(id).await? => {}
+                (status, _) => drop(grids.failed.insert(id.to_owned(), format!("{path} returned {status}"))),
+            }
+        }
+        Ok(grids)
+    }
+
+    async fn is_deleted(&self, id: &str) -> Result<bool, String> {
+        let (status, _) = self.get(&format!("/api/v2/dags/{}", encode(id))).await?;
+        Ok(status == StatusCode::NOT_FOUND)
+    }
+
+    /// Waits for the scheduler, which takes leadership a moment after its start.
+    async fn scheduler(&self) -> Result<String, String> {
+        self.wait_healthy("scheduler", "healthy").await
+    }
+
+    /// Waits until a part of the instance is healthy, within the settling time.
+    async fn wait_healthy(&self, part: &str, detail: &str) -> Result<String, String> {
+        let deadline = Instant::now() + settling_time();
+        loop {
+            let answer = self.json("/api/v2/monitor/health").await?;
+            match answer[part]["status"].as_str() {
+                Some("healthy") => return Ok(detail.to_owned()),
+                other if Instant::now() >= deadline => return Err(format!("status {}", other.unwrap_or("unknown"))),
+                _ => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    }
+
+    /// Runs a task; its failure does not count if it also failed before the change.
+    async fn trial_task(&self) -> Result<Passed, String> {
+        match self.run_trial_task().await {
+            Err(reason) if self.known.trial_task => {
+                let warning = Some(format!("also failed before the change: {reason}"));
+                Ok(Passed { detail: "no task ran".to_owned(), warning })
+            }
+            outcome => outcome.map(Passed::from),
+        }
+    }
+
+    async fn run_trial_task(&self) -> Result<String, String> {
+        let (status, answer) = self.send(Method::POST, "/api/lite/trial-task", None).await?;
+        if !status.is_success() {
+            return Err(format!("{status} {}", String::from_utf8_lossy(&answer)));
+        }
+        match parse(&answer)?["reason"].as_str() {
+            Some(reason) => Ok(format!("skipped: {reason}")),
+            None => Ok("a task ran".to_owned()),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Grids {
+    /// Number of grids that loaded.
+    loaded_count: usize,
+    /// The error by DAG id.
+    failed: BTreeMap<String, String>,
+}
+
+/// A passed check.
+struct Passed {
+    detail: String,
+    warning: Option<String>,
+}
+
+impl From<String> for Passed {
+    fn from(detail: String) -> Self {
+        Self { detail, warning: None }
+    }
+}
+
+/// Results in order; the first failure is the last entry.
+#[derive(Default)]
+struct Checks(Vec<Check>);
+
+impl Checks {
+    /// Runs a check and records its result. An error if it failed.
+    async fn run<P: Into<Passed>>(
+        &mut self,
+        name: &'static str,
+        check: impl Future<Output = Result<P, String>>,
+    ) -> Result<(), ()> {
+        let begun = Instant::now();
+        let outcome = check.await;
+        let ok = outcome.is_ok();
+        let Passed { detail, warning } = outcome.map_or_else(Passed::from, Into::into);
+        self.0.push(Check { name, ok, detail, warning, seconds: begun.elapsed().as_secs_f64() });
+        if ok { Ok(()) } else { Err(()) }
+    }
+}
+
+/// The problems that are not the release's fault.
+pub fn warnings(checks: &[Check]) -> impl Iterator<Item = String> {
+    checks.iter().filter_map(|check| check.warning.as_ref().map(|text| format!("{}: {text}", check.name)))
+}
+
+/// The first failure that counts against the release.
+pub fn failure(checks: &[Check]) -> Option<String> {
+    checks
+        .iter()
+        .find(|check| !check.ok && check.warning.is_none())
+        .map(|check| format!("{}: {}", check.name, check.detail))
+}
+
+pub(super) fn parse(body: &[u8]) -> Result<Value, String> {
+    serde_json::from_slice(body).map_err(|error| format!("invalid response: {error}"))
+}

@@ -1,0 +1,91 @@
+//! Sends the requests of a smoke test: over a candidate server's private socket, or as a browser does.
+
+use super::{ServerEndpoint, Smoke, parse, settling_time};
+use hyper::{Method, StatusCode, header};
+use leoflow_base::auth::token::Signer;
+use leoflow_base::config;
+use leoflow_base::protocol::http::{self, HttpRequest};
+use leoflow_base::sys::clock;
+use leoflow_base::sys::net::unix_socket;
+use serde_json::Value;
+use std::time::{Duration, Instant};
+use tokio::net::{TcpStream, UnixStream};
+
+/// Time limit of a request. The first one may wait for the DAG files to be parsed.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Delay between attempts.
+const RETRY_DELAY: Duration = Duration::from_millis(200);
+
+impl Smoke<'_> {
+    /// Gets a path and parses its JSON; an error unless the status is 200.
+    pub(crate) async fn json(&self, path: &str) -> Result<Value, String> {
+        let (status, body) = self.get(path).await?;
+        if status == StatusCode::OK { parse(&body) } else { Err(format!("{path} returned {status}")) }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Result<(StatusCode, hyper::body::Bytes), String> {
+        self.send(Method::GET, path, None).await
+    }
+
+    /// Sends a request; retries a 503, and for GET a failed connection, within the settling time.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(StatusCode, hyper::body::Bytes), String> {
+        let deadline = Instant::now() + settling_time();
+        loop {
+            match self.send_once(method.clone(), path, body).await {
+                Ok((StatusCode::SERVICE_UNAVAILABLE, _)) if Instant::now() < deadline => {
+                    tokio::time::sleep(RETRY_DELAY).await;
+                }
+                // The listeners may be handed over at this moment.
+                Err(_) if method == Method::GET && Instant::now() < deadline => tokio::time::sleep(RETRY_DELAY).await,
+                other => return other,
+            }
+        }
+    }
+
+    /// Sends a request as an admin, without retries.
+    pub(crate) async fn send_once(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(StatusCode, hyper::body::Bytes), String> {
+        let address = self.config.own_address();
+        let host = format!("{address}:{}", self.config.port);
+        let token = self.token();
+        let (bearer, cookie) = (format!("Bearer {token}"), format!("leoflow_session_{}={token}", self.config.port));
+        let headers = [(header::AUTHORIZATION, bearer.as_str()), (header::COOKIE, cookie.as_str())];
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let request = HttpRequest { method, path, host: &host, headers: &headers, body };
+        let exchange = async {
+            match &self.endpoint {
+                ServerEndpoint::Private(path) => {
+                    let stream = unix_socket::connect(path).map_err(|error| error.to_string())?;
+                    stream.set_nonblocking(true).map_err(|error| error.to_string())?;
+                    let stream = UnixStream::from_std(stream).map_err(|error| error.to_string())?;
+                    http::send(stream, request).await.map_err(|error| error.to_string())
+                }
+                ServerEndpoint::Open => {
+                    let stream =
+                        TcpStream::connect((address, self.config.port)).await.map_err(|error| error.to_string())?;
+                    http::send(stream, request).await.map_err(|error| error.to_string())
+                }
+            }
+        };
+        let response = tokio::time::timeout(REQUEST_TIMEOUT, exchange).await;
+        response.unwrap_or_else(|_| Err(format!("{path} did not respond within {} s", REQUEST_TIMEOUT.as_secs())))
+    }
+
+    /// Issues an admin session, as a login does.
+    pub(crate) fn token(&self) -> String {
+        // The secrets are read again, because a password or email changed meanwhile invalidates earlier sessions.
+        let current = self.config_file.as_ref().and_then(|path| config::load_with_secrets(path).ok().flatten());
+        let config = current.as_ref().map_or(self.config, |loaded| &loaded.config);
+        let secret = config.jwt_secret.as_deref().unwrap_or_default();
+        Signer::new(secret).issue(&config.admin_email, config.session_epoch, clock::unix_seconds())
+    }
+}

@@ -1,0 +1,240 @@
+//! The data directory. `initdb` creates it in a staging folder that is then renamed, so that it is complete or absent.
+
+pub mod fatal_message;
+pub mod leftovers;
+pub mod private;
+pub mod provision;
+pub mod server;
+
+use super::install::tools::unprivileged_command;
+use super::location::{self, Kind};
+use super::{Credentials, Installation, MAJOR, SUPERUSER};
+use leoflow_base::home::Home;
+use leoflow_base::sys::fs::{disk, files};
+use leoflow_base::sys::process::user_namespace::Identity;
+use leoflow_base::sys::process::{self, command, limits};
+use leoflow_base::sys::{checkpoint, random};
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClusterState {
+    Absent,
+    /// A cluster of the supported major version.
+    Ready,
+    OtherMajor(String),
+    /// The folder contains something other than a cluster.
+    NotACluster(String),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    #[error("cannot write {path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error("initdb failed: {0}")]
+    Initdb(String),
+    /// initdb failed and the disk is full.
+    #[error("initdb failed, and the disk is full: {0}")]
+    DiskFull(String),
+    #[error("PostgreSQL refuses to run as this user, and a user namespace, the workaround, is not permitted: {0}")]
+    NoUserNamespace(String),
+}
+
+/// Inspects `managed-postgres/data` without changing it. Other kinds of datastore count as ready: their server reports
+/// its state.
+pub fn state(home: &Home) -> ClusterState {
+    if location::kind(home) != Kind::Managed {
+        return ClusterState::Ready;
+    }
+    let data = home.postgres_data();
+    if std::fs::symlink_metadata(&data).is_err() {
+        return ClusterState::Absent;
+    }
+    let text = match files::read_text(&data.join("PG_VERSION"), 64) {
+        Ok(Some(text)) => text.trim().to_owned(),
+        Ok(None) => return ClusterState::NotACluster("it has no PG_VERSION".to_owned()),
+        Err(error) => return ClusterState::NotACluster(format!("cannot read its PG_VERSION: {error}")),
+    };
+    match text.parse::<u32>() {
+        Ok(MAJOR) if data.join("global/pg_control").is_file() => ClusterState::Ready,
+        Ok(MAJOR) => ClusterState::NotACluster("it has no global/pg_control".to_owned()),
+        Ok(_) => ClusterState::OtherMajor(text),
+        Err(_) => ClusterState::NotACluster(format!("its PG_VERSION contains {text:?}")),
+    }
+}
+
+/// Prefix of the names of staging folders.
+const STAGING: &str = ".data-staging-";
+
+/// Creates the cluster. The caller holds the home's lock and has verified that there is none.
+pub fn create(
+    home: &Home,
+    installation: &Installation,
+    credentials: &Credentials,
+    identity: &Identity,
+) -> Result<(), ClusterError> {
+    let io = |source| ClusterError::Io { path: home.postgres(), source };
+    remove_killed_attempts(home).map_err(io)?;
+    let staging = home.postgres().join(format!("{STAGING}{}", std::process::id()));
+    let result = initdb(installation, credentials.superuser_password().unwrap_or_default(), identity, &staging);
+    if result.is_err() {
+        // The next attempt removes what remains.
+        let _ = files::remove_any(&staging);
+    }
+    result?;
+    checkpoint("cluster.initialised");
+    files::rename_durably(&staging, &home.postgres_data()).map_err(io)?;
+    checkpoint("cluster.in-place");
+    Ok(())
+}
+
+/// Creates a cluster in `folder` and removes it, to prove that a build works on this machine. `Err` is a message for
+/// users.
+pub fn try_out(installation: &Installation, folder: &Path) -> Result<(), String> {
+    let result = initdb(installation, &random::hex_256(), &Identity::for_postgres(), folder);
+    files::remove_any(folder).map_err(|error| error.to_string())?;
+    result.map_err(|error| error.to_string())
+}
+
+/// Removes staging folders of killed attempts, after killing processes that still work in them.
+fn remove_killed_attempts(home: &Home) -> io::Result<()> {
+    files::create_private_dir(&home.postgres())?;
+    for entry in std::fs::read_dir(home.postgres())?.flatten() {
+        if !entry.file_name().to_string_lossy().starts_with(STAGING) {
+            continue;
+        }
+        // Repeats because a process may be starting another one.
+        for _ in 0..5 {
+            let remaining = process::working_in(&entry.path());
+            if remaining.is_empty() {
+                break;
+            }
+            remaining.iter().for_each(|process| process.signal(process::Signal::Kill));
+            for process in &remaining {
+                process.wait_gone(Duration::from_secs(2));
+            }
+        }
+        files::remove_any(&entry.path())?;
+    }
+    Ok(())
+}
+
+/// With less free space than one WAL segment, a failed initdb ran out of disk space. Bytes.
+const FULL: u64 = 16 * 1024 * 1024;
+const SIGBUS: i32 = nix::libc::SIGBUS;
+/// Explanation of a SIGBUS.
+const NO_SHARED_MEMORY: &str = "cannot use shared memory: the usual causes are huge pages that are reserved but not permitted, or a \
+    full /dev/shm";
+/// Time limit of initdb, which writes 40 MB; the slowest disk needs less.
+const INITDB_LIMIT: Duration = Duration::from_secs(300);
+
+/// initdb starts servers itself, so settings that let our server start on some machines are needed here too.
+fn initdb_arguments(staging: &Path, password_file: &Path) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = vec!["--pgdata".into(), staging.into(), "--pwfile".into(), password_file.into()];
+    let options = [
+        "--username",
+        SUPERUSER,
+        "--auth",
+        "scram-sha-256",
+        "--encoding",
+        "UTF8",
+        "--locale",
+        "C",
+        "--locale-provider",
+        "builtin",
+        "--builtin-locale",
+        "C.UTF-8",
+        "--data-checksums",
+        "--sync-method",
+        "syncfs",
+        "--no-instructions",
+        "-c",
+        super::NO_HUGE_PAGES,
+        // Cleanup happens below, after checking whether the disk is full.
+        "--no-clean",
+    ];
+    arguments.extend(options.map(OsString::from));
+    arguments
+}
+
+/// Runs initdb on the empty folder `staging`.
+fn initdb(
+    installation: &Installation,
+    password: &str,
+    identity: &Identity,
+    staging: &Path,
+) -> Result<(), ClusterError> {
+    // initdb works in its staging folder, where the next attempt finds processes that survived a kill.
+    let io = |source| ClusterError::Io { path: staging.to_owned(), source };
+    files::create_private_dir(staging).map_err(io)?;
+    let password_file = files::temporary_neighbour(staging);
+    let password = format!("{password}\n");
+    files::write_atomic(&password_file, password.as_bytes(), 0o600).map_err(io)?;
+    let mut command = unprivileged_command(&installation.program("initdb"), identity);
+    command.current_dir(staging).args(initdb_arguments(staging, &password_file));
+    command::dies_with_this_thread(&mut command);
+    let output = command::output_within(&mut command, INITDB_LIMIT);
+    files::remove_any(&password_file).map_err(io)?;
+    let output = output.map_err(|error| match identity.single_user() {
+        // Errors of unshare(2) and the uid maps where they are forbidden or exhausted; exec reports none of these.
+        Some(_) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::TimedOut) => {
+            ClusterError::NoUserNamespace(error.to_string())
+        }
+        _ => ClusterError::Initdb(error.to_string()),
+    })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    // initdb reports that it keeps the folder, which is removed here.
+    let lines = stderr.trim().lines().filter(|line| !line.contains("not removed at user's request"));
+    let message = command::failure(&lines.collect::<Vec<_>>().join("\n"), output.status);
+    let message = match output.status.signal() {
+        Some(SIGBUS) => format!("{message}\n{NO_SHARED_MEMORY}"),
+        _ if message.contains("Bus error") => format!("{message}\n{NO_SHARED_MEMORY}"),
+        _ => message,
+    };
+    let message = match limits::file_size() {
+        Some(bytes) => {
+            format!("{message}\na possible cause is the file size limit of {bytes} bytes (`ulimit -f`)")
+        }
+        None => message,
+    };
+    match disk::free_bytes(staging) {
+        Ok(free) if free < FULL => Err(ClusterError::DiskFull(message)),
+        _ => Err(ClusterError::Initdb(message)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn initdb_uses_no_huge_pages() {
+        let arguments = initdb_arguments(Path::new("/d"), Path::new("/p"));
+        assert!(arguments.windows(2).any(|pair| pair[0] == "-c" && pair[1] == "huge_pages=off"));
+    }
+
+    #[test]
+    fn only_a_cluster_of_this_major_is_ready() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = leoflow_base::home::resolve(Some(&folder.path().join("h"))).unwrap();
+        assert_eq!(state(&home), ClusterState::Absent);
+        let data = home.postgres_data();
+        std::fs::create_dir_all(data.join("global")).unwrap();
+        assert!(matches!(state(&home), ClusterState::NotACluster(_)));
+        for (text, expected) in [("", false), ("18", false), ("abc", false), ("\u{fffd}", false)] {
+            std::fs::write(data.join("PG_VERSION"), text).unwrap();
+            assert_eq!(state(&home) == ClusterState::Ready, expected, "{text:?}");
+        }
+        std::fs::write(data.join("global/pg_control"), "x").unwrap();
+        std::fs::write(data.join("PG_VERSION"), "18\n").unwrap();
+        assert_eq!(state(&home), ClusterState::Ready);
+        std::fs::write(data.join("PG_VERSION"), "17\n").unwrap();
+        assert_eq!(state(&home), ClusterState::OtherMajor("17".into()));
+    }
+}

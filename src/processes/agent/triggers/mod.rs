@@ -1,0 +1,395 @@
+//! Runs the triggers of deferred tasks and the watchers of assets: one host process for each environment and project,
+//! only while something waits. Their definitions are in the datastore, so they survive each of the processes.
+
+pub(crate) mod trigger_host;
+pub(crate) mod trigger_problems;
+
+use super::start::{self, Versions};
+use deadpool_postgres::ClientWrapper;
+use jiff::Timestamp;
+use leoflow_base::home::Home;
+use leoflow_base::sys::process::reaper::Exit;
+use leoflow_engine::model::keys::TryKey;
+use leoflow_engine::store::StoreError;
+use leoflow_engine::store::asset::watchers::{self, Watcher, WatcherEvent};
+use leoflow_engine::store::instance::hitl;
+use leoflow_engine::store::instance::triggers::{self, FAILURE, Fired, TIMED_OUT, Waiting};
+use leoflow_python::{Interpreter, VersionCode, installed_packages};
+use serde_json::json;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tracing::{debug, warn};
+use trigger_host::{Host, HostEvent, HostExit, HostKey, HostMessage, Outcome};
+use trigger_problems::HostProblems;
+
+/// Poll interval while something waits; catches missed notifications.
+const POLL_INTERVAL: Duration = Duration::from_secs(30);
+/// How long an idle host is kept for later triggers: starting one takes two seconds.
+fn idle_limit() -> Duration {
+    leoflow_base::sys::limit("LEOFLOW_IDLE_LIMIT", Duration::from_secs(10))
+}
+/// A host's triggers fail after this many exits with an exit code in a row, without an event in between.
+const MAX_EXITS: u32 = 5;
+/// The same for ends of any kind: a kill is rarely the host's own fault.
+const MAX_DEATHS: u32 = 50;
+/// Messages buffered for the agent; hosts wait when it is full.
+const EVENT_BUFFER: usize = 256;
+/// A host that has run for this long works, even without an event: triggers may take hours.
+const STABLE_AFTER: Duration = Duration::from_secs(60);
+/// The effect of a host's end on tasks while it is restarted.
+const WAIT_EFFECT: &str = "its deferred tasks wait";
+/// Pause before a host of watchers that keeps ending is restarted.
+const WATCHER_RETRY: Duration = Duration::from_secs(60);
+
+pub struct Triggers {
+    home: Home,
+    workspace: PathBuf,
+    /// Triggers of deferred tasks, by id.
+    waiting: HashMap<i64, Waiting>,
+    /// Watchers of assets, by their negated ids, so that they never equal a trigger's id.
+    watchers: HashMap<i64, Watcher>,
+    /// Events of watchers that are not stored yet.
+    unstored_events: VecDeque<WatcherEvent>,
+    /// The host of each trigger and watcher.
+    host_keys: HashMap<i64, HostKey>,
+    hosts: HashMap<HostKey, Host>,
+    failures: HashMap<HostKey, Failures>,
+    problems: HostProblems,
+    next_poll: Instant,
+    events: Receiver<(HostKey, i32, HostEvent)>,
+    event_sender: Sender<(HostKey, i32, HostEvent)>,
+}
+
+/// Failures of a host in a row, without an event.
+#[derive(Default)]
+struct Failures {
+    /// Exits with an exit code, as opposed to kills.
+    exits: u32,
+    deaths: u32,
+    retry_at: Option<Instant>,
+}
+
+impl Triggers {
+    pub fn new(home: &Home, workspace: PathBuf) -> Self {
+        let (event_sender, events) = channel(EVENT_BUFFER);
+        Self {
+            home: home.clone(),
+            workspace,
+            waiting: HashMap::new(),
+            watchers: HashMap::new(),
+            unstored_events: VecDeque::new(),
+            host_keys: HashMap::new(),
+            hosts: HashMap::new(),
+            failures: HashMap::new(),
+            problems: HostProblems::new(home),
+            next_poll: Instant::now() + POLL_INTERVAL,
+            events,
+            event_sender,
+        }
+    }
+
+    /// True while anything waits, or a host is running.
+    pub fn is_active(&self) -> bool {
+        !self.waiting.is_empty() || !self.watchers.is_empty() || !self.hosts.is_empty()
+    }
+
+    /// Synchronizes with the datastore: starts new triggers, cancels removed ones. `interpreter` returns the Python of
+    /// the environment with a hash; `None` while it is being built.
+    pub async fn refresh(
+        &mut self,
+        client: &mut ClientWrapper,
+        versions: &mut Versions,
+        mut interpreter: impl FnMut(Option<&str>) -> Option<Rc<Interpreter>>,
+    ) -> Result<(), StoreError> {
+        self.next_poll = Instant::now() + POLL_INTERVAL;
+        for (host_key, _) in self.hosts.iter().filter(|(_, host)| host.started.elapsed() > STABLE_AFTER) {
+            self.problems.remove(host_key);
+        }
+        self.store_events(client).await?;
+        let waiting = triggers::waiting(client).await?;
+        let watchers = watchers::all(client).await?;
+        let ids: HashSet<i64> =
+            waiting.iter().map(|trigger| trigger.id).chain(watchers.iter().map(|watcher| -watcher.id)).collect();
+        let known = self.waiting.keys().chain(self.watchers.keys());
+        let gone: Vec<i64> = known.filter(|id| !ids.contains(id)).copied().collect();
+        gone.into_iter().for_each(|id| self.forget(id, true));
+        let mut new = Vec::new();
+        for trigger in waiting {
+            if is_running(&self.host_keys, &self.hosts, trigger.id) {
+                // The server changes the timeout when the system clock is set back.
+                if let Some(waiting) = self.waiting.get_mut(&trigger.id) {
+                    waiting.timeout_at = trigger.timeout_at;
+                }
+                continue;
+            }
+            // Human input needs no host.
+            if !trigger.is_for_input() {
+                new.push((trigger.id, trigger.version_id));
+            }
+            self.waiting.insert(trigger.id, trigger);
+        }
+        for watcher in watchers.into_iter().filter(|watcher| !is_running(&self.host_keys, &self.hosts, -watcher.id)) {
+            new.push((-watcher.id, watcher.version_id));
+            self.watchers.insert(-watcher.id, watcher);
+        }
+        for (id, version_id) in new {
+            let version = versions.get(client, version_id).await?;
+            // Its environment is being built; the trigger's timeout runs meanwhile.
+            let Some(python) = interpreter(version.environment.as_deref()) else { continue };
+            let code = VersionCode::of(&self.workspace, &version.relative_fileloc, &version.sources);
+            let host_key = HostKey {
+                program: python.program.clone(),
+                folder: code.folders.first().cloned().unwrap_or_default(),
+                packages: installed_packages(&self.home).filter(|_| !python.has_airflow_sdk),
+            };
+            if let Some(retry_at) =
+                self.failures.get(&host_key).and_then(|failures| failures.retry_at).filter(|due| *due > Instant::now())
+            {
+                self.next_poll = self.next_poll.min(retry_at);
+                continue;
+            }
+            self.host_keys.insert(id, host_key.clone());
+            if let Err(error) = self.start_trigger(id, host_key.clone(), &python, &code) {
+                warn!("cannot start a trigger host: {error}");
+                self.problems.add(
+                    &host_key,
+                    format!("it failed to start: {error}"),
+                    WAIT_EFFECT.to_owned(),
+                    Some(POLL_INTERVAL),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn start_trigger(
+        &mut self,
+        id: i64,
+        host_key: HostKey,
+        python: &Interpreter,
+        code: &VersionCode,
+    ) -> io::Result<()> {
+        let host = match self.hosts.get_mut(&host_key) {
+            Some(host) => host,
+            None => {
+                let host = Host::start(&self.home, python, code, &host_key, self.event_sender.clone())?;
+                self.hosts.entry(host_key).or_insert(host)
+            }
+        };
+        if let Some(watcher) = self.watchers.get(&id) {
+            host.trigger_ids.insert(id);
+            let _ = host.sender.send(json!({"id": id, "classpath": watcher.classpath, "kwargs": watcher.kwargs, "watches": true, "asset_id": watcher.asset_id}));
+        }
+        let Some(waiting) = self.waiting.get(&id) else { return Ok(()) };
+        host.trigger_ids.insert(id);
+        let TryKey { run, task_id, map_index, try_number } = &waiting.key;
+        // A failed send means that the host has ended; its end is an event of its own.
+        let _ = host.sender.send(json!({
+            "id": id, "classpath": waiting.classpath, "kwargs": waiting.kwargs, "next_kwargs": waiting.next_kwargs,
+            "of": {"dag_id": run.dag_id, "run_id": run.run_id, "task_id": task_id, "map_index": map_index,
+                   "try_number": try_number},
+        }));
+        Ok(())
+    }
+
+    /// Forgets a trigger that nothing waits for any more. `cancel` is true if its host still runs it.
+    fn forget(&mut self, id: i64, cancel: bool) {
+        self.waiting.remove(&id);
+        self.watchers.remove(&id);
+        let Some(host_key) = self.host_keys.remove(&id) else { return };
+        let Some(host) = self.hosts.get_mut(&host_key) else { return };
+        host.trigger_ids.remove(&id);
+        host.last_used = Instant::now();
+        if cancel {
+            let _ = host.sender.send(json!({"cancel": id}));
+        }
+    }
+
+    /// Drops idle hosts. They exit when their connection closes.
+    fn drop_idle(&mut self) {
+        self.hosts.retain(|_, host| !host.trigger_ids.is_empty() || host.last_used.elapsed() < idle_limit());
+    }
+
+    /// Completes with the next event for `handle`. Never completes when nothing waits.
+    pub async fn next(&mut self) -> TriggerEvent {
+        if !self.is_active() {
+            return std::future::pending().await;
+        }
+        self.drop_idle();
+        let next_timeout = self.waiting.values().filter_map(|trigger| Some((trigger.timeout_at?, trigger.id))).min();
+        let idle = self
+            .hosts
+            .values()
+            .filter(|host| host.trigger_ids.is_empty())
+            .map(|host| host.last_used + idle_limit())
+            .min();
+        let poll_at = idle.unwrap_or(self.next_poll).min(self.next_poll);
+        let until_poll = poll_at.saturating_duration_since(Instant::now());
+        let pause = next_timeout.map_or(until_poll, |(due, _)| {
+            Duration::try_from(due.duration_since(Timestamp::now())).unwrap_or_default().min(until_poll)
+        });
+        tokio::select! {
+            Some((host_key, pid, event)) = self.events.recv() => match event {
+                HostEvent::Message(message) => TriggerEvent::Message(host_key, message),
+                HostEvent::Ended(host_exit) => TriggerEvent::Ended(host_key, pid, host_exit),
+            },
+            () = tokio::time::sleep(pause) => match next_timeout.filter(|(due, _)| *due <= Timestamp::now()) {
+                Some((_, id)) => TriggerEvent::TimedOut(id),
+                None => TriggerEvent::Poll,
+            },
+        }
+    }
+
+    /// Handles an event. Returns whether `refresh` is due.
+    pub async fn handle(&mut self, client: &mut ClientWrapper, event: TriggerEvent) -> Result<bool, StoreError> {
+        match event {
+            TriggerEvent::Poll => Ok(true),
+            TriggerEvent::TimedOut(id) => {
+                let fired = Fired::Failed { error: TIMED_OUT.to_owned(), traceback: None };
+                self.fire(client, id, fired, true).await?;
+                Ok(false)
+            }
+            TriggerEvent::Message(_, HostMessage::Log { id, log }) => {
+                if let Some(waiting) = self.waiting.get(&id) {
+                    start::write_to_log(&self.home, &waiting.key, |file| file.write_output(log.as_bytes()));
+                }
+                Ok(false)
+            }
+            TriggerEvent::Message(host_key, HostMessage::Outcome(outcome)) => {
+                self.failures.remove(&host_key);
+                self.problems.remove(&host_key);
+                let Outcome { id, next_kwargs, failed, ended, xcoms, event } = *outcome;
+                if let Some(event) = event {
+                    self.unstored_events.push_back(event);
+                    self.store_events(client).await?;
+                    return Ok(false);
+                }
+                let fired = match (next_kwargs, ended) {
+                    (Some(next_kwargs), _) => Fired::Event { next_kwargs },
+                    (None, Some(state)) => Fired::Ended { state, xcoms },
+                    (None, None) => Fired::Failed { error: FAILURE.to_owned(), traceback: failed },
+                };
+                let written = self.fire(client, id, fired, false).await;
+                if written.is_err() {
+                    // The host has dropped the trigger: the next `refresh` starts it again.
+                    self.host_keys.remove(&id);
+                    for host in self.hosts.values_mut() {
+                        host.trigger_ids.remove(&id);
+                    }
+                }
+                written.map(|()| false)
+            }
+            TriggerEvent::Ended(host_key, pid, host_exit) => self.on_host_end(client, host_key, pid, host_exit).await,
+        }
+    }
+
+    /// Stores the events of asset watchers, in order. An event that cannot be stored is kept: the watcher does not
+    /// repeat it.
+    async fn store_events(&mut self, client: &mut ClientWrapper) -> Result<(), StoreError> {
+        while let Some(event) = self.unstored_events.front() {
+            let transaction = client.transaction().await?;
+            watchers::fire(&transaction, event).await?;
+            transaction.commit().await?;
+            debug!("stored an event of a watcher of asset {}", event.asset_id);
+            self.unstored_events.pop_front();
+        }
+        Ok(())
+    }
+
+    /// Handles the end of a host: restarts its triggers, unless it keeps ending. Returns the same as `handle`.
+    async fn on_host_end(
+        &mut self,
+        client: &mut ClientWrapper,
+        host_key: HostKey,
+        pid: i32,
+        HostExit { exit, output }: HostExit,
+    ) -> Result<bool, StoreError> {
+        // A newer host may have replaced it.
+        if self.hosts.get(&host_key).is_none_or(|host| host.pid != pid) {
+            return Ok(false);
+        }
+        let trigger_ids = self.hosts.remove(&host_key).map(|host| host.trigger_ids).unwrap_or_default();
+        let exit_text = exit.map_or_else(|| "an unknown status".to_owned(), |exit| exit.to_string());
+        warn!("the host of {} trigger(s) in {} ended with {exit_text}", trigger_ids.len(), host_key.folder.display());
+        let failures = self.failures.entry(host_key.clone()).or_default();
+        // A kill is not the host's own fault, unless it happens often.
+        failures.exits += u32::from(matches!(exit, Some(Exit::Code(_))));
+        failures.deaths += 1;
+        let pause = Duration::from_secs(u64::from(failures.deaths - 1).min(10));
+        failures.retry_at = Some(Instant::now() + pause);
+        let last_line = output.last().map(|line| format!(": {line}")).unwrap_or_default();
+        let reason = format!("it ended {} times in a row, with {exit_text}{last_line}", failures.deaths);
+        if failures.exits >= MAX_EXITS || failures.deaths >= MAX_DEATHS {
+            let error = format!(
+                "{FAILURE}: the process that runs triggers ended {} times in a row, with {exit_text}{last_line}",
+                failures.deaths,
+            );
+            let has_watchers = trigger_ids.iter().any(|id| self.watchers.contains_key(id));
+            let failed_count = trigger_ids.iter().filter(|id| self.waiting.contains_key(id)).count();
+            let effect = format!("{failed_count} deferred task(s) failed with it");
+            self.problems.add(&host_key, reason, effect, has_watchers.then_some(WATCHER_RETRY));
+            for id in trigger_ids {
+                let traceback = Some(output.clone()).filter(|lines| !lines.is_empty());
+                let fired = Fired::Failed { error: error.clone(), traceback };
+                self.fire(client, id, fired, false).await?;
+            }
+            if has_watchers {
+                // No task fails with a watcher, so it is retried at a long interval.
+                let retry_at = Some(Instant::now() + WATCHER_RETRY);
+                self.failures.insert(host_key, Failures { retry_at, ..Failures::default() });
+            } else {
+                self.failures.remove(&host_key);
+            }
+        } else {
+            self.problems.add(&host_key, reason, WAIT_EFFECT.to_owned(), Some(pause));
+        }
+        Ok(true)
+    }
+
+    async fn fire(
+        &mut self,
+        client: &mut ClientWrapper,
+        id: i64,
+        fired: Fired,
+        cancel: bool,
+    ) -> Result<(), StoreError> {
+        let Some(waiting) = self.waiting.get(&id) else { return Ok(()) };
+        let transaction = client.transaction().await?;
+        // `fired` is the timeout: a question ends with a response that came in time, its defaults, or an error.
+        let fired = if waiting.is_for_input() { hitl::time_out(&transaction, waiting).await? } else { Some(fired) };
+        let is_delivered = match fired {
+            Some(fired) => triggers::fire(&transaction, waiting, &fired).await?,
+            None => false,
+        };
+        transaction.commit().await?;
+        debug!(
+            "{}: its trigger has fired{}",
+            waiting.key,
+            if is_delivered { "" } else { ", but no task waits for it" }
+        );
+        self.forget(id, cancel);
+        Ok(())
+    }
+}
+
+/// True if a trigger or a watcher may be waiting.
+pub async fn is_any(client: &ClientWrapper) -> Result<bool, StoreError> {
+    Ok(triggers::is_any_waiting(client).await? || watchers::is_any(client).await?)
+}
+
+/// True if a live host has this trigger.
+fn is_running(host_keys: &HashMap<i64, HostKey>, hosts: &HashMap<HostKey, Host>, id: i64) -> bool {
+    host_keys.get(&id).is_some_and(|host_key| hosts.get(host_key).is_some_and(|host| host.trigger_ids.contains(&id)))
+}
+
+/// An event that `next` returns for `handle`.
+pub(super) enum TriggerEvent {
+    Poll,
+    TimedOut(i64),
+    Message(HostKey, HostMessage),
+    Ended(HostKey, i32, HostExit),
+}

@@ -1,0 +1,144 @@
+//! Starts a child and copies its output to its log.
+
+use super::logs::LogFile;
+use crate::supervisor::spec::{Launch, Spec};
+use leoflow_base::home::Home;
+use leoflow_base::protocol::child::LIFELINE;
+use leoflow_base::sys::net::listener;
+use leoflow_base::sys::process::spawn::{Spawn, SpawnError};
+use std::cell::RefCell;
+use std::ffi::OsString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tokio::task::{AbortHandle, JoinHandle};
+
+/// A supervised process, running or not. `policy` decides when it starts and stops.
+pub struct Child {
+    pub spec: Spec,
+    pub log: Rc<RefCell<LogFile>>,
+    /// The task that probes whether it is ready. `None` if the child itself reports that it is ready (`NOTIFY_SOCKET`),
+    /// and after the child has exited.
+    pub probe: Option<AbortHandle>,
+    /// The read end of its output pipe.
+    pub output: Option<OwnedFd>,
+    /// The task that copies the output to the log.
+    pub copy_task: Option<JoinHandle<()>>,
+}
+
+impl Child {
+    pub fn new(home: &Home, spec: Spec) -> Self {
+        let log = Rc::new(RefCell::new(LogFile::new(home, spec.plan.name)));
+        Self { spec, log, probe: None, output: None, copy_task: None }
+    }
+
+    /// Takes over the output of a child that the previous supervisor started.
+    pub fn adopt(&mut self, output: OwnedFd) -> std::io::Result<()> {
+        self.copy_task = Some(copy(&output, &self.log)?);
+        self.output = Some(output);
+        Ok(())
+    }
+}
+
+/// The resources that the supervisor passes to a child.
+pub struct ChildResources<'a> {
+    /// The listeners with their names in the process protocol.
+    pub listeners: Vec<(&'static str, BorrowedFd<'a>)>,
+    /// Additional arguments of the child that gets the listeners.
+    pub arguments: Vec<OsString>,
+    /// Read end of a pipe that closes when the supervisor dies; the child then exits.
+    pub lifeline: &'a OwnedFd,
+    /// Address of the socket for notifications (`NOTIFY_SOCKET`).
+    pub notify_address: OsString,
+}
+
+/// A started child and its output.
+pub struct Started {
+    pub pid: i32,
+    /// The read end, kept for a supervisor that takes over.
+    pub output: OwnedFd,
+    /// Ends when the last process that holds the write end exits.
+    pub copy_task: JoinHandle<()>,
+}
+
+/// Starts a child with its output going to `log`.
+pub fn start(
+    launch: Launch,
+    resources: &ChildResources<'_>,
+    log: &Rc<RefCell<LogFile>>,
+) -> Result<Started, SpawnError> {
+    let (output, writer) = listener::pipe().map_err(SpawnError::SystemLimit)?;
+    let copy_task = copy(&output, log).map_err(SpawnError::SystemLimit)?;
+    let mut arguments = launch.arguments;
+    let mut passed = Vec::new();
+    let mut names = Vec::new();
+    if launch.listens {
+        arguments.extend(resources.arguments.iter().cloned());
+        for (name, descriptor) in &resources.listeners {
+            names.push(*name);
+            passed.push(*descriptor);
+        }
+    }
+    let mut environment = launch.environment;
+    if launch.speaks_protocol {
+        names.push(LIFELINE);
+        passed.push(resources.lifeline.as_fd());
+        let mut set_variable = |name: &str, value: OsString| environment.push((name.into(), value));
+        set_variable("LISTEN_FDS", passed.len().to_string().into());
+        set_variable("LISTEN_FDNAMES", names.join(":").into());
+        // `Spawn` replaces {PID} with the child's pid.
+        set_variable("LISTEN_PID", "{PID}".into());
+        set_variable("NOTIFY_SOCKET", resources.notify_address.clone());
+    }
+    // Lines of the previous start are not shown with this one.
+    log.borrow_mut().clear_remembered_lines();
+    let pid = Spawn {
+        program: launch.program,
+        argv0: launch.argv0,
+        arguments,
+        environment,
+        output: writer.as_fd(),
+        // stderr goes to `output`, too.
+        errors: None,
+        folder: None,
+        passed,
+        single_user: launch.single_user,
+        parent_death: launch.parent_death,
+        own_session: false,
+    }
+    .start()?;
+    Ok(Started { pid, output, copy_task })
+}
+
+/// Spawns a task that copies `output` to the log.
+fn copy(output: &OwnedFd, log: &Rc<RefCell<LogFile>>) -> std::io::Result<JoinHandle<()>> {
+    listener::set_nonblocking(output)?;
+    let reader = pipe::Receiver::from_owned_fd(output.try_clone()?)?;
+    Ok(tokio::task::spawn_local(copy_to_log(reader, log.clone())))
+}
+
+/// Copies the output that is available now. After the child has exited, that is all the remaining output.
+pub fn drain(output: &OwnedFd, log: &Rc<RefCell<LogFile>>) {
+    let mut buffer = vec![0; 8 * 1024];
+    // The number of reads is limited, because a surviving grandchild may write without end.
+    for _ in 0..MAX_READS {
+        match nix::unistd::read(output, &mut buffer) {
+            Ok(length @ 1..) => log.borrow_mut().write(&buffer[..length]),
+            _ => return,
+        }
+    }
+}
+
+/// Maximum number of reads, of 8 KiB each.
+const MAX_READS: usize = 1_000;
+
+async fn copy_to_log(mut reader: pipe::Receiver, log: Rc<RefCell<LogFile>>) {
+    let mut buffer = vec![0; 8 * 1024];
+    loop {
+        match reader.read(&mut buffer).await {
+            Ok(0) | Err(_) => return,
+            Ok(length) => log.borrow_mut().write(&buffer[..length]),
+        }
+    }
+}

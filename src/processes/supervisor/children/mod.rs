@@ -1,0 +1,9 @@
+//! The children of the supervisor: their start, logs, probes and end.
+
+pub(crate) mod api_socket;
+pub(crate) mod child;
+pub(crate) mod disk_space;
+pub(crate) mod logs;
+pub(crate) mod probes;
+pub(crate) mod reap;
+pub(crate) mod record;

@@ -1,0 +1,40 @@
+//! Reaps exited children: the log is read for the reason before the policy gets the exit.
+
+use super::child;
+use crate::supervisor::policy::Event;
+use crate::supervisor::run::Supervisor;
+use leoflow_base::sys::process::reaper;
+
+impl Supervisor {
+    /// Processes all exited children.
+    pub(crate) fn reap(&mut self) {
+        for (pid, exit) in reaper::ended_children() {
+            let Some(index) = self.index_of(pid) else {
+                self.other_child_exited(pid);
+                continue;
+            };
+            if let Some(probe) = self.children[index].probe.take() {
+                probe.abort();
+            }
+            // The process's last notifications may still be in the socket.
+            while let Some(notification) = self.notify.try_receive() {
+                self.handle_notification(notification);
+            }
+            self.own_log.info(format_args!("{} ({pid}) exited with {exit}", self.children[index].spec.plan.name));
+            if let Some(output) = &self.children[index].output {
+                child::drain(output, &self.children[index].log);
+            }
+            let exit_reason =
+                (self.children[index].spec.find_exit_reason)(&self.children[index].log.borrow().last_lines());
+            if let Some(exit_reason) = exit_reason.filter(|_| !exit.success()) {
+                self.feed(Event::ExitReason { pid, exit_reason });
+            }
+            if !exit.success()
+                && let Some(clean_up) = &self.children[index].spec.clean_up
+            {
+                clean_up();
+            }
+            self.feed(Event::Exited { pid, exit });
+        }
+    }
+}

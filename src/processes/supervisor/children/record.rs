@@ -1,0 +1,60 @@
+//! `run/processes.json`: the children of a running or killed supervisor. When the
+//! supervisor is killed, they exit because the lifeline (a pipe from it) closes. The next start stops those that remain
+//! and that it can identify.
+
+use leoflow_base::home::Home;
+use leoflow_base::sys::fs::files;
+use leoflow_base::sys::process::{ProcessId, Signal, signal_group};
+use leoflow_postgres::cluster::leftovers;
+use leoflow_postgres::location::{self, Kind};
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::time::Duration;
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Record {
+    pub children: Vec<(String, ProcessId)>,
+}
+
+impl Record {
+    /// Not fsynced: after a power loss there are no processes.
+    pub fn write(&self, home: &Home) -> io::Result<()> {
+        let temporary = files::temporary_neighbour(&home.processes());
+        std::fs::write(&temporary, serde_json::to_vec(self)?)?;
+        std::fs::rename(&temporary, home.processes())
+    }
+
+    /// A damaged file identifies no process, so none is stopped. A failed read is an error: leftover processes would
+    /// run beside the new ones.
+    fn read(home: &Home) -> io::Result<Self> {
+        files::read_json_or_default(&home.processes(), 1024 * 1024)
+    }
+}
+
+/// Finds the processes that a killed supervisor left running, by name. Read-only.
+pub fn find_leftovers(home: &Home) -> io::Result<Vec<(String, ProcessId)>> {
+    let children = Record::read(home)?.children.into_iter();
+    let has_relay = location::kind(home) != Kind::Managed;
+    let remaining = children.filter(|(name, process)| (has_relay || name != "postgres") && process.is_alive());
+    let servers = leftovers::find(home).into_iter().map(|process| ("postgres".to_owned(), process));
+    Ok(remaining.chain(servers).collect())
+}
+
+/// Stops the processes that a killed supervisor left running and returns their names. The caller holds the home's lock,
+/// so they are not the children of a running supervisor.
+pub fn end_leftovers(home: &Home) -> io::Result<Vec<String>> {
+    let processes = find_leftovers(home)?;
+    let has_relay = location::kind(home) != Kind::Managed;
+    for (_, process) in processes.iter().rev().filter(|(name, _)| has_relay || name != "postgres") {
+        process.signal(Signal::Terminate);
+        if !process.wait_gone(Duration::from_secs(2)) {
+            signal_group(process.pid, Signal::Kill);
+            process.signal(Signal::Kill);
+            process.wait_gone(Duration::from_secs(2));
+        }
+    }
+    leftovers::end(home)?;
+    let mut names: Vec<String> = processes.into_iter().map(|(name, _)| name).collect();
+    names.dedup();
+    Ok(names)
+}

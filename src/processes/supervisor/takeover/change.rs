@@ -1,0 +1,46 @@
+//! The supervisor's state during a change of release.
+
+use leoflow_base::sys::net::{listener, unix_socket};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::time::Instant;
+
+/// The trial of a candidate server: the server of the new release, which runs but does not accept on the public
+/// listeners yet. The fields are the descriptors that it gets besides the listeners.
+pub struct Trial {
+    /// Listener on `run/trial.sock`, through which only the upgrade reaches the server.
+    pub private: UnixListener,
+    /// Read end of a pipe: the server accepts on the public listeners once a byte arrives.
+    pub doors: OwnedFd,
+    /// Write end of the same pipe.
+    pub doors_writer: OwnedFd,
+}
+
+impl Trial {
+    pub fn new(home: &leoflow_base::home::Home) -> io::Result<Self> {
+        let private = unix_socket::listen(&home.trial_socket())?;
+        private.set_nonblocking(true)?;
+        let (doors, doors_writer) = listener::pipe()?;
+        listener::set_nonblocking(&doors)?;
+        Ok(Self { private, doors, doors_writer })
+    }
+
+    /// The descriptors with their names in the process protocol.
+    pub fn descriptors(&self) -> [(&'static str, BorrowedFd<'_>); 2] {
+        [("private", self.private.as_fd()), ("doors", self.doors.as_fd())]
+    }
+}
+
+/// The supervisor's view of a change of release, from its journal.
+#[derive(Default)]
+pub struct ChangeWatch {
+    /// True while the journal records a change of release; the journal is then polled more often.
+    pub under_way: bool,
+    /// Number of resumes started so far.
+    pub resume_count: u32,
+    /// Earliest time of the next resume; `None` before the first.
+    pub not_before: Option<Instant>,
+    /// When the worker was first seen stopped (SIGSTOP).
+    pub frozen_since: Option<Instant>,
+}

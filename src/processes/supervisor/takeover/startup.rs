@@ -1,0 +1,127 @@
+//! Starts a supervisor: a new one, or one that takes over from the previous supervisor.
+
+use super::change::ChangeWatch;
+use super::handover::Inherited;
+use crate::supervisor::children::api_socket::ApiSocket;
+use crate::supervisor::children::child::Child;
+use crate::supervisor::children::logs::OwnLog;
+use crate::supervisor::instance::Instance;
+use crate::supervisor::policy::Model;
+use crate::supervisor::run::{Identity, Notice, Supervisor, SupervisorError};
+use crate::supervisor::spec::Spec;
+use leoflow_base::home::lock::HomeLock;
+use leoflow_base::protocol::child::Notifier;
+use leoflow_base::sys::net::listener;
+use leoflow_base::sys::net::notify::NotifySocket;
+use leoflow_base::sys::process::{self, Signal};
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// The resources that a supervisor starts with.
+struct Resources {
+    tcp: TcpListener,
+    api: ApiSocket,
+    lifeline: OwnedFd,
+    lifeline_held: OwnedFd,
+    lock: Rc<HomeLock>,
+}
+
+impl Supervisor {
+    /// Runs the instance until it is stopped. Must be called on the main thread, because Postgres gets its death signal
+    /// when the thread that started it ends, and inside a current-thread runtime and a `LocalSet`.
+    pub async fn run(
+        instance: &Instance,
+        tcp: TcpListener,
+        identity: Identity,
+        lock: Rc<HomeLock>,
+        on_notice: &mut dyn FnMut(Notice),
+    ) -> Result<(), SupervisorError> {
+        let api = ApiSocket::open(&instance.home)?;
+        let (lifeline, lifeline_held) = listener::pipe()?;
+        listener::set_nonblocking(&lifeline)?;
+        let specs = instance.specs();
+        let model = Model::new(specs.iter().map(|spec| spec.plan.clone()).collect());
+        let resources = Resources { tcp, api, lifeline, lifeline_held, lock };
+        Self::new(instance, identity, specs, model, resources)?.run_to_end(on_notice).await
+    }
+
+    /// Continues as the successor of a supervisor, with its children and resources.
+    pub async fn take_over(
+        instance: &Instance,
+        identity: Identity,
+        inherited: Inherited,
+        on_notice: &mut dyn FnMut(Notice),
+    ) -> Result<(), SupervisorError> {
+        let Inherited { handover, tcp, api, lifeline, lifeline_held, lock, mut children } = inherited;
+        let specs = instance.specs();
+        let plans: Vec<_> = specs.iter().map(|spec| spec.plan.clone()).collect();
+        let mut outputs = Vec::new();
+        let mut pids = Vec::new();
+        let mut restarts = Vec::new();
+        for plan in &plans {
+            let index = children.iter().position(|child| child.name == plan.name);
+            let child = index.map(|index| children.swap_remove(index));
+            restarts.push(child.as_ref().map_or(0, |child| child.restarts));
+            pids.push(child.as_ref().and_then(|child| child.pid));
+            outputs.push(child.and_then(|child| child.output));
+        }
+        // The remaining children are processes that this version does not have.
+        children.iter().filter_map(|child| child.pid).for_each(|pid| process::signal_group(pid, Signal::Terminate));
+        let model = Model::adopting(plans, &pids, Instant::now());
+        let resources = Resources { tcp, api, lifeline, lifeline_held, lock };
+        let mut supervisor = Self::new(instance, identity, specs, model, resources)?;
+        for (index, output) in outputs.into_iter().enumerate() {
+            if let Some(output) = output {
+                supervisor.children[index].adopt(output)?;
+            }
+        }
+        for (child, restarts) in supervisor.model.children.iter_mut().zip(restarts) {
+            child.restarts = restarts;
+        }
+        supervisor.schema_version = handover.schema_version;
+        supervisor.started =
+            Instant::now().checked_sub(Duration::from_secs(handover.uptime_seconds)).unwrap_or_else(Instant::now);
+        supervisor.announced = true;
+        supervisor.run_to_end(on_notice).await
+    }
+
+    fn new(
+        instance: &Instance,
+        identity: Identity,
+        specs: Vec<Spec>,
+        model: Model,
+        resources: Resources,
+    ) -> Result<Self, SupervisorError> {
+        process::become_subreaper()?;
+        let home = &instance.home;
+        let supervisor = Self {
+            children: specs.into_iter().map(|spec| Child::new(home, spec)).collect(),
+            own_log: OwnLog::new(home, identity.log_level),
+            announced: false,
+            home: home.clone(),
+            model,
+            tcp: resources.tcp,
+            api: resources.api,
+            lifeline: resources.lifeline,
+            lifeline_held: resources.lifeline_held,
+            lock: resources.lock,
+            notify: NotifySocket::bind(&home.notify_socket())?,
+            // The loop replaces this channel when it starts.
+            events: mpsc::unbounded_channel().0,
+            identity,
+            schema_version: None,
+            started: Instant::now(),
+            systemd: Notifier::from_environment(),
+            waiters: Vec::new(),
+            program: instance.program.clone(),
+            trial: None,
+            change: ChangeWatch::default(),
+            has_disk_space: true,
+            resume: None,
+        };
+        Ok(supervisor)
+    }
+}

@@ -1,0 +1,182 @@
+//! `/api/v2/assets/events` and `…/upstreamAssetEvents`, with Airflow's names and shapes.
+
+use crate::api::instance::clear::yes;
+use crate::api::run::dag_runs::run_not_found;
+use crate::api::views::Stamp;
+use crate::http::api_error::ApiError;
+use crate::http::body::Body;
+use crate::http::listing::{Fields, NO_FIELDS, collection};
+use crate::http::query::{Query, QueryParams};
+use crate::http::request::Segments;
+use crate::process::state::AppState;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use leoflow_engine::model::keys::RunKey;
+use leoflow_engine::schedule::partition_key;
+use leoflow_engine::schedule::timetable::Partition;
+use leoflow_engine::store::ReadFor;
+use leoflow_engine::store::asset::asset_lists::{self, AssetEvent};
+use leoflow_engine::store::asset::assets::{self, Source};
+use leoflow_engine::store::list::listing::Column;
+use leoflow_engine::store::run::runs;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::sync::Arc;
+
+type Shared = State<Arc<AppState>>;
+
+/// A run that the event triggered, alone or together with other events.
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct DagRunAssetReference {
+    run_id: String,
+    dag_id: String,
+    logical_date: Option<Stamp>,
+    start_date: Stamp,
+    end_date: Option<Stamp>,
+    state: String,
+    data_interval_start: Option<Stamp>,
+    data_interval_end: Option<Stamp>,
+    partition_key: Option<String>,
+    triggering: bool,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct AssetEventResponse {
+    id: i64,
+    asset_id: i64,
+    uri: Option<String>,
+    name: Option<String>,
+    group: Option<String>,
+    #[schemars(with = "Option<Map<String, Value>>")]
+    extra: Value,
+    source_task_id: Option<String>,
+    source_dag_id: Option<String>,
+    source_run_id: Option<String>,
+    source_map_index: i32,
+    #[schemars(with = "Vec<DagRunAssetReference>")]
+    created_dagruns: Value,
+    timestamp: Stamp,
+    partition_key: Option<String>,
+}
+
+collection! { AssetEventCollectionResponse { asset_events: AssetEventResponse } }
+
+fn view(event: AssetEvent) -> AssetEventResponse {
+    AssetEventResponse {
+        id: event.id,
+        asset_id: event.asset_id,
+        uri: Some(event.uri),
+        name: Some(event.name),
+        group: Some(event.group),
+        extra: event.extra,
+        source_task_id: event.source_task_id,
+        source_dag_id: event.source_dag_id,
+        source_run_id: event.source_run_id,
+        source_map_index: event.source_map_index,
+        created_dagruns: event.created_runs,
+        timestamp: Stamp(event.happened_at),
+        partition_key: event.partition_key,
+    }
+}
+
+const HAPPENED_AT: Column = Column::time("e.happened_at");
+const FIELDS: Fields = Fields {
+    order: &[
+        ("id", Column::whole("e.id")),
+        ("timestamp", HAPPENED_AT),
+        ("asset_id", Column::whole("e.asset_id")),
+        ("source_dag_id", Column::text("e.source_dag_id")),
+        ("source_task_id", Column::text("e.source_task_id")),
+        ("source_run_id", Column::text("e.source_run_id")),
+        ("source_map_index", Column::whole("e.source_map_index")),
+    ],
+    default_order: &["timestamp"],
+    patterns: &[("name", "a.name")],
+    ranges: &[("timestamp", HAPPENED_AT)],
+    exact: &[
+        ("asset_id", Column::whole("e.asset_id")),
+        ("source_dag_id", Column::text("e.source_dag_id")),
+        ("source_task_id", Column::text("e.source_task_id")),
+        ("source_run_id", Column::text("e.source_run_id")),
+        ("source_map_index", Column::whole("e.source_map_index")),
+    ],
+    ..NO_FIELDS
+};
+
+pub struct AssetEventsQuery;
+
+impl Query for AssetEventsQuery {
+    const LIST: Option<&'static Fields> = Some(&FIELDS);
+}
+
+pub async fn list(
+    State(state): Shared,
+    params: QueryParams<AssetEventsQuery>,
+) -> Result<Json<AssetEventCollectionResponse>, ApiError> {
+    let mut listing = params.listing(&FIELDS)?;
+    listing.order_by_default(HAPPENED_AT);
+    let client = state.database.get().await?;
+    let page = asset_lists::events(&*client, listing).await?;
+    Ok(Json(page.map(view).into()))
+}
+
+/// Lists the events that triggered a run.
+pub async fn upstream(
+    State(state): Shared,
+    Segments((dag_id, run_id)): Segments<(String, String)>,
+) -> Result<Json<AssetEventCollectionResponse>, ApiError> {
+    let client = state.database.get().await?;
+    let key = RunKey { dag_id, run_id };
+    runs::get(&*client, &key, ReadFor::Reading).await.map_err(|error| run_not_found(error, &key))?;
+    let events = asset_lists::events_of_run(&*client, &key, true).await?;
+    Ok(Json(events.into_iter().map(view).collect()))
+}
+
+/// Airflow's access control by team; accepted and ignored, since Lite has no teams.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct AssetEventAccessControl {
+    #[serde(default, rename = "consumer_teams")]
+    _consumer_teams: Option<Vec<String>>,
+    #[serde(default = "yes", rename = "allow_global")]
+    _allow_global: bool,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateAssetEventsBody {
+    asset_id: i64,
+    #[serde(default)]
+    extra: Map<String, Value>,
+    #[serde(default)]
+    #[schemars(length(max = 250), regex(pattern = r"\S"))]
+    partition_key: Option<String>,
+    #[serde(default, rename = "access_control")]
+    _access_control: Option<AssetEventAccessControl>,
+}
+
+pub async fn create(
+    State(state): Shared,
+    Body(body): Body<CreateAssetEventsBody>,
+) -> Result<Json<AssetEventResponse>, ApiError> {
+    let CreateAssetEventsBody { asset_id, mut extra, partition_key, .. } = body;
+    if let Some(problem) = partition_key.as_deref().and_then(|key| partition_key::check(key).err()) {
+        return Err(ApiError::unprocessable(&["body", "partition_key"], "value_error", &problem));
+    }
+    let partition = partition_key.map(|key| Partition { key, date: None });
+    extra.insert("from_rest_api".to_owned(), true.into());
+    let mut client = state.database.get().await?;
+    let transaction = client.transaction().await?;
+    if asset_lists::get(&transaction, asset_id).await?.is_none() {
+        let detail = format!("Asset with ID: `{asset_id}` was not found");
+        return Err(ApiError::new(StatusCode::NOT_FOUND, detail));
+    }
+    let source = Source { run: None, task_id: None, map_index: -1 };
+    let id = assets::add_event(&transaction, asset_id, &extra.into(), &source, &[], partition.as_ref()).await?;
+    let event = asset_lists::event(&transaction, id).await?;
+    transaction.commit().await?;
+    Ok(Json(view(event)))
+}

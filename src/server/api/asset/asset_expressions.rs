@@ -1,0 +1,46 @@
+//! Asset conditions as Airflow shows them: each asset carries its id, which the UI uses as a link.
+
+use crate::http::api_error::ApiError;
+use leoflow_engine::schedule::asset_condition::{self, Reference};
+use leoflow_engine::store::asset::asset_lists;
+use leoflow_postgres::GenericClient;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+
+/// Resolves the conditions of several DAGs, in order; `None` for a DAG without a condition.
+pub async fn resolve_all(
+    client: &impl GenericClient,
+    conditions: &[Option<&Value>],
+) -> Result<Vec<Option<Value>>, ApiError> {
+    let mut references = Vec::new();
+    for condition in conditions.iter().flatten() {
+        asset_condition::references(condition, &mut references);
+    }
+    let names = references.into_iter().filter_map(|reference| match asset_condition::reference(reference)? {
+        Reference::Asset { name, .. } => Some(name),
+        _ => None,
+    });
+    let names: Vec<&str> = names.collect();
+    let ids = if names.is_empty() { HashMap::new() } else { asset_lists::ids_of(client, &names).await? };
+    Ok(conditions.iter().map(|condition| condition.map(|condition| with_ids(condition, &ids))).collect())
+}
+
+/// Resolves the condition of one DAG.
+pub async fn resolve(client: &impl GenericClient, condition: Option<&Value>) -> Result<Option<Value>, ApiError> {
+    Ok(resolve_all(client, &[condition]).await?.pop().flatten())
+}
+
+fn with_ids(condition: &Value, ids: &HashMap<(String, String), i64>) -> Value {
+    for name in ["all", "any"] {
+        if let Some(parts) = condition.get(name).and_then(Value::as_array) {
+            return json!({name: parts.iter().map(|part| with_ids(part, ids)).collect::<Vec<_>>()});
+        }
+    }
+    match asset_condition::reference(condition) {
+        Some(Reference::Asset { name, uri }) => {
+            let id = ids.get(&(name.to_owned(), uri.to_owned()));
+            json!({"asset": {"id": id, "name": name, "uri": uri, "group": condition["asset"]["group"]}})
+        }
+        _ => condition.clone(),
+    }
+}

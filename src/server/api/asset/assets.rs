@@ -1,0 +1,287 @@
+//! `/api/v2/assets`, with Airflow's names and shapes.
+
+use crate::api::run::dag_runs::{custom_interval, parse_interval};
+use crate::api::views::{self, DAGRunResponse, Stamp};
+use crate::http::api_error::ApiError;
+use crate::http::body::OptionalBody;
+use crate::http::listing::{Fields, NO_FIELDS, collection};
+use crate::http::query::{Kind, Parameter, Query, QueryParams};
+use crate::http::request::Segments;
+use crate::process::state::AppState;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use jiff::Timestamp;
+use leoflow_engine::store::asset::asset_lists::{self, Asset, AssetUse};
+use leoflow_engine::store::list::listing::{Column, Listing};
+use leoflow_engine::store::run::new_run::isoformat;
+use leoflow_engine::store::run::runs::{self, Trigger};
+use leoflow_postgres::GenericClient;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::sync::Arc;
+
+type Shared = State<Arc<AppState>>;
+
+/// A DAG that is scheduled on an asset.
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct DagScheduleAssetReference {
+    dag_id: String,
+    #[schemars(with = "Stamp")]
+    created_at: String,
+    #[schemars(with = "Stamp")]
+    updated_at: String,
+}
+
+/// A task with the asset as an outlet.
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct TaskOutletAssetReference {
+    dag_id: String,
+    task_id: String,
+    #[schemars(with = "Stamp")]
+    created_at: String,
+    #[schemars(with = "Stamp")]
+    updated_at: String,
+}
+
+/// A task with the asset as an inlet.
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct TaskInletAssetReference {
+    dag_id: String,
+    task_id: String,
+    #[schemars(with = "Stamp")]
+    created_at: String,
+    #[schemars(with = "Stamp")]
+    updated_at: String,
+}
+
+/// A trigger that creates events of an asset.
+#[derive(Serialize, JsonSchema)]
+struct AssetWatcherResponse {
+    name: String,
+    trigger_id: i64,
+    created_date: Stamp,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct LastAssetEventResponse {
+    #[schemars(range(min = 0))]
+    id: Option<i64>,
+    timestamp: Option<Stamp>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct AssetResponse {
+    id: i64,
+    name: String,
+    uri: String,
+    group: String,
+    #[schemars(with = "Option<Map<String, Value>>")]
+    extra: Value,
+    created_at: Stamp,
+    updated_at: Stamp,
+    scheduled_dags: Vec<DagScheduleAssetReference>,
+    producing_tasks: Vec<TaskOutletAssetReference>,
+    consuming_tasks: Vec<TaskInletAssetReference>,
+    #[schemars(with = "Vec<AssetAliasResponse>")]
+    aliases: Value,
+    watchers: Vec<AssetWatcherResponse>,
+    last_asset_event: Option<LastAssetEventResponse>,
+}
+
+collection! { AssetCollectionResponse { assets: AssetResponse } }
+
+fn view(asset: Asset) -> AssetResponse {
+    let (id, happened_at) = asset.last_event.unzip();
+    let (mut scheduled_dags, mut producing_tasks, mut consuming_tasks) = (Vec::new(), Vec::new(), Vec::new());
+    for AssetUse { dag_id, task_id, role, created_at } in asset.uses {
+        let updated_at = created_at.clone();
+        match role.as_str() {
+            "schedule" => scheduled_dags.push(DagScheduleAssetReference { dag_id, created_at, updated_at }),
+            "outlet" => producing_tasks.push(TaskOutletAssetReference { dag_id, task_id, created_at, updated_at }),
+            _ => consuming_tasks.push(TaskInletAssetReference { dag_id, task_id, created_at, updated_at }),
+        }
+    }
+    AssetResponse {
+        id: asset.id,
+        name: asset.name,
+        uri: asset.uri,
+        group: asset.group,
+        extra: asset.extra,
+        created_at: Stamp(asset.created_at),
+        updated_at: Stamp(asset.updated_at),
+        scheduled_dags,
+        producing_tasks,
+        consuming_tasks,
+        aliases: asset.aliases,
+        watchers: Vec::new(),
+        last_asset_event: Some(LastAssetEventResponse { id, timestamp: happened_at.map(Stamp) }),
+    }
+}
+
+const ASSET_FIELDS: Fields = Fields {
+    order: &[
+        ("id", Column::whole("a.id")),
+        ("name", Column::text("a.name")),
+        ("uri", Column::text("a.uri")),
+        ("created_at", Column::time("a.created_at")),
+        ("updated_at", Column::time("a.updated_at")),
+    ],
+    patterns: &[("name", "a.name"), ("uri", "a.uri")],
+    ..NO_FIELDS
+};
+/// SQL condition: a listed DAG, or one of its tasks, references the asset.
+const USED_BY_DAGS: &str = "EXISTS (
+    SELECT FROM dag_asset d WHERE d.dag_id = ANY ({}::text[])
+       AND (d.kind = 'asset' AND d.name = a.name AND d.uri = a.uri OR d.kind = 'name' AND d.name = a.name
+            OR d.kind = 'uri' AND d.uri = a.uri))";
+/// SQL condition: an active DAG, or one of its tasks, references the asset.
+const USED_BY_ACTIVE_DAG: &str = "EXISTS (
+    SELECT FROM dag_asset d JOIN dag USING (dag_id) WHERE dag.is_active
+       AND (d.kind = 'asset' AND d.name = a.name AND d.uri = a.uri OR d.kind = 'name' AND d.name = a.name
+            OR d.kind = 'uri' AND d.uri = a.uri))";
+
+pub struct AssetsQuery;
+
+impl Query for AssetsQuery {
+    const LIST: Option<&'static Fields> = Some(&ASSET_FIELDS);
+    const OTHERS: &'static [Parameter] =
+        &[Parameter::new("dag_ids", Kind::Texts), Parameter::new("only_active", Kind::Flag).or("true")];
+}
+
+pub async fn list(
+    State(state): Shared,
+    params: QueryParams<AssetsQuery>,
+) -> Result<Json<AssetCollectionResponse>, ApiError> {
+    let mut listing = params.listing(&ASSET_FIELDS)?;
+    let dag_ids: Vec<String> = params.all("dag_ids").flat_map(|list| list.split(',')).map(str::to_owned).collect();
+    if !dag_ids.is_empty() {
+        listing.conditions.with(USED_BY_DAGS, dag_ids);
+    }
+    if params.flag("only_active")?.unwrap_or(true) {
+        listing.conditions.add(USED_BY_ACTIVE_DAG, Vec::new());
+    }
+    let client = state.database.get().await?;
+    let page = asset_lists::list(&*client, listing).await?;
+    Ok(Json(page.map(view).into()))
+}
+
+const ALIAS_FIELDS: Fields = Fields {
+    order: &[("id", Column::whole("n.id")), ("name", Column::text("n.name"))],
+    patterns: &[("name", "n.name")],
+    ..NO_FIELDS
+};
+
+pub struct AliasesQuery;
+
+impl Query for AliasesQuery {
+    const LIST: Option<&'static Fields> = Some(&ALIAS_FIELDS);
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct AssetAliasResponse {
+    id: i64,
+    name: String,
+    group: String,
+}
+
+collection! { AssetAliasCollectionResponse { asset_aliases: AssetAliasResponse } }
+
+fn alias_view((id, name, group): (i64, String, String)) -> AssetAliasResponse {
+    AssetAliasResponse { id, name, group }
+}
+
+pub async fn aliases(
+    State(state): Shared,
+    params: QueryParams<AliasesQuery>,
+) -> Result<Json<AssetAliasCollectionResponse>, ApiError> {
+    let listing = params.listing(&ALIAS_FIELDS)?;
+    let page = asset_lists::aliases(&*state.database.get().await?, listing).await?;
+    Ok(Json(page.map(alias_view).into()))
+}
+
+pub async fn alias(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<AssetAliasResponse>, ApiError> {
+    let mut listing = Listing::default();
+    listing.conditions.with("n.id = {}", id);
+    let page = asset_lists::aliases(&*state.database.get().await?, listing).await?;
+    let not_found = || ApiError::new(StatusCode::NOT_FOUND, format!("The Asset Alias with ID: `{id}` was not found"));
+    Ok(Json(alias_view(page.rows.into_iter().next().ok_or_else(not_found)?)))
+}
+
+fn asset_not_found(id: i64) -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, format!("The Asset with ID: `{id}` was not found"))
+}
+
+pub async fn get(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<AssetResponse>, ApiError> {
+    let client = state.database.get().await?;
+    let asset = asset_lists::get(&*client, id).await?;
+    Ok(Json(view(asset.ok_or_else(|| asset_not_found(id))?)))
+}
+
+/// Parameters of the run that materializes an asset.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MaterializeAssetBody {
+    #[serde(default)]
+    dag_run_id: Option<String>,
+    #[serde(default)]
+    data_interval_start: Option<Timestamp>,
+    #[serde(default)]
+    data_interval_end: Option<Timestamp>,
+    #[serde(default)]
+    logical_date: Option<Timestamp>,
+    #[serde(default)]
+    run_after: Option<Timestamp>,
+    #[serde(default)]
+    conf: Option<Map<String, Value>>,
+    #[serde(default)]
+    note: Option<String>,
+    #[serde(default)]
+    partition_key: Option<String>,
+}
+
+/// Triggers a run of the DAG that produces the asset; fails unless exactly one does.
+pub async fn materialize(
+    State(state): Shared,
+    Segments(id): Segments<i64>,
+    OptionalBody(body): OptionalBody<MaterializeAssetBody>,
+) -> Result<Json<DAGRunResponse>, ApiError> {
+    let body = body.unwrap_or_default();
+    let data_interval = parse_interval(body.data_interval_start, body.data_interval_end)?;
+    let dag_id = producing_dag(&*state.database.get().await?, id).await?;
+    let default_run_id =
+        || format!("asset_materialization_{}", isoformat(body.run_after.unwrap_or_else(Timestamp::now)));
+    let mut trigger = Trigger {
+        run_id: Some(body.dag_run_id.unwrap_or_else(default_run_id)),
+        logical_date: body.logical_date,
+        data_interval,
+        run_after: body.run_after,
+        conf: body.conf.unwrap_or_default(),
+        note: body.note,
+        triggered_by: "rest_api",
+        user: state.secrets().admin_email.clone(),
+        run_type: Some("asset_materialization"),
+        partition_key: body.partition_key,
+    };
+    if let (Some(date), None) = (trigger.logical_date, trigger.data_interval) {
+        trigger.data_interval = custom_interval(&state, &dag_id, date).await?;
+    }
+    let mut client = state.database.get().await?;
+    let transaction = client.transaction().await?;
+    let run = runs::trigger(&transaction, &dag_id, &trigger).await?;
+    transaction.commit().await?;
+    Ok(Json(views::run(run)))
+}
+
+async fn producing_dag(client: &impl GenericClient, id: i64) -> Result<String, ApiError> {
+    let mut dag_ids = asset_lists::producers(client, id).await?.into_iter();
+    match (dag_ids.next(), dag_ids.next()) {
+        (Some(dag_id), None) => Ok(dag_id),
+        (None, _) => Err(ApiError::new(StatusCode::NOT_FOUND, format!("No Dag materializes asset with ID: {id}"))),
+        _ => Err(ApiError::new(StatusCode::CONFLICT, format!("More than one Dag materializes asset with ID: {id}"))),
+    }
+}

@@ -1,0 +1,6 @@
+//! Assets and their events.
+
+pub mod asset_events;
+pub mod asset_expressions;
+pub mod assets;
+pub mod queued_events;

@@ -1,0 +1,110 @@
+//! DAG files: `dagSources`, `importErrors` and `parseDagFile`, with Airflow's names and shapes.
+
+use crate::api::views::{self, BUNDLE, ImportErrorCollectionResponse, ImportErrorResponse, file_token};
+use crate::http::api_error::ApiError;
+use crate::http::listing::{Fields, NO_FIELDS};
+use crate::http::openapi::answers::{Created, Either, Plain};
+use crate::http::query::{Kind, Parameter, Query, QueryParams};
+use crate::http::request::Segments;
+use crate::process::state::AppState;
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use leoflow_engine::store::dag::dags;
+use leoflow_engine::store::list::listing::{Column, Listing};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
+use std::sync::Arc;
+
+type Shared = State<Arc<AppState>>;
+
+/// Parses the file with this token again, changed or not.
+pub async fn parse_again(State(state): Shared, Segments(token): Segments<String>) -> Result<Created<Value>, ApiError> {
+    let page = dags::list(&*state.database.get().await?, &state.structures, Listing::default()).await?;
+    let dag = page.rows.into_iter().find(|dag| file_token(&dag.fileloc) == token);
+    let dag = dag.ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, "The DAG file with this token was not found"))?;
+    state.parse_requests.add(dag.fileloc.into());
+    Ok(Created(Value::Null))
+}
+
+pub struct SourceQuery;
+
+impl Query for SourceQuery {
+    const OTHERS: &'static [Parameter] = &[Parameter::new("version_number", Kind::Whole)];
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct DAGSourceResponse {
+    content: Option<String>,
+    dag_id: String,
+    version_number: Option<i32>,
+    dag_display_name: String,
+}
+
+pub async fn source(
+    State(state): Shared,
+    Segments(dag_id): Segments<String>,
+    params: QueryParams<SourceQuery>,
+    headers: HeaderMap,
+) -> Result<Either<DAGSourceResponse, Plain>, ApiError> {
+    let number = params.whole("version_number")?.filter(|number| *number > 0);
+    let number_filter = number.map(|number| i32::try_from(number).unwrap_or(i32::MAX));
+    let client = state.database.get().await?;
+    let (version_number, content) = dags::source(&*client, &dag_id, number_filter).await?.ok_or_else(|| {
+        let number = number.map_or_else(|| "None".to_owned(), |number| number.to_string());
+        let detail = format!("The source code of the Dag {dag_id}, version_number {number} was not found");
+        ApiError::new(StatusCode::NOT_FOUND, detail)
+    })?;
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("*/*");
+    if accept.starts_with("text/plain") {
+        return Ok(Either::text(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], content)));
+    }
+    Ok(Either::json(DAGSourceResponse {
+        content: Some(content),
+        dag_display_name: dag_id.clone(),
+        dag_id,
+        version_number: Some(version_number),
+    }))
+}
+
+const ERROR_FIELDS: Fields = Fields {
+    order: &[
+        ("id", Column::whole("id")),
+        ("import_error_id", Column::whole("id")),
+        ("timestamp", Column::time("created_at")),
+        ("filename", Column::text("filename")),
+        // There is only one bundle.
+        ("bundle_name", Column::whole("id")),
+        ("stacktrace", Column::text("stack_trace")),
+    ],
+    patterns: &[("filename", "filename")],
+    exact: &[("filename", Column::text("filename"))],
+    ..NO_FIELDS
+};
+
+pub struct ImportErrorsQuery;
+
+impl Query for ImportErrorsQuery {
+    const LIST: Option<&'static Fields> = Some(&ERROR_FIELDS);
+    const OTHERS: &'static [Parameter] = &[Parameter::new("bundle_name", Kind::Text)];
+}
+
+pub async fn import_errors(
+    State(state): Shared,
+    params: QueryParams<ImportErrorsQuery>,
+) -> Result<Json<ImportErrorCollectionResponse>, ApiError> {
+    let mut listing = params.listing(&ERROR_FIELDS)?;
+    listing.conditions.maybe(&format!("{{}} = '{BUNDLE}'"), params.text("bundle_name").map(str::to_owned));
+    let client = state.database.get().await?;
+    let page = dags::import_errors(&*client, listing).await?;
+    Ok(Json(page.map(views::import_error).into()))
+}
+
+pub async fn import_error(
+    State(state): Shared,
+    Segments(id): Segments<i64>,
+) -> Result<Json<ImportErrorResponse>, ApiError> {
+    let client = state.database.get().await?;
+    Ok(Json(views::import_error(dags::import_error(&*client, id).await?)))
+}

@@ -1,0 +1,70 @@
+//! `/api/v2/dags/{dag_id}/dagVersions`, with Airflow's names and shapes.
+
+use crate::api::run::dag_run_lists::specific_id;
+use crate::api::views::{BUNDLE, DagVersionResponse, version};
+use crate::http::api_error::ApiError;
+use crate::http::listing::{Fields, NO_FIELDS, collection};
+use crate::http::query::{Kind, Parameter, Query, QueryParams};
+use crate::http::request::Segments;
+use crate::process::state::AppState;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use leoflow_engine::store::dag::dags;
+use leoflow_engine::store::dag::versions;
+use leoflow_engine::store::list::listing::Column;
+use std::sync::Arc;
+
+const NUMBER: Column = Column::whole("v.version_number");
+const FIELDS: Fields = Fields {
+    order: &[
+        ("id", Column::whole("v.id")),
+        ("version_number", NUMBER),
+        // There is one bundle, and it has no versions.
+        ("bundle_name", Column::whole("v.id")),
+        ("bundle_version", Column::whole("v.id")),
+        ("created_at", Column::time("v.created_at")),
+    ],
+    exact: &[("version_number", NUMBER)],
+    ..NO_FIELDS
+};
+
+pub struct VersionsQuery;
+
+impl Query for VersionsQuery {
+    const LIST: Option<&'static Fields> = Some(&FIELDS);
+    const OTHERS: &'static [Parameter] =
+        &[Parameter::new("bundle_name", Kind::Text), Parameter::new("bundle_version", Kind::Text)];
+}
+
+collection! { DAGVersionCollectionResponse { dag_versions: DagVersionResponse } }
+
+pub async fn list(
+    State(state): State<Arc<AppState>>,
+    Segments(dag_id): Segments<String>,
+    params: QueryParams<VersionsQuery>,
+) -> Result<Json<DAGVersionCollectionResponse>, ApiError> {
+    let mut listing = params.listing(&FIELDS)?;
+    let client = state.database.get().await?;
+    if let Some(dag_id) = specific_id(&dag_id) {
+        dags::get(&*client, dag_id).await?;
+        listing.conditions.with("v.dag_id = {}", dag_id.to_owned());
+    }
+    listing.conditions.maybe(&format!("{{}} = '{BUNDLE}'"), params.text("bundle_name").map(str::to_owned));
+    listing.conditions.maybe("{}::text IS NULL", params.text("bundle_version").map(str::to_owned));
+    let page = versions::list(&*client, listing).await?;
+    Ok(Json(page.map(|version_name| version(&version_name)).into()))
+}
+
+pub async fn get(
+    State(state): State<Arc<AppState>>,
+    Segments((dag_id, number)): Segments<(String, i32)>,
+) -> Result<Json<DagVersionResponse>, ApiError> {
+    let client = state.database.get().await?;
+    let version_name = versions::named(&*client, &dag_id, number).await?;
+    let not_found = || {
+        let detail = format!("The DagVersion with dag_id: `{dag_id}` and version_number: `{number}` was not found");
+        ApiError::new(StatusCode::NOT_FOUND, detail)
+    };
+    Ok(Json(version(&version_name.ok_or_else(not_found)?)))
+}

@@ -1,0 +1,225 @@
+//! DAGs as Airflow's API shows them.
+
+use crate::api::views::{BUNDLE, DagRunType, DagVersionResponse, Stamp, file_token, version};
+use crate::http::listing::collection;
+use jiff::SignedDuration;
+use leoflow_engine::model::dag::Task;
+use leoflow_engine::store::dag::dags::Dag;
+use leoflow_engine::store::dag::versions::VersionName;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+/// A DAG as a list shows it.
+#[derive(Serialize, JsonSchema)]
+pub struct DAGResponse<'a> {
+    dag_id: &'a str,
+    dag_display_name: &'a str,
+    is_paused: bool,
+    is_stale: bool,
+    last_parsed_time: Option<Stamp>,
+    last_parse_duration: Option<f64>,
+    last_expired: Option<Stamp>,
+    bundle_name: Option<&'static str>,
+    bundle_version: Option<&'static str>,
+    relative_fileloc: Option<&'a str>,
+    fileloc: &'a str,
+    description: Option<&'a str>,
+    timetable_summary: Option<&'a str>,
+    timetable_description: Option<&'a str>,
+    timetable_partitioned: bool,
+    timetable_periodic: bool,
+    tags: Vec<DagTagResponse<'a>>,
+    max_active_tasks: u32,
+    max_active_runs: Option<u32>,
+    max_consecutive_failed_dag_runs: u32,
+    has_task_concurrency_limits: bool,
+    has_import_errors: bool,
+    next_dagrun_logical_date: Option<Stamp>,
+    next_dagrun_data_interval_start: Option<Stamp>,
+    next_dagrun_data_interval_end: Option<Stamp>,
+    next_dagrun_run_after: Option<Stamp>,
+    allowed_run_types: Option<Vec<DagRunType>>,
+    owners: &'a [String],
+    is_backfillable: bool,
+    file_token: String,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct DagTagResponse<'a> {
+    name: &'a str,
+    dag_id: &'a str,
+    dag_display_name: &'a str,
+}
+
+collection! { DAGCollectionResponse<'a> { dags: DAGResponse<'a> } }
+
+impl<'a> DAGResponse<'a> {
+    pub fn new(dag: &'a Dag) -> Self {
+        let structure = &*dag.structure;
+        let tag = |name: &'a String| DagTagResponse { name, dag_id: &dag.dag_id, dag_display_name: &dag.dag_id };
+        let is_limited =
+            |task: &Task| task.max_active_tis_per_dag.is_some() || task.max_active_tis_per_dagrun.is_some();
+        let (next_start, next_end) = dag.next_interval.unzip();
+        let is_periodic = structure.timetable.as_ref().is_some_and(|timetable| timetable.is_periodic());
+        Self {
+            dag_id: &dag.dag_id,
+            dag_display_name: structure.dag_display_name.as_ref().unwrap_or(&dag.dag_id),
+            is_paused: dag.is_paused,
+            is_stale: !dag.is_active,
+            last_parsed_time: dag.last_parsed_at.map(Stamp),
+            last_parse_duration: dag.last_parse_duration,
+            last_expired: None,
+            bundle_name: Some(BUNDLE),
+            bundle_version: None,
+            relative_fileloc: Some(&dag.relative_fileloc),
+            fileloc: &dag.fileloc,
+            description: structure.description.as_deref(),
+            timetable_summary: structure.timetable_summary.as_deref().filter(|_| structure.schedule.is_some()),
+            timetable_description: Some(match (&structure.timetable_description, &structure.schedule) {
+                (Some(description), _) => description,
+                (None, None) => "Never, external triggers only",
+                (None, Some(_)) => "",
+            }),
+            timetable_partitioned: structure.timetable.as_ref().is_some_and(|timetable| timetable.is_partitioned()),
+            timetable_periodic: is_periodic,
+            tags: structure.tags.iter().map(tag).collect(),
+            max_active_tasks: structure.max_active_tasks,
+            max_active_runs: Some(structure.max_active_runs),
+            max_consecutive_failed_dag_runs: structure.max_consecutive_failed_dag_runs,
+            has_task_concurrency_limits: structure.tasks.iter().any(is_limited),
+            has_import_errors: dag.has_import_errors,
+            next_dagrun_logical_date: next_start.map(Stamp),
+            next_dagrun_data_interval_start: next_start.map(Stamp),
+            next_dagrun_data_interval_end: next_end.map(Stamp),
+            next_dagrun_run_after: dag.next_run_after.map(Stamp),
+            allowed_run_types: None,
+            owners: &structure.owners,
+            is_backfillable: is_periodic,
+            file_token: file_token(&dag.fileloc),
+        }
+    }
+}
+
+/// A DAG with the additional fields of `/details`.
+#[derive(Serialize, JsonSchema)]
+pub struct DAGDetailsResponse<'a> {
+    #[serde(flatten)]
+    dag: DAGResponse<'a>,
+    catchup: bool,
+    #[schemars(with = "Option<SignedDuration>")]
+    dag_run_timeout: Option<String>,
+    doc_md: Option<String>,
+    #[schemars(with = "Option<Stamp>")]
+    start_date: Option<&'a str>,
+    #[schemars(with = "Option<Stamp>")]
+    end_date: Option<&'a str>,
+    is_paused_upon_creation: Option<bool>,
+    params: Option<Map<String, Value>>,
+    concurrency: u32,
+    timezone: Option<String>,
+    #[schemars(with = "Option<Map<String, Value>>")]
+    asset_expression: Option<Value>,
+    last_parsed: Option<Stamp>,
+    default_args: Option<Map<String, Value>>,
+    template_search_path: Option<Vec<String>>,
+    render_template_as_native_obj: bool,
+    rerun_with_latest_version: Option<bool>,
+    owner_links: Option<BTreeMap<String, String>>,
+    is_favorite: bool,
+    active_runs_count: i64,
+    latest_dag_version: Option<DagVersionResponse>,
+}
+
+impl<'a> DAGDetailsResponse<'a> {
+    pub fn new(dag: &'a Dag, active_runs: i64, asset_expression: Option<Value>) -> Self {
+        let structure = &*dag.structure;
+        let name =
+            VersionName { dag_id: dag.dag_id.clone(), number: dag.version_number, created_at: dag.version_created_at };
+        Self {
+            dag: DAGResponse::new(dag),
+            catchup: structure.catchup,
+            dag_run_timeout: structure.dagrun_timeout.map(seconds),
+            doc_md: structure.doc_md.as_deref().map(clean_doc),
+            start_date: structure.start_date.as_deref(),
+            end_date: structure.end_date.as_deref(),
+            is_paused_upon_creation: structure.is_paused_upon_creation,
+            params: Some(structure.params.iter().map(|(name, param)| (name.clone(), view_param(param))).collect()),
+            concurrency: structure.max_active_tasks,
+            timezone: Some(zone_name(&structure.timezone)),
+            asset_expression,
+            last_parsed: dag.last_parsed_at.map(Stamp),
+            default_args: None,
+            template_search_path: None,
+            render_template_as_native_obj: structure.render_template_as_native_obj,
+            rerun_with_latest_version: None,
+            owner_links: Some(BTreeMap::new()),
+            is_favorite: dag.is_favorite,
+            active_runs_count: active_runs,
+            latest_dag_version: Some(version(&name)),
+        }
+    }
+}
+
+/// Returns a timezone's name. A zone without a name is given as its offset from UTC in seconds.
+fn zone_name(zone: &Value) -> String {
+    match zone {
+        Value::String(name) => name.clone(),
+        Value::Number(seconds) => {
+            let minutes = seconds.as_i64().unwrap_or(0) / 60;
+            format!("{}{:02}:{:02}", if minutes < 0 { '-' } else { '+' }, minutes.abs() / 60, minutes.abs() % 60)
+        }
+        _ => "UTC".to_owned(),
+    }
+}
+
+/// Formats seconds as pydantic formats a timedelta.
+fn seconds(value: f64) -> String {
+    format!("PT{value}S")
+}
+
+/// Removes the indentation that a text has in its Python file, as Airflow does: `inspect.cleandoc`.
+fn clean_doc(text: &str) -> String {
+    let expanded = text.replace('\t', "        ");
+    let mut lines: Vec<&str> = expanded.lines().collect();
+    let indent_of = |line: &&str| line.len() - line.trim_start().len();
+    let indent = lines.iter().skip(1).filter(|line| !line.trim().is_empty()).map(indent_of).min().unwrap_or(0);
+    for (index, line) in lines.iter_mut().enumerate() {
+        *line = if index == 0 { line.trim_start() } else { line.get(indent..).unwrap_or_default() };
+    }
+    let is_text = |line: &&str| !line.trim().is_empty();
+    let Some(first) = lines.iter().position(is_text) else { return String::new() };
+    let last = lines.iter().rposition(is_text).unwrap_or(first);
+    lines[first..=last].join("\n")
+}
+
+/// Describes a parameter of a DAG or a task. DAG versions stored by older releases hold only its value.
+pub fn view_param(param: &Value) -> Value {
+    match param.as_object().filter(|map| map.contains_key("schema")) {
+        Some(map) => json!({
+            "value": map.get("value"), "schema": map["schema"], "description": map.get("description"), "source": null,
+        }),
+        None => json!({"value": param, "schema": {}, "description": null, "source": null}),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The expected texts are those of Python's `inspect.cleandoc`.
+    #[test]
+    fn a_doc_text_loses_the_indentation_of_its_file() {
+        for (text, expected) in [
+            ("one line", "one line"),
+            ("\n    # Title\n\n      text\n    ", "# Title\n\n  text"),
+            ("  first\n    second\n  third\n", "first\n  second\nthird"),
+            ("\tfirst\n\tsecond", "first\nsecond"),
+            ("", ""),
+            ("é\n  ü", "é\nü"),
+        ] {
+            assert_eq!(clean_doc(text), expected, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! `/api/v2/dags/{dag_id}/tasks` and the instances of a mapped task, with Airflow's names and shapes.
+
+use super::dag_views::view_param;
+use crate::api::instance::instance_views::{TaskInstanceCollectionResponse, TaskInstanceResponse, instance};
+use crate::api::instance::task_instances::{self, MappedQuery};
+use crate::api::views::Stamp;
+use crate::http::api_error::ApiError;
+use crate::http::listing::collection;
+use crate::http::query::{Kind, Parameter, Query, QueryParams};
+use crate::http::request::Segments;
+use crate::process::state::AppState;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use leoflow_engine::model::dag::{Structure, Task, TriggerRule};
+use leoflow_engine::model::keys::RunKey;
+use leoflow_engine::store::StoreError;
+use leoflow_engine::store::dag::dags;
+use leoflow_engine::store::instance::instances;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+type Shared = State<Arc<AppState>>;
+
+/// Airflow's JSON for a timedelta.
+#[derive(Serialize, JsonSchema)]
+struct TimeDelta {
+    #[serde(rename = "__type")]
+    kind: &'static str,
+    days: i64,
+    seconds: i64,
+    microseconds: i64,
+}
+
+fn time_delta(seconds: f64) -> TimeDelta {
+    let whole = seconds.floor();
+    TimeDelta {
+        kind: "TimeDelta",
+        days: (whole / 86_400.0).floor() as i64,
+        seconds: (whole % 86_400.0) as i64,
+        microseconds: ((seconds - whole) * 1e6).round() as i64,
+    }
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct TaskResponse {
+    task_id: Option<String>,
+    task_display_name: Option<String>,
+    owner: Option<String>,
+    #[schemars(with = "Option<Stamp>")]
+    start_date: Option<String>,
+    #[schemars(with = "Option<Stamp>")]
+    end_date: Option<String>,
+    #[schemars(with = "Option<String>")]
+    trigger_rule: TriggerRule,
+    depends_on_past: bool,
+    wait_for_downstream: bool,
+    #[schemars(with = "Option<f64>")]
+    retries: u32,
+    queue: Option<&'static str>,
+    pool: Option<String>,
+    #[schemars(with = "Option<f64>")]
+    pool_slots: i32,
+    execution_timeout: Option<TimeDelta>,
+    retry_delay: Option<TimeDelta>,
+    retry_exponential_backoff: f64,
+    #[schemars(with = "Option<f64>")]
+    priority_weight: i32,
+    weight_rule: Option<String>,
+    ui_color: Option<String>,
+    ui_fgcolor: Option<String>,
+    template_fields: Option<Vec<String>>,
+    downstream_task_ids: Option<Vec<String>>,
+    doc_md: Option<String>,
+    operator_name: Option<String>,
+    #[schemars(with = "Option<Map<String, Value>>")]
+    params: Value,
+    class_ref: Option<Map<String, Value>>,
+    is_mapped: Option<bool>,
+    extra_links: Vec<String>,
+}
+
+collection! { TaskCollectionResponse { tasks: TaskResponse } }
+
+fn view(structure: &Structure, task: &Task) -> TaskResponse {
+    let downstream = structure.tasks.iter().filter(|other| other.upstream.contains(&task.task_id));
+    let class = [("module_path", Value::Null), ("class_name", json!(task.operator))];
+    TaskResponse {
+        task_id: Some(task.task_id.clone()),
+        task_display_name: Some(task.display_name.as_ref().unwrap_or(&task.task_id).clone()),
+        owner: Some(task.owner.clone()),
+        start_date: task.start_date.as_ref().or(structure.start_date.as_ref()).cloned(),
+        end_date: task.end_date.as_ref().or(structure.end_date.as_ref()).cloned(),
+        trigger_rule: task.trigger_rule,
+        depends_on_past: task.depends_on_past,
+        wait_for_downstream: task.wait_for_downstream,
+        retries: task.retries,
+        queue: Some("default"),
+        pool: Some(task.pool().to_owned()),
+        pool_slots: task.pool_slots,
+        execution_timeout: task.execution_timeout.map(time_delta),
+        retry_delay: Some(time_delta(task.retry_delay)),
+        retry_exponential_backoff: task.retry_backoff.unwrap_or(0.0),
+        priority_weight: task.own_weight,
+        weight_rule: Some(task.weight_rule.as_deref().unwrap_or("downstream").to_owned()),
+        ui_color: None,
+        ui_fgcolor: None,
+        template_fields: Some(task.template_fields.clone()),
+        downstream_task_ids: Some(downstream.map(|other| other.task_id.clone()).collect()),
+        doc_md: task.doc_md.clone(),
+        operator_name: Some(task.operator_name.clone()),
+        params: structure
+            .params
+            .iter()
+            .chain(&task.params)
+            .map(|(name, param)| (name.clone(), view_param(param)))
+            .collect(),
+        class_ref: Some(class.map(|(name, value)| (name.to_owned(), value)).into_iter().collect()),
+        is_mapped: Some(task.mapped),
+        extra_links: Vec::new(),
+    }
+}
+
+pub struct TasksQuery;
+
+impl Query for TasksQuery {
+    const OTHERS: &'static [Parameter] = &[Parameter::new("order_by", Kind::Text).or("\"task_id\"")];
+}
+
+pub async fn list(
+    State(state): Shared,
+    Segments(dag_id): Segments<String>,
+    params: QueryParams<TasksQuery>,
+) -> Result<Json<TaskCollectionResponse>, ApiError> {
+    let client = state.database.get().await?;
+    let structure = dags::get(&*client, &dag_id).await?.structure;
+    let mut tasks: Vec<TaskResponse> = structure.tasks.iter().map(|task| view(&structure, task)).collect();
+    sort(&mut tasks, params.text("order_by").unwrap_or("task_id"))?;
+    Ok(Json(tasks.into_iter().collect()))
+}
+
+/// Sortable fields.
+const SORTABLE_FIELDS: [&str; 20] = [
+    "task_id",
+    "task_display_name",
+    "owner",
+    "start_date",
+    "end_date",
+    "trigger_rule",
+    "depends_on_past",
+    "wait_for_downstream",
+    "retries",
+    "queue",
+    "pool",
+    "pool_slots",
+    "execution_timeout",
+    "retry_delay",
+    "retry_exponential_backoff",
+    "priority_weight",
+    "weight_rule",
+    "ui_color",
+    "ui_fgcolor",
+    "operator_name",
+];
+
+/// Sorts as Airflow does: missing values last, `-` for descending.
+fn sort(tasks: &mut Vec<TaskResponse>, order: &str) -> Result<(), ApiError> {
+    let name = order.trim_start_matches(['-', '+']);
+    if !SORTABLE_FIELDS.contains(&name) {
+        let detail = format!("Ordering with '{name}' is disallowed or the attribute does not exist on the model");
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
+    }
+    let key = |task: &TaskResponse| SortKey::new(&serde_json::to_value(task).unwrap_or_default()[name]);
+    let mut keyed: Vec<(SortKey, TaskResponse)> = tasks.drain(..).map(|task| (key(&task), task)).collect();
+    let is_backwards = order.starts_with('-');
+    // The sort is stable in both directions.
+    keyed.sort_by(|(first, _), (second, _)| if is_backwards { second.compare(first) } else { first.compare(second) });
+    tasks.extend(keyed.into_iter().map(|(_, task)| task));
+    Ok(())
+}
+
+/// Sort key of a field.
+enum SortKey {
+    Number(f64),
+    Text(String),
+    None,
+}
+
+impl SortKey {
+    fn new(value: &Value) -> Self {
+        match value {
+            Value::Null => Self::None,
+            Value::Bool(flag) => Self::Number(f64::from(u8::from(*flag))),
+            Value::Number(number) => number.as_f64().map_or(Self::None, Self::Number),
+            Value::String(text) => Self::Text(text.clone()),
+            // A duration.
+            other => {
+                let part = |name: &str| other[name].as_f64().unwrap_or(0.0);
+                Self::Number(part("days") * 86_400.0 + part("seconds") + part("microseconds") / 1e6)
+            }
+        }
+    }
+
+    fn compare(&self, second: &Self) -> Ordering {
+        match (self, second) {
+            (Self::Number(first), Self::Number(second)) => first.total_cmp(second),
+            (Self::Text(first), Self::Text(second)) => first.cmp(second),
+            (Self::None, Self::None) => Ordering::Equal,
+            (Self::None, _) => Ordering::Greater,
+            (_, Self::None) => Ordering::Less,
+            (Self::Number(_), Self::Text(_)) => Ordering::Less,
+            (Self::Text(_), Self::Number(_)) => Ordering::Greater,
+        }
+    }
+}
+
+pub async fn get(
+    State(state): Shared,
+    Segments((dag_id, task_id)): Segments<(String, String)>,
+) -> Result<Json<TaskResponse>, ApiError> {
+    let client = state.database.get().await?;
+    let structure = dags::get(&*client, &dag_id).await?.structure;
+    let task = structure
+        .tasks
+        .iter()
+        .find(|task| task.task_id == task_id)
+        .ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, format!("Task with id {task_id} was not found")))?;
+    Ok(Json(view(&structure, task)))
+}
+
+pub async fn list_mapped(
+    State(state): Shared,
+    Segments((dag_id, run_id, task_id)): Segments<(String, String, String)>,
+    params: QueryParams<MappedQuery>,
+) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
+    let mut listing = task_instances::instance_listing(&params, task_instances::Scope::Task)?;
+    let client = state.database.get().await?;
+    listing.conditions.add_run(&RunKey { dag_id: dag_id.clone(), run_id: run_id.clone() });
+    listing.conditions.with("ti.task_id = {} AND ti.map_index >= 0", task_id.clone());
+    let page = instances::list(&*client, listing).await?;
+    if page.total == 0 {
+        let structure = dags::get(&*client, &dag_id).await?.structure;
+        let not_found = |detail: String| Err(ApiError::new(StatusCode::NOT_FOUND, detail));
+        match structure.tasks.iter().find(|task| task.task_id == task_id) {
+            None => return not_found(format!("Task id {task_id} not found")),
+            Some(task) if !task.mapped && task.group.is_none() => {
+                return not_found(format!("Task id {task_id} is not mapped"));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(Json(page.map(instance).into()))
+}
+
+pub async fn get_mapped_instance(
+    State(state): Shared,
+    Segments((dag_id, run_id, task_id, map_index)): Segments<(String, String, String, i32)>,
+) -> Result<Json<TaskInstanceResponse>, ApiError> {
+    let key = RunKey { dag_id, run_id };
+    let client = state.database.get().await?;
+    let mapped_instance = instances::get(&*client, &key, &task_id, map_index).await.map_err(|error| match error {
+        StoreError::NotFound { .. } => {
+            let RunKey { dag_id, run_id } = &key;
+            let detail = format!(
+                "The Mapped Task Instance with dag_id: `{dag_id}`, run_id: `{run_id}`, task_id: `{task_id}`, \
+                 and map_index: `{map_index}` was not found"
+            );
+            ApiError::new(StatusCode::NOT_FOUND, detail)
+        }
+        other => other.into(),
+    })?;
+    Ok(Json(instance(mapped_instance)))
+}
+
+pub struct LinksQuery;
+
+impl Query for LinksQuery {
+    const OTHERS: &'static [Parameter] =
+        &[Parameter::new("map_index", Kind::Whole).or("-1"), Parameter::new("try_number", Kind::Whole)];
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct ExtraLinkCollectionResponse {
+    extra_links: BTreeMap<String, Option<String>>,
+    total_entries: i64,
+}
+
+/// Extra links of operators; not stored yet, so always empty.
+pub async fn links(
+    State(state): Shared,
+    Segments((dag_id, run_id, task_id)): Segments<(String, String, String)>,
+    params: QueryParams<LinksQuery>,
+) -> Result<Json<ExtraLinkCollectionResponse>, ApiError> {
+    let map_index = params.map_index()?.unwrap_or(instances::NOT_MAPPED);
+    let client = state.database.get().await?;
+    instances::get(&*client, &RunKey { dag_id, run_id }, &task_id, map_index).await?;
+    Ok(Json(ExtraLinkCollectionResponse { extra_links: BTreeMap::new(), total_entries: 0 }))
+}

@@ -1,0 +1,239 @@
+//! Human-in-the-loop: `…/hitlDetails`, with Airflow's names and shapes.
+
+use super::instance_views::{TaskInstanceHistoryResponse, TaskInstanceResponse, instance};
+use super::tries;
+use crate::api::run::dag_run_lists::{check_states, specific_id};
+use crate::api::views::Stamp;
+use crate::http::api_error::ApiError;
+use crate::http::body::Body;
+use crate::http::listing::{Fields, NO_FIELDS, collection};
+use crate::http::query::{Kind, Parameter, Query, QueryParams};
+use crate::http::request::Segments;
+use crate::process::state::AppState;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use jiff::Timestamp;
+use leoflow_engine::model::keys::{RunKey, TryKey};
+use leoflow_engine::model::state::TaskState;
+use leoflow_engine::store::instance::hitl::{self, Answer, Detail, Refusal};
+use leoflow_engine::store::instance::instances;
+use leoflow_engine::store::list::listing::Column;
+use leoflow_postgres::GenericClient;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+
+type Shared = State<Arc<AppState>>;
+type Instance = Segments<(String, String, String, i32)>;
+
+/// Converts the refusal of an answer to Airflow's response.
+pub fn refusal_response(refusal: Refusal) -> ApiError {
+    match refusal {
+        Refusal::NotAsked => {
+            ApiError::new(StatusCode::NOT_FOUND, "Human-in-the-loop detail does not exist for this Task Instance")
+        }
+        Refusal::AnsweredAlready => ApiError::new(
+            StatusCode::CONFLICT,
+            "Human-in-the-loop detail has already been updated for this Task Instance and is not allowed to write again.",
+        ),
+        Refusal::Invalid(text) => ApiError::new(StatusCode::BAD_REQUEST, text),
+        Refusal::Store(error) => error.into(),
+    }
+}
+
+#[derive(Serialize, JsonSchema)]
+struct HITLUser {
+    id: String,
+    name: String,
+}
+
+fn user(name: &str) -> HITLUser {
+    HITLUser { id: name.to_owned(), name: name.to_owned() }
+}
+
+/// A question with its answer. `T` is the task instance, either current or as of one of its tries.
+#[derive(Serialize, JsonSchema)]
+#[schemars(inline)]
+pub struct HitlResponse<T> {
+    options: Vec<String>,
+    subject: String,
+    body: Option<String>,
+    defaults: Option<Vec<String>>,
+    multiple: bool,
+    params: Map<String, Value>,
+    #[schemars(with = "Vec<HITLUser>")]
+    assigned_users: Vec<Value>,
+    created_at: Stamp,
+    responded_by_user: Option<HITLUser>,
+    responded_at: Option<Stamp>,
+    chosen_options: Option<Vec<String>>,
+    params_input: Map<String, Value>,
+    response_received: bool,
+    task_instance: T,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct HITLDetail(HitlResponse<TaskInstanceResponse>);
+
+#[derive(Serialize, JsonSchema)]
+pub struct HITLDetailHistory(HitlResponse<TaskInstanceHistoryResponse>);
+
+collection! { HITLDetailCollection { hitl_details: HITLDetail } }
+
+/// Returns a question with its current task instance.
+pub async fn detail_response(client: &impl GenericClient, detail: Detail) -> Result<HITLDetail, ApiError> {
+    let current = instances::get(client, &detail.run, &detail.task_id, detail.map_index).await?;
+    Ok(HITLDetail(with_instance(detail, instance(current))))
+}
+
+/// Builds the response. Parameters stored as plain values are completed with a description and a schema.
+fn with_instance<T>(detail: Detail, task_instance: T) -> HitlResponse<T> {
+    let Detail { question, answer, .. } = detail;
+    let is_complete = |param: &Value| ["description", "schema", "value"].iter().all(|name| param.get(name).is_some());
+    let complete_param = |(name, param): (String, Value)| {
+        let complete =
+            if is_complete(&param) { param } else { json!({"value": param, "description": null, "schema": {}}) };
+        (name, complete)
+    };
+    let (chosen_options, params_input) =
+        answer.map_or((None, Map::new()), |answer| (Some(answer.chosen_options), answer.params_input));
+    HitlResponse {
+        options: question.options,
+        subject: question.subject,
+        body: question.body,
+        defaults: question.defaults,
+        multiple: question.multiple,
+        params: question.params.into_iter().map(complete_param).collect(),
+        assigned_users: question.assigned_users,
+        created_at: Stamp(detail.created_at),
+        responded_by_user: detail.responded_by.as_deref().map(user),
+        responded_at: detail.responded_at.map(Stamp),
+        chosen_options,
+        params_input,
+        response_received: detail.responded_at.is_some(),
+        task_instance,
+    }
+}
+
+const FIELDS: Fields = Fields {
+    order: &[
+        ("created_at", Column::time("h.created_at")),
+        ("responded_at", Column::time("h.responded_at")),
+        ("responded_by_user_id", Column::text("h.responded_by")),
+        ("responded_by_user_name", Column::text("h.responded_by")),
+        ("subject", Column::text("h.subject")),
+        ("body", Column::text("h.body")),
+        ("dag_id", Column::text("h.dag_id")),
+        ("run_id", Column::text("h.run_id")),
+        ("task_id", Column::text("h.task_id")),
+        ("task_display_name", Column::text("h.task_id")),
+        ("ti_id", Column::time("h.created_at")),
+        ("map_index", Column::whole("h.map_index")),
+        ("run_after", Column::time("r.run_after")),
+        ("rendered_map_index", Column::text("ti.rendered_map_index")),
+        ("task_instance_operator", Column::text("ti.operator")),
+        ("task_instance_state", Column::text("ti.state")),
+    ],
+    default_order: &["ti_id"],
+    patterns: &[("dag_id", "h.dag_id"), ("task_id", "h.task_id")],
+    ranges: &[("created_at", Column::time("h.created_at"))],
+    exact: &[("task_id", Column::text("h.task_id")), ("map_index", Column::whole("h.map_index"))],
+    one_of: &[
+        ("responded_by_user_id", Column::text("h.responded_by")),
+        ("responded_by_user_name", Column::text("h.responded_by")),
+    ],
+    ..NO_FIELDS
+};
+
+pub struct HitlQuery;
+
+impl Query for HitlQuery {
+    const LIST: Option<&'static Fields> = Some(&FIELDS);
+    const OTHERS: &'static [Parameter] = &[
+        Parameter::new("state", Kind::Texts),
+        Parameter::new("response_received", Kind::Flag),
+        Parameter::new("subject_search", Kind::Text),
+        Parameter::new("body_search", Kind::Text),
+    ];
+}
+
+pub async fn list(
+    State(state): Shared,
+    Segments((dag_id, run_id)): Segments<(String, String)>,
+    params: QueryParams<HitlQuery>,
+) -> Result<Json<HITLDetailCollection>, ApiError> {
+    let mut listing = params.listing(&FIELDS)?;
+    let states = params.texts("state");
+    check_states(&states, &TaskState::ALL.iter().map(|state| state.as_str()).collect::<Vec<_>>())?;
+    let conditions = &mut listing.conditions;
+    conditions.any(Column::text("ti.state"), states);
+    conditions.maybe("h.dag_id = {}", specific_id(&dag_id).map(str::to_owned));
+    conditions.maybe("h.run_id = {}", specific_id(&run_id).map(str::to_owned));
+    conditions.maybe("(h.responded_at IS NOT NULL) = {}", params.flag("response_received")?);
+    for (name, column) in [("subject_search", "h.subject"), ("body_search", "h.body")] {
+        conditions.maybe(&format!("{column} ILIKE {{}}"), params.text(name).map(|text| format!("%{text}%")));
+    }
+    let client = state.database.get().await?;
+    let page = hitl::list(&*client, listing).await?;
+    let mut details = Vec::with_capacity(page.rows.len());
+    for detail in page.rows {
+        details.push(detail_response(&*client, detail).await?);
+    }
+    Ok(Json(HITLDetailCollection::new(details, page.total)))
+}
+
+pub async fn get(
+    State(state): Shared,
+    Segments((dag_id, run_id, task_id, map_index)): Instance,
+) -> Result<Json<HITLDetail>, ApiError> {
+    let client = state.database.get().await?;
+    let detail = hitl::get(&*client, &RunKey { dag_id, run_id }, &task_id, map_index).await?;
+    Ok(Json(detail_response(&*client, detail.ok_or_else(|| refusal_response(Refusal::NotAsked))?).await?))
+}
+
+/// Returns the question and the answer of an earlier try.
+pub async fn get_for_try(
+    State(state): Shared,
+    Segments((dag_id, run_id, task_id, map_index, try_number)): Segments<(String, String, String, i32, i32)>,
+) -> Result<Json<HITLDetailHistory>, ApiError> {
+    let try_key = TryKey { run: RunKey { dag_id, run_id }, task_id, map_index, try_number };
+    let detail = hitl::of_try(&*state.database.get().await?, &try_key)
+        .await?
+        .ok_or_else(|| refusal_response(Refusal::NotAsked))?;
+    Ok(Json(HITLDetailHistory(with_instance(detail, tries::load_try(&state, &try_key).await?))))
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct HITLDetailResponse {
+    responded_by: HITLUser,
+    responded_at: Stamp,
+    chosen_options: Vec<String>,
+    params_input: Map<String, Value>,
+}
+
+pub async fn answer(
+    State(state): Shared,
+    Segments((dag_id, run_id, task_id, map_index)): Instance,
+    Body(answer): Body<Answer>,
+) -> Result<Json<HITLDetailResponse>, ApiError> {
+    if answer.chosen_options.is_empty() {
+        let message = "List should have at least 1 item after validation, not 0";
+        return Err(ApiError::unprocessable(&["body", "chosen_options"], "too_short", message));
+    }
+    let user_name = state.secrets().admin_email.clone();
+    let mut client = state.database.get().await?;
+    let transaction = client.transaction().await?;
+    let run = RunKey { dag_id, run_id };
+    let detail = hitl::answer(&transaction, &run, &task_id, map_index, &answer, Some(&user_name))
+        .await
+        .map_err(refusal_response)?;
+    transaction.commit().await?;
+    Ok(Json(HITLDetailResponse {
+        responded_by: user(&user_name),
+        responded_at: Stamp(detail.responded_at.unwrap_or_else(Timestamp::now)),
+        chosen_options: answer.chosen_options,
+        params_input: answer.params_input,
+    }))
+}

@@ -1,0 +1,211 @@
+//! Task instances and their tries as Airflow's API shows them.
+
+use crate::api::ops::monitor::JobResponse;
+use crate::api::redact;
+use crate::api::views::{DagVersionResponse, Stamp, Uuid, duration, uuid, version};
+use crate::http::listing::collection;
+use leoflow_engine::model::state::TaskState;
+use leoflow_engine::store::instance::instances::Instance;
+use leoflow_engine::store::instance::try_lists::Try;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+#[derive(Serialize, JsonSchema)]
+pub struct TaskInstanceResponse {
+    #[schemars(with = "Uuid")]
+    id: String,
+    task_id: String,
+    dag_id: String,
+    dag_run_id: String,
+    map_index: i32,
+    logical_date: Option<Stamp>,
+    run_after: Stamp,
+    start_date: Option<Stamp>,
+    end_date: Option<Stamp>,
+    duration: Option<f64>,
+    #[schemars(with = "Option<TaskState>")]
+    state: Option<String>,
+    try_number: i32,
+    max_tries: i32,
+    task_display_name: String,
+    dag_display_name: String,
+    hostname: Option<&'static str>,
+    unixname: Option<&'static str>,
+    pool: String,
+    pool_slots: i32,
+    queue: Option<&'static str>,
+    priority_weight: Option<i32>,
+    operator: Option<String>,
+    operator_name: Option<String>,
+    queued_when: Option<Stamp>,
+    scheduled_when: Option<Stamp>,
+    pid: Option<i32>,
+    executor: Option<String>,
+    executor_config: &'static str,
+    note: Option<String>,
+    rendered_map_index: Option<String>,
+    rendered_fields: Map<String, Value>,
+    trigger: Option<TriggerResponse>,
+    triggerer_job: Option<JobResponse>,
+    dag_version: Option<DagVersionResponse>,
+}
+
+collection! { TaskInstanceCollectionResponse { task_instances: TaskInstanceResponse }, with cursors }
+
+/// The trigger of a deferred task; not filled yet.
+#[derive(Serialize, JsonSchema)]
+pub struct TriggerResponse {
+    id: i64,
+    classpath: String,
+    kwargs: String,
+    created_date: Stamp,
+    queue: Option<String>,
+    triggerer_id: Option<i64>,
+}
+
+/// Returns Airflow's display name for decorated operators.
+fn operator_name(class: Option<&str>) -> Option<&str> {
+    match class {
+        Some("_PythonDecoratedOperator") => Some("@task"),
+        Some("_BashDecoratedOperator") => Some("@task.bash"),
+        Some("_BranchPythonDecoratedOperator") => Some("@task.branch"),
+        Some("_ShortCircuitDecoratedOperator") => Some("@task.short_circuit"),
+        Some("DecoratedSensorOperator") => Some("@task.sensor"),
+        other => other,
+    }
+}
+
+pub fn instance(instance: Instance) -> TaskInstanceResponse {
+    let numbers = [instance.map_index, instance.try_number].map(|number| number.to_string());
+    let id = uuid(&[&instance.run.dag_id, &instance.run.run_id, &instance.task_id, &numbers[0], &numbers[1]]);
+    let rendered = instance.rendered.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok());
+    let rendered_fields = match rendered.map(|rendered| redact::fields(&rendered)) {
+        Some(Value::Object(fields)) => fields,
+        _ => Map::new(),
+    };
+    TaskInstanceResponse {
+        id,
+        task_display_name: instance.task_id.clone(),
+        task_id: instance.task_id,
+        dag_display_name: instance.run.dag_id.clone(),
+        dag_id: instance.run.dag_id,
+        dag_run_id: instance.run.run_id,
+        map_index: instance.map_index,
+        logical_date: instance.logical_date.map(Stamp),
+        run_after: Stamp(instance.run_after),
+        start_date: instance.start_date.map(Stamp),
+        end_date: instance.end_date.map(Stamp),
+        duration: duration(instance.start_date, instance.end_date),
+        state: instance.state,
+        try_number: instance.try_number,
+        max_tries: instance.max_tries,
+        hostname: Some(""),
+        unixname: Some(""),
+        pool: instance.pool,
+        pool_slots: instance.pool_slots,
+        queue: Some("default"),
+        priority_weight: Some(instance.priority_weight),
+        operator_name: operator_name(instance.operator.as_deref()).map(str::to_owned),
+        operator: instance.operator,
+        queued_when: instance.queued_at.map(Stamp),
+        scheduled_when: instance.scheduled_at.or(instance.queued_at).map(Stamp),
+        pid: instance.pid,
+        executor: None,
+        executor_config: "{}",
+        note: instance.note,
+        // Falls back to the map index.
+        rendered_map_index: instance
+            .rendered_map_index
+            .or_else(|| (instance.map_index >= 0).then(|| instance.map_index.to_string())),
+        rendered_fields,
+        trigger: None,
+        triggerer_job: None,
+        dag_version: instance.version.as_ref().map(version),
+    }
+}
+
+/// A task instance as of one of its tries.
+#[derive(Serialize, JsonSchema)]
+pub struct TaskInstanceHistoryResponse {
+    task_id: String,
+    dag_id: String,
+    dag_run_id: String,
+    map_index: i32,
+    start_date: Option<Stamp>,
+    end_date: Option<Stamp>,
+    duration: Option<f64>,
+    #[schemars(with = "Option<TaskState>")]
+    state: Option<String>,
+    try_number: i32,
+    max_tries: i32,
+    task_display_name: String,
+    dag_display_name: String,
+    hostname: Option<&'static str>,
+    unixname: Option<&'static str>,
+    pool: String,
+    pool_slots: i32,
+    queue: Option<&'static str>,
+    priority_weight: Option<i32>,
+    operator: Option<String>,
+    operator_name: Option<String>,
+    queued_when: Option<Stamp>,
+    scheduled_when: Option<Stamp>,
+    pid: Option<i32>,
+    executor: Option<String>,
+    executor_config: &'static str,
+    dag_version: Option<DagVersionResponse>,
+}
+
+collection! { TaskInstanceHistoryCollectionResponse { task_instances: TaskInstanceHistoryResponse } }
+
+impl From<TaskInstanceResponse> for TaskInstanceHistoryResponse {
+    fn from(response: TaskInstanceResponse) -> Self {
+        Self {
+            task_id: response.task_id,
+            dag_id: response.dag_id,
+            dag_run_id: response.dag_run_id,
+            map_index: response.map_index,
+            start_date: response.start_date,
+            end_date: response.end_date,
+            duration: response.duration,
+            state: response.state,
+            try_number: response.try_number,
+            max_tries: response.max_tries,
+            task_display_name: response.task_display_name,
+            dag_display_name: response.dag_display_name,
+            hostname: response.hostname,
+            unixname: response.unixname,
+            pool: response.pool,
+            pool_slots: response.pool_slots,
+            queue: response.queue,
+            priority_weight: response.priority_weight,
+            operator: response.operator,
+            operator_name: response.operator_name,
+            queued_when: response.queued_when,
+            scheduled_when: response.scheduled_when,
+            pid: response.pid,
+            executor: response.executor,
+            executor_config: response.executor_config,
+            dag_version: response.dag_version,
+        }
+    }
+}
+
+/// Returns the instance as of that try; `None` means its current state, before its next try starts.
+pub fn response_for_try(current: Instance, task_try: Option<&Try>) -> TaskInstanceHistoryResponse {
+    let newest = current.try_number;
+    let mut response = TaskInstanceHistoryResponse::from(instance(current));
+    if let Some(task_try) = task_try {
+        response.try_number = task_try.number;
+        response.start_date = Some(Stamp(task_try.start_date));
+        response.end_date = task_try.end_date.map(Stamp);
+        response.duration = duration(Some(task_try.start_date), task_try.end_date);
+        response.pid = task_try.pid;
+        // The newest try may be waiting for a retry, or be running again.
+        if task_try.number != newest {
+            response.state = Some(task_try.state.clone());
+        }
+    }
+    response
+}

@@ -1,0 +1,312 @@
+//! Sets the state or note of task instances and deletes them, with Airflow's names and shapes.
+
+use super::clear::{check_note, response};
+use super::instance_views::TaskInstanceCollectionResponse;
+use super::task_instances::{MapIndexQuery, instance_not_found, tasks_of_group};
+use crate::http::api_error::ApiError;
+use crate::http::body::{Body, nullable};
+use crate::http::openapi::operation::Schemas;
+use crate::http::query::{Kind, Parameter, Query, QueryParams, UPDATE_MASK, UpdateMaskQuery};
+use crate::http::request::{Params, PathParts, Segments};
+use crate::process::state::AppState;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use deadpool_postgres::Transaction;
+use leoflow_engine::model::keys::{InstanceKey, RunKey};
+use leoflow_engine::model::state::TaskState;
+use leoflow_engine::store::dag::dags;
+use leoflow_engine::store::instance::instances::{self, NOT_MAPPED};
+use leoflow_engine::store::instance::mark::{self, Marking};
+use leoflow_engine::store::run::runs;
+use schemars::{JsonSchema, Schema};
+use serde::Deserialize;
+use serde_json::Value;
+use std::slice;
+use std::sync::Arc;
+
+type Shared = State<Arc<AppState>>;
+
+/// States that can be set by hand.
+const STATES: [TaskState; 3] = [TaskState::Success, TaskState::Failed, TaskState::Skipped];
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PatchTaskInstanceBody {
+    #[serde(default, deserialize_with = "nullable")]
+    #[schemars(with = "Option<TaskState>")]
+    new_state: Option<Option<String>>,
+    #[serde(default, deserialize_with = "nullable")]
+    #[schemars(with = "Option<String>", length(max = 1000))]
+    note: Option<Option<String>>,
+    #[serde(default)]
+    include_upstream: bool,
+    #[serde(default)]
+    include_downstream: bool,
+    #[serde(default)]
+    include_future: bool,
+    #[serde(default)]
+    include_past: bool,
+}
+
+/// The change that a request asks for: the body's fields, limited by the mask.
+pub struct Change {
+    /// `Some(None)` removes the note.
+    note: Option<Option<String>>,
+    pub state: Option<TaskState>,
+    patch: PatchTaskInstanceBody,
+}
+
+impl PatchTaskInstanceBody {
+    pub fn into_change(self, mask: &[String]) -> Result<Change, ApiError> {
+        let is_in_mask = |field: &str| mask.is_empty() || mask.iter().any(|name| name == field);
+        let state = self.new_state.as_ref().map(|state| parse_state(state.as_deref())).transpose()?;
+        check_note(self.note.as_ref().and_then(Option::as_deref))?;
+        let note = match &self.note {
+            _ if !is_in_mask("note") => None,
+            None => None,
+            // A null note counts only when the mask names it.
+            Some(None) => (!mask.is_empty()).then_some(None),
+            Some(Some(text)) => Some(Some(text.clone()).filter(|text| !text.is_empty())),
+        };
+        Ok(Change { note, state: state.filter(|_| is_in_mask("new_state")), patch: self })
+    }
+}
+
+fn parse_state(text: Option<&str>) -> Result<TaskState, ApiError> {
+    let invalid = |message: String| ApiError::unprocessable(&["body", "new_state"], "value_error", message);
+    let text = text.ok_or_else(|| invalid("Value error, 'new_state' should not be empty".to_owned()))?;
+    let text = text.to_lowercase();
+    let state = STATES.into_iter().find(|state| state.as_str() == text);
+    state.ok_or_else(|| invalid(format!("Value error, '{text}' is not one of ['success', 'failed', 'skipped']")))
+}
+
+impl Change {
+    /// Returns how to set the state of these tasks; `None` when no state is requested.
+    pub fn marking(&self, tasks: Vec<String>, map_index: Option<i32>) -> Option<Marking> {
+        Some(Marking {
+            tasks,
+            map_index,
+            state: self.state?,
+            upstream: self.patch.include_upstream,
+            downstream: self.patch.include_downstream,
+            future: self.patch.include_future,
+            past: self.patch.include_past,
+        })
+    }
+
+    /// Returns the instances whose state changed; `None` when no state was requested.
+    pub async fn apply(
+        &self,
+        transaction: &Transaction<'_>,
+        run: &RunKey,
+        keys: &[InstanceKey],
+        marking: Option<&Marking>,
+    ) -> Result<Option<Vec<InstanceKey>>, ApiError> {
+        // Runs are locked first, in the order every other writer uses.
+        runs::lock(transaction, slice::from_ref(run)).await?;
+        if let Some(note) = &self.note {
+            instances::set_note(transaction, keys, note.as_deref()).await?;
+        }
+        match marking {
+            Some(marking) => Ok(Some(mark::mark(transaction, run, marking).await?)),
+            None => Ok(None),
+        }
+    }
+}
+
+/// 409: nothing changes because the instances have that state already. `subject` names them, with a verb.
+pub fn same_state(subject: &str, state: Option<TaskState>) -> ApiError {
+    let state = state.map_or("", TaskState::as_str);
+    ApiError::new(StatusCode::CONFLICT, format!("{subject} already in {state} state"))
+}
+
+/// Returns the task's instances in the run; 404 when the DAG has no such task.
+async fn task_keys(
+    transaction: &Transaction<'_>,
+    run: &RunKey,
+    task_id: &str,
+    map_index: Option<i32>,
+) -> Result<Vec<InstanceKey>, ApiError> {
+    let dag = dags::get(transaction, &run.dag_id).await?;
+    if dag.structure.tasks.iter().all(|task| task.task_id != task_id) {
+        let detail = format!("Task '{task_id}' not found in Dag '{}'", run.dag_id);
+        return Err(ApiError::new(StatusCode::NOT_FOUND, detail));
+    }
+    let mut keys = instances::of_task(transaction, run, task_id).await?;
+    keys.retain(|key| map_index.is_none_or(|index| index == key.map_index));
+    if keys.is_empty() {
+        return Err(instance_not_found(run, task_id, map_index));
+    }
+    Ok(keys)
+}
+
+/// Returns the tasks of a group and their instances.
+async fn group_tasks_and_keys(
+    transaction: &Transaction<'_>,
+    run: &RunKey,
+    group_id: &str,
+) -> Result<(Vec<String>, Vec<InstanceKey>), ApiError> {
+    let structure = dags::get(transaction, &run.dag_id).await?.structure;
+    let not_found = |detail: String| Err(ApiError::new(StatusCode::NOT_FOUND, detail));
+    if structure.groups.iter().all(|group| group.group_id != group_id) {
+        return not_found(format!("Task group '{group_id}' not found in DAG '{}'", run.dag_id));
+    }
+    let tasks = tasks_of_group(&structure, group_id);
+    let mut keys = Vec::new();
+    for task in &tasks {
+        keys.extend(instances::of_task(transaction, run, task).await?);
+    }
+    if keys.is_empty() {
+        let detail = format!("No task instances found for task group '{group_id}' in dag run '{}'", run.run_id);
+        return not_found(detail);
+    }
+    Ok((tasks, keys))
+}
+
+/// Path parameters: a task, or one instance of it.
+#[derive(Deserialize)]
+pub struct InstancePath {
+    dag_id: String,
+    #[serde(rename = "dag_run_id")]
+    run_id: String,
+    task_id: String,
+    map_index: Option<i32>,
+}
+
+impl PathParts for InstancePath {
+    fn schemas(schemas: &mut Schemas) -> Vec<Schema> {
+        <(String, String, String, i32)>::schemas(schemas)
+    }
+}
+
+/// Query parameters that may select one instance.
+pub struct InstanceQuery;
+
+impl Query for InstanceQuery {
+    const OTHERS: &'static [Parameter] = &[Parameter::new("map_index", Kind::Whole), UPDATE_MASK];
+}
+
+impl InstancePath {
+    /// Resolves the map index from the path, or else from the query.
+    fn read(self, params: &Params) -> Result<(RunKey, String, Option<i32>), ApiError> {
+        let map_index = match self.map_index {
+            None => params.map_index()?,
+            index => index,
+        };
+        Ok((RunKey { dag_id: self.dag_id, run_id: self.run_id }, self.task_id, map_index))
+    }
+}
+
+pub async fn patch(
+    State(state): Shared,
+    Segments(path): Segments<InstancePath>,
+    params: QueryParams<InstanceQuery>,
+    Body(body): Body<PatchTaskInstanceBody>,
+) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
+    let (run, task_id, map_index) = path.read(&params)?;
+    let change = body.into_change(&params.texts("update_mask"))?;
+    let mut client = state.database.get().await?;
+    let transaction = client.transaction().await?;
+    let keys = task_keys(&transaction, &run, &task_id, map_index).await?;
+    let marking = change.marking(vec![task_id.clone()], map_index);
+    if change.apply(&transaction, &run, &keys, marking.as_ref()).await?.is_some_and(|changed| changed.is_empty()) {
+        return Err(same_state(&format!("Task id {task_id} is"), change.state));
+    }
+    let answer = response(&transaction, &keys).await?;
+    transaction.commit().await?;
+    Ok(answer)
+}
+
+/// `patch` for an instance that the path selects.
+pub async fn patch_mapped(
+    state: Shared,
+    path: Segments<InstancePath>,
+    params: QueryParams<UpdateMaskQuery>,
+    body: Body<PatchTaskInstanceBody>,
+) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
+    patch(state, path, params.cast(), body).await
+}
+
+pub async fn dry_run(
+    State(state): Shared,
+    Segments(path): Segments<InstancePath>,
+    params: QueryParams<InstanceQuery>,
+    Body(body): Body<PatchTaskInstanceBody>,
+) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
+    let (run, task_id, map_index) = path.read(&params)?;
+    let change = body.into_change(&params.texts("update_mask"))?;
+    let mut client = state.database.get().await?;
+    let transaction = client.transaction().await?;
+    let keys = task_keys(&transaction, &run, &task_id, map_index).await?;
+    match change.marking(vec![task_id], map_index) {
+        Some(marking) => response(&transaction, &mark::select(&transaction, &run, &marking).await?).await,
+        None => response(&transaction, &keys).await,
+    }
+}
+
+/// `dry_run` for an instance that the path selects.
+pub async fn dry_run_mapped(
+    state: Shared,
+    path: Segments<InstancePath>,
+    params: QueryParams<UpdateMaskQuery>,
+    body: Body<PatchTaskInstanceBody>,
+) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
+    dry_run(state, path, params.cast(), body).await
+}
+
+type TaskPath = Segments<(String, String, String)>;
+
+pub async fn patch_group(
+    State(state): Shared,
+    Segments((dag_id, run_id, group_id)): TaskPath,
+    params: QueryParams<UpdateMaskQuery>,
+    Body(body): Body<PatchTaskInstanceBody>,
+) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
+    let change = body.into_change(&params.texts("update_mask"))?;
+    let run = RunKey { dag_id, run_id };
+    let mut client = state.database.get().await?;
+    let transaction = client.transaction().await?;
+    let (tasks, keys) = group_tasks_and_keys(&transaction, &run, &group_id).await?;
+    let marking = change.marking(tasks, None);
+    let changed = change.apply(&transaction, &run, &keys, marking.as_ref()).await?;
+    if changed.as_ref().is_some_and(Vec::is_empty) {
+        return Err(same_state("All task instances in the group are", change.state));
+    }
+    let answer = response(&transaction, changed.as_ref().unwrap_or(&keys)).await?;
+    transaction.commit().await?;
+    Ok(answer)
+}
+
+pub async fn dry_run_group(
+    State(state): Shared,
+    Segments((dag_id, run_id, group_id)): TaskPath,
+    Body(body): Body<PatchTaskInstanceBody>,
+) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
+    let change = body.into_change(&[])?;
+    let run = RunKey { dag_id, run_id };
+    let mut client = state.database.get().await?;
+    let transaction = client.transaction().await?;
+    let (tasks, keys) = group_tasks_and_keys(&transaction, &run, &group_id).await?;
+    match change.marking(tasks, None) {
+        Some(marking) => response(&transaction, &mark::select(&transaction, &run, &marking).await?).await,
+        None => response(&transaction, &keys).await,
+    }
+}
+
+pub async fn delete(
+    State(state): Shared,
+    Segments((dag_id, run_id, task_id)): TaskPath,
+    params: QueryParams<MapIndexQuery>,
+) -> Result<Json<Value>, ApiError> {
+    let run = RunKey { dag_id, run_id };
+    let map_index = params.map_index()?.unwrap_or(NOT_MAPPED);
+    let mut client = state.database.get().await?;
+    let transaction = client.transaction().await?;
+    if !instances::of_task(&transaction, &run, &task_id).await?.iter().any(|key| key.map_index == map_index) {
+        return Err(instance_not_found(&run, &task_id, Some(map_index)));
+    }
+    mark::delete_instance(&transaction, &InstanceKey { run, task_id, map_index }).await?;
+    transaction.commit().await?;
+    Ok(Json(Value::Null))
+}

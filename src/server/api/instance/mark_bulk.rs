@@ -1,0 +1,170 @@
+//! `PATCH …/taskInstances`: changes and deletes task instances in bulk.
+
+use super::mark::{PatchTaskInstanceBody, same_state};
+use crate::http::api_error::ApiError;
+use crate::http::body::{Body, fields_as};
+use crate::http::bulk::{Bulk, BulkResponse};
+use crate::http::bulk_keyed::{self, Entity, KeyedEntities, text_of};
+use crate::http::request::Segments;
+use crate::process::state::AppState;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use deadpool_postgres::Transaction;
+use leoflow_engine::model::keys::{InstanceKey, RunKey};
+use leoflow_engine::model::state::TaskState;
+use leoflow_engine::store::instance::{instances, mark};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use std::slice;
+use std::sync::Arc;
+
+/// Instances of the run in the path, or of any run when the path says `~`.
+struct TaskInstances {
+    path: RunKey,
+}
+
+/// A task instance and the change to apply.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "the key and the change are parsed separately")]
+pub struct BulkTaskInstanceBody {
+    task_id: String,
+    #[serde(default)]
+    map_index: Option<i32>,
+    #[serde(default)]
+    dag_id: Option<String>,
+    #[serde(default)]
+    dag_run_id: Option<String>,
+    #[serde(default)]
+    new_state: Option<TaskState>,
+    #[serde(default)]
+    #[schemars(length(max = 1000))]
+    note: Option<String>,
+    #[serde(default)]
+    include_upstream: bool,
+    #[serde(default)]
+    include_downstream: bool,
+    #[serde(default)]
+    include_future: bool,
+    #[serde(default)]
+    include_past: bool,
+}
+
+/// All instances of a task, or one of them.
+struct InstanceSelector {
+    run: RunKey,
+    task_id: String,
+    map_index: Option<i32>,
+}
+
+/// Fields of a body that identify instances; the others are the change.
+const KEY_FIELDS: [&str; 4] = ["task_id", "map_index", "dag_id", "dag_run_id"];
+
+fn parse_patch(mut entity: Map<String, Value>) -> Result<PatchTaskInstanceBody, ApiError> {
+    entity.retain(|name, _| !KEY_FIELDS.contains(&name.as_str()));
+    fields_as(entity)
+}
+
+impl KeyedEntities for TaskInstances {
+    type Selector = InstanceSelector;
+    type Key = InstanceKey;
+
+    const CREATE_REFUSAL: &'static str = "Task instances bulk create is not supported";
+
+    fn selector(&self, entity: &Entity) -> Result<InstanceSelector, ApiError> {
+        let (name, body) = match entity {
+            Entity::Name(name) => (name.clone(), None),
+            Entity::Body(body) => (text_of(body, "task_id")?.unwrap_or_default(), Some(body)),
+        };
+        let text_field = |field| body.map_or(Ok(None), |body| text_of(body, field));
+        let run = RunKey {
+            dag_id: text_field("dag_id")?.unwrap_or_else(|| self.path.dag_id.clone()),
+            run_id: text_field("dag_run_id")?.unwrap_or_else(|| self.path.run_id.clone()),
+        };
+        if run.dag_id == "~" || run.run_id == "~" {
+            let location = match body {
+                None => "BulkTaskInstanceBody object, not as string",
+                Some(_) => "request body",
+            };
+            let detail = format!(
+                "When using wildcard in path, dag_id and dag_run_id must be specified in {location} for task_id: {name}"
+            );
+            return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
+        }
+        let map_index = body.and_then(|body| body.get("map_index")).and_then(Value::as_i64);
+        Ok(InstanceSelector {
+            run,
+            task_id: name,
+            map_index: map_index.map(|index| i32::try_from(index).unwrap_or(i32::MAX)),
+        })
+    }
+
+    fn check(&self, body: &Map<String, Value>) -> Result<(), ApiError> {
+        if text_of(body, "task_id")?.is_none() {
+            return Err(ApiError::unprocessable(
+                &["body", "actions", "entities", "task_id"],
+                "missing",
+                "Field required",
+            ));
+        }
+        let is_index = |value: &Value| value.is_null() || value.as_i64().is_some_and(|index| index >= -1);
+        if !body.get("map_index").is_none_or(is_index) {
+            let location = ["body", "actions", "entities", "map_index"];
+            return Err(ApiError::unprocessable(&location, "int_type", "Input should be a valid integer"));
+        }
+        parse_patch(body.clone())?.into_change(&[]).map(drop)
+    }
+
+    async fn existing(
+        &self,
+        transaction: &Transaction<'_>,
+        selector: &InstanceSelector,
+    ) -> Result<Vec<InstanceKey>, ApiError> {
+        let mut keys = instances::of_task(transaction, &selector.run, &selector.task_id).await?;
+        keys.retain(|key| selector.map_index.is_none_or(|index| index == key.map_index));
+        Ok(keys)
+    }
+
+    fn not_found(&self, selectors: &[InstanceSelector]) -> ApiError {
+        let ids = selectors.iter().map(|selector| {
+            let RunKey { dag_id, run_id } = &selector.run;
+            json!({"dag_id": dag_id, "dag_run_id": run_id, "task_id": selector.task_id, "map_index": selector.map_index})
+        });
+        let ids: Value = ids.collect();
+        ApiError::new(StatusCode::NOT_FOUND, format!("The task instances with these identifiers: {ids} were not found"))
+    }
+
+    async fn change(
+        &self,
+        transaction: &Transaction<'_>,
+        key: &InstanceKey,
+        body: Map<String, Value>,
+        mask: &[String],
+    ) -> Result<(), ApiError> {
+        let change = parse_patch(body)?.into_change(mask)?;
+        let marking = change.marking(vec![key.task_id.clone()], Some(key.map_index));
+        let changed = change.apply(transaction, &key.run, slice::from_ref(key), marking.as_ref()).await?;
+        if changed.is_some_and(|changed| changed.is_empty()) {
+            return Err(same_state(&format!("Task id {} is", key.task_id), change.state));
+        }
+        Ok(())
+    }
+
+    async fn remove(&self, transaction: &Transaction<'_>, key: &InstanceKey) -> Result<(), ApiError> {
+        Ok(mark::delete_instance(transaction, key).await?)
+    }
+
+    fn format_key(key: &InstanceKey) -> String {
+        format!("{}.{}.{}[{}]", key.run.dag_id, key.run.run_id, key.task_id, key.map_index)
+    }
+}
+
+pub async fn task_instances(
+    State(state): State<Arc<AppState>>,
+    Segments((dag_id, run_id)): Segments<(String, String)>,
+    Body(body): Body<Bulk<BulkTaskInstanceBody>>,
+) -> Result<Json<BulkResponse>, ApiError> {
+    bulk_keyed::run(&state, &TaskInstances { path: RunKey { dag_id, run_id } }, body).await
+}

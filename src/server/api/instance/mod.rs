@@ -1,0 +1,12 @@
+//! Task instances, their tries, logs, XComs and questions.
+
+pub mod clear;
+pub mod hitl;
+pub mod instance_views;
+pub mod mark;
+pub mod mark_bulk;
+pub mod task_dependencies;
+pub mod task_instances;
+pub mod task_logs;
+pub mod tries;
+pub mod xcoms;

@@ -1,0 +1,139 @@
+//! `…/dependencies`: the unmet dependencies of a task instance that has not started.
+
+use super::task_instances::{MapIndexQuery, instance_not_found};
+use crate::http::api_error::ApiError;
+use crate::http::query::QueryParams;
+use crate::http::request::Segments;
+use crate::process::state::AppState;
+use axum::Json;
+use axum::extract::State;
+use leoflow_engine::model::keys::RunKey;
+use leoflow_engine::model::state::{RunState, TaskState};
+use leoflow_engine::store::dag::{dags, versions};
+use leoflow_engine::store::instance::instances::{self, Instance, NOT_MAPPED};
+use leoflow_engine::store::instance::tries::SLOTS;
+use leoflow_engine::store::list::listing::Listing;
+use leoflow_engine::store::run::runs;
+use leoflow_engine::store::run::runs::Run;
+use leoflow_engine::store::{ReadFor, StoreError, pools};
+use leoflow_postgres::GenericClient;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+type Shared = State<Arc<AppState>>;
+
+#[derive(Serialize, JsonSchema)]
+struct TaskDependencyResponse {
+    name: &'static str,
+    reason: String,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct TaskDependencyCollectionResponse {
+    dependencies: Vec<TaskDependencyResponse>,
+}
+
+type DependencyResult = Result<Json<TaskDependencyCollectionResponse>, ApiError>;
+
+fn dependency(name: &'static str, reason: String) -> TaskDependencyResponse {
+    TaskDependencyResponse { name, reason }
+}
+
+/// Returns unmet dependencies by Airflow's names, in this order.
+async fn unmet_dependencies(
+    client: &impl GenericClient,
+    run: &Run,
+    instance: &Instance,
+) -> Result<Vec<TaskDependencyResponse>, StoreError> {
+    let mut unmet = Vec::new();
+    let dag = dags::get(client, &run.key.dag_id).await?;
+    if dag.is_paused {
+        unmet.push(dependency("Dag Not Paused", "Task's DAG is paused.".to_owned()));
+    }
+    if run.state != RunState::Running {
+        let reason = format!("The run is not in the state 'running' but in the state '{}'.", run.state);
+        unmet.push(dependency("Dagrun Running", reason));
+    }
+    if instance.state.as_deref() == Some("scheduled") {
+        let pool = match pools::get(client, &instance.pool).await {
+            Ok(pool) => Some(pool),
+            Err(StoreError::NotFound { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        let open = pool.map_or(0, |pool| if pool.slots < 0 { i64::MAX } else { pool.open() });
+        if open < i64::from(instance.pool_slots) {
+            let (pool, needed) = (&instance.pool, instance.pool_slots);
+            let reason = format!("Pool '{pool}' has {open} open slots, but the task needs {needed}.");
+            unmet.push(dependency("Pool Slots Available", reason));
+        } else if run.state == RunState::Running && !dag.is_paused {
+            let reason = format!(
+                "The limit of concurrent tasks is reached: {SLOTS} in total, {} per run of this DAG, or this task's own.",
+                dag.structure.max_active_tasks
+            );
+            unmet.push(dependency("Task Concurrency", reason));
+        }
+        return Ok(unmet);
+    }
+    // The structure of the version that the run started with.
+    let structure = match run.version_id {
+        Some(id) => versions::version(client, id).await?.structure,
+        None => dag.into_structure(),
+    };
+    let Some(task) = structure.tasks.iter().find(|task| task.task_id == instance.task_id) else { return Ok(unmet) };
+    let mut upstream_listing = Listing::default();
+    upstream_listing.conditions.add_run(&run.key);
+    upstream_listing.conditions.with("ti.task_id = ANY ({})", task.upstream.clone());
+    let mut unfinished: BTreeMap<String, String> = BTreeMap::new();
+    for upstream in instances::list(client, upstream_listing).await?.rows {
+        let state = upstream.state.as_deref().unwrap_or("none");
+        if !TaskState::parse(state).is_some_and(TaskState::is_finished) {
+            unfinished.insert(upstream.task_id, state.to_owned());
+        }
+    }
+    if !unfinished.is_empty() {
+        let upstream_states: Vec<String> = unfinished.iter().map(|(id, state)| format!("{id} ({state})")).collect();
+        let reason = format!(
+            "The trigger rule '{}' waits for upstream tasks that are not done: {}.",
+            json!(task.trigger_rule).as_str().unwrap_or_default(),
+            upstream_states.join(", ")
+        );
+        unmet.push(dependency("Trigger Rule", reason));
+    }
+    Ok(unmet)
+}
+
+async fn respond(state: &AppState, key: RunKey, task_id: &str, map_index: i32) -> DependencyResult {
+    let client = state.database.get().await?;
+    let not_found = |error| match error {
+        StoreError::NotFound { .. } => instance_not_found(&key, task_id, Some(map_index)),
+        other => other.into(),
+    };
+    let instance = instances::get(&*client, &key, task_id, map_index).await.map_err(not_found)?;
+    let dependencies = match instance.state.as_deref() {
+        None | Some("scheduled") => {
+            let run = runs::get(&*client, &key, ReadFor::Reading).await.map_err(not_found)?;
+            unmet_dependencies(&*client, &run, &instance).await?
+        }
+        Some(_) => Vec::new(),
+    };
+    Ok(Json(TaskDependencyCollectionResponse { dependencies }))
+}
+
+pub async fn get(
+    State(state): Shared,
+    Segments((dag_id, run_id, task_id)): Segments<(String, String, String)>,
+    params: QueryParams<MapIndexQuery>,
+) -> DependencyResult {
+    let map_index = params.map_index()?.unwrap_or(NOT_MAPPED);
+    respond(&state, RunKey { dag_id, run_id }, &task_id, map_index).await
+}
+
+pub async fn get_mapped(
+    State(state): Shared,
+    Segments((dag_id, run_id, task_id, map_index)): Segments<(String, String, String, i32)>,
+) -> DependencyResult {
+    respond(&state, RunKey { dag_id, run_id }, &task_id, map_index).await
+}

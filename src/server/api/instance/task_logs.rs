@@ -1,0 +1,185 @@
+//! `…/logs/{try_number}`, with Airflow's shape.
+
+use super::task_instances::MapIndexQuery;
+use crate::api::views::Stamp;
+use crate::http::api_error::ApiError;
+use crate::http::openapi::answers::{Either, Lines, Media};
+use crate::http::query::{Kind, Parameter, Query, QueryParams};
+use crate::http::request::Segments;
+use crate::process::state::AppState;
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use leoflow_base::protocol::task_log::{self, Line, Record, TryName};
+use leoflow_base::sys::blocking;
+use leoflow_engine::model::keys::RunKey;
+use leoflow_engine::store::StoreError;
+use leoflow_engine::store::instance::instances;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Most bytes in one response; the client requests the rest with the continuation token.
+const MAX_CHUNK_BYTES: u64 = 512 * 1024;
+
+pub struct LogQuery;
+
+impl Query for LogQuery {
+    const OTHERS: &'static [Parameter] = &[
+        Parameter::new("full_content", Kind::Flag).or("false"),
+        Parameter::new("map_index", Kind::Whole).or("-1"),
+        Parameter::new("token", Kind::Text),
+    ];
+}
+
+/// A log line.
+#[derive(Serialize, JsonSchema)]
+struct StructuredLogMessage {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Stamp")]
+    timestamp: Option<Stamp>,
+    event: String,
+    #[serde(flatten)]
+    others: Map<String, Value>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+#[expect(dead_code, reason = "Airflow may also return plain lines")]
+enum Content {
+    Messages(Vec<StructuredLogMessage>),
+    Lines(Vec<String>),
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct TaskInstancesLogResponse {
+    content: Content,
+    continuation_token: Option<String>,
+}
+
+type Log = Either<TaskInstancesLogResponse, Lines>;
+
+pub async fn get(
+    State(state): State<Arc<AppState>>,
+    Segments((dag_id, run_id, task_id, try_number)): Segments<(String, String, String, u32)>,
+    params: QueryParams<LogQuery>,
+    headers: HeaderMap,
+) -> Result<Log, ApiError> {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("*/*");
+    let as_lines = accept.starts_with("application/x-ndjson");
+    if !as_lines && !accept.starts_with("*/*") && !accept.contains("application/json") {
+        let detail = "Only application/json or application/x-ndjson is supported";
+        return Err(ApiError::new(StatusCode::NOT_ACCEPTABLE, detail));
+    }
+    let try_number = i32::try_from(try_number).unwrap_or(i32::MAX);
+    let map_index = params.whole("map_index")?.unwrap_or(-1);
+    let map_index = i32::try_from(map_index).unwrap_or(i32::MAX);
+    let offset: u64 = match params.text("token") {
+        None => 0,
+        Some(token) => token.parse().map_err(|_| {
+            let detail = "Bad Signature. Please use only the tokens provided by the API.";
+            ApiError::new(StatusCode::BAD_REQUEST, detail)
+        })?,
+    };
+    let key = RunKey { dag_id, run_id };
+    let client = state.database.get().await?;
+    let instance = instances::get(&*client, &key, &task_id, map_index).await.map_err(|error| match error {
+        StoreError::NotFound { .. } => ApiError::new(StatusCode::NOT_FOUND, "TaskInstance not found"),
+        other => other.into(),
+    })?;
+    let is_newest = instance.try_number == try_number;
+    if !is_newest && !instances::has_try(&*client, &key, &task_id, map_index, try_number).await? {
+        return Err(ApiError::new(StatusCode::NOT_FOUND, "TaskInstance not found"));
+    }
+    drop(client);
+    if try_number == 0 {
+        let text = match instance.state.as_deref() {
+            Some("skipped") => "Task was skipped — no logs available.",
+            Some("upstream_failed") => "Task did not run because upstream task(s) failed.",
+            _ => "No logs available for this task.",
+        };
+        let message = StructuredLogMessage { timestamp: None, event: text.to_owned(), others: Map::new() };
+        return Ok(respond(as_lines, vec![message], None));
+    }
+    let name = TryName { dag_id: &key.dag_id, run_id: &key.run_id, task_id: &task_id, map_index, try_number };
+    let path = task_log::path(&state.home, name);
+    let is_whole = as_lines || params.flag("full_content")?.unwrap_or(false);
+    let limit = if is_whole { u64::MAX } else { MAX_CHUNK_BYTES };
+    let is_running = is_newest && matches!(instance.state.as_deref(), Some("running" | "restarting"));
+    let chunk = blocking::run(move || read_chunk(&path, offset, limit, is_running)).await;
+    let chunk = chunk
+        .map_err(|error| ApiError::internal(&error))?
+        .map_err(|error| ApiError::internal(&format!("cannot read the log: {error}")))?;
+    let messages = chunk.text.lines().map(message).collect();
+    let token = (is_running || !chunk.is_at_end).then(|| chunk.next.to_string());
+    Ok(respond(as_lines, messages, token))
+}
+
+fn respond(as_lines: bool, messages: Vec<StructuredLogMessage>, token: Option<String>) -> Log {
+    if as_lines {
+        let lines = messages.iter().filter_map(|message| serde_json::to_string(message).ok());
+        let text: String = lines.map(|line| line + "\n").collect();
+        return Either::text(([(header::CONTENT_TYPE, Lines::TYPE)], text));
+    }
+    Either::json(TaskInstancesLogResponse { content: Content::Messages(messages), continuation_token: token })
+}
+
+fn message(line: &str) -> StructuredLogMessage {
+    let line = Line::parse(line);
+    let Record { level, logger, event, others: extra_fields } = line.record();
+    let level_and_logger = [("level", level), ("logger", logger)].map(|(name, value)| (name.to_owned(), value.into()));
+    let others = level_and_logger.into_iter().chain(extra_fields).collect();
+    StructuredLogMessage { timestamp: line.time.map(Stamp), event, others }
+}
+
+/// A part of a log.
+struct LogChunk {
+    text: String,
+    /// Offset of the next chunk.
+    next: u64,
+    is_at_end: bool,
+}
+
+/// Reads whole lines from `offset` on, at most `limit` bytes. A missing log (not created yet, or removed) is empty.
+fn read_chunk(path: &Path, offset: u64, limit: u64, is_running: bool) -> io::Result<LogChunk> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok(LogChunk { text: String::new(), next: offset, is_at_end: true });
+        }
+        Err(error) => return Err(error),
+    };
+    let size = file.metadata()?.len();
+    file.seek(SeekFrom::Start(offset))?;
+    let mut bytes = Vec::new();
+    file.take(limit).read_to_end(&mut bytes)?;
+    // The last line may be incomplete while the task still writes.
+    let is_last = offset + bytes.len() as u64 >= size;
+    let length = match bytes.iter().rposition(|byte| *byte == b'\n') {
+        _ if is_last && !is_running => bytes.len(),
+        Some(newline) => newline + 1,
+        None => 0,
+    };
+    bytes.truncate(length);
+    let next = offset + length as u64;
+    Ok(LogChunk { text: String::from_utf8_lossy(&bytes).into_owned(), next, is_at_end: next >= size })
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct ExternalLogUrlResponse {
+    url: String,
+}
+
+/// Always 400: logs are stored locally, not in an external service.
+pub async fn external_url(
+    _: Segments<(String, String, String, NonZeroU32)>,
+    _: QueryParams<MapIndexQuery>,
+) -> Result<Json<ExternalLogUrlResponse>, ApiError> {
+    Err(ApiError::new(StatusCode::BAD_REQUEST, "Task log handler does not support external logs."))
+}

@@ -1,0 +1,99 @@
+//! Tries of task instances, with Airflow's names and shapes.
+
+use super::instance_views::{TaskInstanceHistoryCollectionResponse, TaskInstanceHistoryResponse, response_for_try};
+use super::task_instances::{MapIndexQuery, instance_not_found};
+use crate::http::api_error::ApiError;
+use crate::http::query::QueryParams;
+use crate::http::request::Segments;
+use crate::process::state::AppState;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use leoflow_engine::model::keys::{RunKey, TryKey};
+use leoflow_engine::store::StoreError;
+use leoflow_engine::store::instance::instances::{self, Instance, NOT_MAPPED};
+use leoflow_engine::store::instance::try_lists::{self, Try};
+use std::sync::Arc;
+
+type Shared = State<Arc<AppState>>;
+
+/// A task instance and the tries that started.
+struct InstanceTries {
+    instance: Instance,
+    tries: Vec<Try>,
+}
+
+async fn load_tries(state: &AppState, run: &RunKey, task_id: &str, map_index: i32) -> Result<InstanceTries, ApiError> {
+    let client = state.database.get().await?;
+    let instance = instances::get(&*client, run, task_id, map_index).await.map_err(|error| match error {
+        StoreError::NotFound { .. } => instance_not_found(run, task_id, Some(map_index)),
+        other => other.into(),
+    })?;
+    let tries = try_lists::of_instance(&*client, run, task_id, map_index).await?;
+    Ok(InstanceTries { instance, tries })
+}
+
+type AllTries = Result<Json<TaskInstanceHistoryCollectionResponse>, ApiError>;
+
+/// Lists all tries; the current one also before it starts.
+async fn all_tries(state: &AppState, run: &RunKey, task_id: &str, map_index: i32) -> AllTries {
+    let InstanceTries { instance, tries } = load_tries(state, run, task_id, map_index).await?;
+    let mut responses: Vec<_> =
+        tries.iter().map(|task_try| response_for_try(instance.clone(), Some(task_try))).collect();
+    // An instance that waits for its retry has not started another try.
+    let has_begun = tries.last().is_some_and(|newest| newest.number >= instance.try_number);
+    if !has_begun && instance.state.as_deref() != Some("up_for_retry") {
+        responses.push(response_for_try(instance, None));
+    }
+    Ok(Json(responses.into_iter().collect()))
+}
+
+/// Returns the instance as of that try.
+pub async fn load_try(state: &AppState, try_key: &TryKey) -> Result<TaskInstanceHistoryResponse, ApiError> {
+    let TryKey { run, task_id, map_index, try_number } = try_key;
+    let InstanceTries { instance, tries } = load_tries(state, run, task_id, *map_index).await?;
+    if let Some(task_try) = tries.iter().find(|task_try| task_try.number == *try_number) {
+        return Ok(response_for_try(instance, Some(task_try)));
+    }
+    if instance.try_number == *try_number {
+        return Ok(response_for_try(instance, None));
+    }
+    let RunKey { dag_id, run_id } = run;
+    let detail = format!(
+        "The Task Instance with dag_id: `{dag_id}`, run_id: `{run_id}`, task_id: `{task_id}`, try_number: `{try_number}` \
+         and map_index: `{map_index}` was not found"
+    );
+    Err(ApiError::new(StatusCode::NOT_FOUND, detail))
+}
+
+pub async fn list(
+    State(state): Shared,
+    Segments((dag_id, run_id, task_id)): Segments<(String, String, String)>,
+    params: QueryParams<MapIndexQuery>,
+) -> AllTries {
+    all_tries(&state, &RunKey { dag_id, run_id }, &task_id, params.map_index()?.unwrap_or(NOT_MAPPED)).await
+}
+
+pub async fn list_mapped(
+    State(state): Shared,
+    Segments((dag_id, run_id, task_id, map_index)): Segments<(String, String, String, i32)>,
+) -> AllTries {
+    all_tries(&state, &RunKey { dag_id, run_id }, &task_id, map_index).await
+}
+
+pub async fn get(
+    State(state): Shared,
+    Segments((dag_id, run_id, task_id, try_number)): Segments<(String, String, String, i32)>,
+    params: QueryParams<MapIndexQuery>,
+) -> Result<Json<TaskInstanceHistoryResponse>, ApiError> {
+    let map_index = params.map_index()?.unwrap_or(NOT_MAPPED);
+    let try_key = TryKey { run: RunKey { dag_id, run_id }, task_id, map_index, try_number };
+    load_try(&state, &try_key).await.map(Json)
+}
+
+pub async fn get_mapped(
+    State(state): Shared,
+    Segments((dag_id, run_id, task_id, map_index, try_number)): Segments<(String, String, String, i32, i32)>,
+) -> Result<Json<TaskInstanceHistoryResponse>, ApiError> {
+    load_try(&state, &TryKey { run: RunKey { dag_id, run_id }, task_id, map_index, try_number }).await.map(Json)
+}

@@ -1,0 +1,273 @@
+//! XComs, with Airflow's names and shapes.
+
+use crate::api::run::dag_run_lists::specific_id;
+use crate::api::views::Stamp;
+use crate::http::api_error::ApiError;
+use crate::http::body::Body;
+use crate::http::listing::{Fields, NO_FIELDS, collection};
+use crate::http::openapi::answers::{Created, NoContent};
+use crate::http::query::{Kind, Parameter, Query, QueryParams};
+use crate::http::request::Segments;
+use crate::process::state::AppState;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use deadpool_postgres::ClientWrapper;
+use leoflow_engine::model::keys::{RunKey, TryKey};
+use leoflow_engine::store::StoreError;
+use leoflow_engine::store::instance::instances;
+use leoflow_engine::store::instance::xcoms::{self, XCom};
+use leoflow_engine::store::list::listing::Column;
+use leoflow_engine::store::secret::secrets;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::sync::Arc;
+
+type Shared = State<Arc<AppState>>;
+
+const FIELDS: Fields = Fields {
+    order: &[
+        ("key", Column::text("x.key")),
+        ("dag_id", Column::text("x.dag_id")),
+        ("run_id", Column::text("x.run_id")),
+        ("task_id", Column::text("x.task_id")),
+        ("map_index", Column::whole("x.map_index")),
+        ("timestamp", Column::time("x.created_at")),
+        ("run_after", Column::time("r.run_after")),
+        ("logical_date", Column::time("r.logical_date")),
+    ],
+    default_order: &["dag_id", "task_id", "run_id", "map_index", "key"],
+    patterns: &[
+        ("xcom_key", "x.key"),
+        ("dag_display_name", "x.dag_id"),
+        ("run_id", "x.run_id"),
+        ("task_id", "x.task_id"),
+    ],
+    ranges: &[("logical_date", Column::time("r.logical_date")), ("run_after", Column::time("r.run_after"))],
+    exact: &[("xcom_key", Column::text("x.key")), ("map_index_filter", Column::whole("x.map_index"))],
+    ..NO_FIELDS
+};
+
+pub struct EntriesQuery;
+
+impl Query for EntriesQuery {
+    const LIST: Option<&'static Fields> = Some(&FIELDS);
+    const OTHERS: &'static [Parameter] = &[Parameter::new("map_index", Kind::MapIndex)];
+}
+
+/// An XCom entry without its value.
+#[derive(Serialize, JsonSchema)]
+pub struct XComResponse {
+    key: String,
+    timestamp: Stamp,
+    logical_date: Option<Stamp>,
+    map_index: i32,
+    task_id: String,
+    dag_id: String,
+    run_id: String,
+    dag_display_name: String,
+    task_display_name: String,
+    run_after: Stamp,
+}
+
+collection! { XComCollectionResponse { xcom_entries: XComResponse } }
+
+#[derive(Serialize, JsonSchema)]
+pub struct XComResponseNative {
+    #[serde(flatten)]
+    entry: XComResponse,
+    value: Value,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct XComResponseString {
+    #[serde(flatten)]
+    entry: XComResponse,
+    value: Option<String>,
+}
+
+/// The value as JSON, or as text.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub enum GetXComResponse {
+    Native(XComResponseNative),
+    Text(XComResponseString),
+}
+
+fn view(xcom: XCom) -> XComResponse {
+    XComResponse {
+        key: xcom.key,
+        timestamp: Stamp(xcom.created_at),
+        logical_date: xcom.logical_date.map(Stamp),
+        map_index: xcom.map_index,
+        task_display_name: xcom.task_id.clone(),
+        task_id: xcom.task_id,
+        dag_display_name: xcom.run.dag_id.clone(),
+        dag_id: xcom.run.dag_id,
+        run_id: xcom.run.run_id,
+        run_after: Stamp(xcom.run_after),
+    }
+}
+
+pub async fn list(
+    State(state): Shared,
+    Segments((dag_id, run_id, task_id)): Segments<(String, String, String)>,
+    params: QueryParams<EntriesQuery>,
+) -> Result<Json<XComCollectionResponse>, ApiError> {
+    let mut listing = params.listing(&FIELDS)?;
+    listing.conditions.maybe("x.map_index = {}", params.map_index()?);
+    let client = state.database.get().await?;
+    for (sql, id) in [("x.dag_id = {}", &dag_id), ("x.run_id = {}", &run_id), ("x.task_id = {}", &task_id)] {
+        listing.conditions.maybe(sql, specific_id(id).map(str::to_owned));
+    }
+    let page = xcoms::list(&*client, listing).await?;
+    Ok(Json(page.map(view).into()))
+}
+
+const MAP_INDEX: Parameter = Parameter::new("map_index", Kind::MapIndex).or("-1");
+
+pub struct EntryQuery;
+
+impl Query for EntryQuery {
+    const OTHERS: &'static [Parameter] = &[
+        MAP_INDEX,
+        // Values are stored as JSON, so there is nothing to deserialize.
+        Parameter::new("deserialize", Kind::Flag).or("false"),
+        Parameter::new("stringify", Kind::Flag).or("false"),
+    ];
+}
+
+pub async fn get(
+    State(state): Shared,
+    Segments((dag_id, run_id, task_id, key)): Segments<(String, String, String, String)>,
+    params: QueryParams<EntryQuery>,
+) -> Result<Json<GetXComResponse>, ApiError> {
+    let try_key = try_key_of(dag_id, run_id, task_id, params.map_index()?);
+    let is_text = params.flag("stringify")?.unwrap_or(false);
+    let client = state.database.get().await?;
+    let native = load_entry(&state, &client, &try_key, &key).await?;
+    if !is_text {
+        return Ok(Json(GetXComResponse::Native(native)));
+    }
+    let text = match native.value {
+        Value::String(text) => text,
+        other => other.to_string(),
+    };
+    Ok(Json(GetXComResponse::Text(XComResponseString { entry: native.entry, value: Some(text) })))
+}
+
+/// Reads an XCom with its value, in which secrets are masked.
+async fn load_entry(
+    state: &AppState,
+    client: &ClientWrapper,
+    try_key: &TryKey,
+    key: &str,
+) -> Result<XComResponseNative, ApiError> {
+    let xcom = xcoms::get(client, &try_key.run, &try_key.task_id, try_key.map_index, key).await?;
+    let value = xcom.value.as_deref().unwrap_or("null");
+    let mut value: Value = serde_json::from_str(value).map_err(|error| ApiError::internal(&error))?;
+    secrets::stored(client, &state.cipher).await?.mask_json(&mut value);
+    Ok(XComResponseNative { entry: view(xcom), value })
+}
+
+/// Returns the key of an instance; `map_index` defaults to Airflow's -1, not mapped.
+fn try_key_of(dag_id: String, run_id: String, task_id: String, map_index: Option<i32>) -> TryKey {
+    let map_index = map_index.unwrap_or(instances::NOT_MAPPED);
+    TryKey { run: RunKey { dag_id, run_id }, task_id, map_index, try_number: 0 }
+}
+
+fn not_found(key: &str) -> ApiError {
+    let detail = format!("The XCom with key: `{key}` with mentioned task instance doesn't exist.");
+    ApiError::new(StatusCode::NOT_FOUND, detail)
+}
+
+/// Returns true if the XCom exists.
+async fn exists(client: &ClientWrapper, try_key: &TryKey, key: &str) -> Result<bool, ApiError> {
+    match xcoms::get(client, &try_key.run, &try_key.task_id, try_key.map_index, key).await {
+        Ok(_) => Ok(true),
+        Err(StoreError::NotFound { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct XComCreateBody {
+    key: String,
+    value: Value,
+    #[serde(default = "not_mapped")]
+    map_index: i32,
+}
+
+fn not_mapped() -> i32 {
+    instances::NOT_MAPPED
+}
+
+pub async fn create(
+    State(state): Shared,
+    Segments((dag_id, run_id, task_id)): Segments<(String, String, String)>,
+    Body(body): Body<XComCreateBody>,
+) -> Result<Created<XComResponseNative>, ApiError> {
+    let XComCreateBody { key, value, map_index } = body;
+    let try_key = try_key_of(dag_id, run_id, task_id, Some(map_index));
+    let client = state.database.get().await?;
+    instances::get(&*client, &try_key.run, &try_key.task_id, try_key.map_index).await.map_err(|error| match error {
+        StoreError::NotFound { .. } => {
+            let (task_id, RunKey { dag_id, run_id }) = (&try_key.task_id, &try_key.run);
+            let detail = format!("Task with ID: `{task_id}` not found in run `{run_id}` of dag: `{dag_id}`");
+            ApiError::new(StatusCode::NOT_FOUND, detail)
+        }
+        other => other.into(),
+    })?;
+    if exists(&client, &try_key, &key).await? {
+        let detail = format!("The XCom with key: `{key}` with mentioned task instance already exists.");
+        return Err(ApiError::new(StatusCode::CONFLICT, detail));
+    }
+    xcoms::push(&*client, &try_key, &key, &value.to_string()).await?;
+    Ok(Created(load_entry(&state, &client, &try_key, &key).await?))
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct XComUpdateBody {
+    value: Value,
+    #[serde(default = "not_mapped")]
+    map_index: i32,
+}
+
+pub async fn update(
+    State(state): Shared,
+    Segments((dag_id, run_id, task_id, key)): Segments<(String, String, String, String)>,
+    Body(body): Body<XComUpdateBody>,
+) -> Result<Json<XComResponseNative>, ApiError> {
+    let XComUpdateBody { value, map_index } = body;
+    let try_key = try_key_of(dag_id, run_id, task_id, Some(map_index));
+    let client = state.database.get().await?;
+    if !exists(&client, &try_key, &key).await? {
+        return Err(not_found(&key));
+    }
+    xcoms::push(&*client, &try_key, &key, &value.to_string()).await?;
+    Ok(Json(load_entry(&state, &client, &try_key, &key).await?))
+}
+
+pub struct DeleteQuery;
+
+impl Query for DeleteQuery {
+    const OTHERS: &'static [Parameter] = &[MAP_INDEX];
+}
+
+pub async fn delete(
+    State(state): Shared,
+    Segments((dag_id, run_id, task_id, key)): Segments<(String, String, String, String)>,
+    params: QueryParams<DeleteQuery>,
+) -> Result<NoContent, ApiError> {
+    let try_key = try_key_of(dag_id, run_id, task_id, params.map_index()?);
+    let client = state.database.get().await?;
+    if !exists(&client, &try_key, &key).await? {
+        return Err(not_found(&key));
+    }
+    xcoms::delete(&*client, &try_key, &key).await?;
+    Ok(NoContent)
+}

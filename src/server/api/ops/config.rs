@@ -1,0 +1,149 @@
+//! `/api/v2/config`: the effective settings without secrets, in Airflow's sections and in a section `leoflow`.
+
+use crate::http::api_error::ApiError;
+use crate::http::openapi::answers::{Either, Plain};
+use crate::http::query::{Kind, Parameter, Query, QueryParams};
+use crate::http::request::Segments;
+use crate::process::state::AppState;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use leoflow_base::config::{self, Config};
+use leoflow_base::home::lock;
+use leoflow_engine::store::instance::tries::SLOTS;
+use schemars::JsonSchema;
+use serde::Serialize;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+type Shared = State<Arc<AppState>>;
+
+/// Airflow's `Config`.
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields, rename = "Config")]
+pub struct ConfigResponse {
+    sections: Vec<ConfigSection>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct ConfigSection {
+    name: &'static str,
+    options: Vec<ConfigOption>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct ConfigOption {
+    key: &'static str,
+    value: String,
+}
+
+fn section(name: &'static str, options: Vec<(&'static str, String)>) -> ConfigSection {
+    ConfigSection { name, options: options.into_iter().map(|(key, value)| ConfigOption { key, value }).collect() }
+}
+
+fn sections(state: &AppState) -> Result<Vec<ConfigSection>, ApiError> {
+    let loaded = config::load(&state.home.config()).map_err(|error| ApiError::internal(&error))?;
+    let Some(config) = loaded.map(|loaded| loaded.config) else {
+        return Err(ApiError::unavailable(&"config.yaml does not exist"));
+    };
+    let workspace = config.workspace.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+    let served = lock::holder(&state.home).and_then(|holder| holder.url);
+    let address = served.unwrap_or_else(|| format!("http://{}:{}", config.own_address(), state.port));
+    let core = vec![
+        ("dags_folder", workspace.clone()),
+        ("executor", "LocalExecutor".to_owned()),
+        ("parallelism", SLOTS.to_string()),
+        ("default_timezone", "utc".to_owned()),
+        ("load_examples", "False".to_owned()),
+        ("max_map_length", config.max_map_length.to_string()),
+        ("test_connection", "Disabled".to_owned()),
+    ];
+    let api = vec![
+        ("base_url", address),
+        ("host", config.host.to_string()),
+        ("port", state.port.to_string()),
+        ("expose_config", "True".to_owned()),
+    ];
+    let logging = vec![("logging_level", config.log_level.to_string())];
+    Ok(vec![
+        section("core", core),
+        section("api", api),
+        section("logging", logging),
+        section("leoflow", leoflow_options(&config, workspace)),
+    ])
+}
+
+/// Settings of `config.yaml` that have no counterpart in Airflow.
+fn leoflow_options(config: &Config, workspace: String) -> Vec<(&'static str, String)> {
+    vec![
+        ("instance_name", config::instance_name(Some(config)).to_owned()),
+        ("workspace", workspace),
+        ("admin_email", config.admin_email.clone()),
+        ("python", config.python.as_ref().map(|path| path.display().to_string()).unwrap_or_default()),
+    ]
+}
+
+/// Responds with JSON or plain text, as `Accept` allows.
+fn respond(headers: &HeaderMap, sections: Vec<ConfigSection>) -> Result<Either<ConfigResponse, Plain>, ApiError> {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("*/*");
+    let accepts = |kind: &str| {
+        accept
+            .split(',')
+            .any(|media_type| media_type.split(';').next().is_some_and(|media_type| media_type.trim() == kind))
+    };
+    if accepts("application/json") || accepts("*/*") || accepts("application/*") {
+        return Ok(Either::json(ConfigResponse { sections }));
+    }
+    if !accepts("text/plain") && !accepts("text/*") {
+        return Err(ApiError::new(StatusCode::NOT_ACCEPTABLE, "Only application/json or text/plain is supported"));
+    }
+    let mut text = String::new();
+    for section in sections {
+        // Writing to a `String` cannot fail.
+        let _ = writeln!(text, "[{}]", section.name);
+        for ConfigOption { key, value } in &section.options {
+            let _ = writeln!(text, "{key} = {value}");
+        }
+        text.push('\n');
+    }
+    Ok(Either::text(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text)))
+}
+
+pub struct ConfigQuery;
+
+impl Query for ConfigQuery {
+    const OTHERS: &'static [Parameter] = &[Parameter::new("section", Kind::Text)];
+}
+
+pub async fn get(
+    State(state): Shared,
+    params: QueryParams<ConfigQuery>,
+    headers: HeaderMap,
+) -> Result<Either<ConfigResponse, Plain>, ApiError> {
+    let mut sections = sections(&state)?;
+    if let Some(name) = params.text("section") {
+        sections.retain(|section| section.name == name);
+        if sections.is_empty() {
+            return Err(ApiError::new(StatusCode::NOT_FOUND, format!("Section {name} not found.")));
+        }
+    }
+    respond(&headers, sections)
+}
+
+pub async fn get_value(
+    State(state): Shared,
+    Segments((section_name, option_key)): Segments<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Either<ConfigResponse, Plain>, ApiError> {
+    let mut sections = sections(&state)?;
+    sections.retain(|section| section.name.eq_ignore_ascii_case(&section_name));
+    for section in &mut sections {
+        section.options.retain(|option| option.key.eq_ignore_ascii_case(&option_key));
+    }
+    if sections.iter().all(|section| section.options.is_empty()) {
+        let detail = format!("Option [{section_name}/{option_key}] not found.");
+        return Err(ApiError::new(StatusCode::NOT_FOUND, detail));
+    }
+    respond(&headers, sections)
+}

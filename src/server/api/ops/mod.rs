@@ -1,0 +1,7 @@
+//! Settings, audit log, monitoring, plugins and providers.
+
+pub mod config;
+pub mod event_logs;
+pub mod monitor;
+pub mod plugins;
+pub mod providers;

@@ -1,0 +1,186 @@
+//! `/api/v2/plugins`, with Airflow's names and shapes.
+
+use crate::http::api_error::ApiError;
+use crate::http::listing::{Fields, NO_FIELDS, collection};
+use crate::http::query::{Query, QueryParams};
+use axum::Json;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+pub struct PluginsQuery;
+
+impl Query for PluginsQuery {
+    const LIST: Option<&'static Fields> = Some(&NO_FIELDS);
+}
+
+/// Where the UI shows a plugin's page.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+#[expect(dead_code, reason = "our pages use one destination")]
+enum Destination {
+    Nav,
+    Dag,
+    DagRun,
+    Task,
+    TaskInstance,
+    Base,
+}
+
+/// Where the UI shows a React app; also possible on the dashboard.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+#[expect(dead_code, reason = "we have no React apps")]
+enum ReactDestination {
+    Nav,
+    Dag,
+    DagRun,
+    Task,
+    TaskInstance,
+    Base,
+    Dashboard,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct ExternalViewResponse {
+    name: &'static str,
+    icon: Option<&'static str>,
+    icon_dark_mode: Option<&'static str>,
+    url_route: Option<&'static str>,
+    category: Option<&'static str>,
+    nav_top_level: Option<bool>,
+    href: &'static str,
+    destination: Destination,
+    #[serde(flatten)]
+    others: Map<String, Value>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct ReactAppResponse {
+    name: String,
+    icon: Option<String>,
+    icon_dark_mode: Option<String>,
+    url_route: Option<String>,
+    category: Option<String>,
+    nav_top_level: Option<bool>,
+    bundle_url: String,
+    destination: ReactDestination,
+    #[serde(flatten)]
+    others: Map<String, Value>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct FastAPIAppResponse {
+    app: String,
+    url_prefix: String,
+    name: String,
+    #[serde(flatten)]
+    others: Map<String, Value>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct FastAPIRootMiddlewareResponse {
+    middleware: String,
+    name: String,
+    #[serde(flatten)]
+    others: Map<String, Value>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct AppBuilderViewResponse {
+    name: Option<String>,
+    category: Option<String>,
+    view: Option<String>,
+    label: Option<String>,
+    #[serde(flatten)]
+    others: Map<String, Value>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct AppBuilderMenuItemResponse {
+    name: String,
+    href: String,
+    category: Option<String>,
+    #[serde(flatten)]
+    others: Map<String, Value>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct PluginResponse {
+    name: &'static str,
+    macros: Vec<String>,
+    flask_blueprints: Vec<String>,
+    fastapi_apps: Vec<FastAPIAppResponse>,
+    fastapi_root_middlewares: Vec<FastAPIRootMiddlewareResponse>,
+    external_views: Vec<ExternalViewResponse>,
+    react_apps: Vec<ReactAppResponse>,
+    appbuilder_views: Vec<AppBuilderViewResponse>,
+    appbuilder_menu_items: Vec<AppBuilderMenuItemResponse>,
+    global_operator_extra_links: Vec<String>,
+    operator_extra_links: Vec<String>,
+    source: &'static str,
+    listeners: Vec<String>,
+    timetables: Vec<String>,
+}
+
+collection! { PluginCollectionResponse { plugins: PluginResponse } }
+
+/// Our own pages: name, menu of the UI (`docs` is its Docs menu), UI route, address.
+const PAGES: [(&str, &str, &str, &str); 5] = [
+    ("Status", "Leoflow", "leoflow", "/lite/"),
+    ("Backups", "Leoflow", "leoflow-backups", "/lite/backups"),
+    ("Releases", "Leoflow", "leoflow-releases", "/lite/releases"),
+    ("Doctor", "Leoflow", "leoflow-doctor", "/lite/doctor"),
+    ("Leoflow Lite", "docs", "leoflow-docs", "/lite/docs/"),
+];
+
+const ICON: &str = "/lite/static/icon.svg";
+
+/// The one plugin, which adds our pages to the menu of Airflow's UI; plugins of projects live in their own processes.
+fn leoflow() -> PluginResponse {
+    let page = |(name, menu, route, href)| ExternalViewResponse {
+        name,
+        icon: Some(ICON),
+        icon_dark_mode: Some(ICON),
+        url_route: Some(route),
+        category: Some(menu),
+        nav_top_level: Some(false),
+        href,
+        destination: Destination::Nav,
+        others: Map::new(),
+    };
+    PluginResponse {
+        name: "leoflow",
+        macros: Vec::new(),
+        flask_blueprints: Vec::new(),
+        fastapi_apps: Vec::new(),
+        fastapi_root_middlewares: Vec::new(),
+        external_views: PAGES.map(page).into(),
+        react_apps: Vec::new(),
+        appbuilder_views: Vec::new(),
+        appbuilder_menu_items: Vec::new(),
+        global_operator_extra_links: Vec::new(),
+        operator_extra_links: Vec::new(),
+        source: "Leoflow",
+        listeners: Vec::new(),
+        timetables: Vec::new(),
+    }
+}
+
+pub async fn list(params: QueryParams<PluginsQuery>) -> Result<Json<PluginCollectionResponse>, ApiError> {
+    Ok(Json(params.listing(&NO_FIELDS)?.page_of(vec![leoflow()]).into()))
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct PluginImportErrorResponse {
+    source: String,
+    error: String,
+}
+
+collection! { PluginImportErrorCollectionResponse { import_errors: PluginImportErrorResponse } }
+
+pub async fn import_errors() -> Json<PluginImportErrorCollectionResponse> {
+    Json(std::iter::empty().collect())
+}

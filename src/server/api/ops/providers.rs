@@ -1,0 +1,47 @@
+//! `/api/v2/providers`, with Airflow's names and shapes.
+
+use crate::environments::provider_cache::Provider;
+use crate::environments::providers;
+use crate::http::api_error::ApiError;
+use crate::http::listing::{Fields, NO_FIELDS, collection};
+use crate::http::query::{Query, QueryParams};
+use crate::process::state::AppState;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use schemars::JsonSchema;
+use serde::Serialize;
+use std::sync::Arc;
+
+pub struct ProvidersQuery;
+
+impl Query for ProvidersQuery {
+    const LIST: Option<&'static Fields> = Some(&NO_FIELDS);
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct ProviderResponse {
+    package_name: String,
+    description: String,
+    version: String,
+    documentation_url: Option<String>,
+}
+
+collection! { ProviderCollectionResponse { providers: ProviderResponse } }
+
+/// Lists the providers of all projects.
+pub async fn list(
+    State(state): State<Arc<AppState>>,
+    params: QueryParams<ProvidersQuery>,
+) -> Result<Json<ProviderCollectionResponse>, ApiError> {
+    let listing = params.listing(&NO_FIELDS)?;
+    let providers = providers::list(&state).await;
+    let providers = providers.map_err(|reason| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, reason))?;
+    let view = |provider: &Provider| ProviderResponse {
+        package_name: provider.package_name.clone(),
+        description: provider.description.clone(),
+        version: provider.version.clone(),
+        documentation_url: provider.documentation_url.clone(),
+    };
+    Ok(Json(listing.page_of(providers.iter().collect()).map(view).into()))
+}

@@ -1,0 +1,284 @@
+//! `/api/v2/backfills`, with Airflow's names and shapes.
+
+use crate::api::views::Stamp;
+use crate::dag_code::DagCode;
+use crate::http::api_error::ApiError;
+use crate::http::body::Body;
+use crate::http::listing::{Fields, NO_FIELDS, collection};
+use crate::http::query::{Kind, Parameter, Query, QueryParams};
+use crate::http::request::Segments;
+use crate::process::state::AppState;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use jiff::Timestamp;
+use leoflow_base::sys::blocking;
+use leoflow_engine::schedule::timetable::{Info, Restriction};
+use leoflow_engine::schedule::upcoming::{self, RangeProblem};
+use leoflow_engine::store::StoreError;
+use leoflow_engine::store::dag::dags::{self, Dag};
+use leoflow_engine::store::list::listing::Column;
+use leoflow_engine::store::run::backfills::{self, Backfill, BackfillRequest, Change, Reprocess};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+
+type Shared = State<Arc<AppState>>;
+
+/// Most runs in one backfill; a larger range is refused with its count, so that the user can split it.
+const MAX_RUNS: usize = 100_000;
+/// Most task instances in one backfill; all are created within one request.
+const MAX_INSTANCES: usize = 300_000;
+/// Most runs for a custom timetable, whose code is called once per run.
+const MAX_CUSTOM_RUNS: usize = 1_000;
+/// Limit for counting the runs of a schedule, well within the request timeout.
+const COUNT_TIMEOUT: Duration = Duration::from_secs(4);
+pub const FIELDS: Fields =
+    Fields { order: &[("id", Column::whole("id")), ("created_at", Column::time("created_at"))], ..NO_FIELDS };
+
+#[derive(Serialize, JsonSchema)]
+pub struct BackfillResponse {
+    #[schemars(range(min = 0))]
+    id: i64,
+    dag_id: String,
+    from_date: Stamp,
+    to_date: Stamp,
+    dag_run_conf: Option<Map<String, Value>>,
+    is_paused: bool,
+    #[schemars(with = "Reprocess")]
+    reprocess_behavior: String,
+    max_active_runs: i32,
+    created_at: Stamp,
+    completed_at: Option<Stamp>,
+    updated_at: Stamp,
+    dag_display_name: String,
+}
+
+collection! { BackfillCollectionResponse { backfills: BackfillResponse } }
+
+pub fn view(backfill: Backfill) -> BackfillResponse {
+    BackfillResponse {
+        id: backfill.id,
+        dag_display_name: backfill.dag_id.clone(),
+        dag_id: backfill.dag_id,
+        from_date: Stamp(backfill.from_date),
+        to_date: Stamp(backfill.to_date),
+        dag_run_conf: Some(backfill.conf),
+        is_paused: backfill.is_paused,
+        reprocess_behavior: backfill.reprocess_behavior,
+        max_active_runs: backfill.max_active_runs,
+        created_at: Stamp(backfill.created_at),
+        completed_at: backfill.completed_at.map(Stamp),
+        updated_at: Stamp(backfill.updated_at),
+    }
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BackfillPostBody {
+    dag_id: String,
+    from_date: Timestamp,
+    to_date: Timestamp,
+    #[serde(default)]
+    run_backwards: bool,
+    #[serde(default)]
+    dag_run_conf: Option<Map<String, Value>>,
+    #[serde(default)]
+    reprocess_behavior: Reprocess,
+    #[serde(default = "ten")]
+    max_active_runs: i32,
+    /// Accepted and ignored: a rerun always uses the latest version.
+    #[serde(default, rename = "run_on_latest_version")]
+    _run_on_latest_version: Option<bool>,
+}
+
+fn ten() -> i32 {
+    10
+}
+
+impl From<BackfillPostBody> for BackfillRequest {
+    fn from(body: BackfillPostBody) -> Self {
+        Self {
+            dag_id: body.dag_id,
+            from_date: body.from_date,
+            to_date: body.to_date,
+            run_backwards: body.run_backwards,
+            conf: body.dag_run_conf.unwrap_or_default(),
+            reprocess: body.reprocess_behavior,
+            max_active_runs: body.max_active_runs,
+        }
+    }
+}
+
+/// Converts store errors to Airflow's responses.
+fn to_api_error(error: StoreError) -> ApiError {
+    match error {
+        StoreError::NotFound { what: "dag", id } => {
+            ApiError::new(StatusCode::NOT_FOUND, format!("Could not find dag {id}"))
+        }
+        StoreError::NotFound { .. } => ApiError::new(StatusCode::NOT_FOUND, "Backfill not found"),
+        StoreError::Invalid(text) => ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, text),
+        other => other.into(),
+    }
+}
+
+/// Returns the runs that the backfill would create, in creation order.
+async fn planned_runs(code: Option<DagCode>, dag: &Dag, request: &BackfillRequest) -> Result<Vec<Info>, ApiError> {
+    let Some(timetable) = &dag.structure.timetable else { return Ok(Vec::new()) };
+    let now = Timestamp::now();
+    let restriction = Restriction { earliest: Some(request.from_date), latest: Some(request.to_date), catchup: true };
+    let mut runs = Vec::new();
+    let problem = |text: String| ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, text);
+    if timetable.is_custom() {
+        let code = code.ok_or_else(|| problem("no workspace is configured".to_owned()))?;
+        let infos = code.next_runs(dag.version_id, &dag.dag_id, None, restriction, MAX_CUSTOM_RUNS + 1).await;
+        runs.extend(infos.map_err(problem)?.into_iter().take_while(|info| info.run_after < now));
+        if runs.len() > MAX_CUSTOM_RUNS {
+            return Err(problem(too_many(&format!("more than {MAX_CUSTOM_RUNS}"), MAX_CUSTOM_RUNS)));
+        }
+    } else {
+        let (timetable, range) = (timetable.clone(), (request.from_date, request.to_date));
+        // Not in an async task, since thousands of dates take time.
+        let result = blocking::run(move || upcoming::in_range(&timetable, range, now, MAX_RUNS, COUNT_TIMEOUT)).await;
+        runs = result.map_err(|error| ApiError::internal(&error))?.map_err(|why| problem(range_problem_text(&why)))?;
+    }
+    if request.run_backwards {
+        runs.reverse();
+    }
+    Ok(runs)
+}
+
+/// Explains why the range has no list of runs.
+fn range_problem_text(problem: &RangeProblem) -> String {
+    match problem {
+        RangeProblem::TooMany { count, is_exact: true } => too_many(&count.to_string(), MAX_RUNS),
+        RangeProblem::TooMany { count, is_exact: false } => too_many(&format!("more than {count}"), MAX_RUNS),
+        RangeProblem::Timetable(error) => error.to_string(),
+    }
+}
+
+fn too_many(count: &str, max_runs: usize) -> String {
+    format!("The range has {count} runs, but one backfill creates at most {max_runs}: split it into several backfills.")
+}
+
+/// `GET /api/lite/backfills/{id}/outcome`: how many dates got a run and why others did not, as counts and as text.
+pub async fn outcome(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<Value>, ApiError> {
+    let client = state.database.get().await?;
+    let (created, skipped) = backfills::outcome(&*client, id).await.map_err(to_api_error)?;
+    let run_count = |count: i64| if count == 1 { "1 run".to_owned() } else { format!("{count} runs") };
+    let mut summary =
+        if created == 0 { "no runs were created".to_owned() } else { format!("{} created", run_count(created)) };
+    for (reason, count) in &skipped {
+        let reason_text = match reason.as_str() {
+            "already exists" => "already have a run (choose a reprocess behavior to rerun them)",
+            "in flight" => "have a run that has not finished",
+            other => other,
+        };
+        summary.push_str(&format!("; {count} dates {reason_text}"));
+    }
+    let skipped: Map<String, Value> = skipped.into_iter().map(|(reason, count)| (reason, count.into())).collect();
+    Ok(Json(json!({"made": created, "left": skipped, "summary": summary})))
+}
+
+pub async fn create(
+    State(state): Shared,
+    Body(body): Body<BackfillPostBody>,
+) -> Result<Json<BackfillResponse>, ApiError> {
+    let request: BackfillRequest = body.into();
+    let client = state.database.get().await?;
+    let dag = dags::get(&*client, &request.dag_id).await.map_err(to_api_error)?;
+    backfills::check(&*client, &dag, &request).await.map_err(to_api_error)?;
+    // The timetable's code may be slow, so no pooled connection is held while it runs.
+    drop(client);
+    let planned_runs = planned_runs(DagCode::for_state(&state), &dag, &request).await?;
+    let max_runs = MAX_INSTANCES / dag.structure.tasks.len().max(1);
+    if planned_runs.len() > max_runs {
+        return Err(ApiError::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            too_many(&planned_runs.len().to_string(), max_runs),
+        ));
+    }
+    let mut client = state.database.get().await?;
+    let transaction = client.transaction().await?;
+    let user = state.secrets().admin_email.clone();
+    let created = backfills::create(&transaction, &dag, &request, &planned_runs, &user).await.map_err(to_api_error)?;
+    transaction.commit().await?;
+    Ok(Json(view(created)))
+}
+
+/// A run that the backfill would create.
+#[derive(Serialize, JsonSchema)]
+pub struct DryRunBackfillResponse {
+    logical_date: Option<Stamp>,
+    partition_key: Option<String>,
+    partition_date: Option<Stamp>,
+}
+
+collection! { DryRunBackfillCollectionResponse { backfills: DryRunBackfillResponse } }
+
+pub async fn dry_run(
+    State(state): Shared,
+    Body(body): Body<BackfillPostBody>,
+) -> Result<Json<DryRunBackfillCollectionResponse>, ApiError> {
+    let request: BackfillRequest = body.into();
+    let client = state.database.get().await?;
+    let dag = dags::get(&*client, &request.dag_id).await.map_err(to_api_error)?;
+    match backfills::check(&*client, &dag, &request).await {
+        // A backfill already under way does not prevent a dry run.
+        Ok(()) | Err(StoreError::Busy(_)) => {}
+        Err(error) => return Err(to_api_error(error)),
+    }
+    drop(client);
+    let planned_runs = planned_runs(DagCode::for_state(&state), &dag, &request).await?;
+    let date = |info: &Info| DryRunBackfillResponse {
+        logical_date: info.logical_date().map(Stamp),
+        partition_key: None,
+        partition_date: None,
+    };
+    Ok(Json(planned_runs.iter().map(date).collect()))
+}
+
+pub struct BackfillsQuery;
+
+impl Query for BackfillsQuery {
+    const LIST: Option<&'static Fields> = Some(&FIELDS);
+    const OTHERS: &'static [Parameter] = &[Parameter::new("dag_id", Kind::Text)];
+}
+
+pub async fn list(
+    State(state): Shared,
+    params: QueryParams<BackfillsQuery>,
+) -> Result<Json<BackfillCollectionResponse>, ApiError> {
+    let mut listing = params.listing(&FIELDS)?;
+    listing.conditions.maybe("dag_id = {}", params.text("dag_id").map(str::to_owned));
+    let client = state.database.get().await?;
+    let page = backfills::list(&*client, listing).await?;
+    Ok(Json(page.map(view).into()))
+}
+
+pub async fn get(State(state): Shared, Segments(id): Segments<u32>) -> Result<Json<BackfillResponse>, ApiError> {
+    let client = state.database.get().await?;
+    Ok(Json(view(backfills::get(&*client, id.into()).await.map_err(to_api_error)?)))
+}
+
+async fn change(state: &AppState, id: i64, requested: Change) -> Result<Json<BackfillResponse>, ApiError> {
+    let mut client = state.database.get().await?;
+    let transaction = client.transaction().await?;
+    let changed = backfills::change(&transaction, id, requested).await.map_err(to_api_error)?;
+    transaction.commit().await?;
+    Ok(Json(view(changed)))
+}
+
+pub async fn pause(State(state): Shared, Segments(id): Segments<u32>) -> Result<Json<BackfillResponse>, ApiError> {
+    change(&state, id.into(), Change::Pause).await
+}
+
+pub async fn unpause(State(state): Shared, Segments(id): Segments<u32>) -> Result<Json<BackfillResponse>, ApiError> {
+    change(&state, id.into(), Change::Unpause).await
+}
+
+pub async fn cancel(State(state): Shared, Segments(id): Segments<u32>) -> Result<Json<BackfillResponse>, ApiError> {
+    change(&state, id.into(), Change::Cancel).await
+}

@@ -1,0 +1,399 @@
+//! `clear`, `clearDagRuns` and `clearPartitions`: clear whole runs, so that they run again.
+
+use super::dag_run_lists::specific_id;
+use super::dag_runs::run_not_found;
+use super::dag_runs_bulk::BulkDAGRunBody;
+use crate::api::instance::clear::{check_note, invalid, yes};
+use crate::api::instance::instance_views::{TaskInstanceResponse, instance};
+use crate::api::views::{self, DAGRunCollectionResponse, DAGRunResponse, Stamp};
+use crate::http::api_error::ApiError;
+use crate::http::body::Body;
+use crate::http::listing::collection;
+use crate::http::request::Segments;
+use crate::process::state::AppState;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use deadpool_postgres::Transaction;
+use jiff::civil::DateTime;
+use jiff::fmt::temporal::DateTimeParser;
+use jiff::tz::TimeZone;
+use leoflow_engine::model::keys::RunKey;
+use leoflow_engine::schedule::timetable::Timetable;
+use leoflow_engine::store::ReadFor;
+use leoflow_engine::store::asset::partitions::{self, RunSelector};
+use leoflow_engine::store::dag::dags;
+use leoflow_engine::store::instance::clear::{self, Clearing, Selection};
+use leoflow_engine::store::instance::instances;
+use leoflow_engine::store::run::runs;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+type Shared = State<Arc<AppState>>;
+
+/// The body of `clear`; `clearDagRuns` has the same options.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "DAGRunClearBody")]
+pub struct Options {
+    #[serde(default = "yes")]
+    dry_run: bool,
+    #[serde(default)]
+    only_failed: bool,
+    #[serde(default)]
+    only_new: bool,
+    #[serde(default, rename = "run_on_latest_version")]
+    _run_on_latest_version: Option<bool>,
+    #[serde(default)]
+    #[schemars(length(max = 1000))]
+    note: Option<String>,
+}
+
+/// A task instance that would run again, or a new task without an instance yet.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub enum Affected {
+    Instance(Box<TaskInstanceResponse>),
+    New(NewTaskResponse),
+}
+
+/// A task that the DAG has now but the run does not.
+#[derive(Serialize, JsonSchema)]
+pub struct NewTaskResponse {
+    task_id: String,
+    task_display_name: String,
+}
+
+collection! { ClearTaskInstanceCollectionResponse { task_instances: Affected } }
+
+impl Options {
+    fn check(&self) -> Result<(), ApiError> {
+        check_note(self.note.as_deref())?;
+        if self.only_new && self.only_failed {
+            return Err(invalid("only_new and only_failed are mutually exclusive"));
+        }
+        Ok(())
+    }
+
+    fn selection(&self) -> Selection {
+        Selection { only_failed: self.only_failed, ..Selection::default() }
+    }
+
+    /// Returns the instances that would run again and the tasks that would be added, for a dry run.
+    async fn affected(
+        &self,
+        transaction: &Transaction<'_>,
+        clearing: &Clearing<'_>,
+        key: &RunKey,
+    ) -> Result<Vec<Affected>, ApiError> {
+        if self.only_new {
+            let new = clear::new_tasks(transaction, key).await?.into_iter();
+            let responses = new.map(|id| NewTaskResponse { task_display_name: id.clone(), task_id: id });
+            return Ok(responses.map(Affected::New).collect());
+        }
+        let keys = clearing.select(transaction, key).await?;
+        let instances = instances::by_keys(transaction, &keys).await?.into_iter();
+        Ok(instances.map(|row| Affected::Instance(Box::new(instance(row)))).collect())
+    }
+
+    /// Clears one run, or only adds its missing tasks.
+    async fn apply(
+        &self,
+        transaction: &Transaction<'_>,
+        clearing: &Clearing<'_>,
+        key: &RunKey,
+    ) -> Result<(), ApiError> {
+        if self.only_new {
+            clear::add_new_tasks(transaction, key).await?;
+        } else {
+            let selected = clearing.select(transaction, key).await?;
+            clearing.clear(transaction, key, &selected).await?;
+        }
+        if let Some(note) = &self.note {
+            runs::set_note(transaction, key, Some(note.as_str()).filter(|note| !note.is_empty())).await?;
+        }
+        Ok(())
+    }
+
+    /// Clears all of these runs in one transaction.
+    async fn run(&self, state: &AppState, keys: &[RunKey]) -> Result<Outcome, ApiError> {
+        let mut client = state.database.get().await?;
+        let transaction = client.transaction().await?;
+        let mut outcome = Outcome::default();
+        if !self.dry_run {
+            runs::lock(&transaction, keys).await?;
+        }
+        let selection = self.selection();
+        let mut clearing_by_dag: HashMap<&str, Clearing<'_>> = HashMap::new();
+        for key in keys {
+            runs::get(&transaction, key, ReadFor::Reading).await.map_err(|error| run_not_found(error, key))?;
+            let clearing = match clearing_by_dag.entry(&key.dag_id) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => new.insert(Clearing::load(&transaction, &key.dag_id, &selection).await?),
+            };
+            if self.dry_run {
+                outcome.affected.extend(self.affected(&transaction, clearing, key).await?);
+                continue;
+            }
+            self.apply(&transaction, clearing, key).await?;
+            outcome.runs.push(views::run(runs::get(&transaction, key, ReadFor::Reading).await?));
+        }
+        transaction.commit().await?;
+        Ok(outcome)
+    }
+}
+
+/// The result of clearing runs.
+#[derive(Default)]
+struct Outcome {
+    /// Filled by a dry run only.
+    affected: Vec<Affected>,
+    runs: Vec<DAGRunResponse>,
+}
+
+impl Outcome {
+    fn affected(self) -> ClearTaskInstanceCollectionResponse {
+        self.affected.into_iter().collect()
+    }
+}
+
+/// The affected task instances after a dry run, otherwise the cleared runs.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub enum Cleared<T> {
+    DryRun(ClearTaskInstanceCollectionResponse),
+    Done(T),
+}
+
+/// `POST …/dagRuns/{run_id}/clear`.
+pub async fn clear_run(
+    State(state): Shared,
+    Segments((dag_id, run_id)): Segments<(String, String)>,
+    Body(options): Body<Options>,
+) -> Result<Json<Cleared<DAGRunResponse>>, ApiError> {
+    options.check()?;
+    let mut outcome = options.run(&state, &[RunKey { dag_id, run_id }]).await?;
+    Ok(Json(outcome.runs.pop().map_or_else(|| Cleared::DryRun(outcome.affected()), Cleared::Done)))
+}
+
+/// Selects runs by partition key, or by a window of partition dates, which includes both ends and is in the timezone of
+/// the DAG's timetable.
+struct Partitions {
+    key: Option<String>,
+    from: Option<DateTime>,
+    to: Option<DateTime>,
+}
+
+impl Partitions {
+    fn parse(key: Option<String>, from: Option<&str>, to: Option<&str>) -> Result<Self, ApiError> {
+        let parse_date = |name: &str, text: Option<&str>| {
+            let read = |text: &str| -> Result<DateTime, jiff::Error> {
+                let pieces = DateTimeParser::new().parse_pieces(text)?;
+                Ok(pieces.date().to_datetime(pieces.time().unwrap_or_default()))
+            };
+            let refuse = |error: jiff::Error| ApiError::unprocessable(&["body", name], "datetime_parsing", error);
+            text.map(read).transpose().map_err(refuse)
+        };
+        let (from, to) = (parse_date("partition_date_start", from)?, parse_date("partition_date_end", to)?);
+        if from.zip(to).is_some_and(|(from, to)| from > to) {
+            return Err(invalid("partition_date_start must be on or before partition_date_end."));
+        }
+        Ok(Self { key, from, to })
+    }
+
+    /// Requires exactly one kind of selector: these, or another one of the request, called `other_name`.
+    fn check(&self, has_other_selector: bool, other_name: &str) -> Result<(), ApiError> {
+        let selectors = [has_other_selector, self.key.is_some(), self.from.or(self.to).is_some()];
+        if selectors.into_iter().filter(|is_given| *is_given).count() == 1 {
+            return Ok(());
+        }
+        Err(invalid(&format!(
+            "Exactly one of {other_name}, partition_key, or a partition date window (partition_date_start / \
+             partition_date_end) must be provided."
+        )))
+    }
+
+    /// Returns the selector, with dates in the timezone of the timetable.
+    fn run_selector(&self, timetable: Option<&Timetable>) -> Result<RunSelector, ApiError> {
+        if let Some(key) = &self.key {
+            return Ok(RunSelector::Key(key.clone()));
+        }
+        let zone = timetable.map_or(TimeZone::UTC, Timetable::zone_of_partitions);
+        // An unrepresentable date must not become `None`: that would select every run.
+        let in_zone = |name: &str, date: Option<DateTime>| {
+            let zoned = date.map(|date| date.to_zoned(zone.clone())).transpose();
+            let refuse = |error| ApiError::unprocessable(&["body", name], "datetime_parsing", error);
+            zoned.map(|zoned| zoned.map(|zoned| zoned.timestamp())).map_err(refuse)
+        };
+        Ok(RunSelector::Window(in_zone("partition_date_start", self.from)?, in_zone("partition_date_end", self.to)?))
+    }
+}
+
+/// A selection of runs, with the options.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BulkDAGRunClearBody {
+    #[serde(default)]
+    dag_runs: Vec<BulkDAGRunBody>,
+    #[serde(default)]
+    partition_key: Option<String>,
+    #[serde(default)]
+    #[schemars(with = "Option<Stamp>")]
+    partition_date_start: Option<String>,
+    #[serde(default)]
+    #[schemars(with = "Option<Stamp>")]
+    partition_date_end: Option<String>,
+    #[serde(default = "yes")]
+    dry_run: bool,
+    #[serde(default)]
+    only_failed: bool,
+    #[serde(default)]
+    only_new: bool,
+    #[serde(default)]
+    run_on_latest_version: Option<bool>,
+    #[serde(default)]
+    #[schemars(length(max = 1000))]
+    note: Option<String>,
+}
+
+/// `POST …/clearDagRuns`.
+pub async fn clear_dag_runs(
+    State(state): Shared,
+    Segments(dag_id): Segments<String>,
+    Body(body): Body<BulkDAGRunClearBody>,
+) -> Result<Json<Cleared<DAGRunCollectionResponse>>, ApiError> {
+    let options = Options {
+        dry_run: body.dry_run,
+        only_failed: body.only_failed,
+        only_new: body.only_new,
+        _run_on_latest_version: body.run_on_latest_version,
+        note: body.note,
+    };
+    options.check()?;
+    let partitions = Partitions::parse(
+        body.partition_key,
+        body.partition_date_start.as_deref(),
+        body.partition_date_end.as_deref(),
+    )?;
+    partitions.check(!body.dag_runs.is_empty(), "dag_runs (non-empty)")?;
+    let keys = if body.dag_runs.is_empty() {
+        let Some(dag_id) = specific_id(&dag_id) else {
+            let detail = "Partition selectors require a concrete dag_id; '~' is not supported.";
+            return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
+        };
+        let client = state.database.get().await?;
+        let dag = dags::get(&*client, dag_id).await?;
+        let runs =
+            partitions::runs(&*client, dag_id, &partitions.run_selector(dag.structure.timetable.as_ref())?).await?;
+        runs.into_iter().map(|run| run.key).collect()
+    } else {
+        run_keys(&dag_id, body.dag_runs)?
+    };
+    let outcome = options.run(&state, &keys).await?;
+    if options.dry_run {
+        return Ok(Json(Cleared::DryRun(outcome.affected())));
+    }
+    Ok(Json(Cleared::Done(outcome.runs.into_iter().collect())))
+}
+
+/// Returns the keys of the runs in the body, without duplicates and in the order of the request.
+fn run_keys(dag_id: &str, entries: Vec<BulkDAGRunBody>) -> Result<Vec<RunKey>, ApiError> {
+    let refuse = |detail: String| Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
+    let (mut keys, mut seen): (Vec<RunKey>, HashSet<RunKey>) = (Vec::new(), HashSet::new());
+    for BulkDAGRunBody { dag_run_id: run_id, dag_id: entry_dag_id, .. } in entries {
+        let key = match (specific_id(dag_id), entry_dag_id.filter(|entry_dag_id| !entry_dag_id.is_empty())) {
+            (None, Some(entry_dag_id)) if entry_dag_id != "~" => RunKey { dag_id: entry_dag_id, run_id },
+            (None, _) => {
+                return refuse(format!(
+                    "When the URL dag_id is '~', every entry must provide a concrete dag_id (missing on dag_run_id: \
+                     '{run_id}')."
+                ));
+            }
+            (Some(dag_id), Some(entry_dag_id)) if entry_dag_id != dag_id => {
+                return refuse(format!("Entry dag_id '{entry_dag_id}' does not match the URL dag_id '{dag_id}'."));
+            }
+            (Some(dag_id), _) => RunKey { dag_id: dag_id.to_owned(), run_id },
+        };
+        if seen.insert(key.clone()) {
+            keys.push(key);
+        }
+    }
+    Ok(keys)
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClearPartitionsBody {
+    #[serde(default)]
+    run_id: Option<String>,
+    #[serde(default)]
+    partition_key: Option<String>,
+    #[serde(default)]
+    #[schemars(with = "Option<Stamp>")]
+    partition_date_start: Option<String>,
+    #[serde(default)]
+    #[schemars(with = "Option<Stamp>")]
+    partition_date_end: Option<String>,
+    #[serde(default)]
+    clear_task_instances: bool,
+    #[serde(default = "yes")]
+    dry_run: bool,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct ClearPartitionsResponse {
+    dag_runs_cleared: usize,
+    task_instances_cleared: usize,
+    dry_run: bool,
+}
+
+/// `POST …/clearPartitions`: detaches the runs from their partitions.
+pub async fn partitions(
+    State(state): Shared,
+    Segments(dag_id): Segments<String>,
+    Body(body): Body<ClearPartitionsBody>,
+) -> Result<Json<ClearPartitionsResponse>, ApiError> {
+    let partitions = Partitions::parse(
+        body.partition_key,
+        body.partition_date_start.as_deref(),
+        body.partition_date_end.as_deref(),
+    )?;
+    partitions.check(body.run_id.is_some(), "run_id")?;
+    let mut client = state.database.get().await?;
+    let transaction = client.transaction().await?;
+    let dag = dags::get(&transaction, &dag_id).await?;
+    let selector = match body.run_id {
+        Some(run_id) => RunSelector::Run(run_id),
+        None => partitions.run_selector(dag.structure.timetable.as_ref())?,
+    };
+    let mut counts = ClearPartitionsResponse { dag_runs_cleared: 0, task_instances_cleared: 0, dry_run: body.dry_run };
+    let selection = Selection::default();
+    let clearing = Clearing::load(&transaction, &dag_id, &selection).await?;
+    let runs = partitions::runs(&transaction, &dag_id, &selector).await?;
+    if !body.dry_run {
+        let keys: Vec<RunKey> = runs.iter().map(|run| run.key.clone()).collect();
+        runs::lock(&transaction, &keys).await?;
+    }
+    for run in runs {
+        if run.has_partition {
+            counts.dag_runs_cleared += 1;
+            if !body.dry_run {
+                partitions::forget(&transaction, &run.key).await?;
+            }
+        }
+        if body.clear_task_instances {
+            let selected = clearing.select(&transaction, &run.key).await?;
+            counts.task_instances_cleared += selected.len();
+            if !body.dry_run {
+                clearing.clear(&transaction, &run.key, &selected).await?;
+            }
+        }
+    }
+    transaction.commit().await?;
+    Ok(Json(counts))
+}

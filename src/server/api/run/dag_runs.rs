@@ -1,0 +1,220 @@
+//! `/api/v2/dags/{dag_id}/dagRuns`, with Airflow's names and shapes.
+
+use crate::api::instance::clear::check_note;
+use crate::api::views::{self, DAGRunResponse};
+use crate::dag_code::DagCode;
+use crate::http::api_error::ApiError;
+use crate::http::body::{Body, nullable};
+use crate::http::caller::Caller;
+use crate::http::openapi::answers::NoContent;
+use crate::http::query::{QueryParams, UpdateMaskQuery};
+use crate::http::request::Segments;
+use crate::process::state::AppState;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::{Extension, Json};
+use deadpool_postgres::Transaction;
+use jiff::Timestamp;
+use leoflow_engine::model::keys::RunKey;
+use leoflow_engine::model::state::RunState;
+use leoflow_engine::store::dag::dags;
+use leoflow_engine::store::instance::mark;
+use leoflow_engine::store::run::runs::{self, Trigger};
+use leoflow_engine::store::{ReadFor, StoreError};
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+use std::sync::Arc;
+
+type Shared = State<Arc<AppState>>;
+
+pub fn run_not_found(error: StoreError, key: &RunKey) -> ApiError {
+    match error {
+        StoreError::NotFound { what: "run", .. } => {
+            let RunKey { dag_id, run_id } = key;
+            let detail = format!("The DagRun with dag_id: `{dag_id}` and run_id: `{run_id}` was not found");
+            ApiError::new(StatusCode::NOT_FOUND, detail)
+        }
+        other => other.into(),
+    }
+}
+
+pub async fn get(
+    State(state): Shared,
+    Segments((dag_id, run_id)): Segments<(String, String)>,
+) -> Result<Json<DAGRunResponse>, ApiError> {
+    let key = RunKey { dag_id, run_id };
+    let client = state.database.get().await?;
+    let run = runs::get(&*client, &key, ReadFor::Reading).await.map_err(|error| run_not_found(error, &key))?;
+    Ok(Json(views::run(run)))
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend("required" = ["logical_date"]))]
+pub struct TriggerDAGRunPostBody {
+    #[serde(default)]
+    dag_run_id: Option<String>,
+    #[serde(default)]
+    data_interval_start: Option<Timestamp>,
+    #[serde(default)]
+    data_interval_end: Option<Timestamp>,
+    /// Required but nullable: Airflow wants an explicit value.
+    #[serde(deserialize_with = "explicit")]
+    logical_date: Option<Timestamp>,
+    #[serde(default)]
+    run_after: Option<Timestamp>,
+    #[serde(default)]
+    conf: Option<Map<String, Value>>,
+    #[serde(default)]
+    note: Option<String>,
+    #[serde(default)]
+    partition_key: Option<String>,
+}
+
+/// Deserializes a nullable field that must be present.
+fn explicit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+    Option::deserialize(deserializer)
+}
+
+/// Returns the interval; fails when only one end is given.
+pub fn parse_interval(
+    start: Option<Timestamp>,
+    end: Option<Timestamp>,
+) -> Result<Option<(Timestamp, Timestamp)>, ApiError> {
+    if start.is_some() == end.is_some() {
+        return Ok(start.zip(end));
+    }
+    let message =
+        "Value error, Either both data_interval_start and data_interval_end must be provided or both must be None";
+    Err(ApiError::unprocessable(&["body"], "value_error", message))
+}
+
+pub async fn trigger(
+    State(state): Shared,
+    Segments(dag_id): Segments<String>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    Body(body): Body<TriggerDAGRunPostBody>,
+) -> Result<Json<DAGRunResponse>, ApiError> {
+    let data_interval = parse_interval(body.data_interval_start, body.data_interval_end)?;
+    let triggered_by = match caller {
+        Caller::LocalAdmin => "cli",
+        Caller::Network if headers.contains_key(header::REFERER) => "ui",
+        Caller::Network => "rest_api",
+    };
+    let mut trigger = Trigger {
+        run_id: body.dag_run_id,
+        logical_date: body.logical_date,
+        data_interval,
+        run_after: body.run_after,
+        conf: body.conf.unwrap_or_default(),
+        note: body.note,
+        triggered_by,
+        user: state.secrets().admin_email.clone(),
+        run_type: None,
+        partition_key: body.partition_key,
+    };
+    if let (Some(date), None) = (trigger.logical_date, trigger.data_interval) {
+        trigger.data_interval = custom_interval(&state, &dag_id, date).await?;
+    }
+    let mut client = state.database.get().await?;
+    let transaction = client.transaction().await?;
+    let run = runs::trigger(&transaction, &dag_id, &trigger).await.map_err(|error| match error {
+        StoreError::NotFound { .. } => {
+            ApiError::new(StatusCode::NOT_FOUND, format!("Dag with dag_id: '{dag_id}' not found"))
+        }
+        StoreError::Invalid(text) => ApiError::new(StatusCode::BAD_REQUEST, text),
+        other => other.into(),
+    })?;
+    transaction.commit().await?;
+    Ok(Json(views::run(run)))
+}
+
+/// Asks a DAG's custom timetable for the data interval of a run at `date`; `None` for other timetables.
+pub async fn custom_interval(
+    state: &Arc<AppState>,
+    dag_id: &str,
+    date: Timestamp,
+) -> Result<Option<(Timestamp, Timestamp)>, ApiError> {
+    // The timetable's code may be slow, so no pooled connection is held while it runs.
+    let dag_result = dags::get(&*state.database.get().await?, dag_id).await;
+    let Ok(dag) = dag_result else { return Ok(None) };
+    let has_custom_timetable = dag.structure.timetable.as_ref().is_some_and(|timetable| timetable.is_custom());
+    let (true, Some(code)) = (has_custom_timetable, DagCode::for_state(state)) else { return Ok(None) };
+    let interval = code.manual_interval(dag.version_id, dag_id, date).await;
+    let interval = interval.map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, error))?;
+    Ok(Some((interval.start, interval.end)))
+}
+
+/// States that can be set by hand.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DagRunMutableStates {
+    Queued,
+    Success,
+    Failed,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DAGRunPatchBody {
+    #[serde(default)]
+    #[schemars(with = "Option<DagRunMutableStates>")]
+    state: Option<RunState>,
+    #[serde(default, deserialize_with = "nullable")]
+    #[schemars(with = "Option<String>", length(max = 1000))]
+    note: Option<Option<String>>,
+}
+
+impl DAGRunPatchBody {
+    pub fn check(&self) -> Result<(), ApiError> {
+        check_note(self.note.as_ref().and_then(Option::as_deref))?;
+        if self.state != Some(RunState::Running) {
+            return Ok(());
+        }
+        let message = "Input should be 'queued', 'success' or 'failed'";
+        Err(ApiError::unprocessable(&["body", "state"], "enum", message))
+    }
+
+    /// Applies the change; an empty mask means all fields.
+    pub async fn apply(self, transaction: &Transaction<'_>, key: &RunKey, mask: &[String]) -> Result<(), ApiError> {
+        let is_masked_in = |field: &str| mask.is_empty() || mask.iter().any(|name| name == field);
+        if let Some(note) = self.note.filter(|_| is_masked_in("note")) {
+            let note = note.filter(|note| !note.is_empty());
+            runs::set_note(transaction, key, note.as_deref()).await.map_err(|error| run_not_found(error, key))?;
+        }
+        if let Some(new) = self.state.filter(|_| is_masked_in("state")) {
+            mark::run(transaction, key, new).await.map_err(|error| run_not_found(error, key))?;
+        }
+        Ok(())
+    }
+}
+
+pub async fn patch(
+    State(state): Shared,
+    Segments((dag_id, run_id)): Segments<(String, String)>,
+    params: QueryParams<UpdateMaskQuery>,
+    Body(body): Body<DAGRunPatchBody>,
+) -> Result<Json<DAGRunResponse>, ApiError> {
+    let key = RunKey { dag_id, run_id };
+    body.check()?;
+    let mut client = state.database.get().await?;
+    let transaction = client.transaction().await?;
+    body.apply(&transaction, &key, &params.texts("update_mask")).await?;
+    let run = runs::get(&transaction, &key, ReadFor::Reading).await.map_err(|error| run_not_found(error, &key))?;
+    transaction.commit().await?;
+    Ok(Json(views::run(run)))
+}
+
+pub async fn delete(
+    State(state): Shared,
+    Segments((dag_id, run_id)): Segments<(String, String)>,
+) -> Result<NoContent, ApiError> {
+    let key = RunKey { dag_id, run_id };
+    let mut client = state.database.get().await?;
+    let transaction = client.transaction().await?;
+    runs::delete(&transaction, &key).await.map_err(|error| run_not_found(error, &key))?;
+    transaction.commit().await?;
+    Ok(NoContent)
+}

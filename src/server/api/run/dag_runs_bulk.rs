@@ -1,0 +1,117 @@
+//! `PATCH /api/v2/dags/{dag_id}/dagRuns`: changes and deletes runs in bulk.
+
+use super::dag_runs::{DAGRunPatchBody, DagRunMutableStates, run_not_found};
+use crate::http::api_error::ApiError;
+use crate::http::body::{Body, fields_as};
+use crate::http::bulk::{Bulk, BulkResponse};
+use crate::http::bulk_keyed::{self, Entity, KeyedEntities, text_of};
+use crate::http::request::Segments;
+use crate::process::state::AppState;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use deadpool_postgres::Transaction;
+use leoflow_engine::model::keys::RunKey;
+use leoflow_engine::store::run::runs;
+use leoflow_engine::store::{ReadFor, StoreError};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use std::sync::Arc;
+
+/// Runs of the DAG in the path, or of any DAG when the path says `~`.
+struct DagRuns {
+    path_dag_id: String,
+}
+
+/// A run and the change to apply.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BulkDAGRunBody {
+    pub dag_run_id: String,
+    #[serde(default)]
+    pub dag_id: Option<String>,
+    #[serde(default, rename = "state")]
+    #[schemars(with = "Option<DagRunMutableStates>")]
+    _state: Option<Value>,
+    #[serde(default, rename = "note")]
+    #[schemars(with = "Option<String>", length(max = 1000))]
+    _note: Option<Value>,
+}
+
+fn parse_patch(mut entity: Map<String, Value>) -> Result<DAGRunPatchBody, ApiError> {
+    entity.retain(|name, _| !["dag_id", "dag_run_id"].contains(&name.as_str()));
+    fields_as(entity)
+}
+
+impl KeyedEntities for DagRuns {
+    type Selector = RunKey;
+    type Key = RunKey;
+
+    const CREATE_REFUSAL: &'static str =
+        "Dag Runs bulk create is not supported. Use the trigger Dag Run endpoint instead.";
+
+    fn selector(&self, entity: &Entity) -> Result<RunKey, ApiError> {
+        let (run_id, own_dag_id, location) = match entity {
+            Entity::Name(name) => (name.clone(), None, "BulkDAGRunBody object, not as string"),
+            Entity::Body(body) => {
+                (text_of(body, "dag_run_id")?.unwrap_or_default(), text_of(body, "dag_id")?, "request body")
+            }
+        };
+        let dag_id = own_dag_id.unwrap_or_else(|| self.path_dag_id.clone());
+        if dag_id == "~" || run_id == "~" {
+            let detail =
+                format!("When using wildcard in path, dag_id must be specified in {location} for dag_run_id: {run_id}");
+            return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
+        }
+        Ok(RunKey { dag_id, run_id })
+    }
+
+    fn check(&self, body: &Map<String, Value>) -> Result<(), ApiError> {
+        if text_of(body, "dag_run_id")?.is_none() {
+            let location = ["body", "actions", "entities", "dag_run_id"];
+            return Err(ApiError::unprocessable(&location, "missing", "Field required"));
+        }
+        parse_patch(body.clone())?.check()
+    }
+
+    async fn existing(&self, transaction: &Transaction<'_>, key: &RunKey) -> Result<Vec<RunKey>, ApiError> {
+        match runs::get(transaction, key, ReadFor::Reading).await {
+            Ok(run) => Ok(vec![run.key]),
+            Err(StoreError::NotFound { .. }) => Ok(Vec::new()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn not_found(&self, keys: &[RunKey]) -> ApiError {
+        let ids: Vec<String> = keys.iter().map(|key| format!("('{}', '{}')", key.dag_id, key.run_id)).collect();
+        let detail = format!("The DagRuns with these identifiers: [{}] were not found", ids.join(", "));
+        ApiError::new(StatusCode::NOT_FOUND, detail)
+    }
+
+    async fn change(
+        &self,
+        transaction: &Transaction<'_>,
+        key: &RunKey,
+        body: Map<String, Value>,
+        mask: &[String],
+    ) -> Result<(), ApiError> {
+        parse_patch(body)?.apply(transaction, key, mask).await
+    }
+
+    async fn remove(&self, transaction: &Transaction<'_>, key: &RunKey) -> Result<(), ApiError> {
+        runs::delete(transaction, key).await.map_err(|error| run_not_found(error, key))
+    }
+
+    fn format_key(key: &RunKey) -> String {
+        format!("{}.{}", key.dag_id, key.run_id)
+    }
+}
+
+pub async fn dag_runs(
+    State(state): State<Arc<AppState>>,
+    Segments(path_dag_id): Segments<String>,
+    Body(body): Body<Bulk<BulkDAGRunBody>>,
+) -> Result<Json<BulkResponse>, ApiError> {
+    bulk_keyed::run(&state, &DagRuns { path_dag_id }, body).await
+}

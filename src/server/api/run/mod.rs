@@ -1,0 +1,8 @@
+//! DAG runs and backfills.
+
+pub mod backfills;
+pub mod clear_runs;
+pub mod dag_run_lists;
+pub mod dag_run_wait;
+pub mod dag_runs;
+pub mod dag_runs_bulk;

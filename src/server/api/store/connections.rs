@@ -1,0 +1,364 @@
+//! `/api/v2/connections`, with Airflow's names and shapes. Passwords can be written but are never returned.
+
+use crate::api::redact;
+use crate::api::views::Stamp;
+use crate::http::api_error::ApiError;
+use crate::http::body::Body;
+use crate::http::bulk::{self, Bulk, BulkResponse, Entities};
+use crate::http::changes::Changes;
+use crate::http::listing::{Fields, NO_FIELDS, collection};
+use crate::http::openapi::answers::{Accepted, Created, NoContent};
+use crate::http::query::{Parameter, Query, QueryParams};
+use crate::http::request::Id;
+use crate::process::state::AppState;
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::handler::Handler;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use deadpool_postgres::Transaction;
+use leoflow_base::auth::cipher::Cipher;
+use leoflow_base::auth::masking;
+use leoflow_engine::store::ReadFor;
+use leoflow_engine::store::list::listing::Column;
+use leoflow_engine::store::secret::connections::{self, Connection};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+type Shared = State<Arc<AppState>>;
+
+/// Sortable fields. Airflow's `id` is the order of creation.
+const FIELDS: Fields = Fields {
+    order: &[
+        ("connection_id", Column::text("connection_id")),
+        ("conn_id", Column::text("connection_id")),
+        ("conn_type", Column::text("conn_type")),
+        ("description", Column::text("description")),
+        ("host", Column::text("host")),
+        ("port", Column::whole("port")),
+        ("id", Column::time("created_at")),
+    ],
+    patterns: &[("connection_id", "connection_id")],
+    ..NO_FIELDS
+};
+
+pub struct ConnectionsQuery;
+
+impl Query for ConnectionsQuery {
+    const LIST: Option<&'static Fields> = Some(&FIELDS);
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct ConnectionResponse {
+    connection_id: String,
+    conn_type: String,
+    description: Option<String>,
+    host: Option<String>,
+    login: Option<String>,
+    schema: Option<String>,
+    port: Option<i32>,
+    password: Option<&'static str>,
+    extra: Option<String>,
+    team_name: Option<String>,
+}
+
+collection! { ConnectionCollectionResponse { connections: ConnectionResponse } }
+
+fn response(connection: Connection) -> ConnectionResponse {
+    ConnectionResponse {
+        connection_id: connection.connection_id,
+        conn_type: connection.conn_type,
+        description: connection.description,
+        host: connection.host,
+        login: connection.login,
+        schema: connection.schema,
+        port: connection.port,
+        password: connection.password.map(|_| masking::HIDDEN),
+        extra: connection.extra.map(|extra| redact::text("extra", &extra)),
+        team_name: None,
+    }
+}
+
+pub async fn list(
+    State(state): Shared,
+    params: QueryParams<ConnectionsQuery>,
+) -> Result<Json<ConnectionCollectionResponse>, ApiError> {
+    let listing = params.listing(&FIELDS)?;
+    let client = state.database.get().await?;
+    let page = connections::list(&*client, &state.cipher, listing).await?;
+    Ok(Json(page.map(response).into()))
+}
+
+pub async fn get(State(state): Shared, Id(id): Id, headers: HeaderMap) -> Result<Json<ConnectionResponse>, ApiError> {
+    if id == ENQUEUE_WORD {
+        return Err(unknown_test(&headers));
+    }
+    let client = state.database.get().await?;
+    Ok(Json(response(connections::get(&*client, &state.cipher, &id, ReadFor::Reading).await?)))
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ConnectionBody {
+    #[schemars(length(max = 200), regex(pattern = r"^[\w.-]+$"))]
+    connection_id: String,
+    conn_type: String,
+    #[serde(default)]
+    description: Option<String>,
+    #[serde(default)]
+    host: Option<String>,
+    #[serde(default)]
+    login: Option<String>,
+    #[serde(default)]
+    schema: Option<String>,
+    #[serde(default)]
+    port: Option<i32>,
+    #[serde(default)]
+    password: Option<String>,
+    #[serde(default)]
+    extra: Option<String>,
+    /// Airflow's teams; ignored, since Lite has one user.
+    #[serde(default, rename = "team_name")]
+    #[schemars(length(max = 50))]
+    _team_name: Option<String>,
+}
+
+impl ConnectionBody {
+    fn into_connection(self) -> Connection {
+        Connection {
+            connection_id: self.connection_id,
+            conn_type: self.conn_type,
+            description: self.description,
+            host: self.host,
+            login: self.login,
+            schema: self.schema,
+            port: self.port,
+            password: self.password,
+            extra: self.extra,
+        }
+    }
+}
+
+pub async fn create(
+    State(state): Shared,
+    Body(body): Body<ConnectionBody>,
+) -> Result<Created<ConnectionResponse>, ApiError> {
+    let connection = body.into_connection();
+    let client = state.database.get().await?;
+    connections::create(&*client, &state.cipher, &connection).await?;
+    Ok(Created(response(connection)))
+}
+
+/// Changes the fields present in the body (limited to `update_mask` when given).
+pub async fn patch(
+    State(state): Shared,
+    Id(id): Id,
+    changes: Changes<ConnectionBody>,
+) -> Result<Json<ConnectionResponse>, ApiError> {
+    if changes.values.connection_id != id {
+        let detail = "The connection_id in the request body does not match the URL parameter";
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
+    }
+    let mut client = state.database.get().await?;
+    let transaction = client.transaction().await?;
+    let merged = change(&transaction, &state.cipher, &id, &changes).await?;
+    transaction.commit().await?;
+    Ok(Json(response(merged)))
+}
+
+/// Applies the changes; other fields keep their values.
+async fn change(
+    transaction: &Transaction<'_>,
+    cipher: &Cipher,
+    id: &str,
+    changes: &Changes<ConnectionBody>,
+) -> Result<Connection, ApiError> {
+    let old = connections::get(transaction, cipher, id, ReadFor::Update).await?;
+    let merged = merge(old, changes);
+    connections::set(transaction, cipher, &merged).await?;
+    Ok(merged)
+}
+
+/// Returns the connection with the changed fields. A secret that is sent back in its masked form keeps its stored
+/// value.
+fn merge(old: Connection, changes: &Changes<ConnectionBody>) -> Connection {
+    let new = &changes.values;
+    let restore_secret = |new: &Option<String>, old: &Option<String>| {
+        new.as_ref().map(|new| old.as_ref().map_or_else(|| new.clone(), |old| redact::restore(new, old)))
+    };
+    let (password, extra) = (restore_secret(&new.password, &old.password), restore_secret(&new.extra, &old.extra));
+    Connection {
+        connection_id: old.connection_id,
+        conn_type: changes.pick("conn_type", new.conn_type.clone(), old.conn_type),
+        description: changes.pick("description", new.description.clone(), old.description),
+        host: changes.pick("host", new.host.clone(), old.host),
+        login: changes.pick("login", new.login.clone(), old.login),
+        schema: changes.pick("schema", new.schema.clone(), old.schema),
+        port: changes.pick("port", new.port, old.port),
+        password: changes.pick("password", password, old.password),
+        extra: changes.pick("extra", extra, old.extra),
+    }
+}
+
+pub async fn delete(State(state): Shared, Id(id): Id) -> Result<NoContent, ApiError> {
+    let client = state.database.get().await?;
+    connections::delete(&*client, &id).await?;
+    Ok(NoContent)
+}
+
+/// Handles `POST /connections/WORD`: connections accept no POST by id, and these words are operations.
+pub async fn post_by_word(Id(word): Id, request: Request) -> Response {
+    match word.as_str() {
+        "test" => call_handler(test, request).await,
+        ENQUEUE_WORD => call_handler(enqueue_test, request).await,
+        "defaults" => create_defaults().await.into_response(),
+        _ => ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed").into_response(),
+    }
+}
+
+async fn call_handler<A>(handler: impl Handler<A, ()>, request: Request) -> Response {
+    handler.call(request, ()).await
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct ConnectionTestResponse {
+    status: bool,
+    message: String,
+}
+
+/// Refused by default, as in Airflow: a connection test makes this machine connect to any host the caller names.
+pub async fn test(_: Body<ConnectionBody>) -> Result<Json<ConnectionTestResponse>, ApiError> {
+    Err(test_is_disabled())
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "used for validation only")]
+pub struct ConnectionTestRequestBody {
+    #[schemars(length(max = 200), regex(pattern = r"^[\w.-]+$"))]
+    connection_id: String,
+    conn_type: String,
+    #[serde(default)]
+    description: Option<String>,
+    #[serde(default)]
+    host: Option<String>,
+    #[serde(default)]
+    login: Option<String>,
+    #[serde(default)]
+    schema: Option<String>,
+    #[serde(default)]
+    port: Option<i32>,
+    #[serde(default)]
+    password: Option<String>,
+    #[serde(default)]
+    extra: Option<String>,
+    #[serde(default)]
+    #[schemars(length(max = 50))]
+    team_name: Option<String>,
+    #[serde(default)]
+    commit_on_success: bool,
+    #[serde(default)]
+    executor: Option<String>,
+    #[serde(default)]
+    queue: Option<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct ConnectionTestQueuedResponse {
+    token: String,
+    connection_id: String,
+    state: String,
+}
+
+/// Queues a test of a connection whose result is polled later.
+pub async fn enqueue_test(
+    _: Body<ConnectionTestRequestBody>,
+) -> Result<Accepted<ConnectionTestQueuedResponse>, ApiError> {
+    Err(test_is_disabled())
+}
+
+pub struct ConnectionTestQuery;
+
+const TEST_TOKEN_HEADER: &str = "Airflow-Connection-Test-Token";
+
+impl Query for ConnectionTestQuery {
+    const OTHERS: &'static [Parameter] = &[Parameter::header(TEST_TOKEN_HEADER).required()];
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct AsyncConnectionTestResponse {
+    token: String,
+    connection_id: String,
+    state: String,
+    result_message: Option<String>,
+    created_at: Stamp,
+}
+
+/// Returns the result of a queued test.
+pub async fn get_test(
+    _: QueryParams<ConnectionTestQuery>,
+    headers: HeaderMap,
+) -> Result<Json<AsyncConnectionTestResponse>, ApiError> {
+    Err(unknown_test(&headers))
+}
+
+/// The refusal of a request for the result of a queued test: none is ever queued, so each token is unknown.
+fn unknown_test(headers: &HeaderMap) -> ApiError {
+    let Some(token) = headers.get(TEST_TOKEN_HEADER) else {
+        return ApiError::unprocessable(&["header", TEST_TOKEN_HEADER], "missing", "Field required");
+    };
+    let detail = format!("No connection test found for token: `{}`", String::from_utf8_lossy(token.as_bytes()));
+    ApiError::new(StatusCode::NOT_FOUND, detail)
+}
+
+/// Airflow's default connections name services that do not exist here, so none are created.
+pub async fn create_defaults() -> NoContent {
+    NoContent
+}
+
+/// Airflow's path segment for queued tests; a connection of that name cannot be read.
+const ENQUEUE_WORD: &str = "enqueue-test";
+
+fn test_is_disabled() -> ApiError {
+    let detail = "Testing connections is disabled in Airflow configuration. Contact your deployment admin to enable it. \
+                  `leoflow connections test` tests an existing connection.";
+    ApiError::new(StatusCode::FORBIDDEN, detail)
+}
+
+struct Connections<'a>(&'a Cipher);
+
+impl Entities for Connections<'_> {
+    const PLURAL: &'static str = "connections";
+    const NAME_FIELDS: &'static [&'static str] = &["connection_id"];
+    const OVERWRITE_RESETS: bool = false;
+
+    async fn existing(&self, transaction: &Transaction<'_>, names: &[String]) -> Result<Vec<String>, ApiError> {
+        Ok(connections::existing(transaction, names).await?)
+    }
+
+    fn check(body: bulk::Body) -> Result<(), ApiError> {
+        Changes::<ConnectionBody>::new(body, &[]).map(drop)
+    }
+
+    async fn set(&self, transaction: &Transaction<'_>, body: bulk::Body) -> Result<(), ApiError> {
+        let new: ConnectionBody = Changes::new(body, &[])?.values;
+        Ok(connections::set(transaction, self.0, &new.into_connection()).await?)
+    }
+
+    async fn change(&self, transaction: &Transaction<'_>, body: bulk::Body, mask: &[String]) -> Result<(), ApiError> {
+        let changes = Changes::<ConnectionBody>::new(body, mask)?;
+        change(transaction, self.0, &changes.values.connection_id, &changes).await.map(drop)
+    }
+
+    async fn remove(&self, transaction: &Transaction<'_>, name: &str) -> Result<(), ApiError> {
+        Ok(connections::delete(transaction, name).await?)
+    }
+}
+
+pub async fn bulk(
+    State(state): Shared,
+    Body(body): Body<Bulk<ConnectionBody>>,
+) -> Result<Json<BulkResponse>, ApiError> {
+    bulk::run(&state, &Connections(&state.cipher), body).await
+}

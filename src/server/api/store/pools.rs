@@ -1,0 +1,240 @@
+//! `/api/v2/pools`, with Airflow's names and shapes.
+
+use crate::http::api_error::ApiError;
+use crate::http::body::Body;
+use crate::http::bulk::{self, Bulk, BulkResponse, Entities};
+use crate::http::changes::Changes;
+use crate::http::listing::{Fields, NO_FIELDS, collection};
+use crate::http::openapi::answers::{Created, NoContent};
+use crate::http::query::{Query, QueryParams, UpdateMaskQuery};
+use crate::http::request::Id;
+use crate::process::state::AppState;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use deadpool_postgres::Transaction;
+use leoflow_engine::store::StoreError;
+use leoflow_engine::store::list::listing::{Column, Listing};
+use leoflow_engine::store::pools::{self, Pool, PoolSettings};
+use leoflow_postgres::GenericClient;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+type Shared = State<Arc<AppState>>;
+
+const NAME: Column = Column::text("p.name");
+const FIELDS: Fields = Fields {
+    order: &[("id", NAME), ("pool", NAME), ("name", NAME)],
+    patterns: &[("pool_name", "p.name")],
+    ..NO_FIELDS
+};
+
+pub struct PoolsQuery;
+
+impl Query for PoolsQuery {
+    const LIST: Option<&'static Fields> = Some(&FIELDS);
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct PoolResponse {
+    name: String,
+    #[schemars(range(min = -1))]
+    slots: i32,
+    description: Option<String>,
+    include_deferred: bool,
+    occupied_slots: i64,
+    running_slots: i64,
+    queued_slots: i64,
+    scheduled_slots: i64,
+    open_slots: i64,
+    deferred_slots: i64,
+    team_name: Option<String>,
+}
+
+collection! { PoolCollectionResponse { pools: PoolResponse } }
+
+fn view(pool: Pool) -> PoolResponse {
+    PoolResponse {
+        occupied_slots: pool.occupied(),
+        open_slots: pool.open(),
+        name: pool.name,
+        slots: pool.slots,
+        description: pool.description,
+        include_deferred: pool.include_deferred,
+        running_slots: pool.running,
+        queued_slots: pool.queued,
+        scheduled_slots: pool.scheduled,
+        deferred_slots: pool.deferred,
+        team_name: None,
+    }
+}
+
+fn convert_error(error: StoreError, name: &str) -> ApiError {
+    match error {
+        StoreError::NotFound { .. } => {
+            ApiError::new(StatusCode::NOT_FOUND, format!("The Pool with name: `{name}` was not found"))
+        }
+        StoreError::Invalid(text) => ApiError::new(StatusCode::BAD_REQUEST, text),
+        other => other.into(),
+    }
+}
+
+pub async fn list(
+    State(state): Shared,
+    params: QueryParams<PoolsQuery>,
+) -> Result<Json<PoolCollectionResponse>, ApiError> {
+    let listing = params.listing(&FIELDS)?;
+    let client = state.database.get().await?;
+    let page = pools::list(&*client, listing).await?;
+    Ok(Json(page.map(view).into()))
+}
+
+pub async fn get(State(state): Shared, Id(name): Id) -> Result<Json<PoolResponse>, ApiError> {
+    let client = state.database.get().await?;
+    Ok(Json(view(pools::get(&*client, &name).await.map_err(|error| convert_error(error, &name))?)))
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PoolBody {
+    #[schemars(length(max = 256))]
+    name: String,
+    #[schemars(range(min = -1))]
+    slots: i32,
+    #[serde(default)]
+    description: Option<String>,
+    #[serde(default)]
+    include_deferred: bool,
+    #[serde(default, rename = "team_name")]
+    #[schemars(length(max = 50))]
+    _team_name: Option<String>,
+}
+
+impl PoolBody {
+    fn settings(&self) -> PoolSettings<'_> {
+        PoolSettings {
+            name: &self.name,
+            slots: self.slots,
+            description: self.description.as_deref(),
+            include_deferred: self.include_deferred,
+        }
+    }
+}
+
+fn check_slots(slots: i32) -> Result<(), ApiError> {
+    if slots >= -1 {
+        return Ok(());
+    }
+    Err(ApiError::unprocessable(
+        &["body", "slots"],
+        "greater_than_equal",
+        "Input should be greater than or equal to -1",
+    ))
+}
+
+pub async fn create(State(state): Shared, Body(body): Body<PoolBody>) -> Result<Created<PoolResponse>, ApiError> {
+    check_slots(body.slots)?;
+    let client = state.database.get().await?;
+    pools::create(&*client, &body.settings()).await?;
+    Ok(Created(view(pools::get(&*client, &body.name).await?)))
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PoolPatchBody {
+    #[serde(default, alias = "name")]
+    pool: Option<String>,
+    #[serde(default)]
+    #[schemars(range(min = -1))]
+    slots: Option<i32>,
+    #[serde(default)]
+    description: Option<String>,
+    #[serde(default)]
+    include_deferred: Option<bool>,
+    #[serde(default, rename = "team_name")]
+    #[schemars(length(max = 50))]
+    _team_name: Option<String>,
+}
+
+pub async fn patch(
+    State(state): Shared,
+    Id(name): Id,
+    params: QueryParams<UpdateMaskQuery>,
+    Body(body): Body<PoolPatchBody>,
+) -> Result<Json<PoolResponse>, ApiError> {
+    if body.pool.as_ref().is_some_and(|other| *other != name) {
+        let detail = "Invalid body, pool name from request body doesn't match uri parameter";
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
+    }
+    let client = state.database.get().await?;
+    Ok(Json(view(change(&*client, &name, body, &params.texts("update_mask")).await?)))
+}
+
+/// Applies the change; fields outside the body or the mask keep their values.
+async fn change(
+    client: &impl GenericClient,
+    name: &str,
+    body: PoolPatchBody,
+    mask: &[String],
+) -> Result<Pool, ApiError> {
+    let is_in_mask = |field: &str| mask.is_empty() || mask.iter().any(|name| name == field);
+    let old = pools::get(client, name).await.map_err(|error| convert_error(error, name))?;
+    let slots = body.slots.filter(|_| is_in_mask("slots")).unwrap_or(old.slots);
+    check_slots(slots)?;
+    let description = body.description.filter(|_| is_in_mask("description")).or(old.description);
+    let include_deferred =
+        body.include_deferred.filter(|_| is_in_mask("include_deferred")).unwrap_or(old.include_deferred);
+    let settings = PoolSettings { name, slots, description: description.as_deref(), include_deferred };
+    pools::set(client, &settings).await?;
+    Ok(pools::get(client, name).await?)
+}
+
+pub async fn delete(State(state): Shared, Id(name): Id) -> Result<NoContent, ApiError> {
+    let client = state.database.get().await?;
+    pools::delete(&*client, &name).await.map_err(|error| convert_error(error, &name))?;
+    Ok(NoContent)
+}
+
+struct Pools;
+
+impl Entities for Pools {
+    const PLURAL: &'static str = "pools";
+    const NAME_FIELDS: &'static [&'static str] = &["name", "pool"];
+    const OVERWRITE_RESETS: bool = false;
+
+    async fn existing(&self, transaction: &Transaction<'_>, names: &[String]) -> Result<Vec<String>, ApiError> {
+        let mut listing = Listing::default();
+        listing.conditions.any(NAME, names.to_vec());
+        let page = pools::list(transaction, listing).await?;
+        Ok(page.rows.into_iter().map(|pool| pool.name).collect())
+    }
+
+    fn check(body: bulk::Body) -> Result<(), ApiError> {
+        let slots = body.get("slots").cloned();
+        match slots {
+            Some(_) if body.contains_key("name") => check_slots(Changes::<PoolBody>::new(body, &[])?.values.slots),
+            _ => check_slots(Changes::<PoolPatchBody>::new(body, &[])?.values.slots.unwrap_or(0)),
+        }
+    }
+
+    async fn set(&self, transaction: &Transaction<'_>, body: bulk::Body) -> Result<(), ApiError> {
+        let new: PoolBody = Changes::new(body, &[])?.values;
+        check_slots(new.slots)?;
+        Ok(pools::set(transaction, &new.settings()).await?)
+    }
+
+    async fn change(&self, transaction: &Transaction<'_>, body: bulk::Body, mask: &[String]) -> Result<(), ApiError> {
+        let new: PoolPatchBody = Changes::new(body, &[])?.values;
+        let name = new.pool.clone().unwrap_or_default();
+        change(transaction, &name, new, mask).await.map(drop)
+    }
+
+    async fn remove(&self, transaction: &Transaction<'_>, name: &str) -> Result<(), ApiError> {
+        pools::delete(transaction, name).await.map_err(|error| convert_error(error, name))
+    }
+}
+
+pub async fn bulk(State(state): Shared, Body(body): Body<Bulk<PoolBody>>) -> Result<Json<BulkResponse>, ApiError> {
+    bulk::run(&state, &Pools, body).await
+}

@@ -1,0 +1,360 @@
+//! State stores of tasks and assets, with Airflow's names and shapes.
+
+use crate::api::views::Stamp;
+use crate::http::api_error::ApiError;
+use crate::http::body::Body;
+use crate::http::listing::{Fields, NO_FIELDS, collection};
+use crate::http::openapi::answers::NoContent;
+use crate::http::query::{Kind, Parameter, Query, QueryParams};
+use crate::http::request::{Params, Segments};
+use crate::process::state::AppState;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use jiff::{SignedDuration, Timestamp};
+use leoflow_engine::model::keys::{RunKey, TryKey};
+use leoflow_engine::store::asset::asset_lists;
+use leoflow_engine::store::instance::instances;
+use leoflow_engine::store::instance::states::{self, StateEntry};
+use leoflow_engine::store::list::listing::Listing;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::sync::Arc;
+
+type Shared = State<Arc<AppState>>;
+type Instance = Segments<(String, String, String)>;
+type InstanceAndKey = Segments<(String, String, String, String)>;
+
+/// Airflow's `[state_store] default_retention_days`.
+const DEFAULT_RETENTION: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// Airflow's `[state_store] max_value_storage_bytes`.
+const MAX_VALUE_BYTES: usize = 65_535;
+/// Stored instead of the writing task's ids when a value is written through this API.
+const API_WRITER: &str = "";
+
+fn key_not_found(store_kind: &str, key: &str) -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, format!("{store_kind} state store key '{key}' not found"))
+}
+
+/// A time, `"default"`, or null for never.
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+#[expect(dead_code, reason = "other values are rejected with Airflow's message")]
+enum Expiry {
+    At(Timestamp),
+    DefaultExpiry(DefaultExpiry),
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+enum DefaultExpiry {
+    Default,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TaskStateStoreBody {
+    value: Value,
+    #[serde(default = "default_expiry")]
+    #[schemars(with = "Option<Expiry>")]
+    expires_at: Value,
+}
+
+fn default_expiry() -> Value {
+    "default".into()
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TaskStateStorePatchBody {
+    value: Value,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AssetStateStoreBody {
+    value: Value,
+}
+
+/// Serializes the value. Airflow rejects null.
+fn to_stored_value(value: &Value) -> Result<String, ApiError> {
+    if value.is_null() {
+        return Err(ApiError::unprocessable(&["body", "value"], "value_error", "Value error, value cannot be null"));
+    }
+    let text = value.to_string();
+    if text.len() > MAX_VALUE_BYTES {
+        let message = format!("Value error, value exceeds max_value_storage_bytes ({MAX_VALUE_BYTES})");
+        return Err(ApiError::unprocessable(&["body", "value"], "value_error", message));
+    }
+    Ok(text)
+}
+
+/// Parses when a value expires; `None` for never.
+fn expiry(value: &Value) -> Result<Option<Timestamp>, ApiError> {
+    match value {
+        Value::Null => Ok(None),
+        Value::String(word) if word == "default" => Ok(Some(Timestamp::now() + DEFAULT_RETENTION)),
+        other => other.as_str().and_then(|text| text.parse().ok()).map(Some).ok_or_else(|| {
+            let message = "Input should be a date with a time zone, null or 'default'";
+            ApiError::unprocessable(&["body", "expires_at"], "timezone_aware", message)
+        }),
+    }
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct TaskStateStoreResponse {
+    key: String,
+    value: Value,
+    updated_at: Stamp,
+    expires_at: Option<Stamp>,
+}
+
+collection! { TaskStateStoreCollectionResponse { task_state_store: TaskStateStoreResponse } }
+
+fn task_response(entry: StateEntry) -> TaskStateStoreResponse {
+    TaskStateStoreResponse {
+        key: entry.key,
+        value: entry.value,
+        updated_at: Stamp(entry.updated_at),
+        expires_at: entry.expires_at.map(Stamp),
+    }
+}
+
+/// Kinds of writers to an asset's store.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum AssetStateStoreWriterKind {
+    Task,
+    #[expect(dead_code, reason = "watchers have no store yet")]
+    Watcher,
+    Api,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct AssetStateStoreLastUpdatedBy {
+    kind: AssetStateStoreWriterKind,
+    dag_id: Option<String>,
+    run_id: Option<String>,
+    task_id: Option<String>,
+    map_index: Option<i32>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct AssetStateStoreResponse {
+    key: String,
+    value: Value,
+    updated_at: Stamp,
+    last_updated_by: Option<AssetStateStoreLastUpdatedBy>,
+}
+
+collection! { AssetStateStoreCollectionResponse { asset_state_store: AssetStateStoreResponse } }
+
+fn asset_response(entry: StateEntry) -> AssetStateStoreResponse {
+    let writer_response = |writer: TryKey| {
+        let is_api = writer.run.dag_id == API_WRITER;
+        let unless_api = |id: String| (!is_api).then_some(id);
+        AssetStateStoreLastUpdatedBy {
+            kind: if is_api { AssetStateStoreWriterKind::Api } else { AssetStateStoreWriterKind::Task },
+            dag_id: unless_api(writer.run.dag_id),
+            run_id: unless_api(writer.run.run_id),
+            task_id: unless_api(writer.task_id),
+            map_index: (!is_api).then_some(writer.map_index),
+        }
+    };
+    AssetStateStoreResponse {
+        key: entry.key,
+        value: entry.value,
+        updated_at: Stamp(entry.updated_at),
+        last_updated_by: entry.by.map(writer_response),
+    }
+}
+
+const MAP_INDEX: Parameter = Parameter::new("map_index", Kind::MapIndex).or("-1");
+
+pub struct InstanceQuery;
+
+impl Query for InstanceQuery {
+    const OTHERS: &'static [Parameter] = &[MAP_INDEX];
+}
+
+pub struct TaskStoreQuery;
+
+impl Query for TaskStoreQuery {
+    const LIST: Option<&'static Fields> = Some(&NO_FIELDS);
+    const OTHERS: &'static [Parameter] = &[MAP_INDEX];
+}
+
+pub struct ClearQuery;
+
+impl Query for ClearQuery {
+    const OTHERS: &'static [Parameter] = &[MAP_INDEX, Parameter::new("all_map_indices", Kind::Flag).or("false")];
+}
+
+pub struct AssetStoreQuery;
+
+impl Query for AssetStoreQuery {
+    const LIST: Option<&'static Fields> = Some(&NO_FIELDS);
+}
+
+/// Returns the key of the instance that the path and `map_index` name.
+fn try_key_of(ids: (String, String, String), params: &Params) -> Result<TryKey, ApiError> {
+    let (dag_id, run_id, task_id) = ids;
+    let map_index = params.map_index()?.unwrap_or(instances::NOT_MAPPED);
+    Ok(TryKey { run: RunKey { dag_id, run_id }, task_id, map_index, try_number: 0 })
+}
+
+/// 404 unless the instance exists, or any instance of the task with `is_every_index`.
+async fn require_instance(state: &AppState, try_key: &TryKey, is_every_index: bool) -> Result<(), ApiError> {
+    let client = state.database.get().await?;
+    if !states::has_instance(&*client, try_key, is_every_index).await? {
+        let TryKey { run: RunKey { dag_id, run_id }, task_id, map_index, .. } = try_key;
+        let index_text =
+            if is_every_index { "all_map_indices=True".to_owned() } else { format!("map_index={map_index}") };
+        let detail = format!(
+            "Task instance not found for dag_id='{dag_id}', run_id='{run_id}', task_id='{task_id}', {index_text}"
+        );
+        return Err(ApiError::new(StatusCode::NOT_FOUND, detail));
+    }
+    Ok(())
+}
+
+pub async fn task_list(
+    State(state): Shared,
+    Segments(ids): Instance,
+    params: QueryParams<TaskStoreQuery>,
+) -> Result<Json<TaskStateStoreCollectionResponse>, ApiError> {
+    let (try_key, listing) = (try_key_of(ids, &params)?, params.listing(&NO_FIELDS)?);
+    let page = states::list_of_task(&*state.database.get().await?, &try_key, listing).await?;
+    Ok(Json(page.map(task_response).into()))
+}
+
+async fn task_entry(state: &AppState, try_key: &TryKey, key: &str) -> Result<StateEntry, ApiError> {
+    let mut listing = Listing::default();
+    listing.conditions.with("s.key = {}", key.to_owned());
+    let page = states::list_of_task(&*state.database.get().await?, try_key, listing).await?;
+    page.rows.into_iter().next().ok_or_else(|| key_not_found("Task", key))
+}
+
+pub async fn task_get(
+    State(state): Shared,
+    Segments((dag_id, run_id, task_id, key)): InstanceAndKey,
+    params: QueryParams<InstanceQuery>,
+) -> Result<Json<TaskStateStoreResponse>, ApiError> {
+    let try_key = try_key_of((dag_id, run_id, task_id), &params)?;
+    Ok(Json(task_response(task_entry(&state, &try_key, &key).await?)))
+}
+
+pub async fn task_set(
+    State(state): Shared,
+    Segments((dag_id, run_id, task_id, key)): InstanceAndKey,
+    params: QueryParams<InstanceQuery>,
+    Body(body): Body<TaskStateStoreBody>,
+) -> Result<NoContent, ApiError> {
+    let try_key = try_key_of((dag_id, run_id, task_id), &params)?;
+    let TaskStateStoreBody { value, expires_at } = body;
+    let (value, expires_at) = (to_stored_value(&value)?, expiry(&expires_at)?);
+    require_instance(&state, &try_key, false).await?;
+    states::set_of_task(&*state.database.get().await?, &try_key, &key, &value, expires_at).await?;
+    Ok(NoContent)
+}
+
+pub async fn task_patch(
+    State(state): Shared,
+    Segments((dag_id, run_id, task_id, key)): InstanceAndKey,
+    params: QueryParams<InstanceQuery>,
+    Body(TaskStateStorePatchBody { value }): Body<TaskStateStorePatchBody>,
+) -> Result<Json<Value>, ApiError> {
+    let try_key = try_key_of((dag_id, run_id, task_id), &params)?;
+    let value = to_stored_value(&value)?;
+    require_instance(&state, &try_key, false).await?;
+    let stored = task_entry(&state, &try_key, &key).await?;
+    states::set_of_task(&*state.database.get().await?, &try_key, &key, &value, stored.expires_at).await?;
+    Ok(Json(Value::Null))
+}
+
+pub async fn task_delete(
+    State(state): Shared,
+    Segments((dag_id, run_id, task_id, key)): InstanceAndKey,
+    params: QueryParams<InstanceQuery>,
+) -> Result<NoContent, ApiError> {
+    let try_key = try_key_of((dag_id, run_id, task_id), &params)?;
+    require_instance(&state, &try_key, false).await?;
+    states::delete_of_task(&*state.database.get().await?, &try_key, Some(&key)).await?;
+    Ok(NoContent)
+}
+
+pub async fn task_clear(
+    State(state): Shared,
+    Segments(ids): Instance,
+    params: QueryParams<ClearQuery>,
+) -> Result<NoContent, ApiError> {
+    let try_key = try_key_of(ids, &params)?;
+    let is_every_index = params.flag("all_map_indices")?.unwrap_or(false);
+    require_instance(&state, &try_key, is_every_index).await?;
+    let client = state.database.get().await?;
+    if is_every_index {
+        states::delete_of_all_indexes(&*client, &try_key).await?;
+    } else {
+        states::delete_of_task(&*client, &try_key, None).await?;
+    }
+    Ok(NoContent)
+}
+
+/// 404 unless the asset exists.
+async fn require_asset(state: &AppState, id: i64) -> Result<(), ApiError> {
+    let asset = asset_lists::get(&*state.database.get().await?, id).await?;
+    asset.map(drop).ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, format!("Asset with id {id} not found")))
+}
+
+pub async fn asset_list(
+    State(state): Shared,
+    Segments(id): Segments<i64>,
+    params: QueryParams<AssetStoreQuery>,
+) -> Result<Json<AssetStateStoreCollectionResponse>, ApiError> {
+    let listing = params.listing(&NO_FIELDS)?;
+    require_asset(&state, id).await?;
+    let page = states::list_of_asset(&*state.database.get().await?, id, listing).await?;
+    Ok(Json(page.map(asset_response).into()))
+}
+
+pub async fn asset_get(
+    State(state): Shared,
+    Segments((id, key)): Segments<(i64, String)>,
+) -> Result<Json<AssetStateStoreResponse>, ApiError> {
+    require_asset(&state, id).await?;
+    let mut listing = Listing::default();
+    listing.conditions.with("s.key = {}", key.clone());
+    let page = states::list_of_asset(&*state.database.get().await?, id, listing).await?;
+    Ok(Json(asset_response(page.rows.into_iter().next().ok_or_else(|| key_not_found("Asset", &key))?)))
+}
+
+pub async fn asset_set(
+    State(state): Shared,
+    Segments((id, key)): Segments<(i64, String)>,
+    Body(AssetStateStoreBody { value }): Body<AssetStateStoreBody>,
+) -> Result<NoContent, ApiError> {
+    let value = to_stored_value(&value)?;
+    require_asset(&state, id).await?;
+    let run = RunKey { dag_id: API_WRITER.to_owned(), run_id: API_WRITER.to_owned() };
+    let writer = TryKey { run, task_id: API_WRITER.to_owned(), map_index: instances::NOT_MAPPED, try_number: 0 };
+    states::set_of_asset(&*state.database.get().await?, id, &key, &value, &writer).await?;
+    Ok(NoContent)
+}
+
+pub async fn asset_delete(
+    State(state): Shared,
+    Segments((id, key)): Segments<(i64, String)>,
+) -> Result<NoContent, ApiError> {
+    require_asset(&state, id).await?;
+    states::delete_of_asset(&*state.database.get().await?, id, Some(&key)).await?;
+    Ok(NoContent)
+}
+
+pub async fn asset_clear(State(state): Shared, Segments(id): Segments<i64>) -> Result<NoContent, ApiError> {
+    require_asset(&state, id).await?;
+    states::delete_of_asset(&*state.database.get().await?, id, None).await?;
+    Ok(NoContent)
+}

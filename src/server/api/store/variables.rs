@@ -1,0 +1,186 @@
+//! `/api/v2/variables`, with Airflow's names and shapes.
+
+use crate::api::redact;
+use crate::http::api_error::ApiError;
+use crate::http::body::Body;
+use crate::http::bulk::{self, Bulk, BulkResponse, Entities};
+use crate::http::changes::Changes;
+use crate::http::listing::{Fields, NO_FIELDS, collection};
+use crate::http::openapi::answers::{Created, NoContent};
+use crate::http::query::{Query, QueryParams};
+use crate::http::request::Id;
+use crate::process::state::AppState;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use deadpool_postgres::Transaction;
+use leoflow_base::auth::cipher::Cipher;
+use leoflow_engine::store::ReadFor;
+use leoflow_engine::store::list::listing::Column;
+use leoflow_engine::store::secret::variables::{self, Variable};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::sync::Arc;
+
+type Shared = State<Arc<AppState>>;
+
+/// Sortable fields. Airflow's `id` is the order of creation.
+const FIELDS: Fields = Fields {
+    order: &[
+        ("key", Column::text("key")),
+        ("id", Column::time("created_at")),
+        ("description", Column::text("description")),
+        ("is_encrypted", Column::text("key")),
+    ],
+    patterns: &[("variable_key", "key")],
+    ..NO_FIELDS
+};
+
+pub struct VariablesQuery;
+
+impl Query for VariablesQuery {
+    const LIST: Option<&'static Fields> = Some(&FIELDS);
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct VariableResponse {
+    key: String,
+    value: Option<String>,
+    description: Option<String>,
+    is_encrypted: bool,
+    team_name: Option<String>,
+}
+
+collection! { VariableCollectionResponse { variables: VariableResponse } }
+
+fn response(variable: Variable) -> VariableResponse {
+    VariableResponse {
+        value: Some(redact::text(&variable.key, &variable.value)),
+        key: variable.key,
+        description: variable.description,
+        is_encrypted: true,
+        team_name: None,
+    }
+}
+
+pub async fn list(
+    State(state): Shared,
+    params: QueryParams<VariablesQuery>,
+) -> Result<Json<VariableCollectionResponse>, ApiError> {
+    let listing = params.listing(&FIELDS)?;
+    let client = state.database.get().await?;
+    let page = variables::list(&*client, &state.cipher, listing).await?;
+    Ok(Json(page.map(response).into()))
+}
+
+pub async fn get(State(state): Shared, Id(key): Id) -> Result<Json<VariableResponse>, ApiError> {
+    let client = state.database.get().await?;
+    Ok(Json(response(variables::get(&*client, &state.cipher, &key, ReadFor::Reading).await?)))
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VariableBody {
+    #[schemars(length(max = 250))]
+    key: String,
+    value: Value,
+    #[serde(default)]
+    description: Option<String>,
+    /// Airflow's teams; ignored, since Lite has one user.
+    #[serde(default, rename = "team_name")]
+    #[schemars(length(max = 50))]
+    _team_name: Option<String>,
+}
+
+impl VariableBody {
+    fn into_variable(self) -> Variable {
+        Variable { value: variables::as_text(&self.value), key: self.key, description: self.description }
+    }
+}
+
+pub async fn create(
+    State(state): Shared,
+    Body(body): Body<VariableBody>,
+) -> Result<Created<VariableResponse>, ApiError> {
+    let variable = body.into_variable();
+    let client = state.database.get().await?;
+    variables::create(&*client, &state.cipher, &variable).await?;
+    Ok(Created(response(variable)))
+}
+
+/// Changes the fields present in the body (limited to `update_mask` when given).
+pub async fn patch(
+    State(state): Shared,
+    Id(key): Id,
+    changes: Changes<VariableBody>,
+) -> Result<Json<VariableResponse>, ApiError> {
+    if changes.values.key != key {
+        let detail = "Invalid body, key from request body doesn't match uri parameter";
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
+    }
+    let mut client = state.database.get().await?;
+    let transaction = client.transaction().await?;
+    let variable = change(&transaction, &state.cipher, key, &changes).await?;
+    transaction.commit().await?;
+    Ok(Json(response(variable)))
+}
+
+/// Applies the changes; other fields keep their values.
+async fn change(
+    transaction: &Transaction<'_>,
+    cipher: &Cipher,
+    key: String,
+    changes: &Changes<VariableBody>,
+) -> Result<Variable, ApiError> {
+    let new = &changes.values;
+    let old = variables::get(transaction, cipher, &key, ReadFor::Update).await?;
+    let new_value = redact::restore(&variables::as_text(&new.value), &old.value);
+    let variable = Variable {
+        value: changes.pick("value", new_value, old.value),
+        description: changes.pick("description", new.description.clone(), old.description),
+        key,
+    };
+    variables::set(transaction, cipher, &variable).await?;
+    Ok(variable)
+}
+
+pub async fn delete(State(state): Shared, Id(key): Id) -> Result<NoContent, ApiError> {
+    let client = state.database.get().await?;
+    variables::delete(&*client, &key).await?;
+    Ok(NoContent)
+}
+
+struct Variables<'a>(&'a Cipher);
+
+impl Entities for Variables<'_> {
+    const PLURAL: &'static str = "variables";
+    const NAME_FIELDS: &'static [&'static str] = &["key"];
+    const OVERWRITE_RESETS: bool = true;
+
+    async fn existing(&self, transaction: &Transaction<'_>, names: &[String]) -> Result<Vec<String>, ApiError> {
+        Ok(variables::existing(transaction, names).await?)
+    }
+
+    fn check(body: bulk::Body) -> Result<(), ApiError> {
+        Changes::<VariableBody>::new(body, &[]).map(drop)
+    }
+
+    async fn set(&self, transaction: &Transaction<'_>, body: bulk::Body) -> Result<(), ApiError> {
+        let new: VariableBody = Changes::new(body, &[])?.values;
+        Ok(variables::set(transaction, self.0, &new.into_variable()).await?)
+    }
+
+    async fn change(&self, transaction: &Transaction<'_>, body: bulk::Body, mask: &[String]) -> Result<(), ApiError> {
+        let changes = Changes::<VariableBody>::new(body, mask)?;
+        change(transaction, self.0, changes.values.key.clone(), &changes).await.map(drop)
+    }
+
+    async fn remove(&self, transaction: &Transaction<'_>, name: &str) -> Result<(), ApiError> {
+        Ok(variables::delete(transaction, name).await?)
+    }
+}
+
+pub async fn bulk(State(state): Shared, Body(body): Body<Bulk<VariableBody>>) -> Result<Json<BulkResponse>, ApiError> {
+    bulk::run(&state, &Variables(&state.cipher), body).await
+}

@@ -1,0 +1,149 @@
+//! Runs child processes with users' code. A child runs while it has a slot; `slot_policy` decides which ones get one.
+
+use super::slot_policy::{Id, Pace, SlotPolicy, Step};
+use leoflow_base::sys::process::{free_memory, processor};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// Interval for measuring a child's processor time.
+const TICK: Duration = Duration::from_millis(500);
+
+pub struct ChildSlots {
+    policy: RefCell<SlotPolicy>,
+    /// One per child: notified when it may start or has to yield its slot.
+    notifies: RefCell<HashMap<Id, Rc<Notify>>>,
+    /// Times given to the policy count from here.
+    start: Instant,
+}
+
+/// The result of a child, and how it ran.
+pub struct RunResult<T> {
+    pub result: T,
+    /// Slow or quick, as measured.
+    pub pace: Pace,
+}
+
+impl ChildSlots {
+    pub fn new() -> Rc<Self> {
+        let policy = RefCell::new(SlotPolicy::new(processor::count()));
+        Rc::new(Self { policy, notifies: RefCell::default(), start: Instant::now() })
+    }
+
+    /// Calls `new_work` and runs the future once it has a slot. A parse that has to yield its slot is dropped, and
+    /// restarted when it gets one again. The future stores the processor time it has used in the cell.
+    pub async fn run<T, F: Future<Output = T>>(
+        &self,
+        mut pace: Pace,
+        new_work: impl Fn(Rc<Cell<Duration>>) -> F,
+    ) -> RunResult<T> {
+        loop {
+            let registration = Registration::new(self, pace);
+            registration.notify.notified().await;
+            let used = Rc::new(Cell::new(Duration::ZERO));
+            // Dropped before the registration, which frees the slot.
+            let mut work = std::pin::pin!(new_work(used.clone()));
+            while !self.policy.borrow().is_ending(registration.id) {
+                tokio::select! {
+                    result = work.as_mut() => {
+                        return RunResult { result, pace: registration.measure(used.get()) };
+                    }
+                    () = registration.notify.notified() => {}
+                    () = tokio::time::sleep(TICK) => {
+                        registration.measure(used.get());
+                        self.apply_policy();
+                    }
+                }
+            }
+            pace = Pace::Slow;
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// Takes the policy's next steps and notifies the children concerned.
+    fn apply_policy(&self) {
+        loop {
+            let step = self.policy.borrow_mut().next(self.now(), free_memory::bytes);
+            let Some(Step::Begin(id) | Step::End(id)) = step else { return };
+            if let Some(notify) = self.notifies.borrow().get(&id) {
+                notify.notify_one();
+            }
+        }
+    }
+}
+
+/// A child's registration with the policy, until dropped.
+struct Registration<'a> {
+    slots: &'a ChildSlots,
+    id: Id,
+    notify: Rc<Notify>,
+}
+
+impl<'a> Registration<'a> {
+    fn new(slots: &'a ChildSlots, pace: Pace) -> Self {
+        let id = slots.policy.borrow_mut().arrive(pace, slots.now());
+        let notify = Rc::new(Notify::new());
+        slots.notifies.borrow_mut().insert(id, notify.clone());
+        slots.apply_policy();
+        Self { slots, id, notify }
+    }
+
+    /// Records the processor time used; returns the pace so far.
+    fn measure(&self, used: Duration) -> Pace {
+        let (mut policy, now) = (self.slots.policy.borrow_mut(), self.slots.now());
+        policy.measure(self.id, now, used);
+        if policy.is_slow(self.id, now) { Pace::Slow } else { Pace::Quick }
+    }
+}
+
+impl Drop for Registration<'_> {
+    fn drop(&mut self) {
+        self.slots.notifies.borrow_mut().remove(&self.id);
+        self.slots.policy.borrow_mut().leave(self.id);
+        self.slots.apply_policy();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_slow_parse_yields_and_restarts() {
+        let policy = RefCell::new(SlotPolicy::new(2));
+        let slots = ChildSlots { policy, notifies: RefCell::default(), start: Instant::now() };
+        let (start_count, quick_is_done) = (Cell::new(0), tokio::sync::watch::Sender::new(false));
+        let slow = |used: Rc<Cell<Duration>>| {
+            start_count.set(start_count.get() + 1);
+            used.set(Duration::from_secs(60));
+            let mut done = quick_is_done.subscribe();
+            async move { done.wait_for(|done| *done).await.is_ok() }
+        };
+        let quick = async {
+            let result = slots.run(Pace::Quick, |_| async {}).await;
+            quick_is_done.send_replace(true);
+            result
+        };
+        let (first_slow, second_slow, quick) =
+            tokio::join!(slots.run(Pace::Slow, slow), slots.run(Pace::Quick, slow), quick);
+        assert_eq!((first_slow.pace, second_slow.pace, quick.pace), (Pace::Slow, Pace::Slow, Pace::Quick));
+        assert_eq!(start_count.get(), 3, "one of the two was restarted");
+    }
+
+    #[tokio::test]
+    async fn a_dropped_parse_frees_its_slot() {
+        let slots = ChildSlots::new();
+        for _ in 0..20 {
+            let never = slots.run(Pace::Slow, |_| std::future::pending::<()>());
+            let _ = tokio::time::timeout(Duration::from_millis(1), never).await;
+        }
+        slots.run(Pace::Slow, |_| async {}).await;
+        assert!(slots.notifies.borrow().is_empty());
+    }
+}

@@ -1,0 +1,195 @@
+//! Runs a DAG file's own code in child processes: custom timetables compute dates, and callbacks are called.
+
+pub(crate) mod child_slots;
+pub(crate) mod questions;
+pub(crate) mod slot_policy;
+
+use super::process::state::AppState;
+use jiff::Timestamp;
+use leoflow_engine::schedule::timetable::{Info, Interval, Restriction};
+use leoflow_engine::scheduler::due_runs::{TimetableEvaluator, TimetableQuery};
+use leoflow_engine::store::dag::callbacks::{self, Callback};
+use leoflow_engine::store::dag::versions;
+use leoflow_engine::store::events::Event;
+use leoflow_engine::store::run::new_run::isoformat;
+use leoflow_python::VersionCode;
+use questions::Questions;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::{Id, JoinSet};
+use tracing::warn;
+
+/// Runs code of DAG files, as stored with a DAG version.
+#[derive(Clone)]
+pub struct DagCode {
+    state: Arc<AppState>,
+    questions: Questions,
+}
+
+/// DAGs whose callbacks run concurrently; a hanging callback does not block those of other DAGs.
+const MAX_CALLBACKS: usize = 4;
+
+/// Poll interval for callbacks; catches missed notifications.
+const POLL_INTERVAL: Duration = Duration::from_secs(60);
+
+/// A custom timetable's answer: its next runs.
+#[derive(Deserialize)]
+struct Infos {
+    infos: Vec<InfoAnswer>,
+}
+
+#[derive(Deserialize)]
+struct InfoAnswer {
+    run_after: Timestamp,
+    interval: Option<(Timestamp, Timestamp)>,
+    run_id: Option<String>,
+}
+
+impl From<InfoAnswer> for Info {
+    fn from(answered: InfoAnswer) -> Self {
+        let InfoAnswer { run_after, interval, run_id } = answered;
+        // Ids in the default form are derived where they are needed.
+        let run_id = run_id.filter(|run_id| *run_id != format!("scheduled__{}", isoformat(run_after)));
+        Self { run_after, interval: interval.map(|(start, end)| Interval { start, end }), run_id, partition: None }
+    }
+}
+
+impl DagCode {
+    pub fn new(state: Arc<AppState>, questions: Questions) -> Self {
+        Self { state, questions }
+    }
+
+    /// Returns access to the code of DAG files; `None` without a workspace, and before the scheduler starts.
+    pub fn for_state(state: &Arc<AppState>) -> Option<Self> {
+        Some(Self::new(state.clone(), state.questions.get()?.clone()))
+    }
+
+    /// Asks the code of a DAG version, and returns its answer as JSON. `question` holds its kind and parameters; `spec`
+    /// is the callback to run, or null. The error is a text for users.
+    pub async fn ask(&self, version_id: i64, dag_id: &str, question: Value, spec: Value) -> Result<Value, String> {
+        let version = {
+            let client = self.state.database.get().await.map_err(|error| error.message())?;
+            versions::version(&*client, version_id).await.map_err(|error| error.to_string())?
+        };
+        let VersionCode { file, roots, folders, sources } =
+            VersionCode::of(self.questions.workspace(), &version.relative_fileloc, &version.sources);
+        let options = json!({
+            "path": file, "roots": roots, "work_in": folders, "sources": sources, "settings": version.structure.settings,
+            "dag_id": dag_id, "question": question, "spec": spec, "socket": self.state.own_socket(),
+        });
+        let interpreter = match &version.environment {
+            None => self.state.interpreter.get().await?,
+            Some(hash) => self.state.environments.with_hash(hash).await?.interpreter,
+        };
+        self.questions.ask(interpreter, options).await?.answer()
+    }
+
+    /// Asks a custom timetable for the next `count` runs.
+    pub async fn next_runs(
+        &self,
+        version_id: i64,
+        dag_id: &str,
+        last: Option<Interval>,
+        restriction: Restriction,
+        count: usize,
+    ) -> Result<Vec<Info>, String> {
+        let question = json!({
+            "kind": "next", "last": last.map(|last| [last.start, last.end]), "earliest": restriction.earliest,
+            "latest": restriction.latest, "catchup": restriction.catchup, "count": count,
+        });
+        let answer = self.ask(version_id, dag_id, question, Value::Null).await?;
+        let infos: Infos = serde_json::from_value(answer).map_err(|error| error.to_string())?;
+        Ok(infos.infos.into_iter().map(Info::from).collect())
+    }
+
+    /// Asks a custom timetable for the data interval of a manual run.
+    pub async fn manual_interval(
+        &self,
+        version_id: i64,
+        dag_id: &str,
+        run_after: Timestamp,
+    ) -> Result<Interval, String> {
+        #[derive(Deserialize)]
+        struct Answer {
+            interval: (Timestamp, Timestamp),
+        }
+        let question = json!({"kind": "manual", "run_after": run_after});
+        let answer = self.ask(version_id, dag_id, question, Value::Null).await?;
+        let Answer { interval: (start, end) } = serde_json::from_value(answer).map_err(|error| error.to_string())?;
+        Ok(Interval { start, end })
+    }
+
+    /// Runs pending callbacks, now and whenever new ones arrive. Never returns.
+    pub async fn run_callbacks(self) {
+        let mut events = self.state.changes.events.subscribe();
+        let mut calls = JoinSet::new();
+        let mut running: Vec<(Id, String)> = Vec::new();
+        loop {
+            while calls.len() < MAX_CALLBACKS
+                && let Some(callback) = self.take_callback(&running).await
+            {
+                let (code, dag_id) = (self.clone(), callback.run.dag_id.clone());
+                let call = calls.spawn_local(async move { code.run_callback(callback).await });
+                running.push((call.id(), dag_id));
+            }
+            loop {
+                tokio::select! {
+                    Some(finished) = calls.join_next_with_id() => {
+                        let id = finished.map_or_else(|error| error.id(), |(id, ())| id);
+                        running.retain(|(running_id, _)| *running_id != id);
+                        break;
+                    }
+                    // Lagged: a missed event may have announced a callback.
+                    event = events.recv() => if !matches!(event, Ok(event) if !matches!(event, Event::Callback | Event::Dags)) {
+                        break;
+                    },
+                    // Catches missed notifications and failed reads.
+                    () = tokio::time::sleep(POLL_INTERVAL) => break,
+                }
+            }
+        }
+    }
+
+    /// Takes the oldest callback of a DAG without a running one. It is removed when taken, so it runs at most once.
+    async fn take_callback(&self, running: &[(Id, String)]) -> Option<Callback> {
+        let busy: Vec<&str> = running.iter().map(|(_, dag_id)| dag_id.as_str()).collect();
+        let client = self.state.database.get().await.ok()?;
+        match callbacks::take(&*client, &busy).await {
+            Ok(callback) => callback,
+            Err(error) => {
+                warn!("cannot read DAG callbacks: {error}");
+                None
+            }
+        }
+    }
+
+    async fn run_callback(&self, callback: Callback) {
+        let Callback { run, version_id, spec } = callback;
+        let Some(version_id) = version_id else { return };
+        let name = format!("the callback of {} for {}", run.dag_id, run.run_id);
+        match self.ask(version_id, &run.dag_id, json!({"kind": "callback"}), spec).await {
+            Err(error) => warn!("{name}: {error}"),
+            Ok(answer) => {
+                let problems = answer.get("problems").and_then(Value::as_array);
+                for problem in problems.into_iter().flatten().filter_map(Value::as_str) {
+                    warn!("{name}: {problem}");
+                }
+            }
+        }
+    }
+}
+
+/// Answers the scheduler's questions about custom timetables, if there is a workspace.
+#[derive(Clone)]
+pub struct DagCodeEvaluator(pub Option<DagCode>);
+
+impl TimetableEvaluator for DagCodeEvaluator {
+    async fn next(&self, question: TimetableQuery) -> Result<Option<Info>, String> {
+        let Some(code) = &self.0 else { return Err("no workspace is configured".to_owned()) };
+        let TimetableQuery { dag_id, version_id, last, restriction } = question;
+        let infos = code.next_runs(version_id, &dag_id, last, restriction, 1).await?;
+        Ok(infos.into_iter().next())
+    }
+}

@@ -1,0 +1,171 @@
+//! Airflow's bulk operations on runs and task instances: each run or instance is changed on its own, and a failure does
+//! not undo the others.
+
+use super::api_error::ApiError;
+use super::bulk::{Action, Bulk, BulkResponse, Kind, OnConflict, check_fields};
+use crate::process::state::AppState;
+use axum::Json;
+use axum::http::StatusCode;
+use deadpool_postgres::Transaction;
+use serde_json::{Map, Value};
+
+/// An entity in a request body: a name alone, or a key with changes.
+pub enum Entity {
+    Name(String),
+    Body(Map<String, Value>),
+}
+
+/// A type of entity with bulk operations and a composite key.
+pub trait KeyedEntities: Sync {
+    /// A key as a request gives it; it may match several entities.
+    type Selector: Send + Sync;
+    type Key: Send + Sync;
+
+    /// The error message: entities of this type cannot be created in bulk.
+    const CREATE_REFUSAL: &'static str;
+
+    /// Parses the key of an entity in a request.
+    fn selector(&self, entity: &Entity) -> Result<Self::Selector, ApiError>;
+
+    /// Validates a body; errors are reported before anything is changed.
+    fn check(&self, body: &Map<String, Value>) -> Result<(), ApiError>;
+
+    /// Returns the keys that match the selector and exist.
+    fn existing(
+        &self,
+        transaction: &Transaction<'_>,
+        selector: &Self::Selector,
+    ) -> impl Future<Output = Result<Vec<Self::Key>, ApiError>> + Send;
+
+    /// The error for selectors that match nothing.
+    fn not_found(&self, selectors: &[Self::Selector]) -> ApiError;
+
+    /// Changes the fields in the body, limited to the mask when given.
+    fn change(
+        &self,
+        transaction: &Transaction<'_>,
+        key: &Self::Key,
+        body: Map<String, Value>,
+        mask: &[String],
+    ) -> impl Future<Output = Result<(), ApiError>> + Send;
+
+    fn remove(
+        &self,
+        transaction: &Transaction<'_>,
+        key: &Self::Key,
+    ) -> impl Future<Output = Result<(), ApiError>> + Send;
+
+    /// Formats a key for the list of successes.
+    fn format_key(key: &Self::Key) -> String;
+}
+
+/// Returns a text field of an entity; `None` when absent or empty.
+pub fn text_of(body: &Map<String, Value>, field: &str) -> Result<Option<String>, ApiError> {
+    match body.get(field) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone()).filter(|text| !text.is_empty())),
+        Some(_) => {
+            let location = ["body", "actions", "entities", field];
+            Err(ApiError::unprocessable(&location, "string_type", "Input should be a valid string"))
+        }
+    }
+}
+
+fn parse_entity(value: Value) -> Result<Entity, ApiError> {
+    match value {
+        Value::String(name) => Ok(Entity::Name(name)),
+        Value::Object(body) => Ok(Entity::Body(body)),
+        _ => {
+            let location = ["body", "actions", "entities"];
+            Err(ApiError::unprocessable(&location, "model_type", "Input should be an object"))
+        }
+    }
+}
+
+/// Validates all actions, then applies them one by one.
+pub async fn run<K: KeyedEntities, T>(
+    state: &AppState,
+    handler: &K,
+    body: Bulk<T>,
+) -> Result<Json<BulkResponse>, ApiError> {
+    let Bulk { actions, .. } = body;
+    let mut parsed = Vec::new();
+    for mut action in actions {
+        check_fields(&action)?;
+        let entities =
+            std::mem::take(&mut action.entities).into_iter().map(parse_entity).collect::<Result<Vec<_>, _>>()?;
+        for entity in &entities {
+            match entity {
+                Entity::Body(body) => handler.check(body)?,
+                Entity::Name(_) if action.action == Kind::Delete => {}
+                Entity::Name(_) => {
+                    let location = ["body", "actions", "entities"];
+                    return Err(ApiError::unprocessable(&location, "model_type", "Input should be an object"));
+                }
+            }
+        }
+        parsed.push((action, entities));
+    }
+    let mut outcome = BulkResponse::default();
+    for (action, entities) in parsed {
+        apply(state, handler, &action, entities, &mut outcome).await?;
+    }
+    Ok(Json(outcome))
+}
+
+async fn apply<K: KeyedEntities>(
+    state: &AppState,
+    handler: &K,
+    action: &Action,
+    entities: Vec<Entity>,
+    outcome: &mut BulkResponse,
+) -> Result<(), ApiError> {
+    let kind = action.action;
+    if kind == Kind::Create {
+        outcome.add(kind, Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, K::CREATE_REFUSAL)));
+        return Ok(());
+    }
+    outcome.add(kind, Ok(Vec::new()));
+    let mut client = state.database.get().await?;
+    let transaction = client.transaction().await?;
+    let (mut matches, mut unmatched) = (Vec::new(), Vec::new());
+    for entity in entities {
+        let selector = match handler.selector(&entity) {
+            Ok(selector) => selector,
+            Err(error) => {
+                outcome.add(kind, Err(error));
+                continue;
+            }
+        };
+        let keys = handler.existing(&transaction, &selector).await?;
+        if keys.is_empty() {
+            unmatched.push(selector);
+        }
+        matches.push((entity, keys));
+    }
+    if !unmatched.is_empty() && action.action_on_non_existence.unwrap_or_default() == OnConflict::Fail {
+        outcome.add(kind, Err(handler.not_found(&unmatched)));
+        return Ok(());
+    }
+    transaction.commit().await?;
+    let mask = action.update_mask.as_deref().unwrap_or_default();
+    for (entity, keys) in matches {
+        for key in keys {
+            // A failed change is rolled back and does not affect the others.
+            let result = async {
+                let transaction = client.transaction().await?;
+                match &entity {
+                    Entity::Body(body) if kind == Kind::Update => {
+                        handler.change(&transaction, &key, body.clone(), mask).await?;
+                    }
+                    _ => handler.remove(&transaction, &key).await?,
+                }
+                transaction.commit().await?;
+                Ok(vec![K::format_key(&key)])
+            };
+            let result = result.await;
+            outcome.add(kind, result);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,280 @@
+//! Access checks before any handler: first `Host` and `Origin`, since a web page elsewhere can make a browser call
+//! 127.0.0.1, then the token.
+
+use super::api_error::ApiError;
+use super::caller::Caller;
+use crate::login::logins::Peer;
+use crate::process::state::AppState;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Redirect, Response};
+use cookie::Cookie;
+use leoflow_base::sys::user;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tracing::debug;
+
+/// Longest duration of a request, including its body.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Longest duration of an import or export by a local command, which may be of any size.
+const IMPORT_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// How long the datastore may take to answer a request; a frozen one never answers.
+const DATASTORE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Timeout for all requests but imports and exports.
+pub async fn request_timeout(request: Request, next: Next) -> Response {
+    with_timeout(REQUEST_TIMEOUT, request, next).await
+}
+
+/// Timeout for imports and exports.
+pub async fn import_timeout(request: Request, next: Next) -> Response {
+    with_timeout(IMPORT_TIMEOUT, request, next).await
+}
+
+async fn with_timeout(limit: Duration, request: Request, next: Next) -> Response {
+    match tokio::time::timeout(limit, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => ApiError::new(StatusCode::REQUEST_TIMEOUT, "The request took too long").into_response(),
+    }
+}
+
+/// Answers 503 when the datastore does not respond in time.
+pub async fn datastore_timeout(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(DATASTORE_TIMEOUT, next.run(request)).await {
+        Ok(response) => response,
+        Err(elapsed) => ApiError::unavailable(&elapsed).into_response(),
+    }
+}
+
+/// Waits for the first scan of the DAG files: right after a start they are still being parsed, and the response should
+/// include them.
+pub async fn after_initial_parse(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
+    // Cannot fail: the state holds the sender.
+    let _ = state.initial_parse.subscribe().wait_for(|done| *done).await;
+    next.run(request).await
+}
+
+/// After a change of Variables or Connections, has the DAG files that use them parsed again.
+pub async fn notify_dag_files(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
+    let is_read = [Method::GET, Method::HEAD].contains(request.method());
+    let response = next.run(request).await;
+    if !is_read && response.status().is_success() {
+        state.store_changed.notify_one();
+    }
+    response
+}
+
+/// Checks the origin of every request and sets security headers on the response.
+pub async fn check_request(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
+    if caller(&request) == Caller::Network
+        && let Err(refusal) = check_host(request.headers(), state.port, server_address(&request))
+            .and_then(|host| check_origin(&request, host))
+    {
+        return refusal.into_response();
+    }
+    let (method, path, began) = (request.method().clone(), request.uri().path().to_owned(), Instant::now());
+    let mut response = next.run(request).await;
+    debug!("{method} {path}: {} in {} ms", response.status().as_u16(), began.elapsed().as_millis());
+    let headers = response.headers_mut();
+    let mut set = |name, value| {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    };
+    set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    set(header::X_FRAME_OPTIONS, "DENY");
+    set(header::REFERRER_POLICY, "same-origin");
+    set(header::CACHE_CONTROL, "no-store");
+    set(
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'none'",
+    );
+    response
+}
+
+/// Returns where the request came from.
+pub fn caller(request: &Request) -> Caller {
+    // Without the extension, assume the caller with fewer rights.
+    request.extensions().get().copied().unwrap_or(Caller::Network)
+}
+
+/// Returns the local address that the connection came to.
+fn server_address(request: &Request) -> IpAddr {
+    request.extensions().get::<Peer>().map_or(Ipv4Addr::LOCALHOST.into(), |peer| peer.server.ip())
+}
+
+/// Accepts the names of the loopback interface; any other name may point here by DNS rebinding. On another local
+/// address, when `host` allows it, also accepts that address and the machine's name.
+fn check_host(headers: &HeaderMap, port: u16, server_address: IpAddr) -> Result<&str, ApiError> {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name = host.strip_suffix(&format!(":{port}")).unwrap_or(host);
+    let name_is = |known: &str| name.eq_ignore_ascii_case(known);
+    // No other site can use these names, wherever they lead: into a container or through a tunnel.
+    let is_loopback_name = ["127.0.0.1", "localhost", "[::1]"].into_iter().any(name_is);
+    let is_known = match server_address {
+        _ if is_loopback_name => true,
+        _ if server_address.is_loopback() => name_is(&server_address.to_string()),
+        IpAddr::V6(server_address) => name_is(&format!("[{server_address}]")),
+        IpAddr::V4(server_address) => {
+            let host_name = user::host_name();
+            name_is(&server_address.to_string()) || name_is(&host_name) || name_is(&format!("{host_name}.local"))
+        }
+    };
+    if is_known {
+        Ok(host)
+    } else {
+        Err(ApiError::new(StatusCode::FORBIDDEN, "This host name is not served here: use the IP address or localhost"))
+    }
+}
+
+fn check_origin(request: &Request, host: &str) -> Result<(), ApiError> {
+    let is_read = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
+    match request.headers().get(header::ORIGIN).map(HeaderValue::to_str) {
+        None => Ok(()),
+        Some(Ok(origin)) if origin.eq_ignore_ascii_case(&format!("http://{host}")) => Ok(()),
+        // A foreign page cannot read the response without CORS headers, which are never sent.
+        Some(_) if is_read => Ok(()),
+        Some(_) => Err(ApiError::new(StatusCode::FORBIDDEN, "Requests from other sites are refused")),
+    }
+}
+
+/// True when the request has a valid token, in `Authorization` or in the session cookie.
+pub fn is_authenticated(state: &AppState, request: &Request) -> bool {
+    caller(request) == Caller::LocalAdmin
+        || tokens(state, request.headers()).next().is_some_and(|token| state.check_token(&token).is_some())
+}
+
+/// Returns the tokens in a request, valid or not; only the first one counts for authentication.
+pub fn tokens(state: &AppState, headers: &HeaderMap) -> impl Iterator<Item = String> {
+    bearer(headers).map(str::to_owned).into_iter().chain(session_token(headers, &state.cookie_name()))
+}
+
+/// Returns the token in `Authorization`.
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}
+
+fn session_token(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(Cookie::split_parse)
+        .filter_map(Result::ok)
+        .find(|cookie| cookie.name() == name)
+        .map(|cookie| cookie.value().to_owned())
+}
+
+/// Requires a token: 401 otherwise.
+pub async fn require_token(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
+    if is_authenticated(&state, &request) { next.run(request).await } else { unauthorized() }
+}
+
+fn unauthorized() -> Response {
+    let mut response = ApiError::unauthorized().into_response();
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response
+}
+
+/// Requires a login for pages: redirects to the login page otherwise.
+pub async fn require_login(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
+    if is_authenticated(&state, &request) {
+        return next.run(request).await;
+    }
+    redirect_to_login(&request)
+}
+
+/// Redirects to the login page, which leads back to the requested page.
+pub fn redirect_to_login(request: &Request) -> Response {
+    // A submitted form cannot be repeated after the login.
+    let is_page = request.method() == Method::GET;
+    let target = request.uri().path_and_query().filter(|_| is_page).map_or("/", |target| target.as_str());
+    let target = utf8_percent_encode(target, NON_ALPHANUMERIC);
+    Redirect::to(&format!("/auth/login?next={target}")).into_response()
+}
+
+/// Allows our own pages inside frames of this site, where Airflow's web UI shows them.
+pub async fn allow_own_frames(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("SAMEORIGIN"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(FRAMED_POLICY));
+    response
+}
+
+const FRAMED_POLICY: &str = "default-src 'self'; frame-ancestors 'self'; form-action 'self'; base-uri 'none'";
+
+/// Restricts routes to this user's own commands: 404 over the network.
+pub async fn require_local(request: Request, next: Next) -> Response {
+    match caller(&request) {
+        Caller::LocalAdmin => next.run(request).await,
+        Caller::Network => ApiError::new(StatusCode::NOT_FOUND, "Not Found").into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: header::HeaderName, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(name, HeaderValue::from_str(value).unwrap())])
+    }
+
+    #[test]
+    fn serves_only_own_host_names() {
+        let loopback = IpAddr::from([127, 0, 0, 1]);
+        for host in ["127.0.0.1:8088", "localhost:8088", "LOCALHOST", "[::1]:8088"] {
+            assert!(check_host(&headers(header::HOST, host), 8088, loopback).is_ok(), "{host}");
+        }
+        for host in ["evil.example", "evil.example:8088", "127.0.0.1.evil.example", "localhost:9", "", "127.0.0.2"] {
+            assert!(check_host(&headers(header::HOST, host), 8088, loopback).is_err(), "{host}");
+        }
+        assert!(check_host(&HeaderMap::new(), 8088, loopback).is_err());
+        let lan = IpAddr::from([192, 168, 1, 5]);
+        for (host, is_served) in [
+            ("192.168.1.5:8088", true),
+            (&user::host_name(), true),
+            ("192.168.1.6", false),
+            ("localhost:8088", true),
+            ("evil.example", false),
+        ] {
+            assert_eq!(check_host(&headers(header::HOST, host), 8088, lan).is_ok(), is_served, "{host}");
+        }
+    }
+
+    #[test]
+    fn rejects_changes_from_other_sites() {
+        let request = |method: &str, origin: Option<&str>| {
+            let mut builder = Request::builder().method(method).uri("/");
+            if let Some(origin) = origin {
+                builder = builder.header(header::ORIGIN, origin);
+            }
+            builder.body(axum::body::Body::empty()).unwrap()
+        };
+        let host = "127.0.0.1:8088";
+        for (method, origin, allowed) in [
+            ("POST", None, true),
+            ("POST", Some("http://127.0.0.1:8088"), true),
+            ("POST", Some("http://evil.example"), false),
+            ("POST", Some("http://127.0.0.1:9999"), false),
+            ("POST", Some("null"), false),
+            ("DELETE", Some("https://127.0.0.1:8088"), false),
+            ("GET", Some("http://evil.example"), true),
+        ] {
+            assert_eq!(check_origin(&request(method, origin), host).is_ok(), allowed, "{method} {origin:?}");
+        }
+    }
+
+    #[test]
+    fn finds_tokens_in_header_and_cookie() {
+        assert_eq!(bearer(&headers(header::AUTHORIZATION, "Bearer abc")), Some("abc"));
+        assert_eq!(bearer(&headers(header::AUTHORIZATION, "Basic abc")), None);
+        let jar = headers(header::COOKIE, "a=b; leoflow_session_1=x=y; leoflow_session_2=z");
+        assert_eq!(session_token(&jar, "leoflow_session_1").as_deref(), Some("x=y"));
+        assert_eq!(session_token(&jar, "leoflow_session"), None);
+    }
+}

@@ -1,0 +1,16 @@
+//! HTTP: requests, answers and errors as Airflow has them, checks of access, the audit log, the OpenAPI document.
+
+pub(crate) mod api_error;
+pub(crate) mod audit;
+pub(crate) mod body;
+pub(crate) mod bulk;
+pub(crate) mod bulk_keyed;
+pub(crate) mod bulk_schema;
+pub(crate) mod caller;
+pub(crate) mod changes;
+pub(crate) mod docs;
+pub(crate) mod guard;
+pub(crate) mod listing;
+pub(crate) mod openapi;
+pub(crate) mod query;
+pub(crate) mod request;

@@ -1,0 +1,144 @@
+//! Routes with entries in the OpenAPI document.
+
+use super::operation::{Described, Operation, Schemas};
+use crate::process::state::AppState;
+use axum::Router;
+use axum::handler::Handler;
+use axum::http::Method;
+use axum::routing::{MethodFilter, on};
+use std::sync::Arc;
+
+/// Base path of all operations.
+const BASE: &str = "/api/v2";
+
+/// An operation in the document. Its types are described by `describe`.
+pub struct Entry {
+    pub method: Method,
+    /// The path as in the document.
+    pub path: String,
+    /// Airflow's operation id.
+    pub id: &'static str,
+    /// Airflow's tags.
+    pub tags: &'static [&'static str],
+    /// Error statuses, apart from those that any operation may return.
+    pub errors: &'static [u16],
+    /// True when the operation requires a login.
+    pub needs_token: bool,
+    pub describe: fn(&mut Operation, &mut Schemas),
+}
+
+/// Routes with their document entries.
+pub struct Routes {
+    pub router: Router<Arc<AppState>>,
+    pub entries: Vec<Entry>,
+    tags: &'static [&'static str],
+    needs_token: bool,
+}
+
+impl Routes {
+    /// Starts a list of routes that require a login, with Airflow's tags.
+    pub fn new(tags: &'static [&'static str]) -> Self {
+        Self { router: Router::new(), entries: Vec::new(), tags, needs_token: true }
+    }
+
+    /// Starts a list of routes that need no login.
+    pub fn open(tags: &'static [&'static str]) -> Self {
+        Self { needs_token: false, ..Self::new(tags) }
+    }
+
+    /// Sets the tags of the operations that follow.
+    pub fn tags(self, tags: &'static [&'static str]) -> Self {
+        Self { tags, ..self }
+    }
+
+    pub fn merge(mut self, other: Self) -> Self {
+        self.entries.extend(other.entries);
+        Self { router: self.router.merge(other.router), ..self }
+    }
+
+    pub fn get<H, T, A>(self, path: &str, id: &'static str, errors: &'static [u16], handler: H) -> Self
+    where
+        H: Handler<T, Arc<AppState>> + Described<A>,
+        T: 'static,
+    {
+        self.operation(Method::GET, MethodFilter::GET, path, id, errors, handler)
+    }
+
+    pub fn post<H, T, A>(self, path: &str, id: &'static str, errors: &'static [u16], handler: H) -> Self
+    where
+        H: Handler<T, Arc<AppState>> + Described<A>,
+        T: 'static,
+    {
+        self.operation(Method::POST, MethodFilter::POST, path, id, errors, handler)
+    }
+
+    pub fn put<H, T, A>(self, path: &str, id: &'static str, errors: &'static [u16], handler: H) -> Self
+    where
+        H: Handler<T, Arc<AppState>> + Described<A>,
+        T: 'static,
+    {
+        self.operation(Method::PUT, MethodFilter::PUT, path, id, errors, handler)
+    }
+
+    pub fn patch<H, T, A>(self, path: &str, id: &'static str, errors: &'static [u16], handler: H) -> Self
+    where
+        H: Handler<T, Arc<AppState>> + Described<A>,
+        T: 'static,
+    {
+        self.operation(Method::PATCH, MethodFilter::PATCH, path, id, errors, handler)
+    }
+
+    pub fn delete<H, T, A>(self, path: &str, id: &'static str, errors: &'static [u16], handler: H) -> Self
+    where
+        H: Handler<T, Arc<AppState>> + Described<A>,
+        T: 'static,
+    {
+        self.operation(Method::DELETE, MethodFilter::DELETE, path, id, errors, handler)
+    }
+
+    fn operation<H, T, A>(
+        mut self,
+        method: Method,
+        filter: MethodFilter,
+        path: &str,
+        id: &'static str,
+        errors: &'static [u16],
+        handler: H,
+    ) -> Self
+    where
+        H: Handler<T, Arc<AppState>> + Described<A>,
+        T: 'static,
+    {
+        self.router = self.router.route(&format!("{BASE}{path}"), on(filter, handler.clone()));
+        self.document(method, path, id, errors, handler)
+    }
+
+    /// Documents an operation that another route serves: its path has a fixed word where that route has an id.
+    pub fn document<H, A>(
+        mut self,
+        method: Method,
+        path: &str,
+        id: &'static str,
+        errors: &'static [u16],
+        _handler: H,
+    ) -> Self
+    where
+        H: Described<A>,
+    {
+        // The document has no syntax for the rest of a path.
+        let path = format!("{BASE}{}", path.replace("{*", "{"));
+        let (tags, needs_token) = (self.tags, self.needs_token);
+        self.entries.push(Entry { method, path, id, tags, errors, needs_token, describe: H::describe });
+        self
+    }
+
+    /// Adds a route without a document entry.
+    pub fn route<H, T>(mut self, filter: MethodFilter, path: &str, handler: H) -> Self
+    where
+        H: Handler<T, Arc<AppState>>,
+        T: 'static,
+    {
+        self.router = self.router.route(&format!("{BASE}{path}"), on(filter, handler));
+        self
+    }
+}

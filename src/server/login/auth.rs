@@ -1,0 +1,213 @@
+//! Login and logout, with a token for programs and a cookie for browsers.
+
+use super::logins::{Peer, Source, Turn};
+use crate::http::api_error::ApiError;
+use crate::http::body::bad_body;
+use crate::http::caller::Caller;
+use crate::http::guard;
+use crate::http::openapi::operation::{Operation, Output, Schemas};
+use crate::http::query::{Kind, Parameter, QueryParams};
+use crate::lite::pages;
+use crate::process::state::AppState;
+use axum::extract::rejection::FormRejection;
+use axum::extract::{FromRequest, Query, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::{Extension, Form, Json};
+use cookie::{Cookie, SameSite};
+use leoflow_base::auth::{password, token};
+use leoflow_base::config;
+use leoflow_base::home::Home;
+use leoflow_base::sys::blocking;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use tracing::warn;
+
+#[derive(Deserialize)]
+pub struct Credentials {
+    username: String,
+    password: String,
+}
+
+/// Identifies the client, for login throttling.
+type LoginClient = (Extension<Caller>, Option<Extension<Peer>>);
+
+/// Waits until this client may try, then checks the credentials and returns a token. The check runs in a task of its
+/// own: a client that disconnects must not cancel the throttle accounting while hashing continues.
+async fn authenticate(
+    state: &Arc<AppState>,
+    (caller, peer): LoginClient,
+    credentials: Credentials,
+) -> Result<String, ApiError> {
+    let source = Source::identify(caller.0, peer.map(|peer| peer.0)).await;
+    let turn = state.logins.turn(source).await.ok_or_else(|| ApiError::too_many(RETRY_AFTER_SECONDS))?;
+    let state = state.clone();
+    let result = tokio::spawn(async move { verify_credentials(&state, &turn, credentials).await }).await;
+    result.map_err(|error| ApiError::internal(&error))?
+}
+
+/// Delay that a client with too many queued attempts is asked to wait.
+const RETRY_AFTER_SECONDS: u64 = 5;
+
+/// Issues the token for the epoch in which the password matched: a reset in the meantime invalidates it.
+async fn verify_credentials(state: &AppState, turn: &Turn, credentials: Credentials) -> Result<String, ApiError> {
+    let (email, hash, epoch) = {
+        let secrets = state.secrets();
+        (secrets.admin_email.clone(), secrets.admin_password_hash.clone(), secrets.epoch)
+    };
+    let is_right_name = credentials.username.eq_ignore_ascii_case(&email);
+    let is_short_enough = credentials.password.len() <= password::LONGEST;
+    let home = state.home.clone();
+    let verified = blocking::run(move || {
+        let is_right = is_short_enough && password::verify(&credentials.password, &hash);
+        if is_right && is_right_name && password::is_outdated(&hash) {
+            rehash_password(&home, &credentials.password, hash);
+        }
+        is_right
+    });
+    let is_right_password = verified.await.map_err(|error| ApiError::internal(&error))?;
+    if is_right_name && is_right_password {
+        turn.succeeded();
+        return Ok(state.issue_token(epoch));
+    }
+    turn.failed();
+    Err(ApiError::new(StatusCode::UNAUTHORIZED, "Invalid credentials"))
+}
+
+/// Rehashes the password with this release's hashing cost, which only a login can do: it has the plain text. A failure
+/// is retried at the next login.
+fn rehash_password(home: &Home, password: &str, old_hash: String) {
+    let Ok(new_hash) = password::hash(password) else { return };
+    let updated = config::update(home, |loaded| {
+        let is_unchanged = loaded.config.admin_password_hash.as_ref() == Some(&old_hash);
+        if is_unchanged { vec![("admin_password_hash", new_hash.into())] } else { Vec::new() }
+    });
+    if let Err(error) = updated {
+        warn!("failed to update the password hash: {error}");
+    }
+}
+
+/// `POST /auth/token` and `/auth/token/cli`, as in Airflow's simple auth manager: JSON or a form.
+pub async fn token(
+    State(state): State<Arc<AppState>>,
+    client: LoginClient,
+    request: Request,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let credentials: Credentials = if kind.starts_with("application/x-www-form-urlencoded") {
+        let form = Form::from_request(request, &()).await;
+        form.map_err(|error| ApiError::unprocessable(&["body"], "value_error", error.body_text()))?.0
+    } else {
+        Json::from_request(request, &()).await.map_err(bad_body)?.0
+    };
+    let token = authenticate(&state, client, credentials).await?;
+    Ok((StatusCode::CREATED, Json(json!({"access_token": token}))))
+}
+
+pub async fn login_page(State(state): State<Arc<AppState>>) -> Result<Html<String>, ApiError> {
+    pages::login(&state, None)
+}
+
+pub async fn login(
+    State(state): State<Arc<AppState>>,
+    client: LoginClient,
+    Query(Next { next }): Query<Next>,
+    form: Result<Form<Credentials>, FormRejection>,
+) -> Response {
+    let next = next.filter(|next| is_local_path(next));
+    let authenticated = match form {
+        Ok(Form(credentials)) => authenticate(&state, client, credentials).await,
+        Err(_) => Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "Enter an e-mail address and a password")),
+    };
+    match authenticated {
+        Ok(token) => {
+            with_session_cookie(&state, Redirect::to(next.as_deref().unwrap_or("/")), token, token::LIFETIME_SECONDS)
+        }
+        Err(error) => {
+            let page = pages::login(&state, Some(&error.message()));
+            let mut response = error.into_response();
+            let (parts, body) = page.into_response().into_parts();
+            response.headers_mut().remove(header::CONTENT_LENGTH);
+            response.headers_mut().extend(parts.headers);
+            *response.body_mut() = body;
+            response
+        }
+    }
+}
+
+/// The query of the login form.
+#[derive(Deserialize)]
+pub struct Next {
+    /// The path to continue with after the login.
+    next: Option<String>,
+}
+
+pub struct LoginQuery;
+
+impl crate::http::query::Query for LoginQuery {
+    const OTHERS: &'static [Parameter] = &[Parameter::new("next", Kind::Text)];
+}
+
+/// `GET /api/v2/auth/login`: redirects to the login page, which continues to `next`.
+pub async fn login_redirect(params: QueryParams<LoginQuery>) -> Result<Redirect, ApiError> {
+    let Some(next) = params.text("next") else { return Ok(Redirect::temporary("/auth/login")) };
+    if !is_local_path(next) {
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, "Invalid or unsafe next URL"));
+    }
+    let next = utf8_percent_encode(next, NON_ALPHANUMERIC);
+    Ok(Redirect::temporary(&format!("/auth/login?next={next}")))
+}
+
+/// True for a path on this site that no browser can interpret as another host.
+fn is_local_path(next: &str) -> bool {
+    let is_plain = |c: char| !c.is_control() && c != '\\' && !c.is_whitespace();
+    next.starts_with('/') && !next.starts_with("//") && next.chars().all(is_plain)
+}
+
+/// `GET /api/v2/auth/logout`.
+pub async fn logout_redirect(State(state): State<Arc<AppState>>, headers: HeaderMap) -> RedirectResponse {
+    RedirectResponse(end_session(&state, &headers, Redirect::temporary("/auth/login")).await)
+}
+
+/// A redirect that also sets or removes the session cookie.
+pub struct RedirectResponse(Response);
+
+impl Output for RedirectResponse {
+    fn describe(operation: &mut Operation, schemas: &mut Schemas) {
+        Redirect::describe(operation, schemas);
+    }
+}
+
+impl IntoResponse for RedirectResponse {
+    fn into_response(self) -> Response {
+        self.0
+    }
+}
+
+pub async fn logout(State(state): State<Arc<AppState>>, headers: HeaderMap) -> Response {
+    end_session(&state, &headers, Redirect::to("/auth/login")).await
+}
+
+/// Revokes the tokens of the request, so that copies of them are refused too, and removes the cookie.
+async fn end_session(state: &AppState, headers: &HeaderMap, redirect: Redirect) -> Response {
+    for token in guard::tokens(state, headers) {
+        let Some(claims) = state.check_token(&token) else { continue };
+        if let Err(error) = state.revoked.add(&state.database, &token, &claims).await {
+            warn!("failed to record the end of a session: {}", error.message());
+        }
+    }
+    with_session_cookie(state, redirect, String::new(), 0)
+}
+
+/// Sets the session cookie, which expires after `seconds`. It is not `Secure`, since it is served over http on this
+/// machine.
+fn with_session_cookie(state: &AppState, redirect: Redirect, token: String, seconds: i64) -> Response {
+    let cookie = Cookie::build((state.cookie_name(), token))
+        .path("/")
+        .max_age(cookie::time::Duration::seconds(seconds))
+        .http_only(true)
+        .same_site(SameSite::Strict);
+    ([(header::SET_COOKIE, cookie.to_string())], redirect).into_response()
+}

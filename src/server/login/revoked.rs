@@ -1,0 +1,47 @@
+//! Tokens revoked by logout. They are stored, so that later servers refuse them too.
+
+use crate::http::api_error::ApiError;
+use crate::process::database::Database;
+use jiff::Timestamp;
+use leoflow_base::auth::token::Claims;
+use leoflow_engine::store::secret::revoked_tokens;
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Token hashes, with the expiry of each token.
+#[derive(Default)]
+pub struct Revoked(Mutex<HashMap<Vec<u8>, Timestamp>>);
+
+fn hash(token: &str) -> Vec<u8> {
+    Sha256::digest(token.as_bytes()).to_vec()
+}
+
+impl Revoked {
+    fn locked(&self) -> MutexGuard<'_, HashMap<Vec<u8>, Timestamp>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Loads the tokens that other servers have revoked.
+    pub async fn load(&self, database: &Database) -> Result<(), ApiError> {
+        let all = revoked_tokens::all(&*database.get().await?).await?;
+        self.locked().extend(all);
+        Ok(())
+    }
+
+    pub fn has(&self, token: &str) -> bool {
+        let revoked = self.locked();
+        !revoked.is_empty() && revoked.contains_key(&hash(token))
+    }
+
+    /// Refuses a token from now on, then stores it.
+    pub async fn add(&self, database: &Database, token: &str, claims: &Claims) -> Result<(), ApiError> {
+        let expires_at = Timestamp::from_second(claims.exp).unwrap_or(Timestamp::MAX);
+        {
+            let (mut revoked, now) = (self.locked(), Timestamp::now());
+            revoked.retain(|_, expires_at| *expires_at > now);
+            revoked.insert(hash(token), expires_at);
+        }
+        Ok(revoked_tokens::add(&*database.get().await?, &hash(token), expires_at).await?)
+    }
+}

@@ -1,0 +1,98 @@
+//! All routes, and the middleware that every request passes.
+
+use super::health;
+use super::state::AppState;
+use crate::http::api_error::ApiError;
+use crate::http::body::MAX_BODY_BYTES;
+use crate::http::caller::Caller;
+use crate::http::guard;
+use crate::http::{audit, docs};
+use crate::lite::pages;
+use crate::login::auth;
+use crate::{api, lite, task, ui};
+use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::{get, post};
+use axum::{Extension, Router};
+use std::sync::Arc;
+
+type Routes = Router<Arc<AppState>>;
+
+/// Largest request body of routes that need no login.
+const ANONYMOUS_BODY_BYTES: usize = 16 * 1024;
+
+/// The routes that both listeners serve: TCP and the Unix socket.
+pub struct Routers(Router);
+
+impl Routers {
+    pub fn with_caller(&self, caller: Caller) -> Router {
+        self.0.clone().layer(Extension(caller))
+    }
+}
+
+pub fn routers(state: Arc<AppState>) -> Routers {
+    let all = open_routes()
+        .merge(authorized_routes(&state))
+        .merge(lite::page_routes(&state))
+        .merge(docs_routes(&state))
+        .merge(lite::local_routes(&state))
+        .merge(lite::slow_routes(&state))
+        .merge(api::slow_routes().router.layer(from_fn_with_state(state.clone(), guard::require_token)))
+        .merge(ui::slow_routes(&state))
+        .merge(task::routes(&state))
+        .merge(task::trigger_routes())
+        .layer(from_fn(guard::request_timeout))
+        .merge(lite::import_routes(&state))
+        .merge(lite::environment_routes())
+        .fallback(ui::page)
+        .method_not_allowed_fallback(async || ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed"))
+        .layer(from_fn_with_state(state.clone(), guard::check_request))
+        .with_state(state);
+    Routers(all)
+}
+
+/// Routes that need no login.
+fn open_routes() -> Routes {
+    Router::new()
+        .route("/api/healthz", get(health::healthz))
+        .merge(api::open_routes().router)
+        .route("/auth/token", post(auth::token))
+        .route("/auth/token/cli", post(auth::token))
+        .route("/auth/login", get(auth::login_page).post(auth::login))
+        .route("/auth/logout", post(auth::logout))
+        .route("/openapi.json", get(docs::openapi))
+        .merge(lite::static_routes())
+        .merge(ui::static_routes())
+        .layer(DefaultBodyLimit::max(ANONYMOUS_BODY_BYTES))
+}
+
+/// The page that shows the OpenAPI document.
+fn docs_routes(state: &Arc<AppState>) -> Routes {
+    Router::new()
+        .route("/docs", get(docs::docs))
+        .layer(from_fn_with_state(state.clone(), guard::require_login))
+        .layer(from_fn(guard::allow_own_frames))
+}
+
+/// Routes that need a token or session and answer within the datastore timeout.
+fn authorized_routes(state: &Arc<AppState>) -> Routes {
+    let dag_routes = api::dag_routes()
+        .router
+        .merge(lite::dag_routes())
+        .merge(ui::dag_routes())
+        .layer(from_fn_with_state(state.clone(), guard::after_initial_parse));
+    dag_routes
+        .merge(
+            api::variable_and_connection_routes()
+                .router
+                .layer(from_fn_with_state(state.clone(), guard::notify_dag_files)),
+        )
+        .merge(api::other_routes().router)
+        .merge(ui::session_routes())
+        .route("/api/lite/status", get(pages::status))
+        .layer(from_fn_with_state(state.clone(), audit::log))
+        .layer(from_fn(guard::datastore_timeout))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(from_fn_with_state(state.clone(), guard::require_token))
+}

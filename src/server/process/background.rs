@@ -1,0 +1,97 @@
+//! Background tasks of the server: DAG parsing, scheduling and callbacks.
+
+use super::later_migrations;
+use super::state::AppState;
+use super::ui_component;
+use super::upkeep;
+use crate::dag_code::child_slots::ChildSlots;
+use crate::dag_code::questions::Questions;
+use crate::dag_code::{DagCode, DagCodeEvaluator};
+use crate::dag_files;
+use leoflow_engine::scheduler;
+use leoflow_postgres::Endpoint;
+use leoflow_python::Children;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::task::{JoinError, JoinHandle, spawn_local};
+
+/// The tasks, which run until `stop`.
+pub struct Background {
+    /// Asks the code of DAG files; `None` without a workspace, like `files`.
+    questions: Option<Questions>,
+    /// Parses DAG files.
+    files: Option<JoinHandle<()>>,
+    scheduler: Option<JoinHandle<()>>,
+    /// Tasks that may be aborted at any time.
+    helpers: Vec<JoinHandle<()>>,
+}
+
+impl Background {
+    /// Watches and parses the workspace, if there is one.
+    pub fn start_parsing(state: &Arc<AppState>, workspace: Option<PathBuf>) -> Self {
+        let children = Children::new(&state.home);
+        // Shared by parses and questions, so that together they use at most one child per processor.
+        let slots = ChildSlots::new();
+        let new_questions = |workspace| Questions::new(workspace, children.clone(), slots.clone());
+        let questions = workspace.clone().map(new_questions);
+        let files = workspace
+            .map(|workspace| spawn_local(dag_files::run(state.clone(), workspace, children.clone(), slots.clone())));
+        if files.is_none() {
+            state.initial_parse.send_replace(true);
+        }
+        Self { questions, files, scheduler: None, helpers: Vec::new() }
+    }
+
+    /// Starts the scheduler and the other background tasks.
+    pub fn start_scheduling(&mut self, state: &Arc<AppState>, endpoint: Endpoint, application: tokio_postgres::Config) {
+        if let Some(questions) = self.questions.clone() {
+            // Called once, so the cell is empty.
+            let _ = state.questions.set(questions);
+        }
+        let code = DagCode::for_state(state);
+        if let Some(code) = code.clone() {
+            self.helpers.push(spawn_local(async move { code.run_callbacks().await }));
+        }
+        let state = state.clone();
+        self.helpers.push(spawn_local({
+            let state = state.clone();
+            async move { state.database.close_idle().await }
+        }));
+        self.helpers.push(spawn_local({
+            let state = state.clone();
+            async move { state.environments.maintain().await }
+        }));
+        self.helpers.push(spawn_local(state.environments.clone().ensure_plain_python()));
+        self.helpers.push(spawn_local(upkeep::run(state.clone())));
+        self.helpers.push(spawn_local(later_migrations::run(state.clone())));
+        self.helpers.push(spawn_local(ui_component::install(state.home.clone(), state.ui.clone())));
+        self.scheduler = Some(spawn_local(async move {
+            let (on_event, on_beat) =
+                (|event: Option<&_>| state.changes.publish(event), || state.scheduler_beat.beat());
+            scheduler::run::run(&endpoint, &application, on_event, on_beat, DagCodeEvaluator(code)).await;
+        }));
+    }
+
+    /// Completes with the reason when a task ends; none ends in normal operation.
+    pub async fn wait_for_failure(&mut self) -> String {
+        let ended: Result<(), JoinError> = tokio::select! {
+            ended = wait_for_end(self.scheduler.as_mut()) => ended,
+            ended = wait_for_end(self.files.as_mut()) => ended,
+        };
+        ended.err().map_or_else(|| "it ended unexpectedly".to_owned(), |error| error.to_string())
+    }
+
+    /// Aborts all tasks. All work is transactional, so aborted work is rolled back.
+    pub fn stop(self) {
+        let tasks = self.scheduler.into_iter().chain(self.files).chain(self.helpers);
+        tasks.for_each(|task| task.abort());
+    }
+}
+
+/// Pends for ever when there is no task.
+async fn wait_for_end(task: Option<&mut JoinHandle<()>>) -> Result<(), JoinError> {
+    match task {
+        Some(task) => task.await,
+        None => std::future::pending().await,
+    }
+}

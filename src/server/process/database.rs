@@ -1,0 +1,101 @@
+//! Connection pool for the datastore.
+
+use crate::http::api_error::ApiError;
+use deadpool_postgres::{
+    Manager, ManagerConfig, Object, Pool, PoolConfig, PoolError, RecyclingMethod, Runtime, TimeoutType, Timeouts,
+};
+use leoflow_base::sys::process::memory;
+use std::time::Duration;
+use tokio::sync::{Mutex, Notify};
+use tokio_postgres::NoTls;
+
+/// Few, since the datastore is local and requests are short.
+const CONNECTIONS: usize = 8;
+/// Timeout for waiting for a pooled connection, and for opening or reusing one.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a health check waits for a pooled connection.
+const POOL_TIMEOUT: Duration = Duration::from_millis(100);
+/// Idle time after which connections beyond the first are closed: each is a Postgres process.
+const IDLE_LIMIT: Duration = Duration::from_secs(5);
+/// Closed when idle even if it is the only connection: a Postgres process that served this many requests has grown in
+/// memory.
+const MAX_USES: usize = 20;
+
+pub struct Database {
+    pool: Pool,
+    /// Notified when a connection is requested.
+    used: Notify,
+    config: tokio_postgres::Config,
+    /// Held while a health check uses a connection outside of the pool.
+    extra_connection: Mutex<()>,
+}
+
+async fn ping(client: &tokio_postgres::Client) -> Result<(), String> {
+    client.simple_query("SELECT 1").await.map(drop).map_err(|error| error.to_string())
+}
+
+impl Database {
+    pub fn new(config: &tokio_postgres::Config) -> Self {
+        // `Fast` only checks whether the connection is closed, which happens at once when Postgres exits.
+        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = Manager::from_config(config.clone(), NoTls, recycling);
+        let timeouts = Timeouts { wait: Some(TIMEOUT), create: Some(TIMEOUT), recycle: Some(TIMEOUT) };
+        let pool_config = PoolConfig { max_size: CONNECTIONS, timeouts, ..PoolConfig::default() };
+        let pool = Pool::builder(manager).config(pool_config).runtime(Runtime::Tokio1).build();
+        let pool = pool.expect("a pool with timeouts has been given the runtime they need");
+        Self { pool, used: Notify::new(), config: config.clone(), extra_connection: Mutex::new(()) }
+    }
+
+    pub async fn get(&self) -> Result<Object, ApiError> {
+        self.used.notify_one();
+        self.pool.get().await.map_err(|error| match error {
+            PoolError::Timeout(TimeoutType::Wait) => ApiError::busy(),
+            other => ApiError::unavailable(&other),
+        })
+    }
+
+    /// Closes idle connections. Never returns; sleeps while no connection is requested.
+    pub async fn close_idle(&self) {
+        loop {
+            self.used.notified().await;
+            tokio::time::sleep(IDLE_LIMIT).await;
+            let mut remaining = 0;
+            self.pool.retain(|_, metrics| {
+                let is_spare = remaining > 0 || metrics.recycle_count > MAX_USES;
+                let is_kept = !is_spare || metrics.last_used() < IDLE_LIMIT;
+                remaining += usize::from(is_kept);
+                is_kept
+            });
+            if remaining > 1 {
+                self.used.notify_one();
+            } else if remaining == 0 {
+                // A health check does not notify `used`, so this runs after work only.
+                memory::release_memory();
+            }
+        }
+    }
+
+    /// Checks that the datastore answers a query within `limit`; the error is the reason. When all pooled connections
+    /// are in use, the check opens a connection of its own: the datastore itself may be well.
+    pub async fn check(&self, limit: Duration) -> Result<(), String> {
+        let ping_pooled = async {
+            match tokio::time::timeout(POOL_TIMEOUT, self.pool.get()).await {
+                Ok(client) => {
+                    let client = client.map_err(|error| error.to_string())?;
+                    ping(&client).await
+                }
+                Err(_) => {
+                    let _guard = self.extra_connection.lock().await;
+                    let (client, connection) = self.config.connect(NoTls).await.map_err(|error| error.to_string())?;
+                    let connection = tokio::spawn(connection);
+                    let answer = ping(&client).await;
+                    drop(client);
+                    connection.abort();
+                    answer
+                }
+            }
+        };
+        let result = tokio::time::timeout(limit, ping_pooled).await;
+        result.unwrap_or_else(|_| Err(format!("no answer within {} s", limit.as_secs())))
+    }
+}

@@ -1,0 +1,123 @@
+//! Health checks for programs.
+
+use super::state::AppState;
+use crate::lite::pages;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::RETRY_AFTER;
+use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
+use leoflow_base::web_ui;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::json;
+use std::sync::Arc;
+use std::time::Duration;
+
+const DATASTORE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Answers 200 when requests can be served, or 503 with a reason when the datastore is unavailable.
+pub async fn healthz(State(state): State<Arc<AppState>>) -> Response {
+    match state.database.check(DATASTORE_TIMEOUT).await {
+        Ok(()) => Json(json!({"ok": true, "version": state.version})).into_response(),
+        Err(reason) => {
+            // The supervisor knows why the datastore is down.
+            let supervisor_reason = pages::ask_supervisor(&state).await.ok().and_then(|status| status.reason);
+            let reason = supervisor_reason.unwrap_or_else(|| format!("datastore: {reason}"));
+            let body = json!({"ok": false, "version": state.version, "reason": reason});
+            (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], Json(body)).into_response()
+        }
+    }
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct VersionInfo {
+    version: String,
+    git_version: Option<String>,
+}
+
+/// Returns the version of the Airflow API served, which clients adapt to, and Leoflow's own.
+pub async fn version(State(state): State<Arc<AppState>>) -> Json<VersionInfo> {
+    Json(VersionInfo { version: web_ui::VERSION.to_owned(), git_version: Some(state.version.to_string()) })
+}
+
+/// The health of a component that is a separate process in Airflow.
+pub struct Component {
+    pub is_alive: bool,
+    pub heartbeat: Option<Timestamp>,
+}
+
+pub struct Components {
+    pub scheduler: Component,
+    pub dag_processor: Component,
+    pub triggerer: Component,
+}
+
+/// Checks the components. The scheduler and the DAG processor are tasks of this server; triggers run in the agent,
+/// another process of the supervisor.
+pub async fn components(state: &AppState) -> Components {
+    let now = Timestamp::now();
+    let (beat, is_alive) = (state.scheduler_beat.last(), state.scheduler_beat.is_alive());
+    let agent = pages::ask_supervisor(state).await.ok();
+    let agent = agent.and_then(|status| status.processes.into_iter().find(|process| process.name == "agent"));
+    let agent_runs = agent.is_some_and(|process| process.state == "running");
+    Components {
+        scheduler: Component { is_alive, heartbeat: beat },
+        dag_processor: Component { is_alive: true, heartbeat: Some(now) },
+        triggerer: Component { is_alive: agent_runs, heartbeat: agent_runs.then_some(now) },
+    }
+}
+
+#[derive(Serialize, JsonSchema)]
+struct BaseInfoResponse {
+    status: Option<&'static str>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct SchedulerInfoResponse {
+    status: Option<&'static str>,
+    latest_scheduler_heartbeat: Option<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct TriggererInfoResponse {
+    status: Option<&'static str>,
+    latest_triggerer_heartbeat: Option<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct DagProcessorInfoResponse {
+    status: Option<&'static str>,
+    latest_dag_processor_heartbeat: Option<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct HealthInfoResponse {
+    metadatabase: BaseInfoResponse,
+    scheduler: SchedulerInfoResponse,
+    triggerer: TriggererInfoResponse,
+    dag_processor: Option<DagProcessorInfoResponse>,
+}
+
+pub async fn monitor(State(state): State<Arc<AppState>>) -> Json<HealthInfoResponse> {
+    let status_text = |healthy: bool| Some(if healthy { "healthy" } else { "unhealthy" });
+    let (status, components) = tokio::join!(state.database.check(DATASTORE_TIMEOUT), components(&state));
+    let heartbeat_text = |component: &Component| component.heartbeat.map(|time| time.to_string());
+    let Components { scheduler, dag_processor, triggerer } = components;
+    Json(HealthInfoResponse {
+        metadatabase: BaseInfoResponse { status: status_text(status.is_ok()) },
+        scheduler: SchedulerInfoResponse {
+            status: status_text(scheduler.is_alive),
+            latest_scheduler_heartbeat: heartbeat_text(&scheduler),
+        },
+        triggerer: TriggererInfoResponse {
+            status: status_text(triggerer.is_alive),
+            latest_triggerer_heartbeat: heartbeat_text(&triggerer),
+        },
+        dag_processor: Some(DagProcessorInfoResponse {
+            status: status_text(dag_processor.is_alive),
+            latest_dag_processor_heartbeat: heartbeat_text(&dag_processor),
+        }),
+    })
+}

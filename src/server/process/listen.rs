@@ -1,0 +1,443 @@
+//! Accepts connections: on TCP for browsers and programs, on `run/api.sock` for this user's commands. Enforces limits
+//! before a request exists.
+
+use super::app::Routers;
+use super::connection_slots::{Slot, Slots, TrackedRequestBody, TrackedResponseBody, TrackedStream};
+use crate::http::caller::Caller;
+use crate::login::logins::Peer;
+use axum::body::Body;
+use axum::http::{HeaderValue, header};
+use axum::middleware::map_response;
+use axum::response::Response;
+use axum::{Extension, Router};
+use hyper::body::{Body as _, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use leoflow_base::sys::net::unix_socket;
+use leoflow_base::sys::user;
+use std::convert::Infallible;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::{JoinHandle, JoinSet};
+
+/// Concurrent connections per listener; more wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 256;
+/// Request line and headers together.
+const MAX_HEADER_BYTES: usize = 64 * 1024;
+const MAX_HEADERS: usize = 100;
+/// How long a client may take to send its headers; also the keep-alive timeout.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may leave its response unread while others wait for its slot.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long running requests may continue once the server shuts down.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Refusals that are sent at the same time.
+const MAX_REFUSALS: usize = 64;
+/// How long a refused client has to read its response and disconnect.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a refusal waits for bytes that the socket may hold already.
+const PENDING_TIMEOUT: Duration = Duration::from_millis(1);
+const BUSY_RESPONSE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n\
+    Content-Type: application/json\r\nContent-Length: 50\r\n\r\n{\"detail\": \"Too many requests at once; try again\"}";
+
+/// How long an idle connection may still send a request during shutdown, since one may be in transit.
+const LINGER: Duration = Duration::from_millis(100);
+
+/// The accept loops of all listeners.
+pub struct Serving {
+    /// Becomes true when the loops must stop.
+    stopped: watch::Receiver<bool>,
+    stop: watch::Sender<bool>,
+    /// Each returns its open connections.
+    tasks: Vec<JoinHandle<JoinSet<()>>>,
+}
+
+impl Default for Serving {
+    fn default() -> Self {
+        let (stop, stopped) = watch::channel(false);
+        Self { stop, stopped, tasks: Vec::new() }
+    }
+}
+
+impl Serving {
+    /// Starts accepting from browsers and programs.
+    pub fn over_tcp(&mut self, listener: OwnedFd, routers: &Routers) -> io::Result<()> {
+        let tcp = TcpListener::from_std(std::net::TcpListener::from(listener))?;
+        let accepting = accept(self.stopped.clone(), routers.with_caller(Caller::Network), async move || {
+            let (stream, client) = tcp.accept().await?;
+            stream.set_nodelay(true)?;
+            let server = stream.local_addr()?;
+            Ok((stream, Some(Peer { client, server })))
+        });
+        self.tasks.push(tokio::task::spawn_local(accepting));
+        Ok(())
+    }
+
+    /// Starts accepting from this user's commands.
+    pub fn over_unix(&mut self, listener: OwnedFd, routers: &Routers) -> io::Result<()> {
+        let unix = UnixListener::from_std(std::os::unix::net::UnixListener::from(listener))?;
+        let own_uid = user::effective_uid();
+        let accepting = accept(self.stopped.clone(), routers.with_caller(Caller::LocalAdmin), async move || {
+            let (stream, _) = unix.accept().await?;
+            match unix_socket::peer_uid(&stream)? {
+                uid if uid == own_uid || uid == 0 => Ok((stream, None)),
+                _ => Err(io::ErrorKind::PermissionDenied.into()),
+            }
+        });
+        self.tasks.push(tokio::task::spawn_local(accepting));
+        Ok(())
+    }
+
+    /// Stops accepting (new connections wait in the supervisor's queue for the next server) and lets running requests
+    /// finish, with `Connection: close`.
+    pub async fn drain(self) {
+        // Cannot fail: the tasks below hold receivers.
+        let _ = self.stop.send(true);
+        let finished = async {
+            for task in self.tasks {
+                if let Ok(mut connections) = task.await {
+                    while connections.join_next().await.is_some() {}
+                }
+            }
+        };
+        // Requests that take longer are cut off.
+        let _ = tokio::time::timeout(DRAIN_TIMEOUT, finished).await;
+    }
+}
+
+/// Accepts until stopped; returns the connections still open then.
+async fn accept<S>(
+    mut stopped: watch::Receiver<bool>,
+    router: Router,
+    accept_next: impl AsyncFn() -> io::Result<(S, Option<Peer>)>,
+) -> JoinSet<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let mut connections = JoinSet::new();
+    let slots = Slots::new(MAX_CONNECTIONS, SEND_TIMEOUT);
+    let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
+    loop {
+        let accepted = tokio::select! {
+            _ = stopped.changed() => return connections,
+            _ = connections.join_next(), if !connections.is_empty() => continue,
+            accepted = accept_next() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let router = match peer {
+                    Some(peer) => router.clone().layer(Extension(peer)),
+                    None => router.clone(),
+                };
+                // An accepted connection is answered even if a shutdown starts meanwhile.
+                match slots.next().await {
+                    Some(slot) => {
+                        let serving = serve_connection(stream, router, stopped.clone(), slots.contention_flag(), slot);
+                        connections.spawn_local(serving)
+                    }
+                    None => {
+                        let refusal = refusals.clone().acquire_owned().await;
+                        connections.spawn_local(async move {
+                            let _refusal = refusal;
+                            refuse(stream, true, REFUSAL_TIMEOUT).await;
+                        })
+                    }
+                };
+            }
+            // Out of file descriptors, or the client left at once: keep accepting.
+            _ => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+async fn serve_connection<S>(
+    stream: S,
+    router: Router,
+    mut stopped: watch::Receiver<bool>,
+    contention: Arc<AtomicBool>,
+    (slot, _permit): (Arc<Slot>, OwnedSemaphorePermit),
+) where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let leaving = stopped.clone();
+    let router = router.layer(map_response(move |response| {
+        close_when_leaving(*leaving.borrow() || contention.load(Ordering::Relaxed), response)
+    }));
+    let service = TowerToHyperService::new(router);
+    let request_slot = slot.clone();
+    let tracked_service = service_fn(move |request: hyper::Request<Incoming>| {
+        let slot = request_slot.clone();
+        slot.set_requested();
+        let request = request.map(|body| {
+            slot.set_working(body.is_end_stream());
+            Body::new(TrackedRequestBody { body, slot: slot.clone() })
+        });
+        let response = service.call(request);
+        async move {
+            let response = response.await?;
+            // A handler may answer before the body is read to its end.
+            slot.set_working(true);
+            Ok::<_, Infallible>(response.map(|body| Body::new(TrackedResponseBody { body, slot })))
+        }
+    });
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(MAX_HEADER_BYTES)
+        .max_headers(MAX_HEADERS)
+        .serve_connection(TokioIo::new(TrackedStream { stream, slot: slot.clone() }), tracked_service);
+    loop {
+        tokio::select! {
+            biased;
+            // The client failed or closed the connection.
+            _ = &mut connection => return,
+            () = slot.close_requested() => {
+                if slot.is_stalled(SEND_TIMEOUT) {
+                    // A refusal would be sent in the middle of the response.
+                    return;
+                }
+                if !slot.is_idle() {
+                    // A whole request has arrived meanwhile and is being carried out: the client needs its response.
+                    continue;
+                }
+                // A started request gets an answer; an idle keep-alive connection is just closed.
+                let has_request = slot.has_request();
+                let parts = connection.into_parts();
+                let has_begun = has_request || !parts.read_buf.is_empty();
+                return refuse(parts.io.into_inner().stream, has_begun, REFUSAL_TIMEOUT).await;
+            }
+            _ = stopped.changed() => break,
+        }
+    }
+    // hyper would close a connection without a request at once, even with a request in transit. A request that arrives
+    // within this time is answered with `Connection: close`.
+    if tokio::time::timeout(LINGER, &mut connection).await.is_err() {
+        if !slot.has_request() {
+            // A request that arrives now is answered too.
+            let parts = connection.into_parts();
+            return refuse(parts.io.into_inner().stream, !parts.read_buf.is_empty(), LINGER).await;
+        }
+        Pin::new(&mut connection).graceful_shutdown();
+        let _ = connection.await;
+    }
+}
+
+/// Responds 503 with Retry-After. A connection that has not started a request is closed without a response.
+async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, has_begun: bool, limit: Duration) {
+    let refusal = async {
+        let mut buffer = [0; 16 * 1024];
+        let mut has_begun = has_begun;
+        if !has_begun {
+            has_begun = matches!(tokio::time::timeout(PENDING_TIMEOUT, stream.read(&mut buffer)).await, Ok(Ok(1..)));
+        }
+        if has_begun {
+            stream.write_all(BUSY_RESPONSE).await?;
+        }
+        stream.shutdown().await?;
+        // Unread bytes would turn the close into a reset, and the client would not see the response.
+        while stream.read(&mut buffer).await? > 0 {}
+        Ok::<_, io::Error>(())
+    };
+    // A client that keeps sending or does not read is cut off.
+    let _ = tokio::time::timeout(limit, refusal).await;
+}
+
+/// Adds `Connection: close` while the server shuts down.
+async fn close_when_leaving(leaving: bool, mut response: Response) -> Response {
+    if leaving {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    /// Raises the limit of open files to the maximum: each connection uses two.
+    fn raise_limit() {
+        use nix::sys::resource::{Resource, getrlimit, setrlimit};
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, hard.min(16_384), hard).unwrap();
+    }
+
+    const LARGE: usize = 32 * 1024 * 1024;
+
+    /// Serves on its own thread, which blocks for `pause` on request and reports when the pause starts.
+    fn server(pause: Duration) -> (u16, std::sync::mpsc::Sender<std::sync::mpsc::Sender<()>>) {
+        let (pause_sender, pause_requests) = std::sync::mpsc::channel::<std::sync::mpsc::Sender<()>>();
+        let (port_sender, port) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let local = tokio::task::LocalSet::new();
+            local.block_on(&runtime, async move {
+                let listener = leoflow_base::sys::net::listener::bind_at(std::net::Ipv4Addr::LOCALHOST, 0).unwrap();
+                port_sender.send(listener.local_addr().unwrap().port()).unwrap();
+                let tcp = TcpListener::from_std(listener).unwrap();
+                let router = Router::new()
+                    .route("/", axum::routing::get(async || "ok"))
+                    .route("/wait", axum::routing::get(async || std::future::pending::<&str>().await))
+                    .route("/large", axum::routing::get(async || vec![b'x'; LARGE]));
+                let (_stop, stopped) = watch::channel(false);
+                let next = async move || Ok((tcp.accept().await?.0, None));
+                let accepting = tokio::task::spawn_local(accept(stopped, router, next));
+                let paused = loop {
+                    match pause_requests.try_recv() {
+                        Ok(paused) => break paused,
+                        Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+                    }
+                };
+                paused.send(()).unwrap();
+                std::thread::sleep(pause);
+                drop(accepting.await);
+            });
+        });
+        (port.recv().unwrap(), pause_sender)
+    }
+
+    fn connect(port: u16) -> TcpStream {
+        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream
+    }
+
+    #[test]
+    fn answers_every_request_after_a_pause() {
+        raise_limit();
+        let (port, pause) = server(Duration::from_millis(500));
+        let (paused, wait) = std::sync::mpsc::channel();
+        pause.send(paused).unwrap();
+        wait.recv().unwrap();
+        let mut clients: Vec<TcpStream> = (0..3 * MAX_CONNECTIONS).map(|_| connect(port)).collect();
+        for client in &mut clients {
+            client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        }
+        for (number, client) in clients.iter_mut().enumerate() {
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200 OK"), "{number}: {answer:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn answers_a_request_that_arrives_during_eviction() {
+        let (mut client, stream) = tokio::io::duplex(4096);
+        client.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+        let slow = async || {
+            tokio::task::yield_now().await;
+            "done"
+        };
+        let router = Router::new().route("/", axum::routing::post(slow));
+        let (_stop, stopped) = watch::channel(false);
+        let slots = Slots::new(1, SEND_TIMEOUT);
+        let (slot, permit) = slots.next().await.unwrap();
+        slot.ask_to_close();
+        serve_connection(stream, router, stopped, slots.contention_flag(), (slot, permit)).await;
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("done"), "{answer:?}");
+    }
+
+    #[test]
+    fn answers_an_upload_during_the_drain() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let local = tokio::task::LocalSet::new();
+        let answer = local.block_on(&runtime, async move {
+            let listener = leoflow_base::sys::net::listener::bind_at(std::net::Ipv4Addr::LOCALHOST, 0).unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let tcp = TcpListener::from_std(listener).unwrap();
+            let (begun, on_begin) = tokio::sync::oneshot::channel::<()>();
+            let begun = Arc::new(std::sync::Mutex::new(Some(begun)));
+            let upload = async move |body: Body| {
+                drop(begun.lock().unwrap().take());
+                axum::body::to_bytes(body, 100).await.unwrap()
+            };
+            let router = Router::new().route("/", axum::routing::post(upload));
+            let (stop, stopped) = watch::channel(false);
+            let accepting =
+                tokio::task::spawn_local(accept(stopped, router, async move || Ok((tcp.accept().await?.0, None))));
+            let (go_on, wait) = std::sync::mpsc::channel::<()>();
+            let client = tokio::task::spawn_blocking(move || {
+                let mut client = connect(port);
+                client.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab").unwrap();
+                wait.recv().unwrap();
+                client.write_all(b"cd").unwrap();
+                let mut answer = String::new();
+                client.read_to_string(&mut answer).unwrap();
+                answer
+            });
+            let _ = on_begin.await;
+            stop.send(true).unwrap();
+            let mut connections = accepting.await.unwrap();
+            tokio::time::sleep(LINGER * 3).await;
+            go_on.send(()).unwrap();
+            while connections.join_next().await.is_some() {}
+            client.await.unwrap()
+        });
+        assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("abcd"), "{answer:?}");
+    }
+
+    #[test]
+    fn unfinished_requests_are_evicted_with_a_response() {
+        raise_limit();
+        let (port, _pause) = server(Duration::ZERO);
+        let mut slow: Vec<TcpStream> = (0..MAX_CONNECTIONS).map(|_| connect(port)).collect();
+        slow.iter_mut().for_each(|client| client.write_all(b"GET / HTTP/1.1\r\nHost:").unwrap());
+        let mut client = connect(port);
+        client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer:?}");
+        let mut refused = String::new();
+        slow[0].read_to_string(&mut refused).unwrap();
+        assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("Retry-After: 1\r\n"), "{refused:?}");
+        let (head, body) = refused.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("Content-Length: {}", body.len())), "{refused:?}");
+        assert!(serde_json::from_str::<serde_json::Value>(body).is_ok(), "{body}");
+    }
+
+    #[test]
+    fn refuses_at_once_while_all_slots_are_busy() {
+        raise_limit();
+        let (port, _pause) = server(Duration::ZERO);
+        let mut busy: Vec<TcpStream> = (0..MAX_CONNECTIONS).map(|_| connect(port)).collect();
+        busy.iter_mut().for_each(|client| client.write_all(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n").unwrap());
+        for number in 0..100 {
+            let mut client = connect(port);
+            client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("Retry-After"), "{number}: {answer:?}");
+        }
+    }
+
+    #[test]
+    fn does_not_cut_off_a_response_being_sent() {
+        raise_limit();
+        let (port, _pause) = server(Duration::ZERO);
+        let mut slow = connect(port);
+        slow.write_all(b"GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let idle: Vec<TcpStream> = (1..MAX_CONNECTIONS).map(|_| connect(port)).collect();
+        let mut other = connect(port);
+        other.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        other.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer:?}");
+        let mut large = Vec::new();
+        slow.read_to_end(&mut large).unwrap();
+        assert!(large.len() > LARGE, "{}", large.len());
+        drop(idle);
+    }
+}

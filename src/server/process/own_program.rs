@@ -1,0 +1,173 @@
+//! Runs this program's own commands: they do backups, upgrades and diagnostics, which the server does not. Read-only
+//! commands are awaited; long ones, called operations, run independently of the server and are recorded in the home.
+
+use crate::http::api_error::ApiError;
+use axum::http::StatusCode;
+use leoflow_base::home::Home;
+use leoflow_base::home::lock;
+use leoflow_base::home::operations::{self, Operation, Record, Status};
+use leoflow_base::protocol::own_command::{self, CommandOutput};
+use leoflow_base::sys::{blocking, env_vars};
+use serde_json::Value;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tracing::warn;
+
+/// Timeout of read-only commands.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(25);
+/// Concurrent read-only commands; others wait.
+static QUERY_SLOTS: Semaphore = Semaphore::const_new(4);
+
+#[derive(Default)]
+pub struct OwnProgram {
+    /// Held while an operation is started.
+    start_lock: Mutex<()>,
+}
+
+impl OwnProgram {
+    /// Starts an operation. Fails with 409 while another one runs, which it would have to wait for.
+    pub async fn begin(
+        self: &Arc<Self>,
+        home: &Home,
+        kind: &'static str,
+        arguments: Vec<String>,
+    ) -> Result<Operation, ApiError> {
+        let (operation, mut child) = self.start(home, kind, arguments).await?;
+        let (home, id) = (home.clone(), operation.id);
+        // The operation continues if this server exits.
+        tokio::spawn(blocking::run(move || wait_and_record(&home, id, &mut child)));
+        Ok(operation)
+    }
+
+    /// Runs an operation to its end, and returns it with its outcome. Fails only if it cannot be started.
+    pub async fn perform(
+        self: &Arc<Self>,
+        home: &Home,
+        kind: &'static str,
+        arguments: Vec<String>,
+    ) -> Result<Operation, ApiError> {
+        let (operation, mut child) = self.start(home, kind, arguments).await?;
+        let (home, id) = (home.clone(), operation.id);
+        let result = blocking::run(move || {
+            wait_and_record(&home, id, &mut child);
+            operations::find(&home, id).ok_or_else(|| "its outcome is unknown".to_owned())
+        });
+        let result = result.await.unwrap_or_else(|error| Err(error.to_string()));
+        Ok(result.unwrap_or_else(|reason| Operation { status: Status::Failed, error: Some(reason), ..operation }))
+    }
+
+    async fn start(
+        self: &Arc<Self>,
+        home: &Home,
+        kind: &'static str,
+        arguments: Vec<String>,
+    ) -> Result<(Operation, Child), ApiError> {
+        let (this, home) = (self.clone(), home.clone());
+        let start_operation = move || {
+            let _guard = this.start_lock.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(other) = operations::running(&home) {
+                let detail = format!("Operation {} ({}) is running; try again when it is done", other.id, other.kind);
+                return Err(ApiError::new(StatusCode::CONFLICT, detail));
+            }
+            if let Some(other) = lock::operation_holder(&home) {
+                let detail =
+                    format!("`{}` (pid {}) is running; try again when it is done", other.command, other.process.pid);
+                return Err(ApiError::new(StatusCode::CONFLICT, detail));
+            }
+            let record_failed = |error: io::Error| {
+                let detail = format!("Failed to record the operation: {error}; run leoflow doctor");
+                ApiError::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+            };
+            let record = operations::begin(&home, kind, arguments).map_err(record_failed)?;
+            let id = record.operation.id;
+            match start_process(&home, id) {
+                Ok(child) => Ok((record.operation, child)),
+                Err(error) => {
+                    let _ = operations::end(&home, record, Err((None, error.to_string())));
+                    Err(ApiError::internal(&error))
+                }
+            }
+        };
+        blocking::run(start_operation).await.map_err(|error| ApiError::internal(&error))?
+    }
+}
+
+/// Waits for the process. Records its end when it could not do so itself.
+fn wait_and_record(home: &Home, id: u64, child: &mut Child) {
+    let ended = match child.wait() {
+        Ok(status) if status.success() => return,
+        Ok(status) => status.to_string(),
+        Err(error) => error.to_string(),
+    };
+    warn!("the process of operation {id} failed: {ended}; see logs/operation.log");
+    // The command itself may still run although its parent process ended.
+    let Some(record) = operations::read(home, id).filter(Record::is_abandoned) else { return };
+    let reason = format!("its outcome was not recorded ({ended})\nhint: see logs/operation.log, and leoflow doctor");
+    if let Err(error) = operations::end(home, record, Err((None, reason))) {
+        warn!("failed to record the end of operation {id}: {error}");
+    }
+}
+
+/// Returns the operation started last.
+pub async fn newest(home: &Home) -> Option<Operation> {
+    let home = home.clone();
+    blocking::run(move || operations::newest(&home)).await.ok()?
+}
+
+/// Returns an operation by its number.
+pub async fn find(home: &Home, id: u64) -> Option<Operation> {
+    let home = home.clone();
+    blocking::run(move || operations::find(&home, id)).await.ok()?
+}
+
+/// True while an operation runs.
+pub async fn is_busy(home: &Home) -> bool {
+    let home = home.clone();
+    blocking::run(move || operations::running(&home).is_some()).await.unwrap_or(true)
+}
+
+/// Starts the process of an operation. It has its own process group, since it may replace this server, but stays in
+/// this session, since processes in other sessions count as left behind by DAG files and are ended.
+fn start_process(home: &Home, id: u64) -> io::Result<Child> {
+    let mut process = own_command::command(&env_vars::current_exe()?, Some(home));
+    process.arg("operation").arg(id.to_string()).process_group(0);
+    // Catches what the process cannot record itself.
+    let log = OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(home.logs().join("operation.log"))?;
+    process.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    process.spawn()
+}
+
+/// Runs a read-only command; returns its JSON, or its error text.
+pub async fn ask(home: &Home, arguments: &[&str]) -> Result<Value, String> {
+    // The semaphore is never closed.
+    let _slot = QUERY_SLOTS.acquire().await;
+    let (home, arguments) = (home.clone(), arguments.iter().map(|argument| (*argument).to_owned()).collect::<Vec<_>>());
+    let output = blocking::run(move || {
+        let program = env_vars::current_exe().map_err(|error| error.to_string())?;
+        let mut process = own_command::command(&program, Some(&home));
+        match own_command::run(process.args(&arguments), QUERY_TIMEOUT, &mut |_| {}, &mut |_| {}) {
+            Ok(CommandOutput { json, .. }) => Ok(json),
+            Err(failure) => {
+                warn!("leoflow {}: {}", arguments.join(" "), failure.error);
+                Err(failure.to_string())
+            }
+        }
+    });
+    output.await.unwrap_or_else(|error| Err(error.to_string()))
+}
+
+/// Runs a read-only command for the API: 503 with the command's error text.
+pub async fn answer(home: &Home, arguments: &[&str]) -> Result<Value, ApiError> {
+    ask(home, arguments).await.map_err(|reason| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, reason))
+}

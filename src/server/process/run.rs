@@ -1,0 +1,217 @@
+//! The server process from start to end.
+
+use super::app::{self, Routers};
+use super::background::Background;
+use super::database::Database;
+use super::listen::Serving;
+use super::settings_reload;
+use super::state::{AppState, Secrets};
+use crate::http::api_error::ApiError;
+use leoflow_base::auth::cipher::{Cipher, CipherError};
+use leoflow_base::config::{self, ConfigError, Loaded, running_settings};
+use leoflow_base::home::Home;
+use leoflow_base::protocol::child::{Inheritance, Notifier, send_heartbeats};
+use leoflow_base::sys::process::memory;
+use leoflow_engine::store::StoreError;
+use leoflow_engine::store::secret::encryption_key;
+use leoflow_postgres::credentials::CredentialsError;
+use leoflow_postgres::schema::{self, SchemaError};
+use leoflow_postgres::{Credentials, Endpoint};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tracing::warn;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("{path} has no {key}")]
+    MissingSecret { path: PathBuf, key: &'static str },
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// The stored secrets were encrypted with another key.
+    #[error("the encryption_key in {0} is not the one this datastore was written with")]
+    WrongKey(PathBuf),
+    #[error(transparent)]
+    Store(StoreError),
+    #[error("this process is started by `leoflow lite`, with the listeners it serves")]
+    NotSupervised,
+}
+
+/// Command-line options.
+pub struct Options {
+    /// The port of the TCP listener, for the check of `Host`.
+    pub port: u16,
+    /// A database other than the application's, for the rehearsal of an upgrade on a copy.
+    pub database: Option<String>,
+    /// Path of the listener `private`, for processes that this server starts.
+    pub private_socket: Option<PathBuf>,
+}
+
+/// Serves until a shutdown is requested, then lets running requests finish. With a listener `private` the server starts
+/// on trial, as during an upgrade: it serves only that listener, without a scheduler. A byte through the pipe `doors`
+/// ends the trial: it opens the public listeners.
+pub async fn run(
+    home: &Home,
+    options: Options,
+    mut inheritance: Inheritance,
+    version: &'static str,
+) -> Result<(), ServerError> {
+    memory::return_large_blocks();
+    let shutdown = inheritance.until_shutdown()?;
+    let hangups = settings_reload::hangups()?;
+    tokio::pin!(shutdown);
+    let notifier = inheritance.notifier();
+    let mut listeners = Listeners::take(&mut inheritance)?;
+    let startup = Startup::load(home, options.database.as_deref())?;
+    tokio::select! {
+        // Stopping must not wait for a slow or frozen datastore.
+        () = &mut shutdown => return Ok(()),
+        checked = startup.check(home, &notifier) => checked?,
+    }
+    let Startup { settings, cipher, secrets, endpoint, application } = startup;
+    let private_socket = match &listeners.private {
+        Some(_) => Some(options.private_socket.ok_or(ServerError::NotSupervised)?),
+        None => None,
+    };
+    let (keys, database) = ((cipher, secrets), Database::new(&application));
+    let state = Arc::new(AppState::new(
+        home.clone(),
+        options.port,
+        version,
+        database,
+        keys,
+        private_socket,
+        settings.config.python.clone(),
+    ));
+    tokio::select! {
+        () = &mut shutdown => return Ok(()),
+        loaded = state.revoked.load(&state.database) => loaded.map_err(datastore_unreadable)?,
+    }
+    let reloading = tokio::task::spawn_local(settings_reload::reload_on_hangup(state.clone(), hangups));
+    let routers = app::routers(state.clone());
+    let mut serving = Serving::default();
+    match listeners.private.take() {
+        Some(private) => serving.over_unix(private, &routers)?,
+        None => listeners.open(&mut serving, &routers)?,
+    }
+    notifier.ready("serving");
+    let heartbeats = tokio::task::spawn_local(send_heartbeats(notifier.clone()));
+    let mut background = Background::start_parsing(&state, settings.config.workspace.clone());
+    if !*state.doors.borrow() {
+        tokio::select! {
+            () = &mut shutdown => return Ok(()),
+            opened = wait_for_doors(listeners.doors.take()) => opened?,
+        }
+        // Picks up logouts recorded by the previous server in the meantime.
+        tokio::select! {
+            () = &mut shutdown => return Ok(()),
+            loaded = state.revoked.load(&state.database) => loaded.map_err(datastore_unreadable)?,
+        }
+        listeners.open(&mut serving, &routers)?;
+        state.doors.send_replace(true);
+    }
+    if options.database.is_none()
+        && let Err(error) = running_settings::record(home, &settings)
+    {
+        warn!("failed to record the effective settings: {error}");
+    }
+    drop(settings);
+    background.start_scheduling(&state, endpoint, application);
+    tokio::select! {
+        () = &mut shutdown => {}
+        // The scheduler and the parser never end in normal operation. After a failure the supervisor restarts the
+        // server.
+        reason = background.wait_for_failure() => {
+            return Err(ServerError::Io(io::Error::other(format!("a part of the server failed: {reason}"))));
+        }
+    }
+    notifier.stopping();
+    background.stop();
+    state.changes.leave();
+    serving.drain().await;
+    heartbeats.abort();
+    reloading.abort();
+    Ok(())
+}
+
+fn datastore_unreadable(error: ApiError) -> ServerError {
+    ServerError::Io(io::Error::other(format!("failed to read the datastore: {}", error.message())))
+}
+
+/// Settings, keys and credentials, which are read before serving.
+struct Startup {
+    settings: Loaded,
+    cipher: Cipher,
+    secrets: Secrets,
+    endpoint: Endpoint,
+    application: tokio_postgres::Config,
+}
+
+impl Startup {
+    /// Reads the files of the home; `database` overrides the application's database.
+    fn load(home: &Home, database: Option<&str>) -> Result<Self, ServerError> {
+        let missing = |key| ServerError::MissingSecret { path: home.config(), key };
+        let settings = config::load_with_secrets(&home.config())?.ok_or(missing("content"))?;
+        let config = &settings.config;
+        let key = config.encryption_key.as_deref().ok_or(missing("encryption_key"))?;
+        let cipher = Cipher::new(key).map_err(|_| missing("valid encryption_key"))?;
+        let secrets = Secrets::new(home.config(), &settings).map_err(missing)?;
+        let endpoint = Endpoint::for_home(home);
+        let mut application = Credentials::require(home)?.application(&endpoint);
+        if let Some(database) = database {
+            application.dbname(database);
+        }
+        Ok(Self { settings, cipher, secrets, endpoint, application })
+    }
+
+    /// Checks that the schema is current and that the key matches the stored secrets.
+    async fn check(&self, home: &Home, notifier: &Notifier) -> Result<(), ServerError> {
+        let client = self.endpoint.connect(&self.application).await.map_err(SchemaError::from)?;
+        notifier.schema(schema::require_current(&client, schema::known()).await?);
+        encryption_key::check(&client, &self.cipher).await.map_err(|error| match error {
+            StoreError::Cipher(CipherError::CannotOpen | CipherError::BadKey) => ServerError::WrongKey(home.config()),
+            other => ServerError::Store(other),
+        })
+    }
+}
+
+/// The listeners from the supervisor, or from the command that rehearses.
+struct Listeners {
+    http: Option<OwnedFd>,
+    api: Option<OwnedFd>,
+    private: Option<OwnedFd>,
+    /// A pipe, not a listener: a byte from the supervisor opens the public listeners.
+    doors: Option<OwnedFd>,
+}
+
+impl Listeners {
+    fn take(inheritance: &mut Inheritance) -> Result<Self, ServerError> {
+        let [http, api, private, doors] = ["http", "api", "private", "doors"].map(|name| inheritance.listener(name));
+        if private.is_none() && (http.is_none() || api.is_none()) {
+            return Err(ServerError::NotSupervised);
+        }
+        Ok(Self { http, api, private, doors })
+    }
+
+    /// Serves the public listeners.
+    fn open(&mut self, serving: &mut Serving, routers: &Routers) -> io::Result<()> {
+        self.http.take().map_or(Ok(()), |http| serving.over_tcp(http, routers))?;
+        self.api.take().map_or(Ok(()), |api| serving.over_unix(api, routers))
+    }
+}
+
+/// Completes when the byte through `doors` arrives; pends for ever without a pipe, as in a rehearsal of an upgrade.
+async fn wait_for_doors(doors: Option<OwnedFd>) -> io::Result<()> {
+    use tokio::io::AsyncReadExt;
+    let Some(doors) = doors else { return std::future::pending().await };
+    // The supervisor has made it non-blocking.
+    let mut doors = tokio::net::unix::pipe::Receiver::from_owned_fd(doors)?;
+    doors.read_u8().await.map(drop)
+}
