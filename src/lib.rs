@@ -2,7 +2,7 @@
 //! those below it. This crate joins them to the program.
 
 pub use leoflow_base::{auth, build_info, components, config, docs, home, protocol, sys, web_ui};
-pub use leoflow_commands::cli;
+pub use leoflow_cli as cli;
 pub use leoflow_engine as engine;
 pub use leoflow_lifecycle::{backup, setup, upgrade};
 pub use leoflow_postgres as postgres;

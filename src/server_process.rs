@@ -3,9 +3,9 @@
 
 use leoflow_base::protocol::child::Inheritance;
 use leoflow_base::protocol::log;
-use leoflow_commands::cli::args::Server;
-use leoflow_commands::error::Error;
-use leoflow_commands::{Context, ServerProcess};
+use leoflow_cli::args::Server;
+use leoflow_cli::error::Error;
+use leoflow_cli::{commands::ServerProcess, context::Context};
 use leoflow_server::{Options, ServerError};
 
 pub struct Process;

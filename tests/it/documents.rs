@@ -2,7 +2,7 @@
 //! messages name exist.
 
 use leoflow::BUILT;
-use leoflow::cli::help;
+use leoflow::cli::args::help;
 use leoflow::docs::html;
 use std::fs;
 use std::path::{Path, PathBuf};

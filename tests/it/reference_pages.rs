@@ -2,7 +2,7 @@
 //! reference_pages` writes them.
 
 use clap::{Arg, Command};
-use leoflow::cli::help;
+use leoflow::cli::args::help;
 use leoflow::config::project_keys::{PROJECT, ProjectKey, TASK};
 use leoflow::config::{SECRETS, SETTINGS, Setting, variable_of};
 use leoflow::server::api_description;

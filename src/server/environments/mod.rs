@@ -1,6 +1,7 @@
 //! Python environments of projects. Each is identified by its inputs, a hash of what the project declares and of the
 //! Python. Environments on disk are reused; missing ones are built one at a time in the background.
 
+mod availability;
 pub mod provider_cache;
 pub mod providers;
 mod python;
@@ -10,6 +11,7 @@ mod uv;
 use self::python::NoPython;
 use super::process::change_feed::Changes;
 use super::process::database::Database;
+pub use availability::{Availability, Environment, RequiredEnvironment};
 use leoflow_base::home::Home;
 use leoflow_base::home::progress::Progress;
 use leoflow_base::sys::blocking;
@@ -34,14 +36,6 @@ const STORE_RETRY_DELAY: Duration = Duration::from_secs(2);
 /// Progress text of a queued build.
 const QUEUED: &str = "Waiting for its turn";
 
-/// A Python with the packages that a project requires.
-#[derive(Debug, Clone)]
-pub struct Environment {
-    /// Hash of its lock; `None` for the plain interpreter.
-    pub hash: Option<String>,
-    pub interpreter: Interpreter,
-}
-
 /// The state of a required environment.
 #[derive(Debug, Clone)]
 enum BuildState {
@@ -62,28 +56,6 @@ enum BuildState {
 /// Returns the retry delay after that many consecutive failures.
 fn retry_delay(failures: u32) -> Duration {
     (RETRY_DELAY * 4u32.saturating_pow(failures.saturating_sub(1))).min(MAX_RETRY_DELAY)
-}
-
-/// The result of requesting an environment.
-#[derive(Debug)]
-pub enum Availability {
-    Ready(Environment),
-    /// It is being built; `changed` notifies when to ask again. The text describes the progress.
-    Waits(String),
-    /// Holds the reason, for the user.
-    Failed(String),
-}
-
-/// A required environment, as the API shows it.
-#[derive(Debug, Clone, serde::Serialize)]
-pub struct RequiredEnvironment {
-    pub declared: Declared,
-    pub python: String,
-    /// DAG files that require it.
-    pub files: Vec<PathBuf>,
-    pub state: &'static str,
-    pub detail: Option<String>,
-    pub hash: Option<String>,
 }
 
 pub struct Environments {

@@ -2,6 +2,7 @@
 //! renames, journaled before and after, and detects its own progress from the disk, so that it can be resumed. A failed
 //! step undoes the exchange; after a kill the next start resumes it.
 
+use super::database_names::{allow_connections, database_oid, swap_in_transaction};
 use super::exchange_content::ContentExchange;
 use super::exchange_error::{ExchangeError, io_error};
 use super::exchange_tree::{CONFLICTS, Tree, TreeExchange};
@@ -16,7 +17,7 @@ use leoflow_base::home::Home;
 use leoflow_base::home::journal::{Entry, Journal, Operation};
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::may_fail;
-use leoflow_postgres::{APPLICATION_DATABASE, Access, PgError, database_attributes};
+use leoflow_postgres::{APPLICATION_DATABASE, Access, database_attributes};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
@@ -296,29 +297,9 @@ impl<'a> Exchange<'a> {
         }
         // A database with sessions cannot be renamed, and new sessions may start at any time.
         allow_connections(&client, [APPLICATION_DATABASE, &standby], false).await?;
-        let renamed = self.rename_in_transaction(&mut client, &standby, &temporary_name).await;
+        let renamed = swap_in_transaction(&mut client, &standby, &temporary_name).await;
         allow_connections(&client, [APPLICATION_DATABASE, &standby], true).await?;
         renamed
-    }
-
-    async fn rename_in_transaction(
-        &self,
-        client: &mut tokio_postgres::Client,
-        standby: &str,
-        temporary_name: &str,
-    ) -> Result<(), ExchangeError> {
-        let terminate_sessions =
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname IN ($1::text::name, $2::text::name)";
-        client.execute(terminate_sessions, &[&APPLICATION_DATABASE, &standby]).await.map_err(PgError::from)?;
-        let transaction = client.transaction().await.map_err(PgError::from)?;
-        for (from, to) in
-            [(APPLICATION_DATABASE, temporary_name), (standby, APPLICATION_DATABASE), (temporary_name, standby)]
-        {
-            let rename = format!("ALTER DATABASE {from} RENAME TO {to}");
-            transaction.batch_execute(&rename).await.map_err(PgError::from)?;
-        }
-        transaction.commit().await.map_err(PgError::from)?;
-        Ok(())
     }
 
     fn put_files(&self, when: When) -> Result<(), ExchangeError> {
@@ -385,17 +366,4 @@ pub fn conflicts(home: &Home) -> Vec<PathBuf> {
         .filter(|entry| entry.file_name().to_string_lossy().starts_with(CONFLICTS))
         .map(|entry| entry.path())
         .collect()
-}
-
-/// Allows or refuses connections to these databases, even for superusers.
-async fn allow_connections(client: &tokio_postgres::Client, names: [&str; 2], allow: bool) -> Result<(), PgError> {
-    for name in names {
-        client.batch_execute(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS {allow}")).await?;
-    }
-    Ok(())
-}
-
-pub async fn database_oid(client: &tokio_postgres::Client, name: &str) -> Result<Option<u32>, PgError> {
-    let row = client.query_opt("SELECT oid FROM pg_database WHERE datname = $1::text::name", &[&name]).await?;
-    Ok(row.map(|row| row.get(0)))
 }

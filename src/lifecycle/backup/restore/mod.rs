@@ -2,6 +2,7 @@
 //! changes before the exchange; dropping a prepared backup removes its files.
 
 pub(crate) mod changed_settings;
+mod database_names;
 pub mod exchange;
 pub(crate) mod exchange_content;
 pub(crate) mod exchange_error;
@@ -10,21 +11,22 @@ pub(crate) mod newer_files;
 pub mod obstacles;
 pub(crate) mod preserved;
 pub mod quarantine;
+mod read;
 pub mod restore_dir;
 pub(crate) mod restore_error;
 pub mod restore_plan;
 
 use super::content::{self, Content};
 use super::encryption::Input;
-use super::format::archive_read::{ArchiveError, ArchiveReader, Sink, opening};
+use super::format::archive_read::Sink;
 use super::format::manifest::{CONFIG, DUMP, Entry, Manifest};
 use super::verify::leftovers;
 use super::verify::load;
-use super::verify::progress_reader::ProgressReader;
 use super::verify::scratch::{RestoreId, Scratch};
 use super::verify::stage::{Stage, Targets};
 use super::verify::staging::StagingServer;
-use exchange::{ExchangePlan, database_oid};
+use database_names::database_oid;
+use exchange::ExchangePlan;
 use exchange_error::ExchangeError;
 use exchange_tree::write_names;
 use leoflow_base::auth::cipher::Cipher;
@@ -36,52 +38,12 @@ use leoflow_base::sys::fs::files;
 use leoflow_base::sys::{checkpoint, random};
 use leoflow_postgres::{APPLICATION_DATABASE, Access, Login, PgError, location};
 use preserved::PreservedPaths;
+pub use read::{peek, peek_config, read};
 use restore_dir::{ExternalPaths, RestoreDir, RetainedState, When};
 use restore_error::RestoreError;
 use restore_plan::{ConfigRefusal, with_datastore};
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-
-fn open(input: &Path) -> Result<File, RestoreError> {
-    let failed = |source| RestoreError::Open { path: input.to_owned(), source };
-    let file = File::open(input).map_err(failed)?;
-    match file.metadata().map_err(failed)?.is_file() {
-        true => Ok(file),
-        false => Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file"))),
-    }
-}
-
-fn archive_error(input: &Path) -> impl Fn(ArchiveError) -> RestoreError + '_ {
-    |source| RestoreError::Archive { path: input.to_owned(), source }
-}
-
-pub fn peek(input: &Input) -> Result<Manifest, RestoreError> {
-    let mut reader = open_archive(input, open(&input.path)?)?;
-    reader.manifest().map_err(archive_error(&input.path))
-}
-
-/// Reads the manifest and `config.yaml`, for a plan.
-pub fn peek_config(input: &Input) -> Result<(Manifest, String), RestoreError> {
-    let mut reader = open_archive(input, open(&input.path)?)?;
-    let (manifest, config) = reader.manifest_and_file(CONFIG).map_err(archive_error(&input.path))?;
-    Ok((manifest, String::from_utf8_lossy(&config.unwrap_or_default()).into_owned()))
-}
-
-fn open_archive<'a>(input: &Input, file: impl Read + 'a) -> Result<ArchiveReader<'a>, RestoreError> {
-    let archive_error = archive_error(&input.path);
-    let opened = input.keys.open(file).map_err(|error| archive_error(opening(error)))?;
-    let content = opened.map_err(|why| RestoreError::NotOpened { path: input.path.clone(), why })?;
-    ArchiveReader::new(content).map_err(archive_error)
-}
-
-/// Reads the whole file and compares it with its manifest; the entries go to `sink`.
-pub fn read(input: &Input, sink: &mut dyn Sink, reporter: &dyn Reporter) -> Result<Manifest, RestoreError> {
-    let file = open(&input.path)?;
-    let total = file.metadata().map_or(0, |meta| meta.len());
-    let source = ProgressReader::new(file, total, reporter);
-    open_archive(input, source)?.read(sink).map_err(archive_error(&input.path))
-}
 
 /// Unpacks the config and the dump; other entries are only compared with the manifest.
 pub struct DatabaseOnly(Stage);

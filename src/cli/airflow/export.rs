@@ -1,0 +1,285 @@
+//! `leoflow export airflow`.
+
+use super::dag_folder::Direction;
+use super::data_files::{connections, pools, variables};
+use super::deployment::{self, Facts, Pool};
+use super::findings::{Finding, Findings};
+use super::{AIRFLOW, dag_folder, history, requirements, secrets};
+use crate::api_client::{Api, list_of};
+use crate::args::airflow::ExportAirflow;
+use crate::context::Context;
+use crate::error::Error;
+use crate::recovery::datastore::{Datastore, not_set_up};
+use crate::terminal::printer::counted;
+use leoflow_base::config::{Config, Recipient};
+use leoflow_base::sys::fs::files;
+use leoflow_engine::model::dag::DEFAULT_POOL;
+use leoflow_engine::store::secret::connections::Connection;
+use leoflow_engine::store::secret::variables::Variable;
+use serde_json::{Value, json};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Slots of `default_pool` in a new Airflow.
+const AIRFLOWS_DEFAULT_SLOTS: i64 = 128;
+
+pub async fn airflow(context: &Context<'_>, args: &ExportAirflow) -> Result<u8, Error> {
+    let config = context.config()?.map(|loaded| loaded.config);
+    let config = config.ok_or_else(not_set_up)?;
+    let workspace =
+        config.workspace.clone().ok_or_else(|| Error::failed("no workspace is configured").hint("leoflow setup"))?;
+    let recipients = recipients(args, &config)?;
+    if recipients.is_empty() && config.backup.passphrase.is_some() && !args.no_secrets {
+        context.printer.note("backup.passphrase does not apply to exports; encrypt this one with --recipient KEY");
+    }
+    let output = std::path::absolute(&args.output).map_err(|error| Error::io("find", &args.output, &error))?;
+    check_output(&output, &workspace)?;
+    let content = InstanceContent::read(&Api::new(&context.home)).await?;
+    let mut findings = Findings::default();
+    content.add_findings(&mut findings);
+
+    // Written to a temporary neighbour and renamed, so that the export is complete or absent.
+    let staging = files::temporary_neighbour(&output);
+    let export = Export { context, config: &config, workspace: &workspace, recipients: &recipients, content: &content };
+    let outcome = export.write(&staging, args.history, &mut findings).await;
+    let moved = outcome.and_then(|report| {
+        files::rename_to_new(&staging, &output).map_err(|error| Error::io("create", &output, &error))?;
+        Ok(report)
+    });
+    let report = moved.inspect_err(|_| drop(files::remove_any(&staging)))?;
+    let printer = context.printer;
+    if printer.json {
+        printer.json(&json!({"output": output, "export": report}))?;
+        return Ok(0);
+    }
+    printer.line(format!("Exported for Apache Airflow {AIRFLOW} to {}", output.display()));
+    printer.line(format!(
+        "  {}, {}, {}, {}",
+        counted(content.dags.len(), "DAG"),
+        counted(content.variables.len(), "variable"),
+        counted(content.connections.len(), "connection"),
+        counted(content.pools.len(), "pool")
+    ));
+    if let Some(history) = report["history"].as_object() {
+        let (runs, instances) =
+            (counted(&history["runs"], "run"), counted(&history["task_instances"], "task instance"));
+        printer.line(format!("  {runs} with {instances}"));
+    }
+    for name in list_of(&report["to_fill"]).filter_map(Value::as_str) {
+        printer.warning(format!("not exported, because it may be secret and there is no --recipient: {name}"));
+    }
+    for Finding { what, why, remedy } in findings.all() {
+        printer.warning(format!("{what}: {why}; {remedy}"));
+    }
+    printer.line(format!("Next steps: {}", output.join("README.md").display()));
+    Ok(0)
+}
+
+/// Recipients on the command line, or the configured ones.
+fn recipients(args: &ExportAirflow, config: &Config) -> Result<Vec<Recipient>, Error> {
+    if args.no_secrets {
+        return Ok(Vec::new());
+    }
+    if args.recipient.is_empty() {
+        return Ok(config.backup.recipients.clone());
+    }
+    let read = |text: &String| {
+        Recipient::parse(text).ok_or_else(|| {
+            Error::usage(format!("{text:?} is not a public key"))
+                .hint("a key is age1… or ssh-ed25519 …; create one with `age-keygen`")
+        })
+    };
+    args.recipient.iter().map(read).collect()
+}
+
+/// Refuses an output folder that exists or is in the workspace.
+fn check_output(output: &Path, workspace: &Path) -> Result<(), Error> {
+    let canonical = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let parent = output.parent().unwrap_or(output);
+    if canonical(parent).starts_with(canonical(workspace)) {
+        return Err(Error::usage(
+            "the export cannot be in the workspace, where its DAG files would be imported as DAGs",
+        )
+        .hint("choose a folder outside the workspace"));
+    }
+    if !parent.is_dir() {
+        return Err(Error::usage(format!("the folder {} does not exist", parent.display()))
+            .hint(format!("mkdir -p {}", parent.display())));
+    }
+    match fs::symlink_metadata(output) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Error::io("read", output, &error)),
+        Ok(_) => {
+            Err(Error::refused(format!("{} already exists", output.display()))
+                .hint("choose another name, or move it away"))
+        }
+    }
+}
+
+/// The instance's content, read from the server.
+struct InstanceContent {
+    dags: Vec<Value>,
+    import_errors: Vec<Value>,
+    environments: Value,
+    variables: Vec<Variable>,
+    connections: Vec<Connection>,
+    pools: Vec<Value>,
+}
+
+impl InstanceContent {
+    async fn read(api: &Api<'_>) -> Result<Self, Error> {
+        Ok(Self {
+            dags: api.all("/api/v2/dags", "&order_by=dag_id", "dags").await?,
+            import_errors: api.all("/api/v2/importErrors", "", "import_errors").await?,
+            environments: api.get("/local/environments").await?,
+            variables: api.with_bulk_timeout().get(variables::LOCAL).await?,
+            connections: api.with_bulk_timeout().get(connections::LOCAL).await?,
+            pools: api.all(pools::POOLS, "", "pools").await?,
+        })
+    }
+
+    fn add_findings(&self, findings: &mut Findings) {
+        let default_slots =
+            self.pools.iter().find(|pool| pool["name"] == DEFAULT_POOL).and_then(|pool| pool["slots"].as_i64());
+        if let Some(slots) = default_slots.filter(|slots| *slots != AIRFLOWS_DEFAULT_SLOTS) {
+            findings.add(
+                format!("pool {DEFAULT_POOL}"),
+                format!("it has {slots} slots here, but {AIRFLOWS_DEFAULT_SLOTS} in a new Airflow"),
+                format!("airflow pools set {DEFAULT_POOL} {slots} ''"),
+            );
+        }
+        for error in &self.import_errors {
+            let file = error["filename"].as_str().unwrap_or_default();
+            findings.add(file, "it fails to import here", "fix it first: leoflow validate");
+        }
+        for environment in list_of(&self.environments["wanted"]).filter(|environment| environment["state"] != "ready") {
+            let files: Vec<&str> = list_of(&environment["files"]).filter_map(Value::as_str).collect();
+            findings.add(
+                files.join(", "),
+                "its environment is not installed, so its package versions are unknown",
+                "see leoflow env list",
+            );
+        }
+    }
+
+    /// Python version of the first environment that DAGs use.
+    fn python(&self) -> Option<&str> {
+        list_of(&self.environments["environments"])
+            .filter(|environment| list_of(&environment["dags"]).count() > 0)
+            .find_map(|environment| environment["python"].as_str())
+    }
+}
+
+struct Export<'a> {
+    context: &'a Context<'a>,
+    config: &'a Config,
+    workspace: &'a Path,
+    recipients: &'a [Recipient],
+    content: &'a InstanceContent,
+}
+
+impl Export<'_> {
+    /// Writes the export into a new folder. Returns the content of `export.json`.
+    async fn write(&self, folder: &Path, history: bool, findings: &mut Findings) -> Result<Value, Error> {
+        files::create_private_dir(folder).map_err(|error| Error::io("create", folder, &error))?;
+        let copied = dag_folder::copy(self.workspace, Some(&folder.join("dags")), Direction::ToAirflow, findings)?;
+        let pins = requirements::lines(&self.content.environments, findings);
+        let path = folder.join("requirements.txt");
+        let text: String = pins.iter().map(|pin| format!("{pin}\n")).collect();
+        files::write_atomic(&path, text.as_bytes(), 0o644).map_err(|error| Error::io("write", &path, &error))?;
+        let (suffix, to_fill) = self.write_secrets(folder)?;
+        let history = match history {
+            true => Some(self.write_history(folder, suffix, findings).await?),
+            false => None,
+        };
+        let content = self.content;
+        let is_active = |dag: &&Value| dag["is_paused"] == false;
+        let facts = Facts {
+            airflow: AIRFLOW,
+            leoflow: self.context.version,
+            date: jiff::Zoned::now().date().to_string(),
+            python: deployment::python(content.python()),
+            settings: deployment::settings(copied.roots.iter(), self.config.max_map_length),
+            active: content
+                .dags
+                .iter()
+                .filter(is_active)
+                .filter_map(|dag| dag["dag_id"].as_str())
+                .map(shell_word)
+                .collect(),
+            email: shell_word(&self.config.admin_email),
+            dags: content.dags.len(),
+            files: copied.files,
+            variables: content.variables.len(),
+            connections: content.connections.len(),
+            pools: content.pools.iter().filter_map(pool_arguments).collect(),
+            suffix,
+            history: history.is_some(),
+            findings: findings.all(),
+            to_fill: &to_fill,
+        };
+        deployment::write(folder, &facts)?;
+        let dag_entry = |dag: &Value| json!({"dag_id": dag["dag_id"], "file": dag["relative_fileloc"], "is_paused": dag["is_paused"]});
+        let report = json!({
+            "airflow": AIRFLOW, "leoflow": self.context.version, "python": facts.python,
+            "dags": content.dags.iter().map(dag_entry).collect::<Vec<_>>(), "files": copied.files, "requirements": pins,
+            "module_roots": copied.roots, "encrypted": !suffix.is_empty(), "to_fill": to_fill, "history": history,
+            "does_not_fit": findings.all(),
+        });
+        secrets::write(&folder.join("export.json"), &report)?;
+        files::sync_file_system(folder).map_err(|error| Error::io("write", folder, &error))?;
+        Ok(report)
+    }
+
+    /// Returns the suffix of encrypted files and the values to fill in by hand.
+    fn write_secrets(&self, folder: &Path) -> Result<(&'static str, Vec<String>), Error> {
+        let variables = variables::to_airflow(&self.content.variables);
+        let connections = connections::to_airflow(&self.content.connections);
+        secrets::write(&folder.join("pools.json"), &pools::to_airflow(&self.content.pools))?;
+        if !self.recipients.is_empty() {
+            secrets::write_encrypted(&folder.join("variables.json.age"), &variables, self.recipients)?;
+            secrets::write_encrypted(&folder.join("connections.json.age"), &connections, self.recipients)?;
+            return Ok((".age", Vec::new()));
+        }
+        let (variables, hidden) = secrets::open_variables(&variables);
+        secrets::write(&folder.join("variables.json"), &variables)?;
+        let (template, mut to_fill) = secrets::template(&connections);
+        let name: PathBuf =
+            folder.join(if to_fill.is_empty() { "connections.json" } else { "connections.template.json" });
+        secrets::write(&name, &template)?;
+        to_fill.extend(hidden);
+        Ok(("", to_fill))
+    }
+
+    /// Writes the history; returns its row counts.
+    async fn write_history(&self, folder: &Path, suffix: &str, findings: &mut Findings) -> Result<Value, Error> {
+        let datastore = Datastore::open(&self.context.recovery(), "leoflow export").await?;
+        let mut client = datastore.connect().await?;
+        let counts = history::write(&mut client, &folder.join(format!("history.sql{suffix}")), self.recipients).await?;
+        if counts.left_out > 0 {
+            findings.add(
+                counted(counts.left_out, "run"),
+                "not finished, and so not in the history",
+                "export again later, or trigger them in Airflow",
+            );
+        }
+        Ok(json!({"runs": counts.runs, "task_instances": counts.task_instances}))
+    }
+}
+
+/// Arguments of `airflow pools set`; `None` for `default_pool`, which Airflow creates itself.
+fn pool_arguments(pool: &Value) -> Option<Pool> {
+    let name = pool["name"].as_str().filter(|name| *name != DEFAULT_POOL)?;
+    Some(Pool {
+        name: shell_word(name),
+        slots: pool["slots"].as_i64()?,
+        description: shell_word(pool["description"].as_str().unwrap_or_default()),
+        include_deferred: pool["include_deferred"] == true,
+    })
+}
+
+/// Quotes text for the shell.
+fn shell_word(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
+}

@@ -1,0 +1,238 @@
+//! `leoflow import airflow`.
+
+use super::airflow_content::{AirflowContent, DagFiles};
+use super::dag_folder::{self, Direction};
+use super::data_files::{connections, pools, variables};
+use super::findings::{Finding, Findings};
+use super::from_url::Login;
+use super::{from_home, from_url};
+use crate::api_client::Api;
+use crate::args::OnExisting;
+use crate::args::airflow::ImportAirflow;
+use crate::context::Context;
+use crate::error::Error;
+use crate::recovery::datastore::not_set_up;
+use crate::terminal::printer::counted;
+use leoflow_base::sys::fs::files;
+use leoflow_engine::store::secret::connections::Connection;
+use leoflow_engine::store::secret::variables::Variable;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Size limit of a file with a password or token, in bytes.
+const SECRET_LIMIT: u64 = 64 * 1024;
+
+pub async fn airflow(context: &Context<'_>, args: &ImportAirflow) -> Result<u8, Error> {
+    let config = context.config()?.map(|loaded| loaded.config);
+    let config = config.ok_or_else(not_set_up)?;
+    let workspace = config.workspace;
+    let workspace = workspace.ok_or_else(|| Error::failed("no workspace is configured").hint("leoflow setup"))?;
+    let project = project(&workspace, &args.project)?;
+    let api = Api::new(&context.home);
+    // First, because everything else needs the server.
+    let existing = ExistingNames::read(&api).await?;
+    let mut findings = Findings::default();
+    let scheme = args.from.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
+    let mut content = match scheme.as_deref() {
+        Some("http" | "https") => from_url::read(&args.from, &login(args)?, &mut findings).await?,
+        Some(other) => {
+            return Err(Error::usage(format!("--from does not support {other} URLs"))
+                .hint("use the home of an Airflow, or an http:// or https:// URL"));
+        }
+        None if args.username.is_some() || args.token_file.is_some() => {
+            return Err(Error::usage("a login needs a URL, but --from is a folder")
+                .hint("leave the login out, or use --from URL"));
+        }
+        None => from_home::read(Path::new(&args.from), &mut findings)?,
+    };
+    drop_invalid_extras(&mut content, &mut findings);
+    let skipped = existing.remove_existing(&mut content, args.action_on_existing_key)?;
+    let staging = staging_path(&workspace, &project);
+    let file_count = stage_files(&content.files, (!args.dry_run).then_some(&staging), &mut findings);
+    let file_count = file_count.inspect_err(|_| drop(files::remove_any(&staging)))?;
+    let report = json!({
+        "variables": content.variables.len(), "connections": content.connections.len(), "pools": content.pools.len(),
+        "files": file_count, "project": if file_count > 0 { Some(&project) } else { None }, "skipped": skipped,
+        "does_not_fit": findings.all(), "dry_run": args.dry_run,
+    });
+    let outcome = match args.dry_run {
+        true => Ok(()),
+        false => import_content(&api, &content, args.action_on_existing_key, &staging, &project, file_count).await,
+    };
+    // Removes what was not renamed into place.
+    let _ = files::remove_any(&staging);
+    outcome?;
+    print_report(context, args, &report, &findings)?;
+    Ok(0)
+}
+
+fn print_report(context: &Context<'_>, args: &ImportAirflow, report: &Value, findings: &Findings) -> Result<(), Error> {
+    let printer = context.printer;
+    if printer.json {
+        return printer.json(report);
+    }
+    let verb = if args.dry_run { "Would import" } else { "Imported" };
+    printer.line(format!(
+        "{verb} {}, {}, {} and {}",
+        counted(&report["variables"], "variable"),
+        counted(&report["connections"], "connection"),
+        counted(&report["pools"], "pool"),
+        counted(&report["files"], "file")
+    ));
+    for name in report["skipped"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        printer.note(format!("Skipped, because it already exists: {name}"));
+    }
+    for Finding { what, why, remedy } in findings.all() {
+        printer.warning(format!("{what}: {why}; {remedy}"));
+    }
+    if let Some(project) = report["project"].as_str()
+        && !args.dry_run
+    {
+        printer.line(format!("DAG files: {project}; check them with `leoflow validate {project}`"));
+    }
+    Ok(())
+}
+
+/// Returns the project's folder, which must not exist yet.
+fn project(workspace: &Path, name: &str) -> Result<PathBuf, Error> {
+    let is_name = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c));
+    // The workspace is a module search path: these names would shadow the packages.
+    if !is_name || ["airflow", "leoflow"].contains(&name) {
+        return Err(Error::usage(format!("{name:?} is not a valid project name"))
+            .hint("use letters, digits, - and _; not airflow or leoflow"));
+    }
+    let folder = workspace.join(name);
+    match fs::symlink_metadata(&folder) {
+        Ok(_) => Err(Error::refused(format!("{} already exists", folder.display()))
+            .hint("choose another name with --project NAME")),
+        Err(_) => Ok(folder),
+    }
+}
+
+/// Path of a staging folder for the DAG files: next to the workspace, because incomplete files inside it would be
+/// parsed; next to the project if the workspace's parent is on another file system.
+fn staging_path(workspace: &Path, project: &Path) -> PathBuf {
+    let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev()).ok();
+    let is_same_file_system = workspace.parent().is_some_and(|parent| device(parent) == device(workspace));
+    files::temporary_neighbour(if is_same_file_system { workspace } else { project })
+}
+
+/// Login from the arguments; prompts for a missing password.
+fn login(args: &ImportAirflow) -> Result<Login, Error> {
+    let secret = |path: &PathBuf| -> Result<String, Error> {
+        let text = files::read_text(path, SECRET_LIMIT).map_err(|error| Error::io("read", path, &error))?;
+        let text = text.ok_or_else(|| Error::usage(format!("{} does not exist", path.display())))?;
+        Ok(text.lines().next().unwrap_or_default().to_owned())
+    };
+    Ok(match (&args.token_file, &args.username, &args.password_file) {
+        (Some(file), _, _) => Login::Token(secret(file)?),
+        (None, Some(username), Some(file)) => Login::Password { username: username.clone(), password: secret(file)? },
+        (None, Some(username), None) => {
+            let password = leoflow_base::sys::terminal::read_secret(&format!("Airflow password of {username}: "));
+            Login::Password { username: username.clone(), password: password.map_err(Error::failed)? }
+        }
+        (None, None, _) => Login::None,
+    })
+}
+
+/// Drops an `extra` that is not JSON, which older Airflows allowed; Airflow 3 and Leoflow do not.
+fn drop_invalid_extras(content: &mut AirflowContent, findings: &mut Findings) {
+    for connection in &mut content.connections {
+        let is_invalid = connection.extra.as_deref().is_some_and(|extra| serde_json::from_str::<Value>(extra).is_err());
+        if is_invalid && connection.extra.take().is_some_and(|extra| !extra.trim().is_empty()) {
+            let name = format!("connection {}", connection.connection_id);
+            findings.add(name, "its extra is not JSON and was not imported", "write it as JSON and import it again");
+        }
+    }
+}
+
+/// Names of the existing variables, connections and pools.
+struct ExistingNames {
+    variables: BTreeSet<String>,
+    connections: BTreeSet<String>,
+    pools: BTreeSet<String>,
+}
+
+impl ExistingNames {
+    async fn read(api: &Api<'_>) -> Result<Self, Error> {
+        let entries: Vec<Variable> = api.with_bulk_timeout().get(variables::LOCAL).await?;
+        let variables = entries.into_iter().map(|entry| entry.key).collect();
+        let entries: Vec<Connection> = api.with_bulk_timeout().get(connections::LOCAL).await?;
+        let connections = entries.into_iter().map(|entry| entry.connection_id).collect();
+        let entries = api.all(pools::POOLS, "", "pools").await?;
+        let pools = entries.iter().filter_map(|entry| entry["name"].as_str()).map(str::to_owned).collect();
+        Ok(Self { variables, connections, pools })
+    }
+
+    /// Removes existing entries from `content`, unless they are to be overwritten. Returns their names.
+    fn remove_existing(&self, content: &mut AirflowContent, on_existing: OnExisting) -> Result<Vec<String>, Error> {
+        let mut existing_entries: Vec<String> = Vec::new();
+        let mut is_new = |kind: &str, existing: &BTreeSet<String>, name: &str| {
+            let exists = existing.contains(name);
+            if exists {
+                existing_entries.push(format!("{kind} {name}"));
+            }
+            !exists
+        };
+        if on_existing == OnExisting::Overwrite {
+            return Ok(Vec::new());
+        }
+        content.variables.retain(|entry| is_new("variable", &self.variables, &entry.key));
+        content.connections.retain(|entry| is_new("connection", &self.connections, &entry.connection_id));
+        content.pools.retain(|entry| is_new("pool", &self.pools, &entry.name));
+        // default_pool always exists, so it is no conflict.
+        match existing_entries.iter().find(|name| *name != "pool default_pool") {
+            Some(name) if on_existing == OnExisting::Fail => Err(Error::refused(format!("{name} already exists"))
+                .hint("nothing was imported; use --action-on-existing-key skip or overwrite")),
+            _ => Ok(existing_entries),
+        }
+    }
+}
+
+/// Puts the DAG files into a staging folder, or with `None` only checks them. Returns the number of files.
+fn stage_files(from: &DagFiles, to: Option<&PathBuf>, findings: &mut Findings) -> Result<usize, Error> {
+    match from {
+        DagFiles::None => Ok(0),
+        DagFiles::Folder { folder, requirements } => {
+            let copied = dag_folder::copy(folder, to.map(PathBuf::as_path), Direction::FromAirflow, findings)?;
+            if let (Some(file), Some(to)) = (requirements, to) {
+                fs::copy(file, to.join("requirements.txt")).map_err(|error| Error::io("copy", file, &error))?;
+            }
+            Ok(copied.files + usize::from(requirements.is_some()))
+        }
+        DagFiles::Texts(texts) => {
+            for (path, text) in texts {
+                let Some(target) = to.map(|to| to.join(path)) else { continue };
+                let folder = target.parent().unwrap_or(&target);
+                fs::create_dir_all(folder).map_err(|error| Error::io("create", folder, &error))?;
+                fs::write(&target, text).map_err(|error| Error::io("write", &target, &error))?;
+            }
+            Ok(texts.len())
+        }
+    }
+}
+
+/// Imports variables, connections and pools first, because DAGs need them. Safe to repeat after an interruption.
+async fn import_content(
+    api: &Api<'_>,
+    content: &AirflowContent,
+    on_existing: OnExisting,
+    staging: &Path,
+    project: &Path,
+    file_count: usize,
+) -> Result<(), Error> {
+    // The server checks again for entries that were created in the meantime.
+    let _ = variables::import(api, content.variables.clone(), on_existing).await?;
+    let entries = json!({"on_existing": on_existing.for_store(), "entries": content.connections});
+    let _: Value = api.with_bulk_timeout().put(connections::LOCAL, &entries).await?;
+    for pool in &content.pools {
+        pools::set(api, &pool.name, pool.slots, pool.description.as_deref(), pool.include_deferred).await?;
+    }
+    if file_count > 0 {
+        files::rename_to_new(staging, project).map_err(|error| Error::io("create", project, &error))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,17 @@
+//! Moving to and from Apache Airflow: `leoflow export airflow`, `leoflow import airflow`.
+
+mod airflow_content;
+mod dag_folder;
+pub mod data_files;
+mod deployment;
+pub mod export;
+mod findings;
+mod from_home;
+mod from_url;
+mod history;
+pub mod import;
+mod requirements;
+mod secrets;
+
+/// The Airflow version of exports, whose official image they build on.
+pub const AIRFLOW: &str = leoflow_base::web_ui::VERSION;

@@ -1,0 +1,155 @@
+//! The packages that the image needs besides Airflow: the projects' dependencies, pinned to the installed versions.
+
+use super::findings::Findings;
+use crate::api_client::list_of;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Packages that the image contains at its own version.
+const PREINSTALLED: [&str; 4] = ["apache-airflow", "apache-airflow-core", "apache-airflow-task-sdk", "leoflow"];
+
+/// Returns the lines of `requirements.txt`: `name==version` of each declared dependency, with its extras.
+pub fn lines(environments: &Value, findings: &mut Findings) -> Vec<String> {
+    let mut versions: BTreeMap<String, BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();
+    let mut extras: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut unpinned = BTreeSet::new();
+    for environment in list_of(&environments["environments"]) {
+        let dags: BTreeSet<String> =
+            list_of(&environment["dags"]).filter_map(Value::as_str).map(str::to_owned).collect();
+        // An environment without DAGs is kept only for old DAG versions.
+        if dags.is_empty() {
+            continue;
+        }
+        let installed: BTreeMap<String, &str> = list_of(&environment["packages"])
+            .filter_map(|package| Some((normalize(package["name"].as_str()?), package["version"].as_str()?)))
+            .collect();
+        for requirement in list_of(&environment["requirements"]).filter_map(Value::as_str) {
+            if is_url_or_path(requirement) {
+                unpinned.insert(requirement.to_owned());
+                continue;
+            }
+            let (name, requested_extras) = split_requirement(requirement);
+            if PREINSTALLED.contains(&name.as_str()) {
+                continue;
+            }
+            match installed.get(&name) {
+                Some(version) => {
+                    let package_versions = versions.entry(name.clone()).or_default();
+                    package_versions.entry((*version).to_owned()).or_default().extend(dags.iter().cloned());
+                    extras.entry(name).or_default().extend(requested_extras);
+                }
+                // Not installed here, for example because of its platform marker: kept unchanged.
+                None => {
+                    unpinned.insert(requirement.to_owned());
+                }
+            }
+        }
+    }
+    for (name, package_versions) in versions.iter().filter(|(_, package_versions)| package_versions.len() > 1) {
+        let describe = |(version, dags): (&String, &BTreeSet<String>)| {
+            format!("{version} for {}", dags.iter().cloned().collect::<Vec<_>>().join(", "))
+        };
+        findings.add(
+            format!("package {name}"),
+            format!(
+                "DAGs use different versions of it ({}), but Airflow has one for all",
+                package_versions.iter().map(describe).collect::<Vec<_>>().join("; ")
+            ),
+            "requirements.txt has the newest; test the other DAGs with it",
+        );
+    }
+    for other in unpinned.iter().filter(|other| is_url_or_path(other)) {
+        findings.add(
+            without_login(other),
+            "it does not come from a package index",
+            "make sure that the image's build can access it, with a login where needed",
+        );
+    }
+    let newest = |package_versions: &BTreeMap<String, BTreeSet<String>>| {
+        package_versions.keys().max_by_key(|version| version_key(version)).cloned()
+    };
+    let pin = |(name, package_versions): (&String, &BTreeMap<String, BTreeSet<String>>)| {
+        let extras: Vec<&str> = extras.get(name).into_iter().flatten().map(String::as_str).collect();
+        let extras = if extras.is_empty() { String::new() } else { format!("[{}]", extras.join(",")) };
+        format!("{name}{extras}=={}", newest(package_versions).unwrap_or_default())
+    };
+    versions.iter().map(pin).chain(unpinned.iter().map(|other| without_login(other))).collect()
+}
+
+/// Normalizes a package name: <https://packaging.python.org/en/latest/specifications/name-normalization/>
+fn normalize(name: &str) -> String {
+    let mut normalized = String::new();
+    for c in name.chars() {
+        match c {
+            '-' | '_' | '.' if normalized.ends_with('-') => {}
+            '-' | '_' | '.' => normalized.push('-'),
+            c => normalized.extend(c.to_lowercase()),
+        }
+    }
+    normalized
+}
+
+/// Splits a requirement such as `pandas[excel] >= 2` into its name, `pandas`, and its extras, `excel`.
+fn split_requirement(requirement: &str) -> (String, Vec<String>) {
+    let end =
+        requirement.find(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c))).unwrap_or(requirement.len());
+    let (name, rest) = requirement.split_at(end);
+    let extras =
+        rest.trim_start().strip_prefix('[').and_then(|rest| rest.split_once(']')).map(|(extras_text, _)| extras_text);
+    let extras = extras.into_iter().flat_map(|extras_text| extras_text.split(',')).map(|extra| normalize(extra.trim()));
+    (normalize(name), extras.collect())
+}
+
+/// True for a URL or a path.
+fn is_url_or_path(requirement: &str) -> bool {
+    requirement.contains("://") || requirement.contains(" @ ") || requirement.starts_with(['.', '/', '-'])
+}
+
+/// Turns `https://user:token@host` into `https://host`.
+fn without_login(requirement: &str) -> String {
+    let Some((scheme, rest)) = requirement.split_once("://") else { return requirement.to_owned() };
+    let end = rest.find(['/', ' ', '#', '?']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    format!("{scheme}://{}{path}", authority.rsplit_once('@').map_or(authority, |(_, host)| host))
+}
+
+/// Sort key of a version that compares numbers as numbers, so that 2.10 comes after 2.9.
+fn version_key(version: &str) -> Vec<(u64, String)> {
+    let number_and_suffix = |part: &str| {
+        let digits: String = part.chars().take_while(char::is_ascii_digit).collect();
+        (digits.parse().unwrap_or(0), part[digits.len()..].to_owned())
+    };
+    version.split('.').map(number_and_suffix).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn pins_declared_packages_to_installed_versions() {
+        let environments = json!({"environments": [
+            {"dags": ["a"], "requirements": ["Pandas[excel]>=2", "six", "apache-airflow-task-sdk==1.3.2", "own @ file:///x", "git+https://me:t0k@host/x@v1", "colorama; sys_platform == 'win32'"],
+             "packages": [{"name": "pandas", "version": "2.9.1"}, {"name": "six", "version": "1.17.0"}, {"name": "own", "version": "0.1"}, {"name": "numpy", "version": "2.0"}]},
+            {"dags": ["b"], "requirements": ["pandas [sql, excel] < 3", "apache_airflow.providers--http"],
+             "packages": [{"name": "pandas", "version": "2.10.0"}, {"name": "apache-airflow-providers-http", "version": "5.0.0"}]},
+            {"dags": [], "requirements": ["left-over"], "packages": [{"name": "left-over", "version": "1"}]},
+        ]});
+        let mut findings = Findings::default();
+        assert_eq!(
+            lines(&environments, &mut findings),
+            [
+                "apache-airflow-providers-http==5.0.0",
+                "pandas[excel,sql]==2.10.0",
+                "six==1.17.0",
+                "colorama; sys_platform == 'win32'",
+                "git+https://host/x@v1",
+                "own @ file:///x"
+            ]
+        );
+        let whats: Vec<&str> = findings.all().iter().map(|finding| finding.what.as_str()).collect();
+        assert_eq!(whats, ["package pandas", "git+https://host/x@v1", "own @ file:///x"]);
+        assert!(findings.all()[0].why.contains("2.10.0 for b; 2.9.1 for a"), "{:?}", findings.all()[0]);
+    }
+}

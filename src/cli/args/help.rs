@@ -1,0 +1,129 @@
+//! `leoflow --help`: the commands in groups, by what a user wants to do.
+
+use super::Cli;
+use clap::builder::StyledStr;
+use clap::error::{ContextKind, ContextValue};
+use clap::{Command, CommandFactory, FromArgMatches};
+use std::ffi::OsString;
+use std::fmt::Write as _;
+
+/// Every visible command, once.
+const GROUPS: &[(&str, &[&str])] = &[
+    ("Run", &["lite", "setup", "service", "instances"]),
+    ("Author", &["init", "add", "env", "validate", "dags", "runs", "tasks", "backfill", "assets", "hitl"]),
+    ("Operate", &["doctor", "smoke", "config", "verify-config", "docs", "completions"]),
+    ("Data", &["variables", "connections", "pools", "xcom", "export", "import"]),
+    (
+        "Release",
+        &["upgrade", "rollback", "versions", "set-channel", "migrate-db", "data-migrate", "uninstall", "version"],
+    ),
+];
+
+/// The command line with its help in groups.
+pub fn command() -> Command {
+    let command = Cli::command();
+    let template = template(&command);
+    command.help_template(template)
+}
+
+/// Parses the command line.
+pub fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
+    let mut command = command();
+    let matches = command.try_get_matches_from_mut(&arguments).map_err(|error| suggest_lite(error, &arguments))?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+/// Suggests `lite backup` for `backup`, and the like.
+fn suggest_lite(mut error: clap::Error, arguments: &[OsString]) -> clap::Error {
+    let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidSubcommand).cloned() else { return error };
+    let command = Cli::command();
+    let is_of_lite = command.find_subcommand("lite").is_some_and(|lite| lite.find_subcommand(&name).is_some());
+    if is_of_lite && arguments.get(1).is_some_and(|first| *first == *name) {
+        error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(vec![format!("lite {name}")]));
+    }
+    error
+}
+
+fn template(command: &Command) -> StyledStr {
+    let heading = command.get_styles().get_header();
+    let literal = command.get_styles().get_literal();
+    let mut text = StyledStr::new();
+    // Writing to text cannot fail.
+    let _ = write!(text, "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n");
+    let width = GROUPS.iter().flat_map(|(_, names)| *names).map(|name| name.len()).max().unwrap_or(0);
+    for (group, names) in GROUPS {
+        let _ = writeln!(text, "{heading}{group}:{heading:#}");
+        for name in *names {
+            let about = command.find_subcommand(name).and_then(Command::get_about);
+            let about = about.map(StyledStr::to_string).unwrap_or_default();
+            let _ = writeln!(text, "  {literal}{name:<width$}{literal:#}  {about}");
+        }
+        let _ = writeln!(text);
+    }
+    let _ = write!(text, "{heading}Global options:{heading:#}\n{{options}}{{after-help}}");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn a_command_of_lite_is_suggested_for_its_name() {
+        let refusal = |arguments: &[&str]| match parse(arguments.iter().map(OsString::from).collect()) {
+            Ok(_) => panic!("{arguments:?} is accepted"),
+            Err(error) => error.to_string(),
+        };
+        assert!(refusal(&["leoflow", "backup", "--output", "x"]).contains("'lite backup'"));
+        assert!(!refusal(&["leoflow", "dags", "backup"]).contains("lite"));
+        assert!(!refusal(&["leoflow", "nothing"]).contains("lite"));
+    }
+
+    #[test]
+    fn every_visible_command_is_in_one_group() {
+        let listed: Vec<&str> = GROUPS.iter().flat_map(|(_, names)| *names).copied().collect();
+        let unique: BTreeSet<&str> = listed.iter().copied().collect();
+        assert_eq!(unique.len(), listed.len());
+        let command = Cli::command();
+        let visible: BTreeSet<&str> =
+            command.get_subcommands().filter(|command| !command.is_hide_set()).map(Command::get_name).collect();
+        assert_eq!(unique, visible);
+    }
+
+    #[test]
+    fn the_help_names_the_groups_and_the_global_options() {
+        let help = command().render_help().to_string();
+        for part in
+            ["Run:\n  lite ", "Author:\n", "Operate:\n", "Data:\n", "Release:\n", "--instance <NAME>", "Examples:"]
+        {
+            assert!(help.contains(part), "{part} in {help}");
+        }
+    }
+
+    fn find_undescribed(command: &Command, path: &str, missing: &mut Vec<String>) {
+        for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
+            if argument.get_help().is_none_or(|help| help.to_string().trim().is_empty()) {
+                missing.push(format!("{path} {}", argument.get_id()));
+            }
+        }
+        for subcommand in
+            command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set() && subcommand.get_name() != "help")
+        {
+            let path = format!("{path} {}", subcommand.get_name());
+            if subcommand.get_about().is_none_or(|about| about.to_string().trim().is_empty()) {
+                missing.push(path.clone());
+            }
+            find_undescribed(subcommand, &path, missing);
+        }
+    }
+
+    #[test]
+    fn every_command_and_argument_is_described() {
+        let mut command = command();
+        command.build();
+        let mut missing = Vec::new();
+        find_undescribed(&command, "leoflow", &mut missing);
+        assert!(missing.is_empty(), "{missing:#?}");
+    }
+}

@@ -1,0 +1,103 @@
+//! The arguments of upgrades. Doc comments here are the text of `--help`.
+
+use super::all::All;
+use clap::{Args, Subcommand};
+
+#[derive(Args, Debug, Default)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:\n  leoflow upgrade                      upgrade to the newest release of your channel\n  \
+                  leoflow upgrade 0.3.0                upgrade to this release\n  leoflow upgrade --dry-run            print the plan only\n  \
+                  leoflow upgrade --from /media/usb    upgrade from a folder instead of the network\n  \
+                  leoflow upgrade --all                upgrade every instance, one after another"
+)]
+pub struct Upgrade {
+    /// `stable`, `rc`, or a version such as 0.3.0 [default: the newest of your channel]
+    pub version: Option<String>,
+    #[command(flatten)]
+    pub from: From,
+    /// Print the plan and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Skip the confirmation prompt
+    #[arg(long)]
+    pub yes: bool,
+    /// Keep a failed release in place for debugging instead of rolling back
+    #[arg(long)]
+    pub no_rollback: bool,
+    #[command(flatten)]
+    pub all: All,
+    /// Resume an interrupted upgrade, or roll it back if it cannot be completed
+    #[arg(long, conflicts_with_all = ["version", "abort", "dry_run", "all"])]
+    pub resume: bool,
+    /// Roll back an interrupted upgrade
+    #[arg(long, conflicts_with_all = ["version", "dry_run", "all"])]
+    pub abort: bool,
+    /// Started by `upgrade`, which reads reports from stdout
+    #[arg(long, hide = true)]
+    pub worker: bool,
+    /// Install into a home without an instance; used by install.sh
+    #[arg(long, hide = true)]
+    pub install: bool,
+    #[command(subcommand)]
+    pub command: Option<UpgradeCommand>,
+}
+
+#[derive(Args, Debug, Clone, Default)]
+pub struct From {
+    /// Where to find releases: a folder, a URL, or a file in the folder [default: upgrade.from in config.yaml, or the
+    /// source of the current release]
+    #[arg(long, value_name = "DIR|FILE|URL")]
+    pub from: Option<String>,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum UpgradeCommand {
+    /// Print what an upgrade would do and change nothing
+    #[command(after_help = "Examples:\n  leoflow upgrade plan\n  leoflow upgrade plan 0.3.0 --json")]
+    Plan(PlanArgs),
+}
+
+#[derive(Args, Debug)]
+pub struct PlanArgs {
+    /// `stable`, `rc`, or a version such as 0.3.0 [default: the newest of your channel]
+    pub version: Option<String>,
+    #[command(flatten)]
+    pub from: From,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  leoflow versions\n  leoflow versions --json")]
+pub struct Versions {}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  leoflow set-channel rc      also get release candidates")]
+pub struct SetChannel {
+    /// The channel; rc includes release candidates
+    #[arg(value_parser = ["stable", "rc"])]
+    pub channel: String,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  leoflow smoke\n  leoflow smoke --json")]
+pub struct Smoke {}
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  leoflow rollback --dry-run         print what would be done, and what would be lost\n  \
+                  leoflow rollback                   roll back to the release before the last upgrade\n  leoflow rollback --to 0.1.0        roll back to a release that `leoflow versions` lists"
+)]
+pub struct RollbackRelease {
+    /// The version to roll back to [default: the one before the last upgrade]
+    #[arg(long, value_name = "VERSION")]
+    pub to: Option<String>,
+    /// Print what would be done and what would be lost, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Skip the confirmation prompt
+    #[arg(long)]
+    pub yes: bool,
+    /// Started by `rollback`, which reads reports from stdout
+    #[arg(long, hide = true)]
+    pub worker: bool,
+}

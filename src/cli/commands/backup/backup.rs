@@ -1,0 +1,179 @@
+//! `leoflow lite backup`.
+
+use crate::args::Backup;
+use crate::context::Context;
+use crate::error::Error;
+use crate::recovery::datastore::Datastore;
+use crate::terminal::printer::{counted, human_size};
+use jiff::Timestamp;
+use leoflow_base::config::{self, Config};
+use leoflow_base::home::lock::OperationLock;
+use leoflow_base::home::upkeep::{self, End};
+use leoflow_base::sys::fs::files;
+use leoflow_base::sys::{clock, env_vars};
+use leoflow_lifecycle::backup::create::automatic::{self, Automatic};
+use leoflow_lifecycle::backup::encryption::EncryptTo;
+use leoflow_lifecycle::backup::retain::notes;
+use leoflow_lifecycle::backup::{self, CreatedBackup, Request};
+use leoflow_lifecycle::upgrade::rollback::history;
+use leoflow_postgres::Access;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+const COMMAND: &str = "leoflow lite backup";
+
+pub async fn run(context: &Context<'_>, args: &Backup) -> Result<u8, Error> {
+    let home = &context.home;
+    let config = require_config(context)?;
+    let encrypt_to = EncryptTo::of(&config.backup)?;
+    let output = output_path(context, args, &encrypt_to)?;
+    let created = match args.scheduled {
+        true => {
+            let (datastore, _operation_lock) = open_locked_datastore(context).await?;
+            scheduled(context, &datastore.access, &config).await?
+        }
+        false => write(context, &config, &output, &encrypt_to).await?,
+    };
+    // The backup exists even when recording it fails.
+    let recorded = if args.scheduled { Ok(()) } else { notes::record_created(home, &created) };
+    // A manual backup in the home's own folder replaces the next scheduled one.
+    let upkeep_recorded = recorded.and_then(|()| match args.output {
+        None => upkeep::note_end(home, Timestamp::now(), upkeep::Kind::Backup, End::Done).map(drop),
+        Some(_) => Ok(()),
+    });
+    if let Err(error) = upkeep_recorded {
+        context.printer.warning(format!("backup created, but recording it failed: {error}"));
+    }
+    print_created(context, &created)?;
+    Ok(0)
+}
+
+/// Creates an unencrypted backup that is restored at once and removed.
+pub async fn write_plain(context: &Context<'_>, output: &Path) -> Result<CreatedBackup, Error> {
+    write(context, &require_config(context)?, output, &EncryptTo::Off).await
+}
+
+/// The configuration; an error if Leoflow is not set up.
+fn require_config(context: &Context<'_>) -> Result<Config, Error> {
+    context.config()?.map(|loaded| loaded.config).ok_or_else(|| {
+        Error::failed("Leoflow is not set up in this home; there is nothing to back up").hint("leoflow setup")
+    })
+}
+
+/// Finishes interrupted operations, takes the operation lock and opens the datastore.
+async fn open_locked_datastore(context: &Context<'_>) -> Result<(Datastore, OperationLock), Error> {
+    context.recovery().settle_change(false).await?;
+    let operation_lock = OperationLock::take(&context.home, COMMAND)?;
+    let datastore = Datastore::open(&context.recovery(), COMMAND).await?;
+    // Creates the role and the database if Leoflow was never started.
+    drop(datastore.connect().await?);
+    context.recovery().clean_up(Some(&datastore.access)).await?;
+    Ok((datastore, operation_lock))
+}
+
+async fn write(
+    context: &Context<'_>,
+    config: &Config,
+    output: &Path,
+    encrypt_to: &EncryptTo,
+) -> Result<CreatedBackup, Error> {
+    let (datastore, _operation_lock) = open_locked_datastore(context).await?;
+    let request = Request {
+        home: &context.home,
+        access: &datastore.access,
+        version: context.version,
+        instance: config::instance_name(Some(config)),
+        workspace: config.workspace.as_deref(),
+        output,
+        task_logs_bytes: config.backup.task_logs_bytes,
+        keep_free: 0,
+        may_be_newer: false,
+        encrypt_to,
+    };
+    Ok(backup::create(&request, context.printer).await?)
+}
+
+async fn scheduled(context: &Context<'_>, access: &Access, config: &Config) -> Result<CreatedBackup, Error> {
+    let pinned =
+        history::rollback_backups(&context.home).map_err(|error| Error::io("read", &context.home.upgrade(), &error))?;
+    let automatic_backup = Automatic {
+        home: &context.home,
+        access,
+        config,
+        version: context.version,
+        pinned: &pinned,
+        reporter: context.printer,
+    };
+    Ok(automatic::scheduled(&automatic_backup).await?)
+}
+
+/// Returns the path of the backup: in the home's `backups` folder by default; a relative path is relative to the
+/// current folder.
+fn output_path(context: &Context<'_>, args: &Backup, encrypt_to: &EncryptTo) -> Result<PathBuf, Error> {
+    let Some(output) = &args.output else {
+        let folder = context.home.backups();
+        files::create_private_dir(&folder).map_err(|error| Error::io("create", &folder, &error))?;
+        let age = if encrypt_to.is_off() { "" } else { ".age" };
+        let timestamp = clock::now_rfc3339().replace(['-', ':'], "");
+        // A number distinguishes backups created in the same second.
+        let names = (1..).map(|number| match number {
+            1 => format!("leoflow-backup-{timestamp}.tar.zst{age}"),
+            _ => format!("leoflow-backup-{timestamp}-{number}.tar.zst{age}"),
+        });
+        let free_path = names.map(|name| folder.join(name)).find(|path| !path.exists());
+        return free_path.ok_or_else(|| Error::bug("no file name is free for a backup"));
+    };
+    let working_dir = env_vars::current_dir().map_err(|error| {
+        Error::failed("the current folder no longer exists")
+            .cause(error)
+            .hint("change to another folder, or use --output /PATH/FILE")
+    })?;
+    let output = working_dir.join(output);
+    if encrypt_to.is_off()
+        && let Some(work_tree) = output.ancestors().skip(1).find(|folder| folder.join(".git").exists())
+    {
+        context.printer.warning(format!(
+            "{} is a git work tree, and a backup contains every password: do not commit it",
+            work_tree.display()
+        ));
+    }
+    Ok(output)
+}
+
+fn print_created(context: &Context<'_>, created: &CreatedBackup) -> Result<(), Error> {
+    let printer = context.printer;
+    if printer.json {
+        return printer.json(&json!({
+            "path": created.path,
+            "size_bytes": created.size_bytes,
+            "sha256": created.sha256,
+            "encrypted": created.encrypted,
+            "schema_version": created.schema_version,
+            "tables": created.tables,
+            "skipped": created.skipped,
+        }));
+    }
+    for skipped in &created.skipped {
+        printer.warning(format!("not backed up: {}: {}", skipped.path.escape_debug(), skipped.reason.escape_debug()));
+    }
+    let rows = counted(created.tables.values().sum::<i64>(), "row");
+    printer.line(format!("{}", created.path.display()));
+    printer.line(format!("  {}, {rows}, schema version {}", human_size(created.size_bytes), created.schema_version));
+    printer.line(format!("  sha256 {}", created.sha256));
+    if created.left_out > 0 {
+        printer.note(format!(
+            "Excluded by design: {} of version control, environments and caches.",
+            counted(created.left_out, "folder")
+        ));
+    }
+    if created.encrypted {
+        printer
+            .note("The backup is encrypted and can only be restored with the private key, which it does not contain.");
+        printer
+            .note(format!("Verify it:  leoflow lite backups verify '{}' --identity KEY-FILE", created.path.display()));
+    } else {
+        printer.note("The backup contains your secrets: keep it where only you can read it.");
+        printer.note(format!("Verify it:  leoflow lite backups verify '{}'", created.path.display()));
+    }
+    Ok(())
+}

@@ -1,0 +1,10 @@
+//! The commands on backups, and those that move data: backup, restore, move-datastore.
+
+pub mod backup;
+pub mod backups;
+pub mod current_state;
+pub mod move_datastore;
+pub mod restore;
+pub mod restore_target;
+pub mod restore_undo;
+pub mod state_summary;

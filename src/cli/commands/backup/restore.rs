@@ -1,0 +1,374 @@
+//! `leoflow lite restore`.
+
+use super::current_state::{COMMAND, CurrentState, MovedConfig, open, open_exclusively, refuse_in_terminal};
+use super::restore_target::Target;
+use super::state_summary::{self, Summary};
+use crate::args::{Decryption, Restore};
+use crate::commands::lite::restart::WasRunning;
+use crate::commands::lite::run::set_up;
+use crate::commands::lite::stop;
+use crate::context::Context;
+use crate::error::Error;
+use crate::recovery::datastore::Datastore;
+use crate::recovery::{self, AfterUpgrade};
+use crate::terminal::printer::counted;
+use leoflow_base::config;
+use leoflow_base::home::lock::{HomeLock, OperationLock};
+use leoflow_base::protocol::child::RESTORE_OF_ROLLBACK;
+use leoflow_base::protocol::control;
+use leoflow_base::sys::fs::files;
+use leoflow_base::sys::{checkpoint, env_vars, terminal};
+use leoflow_lifecycle::backup::newer_files;
+use leoflow_lifecycle::backup::restore::restore_plan::{Refusal, adapted_config};
+use leoflow_lifecycle::backup::restore::{self, Records, Staged};
+use leoflow_lifecycle::backup::restore::{obstacles, quarantine, restore_dir};
+use leoflow_lifecycle::backup::{Input, Keys, Manifest, RestoreError, verify};
+use leoflow_lifecycle::setup::Request;
+use leoflow_postgres::schema::{embedded, known};
+use leoflow_processes::supervisor;
+use serde_json::json;
+use std::io::Read;
+use std::path::Path;
+
+pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
+    if env_vars::is_set(RESTORE_OF_ROLLBACK) {
+        wait_for_rollback()?;
+    }
+    let Some(input) = &args.input else { return super::restore_undo::run(context, args).await };
+    let input = read_input(context, args, input)?;
+    // Every check that needs no write comes first.
+    let manifest = restore::peek(&input)?;
+    let target = Target::find(context, args)?;
+    target.check(context, &manifest, args.force)?;
+    if args.dry_run {
+        return dry_run(context, &input, &target).await;
+    }
+    let (replaced, restarted) = restore_backup(context, args, &input).await?;
+    print_result(context, &replaced, matches!(restarted, Some(Ok(()))))?;
+    restarted.unwrap_or(Ok(())).map(|()| 0)
+}
+
+/// Waits for the rollback that started this process: a byte on stdin means that it has recorded this process, EOF
+/// that it has ended.
+fn wait_for_rollback() -> Result<(), Error> {
+    let mut byte = [0];
+    std::io::stdin()
+        .read_exact(&mut byte)
+        .map_err(|_| Error::failed("the rollback that started this restore has ended"))
+}
+
+/// The backup to restore and the keys to decrypt it.
+fn read_input(context: &Context<'_>, args: &Restore, input: &Path) -> Result<Input, Error> {
+    let path = env_vars::current_dir().map_err(Error::failed)?.join(input);
+    Ok(Input { path, keys: keys(context, &args.decryption)? })
+}
+
+/// Restores into a new home, without printing the result.
+pub async fn into_new(context: &Context<'_>, args: &Restore, input: &Path) -> Result<(), Error> {
+    let input = read_input(context, args, input)?;
+    Target::find(context, args)?.check(context, &restore::peek(&input)?, false)?;
+    restore_backup(context, args, &input).await.map(drop)
+}
+
+/// Collects the keys that decrypt backups: from the arguments, config.yaml, or a prompt.
+pub fn keys(context: &Context<'_>, decryption: &Decryption) -> Result<Keys, Error> {
+    // An unreadable configuration must not prevent a restore.
+    let settings = context.config().ok().flatten().map(|loaded| loaded.config.backup);
+    let ask_passphrase = |subject: &str| {
+        terminal::can_ask().then(|| terminal::read_secret(&format!("Passphrase of {subject}:")).ok()).flatten()
+    };
+    Ok(Keys::read(&decryption.identity, decryption.passphrase_file.as_deref(), settings.as_ref(), ask_passphrase)?)
+}
+
+async fn dry_run(context: &Context<'_>, input: &Input, target: &Target) -> Result<u8, Error> {
+    context.recovery().refuse_interrupted()?;
+    let manifest = verify::hashes(input, context.printer)?;
+    let before = match (&target.unreadable, &target.lost_config) {
+        (None, None) if target.is_set_up && target.has_datastore => {
+            Some(state_summary::summarize(context, &Datastore::open(&context.recovery(), COMMAND).await?).await?)
+        }
+        (Some(_), _) | (_, Some(_)) => Some(Summary::nothing()),
+        _ => None,
+    };
+    print_plan(context, target, &Summary::of(&manifest), target.unreadable.as_ref(), before.as_ref());
+    let newer = newer_files(&context.home, &manifest, &input.path, &target.workspace);
+    print_newer_files(context, target, &newer);
+    context.printer.note("Nothing was changed.");
+    if context.printer.json {
+        context.printer.json(&json!({
+            "dry_run": true,
+            "home": context.home.root(),
+            "workspace": target.workspace,
+            "backup": Summary::of(&manifest),
+            "replaces": before,
+            "newer_files": newer,
+        }))?;
+    }
+    Ok(0)
+}
+
+/// The result of a restore.
+struct RestoreResult {
+    manifest: Manifest,
+    /// True when the replaced state was in use, is readable, and is kept for `--undo`.
+    can_undo: bool,
+    /// The instance that was stopped for the restore.
+    was_running: Option<WasRunning>,
+}
+
+/// The results of a restore and of the restart; the latter is `None` if the instance was not running.
+type RestoredAndRestarted = (RestoreResult, Option<Result<(), Error>>);
+
+/// Takes the locks, replaces the state and restarts the instance. After a failure the previous state runs again.
+async fn restore_backup(context: &Context<'_>, args: &Restore, input: &Input) -> Result<RestoredAndRestarted, Error> {
+    refuse_in_terminal(context)?;
+    context.recovery().settle_change(args.dry_run).await?;
+    let home = &context.home;
+    let created_home = !home.exists();
+    home.create().map_err(|error| Error::io("create", home.root(), &error))?;
+    // The lock keeps others from setting up or starting this home; a running instance holds it itself.
+    let home_lock = match control::status_of(home) {
+        Some(_) => None,
+        None => Some(context.recovery().take_home(COMMAND, None, AfterUpgrade::GoOn).await?),
+    };
+    let operation_lock = OperationLock::take(home, COMMAND)?;
+    let mut stopped = None;
+    let outcome = replace(context, args, input, home_lock, &mut stopped).await;
+    if outcome.is_err() && quarantine::pending(home).is_ok_and(|moved_away| moved_away.is_some()) {
+        // Every process that used the new cluster has ended, so the old one can be moved back.
+        match context.recovery().take_home(COMMAND, None, AfterUpgrade::GoOn).await {
+            Ok(home_lock) => drop(home_lock),
+            Err(error) => {
+                context.printer.warning(format!("failed to move the old datastore back: {}", error.in_one_line()))
+            }
+        }
+    }
+    if outcome.is_err() {
+        // The instance was running before, if only partly, so it is started again.
+        drop(stopped.map(|was_running| was_running.restart(context)));
+    }
+    drop(operation_lock);
+    if outcome.is_err() && created_home {
+        home.remove_if_unused();
+    }
+    let replaced = outcome?;
+    let restarted = replaced.was_running.map(|was_running| was_running.restart(context));
+    Ok((replaced, restarted))
+}
+
+/// Replaces the current state by the backup. The caller holds the operation lock, and passes the home's lock if it
+/// has it. `stopped` is set when a running instance was stopped.
+async fn replace(
+    context: &Context<'_>,
+    args: &Restore,
+    input: &Input,
+    home_lock: Option<HomeLock>,
+    stopped: &mut Option<WasRunning>,
+) -> Result<RestoreResult, Error> {
+    let (home, printer) = (&context.home, context.printer);
+    // Everything is checked again under the lock.
+    let (mut target, backup) = (Target::find(context, args)?, restore::peek(input)?);
+    target.check(context, &backup, args.force)?;
+    let mut home_lock = home_lock;
+    let mut current = CurrentState { opened: None, before: Summary::nothing(), unreadable: target.unreadable.take() };
+    if target.is_set_up && current.unreadable.is_none() && target.lost_config.is_none() && target.has_datastore {
+        current.read(context, home_lock.take(), args.force).await?;
+    }
+    if target.is_set_up {
+        print_plan(context, &target, &Summary::of(&backup), current.unreadable.as_ref(), Some(&current.before));
+        print_newer_files(context, &target, &newer_files(home, &backup, &input.path, &target.workspace));
+        let name = config::instance_name(target.config.as_ref());
+        if !context.confirm_by_name("Replace the current data?", name, args.yes)? {
+            return Err(Error::failed(Context::DECLINED));
+        }
+    }
+    let moved_config = match &target.lost_config {
+        Some(_) => Some(MovedConfig::begin(home)?),
+        None => None,
+    };
+    if target.lost_config.is_some() && current.unreadable.is_none() {
+        // With an empty config.yaml in place, the datastore can be opened.
+        current.read(context, home_lock.take(), true).await?;
+    }
+    let staged = Staged::unpack(home, input, &target.workspace, printer)?;
+    // The target is checked once more, with the manifest that every entry was compared with.
+    target.check(context, &staged.manifest, args.force)?;
+    let (manifest, config) = (staged.manifest.clone(), adapted_config(&staged.config, &target.machine())?);
+    let CurrentState { opened, before, unreadable } = current;
+    if let Some(error) = &unreadable {
+        let obstacle = obstacles::find_in_cluster(home).map_err(|error| Error::io("read", &home.postgres(), &error))?;
+        if let Some(obstacle) = obstacle {
+            return Err(RestoreError::from(Refusal::from(obstacle)).into());
+        }
+        home_lock = Some(stop_all_processes(context, home_lock, stopped).await?);
+        quarantine::begin(home, &error.in_one_line()).map_err(Error::failed)?;
+    }
+    let datastore = match opened {
+        Some(datastore) => datastore,
+        None => prepare_home(context, &target, home_lock).await?,
+    };
+    let ready = restore::prove(home, &datastore.access, staged, context.version, printer).await?;
+    let records = Records {
+        config,
+        receipt: target.receipt(context)?,
+        restored: state_summary::describe(&Summary::of(&manifest)),
+        replaced: state_summary::describe(&before),
+    };
+    let can_undo = target.is_set_up && unreadable.is_none();
+    let (datastore, was_running) = match unreadable {
+        Some(_) => (datastore, *stopped),
+        None => open_exclusively(context, datastore).await?,
+    };
+    checkpoint("restore.stopped");
+    if let Err(error) = ready.make_current(home, &datastore.access, &records).await {
+        // The prepared database is a leftover now; the instance continues with its old state.
+        drop(context.recovery().clean_up(Some(&datastore.access)).await);
+        drop(datastore);
+        drop(was_running.map(|was_running| was_running.restart(context)));
+        return Err(error.into());
+    }
+    recovery::report_conflicts(home, printer);
+    print_kept_files(context, moved_config, !can_undo && target.is_set_up);
+    Ok(RestoreResult { manifest, can_undo, was_running })
+}
+
+/// Stops every process that uses an unreadable datastore.
+async fn stop_all_processes(
+    context: &Context<'_>,
+    home_lock: Option<HomeLock>,
+    stopped: &mut Option<WasRunning>,
+) -> Result<HomeLock, Error> {
+    let home = &context.home;
+    let home_lock = match home_lock {
+        Some(home_lock) => home_lock,
+        None => {
+            *stopped = control::status_of(home).map(|_| WasRunning::of(context));
+            stop::stop_with_tasks(context)?;
+            context.recovery().take_home(COMMAND, None, AfterUpgrade::GoOn).await?
+        }
+    };
+    supervisor::end_leftovers(home).map_err(Error::failed)?;
+    Ok(home_lock)
+}
+
+/// Prints where unreadable files of the replaced state are kept.
+fn print_kept_files(context: &Context<'_>, moved_config: Option<MovedConfig>, was_unreadable: bool) {
+    let (home, printer) = (&context.home, context.printer);
+    if let Some(moved_away) = moved_config {
+        printer.note(format!("The unreadable config.yaml is kept: {}", moved_away.keep().display()));
+    }
+    if was_unreadable {
+        printer.note(format!(
+            "The unreadable datastore is kept in {}, the previous workspace and task logs in {}.",
+            home.postgres().display(),
+            home.restore().display()
+        ));
+    }
+}
+
+/// Sets up an empty home: programs, a cluster, and a configuration that the backup's will replace.
+async fn prepare_home(context: &Context<'_>, target: &Target, home_lock: Option<HomeLock>) -> Result<Datastore, Error> {
+    let request = Request { workspace: target.workspace_to_create(), ..Request::default() };
+    set_up(context, &request, context.printer).await?;
+    let datastore = open(context, home_lock).await?;
+    drop(datastore.connect().await?);
+    Ok(datastore)
+}
+
+fn print_plan(
+    context: &Context<'_>,
+    target: &Target,
+    backup: &Summary,
+    unreadable: Option<&Error>,
+    before: Option<&Summary>,
+) {
+    let note = |text: String| context.printer.note(text);
+    let (home, workspace) = (context.home.root().display(), target.workspace.display());
+    note(format!("Backup:   {}", state_summary::describe(backup)));
+    if let Some(error) = &target.lost_config {
+        context.printer.warning(format!("the current state cannot be read completely: {}", error.in_one_line()));
+        note(format!("The current config.yaml is kept in {}.", context.home.postgres().display()));
+    }
+    match (unreadable, before) {
+        (Some(error), _) => {
+            context.printer.warning(format!("the current data cannot be read: {}", error.in_one_line()));
+            let kept_path = context.home.postgres().join("data.damaged-…");
+            note(format!("The unreadable datastore is kept in {}.", kept_path.display()));
+            note(format!(
+                "The backup replaces the database, config.yaml and the task logs in {home}, and {workspace}."
+            ));
+        }
+        (None, Some(before)) => {
+            if target.lost_config.is_none() {
+                note(format!("Current:  {}", state_summary::describe(before)));
+            }
+            note(format!(
+                "The backup replaces the database, config.yaml and the task logs in {home}, and {workspace}."
+            ));
+            note("The replaced state is kept for `leoflow lite restore --undo`.".to_owned());
+            if let Some(names) = state_summary::list_names(&before.left_behind) {
+                note(format!("Not restored, because backups do not contain them: {names}."));
+            }
+            let older =
+                restore_dir::retained(&context.home).filter(|(_, older_state)| older_state.unreadable.is_none());
+            if let Some((_, older_state)) = older {
+                note(format!(
+                    "The restore of {} can no longer be undone afterwards; the state it replaced is removed: {}.",
+                    older_state.exchanged_at, older_state.replaced
+                ));
+            }
+        }
+        (None, None) => note(format!("The backup is restored into {home} and {workspace}.")),
+    }
+}
+
+/// Lists workspace files that are replaced although the backup does not contain their current content.
+fn print_newer_files(context: &Context<'_>, target: &Target, newer: &[String]) {
+    let Some(names) = state_summary::list_names(newer) else { return };
+    context.printer.note(format!(
+        "Replaced too, because they are not in the backup or changed since: {} in {}: {names}.",
+        counted(newer.len(), "file"),
+        target.workspace.display(),
+    ));
+}
+
+fn print_result(context: &Context<'_>, replaced: &RestoreResult, is_running: bool) -> Result<(), Error> {
+    let (printer, manifest) = (context.printer, &replaced.manifest);
+    let config = config::load(&context.home.config())?.map(|loaded| loaded.config);
+    if printer.json {
+        return printer.json(&json!({
+            "restored": true,
+            "instance": manifest.instance,
+            "created_at": manifest.created_at,
+            "schema_version": embedded::newest(known()),
+            "tables": manifest.tables,
+            "running": is_running,
+            "can_undo": replaced.can_undo,
+        }));
+    }
+    let rows = counted(manifest.rows(), "row");
+    printer.line(format!("Restored {} of {}: {rows}", manifest.instance, manifest.created_at));
+    let workspace = config.as_ref().and_then(|config| config.workspace.as_deref());
+    for skipped in &manifest.skipped {
+        let relative = skipped.path.strip_prefix("workspace/");
+        let stays = relative
+            .zip(workspace)
+            .is_some_and(|(relative, root)| files::is_there(&root.join(relative)).unwrap_or(true));
+        let outcome = if stays { "; the current file in the workspace stays" } else { "" };
+        printer.warning(format!(
+            "not in the backup: {}: {}{outcome}",
+            skipped.path.escape_debug(),
+            skipped.reason.escape_debug()
+        ));
+    }
+    let email = config.map(|config| config.admin_email).unwrap_or_default();
+    printer.line(format!("  log in as {email} with the password of that time"));
+    printer.line(match is_running {
+        true => "  Leoflow is running again".to_owned(),
+        false => printer.for_instance("  Start it:  leoflow lite start"),
+    });
+    if replaced.can_undo {
+        printer.line(printer.for_instance("  undo it:  leoflow lite restore --undo"));
+    }
+    Ok(())
+}

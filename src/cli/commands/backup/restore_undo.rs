@@ -1,0 +1,132 @@
+//! `leoflow lite restore --undo`: swaps the two states again, so that the undo can be undone.
+
+use super::current_state::{open_exclusively, refuse_in_terminal};
+use super::state_summary;
+use crate::args::Restore;
+use crate::context::Context;
+use crate::error::Error;
+use crate::recovery::datastore::Datastore;
+use leoflow_base::config;
+use leoflow_base::home::lock::OperationLock;
+use leoflow_lifecycle::backup::RestoreError;
+use leoflow_lifecycle::backup::content::Content;
+use leoflow_lifecycle::backup::create::dump;
+use leoflow_lifecycle::backup::restore::restore_dir::{self, RestoreDir, RetainedState, When};
+use leoflow_lifecycle::backup::restore::restore_plan::Refusal;
+use leoflow_lifecycle::backup::restore::{self, obstacles};
+use leoflow_postgres::Login;
+use leoflow_postgres::schema::embedded::newest;
+use leoflow_postgres::schema::{self, SchemaError, known};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+const COMMAND: &str = "leoflow lite restore --undo";
+
+pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
+    let (home, printer) = (&context.home, context.printer);
+    if args.dry_run {
+        context.recovery().refuse_interrupted()?;
+    } else {
+        context.recovery().finish_first(COMMAND).await?;
+    }
+    let Some((restore_dir, retained)) = restore_dir::retained(home) else {
+        return Err(RestoreError::NoRetainedState.into());
+    };
+    if let Some(folder) = &retained.unreadable {
+        return Err(unreadable_error(folder, restore_dir.folder()));
+    }
+    let obstacle = obstacles::find_in_exchange(home, retained.workspace.as_deref());
+    if let Some(obstacle) = obstacle.map_err(|error| Error::io("read", home.root(), &error))? {
+        return Err(RestoreError::from(Refusal::from(obstacle)).into());
+    }
+    refuse_in_terminal(context)?;
+    let operation_lock = OperationLock::take(home, COMMAND)?;
+    let datastore = Datastore::open(&context.recovery(), COMMAND).await?;
+    if !args.dry_run {
+        context.recovery().clean_up(Some(&datastore.access)).await?;
+    }
+    let summary = state_summary::summarize(context, &datastore).await?;
+    let rows = count_kept(&datastore, &restore_dir).await?;
+    let lost = state_summary::changes(&retained.rows, &summary.rows);
+    print_plan(context, &retained, &lost);
+    if args.dry_run {
+        printer.note("Nothing was changed.");
+        if printer.json {
+            printer.json(
+                &json!({"dry_run": true, "in_force": retained.restored, "comes_back": retained.replaced, "changes": lost}),
+            )?;
+        }
+        return Ok(0);
+    }
+    let current = context.config()?.map(|loaded| loaded.config);
+    if !context.confirm_by_name("Undo the restore?", config::instance_name(current.as_ref()), args.yes)? {
+        return Err(Error::failed(Context::DECLINED));
+    }
+    let (datastore, was_running) = open_exclusively(context, datastore).await?;
+    let outcome = restore::undo(home, &datastore.access, rows).await;
+    drop(datastore);
+    drop(operation_lock);
+    let restarted = was_running.map(|was_running| was_running.restart(context));
+    let retained = outcome?;
+    if printer.json {
+        let is_running = matches!(restarted, Some(Ok(())));
+        printer.json(&json!({"undone": true, "in_force": retained.restored, "running": is_running}))?;
+    } else {
+        printer.line(format!("Restored:  {}", retained.restored));
+        printer.line("  undo it:  leoflow lite restore --undo");
+    }
+    restarted.unwrap_or(Ok(())).map(|()| 0)
+}
+
+fn unreadable_error(datastore: &Path, other_files: &Path) -> Error {
+    Error::refused(format!(
+        "the state that the restore replaced was unreadable; its datastore is kept in {}, its workspace and task logs \
+         in {}",
+        datastore.display(),
+        other_files.display()
+    ))
+    .hint("leoflow lite backups list")
+    .hint("restore another backup: leoflow lite restore --input FILE --force")
+}
+
+/// Counts the rows of the kept state, whose schema this program must know.
+async fn count_kept(datastore: &Datastore, restore_dir: &RestoreDir) -> Result<BTreeMap<String, i64>, Error> {
+    if !datastore.access.is_ours() {
+        let path = restore_dir.content(When::After);
+        let content = Content::at(&path).map_err(|error| Error::io("read", &path, &error))?;
+        let facts = content.ok_or(RestoreError::RetainedStateMissing(path))?.facts;
+        return match facts.schema_version > newest(known()) {
+            true => Err(newer_schema_error(facts.schema_version, newest(known()))),
+            false => Ok(facts.rows),
+        };
+    }
+    let login = Login { database: restore_dir.id.standby_database(), ..datastore.access.application() };
+    let client = datastore.access.connect(&login).await?;
+    let state = schema::classify(known(), &schema::inspect(&client).await?);
+    match schema::refusal(&state) {
+        None => Ok(dump::count_all(&client).await?),
+        Some(SchemaError::Newer { database, binary }) => Err(newer_schema_error(database, binary)),
+        Some(error) => Err(error.into()),
+    }
+}
+
+fn newer_schema_error(database: i64, binary: i64) -> Error {
+    Error::refused(format!(
+        "the state that the restore replaced is of a newer leoflow: its schema is {database}, this one knows up to {binary}"
+    ))
+    .hint("upgrade to its release first: leoflow upgrade VERSION (`leoflow versions` lists the kept ones)")
+    .hint("then run leoflow lite restore --undo")
+}
+
+fn print_plan(context: &Context<'_>, retained: &RetainedState, lost: &[String]) {
+    let printer = context.printer;
+    printer.note(format!("Current state, since {}:  {}", retained.exchanged_at, retained.restored));
+    printer.note(format!("Restored by the undo:  {}", retained.replaced));
+    if lost.is_empty() {
+        printer.note("No row counts have changed since then.");
+    } else {
+        printer.note(format!("Changes since then are undone: {}.", lost.join(", ")));
+    }
+    printer.note("Changed files in the workspace are replaced too. Everything is kept: undo again to bring it back.");
+}

@@ -1,0 +1,140 @@
+//! Summaries of an instance's state for the plan of a restore: what it replaces and what it restores.
+
+use crate::context::Context;
+use crate::error::Error;
+use crate::recovery::datastore::Datastore;
+use crate::terminal::printer::counted;
+use leoflow_lifecycle::backup::create::dump;
+use leoflow_lifecycle::backup::{Manifest, left_behind};
+use leoflow_postgres::schema::{self, classify};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// The summary of a state of an instance.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    instance: Option<String>,
+    /// Time of the backup; `None` for the current state.
+    taken_at: Option<String>,
+    leoflow_version: Option<String>,
+    schema_version: i64,
+    newest_run: Option<String>,
+    /// Number of rows by table.
+    pub rows: BTreeMap<String, i64>,
+    /// Objects and rights that backups do not contain: the user's own views, rights of other roles.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_behind: Vec<String>,
+}
+
+/// Tables shown in a summary, with their names for users.
+const SHOWN_TABLES: [(&str, &str); 5] =
+    [("dag", "DAG"), ("dag_run", "run"), ("xcom", "XCom"), ("variable", "variable"), ("connection", "connection")];
+
+impl Summary {
+    /// The summary of an empty instance.
+    pub fn nothing() -> Self {
+        Self::default()
+    }
+
+    /// The summary of a backup.
+    pub fn of(manifest: &Manifest) -> Self {
+        Self {
+            instance: Some(manifest.instance.clone()),
+            taken_at: Some(manifest.created_at.clone()),
+            leoflow_version: Some(manifest.leoflow_version.clone()),
+            schema_version: manifest.schema_version,
+            newest_run: None,
+            rows: manifest.tables.clone(),
+            left_behind: Vec::new(),
+        }
+    }
+}
+
+/// Summarizes the current state of the instance.
+pub async fn summarize(context: &Context<'_>, datastore: &Datastore) -> Result<Summary, Error> {
+    let client = datastore.connect().await?;
+    let schema_facts = schema::inspect(&client).await?;
+    let rows = dump::count_all(&client).await?;
+    let newest_run = match rows.get("dag_run") {
+        Some(1..) => {
+            let query =
+                "SELECT to_char(max(queued_at) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') FROM dag_run";
+            client.query_one(query, &[]).await.map_err(leoflow_postgres::PgError::from)?.get(0)
+        }
+        _ => None,
+    };
+    let config = context.config()?.map(|loaded| loaded.config);
+    Ok(Summary {
+        instance: config.and_then(|config| config.instance_name),
+        taken_at: None,
+        leoflow_version: Some(context.version.to_owned()),
+        schema_version: classify::database_version(&schema_facts),
+        newest_run,
+        rows,
+        // A failure to list them must not prevent a restore.
+        left_behind: left_behind(&client, datastore.access.is_ours()).await.unwrap_or_default(),
+    })
+}
+
+/// Lists the first names and the number of others; `None` for an empty list.
+pub fn list_names(all_names: &[String]) -> Option<String> {
+    let names: Vec<String> = all_names.iter().take(MAX_NAMES).map(|name| name.escape_debug().to_string()).collect();
+    match (names.is_empty(), all_names.len() - names.len()) {
+        (true, _) => None,
+        (false, 0) => Some(names.join(", ")),
+        (false, surplus) => Some(format!("{} and {surplus} more", names.join(", "))),
+    }
+}
+
+/// Maximum number of names in a message.
+const MAX_NAMES: usize = 20;
+
+/// Formats a summary on one line.
+pub fn describe(summary: &Summary) -> String {
+    if summary.schema_version == 0 {
+        return "an empty instance".to_owned();
+    }
+    let mut parts = vec![summary.instance.clone().unwrap_or_else(|| "an unnamed instance".to_owned())];
+    if let Some(time) = &summary.taken_at {
+        parts.push(format!("of {time}"));
+    }
+    if let Some(version) = &summary.leoflow_version {
+        parts.push(format!("leoflow {version}"));
+    }
+    parts.push(format!("schema {}", summary.schema_version));
+    for (table, name) in SHOWN_TABLES {
+        parts.push(counted(summary.rows.get(table).unwrap_or(&0), name));
+    }
+    if let Some(run) = &summary.newest_run {
+        parts.push(format!("newest run {run}"));
+    }
+    parts.join(", ")
+}
+
+/// Describes the difference between two row counts: `3 more rows in dag_run`.
+pub fn changes(before: &BTreeMap<String, i64>, after: &BTreeMap<String, i64>) -> Vec<String> {
+    let names: std::collections::BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    names
+        .into_iter()
+        .filter_map(|name| {
+            let (before, after) = (before.get(name).unwrap_or(&0), after.get(name).unwrap_or(&0));
+            match after - before {
+                0 => None,
+                surplus @ 1.. => Some(format!("{} in {name}", counted(surplus, "more row"))),
+                fewer => Some(format!("{} in {name}", counted(-fewer, "fewer row"))),
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_changes_by_table() {
+        let rows = |list: &[(&str, i64)]| list.iter().map(|(name, rows)| ((*name).to_owned(), *rows)).collect();
+        let (before, after) = (rows(&[("a", 1), ("b", 2), ("c", 3)]), rows(&[("a", 1), ("b", 5), ("d", 1)]));
+        assert_eq!(changes(&before, &after), ["3 more rows in b", "3 fewer rows in c", "1 more row in d"]);
+    }
+}

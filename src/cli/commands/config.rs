@@ -1,0 +1,199 @@
+//! `leoflow config`: the settings of `config.yaml`, one by one.
+
+use crate::args::{Config, ConfigCommand};
+use crate::context::Context;
+use crate::error::Error;
+use leoflow_base::config::{self, DatastoreSetting, Loaded, Origin, SECRETS, Setting, SettingError, UpdateError};
+use leoflow_base::home::{absolute_workspace, check_workspace};
+use leoflow_base::protocol::control;
+use leoflow_base::sys::fs::files;
+use leoflow_lifecycle::upgrade::release::source::Source;
+use leoflow_postgres::cluster::{self, ClusterState};
+use leoflow_python as python;
+use serde_json::json;
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+pub fn run(context: &Context<'_>, args: &Config) -> Result<u8, Error> {
+    match &args.command {
+        ConfigCommand::List { origin } => list(context, *origin),
+        ConfigCommand::Get { key } => get(context, key),
+        ConfigCommand::Set { key, value } => change(context, key, Some(value)),
+        ConfigCommand::Unset { key } => change(context, key, None),
+    }
+}
+
+fn list(context: &Context<'_>, with_origin: bool) -> Result<u8, Error> {
+    let loaded = load(context)?;
+    let origin = |setting: &Setting| loaded.origins.get(setting.name);
+    if context.printer.json {
+        let settings: Vec<_> = config::SETTINGS
+            .iter()
+            .map(|setting| {
+                let value = setting.value_in(&loaded);
+                json!({
+                    "key": setting.name, "value": value, "default": default_value(setting), "help": setting.help,
+                    "origin": origin(setting).map(ToString::to_string), "variable": config::variable_of(setting),
+                    "needs_restart": setting.needs_restart,
+                })
+            })
+            .collect();
+        context.printer.json(&json!({"file": context.home.config(), "settings": settings}))?;
+        return Ok(0);
+    }
+    let row = |setting: &Setting| {
+        let value = setting.value_in(&loaded).unwrap_or_else(|| format!("({})", setting.default));
+        let last_column = match (with_origin, origin(setting)) {
+            (true, Some(origin)) => origin.to_string(),
+            (true, None) => "default".to_owned(),
+            (false, _) => setting.help.to_owned(),
+        };
+        vec![setting.name.to_owned(), value, last_column]
+    };
+    let header = ["KEY", "VALUE", if with_origin { "ORIGIN" } else { "DESCRIPTION" }];
+    context.printer.table(&header, &config::SETTINGS.iter().map(row).collect::<Vec<_>>());
+    context.printer.note(format!("Values in parentheses are defaults. File: {}", context.home.config().display()));
+    Ok(0)
+}
+
+fn get(context: &Context<'_>, key: &str) -> Result<u8, Error> {
+    let setting = find(key)?;
+    let loaded = load(context)?;
+    let value = setting.value_in(&loaded);
+    if context.printer.json {
+        let origin = loaded.origins.get(key).map(ToString::to_string);
+        context
+            .printer
+            .json(&json!({"key": key, "value": value, "default": default_value(setting), "origin": origin}))?;
+    } else {
+        match value {
+            Some(value) => context.printer.line(value),
+            None if setting.is_value => context.printer.line(setting.default),
+            None => context.printer.note(format!("{key} is not set (default: {})", setting.default)),
+        }
+    }
+    Ok(0)
+}
+
+/// Formats a value for display, without passwords.
+fn display_value(key: &str, value: &str) -> String {
+    match DatastoreSetting::parse(value) {
+        Ok(setting) if key.starts_with("datastore") => setting.to_string(),
+        _ if key == "upgrade.from" => Source::parse(value).to_string(),
+        _ => value.to_owned(),
+    }
+}
+
+/// Sets a key, or removes it with `None`.
+fn change(context: &Context<'_>, key: &str, value: Option<&str>) -> Result<u8, Error> {
+    let setting = find(key)?;
+    if key.starts_with("datastore") && cluster::state(&context.home) != ClusterState::Absent {
+        let text = "a datastore set here would not contain your data";
+        return Err(Error::refused(text).hint("move your data with leoflow lite move-datastore --to WHERE"));
+    }
+    let value = value.map(|value| check_value(context, setting, value)).transpose()?;
+    let changed = config::rewrite(&context.home, |text| match &value {
+        Some(value) => setting.set(text, value),
+        None => setting.unset(text),
+    });
+    changed.map_err(|error| match error {
+        UpdateError::Setting(SettingError::Invalid(invalid, allowed)) => {
+            Error::usage(format!("{key}: {invalid} is not {allowed}")).hint("leoflow config list")
+        }
+        UpdateError::Setting(SettingError::File(problems)) => {
+            let messages: Vec<String> = problems.into_iter().map(|problem| problem.message).collect();
+            Error::usage(messages.join("; ")).hint("leoflow config list").hint("leoflow verify-config")
+        }
+        other => Error::from(other),
+    })?;
+    if context.printer.json {
+        context.printer.json(&json!({"key": key, "value": value.as_deref().map(|value| display_value(key, value))}))?;
+    } else {
+        match &value {
+            Some(value) => context.printer.line(format!("Set {key} to {}", display_value(key, value))),
+            None => context.printer.line(format!("Reset {key} to its default: {}", setting.default)),
+        }
+    }
+    if key == "port" {
+        // The new setting replaces the port that was given to the last start.
+        let port_file = context.home.requested_port();
+        files::remove_any(&port_file).map_err(|error| Error::io("remove", &port_file, &error))?;
+    }
+    warn_if_overridden(context, key)?;
+    if setting.needs_restart && control::status_of(&context.home).is_some() {
+        context.printer.note("Takes effect after:  leoflow lite restart --if-needed");
+    }
+    Ok(0)
+}
+
+/// Warns when another file or a variable overrides the key in config.yaml.
+pub fn warn_if_overridden(context: &Context<'_>, key: &str) -> Result<(), Error> {
+    let (loaded, own_file) = (load(context)?, context.home.config());
+    let is_override = |origin: &&Origin| !matches!(origin, Origin::File { path, .. } if *path == own_file);
+    if let Some(origin) = loaded.origins.get(key).filter(is_override) {
+        context.printer.warning(format!("{origin} also sets {key} and overrides config.yaml"));
+    }
+    Ok(())
+}
+
+/// The default of a setting; `None` if the default is described in words.
+fn default_value(setting: &Setting) -> Option<&'static str> {
+    setting.is_value.then_some(setting.default)
+}
+
+/// Checks a value against this machine before it is written. Returns the value to write.
+fn check_value(context: &Context<'_>, setting: &Setting, value: &str) -> Result<String, Error> {
+    match setting.name {
+        "python" => {
+            let path = std::path::absolute(value).map_err(Error::failed)?;
+            python::find(Some(&path))
+                .map_err(|reason| Error::usage(reason).hint("leoflow config set python /usr/bin/python3"))?;
+            Ok(path.display().to_string())
+        }
+        "workspace" => {
+            let path = absolute_workspace(Path::new(value))?;
+            check_workspace(&context.home, &path)?;
+            if !path.is_dir() {
+                return Err(Error::failed(format!("{} is not a folder", path.display()))
+                    .hint(format!("mkdir -p {}", path.display())));
+            }
+            context.printer.note(
+                "DAGs that are not in the new folder remain listed without their files; the old folder is not changed.",
+            );
+            Ok(path.display().to_string())
+        }
+        "host" => {
+            if value.parse().is_ok_and(|host: Ipv4Addr| !host.is_loopback()) {
+                context.printer.warning(
+                    "anyone who can reach this machine over its network can reach the login page, and passwords and data \
+                     are sent unencrypted. The login, its rate limit and the check of the Host header stay active. On a \
+                     shared network, keep the default and use a tunnel instead (ssh -L 8088:127.0.0.1:8088).",
+                );
+            }
+            Ok(value.to_owned())
+        }
+        _ => Ok(value.to_owned()),
+    }
+}
+
+/// Finds a setting by its key; an error for secrets and unknown keys.
+fn find(key: &str) -> Result<&'static Setting, Error> {
+    if let Some((_, alternative)) = SECRETS.iter().find(|(name, _)| *name == key) {
+        return Err(Error::usage(format!("{key} is a secret and cannot be read or set here")).hint(*alternative));
+    }
+    Setting::find(key).ok_or_else(|| {
+        let names: Vec<&str> = config::SETTINGS.iter().map(|setting| setting.name).collect();
+        let error = Error::usage(format!("unknown setting {key:?}"));
+        match config::project::nearest(key, &names) {
+            Some(name) => error.hint(format!("did you mean {name}?")),
+            None => error,
+        }
+        .hint("leoflow config list")
+    })
+}
+
+/// Loads the configuration; an error if there is none.
+fn load(context: &Context<'_>) -> Result<Loaded, Error> {
+    let missing = || Error::failed(format!("{} does not exist", context.home.config().display())).hint("leoflow setup");
+    context.config()?.ok_or_else(missing)
+}

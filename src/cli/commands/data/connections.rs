@@ -1,0 +1,155 @@
+//! `leoflow connections`, with the names and file formats of Airflow's CLI:
+//! <https://airflow.apache.org/docs/apache-airflow/stable/cli-and-env-variables-ref.html#connections>
+
+use super::connection_test;
+use crate::airflow::data_files::connections::{LOCAL, from_airflow, from_json, from_uri, to_airflow};
+use crate::airflow::data_files::transfer_file::{read_json, value_or_stdin, write_json};
+use crate::api_client::{Api, encode};
+use crate::args::{AddConnection, ConnectionsCommand};
+use crate::context::Context;
+use crate::error::Error;
+use crate::terminal::printer::counted;
+use leoflow_engine::store::OnExisting;
+use leoflow_engine::store::secret::connections::Connection;
+use serde_json::{Value, json};
+
+const PUBLIC: &str = "/api/v2/connections";
+
+pub async fn run(context: &Context<'_>, command: &ConnectionsCommand) -> Result<u8, Error> {
+    let api = Api::new(&context.home);
+    let printer = context.printer;
+    match command {
+        ConnectionsCommand::List => list(context, &api).await?,
+        ConnectionsCommand::Get { conn_id } => {
+            let connection: Value = api.get(&format!("{PUBLIC}/{}", encode(conn_id))).await?;
+            if printer.json {
+                printer.json(&connection)?;
+            } else {
+                for (name, value) in connection.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null())
+                {
+                    printer.line(format!(
+                        "{name:<14} {}",
+                        value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+                    ));
+                }
+            }
+        }
+        ConnectionsCommand::Add(args) => {
+            let connection = connection_from_args(args)?;
+            let _: Value = api.post(PUBLIC, &json!(connection)).await?;
+            printer.note(format!("Created connection {}", args.conn_id));
+        }
+        ConnectionsCommand::Test { conn_id } => {
+            let connection: Connection = api.get(&format!("{LOCAL}/{}", encode(conn_id))).await?;
+            let response: Value = api
+                .with_bulk_timeout()
+                .post(&format!("/local/connection-tests/{}", encode(conn_id)), &json!({}))
+                .await?;
+            if response["tested"] == true {
+                return print_tested(context, conn_id, &response);
+            }
+            let reached = connection_test::reach(&connection).await;
+            if printer.json {
+                printer.json(&json!({"connection_id": conn_id, "reached": reached.is_ok(), "message": reached.as_ref().unwrap_or_else(|why| why)}))?;
+            } else {
+                match &reached {
+                    Ok(address) => {
+                        printer.line(format!("{address} is reachable"));
+                        printer.note(format!(
+                            "The login was not tested: no project has a provider with a hook for the type {}.",
+                            connection.conn_type
+                        ));
+                    }
+                    Err(why) => printer.line(format!("{conn_id} is not reachable: {why}")),
+                }
+            }
+            return Ok(u8::from(reached.is_err()));
+        }
+        ConnectionsCommand::Delete { conn_id } => {
+            api.delete(&format!("{PUBLIC}/{}", encode(conn_id))).await?;
+            printer.note(format!("Deleted connection {conn_id}"));
+        }
+        ConnectionsCommand::Import { file, overwrite } => {
+            let entries =
+                from_airflow(read_json(file)?).map_err(|text| Error::failed(text).hint("nothing was imported"))?;
+            let on_existing = if *overwrite { OnExisting::Overwrite } else { OnExisting::Skip };
+            let counts: Value =
+                api.with_bulk_timeout().put(LOCAL, &json!({"on_existing": on_existing, "entries": entries})).await?;
+            let imported = counted(&counts["imported"], "connection");
+            printer.line(format!("Imported {imported}, skipped {}", counts["skipped"]));
+        }
+        ConnectionsCommand::Export { file } => {
+            let all: Vec<Connection> = api.with_bulk_timeout().get(LOCAL).await?;
+            write_json(context, file, &to_airflow(&all))?;
+            printer.note(format!("Exported {}, including passwords", counted(all.len(), "connection")));
+        }
+    }
+    Ok(0)
+}
+
+/// Prints the result of the provider hook's test.
+fn print_tested(context: &Context<'_>, conn_id: &str, response: &Value) -> Result<u8, Error> {
+    let (is_working, message) = (response["status"] == true, response["message"].as_str().unwrap_or_default());
+    if context.printer.json {
+        let provider = &response["provider"];
+        context.printer.json(
+            &json!({"connection_id": conn_id, "reached": is_working, "message": message, "provider": provider}),
+        )?;
+    } else {
+        let outcome = if is_working { "works" } else { "does not work" };
+        let provider = response["provider"].as_str().unwrap_or_default();
+        context.printer.line(format!("{conn_id} {outcome}, according to {provider}: {message}"));
+    }
+    Ok(u8::from(!is_working))
+}
+
+async fn list(context: &Context<'_>, api: &Api<'_>) -> Result<(), Error> {
+    let all: Vec<Connection> = api.with_bulk_timeout().get(LOCAL).await?;
+    let printer = context.printer;
+    if printer.json {
+        let without_secrets: Vec<Value> = all
+            .iter()
+            .map(|c| {
+                json!({"connection_id": c.connection_id, "conn_type": c.conn_type, "host": c.host, "port": c.port,
+                            "schema": c.schema, "login": c.login, "description": c.description})
+            })
+            .collect();
+        return printer.json(&json!({"connections": without_secrets}));
+    }
+    if all.is_empty() {
+        printer.note("No connections yet. Create one with `leoflow connections add ID --conn-type TYPE`.");
+        return Ok(());
+    }
+    let row = |c: &Connection| {
+        let host = c.host.clone().unwrap_or_default();
+        let port = c.port.map(|port| port.to_string()).unwrap_or_default();
+        vec![c.connection_id.clone(), c.conn_type.clone(), host, port, c.login.clone().unwrap_or_default()]
+    };
+    printer.table(&["ID", "TYPE", "HOST", "PORT", "LOGIN"], &all.iter().map(row).collect::<Vec<_>>());
+    Ok(())
+}
+
+/// Builds the connection that `add` describes.
+fn connection_from_args(args: &AddConnection) -> Result<Connection, Error> {
+    let id = &args.conn_id;
+    let bad = |text: String| Error::failed(text).hint("nothing was changed; see leoflow connections add --help");
+    if let Some(text) = &args.conn_json {
+        let value = serde_json::from_str(text)
+            .map_err(|error| Error::failed("--conn-json is not JSON").cause(error).hint("nothing was changed"))?;
+        return from_json(id, &value).map_err(bad);
+    }
+    if let Some(uri) = &args.conn_uri {
+        return from_uri(id, &value_or_stdin(uri)?).map_err(bad);
+    }
+    Ok(Connection {
+        connection_id: id.clone(),
+        conn_type: args.conn_type.clone().unwrap_or_default(),
+        description: args.conn_description.clone(),
+        host: args.conn_host.clone(),
+        login: args.conn_login.clone(),
+        schema: args.conn_schema.clone(),
+        port: args.conn_port,
+        password: args.conn_password.as_deref().map(value_or_stdin).transpose()?,
+        extra: args.conn_extra.as_deref().map(value_or_stdin).transpose()?,
+    })
+}

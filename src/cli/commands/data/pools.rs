@@ -1,0 +1,62 @@
+//! `leoflow pools …`, with the names and file formats of Airflow's CLI.
+
+use crate::airflow::data_files::pools::{POOLS, from_airflow, pool_path, set, to_airflow};
+use crate::airflow::data_files::transfer_file::{read_json, write_json};
+use crate::api_client::Api;
+use crate::args::PoolsCommand;
+use crate::context::Context;
+use crate::error::Error;
+use crate::terminal::printer::counted;
+use serde_json::{Value, json};
+
+pub async fn run(context: &Context<'_>, command: &PoolsCommand) -> Result<u8, Error> {
+    let api = Api::new(&context.home);
+    let printer = context.printer;
+    match command {
+        PoolsCommand::List => {
+            let all = api.all(POOLS, "", "pools").await?;
+            show(context, &all)?;
+        }
+        PoolsCommand::Get { name } => {
+            let pool: Value = api.get(&pool_path(name)).await?;
+            show(context, &[pool])?;
+        }
+        PoolsCommand::Set { name, slots, description, include_deferred } => {
+            set(&api, name, *slots, description.as_deref(), *include_deferred).await?;
+            printer.note(format!("Set pool {name}"));
+        }
+        PoolsCommand::Delete { name } => {
+            api.delete(&pool_path(name)).await?;
+            printer.note(format!("Deleted pool {name}"));
+        }
+        PoolsCommand::Import { file } => {
+            let pools = from_airflow(read_json(file)?)?;
+            for pool in &pools {
+                set(&api, &pool.name, pool.slots, pool.description.as_deref(), pool.include_deferred).await?;
+            }
+            printer.line(format!("Imported {}", counted(pools.len(), "pool")));
+        }
+        PoolsCommand::Export { file } => {
+            let all = api.all(POOLS, "", "pools").await?;
+            write_json(context, file, &to_airflow(&all))?;
+            printer.note(format!("Exported {}", counted(all.len(), "pool")));
+        }
+    }
+    Ok(0)
+}
+
+fn show(context: &Context<'_>, pools: &[Value]) -> Result<(), Error> {
+    if context.printer.json {
+        return context.printer.json(&json!({"pools": pools}));
+    }
+    let cell = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let row = |pool: &Value| {
+        let names = ["name", "slots", "occupied_slots", "scheduled_slots"];
+        let mut row: Vec<String> = names.iter().map(|name| cell(&pool[*name])).collect();
+        row.push(pool["description"].as_str().unwrap_or_default().to_owned());
+        row
+    };
+    let header = ["POOL", "SLOTS", "OCCUPIED", "SCHEDULED", "DESCRIPTION"];
+    context.printer.table(&header, &pools.iter().map(row).collect::<Vec<_>>());
+    Ok(())
+}

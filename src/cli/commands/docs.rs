@@ -1,0 +1,71 @@
+//! `leoflow docs`.
+
+use crate::args::Docs;
+use crate::context::Context;
+use crate::error::Error;
+use leoflow_base::build_info::documentation;
+use leoflow_base::docs::{self, Page, html};
+use leoflow_base::protocol::control;
+use leoflow_base::sys::{browser, env_vars};
+use serde_json::{Value, json};
+
+pub fn run(context: &Context<'_>, args: &Docs) -> Result<u8, Error> {
+    if args.list {
+        return list(context);
+    }
+    let page = match &args.page {
+        Some(name) => find(name)?,
+        None => find(docs::CONTENTS)?,
+    };
+    if context.printer.json {
+        context.printer.json(&json!({"page": page.name, "title": page.title(), "markdown": page.markdown}))?;
+    } else if args.print || !open(context, page) {
+        context.printer.raw(page.markdown);
+    }
+    Ok(0)
+}
+
+fn list(context: &Context<'_>) -> Result<u8, Error> {
+    if context.printer.json {
+        let pages: Vec<Value> =
+            documentation().pages.iter().map(|page| json!({"page": page.name, "title": page.title()})).collect();
+        context.printer.json(&json!({"pages": pages}))?;
+    } else {
+        let rows: Vec<Vec<String>> =
+            documentation().pages.iter().map(|page| vec![page.name.to_owned(), page.title().to_owned()]).collect();
+        context.printer.table(&["PAGE", "TITLE"], &rows);
+    }
+    Ok(0)
+}
+
+/// Finds a page; the error suggests pages with a similar name.
+fn find(name: &str) -> Result<&'static Page, Error> {
+    documentation().find(name).ok_or_else(|| {
+        let error = Error::usage(format!("there is no page {name:?} in the documentation"));
+        let last_part = name.rsplit('/').next().unwrap_or(name).to_lowercase();
+        let similar: Vec<&str> = documentation()
+            .pages
+            .iter()
+            .map(|page| page.name)
+            .filter(|page| !last_part.is_empty() && page.to_lowercase().contains(&last_part))
+            .collect();
+        let error = match similar.is_empty() {
+            true => error,
+            false => error.hint(format!("pages with a similar name: {}", similar.join(", "))),
+        };
+        error.hint("leoflow docs --list shows every page")
+    })
+}
+
+/// Opens the page of the running instance in a browser. Returns false if no instance is running or there is no browser.
+fn open(context: &Context<'_>, page: &Page) -> bool {
+    let Some(browser) = browser::command(env_vars::text) else { return false };
+    let Some(status) = control::status_of(&context.home) else { return false };
+    let name = if page.name == docs::CONTENTS { "" } else { page.name };
+    let url = format!("{}{}{name}", status.url.trim_end_matches('/'), html::ROOT);
+    if !browser::open(&browser, &url) {
+        return false;
+    }
+    context.printer.note(format!("Opened {url}"));
+    true
+}

@@ -1,0 +1,65 @@
+//! `leoflow dags report` and `list-import-errors`: the results of importing the workspace's DAG files.
+
+use crate::api_client::{Api, list_of};
+use crate::context::Context;
+use crate::error::Error;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Prints a row per file, the slowest import first.
+pub async fn run(context: &Context<'_>) -> Result<u8, Error> {
+    let response: Value = Api::new(&context.home).get("/api/lite/dags").await?;
+    // Per file: import time in seconds, number of tasks, DAG ids.
+    let mut files: BTreeMap<&str, (f64, u64, Vec<&str>)> = BTreeMap::new();
+    for dag in list_of(&response["dags"]) {
+        let file = files.entry(dag["relative_fileloc"].as_str().unwrap_or_default()).or_default();
+        file.0 = dag["last_parse_duration"].as_f64().unwrap_or_default();
+        file.1 += dag["tasks"].as_u64().unwrap_or_default();
+        file.2.extend(dag["dag_id"].as_str());
+    }
+    let mut files: Vec<_> = files.into_iter().collect();
+    files.sort_by(|(_, first), (_, second)| second.0.total_cmp(&first.0));
+    if context.printer.json {
+        let list: Vec<Value> = files
+            .iter()
+            .map(|(file, (seconds, tasks, dags))| {
+                json!({"file": file, "duration": seconds, "dag_num": dags.len(), "task_num": tasks, "dags": dags})
+            })
+            .collect();
+        context.printer.json(&json!({"files": list}))?;
+        return Ok(0);
+    }
+    let rows: Vec<Vec<String>> = files
+        .iter()
+        .map(|(file, (seconds, tasks, dags))| {
+            vec![(*file).to_owned(), format!("{seconds:.2} s"), tasks.to_string(), dags.join(", ")]
+        })
+        .collect();
+    context.printer.table(&["FILE", "IMPORT TIME", "TASKS", "DAGS"], &rows);
+    Ok(0)
+}
+
+/// Prints the import errors. The exit code is 1 when there are any.
+pub async fn import_errors(context: &Context<'_>) -> Result<u8, Error> {
+    let errors = Api::new(&context.home).all("/api/v2/importErrors", "", "import_errors").await?;
+    let code = u8::from(!errors.is_empty());
+    if context.printer.json {
+        let list: Vec<Value> =
+            errors.iter().map(|error| json!({"filepath": error["filename"], "error": error["stack_trace"]})).collect();
+        context.printer.json(&json!({"import_errors": list}))?;
+        return Ok(code);
+    }
+    let workspace = context.config()?.and_then(|loaded| loaded.config.workspace).unwrap_or_default();
+    for error in &errors {
+        let file = Path::new(error["filename"].as_str().unwrap_or_default());
+        context.printer.line(file.strip_prefix(&workspace).unwrap_or(file).display().to_string());
+        for line in error["stack_trace"].as_str().unwrap_or_default().lines() {
+            context.printer.line(format!("  {line}"));
+        }
+    }
+    if errors.is_empty() {
+        context.printer.line("No import errors");
+    }
+    Ok(code)
+}

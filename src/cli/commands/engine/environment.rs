@@ -1,0 +1,54 @@
+//! The Python environment of a DAG file, for commands that run its code themselves.
+
+use crate::api_client::Api;
+use crate::context::Context;
+use leoflow_python::environments::{self, Lock};
+use leoflow_python::{Children, FileSettings, Interpreter, ParseOutput, Request, file_context, parse};
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Timeout of the request for the server's lock.
+const SERVER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Parses a file with its project's Python, and returns that Python too. `base` is the Python without packages of a
+/// project. The error is a message for users.
+pub async fn parse_in_project_environment(
+    context: &Context<'_>,
+    base: &Interpreter,
+    children: &Rc<Children>,
+    request: &Request,
+) -> Result<(Interpreter, ParseOutput), String> {
+    let file_settings = file_context(request).settings?;
+    let interpreter = for_project(context, base, &file_settings).await?;
+    let output = parse(children, &interpreter, request, file_settings.settings, &Cell::default()).await?;
+    Ok((interpreter, output))
+}
+
+/// Returns the project's Python, or `base` if the project declares no packages. Builds its environment if needed,
+/// without a time limit.
+pub async fn for_project(
+    context: &Context<'_>,
+    base: &Interpreter,
+    file_settings: &FileSettings,
+) -> Result<Interpreter, String> {
+    let Some(declared) = &file_settings.declared else { return Ok(base.clone()) };
+    let python = environments::choose_or_install(&context.home, declared, &base.python()?, context.printer)?;
+    if declared.is_plain(&python, &base.program) {
+        return Ok(base.clone());
+    }
+    let known_lock = server_lock(context, &declared.inputs_with(&python)).await;
+    let (_, folder) = environments::ensure(&context.home, declared, &python, known_lock, context.printer)?;
+    Ok(base.in_environment(&folder))
+}
+
+/// Returns the lock of a running server for the same inputs, so that a file runs with the same packages here.
+async fn server_lock(context: &Context<'_>, inputs: &str) -> Option<Lock> {
+    if !context.home.api_socket().exists() {
+        return None;
+    }
+    let api = Api::new(&context.home);
+    let response = tokio::time::timeout(SERVER_TIMEOUT, api.get(&format!("/local/environments/chosen/{inputs}"))).await;
+    // Without a server, the caller resolves the packages.
+    response.ok()?.ok()?
+}

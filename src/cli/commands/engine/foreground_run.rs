@@ -1,0 +1,220 @@
+//! `leoflow dags test`: runs a whole DAG in one Python process on this terminal, so that `print` and the
+//! debugger work there.
+
+use super::environment::parse_in_project_environment;
+use super::foreground_planner;
+use super::run_inputs::{read_conf, read_date};
+use super::task_names;
+use super::validate::prepare;
+use crate::args::engine::Test;
+use crate::args::task::TestTask;
+use crate::context::Context;
+use crate::error::Error;
+use leoflow_base::config::DEFAULT_MAX_MAP_LENGTH;
+use leoflow_base::sys::blocking;
+use leoflow_base::sys::fs::files;
+use leoflow_base::sys::net::unix_socket;
+use leoflow_base::sys::process::reaper::Exit;
+use leoflow_base::sys::{env_vars, process, random};
+use leoflow_engine::model::dag::Structure;
+use leoflow_python::{
+    Children, Interpreter, Job, ParseOutput, Request, as_in_workspace, dag_files, environment, file_context,
+};
+use serde_json::{Value, json};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+
+/// Size limit of a DAG file that is searched for a dag_id, in bytes.
+const MAX_FILE_SIZE: u64 = 4 * 1024 * 1024;
+
+pub async fn run(context: &Context<'_>, args: &Test) -> Result<u8, Error> {
+    let run_request = RunRequest {
+        dag_id: &args.dag_id,
+        file: args.file.as_deref(),
+        conf: args.conf.as_deref(),
+        logical_date: args.logical_date.as_deref().or(args.date.as_deref()),
+        pdb: args.pdb,
+    };
+    run_request.prepare(context).await?.run(&args.dag_id)
+}
+
+/// Runs one task alone, or renders its template fields.
+pub async fn task(context: &Context<'_>, args: &TestTask, render: bool) -> Result<u8, Error> {
+    let (task_id, map_index) = task_names::instance_name(&args.task_id, args.map_index)?;
+    let run_request = RunRequest {
+        dag_id: &args.dag_id,
+        file: args.file.as_deref(),
+        conf: args.conf.as_deref(),
+        logical_date: args.logical_date.as_deref(),
+        pdb: args.pdb,
+    };
+    let mut prepared = run_request.prepare(context).await?;
+    prepared.options["task_id"] = task_id.into();
+    prepared.options["map_index"] = map_index.into();
+    prepared.options["render"] = render.into();
+    prepared.run(&args.dag_id)
+}
+
+/// Creates a private temporary folder with a random name.
+fn temporary_folder() -> Result<PathBuf, Error> {
+    let folder = env_vars::temporary_folder().join(format!("leoflow-{}", hex::encode(random::bytes::<8>())));
+    files::create_private_dir(&folder).map_err(|error| Error::io("create", &folder, &error))?;
+    Ok(folder)
+}
+
+/// The structure of the DAG in the imported file.
+fn structure_of(prepared: &Prepared, dag_id: &str) -> Result<Structure, Error> {
+    let structure = prepared.parsed.structures.iter().find(|dag| dag["dag_id"].as_str() == Some(dag_id));
+    match (structure, &prepared.parsed.error) {
+        (Some(structure), _) => serde_json::from_value(structure.clone()).map_err(Error::failed),
+        (None, Some(error)) => Err(Error::failed("the DAG file fails to import").cause(error)),
+        (None, None) => {
+            let ids: Vec<&str> = prepared.parsed.structures.iter().filter_map(|dag| dag["dag_id"].as_str()).collect();
+            Err(Error::failed(format!(
+                "{} does not define a DAG {dag_id:?}; it defines: {}",
+                prepared.file.display(),
+                ids.join(", ")
+            )))
+        }
+    }
+}
+
+/// The arguments of a foreground run.
+struct RunRequest<'a> {
+    dag_id: &'a str,
+    file: Option<&'a Path>,
+    conf: Option<&'a str>,
+    logical_date: Option<&'a str>,
+    pdb: bool,
+}
+
+/// An imported DAG file, and the options of the process that runs it.
+struct Prepared {
+    interpreter: Interpreter,
+    file: PathBuf,
+    folder: Option<PathBuf>,
+    parsed: ParseOutput,
+    options: Value,
+}
+
+impl RunRequest<'_> {
+    /// Finds and imports the DAG file.
+    async fn prepare(&self, context: &Context<'_>) -> Result<Prepared, Error> {
+        let conf = read_conf(self.conf)?;
+        let logical_date = match self.logical_date {
+            None => None,
+            Some(text) => Some(read_date("--logical-date", text)?),
+        };
+        let config = context.config()?.map(|loaded| loaded.config);
+        let workspace = config.as_ref().and_then(|config| config.workspace.clone());
+        let max_map_length = config.as_ref().map_or(DEFAULT_MAX_MAP_LENGTH, |config| config.max_map_length);
+        let interpreter = prepare(context, config.and_then(|config| config.python).as_deref()).await?;
+        let current_folder = env_vars::current_dir().map_err(Error::failed)?;
+        let file = match self.file {
+            Some(file) => {
+                let file = as_in_workspace(workspace.as_deref(), &current_folder.join(file));
+                if !file.is_file() {
+                    return Err(Error::failed(format!("{} does not exist", file.display())));
+                }
+                file
+            }
+            None => find(context, &interpreter, workspace.as_deref(), self.dag_id).await?,
+        };
+        let request = Request::new(file, workspace.as_deref(), context.home.api_socket());
+        if let Err(problem) = file_context(&request).settings {
+            return Err(Error::failed("the project's settings are invalid")
+                .cause(problem)
+                .hint("leoflow verify-config"));
+        }
+        let (interpreter, parsed) =
+            parse_in_project_environment(context, &interpreter, &Children::new(&context.home), &request)
+                .await
+                .map_err(|error| Error::failed("the DAG file fails to import").cause(error))?;
+        let options = json!({
+            "path": request.path, "roots": request.roots, "work_in": request.folders, "dag_id": self.dag_id, "conf": conf, "pdb": self.pdb,
+            "logical_date": logical_date.map(|date| date.to_string()), "socket": context.home.api_socket(),
+            "settings": parsed.settings, "max_map_length": max_map_length,
+        });
+        Ok(Prepared { interpreter, file: request.path, folder: request.folders.first().cloned(), parsed, options })
+    }
+}
+
+impl Prepared {
+    /// Runs the DAG on this terminal and returns the process's exit code.
+    fn run(mut self, dag_id: &str) -> Result<u8, Error> {
+        let structure = structure_of(&self, dag_id)?;
+        // Removed after the run, with the socket.
+        let folder = temporary_folder()?;
+        let path = folder.join("planner.sock");
+        let listener = unix_socket::listen(&path).map_err(|error| Error::io("create", &path, &error))?;
+        self.options["planner"] = path.to_string_lossy().into();
+        // The thread ends with this process; nothing joins it.
+        blocking::thread(move || foreground_planner::serve(&listener, structure));
+        let exit_code = self.run_process(dag_id);
+        let _ = files::remove_any(&folder);
+        exit_code
+    }
+
+    /// Runs the Python process; returns its exit code.
+    fn run_process(&self, dag_id: &str) -> Result<u8, Error> {
+        let mut command = std::process::Command::new(&self.interpreter.program);
+        command.args(self.interpreter.arguments(Job::Test, &self.options)).env_clear().envs(environment());
+        if let Some(folder) = &self.folder {
+            command.current_dir(folder);
+        }
+        // Ctrl-C is for the debugger or the task.
+        let status = process::ignoring_interrupts(|| command.status())
+            .map_err(|error| Error::io("run", &self.interpreter.program, &error))?;
+        match (status.code(), status.signal()) {
+            (Some(0), _) => Ok(0),
+            (Some(code), _) => Ok(u8::try_from(code).unwrap_or(1)),
+            // SIGPIPE: the reader of its output has closed the pipe.
+            (None, Some(13)) => Ok(128 + 13),
+            (None, _) => {
+                Err(Error::failed(format!("the process that ran {dag_id} was terminated by {}", Exit::from(status)))
+                    .hint("its whole output is above"))
+            }
+        }
+    }
+}
+
+/// Finds the file in the workspace that defines the DAG.
+async fn find(
+    context: &Context<'_>,
+    interpreter: &Interpreter,
+    workspace: Option<&Path>,
+    dag_id: &str,
+) -> Result<PathBuf, Error> {
+    let missing = || {
+        Error::failed(format!("no file in the workspace defines a DAG {dag_id:?}"))
+            .hint("leoflow validate")
+            .hint(format!("leoflow dags test {dag_id} --file FILE"))
+    };
+    let workspace = workspace.ok_or_else(missing)?;
+    let mut files = dag_files(workspace, Some(workspace)).map_err(|error| Error::io("read", workspace, &error))?;
+    // Likely files first: those that contain the dag_id, and those whose path does. This avoids building the
+    // environments of other projects.
+    files.sort_by_cached_key(|file| {
+        let mentions_id =
+            files::read_text(file, MAX_FILE_SIZE).ok().flatten().is_some_and(|text| text.contains(dag_id));
+        (!mentions_id, !file.to_string_lossy().contains(dag_id))
+    });
+    let children = Children::new(&context.home);
+    let mut broken = Vec::new();
+    for file in files {
+        let request = Request::new(file.clone(), Some(workspace), context.home.api_socket());
+        match parse_in_project_environment(context, interpreter, &children, &request).await.map(|(_, parsed)| parsed) {
+            Ok(parsed) if parsed.structures.iter().any(|dag| dag["dag_id"].as_str() == Some(dag_id)) => {
+                children.end().await;
+                return Ok(file);
+            }
+            Ok(ParseOutput { error: Some(error), .. }) | Err(error) => {
+                broken.push(format!("{}:\n{error}", file.display()))
+            }
+            Ok(_) => {}
+        }
+    }
+    children.end().await;
+    // The DAG may be in a file that fails to import.
+    if broken.is_empty() { Err(missing()) } else { Err(missing().cause(broken.join("\n"))) }
+}

@@ -1,0 +1,88 @@
+//! `leoflow hitl …`: human-in-the-loop tasks.
+
+use super::run_view::resolve_run;
+use super::task_names;
+use crate::api_client::{Api, encode, list_of};
+use crate::args::{HitlCommand, HitlRespond};
+use crate::context::Context;
+use crate::error::Error;
+use serde_json::{Map, Value, json};
+
+pub async fn run(context: &Context<'_>, command: &HitlCommand) -> Result<u8, Error> {
+    let api = Api::new(&context.home);
+    match command {
+        HitlCommand::List { dag_id, all } => list(context, &api, dag_id.as_deref(), *all).await?,
+        HitlCommand::Respond(args) => respond(context, &api, args).await?,
+    }
+    Ok(0)
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or("-").to_owned()
+}
+
+fn joined(values: &Value) -> String {
+    list_of(values).filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
+}
+
+async fn list(context: &Context<'_>, api: &Api<'_>, dag_id: Option<&str>, all: bool) -> Result<(), Error> {
+    let printer = context.printer;
+    let path = format!("/api/v2/dags/{}/dagRuns/~/hitlDetails", dag_id.map_or_else(|| "~".to_owned(), encode));
+    let filter = if all { "" } else { "&response_received=false&state=awaiting_input&state=deferred" };
+    let details = api.all(&path, filter, "hitl_details").await?;
+    if printer.json {
+        return printer.json(&json!({"hitl_details": details}));
+    }
+    if details.is_empty() {
+        printer.note("No task is waiting for a response.");
+        return Ok(());
+    }
+    let row = |detail: &Value| {
+        let task_instance = &detail["task_instance"];
+        let map_index = task_instance["map_index"].as_i64().and_then(|index| i32::try_from(index).ok()).unwrap_or(-1);
+        let answer = match detail["responded_at"].as_str() {
+            Some(responded_at) => {
+                format!("{} ({})", joined(&detail["chosen_options"]), printer.time(Some(responded_at)))
+            }
+            None => "-".to_owned(),
+        };
+        vec![
+            text(&task_instance["dag_id"]),
+            text(&task_instance["dag_run_id"]),
+            task_names::display_name(task_instance["task_id"].as_str().unwrap_or_default(), map_index),
+            text(&detail["subject"]),
+            joined(&detail["options"]),
+            answer,
+        ]
+    };
+    let header = ["DAG", "RUN", "TASK", "SUBJECT", "OPTIONS", "RESPONSE"];
+    printer.table(&header, &details.iter().map(row).collect::<Vec<_>>());
+    Ok(())
+}
+
+async fn respond(context: &Context<'_>, api: &Api<'_>, args: &HitlRespond) -> Result<(), Error> {
+    let run_id = resolve_run(api, &args.dag_id, &args.run_id).await?;
+    let (task_id, map_index) = task_names::instance_name(&args.task_id, None)?;
+    let mut params = Map::new();
+    for assignment in &args.params {
+        let (name, value) = assignment.split_once('=').ok_or_else(|| {
+            Error::usage(format!("--param {assignment:?} has no value")).hint("use the form --param name=value")
+        })?;
+        // A value that is not JSON is text: --param amount=3 --param reason=late
+        let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
+        params.insert(name.to_owned(), value);
+    }
+    let path = format!(
+        "/api/v2/dags/{}/dagRuns/{}/taskInstances/{}/{map_index}/hitlDetails",
+        encode(&args.dag_id),
+        encode(&run_id),
+        encode(task_id)
+    );
+    let body = json!({"chosen_options": args.options, "params_input": params});
+    let answered: Value = api.patch(&path, &body).await?;
+    if context.printer.json {
+        return context.printer.json(&answered);
+    }
+    context.printer.line(format!("Responded to {}: {}", args.task_id, args.options.join(", ")));
+    Ok(())
+}

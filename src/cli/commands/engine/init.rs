@@ -1,0 +1,99 @@
+//! `leoflow init DIR`.
+
+use crate::api_client::{Api, encode};
+use crate::args::engine::Init;
+use crate::context::Context;
+use crate::error::Error;
+use leoflow_base::config::project;
+use leoflow_base::sys::env_vars;
+use leoflow_base::sys::fs::files;
+use leoflow_lifecycle::setup;
+use serde_json::{Value, json};
+use std::io::ErrorKind;
+use std::path::Path;
+use std::time::Duration;
+
+pub async fn run(context: &Context<'_>, args: &Init) -> Result<u8, Error> {
+    let current_folder = env_vars::current_dir().map_err(Error::failed)?;
+    let folder = current_folder.join(&args.folder);
+    let settings = folder.join(project::FILE);
+    // Written before the DAG file, which is imported with these settings as soon as it appears.
+    let settings_text = match project::add_dependencies("", &args.with) {
+        Ok(text) if !text.is_empty() && !settings.exists() => Some(text),
+        Ok(text) if text.is_empty() => None,
+        Ok(_) => {
+            return Err(Error::failed(format!("{} already exists", settings.display())).hint(format!(
+                "leoflow add {} --project {}",
+                args.with.join(" "),
+                folder.display()
+            )));
+        }
+        Err(error) => return Err(Error::failed(format!("--with {}", args.with.join(","))).cause(error)),
+    };
+    if folder.join("dag.py").exists() {
+        return Err(already_exists(&folder));
+    }
+    if let Some(text) = settings_text {
+        std::fs::create_dir_all(&folder).map_err(|error| Error::io("write", &folder, &error))?;
+        files::write_atomic(&settings, text.as_bytes(), 0o644)
+            .map_err(|error| Error::io("write", &settings, &error))?;
+    }
+    let dag_id = dag_id_of(&folder.file_name().unwrap_or_default().to_string_lossy());
+    let file = setup::make_project(&folder, &dag_id).map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => already_exists(&folder),
+        _ => Error::io("write", &folder, &error),
+    })?;
+    let workspace = context.config()?.and_then(|loaded| loaded.config.workspace);
+    // The environment of a project with dependencies is built first, which takes longer.
+    if args.with.is_empty() && workspace.as_ref().is_some_and(|workspace| file.starts_with(workspace)) {
+        wait_until_imported(context, &dag_id).await;
+    }
+    if context.printer.json {
+        context.printer.json(&json!({"dag_id": dag_id, "file": file}))?;
+        return Ok(0);
+    }
+    context.printer.line(format!("Created {} with the DAG {dag_id}", file.display()));
+    match workspace {
+        Some(workspace) if !file.starts_with(&workspace) => {
+            context
+                .printer
+                .warning(format!("it is outside the workspace {}, so Leoflow does not run it", workspace.display()));
+        }
+        _ => context.printer.note(format!("Run it with: leoflow dags trigger {dag_id} --wait")),
+    }
+    Ok(0)
+}
+
+/// How long to wait until the running server has imported the new DAG, so that the next command finds it.
+const IMPORT_TIMEOUT: Duration = Duration::from_secs(15);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Returns at once without a running server. A DAG that cannot be imported is reported by other commands.
+async fn wait_until_imported(context: &Context<'_>, dag_id: &str) {
+    if !context.home.api_socket().exists() {
+        return;
+    }
+    let api = Api::new(&context.home);
+    let path = format!("/api/v2/dags/{}", encode(dag_id));
+    let imported = async {
+        while let Err(error) = api.get::<Value>(&path).await
+            && !error.is_transient
+        {
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+    };
+    // It may take longer; nothing depends on it.
+    let _ = tokio::time::timeout(IMPORT_TIMEOUT, imported).await;
+}
+
+fn already_exists(folder: &Path) -> Error {
+    Error::failed(format!("{} already exists", folder.join("dag.py").display()))
+        .hint("nothing was changed; choose another folder")
+}
+
+/// Turns a folder's name into a valid dag_id.
+fn dag_id_of(name: &str) -> String {
+    let id: String =
+        name.chars().map(|c| if c.is_alphanumeric() || "_-.".contains(c) { c } else { '_' }).take(250).collect();
+    if id.chars().all(|c| c == '.') { "dag".to_owned() } else { id }
+}

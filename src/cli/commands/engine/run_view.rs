@@ -1,0 +1,303 @@
+//! Shows a run: as a table, or followed until it ends.
+
+use super::task_names;
+use crate::api_client::{Api, encode};
+use crate::context::Context;
+use crate::error::Error;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+/// A run as the server describes it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct RunView {
+    pub dag_id: String,
+    pub dag_run_id: String,
+    pub state: String,
+    pub start_date: Option<String>,
+    pub end_date: Option<String>,
+    pub is_paused: bool,
+    /// Value for `changed_after` that continues after this response.
+    #[serde(default)]
+    pub as_of: Option<String>,
+    pub task_instances: Vec<InstanceView>,
+}
+
+/// A task instance as the server describes it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct InstanceView {
+    pub task_id: String,
+    pub map_index: i32,
+    pub state: Option<String>,
+    pub try_number: i32,
+    pub max_tries: i32,
+    pub start_date: Option<String>,
+    pub end_date: Option<String>,
+    pub outcome: Option<String>,
+}
+
+/// The server's counter of changes.
+#[derive(Deserialize)]
+struct Count {
+    count: u64,
+}
+
+/// Maximum pause between two polls of a run that changes all the time.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// Interval between reads of all task instances of a run; in between only changed ones are read.
+const FULL_READ_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Time limit for the server to respond again while it is being replaced.
+const SERVER_TIMEOUT: Duration = Duration::from_secs(60);
+
+impl RunView {
+    pub async fn get(api: &Api<'_>, dag_id: &str, run_id: &str) -> Result<Self, Error> {
+        api.get(&format!("/api/lite/dags/{}/runs/{}", encode(dag_id), encode(run_id))).await
+    }
+
+    /// Reads a run with only the task instances that changed after `after`; with all once it is finished.
+    async fn get_changed(api: &Api<'_>, dag_id: &str, run_id: &str, after: Option<&str>) -> Result<Self, Error> {
+        if let Some(after) = after {
+            let path = format!("/api/lite/dags/{}/runs/{}", encode(dag_id), encode(run_id));
+            let run: Self = api.get(&format!("{path}?changed_after={}", encode(after))).await?;
+            if !run.is_finished() {
+                return Ok(run);
+            }
+        }
+        Self::get(api, dag_id, run_id).await
+    }
+
+    pub fn is_finished(&self) -> bool {
+        ["success", "failed"].contains(&self.state.as_str())
+    }
+
+    /// The stable shape of `runs show --json`.
+    pub fn json(&self) -> Value {
+        let instances: Vec<Value> = self
+            .task_instances
+            .iter()
+            .map(|task_instance| {
+                json!({
+                    "task_id": task_instance.task_id, "map_index": task_instance.map_index, "state": task_instance.state,
+                    "try_number": task_instance.try_number, "start_date": task_instance.start_date, "end_date": task_instance.end_date,
+                })
+            })
+            .collect();
+        json!({
+            "dag_id": self.dag_id, "dag_run_id": self.dag_run_id, "state": self.state,
+            "start_date": self.start_date, "end_date": self.end_date, "task_instances": instances,
+        })
+    }
+
+    pub fn print(&self, context: &Context<'_>) {
+        let printer = context.printer;
+        let duration = seconds_between(self.start_date.as_deref(), self.end_date.as_deref());
+        printer.line(format!(
+            "{}  {}  {}{}",
+            self.dag_id,
+            self.dag_run_id,
+            printer.paint(colour(&self.state), &self.state),
+            duration.map(|text| format!("  {text}")).unwrap_or_default()
+        ));
+        let rows: Vec<Vec<String>> = self.task_instances.iter().map(InstanceView::row).collect();
+        if !rows.is_empty() {
+            printer.table(&["TASK", "STATE", "TRY", "DURATION", "MESSAGE"], &rows);
+        }
+    }
+
+    /// The error of a failed run: which tasks failed, why, and where to read more.
+    pub fn failure(&self) -> Error {
+        let failed: Vec<&InstanceView> = self
+            .task_instances
+            .iter()
+            .filter(|task_instance| task_instance.state.as_deref() == Some("failed"))
+            .collect();
+        let base = Error::failed(format!("run \"{}\" of DAG \"{}\" failed", self.dag_run_id, self.dag_id));
+        let lines: Vec<String> = failed
+            .iter()
+            .take(5)
+            .map(|task_instance| {
+                format!("{}: {}", task_instance.name(), task_instance.outcome.as_deref().unwrap_or("failed").trim_end())
+            })
+            .collect();
+        let base = if lines.is_empty() { base } else { base.cause(lines.join("\n")) };
+        match failed.first() {
+            Some(task_instance) => base
+                .hint(format!(
+                    "leoflow tasks logs {} {} {}",
+                    self.dag_id,
+                    self.dag_run_id,
+                    shell_word(&task_instance.name())
+                ))
+                .hint(format!("fix it, then: leoflow runs clear {} {} --only-failed", self.dag_id, self.dag_run_id)),
+            None => base.hint(format!("leoflow runs show {} {}", self.dag_id, self.dag_run_id)),
+        }
+    }
+}
+
+impl InstanceView {
+    /// The instance's name as printed and typed: `work` or `work[7]`.
+    pub fn name(&self) -> String {
+        task_names::display_name(&self.task_id, self.map_index)
+    }
+
+    fn row(&self) -> Vec<String> {
+        let name = self.name();
+        let state = self.state.clone().unwrap_or_else(|| "-".to_owned());
+        let tries = if self.try_number == 0 { "-".to_owned() } else { format!("{}", self.try_number) };
+        let duration = seconds_between(self.start_date.as_deref(), self.end_date.as_deref()).unwrap_or_default();
+        let message = self.outcome.as_deref().filter(|_| state != "success").unwrap_or_default();
+        vec![name, state, tries, duration, message.lines().next().unwrap_or_default().to_owned()]
+    }
+
+    /// Describes the present state in one line.
+    fn change_line(&self) -> String {
+        let state = self.state.as_deref().unwrap_or("none");
+        let tries = if self.max_tries > 0 {
+            format!("  try {} of {}", self.try_number, self.max_tries + 1)
+        } else {
+            String::new()
+        };
+        let duration = match state {
+            "success" | "failed" | "skipped" => seconds_between(self.start_date.as_deref(), self.end_date.as_deref()),
+            _ => None,
+        };
+        let message = self.outcome.as_deref().filter(|_| ["failed", "up_for_retry"].contains(&state));
+        let message = message.and_then(|text| text.lines().next()).map(|text| format!("  {text}")).unwrap_or_default();
+        format!(
+            "{}  {state}{}{tries}{message}",
+            self.name(),
+            duration.map(|text| format!("  {text}")).unwrap_or_default()
+        )
+    }
+}
+
+/// Quotes a name with brackets, which the shell would expand.
+fn shell_word(name: &str) -> String {
+    if name.contains('[') { format!("'{name}'") } else { name.to_owned() }
+}
+
+/// The colour of a state, as an ANSI code.
+pub fn colour(state: &str) -> &'static str {
+    match state {
+        "success" => "32",
+        "failed" | "upstream_failed" => "31",
+        "running" => "34",
+        _ => "33",
+    }
+}
+
+/// Formats the time between two RFC 3339 times: `1.50 s`; `None` if one is missing.
+fn seconds_between(start: Option<&str>, end: Option<&str>) -> Option<String> {
+    let parse = |text: &str| text.parse::<jiff::Timestamp>().ok();
+    let span = parse(end?)?.duration_since(parse(start?)?);
+    Some(format!("{:.2} s", span.as_secs_f64()))
+}
+
+/// Follows a run until it ends and prints each task's state changes to stderr.
+pub async fn follow(context: &Context<'_>, dag_id: &str, run_id: &str) -> Result<RunView, Error> {
+    let api = Api::new(&context.home);
+    let mut last_states: HashMap<(String, i32), (Option<String>, i32)> = HashMap::new();
+    let mut paused_reported = false;
+    let mut last_response = Instant::now();
+    let (mut as_of, mut full_read_at) = (None, Instant::now());
+    loop {
+        let poll_started = Instant::now();
+        // The change counter is read before the run, so that a change in between is seen by the next poll.
+        let poll = async {
+            let Count { count } = api.get("/local/changes").await?;
+            Ok::<_, Error>((count, RunView::get_changed(&api, dag_id, run_id, as_of.as_deref()).await?))
+        };
+        let (count, run) = match poll.await {
+            Ok(found) => found,
+            Err(error) if last_response.elapsed() > SERVER_TIMEOUT || !error.is_transient => return Err(error),
+            Err(_) => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        last_response = Instant::now();
+        // `changed_after` returns only instances that progressed; a periodic full read finds every other change.
+        if full_read_at.elapsed() > FULL_READ_INTERVAL {
+            (full_read_at, as_of) = (Instant::now(), None);
+        } else {
+            as_of.clone_from(&run.as_of);
+        }
+        if !context.printer.json {
+            print_changes(context, &run, &mut last_states);
+            if run.is_paused && !run.is_finished() && !paused_reported {
+                paused_reported = true;
+                context
+                    .printer
+                    .note(format!("{dag_id} is paused; the run continues after `leoflow dags unpause {dag_id}`"));
+            }
+        }
+        if run.is_finished() {
+            return Ok(run);
+        }
+        // A run of thousands of tasks changes all the time; the pause leaves the machine to the run.
+        tokio::time::sleep((poll_started.elapsed() * 2).min(LONGEST_PAUSE)).await;
+        // Errors are ignored here; the next poll retries.
+        let _ = api.get::<Count>(&format!("/local/changes?after={count}")).await;
+    }
+}
+
+/// Prints the task instances whose state or try differs from `last_states`, and updates it.
+fn print_changes(
+    context: &Context<'_>,
+    run: &RunView,
+    last_states: &mut HashMap<(String, i32), (Option<String>, i32)>,
+) {
+    for task_instance in &run.task_instances {
+        let now = (task_instance.state.clone(), task_instance.try_number);
+        let key = (task_instance.task_id.clone(), task_instance.map_index);
+        let before = last_states.insert(key, now.clone());
+        let has_changed = before.map_or(now.0.is_some(), |before| before != now);
+        if has_changed && !matches!(now.0.as_deref(), None | Some("scheduled" | "queued")) {
+            context.printer.note(task_instance.change_line());
+        }
+    }
+}
+
+/// Resolves `latest` to the id of the newest run.
+pub async fn resolve_run(api: &Api<'_>, dag_id: &str, run_id: &str) -> Result<String, Error> {
+    #[derive(Deserialize)]
+    struct NewestRun {
+        dag_run_id: String,
+    }
+    #[derive(Deserialize)]
+    struct RunList {
+        dag_runs: Vec<NewestRun>,
+    }
+    if run_id != "latest" {
+        return Ok(run_id.to_owned());
+    }
+    let path = format!("/api/v2/dags/{}/dagRuns?limit=1&order_by=-run_after", encode(dag_id));
+    let answer: RunList = api.get(&path).await?;
+    answer.dag_runs.into_iter().next().map(|run| run.dag_run_id).ok_or_else(|| {
+        Error::failed(format!("{dag_id} has no runs yet")).hint(format!("leoflow dags trigger {dag_id}"))
+    })
+}
+
+/// Finds a task instance by name; the error names an existing one.
+pub fn instance<'a>(run: &'a RunView, name: &str, map_index: Option<i32>) -> Result<&'a InstanceView, Error> {
+    let (task_id, map_index) = task_names::instance_name(name, map_index)?;
+    let task_instance = run
+        .task_instances
+        .iter()
+        .find(|task_instance| task_instance.task_id == task_id && task_instance.map_index == map_index);
+    task_instance.ok_or_else(|| {
+        let base = match run
+            .task_instances
+            .iter()
+            .find(|task_instance| task_instance.task_id == task_id && task_instance.map_index >= 0)
+        {
+            Some(mapped) => Error::failed(format!("{task_id} is a mapped task: specify one of its instances"))
+                .hint(format!("for example '{}'", mapped.name())),
+            None => Error::failed(format!("this run has no task {name}")),
+        };
+        base.hint(format!("leoflow runs show {} {}", run.dag_id, run.dag_run_id))
+    })
+}

@@ -1,0 +1,178 @@
+//! `leoflow runs …`.
+
+use super::dags::finish;
+use super::run_view::{self, RunView, resolve_run};
+use super::task_names;
+use crate::api_client::{Api, encode, list_of};
+use crate::args::engine::RunsCommand;
+use crate::context::Context;
+use crate::error::Error;
+use crate::terminal::printer::counted;
+use serde_json::{Value, json};
+
+pub async fn run(context: &Context<'_>, command: &RunsCommand) -> Result<u8, Error> {
+    let api = Api::new(&context.home);
+    match command {
+        RunsCommand::List { dag_id, state, limit } => list(context, dag_id, state.as_deref(), *limit).await,
+        RunsCommand::Show { dag_id, run_id } => {
+            let run_id = resolve_run(&api, dag_id, run_id).await?;
+            let run = RunView::get(&api, dag_id, &run_id).await?;
+            if context.printer.json {
+                context.printer.json(&run.json())?;
+            } else {
+                run.print(context);
+            }
+            Ok(0)
+        }
+        RunsCommand::Watch { dag_id, run_id } => {
+            let run_id = resolve_run(&api, dag_id, run_id).await?;
+            let run = run_view::follow(context, dag_id, &run_id).await?;
+            finish(context, &run)
+        }
+        RunsCommand::Clear { dag_id, run_id, only_failed, yes } => {
+            let run_id = resolve_run(&api, dag_id, run_id).await?;
+            clear(context, dag_id, &run_id, *only_failed, *yes).await
+        }
+        RunsCommand::Delete { dag_id, run_id, yes } => {
+            let run_id = resolve_run(&api, dag_id, run_id).await?;
+            delete(context, dag_id, &run_id, *yes).await
+        }
+        RunsCommand::Cancel { dag_id, run_id } => {
+            let run_id = resolve_run(&api, dag_id, run_id).await?;
+            cancel(context, dag_id, &run_id).await
+        }
+    }
+}
+
+/// Path of a run in the API.
+fn run_path(dag_id: &str, run_id: &str) -> String {
+    format!("/api/v2/dags/{}/dagRuns/{}", encode(dag_id), encode(run_id))
+}
+
+async fn list(context: &Context<'_>, dag_id: &str, state: Option<&str>, limit: u32) -> Result<u8, Error> {
+    let api = Api::new(&context.home);
+    let state = state.map(|state| format!("&state={}", encode(state))).unwrap_or_default();
+    let (mut runs, mut total): (Vec<Value>, u64) = (Vec::new(), 0);
+    loop {
+        let (remaining, offset) = (limit as usize - runs.len(), runs.len());
+        let query = format!("limit={remaining}&offset={offset}&order_by=-run_after{state}");
+        let page: Value = api.get(&format!("/api/v2/dags/{}/dagRuns?{query}", encode(dag_id))).await?;
+        runs.extend(list_of(&page["dag_runs"]).cloned());
+        total = page["total_entries"].as_u64().unwrap_or(total);
+        if runs.len() == offset || runs.len() as u64 >= total.min(limit.into()) {
+            break;
+        }
+    }
+    if context.printer.json {
+        context.printer.json(&json!({"dag_runs": runs, "total_entries": total}))?;
+        return Ok(0);
+    }
+    let rows: Vec<Vec<String>> = runs
+        .iter()
+        .map(|run| {
+            let field = |name: &str| run[name].as_str().unwrap_or("-").to_owned();
+            let time = |name: &str| context.printer.time(run[name].as_str());
+            vec![field("dag_run_id"), field("state"), field("run_type"), time("start_date"), time("end_date")]
+        })
+        .collect();
+    if rows.is_empty() {
+        context.printer.line(format!("No matching runs of {dag_id}"));
+        return Ok(0);
+    }
+    context.printer.table(&["RUN", "STATE", "TYPE", "STARTED", "ENDED"], &rows);
+    if total > rows.len() as u64 {
+        context.printer.note(format!("Showing {} of {total} runs; show more with --limit", rows.len()));
+    }
+    Ok(0)
+}
+
+async fn clear(context: &Context<'_>, dag_id: &str, run_id: &str, only_failed: bool, yes: bool) -> Result<u8, Error> {
+    let api = Api::new(&context.home);
+    let path = format!("{}/clear", run_path(dag_id, run_id));
+    let plan: Value = api.post(&path, &json!({"dry_run": true, "only_failed": only_failed})).await?;
+    if !confirm_clear(context, (dag_id, run_id), &plan, yes)? {
+        return Ok(1);
+    }
+    let run: Value = api.post(&path, &json!({"dry_run": false, "only_failed": only_failed})).await?;
+    print_cleared(context, dag_id, run_id, &plan, &run["state"])
+}
+
+/// Asks whether to rerun the tasks of the plan. Returns false when the user declines.
+pub fn confirm_clear(
+    context: &Context<'_>,
+    (dag_id, run_id): (&str, &str),
+    plan: &Value,
+    yes: bool,
+) -> Result<bool, Error> {
+    let name = |task_instance: &Value| {
+        let index = task_instance["map_index"].as_i64().and_then(|index| i32::try_from(index).ok()).unwrap_or(-1);
+        Some(task_names::display_name(task_instance["task_id"].as_str()?, index))
+    };
+    let ids: Vec<String> = list_of(&plan["task_instances"]).filter_map(name).collect();
+    if ids.is_empty() {
+        return Err(Error::failed("no matching tasks to rerun").hint(format!("leoflow runs show {dag_id} {run_id}")));
+    }
+    let first_ids: Vec<&str> = ids.iter().take(20).map(String::as_str).collect();
+    let remainder =
+        if ids.len() > first_ids.len() { format!(" and {} more", ids.len() - first_ids.len()) } else { String::new() };
+    let answer = context.confirm(&format!("Rerun {}{remainder}?", first_ids.join(", ")), yes)?;
+    if !answer {
+        context.printer.line(Context::DECLINED);
+    }
+    Ok(answer)
+}
+
+/// Prints the result of a clear; `state` is the new state of the run.
+pub fn print_cleared(
+    context: &Context<'_>,
+    dag_id: &str,
+    run_id: &str,
+    plan: &Value,
+    state: &Value,
+) -> Result<u8, Error> {
+    let count = list_of(&plan["task_instances"]).count();
+    if context.printer.json {
+        let shape = json!({"dag_id": dag_id, "dag_run_id": run_id, "state": state, "cleared": count});
+        context.printer.json(&shape)?;
+    } else {
+        context.printer.line(format!("Cleared {} of {dag_id} {run_id}", counted(count, "task")));
+    }
+    Ok(0)
+}
+
+async fn delete(context: &Context<'_>, dag_id: &str, run_id: &str, yes: bool) -> Result<u8, Error> {
+    let api = Api::new(&context.home);
+    let run = RunView::get(&api, dag_id, run_id).await?;
+    if !run.is_finished() {
+        return Err(Error::failed(format!("the run is not finished: it is {}", run.state))
+            .hint(format!("leoflow runs cancel {dag_id} {run_id}")));
+    }
+    let tasks = counted(run.task_instances.len(), "task");
+    if !context.confirm(&format!("Delete {run_id} of {dag_id} with {tasks} and their XComs?"), yes)? {
+        context.printer.line(Context::DECLINED);
+        return Ok(1);
+    }
+    api.delete(&run_path(dag_id, run_id)).await?;
+    if context.printer.json {
+        context.printer.json(&json!({"dag_id": dag_id, "dag_run_id": run_id, "deleted": true}))?;
+    } else {
+        context.printer.line(format!("{dag_id}  {run_id}  deleted"));
+    }
+    Ok(0)
+}
+
+async fn cancel(context: &Context<'_>, dag_id: &str, run_id: &str) -> Result<u8, Error> {
+    let api = Api::new(&context.home);
+    let run = RunView::get(&api, dag_id, run_id).await?;
+    if run.is_finished() {
+        return Err(Error::failed(format!("the run is already finished: {}", run.state))
+            .hint(format!("leoflow runs show {dag_id} {run_id}")));
+    }
+    let run: Value = api.patch(&run_path(dag_id, run_id), &json!({"state": "failed"})).await?;
+    if context.printer.json {
+        context.printer.json(&json!({"dag_id": dag_id, "dag_run_id": run_id, "state": run["state"]}))?;
+    } else {
+        context.printer.line(format!("{dag_id}  {run_id}  cancelled"));
+    }
+    Ok(0)
+}

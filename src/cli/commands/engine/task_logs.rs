@@ -1,0 +1,121 @@
+//! `leoflow tasks logs`: prints a task's log file, and follows it as it grows.
+
+use super::run_view::instance;
+use super::run_view::{RunView, resolve_run};
+use crate::api_client::Api;
+use crate::args::task::TaskLogs;
+use crate::context::Context;
+use crate::error::Error;
+use leoflow_base::protocol::task_log::{self, Line, Stream, TryName};
+use leoflow_base::sys::fs::watch::FolderWatch;
+use serde_json::json;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+use std::time::Duration;
+
+/// Poll interval of a task whose log file does not exist yet.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+
+pub async fn run(context: &Context<'_>, args: &TaskLogs) -> Result<u8, Error> {
+    let api = Api::new(&context.home);
+    let run_id = resolve_run(&api, &args.dag_id, &args.run_id).await?;
+    let read_instance = async || {
+        let run = RunView::get(&api, &args.dag_id, &run_id).await?;
+        Ok::<_, Error>((instance(&run, &args.task_id, args.map_index)?.clone(), run.is_finished()))
+    };
+    let mut position = None;
+    loop {
+        let (instance, run_is_over) = read_instance().await?;
+        let number = args.try_number.map_or(instance.try_number, |number| i32::try_from(number).unwrap_or(i32::MAX));
+        if number > instance.try_number {
+            return Err(Error::failed(format!("try {number} does not exist; the newest is {}", instance.try_number))
+                .hint("omit --try for the newest"));
+        }
+        let state = instance.state.as_deref().unwrap_or("none");
+        let is_over = number < instance.try_number || run_is_over || is_finished(state);
+        if number == 0 && (is_over || !args.follow) {
+            context.printer.note(format!("{} has not run yet; its state is {state}", instance.name()));
+            return Ok(0);
+        }
+        let path = task_log::path(
+            &context.home,
+            TryName {
+                dag_id: &args.dag_id,
+                run_id: &run_id,
+                task_id: &instance.task_id,
+                map_index: instance.map_index,
+                try_number: number,
+            },
+        );
+        // Each try has its own file.
+        let offset = match &position {
+            Some((last_number, offset)) if *last_number == number => *offset,
+            _ => 0,
+        };
+        let end_offset = print_from(context, args, &path, offset)?;
+        position = Some((number, end_offset));
+        if !args.follow || is_over || context.printer.stdout_closed() {
+            return Ok(0);
+        }
+        wait_for_more(&path, end_offset);
+    }
+}
+
+/// True when an instance in this state has no further output.
+fn is_finished(state: &str) -> bool {
+    ["success", "failed", "upstream_failed", "skipped", "removed"].contains(&state)
+}
+
+/// Waits until the file grows, or until the task's state is due to be read again.
+fn wait_for_more(path: &Path, size: u64) {
+    let folder = path.parent().filter(|folder| folder.is_dir());
+    match folder.and_then(|folder| FolderWatch::new(folder).ok()) {
+        // The file grew between the last read and the start of the watch.
+        Some(_) if path.metadata().is_ok_and(|meta| meta.len() > size) => {}
+        Some(watch) => drop(watch.wait(Duration::from_millis(500))),
+        None => std::thread::sleep(POLL_INTERVAL),
+    }
+}
+
+/// Prints complete lines from `offset` on. Returns the offset after them; an unfinished last line is left for the
+/// next call.
+fn print_from(context: &Context<'_>, args: &TaskLogs, path: &Path, offset: u64) -> Result<u64, Error> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(offset),
+        Err(error) => return Err(Error::io("read", path, &error)),
+    };
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(offset))
+        .and_then(|_| file.read_to_end(&mut bytes))
+        .map_err(|error| Error::io("read", path, &error))?;
+    let complete_length = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |index| index + 1);
+    for line in String::from_utf8_lossy(&bytes[..complete_length]).lines() {
+        if context.printer.stdout_closed() {
+            break;
+        }
+        let parsed = Line::parse(line);
+        if context.printer.json {
+            let time = parsed.time.map(|time| time.to_string());
+            let record = parsed.record();
+            context.printer.json(&json!({
+                "time": time, "stream": parsed.stream.word(), "level": record.level, "logger": record.logger,
+                "text": record.text(),
+            }))?;
+        } else if args.plain {
+            context.printer.line(parsed.record().text());
+        } else {
+            let record = parsed.record();
+            let colour = match (record.level.as_str(), parsed.stream) {
+                ("error" | "critical", _) => "31",
+                ("warning", _) => "33",
+                (_, Stream::System) => "36",
+                _ => "0",
+            };
+            let time = parsed.time.map(|time| context.printer.format_time(time)).unwrap_or_default();
+            context.printer.line(format!("{time} {}", context.printer.paint(colour, &record.text())));
+        }
+    }
+    Ok(offset + complete_length as u64)
+}

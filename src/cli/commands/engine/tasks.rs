@@ -1,0 +1,158 @@
+//! `leoflow tasks …`.
+
+use super::foreground_run;
+use super::run_inputs::read_date;
+use super::run_view::{RunView, instance, resolve_run};
+use super::runs::{confirm_clear, print_cleared};
+use super::task_logs;
+use super::task_names;
+use crate::api_client::{Api, encode, list_of};
+use crate::args::task::{ClearTasks, TasksCommand};
+use crate::context::Context;
+use crate::error::Error;
+use crate::terminal::printer::counted;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+pub async fn run(context: &Context<'_>, command: &TasksCommand) -> Result<u8, Error> {
+    match command {
+        TasksCommand::List { dag_id } => list(context, dag_id).await,
+        TasksCommand::State { dag_id, run_id, task_id } => state(context, dag_id, run_id, task_id).await,
+        TasksCommand::Logs(args) => task_logs::run(context, args).await,
+        TasksCommand::Clear(args) => clear(context, args).await,
+        TasksCommand::Test(args) => foreground_run::task(context, args, false).await,
+        TasksCommand::Render(args) => foreground_run::task(context, args, true).await,
+    }
+}
+
+async fn list(context: &Context<'_>, dag_id: &str) -> Result<u8, Error> {
+    let api = Api::new(&context.home);
+    let dag: Value = api.get(&format!("/api/lite/dags/{}", encode(dag_id))).await?;
+    let tasks: Vec<Value> = list_of(&dag["tasks"])
+        .map(
+            |task| json!({"task_id": task["task_id"], "operator": task["operator_name"], "upstream": task["upstream"]}),
+        )
+        .collect();
+    if context.printer.json {
+        context.printer.json(&json!({"tasks": tasks}))?;
+    } else {
+        for task in &tasks {
+            context.printer.line(task["task_id"].as_str().unwrap_or_default());
+        }
+    }
+    Ok(0)
+}
+
+/// Prints the state of a task instance and nothing else.
+async fn state(context: &Context<'_>, dag_id: &str, run_id: &str, name: &str) -> Result<u8, Error> {
+    let api = Api::new(&context.home);
+    let run_id = resolve_run(&api, dag_id, run_id).await?;
+    let run = RunView::get(&api, dag_id, &run_id).await?;
+    let task_instance = instance(&run, name, None)?;
+    let state = task_instance.state.as_deref();
+    if context.printer.json {
+        let (task_id, map_index) = (&task_instance.task_id, task_instance.map_index);
+        context.printer.json(&json!({"task_id": task_id, "map_index": map_index, "state": state}))?;
+    } else {
+        context.printer.line(state.unwrap_or("none"));
+    }
+    Ok(0)
+}
+
+async fn clear(context: &Context<'_>, args: &ClearTasks) -> Result<u8, Error> {
+    let api = Api::new(&context.home);
+    let dag_id = &args.dag_id;
+    let tasks = tasks_to_clear(context, args).await?;
+    let runs = match &args.run_id {
+        Some(run_id) => vec![resolve_run(&api, dag_id, run_id).await?],
+        None => runs_between(&api, args).await?,
+    };
+    let path = format!("/api/v2/dags/{}/clearTaskInstances", encode(dag_id));
+    let body = |run_id: &str, dry_run: bool| {
+        json!({
+            "dry_run": dry_run, "only_failed": args.only_failed, "only_running": args.only_running, "task_ids": tasks,
+            "dag_run_id": run_id, "include_upstream": args.upstream, "include_downstream": args.downstream,
+        })
+    };
+    if let [run_id] = runs.as_slice() {
+        let plan: Value = api.post(&path, &body(run_id, true)).await?;
+        if !confirm_clear(context, (dag_id, run_id), &plan, args.yes)? {
+            return Ok(1);
+        }
+        let _: Value = api.post(&path, &body(run_id, false)).await?;
+        let run = RunView::get(&api, dag_id, run_id).await?;
+        return print_cleared(context, dag_id, run_id, &plan, &run.state.into());
+    }
+    let mut counts = Vec::new();
+    for run_id in &runs {
+        let plan: Value = api.post(&path, &body(run_id, true)).await?;
+        let count = list_of(&plan["task_instances"]).count();
+        if count > 0 {
+            counts.push((run_id, count));
+        }
+    }
+    let total: usize = counts.iter().map(|(_, count)| count).sum();
+    if total == 0 {
+        return Err(Error::failed("no matching tasks to rerun").hint(format!("leoflow runs list {dag_id}")));
+    }
+    let (tasks_text, runs_text) = (counted(total, "task"), counted(counts.len(), "run"));
+    if !context.confirm(&format!("Rerun {tasks_text} in {runs_text} of {dag_id}?"), args.yes)? {
+        context.printer.line(Context::DECLINED);
+        return Ok(1);
+    }
+    for (run_id, _) in &counts {
+        let _: Value = api.post(&path, &body(run_id, false)).await?;
+    }
+    if context.printer.json {
+        let ids: Vec<&String> = counts.iter().map(|(run_id, _)| *run_id).collect();
+        context.printer.json(&json!({"dag_id": dag_id, "dag_run_ids": ids, "cleared": total}))?;
+    } else {
+        context.printer.line(format!("Cleared {tasks_text} in {runs_text} of {dag_id}"));
+    }
+    Ok(0)
+}
+
+/// Returns the tasks to clear in the API's form: ids, or pairs of an id and a map index. `None` means all.
+async fn tasks_to_clear(context: &Context<'_>, args: &ClearTasks) -> Result<Option<Vec<Value>>, Error> {
+    let mut tasks = Vec::new();
+    for name in &args.task_ids {
+        tasks.push(match task_names::instance_name(name, args.map_index)? {
+            (task_id, -1) => json!(task_id),
+            (task_id, index) => json!([task_id, index]),
+        });
+    }
+    let Some(expression) = &args.task_regex else { return Ok((!tasks.is_empty()).then_some(tasks)) };
+    let regex = regex::Regex::new(expression)
+        .map_err(|error| Error::usage(format!("--task-regex: {error}")).hint("for example -t '^load'"))?;
+    let dag: Value = Api::new(&context.home).get(&format!("/api/lite/dags/{}", encode(&args.dag_id))).await?;
+    let matching_ids =
+        list_of(&dag["tasks"]).filter_map(|task| task["task_id"].as_str()).filter(|id| regex.is_match(id));
+    tasks.extend(matching_ids.map(|id| json!(id)));
+    if tasks.is_empty() {
+        return Err(Error::failed(format!("no task of {} matches {expression:?}", args.dag_id))
+            .hint(format!("leoflow tasks list {}", args.dag_id)));
+    }
+    Ok(Some(tasks))
+}
+
+/// Returns the ids of the runs whose logical date is between the two dates, both included.
+async fn runs_between(api: &Api<'_>, args: &ClearTasks) -> Result<Vec<String>, Error> {
+    let date =
+        |option, date_text: &Option<String>| date_text.as_deref().map(|text| read_date(option, text)).transpose();
+    let (start, end) = (date("--start-date", &args.start_date)?, date("--end-date", &args.end_date)?);
+    let is_between = |run: &&Value| {
+        let logical_date: Option<Timestamp> = run["logical_date"].as_str().and_then(|text| text.parse().ok());
+        logical_date.is_some_and(|logical_date| {
+            start.is_none_or(|start| logical_date >= start) && end.is_none_or(|end| logical_date <= end)
+        })
+    };
+    let path = format!("/api/v2/dags/{}/dagRuns", encode(&args.dag_id));
+    let runs = api.all(&path, "&order_by=logical_date", "dag_runs").await?;
+    let run_id = |run: &Value| run["dag_run_id"].as_str().map(str::to_owned);
+    let ids: Vec<String> = runs.iter().filter(is_between).filter_map(run_id).collect();
+    if ids.is_empty() {
+        return Err(Error::failed(format!("{} has no runs for these dates", args.dag_id))
+            .hint(format!("leoflow runs list {}", args.dag_id)));
+    }
+    Ok(ids)
+}

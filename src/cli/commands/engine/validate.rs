@@ -1,0 +1,158 @@
+//! `leoflow validate [PATH]`: imports DAG files as the server does, and stores nothing.
+
+use super::environment::parse_in_project_environment;
+use crate::api_client::Api;
+use crate::args::engine::Validate;
+use crate::context::Context;
+use crate::error::Error;
+use crate::terminal::printer::counted;
+use leoflow_base::sys::env_vars;
+use leoflow_engine::model::dag_check;
+use leoflow_lifecycle::setup::ServerPython;
+use leoflow_python::{Children, Interpreter, ParseOutput, Request, as_in_workspace, dag_files};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The result of one file.
+struct CheckedFile {
+    path: PathBuf,
+    dag_ids: Vec<String>,
+    error: Option<String>,
+}
+
+pub async fn run(context: &Context<'_>, args: &Validate) -> Result<u8, Error> {
+    let config = context.config()?.map(|loaded| loaded.config);
+    let workspace = config.as_ref().and_then(|config| config.workspace.clone());
+    let python = config.and_then(|config| config.python);
+    let mut files = Vec::new();
+    for path in paths_of(args, workspace.as_deref())? {
+        files.extend(files_of(path, workspace.as_deref())?);
+    }
+    // Check a file only once, even if several arguments include it.
+    files.sort();
+    files.dedup();
+    let interpreter = prepare(context, python.as_deref()).await?;
+    let children = Children::new(&context.home);
+    let mut checked = Vec::new();
+    for path in files {
+        let request = Request::new(path.clone(), workspace.as_deref(), context.home.api_socket());
+        let parsed =
+            parse_in_project_environment(context, &interpreter, &children, &request).await.map(|(_, output)| output);
+        checked.push(CheckedFile::new(path, parsed));
+    }
+    children.end().await;
+    mark_duplicates(&mut checked);
+    print(context, &checked)
+}
+
+/// Time limit for the server's answer.
+const SERVER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Returns the Python that a running server uses for DAGs, whose PATH may differ from this shell's. `None` when no
+/// server responds.
+pub async fn servers_python(context: &Context<'_>) -> Option<ServerPython> {
+    if !context.home.api_socket().exists() {
+        return None;
+    }
+    let api = Api::new(&context.home);
+    // A server that does not respond is reported by another check.
+    let response = tokio::time::timeout(SERVER_TIMEOUT, api.get("/local/python")).await;
+    response.ok()?.ok()
+}
+
+/// Prepares a Python with our package: the server's if one runs. Works in a home that is not set up, too.
+pub async fn prepare(context: &Context<'_>, configured: Option<&Path>) -> Result<Interpreter, Error> {
+    let server_python = servers_python(context).await.and_then(|server_python| server_python.python);
+    let python = server_python.as_deref().or(configured);
+    context.home.create().map_err(|error| Error::io("create", context.home.root(), &error))?;
+    Interpreter::prepare(&context.home, python).map_err(|missing| {
+        let mut lines = missing.reason.lines();
+        let base = Error::failed(lines.next().unwrap_or_default());
+        lines.fold(base, |error, line| error.hint(line))
+    })
+}
+
+/// The paths to check: the arguments, or the workspace.
+fn paths_of(args: &Validate, workspace: Option<&Path>) -> Result<Vec<PathBuf>, Error> {
+    let current_folder = env_vars::current_dir().map_err(Error::failed)?;
+    match workspace {
+        _ if !args.paths.is_empty() => {
+            Ok(args.paths.iter().map(|path| as_in_workspace(workspace, &current_folder.join(path))).collect())
+        }
+        Some(workspace) => Ok(vec![workspace.to_owned()]),
+        None => Err(Error::failed("Leoflow is not set up in this home, so it has no workspace")
+            .hint("leoflow validate FILE")
+            .hint("leoflow setup")),
+    }
+}
+
+/// The DAG files in a folder, or the file itself.
+fn files_of(path: PathBuf, workspace: Option<&Path>) -> Result<Vec<PathBuf>, Error> {
+    if path.is_file() {
+        return Ok(vec![path]);
+    }
+    dag_files(&path, workspace).map_err(|error| {
+        Error::io("read", &path, &error).hint("leoflow validate without a path checks every DAG file in the workspace")
+    })
+}
+
+impl CheckedFile {
+    fn new(path: PathBuf, parsed: Result<ParseOutput, String>) -> Self {
+        let dag_id = |dag: &Value| dag["dag_id"].as_str().unwrap_or_default().to_owned();
+        match parsed {
+            // Run the server's checks on the structures, too.
+            Ok(output) => Self {
+                path,
+                dag_ids: output.structures.iter().map(dag_id).collect(),
+                error: output.error.or_else(|| dag_check::read(&output.structures).err()),
+            },
+            Err(reason) => Self { path, dag_ids: Vec::new(), error: Some(reason) },
+        }
+    }
+}
+
+/// Reports a DAG id that an earlier file defines too.
+fn mark_duplicates(checked: &mut [CheckedFile]) {
+    for index in 0..checked.len() {
+        let (earlier_files, remaining_files) = checked.split_at_mut(index);
+        let checked_file = &mut remaining_files[0];
+        for other in earlier_files {
+            if let Some(id) = checked_file.dag_ids.iter().find(|id| other.dag_ids.contains(id)) {
+                let (first, second) = (other.path.display().to_string(), checked_file.path.display().to_string());
+                checked_file.error = Some(dag_check::used_twice(id, &first, &second));
+                break;
+            }
+        }
+    }
+}
+
+fn print(context: &Context<'_>, checked: &[CheckedFile]) -> Result<u8, Error> {
+    let failed = checked.iter().filter(|checked_file| checked_file.error.is_some()).count();
+    if context.printer.json {
+        let files: Vec<Value> =
+            checked.iter().map(|checked_file| json!({"file": checked_file.path, "dag_ids": checked_file.dag_ids, "error": checked_file.error})).collect();
+        context.printer.json(&json!({"ok": failed == 0, "files": files}))?;
+        return Ok(u8::from(failed > 0));
+    }
+    for checked_file in checked {
+        match &checked_file.error {
+            None if checked_file.dag_ids.is_empty() => {
+                context.printer.line(format!("{}: defines no DAG", checked_file.path.display()))
+            }
+            None => {
+                context.printer.line(format!("{}: {}", checked_file.path.display(), checked_file.dag_ids.join(", ")))
+            }
+            Some(error) => {
+                context.printer.line(format!("{}: fails to import", checked_file.path.display()));
+                error.lines().for_each(|line| context.printer.line(format!("  {line}")));
+            }
+        }
+    }
+    if checked.is_empty() {
+        context.printer.line("No DAG files found");
+    } else if failed > 0 {
+        context.printer.note(format!("Failed to import {failed} of {}", counted(checked.len(), "file")));
+    }
+    Ok(u8::from(failed > 0))
+}

@@ -1,0 +1,78 @@
+//! `leoflow xcom …`.
+
+use super::run_view::resolve_run;
+use super::task_names;
+use crate::api_client::{Api, encode, list_of};
+use crate::args::task::XcomCommand;
+use crate::context::Context;
+use crate::error::Error;
+use serde_json::{Value, json};
+
+pub async fn run(context: &Context<'_>, command: &XcomCommand) -> Result<u8, Error> {
+    let api = Api::new(&context.home);
+    match command {
+        XcomCommand::List { dag_id, run_id, task_id } => {
+            let run_id = resolve_run(&api, dag_id, run_id).await?;
+            let (task, index_filter) = task_id.as_deref().map_or(("~", None), task_names::split);
+            let (task, index_filter) = (
+                encode(task),
+                index_filter.map(|index_filter| format!("&map_index={index_filter}")).unwrap_or_default(),
+            );
+            let path = format!("/api/v2/dags/{}/dagRuns/{}", encode(dag_id), encode(&run_id));
+            let mut entries: Vec<Value> = Vec::new();
+            loop {
+                let offset = entries.len();
+                let page: Value = api
+                    .get(&format!("{path}/taskInstances/{task}/xcomEntries?limit=100&offset={offset}{index_filter}"))
+                    .await?;
+                entries.extend(list_of(&page["xcom_entries"]).cloned());
+                let total = page["total_entries"].as_u64().unwrap_or(0);
+                if entries.len() as u64 >= total || entries.len() == offset {
+                    break;
+                }
+            }
+            print_list(context, dag_id, &run_id, &entries)
+        }
+        XcomCommand::Get { dag_id, run_id, task_id, key, map_index } => {
+            let run_id = resolve_run(&api, dag_id, run_id).await?;
+            let (task_id, map_index) = task_names::instance_name(task_id, *map_index)?;
+            let path = format!(
+                "/api/v2/dags/{}/dagRuns/{}/taskInstances/{}/xcomEntries/{}?map_index={map_index}",
+                encode(dag_id),
+                encode(&run_id),
+                encode(task_id),
+                encode(key)
+            );
+            let entry: Value = api.get(&path).await.map_err(|error| {
+                error
+                    .hint(format!("leoflow xcom list {dag_id} {run_id}"))
+                    .hint("a task that returns None pushes no XCom")
+            })?;
+            // The bare value, with and without --json.
+            context.printer.json(&entry["value"])?;
+            Ok(0)
+        }
+    }
+}
+
+fn print_list(context: &Context<'_>, dag_id: &str, run_id: &str, entries: &[Value]) -> Result<u8, Error> {
+    let entry_json = |xcom_entry: &Value| json!({"task_id": xcom_entry["task_id"], "map_index": xcom_entry["map_index"], "key": xcom_entry["key"]});
+    if context.printer.json {
+        let entries: Vec<Value> = entries.iter().map(entry_json).collect();
+        context.printer.json(&json!({"xcom_entries": entries}))?;
+    } else if entries.is_empty() {
+        context.printer.line(format!("No XComs in {dag_id} {run_id}"));
+    } else {
+        let field = |xcom_entry: &Value, name: &str| xcom_entry[name].as_str().unwrap_or_default().to_owned();
+        let index = |xcom_entry: &Value| {
+            xcom_entry["map_index"].as_i64().and_then(|index| i32::try_from(index).ok()).unwrap_or(-1)
+        };
+        let row = |xcom_entry: &Value| {
+            let name = task_names::display_name(&field(xcom_entry, "task_id"), index(xcom_entry));
+            vec![name, field(xcom_entry, "key"), context.printer.time(xcom_entry["timestamp"].as_str())]
+        };
+        let rows: Vec<Vec<String>> = entries.iter().map(row).collect();
+        context.printer.table(&["TASK", "KEY", "WRITTEN"], &rows);
+    }
+    Ok(0)
+}

@@ -1,0 +1,182 @@
+//! `leoflow instances`.
+
+use super::{setup, uninstall};
+use crate::args::instance::InstancesCommand;
+use crate::args::{Restore, Setup, Uninstall};
+use crate::commands::backup::{backup, restore};
+use crate::context::Context;
+use crate::error::Error;
+use leoflow_base::config::{self, DEFAULT_PORT};
+use leoflow_base::home::{Home, all_instances, config_files, instances, resolve};
+use leoflow_base::protocol::control;
+use leoflow_base::protocol::status::InstanceState;
+use leoflow_base::sys::fs::files;
+use leoflow_lifecycle::setup::installed_version;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+pub async fn run(context: &Context<'_>, command: Option<&InstancesCommand>) -> Result<u8, Error> {
+    match command {
+        None | Some(InstancesCommand::List) => list(context),
+        Some(InstancesCommand::Create { name, port, workspace }) => {
+            create(context, name, *port, workspace.as_deref()).await
+        }
+        Some(InstancesCommand::Clone { name, from }) => clone(context, name, from.as_deref()).await,
+        Some(InstancesCommand::Remove { name, yes }) => remove(context, name, *yes),
+    }
+}
+
+fn list(context: &Context<'_>) -> Result<u8, Error> {
+    let rows: Vec<_> =
+        all_instances().into_iter().map(|(name, home)| InstanceRow::read(context, name, &home)).collect();
+    let printer = context.printer;
+    if printer.json {
+        let entries: Vec<_> = rows.iter().map(InstanceRow::as_json).collect();
+        printer.json(&json!({"instances": entries}))?;
+        return Ok(0);
+    }
+    if rows.is_empty() {
+        printer.note("No instances below your home directory. Create one with `leoflow lite start`; one that was chosen with --home is not listed.");
+        return Ok(0);
+    }
+    let cells: Vec<Vec<String>> = rows.iter().map(InstanceRow::row).collect();
+    printer.table(&["INSTANCE", "STATE", "URL", "VERSION", "HOME", "WORKSPACE"], &cells);
+    Ok(0)
+}
+
+struct InstanceRow {
+    name: String,
+    state: InstanceState,
+    url: String,
+    version: Option<String>,
+    home: PathBuf,
+    workspace: Option<PathBuf>,
+}
+
+impl InstanceRow {
+    /// Reads the status and the configuration of an instance.
+    fn read(context: &Context<'_>, name: String, home: &Home) -> Self {
+        let config = config::load_files(&home.config()).ok().flatten().map(|loaded| loaded.config);
+        let status = control::status_of(home);
+        let port = config.as_ref().map_or(DEFAULT_PORT, |config| config.port);
+        Self {
+            name,
+            state: status.as_ref().map_or(InstanceState::Stopped, |status| status.state),
+            url: status.map_or_else(|| context.url(config.as_ref(), port), |status| status.url),
+            version: installed_version(home),
+            home: home.root().to_owned(),
+            workspace: config.and_then(|config| config.workspace),
+        }
+    }
+
+    fn as_json(&self) -> serde_json::Value {
+        json!({
+            "name": self.name, "state": self.state, "url": self.url, "version": self.version, "home": self.home,
+            "workspace": self.workspace,
+        })
+    }
+
+    fn row(&self) -> Vec<String> {
+        let path = |path: &Path| path.display().to_string();
+        vec![
+            self.name.clone(),
+            self.state.to_string(),
+            self.url.clone(),
+            self.version.clone().unwrap_or_default(),
+            path(&self.home),
+            self.workspace.as_deref().map(path).unwrap_or_default(),
+        ]
+    }
+}
+
+/// Returns the context for another home.
+fn with_home<'a>(context: &Context<'a>, home: Home) -> Context<'a> {
+    Context { home, ..*context }
+}
+
+/// The home of a named instance.
+fn instance_home(name: &str) -> Result<Home, Error> {
+    Ok(resolve(Some(&instances::root(name)?))?)
+}
+
+/// The home for a new instance, which must not exist.
+fn new_home(name: &str) -> Result<Home, Error> {
+    let home = instance_home(name)?;
+    match home.exists() {
+        true => Err(Error::refused(format!("{} already exists", home.root().display()))
+            .hint("leoflow instances list")
+            .hint("nothing was changed; choose another name")),
+        false => Ok(home),
+    }
+}
+
+async fn create(context: &Context<'_>, name: &str, port: Option<u16>, workspace: Option<&Path>) -> Result<u8, Error> {
+    let new_context = with_home(context, new_home(name)?);
+    let args = Setup {
+        workspace: workspace.map(Path::to_owned),
+        port,
+        datastore: None,
+        non_interactive: true,
+        modify_path: false,
+        dry_run: false,
+    };
+    setup::run(&new_context, &args).await
+}
+
+/// Backs up one instance and restores it as the new one, so the copy has passed every check of a restore.
+async fn clone(context: &Context<'_>, name: &str, from: Option<&str>) -> Result<u8, Error> {
+    let new_context = with_home(context, new_home(name)?);
+    let old_context = match from {
+        Some(from) => with_home(context, instance_home(from)?),
+        None => with_home(context, context.home.clone()),
+    };
+    if !old_context.home.exists() {
+        return Err(Error::failed(format!("no instance in {}", old_context.home.root().display()))
+            .hint("leoflow instances list"));
+    }
+    // The copy is in `run/`, so that after a kill the next start of the source removes this unencrypted copy.
+    let folder = files::temporary_neighbour(&old_context.home.run().join("clone"));
+    files::create_private_dir(&folder).map_err(|error| Error::io("create", &folder, &error))?;
+    let copied = copy(&old_context, &new_context, &folder.join("copy.tar.zst")).await;
+    let removed = files::remove_any(&folder).map_err(|error| Error::io("remove", &folder, &error));
+    copied.and(removed)?;
+    let new_row = InstanceRow::read(context, name.to_owned(), &new_context.home);
+    if context.printer.json {
+        context.printer.json(&new_row.as_json())?;
+        return Ok(0);
+    }
+    context.printer.line(format!("Cloned {} to {name}", old_context.home.root().display()));
+    context.printer.line(format!("  URL        {}   (once it runs; with the same password)", new_row.url));
+    context.printer.line(format!("  start it:  leoflow --instance {name} lite start"));
+    if config_files::over(&old_context.home.config()).is_ok_and(|over| !over.is_empty()) {
+        context.printer.warning(format!(
+            "config-*.yaml of {} were not copied, because their settings, such as a port, may not suit both",
+            old_context.home.root().display()
+        ));
+    }
+    context.printer.line("  Once it starts, active DAGs with a schedule run there too; pause those that must not.");
+    Ok(0)
+}
+
+async fn copy(old_context: &Context<'_>, new_context: &Context<'_>, file: &Path) -> Result<(), Error> {
+    backup::write_plain(old_context, file).await?;
+    restore::into_new(new_context, &Restore { yes: true, ..Restore::default() }, file).await?;
+    let name = instances::name_of(&new_context.home).unwrap_or_default();
+    Ok(config::update(&new_context.home, |_| vec![("instance_name", name.into())])?)
+}
+
+fn remove(context: &Context<'_>, name: &str, yes: bool) -> Result<u8, Error> {
+    let target = with_home(context, instance_home(name)?);
+    if !target.home.root().exists() {
+        return Err(Error::failed(format!("there is no instance {name:?}")).hint("leoflow instances list"));
+    }
+    let args = Uninstall {
+        purge: true,
+        dry_run: false,
+        yes,
+        keep_workspace: false,
+        include_workspace: false,
+        include_repositories: false,
+    };
+    uninstall::run(&target, &args)
+}

@@ -1,0 +1,164 @@
+//! `leoflow setup`: sets up everything that `leoflow lite` needs, without starting it.
+
+use crate::args::Setup;
+use crate::commands::lite::datastore;
+use crate::commands::lite::run::{plan_setup, set_up};
+use crate::context::Context;
+use crate::error::Error;
+use crate::recovery::AfterUpgrade;
+use leoflow_base::config::{self, DEFAULT_PORT};
+use leoflow_base::home::absolute_workspace;
+use leoflow_base::sys::env_vars;
+use leoflow_lifecycle::setup::{self, Plan, Request};
+use leoflow_lifecycle::upgrade::release::{program, stage};
+use leoflow_postgres::cluster::{self, ClusterState};
+use leoflow_postgres::install::acquire::Sources;
+use leoflow_postgres::schema::{embedded, known};
+use leoflow_python::{self as python, environments};
+use semver::Version;
+use serde_json::json;
+
+pub async fn run(context: &Context<'_>, args: &Setup) -> Result<u8, Error> {
+    context.recovery().refuse_half_purged()?;
+    let request = Request {
+        port: args.port.or_else(|| (!context.home.config().exists()).then(|| setup::own_port(&context.home))),
+        workspace: args.workspace.as_deref().map(absolute_workspace).transpose()?,
+        datastore: args.datastore.as_deref().map(|text| datastore::parse(text, "--datastore")).transpose()?,
+        install_always: true,
+    };
+    refuse_newer(context)?;
+    let plan = plan_setup(context, &request)?;
+    if args.dry_run {
+        datastore::check_planned(&context.home, &plan, context.printer).await?;
+        return show_plan(context, &plan);
+    }
+    let password = if plan.steps.is_empty() && !plan.resumes {
+        // There is nothing to do, so the command also works while an instance runs.
+        None
+    } else if plan.is_only_extras() {
+        setup::get_extras(&context.home, &plan, &Sources::from_environment(), context.printer).await;
+        None
+    } else {
+        let home = &context.home;
+        home.create().map_err(|error| Error::io("create", home.root(), &error))?;
+        let _lock = context.recovery().take_home("leoflow setup", None, AfterUpgrade::ExecInstalled).await?;
+        set_up(context, &request, context.printer).await?
+    };
+    show_result(context, &plan, password.as_deref())?;
+    if password.is_some() && !context.printer.stdout_closed() {
+        setup::mark_password_shown(&context.home)?;
+    }
+    if args.modify_path {
+        modify_path(context);
+    }
+    Ok(0)
+}
+
+/// Refuses to install an older program whose schema is behind that of the installed one, which may have migrated the
+/// datastore.
+fn refuse_newer(context: &Context<'_>) -> Result<(), Error> {
+    let home = &context.home;
+    let installed = setup::linked_version(home).filter(|version| version != context.version);
+    let Some(version) = installed.and_then(|version| Version::parse(&version).ok()) else { return Ok(()) };
+    // An installed program that does not run is repaired by this setup.
+    let Ok(about) = program::about(&stage::program_of(home, &version)) else { return Ok(()) };
+    let own_schema = embedded::newest(known());
+    if about.schema_version <= own_schema || cluster::state(home) != ClusterState::Ready {
+        return Ok(());
+    }
+    let installed_schema = about.schema_version;
+    Err(Error::refused(format!(
+        "leoflow {version} with schema {installed_schema} is installed here; this is {}, which knows schemas up to \
+         {own_schema}",
+        context.version
+    ))
+    .hint(format!("run the installed one: {}", home.bin().join("leoflow").display()))
+    .hint("or roll back to this one, with your data: leoflow rollback"))
+}
+
+/// Adds `bin/` to the PATH. A failure is only a warning, because everything else is set up.
+fn modify_path(context: &Context<'_>) {
+    let path_command = context.path_hint().unwrap_or_default();
+    let Some(user_home) = env_vars::user_home() else {
+        return context.printer.warning(format!("HOME is not set; run this yourself: {path_command}"));
+    };
+    match setup::add_to_path(&context.home, &user_home) {
+        Ok(added) => {
+            for (path, error) in &added.failed {
+                context
+                    .printer
+                    .warning(format!("cannot write {}: {error}; run this yourself: {path_command}", path.display()));
+            }
+            if !added.files.is_empty() {
+                let names: Vec<String> = added.files.iter().map(|path| path.display().to_string()).collect();
+                context
+                    .printer
+                    .note(format!("Added leoflow to the PATH in {}; open a new terminal to use it", names.join(", ")));
+            }
+        }
+        Err(error) => context.printer.warning(format!("{error}; run this yourself: {path_command}")),
+    }
+}
+
+fn show_plan(context: &Context<'_>, plan: &Plan) -> Result<u8, Error> {
+    let steps: Vec<String> = plan.steps.iter().map(ToString::to_string).collect();
+    if context.printer.json {
+        context.printer.json(&json!({"steps": steps, "resumes": plan.resumes}))?;
+        return Ok(0);
+    }
+    if plan.resumes {
+        context.printer.line("Would finish an interrupted setup");
+    }
+    for step in &steps {
+        context.printer.line(format!("Would {step}"));
+    }
+    if steps.is_empty() {
+        context.printer.line("Everything is set up; nothing to do");
+    }
+    Ok(0)
+}
+
+fn show_result(context: &Context<'_>, plan: &Plan, password: Option<&str>) -> Result<(), Error> {
+    let home = &context.home;
+    let config = config::load(&home.config())?.map(|loaded| loaded.config);
+    let url = context.url(config.as_ref(), config.as_ref().map_or(DEFAULT_PORT, |config| config.port));
+    let configured_python = config.as_ref().and_then(|config| config.python.clone());
+    let email = config.map(|config| config.admin_email).unwrap_or_default();
+    if context.printer.json {
+        return context.printer.json(&json!({
+            "home": home.root(),
+            "workspace": plan.workspace,
+            "url": url,
+            "admin_email": email,
+            "admin_password": password,
+        }));
+    }
+    let printer = context.printer;
+    printer.line(format!("Leoflow is set up in {}", home.root().display()));
+    printer.line(format!("  workspace  {}", plan.workspace.display()));
+    printer.line(format!("  URL        {url}   (once it runs)"));
+    if let Some(password) = password {
+        printer.line(format!("  e-mail     {email}"));
+        printer.line(format!("  password   {password}   (shown only now)"));
+    }
+    let program = if context.path_hint().is_some() {
+        home.bin().join("leoflow").display().to_string()
+    } else {
+        "leoflow".to_owned()
+    };
+    let has_python = python::find(configured_python.as_deref());
+    if configured_python.is_none() && has_python.is_err() && environments::find_uv(home).is_some() {
+        printer.line("This machine has no Python for your DAGs; Leoflow installs one when it starts");
+    } else if let Err(reason) = has_python {
+        let (major, minor) = python::MINIMUM;
+        printer.warning(format!(
+            "no Python for your DAGs was found ({reason}): install Python {major}.{minor} or newer, or set one with \
+             `leoflow config set python PATH`"
+        ));
+    }
+    printer.line(format!("Start it:  {program}{} lite start", context.instance_option()));
+    if let Some(hint) = context.path_hint() {
+        printer.line(format!("To put `leoflow` on your PATH:  {hint}"));
+    }
+    Ok(())
+}

@@ -1,0 +1,254 @@
+//! `leoflow uninstall`.
+
+use crate::args::Uninstall;
+use crate::commands::lite::stop;
+use crate::context::Context;
+use crate::error::Error;
+use crate::terminal::printer::human_size;
+use leoflow_base::config;
+use leoflow_base::home::journal::{self, Entry, Operation};
+use leoflow_base::home::lock::{HomeLock, OperationLock};
+use leoflow_lifecycle::setup::uninstall::{self, Part, Plan, Request};
+use leoflow_postgres::{Endpoint, location};
+use leoflow_processes::supervisor;
+use serde_json::{Value, json};
+use std::ffi::OsString;
+use std::path::Path;
+
+pub fn run(context: &Context<'_>, args: &Uninstall) -> Result<u8, Error> {
+    let home = &context.home;
+    if !home.exists() || is_empty(context)? {
+        return print_not_installed(context, args);
+    }
+    let interrupted = journal::unfinished(home)?.filter(|entry| entry.operation == Operation::Purge);
+    match interrupted {
+        Some(entry) if uninstall::may_have_removed_something(&entry) => return finish_purge(context, args, entry),
+        // The interrupted purge may have moved the workspace; it is moved back before the plan is made.
+        Some(entry) if !args.dry_run => {
+            let _home_lock = HomeLock::take(home, "leoflow uninstall", None)?;
+            context.recovery().discard_purge(entry)?;
+        }
+        _ => {}
+    }
+    let request = Request {
+        purge: args.purge,
+        keep_workspace: args.keep_workspace,
+        include_workspace: args.include_workspace,
+        include_repositories: args.include_repositories,
+        yes: args.yes,
+    };
+    let plan = uninstall::plan(&uninstall::gather(home, args.purge)?, &request)?;
+    if args.dry_run {
+        return show_dry_run(context, &plan);
+    }
+    show(context, &plan);
+    if !confirm_plan(context, &plan, args)? {
+        return Err(Error::failed(Context::DECLINED));
+    }
+    let _operation_lock = OperationLock::take(home, "leoflow uninstall")?;
+    stop::stop_with_tasks(context)?;
+    let lock = HomeLock::take(home, "leoflow uninstall", None)?;
+    supervisor::end_leftovers(home).map_err(|error| {
+        Error::failed("failed to end the processes of an earlier run").cause(error).hint("leoflow doctor")
+    })?;
+    refuse_unfinished_operation(context, &plan)?;
+    // The prompt may have been open for long, so the plan is made again and must be the same.
+    let current_plan = uninstall::plan(&uninstall::gather(home, args.purge)?, &request)?;
+    if !current_plan.removes_the_same(&plan) {
+        return Err(Error::refused("the plan has changed since it was shown; nothing was removed")
+            .hint("run the same command again and review the plan"));
+    }
+    let data_location = location::recorded(home)?;
+    match plan.purge {
+        true => uninstall::purge(home, &current_plan, context.printer)?,
+        false => uninstall::remove_programs(home, &current_plan, context.printer)?,
+    }
+    Endpoint::for_home(home).remove_socket_folder();
+    drop(lock);
+    print_result(context, &plan)?;
+    if let Some(data_location) = data_location
+        .filter(|data_location| !context.printer.json && (!plan.purge || data_location.container.is_none()))
+    {
+        context.printer.line(format!("  your data stays in {}", data_location.display_text));
+    }
+    Ok(0)
+}
+
+/// Refuses while another operation is unfinished. A purge makes most of them irrelevant.
+fn refuse_unfinished_operation(context: &Context<'_>, plan: &Plan) -> Result<(), Error> {
+    let other = journal::unfinished(&context.home)?.filter(|entry| {
+        let is_change = matches!(entry.operation, Operation::Restore | Operation::RestoreUndo | Operation::Upgrade);
+        // An interrupted move may have created a container, which a purge would leave behind.
+        entry.operation == Operation::MoveDatastore || (is_change && !plan.purge)
+    });
+    match other {
+        None => Ok(()),
+        Some(entry) => Err(Error::refused(format!("a {} was interrupted and is not finished", entry.operation))
+            .hint("finish it with leoflow lite start, then uninstall again")),
+    }
+}
+
+/// Finishes an interrupted purge. Its plan was confirmed when it started, so it needs only the same command.
+fn finish_purge(context: &Context<'_>, args: &Uninstall, entry: Entry) -> Result<u8, Error> {
+    let text = "a purge of this home was interrupted, and part of it is already removed";
+    if !args.purge {
+        return Err(Error::refused(text).hint("finish it with leoflow uninstall --purge"));
+    }
+    if args.dry_run {
+        context.printer.note(format!("{text}; this command would finish it"));
+        return print_empty_json(context, args).map(|()| 0);
+    }
+    let _lock = HomeLock::take(&context.home, "leoflow uninstall", None)?;
+    uninstall::resume_purge(&context.home, entry, context.printer)?;
+    context.printer.note("Finished the interrupted purge; nothing is left");
+    print_empty_json(context, args).map(|()| 0)
+}
+
+/// True for an empty home, or the empty folders of a purge that was killed at its end.
+fn is_empty(context: &Context<'_>) -> Result<bool, Error> {
+    let names = |folder: &Path| -> Result<Vec<OsString>, Error> {
+        let entries = std::fs::read_dir(folder).map_err(|error| Error::io("read", folder, &error))?;
+        Ok(entries.flatten().map(|entry| entry.file_name()).collect())
+    };
+    Ok(match names(context.home.root())?.as_slice() {
+        [] => true,
+        [only_entry] => *only_entry == *"run" && names(&context.home.run())?.is_empty(),
+        _ => false,
+    })
+}
+
+fn print_not_installed(context: &Context<'_>, args: &Uninstall) -> Result<u8, Error> {
+    let root = context.home.root();
+    if args.purge && !args.dry_run && context.home.exists() && !root.is_symlink() {
+        // remove_dir removes only empty folders.
+        let removed = match std::fs::remove_dir(context.home.run()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => std::fs::remove_dir(root),
+        };
+        removed.map_err(|error| Error::io("remove", root, &error))?;
+    }
+    context.printer.note(format!("Leoflow is not installed in {}; nothing to do", root.display()));
+    print_empty_json(context, args).map(|()| 0)
+}
+
+fn print_empty_json(context: &Context<'_>, args: &Uninstall) -> Result<(), Error> {
+    if context.printer.json {
+        context.printer.json(&json!({
+            "purge": args.purge, "remove": [], "keep": [], "workspace": null, "repositories": [], "shell_files": [],
+            "service": null,
+        }))?;
+    }
+    Ok(())
+}
+
+/// Asks for a confirmation; a purge asks for the instance's name, and for the path of a workspace that is not ours.
+fn confirm_plan(context: &Context<'_>, plan: &Plan, args: &Uninstall) -> Result<bool, Error> {
+    if !plan.purge {
+        return context.confirm("Uninstall Leoflow?", args.yes);
+    }
+    let config = config::load(&context.home.config()).ok().flatten().map(|loaded| loaded.config);
+    if !context.confirm_by_name("This cannot be undone.", config::instance_name(config.as_ref()), args.yes)? {
+        return Ok(false);
+    }
+    match &plan.workspace {
+        Some(workspace) if plan.must_type_workspace_path => {
+            let path = workspace.path.display().to_string();
+            context.confirm_by_name("The workspace existed before Leoflow.", &path, false)
+        }
+        _ => Ok(true),
+    }
+}
+
+fn show_dry_run(context: &Context<'_>, plan: &Plan) -> Result<u8, Error> {
+    if context.printer.json {
+        context.printer.json(&as_json(plan))?;
+    } else {
+        show(context, plan);
+        context.printer.note("Nothing was changed.");
+    }
+    Ok(0)
+}
+
+fn as_json(plan: &Plan) -> Value {
+    let part = |part: &Part| json!({"what": part.what, "path": part.path, "size_bytes": part.bytes});
+    json!({
+        "purge": plan.purge,
+        "remove": plan.remove.iter().map(part).collect::<Vec<_>>(),
+        "keep": plan.keep.iter().map(part).collect::<Vec<_>>(),
+        "workspace": plan.workspace.as_ref().map(|tree| json!({"path": tree.path, "size_bytes": tree.bytes})),
+        "repositories": plan.repositories.iter().map(|repository| json!({"path": repository.path, "why": repository.why})).collect::<Vec<_>>(),
+        "shell_files": plan.shell_files,
+        "service": plan.service,
+        "not_ours": plan.not_ours,
+    })
+}
+
+fn show(context: &Context<'_>, plan: &Plan) {
+    let printer = context.printer;
+    let line = |verb: &str, part: &Part| {
+        printer.note(format!("{verb}  {:>10}  {}  ({})", human_size(part.bytes), part.path.display(), part.what));
+    };
+    plan.remove.iter().for_each(|part| line("remove", part));
+    if let Some(workspace) = &plan.workspace {
+        printer.note(format!(
+            "remove  {:>10}  {}  (the workspace)",
+            human_size(workspace.bytes),
+            workspace.path.display()
+        ));
+    }
+    if let Ok(Some(data_location)) = location::recorded(&context.home) {
+        let is_removed = plan.purge && data_location.container.is_some();
+        printer.note(format!(
+            "{}              {}  (your data)",
+            if is_removed { "remove" } else { "keep  " },
+            data_location.display_text
+        ));
+    }
+    if let Some(file) = &plan.service {
+        printer.note(format!("remove  the service {}", file.display()));
+    }
+    for file in &plan.shell_files {
+        printer.note(format!("remove  our lines in {}", file.display()));
+    }
+    plan.keep.iter().for_each(|part| line("keep  ", part));
+    for path in &plan.not_ours {
+        printer.note(format!("keep                {}  (not created by Leoflow)", path.display()));
+    }
+    if plan.purge && plan.not_ours.is_empty() {
+        printer.note(format!("remove  everything else in {}", plan.home.display()));
+    }
+    for repository in &plan.repositories {
+        printer.warning(format!("work that exists only here: {}: {}", repository.path.display(), repository.why));
+    }
+}
+
+fn print_result(context: &Context<'_>, plan: &Plan) -> Result<u8, Error> {
+    if context.printer.json {
+        context.printer.json(&as_json(plan))?;
+        return Ok(0);
+    }
+    if plan.purge {
+        context.printer.line("Leoflow and its data were removed");
+        for path in &plan.not_ours {
+            context.printer.line(format!("  kept, because Leoflow did not create it: {}", path.display()));
+        }
+        if plan.not_ours.iter().any(|path| path.starts_with(&plan.home)) {
+            let home = plan.home.display();
+            context
+                .printer
+                .line(format!("  to set up Leoflow in {home} again, move the remaining files elsewhere first"));
+        }
+    } else {
+        context.printer.line(format!("Leoflow was uninstalled; your data stays in {}", context.home.root().display()));
+        if let Some(workspace) =
+            config::load(&context.home.config()).ok().flatten().and_then(|loaded| loaded.config.workspace)
+        {
+            context.printer.line(format!("  and in {}", workspace.display()));
+        }
+        context
+            .printer
+            .line("  a later install uses it; to remove it, delete these folders, or install Leoflow again and run");
+        context.printer.line("  `leoflow uninstall --purge`");
+    }
+    Ok(0)
+}

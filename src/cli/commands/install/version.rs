@@ -1,0 +1,39 @@
+//! `leoflow version`.
+
+use crate::error::Error;
+use crate::terminal::printer::Printer;
+use leoflow_base::build_info;
+use leoflow_lifecycle::upgrade::release::manifest::Migration;
+use leoflow_postgres as postgres;
+use leoflow_postgres::schema::{EmbeddedMigration, embedded, known};
+use serde_json::json;
+
+/// The migrations in the form of a release's manifest.
+fn migrations() -> Vec<Migration> {
+    let manifest_migration = |known: &EmbeddedMigration| Migration {
+        version: known.version,
+        name: known.name.clone(),
+        phase: known.phase.name().to_owned(),
+        sha256: known.sha256.clone(),
+        reversible: known.rollback.is_some(),
+    };
+    known().iter().map(manifest_migration).collect()
+}
+
+pub fn run(printer: &Printer) -> Result<u8, Error> {
+    let schema = embedded::newest(known());
+    if printer.json {
+        printer.json(&json!({
+            "version": build_info::version(),
+            "target": build_info::build_info().target,
+            "commit": build_info::build_info().commit,
+            "schema_version": schema,
+            "postgres_major": postgres::MAJOR,
+            "migrations": migrations(),
+        }))?;
+    } else {
+        printer.line(format!("leoflow {}", build_info::version()));
+        printer.detail(format!("{}, schema {schema}, PostgreSQL {}", build_info::build_info().target, postgres::MAJOR));
+    }
+    Ok(0)
+}

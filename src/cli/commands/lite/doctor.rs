@@ -1,0 +1,140 @@
+//! `leoflow doctor`.
+
+use crate::args::Doctor;
+use crate::commands::engine::validate::servers_python;
+use crate::context::Context;
+use crate::error::Error;
+use crate::recovery::datastore::Datastore;
+use leoflow_base::home::journal::{self, Operation};
+use leoflow_base::home::lock::{self, HomeLock};
+use leoflow_base::protocol::control;
+use leoflow_lifecycle::backup::restore;
+use leoflow_lifecycle::setup::{self, Check, Fix, SchemaReport, SchemaUnavailable, Verdict, uninstall};
+use leoflow_postgres::PgError;
+use leoflow_postgres::cluster::{self, ClusterState};
+use leoflow_postgres::install::acquire::Sources;
+use leoflow_postgres::install::version;
+use leoflow_postgres::schema::{self, State, data_migration};
+use leoflow_processes::supervisor;
+use serde_json::json;
+use std::time::Duration;
+
+pub async fn run(context: &Context<'_>, args: &Doctor) -> Result<u8, Error> {
+    let schema = schema_state(context).await;
+    let servers = servers_python(context).await.unwrap_or_default();
+    let checks = setup::examine(&context.home, &Sources::from_environment(), schema, &servers);
+    let fixes: Vec<&Fix> = checks.iter().filter_map(|check| check.fix.as_ref()).collect();
+    let healthy = checks.iter().all(|check| check.verdict != Verdict::Problem);
+    if context.printer.json {
+        context.printer.json(&json!({"ok": healthy, "checks": checks}))?;
+    } else {
+        show(context, &checks);
+    }
+    if args.fix && !fixes.is_empty() {
+        return fix(context, &fixes, args.yes);
+    }
+    Ok(if healthy { 0 } else { 1 })
+}
+
+/// Reads the schema from the running datastore, or from one that is started for this.
+async fn schema_state(context: &Context<'_>) -> Option<Result<SchemaReport, SchemaUnavailable>> {
+    if cluster::state(&context.home) != ClusterState::Ready {
+        return None;
+    }
+    let held = lock::is_held(&context.home).unwrap_or(false);
+    if held && control::status_of(&context.home).is_none() {
+        // Another command uses the home for a moment; that is not a problem.
+        return None;
+    }
+    let interrupted = journal::unfinished(&context.home).ok().flatten().filter(|e| e.operation != Operation::Setup);
+    if !held
+        && interrupted
+            .as_ref()
+            .is_some_and(|e| e.operation == Operation::Purge && uninstall::may_have_removed_something(e))
+    {
+        let reason = "a purge was interrupted, and part of the home is removed".to_owned();
+        return Some(Err(SchemaUnavailable { reason, remedy: "leoflow uninstall --purge".to_owned() }));
+    }
+    if !held && (interrupted.is_some() || restore::has_leftovers(&context.home)) {
+        let reason = "an operation was interrupted; the next start finishes it".to_owned();
+        return Some(Err(SchemaUnavailable { reason, remedy: "leoflow lite start".to_owned() }));
+    }
+    if !held && supervisor::find_leftovers(&context.home).is_ok_and(|leftovers| !leftovers.is_empty()) {
+        // A check must not end these processes.
+        let reason = "cannot check while processes of a killed run exist".to_owned();
+        return Some(Err(SchemaUnavailable { reason, remedy: "leoflow lite start, which ends them".to_owned() }));
+    }
+    let read_schema = async {
+        let datastore = Datastore::open(&context.recovery(), "leoflow doctor").await?;
+        let access = &datastore.access;
+        let config = access.credentials.application(&access.endpoint);
+        let query = async {
+            // A check must not create a missing role or database.
+            match access.endpoint.connect(&config).await {
+                Err(PgError::NoDatabase | PgError::WrongPassword) => {
+                    Ok(SchemaReport { state: State::Fresh, failed: None, server_version: None })
+                }
+                Err(error) => Err(error.into()),
+                Ok(client) => {
+                    let state = schema::classify(schema::known(), &schema::inspect(&client).await?);
+                    let data = match state {
+                        State::Current { .. } => data_migration::list(&client, schema::known()).await?,
+                        _ => Vec::new(),
+                    };
+                    let failed = data.into_iter().find(|migration| migration.status == data_migration::Status::Failed);
+                    Ok(SchemaReport { state, failed, server_version: Some(version::of_server(&client).await?) })
+                }
+            }
+        };
+        let result = tokio::time::timeout(Duration::from_secs(10), query).await;
+        result.unwrap_or_else(|_| Err(Error::failed("the datastore does not respond")))
+    };
+    let report: Result<SchemaReport, Error> = read_schema.await;
+    Some(report.map_err(|error| {
+        let remedy = match error.is_damage {
+            true => setup::RESTORE.to_owned(),
+            false => error.hints.first().cloned().unwrap_or_else(|| "leoflow lite logs postgres".to_owned()),
+        };
+        SchemaUnavailable { reason: error.in_one_line(), remedy }
+    }))
+}
+
+fn show(context: &Context<'_>, checks: &[Check]) {
+    let printer = context.printer;
+    for check in checks {
+        let label = match check.verdict {
+            Verdict::Ok => printer.paint("32", "ok     "),
+            Verdict::Warning => printer.paint("33", "warning"),
+            Verdict::Problem => printer.paint("31", "problem"),
+        };
+        printer.line(format!(
+            "{label}  {:<12} {}",
+            check.name,
+            check.detail.replace('\n', "\n                       ")
+        ));
+        if let Some(remedy) = &check.remedy {
+            printer.line(format!("         {:<12} -> {remedy}", ""));
+        }
+    }
+}
+
+/// Applies the fixes after a confirmation.
+fn fix(context: &Context<'_>, fixes: &[&Fix], yes: bool) -> Result<u8, Error> {
+    for fix in fixes {
+        context.printer.note(format!("Would {fix}"));
+    }
+    if !context.confirm("Apply these fixes?", yes)? {
+        context.printer.note(Context::DECLINED);
+        return Ok(1);
+    }
+    // Leftover processes are ended under the lock. A running instance has none, and its files can be fixed.
+    let _lock = match fixes.iter().any(|fix| matches!(fix, Fix::EndLeftovers)) {
+        true => Some(HomeLock::take(&context.home, "leoflow doctor --fix", None)?),
+        false => None,
+    };
+    for fix in fixes {
+        setup::fix(&context.home, fix).map_err(|error| Error::failed(format!("failed to {fix}")).cause(error))?;
+        context.printer.note(format!("Done: {fix}"));
+    }
+    Ok(0)
+}

@@ -1,0 +1,82 @@
+//! `leoflow lite reset-password`.
+
+use crate::args::ResetPassword;
+use crate::context::Context;
+use crate::error::Error;
+use crate::recovery::datastore::not_set_up;
+use leoflow_base::auth::password;
+use leoflow_base::config;
+use leoflow_base::sys::{checkpoint, terminal};
+use leoflow_lifecycle::setup;
+use serde_json::json;
+use std::io::{BufRead, Read};
+
+const COMMAND: &str = "leoflow lite reset-password";
+
+pub async fn run(context: &Context<'_>, args: &ResetPassword) -> Result<u8, Error> {
+    let home = &context.home;
+    let Some(loaded) = context.config()? else {
+        return Err(not_set_up());
+    };
+    let new_password = if args.generate { password::generate() } else { read_password(args)? };
+    password::acceptable(&new_password).map_err(|reason| {
+        Error::failed(reason).hint("choose another, or generate one: leoflow lite reset-password --generate")
+    })?;
+    let hash = password::hash(&new_password).map_err(Error::failed)?;
+    // An interrupted operation may replace config.yaml, so it is finished first.
+    context.recovery().finish_first(COMMAND).await?;
+    config::update(home, |loaded| {
+        let epoch = loaded.config.session_epoch.saturating_add(1);
+        vec![("admin_password_hash", hash.into()), ("session_epoch", epoch.into())]
+    })?;
+    checkpoint("password.written");
+    print_password(context, args, &new_password, &loaded.config.admin_email)?;
+    // The user knows the password now, so the next start must not generate another.
+    if let Err(error) = setup::mark_password_shown(home) {
+        context.printer.warning(format!("the next start may generate another password: {error}"));
+    }
+    Ok(0)
+}
+
+fn print_password(context: &Context<'_>, args: &ResetPassword, new_password: &str, email: &str) -> Result<(), Error> {
+    let printer = context.printer;
+    if printer.json {
+        let printed_password = args.generate.then_some(new_password);
+        printer.json(&json!({"admin_email": email, "admin_password": printed_password, "sessions_ended": true}))?;
+    } else if args.generate {
+        printer.line(new_password);
+    }
+    if args.generate && printer.stdout_closed() {
+        return Err(Error::failed("the new password could not be printed and is lost").hint(COMMAND));
+    }
+    if !printer.json {
+        printer.note(format!("The password of {email} was changed. All earlier sessions and tokens are invalid."));
+    }
+    Ok(())
+}
+
+/// Reads the new password from stdin, or twice from the terminal.
+fn read_password(args: &ResetPassword) -> Result<String, Error> {
+    if args.password_stdin {
+        let mut line = String::new();
+        let limit = password::LONGEST as u64 + 2;
+        std::io::stdin().lock().take(limit).read_line(&mut line).map_err(Error::failed)?;
+        return Ok(line.trim_end_matches(['\r', '\n']).to_owned());
+    }
+    if !terminal::can_ask() {
+        return Err(Error::usage("no terminal to prompt for the new password")
+            .hint("leoflow lite reset-password --generate")
+            .hint("leoflow lite reset-password --password-stdin < FILE"));
+    }
+    let prompt_secret = |prompt: &str| {
+        terminal::read_secret(prompt).map_err(|error| match error.kind() {
+            std::io::ErrorKind::Interrupted => Error::signal(2, "interrupted; the password was not changed"),
+            _ => Error::failed("no password was entered; the password was not changed").cause(error),
+        })
+    };
+    let first_entry = prompt_secret("New password:")?;
+    if first_entry != prompt_secret("Repeat the password:")? {
+        return Err(Error::failed("the passwords do not match; the password was not changed").hint("try again"));
+    }
+    Ok(first_entry)
+}

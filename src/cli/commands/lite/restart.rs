@@ -1,0 +1,142 @@
+//! `leoflow lite restart`, and the restart after an operation that stopped the instance.
+
+use super::stop::{requested_port, running_address, running_port, stop_running};
+use super::{run, start};
+use crate::args::{LiteRestart, LiteRun};
+use crate::context::Context;
+use crate::error::Error;
+use leoflow_base::config::{self, Config, running_settings};
+use leoflow_base::protocol::child::RESTORE_OF_ROLLBACK;
+use leoflow_base::protocol::control;
+use leoflow_base::sys::env_vars;
+use leoflow_base::sys::net::listener;
+use leoflow_lifecycle::setup::service::{self, Service};
+
+pub fn restart(context: &Context<'_>, args: &LiteRestart) -> Result<u8, Error> {
+    start::refuse_other_workspace(context, args.workspace.as_deref())?;
+    let status = control::status_of(&context.home);
+    if args.if_needed {
+        if status.is_none() {
+            context.printer.line("Leoflow is not running, and was not started");
+            return Ok(0);
+        }
+        let changed = changed_settings(context)?;
+        if changed.is_empty() {
+            context.printer.line("No changed setting needs a restart");
+            return Ok(0);
+        }
+        context.printer.note(format!("Changed since the start: {}", changed.join(", ")));
+    }
+    if let Some(service) = status.as_ref().and_then(|status| service::running_as(&context.home, status.pid)) {
+        return restart_service(context, args, &service);
+    }
+    match status {
+        Some(status) if !status.detached && args.port.is_some_and(|port| running_port(context) != Some(port)) => {
+            Err(Error::failed("Leoflow runs in a terminal, where its port cannot be changed")
+                .hint("press Ctrl-C there, and start it again with --port"))
+        }
+        Some(status) if !status.detached && serves_elsewhere(context)? => {
+            Err(Error::failed("Leoflow runs in a terminal, and config.yaml has another host or port")
+                .hint("press Ctrl-C there, and start it again"))
+        }
+        // An instance in the foreground belongs to its terminal, so only its children are restarted.
+        Some(status) if !status.detached => restart_in_place(context),
+        Some(_) => {
+            let port = args.port.or_else(|| requested_port(context));
+            refuse_taken_port(context, port)?;
+            stop_running(context)?;
+            start::run(context, &LiteRun { port, ..LiteRun::default() })
+        }
+        None => {
+            stop_running(context)?;
+            start::run(context, &LiteRun { port: args.port, ..LiteRun::default() })
+        }
+    }
+}
+
+/// Lists the settings whose values differ from those of the running instance.
+pub fn changed_settings(context: &Context<'_>) -> Result<Vec<&'static str>, Error> {
+    let Some(loaded) = config::load(&context.home.config())? else { return Ok(Vec::new()) };
+    let mut changed = running_settings::changed_since(&context.home, &loaded);
+    let is_from_file = |setting: &str| !running_settings::is_from_variable(&loaded, setting);
+    if let Some(port) = running_port(context) {
+        let is_requested = requested_port(context).is_some();
+        changed.extend((is_from_file("host") && !is_same_host(context, &loaded.config)).then_some("host"));
+        changed.extend((is_from_file("port") && !is_requested && port != loaded.config.port).then_some("port"));
+    }
+    Ok(changed)
+}
+
+/// Restarts an instance that a service manager started, without taking it from the service manager.
+fn restart_service(context: &Context<'_>, args: &LiteRestart, service: &Service) -> Result<u8, Error> {
+    if args.port.is_some_and(|port| running_port(context) != Some(port)) {
+        return Err(Error::failed(format!("Leoflow runs as the service {}, on the configured port", service.unit()))
+            .hint("leoflow config set port PORT, then leoflow lite restart"));
+    }
+    if !serves_elsewhere(context)? {
+        return restart_in_place(context);
+    }
+    refuse_taken_port(context, None)?;
+    service.restart()?;
+    context.printer.line("Leoflow was restarted");
+    Ok(0)
+}
+
+/// True when a start would use another address than the running instance.
+fn serves_elsewhere(context: &Context<'_>) -> Result<bool, Error> {
+    let Some(config) = context.config()?.map(|loaded| loaded.config) else { return Ok(false) };
+    let next_port = requested_port(context).unwrap_or(config.port);
+    Ok(running_address(context).is_some_and(|(_, port)| port != next_port || !is_same_host(context, &config)))
+}
+
+/// True when the running instance uses the configured host, or when its host is unknown because a variable set it.
+fn is_same_host(context: &Context<'_>, config: &Config) -> bool {
+    running_settings::recorded_host(&context.home).is_none_or(|host| host == config.host)
+}
+
+/// Checks that the port is free before the running instance is stopped.
+fn refuse_taken_port(context: &Context<'_>, requested: Option<u16>) -> Result<(), Error> {
+    let Some(config) = context.config()?.map(|loaded| loaded.config) else { return Ok(()) };
+    let port = requested.unwrap_or(config.port);
+    match running_port(context) {
+        Some(running) if running == port => Ok(()),
+        _ => listener::bind_at(config.host, port)
+            .map(drop)
+            .map_err(|error| run::bind_error(config.host, port, &error).hint("nothing was stopped")),
+    }
+}
+
+/// Restarts the children; the supervisor keeps running.
+fn restart_in_place(context: &Context<'_>) -> Result<u8, Error> {
+    start::restart_children(context)?;
+    context.printer.line("Leoflow was restarted");
+    Ok(0)
+}
+
+/// An instance that is stopped for an operation and started again after it.
+#[derive(Debug, Clone, Copy)]
+pub struct WasRunning {
+    /// The port of its start, if it differs from the configured one.
+    requested_port: Option<u16>,
+}
+
+impl WasRunning {
+    /// Must be called before the instance is stopped.
+    pub fn of(context: &Context<'_>) -> Self {
+        Self { requested_port: requested_port(context) }
+    }
+
+    /// Starts the instance again.
+    pub fn restart(self, context: &Context<'_>) -> Result<(), Error> {
+        if env_vars::is_set(RESTORE_OF_ROLLBACK) {
+            // The rollback itself starts the older release afterwards.
+            return Ok(());
+        }
+        start::start(context, &LiteRun { port: self.requested_port, ..LiteRun::default() }).map(drop).map_err(|error| {
+            Error {
+                message: format!("the operation succeeded, but Leoflow failed to start again: {}", error.message),
+                ..error
+            }
+        })
+    }
+}

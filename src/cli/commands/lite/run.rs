@@ -1,0 +1,362 @@
+//! `leoflow lite`: sets up what is missing, then supervises until it is stopped.
+
+use super::datastore;
+use super::stop::{self, ended_tasks};
+use crate::args::LiteRun;
+use crate::context::Context;
+use crate::error::Error;
+use crate::recovery::{AfterUpgrade, Recovery};
+use crate::terminal::report::{PipeSink, Ready, Report, Sink};
+use leoflow_base::config::{self, Config, DEFAULT_PORT, running_settings};
+use leoflow_base::home::progress::Progress;
+use leoflow_base::home::{absolute_workspace, check_workspace, instances, lock};
+use leoflow_base::protocol::child::SERVICE;
+use leoflow_base::protocol::log;
+use leoflow_base::sys::env_vars;
+use leoflow_base::sys::fs::files;
+use leoflow_base::sys::net::{listener, ports};
+use leoflow_base::sys::process::{replace, stdio};
+use leoflow_lifecycle::setup::{self, Plan, Request};
+use leoflow_lifecycle::upgrade::rollback::expire;
+use leoflow_postgres::install::acquire::Sources;
+use leoflow_postgres::{Access, Credentials, Endpoint, PgError, install};
+use leoflow_processes::agent;
+use leoflow_processes::supervisor::instance::{Instance, own_program};
+use leoflow_processes::supervisor::{self, Identity, Inherited, Notice, Supervisor, SupervisorError};
+use std::net::{Ipv4Addr, TcpListener};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+pub async fn run(context: &Context<'_>, args: &LiteRun) -> Result<u8, Error> {
+    if !args.report_to_stdout {
+        let outcome = run_with(context, args, context.printer).await;
+        return outcome.map(|()| 0).inspect_err(|error| write_service_failure(context, error));
+    }
+    let outcome = run_with(context, args, &PipeSink).await;
+    if let Err(error) = &outcome {
+        PipeSink.send(&Report::Failed(error.clone()));
+    }
+    outcome.map(|()| 0)
+}
+
+/// Runs the instance until it is stopped; `sink` receives its reports.
+async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Result<(), Error> {
+    if args.take_over {
+        let Err(error) = take_over(context, sink).await else { return Ok(()) };
+        return match error {
+            TakeOverError::Ended(error) => Err(error),
+            TakeOverError::NotBegun(error) => Err(start_fresh(context, sink, error)),
+        };
+    }
+    let started = Instant::now();
+    let home = &context.home;
+    context.recovery().refuse_half_purged()?;
+    let loaded = context.config()?;
+    // A new instance gets its own port, and keeps it.
+    let own_port = if loaded.is_none() { Some(setup::own_port(home)) } else { None };
+    let (is_first, loaded) = match loaded {
+        Some(loaded) => (false, loaded),
+        None => (true, config::load_first(&home.config())?),
+    };
+    // A port from a variable counts like one from --port.
+    let port_from_variable = running_settings::is_from_variable(&loaded, "port").then_some(loaded.config.port);
+    let configured_port = (!is_first || loaded.origins.contains_key("port")).then_some(loaded.config.port);
+    let requested_port = args.port.or(port_from_variable);
+    let (port, host) = (requested_port.or(configured_port).or(own_port).unwrap_or(DEFAULT_PORT), loaded.config.host);
+    let written_port = match is_first {
+        true => args.port.or(own_port),
+        false => config::read_file(&home.config())?.map(|loaded| loaded.config.port),
+    };
+    let url = context.url(Some(&loaded.config), port);
+    if let Some(workspace) = args.workspace.as_deref() {
+        check_workspace(home, &absolute_workspace(workspace)?)?;
+    }
+    // A new home is created only after the port was bound.
+    let early_listener = if home.exists() { None } else { Some(bind(context, host, port)?) };
+    home.create().map_err(|error| Error::io("create", home.root(), &error))?;
+    let lock = Rc::new(
+        Recovery { reporter: sink, ..context.recovery() }
+            .take_home("leoflow lite", Some(&url), AfterUpgrade::ExecInstalled)
+            .await?,
+    );
+    // Leftover processes of an earlier run may hold the port, so they are ended first.
+    end_leftovers(context, sink)?;
+    home.tidy().map_err(|error| Error::io("tidy", home.root(), &error))?;
+    stop::note_requested_port(home, requested_port.filter(|requested_port| Some(*requested_port) != written_port))?;
+    running_settings::record_host(home, host, &loaded).map_err(|error| Error::io("write", &home.host(), &error))?;
+    let tcp = match early_listener {
+        Some(tcp) => tcp,
+        None => bind_with_retries(context, host, port)?,
+    };
+
+    let request = Request {
+        port: args.port.or(own_port),
+        workspace: args.workspace.as_deref().map(absolute_workspace).transpose()?,
+        datastore: None,
+        install_always: false,
+    };
+    let password = set_up(context, &request, sink).await?;
+    let config = load_written_config(context)?;
+    let instance = describe_instance(context, port)?;
+    let identity = Identity {
+        version: context.version.to_owned(),
+        url: url.clone(),
+        detached: !sink.is_terminal() || is_service(),
+        log_level: context.log_level(),
+        verbose: context.printer.verbose,
+    };
+    let workspace = config.workspace.map(|path| path.display().to_string()).unwrap_or_default();
+    let mut on_notice = |notice: Notice| match notice {
+        Notice::Healthy => {
+            let ready = Ready {
+                url: url.clone(),
+                admin_email: config.admin_email.clone(),
+                admin_password: password.clone(),
+                workspace: workspace.clone(),
+                seconds: started.elapsed().as_secs_f64(),
+                path_hint: context.path_hint(),
+            };
+            announce(context, sink, &ready);
+        }
+        other => report_notice(sink, other),
+    };
+    log::start("supervisor", identity.log_level);
+    expire_snapshot(&instance);
+    let ended = Supervisor::run(&instance, tcp, identity, lock.clone(), &mut on_notice).await;
+    finish(context, sink, &instance, ended)
+}
+
+/// Continues in the process of a supervisor of another version, with its listeners, locks and children.
+async fn take_over(context: &Context<'_>, sink: &dyn Sink) -> Result<(), TakeOverError> {
+    let inherited = Inherited::take(&context.home).map_err(|error| {
+        let text = "--take-over needs a running instance, and there is none";
+        TakeOverError::NotBegun(Error::failed(text).cause(error).hint("leoflow lite"))
+    })?;
+    let _lock = inherited.lock.clone();
+    let port = inherited.handover.port;
+    let configured = config::load(&context.home.config()).ok().flatten().map(|loaded| loaded.config);
+    let identity = Identity {
+        version: context.version.to_owned(),
+        // The listener is inherited, so its address is not the one in a changed config.yaml.
+        url: lock::holder(&context.home)
+            .and_then(|holder| holder.url)
+            .unwrap_or_else(|| context.url(configured.as_ref(), port)),
+        detached: inherited.handover.detached,
+        log_level: context.log_level(),
+        verbose: context.printer.verbose,
+    };
+    let instance = describe_instance(context, port).map_err(TakeOverError::NotBegun)?;
+    log::start("supervisor", identity.log_level);
+    expire_snapshot(&instance);
+    sink.report(Progress::Note(format!("Leoflow now runs version {}", context.version)));
+    let ended = Supervisor::take_over(&instance, identity, inherited, &mut |notice| report_notice(sink, notice)).await;
+    finish(context, sink, &instance, ended).map_err(TakeOverError::Ended)
+}
+
+enum TakeOverError {
+    /// The running instance could not be taken over.
+    NotBegun(Error),
+    /// The instance was taken over and has failed since.
+    Ended(Error),
+}
+
+/// Executes a normal start that inherits nothing, so that the old processes exit. Returns only on failure.
+fn start_fresh(context: &Context<'_>, sink: &dyn Sink, error: Error) -> Error {
+    sink.report(Progress::Warning(format!("{}; starting again", error.message)));
+    let arguments: Vec<_> =
+        env_vars::arguments().into_iter().skip(1).filter(|argument| argument != "--take-over").collect();
+    match env_vars::current_exe() {
+        // The new program inherits no lock and no listener.
+        Ok(program) => Error::io("run", &program, &replace::replace_self_bare(&program, "leoflow", &arguments)),
+        Err(_) => error,
+    }
+    .hint(context.path_hint().unwrap_or_else(|| "leoflow lite start".to_owned()))
+}
+
+/// Runs the removal of an expired upgrade snapshot in the background.
+fn expire_snapshot(instance: &Instance) {
+    let Instance { endpoint, credentials, installation, home, .. } = instance.clone();
+    tokio::task::spawn_local(expire::run(home, Access { endpoint, credentials, installation }));
+}
+
+/// The settings for the supervisor's processes.
+fn describe_instance(context: &Context<'_>, port: u16) -> Result<Instance, Error> {
+    let home = &context.home;
+    let installation = install::installed(home)
+        .ok_or_else(|| Error::failed("PostgreSQL's program files are missing").hint("run the same command again"))?;
+    Ok(Instance {
+        endpoint: Endpoint::for_home(home),
+        credentials: Credentials::require(home)?,
+        home: home.clone(),
+        installation,
+        port,
+        verbose: context.printer.verbose,
+        program: own_program(),
+    })
+}
+
+/// Writes the error for `lite start`, to which the service manager reports only that the start failed.
+fn write_service_failure(context: &Context<'_>, error: &Error) {
+    if is_service() {
+        let _ = files::write_atomic(&context.home.service_failure(), error.to_json().as_bytes(), 0o600);
+    }
+}
+
+fn report_notice(sink: &dyn Sink, notice: Notice) {
+    sink.report(match notice {
+        Notice::Trouble(reason) => Progress::Warning(reason),
+        Notice::Healthy | Notice::Recovered => Progress::Note("Healthy again".to_owned()),
+        Notice::Busy(text) => Progress::Started(text),
+        Notice::Stopping => Progress::Started("Stopping".to_owned()),
+    });
+}
+
+fn is_service() -> bool {
+    env_vars::is_set(SERVICE)
+}
+
+/// Cleans up after the supervisor has ended, and converts its error.
+fn finish(
+    context: &Context<'_>,
+    sink: &dyn Sink,
+    instance: &Instance,
+    ended: Result<(), SupervisorError>,
+) -> Result<(), Error> {
+    instance.endpoint.remove_socket_folder();
+    if sink.is_terminal() && !is_service() {
+        // A detached instance and a service leave this to the stopping command, because tasks outlive a restart.
+        let (tasks, read_error) = agent::end_all(&context.home);
+        if let Some(error) = read_error {
+            sink.report(Progress::Note(format!("failed to end all running tasks: {error}")));
+        }
+        if tasks > 0 {
+            sink.report(Progress::Note(ended_tasks(tasks)));
+        }
+    }
+    ended.map_err(|error| match error {
+        // With an external datastore, nothing under the home can be the cause.
+        SupervisorError::Start { unfit: true, reason, .. } if !instance.credentials.has_superuser() => {
+            PgError::ExternalServer(reason).into()
+        }
+        other => Error::from(other),
+    })?;
+    sink.report(Progress::Finished("Leoflow has stopped; your data stays".to_owned()));
+    Ok(())
+}
+
+/// Reports that the instance is ready. Marks a password as shown once it was printed on a terminal; one sent over the
+/// pipe is marked by `lite start`.
+fn announce(context: &Context<'_>, sink: &dyn Sink, ready: &Ready) {
+    let was_printed = sink.ready(ready);
+    if sink.is_terminal() {
+        sink.report(Progress::Note("Press Ctrl-C to stop.".to_owned()));
+        if was_printed
+            && ready.admin_password.is_some()
+            && let Err(error) = setup::mark_password_shown(&context.home)
+        {
+            sink.report(Progress::Warning(error.to_string()));
+        }
+    } else {
+        // `lite start` has its result; from here on there is only the log.
+        stdio::detach();
+    }
+}
+
+/// Ends leftover processes of an earlier run and reports them.
+fn end_leftovers(context: &Context<'_>, sink: &dyn Sink) -> Result<(), Error> {
+    let ended = supervisor::end_leftovers(&context.home).map_err(|error| {
+        Error::failed("failed to end the processes of an earlier run").cause(error).hint("leoflow doctor")
+    })?;
+    if !ended.is_empty() {
+        sink.report(Progress::Note(format!("Ended processes of an earlier run: {}", ended.join(", "))));
+    }
+    Ok(())
+}
+
+/// Plans what setup has to do.
+pub fn plan_setup(context: &Context<'_>, request: &Request) -> Result<Plan, Error> {
+    let configured = config::load(&context.home.config())?.and_then(|loaded| loaded.config.workspace);
+    // Without a home directory there is no default workspace.
+    let workspace = match request.workspace.clone().or(configured) {
+        Some(path) => path,
+        None => instances::default_workspace(&context.home)?,
+    };
+    check_workspace(&context.home, &workspace)?;
+    let facts = setup::gather(&context.home, context.version, &workspace, request.install_always)?;
+    Ok(setup::plan(&facts, request)?)
+}
+
+/// Sets up what is missing. Returns the admin password if it was not shown yet.
+pub async fn set_up(context: &Context<'_>, request: &Request, sink: &dyn Sink) -> Result<Option<String>, Error> {
+    let home = &context.home;
+    let plan = plan_setup(context, request)?;
+    if plan.resumes {
+        sink.report(Progress::Note("Finishing an interrupted setup".to_owned()));
+    }
+    datastore::check_planned(home, &plan, sink).await?;
+    let applied = setup::apply(home, &plan, request, context.version, &Sources::from_environment(), sink).await?;
+    match applied.password {
+        Some(password) => Ok(Some(password)),
+        None => Ok(setup::renew_unseen_password(home)?),
+    }
+}
+
+/// Binds the port, with retries: a concurrent first start that fails to get the home may hold it for a moment.
+fn bind_with_retries(context: &Context<'_>, host: Ipv4Addr, port: u16) -> Result<TcpListener, Error> {
+    for _ in 0..50 {
+        match listener::bind_at(host, port) {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && held_by_leoflow(port) => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            _ => break,
+        }
+    }
+    bind(context, host, port)
+}
+
+/// True when the port is held by a Leoflow, or by a process that cannot be inspected.
+fn held_by_leoflow(port: u16) -> bool {
+    ports::listening_process(port).is_none_or(|(_, line)| line.contains("leoflow"))
+}
+
+fn bind(context: &Context<'_>, host: Ipv4Addr, port: u16) -> Result<TcpListener, Error> {
+    listener::bind_at(host, port).map_err(|error| {
+        // This home's own instance may hold the port.
+        if let Some(holder) = other_holder(context) {
+            return lock::LockError::Held { holder: Some(holder) }.into();
+        }
+        bind_error(host, port, &error)
+    })
+}
+
+/// The error of a failed bind, with the process that holds the port.
+pub(crate) fn bind_error(host: Ipv4Addr, port: u16, error: &std::io::Error) -> Error {
+    if error.kind() == std::io::ErrorKind::AddrNotAvailable {
+        return Error::failed(format!("{host} is not an address of this machine"))
+            .hint("leoflow config set host 127.0.0.1");
+    }
+    let message = match ports::listening_process(port) {
+        Some((pid, line)) => format!("port {port} is in use by `{}`, pid {pid}", shorten(&line)),
+        None => format!("port {port} cannot be used: {error}"),
+    };
+    // A port below 1024 needs rights that a user does not have.
+    let other = port.checked_add(1).filter(|other| *other > 1024).unwrap_or(DEFAULT_PORT);
+    Error::failed(message).hint(format!("run the same command with --port {other}, or another free port"))
+}
+
+/// The running instance of this home, if it is another process.
+fn other_holder(context: &Context<'_>) -> Option<lock::Holder> {
+    let own_pid = std::process::id() as i32;
+    lock::holder(&context.home).filter(|holder| holder.url.is_some() && holder.process.pid != own_pid)
+}
+
+/// Shortens a command line to 60 characters.
+fn shorten(line: &str) -> String {
+    if line.chars().count() <= 60 { line.to_owned() } else { line.chars().take(57).chain("...".chars()).collect() }
+}
+
+fn load_written_config(context: &Context<'_>) -> Result<Config, Error> {
+    // Missing secrets are reported here at once, not by a child that fails to start.
+    let loaded = config::load_with_secrets(&context.home.config())?;
+    Ok(loaded.ok_or_else(|| Error::failed("config.yaml is missing").hint("leoflow setup"))?.config)
+}

@@ -1,0 +1,192 @@
+//! `leoflow service`.
+
+use super::stop;
+use crate::args::service::ServiceCommand;
+use crate::context::Context;
+use crate::error::Error;
+use leoflow_base::home::lock::OperationLock;
+use leoflow_base::protocol::control;
+use leoflow_base::protocol::status::InstanceStatus;
+use leoflow_lifecycle::setup::service::{self, Facts, Instance, Kind, Service, Step};
+use leoflow_lifecycle::setup::{Receipt, service::Unavailable};
+use serde_json::json;
+
+pub fn run(context: &Context<'_>, command: &ServiceCommand) -> Result<u8, Error> {
+    match command {
+        ServiceCommand::Install { now, dry_run } => install(context, *now, *dry_run),
+        ServiceCommand::Uninstall { now, dry_run } => uninstall(context, *now, *dry_run),
+        ServiceCommand::Status => status(context),
+    }
+}
+
+fn service_of_home(context: &Context<'_>) -> Result<Service, Error> {
+    Service::of(&context.home)
+        .ok_or_else(|| Error::failed("this user has no home directory, which services need").hint("set HOME"))
+}
+
+fn install(context: &Context<'_>, now: bool, dry_run: bool) -> Result<u8, Error> {
+    let home = &context.home;
+    let receipt = Receipt::load(home)?.ok_or_else(|| {
+        Error::failed(format!("Leoflow is not set up in {}", home.root().display())).hint("leoflow setup")
+    })?;
+    if !receipt.password_shown {
+        // A service has no terminal to show it in.
+        return Err(Error::failed("the admin password was not shown yet").hint("show it with leoflow lite start"));
+    }
+    let service = service::installed(home)?.map_or_else(|| service_of_home(context), Ok)?;
+    service.check_manager()?;
+    let status = control::status_of(home);
+    let main_pid = service.main_pid()?;
+    let is_active = main_pid.is_some() && status.as_ref().is_none_or(|status| Some(status.pid) == main_pid);
+    let facts = Facts {
+        file: service.file.clone(),
+        unit: service.unit().to_owned(),
+        file_state: service.file_state(),
+        is_enabled: service.is_enabled()?,
+        is_active,
+        instance: running_instance(status.as_ref()),
+        now,
+    };
+    let plan = service::plan(&facts)?;
+    if dry_run {
+        return show_dry_run(context, &service, &plan);
+    }
+    let _operation_lock = OperationLock::take(home, "leoflow service install")?;
+    for step in &plan {
+        if !context.printer.json {
+            context.printer.note(step.to_string());
+        }
+        apply_step(context, &service, step)?;
+    }
+    print_installed(context, &service, &plan)
+}
+
+/// How the instance runs now.
+fn running_instance(status: Option<&InstanceStatus>) -> Instance {
+    match status {
+        None => Instance::NotRunning,
+        Some(status) if status.detached => Instance::InBackground,
+        Some(_) => Instance::InTerminal,
+    }
+}
+
+fn apply_step(context: &Context<'_>, service: &Service, step: &Step) -> Result<(), Error> {
+    match step {
+        Step::Write(_) => service::write(&context.home, service)?,
+        Step::Load => service::load(service)?,
+        Step::Enable(_) => service::enable(service)?,
+        Step::StopInstance => drop(stop::stop_running(context)?),
+        Step::Start(_) => service::start(service)?,
+    }
+    Ok(())
+}
+
+fn show_dry_run(context: &Context<'_>, service: &Service, plan: &[Step]) -> Result<u8, Error> {
+    let text = service.definition.text();
+    if context.printer.json {
+        let steps: Vec<String> = plan.iter().map(ToString::to_string).collect();
+        context.printer.json(&json!({"file": service.file, "text": text, "steps": steps}))?;
+        return Ok(0);
+    }
+    for step in plan {
+        context.printer.note(format!("Would {step}"));
+    }
+    context.printer.note(format!("Nothing was changed. Content of {}:", service.file.display()));
+    context.printer.line(text.trim_end());
+    Ok(0)
+}
+
+fn print_installed(context: &Context<'_>, service: &Service, plan: &[Step]) -> Result<u8, Error> {
+    if context.printer.json {
+        let steps: Vec<String> = plan.iter().map(ToString::to_string).collect();
+        context.printer.json(
+            &json!({"unit": service.unit(), "file": service.file, "steps": steps, "starts": start_event(service)}),
+        )?;
+        return Ok(0);
+    }
+    let printer = context.printer;
+    let state = if plan.is_empty() { "is already installed" } else { "is installed" };
+    printer.line(format!("{} {state}, {}", service.unit(), service::start_description(service)));
+    match control::status_of(&context.home) {
+        Some(status) => printer.line(format!("  Leoflow runs at {}", status.url)),
+        None => printer.line("  start it now: leoflow service install --now"),
+    }
+    if service.definition.kind == Kind::Systemd && !service.starts_at_boot() {
+        printer.line(
+            "  systemd stops it when you log out; to start it at boot and keep it running: loginctl enable-linger",
+        );
+    }
+    Ok(0)
+}
+
+/// The event at which the service starts, for the JSON output.
+fn start_event(service: &Service) -> &'static str {
+    if service.starts_at_boot() { "boot" } else { "login" }
+}
+
+fn uninstall(context: &Context<'_>, now: bool, dry_run: bool) -> Result<u8, Error> {
+    let Some(service) = service::installed(&context.home)? else {
+        if context.printer.json {
+            context.printer.json(&json!({"removed": null, "stopped": false}))?;
+        } else {
+            context.printer.line("No service of this home is installed; nothing to do");
+        }
+        return Ok(0);
+    };
+    let runs_as_service = service.main_pid().ok().flatten().is_some();
+    if dry_run {
+        context.printer.note(format!("Would remove {}", service.file.display()));
+        if now && runs_as_service {
+            context.printer.note("Would stop Leoflow, which runs as the service");
+        }
+        context.printer.note("Nothing was changed.");
+        return Ok(0);
+    }
+    let _operation_lock = OperationLock::take(&context.home, "leoflow service uninstall")?;
+    let stopped = now && runs_as_service && stop::stop_running(context)?;
+    service::remove(&context.home)?;
+    if context.printer.json {
+        context.printer.json(&json!({"removed": service.file, "stopped": stopped}))?;
+        return Ok(0);
+    }
+    context.printer.line(format!("Removed the service {}; your data stays", service.unit()));
+    if runs_as_service && !stopped {
+        context.printer.line("  Leoflow is still running; stop it with: leoflow lite stop");
+    }
+    Ok(0)
+}
+
+fn status(context: &Context<'_>) -> Result<u8, Error> {
+    let service = service::installed(&context.home)?.map_or_else(|| service_of_home(context), Ok)?;
+    let is_installed = service.is_installed();
+    let is_current = service.is_current();
+    // These are unknown when the service manager is not reachable.
+    let is_enabled = is_installed && service.is_enabled().unwrap_or(false);
+    let pid = if is_installed { service.main_pid().ok().flatten() } else { None };
+    let manager_error: Option<Unavailable> = service.check_manager().err();
+    if context.printer.json {
+        context.printer.json(&json!({
+            "unit": service.unit(), "file": service.file, "installed": is_installed, "current": is_current,
+            "enabled": is_enabled, "pid": pid, "starts": is_enabled.then(|| start_event(&service)),
+            "manager_error": manager_error.as_ref().map(ToString::to_string),
+        }))?;
+        return Ok(u8::from(!is_installed));
+    }
+    let printer = context.printer;
+    if let Some(manager_error) = &manager_error {
+        printer.warning(manager_error.to_string());
+    }
+    if !is_installed {
+        printer.line("Leoflow is not installed as a service");
+        printer.line("  install it with: leoflow service install");
+        return Ok(1);
+    }
+    printer.line(format!("file      {}", service.file.display()));
+    let start_event = if is_enabled { service::start_description(&service) } else { "disabled" };
+    printer.line(format!("service   {}, {start_event}", service.unit()));
+    printer.line(format!("running   {}", pid.map_or_else(|| "no".to_owned(), |pid| format!("pid {pid}"))));
+    if !is_current || !is_enabled {
+        printer.line("  the service is outdated or disabled; fix it with: leoflow service install");
+    }
+    Ok(0)
+}

@@ -1,0 +1,230 @@
+//! `leoflow lite status`.
+
+use super::restart::changed_settings;
+use crate::args::LiteStatus;
+use crate::context::Context;
+use crate::error::Error;
+use crate::recovery::rollback_record;
+use jiff::{SignedDuration, Timestamp, Zoned};
+use leoflow_base::config::{self, DEFAULT_PORT, Overdue};
+use leoflow_base::home::upkeep::{self, Kind, Upkeep};
+use leoflow_base::home::{all_instances, journal, lock};
+use leoflow_base::protocol::control;
+use leoflow_base::protocol::status::{BackupsStatus, InstanceState, InstanceStatus, ProcessStatus};
+use leoflow_lifecycle::backup::retain::catalog;
+use leoflow_lifecycle::setup::{self, installed_version};
+use leoflow_postgres::location;
+use serde_json::{Value, json};
+
+pub fn run(context: &Context<'_>, args: &LiteStatus) -> Result<u8, Error> {
+    if args.all {
+        return show_all(context);
+    }
+    let status = current_status(context);
+    if context.printer.json {
+        context.printer.json(&status)?;
+    } else {
+        show(context, &status);
+    }
+    Ok(u8::from(!status.is_well()))
+}
+
+/// Prints a row per instance.
+fn show_all(context: &Context<'_>) -> Result<u8, Error> {
+    let statuses: Vec<(String, InstanceStatus)> =
+        all_instances().into_iter().map(|(name, home)| (name, status_of_home(&Context { home, ..*context }))).collect();
+    if context.printer.json {
+        let entries: Vec<Value> =
+            statuses.iter().map(|(name, status)| json!({"name": name, "status": status})).collect();
+        context.printer.json(&json!({"instances": entries}))?;
+    } else if statuses.is_empty() {
+        context.printer.note("No instances below your home directory. Create one with `leoflow lite start`; one that was chosen with --home is not listed.");
+    } else {
+        let rows: Vec<Vec<String>> =
+            statuses.iter().map(|(name, status)| instance_row(context, name, status)).collect();
+        context.printer.table(&["INSTANCE", "STATE", "URL", "VERSION", "UPTIME", "LAST BACKUP"], &rows);
+        for (name, status) in &statuses {
+            let problems = status.backups.iter().flat_map(|backups| &backups.problems);
+            problems.for_each(|problem| context.printer.warning(format!("{name}: {problem}")));
+        }
+    }
+    let are_well = statuses.iter().all(|(_, status)| status.is_well());
+    Ok(u8::from(statuses.is_empty() || !are_well))
+}
+
+fn instance_row(context: &Context<'_>, name: &str, status: &InstanceStatus) -> Vec<String> {
+    let is_up = !status.processes.is_empty();
+    let last_backup = status.backups.as_ref().and_then(|backups| backups.last_backup_at.as_deref());
+    vec![
+        name.to_owned(),
+        status.state.to_string(),
+        status.url.clone(),
+        status.version.clone(),
+        if is_up { format_duration(status.uptime_seconds) } else { "-".to_owned() },
+        context.printer.time(last_backup),
+    ]
+}
+
+/// The status of this context's home.
+fn current_status(context: &Context<'_>) -> InstanceStatus {
+    let mut status = status_of_home(context);
+    if !status.processes.is_empty() {
+        // Errors in the file are reported by the code that needs its values.
+        status.needs_restart = changed_settings(context).unwrap_or_default().into_iter().map(str::to_owned).collect();
+    }
+    status
+}
+
+/// The status of a home, without what depends on this process's environment variables, which may not apply to it.
+fn status_of_home(context: &Context<'_>) -> InstanceStatus {
+    let mut status = control::status_of(&context.home).unwrap_or_else(|| offline_status(context));
+    status.change = journal::change_under_way(&context.home);
+    if status.change.as_ref().is_some_and(|change| change.has_changed) && status.state == InstanceState::Healthy {
+        status.state = InstanceState::Upgrading;
+    }
+    status.backups = Some(backups(context, &status));
+    status
+}
+
+/// The state of the backups.
+fn backups(context: &Context<'_>, status: &InstanceStatus) -> BackupsStatus {
+    // Opens no backup, because the status is read often.
+    let upkeep = upkeep::read(&context.home);
+    let overdue = find_overdue(context, upkeep.as_ref(), status);
+    let mut problems = upkeep.as_ref().map(Upkeep::problems).unwrap_or_default();
+    problems.extend(overdue.iter().map(ToString::to_string));
+    let backup_failed = upkeep.as_ref().is_some_and(|upkeep| upkeep.backup.problem.is_some());
+    BackupsStatus {
+        last_backup_at: upkeep.as_ref().and_then(|upkeep| upkeep.backup.done_at).map(|time| time.to_string()),
+        last_verified_at: catalog::last_test_restore(&context.home),
+        problems,
+        are_missing: backup_failed || overdue.iter().any(|entry| entry.kind == Kind::Backup),
+    }
+}
+
+/// Backups and verifications that are overdue; none for a stopped instance, which makes no backups.
+fn find_overdue(context: &Context<'_>, upkeep: Option<&Upkeep>, status: &InstanceStatus) -> Vec<Overdue> {
+    let settings = config::load_files(&context.home.config()).ok().flatten().map(|loaded| loaded.config.backup);
+    let Some(settings) = settings.filter(|_| !status.processes.is_empty()) else { return Vec::new() };
+    let now = Zoned::now();
+    let uptime = SignedDuration::from_secs(i64::try_from(status.uptime_seconds).unwrap_or(i64::MAX));
+    let since = now.timestamp().checked_sub(uptime).unwrap_or(Timestamp::MIN);
+    settings.overdue(upkeep, since, &now)
+}
+
+/// The status of an instance whose supervisor does not respond, from its lock and files.
+fn offline_status(context: &Context<'_>) -> InstanceStatus {
+    let home = &context.home;
+    let config = config::load_files(&home.config()).ok().flatten().map(|loaded| loaded.config);
+    let port = config.as_ref().map_or(DEFAULT_PORT, |config| config.port);
+    let holder = lock::holder(home);
+    let is_locked = lock::is_held(home).unwrap_or(false);
+    let (state, reason) = match &holder {
+        _ if !is_locked => {
+            let reason = "not running; start it with `leoflow lite start`";
+            (InstanceState::Stopped, context.printer.for_instance(reason))
+        }
+        Some(holder) if holder.url.is_none() => {
+            (InstanceState::Stopped, format!("`{}` (pid {}) is using the home", holder.command, holder.process.pid))
+        }
+        Some(holder) if context.home.control_socket().exists() => {
+            (InstanceState::Degraded, format!("the supervisor, pid {}, does not respond", holder.process.pid))
+        }
+        Some(holder) => (InstanceState::Starting, format!("being set up by pid {}", holder.process.pid)),
+        None => (InstanceState::Starting, "the home is in use".to_owned()),
+    };
+    InstanceStatus {
+        state,
+        version: installed_version(home).unwrap_or_else(|| context.version.to_owned()),
+        url: holder
+            .as_ref()
+            .and_then(|holder| holder.url.clone())
+            .unwrap_or_else(|| context.url(config.as_ref(), port)),
+        home: home.root().display().to_string(),
+        schema_version: None,
+        uptime_seconds: 0,
+        processes: Vec::new(),
+        reason: Some(reason),
+        detached: false,
+        change: None,
+        pid: holder.filter(|_| is_locked).map_or(0, |holder| holder.process.pid),
+        backups: None,
+        needs_restart: Vec::new(),
+    }
+}
+
+fn show(context: &Context<'_>, status: &InstanceStatus) {
+    let printer = context.printer;
+    let colour = match status.state {
+        InstanceState::Healthy => "32;1",
+        InstanceState::Starting | InstanceState::Degraded | InstanceState::Upgrading => "33;1",
+        InstanceState::Damaged | InstanceState::Failed | InstanceState::Stopped => "31;1",
+    };
+    printer.line(format!("{} {}", printer.paint(colour, &status.state.to_string()), status.url));
+    if let Some(reason) = &status.reason {
+        printer.line(reason);
+    }
+    if let Ok(Some(record)) = rollback_record(&context.home) {
+        printer.line(match record.is_under_way() {
+            true => format!("a rollback to {} is in progress", record.to),
+            false => format!("a rollback to {} was interrupted; finish it: leoflow rollback", record.to),
+        });
+    }
+    if let Some(change) = &status.change {
+        printer.line(change.to_string());
+    }
+    if status.processes.is_empty() {
+        show_backups(context, status);
+        return;
+    }
+    let schema = status.schema_version.map_or_else(|| "unknown".to_owned(), |version| version.to_string());
+    printer.line(format!("version {}, schema {schema}, up {}", status.version, format_duration(status.uptime_seconds)));
+    if let Ok(Some(datastore_location)) = location::recorded(&context.home) {
+        printer.line(format!("datastore {}", datastore_location.display_text));
+    }
+    let rows: Vec<Vec<String>> = status.processes.iter().map(process_row).collect();
+    printer.table(&["PROCESS", "STATE", "PID", "RESTARTS", "MEMORY"], &rows);
+    show_backups(context, status);
+    if let Some(other) = setup::other_copy(&context.home) {
+        printer.warning(other.warning(&context.home));
+    }
+    if !status.needs_restart.is_empty() {
+        printer.warning(format!(
+            "changed settings not yet in effect: {}; apply them with leoflow lite restart --if-needed",
+            status.needs_restart.join(", ")
+        ));
+    }
+}
+
+fn show_backups(context: &Context<'_>, status: &InstanceStatus) {
+    let (Some(backups), printer) = (&status.backups, context.printer) else { return };
+    if backups.last_backup_at.is_some() {
+        let verified = match &backups.last_verified_at {
+            Some(time) => format!("verified {}", printer.time(Some(time))),
+            None => "never verified".to_owned(),
+        };
+        printer.line(format!("last backup {}, {verified}", printer.time(backups.last_backup_at.as_deref())));
+    }
+    for problem in &backups.problems {
+        printer.warning(problem);
+    }
+}
+
+fn process_row(process: &ProcessStatus) -> Vec<String> {
+    vec![
+        process.name.clone(),
+        process.state_text(),
+        process.pid.map(|pid| pid.to_string()).unwrap_or_default(),
+        process.restarts.to_string(),
+        process.memory_text(),
+    ]
+}
+
+fn format_duration(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..86400 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{} d {} h", seconds / 86400, seconds % 86400 / 3600),
+    }
+}

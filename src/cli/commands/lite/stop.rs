@@ -1,0 +1,172 @@
+//! `leoflow lite stop`.
+
+use crate::args::LiteStop;
+use crate::context::Context;
+use crate::error::Error;
+use crate::terminal::printer::counted;
+use leoflow_base::home::Home;
+use leoflow_base::home::lock::{self, Holder, HomeLock};
+use leoflow_base::protocol::control::{Answer, ControlClient, Request};
+use leoflow_base::sys::fs::files;
+use leoflow_base::sys::process::Signal;
+use leoflow_processes::agent;
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+/// Interval at which `--wait` polls running tasks.
+const TASKS_POLL_INTERVAL: Duration = Duration::from_millis(200);
+/// Longest duration of a clean stop: the sum of all children's deadlines.
+pub(crate) const STOP_LIMIT: Duration = Duration::from_secs(75);
+
+pub fn stop(context: &Context<'_>, args: &LiteStop) -> Result<u8, Error> {
+    let (mut count, read_error) = agent::running(&context.home);
+    if let Some(error) = read_error {
+        context.printer.warning(format!(
+            "the list of running tasks is incomplete: {}",
+            unreadable_tasks_error(&context.home, &error).message
+        ));
+    }
+    if args.wait && count > 0 {
+        context.printer.note(format!(
+            "Waiting for {} to finish. New runs still start meanwhile; pause DAGs to prevent that. Press Ctrl-C to stop \
+             waiting.",
+            counted(count, "running task")
+        ));
+        while count > 0 {
+            std::thread::sleep(TASKS_POLL_INTERVAL);
+            count = agent::running(&context.home).0;
+        }
+    }
+    if count > 0 && !args.yes {
+        let tasks = counted(count, "running task");
+        context.printer.note(format!("A stop ends {tasks}; `--wait` lets them finish first."));
+        if !context.confirm("Stop and end them?", false)? {
+            return Err(Error::failed(Context::DECLINED));
+        }
+    }
+    let stopped = stop_running(context)?;
+    let (ended, read_error) = end_tasks(context);
+    if let Some(error) = read_error {
+        context
+            .printer
+            .warning(format!("tasks may still be running: {}", unreadable_tasks_error(&context.home, &error).message));
+    }
+    if ended > 0 && !context.printer.json {
+        context.printer.note(ended_tasks(ended));
+    }
+    let text = if stopped { "Leoflow has stopped; your data stays" } else { "Leoflow is not running" };
+    if context.printer.json {
+        context.printer.json(&serde_json::json!({"state": "stopped", "was_running": stopped, "ended_tasks": ended}))?;
+    } else {
+        context.printer.line(text);
+    }
+    Ok(0)
+}
+
+/// Stops the instance and ends its tasks, so that no process uses the home afterwards.
+pub fn stop_with_tasks(context: &Context<'_>) -> Result<(), Error> {
+    if stop_running(context)? {
+        context.printer.note("Stopped Leoflow for this operation");
+    }
+    let (ended, read_error) = end_tasks(context);
+    if ended > 0 {
+        context.printer.note(ended_tasks(ended));
+    }
+    read_error.map_or(Ok(()), |error| Err(unreadable_tasks_error(&context.home, &error)))
+}
+
+/// Ends all tasks: they outlive the processes that started them and a restart, but not a stop. Returns the number of
+/// ended tasks and the first error.
+fn end_tasks(context: &Context<'_>) -> (usize, Option<std::io::Error>) {
+    if !context.home.running_tasks().exists() {
+        return (0, None);
+    }
+    // If the lock is held, another start has adopted the tasks.
+    let Ok(_home_lock) = HomeLock::take(&context.home, "leoflow lite stop", None) else { return (0, None) };
+    agent::end_all(&context.home)
+}
+
+/// The error of unreadable task folders.
+pub fn unreadable_tasks_error(home: &Home, error: &std::io::Error) -> Error {
+    Error::io("read", &home.running_tasks(), error)
+}
+
+/// The message about ended tasks.
+pub fn ended_tasks(count: usize) -> String {
+    format!(
+        "Ended {}. After the next start, tasks with retries left run again; the others have failed.",
+        counted(count, "running task")
+    )
+}
+
+/// Stops a running instance. Returns false when none was running.
+pub fn stop_running(context: &Context<'_>) -> Result<bool, Error> {
+    let home = &context.home;
+    let holder = lock::holder(home).filter(|holder| holder.url.is_some());
+    let connected =
+        ControlClient::connect(home).map_err(|error| Error::io("connect to", &home.control_socket(), &error))?;
+    if let Some(mut client) = connected {
+        let answer = client.ask(&Request::Stop, Duration::from_secs(5));
+        if matches!(answer, Ok(Answer::Accepted)) {
+            client.wait_closed(STOP_LIMIT);
+            return wait_released(context, holder).map(|()| true);
+        }
+    }
+    if !lock::is_held(home).map_err(Error::failed)? {
+        return Ok(false);
+    }
+    // The home is locked but the control socket does not respond, so the holder gets a signal.
+    match holder {
+        Some(holder) => {
+            holder.process.signal(Signal::Terminate);
+            holder.process.signal(Signal::Continue);
+            wait_released(context, Some(holder)).map(|()| true)
+        }
+        None => {
+            Err(Error::failed("the home is in use by a process that is not a running instance")
+                .hint("leoflow lite status"))
+        }
+    }
+}
+
+/// Waits until the holder has exited and the home's lock is free.
+fn wait_released(context: &Context<'_>, holder: Option<Holder>) -> Result<(), Error> {
+    if let Some(holder) = &holder
+        && !holder.process.wait_gone(STOP_LIMIT)
+    {
+        let pid = holder.process.pid;
+        return Err(
+            Error::failed(format!("pid {pid} does not stop")).hint(format!("kill -9 {pid}; the next start recovers"))
+        );
+    }
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while lock::is_held(&context.home).map_err(Error::failed)? && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// The address of the running instance.
+pub fn running_address(context: &Context<'_>) -> Option<(Ipv4Addr, u16)> {
+    lock::holder(&context.home)?.address()
+}
+
+pub fn running_port(context: &Context<'_>) -> Option<u16> {
+    running_address(context).map(|(_, port)| port)
+}
+
+/// The port that was given to the running instance's start, if it differs from the configured one; kept by a restart.
+pub fn requested_port(context: &Context<'_>) -> Option<u16> {
+    running_port(context)?;
+    files::read_text(&context.home.requested_port(), 16).ok()??.trim().parse().ok()
+}
+
+/// Records the port given to a start; `None` if it is the configured one.
+pub fn note_requested_port(home: &Home, requested: Option<u16>) -> Result<(), Error> {
+    let path = home.requested_port();
+    let outcome = match requested {
+        Some(port) => files::write_atomic(&path, port.to_string().as_bytes(), 0o600),
+        None => files::remove_any(&path),
+    };
+    outcome.map_err(|error| Error::io("write", &path, &error))
+}

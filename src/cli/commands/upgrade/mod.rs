@@ -1,0 +1,18 @@
+//! The commands on releases: upgrade, rollback, migrations.
+
+pub mod data_migrate;
+pub mod later_migrations;
+pub mod migrate_db;
+pub mod rollback;
+pub mod rollback_consequences;
+pub mod rollback_facts;
+pub mod rollback_restore;
+pub mod set_channel;
+pub mod smoke;
+pub mod target_release;
+pub mod upgrade;
+pub mod upgrade_facts;
+pub mod upgrade_install;
+pub mod upgrade_worker;
+pub mod versions;
+pub mod watch_worker;

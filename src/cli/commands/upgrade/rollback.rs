@@ -1,0 +1,132 @@
+//! `leoflow rollback`: returns to an earlier release, with the data. Works from any version in `versions/`, even when
+//! the current one is broken or missing.
+
+use super::rollback_consequences::Consequences;
+use super::rollback_facts::{PlannedRollback, plan_rollback};
+use super::rollback_restore::{self, RestoreInput};
+use super::upgrade_facts::FactsAndDatastore;
+use super::upgrade_worker;
+use super::watch_worker;
+use crate::args::upgrade::RollbackRelease;
+use crate::context::Context;
+use crate::error::Error;
+use leoflow_base::home::lock::OperationLock;
+use leoflow_base::protocol::{control, log};
+use leoflow_base::sys::process::stdio;
+use leoflow_lifecycle::upgrade::plan::Instance;
+use leoflow_lifecycle::upgrade::rollback::history;
+use leoflow_lifecycle::upgrade::rollback::rollback_plan::RollbackPlan;
+use leoflow_lifecycle::upgrade::rollback::rollback_record::Settled;
+use leoflow_lifecycle::upgrade::{Outcome, ReleaseSource};
+use semver::Version;
+use serde_json::json;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+pub async fn run(context: &Context<'_>, args: &RollbackRelease) -> Result<u8, Error> {
+    if args.worker {
+        log::start("upgrade", context.log_level());
+        return upgrade_worker::send_result(perform(context, args).await);
+    }
+    if let Some(Settled::Finished(record)) = context.recovery().settle_rollback(args.dry_run).await? {
+        let to = record.to.to_string();
+        // This command finishes the interrupted rollback, and does not start another.
+        if args.to.as_deref().is_none_or(|requested| requested.strip_prefix('v').unwrap_or(requested) == to) {
+            mark_reported(context)?;
+            return print_finished(context, &record.from, &record.to, record.backup_of_current_state.as_ref());
+        }
+    }
+    context.recovery().settle_change(args.dry_run).await?;
+    let changes = history::history(&context.home);
+    if let Some(change) = history::finished_by_another(&changes).filter(|_| args.to.is_none()) {
+        if !args.dry_run {
+            mark_reported(context)?;
+        }
+        let further = history::rollback_target(&changes, &change.to);
+        context.printer.note(format!("The interrupted rollback to {} is already finished.", change.to));
+        if let Some(further) = further {
+            context.printer.note(format!("To roll back further:  leoflow rollback --to {further}"));
+        }
+        return print_finished(context, &change.from, &change.to, change.backup.as_ref());
+    }
+    let planned = plan_rollback(context, args).await?;
+    let consequences = Consequences::find(context, &planned).await?;
+    if !context.printer.json {
+        consequences.print(context, &planned);
+    } else if args.dry_run {
+        context.printer.json(&consequences.to_json(&planned))?;
+    }
+    let in_the_way = &consequences.in_the_way;
+    in_the_way.iter().for_each(|line| context.printer.warning(line));
+    if args.dry_run {
+        return Ok(0);
+    }
+    if let Some(first) = in_the_way.first() {
+        return Err(Error::refused(format!("nothing was changed: {first}"))
+            .hint("save its definition (leoflow lite psql, then \\d+ NAME), drop it, run the same command again, and recreate it"));
+    }
+    if !context.confirm(&format!("Go back to {}?", planned.to), args.yes)? {
+        context.printer.note(Context::DECLINED);
+        return Ok(1);
+    }
+    if let RollbackPlan::Restore { .. } = planned.rollback_plan {
+        rollback_restore::refuse_instance_in_terminal(context, &planned.datastore)?;
+    }
+    let to = planned.to.to_string();
+    // The worker opens the datastore itself.
+    drop(planned.datastore);
+    let arguments: [OsString; 5] = ["rollback".into(), "--to".into(), to.into(), "--yes".into(), "--worker".into()];
+    watch_worker::watch(context, &arguments, &[]).await
+}
+
+/// Marks the finished rollback as reported, so that the next `rollback` goes further back.
+fn mark_reported(context: &Context<'_>) -> Result<(), Error> {
+    history::set_finished_by_another(&context.home, false)
+        .map_err(|error| Error::io("write", &context.home.upgrade(), &error))
+}
+
+/// Prints the result of a rollback that an earlier command started.
+fn print_finished(context: &Context<'_>, from: &Version, to: &Version, backup: Option<&PathBuf>) -> Result<u8, Error> {
+    let backup = backup.map(|path| context.home.root().join(path));
+    if context.printer.json {
+        context.printer.json(&json!({
+            "status": "rolled_back", "previous_version": from, "new_version": to, "commit": null,
+            "migrations_run": [], "backup_path": backup, "details": [],
+        }))?;
+    } else {
+        context.printer.line(format!("Rolled back from {from} to {to}"));
+    }
+    if control::status_of(&context.home).is_none() {
+        context.printer.note("Start it:  leoflow lite start");
+    }
+    Ok(0)
+}
+
+/// Rolls back with the migrations' rollback SQL and the steps of an upgrade, or by restoring the backup from before it.
+async fn perform(context: &Context<'_>, args: &RollbackRelease) -> Result<Outcome, Error> {
+    let home = &context.home;
+    let cancelled = upgrade_worker::cancelled()?;
+    stdio::set_stdout_blocking(false);
+    let operation_lock = OperationLock::take(home, "leoflow rollback")?;
+    upgrade_worker::refuse_interrupted(home)?;
+    let planned = plan_rollback(context, args).await?;
+    if let RollbackPlan::Restore { backup } = &planned.rollback_plan {
+        let backup = backup.clone();
+        let PlannedRollback { facts, datastore, plan, own_schema_of_target, .. } = planned;
+        let was_running = facts.instance != Instance::Stopped;
+        let input = RestoreInput { datastore, plan, schema_to: own_schema_of_target, backup, was_running };
+        return rollback_restore::restore_backup(context, input, operation_lock, cancelled).await;
+    }
+    let PlannedRollback { facts, datastore, plan, .. } = planned;
+    let config = context.recovery().running_config()?;
+    upgrade_worker::apply_plan(
+        context,
+        &config,
+        FactsAndDatastore { facts, datastore },
+        plan,
+        ReleaseSource::Installed,
+        true,
+        cancelled,
+    )
+    .await
+}

@@ -1,0 +1,243 @@
+//! The worker of a rollback that restores the backup created before the upgrade. The older release, which the backup
+//! belongs to, runs the restore.
+
+use super::upgrade_worker::LoggedSink;
+use crate::commands::lite::stop::requested_port;
+use crate::context::Context;
+use crate::error::Error;
+use crate::error::upgrade::SEE_UPGRADE_LOG;
+use crate::recovery::Recovery;
+use crate::recovery::datastore::Datastore;
+use leoflow_base::config::Config;
+use leoflow_base::home::Home;
+use leoflow_base::home::lock::OperationLock;
+use leoflow_base::home::progress::{Progress, Reporter};
+use leoflow_base::protocol::child::{RELEASE_SOURCE, RESTORE_OF_ROLLBACK};
+use leoflow_base::sys::checkpoint;
+use leoflow_base::sys::fs::files;
+use leoflow_base::sys::process::ProcessId;
+use leoflow_base::sys::process::command;
+use leoflow_lifecycle::backup::CreatedBackup;
+use leoflow_lifecycle::backup::create::automatic::{self, Automatic};
+use leoflow_lifecycle::upgrade::plan::Plan;
+use leoflow_lifecycle::upgrade::release::stage;
+use leoflow_lifecycle::upgrade::rollback::history;
+use leoflow_lifecycle::upgrade::rollback::rollback_record::RollbackRecord;
+use leoflow_lifecycle::upgrade::{Outcome, Status, UpgradeError};
+use leoflow_postgres::Access;
+use leoflow_postgres::schema;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// The input of a rollback by restore.
+pub struct RestoreInput {
+    pub datastore: Datastore,
+    pub plan: Plan,
+    /// The newest schema that the target release knows.
+    pub schema_to: i64,
+    pub backup: PathBuf,
+    pub was_running: bool,
+}
+
+/// Restores the backup. Releases `operation_lock` for the restore, which takes the operation lock itself. Cancels when
+/// `cancelled` completes, as long as nothing was changed.
+pub async fn restore_backup(
+    context: &Context<'_>,
+    input: RestoreInput,
+    operation_lock: OperationLock,
+    cancelled: impl Future<Output = ()>,
+) -> Result<Outcome, Error> {
+    let home = &context.home;
+    let recovery = Recovery { reporter: &LoggedSink, ..context.recovery() };
+    refuse_instance_in_terminal(context, &input.datastore)?;
+    let RestoreInput { datastore, plan, schema_to, backup, was_running } = input;
+    // The port given to the running instance's start, if it differs from the configured one.
+    let port = requested_port(context);
+    let config = recovery.running_config()?;
+    let Plan { from, to, schema_from, .. } = plan;
+    // A copy is kept, because the retention that follows the new backup may remove the old one.
+    let backup_copy = home.upgrade().join(backup.file_name().unwrap_or_default());
+    copy_backup(&backup, &backup_copy).map_err(|error| Error::io("write", &backup_copy, &error))?;
+    let mut record = RollbackRecord {
+        from: from.clone(),
+        to: to.clone(),
+        schema_from,
+        schema_to,
+        backup: relative_to_home(home, &backup_copy),
+        backup_of_current_state: None,
+        worker: ProcessId::current(),
+        restorer: None,
+    };
+    write_record(home, &record)?;
+    checkpoint("rollback.begun");
+    let mut steps = Steps::default();
+    let step_start = steps.begin("Backing up");
+    let new_backup = tokio::select! {
+        new_backup = back_up(context, &datastore.access, &config) => new_backup,
+        () = cancelled => Err(UpgradeError::Cancelled.into()),
+    };
+    let new_backup = new_backup.inspect_err(|_| forget(home, &record))?;
+    steps.end("Backing up", step_start);
+    record.backup_of_current_state = Some(relative_to_home(home, &new_backup.path));
+    write_record(home, &record).inspect_err(|_| forget(home, &record))?;
+    checkpoint("rollback.backed-up");
+    drop(datastore);
+    drop(operation_lock);
+    let step_start = steps.begin("Restoring the backup");
+    let stop_time = step_start;
+    let restore_status = restore_with(&stage::program_of(home, &to), home, &backup_copy, &mut record);
+    checkpoint("rollback.restored");
+    // The schema decides, not the exit status: a killed restore may have completed.
+    let schema = schema_now(&recovery).await.map_err(|error| {
+        Error { message: format!("the rollback to {to} was interrupted: {}", error.message), ..error }
+            .hint("finish it with leoflow rollback")
+    })?;
+    if schema > schema_to {
+        forget(home, &record);
+        let cause = restore_status.map_or_else(|error| error.to_string(), |status| status.to_string());
+        let consequence = match was_running.then(|| start(home, port)) {
+            None | Some(Ok(())) => format!("{from} continues as before"),
+            Some(Err(error)) => format!("{from} is installed but failed to start: {error}"),
+        };
+        return Err(Error::failed(format!("nothing was changed, {consequence}: {to} failed to restore the backup"))
+            .cause(cause)
+            .hint(SEE_UPGRADE_LOG)
+            .hint(format!("the backup: {}", backup.display()))
+            .hint(format!("a backup of the current state: {}", new_backup.path.display())));
+    }
+    steps.end("Restoring the backup", step_start);
+    record.finish(home)?;
+    if was_running {
+        let step_start = steps.begin("Starting");
+        start(home, port).map_err(|error| {
+            Error::failed(format!("{to} was restored with its data but failed to start: {error}"))
+                .hint("leoflow lite start")
+                .hint(format!("a backup of the previous state: {}", new_backup.path.display()))
+        })?;
+        steps.end("Starting", step_start);
+        // If recording the pause fails, the next plan does not show it.
+        let _ = history::set_last_pause(home, stop_time.elapsed().as_secs_f64());
+    }
+    Ok(Outcome {
+        status: Status::RolledBack,
+        previous_version: from.to_string(),
+        new_version: to.to_string(),
+        commit: None,
+        migrations_run: Vec::new(),
+        notes: vec![
+            "the data was restored from the backup before the upgrade".to_owned(),
+            format!("a backup of the previous state:  {}", new_backup.path.display()),
+            format!("to return to it:  leoflow upgrade {from} && leoflow lite restore --undo"),
+        ],
+        backup_path: Some(new_backup.path),
+        details: steps.0,
+        expected_pause: None,
+        pause: None,
+        problem_text: None,
+        error: None,
+    })
+}
+
+/// The finished steps with their durations, for the report.
+#[derive(Default)]
+struct Steps(Vec<String>);
+
+impl Steps {
+    fn begin(&self, title: &str) -> Instant {
+        LoggedSink.report(Progress::Started(title.to_owned()));
+        Instant::now()
+    }
+
+    fn end(&mut self, title: &str, step_start: Instant) {
+        let line = format!("{title}... {:.1} s", step_start.elapsed().as_secs_f64());
+        LoggedSink.report(Progress::Finished(line.clone()));
+        self.0.push(line);
+    }
+}
+
+fn write_record(home: &Home, record: &RollbackRecord) -> Result<(), Error> {
+    record.write(home).map_err(|error| Error::io("write", &home.upgrade(), &error))
+}
+
+/// Removes the record; on an error the next command does it.
+fn forget(home: &Home, record: &RollbackRecord) {
+    let _ = record.discard(home);
+}
+
+/// Starts the release that `bin/` links to.
+fn start(home: &Home, port: Option<u16>) -> Result<(), String> {
+    let mut command = Command::new(home.bin().join("leoflow"));
+    // The source URL may contain a password; the instance does not need it.
+    command.arg("--home").arg(home.root()).args(["lite", "start"]).env_remove(RELEASE_SOURCE);
+    command.args(port.iter().flat_map(|port| ["--port".to_owned(), port.to_string()]));
+    let output = command::output_limited(&mut command, START_LIMIT, OUTPUT_LIMIT).map_err(|error| error.to_string())?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(command::failure(&String::from_utf8_lossy(&output.stderr), output.status)),
+    }
+}
+
+/// Time limit of the first start after a restore, which parses every DAG file.
+const START_LIMIT: Duration = Duration::from_secs(300);
+const OUTPUT_LIMIT: u64 = 1024 * 1024;
+
+async fn back_up(context: &Context<'_>, access: &Access, config: &Config) -> Result<CreatedBackup, Error> {
+    let home = &context.home;
+    let pinned = history::rollback_backups(home).map_err(|error| Error::io("read", &home.upgrade(), &error))?;
+    let automatic_backup =
+        Automatic { home, access, config, version: context.version, pinned: &pinned, reporter: &LoggedSink };
+    Ok(automatic::create_even_if_empty("rollback", &automatic_backup).await.map_err(UpgradeError::from)?)
+}
+
+/// Restores with the older release's program; its stderr goes to our log. It waits for a byte on stdin until its pid is
+/// in the record, so that recovery after an interruption waits for its end.
+fn restore_with(program: &Path, home: &Home, backup: &Path, record: &mut RollbackRecord) -> io::Result<ExitStatus> {
+    let mut command = Command::new(program);
+    command.arg("--home").arg(home.root()).args(["lite", "restore", "--force", "--yes", "--input"]).arg(backup);
+    // Its stdout ends with an undo hint that does not work across releases; ours is printed instead.
+    command.env(RESTORE_OF_ROLLBACK, "1").stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut child = command.spawn()?;
+    record.restorer = ProcessId::of(child.id() as i32);
+    let started = record.write(home).and_then(|()| {
+        let mut stdin = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        stdin.write_all(b"\n")
+    });
+    checkpoint("rollback.restoring");
+    // Without the byte, the child exits and changes nothing.
+    drop(child.stdin.take());
+    let status = child.wait()?;
+    started.map(|()| status)
+}
+
+/// The database's schema version.
+async fn schema_now(recovery: &Recovery<'_>) -> Result<i64, Error> {
+    let datastore = Datastore::open(recovery, "leoflow rollback").await?;
+    let client = datastore.connect().await?;
+    Ok(schema::classify::database_version(&schema::inspect(&client).await?))
+}
+
+/// The path relative to the home.
+fn relative_to_home(home: &Home, path: &Path) -> PathBuf {
+    path.strip_prefix(home.root()).unwrap_or(path).to_owned()
+}
+
+/// Links or copies the backup to `target`.
+fn copy_backup(backup: &Path, target: &PathBuf) -> io::Result<()> {
+    if let Some(folder) = target.parent() {
+        files::create_private_dir(folder)?;
+    }
+    files::remove_any(target)?;
+    // A hard link fails if the backup is on another file system.
+    std::fs::hard_link(backup, target).or_else(|_| std::fs::copy(backup, target).map(drop))
+}
+
+/// Refuses while an instance runs in a terminal. A datastore that this command started for itself holds the home's
+/// lock, so no instance runs then.
+pub fn refuse_instance_in_terminal(context: &Context<'_>, datastore: &Datastore) -> Result<(), Error> {
+    if datastore.is_of_running_instance {
+        crate::commands::backup::current_state::refuse_in_terminal(context)?;
+    }
+    Ok(())
+}

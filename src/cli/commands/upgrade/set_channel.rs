@@ -1,0 +1,25 @@
+//! `leoflow set-channel`.
+
+use crate::args::upgrade::SetChannel;
+use crate::commands::config::warn_if_overridden;
+use crate::context::Context;
+use crate::error::Error;
+use leoflow_base::config;
+use serde_yaml::Value;
+
+pub fn run(context: &Context<'_>, args: &SetChannel) -> Result<u8, Error> {
+    config::update(&context.home, |loaded| {
+        let upgrade_section =
+            serde_yaml::from_str::<Value>(&loaded.text).ok().and_then(|value| value.get("upgrade").cloned());
+        let mut settings = upgrade_section.and_then(|value| value.as_mapping().cloned()).unwrap_or_default();
+        settings.insert("channel".into(), args.channel.clone().into());
+        vec![("upgrade", Value::Mapping(settings))]
+    })?;
+    warn_if_overridden(context, "upgrade.channel")?;
+    if context.printer.json {
+        context.printer.json(&serde_json::json!({"channel": args.channel}))?;
+    } else {
+        context.printer.line(format!("Set the channel to {}", args.channel));
+    }
+    Ok(0)
+}

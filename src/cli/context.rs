@@ -1,0 +1,97 @@
+//! The context of every command: the home, the printer, and prompts.
+
+use crate::args::Global;
+use crate::error::Error;
+use crate::recovery::Recovery;
+use crate::terminal::printer::Printer;
+use leoflow_base::build_info;
+use leoflow_base::config::{self, Config, Loaded};
+use leoflow_base::home::{self, Home, instances};
+use leoflow_base::sys::{env_vars, terminal};
+use std::io::BufRead;
+use std::net::Ipv4Addr;
+use tracing::Level;
+
+pub struct Context<'a> {
+    pub home: Home,
+    pub printer: &'a Printer,
+    pub version: &'static str,
+}
+
+impl<'a> Context<'a> {
+    /// Printed after a declined prompt.
+    pub const DECLINED: &'static str = "Nothing was changed.";
+
+    pub fn new(global: &Global, printer: &'a Printer) -> Result<Self, Error> {
+        let instance_root = global.instance.as_deref().map(instances::root).transpose()?;
+        let home = home::resolve(global.home.as_deref().or(instance_root.as_deref()))?;
+        Ok(Self { home, printer, version: build_info::version() })
+    }
+
+    /// Loads the configuration and prints its warnings.
+    pub fn config(&self) -> Result<Option<Loaded>, Error> {
+        self.recovery().config()
+    }
+
+    /// The log level of this process: the configured one, or DEBUG with `--verbose`.
+    pub fn log_level(&self) -> Level {
+        if self.printer.verbose {
+            return Level::DEBUG;
+        }
+        // Errors in the file are reported by the code that needs its values.
+        let configured = config::load(&self.home.config()).ok().flatten();
+        configured.map_or(Level::INFO, |loaded| loaded.config.log_level)
+    }
+
+    /// Recovery of interrupted operations, reporting to this printer.
+    pub fn recovery(&self) -> Recovery<'_> {
+        Recovery { home: &self.home, version: self.version, reporter: self.printer }
+    }
+
+    /// The URL of the web UI, for a browser on this machine.
+    pub fn url(&self, config: Option<&Config>, port: u16) -> String {
+        format!("http://{}:{port}", config.map_or(Ipv4Addr::LOCALHOST, Config::own_address))
+    }
+
+    /// The option that makes a command act on this home; empty for the default instance.
+    pub fn instance_option(&self) -> String {
+        match instances::name_of(&self.home).as_deref() {
+            Some(instances::DEFAULT) => String::new(),
+            Some(name) => format!(" --instance {name}"),
+            None => format!(" --home '{}'", self.home.root().display()),
+        }
+    }
+
+    /// The shell command that adds `bin/` to the PATH; `None` when it is there.
+    pub fn path_hint(&self) -> Option<String> {
+        let bin = self.home.bin();
+        let is_on_path = env_vars::search_path().contains(&bin);
+        (!is_on_path && bin.exists()).then(|| format!("export PATH=\"{}:$PATH\"", bin.display()))
+    }
+
+    /// Asks for confirmation on the terminal. Fails when there is no terminal and no `--yes`.
+    pub fn confirm(&self, question: &str, yes: bool) -> Result<bool, Error> {
+        let answer = self.ask(&format!("{question} [y/N]"), yes)?;
+        Ok(answer.is_none_or(|answer| matches!(answer.as_str(), "y" | "Y" | "yes")))
+    }
+
+    /// Asks the user to type a name, so that a slip of the finger confirms nothing.
+    pub fn confirm_by_name(&self, question: &str, name: &str, yes: bool) -> Result<bool, Error> {
+        let answer = self.ask(&format!("{question} Type {name} to confirm:"), yes)?;
+        Ok(answer.is_none_or(|answer| answer == name))
+    }
+
+    /// Returns `None` when `yes` makes the prompt unnecessary.
+    fn ask(&self, question: &str, yes: bool) -> Result<Option<String>, Error> {
+        if yes {
+            return Ok(None);
+        }
+        if !terminal::can_ask() {
+            return Err(Error::refused("this needs confirmation, and there is no terminal to ask on").hint("add --yes"));
+        }
+        self.printer.note(question);
+        let mut answer = String::new();
+        std::io::stdin().lock().read_line(&mut answer).map_err(Error::failed)?;
+        Ok(Some(answer.trim().to_owned()))
+    }
+}

@@ -1,0 +1,70 @@
+//! Commands in hints, notes and warnings name the instance that the user's own command named: without `--instance` they
+//! would act on the default one.
+
+use crate::args::Cli;
+use clap::{Command, CommandFactory};
+use std::collections::BTreeSet;
+
+const PROGRAM: &str = "leoflow ";
+
+/// Adds `--instance NAME` to each command of this program in `text` that does not choose a home itself.
+pub fn with_instance(text: &str, instance: Option<&str>) -> String {
+    let Some(instance) = instance.filter(|_| text.contains(PROGRAM)) else { return text.to_owned() };
+    let command = Cli::command();
+    let names: BTreeSet<&str> = command.get_subcommands().map(Command::get_name).collect();
+    let mut result = String::with_capacity(text.len() + 32);
+    let mut remaining = text;
+    while let Some(start) = remaining.find(PROGRAM) {
+        let (before, from_program) = remaining.split_at(start);
+        let arguments = &from_program[PROGRAM.len()..];
+        // False in a longer word or in a path.
+        let is_command_start = before
+            .chars()
+            .next_back()
+            .is_none_or(|character| !character.is_alphanumeric() && !"/-_".contains(character));
+        let subcommand =
+            arguments.split(|character: char| character.is_whitespace() || "`',;:.)".contains(character)).next();
+        let one_command = arguments.split(['`', '\n', ';']).next().unwrap_or(arguments);
+        let chooses_home = ["--instance", "--home", "--all"].iter().any(|option| one_command.contains(option));
+        // These act on instances by their own arguments, or on none.
+        let is_of_instance = subcommand.is_some_and(|subcommand| {
+            names.contains(subcommand) && !["instances", "docs", "version", "completions"].contains(&subcommand)
+        });
+        result.push_str(before);
+        result.push_str(PROGRAM);
+        if is_command_start && is_of_instance && !chooses_home {
+            result.push_str("--instance ");
+            result.push_str(instance);
+            result.push(' ');
+        }
+        remaining = arguments;
+    }
+    result.push_str(remaining);
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_name_the_instance() {
+        for (text, expected) in [
+            ("leoflow lite start", "leoflow --instance staging lite start"),
+            (
+                "run `leoflow doctor`, then `leoflow lite logs server`",
+                "run `leoflow --instance staging doctor`, then `leoflow --instance staging lite logs server`",
+            ),
+            ("a newer leoflow reads it", "a newer leoflow reads it"),
+            ("/usr/bin/leoflow lite start", "/usr/bin/leoflow lite start"),
+            ("leoflow --instance other lite start", "leoflow --instance other lite start"),
+            ("leoflow lite stop --instance other", "leoflow lite stop --instance other"),
+            ("leoflow upgrade --all", "leoflow upgrade --all"),
+            ("leoflow instances list", "leoflow instances list"),
+            ("no command here", "no command here"),
+        ] {
+            assert_eq!(with_instance(text, Some("staging")), expected);
+            assert_eq!(with_instance(text, None), text);
+        }
+    }
+}

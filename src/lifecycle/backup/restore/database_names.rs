@@ -1,0 +1,38 @@
+//! Names of the databases on Leoflow's own server: the current one and the standby swap theirs.
+
+use super::exchange_error::ExchangeError;
+use leoflow_postgres::{APPLICATION_DATABASE, PgError};
+
+/// Swaps the names of the application database and the standby.
+pub async fn swap_in_transaction(
+    client: &mut tokio_postgres::Client,
+    standby: &str,
+    temporary_name: &str,
+) -> Result<(), ExchangeError> {
+    let terminate_sessions =
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname IN ($1::text::name, $2::text::name)";
+    client.execute(terminate_sessions, &[&APPLICATION_DATABASE, &standby]).await.map_err(PgError::from)?;
+    let transaction = client.transaction().await.map_err(PgError::from)?;
+    for (from, to) in
+        [(APPLICATION_DATABASE, temporary_name), (standby, APPLICATION_DATABASE), (temporary_name, standby)]
+    {
+        let rename = format!("ALTER DATABASE {from} RENAME TO {to}");
+        transaction.batch_execute(&rename).await.map_err(PgError::from)?;
+    }
+    transaction.commit().await.map_err(PgError::from)?;
+    Ok(())
+}
+
+/// Allows or refuses connections to these databases, even for superusers.
+pub async fn allow_connections(client: &tokio_postgres::Client, names: [&str; 2], allow: bool) -> Result<(), PgError> {
+    for name in names {
+        client.batch_execute(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS {allow}")).await?;
+    }
+    Ok(())
+}
+
+/// The object id of a database; `None` where there is none of this name.
+pub async fn database_oid(client: &tokio_postgres::Client, name: &str) -> Result<Option<u32>, PgError> {
+    let row = client.query_opt("SELECT oid FROM pg_database WHERE datname = $1::text::name", &[&name]).await?;
+    Ok(row.map(|row| row.get(0)))
+}

@@ -1,0 +1,35 @@
+//! What the environment of a project is for those who ask: ready, being built, or failed.
+
+use leoflow_python::Interpreter;
+use leoflow_python::environments::Declared;
+use std::path::PathBuf;
+
+/// A Python with the packages that a project requires.
+#[derive(Debug, Clone)]
+pub struct Environment {
+    /// Hash of its lock; `None` for the plain interpreter.
+    pub hash: Option<String>,
+    pub interpreter: Interpreter,
+}
+
+/// The result of requesting an environment.
+#[derive(Debug)]
+pub enum Availability {
+    Ready(Environment),
+    /// It is being built; `changed` notifies when to ask again. The text describes the progress.
+    Waits(String),
+    /// Holds the reason, for the user.
+    Failed(String),
+}
+
+/// A required environment, as the API shows it.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct RequiredEnvironment {
+    pub declared: Declared,
+    pub python: String,
+    /// DAG files that require it.
+    pub files: Vec<PathBuf>,
+    pub state: &'static str,
+    pub detail: Option<String>,
+    pub hash: Option<String>,
+}
