@@ -171,26 +171,39 @@ check_space() {
 fetch() {
     case $base in
         http://* | https://*)
-            if has curl; then
-                curl -fsSL --retry 3 --connect-timeout 15 --speed-limit 1 --speed-time 60 -o "$2" "$base/$1" ||
-                    fail "cannot download $base/$1" "check the network connection" "to install without a network: --base-url FOLDER"
-            elif has wget; then
-                # Busybox's wget has crashed on -T.
-                patience=
-                if wget --version 2>/dev/null | grep -q 'GNU Wget'; then
-                    patience=--timeout=60
-                fi
-                wget -q ${patience:+"$patience"} -O "$2" "$base/$1" ||
-                    fail "cannot download $base/$1" "check the network connection" "to install without a network: --base-url FOLDER"
-            else
+            has curl || has wget ||
                 fail "neither curl nor wget is installed" "install one of them, or use a folder: --base-url FOLDER"
-            fi
+            for pause in 1 3 0; do
+                ! download_by_curl "$base/$1" "$2" || return 0
+                ! download_by_wget "$base/$1" "$2" || return 0
+                sleep "$pause"
+            done
+            fail "cannot download $base/$1; the lines above say why" \
+                "check the network connection, the proxy and the free space of $home" \
+                "to install without a network: --base-url FOLDER"
             ;;
         *)
             folder=${base#file://}
             cp -- "$folder/$1" "$2" 2>/dev/null || fail "cannot read $folder/$1" "check that $folder is a release folder"
             ;;
     esac
+}
+
+# download_by_curl URL INTO: the shell writes the file, because a confined curl (a snap) may not write into a folder of
+# the home whose name begins with a dot
+download_by_curl() {
+    has curl && curl -fsSL --connect-timeout 15 --speed-limit 1 --speed-time 60 "$1" >"$2"
+}
+
+# download_by_wget URL INTO
+download_by_wget() {
+    has wget || return 1
+    # Busybox's wget has crashed on -T.
+    patience=
+    if wget --version 2>/dev/null | grep -q 'GNU Wget'; then
+        patience=--timeout=60
+    fi
+    wget -q ${patience:+"$patience"} -O - "$1" >"$2"
 }
 
 sha256_of() {
@@ -268,7 +281,7 @@ make_stage() {
 # Removes staging folders older than a day, left by killed scripts.
 remove_old_stages() {
     for old in "$home"/.install-*; do
-        [ -d "$old" ] && find "$old" -prune -mmin +1440 -exec rm -rf {} + 2>/dev/null || :
+        [ ! -d "$old" ] || find "$old" -prune -mmin +1440 -exec rm -rf {} + 2>/dev/null || :
     done
 }
 
