@@ -1,6 +1,6 @@
 //! What every layer of Leoflow uses: the operating system, the home of an instance with its settings and secrets, the
 //! messages between its processes, and the components that it downloads. Modules are listed from the bottom up; each
-//! may use only those above it in this list (checked by `tests/it/architecture.rs`).
+//! may use only those above it in this list (checked by `tests/it/rules/architecture.rs`).
 
 pub mod build_info;
 

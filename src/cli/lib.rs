@@ -1,5 +1,5 @@
 //! The command line: arguments, commands, and what they print. Modules are listed from the bottom up; each may use only
-//! those above it in this list (checked by `tests/it/architecture.rs`).
+//! those above it in this list (checked by `tests/it/rules/architecture.rs`).
 
 pub mod error;
 

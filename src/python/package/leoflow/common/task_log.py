@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-# Starts a record in the output of a task, as in src/protocol/task_log.rs.
+# Starts a record in the output of a task, as in src/base/protocol/task_log.rs.
 RECORD_START = "\x1e"
 # Airflow's logger names of a task, of its stderr, and of the output of programs that it runs.
 TASK, STDERR = "task", "task.stderr"
@@ -247,7 +247,7 @@ def error_detail(error, is_cause):
     }
 
 
-# --- as text, like `Record::text` in src/protocol/task_log.rs
+# --- as text, like `Record::text` in src/base/protocol/task_log.rs
 
 
 def format_record(record: dict[str, Any]) -> str:

@@ -1,6 +1,6 @@
 //! Upgrades requested over HTTP, by scripts and consoles: of one instance, of several, rollbacks and restores.
 
-use crate::instances::User;
+use crate::setup::instances::User;
 use crate::support::http::{Session, try_request};
 use crate::support::releases::{FIRST, Releases, SECOND, releases};
 use crate::support::{TestHome, wait_until};

@@ -13,7 +13,7 @@ use std::time::Duration;
 const PACKAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/python/package");
 const TESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python");
 const CLIENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients");
-const SCHEMA: &str = include_str!("../../src/python/messages.schema.json");
+const SCHEMA: &str = include_str!("../../../src/python/messages.schema.json");
 
 /// Runs Python without the machine's own packages.
 fn python() -> Command {

@@ -1,7 +1,7 @@
 //! Source files must not import each other in a cycle. Items that a `mod.rs` or `lib.rs` re-exports from its folder belong
 //! to that file, and the files of its own folder do not count as its imports. Between crates Cargo allows no cycle.
 
-use crate::architecture::{CRATES, sources};
+use super::architecture::{CRATES, sources};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;

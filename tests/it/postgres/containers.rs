@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
 
-const DOCKER: &str = include_str!("support/fake_docker.sh");
+const DOCKER: &str = include_str!("../support/fake_docker.sh");
 
 /// A home whose `docker` and `podman` are stand-ins or a real runtime.
 struct Docker {

@@ -3,8 +3,8 @@
 use crate::support::TestHome;
 use crate::support::clients::Clients;
 
-const DAGS: &str = include_str!("../clients/dags.py");
-const UI_DAGS: &str = include_str!("../clients/ui_dags.py");
+const DAGS: &str = include_str!("../../clients/dags.py");
+const UI_DAGS: &str = include_str!("../../clients/ui_dags.py");
 const BROKEN: &str = "# Looks like an airflow DAG.\nimport nothing_of_that_name\n";
 
 /// Runs a file of `tests/clients` against a server with its DAGs; its output must contain `summary`.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// The tools of a minimal Debian or BusyBox system; no Python, no PostgreSQL.
-const TOOLS: [&str; 30] = [
+const TOOLS: [&str; 31] = [
     "sh",
     "awk",
     "cat",
@@ -37,6 +37,7 @@ const TOOLS: [&str; 30] = [
     "rmdir",
     "sed",
     "sha256sum",
+    "sleep",
     "tar",
     "tr",
     "uname",
@@ -302,13 +303,50 @@ fn the_installer_works_with_busybox_wget() {
     }
     // Like the wget of BusyBox 1.35, which crashes with -T and has no long options.
     let wget = "#!/bin/sh\nwhile [ $# -gt 0 ]; do\ncase $1 in\n-q) ;;\n-O) into=$2; shift ;;\n-*) exit 139 ;;\n*) url=$1 ;;\nesac\n\
-        shift\ndone\ncp \"DIST/${url##*/}\" \"$into\"\n";
+        shift\ndone\n[ \"$into\" != - ] || into=/dev/stdout\ncat \"DIST/${url##*/}\" >\"$into\"\n";
     fs::write(bin.join("wget"), wget.replace("DIST", all.dist().to_str().unwrap())).unwrap();
     fs::set_permissions(bin.join("wget"), fs::Permissions::from_mode(0o755)).unwrap();
     let script = fs::read(all.dist().join("install.sh")).unwrap();
     let options = ["--base-url", "http://127.0.0.1:9/releases", "--no-modify-path"];
     machine.pipe(&script, &options, &[]).expect(0);
     assert!(machine.user().join(".leoflow/bin/leoflow").exists());
+}
+
+/// Ubuntu's curl from a snap writes only what the shell opened for it. One that fails leaves the work to wget.
+#[test]
+fn the_installer_works_with_a_confined_or_broken_curl() {
+    let all = releases(&[FIRST]);
+    let dist = all.dist().to_str().unwrap().to_owned();
+    let script = fs::read(all.dist().join("install.sh")).unwrap();
+    let serve = "for url; do :; done\ncat \"DIST/${url##*/}\"\n".replace("DIST", &dist);
+    let confined = format!(
+        "#!/bin/sh\nfor word; do [ \"$word\" != -o ] || {{ echo 'curl: (23) Failure writing' >&2; exit 23; }}; done\n{serve}"
+    );
+    let broken = "#!/bin/sh\necho 'curl: (6) Could not resolve host' >&2\nexit 6\n".to_owned();
+    let wget = format!("#!/bin/sh\n[ \"$1\" != --version ] || exit 1\n{serve}");
+    for (curl, wget) in [(confined, None), (broken.clone(), Some(wget)), (broken, None)] {
+        let machine = Machine::new("sh");
+        let bin = machine.test.folder().join("bin");
+        let is_served = curl.contains("cat ") || wget.is_some();
+        for (tool, text) in [("curl", Some(curl)), ("wget", wget)] {
+            let _ = fs::remove_file(bin.join(tool));
+            if let Some(text) = text {
+                fs::write(bin.join(tool), text).unwrap();
+                fs::set_permissions(bin.join(tool), fs::Permissions::from_mode(0o755)).unwrap();
+            }
+        }
+        let options = ["--base-url", "http://127.0.0.1:9/releases", "--no-modify-path", "--no-setup"];
+        let done = machine.pipe(&script, &options, &[]);
+        if is_served {
+            done.expect(0);
+            assert!(machine.user().join(".leoflow/bin/leoflow").exists());
+        } else {
+            assert_eq!(done.code, Some(1), "{done:?}");
+            assert!(done.stderr.contains("curl: (6) Could not resolve host"), "{}", done.stderr);
+            assert!(done.stderr.contains("the lines above say why"), "{}", done.stderr);
+            assert!(machine.is_untouched());
+        }
+    }
 }
 
 #[test]

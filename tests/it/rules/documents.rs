@@ -174,3 +174,42 @@ fn pages_that_messages_name_exist() {
     }
     assert!(missing.is_empty(), "{missing:#?}");
 }
+
+/// A path such as `src/engine/store` in a page or a comment must exist, so that it still does after files move.
+#[test]
+fn source_paths_that_texts_name_exist() {
+    let mut files: Vec<PathBuf> = pages().into_iter().map(|(path, _)| path).collect();
+    for (folder, extension) in
+        [("src", "rs"), ("src", "py"), ("tests", "rs"), ("tests", "py"), ("scripts", "rs"), ("benches", "rs")]
+    {
+        collect(&Path::new(ROOT).join(folder), extension, &mut files);
+    }
+    let (mut count, mut missing) = (0, Vec::new());
+    for file in files {
+        for line in fs::read_to_string(&file).unwrap().lines() {
+            let is_page = file.extension().is_some_and(|extension| extension == "md");
+            let is_comment = ["//", "#"].iter().any(|mark| line.trim_start().starts_with(mark));
+            for name in paths_in(line).into_iter().filter(|_| is_page || is_comment) {
+                count += 1;
+                // `V0014__name.sql` stands for a name that the reader chooses.
+                if !Path::new(ROOT).join(&name).exists() && !name.contains("__name") {
+                    missing.push(format!("{}: {name}", file.strip_prefix(ROOT).unwrap().display()));
+                }
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+    assert!(count > 40, "only {count} paths were found");
+}
+
+/// The paths of a line that begin with a folder of the source tree.
+fn paths_in(line: &str) -> Vec<String> {
+    let is_part = |letter: char| letter.is_ascii_alphanumeric() || "/_.-".contains(letter);
+    line.split(|letter| !is_part(letter))
+        .map(|word| word.trim_end_matches(['.', '-', '/']))
+        .filter(|word| {
+            ["src/", "tests/", "scripts/", "migrations/", "install/"].iter().any(|top| word.starts_with(top))
+        })
+        .map(str::to_owned)
+        .collect()
+}

@@ -1,0 +1,9 @@
+//! Backups and restores.
+
+mod backup_fuzz;
+mod backups;
+mod encrypted_backups;
+mod hostile_backups;
+mod mounted_data;
+mod restores;
+mod upkeep;

@@ -1,0 +1,18 @@
+//! DAGs and runs.
+
+mod airflow_facts;
+mod airflow_semantics;
+mod authoring;
+mod backfills;
+mod clock_steps;
+mod deferral;
+mod hitl;
+mod mapped_reruns;
+mod partitions;
+mod runs;
+mod scaling;
+mod scheduler_memory;
+mod sensors;
+mod state_stores;
+mod wakeups;
+mod watchers;

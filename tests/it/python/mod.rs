@@ -1,0 +1,8 @@
+//! Python: environments, warm processes, the package.
+
+mod airflow_sdk;
+mod environments;
+mod managed_python;
+mod named_classes;
+mod python_package;
+mod warm_python;

@@ -1,0 +1,6 @@
+//! Rules for the source and the documentation.
+
+mod architecture;
+mod documents;
+mod import_cycles;
+mod reference_pages;

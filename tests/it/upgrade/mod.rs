@@ -1,0 +1,9 @@
+//! Upgrades and the way back.
+
+mod phases;
+mod rollback_kills;
+mod rollbacks;
+mod upgrade_kills;
+mod upgrade_refusals;
+mod upgrades;
+mod upgrades_over_http;
