@@ -91,9 +91,14 @@ fn modify_path(context: &Context<'_>) {
             }
             if !added.files.is_empty() {
                 let names: Vec<String> = added.files.iter().map(|path| path.display().to_string()).collect();
-                context
-                    .printer
-                    .note(format!("Added leoflow to the PATH in {}; open a new terminal to use it", names.join(", ")));
+                let next = if added.unserved_shell.is_none() { "; open a new terminal to use it" } else { "" };
+                context.printer.note(format!("Added leoflow to the PATH in {}{next}", names.join(", ")));
+            }
+            if let Some(shell) = added.unserved_shell {
+                context.printer.warning(format!(
+                    "none of these files is one that your shell reads ({shell}); add this folder to its PATH: {}",
+                    context.home.bin().display()
+                ));
             }
         }
         Err(error) => context.printer.warning(format!("{error}; run this yourself: {path_command}")),
