@@ -135,8 +135,11 @@ fn the_installer_installs_upgrades_and_repairs() {
         assert_eq!(kept["value"], "value");
         // A second run repairs the install while the instance runs.
         fs::remove_file(machine.user().join(".leoflow/bin/leoflow-agent")).unwrap();
-        machine.install(&all, &["--yes", "--no-modify-path"]).expect(0);
+        let repaired = machine.install(&all, &["--yes", "--no-modify-path"]).expect(0);
         assert!(machine.user().join(".leoflow/bin/leoflow-agent").exists());
+        // It says that the instance runs, and where.
+        let port = format!(":{}   (running)", machine.test.port);
+        assert!(repaired.stdout.contains(&port) && repaired.stdout.contains("lite status"), "{repaired:?}");
         machine.leoflow(&["lite", "stop"]).expect(0);
         machine.test.assert_nothing_runs();
         let files: Vec<_> =

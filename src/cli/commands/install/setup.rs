@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::recovery::AfterUpgrade;
 use leoflow_base::config::{self, DEFAULT_PORT};
 use leoflow_base::home::absolute_workspace;
+use leoflow_base::protocol::control;
 use leoflow_base::sys::env_vars;
 use leoflow_lifecycle::setup::{self, Plan, Request};
 use leoflow_lifecycle::upgrade::release::{program, stage};
@@ -126,7 +127,11 @@ fn show_plan(context: &Context<'_>, plan: &Plan) -> Result<u8, Error> {
 fn show_result(context: &Context<'_>, plan: &Plan, password: Option<&str>) -> Result<(), Error> {
     let home = &context.home;
     let config = config::load(&home.config())?.map(|loaded| loaded.config);
-    let url = context.url(config.as_ref(), config.as_ref().map_or(DEFAULT_PORT, |config| config.port));
+    let running = control::status_of(home);
+    let url = running.as_ref().map_or_else(
+        || context.url(config.as_ref(), config.as_ref().map_or(DEFAULT_PORT, |config| config.port)),
+        |status| status.url.clone(),
+    );
     let configured_python = config.as_ref().and_then(|config| config.python.clone());
     let email = config.map(|config| config.admin_email).unwrap_or_default();
     if context.printer.json {
@@ -141,7 +146,8 @@ fn show_result(context: &Context<'_>, plan: &Plan, password: Option<&str>) -> Re
     let printer = context.printer;
     printer.line(format!("Leoflow is set up in {}", home.root().display()));
     printer.line(format!("  workspace  {}", plan.workspace.display()));
-    printer.line(format!("  URL        {url}   (once it runs)"));
+    let state = if running.is_some() { "running" } else { "once it runs" };
+    printer.line(format!("  URL        {url}   ({state})"));
     if let Some(password) = password {
         printer.line(format!("  e-mail     {email}"));
         printer.line(format!("  password   {password}   (shown only now)"));
@@ -161,7 +167,11 @@ fn show_result(context: &Context<'_>, plan: &Plan, password: Option<&str>) -> Re
              `leoflow config set python PATH`"
         ));
     }
-    printer.line(format!("Start it:  {program}{} lite start", context.instance_option()));
+    let instance = context.instance_option();
+    match &running {
+        Some(_) => printer.line(format!("It is running; its state:  {program}{instance} lite status")),
+        None => printer.line(format!("Start it:  {program}{instance} lite start")),
+    }
     if let Some(hint) = context.path_hint() {
         printer.line(format!("To put `leoflow` on your PATH:  {hint}"));
     }
