@@ -11,10 +11,10 @@ import sys
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from leoflow.authoring.assets import Asset, AssetAlias
-from leoflow.authoring.dag import DAG
-from leoflow.authoring.operators import EmptyOperator, PythonOperator
-from leoflow.authoring.timetables import DagRunInfo, DataInterval, TimeRestriction, Timetable
+from leoflow.authoring.assets.definitions import Asset, AssetAlias
+from leoflow.authoring.dag.dag import DAG
+from leoflow.authoring.operators.standard import EmptyOperator, PythonOperator
+from leoflow.authoring.timetables.standard import DagRunInfo, DataInterval, TimeRestriction, Timetable
 from leoflow.common.exceptions import (
     AirflowFailException,
     AirflowRescheduleException,

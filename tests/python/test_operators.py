@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from airflow.models import MappedOperator
 from airflow.sdk import DAG, BaseOperator, TaskGroup, task
-from leoflow.authoring.operator_arguments import backoff, callbacks, limit, priority, seconds, whole_retries
+from leoflow.authoring.operators.arguments import backoff, callbacks, limit, priority, seconds, whole_retries
 from leoflow.common.exceptions import AirflowException, Unsupported
 from leoflow.running.task_instance import TaskInstance
 

@@ -4,10 +4,10 @@ import sys
 import unittest
 import unittest.mock
 
-from leoflow.authoring import other_python, virtualenvs
-from leoflow.authoring.dag import DAG
-from leoflow.authoring.decorators import task
-from leoflow.authoring.virtualenv_operators import ExternalPythonOperator, PythonVirtualenvOperator
+from leoflow.authoring.dag.dag import DAG
+from leoflow.authoring.operators import other_python, virtualenvs
+from leoflow.authoring.operators.decorators import task
+from leoflow.authoring.operators.virtualenv_operators import ExternalPythonOperator, PythonVirtualenvOperator
 from leoflow.common.exceptions import AirflowException, AirflowSkipException
 
 

@@ -143,7 +143,7 @@ class TestProjectEnvironment(unittest.TestCase):
         self.assertEqual(dotenv.parse(text.removeprefix("\ufeff")), values)
 
     def test_an_invalid_setting_is_an_error(self):
-        from leoflow.authoring.operator_arguments import RETRIES
+        from leoflow.authoring.operators.arguments import RETRIES
         from leoflow.common.exceptions import AirflowException
 
         with unittest.mock.patch.dict(os.environ, {RETRIES.variable: "many"}), self.assertRaisesRegex(AirflowException, "RETRIES: 'many'"):

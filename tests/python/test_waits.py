@@ -4,10 +4,10 @@ import math
 import unittest
 from datetime import timedelta
 
-from leoflow.authoring.dag import DAG
-from leoflow.authoring.decorators import task
-from leoflow.authoring.sensors import FileSensor
-from leoflow.authoring.triggering import ExternalTaskSensor
+from leoflow.authoring.dag.dag import DAG
+from leoflow.authoring.operators.decorators import task
+from leoflow.authoring.sensors.base import FileSensor
+from leoflow.authoring.sensors.external_task import ExternalTaskSensor
 from leoflow.entry import structure
 
 

@@ -17,49 +17,49 @@ if TYPE_CHECKING:
 
 # The modules of this package, each with the Airflow names that it defines.
 NAMES_BY_MODULE = {
-    "authoring.asset_decorator": "asset",
-    "authoring.assets": "Asset AssetAlias AssetAll AssetAny AssetWatcher Dataset Metadata Model",
-    "authoring.async_sensors": "DateTimeSensorAsync TimeDeltaSensorAsync TimeSensorAsync",
-    "authoring.base_operator": "BaseOperator",
-    "authoring.branching": """
+    "authoring.assets.decorator": "asset",
+    "authoring.assets.definitions": "Asset AssetAlias AssetAll AssetAny AssetWatcher Dataset Metadata Model",
+    "authoring.connection": "Connection",
+    "authoring.dag.dag": "DAG dag",
+    "authoring.dag.edges": "EdgeModifier Label chain chain_linear cross_downstream",
+    "authoring.dag.params": "Param ParamsDict",
+    "authoring.dag.parsing_context": "get_parsing_context",
+    "authoring.dag.task_group": "TaskGroup task_group",
+    "authoring.hooks": "BaseHook BaseNotifier FSHook LoggingMixin",
+    "authoring.mapping.mapped_operator": "MappedOperator",
+    "authoring.mapping.xcom_arg": "XComArg",
+    "authoring.operators.base_operator": "BaseOperator",
+    "authoring.operators.branching": """
         BaseBranchOperator BranchDateTimeOperator BranchDayOfWeekOperator BranchMixIn BranchPythonOperator
         LatestOnlyOperator ShortCircuitOperator SkipMixin WeekDay
     """,
-    "authoring.connection": "Connection",
-    "authoring.dag": "DAG dag",
-    "authoring.decorators": "setup task teardown",
-    "authoring.edges": "EdgeModifier Label chain chain_linear cross_downstream",
-    "authoring.hooks": "BaseHook BaseNotifier FSHook LoggingMixin",
-    "authoring.mapping": "MappedOperator",
-    "authoring.operators": "BashOperator EmptyOperator PythonOperator determine_kwargs",
-    "authoring.params": "Param ParamsDict",
-    "authoring.parsing_context": "get_parsing_context",
+    "authoring.operators.decorators": "setup task teardown",
+    "authoring.operators.priority": "WeightRule",
+    "authoring.operators.standard": "BashOperator EmptyOperator PythonOperator determine_kwargs",
+    "authoring.operators.templates": "literal",
+    "authoring.operators.trigger_rule": "TriggerRule",
+    "authoring.operators.virtualenv_operators": """
+        BranchExternalPythonOperator BranchPythonVirtualenvOperator ExternalPythonOperator PythonVirtualenvOperator
+    """,
     "authoring.plugins": "AirflowPlugin",
-    "authoring.priority": "WeightRule",
     "authoring.run_types": "DagRunType NOTSET XCOM_RETURN_KEY",
-    "authoring.sensors": """
+    "authoring.sensors.async_sensors": "DateTimeSensorAsync TimeDeltaSensorAsync TimeSensorAsync",
+    "authoring.sensors.base": """
         BaseSensorOperator BashSensor DateTimeSensor DayOfWeekSensor FileSensor PokeReturnValue PythonSensor
         TimeDeltaSensor TimeSensor poke_mode_only
     """,
+    "authoring.sensors.external_task": "ExternalTaskMarker ExternalTaskSensor TriggerDagRunOperator",
     "authoring.states": "DagRunState State TaskInstanceState",
-    "authoring.task_group": "TaskGroup task_group",
-    "authoring.templates": "literal",
-    "authoring.timetables": """
+    "authoring.timetables.standard": """
         AssetOrTimeSchedule AssetTriggeredTimetable ContinuousTimetable CronDataIntervalTimetable
         CronTriggerTimetable DagRunInfo DataInterval DeltaDataIntervalTimetable DeltaTriggerTimetable
         EventsTimetable MultipleCronTriggerTimetable NullTimetable OnceTimetable TimeRestriction Timetable
     """,
-    "authoring.trigger_rule": "TriggerRule",
     "authoring.triggers": """
         BaseEventTrigger BaseTrigger DateTimeTrigger FileDeleteTrigger FileTrigger TaskFailedEvent TaskSkippedEvent
         TaskSuccessEvent TimeDeltaTrigger TriggerEvent
     """,
-    "authoring.triggering": "ExternalTaskMarker ExternalTaskSensor TriggerDagRunOperator",
     "authoring.variable": "Variable",
-    "authoring.virtualenv_operators": """
-        BranchExternalPythonOperator BranchPythonVirtualenvOperator ExternalPythonOperator PythonVirtualenvOperator
-    """,
-    "authoring.xcom_arg": "XComArg",
     "common.airflow_version": "version",
     "common.current": "get_current_context",
     "common.exceptions": """

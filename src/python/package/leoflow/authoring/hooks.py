@@ -77,7 +77,7 @@ class BaseNotifier(LoggingMixin):
         raise NotImplementedError
 
     def __call__(self, *args):
-        from leoflow.authoring.templates import render_fields
+        from leoflow.authoring.operators.templates import render_fields
 
         context = args[0] if args else {}
         for key, value in list(getattr(self, "context", {}).items()):

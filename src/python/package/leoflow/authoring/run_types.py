@@ -2,7 +2,7 @@
 
 import enum
 
-from leoflow.authoring.xcom_arg import RETURN as XCOM_RETURN_KEY
+from leoflow.authoring.mapping.xcom_arg import RETURN as XCOM_RETURN_KEY
 
 NOTSET = object()
 __all__ = ["DagRunType", "NOTSET", "XCOM_RETURN_KEY"]

@@ -7,9 +7,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from leoflow.authoring.dag import DAG
-    from leoflow.authoring.mapping import MappedOperator
-    from leoflow.authoring.task_group import TaskGroup
+    from leoflow.authoring.dag.dag import DAG
+    from leoflow.authoring.dag.task_group import TaskGroup
+    from leoflow.authoring.mapping.mapped_operator import MappedOperator
 
 
 _dags = []

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from leoflow.common import project_settings
+from leoflow.common.settings import project_settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from leoflow.authoring.dag import DAG
+    from leoflow.authoring.dag.dag import DAG
 
 
 def apply(settings: dict[str, Any], dags: list[DAG]) -> None:

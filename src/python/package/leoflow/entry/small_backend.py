@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import os
 
-from leoflow.authoring import parsing_context
-from leoflow.authoring.dag import collect_dags
+from leoflow.authoring.dag import parsing_context
+from leoflow.authoring.dag.dag import collect_dags
 from leoflow.authoring.run_types import DagRunType
-from leoflow.authoring.timetables import DataInterval, TimeRestriction
+from leoflow.authoring.timetables.standard import DataInterval, TimeRestriction
 from leoflow.common import current, task_log
 from leoflow.common.exceptions import AirflowException
 from leoflow.common.reports import explain
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from leoflow.authoring.dag import DAG
+    from leoflow.authoring.dag.dag import DAG
     from leoflow.entry.workspace import Workspace
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 
-from leoflow.authoring import priority
-from leoflow.authoring.assets import Asset, AssetAlias, AssetNameRef, AssetUriRef
-from leoflow.authoring.task_group import MappedTaskGroup
+from leoflow.authoring.assets.definitions import Asset, AssetAlias, AssetNameRef, AssetUriRef
+from leoflow.authoring.dag.task_group import MappedTaskGroup
+from leoflow.authoring.operators import priority
 from leoflow.common import structure
 from leoflow.common.structure import iso, unless_default
 
@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from leoflow.authoring.dag import DAG
+    from leoflow.authoring.dag.dag import DAG
 
 
 def dag_structure(dag: DAG, steady: bool) -> dict[str, Any]:
@@ -111,6 +111,6 @@ def is_asset(value):
 
 
 def own_params(task):
-    from leoflow.authoring.params import Param
+    from leoflow.authoring.dag.params import Param
 
     return {name: (param if isinstance(param, Param) else Param(param)).described() for name, param in task.own_params.items()}

@@ -17,7 +17,7 @@ import sys
 import time
 
 from leoflow.common import real_sdk
-from leoflow.common.reports import describe
+from leoflow.common.reports import PACKAGE, describe
 from leoflow.entry import forks, libraries, warm_child, warm_try
 
 TYPE_CHECKING = False
@@ -133,10 +133,18 @@ def own_modules():
 
         libraries.is_loaded_too_early = preload.preload_all()
         return
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     for layer in ("common", "authoring", "running"):
-        for file in sorted(os.listdir(os.path.join(root, layer))):
-            if file.endswith(".py") and not file.startswith("_"):
-                yield f"leoflow.{layer}.{file[:-3]}"
+        yield from modules_below(os.path.join(PACKAGE, "leoflow", layer), f"leoflow.{layer}")
     yield from (f"leoflow.entry.{name}" for name in ("task", "parse", "ask", "settings", "dotenv", "small_backend"))
     yield "airflow.sdk"
+
+
+def modules_below(folder, package):
+    """Yields the names of the modules in a folder of this package and in its subfolders."""
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.name.startswith("_"):
+            continue
+        if entry.is_dir():
+            yield from modules_below(entry.path, f"{package}.{entry.name}")
+        elif entry.name.endswith(".py"):
+            yield f"{package}.{entry.name[:-3]}"

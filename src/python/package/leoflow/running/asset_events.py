@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from leoflow.authoring.assets import Asset, AssetAlias
+from leoflow.authoring.assets.definitions import Asset, AssetAlias
 from leoflow.common.dates import parse_time
 
 

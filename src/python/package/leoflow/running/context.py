@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 
-from leoflow.authoring.xcom_arg import _MISSING
+from leoflow.authoring.mapping.xcom_arg import _MISSING
 from leoflow.common.dates import parse_time
 from leoflow.common.exceptions import AirflowNotFoundException, AirflowRuntimeError
 from leoflow.running.task_instance import TaskInstance
@@ -16,8 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from leoflow.authoring.abstract_operator import AbstractOperator
-    from leoflow.authoring.dag import DAG
+    from leoflow.authoring.dag.dag import DAG
+    from leoflow.authoring.operators.abstract_operator import AbstractOperator
     from leoflow.running.offline import InMemoryXComs
     from leoflow.running.task_api import TaskApi
     from leoflow.running.xcoms import TaskXComs
@@ -115,7 +115,7 @@ class Connections:
 
 def merged_params(dag, task, conf):
     """Merges the params of the DAG, the task and the run's conf; later ones win. As in Airflow, conf may add params."""
-    from leoflow.authoring.params import Param, ParamsDict
+    from leoflow.authoring.dag.params import Param, ParamsDict
 
     params = {name: dag.params.get_param(name) for name in dag.params}
     for name, value in task.own_params.items():
@@ -146,7 +146,7 @@ def build_context(spec: dict[str, Any], dag: DAG, task: AbstractOperator, store:
                   server: TaskApi) -> Context:
     ti = TaskInstance(spec, task, store, server)
     run = ti.dag_run
-    from leoflow.authoring.assets import OutletEvents
+    from leoflow.authoring.assets.definitions import OutletEvents
 
     ready = {
         "dag": dag,

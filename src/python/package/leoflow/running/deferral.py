@@ -23,7 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from leoflow.authoring.abstract_operator import AbstractOperator
+    from leoflow.authoring.operators.abstract_operator import AbstractOperator
 
 # Airflow's `next_method` of a task whose trigger failed.
 FAIL = "__fail__"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leoflow.authoring.assets import Asset
+from leoflow.authoring.assets.definitions import Asset
 from leoflow.common.exceptions import AirflowRuntimeError
 from leoflow.common.values import decode, encode
 from leoflow.running.asset_events import ByAsset

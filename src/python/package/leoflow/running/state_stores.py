@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from datetime import datetime, timedelta, timezone
 
-from leoflow.authoring.assets import Asset, AssetAlias, AssetNameRef, AssetUriRef
+from leoflow.authoring.assets.definitions import Asset, AssetAlias, AssetNameRef, AssetUriRef
 from leoflow.common.client import ServerError
 from leoflow.common.exceptions import AirflowRuntimeError
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leoflow.authoring.assets import Asset
+from leoflow.authoring.assets.definitions import Asset
 from leoflow.common.client import ServerError, quote
 from leoflow.common.exceptions import AirflowException, AirflowRuntimeError, DagNotFound, DagRunAlreadyExists
 from leoflow.running.asset_events import AssetEvent, ByAsset, InletEvents
@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from leoflow.authoring.assets import BaseAsset
+    from leoflow.authoring.assets.definitions import BaseAsset
 
 
 class TaskApi:

@@ -3,9 +3,9 @@
 import os
 from datetime import datetime, timezone
 
+from leoflow.authoring.dag.task_group import MappedTaskGroup
+from leoflow.authoring.mapping.xcom_arg import _MISSING, LazyXComSequence
 from leoflow.authoring.run_types import DagRunType
-from leoflow.authoring.task_group import MappedTaskGroup
-from leoflow.authoring.xcom_arg import _MISSING, LazyXComSequence
 from leoflow.common.current import get_current_context
 from leoflow.common.dates import parse_time
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-from leoflow.authoring.xcom_arg import concrete
+from leoflow.authoring.mapping.xcom_arg import concrete
 from leoflow.common import current, plain_files, task_log
 from leoflow.common.exceptions import (
     AirflowFailException,
@@ -84,7 +84,7 @@ class Try:
         self.ti.task = task
         os.environ.update(self.ti.airflow_environment())
         if type(task).render_template_fields is _base_render:
-            from leoflow.authoring.templates import render_fields
+            from leoflow.authoring.operators.templates import render_fields
 
             render_fields(task, self.context, task, None, unrendered)
         else:
@@ -94,7 +94,7 @@ class Try:
 
     def note_rendered(self):
         if self.task.template_fields:
-            from leoflow.authoring.templates import rendered_fields
+            from leoflow.authoring.operators.templates import rendered_fields
 
             self.result["rendered"] = rendered_fields(self.task)
 
@@ -103,7 +103,7 @@ class Try:
         template = self.task.map_index_template
         if not template or self.ti.map_index < 0:
             return
-        from leoflow.authoring.templates import Renderer
+        from leoflow.authoring.operators.templates import Renderer
 
         try:
             self.result["map_index"] = str(Renderer(self.task, self.context).render(template))
@@ -165,7 +165,7 @@ class Try:
         value = concrete(value)
         xcoms = {}
         if task.multiple_outputs:
-            from leoflow.authoring.taskflow import check_outputs
+            from leoflow.authoring.operators.taskflow import check_outputs
 
             check_outputs(value)
             xcoms = {key: encode(key, item) for key, item in value.items()}
@@ -240,7 +240,7 @@ class Try:
 
 
 def _base(name):
-    from leoflow.authoring.abstract_operator import AbstractOperator
+    from leoflow.authoring.operators.abstract_operator import AbstractOperator
 
     return getattr(AbstractOperator, name)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from leoflow.common.exceptions import AirflowException
 from leoflow.common.reports import explain
-from leoflow.sdk import dag_file, hitl_messages, logs, named_classes, structure, task_try
+from leoflow.sdk import dag_file, logs, named_classes, structure, task_try
+from leoflow.sdk.messages import hitl as hitl_messages
 from leoflow.sdk.offline import OfflineSupervisor
 from leoflow.sdk.supervisor import Supervisor, TaskSupervisor
 

@@ -3,7 +3,7 @@ recognized by name, which is the same in the SDK and in Airflow's core."""
 
 from __future__ import annotations
 
-from leoflow.authoring import timetables as ours
+from leoflow.authoring.timetables import standard as ours
 from leoflow.common.dates import zone_name
 
 TYPE_CHECKING = False

@@ -21,8 +21,8 @@ MODULES = (
     "airflow.utils.net", "encodings.idna", "jinja2.ext", "jinja2.nativetypes", "jinja2.sandbox", "setproctitle",
 )
 NAMES = ("DAG", "BaseOperator", "BaseHook", "Asset", "Variable", "Connection", "Param", "TaskGroup", "XComArg", "dag", "task")
-OURS = ("asset_messages", "child_processes", "dag_file", "logs", "models", "named_classes", "refusals", "settings", "backend", "startup",
-        "state_messages", "structure", "supervisor", "task_try", "timetables", "xcom_messages")
+OURS = ("backend", "child_processes", "dag_file", "logs", "messages.assets", "messages.models", "messages.states", "messages.xcoms",
+        "named_classes", "refusals", "settings", "startup", "structure", "supervisor", "task_try", "timetables")
 
 
 def preload_all() -> bool:

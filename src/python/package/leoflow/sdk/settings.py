@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leoflow.common import project_settings
+from leoflow.common.settings import project_settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

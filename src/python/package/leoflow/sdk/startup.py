@@ -6,8 +6,10 @@ import datetime
 import os
 import uuid
 
-from leoflow.sdk import asset_messages, hitl_messages, older_versions
-from leoflow.sdk.models import make
+from leoflow.sdk import older_versions
+from leoflow.sdk.messages import assets as asset_messages
+from leoflow.sdk.messages import hitl as hitl_messages
+from leoflow.sdk.messages.models import make
 from leoflow.sdk.supervisor import run_fields
 
 TYPE_CHECKING = False

@@ -11,8 +11,12 @@ import json
 
 from leoflow.common import leoflow_server, masking
 from leoflow.common.client import ServerError, quote
-from leoflow.sdk import asset_messages, hitl_messages, older_versions, state_messages, xcom_messages
-from leoflow.sdk.models import make
+from leoflow.sdk import older_versions
+from leoflow.sdk.messages import assets as asset_messages
+from leoflow.sdk.messages import hitl as hitl_messages
+from leoflow.sdk.messages import states as state_messages
+from leoflow.sdk.messages import xcoms as xcom_messages
+from leoflow.sdk.messages.models import make
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

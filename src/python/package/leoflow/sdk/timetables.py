@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import datetime
 
-from leoflow.authoring import timetables as ours
+from leoflow.authoring.timetables import standard as ours
 from leoflow.sdk import partitions
 
 TYPE_CHECKING = False

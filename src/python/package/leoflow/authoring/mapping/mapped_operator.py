@@ -1,0 +1,262 @@
+"""Dynamic task mapping: one task instance per element.
+
+<https://airflow.apache.org/docs/apache-airflow/stable/authoring-and-scheduling/dynamic-task-mapping.html>
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from leoflow.authoring.dag.default_args import effective_defaults
+from leoflow.authoring.mapping.xcom_arg import RETURN, Argument, MappedArgument, XComArg, operators_in
+from leoflow.authoring.operators.abstract_operator import BASE_ARGUMENTS, AbstractOperator
+from leoflow.common.exceptions import AirflowException, Unsupported
+from leoflow.common.signatures import parameters
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def is_literal(value):
+    return isinstance(value, (Sequence, Mapping)) and not isinstance(value, (str, bytes))
+
+
+def check_mappable(where: str, kwargs: dict[str, Any]) -> None:
+    for name, value in kwargs.items():
+        if isinstance(value, XComArg) and value.key != RETURN:
+            raise ValueError(f"cannot map over XCom with custom key {value.key!r} from {value.operator}")
+        if not isinstance(value, Argument) and not is_literal(value):
+            raise ValueError(f"{where} got an unexpected type {type(value).__name__!r} for keyword argument {name}")
+
+
+def check_list_of_dicts(kwargs: Any) -> None:
+    if isinstance(kwargs, Argument):
+        return
+    if not isinstance(kwargs, Sequence) or isinstance(kwargs, (str, bytes)):
+        raise TypeError(f"expected XComArg or list[dict], not {type(kwargs).__name__}")
+    for element in kwargs:
+        if not isinstance(element, (Mapping, Argument)):
+            raise TypeError(f"expected XComArg or list[dict], not list[{type(element).__name__}]")
+
+
+def refuse_nested(expand_input: DictOfLists | ListOfDicts) -> None:
+    if any(isinstance(value, MappedArgument) for value in expand_input.values()):
+        raise ValueError("Nested Mapped TaskGroups are not yet supported")
+
+
+class DictOfLists:
+    """`expand(a=…, b=…)`: the Cartesian product, in which the last argument varies fastest."""
+
+    def __init__(self, kwargs):
+        self.kwargs = kwargs
+
+    def values(self):
+        return list(self.kwargs.values())
+
+    def operators(self):
+        return list(dict.fromkeys(operators_in(list(self.kwargs.values()))))
+
+    def length(self):
+        """Returns an expression from which the scheduler computes the number of elements."""
+        return {"product": [length_of(value) for value in self.kwargs.values()]}
+
+    def resolve(self, context, index):
+        """Returns the arguments of the element at `index`."""
+        inputs = {
+            name: value.resolve(context) if isinstance(value, Argument) else value for name, value in self.kwargs.items()
+        }
+        element = {}
+        for name in reversed(list(inputs)):
+            values = inputs[name]
+            position = index % max(len(values), 1)
+            index //= max(len(values), 1)
+            element[name] = list(values.items())[position] if isinstance(values, Mapping) else values[position]
+        return {name: resolve_nested(element[name], context) for name in inputs}
+
+
+class ListOfDicts:
+    """`expand_kwargs([{…}, {…}])`."""
+
+    def __init__(self, dicts):
+        self.dicts = dicts
+
+    def values(self):
+        return [self.dicts]
+
+    def operators(self):
+        return list(dict.fromkeys(operators_in(self.dicts)))
+
+    def length(self):
+        return length_of(self.dicts)
+
+    def resolve(self, context, index):
+        values = self.dicts.resolve(context) if isinstance(self.dicts, Argument) else self.dicts
+        if isinstance(values, (str, bytes)) or not isinstance(values, Sequence):
+            raise ValueError(f"expand_kwargs() expects a list[dict], not {type(values).__name__}")
+        element = values[index]
+        element = element.resolve(context) if isinstance(element, Argument) else element
+        if not isinstance(element, Mapping):
+            raise ValueError(f"expand_kwargs() expects a list[dict], not list[{type(element).__name__}]")
+        for name in element:
+            if not isinstance(name, str):
+                raise ValueError(f"expand_kwargs() input dict keys must all be str, but {name!r} is of type {type(name).__name__}")
+        return {name: resolve_nested(value, context) for name, value in element.items()}
+
+
+def resolve_nested(value, context):
+    from leoflow.authoring.mapping.xcom_arg import resolve
+
+    return resolve(value, context)
+
+
+def length_of(value):
+    return value.length() if isinstance(value, Argument) else len(value)
+
+
+class OperatorPartial:
+    """`Operator.partial(…)`: an operator's fixed arguments, before `expand()`."""
+
+    def __init__(self, operator_class, fixed_kwargs):
+        self.operator_class = operator_class
+        self.fixed_kwargs = {
+            name: value for name, value in fixed_kwargs.items()
+            if value is not None or name not in ("dag", "task_group", "params")
+        }
+        self.check_names("partial", fixed_kwargs)
+
+    def check_names(self, method, kwargs):
+        accepted = accepted_by(self.operator_class)
+        unknown = [name for name in kwargs if name not in accepted]
+        if unknown:
+            plural = "argument" if len(unknown) == 1 else "arguments"
+            names = ", ".join(map(repr, unknown))
+            raise TypeError(f"{self.operator_class.__name__}.{method}() got an unexpected keyword {plural} {names}")
+
+    def expand(self, **kwargs):
+        if not kwargs:
+            raise TypeError("no arguments to expand against")
+        self.check_names("expand", kwargs)
+        check_mappable(f"{self.operator_class.__name__}.expand()", kwargs)
+        unmappable = [name for name in kwargs if name in self.fixed_kwargs or name in BASE_ARGUMENTS]
+        if unmappable:
+            plural = "argument" if len(unmappable) == 1 else "arguments"
+            raise TypeError(f"unmappable or already specified {plural}: {', '.join(unmappable)}")
+        return self.make(DictOfLists(kwargs), strict=True)
+
+    def expand_kwargs(self, kwargs, *, strict=True):
+        check_list_of_dicts(kwargs)
+        return self.make(ListOfDicts(kwargs), strict=strict)
+
+    def make(self, expand_input, strict):
+        base, own = split_arguments(self.fixed_kwargs)
+        return MappedOperator(operator_class=self.operator_class, expand_input=expand_input, partial_kwargs=own,
+                              strict=strict, **base)
+
+
+def split_arguments(arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Splits arguments into those of every operator, which the mapped task takes too, and the operator's own."""
+    base = {name: value for name, value in arguments.items() if name in BASE_ARGUMENTS or name == "default_args"}
+    return base, {name: value for name, value in arguments.items() if name not in base}
+
+
+def accepted_by(operator_class):
+    """Returns the argument names that an operator class and its bases accept."""
+    names = set()
+    for base in operator_class.__mro__:
+        init = base.__dict__.get("__init__")
+        if init is None or base is object:
+            continue
+        names.update(parameters(init))
+    return names - {"self"}
+
+
+class MappedOperator(AbstractOperator):
+    """A task with one instance per element; the elements are resolved when it runs."""
+
+    is_mapped = True
+
+    def __init__(self, *, operator_class, expand_input, partial_kwargs, strict, output_keys=None, **base):
+        self.operator_class = operator_class
+        self.expand_input = expand_input
+        self.partial_kwargs = partial_kwargs
+        self.strict = strict
+        self.base_kwargs = base
+        super().__init__(**base)
+        # All default_args, because the operator class may take arguments that this class does not.
+        self.default_args_used = effective_defaults(self.dag or base.get("dag"), self.task_group, base.get("default_args") or {})
+        if self.trigger_rule == "always" and expand_input.operators():
+            raise ValueError(
+                "Task-generated mapping within a task using 'expand' is not allowed with trigger rule 'always'."
+            )
+        if self.task_group is not None and next(self.task_group.mapped_ancestors(), None) is not None:
+            raise Unsupported("operator expansion in an expanded task group (which Airflow does not support either)")
+
+    @property
+    def task_type(self):
+        return getattr(self.operator_class, "airflow_name", self.operator_class.__name__)
+
+    @property
+    def operator_name(self):
+        return self.operator_class.operator_name
+
+    @property
+    def skips_downstream(self):
+        return self.operator_class.skips_downstream
+
+    @property
+    def template_fields(self):
+        return self.operator_class.template_fields
+
+    @property
+    def inherits_from_empty_operator(self):
+        return self.operator_class.inherits_from_empty_operator
+
+    def link_arguments(self, fields=None):
+        from leoflow.authoring.dag.edges import connect
+
+        for operator in list(self.expand_input.operators()) + list(operators_in(self.partial_kwargs)):
+            if operator is not self:
+                connect(operator, self)
+
+    def unmapped(self, context, index):
+        """Creates the task of one element, without adding it to the DAG."""
+        self.element_kwargs = element_kwargs = self.expand_input.resolve(context, index)
+        fixed_kwargs = dict(self.partial_kwargs)
+        for name in element_kwargs:
+            if self.strict and (name in fixed_kwargs or name in BASE_ARGUMENTS and name in self.base_kwargs):
+                raise TypeError(f"unmappable or already specified argument: {name}")
+        return self.create_outside_dag({**fixed_kwargs, **element_kwargs})
+
+    def create_outside_dag(self, kwargs):
+        """Creates the task with references to its DAG and group, without adding it to either."""
+        from leoflow.common import current
+
+        current.unmap(self)
+        try:
+            return self.copy_graph_position(self.build(kwargs))
+        finally:
+            current.unmap(None)
+
+    def own_base_kwargs(self):
+        return {name: value for name, value in self.base_kwargs.items() if name not in ("dag", "task_group", "task_id")}
+
+    def defaults(self):
+        accepted = accepted_by(self.operator_class) | BASE_ARGUMENTS
+        return {name: value for name, value in self.default_args_used.items() if name in accepted and name != "params"}
+
+    def build(self, kwargs):
+        return self.operator_class(task_id=self.task_id, **{**self.defaults(), **self.own_base_kwargs(), **kwargs})
+
+    def copy_graph_position(self, task):
+        """Copies this task's place in the graph to an instance of it."""
+        for name in ("dag", "task_group", "upstream_task_ids", "downstream_task_ids", "is_setup", "is_teardown",
+                     "on_failure_fail_dagrun", "trigger_rule"):
+            object.__setattr__(task, name, getattr(self, name))
+        return task
+
+    def execute(self, context):
+        raise AirflowException("a mapped task cannot be executed itself: its instances are")
+
+    def __repr__(self):
+        return f"<Mapped({self.task_type}): {self.task_id}>"

@@ -1,0 +1,197 @@
+"""Operators that trigger runs of other DAGs, and sensors that wait for them."""
+
+import json
+import time
+from datetime import datetime, timedelta, timezone
+
+from leoflow.authoring.operators.base_operator import BaseOperator
+from leoflow.authoring.sensors.base import BaseSensorOperator
+from leoflow.common.dates import aware, utcnow
+from leoflow.common.exceptions import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSkipException,
+    DagRunAlreadyExists,
+    ExternalTaskFailedError,
+)
+
+_UNSET = object()
+RUN_STATES = {"queued", "running", "success", "failed"}
+
+
+class TriggerDagRunOperator(BaseOperator):
+    """<https://airflow.apache.org/docs/apache-airflow-providers-standard/stable/operators/trigger_dag_run.html>"""
+
+    template_fields = ("trigger_dag_id", "trigger_run_id", "logical_date", "conf", "wait_for_completion",
+                       "skip_when_already_exists")
+    template_fields_renderers = {"conf": "py"}
+    ui_color = "#ffefeb"
+
+    def __init__(self, *, trigger_dag_id, trigger_run_id=None, conf=None, logical_date=_UNSET, run_after=_UNSET,
+                 reset_dag_run=False, wait_for_completion=False, poke_interval=60, allowed_states=None,
+                 failed_states=None, skip_when_already_exists=False, fail_when_dag_is_paused=False, note=None,
+                 deferrable=False, openlineage_inject_parent_info=True, **others):
+        super().__init__(**others)
+        self.trigger_dag_id = trigger_dag_id
+        self.trigger_run_id = trigger_run_id
+        self.conf = conf
+        if logical_date is _UNSET:
+            self.logical_date = None if run_after is not _UNSET else utcnow
+        elif logical_date is None or isinstance(logical_date, (str, datetime)):
+            self.logical_date = logical_date
+        else:
+            raise TypeError(f"Expected str, datetime.datetime, or None for parameter 'logical_date'. Got {type(logical_date).__name__}")
+        self.run_after = None if run_after is _UNSET else run_after
+        self.reset_dag_run = reset_dag_run
+        self.wait_for_completion = wait_for_completion
+        self.poke_interval = poke_interval
+        self.allowed_states = [str(state) for state in allowed_states] if allowed_states else ["success"]
+        self.failed_states = ["failed"] if failed_states is None else [str(state) for state in failed_states]
+        self.skip_when_already_exists = skip_when_already_exists
+        self.fail_when_dag_is_paused = fail_when_dag_is_paused
+        self.note = note
+
+    def execute(self, context):
+        ti = context["ti"]
+        conf = json.loads(self.conf) if isinstance(self.conf, str) else self.conf
+        try:
+            json.dumps(conf)
+        except TypeError as error:
+            raise ValueError(f"conf parameter should be JSON Serializable: {error}") from None
+        date = self.logical_date() if self.logical_date is utcnow else aware("logical_date", self.logical_date)
+        run_after = aware("run_after", self.run_after)
+        if self.fail_when_dag_is_paused and ti.server.dag(self.trigger_dag_id)["is_paused"]:
+            raise AirflowException(f"Dag {self.trigger_dag_id} is paused")
+        run_id = self.trigger_run_id or f"manual__{(run_after or date or utcnow()).isoformat()}"
+        try:
+            ti.server.trigger(self.trigger_dag_id, run_id, conf or {}, date, run_after, self.note, self.reset_dag_run)
+        except DagRunAlreadyExists as error:
+            if self.skip_when_already_exists:
+                raise AirflowSkipException(f"Dag Run {run_id} of {self.trigger_dag_id} exists already") from None
+            raise AirflowFailException(str(error)) from None
+        ti.xcom_push(key="trigger_run_id", value=run_id)
+        while self.wait_for_completion:
+            time.sleep(seconds_in(self.poke_interval))
+            state = ti.server.run_state(self.trigger_dag_id, run_id)
+            if state in self.failed_states:
+                raise AirflowException(f"{self.trigger_dag_id} failed with failed state {state}")
+            if state in self.allowed_states:
+                return
+
+
+def seconds_in(value):
+    return value.total_seconds() if isinstance(value, timedelta) else float(value)
+
+
+class ExternalTaskSensor(BaseSensorOperator):
+    """<https://airflow.apache.org/docs/apache-airflow-providers-standard/stable/sensors/external_task_sensor.html>"""
+
+    template_fields = ("external_dag_id", "external_task_id", "external_task_ids", "external_task_group_id")
+    ui_color = "#4db7db"
+
+    def __init__(self, *, external_dag_id, external_task_id=None, external_task_ids=None, external_task_group_id=None,
+                 allowed_states=None, skipped_states=None, failed_states=None, execution_delta=None,
+                 execution_date_fn=None, check_existence=False, poll_interval=None, **others):
+        super().__init__(**others)
+        states = [[str(state) for state in given_states or []] for given_states in (allowed_states, skipped_states, failed_states)]
+        self.allowed_states, self.skipped_states, self.failed_states = states[0] or ["success"], states[1], states[2]
+        all_states = self.allowed_states + self.skipped_states + self.failed_states
+        if len(set(all_states)) < len(all_states):
+            raise AirflowException(
+                "Duplicate values provided across allowed_states, skipped_states and failed_states."
+            )
+        if external_task_id is not None and external_task_ids is not None:
+            raise ValueError(
+                "Only one of `external_task_id` or `external_task_ids` may be provided to ExternalTaskSensor; "
+                "use external_task_id or external_task_ids or external_task_group_id."
+            )
+        if external_task_group_id is not None and (external_task_ids is not None or external_task_id is not None):
+            raise ValueError(
+                "Only one of `external_task_group_id` or `external_task_ids` may be provided to ExternalTaskSensor; "
+                "use external_task_id or external_task_ids or external_task_group_id."
+            )
+        if external_task_id is None and external_task_ids is None and external_task_group_id is None:
+            unknown = set(all_states) - RUN_STATES
+            if unknown:
+                raise ValueError(
+                    f"Valid values for `allowed_states`, `skipped_states` and `failed_states` when "
+                    f"`external_task_id` and `external_task_group_id` is `None`: {sorted(RUN_STATES)}"
+                )
+        if execution_delta is not None and execution_date_fn is not None:
+            raise ValueError(
+                "Only one of `execution_delta` or `execution_date_fn` may be provided to ExternalTaskSensor; not both."
+            )
+        self.external_dag_id = external_dag_id
+        self.external_task_id = external_task_id
+        self.external_task_ids = [external_task_id] if external_task_id is not None else external_task_ids
+        self.external_task_group_id = external_task_group_id
+        self.execution_delta = execution_delta
+        self.execution_date_fn = execution_date_fn
+        self.check_existence = check_existence
+
+    def known_wait(self):
+        ids, delta = self.external_task_ids, self.execution_delta
+        if ids is not None and type(ids) not in (list, tuple):
+            return None
+        named = [self.external_dag_id, self.external_task_group_id, *(ids or ())]
+        is_plain = all(name is None or isinstance(name, str) and "{" not in name for name in named)
+        if not is_plain or self.execution_date_fn is not None or self.check_existence or self.exponential_backoff:
+            return None
+        # The scheduler cannot check these: an empty list or a duplicate is an error that the task process reports, and
+        # a delta with months is not a timedelta.
+        if ids is not None and (not ids or len(set(ids)) < len(ids)) or delta is not None and type(delta) is not timedelta:
+            return None
+        return {
+            "kind": "external", "dag_id": self.external_dag_id, "task_ids": None if ids is None else list(ids),
+            "group_id": self.external_task_group_id, "allowed_states": self.allowed_states,
+            "failed_or_skipped_states": self.failed_states + self.skipped_states,
+            "execution_delta": 0.0 if delta is None else delta.total_seconds(), "poke_interval": self.poke_interval,
+        }
+
+    def _dates(self, context):
+        date = context["dag_run"].logical_date or context["dag_run"].run_after
+        if self.execution_delta is not None:
+            return [date - self.execution_delta]
+        if self.execution_date_fn is not None:
+            from leoflow.authoring.operators.standard import AvailableArguments, keyword_arguments
+
+            available = AvailableArguments(context, {})
+            dates = self.execution_date_fn(date, **keyword_arguments(self.execution_date_fn, [date], available, {}))
+            return dates if isinstance(dates, list) else [dates]
+        return [date]
+
+    def poke(self, context):
+        if self.external_task_ids is not None and len(set(self.external_task_ids)) < len(self.external_task_ids):
+            raise ValueError("Duplicate task_ids passed in external_task_ids parameter")
+        dates = self._dates(context)
+        if self.failed_states and self._count(context, dates, self.failed_states) > 0:
+            message = f"Some of the external tasks of {self.external_dag_id} failed."
+            raise AirflowSkipException(message) if self.soft_fail else ExternalTaskFailedError(message)
+        if self.skipped_states and self._count(context, dates, self.skipped_states) > 0:
+            raise AirflowSkipException(f"Some of the external tasks of {self.external_dag_id} reached a state in skipped_states.")
+        return self._count(context, dates, self.allowed_states) == len(dates)
+
+    def _count(self, context, dates, states):
+        count = context["ti"].server.count(self.external_dag_id, self.external_task_ids, self.external_task_group_id,
+                                           [date.astimezone(timezone.utc).isoformat() for date in dates], states)
+        if self.external_task_ids is not None:
+            return count / len(self.external_task_ids)
+        return count
+
+
+class ExternalTaskMarker(BaseOperator):
+    """Documents that a task of another DAG waits for this one; does nothing itself."""
+
+    template_fields = ("external_dag_id", "external_task_id", "logical_date")
+    inherits_from_empty_operator = True
+
+    def __init__(self, *, external_dag_id, external_task_id, logical_date="{{ logical_date.isoformat() }}",
+                 recursion_depth=10, **others):
+        super().__init__(**others)
+        self.external_dag_id = external_dag_id
+        self.external_task_id = external_task_id
+        self.logical_date = logical_date
+        self.recursion_depth = recursion_depth
+
+    def execute(self, context):
+        return None
