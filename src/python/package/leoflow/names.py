@@ -50,9 +50,10 @@ NAMES_BY_MODULE = {
     """,
     "authoring.sensors.external_task": "ExternalTaskMarker ExternalTaskSensor TriggerDagRunOperator",
     "authoring.states": "DagRunState State TaskInstanceState",
+    "authoring.timetables.assets": "AssetOrTimeSchedule",
     "authoring.timetables.standard": """
-        AssetOrTimeSchedule AssetTriggeredTimetable ContinuousTimetable CronDataIntervalTimetable
-        CronTriggerTimetable DagRunInfo DataInterval DeltaDataIntervalTimetable DeltaTriggerTimetable
+        AssetTriggeredTimetable ContinuousTimetable CronDataIntervalTimetable CronTriggerTimetable DagRunInfo
+        DataInterval DeltaDataIntervalTimetable DeltaTriggerTimetable
         EventsTimetable MultipleCronTriggerTimetable NullTimetable OnceTimetable TimeRestriction Timetable
     """,
     "authoring.triggers": """

@@ -3,6 +3,7 @@
 import logging
 import os
 
+from leoflow.authoring.connection import Connection
 from leoflow.authoring.loggers import hook_logger, qualified_name
 from leoflow.common.exceptions import AirflowNotFoundException, Unsupported
 
@@ -35,8 +36,6 @@ class BaseHook(LoggingMixin):
 
     @classmethod
     def get_connection(cls, conn_id):
-        from leoflow.authoring.connection import Connection
-
         return Connection.get(conn_id)
 
     @classmethod
@@ -77,6 +76,7 @@ class BaseNotifier(LoggingMixin):
         raise NotImplementedError
 
     def __call__(self, *args):
+        # Saves the import for hooks, which render nothing.
         from leoflow.authoring.operators.templates import render_fields
 
         context = args[0] if args else {}

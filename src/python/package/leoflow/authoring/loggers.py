@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+from leoflow.names import MODULES
+
 # The modules of the decorated operators, which MODULES does not list because no DAG file imports them.
 DECORATED = {
     "_BashDecoratedOperator": "bash", "_BranchExternalPythonDecoratedOperator": "branch_external_python",
@@ -21,8 +23,6 @@ def qualified_name(kind: type) -> str:
     name = getattr(kind, "airflow_name", kind.__name__)
     if name in DECORATED:
         return f"airflow.providers.standard.decorators.{DECORATED[name]}.{name}"
-    from leoflow.names import MODULES
-
     modules = [module for module, names in MODULES.items() if kind.__name__ in names and module.startswith("airflow.")]
     # The deepest module defines the name; the others re-export it.
     module = max(modules, key=lambda name_of_module: name_of_module.count("."), default=kind.__module__)

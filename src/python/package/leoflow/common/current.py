@@ -7,9 +7,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from leoflow.authoring.dag.dag import DAG
-    from leoflow.authoring.dag.task_group import TaskGroup
-    from leoflow.authoring.mapping.mapped_operator import MappedOperator
+    from leoflow.common.graph import Dag, Group, Task
 
 
 _dags = []
@@ -19,11 +17,11 @@ _context = None
 _unmapped = None
 
 
-def dag() -> DAG | None:
+def dag() -> Dag | None:
     return _dags[-1] if _dags else None
 
 
-def enter_dag(new_dag: DAG) -> None:
+def enter_dag(new_dag: Dag) -> None:
     _dags.append(new_dag)
     _groups.append(new_dag.task_group)
 
@@ -33,7 +31,7 @@ def leave_dag() -> None:
     _groups.pop()
 
 
-def group(of_dag: DAG | None = None) -> TaskGroup | None:
+def group(of_dag: Dag | None = None) -> Group | None:
     """Returns the innermost open group of that DAG, or its root group."""
     for candidate in reversed(_groups):
         if of_dag is None or candidate.dag is of_dag:
@@ -41,7 +39,7 @@ def group(of_dag: DAG | None = None) -> TaskGroup | None:
     return of_dag.task_group if of_dag is not None else None
 
 
-def enter_group(new_group: TaskGroup) -> None:
+def enter_group(new_group: Group) -> None:
     _groups.append(new_group)
 
 
@@ -49,13 +47,13 @@ def leave_group() -> None:
     _groups.pop()
 
 
-def unmap(task: MappedOperator | None) -> None:
+def unmap(task: Task | None) -> None:
     """Sets the mapped task whose instance is being created; None at the end."""
     global _unmapped
     _unmapped = task
 
 
-def unmapped() -> MappedOperator | None:
+def unmapped() -> Task | None:
     return _unmapped
 
 

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
-    from leoflow.entry.workspace import Workspace
-
 # Libraries that work after a fork, each with the modules that its first use imports. Except for numpy, none starts a
 # thread; except for numpy and pandas, none reads variables at import.
 PARTS = {"jinja2": ("jinja2.nativetypes", "jinja2.sandbox"), "numpy": (), "pandas": (), "pendulum": (), "requests": ()}
@@ -103,7 +101,7 @@ def restart_if_too_late(environment: dict[str, str], job: str, options: dict[str
         os.execve(sys.executable, arguments, environment)
 
 
-def in_use(workspace: Workspace) -> list[str]:
+def in_use(is_workspace_file: Callable[[str], bool]) -> list[str]:
     """Returns the libraries of PARTS that this process has loaded, without modules of the workspace."""
     files = {name: getattr(sys.modules.get(name), "__file__", None) for name in PARTS}
-    return [name for name, file in files.items() if file and not workspace.owns(file)]
+    return [name for name, file in files.items() if file and not is_workspace_file(file)]

@@ -59,7 +59,7 @@ def parse(path, roots, settings, enter=Workspace.enter):
     result["reads"] = sorted(others)
     result["absent"] = sorted(name for name, exists in others.items() if not exists)
     result["asks"] = leoflow_server.was_queried()
-    result["libraries"] = libraries.in_use(workspace)
+    result["libraries"] = libraries.in_use(workspace.owns)
     return result
 
 

@@ -65,7 +65,7 @@ def main(options: dict[str, Any]) -> None:
     # The task has ended; a signal must not change its outcome.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     task_log.finish()
-    libraries_used = libraries.in_use(workspace)
+    libraries_used = libraries.in_use(workspace.owns)
     if libraries_used:
         result["libraries"] = libraries_used
     text = json.dumps(clean(result), ensure_ascii=False).encode()

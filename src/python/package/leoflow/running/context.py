@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 
+from leoflow.authoring.assets.definitions import OutletEvents
+from leoflow.authoring.dag.params import Param, ParamsDict
 from leoflow.authoring.mapping.xcom_arg import _MISSING
 from leoflow.common.dates import parse_time
 from leoflow.common.exceptions import AirflowNotFoundException, AirflowRuntimeError
@@ -115,8 +117,6 @@ class Connections:
 
 def merged_params(dag, task, conf):
     """Merges the params of the DAG, the task and the run's conf; later ones win. As in Airflow, conf may add params."""
-    from leoflow.authoring.dag.params import Param, ParamsDict
-
     params = {name: dag.params.get_param(name) for name in dag.params}
     for name, value in task.own_params.items():
         params[name] = value if isinstance(value, Param) else Param(value)
@@ -146,8 +146,6 @@ def build_context(spec: dict[str, Any], dag: DAG, task: AbstractOperator, store:
                   server: TaskApi) -> Context:
     ti = TaskInstance(spec, task, store, server)
     run = ti.dag_run
-    from leoflow.authoring.assets.definitions import OutletEvents
-
     ready = {
         "dag": dag,
         "dag_run": run,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from leoflow.authoring.assets.definitions import Asset
 from leoflow.common.client import ServerError, quote
 from leoflow.common.exceptions import AirflowException, AirflowRuntimeError, DagNotFound, DagRunAlreadyExists
+from leoflow.common.leoflow_server import client
 from leoflow.running.asset_events import AssetEvent, ByAsset, InletEvents
 
 TYPE_CHECKING = False
@@ -19,8 +20,6 @@ class TaskApi:
         self._previous = None
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
-        from leoflow.common.leoflow_server import client
-
         return client().request(method, f"/task/{path}", body)
 
     def dag(self, dag_id: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import os
 import signal
 
 from leoflow.authoring.mapping.xcom_arg import concrete
+from leoflow.authoring.operators.abstract_operator import AbstractOperator
 from leoflow.common import current, plain_files, task_log
 from leoflow.common.exceptions import (
     AirflowFailException,
@@ -239,16 +240,10 @@ class Try:
                 current.set_context(None)
 
 
-def _base(name):
-    from leoflow.authoring.operators.abstract_operator import AbstractOperator
-
-    return getattr(AbstractOperator, name)
-
-
 # Methods of the base class; a task that does not override one need not call it.
-_base_render = _base("render_template_fields")
-_base_pre_execute = _base("pre_execute")
-_base_post_execute = _base("post_execute")
+_base_render = AbstractOperator.render_template_fields
+_base_pre_execute = AbstractOperator.pre_execute
+_base_post_execute = AbstractOperator.post_execute
 
 
 def is_mapped_over(task):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from leoflow.common.client import ServerError
 from leoflow.common.exceptions import AirflowRuntimeError
 from leoflow.common.leoflow_server import client
+from leoflow.common.values import NotStorable, decode, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,8 +16,6 @@ class TaskXComs:
     """XComs of a running task, stored by the server."""
 
     def push(self, key: str, value: Any) -> None:
-        from leoflow.common.values import NotStorable, encode
-
         if not isinstance(key, str) or not key:
             raise ValueError(f"XCom key must be a non-empty string. Received: {key!r}")
         try:
@@ -31,8 +30,6 @@ class TaskXComs:
     def pull(self, dag_id: str, run_id: str, task_ids: list[str], key: str,
              map_indexes: list[int] | None, prior: bool) -> list[tuple[str, int, Any]]:
         """Returns triples of task_id, map index and value, in order. `map_indexes=None` means all."""
-        from leoflow.common.values import decode
-
         body = {"dag_id": dag_id, "run_id": run_id, "task_ids": task_ids, "key": key, "map_indexes": map_indexes,
                 "include_prior_dates": prior}
         try:

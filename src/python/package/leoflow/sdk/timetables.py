@@ -59,7 +59,10 @@ def several_crons(timetable):
 
 
 def asset_or_time(timetable):
-    return ours.AssetOrTimeSchedule(timetable=convert(timetable.timetable), assets=[])
+    # Saves the import for other timetables.
+    from leoflow.authoring.timetables.assets import AssetOrTimeSchedule
+
+    return AssetOrTimeSchedule(timetable=convert(timetable.timetable), assets=[])
 
 
 MAKERS = {

@@ -2,6 +2,7 @@
 
 from leoflow.authoring.assets.definitions import Asset
 from leoflow.authoring.dag.dag import DAG
+from leoflow.authoring.operators.standard import PythonOperator
 from leoflow.common.signatures import VAR_KEYWORD, VAR_POSITIONAL, parameters
 
 
@@ -43,8 +44,6 @@ def check(function):
 
 
 def build(function, name, outlets, asset, options):
-    from leoflow.authoring.operators.standard import PythonOperator
-
     names = ("schedule", "description", "params", "on_success_callback", "on_failure_callback", "dag_display_name",
              "tags", "is_paused_upon_creation")
     arguments = {key: options[key] for key in names if options.get(key) is not None}

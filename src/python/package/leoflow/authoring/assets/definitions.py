@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import warnings
 
-from leoflow.common.values import plain
+from leoflow.common.values import NotStorable, plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -217,6 +217,7 @@ class AssetWatcher:
     """A trigger that runs while the DAG is active; each of its events becomes an event of the asset."""
 
     def __init__(self, name, trigger):
+        # Saves the import of asyncio for assets without a watcher.
         from leoflow.authoring.triggers import BaseEventTrigger
 
         if not isinstance(trigger, BaseEventTrigger):
@@ -298,8 +299,6 @@ class OutletEvents(dict):
 def storable(asset, extra):
     """Returns `extra` as plain JSON. Raises NotStorable for a value that JSON cannot hold."""
     import json
-
-    from leoflow.common.values import NotStorable, plain
 
     try:
         plain(extra)

@@ -10,11 +10,13 @@ from leoflow.authoring.dag.edges import check_key, duplicate
 from leoflow.authoring.dag.params import ParamsDict
 from leoflow.authoring.dag.task_group import TaskGroup
 from leoflow.authoring.mapping.xcom_arg import _MISSING as NO_DEFAULT
+from leoflow.authoring.mapping.xcom_arg import DagParam
 from leoflow.authoring.operators.abstract_operator import AbstractOperator
 from leoflow.authoring.operators.arguments import callbacks, check_doc, text_or_none
+from leoflow.authoring.timetables.schedule import timetable_of_schedule
 from leoflow.common import current, topology
 from leoflow.common.dates import aware
-from leoflow.common.exceptions import AirflowDagCycleException, AirflowException, Unsupported
+from leoflow.common.exceptions import AirflowDagCycleException, AirflowException, TaskNotFound, Unsupported
 from leoflow.common.reports import PACKAGE
 from leoflow.common.settings.airflow_settings import Setting, setting_or_value
 
@@ -100,7 +102,7 @@ class DAG:
         self.task_group = TaskGroup(None, dag=self)
         self.module_file, self.line = defining_module()
         self.schedule = schedule
-        self.timetable = timetable_of(schedule, self.timezone)
+        self.timetable = timetable_of_schedule(schedule, self.timezone)
         if self.catchup and self.timetable.can_be_scheduled and self.start_date is None:
             raise ValueError("start_date is required when catchup=True")
         run_limit = self.timetable.active_runs_limit
@@ -152,8 +154,6 @@ class DAG:
 
     def get_task(self, task_id):
         if task_id not in self.task_dict:
-            from leoflow.common.exceptions import TaskNotFound
-
             raise TaskNotFound(f"Task {task_id} not found")
         return self.task_dict[task_id]
 
@@ -180,8 +180,6 @@ class DAG:
             self.add_task(task)
 
     def param(self, name, default=NO_DEFAULT):
-        from leoflow.authoring.mapping.xcom_arg import DagParam
-
         return DagParam(self, name, default)
 
     def __enter__(self):
@@ -238,12 +236,6 @@ class DAG:
 
     def __repr__(self):
         return f"<DAG: {self.dag_id}>"
-
-
-def timetable_of(schedule, timezone):
-    from leoflow.authoring.timetables.standard import timetable_of_schedule
-
-    return timetable_of_schedule(schedule, timezone)
 
 
 def timeout(value):

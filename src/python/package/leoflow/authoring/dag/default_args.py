@@ -15,11 +15,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from leoflow.authoring.dag.dag import DAG
-    from leoflow.authoring.dag.task_group import TaskGroup
+    from leoflow.common.graph import Dag, Group
 
 
-def effective_defaults(dag: DAG | None, group: TaskGroup | None, own_defaults: dict[str, Any]) -> dict[str, Any]:
+def effective_defaults(dag: Dag | None, group: Group | None, own_defaults: dict[str, Any]) -> dict[str, Any]:
     """Merges the defaults of a task; later ones win: the DAG's, the group's, the task's own. Without a DAG or a group,
     those of the enclosing `with` block count."""
     dag = dag or current.dag()

@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from leoflow.authoring.operators.abstract_operator import AbstractOperator
+    from leoflow.common.graph import Task
 
 KEY = re.compile(r"[\w.-]+")
 GROUP_KEY = re.compile(r"[\w-]+")
@@ -177,7 +177,7 @@ def link(upstream, downstream, edge_modifier, initiator):
             connect(up, down, edge_modifier)
 
 
-def connect(up: AbstractOperator, down: AbstractOperator, edge_modifier: EdgeModifier | None = None) -> None:
+def connect(up: Task, down: Task, edge_modifier: EdgeModifier | None = None) -> None:
     """Adds an edge between two operators; an operator without a DAG joins the DAG of the other."""
     if up.dag is None and down.dag is not None:
         down.dag.add_task(up)

@@ -9,7 +9,7 @@ from leoflow.common.exceptions import AirflowException
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from leoflow.authoring.operators.abstract_operator import AbstractOperator
+    from leoflow.common.graph import Task
 
 # Scopes of the `with` blocks that are open, innermost last.
 _open = []
@@ -50,13 +50,13 @@ def related(tasks, kind, upstream):
     return relatives
 
 
-def collect(task: AbstractOperator) -> None:
+def collect(task: Task) -> None:
     """Called for each new operator: adds it to the innermost open scope."""
     if _open:
         _open[-1].tasks.append(task)
 
 
-def enter(tasks: list[AbstractOperator]) -> Scope:
+def enter(tasks: list[Task]) -> Scope:
     if not tasks or not all(task.is_setup or task.is_teardown for task in tasks):
         raise AirflowException("Only setup/teardown tasks can be used as context managers.")
     if len({task.is_setup for task in tasks}) > 1:

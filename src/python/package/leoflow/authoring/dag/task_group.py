@@ -7,6 +7,8 @@ import functools
 import re
 
 from leoflow.authoring.dag.edges import Linkable, check_group_key, duplicate, label_edge
+from leoflow.authoring.mapping.expand_input import DictOfLists, ListOfDicts, check_list_of_dicts, check_mappable, refuse_nested
+from leoflow.authoring.mapping.xcom_arg import MappedArgument
 from leoflow.common import current
 from leoflow.common.exceptions import AirflowException, DuplicateTaskIdFound, TaskAlreadyInTaskGroup, TaskNotFound
 from leoflow.common.signatures import VAR_KEYWORD, parameters
@@ -264,8 +266,6 @@ class TaskGroupFunction:
             raise TypeError(f"{method}() got an unexpected keyword argument {names}")
 
     def expand(self, **kwargs):
-        from leoflow.authoring.mapping.mapped_operator import DictOfLists, check_mappable
-
         if not kwargs:
             raise TypeError("no arguments to expand against")
         self.check_names("expand", kwargs)
@@ -273,17 +273,12 @@ class TaskGroupFunction:
         return self.map_over(DictOfLists(kwargs), kwargs)
 
     def expand_kwargs(self, kwargs):
-        from leoflow.authoring.mapping.mapped_operator import ListOfDicts, check_list_of_dicts
-
         check_list_of_dicts(kwargs)
         fixed = self.partial_arguments or {}
         names = [name for name in parameters(self.function) if name not in fixed]
         return self.map_over(ListOfDicts(kwargs), names)
 
     def map_over(self, expand_input, names):
-        from leoflow.authoring.mapping.mapped_operator import refuse_nested
-        from leoflow.authoring.mapping.xcom_arg import MappedArgument
-
         refuse_nested(expand_input)
         arguments = dict(self.partial_arguments or {})
         arguments.update({name: MappedArgument(expand_input, name) for name in names})

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from leoflow.authoring.dag import setup_teardown
 from leoflow.authoring.dag.edges import Linkable
-from leoflow.common.exceptions import XComNotFound
+from leoflow.common.exceptions import AirflowException, XComNotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from leoflow.authoring.operators.abstract_operator import AbstractOperator
-    from leoflow.running.context import Context
+    from leoflow.common.graph import Task
 
 RETURN = "return_value"
 _MISSING = object()
@@ -62,13 +62,9 @@ class Argument(Linkable):
         return self
 
     def __enter__(self):
-        from leoflow.authoring.dag import setup_teardown
-
         return setup_teardown.enter(self.operators())
 
     def __exit__(self, *_):
-        from leoflow.authoring.dag import setup_teardown
-
         setup_teardown.leave()
 
     def __iter__(self):
@@ -284,8 +280,6 @@ class DagParam(Argument):
     def resolve(self, context):
         params = context["params"]
         if self.name not in params:
-            from leoflow.common.exceptions import AirflowException
-
             raise AirflowException(f"No value could be resolved for parameter {self.name}")
         return params[self.name]
 
@@ -298,7 +292,7 @@ def unique(operators):
     return distinct
 
 
-def operators_in(value: Any, seen: set[int] | None = None) -> Iterator[AbstractOperator]:
+def operators_in(value: Any, seen: set[int] | None = None) -> Iterator[Task]:
     """Yields the operators whose results occur in a value, at any depth."""
     if isinstance(value, Argument):
         yield from value.operators()
@@ -314,7 +308,7 @@ def operators_in(value: Any, seen: set[int] | None = None) -> Iterator[AbstractO
             yield from operators_in(getattr(value, field, None))
 
 
-def resolve(value: Any, context: Context) -> Any:
+def resolve(value: Any, context: Mapping[str, Any]) -> Any:
     """Replaces the arguments in a value by their results."""
     if isinstance(value, Argument):
         return value.resolve(context)

@@ -7,6 +7,7 @@ from leoflow.authoring.dag import setup_teardown
 from leoflow.authoring.dag.default_args import OperatorMeta
 from leoflow.authoring.dag.edges import Linkable, check_key, connect
 from leoflow.authoring.dag.params import ParamsDict
+from leoflow.authoring.mapping.xcom_arg import XComArg, operators_in
 from leoflow.authoring.operators.arguments import (
     EXECUTION_TIMEOUT,
     OWNER,
@@ -245,14 +246,10 @@ class AbstractOperator(Linkable, metaclass=OperatorMeta):
 
     @property
     def output(self):
-        from leoflow.authoring.mapping.xcom_arg import XComArg
-
         return XComArg(self)
 
     def link_arguments(self, fields=None):
         """Makes the task depend on every task whose result is one of its arguments."""
-        from leoflow.authoring.mapping.xcom_arg import operators_in
-
         for field in self.template_fields if fields is None else fields:
             for operator in operators_in(getattr(self, field, None)):
                 if operator is not self:
@@ -295,6 +292,7 @@ class AbstractOperator(Linkable, metaclass=OperatorMeta):
 
     @property
     def log(self):
+        # Saves the import of logging where no task runs.
         from leoflow.authoring.loggers import operator_logger
 
         return operator_logger(type(self))
@@ -310,6 +308,8 @@ class AbstractOperator(Linkable, metaclass=OperatorMeta):
 
     def on_kill(self):
         """Called when the task is terminated."""
+
+    # Only running tasks render templates, so that parsing does not import them.
 
     def render_template_fields(self, context, jinja_env=None):
         from leoflow.authoring.operators.templates import render_fields

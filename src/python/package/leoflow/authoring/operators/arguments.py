@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from leoflow.authoring.dag.dag import DAG
+    from leoflow.common.graph import Dag
 
 # Defaults of Airflow's configuration.
 OWNER = Setting("operators", "default_owner", "airflow", str)
@@ -128,7 +128,7 @@ def text(name: str, value: Any) -> str:
     return value
 
 
-def slots(task_id: str, dag: DAG | None, number: Any) -> int:
+def slots(task_id: str, dag: Dag | None, number: Any) -> int:
     if not isinstance(number, int) or number < 1:
         location = f" in dag {dag.dag_id}" if dag is not None else ""
         raise ValueError(f"pool slots for {task_id}{location} cannot be less than 1")

@@ -4,7 +4,6 @@
 """
 
 from leoflow.authoring.dag.default_args import OperatorMeta
-from leoflow.authoring.mapping.mapped_operator import OperatorPartial
 from leoflow.authoring.operators.abstract_operator import AbstractOperator
 
 
@@ -12,6 +11,9 @@ class PartialMeta(OperatorMeta):
     """Defines `partial` on operator classes but not on their instances, as in Airflow."""
 
     def partial(cls, *, task_id, dag=None, task_group=None, params=None, **arguments):
+        # Saves the import for DAG files without mapped tasks.
+        from leoflow.authoring.mapping.mapped_operator import OperatorPartial
+
         return OperatorPartial(cls, {"task_id": task_id, "dag": dag, "task_group": task_group, "params": params, **arguments})
 
 

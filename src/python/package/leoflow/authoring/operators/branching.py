@@ -16,9 +16,9 @@ from leoflow.common.exceptions import AirflowException, DownstreamTasksSkipped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import tzinfo
-
-    from leoflow.running.context import Context
+    from typing import Any
 
 # XCom key of the decision, which also applies to tasks that are cleared or expanded later.
 SKIPMIXIN_KEY = "skipmixin_key"
@@ -145,7 +145,7 @@ class LatestOnlyOperator(BaseBranchOperator):
         return []
 
 
-def reference_time(context: Context, use_logical_date: bool, tzinfo: tzinfo | None) -> datetime:
+def reference_time(context: Mapping[str, Any], use_logical_date: bool, tzinfo: tzinfo | None) -> datetime:
     run = context["dag_run"]
     if use_logical_date:
         return run.logical_date or run.run_after

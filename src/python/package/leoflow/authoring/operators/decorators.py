@@ -1,5 +1,6 @@
 """`@task`, `@setup` and `@teardown`."""
 
+from leoflow.authoring.dag.task_group import TaskGroupFunction
 from leoflow.authoring.operators.taskflow import DecoratedPython, TaskFunction
 from leoflow.common.exceptions import AirflowException, AirflowSkipException, Unsupported
 
@@ -37,7 +38,8 @@ def conditional(name, condition, skip_message, skips_when):
 
 
 class Task:
-    """`@task`, `@task(…)`, `@task.bash`, `@task.branch` and so on."""
+    """`@task`, `@task(…)`, `@task.bash`, `@task.branch` and so on. The operators of the latter are imported on use,
+    because most DAG files do not need them."""
 
     def __call__(self, function=None, **arguments):
         return decorator(DecoratedPython, function, arguments)
@@ -98,8 +100,6 @@ task = Task()
 
 
 def as_task(function):
-    from leoflow.authoring.dag.task_group import TaskGroupFunction
-
     if isinstance(function, TaskGroupFunction):
         raise AirflowException("Task groups cannot be marked as setup or teardown.")
     return function if isinstance(function, TaskFunction) else task(function)

@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from leoflow.authoring.operators.abstract_operator import AbstractOperator
+    from leoflow.common.graph import Task
 
 
 class WeightRule(Text):
@@ -32,7 +32,7 @@ def check_weight_rule(rule: Any) -> str:
     return text
 
 
-def total(task: AbstractOperator) -> int:
+def total(task: Task) -> int:
     """Returns the total weight, by which the scheduler orders tasks."""
     own_weight = task.priority_weight
     if task.weight_rule == "absolute":

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import types
 
+from leoflow.authoring.assets.definitions import Metadata
 from leoflow.authoring.mapping.xcom_arg import Argument
 from leoflow.authoring.operators.base_operator import BaseOperator
 from leoflow.common.exceptions import AirflowException, AirflowSkipException
 from leoflow.common.masking import hide
 from leoflow.common.signatures import KEYWORD_ONLY, POSITIONAL_ONLY, POSITIONAL_OR_KEYWORD, VAR_KEYWORD, parameters
 from leoflow.common.task_log import PROGRAM
+from leoflow.common.values import LARGEST_BYTES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,8 +81,6 @@ class PythonOperator(BaseOperator):
 def run_generator(generator, context):
     """Runs a generator to its end and returns its return value. Yielded Metadata is recorded; other values are
     ignored."""
-    from leoflow.authoring.assets.definitions import Metadata
-
     while True:
         try:
             yielded = next(generator)
@@ -205,8 +205,6 @@ class BashOperator(BaseOperator):
     def pass_on(self):
         """Logs the output line by line and returns the last line, cut soon after it exceeds the XCom limit."""
         import codecs
-
-        from leoflow.common.values import LARGEST_BYTES
 
         decoder = codecs.getincrementaldecoder(self.output_encoding)("backslashreplace")
         last_line, starts_line = "", True

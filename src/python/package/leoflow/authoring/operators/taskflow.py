@@ -9,15 +9,9 @@ import functools
 import re
 from collections.abc import Mapping
 
+from leoflow.authoring.assets.definitions import BaseAsset
 from leoflow.authoring.dag.default_args import effective_defaults
-from leoflow.authoring.mapping.mapped_operator import (
-    DictOfLists,
-    ListOfDicts,
-    MappedOperator,
-    check_list_of_dicts,
-    check_mappable,
-    split_arguments,
-)
+from leoflow.authoring.mapping.expand_input import DictOfLists, ListOfDicts, check_list_of_dicts, check_mappable
 from leoflow.authoring.mapping.xcom_arg import XComArg
 from leoflow.authoring.operators.standard import PythonOperator
 from leoflow.common import current, signatures
@@ -59,8 +53,6 @@ class Decorated:
         self.set_up(python_callable=python_callable, op_args=list(op_args), op_kwargs=kwargs, dag=dag,
                     multiple_outputs=bool(multiple_outputs), default_args=default_args, **others)
         # Assets among the arguments are inlets.
-        from leoflow.authoring.assets.definitions import BaseAsset
-
         self.inlets += [argument for argument in [*op_args, *kwargs.values()] if isinstance(argument, BaseAsset)]
 
     def set_up(self, **arguments):
@@ -94,23 +86,6 @@ def complete(function, op_args, op_kwargs, defaults):
 class DecoratedPython(Decorated, PythonOperator):
     operator_name = "@task"
     airflow_name = "_PythonDecoratedOperator"
-
-
-class MappedFunction(MappedOperator):
-    """A mapped task of a decorated function."""
-
-    def build(self, element_kwargs):
-        fixed_kwargs = dict(self.partial_kwargs)
-        op_kwargs = {**fixed_kwargs.pop("op_kwargs"), **element_kwargs}
-        base_kwargs = {**self.defaults(), **self.own_base_kwargs(), **fixed_kwargs}
-        return self.operator_class(task_id=self.task_id, **{**base_kwargs, "op_kwargs": op_kwargs, "op_args": ()})
-
-    def unmapped(self, context, index):
-        self.element_kwargs = element_kwargs = self.expand_input.resolve(context, index)
-        duplicates = [name for name in element_kwargs if name in self.partial_kwargs["op_kwargs"]]
-        if duplicates and self.strict:
-            raise TypeError(f"mapping already partial argument: {', '.join(duplicates)}")
-        return self.create_outside_dag(element_kwargs)
 
 
 def unique_task_id(dag, group, task_id):
@@ -214,6 +189,9 @@ class TaskFunction:
         return self.map_over(ListOfDicts(kwargs), strict=strict)
 
     def map_over(self, expand_input, strict):
+        # Saves the import for DAG files without mapped tasks.
+        from leoflow.authoring.mapping.mapped_operator import MappedFunction, split_arguments
+
         operator_arguments = self.operator_arguments()
         operator_arguments.setdefault("multiple_outputs", returns_mapping(self.function))
         base, own = split_arguments(operator_arguments)

@@ -11,18 +11,17 @@ import os
 
 from leoflow.authoring.mapping.xcom_arg import Argument
 from leoflow.common.exceptions import MissingPackage
+from leoflow.common.masking import hide, is_sensitive
 from leoflow.common.signatures import parameters
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     import jinja2
 
-    from leoflow.authoring.dag.dag import DAG
-    from leoflow.authoring.operators.abstract_operator import AbstractOperator
-    from leoflow.running.context import Context
+    from leoflow.common.graph import Dag, Task
 
 # A text with one of these is a template.
 MARKS = ("{{", "{%", "{#")
@@ -66,7 +65,7 @@ def is_template(text):
     return any(mark in text for mark in MARKS)
 
 
-def environment_of(dag: DAG | None, native: bool | None = None) -> jinja2.Environment:
+def environment_of(dag: Dag | None, native: bool | None = None) -> jinja2.Environment:
     """Returns the Jinja environment of a DAG. With `native`, templates render to Python values."""
     try:
         import jinja2
@@ -161,7 +160,7 @@ class Renderer:
 
 
 def render_fields(
-    owner: Any, context: Context, task: AbstractOperator | None, environment: jinja2.Environment | None = None,
+    owner: Any, context: Mapping[str, Any], task: Task | None, environment: jinja2.Environment | None = None,
     unrendered: Sequence = (),
 ) -> None:
     """Renders an object's template fields in place."""
@@ -200,7 +199,7 @@ def takes_context(function):
 LONGEST = 4096
 
 
-def rendered_fields(task: AbstractOperator) -> dict[str, Any]:
+def rendered_fields(task: Task) -> dict[str, Any]:
     """Returns the rendered fields as JSON for display."""
     fields = {}
     for field in task.template_fields:
@@ -220,8 +219,6 @@ def serialised(value, name=""):
 
 def plain_of(value, name=""):
     """Converts a value to JSON types, with secrets masked."""
-    from leoflow.common.masking import hide, is_sensitive
-
     if is_sensitive(name) and value not in (None, "") and not isinstance(value, (dict, list, tuple, set)):
         return "***"
     if isinstance(value, str):

@@ -8,7 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from leoflow.authoring.dag.dag import DAG
+    from leoflow.common.graph import Dag
 
 
 class TriggerRule(str, enum.Enum):
@@ -40,7 +40,7 @@ class TriggerRule(str, enum.Enum):
 _RULES = {rule.value: rule for rule in TriggerRule}
 
 
-def check_trigger_rule(rule: Any, task_id: str, dag: DAG | None) -> TriggerRule:
+def check_trigger_rule(rule: Any, task_id: str, dag: Dag | None) -> TriggerRule:
     text = rule.value if isinstance(rule, enum.Enum) else rule
     if not isinstance(text, str) or not TriggerRule.is_valid(text):
         inside = f"{dag.dag_id}.{task_id}" if dag is not None else task_id

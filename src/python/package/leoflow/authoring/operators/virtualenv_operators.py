@@ -135,6 +135,7 @@ class PythonVirtualenvOperator(OtherPythonOperator):
     def with_python(self, use):
         if not self.venv_cache_path:
             return virtualenvs.with_temporary(self.venv_spec(), use)
+        # Only environments that are cached need it.
         from leoflow.authoring.variable import Variable
 
         key = str(Variable.get("python_virtualenv_operator_cache_key", ""))

@@ -244,6 +244,7 @@ class FileSensor(BaseSensorOperator):
         import glob
         import os
 
+        # Only a poke needs it; the scheduler checks most files itself.
         from leoflow.authoring.hooks import FSHook
 
         path = os.path.join(FSHook(self.fs_conn_id).get_path(), self.filepath)

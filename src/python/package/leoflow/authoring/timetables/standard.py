@@ -13,12 +13,6 @@ from datetime import datetime, timedelta
 from leoflow.common.dates import aware, stamp, zone_name
 from leoflow.common.exceptions import AirflowTimetableInvalid, Unsupported
 from leoflow.common.reports import user_line
-from leoflow.common.settings.airflow_settings import Setting
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from datetime import tzinfo
-    from typing import Any
 
 PRESETS = {
     "@hourly": "0 * * * *",
@@ -144,7 +138,7 @@ def whole_seconds(name, value):
     raise TypeError(f"{name} must be a timedelta, not {type(value).__name__}")
 
 
-def is_relativedelta(value):
+def is_relativedelta(value: object) -> bool:
     return type(value).__name__ == "relativedelta"
 
 
@@ -282,58 +276,3 @@ class AssetTriggeredTimetable(BuiltIn):
 
     def __init__(self, assets):
         self.asset_condition = assets
-
-
-class AssetOrTimeSchedule(BuiltIn):
-    kind = "asset_or_time"
-
-    def __init__(self, *, timetable, assets):
-        from leoflow.authoring.assets.definitions import condition_of
-
-        if isinstance(timetable, (AssetTriggeredTimetable, AssetOrTimeSchedule)):
-            raise AirflowTimetableInvalid("cannot nest asset timetables")
-        self.timetable = timetable
-        self.asset_condition = condition_of(assets)
-        self.periodic = timetable.periodic
-        self.can_be_scheduled = timetable.can_be_scheduled
-        self.active_runs_limit = timetable.active_runs_limit
-        self.description = f"Triggered by assets or {timetable.description}"
-
-    @property
-    def summary(self):
-        return f"Asset or {self.timetable.summary}"
-
-    def validate(self):
-        self.timetable.validate()
-
-    def described(self):
-        return {"kind": self.kind, "timetable": self.timetable.described()}
-
-
-# In spite of its name, this setting applies to timedelta schedules, too, as in Airflow.
-INTERVALS = Setting("scheduler", "create_cron_data_intervals", False, bool)
-
-
-def timetable_of_schedule(schedule: Any, timezone: tzinfo | None) -> Timetable:
-    """Returns the timetable of a DAG's `schedule` argument, as Airflow's configuration selects it."""
-    from leoflow.authoring.assets.definitions import BaseAsset, condition_of
-
-    if isinstance(schedule, Timetable):
-        return schedule
-    if isinstance(schedule, BaseAsset):
-        return AssetTriggeredTimetable(condition_of(schedule))
-    if isinstance(schedule, (list, tuple, set, frozenset)):
-        if not all(isinstance(asset, BaseAsset) for asset in schedule):
-            raise ValueError("All elements in 'schedule' should be either assets, asset references, or asset aliases")
-        return AssetTriggeredTimetable(condition_of(schedule))
-    if schedule is None:
-        return NullTimetable()
-    if schedule == "@once":
-        return OnceTimetable()
-    if schedule == "@continuous":
-        return ContinuousTimetable()
-    if isinstance(schedule, timedelta) or is_relativedelta(schedule):
-        return (DeltaDataIntervalTimetable if INTERVALS.value() else DeltaTriggerTimetable)(schedule)
-    if isinstance(schedule, str):
-        return (CronDataIntervalTimetable if INTERVALS.value() else CronTriggerTimetable)(schedule, timezone=timezone)
-    raise ValueError(f"{schedule!r} is not a valid schedule.")
