@@ -37,6 +37,7 @@ NAMES_BY_MODULE = {
     "authoring.operators.priority": "WeightRule",
     "authoring.operators.standard": "BashOperator EmptyOperator PythonOperator determine_kwargs",
     "authoring.operators.templates": "literal",
+    "authoring.operators.trigger_dag_run": "TriggerDagRunOperator",
     "authoring.operators.trigger_rule": "TriggerRule",
     "authoring.operators.virtualenv_operators": """
         BranchExternalPythonOperator BranchPythonVirtualenvOperator ExternalPythonOperator PythonVirtualenvOperator
@@ -44,11 +45,10 @@ NAMES_BY_MODULE = {
     "authoring.plugins": "AirflowPlugin",
     "authoring.run_types": "DagRunType NOTSET XCOM_RETURN_KEY",
     "authoring.sensors.async_sensors": "DateTimeSensorAsync TimeDeltaSensorAsync TimeSensorAsync",
-    "authoring.sensors.base": """
-        BaseSensorOperator BashSensor DateTimeSensor DayOfWeekSensor FileSensor PokeReturnValue PythonSensor
-        TimeDeltaSensor TimeSensor poke_mode_only
-    """,
-    "authoring.sensors.external_task": "ExternalTaskMarker ExternalTaskSensor TriggerDagRunOperator",
+    "authoring.sensors.base": "BaseSensorOperator PokeReturnValue poke_mode_only",
+    "authoring.sensors.external_task": "ExternalTaskMarker ExternalTaskSensor",
+    "authoring.sensors.standard": "BashSensor FileSensor PythonSensor",
+    "authoring.sensors.temporal": "DateTimeSensor DayOfWeekSensor TimeDeltaSensor TimeSensor",
     "authoring.states": "DagRunState State TaskInstanceState",
     "authoring.timetables.assets": "AssetOrTimeSchedule",
     "authoring.timetables.standard": """

@@ -4,7 +4,7 @@ files do not need them."""
 from leoflow.authoring.operators.branching import BranchPythonOperator, ShortCircuitOperator
 from leoflow.authoring.operators.standard import AvailableArguments, BashOperator, keyword_arguments
 from leoflow.authoring.operators.taskflow import Decorated
-from leoflow.authoring.sensors.base import PythonSensor
+from leoflow.authoring.sensors.standard import PythonSensor
 from leoflow.common.exceptions import Unsupported
 
 

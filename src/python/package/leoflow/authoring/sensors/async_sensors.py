@@ -1,7 +1,7 @@
 """Sensors that wait in Airflow's triggerer. Leoflow has no triggerer, so they use mode `reschedule`, in which they also
 wait without a process."""
 
-from leoflow.authoring.sensors.base import DateTimeSensor, TimeDeltaSensor, TimeSensor
+from leoflow.authoring.sensors.temporal import DateTimeSensor, TimeDeltaSensor, TimeSensor
 
 
 def rescheduled(sensor):
