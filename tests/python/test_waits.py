@@ -6,8 +6,8 @@ from datetime import timedelta
 
 from leoflow.authoring.dag.dag import DAG
 from leoflow.authoring.operators.decorators import task
-from leoflow.authoring.sensors.standard import FileSensor
 from leoflow.authoring.sensors.external_task import ExternalTaskSensor
+from leoflow.authoring.sensors.standard import FileSensor
 from leoflow.entry import structure
 
 

@@ -1,5 +1,9 @@
 """Parses and runs DAGs with the small package (Leoflow's own implementation of `airflow.sdk`), the default.
-`leoflow.sdk.backend` has the same functions for Airflow's SDK."""
+`leoflow.sdk.backend` has the same functions for Airflow's SDK.
+
+A cold process starts faster with the modules of its own job only: functions that run a task import `running`, and the
+one that describes a DAG imports `structure`.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +16,6 @@ from leoflow.authoring.timetables.standard import DataInterval, TimeRestriction
 from leoflow.common import current, task_log
 from leoflow.common.exceptions import AirflowException
 from leoflow.common.reports import explain
-from leoflow.entry import structure
-from leoflow.running.context import build_context
-from leoflow.running.offline import InMemoryXComs, Offline
-from leoflow.running.task_api import TaskApi
-from leoflow.running.task_instance import DagRun
-from leoflow.running.task_try import Try
-from leoflow.running.xcoms import TaskXComs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +24,8 @@ if TYPE_CHECKING:
 
     from leoflow.authoring.dag.dag import DAG
     from leoflow.entry.workspace import Workspace
+    from leoflow.running.offline import InMemoryXComs
+    from leoflow.running.task_try import Try
 
 
 def dags_of(workspace: Workspace, path: str, settings: dict[str, Any] | None = None) -> list[DAG]:
@@ -43,12 +42,19 @@ def dags_of(workspace: Workspace, path: str, settings: dict[str, Any] | None = N
 
 def structures(dags: list[DAG], workspace: Workspace) -> list[dict[str, Any]]:
     """Returns the structures of DAGs. `place` (file:line) is used in error messages and is not stored."""
+    from leoflow.entry import structure
+
     steady = structure.is_steady(workspace.executed.values())
     return [{**structure.dag_structure(dag, steady), "place": f"{dag.module_file}:{dag.line}"} for dag in dags]
 
 
 def begin_try(spec: dict[str, Any], workspace: Workspace, folder: str) -> Try:
     """Loads the task; returns the try, ready to run."""
+    from leoflow.running.context import build_context
+    from leoflow.running.task_api import TaskApi
+    from leoflow.running.task_try import Try
+    from leoflow.running.xcoms import TaskXComs
+
     parsing_context.is_for(spec["dag_id"], spec["task_id"])
     for dag in dags_of(workspace, spec["fileloc"], spec.get("settings")):
         if dag.dag_id == spec["dag_id"]:
@@ -59,6 +65,10 @@ def begin_try(spec: dict[str, Any], workspace: Workspace, folder: str) -> Try:
 
 def try_in_foreground(dag: DAG, task: Any, spec: dict[str, Any], memory: InMemoryXComs) -> Try:
     """Returns a try that runs without a server."""
+    from leoflow.running.context import build_context
+    from leoflow.running.offline import Offline
+    from leoflow.running.task_try import Try
+
     return Try(task, build_context(spec, dag, task, memory, Offline(memory)), max_map_length=spec["max_map_length"])
 
 
@@ -81,6 +91,11 @@ def timetable_of(dag: DAG) -> tuple[Any, type, type, Any]:
 
 def call_back(dag: DAG, spec: dict[str, Any]) -> list[str]:
     """Runs the DAG's callbacks, with the context of the task that decided the run's state. Returns the errors."""
+    from leoflow.running.context import build_context
+    from leoflow.running.task_api import TaskApi
+    from leoflow.running.task_instance import DagRun
+    from leoflow.running.xcoms import TaskXComs
+
     context = {"dag": dag, "run_id": spec["run_id"], "reason": spec["reason"]}
     if spec.get("task_id") in dag.task_dict:
         task = dag.get_task(spec["task_id"])

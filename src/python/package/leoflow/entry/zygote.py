@@ -135,7 +135,7 @@ def own_modules():
         return
     for layer in ("common", "authoring", "running"):
         yield from modules_below(os.path.join(PACKAGE, "leoflow", layer), f"leoflow.{layer}")
-    yield from (f"leoflow.entry.{name}" for name in ("task", "parse", "ask", "settings", "dotenv", "small_backend"))
+    yield from (f"leoflow.entry.{name}" for name in ("task", "parse", "ask", "settings", "dotenv", "small_backend", "structure"))
     yield "airflow.sdk"
 
 
