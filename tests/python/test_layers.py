@@ -5,6 +5,8 @@ import unittest
 from pathlib import Path
 
 import leoflow
+from leoflow.entry import zygote
+from leoflow.sdk import preload
 
 PACKAGE = Path(leoflow.__file__).parent
 # From the bottom up; `names` stands beside them and knows only the exceptions.
@@ -89,6 +91,11 @@ class Layers(unittest.TestCase):
                 texts = {"leoflow.common.a": "from leoflow.common.b import y", "leoflow.common.b": text}
                 trees = {module: ast.parse(text) for module, text in texts.items()}
                 self.assertEqual(cycle_in(uses_of(trees)), ["leoflow.common.a", "leoflow.common.b", "leoflow.common.a"])
+
+    def test_a_warm_python_preloads_modules_by_their_names(self):
+        preloaded = {name for name in zygote.own_modules() if name.partition(".")[0] == "leoflow"}
+        self.assertLessEqual({module for module in MODULES if layer(module) in ("common", "authoring", "running")}, preloaded)
+        self.assertLessEqual(preloaded | {f"leoflow.sdk.{name}" for name in preload.OURS}, MODULES.keys())
 
     def test_functions_used_across_modules_are_annotated(self):
         crossing = {pair for tree in MODULES.values() for pair in imported(tree)}

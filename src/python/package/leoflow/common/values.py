@@ -56,6 +56,7 @@ def plain(value: Any, depth: int = 0) -> Any:
 
 def serialized(value, depth):
     """Serializes a value that JSON cannot represent."""
+    # Saves the import for plain values; as in `restored`.
     from leoflow.common.serialized import Unserializable, serialized_form
 
     try:

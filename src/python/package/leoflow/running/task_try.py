@@ -7,6 +7,7 @@ import signal
 
 from leoflow.authoring.mapping.xcom_arg import concrete
 from leoflow.authoring.operators.abstract_operator import AbstractOperator
+from leoflow.authoring.operators.templates import Renderer, render_fields, rendered_fields
 from leoflow.common import current, plain_files, task_log
 from leoflow.common.exceptions import (
     AirflowFailException,
@@ -85,8 +86,6 @@ class Try:
         self.ti.task = task
         os.environ.update(self.ti.airflow_environment())
         if type(task).render_template_fields is _base_render:
-            from leoflow.authoring.operators.templates import render_fields
-
             render_fields(task, self.context, task, None, unrendered)
         else:
             task.render_template_fields(self.context)
@@ -95,8 +94,6 @@ class Try:
 
     def note_rendered(self):
         if self.task.template_fields:
-            from leoflow.authoring.operators.templates import rendered_fields
-
             self.result["rendered"] = rendered_fields(self.task)
 
     def note_map_index(self, swallow):
@@ -104,8 +101,6 @@ class Try:
         template = self.task.map_index_template
         if not template or self.ti.map_index < 0:
             return
-        from leoflow.authoring.operators.templates import Renderer
-
         try:
             self.result["map_index"] = str(Renderer(self.task, self.context).render(template))
             self.ti.rendered_map_index = self.result["map_index"]
@@ -152,6 +147,7 @@ class Try:
         next_method = self.ti.next_method
         if not next_method:
             return task.execute(self.context)
+        # Saves the import of asyncio for tasks that do not defer; as in `defer`.
         from leoflow.running.deferral import resume
 
         return resume(task, next_method, self.ti.next_kwargs, self.context)
@@ -166,6 +162,7 @@ class Try:
         value = concrete(value)
         xcoms = {}
         if task.multiple_outputs:
+            # Few tasks without `@task` need it.
             from leoflow.authoring.operators.taskflow import check_outputs
 
             check_outputs(value)
