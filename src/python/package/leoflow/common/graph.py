@@ -46,7 +46,7 @@ class Dag(Protocol):
     task_group: Group
     task_dict: dict[str, Task]
     edge_labels: dict[tuple[str, str], str]
-    # Of templates.
+    # Used by templates.
     folder: str
     template_searchpath: Iterable[str] | None
     template_undefined: type | None

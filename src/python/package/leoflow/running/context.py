@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 
-from leoflow.authoring.assets.definitions import OutletEvents
+from leoflow.authoring.assets.outlet_events import OutletEvents
 from leoflow.authoring.dag.params import Param, ParamsDict
 from leoflow.authoring.mapping.xcom_arg import _MISSING
 from leoflow.common.dates import parse_time

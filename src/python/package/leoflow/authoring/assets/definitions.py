@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import warnings
 
-from leoflow.common.values import NotStorable, plain
+from leoflow.common.values import plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -237,71 +237,3 @@ class Metadata:
         self.asset = asset
         self.extra = dict(extra or {})
         self.alias = alias
-
-
-class OutletEvent:
-    """Extra information that a task attaches to one outlet."""
-
-    def __init__(self, key):
-        self.key = key
-        self.extra = {}
-        self.aliased = []
-
-    def add(self, asset, extra=None):
-        if isinstance(self.key, AssetAlias):
-            self.aliased.append((asset, dict(extra or {})))
-
-
-class OutletEvents(dict):
-    """`outlet_events[asset]`."""
-
-    def __init__(self, outlets):
-        super().__init__()
-        self.outlets = outlets
-
-    def __missing__(self, key):
-        if isinstance(key, int):
-            key = self.outlets[key]
-            return self[key]
-        if not isinstance(key, BaseAsset):
-            raise TypeError(f"Key should be either an asset or an asset alias, not {type(key)}")
-        self[key] = event = OutletEvent(key)
-        return event
-
-    def for_asset(self, *, name=None, uri=None):
-        for outlet in self.outlets:
-            if isinstance(outlet, Asset) and (name in (None, outlet.name)) and (uri in (None, outlet.uri)):
-                return self[outlet]
-        return self[Asset(name=name, uri=uri)]
-
-    def for_asset_alias(self, *, name):
-        return self[AssetAlias(name)]
-
-    def add_metadata(self, metadata):
-        """Adds the metadata that a task yielded."""
-        event = self[metadata.asset]
-        event.extra.update(metadata.extra)
-        if metadata.alias is not None:
-            self[metadata.alias].add(metadata.asset, metadata.extra)
-
-    def to_events(self):
-        """Returns the asset events of all outlets, as the scheduler reads them."""
-        events = []
-        for outlet in self.outlets:
-            if isinstance(outlet, AssetAlias):
-                for asset, extra in self[outlet].aliased:
-                    events.append({**asset.described(), "alias": outlet.value, "extra": storable(asset, extra)})
-            elif isinstance(outlet, (Asset, AssetNameRef, AssetUriRef)):
-                events.append({**outlet.described(), "extra": storable(outlet, self[outlet].extra)})
-        return events
-
-
-def storable(asset, extra):
-    """Returns `extra` as plain JSON. Raises NotStorable for a value that JSON cannot hold."""
-    import json
-
-    try:
-        plain(extra)
-        return json.loads(json.dumps(extra, allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise NotStorable(f"cannot store the extra of the event of {asset!r}: {error}") from None
