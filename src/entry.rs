@@ -6,9 +6,8 @@ use leoflow_base::build_info;
 use leoflow_base::protocol::log;
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::process::{limits, replace};
-use leoflow_cli::args::Cli;
 use leoflow_cli::args::{complete, help};
-use leoflow_cli::commands;
+use leoflow_cli::commands::{self, Cli};
 use leoflow_cli::error::Error;
 use leoflow_cli::terminal::printer::Printer;
 use leoflow_processes::agent::{self, TaskFolder};
@@ -34,7 +33,7 @@ pub fn main() -> ExitCode {
         replace::unblock_signals();
     }
     complete::answer_shell::<Cli>();
-    let cli = match help::parse(arguments()) {
+    let cli = match help::parse::<Cli>(arguments()) {
         Ok(cli) => cli,
         Err(usage) => {
             let code = u8::try_from(usage.exit_code()).unwrap_or(2);
@@ -50,7 +49,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    let printer = Printer::new(&cli.global, cli.format());
+    let printer = Printer::new(&cli.global, cli.command.format(), help::command::<Cli>);
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| commands::run(cli, &printer, &Process)));
     let error = match outcome {
         Ok(Ok(code)) => return ExitCode::from(code),

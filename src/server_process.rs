@@ -3,9 +3,9 @@
 
 use leoflow_base::protocol::child::Inheritance;
 use leoflow_base::protocol::log;
-use leoflow_cli::args::Server;
+use leoflow_cli::commands::server::{Server, ServerProcess};
+use leoflow_cli::context::Context;
 use leoflow_cli::error::Error;
-use leoflow_cli::{commands::ServerProcess, context::Context};
 use leoflow_server::{Options, ServerError};
 
 pub struct Process;

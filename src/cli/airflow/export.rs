@@ -6,11 +6,11 @@ use super::deployment::{self, Facts, Pool};
 use super::findings::{Finding, Findings};
 use super::{AIRFLOW, dag_folder, history, requirements, secrets};
 use crate::api_client::{Api, list_of};
-use crate::args::airflow::ExportAirflow;
 use crate::context::Context;
 use crate::error::Error;
 use crate::recovery::datastore::{Datastore, not_set_up};
 use crate::terminal::printer::counted;
+use clap::Args;
 use leoflow_base::config::{Config, Recipient};
 use leoflow_base::sys::fs::files;
 use leoflow_engine::model::dag::DEFAULT_POOL;
@@ -20,6 +20,23 @@ use serde_json::{Value, json};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+
+#[derive(Args, Debug)]
+pub struct ExportAirflow {
+    /// The folder to create; it must not exist yet
+    #[arg(long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Encrypt variables and connections to this age or SSH public key; may be repeated
+    /// [default: backup.recipients]
+    #[arg(long, value_name = "KEY")]
+    pub recipient: Vec<String>,
+    /// Encrypt nothing and leave out possible secrets, even when backup.recipients is set
+    #[arg(long, conflicts_with = "recipient")]
+    pub no_secrets: bool,
+    /// Also export finished runs and task instances
+    #[arg(long)]
+    pub history: bool,
+}
 
 /// Slots of `default_pool` in a new Airflow.
 const AIRFLOWS_DEFAULT_SLOTS: i64 = 128;

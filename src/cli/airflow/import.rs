@@ -8,11 +8,11 @@ use super::from_url::Login;
 use super::{from_home, from_url};
 use crate::api_client::Api;
 use crate::args::OnExisting;
-use crate::args::airflow::ImportAirflow;
 use crate::context::Context;
 use crate::error::Error;
 use crate::recovery::datastore::not_set_up;
 use crate::terminal::printer::counted;
+use clap::Args;
 use leoflow_base::sys::fs::files;
 use leoflow_engine::store::secret::connections::Connection;
 use leoflow_engine::store::secret::variables::Variable;
@@ -21,6 +21,31 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+#[derive(Args, Debug)]
+pub struct ImportAirflow {
+    /// An Airflow home folder, or the URL of an Airflow 3 server
+    #[arg(long, value_name = "DIR|URL")]
+    pub from: String,
+    /// With a URL: the user to log in as
+    #[arg(long, value_name = "NAME")]
+    pub username: Option<String>,
+    /// The file whose first line is that user's password [default: prompt for it]
+    #[arg(long, value_name = "FILE", requires = "username")]
+    pub password_file: Option<PathBuf>,
+    /// The file whose first line is an access token for that Airflow
+    #[arg(long, value_name = "FILE", conflicts_with = "username")]
+    pub token_file: Option<PathBuf>,
+    /// The workspace folder for the DAG files; it must not exist yet
+    #[arg(long, value_name = "NAME", default_value = "imported")]
+    pub project: String,
+    /// What to do with variables, connections and pools that already exist
+    #[arg(long, value_enum, default_value_t = OnExisting::Skip)]
+    pub action_on_existing_key: OnExisting,
+    /// Print what would be imported and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
 
 /// Size limit of a file with a password or token, in bytes.
 const SECRET_LIMIT: u64 = 64 * 1024;

@@ -1,42 +1,35 @@
 //! `leoflow --help`: the commands in groups, by what a user wants to do.
 
-use super::Cli;
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Command, CommandFactory, FromArgMatches};
 use std::ffi::OsString;
 use std::fmt::Write as _;
 
-/// Every visible command, once.
-const GROUPS: &[(&str, &[&str])] = &[
-    ("Run", &["lite", "setup", "service", "instances"]),
-    ("Author", &["init", "add", "env", "validate", "dags", "runs", "tasks", "backfill", "assets", "hitl"]),
-    ("Operate", &["doctor", "smoke", "config", "verify-config", "docs", "completions"]),
-    ("Data", &["variables", "connections", "pools", "xcom", "export", "import"]),
-    (
-        "Release",
-        &["upgrade", "rollback", "versions", "set-channel", "migrate-db", "data-migrate", "uninstall", "version"],
-    ),
-];
+/// A command line whose commands are in groups.
+pub trait Grouped: CommandFactory + FromArgMatches {
+    /// Every visible command, once.
+    const GROUPS: &'static [(&'static str, &'static [&'static str])];
+}
 
 /// The command line with its help in groups.
-pub fn command() -> Command {
-    let command = Cli::command();
-    let template = template(&command);
+pub fn command<C: Grouped>() -> Command {
+    let command = C::command();
+    let template = template(&command, C::GROUPS);
     command.help_template(template)
 }
 
 /// Parses the command line.
-pub fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
-    let mut command = command();
-    let matches = command.try_get_matches_from_mut(&arguments).map_err(|error| suggest_lite(error, &arguments))?;
-    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+pub fn parse<C: Grouped>(arguments: Vec<OsString>) -> Result<C, clap::Error> {
+    let mut command = command::<C>();
+    let matches =
+        command.try_get_matches_from_mut(&arguments).map_err(|error| suggest_lite(error, &C::command(), &arguments))?;
+    C::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
 
 /// Suggests `lite backup` for `backup`, and the like.
-fn suggest_lite(mut error: clap::Error, arguments: &[OsString]) -> clap::Error {
+fn suggest_lite(mut error: clap::Error, command: &Command, arguments: &[OsString]) -> clap::Error {
     let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidSubcommand).cloned() else { return error };
-    let command = Cli::command();
     let is_of_lite = command.find_subcommand("lite").is_some_and(|lite| lite.find_subcommand(&name).is_some());
     if is_of_lite && arguments.get(1).is_some_and(|first| *first == *name) {
         error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(vec![format!("lite {name}")]));
@@ -44,14 +37,14 @@ fn suggest_lite(mut error: clap::Error, arguments: &[OsString]) -> clap::Error {
     error
 }
 
-fn template(command: &Command) -> StyledStr {
+fn template(command: &Command, groups: &[(&str, &[&str])]) -> StyledStr {
     let heading = command.get_styles().get_header();
     let literal = command.get_styles().get_literal();
     let mut text = StyledStr::new();
     // Writing to text cannot fail.
     let _ = write!(text, "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n");
-    let width = GROUPS.iter().flat_map(|(_, names)| *names).map(|name| name.len()).max().unwrap_or(0);
-    for (group, names) in GROUPS {
+    let width = groups.iter().flat_map(|(_, names)| *names).map(|name| name.len()).max().unwrap_or(0);
+    for (group, names) in groups {
         let _ = writeln!(text, "{heading}{group}:{heading:#}");
         for name in *names {
             let about = command.find_subcommand(name).and_then(Command::get_about);
@@ -67,11 +60,12 @@ fn template(command: &Command) -> StyledStr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commands::Cli;
     use std::collections::BTreeSet;
 
     #[test]
     fn a_command_of_lite_is_suggested_for_its_name() {
-        let refusal = |arguments: &[&str]| match parse(arguments.iter().map(OsString::from).collect()) {
+        let refusal = |arguments: &[&str]| match parse::<Cli>(arguments.iter().map(OsString::from).collect()) {
             Ok(_) => panic!("{arguments:?} is accepted"),
             Err(error) => error.to_string(),
         };
@@ -82,7 +76,7 @@ mod tests {
 
     #[test]
     fn every_visible_command_is_in_one_group() {
-        let listed: Vec<&str> = GROUPS.iter().flat_map(|(_, names)| *names).copied().collect();
+        let listed: Vec<&str> = Cli::GROUPS.iter().flat_map(|(_, names)| *names).copied().collect();
         let unique: BTreeSet<&str> = listed.iter().copied().collect();
         assert_eq!(unique.len(), listed.len());
         let command = Cli::command();
@@ -93,7 +87,7 @@ mod tests {
 
     #[test]
     fn the_help_names_the_groups_and_the_global_options() {
-        let help = command().render_help().to_string();
+        let help = command::<Cli>().render_help().to_string();
         for part in
             ["Run:\n  lite ", "Author:\n", "Operate:\n", "Data:\n", "Release:\n", "--instance <NAME>", "Examples:"]
         {
@@ -120,7 +114,7 @@ mod tests {
 
     #[test]
     fn every_command_and_argument_is_described() {
-        let mut command = command();
+        let mut command = command::<Cli>();
         command.build();
         let mut missing = Vec::new();
         find_undescribed(&command, "leoflow", &mut missing);

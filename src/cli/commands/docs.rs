@@ -1,13 +1,29 @@
 //! `leoflow docs`.
 
-use crate::args::Docs;
 use crate::context::Context;
 use crate::error::Error;
+use clap::Args;
 use leoflow_base::build_info::documentation;
 use leoflow_base::docs::{self, Page, html};
 use leoflow_base::protocol::control;
 use leoflow_base::sys::{browser, env_vars};
 use serde_json::{Value, json};
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  leoflow docs                   open the table of contents\n  leoflow docs run-offline       open one page\n  \
+                  leoflow docs run-offline --print | less"
+)]
+pub struct Docs {
+    /// The name of a page, or the last part of it [default: the table of contents]
+    pub page: Option<String>,
+    /// Print the page as Markdown; without a browser or a running instance it is printed in any case
+    #[arg(long)]
+    pub print: bool,
+    /// List every page with its title
+    #[arg(long, conflicts_with_all = ["page", "print"])]
+    pub list: bool,
+}
 
 pub fn run(context: &Context<'_>, args: &Docs) -> Result<u8, Error> {
     if args.list {

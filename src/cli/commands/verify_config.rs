@@ -3,9 +3,14 @@
 
 use crate::context::Context;
 use crate::error::Error;
+use clap::Args;
 use leoflow_base::config::{self, ConfigError, project};
 use serde_json::json;
 use std::path::{Path, PathBuf};
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  leoflow verify-config")]
+pub struct VerifyConfig {}
 
 pub fn run(context: &Context<'_>) -> Result<u8, Error> {
     let path = context.home.config();

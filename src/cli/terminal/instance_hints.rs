@@ -1,16 +1,15 @@
 //! Commands in hints, notes and warnings name the instance that the user's own command named: without `--instance` they
 //! would act on the default one.
 
-use crate::args::Cli;
-use clap::{Command, CommandFactory};
+use clap::Command;
 use std::collections::BTreeSet;
 
 const PROGRAM: &str = "leoflow ";
 
 /// Adds `--instance NAME` to each command of this program in `text` that does not choose a home itself.
-pub fn with_instance(text: &str, instance: Option<&str>) -> String {
+pub fn with_instance(text: &str, instance: Option<&str>, command: fn() -> Command) -> String {
     let Some(instance) = instance.filter(|_| text.contains(PROGRAM)) else { return text.to_owned() };
-    let command = Cli::command();
+    let command = command();
     let names: BTreeSet<&str> = command.get_subcommands().map(Command::get_name).collect();
     let mut result = String::with_capacity(text.len() + 32);
     let mut remaining = text;
@@ -46,6 +45,8 @@ pub fn with_instance(text: &str, instance: Option<&str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commands::Cli;
+    use clap::CommandFactory;
 
     #[test]
     fn commands_name_the_instance() {
@@ -63,8 +64,8 @@ mod tests {
             ("leoflow instances list", "leoflow instances list"),
             ("no command here", "no command here"),
         ] {
-            assert_eq!(with_instance(text, Some("staging")), expected);
-            assert_eq!(with_instance(text, None), text);
+            assert_eq!(with_instance(text, Some("staging"), Cli::command), expected);
+            assert_eq!(with_instance(text, None, Cli::command), text);
         }
     }
 }

@@ -4,6 +4,7 @@
 use super::instance_hints::with_instance;
 use crate::args::{Global, OutputFormat};
 use crate::error::Error;
+use clap::Command;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -22,6 +23,8 @@ pub struct Printer {
     pub verbose: bool,
     /// Value of `--instance`, for the commands in hints.
     instance: Option<String>,
+    /// The command line, whose commands hints may name.
+    command: fn() -> Command,
     /// Zone of printed times: UTC or the system's.
     zone: TimeZone,
     /// Print JSON results as YAML.
@@ -37,7 +40,7 @@ pub struct Printer {
 }
 
 impl Printer {
-    pub fn new(global: &Global, format: Option<OutputFormat>) -> Self {
+    pub fn new(global: &Global, format: Option<OutputFormat>, command: fn() -> Command) -> Self {
         let zone = if global.utc { TimeZone::UTC } else { TimeZone::system() };
         let yaml = format == Some(OutputFormat::Yaml);
         let json = yaml || global.json || format == Some(OutputFormat::Json);
@@ -53,6 +56,7 @@ impl Printer {
             json,
             verbose: global.verbose,
             instance: global.instance.clone(),
+            command,
             zone,
             yaml,
             colour_out,
@@ -179,7 +183,7 @@ impl Printer {
     /// Makes the commands in `text` act on the user's instance.
     /// Names the instance that `--instance` chose in the commands of a text.
     pub fn for_instance(&self, text: &str) -> String {
-        with_instance(text, self.instance.as_deref())
+        with_instance(text, self.instance.as_deref(), self.command)
     }
 
     fn to_stderr(&self, text: &str) {

@@ -15,7 +15,7 @@ fn commands(command: &clap::Command, path: &[String], paths: &mut Vec<Vec<String
 #[test]
 fn every_command_has_help_with_an_example() {
     let mut all = Vec::new();
-    commands(&leoflow::cli::args::help::command(), &[], &mut all);
+    commands(&leoflow::cli::args::help::command::<leoflow::cli::commands::Cli>(), &[], &mut all);
     assert!(all.len() > 20, "{all:?}");
     for path in all {
         let output = Command::new(LEOFLOW).args(&path).arg("--help").output().unwrap();

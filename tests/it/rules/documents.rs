@@ -3,6 +3,7 @@
 
 use leoflow::BUILT;
 use leoflow::cli::args::help;
+use leoflow::cli::commands::Cli;
 use leoflow::docs::html;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -124,7 +125,7 @@ fn every_command_of_the_pages_parses() {
                 continue;
             }
             count += 1;
-            if let Err(error) = help::command().try_get_matches_from(&words)
+            if let Err(error) = help::command::<Cli>().try_get_matches_from(&words)
                 && error.exit_code() != 0
             {
                 let first = error.to_string().lines().next().unwrap_or_default().to_owned();

@@ -3,6 +3,7 @@
 
 use clap::{Arg, Command};
 use leoflow::cli::args::help;
+use leoflow::cli::commands::Cli;
 use leoflow::config::project_keys::{PROJECT, ProjectKey, TASK};
 use leoflow::config::{SECRETS, SETTINGS, Setting, variable_of};
 use leoflow::server::api_description;
@@ -44,7 +45,7 @@ fn sentence(text: &str) -> String {
 
 #[test]
 fn commands() {
-    let mut command = help::command();
+    let mut command = help::command::<Cli>();
     command.build();
     let mut text = format!(
         "# Commands\n\n{GENERATED}\nThis page lists every command with its arguments and options. `leoflow COMMAND --help` \

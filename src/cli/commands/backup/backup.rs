@@ -1,10 +1,11 @@
 //! `leoflow lite backup`.
 
-use crate::args::Backup;
+use crate::args::all::All;
 use crate::context::Context;
 use crate::error::Error;
 use crate::recovery::datastore::Datastore;
 use crate::terminal::printer::{counted, human_size};
+use clap::Args;
 use jiff::Timestamp;
 use leoflow_base::config::{self, Config};
 use leoflow_base::home::lock::OperationLock;
@@ -19,6 +20,24 @@ use leoflow_lifecycle::upgrade::rollback::history;
 use leoflow_postgres::Access;
 use serde_json::json;
 use std::path::{Path, PathBuf};
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  leoflow lite backup                               into the home's `backups` folder\n  \
+                  leoflow lite backup --output /mnt/usb/mine.tar.zst\n  \
+                  leoflow lite backup --all                         back up every instance"
+)]
+pub struct Backup {
+    /// The file to write, .tar.zst or .tar.gz [default: leoflow-backup-<UTC>.tar.zst in the
+    /// home's `backups` folder, which `leoflow lite backups` lists]
+    #[arg(long, short, value_name = "FILE", conflicts_with = "all")]
+    pub output: Option<PathBuf>,
+    /// Started by the server when a backup is due
+    #[arg(long, hide = true, conflicts_with_all = ["output", "all"])]
+    pub scheduled: bool,
+    #[command(flatten)]
+    pub all: All,
+}
 
 const COMMAND: &str = "leoflow lite backup";
 

@@ -1,11 +1,12 @@
 //! `leoflow lite backups`: list, verify, prune.
 
 use super::restore::keys;
-use crate::args::{Backups, BackupsCommand, VerifyBackups};
+use super::restore_args::Decryption;
 use crate::context::Context;
 use crate::error::Error;
 use crate::recovery::datastore::{self, Datastore};
 use crate::terminal::printer::{Printer, counted, human_size};
+use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use leoflow_base::home::lock::OperationLock;
 use leoflow_base::home::upkeep::{self, End};
@@ -17,6 +18,59 @@ use leoflow_lifecycle::backup::{Input, verify};
 use leoflow_lifecycle::upgrade::rollback::history;
 use serde_json::json;
 use std::path::{Path, PathBuf};
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  leoflow lite backups                              list the backups in the home\n  \
+                  leoflow lite backups verify mine.tar.zst          test-restore a backup\n  \
+                  leoflow lite backups verify --all --quick         compare hashes only"
+)]
+pub struct Backups {
+    #[command(subcommand)]
+    pub command: Option<BackupsCommand>,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum BackupsCommand {
+    /// List the backups in the home and when each was last verified
+    #[command(after_help = "Example:\n  leoflow lite backups list --json")]
+    List,
+    /// Verify a backup: compare every hash, then test-restore it into a temporary database
+    #[command(
+        after_help = "Examples:\n  leoflow lite backups verify                       verify the newest in the home\n  \
+                      leoflow lite backups verify mine.tar.zst --quick"
+    )]
+    Verify(VerifyBackups),
+    /// Remove automatic backups beyond the limits of config.yaml; the newest and the newest verified one stay
+    #[command(
+        after_help = "Examples:\n  leoflow lite backups prune --dry-run\n  leoflow config set backup.keep 3 && leoflow lite backups prune"
+    )]
+    Prune {
+        /// Print what would be removed and why, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Skip the confirmation prompt
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+#[derive(Args, Debug)]
+pub struct VerifyBackups {
+    /// The backup to verify [default: the newest in the home]
+    pub file: Option<PathBuf>,
+    /// Verify every backup in the home
+    #[arg(long, conflicts_with = "file")]
+    pub all: bool,
+    /// Compare hashes only, without a test restore
+    #[arg(long)]
+    pub quick: bool,
+    /// Started by the server when a verification is due
+    #[arg(long, hide = true, conflicts_with_all = ["file", "all", "quick"])]
+    pub scheduled: bool,
+    #[command(flatten)]
+    pub decryption: Decryption,
+}
 
 pub async fn run(context: &Context<'_>, args: &Backups) -> Result<u8, Error> {
     match &args.command {

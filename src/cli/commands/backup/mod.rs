@@ -5,6 +5,7 @@ pub mod backups;
 pub mod current_state;
 pub mod move_datastore;
 pub mod restore;
+pub mod restore_args;
 pub mod restore_target;
 pub mod restore_undo;
 pub mod state_summary;

@@ -1,7 +1,6 @@
 //! `leoflow lite move-datastore`.
 
 use super::current_state::refuse_in_terminal;
-use crate::args::MoveDatastore;
 use crate::commands::lite::restart::WasRunning;
 use crate::commands::lite::{datastore, stop};
 use crate::context::Context;
@@ -9,6 +8,7 @@ use crate::error::Error;
 use crate::recovery::AfterUpgrade;
 use crate::recovery::datastore::Datastore;
 use crate::terminal::printer::{counted, human_size};
+use clap::Args;
 use leoflow_base::config::{self, DatastoreSetting};
 use leoflow_base::home::lock::OperationLock;
 use leoflow_base::protocol::control;
@@ -19,6 +19,20 @@ use leoflow_lifecycle::upgrade::rollback::snapshot;
 use leoflow_postgres::external::database_check;
 use leoflow_postgres::location;
 use serde_json::json;
+
+#[derive(Args, Debug)]
+pub struct MoveDatastore {
+    /// The target: managed, docker, postgres://ROLE:PASSWORD@HOST/DATABASE, or file:/PATH or env:NAME that holds
+    /// such a URL
+    #[arg(long, value_name = "WHERE")]
+    pub to: String,
+    /// Check both datastores, print what would be done and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Skip the confirmation prompt
+    #[arg(long, short)]
+    pub yes: bool,
+}
 
 const COMMAND: &str = "leoflow lite move-datastore";
 

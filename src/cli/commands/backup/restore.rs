@@ -1,9 +1,9 @@
 //! `leoflow lite restore`.
 
 use super::current_state::{COMMAND, CurrentState, MovedConfig, open, open_exclusively, refuse_in_terminal};
+use super::restore_args::{Decryption, Restore};
 use super::restore_target::Target;
 use super::state_summary::{self, Summary};
-use crate::args::{Decryption, Restore};
 use crate::commands::lite::restart::WasRunning;
 use crate::commands::lite::run::set_up;
 use crate::commands::lite::stop;

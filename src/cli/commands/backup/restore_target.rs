@@ -1,6 +1,6 @@
 //! The target of a restore and its current state.
 
-use crate::args::Restore;
+use super::restore_args::Restore;
 use crate::context::Context;
 use crate::error::Error;
 use leoflow_base::config::{self, Config, DatastoreSetting};

@@ -1,8 +1,8 @@
 //! `leoflow lite restore --undo`: swaps the two states again, so that the undo can be undone.
 
 use super::current_state::{open_exclusively, refuse_in_terminal};
+use super::restore_args::Restore;
 use super::state_summary;
-use crate::args::Restore;
 use crate::context::Context;
 use crate::error::Error;
 use crate::recovery::datastore::Datastore;

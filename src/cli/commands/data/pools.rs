@@ -3,11 +3,69 @@
 use crate::airflow::data_files::pools::{POOLS, from_airflow, pool_path, set, to_airflow};
 use crate::airflow::data_files::transfer_file::{read_json, write_json};
 use crate::api_client::Api;
-use crate::args::PoolsCommand;
+use crate::args::output::Output;
 use crate::context::Context;
 use crate::error::Error;
 use crate::terminal::printer::counted;
+use clap::{Args, Subcommand};
 use serde_json::{Value, json};
+use std::path::PathBuf;
+
+#[derive(Args, Debug)]
+pub struct Pools {
+    #[command(flatten)]
+    pub output: Output,
+    #[command(subcommand)]
+    pub command: PoolsCommand,
+}
+
+#[derive(Subcommand, Debug)]
+#[command(after_help = "Examples:\n  leoflow pools set database 2 'at most two queries'\n  leoflow pools list")]
+pub enum PoolsCommand {
+    /// List all pools and their used slots
+    #[command(after_help = "Example:\n  leoflow pools list")]
+    List,
+    /// Show one pool
+    #[command(after_help = "Example:\n  leoflow pools get default_pool")]
+    Get {
+        /// The pool's name
+        name: String,
+    },
+    /// Create or change a pool
+    #[command(
+        after_help = "Examples:\n  leoflow pools set database 2 'at most two queries'\n  leoflow pools set default_pool 32"
+    )]
+    Set {
+        /// The pool's name
+        name: String,
+        /// The number of slots; -1 means no limit
+        #[arg(allow_negative_numbers = true)]
+        slots: i32,
+        /// A description for people [default: none]
+        description: Option<String>,
+        /// Count deferred tasks against the slots
+        #[arg(long)]
+        include_deferred: bool,
+    },
+    /// Delete a pool; its tasks do not run until it exists again
+    #[command(after_help = "Example:\n  leoflow pools delete database")]
+    Delete {
+        /// The pool's name
+        name: String,
+    },
+    /// Import pools from a JSON file written by `airflow pools export`
+    #[command(after_help = "Example:\n  leoflow pools import pools.json")]
+    Import {
+        /// The JSON file; - reads stdin
+        file: PathBuf,
+    },
+    /// Export all pools to a JSON file for `airflow pools import`
+    #[command(after_help = "Example:\n  leoflow pools export pools.json")]
+    Export {
+        /// The JSON file to write; - writes to stdout
+        file: PathBuf,
+    },
+}
 
 pub async fn run(context: &Context<'_>, command: &PoolsCommand) -> Result<u8, Error> {
     let api = Api::new(&context.home);

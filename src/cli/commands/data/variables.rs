@@ -4,12 +4,79 @@
 use crate::airflow::data_files::transfer_file::{read_json, value_or_stdin, write_json};
 use crate::airflow::data_files::variables::{LOCAL, from_airflow, import, to_airflow};
 use crate::api_client::{Api, encode};
-use crate::args::{OnExisting, VariablesCommand};
+use crate::args::OnExisting;
+use crate::args::output::Output;
 use crate::context::Context;
 use crate::error::Error;
 use crate::terminal::printer::counted;
+use clap::{Args, Subcommand};
 use leoflow_engine::store::secret::variables::Variable;
 use serde_json::{Value, json};
+use std::path::PathBuf;
+
+#[derive(Args, Debug)]
+pub struct Variables {
+    #[command(flatten)]
+    pub output: Output,
+    #[command(subcommand)]
+    pub command: VariablesCommand,
+}
+
+#[derive(Subcommand, Debug)]
+#[command(
+    after_help = "Examples:\n  leoflow variables set bucket s3://data\n  leoflow variables export variables.json"
+)]
+pub enum VariablesCommand {
+    /// List all keys with their descriptions
+    #[command(after_help = "Example:\n  leoflow variables list --json")]
+    List,
+    /// Print a variable's value
+    #[command(after_help = "Example:\n  leoflow variables get bucket")]
+    Get {
+        /// The variable's key
+        key: String,
+        /// Print this value when the variable does not exist [default: fail]
+        #[arg(long, short)]
+        default: Option<String>,
+    },
+    /// Create or change a variable
+    #[command(
+        after_help = "Examples:\n  leoflow variables set bucket s3://data\n  leoflow variables set limits '{\"rows\": 100}' --description 'Row limits'"
+    )]
+    Set {
+        /// The variable's key
+        key: String,
+        /// The value; - reads it from stdin
+        #[arg(allow_hyphen_values = true)]
+        value: String,
+        /// A description for people [default: none]
+        #[arg(long)]
+        description: Option<String>,
+    },
+    /// Delete a variable
+    #[command(after_help = "Example:\n  leoflow variables delete bucket")]
+    Delete {
+        /// The variable's key
+        key: String,
+    },
+    /// Import variables from a JSON file written by `airflow variables export`
+    #[command(after_help = "Example:\n  leoflow variables import variables.json --action-on-existing-key skip")]
+    Import {
+        /// The JSON file; - reads stdin
+        file: PathBuf,
+        /// What to do with keys that already exist
+        #[arg(long, short, value_enum, default_value_t = OnExisting::Overwrite)]
+        action_on_existing_key: OnExisting,
+    },
+    /// Export all variables to a JSON file for `airflow variables import`
+    #[command(
+        after_help = "Examples:\n  leoflow variables export variables.json\n  leoflow variables export -     write to stdout"
+    )]
+    Export {
+        /// The JSON file to write; - writes to stdout
+        file: PathBuf,
+    },
+}
 
 pub async fn run(context: &Context<'_>, command: &VariablesCommand) -> Result<u8, Error> {
     let api = Api::new(&context.home);

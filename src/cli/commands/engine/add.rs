@@ -2,14 +2,26 @@
 
 use super::environment;
 use super::validate::prepare;
-use crate::args::env::Add;
 use crate::context::Context;
 use crate::error::Error;
+use clap::Args;
 use leoflow_base::config::project;
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
 use leoflow_python::{FileSettings, Request, as_in_workspace, dag_files, declared_with, listed_beside};
 use std::path::{Path, PathBuf};
+
+#[derive(Args, Debug)]
+#[command(after_help = "The packages are installed first, then written to `dependencies` in leoflow.yaml.\n\n\
+                        Examples:\n  leoflow add pandas\n  leoflow add 'polars>=1' requests --project ~/leoflow/sales")]
+pub struct Add {
+    /// Packages in pip's syntax, for example 'polars>=1'
+    #[arg(required = true, value_name = "PACKAGE")]
+    pub packages: Vec<String>,
+    /// The project's folder [default: the current folder]
+    #[arg(long, value_name = "DIR")]
+    pub project: Option<PathBuf>,
+}
 
 /// Installs the packages first: a project that declares packages that cannot be installed would be broken.
 pub async fn run(context: &Context<'_>, args: &Add) -> Result<u8, Error> {

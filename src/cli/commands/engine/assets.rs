@@ -1,10 +1,45 @@
 //! `leoflow assets …`.
 
 use crate::api_client::{Api, list_of};
-use crate::args::AssetsCommand;
+use crate::args::output::Output;
 use crate::context::Context;
 use crate::error::Error;
+use clap::{Args, Subcommand};
 use serde_json::{Value, json};
+
+#[derive(Args, Debug)]
+pub struct Assets {
+    #[command(flatten)]
+    pub output: Output,
+    #[command(subcommand)]
+    pub command: AssetsCommand,
+}
+
+#[derive(Subcommand, Debug)]
+#[command(after_help = "Examples:\n  leoflow assets list\n  leoflow assets materialize orders")]
+pub enum AssetsCommand {
+    /// List all assets with their producing tasks and consuming DAGs
+    #[command(after_help = "Example:\n  leoflow assets list")]
+    List,
+    /// Show one asset
+    #[command(after_help = "Example:\n  leoflow assets details orders")]
+    Details {
+        /// The asset's name or URI
+        name: String,
+    },
+    /// List asset events, newest last
+    #[command(after_help = "Example:\n  leoflow assets events orders")]
+    Events {
+        /// Only events of this asset, by name or URI [default: all assets]
+        name: Option<String>,
+    },
+    /// Trigger the DAG that produces an asset
+    #[command(after_help = "Example:\n  leoflow assets materialize orders")]
+    Materialize {
+        /// The asset's name or URI
+        name: String,
+    },
+}
 
 pub async fn run(context: &Context<'_>, command: &AssetsCommand) -> Result<u8, Error> {
     let api = Api::new(&context.home);

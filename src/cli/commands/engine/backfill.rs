@@ -2,12 +2,105 @@
 
 use super::run_inputs::{read_conf, read_date};
 use crate::api_client::{Api, encode, list_of};
-use crate::args::BackfillCommand;
-use crate::args::asset::CreateBackfill;
+use crate::args::complete;
+use crate::args::output::Output;
 use crate::context::Context;
 use crate::error::Error;
 use crate::terminal::printer::{Printer, counted};
+use clap::{Args, Subcommand, ValueEnum};
+use clap_complete::ArgValueCompleter;
+use serde::Serialize;
 use serde_json::{Value, json};
+
+#[derive(Args, Debug)]
+pub struct Backfill {
+    #[command(flatten)]
+    pub output: Output,
+    #[command(subcommand)]
+    pub command: BackfillCommand,
+}
+
+#[derive(Subcommand, Debug)]
+#[command(after_help = "Example:\n  leoflow backfill create report --from-date 2026-01-01 --to-date 2026-01-31")]
+pub enum BackfillCommand {
+    /// Create the runs of a DAG's schedule between two dates, both included
+    #[command(
+        after_help = "Examples:\n  leoflow backfill create report --from-date 2026-01-01 --to-date 2026-01-31\n  \
+                      leoflow backfill create report --from-date 2026-01-01 --to-date 2026-01-31 --dry-run"
+    )]
+    Create(CreateBackfill),
+    /// List the backfills of one DAG, or of all
+    #[command(after_help = "Example:\n  leoflow backfill list report")]
+    List {
+        /// Only backfills of this DAG [default: all DAGs]
+        #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
+        dag_id: Option<String>,
+    },
+    /// Pause a backfill: its queued runs do not start
+    #[command(after_help = "Example:\n  leoflow backfill pause 1")]
+    Pause {
+        /// The backfill's id, as `leoflow backfill list` shows it
+        id: i64,
+    },
+    /// Unpause a backfill: its queued runs may start
+    #[command(after_help = "Example:\n  leoflow backfill unpause 1")]
+    Unpause {
+        /// The backfill's id, as `leoflow backfill list` shows it
+        id: i64,
+    },
+    /// Cancel a backfill: its queued runs fail
+    #[command(after_help = "Example:\n  leoflow backfill cancel 1")]
+    Cancel {
+        /// The backfill's id, as `leoflow backfill list` shows it
+        id: i64,
+    },
+}
+
+#[derive(Args, Debug)]
+pub struct CreateBackfill {
+    /// The DAG's id; its schedule must be periodic
+    #[arg(required_unless_present = "dag_id_option", add = ArgValueCompleter::new(complete::dag_ids))]
+    pub dag_id: Option<String>,
+    /// The DAG's id as an option, as in Airflow's CLI
+    #[arg(long = "dag-id", value_name = "DAG_ID", conflicts_with = "dag_id", add = ArgValueCompleter::new(complete::dag_ids))]
+    pub dag_id_option: Option<String>,
+    /// The first date, for example 2026-01-31 or 2026-01-31T06:00; UTC unless it has an offset
+    #[arg(long)]
+    pub from_date: String,
+    /// The last date, included; a date without a time means its midnight, as in Airflow
+    #[arg(long)]
+    pub to_date: String,
+    /// Params of the runs, as a JSON object [default: those of the DAG]
+    #[arg(long)]
+    pub dag_run_conf: Option<String>,
+    /// Run the newest date first
+    #[arg(long)]
+    pub run_backwards: bool,
+    /// Which existing runs of the dates to run again
+    #[arg(long, value_enum, default_value_t = Reprocess::None)]
+    pub reprocess_behavior: Reprocess,
+    /// The maximum number of runs at once
+    #[arg(long, default_value_t = 10)]
+    pub max_active_runs: u32,
+    /// Print the runs that would be created and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+impl CreateBackfill {
+    pub fn dag_id(&self) -> &str {
+        self.dag_id.as_deref().or(self.dag_id_option.as_deref()).unwrap_or_default()
+    }
+}
+
+/// Names as in the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reprocess {
+    None,
+    Failed,
+    Completed,
+}
 
 pub async fn run(context: &Context<'_>, command: &BackfillCommand) -> Result<u8, Error> {
     let api = Api::new(&context.home);

@@ -6,10 +6,11 @@ use super::foreground_planner;
 use super::run_inputs::{read_conf, read_date};
 use super::task_names;
 use super::validate::prepare;
-use crate::args::engine::Test;
-use crate::args::task::TestTask;
+use crate::args::complete;
 use crate::context::Context;
 use crate::error::Error;
+use clap::Args;
+use clap_complete::ArgValueCompleter;
 use leoflow_base::config::DEFAULT_MAX_MAP_LENGTH;
 use leoflow_base::sys::blocking;
 use leoflow_base::sys::fs::files;
@@ -23,6 +24,53 @@ use leoflow_python::{
 use serde_json::{Value, json};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
+
+#[derive(Args, Debug)]
+pub struct Test {
+    /// The DAG's id
+    #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
+    pub dag_id: String,
+    /// The logical date, for example 2026-01-31 [default: none]
+    #[arg(conflicts_with = "logical_date")]
+    pub date: Option<String>,
+    /// Params of the run, as a JSON object [default: those of the DAG]
+    #[arg(long, short)]
+    pub conf: Option<String>,
+    /// The DAG file [default: the file in the workspace that defines the DAG]
+    #[arg(long, short, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// The logical date as an option
+    #[arg(long, short)]
+    pub logical_date: Option<String>,
+    /// Open Python's debugger where a task fails
+    #[arg(long)]
+    pub pdb: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct TestTask {
+    /// The DAG's id
+    #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
+    pub dag_id: String,
+    /// The task's id
+    #[arg(add = ArgValueCompleter::new(complete::task_ids))]
+    pub task_id: String,
+    /// The instance of a mapped task, counted from 0; `work[7]` as the task's id means the same
+    #[arg(long, value_parser = clap::value_parser!(i32).range(-1..), allow_negative_numbers = true)]
+    pub map_index: Option<i32>,
+    /// Params of the run, as a JSON object [default: those of the DAG]
+    #[arg(long, short)]
+    pub conf: Option<String>,
+    /// The DAG file [default: the file in the workspace that defines the DAG]
+    #[arg(long, short, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// The logical date, for example 2026-01-31 [default: none]
+    #[arg(long, short)]
+    pub logical_date: Option<String>,
+    /// Open Python's debugger where the task fails
+    #[arg(long)]
+    pub pdb: bool,
+}
 
 /// Size limit of a DAG file that is searched for a dag_id, in bytes.
 const MAX_FILE_SIZE: u64 = 4 * 1024 * 1024;

@@ -1,9 +1,9 @@
 //! `leoflow init DIR`.
 
 use crate::api_client::{Api, encode};
-use crate::args::engine::Init;
 use crate::context::Context;
 use crate::error::Error;
+use clap::Args;
 use leoflow_base::config::project;
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
@@ -11,7 +11,20 @@ use leoflow_lifecycle::setup;
 use serde_json::{Value, json};
 use std::io::ErrorKind;
 use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  leoflow init ~/leoflow/reports\n  leoflow init ~/leoflow/sales --with pandas,requests"
+)]
+pub struct Init {
+    /// The project's folder; it is created, and must not contain a dag.py yet
+    pub folder: PathBuf,
+    /// Packages to add to its leoflow.yaml as dependencies, comma-separated, in pip's syntax
+    #[arg(long, value_name = "PACKAGES", value_delimiter = ',')]
+    pub with: Vec<String>,
+}
 
 pub async fn run(context: &Context<'_>, args: &Init) -> Result<u8, Error> {
     let current_folder = env_vars::current_dir().map_err(Error::failed)?;

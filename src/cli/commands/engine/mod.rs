@@ -4,7 +4,6 @@ pub mod add;
 pub mod assets;
 pub mod backfill;
 pub mod dags;
-pub mod dags_report;
 pub mod env;
 pub mod environment;
 pub mod foreground_planner;

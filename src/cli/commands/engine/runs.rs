@@ -1,14 +1,104 @@
 //! `leoflow runs …`.
 
-use super::dags::finish;
+use super::dags::trigger::finish;
 use super::run_view::{self, RunView, resolve_run};
 use super::task_names;
 use crate::api_client::{Api, encode, list_of};
-use crate::args::engine::RunsCommand;
+use crate::args::complete;
+use crate::args::output::Output;
 use crate::context::Context;
 use crate::error::Error;
 use crate::terminal::printer::counted;
+use clap::{Args, Subcommand};
+use clap_complete::ArgValueCompleter;
 use serde_json::{Value, json};
+
+#[derive(Args, Debug)]
+pub struct Runs {
+    #[command(flatten)]
+    pub output: Output,
+    #[command(subcommand)]
+    pub command: RunsCommand,
+}
+
+#[derive(Subcommand, Debug)]
+#[command(after_help = "Examples:\n  leoflow runs list hello\n  leoflow runs show hello latest")]
+pub enum RunsCommand {
+    /// List the runs of a DAG, newest first
+    #[command(after_help = "Examples:\n  leoflow runs list hello\n  leoflow runs list hello --state failed")]
+    List {
+        /// The DAG's id
+        #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
+        dag_id: String,
+        /// Only runs in this state [default: all states]
+        #[arg(long, value_parser = ["queued", "running", "success", "failed"])]
+        state: Option<String>,
+        /// The maximum number of runs to list
+        #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        limit: u32,
+    },
+    /// Show one run with its tasks
+    #[command(after_help = "Examples:\n  leoflow runs show hello latest\n  leoflow runs show hello RUN_ID --json")]
+    Show {
+        /// The DAG's id
+        #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
+        dag_id: String,
+        /// The run's id, or `latest`
+        #[arg(add = ArgValueCompleter::new(complete::run_ids))]
+        run_id: String,
+    },
+    /// Follow a run until it ends; exits 1 when it fails
+    #[command(after_help = "Example:\n  leoflow runs watch hello latest")]
+    Watch {
+        /// The DAG's id
+        #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
+        dag_id: String,
+        /// The run's id, or `latest`
+        #[arg(add = ArgValueCompleter::new(complete::run_ids))]
+        run_id: String,
+    },
+    /// Rerun a run's tasks with the current DAG version
+    #[command(
+        after_help = "Examples:\n  leoflow runs clear hello latest --only-failed\n  leoflow runs clear hello RUN_ID --yes"
+    )]
+    Clear {
+        /// The DAG's id
+        #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
+        dag_id: String,
+        /// The run's id, or `latest`
+        #[arg(add = ArgValueCompleter::new(complete::run_ids))]
+        run_id: String,
+        /// Only tasks that failed or did not run because an upstream task failed
+        #[arg(long, short = 'f')]
+        only_failed: bool,
+        /// Skip the confirmation prompt
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Delete a finished run with its tasks and XComs
+    #[command(after_help = "Example:\n  leoflow runs delete hello RUN_ID")]
+    Delete {
+        /// The DAG's id
+        #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
+        dag_id: String,
+        /// The run's id, or `latest`
+        #[arg(add = ArgValueCompleter::new(complete::run_ids))]
+        run_id: String,
+        /// Skip the confirmation prompt
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Cancel a run: stop its running tasks, skip the others and mark the run failed
+    #[command(after_help = "Example:\n  leoflow runs cancel hello latest")]
+    Cancel {
+        /// The DAG's id
+        #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
+        dag_id: String,
+        /// The run's id, or `latest`
+        #[arg(add = ArgValueCompleter::new(complete::run_ids))]
+        run_id: String,
+    },
+}
 
 pub async fn run(context: &Context<'_>, command: &RunsCommand) -> Result<u8, Error> {
     let api = Api::new(&context.home);

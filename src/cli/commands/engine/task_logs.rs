@@ -3,9 +3,11 @@
 use super::run_view::instance;
 use super::run_view::{RunView, resolve_run};
 use crate::api_client::Api;
-use crate::args::task::TaskLogs;
+use crate::args::complete;
 use crate::context::Context;
 use crate::error::Error;
+use clap::Args;
+use clap_complete::ArgValueCompleter;
 use leoflow_base::protocol::task_log::{self, Line, Stream, TryName};
 use leoflow_base::sys::fs::watch::FolderWatch;
 use serde_json::json;
@@ -13,6 +15,31 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::time::Duration;
+
+#[derive(Args, Debug)]
+pub struct TaskLogs {
+    /// The DAG's id
+    #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
+    pub dag_id: String,
+    /// The run's id, or `latest`
+    #[arg(add = ArgValueCompleter::new(complete::run_ids))]
+    pub run_id: String,
+    /// The task's id
+    #[arg(add = ArgValueCompleter::new(complete::task_ids))]
+    pub task_id: String,
+    /// Keep printing new lines until the task ends
+    #[arg(long, short)]
+    pub follow: bool,
+    /// The number of the try, counted from 1 [default: the newest]
+    #[arg(long = "try", value_name = "N")]
+    pub try_number: Option<u32>,
+    /// The instance of a mapped task, counted from 0; `work[7]` as the task's id means the same
+    #[arg(long, value_parser = clap::value_parser!(i32).range(-1..), allow_negative_numbers = true)]
+    pub map_index: Option<i32>,
+    /// Print lines without time and stream
+    #[arg(long)]
+    pub plain: bool,
+}
 
 /// Poll interval of a task whose log file does not exist yet.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);

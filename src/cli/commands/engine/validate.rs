@@ -2,10 +2,10 @@
 
 use super::environment::parse_in_project_environment;
 use crate::api_client::Api;
-use crate::args::engine::Validate;
 use crate::context::Context;
 use crate::error::Error;
 use crate::terminal::printer::counted;
+use clap::Args;
 use leoflow_base::sys::env_vars;
 use leoflow_engine::model::dag_check;
 use leoflow_lifecycle::setup::ServerPython;
@@ -13,6 +13,15 @@ use leoflow_python::{Children, Interpreter, ParseOutput, Request, as_in_workspac
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  leoflow validate                  check every DAG file in the workspace\n  leoflow validate reports/dag.py   check some files or folders"
+)]
+pub struct Validate {
+    /// The files and folders to check [default: the workspace]
+    pub paths: Vec<PathBuf>,
+}
 
 /// The result of one file.
 struct CheckedFile {

@@ -3,10 +3,60 @@
 use super::run_view::resolve_run;
 use super::task_names;
 use crate::api_client::{Api, encode, list_of};
-use crate::args::task::XcomCommand;
+use crate::args::complete;
+use crate::args::output::Output;
 use crate::context::Context;
 use crate::error::Error;
+use clap::{Args, Subcommand};
+use clap_complete::ArgValueCompleter;
 use serde_json::{Value, json};
+
+#[derive(Args, Debug)]
+pub struct Xcom {
+    #[command(flatten)]
+    pub output: Output,
+    #[command(subcommand)]
+    pub command: XcomCommand,
+}
+
+#[derive(Subcommand, Debug)]
+#[command(after_help = "Examples:\n  leoflow xcom list hello latest\n  leoflow xcom get hello latest greet")]
+pub enum XcomCommand {
+    /// List the XComs of a run
+    #[command(after_help = "Example:\n  leoflow xcom list hello latest")]
+    List {
+        /// The DAG's id
+        #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
+        dag_id: String,
+        /// The run's id, or `latest`
+        #[arg(add = ArgValueCompleter::new(complete::run_ids))]
+        run_id: String,
+        /// Only XComs of this task [default: all tasks]
+        #[arg(add = ArgValueCompleter::new(complete::task_ids))]
+        task_id: Option<String>,
+    },
+    /// Print one XCom's value as JSON
+    #[command(
+        after_help = "Examples:\n  leoflow xcom get hello latest greet\n  leoflow xcom get hello RUN_ID load --key rows"
+    )]
+    Get {
+        /// The DAG's id
+        #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
+        dag_id: String,
+        /// The run's id, or `latest`
+        #[arg(add = ArgValueCompleter::new(complete::run_ids))]
+        run_id: String,
+        /// The task's id
+        #[arg(add = ArgValueCompleter::new(complete::task_ids))]
+        task_id: String,
+        /// The XCom's key
+        #[arg(long, default_value = "return_value")]
+        key: String,
+        /// The instance of a mapped task, counted from 0; `work[7]` as the task's id means the same
+        #[arg(long, value_parser = clap::value_parser!(i32).range(-1..), allow_negative_numbers = true)]
+        map_index: Option<i32>,
+    },
+}
 
 pub async fn run(context: &Context<'_>, command: &XcomCommand) -> Result<u8, Error> {
     let api = Api::new(&context.home);

@@ -2,9 +2,9 @@
 //! per instance. Stops at the first failure unless `--keep-going` is set; running it again does what is left.
 
 use super::backup_progress::BackupProgress;
-use crate::args::upgrade::Upgrade;
-use crate::args::{Backup, LiteStop};
-use crate::commands::lite::stop::unreadable_tasks_error;
+use crate::commands::backup::backup::Backup;
+use crate::commands::lite::stop::{LiteStop, unreadable_tasks_error};
+use crate::commands::upgrade::upgrade_args::Upgrade;
 use crate::context::Context;
 use crate::error::Error;
 use crate::terminal::printer::{counted, human_size};

@@ -1,11 +1,11 @@
 //! `leoflow setup`: sets up everything that `leoflow lite` needs, without starting it.
 
-use crate::args::Setup;
 use crate::commands::lite::datastore;
 use crate::commands::lite::run::{plan_setup, set_up};
 use crate::context::Context;
 use crate::error::Error;
 use crate::recovery::AfterUpgrade;
+use clap::Args;
 use leoflow_base::config::{self, DEFAULT_PORT};
 use leoflow_base::home::absolute_workspace;
 use leoflow_base::protocol::control;
@@ -18,6 +18,33 @@ use leoflow_postgres::schema::{embedded, known};
 use leoflow_python::{self as python, environments};
 use semver::Version;
 use serde_json::json;
+use std::path::PathBuf;
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  leoflow setup                                 set everything up\n  leoflow setup --dry-run                       print the plan only\n  leoflow setup --datastore env:DATABASE_URL    use your own PostgreSQL"
+)]
+pub struct Setup {
+    /// The folder for your projects [default: ~/leoflow]
+    #[arg(long, value_name = "DIR")]
+    pub workspace: Option<PathBuf>,
+    /// The TCP port to write to config.yaml [default: 8088]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// The datastore: managed, docker, postgres://ROLE:PASSWORD@HOST/DATABASE, or file:/PATH or env:NAME that holds
+    /// such a URL [default: managed]
+    #[arg(long, value_name = "WHERE")]
+    pub datastore: Option<String>,
+    /// Never prompt
+    #[arg(long)]
+    pub non_interactive: bool,
+    /// Add the home's `bin` folder to the PATH in your shell's startup files
+    #[arg(long)]
+    pub modify_path: bool,
+    /// Print the plan and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
 
 pub async fn run(context: &Context<'_>, args: &Setup) -> Result<u8, Error> {
     context.recovery().refuse_half_purged()?;

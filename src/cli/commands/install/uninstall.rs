@@ -1,10 +1,10 @@
 //! `leoflow uninstall`.
 
-use crate::args::Uninstall;
 use crate::commands::lite::stop;
 use crate::context::Context;
 use crate::error::Error;
 use crate::terminal::printer::human_size;
+use clap::Args;
 use leoflow_base::config;
 use leoflow_base::home::journal::{self, Entry, Operation};
 use leoflow_base::home::lock::{HomeLock, OperationLock};
@@ -14,6 +14,31 @@ use leoflow_processes::supervisor;
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::path::Path;
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  leoflow uninstall --dry-run        print what would be removed, with sizes\n  \
+                  leoflow uninstall                  remove the programs, keep your data\n  \
+                  leoflow uninstall --purge          remove everything, including the workspace")]
+pub struct Uninstall {
+    /// Also remove the datastore, configuration, logs, backups and the workspace
+    #[arg(long)]
+    pub purge: bool,
+    /// Print what would be removed and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Skip the confirmation prompt
+    #[arg(long)]
+    pub yes: bool,
+    /// With --purge: keep the workspace
+    #[arg(long, requires = "purge")]
+    pub keep_workspace: bool,
+    /// With --purge: also remove a workspace that existed before Leoflow
+    #[arg(long, requires = "purge", conflicts_with = "keep_workspace")]
+    pub include_workspace: bool,
+    /// With --purge: also remove repositories with uncommitted or unpushed work
+    #[arg(long, requires = "purge")]
+    pub include_repositories: bool,
+}
 
 pub fn run(context: &Context<'_>, args: &Uninstall) -> Result<u8, Error> {
     let home = &context.home;

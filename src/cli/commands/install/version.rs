@@ -2,11 +2,16 @@
 
 use crate::error::Error;
 use crate::terminal::printer::Printer;
+use clap::Args;
 use leoflow_base::build_info;
 use leoflow_lifecycle::upgrade::release::manifest::Migration;
 use leoflow_postgres as postgres;
 use leoflow_postgres::schema::{EmbeddedMigration, embedded, known};
 use serde_json::json;
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  leoflow version --json")]
+pub struct Version {}
 
 /// The migrations in the form of a release's manifest.
 fn migrations() -> Vec<Migration> {

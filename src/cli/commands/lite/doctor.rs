@@ -1,10 +1,10 @@
 //! `leoflow doctor`.
 
-use crate::args::Doctor;
 use crate::commands::engine::validate::servers_python;
 use crate::context::Context;
 use crate::error::Error;
 use crate::recovery::datastore::Datastore;
+use clap::Args;
 use leoflow_base::home::journal::{self, Operation};
 use leoflow_base::home::lock::{self, HomeLock};
 use leoflow_base::protocol::control;
@@ -18,6 +18,19 @@ use leoflow_postgres::schema::{self, State, data_migration};
 use leoflow_processes::supervisor;
 use serde_json::json;
 use std::time::Duration;
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  leoflow doctor                 check only\n  leoflow doctor --fix --yes     apply the safe fixes"
+)]
+pub struct Doctor {
+    /// Apply the safe fixes, which lose no data, after showing them
+    #[arg(long)]
+    pub fix: bool,
+    /// Skip the confirmation prompt
+    #[arg(long)]
+    pub yes: bool,
+}
 
 pub async fn run(context: &Context<'_>, args: &Doctor) -> Result<u8, Error> {
     let schema = schema_state(context).await;

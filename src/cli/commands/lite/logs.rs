@@ -1,8 +1,8 @@
 //! `leoflow lite logs`.
 
-use crate::args::Logs;
 use crate::context::Context;
 use crate::error::Error;
+use clap::Args;
 use leoflow_base::sys::fs::watch::FolderWatch;
 use leoflow_processes::supervisor::{LOG_NAMES, last_lines};
 use serde_json::json;
@@ -11,6 +11,19 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
+
+#[derive(Args, Debug)]
+pub struct Logs {
+    /// Keep printing new lines; Ctrl-C stops
+    #[arg(long, short)]
+    pub follow: bool,
+    /// The number of last lines to print from each log
+    #[arg(long, short = 'n', default_value_t = 50)]
+    pub lines: usize,
+    /// Only this process's log [default: all]
+    #[arg(value_parser = ["supervisor", "postgres", "migrate", "server", "agent", "upgrade"])]
+    pub process: Option<String>,
+}
 
 pub fn run(context: &Context<'_>, args: &Logs) -> Result<u8, Error> {
     let names: Vec<&str> = match &args.process {

@@ -1,14 +1,21 @@
 //! `leoflow lite psql`.
 
-use crate::args::Psql;
 use crate::context::Context;
 use crate::error::Error;
 use crate::recovery::datastore::Datastore;
+use clap::Args;
 use leoflow_base::sys::process::reaper::Exit;
 use leoflow_base::sys::{env_vars, process};
 use leoflow_postgres::SOCKET_PORT;
 use leoflow_postgres::external::scram;
 use std::process::Command;
+
+#[derive(Args, Debug)]
+pub struct Psql {
+    /// Arguments for psql, passed unchanged
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub arguments: Vec<std::ffi::OsString>,
+}
 
 pub async fn run(context: &Context<'_>, args: &Psql) -> Result<u8, Error> {
     let datastore = Datastore::open(&context.recovery(), "leoflow lite psql").await?;

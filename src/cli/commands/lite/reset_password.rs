@@ -1,15 +1,30 @@
 //! `leoflow lite reset-password`.
 
-use crate::args::ResetPassword;
 use crate::context::Context;
 use crate::error::Error;
 use crate::recovery::datastore::not_set_up;
+use clap::Args;
 use leoflow_base::auth::password;
 use leoflow_base::config;
 use leoflow_base::sys::{checkpoint, terminal};
 use leoflow_lifecycle::setup;
 use serde_json::json;
 use std::io::{BufRead, Read};
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  leoflow lite reset-password                       prompt for the new password, twice\n  \
+                  leoflow lite reset-password --generate            generate a password and print it\n  \
+                  pass show leoflow | leoflow lite reset-password --password-stdin"
+)]
+pub struct ResetPassword {
+    /// Read the new password from the first line of stdin
+    #[arg(long, conflicts_with = "generate")]
+    pub password_stdin: bool,
+    /// Generate a new password and print it
+    #[arg(long)]
+    pub generate: bool,
+}
 
 const COMMAND: &str = "leoflow lite reset-password";
 

@@ -1,16 +1,31 @@
 //! `leoflow lite restart`, and the restart after an operation that stopped the instance.
 
+use super::run::{self, LiteRun};
+use super::start;
 use super::stop::{requested_port, running_address, running_port, stop_running};
-use super::{run, start};
-use crate::args::{LiteRestart, LiteRun};
 use crate::context::Context;
 use crate::error::Error;
+use clap::Args;
 use leoflow_base::config::{self, Config, running_settings};
 use leoflow_base::protocol::child::RESTORE_OF_ROLLBACK;
 use leoflow_base::protocol::control;
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::net::listener;
 use leoflow_lifecycle::setup::service::{self, Service};
+use std::path::PathBuf;
+
+#[derive(Args, Debug)]
+pub struct LiteRestart {
+    /// The TCP port from now on, until the next stop [default: the current one]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// Restart only when a changed setting requires it
+    #[arg(long, conflicts_with = "port")]
+    pub if_needed: bool,
+    /// Not supported here; run `leoflow config set workspace DIR`
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub workspace: Option<PathBuf>,
+}
 
 pub fn restart(context: &Context<'_>, args: &LiteRestart) -> Result<u8, Error> {
     start::refuse_other_workspace(context, args.workspace.as_deref())?;

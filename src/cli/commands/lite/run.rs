@@ -2,11 +2,11 @@
 
 use super::datastore;
 use super::stop::{self, ended_tasks};
-use crate::args::LiteRun;
 use crate::context::Context;
 use crate::error::Error;
 use crate::recovery::{AfterUpgrade, Recovery};
 use crate::terminal::report::{PipeSink, Ready, Report, Sink};
+use clap::Args;
 use leoflow_base::config::{self, Config, DEFAULT_PORT, running_settings};
 use leoflow_base::home::progress::Progress;
 use leoflow_base::home::{absolute_workspace, check_workspace, instances, lock};
@@ -24,8 +24,25 @@ use leoflow_processes::agent;
 use leoflow_processes::supervisor::instance::{Instance, own_program};
 use leoflow_processes::supervisor::{self, Identity, Inherited, Notice, Supervisor, SupervisorError};
 use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+
+#[derive(Args, Debug, Clone, Default)]
+pub struct LiteRun {
+    /// The TCP port for this run [default: the one in config.yaml, or 8088]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// The folder with your projects [default: the one in config.yaml, or ~/leoflow]
+    #[arg(long, value_name = "DIR")]
+    pub workspace: Option<PathBuf>,
+    /// Started by `lite start`, which reads reports from stdout
+    #[arg(long, hide = true)]
+    pub report_to_stdout: bool,
+    /// Started by a supervisor of another version that this process replaces
+    #[arg(long, hide = true)]
+    pub take_over: bool,
+}
 
 pub async fn run(context: &Context<'_>, args: &LiteRun) -> Result<u8, Error> {
     if !args.report_to_stdout {

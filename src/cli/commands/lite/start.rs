@@ -1,8 +1,8 @@
 //! `leoflow lite start`: runs `leoflow lite` in its own session, and reads its reports from a pipe until it is
 //! healthy or has failed.
 
+use super::run::LiteRun;
 use super::stop;
-use crate::args::LiteRun;
 use crate::context::Context;
 use crate::error::Error;
 use crate::terminal::report::{Ready, Report, Sink};

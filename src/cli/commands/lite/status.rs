@@ -1,10 +1,10 @@
 //! `leoflow lite status`.
 
 use super::restart::changed_settings;
-use crate::args::LiteStatus;
 use crate::context::Context;
 use crate::error::Error;
 use crate::recovery::rollback_record;
+use clap::Args;
 use jiff::{SignedDuration, Timestamp, Zoned};
 use leoflow_base::config::{self, DEFAULT_PORT, Overdue};
 use leoflow_base::home::upkeep::{self, Kind, Upkeep};
@@ -15,6 +15,13 @@ use leoflow_lifecycle::backup::retain::catalog;
 use leoflow_lifecycle::setup::{self, installed_version};
 use leoflow_postgres::location;
 use serde_json::{Value, json};
+
+#[derive(Args, Debug)]
+pub struct LiteStatus {
+    /// Show every instance of this user
+    #[arg(long)]
+    pub all: bool,
+}
 
 pub fn run(context: &Context<'_>, args: &LiteStatus) -> Result<u8, Error> {
     if args.all {

@@ -1,9 +1,10 @@
 //! `leoflow lite stop`.
 
-use crate::args::LiteStop;
+use crate::args::all::All;
 use crate::context::Context;
 use crate::error::Error;
 use crate::terminal::printer::counted;
+use clap::Args;
 use leoflow_base::home::Home;
 use leoflow_base::home::lock::{self, Holder, HomeLock};
 use leoflow_base::protocol::control::{Answer, ControlClient, Request};
@@ -12,6 +13,18 @@ use leoflow_base::sys::process::Signal;
 use leoflow_processes::agent;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
+
+#[derive(Args, Debug)]
+pub struct LiteStop {
+    /// Stop running tasks without a confirmation prompt
+    #[arg(long, short)]
+    pub yes: bool,
+    /// Wait until no task is running, then stop
+    #[arg(long, conflicts_with = "yes")]
+    pub wait: bool,
+    #[command(flatten)]
+    pub all: All,
+}
 
 /// Interval at which `--wait` polls running tasks.
 const TASKS_POLL_INTERVAL: Duration = Duration::from_millis(200);

@@ -1,13 +1,13 @@
 //! `leoflow migrate-db`, its status and rollback, and the supervisor's one-shot migrator.
 
 use super::later_migrations;
-use crate::args::{MigrateCommand, MigrateDb, Rollback};
 use crate::commands::newer_schema;
 use crate::context::Context;
 use crate::error::Error;
 use crate::recovery::claims;
 use crate::recovery::datastore::Datastore;
 use crate::recovery::refuse_during_rollback;
+use clap::{Args, Subcommand};
 use leoflow_base::config;
 use leoflow_base::home::lock::OperationLock;
 use leoflow_base::home::progress::{Progress, Reporter};
@@ -21,6 +21,62 @@ use leoflow_postgres::{Access, Credentials, Endpoint, install};
 use serde_json::json;
 use tokio_postgres::Client;
 use tracing::{info, warn};
+
+#[derive(Args, Debug)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:\n  leoflow migrate-db               apply pending migrations\n  leoflow migrate-db status        compare the database with this release\n  \
+                  leoflow migrate-db rollback 2    undo version 2, the newest"
+)]
+pub struct MigrateDb {
+    /// Print the migrations that would be applied and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not create a backup first
+    #[arg(long)]
+    pub no_backup: bool,
+    /// Started by the supervisor
+    #[arg(long, hide = true)]
+    pub supervised: bool,
+    /// With --supervised: the database to migrate, for a rehearsal [default: the instance's own]
+    #[arg(long, hide = true)]
+    pub database: Option<String>,
+    /// Started by the server: apply the post-deploy migrations that may run now
+    #[arg(long, hide = true)]
+    pub later: bool,
+    #[command(subcommand)]
+    pub command: Option<MigrateCommand>,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum MigrateCommand {
+    /// Show the schema versions of the database and of this release, and pending migrations
+    #[command(after_help = "Example:\n  leoflow migrate-db status --json")]
+    Status,
+    /// Undo the newest migration with its own rollback SQL
+    #[command(
+        after_help = "Examples:\n  leoflow migrate-db rollback 2         undo version 2, which must be the newest\n  \
+                            leoflow migrate-db rollback --to 1    undo every version above 1"
+    )]
+    Rollback(Rollback),
+}
+
+#[derive(Args, Debug)]
+#[command(group = clap::ArgGroup::new("extent").required(true).args(["version", "to"]))]
+pub struct Rollback {
+    /// The version to undo; it must be the newest
+    #[arg(value_name = "VERSION")]
+    pub version: Option<i64>,
+    /// Undo every version above this one, newest first
+    #[arg(long, value_name = "VERSION")]
+    pub to: Option<i64>,
+    /// Skip the confirmation prompt
+    #[arg(long)]
+    pub yes: bool,
+    /// Do not create a backup first
+    #[arg(long)]
+    pub no_backup: bool,
+}
 
 pub async fn run(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error> {
     match &args.command {

@@ -1,13 +1,13 @@
 //! `leoflow rollback`: returns to an earlier release, with the data. Works from any version in `versions/`, even when
 //! the current one is broken or missing.
 
+use super::rollback_args::RollbackRelease;
 use super::rollback_consequences::Consequences;
 use super::rollback_facts::{PlannedRollback, plan_rollback};
 use super::rollback_restore::{self, RestoreInput};
 use super::upgrade_facts::FactsAndDatastore;
 use super::upgrade_worker;
 use super::watch_worker;
-use crate::args::upgrade::RollbackRelease;
 use crate::context::Context;
 use crate::error::Error;
 use leoflow_base::home::lock::OperationLock;

@@ -1,7 +1,7 @@
 //! Collects the facts of a rollback and plans it, before anything is changed.
 
+use super::rollback_args::RollbackRelease;
 use super::upgrade_facts::{self, FactsAndDatastore};
-use crate::args::upgrade::RollbackRelease;
 use crate::context::Context;
 use crate::error::Error;
 use crate::recovery::datastore::Datastore;

@@ -1,11 +1,19 @@
 //! `leoflow set-channel`.
 
-use crate::args::upgrade::SetChannel;
 use crate::commands::config::warn_if_overridden;
 use crate::context::Context;
 use crate::error::Error;
+use clap::Args;
 use leoflow_base::config;
 use serde_yaml::Value;
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  leoflow set-channel rc      also get release candidates")]
+pub struct SetChannel {
+    /// The channel; rc includes release candidates
+    #[arg(value_parser = ["stable", "rc"])]
+    pub channel: String,
+}
 
 pub fn run(context: &Context<'_>, args: &SetChannel) -> Result<u8, Error> {
     config::update(&context.home, |loaded| {

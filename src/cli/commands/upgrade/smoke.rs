@@ -3,9 +3,14 @@
 use crate::api_client::not_running;
 use crate::context::Context;
 use crate::error::Error;
+use clap::Args;
 use leoflow_base::protocol::control;
 use leoflow_lifecycle::upgrade::smoke::{KnownFaults, ServerEndpoint, Smoke};
 use serde_json::json;
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  leoflow smoke\n  leoflow smoke --json")]
+pub struct SmokeArgs {}
 
 pub async fn run(context: &Context<'_>) -> Result<u8, Error> {
     let status = control::status_of(&context.home).ok_or_else(not_running)?;

@@ -1,8 +1,8 @@
 //! Resolves the requested release and its source.
 
-use crate::args::upgrade::From;
 use crate::context::Context;
 use crate::error::Error;
+use clap::Args;
 use jiff::Timestamp;
 use leoflow_base::build_info::build_info;
 use leoflow_base::config::{self, Config};
@@ -15,6 +15,14 @@ use leoflow_lifecycle::upgrade::release::source::Source;
 use leoflow_lifecycle::upgrade::release::{freshness, signature, stage, version_order};
 use leoflow_lifecycle::upgrade::rollback::{failed_release, history};
 use semver::Version;
+
+#[derive(Args, Debug, Clone, Default)]
+pub struct From {
+    /// Where to find releases: a folder, a URL, or a file in the folder [default: upgrade.from in config.yaml, or the
+    /// source of the current release]
+    #[arg(long, value_name = "DIR|FILE|URL")]
+    pub from: Option<String>,
+}
 
 /// The requested release; by default the newest of the configured channel.
 pub fn target(version: Option<&str>, config: Option<&Config>) -> Result<Target, Error> {

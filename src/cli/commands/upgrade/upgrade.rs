@@ -1,11 +1,11 @@
 //! `leoflow upgrade`: plans, asks for confirmation, starts the worker and shows its progress.
 
-use super::target_release::{doubts, earlier_failures, kept, source, target, version_of};
+use super::target_release::{From, doubts, earlier_failures, kept, source, target, version_of};
+use super::upgrade_args::{Upgrade, UpgradeCommand};
 use super::upgrade_facts::{self, FactsAndDatastore};
 use super::upgrade_install;
 use super::upgrade_worker;
 use super::watch_worker;
-use crate::args::upgrade::{From, Upgrade, UpgradeCommand};
 use crate::context::Context;
 use crate::error::Error;
 use crate::terminal::printer::counted;

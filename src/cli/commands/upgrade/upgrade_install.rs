@@ -1,8 +1,8 @@
 //! `leoflow upgrade --install`, used by install.sh: installs a release into a home without an instance.
 
 use super::target_release::{doubts, source, target};
+use super::upgrade_args::Upgrade;
 use super::upgrade_worker;
-use crate::args::upgrade::Upgrade;
 use crate::context::Context;
 use crate::error::Error;
 use leoflow_base::build_info::build_info;

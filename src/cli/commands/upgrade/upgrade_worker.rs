@@ -1,8 +1,8 @@
 //! The worker of `leoflow upgrade`: runs in its own session and holds the operation lock.
 
 use super::target_release::{kept, source, target, version_of};
+use super::upgrade_args::Upgrade;
 use super::upgrade_facts::{self, FactsAndDatastore};
-use crate::args::upgrade::Upgrade;
 use crate::context::Context;
 use crate::error::Error;
 use crate::error::upgrade::SEE_UPGRADE_LOG;

@@ -2,9 +2,14 @@
 
 use crate::context::Context;
 use crate::error::Error;
+use clap::Args;
 use leoflow_lifecycle::upgrade::release::versions;
 use leoflow_lifecycle::upgrade::rollback::history;
 use serde_json::json;
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  leoflow versions\n  leoflow versions --json")]
+pub struct Versions {}
 
 pub fn run(context: &Context<'_>) -> Result<u8, Error> {
     let releases = versions::list(&context.home);

@@ -1,6 +1,7 @@
-//! The arguments of upgrades. Doc comments here are the text of `--help`.
+//! The arguments of `leoflow upgrade`.
 
-use super::all::All;
+use super::target_release::From;
+use crate::args::all::All;
 use clap::{Args, Subcommand};
 
 #[derive(Args, Debug, Default)]
@@ -43,14 +44,6 @@ pub struct Upgrade {
     pub command: Option<UpgradeCommand>,
 }
 
-#[derive(Args, Debug, Clone, Default)]
-pub struct From {
-    /// Where to find releases: a folder, a URL, or a file in the folder [default: upgrade.from in config.yaml, or the
-    /// source of the current release]
-    #[arg(long, value_name = "DIR|FILE|URL")]
-    pub from: Option<String>,
-}
-
 #[derive(Subcommand, Debug)]
 pub enum UpgradeCommand {
     /// Print what an upgrade would do and change nothing
@@ -64,40 +57,4 @@ pub struct PlanArgs {
     pub version: Option<String>,
     #[command(flatten)]
     pub from: From,
-}
-
-#[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  leoflow versions\n  leoflow versions --json")]
-pub struct Versions {}
-
-#[derive(Args, Debug)]
-#[command(after_help = "Example:\n  leoflow set-channel rc      also get release candidates")]
-pub struct SetChannel {
-    /// The channel; rc includes release candidates
-    #[arg(value_parser = ["stable", "rc"])]
-    pub channel: String,
-}
-
-#[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  leoflow smoke\n  leoflow smoke --json")]
-pub struct Smoke {}
-
-#[derive(Args, Debug)]
-#[command(
-    after_help = "Examples:\n  leoflow rollback --dry-run         print what would be done, and what would be lost\n  \
-                  leoflow rollback                   roll back to the release before the last upgrade\n  leoflow rollback --to 0.1.0        roll back to a release that `leoflow versions` lists"
-)]
-pub struct RollbackRelease {
-    /// The version to roll back to [default: the one before the last upgrade]
-    #[arg(long, value_name = "VERSION")]
-    pub to: Option<String>,
-    /// Print what would be done and what would be lost, and change nothing
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Skip the confirmation prompt
-    #[arg(long)]
-    pub yes: bool,
-    /// Started by `rollback`, which reads reports from stdout
-    #[arg(long, hide = true)]
-    pub worker: bool,
 }

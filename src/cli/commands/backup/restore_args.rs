@@ -1,0 +1,47 @@
+//! The arguments of `leoflow lite restore`, and those that decrypt a backup.
+
+use clap::Args;
+use std::path::PathBuf;
+
+#[derive(Args, Debug, Default)]
+#[command(
+    group = clap::ArgGroup::new("what").required(true).args(["input", "undo"]),
+    after_help = "Examples:\n  leoflow lite restore --input mine.tar.zst              restore on a new machine\n  \
+                  leoflow lite restore --input mine.tar.zst --dry-run    check it and print what it would replace\n  \
+                  leoflow lite restore --input mine.tar.zst --force      replace the current data, kept for --undo\n  \
+                  leoflow lite restore --input mine.tar.zst.age --identity key.txt    restore an encrypted backup\n  \
+                  leoflow lite restore --undo"
+)]
+pub struct Restore {
+    /// The backup file to restore
+    #[arg(long, short, value_name = "FILE")]
+    pub input: Option<PathBuf>,
+    /// Undo the last restore: bring back the data it replaced
+    #[arg(long)]
+    pub undo: bool,
+    /// Replace the existing instance, which is kept for --undo
+    #[arg(long)]
+    pub force: bool,
+    /// Check everything, print what would be done and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Restore the workspace into this folder [default: this machine's workspace]
+    #[arg(long, value_name = "DIR", conflicts_with = "undo")]
+    pub workspace: Option<PathBuf>,
+    #[command(flatten)]
+    pub decryption: Decryption,
+    /// Skip the confirmation prompt
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// The keys that decrypt a backup.
+#[derive(Args, Debug, Default)]
+pub struct Decryption {
+    /// The file of a private key that decrypts the backup: an age key or an ssh-ed25519 key; may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub identity: Vec<PathBuf>,
+    /// The file whose first line is the passphrase that decrypts the backup
+    #[arg(long, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
+}

@@ -1,0 +1,279 @@
+//! The list of commands: their names and help, and the functions that run them.
+
+use super::config::{self, Config};
+use super::data::connections::{self, Connections};
+use super::data::export::{self, Export};
+use super::data::import::{self, Import};
+use super::data::pools::{self, Pools};
+use super::data::variables::{self, Variables};
+use super::docs::{self, Docs};
+use super::engine::add::{self, Add};
+use super::engine::assets::{self, Assets};
+use super::engine::backfill::{self, Backfill};
+use super::engine::dags::{self, Dags};
+use super::engine::env::{self, Env};
+use super::engine::hitl::{self, Hitl};
+use super::engine::init::{self, Init};
+use super::engine::runs::{self, Runs};
+use super::engine::tasks::{self, Tasks};
+use super::engine::validate::{self, Validate};
+use super::engine::xcom::{self, Xcom};
+use super::install::completions::Completions;
+use super::install::instances::{self, Instances};
+use super::install::setup::{self, Setup};
+use super::install::uninstall::{self, Uninstall};
+use super::install::version::Version;
+use super::install::{every_instance, operation};
+use super::lite::doctor::{self, Doctor};
+use super::lite::logs::Logs;
+use super::lite::restart::LiteRestart;
+use super::lite::run::LiteRun;
+use super::lite::service::{self, ServiceArgs};
+use super::lite::status::LiteStatus;
+use super::lite::stop::LiteStop;
+use super::lite::{self, Lite, LiteCommand, agent};
+use super::server::{Server, ServerProcess};
+use super::upgrade::data_migrate::{self, DataMigrate};
+use super::upgrade::migrate_db::{self, MigrateDb};
+use super::upgrade::rollback;
+use super::upgrade::rollback_args::RollbackRelease;
+use super::upgrade::set_channel::{self, SetChannel};
+use super::upgrade::smoke::{self, SmokeArgs};
+use super::upgrade::upgrade;
+use super::upgrade::upgrade_args::Upgrade;
+use super::upgrade::versions::{self, Versions};
+use super::verify_config::{self, VerifyConfig};
+use crate::args::help::Grouped;
+use crate::args::{Global, OutputFormat};
+use crate::context::Context;
+use crate::error::Error;
+use clap::{Parser, Subcommand};
+use leoflow_base::build_info;
+
+#[derive(Parser, Debug)]
+#[command(
+    name = "leoflow",
+    about = "Run Airflow-style DAGs on your laptop, with a built-in PostgreSQL",
+    version = build_info::version(),
+    arg_required_else_help = true,
+    after_help = "Examples:\n  leoflow lite                        run in this terminal; the first run sets everything up\n  \
+                  leoflow lite start                  run in the background\n  \
+                  leoflow dags trigger hello --wait   run a DAG and follow it\n  \
+                  leoflow lite status                 show the processes and their health\n  \
+                  leoflow doctor                      find problems and how to fix them"
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Run Leoflow in this terminal; the first run sets it up
+    Lite(Lite),
+    /// Run in the background (same as `leoflow lite start`)
+    #[command(hide = true)]
+    Start(LiteRun),
+    /// Stop Leoflow (same as `leoflow lite stop`)
+    #[command(hide = true)]
+    Stop(LiteStop),
+    /// Restart Leoflow (same as `leoflow lite restart`)
+    #[command(hide = true)]
+    Restart(LiteRestart),
+    /// Show the processes (same as `leoflow lite status`)
+    #[command(hide = true)]
+    Status(LiteStatus),
+    /// Show the logs (same as `leoflow lite logs`)
+    #[command(hide = true)]
+    Logs(Logs),
+    /// Set up the home, the datastore and the workspace without starting Leoflow
+    Setup(Setup),
+    /// Check the installation and show how to fix what is wrong
+    Doctor(Doctor),
+    /// Manage the service that starts Leoflow when you log in or the machine boots
+    Service(ServiceArgs),
+    /// List, create, clone and remove instances
+    Instances(Instances),
+    /// List, read and change settings
+    Config(Config),
+    /// Open the documentation in a browser, or print it
+    Docs(Docs),
+    /// Check config.yaml and the leoflow.yaml of each project
+    VerifyConfig(VerifyConfig),
+    /// Apply pending schema migrations, or undo them
+    MigrateDb(MigrateDb),
+    /// Manage data migrations, which change rows in batches while the server runs
+    DataMigrate(DataMigrate),
+    /// List, trigger, pause and test DAGs
+    Dags(Dags),
+    /// List, show, watch, clear and cancel DAG runs
+    Runs(Runs),
+    /// List, clear and test tasks, and show their logs
+    Tasks(Tasks),
+    /// List and read XComs, the values that tasks pass to one another
+    Xcom(Xcom),
+    /// Import DAG files as the server does and report their errors
+    Validate(Validate),
+    /// Create a project with a first DAG
+    Init(Init),
+    /// List, read, change, import and export variables
+    Variables(Variables),
+    /// List, read, change, test, import and export connections
+    Connections(Connections),
+    /// Export DAGs, variables, connections and history for Apache Airflow
+    Export(Export),
+    /// Import DAGs, variables, connections and pools from Apache Airflow
+    Import(Import),
+    /// Manage the Python environments of projects
+    Env(Env),
+    /// Add packages to a project's dependencies and install them
+    Add(Add),
+    /// Manage pools, which limit how many tasks run at once
+    Pools(Pools),
+    /// List assets and their events, and materialize an asset
+    Assets(Assets),
+    /// List and respond to human-in-the-loop tasks
+    Hitl(Hitl),
+    /// Run a DAG for dates in the past
+    Backfill(Backfill),
+    /// Upgrade Leoflow to another release; your data stays
+    Upgrade(Upgrade),
+    /// Roll back to an earlier release, with your data
+    Rollback(RollbackRelease),
+    /// List the releases kept on this machine
+    Versions(Versions),
+    /// Set the channel that `upgrade` takes releases from
+    SetChannel(SetChannel),
+    /// Test the running instance, from login to a task
+    Smoke(SmokeArgs),
+    /// Remove Leoflow; your data stays unless you add --purge
+    Uninstall(Uninstall),
+    /// Print the version
+    Version(Version),
+    /// Print a shell completion script
+    Completions(Completions),
+    /// Run the server process (started by `leoflow lite`)
+    #[command(hide = true)]
+    Server(Server),
+    /// Run the agent process (started by `leoflow lite`)
+    #[command(hide = true)]
+    Agent,
+    /// Relay between the home's socket and an external datastore (started by the supervisor)
+    #[command(hide = true)]
+    DatastoreRelay,
+    /// Run an operation requested over the API (started by the server)
+    #[command(hide = true)]
+    Operation {
+        /// The operation's id in the database
+        id: u64,
+    },
+}
+
+impl Grouped for Cli {
+    const GROUPS: &'static [(&'static str, &'static [&'static str])] = &[
+        ("Run", &["lite", "setup", "service", "instances"]),
+        ("Author", &["init", "add", "env", "validate", "dags", "runs", "tasks", "backfill", "assets", "hitl"]),
+        ("Operate", &["doctor", "smoke", "config", "verify-config", "docs", "completions"]),
+        ("Data", &["variables", "connections", "pools", "xcom", "export", "import"]),
+        (
+            "Release",
+            &["upgrade", "rollback", "versions", "set-channel", "migrate-db", "data-migrate", "uninstall", "version"],
+        ),
+    ];
+}
+
+impl Command {
+    /// True when the command acts on every instance of the user.
+    pub fn is_for_all(&self) -> bool {
+        match self {
+            Self::Lite(Lite { command: Some(command), .. }) => command.is_for_all(),
+            Self::Stop(args) => args.all.all,
+            Self::Status(args) => args.all,
+            Self::Upgrade(args) => args.all.all,
+            _ => false,
+        }
+    }
+
+    /// True when the command acts on an instance that exists. Without one it would report a misspelt name as a stopped
+    /// instance.
+    pub fn needs_instance(&self) -> bool {
+        match self {
+            Self::Lite(Lite { command, .. }) => command.as_ref().is_some_and(LiteCommand::needs_instance),
+            Self::Stop(_) | Self::Restart(_) | Self::Status(_) | Self::Logs(_) => true,
+            Self::Upgrade(_) | Self::Rollback(_) | Self::Versions(_) | Self::Smoke(_) => true,
+            _ => false,
+        }
+    }
+
+    /// The value of `--output`.
+    pub fn format(&self) -> Option<OutputFormat> {
+        let output = match self {
+            Self::Dags(args) => &args.output,
+            Self::Runs(args) => &args.output,
+            Self::Tasks(args) => &args.output,
+            Self::Xcom(args) => &args.output,
+            Self::Variables(args) => &args.output,
+            Self::Connections(args) => &args.output,
+            Self::Env(args) => &args.output,
+            Self::Pools(args) => &args.output,
+            Self::Assets(args) => &args.output,
+            Self::Hitl(args) => &args.output,
+            Self::Backfill(args) => &args.output,
+            _ => return None,
+        };
+        output.output
+    }
+
+    pub async fn run(self, context: &Context<'_>, server: &impl ServerProcess) -> Result<u8, Error> {
+        match self {
+            Self::Lite(Lite { run, command: None }) => lite::run::run(context, &run).await,
+            Self::Lite(Lite { command: Some(command), .. }) => command.run(context).await,
+            Self::Start(args) => LiteCommand::Start(args).run(context).await,
+            Self::Stop(args) => LiteCommand::Stop(args).run(context).await,
+            Self::Restart(args) => LiteCommand::Restart(args).run(context).await,
+            Self::Status(args) => LiteCommand::Status(args).run(context).await,
+            Self::Logs(args) => LiteCommand::Logs(args).run(context).await,
+            Self::Setup(args) => setup::run(context, &args).await,
+            Self::Doctor(args) => doctor::run(context, &args).await,
+            Self::Service(args) => service::run(context, &args.command),
+            Self::Instances(args) => instances::run(context, args.command.as_ref()).await,
+            Self::Config(args) => config::run(context, &args),
+            Self::Docs(args) => docs::run(context, &args),
+            Self::VerifyConfig(_) => verify_config::run(context),
+            Self::MigrateDb(args) => migrate_db::run(context, &args).await,
+            Self::DataMigrate(args) => data_migrate::run(context, &args).await,
+            Self::Dags(args) => dags::run(context, &args.command).await,
+            Self::Runs(args) => runs::run(context, &args.command).await,
+            Self::Tasks(args) => tasks::run(context, &args.command).await,
+            Self::Xcom(args) => xcom::run(context, &args.command).await,
+            Self::Validate(args) => validate::run(context, &args).await,
+            Self::Init(args) => init::run(context, &args).await,
+            Self::Variables(args) => variables::run(context, &args.command).await,
+            Self::Connections(args) => connections::run(context, &args.command).await,
+            Self::Export(args) => export::run(context, &args.command).await,
+            Self::Import(args) => import::run(context, &args.command).await,
+            Self::Env(args) => env::run(context, &args.command).await,
+            Self::Add(args) => add::run(context, &args).await,
+            Self::Pools(args) => pools::run(context, &args.command).await,
+            Self::Assets(args) => assets::run(context, &args.command).await,
+            Self::Hitl(args) => hitl::run(context, &args.command).await,
+            Self::Backfill(args) => backfill::run(context, &args.command).await,
+            Self::Upgrade(args) if args.all.all => every_instance::upgrade(context, &args).await,
+            Self::Upgrade(args) => upgrade::run(context, &args).await,
+            Self::Rollback(args) => rollback::run(context, &args).await,
+            Self::Versions(_) => versions::run(context),
+            Self::SetChannel(args) => set_channel::run(context, &args),
+            Self::Smoke(_) => smoke::run(context).await,
+            Self::Uninstall(args) => uninstall::run(context, &args),
+            Self::Version(_) | Self::Completions(_) => {
+                Err(Error::bug("a command that needs no home reached the dispatch of those that do"))
+            }
+            Self::Server(args) => server.run(context, &args).await,
+            Self::Agent => agent::agent(context).await,
+            Self::DatastoreRelay => agent::relay(context).await,
+            Self::Operation { id } => operation::run(context, id),
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! `leoflow dags list`.
+
+use crate::api_client::Api;
+use crate::context::Context;
+use crate::error::Error;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// The server's list of DAGs.
+#[derive(Deserialize)]
+struct Overview {
+    dags: Vec<DagView>,
+    import_errors: Vec<ImportErrorView>,
+    being_built: Vec<BeingBuilt>,
+}
+
+/// An environment that is being built, and the DAG files that wait for it.
+#[derive(Deserialize)]
+struct BeingBuilt {
+    files: Vec<String>,
+    requirements: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct DagView {
+    dag_id: String,
+    is_paused: bool,
+    is_stale: bool,
+    fileloc: String,
+    schedule: Option<String>,
+    last_run_state: Option<String>,
+    import_error: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct ImportErrorView {
+    filename: String,
+    stack_trace: String,
+}
+
+pub async fn run(context: &Context<'_>, all: bool) -> Result<u8, Error> {
+    let api = Api::new(&context.home);
+    let overview: Overview = api.get(&format!("/api/lite/dags?all={all}")).await?;
+    if context.printer.json {
+        context.printer.json(&overview_json(&overview))?;
+        return Ok(0);
+    }
+    let workspace = context.config()?.and_then(|loaded| loaded.config.workspace).unwrap_or_default();
+    if overview.dags.is_empty() && overview.import_errors.is_empty() && overview.being_built.is_empty() {
+        context.printer.line(format!("No DAGs in {} yet", workspace.display()));
+        context.printer.note("Create one with `leoflow init DIR`.");
+        return Ok(0);
+    }
+    let rows: Vec<Vec<String>> = overview.dags.iter().map(|dag| row(dag, &workspace)).collect();
+    context.printer.table(&["DAG", "STATE", "SCHEDULE", "LAST RUN", "FILE"], &rows);
+    print_import_errors(context, &overview.import_errors);
+    print_being_built(context, &overview.being_built);
+    Ok(0)
+}
+
+/// The stable shape of `dags list --json`.
+fn overview_json(overview: &Overview) -> Value {
+    let dag_entry = |dag: &DagView| {
+        json!({
+            "dag_id": dag.dag_id, "is_paused": dag.is_paused, "fileloc": dag.fileloc,
+            "schedule": dag.schedule, "last_run_state": dag.last_run_state, "import_error": dag.import_error,
+        })
+    };
+    let error_entry = |error: &ImportErrorView| json!({"filename": error.filename, "stack_trace": error.stack_trace});
+    json!({
+        "dags": overview.dags.iter().map(dag_entry).collect::<Vec<_>>(),
+        "import_errors": overview.import_errors.iter().map(error_entry).collect::<Vec<_>>(),
+    })
+}
+
+fn row(dag: &DagView, workspace: &Path) -> Vec<String> {
+    let state = match (dag.is_stale, dag.is_paused) {
+        (true, _) => "file missing",
+        (false, true) => "paused",
+        (false, false) => "active",
+    };
+    let fileloc = Path::new(&dag.fileloc);
+    vec![
+        dag.dag_id.clone(),
+        if dag.import_error.is_some() { format!("{state}, import error") } else { state.to_owned() },
+        dag.schedule.clone().unwrap_or_else(|| "-".to_owned()),
+        dag.last_run_state.clone().unwrap_or_else(|| "-".to_owned()),
+        fileloc.strip_prefix(workspace).unwrap_or(fileloc).display().to_string(),
+    ]
+}
+
+fn print_import_errors(context: &Context<'_>, errors: &[ImportErrorView]) {
+    for error in errors {
+        let problem = if error.filename.ends_with(".py") { "fails to import" } else { "was not scanned completely" };
+        context.printer.warning(format!("{} {problem}:", error.filename));
+        for line in error.stack_trace.lines() {
+            context.printer.note(format!("  {line}"));
+        }
+    }
+}
+
+/// Prints the projects whose environment is being built.
+fn print_being_built(context: &Context<'_>, being_built: &[BeingBuilt]) {
+    for entry in being_built {
+        let packages = entry.requirements.join(", ");
+        context.printer.note(format!("Building the environment of {} ({packages})", entry.files.join(", ")));
+    }
+}

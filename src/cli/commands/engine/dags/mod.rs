@@ -1,0 +1,240 @@
+//! `leoflow dags …`.
+
+pub mod list;
+pub mod report;
+pub mod trigger;
+
+use super::foreground_run::{self, Test};
+use crate::api_client::{Api, encode, list_of};
+use crate::args::complete;
+use crate::args::output::Output;
+use crate::context::Context;
+use crate::error::Error;
+use crate::terminal::printer::counted;
+use clap::{Args, Subcommand};
+use clap_complete::ArgValueCompleter;
+use serde_json::{Value, json};
+use trigger::Trigger;
+
+#[derive(Args, Debug)]
+pub struct Dags {
+    #[command(flatten)]
+    pub output: Output,
+    #[command(subcommand)]
+    pub command: DagsCommand,
+}
+
+#[derive(Subcommand, Debug)]
+#[command(after_help = "Examples:\n  leoflow dags list\n  leoflow dags trigger hello --wait")]
+pub enum DagsCommand {
+    /// List all DAGs, their last runs, and files that fail to import
+    #[command(after_help = "Examples:\n  leoflow dags list\n  leoflow dags list --json")]
+    List {
+        /// Include DAGs whose files no longer exist
+        #[arg(long)]
+        all: bool,
+    },
+    /// Show one DAG with its tasks and last runs
+    #[command(after_help = "Example:\n  leoflow dags show hello")]
+    Show {
+        /// The DAG's id
+        #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
+        dag_id: String,
+    },
+    /// Pause a DAG: no new runs or tasks start
+    #[command(after_help = "Example:\n  leoflow dags pause hello")]
+    Pause {
+        /// The DAG's id
+        #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
+        dag_id: String,
+    },
+    /// Unpause a DAG: its runs and tasks may start
+    #[command(after_help = "Example:\n  leoflow dags unpause hello")]
+    Unpause {
+        /// The DAG's id
+        #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
+        dag_id: String,
+    },
+    /// Trigger a run of a DAG
+    #[command(
+        after_help = "Examples:\n  leoflow dags trigger hello --wait\n  leoflow dags trigger hello --conf '{\"name\": \"Ada\"}'"
+    )]
+    Trigger(Trigger),
+    /// Show when the next runs of a DAG are due
+    #[command(
+        name = "next-execution",
+        after_help = "Examples:\n  leoflow dags next-execution report\n  leoflow dags next-execution report -n 5"
+    )]
+    NextExecution {
+        /// The DAG's id
+        #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
+        dag_id: String,
+        /// The number of runs to show
+        #[arg(long, short = 'n', default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        num_executions: u32,
+    },
+    /// List DAG files that fail to import, with their errors; exits 1 when there are any
+    #[command(name = "list-import-errors", after_help = "Example:\n  leoflow dags list-import-errors")]
+    ListImportErrors,
+    /// Show each DAG file's import time and DAGs
+    #[command(after_help = "Example:\n  leoflow dags report")]
+    Report,
+    /// Run a DAG in this terminal without the scheduler; nothing is stored
+    #[command(
+        after_help = "Examples:\n  leoflow dags test hello\n  leoflow dags test hello 2026-01-31         run it for this date\n  leoflow dags test hello --pdb              open the debugger where a task fails\n  \
+                      leoflow dags test hello --file other/dag.py"
+    )]
+    Test(Test),
+    /// Print the source of a DAG's file as it was imported
+    #[command(after_help = "Examples:\n  leoflow dags source hello\n  leoflow dags source hello --version 1")]
+    Source {
+        /// The DAG's id
+        #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
+        dag_id: String,
+        /// The DAG version [default: the current one]
+        #[arg(long)]
+        version: Option<u32>,
+    },
+    /// Delete a DAG and its history; if its file still exists, the DAG returns without history
+    #[command(after_help = "Example:\n  leoflow dags delete old_dag")]
+    Delete {
+        /// The DAG's id
+        #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
+        dag_id: String,
+        /// Skip the confirmation prompt
+        #[arg(long, short)]
+        yes: bool,
+    },
+}
+
+pub async fn run(context: &Context<'_>, command: &DagsCommand) -> Result<u8, Error> {
+    match command {
+        DagsCommand::List { all } => list::run(context, *all).await,
+        DagsCommand::Show { dag_id } => show(context, dag_id).await,
+        DagsCommand::Pause { dag_id } => pause(context, dag_id, true).await,
+        DagsCommand::Unpause { dag_id } => pause(context, dag_id, false).await,
+        DagsCommand::Trigger(args) => trigger::run(context, args).await,
+        DagsCommand::Test(args) => foreground_run::run(context, args).await,
+        DagsCommand::NextExecution { dag_id, num_executions } => next_execution(context, dag_id, *num_executions).await,
+        DagsCommand::ListImportErrors => report::import_errors(context).await,
+        DagsCommand::Report => report::run(context).await,
+        DagsCommand::Source { dag_id, version } => source(context, dag_id, *version).await,
+        DagsCommand::Delete { dag_id, yes } => delete(context, dag_id, *yes).await,
+    }
+}
+
+async fn next_execution(context: &Context<'_>, dag_id: &str, count: u32) -> Result<u8, Error> {
+    let api = Api::new(&context.home);
+    let dag: Value = api.get(&format!("/api/v2/dags/{}", encode(dag_id))).await?;
+    let response: Value = api.get(&format!("/api/lite/dags/{}/next?count={count}", encode(dag_id))).await?;
+    if context.printer.json {
+        let names = ["next_dagrun_logical_date", "next_dagrun_run_after"];
+        let mut result: serde_json::Map<_, _> =
+            names.iter().map(|name| ((*name).to_owned(), dag[*name].clone())).collect();
+        result.insert("next".to_owned(), response["next"].clone());
+        context.printer.json(&result)?;
+    } else {
+        let next: Vec<&Value> = list_of(&response["next"]).collect();
+        for entry in &next {
+            context.printer.line(context.printer.time(entry["run_after"].as_str()));
+        }
+        if next.is_empty() {
+            context.printer.note(format!("{dag_id} has no further scheduled runs"));
+        } else if next.len() < count as usize {
+            context.printer.note("No further runs are known now.");
+        }
+        if dag["is_paused"] == true {
+            context.printer.note(format!("The DAG is paused; unpause it with: leoflow dags unpause {dag_id}"));
+        }
+    }
+    Ok(0)
+}
+
+/// Prints a DAG with its tasks and last ten runs.
+async fn show(context: &Context<'_>, dag_id: &str) -> Result<u8, Error> {
+    let api = Api::new(&context.home);
+    let dag: Value = api.get(&format!("/api/lite/dags/{}", encode(dag_id))).await?;
+    if context.printer.json {
+        context.printer.json(&dag)?;
+        return Ok(0);
+    }
+    let text = |name: &str| dag[name].as_str().unwrap_or("-").to_owned();
+    let printer = context.printer;
+    let paused = if dag["is_paused"].as_bool() == Some(true) { "  (paused)" } else { "" };
+    printer.line(format!("{}{paused}", printer.paint("1", dag_id)));
+    for (label, value) in [
+        ("description", text("description")),
+        ("schedule", text("schedule")),
+        ("next run", printer.time(dag["next_run_after"].as_str())),
+        ("file", text("fileloc")),
+        ("version", dag["version_number"].to_string()),
+    ] {
+        printer.line(format!("  {label:<12} {value}"));
+    }
+    if let Some(error) = dag["import_error"].as_str() {
+        printer.warning(format!("its file fails to import; the previous version stays in use\n{error}"));
+    }
+    let tasks: Vec<Vec<String>> = list_of(&dag["tasks"])
+        .map(|task| {
+            let upstream: Vec<&str> = list_of(&task["upstream"]).filter_map(Value::as_str).collect();
+            let field = |name: &str| task[name].as_str().unwrap_or_default().to_owned();
+            vec![field("task_id"), field("operator_name"), upstream.join(", ")]
+        })
+        .collect();
+    printer.table(&["TASK", "OPERATOR", "UPSTREAM"], &tasks);
+    let runs: Vec<Vec<String>> = list_of(&dag["runs"])
+        .take(10)
+        .map(|run| {
+            let field = |name: &str| run[name].as_str().unwrap_or("-").to_owned();
+            let time = |name: &str| printer.time(run[name].as_str());
+            vec![field("dag_run_id"), field("state"), time("start_date"), time("end_date")]
+        })
+        .collect();
+    if !runs.is_empty() {
+        printer.line("");
+        printer.table(&["RUN", "STATE", "STARTED", "ENDED"], &runs);
+    }
+    Ok(0)
+}
+
+async fn pause(context: &Context<'_>, dag_id: &str, is_paused: bool) -> Result<u8, Error> {
+    let api = Api::new(&context.home);
+    let _: Value = api.patch(&format!("/api/v2/dags/{}", encode(dag_id)), &json!({"is_paused": is_paused})).await?;
+    if context.printer.json {
+        context.printer.json(&json!({"dag_id": dag_id, "is_paused": is_paused}))?;
+        return Ok(0);
+    }
+    context.printer.line(format!("{dag_id} is {}", if is_paused { "paused" } else { "active" }));
+    Ok(0)
+}
+
+async fn source(context: &Context<'_>, dag_id: &str, version: Option<u32>) -> Result<u8, Error> {
+    let api = Api::new(&context.home);
+    let query = version.map(|number| format!("?version_number={number}")).unwrap_or_default();
+    let response: Value = api.get(&format!("/api/v2/dagSources/{}{query}", encode(dag_id))).await?;
+    if context.printer.json {
+        context.printer.json(&response)?;
+    } else {
+        context.printer.raw(response["content"].as_str().unwrap_or_default());
+    }
+    Ok(0)
+}
+
+async fn delete(context: &Context<'_>, dag_id: &str, yes: bool) -> Result<u8, Error> {
+    let api = Api::new(&context.home);
+    let path = format!("/api/v2/dags/{}", encode(dag_id));
+    let _: Value = api.get(&path).await?;
+    let runs: Value = api.get(&format!("{path}/dagRuns?limit=0")).await?;
+    let runs = counted(&runs["total_entries"], "run");
+    if !context.confirm(&format!("Delete {dag_id} with {runs} and all tasks and XComs?"), yes)? {
+        context.printer.line(Context::DECLINED);
+        return Ok(1);
+    }
+    api.delete(&path).await?;
+    if context.printer.json {
+        context.printer.json(&json!({"dag_id": dag_id, "deleted": true}))?;
+        return Ok(0);
+    }
+    context.printer.line(format!("Deleted {dag_id}"));
+    Ok(0)
+}
