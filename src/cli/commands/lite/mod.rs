@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod datastore;
 pub mod doctor;
+pub mod listen_address;
 pub mod logs;
 pub mod psql;
 pub mod reset_password;

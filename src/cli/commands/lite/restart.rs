@@ -1,6 +1,7 @@
 //! `leoflow lite restart`, and the restart after an operation that stopped the instance.
 
-use super::run::{self, LiteRun};
+use super::listen_address::bind_error;
+use super::run::LiteRun;
 use super::start;
 use super::stop::{requested_port, running_address, running_port, stop_running};
 use crate::context::Context;
@@ -117,7 +118,7 @@ fn refuse_taken_port(context: &Context<'_>, requested: Option<u16>) -> Result<()
         Some(running) if running == port => Ok(()),
         _ => listener::bind_at(config.host, port)
             .map(drop)
-            .map_err(|error| run::bind_error(config.host, port, &error).hint("nothing was stopped")),
+            .map_err(|error| bind_error(config.host, port, &error).hint("nothing was stopped")),
     }
 }
 

@@ -1,20 +1,21 @@
 //! `leoflow lite`: sets up what is missing, then supervises until it is stopped.
 
 use super::datastore;
+use super::listen_address::ListenAddress;
 use super::stop::{self, ended_tasks};
 use crate::context::Context;
 use crate::error::Error;
 use crate::recovery::{AfterUpgrade, Recovery};
 use crate::terminal::report::{PipeSink, Ready, Report, Sink};
 use clap::Args;
-use leoflow_base::config::{self, Config, DEFAULT_PORT, running_settings};
+use leoflow_base::config::{self, Config, Loaded, running_settings};
+use leoflow_base::home::lock::{self, HomeLock};
 use leoflow_base::home::progress::Progress;
-use leoflow_base::home::{absolute_workspace, check_workspace, instances, lock};
+use leoflow_base::home::{absolute_workspace, check_workspace, instances};
 use leoflow_base::protocol::child::SERVICE;
 use leoflow_base::protocol::log;
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
-use leoflow_base::sys::net::{listener, ports};
 use leoflow_base::sys::process::{replace, stdio};
 use leoflow_lifecycle::setup::{self, Plan, Request};
 use leoflow_lifecycle::upgrade::rollback::expire;
@@ -23,10 +24,10 @@ use leoflow_postgres::{Access, Credentials, Endpoint, PgError, install};
 use leoflow_processes::agent;
 use leoflow_processes::supervisor::instance::{Instance, own_program};
 use leoflow_processes::supervisor::{self, Identity, Inherited, Notice, Supervisor, SupervisorError};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 #[derive(Args, Debug, Clone, Default)]
 pub struct LiteRun {
@@ -59,69 +60,27 @@ pub async fn run(context: &Context<'_>, args: &LiteRun) -> Result<u8, Error> {
 /// Runs the instance until it is stopped; `sink` receives its reports.
 async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Result<(), Error> {
     if args.take_over {
-        let Err(error) = take_over(context, sink).await else { return Ok(()) };
-        return match error {
-            TakeOverError::Ended(error) => Err(error),
-            TakeOverError::NotBegun(error) => Err(start_fresh(context, sink, error)),
+        return match take_over(context, sink).await {
+            Ok(()) => Ok(()),
+            Err(TakeOverError::Ended(error)) => Err(error),
+            Err(TakeOverError::NotBegun(error)) => Err(start_fresh(context, sink, error)),
         };
     }
     let started = Instant::now();
-    let home = &context.home;
     context.recovery().refuse_half_purged()?;
-    let loaded = context.config()?;
-    // A new instance gets its own port, and keeps it.
-    let own_port = if loaded.is_none() { Some(setup::own_port(home)) } else { None };
-    let (is_first, loaded) = match loaded {
-        Some(loaded) => (false, loaded),
-        None => (true, config::load_first(&home.config())?),
-    };
-    // A port from a variable counts like one from --port.
-    let port_from_variable = running_settings::is_from_variable(&loaded, "port").then_some(loaded.config.port);
-    let configured_port = (!is_first || loaded.origins.contains_key("port")).then_some(loaded.config.port);
-    let requested_port = args.port.or(port_from_variable);
-    let (port, host) = (requested_port.or(configured_port).or(own_port).unwrap_or(DEFAULT_PORT), loaded.config.host);
-    let written_port = match is_first {
-        true => args.port.or(own_port),
-        false => config::read_file(&home.config())?.map(|loaded| loaded.config.port),
-    };
-    let url = context.url(Some(&loaded.config), port);
-    if let Some(workspace) = args.workspace.as_deref() {
-        check_workspace(home, &absolute_workspace(workspace)?)?;
+    let (loaded, address) = ListenAddress::choose(context, args.port)?;
+    let workspace = args.workspace.as_deref().map(absolute_workspace).transpose()?;
+    if let Some(workspace) = &workspace {
+        check_workspace(&context.home, workspace)?;
     }
-    // A new home is created only after the port was bound.
-    let early_listener = if home.exists() { None } else { Some(bind(context, host, port)?) };
-    home.create().map_err(|error| Error::io("create", home.root(), &error))?;
-    let lock = Rc::new(
-        Recovery { reporter: sink, ..context.recovery() }
-            .take_home("leoflow lite", Some(&url), AfterUpgrade::ExecInstalled)
-            .await?,
-    );
-    // Leftover processes of an earlier run may hold the port, so they are ended first.
-    end_leftovers(context, sink)?;
-    home.tidy().map_err(|error| Error::io("tidy", home.root(), &error))?;
-    stop::note_requested_port(home, requested_port.filter(|requested_port| Some(*requested_port) != written_port))?;
-    running_settings::record_host(home, host, &loaded).map_err(|error| Error::io("write", &home.host(), &error))?;
-    let tcp = match early_listener {
-        Some(tcp) => tcp,
-        None => bind_with_retries(context, host, port)?,
-    };
-
-    let request = Request {
-        port: args.port.or(own_port),
-        workspace: args.workspace.as_deref().map(absolute_workspace).transpose()?,
-        datastore: None,
-        install_always: false,
-    };
+    let url = context.url(Some(&loaded.config), address.port);
+    let (lock, tcp) = take_home(context, sink, &loaded, &address).await?;
+    let request = Request { port: address.port_to_write, workspace, datastore: None, install_always: false };
     let password = set_up(context, &request, sink).await?;
     let config = load_written_config(context)?;
-    let instance = describe_instance(context, port)?;
-    let identity = Identity {
-        version: context.version.to_owned(),
-        url: url.clone(),
-        detached: !sink.is_terminal() || is_service(),
-        log_level: context.log_level(),
-        verbose: context.printer.verbose,
-    };
+    let instance = describe_instance(context, address.port)?;
+    let is_detached = !sink.is_terminal() || is_service();
+    let identity = describe_process(context, url.clone(), is_detached);
     let workspace = config.workspace.map(|path| path.display().to_string()).unwrap_or_default();
     let mut on_notice = |notice: Notice| match notice {
         Notice::Healthy => {
@@ -143,6 +102,36 @@ async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Res
     finish(context, sink, &instance, ended)
 }
 
+/// Takes the home for this process, and binds its port.
+async fn take_home(
+    context: &Context<'_>,
+    sink: &dyn Sink,
+    loaded: &Loaded,
+    address: &ListenAddress,
+) -> Result<(Rc<HomeLock>, TcpListener), Error> {
+    let home = &context.home;
+    let url = context.url(Some(&loaded.config), address.port);
+    // A new home is created only after the port was bound.
+    let early_listener = if home.exists() { None } else { Some(address.bind(context)?) };
+    home.create().map_err(|error| Error::io("create", home.root(), &error))?;
+    let lock = Rc::new(
+        Recovery { reporter: sink, ..context.recovery() }
+            .take_home("leoflow lite", Some(&url), AfterUpgrade::ExecInstalled)
+            .await?,
+    );
+    // Leftover processes of an earlier run may hold the port, so they are ended first.
+    end_leftovers(context, sink)?;
+    home.tidy().map_err(|error| Error::io("tidy", home.root(), &error))?;
+    stop::note_requested_port(home, address.temporary_port)?;
+    running_settings::record_host(home, address.host, loaded)
+        .map_err(|error| Error::io("write", &home.host(), &error))?;
+    let tcp = match early_listener {
+        Some(tcp) => tcp,
+        None => address.bind_with_retries(context)?,
+    };
+    Ok((lock, tcp))
+}
+
 /// Continues in the process of a supervisor of another version, with its listeners, locks and children.
 async fn take_over(context: &Context<'_>, sink: &dyn Sink) -> Result<(), TakeOverError> {
     let inherited = Inherited::take(&context.home).map_err(|error| {
@@ -152,16 +141,10 @@ async fn take_over(context: &Context<'_>, sink: &dyn Sink) -> Result<(), TakeOve
     let _lock = inherited.lock.clone();
     let port = inherited.handover.port;
     let configured = config::load(&context.home.config()).ok().flatten().map(|loaded| loaded.config);
-    let identity = Identity {
-        version: context.version.to_owned(),
-        // The listener is inherited, so its address is not the one in a changed config.yaml.
-        url: lock::holder(&context.home)
-            .and_then(|holder| holder.url)
-            .unwrap_or_else(|| context.url(configured.as_ref(), port)),
-        detached: inherited.handover.detached,
-        log_level: context.log_level(),
-        verbose: context.printer.verbose,
-    };
+    // The listener is inherited, so its address is not the one in a changed config.yaml.
+    let url = lock::holder(&context.home).and_then(|holder| holder.url);
+    let url = url.unwrap_or_else(|| context.url(configured.as_ref(), port));
+    let identity = describe_process(context, url, inherited.handover.detached);
     let instance = describe_instance(context, port).map_err(TakeOverError::NotBegun)?;
     log::start("supervisor", identity.log_level);
     expire_snapshot(&instance);
@@ -210,6 +193,17 @@ fn describe_instance(context: &Context<'_>, port: u16) -> Result<Instance, Error
         verbose: context.printer.verbose,
         program: own_program(),
     })
+}
+
+/// What the supervisor reports about its own process.
+fn describe_process(context: &Context<'_>, url: String, detached: bool) -> Identity {
+    Identity {
+        version: context.version.to_owned(),
+        url,
+        detached,
+        log_level: context.log_level(),
+        verbose: context.printer.verbose,
+    }
 }
 
 /// Writes the error for `lite start`, to which the service manager reports only that the start failed.
@@ -316,60 +310,6 @@ pub async fn set_up(context: &Context<'_>, request: &Request, sink: &dyn Sink) -
         Some(password) => Ok(Some(password)),
         None => Ok(setup::renew_unseen_password(home)?),
     }
-}
-
-/// Binds the port, with retries: a concurrent first start that fails to get the home may hold it for a moment.
-fn bind_with_retries(context: &Context<'_>, host: Ipv4Addr, port: u16) -> Result<TcpListener, Error> {
-    for _ in 0..50 {
-        match listener::bind_at(host, port) {
-            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && held_by_leoflow(port) => {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            _ => break,
-        }
-    }
-    bind(context, host, port)
-}
-
-/// True when the port is held by a Leoflow, or by a process that cannot be inspected.
-fn held_by_leoflow(port: u16) -> bool {
-    ports::listening_process(port).is_none_or(|(_, line)| line.contains("leoflow"))
-}
-
-fn bind(context: &Context<'_>, host: Ipv4Addr, port: u16) -> Result<TcpListener, Error> {
-    listener::bind_at(host, port).map_err(|error| {
-        // This home's own instance may hold the port.
-        if let Some(holder) = other_holder(context) {
-            return lock::LockError::Held { holder: Some(holder) }.into();
-        }
-        bind_error(host, port, &error)
-    })
-}
-
-/// The error of a failed bind, with the process that holds the port.
-pub(crate) fn bind_error(host: Ipv4Addr, port: u16, error: &std::io::Error) -> Error {
-    if error.kind() == std::io::ErrorKind::AddrNotAvailable {
-        return Error::failed(format!("{host} is not an address of this machine"))
-            .hint("leoflow config set host 127.0.0.1");
-    }
-    let message = match ports::listening_process(port) {
-        Some((pid, line)) => format!("port {port} is in use by `{}`, pid {pid}", shorten(&line)),
-        None => format!("port {port} cannot be used: {error}"),
-    };
-    // A port below 1024 needs rights that a user does not have.
-    let other = port.checked_add(1).filter(|other| *other > 1024).unwrap_or(DEFAULT_PORT);
-    Error::failed(message).hint(format!("run the same command with --port {other}, or another free port"))
-}
-
-/// The running instance of this home, if it is another process.
-fn other_holder(context: &Context<'_>) -> Option<lock::Holder> {
-    let own_pid = std::process::id() as i32;
-    lock::holder(&context.home).filter(|holder| holder.url.is_some() && holder.process.pid != own_pid)
-}
-
-/// Shortens a command line to 60 characters.
-fn shorten(line: &str) -> String {
-    if line.chars().count() <= 60 { line.to_owned() } else { line.chars().take(57).chain("...".chars()).collect() }
 }
 
 fn load_written_config(context: &Context<'_>) -> Result<Config, Error> {
