@@ -9,7 +9,7 @@ use crate::api_client::{Api, list_of};
 use crate::context::Context;
 use crate::error::Error;
 use crate::recovery::datastore::{Datastore, not_set_up};
-use crate::terminal::printer::counted;
+use crate::terminal::printer::{Printer, counted};
 use clap::Args;
 use leoflow_base::config::{Config, Recipient};
 use leoflow_base::sys::fs::files;
@@ -65,11 +65,16 @@ pub async fn airflow(context: &Context<'_>, args: &ExportAirflow) -> Result<u8, 
         Ok(report)
     });
     let report = moved.inspect_err(|_| drop(files::remove_any(&staging)))?;
-    let printer = context.printer;
-    if printer.json {
-        printer.json(&json!({"output": output, "export": report}))?;
-        return Ok(0);
+    if context.printer.json {
+        context.printer.json(&json!({"output": output, "export": report}))?;
+    } else {
+        print_report(context.printer, &output, &content, &report, &findings);
     }
+    Ok(0)
+}
+
+/// Prints what was exported, what was left out, and what Airflow does not support.
+fn print_report(printer: &Printer, output: &Path, content: &InstanceContent, report: &Value, findings: &Findings) {
     printer.line(format!("Exported for Apache Airflow {AIRFLOW} to {}", output.display()));
     printer.line(format!(
         "  {}, {}, {}, {}",
@@ -90,7 +95,6 @@ pub async fn airflow(context: &Context<'_>, args: &ExportAirflow) -> Result<u8, 
         printer.warning(format!("{what}: {why}; {remedy}"));
     }
     printer.line(format!("Next steps: {}", output.join("README.md").display()));
-    Ok(0)
 }
 
 /// Recipients on the command line, or the configured ones.

@@ -10,70 +10,97 @@ const PREINSTALLED: [&str; 4] = ["apache-airflow", "apache-airflow-core", "apach
 
 /// Returns the lines of `requirements.txt`: `name==version` of each declared dependency, with its extras.
 pub fn lines(environments: &Value, findings: &mut Findings) -> Vec<String> {
-    let mut versions: BTreeMap<String, BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();
-    let mut extras: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    let mut unpinned = BTreeSet::new();
-    for environment in list_of(&environments["environments"]) {
-        let dags: BTreeSet<String> =
-            list_of(&environment["dags"]).filter_map(Value::as_str).map(str::to_owned).collect();
-        // An environment without DAGs is kept only for old DAG versions.
-        if dags.is_empty() {
-            continue;
-        }
-        let installed: BTreeMap<String, &str> = list_of(&environment["packages"])
-            .filter_map(|package| Some((normalize(package["name"].as_str()?), package["version"].as_str()?)))
-            .collect();
-        for requirement in list_of(&environment["requirements"]).filter_map(Value::as_str) {
-            if is_url_or_path(requirement) {
-                unpinned.insert(requirement.to_owned());
+    let dependencies = Dependencies::read(environments);
+    dependencies.add_findings(findings);
+    let pins = dependencies.versions.keys().map(|name| dependencies.pin(name));
+    pins.chain(dependencies.unpinned.iter().map(|other| without_login(other))).collect()
+}
+
+/// The dependencies that projects declare.
+#[derive(Default)]
+struct Dependencies {
+    /// By package: its installed versions, and the DAGs that use each.
+    versions: BTreeMap<String, BTreeMap<String, BTreeSet<String>>>,
+    /// By package: the extras that any project requests.
+    extras: BTreeMap<String, BTreeSet<String>>,
+    /// Requirements that are kept unchanged.
+    unpinned: BTreeSet<String>,
+}
+
+impl Dependencies {
+    fn read(environments: &Value) -> Self {
+        let mut dependencies = Self::default();
+        for environment in list_of(&environments["environments"]) {
+            let dags: BTreeSet<String> =
+                list_of(&environment["dags"]).filter_map(Value::as_str).map(str::to_owned).collect();
+            // An environment without DAGs is kept only for old DAG versions.
+            if dags.is_empty() {
                 continue;
             }
-            let (name, requested_extras) = split_requirement(requirement);
-            if PREINSTALLED.contains(&name.as_str()) {
-                continue;
+            let installed: BTreeMap<String, &str> = list_of(&environment["packages"])
+                .filter_map(|package| Some((normalize(package["name"].as_str()?), package["version"].as_str()?)))
+                .collect();
+            for requirement in list_of(&environment["requirements"]).filter_map(Value::as_str) {
+                dependencies.add(requirement, &installed, &dags);
             }
-            match installed.get(&name) {
-                Some(version) => {
-                    let package_versions = versions.entry(name.clone()).or_default();
-                    package_versions.entry((*version).to_owned()).or_default().extend(dags.iter().cloned());
-                    extras.entry(name).or_default().extend(requested_extras);
-                }
-                // Not installed here, for example because of its platform marker: kept unchanged.
-                None => {
-                    unpinned.insert(requirement.to_owned());
-                }
+        }
+        dependencies
+    }
+
+    fn add(&mut self, requirement: &str, installed: &BTreeMap<String, &str>, dags: &BTreeSet<String>) {
+        if is_url_or_path(requirement) {
+            self.unpinned.insert(requirement.to_owned());
+            return;
+        }
+        let (name, requested_extras) = split_requirement(requirement);
+        if PREINSTALLED.contains(&name.as_str()) {
+            return;
+        }
+        match installed.get(&name) {
+            Some(version) => {
+                let package_versions = self.versions.entry(name.clone()).or_default();
+                package_versions.entry((*version).to_owned()).or_default().extend(dags.iter().cloned());
+                self.extras.entry(name).or_default().extend(requested_extras);
+            }
+            // Not installed here, for example because of its platform marker: kept unchanged.
+            None => {
+                self.unpinned.insert(requirement.to_owned());
             }
         }
     }
-    for (name, package_versions) in versions.iter().filter(|(_, package_versions)| package_versions.len() > 1) {
-        let describe = |(version, dags): (&String, &BTreeSet<String>)| {
-            format!("{version} for {}", dags.iter().cloned().collect::<Vec<_>>().join(", "))
-        };
-        findings.add(
-            format!("package {name}"),
-            format!(
-                "DAGs use different versions of it ({}), but Airflow has one for all",
-                package_versions.iter().map(describe).collect::<Vec<_>>().join("; ")
-            ),
-            "requirements.txt has the newest; test the other DAGs with it",
-        );
+
+    fn add_findings(&self, findings: &mut Findings) {
+        for (name, package_versions) in self.versions.iter().filter(|(_, package_versions)| package_versions.len() > 1)
+        {
+            let describe = |(version, dags): (&String, &BTreeSet<String>)| {
+                format!("{version} for {}", dags.iter().cloned().collect::<Vec<_>>().join(", "))
+            };
+            findings.add(
+                format!("package {name}"),
+                format!(
+                    "DAGs use different versions of it ({}), but Airflow has one for all",
+                    package_versions.iter().map(describe).collect::<Vec<_>>().join("; ")
+                ),
+                "requirements.txt has the newest; test the other DAGs with it",
+            );
+        }
+        for other in self.unpinned.iter().filter(|other| is_url_or_path(other)) {
+            findings.add(
+                without_login(other),
+                "it does not come from a package index",
+                "make sure that the image's build can access it, with a login where needed",
+            );
+        }
     }
-    for other in unpinned.iter().filter(|other| is_url_or_path(other)) {
-        findings.add(
-            without_login(other),
-            "it does not come from a package index",
-            "make sure that the image's build can access it, with a login where needed",
-        );
-    }
-    let newest = |package_versions: &BTreeMap<String, BTreeSet<String>>| {
-        package_versions.keys().max_by_key(|version| version_key(version)).cloned()
-    };
-    let pin = |(name, package_versions): (&String, &BTreeMap<String, BTreeSet<String>>)| {
-        let extras: Vec<&str> = extras.get(name).into_iter().flatten().map(String::as_str).collect();
+
+    /// The package with its extras and its newest installed version.
+    fn pin(&self, name: &str) -> String {
+        let extras: Vec<&str> = self.extras.get(name).into_iter().flatten().map(String::as_str).collect();
         let extras = if extras.is_empty() { String::new() } else { format!("[{}]", extras.join(",")) };
-        format!("{name}{extras}=={}", newest(package_versions).unwrap_or_default())
-    };
-    versions.iter().map(pin).chain(unpinned.iter().map(|other| without_login(other))).collect()
+        let versions = self.versions.get(name).into_iter().flat_map(BTreeMap::keys);
+        let newest = versions.max_by_key(|version| version_key(version)).cloned();
+        format!("{name}{extras}=={}", newest.unwrap_or_default())
+    }
 }
 
 /// Normalizes a package name: <https://packaging.python.org/en/latest/specifications/name-normalization/>

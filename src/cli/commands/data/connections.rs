@@ -118,51 +118,13 @@ pub async fn run(context: &Context<'_>, command: &ConnectionsCommand) -> Result<
     let printer = context.printer;
     match command {
         ConnectionsCommand::List => list(context, &api).await?,
-        ConnectionsCommand::Get { conn_id } => {
-            let connection: Value = api.get(&format!("{PUBLIC}/{}", encode(conn_id))).await?;
-            if printer.json {
-                printer.json(&connection)?;
-            } else {
-                for (name, value) in connection.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null())
-                {
-                    printer.line(format!(
-                        "{name:<14} {}",
-                        value.as_str().map_or_else(|| value.to_string(), str::to_owned)
-                    ));
-                }
-            }
-        }
+        ConnectionsCommand::Get { conn_id } => get(context, &api, conn_id).await?,
         ConnectionsCommand::Add(args) => {
             let connection = connection_from_args(args)?;
             let _: Value = api.post(PUBLIC, &json!(connection)).await?;
             printer.note(format!("Created connection {}", args.conn_id));
         }
-        ConnectionsCommand::Test { conn_id } => {
-            let connection: Connection = api.get(&format!("{LOCAL}/{}", encode(conn_id))).await?;
-            let response: Value = api
-                .with_bulk_timeout()
-                .post(&format!("/local/connection-tests/{}", encode(conn_id)), &json!({}))
-                .await?;
-            if response["tested"] == true {
-                return print_tested(context, conn_id, &response);
-            }
-            let reached = connection_test::reach(&connection).await;
-            if printer.json {
-                printer.json(&json!({"connection_id": conn_id, "reached": reached.is_ok(), "message": reached.as_ref().unwrap_or_else(|why| why)}))?;
-            } else {
-                match &reached {
-                    Ok(address) => {
-                        printer.line(format!("{address} is reachable"));
-                        printer.note(format!(
-                            "The login was not tested: no project has a provider with a hook for the type {}.",
-                            connection.conn_type
-                        ));
-                    }
-                    Err(why) => printer.line(format!("{conn_id} is not reachable: {why}")),
-                }
-            }
-            return Ok(u8::from(reached.is_err()));
-        }
+        ConnectionsCommand::Test { conn_id } => return test(context, &api, conn_id).await,
         ConnectionsCommand::Delete { conn_id } => {
             api.delete(&format!("{PUBLIC}/{}", encode(conn_id))).await?;
             printer.note(format!("Deleted connection {conn_id}"));
@@ -183,6 +145,46 @@ pub async fn run(context: &Context<'_>, command: &ConnectionsCommand) -> Result<
         }
     }
     Ok(0)
+}
+
+async fn get(context: &Context<'_>, api: &Api<'_>, conn_id: &str) -> Result<(), Error> {
+    let connection: Value = api.get(&format!("{PUBLIC}/{}", encode(conn_id))).await?;
+    if context.printer.json {
+        return context.printer.json(&connection);
+    }
+    for (name, value) in connection.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        context.printer.line(format!("{name:<14} {text}"));
+    }
+    Ok(())
+}
+
+/// Tests a connection with its provider's hook; without one, connects to its host and port.
+async fn test(context: &Context<'_>, api: &Api<'_>, conn_id: &str) -> Result<u8, Error> {
+    let connection: Connection = api.get(&format!("{LOCAL}/{}", encode(conn_id))).await?;
+    let response: Value =
+        api.with_bulk_timeout().post(&format!("/local/connection-tests/{}", encode(conn_id)), &json!({})).await?;
+    if response["tested"] == true {
+        return print_tested(context, conn_id, &response);
+    }
+    let reached = connection_test::reach(&connection).await;
+    let printer = context.printer;
+    if printer.json {
+        let message = reached.as_ref().unwrap_or_else(|why| why);
+        printer.json(&json!({"connection_id": conn_id, "reached": reached.is_ok(), "message": message}))?;
+    } else {
+        match &reached {
+            Ok(address) => {
+                printer.line(format!("{address} is reachable"));
+                printer.note(format!(
+                    "The login was not tested: no project has a provider with a hook for the type {}.",
+                    connection.conn_type
+                ));
+            }
+            Err(why) => printer.line(format!("{conn_id} is not reachable: {why}")),
+        }
+    }
+    Ok(u8::from(reached.is_err()))
 }
 
 /// Prints the result of the provider hook's test.

@@ -82,33 +82,8 @@ pub async fn run(context: &Context<'_>, command: &VariablesCommand) -> Result<u8
     let api = Api::new(&context.home);
     let printer = context.printer;
     match command {
-        VariablesCommand::List => {
-            let variables: Vec<Variable> = api.with_bulk_timeout().get(LOCAL).await?;
-            if printer.json {
-                let keys: Vec<Value> =
-                    variables.iter().map(|v| json!({"key": v.key, "description": v.description})).collect();
-                printer.json(&json!({"variables": keys}))?;
-            } else if variables.is_empty() {
-                printer.note("No variables yet. Create one with `leoflow variables set KEY VALUE`.");
-            } else {
-                let row = |v: &Variable| vec![v.key.clone(), v.description.clone().unwrap_or_default()];
-                printer.table(&["KEY", "DESCRIPTION"], &variables.iter().map(row).collect::<Vec<_>>());
-            }
-        }
-        VariablesCommand::Get { key, default } => {
-            let result: Result<Variable, Error> = api.get(&format!("{LOCAL}/{}", encode(key))).await;
-            let variable = match (result, default) {
-                (Err(_), Some(value)) if !exists(&api, key).await? => {
-                    Variable { key: key.clone(), value: value.clone(), description: None }
-                }
-                (result, _) => result?,
-            };
-            if printer.json {
-                printer.json(&variable)?;
-            } else {
-                printer.line(variable.value);
-            }
-        }
+        VariablesCommand::List => list(context, &api).await?,
+        VariablesCommand::Get { key, default } => get(context, &api, key, default.as_deref()).await?,
         VariablesCommand::Set { key, value, description } => {
             let variable =
                 Variable { key: key.clone(), value: value_or_stdin(value)?, description: description.clone() };
@@ -132,6 +107,38 @@ pub async fn run(context: &Context<'_>, command: &VariablesCommand) -> Result<u8
         }
     }
     Ok(0)
+}
+
+async fn list(context: &Context<'_>, api: &Api<'_>) -> Result<(), Error> {
+    let printer = context.printer;
+    let variables: Vec<Variable> = api.with_bulk_timeout().get(LOCAL).await?;
+    if printer.json {
+        let keys: Vec<Value> = variables.iter().map(|v| json!({"key": v.key, "description": v.description})).collect();
+        return printer.json(&json!({"variables": keys}));
+    }
+    if variables.is_empty() {
+        printer.note("No variables yet. Create one with `leoflow variables set KEY VALUE`.");
+        return Ok(());
+    }
+    let row = |v: &Variable| vec![v.key.clone(), v.description.clone().unwrap_or_default()];
+    printer.table(&["KEY", "DESCRIPTION"], &variables.iter().map(row).collect::<Vec<_>>());
+    Ok(())
+}
+
+/// Prints the value of a variable, or the default if the variable does not exist.
+async fn get(context: &Context<'_>, api: &Api<'_>, key: &str, default: Option<&str>) -> Result<(), Error> {
+    let result: Result<Variable, Error> = api.get(&format!("{LOCAL}/{}", encode(key))).await;
+    let variable = match (result, default) {
+        (Err(_), Some(value)) if !exists(api, key).await? => {
+            Variable { key: key.to_owned(), value: value.to_owned(), description: None }
+        }
+        (result, _) => result?,
+    };
+    if context.printer.json {
+        return context.printer.json(&variable);
+    }
+    context.printer.line(variable.value);
+    Ok(())
 }
 
 /// True when the variable exists.

@@ -5,16 +5,17 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::recovery::datastore::Datastore;
 use clap::Args;
+use leoflow_base::home::Home;
 use leoflow_base::home::journal::{self, Operation};
 use leoflow_base::home::lock::{self, HomeLock};
 use leoflow_base::protocol::control;
 use leoflow_lifecycle::backup::restore;
 use leoflow_lifecycle::setup::{self, Check, Fix, SchemaReport, SchemaUnavailable, Verdict, uninstall};
-use leoflow_postgres::PgError;
 use leoflow_postgres::cluster::{self, ClusterState};
 use leoflow_postgres::install::acquire::Sources;
 use leoflow_postgres::install::version;
 use leoflow_postgres::schema::{self, State, data_migration};
+use leoflow_postgres::{Access, PgError};
 use leoflow_processes::supervisor;
 use serde_json::json;
 use std::time::Duration;
@@ -31,6 +32,9 @@ pub struct Doctor {
     #[arg(long)]
     pub yes: bool,
 }
+
+/// Time limit of the queries.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub async fn run(context: &Context<'_>, args: &Doctor) -> Result<u8, Error> {
     let schema = schema_state(context).await;
@@ -49,7 +53,7 @@ pub async fn run(context: &Context<'_>, args: &Doctor) -> Result<u8, Error> {
     Ok(if healthy { 0 } else { 1 })
 }
 
-/// Reads the schema from the running datastore, or from one that is started for this.
+/// Reads the schema from the running datastore, or from one that is started for this. `None` when there is none to read.
 async fn schema_state(context: &Context<'_>) -> Option<Result<SchemaReport, SchemaUnavailable>> {
     if cluster::state(&context.home) != ClusterState::Ready {
         return None;
@@ -59,50 +63,10 @@ async fn schema_state(context: &Context<'_>) -> Option<Result<SchemaReport, Sche
         // Another command uses the home for a moment; that is not a problem.
         return None;
     }
-    let interrupted = journal::unfinished(&context.home).ok().flatten().filter(|e| e.operation != Operation::Setup);
-    if !held
-        && interrupted
-            .as_ref()
-            .is_some_and(|e| e.operation == Operation::Purge && uninstall::may_have_removed_something(e))
-    {
-        let reason = "a purge was interrupted, and part of the home is removed".to_owned();
-        return Some(Err(SchemaUnavailable { reason, remedy: "leoflow uninstall --purge".to_owned() }));
+    if !held && let Some(obstacle) = obstacle_to_start(&context.home) {
+        return Some(Err(obstacle));
     }
-    if !held && (interrupted.is_some() || restore::has_leftovers(&context.home)) {
-        let reason = "an operation was interrupted; the next start finishes it".to_owned();
-        return Some(Err(SchemaUnavailable { reason, remedy: "leoflow lite start".to_owned() }));
-    }
-    if !held && supervisor::find_leftovers(&context.home).is_ok_and(|leftovers| !leftovers.is_empty()) {
-        // A check must not end these processes.
-        let reason = "cannot check while processes of a killed run exist".to_owned();
-        return Some(Err(SchemaUnavailable { reason, remedy: "leoflow lite start, which ends them".to_owned() }));
-    }
-    let read_schema = async {
-        let datastore = Datastore::open(&context.recovery(), "leoflow doctor").await?;
-        let access = &datastore.access;
-        let config = access.credentials.application(&access.endpoint);
-        let query = async {
-            // A check must not create a missing role or database.
-            match access.endpoint.connect(&config).await {
-                Err(PgError::NoDatabase | PgError::WrongPassword) => {
-                    Ok(SchemaReport { state: State::Fresh, failed: None, server_version: None })
-                }
-                Err(error) => Err(error.into()),
-                Ok(client) => {
-                    let state = schema::classify(schema::known(), &schema::inspect(&client).await?);
-                    let data = match state {
-                        State::Current { .. } => data_migration::list(&client, schema::known()).await?,
-                        _ => Vec::new(),
-                    };
-                    let failed = data.into_iter().find(|migration| migration.status == data_migration::Status::Failed);
-                    Ok(SchemaReport { state, failed, server_version: Some(version::of_server(&client).await?) })
-                }
-            }
-        };
-        let result = tokio::time::timeout(Duration::from_secs(10), query).await;
-        result.unwrap_or_else(|_| Err(Error::failed("the datastore does not respond")))
-    };
-    let report: Result<SchemaReport, Error> = read_schema.await;
+    let report = read_schema(context).await;
     Some(report.map_err(|error| {
         let remedy = match error.is_damage {
             true => setup::RESTORE.to_owned(),
@@ -110,6 +74,51 @@ async fn schema_state(context: &Context<'_>) -> Option<Result<SchemaReport, Sche
         };
         SchemaUnavailable { reason: error.in_one_line(), remedy }
     }))
+}
+
+/// What an earlier command has left that a start of the datastore would change; a check must not.
+fn obstacle_to_start(home: &Home) -> Option<SchemaUnavailable> {
+    let interrupted = journal::unfinished(home).ok().flatten().filter(|e| e.operation != Operation::Setup);
+    if interrupted.as_ref().is_some_and(|e| e.operation == Operation::Purge && uninstall::may_have_removed_something(e))
+    {
+        let reason = "a purge was interrupted, and part of the home is removed".to_owned();
+        return Some(SchemaUnavailable { reason, remedy: "leoflow uninstall --purge".to_owned() });
+    }
+    if interrupted.is_some() || restore::has_leftovers(home) {
+        let reason = "an operation was interrupted; the next start finishes it".to_owned();
+        return Some(SchemaUnavailable { reason, remedy: "leoflow lite start".to_owned() });
+    }
+    if supervisor::find_leftovers(home).is_ok_and(|leftovers| !leftovers.is_empty()) {
+        // A check must not end these processes.
+        let reason = "cannot check while processes of a killed run exist".to_owned();
+        return Some(SchemaUnavailable { reason, remedy: "leoflow lite start, which ends them".to_owned() });
+    }
+    None
+}
+
+async fn read_schema(context: &Context<'_>) -> Result<SchemaReport, Error> {
+    let datastore = Datastore::open(&context.recovery(), "leoflow doctor").await?;
+    let result = tokio::time::timeout(QUERY_TIMEOUT, query_schema(&datastore.access)).await;
+    result.unwrap_or_else(|_| Err(Error::failed("the datastore does not respond")))
+}
+
+async fn query_schema(access: &Access) -> Result<SchemaReport, Error> {
+    let config = access.credentials.application(&access.endpoint);
+    let client = match access.endpoint.connect(&config).await {
+        Ok(client) => client,
+        // A check must not create a missing role or database.
+        Err(PgError::NoDatabase | PgError::WrongPassword) => {
+            return Ok(SchemaReport { state: State::Fresh, failed: None, server_version: None });
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let state = schema::classify(schema::known(), &schema::inspect(&client).await?);
+    let data = match state {
+        State::Current { .. } => data_migration::list(&client, schema::known()).await?,
+        _ => Vec::new(),
+    };
+    let failed = data.into_iter().find(|migration| migration.status == data_migration::Status::Failed);
+    Ok(SchemaReport { state, failed, server_version: Some(version::of_server(&client).await?) })
 }
 
 fn show(context: &Context<'_>, checks: &[Check]) {
