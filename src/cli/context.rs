@@ -18,6 +18,22 @@ pub struct Context<'a> {
     pub version: &'static str,
 }
 
+/// Whether a command asks before it changes something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Confirmation {
+    /// The user is asked on the terminal.
+    Ask,
+    /// The user has confirmed already, with `--yes`.
+    Given,
+}
+
+/// From the value of `--yes`.
+impl From<bool> for Confirmation {
+    fn from(yes: bool) -> Self {
+        if yes { Self::Given } else { Self::Ask }
+    }
+}
+
 impl<'a> Context<'a> {
     /// Printed after a declined prompt.
     pub const DECLINED: &'static str = "Nothing was changed.";
@@ -70,20 +86,20 @@ impl<'a> Context<'a> {
     }
 
     /// Asks for confirmation on the terminal. Fails when there is no terminal and no `--yes`.
-    pub fn confirm(&self, question: &str, yes: bool) -> Result<bool, Error> {
-        let answer = self.ask(&format!("{question} [y/N]"), yes)?;
+    pub fn confirm(&self, question: &str, confirmation: Confirmation) -> Result<bool, Error> {
+        let answer = self.ask(&format!("{question} [y/N]"), confirmation)?;
         Ok(answer.is_none_or(|answer| matches!(answer.as_str(), "y" | "Y" | "yes")))
     }
 
     /// Asks the user to type a name, so that a slip of the finger confirms nothing.
-    pub fn confirm_by_name(&self, question: &str, name: &str, yes: bool) -> Result<bool, Error> {
-        let answer = self.ask(&format!("{question} Type {name} to confirm:"), yes)?;
+    pub fn confirm_by_name(&self, question: &str, name: &str, confirmation: Confirmation) -> Result<bool, Error> {
+        let answer = self.ask(&format!("{question} Type {name} to confirm:"), confirmation)?;
         Ok(answer.is_none_or(|answer| answer == name))
     }
 
-    /// Returns `None` when `yes` makes the prompt unnecessary.
-    fn ask(&self, question: &str, yes: bool) -> Result<Option<String>, Error> {
-        if yes {
+    /// Returns `None` when the user has confirmed already.
+    fn ask(&self, question: &str, confirmation: Confirmation) -> Result<Option<String>, Error> {
+        if confirmation == Confirmation::Given {
             return Ok(None);
         }
         if !terminal::can_ask() {

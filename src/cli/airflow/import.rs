@@ -254,7 +254,7 @@ async fn import_content(
     let entries = json!({"on_existing": on_existing.for_store(), "entries": content.connections});
     let _: Value = api.with_bulk_timeout().put(connections::LOCAL, &entries).await?;
     for pool in &content.pools {
-        pools::set(api, &pool.name, pool.slots, pool.description.as_deref(), pool.include_deferred).await?;
+        pools::set(api, pool).await?;
     }
     if file_count > 0 {
         files::rename_to_new(staging, project).map_err(|error| Error::io("create", project, &error))?;

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 pub const POOLS: &str = "/api/v2/pools";
 
-/// A pool in an import file.
+/// A pool to create or change.
 pub struct Entry {
     pub name: String,
     pub slots: i32,
@@ -44,21 +44,16 @@ pub fn to_airflow(pools: &[Value]) -> Value {
 }
 
 /// Creates a pool, or changes the existing one.
-pub async fn set(
-    api: &Api<'_>,
-    name: &str,
-    slots: i32,
-    description: Option<&str>,
-    include_deferred: bool,
-) -> Result<(), Error> {
+pub async fn set(api: &Api<'_>, pool: &Entry) -> Result<(), Error> {
+    let Entry { name, slots, description, include_deferred } = pool;
     let body = json!({"slots": slots, "description": description, "include_deferred": include_deferred});
-    let exists = api.all(POOLS, "", "pools").await?.iter().any(|pool| pool["name"] == name);
+    let exists = api.all(POOLS, "", "pools").await?.iter().any(|pool| pool["name"] == *name);
     if exists {
         let _: Value = api.patch(&pool_path(name), &body).await?;
         return Ok(());
     }
     let mut body = body;
-    body["name"] = name.into();
+    body["name"] = name.as_str().into();
     let _: Value = api.post("/api/v2/pools", &body).await?;
     Ok(())
 }

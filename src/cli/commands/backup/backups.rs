@@ -119,7 +119,7 @@ fn prune(context: &Context<'_>, dry_run: bool, yes: bool) -> Result<u8, Error> {
         }
     }
     if !dry_run && !excess.is_empty() {
-        if !context.confirm("Remove these backups?", yes)? {
+        if !context.confirm("Remove these backups?", yes.into())? {
             return Err(Error::failed(Context::DECLINED));
         }
         for entry in &excess {

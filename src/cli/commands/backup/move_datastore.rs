@@ -67,7 +67,7 @@ pub async fn run(context: &Context<'_>, args: &MoveDatastore) -> Result<u8, Erro
         return Ok(0);
     }
     let configured = context.config()?.map(|loaded| loaded.config);
-    if !context.confirm_by_name("Move your data?", config::instance_name(configured.as_ref()), args.yes)? {
+    if !context.confirm_by_name("Move your data?", config::instance_name(configured.as_ref()), args.yes.into())? {
         return Err(Error::failed(Context::DECLINED));
     }
     let was_running = control::status_of(home).map(|_| WasRunning::of(context));

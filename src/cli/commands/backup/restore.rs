@@ -178,7 +178,7 @@ async fn replace(
         print_plan(context, &target, &Summary::of(&backup), current.unreadable.as_ref(), Some(&current.before));
         print_newer_files(context, &target, &newer_files(home, &backup, &input.path, &target.workspace));
         let name = config::instance_name(target.config.as_ref());
-        if !context.confirm_by_name("Replace the current data?", name, args.yes)? {
+        if !context.confirm_by_name("Replace the current data?", name, args.yes.into())? {
             return Err(Error::failed(Context::DECLINED));
         }
     }

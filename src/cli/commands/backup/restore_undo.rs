@@ -60,7 +60,7 @@ pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
         return Ok(0);
     }
     let current = context.config()?.map(|loaded| loaded.config);
-    if !context.confirm_by_name("Undo the restore?", config::instance_name(current.as_ref()), args.yes)? {
+    if !context.confirm_by_name("Undo the restore?", config::instance_name(current.as_ref()), args.yes.into())? {
         return Err(Error::failed(Context::DECLINED));
     }
     let (datastore, was_running) = open_exclusively(context, datastore).await?;

@@ -1,6 +1,6 @@
 //! `leoflow pools …`, with the names and file formats of Airflow's CLI.
 
-use crate::airflow::data_files::pools::{POOLS, from_airflow, pool_path, set, to_airflow};
+use crate::airflow::data_files::pools::{Entry, POOLS, from_airflow, pool_path, set, to_airflow};
 use crate::airflow::data_files::transfer_file::{read_json, write_json};
 use crate::api_client::Api;
 use crate::args::output::Output;
@@ -80,7 +80,9 @@ pub async fn run(context: &Context<'_>, command: &PoolsCommand) -> Result<u8, Er
             show(context, &[pool])?;
         }
         PoolsCommand::Set { name, slots, description, include_deferred } => {
-            set(&api, name, *slots, description.as_deref(), *include_deferred).await?;
+            let (slots, include_deferred) = (*slots, *include_deferred);
+            let pool = Entry { name: name.clone(), slots, description: description.clone(), include_deferred };
+            set(&api, &pool).await?;
             printer.note(format!("Set pool {name}"));
         }
         PoolsCommand::Delete { name } => {
@@ -90,7 +92,7 @@ pub async fn run(context: &Context<'_>, command: &PoolsCommand) -> Result<u8, Er
         PoolsCommand::Import { file } => {
             let pools = from_airflow(read_json(file)?)?;
             for pool in &pools {
-                set(&api, &pool.name, pool.slots, pool.description.as_deref(), pool.include_deferred).await?;
+                set(&api, pool).await?;
             }
             printer.line(format!("Imported {}", counted(pools.len(), "pool")));
         }

@@ -86,8 +86,16 @@ pub async fn run(context: &Context<'_>, args: &Test) -> Result<u8, Error> {
     run_request.prepare(context).await?.run(&args.dag_id)
 }
 
+/// What to do with one task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TaskAction {
+    Run,
+    /// Only render its template fields.
+    Render,
+}
+
 /// Runs one task alone, or renders its template fields.
-pub async fn task(context: &Context<'_>, args: &TestTask, render: bool) -> Result<u8, Error> {
+pub async fn task(context: &Context<'_>, args: &TestTask, action: TaskAction) -> Result<u8, Error> {
     let (task_id, map_index) = task_names::instance_name(&args.task_id, args.map_index)?;
     let run_request = RunRequest {
         dag_id: &args.dag_id,
@@ -99,7 +107,7 @@ pub async fn task(context: &Context<'_>, args: &TestTask, render: bool) -> Resul
     let mut prepared = run_request.prepare(context).await?;
     prepared.options["task_id"] = task_id.into();
     prepared.options["map_index"] = map_index.into();
-    prepared.options["render"] = render.into();
+    prepared.options["render"] = (action == TaskAction::Render).into();
     prepared.run(&args.dag_id)
 }
 

@@ -6,7 +6,7 @@ use super::task_names;
 use crate::api_client::{Api, encode, list_of};
 use crate::args::complete;
 use crate::args::output::Output;
-use crate::context::Context;
+use crate::context::{Confirmation, Context};
 use crate::error::Error;
 use crate::terminal::printer::counted;
 use clap::{Args, Subcommand};
@@ -121,11 +121,11 @@ pub async fn run(context: &Context<'_>, command: &RunsCommand) -> Result<u8, Err
         }
         RunsCommand::Clear { dag_id, run_id, only_failed, yes } => {
             let run_id = resolve_run(&api, dag_id, run_id).await?;
-            clear(context, dag_id, &run_id, *only_failed, *yes).await
+            clear(context, dag_id, &run_id, *only_failed, (*yes).into()).await
         }
         RunsCommand::Delete { dag_id, run_id, yes } => {
             let run_id = resolve_run(&api, dag_id, run_id).await?;
-            delete(context, dag_id, &run_id, *yes).await
+            delete(context, dag_id, &run_id, (*yes).into()).await
         }
         RunsCommand::Cancel { dag_id, run_id } => {
             let run_id = resolve_run(&api, dag_id, run_id).await?;
@@ -176,11 +176,17 @@ async fn list(context: &Context<'_>, dag_id: &str, state: Option<&str>, limit: u
     Ok(0)
 }
 
-async fn clear(context: &Context<'_>, dag_id: &str, run_id: &str, only_failed: bool, yes: bool) -> Result<u8, Error> {
+async fn clear(
+    context: &Context<'_>,
+    dag_id: &str,
+    run_id: &str,
+    only_failed: bool,
+    confirmation: Confirmation,
+) -> Result<u8, Error> {
     let api = Api::new(&context.home);
     let path = format!("{}/clear", run_path(dag_id, run_id));
     let plan: Value = api.post(&path, &json!({"dry_run": true, "only_failed": only_failed})).await?;
-    if !confirm_clear(context, (dag_id, run_id), &plan, yes)? {
+    if !confirm_clear(context, (dag_id, run_id), &plan, confirmation)? {
         return Ok(1);
     }
     let run: Value = api.post(&path, &json!({"dry_run": false, "only_failed": only_failed})).await?;
@@ -192,7 +198,7 @@ pub fn confirm_clear(
     context: &Context<'_>,
     (dag_id, run_id): (&str, &str),
     plan: &Value,
-    yes: bool,
+    confirmation: Confirmation,
 ) -> Result<bool, Error> {
     let name = |task_instance: &Value| {
         let index = task_instance["map_index"].as_i64().and_then(|index| i32::try_from(index).ok()).unwrap_or(-1);
@@ -205,7 +211,7 @@ pub fn confirm_clear(
     let first_ids: Vec<&str> = ids.iter().take(20).map(String::as_str).collect();
     let remainder =
         if ids.len() > first_ids.len() { format!(" and {} more", ids.len() - first_ids.len()) } else { String::new() };
-    let answer = context.confirm(&format!("Rerun {}{remainder}?", first_ids.join(", ")), yes)?;
+    let answer = context.confirm(&format!("Rerun {}{remainder}?", first_ids.join(", ")), confirmation)?;
     if !answer {
         context.printer.line(Context::DECLINED);
     }
@@ -230,7 +236,7 @@ pub fn print_cleared(
     Ok(0)
 }
 
-async fn delete(context: &Context<'_>, dag_id: &str, run_id: &str, yes: bool) -> Result<u8, Error> {
+async fn delete(context: &Context<'_>, dag_id: &str, run_id: &str, confirmation: Confirmation) -> Result<u8, Error> {
     let api = Api::new(&context.home);
     let run = RunView::get(&api, dag_id, run_id).await?;
     if !run.is_finished() {
@@ -238,7 +244,7 @@ async fn delete(context: &Context<'_>, dag_id: &str, run_id: &str, yes: bool) ->
             .hint(format!("leoflow runs cancel {dag_id} {run_id}")));
     }
     let tasks = counted(run.task_instances.len(), "task");
-    if !context.confirm(&format!("Delete {run_id} of {dag_id} with {tasks} and their XComs?"), yes)? {
+    if !context.confirm(&format!("Delete {run_id} of {dag_id} with {tasks} and their XComs?"), confirmation)? {
         context.printer.line(Context::DECLINED);
         return Ok(1);
     }

@@ -1,6 +1,6 @@
 //! `leoflow tasks …`.
 
-use super::foreground_run::{self, TestTask};
+use super::foreground_run::{self, TaskAction, TestTask};
 use super::run_inputs::read_date;
 use super::run_view::{RunView, instance, resolve_run};
 use super::runs::{confirm_clear, print_cleared};
@@ -118,8 +118,8 @@ pub async fn run(context: &Context<'_>, command: &TasksCommand) -> Result<u8, Er
         TasksCommand::State { dag_id, run_id, task_id } => state(context, dag_id, run_id, task_id).await,
         TasksCommand::Logs(args) => task_logs::run(context, args).await,
         TasksCommand::Clear(args) => clear(context, args).await,
-        TasksCommand::Test(args) => foreground_run::task(context, args, false).await,
-        TasksCommand::Render(args) => foreground_run::task(context, args, true).await,
+        TasksCommand::Test(args) => foreground_run::task(context, args, TaskAction::Run).await,
+        TasksCommand::Render(args) => foreground_run::task(context, args, TaskAction::Render).await,
     }
 }
 
@@ -159,32 +159,62 @@ async fn state(context: &Context<'_>, dag_id: &str, run_id: &str, name: &str) ->
 
 async fn clear(context: &Context<'_>, args: &ClearTasks) -> Result<u8, Error> {
     let api = Api::new(&context.home);
-    let dag_id = &args.dag_id;
-    let tasks = tasks_to_clear(context, args).await?;
+    let request = ClearRequest { api: &api, args, tasks: tasks_to_clear(context, args).await? };
     let runs = match &args.run_id {
-        Some(run_id) => vec![resolve_run(&api, dag_id, run_id).await?],
+        Some(run_id) => vec![resolve_run(&api, &args.dag_id, run_id).await?],
         None => runs_between(&api, args).await?,
     };
-    let path = format!("/api/v2/dags/{}/clearTaskInstances", encode(dag_id));
-    let body = |run_id: &str, dry_run: bool| {
-        json!({
-            "dry_run": dry_run, "only_failed": args.only_failed, "only_running": args.only_running, "task_ids": tasks,
-            "dag_run_id": run_id, "include_upstream": args.upstream, "include_downstream": args.downstream,
-        })
-    };
-    if let [run_id] = runs.as_slice() {
-        let plan: Value = api.post(&path, &body(run_id, true)).await?;
-        if !confirm_clear(context, (dag_id, run_id), &plan, args.yes)? {
-            return Ok(1);
-        }
-        let _: Value = api.post(&path, &body(run_id, false)).await?;
-        let run = RunView::get(&api, dag_id, run_id).await?;
-        return print_cleared(context, dag_id, run_id, &plan, &run.state.into());
+    match runs.as_slice() {
+        [run_id] => clear_in_run(context, &request, run_id).await,
+        runs => clear_in_runs(context, &request, runs).await,
     }
+}
+
+/// The tasks to clear in one run or in several.
+struct ClearRequest<'a> {
+    api: &'a Api<'a>,
+    args: &'a ClearTasks,
+    /// In the API's form; `None` means all.
+    tasks: Option<Vec<Value>>,
+}
+
+impl ClearRequest<'_> {
+    /// Returns what a clear of these tasks would change.
+    async fn plan(&self, run_id: &str) -> Result<Value, Error> {
+        self.post(run_id, true).await
+    }
+
+    async fn apply(&self, run_id: &str) -> Result<(), Error> {
+        self.post(run_id, false).await.map(drop)
+    }
+
+    async fn post(&self, run_id: &str, dry_run: bool) -> Result<Value, Error> {
+        let args = self.args;
+        let body = json!({
+            "dry_run": dry_run, "only_failed": args.only_failed, "only_running": args.only_running,
+            "task_ids": self.tasks, "dag_run_id": run_id, "include_upstream": args.upstream,
+            "include_downstream": args.downstream,
+        });
+        self.api.post(&format!("/api/v2/dags/{}/clearTaskInstances", encode(&args.dag_id)), &body).await
+    }
+}
+
+async fn clear_in_run(context: &Context<'_>, request: &ClearRequest<'_>, run_id: &str) -> Result<u8, Error> {
+    let dag_id = &request.args.dag_id;
+    let plan = request.plan(run_id).await?;
+    if !confirm_clear(context, (dag_id, run_id), &plan, request.args.yes.into())? {
+        return Ok(1);
+    }
+    request.apply(run_id).await?;
+    let run = RunView::get(request.api, dag_id, run_id).await?;
+    print_cleared(context, dag_id, run_id, &plan, &run.state.into())
+}
+
+async fn clear_in_runs(context: &Context<'_>, request: &ClearRequest<'_>, runs: &[String]) -> Result<u8, Error> {
+    let dag_id = &request.args.dag_id;
     let mut counts = Vec::new();
-    for run_id in &runs {
-        let plan: Value = api.post(&path, &body(run_id, true)).await?;
-        let count = list_of(&plan["task_instances"]).count();
+    for run_id in runs {
+        let count = list_of(&request.plan(run_id).await?["task_instances"]).count();
         if count > 0 {
             counts.push((run_id, count));
         }
@@ -194,12 +224,12 @@ async fn clear(context: &Context<'_>, args: &ClearTasks) -> Result<u8, Error> {
         return Err(Error::failed("no matching tasks to rerun").hint(format!("leoflow runs list {dag_id}")));
     }
     let (tasks_text, runs_text) = (counted(total, "task"), counted(counts.len(), "run"));
-    if !context.confirm(&format!("Rerun {tasks_text} in {runs_text} of {dag_id}?"), args.yes)? {
+    if !context.confirm(&format!("Rerun {tasks_text} in {runs_text} of {dag_id}?"), request.args.yes.into())? {
         context.printer.line(Context::DECLINED);
         return Ok(1);
     }
     for (run_id, _) in &counts {
-        let _: Value = api.post(&path, &body(run_id, false)).await?;
+        request.apply(run_id).await?;
     }
     if context.printer.json {
         let ids: Vec<&String> = counts.iter().map(|(run_id, _)| *run_id).collect();

@@ -3,6 +3,7 @@
 mod backup_progress;
 pub mod completions;
 pub mod every_instance;
+mod instance_command;
 pub mod instances;
 pub mod operation;
 pub mod setup;

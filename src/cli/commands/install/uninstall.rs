@@ -1,11 +1,12 @@
 //! `leoflow uninstall`.
 
 use crate::commands::lite::stop;
-use crate::context::Context;
+use crate::context::{Confirmation, Context};
 use crate::error::Error;
 use crate::terminal::printer::human_size;
 use clap::Args;
 use leoflow_base::config;
+use leoflow_base::home::Home;
 use leoflow_base::home::journal::{self, Entry, Operation};
 use leoflow_base::home::lock::{HomeLock, OperationLock};
 use leoflow_lifecycle::setup::uninstall::{self, Part, Plan, Request};
@@ -45,15 +46,15 @@ pub fn run(context: &Context<'_>, args: &Uninstall) -> Result<u8, Error> {
     if !home.exists() || is_empty(context)? {
         return print_not_installed(context, args);
     }
-    let interrupted = journal::unfinished(home)?.filter(|entry| entry.operation == Operation::Purge);
-    match interrupted {
-        Some(entry) if uninstall::may_have_removed_something(&entry) => return finish_purge(context, args, entry),
-        // The interrupted purge may have moved the workspace; it is moved back before the plan is made.
-        Some(entry) if !args.dry_run => {
+    if let Some(entry) = interrupted_purge(home)? {
+        if uninstall::may_have_removed_something(&entry) {
+            return finish_purge(context, args, entry);
+        }
+        if !args.dry_run {
+            // It may have moved the workspace, which is moved back before the plan is made.
             let _home_lock = HomeLock::take(home, "leoflow uninstall", None)?;
             context.recovery().discard_purge(entry)?;
         }
-        _ => {}
     }
     let request = Request {
         purge: args.purge,
@@ -72,14 +73,24 @@ pub fn run(context: &Context<'_>, args: &Uninstall) -> Result<u8, Error> {
     }
     let _operation_lock = OperationLock::take(home, "leoflow uninstall")?;
     stop::stop_with_tasks(context)?;
+    apply(context, &request, &plan)
+}
+
+fn interrupted_purge(home: &Home) -> Result<Option<Entry>, Error> {
+    Ok(journal::unfinished(home)?.filter(|entry| entry.operation == Operation::Purge))
+}
+
+/// Removes what the confirmed plan says. The caller holds the operation lock, and has stopped the instance.
+fn apply(context: &Context<'_>, request: &Request, plan: &Plan) -> Result<u8, Error> {
+    let home = &context.home;
     let lock = HomeLock::take(home, "leoflow uninstall", None)?;
     supervisor::end_leftovers(home).map_err(|error| {
         Error::failed("failed to end the processes of an earlier run").cause(error).hint("leoflow doctor")
     })?;
-    refuse_unfinished_operation(context, &plan)?;
+    refuse_unfinished_operation(context, plan)?;
     // The prompt may have been open for long, so the plan is made again and must be the same.
-    let current_plan = uninstall::plan(&uninstall::gather(home, args.purge)?, &request)?;
-    if !current_plan.removes_the_same(&plan) {
+    let current_plan = uninstall::plan(&uninstall::gather(home, request.purge)?, request)?;
+    if !current_plan.removes_the_same(plan) {
         return Err(Error::refused("the plan has changed since it was shown; nothing was removed")
             .hint("run the same command again and review the plan"));
     }
@@ -90,7 +101,7 @@ pub fn run(context: &Context<'_>, args: &Uninstall) -> Result<u8, Error> {
     }
     Endpoint::for_home(home).remove_socket_folder();
     drop(lock);
-    print_result(context, &plan)?;
+    print_result(context, plan)?;
     if let Some(data_location) = data_location
         .filter(|data_location| !context.printer.json && (!plan.purge || data_location.container.is_none()))
     {
@@ -169,16 +180,16 @@ fn print_empty_json(context: &Context<'_>, args: &Uninstall) -> Result<(), Error
 /// Asks for a confirmation; a purge asks for the instance's name, and for the path of a workspace that is not ours.
 fn confirm_plan(context: &Context<'_>, plan: &Plan, args: &Uninstall) -> Result<bool, Error> {
     if !plan.purge {
-        return context.confirm("Uninstall Leoflow?", args.yes);
+        return context.confirm("Uninstall Leoflow?", args.yes.into());
     }
     let config = config::load(&context.home.config()).ok().flatten().map(|loaded| loaded.config);
-    if !context.confirm_by_name("This cannot be undone.", config::instance_name(config.as_ref()), args.yes)? {
+    if !context.confirm_by_name("This cannot be undone.", config::instance_name(config.as_ref()), args.yes.into())? {
         return Ok(false);
     }
     match &plan.workspace {
         Some(workspace) if plan.must_type_workspace_path => {
             let path = workspace.path.display().to_string();
-            context.confirm_by_name("The workspace existed before Leoflow.", &path, false)
+            context.confirm_by_name("The workspace existed before Leoflow.", &path, Confirmation::Ask)
         }
         _ => Ok(true),
     }

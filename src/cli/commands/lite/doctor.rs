@@ -1,7 +1,7 @@
 //! `leoflow doctor`.
 
 use crate::commands::engine::validate::servers_python;
-use crate::context::Context;
+use crate::context::{Confirmation, Context};
 use crate::error::Error;
 use crate::recovery::datastore::Datastore;
 use clap::Args;
@@ -48,7 +48,7 @@ pub async fn run(context: &Context<'_>, args: &Doctor) -> Result<u8, Error> {
         show(context, &checks);
     }
     if args.fix && !fixes.is_empty() {
-        return fix(context, &fixes, args.yes);
+        return fix(context, &fixes, args.yes.into());
     }
     Ok(if healthy { 0 } else { 1 })
 }
@@ -141,11 +141,11 @@ fn show(context: &Context<'_>, checks: &[Check]) {
 }
 
 /// Applies the fixes after a confirmation.
-fn fix(context: &Context<'_>, fixes: &[&Fix], yes: bool) -> Result<u8, Error> {
+fn fix(context: &Context<'_>, fixes: &[&Fix], confirmation: Confirmation) -> Result<u8, Error> {
     for fix in fixes {
         context.printer.note(format!("Would {fix}"));
     }
-    if !context.confirm("Apply these fixes?", yes)? {
+    if !context.confirm("Apply these fixes?", confirmation)? {
         context.printer.note(Context::DECLINED);
         return Ok(1);
     }

@@ -1,7 +1,7 @@
 //! `leoflow lite stop`.
 
 use crate::args::all::All;
-use crate::context::Context;
+use crate::context::{Confirmation, Context};
 use crate::error::Error;
 use crate::terminal::printer::counted;
 use clap::Args;
@@ -53,7 +53,7 @@ pub fn stop(context: &Context<'_>, args: &LiteStop) -> Result<u8, Error> {
     if count > 0 && !args.yes {
         let tasks = counted(count, "running task");
         context.printer.note(format!("A stop ends {tasks}; `--wait` lets them finish first."));
-        if !context.confirm("Stop and end them?", false)? {
+        if !context.confirm("Stop and end them?", Confirmation::Ask)? {
             return Err(Error::failed(Context::DECLINED));
         }
     }

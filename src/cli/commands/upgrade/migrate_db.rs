@@ -318,7 +318,7 @@ async fn rollback(context: &Context<'_>, args: &Rollback) -> Result<u8, Error> {
     for step in &steps {
         context.printer.note(format!("Would undo {step} and drop all data in its tables and columns"));
     }
-    if !context.confirm("Undo these migrations?", args.yes)? {
+    if !context.confirm("Undo these migrations?", args.yes.into())? {
         context.printer.note(Context::DECLINED);
         return Ok(1);
     }

@@ -65,7 +65,7 @@ pub async fn run(context: &Context<'_>, args: &RollbackRelease) -> Result<u8, Er
         return Err(Error::refused(format!("nothing was changed: {first}"))
             .hint("save its definition (leoflow lite psql, then \\d+ NAME), drop it, run the same command again, and recreate it"));
     }
-    if !context.confirm(&format!("Go back to {}?", planned.to), args.yes)? {
+    if !context.confirm(&format!("Go back to {}?", planned.to), args.yes.into())? {
         context.printer.note(Context::DECLINED);
         return Ok(1);
     }

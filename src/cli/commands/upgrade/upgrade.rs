@@ -47,7 +47,7 @@ pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
         true => plan.warnings.iter().for_each(|warning| context.printer.warning(warning)),
         false => show(context, &plan)?,
     }
-    if !context.confirm(&format!("Upgrade to {}?", plan.to), args.yes)? {
+    if !context.confirm(&format!("Upgrade to {}?", plan.to), args.yes.into())? {
         context.printer.note(Context::DECLINED);
         return Ok(1);
     }

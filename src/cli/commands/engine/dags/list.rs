@@ -3,9 +3,17 @@
 use crate::api_client::Api;
 use crate::context::Context;
 use crate::error::Error;
+use clap::Args;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::path::Path;
+
+#[derive(Args, Debug)]
+pub struct ListDags {
+    /// Include DAGs whose files no longer exist
+    #[arg(long)]
+    pub all: bool,
+}
 
 /// The server's list of DAGs.
 #[derive(Deserialize)]
@@ -39,9 +47,9 @@ struct ImportErrorView {
     stack_trace: String,
 }
 
-pub async fn run(context: &Context<'_>, all: bool) -> Result<u8, Error> {
+pub async fn run(context: &Context<'_>, args: &ListDags) -> Result<u8, Error> {
     let api = Api::new(&context.home);
-    let overview: Overview = api.get(&format!("/api/lite/dags?all={all}")).await?;
+    let overview: Overview = api.get(&format!("/api/lite/dags?all={}", args.all)).await?;
     if context.printer.json {
         context.printer.json(&overview_json(&overview))?;
         return Ok(0);

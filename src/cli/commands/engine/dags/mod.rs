@@ -8,11 +8,12 @@ use super::foreground_run::{self, Test};
 use crate::api_client::{Api, encode, list_of};
 use crate::args::complete;
 use crate::args::output::Output;
-use crate::context::Context;
+use crate::context::{Confirmation, Context};
 use crate::error::Error;
 use crate::terminal::printer::counted;
 use clap::{Args, Subcommand};
 use clap_complete::ArgValueCompleter;
+use list::ListDags;
 use serde_json::{Value, json};
 use trigger::Trigger;
 
@@ -29,11 +30,7 @@ pub struct Dags {
 pub enum DagsCommand {
     /// List all DAGs, their last runs, and files that fail to import
     #[command(after_help = "Examples:\n  leoflow dags list\n  leoflow dags list --json")]
-    List {
-        /// Include DAGs whose files no longer exist
-        #[arg(long)]
-        all: bool,
-    },
+    List(ListDags),
     /// Show one DAG with its tasks and last runs
     #[command(after_help = "Example:\n  leoflow dags show hello")]
     Show {
@@ -109,7 +106,7 @@ pub enum DagsCommand {
 
 pub async fn run(context: &Context<'_>, command: &DagsCommand) -> Result<u8, Error> {
     match command {
-        DagsCommand::List { all } => list::run(context, *all).await,
+        DagsCommand::List(args) => list::run(context, args).await,
         DagsCommand::Show { dag_id } => show(context, dag_id).await,
         DagsCommand::Pause { dag_id } => pause(context, dag_id, true).await,
         DagsCommand::Unpause { dag_id } => pause(context, dag_id, false).await,
@@ -119,7 +116,7 @@ pub async fn run(context: &Context<'_>, command: &DagsCommand) -> Result<u8, Err
         DagsCommand::ListImportErrors => report::import_errors(context).await,
         DagsCommand::Report => report::run(context).await,
         DagsCommand::Source { dag_id, version } => source(context, dag_id, *version).await,
-        DagsCommand::Delete { dag_id, yes } => delete(context, dag_id, *yes).await,
+        DagsCommand::Delete { dag_id, yes } => delete(context, dag_id, (*yes).into()).await,
     }
 }
 
@@ -220,13 +217,13 @@ async fn source(context: &Context<'_>, dag_id: &str, version: Option<u32>) -> Re
     Ok(0)
 }
 
-async fn delete(context: &Context<'_>, dag_id: &str, yes: bool) -> Result<u8, Error> {
+async fn delete(context: &Context<'_>, dag_id: &str, confirmation: Confirmation) -> Result<u8, Error> {
     let api = Api::new(&context.home);
     let path = format!("/api/v2/dags/{}", encode(dag_id));
     let _: Value = api.get(&path).await?;
     let runs: Value = api.get(&format!("{path}/dagRuns?limit=0")).await?;
     let runs = counted(&runs["total_entries"], "run");
-    if !context.confirm(&format!("Delete {dag_id} with {runs} and all tasks and XComs?"), yes)? {
+    if !context.confirm(&format!("Delete {dag_id} with {runs} and all tasks and XComs?"), confirmation)? {
         context.printer.line(Context::DECLINED);
         return Ok(1);
     }
