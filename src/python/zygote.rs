@@ -144,17 +144,11 @@ impl Zygote {
         environment.push((TASK_MARK.into(), MARK_PLACEHOLDER.into()));
         let options = json!({"folder": folder, "preload": libraries});
         let spawn = Spawn {
-            program: interpreter.program.clone(),
-            argv0: None,
             arguments: interpreter.arguments(Job::Zygote, &options),
             environment,
-            output: errors.as_fd(),
-            errors: None,
-            folder: None,
             passed: vec![theirs.as_fd(), program.as_fd()],
-            single_user: None,
             parent_death: Some(Signal::Kill),
-            own_session: false,
+            ..Spawn::new(&interpreter.program, errors.as_fd())
         };
         let pid = spawn.start().map_err(io::Error::other)?;
         let (socket, readiness) = (Rc::new(socket), Rc::new(Readiness::default()));

@@ -55,16 +55,11 @@ impl PrivateServer {
         let log = OpenOptions::new().append(true).create(true).mode(0o600).open(&log_path)?;
         let pid = Spawn {
             single_user: command.identity().single_user().cloned(),
-            program: command.program,
             argv0: command.argv0,
             arguments: command.arguments,
             environment: command.environment,
-            output: log.as_fd(),
-            errors: None,
-            folder: None,
-            passed: Vec::new(),
             parent_death: Some(Signal::Interrupt),
-            own_session: false,
+            ..Spawn::new(command.program, log.as_fd())
         }
         .start()?;
         let mut server = Self { pid, ended: false, endpoint: endpoint.clone() };

@@ -4,6 +4,7 @@ use super::reaper::Exit;
 use super::spawn::{FIRST_PASSED, close_at_exec_from};
 use super::{Signal, signal_group};
 use std::io::{self, BufRead, Read};
+use std::process::Child;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -42,10 +43,7 @@ pub fn output_limited(
         if Instant::now() >= deadline {
             child.kill()?;
             child.wait()?;
-            return Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                format!("it did not finish within {} s", limit.as_secs()),
-            ));
+            return Err(timed_out(limit));
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(20));
@@ -79,27 +77,42 @@ pub fn output_and_errors_line_by_line(
     let mut child = command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped()).spawn()?;
     on_start(i32::try_from(child.id()).unwrap_or_default());
     let output = read_in_thread(child.stdout.take(), bytes);
+    let lines = lines_in_thread(child.stderr.take());
+    let status = wait_line_by_line(&mut child, &lines, limit, on_line)?;
+    Ok((status, output.bytes()))
+}
+
+/// Reads lines in a thread until the receiver is gone, which is so once the program has exited or timed out.
+fn lines_in_thread(pipe: Option<impl Read + Send + 'static>) -> Receiver<String> {
     let (sender, lines) = std::sync::mpsc::channel();
-    let errors = child.stderr.take();
     crate::sys::blocking::thread(move || {
-        for line in errors.into_iter().flat_map(|errors| io::BufReader::new(errors).split(b'\n')) {
-            // The receiver is gone once the program has exited or timed out.
+        for line in pipe.into_iter().flat_map(|pipe| io::BufReader::new(pipe).split(b'\n')) {
             let Ok(line) = line else { return };
             if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
                 return;
             }
         }
     });
+    lines
+}
+
+/// Passes lines to `on_line` until `child` exits, and kills it after `limit`.
+fn wait_line_by_line(
+    child: &mut Child,
+    lines: &Receiver<String>,
+    limit: Duration,
+    on_line: &mut dyn FnMut(&str),
+) -> io::Result<std::process::ExitStatus> {
     let deadline = Instant::now().checked_add(limit);
-    let status = loop {
+    loop {
         match lines.recv_timeout(POLL_INTERVAL) {
             Ok(line) => on_line(&line),
             // No line came: the program is silent, has closed its pipe or has exited, or a process that it left running
             // keeps the pipe open.
             Err(reason) => {
                 if let Some(status) = child.try_wait()? {
-                    read_remaining(&lines, on_line);
-                    break status;
+                    read_remaining(lines, on_line);
+                    return Ok(status);
                 }
                 if reason == RecvTimeoutError::Disconnected {
                     std::thread::sleep(Duration::from_millis(1));
@@ -107,16 +120,23 @@ pub fn output_and_errors_line_by_line(
             }
         }
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            if let Ok(leader) = i32::try_from(child.id()) {
-                signal_group(leader, Signal::Kill);
-            }
-            child.kill()?;
-            child.wait()?;
-            let message = format!("it did not finish within {} s", limit.as_secs());
-            return Err(io::Error::new(io::ErrorKind::TimedOut, message));
+            kill_group(child)?;
+            return Err(timed_out(limit));
         }
-    };
-    Ok((status, output.bytes()))
+    }
+}
+
+/// Kills the program, which leads a process group, with its descendants.
+fn kill_group(child: &mut Child) -> io::Result<()> {
+    if let Ok(leader) = i32::try_from(child.id()) {
+        signal_group(leader, Signal::Kill);
+    }
+    child.kill()?;
+    child.wait().map(drop)
+}
+
+fn timed_out(limit: Duration) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, format!("it did not finish within {} s", limit.as_secs()))
 }
 
 /// Interval for checking whether a silent program has exited.

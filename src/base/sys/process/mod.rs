@@ -12,6 +12,7 @@ pub mod reaper;
 pub mod replace;
 pub mod signals;
 pub mod spawn;
+mod spawn_image;
 pub mod stdio;
 pub mod user_namespace;
 

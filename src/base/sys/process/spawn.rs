@@ -5,16 +5,16 @@
 //! Everything is prepared before the fork; after it only system calls are made.
 
 use super::Signal;
+use super::spawn_image::{Image, NulByte};
 use super::user_namespace::SingleUser;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::unistd::{ForkResult, Pid};
-use std::ffi::{CStr, CString, OsString};
+use std::ffi::{CStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 /// The first descriptor passed by systemd's protocol, sd_listen_fds(3).
@@ -78,30 +78,36 @@ impl SpawnError {
 const STAGE_NAMESPACE: u8 = 1;
 const STAGE_EXEC: u8 = 2;
 const STAGE_FOLDER: u8 = 3;
-/// Number of bytes reserved for a pid in a prepared environment string.
-const PID_WIDTH: usize = 10;
+impl<'a> Spawn<'a> {
+    /// A child without arguments, environment or passed descriptors, which outlives us and leads a process group. Its
+    /// output and errors go to `output`.
+    pub fn new(program: impl Into<PathBuf>, output: BorrowedFd<'a>) -> Self {
+        Self {
+            program: program.into(),
+            argv0: None,
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            output,
+            errors: None,
+            folder: None,
+            passed: Vec::new(),
+            single_user: None,
+            parent_death: None,
+            own_session: false,
+        }
+    }
+}
 
 impl Spawn<'_> {
     /// Forks and execs; returns the child's pid once the new program runs. The child leads its own process group. Must
     /// be called from the main thread when `parent_death` is set.
     pub fn start(self) -> Result<i32, SpawnError> {
         assert!(self.passed.len() <= MAX_PASSED, "{} descriptors exceed the maximum", self.passed.len());
-        let program = c_string(self.program.as_os_str().as_bytes())?;
-        let argv0 = self.argv0.as_deref().unwrap_or(self.program.as_os_str());
-        let mut arguments = vec![c_string(argv0.as_bytes())?];
-        for argument in &self.arguments {
-            arguments.push(c_string(argument.as_bytes())?);
-        }
-        let mut environment = Vec::new();
-        for (name, value) in &self.environment {
-            environment.push(EnvironmentEntry::new(name, value)?);
-        }
-        let folder = self.folder.as_ref().map(|path| c_string(path.as_os_str().as_bytes())).transpose()?;
+        let image = self.image()?;
         let dev_null = File::open("/dev/null").map_err(SpawnError::SystemLimit)?;
         let (error_reader, error_writer) =
             nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| SpawnError::SystemLimit(e.into()))?;
-        let argument_pointers = null_terminated(arguments.iter().map(|a| a.as_ptr()));
-        let environment_pointers = null_terminated(environment.iter().map(EnvironmentEntry::pointer));
+        let pointers = image.pointers();
         let parent = nix::unistd::getpid();
 
         // SAFETY: in the child only async-signal-safe system calls follow, on memory prepared
@@ -112,98 +118,129 @@ impl Spawn<'_> {
                 wait_for_exec(error_reader, child, &self)
             }
             ForkResult::Child => {
-                for entry in &environment {
-                    entry.fill_in(nix::unistd::getpid());
-                }
-                let failure = self.become_child(&dev_null, error_writer.as_raw_fd(), parent, folder.as_deref());
-                let (stage, errno, error_writer) = match failure {
-                    Err(failure) => failure,
+                image.fill_in_pid();
+                let error_writer = error_writer.as_raw_fd();
+                match self.become_child(&dev_null, error_writer, parent, image.folder.as_deref()) {
+                    Err((failure, error_writer)) => report_and_exit(failure, error_writer),
                     Ok(error_writer) => {
-                        // SAFETY: both arrays are null-terminated and outlive the call.
-                        unsafe {
-                            nix::libc::execve(
-                                program.as_ptr(),
-                                argument_pointers.as_ptr(),
-                                environment_pointers.as_ptr(),
-                            )
-                        };
-                        (STAGE_EXEC, Errno::last_raw(), error_writer)
+                        let errno = image.execute(&pointers);
+                        report_and_exit(Failure { stage: STAGE_EXEC, errno }, error_writer)
                     }
-                };
-                let mut message = [0u8; 5];
-                message[0] = stage;
-                message[1..].copy_from_slice(&errno.to_ne_bytes());
-                // SAFETY: plain system calls on a descriptor that is ours and a live buffer.
-                unsafe {
-                    nix::libc::write(error_writer, message.as_ptr().cast(), message.len());
-                    nix::libc::_exit(127)
                 }
             }
         }
     }
 
-    /// Runs all steps between fork and exec. Returns the new number of the error pipe's write end, or the failed step,
-    /// its error number and that descriptor.
+    fn image(&self) -> Result<Image, SpawnError> {
+        let argv0 = self.argv0.as_deref().unwrap_or(self.program.as_os_str());
+        Image::new(&self.program, argv0, &self.arguments, &self.environment, self.folder.as_deref())
+            .map_err(|NulByte(name)| SpawnError::Nul(name))
+    }
+
+    /// Runs all steps between fork and exec. Returns the new number of the error pipe's write end, or the failure and
+    /// that descriptor.
     fn become_child(
         &self,
         dev_null: &File,
         error_writer: RawFd,
         parent: Pid,
         folder: Option<&CStr>,
-    ) -> Result<RawFd, (u8, i32, RawFd)> {
+    ) -> Result<RawFd, (Failure, RawFd)> {
         // The lowest number above the passed descriptors.
         let floor = FIRST_PASSED + self.passed.len() as RawFd;
-        let parked_error_writer = park(error_writer, floor).map_err(|e| (STAGE_EXEC, e as i32, error_writer))?;
-        let failed_at = |stage: u8| move |error: Errno| (stage, error as i32, parked_error_writer);
-        let exec_error = failed_at(STAGE_EXEC);
+        let parked_error_writer = park(error_writer, floor).map_err(|e| (failed_at(STAGE_EXEC)(e), error_writer))?;
+        self.leave_group();
+        let prepare = || {
+            self.enter_user_namespace()?;
+            // Set after the namespace is entered, whose change of credentials would clear the signal, prctl(2).
+            self.die_with(parent)?;
+            if let Some(folder) = folder {
+                nix::unistd::chdir(folder).map_err(failed_at(STAGE_FOLDER))?;
+            }
+            self.place_descriptors(dev_null, floor).map_err(failed_at(STAGE_EXEC))
+        };
+        prepare().map_err(|failure| (failure, parked_error_writer))?;
+        close_at_exec_from(floor);
+        reset_signals();
+        Ok(parked_error_writer)
+    }
 
+    fn leave_group(&self) {
         let _ = match self.own_session {
             true => nix::unistd::setsid().map(drop),
             false => nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0)),
         };
-        if let Some(single) = &self.single_user {
-            let errno = |error: io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(nix::libc::EPERM));
-            single.enter().map_err(|e| failed_at(STAGE_NAMESPACE)(errno(e)))?;
+    }
+
+    fn enter_user_namespace(&self) -> Result<(), Failure> {
+        let Some(single) = &self.single_user else { return Ok(()) };
+        let errno = |error: io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(nix::libc::EPERM));
+        single.enter().map_err(|e| failed_at(STAGE_NAMESPACE)(errno(e)))
+    }
+
+    /// Requests the signal for the parent's death, and exits if the parent is dead already.
+    fn die_with(&self, parent: Pid) -> Result<(), Failure> {
+        let Some(signal) = self.parent_death else { return Ok(()) };
+        nix::sys::prctl::set_pdeathsig(Some(signal.to_nix())).map_err(failed_at(STAGE_EXEC))?;
+        if nix::unistd::getppid() != parent {
+            // The parent died before the call above, so the signal will not come.
+            // SAFETY: exits this process, nothing else.
+            unsafe { nix::libc::_exit(127) }
         }
-        // Set after the namespace is entered, whose change of credentials would clear the signal, prctl(2).
-        if let Some(signal) = self.parent_death {
-            nix::sys::prctl::set_pdeathsig(Some(signal.to_nix())).map_err(exec_error)?;
-            if nix::unistd::getppid() != parent {
-                // The parent died before the call above, so the signal will not come.
-                // SAFETY: exits this process, nothing else.
-                unsafe { nix::libc::_exit(127) }
-            }
-        }
-        if let Some(folder) = folder {
-            nix::unistd::chdir(folder).map_err(failed_at(STAGE_FOLDER))?;
-        }
-        // Descriptors to pass may already use low numbers: move all of them above `floor`, then to their final numbers.
-        // The moved ones close at exec.
-        let output = park(self.output.as_raw_fd(), floor).map_err(exec_error)?;
+        Ok(())
+    }
+
+    /// Gives all descriptors their final numbers. Descriptors to pass may already use low numbers: all are first moved
+    /// above `floor`. The moved ones close at exec.
+    fn place_descriptors(&self, dev_null: &File, floor: RawFd) -> Result<(), Errno> {
+        let output = park(self.output.as_raw_fd(), floor)?;
         let errors = match self.errors {
-            Some(errors) => park(errors.as_raw_fd(), floor).map_err(exec_error)?,
+            Some(errors) => park(errors.as_raw_fd(), floor)?,
             None => output,
         };
-        let input = park(dev_null.as_raw_fd(), floor).map_err(exec_error)?;
+        let input = park(dev_null.as_raw_fd(), floor)?;
         let mut parked = [0; MAX_PASSED];
         for (slot, descriptor) in parked.iter_mut().zip(&self.passed) {
-            *slot = park(descriptor.as_raw_fd(), floor).map_err(exec_error)?;
+            *slot = park(descriptor.as_raw_fd(), floor)?;
         }
-        place_at(input, 0).map_err(exec_error)?;
-        place_at(output, 1).map_err(exec_error)?;
-        place_at(errors, 2).map_err(exec_error)?;
+        place_at(input, 0)?;
+        place_at(output, 1)?;
+        place_at(errors, 2)?;
         for (number, descriptor) in (FIRST_PASSED..).zip(&parked[..self.passed.len()]) {
-            place_at(*descriptor, number).map_err(exec_error)?;
+            place_at(*descriptor, number)?;
         }
-        close_at_exec_from(floor);
-        // Rust ignores SIGPIPE, and the process that started us may have blocked signals.
-        // SAFETY: sets a disposition to the default; no handler of ours is involved.
-        let _ = unsafe {
-            nix::sys::signal::signal(nix::sys::signal::Signal::SIGPIPE, nix::sys::signal::SigHandler::SigDfl)
-        };
-        let _ = nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
-        Ok(parked_error_writer)
+        Ok(())
     }
+}
+
+/// A step between fork and exec that failed, and its error number.
+struct Failure {
+    stage: u8,
+    errno: i32,
+}
+
+fn failed_at(stage: u8) -> impl Fn(Errno) -> Failure {
+    move |error| Failure { stage, errno: error as i32 }
+}
+
+/// Sends a failure over the error pipe and exits the child.
+fn report_and_exit(failure: Failure, error_writer: RawFd) -> ! {
+    let mut message = [0u8; 5];
+    message[0] = failure.stage;
+    message[1..].copy_from_slice(&failure.errno.to_ne_bytes());
+    // SAFETY: plain system calls on a descriptor that is ours and a live buffer.
+    unsafe {
+        nix::libc::write(error_writer, message.as_ptr().cast(), message.len());
+        nix::libc::_exit(127)
+    }
+}
+
+/// Rust ignores SIGPIPE, and the process that started us may have blocked signals.
+fn reset_signals() {
+    // SAFETY: sets a disposition to the default; no handler of ours is involved.
+    let _ =
+        unsafe { nix::sys::signal::signal(nix::sys::signal::Signal::SIGPIPE, nix::sys::signal::SigHandler::SigDfl) };
+    let _ = nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
 }
 
 /// Marks all descriptors from `first` on close-on-exec, including those that we inherited unintentionally.
@@ -244,60 +281,6 @@ fn wait_for_exec(error_reader: OwnedFd, child: Pid, spawn: &Spawn<'_>) -> Result
     })
 }
 
-/// `NAME=value`, with the offset of `{PID}` if present.
-struct EnvironmentEntry {
-    text: Box<[u8]>,
-    pid_at: Option<usize>,
-}
-
-impl EnvironmentEntry {
-    const PLACEHOLDER: &'static [u8] = b"{PID}";
-
-    fn new(name: &OsString, value: &OsString) -> Result<Self, SpawnError> {
-        let mut text = [name.as_bytes(), b"=", value.as_bytes()].concat();
-        if text.contains(&0) {
-            return Err(SpawnError::Nul(name.to_string_lossy().into_owned()));
-        }
-        let pid_at = value.as_bytes().eq(Self::PLACEHOLDER).then(|| name.len() + 1);
-        if let Some(offset) = pid_at {
-            text.truncate(offset);
-            text.extend_from_slice(&[0; PID_WIDTH]);
-        }
-        text.push(0);
-        Ok(Self { text: text.into_boxed_slice(), pid_at })
-    }
-
-    fn pointer(&self) -> *const nix::libc::c_char {
-        self.text.as_ptr().cast()
-    }
-
-    /// Writes the digits of `pid` into the reserved bytes.
-    fn fill_in(&self, pid: Pid) {
-        let Some(start) = self.pid_at else { return };
-        let mut digits = [0u8; PID_WIDTH];
-        let mut remaining = pid.as_raw().unsigned_abs();
-        let mut length = 0;
-        while remaining > 0 {
-            digits[length] = b'0' + (remaining % 10) as u8;
-            remaining /= 10;
-            length += 1;
-        }
-        for (offset, digit) in digits[..length].iter().rev().enumerate() {
-            // SAFETY: `new` reserved PID_WIDTH bytes at `start`; after the fork this memory is the child's own copy and
-            // no other reference to it is used.
-            unsafe { self.text.as_ptr().cast_mut().add(start + offset).write_volatile(*digit) };
-        }
-    }
-}
-
-fn c_string(bytes: &[u8]) -> Result<CString, SpawnError> {
-    CString::new(bytes).map_err(|_| SpawnError::Nul(String::from_utf8_lossy(bytes).into_owned()))
-}
-
-fn null_terminated(pointers: impl Iterator<Item = *const nix::libc::c_char>) -> Vec<*const nix::libc::c_char> {
-    pointers.chain([std::ptr::null()]).collect()
-}
-
 /// Takes the descriptors that the parent passed by systemd's protocol, with their names, sd_listen_fds(3). `names` is
 /// `LISTEN_FDNAMES`. May be called only once, because it takes ownership.
 pub fn take_passed(count: usize, names: &str) -> io::Result<Vec<(String, OwnedFd)>> {
@@ -322,17 +305,10 @@ mod tests {
     fn shell(script: &str, environment: &[(&str, &str)], passed: Vec<BorrowedFd<'_>>) -> String {
         let (output, input) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
         let pid = Spawn {
-            program: "/bin/sh".into(),
-            argv0: None,
             arguments: vec!["-c".into(), script.into()],
             environment: environment.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect(),
-            output: input.as_fd(),
-            errors: None,
-            folder: None,
             passed,
-            single_user: None,
-            parent_death: None,
-            own_session: false,
+            ..Spawn::new("/bin/sh", input.as_fd())
         }
         .start()
         .unwrap();
@@ -376,21 +352,7 @@ mod tests {
     #[test]
     fn a_missing_program_is_an_error() {
         let null = File::open("/dev/null").unwrap();
-        let error = Spawn {
-            program: "/nowhere/at all".into(),
-            argv0: None,
-            arguments: vec![],
-            environment: vec![],
-            output: null.as_fd(),
-            errors: None,
-            folder: None,
-            passed: vec![],
-            single_user: None,
-            parent_death: None,
-            own_session: false,
-        }
-        .start()
-        .unwrap_err();
+        let error = Spawn::new("/nowhere/at all", null.as_fd()).start().unwrap_err();
         assert!(matches!(error, SpawnError::Exec { source, .. } if source.kind() == io::ErrorKind::NotFound));
     }
 }

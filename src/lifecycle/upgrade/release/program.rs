@@ -144,17 +144,11 @@ impl CandidateServer {
             environment.push((name.into(), value.into()));
         }
         let spawn = Spawn {
-            program: program.to_owned(),
             argv0: Some("leoflow-server".into()),
             arguments,
             environment,
-            output: output.as_fd(),
-            errors: None,
-            folder: None,
             passed: vec![private.as_fd(), lifeline.as_fd()],
-            single_user: None,
-            parent_death: None,
-            own_session: false,
+            ..Spawn::new(program, output.as_fd())
         };
         Ok(Self { pid: spawn.start()?, ended: false, socket, log, _lifeline: lifeline_writer })
     }
