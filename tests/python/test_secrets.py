@@ -17,6 +17,13 @@ class Secrets(unittest.TestCase):
         masking.note_secret("config", {"api_key": "s3cretvalue", "host": "example", "list": [{"token": "othersecret"}]})
         self.assertEqual(masking.hide("s3cretvalue at example with othersecret"), "*** at example with ***")
 
+    def test_recognizes_sensitive_names(self):
+        self.assertEqual((masking.SENSITIVE[0], masking.SENSITIVE[-1]), ("access_key", "webhook_url"))
+        for name in masking.SENSITIVE:
+            self.assertRegex(name, "^[a-z_]+$")
+        self.assertTrue(masking.is_sensitive("DB_Password") and masking.is_sensitive("my_token"))
+        self.assertFalse(masking.is_sensitive("host"))
+
     def test_masks_every_encoding(self):
         masking.mask('p"ss wörd/')
         for shown in ('p"ss wörd/', json.dumps('p"ss wörd/'), "p%22ss%20w%C3%B6rd%2F", "p%22ss+w%C3%B6rd%2F"):

@@ -5,34 +5,18 @@ use crate::protocol::http::encode;
 use aho_corasick::{AhoCorasick, MatchKind};
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 /// Replaces a secret.
 pub const HIDDEN: &str = "***";
 
-/// Airflow's list: a name that contains one of these is sensitive.
-const SENSITIVE: &[&str] = &[
-    "access_key",
-    "access_token",
-    "api_key",
-    "apikey",
-    "auth_header",
-    "authorization",
-    "bearer",
-    "connection_string",
-    "dsn",
-    "keyfile_dict",
-    "passphrase",
-    "passwd",
-    "password",
-    "private_key",
-    "proxies",
-    "proxy",
-    "secret",
-    "service_account",
-    "service_key",
-    "token",
-    "webhook_url",
-];
+/// Airflow's list: a name that contains one of these is sensitive. The Python package has the only copy.
+static SENSITIVE: LazyLock<Vec<&str>> = LazyLock::new(|| {
+    let text = include_str!("../../python/package/leoflow/common/masking.py");
+    let list = text.split_once("SENSITIVE = \"\"\"").and_then(|(_, rest)| rest.split_once("\"\"\""));
+    // Without the list every name would be sensitive.
+    list.map_or_else(|| vec![""], |(names, _)| names.split_whitespace().collect())
+});
 
 /// Airflow's `min_length_masked_secret`: masking shorter values would garble every text.
 const MIN_CHARACTERS: usize = 5;
@@ -185,6 +169,13 @@ mod tests {
         }
         assert_eq!(masked(&["first line\nsecond line"], "a second line b first line"), "a *** b ***");
         assert_eq!(masked(&["hunter", "hunter22"], "hunter22 hunter2"), "*** ***2");
+    }
+
+    #[test]
+    fn reads_the_sensitive_names_of_the_python_package() {
+        assert_eq!((SENSITIVE.first(), SENSITIVE.last()), (Some(&"access_key"), Some(&"webhook_url")));
+        assert!(SENSITIVE.iter().all(|part| part.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')));
+        assert!(is_sensitive("DB_Password") && is_sensitive("my_token") && !is_sensitive("host"));
     }
 
     #[test]

@@ -14,10 +14,31 @@ _secrets = set()
 # Descriptor of the pipe to the task's keeper (the process that writes its log), which masks them in the output of other
 # programs, too.
 _keeper = None
-# Airflow's values: parts of sensitive names, and the minimum length of a masked secret.
-SENSITIVE = ("access_key", "access_token", "api_key", "apikey", "auth_header", "authorization", "bearer",
-             "connection_string", "dsn", "keyfile_dict", "passphrase", "passwd", "password", "private_key", "proxies",
-             "proxy", "secret", "service_account", "service_key", "token", "webhook_url")
+# Airflow's parts of sensitive names, one a line. `src/base/auth/masking.rs` reads them from here, too.
+SENSITIVE = """
+access_key
+access_token
+api_key
+apikey
+auth_header
+authorization
+bearer
+connection_string
+dsn
+keyfile_dict
+passphrase
+passwd
+password
+private_key
+proxies
+proxy
+secret
+service_account
+service_key
+token
+webhook_url
+""".split()
+# Airflow's minimum length of a masked secret.
 SHORTEST = 5
 
 
