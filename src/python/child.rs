@@ -1,6 +1,6 @@
 //! A child process that runs a user's DAG file: collects its result and output, and ends it with its descendants.
 
-use super::leftovers;
+use super::leftovers::{self, ChildState};
 use leoflow_base::sys::process::reaper::Exit;
 use leoflow_base::sys::process::{self, Signal};
 use std::cell::RefCell;
@@ -18,6 +18,14 @@ const OUTPUT_BYTES: usize = 16 * 1024;
 const DRAIN: Duration = Duration::from_millis(500);
 /// How long it may take to notice that the last writer of a pipe has gone.
 const CLOSE_WAIT: Duration = Duration::from_millis(5);
+
+/// When the descendants of a child are ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    AtOnce,
+    /// A little later, together with those of other children.
+    Batched,
+}
 
 pub struct Child {
     pid: i32,
@@ -49,16 +57,16 @@ impl Child {
         exit
     }
 
-    /// Ends its process group, and its descendants in sessions of their own. With `soon` the latter may end a little
-    /// later, together with those of other children.
-    pub async fn end_all(&mut self, soon: bool) {
+    /// Ends its process group, and its descendants in sessions of their own; `pace` applies to the latter.
+    pub async fn end_all(&mut self, pace: Pace) {
         self.end_group();
         let mark = std::mem::take(&mut self.mark);
         // A process that still holds a pipe would delay reading it.
-        if soon && self.exit.is_some() && self.result.has_ended().await && self.output.has_ended().await {
+        let has_exited = self.exit.is_some();
+        if pace == Pace::Batched && has_exited && self.result.has_ended().await && self.output.has_ended().await {
             leftovers::end_soon(mark);
         } else {
-            leftovers::end_now(mark, self.exit.is_some()).await;
+            leftovers::end_now(mark, if has_exited { ChildState::Ended } else { ChildState::Running }).await;
         }
     }
 

@@ -1,7 +1,7 @@
 //! Runs child processes for users' DAG files, with limits on time, memory and output, so that one file cannot harm
 //! the others or us.
 
-use super::child::Child;
+use super::child::{Child, Pace};
 use super::import_timeout::{ImportTimeout, Spent};
 use super::interpreter::{Interpreter, Job, TASK_MARK, environment};
 use super::leftovers::{self, Forking};
@@ -93,7 +93,7 @@ impl Children {
         })?;
         let ended = wait_within_timeout(&mut child, job, timeout, used).await;
         // Ending its descendants also closes the pipes they hold.
-        child.end_all(self.is_busy()).await;
+        child.end_all(if self.is_busy() { Pace::Batched } else { Pace::AtOnce }).await;
         let (result, output) = child.collect().await;
         let printed = if output.is_empty() { String::new() } else { format!("\n\nIt printed:\n{}", output.trim_end()) };
         match ended {
@@ -267,19 +267,14 @@ impl ChildPlan {
     fn start(&self, interpreter: &Interpreter) -> io::Result<i32> {
         let mut environment = environment();
         environment.push((TASK_MARK.into(), self.mark.clone().into()));
+        // The child changes its directory itself: a hanging mount must not block us.
         let spawn = Spawn {
-            program: interpreter.program.clone(),
-            argv0: None,
             arguments: interpreter.arguments(self.job, &self.options),
             environment,
-            output: self.output.as_fd(),
-            errors: None,
-            // The child changes its directory itself: a hanging mount must not block us.
-            folder: None,
             passed: vec![self.result.as_fd()],
-            single_user: None,
             parent_death: Some(Signal::Kill),
             own_session: true,
+            ..Spawn::new(&interpreter.program, self.output.as_fd())
         };
         spawn.start().map_err(io::Error::other)
     }

@@ -30,6 +30,13 @@ impl Syntax {
     }
 }
 
+/// The kind of a path: some globs match only folders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PathKind {
+    File,
+    Folder,
+}
+
 enum Rule {
     /// Globs of one file, in the syntax of `.gitignore`.
     Globs(Gitignore),
@@ -66,10 +73,12 @@ impl Rules {
     }
 
     /// True if the rules exclude a path.
-    pub fn excludes(&self, path: &Path, is_folder: bool) -> bool {
+    pub fn excludes(&self, path: &Path, kind: PathKind) -> bool {
         // The last matching glob counts, and the nearest file comes last.
         let globs = self.rules.iter().rev().find_map(|rule| match &**rule {
-            Rule::Globs(globs) => Some(globs.matched(path, is_folder)).filter(|matched| !matched.is_none()),
+            Rule::Globs(globs) => {
+                Some(globs.matched(path, kind == PathKind::Folder)).filter(|matched| !matched.is_none())
+            }
             Rule::Expressions(_) => None,
         });
         let relative = path.strip_prefix(&*self.workspace).unwrap_or(path).to_string_lossy();

@@ -71,29 +71,35 @@ pub fn end_soon(mark: String) {
     }
 }
 
-/// Ends the leftovers of the child with this mark now, and all pending ones. `has_ended` is true if the child itself
-/// has ended.
-pub async fn end_now(mark: String, has_ended: bool) {
+/// Whether a child itself has ended, as opposed to its descendants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChildState {
+    Running,
+    Ended,
+}
+
+/// Ends the leftovers of the child with this mark now, and all pending ones.
+pub async fn end_now(mark: String, child: ChildState) {
     ENDED.with_borrow_mut(|ended| ended.push(mark));
-    scan(has_ended).await;
+    scan(child).await;
 }
 
 /// Ends all pending leftovers now.
 pub async fn end_pending() {
     if ENDED.with_borrow(|ended| !ended.is_empty()) {
-        scan(true).await;
+        scan(ChildState::Ended).await;
     }
 }
 
-/// Kills the processes with the marks in `ENDED`. `have_ended` is true if all those children have ended.
-async fn scan(have_ended: bool) {
+/// Kills the processes with the marks in `ENDED`. `children_state` is `Ended` if all those children have ended.
+async fn scan(children_state: ChildState) {
     let marks = ENDED.take();
     let live_pids = LIVE.with_borrow(|live| live.clone());
     // Reads every process, which takes a while.
     let scanning = blocking::run(move || {
         let children = process::children_in_other_sessions();
         // Once a child has ended, the tops of its leftovers are our children, because we are a subreaper.
-        if have_ended && children.iter().all(|pid| live_pids.contains(pid)) {
+        if children_state == ChildState::Ended && children.iter().all(|pid| live_pids.contains(pid)) {
             return Vec::new();
         }
         process::marked(TASK_MARK, &marks).iter().for_each(|process| process.signal(Signal::Kill));

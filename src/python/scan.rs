@@ -1,6 +1,6 @@
 //! Scans a workspace for Python files and folders to watch.
 
-use super::ignore::{IGNORE_FILE, Rules, Syntax};
+use super::ignore::{IGNORE_FILE, PathKind, Rules, Syntax};
 use super::roots::DagPlaces;
 use leoflow_base::config::project;
 use leoflow_base::sys::blocking;
@@ -263,7 +263,7 @@ fn scan_entry(
     let path = entry.path();
     let kind = entry.file_type();
     let mut descend = |path: PathBuf| {
-        if !is_skipped(&name) && !rules.excludes(&path, true) {
+        if !is_skipped(&name) && !rules.excludes(&path, PathKind::Folder) {
             subfolders.push(PendingFolder { folder: path, rules: rules.clone() });
         }
     };
@@ -282,7 +282,7 @@ fn scan_entry(
     }
     match if is_link { link_target(&path) } else { fs::metadata(&path) } {
         Ok(meta) if meta.is_dir() => descend(path),
-        Ok(meta) if meta.is_file() && is_of_interest(&name) && !rules.excludes(&path, false) => {
+        Ok(meta) if meta.is_file() && is_of_interest(&name) && !rules.excludes(&path, PathKind::File) => {
             if is_link
                 && let Some(folder) = path.canonicalize().ok().and_then(|target| target.parent().map(Path::to_owned))
             {

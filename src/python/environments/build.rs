@@ -225,8 +225,8 @@ pub fn build(uv: &Uv, home: &Home, lock: &Lock, python: &Python, reporter: &dyn 
     install(uv, lock, &staging.0, &tree, reporter)?;
     checkpoint("environment.installed");
     let name = target.file_name().unwrap_or_default();
-    let has_worked = bytecode::link_stored(home, &tree, name);
-    installed::check(&tree, &staging.0, has_worked)?;
+    let history = bytecode::link_stored(home, &tree, name);
+    installed::check(&tree, &staging.0, history)?;
     bytecode::save(home, &tree, name);
     let stamp = Stamp {
         lock: lock.clone(),
@@ -273,9 +273,17 @@ pub fn count(home: &Home) -> usize {
     all(home).len()
 }
 
-/// Removes environments whose lock is not in use and that were unused for `unused_for`, and Pythons that nothing needs
-/// then; with `dry_run` only lists them.
-pub fn prune(home: &Home, in_use: &[String], unused_for: Duration, dry_run: bool) -> Result<Vec<PathBuf>, String> {
+/// What `prune` does with what it finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pruning {
+    Remove,
+    /// A dry run.
+    ListOnly,
+}
+
+/// Removes or lists environments whose lock is not in use and that were unused for `unused_for`, and Pythons that
+/// nothing needs then.
+pub fn prune(home: &Home, in_use: &[String], unused_for: Duration, pruning: Pruning) -> Result<Vec<PathBuf>, String> {
     let _lock = lock_builds(home)?;
     let is_unused = |(folder, stamp): &(PathBuf, Stamp)| {
         let last_used = std::fs::metadata(folder.join(STAMP)).and_then(|meta| meta.modified()).ok();
@@ -288,7 +296,7 @@ pub fn prune(home: &Home, in_use: &[String], unused_for: Duration, dry_run: bool
     let mut unused: Vec<PathBuf> = unused.into_iter().map(|(folder, _)| folder).collect();
     unused.extend(broken(home));
     let pythons = managed::unused(home, &bases, unused_for);
-    if !dry_run {
+    if pruning == Pruning::Remove {
         for folder in &unused {
             // Without its stamp it does not count as an environment, even if its removal fails halfway.
             files::remove_any(&folder.join(STAMP)).map_err(|error| unwritable(home, &error))?;

@@ -2,7 +2,7 @@
 //! compiled is stored as hard links, and the next one that installs the same files starts with it. Python checks a
 //! compiled module by the time and size of its source in the header; here these two are part of the stored file's name.
 
-use super::installed::site_packages;
+use super::installed::{History, site_packages};
 use leoflow_base::home::Home;
 use leoflow_base::sys::fs::files;
 use std::ffi::OsStr;
@@ -27,9 +27,9 @@ fn count_file(home: &Home, name: &OsStr) -> PathBuf {
     store(home).join(name)
 }
 
-/// Links the stored modules that match the sources in an environment; Python compiles the others again. Returns whether
-/// the environment then has all modules that a working environment of the same name had.
-pub fn link_stored(home: &Home, environment: &Path, name: &OsStr) -> bool {
+/// Links the stored modules that match the sources in an environment; Python compiles the others again. Returns
+/// `HasWorked` if the environment then has all modules that a working environment of the same name had.
+pub fn link_stored(home: &Home, environment: &Path, name: &OsStr) -> History {
     let store = store(home);
     let mut linked = 0;
     for packages_folder in site_packages(environment) {
@@ -46,7 +46,10 @@ pub fn link_stored(home: &Home, environment: &Path, name: &OsStr) -> bool {
         });
     }
     let earlier_count = fs::read_to_string(count_file(home, name)).ok().and_then(|text| text.parse::<usize>().ok());
-    earlier_count.is_some_and(|modules| modules > 0 && linked >= modules)
+    match earlier_count {
+        Some(modules) if modules > 0 && linked >= modules => History::HasWorked,
+        _ => History::New,
+    }
 }
 
 /// Stores the compiled modules of a working environment.
@@ -168,7 +171,7 @@ mod tests {
         fs::write(first.join("__pycache__/n.cpython-312.pyc"), &compiled).unwrap();
         fs::write(first.join("__pycache__/o.cpython-312.pyc"), "").unwrap();
         let name = OsStr::new("name");
-        assert!(!link_stored(&home, &home.root().join("first"), name));
+        assert_eq!(link_stored(&home, &home.root().join("first"), name), History::New);
         save(&home, &home.root().join("first"), name);
         save(&home, &home.root().join("first"), name);
 
@@ -177,7 +180,7 @@ mod tests {
         fs::create_dir_all(&other_python).unwrap();
         fs::hard_link(first.join("m.py"), other_python.join("m.py")).unwrap();
         let linked = ["same", "newer", "other"].map(|folder| link_stored(&home, &home.root().join(folder), name));
-        assert_eq!(linked, [true, false, false]);
+        assert_eq!(linked, [History::HasWorked, History::New, History::New]);
         let cached = |package: &Path| {
             let entries = fs::read_dir(package.join(CACHE_FOLDER)).into_iter().flatten().flatten();
             entries.map(|entry| entry.file_name().into_string().unwrap()).collect::<Vec<_>>()

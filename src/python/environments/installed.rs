@@ -44,12 +44,22 @@ pub fn has_airflow(folder: &Path) -> bool {
     site_packages(folder).any(|place| place.join("airflow/sdk/__init__.py").is_file())
 }
 
+/// Whether the packages of an environment are known to work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum History {
+    New,
+    /// The same packages were imported here before, and their compiled modules are present.
+    HasWorked,
+}
+
 /// Checks that the environment's Python runs and finds its packages. `scratch` is a folder for files that Airflow
-/// writes. `has_worked` is true if the same packages were imported here before and their compiled modules are present.
-/// The error is for people.
-pub fn check(folder: &Path, scratch: &Path, has_worked: bool) -> Result<(), String> {
+/// writes. The error is for people.
+pub fn check(folder: &Path, scratch: &Path, history: History) -> Result<(), String> {
     run_code(folder, scratch, IMPORT_BASICS)?;
-    if has_airflow(folder) && !has_worked { run_code(folder, scratch, IMPORT_AIRFLOW) } else { Ok(()) }
+    match history {
+        History::New if has_airflow(folder) => run_code(folder, scratch, IMPORT_AIRFLOW),
+        History::New | History::HasWorked => Ok(()),
+    }
 }
 
 fn run_code(folder: &Path, scratch: &Path, code: &str) -> Result<(), String> {

@@ -15,7 +15,7 @@ mod requirements;
 mod uv;
 mod uv_settings;
 
-pub use build::{Lock, count, find, prune, record_use};
+pub use build::{Lock, Pruning, count, find, prune, record_use};
 pub use choice::{Missing, choose, choose_or_install, ensure, of_lock, renew, renew_managed};
 pub use declared::{DagLocation, Declared, collect_declared, listed_beside};
 pub use installed::{has_airflow, installed, program};

@@ -4,7 +4,7 @@ use super::{BuildState, Environment, Environments};
 use leoflow_base::home::progress::Progress;
 use leoflow_base::sys::blocking;
 use leoflow_engine::store::dag::environments as store;
-use leoflow_python::environments::{self, Declared, Lock};
+use leoflow_python::environments::{self, Declared, Lock, Pruning};
 use leoflow_python::{Interpreter, Python};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -102,13 +102,12 @@ impl Environments {
         Ok(lock)
     }
 
-    /// Removes environments that are not required and unused for that long; with `dry_run` only lists them. Returns
-    /// their folders.
-    pub async fn prune(&self, unused_for: Duration, dry_run: bool) -> Result<Vec<PathBuf>, String> {
+    /// Removes or lists environments that are not required and unused for that long. Returns their folders.
+    pub async fn prune(&self, unused_for: Duration, pruning: Pruning) -> Result<Vec<PathBuf>, String> {
         let _building = self.build_lock.lock().await;
         let in_use = self.hashes_in_use().await?;
         let home = self.home.clone();
-        let work = move || environments::prune(&home, &in_use, unused_for, dry_run);
+        let work = move || environments::prune(&home, &in_use, unused_for, pruning);
         blocking::run(work).await.map_err(|error| error.to_string())?
     }
 
@@ -152,7 +151,7 @@ impl Environments {
         let mut pause = FIRST_CLEANUP;
         loop {
             tokio::time::sleep(std::mem::replace(&mut pause, CLEANUP_INTERVAL)).await;
-            match self.prune(MAX_UNUSED, false).await {
+            match self.prune(MAX_UNUSED, Pruning::Remove).await {
                 Ok(removed) => removed.iter().for_each(|folder| info!("removed the unused {}", folder.display())),
                 Err(reason) => warn!("failed to remove unused environments: {reason}"),
             }

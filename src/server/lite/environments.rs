@@ -10,7 +10,7 @@ use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use leoflow_base::sys::blocking;
 use leoflow_engine::store::dag::environments as store;
-use leoflow_python::environments::{self, Lock};
+use leoflow_python::environments::{self, Lock, Pruning};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -104,7 +104,7 @@ pub async fn prune(State(state): Shared, body: Result<Json<Prune>, JsonRejection
     let Json(Prune { dry_run }) = body.map_err(bad_body)?;
     let removed = state
         .environments
-        .prune(Duration::ZERO, dry_run)
+        .prune(Duration::ZERO, if dry_run { Pruning::ListOnly } else { Pruning::Remove })
         .await
         .map_err(|reason| ApiError::new(StatusCode::CONFLICT, reason))?;
     Ok(Json(json!({"removed": removed})))

@@ -2,11 +2,22 @@
 
 use std::fs::OpenOptions;
 
-/// Sets whether writes to stdout block. Applies to the open file, shared by all processes that have it.
-pub fn set_stdout_blocking(blocking: bool) {
+/// What a write to a full pipe does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writes {
+    Block,
+    /// Fails instead of waiting for the reader.
+    Fail,
+}
+
+/// Sets what writes to stdout do. Applies to the open file, shared by all processes that have it.
+pub fn set_stdout_writes(writes: Writes) {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
     let stdout = std::io::stdout();
-    let flags = if blocking { OFlag::empty() } else { OFlag::O_NONBLOCK };
+    let flags = match writes {
+        Writes::Block => OFlag::empty(),
+        Writes::Fail => OFlag::O_NONBLOCK,
+    };
     // If this fails, writes wait for a stopped reader.
     let _ = fcntl(&stdout, FcntlArg::F_SETFL(flags));
 }

@@ -106,7 +106,7 @@ fn print_finished(context: &Context<'_>, from: &Version, to: &Version, backup: O
 async fn perform(context: &Context<'_>, args: &RollbackRelease) -> Result<Outcome, Error> {
     let home = &context.home;
     let cancelled = upgrade_worker::cancelled()?;
-    stdio::set_stdout_blocking(false);
+    stdio::set_stdout_writes(stdio::Writes::Fail);
     let operation_lock = OperationLock::take(home, "leoflow rollback")?;
     upgrade_worker::refuse_interrupted(home)?;
     let planned = plan_rollback(context, args).await?;

@@ -33,7 +33,7 @@ pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
 
 /// Sends the result over the pipe, and waits until it is written.
 pub fn send_result(work_result: Result<Outcome, Error>) -> Result<u8, Error> {
-    stdio::set_stdout_blocking(true);
+    stdio::set_stdout_writes(stdio::Writes::Block);
     match work_result {
         Ok(mut outcome) => {
             let error = command_error(&mut outcome);
@@ -67,7 +67,7 @@ async fn perform(context: &Context<'_>, args: &Upgrade) -> Result<Outcome, Error
     let home = &context.home;
     let cancelled = cancelled()?;
     // A terminal that does not read must not block the upgrade.
-    stdio::set_stdout_blocking(false);
+    stdio::set_stdout_writes(stdio::Writes::Fail);
     let _operation_lock = OperationLock::take(home, "leoflow upgrade")?;
     refuse_interrupted(home)?;
     let config = context.recovery().running_config()?;
