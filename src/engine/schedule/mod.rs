@@ -2,6 +2,7 @@
 
 pub mod asset_condition;
 pub mod cron;
+mod cron_field;
 pub mod crontab;
 pub mod partition_key;
 pub mod partition_mapper;

@@ -1,22 +1,19 @@
 //! Writes the log of a try: each line with its time and stream. A long log keeps its first and its last part; the
 //! middle is dropped.
 
-use jiff::Timestamp;
+mod lines;
+
 use leoflow_base::auth::masking::Masker;
 use leoflow_base::protocol::task_log::{
     HEAD_BYTES, Level, RECORD_START, Record, Stream, TAIL_PIECE_BYTES, tail_pieces,
 };
 use leoflow_base::sys::fs::files;
-use serde_json::Map;
+use lines::{LONGEST_LINE, line_prefix, push_event, push_lines};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use tracing::warn;
 
-/// Bytes; a longer line is split into several, and so is the text of a longer event.
-const LONGEST_LINE: usize = 64 * 1024;
-/// Bytes; a longer event with its traceback becomes plain lines. Less than the server reads at once.
-const LONGEST_RECORD: usize = 256 * 1024;
 /// Bytes read for one record at most; anything longer is plain output.
 const MAX_RECORD_BYTES: usize = 8 * 1024 * 1024;
 
@@ -274,46 +271,9 @@ pub fn join_pieces(path: &Path, dropped: u64) {
     }
 }
 
-fn line_prefix(stream: Stream) -> String {
-    let now = Timestamp::now();
-    format!("{}.{:06}Z {} ", now.strftime("%Y-%m-%dT%H:%M:%S"), now.subsec_nanosecond() / 1000, stream.word())
-}
-
-fn push_lines(lines: &mut Vec<u8>, prefix: &str, text: &[u8]) {
-    let mut pieces = text.chunks(LONGEST_LINE);
-    let first = pieces.next().unwrap_or_default();
-    for piece in std::iter::once(first).chain(pieces) {
-        push_line(lines, prefix, piece);
-    }
-}
-
-/// Appends an event as one line, or as several if its text is too long; only the last one has the other fields.
-fn push_event(lines: &mut Vec<u8>, mut record: Record) {
-    let prefix = line_prefix(Stream::Log);
-    while record.event.len() > LONGEST_LINE {
-        let position =
-            (0..=LONGEST_LINE).rev().find(|position| record.event.is_char_boundary(*position)).unwrap_or_default();
-        let remainder = record.event.split_off(position);
-        let part = Record { others: Map::new(), ..record.clone() };
-        push_line(lines, &prefix, part.to_json().to_string().as_bytes());
-        record.event = remainder;
-    }
-    let text = record.to_json().to_string();
-    if text.len() <= LONGEST_RECORD {
-        return push_line(lines, &prefix, text.as_bytes());
-    }
-    let stream = if record.is_error() { Stream::Errors } else { Stream::Output };
-    record.text().lines().for_each(|line| push_lines(lines, &line_prefix(stream), line.as_bytes()));
-}
-
-fn push_line(lines: &mut Vec<u8>, prefix: &str, text: &[u8]) {
-    lines.extend_from_slice(prefix.as_bytes());
-    lines.extend_from_slice(text);
-    lines.push(b'\n');
-}
-
 #[cfg(test)]
 mod tests {
+    use super::lines::LONGEST_RECORD;
     use super::*;
     use leoflow_base::protocol::task_log::Line;
 

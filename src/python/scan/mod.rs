@@ -1,10 +1,13 @@
 //! Scans a workspace for Python files and folders to watch.
 
+mod dag_file;
+
+pub use dag_file::is_dag_file;
+
 use super::ignore::{IGNORE_FILE, PathKind, Rules, Syntax};
 use super::roots::DagPlaces;
 use leoflow_base::config::project;
 use leoflow_base::sys::blocking;
-use leoflow_base::sys::fs::files;
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::fs::{self, DirEntry, FileType, Metadata};
 use std::io;
@@ -332,27 +335,6 @@ pub fn dag_files(folder: &Path, workspace: Option<&Path>) -> io::Result<Vec<Path
     Ok(scan.files.into_keys().filter(|path| places.hold(path) && is_dag_file(path)).collect())
 }
 
-/// Bytes; a larger file is data, not a DAG file.
-const LARGEST_FILE: u64 = 16 * 1024 * 1024;
-
-/// True if a file is worth importing: it mentions DAGs, or cannot be read, which its import will report. A large file
-/// is data.
-pub fn is_dag_file(path: &Path) -> bool {
-    if path.extension().is_none_or(|end| end != "py") {
-        return false;
-    }
-    match files::read_regular(path, LARGEST_FILE) {
-        Ok(text) => text.is_some_and(|text| might_have_dags(&text)),
-        Err(error) => error.kind() != io::ErrorKind::InvalidData,
-    }
-}
-
-/// Airflow's heuristic, with our package name besides its own: most Python files have no DAGs and are not imported.
-fn might_have_dags(text: &[u8]) -> bool {
-    let contains_word = |word: &[u8]| text.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word));
-    (contains_word(b"dag") || contains_word(b"asset")) && (contains_word(b"airflow") || contains_word(b"leoflow"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -402,14 +384,5 @@ mod tests {
         fs::remove_file(root.join("a_data/.airflowignore")).unwrap();
         let scan = super::scan(root, Syntax::Regexp, limits, &BTreeMap::new()).unwrap();
         assert_eq!((names(&scan).len(), scan.unscanned.len()), (2, 0));
-    }
-
-    #[test]
-    fn recognizes_dag_files_by_two_words() {
-        assert!(might_have_dags(b"from airflow.sdk import DAG"));
-        assert!(might_have_dags(b"from leoflow import dag"));
-        assert!(might_have_dags(b"from airflow.sdk import asset"));
-        assert!(!might_have_dags(b"import airflow"));
-        assert!(!might_have_dags(b"dag = 1"));
     }
 }

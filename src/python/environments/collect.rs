@@ -1,0 +1,278 @@
+//! What a project declares about the environment of its DAGs: in `leoflow.yaml`, `pyproject.toml`, `requirements.txt`
+//! beside the DAG, or a block in the file itself. Two conflicting declarations are an error that names both.
+
+use super::declared::Declared;
+use super::merge::{Source, conflict, merge};
+use super::project_text;
+use super::requirements::{self, Declaration, Index};
+use leoflow_base::config::project::{self, EnvironmentSettings};
+use std::path::{Path, PathBuf};
+
+/// Where a DAG file is.
+pub struct DagLocation<'a> {
+    pub workspace: Option<&'a Path>,
+    pub project: Option<&'a Path>,
+    pub file: &'a Path,
+}
+
+/// Collects the declarations for a DAG file: those of its project's settings (`environment`), of files beside it and of
+/// the file itself; without any of these, those of the workspace's settings. `None` if the plain interpreter is enough.
+/// `read` collects the paths of the files that decide it, existing or not. The error is for people.
+pub(crate) fn collect_declared(
+    location: &DagLocation<'_>,
+    environment: Option<EnvironmentSettings>,
+    workspace_settings: impl FnOnce(&mut Vec<PathBuf>) -> Result<Option<EnvironmentSettings>, String>,
+    read: &mut Vec<PathBuf>,
+) -> Result<Option<Declared>, String> {
+    let mut sources = Vec::new();
+    let mut included = None;
+    if let (Some(project), Some(environment)) = (location.project, environment) {
+        included = environment.requirements.as_ref().map(|name| project.join(name));
+        sources.extend(source_from_settings(project, environment, read)?);
+    }
+    sources.extend(files_beside(location, included.as_deref(), read)?);
+    // Not added to `read`: changes of the file itself are watched anyway.
+    if let Some(text) = project_text::text_of(location.file, &mut Vec::new()).ok().flatten() {
+        let declaration = requirements::read_script(location.file, &text)?;
+        sources
+            .extend(declaration.map(|declaration| Source { origin: location.file.display().to_string(), declaration }));
+    }
+    let declares_packages = |source: &Source| {
+        let declaration = &source.declaration;
+        declaration.requirements.is_some() || declaration.airflow.is_some() || declaration.python.is_some()
+    };
+    let declares_nothing = !sources.iter().any(declares_packages);
+    if let Some(workspace) = location.workspace
+        && (declares_nothing || location.project.is_none())
+        && let Some(mut environment) = workspace_settings(read)?
+    {
+        if !declares_nothing {
+            // A file outside of projects takes its requirements from its own block, and only constraints and indexes
+            // from the workspace.
+            (environment.dependencies, environment.requirements, environment.python_version) = (None, None, None);
+        }
+        sources.extend(source_from_settings(workspace, environment, read)?);
+    }
+    merge(sources)
+}
+
+/// The file beside the project's settings that lists requirements, if any; the file that the settings include
+/// (`included`) does not count.
+pub fn listed_beside(location: &DagLocation<'_>, included: Option<&Path>) -> Result<Option<String>, String> {
+    let mut sources = files_beside(location, included, &mut Vec::new())?;
+    if let Some(text) = project_text::text_of(location.file, &mut Vec::new()).ok().flatten() {
+        let declaration = requirements::read_script(location.file, &text)?;
+        sources
+            .extend(declaration.map(|declaration| Source { origin: location.file.display().to_string(), declaration }));
+    }
+    let lists = |source: &Source| source.declaration.requirements.as_ref().is_some_and(|all| !all.is_empty());
+    Ok(sources.into_iter().find(lists).map(|source| source.origin))
+}
+
+fn source_from_settings(
+    folder: &Path,
+    environment: EnvironmentSettings,
+    read: &mut Vec<PathBuf>,
+) -> Result<Option<Source>, String> {
+    let mut declaration = Declaration {
+        requirements: environment.dependencies,
+        python: environment.python_version,
+        ..Declaration::default()
+    };
+    if let Some(version) = environment.airflow {
+        let exact = if version.split('.').count() == 2 { format!("{version}.*") } else { version };
+        declaration.airflow = Some(format!("apache-airflow=={exact}"));
+    }
+    declaration.index =
+        Index { first: environment.index, extra: environment.extra_index, exclude_newer: environment.exclude_newer };
+    declaration.constraints = environment.constraints;
+    if let Some(name) = environment.requirements {
+        let file = folder.join(name);
+        let listed = requirements::read_file(&file, read)?;
+        let listed = listed.ok_or_else(|| format!("{}: no such file: {}", project::FILE, file.display()))?;
+        declaration.requirements.get_or_insert_default().extend(listed.requirements.into_iter().flatten());
+        declaration.constraints.extend(listed.constraints);
+        if let (Some(of_settings), Some(of_file)) = (&declaration.index.first, &listed.index.first)
+            && of_settings != of_file
+        {
+            return conflict(folder.join(project::FILE).display(), file.display(), "the index");
+        }
+        declaration.index.first = declaration.index.first.or(listed.index.first);
+        declaration.index.extra.extend(listed.index.extra);
+    }
+    let is_empty_declaration = declaration == Declaration::default();
+    let origin = folder.join(project::FILE).display().to_string();
+    Ok((!is_empty_declaration).then_some(Source { origin, declaration }))
+}
+
+/// Reads the nearest `pyproject.toml` and `requirements.txt`, from the file's folder up to its project's; not the one
+/// that the settings include.
+fn files_beside(
+    location: &DagLocation<'_>,
+    included: Option<&Path>,
+    read: &mut Vec<PathBuf>,
+) -> Result<Vec<Source>, String> {
+    let top = location.project.or_else(|| location.file.parent()).unwrap_or(Path::new("/"));
+    let is_inside = |folder: &&Path| folder.starts_with(top) && *folder != Path::new("");
+    let folders: Vec<&Path> = location.file.ancestors().skip(1).take_while(is_inside).collect();
+    let mut sources = Vec::new();
+    for (name, reader) in [
+        (
+            "pyproject.toml",
+            requirements::read_pyproject as fn(&Path, &mut Vec<PathBuf>) -> Result<Option<Declaration>, String>,
+        ),
+        ("requirements.txt", requirements::read_file),
+    ] {
+        for folder in &folders {
+            let path = folder.join(name);
+            if included == Some(path.as_path()) {
+                break;
+            }
+            if let Some(declaration) = reader(&path, read)? {
+                sources.push(Source { origin: path.display().to_string(), declaration });
+                break;
+            }
+        }
+    }
+    Ok(sources)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    struct Folder(tempfile::TempDir);
+
+    impl Folder {
+        fn with(files: &[(&str, &str)]) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::create_dir_all(folder.path().join("p/dags")).unwrap();
+            for (name, text) in files {
+                std::fs::write(folder.path().join(name), text).unwrap();
+            }
+            Self(folder)
+        }
+
+        fn collect(
+            &self,
+            settings: Option<&Value>,
+            workspace_settings: Option<&Value>,
+        ) -> Result<Option<Declared>, String> {
+            let environment = |settings: &Value| project::take_environment(&mut settings.clone());
+            let root = self.0.path();
+            let location = DagLocation {
+                workspace: Some(root),
+                project: Some(&root.join("p")),
+                file: &root.join("p/dags/dag.py"),
+            };
+            collect_declared(
+                &location,
+                settings.map(environment),
+                |_| Ok(workspace_settings.map(environment)),
+                &mut Vec::new(),
+            )
+        }
+    }
+
+    #[test]
+    fn without_declarations_the_plain_interpreter_is_enough() {
+        let folder = Folder::with(&[("p/dags/dag.py", ""), ("p/pyproject.toml", "[tool.x]\n")]);
+        assert_eq!(folder.collect(Some(&json!({"dag_id": "d"})), None).unwrap(), None);
+    }
+
+    #[test]
+    fn the_nearest_file_counts_and_the_workspace_is_the_default() {
+        let folder = Folder::with(&[("p/dags/requirements.txt", "b\na\n"), ("p/requirements.txt", "c\n")]);
+        let workspace_settings = json!({"dependencies": ["d"]});
+        let found = folder.collect(None, Some(&workspace_settings)).unwrap().unwrap();
+        assert_eq!(found.requirements, ["a", "b"]);
+        let found = Folder::with(&[]).collect(None, Some(&workspace_settings)).unwrap().unwrap();
+        assert_eq!(found.requirements, ["d"]);
+    }
+
+    #[test]
+    fn a_conflict_names_both_sources() {
+        let folder = Folder::with(&[("p/requirements.txt", "a\n")]);
+        assert!(folder.collect(Some(&json!({"dependencies": ["a"]})), None).is_ok());
+        assert!(folder.collect(Some(&json!({"requirements": "requirements.txt"})), None).is_ok());
+        let both = folder.collect(Some(&json!({"dependencies": ["b"], "requirements": "requirements.txt"})), None);
+        assert_eq!(both.unwrap().unwrap().requirements, ["a", "b"]);
+        assert!(folder.collect(Some(&json!({"dependencies": []})), None).unwrap().is_some());
+        let error = folder.collect(Some(&json!({"dependencies": ["b"]})), None).unwrap_err();
+        assert!(error.contains("p/leoflow.yaml and ") && error.contains("p/requirements.txt do not agree"), "{error}");
+    }
+
+    #[test]
+    fn the_airflow_setting_adds_to_any_requirements() {
+        let script = "# /// script\n# dependencies = ['a']\n# ///\n";
+        for source_file in [
+            ("p/requirements.txt", "a\n"),
+            ("p/pyproject.toml", "[project]\nname='x'\ndependencies=['a']\n"),
+            ("p/dags/dag.py", script),
+        ] {
+            let found = Folder::with(&[source_file]).collect(Some(&json!({"airflow": "3.3"})), None).unwrap().unwrap();
+            assert_eq!(found.requirements, ["a", "apache-airflow==3.3.*"], "{}", source_file.0);
+        }
+        let found =
+            Folder::with(&[]).collect(Some(&json!({"airflow": "3.3.2"})), Some(&json!({"dependencies": ["d"]})));
+        assert_eq!(found.unwrap().unwrap().requirements, ["apache-airflow==3.3.2"]);
+        let constrained = json!({"constraints": ["apache-airflow-core<3.4"]});
+        let found = Folder::with(&[("p/dags/dag.py", script)]).collect(Some(&constrained), None).unwrap().unwrap();
+        assert_eq!(
+            (found.requirements, found.constraints),
+            (vec!["a".to_owned()], vec!["apache-airflow-core<3.4".to_owned()])
+        );
+    }
+
+    #[test]
+    fn a_bare_file_takes_constraints_from_the_workspace() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("dag.py");
+        std::fs::write(&file, "# /// script\n# dependencies = ['a']\n# ///\n").unwrap();
+        let location = DagLocation { workspace: Some(folder.path()), project: None, file: &file };
+        let mut settings = json!({"dependencies": ["b"], "constraints": ["a<2"], "index": "https://i.example/simple"});
+        let found =
+            collect_declared(&location, None, |_| Ok(Some(project::take_environment(&mut settings))), &mut Vec::new());
+        let found = found.unwrap().unwrap();
+        assert_eq!((found.requirements, found.constraints), (vec!["a".to_owned()], vec!["a<2".to_owned()]));
+        assert_eq!(found.index.first.as_deref(), Some("https://i.example/simple"));
+    }
+
+    #[test]
+    fn names_the_file_that_lists_requirements() {
+        let folder = Folder::with(&[("p/requirements.txt", "a\n")]);
+        let (root, project) = (folder.0.path(), folder.0.path().join("p"));
+        let location =
+            DagLocation { workspace: Some(root), project: Some(&project), file: &root.join("p/dags/dag.py") };
+        let listed = |included: Option<&Path>| listed_beside(&location, included).unwrap();
+        assert_eq!(listed(None), Some(project.join("requirements.txt").display().to_string()));
+        assert_eq!(listed(Some(&project.join("requirements.txt"))), None);
+    }
+
+    #[test]
+    fn a_python_must_match_every_range() {
+        let folder = Folder::with(&[("p/pyproject.toml", "[project]\nname='x'\nrequires-python='>=3.11'\n")]);
+        let found = folder.collect(Some(&json!({"python_version": "3.12"})), None).unwrap().unwrap();
+        assert_eq!(found.accepts_python("3.12.1"), Ok(()));
+        assert_eq!(found.accepts_python("3.11.1"), Err("3.12".to_owned()));
+        assert!(found.requirements.is_empty());
+    }
+
+    #[test]
+    fn a_conflict_of_indexes_names_both_sources() {
+        let folder = Folder::with(&[("p/requirements.txt", "--index-url https://a.example/simple\na\n")]);
+        let error = folder.collect(Some(&json!({"index": "https://b.example/simple"})), None).unwrap_err();
+        assert!(error.contains("requirements.txt do not agree on the index"), "{error}");
+        let included = json!({"index": "https://b.example/simple", "requirements": "requirements.txt"});
+        let error = folder.collect(Some(&included), None).unwrap_err();
+        assert!(error.contains("requirements.txt do not agree on the index"), "{error}");
+    }
+
+    #[test]
+    fn a_password_in_an_address_is_refused() {
+        let folder = Folder::with(&[("p/requirements.txt", "--index-url https://me:secret@i.example/simple\na\n")]);
+        let error = folder.collect(None, None).unwrap_err();
+        assert!(error.contains("must not contain a password") && !error.contains("secret"), "{error}");
+    }
+}

@@ -1,0 +1,84 @@
+//! Merges the declarations for a DAG file. Two conflicting ones are an error that names both.
+
+use super::declared::Declared;
+use super::python_range::PythonRange;
+use super::requirements::{self, Declaration};
+use std::fmt::Display;
+
+/// A declaration, and the file that contains it.
+pub struct Source {
+    pub origin: String,
+    pub declaration: Declaration,
+}
+
+/// The error for two sources that do not agree.
+pub fn conflict<T>(first: impl Display, second: impl Display, subject: &str) -> Result<T, String> {
+    Err(format!("{first} and {second} do not agree on {subject}; keep one of the two, or make both the same"))
+}
+
+/// Merges the declarations; `None` if they declare nothing.
+pub fn merge(sources: Vec<Source>) -> Result<Option<Declared>, String> {
+    let mut declared = Declared::default();
+    let mut first: Option<(&str, Vec<String>)> = None;
+    let mut index: Option<(&str, &String)> = None;
+    for source in &sources {
+        let origin = source.origin.as_str();
+        // An empty list, as tools write into a new project, conflicts with nothing.
+        if let Some(requirements) = source.declaration.requirements.as_ref().filter(|all| !all.is_empty()) {
+            for requirement in requirements {
+                requirements::check(requirement).map_err(|error| format!("{origin}: {error}"))?;
+            }
+            let requirements = sorted_unique(requirements);
+            match &first {
+                Some((other, before)) if *before != requirements => return conflict(other, origin, "the requirements"),
+                _ => first = Some((origin, requirements)),
+            }
+        }
+        if let Some(range) = &source.declaration.python {
+            range.parse::<PythonRange>().map_err(|error| format!("{origin}: {error}"))?;
+            declared.python.push(range.clone());
+        }
+        for url in source.declaration.index.first.iter().chain(&source.declaration.index.extra) {
+            check_address(url).map_err(|error| format!("{origin}: {error}"))?;
+        }
+        if let Some(url) = &source.declaration.index.first {
+            match index {
+                Some((other, before)) if before != url => return conflict(other, origin, "the index"),
+                _ => index = Some((origin, url)),
+            }
+        }
+        // Only the settings of a project or of the workspace can have `exclude_newer`.
+        declared.index.exclude_newer =
+            declared.index.exclude_newer.or_else(|| source.declaration.index.exclude_newer.clone());
+        declared.index.extra.extend(source.declaration.index.extra.iter().cloned());
+        for constraint in &source.declaration.constraints {
+            requirements::check(constraint).map_err(|error| format!("{origin}: {error}"))?;
+            declared.constraints.push(constraint.clone());
+        }
+    }
+    declared.index.first = index.map(|(_, url)| url.clone());
+    let airflow = sources.iter().filter_map(|source| source.declaration.airflow.clone());
+    declared.requirements =
+        sorted_unique(&first.into_iter().flat_map(|(_, requirements)| requirements).chain(airflow).collect::<Vec<_>>());
+    declared.constraints = sorted_unique(&declared.constraints);
+    let has_declarations = !declared.requirements.is_empty() || !declared.python.is_empty();
+    Ok(has_declarations.then_some(declared))
+}
+
+fn sorted_unique(lines: &[String]) -> Vec<String> {
+    let mut lines: Vec<String> = lines.iter().map(|line| line.trim().to_owned()).collect();
+    lines.sort();
+    lines.dedup();
+    lines
+}
+
+/// Checks an index address. It is stored in the datastore and displayed, so it must not contain a password.
+fn check_address(url: &str) -> Result<(), String> {
+    let supported = url.split_once("://").filter(|(scheme, _)| ["http", "https", "file"].contains(scheme));
+    let Some((_, address)) = supported else { return Err(format!("{url:?} is not a valid index address")) };
+    let host = address.split('/').next().unwrap_or_default();
+    if host.contains('@') {
+        return Err("the address of an index must not contain a password; put it into ~/.netrc".to_owned());
+    }
+    Ok(())
+}
