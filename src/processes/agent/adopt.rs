@@ -11,8 +11,14 @@ pub struct Evidence {
     pub keeper: KeeperState,
     /// True with `outcome.json`, or with `result.json` of a task whose keeper is gone.
     pub has_ended: bool,
-    /// True if the try was claimed since this machine booted.
-    pub same_boot: bool,
+    pub boot: Boot,
+}
+
+/// The boot of the machine in which a try was claimed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Boot {
+    Current,
+    Earlier,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,14 +46,14 @@ pub fn decide(evidence: Evidence) -> Adoption {
         // Even with an outcome: its keeper is about to exit.
         Evidence { keeper: KeeperState::Alive, .. } => Adoption::Watch,
         Evidence { has_ended: true, .. } => Adoption::Record,
-        Evidence { keeper: KeeperState::Never, same_boot: true, .. } => Adoption::Start,
+        Evidence { keeper: KeeperState::Never, boot: Boot::Current, .. } => Adoption::Start,
         // After a reboot, missing files prove nothing: the last writes may be lost.
         Evidence { keeper: KeeperState::Never | KeeperState::Gone, .. } => Adoption::Lost,
     }
 }
 
 /// Reads the evidence about a try, and its keeper. An error says nothing about the try: the caller retries later.
-pub fn inspect(folder: &TaskFolder, same_boot: bool) -> io::Result<(Evidence, Option<ProcessId>)> {
+pub fn inspect(folder: &TaskFolder, boot: Boot) -> io::Result<(Evidence, Option<ProcessId>)> {
     let process = folder.keeper()?;
     let keeper = match &process {
         None => KeeperState::Never,
@@ -55,7 +61,7 @@ pub fn inspect(folder: &TaskFolder, same_boot: bool) -> io::Result<(Evidence, Op
         Some(_) => KeeperState::Gone,
     };
     let has_ended = folder.outcome()?.is_some() || folder.result()?.is_some();
-    Ok((Evidence { keeper, has_ended, same_boot }, process))
+    Ok((Evidence { keeper, has_ended, boot }, process))
 }
 
 #[cfg(test)]
@@ -64,15 +70,15 @@ mod tests {
 
     #[test]
     fn each_try_is_adopted_exactly_once() {
-        let decide = |keeper, has_ended, same_boot| decide(Evidence { keeper, has_ended, same_boot });
-        for same_boot in [true, false] {
+        let decide = |keeper, has_ended, boot| decide(Evidence { keeper, has_ended, boot });
+        for boot in [Boot::Current, Boot::Earlier] {
             for has_ended in [true, false] {
-                assert_eq!(decide(KeeperState::Alive, has_ended, same_boot), Adoption::Watch);
+                assert_eq!(decide(KeeperState::Alive, has_ended, boot), Adoption::Watch);
             }
-            assert_eq!(decide(KeeperState::Gone, true, same_boot), Adoption::Record);
-            assert_eq!(decide(KeeperState::Gone, false, same_boot), Adoption::Lost);
+            assert_eq!(decide(KeeperState::Gone, true, boot), Adoption::Record);
+            assert_eq!(decide(KeeperState::Gone, false, boot), Adoption::Lost);
         }
-        assert_eq!(decide(KeeperState::Never, false, true), Adoption::Start);
-        assert_eq!(decide(KeeperState::Never, false, false), Adoption::Lost);
+        assert_eq!(decide(KeeperState::Never, false, Boot::Current), Adoption::Start);
+        assert_eq!(decide(KeeperState::Never, false, Boot::Earlier), Adoption::Lost);
     }
 }

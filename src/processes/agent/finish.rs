@@ -1,6 +1,7 @@
 //! Finishes tries whose keepers are gone: reads their folders, records the outcomes in the datastore and removes the
 //! folders. A failed read says nothing about the task: it is repeated until it succeeds.
 
+use super::adopt::Boot;
 use super::folder::TaskFolder;
 use super::run::{Agent, Running};
 use super::stop::end_orphans;
@@ -33,9 +34,8 @@ pub(super) struct EndedTry {
     interpreter: Option<Rc<Interpreter>>,
     /// `None` if no keeper took the try.
     keeper: Option<ProcessId>,
-    /// True if its files are from this boot of the machine. After a crash of the machine, older files may miss the last
-    /// writes.
-    is_current: bool,
+    /// The boot that its files are from. After a crash of the machine, older files may miss the last writes.
+    boot: Boot,
 }
 
 /// How a try ended, by its folder.
@@ -46,8 +46,8 @@ enum Fate {
 }
 
 impl EndedTry {
-    pub(super) fn adopted(key: &TryKey, folder: &TaskFolder, keeper: Option<ProcessId>, is_current: bool) -> Self {
-        Self { key: key.clone(), folder: folder.clone(), interpreter: None, keeper, is_current }
+    pub(super) fn adopted(key: &TryKey, folder: &TaskFolder, keeper: Option<ProcessId>, boot: Boot) -> Self {
+        Self { key: key.clone(), folder: folder.clone(), interpreter: None, keeper, boot }
     }
 }
 
@@ -57,7 +57,7 @@ impl Agent {
         let Running { folder, keeper, interpreter, .. } = running;
         // Reaps the keeper if it is our child; otherwise its own parent does.
         reaper::ended_child(keeper.pid);
-        let ended_try = EndedTry { key, folder, interpreter, keeper: Some(keeper), is_current: true };
+        let ended_try = EndedTry { key, folder, interpreter, keeper: Some(keeper), boot: Boot::Current };
         match ended_try.folder.keeper() {
             Ok(Some(other)) if Some(&other) != ended_try.keeper.as_ref() && other.is_alive() => {
                 // Another keeper took the try first.
@@ -102,7 +102,7 @@ impl Agent {
 
     /// Reads from its folder how a try ended; ends the processes that a killed keeper left.
     async fn fate(&mut self, ended_try: &EndedTry) -> io::Result<Fate> {
-        let EndedTry { key, folder, interpreter, is_current, .. } = ended_try;
+        let EndedTry { key, folder, interpreter, boot, .. } = ended_try;
         let outcome = folder.outcome()?;
         let result = folder.result()?;
         if let Some(outcome) = outcome.as_ref().filter(|outcome| outcome.transient && result.is_none()) {
@@ -110,7 +110,7 @@ impl Agent {
         }
         let keeper_log = if outcome.is_none() { folder.keeper_log() } else { String::new() };
         if outcome.is_none() {
-            if *is_current && result.is_none() && folder.keeper()?.is_none() && folder.spec()?.is_some() {
+            if *boot == Boot::Current && result.is_none() && folder.keeper()?.is_none() && folder.spec()?.is_some() {
                 return Ok(Fate::NotBegun(format!("failed to start the task: {keeper_log}")));
             }
             let task_folder = folder.clone();

@@ -6,18 +6,15 @@
 //! the task's own process. `result.json` (task): its result, complete or missing. `outcome.json` (keeper): how the
 //! task's process ended. Keeper and task each write a reserve of `RESERVE` bytes when they begin and overwrite it with
 //! their report, so that a disk that is full when the task ends loses neither.
-use jiff::Timestamp;
+
+use super::task_files::{Outcome, Spec, TaskResult};
 use leoflow_base::home::Home;
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::process::ProcessId;
-use leoflow_base::sys::process::reaper::Exit;
 use leoflow_engine::model::keys::TryKey;
-use leoflow_engine::store::instance::triggers::Deferral;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -26,131 +23,6 @@ use tracing::warn;
 /// The folder of one try; it need not exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskFolder(PathBuf);
-
-/// `spec.json`: the keeper's part, and the rest for the task.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Spec {
-    #[serde(flatten)]
-    pub key: TryKey,
-    pub keeper: KeeperSpec,
-    /// Read by the Python package.
-    #[serde(flatten)]
-    pub task: serde_json::Map<String, serde_json::Value>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-pub struct KeeperSpec {
-    pub program: PathBuf,
-    pub arguments: Vec<Argument>,
-    /// Working directory.
-    pub folder: PathBuf,
-    pub log: PathBuf,
-    /// Seconds after which the keeper ends the task, should it not end itself.
-    pub time_limit: Option<f64>,
-}
-
-/// A command-line argument; text if it is UTF-8, because bytes are four times as long in JSON.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Argument {
-    Text(String),
-    Bytes(OsString),
-}
-
-impl From<OsString> for Argument {
-    fn from(argument: OsString) -> Self {
-        argument.into_string().map_or_else(Self::Bytes, Self::Text)
-    }
-}
-
-impl From<Argument> for OsString {
-    fn from(argument: Argument) -> Self {
-        match argument {
-            Argument::Text(text) => text.into(),
-            Argument::Bytes(bytes) => bytes,
-        }
-    }
-}
-
-/// How the task's process ended, as the keeper saw it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Outcome {
-    pub exit: Option<Exit>,
-    pub ended_at: Timestamp,
-    pub cause: Option<Cause>,
-    /// Why the task never began.
-    pub problem: Option<String>,
-    /// True if a transient error kept the task from beginning: the try is queued again.
-    #[serde(default)]
-    pub transient: bool,
-}
-
-impl Outcome {
-    /// The outcome of a task that never began.
-    pub fn not_started(error: &io::Error, transient: bool) -> Self {
-        let problem = Some(format!("failed to start the task: {error}"));
-        Self { exit: None, ended_at: Timestamp::now(), cause: None, problem, transient }
-    }
-}
-
-/// Why the task was ended from outside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Cause {
-    Timeout,
-    Stopped,
-    Memory,
-}
-
-/// `result.json`, written by the task.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TaskResult {
-    pub state: ResultState,
-    #[serde(default = "yes")]
-    pub retry: bool,
-    #[serde(default)]
-    pub reason: Option<String>,
-    /// JSON texts by XCom key.
-    #[serde(default)]
-    pub xcoms: BTreeMap<String, String>,
-    /// When a rescheduled sensor pokes again.
-    #[serde(default)]
-    pub due: Option<Timestamp>,
-    /// The trigger that resumes a deferred task.
-    #[serde(default)]
-    pub deferral: Option<Deferral>,
-    /// Seconds until a failed task is retried; replaces the `retry_delay` of its DAG file.
-    #[serde(default)]
-    pub retry_delay: Option<f64>,
-    /// Tasks that a branch skips at once.
-    #[serde(default)]
-    pub skipped_tasks: Vec<String>,
-    #[serde(default)]
-    pub asset_events: Option<serde_json::Value>,
-    /// The rendered template fields; `map_index` is the rendered name of a mapped instance.
-    #[serde(default)]
-    pub rendered: Option<serde_json::Value>,
-    #[serde(default)]
-    pub map_index: Option<String>,
-    /// Large libraries that it has imported; a warm Python may preload them for later tasks.
-    #[serde(default)]
-    pub libraries: Vec<String>,
-}
-
-fn yes() -> bool {
-    true
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ResultState {
-    Success,
-    Skipped,
-    Failed,
-    UpForReschedule,
-    Deferred,
-    AwaitingInput,
-}
 
 /// Bytes reserved for the keeper's outcome and for the task's result; more than an outcome ever needs.
 const RESERVE: usize = 4096;
@@ -334,7 +206,9 @@ fn lacks_hard_links(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::task_files::Obstacle;
     use super::*;
+    use leoflow_base::sys::process::reaper::Exit;
 
     #[test]
     fn a_try_is_taken_once_without_hard_links() {
@@ -358,7 +232,7 @@ mod tests {
     fn an_outcome_takes_the_place_of_its_reserve() {
         let folder = tempfile::tempdir().unwrap();
         let task = TaskFolder::at(folder.path().to_owned());
-        let outcome = Outcome::not_started(&io::Error::other("x"), true);
+        let outcome = Outcome::not_started(&io::Error::other("x"), Obstacle::Transient);
         task.write_outcome(&outcome).unwrap();
         assert_eq!(task.outcome().unwrap(), Some(outcome.clone()), "without a reserve");
         task.reserve_outcome().unwrap();

@@ -2,10 +2,11 @@
 //! request, and records how it ended. It has no async runtime and no connection to another process of Leoflow, so that
 //! a task goes on while those are replaced or fail.
 
-use super::folder::{Cause, Outcome, Spec, TaskFolder};
+use super::folder::TaskFolder;
 use super::limits::{folder_check_interval, term_grace, timeout_grace};
 use super::log::TaskLog;
 use super::secrets::SecretsPipe;
+use super::task_files::{Cause, Obstacle, Outcome, Spec};
 use jiff::Timestamp;
 use leoflow_base::protocol::task_log::{Level, Stream};
 use leoflow_base::sys::net::listener;
@@ -62,7 +63,8 @@ pub fn run(folder: &TaskFolder, started_pid: Option<i32>) -> io::Result<u8> {
         Err(error) => {
             // A task that already runs is ended with its descendants.
             started_pid.into_iter().for_each(kill_task_tree);
-            Outcome::not_started(&error, started_pid.is_none() && is_transient(&error))
+            let is_transient = started_pid.is_none() && is_transient(&error);
+            Outcome::not_started(&error, if is_transient { Obstacle::Transient } else { Obstacle::Lasting })
         }
     };
     retry_transient(folder, "the outcome", || folder.write_outcome(&outcome))?;
@@ -139,17 +141,13 @@ impl TaskKeeper {
         let mut environment = environment();
         environment.push((TASK_MARK.into(), folder.mark().into()));
         let spawn = Spawn {
-            program: keeper.program.clone(),
-            argv0: None,
             arguments: keeper.arguments.iter().cloned().map(Into::into).collect(),
             environment,
-            output: output_writer.as_fd(),
             errors: Some(errors_writer.as_fd()),
             folder: Some(keeper.folder.clone()),
             passed: vec![secrets_writer.as_fd()],
-            single_user: None,
             parent_death: Some(Signal::Kill),
-            own_session: false,
+            ..Spawn::new(&keeper.program, output_writer.as_fd())
         };
         let pid = spawn.start().map_err(|error| {
             log.write_message(Level::Error, &format!("failed to start the task: {error}"));

@@ -16,13 +16,16 @@ mod start;
 mod start_backoff;
 mod stop;
 mod take_over;
+mod task_files;
 mod triggers;
 mod try_outcome;
+mod try_start;
 mod warm;
 
-pub use folder::{TaskFolder, TaskResult};
+pub use folder::TaskFolder;
 pub use keeper::run as keep_task;
 pub use stop::{end_all, running};
+pub use task_files::TaskResult;
 
 use leoflow_base::config::{self, ConfigError};
 use leoflow_base::home::Home;

@@ -1,8 +1,9 @@
 //! Checks that the kernel and the file system support running tasks: a keeper keeps a program that exits at once. Runs
 //! at every start, because an instance whose tasks all fail must not look healthy.
 
-use super::folder::{KeeperSpec, Spec, TaskFolder};
+use super::folder::TaskFolder;
 use super::keepers;
+use super::task_files::{KeeperSpec, Spec};
 use leoflow_base::home::Home;
 use leoflow_base::sys::process::Signal;
 use leoflow_base::sys::process::reaper::{self, Exit};

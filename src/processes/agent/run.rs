@@ -3,32 +3,28 @@
 use super::environments::Environments;
 use super::folder::TaskFolder;
 use super::keepers::{self, StoppedKeepers};
-use super::start::{self, TaskContext, Versions};
+use super::start::{TaskContext, Versions};
 use super::start_backoff::StartBackoff;
-use super::triggers::{self, Triggers};
-use super::try_outcome;
-use super::warm;
+use super::triggers::{self, TriggerEvent, Triggers};
+use super::warm::Batch;
 use deadpool_postgres::ClientWrapper;
 use leoflow_base::protocol::child::Notifier;
-use leoflow_base::protocol::task_log::Level;
 use leoflow_base::sys::process::ProcessId;
 use leoflow_base::sys::process::memory;
 use leoflow_base::sys::random;
-use leoflow_base::sys::transient::is_transient;
 use leoflow_engine::model::keys::TryKey;
 use leoflow_engine::store::StoreError;
 use leoflow_engine::store::events::{self, Event};
-use leoflow_engine::store::instance::tries::{self, Claimed};
+use leoflow_engine::store::instance::tries;
 use leoflow_postgres::{Endpoint, PgError};
-use leoflow_python::{Interpreter, NoPython, SharedInterpreter, Warm};
+use leoflow_python::{Interpreter, SharedInterpreter, Warm};
 use std::collections::HashMap;
-use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::MissedTickBehavior;
-use tracing::{debug, warn};
+use tracing::warn;
 
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// Pause between attempts to reach a datastore that restarts.
@@ -48,10 +44,10 @@ const PREPARE_DELAY: Duration = Duration::from_secs(2);
 pub struct Agent {
     pub context: TaskContext,
     pub boot_id: String,
-    interpreter: SharedInterpreter,
+    pub(super) interpreter: SharedInterpreter,
     pub(super) environments: Environments,
     pub(super) warm: Warm,
-    versions: Versions,
+    pub(super) versions: Versions,
     pub(super) running: HashMap<TryKey, Running>,
     stopped: StoppedKeepers,
     triggers: Triggers,
@@ -82,15 +78,12 @@ struct ClaimResult {
     locked: bool,
 }
 
-/// Result of starting a try.
-enum StartResult {
-    Started,
-    /// It waits: its environment is being built, or its warm Python is loading.
-    Waits,
-    /// It fails without having run, with this reason.
-    Impossible(String),
-    /// A transient error, with this reason: it goes back to the queue.
-    NotNow(String),
+/// What started a round of the loop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wake {
+    /// The poll interval, and not a notification.
+    Poll,
+    Other,
 }
 
 impl Agent {
@@ -142,80 +135,103 @@ impl Agent {
         // Heartbeats missed in suspend are not made up for.
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut pause = LOCK_RETRY;
-        // True when this round was started by the poll interval and not by a notification.
-        let mut is_polled = false;
+        let mut wake = Wake::Other;
         let mut last_wake = tokio::time::Instant::now();
         loop {
             let claimed = self.claim(&client).await?;
-            if std::mem::take(&mut is_polled) && claimed.started > 0 {
+            if std::mem::replace(&mut wake, Wake::Other) == Wake::Poll && claimed.started > 0 {
                 warn!("polling found {} queued task(s) that no notification announced", claimed.started);
             }
             pause = if claimed.started > 0 || !claimed.locked { LOCK_RETRY } else { (pause * 2).min(LOCK_RETRY_MAX) };
             tokio::select! {
                 payload = events.recv() => {
                     last_wake = tokio::time::Instant::now();
-                    match payload.as_deref().map(Event::parse) {
-                        None => return Err(StoreError::Postgres(PgError::Cut)),
-                        Some(Some(Event::Stop)) => {
-                            self.stop_cancelled(&client).await?;
-                            self.refresh_triggers(&mut client).await?;
-                        }
-                        Some(Some(Event::Triggers)) => self.refresh_triggers(&mut client).await?,
-                        Some(_) => {}
-                    }
+                    self.on_notification(&mut client, payload.as_deref()).await?;
                 }
                 () = tokio::time::sleep(pause), if claimed.locked => {}
-                Some(ended) = self.watchers.join_next() => {
-                    let mut all_ended = vec![ended];
-                    while let Some(ended) = self.watchers.try_join_next() {
-                        all_ended.push(ended);
-                    }
-                    // All are removed before the first is recorded: if the connection is lost now, the next one finds
-                    // them by their folders.
-                    let removed: Vec<_> =
-                        all_ended.into_iter().flatten().filter_map(|key| self.running.remove_entry(&key)).collect();
-                    let ended =
-                        removed.into_iter().filter_map(|(key, running)| self.on_keeper_end(key, running)).collect();
-                    if self.record(&client, ended).await? {
-                        self.refresh_triggers(&mut client).await?;
-                    }
-                }
+                Some(ended) = self.watchers.join_next() => self.on_keeper_ends(&mut client, ended).await?,
                 Some((claimed, built)) = self.environments.next() => match built {
-                    Ok(()) => self.start(&client, &claimed, false).await?,
+                    Ok(()) => self.start(&client, &claimed, Batch::Single).await?,
                     Err(reason) => self.fail(&client, &claimed.key, reason).await?,
                 },
-                event = self.triggers.next() => {
-                    if self.triggers.handle(&mut client, event).await? {
-                        self.refresh_triggers(&mut client).await?;
-                    }
-                }
-                _ = heartbeat.tick(), if !self.running.is_empty() => {
-                    self.record_heartbeats(&client).await?;
-                    self.stopped.continue_all(self.running.iter().map(|(key, running)| (key, running.folder.path(), &running.keeper)));
-                    self.stop_cancelled(&client).await?;
-                }
-                () = &mut prepare, if !self.is_prepared => {
-                    self.is_prepared = true;
-                    if let Ok(interpreter) = self.interpreter.get().await {
-                        self.warm.prepare(&interpreter);
-                    }
-                }
+                event = self.triggers.next() => self.on_trigger_event(&mut client, event).await?,
+                _ = heartbeat.tick(), if !self.running.is_empty() => self.on_heartbeat(&client).await?,
+                () = &mut prepare, if !self.is_prepared => self.prepare_warm().await,
                 () = self.warm.idle() => self.warm.drop_idle(),
-                () = self.start_backoff.due() => {
-                    self.start_backoff.step(tokio::time::Instant::now());
-                    if std::mem::take(&mut self.needs_take_over) {
-                        self.take_over(&client).await?;
-                    }
-                }
+                () = self.start_backoff.due() => self.on_backoff_end(&client).await?,
                 () = tokio::time::sleep_until(last_wake + POLL_INTERVAL) => {
                     last_wake = tokio::time::Instant::now();
-                    is_polled = true;
+                    wake = Wake::Poll;
                     if self.running.is_empty() && std::mem::take(&mut self.has_claimed) {
                         memory::release_memory();
                         return Ok(());
                     }
                 }
             }
+        }
+    }
+
+    /// Handles a notification of the datastore; `payload` is `None` once the connection is lost.
+    async fn on_notification(&mut self, client: &mut ClientWrapper, payload: Option<&str>) -> Result<(), StoreError> {
+        match payload.map(Event::parse) {
+            None => Err(StoreError::Postgres(PgError::Cut)),
+            Some(Some(Event::Stop)) => {
+                self.stop_cancelled(client).await?;
+                self.refresh_triggers(client).await
+            }
+            Some(Some(Event::Triggers)) => self.refresh_triggers(client).await,
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Records the tries whose keepers have ended: `first`, and those that have ended by now.
+    async fn on_keeper_ends(
+        &mut self,
+        client: &mut ClientWrapper,
+        first: Result<TryKey, JoinError>,
+    ) -> Result<(), StoreError> {
+        let mut all_ended = vec![first];
+        while let Some(ended) = self.watchers.try_join_next() {
+            all_ended.push(ended);
+        }
+        // All are removed before the first is recorded: if the connection is lost now, the next one finds them by their
+        // folders.
+        let removed: Vec<_> =
+            all_ended.into_iter().flatten().filter_map(|key| self.running.remove_entry(&key)).collect();
+        let ended = removed.into_iter().filter_map(|(key, running)| self.on_keeper_end(key, running)).collect();
+        if self.record(client, ended).await? {
+            self.refresh_triggers(client).await?;
+        }
+        Ok(())
+    }
+
+    async fn on_trigger_event(&mut self, client: &mut ClientWrapper, event: TriggerEvent) -> Result<(), StoreError> {
+        match self.triggers.handle(client, event).await? {
+            true => self.refresh_triggers(client).await,
+            false => Ok(()),
+        }
+    }
+
+    async fn on_backoff_end(&mut self, client: &ClientWrapper) -> Result<(), StoreError> {
+        self.start_backoff.step(tokio::time::Instant::now());
+        match std::mem::take(&mut self.needs_take_over) {
+            true => self.take_over(client).await,
+            false => Ok(()),
+        }
+    }
+
+    async fn on_heartbeat(&mut self, client: &ClientWrapper) -> Result<(), StoreError> {
+        self.record_heartbeats(client).await?;
+        self.stopped
+            .continue_all(self.running.iter().map(|(key, running)| (key, running.folder.path(), &running.keeper)));
+        self.stop_cancelled(client).await
+    }
+
+    /// Prepares the first warm Python.
+    async fn prepare_warm(&mut self) {
+        self.is_prepared = true;
+        if let Ok(interpreter) = self.interpreter.get().await {
+            self.warm.prepare(&interpreter);
         }
     }
 
@@ -244,90 +260,14 @@ impl Agent {
         let all_claimed = tries::claim(client, capacity, &self.boot_id, random::hex_256).await?;
         let started = all_claimed.len();
         self.has_claimed |= started > 0;
+        let batch = if started > 1 { Batch::Several } else { Batch::Single };
         for claimed in all_claimed {
-            self.start(client, &claimed, started > 1).await?;
+            self.start(client, &claimed, batch).await?;
         }
         // `claim` skips rows that a clear or the end of a run has locked, and no NOTIFY announces the unlock, so the
         // caller retries.
         let locked = started < capacity && tries::is_any_claimable(client).await?;
         Ok(ClaimResult { started, locked })
-    }
-
-    /// Starts a try, or fails it if it cannot start. `is_in_batch` is true when others start with it.
-    pub(super) async fn start(
-        &mut self,
-        client: &ClientWrapper,
-        claimed: &Claimed,
-        is_in_batch: bool,
-    ) -> Result<(), StoreError> {
-        match self.try_start(client, claimed, is_in_batch).await? {
-            StartResult::Started | StartResult::Waits => Ok(()),
-            StartResult::Impossible(reason) => self.fail(client, &claimed.key, reason).await,
-            StartResult::NotNow(reason) => self.requeue_try(client, &claimed.key, reason).await,
-        }
-    }
-
-    /// Fails a try that has not begun and never will.
-    pub(super) async fn fail(&self, client: &ClientWrapper, key: &TryKey, reason: String) -> Result<(), StoreError> {
-        start::write_to_log(&self.context.home, key, |log| log.write_message(Level::Error, &reason));
-        tries::record(client, &try_outcome::never_began(key.clone(), reason)).await?;
-        TaskFolder::of(&self.context.home, key).discard();
-        Ok(())
-    }
-
-    async fn try_start(
-        &mut self,
-        client: &ClientWrapper,
-        claimed: &Claimed,
-        is_in_batch: bool,
-    ) -> Result<StartResult, StoreError> {
-        let Some(version) = claimed.version_id else {
-            return Ok(StartResult::Impossible("the task's DAG has no version to run".to_owned()));
-        };
-        let version = self.versions.get(client, version).await?;
-        let plain = match self.interpreter.get().await {
-            Ok(interpreter) => interpreter,
-            Err(NoPython { reason, is_transient: true }) => return Ok(StartResult::NotNow(reason)),
-            Err(NoPython { reason, .. }) => return Ok(StartResult::Impossible(reason)),
-        };
-        let interpreter = match &version.environment {
-            None => Rc::new(plain),
-            Some(hash) => match self.environments.find(&plain, hash) {
-                Some(interpreter) => interpreter,
-                None => {
-                    let message = "waiting for its environment, which is not on this machine and is being built";
-                    self.context.log_waiting(&claimed.key, message);
-                    self.environments.wait_for(claimed, hash.clone());
-                    return Ok(StartResult::Waits);
-                }
-            },
-        };
-        if self.environments.wait_for_warm(claimed, &mut self.warm, &interpreter) {
-            return Ok(StartResult::Waits);
-        }
-        let failed_start = |error: io::Error| {
-            let reason = format!("failed to start the task: {error}");
-            Ok(if is_transient(&error) { StartResult::NotNow(reason) } else { StartResult::Impossible(reason) })
-        };
-        let mut request = match self.context.prepare(claimed, &version, &interpreter) {
-            Ok(request) => request,
-            Err(error) => return failed_start(error),
-        };
-        if self.warm.uses_large(&request.usage_key) && warm::may_set_variables(&version.sources) {
-            // Without a key it gets a zygote without large libraries, and imports them itself after it has set the
-            // variables.
-            request.usage_key.clear();
-        }
-        let keeper = match warm::start(&mut self.warm, &interpreter, &request, is_in_batch).await {
-            Some(keeper) => keeper,
-            None => match keepers::start_cold(&request.folder) {
-                Ok(keeper) => keeper,
-                Err(error) => return failed_start(error),
-            },
-        };
-        debug!("{}: started, keeper {}", claimed.key, keeper.pid);
-        self.watch(claimed.key.clone(), request.folder, keeper, Some(interpreter));
-        Ok(StartResult::Started)
     }
 
     pub(super) fn watch(

@@ -1,7 +1,8 @@
 //! Starts the keeper of a try.
 
-use super::folder::{KeeperSpec, Spec, TaskFolder};
+use super::folder::TaskFolder;
 use super::log::TaskLog;
+use super::task_files::{KeeperSpec, Spec};
 use super::warm::{self, Request};
 use jiff::Timestamp;
 use leoflow_base::home::Home;
@@ -146,19 +147,13 @@ pub(super) fn write_to_log(home: &Home, key: &TryKey, write: impl FnOnce(&mut Ta
 /// Starts a keeper for a prepared folder; returns its pid. It leads its own process group and outlives the agent.
 pub fn spawn_keeper(folder: &TaskFolder) -> io::Result<i32> {
     let output = File::create(folder.path().join("keeper.log"))?;
+    // The program that this process runs, even after its file was replaced.
+    let program = "/proc/self/exe";
     let spawn = Spawn {
-        // The program that this process runs, even after its file was replaced.
-        program: PathBuf::from("/proc/self/exe"),
         argv0: Some("leoflow".into()),
         arguments: vec!["keep-task".into(), folder.path().into()],
         environment: environment(),
-        output: output.as_fd(),
-        errors: None,
-        folder: None,
-        passed: Vec::new(),
-        single_user: None,
-        parent_death: None,
-        own_session: false,
+        ..Spawn::new(program, output.as_fd())
     };
     spawn.start().map_err(io::Error::other)
 }

@@ -1,11 +1,12 @@
 //! Takes over unfinished tries when an agent starts, or reconnects to the datastore.
 
-use super::adopt::{self, Adoption};
+use super::adopt::{self, Adoption, Boot};
 use super::finish::EndedTry;
 use super::folder::TaskFolder;
 use super::run::Agent;
 use super::start;
 use super::stop::end_now;
+use super::warm::Batch;
 use deadpool_postgres::ClientWrapper;
 use leoflow_base::sys::process::ProcessId;
 use leoflow_base::sys::random;
@@ -24,8 +25,9 @@ impl Agent {
             if self.running.contains_key(key) || self.environments.is_waiting(key) {
                 continue;
             }
-            let same_boot = attempt.boot_id.as_deref() == Some(self.boot_id.as_str());
-            let (evidence, keeper) = match adopt::inspect(folder, same_boot) {
+            let is_current = attempt.boot_id.as_deref() == Some(self.boot_id.as_str());
+            let boot = if is_current { Boot::Current } else { Boot::Earlier };
+            let (evidence, keeper) = match adopt::inspect(folder, boot) {
                 Ok(evidence) => evidence,
                 Err(error) => {
                     let reason = format!("{key}: cannot read {}: {error}", folder.path().display());
@@ -40,29 +42,33 @@ impl Agent {
                 (Adoption::Start, _) if !matches!(folder.spec(), Ok(None)) => {
                     match start::spawn_keeper(folder).map(ProcessId::of) {
                         Ok(Some(keeper)) => self.watch(key.clone(), folder.clone(), keeper, None),
-                        _ => drop(self.record(client, vec![EndedTry::adopted(key, folder, None, same_boot)]).await?),
+                        _ => drop(self.record(client, vec![EndedTry::adopted(key, folder, None, boot)]).await?),
                     }
                 }
                 (Adoption::Start, _) => {
                     let claimed = Claimed { token: random::hex_256(), ..attempt.claimed.clone() };
                     tries::renew_token(client, key, &claimed.token).await?;
-                    self.start(client, &claimed, false).await?;
+                    self.start(client, &claimed, Batch::Single).await?;
                 }
                 (_, keeper) => {
-                    let ended_try = EndedTry::adopted(key, folder, keeper, same_boot);
+                    let ended_try = EndedTry::adopted(key, folder, keeper, boot);
                     self.record(client, vec![ended_try]).await?;
                 }
             }
         }
+        self.remove_obsolete(&unfinished_folders);
+        Ok(())
+    }
+
+    /// Removes the folders of tries that are recorded already, or whose run was deleted.
+    fn remove_obsolete(&self, unfinished: &[TaskFolder]) {
         let running: Vec<&TaskFolder> = self.running.values().map(|running| &running.folder).collect();
         // Folders that cannot be listed now are removed by a later take-over.
         for folder in TaskFolder::all(&self.context.home).unwrap_or_default() {
-            if !unfinished_folders.contains(&folder) && !running.contains(&&folder) {
-                // Its run was deleted, or its outcome is recorded already.
+            if !unfinished.contains(&folder) && !running.contains(&&folder) {
                 end_now(&folder);
                 folder.discard();
             }
         }
-        Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! Derives how a try ended from the files that its keeper and its task wrote. Pure.
 
-use super::folder::{Cause, Outcome, ResultState, TaskResult};
+use super::task_files::{Cause, Outcome, ResultState, TaskResult};
 use jiff::{SignedDuration, Timestamp};
 use leoflow_base::sys::process::reaper::Exit;
 use leoflow_engine::model::keys::TryKey;
@@ -22,49 +22,56 @@ pub fn evaluate(
     now: Timestamp,
 ) -> Ended {
     let end_date = outcome.map_or(now, |outcome| outcome.ended_at);
-    let rendered = result.as_ref().map(|result| (result.rendered.clone(), result.map_index.clone()));
-    let (rendered, rendered_map_index) = rendered.unwrap_or_default();
-    let failed = |may_retry, text: String| Ended {
-        rendered: rendered.clone(),
-        rendered_map_index: rendered_map_index.clone(),
-        ..Ended::failed(key.clone(), may_retry, text, end_date)
+    let Some(result) = result else {
+        return Ended::failed(key, true, reason_without_result(outcome, keeper_log), end_date);
     };
-    match result {
+    match result.state {
         // The task's own result counts, no matter how its process ended afterwards.
-        Some(TaskResult { state: ResultState::Failed, retry, reason, retry_delay, .. }) => {
-            let reason = reason.unwrap_or_default();
-            let ended = match outcome.and_then(|outcome| outcome.cause) {
-                Some(cause) => failed(retry, format!("{}: {reason}", describe(cause))),
-                None => failed(retry, reason),
-            };
-            let delay = retry_delay.and_then(|seconds| SignedDuration::try_from_secs_f64(seconds).ok());
-            Ended { due: delay.and_then(|delay| end_date.checked_add(delay).ok()), ..ended }
+        ResultState::Failed => failed(key, result, outcome.and_then(|outcome| outcome.cause), end_date),
+        ResultState::Deferred | ResultState::AwaitingInput if result.deferral.is_none() => {
+            let reason = "the task reported that it is deferred, but not what it waits for".to_owned();
+            with_rendered(Ended::failed(key, true, reason, end_date), result)
         }
-        // A deferred result must name what it waits for.
-        Some(TaskResult { state: ResultState::Deferred | ResultState::AwaitingInput, deferral: None, .. }) => {
-            failed(true, "the task reported that it is deferred, but not what it waits for".to_owned())
-        }
-        Some(result) => Ended {
-            state: match result.state {
-                ResultState::Success => TryState::Success,
-                ResultState::UpForReschedule => TryState::UpForReschedule,
-                ResultState::Deferred => TryState::Deferred,
-                ResultState::AwaitingInput => TryState::AwaitingInput,
-                ResultState::Skipped | ResultState::Failed => TryState::Skipped,
-            },
-            may_retry: true,
-            outcome: result.reason,
-            end_date,
-            xcoms: result.xcoms,
-            due: result.due,
-            deferral: result.deferral,
-            skipped_tasks: result.skipped_tasks,
-            asset_events: result.asset_events,
-            rendered: result.rendered,
-            rendered_map_index: result.map_index,
-            key,
-        },
-        None => failed(true, reason_without_result(outcome, keeper_log)),
+        ResultState::Success => ended(key, TryState::Success, result, end_date),
+        ResultState::UpForReschedule => ended(key, TryState::UpForReschedule, result, end_date),
+        ResultState::Deferred => ended(key, TryState::Deferred, result, end_date),
+        ResultState::AwaitingInput => ended(key, TryState::AwaitingInput, result, end_date),
+        ResultState::Skipped => ended(key, TryState::Skipped, result, end_date),
+    }
+}
+
+/// A try whose task reported a failure; `cause` is why it was ended from outside, if it was.
+fn failed(key: TryKey, result: TaskResult, cause: Option<Cause>, end_date: Timestamp) -> Ended {
+    let reason = result.reason.clone().unwrap_or_default();
+    let reason = match cause {
+        Some(cause) => format!("{}: {reason}", describe(cause)),
+        None => reason,
+    };
+    let delay = result.retry_delay.and_then(|seconds| SignedDuration::try_from_secs_f64(seconds).ok());
+    let due = delay.and_then(|delay| end_date.checked_add(delay).ok());
+    with_rendered(Ended { due, ..Ended::failed(key, result.retry, reason, end_date) }, result)
+}
+
+/// Adds the rendered template fields, which a failed try has too.
+fn with_rendered(ended: Ended, result: TaskResult) -> Ended {
+    Ended { rendered: result.rendered, rendered_map_index: result.map_index, ..ended }
+}
+
+/// A try that did not fail.
+fn ended(key: TryKey, state: TryState, result: TaskResult, end_date: Timestamp) -> Ended {
+    Ended {
+        state,
+        may_retry: true,
+        outcome: result.reason,
+        end_date,
+        xcoms: result.xcoms,
+        due: result.due,
+        deferral: result.deferral,
+        skipped_tasks: result.skipped_tasks,
+        asset_events: result.asset_events,
+        rendered: result.rendered,
+        rendered_map_index: result.map_index,
+        key,
     }
 }
 

@@ -27,18 +27,23 @@ pub struct Request {
     pub env_names: Vec<String>,
 }
 
+/// Whether other tries start together with one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Batch {
+    Single,
+    Several,
+}
+
 /// Starts a try from a zygote and returns its keeper; `None` when it must start cold. A single try does not wait for a
 /// zygote to load, but has one started for later tries; tries that start together wait for `BATCH_WAIT`.
-pub async fn start(
-    warm: &mut Warm,
-    interpreter: &Interpreter,
-    request: &Request,
-    is_in_batch: bool,
-) -> Option<ProcessId> {
+pub async fn start(warm: &mut Warm, interpreter: &Interpreter, request: &Request, batch: Batch) -> Option<ProcessId> {
     if starts_cold(&request.env_names) {
         return None;
     }
-    let patience = if is_in_batch { BATCH_WAIT } else { Duration::ZERO };
+    let patience = match batch {
+        Batch::Single => Duration::ZERO,
+        Batch::Several => BATCH_WAIT,
+    };
     // The keeper sets it too, but the task may read it earlier.
     let fork_request = json!({"folder": request.folder.path(), "options": request.options, "oom_score": OOM_SCORE});
     let pid = warm.fork(interpreter, &request.usage_key, &fork_request, &[], patience).await?;

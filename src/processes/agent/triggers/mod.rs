@@ -1,14 +1,15 @@
 //! Runs the triggers of deferred tasks and the watchers of assets: one host process for each environment and project,
 //! only while something waits. Their definitions are in the datastore, so they survive each of the processes.
 
+mod host_end;
 pub(crate) mod trigger_host;
 pub(crate) mod trigger_problems;
 
 use super::start::{self, Versions};
 use deadpool_postgres::ClientWrapper;
+use host_end::Failures;
 use jiff::Timestamp;
 use leoflow_base::home::Home;
-use leoflow_base::sys::process::reaper::Exit;
 use leoflow_engine::model::keys::TryKey;
 use leoflow_engine::store::StoreError;
 use leoflow_engine::store::asset::watchers::{self, Watcher, WatcherEvent};
@@ -32,18 +33,12 @@ const POLL_INTERVAL: Duration = Duration::from_secs(30);
 fn idle_limit() -> Duration {
     leoflow_base::sys::limit("LEOFLOW_IDLE_LIMIT", Duration::from_secs(10))
 }
-/// A host's triggers fail after this many exits with an exit code in a row, without an event in between.
-const MAX_EXITS: u32 = 5;
-/// The same for ends of any kind: a kill is rarely the host's own fault.
-const MAX_DEATHS: u32 = 50;
 /// Messages buffered for the agent; hosts wait when it is full.
 const EVENT_BUFFER: usize = 256;
 /// A host that has run for this long works, even without an event: triggers may take hours.
 const STABLE_AFTER: Duration = Duration::from_secs(60);
 /// The effect of a host's end on tasks while it is restarted.
 const WAIT_EFFECT: &str = "its deferred tasks wait";
-/// Pause before a host of watchers that keeps ending is restarted.
-const WATCHER_RETRY: Duration = Duration::from_secs(60);
 
 pub struct Triggers {
     home: Home,
@@ -62,15 +57,6 @@ pub struct Triggers {
     next_poll: Instant,
     events: Receiver<(HostKey, i32, HostEvent)>,
     event_sender: Sender<(HostKey, i32, HostEvent)>,
-}
-
-/// Failures of a host in a row, without an event.
-#[derive(Default)]
-struct Failures {
-    /// Exits with an exit code, as opposed to kills.
-    exits: u32,
-    deaths: u32,
-    retry_at: Option<Instant>,
 }
 
 impl Triggers {
@@ -112,11 +98,28 @@ impl Triggers {
         self.store_events(client).await?;
         let waiting = triggers::waiting(client).await?;
         let watchers = watchers::all(client).await?;
+        self.forget_removed(&waiting, &watchers);
+        for (id, version_id) in self.add(waiting, watchers) {
+            let version = versions.get(client, version_id).await?;
+            // Its environment is being built; the trigger's timeout runs meanwhile.
+            let Some(python) = interpreter(version.environment.as_deref()) else { continue };
+            let code = VersionCode::of(&self.workspace, &version.relative_fileloc, &version.sources);
+            self.start_unless_failing(id, &python, &code);
+        }
+        Ok(())
+    }
+
+    /// Forgets triggers and watchers that the datastore no longer has.
+    fn forget_removed(&mut self, waiting: &[Waiting], watchers: &[Watcher]) {
         let ids: HashSet<i64> =
             waiting.iter().map(|trigger| trigger.id).chain(watchers.iter().map(|watcher| -watcher.id)).collect();
         let known = self.waiting.keys().chain(self.watchers.keys());
         let gone: Vec<i64> = known.filter(|id| !ids.contains(id)).copied().collect();
         gone.into_iter().for_each(|id| self.forget(id, true));
+    }
+
+    /// Adds triggers and watchers, and returns those that need a host: their ids and versions.
+    fn add(&mut self, waiting: Vec<Waiting>, watchers: Vec<Watcher>) -> Vec<(i64, i64)> {
         let mut new = Vec::new();
         for trigger in waiting {
             if is_running(&self.host_keys, &self.hosts, trigger.id) {
@@ -136,34 +139,27 @@ impl Triggers {
             new.push((-watcher.id, watcher.version_id));
             self.watchers.insert(-watcher.id, watcher);
         }
-        for (id, version_id) in new {
-            let version = versions.get(client, version_id).await?;
-            // Its environment is being built; the trigger's timeout runs meanwhile.
-            let Some(python) = interpreter(version.environment.as_deref()) else { continue };
-            let code = VersionCode::of(&self.workspace, &version.relative_fileloc, &version.sources);
-            let host_key = HostKey {
-                program: python.program.clone(),
-                folder: code.folders.first().cloned().unwrap_or_default(),
-                packages: installed_packages(&self.home).filter(|_| !python.has_airflow_sdk),
-            };
-            if let Some(retry_at) =
-                self.failures.get(&host_key).and_then(|failures| failures.retry_at).filter(|due| *due > Instant::now())
-            {
-                self.next_poll = self.next_poll.min(retry_at);
-                continue;
-            }
-            self.host_keys.insert(id, host_key.clone());
-            if let Err(error) = self.start_trigger(id, host_key.clone(), &python, &code) {
-                warn!("cannot start a trigger host: {error}");
-                self.problems.add(
-                    &host_key,
-                    format!("it failed to start: {error}"),
-                    WAIT_EFFECT.to_owned(),
-                    Some(POLL_INTERVAL),
-                );
-            }
+        new
+    }
+
+    /// Starts a trigger in its host, unless that one has failed and its pause is not over.
+    fn start_unless_failing(&mut self, id: i64, python: &Interpreter, code: &VersionCode) {
+        let host_key = HostKey {
+            program: python.program.clone(),
+            folder: code.folders.first().cloned().unwrap_or_default(),
+            packages: installed_packages(&self.home).filter(|_| !python.has_airflow_sdk),
+        };
+        let retry_at = self.failures.get(&host_key).and_then(|failures| failures.retry_at);
+        if let Some(retry_at) = retry_at.filter(|due| *due > Instant::now()) {
+            self.next_poll = self.next_poll.min(retry_at);
+            return;
         }
-        Ok(())
+        self.host_keys.insert(id, host_key.clone());
+        if let Err(error) = self.start_trigger(id, host_key.clone(), python, code) {
+            warn!("cannot start a trigger host: {error}");
+            let reason = format!("it failed to start: {error}");
+            self.problems.add(&host_key, reason, WAIT_EFFECT.to_owned(), Some(POLL_INTERVAL));
+        }
     }
 
     fn start_trigger(
@@ -300,56 +296,7 @@ impl Triggers {
         Ok(())
     }
 
-    /// Handles the end of a host: restarts its triggers, unless it keeps ending. Returns the same as `handle`.
-    async fn on_host_end(
-        &mut self,
-        client: &mut ClientWrapper,
-        host_key: HostKey,
-        pid: i32,
-        HostExit { exit, output }: HostExit,
-    ) -> Result<bool, StoreError> {
-        // A newer host may have replaced it.
-        if self.hosts.get(&host_key).is_none_or(|host| host.pid != pid) {
-            return Ok(false);
-        }
-        let trigger_ids = self.hosts.remove(&host_key).map(|host| host.trigger_ids).unwrap_or_default();
-        let exit_text = exit.map_or_else(|| "an unknown status".to_owned(), |exit| exit.to_string());
-        warn!("the host of {} trigger(s) in {} ended with {exit_text}", trigger_ids.len(), host_key.folder.display());
-        let failures = self.failures.entry(host_key.clone()).or_default();
-        // A kill is not the host's own fault, unless it happens often.
-        failures.exits += u32::from(matches!(exit, Some(Exit::Code(_))));
-        failures.deaths += 1;
-        let pause = Duration::from_secs(u64::from(failures.deaths - 1).min(10));
-        failures.retry_at = Some(Instant::now() + pause);
-        let last_line = output.last().map(|line| format!(": {line}")).unwrap_or_default();
-        let reason = format!("it ended {} times in a row, with {exit_text}{last_line}", failures.deaths);
-        if failures.exits >= MAX_EXITS || failures.deaths >= MAX_DEATHS {
-            let error = format!(
-                "{FAILURE}: the process that runs triggers ended {} times in a row, with {exit_text}{last_line}",
-                failures.deaths,
-            );
-            let has_watchers = trigger_ids.iter().any(|id| self.watchers.contains_key(id));
-            let failed_count = trigger_ids.iter().filter(|id| self.waiting.contains_key(id)).count();
-            let effect = format!("{failed_count} deferred task(s) failed with it");
-            self.problems.add(&host_key, reason, effect, has_watchers.then_some(WATCHER_RETRY));
-            for id in trigger_ids {
-                let traceback = Some(output.clone()).filter(|lines| !lines.is_empty());
-                let fired = Fired::Failed { error: error.clone(), traceback };
-                self.fire(client, id, fired, false).await?;
-            }
-            if has_watchers {
-                // No task fails with a watcher, so it is retried at a long interval.
-                let retry_at = Some(Instant::now() + WATCHER_RETRY);
-                self.failures.insert(host_key, Failures { retry_at, ..Failures::default() });
-            } else {
-                self.failures.remove(&host_key);
-            }
-        } else {
-            self.problems.add(&host_key, reason, WAIT_EFFECT.to_owned(), Some(pause));
-        }
-        Ok(true)
-    }
-
+    /// Fires a trigger and forgets it. `cancel` is true if its host still runs it.
     async fn fire(
         &mut self,
         client: &mut ClientWrapper,

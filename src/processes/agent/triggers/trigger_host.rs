@@ -20,8 +20,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedWriteHalf, pipe};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf, pipe};
 use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinHandle;
 use tracing::warn;
 
 /// Time for a host to exit after its connection is closed.
@@ -101,17 +102,11 @@ impl Host {
         let options = json!({"roots": code.roots, "work_in": code.folders, "socket": home.api_socket()});
         let (output_reader, output) = listener::pipe_with_async_reader()?;
         let spawn = Spawn {
-            program: python.program.clone(),
-            argv0: None,
             arguments: python.arguments(Job::Triggers, &options),
             environment: environment(),
-            output: output.as_fd(),
-            errors: None,
-            folder: None,
             passed: vec![theirs.as_fd()],
-            single_user: None,
             parent_death: Some(Signal::Kill),
-            own_session: false,
+            ..Spawn::new(&python.program, output.as_fd())
         };
         let pid = spawn.start().map_err(io::Error::other)?;
         drop((theirs, output));
@@ -120,47 +115,67 @@ impl Host {
         let (reader, writer) = UnixStream::from_std(ours)?.into_split();
         let (sender, messages) = unbounded_channel();
         let sending = tokio::task::spawn_local(send(writer, messages));
-        let host_key = host_key.clone();
+        let connection = Connection { pid, host_key: host_key.clone(), event_sender };
         tokio::task::spawn_local(async move {
-            let listen = async {
-                let mut lines = BufReader::new(reader).lines();
-                while let Ok(Some(line)) = lines.next_line().await {
-                    match serde_json::from_str(&line) {
-                        // A full channel makes the host wait.
-                        Ok(message) => {
-                            drop(event_sender.send((host_key.clone(), pid, HostEvent::Message(message))).await)
-                        }
-                        // The trigger of the lost message would wait for ever, so the host is restarted.
-                        Err(error) => {
-                            warn!("cannot parse a message of a trigger host: {error}");
-                            process::signal_process(pid, Signal::Kill);
-                        }
-                    }
-                }
-            };
-            // Once no sender is left, the host has this long to exit.
-            let exit_deadline = async {
-                let _ = sending.await;
-                tokio::time::sleep(EXIT_TIMEOUT).await;
-            };
-            tokio::select! {
-                () = listen => {}
-                () = exit_deadline => process::signal_process(pid, Signal::Kill),
-            }
-            // The host closed its end, so it is exiting; one that does not is killed.
-            if let Ok(ended) = PidFd::of_pid(pid) {
-                let ended = ended.ended();
-                tokio::pin!(ended);
-                if tokio::time::timeout(EXIT_TIMEOUT, &mut ended).await.is_err() {
-                    process::signal_process(pid, Signal::Kill);
-                    let _ = ended.await;
-                }
-            }
+            connection.serve(reader, sending).await;
+            connection.wait_for_exit().await;
             let _ = tokio::time::timeout(DRAIN, copying).await;
             let host_exit = HostExit { exit: reaper::ended_child(pid), output: last_lines(&last_output.take()) };
-            let _ = event_sender.send((host_key, pid, HostEvent::Ended(host_exit))).await;
+            connection.send(HostEvent::Ended(host_exit)).await;
         });
         Ok(Self { pid, sender, trigger_ids: HashSet::new(), last_used: Instant::now(), started: Instant::now() })
+    }
+}
+
+/// Our end of a running host: passes its messages on, and ends it.
+struct Connection {
+    pid: i32,
+    host_key: HostKey,
+    event_sender: Sender<(HostKey, i32, HostEvent)>,
+}
+
+impl Connection {
+    /// Passes messages on until the host closes its end. Once `sending` is over because no sender is left, the host has
+    /// `EXIT_TIMEOUT` to exit.
+    async fn serve(&self, reader: OwnedReadHalf, sending: JoinHandle<()>) {
+        let exit_deadline = async {
+            let _ = sending.await;
+            tokio::time::sleep(EXIT_TIMEOUT).await;
+        };
+        tokio::select! {
+            () = self.listen(reader) => {}
+            () = exit_deadline => process::signal_process(self.pid, Signal::Kill),
+        }
+    }
+
+    async fn listen(&self, reader: OwnedReadHalf) {
+        let mut lines = BufReader::new(reader).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            match serde_json::from_str(&line) {
+                Ok(message) => self.send(HostEvent::Message(message)).await,
+                // The trigger of the lost message would wait for ever, so the host is restarted.
+                Err(error) => {
+                    warn!("cannot parse a message of a trigger host: {error}");
+                    process::signal_process(self.pid, Signal::Kill);
+                }
+            }
+        }
+    }
+
+    /// Waits for the exit of a host that has closed its end, and kills one that does not exit.
+    async fn wait_for_exit(&self) {
+        let Ok(ended) = PidFd::of_pid(self.pid) else { return };
+        let ended = ended.ended();
+        tokio::pin!(ended);
+        if tokio::time::timeout(EXIT_TIMEOUT, &mut ended).await.is_err() {
+            process::signal_process(self.pid, Signal::Kill);
+            let _ = ended.await;
+        }
+    }
+
+    /// A full channel makes the host wait.
+    async fn send(&self, event: HostEvent) {
+        drop(self.event_sender.send((self.host_key.clone(), self.pid, event)).await);
     }
 }
 

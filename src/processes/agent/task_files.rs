@@ -1,0 +1,145 @@
+//! The contents of the files in the folder of a try; see `folder`.
+
+use jiff::Timestamp;
+use leoflow_base::sys::process::reaper::Exit;
+use leoflow_engine::model::keys::TryKey;
+use leoflow_engine::store::instance::triggers::Deferral;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+
+/// `spec.json`: the keeper's part, and the rest for the task.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Spec {
+    #[serde(flatten)]
+    pub key: TryKey,
+    pub keeper: KeeperSpec,
+    /// Read by the Python package.
+    #[serde(flatten)]
+    pub task: serde_json::Map<String, serde_json::Value>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct KeeperSpec {
+    pub program: PathBuf,
+    pub arguments: Vec<Argument>,
+    /// Working directory.
+    pub folder: PathBuf,
+    pub log: PathBuf,
+    /// Seconds after which the keeper ends the task, should it not end itself.
+    pub time_limit: Option<f64>,
+}
+
+/// A command-line argument; text if it is UTF-8, because bytes are four times as long in JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Argument {
+    Text(String),
+    Bytes(OsString),
+}
+
+impl From<OsString> for Argument {
+    fn from(argument: OsString) -> Self {
+        argument.into_string().map_or_else(Self::Bytes, Self::Text)
+    }
+}
+
+impl From<Argument> for OsString {
+    fn from(argument: Argument) -> Self {
+        match argument {
+            Argument::Text(text) => text.into(),
+            Argument::Bytes(bytes) => bytes,
+        }
+    }
+}
+
+/// How the task's process ended, as the keeper saw it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    pub exit: Option<Exit>,
+    pub ended_at: Timestamp,
+    pub cause: Option<Cause>,
+    /// Why the task never began.
+    pub problem: Option<String>,
+    /// True if a transient error kept the task from beginning: the try is queued again.
+    #[serde(default)]
+    pub transient: bool,
+}
+
+/// What kept a task from beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Obstacle {
+    /// Another start may succeed, and no user code has run.
+    Transient,
+    Lasting,
+}
+
+impl Outcome {
+    /// The outcome of a task that never began.
+    pub fn not_started(error: &io::Error, obstacle: Obstacle) -> Self {
+        let problem = Some(format!("failed to start the task: {error}"));
+        let transient = obstacle == Obstacle::Transient;
+        Self { exit: None, ended_at: Timestamp::now(), cause: None, problem, transient }
+    }
+}
+
+/// Why the task was ended from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    Timeout,
+    Stopped,
+    Memory,
+}
+
+/// `result.json`, written by the task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskResult {
+    pub state: ResultState,
+    #[serde(default = "yes")]
+    pub retry: bool,
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// JSON texts by XCom key.
+    #[serde(default)]
+    pub xcoms: BTreeMap<String, String>,
+    /// When a rescheduled sensor pokes again.
+    #[serde(default)]
+    pub due: Option<Timestamp>,
+    /// The trigger that resumes a deferred task.
+    #[serde(default)]
+    pub deferral: Option<Deferral>,
+    /// Seconds until a failed task is retried; replaces the `retry_delay` of its DAG file.
+    #[serde(default)]
+    pub retry_delay: Option<f64>,
+    /// Tasks that a branch skips at once.
+    #[serde(default)]
+    pub skipped_tasks: Vec<String>,
+    #[serde(default)]
+    pub asset_events: Option<serde_json::Value>,
+    /// The rendered template fields; `map_index` is the rendered name of a mapped instance.
+    #[serde(default)]
+    pub rendered: Option<serde_json::Value>,
+    #[serde(default)]
+    pub map_index: Option<String>,
+    /// Large libraries that it has imported; a warm Python may preload them for later tasks.
+    #[serde(default)]
+    pub libraries: Vec<String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResultState {
+    Success,
+    Skipped,
+    Failed,
+    UpForReschedule,
+    Deferred,
+    AwaitingInput,
+}
