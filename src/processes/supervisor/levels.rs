@@ -3,10 +3,11 @@
 
 use super::policy::{Event, Overall};
 use super::run::Supervisor;
-use super::takeover::change::{ChangeWatch, Trial};
+use super::takeover::change::Trial;
 use leoflow_base::home::journal;
 use leoflow_base::protocol::control::{Answer, Level};
 use leoflow_base::sys::fs::files;
+use leoflow_base::sys::process::spawn::Spawn;
 use leoflow_base::sys::process::{self, ProcessId, Signal};
 use std::ffi::OsString;
 use std::fs::OpenOptions;
@@ -93,25 +94,26 @@ impl Supervisor {
     /// while requests wait for it.
     pub(super) fn check_change(&mut self) {
         let Some(change) = journal::change_under_way(&self.home) else {
-            self.change = ChangeWatch::default();
+            self.change = None;
             return;
         };
-        self.change.under_way = true;
+        let watch = self.change.get_or_insert_default();
         let own_pid = std::process::id() as i32;
         match change.by.filter(|process| process.pid != own_pid) {
             Some(process) if change.has_changed => self.watch_worker(&process),
-            Some(_) => self.change.frozen_since = None,
+            Some(_) => watch.frozen_since = None,
             None => self.resume_change(),
         }
     }
 
     /// Kills the process that runs the upgrade if it has been stopped (SIGSTOP) for too long.
     fn watch_worker(&mut self, worker: &ProcessId) {
+        let watch = self.change.get_or_insert_default();
         if !process::is_stopped(worker.pid) {
-            self.change.frozen_since = None;
+            watch.frozen_since = None;
             return;
         }
-        let since = *self.change.frozen_since.get_or_insert_with(Instant::now);
+        let since = *watch.frozen_since.get_or_insert_with(Instant::now);
         if since.elapsed() >= FROZEN_LIMIT {
             worker.signal(Signal::Kill);
             let pid = worker.pid;
@@ -122,14 +124,15 @@ impl Supervisor {
     /// Starts `leoflow upgrade --resume`, unless one runs or the pause since the last one is not over.
     fn resume_change(&mut self) {
         let now = Instant::now();
-        let is_too_early = self.change.not_before.is_some_and(|time| now < time);
+        let watch = self.change.get_or_insert_default();
+        let is_too_early = watch.not_before.is_some_and(|time| now < time);
         let is_stopping = matches!(self.model.overall(), Overall::Stopping | Overall::Stopped);
         if self.resume.is_some() || is_too_early || is_stopping {
             return;
         }
-        let pause = Duration::from_secs(1 << self.change.resume_count.min(8)).min(LONGEST_RESUME_PAUSE);
-        self.change.not_before = now.checked_add(pause);
-        self.change.resume_count = self.change.resume_count.saturating_add(1);
+        let pause = Duration::from_secs(1 << watch.resume_count.min(8)).min(LONGEST_RESUME_PAUSE);
+        watch.not_before = now.checked_add(pause);
+        watch.resume_count = watch.resume_count.saturating_add(1);
         self.own_log.warn("a change of release was interrupted; resuming it");
         match self.spawn_resume() {
             Ok(pid) => self.resume = Some(pid),
@@ -150,18 +153,11 @@ impl Supervisor {
         let output = OpenOptions::new().append(true).create(true).mode(0o600).open(log)?;
         let arguments: [OsString; 5] =
             ["upgrade".into(), "--resume".into(), "--yes".into(), "--home".into(), self.home.root().into()];
-        let spawn = leoflow_base::sys::process::spawn::Spawn {
-            program: PathBuf::from("/proc/self/exe"),
+        let spawn = Spawn {
             argv0: Some("leoflow".into()),
             arguments: arguments.into(),
             environment: leoflow_base::sys::env_vars::all(),
-            output: output.as_fd(),
-            errors: None,
-            folder: None,
-            passed: Vec::new(),
-            single_user: None,
-            parent_death: None,
-            own_session: false,
+            ..Spawn::new("/proc/self/exe", output.as_fd())
         };
         spawn.start().map_err(io::Error::other)
     }

@@ -256,11 +256,11 @@ impl Model {
                     let reason = format!("not ready within {} s", child.start_limit().as_secs());
                     child.end_broken(pid, reason, now, actions);
                 }
-                Phase::Running { pid, last_seen } if now >= last_seen + child.plan.silence_limit => {
+                Phase::Running { pid, last_seen, .. } if now >= last_seen + child.plan.silence_limit => {
                     let reason = format!("silent for {} s", child.plan.silence_limit.as_secs());
                     child.end_broken(pid, reason, now, actions);
                 }
-                Phase::Stopping { pid, step, deadline, broken } if now >= deadline => {
+                Phase::Stopping { pid, step, deadline, broken, .. } if now >= deadline => {
                     let next = (step + 1).min(child.plan.stop.len() - 1);
                     child.stop_step(pid, next, broken, now, actions);
                 }

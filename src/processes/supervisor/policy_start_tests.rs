@@ -103,7 +103,7 @@ fn a_failed_migration_stops_the_start_and_is_not_retried() {
     fake.exit("db", Exit::Code(0));
     assert_eq!(fake.model.overall(), Overall::Stopped);
     assert_eq!(fake.model.start_failure, Some(1));
-    assert_eq!(fake.model.children[1].failure.as_deref(), Some("{}"));
+    assert_eq!(fake.model.children[1].report.failure.as_deref(), Some("{}"));
 }
 
 #[test]

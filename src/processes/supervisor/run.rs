@@ -1,9 +1,7 @@
 //! The supervisor's loop: waits for an event, passes it to the policy and performs the resulting actions.
 
-use super::children::api_socket::ApiSocket;
-use super::children::child::{self, Child, ChildResources, Started};
+use super::children::child::{Child, ChildProcess};
 use super::children::logs::OwnLog;
-use super::children::record::Record;
 use super::control::{ControlMessage, ControlSocket};
 use super::instance::SharedProgram;
 use super::limits::poll_interval;
@@ -11,23 +9,20 @@ use super::policy::{Event, Model, Overall};
 use super::state::Action;
 use super::stop_signals::{Interrupts, StopSignals};
 use super::takeover::change::{ChangeWatch, Trial};
+use super::takeover::resources::Resources;
 use leoflow_base::home::Home;
-use leoflow_base::home::lock::HomeLock;
 use leoflow_base::protocol::child::{FAILURE_KEY, HINDERED_KEY, Notifier, SCHEMA_KEY, watchdog_interval};
 use leoflow_base::protocol::control::{Answer, Request};
 use leoflow_base::sys::net::notify::{Notification, NotifySocket};
+use leoflow_base::sys::process;
 use leoflow_base::sys::process::memory;
 use leoflow_base::sys::process::replace;
-use leoflow_base::sys::process::spawn::SpawnError;
-use leoflow_base::sys::process::{self, ProcessId};
-use std::ffi::OsString;
 use std::io;
-use std::net::TcpListener;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::rc::Rc;
 use std::time::{Duration, Instant};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::{self, UnboundedReceiver};
+use tokio::sync::oneshot;
+use tokio::time::Interval;
 use tracing::Level;
 
 /// Why an instance ended abnormally.
@@ -68,12 +63,7 @@ pub struct Supervisor {
     pub(super) children: Vec<Child>,
     pub(super) model: Model,
     pub(super) own_log: OwnLog,
-    pub(super) tcp: TcpListener,
-    pub(super) api: ApiSocket,
-    /// Read end of the lifeline, a pipe that each child inherits.
-    pub(super) lifeline: OwnedFd,
-    /// Write end of the lifeline. Nothing is written to it: it closes when this process dies, and the children exit.
-    pub(super) lifeline_held: OwnedFd,
+    pub(super) resources: Resources,
     pub(super) notify: NotifySocket,
     pub(super) announced: bool,
     pub(super) events: mpsc::UnboundedSender<Event>,
@@ -87,11 +77,11 @@ pub struct Supervisor {
     pub(super) program: SharedProgram,
     /// The descriptors of a candidate server, from level `Trial` until it gets the listeners.
     pub(super) trial: Option<Trial>,
-    pub(super) change: ChangeWatch,
+    /// The change of release under way, if any; the journal is then polled more often.
+    pub(super) change: Option<ChangeWatch>,
     pub(super) has_disk_space: bool,
     /// The pid of a running `leoflow upgrade --resume`.
     pub(super) resume: Option<i32>,
-    pub(super) lock: Rc<HomeLock>,
 }
 
 /// Constant properties, shown in the status.
@@ -114,26 +104,24 @@ const OWN_PAUSE: Duration = Duration::from_secs(3);
 const OUTPUT_TIMEOUT: Duration = Duration::from_millis(100);
 
 impl Supervisor {
-    pub(super) async fn run_to_end(mut self, on_notice: &mut dyn FnMut(Notice)) -> Result<(), SupervisorError> {
+    pub(super) async fn run_to_end(
+        mut self,
+        events: UnboundedReceiver<Event>,
+        on_notice: &mut dyn FnMut(Notice),
+    ) -> Result<(), SupervisorError> {
         let pid = std::process::id();
         self.own_log.info(format_args!("supervisor {} started, pid {pid}", self.identity.version));
-        let outcome = self.run_loop(on_notice).await;
+        let outcome = self.run_loop(events, on_notice).await;
         self.clean_up(&outcome);
         outcome
     }
 
-    async fn run_loop(&mut self, on_notice: &mut dyn FnMut(Notice)) -> Result<(), SupervisorError> {
-        let mut child_ended = signal(SignalKind::child())?;
-        let mut signals = StopSignals::new()?;
-        let (message_sender, mut messages) = mpsc::channel(16);
-        let (events, mut event_receiver) = mpsc::unbounded_channel();
-        self.events = events;
-        // Delivers the signals that arrived during the exec.
-        replace::unblock_signals();
-        let mut control = ControlSocket::open(&self.home, message_sender)?;
-        let mut poll = tokio::time::interval(poll_interval());
-        let mut polls = 0_u64;
-        let mut interrupts = Interrupts::default();
+    async fn run_loop(
+        &mut self,
+        events: UnboundedReceiver<Event>,
+        on_notice: &mut dyn FnMut(Notice),
+    ) -> Result<(), SupervisorError> {
+        let mut sources = Sources::open(&self.home, events)?;
         let mut last_overall = Overall::Starting;
         self.reap();
         self.feed(Event::Tick);
@@ -144,59 +132,63 @@ impl Supervisor {
             self.answer_waiters();
             if overall == Overall::Stopped {
                 self.finish_logs().await;
-                return self.outcome(interrupts.immediate_stop);
+                return self.outcome(sources.interrupts.immediate_stop);
             }
             let deadline = self.model.next_deadline();
-            let wake = deadline.map(tokio::time::Instant::from_std);
             let next_poll = Instant::now() + poll_interval();
-            let expected = deadline.unwrap_or(next_poll).min(next_poll);
-            let event = tokio::select! {
-                _ = child_ended.recv() => None,
-                stop = signals.next() => {
-                    let (event, is_repeated) = interrupts.stop_event(stop);
-                    self.own_log.info(format_args!("signal {stop}{}", if is_repeated { ", again" } else { "" }));
-                    Some(event)
-                }
-                notification = self.notify.receive() => {
-                    // An error must not stop the instance; the children are also monitored by other means.
-                    if let Ok(notification) = notification { self.handle_notification(notification); }
-                    None
-                }
-                event = event_receiver.recv() => event,
-                message = messages.recv() => {
-                    match message {
-                        Some(ControlMessage::Request { request, peer, answer }) => self.answer(request, peer, answer),
-                        Some(ControlMessage::Disconnected) => self.check_change(),
-                        None => {}
-                    }
-                    None
-                }
-                _ = poll.tick() => {
-                    polls += 1;
-                    // The start is over, so the memory that it used can be freed.
-                    if polls == 2 {
-                        memory::release_memory();
-                    }
-                    self.poll(&mut control)
-                }
-                () = tokio::time::sleep(DISK_POLL_INTERVAL), if self.model.blocked().is_some() => self.check_disk_space(),
-                () = tokio::time::sleep(CHANGE_POLL_INTERVAL), if self.change.under_way => {
-                    self.check_change();
-                    None
-                }
-                () = sleep_until(wake) => None,
-            };
-            self.forgive_own_pause(expected);
+            let event = self.next_event(&mut sources, deadline).await;
+            self.forgive_own_pause(deadline.unwrap_or(next_poll).min(next_poll));
             if let Some(event) = event {
                 self.report_busy(&event, on_notice);
                 self.feed(event);
             }
-            // Pending notifications are processed before deadlines are checked.
-            while let Some(notification) = self.notify.try_receive() {
-                self.handle_notification(notification);
-            }
+            self.handle_pending_notifications();
             self.reap();
             self.feed(Event::Tick);
+        }
+    }
+
+    /// Waits until something happens; handles it, or returns it for the policy.
+    async fn next_event(&mut self, sources: &mut Sources, deadline: Option<Instant>) -> Option<Event> {
+        let deadline = deadline.map(tokio::time::Instant::from_std);
+        tokio::select! {
+            _ = sources.child_ended.recv() => None,
+            stop = sources.signals.next() => {
+                let (event, is_repeated) = sources.interrupts.stop_event(stop);
+                self.own_log.info(format_args!("signal {stop}{}", if is_repeated { ", again" } else { "" }));
+                Some(event)
+            }
+            notification = self.notify.receive() => {
+                // An error must not stop the instance; the children are also monitored by other means.
+                if let Ok(notification) = notification { self.handle_notification(notification); }
+                None
+            }
+            event = sources.events.recv() => event,
+            message = sources.messages.recv() => {
+                match message {
+                    Some(ControlMessage::Request { request, peer, answer }) => self.answer(request, peer, answer),
+                    Some(ControlMessage::Disconnected) => self.check_change(),
+                    None => {}
+                }
+                None
+            }
+            _ = sources.poll.tick() => {
+                sources.release_start_memory();
+                self.poll(&mut sources.control)
+            }
+            () = tokio::time::sleep(DISK_POLL_INTERVAL), if self.model.blocked().is_some() => self.check_disk_space(),
+            () = tokio::time::sleep(CHANGE_POLL_INTERVAL), if self.change.is_some() => {
+                self.check_change();
+                None
+            }
+            () = sleep_until(deadline) => None,
+        }
+    }
+
+    /// Pending notifications are processed before deadlines are checked.
+    pub(super) fn handle_pending_notifications(&mut self) {
+        while let Some(notification) = self.notify.try_receive() {
+            self.handle_notification(notification);
         }
     }
 
@@ -208,7 +200,7 @@ impl Supervisor {
         }
         control.ensure();
         self.notify.ensure();
-        if self.api.ensure(&self.home) {
+        if self.resources.api.ensure(&self.home) {
             // The server has the old listener; the next server gets the new one.
             self.terminate("server");
         }
@@ -234,70 +226,15 @@ impl Supervisor {
         }
     }
 
-    /// Starts a child and returns `Spawned` or `SpawnFailed`.
-    fn spawn(&mut self, index: usize) -> Event {
-        let name = self.children[index].spec.plan.name;
-        let launch = (self.children[index].spec.launch)().map_err(|reason| SpawnFailure { reason, is_final: false });
-        let started = launch.and_then(|launch| {
-            let resources = ChildResources {
-                listeners: self.listeners(),
-                arguments: self.trial_arguments(),
-                lifeline: &self.lifeline,
-                notify_address: self.notify.address().into(),
-            };
-            let started = child::start(launch, &resources, &self.children[index].log);
-            started.map_err(|error| SpawnFailure {
-                is_final: matches!(error, SpawnError::UserNamespace(_)),
-                reason: error.to_string(),
-            })
-        });
-        match started {
-            Ok(Started { pid, output, copy_task }) => {
-                self.children[index].copy_task = Some(copy_task);
-                self.children[index].output = Some(output);
-                self.own_log.info(format_args!("{name} started, pid {pid}"));
-                self.probe_until_ready(index, pid);
-                self.record(index, pid);
-                Event::Spawned { index, pid }
-            }
-            Err(SpawnFailure { reason, is_final }) => {
-                self.own_log.warn(format_args!("failed to start {name}: {reason}"));
-                Event::SpawnFailed { index, reason, is_final }
-            }
-        }
-    }
-
-    fn listeners(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
-        let listeners = [("http", self.tcp.as_fd()), ("api", self.api.listener.as_fd())];
-        listeners.into_iter().chain(self.trial.iter().flat_map(Trial::descriptors)).collect()
-    }
-
-    /// The additional arguments of a candidate server.
-    fn trial_arguments(&self) -> Vec<OsString> {
-        match self.trial {
-            Some(_) => vec!["--private-socket".into(), self.home.trial_socket().into()],
-            None => Vec::new(),
-        }
-    }
-
-    /// Records all running children; the one at `index` has just started as `pid`.
-    fn record(&self, index: usize, pid: i32) {
-        let entry = |(child_index, child): (usize, &Child)| {
-            let pid = if child_index == index { Some(pid) } else { self.model.pid_of(child_index) };
-            Some((child.spec.plan.name.to_owned(), ProcessId::of(pid?)?))
-        };
-        let children = self.children.iter().enumerate().filter_map(entry).collect();
-        // Without the record the next start only takes longer to find leftovers.
-        let _ = Record { children }.write(&self.home);
-    }
-
     pub(super) fn index_of(&self, pid: i32) -> Option<usize> {
         (0..self.children.len()).find(|index| self.model.pid_of(*index) == Some(pid))
     }
 
     /// Waits for the last output of exited children, which may still be in the pipes.
     async fn finish_logs(&mut self) {
-        for copy_task in self.children.iter_mut().filter_map(|child| child.copy_task.take()) {
+        let processes =
+            self.children.iter_mut().map(|child| std::mem::replace(&mut child.process, ChildProcess::NeverStarted));
+        for copy_task in processes.filter_map(ChildProcess::into_copy_task) {
             // A grandchild may hold the pipe open forever.
             let _ = tokio::time::timeout(OUTPUT_TIMEOUT, copy_task).await;
         }
@@ -349,7 +286,7 @@ impl Supervisor {
             Request::Become { program } => return self.become_program(&program, answer),
             Request::Restart => {
                 self.own_log.info("restart requested");
-                self.api.ensure(&self.home);
+                self.resources.api.ensure(&self.home);
                 self.notify.ensure();
                 self.feed(Event::Restart);
                 self.waiters.push(answer);
@@ -361,7 +298,7 @@ impl Supervisor {
     }
 
     fn home_is_gone(&mut self) -> bool {
-        let is_gone = !self.lock.is_in_place(&self.home);
+        let is_gone = !self.resources.lock.is_in_place(&self.home);
         if is_gone {
             self.own_log.warn("the home was removed: stopping everything");
         }
@@ -386,10 +323,45 @@ impl Supervisor {
     }
 }
 
-/// Why starting a child failed; `is_final` when a retry cannot help.
-struct SpawnFailure {
-    reason: String,
-    is_final: bool,
+/// What the loop waits for, besides the notifications of the children.
+struct Sources {
+    child_ended: Signal,
+    signals: StopSignals,
+    interrupts: Interrupts,
+    /// Events of probes.
+    events: UnboundedReceiver<Event>,
+    messages: mpsc::Receiver<ControlMessage>,
+    control: ControlSocket,
+    poll: Interval,
+    polls: u64,
+}
+
+impl Sources {
+    fn open(home: &Home, events: UnboundedReceiver<Event>) -> io::Result<Self> {
+        let child_ended = signal(SignalKind::child())?;
+        let signals = StopSignals::new()?;
+        let (message_sender, messages) = mpsc::channel(16);
+        // Delivers the signals that arrived during the exec.
+        replace::unblock_signals();
+        Ok(Self {
+            child_ended,
+            signals,
+            interrupts: Interrupts::default(),
+            events,
+            messages,
+            control: ControlSocket::open(home, message_sender)?,
+            poll: tokio::time::interval(poll_interval()),
+            polls: 0,
+        })
+    }
+
+    /// Counts a poll. At the second one the start is over, so the memory that it used can be freed.
+    fn release_start_memory(&mut self) {
+        self.polls += 1;
+        if self.polls == 2 {
+            memory::release_memory();
+        }
+    }
 }
 
 async fn sleep_until(wake: Option<tokio::time::Instant>) {

@@ -55,18 +55,20 @@ pub enum Phase {
     Running {
         pid: i32,
         last_seen: Instant,
+        ready_since: Instant,
     },
     /// Exited; restarted at `until`.
     Backoff {
         until: Instant,
     },
     /// Being stopped; `step` of the plan's stop sequence lasts until `deadline`. `broken` is the reason when it is
-    /// stopped for its own fault and not because the instance stops.
+    /// stopped for its own fault and not because the instance stops. `ready_since` is `None` if it never became ready.
     Stopping {
         pid: i32,
         step: usize,
         deadline: Instant,
         broken: Option<String>,
+        ready_since: Option<Instant>,
     },
     Stopped,
     /// A one-shot that succeeded.
@@ -82,38 +84,56 @@ pub struct Child {
     pub plan: Plan,
     pub phase: Phase,
     pub restarts: u32,
+    pub report: Report,
+    pub last_exit: Option<Exit>,
+    failures: Failures,
+    /// If set, the child has only one try, with this time limit.
+    pub(super) trial_limit: Option<Duration>,
+    /// True when it does not belong to this instance; a retry cannot help.
+    pub unfit: bool,
+}
+
+/// What is known about the process of the last start.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
     /// Its last status report.
     pub detail: Option<String>,
     /// The error it reported before its exit, as JSON.
     pub failure: Option<String>,
-    pub last_exit: Option<Exit>,
-    /// The reason for its last exit.
-    last_reason: Option<String>,
-    /// Consecutive exits without a stable time between them.
-    exits: u32,
-    /// Consecutive starts that never became ready.
-    failed_starts: u32,
-    ready_since: Option<Instant>,
-    /// If set, the child has only one try, with this time limit.
-    pub(super) trial_limit: Option<Duration>,
     /// Describes the damage of its data, if any.
     pub damage: Option<String>,
     /// Why it cannot work although it runs, or why the external server behind it does not answer.
     pub away: Option<String>,
     /// The reason for its exit, from its log.
     pub exit_reason: Option<ExitReason>,
-    /// True when a transient cause may be waited out; a first start fails at once.
-    pub may_wait: bool,
-    /// Consecutive exits for a transient cause.
+    /// True when a transient `exit_reason` may be waited out; a first start fails at once.
+    may_wait: bool,
+}
+
+/// Exits in a row without a stable time between them.
+#[derive(Debug, Clone, Default)]
+struct Failures {
+    exits: u32,
+    /// Starts that never became ready.
+    failed_starts: u32,
+    /// Exits for a transient cause.
     transient_exits: u32,
-    /// True when it does not belong to this instance; a retry cannot help.
-    pub unfit: bool,
+    last_reason: Option<String>,
 }
 
 impl Phase {
     /// True when later children may start.
     pub(super) fn is_up(&self) -> bool {
         matches!(self, Self::Running { .. } | Self::Done)
+    }
+
+    /// When the process became ready.
+    fn ready_since(&self) -> Option<Instant> {
+        match self {
+            Self::Running { ready_since, .. } => Some(*ready_since),
+            Self::Stopping { ready_since, .. } => *ready_since,
+            _ => None,
+        }
     }
 
     pub fn pid(&self) -> Option<i32> {
@@ -130,19 +150,10 @@ impl Child {
             plan,
             phase: Phase::Waiting,
             restarts: 0,
-            detail: None,
-            failure: None,
+            report: Report::default(),
             last_exit: None,
-            last_reason: None,
-            exits: 0,
-            failed_starts: 0,
-            ready_since: None,
+            failures: Failures::default(),
             trial_limit: None,
-            damage: None,
-            away: None,
-            exit_reason: None,
-            may_wait: false,
-            transient_exits: 0,
             unfit: false,
         }
     }
@@ -166,12 +177,12 @@ impl Child {
             Event::Ready { pid } => self.ready(pid, now),
             Event::Alive { .. } => self.alive(now),
             Event::RemoteStatus { away, .. } => {
-                self.away = away;
+                self.report.away = away;
                 self.alive(now);
             }
-            Event::Impaired { reason, .. } => self.away = Some(reason).filter(|reason| !reason.is_empty()),
-            Event::Detail { text, .. } => self.detail = Some(text),
-            Event::Failure { json, .. } => self.failure = Some(json),
+            Event::Impaired { reason, .. } => self.report.away = Some(reason).filter(|reason| !reason.is_empty()),
+            Event::Detail { text, .. } => self.report.detail = Some(text),
+            Event::Failure { json, .. } => self.report.failure = Some(json),
             Event::Unfit { pid, reason } | Event::Unanswered { pid, reason } => {
                 self.unfit = is_unfit;
                 // Keeps a stop in progress, which may be at a later step.
@@ -179,9 +190,11 @@ impl Child {
                     self.stop_step(pid, 0, Some(reason), now, actions);
                 }
             }
-            Event::ExitReason { exit_reason, .. } => (self.exit_reason, self.may_wait) = (Some(exit_reason), may_wait),
+            Event::ExitReason { exit_reason, .. } => {
+                (self.report.exit_reason, self.report.may_wait) = (Some(exit_reason), may_wait);
+            }
             Event::Exited { exit, .. } => self.exited(exit, persistence, now),
-            Event::Damaged { text, .. } => self.damage = Some(text),
+            Event::Damaged { text, .. } => self.report.damage = Some(text),
             _ => {}
         }
     }
@@ -198,34 +211,27 @@ impl Child {
         if let Phase::Starting { since, .. } = &mut self.phase {
             *since = now;
         }
-        self.detail = Some(text);
+        self.report.detail = Some(text);
     }
 
     pub(super) fn spawned(&mut self, pid: i32, now: Instant) {
         self.phase = Phase::Starting { pid, begun: now, since: now };
-        self.exit_reason = None;
-        self.damage = None;
-        self.away = None;
-        self.failure = None;
-        self.detail = None;
-        self.ready_since = None;
+        self.report = Report::default();
     }
 
     pub(super) fn ready(&mut self, pid: i32, now: Instant) {
         if matches!(self.phase, Phase::Starting { .. }) && !self.plan.one_shot {
-            self.phase = Phase::Running { pid, last_seen: now };
-            self.ready_since = Some(now);
-            self.detail = None;
-            self.exit_reason = None;
-            self.transient_exits = 0;
+            self.phase = Phase::Running { pid, last_seen: now, ready_since: now };
+            self.report.detail = None;
+            self.report.exit_reason = None;
+            self.failures.transient_exits = 0;
         }
     }
 
     /// Adopts a child of the previous supervisor.
     pub(super) fn adopt(&mut self, pid: Option<i32>, now: Instant) {
-        self.ready_since = pid.map(|_| now);
         self.phase = match pid {
-            Some(pid) => Phase::Running { pid, last_seen: now },
+            Some(pid) => Phase::Running { pid, last_seen: now, ready_since: now },
             None if self.plan.one_shot => Phase::Done,
             None => Phase::Waiting,
         };
@@ -236,15 +242,14 @@ impl Child {
         self.phase = Phase::Waiting;
         self.reset_counters();
         self.unfit = false;
-        self.failure = None;
+        self.report.failure = None;
         self.last_exit = None;
-        self.exit_reason = None;
+        self.report.exit_reason = None;
     }
 
     /// Clears the counters, so that the next retry begins with the shortest pause.
     pub(super) fn reset_counters(&mut self) {
-        (self.exits, self.failed_starts, self.transient_exits) = (0, 0, 0);
-        self.last_reason = None;
+        self.failures = Failures::default();
     }
 
     /// Sends the signal of a step of the stop sequence. `broken` is the reason when the child is stopped for its own
@@ -259,7 +264,8 @@ impl Child {
     ) {
         let (signal, time_limit) = self.plan.stop[step];
         actions.push(Action::Signal { pid, signal });
-        self.phase = Phase::Stopping { pid, step, deadline: now + time_limit, broken };
+        let ready_since = self.phase.ready_since();
+        self.phase = Phase::Stopping { pid, step, deadline: now + time_limit, broken, ready_since };
     }
 
     /// Kills a faulty child at once.
@@ -284,39 +290,41 @@ impl Child {
 
     /// Handles an unexpected exit: the child is restarted after a pause, or has failed.
     pub(super) fn handle_failure(&mut self, reason: String, persistence: Persistence, now: Instant) {
-        self.detail = None;
-        let reason = self.exit_reason.as_ref().map_or(reason, |exit_reason| exit_reason.text.clone());
-        self.last_reason = Some(reason.clone());
+        self.report.detail = None;
+        let reason = self.report.exit_reason.as_ref().map_or(reason, |exit_reason| exit_reason.text.clone());
+        self.failures.last_reason = Some(reason.clone());
         if self.waits_out_transient_cause() && !self.unfit {
-            let pause = FIRST_TRANSIENT_PAUSE.saturating_mul(1 << self.transient_exits.min(6)).min(LONGEST_BACKOFF);
-            self.transient_exits += 1;
+            let pause =
+                FIRST_TRANSIENT_PAUSE.saturating_mul(1 << self.failures.transient_exits.min(6)).min(LONGEST_BACKOFF);
+            self.failures.transient_exits += 1;
             self.phase = Phase::Backoff { until: now + pause };
             return;
         }
-        let was_stable = self.ready_since.is_some_and(|since| now.saturating_duration_since(since) >= STABLE);
-        self.exits = if was_stable { 1 } else { self.exits + 1 };
-        self.failed_starts = if self.ready_since.is_some() { 0 } else { self.failed_starts + 1 };
+        let ready_since = self.phase.ready_since();
+        let was_stable = ready_since.is_some_and(|since| now.saturating_duration_since(since) >= STABLE);
+        let Failures { exits, failed_starts, .. } = &mut self.failures;
+        *exits = if was_stable { 1 } else { *exits + 1 };
+        *failed_starts = if ready_since.is_some() { 0 } else { *failed_starts + 1 };
         let gives_up = persistence == Persistence::GiveUp || self.outlook() == Outlook::Lasts;
         self.phase = if self.unfit || self.trial_limit.is_some() || self.is_final_exit(persistence) {
             Phase::Failed { reason }
         } else if gives_up && self.is_loop() {
             Phase::Failed { reason: format!("{reason}, {}", self.failure_count()) }
         } else {
-            Phase::Backoff { until: now + backoff(self.exits) }
+            Phase::Backoff { until: now + backoff(self.failures.exits) }
         };
     }
 
     /// Handles a failed spawn.
     pub(super) fn spawn_failed(&mut self, reason: String, persistence: Persistence, now: Instant) {
         self.last_exit = None;
-        self.ready_since = None;
         self.handle_failure(reason, persistence, now);
     }
 
     /// Handles an exit while an earlier child is down: it restarts with that one, and the exit does not count.
     pub(super) fn exited_with_dependency(&mut self, exit: Exit, now: Instant) {
         self.last_exit = Some(exit);
-        self.detail = None;
+        self.report.detail = None;
         self.phase = Phase::Backoff { until: now };
     }
 
@@ -327,7 +335,7 @@ impl Child {
     }
 
     fn outlook(&self) -> Outlook {
-        self.exit_reason.as_ref().map_or(Outlook::Unknown, |exit_reason| exit_reason.outlook)
+        self.report.exit_reason.as_ref().map_or(Outlook::Unknown, |exit_reason| exit_reason.outlook)
     }
 
     /// True for a child in a crash loop.
@@ -336,20 +344,20 @@ impl Child {
     }
 
     fn is_loop(&self) -> bool {
-        self.failed_starts >= START_TRIES || self.exits > LOOP_LIMIT
+        self.failures.failed_starts >= START_TRIES || self.failures.exits > LOOP_LIMIT
     }
 
     /// Describes how often the child failed in a row.
     fn failure_count(&self) -> String {
-        match self.failed_starts >= START_TRIES {
-            true => format!("{} times without becoming ready", self.failed_starts),
-            false => format!("{} times in a row", self.exits),
+        match self.failures.failed_starts >= START_TRIES {
+            true => format!("{} times without becoming ready", self.failures.failed_starts),
+            false => format!("{} times in a row", self.failures.exits),
         }
     }
 
     /// Describes a crash loop and when the next start is; `None` without one.
     pub fn trouble(&self, now: Instant) -> Option<String> {
-        let reason = self.last_reason.as_ref().filter(|_| self.is_crash_looping())?;
+        let reason = self.failures.last_reason.as_ref().filter(|_| self.is_crash_looping())?;
         Some(match &self.phase {
             Phase::Backoff { until } => {
                 let seconds = until.saturating_duration_since(now).as_secs() + 1;
@@ -361,7 +369,7 @@ impl Child {
 
     /// True when the child exited for a transient cause and is retried until the cause is gone.
     pub fn waits_out_transient_cause(&self) -> bool {
-        self.may_wait && self.outlook() == Outlook::Passes
+        self.report.may_wait && self.outlook() == Outlook::Passes
     }
 
     /// Retries at once, because the transient cause may be gone.

@@ -17,7 +17,7 @@ impl Supervisor {
     pub(super) fn report_busy(&self, event: &Event, on_notice: &mut dyn FnMut(Notice)) {
         if let Event::Busy { pid, text } = event
             && let Some(index) = self.index_of(*pid)
-            && self.model.children[index].detail.as_ref() != Some(text)
+            && self.model.children[index].report.detail.as_ref() != Some(text)
             && matches!(self.model.children[index].phase, Phase::Starting { begun, .. } if begun.elapsed() > MIN_BUSY_TIME)
         {
             on_notice(Notice::Busy(format!("{} is {text}", self.children[index].spec.plan.name)));
@@ -72,8 +72,8 @@ impl Supervisor {
     }
 
     pub(super) fn status(&self) -> InstanceStatus {
-        let damage = self.model.children.iter().find_map(|child| child.damage.clone());
-        let away = self.model.children.iter().find_map(|child| child.away.clone());
+        let damage = self.model.children.iter().find_map(|child| child.report.damage.clone());
+        let away = self.model.children.iter().find_map(|child| child.report.away.clone());
         let state = match self.model.overall() {
             Overall::Healthy if away.is_some() => InstanceState::Degraded,
             Overall::Healthy if damage.is_some() => InstanceState::Damaged,
@@ -126,7 +126,7 @@ impl Supervisor {
             rss_bytes: child.phase.pid().and_then(process::resident_bytes),
             detail: match &child.phase {
                 Phase::Failed { reason } => Some(reason.clone()),
-                _ => child.detail.clone(),
+                _ => child.report.detail.clone(),
             },
         });
         std::iter::once(supervisor).chain(child_status).collect()
@@ -136,7 +136,10 @@ impl Supervisor {
     pub(super) fn failure_of_restart(&self) -> String {
         let failed = self.model.children.iter().find(|child| matches!(child.phase, Phase::Failed { .. }));
         let failed_or_looping = failed.or_else(|| self.model.looping());
-        failed_or_looping.and_then(|child| child.failure.clone()).or_else(|| reason(&self.model)).unwrap_or_default()
+        failed_or_looping
+            .and_then(|child| child.report.failure.clone())
+            .or_else(|| reason(&self.model))
+            .unwrap_or_default()
     }
 
     /// The result of the run; `stopping_signal` is the number of the signal that requested an immediate stop, if any.
@@ -148,7 +151,7 @@ impl Supervisor {
                 process: child.plan.name,
                 reason: reason.clone(),
                 unfit: child.unfit,
-                failure: child.failure.clone(),
+                failure: child.report.failure.clone(),
                 last_lines: fatal_message::without_bad_advice(self.children[index].log.borrow().last_lines()),
             });
         }
@@ -170,7 +173,7 @@ pub(super) fn reason(model: &Model) -> Option<String> {
     });
     let blocked = || {
         let child = model.blocked()?;
-        Some(format!("{} is down: {}", child.plan.name, child.exit_reason.as_ref()?.text))
+        Some(format!("{} is down: {}", child.plan.name, child.report.exit_reason.as_ref()?.text))
     };
     let looping = || {
         let child = model.looping()?;
@@ -183,7 +186,7 @@ pub(super) fn reason(model: &Model) -> Option<String> {
     failed.or_else(blocked).or_else(looping).or_else(|| {
         model.children.iter().find_map(|child| match &child.phase {
             Phase::Running { .. } | Phase::Done => None,
-            _ => Some(match (&child.last_exit, &child.detail) {
+            _ => Some(match (&child.last_exit, &child.report.detail) {
                 (_, Some(detail)) => format!("{} is {detail}", child.plan.name),
                 (Some(exit), None) => format!("{} exited with {exit}, restarting", child.plan.name),
                 (None, None) => format!("{} is starting", child.plan.name),
@@ -207,6 +210,6 @@ fn phase_name(phase: &Phase) -> &'static str {
 
 /// The message in the error that a child reported before its exit.
 fn failure_message(child: &Child) -> Option<String> {
-    let failure: serde_json::Value = serde_json::from_str(child.failure.as_ref()?).ok()?;
+    let failure: serde_json::Value = serde_json::from_str(child.report.failure.as_ref()?).ok()?;
     Some(failure.get("message")?.as_str()?.to_owned())
 }

@@ -138,7 +138,7 @@ async fn take_over(context: &Context<'_>, sink: &dyn Sink) -> Result<(), TakeOve
         let text = "--take-over needs a running instance, and there is none";
         TakeOverError::NotBegun(Error::failed(text).cause(error).hint("leoflow lite"))
     })?;
-    let _lock = inherited.lock.clone();
+    let _lock = inherited.resources.lock.clone();
     let port = inherited.handover.port;
     let configured = config::load(&context.home.config()).ok().flatten().map(|loaded| loaded.config);
     // The listener is inherited, so its address is not the one in a changed config.yaml.

@@ -18,26 +18,86 @@ use tokio::task::{AbortHandle, JoinHandle};
 pub struct Child {
     pub spec: Spec,
     pub log: Rc<RefCell<LogFile>>,
-    /// The task that probes whether it is ready. `None` if the child itself reports that it is ready (`NOTIFY_SOCKET`),
-    /// and after the child has exited.
-    pub probe: Option<AbortHandle>,
-    /// The read end of its output pipe.
-    pub output: Option<OwnedFd>,
-    /// The task that copies the output to the log.
-    pub copy_task: Option<JoinHandle<()>>,
+    pub process: ChildProcess,
+}
+
+/// The process of a child, or of its last start.
+pub enum ChildProcess {
+    NeverStarted,
+    Running {
+        /// The read end of its output pipe, kept for a supervisor that takes over.
+        output: OwnedFd,
+        /// The task that copies the output to the log. Ends when the last process that holds the write end exits.
+        copy_task: JoinHandle<()>,
+        /// The task that probes whether it is ready. `None` if the child itself reports that it is ready
+        /// (`NOTIFY_SOCKET`), and for an adopted child.
+        probe: Option<AbortHandle>,
+    },
+    /// A descendant that it left running may still write output.
+    Exited {
+        copy_task: JoinHandle<()>,
+    },
+}
+
+impl ChildProcess {
+    fn running(output: OwnedFd, copy_task: JoinHandle<()>) -> Self {
+        Self::Running { output, copy_task, probe: None }
+    }
+
+    /// The read end of the output of a running process.
+    pub fn output(&self) -> Option<&OwnedFd> {
+        match self {
+            Self::Running { output, .. } => Some(output),
+            Self::NeverStarted | Self::Exited { .. } => None,
+        }
+    }
+
+    /// Takes the task that copies the output, if the child was ever started.
+    pub fn into_copy_task(self) -> Option<JoinHandle<()>> {
+        match self {
+            Self::NeverStarted => None,
+            Self::Running { copy_task, .. } | Self::Exited { copy_task } => Some(copy_task),
+        }
+    }
 }
 
 impl Child {
     pub fn new(home: &Home, spec: Spec) -> Self {
         let log = Rc::new(RefCell::new(LogFile::new(home, spec.plan.name)));
-        Self { spec, log, probe: None, output: None, copy_task: None }
+        Self { spec, log, process: ChildProcess::NeverStarted }
     }
 
     /// Takes over the output of a child that the previous supervisor started.
     pub fn adopt(&mut self, output: OwnedFd) -> std::io::Result<()> {
-        self.copy_task = Some(copy(&output, &self.log)?);
-        self.output = Some(output);
+        let copy_task = copy(&output, &self.log)?;
+        self.process = ChildProcess::running(output, copy_task);
         Ok(())
+    }
+
+    /// Starts the probe of a running child.
+    pub fn set_probe(&mut self, task: AbortHandle) {
+        if let ChildProcess::Running { probe, .. } = &mut self.process {
+            *probe = Some(task);
+        }
+    }
+
+    pub fn stop_probe(&mut self) {
+        if let ChildProcess::Running { probe, .. } = &mut self.process
+            && let Some(probe) = probe.take()
+        {
+            probe.abort();
+        }
+    }
+
+    /// Copies the remaining output of the process, which has exited.
+    pub fn note_exit(&mut self) {
+        self.process = match std::mem::replace(&mut self.process, ChildProcess::NeverStarted) {
+            ChildProcess::Running { output, copy_task, .. } => {
+                drain(&output, &self.log);
+                ChildProcess::Exited { copy_task }
+            }
+            other => other,
+        };
     }
 }
 
@@ -53,21 +113,12 @@ pub struct ChildResources<'a> {
     pub notify_address: OsString,
 }
 
-/// A started child and its output.
-pub struct Started {
-    pub pid: i32,
-    /// The read end, kept for a supervisor that takes over.
-    pub output: OwnedFd,
-    /// Ends when the last process that holds the write end exits.
-    pub copy_task: JoinHandle<()>,
-}
-
-/// Starts a child with its output going to `log`.
+/// Starts a child with its output going to `log`; returns its pid.
 pub fn start(
     launch: Launch,
     resources: &ChildResources<'_>,
     log: &Rc<RefCell<LogFile>>,
-) -> Result<Started, SpawnError> {
+) -> Result<(i32, ChildProcess), SpawnError> {
     let (output, writer) = listener::pipe().map_err(SpawnError::SystemLimit)?;
     let copy_task = copy(&output, log).map_err(SpawnError::SystemLimit)?;
     let mut arguments = launch.arguments;
@@ -94,21 +145,16 @@ pub fn start(
     // Lines of the previous start are not shown with this one.
     log.borrow_mut().clear_remembered_lines();
     let pid = Spawn {
-        program: launch.program,
         argv0: launch.argv0,
         arguments,
         environment,
-        output: writer.as_fd(),
-        // stderr goes to `output`, too.
-        errors: None,
-        folder: None,
         passed,
         single_user: launch.single_user,
         parent_death: launch.parent_death,
-        own_session: false,
+        ..Spawn::new(launch.program, writer.as_fd())
     }
     .start()?;
-    Ok(Started { pid, output, copy_task })
+    Ok((pid, ChildProcess::running(output, copy_task)))
 }
 
 /// Spawns a task that copies `output` to the log.
@@ -119,7 +165,7 @@ fn copy(output: &OwnedFd, log: &Rc<RefCell<LogFile>>) -> std::io::Result<JoinHan
 }
 
 /// Copies the output that is available now. After the child has exited, that is all the remaining output.
-pub fn drain(output: &OwnedFd, log: &Rc<RefCell<LogFile>>) {
+fn drain(output: &OwnedFd, log: &Rc<RefCell<LogFile>>) {
     let mut buffer = vec![0; 8 * 1024];
     // The number of reads is limited, because a surviving grandchild may write without end.
     for _ in 0..MAX_READS {

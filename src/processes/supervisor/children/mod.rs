@@ -3,6 +3,7 @@
 pub(crate) mod api_socket;
 pub(crate) mod child;
 pub(crate) mod disk_space;
+pub(crate) mod launch;
 pub(crate) mod logs;
 pub(crate) mod probes;
 pub(crate) mod reap;

@@ -33,7 +33,7 @@ impl Supervisor {
             };
             drop(events.send(event));
         });
-        self.children[index].probe = Some(task.abort_handle());
+        self.children[index].set_probe(task.abort_handle());
     }
 
     /// Probes running children that send no heartbeat.

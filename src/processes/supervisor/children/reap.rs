@@ -1,6 +1,5 @@
 //! Reaps exited children: the log is read for the reason before the policy gets the exit.
 
-use super::child;
 use crate::supervisor::policy::Event;
 use crate::supervisor::run::Supervisor;
 use leoflow_base::sys::process::reaper;
@@ -13,17 +12,11 @@ impl Supervisor {
                 self.other_child_exited(pid);
                 continue;
             };
-            if let Some(probe) = self.children[index].probe.take() {
-                probe.abort();
-            }
+            self.children[index].stop_probe();
             // The process's last notifications may still be in the socket.
-            while let Some(notification) = self.notify.try_receive() {
-                self.handle_notification(notification);
-            }
+            self.handle_pending_notifications();
             self.own_log.info(format_args!("{} ({pid}) exited with {exit}", self.children[index].spec.plan.name));
-            if let Some(output) = &self.children[index].output {
-                child::drain(output, &self.children[index].log);
-            }
+            self.children[index].note_exit();
             let exit_reason =
                 (self.children[index].spec.find_exit_reason)(&self.children[index].log.borrow().last_lines());
             if let Some(exit_reason) = exit_reason.filter(|_| !exit.success()) {

@@ -32,11 +32,9 @@ impl Trial {
     }
 }
 
-/// The supervisor's view of a change of release, from its journal.
+/// A change of release that the journal records as under way.
 #[derive(Default)]
 pub struct ChangeWatch {
-    /// True while the journal records a change of release; the journal is then polled more often.
-    pub under_way: bool,
     /// Number of resumes started so far.
     pub resume_count: u32,
     /// Earliest time of the next resume; `None` before the first.

@@ -1,6 +1,7 @@
 //! Replaces the supervisor by `exec` in the same process: the state in `run/handover.json` and the inherited
 //! descriptors. The format is part of the process protocol, because an older release writes what a newer one reads.
 
+use super::resources::Resources;
 use crate::supervisor::children::api_socket::ApiSocket;
 use crate::supervisor::run::Supervisor;
 use crate::supervisor::state::{Child as State, Phase};
@@ -62,17 +63,10 @@ struct Child {
     output: Option<i32>,
 }
 
-/// The resources inherited from the previous supervisor.
+/// The resources and children of the previous supervisor.
 pub struct Inherited {
     pub handover: Handover,
-    pub(crate) tcp: TcpListener,
-    pub(crate) api: ApiSocket,
-    /// Read end of the lifeline, the pipe that closes when the supervisor dies.
-    pub(crate) lifeline: OwnedFd,
-    /// Write end of the lifeline.
-    pub(crate) lifeline_held: OwnedFd,
-    /// Released when the last owner is dropped.
-    pub lock: Rc<HomeLock>,
+    pub resources: Resources,
     pub(crate) children: Vec<AdoptedChild>,
 }
 
@@ -102,15 +96,14 @@ impl Inherited {
             let output = child.output.map(replace::take_inherited).transpose()?;
             Ok(AdoptedChild { name: child.name.clone(), pid: child.pid, restarts: child.restarts, output })
         };
-        Ok(Self {
+        let resources = Resources {
             tcp: TcpListener::from(replace::take_inherited(handover.http)?),
             api: ApiSocket::inherit(home, UnixListener::from(replace::take_inherited(handover.api)?))?,
             lifeline: lifeline?,
             lifeline_held: lifeline_held?,
             lock: Rc::new(HomeLock::inherit(home, [file?, folder?])?),
-            children: handover.children.iter().map(adopted).collect::<io::Result<_>>()?,
-            handover,
-        })
+        };
+        Ok(Self { resources, children: handover.children.iter().map(adopted).collect::<io::Result<_>>()?, handover })
     }
 }
 
@@ -153,15 +146,13 @@ impl Supervisor {
     /// The read end of the output of a running child; `None` if it does not run.
     fn output(&self, index: usize) -> Option<BorrowedFd<'_>> {
         self.model.pid_of(index)?;
-        Some(self.children.get(index)?.output.as_ref()?.as_fd())
+        Some(self.children.get(index)?.process.output()?.as_fd())
     }
 
     /// All descriptors that stay open; `handover` has their numbers.
     fn kept_descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        let own_descriptors =
-            [self.tcp.as_fd(), self.api.listener.as_fd(), self.lifeline.as_fd(), self.lifeline_held.as_fd()];
         let outputs = (0..self.children.len()).filter_map(|index| self.output(index));
-        own_descriptors.into_iter().chain(self.lock.descriptors()).chain(outputs).collect()
+        self.resources.descriptors().chain(outputs).collect()
     }
 
     fn handover(&self) -> Handover {
@@ -171,17 +162,18 @@ impl Supervisor {
             restarts: child.restarts,
             output: self.output(index).map(|output| output.as_raw_fd()),
         };
+        let Resources { tcp, api, lifeline, lifeline_held, lock } = &self.resources;
         Handover {
             format: FORMAT,
             pid: std::process::id(),
-            port: self.tcp.local_addr().map(|address| address.port()).unwrap_or_default(),
+            port: tcp.local_addr().map(|address| address.port()).unwrap_or_default(),
             detached: self.identity.detached,
             uptime_seconds: self.started.elapsed().as_secs(),
             schema_version: self.schema_version,
-            http: self.tcp.as_raw_fd(),
-            api: self.api.listener.as_raw_fd(),
-            lifeline: [self.lifeline.as_raw_fd(), self.lifeline_held.as_raw_fd()],
-            lock: self.lock.descriptors().map(|descriptor| descriptor.as_raw_fd()),
+            http: tcp.as_raw_fd(),
+            api: api.listener.as_raw_fd(),
+            lifeline: [lifeline.as_raw_fd(), lifeline_held.as_raw_fd()],
+            lock: lock.descriptors().map(|descriptor| descriptor.as_raw_fd()),
             children: self.model.children.iter().enumerate().map(child_entry).collect(),
         }
     }

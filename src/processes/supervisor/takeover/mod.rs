@@ -2,4 +2,5 @@
 
 pub(crate) mod change;
 pub(crate) mod handover;
+pub(crate) mod resources;
 pub(crate) mod startup;

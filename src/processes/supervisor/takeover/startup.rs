@@ -1,12 +1,12 @@
 //! Starts a supervisor: a new one, or one that takes over from the previous supervisor.
 
-use super::change::ChangeWatch;
 use super::handover::Inherited;
+use super::resources::Resources;
 use crate::supervisor::children::api_socket::ApiSocket;
 use crate::supervisor::children::child::Child;
 use crate::supervisor::children::logs::OwnLog;
 use crate::supervisor::instance::Instance;
-use crate::supervisor::policy::Model;
+use crate::supervisor::policy::{Event, Model};
 use crate::supervisor::run::{Identity, Notice, Supervisor, SupervisorError};
 use crate::supervisor::spec::Spec;
 use leoflow_base::home::lock::HomeLock;
@@ -15,19 +15,9 @@ use leoflow_base::sys::net::listener;
 use leoflow_base::sys::net::notify::NotifySocket;
 use leoflow_base::sys::process::{self, Signal};
 use std::net::TcpListener;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
-
-/// The resources that a supervisor starts with.
-struct Resources {
-    tcp: TcpListener,
-    api: ApiSocket,
-    lifeline: OwnedFd,
-    lifeline_held: OwnedFd,
-    lock: Rc<HomeLock>,
-}
+use tokio::sync::mpsc::{self, UnboundedReceiver};
 
 impl Supervisor {
     /// Runs the instance until it is stopped. Must be called on the main thread, because Postgres gets its death signal
@@ -45,7 +35,8 @@ impl Supervisor {
         let specs = instance.specs();
         let model = Model::new(specs.iter().map(|spec| spec.plan.clone()).collect());
         let resources = Resources { tcp, api, lifeline, lifeline_held, lock };
-        Self::new(instance, identity, specs, model, resources)?.run_to_end(on_notice).await
+        let (supervisor, events) = Self::new(instance, identity, specs, model, resources)?;
+        supervisor.run_to_end(events, on_notice).await
     }
 
     /// Continues as the successor of a supervisor, with its children and resources.
@@ -55,7 +46,7 @@ impl Supervisor {
         inherited: Inherited,
         on_notice: &mut dyn FnMut(Notice),
     ) -> Result<(), SupervisorError> {
-        let Inherited { handover, tcp, api, lifeline, lifeline_held, lock, mut children } = inherited;
+        let Inherited { handover, resources, mut children } = inherited;
         let specs = instance.specs();
         let plans: Vec<_> = specs.iter().map(|spec| spec.plan.clone()).collect();
         let mut outputs = Vec::new();
@@ -71,8 +62,7 @@ impl Supervisor {
         // The remaining children are processes that this version does not have.
         children.iter().filter_map(|child| child.pid).for_each(|pid| process::signal_group(pid, Signal::Terminate));
         let model = Model::adopting(plans, &pids, Instant::now());
-        let resources = Resources { tcp, api, lifeline, lifeline_held, lock };
-        let mut supervisor = Self::new(instance, identity, specs, model, resources)?;
+        let (mut supervisor, events) = Self::new(instance, identity, specs, model, resources)?;
         for (index, output) in outputs.into_iter().enumerate() {
             if let Some(output) = output {
                 supervisor.children[index].adopt(output)?;
@@ -85,32 +75,29 @@ impl Supervisor {
         supervisor.started =
             Instant::now().checked_sub(Duration::from_secs(handover.uptime_seconds)).unwrap_or_else(Instant::now);
         supervisor.announced = true;
-        supervisor.run_to_end(on_notice).await
+        supervisor.run_to_end(events, on_notice).await
     }
 
+    /// Returns the supervisor and the receiver of its `events`.
     fn new(
         instance: &Instance,
         identity: Identity,
         specs: Vec<Spec>,
         model: Model,
         resources: Resources,
-    ) -> Result<Self, SupervisorError> {
+    ) -> Result<(Self, UnboundedReceiver<Event>), SupervisorError> {
         process::become_subreaper()?;
         let home = &instance.home;
+        let (events, event_receiver) = mpsc::unbounded_channel();
         let supervisor = Self {
             children: specs.into_iter().map(|spec| Child::new(home, spec)).collect(),
             own_log: OwnLog::new(home, identity.log_level),
             announced: false,
             home: home.clone(),
             model,
-            tcp: resources.tcp,
-            api: resources.api,
-            lifeline: resources.lifeline,
-            lifeline_held: resources.lifeline_held,
-            lock: resources.lock,
+            resources,
             notify: NotifySocket::bind(&home.notify_socket())?,
-            // The loop replaces this channel when it starts.
-            events: mpsc::unbounded_channel().0,
+            events,
             identity,
             schema_version: None,
             started: Instant::now(),
@@ -118,10 +105,10 @@ impl Supervisor {
             waiters: Vec::new(),
             program: instance.program.clone(),
             trial: None,
-            change: ChangeWatch::default(),
+            change: None,
             has_disk_space: true,
             resume: None,
         };
-        Ok(supervisor)
+        Ok((supervisor, event_receiver))
     }
 }
