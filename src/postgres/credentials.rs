@@ -133,7 +133,7 @@ impl Credentials {
     }
 
     /// Explains a failed login to an external server, which has other causes than on a managed one.
-    pub fn explain(&self, error: PgError) -> PgError {
+    pub(crate) fn explain(&self, error: PgError) -> PgError {
         let Login { role, database, .. } = &self.application;
         match error {
             PgError::WrongPassword if !self.has_superuser() => {

@@ -26,7 +26,7 @@ pub const NEWEST: &str = "18.6";
 /// Version of the downloaded build, in its publisher's numbering.
 pub const DOWNLOAD_VERSION: &str = "18.6.0";
 /// sha256 of the build's archive by target, as published with the release; other targets are not downloaded.
-pub const DOWNLOAD_SHA256: &[(&str, &str)] = &[
+pub(crate) const DOWNLOAD_SHA256: &[(&str, &str)] = &[
     ("x86_64-unknown-linux-gnu", "bb3d09f876b2383e25a8c9ce09e32d185a03656a23d074f5195542b1b1b3ca61"),
     ("aarch64-unknown-linux-gnu", "5d2b5e8be9e96bfc3d7f22090057a836ec36d5d092542d8d3b93cc145cf4ee13"),
     ("x86_64-apple-darwin", "f8918fbe747e0d79bda58ad8f8afcf23ac384b847ff3af18856f0825ba54b031"),

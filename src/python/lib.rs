@@ -30,7 +30,7 @@ pub use parse::{
     FileContext, FileSettings, ParseOutput, Request, declared_with, file_context, listed_beside, parse,
     read_file_context,
 };
-pub use roots::{DagPlaces, VersionCode, as_in_workspace, project_of, roots};
+pub use roots::{DagPlaces, VersionCode, as_in_workspace, roots};
 pub use scan::{LIMITS, NO_ANSWER, Scan, Stamp, dag_files, is_dag_file, scan};
 pub use support::{
     PackageSource, checked as checked_packages, download as download_packages, install as install_packages,

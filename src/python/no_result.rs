@@ -19,7 +19,7 @@ impl NoResult {
     }
 
     /// Appends to the reason.
-    pub fn followed_by(self, text: &str) -> Self {
+    pub(crate) fn followed_by(self, text: &str) -> Self {
         match self {
             Self::Permanent(reason) => Self::Permanent(reason + text),
             Self::Transient(reason) => Self::Transient(reason + text),

@@ -12,7 +12,7 @@ const PLUGINS: &str = "plugins";
 const TESTS: &str = "tests";
 
 /// The file's project: the folder directly below the workspace; `None` for a bare file.
-pub fn project_of(workspace: &Path, file: &Path) -> Option<PathBuf> {
+pub(crate) fn project_of(workspace: &Path, file: &Path) -> Option<PathBuf> {
     let relative = file.strip_prefix(workspace).ok()?.parent()?;
     relative.iter().next().map(|project| workspace.join(project))
 }

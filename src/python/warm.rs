@@ -204,7 +204,7 @@ impl Warm {
     }
 
     /// When the first zygote becomes idle, unless it is used before; `None` without a zygote.
-    pub fn idle_at(&self) -> Option<Instant> {
+    pub(crate) fn idle_at(&self) -> Option<Instant> {
         self.slots.iter().filter_map(Slot::idle_at).min()
     }
 

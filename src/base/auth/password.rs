@@ -19,7 +19,7 @@ const LANES: u32 = 1;
 pub struct HashError(String);
 
 /// Minimum length of a chosen password, characters: NIST SP 800-63B, 5.1.1.2.
-pub const SHORTEST: usize = 8;
+pub(crate) const SHORTEST: usize = 8;
 /// Maximum length, bytes: hashing a huge password would let an attacker burn CPU.
 pub const LONGEST: usize = 1024;
 

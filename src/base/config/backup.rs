@@ -59,7 +59,7 @@ const SECRET_REFERENCE: &str = "file:/PATH or env:NAME (config.yaml must not con
 const PATH: &str = "an absolute path";
 
 impl BackupSettings {
-    pub const KEYS: &[&str] = &[
+    pub(crate) const KEYS: &[&str] = &[
         "schedule",
         "verify",
         "keep",

@@ -68,7 +68,7 @@ const VARIABLE: &str = "supported: the variable's name must not begin with PG or
 const DEFAULT_PORT: u16 = 5432;
 
 impl DatastoreSetting {
-    pub const KEYS: &[&str] = &["url"];
+    pub(crate) const KEYS: &[&str] = &["url"];
 
     /// Parses the value of the key; `Err` describes the allowed values.
     pub fn read(value: &Value) -> Result<Self, InvalidValue> {

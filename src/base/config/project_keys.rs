@@ -51,6 +51,6 @@ pub fn names(keys: &[ProjectKey]) -> Vec<&'static str> {
 }
 
 /// Names of the keys that `defaults` accepts.
-pub fn default_names() -> Vec<&'static str> {
+pub(crate) fn default_names() -> Vec<&'static str> {
     names(TASK).into_iter().filter(|name| *name != "env").collect()
 }

@@ -63,7 +63,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 const ALLOWED: &str = "a mapping of channel, from, keep_versions, keep_snapshot, contract_after and max_pause; see docs/reference/configuration.md";
 
 impl UpgradeSettings {
-    pub const KEYS: &[&str] = &["channel", "from", "keep_versions", "keep_snapshot", "contract_after", "max_pause"];
+    pub(crate) const KEYS: &[&str] =
+        &["channel", "from", "keep_versions", "keep_snapshot", "contract_after", "max_pause"];
 
     /// Parses the value of the key; `Err` describes the allowed values.
     pub fn read(value: &Value) -> Result<Self, InvalidValue> {

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// True for the name of a file that overrides `config.yaml`.
-pub fn is_override_name(name: &str) -> bool {
+pub(crate) fn is_override_name(name: &str) -> bool {
     name.strip_prefix("config-")
         .and_then(|suffix| suffix.strip_suffix(".yaml"))
         .is_some_and(|suffix| !suffix.is_empty())

@@ -50,12 +50,12 @@ impl Home {
     }
 
     /// The path of the same file in older releases.
-    pub fn legacy_upkeep(&self) -> PathBuf {
+    pub(crate) fn legacy_upkeep(&self) -> PathBuf {
         self.backups().join("upkeep.json")
     }
 
     /// Locked while `upkeep.json` is changed.
-    pub fn upkeep_lock(&self) -> PathBuf {
+    pub(crate) fn upkeep_lock(&self) -> PathBuf {
         self.run().join("upkeep.lock")
     }
 
@@ -155,7 +155,7 @@ impl Home {
     }
 
     /// Locked while `config.yaml` is changed.
-    pub fn config_lock(&self) -> PathBuf {
+    pub(crate) fn config_lock(&self) -> PathBuf {
         self.run().join("config.lock")
     }
 

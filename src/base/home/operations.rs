@@ -162,7 +162,7 @@ fn ids(home: &Home) -> Vec<u64> {
 }
 
 /// Parses the id in a record's file name.
-pub fn id_of(name: &str) -> Option<u64> {
+pub(crate) fn id_of(name: &str) -> Option<u64> {
     name.strip_suffix(".json")?.parse().ok()
 }
 

@@ -16,7 +16,7 @@ pub fn rfc3339_in(pause: std::time::Duration) -> String {
 }
 
 /// The current time with milliseconds: `2026-01-31T08:15:00.042Z`.
-pub fn now_with_milliseconds() -> String {
+pub(crate) fn now_with_milliseconds() -> String {
     format!("{:.3}", jiff::Timestamp::now())
 }
 

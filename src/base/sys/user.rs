@@ -24,7 +24,7 @@ pub fn may_write(folder: &std::path::Path) -> bool {
 
 /// A user id other than root with a passwd entry, preferably that of the user `nobody`: the identity of Postgres inside
 /// its user namespace.
-pub fn some_named_ordinary_uid() -> Option<u32> {
+pub(crate) fn some_named_ordinary_uid() -> Option<u32> {
     let nobody = 65534;
     if login_name(nobody).is_some() {
         return Some(nobody);

@@ -158,7 +158,7 @@ fn tree_of_archive(archive: &Path, folder: &Path) -> Result<PathBuf, String> {
 }
 
 /// sha256 of all files of the tree, sorted by path: path, length and content of each.
-pub fn tree_sha256(tree: &Path) -> io::Result<String> {
+pub(crate) fn tree_sha256(tree: &Path) -> io::Result<String> {
     let mut paths = files_below(tree)?;
     paths.sort();
     let mut hash = Sha256::new();

@@ -93,7 +93,7 @@ pub fn create(
 
 /// Creates a cluster in `folder` and removes it, to prove that a build works on this machine. `Err` is a message for
 /// users.
-pub fn try_out(installation: &Installation, folder: &Path) -> Result<(), String> {
+pub(crate) fn try_out(installation: &Installation, folder: &Path) -> Result<(), String> {
     let result = initdb(installation, &random::hex_256(), &Identity::for_postgres(), folder);
     files::remove_any(folder).map_err(|error| error.to_string())?;
     result.map_err(|error| error.to_string())

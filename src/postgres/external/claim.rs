@@ -49,7 +49,7 @@ pub async fn read(client: &Client) -> Result<Option<Claim>, PgError> {
 }
 
 /// Reads the claim where the table may belong to another role: then the database counts as claimed.
-pub async fn read_if_allowed(client: &Client) -> Result<Option<Claim>, PgError> {
+pub(crate) async fn read_if_allowed(client: &Client) -> Result<Option<Claim>, PgError> {
     let query = "SELECT has_table_privilege('public.instance_fact', 'SELECT')";
     match client.query_one(query, &[]).await?.get(0) {
         true => read(client).await,

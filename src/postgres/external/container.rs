@@ -57,7 +57,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// The same for creating the container, which may have to download the image.
 const CREATE_LIMIT: Duration = Duration::from_secs(900);
 /// Time for the shutdown checkpoint, in seconds; then the container is killed.
-pub const STOP_SECONDS: u32 = 15;
+pub(crate) const STOP_SECONDS: u32 = 15;
 /// Settings of the managed server that are not specific to it.
 const SETTINGS: &[&str] =
     &["max_connections=60", "shared_buffers=64MB", "jit=off", "max_wal_size=512MB", "timezone=UTC", NO_HUGE_PAGES];
@@ -140,7 +140,7 @@ impl Container {
     }
 
     /// Command that runs as long as the container and forwards its output.
-    pub fn start_attached(&self) -> Command {
+    pub(crate) fn start_attached(&self) -> Command {
         let mut command = Command::new(&self.runtime);
         command.args(["start", "--attach", &self.name]);
         command

@@ -14,7 +14,7 @@ pub const METHOD: &str = "scram-sha-256";
 /// Reason why the password was not sent.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}, and without TLS only SCRAM (scram-sha-256) is accepted: another program may be impersonating the server")]
-pub struct NotScram(&'static str);
+pub(crate) struct NotScram(&'static str);
 
 impl NotScram {
     /// Returns the refusal that made a login fail, if any.

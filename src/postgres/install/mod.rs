@@ -168,7 +168,7 @@ impl Staging {
     }
 
     /// Like `commit`, for programs that stay where they are.
-    pub fn commit_link(
+    pub(crate) fn commit_link(
         self,
         home: &Home,
         bin: &Path,

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// Builds a command with a clean environment: a path, the C locale, a temporary folder.
-pub fn clean_command(program: &Path) -> Command {
+pub(crate) fn clean_command(program: &Path) -> Command {
     let mut command = Command::new(program);
     command.env_clear().stdin(Stdio::null());
     for (name, value) in clean_environment() {
@@ -19,7 +19,7 @@ pub fn clean_command(program: &Path) -> Command {
 }
 
 /// Variables of `clean_command`. `HOME` is a path that does not exist, so that no file of the user is read.
-pub fn clean_environment() -> Vec<(&'static str, String)> {
+pub(crate) fn clean_environment() -> Vec<(&'static str, String)> {
     let mut environment = vec![
         ("PATH", "/usr/local/bin:/usr/bin:/bin".to_owned()),
         ("LC_ALL", "C".to_owned()),
@@ -33,7 +33,7 @@ pub fn clean_environment() -> Vec<(&'static str, String)> {
 }
 
 /// Like `clean_command`, for `postgres` and `initdb`, which refuse to run as root.
-pub fn unprivileged_command(program: &Path, identity: &Identity) -> Command {
+pub(crate) fn unprivileged_command(program: &Path, identity: &Identity) -> Command {
     let mut command = clean_command(program);
     if let Some(single) = identity.single_user() {
         single.apply(&mut command);
@@ -53,7 +53,7 @@ pub fn complete(bin: &Path) -> Result<(), String> {
 }
 
 /// Runs the programs that a first start does not run; `Err` is the first failure.
-pub fn try_clients(bin: &Path) -> Result<(), String> {
+pub(crate) fn try_clients(bin: &Path) -> Result<(), String> {
     NEEDED.iter().filter(|name| **name != "initdb").try_for_each(|name| version_output(&bin.join(name)).map(drop))
 }
 

@@ -4,7 +4,7 @@ use super::embedded::known;
 use std::collections::BTreeSet;
 
 /// The table of refinery, the library that applies migrations.
-pub const HISTORY: &str = "refinery_schema_history";
+pub(crate) const HISTORY: &str = "refinery_schema_history";
 /// Our own table of applied migrations.
 pub const LEDGER: &str = "leoflow_ledger";
 /// The tables that have rows from the first start on.

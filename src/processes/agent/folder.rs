@@ -81,7 +81,7 @@ impl TaskFolder {
         self.file("began")
     }
 
-    pub fn write_spec(&self, spec: &Spec) -> io::Result<()> {
+    pub(crate) fn write_spec(&self, spec: &Spec) -> io::Result<()> {
         files::create_private_dir(&self.0)?;
         self.write("spec.json", spec)
     }
@@ -119,7 +119,7 @@ impl TaskFolder {
         self.read("process.json")
     }
 
-    pub fn write_child(&self, process: &ProcessId) -> io::Result<()> {
+    pub(crate) fn write_child(&self, process: &ProcessId) -> io::Result<()> {
         self.write("child.json", process)
     }
 
@@ -128,12 +128,12 @@ impl TaskFolder {
     }
 
     /// Reserves disk space for the outcome, so that a full disk does not lose it.
-    pub fn reserve_outcome(&self) -> io::Result<()> {
+    pub(crate) fn reserve_outcome(&self) -> io::Result<()> {
         fs::write(self.file(OUTCOME_RESERVE), [0; RESERVE])
     }
 
     /// Writes the outcome into the reserve, if there is one.
-    pub fn write_outcome(&self, outcome: &Outcome) -> io::Result<()> {
+    pub(crate) fn write_outcome(&self, outcome: &Outcome) -> io::Result<()> {
         let text = serde_json::to_vec(outcome)?;
         let write_into_reserve = || {
             let reserve = self.file(OUTCOME_RESERVE);
@@ -157,7 +157,7 @@ impl TaskFolder {
     }
 
     /// The last line of the keeper's own log, which explains its failure; empty if there is none.
-    pub fn keeper_log(&self) -> String {
+    pub(crate) fn keeper_log(&self) -> String {
         let bytes = fs::read(self.file("keeper.log")).unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(KEEPER_LOG_BYTES)..]).into_owned();
         text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default().trim().to_owned()

@@ -42,7 +42,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const FIRST_ANSWER_LIMIT: Duration = Duration::from_secs(15);
 
 impl Instance {
-    pub fn specs(&self) -> Vec<Spec> {
+    pub(crate) fn specs(&self) -> Vec<Spec> {
         vec![self.postgres(), self.migrate(), self.server(), self.agent()]
     }
 

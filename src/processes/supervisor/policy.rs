@@ -16,7 +16,7 @@ enum Goal {
 
 /// The state of the whole instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Overall {
+pub(crate) enum Overall {
     Starting,
     Healthy,
     Degraded,
@@ -74,7 +74,7 @@ impl Model {
 
     /// The time at which `step` must be called again even without an event; `None` if there is none. It is later than
     /// the last step, because a child that waits for an earlier one has no deadline.
-    pub fn next_deadline(&self) -> Option<Instant> {
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let next_to_start = self.children.iter().take(self.level).position(|child| !child.phase.is_up());
         let deadline = |(index, child): (usize, &Child)| match &child.phase {
             Phase::Starting { since, .. } => Some(*since + child.start_limit()),
@@ -87,7 +87,7 @@ impl Model {
     }
 
     /// Extends all deadlines by a time in which this process did not run (SIGSTOP, a hung machine).
-    pub fn forgive(&mut self, gap: Duration) {
+    pub(crate) fn forgive(&mut self, gap: Duration) {
         for child in &mut self.children {
             match &mut child.phase {
                 Phase::Starting { since: clock, .. }
@@ -99,7 +99,7 @@ impl Model {
     }
 
     /// The state of the whole instance, computed from its children.
-    pub fn overall(&self) -> Overall {
+    pub(crate) fn overall(&self) -> Overall {
         let all = |predicate: fn(&Phase) -> bool| self.children.iter().all(|child| predicate(&child.phase));
         let any = |predicate: fn(&Phase) -> bool| self.children.iter().any(|child| predicate(&child.phase));
         let is_over = |phase: &Phase| matches!(phase, Phase::Stopped | Phase::Done | Phase::Failed { .. });
@@ -122,7 +122,7 @@ impl Model {
 
     /// Adopts the running children of the previous supervisor by their `pids`. A child without a pid is started; a
     /// one-shot without one is done.
-    pub fn adopting(plans: Vec<Plan>, pids: &[Option<i32>], now: Instant) -> Self {
+    pub(crate) fn adopting(plans: Vec<Plan>, pids: &[Option<i32>], now: Instant) -> Self {
         let mut model = Self { was_healthy: true, ..Self::new(plans) };
         for (child, pid) in model.children.iter_mut().zip(pids) {
             child.adopt(*pid, now);
@@ -136,7 +136,7 @@ impl Model {
         self.children.iter().find(waits)
     }
 
-    pub fn was_healthy(&self) -> bool {
+    pub(crate) fn was_healthy(&self) -> bool {
         self.was_healthy
     }
 
@@ -145,7 +145,7 @@ impl Model {
         self.level
     }
 
-    pub fn pid_of(&self, index: usize) -> Option<i32> {
+    pub(crate) fn pid_of(&self, index: usize) -> Option<i32> {
         self.children.get(index)?.phase.pid()
     }
 
@@ -158,7 +158,7 @@ impl Model {
     }
 
     /// The first child in a crash loop, unless the instance is being stopped.
-    pub fn looping(&self) -> Option<&Child> {
+    pub(crate) fn looping(&self) -> Option<&Child> {
         self.children.iter().find(|child| self.goal == Goal::Run && child.is_crash_looping())
     }
 

@@ -339,7 +339,7 @@ impl Child {
     }
 
     /// True for a child in a crash loop.
-    pub fn is_crash_looping(&self) -> bool {
+    pub(crate) fn is_crash_looping(&self) -> bool {
         !self.phase.is_up() && self.is_loop()
     }
 
@@ -368,7 +368,7 @@ impl Child {
     }
 
     /// True when the child exited for a transient cause and is retried until the cause is gone.
-    pub fn waits_out_transient_cause(&self) -> bool {
+    pub(crate) fn waits_out_transient_cause(&self) -> bool {
         self.report.may_wait && self.outlook() == Outlook::Passes
     }
 

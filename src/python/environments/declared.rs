@@ -34,7 +34,7 @@ impl Declared {
     }
 
     /// All lines that may pin a file or a commit.
-    pub fn pinning(&self) -> impl Iterator<Item = &String> {
+    pub(crate) fn pinning(&self) -> impl Iterator<Item = &String> {
         self.requirements.iter().chain(&self.constraints)
     }
 
@@ -45,14 +45,14 @@ impl Declared {
     }
 
     /// The Python version of a lock: `3.12`, or `3.12.4` if a range distinguishes patches.
-    pub fn python_of_lock(&self, python: &Python) -> String {
+    pub(crate) fn python_of_lock(&self, python: &Python) -> String {
         let is_exact =
             self.python.iter().filter_map(|range| range.parse::<PythonRange>().ok()).any(|range| range.is_exact());
         if is_exact { python.version.clone() } else { python.minor() }
     }
 
     /// Checks a version (`3.12.1`). The error is the range that it does not match.
-    pub fn accepts_python(&self, version: &str) -> Result<(), String> {
+    pub(crate) fn accepts_python(&self, version: &str) -> Result<(), String> {
         for range in &self.python {
             if !range.parse::<PythonRange>()?.contains(version) {
                 return Err(range.clone());

@@ -40,7 +40,7 @@ pub fn installed(folder: &Path) -> Vec<(String, String)> {
 }
 
 /// True if Apache Airflow's own SDK is installed.
-pub fn has_airflow(folder: &Path) -> bool {
+pub(crate) fn has_airflow(folder: &Path) -> bool {
     site_packages(folder).any(|place| place.join("airflow/sdk/__init__.py").is_file())
 }
 

@@ -19,8 +19,11 @@ mod uv_settings;
 
 pub use build::{Lock, Pruning, count, find, prune, record_use};
 pub use choice::{Missing, choose, choose_or_install, ensure, of_lock, renew, renew_managed};
-pub use collect::{DagLocation, collect_declared, listed_beside};
+pub(crate) use collect::collect_declared;
+pub use collect::{DagLocation, listed_beside};
 pub use declared::Declared;
-pub use installed::{has_airflow, installed, program};
+pub(crate) use installed::has_airflow;
+pub use installed::{installed, program};
 pub use managed::plain as managed_plain;
-pub use uv::{ensure as ensure_uv, find as find_uv, for_tasks as uv_for_tasks};
+pub(crate) use uv::for_tasks as uv_for_tasks;
+pub use uv::{ensure as ensure_uv, find as find_uv};

@@ -93,7 +93,7 @@ fn own_program(home: &Home) -> PathBuf {
 }
 
 /// The uv for tasks that find none on PATH, existing or not; and its cache.
-pub fn for_tasks(home: &Home) -> (PathBuf, PathBuf) {
+pub(crate) fn for_tasks(home: &Home) -> (PathBuf, PathBuf) {
     (env_vars::path("LEOFLOW_UV").unwrap_or_else(|| own_program(home)), cache(home))
 }
 

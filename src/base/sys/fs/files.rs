@@ -32,7 +32,7 @@ pub fn is_temporary_neighbour(name: &str) -> bool {
 }
 
 /// Removes the temporary neighbours of killed processes. No other process may be writing in the folder.
-pub fn remove_temporary_neighbours(folder: &Path) -> io::Result<()> {
+pub(crate) fn remove_temporary_neighbours(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         if is_temporary_neighbour(&entry.file_name().to_string_lossy()) {
             remove_any(&entry.path())?;

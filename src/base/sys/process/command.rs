@@ -62,7 +62,7 @@ pub fn errors_line_by_line(
 }
 
 /// Like [`errors_line_by_line`], and also returns at most `bytes` of its stdout. `on_start` receives its pid.
-pub fn output_and_errors_line_by_line(
+pub(crate) fn output_and_errors_line_by_line(
     command: &mut std::process::Command,
     limit: Duration,
     bytes: u64,

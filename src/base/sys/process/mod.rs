@@ -221,7 +221,8 @@ pub fn signal_group(leader: i32, signal: Signal) {
 }
 
 /// Kills this process with SIGKILL: no destructors, no handlers.
-pub fn kill_self() -> ! {
+#[cfg(any(debug_assertions, feature = "checkpoints"))]
+pub(crate) fn kill_self() -> ! {
     let _ = nix::sys::signal::kill(Pid::this(), nix::sys::signal::Signal::SIGKILL);
     std::process::abort()
 }
@@ -260,7 +261,7 @@ pub fn ignoring_interrupts<T>(work: impl FnOnce() -> T) -> T {
 }
 
 /// Waits until `descriptor` is readable or the time limit is reached. Returns true if it is readable.
-pub fn poll_readable(descriptor: BorrowedFd<'_>, limit: Duration) -> io::Result<bool> {
+pub(crate) fn poll_readable(descriptor: BorrowedFd<'_>, limit: Duration) -> io::Result<bool> {
     let timeout = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
     match poll(&mut [PollFd::new(descriptor, PollFlags::POLLIN)], timeout) {
         Ok(ready) => Ok(ready > 0),
