@@ -1,9 +1,10 @@
 //! Applies a setup plan. Makes no decisions; each step is idempotent.
 
 use super::install_self::{self, InstallError};
-use super::plan::{Plan, Request, Step};
+use super::plan::{Plan, Request};
 use super::receipt::{RECEIPT_VERSION, Receipt, ReceiptError};
 use super::scaffold;
+use super::step::Step;
 use leoflow_base::auth::password::{self, HashError};
 use leoflow_base::config::{self, ConfigError, DatastoreSetting, EditError, UpdateError};
 use leoflow_base::home::Home;

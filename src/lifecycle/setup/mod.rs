@@ -16,6 +16,7 @@ mod receipt;
 mod scaffold;
 pub mod service;
 mod shell_path;
+mod step;
 pub mod uninstall;
 
 pub use apply::{Applied, ApplyError, apply, get_extras, mark_password_shown, record_version, renew_unseen_password};
@@ -27,7 +28,8 @@ pub use facts::{ConfigFact, Facts, FactsError, gather};
 pub use install_self::{InstallError, installed_version, link, linked_version};
 pub use instance_port::own_port;
 pub use other_copy::other_copy;
-pub use plan::{Plan, Refusal, Request, Step, plan};
+pub use plan::{Plan, Refusal, Request, plan};
 pub use receipt::{Receipt, ReceiptError};
 pub use scaffold::{is_untouched, make_project};
 pub use shell_path::{ShellError, add_to_path};
+pub use step::Step;

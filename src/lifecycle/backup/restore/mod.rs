@@ -1,6 +1,7 @@
 //! Prepares a backup for a restore: unpacked next to the present data, loaded into its own database, verified. Nothing
 //! changes before the exchange; dropping a prepared backup removes its files.
 
+mod carry_over;
 pub(crate) mod changed_settings;
 mod database_names;
 pub mod exchange;

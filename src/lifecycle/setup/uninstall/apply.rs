@@ -1,42 +1,22 @@
 //! Applies an uninstall plan. Each step is idempotent, and the information needed to resume is removed last.
 
 use super::plan::{Identity, Plan};
+use super::removal::{RemoveError, check_unchanged, entries, remove, remove_all_but, remove_ours};
 use super::shell_files::{self, MARK};
-use crate::setup::receipt::{Receipt, ReceiptError};
+use crate::setup::receipt::Receipt;
 use crate::setup::service;
-use leoflow_base::home::journal::{self, Entry, Journal, JournalError, Operation};
+use leoflow_base::home::journal::{self, Entry, Journal, Operation};
 use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_base::home::{Home, foreign};
-use leoflow_base::sys::fs::{files, mounts};
+use leoflow_base::sys::fs::files;
 use leoflow_base::sys::{checkpoint, may_fail, random};
-use leoflow_postgres::external::container::{Container, ContainerError};
-use leoflow_postgres::location::{self, LocationError};
+use leoflow_postgres::external::container::Container;
+use leoflow_postgres::location;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-
-#[derive(Debug, thiserror::Error)]
-pub enum RemoveError {
-    #[error("cannot remove {path}: {source}")]
-    Io { path: PathBuf, source: io::Error },
-    #[error("{0} has become a link or a mount point and is not removed")]
-    Changed(PathBuf),
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    #[error(transparent)]
-    Receipt(#[from] ReceiptError),
-    #[error(transparent)]
-    Location(#[from] LocationError),
-    #[error(transparent)]
-    Container(#[from] ContainerError),
-    #[error("cannot read the plan in the journal: {0}")]
-    Plan(String),
-    /// The purge failed before its first irreversible step; everything is unchanged.
-    #[error("{0}; nothing was removed")]
-    NothingRemoved(Box<RemoveError>),
-}
 
 /// State that another process needs to resume a purge.
 #[derive(Serialize, Deserialize)]
@@ -95,22 +75,6 @@ fn remove_conveniences(home: &Home, paths: &[PathBuf], reporter: &dyn Reporter) 
         }
     }
     unwritable
-}
-
-/// Removes a part of the home except for the paths in `not_ours`.
-fn remove_ours(path: &Path, not_ours: &[PathBuf]) -> Result<(), RemoveError> {
-    if not_ours.iter().any(|foreign_path| foreign_path == path) {
-        return Ok(());
-    }
-    let is_link = fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink());
-    if is_link || !not_ours.iter().any(|foreign_path| foreign_path.starts_with(path)) {
-        return remove(path);
-    }
-    let failed = |source| RemoveError::Io { path: path.to_owned(), source };
-    for entry in fs::read_dir(path).map_err(failed)? {
-        remove_ours(&entry.map_err(failed)?.path(), not_ours)?;
-    }
-    Ok(())
 }
 
 /// Removes everything. The caller holds the home's lock, which is removed too. A failure before the first irreversible
@@ -308,41 +272,6 @@ fn quarantine(removal: &WorkspaceRemoval) -> Result<(), RemoveError> {
 fn identity(path: &Path) -> Option<Identity> {
     let meta = fs::symlink_metadata(path).ok().filter(|meta| meta.is_dir())?;
     Some(Identity { inode: meta.ino() })
-}
-
-/// Fails if the path has become a link or a mount point since the plan or the last run.
-fn check_unchanged(path: &Path) -> Result<(), RemoveError> {
-    let is_link = fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink());
-    // If the mounts cannot be read, nothing is removed.
-    let has_mounts = mounts::at_or_below(path).map_or(true, |mounts| !mounts.is_empty());
-    if is_link || has_mounts { Err(RemoveError::Changed(path.to_owned())) } else { Ok(()) }
-}
-
-/// Removes everything in a folder except `kept_path`.
-fn remove_all_but(folder: &Path, kept_path: &Path) -> Result<(), RemoveError> {
-    entries(folder)?.iter().filter(|path| *path != kept_path).try_for_each(|path| remove(path))
-}
-
-/// Lists a folder; empty if it does not exist.
-fn entries(folder: &Path) -> Result<Vec<PathBuf>, RemoveError> {
-    let failed = |source| RemoveError::Io { path: folder.to_owned(), source };
-    match fs::read_dir(folder) {
-        Ok(entries) => entries.map(|entry| Ok(entry.map_err(failed)?.path())).collect(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(failed(error)),
-    }
-}
-
-/// Removes a tree without following links. Read-only folders, which some package managers create, are made writable
-/// first.
-fn remove(path: &Path) -> Result<(), RemoveError> {
-    let removed = match files::remove_any(path) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            files::make_folders_writable(path).and_then(|()| files::remove_any(path))
-        }
-        other => other,
-    };
-    removed.map_err(|source| RemoveError::Io { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

@@ -4,14 +4,14 @@
 
 mod apply;
 mod plan;
+mod removal;
 mod repositories;
 mod scan;
 mod shell_files;
 pub use shell_files::{MARK, SIZE_LIMIT};
 
-pub use apply::{
-    RemoveError, Resumed, may_have_removed_something, purge, remove_programs, resume_purge, workspace_left,
-};
+pub use apply::{Resumed, may_have_removed_something, purge, remove_programs, resume_purge, workspace_left};
 pub use plan::{Facts, Part, Plan, Refusal, Request, plan};
+pub use removal::RemoveError;
 pub use repositories::Repository;
 pub use scan::{FactsError, gather};

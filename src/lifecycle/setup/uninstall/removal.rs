@@ -1,0 +1,82 @@
+//! Removes files of an uninstall: never through a link or across a mount point.
+
+use crate::setup::receipt::ReceiptError;
+use leoflow_base::home::journal::JournalError;
+use leoflow_base::sys::fs::{files, mounts};
+use leoflow_postgres::external::container::ContainerError;
+use leoflow_postgres::location::LocationError;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, thiserror::Error)]
+pub enum RemoveError {
+    #[error("cannot remove {path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{0} has become a link or a mount point and is not removed")]
+    Changed(PathBuf),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Receipt(#[from] ReceiptError),
+    #[error(transparent)]
+    Location(#[from] LocationError),
+    #[error(transparent)]
+    Container(#[from] ContainerError),
+    #[error("cannot read the plan in the journal: {0}")]
+    Plan(String),
+    /// The purge failed before its first irreversible step; everything is unchanged.
+    #[error("{0}; nothing was removed")]
+    NothingRemoved(Box<RemoveError>),
+}
+
+/// Removes a part of the home except for the paths in `not_ours`.
+pub fn remove_ours(path: &Path, not_ours: &[PathBuf]) -> Result<(), RemoveError> {
+    if not_ours.iter().any(|foreign_path| foreign_path == path) {
+        return Ok(());
+    }
+    let is_link = fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink());
+    if is_link || !not_ours.iter().any(|foreign_path| foreign_path.starts_with(path)) {
+        return remove(path);
+    }
+    let failed = |source| RemoveError::Io { path: path.to_owned(), source };
+    for entry in fs::read_dir(path).map_err(failed)? {
+        remove_ours(&entry.map_err(failed)?.path(), not_ours)?;
+    }
+    Ok(())
+}
+
+/// Fails if the path has become a link or a mount point since the plan or the last run.
+pub fn check_unchanged(path: &Path) -> Result<(), RemoveError> {
+    let is_link = fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink());
+    // If the mounts cannot be read, nothing is removed.
+    let has_mounts = mounts::at_or_below(path).map_or(true, |mounts| !mounts.is_empty());
+    if is_link || has_mounts { Err(RemoveError::Changed(path.to_owned())) } else { Ok(()) }
+}
+
+/// Removes everything in a folder except `kept_path`.
+pub fn remove_all_but(folder: &Path, kept_path: &Path) -> Result<(), RemoveError> {
+    entries(folder)?.iter().filter(|path| *path != kept_path).try_for_each(|path| remove(path))
+}
+
+/// Lists a folder; empty if it does not exist.
+pub fn entries(folder: &Path) -> Result<Vec<PathBuf>, RemoveError> {
+    let failed = |source| RemoveError::Io { path: folder.to_owned(), source };
+    match fs::read_dir(folder) {
+        Ok(entries) => entries.map(|entry| Ok(entry.map_err(failed)?.path())).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Removes a tree without following links. Read-only folders, which some package managers create, are made writable
+/// first.
+pub fn remove(path: &Path) -> Result<(), RemoveError> {
+    let removed = match files::remove_any(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            files::make_folders_writable(path).and_then(|()| files::remove_any(path))
+        }
+        other => other,
+    };
+    removed.map_err(|source| RemoveError::Io { path: path.to_owned(), source })
+}
