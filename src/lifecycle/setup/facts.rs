@@ -68,9 +68,17 @@ pub enum FactsError {
     Location(#[from] LocationError),
 }
 
-/// Gathers the facts. `workspace` applies if the config names none. `compare_binary` compares the installed binary with
-/// the running one, which reads both.
-pub fn gather(home: &Home, own_version: &str, workspace: &Path, compare_binary: bool) -> Result<Facts, FactsError> {
+/// What to do with an installed binary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InstalledBinary {
+    /// Compares it with the running one, which reads both.
+    Compare,
+    /// Assumes that it differs.
+    Ignore,
+}
+
+/// Gathers the facts. `workspace` applies if the config names none.
+pub fn gather(home: &Home, own_version: &str, workspace: &Path, binary: InstalledBinary) -> Result<Facts, FactsError> {
     // Setup must not write values of the override files into the main file.
     let config = config::read_file(&home.config())?.map(|loaded| loaded.config);
     let workspace = config.as_ref().and_then(|config| config.workspace.clone()).unwrap_or_else(|| workspace.to_owned());
@@ -92,7 +100,7 @@ pub fn gather(home: &Home, own_version: &str, workspace: &Path, compare_binary: 
         ui_present: web_ui::installed(home).is_some() || UiSource::from_environment() == UiSource::None,
         installed_version: install_self::installed_version(home),
         own_version: own_version.to_owned(),
-        own_version_is_installed: compare_binary && install_self::is_installed(home, own_version),
+        own_version_is_installed: binary == InstalledBinary::Compare && install_self::is_installed(home, own_version),
         workspace_exists: workspace.exists(),
         workspace_is_empty: scaffold::is_untouched(&workspace),
         workspace,

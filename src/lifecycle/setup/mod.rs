@@ -24,7 +24,7 @@ pub use check::{Check, Fix, Verdict};
 pub use doctor::{SchemaReport, SchemaUnavailable, examine, fix};
 pub use doctor_postgres::RESTORE;
 pub use doctor_python::ServerPython;
-pub use facts::{ConfigFact, Facts, FactsError, gather};
+pub use facts::{ConfigFact, Facts, FactsError, InstalledBinary, gather};
 pub use install_self::{InstallError, installed_version, link, linked_version};
 pub use instance_port::own_port;
 pub use other_copy::other_copy;

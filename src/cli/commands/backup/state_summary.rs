@@ -72,7 +72,7 @@ pub async fn summarize(context: &Context<'_>, datastore: &Datastore) -> Result<S
         newest_run,
         rows,
         // A failure to list them must not prevent a restore.
-        left_behind: left_behind(&client, datastore.access.is_ours()).await.unwrap_or_default(),
+        left_behind: left_behind(&client, &datastore.access).await.unwrap_or_default(),
     })
 }
 

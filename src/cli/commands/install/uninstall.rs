@@ -63,7 +63,7 @@ pub fn run(context: &Context<'_>, args: &Uninstall) -> Result<u8, Error> {
         include_repositories: args.include_repositories,
         yes: args.yes,
     };
-    let plan = uninstall::plan(&uninstall::gather(home, args.purge)?, &request)?;
+    let plan = uninstall::plan(&uninstall::gather(home, &request)?, &request)?;
     if args.dry_run {
         return show_dry_run(context, &plan);
     }
@@ -89,7 +89,7 @@ fn apply(context: &Context<'_>, request: &Request, plan: &Plan) -> Result<u8, Er
     })?;
     refuse_unfinished_operation(context, plan)?;
     // The prompt may have been open for long, so the plan is made again and must be the same.
-    let current_plan = uninstall::plan(&uninstall::gather(home, request.purge)?, request)?;
+    let current_plan = uninstall::plan(&uninstall::gather(home, request)?, request)?;
     if !current_plan.removes_the_same(plan) {
         return Err(Error::refused("the plan has changed since it was shown; nothing was removed")
             .hint("run the same command again and review the plan"));

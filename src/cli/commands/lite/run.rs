@@ -17,7 +17,7 @@ use leoflow_base::protocol::log;
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::process::{replace, stdio};
-use leoflow_lifecycle::setup::{self, Plan, Request};
+use leoflow_lifecycle::setup::{self, InstalledBinary, Plan, Request};
 use leoflow_lifecycle::upgrade::rollback::expire;
 use leoflow_postgres::install::acquire::Sources;
 use leoflow_postgres::{Access, Credentials, Endpoint, PgError, install};
@@ -293,7 +293,8 @@ pub fn plan_setup(context: &Context<'_>, request: &Request) -> Result<Plan, Erro
         None => instances::default_workspace(&context.home)?,
     };
     check_workspace(&context.home, &workspace)?;
-    let facts = setup::gather(&context.home, context.version, &workspace, request.install_always)?;
+    let binary = if request.install_always { InstalledBinary::Compare } else { InstalledBinary::Ignore };
+    let facts = setup::gather(&context.home, context.version, &workspace, binary)?;
     Ok(setup::plan(&facts, request)?)
 }
 

@@ -1,8 +1,8 @@
 //! Inventory of a database: our tables, plain tables of the user, and other objects. Backups include the first two;
 //! restores accept nothing else.
 
-use leoflow_postgres::PgError;
 use leoflow_postgres::schema::tables;
+use leoflow_postgres::{Access, PgError};
 use std::collections::{BTreeMap, BTreeSet};
 use tokio_postgres::{GenericClient, Row};
 
@@ -165,11 +165,11 @@ pub async fn survey(client: &impl GenericClient, scope: Tables) -> Result<Survey
     Ok(survey)
 }
 
-/// Describes the objects and rights that a restore does not bring back, for a plan. `is_ours` is false on an external
-/// server, where foreign objects stay.
-pub async fn left_behind(client: &impl GenericClient, is_ours: bool) -> Result<Vec<String>, PgError> {
+/// Describes the objects and rights that a restore does not bring back, for a plan. On an external server foreign
+/// objects stay.
+pub async fn left_behind(client: &impl GenericClient, access: &Access) -> Result<Vec<String>, PgError> {
     let survey = survey(client, Tables::Known).await?;
-    let others = survey.others.into_iter().filter(|_| is_ours);
+    let others = survey.others.into_iter().filter(|_| access.is_ours());
     let mut names: Vec<String> = others.map(|(name, reason)| format!("{name} ({reason})")).collect();
     names.extend(survey.changes);
     for row in client.query(GRANTS, &[]).await? {

@@ -23,8 +23,20 @@ pub async fn swap_in_transaction(
     Ok(())
 }
 
-/// Allows or refuses connections to these databases, even for superusers.
-pub async fn allow_connections(client: &tokio_postgres::Client, names: [&str; 2], allow: bool) -> Result<(), PgError> {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Connections {
+    Allowed,
+    /// Refused even for superusers.
+    Refused,
+}
+
+/// Allows or refuses connections to these databases.
+pub async fn allow_connections(
+    client: &tokio_postgres::Client,
+    names: [&str; 2],
+    connections: Connections,
+) -> Result<(), PgError> {
+    let allow = connections == Connections::Allowed;
     for name in names {
         client.batch_execute(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS {allow}")).await?;
     }

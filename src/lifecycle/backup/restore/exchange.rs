@@ -2,7 +2,7 @@
 //! renames, journaled before and after, and detects its own progress from the disk, so that it can be resumed. A failed
 //! step undoes the exchange; after a kill the next start resumes it.
 
-use super::database_names::{allow_connections, database_oid, swap_in_transaction};
+use super::database_names::{Connections, allow_connections, database_oid, swap_in_transaction};
 use super::exchange_content::ContentExchange;
 use super::exchange_error::{ExchangeError, io_error};
 use super::exchange_tree::{CONFLICTS, Tree, TreeExchange};
@@ -201,7 +201,7 @@ impl<'a> Exchange<'a> {
             Step::LogsOut => self.task_logs().move_out()?,
             Step::LogsIn => self.task_logs().move_in()?,
             Step::TaskLogs => self.task_logs().carry_over()?,
-            Step::Database => self.exchange_databases(true).await?,
+            Step::Database => self.exchange_databases(When::After).await?,
             Step::Config => self.put_files(When::After)?,
             Step::Settle => self.settle()?,
             Step::Forget => self.discard_older().await,
@@ -219,7 +219,7 @@ impl<'a> Exchange<'a> {
             Step::LogsOut => self.task_logs().move_back_out()?,
             Step::LogsIn => self.task_logs().move_back_in()?,
             Step::TaskLogs => self.task_logs().carry_back()?,
-            Step::Database => self.exchange_databases(false).await?,
+            Step::Database => self.exchange_databases(When::Before).await?,
             Step::Config => self.put_files(When::Before)?,
             Step::Settle | Step::Forget => {}
         }
@@ -271,34 +271,35 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    async fn exchange_databases(&self, forward: bool) -> Result<(), ExchangeError> {
+    /// Makes the database of this state current.
+    async fn exchange_databases(&self, state: When) -> Result<(), ExchangeError> {
         match self.access.is_ours() {
-            true => self.rename_databases(forward).await,
+            true => self.rename_databases(state).await,
             false => {
                 let content = ContentExchange { home: self.home, access: self.access, restore_dir: &self.restore_dir };
-                content.exchange(&self.plan.mark, forward).await
+                content.exchange(&self.plan.mark, state).await
             }
         }
     }
 
     /// Swaps the application database with the standby, the database of the state that is not current, by renames in
     /// one transaction. The object id tells which of them is current.
-    async fn rename_databases(&self, forward: bool) -> Result<(), ExchangeError> {
+    async fn rename_databases(&self, state: When) -> Result<(), ExchangeError> {
         let mut client = self.access.superuser("postgres").await?;
         let is_old = database_oid(&client, APPLICATION_DATABASE).await? == Some(self.plan.database);
         let (standby, temporary_name) =
             (self.restore_dir.id.standby_database(), format!("leoflow_between_{}", self.restore_dir.id.as_str()));
-        if is_old != forward {
-            return Ok(allow_connections(&client, [APPLICATION_DATABASE, &standby], true).await?);
+        if is_old != (state == When::After) {
+            return Ok(allow_connections(&client, [APPLICATION_DATABASE, &standby], Connections::Allowed).await?);
         }
-        if forward && is_old {
+        if state == When::After {
             // Dumps do not include database attributes.
             database_attributes::copy_attributes(&client, APPLICATION_DATABASE, &standby).await?;
         }
         // A database with sessions cannot be renamed, and new sessions may start at any time.
-        allow_connections(&client, [APPLICATION_DATABASE, &standby], false).await?;
+        allow_connections(&client, [APPLICATION_DATABASE, &standby], Connections::Refused).await?;
         let renamed = swap_in_transaction(&mut client, &standby, &temporary_name).await;
-        allow_connections(&client, [APPLICATION_DATABASE, &standby], true).await?;
+        allow_connections(&client, [APPLICATION_DATABASE, &standby], Connections::Allowed).await?;
         renamed
     }
 

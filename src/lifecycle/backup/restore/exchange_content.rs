@@ -16,20 +16,20 @@ pub struct ContentExchange<'a> {
 }
 
 impl ContentExchange<'_> {
-    /// Replaces the content in one transaction, which also records `mark`, the identifier of this exchange. Does
-    /// nothing if the database already has the state asked for.
-    pub async fn exchange(&self, mark: &str, forward: bool) -> Result<(), ExchangeError> {
+    /// Makes the content of this state current in one transaction, which also records `mark`, the identifier of this
+    /// exchange. Does nothing if the database already has that content.
+    pub async fn exchange(&self, mark: &str, state: When) -> Result<(), ExchangeError> {
         let login = self.access.application();
         let client = self.access.connect(&login).await?;
         let is_exchanged = instance_fact::read(&client, MARK).await?.as_deref() == Some(mark.as_bytes());
         drop(client);
-        if is_exchanged == forward {
+        if is_exchanged == (state == When::After) {
             return Ok(());
         }
-        let path = self.restore_dir.content(if forward { When::After } else { When::Before });
+        let path = self.restore_dir.content(state);
         let content = Content::at(&path).map_err(|source| io_error("read", &path, source))?;
         let content = content.ok_or_else(|| io_error("read", &path, io::ErrorKind::NotFound.into()))?;
-        let mark = if forward { mark } else { "" };
+        let mark = if state == When::After { mark } else { "" };
         let location = location::recorded(self.home)?.ok_or(PgError::NotManaged)?;
         let final_statements = [instance_fact::statement(MARK, mark), Claim::of(self.home, &location).statement()];
         Ok(content

@@ -133,68 +133,93 @@ impl Plan {
 
 /// Plans the uninstall, or returns the reason for a refusal.
 pub fn plan(facts: &Facts, request: &Request) -> Result<Plan, Refusal> {
-    let home = &facts.home;
-    match &facts.receipt_home {
-        None => return Err(Refusal::NoReceipt(home.path.clone())),
-        Some(other) if *other != home.path => {
-            return Err(Refusal::OtherHome { home: home.path.clone(), other: other.clone() });
-        }
-        Some(_) => {}
-    }
+    require_own_home(facts)?;
     if !request.purge {
-        let (keep, remove) = facts.parts.iter().cloned().partition(|part| part.is_data);
-        let shell_files = facts.shell_files.clone();
-        return Ok(Plan {
-            purge: false,
-            remove,
-            keep,
-            home: home.path.clone(),
-            identity: home.identity,
-            workspace: None,
-            not_ours: facts.not_ours.clone(),
-            repositories: Vec::new(),
-            must_type_workspace_path: false,
-            shell_files,
-            service: facts.service.clone(),
-        });
+        return Ok(removal_of_programs(facts));
     }
-    check(home, facts)?;
+    check(&facts.home, facts)?;
     // A workspace inside the home is removed with it, but checked all the same.
-    let workspace = facts.workspace.clone().filter(|_| !request.keep_workspace);
-    let mut must_type_workspace_path = false;
-    if let Some(workspace) = &workspace {
-        check(workspace, facts)?;
-        let needs_confirmation = !facts.made_workspace && !request.include_workspace;
-        if needs_confirmation && request.yes {
-            return Err(Refusal::WorkspaceNotMade(workspace.path.clone()));
-        }
-        must_type_workspace_path = needs_confirmation;
-    }
-    let repositories: Vec<Repository> =
-        home.repositories.iter().chain(workspace.iter().flat_map(|tree| &tree.repositories)).cloned().collect();
-    if !repositories.is_empty() && request.yes && !request.include_repositories {
-        return Err(Refusal::Repositories(repositories));
-    }
-    if let Some(kept_workspace) =
-        facts.workspace.as_ref().filter(|tree| request.keep_workspace && tree.path.starts_with(&home.path))
-    {
-        return Err(Refusal::TooWide {
-            path: home.path.clone(),
-            what: if kept_workspace.path == home.path { "the workspace" } else { "the workspace, which must stay" },
-        });
-    }
+    let workspace = facts.workspace.as_ref().filter(|_| !request.keep_workspace);
+    let must_type_workspace_path = match workspace {
+        Some(workspace) => check_workspace(workspace, facts, request)?,
+        None => false,
+    };
+    let repositories = unsaved_repositories(facts, workspace, request)?;
+    refuse_kept_workspace_inside(facts, request)?;
     Ok(Plan {
         purge: true,
         remove: facts.parts.clone(),
         keep: Vec::new(),
-        home: home.path.clone(),
-        identity: home.identity,
-        workspace,
+        home: facts.home.path.clone(),
+        identity: facts.home.identity,
+        workspace: workspace.cloned(),
         not_ours: facts.not_ours.iter().chain(&facts.other_workspace).cloned().collect(),
         repositories,
         must_type_workspace_path,
         shell_files: facts.shell_files.clone(),
         service: facts.service.clone(),
+    })
+}
+
+/// Refuses a home without a receipt, or with that of another home.
+fn require_own_home(facts: &Facts) -> Result<(), Refusal> {
+    let home = &facts.home.path;
+    match &facts.receipt_home {
+        None => Err(Refusal::NoReceipt(home.clone())),
+        Some(other) if other != home => Err(Refusal::OtherHome { home: home.clone(), other: other.clone() }),
+        Some(_) => Ok(()),
+    }
+}
+
+/// The plan without `--purge`: all data stays.
+fn removal_of_programs(facts: &Facts) -> Plan {
+    let (keep, remove) = facts.parts.iter().cloned().partition(|part| part.is_data);
+    Plan {
+        purge: false,
+        remove,
+        keep,
+        home: facts.home.path.clone(),
+        identity: facts.home.identity,
+        workspace: None,
+        not_ours: facts.not_ours.clone(),
+        repositories: Vec::new(),
+        must_type_workspace_path: false,
+        shell_files: facts.shell_files.clone(),
+        service: facts.service.clone(),
+    }
+}
+
+/// Checks the workspace to remove. Returns true when the user must type its path, because it existed before Leoflow.
+fn check_workspace(workspace: &Tree, facts: &Facts, request: &Request) -> Result<bool, Refusal> {
+    check(workspace, facts)?;
+    let needs_confirmation = !facts.made_workspace && !request.include_workspace;
+    match needs_confirmation && request.yes {
+        true => Err(Refusal::WorkspaceNotMade(workspace.path.clone())),
+        false => Ok(needs_confirmation),
+    }
+}
+
+/// The repositories with work that exists nowhere else. Without a prompt they must be included by an option.
+fn unsaved_repositories(
+    facts: &Facts,
+    workspace: Option<&Tree>,
+    request: &Request,
+) -> Result<Vec<Repository>, Refusal> {
+    let in_workspace = workspace.into_iter().flat_map(|tree| &tree.repositories);
+    let repositories: Vec<Repository> = facts.home.repositories.iter().chain(in_workspace).cloned().collect();
+    match !repositories.is_empty() && request.yes && !request.include_repositories {
+        true => Err(Refusal::Repositories(repositories)),
+        false => Ok(repositories),
+    }
+}
+
+/// Refuses to keep a workspace that is inside the home.
+fn refuse_kept_workspace_inside(facts: &Facts, request: &Request) -> Result<(), Refusal> {
+    let home = &facts.home.path;
+    let kept = facts.workspace.as_ref().filter(|tree| request.keep_workspace && tree.path.starts_with(home));
+    kept.map_or(Ok(()), |kept| {
+        let what = if kept.path == *home { "the workspace" } else { "the workspace, which must stay" };
+        Err(Refusal::TooWide { path: home.clone(), what })
     })
 }
 

@@ -1,6 +1,6 @@
 //! Finds what an uninstall would remove, and obstacles. Follows no links and changes nothing.
 
-use super::plan::{Facts, Identity, Part, Tree};
+use super::plan::{Facts, Identity, Part, Request, Tree};
 use super::repositories::{Kind as RepositoryKind, Repository, uncommitted_inside, unsaved};
 use crate::setup::receipt::{Receipt, ReceiptError};
 use crate::setup::service;
@@ -31,8 +31,8 @@ const MAX_REPORTED: usize = 5;
 const OTHER_REPOSITORIES: [(&str, &str); 5] =
     [(".hg", "Mercurial"), (".svn", "Subversion"), (".bzr", "Bazaar"), (".jj", "Jujutsu"), ("_darcs", "Darcs")];
 
-/// Gathers the facts. `purge` includes what only a purge needs: ownership and version control.
-pub fn gather(home: &Home, purge: bool) -> Result<Facts, FactsError> {
+/// Gathers the facts, for a purge also what only a purge needs: ownership and version control.
+pub fn gather(home: &Home, request: &Request) -> Result<Facts, FactsError> {
     let receipt = Receipt::load(home)?;
     let io = |path: &Path| {
         let path = path.to_owned();
@@ -41,13 +41,13 @@ pub fn gather(home: &Home, purge: bool) -> Result<Facts, FactsError> {
     let root = home.root();
     let canonical = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let mut home_tree =
-        if purge { scan(root).map_err(io(root))? } else { Tree { path: canonical(root), ..Tree::default() } };
+        if request.purge { scan(root).map_err(io(root))? } else { Tree { path: canonical(root), ..Tree::default() } };
     // Downloads of uv and of packages can be repeated: uv's cache looks like a repository, and a package may contain
     // one.
     let downloads = [canonical(&home.tools().join("uv")), canonical(&home.environments())];
     home_tree.repositories.retain(|repository| !downloads.iter().any(|folder| repository.path.starts_with(folder)));
     let workspace = match receipt.as_ref().map(|receipt| receipt.workspace.clone()) {
-        Some(path) if purge && fs::symlink_metadata(&path).is_ok() => Some(scan(&path).map_err(io(&path))?),
+        Some(path) if request.purge && fs::symlink_metadata(&path).is_ok() => Some(scan(&path).map_err(io(&path))?),
         _ => None,
     };
     Ok(Facts {
