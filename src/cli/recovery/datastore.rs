@@ -23,32 +23,70 @@ pub struct Datastore {
     lock: Option<HomeLock>,
 }
 
-impl Datastore {
-    /// Opens the datastore. `command` names the holder of the home's lock in other processes' messages.
-    pub async fn open(recovery: &Recovery<'_>, command: &str) -> Result<Self, Error> {
-        let home = recovery.home;
+/// What is found at the place of the datastore.
+enum DatastoreState {
+    /// The home does not exist.
+    NotSetUp,
+    /// The running instance serves it.
+    Served,
+    /// No instance runs, and the files are as the last operation left them.
+    Stopped,
+    /// No instance runs, and an interrupted operation may have moved the files away.
+    Interrupted,
+}
+
+impl DatastoreState {
+    /// Finds out the state. Changes nothing.
+    fn find(home: &Home) -> Result<Self, Error> {
         if !home.exists() {
-            return Err(not_set_up());
+            return Ok(Self::NotSetUp);
         }
         if lock::is_held(home).map_err(Error::failed)? && control::status_of(home).is_some() {
-            check(home)?;
-            return Ok(Self {
-                access: access(home).ok_or_else(not_set_up)??,
-                is_of_running_instance: true,
-                home: home.clone(),
-                server: None,
-                lock: None,
-            });
+            return Ok(Self::Served);
         }
         let quarantined =
             quarantine::pending(home).map_err(|error| Error::io("read", &home.quarantine_note(), &error))?;
-        if !home.journal().exists() && quarantined.is_none() {
-            // The folder is checked before anything is written, because it may not be ours.
-            check(home)?;
+        match home.journal().exists() || quarantined.is_some() {
+            true => Ok(Self::Interrupted),
+            false => Ok(Self::Stopped),
         }
-        home.create().map_err(|error| Error::io("create", home.root(), &error))?;
-        let home_lock = recovery.take_home(command, None, AfterUpgrade::GoOn).await?;
-        Self::open_held(home, home_lock).await
+    }
+}
+
+/// Takes the home's lock, which finishes or undoes the interrupted operation. The caller has found no running instance.
+async fn repair(recovery: &Recovery<'_>, command: &str) -> Result<HomeLock, Error> {
+    let home = recovery.home;
+    home.create().map_err(|error| Error::io("create", home.root(), &error))?;
+    recovery.take_home(command, None, AfterUpgrade::GoOn).await
+}
+
+impl Datastore {
+    /// Opens the datastore: finds out its state, repairs what was interrupted, then connects to the running server or
+    /// starts a private one. `command` names the holder of the home's lock in other processes' messages.
+    pub async fn open(recovery: &Recovery<'_>, command: &str) -> Result<Self, Error> {
+        let home = recovery.home;
+        match DatastoreState::find(home)? {
+            DatastoreState::NotSetUp => Err(not_set_up()),
+            DatastoreState::Served => Self::open_served(home),
+            DatastoreState::Stopped => {
+                // The folder is checked before anything is written, because it may not be ours.
+                check(home)?;
+                Self::open_held(home, repair(recovery, command).await?).await
+            }
+            DatastoreState::Interrupted => Self::open_held(home, repair(recovery, command).await?).await,
+        }
+    }
+
+    /// Opens the datastore of the running instance.
+    fn open_served(home: &Home) -> Result<Self, Error> {
+        check(home)?;
+        Ok(Self {
+            access: access(home).ok_or_else(not_set_up)??,
+            is_of_running_instance: true,
+            home: home.clone(),
+            server: None,
+            lock: None,
+        })
     }
 
     /// Like [`Self::open`], for a caller that holds the home's lock; the datastore keeps it.

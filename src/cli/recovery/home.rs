@@ -1,6 +1,6 @@
 //! Takes the home's lock, then finishes or undoes interrupted operations.
 
-use super::Recovery;
+use super::{Abort, InstalledRelease, Recovery};
 use crate::error::Error;
 use leoflow_base::home::journal::{self, Entry, Operation};
 use leoflow_base::home::lock::HomeLock;
@@ -54,8 +54,8 @@ impl Recovery<'_> {
             }
             Some(entry @ Entry { operation: Operation::MoveDatastore, .. }) => self.finish_move(entry).await?,
             Some(Entry { operation: Operation::Upgrade, .. }) => {
-                let is_other_version = self.finish_upgrade_of_stopped(false).await?;
-                if is_other_version && after == AfterUpgrade::ExecInstalled {
+                let installed = self.finish_upgrade_of_stopped(Abort::No).await?;
+                if installed == InstalledRelease::Other && after == AfterUpgrade::ExecInstalled {
                     return Err(self.exec_installed_version());
                 }
             }

@@ -11,7 +11,7 @@ mod upgrades;
 pub use home::AfterUpgrade;
 pub use restores::report_conflicts;
 pub use rollbacks::{refuse_during_rollback, rollback_record};
-pub use upgrades::interrupted_upgrade;
+pub use upgrades::{Abort, InstalledRelease, interrupted_upgrade};
 
 use crate::error::Error;
 use leoflow_base::config::{self, Loaded};
@@ -20,6 +20,19 @@ use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_postgres::cluster::private::PrivateServer;
 use leoflow_postgres::{Access, Credentials, Endpoint, install};
 use leoflow_processes::supervisor;
+
+/// Whether the command only shows what it would do; then it may not finish an operation that has changed something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DryRun {
+    Yes,
+    No,
+}
+
+impl From<bool> for DryRun {
+    fn from(is_dry_run: bool) -> Self {
+        if is_dry_run { Self::Yes } else { Self::No }
+    }
+}
 
 /// The context of a recovery: the home, this program's version and the reporter.
 #[derive(Clone, Copy)]

@@ -1,8 +1,8 @@
 //! Settles interrupted rollbacks by backup.
 
-use super::Recovery;
 use super::datastore::Datastore;
 use super::home::AfterUpgrade;
+use super::{DryRun, Recovery};
 use crate::error::Error;
 use leoflow_base::home::Home;
 use leoflow_base::home::lock::HomeLock;
@@ -37,8 +37,8 @@ pub fn refuse_during_rollback(home: &Home) -> Result<(), Error> {
 
 impl Recovery<'_> {
     /// Finishes an interrupted rollback by backup, or discards one that had changed nothing; `None` when there was
-    /// none. Fails for one that another process is performing, and with `dry_run` for every one.
-    pub async fn settle_rollback(&self, dry_run: bool) -> Result<Option<Settled>, Error> {
+    /// none. Fails for one that another process is performing, and in a dry run for every one.
+    pub async fn settle_rollback(&self, dry_run: DryRun) -> Result<Option<Settled>, Error> {
         if env_vars::is_set(RESTORE_OF_ROLLBACK) {
             return Ok(None);
         }
@@ -47,7 +47,7 @@ impl Recovery<'_> {
             return Err(Error::failed(format!("a rollback to {} is in progress", record.to))
                 .hint("follow its log: leoflow lite logs upgrade -f"));
         }
-        if dry_run {
+        if dry_run == DryRun::Yes {
             return Err(Error::failed(format!("a rollback to {} was interrupted", record.to))
                 .hint("finish the rollback: leoflow rollback"));
         }
@@ -118,7 +118,7 @@ impl Recovery<'_> {
 
 /// Marks the rollback as finished by another command. If that fails, a rerun asks for confirmation once more.
 pub(crate) fn note_finished(home: &Home) {
-    let _ = history::set_finished_by_another(home, true);
+    let _ = history::set_finished_by_another(home, history::Reported::No);
 }
 
 /// The database's schema version.

@@ -1,6 +1,6 @@
 //! Finishes or undoes interrupted upgrades and rollbacks.
 
-use super::{Recovery, access};
+use super::{DryRun, Recovery, access};
 use crate::error::Error;
 use leoflow_base::config::{self, Config};
 use leoflow_base::home::Home;
@@ -8,7 +8,7 @@ use leoflow_base::home::journal::{self, Entry, Journal, Operation};
 use leoflow_base::home::lock::{self, HomeLock, LockError, OperationLock};
 use leoflow_base::home::progress::Progress;
 use leoflow_base::sys::process::Signal;
-use leoflow_lifecycle::upgrade::failure_policy::{self, FailureAction};
+use leoflow_lifecycle::upgrade::failure_policy::{self, FailureAction, Undoing};
 use leoflow_lifecycle::upgrade::finish::{self, Conclusion};
 use leoflow_lifecycle::upgrade::host::Host;
 use leoflow_lifecycle::upgrade::steps::{self, Direction, State};
@@ -18,8 +18,22 @@ use std::time::{Duration, Instant};
 /// How an interrupted upgrade was settled.
 pub struct Settled {
     pub text: String,
-    /// True when the installed version is not this program's.
-    pub is_other_version: bool,
+    pub installed: InstalledRelease,
+}
+
+/// The installed release after recovery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InstalledRelease {
+    /// The one of this program.
+    Own,
+    Other,
+}
+
+/// Whether the user asked to roll an interrupted upgrade back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Abort {
+    Yes,
+    No,
 }
 
 /// The journal entry of a running or interrupted upgrade or rollback.
@@ -41,19 +55,52 @@ fn cancel_unchanged(home: &Home) {
 /// The state of an interrupted upgrade, and how to finish it.
 fn planned_action(entry: &Entry) -> Result<(State, FailureAction), String> {
     let (state, step) = steps::read(entry)?;
-    let action = failure_policy::after_interruption(step, state.undo_reason.is_some());
+    let undoing = if state.undo_reason.is_some() { Undoing::Begun } else { Undoing::NotBegun };
+    let action = failure_policy::after_interruption(step, undoing);
     Ok((state, action))
+}
+
+fn read_state(entry: &Entry) -> Result<(State, FailureAction), Error> {
+    planned_action(entry).map_err(|detail| {
+        Error::failed("run/journal.json describes an upgrade that this version does not understand")
+            .cause(detail)
+            .hint("run the leoflow version that started it; `leoflow versions` lists the kept ones")
+    })
+}
+
+fn too_late_to_abort(state: &State) -> Error {
+    let text = format!("{} already serves requests: the upgrade can no longer be aborted", state.plan.to);
+    Error::refused(text).hint("leoflow upgrade --resume").hint("then roll back, keeping your data: leoflow rollback")
+}
+
+/// Describes how the upgrade was finished.
+fn conclusion_text(state: &State, conclusion: &Conclusion) -> String {
+    let (from, to) = (&state.plan.from, &state.plan.to);
+    let change = match state.direction {
+        Direction::Up => "upgrade",
+        Direction::Down => "rollback",
+    };
+    match conclusion {
+        Conclusion::Discarded => format!("discarded the interrupted {change} to {to}: nothing had changed"),
+        Conclusion::SnapshotRestored => format!("reverted the interrupted {change} to {to}; nothing has changed"),
+        Conclusion::MigrationsUndone => {
+            format!("rolled back the failed upgrade to {to}; {from} runs again with all data")
+        }
+        Conclusion::UndoFailed { .. } => {
+            format!("the upgrade to {to} failed, but {to} stays: its migrations cannot be undone")
+        }
+        Conclusion::Completed { .. } => format!("finished the interrupted {change} to {to}"),
+    }
 }
 
 /// How long to wait for another process's operation.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Recovery<'_> {
-    /// Waits for another process that is performing the upgrade, then finishes what remains. Returns true when the
-    /// installed version is not this program's.
-    pub async fn finish_upgrade_of_stopped(&self, abort: bool) -> Result<bool, Error> {
+    /// Waits for another process that is performing the upgrade, then finishes what remains.
+    pub async fn finish_upgrade_of_stopped(&self, abort: Abort) -> Result<InstalledRelease, Error> {
         let _operation_lock = self.wait_for_operation().await?;
-        let Some(entry) = interrupted_upgrade(self.home)? else { return Ok(false) };
+        let Some(entry) = interrupted_upgrade(self.home)? else { return Ok(InstalledRelease::Own) };
         self.end_leftovers()?;
         if let Ok((state, FailureAction::RestoreSnapshot | FailureAction::UndoMigrations)) = planned_action(&entry) {
             // The new PostgreSQL may be the part that fails to start.
@@ -62,7 +109,7 @@ impl Recovery<'_> {
         let (_, server) = self.private_server().await?;
         let settled = self.finish_upgrade(Host::stopped(server, None), entry, abort).await?;
         self.reporter.report(Progress::Note(settled.text));
-        Ok(settled.is_other_version)
+        Ok(settled.installed)
     }
 
     /// Takes the operation lock; `None` when this process already holds it.
@@ -86,31 +133,13 @@ impl Recovery<'_> {
     }
 
     /// Finishes or undoes an upgrade. The caller holds the operation lock.
-    pub async fn finish_upgrade(&self, host: Host, entry: Entry, abort: bool) -> Result<Settled, Error> {
-        let (mut state, action) = planned_action(&entry).map_err(|detail| {
-            Error::failed("run/journal.json describes an upgrade that this version does not understand")
-                .cause(detail)
-                .hint("run the leoflow version that started it; `leoflow versions` lists the kept ones")
-        })?;
-        if abort && action == FailureAction::Complete {
-            let text = format!("{} already serves requests: the upgrade can no longer be aborted", state.plan.to);
-            return Err(Error::refused(text)
-                .hint("leoflow upgrade --resume")
-                .hint("then roll back, keeping your data: leoflow rollback"));
+    pub async fn finish_upgrade(&self, host: Host, entry: Entry, abort: Abort) -> Result<Settled, Error> {
+        let (mut state, action) = read_state(&entry)?;
+        if abort == Abort::Yes && action == FailureAction::Complete {
+            return Err(too_late_to_abort(&state));
         }
         let config = self.running_config()?;
-        let access = access(self.home)
-            .ok_or_else(|| Error::failed("PostgreSQL's files are missing").hint("leoflow setup"))??;
-        let mut upgrade_context = UpgradeContext {
-            home: self.home,
-            access,
-            config: &config,
-            own_version: self.version,
-            host,
-            reporter: self.reporter,
-            no_rollback: false,
-            notes: Notes::default(),
-        };
+        let mut upgrade_context = self.upgrade_context(&config, host)?;
         if action == FailureAction::Complete {
             upgrade_context.host.open(&state.new_program).map_err(UpgradeError::from)?;
         }
@@ -119,39 +148,49 @@ impl Recovery<'_> {
         if matches!((&conclusion, state.direction), (Conclusion::Completed { .. }, Direction::Down)) {
             super::rollbacks::note_finished(self.home);
         }
-        let (from, to) = (&state.plan.from, &state.plan.to);
-        let (change, hint) = match state.direction {
-            Direction::Up => ("upgrade", "to roll back: leoflow rollback".to_owned()),
-            Direction::Down => ("rollback", format!("to upgrade again: leoflow upgrade {from}")),
-        };
-        let text = match &conclusion {
-            Conclusion::Discarded => format!("discarded the interrupted {change} to {to}: nothing had changed"),
-            Conclusion::SnapshotRestored => {
-                format!("reverted the interrupted {change} to {to}; nothing has changed")
-            }
-            Conclusion::MigrationsUndone => {
-                format!("rolled back the failed upgrade to {to}; {from} runs again with all data")
-            }
-            Conclusion::UndoFailed { .. } => {
-                format!("the upgrade to {to} failed, but {to} stays: its migrations cannot be undone")
-            }
-            Conclusion::Completed { .. } => format!("finished the interrupted {change} to {to}"),
-        };
-        let installed = match conclusion {
-            Conclusion::UndoFailed { lost: Some(fault) } | Conclusion::Completed { lost: Some(fault) } => {
-                return Err(Error::from(fault).hint("leoflow lite start").hint(hint));
-            }
-            Conclusion::UndoFailed { .. } | Conclusion::Completed { .. } => Some(to.to_string()),
-            Conclusion::Discarded | Conclusion::SnapshotRestored | Conclusion::MigrationsUndone => None,
-        };
+        let text = conclusion_text(&state, &conclusion);
+        let installed = self.installed_after(&state, conclusion)?;
         // Removes the leftovers of an interrupted rehearsal.
         self.clean_up(Some(&upgrade_context.access)).await?;
-        Ok(Settled { text, is_other_version: installed.is_some_and(|version| version != self.version) })
+        Ok(Settled { text, installed })
     }
 
-    /// Finishes or undoes an interrupted change of release, for a command that needs a stable release. With
-    /// `dry_run`, finishes only one that had changed nothing. Fails for one that another process is performing.
-    pub async fn settle_change(&self, dry_run: bool) -> Result<(), Error> {
+    fn upgrade_context<'a>(&'a self, config: &'a Config, host: Host) -> Result<UpgradeContext<'a>, Error> {
+        let access = access(self.home)
+            .ok_or_else(|| Error::failed("PostgreSQL's files are missing").hint("leoflow setup"))??;
+        Ok(UpgradeContext {
+            home: self.home,
+            access,
+            config,
+            own_version: self.version,
+            host,
+            reporter: self.reporter,
+            no_rollback: false,
+            notes: Notes::default(),
+        })
+    }
+
+    /// Returns the installed release. Fails if the new one stays but no longer runs.
+    fn installed_after(&self, state: &State, conclusion: Conclusion) -> Result<InstalledRelease, Error> {
+        let plan = &state.plan;
+        let hint = match state.direction {
+            Direction::Up => "to roll back: leoflow rollback".to_owned(),
+            Direction::Down => format!("to upgrade again: leoflow upgrade {}", plan.from),
+        };
+        match conclusion {
+            Conclusion::UndoFailed { lost: Some(fault) } | Conclusion::Completed { lost: Some(fault) } => {
+                Err(Error::from(fault).hint("leoflow lite start").hint(hint))
+            }
+            Conclusion::UndoFailed { .. } | Conclusion::Completed { .. } if plan.to.to_string() != self.version => {
+                Ok(InstalledRelease::Other)
+            }
+            _ => Ok(InstalledRelease::Own),
+        }
+    }
+
+    /// Finishes or undoes an interrupted change of release, for a command that needs a stable release. In a
+    /// dry run, finishes only one that had changed nothing. Fails for one that another process is performing.
+    pub async fn settle_change(&self, dry_run: DryRun) -> Result<(), Error> {
         self.settle_rollback(dry_run).await?;
         let Some(entry) = interrupted_upgrade(self.home)? else { return Ok(()) };
         let change = journal::change_under_way(self.home);
@@ -161,10 +200,10 @@ impl Recovery<'_> {
                 .hint("wait for it: leoflow upgrade --resume")
                 .hint("follow its log: leoflow lite logs upgrade -f"));
         }
-        if dry_run && !matches!(planned_action(&entry), Ok((_, FailureAction::Discard))) {
+        if dry_run == DryRun::Yes && !matches!(planned_action(&entry), Ok((_, FailureAction::Discard))) {
             return Err(Error::failed(description).hint("leoflow upgrade --resume"));
         }
-        if let Some(text) = self.finish_interrupted(false).await? {
+        if let Some(text) = self.finish_interrupted(Abort::No).await? {
             self.reporter.report(Progress::Note(text));
         }
         Ok(())
@@ -172,7 +211,7 @@ impl Recovery<'_> {
 
     /// Finishes or undoes an interrupted upgrade and returns a message; `None` when there was none, or when the result
     /// was already reported.
-    pub async fn finish_interrupted(&self, abort: bool) -> Result<Option<String>, Error> {
+    pub async fn finish_interrupted(&self, abort: Abort) -> Result<Option<String>, Error> {
         if interrupted_upgrade(self.home)?.is_none() {
             return Ok(None);
         }

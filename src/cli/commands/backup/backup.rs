@@ -3,6 +3,7 @@
 use crate::args::all::All;
 use crate::context::Context;
 use crate::error::Error;
+use crate::recovery::DryRun;
 use crate::recovery::datastore::Datastore;
 use crate::terminal::printer::{counted, human_size};
 use clap::Args;
@@ -13,12 +14,13 @@ use leoflow_base::home::upkeep::{self, End};
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::{clock, env_vars};
 use leoflow_lifecycle::backup::create::automatic::{self, Automatic};
+use leoflow_lifecycle::backup::create::dump::NewerSchema;
 use leoflow_lifecycle::backup::encryption::EncryptTo;
 use leoflow_lifecycle::backup::retain::notes;
 use leoflow_lifecycle::backup::{self, CreatedBackup, Request};
 use leoflow_lifecycle::upgrade::rollback::history;
-use leoflow_postgres::Access;
 use serde_json::json;
+use std::io;
 use std::path::{Path, PathBuf};
 
 #[derive(Args, Debug)]
@@ -42,25 +44,15 @@ pub struct Backup {
 const COMMAND: &str = "leoflow lite backup";
 
 pub async fn run(context: &Context<'_>, args: &Backup) -> Result<u8, Error> {
-    let home = &context.home;
     let config = require_config(context)?;
     let encrypt_to = EncryptTo::of(&config.backup)?;
     let output = output_path(context, args, &encrypt_to)?;
     let created = match args.scheduled {
-        true => {
-            let (datastore, _operation_lock) = open_locked_datastore(context).await?;
-            scheduled(context, &datastore.access, &config).await?
-        }
-        false => write(context, &config, &output, &encrypt_to).await?,
+        true => create_scheduled(context, &config).await?,
+        false => create(context, &config, &output, &encrypt_to).await?,
     };
-    // The backup exists even when recording it fails.
-    let recorded = if args.scheduled { Ok(()) } else { notes::record_created(home, &created) };
-    // A manual backup in the home's own folder replaces the next scheduled one.
-    let upkeep_recorded = recorded.and_then(|()| match args.output {
-        None => upkeep::note_end(home, Timestamp::now(), upkeep::Kind::Backup, End::Done).map(drop),
-        Some(_) => Ok(()),
-    });
-    if let Err(error) = upkeep_recorded {
+    if let Err(error) = record(context, args, &created) {
+        // The backup exists even when recording it fails.
         context.printer.warning(format!("backup created, but recording it failed: {error}"));
     }
     print_created(context, &created)?;
@@ -69,7 +61,7 @@ pub async fn run(context: &Context<'_>, args: &Backup) -> Result<u8, Error> {
 
 /// Creates an unencrypted backup that is restored at once and removed.
 pub async fn write_plain(context: &Context<'_>, output: &Path) -> Result<CreatedBackup, Error> {
-    write(context, &require_config(context)?, output, &EncryptTo::Off).await
+    create(context, &require_config(context)?, output, &EncryptTo::Off).await
 }
 
 /// The configuration; an error if Leoflow is not set up.
@@ -81,7 +73,7 @@ fn require_config(context: &Context<'_>) -> Result<Config, Error> {
 
 /// Finishes interrupted operations, takes the operation lock and opens the datastore.
 async fn open_locked_datastore(context: &Context<'_>) -> Result<(Datastore, OperationLock), Error> {
-    context.recovery().settle_change(false).await?;
+    context.recovery().settle_change(DryRun::No).await?;
     let operation_lock = OperationLock::take(&context.home, COMMAND)?;
     let datastore = Datastore::open(&context.recovery(), COMMAND).await?;
     // Creates the role and the database if Leoflow was never started.
@@ -90,7 +82,8 @@ async fn open_locked_datastore(context: &Context<'_>) -> Result<(Datastore, Oper
     Ok((datastore, operation_lock))
 }
 
-async fn write(
+/// Creates the backup `output`.
+async fn create(
     context: &Context<'_>,
     config: &Config,
     output: &Path,
@@ -106,24 +99,38 @@ async fn write(
         output,
         task_logs_bytes: config.backup.task_logs_bytes,
         keep_free: 0,
-        may_be_newer: false,
+        newer_schema: NewerSchema::Refuse,
         encrypt_to,
     };
     Ok(backup::create(&request, context.printer).await?)
 }
 
-async fn scheduled(context: &Context<'_>, access: &Access, config: &Config) -> Result<CreatedBackup, Error> {
+/// Creates an automatic backup and removes those over the limits.
+async fn create_scheduled(context: &Context<'_>, config: &Config) -> Result<CreatedBackup, Error> {
+    let (datastore, _operation_lock) = open_locked_datastore(context).await?;
     let pinned =
         history::rollback_backups(&context.home).map_err(|error| Error::io("read", &context.home.upgrade(), &error))?;
     let automatic_backup = Automatic {
         home: &context.home,
-        access,
+        access: &datastore.access,
         config,
         version: context.version,
         pinned: &pinned,
         reporter: context.printer,
     };
     Ok(automatic::scheduled(&automatic_backup).await?)
+}
+
+/// Records the backup in the notes and in the schedule.
+fn record(context: &Context<'_>, args: &Backup, created: &CreatedBackup) -> io::Result<()> {
+    if !args.scheduled {
+        notes::record_created(&context.home, created)?;
+    }
+    // A manual backup in the home's own folder replaces the next scheduled one.
+    if args.output.is_none() {
+        upkeep::note_end(&context.home, Timestamp::now(), upkeep::Kind::Backup, End::Done)?;
+    }
+    Ok(())
 }
 
 /// Returns the path of the backup: in the home's `backups` folder by default; a relative path is relative to the

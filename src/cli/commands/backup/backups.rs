@@ -12,7 +12,7 @@ use leoflow_base::home::lock::OperationLock;
 use leoflow_base::home::upkeep::{self, End};
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
-use leoflow_lifecycle::backup::retain::catalog::{self, Listed, Proof};
+use leoflow_lifecycle::backup::retain::catalog::{self, Listed, Method, Proof};
 use leoflow_lifecycle::backup::retain::retention::{self, Limits};
 use leoflow_lifecycle::backup::{Input, verify};
 use leoflow_lifecycle::upgrade::rollback::history;
@@ -189,6 +189,7 @@ async fn verify(context: &Context<'_>, args: &VerifyBackups) -> Result<u8, Error
         context.recovery().clean_up(Some(&datastore.access)).await?;
         datastore_and_lock = Some((datastore, operation_lock));
     }
+    let method = if args.quick { Method::Hashes } else { Method::TestRestore };
     // A given key must decrypt the backup; without one, an encrypted backup is only checked by hash.
     let is_given = !args.decryption.identity.is_empty() || args.decryption.passphrase_file.is_some();
     let mut results = Vec::new();
@@ -207,8 +208,8 @@ async fn verify(context: &Context<'_>, args: &VerifyBackups) -> Result<u8, Error
         };
         // An error of this machine is not a result for the file.
         let (rows, proof) = match outcome {
-            Ok(manifest) => (Some(manifest.rows()), Proof::now(args.quick, None)),
-            Err(error) if error.is_refusal() => (None, Proof::now(args.quick, Some(error.to_string()))),
+            Ok(manifest) => (Some(manifest.rows()), Proof::now(method, None)),
+            Err(error) if error.is_refusal() => (None, Proof::now(method, Some(error.to_string()))),
             Err(error) if error.is_closed() && (args.all || !is_given) => {
                 let compared = catalog::unopened(home, &file).map_err(|error| Error::io("read", &file, &error))?;
                 match compared {

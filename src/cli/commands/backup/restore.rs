@@ -122,7 +122,7 @@ type RestoredAndRestarted = (RestoreResult, Option<Result<(), Error>>);
 /// Takes the locks, replaces the state and restarts the instance. After a failure the previous state runs again.
 async fn restore_backup(context: &Context<'_>, args: &Restore, input: &Input) -> Result<RestoredAndRestarted, Error> {
     refuse_in_terminal(context)?;
-    context.recovery().settle_change(args.dry_run).await?;
+    context.recovery().settle_change(args.dry_run.into()).await?;
     let home = &context.home;
     let created_home = !home.exists();
     home.create().map_err(|error| Error::io("create", home.root(), &error))?;

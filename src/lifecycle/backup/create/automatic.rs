@@ -1,7 +1,7 @@
 //! Backups that Lite takes automatically: by schedule, and before it changes the schema of a database with data.
 
 use super::created_backup::CreatedBackup;
-use super::dump::{DumpError, has_rows};
+use super::dump::{DumpError, NewerSchema, has_rows};
 use super::{CreateError, Request, create};
 use crate::backup::encryption::EncryptTo;
 use crate::backup::retain::catalog::{self, Listed};
@@ -71,7 +71,7 @@ async fn make(
     keep_free: u64,
 ) -> Result<CreatedBackup, CreateError> {
     let Automatic { home, access, config, version, reporter, .. } = *with;
-    let output = catalog::automatic_path(home, why, !encrypt_to.is_off());
+    let output = catalog::automatic_path(home, why, encrypt_to);
     let write = |source| CreateError::Write { path: output.clone(), source };
     files::create_private_dir(&home.backups()).map_err(write)?;
     let request = Request {
@@ -83,7 +83,7 @@ async fn make(
         output: &output,
         task_logs_bytes: config.backup.task_logs_bytes,
         keep_free,
-        may_be_newer: true,
+        newer_schema: NewerSchema::Accept,
         encrypt_to,
     };
     let backup = create(&request, reporter).await?;

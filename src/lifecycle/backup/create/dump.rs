@@ -39,6 +39,14 @@ impl From<tokio_postgres::Error> for DumpError {
     }
 }
 
+/// What to do with a database of a newer release, whose tables this one does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewerSchema {
+    Refuse,
+    /// Backs it up, for that release to restore.
+    Accept,
+}
+
 /// An open snapshot; a session that imports it sees the same data.
 pub struct Snapshot {
     client: Client,
@@ -53,15 +61,14 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Takes a snapshot. Refuses a database that a restore would not accept. With `may_be_newer`, a database of a newer
-    /// release is accepted, for that release to restore.
-    pub async fn take(access: &Access, login: &Login, may_be_newer: bool) -> Result<Self, DumpError> {
+    /// Takes a snapshot. Refuses a database that a restore would not accept.
+    pub async fn take(access: &Access, login: &Login, newer_schema: NewerSchema) -> Result<Self, DumpError> {
         let client = access.connect(login).await?;
         client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
         let ledger = schema::inspect(&client).await?;
         let state = schema::classify(schema::known(), &ledger);
         let is_newer = matches!(state, State::Newer { .. });
-        if let Some(error) = schema::refusal(&state).filter(|_| !(is_newer && may_be_newer)) {
+        if let Some(error) = schema::refusal(&state).filter(|_| !(is_newer && newer_schema == NewerSchema::Accept)) {
             return Err(error.into());
         }
         let schema_version = classify::database_version(&ledger);

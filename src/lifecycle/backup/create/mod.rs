@@ -7,32 +7,28 @@ pub(crate) mod created_backup;
 pub mod dump;
 pub mod excluded;
 pub(crate) mod files_size;
+mod output_file;
 pub(crate) mod own_backups;
 pub(crate) mod selection;
 pub(crate) mod spool;
 pub(crate) mod survey;
 
 use super::encryption::{EncryptTo, EncryptionError};
-use super::format::archive::{ArchiveWriter, Compression, Hashed, is_encrypted_name};
-use super::format::manifest::{
-    CONFIG, DUMP, DatabaseFacts, MANIFEST_VERSION, Manifest, RECEIPT, SIZE_LIMIT, Sha256Hex, Skipped,
-};
+use super::format::manifest::{CONFIG, DUMP, DatabaseFacts, MANIFEST_VERSION, Manifest, RECEIPT, SIZE_LIMIT, Skipped};
 use collect::{CollectError, Collected};
 use created_backup::CreatedBackup;
-use dump::{DumpError, Dumped, Snapshot};
+use dump::{DumpError, Dumped, NewerSchema, Snapshot};
 use leoflow_base::config;
 use leoflow_base::home::Home;
 use leoflow_base::home::progress::{Progress, Reporter};
-use leoflow_base::sys::fs::{disk, files};
-use leoflow_base::sys::process::is_pid_alive;
+use leoflow_base::sys::fs::files;
 use leoflow_base::sys::{checkpoint, clock};
 use leoflow_postgres::Access;
+use output_file::{Content, OutputFile};
 use own_backups::OwnBackups;
-use spool::{AtRest, Spool};
+use spool::Spool;
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
-use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -72,8 +68,7 @@ pub struct Request<'a> {
     pub task_logs_bytes: u64,
     /// Free disk space to leave, in bytes; the backup fails otherwise. 0 is no limit.
     pub keep_free: u64,
-    /// Also back up a database of a newer release.
-    pub may_be_newer: bool,
+    pub newer_schema: NewerSchema,
     pub encrypt_to: &'a EncryptTo,
 }
 
@@ -82,51 +77,26 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// Creates the backup from one snapshot of the database; changes nothing but the output file.
 pub async fn create(request: &Request<'_>, reporter: &dyn Reporter) -> Result<CreatedBackup, CreateError> {
-    let output = request.output;
-    let compression = Compression::of(output).ok_or_else(|| CreateError::Name(output.to_owned()))?;
-    match (is_encrypted_name(output), request.encrypt_to.is_off()) {
-        (false, false) => return Err(CreateError::PlainName(output.to_owned())),
-        (true, true) => return Err(CreateError::NoRecipient(output.to_owned())),
-        _ => {}
-    }
-    let write_error = |source| CreateError::Write { path: output.to_owned(), source };
-    let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    refuse_directory(output)?;
-    remove_killed_attempts(folder, output);
-    let at_rest = if request.encrypt_to.is_off() { AtRest::Plain } else { AtRest::Sealed };
-    let spool = Spool::new(folder, request.keep_free, at_rest).map_err(write_error)?;
-    let login = request.access.application();
-    let snapshot = Snapshot::take(request.access, &login, request.may_be_newer).await?;
+    let output = OutputFile::check(request.output, request.encrypt_to)?;
+    output.remove_killed_attempts();
+    let spool = output.open_spool(request.keep_free)?;
+    let snapshot = take_snapshot(request).await?;
     checkpoint("backup.begun");
-
-    let copied = Arc::new(AtomicU64::new(0));
-    let counter = copied.clone();
-    let dumping = snapshot.dump(request.access, &login, spool, move |bytes| counter.store(bytes, Ordering::Relaxed))?;
-    let (tables, dumped) = count_during_dump(&snapshot, &copied, dumping, reporter).await?;
+    let (tables, dumped) = copy_database(request, &snapshot, spool, reporter).await?;
     checkpoint("backup.dumped");
-    reporter.report(Progress::Started("Copying the workspace and the task logs".to_owned()));
-    let now = u64::try_from(clock::unix_seconds()).unwrap_or(0);
     let dump_bytes = dumped.bytes;
-    let collected = collect(request, &snapshot, dumped, now)?;
+    let now = u64::try_from(clock::unix_seconds()).unwrap_or(0);
+    let collected = copy_files(request, &snapshot, dumped, now, reporter)?;
     checkpoint("backup.collected");
     let manifest = build_manifest(request, &snapshot, &collected, tables, dump_bytes);
     drop(snapshot);
-    let required = request.keep_free + manifest.total_size();
-    if request.keep_free > 0 && disk::free_bytes(folder).map_err(write_error)? < required {
-        return Err(write_error(io::Error::new(io::ErrorKind::StorageFull, "the disk would run out of space")));
-    }
-    let text = serde_json::to_vec(&manifest).map_err(|error| write_error(error.into()))?;
-    // A manifest that no reader would accept is not written.
-    Manifest::parse(&text).map_err(|error| CreateError::Unreadable(error.to_string()))?;
-    if text.len() as u64 > SIZE_LIMIT {
-        return Err(CollectError::TooMany.into());
-    }
-    let (size_bytes, sha256) =
-        write_archive(request, &manifest, &text, &collected, compression, now, reporter).map_err(write_error)?;
+    output.require_space(request.keep_free, &manifest)?;
+    let content = Content { text: manifest_text(&manifest, &output)?, manifest: &manifest, collected: &collected, now };
+    let (size_bytes, sha256) = output.write(&content, reporter)?;
     checkpoint("backup.in-place");
     reporter.report(Progress::Finished(format!("Backup of {} rows written", manifest.rows())));
     Ok(CreatedBackup {
-        path: output.to_owned(),
+        path: request.output.to_owned(),
         size_bytes,
         sha256,
         encrypted: !request.encrypt_to.is_off(),
@@ -139,8 +109,43 @@ pub async fn create(request: &Request<'_>, reporter: &dyn Reporter) -> Result<Cr
     })
 }
 
-/// Copies everything into the spool, in the order of the archive. `now` is in seconds since 1970.
-fn collect(request: &Request<'_>, snapshot: &Snapshot, dumped: Dumped, now: u64) -> Result<Collected, CreateError> {
+async fn take_snapshot(request: &Request<'_>) -> Result<Snapshot, DumpError> {
+    Snapshot::take(request.access, &request.access.application(), request.newer_schema).await
+}
+
+/// Dumps the database into the spool and counts its rows meanwhile.
+async fn copy_database(
+    request: &Request<'_>,
+    snapshot: &Snapshot,
+    spool: Spool,
+    reporter: &dyn Reporter,
+) -> Result<(BTreeMap<String, i64>, Dumped), CreateError> {
+    let copied = Arc::new(AtomicU64::new(0));
+    let counter = copied.clone();
+    let login = request.access.application();
+    let dumping = snapshot.dump(request.access, &login, spool, move |bytes| counter.store(bytes, Ordering::Relaxed))?;
+    count_during_dump(snapshot, &copied, dumping, reporter).await
+}
+
+/// The manifest as JSON. A manifest that no reader would accept is not written.
+fn manifest_text(manifest: &Manifest, output: &OutputFile<'_>) -> Result<Vec<u8>, CreateError> {
+    let text = serde_json::to_vec(manifest).map_err(|error| output.write_error(error.into()))?;
+    Manifest::parse(&text).map_err(|error| CreateError::Unreadable(error.to_string()))?;
+    match text.len() as u64 > SIZE_LIMIT {
+        true => Err(CollectError::TooMany.into()),
+        false => Ok(text),
+    }
+}
+
+/// Copies the files into the spool behind the dump, in the order of the archive. `now` is in seconds since 1970.
+fn copy_files(
+    request: &Request<'_>,
+    snapshot: &Snapshot,
+    dumped: Dumped,
+    now: u64,
+    reporter: &dyn Reporter,
+) -> Result<Collected, CreateError> {
+    reporter.report(Progress::Started("Copying the workspace and the task logs".to_owned()));
     let mut collected = Collected::new(dumped.spool);
     add_records(request.home, &mut collected, now)?;
     collected.add_piece(DUMP, dumped.piece, now);
@@ -237,73 +242,4 @@ fn home_folders(home: &Home) -> Vec<PathBuf> {
     let root = home.root().to_owned();
     let real = root.canonicalize().unwrap_or_else(|_| root.clone());
     vec![root, real]
-}
-
-/// Refuses an output path that is a directory before any work is done.
-fn refuse_directory(output: &Path) -> Result<(), CreateError> {
-    match output.is_dir() {
-        true => {
-            let source = io::Error::new(io::ErrorKind::IsADirectory, "it is a directory");
-            Err(CreateError::Write { path: output.to_owned(), source })
-        }
-        false => Ok(()),
-    }
-}
-
-/// Writes the backup next to its destination and renames it. Returns its size in bytes and its hash.
-fn write_archive(
-    request: &Request<'_>,
-    manifest: &Manifest,
-    text: &[u8],
-    collected: &Collected,
-    compression: Compression,
-    now: u64,
-    reporter: &dyn Reporter,
-) -> io::Result<(u64, Sha256Hex)> {
-    let output = request.output;
-    let temporary = files::temporary_neighbour(output);
-    files::remove_any(&temporary)?;
-    let written = (|| {
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-        fs::set_permissions(&temporary, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
-        let hashed = Hashed::new(BufWriter::with_capacity(256 * 1024, file));
-        let mut archive = ArchiveWriter::begin(request.encrypt_to.writer(hashed)?, compression, text, now)?;
-        let (total, mut done) = (manifest.total_size(), 0);
-        for item in &collected.items {
-            match item.piece {
-                Some(piece) => archive.add(&item.entry, item.modified, collected.spool.read(piece))?,
-                None => archive.add(&item.entry, now, io::empty())?,
-            }
-            done += item.entry.size();
-            if item.entry.is_file() {
-                reporter.report(Progress::Bytes { what: "Writing the backup".to_owned(), done, total });
-            }
-        }
-        let mut hashed = archive.finish()?.finish()?;
-        hashed.flush()?;
-        hashed.inner.get_ref().sync_all()?;
-        checkpoint("backup.written");
-        files::rename_durably(&temporary, output)?;
-        Ok((hashed.bytes, hashed.sha256()))
-    })();
-    if written.is_err() {
-        // Incomplete and ours; the error is already known.
-        let _ = files::remove_any(&temporary);
-    }
-    written
-}
-
-/// Removes temporary files of killed backups from `folder`, the folder of `output`. Those of live processes stay.
-fn remove_killed_attempts(folder: &Path, output: &Path) {
-    let output_name = output.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let Some((target, pid)) = name.strip_prefix('.').and_then(|rest| rest.rsplit_once(".tmp-")) else { continue };
-        let is_ours = ["leoflow-backup-", "automatic-"].iter().any(|prefix| target.starts_with(prefix));
-        let is_attempt = target == output_name || (is_ours && Compression::of(Path::new(target)).is_some());
-        if is_attempt && pid.parse().is_ok_and(|pid| !is_pid_alive(pid)) {
-            // A file that stays only takes space; the next backup tries again.
-            let _ = fs::remove_file(entry.path());
-        }
-    }
 }

@@ -1,7 +1,7 @@
 //! The backups in the home, and the results of their verification.
 
 use super::notes::{EncryptedRecord, Facts, add_note, encrypted_records, read_notes};
-use crate::backup::encryption::Input;
+use crate::backup::encryption::{EncryptTo, Input};
 use crate::backup::format::archive::Hashed;
 use crate::backup::restore::peek;
 use crate::backup::restore::restore_error::RestoreError;
@@ -14,6 +14,15 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+/// How a backup is verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// Compares the hashes of its entries.
+    Hashes,
+    /// Restores it on trial.
+    TestRestore,
+}
 
 /// Result of a verification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,12 +40,14 @@ pub struct Proof {
 }
 
 impl Proof {
-    pub fn now(quick: bool, problem: Option<String>) -> Self {
+    /// The result of a verification that ends now.
+    pub fn now(method: Method, problem: Option<String>) -> Self {
+        let quick = method == Method::Hashes;
         Self { verified_at: clock::now_rfc3339(), ok: problem.is_none(), quick, unopened: false, problem }
     }
 
     pub fn unopened(problem: Option<String>) -> Self {
-        Self { unopened: true, ..Self::now(true, problem) }
+        Self { unopened: true, ..Self::now(Method::Hashes, problem) }
     }
 
     /// True after a successful test restore.
@@ -234,8 +245,8 @@ fn is_automatic(path: &Path) -> bool {
 }
 
 /// Unused path for a new automatic backup; `reason` is a few words joined by `-`.
-pub fn automatic_path(home: &Home, reason: &str, is_encrypted: bool) -> PathBuf {
-    let age = if is_encrypted { ".age" } else { "" };
+pub fn automatic_path(home: &Home, reason: &str, encrypt_to: &EncryptTo) -> PathBuf {
+    let age = if encrypt_to.is_off() { "" } else { ".age" };
     let time = clock::now_rfc3339().replace(['-', ':'], "");
     let path = |suffix: &str| home.backups().join(format!("{AUTOMATIC}{time}-{reason}{suffix}.tar.zst{age}"));
     // A second backup within one second gets a number.

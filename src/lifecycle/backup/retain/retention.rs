@@ -113,6 +113,7 @@ pub fn excess(all: &[Listed], new_backup: &Path, pinned: &[PathBuf], limits: &Li
 
 #[cfg(test)]
 mod tests {
+    use super::super::catalog::Method;
     use super::*;
 
     const NONE: Limits =
@@ -128,7 +129,7 @@ mod tests {
             leoflow_version: None,
             schema_version: None,
             rows: None,
-            last_verified: proven.then(|| Proof::now(false, None)),
+            last_verified: proven.then(|| Proof::now(Method::TestRestore, None)),
             problem: None,
             modified: 0,
         }
@@ -162,7 +163,7 @@ mod tests {
             gone_by(&all, &Limits { missing_bytes: 21, ..NONE }).is_empty(),
             "removing all unprotected backups is not enough"
         );
-        let quick = Listed { last_verified: Some(Proof::now(true, None)), ..backup(1, 10, false) };
+        let quick = Listed { last_verified: Some(Proof::now(Method::Hashes, None)), ..backup(1, 10, false) };
         assert_eq!(gone(&[quick, backup(2, 10, false)], 1, 1000), ["1"], "hashes alone prove nothing");
     }
 

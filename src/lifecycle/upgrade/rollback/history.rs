@@ -155,8 +155,17 @@ pub fn finished_by_another(changes: &[Change]) -> Option<&Change> {
     changes.last().filter(|change| change.finished_by_another)
 }
 
+/// Whether a rollback command has reported the finished rollback to the user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reported {
+    /// Another command finished it.
+    No,
+    Yes,
+}
+
 /// Sets or clears `finished_by_another` of the last change, if that is a rollback.
-pub fn set_finished_by_another(home: &Home, is_marked: bool) -> io::Result<()> {
+pub fn set_finished_by_another(home: &Home, reported: Reported) -> io::Result<()> {
+    let is_marked = reported == Reported::No;
     let mut entries = read(home)?;
     if let Some(last) =
         entries.last_mut().filter(|last| last.kind() != Kind::Upgrade && last.finished_by_another != is_marked)
@@ -323,12 +332,12 @@ mod tests {
         let home = leoflow_base::home::resolve(Some(&folder.path().join("h"))).unwrap();
         let (old, new) = (version("0.1.0"), version("0.2.0"));
         add(&home, Change::now(Kind::Upgrade, (&old, &new), (1, 2), None)).unwrap();
-        set_finished_by_another(&home, true).unwrap();
+        set_finished_by_another(&home, Reported::No).unwrap();
         assert!(finished_by_another(&history(&home)).is_none(), "an upgrade is not repeated");
         add(&home, Change::now(Kind::Restore, (&new, &old), (2, 1), None)).unwrap();
-        set_finished_by_another(&home, true).unwrap();
+        set_finished_by_another(&home, Reported::No).unwrap();
         assert_eq!(finished_by_another(&history(&home)).map(|change| &change.to), Some(&old));
-        set_finished_by_another(&home, false).unwrap();
+        set_finished_by_another(&home, Reported::Yes).unwrap();
         assert!(finished_by_another(&history(&home)).is_none());
     }
 
