@@ -12,6 +12,7 @@ use leoflow_lifecycle::upgrade::release::signature::SignatureError;
 use leoflow_lifecycle::upgrade::release::source::FetchError;
 use leoflow_lifecycle::upgrade::release::stage::StageError;
 use leoflow_lifecycle::upgrade::rollback::rollback_plan;
+use leoflow_lifecycle::upgrade::target_release::TargetError;
 use leoflow_postgres::schema::SchemaError;
 
 impl From<FetchError> for Error {
@@ -176,11 +177,28 @@ impl From<UpgradeError> for Error {
             UpgradeError::LongPause { expected, .. } => Self::failed(text)
                 .hint(format!("allow it: leoflow config set upgrade.max_pause {:.0}m", (expected / 60.0).ceil() + 1.0))
                 .hint("or stop it first: leoflow lite stop, then leoflow upgrade"),
+            UpgradeError::NotAVersion { .. } => Self::bug(text),
             UpgradeError::Cancelled => Self::failed(text).hint("nothing was changed"),
             UpgradeError::Stage(_)
             | UpgradeError::Component { .. }
             | UpgradeError::Program(_)
             | UpgradeError::Smoke { .. } => Self::failed(text).hint(SEE_UPGRADE_LOG),
+        }
+    }
+}
+
+impl From<TargetError> for Error {
+    fn from(error: TargetError) -> Self {
+        let text = error.to_string();
+        match error {
+            TargetError::Unparsable(_) => {
+                Self::usage(text).hint("leoflow upgrade stable").hint("leoflow upgrade 0.3.0")
+            }
+            TargetError::NoHost => Self::failed(text)
+                .hint("leoflow upgrade --from DIR_OR_URL")
+                .hint("or set it permanently in config.yaml:  upgrade: {from: URL}"),
+            TargetError::Fetch(error) => error.into(),
+            TargetError::Upgrade(error) => error.into(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Upgrades and rollbacks: a pure plan, and a worker that runs it step by step, each recorded in the journal before it
 //! acts.
 
+pub mod facts;
 pub mod failure_policy;
 pub mod finish;
 pub mod host;
@@ -15,6 +16,7 @@ pub mod rollback;
 mod run;
 pub mod smoke;
 pub mod steps;
+pub mod target_release;
 mod upgrade_context;
 
 pub use outcome::{Outcome, Status};
@@ -67,6 +69,8 @@ pub enum UpgradeError {
     Schema(#[from] SchemaError),
     #[error(transparent)]
     Receipt(#[from] ReceiptError),
+    #[error("{text:?} is not a version: {source}")]
+    NotAVersion { text: String, source: semver::Error },
     #[error("cannot read {path}: {source}")]
     Read { path: PathBuf, source: io::Error },
     #[error("cannot write {path}: {source}")]

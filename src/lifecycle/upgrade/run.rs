@@ -1,7 +1,7 @@
 //! Runs an upgrade: applies the plan step by step, and after a failure chooses how to finish.
 
 use super::UpgradeError;
-use super::failure_policy::{self, FailureAction};
+use super::failure_policy::{self, FailureAction, Undo};
 use super::finish::{self, Conclusion};
 use super::import_evidence::Releases;
 use super::outcome::{Outcome, Status};
@@ -130,7 +130,8 @@ impl UpgradeContext<'_> {
             && state.plan.is_reversible()
             && !self.no_rollback
             && finish::can_undo_migrations(self, state).await;
-        let action = failure_policy::after_failure(step, may_undo);
+        let undo = if may_undo { Undo::Possible } else { Undo::Impossible };
+        let action = failure_policy::after_failure(step, undo);
         let consequence = match action {
             FailureAction::Discard => None,
             FailureAction::RestoreSnapshot | FailureAction::UndoMigrations => Some("rolling back"),

@@ -6,8 +6,9 @@ use super::rollback_consequences::Consequences;
 use super::rollback_facts::{PlannedRollback, plan_rollback};
 use super::rollback_restore::{self, RestoreInput};
 use super::upgrade_facts::FactsAndDatastore;
-use super::upgrade_worker;
+use super::upgrade_worker::{self, PlannedChange};
 use super::watch_worker;
+use super::worker_report;
 use crate::context::Context;
 use crate::error::Error;
 use leoflow_base::home::lock::OperationLock;
@@ -26,9 +27,9 @@ use std::path::PathBuf;
 pub async fn run(context: &Context<'_>, args: &RollbackRelease) -> Result<u8, Error> {
     if args.worker {
         log::start("upgrade", context.log_level());
-        return upgrade_worker::send_result(perform(context, args).await);
+        return worker_report::send_result(perform(context, args).await);
     }
-    if let Some(Settled::Finished(record)) = context.recovery().settle_rollback(args.dry_run).await? {
+    if let Some(Settled::Finished(record)) = context.recovery().settle_rollback(args.dry_run.into()).await? {
         let to = record.to.to_string();
         // This command finishes the interrupted rollback, and does not start another.
         if args.to.as_deref().is_none_or(|requested| requested.strip_prefix('v').unwrap_or(requested) == to) {
@@ -36,7 +37,7 @@ pub async fn run(context: &Context<'_>, args: &RollbackRelease) -> Result<u8, Er
             return print_finished(context, &record.from, &record.to, record.backup_of_current_state.as_ref());
         }
     }
-    context.recovery().settle_change(args.dry_run).await?;
+    context.recovery().settle_change(args.dry_run.into()).await?;
     let changes = history::history(&context.home);
     if let Some(change) = history::finished_by_another(&changes).filter(|_| args.to.is_none()) {
         if !args.dry_run {
@@ -81,7 +82,7 @@ pub async fn run(context: &Context<'_>, args: &RollbackRelease) -> Result<u8, Er
 
 /// Marks the finished rollback as reported, so that the next `rollback` goes further back.
 fn mark_reported(context: &Context<'_>) -> Result<(), Error> {
-    history::set_finished_by_another(&context.home, false)
+    history::set_finished_by_another(&context.home, history::Reported::Yes)
         .map_err(|error| Error::io("write", &context.home.upgrade(), &error))
 }
 
@@ -119,14 +120,6 @@ async fn perform(context: &Context<'_>, args: &RollbackRelease) -> Result<Outcom
     }
     let PlannedRollback { facts, datastore, plan, .. } = planned;
     let config = context.recovery().running_config()?;
-    upgrade_worker::apply_plan(
-        context,
-        &config,
-        FactsAndDatastore { facts, datastore },
-        plan,
-        ReleaseSource::Installed,
-        true,
-        cancelled,
-    )
-    .await
+    let change = PlannedChange { plan, source: ReleaseSource::Installed, no_rollback: true };
+    upgrade_worker::apply_plan(context, &config, FactsAndDatastore { facts, datastore }, change, cancelled).await
 }

@@ -1,7 +1,7 @@
 //! The worker of a rollback that restores the backup created before the upgrade. The older release, which the backup
 //! belongs to, runs the restore.
 
-use super::upgrade_worker::LoggedSink;
+use super::worker_report::LoggedSink;
 use crate::commands::lite::stop::requested_port;
 use crate::context::Context;
 use crate::error::Error;

@@ -1,48 +1,41 @@
 //! `leoflow upgrade`: plans, asks for confirmation, starts the worker and shows its progress.
 
-use super::target_release::{From, doubts, earlier_failures, kept, source, target, version_of};
-use super::upgrade_args::{Upgrade, UpgradeCommand};
+use super::upgrade_args::{From, Upgrade, UpgradeCommand};
 use super::upgrade_facts::{self, FactsAndDatastore};
 use super::upgrade_install;
 use super::upgrade_worker;
 use super::watch_worker;
 use crate::context::Context;
 use crate::error::Error;
+use crate::recovery::{Abort, DryRun};
 use crate::terminal::printer::counted;
-use leoflow_base::build_info::build_info;
 use leoflow_base::config::{self};
 use leoflow_base::protocol::child::RELEASE_SOURCE;
-use leoflow_lifecycle::upgrade::plan::{Action, Database, Instance, Plan, Refusal, UpgradeFacts, plan, plan_kept};
-use leoflow_lifecycle::upgrade::release::source::Source;
-use leoflow_lifecycle::upgrade::release::{program, signature, stage};
+use leoflow_lifecycle::upgrade::plan::{Action, Database, Instance, Plan, Refusal, UpgradeFacts};
+use leoflow_lifecycle::upgrade::release::{program, stage};
 use leoflow_lifecycle::upgrade::rollback::history;
+use leoflow_lifecycle::upgrade::target_release::{Remember, Request, TargetRelease, earlier_failures};
 use serde_json::json;
 use std::ffi::OsString;
 
 pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
-    if let Some(UpgradeCommand::Plan(plan)) = &args.command {
-        context.recovery().settle_change(true).await?;
-        if let Some((plan, _)) = plan_upgrade(context, plan.version.as_deref(), &plan.from, true).await? {
-            show(context, &plan)?;
-        }
-        return Ok(0);
+    match &args.command {
+        Some(UpgradeCommand::Plan(plan)) => dry_run(context, plan.version.as_deref(), &plan.from).await,
+        None if args.resume || args.abort => resume(context, args).await,
+        None if args.install => upgrade_install::run(context, args).await,
+        None if args.worker => upgrade_worker::run(context, args).await,
+        None if args.dry_run => dry_run(context, args.version.as_deref(), &args.from).await,
+        None => upgrade(context, args).await,
     }
-    if args.resume || args.abort {
-        return upgrade_worker::resume(context, args.abort).await;
-    }
-    if args.install {
-        return upgrade_install::run(context, args).await;
-    }
-    if args.worker {
-        return upgrade_worker::run(context, args).await;
-    }
-    context.recovery().settle_change(args.dry_run).await?;
-    let planned = plan_upgrade(context, args.version.as_deref(), &args.from, args.dry_run).await?;
-    let Some((plan, from)) = planned else { return Ok(0) };
-    if args.dry_run {
-        show(context, &plan)?;
-        return Ok(0);
-    }
+}
+
+/// The steps of an upgrade as the user sees them. The worker performs it in a session of its own, which a closed
+/// terminal does not end, and plans it again with the same functions: only the worker holds the operation lock, and
+/// before that other commands may change what the plan rests on.
+async fn upgrade(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
+    context.recovery().settle_change(DryRun::No).await?;
+    let planned = plan_upgrade(context, args.version.as_deref(), &args.from, DryRun::No).await?;
+    let Some((plan, release)) = planned else { return Ok(0) };
     match context.printer.json {
         true => plan.warnings.iter().for_each(|warning| context.printer.warning(warning)),
         false => show(context, &plan)?,
@@ -51,13 +44,81 @@ pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
         context.printer.note(Context::DECLINED);
         return Ok(1);
     }
+    // The source may contain a password, so it is not an argument.
+    let variables: Vec<_> = release.host().iter().map(|host| (RELEASE_SOURCE, host.with_secrets().into())).collect();
+    watch_worker::watch(context, &worker_arguments(&plan, args), &variables).await
+}
+
+fn worker_arguments(plan: &Plan, args: &Upgrade) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = vec!["upgrade".into(), plan.to.to_string().into(), "--yes".into()];
     arguments.push("--worker".into());
     if args.no_rollback {
         arguments.push("--no-rollback".into());
     }
-    let variables: Vec<_> = from.iter().map(|source| (RELEASE_SOURCE, source.with_secrets().into())).collect();
-    watch_worker::watch(context, &arguments, &variables).await
+    arguments
+}
+
+/// `--dry-run`, and `leoflow upgrade plan`.
+async fn dry_run(context: &Context<'_>, version: Option<&str>, from: &From) -> Result<u8, Error> {
+    context.recovery().settle_change(DryRun::Yes).await?;
+    if let Some((plan, _)) = plan_upgrade(context, version, from, DryRun::Yes).await? {
+        show(context, &plan)?;
+    }
+    Ok(0)
+}
+
+/// `--resume` and `--abort`.
+async fn resume(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
+    let abort = if args.abort { Abort::Yes } else { Abort::No };
+    let text = context.recovery().finish_interrupted(abort).await?;
+    context.printer.line(text.as_deref().unwrap_or("No interrupted upgrade; nothing to do"));
+    Ok(0)
+}
+
+/// Plans the upgrade. Prints a message and returns `None` when there is nothing to do.
+async fn plan_upgrade(
+    context: &Context<'_>,
+    version: Option<&str>,
+    from: &From,
+    dry_run: DryRun,
+) -> Result<Option<(Plan, TargetRelease)>, Error> {
+    let home = &context.home;
+    let config = config::load(&home.config())?.map(|loaded| loaded.config);
+    let request = Request { version, from: from.from.as_deref() };
+    let release = TargetRelease::find(home, config.as_ref(), context.version, request).await?;
+    let remember = if dry_run == DryRun::Yes { Remember::No } else { Remember::Yes };
+    let doubts = release.doubts(home, remember, context.printer);
+    let FactsAndDatastore { facts, .. } = upgrade_facts::gather(context).await?;
+    refuse_older_program(context, &facts)?;
+    match release.plan(&facts) {
+        Ok(mut plan) => {
+            plan.warnings.extend(doubts);
+            plan.warnings.extend(earlier_failures(home, &plan.to));
+            Ok(Some((plan, release)))
+        }
+        Err(not_needed @ (Refusal::UpToDate(_) | Refusal::Ahead { .. } | Refusal::Installed(_))) => {
+            print_not_needed(context, &facts, &not_needed, &doubts).map(|()| None)
+        }
+        Err(refusal) => Err(refusal.into()),
+    }
+}
+
+fn print_not_needed(
+    context: &Context<'_>,
+    facts: &UpgradeFacts,
+    not_needed: &Refusal,
+    doubts: &[String],
+) -> Result<(), Error> {
+    if context.printer.json {
+        let status = json!({"status": "up_to_date", "version": facts.installed, "warnings": doubts});
+        return context.printer.json(&status);
+    }
+    doubts.iter().for_each(|doubt| context.printer.warning(doubt));
+    context.printer.line(format!("{not_needed}; nothing to do"));
+    if let Refusal::Ahead { .. } = not_needed {
+        context.printer.note("If this release was withdrawn:  leoflow rollback");
+    }
+    Ok(())
 }
 
 /// Refuses to upgrade with an older program than the running one, whose schema it cannot rehearse on.
@@ -76,52 +137,6 @@ fn refuse_older_program(context: &Context<'_>, facts: &UpgradeFacts) -> Result<(
     Ok(())
 }
 
-/// Plans the upgrade. Returns the plan, and the release's source unless it is kept on this machine. Prints a message
-/// and returns `None` when there is nothing to do.
-async fn plan_upgrade(
-    context: &Context<'_>,
-    version: Option<&str>,
-    from: &From,
-    dry_run: bool,
-) -> Result<Option<(Plan, Option<Source>)>, Error> {
-    let config = config::load(&context.home.config())?.map(|loaded| loaded.config);
-    let target = target(version, config.as_ref())?;
-    if let Some(about) = kept(context, &target, from, &upgrade_facts::installed_version(context)?) {
-        let FactsAndDatastore { facts, .. } = upgrade_facts::gather(context).await?;
-        refuse_older_program(context, &facts)?;
-        let to = version_of(&about)?;
-        let mut plan = plan_kept(&facts, &about.migrations, &to)?;
-        plan.warnings.extend(earlier_failures(context, &to));
-        return Ok(Some((plan, None)));
-    }
-    let source = source(from, config.as_ref())?;
-    let manifest = source.manifest(&signature::trusted(&context.home, build_info().public_key)).await?;
-    let doubts = doubts(context, &manifest, &source, dry_run);
-    let FactsAndDatastore { facts, .. } = upgrade_facts::gather(context).await?;
-    refuse_older_program(context, &facts)?;
-    match plan(&facts, &manifest, &target) {
-        Ok(mut plan) => {
-            plan.warnings.extend(doubts);
-            plan.warnings.extend(earlier_failures(context, &plan.to));
-            Ok(Some((plan, Some(source))))
-        }
-        Err(not_needed @ (Refusal::UpToDate(_) | Refusal::Ahead { .. } | Refusal::Installed(_))) => {
-            if context.printer.json {
-                let status = json!({"status": "up_to_date", "version": facts.installed, "warnings": doubts});
-                context.printer.json(&status)?;
-            } else {
-                doubts.iter().for_each(|doubt| context.printer.warning(doubt));
-                context.printer.line(format!("{not_needed}; nothing to do"));
-                if let Refusal::Ahead { .. } = not_needed {
-                    context.printer.note("If this release was withdrawn:  leoflow rollback");
-                }
-            }
-            Ok(None)
-        }
-        Err(refusal) => Err(refusal.into()),
-    }
-}
-
 /// Prints the plan.
 fn show(context: &Context<'_>, plan: &Plan) -> Result<(), Error> {
     let printer = context.printer;
@@ -132,19 +147,7 @@ fn show(context: &Context<'_>, plan: &Plan) -> Result<(), Error> {
         return printer.json(&value);
     }
     printer.line(format!("leoflow {} -> {}", plan.from, plan.to));
-    for migration in &plan.migrations {
-        let undo = if migration.reversible { "reversible" } else { "reversible only by a restore" };
-        printer
-            .line(format!("  migration  V{:04}__{} ({}, {undo})", migration.version, migration.name, migration.phase));
-    }
-    for migration in &plan.later {
-        let when = if migration.phase == "contract" { "once its gates are open" } else { "after the upgrade" };
-        printer
-            .line(format!("  later      V{:04}__{} ({}, {when})", migration.version, migration.name, migration.phase));
-    }
-    if plan.migrations.is_empty() {
-        printer.line(format!("  schema     stays at version {:04}", plan.schema_from));
-    }
+    show_migrations(context, plan);
     for component in &plan.components {
         let action_text = match &component.action {
             Action::Carried | Action::Kept => "stays".to_owned(),
@@ -173,4 +176,21 @@ fn show(context: &Context<'_>, plan: &Plan) -> Result<(), Error> {
         printer.line(format!("\n{}\n", plan.notes.trim()));
     }
     Ok(())
+}
+
+fn show_migrations(context: &Context<'_>, plan: &Plan) {
+    let printer = context.printer;
+    for migration in &plan.migrations {
+        let undo = if migration.reversible { "reversible" } else { "reversible only by a restore" };
+        printer
+            .line(format!("  migration  V{:04}__{} ({}, {undo})", migration.version, migration.name, migration.phase));
+    }
+    for migration in &plan.later {
+        let when = if migration.phase == "contract" { "once its gates are open" } else { "after the upgrade" };
+        printer
+            .line(format!("  later      V{:04}__{} ({}, {when})", migration.version, migration.name, migration.phase));
+    }
+    if plan.migrations.is_empty() {
+        printer.line(format!("  schema     stays at version {:04}", plan.schema_from));
+    }
 }

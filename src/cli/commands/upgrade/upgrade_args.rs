@@ -1,8 +1,15 @@
 //! The arguments of `leoflow upgrade`.
 
-use super::target_release::From;
 use crate::args::all::All;
 use clap::{Args, Subcommand};
+
+#[derive(Args, Debug, Clone, Default)]
+pub struct From {
+    /// Where to find releases: a folder, a URL, or a file in the folder [default: upgrade.from in config.yaml, or the
+    /// source of the current release]
+    #[arg(long, value_name = "DIR|FILE|URL")]
+    pub from: Option<String>,
+}
 
 #[derive(Args, Debug, Default)]
 #[command(

@@ -1,6 +1,5 @@
 //! `leoflow upgrade --install`, used by install.sh: installs a release into a home without an instance.
 
-use super::target_release::{doubts, source, target};
 use super::upgrade_args::Upgrade;
 use super::upgrade_worker;
 use crate::context::Context;
@@ -15,6 +14,7 @@ use leoflow_lifecycle::upgrade::release::manifest::Release;
 use leoflow_lifecycle::upgrade::release::signature;
 use leoflow_lifecycle::upgrade::release::source::ReleaseFile;
 use leoflow_lifecycle::upgrade::release::stage;
+use leoflow_lifecycle::upgrade::target_release::{Remember, doubts, source, target};
 use leoflow_postgres::cluster::{self, ClusterState};
 
 /// Downloads the release, installs its program with the PostgreSQL archive beside it for the following setup, and
@@ -26,7 +26,7 @@ pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     }
     upgrade_worker::refuse_interrupted(home)?;
     // The release is resolved before anything is written, so that an unknown release leaves nothing behind.
-    let source = source(&args.from, None)?;
+    let source = source(args.from.from.as_deref(), None)?;
     let manifest = source.manifest(&signature::trusted(home, build_info().public_key)).await?;
     let release: &Release = match target(args.version.as_deref(), None)? {
         Target::Version(version) => manifest.release(&version).ok_or(Refusal::Unknown(version))?,
@@ -51,7 +51,9 @@ pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     }
     // Records of seen manifests stay.
     files::remove_any(&downloads).map_err(|error| Error::io("remove", &downloads, &error))?;
-    doubts(context, &manifest, &source, false).iter().for_each(|doubt| context.printer.warning(doubt));
+    doubts(home, &manifest, &source, Remember::Yes, context.printer)
+        .iter()
+        .for_each(|doubt| context.printer.warning(doubt));
     setup::link(home, &release.version.to_string()).map_err(|error| Error::io("write", &home.bin(), &error))?;
     context.printer.line(format!("Installed leoflow {}", release.version));
     Ok(0)

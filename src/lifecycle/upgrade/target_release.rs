@@ -1,0 +1,184 @@
+//! The release that an upgrade installs: found by what the user requested, on this machine or on a release host. The
+//! command and its worker both find and plan it here.
+
+use super::UpgradeError;
+use super::facts;
+use super::plan::{Plan, Refusal, Target, UpgradeFacts, plan, plan_kept};
+use super::release::manifest::{Manifest, Migration};
+use super::release::program::About;
+use super::release::source::{FetchError, Source};
+use super::release::{freshness, signature, stage, version_order};
+use super::rollback::{failed_release, history};
+use super::run::ReleaseSource;
+use jiff::Timestamp;
+use leoflow_base::build_info::build_info;
+use leoflow_base::config::{self, Config};
+use leoflow_base::home::Home;
+use leoflow_base::home::progress::{Progress, Reporter};
+use leoflow_base::protocol::child::RELEASE_SOURCE;
+use leoflow_base::sys::env_vars;
+use semver::Version;
+
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    #[error("{0:?} is not a channel or a version")]
+    Unparsable(String),
+    #[error("this build does not know where to find releases")]
+    NoHost,
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    #[error(transparent)]
+    Upgrade(#[from] UpgradeError),
+}
+
+/// The user's request.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// A channel or a version; by default the newest of the configured channel.
+    pub version: Option<&'a str>,
+    /// A folder or an address of releases.
+    pub from: Option<&'a str>,
+}
+
+/// The requested release and its origin.
+pub struct TargetRelease {
+    target: Target,
+    origin: Origin,
+}
+
+enum Origin {
+    /// A newer release that is still in `versions/`; its program lists its migrations.
+    Kept {
+        version: Version,
+        migrations: Vec<Migration>,
+    },
+    Host {
+        source: Source,
+        manifest: Box<Manifest>,
+    },
+}
+
+/// Whether the manifest of the host is recorded as seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remember {
+    Yes,
+    No,
+}
+
+impl TargetRelease {
+    /// Finds the release. Reads the manifest of the release host unless the release is kept on this machine.
+    pub async fn find(
+        home: &Home,
+        config: Option<&Config>,
+        own_version: &str,
+        request: Request<'_>,
+    ) -> Result<Self, TargetError> {
+        let target = target(request.version, config)?;
+        if let Some(about) = kept(home, &target, request.from, &facts::installed_version(home, own_version)?) {
+            let version = version_of(&about)?;
+            return Ok(Self { target, origin: Origin::Kept { version, migrations: about.migrations } });
+        }
+        let source = source(request.from, config)?;
+        let manifest = Box::new(source.manifest(&signature::trusted(home, build_info().public_key)).await?);
+        Ok(Self { target, origin: Origin::Host { source, manifest } })
+    }
+
+    /// Plans the upgrade to it.
+    pub fn plan(&self, facts: &UpgradeFacts) -> Result<Plan, Refusal> {
+        match &self.origin {
+            Origin::Kept { version, migrations } => plan_kept(facts, migrations, version),
+            Origin::Host { manifest, .. } => plan(facts, manifest, &self.target),
+        }
+    }
+
+    /// The release host; `None` for a release that is kept on this machine.
+    pub fn host(&self) -> Option<&Source> {
+        match &self.origin {
+            Origin::Kept { .. } => None,
+            Origin::Host { source, .. } => Some(source),
+        }
+    }
+
+    pub fn source(&self) -> ReleaseSource<'_> {
+        self.host().map_or(ReleaseSource::Kept, ReleaseSource::Fetched)
+    }
+
+    /// Returns reasons to doubt that the host's manifest is current.
+    pub fn doubts(&self, home: &Home, remember: Remember, reporter: &dyn Reporter) -> Vec<String> {
+        match &self.origin {
+            Origin::Kept { .. } => Vec::new(),
+            Origin::Host { source, manifest } => doubts(home, manifest, source, remember, reporter),
+        }
+    }
+}
+
+/// The requested release; by default the newest of the configured channel.
+pub fn target(version: Option<&str>, config: Option<&Config>) -> Result<Target, TargetError> {
+    let Some(text) = version else {
+        return Ok(Target::Newest(config.map(|config| config.upgrade.channel).unwrap_or(config::Channel::Stable)));
+    };
+    Target::parse(text).ok_or_else(|| TargetError::Unparsable(text.to_owned()))
+}
+
+/// The release host: from `--from`, the environment, the configuration or the build.
+pub fn source(from: Option<&str>, config: Option<&Config>) -> Result<Source, TargetError> {
+    let configured = config.and_then(|config| config.upgrade.from.as_deref());
+    let inherited_source = env_vars::text(RELEASE_SOURCE);
+    let text = from.or(inherited_source.as_deref()).or(configured).or(build_info().releases_url);
+    text.map(Source::parse).ok_or(TargetError::NoHost)
+}
+
+/// Returns a newer release that is requested by version and kept on this machine, so that no release host is needed.
+fn kept(home: &Home, target: &Target, from: Option<&str>, installed: &Version) -> Option<About> {
+    let Target::Version(version) = target else { return None };
+    let is_source_named = from.is_some() || env_vars::text(RELEASE_SOURCE).is_some();
+    let program = stage::program_of(home, version);
+    if is_source_named || !version_order::compare(version, installed).is_gt() || !program.is_file() {
+        return None;
+    }
+    // A damaged program is downloaded again.
+    stage::check(&program, version).ok()
+}
+
+fn version_of(about: &About) -> Result<Version, UpgradeError> {
+    let text = about.version.clone();
+    Version::parse(&text).map_err(|source| UpgradeError::NotAVersion { text, source })
+}
+
+/// Warnings about a release that failed here or was rolled back.
+pub fn earlier_failures(home: &Home, to: &Version) -> Vec<String> {
+    let changes = history::history(home);
+    let rolled_back = history::rolled_back_at(&changes, to)
+        .map(|time| format!("{to} was rolled back on {time}; the reason may still apply"));
+    let failed = failed_release::read(home).filter(|failed| failed.version == *to);
+    let failed = failed.map(|failed| format!("the upgrade to {to} failed on {}: {}", failed.at, failed.reason));
+    rolled_back.into_iter().chain(failed).collect()
+}
+
+/// Returns reasons to doubt that the host's manifest is current.
+pub fn doubts(
+    home: &Home,
+    manifest: &Manifest,
+    source: &Source,
+    remember: Remember,
+    reporter: &dyn Reporter,
+) -> Vec<String> {
+    let source_name = source.to_string();
+    let seen = freshness::seen(home);
+    let now = Timestamp::now();
+    let doubts = freshness::staleness_warnings(manifest, &source_name, seen.as_ref(), now);
+    let record = || {
+        freshness::remember(home, manifest, &source_name, now)?;
+        // An old copy must not announce a key; an expired manifest or a wrong clock must not prevent the next key.
+        match freshness::is_old_copy(manifest, seen.as_ref(), now) {
+            true => Ok(()),
+            false => signature::remember(home, manifest, build_info().public_key),
+        }
+    };
+    if remember == Remember::Yes
+        && let Err(error) = record()
+    {
+        reporter.report(Progress::Warning(format!("cannot write {}: {error}", home.upgrade().display())));
+    }
+    doubts
+}
