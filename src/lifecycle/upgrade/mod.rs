@@ -15,6 +15,7 @@ pub mod release;
 pub mod rollback;
 mod run;
 pub mod smoke;
+mod step_actions;
 pub mod steps;
 pub mod target_release;
 mod upgrade_context;

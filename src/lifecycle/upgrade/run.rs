@@ -3,25 +3,19 @@
 use super::UpgradeError;
 use super::failure_policy::{self, FailureAction, Undo};
 use super::finish::{self, Conclusion};
-use super::import_evidence::Releases;
 use super::outcome::{Outcome, Status};
 use super::plan::Plan;
-use super::release::program;
 use super::release::source::Source;
 use super::release::stage;
-use super::rollback::{failed_release, history, snapshot};
-use super::smoke::{self, KnownFaults, ServerEndpoint, Smoke};
+use super::rollback::{failed_release, snapshot};
+use super::smoke::KnownFaults;
 use super::steps::{self, Direction, State, Step};
 use super::upgrade_context::{Notes, UpgradeContext};
-use crate::backup::create::automatic::{self, Automatic};
 use leoflow_base::home::Home;
 use leoflow_base::home::journal::{Journal, Operation};
 use leoflow_base::home::progress::Progress;
 use leoflow_base::sys::checkpoint;
-use leoflow_base::sys::fs::files;
-use leoflow_base::web_ui;
-use leoflow_postgres::install::acquire::{self, Staged};
-use std::path::PathBuf;
+use leoflow_postgres::install::acquire::Staged;
 use std::time::Instant;
 
 /// The origin of the target release.
@@ -92,7 +86,7 @@ fn initial_state(home: &Home, plan: Plan, direction: Direction, known_faults: Kn
 }
 
 impl UpgradeContext<'_> {
-    /// Runs all steps until the new release serves and passes the smoke test.
+    /// The steps of an upgrade until the new release serves and passes the smoke test; `finish` has the rest.
     async fn run_steps(
         &mut self,
         journal: &mut Journal,
@@ -104,8 +98,58 @@ impl UpgradeContext<'_> {
             prepared = self.prepare(journal, state, release_source) => prepared?,
             () = cancelled => return Err(UpgradeError::Cancelled),
         };
-        self.switch(journal, state, postgres).await?;
-        self.open(journal, state).await
+        snapshot::prepare(&self.access).await?;
+        // The folder is recorded before the installation, so that a partial one is removed too.
+        state.new_postgres = postgres.as_ref().map(|staged| staged.target.clone());
+        journal.set_plan(state.to_json())?;
+        self.step(journal, Step::Pause, async |context| context.pause(postgres).await).await?;
+        self.step(journal, Step::Snapshot, async |context| context.take_snapshot(state).await).await?;
+        state.migrations_run =
+            self.step(journal, Step::Migrate, async |context| context.change_schema(state).await).await?;
+        journal.set_plan(state.to_json())?;
+        self.step(journal, Step::Trial, async |context| context.try_candidate(state).await).await?;
+        self.step(journal, Step::Open, async |context| Ok(context.host.open(&state.new_program)?)).await?;
+        if !self.host.is_live() {
+            return Ok(journal.advance()?);
+        }
+        self.report_pause(state);
+        self.step(journal, Step::Smoke, async |context| context.test_through_listeners(state).await).await
+    }
+
+    /// The steps that need no pause, while the previous release serves. Returns the PostgreSQL to install, if any.
+    async fn prepare(
+        &mut self,
+        journal: &mut Journal,
+        state: &mut State,
+        release_source: ReleaseSource<'_>,
+    ) -> Result<Option<Staged>, UpgradeError> {
+        let plan = state.plan.clone();
+        let postgres = match release_source {
+            ReleaseSource::Fetched(source) => {
+                self.step(journal, Step::Fetch, async |context| context.fetch(&plan, source).await).await?
+            }
+            ReleaseSource::Kept | ReleaseSource::Installed => {
+                let about = stage::check(&state.new_program, &plan.to)?;
+                journal.advance()?;
+                self.notes.commit = about.commit;
+                None
+            }
+        };
+        let backup_reason = if state.direction == Direction::Up { "upgrade" } else { "rollback" };
+        let backup =
+            self.step(journal, Step::Backup, async |context| context.create_backup(backup_reason).await).await?;
+        state.backup = Some(backup.clone());
+        journal.set_plan(state.to_json())?;
+        match release_source {
+            ReleaseSource::Fetched(_) | ReleaseSource::Kept => {
+                let rehearsed =
+                    self.step(journal, Step::Rehearse, async |context| context.rehearse(state, &backup).await);
+                (state.expected_pause, state.rehearsed_trial) = rehearsed.await?.unzip();
+            }
+            // A rollback is not rehearsed: the snapshot of the database is the safety net.
+            ReleaseSource::Installed => journal.advance()?,
+        }
+        Ok(postgres)
     }
 
     /// Records a release that was rolled back. If that fails, the next upgrade to it lacks a warning.
@@ -172,178 +216,6 @@ impl UpgradeContext<'_> {
         let line = format!("{title}... {:.1} s", begun.elapsed().as_secs_f64());
         self.reporter.report(Progress::Finished(line.clone()));
         self.notes.details.push(line);
-    }
-
-    /// A smoke test of the new release.
-    pub fn smoke(&self, state: &State, endpoint: ServerEndpoint) -> Smoke<'_> {
-        Smoke {
-            config: self.config,
-            endpoint,
-            version: state.plan.to.to_string(),
-            known: state.known_faults.clone(),
-            releases: Some(stage::program_of(self.home, &state.plan.from))
-                .filter(|before| before.is_file())
-                .map(|before| Releases { home: self.home.clone(), before, new: state.new_program.clone() }),
-            config_file: Some(self.home.config()),
-        }
-    }
-
-    /// Returns why a smoke test failed; other problems are reported as warnings.
-    pub fn judge(&mut self, checks: &[smoke::Check]) -> Option<String> {
-        smoke::warnings(checks).for_each(|text| self.reporter.report(Progress::Warning(text)));
-        smoke::failure(checks)
-    }
-
-    /// Runs the steps that need no pause, while the previous release serves. Returns the PostgreSQL to install, if any.
-    async fn prepare(
-        &mut self,
-        journal: &mut Journal,
-        state: &mut State,
-        release_source: ReleaseSource<'_>,
-    ) -> Result<Option<Staged>, UpgradeError> {
-        let plan = state.plan.clone();
-        let postgres = match release_source {
-            ReleaseSource::Fetched(source) => {
-                self.step(journal, Step::Fetch, async |context| context.fetch(&plan, source).await).await?
-            }
-            ReleaseSource::Kept | ReleaseSource::Installed => {
-                let about = stage::check(&state.new_program, &plan.to)?;
-                journal.advance()?;
-                self.notes.commit = about.commit;
-                None
-            }
-        };
-        let backup_reason = if state.direction == Direction::Up { "upgrade" } else { "rollback" };
-        let backup =
-            self.step(journal, Step::Backup, async |context| context.create_backup(backup_reason).await).await?;
-        state.backup = Some(backup.clone());
-        journal.set_plan(state.to_json())?;
-        match release_source {
-            ReleaseSource::Fetched(_) | ReleaseSource::Kept => {
-                let rehearsed =
-                    self.step(journal, Step::Rehearse, async |context| context.rehearse(state, &backup).await);
-                (state.expected_pause, state.rehearsed_trial) = rehearsed.await?.unzip();
-            }
-            // A rollback is not rehearsed: the snapshot of the database is the safety net.
-            ReleaseSource::Installed => journal.advance()?,
-        }
-        Ok(postgres)
-    }
-
-    /// Downloads and installs the release's program and components. Returns a downloaded PostgreSQL, which is installed
-    /// later.
-    async fn fetch(&mut self, plan: &Plan, source: &Source) -> Result<Option<Staged>, UpgradeError> {
-        let downloads = self.home.upgrade().join("download");
-        let write_error = |path: &PathBuf| {
-            let path = path.clone();
-            move |source| UpgradeError::Write { path, source }
-        };
-        files::create_private_dir(&self.home.upgrade()).map_err(write_error(&self.home.upgrade()))?;
-        files::create_private_dir(&downloads).map_err(write_error(&downloads))?;
-        files::create_private_dir(&self.home.versions()).map_err(write_error(&self.home.versions()))?;
-        let archive = source.fetch(&plan.program, &downloads, self.reporter).await?;
-        self.notes.commit = stage::program(self.home, &archive, &plan.to)?.commit;
-        let mut postgres = None;
-        for (component, release_file) in plan.fetched() {
-            let archive = source.fetch(release_file, &downloads, self.reporter).await?;
-            let failed = |reason| UpgradeError::Component { name: component.name.clone(), reason };
-            if component.name == web_ui::COMPONENT {
-                // Each version has a folder of its own, so the one in use stays.
-                web_ui::install_component(self.home, &component.version, &archive).map_err(failed)?;
-            } else {
-                postgres = Some(acquire::stage(self.home, &archive, &release_file.sha256).map_err(failed)?);
-            }
-        }
-        Ok(postgres)
-    }
-
-    async fn create_backup(&mut self, backup_reason: &str) -> Result<PathBuf, UpgradeError> {
-        let pinned = history::rollback_backups(self.home)
-            .map_err(|source| UpgradeError::Read { path: self.home.upgrade(), source })?;
-        let automatic_backup = Automatic {
-            home: self.home,
-            access: &self.access,
-            config: self.config,
-            version: self.own_version,
-            pinned: &pinned,
-            reporter: self.reporter,
-        };
-        Ok(automatic::create_even_if_empty(backup_reason, &automatic_backup).await?.path)
-    }
-
-    /// Runs the steps from the pause to a candidate server that works but has no listeners yet.
-    async fn switch(
-        &mut self,
-        journal: &mut Journal,
-        state: &mut State,
-        postgres: Option<Staged>,
-    ) -> Result<(), UpgradeError> {
-        snapshot::prepare(&self.access).await?;
-        // The folder is recorded before the installation, so that a partial one is removed too.
-        state.new_postgres = postgres.as_ref().map(|staged| staged.target.clone());
-        journal.set_plan(state.to_json())?;
-        self.step(journal, Step::Pause, async |context| {
-            context.notes.paused = Some(Instant::now());
-            context.host.pause()?;
-            let Some(staged) = postgres else { return Ok(()) };
-            let failed = |reason| UpgradeError::Component { name: "postgres".to_owned(), reason };
-            staged.commit(context.home).map_err(failed)?;
-            Ok(context.host.restart_datastore(context.home, &mut context.access).await?)
-        })
-        .await?;
-        self.step(journal, Step::Snapshot, async |context| {
-            Ok(snapshot::take(context.home, &context.access, &state.snapshot).await?)
-        })
-        .await?;
-        state.migrations_run = self
-            .step(journal, Step::Migrate, async |context| match state.direction {
-                Direction::Up => context.migrate(state).await,
-                Direction::Down => finish::undo_migrations(context, state.plan.schema_to).await,
-            })
-            .await?;
-        journal.set_plan(state.to_json())?;
-        self.step(journal, Step::Trial, async |context| {
-            // Import errors were checked in the rehearsal and are checked again after the handover, when no request
-            // waits.
-            let smoke = context.smoke(state, ServerEndpoint::Open);
-            let known = KnownFaults { import_errors: None, ..smoke.known.clone() };
-            let smoke = Smoke { config: context.config, known, ..smoke };
-            let limit = state.trial_limit(program::trial_limit());
-            let endpoint = ServerEndpoint::Private(
-                context.host.start_candidate(&state.new_program, context.home, &smoke, limit).await?,
-            );
-            let on_candidate = Smoke { endpoint, ..smoke };
-            let Ok(checks) = tokio::time::timeout(limit, on_candidate.candidate_checks()).await else {
-                let reason = format!("the candidate server did not pass within {} s", limit.as_secs());
-                return Err(UpgradeError::Smoke { reason, log: String::new() });
-            };
-            match context.judge(&checks) {
-                Some(reason) => Err(UpgradeError::Smoke { reason, log: String::new() }),
-                None => Ok(()),
-            }
-        })
-        .await
-    }
-
-    /// Hands the listeners to the new server and runs the whole smoke test through them.
-    async fn open(&mut self, journal: &mut Journal, state: &State) -> Result<(), UpgradeError> {
-        self.step(journal, Step::Open, async |context| Ok(context.host.open(&state.new_program)?)).await?;
-        if !self.host.is_live() {
-            return Ok(journal.advance()?);
-        }
-        let pause = self.notes.paused.map(|paused| paused.elapsed()).unwrap_or_default();
-        self.notes.pause = Some(pause);
-        let expected = state.expected_pause.map(|seconds| format!(" (expected: {seconds:.1} s)"));
-        let text = format!("the pause took {:.1} s{}", pause.as_secs_f64(), expected.unwrap_or_default());
-        self.reporter.report(Progress::Note(text));
-        self.step(journal, Step::Smoke, async |context| {
-            let checks = context.smoke(state, ServerEndpoint::Open).all_checks().await;
-            match context.judge(&checks) {
-                Some(reason) => Err(UpgradeError::Smoke { reason, log: String::new() }),
-                None => Ok(()),
-            }
-        })
-        .await
     }
 
     /// The result to report.
