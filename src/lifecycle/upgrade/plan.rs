@@ -148,34 +148,12 @@ pub fn plan(facts: &UpgradeFacts, manifest: &Manifest, target: &Target) -> Resul
     let release = choose_release(facts, manifest, target)?;
     let (from, to) = (&facts.installed, &release.version);
     let asset = release.asset(facts.target).ok_or_else(|| Refusal::Platform(to.clone(), facts.target))?;
-    if let Some(stop) = required_stop(from, release) {
-        let to = to.clone();
-        return Err(match manifest.release(&stop) {
-            Some(_) => Refusal::Stop { stop, to },
-            None => Refusal::StopGone { stop, to },
-        });
-    }
-    if version_order::compare(from, &release.upgrades_from).is_lt() {
-        let floor = release.upgrades_from.clone();
-        return Err(Refusal::BelowFloor { from: from.clone(), to: to.clone(), floor });
-    }
+    check_path(from, manifest, release)?;
     let (schema_from, migrations, later) = split_migrations(&facts.database, &release.migrations, to)?;
     check_health(facts, schema_from)?;
-    if let Some(unknown) =
-        release.components(facts.target).find(|component| !KNOWN_COMPONENTS.contains(&component.name.as_str()))
-    {
-        return Err(Refusal::UnknownComponent(unknown.name.clone()));
-    }
-    let components: Vec<ComponentPlan> =
-        release.components(facts.target).map(|new| plan_component(facts, new)).collect();
-    if let Some((new, old)) = other_major(facts, release) {
-        return Err(Refusal::OtherMajor { to: to.clone(), new, old });
-    }
+    let components = plan_components(facts, release)?;
     let needs_bytes = needed_bytes(facts, asset, release.components(facts.target), &components);
-    let free = facts.free_bytes.ok_or(Refusal::UnknownSpace)?;
-    if free < needs_bytes {
-        return Err(Refusal::Space { needed: needs_bytes, free });
-    }
+    check_space(facts, needs_bytes)?;
     Ok(Plan {
         from: from.clone(),
         to: to.clone(),
@@ -205,10 +183,7 @@ pub fn plan_kept(facts: &UpgradeFacts, migrations: &[Migration], to: &Version) -
     let (schema_from, pending, later) = split_migrations(&facts.database, migrations, to)?;
     check_health(facts, schema_from)?;
     let needs_bytes = data_bytes(facts).saturating_add(RESERVE_BYTES);
-    let free = facts.free_bytes.ok_or(Refusal::UnknownSpace)?;
-    if free < needs_bytes {
-        return Err(Refusal::Space { needed: needs_bytes, free });
-    }
+    check_space(facts, needs_bytes)?;
     Ok(Plan {
         from: facts.installed.clone(),
         to: to.clone(),
@@ -224,6 +199,42 @@ pub fn plan_kept(facts: &UpgradeFacts, migrations: &[Migration], to: &Version) -
         running_tasks: facts.running_tasks,
         notes: String::new(),
     })
+}
+
+/// Refuses a release that cannot be reached in one upgrade.
+fn check_path(from: &Version, manifest: &Manifest, release: &Release) -> Result<(), Refusal> {
+    let to = release.version.clone();
+    if let Some(stop) = required_stop(from, release) {
+        return Err(match manifest.release(&stop) {
+            Some(_) => Refusal::Stop { stop, to },
+            None => Refusal::StopGone { stop, to },
+        });
+    }
+    match version_order::compare(from, &release.upgrades_from).is_lt() {
+        true => Err(Refusal::BelowFloor { from: from.clone(), to, floor: release.upgrades_from.clone() }),
+        false => Ok(()),
+    }
+}
+
+/// Decides what is fetched. Refuses components that this version cannot install.
+fn plan_components(facts: &UpgradeFacts, release: &Release) -> Result<Vec<ComponentPlan>, Refusal> {
+    let is_unknown = |component: &&Component| !KNOWN_COMPONENTS.contains(&component.name.as_str());
+    if let Some(unknown) = release.components(facts.target).find(is_unknown) {
+        return Err(Refusal::UnknownComponent(unknown.name.clone()));
+    }
+    if let Some((new, old)) = other_major(facts, release) {
+        return Err(Refusal::OtherMajor { to: release.version.clone(), new, old });
+    }
+    Ok(release.components(facts.target).map(|new| plan_component(facts, new)).collect())
+}
+
+/// Refuses an upgrade without enough free disk space.
+fn check_space(facts: &UpgradeFacts, needed: u64) -> Result<(), Refusal> {
+    let free = facts.free_bytes.ok_or(Refusal::UnknownSpace)?;
+    match free < needed {
+        true => Err(Refusal::Space { needed, free }),
+        false => Ok(()),
+    }
 }
 
 /// Refuses an unhealthy instance, unless the installed release does not know the schema: then the upgrade may be the

@@ -12,6 +12,7 @@ use leoflow_postgres::PgError;
 use leoflow_postgres::schema::data_migration::{self, Batch, Progress, Status};
 use leoflow_postgres::schema::{self, EmbeddedMigration, SchemaError, known};
 use serde_json::json;
+use std::ops::ControlFlow;
 use tokio_postgres::Client;
 
 #[derive(Args, Debug)]
@@ -203,63 +204,8 @@ async fn run_to_completion(
 ) -> Result<u8, Error> {
     let printer = context.printer;
     for (known, before) in select_migrations(&client, selector).await? {
-        if before.is_paused {
-            return Err(Error::refused(format!("{} is paused", before.migration))
-                .hint(format!("leoflow data-migrate resume {}", before.version)));
-        }
-        if before.status == Status::Failed {
-            return Err(failed(&before));
-        }
-        let mut last_progress = std::time::Instant::now();
-        let mut rounds = 0;
-        loop {
-            match data_migration::advance(&mut client, known).await? {
-                Batch::Moved { took, .. } => {
-                    if !no_rest {
-                        tokio::time::sleep(took).await;
-                    }
-                    if last_progress.elapsed() >= PROGRESS_INTERVAL {
-                        last_progress = std::time::Instant::now();
-                        if let Some(current) = data_migration::progress(&client, known).await? {
-                            printer.note(format!(
-                                "{}: {} changed so far",
-                                current.migration,
-                                counted(current.rows, "row")
-                            ));
-                        }
-                    }
-                }
-                Batch::Done => {}
-                Batch::Blocked => tokio::time::sleep(BLOCKED_PAUSE).await,
-                Batch::Nothing => {
-                    let current = data_migration::progress(&client, known).await?;
-                    let Some(current) = current else { break };
-                    match current.status {
-                        Status::Failed => return Err(failed(&current)),
-                        Status::Done => match data_migration::verify(&client, known).await? {
-                            0 => {}
-                            remaining if rounds >= MAX_ROUNDS => {
-                                return Err(Error::failed(format!(
-                                    "{} of {} stayed unchanged, because others lock or change them all the time",
-                                    counted(remaining, "row"),
-                                    current.migration
-                                ))
-                                .hint("run leoflow data-migrate run again later"));
-                            }
-                            _ => {
-                                rounds += 1;
-                                tokio::time::sleep(BLOCKED_PAUSE).await;
-                            }
-                        },
-                        Status::Verified => break,
-                        Status::Pending | Status::Running => {
-                            return Err(Error::failed(format!("{} was paused in the meantime", current.migration))
-                                .hint(format!("leoflow data-migrate resume {}", current.version)));
-                        }
-                    }
-                }
-            }
-        }
+        refuse_stopped(&before)?;
+        run_one(context, &mut client, known, no_rest).await?;
         if !printer.json
             && let Some(current) = data_migration::progress(&client, known).await?
         {
@@ -275,6 +221,84 @@ async fn run_to_completion(
         print_json(context, &data_migration::list(&client, known()).await?)?;
     }
     Ok(0)
+}
+
+/// Refuses a migration that is paused or has failed.
+fn refuse_stopped(before: &Progress) -> Result<(), Error> {
+    if before.is_paused {
+        return Err(Error::refused(format!("{} is paused", before.migration))
+            .hint(format!("leoflow data-migrate resume {}", before.version)));
+    }
+    match before.status {
+        Status::Failed => Err(failed(before)),
+        _ => Ok(()),
+    }
+}
+
+/// Runs one migration until it is verified.
+async fn run_one(
+    context: &Context<'_>,
+    client: &mut Client,
+    known: &EmbeddedMigration,
+    no_rest: bool,
+) -> Result<(), Error> {
+    let mut last_progress = std::time::Instant::now();
+    let mut rounds = 0;
+    loop {
+        match data_migration::advance(client, known).await? {
+            Batch::Moved { took, .. } => {
+                if !no_rest {
+                    tokio::time::sleep(took).await;
+                }
+                if last_progress.elapsed() >= PROGRESS_INTERVAL {
+                    last_progress = std::time::Instant::now();
+                    print_progress(context, client, known).await?;
+                }
+            }
+            Batch::Done => {}
+            Batch::Blocked => tokio::time::sleep(BLOCKED_PAUSE).await,
+            Batch::Nothing => {
+                if verify_moved(client, known, &mut rounds).await?.is_break() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+async fn print_progress(context: &Context<'_>, client: &Client, known: &EmbeddedMigration) -> Result<(), Error> {
+    if let Some(current) = data_migration::progress(client, known).await? {
+        context.printer.note(format!("{}: {} changed so far", current.migration, counted(current.rows, "row")));
+    }
+    Ok(())
+}
+
+/// Verifies a migration without further batches. Breaks once it is verified, or is no longer there. `rounds` counts the
+/// passes over rows that were locked.
+async fn verify_moved(client: &Client, known: &EmbeddedMigration, rounds: &mut u32) -> Result<ControlFlow<()>, Error> {
+    let Some(current) = data_migration::progress(client, known).await? else { return Ok(ControlFlow::Break(())) };
+    match current.status {
+        Status::Failed => Err(failed(&current)),
+        Status::Verified => Ok(ControlFlow::Break(())),
+        Status::Pending | Status::Running => {
+            Err(Error::failed(format!("{} was paused in the meantime", current.migration))
+                .hint(format!("leoflow data-migrate resume {}", current.version)))
+        }
+        Status::Done => match data_migration::verify(client, known).await? {
+            0 => Ok(ControlFlow::Continue(())),
+            remaining if *rounds >= MAX_ROUNDS => Err(Error::failed(format!(
+                "{} of {} stayed unchanged, because others lock or change them all the time",
+                counted(remaining, "row"),
+                current.migration
+            ))
+            .hint("run leoflow data-migrate run again later")),
+            _ => {
+                *rounds += 1;
+                tokio::time::sleep(BLOCKED_PAUSE).await;
+                Ok(ControlFlow::Continue(()))
+            }
+        },
+    }
 }
 
 /// The error about a failed migration.

@@ -29,26 +29,8 @@ pub async fn run(context: &Context<'_>, args: &RollbackRelease) -> Result<u8, Er
         log::start("upgrade", context.log_level());
         return worker_report::send_result(perform(context, args).await);
     }
-    if let Some(Settled::Finished(record)) = context.recovery().settle_rollback(args.dry_run.into()).await? {
-        let to = record.to.to_string();
-        // This command finishes the interrupted rollback, and does not start another.
-        if args.to.as_deref().is_none_or(|requested| requested.strip_prefix('v').unwrap_or(requested) == to) {
-            mark_reported(context)?;
-            return print_finished(context, &record.from, &record.to, record.backup_of_current_state.as_ref());
-        }
-    }
-    context.recovery().settle_change(args.dry_run.into()).await?;
-    let changes = history::history(&context.home);
-    if let Some(change) = history::finished_by_another(&changes).filter(|_| args.to.is_none()) {
-        if !args.dry_run {
-            mark_reported(context)?;
-        }
-        let further = history::rollback_target(&changes, &change.to);
-        context.printer.note(format!("The interrupted rollback to {} is already finished.", change.to));
-        if let Some(further) = further {
-            context.printer.note(format!("To roll back further:  leoflow rollback --to {further}"));
-        }
-        return print_finished(context, &change.from, &change.to, change.backup.as_ref());
+    if let Some(exit_code) = finish_interrupted(context, args).await? {
+        return Ok(exit_code);
     }
     let planned = plan_rollback(context, args).await?;
     let consequences = Consequences::find(context, &planned).await?;
@@ -78,6 +60,33 @@ pub async fn run(context: &Context<'_>, args: &RollbackRelease) -> Result<u8, Er
     drop(planned.datastore);
     let arguments: [OsString; 5] = ["rollback".into(), "--to".into(), to.into(), "--yes".into(), "--worker".into()];
     watch_worker::watch(context, &arguments, &[]).await
+}
+
+/// Finishes an interrupted rollback. Returns the exit code if this command has nothing else to do.
+async fn finish_interrupted(context: &Context<'_>, args: &RollbackRelease) -> Result<Option<u8>, Error> {
+    if let Some(Settled::Finished(record)) = context.recovery().settle_rollback(args.dry_run.into()).await? {
+        let to = record.to.to_string();
+        // This command finishes the interrupted rollback, and does not start another.
+        if args.to.as_deref().is_none_or(|requested| requested.strip_prefix('v').unwrap_or(requested) == to) {
+            mark_reported(context)?;
+            let backup = record.backup_of_current_state.as_ref();
+            return print_finished(context, &record.from, &record.to, backup).map(Some);
+        }
+    }
+    context.recovery().settle_change(args.dry_run.into()).await?;
+    let changes = history::history(&context.home);
+    if let Some(change) = history::finished_by_another(&changes).filter(|_| args.to.is_none()) {
+        if !args.dry_run {
+            mark_reported(context)?;
+        }
+        let further = history::rollback_target(&changes, &change.to);
+        context.printer.note(format!("The interrupted rollback to {} is already finished.", change.to));
+        if let Some(further) = further {
+            context.printer.note(format!("To roll back further:  leoflow rollback --to {further}"));
+        }
+        return print_finished(context, &change.from, &change.to, change.backup.as_ref()).map(Some);
+    }
+    Ok(None)
 }
 
 /// Marks the finished rollback as reported, so that the next `rollback` goes further back.

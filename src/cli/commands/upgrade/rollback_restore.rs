@@ -49,95 +49,157 @@ pub async fn restore_backup(
     operation_lock: OperationLock,
     cancelled: impl Future<Output = ()>,
 ) -> Result<Outcome, Error> {
-    let home = &context.home;
-    let recovery = Recovery { reporter: &LoggedSink, ..context.recovery() };
     refuse_instance_in_terminal(context, &input.datastore)?;
-    let RestoreInput { datastore, plan, schema_to, backup, was_running } = input;
-    // The port given to the running instance's start, if it differs from the configured one.
-    let port = requested_port(context);
-    let config = recovery.running_config()?;
-    let Plan { from, to, schema_from, .. } = plan;
-    // A copy is kept, because the retention that follows the new backup may remove the old one.
-    let backup_copy = home.upgrade().join(backup.file_name().unwrap_or_default());
-    copy_backup(&backup, &backup_copy).map_err(|error| Error::io("write", &backup_copy, &error))?;
-    let mut record = RollbackRecord {
-        from: from.clone(),
-        to: to.clone(),
-        schema_from,
-        schema_to,
-        backup: relative_to_home(home, &backup_copy),
-        backup_of_current_state: None,
-        worker: ProcessId::current(),
-        restorer: None,
-    };
-    write_record(home, &record)?;
-    checkpoint("rollback.begun");
-    let mut steps = Steps::default();
-    let step_start = steps.begin("Backing up");
-    let new_backup = tokio::select! {
-        new_backup = back_up(context, &datastore.access, &config) => new_backup,
-        () = cancelled => Err(UpgradeError::Cancelled.into()),
-    };
-    let new_backup = new_backup.inspect_err(|_| forget(home, &record))?;
-    steps.end("Backing up", step_start);
-    record.backup_of_current_state = Some(relative_to_home(home, &new_backup.path));
-    write_record(home, &record).inspect_err(|_| forget(home, &record))?;
-    checkpoint("rollback.backed-up");
+    let (mut rollback, datastore) = Rollback::begin(context, input)?;
+    let new_backup = rollback.back_up(&datastore.access, cancelled).await?;
     drop(datastore);
     drop(operation_lock);
-    let step_start = steps.begin("Restoring the backup");
-    let stop_time = step_start;
-    let restore_status = restore_with(&stage::program_of(home, &to), home, &backup_copy, &mut record);
-    checkpoint("rollback.restored");
+    let restore_start = rollback.steps.begin(RESTORING);
+    let restore_status = rollback.restore();
     // The schema decides, not the exit status: a killed restore may have completed.
-    let schema = schema_now(&recovery).await.map_err(|error| {
-        Error { message: format!("the rollback to {to} was interrupted: {}", error.message), ..error }
-            .hint("finish it with leoflow rollback")
-    })?;
-    if schema > schema_to {
-        forget(home, &record);
+    if rollback.schema_now().await? > rollback.record.schema_to {
+        return Err(rollback.give_up(restore_status, &new_backup));
+    }
+    rollback.steps.end(RESTORING, restore_start);
+    rollback.record.finish(&context.home)?;
+    rollback.start_if_it_ran(restore_start, &new_backup)?;
+    Ok(rollback.outcome(new_backup))
+}
+
+/// The title of the step that restores.
+const RESTORING: &str = "Restoring the backup";
+
+/// A rollback that restores a backup, from its first record on.
+struct Rollback<'a> {
+    context: &'a Context<'a>,
+    recovery: Recovery<'a>,
+    config: Config,
+    record: RollbackRecord,
+    /// The backup from before the upgrade, and the copy that is restored.
+    backup: PathBuf,
+    backup_copy: PathBuf,
+    was_running: bool,
+    /// The port given to the running instance's start, if it differs from the configured one.
+    port: Option<u16>,
+    steps: Steps,
+}
+
+impl<'a> Rollback<'a> {
+    /// Copies the backup and records the rollback.
+    fn begin(context: &'a Context<'_>, input: RestoreInput) -> Result<(Self, Datastore), Error> {
+        let home = &context.home;
+        let RestoreInput { datastore, plan, schema_to, backup, was_running } = input;
+        let recovery = Recovery { reporter: &LoggedSink, ..context.recovery() };
+        let port = requested_port(context);
+        let config = recovery.running_config()?;
+        let Plan { from, to, schema_from, .. } = plan;
+        // A copy is kept, because the retention that follows the new backup may remove the old one.
+        let backup_copy = home.upgrade().join(backup.file_name().unwrap_or_default());
+        copy_backup(&backup, &backup_copy).map_err(|error| Error::io("write", &backup_copy, &error))?;
+        let record = RollbackRecord {
+            from,
+            to,
+            schema_from,
+            schema_to,
+            backup: relative_to_home(home, &backup_copy),
+            backup_of_current_state: None,
+            worker: ProcessId::current(),
+            restorer: None,
+        };
+        write_record(home, &record)?;
+        checkpoint("rollback.begun");
+        let steps = Steps::default();
+        let rollback = Self { context, recovery, config, record, backup, backup_copy, was_running, port, steps };
+        Ok((rollback, datastore))
+    }
+
+    /// Backs up the current state and records the backup.
+    async fn back_up(&mut self, access: &Access, cancelled: impl Future<Output = ()>) -> Result<CreatedBackup, Error> {
+        let home = &self.context.home;
+        let step_start = self.steps.begin("Backing up");
+        let new_backup = tokio::select! {
+            new_backup = back_up(self.context, access, &self.config) => new_backup,
+            () = cancelled => Err(UpgradeError::Cancelled.into()),
+        };
+        let new_backup = new_backup.inspect_err(|_| forget(home, &self.record))?;
+        self.steps.end("Backing up", step_start);
+        self.record.backup_of_current_state = Some(relative_to_home(home, &new_backup.path));
+        write_record(home, &self.record).inspect_err(|_| forget(home, &self.record))?;
+        checkpoint("rollback.backed-up");
+        Ok(new_backup)
+    }
+
+    /// Restores with the older release.
+    fn restore(&mut self) -> io::Result<ExitStatus> {
+        let home = &self.context.home;
+        let program = stage::program_of(home, &self.record.to);
+        let restore_status = restore_with(&program, home, &self.backup_copy, &mut self.record);
+        checkpoint("rollback.restored");
+        restore_status
+    }
+
+    async fn schema_now(&self) -> Result<i64, Error> {
+        schema_now(&self.recovery).await.map_err(|error| {
+            let message = format!("the rollback to {} was interrupted: {}", self.record.to, error.message);
+            Error { message, ..error }.hint("finish it with leoflow rollback")
+        })
+    }
+
+    /// Starts the instance again after a restore that changed nothing.
+    fn give_up(&self, restore_status: io::Result<ExitStatus>, new_backup: &CreatedBackup) -> Error {
+        let (home, RollbackRecord { from, to, .. }) = (&self.context.home, &self.record);
+        forget(home, &self.record);
         let cause = restore_status.map_or_else(|error| error.to_string(), |status| status.to_string());
-        let consequence = match was_running.then(|| start(home, port)) {
+        let consequence = match self.was_running.then(|| start(home, self.port)) {
             None | Some(Ok(())) => format!("{from} continues as before"),
             Some(Err(error)) => format!("{from} is installed but failed to start: {error}"),
         };
-        return Err(Error::failed(format!("nothing was changed, {consequence}: {to} failed to restore the backup"))
+        Error::failed(format!("nothing was changed, {consequence}: {to} failed to restore the backup"))
             .cause(cause)
             .hint(SEE_UPGRADE_LOG)
-            .hint(format!("the backup: {}", backup.display()))
-            .hint(format!("a backup of the current state: {}", new_backup.path.display())));
+            .hint(format!("the backup: {}", self.backup.display()))
+            .hint(format!("a backup of the current state: {}", new_backup.path.display()))
     }
-    steps.end("Restoring the backup", step_start);
-    record.finish(home)?;
-    if was_running {
-        let step_start = steps.begin("Starting");
-        start(home, port).map_err(|error| {
-            Error::failed(format!("{to} was restored with its data but failed to start: {error}"))
+
+    /// Starts the restored release if an instance ran before. Requests have waited since `restore_start`.
+    fn start_if_it_ran(&mut self, restore_start: Instant, new_backup: &CreatedBackup) -> Result<(), Error> {
+        if !self.was_running {
+            return Ok(());
+        }
+        let home = &self.context.home;
+        let step_start = self.steps.begin("Starting");
+        start(home, self.port).map_err(|error| {
+            Error::failed(format!("{} was restored with its data but failed to start: {error}", self.record.to))
                 .hint("leoflow lite start")
                 .hint(format!("a backup of the previous state: {}", new_backup.path.display()))
         })?;
-        steps.end("Starting", step_start);
+        self.steps.end("Starting", step_start);
         // If recording the pause fails, the next plan does not show it.
-        let _ = history::set_last_pause(home, stop_time.elapsed().as_secs_f64());
+        let _ = history::set_last_pause(home, restore_start.elapsed().as_secs_f64());
+        Ok(())
     }
-    Ok(Outcome {
-        status: Status::RolledBack,
-        previous_version: from.to_string(),
-        new_version: to.to_string(),
-        commit: None,
-        migrations_run: Vec::new(),
-        notes: vec![
-            "the data was restored from the backup before the upgrade".to_owned(),
-            format!("a backup of the previous state:  {}", new_backup.path.display()),
-            format!("to return to it:  leoflow upgrade {from} && leoflow lite restore --undo"),
-        ],
-        backup_path: Some(new_backup.path),
-        details: steps.0,
-        expected_pause: None,
-        pause: None,
-        problem_text: None,
-        error: None,
-    })
+
+    fn outcome(self, new_backup: CreatedBackup) -> Outcome {
+        let RollbackRecord { from, to, .. } = &self.record;
+        Outcome {
+            status: Status::RolledBack,
+            previous_version: from.to_string(),
+            new_version: to.to_string(),
+            commit: None,
+            migrations_run: Vec::new(),
+            notes: vec![
+                "the data was restored from the backup before the upgrade".to_owned(),
+                format!("a backup of the previous state:  {}", new_backup.path.display()),
+                format!("to return to it:  leoflow upgrade {from} && leoflow lite restore --undo"),
+            ],
+            backup_path: Some(new_backup.path),
+            details: self.steps.0,
+            expected_pause: None,
+            pause: None,
+            problem_text: None,
+            error: None,
+        }
+    }
 }
 
 /// The finished steps with their durations, for the report.

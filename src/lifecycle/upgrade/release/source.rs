@@ -2,21 +2,18 @@
 
 use super::address::{Address, is_address, without_secrets};
 use super::manifest::{Asset, MANIFEST, Manifest, ManifestError, SIGNATURE_SUFFIX, SIZE_LIMIT};
-use super::range::{RangeAnswer, answer_to_range};
 use super::signature::{self, SignatureError};
-use leoflow_base::home::progress::{Progress, Reporter};
+use leoflow_base::home::progress::Reporter;
 use leoflow_base::protocol::web::{self, chain};
 use reqwest::StatusCode;
-use reqwest::header::{CONTENT_RANGE, RANGE};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+mod attempt;
 mod partial_file;
-
-use partial_file::PartialFile;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
@@ -242,88 +239,6 @@ impl Source {
             }
         }
         self.fetch_into(release_file, part, reporter).await
-    }
-
-    /// Makes one attempt to complete the partial file `part`.
-    async fn fetch_into(
-        &self,
-        release_file: &ReleaseFile,
-        part: &Path,
-        reporter: &dyn Reporter,
-    ) -> Result<(), FetchError> {
-        let location = self.location(&release_file.url);
-        let title = format!("Fetching {}", release_file.name());
-        let mut target = PartialFile::open(part, release_file, &location)?;
-        let report =
-            |done: u64| reporter.report(Progress::Bytes { what: title.clone(), done, total: release_file.size });
-        let unreachable = |reason: String| FetchError::Unreachable { location: location.clone(), reason };
-        match self {
-            Self::Folder(folder) if !is_address(&release_file.url) => {
-                let mut file =
-                    File::open(folder.join(&release_file.url)).map_err(|error| open_error(&location, &error))?;
-                target.restart()?;
-                let mut buffer = vec![0; 256 * 1024];
-                loop {
-                    let length = file.read(&mut buffer).map_err(|error| unreachable(error.to_string()))?;
-                    if length == 0 {
-                        return Ok(());
-                    }
-                    target.write(&buffer[..length])?;
-                    report(target.length);
-                }
-            }
-            _ => {
-                if target.length == release_file.size {
-                    return Ok(());
-                }
-                let mut write_failure = None;
-                let read = async {
-                    let client = client()?;
-                    let url = self.request(&release_file.url);
-                    let mut response = match target.length {
-                        0 => client.get(&url).send().await?,
-                        from => {
-                            let response = client.get(&url).header(RANGE, format!("bytes={from}-")).send().await?;
-                            match answer_to_range(
-                                response.status(),
-                                response.headers().get(CONTENT_RANGE),
-                                from,
-                                release_file.size,
-                            ) {
-                                RangeAnswer::Rest => response,
-                                RangeAnswer::Whole => {
-                                    if let Err(error) = target.restart() {
-                                        write_failure = Some(error);
-                                        return Ok(());
-                                    }
-                                    response
-                                }
-                                // The host does not support ranges correctly.
-                                RangeAnswer::Useless => {
-                                    if let Err(error) = target.restart() {
-                                        write_failure = Some(error);
-                                        return Ok(());
-                                    }
-                                    client.get(&url).send().await?
-                                }
-                                RangeAnswer::Failed => response,
-                            }
-                        }
-                    }
-                    .error_for_status()?;
-                    while let Some(chunk) = response.chunk().await? {
-                        if let Err(error) = target.write(&chunk) {
-                            write_failure = Some(error);
-                            return Ok(());
-                        }
-                        report(target.length);
-                    }
-                    Ok(())
-                };
-                with_timeout(&location, read).await?;
-                write_failure.map_or(Ok(()), Err)
-            }
-        }
     }
 }
 
