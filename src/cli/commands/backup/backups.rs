@@ -1,20 +1,17 @@
 //! `leoflow lite backups`: list, verify, prune.
 
-use super::restore::keys;
 use super::restore_args::Decryption;
+use super::verify_backups;
 use crate::context::Context;
 use crate::error::Error;
-use crate::recovery::datastore::{self, Datastore};
 use crate::terminal::printer::{Printer, counted, human_size};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use leoflow_base::home::lock::OperationLock;
-use leoflow_base::home::upkeep::{self, End};
-use leoflow_base::sys::env_vars;
+use leoflow_base::home::upkeep;
 use leoflow_base::sys::fs::files;
-use leoflow_lifecycle::backup::retain::catalog::{self, Listed, Method, Proof};
+use leoflow_lifecycle::backup::retain::catalog::{self, Listed, Proof};
 use leoflow_lifecycle::backup::retain::retention::{self, Limits};
-use leoflow_lifecycle::backup::{Input, verify};
 use leoflow_lifecycle::upgrade::rollback::history;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -75,7 +72,10 @@ pub struct VerifyBackups {
 pub async fn run(context: &Context<'_>, args: &Backups) -> Result<u8, Error> {
     match &args.command {
         None | Some(BackupsCommand::List) => list(context),
-        Some(BackupsCommand::Verify(args)) => verify(context, args).await,
+        Some(BackupsCommand::Verify(args)) => match verify_backups::run(context, args).await? {
+            Some(exit_code) => Ok(exit_code),
+            None => list(context),
+        },
         Some(BackupsCommand::Prune { dry_run, yes }) => prune(context, *dry_run, *yes),
     }
 }
@@ -163,126 +163,4 @@ fn verification_text(printer: &Printer, proof: &Proof) -> String {
         (None, true) => format!("{time}, hashes only"),
         (None, false) => time.clone(),
     }
-}
-
-async fn verify(context: &Context<'_>, args: &VerifyBackups) -> Result<u8, Error> {
-    let (home, printer) = (&context.home, context.printer);
-    let record_end = |end: End| {
-        if let Err(error) = upkeep::note_end(home, Timestamp::now(), upkeep::Kind::Verification, end) {
-            printer.warning(format!("failed to record the verification: {error}"));
-        }
-    };
-    if args.scheduled && catalog::list(home).is_empty() {
-        // Nothing to verify until the next scheduled time.
-        record_end(End::Partial);
-        return list(context);
-    }
-    let files = selected_files(context, args)?;
-    let keys = keys(context, &args.decryption)?;
-    let command = "leoflow lite backups verify";
-    // A quick verification compares hashes, which needs neither a datastore nor a home.
-    let mut datastore_and_lock = None;
-    if !args.quick {
-        datastore::check(&context.home)?;
-        let operation_lock = OperationLock::take(home, command)?;
-        let datastore = Datastore::open(&context.recovery(), command).await?;
-        context.recovery().clean_up(Some(&datastore.access)).await?;
-        datastore_and_lock = Some((datastore, operation_lock));
-    }
-    let method = if args.quick { Method::Hashes } else { Method::TestRestore };
-    // A given key must decrypt the backup; without one, an encrypted backup is only checked by hash.
-    let is_given = !args.decryption.identity.is_empty() || args.decryption.passphrase_file.is_some();
-    let mut results = Vec::new();
-    for file in files {
-        if args.scheduled
-            && let Some(proof) = catalog::known_proof(home, &file).filter(|proof| !proof.ok)
-        {
-            // The file is unchanged since it failed, so it would fail again.
-            results.push((file, proof));
-            continue;
-        }
-        let input = Input { path: file.clone(), keys: keys.clone() };
-        let outcome = match &datastore_and_lock {
-            None => verify::hashes(&input, printer),
-            Some((datastore, _)) => verify::trial(home, &datastore.access, &input, context.version, printer).await,
-        };
-        // An error of this machine is not a result for the file.
-        let (rows, proof) = match outcome {
-            Ok(manifest) => (Some(manifest.rows()), Proof::now(method, None)),
-            Err(error) if error.is_refusal() => (None, Proof::now(method, Some(error.to_string()))),
-            Err(error) if error.is_closed() && (args.all || !is_given) => {
-                let compared = catalog::unopened(home, &file).map_err(|error| Error::io("read", &file, &error))?;
-                match compared {
-                    Some(proof) => (None, proof),
-                    // With --all, one failure does not end the check of the others.
-                    None if args.all => (None, Proof::unopened(Some(error.to_string()))),
-                    None => return Err(error.into()),
-                }
-            }
-            Err(error) => return Err(error.into()),
-        };
-        if home.exists()
-            && let Err(error) = catalog::store_proof(home, &file, &proof)
-        {
-            printer.warning(format!("failed to record the result: {error}"));
-        }
-        if !printer.json {
-            print_verification(context, &file, rows, &proof);
-        }
-        results.push((file, proof));
-    }
-    // Without a key, the scheduled verification cannot do more than compare hashes.
-    let all_proofs = |predicate: fn(&Proof) -> bool| results.iter().all(|(_, proof)| predicate(proof));
-    if home.exists() && args.file.is_none() {
-        if all_proofs(Proof::is_test_restored) {
-            record_end(End::Done);
-        } else if all_proofs(|proof| proof.ok && (proof.unopened || !proof.quick)) {
-            record_end(End::Partial);
-        }
-    }
-    if printer.json {
-        let results: Vec<_> =
-            results.iter().map(|(path, proof)| json!({"path": path, "last_verified": proof})).collect();
-        printer.json(&json!({"backups": results}))?;
-        return Ok(if results.iter().all(|result| result["last_verified"]["ok"] == true) { 0 } else { 1 });
-    }
-    let failed_count = results.iter().filter(|(_, proof)| !proof.ok).count();
-    match failed_count {
-        0 => Ok(0),
-        _ => Err(Error::failed(format!("{failed_count} of {} cannot be restored", counted(results.len(), "backup")))
-            .hint("create a new backup: leoflow lite backup")),
-    }
-}
-
-fn print_verification(context: &Context<'_>, file: &Path, rows: Option<i64>, proof: &Proof) {
-    let file = file.display();
-    match (&proof.problem, rows) {
-        (None, _) if proof.unopened => {
-            context.printer.line(format!("{file}: unchanged since it was written"));
-            context
-                .printer
-                .note("The backup is encrypted and was not test-restored. Verify it with --identity KEY-FILE.");
-        }
-        (None, Some(rows)) if !proof.quick => {
-            context.printer.line(format!("{file}: test-restored, {}", counted(rows, "row")));
-        }
-        (None, _) => context.printer.line(format!("{file}: all hashes match")),
-        (Some(problem), _) => context.printer.line(format!("{file}: {problem}")),
-    }
-}
-
-/// The absolute paths of the backups to verify: the given file, all, or the newest one.
-fn selected_files(context: &Context<'_>, args: &VerifyBackups) -> Result<Vec<PathBuf>, Error> {
-    if let Some(file) = &args.file {
-        let path = env_vars::current_dir().map_err(Error::failed)?.join(file);
-        // Also by its name alone, as `backups list` shows it.
-        let listed = context.home.backups().join(file);
-        return Ok(vec![if !path.exists() && listed.exists() { listed } else { path }]);
-    }
-    let paths: Vec<PathBuf> = catalog::list(&context.home).into_iter().map(|backup| backup.path).collect();
-    if paths.is_empty() {
-        return Err(Error::failed(format!("no backups in {}", context.home.backups().display()))
-            .hint("specify a file: leoflow lite backups verify FILE"));
-    }
-    Ok(if args.all { paths } else { paths.into_iter().take(1).collect() })
 }

@@ -1,5 +1,6 @@
 //! The current state that a restore replaces, as far as it is readable.
 
+use super::restore_target::Force;
 use super::state_summary::{self, Summary};
 use crate::commands::lite::restart::WasRunning;
 use crate::commands::lite::stop;
@@ -29,16 +30,16 @@ pub struct CurrentState {
 }
 
 impl CurrentState {
-    /// Reads the current state. With `may_be_damaged`, damage is recorded in `unreadable` instead of returned.
+    /// Reads the current state. With `Force::Yes`, damage is recorded in `unreadable` instead of returned.
     pub async fn read(
         &mut self,
         context: &Context<'_>,
         home_lock: Option<HomeLock>,
-        may_be_damaged: bool,
+        force: Force,
     ) -> Result<(), Error> {
         match read_present(context, home_lock).await {
             Ok((datastore, summary)) => (self.opened, self.before) = (Some(datastore), summary),
-            Err(error) if may_be_damaged && (error.is_damage || has_failed_for_damage(context)) => {
+            Err(error) if force == Force::Yes && (error.is_damage || has_failed_for_damage(context)) => {
                 self.unreadable = Some(error);
             }
             Err(error) => return Err(error),

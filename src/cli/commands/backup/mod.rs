@@ -6,6 +6,8 @@ pub mod current_state;
 pub mod move_datastore;
 pub mod restore;
 pub mod restore_args;
+pub mod restore_report;
 pub mod restore_target;
 pub mod restore_undo;
 pub mod state_summary;
+pub mod verify_backups;

@@ -45,12 +45,7 @@ pub async fn run(context: &Context<'_>, args: &MoveDatastore) -> Result<u8, Erro
         context.recovery().finish_first(COMMAND).await?;
     }
     crate::recovery::datastore::check(home)?;
-    refuse_same(context, &to)?;
-    datastore::require(home, &to, printer).await?;
-    let relocation = match is_same_database(context, &to).await? {
-        true => Relocation::plan_address(home, &to)?,
-        false => Relocation::plan(home, &to)?,
-    };
+    let relocation = plan(context, &to).await?;
     refuse_in_terminal(context)?;
     let operation_lock = OperationLock::take(home, COMMAND)?;
     if !relocation.is_same() {
@@ -75,19 +70,36 @@ pub async fn run(context: &Context<'_>, args: &MoveDatastore) -> Result<u8, Erro
     let outcome = relocate_data(context, &relocation).await;
     drop(operation_lock);
     let restarted = was_running.map(|was_running| was_running.restart(context));
-    let rows = outcome?;
+    print_result(context, &relocation, outcome?, matches!(restarted, Some(Ok(()))))?;
+    restarted.unwrap_or(Ok(())).map(|()| 0)
+}
+
+/// Plans the move, or the change of the address.
+async fn plan(context: &Context<'_>, to: &DatastoreSetting) -> Result<Relocation, Error> {
+    let home = &context.home;
+    refuse_same(context, to)?;
+    datastore::require(home, to, context.printer).await?;
+    Ok(match is_same_database(context, to).await? {
+        true => Relocation::plan_address(home, to)?,
+        false => Relocation::plan(home, to)?,
+    })
+}
+
+fn print_result(context: &Context<'_>, relocation: &Relocation, rows: i64, is_running: bool) -> Result<(), Error> {
+    let printer = context.printer;
     if printer.json {
-        let is_running = matches!(restarted, Some(Ok(())));
         let kept = (!relocation.is_same()).then(|| relocation.old_location());
-        printer.json(&json!({"to": relocation.to_description(), "rows": rows, "kept": kept, "running": is_running}))?;
-    } else if relocation.is_same() {
+        let to = relocation.to_description();
+        return printer.json(&json!({"to": to, "rows": rows, "kept": kept, "running": is_running}));
+    }
+    if relocation.is_same() {
         printer.line(format!("Your data was not moved; it is now accessed as {}", relocation.to_description()));
     } else {
         let rows = counted(rows, "row");
         printer.line(format!("Moved your data to {}: {rows}, counted on both sides", relocation.to_description()));
         printer.line(format!("  the old datastore is kept: {}", relocation.old_location()));
     }
-    restarted.unwrap_or(Ok(())).map(|()| 0)
+    Ok(())
 }
 
 /// Moves the data and returns the number of rows, or only changes the address and returns 0.

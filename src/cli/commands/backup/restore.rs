@@ -2,7 +2,8 @@
 
 use super::current_state::{COMMAND, CurrentState, MovedConfig, open, open_exclusively, refuse_in_terminal};
 use super::restore_args::{Decryption, Restore};
-use super::restore_target::Target;
+use super::restore_report::{print_kept_config, print_kept_datastore, print_newer_files, print_plan};
+use super::restore_target::{Force, Target};
 use super::state_summary::{self, Summary};
 use crate::commands::lite::restart::WasRunning;
 use crate::commands::lite::run::set_up;
@@ -21,7 +22,7 @@ use leoflow_base::sys::{checkpoint, env_vars, terminal};
 use leoflow_lifecycle::backup::newer_files;
 use leoflow_lifecycle::backup::restore::restore_plan::{Refusal, adapted_config};
 use leoflow_lifecycle::backup::restore::{self, Records, Staged};
-use leoflow_lifecycle::backup::restore::{obstacles, quarantine, restore_dir};
+use leoflow_lifecycle::backup::restore::{obstacles, quarantine};
 use leoflow_lifecycle::backup::{Input, Keys, Manifest, RestoreError, verify};
 use leoflow_lifecycle::setup::Request;
 use leoflow_postgres::schema::{embedded, known};
@@ -39,7 +40,7 @@ pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
     // Every check that needs no write comes first.
     let manifest = restore::peek(&input)?;
     let target = Target::find(context, args)?;
-    target.check(context, &manifest, args.force)?;
+    target.check(context, &manifest, args.force.into())?;
     if args.dry_run {
         return dry_run(context, &input, &target).await;
     }
@@ -66,7 +67,7 @@ fn read_input(context: &Context<'_>, args: &Restore, input: &Path) -> Result<Inp
 /// Restores into a new home, without printing the result.
 pub async fn into_new(context: &Context<'_>, args: &Restore, input: &Path) -> Result<(), Error> {
     let input = read_input(context, args, input)?;
-    Target::find(context, args)?.check(context, &restore::peek(&input)?, false)?;
+    Target::find(context, args)?.check(context, &restore::peek(&input)?, Force::No)?;
     restore_backup(context, args, &input).await.map(drop)
 }
 
@@ -165,22 +166,19 @@ async fn replace(
     home_lock: Option<HomeLock>,
     stopped: &mut Option<WasRunning>,
 ) -> Result<RestoreResult, Error> {
-    let (home, printer) = (&context.home, context.printer);
+    let (home, printer, force) = (&context.home, context.printer, Force::from(args.force));
     // Everything is checked again under the lock.
     let (mut target, backup) = (Target::find(context, args)?, restore::peek(input)?);
-    target.check(context, &backup, args.force)?;
+    target.check(context, &backup, force)?;
     let mut home_lock = home_lock;
     let mut current = CurrentState { opened: None, before: Summary::nothing(), unreadable: target.unreadable.take() };
     if target.is_set_up && current.unreadable.is_none() && target.lost_config.is_none() && target.has_datastore {
-        current.read(context, home_lock.take(), args.force).await?;
+        current.read(context, home_lock.take(), force).await?;
     }
     if target.is_set_up {
         print_plan(context, &target, &Summary::of(&backup), current.unreadable.as_ref(), Some(&current.before));
         print_newer_files(context, &target, &newer_files(home, &backup, &input.path, &target.workspace));
-        let name = config::instance_name(target.config.as_ref());
-        if !context.confirm_by_name("Replace the current data?", name, args.yes.into())? {
-            return Err(Error::failed(Context::DECLINED));
-        }
+        confirm(context, &target, args)?;
     }
     let moved_config = match &target.lost_config {
         Some(_) => Some(MovedConfig::begin(home)?),
@@ -188,24 +186,40 @@ async fn replace(
     };
     if target.lost_config.is_some() && current.unreadable.is_none() {
         // With an empty config.yaml in place, the datastore can be opened.
-        current.read(context, home_lock.take(), true).await?;
+        current.read(context, home_lock.take(), Force::Yes).await?;
     }
     let staged = Staged::unpack(home, input, &target.workspace, printer)?;
     // The target is checked once more, with the manifest that every entry was compared with.
-    target.check(context, &staged.manifest, args.force)?;
+    target.check(context, &staged.manifest, force)?;
+    let restored = exchange(context, &target, staged, current, home_lock, stopped).await?;
+    recovery::report_conflicts(home, printer);
+    if let Some(moved_config) = moved_config {
+        print_kept_config(context, moved_config);
+    }
+    if !restored.can_undo && target.is_set_up {
+        print_kept_datastore(context);
+    }
+    Ok(restored)
+}
+
+/// Verifies the unpacked backup in the datastore and makes it current. Sets up an empty home first.
+async fn exchange(
+    context: &Context<'_>,
+    target: &Target,
+    staged: Staged,
+    current: CurrentState,
+    mut home_lock: Option<HomeLock>,
+    stopped: &mut Option<WasRunning>,
+) -> Result<RestoreResult, Error> {
+    let (home, printer) = (&context.home, context.printer);
     let (manifest, config) = (staged.manifest.clone(), adapted_config(&staged.config, &target.machine())?);
     let CurrentState { opened, before, unreadable } = current;
     if let Some(error) = &unreadable {
-        let obstacle = obstacles::find_in_cluster(home).map_err(|error| Error::io("read", &home.postgres(), &error))?;
-        if let Some(obstacle) = obstacle {
-            return Err(RestoreError::from(Refusal::from(obstacle)).into());
-        }
-        home_lock = Some(stop_all_processes(context, home_lock, stopped).await?);
-        quarantine::begin(home, &error.in_one_line()).map_err(Error::failed)?;
+        home_lock = Some(move_cluster_away(context, error, home_lock, stopped).await?);
     }
     let datastore = match opened {
         Some(datastore) => datastore,
-        None => prepare_home(context, &target, home_lock).await?,
+        None => prepare_home(context, target, home_lock).await?,
     };
     let ready = restore::prove(home, &datastore.access, staged, context.version, printer).await?;
     let records = Records {
@@ -221,15 +235,42 @@ async fn replace(
     };
     checkpoint("restore.stopped");
     if let Err(error) = ready.make_current(home, &datastore.access, &records).await {
-        // The prepared database is a leftover now; the instance continues with its old state.
-        drop(context.recovery().clean_up(Some(&datastore.access)).await);
-        drop(datastore);
-        drop(was_running.map(|was_running| was_running.restart(context)));
+        continue_with_old_state(context, datastore, was_running).await;
         return Err(error.into());
     }
-    recovery::report_conflicts(home, printer);
-    print_kept_files(context, moved_config, !can_undo && target.is_set_up);
     Ok(RestoreResult { manifest, can_undo, was_running })
+}
+
+fn confirm(context: &Context<'_>, target: &Target, args: &Restore) -> Result<(), Error> {
+    let name = config::instance_name(target.config.as_ref());
+    match context.confirm_by_name("Replace the current data?", name, args.yes.into())? {
+        true => Ok(()),
+        false => Err(Error::failed(Context::DECLINED)),
+    }
+}
+
+/// Restarts the instance after a restore that failed: the prepared database is a leftover now.
+async fn continue_with_old_state(context: &Context<'_>, datastore: Datastore, was_running: Option<WasRunning>) {
+    drop(context.recovery().clean_up(Some(&datastore.access)).await);
+    drop(datastore);
+    drop(was_running.map(|was_running| was_running.restart(context)));
+}
+
+/// Moves an unreadable cluster away, after every process that uses it has stopped.
+async fn move_cluster_away(
+    context: &Context<'_>,
+    unreadable: &Error,
+    home_lock: Option<HomeLock>,
+    stopped: &mut Option<WasRunning>,
+) -> Result<HomeLock, Error> {
+    let home = &context.home;
+    let obstacle = obstacles::find_in_cluster(home).map_err(|error| Error::io("read", &home.postgres(), &error))?;
+    if let Some(obstacle) = obstacle {
+        return Err(RestoreError::from(Refusal::from(obstacle)).into());
+    }
+    let home_lock = stop_all_processes(context, home_lock, stopped).await?;
+    quarantine::begin(home, &unreadable.in_one_line()).map_err(Error::failed)?;
+    Ok(home_lock)
 }
 
 /// Stops every process that uses an unreadable datastore.
@@ -251,21 +292,6 @@ async fn stop_all_processes(
     Ok(home_lock)
 }
 
-/// Prints where unreadable files of the replaced state are kept.
-fn print_kept_files(context: &Context<'_>, moved_config: Option<MovedConfig>, was_unreadable: bool) {
-    let (home, printer) = (&context.home, context.printer);
-    if let Some(moved_away) = moved_config {
-        printer.note(format!("The unreadable config.yaml is kept: {}", moved_away.keep().display()));
-    }
-    if was_unreadable {
-        printer.note(format!(
-            "The unreadable datastore is kept in {}, the previous workspace and task logs in {}.",
-            home.postgres().display(),
-            home.restore().display()
-        ));
-    }
-}
-
 /// Sets up an empty home: programs, a cluster, and a configuration that the backup's will replace.
 async fn prepare_home(context: &Context<'_>, target: &Target, home_lock: Option<HomeLock>) -> Result<Datastore, Error> {
     let request = Request { workspace: target.workspace_to_create(), ..Request::default() };
@@ -273,63 +299,6 @@ async fn prepare_home(context: &Context<'_>, target: &Target, home_lock: Option<
     let datastore = open(context, home_lock).await?;
     drop(datastore.connect().await?);
     Ok(datastore)
-}
-
-fn print_plan(
-    context: &Context<'_>,
-    target: &Target,
-    backup: &Summary,
-    unreadable: Option<&Error>,
-    before: Option<&Summary>,
-) {
-    let note = |text: String| context.printer.note(text);
-    let (home, workspace) = (context.home.root().display(), target.workspace.display());
-    note(format!("Backup:   {}", state_summary::describe(backup)));
-    if let Some(error) = &target.lost_config {
-        context.printer.warning(format!("the current state cannot be read completely: {}", error.in_one_line()));
-        note(format!("The current config.yaml is kept in {}.", context.home.postgres().display()));
-    }
-    match (unreadable, before) {
-        (Some(error), _) => {
-            context.printer.warning(format!("the current data cannot be read: {}", error.in_one_line()));
-            let kept_path = context.home.postgres().join("data.damaged-…");
-            note(format!("The unreadable datastore is kept in {}.", kept_path.display()));
-            note(format!(
-                "The backup replaces the database, config.yaml and the task logs in {home}, and {workspace}."
-            ));
-        }
-        (None, Some(before)) => {
-            if target.lost_config.is_none() {
-                note(format!("Current:  {}", state_summary::describe(before)));
-            }
-            note(format!(
-                "The backup replaces the database, config.yaml and the task logs in {home}, and {workspace}."
-            ));
-            note("The replaced state is kept for `leoflow lite restore --undo`.".to_owned());
-            if let Some(names) = state_summary::list_names(&before.left_behind) {
-                note(format!("Not restored, because backups do not contain them: {names}."));
-            }
-            let older =
-                restore_dir::retained(&context.home).filter(|(_, older_state)| older_state.unreadable.is_none());
-            if let Some((_, older_state)) = older {
-                note(format!(
-                    "The restore of {} can no longer be undone afterwards; the state it replaced is removed: {}.",
-                    older_state.exchanged_at, older_state.replaced
-                ));
-            }
-        }
-        (None, None) => note(format!("The backup is restored into {home} and {workspace}.")),
-    }
-}
-
-/// Lists workspace files that are replaced although the backup does not contain their current content.
-fn print_newer_files(context: &Context<'_>, target: &Target, newer: &[String]) {
-    let Some(names) = state_summary::list_names(newer) else { return };
-    context.printer.note(format!(
-        "Replaced too, because they are not in the backup or changed since: {} in {}: {names}.",
-        counted(newer.len(), "file"),
-        target.workspace.display(),
-    ));
 }
 
 fn print_result(context: &Context<'_>, replaced: &RestoreResult, is_running: bool) -> Result<(), Error> {

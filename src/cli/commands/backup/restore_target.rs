@@ -19,6 +19,19 @@ use leoflow_postgres::location::{self, Kind};
 use leoflow_postgres::schema::{embedded, known};
 use std::path::{Path, PathBuf};
 
+/// Whether a restore may replace data in use, and damaged data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Force {
+    Yes,
+    No,
+}
+
+impl From<bool> for Force {
+    fn from(is_forced: bool) -> Self {
+        if is_forced { Self::Yes } else { Self::No }
+    }
+}
+
 /// The home and the workspace that a restore writes to, before it does.
 pub struct Target {
     pub config: Option<Config>,
@@ -45,13 +58,8 @@ impl Target {
         let cluster = cluster::state(home);
         let cluster_exists = !matches!(cluster, ClusterState::Absent | ClusterState::OtherMajor(_));
         let lost_config = lost_config(home).filter(|_| args.force && cluster_exists);
-        if let (Some(error), Some(recorded_location)) = (&lost_config, location::recorded(home)?) {
-            return Err(Error::refused(format!(
-                "{}; the data is in {}",
-                error.message, recorded_location.display_text
-            ))
-            .hint("restore config.yaml from a copy of the home")
-            .hint("or restore into another home: leoflow --home DIR lite restore --input FILE"));
+        if let Some(error) = &lost_config {
+            refuse_data_elsewhere(home, error)?;
         }
         let config = match lost_config {
             Some(_) => None,
@@ -64,12 +72,7 @@ impl Target {
             (None, Some(receipt)) if lost_config.is_some() => Some(receipt.workspace.clone()),
             (None, _) => None,
         };
-        let workspace = match (&args.workspace, &configured) {
-            (Some(requested), _) => absolute_workspace(requested)?,
-            (None, Some(configured)) => configured.clone(),
-            (None, None) => instances::default_workspace(&context.home)?,
-        };
-        check_workspace(home, &workspace)?;
+        let workspace = workspace(home, args, configured.as_ref())?;
         // If the password was never shown, the setup belongs to an interrupted restore, not to a user.
         let was_shown = match receipt {
             Some(receipt) => receipt.password_shown,
@@ -96,7 +99,7 @@ impl Target {
     }
 
     /// Checks that the backup may be restored here.
-    pub fn check(&self, context: &Context<'_>, manifest: &Manifest, force: bool) -> Result<(), Error> {
+    pub fn check(&self, context: &Context<'_>, manifest: &Manifest, force: Force) -> Result<(), Error> {
         let root = context.home.root();
         let free = |path: &Path| disk::free_bytes(path).map_err(|error| Error::io("read", path, &error));
         let is_same_file_system = disk::same_file_system(root, &self.workspace).unwrap_or(false);
@@ -107,7 +110,7 @@ impl Target {
             workspace: &self.workspace,
             workspace_in_use: self.workspace_in_use,
             workspace_is_ours: self.workspace_is_ours,
-            force,
+            force: force == Force::Yes,
             home_inside: self.contains_home(root),
             obstacle: self.obstacle(&context.home)?,
             // With an external database, this disk holds three copies: the test restore and the content of both states.
@@ -163,6 +166,25 @@ impl Target {
         let receipt = Receipt { workspace: self.workspace.clone(), made_workspace, password_shown: true, ..previous };
         serde_json::to_vec_pretty(&receipt).map_err(Error::bug)
     }
+}
+
+/// Refuses a lost config.yaml if the data is not under the home, because then nothing else says how to reach it.
+fn refuse_data_elsewhere(home: &Home, lost_config: &Error) -> Result<(), Error> {
+    let Some(recorded_location) = location::recorded(home)? else { return Ok(()) };
+    Err(Error::refused(format!("{}; the data is in {}", lost_config.message, recorded_location.display_text))
+        .hint("restore config.yaml from a copy of the home")
+        .hint("or restore into another home: leoflow --home DIR lite restore --input FILE"))
+}
+
+/// The workspace to restore into: the requested one, the configured one, or the default.
+fn workspace(home: &Home, args: &Restore, configured: Option<&PathBuf>) -> Result<PathBuf, Error> {
+    let workspace = match (&args.workspace, configured) {
+        (Some(requested), _) => absolute_workspace(requested)?,
+        (None, Some(configured)) => configured.clone(),
+        (None, None) => instances::default_workspace(home)?,
+    };
+    check_workspace(home, &workspace)?;
+    Ok(workspace)
 }
 
 /// Returns why config.yaml is unusable. A file whose encryption_key is readable is to be corrected, not replaced.

@@ -7,6 +7,7 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::recovery::datastore::Datastore;
 use leoflow_base::config;
+use leoflow_base::home::Home;
 use leoflow_base::home::lock::OperationLock;
 use leoflow_lifecycle::backup::RestoreError;
 use leoflow_lifecycle::backup::content::Content;
@@ -30,16 +31,7 @@ pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
     } else {
         context.recovery().finish_first(COMMAND).await?;
     }
-    let Some((restore_dir, retained)) = restore_dir::retained(home) else {
-        return Err(RestoreError::NoRetainedState.into());
-    };
-    if let Some(folder) = &retained.unreadable {
-        return Err(unreadable_error(folder, restore_dir.folder()));
-    }
-    let obstacle = obstacles::find_in_exchange(home, retained.workspace.as_deref());
-    if let Some(obstacle) = obstacle.map_err(|error| Error::io("read", home.root(), &error))? {
-        return Err(RestoreError::from(Refusal::from(obstacle)).into());
-    }
+    let (restore_dir, retained) = find_retained(home)?;
     refuse_in_terminal(context)?;
     let operation_lock = OperationLock::take(home, COMMAND)?;
     let datastore = Datastore::open(&context.recovery(), COMMAND).await?;
@@ -69,14 +61,31 @@ pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
     drop(operation_lock);
     let restarted = was_running.map(|was_running| was_running.restart(context));
     let retained = outcome?;
-    if printer.json {
-        let is_running = matches!(restarted, Some(Ok(())));
-        printer.json(&json!({"undone": true, "in_force": retained.restored, "running": is_running}))?;
-    } else {
-        printer.line(format!("Restored:  {}", retained.restored));
-        printer.line("  undo it:  leoflow lite restore --undo");
-    }
+    print_result(context, &retained, matches!(restarted, Some(Ok(()))))?;
     restarted.unwrap_or(Ok(())).map(|()| 0)
+}
+
+/// The state to bring back. Fails if there is none, it is unreadable, or something is in the way.
+fn find_retained(home: &Home) -> Result<(RestoreDir, RetainedState), Error> {
+    let (restore_dir, retained) = restore_dir::retained(home).ok_or(RestoreError::NoRetainedState)?;
+    if let Some(folder) = &retained.unreadable {
+        return Err(unreadable_error(folder, restore_dir.folder()));
+    }
+    let obstacle = obstacles::find_in_exchange(home, retained.workspace.as_deref());
+    match obstacle.map_err(|error| Error::io("read", home.root(), &error))? {
+        Some(obstacle) => Err(RestoreError::from(Refusal::from(obstacle)).into()),
+        None => Ok((restore_dir, retained)),
+    }
+}
+
+fn print_result(context: &Context<'_>, retained: &RetainedState, is_running: bool) -> Result<(), Error> {
+    let printer = context.printer;
+    if printer.json {
+        return printer.json(&json!({"undone": true, "in_force": retained.restored, "running": is_running}));
+    }
+    printer.line(format!("Restored:  {}", retained.restored));
+    printer.line("  undo it:  leoflow lite restore --undo");
+    Ok(())
 }
 
 fn unreadable_error(datastore: &Path, other_files: &Path) -> Error {

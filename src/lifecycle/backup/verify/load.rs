@@ -145,17 +145,18 @@ async fn load_and_compare(
     let text = run_blocking(move || schema_text(&access, &standby, &user_tables)).await??;
     let expected = match expected {
         Some(expected) => expected,
-        None => {
-            let ledger = schema::inspect(&client).await?;
-            let waiting: Vec<i64> =
-                schema::waiting(schema::known(), &ledger).iter().map(|known| known.version).collect();
-            reference_schema(scratch, version, &waiting).await?
-        }
+        None => reference_schema(scratch, version, &waiting_versions(&client).await?).await?,
     };
     match schema_check::difference(&expected, &text) {
         Some(difference) => Err(LoadError::Different(difference)),
         None => Ok(()),
     }
+}
+
+/// The migrations that are not applied yet.
+async fn waiting_versions(client: &tokio_postgres::Client) -> Result<Vec<i64>, LoadError> {
+    let ledger = schema::inspect(client).await?;
+    Ok(schema::waiting(schema::known(), &ledger).iter().map(|known| known.version).collect())
 }
 
 /// Checks the schema version, replaces the recorded rollbacks by our own, and applies the remaining migrations.

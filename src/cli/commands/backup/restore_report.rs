@@ -1,0 +1,81 @@
+//! What a restore prints.
+
+use super::current_state::MovedConfig;
+use super::restore_target::Target;
+use super::state_summary::{self, Summary};
+use crate::context::Context;
+use crate::error::Error;
+use crate::terminal::printer::counted;
+use leoflow_lifecycle::backup::restore::restore_dir;
+
+/// Prints what the restore replaces. `before` is the current state; `None` in an empty home.
+pub fn print_plan(
+    context: &Context<'_>,
+    target: &Target,
+    backup: &Summary,
+    unreadable: Option<&Error>,
+    before: Option<&Summary>,
+) {
+    let note = |text: String| context.printer.note(text);
+    let (home, workspace) = (context.home.root().display(), target.workspace.display());
+    note(format!("Backup:   {}", state_summary::describe(backup)));
+    if let Some(error) = &target.lost_config {
+        context.printer.warning(format!("the current state cannot be read completely: {}", error.in_one_line()));
+        note(format!("The current config.yaml is kept in {}.", context.home.postgres().display()));
+    }
+    match (unreadable, before) {
+        (Some(error), _) => {
+            context.printer.warning(format!("the current data cannot be read: {}", error.in_one_line()));
+            let kept_path = context.home.postgres().join("data.damaged-…");
+            note(format!("The unreadable datastore is kept in {}.", kept_path.display()));
+            note(format!(
+                "The backup replaces the database, config.yaml and the task logs in {home}, and {workspace}."
+            ));
+        }
+        (None, Some(before)) => {
+            if target.lost_config.is_none() {
+                note(format!("Current:  {}", state_summary::describe(before)));
+            }
+            note(format!(
+                "The backup replaces the database, config.yaml and the task logs in {home}, and {workspace}."
+            ));
+            note("The replaced state is kept for `leoflow lite restore --undo`.".to_owned());
+            if let Some(names) = state_summary::list_names(&before.left_behind) {
+                note(format!("Not restored, because backups do not contain them: {names}."));
+            }
+            let older =
+                restore_dir::retained(&context.home).filter(|(_, older_state)| older_state.unreadable.is_none());
+            if let Some((_, older_state)) = older {
+                note(format!(
+                    "The restore of {} can no longer be undone afterwards; the state it replaced is removed: {}.",
+                    older_state.exchanged_at, older_state.replaced
+                ));
+            }
+        }
+        (None, None) => note(format!("The backup is restored into {home} and {workspace}.")),
+    }
+}
+
+/// Lists workspace files that are replaced although the backup does not contain their current content.
+pub fn print_newer_files(context: &Context<'_>, target: &Target, newer: &[String]) {
+    let Some(names) = state_summary::list_names(newer) else { return };
+    context.printer.note(format!(
+        "Replaced too, because they are not in the backup or changed since: {} in {}: {names}.",
+        counted(newer.len(), "file"),
+        target.workspace.display(),
+    ));
+}
+
+/// Prints where the unreadable config.yaml is kept.
+pub fn print_kept_config(context: &Context<'_>, moved_config: MovedConfig) {
+    context.printer.note(format!("The unreadable config.yaml is kept: {}", moved_config.keep().display()));
+}
+
+/// Prints where the unreadable datastore and the files that it belongs to are kept.
+pub fn print_kept_datastore(context: &Context<'_>) {
+    context.printer.note(format!(
+        "The unreadable datastore is kept in {}, the previous workspace and task logs in {}.",
+        context.home.postgres().display(),
+        context.home.restore().display()
+    ));
+}

@@ -1,0 +1,185 @@
+//! `leoflow lite backups verify`.
+
+use super::backups::VerifyBackups;
+use super::restore::keys;
+use crate::context::Context;
+use crate::error::Error;
+use crate::recovery::datastore::{self, Datastore};
+use crate::terminal::printer::counted;
+use jiff::Timestamp;
+use leoflow_base::home::lock::OperationLock;
+use leoflow_base::home::upkeep::{self, End};
+use leoflow_base::sys::env_vars;
+use leoflow_lifecycle::backup::retain::catalog::{self, Method, Proof};
+use leoflow_lifecycle::backup::{Input, Keys, verify};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+/// Verifies the backups; `None` if there is none for a scheduled verification.
+pub async fn run(context: &Context<'_>, args: &VerifyBackups) -> Result<Option<u8>, Error> {
+    if args.scheduled && catalog::list(&context.home).is_empty() {
+        // Nothing to verify until the next scheduled time.
+        record_end(context, End::Partial);
+        return Ok(None);
+    }
+    let files = selected_files(context, args)?;
+    let verification = Verification::begin(context, args).await?;
+    let mut results = Vec::new();
+    for file in files {
+        let proof = verification.verify(&file).await?;
+        results.push((file, proof));
+    }
+    if context.home.exists() && args.file.is_none() {
+        record_results(context, &results);
+    }
+    print_results(context, &results).map(Some)
+}
+
+fn record_end(context: &Context<'_>, end: End) {
+    if let Err(error) = upkeep::note_end(&context.home, Timestamp::now(), upkeep::Kind::Verification, end) {
+        context.printer.warning(format!("failed to record the verification: {error}"));
+    }
+}
+
+/// What a verification needs for each file.
+struct Verification<'a> {
+    context: &'a Context<'a>,
+    args: &'a VerifyBackups,
+    keys: Keys,
+    method: Method,
+    /// `None` for a quick verification, which needs neither a datastore nor a home. Fields are dropped in order, so the
+    /// datastore is closed before the lock is released.
+    datastore_and_lock: Option<(Datastore, OperationLock)>,
+}
+
+impl<'a> Verification<'a> {
+    /// Opens what the verification needs.
+    async fn begin(context: &'a Context<'_>, args: &'a VerifyBackups) -> Result<Self, Error> {
+        let keys = keys(context, &args.decryption)?;
+        let (method, datastore_and_lock) = match args.quick {
+            true => (Method::Hashes, None),
+            false => (Method::TestRestore, Some(open_locked_datastore(context).await?)),
+        };
+        Ok(Self { context, args, keys, method, datastore_and_lock })
+    }
+
+    /// Verifies a file, and records and prints the result.
+    async fn verify(&self, file: &Path) -> Result<Proof, Error> {
+        let (home, printer) = (&self.context.home, self.context.printer);
+        if self.args.scheduled
+            && let Some(proof) = catalog::known_proof(home, file).filter(|proof| !proof.ok)
+        {
+            // The file is unchanged since it failed, so it would fail again.
+            return Ok(proof);
+        }
+        let (rows, proof) = self.prove(file).await?;
+        if home.exists()
+            && let Err(error) = catalog::store_proof(home, file, &proof)
+        {
+            printer.warning(format!("failed to record the result: {error}"));
+        }
+        if !printer.json {
+            print_verification(self.context, file, rows, &proof);
+        }
+        Ok(proof)
+    }
+
+    /// Returns the number of rows of a good backup, and the proof. An error of this machine is not a result for the
+    /// file.
+    async fn prove(&self, file: &Path) -> Result<(Option<i64>, Proof), Error> {
+        let (home, printer) = (&self.context.home, self.context.printer);
+        let input = Input { path: file.to_owned(), keys: self.keys.clone() };
+        let outcome = match &self.datastore_and_lock {
+            None => verify::hashes(&input, printer),
+            Some((datastore, _)) => verify::trial(home, &datastore.access, &input, self.context.version, printer).await,
+        };
+        match outcome {
+            Ok(manifest) => Ok((Some(manifest.rows()), Proof::now(self.method, None))),
+            Err(error) if error.is_refusal() => Ok((None, Proof::now(self.method, Some(error.to_string())))),
+            Err(error) if error.is_closed() && (self.args.all || !self.has_given_key()) => {
+                let compared = catalog::unopened(home, file).map_err(|error| Error::io("read", file, &error))?;
+                match compared {
+                    Some(proof) => Ok((None, proof)),
+                    // With --all, one failure does not end the check of the others.
+                    None if self.args.all => Ok((None, Proof::unopened(Some(error.to_string())))),
+                    None => Err(error.into()),
+                }
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// True when the user gave a key. It must decrypt the backup; without one, an encrypted backup is only checked by
+    /// hash.
+    fn has_given_key(&self) -> bool {
+        let decryption = &self.args.decryption;
+        !decryption.identity.is_empty() || decryption.passphrase_file.is_some()
+    }
+}
+
+async fn open_locked_datastore(context: &Context<'_>) -> Result<(Datastore, OperationLock), Error> {
+    let command = "leoflow lite backups verify";
+    datastore::check(&context.home)?;
+    let operation_lock = OperationLock::take(&context.home, command)?;
+    let datastore = Datastore::open(&context.recovery(), command).await?;
+    context.recovery().clean_up(Some(&datastore.access)).await?;
+    Ok((datastore, operation_lock))
+}
+
+/// Records the verification in the schedule. Without a key, a scheduled one cannot do more than compare hashes.
+fn record_results(context: &Context<'_>, results: &[(PathBuf, Proof)]) {
+    let all_proofs = |predicate: fn(&Proof) -> bool| results.iter().all(|(_, proof)| predicate(proof));
+    if all_proofs(Proof::is_test_restored) {
+        record_end(context, End::Done);
+    } else if all_proofs(|proof| proof.ok && (proof.unopened || !proof.quick)) {
+        record_end(context, End::Partial);
+    }
+}
+
+fn print_results(context: &Context<'_>, results: &[(PathBuf, Proof)]) -> Result<u8, Error> {
+    if context.printer.json {
+        let results: Vec<_> =
+            results.iter().map(|(path, proof)| json!({"path": path, "last_verified": proof})).collect();
+        context.printer.json(&json!({"backups": results}))?;
+        return Ok(if results.iter().all(|result| result["last_verified"]["ok"] == true) { 0 } else { 1 });
+    }
+    let failed_count = results.iter().filter(|(_, proof)| !proof.ok).count();
+    match failed_count {
+        0 => Ok(0),
+        _ => Err(Error::failed(format!("{failed_count} of {} cannot be restored", counted(results.len(), "backup")))
+            .hint("create a new backup: leoflow lite backup")),
+    }
+}
+
+fn print_verification(context: &Context<'_>, file: &Path, rows: Option<i64>, proof: &Proof) {
+    let file = file.display();
+    match (&proof.problem, rows) {
+        (None, _) if proof.unopened => {
+            context.printer.line(format!("{file}: unchanged since it was written"));
+            context
+                .printer
+                .note("The backup is encrypted and was not test-restored. Verify it with --identity KEY-FILE.");
+        }
+        (None, Some(rows)) if !proof.quick => {
+            context.printer.line(format!("{file}: test-restored, {}", counted(rows, "row")));
+        }
+        (None, _) => context.printer.line(format!("{file}: all hashes match")),
+        (Some(problem), _) => context.printer.line(format!("{file}: {problem}")),
+    }
+}
+
+/// The absolute paths of the backups to verify: the given file, all, or the newest one.
+fn selected_files(context: &Context<'_>, args: &VerifyBackups) -> Result<Vec<PathBuf>, Error> {
+    if let Some(file) = &args.file {
+        let path = env_vars::current_dir().map_err(Error::failed)?.join(file);
+        // Also by its name alone, as `backups list` shows it.
+        let listed = context.home.backups().join(file);
+        return Ok(vec![if !path.exists() && listed.exists() { listed } else { path }]);
+    }
+    let paths: Vec<PathBuf> = catalog::list(&context.home).into_iter().map(|backup| backup.path).collect();
+    if paths.is_empty() {
+        return Err(Error::failed(format!("no backups in {}", context.home.backups().display()))
+            .hint("specify a file: leoflow lite backups verify FILE"));
+    }
+    Ok(if args.all { paths } else { paths.into_iter().take(1).collect() })
+}
