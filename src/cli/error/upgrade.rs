@@ -12,6 +12,7 @@ use leoflow_lifecycle::upgrade::release::signature::SignatureError;
 use leoflow_lifecycle::upgrade::release::source::FetchError;
 use leoflow_lifecycle::upgrade::release::stage::StageError;
 use leoflow_lifecycle::upgrade::rollback::rollback_plan;
+use leoflow_lifecycle::upgrade::rollback::target::RollbackTargetError;
 use leoflow_lifecycle::upgrade::target_release::TargetError;
 use leoflow_postgres::schema::SchemaError;
 
@@ -137,6 +138,18 @@ impl From<rollback_plan::Refusal> for Error {
             rollback_plan::Refusal::NoWay { .. } => Self::refused(text)
                 .hint("leoflow lite backups")
                 .hint("leoflow lite restore --input FILE, with the version that made it"),
+        }
+    }
+}
+
+impl From<RollbackTargetError> for Error {
+    fn from(error: RollbackTargetError) -> Self {
+        match error {
+            RollbackTargetError::NotAVersion { .. } => Self::usage(error).hint("leoflow versions"),
+            RollbackTargetError::Refused(refusal) => refusal.into(),
+            RollbackTargetError::Upgrade(error) => error.into(),
+            RollbackTargetError::Postgres(error) => error.into(),
+            RollbackTargetError::Schema(error) => error.into(),
         }
     }
 }

@@ -7,3 +7,4 @@ pub mod history;
 pub mod rollback_plan;
 pub mod rollback_record;
 pub mod snapshot;
+pub mod target;

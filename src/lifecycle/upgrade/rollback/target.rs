@@ -1,0 +1,158 @@
+//! The target of a rollback and the way to it, decided by the history, the kept releases and the database's schema.
+//! Changes nothing.
+
+use super::capacity::{self, Need, Restored};
+use super::history::{self, Kind};
+use super::rollback_plan::{self, Refusal, RollbackFacts, RollbackPlan, as_change};
+use crate::backup::restore::restore_plan::workspace_size;
+use crate::backup::retain::catalog;
+use crate::backup::{Input, RestoreError, restore};
+use crate::setup;
+use crate::upgrade::UpgradeError;
+use crate::upgrade::plan::{Plan, UpgradeFacts};
+use crate::upgrade::release::program::{self, About};
+use crate::upgrade::release::{stage, version_order};
+use leoflow_base::config::Config;
+use leoflow_base::home::Home;
+use leoflow_base::sys::fs::disk;
+use leoflow_postgres::PgError;
+use leoflow_postgres::schema::{self, Extent, SchemaError};
+use semver::Version;
+use tokio_postgres::Client;
+
+#[derive(Debug, thiserror::Error)]
+pub enum RollbackTargetError {
+    #[error("{text:?} is not a version: {source}")]
+    NotAVersion { text: String, source: semver::Error },
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error(transparent)]
+    Upgrade(#[from] UpgradeError),
+    #[error(transparent)]
+    Postgres(#[from] PgError),
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+}
+
+/// The target of a rollback and the plan to get there.
+pub struct RollbackTarget {
+    pub to: Version,
+    pub plan: Plan,
+    pub rollback_plan: RollbackPlan,
+    /// The newest schema that the target release knows.
+    pub own_schema: i64,
+}
+
+impl RollbackTarget {
+    /// Finds the requested target, or the release before the last upgrade, and plans the way to it.
+    pub async fn find(
+        home: &Home,
+        facts: &UpgradeFacts,
+        client: &Client,
+        requested: Option<&str>,
+    ) -> Result<Self, RollbackTargetError> {
+        let changes = history::history(home);
+        let to = match requested {
+            Some(text) => parse(text)?,
+            None => history::rollback_target(&changes, &facts.installed)
+                .ok_or(Refusal::NoHistory(facts.installed.clone()))?,
+        };
+        let about = kept_program(home, &to, &facts.installed)?;
+        let change = history::upgrade_path(&changes).into_iter().rev().find(|change| change.from == to);
+        let (schema, to_undo) = read_schema(client, &about).await?;
+        let backup = change.and_then(|change| change.backup.as_ref());
+        let backup_exists = backup.is_some_and(|path| path.is_file());
+        let deciding_facts = RollbackFacts { about: &about, schema, to_undo, change, backup_exists };
+        let rollback_plan = rollback_plan::plan(&deciding_facts)?;
+        let target_schema = match &rollback_plan {
+            RollbackPlan::Undo { schema, .. } => *schema,
+            RollbackPlan::Restore { .. } => change.map_or(0, |change| change.schema_from),
+        };
+        let plan = as_change(facts, &deciding_facts, &to, target_schema);
+        Ok(Self { to, plan, rollback_plan, own_schema: about.schema_version })
+    }
+}
+
+fn parse(text: &str) -> Result<Version, RollbackTargetError> {
+    Version::parse(text.strip_prefix('v').unwrap_or(text))
+        .map_err(|source| RollbackTargetError::NotAVersion { text: text.to_owned(), source })
+}
+
+/// Asks the program of an older release that is still in `versions/` about itself.
+fn kept_program(home: &Home, to: &Version, installed: &Version) -> Result<About, RollbackTargetError> {
+    if to == installed {
+        return Err(Refusal::Same(to.clone()).into());
+    }
+    if version_order::compare(to, installed).is_gt() {
+        return Err(Refusal::Newer(to.clone()).into());
+    }
+    let program_path = stage::program_of(home, to);
+    if !program_path.is_file() {
+        return Err(Refusal::NotKept(to.clone()).into());
+    }
+    Ok(program::about(&program_path).map_err(UpgradeError::from)?)
+}
+
+/// Returns the database's schema version and the migrations that the program does not know.
+async fn read_schema(
+    client: &Client,
+    about: &About,
+) -> Result<(i64, Result<Vec<String>, String>), RollbackTargetError> {
+    let schema = schema::classify::database_version(&schema::inspect(client).await?);
+    let to_undo = match schema::to_undo(client, Extent::DownTo(about.schema_version)).await {
+        Ok(names) => Ok(names),
+        Err(SchemaError::NothingToUndo) => Ok(Vec::new()),
+        Err(error @ SchemaError::NotReversible(_)) => Err(error.to_string()),
+        Err(error) => return Err(error.into()),
+    };
+    Ok((schema, to_undo))
+}
+
+/// Returns the version that `bin/` links to if the last change of release agrees: the supervisor may still be of the
+/// previous release when the handover to the new one failed.
+pub fn version_of_last_change(home: &Home) -> Option<Version> {
+    let linked = Version::parse(&setup::linked_version(home)?).ok()?;
+    history::history(home).pop().map(|change| change.to).filter(|to| *to == linked)
+}
+
+/// Seconds that requests waited during the last such change of release; `None` if not measured.
+pub fn last_pause(home: &Home, rollback_plan: &RollbackPlan) -> Option<f64> {
+    let kind = matches!(rollback_plan, RollbackPlan::Restore { .. }).then_some(Kind::Restore);
+    history::last_pause(&history::history(home), kind)
+}
+
+/// Returns the disk space needed, by purpose. `config` is only read for a restore.
+pub fn needs(
+    home: &Home,
+    facts: &UpgradeFacts,
+    rollback_plan: &RollbackPlan,
+    config: Option<&Config>,
+) -> Result<Vec<Need>, RestoreError> {
+    let restored = match rollback_plan {
+        RollbackPlan::Undo { .. } => None,
+        RollbackPlan::Restore { backup } => {
+            let manifest = restore::peek(&Input::plain(backup))?;
+            let workspace = config.and_then(|config| config.workspace.as_deref());
+            let is_same_file_system =
+                workspace.is_none_or(|workspace| disk::same_file_system(home.root(), workspace).unwrap_or(true));
+            // The restore checks the space of the other file system itself.
+            let other_file_system_bytes = if is_same_file_system { 0 } else { workspace_size(&manifest) };
+            Some(Restored { files: manifest.total_size() - other_file_system_bytes, database: manifest.database.bytes })
+        }
+    };
+    Ok(capacity::for_rollback(facts.backup_bytes, facts.database_bytes, restored))
+}
+
+/// Refuses a rollback without enough free disk space.
+pub fn check_space(home: &Home, facts: &UpgradeFacts, needs: &[Need]) -> Result<(), Refusal> {
+    let needed = capacity::total(needs);
+    match facts.free_bytes.filter(|free| *free < needed) {
+        Some(free) => Err(Refusal::Space { needs: needs.to_vec(), free, backups: backups_bytes(home) }),
+        None => Ok(()),
+    }
+}
+
+/// Total size of automatic backups in bytes.
+fn backups_bytes(home: &Home) -> u64 {
+    catalog::list(home).iter().filter(|backup| backup.automatic).map(|backup| backup.size_bytes).sum()
+}
