@@ -1,7 +1,10 @@
 //! The audit log.
 
 use super::StoreError;
-use super::list::listing::{Column, ListPage, Listing, Source};
+use super::list::conditions::Conditions;
+use super::list::field::{Filter, list_fields};
+use super::list::listing::{ListPage, Listing};
+use super::list::page_query::Source;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use tokio_postgres::Row;
@@ -30,6 +33,42 @@ pub struct NewEvent {
     pub logical_date: Option<Timestamp>,
     /// The request as JSON, without secrets.
     pub extra: Option<String>,
+}
+
+list_fields! {
+    /// Fields of audited events, for lists.
+    EventField, key: [Id], filter: EventFilter;
+    Id = whole("id"),
+    CreatedAt = time("created_at"),
+    DagId = text("dag_id"),
+    TaskId = text("task_id"),
+    RunId = text("run_id"),
+    MapIndex = whole("map_index"),
+    /// Always NULL: events about a task apply to all of its tries.
+    TryNumber = whole("NULL::integer"),
+    Event = text("event"),
+    LogicalDate = time("logical_date"),
+    Owner = text("owner"),
+    Extra = text("extra"),
+}
+
+/// Filters of audited events.
+#[derive(Debug, Default)]
+pub struct EventFilter {
+    pub excluded_events: Vec<String>,
+    /// Bounds of `created_at`, both excluded.
+    pub before: Option<Timestamp>,
+    pub after: Option<Timestamp>,
+}
+
+impl Filter for EventFilter {
+    fn add_to(self, conditions: &mut Conditions) {
+        if !self.excluded_events.is_empty() {
+            conditions.with("event <> ALL ({})", self.excluded_events);
+        }
+        conditions.maybe("created_at < {}", self.before);
+        conditions.maybe("created_at > {}", self.after);
+    }
 }
 
 fn read(row: &Row) -> LoggedEvent {
@@ -63,8 +102,11 @@ pub async fn add(client: &impl GenericClient, new: &NewEvent) -> Result<(), Stor
     Ok(())
 }
 
-pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<ListPage<LoggedEvent>, StoreError> {
-    listing.fetch(client, &Source::new("*", "event_log", &[Column::whole("id")]), read).await
+pub async fn list(
+    client: &impl GenericClient,
+    listing: Listing<EventField>,
+) -> Result<ListPage<LoggedEvent>, StoreError> {
+    listing.fetch(client, &Source::new("*", "event_log"), read).await
 }
 
 pub async fn get(client: &impl GenericClient, id: i64) -> Result<LoggedEvent, StoreError> {

@@ -4,7 +4,9 @@
 
 use super::StoreError;
 use super::events::{self, Event};
-use super::list::listing::{Column, ListPage, Listing, Source};
+use super::list::field::list_fields;
+use super::list::listing::{ListPage, Listing};
+use super::list::page_query::Source;
 use crate::model::dag::DEFAULT_POOL;
 use crate::model::keys::RunKey;
 use crate::model::state::TaskState;
@@ -68,8 +70,14 @@ fn read(row: &Row) -> Pool {
     }
 }
 
-pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<ListPage<Pool>, StoreError> {
-    listing.fetch(client, &Source::new("*", &format!("{ALL} {USED}"), &[Column::text("p.name")]), read).await
+list_fields! {
+    /// Fields of pools, for lists.
+    PoolField, key: [Name];
+    Name = text("p.name"),
+}
+
+pub async fn list(client: &impl GenericClient, listing: Listing<PoolField>) -> Result<ListPage<Pool>, StoreError> {
+    listing.fetch(client, &Source::new("*", &format!("{ALL} {USED}")), read).await
 }
 
 fn not_found(name: &str) -> StoreError {

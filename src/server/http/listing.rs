@@ -4,7 +4,10 @@ use super::api_error::ApiError;
 use super::body::lax;
 use super::request::{BODY, Params};
 use axum::http::StatusCode;
-use leoflow_engine::store::list::listing::{Column, Conditions, Cursor, Listing, Order};
+use jiff::Timestamp;
+use leoflow_engine::store::list::field::{FieldType, ListField};
+use leoflow_engine::store::list::filter::{Range, Test, Unset};
+use leoflow_engine::store::list::listing::{CursorError, Listing, Order, Page};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -15,37 +18,39 @@ const DEFAULT_LIMIT: i64 = 50;
 /// Airflow's `MAX_SORT_PARAMS`.
 const MAX_SORT_FIELDS: usize = 10;
 
-/// The parameters of a list, with Airflow's names.
-pub struct Fields {
-    /// Names for `order_by`, with their columns.
-    pub order: &'static [(&'static str, Column)],
+/// The parameters of a list, with Airflow's names, and the fields of the entity that they apply to.
+pub struct Fields<F: 'static> {
+    /// Names for `order_by`.
+    pub order: &'static [(&'static str, F)],
     /// Names in `order_by` by default.
     pub default_order: &'static [&'static str],
     /// True when the list also supports cursors as an alternative to offsets.
     pub has_cursor: bool,
-    /// Names and SQL expressions: `NAME_pattern` matches a substring, `NAME_prefix_pattern` a prefix.
-    pub patterns: &'static [(&'static str, &'static str)],
+    /// `NAME_pattern` matches a substring, `NAME_prefix_pattern` a prefix.
+    pub patterns: &'static [(&'static str, F)],
     /// Names with bounds: `NAME_gte`, `NAME_gt`, `NAME_lte` and `NAME_lt`.
-    pub ranges: &'static [(&'static str, Column)],
+    pub ranges: &'static [(&'static str, F)],
     /// Names that match one value exactly.
-    pub exact: &'static [(&'static str, Column)],
+    pub exact: &'static [(&'static str, F)],
     /// Names that match any of several values.
-    pub one_of: &'static [(&'static str, Column)],
+    pub one_of: &'static [(&'static str, F)],
     /// Names that match any of several values, in bodies only.
-    pub in_body: &'static [(&'static str, Column)],
+    pub in_body: &'static [(&'static str, F)],
 }
 
-/// A list with `limit` and `offset` only; the base of other lists.
-pub const NO_FIELDS: Fields = Fields {
-    order: &[],
-    default_order: &["id"],
-    has_cursor: false,
-    patterns: &[],
-    ranges: &[],
-    exact: &[],
-    one_of: &[],
-    in_body: &[],
-};
+impl<F> Fields<F> {
+    /// A list with `limit` and `offset` only; the base of other lists.
+    pub const NONE: Self = Self {
+        order: &[],
+        default_order: &["id"],
+        has_cursor: false,
+        patterns: &[],
+        ranges: &[],
+        exact: &[],
+        one_of: &[],
+        in_body: &[],
+    };
+}
 
 /// Names of paging fields in a body, with their query names.
 const PAGE_FIELDS_IN_BODY: [(&str, &str); 2] = [("page_limit", "limit"), ("page_offset", "offset")];
@@ -65,8 +70,6 @@ impl Default for PageLimit {
         Self(100)
     }
 }
-
-const BOUNDS: [(&str, &str); 4] = [("_gte", ">="), ("_gt", ">"), ("_lte", "<="), ("_lt", "<")];
 
 impl Params {
     /// Converts the fields of a list request's body. `renamed` maps them to query names where these differ.
@@ -93,108 +96,102 @@ impl Params {
         Ok(self.number("limit", DEFAULT_LIMIT)?.min(max))
     }
 
-    /// Builds a listing from the parameters in `fields`; the caller handles others.
-    pub fn listing(&self, fields: &Fields) -> Result<Listing, ApiError> {
-        let names: Vec<&str> = if fields.order.is_empty() {
-            Vec::new()
-        } else {
-            self.all("order_by").flat_map(|list| list.split(',')).collect()
-        };
-        let order = names.into_iter().map(|name| parse_order(name, fields.order)).collect::<Result<Vec<_>, _>>()?;
+    /// Parses `limit` and `offset`.
+    pub fn page(&self) -> Result<Page, ApiError> {
+        Ok(Page { limit: Some(self.limit()?), offset: self.number("offset", 0)? })
+    }
+
+    /// Parses `order_by` with these names.
+    pub fn order<F: Copy>(&self, names: &[(&str, F)]) -> Result<Vec<Order<F>>, ApiError> {
+        let requested = self.all("order_by").flat_map(|list| list.split(','));
+        let order = requested.map(|name| parse_order(name, names)).collect::<Result<Vec<_>, _>>()?;
         if order.len() > MAX_SORT_FIELDS {
             let detail = format!("Ordering with more than {MAX_SORT_FIELDS} parameters is not allowed");
             return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
         }
-        let mut conditions = Conditions::default();
-        for (name, column) in fields.patterns {
-            self.patterns(name, column, &mut conditions);
-        }
-        for (name, column) in fields.ranges {
-            self.range(name, *column, &mut conditions)?;
-        }
-        let in_body = if self.location() == BODY { fields.in_body } else { &[] };
-        for (name, column) in fields.exact.iter().chain(fields.one_of).chain(in_body) {
-            conditions.any(*column, self.exact(name, *column)?);
-        }
-        Ok(Listing { conditions, order, limit: Some(self.limit()?), offset: self.number("offset", 0)?, cursor: None })
+        Ok(order)
     }
 
-    /// Builds a listing that accepts cursors. `key` identifies a row; a cursor holds its values.
-    pub fn listing_with_cursor(
-        &self,
-        fields: &Fields,
-        default_order: Column,
-        key: &[Column],
-    ) -> Result<Listing, ApiError> {
-        let mut listing = self.listing(fields)?;
-        listing.order_by_default(default_order);
-        let invalid = |detail: &str| ApiError::new(StatusCode::BAD_REQUEST, detail);
-        if let Some(text) = fields.has_cursor.then(|| self.text("cursor")).flatten() {
-            listing.cursor = Some(Cursor::parse(text).ok_or_else(|| invalid("Invalid cursor token"))?);
+    /// Builds a listing from the parameters in `fields`; the caller handles others.
+    pub fn listing<F: ListField>(&self, fields: &Fields<F>) -> Result<Listing<F>, ApiError> {
+        let mut listing = Listing::default();
+        if !fields.order.is_empty() {
+            listing.order = self.order(fields.order)?;
         }
-        listing.check_cursor(key).map_err(|_| invalid("Cursor token does not match current query shape"))?;
+        for (name, field) in fields.patterns {
+            self.patterns(name).into_iter().for_each(|test| listing.test(*field, test));
+        }
+        for (name, field) in fields.ranges {
+            listing.test(*field, self.range(name, field.field_type())?);
+        }
+        let in_body = if self.location() == BODY { fields.in_body } else { &[] };
+        for (name, field) in fields.exact.iter().chain(fields.one_of).chain(in_body) {
+            listing.test(*field, Test::OneOf(self.exact(name, field.field_type())?));
+        }
+        listing.page = self.page()?;
         Ok(listing)
     }
 
-    /// Adds the conditions of `NAME_pattern` and `NAME_prefix_pattern`; `~` matches every value.
-    fn patterns(&self, name: &str, column: &str, conditions: &mut Conditions) {
+    /// Builds a listing that accepts cursors.
+    pub fn listing_with_cursor<F: ListField>(
+        &self,
+        fields: &Fields<F>,
+        default_order: F,
+    ) -> Result<Listing<F>, ApiError> {
+        let mut listing = self.listing(fields)?;
+        listing.order_by_default(Order::ascending(default_order));
+        if let Some(text) = fields.has_cursor.then(|| self.text("cursor")).flatten() {
+            listing.start_at(text).map_err(|error| {
+                let detail = match error {
+                    CursorError::Malformed => "Invalid cursor token",
+                    CursorError::OtherList => "Cursor token does not match current query shape",
+                };
+                ApiError::new(StatusCode::BAD_REQUEST, detail)
+            })?;
+        }
+        Ok(listing)
+    }
+
+    /// Returns the tests of `NAME_pattern` and `NAME_prefix_pattern`; `~` matches every value.
+    fn patterns(&self, name: &str) -> Vec<Test> {
+        let mut tests = Vec::new();
         if let Some(text) = self.text(&format!("{name}_pattern")).filter(|text| *text != "~") {
-            let patterns = alternatives(text).iter().map(|text| format!("%{text}%")).collect::<Vec<_>>();
-            conditions.with(&format!("({column}) ILIKE ANY ({{}}::text[])"), patterns);
+            tests.push(Test::Contains(alternatives(text).into_iter().map(str::to_owned).collect()));
         }
         if let Some(text) = self.text(&format!("{name}_prefix_pattern")) {
             // As in Airflow, trailing characters other than letters and digits are ignored.
-            let prefix = |text: &&str| text.trim_end_matches(|c: char| !c.is_alphanumeric()).to_owned();
-            let prefixes: Vec<String> =
-                if text == "~" { Vec::new() } else { alternatives(text).iter().map(prefix).collect() };
-            if prefixes.iter().any(|prefix| !prefix.is_empty()) {
-                let matches = "EXISTS (SELECT FROM unnest({}::text[]) AS p (begin) WHERE";
-                conditions.with(&format!("{matches} starts_with(({column}), p.begin))"), prefixes);
-            } else {
-                conditions.add(&format!("({column}) IS NOT NULL"), Vec::new());
-            }
+            let prefix = |text: &str| text.trim_end_matches(|c: char| !c.is_alphanumeric()).to_owned();
+            let prefixes = if text == "~" { Vec::new() } else { alternatives(text).into_iter().map(prefix).collect() };
+            tests.push(Test::StartsWith(prefixes));
         }
+        tests
     }
 
-    /// Adds the four bounds of a field.
-    pub fn range(&self, name: &str, column: Column, conditions: &mut Conditions) -> Result<(), ApiError> {
-        for (suffix, sign) in BOUNDS {
-            let sql = self.bound(name, column.sql, sign);
-            let name = format!("{name}{suffix}");
-            match column.kind {
-                "timestamptz" => conditions.maybe(&sql, self.time(&name)?),
-                "bigint" => conditions.maybe(&sql, self.whole(&name)?),
-                _ => conditions.maybe(&sql, self.fraction(&name)?),
-            }
-        }
-        Ok(())
+    /// Parses the four bounds of a time.
+    pub fn times(&self, name: &str) -> Result<Range<Timestamp>, ApiError> {
+        Range::read(|bound| self.time(&format!("{name}_{bound}")))
     }
 
-    /// Returns the condition of one bound. In a query, as in Airflow, a null `start_date` or `end_date` is later than
-    /// any lower bound, and counts as now for an upper bound.
-    fn bound(&self, name: &str, column: &str, sign: &str) -> String {
-        let comparison = format!("({column}) {sign} {{}}");
-        match sign {
-            _ if !["start_date", "end_date"].contains(&name) || self.location() == BODY => comparison,
-            ">" | ">=" => format!("({comparison} OR ({column}) IS NULL)"),
-            _ => format!("(coalesce(({column}), now()) {sign} {{}})"),
-        }
+    /// Returns the test of the four bounds of a field.
+    fn range(&self, name: &str, field_type: FieldType) -> Result<Test, ApiError> {
+        // In a query, as in Airflow, what has not started or ended counts as starting or ending now.
+        let is_open = ["start_date", "end_date"].contains(&name) && self.location() != BODY;
+        let unset = if is_open { Unset::Now } else { Unset::Outside };
+        Ok(match field_type {
+            FieldType::Time => Test::Times(self.times(name)?, unset),
+            _ => Test::Numbers(Range::read(|bound| self.fraction(&format!("{name}_{bound}")))?, unset),
+        })
     }
 
-    /// Returns all values of a parameter, as texts that Postgres can cast to the column's type.
-    fn exact(&self, name: &str, column: Column) -> Result<Vec<String>, ApiError> {
+    /// Returns all values of a parameter, as texts that can be read as the field's type.
+    fn exact(&self, name: &str, field_type: FieldType) -> Result<Vec<String>, ApiError> {
         let texts = self.texts(name);
-        if column.kind == "bigint" && texts.iter().any(|text| text.parse::<i64>().is_err()) {
+        if field_type == FieldType::Whole && texts.iter().any(|text| text.parse::<i64>().is_err()) {
             let message = "Input should be a valid integer, unable to parse string as an integer";
             return Err(ApiError::unprocessable(&[self.location(), name], "int_parsing", message));
         }
         Ok(texts)
     }
-}
-
-/// Escapes LIKE wildcards.
-pub fn escape_like(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
 }
 
 /// Splits alternatives: `a | b` matches either.
@@ -203,12 +200,16 @@ fn alternatives(text: &str) -> Vec<&str> {
     if text.contains('|') && !alternatives.is_empty() { alternatives } else { vec![text] }
 }
 
-fn parse_order(name: &str, columns: &[(&str, Column)]) -> Result<Order, ApiError> {
-    let (descending, plain) = name.strip_prefix('-').map_or((false, name), |plain| (true, plain));
-    match columns.iter().find(|(known, _)| *known == plain) {
-        Some((_, column)) => Ok(Order { column: *column, descending }),
+fn parse_order<F: Copy>(name: &str, fields: &[(&str, F)]) -> Result<Order<F>, ApiError> {
+    let plain = name.strip_prefix('-');
+    let (known, order): (_, fn(F) -> Order<F>) = match plain {
+        None => (name, Order::ascending),
+        Some(plain) => (plain, Order::descending),
+    };
+    match fields.iter().find(|(field_name, _)| *field_name == known) {
+        Some((_, field)) => Ok(order(*field)),
         None => {
-            let detail = format!("Ordering with '{plain}' is disallowed or the attribute does not exist on the model");
+            let detail = format!("Ordering with '{known}' is disallowed or the attribute does not exist on the model");
             Err(ApiError::new(StatusCode::BAD_REQUEST, detail))
         }
     }
@@ -281,7 +282,47 @@ macro_rules! collection {
     };
 }
 
-pub(crate) use collection;
+/// Defines the body of a list request: its own fields, and at `..ranges` the bounds that runs and task instances share.
+macro_rules! batch_body {
+    ($name:ident {
+        $($(#[$attribute:meta])* $field:ident: $type:ty,)*
+        ..ranges,
+        $($(#[$last_attribute:meta])* $last_field:ident: $last_type:ty,)*
+    }) => {
+        #[derive(Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct $name {
+            $($(#[$attribute])* $field: $type,)*
+            run_after_gte: Option<jiff::Timestamp>,
+            run_after_gt: Option<jiff::Timestamp>,
+            run_after_lte: Option<jiff::Timestamp>,
+            run_after_lt: Option<jiff::Timestamp>,
+            logical_date_gte: Option<jiff::Timestamp>,
+            logical_date_gt: Option<jiff::Timestamp>,
+            logical_date_lte: Option<jiff::Timestamp>,
+            logical_date_lt: Option<jiff::Timestamp>,
+            start_date_gte: Option<jiff::Timestamp>,
+            start_date_gt: Option<jiff::Timestamp>,
+            start_date_lte: Option<jiff::Timestamp>,
+            start_date_lt: Option<jiff::Timestamp>,
+            end_date_gte: Option<jiff::Timestamp>,
+            end_date_gt: Option<jiff::Timestamp>,
+            end_date_lte: Option<jiff::Timestamp>,
+            end_date_lt: Option<jiff::Timestamp>,
+            #[serde(deserialize_with = "crate::http::body::maybe_lax")]
+            duration_gte: Option<f64>,
+            #[serde(deserialize_with = "crate::http::body::maybe_lax")]
+            duration_gt: Option<f64>,
+            #[serde(deserialize_with = "crate::http::body::maybe_lax")]
+            duration_lte: Option<f64>,
+            #[serde(deserialize_with = "crate::http::body::maybe_lax")]
+            duration_lt: Option<f64>,
+            $($(#[$last_attribute])* $last_field: $last_type,)*
+        }
+    };
+}
+
+pub(crate) use {batch_body, collection};
 
 #[cfg(test)]
 mod tests {

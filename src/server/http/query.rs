@@ -6,6 +6,7 @@ use super::openapi::operation::{Input, Operation, Schemas};
 use super::request::Params;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
+use leoflow_engine::store::list::field::{FieldType, ListField};
 use serde_json::{Value, json};
 use std::marker::PhantomData;
 use std::ops::Deref;
@@ -13,7 +14,7 @@ use std::ops::Deref;
 /// The parameters of one operation, or of several with the same parameters.
 pub trait Query {
     /// Sorting, filters and paging, for an operation that returns a list.
-    const LIST: Option<&'static Fields> = None;
+    const LIST: Option<&'static dyn ListParameters> = None;
     /// All other parameters.
     const OTHERS: &'static [Parameter] = &[];
 }
@@ -75,7 +76,7 @@ fn declared_names<Q: Query>() -> Vec<String> {
 }
 
 fn declared_parameters<Q: Query>() -> Vec<Described> {
-    let mut all: Vec<Described> = Q::LIST.map(list_parameters).unwrap_or_default();
+    let mut all: Vec<Described> = Q::LIST.map(|list| list.described()).unwrap_or_default();
     all.extend(Q::OTHERS.iter().map(Parameter::described));
     all
 }
@@ -172,19 +173,18 @@ impl Kind {
         }
     }
 
-    /// Returns the kind for a Postgres type.
-    fn for_column(kind: &str) -> Self {
-        match kind {
-            "timestamptz" => Self::Time,
-            "bigint" => Self::Whole,
-            "float8" => Self::Number,
-            _ => Self::Text,
+    fn of_field(field: impl ListField) -> Self {
+        match field.field_type() {
+            FieldType::Time => Self::Time,
+            FieldType::Whole => Self::Whole,
+            FieldType::Number => Self::Number,
+            FieldType::Text => Self::Text,
         }
     }
 }
 
 /// A parameter as the OpenAPI document describes it.
-struct Described {
+pub struct Described {
     name: String,
     schema: Value,
     is_required: bool,
@@ -202,32 +202,53 @@ impl Described {
     }
 }
 
-/// Returns the parameters of a list with these fields.
-fn list_parameters(fields: &Fields) -> Vec<Described> {
-    let at_least_0 = |default: i64| json!({"type": "integer", "minimum": 0, "default": default});
-    let mut parameters = vec![Described::new("limit", at_least_0(50)), Described::new("offset", at_least_0(0))];
-    if fields.has_cursor {
-        parameters.push(Described::new("cursor", Kind::Text.schema()));
+/// The parameters of a list: sorting, filters and paging.
+pub trait ListParameters {
+    fn described(&self) -> Vec<Described>;
+}
+
+/// A list with `limit` and `offset` only.
+pub struct Paging;
+
+impl ListParameters for Paging {
+    fn described(&self) -> Vec<Described> {
+        let at_least_0 = |default: i64| json!({"type": "integer", "minimum": 0, "default": default});
+        vec![Described::new("limit", at_least_0(50)), Described::new("offset", at_least_0(0))]
     }
-    if !fields.order.is_empty() {
-        let mut schema = Kind::Texts.schema();
-        schema["default"] = fields.default_order.into();
-        parameters.push(Described::new("order_by", schema));
+}
+
+impl<F: ListField> ListParameters for Fields<F> {
+    fn described(&self) -> Vec<Described> {
+        let mut parameters = Paging.described();
+        if self.has_cursor {
+            parameters.push(Described::new("cursor", Kind::Text.schema()));
+        }
+        if !self.order.is_empty() {
+            parameters.push(order_by(self.default_order));
+        }
+        let mut add = |name: String, kind: Kind| parameters.push(Described::new(name, kind.schema()));
+        for (name, _) in self.patterns {
+            add(format!("{name}_pattern"), Kind::Text);
+            add(format!("{name}_prefix_pattern"), Kind::Text);
+        }
+        for (name, field) in self.ranges {
+            for bound in ["gte", "gt", "lte", "lt"] {
+                add(format!("{name}_{bound}"), Kind::of_field(*field));
+            }
+        }
+        for (name, field) in self.one_of {
+            let is_whole = field.field_type() == FieldType::Whole;
+            add((*name).to_owned(), if is_whole { Kind::Wholes } else { Kind::Texts });
+        }
+        for (name, field) in self.exact {
+            add((*name).to_owned(), Kind::of_field(*field));
+        }
+        parameters
     }
-    for (name, _) in fields.patterns {
-        parameters.push(Described::new(format!("{name}_pattern"), Kind::Text.schema()));
-        parameters.push(Described::new(format!("{name}_prefix_pattern"), Kind::Text.schema()));
-    }
-    for (name, column) in fields.ranges {
-        let bounds = ["gte", "gt", "lte", "lt"].map(|bound| format!("{name}_{bound}"));
-        parameters.extend(bounds.map(|name| Described::new(name, Kind::for_column(column.kind).schema())));
-    }
-    for (name, column) in fields.one_of {
-        let kind = if column.kind == "bigint" { Kind::Wholes } else { Kind::Texts };
-        parameters.push(Described::new(*name, kind.schema()));
-    }
-    for (name, column) in fields.exact {
-        parameters.push(Described::new(*name, Kind::for_column(column.kind).schema()));
-    }
-    parameters
+}
+
+fn order_by(default_order: &[&str]) -> Described {
+    let mut schema = Kind::Texts.schema();
+    schema["default"] = default_order.into();
+    Described::new("order_by", schema)
 }

@@ -13,10 +13,13 @@ use leoflow_engine::planner::graph::Graph;
 use leoflow_engine::schedule::timetable::Interval;
 use leoflow_engine::schedule::upcoming::upcoming;
 use leoflow_engine::store::ReadFor;
+use leoflow_engine::store::dag::dag_list::{Activity, DagFilter};
 use leoflow_engine::store::dag::dags::{self, ImportError};
+use leoflow_engine::store::instance::instance_list::InstanceFilter;
 use leoflow_engine::store::instance::instances::{self, Instance, NOT_MAPPED};
-use leoflow_engine::store::list::listing::{Column, ListPage, Listing, Order};
+use leoflow_engine::store::list::listing::{ListPage, Listing, Order, Page};
 use leoflow_engine::store::run::backfills;
+use leoflow_engine::store::run::run_list::{RunField, RunFilter};
 use leoflow_engine::store::run::runs::{self, Run};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
@@ -33,11 +36,9 @@ const LAST_BACKFILLS: i64 = 5;
 
 pub async fn dags(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
-    let mut listing = Listing::default();
-    if !params.flag("all")?.unwrap_or(false) {
-        listing.conditions.add("d.is_active", Vec::new());
-    }
-    let listed = dags::list(&*client, &state.structures, listing).await?.rows;
+    let activity = if params.flag("all")?.unwrap_or(false) { Activity::Any } else { Activity::Active };
+    let filter = DagFilter { activity, ..DagFilter::default() };
+    let listed = dags::list(&*client, &state.structures, Listing::of(filter)).await?.rows;
     let errors = dags::import_errors(&*client, Listing::default()).await?.rows;
     let newest = runs::newest(&*client, None, LAST_RUNS).await?;
     let mut by_dag: HashMap<&str, Vec<&Run>> = HashMap::new();
@@ -97,8 +98,8 @@ fn error_view(error: &ImportError) -> Value {
 pub async fn dag(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
     let dag = dags::get(&*client, &dag_id).await?;
-    let mut newest = Listing::first(50, Order { column: Column::time("r.run_after"), descending: true });
-    newest.conditions.with("r.dag_id = {}", dag_id.clone());
+    let mut newest = Listing::of(RunFilter::of_dag(&dag_id)).with_page(Page::first(50));
+    newest.order.push(Order::descending(RunField::RunAfter));
     let ListPage { rows: runs, total, .. } = runs::list(&*client, newest).await?;
     let errors = dags::import_errors(&*client, Listing::default()).await?.rows;
     let error = errors.iter().find(|error| error.filename == dag.fileloc).map(|error| &error.stack_trace);
@@ -166,11 +167,8 @@ pub async fn run(
     let key = RunKey { dag_id, run_id };
     let client = state.database.get().await?;
     let run = runs::get(&*client, &key, ReadFor::Reading).await?;
-    let mut listing = Listing::default();
-    listing.conditions.add_run(&key);
-    let has_changed = "greatest(ti.scheduled_at, ti.queued_at, ti.start_date, ti.end_date) > {}";
-    listing.conditions.maybe(has_changed, changed_after);
-    let mut instances = instances::list(&*client, listing).await?.rows;
+    let filter = InstanceFilter { changed_after, ..InstanceFilter::of_run(&key) };
+    let mut instances = instances::list(&*client, Listing::of(filter)).await?.rows;
     let is_paused = if changed_after.is_some() {
         dags::is_paused(&*client, &key.dag_id).await?
     } else {

@@ -19,7 +19,7 @@ use leoflow_engine::store::dag::dags;
 use leoflow_engine::store::instance::backlog::{self, Backlog};
 use leoflow_engine::store::instance::finished_tasks::{self, FinishedTasks};
 use leoflow_engine::store::instance::tries;
-use leoflow_engine::store::list::listing::Listing;
+use leoflow_engine::store::list::listing::{Listing, Page};
 use leoflow_engine::store::pools::{self, Pool};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -80,7 +80,7 @@ async fn tasks(state: &AppState, window: Window) -> Result<Tasks, String> {
         // Read only, and ended by the datastore too when it takes too long.
         let transaction = client.transaction().await?;
         backlog::limit_statement_time(&transaction, DATASTORE_TIMEOUT).await?;
-        let errors = Listing { limit: Some(NAMED_FILES), ..Listing::default() };
+        let errors = Listing::default().with_page(Page::first(NAMED_FILES));
         let errors = dags::import_errors(&transaction, errors).await?;
         Ok::<_, ApiError>(Tasks {
             finished: finished_tasks::per_interval(&transaction, (window.start, window.end), chart::BAR_DURATION)

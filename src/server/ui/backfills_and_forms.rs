@@ -9,6 +9,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use leoflow_engine::store::run::backfills;
+use leoflow_engine::store::run::run_list::BackfillFilter;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -34,8 +35,8 @@ struct BackfillWithRuns {
 /// `/ui/backfills`.
 pub async fn backfills(State(state): Shared, params: Params) -> Result<Json<Backfills>, ApiError> {
     let mut listing = params.listing(&FIELDS)?;
-    listing.conditions.maybe("dag_id = {}", params.text("dag_id").map(str::to_owned));
-    listing.conditions.maybe("(completed_at IS NULL) = {}", params.flag("active")?);
+    let dag_id = params.text("dag_id").map(str::to_owned);
+    listing.filter = BackfillFilter { dag_id, is_active: params.flag("active")? };
     let client = state.database.get().await?;
     let page = backfills::list(&*client, listing).await?;
     let mut with_runs = Vec::with_capacity(page.rows.len());

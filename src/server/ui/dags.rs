@@ -16,9 +16,10 @@ use jiff::Timestamp;
 use leoflow_engine::model::keys::RunKey;
 use leoflow_engine::model::state::{RunState, TaskState};
 use leoflow_engine::store::ReadFor;
+use leoflow_engine::store::dag::dag_list::DagField;
 use leoflow_engine::store::dag::dags;
 use leoflow_engine::store::instance::hitl;
-use leoflow_engine::store::list::listing::Column;
+use leoflow_engine::store::list::filter::Test;
 use leoflow_engine::store::list::overview::{self, Counts};
 use leoflow_engine::store::run::runs;
 use leoflow_engine::store::run::runs::Run;
@@ -67,13 +68,9 @@ struct DagWithRuns<'a> {
 /// `/ui/dags`.
 pub async fn list(State(state): Shared, params: Params) -> Result<Response, ApiError> {
     let mut listing = dag_listing(&params)?;
-    listing.conditions.any(Column::text("d.dag_id"), params.texts("dag_ids"));
-    let has_pending =
-        "EXISTS (SELECT FROM hitl_detail h JOIN task_instance ti USING (dag_id, run_id, task_id, map_index)
-                           WHERE h.dag_id = d.dag_id AND h.responded_at IS NULL
-                             AND ti.state IN ('deferred', 'awaiting_input')) = {}";
+    listing.test(DagField::DagId, Test::OneOf(params.texts("dag_ids")));
     let with_pending = params.flag("has_pending_actions")?;
-    listing.conditions.maybe(has_pending, with_pending);
+    listing.filter.has_pending_response = with_pending;
     let runs_per_dag = params.number("dag_runs_limit", 10)?;
     let client = state.database.get().await?;
     let page = dags::list(&*client, &state.structures, listing).await?;

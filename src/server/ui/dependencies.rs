@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use leoflow_engine::model::dag::{External, Structure, Until};
 use leoflow_engine::schedule::asset_condition;
+use leoflow_engine::store::dag::dag_list::{Activity, DagFilter};
 use leoflow_engine::store::dag::dags;
 use leoflow_engine::store::list::listing::Listing;
 use serde_json::{Value, json};
@@ -61,8 +62,7 @@ impl Dependencies {
 
 pub async fn get(State(state): State<Arc<AppState>>, params: Params) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
-    let mut listing = Listing::default();
-    listing.conditions.add("d.is_active", Vec::new());
+    let listing = Listing::of(DagFilter { activity: Activity::Active, ..DagFilter::default() });
     let structures: Vec<Arc<Structure>> =
         dags::list(&*client, &state.structures, listing).await?.rows.into_iter().map(|dag| dag.structure).collect();
     let assets = AssetNodes::load(&*client).await?;

@@ -4,7 +4,7 @@ use super::structure::{not_found, parse_part, setup_or_teardown};
 use super::tree::{Node, tree};
 use crate::api::views::{Stamp, optional_stamp, stamp, version};
 use crate::http::api_error::ApiError;
-use crate::http::listing::{Fields, NO_FIELDS};
+use crate::http::listing::Fields;
 use crate::http::request::{Params, Segments};
 use crate::process::state::AppState;
 use axum::Json;
@@ -20,7 +20,8 @@ use leoflow_engine::model::state::TaskState;
 use leoflow_engine::store::dag::dags;
 use leoflow_engine::store::dag::structures::VersionKey;
 use leoflow_engine::store::instance::grid::{self, Instances, StateCounts, Summary, Version};
-use leoflow_engine::store::list::listing::{Column, Listing, Order};
+use leoflow_engine::store::list::listing::{Listing, Order};
+use leoflow_engine::store::run::run_list::{RunField, RunFilter};
 use leoflow_engine::store::run::runs;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
@@ -31,31 +32,27 @@ use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
 
-const RUN_AFTER: Column = Column::time("r.run_after");
-const RUNS: Fields = Fields {
+const RUNS: Fields<RunField> = Fields {
     order: &[
-        ("run_after", RUN_AFTER),
-        ("logical_date", Column::time("r.logical_date")),
-        ("start_date", Column::time("r.start_date")),
-        ("end_date", Column::time("r.end_date")),
+        ("run_after", RunField::RunAfter),
+        ("logical_date", RunField::LogicalDate),
+        ("start_date", RunField::StartDate),
+        ("end_date", RunField::EndDate),
     ],
-    ranges: &[("run_after", RUN_AFTER)],
-    exact: &[("run_type", Column::text("r.run_type")), ("state", Column::text("r.state"))],
-    ..NO_FIELDS
+    ranges: &[("run_after", RunField::RunAfter)],
+    exact: &[("run_type", RunField::RunType), ("state", RunField::State)],
+    ..Fields::NONE
 };
 
 /// Lists the runs shown as columns of the grid; the newest by default.
-fn run_listing(params: &Params, dag_id: &str) -> Result<Listing, ApiError> {
+fn run_listing(params: &Params, dag_id: &str) -> Result<Listing<RunField>, ApiError> {
     let mut listing = params.listing(&RUNS)?;
-    if listing.order.is_empty() {
-        listing.order.push(Order { column: RUN_AFTER, descending: true });
-    }
-    let conditions = &mut listing.conditions;
-    conditions.with("r.dag_id = {}", dag_id.to_owned());
-    let user = params.text("triggering_user").map(|text| format!("%{text}%"));
-    conditions.maybe("r.triggering_user_name ILIKE {}", user);
-    let prefix = params.text("triggering_user_prefix").map(str::to_owned);
-    conditions.maybe("starts_with(r.triggering_user_name, {}::text)", prefix);
+    listing.order_by_default(Order::descending(RunField::RunAfter));
+    listing.filter = RunFilter {
+        triggering_user_contains: params.text("triggering_user").map(str::to_owned),
+        triggering_user_prefix: params.text("triggering_user_prefix").map(str::to_owned),
+        ..RunFilter::of_dag(dag_id)
+    };
     Ok(listing)
 }
 

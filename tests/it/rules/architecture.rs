@@ -221,6 +221,42 @@ fn restricted_calls_stay_in_their_modules() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Column names and SQL belong to the store: the server names fields and fills typed filters.
+#[test]
+fn the_server_contains_no_sql() {
+    let sql = [
+        "Column",
+        "Conditions",
+        "SELECT ",
+        "EXISTS (",
+        " = {}",
+        " = ANY",
+        " LIKE ",
+        " ILIKE ",
+        " IS NULL",
+        " IS NOT NULL",
+        "WHERE ",
+        "ORDER BY",
+        "coalesce(",
+    ];
+    // Checks whether Postgres answers, for which no table is read.
+    let probe = ("server/process/database.rs", "SELECT ");
+    let mut wrong = Vec::new();
+    for path in sources() {
+        if place_of(&path).0 != "server" {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+        for word in sql {
+            if code.contains(word) && !(path.ends_with(probe.0) && word == probe.1) {
+                wrong.push(format!("{}: {word}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[test]
 fn source_files_stay_below_400_lines() {
     let long: Vec<String> = sources()

@@ -1,9 +1,11 @@
 //! Assets and their events, for display.
 
+use super::asset_fields::{AliasField, AssetEventField, AssetField};
 use crate::model::keys::RunKey;
 use crate::schedule::asset_condition::Reference;
 use crate::store::StoreError;
-use crate::store::list::listing::{Column, ListPage, Listing, Source};
+use crate::store::list::listing::{ListPage, Listing};
+use crate::store::list::page_query::Source;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use serde::Deserialize;
@@ -131,8 +133,8 @@ impl From<&Row> for AssetEvent {
 }
 
 /// A page of assets with the total number of matches.
-pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<ListPage<Asset>, StoreError> {
-    listing.fetch(client, &Source::new(ASSET, "asset a", &[Column::whole("a.id")]), |row| row.into()).await
+pub async fn list(client: &impl GenericClient, listing: Listing<AssetField>) -> Result<ListPage<Asset>, StoreError> {
+    listing.fetch(client, &Source::new(ASSET, "asset a"), |row| row.into()).await
 }
 
 pub async fn get(client: &impl GenericClient, id: i64) -> Result<Option<Asset>, StoreError> {
@@ -229,21 +231,31 @@ pub async fn forget_queued(
     Ok(client.execute(&query, &[&dag_id, &asset_id, &before]).await?)
 }
 
+const ALIAS: &str = "n.id, n.name, n.group_name";
+
+fn read_alias(row: &Row) -> (i64, String, String) {
+    (row.get(0), row.get(1), row.get(2))
+}
+
 /// A page of aliases: id, name and group.
 pub async fn aliases(
     client: &impl GenericClient,
-    listing: Listing,
+    listing: Listing<AliasField>,
 ) -> Result<ListPage<(i64, String, String)>, StoreError> {
-    listing
-        .fetch(client, &Source::new("n.id, n.name, n.group_name", "asset_alias n", &[Column::whole("n.id")]), |row| {
-            (row.get(0), row.get(1), row.get(2))
-        })
-        .await
+    listing.fetch(client, &Source::new(ALIAS, "asset_alias n"), read_alias).await
+}
+
+pub async fn alias(client: &impl GenericClient, id: i64) -> Result<Option<(i64, String, String)>, StoreError> {
+    let query = format!("SELECT {ALIAS} FROM asset_alias n WHERE n.id = $1");
+    Ok(client.query_opt(&query, &[&id]).await?.as_ref().map(read_alias))
 }
 
 /// A page of events with the total number of matches.
-pub async fn events(client: &impl GenericClient, listing: Listing) -> Result<ListPage<AssetEvent>, StoreError> {
-    listing.fetch(client, &Source::new(EVENT_WITH_RUNS, EVENTS, &[Column::whole("e.id")]), |row| row.into()).await
+pub async fn events(
+    client: &impl GenericClient,
+    listing: Listing<AssetEventField>,
+) -> Result<ListPage<AssetEvent>, StoreError> {
+    listing.fetch(client, &Source::new(EVENT_WITH_RUNS, EVENTS), |row| row.into()).await
 }
 
 pub async fn event(client: &impl GenericClient, id: i64) -> Result<AssetEvent, StoreError> {

@@ -1,5 +1,6 @@
 //! DAGs, their versions, and import errors.
 
+use super::dag_list::{DagField, ImportErrorField};
 use super::structures::{Structures, VersionKey};
 use crate::model::dag::Structure;
 use crate::model::dag_check;
@@ -9,7 +10,8 @@ use crate::store::StoreError;
 use crate::store::asset::assets;
 use crate::store::asset::watchers;
 use crate::store::events::{self, Event};
-use crate::store::list::listing::{Column, ListPage, Listing, Source};
+use crate::store::list::listing::{ListPage, Listing};
+use crate::store::list::page_query::Source;
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
@@ -100,9 +102,9 @@ fn read(row: &Row, structure: Arc<Structure>) -> Dag {
 pub async fn list(
     client: &impl GenericClient,
     structures: &Structures,
-    listing: Listing,
+    listing: Listing<DagField>,
 ) -> Result<ListPage<Dag>, StoreError> {
-    let page = listing.fetch(client, &Source::new(COLUMNS, FROM, &[Column::text("d.dag_id")]), Row::clone).await?;
+    let page = listing.fetch(client, &Source::new(COLUMNS, FROM), Row::clone).await?;
     let version = |row: &Row| (row.get("version_id"), row.get("version_created_at"));
     let versions: Vec<VersionKey> = page.rows.iter().map(version).collect();
     let known = structures.get(client, &versions).await?;
@@ -364,8 +366,11 @@ fn read_error(row: &Row) -> ImportError {
     }
 }
 
-pub async fn import_errors(client: &impl GenericClient, listing: Listing) -> Result<ListPage<ImportError>, StoreError> {
-    listing.fetch(client, &Source::new("*", "import_error", &[Column::whole("id")]), read_error).await
+pub async fn import_errors(
+    client: &impl GenericClient,
+    listing: Listing<ImportErrorField>,
+) -> Result<ListPage<ImportError>, StoreError> {
+    listing.fetch(client, &Source::new("*", "import_error"), read_error).await
 }
 
 pub async fn import_error(client: &impl GenericClient, id: i64) -> Result<ImportError, StoreError> {

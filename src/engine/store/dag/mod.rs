@@ -2,6 +2,7 @@
 
 pub mod callbacks;
 pub mod dag_facts;
+pub mod dag_list;
 pub mod dags;
 pub mod environments;
 pub mod structures;

@@ -2,7 +2,10 @@
 
 use crate::model::dag::Structure;
 use crate::store::StoreError;
-use crate::store::list::listing::{Column, ListPage, Listing, Source};
+use crate::store::list::conditions::Conditions;
+use crate::store::list::field::{Filter, list_fields};
+use crate::store::list::listing::{ListPage, Listing};
+use crate::store::list::page_query::Source;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use serde_json::{Map, Value};
@@ -28,12 +31,33 @@ impl VersionName {
     }
 }
 
+list_fields! {
+    /// Fields of DAG versions, for lists.
+    VersionField, key: [Id], filter: VersionFilter;
+    Id = whole("v.id"),
+    Number = whole("v.version_number"),
+    CreatedAt = time("v.created_at"),
+}
+
+/// Filters of DAG versions.
+#[derive(Debug, Default)]
+pub struct VersionFilter {
+    pub dag_id: Option<String>,
+}
+
+impl Filter for VersionFilter {
+    fn add_to(self, conditions: &mut Conditions) {
+        conditions.maybe("v.dag_id = {}", self.dag_id);
+    }
+}
+
 /// A page of DAG versions.
-pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<ListPage<VersionName>, StoreError> {
+pub async fn list(
+    client: &impl GenericClient,
+    listing: Listing<VersionField>,
+) -> Result<ListPage<VersionName>, StoreError> {
     let columns = format!("v.dag_id, {VERSION_NAME}");
-    let page = listing
-        .fetch(client, &Source::new(&columns, "dag_version v", &[Column::whole("v.id")]), VersionName::read)
-        .await?;
+    let page = listing.fetch(client, &Source::new(&columns, "dag_version v"), VersionName::read).await?;
     let missing = || StoreError::Invalid("a DAG version has no number".to_owned());
     page.map(|version| version.ok_or_else(missing)).transpose()
 }

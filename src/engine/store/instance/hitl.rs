@@ -6,7 +6,10 @@ use super::triggers::{self, Fired, Waiting};
 use crate::model::keys::{RunKey, TryKey};
 use crate::store::StoreError;
 use crate::store::events::{self, Event};
-use crate::store::list::listing::{Column, ListPage, Listing, Source};
+use crate::store::list::conditions::Conditions;
+use crate::store::list::field::{Filter, list_fields};
+use crate::store::list::listing::{ListPage, Listing};
+use crate::store::list::page_query::Source;
 use crate::store::run::runs;
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
@@ -162,17 +165,50 @@ pub async fn of_try(client: &impl GenericClient, key: &TryKey) -> Result<Option<
 /// SQL tables for lists of requests.
 const FROM: &str = "hitl_detail h JOIN task_instance ti USING (dag_id, run_id, task_id, map_index)
     JOIN dag_run r USING (dag_id, run_id)";
-const KEY: &[Column] = &[
-    Column::time("h.created_at"),
-    Column::text("h.dag_id"),
-    Column::text("h.run_id"),
-    Column::text("h.task_id"),
-    Column::whole("h.map_index"),
-];
+
+list_fields! {
+    /// Fields of requests, for lists.
+    DetailField, key: [CreatedAt, DagId, RunId, TaskId, MapIndex], filter: DetailFilter;
+    CreatedAt = time("h.created_at"),
+    DagId = text("h.dag_id"),
+    RunId = text("h.run_id"),
+    TaskId = text("h.task_id"),
+    MapIndex = whole("h.map_index"),
+    RespondedAt = time("h.responded_at"),
+    RespondedBy = text("h.responded_by"),
+    Subject = text("h.subject"),
+    Body = text("h.body"),
+    RunAfter = time("r.run_after"),
+    RenderedMapIndex = text("ti.rendered_map_index"),
+    Operator = text("ti.operator"),
+    TaskState = text("ti.state"),
+}
+
+/// Filters of requests.
+#[derive(Debug, Default)]
+pub struct DetailFilter {
+    pub dag_id: Option<String>,
+    pub run_id: Option<String>,
+    pub has_response: Option<bool>,
+    /// Parts of the subject and of the body; `%` and `_` are wildcards.
+    pub subject_contains: Option<String>,
+    pub body_contains: Option<String>,
+}
+
+impl Filter for DetailFilter {
+    fn add_to(self, conditions: &mut Conditions) {
+        let with_wildcards = |text: Option<String>| text.map(|text| format!("%{text}%"));
+        conditions.maybe("h.dag_id = {}", self.dag_id);
+        conditions.maybe("h.run_id = {}", self.run_id);
+        conditions.maybe("(h.responded_at IS NOT NULL) = {}", self.has_response);
+        conditions.maybe("h.subject ILIKE {}", with_wildcards(self.subject_contains));
+        conditions.maybe("h.body ILIKE {}", with_wildcards(self.body_contains));
+    }
+}
 
 /// A page of requests with the total number of matches.
-pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<ListPage<Detail>, StoreError> {
-    listing.fetch(client, &Source::new("h.*", FROM, KEY), read).await
+pub async fn list(client: &impl GenericClient, listing: Listing<DetailField>) -> Result<ListPage<Detail>, StoreError> {
+    listing.fetch(client, &Source::new("h.*", FROM), read).await
 }
 
 /// Why a response is rejected.

@@ -1,10 +1,12 @@
 //! Task instances: reading, locking and inserting them. Claims and outcomes of tries are in `tries.rs`.
 
+use super::instance_list::{InstanceField, InstanceFilter};
 use crate::model::dag::Task;
 use crate::model::keys::{InstanceKey, RunKey};
 use crate::store::StoreError;
 use crate::store::dag::versions::VersionName;
-use crate::store::list::listing::{Column, ListPage, Listing, Source};
+use crate::store::list::listing::{ListPage, Listing};
+use crate::store::list::page_query::Source;
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
@@ -63,11 +65,7 @@ const SOURCE: Source<'static> = Source {
                                                        = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index)",
         ),
     ],
-    key: KEY,
 };
-/// Unique key of instances in lists, with the columns in the order of the primary key.
-pub const KEY: &[Column] =
-    &[Column::text("ti.dag_id"), Column::text("ti.run_id"), Column::text("ti.task_id"), Column::whole("ti.map_index")];
 
 fn read(row: &Row) -> Instance {
     Instance {
@@ -98,13 +96,14 @@ fn read(row: &Row) -> Instance {
 
 /// The instances of one run, ordered by task id.
 pub async fn of_run(client: &impl GenericClient, run: &RunKey) -> Result<Vec<Instance>, StoreError> {
-    let mut listing = Listing::default();
-    listing.conditions.add_run(run);
-    Ok(list(client, listing).await?.rows)
+    Ok(list(client, Listing::of(InstanceFilter::of_run(run))).await?.rows)
 }
 
 /// A page of instances of one or several runs.
-pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<ListPage<Instance>, StoreError> {
+pub async fn list(
+    client: &impl GenericClient,
+    listing: Listing<InstanceField>,
+) -> Result<ListPage<Instance>, StoreError> {
     listing.fetch(client, &SOURCE, read).await
 }
 

@@ -5,6 +5,7 @@ pub mod clear;
 pub mod finished_tasks;
 pub mod grid;
 pub mod hitl;
+pub mod instance_list;
 pub mod instances;
 pub mod mark;
 pub(crate) mod relatives;

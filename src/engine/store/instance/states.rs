@@ -4,7 +4,10 @@
 use super::xcoms;
 use crate::model::keys::{RunKey, TryKey};
 use crate::store::StoreError;
-use crate::store::list::listing::{Column, ListPage, Listing, Source};
+use crate::store::list::conditions::Conditions;
+use crate::store::list::field::{Filter, list_fields};
+use crate::store::list::listing::{ListPage, Listing};
+use crate::store::list::page_query::Source;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use serde_json::Value;
@@ -23,21 +26,56 @@ pub struct StateEntry {
     pub by: Option<TryKey>,
 }
 
-const KEY: &[Column] = &[Column::text("s.key")];
+list_fields! {
+    /// Fields of stored values, for lists.
+    StateField, key: [Key], filter: StateFilter;
+    Key = text("s.key"),
+}
+
+/// Filters of the values of one owner.
+#[derive(Debug, Default)]
+pub struct StateFilter {
+    key: Option<String>,
+    owner: Option<Owner>,
+}
+
+impl StateFilter {
+    pub fn of_key(key: &str) -> Self {
+        Self { key: Some(key.to_owned()), owner: None }
+    }
+}
+
+/// What the values are stored for.
+#[derive(Debug)]
+enum Owner {
+    Task(TryKey),
+    Asset(i64),
+}
+
+impl Filter for StateFilter {
+    fn add_to(self, conditions: &mut Conditions) {
+        conditions.maybe("s.key = {}", self.key);
+        match self.owner {
+            Some(Owner::Task(TryKey { run, task_id, map_index, .. })) => {
+                conditions.with("s.dag_id = {}", run.dag_id);
+                conditions.with("s.run_id = {}", run.run_id);
+                conditions.with("s.task_id = {}", task_id);
+                conditions.with("s.map_index = {}", map_index);
+                conditions.add("s.expires_at IS NULL OR s.expires_at > now()", Vec::new());
+            }
+            Some(Owner::Asset(id)) => conditions.with("s.asset_id = {}", id),
+            None => {}
+        }
+    }
+}
 
 /// The values of one task instance that have not expired.
 pub async fn list_of_task(
     client: &impl GenericClient,
     key: &TryKey,
-    mut listing: Listing,
+    mut listing: Listing<StateField>,
 ) -> Result<ListPage<StateEntry>, StoreError> {
-    let TryKey { run, task_id, map_index, .. } = key;
-    let conditions = &mut listing.conditions;
-    conditions.with("s.dag_id = {}", run.dag_id.clone());
-    conditions.with("s.run_id = {}", run.run_id.clone());
-    conditions.with("s.task_id = {}", task_id.clone());
-    conditions.with("s.map_index = {}", *map_index);
-    conditions.add("s.expires_at IS NULL OR s.expires_at > now()", Vec::new());
+    listing.filter.owner = Some(Owner::Task(key.clone()));
     let read = |row: &Row| {
         let Json(value) = row.get("value");
         StateEntry {
@@ -48,22 +86,22 @@ pub async fn list_of_task(
             by: None,
         }
     };
-    listing.fetch(client, &Source::new("s.*", "task_state s", KEY), read).await
+    listing.fetch(client, &Source::new("s.*", "task_state s"), read).await
 }
 
 pub async fn list_of_asset(
     client: &impl GenericClient,
     asset: i64,
-    mut listing: Listing,
+    mut listing: Listing<StateField>,
 ) -> Result<ListPage<StateEntry>, StoreError> {
-    listing.conditions.with("s.asset_id = {}", asset);
+    listing.filter.owner = Some(Owner::Asset(asset));
     let read = |row: &Row| {
         let Json(value) = row.get("value");
         let run = RunKey { dag_id: row.get("dag_id"), run_id: row.get("run_id") };
         let by = TryKey { run, task_id: row.get("task_id"), map_index: row.get("map_index"), try_number: 0 };
         StateEntry { key: row.get("key"), value, updated_at: row.get("updated_at"), expires_at: None, by: Some(by) }
     };
-    listing.fetch(client, &Source::new("s.*", "asset_state s", KEY), read).await
+    listing.fetch(client, &Source::new("s.*", "asset_state s"), read).await
 }
 
 /// True if the task instance exists; with `any_index`, any instance of its task.

@@ -2,7 +2,10 @@
 
 use crate::model::keys::{RunKey, TryKey};
 use crate::store::StoreError;
-use crate::store::list::listing::{Column, ListPage, Listing, Source};
+use crate::store::list::conditions::Conditions;
+use crate::store::list::field::{Filter, list_fields};
+use crate::store::list::listing::{ListPage, Listing};
+use crate::store::list::page_query::Source;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use tokio_postgres::Row;
@@ -34,20 +37,42 @@ fn read(row: &Row) -> XCom {
     }
 }
 
-const KEY: &[Column] = &[
-    Column::text("x.dag_id"),
-    Column::text("x.task_id"),
-    Column::text("x.run_id"),
-    Column::whole("x.map_index"),
-    Column::text("x.key"),
-];
+list_fields! {
+    /// Fields of XComs, for lists.
+    XComField, key: [DagId, TaskId, RunId, MapIndex, Key], filter: XComFilter;
+    DagId = text("x.dag_id"),
+    TaskId = text("x.task_id"),
+    RunId = text("x.run_id"),
+    MapIndex = whole("x.map_index"),
+    Key = text("x.key"),
+    CreatedAt = time("x.created_at"),
+    RunAfter = time("r.run_after"),
+    LogicalDate = time("r.logical_date"),
+}
 
-pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<ListPage<XCom>, StoreError> {
+/// Filters of XComs: the task instances that pushed them.
+#[derive(Debug, Default)]
+pub struct XComFilter {
+    pub dag_id: Option<String>,
+    pub run_id: Option<String>,
+    pub task_id: Option<String>,
+    pub map_index: Option<i32>,
+}
+
+impl Filter for XComFilter {
+    fn add_to(self, conditions: &mut Conditions) {
+        conditions.maybe("x.dag_id = {}", self.dag_id);
+        conditions.maybe("x.run_id = {}", self.run_id);
+        conditions.maybe("x.task_id = {}", self.task_id);
+        conditions.maybe("x.map_index = {}", self.map_index);
+    }
+}
+
+pub async fn list(client: &impl GenericClient, listing: Listing<XComField>) -> Result<ListPage<XCom>, StoreError> {
     let source = Source {
         columns: "x.dag_id, x.run_id, x.task_id, x.map_index, x.key, x.created_at, r.logical_date, r.run_after",
         from: "xcom x",
         joins: &[("r", "JOIN dag_run r USING (dag_id, run_id)")],
-        key: KEY,
     };
     listing.fetch(client, &source, read).await
 }

@@ -1,45 +1,10 @@
-//! SQL conditions with their parameters, and the columns that lists are ordered by.
+//! SQL conditions with their parameters.
 
-use crate::model::keys::RunKey;
+use super::field::Column;
 use std::fmt::Write;
 use tokio_postgres::types::ToSql;
 
 pub type Value = Box<dyn ToSql + Sync + Send>;
-
-/// A column or SQL expression, with its type.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Column {
-    pub sql: &'static str,
-    pub kind: &'static str,
-}
-
-impl Column {
-    pub const fn text(sql: &'static str) -> Self {
-        Self { sql, kind: "text" }
-    }
-
-    pub const fn time(sql: &'static str) -> Self {
-        Self { sql, kind: "timestamptz" }
-    }
-
-    pub const fn whole(sql: &'static str) -> Self {
-        Self { sql, kind: "bigint" }
-    }
-
-    pub const fn number(sql: &'static str) -> Self {
-        Self { sql, kind: "float8" }
-    }
-
-    pub const fn flag(sql: &'static str) -> Self {
-        Self { sql, kind: "boolean" }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Order {
-    pub column: Column,
-    pub descending: bool,
-}
 
 /// Conditions joined by AND, with their parameters.
 #[derive(Default)]
@@ -70,7 +35,7 @@ impl Conditions {
     /// Adds the condition that the column has one of the values, or none if there are no values.
     pub fn any(&mut self, column: Column, values: Vec<String>) {
         if !values.is_empty() {
-            let (sql, kind) = (column.sql, column.kind);
+            let (sql, kind) = (column.sql, column.field_type.sql());
             self.with(&format!("({sql}) = ANY (({{}}::text[])::{kind}[])"), values);
         }
     }
@@ -83,11 +48,6 @@ impl Conditions {
         }
         self.values.extend(nested.values);
         self.parts.push(format!("EXISTS ({query} AND ({}))", nested.parts.join(") AND (")));
-    }
-
-    /// Restricts the task instances `ti` to one run.
-    pub fn add_run(&mut self, run: &RunKey) {
-        self.add("ti.dag_id = {} AND ti.run_id = {}", vec![Box::new(run.dag_id.clone()), Box::new(run.run_id.clone())]);
     }
 
     /// The SQL with numbered parameters.

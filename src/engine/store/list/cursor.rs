@@ -1,7 +1,9 @@
 //! Cursors for keyset pagination. A cursor holds the values by which the last row of a page is ordered; the next page
 //! starts after that row.
 
-use super::conditions::{Column, Order, Value};
+use super::conditions::Value;
+use super::field::Column;
+use super::listing::Order;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -44,11 +46,12 @@ impl Cursor {
 
 /// SQL condition, with its parameters, for the rows after the row with these values or, if `is_backward`, before it. As
 /// in Postgres, NULLs come last in ascending order and first in descending order.
-pub fn after_cursor(order: &[Order], values: &[Option<String>], is_backward: bool) -> (String, Vec<Value>) {
+pub fn after_cursor(order: &[Order<Column>], values: &[Option<String>], is_backward: bool) -> (String, Vec<Value>) {
     let (mut sql, mut parameters): (String, Vec<Value>) = (String::new(), Vec::new());
-    for (index, (Order { column: Column { sql: column, kind }, descending }, value)) in
+    for (index, (Order { field: Column { sql: column, field_type }, descending }, value)) in
         order.iter().zip(values).enumerate()
     {
+        let kind = field_type.sql();
         let nulls_last = *descending == is_backward;
         let (or_equal, strictly_after) = match (value, nulls_last) {
             (None, true) => (format!("({column}) IS NULL"), "FALSE".to_owned()),
@@ -78,7 +81,7 @@ mod tests {
 
     #[test]
     fn compares_the_columns_one_after_the_other() {
-        let order = [Order { column: STATE, descending: true }, Order { column: ID, descending: true }];
+        let order = [Order::descending(STATE), Order::descending(ID)];
         let (sql, values) = after_cursor(&order, &[Some("failed".into()), Some("7".into())], false);
         let expected =
             "((state) <= ({}::text)::text) AND (((state) < ({}::text)::text) OR (((id) < ({}::text)::bigint)))";

@@ -1,31 +1,57 @@
 //! Lists with filters, order and pages. A page is selected by an offset, or by a cursor that identifies the last row of
 //! the previous page.
 
-pub use super::conditions::{Column, Conditions, Order};
-pub use super::cursor::Cursor;
-use super::cursor::after_cursor;
+use super::conditions::Conditions;
+use super::cursor::Cursor;
+use super::field::{Column, Filter, ListField};
+use super::filter::Test;
+use super::page_query::{PageQuery, Source};
 use crate::store::StoreError;
 use leoflow_postgres::GenericClient;
+use std::cmp::Ordering;
 use tokio_postgres::Row;
-use tokio_postgres::types::ToSql;
 
-/// Maximum number of rows that are counted in cursor mode, to avoid counting all. The number is Airflow's.
-pub const COUNTED: i64 = 50_000;
+/// A field to order by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Order<F> {
+    pub(crate) field: F,
+    pub(crate) descending: bool,
+}
 
-/// Parameters of a list.
-#[derive(Default)]
-pub struct Listing {
-    pub conditions: Conditions,
-    pub order: Vec<Order>,
+impl<F> Order<F> {
+    pub fn ascending(field: F) -> Self {
+        Self { field, descending: false }
+    }
+
+    pub fn descending(field: F) -> Self {
+        Self { field, descending: true }
+    }
+
+    /// Compares two rows that do not come from the datastore; `compare` compares them by a field.
+    pub fn compare(&self, compare: impl Fn(F) -> Ordering) -> Ordering
+    where
+        F: Copy,
+    {
+        let ascending = compare(self.field);
+        if self.descending { ascending.reverse() } else { ascending }
+    }
+}
+
+/// Rows to return and rows to skip; by default all.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Page {
     /// `None` returns all rows.
     pub limit: Option<i64>,
     pub offset: i64,
-    pub cursor: Option<Cursor>,
 }
 
-impl Listing {
-    /// A page of rows that do not come from the datastore, in their given order.
-    pub fn page_of<T>(&self, rows: Vec<T>) -> ListPage<T> {
+impl Page {
+    pub fn first(limit: i64) -> Self {
+        Self { limit: Some(limit), offset: 0 }
+    }
+
+    /// Selects the page from rows that do not come from the datastore, in their given order.
+    pub fn of<T>(&self, rows: Vec<T>) -> ListPage<T> {
         let number = |count: i64| usize::try_from(count).unwrap_or(usize::MAX);
         let total = i64::try_from(rows.len()).unwrap_or(i64::MAX);
         let rows = rows.into_iter().skip(number(self.offset)).take(self.limit.map_or(usize::MAX, number)).collect();
@@ -33,7 +59,116 @@ impl Listing {
     }
 }
 
-/// One page, with the total number of rows, which is at most [`COUNTED`] with a cursor.
+/// Parameters of a list: the rows that pass all tests and the filter, ordered by the fields in turn. The default lists
+/// all rows.
+pub struct Listing<F: ListField> {
+    pub filter: F::Filter,
+    pub order: Vec<Order<F>>,
+    pub page: Page,
+    tests: Vec<(F, Test)>,
+    selects_none: bool,
+    cursor: Option<Cursor>,
+}
+
+impl<F: ListField> Default for Listing<F> {
+    fn default() -> Self {
+        Self::of(F::Filter::default())
+    }
+}
+
+/// Why a cursor is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CursorError {
+    Malformed,
+    /// The cursor belongs to another list or order.
+    OtherList,
+}
+
+impl<F: ListField> Listing<F> {
+    /// Lists all rows that the filter selects.
+    pub fn of(filter: F::Filter) -> Self {
+        let (order, tests) = (Vec::new(), Vec::new());
+        Self { filter, order, page: Page::default(), tests, selects_none: false, cursor: None }
+    }
+
+    pub fn with_page(self, page: Page) -> Self {
+        Self { page, ..self }
+    }
+
+    /// Adds a test of a field.
+    pub fn test(&mut self, field: F, test: Test) {
+        self.tests.push((field, test));
+    }
+
+    /// Selects no row, for a filter that no row can pass.
+    pub fn select_none(&mut self) {
+        self.selects_none = true;
+    }
+
+    /// Sets the default order, if none was requested.
+    pub fn order_by_default(&mut self, default: Order<F>) {
+        if self.order.is_empty() {
+            self.order.push(default);
+        }
+    }
+
+    /// Starts the page at a cursor that an earlier page of the list, in the same order, returned.
+    pub fn start_at(&mut self, cursor: &str) -> Result<(), CursorError> {
+        let cursor = Cursor::parse(cursor).ok_or(CursorError::Malformed)?;
+        if cursor != Cursor::First && cursor.values().len() != self.full_order().len() {
+            return Err(CursorError::OtherList);
+        }
+        self.cursor = Some(cursor);
+        Ok(())
+    }
+
+    /// The requested order, followed by the columns of the key that it lacks.
+    fn full_order(&self) -> Vec<Order<Column>> {
+        let to_column = |order: &Order<F>| Order { field: order.field.column(), descending: order.descending };
+        let mut order: Vec<_> = self.order.iter().map(to_column).collect();
+        // As in Airflow, the key columns follow the direction of the first column.
+        let descending = order.first().is_some_and(|first| first.descending);
+        for column in key::<F>() {
+            if order.iter().all(|order| order.field != column) {
+                order.push(Order { field: column, descending });
+            }
+        }
+        order
+    }
+
+    fn conditions(self) -> Conditions {
+        let mut conditions = Conditions::default();
+        for (field, test) in self.tests {
+            test.add_to(&mut conditions, field.column());
+        }
+        self.filter.add_to(&mut conditions);
+        if self.selects_none {
+            conditions.add("FALSE", Vec::new());
+        }
+        conditions
+    }
+
+    /// Reads the page. `read` converts a row.
+    pub(crate) async fn fetch<T>(
+        mut self,
+        client: &impl GenericClient,
+        source: &Source<'_>,
+        read: impl Fn(&Row) -> T,
+    ) -> Result<ListPage<T>, StoreError> {
+        let (order, page, cursor) = (self.full_order(), self.page, self.cursor.take());
+        let query = PageQuery { source, key: &key::<F>(), conditions: self.conditions(), order, page };
+        match cursor {
+            None => query.fetch(client, read).await,
+            Some(cursor) => query.fetch_from(client, &cursor, read).await,
+        }
+    }
+}
+
+fn key<F: ListField>() -> Vec<Column> {
+    F::KEY.iter().map(|field| field.column()).collect()
+}
+
+/// One page, with the total number of rows, which has a maximum with a cursor.
 #[derive(Debug)]
 pub struct ListPage<T> {
     pub rows: Vec<T>,
@@ -71,194 +206,42 @@ impl<T> ListPage<Result<T, StoreError>> {
     }
 }
 
-/// Error: the cursor belongs to another list or order.
-#[derive(Debug)]
-pub struct InvalidCursor;
-
-/// Tables and columns of a list. Lookups for each row should be subselects among the columns, which run only for the
-/// rows of the page. `key` must be unique and never NULL, even with the joins, so that pages do not overlap. Conditions
-/// and orders refer to joined tables by alias.
-pub struct Source<'a> {
-    pub columns: &'a str,
-    pub from: &'a str,
-    /// Alias and SQL of joins that do not change the number of rows. The count leaves out the joins after the last one
-    /// that a condition refers to.
-    pub joins: &'a [(&'a str, &'a str)],
-    pub key: &'a [Column],
-}
-
-impl<'a> Source<'a> {
-    /// A source without optional joins.
-    pub fn new(columns: &'a str, from: &'a str, key: &'a [Column]) -> Self {
-        Self { columns, from, joins: &[], key }
-    }
-
-    /// The FROM clause with only the joins that the conditions need.
-    fn needed_from(&self, conditions: &str) -> String {
-        let last = self.joins.iter().rposition(|(alias, _)| mentions(conditions, alias));
-        let needed = &self.joins[..last.map_or(0, |index| index + 1)];
-        needed.iter().fold(self.from.to_owned(), |from, (_, join)| format!("{from} {join}"))
-    }
-
-    /// The SQL query for a page. It first selects the keys of the page, without the joins that are needed only for
-    /// display. `page` is the LIMIT clause.
-    fn page_query(&self, columns: &str, conditions: &str, order: &str, page: &str) -> String {
-        let from = self.full_from();
-        // If all rows are returned, their keys need not be selected first.
-        if self.joins.is_empty() || page.is_empty() {
-            return format!("SELECT {columns} FROM {from} WHERE {conditions} ORDER BY {order} {page}");
-        }
-        let key_terms = |term: &dyn Fn(&str, usize) -> String| {
-            let parts = self.key.iter().enumerate().map(|(index, key)| term(key.sql, index));
-            parts.collect::<Vec<_>>()
-        };
-        let keys = key_terms(&|sql, index| format!("{sql} AS key_{index}")).join(", ");
-        let key_condition = key_terms(&|sql, index| format!("{sql} = key_{index}")).join(" AND ");
-        let needed = self.needed_from(&format!("{conditions} {order}"));
-        let selected = format!("SELECT {keys} FROM {needed} WHERE {conditions} ORDER BY {order} {page}");
-        format!("SELECT {columns} FROM {from} JOIN ({selected}) AS page ON {key_condition} ORDER BY {order}")
-    }
-
-    /// The FROM clause with all joins.
-    pub fn full_from(&self) -> String {
-        self.joins.iter().fold(self.from.to_owned(), |from, (_, join)| format!("{from} {join}"))
-    }
-}
-
-/// True if the SQL refers to the alias.
-fn mentions(sql: &str, alias: &str) -> bool {
-    sql.match_indices(&format!("{alias}.")).any(|(position, _)| {
-        let before = sql[..position].chars().next_back();
-        before.is_none_or(|c| !c.is_alphanumeric() && c != '_')
-    })
-}
-
-impl Listing {
-    /// Selects the first `limit` rows in an order.
-    pub fn first(limit: i64, order: Order) -> Self {
-        Self { order: vec![order], limit: Some(limit), ..Self::default() }
-    }
-
-    /// Sets the default order, if none was requested.
-    pub fn order_by_default(&mut self, column: Column) {
-        if self.order.is_empty() {
-            self.order.push(Order { column, descending: false });
-        }
-    }
-
-    /// The requested order, followed by the columns of the key that it lacks.
-    fn full_order(&self, key: &[Column]) -> Vec<Order> {
-        // As in Airflow, the key columns follow the direction of the first column.
-        let descending = self.order.first().is_some_and(|first| first.descending);
-        let mut order = self.order.clone();
-        let missing = key.iter().filter(|column| order.iter().all(|order| order.column != **column));
-        let missing: Vec<Order> = missing.map(|column| Order { column: *column, descending }).collect();
-        order.extend(missing);
-        order
-    }
-
-    /// Verifies that the cursor fits this list and order.
-    pub fn check_cursor(&self, key: &[Column]) -> Result<(), InvalidCursor> {
-        let expected = self.full_order(key).len();
-        match &self.cursor {
-            Some(Cursor::After(values) | Cursor::Before(values)) if values.len() != expected => Err(InvalidCursor),
-            _ => Ok(()),
-        }
-    }
-
-    /// Reads the page. `read` converts a row.
-    pub async fn fetch<T>(
-        mut self,
-        client: &impl GenericClient,
-        source: &Source<'_>,
-        read: impl Fn(&Row) -> T,
-    ) -> Result<ListPage<T>, StoreError> {
-        let columns = source.columns;
-        let order = self.full_order(source.key);
-        let conditions = self.conditions.sql();
-        let counted = format!("FROM {} WHERE {conditions}", source.needed_from(&conditions));
-        let Some(cursor) = self.cursor.take() else {
-            let total =
-                client.query_one(&format!("SELECT count(*) {counted}"), &self.conditions.values()).await?.get(0);
-            let mut values = self.conditions.values();
-            let count = values.len();
-            let mut page = String::new();
-            if self.limit.is_some() || self.offset > 0 {
-                page = format!("LIMIT ${} OFFSET ${}", count + 1, count + 2);
-                values.extend([&self.limit as &(dyn ToSql + Sync), &self.offset]);
-            }
-            let query = source.page_query(columns, &conditions, &order_by(&order, false), &page);
-            let rows = client.query(&query, &values).await?.iter().map(read).collect();
-            return Ok(ListPage { rows, total, total_limit: None, next: None, previous: None });
-        };
-        let count = format!("SELECT count(*) FROM (SELECT {counted} LIMIT {COUNTED}) AS counted");
-        let total = client.query_one(&count, &self.conditions.values()).await?.get(0);
-        let is_backward = matches!(cursor, Cursor::Before(_));
-        if cursor != Cursor::First {
-            let (sql, values) = after_cursor(&order, cursor.values(), is_backward);
-            self.conditions.add(&sql, values);
-        }
-        let limit = self.limit.unwrap_or(COUNTED);
-        let keys: Vec<String> = order.iter().map(|order| format!("({})::text", order.column.sql)).collect();
-        let columns = format!("{columns}, ARRAY[{}] AS cursor_values", keys.join(", "));
-        let page = format!("LIMIT {}", limit.saturating_add(1));
-        let query = source.page_query(&columns, &self.conditions.sql(), &order_by(&order, is_backward), &page);
-        let mut rows = client.query(&query, &self.conditions.values()).await?;
-        let has_more = i64::try_from(rows.len()).is_ok_and(|count| count > limit);
-        rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-        if is_backward {
-            rows.reverse();
-        }
-        let (has_previous, has_next) = if is_backward { (has_more, true) } else { (cursor != Cursor::First, has_more) };
-        let cursor_values = |row: &Row| row.get::<_, Vec<Option<String>>>("cursor_values");
-        let next = rows.last().filter(|_| has_next).map(|row| Cursor::write(&cursor_values(row), false));
-        let previous = rows.first().filter(|_| has_previous).map(|row| Cursor::write(&cursor_values(row), true));
-        Ok(ListPage { rows: rows.iter().map(read).collect(), total, total_limit: Some(COUNTED), next, previous })
-    }
-}
-
-fn order_by(order: &[Order], is_backward: bool) -> String {
-    let term = |order: &Order| {
-        format!("{} {}", order.column.sql, if order.descending == is_backward { "ASC" } else { "DESC" })
-    };
-    order.iter().map(term).collect::<Vec<_>>().join(", ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::list::field::list_fields;
+    use crate::store::list::page_query::order_by;
 
-    const STATE: Column = Column::text("state");
-    const ID: Column = Column::whole("id");
-
-    #[test]
-    fn counts_only_the_joins_that_a_condition_needs() {
-        let joins = &[("r", "JOIN run r ON true"), ("v", "JOIN version v ON true")];
-        let source = Source { columns: "*", from: "task t", joins, key: &[ID] };
-        assert_eq!(source.needed_from("(t.state = $1)"), "task t");
-        assert_eq!(
-            source.needed_from("(v.number = $1) AND (driver.x)"),
-            "task t JOIN run r ON true JOIN version v ON true"
-        );
-        assert_eq!(source.full_from(), "task t JOIN run r ON true JOIN version v ON true");
-        // Only the rows of the page are joined with all tables.
-        let page = source.page_query("*", "t.state = $1", "r.date, t.id", "LIMIT 5");
-        let selected =
-            "SELECT id AS key_0 FROM task t JOIN run r ON true WHERE t.state = $1 ORDER BY r.date, t.id LIMIT 5";
-        let joined = "task t JOIN run r ON true JOIN version v ON true";
-        assert_eq!(
-            page,
-            format!("SELECT * FROM {joined} JOIN ({selected}) AS page ON id = key_0 ORDER BY r.date, t.id")
-        );
+    list_fields! {
+        TaskField, key: [Id];
+        Id = whole("id"),
+        State = text("state"),
     }
 
     #[test]
     fn the_key_breaks_ties_in_the_order() {
-        let listing = Listing { order: vec![Order { column: STATE, descending: true }], ..Listing::default() };
-        assert_eq!(order_by(&listing.full_order(&[ID]), false), "state DESC, id DESC");
-        assert_eq!(order_by(&listing.full_order(&[ID]), true), "state ASC, id ASC");
-        assert_eq!(order_by(&Listing::default().full_order(&[ID]), false), "id ASC");
-        let other = Listing { cursor: Some(Cursor::After(vec![None])), ..Listing::default() };
-        assert!(other.check_cursor(&[ID]).is_ok() && other.check_cursor(&[STATE, ID]).is_err());
+        let listing = Listing { order: vec![Order::descending(TaskField::State)], ..Listing::default() };
+        assert_eq!(order_by(&listing.full_order(), false), "state DESC, id DESC");
+        assert_eq!(order_by(&listing.full_order(), true), "state ASC, id ASC");
+        assert_eq!(order_by(&Listing::<TaskField>::default().full_order(), false), "id ASC");
+    }
+
+    #[test]
+    fn a_cursor_must_fit_the_order() {
+        let cursor = Cursor::write(&[None], false);
+        let mut by_state = Listing { order: vec![Order::ascending(TaskField::State)], ..Listing::default() };
+        assert_eq!(by_state.start_at(&cursor), Err(CursorError::OtherList));
+        assert_eq!(by_state.start_at("!!"), Err(CursorError::Malformed));
+        assert_eq!(by_state.start_at(""), Ok(()));
+        assert_eq!(Listing::<TaskField>::default().start_at(&cursor), Ok(()));
+    }
+
+    #[test]
+    fn tests_are_joined_by_and() {
+        let mut listing = Listing::default();
+        listing.test(TaskField::State, Test::OneOf(vec!["failed".into()]));
+        listing.test(TaskField::Id, Test::OneOf(Vec::new()));
+        listing.select_none();
+        assert_eq!(listing.conditions().sql(), "((state) = ANY (($1::text[])::text[])) AND (FALSE)");
     }
 }

@@ -2,5 +2,8 @@
 
 pub(crate) mod conditions;
 pub(crate) mod cursor;
+pub mod field;
+pub mod filter;
 pub mod listing;
 pub mod overview;
+pub(crate) mod page_query;

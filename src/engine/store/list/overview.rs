@@ -1,6 +1,7 @@
 //! Counts of DAGs, runs and task instances for the dashboard.
 
-use super::listing::COUNTED;
+use super::filter::Range;
+use super::page_query::COUNTED;
 use crate::store::StoreError;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
@@ -82,20 +83,39 @@ pub struct Day {
     pub interval_end: Option<Timestamp>,
 }
 
-/// Bounds of a time range, each with its SQL operator.
-pub type Bounds = Vec<(&'static str, Timestamp)>;
+/// Length of the intervals that runs are counted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Granularity {
+    Hourly,
+    Daily,
+}
 
-/// Counts runs by their logical date or partition date. `unit` is `day` or `hour`; `column` is the one that the bounds
-/// apply to.
+/// Bounds of the runs' logical dates, or of their partition dates.
+#[derive(Debug, Clone, Copy)]
+pub enum DateRange {
+    Logical(Range<Timestamp>),
+    Partition(Range<Timestamp>),
+}
+
+/// Counts runs by their logical date or partition date.
 pub async fn calendar(
     client: &impl GenericClient,
     dag_id: &str,
-    unit: &str,
-    (column, bounds): (&str, &Bounds),
+    granularity: Granularity,
+    range: DateRange,
 ) -> Result<Vec<Day>, StoreError> {
+    let unit = match granularity {
+        Granularity::Hourly => "hour",
+        Granularity::Daily => "day",
+    };
+    let (column, range) = match range {
+        DateRange::Logical(range) => ("logical_date", range),
+        DateRange::Partition(range) => ("partition_date", range),
+    };
+    let bounds: Vec<(&str, Timestamp)> = range.bounds().collect();
     let mut conditions = String::new();
     let mut parameters: Vec<&(dyn tokio_postgres::types::ToSql + Sync)> = vec![&dag_id, &unit];
-    for (operator, at) in bounds {
+    for (operator, at) in &bounds {
         parameters.push(at);
         conditions.push_str(&format!(" AND {column} {operator} ${}", parameters.len()));
     }

@@ -4,13 +4,15 @@
 
 use super::backfill_end;
 use super::new_run::{self, NewRun, isoformat};
+use super::run_list::BackfillField;
 use crate::model::keys::RunKey;
 use crate::schedule::timetable::Info;
 use crate::store::StoreError;
 use crate::store::dag::dags::Dag;
 use crate::store::events::{self, Event};
 use crate::store::instance::clear::{self, Selection};
-use crate::store::list::listing::{Column, ListPage, Listing, Source};
+use crate::store::list::listing::{ListPage, Listing};
+use crate::store::list::page_query::Source;
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
@@ -308,8 +310,11 @@ pub async fn states(client: &impl GenericClient, id: i64) -> Result<Map<String, 
     Ok(rows.iter().map(|row| (row.get(0), row.get::<_, i64>(1).into())).collect())
 }
 
-pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<ListPage<Backfill>, StoreError> {
-    listing.fetch(client, &Source::new("*", "backfill", &[Column::whole("id")]), read).await
+pub async fn list(
+    client: &impl GenericClient,
+    listing: Listing<BackfillField>,
+) -> Result<ListPage<Backfill>, StoreError> {
+    listing.fetch(client, &Source::new("*", "backfill"), read).await
 }
 
 pub async fn get(client: &impl GenericClient, id: i64) -> Result<Backfill, StoreError> {

@@ -5,4 +5,5 @@ pub mod backfills;
 pub mod lengths;
 pub mod new_run;
 pub mod other_runs;
+pub mod run_list;
 pub mod runs;

@@ -2,6 +2,7 @@
 
 use super::backfill_end;
 use super::new_run::{self, NewRun, isoformat};
+use super::run_list::RunField;
 use crate::model::dag::Structure;
 use crate::model::keys::RunKey;
 use crate::model::params;
@@ -11,7 +12,8 @@ use crate::store::asset::partitions;
 use crate::store::dag::dags;
 use crate::store::dag::versions::VersionName;
 use crate::store::events::{self, Event};
-use crate::store::list::listing::{Column, ListPage, Listing, Source};
+use crate::store::list::listing::{ListPage, Listing};
+use crate::store::list::page_query::Source;
 use crate::store::{ReadFor, StoreError};
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
@@ -44,8 +46,6 @@ pub struct Run {
 
 const COLUMNS: &str = "r.*, v.version_number, v.created_at AS version_created_at";
 const FROM: &str = "dag_run r LEFT JOIN dag_version v ON v.id = r.dag_version_id";
-/// Unique key of runs in lists.
-pub const KEY: &[Column] = &[Column::text("r.run_id"), Column::text("r.dag_id")];
 
 fn read(row: &Row) -> Run {
     let Json(conf): Json<Map<String, Value>> = row.get("conf");
@@ -213,8 +213,8 @@ pub async fn between(
     Ok(rows.iter().map(|row| RunKey { dag_id: dag_id.to_owned(), run_id: row.get(0) }).collect())
 }
 
-pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<ListPage<Run>, StoreError> {
-    listing.fetch(client, &Source::new(COLUMNS, FROM, KEY), read).await
+pub async fn list(client: &impl GenericClient, listing: Listing<RunField>) -> Result<ListPage<Run>, StoreError> {
+    listing.fetch(client, &Source::new(COLUMNS, FROM), read).await
 }
 
 /// The newest runs of each of these DAGs, or of all DAGs, ordered by DAG and newest first.

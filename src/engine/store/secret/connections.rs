@@ -1,6 +1,8 @@
 //! Connections: how tasks reach other systems. Password and extra are encrypted at rest.
 
-use crate::store::list::listing::{Column, ListPage, Listing, Source};
+use crate::store::list::field::list_fields;
+use crate::store::list::listing::{ListPage, Listing};
+use crate::store::list::page_query::Source;
 use crate::store::{OnExisting, ReadFor, StoreError};
 use leoflow_base::auth::cipher::Cipher;
 use leoflow_postgres::GenericClient;
@@ -78,16 +80,24 @@ fn read(row: &Row, cipher: &Cipher) -> Result<Connection, StoreError> {
     })
 }
 
+list_fields! {
+    /// Fields of connections, for lists.
+    ConnectionField, key: [ConnectionId];
+    ConnectionId = text("connection_id"),
+    ConnType = text("conn_type"),
+    Description = text("description"),
+    Host = text("host"),
+    Port = whole("port"),
+    CreatedAt = time("created_at"),
+}
+
 /// A page of connections with the total number of matches.
 pub async fn list(
     client: &impl GenericClient,
     cipher: &Cipher,
-    listing: Listing,
+    listing: Listing<ConnectionField>,
 ) -> Result<ListPage<Connection>, StoreError> {
-    listing
-        .fetch(client, &Source::new("*", "connection", &[Column::text("connection_id")]), |row| read(row, cipher))
-        .await?
-        .transpose()
+    listing.fetch(client, &Source::new("*", "connection"), |row| read(row, cipher)).await?.transpose()
 }
 
 /// Returns which of these ids exist, whether they can be decrypted or not.

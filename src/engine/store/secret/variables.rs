@@ -1,6 +1,8 @@
 //! Variables: Airflow's key-value store. Values are encrypted at rest.
 
-use crate::store::list::listing::{Column, ListPage, Listing, Source};
+use crate::store::list::field::list_fields;
+use crate::store::list::listing::{ListPage, Listing};
+use crate::store::list::page_query::Source;
 use crate::store::{OnExisting, ReadFor, StoreError};
 use leoflow_base::auth::cipher::Cipher;
 use leoflow_postgres::GenericClient;
@@ -50,16 +52,21 @@ fn read(row: &Row, cipher: &Cipher) -> Result<Variable, StoreError> {
     Ok(Variable { key, value, description: row.get("description") })
 }
 
+list_fields! {
+    /// Fields of variables, for lists.
+    VariableField, key: [Key];
+    Key = text("key"),
+    Description = text("description"),
+    CreatedAt = time("created_at"),
+}
+
 /// A page of variables with the total number of matches.
 pub async fn list(
     client: &impl GenericClient,
     cipher: &Cipher,
-    listing: Listing,
+    listing: Listing<VariableField>,
 ) -> Result<ListPage<Variable>, StoreError> {
-    listing
-        .fetch(client, &Source::new("*", "variable", &[Column::text("key")]), |row| read(row, cipher))
-        .await?
-        .transpose()
+    listing.fetch(client, &Source::new("*", "variable"), |row| read(row, cipher)).await?.transpose()
 }
 
 /// Returns which of these names exist, whether they can be decrypted or not.

@@ -5,8 +5,8 @@ use crate::api::run::dag_runs::run_not_found;
 use crate::api::views::Stamp;
 use crate::http::api_error::ApiError;
 use crate::http::body::Body;
-use crate::http::listing::{Fields, NO_FIELDS, collection};
-use crate::http::query::{Query, QueryParams};
+use crate::http::listing::{Fields, collection};
+use crate::http::query::{ListParameters, Query, QueryParams};
 use crate::http::request::Segments;
 use crate::process::state::AppState;
 use axum::Json;
@@ -16,9 +16,10 @@ use leoflow_engine::model::keys::RunKey;
 use leoflow_engine::schedule::partition_key;
 use leoflow_engine::schedule::timetable::Partition;
 use leoflow_engine::store::ReadFor;
+use leoflow_engine::store::asset::asset_fields::AssetEventField;
 use leoflow_engine::store::asset::asset_lists::{self, AssetEvent};
 use leoflow_engine::store::asset::assets::{self, Source};
-use leoflow_engine::store::list::listing::Column;
+use leoflow_engine::store::list::listing::Order;
 use leoflow_engine::store::run::runs;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -82,34 +83,33 @@ fn view(event: AssetEvent) -> AssetEventResponse {
     }
 }
 
-const HAPPENED_AT: Column = Column::time("e.happened_at");
-const FIELDS: Fields = Fields {
+const FIELDS: Fields<AssetEventField> = Fields {
     order: &[
-        ("id", Column::whole("e.id")),
-        ("timestamp", HAPPENED_AT),
-        ("asset_id", Column::whole("e.asset_id")),
-        ("source_dag_id", Column::text("e.source_dag_id")),
-        ("source_task_id", Column::text("e.source_task_id")),
-        ("source_run_id", Column::text("e.source_run_id")),
-        ("source_map_index", Column::whole("e.source_map_index")),
+        ("id", AssetEventField::Id),
+        ("timestamp", AssetEventField::HappenedAt),
+        ("asset_id", AssetEventField::AssetId),
+        ("source_dag_id", AssetEventField::SourceDagId),
+        ("source_task_id", AssetEventField::SourceTaskId),
+        ("source_run_id", AssetEventField::SourceRunId),
+        ("source_map_index", AssetEventField::SourceMapIndex),
     ],
     default_order: &["timestamp"],
-    patterns: &[("name", "a.name")],
-    ranges: &[("timestamp", HAPPENED_AT)],
+    patterns: &[("name", AssetEventField::AssetName)],
+    ranges: &[("timestamp", AssetEventField::HappenedAt)],
     exact: &[
-        ("asset_id", Column::whole("e.asset_id")),
-        ("source_dag_id", Column::text("e.source_dag_id")),
-        ("source_task_id", Column::text("e.source_task_id")),
-        ("source_run_id", Column::text("e.source_run_id")),
-        ("source_map_index", Column::whole("e.source_map_index")),
+        ("asset_id", AssetEventField::AssetId),
+        ("source_dag_id", AssetEventField::SourceDagId),
+        ("source_task_id", AssetEventField::SourceTaskId),
+        ("source_run_id", AssetEventField::SourceRunId),
+        ("source_map_index", AssetEventField::SourceMapIndex),
     ],
-    ..NO_FIELDS
+    ..Fields::NONE
 };
 
 pub struct AssetEventsQuery;
 
 impl Query for AssetEventsQuery {
-    const LIST: Option<&'static Fields> = Some(&FIELDS);
+    const LIST: Option<&'static dyn ListParameters> = Some(&FIELDS);
 }
 
 pub async fn list(
@@ -117,7 +117,7 @@ pub async fn list(
     params: QueryParams<AssetEventsQuery>,
 ) -> Result<Json<AssetEventCollectionResponse>, ApiError> {
     let mut listing = params.listing(&FIELDS)?;
-    listing.order_by_default(HAPPENED_AT);
+    listing.order_by_default(Order::ascending(AssetEventField::HappenedAt));
     let client = state.database.get().await?;
     let page = asset_lists::events(&*client, listing).await?;
     Ok(Json(page.map(view).into()))

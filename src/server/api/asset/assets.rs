@@ -4,16 +4,16 @@ use crate::api::run::dag_runs::{custom_interval, parse_interval};
 use crate::api::views::{self, DAGRunResponse, Stamp};
 use crate::http::api_error::ApiError;
 use crate::http::body::OptionalBody;
-use crate::http::listing::{Fields, NO_FIELDS, collection};
-use crate::http::query::{Kind, Parameter, Query, QueryParams};
+use crate::http::listing::{Fields, collection};
+use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
 use crate::http::request::Segments;
 use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use jiff::Timestamp;
+use leoflow_engine::store::asset::asset_fields::{AliasField, AssetField, AssetFilter, UsedBy};
 use leoflow_engine::store::asset::asset_lists::{self, Asset, AssetUse};
-use leoflow_engine::store::list::listing::{Column, Listing};
 use leoflow_engine::store::run::new_run::isoformat;
 use leoflow_engine::store::run::runs::{self, Trigger};
 use leoflow_postgres::GenericClient;
@@ -123,32 +123,22 @@ fn view(asset: Asset) -> AssetResponse {
     }
 }
 
-const ASSET_FIELDS: Fields = Fields {
+const ASSET_FIELDS: Fields<AssetField> = Fields {
     order: &[
-        ("id", Column::whole("a.id")),
-        ("name", Column::text("a.name")),
-        ("uri", Column::text("a.uri")),
-        ("created_at", Column::time("a.created_at")),
-        ("updated_at", Column::time("a.updated_at")),
+        ("id", AssetField::Id),
+        ("name", AssetField::Name),
+        ("uri", AssetField::Uri),
+        ("created_at", AssetField::CreatedAt),
+        ("updated_at", AssetField::UpdatedAt),
     ],
-    patterns: &[("name", "a.name"), ("uri", "a.uri")],
-    ..NO_FIELDS
+    patterns: &[("name", AssetField::Name), ("uri", AssetField::Uri)],
+    ..Fields::NONE
 };
-/// SQL condition: a listed DAG, or one of its tasks, references the asset.
-const USED_BY_DAGS: &str = "EXISTS (
-    SELECT FROM dag_asset d WHERE d.dag_id = ANY ({}::text[])
-       AND (d.kind = 'asset' AND d.name = a.name AND d.uri = a.uri OR d.kind = 'name' AND d.name = a.name
-            OR d.kind = 'uri' AND d.uri = a.uri))";
-/// SQL condition: an active DAG, or one of its tasks, references the asset.
-const USED_BY_ACTIVE_DAG: &str = "EXISTS (
-    SELECT FROM dag_asset d JOIN dag USING (dag_id) WHERE dag.is_active
-       AND (d.kind = 'asset' AND d.name = a.name AND d.uri = a.uri OR d.kind = 'name' AND d.name = a.name
-            OR d.kind = 'uri' AND d.uri = a.uri))";
 
 pub struct AssetsQuery;
 
 impl Query for AssetsQuery {
-    const LIST: Option<&'static Fields> = Some(&ASSET_FIELDS);
+    const LIST: Option<&'static dyn ListParameters> = Some(&ASSET_FIELDS);
     const OTHERS: &'static [Parameter] =
         &[Parameter::new("dag_ids", Kind::Texts), Parameter::new("only_active", Kind::Flag).or("true")];
 }
@@ -158,28 +148,24 @@ pub async fn list(
     params: QueryParams<AssetsQuery>,
 ) -> Result<Json<AssetCollectionResponse>, ApiError> {
     let mut listing = params.listing(&ASSET_FIELDS)?;
-    let dag_ids: Vec<String> = params.all("dag_ids").flat_map(|list| list.split(',')).map(str::to_owned).collect();
-    if !dag_ids.is_empty() {
-        listing.conditions.with(USED_BY_DAGS, dag_ids);
-    }
-    if params.flag("only_active")?.unwrap_or(true) {
-        listing.conditions.add(USED_BY_ACTIVE_DAG, Vec::new());
-    }
+    let dag_ids = params.all("dag_ids").flat_map(|list| list.split(',')).map(str::to_owned).collect();
+    let used_by = if params.flag("only_active")?.unwrap_or(true) { UsedBy::ActiveDag } else { UsedBy::Any };
+    listing.filter = AssetFilter { dag_ids, used_by };
     let client = state.database.get().await?;
     let page = asset_lists::list(&*client, listing).await?;
     Ok(Json(page.map(view).into()))
 }
 
-const ALIAS_FIELDS: Fields = Fields {
-    order: &[("id", Column::whole("n.id")), ("name", Column::text("n.name"))],
-    patterns: &[("name", "n.name")],
-    ..NO_FIELDS
+const ALIAS_FIELDS: Fields<AliasField> = Fields {
+    order: &[("id", AliasField::Id), ("name", AliasField::Name)],
+    patterns: &[("name", AliasField::Name)],
+    ..Fields::NONE
 };
 
 pub struct AliasesQuery;
 
 impl Query for AliasesQuery {
-    const LIST: Option<&'static Fields> = Some(&ALIAS_FIELDS);
+    const LIST: Option<&'static dyn ListParameters> = Some(&ALIAS_FIELDS);
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -205,11 +191,9 @@ pub async fn aliases(
 }
 
 pub async fn alias(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<AssetAliasResponse>, ApiError> {
-    let mut listing = Listing::default();
-    listing.conditions.with("n.id = {}", id);
-    let page = asset_lists::aliases(&*state.database.get().await?, listing).await?;
+    let alias = asset_lists::alias(&*state.database.get().await?, id).await?;
     let not_found = || ApiError::new(StatusCode::NOT_FOUND, format!("The Asset Alias with ID: `{id}` was not found"));
-    Ok(Json(alias_view(page.rows.into_iter().next().ok_or_else(not_found)?)))
+    Ok(Json(alias_view(alias.ok_or_else(not_found)?)))
 }
 
 fn asset_not_found(id: i64) -> ApiError {

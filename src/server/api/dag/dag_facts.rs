@@ -2,15 +2,14 @@
 
 use crate::api::views::Stamp;
 use crate::http::api_error::ApiError;
-use crate::http::listing::{Fields, NO_FIELDS, collection};
-use crate::http::query::{Kind, Parameter, Query, QueryParams};
+use crate::http::listing::{Fields, collection};
+use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
 use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use jiff::Timestamp;
 use leoflow_engine::model::state::RunState;
-use leoflow_engine::store::dag::dag_facts;
-use leoflow_engine::store::list::listing::Column;
+use leoflow_engine::store::dag::dag_facts::{self, TagField, UnknownPoolField};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
@@ -18,17 +17,17 @@ use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
 
-const TAG_FIELDS: Fields = Fields {
-    order: &[("name", Column::text("t.name"))],
+const TAG_FIELDS: Fields<TagField> = Fields {
+    order: &[("name", TagField::Name)],
     default_order: &["name"],
-    patterns: &[("tag_name", "t.name")],
-    ..NO_FIELDS
+    patterns: &[("tag_name", TagField::Name)],
+    ..Fields::NONE
 };
 
 pub struct TagsQuery;
 
 impl Query for TagsQuery {
-    const LIST: Option<&'static Fields> = Some(&TAG_FIELDS);
+    const LIST: Option<&'static dyn ListParameters> = Some(&TAG_FIELDS);
 }
 
 collection! { DAGTagCollectionResponse { tags: String } }
@@ -79,16 +78,16 @@ pub async fn stats(
 
 /// Warning for a DAG whose task references an unknown pool.
 const UNKNOWN_POOL_WARNING: &str = "non-existent pool";
-const WARNING_FIELDS: Fields = Fields {
+const WARNING_FIELDS: Fields<UnknownPoolField> = Fields {
     order: &[
-        ("dag_id", Column::text("w.dag_id")),
-        ("warning_type", Column::text("w.dag_id")),
-        ("message", Column::text("w.pool")),
-        ("timestamp", Column::time("w.at")),
+        ("dag_id", UnknownPoolField::DagId),
+        ("warning_type", UnknownPoolField::DagId),
+        ("message", UnknownPoolField::Pool),
+        ("timestamp", UnknownPoolField::ParsedAt),
     ],
     default_order: &["dag_id"],
-    exact: &[("dag_id", Column::text("w.dag_id"))],
-    ..NO_FIELDS
+    exact: &[("dag_id", UnknownPoolField::DagId)],
+    ..Fields::NONE
 };
 
 /// Airflow's warning types.
@@ -97,7 +96,7 @@ const WARNING_TYPES: &[&str] = &["asset conflict", UNKNOWN_POOL_WARNING, "runtim
 pub struct WarningsQuery;
 
 impl Query for WarningsQuery {
-    const LIST: Option<&'static Fields> = Some(&WARNING_FIELDS);
+    const LIST: Option<&'static dyn ListParameters> = Some(&WARNING_FIELDS);
     const OTHERS: &'static [Parameter] = &[Parameter::new("warning_type", Kind::OneOf(WARNING_TYPES))];
 }
 
@@ -129,9 +128,9 @@ pub async fn warnings(
     params: QueryParams<WarningsQuery>,
 ) -> Result<Json<DAGWarningCollectionResponse>, ApiError> {
     let mut listing = params.listing(&WARNING_FIELDS)?;
-    listing
-        .conditions
-        .maybe(&format!("{{}} = '{UNKNOWN_POOL_WARNING}'"), params.text("warning_type").map(str::to_owned));
+    if params.text("warning_type").is_some_and(|warning_type| warning_type != UNKNOWN_POOL_WARNING) {
+        listing.select_none();
+    }
     let page = dag_facts::with_unknown_pools(&*state.database.get().await?, listing).await?;
     let view = |(dag_id, pool, parsed_at): (String, String, Timestamp)| DAGWarningResponse {
         message: format!("Dag '{dag_id}' references non-existent pools: ['{pool}']"),

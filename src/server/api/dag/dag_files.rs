@@ -2,16 +2,17 @@
 
 use crate::api::views::{self, BUNDLE, ImportErrorCollectionResponse, ImportErrorResponse, file_token};
 use crate::http::api_error::ApiError;
-use crate::http::listing::{Fields, NO_FIELDS};
+use crate::http::listing::Fields;
 use crate::http::openapi::answers::{Created, Either, Plain};
-use crate::http::query::{Kind, Parameter, Query, QueryParams};
+use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
 use crate::http::request::Segments;
 use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
+use leoflow_engine::store::dag::dag_list::ImportErrorField;
 use leoflow_engine::store::dag::dags;
-use leoflow_engine::store::list::listing::{Column, Listing};
+use leoflow_engine::store::list::listing::Listing;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
@@ -68,25 +69,25 @@ pub async fn source(
     }))
 }
 
-const ERROR_FIELDS: Fields = Fields {
+const ERROR_FIELDS: Fields<ImportErrorField> = Fields {
     order: &[
-        ("id", Column::whole("id")),
-        ("import_error_id", Column::whole("id")),
-        ("timestamp", Column::time("created_at")),
-        ("filename", Column::text("filename")),
+        ("id", ImportErrorField::Id),
+        ("import_error_id", ImportErrorField::Id),
+        ("timestamp", ImportErrorField::CreatedAt),
+        ("filename", ImportErrorField::Filename),
         // There is only one bundle.
-        ("bundle_name", Column::whole("id")),
-        ("stacktrace", Column::text("stack_trace")),
+        ("bundle_name", ImportErrorField::Id),
+        ("stacktrace", ImportErrorField::StackTrace),
     ],
-    patterns: &[("filename", "filename")],
-    exact: &[("filename", Column::text("filename"))],
-    ..NO_FIELDS
+    patterns: &[("filename", ImportErrorField::Filename)],
+    exact: &[("filename", ImportErrorField::Filename)],
+    ..Fields::NONE
 };
 
 pub struct ImportErrorsQuery;
 
 impl Query for ImportErrorsQuery {
-    const LIST: Option<&'static Fields> = Some(&ERROR_FIELDS);
+    const LIST: Option<&'static dyn ListParameters> = Some(&ERROR_FIELDS);
     const OTHERS: &'static [Parameter] = &[Parameter::new("bundle_name", Kind::Text)];
 }
 
@@ -95,7 +96,9 @@ pub async fn import_errors(
     params: QueryParams<ImportErrorsQuery>,
 ) -> Result<Json<ImportErrorCollectionResponse>, ApiError> {
     let mut listing = params.listing(&ERROR_FIELDS)?;
-    listing.conditions.maybe(&format!("{{}} = '{BUNDLE}'"), params.text("bundle_name").map(str::to_owned));
+    if params.text("bundle_name").is_some_and(|name| name != BUNDLE) {
+        listing.select_none();
+    }
     let client = state.database.get().await?;
     let page = dags::import_errors(&*client, listing).await?;
     Ok(Json(page.map(views::import_error).into()))

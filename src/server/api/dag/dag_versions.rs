@@ -3,36 +3,34 @@
 use crate::api::run::dag_run_lists::specific_id;
 use crate::api::views::{BUNDLE, DagVersionResponse, version};
 use crate::http::api_error::ApiError;
-use crate::http::listing::{Fields, NO_FIELDS, collection};
-use crate::http::query::{Kind, Parameter, Query, QueryParams};
+use crate::http::listing::{Fields, collection};
+use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
 use crate::http::request::Segments;
 use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use leoflow_engine::store::dag::dags;
-use leoflow_engine::store::dag::versions;
-use leoflow_engine::store::list::listing::Column;
+use leoflow_engine::store::dag::versions::{self, VersionField};
 use std::sync::Arc;
 
-const NUMBER: Column = Column::whole("v.version_number");
-const FIELDS: Fields = Fields {
+const FIELDS: Fields<VersionField> = Fields {
     order: &[
-        ("id", Column::whole("v.id")),
-        ("version_number", NUMBER),
+        ("id", VersionField::Id),
+        ("version_number", VersionField::Number),
         // There is one bundle, and it has no versions.
-        ("bundle_name", Column::whole("v.id")),
-        ("bundle_version", Column::whole("v.id")),
-        ("created_at", Column::time("v.created_at")),
+        ("bundle_name", VersionField::Id),
+        ("bundle_version", VersionField::Id),
+        ("created_at", VersionField::CreatedAt),
     ],
-    exact: &[("version_number", NUMBER)],
-    ..NO_FIELDS
+    exact: &[("version_number", VersionField::Number)],
+    ..Fields::NONE
 };
 
 pub struct VersionsQuery;
 
 impl Query for VersionsQuery {
-    const LIST: Option<&'static Fields> = Some(&FIELDS);
+    const LIST: Option<&'static dyn ListParameters> = Some(&FIELDS);
     const OTHERS: &'static [Parameter] =
         &[Parameter::new("bundle_name", Kind::Text), Parameter::new("bundle_version", Kind::Text)];
 }
@@ -48,10 +46,12 @@ pub async fn list(
     let client = state.database.get().await?;
     if let Some(dag_id) = specific_id(&dag_id) {
         dags::get(&*client, dag_id).await?;
-        listing.conditions.with("v.dag_id = {}", dag_id.to_owned());
+        listing.filter.dag_id = Some(dag_id.to_owned());
     }
-    listing.conditions.maybe(&format!("{{}} = '{BUNDLE}'"), params.text("bundle_name").map(str::to_owned));
-    listing.conditions.maybe("{}::text IS NULL", params.text("bundle_version").map(str::to_owned));
+    let is_other_bundle = params.text("bundle_name").is_some_and(|name| name != BUNDLE);
+    if is_other_bundle || params.text("bundle_version").is_some() {
+        listing.select_none();
+    }
     let page = versions::list(&*client, listing).await?;
     Ok(Json(page.map(|version_name| version(&version_name)).into()))
 }

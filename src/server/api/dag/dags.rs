@@ -5,58 +5,38 @@ use crate::api::asset::asset_expressions;
 use crate::api::views::BUNDLE;
 use crate::http::api_error::ApiError;
 use crate::http::body::Body;
-use crate::http::listing::{Fields, NO_FIELDS, escape_like};
+use crate::http::listing::Fields;
 use crate::http::openapi::answers::{NoContent, Written};
-use crate::http::query::{Kind, Parameter, Query, QueryParams, UPDATE_MASK, UpdateMaskQuery};
+use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams, UPDATE_MASK, UpdateMaskQuery};
 use crate::http::request::{Params, Segments};
 use crate::process::state::AppState;
 use axum::extract::State;
 use axum::http::StatusCode;
 use leoflow_engine::store::StoreError;
+use leoflow_engine::store::dag::dag_list::{Activity, DagField, LatestRun, Tags};
 use leoflow_engine::store::dag::dags;
-use leoflow_engine::store::list::listing::{Column, Conditions, Listing};
+use leoflow_engine::store::list::filter::Test;
+use leoflow_engine::store::list::listing::{Listing, Page};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
 
-const LAST_STATE: &str = "(SELECT r.state FROM dag_run r WHERE r.dag_id = d.dag_id
-    ORDER BY r.run_after DESC, r.queued_at DESC LIMIT 1)";
-const LAST_START: &str = "(SELECT r.start_date FROM dag_run r WHERE r.dag_id = d.dag_id
-    ORDER BY r.run_after DESC, r.queued_at DESC LIMIT 1)";
-const DISPLAY_NAME: &str = "coalesce(v.structure->>'dag_display_name', d.dag_id)";
-/// Airflow's class for each kind of timetable.
-const TIMETABLE_TYPE: &str = "CASE v.structure->'timetable'->>'kind'
-    WHEN 'custom' THEN v.structure->'timetable'->>'class'
-    WHEN 'once' THEN 'airflow.timetables.simple.OnceTimetable'
-    WHEN 'continuous' THEN 'airflow.timetables.simple.ContinuousTimetable'
-    WHEN 'cron_trigger' THEN 'airflow.timetables.trigger.CronTriggerTimetable'
-    WHEN 'multiple_cron_trigger' THEN 'airflow.timetables.trigger.MultipleCronTriggerTimetable'
-    WHEN 'cron_interval' THEN 'airflow.timetables.interval.CronDataIntervalTimetable'
-    WHEN 'delta_trigger' THEN 'airflow.timetables.trigger.DeltaTriggerTimetable'
-    WHEN 'delta_interval' THEN 'airflow.timetables.interval.DeltaDataIntervalTimetable'
-    WHEN 'events' THEN 'airflow.timetables.events.EventsTimetable'
-    WHEN 'asset' THEN 'airflow.timetables.simple.AssetTriggeredTimetable'
-    WHEN 'cron_partition' THEN 'airflow.timetables.trigger.CronPartitionTimetable'
-    WHEN 'partitioned_asset' THEN 'airflow.timetables.simple.PartitionedAssetTimetable'
-    WHEN 'partitioned_at_runtime' THEN 'airflow.timetables.simple.PartitionedAtRuntime'
-    WHEN 'asset_or_time' THEN 'airflow.timetables.assets.AssetOrTimeSchedule'
-    ELSE 'airflow.timetables.simple.NullTimetable' END";
-const FIELDS: Fields = Fields {
+const FIELDS: Fields<DagField> = Fields {
     order: &[
-        ("dag_id", Column::text("d.dag_id")),
-        ("dag_display_name", Column::text(DISPLAY_NAME)),
-        ("next_dagrun", Column::time("d.next_interval_start")),
-        ("next_dagrun_create_after", Column::time("d.next_run_after")),
-        ("state", Column::text(LAST_STATE)),
-        ("last_run_state", Column::text(LAST_STATE)),
-        ("start_date", Column::time(LAST_START)),
-        ("last_run_start_date", Column::time(LAST_START)),
+        ("dag_id", DagField::DagId),
+        ("dag_display_name", DagField::DisplayName),
+        ("next_dagrun", DagField::NextInterval),
+        ("next_dagrun_create_after", DagField::NextRunAfter),
+        ("state", DagField::LastRunState),
+        ("last_run_state", DagField::LastRunState),
+        ("start_date", DagField::LastRunStart),
+        ("last_run_start_date", DagField::LastRunStart),
     ],
     default_order: &["dag_id"],
-    patterns: &[("dag_id", "d.dag_id"), ("dag_display_name", DISPLAY_NAME)],
-    ..NO_FIELDS
+    patterns: &[("dag_id", DagField::DagId), ("dag_display_name", DagField::DisplayName)],
+    ..Fields::NONE
 };
 
 const RUN_STATES: &[&str] = &["queued", "running", "success", "failed"];
@@ -64,7 +44,7 @@ const RUN_STATES: &[&str] = &["queued", "running", "success", "failed"];
 pub struct DagsQuery;
 
 impl Query for DagsQuery {
-    const LIST: Option<&'static Fields> = Some(&FIELDS);
+    const LIST: Option<&'static dyn ListParameters> = Some(&FIELDS);
     const OTHERS: &'static [Parameter] = &[
         Parameter::new("tags", Kind::Texts),
         Parameter::new("tags_match_mode", Kind::OneOf(&["any", "all"])),
@@ -92,65 +72,59 @@ impl Query for DagsQuery {
 }
 
 /// Builds the listing for the filters that reading and patching share.
-fn shared_listing(params: &Params, fields: &Fields) -> Result<Listing, ApiError> {
+fn shared_listing(params: &Params, fields: &Fields<DagField>) -> Result<Listing<DagField>, ApiError> {
     let mut listing = params.listing(fields)?;
-    let conditions = &mut listing.conditions;
+    let filter = &mut listing.filter;
     if params.flag("exclude_stale")?.unwrap_or(true) {
-        conditions.add("d.is_active", Vec::new());
+        filter.activity = Activity::Active;
     }
-    conditions.maybe("d.is_paused = {}", params.flag("paused")?);
-    let (tags, owners) = (params.texts("tags"), params.texts("owners"));
+    filter.is_paused = params.flag("paused")?;
+    filter.tags = tags(params)?;
+    filter.owners = params.texts("owners");
+    Ok(listing)
+}
+
+fn tags(params: &Params) -> Result<Option<Tags>, ApiError> {
+    let tags = params.texts("tags");
     match params.text("tags_match_mode") {
-        _ if tags.is_empty() => {}
-        Some("all") => conditions.with("jsonb_exists_all(v.structure->'tags', {})", tags),
-        None | Some("any") => conditions.with("jsonb_exists_any(v.structure->'tags', {})", tags),
+        _ if tags.is_empty() => Ok(None),
+        Some("all") => Ok(Some(Tags::All(tags))),
+        None | Some("any") => Ok(Some(Tags::Any(tags))),
         Some(_) => {
             let message = "Input should be 'any' or 'all'";
-            return Err(ApiError::unprocessable(&["query", "tags_match_mode"], "literal_error", message));
+            Err(ApiError::unprocessable(&["query", "tags_match_mode"], "literal_error", message))
         }
     }
-    if !owners.is_empty() {
-        let owners: Vec<String> = owners.iter().map(|owner| format!("%{}%", escape_like(owner))).collect();
-        let any = "EXISTS (SELECT FROM jsonb_array_elements_text(v.structure->'owners') AS o (name) WHERE o.name ILIKE ANY ({}))";
-        conditions.with(any, owners);
-    }
-    Ok(listing)
 }
 
 /// Builds the listing for reading, with all filters.
-pub fn dag_listing(params: &Params) -> Result<Listing, ApiError> {
+pub fn dag_listing(params: &Params) -> Result<Listing<DagField>, ApiError> {
     let mut listing = shared_listing(params, &FIELDS)?;
-    let conditions = &mut listing.conditions;
-    conditions.maybe("d.is_favorite = {}", params.flag("is_favorite")?);
-    let errors = "EXISTS (SELECT FROM import_error e WHERE e.filename = d.fileloc) = {}";
-    conditions.maybe(errors, params.flag("has_import_errors")?);
-    conditions.maybe(&format!("{LAST_STATE} = {{}}"), params.text("last_dag_run_state").map(str::to_owned));
-    conditions.maybe("(v.structure->'asset_condition' IS NOT NULL) = {}", params.flag("has_asset_schedule")?);
-    let asset = "EXISTS (SELECT FROM dag_asset a WHERE a.dag_id = d.dag_id AND a.role = 'schedule' AND (a.name ILIKE {} OR a.uri ILIKE {}))";
-    if let Some(text) = params.text("asset_dependency") {
-        let pattern = format!("%{}%", escape_like(text));
-        conditions.add(asset, vec![Box::new(pattern.clone()), Box::new(pattern)]);
-    }
+    listing.test(DagField::TimetableType, Test::OneOf(params.texts("timetable_type")));
     // There is one bundle, and it has no versions.
-    conditions.maybe(&format!("{{}} = '{BUNDLE}'"), params.text("bundle_name").map(str::to_owned));
-    conditions.maybe("{}::text IS NULL", params.text("bundle_version").map(str::to_owned));
-    conditions.any(Column::text(TIMETABLE_TYPE), params.texts("timetable_type"));
-    let mut run_conditions = Conditions::default();
-    run_conditions.any(Column::text("r.state"), params.texts("dag_run_state"));
-    params.range("dag_run_start_date", Column::time("r.start_date"), &mut run_conditions)?;
-    params.range("dag_run_end_date", Column::time("r.end_date"), &mut run_conditions)?;
+    let is_other_bundle = params.text("bundle_name").is_some_and(|name| name != BUNDLE);
+    if is_other_bundle || params.text("bundle_version").is_some() {
+        listing.select_none();
+    }
+    let filter = &mut listing.filter;
+    filter.is_favorite = params.flag("is_favorite")?;
+    filter.has_import_errors = params.flag("has_import_errors")?;
+    filter.last_run_state = params.text("last_dag_run_state").map(str::to_owned);
+    filter.has_asset_schedule = params.flag("has_asset_schedule")?;
+    filter.asset = params.text("asset_dependency").map(str::to_owned);
     // Filters by the latest run, as Airflow does.
-    let latest =
-        "SELECT FROM (SELECT * FROM dag_run WHERE dag_id = d.dag_id ORDER BY run_after DESC, queued_at DESC LIMIT 1) r
-                  WHERE true";
-    conditions.exists(latest, run_conditions);
+    filter.latest_run = LatestRun {
+        states: params.texts("dag_run_state"),
+        start_date: params.times("dag_run_start_date")?,
+        end_date: params.times("dag_run_end_date")?,
+    };
     Ok(listing)
 }
 
-type Page = Written<DAGCollectionResponse<'static>>;
+type DagPage = Written<DAGCollectionResponse<'static>>;
 type DagBody = Written<DAGResponse<'static>>;
 
-pub async fn list(State(state): Shared, params: QueryParams<DagsQuery>) -> Result<Page, ApiError> {
+pub async fn list(State(state): Shared, params: QueryParams<DagsQuery>) -> Result<DagPage, ApiError> {
     let listing = dag_listing(&params)?;
     let client = state.database.get().await?;
     let page = dags::list(&*client, &state.structures, listing).await?;
@@ -205,12 +179,12 @@ pub async fn patch(
 }
 
 /// Parameters of a PATCH of several DAGs, which are always ordered by `dag_id`.
-const PATCH_FIELDS: Fields = Fields { patterns: &[("dag_id", "d.dag_id")], ..NO_FIELDS };
+const PATCH_FIELDS: Fields<DagField> = Fields { patterns: &[("dag_id", DagField::DagId)], ..Fields::NONE };
 
 pub struct PatchDagsQuery;
 
 impl Query for PatchDagsQuery {
-    const LIST: Option<&'static Fields> = Some(&PATCH_FIELDS);
+    const LIST: Option<&'static dyn ListParameters> = Some(&PATCH_FIELDS);
     const OTHERS: &'static [Parameter] = &[
         UPDATE_MASK,
         Parameter::new("tags", Kind::Texts),
@@ -226,15 +200,15 @@ pub async fn patch_several(
     State(state): Shared,
     params: QueryParams<PatchDagsQuery>,
     Body(DAGPatchBody { is_paused }): Body<DAGPatchBody>,
-) -> Result<Page, ApiError> {
+) -> Result<DagPage, ApiError> {
     check_mask(&params)?;
     // Airflow ignores these filters here, which would pause more DAGs than intended.
     params.refuse_params_of::<DagsQuery>()?;
     let mut listing = shared_listing(&params, &PATCH_FIELDS)?;
     if params.text("dag_id_pattern").or(params.text("dag_id_prefix_pattern")).is_none() {
-        listing.conditions.add("FALSE", Vec::new());
+        listing.select_none();
     }
-    let (limit, offset) = (listing.limit.take(), std::mem::take(&mut listing.offset));
+    let Page { limit, offset } = std::mem::take(&mut listing.page);
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
     let mut page = dags::list(&transaction, &state.structures, listing).await?;

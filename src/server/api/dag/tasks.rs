@@ -16,6 +16,7 @@ use leoflow_engine::model::dag::{Structure, Task, TriggerRule};
 use leoflow_engine::model::keys::RunKey;
 use leoflow_engine::store::StoreError;
 use leoflow_engine::store::dag::dags;
+use leoflow_engine::store::instance::instance_list::InstanceFilter;
 use leoflow_engine::store::instance::instances;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -239,8 +240,12 @@ pub async fn list_mapped(
 ) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
     let mut listing = task_instances::instance_listing(&params, task_instances::Scope::Task)?;
     let client = state.database.get().await?;
-    listing.conditions.add_run(&RunKey { dag_id: dag_id.clone(), run_id: run_id.clone() });
-    listing.conditions.with("ti.task_id = {} AND ti.map_index >= 0", task_id.clone());
+    listing.filter = InstanceFilter {
+        dag_id: Some(dag_id.clone()),
+        run_id: Some(run_id),
+        mapped_task_id: Some(task_id.clone()),
+        ..InstanceFilter::default()
+    };
     let page = instances::list(&*client, listing).await?;
     if page.total == 0 {
         let structure = dags::get(&*client, &dag_id).await?.structure;

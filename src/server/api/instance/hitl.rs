@@ -6,8 +6,8 @@ use crate::api::run::dag_run_lists::{check_states, specific_id};
 use crate::api::views::Stamp;
 use crate::http::api_error::ApiError;
 use crate::http::body::Body;
-use crate::http::listing::{Fields, NO_FIELDS, collection};
-use crate::http::query::{Kind, Parameter, Query, QueryParams};
+use crate::http::listing::{Fields, collection};
+use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
 use crate::http::request::Segments;
 use crate::process::state::AppState;
 use axum::Json;
@@ -16,9 +16,9 @@ use axum::http::StatusCode;
 use jiff::Timestamp;
 use leoflow_engine::model::keys::{RunKey, TryKey};
 use leoflow_engine::model::state::TaskState;
-use leoflow_engine::store::instance::hitl::{self, Answer, Detail, Refusal};
+use leoflow_engine::store::instance::hitl::{self, Answer, Detail, DetailField, DetailFilter, Refusal};
 use leoflow_engine::store::instance::instances;
-use leoflow_engine::store::list::listing::Column;
+use leoflow_engine::store::list::filter::Test;
 use leoflow_postgres::GenericClient;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -117,40 +117,37 @@ fn with_instance<T>(detail: Detail, task_instance: T) -> HitlResponse<T> {
     }
 }
 
-const FIELDS: Fields = Fields {
+const FIELDS: Fields<DetailField> = Fields {
     order: &[
-        ("created_at", Column::time("h.created_at")),
-        ("responded_at", Column::time("h.responded_at")),
-        ("responded_by_user_id", Column::text("h.responded_by")),
-        ("responded_by_user_name", Column::text("h.responded_by")),
-        ("subject", Column::text("h.subject")),
-        ("body", Column::text("h.body")),
-        ("dag_id", Column::text("h.dag_id")),
-        ("run_id", Column::text("h.run_id")),
-        ("task_id", Column::text("h.task_id")),
-        ("task_display_name", Column::text("h.task_id")),
-        ("ti_id", Column::time("h.created_at")),
-        ("map_index", Column::whole("h.map_index")),
-        ("run_after", Column::time("r.run_after")),
-        ("rendered_map_index", Column::text("ti.rendered_map_index")),
-        ("task_instance_operator", Column::text("ti.operator")),
-        ("task_instance_state", Column::text("ti.state")),
+        ("created_at", DetailField::CreatedAt),
+        ("responded_at", DetailField::RespondedAt),
+        ("responded_by_user_id", DetailField::RespondedBy),
+        ("responded_by_user_name", DetailField::RespondedBy),
+        ("subject", DetailField::Subject),
+        ("body", DetailField::Body),
+        ("dag_id", DetailField::DagId),
+        ("run_id", DetailField::RunId),
+        ("task_id", DetailField::TaskId),
+        ("task_display_name", DetailField::TaskId),
+        ("ti_id", DetailField::CreatedAt),
+        ("map_index", DetailField::MapIndex),
+        ("run_after", DetailField::RunAfter),
+        ("rendered_map_index", DetailField::RenderedMapIndex),
+        ("task_instance_operator", DetailField::Operator),
+        ("task_instance_state", DetailField::TaskState),
     ],
     default_order: &["ti_id"],
-    patterns: &[("dag_id", "h.dag_id"), ("task_id", "h.task_id")],
-    ranges: &[("created_at", Column::time("h.created_at"))],
-    exact: &[("task_id", Column::text("h.task_id")), ("map_index", Column::whole("h.map_index"))],
-    one_of: &[
-        ("responded_by_user_id", Column::text("h.responded_by")),
-        ("responded_by_user_name", Column::text("h.responded_by")),
-    ],
-    ..NO_FIELDS
+    patterns: &[("dag_id", DetailField::DagId), ("task_id", DetailField::TaskId)],
+    ranges: &[("created_at", DetailField::CreatedAt)],
+    exact: &[("task_id", DetailField::TaskId), ("map_index", DetailField::MapIndex)],
+    one_of: &[("responded_by_user_id", DetailField::RespondedBy), ("responded_by_user_name", DetailField::RespondedBy)],
+    ..Fields::NONE
 };
 
 pub struct HitlQuery;
 
 impl Query for HitlQuery {
-    const LIST: Option<&'static Fields> = Some(&FIELDS);
+    const LIST: Option<&'static dyn ListParameters> = Some(&FIELDS);
     const OTHERS: &'static [Parameter] = &[
         Parameter::new("state", Kind::Texts),
         Parameter::new("response_received", Kind::Flag),
@@ -167,14 +164,14 @@ pub async fn list(
     let mut listing = params.listing(&FIELDS)?;
     let states = params.texts("state");
     check_states(&states, &TaskState::ALL.iter().map(|state| state.as_str()).collect::<Vec<_>>())?;
-    let conditions = &mut listing.conditions;
-    conditions.any(Column::text("ti.state"), states);
-    conditions.maybe("h.dag_id = {}", specific_id(&dag_id).map(str::to_owned));
-    conditions.maybe("h.run_id = {}", specific_id(&run_id).map(str::to_owned));
-    conditions.maybe("(h.responded_at IS NOT NULL) = {}", params.flag("response_received")?);
-    for (name, column) in [("subject_search", "h.subject"), ("body_search", "h.body")] {
-        conditions.maybe(&format!("{column} ILIKE {{}}"), params.text(name).map(|text| format!("%{text}%")));
-    }
+    listing.test(DetailField::TaskState, Test::OneOf(states));
+    listing.filter = DetailFilter {
+        dag_id: specific_id(&dag_id).map(str::to_owned),
+        run_id: specific_id(&run_id).map(str::to_owned),
+        has_response: params.flag("response_received")?,
+        subject_contains: params.text("subject_search").map(str::to_owned),
+        body_contains: params.text("body_search").map(str::to_owned),
+    };
     let client = state.database.get().await?;
     let page = hitl::list(&*client, listing).await?;
     let mut details = Vec::with_capacity(page.rows.len());

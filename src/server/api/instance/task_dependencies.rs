@@ -10,6 +10,7 @@ use axum::extract::State;
 use leoflow_engine::model::keys::RunKey;
 use leoflow_engine::model::state::{RunState, TaskState};
 use leoflow_engine::store::dag::{dags, versions};
+use leoflow_engine::store::instance::instance_list::InstanceFilter;
 use leoflow_engine::store::instance::instances::{self, Instance, NOT_MAPPED};
 use leoflow_engine::store::instance::tries::SLOTS;
 use leoflow_engine::store::list::listing::Listing;
@@ -83,11 +84,9 @@ async fn unmet_dependencies(
         None => dag.into_structure(),
     };
     let Some(task) = structure.tasks.iter().find(|task| task.task_id == instance.task_id) else { return Ok(unmet) };
-    let mut upstream_listing = Listing::default();
-    upstream_listing.conditions.add_run(&run.key);
-    upstream_listing.conditions.with("ti.task_id = ANY ({})", task.upstream.clone());
+    let upstream = InstanceFilter { task_ids: Some(task.upstream.clone()), ..InstanceFilter::of_run(&run.key) };
     let mut unfinished: BTreeMap<String, String> = BTreeMap::new();
-    for upstream in instances::list(client, upstream_listing).await?.rows {
+    for upstream in instances::list(client, Listing::of(upstream)).await?.rows {
         let state = upstream.state.as_deref().unwrap_or("none");
         if !TaskState::parse(state).is_some_and(TaskState::is_finished) {
             unfinished.insert(upstream.task_id, state.to_owned());

@@ -3,109 +3,104 @@
 use super::instance_views::{TaskInstanceCollectionResponse, TaskInstanceResponse, instance};
 use crate::api::run::dag_run_lists::{OnlyList, check_states, require_wildcard, specific_id};
 use crate::http::api_error::ApiError;
-use crate::http::body::{Body, maybe_lax};
-use crate::http::listing::{Fields, PageLimit, PageOffset};
-use crate::http::query::{Kind, Parameter, Query, QueryParams};
+use crate::http::body::Body;
+use crate::http::listing::{Fields, PageLimit, PageOffset, batch_body};
+use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
 use crate::http::request::{Params, Segments};
 use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use jiff::Timestamp;
 use leoflow_engine::model::dag::{Structure, Task};
 use leoflow_engine::model::keys::RunKey;
 use leoflow_engine::model::state::TaskState;
 use leoflow_engine::store::dag::dags;
+use leoflow_engine::store::instance::instance_list::InstanceField;
 use leoflow_engine::store::instance::instances::{self, NOT_MAPPED};
-use leoflow_engine::store::list::listing::{Column, Listing};
+use leoflow_engine::store::list::field::ListField;
+use leoflow_engine::store::list::listing::Listing;
 use leoflow_engine::store::run::runs;
 use leoflow_engine::store::{ReadFor, StoreError};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
 
-const MAP_INDEX: Column = Column::whole("ti.map_index");
-const DURATION: Column = Column::number("extract(epoch FROM ti.end_date - ti.start_date)::float8");
-const UPDATED_AT: Column = Column::time("greatest(ti.scheduled_at, ti.queued_at, ti.start_date, ti.end_date)");
-const RENDERED_INDEX: &str = "coalesce(ti.rendered_map_index, CASE WHEN ti.map_index >= 0 THEN ti.map_index::text END)";
-const FIELDS: Fields = Fields {
+const FIELDS: Fields<InstanceField> = Fields {
     order: &[
         // Airflow's ids are assigned in order of creation: instances that have not started count as newest.
-        ("id", Column::time("ti.start_date")),
-        ("state", Column::text("ti.state")),
-        ("duration", DURATION),
-        ("start_date", Column::time("ti.start_date")),
-        ("end_date", Column::time("ti.end_date")),
-        ("map_index", MAP_INDEX),
-        ("try_number", Column::whole("ti.try_number")),
-        ("logical_date", Column::time("r.logical_date")),
-        ("run_after", Column::time("r.run_after")),
-        ("data_interval_start", Column::time("r.data_interval_start")),
-        ("data_interval_end", Column::time("r.data_interval_end")),
-        ("rendered_map_index", Column::text(RENDERED_INDEX)),
-        ("operator", Column::text("ti.operator")),
-        ("queued_when", Column::time("ti.queued_at")),
-        ("scheduled_when", Column::time("ti.scheduled_at")),
-        ("pool", Column::text("ti.pool")),
-        ("task_id", Column::text("ti.task_id")),
-        ("dag_id", Column::text("ti.dag_id")),
-        ("run_id", Column::text("ti.run_id")),
+        ("id", InstanceField::StartDate),
+        ("state", InstanceField::State),
+        ("duration", InstanceField::Duration),
+        ("start_date", InstanceField::StartDate),
+        ("end_date", InstanceField::EndDate),
+        ("map_index", InstanceField::MapIndex),
+        ("try_number", InstanceField::TryNumber),
+        ("logical_date", InstanceField::LogicalDate),
+        ("run_after", InstanceField::RunAfter),
+        ("data_interval_start", InstanceField::IntervalStart),
+        ("data_interval_end", InstanceField::IntervalEnd),
+        ("rendered_map_index", InstanceField::RenderedMapIndex),
+        ("operator", InstanceField::Operator),
+        ("queued_when", InstanceField::QueuedAt),
+        ("scheduled_when", InstanceField::ScheduledAt),
+        ("pool", InstanceField::Pool),
+        ("task_id", InstanceField::TaskId),
+        ("dag_id", InstanceField::DagId),
+        ("run_id", InstanceField::RunId),
     ],
     default_order: &["map_index"],
     has_cursor: true,
     patterns: &[
-        ("task_display_name", "ti.task_id"),
-        ("dag_id", "ti.dag_id"),
-        ("run_id", "ti.run_id"),
-        ("pool_name", "ti.pool"),
-        ("queue_name", "'default'::text"),
-        ("operator_name", "ti.operator"),
-        ("rendered_map_index", RENDERED_INDEX),
+        ("task_display_name", InstanceField::TaskId),
+        ("dag_id", InstanceField::DagId),
+        ("run_id", InstanceField::RunId),
+        ("pool_name", InstanceField::Pool),
+        ("queue_name", InstanceField::Queue),
+        ("operator_name", InstanceField::Operator),
+        ("rendered_map_index", InstanceField::RenderedMapIndex),
     ],
     ranges: &[
-        ("run_after", Column::time("r.run_after")),
-        ("logical_date", Column::time("r.logical_date")),
-        ("start_date", Column::time("ti.start_date")),
-        ("end_date", Column::time("ti.end_date")),
-        ("updated_at", UPDATED_AT),
-        ("duration", DURATION),
+        ("run_after", InstanceField::RunAfter),
+        ("logical_date", InstanceField::LogicalDate),
+        ("start_date", InstanceField::StartDate),
+        ("end_date", InstanceField::EndDate),
+        ("updated_at", InstanceField::UpdatedAt),
+        ("duration", InstanceField::Duration),
     ],
-    exact: &[("task_id", Column::text("ti.task_id"))],
+    exact: &[("task_id", InstanceField::TaskId)],
     in_body: &[
-        ("task_ids", Column::text("ti.task_id")),
-        ("dag_ids", Column::text("ti.dag_id")),
-        ("dag_run_ids", Column::text("ti.run_id")),
+        ("task_ids", InstanceField::TaskId),
+        ("dag_ids", InstanceField::DagId),
+        ("dag_run_ids", InstanceField::RunId),
     ],
     one_of: &[
-        ("state", Column::text("coalesce(ti.state, 'none')")),
-        ("pool", Column::text("ti.pool")),
-        ("queue", Column::text("'default'::text")),
-        ("executor", Column::text("NULL::text")),
-        ("version_number", Column::whole("v.version_number")),
-        ("try_number", Column::whole("ti.try_number")),
-        ("operator", Column::text("ti.operator")),
-        ("map_index", MAP_INDEX),
+        ("state", InstanceField::StateOrNone),
+        ("pool", InstanceField::Pool),
+        ("queue", InstanceField::Queue),
+        ("executor", InstanceField::Executor),
+        ("version_number", InstanceField::VersionNumber),
+        ("try_number", InstanceField::TryNumber),
+        ("operator", InstanceField::Operator),
+        ("map_index", InstanceField::MapIndex),
     ],
 };
 
 pub struct InstancesQuery;
 
 impl Query for InstancesQuery {
-    const LIST: Option<&'static Fields> = Some(&FIELDS);
+    const LIST: Option<&'static dyn ListParameters> = Some(&FIELDS);
     const OTHERS: &'static [Parameter] = &[Parameter::new("task_group_id", Kind::Text)];
 }
 
 /// Fields for the instances of one task, which the path names.
-const MAPPED_FIELDS: Fields = Fields {
+const MAPPED_FIELDS: Fields<InstanceField> = Fields {
     has_cursor: false,
     exact: &[],
     patterns: &[
-        ("pool_name", "ti.pool"),
-        ("queue_name", "'default'::text"),
-        ("operator_name", "ti.operator"),
-        ("rendered_map_index", RENDERED_INDEX),
+        ("pool_name", InstanceField::Pool),
+        ("queue_name", InstanceField::Queue),
+        ("operator_name", InstanceField::Operator),
+        ("rendered_map_index", InstanceField::RenderedMapIndex),
     ],
     ..FIELDS
 };
@@ -113,7 +108,7 @@ const MAPPED_FIELDS: Fields = Fields {
 pub struct MappedQuery;
 
 impl Query for MappedQuery {
-    const LIST: Option<&'static Fields> = Some(&MAPPED_FIELDS);
+    const LIST: Option<&'static dyn ListParameters> = Some(&MAPPED_FIELDS);
 }
 
 /// Selects the instance by `map_index` in the query; defaults to the unmapped one.
@@ -135,16 +130,16 @@ pub enum Scope {
 }
 
 /// Builds the listing for a query or a body.
-pub fn instance_listing(params: &Params, scope: Scope) -> Result<Listing, ApiError> {
+pub fn instance_listing(params: &Params, scope: Scope) -> Result<Listing<InstanceField>, ApiError> {
     let (fields, default_order) = match scope {
-        Scope::Run => (&FIELDS, MAP_INDEX),
-        Scope::Task => (&MAPPED_FIELDS, MAP_INDEX),
-        Scope::All => (&FIELDS, instances::KEY[0]),
+        Scope::Run => (&FIELDS, InstanceField::MapIndex),
+        Scope::Task => (&MAPPED_FIELDS, InstanceField::MapIndex),
+        Scope::All => (&FIELDS, InstanceField::KEY[0]),
     };
     let known_states: Vec<&str> = TaskState::ALL.iter().map(|state| state.as_str()).collect();
     check_states(&params.texts("state"), &known_states)?;
     // `no_status` and `none` are synonyms.
-    params.with_value_replaced("state", "no_status", "none").listing_with_cursor(fields, default_order, instances::KEY)
+    params.with_value_replaced("state", "no_status", "none").listing_with_cursor(fields, default_order)
 }
 
 /// 404 in Airflow's words; `map_index` is `None` when the request has none.
@@ -177,44 +172,21 @@ pub fn tasks_of_group(structure: &Structure, group_id: &str) -> Vec<String> {
     structure.tasks.iter().filter(is_in_group).map(|task| task.task_id.clone()).collect()
 }
 
-#[derive(Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct TaskInstancesBatchBody {
-    dag_ids: Option<Vec<String>>,
-    dag_run_ids: Option<Vec<String>>,
-    task_ids: Option<Vec<String>>,
-    #[schemars(with = "Option<Vec<Option<TaskState>>>")]
-    state: Option<Vec<Option<String>>>,
-    run_after_gte: Option<Timestamp>,
-    run_after_gt: Option<Timestamp>,
-    run_after_lte: Option<Timestamp>,
-    run_after_lt: Option<Timestamp>,
-    logical_date_gte: Option<Timestamp>,
-    logical_date_gt: Option<Timestamp>,
-    logical_date_lte: Option<Timestamp>,
-    logical_date_lt: Option<Timestamp>,
-    start_date_gte: Option<Timestamp>,
-    start_date_gt: Option<Timestamp>,
-    start_date_lte: Option<Timestamp>,
-    start_date_lt: Option<Timestamp>,
-    end_date_gte: Option<Timestamp>,
-    end_date_gt: Option<Timestamp>,
-    end_date_lte: Option<Timestamp>,
-    end_date_lt: Option<Timestamp>,
-    #[serde(deserialize_with = "maybe_lax")]
-    duration_gte: Option<f64>,
-    #[serde(deserialize_with = "maybe_lax")]
-    duration_gt: Option<f64>,
-    #[serde(deserialize_with = "maybe_lax")]
-    duration_lte: Option<f64>,
-    #[serde(deserialize_with = "maybe_lax")]
-    duration_lt: Option<f64>,
-    pool: Option<Vec<String>>,
-    queue: Option<Vec<String>>,
-    executor: Option<Vec<String>>,
-    page_offset: PageOffset,
-    page_limit: PageLimit,
-    order_by: Option<String>,
+batch_body! {
+    TaskInstancesBatchBody {
+        dag_ids: Option<Vec<String>>,
+        dag_run_ids: Option<Vec<String>>,
+        task_ids: Option<Vec<String>>,
+        #[schemars(with = "Option<Vec<Option<TaskState>>>")]
+        state: Option<Vec<Option<String>>>,
+        ..ranges,
+        pool: Option<Vec<String>>,
+        queue: Option<Vec<String>>,
+        executor: Option<Vec<String>>,
+        page_offset: PageOffset,
+        page_limit: PageLimit,
+        order_by: Option<String>,
+    }
 }
 
 /// Lists instances of several DAGs and runs, selected by the body.
@@ -257,16 +229,15 @@ pub async fn list(
         (Some(dag_id), None) => drop(dags::get(&*client, dag_id).await?),
         (None, None) => {}
     }
-    listing.conditions.maybe("ti.dag_id = {}", dag.map(str::to_owned));
-    listing.conditions.maybe("ti.run_id = {}", run.map(str::to_owned));
+    listing.filter.dag_id = dag.map(str::to_owned);
+    listing.filter.run_id = run.map(str::to_owned);
     if let (Some(dag_id), Some(group_id)) = (dag, params.text("task_group_id")) {
         let structure = dags::get(&*client, dag_id).await?.structure;
         if structure.groups.iter().all(|group| group.group_id != group_id) {
             let detail = format!("Task group {group_id} was not found in Dag {dag_id}");
             return Err(ApiError::new(StatusCode::NOT_FOUND, detail));
         }
-        let tasks = tasks_of_group(&structure, group_id);
-        listing.conditions.with("ti.task_id = ANY ({})", tasks);
+        listing.filter.task_ids = Some(tasks_of_group(&structure, group_id));
     }
     let page = instances::list(&*client, listing).await?;
     Ok(Json(page.map(instance).into()))

@@ -4,9 +4,9 @@ use crate::api::run::dag_run_lists::specific_id;
 use crate::api::views::Stamp;
 use crate::http::api_error::ApiError;
 use crate::http::body::Body;
-use crate::http::listing::{Fields, NO_FIELDS, collection};
+use crate::http::listing::{Fields, collection};
 use crate::http::openapi::answers::{Created, NoContent};
-use crate::http::query::{Kind, Parameter, Query, QueryParams};
+use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
 use crate::http::request::Segments;
 use crate::process::state::AppState;
 use axum::Json;
@@ -16,8 +16,7 @@ use deadpool_postgres::ClientWrapper;
 use leoflow_engine::model::keys::{RunKey, TryKey};
 use leoflow_engine::store::StoreError;
 use leoflow_engine::store::instance::instances;
-use leoflow_engine::store::instance::xcoms::{self, XCom};
-use leoflow_engine::store::list::listing::Column;
+use leoflow_engine::store::instance::xcoms::{self, XCom, XComField, XComFilter};
 use leoflow_engine::store::secret::secrets;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -26,33 +25,33 @@ use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
 
-const FIELDS: Fields = Fields {
+const FIELDS: Fields<XComField> = Fields {
     order: &[
-        ("key", Column::text("x.key")),
-        ("dag_id", Column::text("x.dag_id")),
-        ("run_id", Column::text("x.run_id")),
-        ("task_id", Column::text("x.task_id")),
-        ("map_index", Column::whole("x.map_index")),
-        ("timestamp", Column::time("x.created_at")),
-        ("run_after", Column::time("r.run_after")),
-        ("logical_date", Column::time("r.logical_date")),
+        ("key", XComField::Key),
+        ("dag_id", XComField::DagId),
+        ("run_id", XComField::RunId),
+        ("task_id", XComField::TaskId),
+        ("map_index", XComField::MapIndex),
+        ("timestamp", XComField::CreatedAt),
+        ("run_after", XComField::RunAfter),
+        ("logical_date", XComField::LogicalDate),
     ],
     default_order: &["dag_id", "task_id", "run_id", "map_index", "key"],
     patterns: &[
-        ("xcom_key", "x.key"),
-        ("dag_display_name", "x.dag_id"),
-        ("run_id", "x.run_id"),
-        ("task_id", "x.task_id"),
+        ("xcom_key", XComField::Key),
+        ("dag_display_name", XComField::DagId),
+        ("run_id", XComField::RunId),
+        ("task_id", XComField::TaskId),
     ],
-    ranges: &[("logical_date", Column::time("r.logical_date")), ("run_after", Column::time("r.run_after"))],
-    exact: &[("xcom_key", Column::text("x.key")), ("map_index_filter", Column::whole("x.map_index"))],
-    ..NO_FIELDS
+    ranges: &[("logical_date", XComField::LogicalDate), ("run_after", XComField::RunAfter)],
+    exact: &[("xcom_key", XComField::Key), ("map_index_filter", XComField::MapIndex)],
+    ..Fields::NONE
 };
 
 pub struct EntriesQuery;
 
 impl Query for EntriesQuery {
-    const LIST: Option<&'static Fields> = Some(&FIELDS);
+    const LIST: Option<&'static dyn ListParameters> = Some(&FIELDS);
     const OTHERS: &'static [Parameter] = &[Parameter::new("map_index", Kind::MapIndex)];
 }
 
@@ -117,11 +116,13 @@ pub async fn list(
     params: QueryParams<EntriesQuery>,
 ) -> Result<Json<XComCollectionResponse>, ApiError> {
     let mut listing = params.listing(&FIELDS)?;
-    listing.conditions.maybe("x.map_index = {}", params.map_index()?);
+    listing.filter = XComFilter {
+        dag_id: specific_id(&dag_id).map(str::to_owned),
+        run_id: specific_id(&run_id).map(str::to_owned),
+        task_id: specific_id(&task_id).map(str::to_owned),
+        map_index: params.map_index()?,
+    };
     let client = state.database.get().await?;
-    for (sql, id) in [("x.dag_id = {}", &dag_id), ("x.run_id = {}", &run_id), ("x.task_id = {}", &task_id)] {
-        listing.conditions.maybe(sql, specific_id(id).map(str::to_owned));
-    }
     let page = xcoms::list(&*client, listing).await?;
     Ok(Json(page.map(view).into()))
 }

@@ -2,63 +2,60 @@
 
 use crate::api::views::Stamp;
 use crate::http::api_error::ApiError;
-use crate::http::listing::{Fields, NO_FIELDS, collection};
-use crate::http::query::{Kind, Parameter, Query, QueryParams};
+use crate::http::listing::{Fields, collection};
+use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
 use crate::http::request::Segments;
 use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use leoflow_engine::store::StoreError;
-use leoflow_engine::store::event_log::{self, LoggedEvent};
-use leoflow_engine::store::list::listing::Column;
+use leoflow_engine::store::event_log::{self, EventField, EventFilter, LoggedEvent};
+use leoflow_engine::store::list::listing::Order;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
 
-const ID: Column = Column::whole("id");
-const CREATED_AT: Column = Column::time("created_at");
-const FIELDS: Fields = Fields {
+const FIELDS: Fields<EventField> = Fields {
     order: &[
-        ("id", ID),
-        ("event_log_id", ID),
-        ("dttm", CREATED_AT),
-        ("when", CREATED_AT),
-        ("dag_id", Column::text("dag_id")),
-        ("task_id", Column::text("task_id")),
-        ("run_id", Column::text("run_id")),
-        ("event", Column::text("event")),
-        ("logical_date", Column::time("logical_date")),
-        ("owner", Column::text("owner")),
-        ("extra", Column::text("extra")),
+        ("id", EventField::Id),
+        ("event_log_id", EventField::Id),
+        ("dttm", EventField::CreatedAt),
+        ("when", EventField::CreatedAt),
+        ("dag_id", EventField::DagId),
+        ("task_id", EventField::TaskId),
+        ("run_id", EventField::RunId),
+        ("event", EventField::Event),
+        ("logical_date", EventField::LogicalDate),
+        ("owner", EventField::Owner),
+        ("extra", EventField::Extra),
     ],
     patterns: &[
-        ("dag_id", "dag_id"),
-        ("task_id", "task_id"),
-        ("run_id", "run_id"),
-        ("owner", "owner"),
-        ("event", "event"),
+        ("dag_id", EventField::DagId),
+        ("task_id", EventField::TaskId),
+        ("run_id", EventField::RunId),
+        ("owner", EventField::Owner),
+        ("event", EventField::Event),
     ],
     exact: &[
-        ("dag_id", Column::text("dag_id")),
-        ("task_id", Column::text("task_id")),
-        ("run_id", Column::text("run_id")),
-        ("map_index", Column::whole("map_index")),
-        // Events about a task apply to all of its tries.
-        ("try_number", Column::whole("NULL::integer")),
-        ("owner", Column::text("owner")),
-        ("event", Column::text("event")),
+        ("dag_id", EventField::DagId),
+        ("task_id", EventField::TaskId),
+        ("run_id", EventField::RunId),
+        ("map_index", EventField::MapIndex),
+        ("try_number", EventField::TryNumber),
+        ("owner", EventField::Owner),
+        ("event", EventField::Event),
     ],
-    one_of: &[("included_events", Column::text("event"))],
-    ..NO_FIELDS
+    one_of: &[("included_events", EventField::Event)],
+    ..Fields::NONE
 };
 
 pub struct EventLogsQuery;
 
 impl Query for EventLogsQuery {
-    const LIST: Option<&'static Fields> = Some(&FIELDS);
+    const LIST: Option<&'static dyn ListParameters> = Some(&FIELDS);
     const OTHERS: &'static [Parameter] = &[
         Parameter::new("excluded_events", Kind::Texts),
         Parameter::new("before", Kind::Time),
@@ -109,14 +106,12 @@ pub async fn list(
     params: QueryParams<EventLogsQuery>,
 ) -> Result<Json<EventLogCollectionResponse>, ApiError> {
     let mut listing = params.listing(&FIELDS)?;
-    listing.order_by_default(ID);
-    let conditions = &mut listing.conditions;
-    let excluded = params.texts("excluded_events");
-    if !excluded.is_empty() {
-        conditions.with("event <> ALL ({})", excluded);
-    }
-    conditions.maybe("created_at < {}", params.time("before")?);
-    conditions.maybe("created_at > {}", params.time("after")?);
+    listing.order_by_default(Order::ascending(EventField::Id));
+    listing.filter = EventFilter {
+        excluded_events: params.texts("excluded_events"),
+        before: params.time("before")?,
+        after: params.time("after")?,
+    };
     let page = event_log::list(&*state.database.get().await?, listing).await?;
     Ok(Json(page.map(view).into()))
 }

@@ -2,43 +2,56 @@
 
 use crate::api::views::Stamp;
 use crate::http::api_error::ApiError;
-use crate::http::listing::{Fields, NO_FIELDS, collection};
-use crate::http::query::{Kind, Parameter, Query, QueryParams};
-use crate::http::request::Params;
+use crate::http::listing::collection;
+use crate::http::query::{Kind, ListParameters, Paging, Parameter, Query, QueryParams};
 use crate::process::health::{self, Component};
 use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use jiff::Timestamp;
 use leoflow_base::sys::user;
-use leoflow_engine::store::list::listing::{Column, Order};
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-const ORDERS: &[(&str, Column)] = &[
-    ("id", Column::text("id")),
-    ("dag_id", Column::text("dag_id")),
-    ("state", Column::text("state")),
-    ("job_type", Column::text("job_type")),
-    ("start_date", Column::text("start_date")),
-    ("end_date", Column::text("end_date")),
-    ("latest_heartbeat", Column::text("latest_heartbeat")),
-    ("executor_class", Column::text("executor_class")),
-    ("hostname", Column::text("hostname")),
-    ("unixname", Column::text("unixname")),
+/// Fields that jobs are ordered by.
+#[derive(Clone, Copy)]
+enum JobField {
+    Id,
+    State,
+    JobType,
+    /// A field that is equal for all jobs.
+    Constant,
+}
+
+const ORDERS: &[(&str, JobField)] = &[
+    ("id", JobField::Id),
+    ("dag_id", JobField::Constant),
+    ("state", JobField::State),
+    ("job_type", JobField::JobType),
+    ("start_date", JobField::Constant),
+    ("end_date", JobField::Constant),
+    ("latest_heartbeat", JobField::Constant),
+    ("executor_class", JobField::Constant),
+    ("hostname", JobField::Constant),
+    ("unixname", JobField::Constant),
 ];
-/// Jobs are filtered in memory, not in the datastore.
-const NO_COLUMN: Column = Column::time("NULL");
-const FIELDS: Fields =
-    Fields { order: ORDERS, ranges: &[("start_date", NO_COLUMN), ("end_date", NO_COLUMN)], ..NO_FIELDS };
 
 pub struct JobsQuery;
 
 impl Query for JobsQuery {
-    const LIST: Option<&'static Fields> = Some(&FIELDS);
+    const LIST: Option<&'static dyn ListParameters> = Some(&Paging);
     const OTHERS: &'static [Parameter] = &[
+        Parameter::new("order_by", Kind::Texts).or(r#"["id"]"#),
+        Parameter::new("start_date_gte", Kind::Time),
+        Parameter::new("start_date_gt", Kind::Time),
+        Parameter::new("start_date_lte", Kind::Time),
+        Parameter::new("start_date_lt", Kind::Time),
+        Parameter::new("end_date_gte", Kind::Time),
+        Parameter::new("end_date_gt", Kind::Time),
+        Parameter::new("end_date_lte", Kind::Time),
+        Parameter::new("end_date_lt", Kind::Time),
         Parameter::new("is_alive", Kind::Flag),
         Parameter::new("job_state", Kind::Text),
         Parameter::new("job_type", Kind::Text),
@@ -69,7 +82,9 @@ pub async fn jobs(
     State(state): State<Arc<AppState>>,
     params: QueryParams<JobsQuery>,
 ) -> Result<Json<JobCollectionResponse>, ApiError> {
-    let listing = params.listing(&FIELDS)?;
+    let order = params.order(ORDERS)?;
+    let (started, ended) = (params.times("start_date")?, params.times("end_date")?);
+    let page = params.page()?;
     let components = health::components(&state).await;
     let job_types = [
         ("SchedulerJob", components.scheduler),
@@ -85,7 +100,8 @@ pub async fn jobs(
     };
     let is_alive = params.flag("is_alive")?;
     let began = state.started_at;
-    let is_in_range = is_within(&params, "start_date", began)? && is_within(&params, "end_date", Timestamp::now())?;
+    // Jobs that have not ended count as ending now.
+    let is_in_range = started.contains(&began) && ended.contains(&Timestamp::now());
     let mut jobs: Vec<JobResponse> = job_types
         .iter()
         .enumerate()
@@ -109,32 +125,19 @@ pub async fn jobs(
         })
         .collect();
     // The first key decides, so it is sorted last.
-    for order in listing.order.iter().rev() {
-        sort(&mut jobs, *order);
+    for order in order.iter().rev() {
+        jobs.sort_by(|first, second| order.compare(|field| compare(field, first, second)));
     }
-    Ok(Json(listing.page_of(jobs).into()))
+    Ok(Json(page.of(jobs).into()))
 }
 
-/// Sorts by one column. Columns other than these are equal for all jobs.
-fn sort(jobs: &mut [JobResponse], order: Order) {
-    jobs.sort_by(|first, second| {
-        let (first, second) = if order.descending { (second, first) } else { (first, second) };
-        match order.column.sql {
-            "id" => first.id.cmp(&second.id),
-            "state" => first.state.cmp(&second.state),
-            "job_type" => first.job_type.cmp(&second.job_type),
-            _ => Ordering::Equal,
-        }
-    });
-}
-
-/// Checks a time against the bounds in the query. Jobs that have not ended count as ending now.
-fn is_within(params: &Params, name: &str, time: Timestamp) -> Result<bool, ApiError> {
-    let bound = |suffix: &str| params.time(&format!("{name}_{suffix}"));
-    Ok(bound("gte")?.is_none_or(|from| time >= from)
-        && bound("gt")?.is_none_or(|from| time > from)
-        && bound("lte")?.is_none_or(|to| time <= to)
-        && bound("lt")?.is_none_or(|to| time < to))
+fn compare(field: JobField, first: &JobResponse, second: &JobResponse) -> Ordering {
+    match field {
+        JobField::Id => first.id.cmp(&second.id),
+        JobField::State => first.state.cmp(&second.state),
+        JobField::JobType => first.job_type.cmp(&second.job_type),
+        JobField::Constant => Ordering::Equal,
+    }
 }
 
 const EXECUTOR: &str = "LocalExecutor";

@@ -1,8 +1,8 @@
 //! `/api/v2/plugins`, with Airflow's names and shapes.
 
 use crate::http::api_error::ApiError;
-use crate::http::listing::{Fields, NO_FIELDS, collection};
-use crate::http::query::{Query, QueryParams};
+use crate::http::listing::collection;
+use crate::http::query::{ListParameters, Paging, Query, QueryParams};
 use axum::Json;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 pub struct PluginsQuery;
 
 impl Query for PluginsQuery {
-    const LIST: Option<&'static Fields> = Some(&NO_FIELDS);
+    const LIST: Option<&'static dyn ListParameters> = Some(&Paging);
 }
 
 /// Where the UI shows a plugin's page.
@@ -170,7 +170,7 @@ fn leoflow() -> PluginResponse {
 }
 
 pub async fn list(params: QueryParams<PluginsQuery>) -> Result<Json<PluginCollectionResponse>, ApiError> {
-    Ok(Json(params.listing(&NO_FIELDS)?.page_of(vec![leoflow()]).into()))
+    Ok(Json(params.page()?.of(vec![leoflow()]).into()))
 }
 
 #[derive(Serialize, JsonSchema)]

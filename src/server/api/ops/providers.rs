@@ -3,8 +3,8 @@
 use crate::environments::provider_cache::Provider;
 use crate::environments::providers;
 use crate::http::api_error::ApiError;
-use crate::http::listing::{Fields, NO_FIELDS, collection};
-use crate::http::query::{Query, QueryParams};
+use crate::http::listing::collection;
+use crate::http::query::{ListParameters, Paging, Query, QueryParams};
 use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
@@ -16,7 +16,7 @@ use std::sync::Arc;
 pub struct ProvidersQuery;
 
 impl Query for ProvidersQuery {
-    const LIST: Option<&'static Fields> = Some(&NO_FIELDS);
+    const LIST: Option<&'static dyn ListParameters> = Some(&Paging);
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -34,7 +34,7 @@ pub async fn list(
     State(state): State<Arc<AppState>>,
     params: QueryParams<ProvidersQuery>,
 ) -> Result<Json<ProviderCollectionResponse>, ApiError> {
-    let listing = params.listing(&NO_FIELDS)?;
+    let page = params.page()?;
     let providers = providers::list(&state).await;
     let providers = providers.map_err(|reason| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, reason))?;
     let view = |provider: &Provider| ProviderResponse {
@@ -43,5 +43,5 @@ pub async fn list(
         version: provider.version.clone(),
         documentation_url: provider.documentation_url.clone(),
     };
-    Ok(Json(listing.page_of(providers.iter().collect()).map(view).into()))
+    Ok(Json(page.of(providers.iter().collect()).map(view).into()))
 }

@@ -4,8 +4,8 @@ use crate::api::views::Stamp;
 use crate::dag_code::DagCode;
 use crate::http::api_error::ApiError;
 use crate::http::body::Body;
-use crate::http::listing::{Fields, NO_FIELDS, collection};
-use crate::http::query::{Kind, Parameter, Query, QueryParams};
+use crate::http::listing::{Fields, collection};
+use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
 use crate::http::request::Segments;
 use crate::process::state::AppState;
 use axum::Json;
@@ -17,8 +17,8 @@ use leoflow_engine::schedule::timetable::{Info, Restriction};
 use leoflow_engine::schedule::upcoming::{self, RangeProblem};
 use leoflow_engine::store::StoreError;
 use leoflow_engine::store::dag::dags::{self, Dag};
-use leoflow_engine::store::list::listing::Column;
 use leoflow_engine::store::run::backfills::{self, Backfill, BackfillRequest, Change, Reprocess};
+use leoflow_engine::store::run::run_list::BackfillField;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -35,8 +35,8 @@ const MAX_INSTANCES: usize = 300_000;
 const MAX_CUSTOM_RUNS: usize = 1_000;
 /// Limit for counting the runs of a schedule, well within the request timeout.
 const COUNT_TIMEOUT: Duration = Duration::from_secs(4);
-pub const FIELDS: Fields =
-    Fields { order: &[("id", Column::whole("id")), ("created_at", Column::time("created_at"))], ..NO_FIELDS };
+pub const FIELDS: Fields<BackfillField> =
+    Fields { order: &[("id", BackfillField::Id), ("created_at", BackfillField::CreatedAt)], ..Fields::NONE };
 
 #[derive(Serialize, JsonSchema)]
 pub struct BackfillResponse {
@@ -243,7 +243,7 @@ pub async fn dry_run(
 pub struct BackfillsQuery;
 
 impl Query for BackfillsQuery {
-    const LIST: Option<&'static Fields> = Some(&FIELDS);
+    const LIST: Option<&'static dyn ListParameters> = Some(&FIELDS);
     const OTHERS: &'static [Parameter] = &[Parameter::new("dag_id", Kind::Text)];
 }
 
@@ -252,7 +252,7 @@ pub async fn list(
     params: QueryParams<BackfillsQuery>,
 ) -> Result<Json<BackfillCollectionResponse>, ApiError> {
     let mut listing = params.listing(&FIELDS)?;
-    listing.conditions.maybe("dag_id = {}", params.text("dag_id").map(str::to_owned));
+    listing.filter.dag_id = params.text("dag_id").map(str::to_owned);
     let client = state.database.get().await?;
     let page = backfills::list(&*client, listing).await?;
     Ok(Json(page.map(view).into()))

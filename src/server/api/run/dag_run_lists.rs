@@ -2,76 +2,67 @@
 
 use crate::api::views::{self, DAGRunCollectionResponse};
 use crate::http::api_error::ApiError;
-use crate::http::body::{Body, maybe_lax};
-use crate::http::listing::{Fields, PageLimit, PageOffset, escape_like};
+use crate::http::body::Body;
+use crate::http::listing::{Fields, PageLimit, PageOffset, batch_body};
 use crate::http::openapi::operation::Input;
-use crate::http::query::{Kind, Parameter, Query, QueryParams};
+use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
 use crate::http::request::{Params, Segments};
 use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::{FromRequestParts, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use jiff::Timestamp;
 use jiff::civil::Date;
 use leoflow_engine::model::state::RunState;
 use leoflow_engine::store::dag::dags::{self, Dag};
-use leoflow_engine::store::list::listing::{Column, Listing};
+use leoflow_engine::store::list::listing::Listing;
+use leoflow_engine::store::run::run_list::{RunField, RunFilter};
 use leoflow_engine::store::run::runs;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
 
-const QUEUED_AT: Column = Column::time("r.queued_at");
-const UPDATED_AT: Column = Column::time("greatest(r.queued_at, r.start_date, r.end_date)");
-const DURATION: Column = Column::number("extract(epoch FROM r.end_date - r.start_date)::float8");
-const FIELDS: Fields = Fields {
+const FIELDS: Fields<RunField> = Fields {
     order: &[
-        ("id", QUEUED_AT),
-        ("state", Column::text("r.state")),
-        ("dag_id", Column::text("r.dag_id")),
-        ("run_id", Column::text("r.run_id")),
-        ("dag_run_id", Column::text("r.run_id")),
-        ("logical_date", Column::time("r.logical_date")),
-        ("partition_date", Column::time("r.partition_date")),
-        ("run_after", Column::time("r.run_after")),
-        ("start_date", Column::time("r.start_date")),
-        ("end_date", Column::time("r.end_date")),
-        ("updated_at", UPDATED_AT),
-        ("conf", Column::text("r.conf::text")),
-        ("duration", DURATION),
+        ("id", RunField::QueuedAt),
+        ("state", RunField::State),
+        ("dag_id", RunField::DagId),
+        ("run_id", RunField::RunId),
+        ("dag_run_id", RunField::RunId),
+        ("logical_date", RunField::LogicalDate),
+        ("partition_date", RunField::PartitionDate),
+        ("run_after", RunField::RunAfter),
+        ("start_date", RunField::StartDate),
+        ("end_date", RunField::EndDate),
+        ("updated_at", RunField::UpdatedAt),
+        ("conf", RunField::Conf),
+        ("duration", RunField::Duration),
     ],
     default_order: &["id"],
     has_cursor: true,
     patterns: &[
-        ("run_id", "r.run_id"),
-        ("dag_id", "r.dag_id"),
-        ("triggering_user_name", "r.triggering_user_name"),
-        ("partition_key", "r.partition_key"),
+        ("run_id", RunField::RunId),
+        ("dag_id", RunField::DagId),
+        ("triggering_user_name", RunField::TriggeringUser),
+        ("partition_key", RunField::PartitionKey),
     ],
     ranges: &[
-        ("run_after", Column::time("r.run_after")),
-        ("logical_date", Column::time("r.logical_date")),
-        ("start_date", Column::time("r.start_date")),
-        ("end_date", Column::time("r.end_date")),
-        ("updated_at", UPDATED_AT),
-        ("duration", DURATION),
+        ("run_after", RunField::RunAfter),
+        ("logical_date", RunField::LogicalDate),
+        ("start_date", RunField::StartDate),
+        ("end_date", RunField::EndDate),
+        ("updated_at", RunField::UpdatedAt),
+        ("duration", RunField::Duration),
     ],
     exact: &[],
-    one_of: &[
-        ("state", Column::text("r.state")),
-        ("run_type", Column::text("r.run_type")),
-        ("dag_version", Column::whole("v.version_number")),
-    ],
-    in_body: &[("dag_ids", Column::text("r.dag_id"))],
+    one_of: &[("state", RunField::State), ("run_type", RunField::RunType), ("dag_version", RunField::VersionNumber)],
+    in_body: &[("dag_ids", RunField::DagId)],
 };
 
 pub struct RunsQuery;
 
 impl Query for RunsQuery {
-    const LIST: Option<&'static Fields> = Some(&FIELDS);
+    const LIST: Option<&'static dyn ListParameters> = Some(&FIELDS);
     const OTHERS: &'static [Parameter] = &[
         Parameter::new("conf_contains", Kind::Text),
         Parameter::new("bundle_version", Kind::Text),
@@ -82,20 +73,15 @@ impl Query for RunsQuery {
 }
 
 /// Builds the listing for a query or a body.
-fn run_listing(params: &Params) -> Result<Listing, ApiError> {
+fn run_listing(params: &Params) -> Result<Listing<RunField>, ApiError> {
     check_states(&params.texts("state"), &RunState::ALL.iter().map(|state| state.as_str()).collect::<Vec<_>>())?;
-    let mut listing = params.listing_with_cursor(&FIELDS, QUEUED_AT, runs::KEY)?;
-    let conditions = &mut listing.conditions;
-    conditions.maybe("r.conf::text LIKE {}", params.text("conf_contains").map(|text| format!("%{text}%")));
+    let mut listing = params.listing_with_cursor(&FIELDS, RunField::QueuedAt)?;
     // There is one bundle, and it has no versions.
-    conditions.maybe("{}::text IS NULL", params.text("bundle_version").map(str::to_owned));
-    let asset = "EXISTS (SELECT FROM dag_run_asset_event c JOIN asset_event e ON e.id = c.event_id
-                             JOIN asset a ON a.id = e.asset_id
-                             WHERE c.dag_id = r.dag_id AND c.run_id = r.run_id AND (a.name ILIKE {} OR a.uri ILIKE {}))";
-    if let Some(text) = params.text("consuming_asset_pattern") {
-        let pattern = format!("%{}%", escape_like(text));
-        conditions.add(asset, vec![Box::new(pattern.clone()), Box::new(pattern)]);
+    if params.text("bundle_version").is_some() {
+        listing.select_none();
     }
+    listing.filter.conf_contains = params.text("conf_contains").map(str::to_owned);
+    listing.filter.consumed_asset = params.text("consuming_asset_pattern").map(str::to_owned);
     Ok(listing)
 }
 
@@ -122,8 +108,8 @@ pub async fn list(
     let (from, to) = (params.date("partition_date_gte")?, params.date("partition_date_lte")?);
     if let Some(dag_id) = specific_id(&dag_id) {
         let dag = dags::get(&*client, dag_id).await?;
-        listing.conditions.with("r.dag_id = {}", dag_id.to_owned());
-        add_partition_dates(&dag, from, to, &mut listing)?;
+        listing.filter.dag_id = Some(dag_id.to_owned());
+        add_partition_dates(&dag, from, to, &mut listing.filter)?;
     } else if from.or(to).is_some() {
         let detail = "partition_date_gte and partition_date_lte require a specific dag_id.";
         return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
@@ -133,7 +119,12 @@ pub async fn list(
 }
 
 /// Adds bounds of the partition date, as whole days in the timetable's timezone; `to` is included.
-fn add_partition_dates(dag: &Dag, from: Option<Date>, to: Option<Date>, listing: &mut Listing) -> Result<(), ApiError> {
+fn add_partition_dates(
+    dag: &Dag,
+    from: Option<Date>,
+    to: Option<Date>,
+    filter: &mut RunFilter,
+) -> Result<(), ApiError> {
     if from.or(to).is_none() {
         return Ok(());
     }
@@ -147,8 +138,8 @@ fn add_partition_dates(dag: &Dag, from: Option<Date>, to: Option<Date>, listing:
     };
     let zone = timetable.zone_of_partitions();
     let start = |date: Date| date.to_zoned(zone.clone()).map(|zoned| zoned.timestamp()).ok();
-    listing.conditions.maybe("r.partition_date >= {}", from.and_then(start));
-    listing.conditions.maybe("r.partition_date < {}", to.and_then(|date| date.tomorrow().ok()).and_then(start));
+    filter.partition_from = from.and_then(start);
+    filter.partition_before = to.and_then(|date| date.tomorrow().ok()).and_then(start);
     Ok(())
 }
 
@@ -168,40 +159,17 @@ impl<S: Send + Sync> FromRequestParts<S> for OnlyList {
     }
 }
 
-#[derive(Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct DAGRunsBatchBody {
-    order_by: Option<String>,
-    page_offset: PageOffset,
-    page_limit: PageLimit,
-    dag_ids: Option<Vec<String>>,
-    #[schemars(with = "Option<Vec<Option<RunState>>>")]
-    states: Option<Vec<Option<String>>>,
-    run_after_gte: Option<Timestamp>,
-    run_after_gt: Option<Timestamp>,
-    run_after_lte: Option<Timestamp>,
-    run_after_lt: Option<Timestamp>,
-    logical_date_gte: Option<Timestamp>,
-    logical_date_gt: Option<Timestamp>,
-    logical_date_lte: Option<Timestamp>,
-    logical_date_lt: Option<Timestamp>,
-    start_date_gte: Option<Timestamp>,
-    start_date_gt: Option<Timestamp>,
-    start_date_lte: Option<Timestamp>,
-    start_date_lt: Option<Timestamp>,
-    end_date_gte: Option<Timestamp>,
-    end_date_gt: Option<Timestamp>,
-    end_date_lte: Option<Timestamp>,
-    end_date_lt: Option<Timestamp>,
-    #[serde(deserialize_with = "maybe_lax")]
-    duration_gte: Option<f64>,
-    #[serde(deserialize_with = "maybe_lax")]
-    duration_gt: Option<f64>,
-    #[serde(deserialize_with = "maybe_lax")]
-    duration_lte: Option<f64>,
-    #[serde(deserialize_with = "maybe_lax")]
-    duration_lt: Option<f64>,
-    conf_contains: Option<String>,
+batch_body! {
+    DAGRunsBatchBody {
+        order_by: Option<String>,
+        page_offset: PageOffset,
+        page_limit: PageLimit,
+        dag_ids: Option<Vec<String>>,
+        #[schemars(with = "Option<Vec<Option<RunState>>>")]
+        states: Option<Vec<Option<String>>>,
+        ..ranges,
+        conf_contains: Option<String>,
+    }
 }
 
 /// Lists the runs of several DAGs, selected by the body.

@@ -6,9 +6,9 @@ use crate::http::api_error::ApiError;
 use crate::http::body::Body;
 use crate::http::bulk::{self, Bulk, BulkResponse, Entities};
 use crate::http::changes::Changes;
-use crate::http::listing::{Fields, NO_FIELDS, collection};
+use crate::http::listing::{Fields, collection};
 use crate::http::openapi::answers::{Accepted, Created, NoContent};
-use crate::http::query::{Parameter, Query, QueryParams};
+use crate::http::query::{ListParameters, Parameter, Query, QueryParams};
 use crate::http::request::Id;
 use crate::process::state::AppState;
 use axum::Json;
@@ -20,8 +20,7 @@ use deadpool_postgres::Transaction;
 use leoflow_base::auth::cipher::Cipher;
 use leoflow_base::auth::masking;
 use leoflow_engine::store::ReadFor;
-use leoflow_engine::store::list::listing::Column;
-use leoflow_engine::store::secret::connections::{self, Connection};
+use leoflow_engine::store::secret::connections::{self, Connection, ConnectionField};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -29,24 +28,24 @@ use std::sync::Arc;
 type Shared = State<Arc<AppState>>;
 
 /// Sortable fields. Airflow's `id` is the order of creation.
-const FIELDS: Fields = Fields {
+const FIELDS: Fields<ConnectionField> = Fields {
     order: &[
-        ("connection_id", Column::text("connection_id")),
-        ("conn_id", Column::text("connection_id")),
-        ("conn_type", Column::text("conn_type")),
-        ("description", Column::text("description")),
-        ("host", Column::text("host")),
-        ("port", Column::whole("port")),
-        ("id", Column::time("created_at")),
+        ("connection_id", ConnectionField::ConnectionId),
+        ("conn_id", ConnectionField::ConnectionId),
+        ("conn_type", ConnectionField::ConnType),
+        ("description", ConnectionField::Description),
+        ("host", ConnectionField::Host),
+        ("port", ConnectionField::Port),
+        ("id", ConnectionField::CreatedAt),
     ],
-    patterns: &[("connection_id", "connection_id")],
-    ..NO_FIELDS
+    patterns: &[("connection_id", ConnectionField::ConnectionId)],
+    ..Fields::NONE
 };
 
 pub struct ConnectionsQuery;
 
 impl Query for ConnectionsQuery {
-    const LIST: Option<&'static Fields> = Some(&FIELDS);
+    const LIST: Option<&'static dyn ListParameters> = Some(&FIELDS);
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -98,30 +97,42 @@ pub async fn get(State(state): Shared, Id(id): Id, headers: HeaderMap) -> Result
     Ok(Json(response(connections::get(&*client, &state.cipher, &id, ReadFor::Reading).await?)))
 }
 
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ConnectionBody {
-    #[schemars(length(max = 200), regex(pattern = r"^[\w.-]+$"))]
-    connection_id: String,
-    conn_type: String,
-    #[serde(default)]
-    description: Option<String>,
-    #[serde(default)]
-    host: Option<String>,
-    #[serde(default)]
-    login: Option<String>,
-    #[serde(default)]
-    schema: Option<String>,
-    #[serde(default)]
-    port: Option<i32>,
-    #[serde(default)]
-    password: Option<String>,
-    #[serde(default)]
-    extra: Option<String>,
-    /// Airflow's teams; ignored, since Lite has one user.
-    #[serde(default, rename = "team_name")]
-    #[schemars(length(max = 50))]
-    _team_name: Option<String>,
+/// Defines a request body with the fields of a connection and others.
+macro_rules! connection_body {
+    ($(#[$attribute:meta])* $name:ident { $($(#[$field_attribute:meta])* $field:ident: $type:ty,)* }) => {
+        $(#[$attribute])*
+        #[derive(Deserialize, JsonSchema)]
+        #[serde(deny_unknown_fields)]
+        pub struct $name {
+            #[schemars(length(max = 200), regex(pattern = r"^[\w.-]+$"))]
+            connection_id: String,
+            conn_type: String,
+            #[serde(default)]
+            description: Option<String>,
+            #[serde(default)]
+            host: Option<String>,
+            #[serde(default)]
+            login: Option<String>,
+            #[serde(default)]
+            schema: Option<String>,
+            #[serde(default)]
+            port: Option<i32>,
+            #[serde(default)]
+            password: Option<String>,
+            #[serde(default)]
+            extra: Option<String>,
+            $($(#[$field_attribute])* $field: $type,)*
+        }
+    };
+}
+
+connection_body! {
+    ConnectionBody {
+        /// Airflow's teams; ignored, since Lite has one user.
+        #[serde(default, rename = "team_name")]
+        #[schemars(length(max = 50))]
+        _team_name: Option<String>,
+    }
 }
 
 impl ConnectionBody {
@@ -232,36 +243,19 @@ pub async fn test(_: Body<ConnectionBody>) -> Result<Json<ConnectionTestResponse
     Err(test_is_disabled())
 }
 
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "used for validation only")]
-pub struct ConnectionTestRequestBody {
-    #[schemars(length(max = 200), regex(pattern = r"^[\w.-]+$"))]
-    connection_id: String,
-    conn_type: String,
-    #[serde(default)]
-    description: Option<String>,
-    #[serde(default)]
-    host: Option<String>,
-    #[serde(default)]
-    login: Option<String>,
-    #[serde(default)]
-    schema: Option<String>,
-    #[serde(default)]
-    port: Option<i32>,
-    #[serde(default)]
-    password: Option<String>,
-    #[serde(default)]
-    extra: Option<String>,
-    #[serde(default)]
-    #[schemars(length(max = 50))]
-    team_name: Option<String>,
-    #[serde(default)]
-    commit_on_success: bool,
-    #[serde(default)]
-    executor: Option<String>,
-    #[serde(default)]
-    queue: Option<String>,
+connection_body! {
+    #[expect(dead_code, reason = "used for validation only")]
+    ConnectionTestRequestBody {
+        #[serde(default)]
+        #[schemars(length(max = 50))]
+        team_name: Option<String>,
+        #[serde(default)]
+        commit_on_success: bool,
+        #[serde(default)]
+        executor: Option<String>,
+        #[serde(default)]
+        queue: Option<String>,
+    }
 }
 
 #[derive(Serialize, JsonSchema)]

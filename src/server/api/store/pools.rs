@@ -4,9 +4,9 @@ use crate::http::api_error::ApiError;
 use crate::http::body::Body;
 use crate::http::bulk::{self, Bulk, BulkResponse, Entities};
 use crate::http::changes::Changes;
-use crate::http::listing::{Fields, NO_FIELDS, collection};
+use crate::http::listing::{Fields, collection};
 use crate::http::openapi::answers::{Created, NoContent};
-use crate::http::query::{Query, QueryParams, UpdateMaskQuery};
+use crate::http::query::{ListParameters, Query, QueryParams, UpdateMaskQuery};
 use crate::http::request::Id;
 use crate::process::state::AppState;
 use axum::Json;
@@ -14,8 +14,9 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use deadpool_postgres::Transaction;
 use leoflow_engine::store::StoreError;
-use leoflow_engine::store::list::listing::{Column, Listing};
-use leoflow_engine::store::pools::{self, Pool, PoolSettings};
+use leoflow_engine::store::list::filter::Test;
+use leoflow_engine::store::list::listing::Listing;
+use leoflow_engine::store::pools::{self, Pool, PoolField, PoolSettings};
 use leoflow_postgres::GenericClient;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -23,17 +24,16 @@ use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
 
-const NAME: Column = Column::text("p.name");
-const FIELDS: Fields = Fields {
-    order: &[("id", NAME), ("pool", NAME), ("name", NAME)],
-    patterns: &[("pool_name", "p.name")],
-    ..NO_FIELDS
+const FIELDS: Fields<PoolField> = Fields {
+    order: &[("id", PoolField::Name), ("pool", PoolField::Name), ("name", PoolField::Name)],
+    patterns: &[("pool_name", PoolField::Name)],
+    ..Fields::NONE
 };
 
 pub struct PoolsQuery;
 
 impl Query for PoolsQuery {
-    const LIST: Option<&'static Fields> = Some(&FIELDS);
+    const LIST: Option<&'static dyn ListParameters> = Some(&FIELDS);
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -205,7 +205,7 @@ impl Entities for Pools {
 
     async fn existing(&self, transaction: &Transaction<'_>, names: &[String]) -> Result<Vec<String>, ApiError> {
         let mut listing = Listing::default();
-        listing.conditions.any(NAME, names.to_vec());
+        listing.test(PoolField::Name, Test::OneOf(names.to_vec()));
         let page = pools::list(transaction, listing).await?;
         Ok(page.rows.into_iter().map(|pool| pool.name).collect())
     }

@@ -3,9 +3,9 @@
 use crate::api::views::Stamp;
 use crate::http::api_error::ApiError;
 use crate::http::body::Body;
-use crate::http::listing::{Fields, NO_FIELDS, collection};
+use crate::http::listing::collection;
 use crate::http::openapi::answers::NoContent;
-use crate::http::query::{Kind, Parameter, Query, QueryParams};
+use crate::http::query::{Kind, ListParameters, Paging, Parameter, Query, QueryParams};
 use crate::http::request::{Params, Segments};
 use crate::process::state::AppState;
 use axum::Json;
@@ -15,7 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 use leoflow_engine::model::keys::{RunKey, TryKey};
 use leoflow_engine::store::asset::asset_lists;
 use leoflow_engine::store::instance::instances;
-use leoflow_engine::store::instance::states::{self, StateEntry};
+use leoflow_engine::store::instance::states::{self, StateEntry, StateFilter};
 use leoflow_engine::store::list::listing::Listing;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -183,7 +183,7 @@ impl Query for InstanceQuery {
 pub struct TaskStoreQuery;
 
 impl Query for TaskStoreQuery {
-    const LIST: Option<&'static Fields> = Some(&NO_FIELDS);
+    const LIST: Option<&'static dyn ListParameters> = Some(&Paging);
     const OTHERS: &'static [Parameter] = &[MAP_INDEX];
 }
 
@@ -196,7 +196,7 @@ impl Query for ClearQuery {
 pub struct AssetStoreQuery;
 
 impl Query for AssetStoreQuery {
-    const LIST: Option<&'static Fields> = Some(&NO_FIELDS);
+    const LIST: Option<&'static dyn ListParameters> = Some(&Paging);
 }
 
 /// Returns the key of the instance that the path and `map_index` name.
@@ -226,14 +226,13 @@ pub async fn task_list(
     Segments(ids): Instance,
     params: QueryParams<TaskStoreQuery>,
 ) -> Result<Json<TaskStateStoreCollectionResponse>, ApiError> {
-    let (try_key, listing) = (try_key_of(ids, &params)?, params.listing(&NO_FIELDS)?);
+    let (try_key, listing) = (try_key_of(ids, &params)?, Listing::default().with_page(params.page()?));
     let page = states::list_of_task(&*state.database.get().await?, &try_key, listing).await?;
     Ok(Json(page.map(task_response).into()))
 }
 
 async fn task_entry(state: &AppState, try_key: &TryKey, key: &str) -> Result<StateEntry, ApiError> {
-    let mut listing = Listing::default();
-    listing.conditions.with("s.key = {}", key.to_owned());
+    let listing = Listing::of(StateFilter::of_key(key));
     let page = states::list_of_task(&*state.database.get().await?, try_key, listing).await?;
     page.rows.into_iter().next().ok_or_else(|| key_not_found("Task", key))
 }
@@ -314,7 +313,7 @@ pub async fn asset_list(
     Segments(id): Segments<i64>,
     params: QueryParams<AssetStoreQuery>,
 ) -> Result<Json<AssetStateStoreCollectionResponse>, ApiError> {
-    let listing = params.listing(&NO_FIELDS)?;
+    let listing = Listing::default().with_page(params.page()?);
     require_asset(&state, id).await?;
     let page = states::list_of_asset(&*state.database.get().await?, id, listing).await?;
     Ok(Json(page.map(asset_response).into()))
@@ -325,8 +324,7 @@ pub async fn asset_get(
     Segments((id, key)): Segments<(i64, String)>,
 ) -> Result<Json<AssetStateStoreResponse>, ApiError> {
     require_asset(&state, id).await?;
-    let mut listing = Listing::default();
-    listing.conditions.with("s.key = {}", key.clone());
+    let listing = Listing::of(StateFilter::of_key(&key));
     let page = states::list_of_asset(&*state.database.get().await?, id, listing).await?;
     Ok(Json(asset_response(page.rows.into_iter().next().ok_or_else(|| key_not_found("Asset", &key))?)))
 }

@@ -5,9 +5,9 @@ use crate::http::api_error::ApiError;
 use crate::http::body::Body;
 use crate::http::bulk::{self, Bulk, BulkResponse, Entities};
 use crate::http::changes::Changes;
-use crate::http::listing::{Fields, NO_FIELDS, collection};
+use crate::http::listing::{Fields, collection};
 use crate::http::openapi::answers::{Created, NoContent};
-use crate::http::query::{Query, QueryParams};
+use crate::http::query::{ListParameters, Query, QueryParams};
 use crate::http::request::Id;
 use crate::process::state::AppState;
 use axum::Json;
@@ -16,8 +16,7 @@ use axum::http::StatusCode;
 use deadpool_postgres::Transaction;
 use leoflow_base::auth::cipher::Cipher;
 use leoflow_engine::store::ReadFor;
-use leoflow_engine::store::list::listing::Column;
-use leoflow_engine::store::secret::variables::{self, Variable};
+use leoflow_engine::store::secret::variables::{self, Variable, VariableField};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -26,21 +25,21 @@ use std::sync::Arc;
 type Shared = State<Arc<AppState>>;
 
 /// Sortable fields. Airflow's `id` is the order of creation.
-const FIELDS: Fields = Fields {
+const FIELDS: Fields<VariableField> = Fields {
     order: &[
-        ("key", Column::text("key")),
-        ("id", Column::time("created_at")),
-        ("description", Column::text("description")),
-        ("is_encrypted", Column::text("key")),
+        ("key", VariableField::Key),
+        ("id", VariableField::CreatedAt),
+        ("description", VariableField::Description),
+        ("is_encrypted", VariableField::Key),
     ],
-    patterns: &[("variable_key", "key")],
-    ..NO_FIELDS
+    patterns: &[("variable_key", VariableField::Key)],
+    ..Fields::NONE
 };
 
 pub struct VariablesQuery;
 
 impl Query for VariablesQuery {
-    const LIST: Option<&'static Fields> = Some(&FIELDS);
+    const LIST: Option<&'static dyn ListParameters> = Some(&FIELDS);
 }
 
 #[derive(Serialize, JsonSchema)]

@@ -1,0 +1,68 @@
+//! Fields and filters of assets, their aliases and events, for lists.
+
+use crate::store::list::conditions::Conditions;
+use crate::store::list::field::{Filter, list_fields};
+
+list_fields! {
+    /// Fields of assets, for lists.
+    AssetField, key: [Id], filter: AssetFilter;
+    Id = whole("a.id"),
+    Name = text("a.name"),
+    Uri = text("a.uri"),
+    CreatedAt = time("a.created_at"),
+    UpdatedAt = time("a.updated_at"),
+}
+
+/// Filters of assets.
+#[derive(Debug, Default)]
+pub struct AssetFilter {
+    /// DAGs of which one, or one of its tasks, references the asset; an empty list selects every asset.
+    pub dag_ids: Vec<String>,
+    pub used_by: UsedBy,
+}
+
+/// Which DAGs must reference an asset, themselves or in one of their tasks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum UsedBy {
+    #[default]
+    Any,
+    ActiveDag,
+}
+
+/// SQL condition: the row `d` of `dag_asset` references the asset `a`.
+const REFERENCES: &str =
+    "(d.kind = 'asset' AND d.name = a.name AND d.uri = a.uri OR d.kind = 'name' AND d.name = a.name
+    OR d.kind = 'uri' AND d.uri = a.uri)";
+
+impl Filter for AssetFilter {
+    fn add_to(self, conditions: &mut Conditions) {
+        if !self.dag_ids.is_empty() {
+            let used = "SELECT FROM dag_asset d WHERE d.dag_id = ANY ({}::text[])";
+            conditions.with(&format!("EXISTS ({used} AND {REFERENCES})"), self.dag_ids);
+        }
+        if self.used_by == UsedBy::ActiveDag {
+            let used = "SELECT FROM dag_asset d JOIN dag USING (dag_id) WHERE dag.is_active";
+            conditions.add(&format!("EXISTS ({used} AND {REFERENCES})"), Vec::new());
+        }
+    }
+}
+
+list_fields! {
+    /// Fields of asset aliases, for lists.
+    AliasField, key: [Id];
+    Id = whole("n.id"),
+    Name = text("n.name"),
+}
+
+list_fields! {
+    /// Fields of asset events, for lists.
+    AssetEventField, key: [Id];
+    Id = whole("e.id"),
+    HappenedAt = time("e.happened_at"),
+    AssetId = whole("e.asset_id"),
+    AssetName = text("a.name"),
+    SourceDagId = text("e.source_dag_id"),
+    SourceTaskId = text("e.source_task_id"),
+    SourceRunId = text("e.source_run_id"),
+    SourceMapIndex = whole("e.source_map_index"),
+}

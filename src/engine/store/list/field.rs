@@ -1,0 +1,112 @@
+//! Fields that lists are ordered and filtered by. Callers outside the store name a field; only the store knows its
+//! column.
+
+use super::conditions::Conditions;
+
+/// Type of a field's values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FieldType {
+    Text,
+    Time,
+    Whole,
+    Number,
+}
+
+impl FieldType {
+    /// Name of the Postgres type.
+    pub(super) fn sql(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Time => "timestamptz",
+            Self::Whole => "bigint",
+            Self::Number => "float8",
+        }
+    }
+}
+
+/// A column or SQL expression, with its type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Column {
+    pub(crate) sql: &'static str,
+    pub(crate) field_type: FieldType,
+}
+
+impl Column {
+    pub(crate) const fn text(sql: &'static str) -> Self {
+        Self { sql, field_type: FieldType::Text }
+    }
+
+    pub(crate) const fn time(sql: &'static str) -> Self {
+        Self { sql, field_type: FieldType::Time }
+    }
+
+    pub(crate) const fn whole(sql: &'static str) -> Self {
+        Self { sql, field_type: FieldType::Whole }
+    }
+
+    pub(crate) const fn number(sql: &'static str) -> Self {
+        Self { sql, field_type: FieldType::Number }
+    }
+}
+
+/// The fields of one entity. Implemented by [`list_fields`].
+pub trait ListField: Copy + 'static {
+    /// Filters of this entity that are more than a test of one field; `()` if there are none.
+    type Filter: Filter;
+    /// Fields that identify a row: together unique, and never NULL, so that pages do not overlap.
+    const KEY: &'static [Self];
+
+    #[doc(hidden)]
+    fn column(self) -> Column;
+
+    fn field_type(self) -> FieldType {
+        self.column().field_type
+    }
+}
+
+/// Filters of an entity; the default selects every row.
+pub trait Filter: Default {
+    #[doc(hidden)]
+    fn add_to(self, conditions: &mut Conditions);
+}
+
+impl Filter for () {
+    fn add_to(self, _: &mut Conditions) {}
+}
+
+/// Defines the fields of an entity, each with the type and SQL of its column.
+macro_rules! list_fields {
+    (
+        $(#[$doc:meta])*
+        $name:ident, key: [$($key:ident),+] $(, filter: $filter:ty)?;
+        $($(#[$variant_doc:meta])* $variant:ident = $field_type:ident($sql:expr),)+
+    ) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant,)+
+        }
+
+        impl $crate::store::list::field::ListField for $name {
+            type Filter = $crate::store::list::field::filter_or_none!($($filter)?);
+            const KEY: &'static [Self] = &[$(Self::$key),+];
+
+            fn column(self) -> $crate::store::list::field::Column {
+                match self {
+                    $(Self::$variant => $crate::store::list::field::Column::$field_type($sql),)+
+                }
+            }
+        }
+    };
+}
+
+macro_rules! filter_or_none {
+    () => {
+        ()
+    };
+    ($filter:ty) => {
+        $filter
+    };
+}
+
+pub(crate) use {filter_or_none, list_fields};
