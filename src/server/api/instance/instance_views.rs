@@ -11,44 +11,83 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-#[derive(Serialize, JsonSchema)]
-pub struct TaskInstanceResponse {
-    #[schemars(with = "Uuid")]
-    id: String,
-    task_id: String,
-    dag_id: String,
-    dag_run_id: String,
-    map_index: i32,
-    logical_date: Option<Stamp>,
-    run_after: Stamp,
-    start_date: Option<Stamp>,
-    end_date: Option<Stamp>,
-    duration: Option<f64>,
-    #[schemars(with = "Option<TaskState>")]
-    state: Option<String>,
-    try_number: i32,
-    max_tries: i32,
-    task_display_name: String,
-    dag_display_name: String,
-    hostname: Option<&'static str>,
-    unixname: Option<&'static str>,
-    pool: String,
-    pool_slots: i32,
-    queue: Option<&'static str>,
-    priority_weight: Option<i32>,
-    operator: Option<String>,
-    operator_name: Option<String>,
-    queued_when: Option<Stamp>,
-    scheduled_when: Option<Stamp>,
-    pid: Option<i32>,
-    executor: Option<String>,
-    executor_config: &'static str,
-    note: Option<String>,
-    rendered_map_index: Option<String>,
-    rendered_fields: Map<String, Value>,
-    trigger: Option<TriggerResponse>,
-    triggerer_job: Option<JobResponse>,
-    dag_version: Option<DagVersionResponse>,
+/// Defines the response for an instance and the one for an earlier try, which lacks the fields of `current`.
+macro_rules! responses {
+    ($(
+        current { $($(#[$current_attribute:meta])* $current:ident: $current_type:ty,)* }
+        both { $($(#[$attribute:meta])* $field:ident: $type:ty,)* }
+    )*) => {
+        #[derive(Serialize, JsonSchema)]
+        pub struct TaskInstanceResponse {
+            $(
+                $($(#[$current_attribute])* $current: $current_type,)*
+                $($(#[$attribute])* $field: $type,)*
+            )*
+        }
+
+        /// A task instance as of one of its tries.
+        #[derive(Serialize, JsonSchema)]
+        pub struct TaskInstanceHistoryResponse {
+            $($($(#[$attribute])* $field: $type,)*)*
+        }
+
+        impl From<TaskInstanceResponse> for TaskInstanceHistoryResponse {
+            fn from(response: TaskInstanceResponse) -> Self {
+                Self { $($($field: response.$field,)*)* }
+            }
+        }
+    };
+}
+
+responses! {
+    current {
+        #[schemars(with = "Uuid")]
+        id: String,
+    }
+    both {
+        task_id: String,
+        dag_id: String,
+        dag_run_id: String,
+        map_index: i32,
+    }
+    current {
+        logical_date: Option<Stamp>,
+        run_after: Stamp,
+    }
+    both {
+        start_date: Option<Stamp>,
+        end_date: Option<Stamp>,
+        duration: Option<f64>,
+        #[schemars(with = "Option<TaskState>")]
+        state: Option<String>,
+        try_number: i32,
+        max_tries: i32,
+        task_display_name: String,
+        dag_display_name: String,
+        hostname: Option<&'static str>,
+        unixname: Option<&'static str>,
+        pool: String,
+        pool_slots: i32,
+        queue: Option<&'static str>,
+        priority_weight: Option<i32>,
+        operator: Option<String>,
+        operator_name: Option<String>,
+        queued_when: Option<Stamp>,
+        scheduled_when: Option<Stamp>,
+        pid: Option<i32>,
+        executor: Option<String>,
+        executor_config: &'static str,
+    }
+    current {
+        note: Option<String>,
+        rendered_map_index: Option<String>,
+        rendered_fields: Map<String, Value>,
+        trigger: Option<TriggerResponse>,
+        triggerer_job: Option<JobResponse>,
+    }
+    both {
+        dag_version: Option<DagVersionResponse>,
+    }
 }
 
 collection! { TaskInstanceCollectionResponse { task_instances: TaskInstanceResponse }, with cursors }
@@ -125,72 +164,7 @@ pub fn instance(instance: Instance) -> TaskInstanceResponse {
     }
 }
 
-/// A task instance as of one of its tries.
-#[derive(Serialize, JsonSchema)]
-pub struct TaskInstanceHistoryResponse {
-    task_id: String,
-    dag_id: String,
-    dag_run_id: String,
-    map_index: i32,
-    start_date: Option<Stamp>,
-    end_date: Option<Stamp>,
-    duration: Option<f64>,
-    #[schemars(with = "Option<TaskState>")]
-    state: Option<String>,
-    try_number: i32,
-    max_tries: i32,
-    task_display_name: String,
-    dag_display_name: String,
-    hostname: Option<&'static str>,
-    unixname: Option<&'static str>,
-    pool: String,
-    pool_slots: i32,
-    queue: Option<&'static str>,
-    priority_weight: Option<i32>,
-    operator: Option<String>,
-    operator_name: Option<String>,
-    queued_when: Option<Stamp>,
-    scheduled_when: Option<Stamp>,
-    pid: Option<i32>,
-    executor: Option<String>,
-    executor_config: &'static str,
-    dag_version: Option<DagVersionResponse>,
-}
-
 collection! { TaskInstanceHistoryCollectionResponse { task_instances: TaskInstanceHistoryResponse } }
-
-impl From<TaskInstanceResponse> for TaskInstanceHistoryResponse {
-    fn from(response: TaskInstanceResponse) -> Self {
-        Self {
-            task_id: response.task_id,
-            dag_id: response.dag_id,
-            dag_run_id: response.dag_run_id,
-            map_index: response.map_index,
-            start_date: response.start_date,
-            end_date: response.end_date,
-            duration: response.duration,
-            state: response.state,
-            try_number: response.try_number,
-            max_tries: response.max_tries,
-            task_display_name: response.task_display_name,
-            dag_display_name: response.dag_display_name,
-            hostname: response.hostname,
-            unixname: response.unixname,
-            pool: response.pool,
-            pool_slots: response.pool_slots,
-            queue: response.queue,
-            priority_weight: response.priority_weight,
-            operator: response.operator,
-            operator_name: response.operator_name,
-            queued_when: response.queued_when,
-            scheduled_when: response.scheduled_when,
-            pid: response.pid,
-            executor: response.executor,
-            executor_config: response.executor_config,
-            dag_version: response.dag_version,
-        }
-    }
-}
 
 /// Returns the instance as of that try; `None` means its current state, before its next try starts.
 pub fn response_for_try(current: Instance, task_try: Option<&Try>) -> TaskInstanceHistoryResponse {
