@@ -1,7 +1,7 @@
 //! Request bodies, read as FastAPI reads them: errors name missing and unknown fields.
 
 use super::api_error::ApiError;
-use super::openapi::operation::{Input, Operation, Schemas};
+use super::openapi::operation::{Input, Operation, Presence, Schemas};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::JsonRejection;
@@ -57,13 +57,13 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
 
 impl<T: JsonSchema> Input for Body<T> {
     fn describe(operation: &mut Operation, schemas: &mut Schemas) {
-        operation.set_body::<T>(schemas, true);
+        operation.set_body::<T>(schemas, Presence::Required);
     }
 }
 
 impl<T: JsonSchema> Input for OptionalBody<T> {
     fn describe(operation: &mut Operation, schemas: &mut Schemas) {
-        operation.set_body::<Option<T>>(schemas, false);
+        operation.set_body::<Option<T>>(schemas, Presence::Optional);
     }
 }
 

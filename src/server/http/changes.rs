@@ -2,7 +2,7 @@
 
 use super::api_error::ApiError;
 use super::body::bad_body;
-use super::openapi::operation::{Input, Operation, Schemas};
+use super::openapi::operation::{Input, Operation, Presence, Schemas};
 use super::query::UPDATE_MASK;
 use super::request::Params;
 use axum::Json;
@@ -44,7 +44,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Changes<T> {
 impl<T: JsonSchema> Input for Changes<T> {
     fn describe(operation: &mut Operation, schemas: &mut Schemas) {
         operation.parameters.push(UPDATE_MASK.value());
-        operation.set_body::<T>(schemas, true);
+        operation.set_body::<T>(schemas, Presence::Required);
     }
 }
 

@@ -95,13 +95,16 @@ fn differences(before: &Lock, after: &Lock) -> Vec<String> {
 }
 
 #[derive(Deserialize)]
-pub struct Prune {
+pub struct PruneBody {
     dry_run: bool,
 }
 
 /// Removes built environments that no current DAG and no unfinished run uses. They can be rebuilt.
-pub async fn prune(State(state): Shared, body: Result<Json<Prune>, JsonRejection>) -> Result<Json<Value>, ApiError> {
-    let Json(Prune { dry_run }) = body.map_err(bad_body)?;
+pub async fn prune(
+    State(state): Shared,
+    body: Result<Json<PruneBody>, JsonRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let Json(PruneBody { dry_run }) = body.map_err(bad_body)?;
     let removed = state
         .environments
         .prune(Duration::ZERO, if dry_run { Pruning::ListOnly } else { Pruning::Remove })

@@ -95,7 +95,7 @@ fn node_json(node: &Node<'_>, is_within_mapped: bool) -> Value {
             if task.mapped || is_within_mapped {
                 set("is_mapped", true.into());
             }
-            let kind = setup_or_teardown(task.is_setup, task.is_teardown);
+            let kind = setup_or_teardown(task);
             if !kind.is_null() {
                 set("setup_teardown_type", kind);
             }

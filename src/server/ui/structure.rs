@@ -72,7 +72,7 @@ fn node(current: &Node<'_>, is_within_mapped: bool) -> Value {
     match current {
         Node::Task(task) => {
             json["operator"] = task.operator_name.as_str().into();
-            json["setup_teardown_type"] = setup_or_teardown(task.is_setup, task.is_teardown);
+            json["setup_teardown_type"] = setup_or_teardown(task);
             if task.mapped || is_within_mapped {
                 json["is_mapped"] = true.into();
             }
@@ -95,8 +95,8 @@ fn node(current: &Node<'_>, is_within_mapped: bool) -> Value {
     json
 }
 
-pub fn setup_or_teardown(is_setup: bool, is_teardown: bool) -> Value {
-    match (is_setup, is_teardown) {
+pub fn setup_or_teardown(task: &Task) -> Value {
+    match (task.is_setup, task.is_teardown) {
         (true, _) => "setup".into(),
         (_, true) => "teardown".into(),
         _ => Value::Null,

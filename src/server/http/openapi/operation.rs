@@ -53,6 +53,13 @@ pub struct Operation {
     pub success: (u16, Map<String, Value>),
 }
 
+/// Whether a request must have a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    Required,
+    Optional,
+}
+
 impl Operation {
     /// Starts the description of an operation; `path` is as in the document, such as `/pools/{pool_name}`.
     pub fn for_path(path: &str) -> Self {
@@ -69,9 +76,9 @@ impl Operation {
     }
 
     /// Describes the request body.
-    pub fn set_body<T: JsonSchema>(&mut self, schemas: &mut Schemas, is_required: bool) {
+    pub fn set_body<T: JsonSchema>(&mut self, schemas: &mut Schemas, presence: Presence) {
         let schema = schemas.requests.subschema_for::<T>();
-        self.body = Some(json!({"required": is_required, "content": {JSON: {"schema": schema}}}));
+        self.body = Some(json!({"required": presence == Presence::Required, "content": {JSON: {"schema": schema}}}));
     }
 
     /// Describes the response of success.
