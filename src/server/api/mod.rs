@@ -91,13 +91,15 @@ fn run_routes() -> Routes {
         .get(&run_path("/wait"), "wait_dag_run_until_finished", &[404], run::dag_run_wait::wait)
 }
 
+const INSTANCES: &str = "/dags/{dag_id}/dagRuns/{dag_run_id}/taskInstances";
+
+/// Task instances in lists, by task, by map index and by group.
 fn instance_routes() -> Routes {
-    const ALL: &str = "/dags/{dag_id}/dagRuns/{dag_run_id}/taskInstances";
-    let task_path = |path: &str| format!("{ALL}/{{task_id}}{path}");
-    let mapped_path = |path: &str| format!("{ALL}/{{task_id}}/{{map_index}}{path}");
-    let group_path =
-        |path: &str| format!("/dags/{{dag_id}}/dagRuns/{{dag_run_id}}/taskGroupInstances/{{group_id}}{path}");
-    let try_path = "/tries/{task_try_number}";
+    task_instance_routes().merge(mapped_instance_routes()).merge(group_instance_routes()).merge(extra_link_routes())
+}
+
+fn task_instance_routes() -> Routes {
+    let task_path = |path: &str| format!("{INSTANCES}/{{task_id}}{path}");
     Routes::new(&["Task Instance"])
         .post(
             "/dags/{dag_id}/clearTaskInstances",
@@ -105,8 +107,8 @@ fn instance_routes() -> Routes {
             &[400, 404, 409],
             instance::clear::task_instances,
         )
-        .get(ALL, "get_task_instances", &[400, 404], instance::task_instances::list)
-        .patch(ALL, "bulk_task_instances", &[], instance::mark_bulk::task_instances)
+        .get(INSTANCES, "get_task_instances", &[400, 404], instance::task_instances::list)
+        .patch(INSTANCES, "bulk_task_instances", &[], instance::mark_bulk::task_instances)
         .get(&task_path(""), "get_task_instance", &[404], instance::task_instances::get)
         .patch(&task_path(""), "patch_task_instance", &[400, 404, 409], instance::mark::patch)
         .delete(&task_path(""), "delete_task_instance", &[404], instance::mark::delete)
@@ -114,7 +116,7 @@ fn instance_routes() -> Routes {
         .route(MethodFilter::POST, &task_path(""), instance::task_instances::list_by_body)
         .document(
             Method::POST,
-            &format!("{ALL}/list"),
+            &format!("{INSTANCES}/list"),
             "get_task_instances_batch",
             &[404],
             instance::task_instances::list_by_body,
@@ -123,7 +125,7 @@ fn instance_routes() -> Routes {
         .get(&task_path("/listMapped"), "get_mapped_task_instances", &[404], dag::tasks::list_mapped)
         .get(&task_path("/dependencies"), "get_task_instance_dependencies", &[404], instance::task_dependencies::get)
         .get(&task_path("/tries"), "get_task_instance_tries", &[404], instance::tries::list)
-        .get(&task_path(try_path), "get_task_instance_try_details", &[404], instance::tries::get)
+        .get(&task_path(TRY_PATH), "get_task_instance_try_details", &[404], instance::tries::get)
         .get(&task_path("/logs/{try_number}"), "get_log", &[404], instance::task_logs::get)
         .get(
             &task_path("/externalLogUrl/{try_number}"),
@@ -131,6 +133,13 @@ fn instance_routes() -> Routes {
             &[400, 404],
             instance::task_logs::external_url,
         )
+}
+
+const TRY_PATH: &str = "/tries/{task_try_number}";
+
+fn mapped_instance_routes() -> Routes {
+    let mapped_path = |path: &str| format!("{INSTANCES}/{{task_id}}/{{map_index}}{path}");
+    Routes::new(&["Task Instance"])
         .get(&mapped_path(""), "get_mapped_task_instance", &[404], dag::tasks::get_mapped_instance)
         .patch(&mapped_path(""), "patch_task_instance_by_map_index", &[400, 404, 409], instance::mark::patch_mapped)
         .patch(
@@ -146,16 +155,24 @@ fn instance_routes() -> Routes {
             instance::task_dependencies::get_mapped,
         )
         .get(&mapped_path("/tries"), "get_mapped_task_instance_tries", &[404], instance::tries::list_mapped)
-        .get(&mapped_path(try_path), "get_mapped_task_instance_try_details", &[404], instance::tries::get_mapped)
-        .patch(&group_path(""), "patch_task_group_instances", &[400, 404, 409], instance::mark::patch_group)
+        .get(&mapped_path(TRY_PATH), "get_mapped_task_instance_try_details", &[404], instance::tries::get_mapped)
+}
+
+fn group_instance_routes() -> Routes {
+    const GROUP: &str = "/dags/{dag_id}/dagRuns/{dag_run_id}/taskGroupInstances/{group_id}";
+    Routes::new(&["Task Instance"])
+        .patch(GROUP, "patch_task_group_instances", &[400, 404, 409], instance::mark::patch_group)
         .patch(
-            &group_path("/dry_run"),
+            &format!("{GROUP}/dry_run"),
             "patch_task_group_instances_dry_run",
             &[400, 404],
             instance::mark::dry_run_group,
         )
-        .tags(&["Extra Links", "Task Instance"])
-        .get(&task_path("/links"), "get_extra_links", &[404], dag::tasks::links)
+}
+
+fn extra_link_routes() -> Routes {
+    let path = format!("{INSTANCES}/{{task_id}}/links");
+    Routes::new(&["Extra Links", "Task Instance"]).get(&path, "get_extra_links", &[404], dag::tasks::links)
 }
 
 /// Human-in-the-loop routes.

@@ -75,8 +75,7 @@ struct DagFile {
     uses_store: bool,
     /// When the last parse started, if it failed. It may succeed after a change of any other file.
     failed: Option<SystemTime>,
-    /// True when another file owns one of its DAGs.
-    conflicts: bool,
+    dag_owner: DagOwner,
     /// The current or last parse.
     parsing: Option<JoinHandle<()>>,
     /// Number of the last scan before the current parse started.
@@ -91,6 +90,15 @@ struct DagFile {
     last_parse: Option<(Option<Stamp>, Instant)>,
     /// Number of consecutive parses without a change of the file itself.
     repeat_count: u32,
+}
+
+/// The file that owns the DAGs which a file defines: the first one that defined them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DagOwner {
+    #[default]
+    ThisFile,
+    /// Another file owns at least one of them.
+    OtherFile,
 }
 
 impl Drop for DagFile {
@@ -140,18 +148,22 @@ impl FileIndex {
         all.into_iter().cloned().collect()
     }
 
+    /// Keeps the files of unreadable folders, which count as unchanged: a file is gone only if its absence was seen.
+    fn keep_unseen(&mut self, old_files: &BTreeMap<PathBuf, Stamp>, unscanned: &BTreeMap<PathBuf, String>) {
+        for (path, stamp) in old_files {
+            if !self.files.contains_key(path) && is_below(path, unscanned) {
+                self.files.insert(path.clone(), *stamp);
+            }
+        }
+    }
+
     /// Applies a scan. `dag_files` are the changed files that may define DAGs, `outside` the stamps of unlisted files.
     /// A file in neither did not answer and counts as unchanged.
     pub fn compare(&mut self, scan: Scan, dag_files: &HashSet<PathBuf>, outside: &Stamps) -> Change {
         let places = self.dag_places(&scan);
         let before_places = std::mem::replace(&mut self.places, places);
         let old_files = std::mem::replace(&mut self.files, scan.files);
-        // Unreadable folders count as unchanged: a file is gone only if its absence was seen.
-        for (path, stamp) in &old_files {
-            if !self.files.contains_key(path) && is_below(path, &scan.unscanned) {
-                self.files.insert(path.clone(), *stamp);
-            }
-        }
+        self.keep_unseen(&old_files, &scan.unscanned);
         let unscanned_changed = self.unscanned != scan.unscanned;
         self.unscanned = scan.unscanned;
         let is_changed = |(path, stamp): &(&PathBuf, &Stamp)| {
@@ -185,7 +197,8 @@ impl FileIndex {
                 .imports
                 .iter()
                 .any(|(import, old_stamp)| current_stamp(import).is_some_and(|current| current != *old_stamp));
-            let may_succeed = any_change && (file.failed.is_some() || (file.conflicts && change.removed));
+            let may_succeed =
+                any_change && (file.failed.is_some() || (file.dag_owner == DagOwner::OtherFile && change.removed));
             if (imports_changed || may_succeed) && !change.to_parse.contains(path) {
                 change.to_parse.push(path.clone());
             }
@@ -301,9 +314,9 @@ impl FileIndex {
         self.dag_files.iter().filter(|(_, file)| file.uses_store).map(|(path, _)| path.clone()).collect()
     }
 
-    pub fn set_conflicts(&mut self, path: &Path, conflicts: bool) {
+    pub fn set_dag_owner(&mut self, path: &Path, owner: DagOwner) {
         if let Some(file) = self.dag_files.get_mut(path) {
-            file.conflicts = conflicts;
+            file.dag_owner = owner;
         }
     }
 
@@ -311,7 +324,7 @@ impl FileIndex {
     pub fn conflicting(&self, except: &Path) -> Vec<PathBuf> {
         self.dag_files
             .iter()
-            .filter(|(path, file)| file.conflicts && *path != except)
+            .filter(|(path, file)| file.dag_owner == DagOwner::OtherFile && *path != except)
             .map(|(path, _)| path.clone())
             .collect()
     }

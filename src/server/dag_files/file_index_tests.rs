@@ -150,7 +150,7 @@ fn retries_a_conflicting_file_when_the_owner_is_gone() {
     workspace.scan_and_compare();
     workspace.parse("dag_a.py", &["dag_a.py"], false);
     workspace.parse("dag_b.py", &["dag_b.py"], false);
-    workspace.index.set_conflicts(&workspace.path("dag_b.py"), true);
+    workspace.index.set_dag_owner(&workspace.path("dag_b.py"), DagOwner::OtherFile);
     assert_eq!(workspace.index.conflicting(&workspace.path("dag_a.py")), [workspace.path("dag_b.py")]);
     assert!(workspace.index.conflicting(&workspace.path("dag_b.py")).is_empty());
     fs::remove_file(workspace.path("dag_a.py")).unwrap();

@@ -9,7 +9,7 @@ mod watch;
 
 use super::dag_code::child_slots::ChildSlots;
 use super::process::state::AppState;
-use file_index::{FileIndex, ParseInputs, stamps};
+use file_index::{DagOwner, FileIndex, ParseInputs, stamps};
 use history::ParseHistory;
 use leoflow_base::sys::{blocking, clock};
 use leoflow_engine::model::dag_check;
@@ -77,11 +77,7 @@ struct DagFileLoop {
 
 impl DagFileLoop {
     async fn run(mut self) {
-        let state = self.state.clone();
-        tokio::task::spawn_local(async move {
-            tokio::time::sleep(INITIAL_PARSE_TIMEOUT).await;
-            state.initial_parse.send_replace(true);
-        });
+        self.limit_initial_parse();
         let mut packages = Packages::new(self.state.clone());
         let (mut folders, mut changes) = watch();
         let mut rescan = true;
@@ -99,19 +95,10 @@ impl DagFileLoop {
             let is_partly_unseen = !self.index.unscanned().is_empty();
             let next_retry = self.history.next_due();
             tokio::select! {
-                () = changes.next(folders.are_complete()) => rescan = true,
-                () = self.state.store_changed.notified() => {
-                    for path in self.index.files_using_store() {
-                        self.parse(path);
-                    }
-                }
-                () = self.state.environments.changed.notified() => {
-                    self.waiting.extend(self.state.environments.take_outdated());
-                    for path in std::mem::take(&mut self.waiting) {
-                        self.parse(path);
-                    }
-                }
-                files = self.state.parse_requests.take() => files.into_iter().for_each(|file| self.parse(file)),
+                () = changes.next(folders.coverage()) => rescan = true,
+                () = self.state.store_changed.notified() => self.parse_all(self.index.files_using_store()),
+                () = self.state.environments.changed.notified() => self.parse_waiting(),
+                files = self.state.parse_requests.take() => self.parse_all(files),
                 () = self.state.dag_deleted.notified() => {
                     self.index.forget();
                     rescan = true;
@@ -122,12 +109,13 @@ impl DagFileLoop {
                         self.index.forget();
                         rescan = true;
                     }
-                    Change::UserPackages => self.index.failed().into_iter().for_each(|path| self.parse(path)),
+                    Change::UserPackages => self.parse_all(self.index.failed()),
                 },
                 Some(parsed) = self.results.recv() => self.save(parsed).await,
                 () = tokio::time::sleep(SAVE_RETRY), if must_save_again => self.save_again().await,
                 () = tokio::time::sleep_until(next_retry.unwrap_or_else(Instant::now)), if next_retry.is_some() => {
-                    self.history.due(Instant::now()).into_iter().for_each(|path| self.parse(path));
+                    let files = self.history.due(Instant::now());
+                    self.parse_all(files);
                 }
                 // No event announces that a mount answers again.
                 () = tokio::time::sleep_until(rescan_at), if is_partly_unseen => {
@@ -137,6 +125,15 @@ impl DagFileLoop {
                 }
             }
         }
+    }
+
+    /// Stops requests from waiting for the initial parses after a while.
+    fn limit_initial_parse(&self) {
+        let state = self.state.clone();
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(INITIAL_PARSE_TIMEOUT).await;
+            state.initial_parse.send_replace(true);
+        });
     }
 
     /// Scans the workspace and starts parsing changed files. Returns the folders, and whether another scan is needed at
@@ -204,9 +201,7 @@ impl DagFileLoop {
                 self.state.initial_parse.send_replace(true);
             }
         }
-        for path in change.to_parse {
-            self.parse(path);
-        }
+        self.parse_all(change.to_parse);
         if !self.is_list_stored {
             self.store_file_list().await;
         }
@@ -241,6 +236,17 @@ impl DagFileLoop {
         }
     }
 
+    /// Parses the files whose environments changed.
+    fn parse_waiting(&mut self) {
+        self.waiting.extend(self.state.environments.take_outdated());
+        let files = std::mem::take(&mut self.waiting);
+        self.parse_all(files);
+    }
+
+    fn parse_all(&mut self, paths: impl IntoIterator<Item = PathBuf>) {
+        paths.into_iter().for_each(|path| self.parse(path));
+    }
+
     /// Starts a parse, unless the current one must complete first.
     fn parse(&mut self, path: PathBuf) {
         self.history.started(&path);
@@ -262,19 +268,8 @@ impl DagFileLoop {
             // Removed, or no longer a DAG file, since the parse started.
             return self.state.environments.clear_requirement(&parsed.path);
         }
-        let mut sources: Vec<PathBuf> =
-            parsed.output.iter().flat_map(|output| output.sources.keys().map(PathBuf::from)).collect();
-        sources.extend(parsed.output.iter().flat_map(|output| output.reads.iter().cloned()));
-        // Including missing files, which may be created.
-        sources.extend(parsed.adjacent_files.keys().cloned());
-        let uses_store = parsed.output.as_ref().is_ok_and(|output| output.asks);
-        let absent = parsed.output.iter().flat_map(|output| output.absent.iter().cloned()).collect();
         let has_failed = parsed.output.as_ref().map_or(true, |output| output.error.is_some());
-        let failed = has_failed.then_some(parsed.began);
-        let unlisted = self.index.unlisted(&sources);
-        let mut outside = blocking::run(move || stamps(unlisted)).await.unwrap_or_default();
-        outside.extend(parsed.adjacent_files.iter().map(|(path, stamp)| (path.clone(), *stamp)));
-        if !self.index.record_parse(&parsed.path, ParseInputs { sources, absent, uses_store }, failed, &outside) {
+        if !self.record_inputs(&parsed, has_failed).await {
             return self.parse(parsed.path);
         }
         // A file that failed for lack of an environment is parsed again with another.
@@ -292,28 +287,46 @@ impl DagFileLoop {
         }
         self.record_outcome(&mut parsed);
         match self.try_save(&parsed).await {
-            Ok(saved) => {
-                debug!(
-                    "parsed {} in {} ms: {}",
-                    parsed.path.display(),
-                    parsed.duration.as_millis(),
-                    match &parsed.output {
-                        Ok(ParseOutput { error: None, structures, .. }) => format!("{} DAG(s)", structures.len()),
-                        Ok(_) | Err(_) => "import failed".to_owned(),
-                    }
-                );
-                self.finish_initial(&parsed.path);
-                self.index.set_conflicts(&parsed.path, saved.conflicts);
-                if saved.released {
-                    for path in self.index.conflicting(&parsed.path) {
-                        self.parse(path);
-                    }
-                }
-            }
+            Ok(saved) => self.saved(&parsed, &saved),
             Err(error) => {
                 warn!("failed to store the DAGs of {}: {error}; retrying", parsed.path.display());
                 self.unsaved.push(parsed);
             }
+        }
+    }
+
+    /// Records what the parse read. Returns false if the parse is outdated.
+    async fn record_inputs(&mut self, parsed: &Parsed, has_failed: bool) -> bool {
+        let mut sources: Vec<PathBuf> =
+            parsed.output.iter().flat_map(|output| output.sources.keys().map(PathBuf::from)).collect();
+        sources.extend(parsed.output.iter().flat_map(|output| output.reads.iter().cloned()));
+        // Including missing files, which may be created.
+        sources.extend(parsed.adjacent_files.keys().cloned());
+        let uses_store = parsed.output.as_ref().is_ok_and(|output| output.asks);
+        let absent = parsed.output.iter().flat_map(|output| output.absent.iter().cloned()).collect();
+        let failed = has_failed.then_some(parsed.began);
+        let unlisted = self.index.unlisted(&sources);
+        let mut outside = blocking::run(move || stamps(unlisted)).await.unwrap_or_default();
+        outside.extend(parsed.adjacent_files.iter().map(|(path, stamp)| (path.clone(), *stamp)));
+        self.index.record_parse(&parsed.path, ParseInputs { sources, absent, uses_store }, failed, &outside)
+    }
+
+    /// Records that the result is in the datastore; parses files again whose DAGs it released.
+    fn saved(&mut self, parsed: &Parsed, saved: &Saved) {
+        debug!(
+            "parsed {} in {} ms: {}",
+            parsed.path.display(),
+            parsed.duration.as_millis(),
+            match &parsed.output {
+                Ok(ParseOutput { error: None, structures, .. }) => format!("{} DAG(s)", structures.len()),
+                Ok(_) | Err(_) => "import failed".to_owned(),
+            }
+        );
+        self.finish_initial(&parsed.path);
+        let owner = if saved.conflicts { DagOwner::OtherFile } else { DagOwner::ThisFile };
+        self.index.set_dag_owner(&parsed.path, owner);
+        if saved.released {
+            self.parse_all(self.index.conflicting(&parsed.path));
         }
     }
 

@@ -58,15 +58,22 @@ pub fn watch() -> (Folders, Changes) {
     (folders, Changes { events, changed: false, _sender })
 }
 
+/// Which changes are notified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coverage {
+    Complete,
+    /// Some folders are not watched, so the workspace must be scanned periodically.
+    Partial,
+}
+
 impl Folders {
     /// Watches nothing; the caller scans periodically.
     pub fn none() -> Self {
         Self { watcher: None, watched: HashMap::new(), complete: false }
     }
 
-    /// True when every change is notified.
-    pub fn are_complete(&self) -> bool {
-        self.complete
+    pub fn coverage(&self) -> Coverage {
+        if self.complete { Coverage::Complete } else { Coverage::Partial }
     }
 
     /// Watches exactly these folders. Returns `true` when a folder is new: changes since it was scanned were not
@@ -111,12 +118,11 @@ impl Changes {
     }
 
     /// Completes some milliseconds after a change, or when a periodic scan is due. Cancel-safe.
-    pub async fn next(&mut self, are_complete: bool) {
+    pub async fn next(&mut self, coverage: Coverage) {
         if !self.changed {
-            if are_complete {
-                self.events.recv().await;
-            } else {
-                let _ = tokio::time::timeout(POLL, self.events.recv()).await;
+            match coverage {
+                Coverage::Complete => drop(self.events.recv().await),
+                Coverage::Partial => drop(tokio::time::timeout(POLL, self.events.recv()).await),
             }
             self.changed = true;
         }
@@ -150,7 +156,7 @@ mod tests {
         assert!(!folders.set(std::slice::from_ref(&top)));
         assert!(folders.set(&[top.clone(), subfolder.clone()]));
         assert!(!folders.set(&[top.clone(), subfolder.clone()]));
-        assert!(folders.are_complete());
+        assert_eq!(folders.coverage(), Coverage::Complete);
         fs::remove_dir(&subfolder).unwrap();
         fs::create_dir(&subfolder).unwrap();
         assert!(folders.set(&[top.clone(), subfolder.clone()]));

@@ -128,6 +128,40 @@ async fn apply<K: KeyedEntities>(
     outcome.add(kind, Ok(Vec::new()));
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
+    let (matches, unmatched) = find(handler, &transaction, kind, entities, outcome).await?;
+    if !unmatched.is_empty() && action.action_on_non_existence.unwrap_or_default() == OnConflict::Fail {
+        outcome.add(kind, Err(handler.not_found(&unmatched)));
+        return Ok(());
+    }
+    transaction.commit().await?;
+    for (entity, keys) in matches {
+        for key in keys {
+            // A failed change is rolled back and does not affect the others.
+            let result = async {
+                let transaction = client.transaction().await?;
+                apply_to_one(handler, &transaction, action, &entity, &key).await?;
+                transaction.commit().await?;
+                Ok(vec![K::format_key(&key)])
+            };
+            let result = result.await;
+            outcome.add(kind, result);
+        }
+    }
+    Ok(())
+}
+
+/// Entities with the keys that they match.
+type Matches<K> = Vec<(Entity, Vec<<K as KeyedEntities>::Key>)>;
+
+/// Returns the keys that each entity matches, and the selectors that match nothing. Adds errors of selectors to the
+/// outcome.
+async fn find<K: KeyedEntities>(
+    handler: &K,
+    transaction: &Transaction<'_>,
+    kind: Kind,
+    entities: Vec<Entity>,
+    outcome: &mut BulkResponse,
+) -> Result<(Matches<K>, Vec<K::Selector>), ApiError> {
     let (mut matches, mut unmatched) = (Vec::new(), Vec::new());
     for entity in entities {
         let selector = match handler.selector(&entity) {
@@ -137,35 +171,28 @@ async fn apply<K: KeyedEntities>(
                 continue;
             }
         };
-        let keys = handler.existing(&transaction, &selector).await?;
+        let keys = handler.existing(transaction, &selector).await?;
         if keys.is_empty() {
             unmatched.push(selector);
         }
         matches.push((entity, keys));
     }
-    if !unmatched.is_empty() && action.action_on_non_existence.unwrap_or_default() == OnConflict::Fail {
-        outcome.add(kind, Err(handler.not_found(&unmatched)));
-        return Ok(());
-    }
-    transaction.commit().await?;
-    let mask = action.update_mask.as_deref().unwrap_or_default();
-    for (entity, keys) in matches {
-        for key in keys {
-            // A failed change is rolled back and does not affect the others.
-            let result = async {
-                let transaction = client.transaction().await?;
-                match &entity {
-                    Entity::Body(body) if kind == Kind::Update => {
-                        handler.change(&transaction, &key, body.clone(), mask).await?;
-                    }
-                    _ => handler.remove(&transaction, &key).await?,
-                }
-                transaction.commit().await?;
-                Ok(vec![K::format_key(&key)])
-            };
-            let result = result.await;
-            outcome.add(kind, result);
+    Ok((matches, unmatched))
+}
+
+/// Changes the entity with this key if the action is an update with a body, otherwise removes it.
+async fn apply_to_one<K: KeyedEntities>(
+    handler: &K,
+    transaction: &Transaction<'_>,
+    action: &Action,
+    entity: &Entity,
+    key: &K::Key,
+) -> Result<(), ApiError> {
+    match entity {
+        Entity::Body(body) if action.action == Kind::Update => {
+            let mask = action.update_mask.as_deref().unwrap_or_default();
+            handler.change(transaction, key, body.clone(), mask).await
         }
+        _ => handler.remove(transaction, key).await,
     }
-    Ok(())
 }

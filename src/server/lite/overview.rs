@@ -14,7 +14,7 @@ use leoflow_engine::schedule::timetable::Interval;
 use leoflow_engine::schedule::upcoming::upcoming;
 use leoflow_engine::store::ReadFor;
 use leoflow_engine::store::dag::dag_list::{Activity, DagFilter};
-use leoflow_engine::store::dag::dags::{self, ImportError};
+use leoflow_engine::store::dag::dags::{self, Dag, ImportError};
 use leoflow_engine::store::instance::instance_list::InstanceFilter;
 use leoflow_engine::store::instance::instances::{self, Instance, NOT_MAPPED};
 use leoflow_engine::store::list::listing::{ListPage, Listing, Order, Page};
@@ -45,39 +45,44 @@ pub async fn dags(State(state): Shared, params: Params) -> Result<Json<Value>, A
     for run in &newest {
         by_dag.entry(&run.key.dag_id).or_default().push(run);
     }
-    let mut list = Vec::with_capacity(listed.len());
-    for dag in &listed {
+    let view = |dag: &Dag| {
         let error = errors.iter().find(|error| error.filename == dag.fileloc);
-        let dag_runs = by_dag.get(dag.dag_id.as_str()).map_or(&[][..], Vec::as_slice);
-        let newest = dag_runs.iter().max_by_key(|run| (run.run_after, run.queued_at));
-        let last: Vec<Value> = dag_runs
-            .iter()
-            .map(|run| {
-                json!({
-                    "dag_run_id": run.key.run_id, "state": run.state, "run_after": views::stamp(run.run_after),
-                    "start_date": run.start_date.map(views::stamp), "end_date": run.end_date.map(views::stamp),
-                })
-            })
-            .collect();
-        list.push(json!({
-            "dag_id": dag.dag_id,
-            "is_paused": dag.is_paused,
-            "is_stale": !dag.is_active,
-            "fileloc": dag.fileloc,
-            "relative_fileloc": dag.relative_fileloc,
-            "schedule": dag.structure.schedule,
-            "description": dag.structure.description,
-            "tags": dag.structure.tags,
-            "tasks": dag.structure.tasks.len(),
-            "last_parse_duration": dag.last_parse_duration,
-            "last_run_state": newest.map(|run| &run.state),
-            "import_error": error.map(|error| &error.stack_trace),
-            "next_run_after": dag.next_run_after.map(views::stamp),
-            "last_runs": last,
-        }));
-    }
+        dag_view(dag, by_dag.get(dag.dag_id.as_str()).map_or(&[][..], Vec::as_slice), error)
+    };
+    let list: Vec<Value> = listed.iter().map(view).collect();
     let errors: Vec<Value> = errors.iter().map(error_view).collect();
-    let being_built: Vec<Value> = state
+    Ok(Json(json!({"dags": list, "import_errors": errors, "being_built": being_built(&state)})))
+}
+
+fn dag_view(dag: &Dag, runs: &[&Run], error: Option<&ImportError>) -> Value {
+    let newest = runs.iter().max_by_key(|run| (run.run_after, run.queued_at));
+    let run_view = |run: &&Run| {
+        json!({
+            "dag_run_id": run.key.run_id, "state": run.state, "run_after": views::stamp(run.run_after),
+            "start_date": run.start_date.map(views::stamp), "end_date": run.end_date.map(views::stamp),
+        })
+    };
+    json!({
+        "dag_id": dag.dag_id,
+        "is_paused": dag.is_paused,
+        "is_stale": !dag.is_active,
+        "fileloc": dag.fileloc,
+        "relative_fileloc": dag.relative_fileloc,
+        "schedule": dag.structure.schedule,
+        "description": dag.structure.description,
+        "tags": dag.structure.tags,
+        "tasks": dag.structure.tasks.len(),
+        "last_parse_duration": dag.last_parse_duration,
+        "last_run_state": newest.map(|run| &run.state),
+        "import_error": error.map(|error| &error.stack_trace),
+        "next_run_after": dag.next_run_after.map(views::stamp),
+        "last_runs": runs.iter().map(run_view).collect::<Vec<_>>(),
+    })
+}
+
+/// The environments that are being built, with the files that wait for them.
+fn being_built(state: &AppState) -> Vec<Value> {
+    state
         .environments
         .required()
         .iter()
@@ -86,8 +91,7 @@ pub async fn dags(State(state): Shared, params: Params) -> Result<Json<Value>, A
             let (requirements, detail) = (&required.declared.requirements, &required.detail);
             json!({"files": required.files, "requirements": requirements, "detail": detail})
         })
-        .collect();
-    Ok(Json(json!({"dags": list, "import_errors": errors, "being_built": being_built})))
+        .collect()
 }
 
 fn error_view(error: &ImportError) -> Value {
@@ -181,14 +185,6 @@ pub async fn run(
         is_paused
     };
     let stamp = |at: Option<jiff::Timestamp>| at.map(views::stamp);
-    let mut views = Vec::with_capacity(instances.len());
-    for task_instances in instances.chunk_by(|instance, next| instance.task_id == next.task_id) {
-        let is_mapped = task_instances[0].map_index != NOT_MAPPED;
-        match fold {
-            Some(most) if is_mapped && task_instances.len() > most => views.push(folded(task_instances)),
-            _ => views.extend(task_instances.iter().map(instance_view)),
-        }
-    }
     Ok(Json(json!({
         "dag_id": key.dag_id,
         "dag_run_id": key.run_id,
@@ -204,8 +200,21 @@ pub async fn run(
         "note": run.note,
         "is_paused": is_paused,
         "as_of": views::stamp(as_of),
-        "task_instances": views,
+        "task_instances": instance_views(&instances, fold),
     })))
+}
+
+/// The instances of a mapped task with more than `fold` become counts per state.
+fn instance_views(instances: &[Instance], fold: Option<usize>) -> Vec<Value> {
+    let mut views = Vec::with_capacity(instances.len());
+    for task_instances in instances.chunk_by(|instance, next| instance.task_id == next.task_id) {
+        let is_mapped = task_instances[0].map_index != NOT_MAPPED;
+        match fold {
+            Some(most) if is_mapped && task_instances.len() > most => views.push(folded(task_instances)),
+            _ => views.extend(task_instances.iter().map(instance_view)),
+        }
+    }
+    views
 }
 
 fn instance_view(instance: &Instance) -> Value {

@@ -24,6 +24,15 @@ pub struct Slot {
     close: Notify,
 }
 
+/// How far a request is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// No whole request has arrived since the last response.
+    Receiving,
+    /// From the end of a request to the end of its response.
+    Working,
+}
+
 impl Slot {
     /// Records that the head of a request has arrived.
     pub fn set_requested(&self) {
@@ -35,8 +44,8 @@ impl Slot {
         self.requested.load(Ordering::Relaxed) || self.unsent().is_some()
     }
 
-    pub fn set_working(&self, working: bool) {
-        self.working.store(working, Ordering::Relaxed);
+    pub fn set_progress(&self, progress: Progress) {
+        self.working.store(progress == Progress::Working, Ordering::Relaxed);
     }
 
     /// True when neither processing nor sending.
@@ -234,7 +243,7 @@ impl Body for TrackedRequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(context);
         if matches!(polled, Poll::Ready(None)) || self.body.is_end_stream() {
-            self.slot.set_working(true);
+            self.slot.set_progress(Progress::Working);
         }
         polled
     }
@@ -256,7 +265,7 @@ pub struct TrackedResponseBody<B> {
 
 impl<B> Drop for TrackedResponseBody<B> {
     fn drop(&mut self) {
-        self.slot.set_working(false);
+        self.slot.set_progress(Progress::Receiving);
         self.slot.requested.store(false, Ordering::Relaxed);
     }
 }
@@ -289,7 +298,7 @@ mod tests {
     async fn a_client_that_does_not_read_is_evicted() {
         let slots = Slots::new(1, Duration::ZERO);
         let (slot, permit) = slots.next().await.unwrap();
-        slot.set_working(true);
+        slot.set_progress(Progress::Working);
         slot.set_write_pending(true);
         slot.set_write_pending(true);
         let stalled = tokio::spawn(async move {

@@ -2,7 +2,7 @@
 //! before a request exists.
 
 use super::app::Routers;
-use super::connection_slots::{Slot, Slots, TrackedRequestBody, TrackedResponseBody, TrackedStream};
+use super::connection_slots::{Progress, Slot, Slots, TrackedRequestBody, TrackedResponseBody, TrackedStream};
 use crate::http::caller::Caller;
 use crate::login::logins::Peer;
 use axum::body::Body;
@@ -160,6 +160,46 @@ where
     }
 }
 
+/// Adds `Connection: close` to responses while the server shuts down or another connection waits for a slot.
+fn close_after_responses(router: Router, stopped: watch::Receiver<bool>, contention: Arc<AtomicBool>) -> Router {
+    router.layer(map_response(move |response| {
+        close_when_leaving(*stopped.borrow() || contention.load(Ordering::Relaxed), response)
+    }))
+}
+
+/// Serves requests with the router and records their progress in the slot.
+fn tracked_service(
+    router: Router,
+    slot: Arc<Slot>,
+) -> impl Service<hyper::Request<Incoming>, Response = hyper::Response<Body>, Error = Infallible> {
+    let service = TowerToHyperService::new(router);
+    service_fn(move |request: hyper::Request<Incoming>| {
+        let slot = slot.clone();
+        slot.set_requested();
+        let request = request.map(|body| {
+            slot.set_progress(if body.is_end_stream() { Progress::Working } else { Progress::Receiving });
+            Body::new(TrackedRequestBody { body, slot: slot.clone() })
+        });
+        let response = service.call(request);
+        async move {
+            let response = response.await?;
+            // A handler may answer before the body is read to its end.
+            slot.set_progress(Progress::Working);
+            Ok::<_, Infallible>(response.map(|body| Body::new(TrackedResponseBody { body, slot })))
+        }
+    })
+}
+
+fn http() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(MAX_HEADER_BYTES)
+        .max_headers(MAX_HEADERS);
+    builder
+}
+
 async fn serve_connection<S>(
     stream: S,
     router: Router,
@@ -169,33 +209,9 @@ async fn serve_connection<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let leaving = stopped.clone();
-    let router = router.layer(map_response(move |response| {
-        close_when_leaving(*leaving.borrow() || contention.load(Ordering::Relaxed), response)
-    }));
-    let service = TowerToHyperService::new(router);
-    let request_slot = slot.clone();
-    let tracked_service = service_fn(move |request: hyper::Request<Incoming>| {
-        let slot = request_slot.clone();
-        slot.set_requested();
-        let request = request.map(|body| {
-            slot.set_working(body.is_end_stream());
-            Body::new(TrackedRequestBody { body, slot: slot.clone() })
-        });
-        let response = service.call(request);
-        async move {
-            let response = response.await?;
-            // A handler may answer before the body is read to its end.
-            slot.set_working(true);
-            Ok::<_, Infallible>(response.map(|body| Body::new(TrackedResponseBody { body, slot })))
-        }
-    });
-    let mut connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(MAX_HEADER_BYTES)
-        .max_headers(MAX_HEADERS)
-        .serve_connection(TokioIo::new(TrackedStream { stream, slot: slot.clone() }), tracked_service);
+    let router = close_after_responses(router, stopped.clone(), contention);
+    let io = TokioIo::new(TrackedStream { stream, slot: slot.clone() });
+    let mut connection = http().serve_connection(io, tracked_service(router, slot.clone()));
     loop {
         tokio::select! {
             biased;

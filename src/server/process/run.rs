@@ -20,6 +20,7 @@ use leoflow_postgres::{Credentials, Endpoint};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use tracing::warn;
 
@@ -68,7 +69,7 @@ pub async fn run(
     let hangups = settings_reload::hangups()?;
     tokio::pin!(shutdown);
     let notifier = inheritance.notifier();
-    let mut listeners = Listeners::take(&mut inheritance)?;
+    let listeners = Listeners::take(&mut inheritance)?;
     let startup = Startup::load(home, options.database.as_deref())?;
     tokio::select! {
         // Stopping must not wait for a slow or frozen datastore.
@@ -76,73 +77,96 @@ pub async fn run(
         checked = startup.check(home, &notifier) => checked?,
     }
     let Startup { settings, cipher, secrets, endpoint, application } = startup;
-    let private_socket = match &listeners.private {
-        Some(_) => Some(options.private_socket.ok_or(ServerError::NotSupervised)?),
-        None => None,
-    };
-    let (keys, database) = ((cipher, secrets), Database::new(&application));
-    let state = Arc::new(AppState::new(
-        home.clone(),
-        options.port,
-        version,
-        database,
-        keys,
-        private_socket,
-        settings.config.python.clone(),
-    ));
+    let private_socket = listeners.private_socket(options.private_socket)?;
+    let (keys, database, python) = ((cipher, secrets), Database::new(&application), settings.config.python.clone());
+    let state = AppState::new(home.clone(), options.port, version, database, keys, private_socket, python);
+    let state = Arc::new(state);
     tokio::select! {
         () = &mut shutdown => return Ok(()),
-        loaded = state.revoked.load(&state.database) => loaded.map_err(datastore_unreadable)?,
+        loaded = load_revoked(&state) => loaded?,
     }
     let reloading = tokio::task::spawn_local(settings_reload::reload_on_hangup(state.clone(), hangups));
-    let routers = app::routers(state.clone());
-    let mut serving = Serving::default();
-    match listeners.private.take() {
-        Some(private) => serving.over_unix(private, &routers)?,
-        None => listeners.open(&mut serving, &routers)?,
-    }
-    notifier.ready("serving");
-    let heartbeats = tokio::task::spawn_local(send_heartbeats(notifier.clone()));
-    let mut background = Background::start_parsing(&state, settings.config.workspace.clone());
-    if !*state.doors.borrow() {
-        tokio::select! {
-            () = &mut shutdown => return Ok(()),
-            opened = wait_for_doors(listeners.doors.take()) => opened?,
-        }
-        // Picks up logouts recorded by the previous server in the meantime.
-        tokio::select! {
-            () = &mut shutdown => return Ok(()),
-            loaded = state.revoked.load(&state.database) => loaded.map_err(datastore_unreadable)?,
-        }
-        listeners.open(&mut serving, &routers)?;
-        state.doors.send_replace(true);
-    }
-    if options.database.is_none()
-        && let Err(error) = running_settings::record(home, &settings)
-    {
-        warn!("failed to record the effective settings: {error}");
-    }
-    drop(settings);
-    background.start_scheduling(&state, endpoint, application);
-    tokio::select! {
-        () = &mut shutdown => {}
-        // The scheduler and the parser never end in normal operation. After a failure the supervisor restarts the
-        // server.
-        reason = background.wait_for_failure() => {
-            return Err(ServerError::Io(io::Error::other(format!("a part of the server failed: {reason}"))));
-        }
-    }
-    notifier.stopping();
-    background.stop();
-    state.changes.leave();
-    serving.drain().await;
-    heartbeats.abort();
+    let effective_home = options.database.is_none().then_some(home);
+    let server = Server { state, listeners, notifier, settings, endpoint, application };
+    let served = server.serve(effective_home, shutdown).await;
     reloading.abort();
-    Ok(())
+    served
 }
 
-fn datastore_unreadable(error: ApiError) -> ServerError {
-    ServerError::Io(io::Error::other(format!("failed to read the datastore: {}", error.message())))
+/// A server whose state is loaded.
+struct Server {
+    state: Arc<AppState>,
+    listeners: Listeners,
+    notifier: Notifier,
+    settings: Loaded,
+    endpoint: Endpoint,
+    application: tokio_postgres::Config,
+}
+
+impl Server {
+    /// Serves until the shutdown, and starts the background work. Once the public listeners are open, `home` records the
+    /// settings as effective.
+    async fn serve(
+        self,
+        home: Option<&Home>,
+        mut shutdown: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<(), ServerError> {
+        let Self { state, mut listeners, notifier, settings, endpoint, application } = self;
+        let routers = app::routers(state.clone());
+        let mut serving = Serving::default();
+        match listeners.private.take() {
+            Some(private) => serving.over_unix(private, &routers)?,
+            None => listeners.open(&mut serving, &routers)?,
+        }
+        notifier.ready("serving");
+        let heartbeats = tokio::task::spawn_local(send_heartbeats(notifier.clone()));
+        let mut background = Background::start_parsing(&state, settings.config.workspace.clone());
+        if !*state.doors.borrow() {
+            tokio::select! {
+                () = &mut shutdown => return Ok(()),
+                ended = end_trial(&state, &mut listeners, &mut serving, &routers) => ended?,
+            }
+        }
+        if let Some(Err(error)) = home.map(|home| running_settings::record(home, &settings)) {
+            warn!("failed to record the effective settings: {error}");
+        }
+        drop(settings);
+        background.start_scheduling(&state, endpoint, application);
+        tokio::select! {
+            () = &mut shutdown => {}
+            // The scheduler and the parser never end in normal operation. After a failure the supervisor restarts the
+            // server.
+            reason = background.wait_for_failure() => {
+                return Err(ServerError::Io(io::Error::other(format!("a part of the server failed: {reason}"))));
+            }
+        }
+        notifier.stopping();
+        background.stop();
+        state.changes.leave();
+        serving.drain().await;
+        heartbeats.abort();
+        Ok(())
+    }
+}
+
+async fn load_revoked(state: &AppState) -> Result<(), ServerError> {
+    let unreadable = |error: ApiError| io::Error::other(format!("failed to read the datastore: {}", error.message()));
+    Ok(state.revoked.load(&state.database).await.map_err(unreadable)?)
+}
+
+/// Waits for the end of the trial, then opens the public listeners.
+async fn end_trial(
+    state: &AppState,
+    listeners: &mut Listeners,
+    serving: &mut Serving,
+    routers: &Routers,
+) -> Result<(), ServerError> {
+    wait_for_doors(listeners.doors.take()).await?;
+    // Picks up logouts recorded by the previous server in the meantime.
+    load_revoked(state).await?;
+    listeners.open(serving, routers)?;
+    state.doors.send_replace(true);
+    Ok(())
 }
 
 /// Settings, keys and credentials, which are read before serving.
@@ -198,6 +222,14 @@ impl Listeners {
             return Err(ServerError::NotSupervised);
         }
         Ok(Self { http, api, private, doors })
+    }
+
+    /// The path of the private listener, which a server on trial must know.
+    fn private_socket(&self, path: Option<PathBuf>) -> Result<Option<PathBuf>, ServerError> {
+        match self.private {
+            Some(_) => path.map(Some).ok_or(ServerError::NotSupervised),
+            None => Ok(None),
+        }
     }
 
     /// Serves the public listeners.

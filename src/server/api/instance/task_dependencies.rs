@@ -7,9 +7,11 @@ use crate::http::request::Segments;
 use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
+use leoflow_engine::model::dag::Task;
 use leoflow_engine::model::keys::RunKey;
 use leoflow_engine::model::state::{RunState, TaskState};
-use leoflow_engine::store::dag::{dags, versions};
+use leoflow_engine::store::dag::dags::{self, Dag};
+use leoflow_engine::store::dag::versions;
 use leoflow_engine::store::instance::instance_list::InstanceFilter;
 use leoflow_engine::store::instance::instances::{self, Instance, NOT_MAPPED};
 use leoflow_engine::store::instance::tries::SLOTS;
@@ -59,31 +61,54 @@ async fn unmet_dependencies(
         unmet.push(dependency("Dagrun Running", reason));
     }
     if instance.state.as_deref() == Some("scheduled") {
-        let pool = match pools::get(client, &instance.pool).await {
-            Ok(pool) => Some(pool),
-            Err(StoreError::NotFound { .. }) => None,
-            Err(error) => return Err(error),
+        unmet.extend(unmet_capacity(client, run, instance, &dag).await?);
+    } else {
+        // The structure of the version that the run started with.
+        let structure = match run.version_id {
+            Some(id) => versions::version(client, id).await?.structure,
+            None => dag.into_structure(),
         };
-        let open = pool.map_or(0, |pool| if pool.slots < 0 { i64::MAX } else { pool.open() });
-        if open < i64::from(instance.pool_slots) {
-            let (pool, needed) = (&instance.pool, instance.pool_slots);
-            let reason = format!("Pool '{pool}' has {open} open slots, but the task needs {needed}.");
-            unmet.push(dependency("Pool Slots Available", reason));
-        } else if run.state == RunState::Running && !dag.is_paused {
-            let reason = format!(
-                "The limit of concurrent tasks is reached: {SLOTS} in total, {} per run of this DAG, or this task's own.",
-                dag.structure.max_active_tasks
-            );
-            unmet.push(dependency("Task Concurrency", reason));
+        if let Some(task) = structure.tasks.iter().find(|task| task.task_id == instance.task_id) {
+            unmet.extend(unmet_trigger_rule(client, run, task).await?);
         }
-        return Ok(unmet);
     }
-    // The structure of the version that the run started with.
-    let structure = match run.version_id {
-        Some(id) => versions::version(client, id).await?.structure,
-        None => dag.into_structure(),
+    Ok(unmet)
+}
+
+/// Why an instance whose dependencies are met does not start.
+async fn unmet_capacity(
+    client: &impl GenericClient,
+    run: &Run,
+    instance: &Instance,
+    dag: &Dag,
+) -> Result<Option<TaskDependencyResponse>, StoreError> {
+    let pool = match pools::get(client, &instance.pool).await {
+        Ok(pool) => Some(pool),
+        Err(StoreError::NotFound { .. }) => None,
+        Err(error) => return Err(error),
     };
-    let Some(task) = structure.tasks.iter().find(|task| task.task_id == instance.task_id) else { return Ok(unmet) };
+    let open = pool.map_or(0, |pool| if pool.slots < 0 { i64::MAX } else { pool.open() });
+    if open < i64::from(instance.pool_slots) {
+        let (pool, needed) = (&instance.pool, instance.pool_slots);
+        let reason = format!("Pool '{pool}' has {open} open slots, but the task needs {needed}.");
+        return Ok(Some(dependency("Pool Slots Available", reason)));
+    }
+    if run.state != RunState::Running || dag.is_paused {
+        return Ok(None);
+    }
+    let reason = format!(
+        "The limit of concurrent tasks is reached: {SLOTS} in total, {} per run of this DAG, or this task's own.",
+        dag.structure.max_active_tasks
+    );
+    Ok(Some(dependency("Task Concurrency", reason)))
+}
+
+/// Which upstream tasks the task's trigger rule waits for.
+async fn unmet_trigger_rule(
+    client: &impl GenericClient,
+    run: &Run,
+    task: &Task,
+) -> Result<Option<TaskDependencyResponse>, StoreError> {
     let upstream = InstanceFilter { task_ids: Some(task.upstream.clone()), ..InstanceFilter::of_run(&run.key) };
     let mut unfinished: BTreeMap<String, String> = BTreeMap::new();
     for upstream in instances::list(client, Listing::of(upstream)).await?.rows {
@@ -92,16 +117,16 @@ async fn unmet_dependencies(
             unfinished.insert(upstream.task_id, state.to_owned());
         }
     }
-    if !unfinished.is_empty() {
-        let upstream_states: Vec<String> = unfinished.iter().map(|(id, state)| format!("{id} ({state})")).collect();
-        let reason = format!(
-            "The trigger rule '{}' waits for upstream tasks that are not done: {}.",
-            json!(task.trigger_rule).as_str().unwrap_or_default(),
-            upstream_states.join(", ")
-        );
-        unmet.push(dependency("Trigger Rule", reason));
+    if unfinished.is_empty() {
+        return Ok(None);
     }
-    Ok(unmet)
+    let upstream_states: Vec<String> = unfinished.iter().map(|(id, state)| format!("{id} ({state})")).collect();
+    let reason = format!(
+        "The trigger rule '{}' waits for upstream tasks that are not done: {}.",
+        json!(task.trigger_rule).as_str().unwrap_or_default(),
+        upstream_states.join(", ")
+    );
+    Ok(Some(dependency("Trigger Rule", reason)))
 }
 
 async fn respond(state: &AppState, key: RunKey, task_id: &str, map_index: i32) -> DependencyResult {

@@ -5,7 +5,7 @@ use crate::api::views::Stamp;
 use crate::http::api_error::ApiError;
 use crate::http::openapi::answers::{Either, Lines, Media};
 use crate::http::query::{Kind, Parameter, Query, QueryParams};
-use crate::http::request::Segments;
+use crate::http::request::{Params, Segments};
 use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
@@ -71,22 +71,11 @@ pub async fn get(
     params: QueryParams<LogQuery>,
     headers: HeaderMap,
 ) -> Result<Log, ApiError> {
-    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("*/*");
-    let as_lines = accept.starts_with("application/x-ndjson");
-    if !as_lines && !accept.starts_with("*/*") && !accept.contains("application/json") {
-        let detail = "Only application/json or application/x-ndjson is supported";
-        return Err(ApiError::new(StatusCode::NOT_ACCEPTABLE, detail));
-    }
+    let as_lines = accepts_lines(&headers)?;
     let try_number = i32::try_from(try_number).unwrap_or(i32::MAX);
     let map_index = params.whole("map_index")?.unwrap_or(-1);
     let map_index = i32::try_from(map_index).unwrap_or(i32::MAX);
-    let offset: u64 = match params.text("token") {
-        None => 0,
-        Some(token) => token.parse().map_err(|_| {
-            let detail = "Bad Signature. Please use only the tokens provided by the API.";
-            ApiError::new(StatusCode::BAD_REQUEST, detail)
-        })?,
-    };
+    let offset = offset(&params)?;
     let key = RunKey { dag_id, run_id };
     let client = state.database.get().await?;
     let instance = instances::get(&*client, &key, &task_id, map_index).await.map_err(|error| match error {
@@ -99,13 +88,7 @@ pub async fn get(
     }
     drop(client);
     if try_number == 0 {
-        let text = match instance.state.as_deref() {
-            Some("skipped") => "Task was skipped — no logs available.",
-            Some("upstream_failed") => "Task did not run because upstream task(s) failed.",
-            _ => "No logs available for this task.",
-        };
-        let message = StructuredLogMessage { timestamp: None, event: text.to_owned(), others: Map::new() };
-        return Ok(respond(as_lines, vec![message], None));
+        return Ok(respond(as_lines, vec![why_there_is_no_log(instance.state.as_deref())], None));
     }
     let name = TryName { dag_id: &key.dag_id, run_id: &key.run_id, task_id: &task_id, map_index, try_number };
     let path = task_log::path(&state.home, name);
@@ -119,6 +102,36 @@ pub async fn get(
     let messages = chunk.text.lines().map(message).collect();
     let token = (is_running || !chunk.is_at_end).then(|| chunk.next.to_string());
     Ok(respond(as_lines, messages, token))
+}
+
+/// True if the client asks for lines of JSON instead of one document.
+fn accepts_lines(headers: &HeaderMap) -> Result<bool, ApiError> {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("*/*");
+    let as_lines = accept.starts_with("application/x-ndjson");
+    if !as_lines && !accept.starts_with("*/*") && !accept.contains("application/json") {
+        let detail = "Only application/json or application/x-ndjson is supported";
+        return Err(ApiError::new(StatusCode::NOT_ACCEPTABLE, detail));
+    }
+    Ok(as_lines)
+}
+
+/// Parses the continuation token: the offset in the log.
+fn offset(params: &Params) -> Result<u64, ApiError> {
+    let Some(token) = params.text("token") else { return Ok(0) };
+    token.parse().map_err(|_| {
+        let detail = "Bad Signature. Please use only the tokens provided by the API.";
+        ApiError::new(StatusCode::BAD_REQUEST, detail)
+    })
+}
+
+/// The log of an instance that has not started, in its state.
+fn why_there_is_no_log(state: Option<&str>) -> StructuredLogMessage {
+    let text = match state {
+        Some("skipped") => "Task was skipped — no logs available.",
+        Some("upstream_failed") => "Task did not run because upstream task(s) failed.",
+        _ => "No logs available for this task.",
+    };
+    StructuredLogMessage { timestamp: None, event: text.to_owned(), others: Map::new() }
 }
 
 fn respond(as_lines: bool, messages: Vec<StructuredLogMessage>, token: Option<String>) -> Log {

@@ -75,6 +75,24 @@ pub struct JobResponse {
     dag_display_name: Option<String>,
 }
 
+impl JobResponse {
+    fn new(id: usize, job_type: &'static str, component: &Component, began: Timestamp) -> Self {
+        Self {
+            id,
+            dag_id: None,
+            state: Some(job_state(component)),
+            job_type: Some(job_type),
+            start_date: Some(Stamp(began)),
+            end_date: None,
+            latest_heartbeat: component.heartbeat.map(Stamp),
+            executor_class: Some(EXECUTOR),
+            hostname: None,
+            unixname: None,
+            dag_display_name: None,
+        }
+    }
+}
+
 collection! { JobCollectionResponse { jobs: JobResponse } }
 
 /// Lists the components of this instance that are jobs in Airflow: one of each, since the server started.
@@ -111,17 +129,8 @@ pub async fn jobs(
                 && is_alive.is_none_or(|is_alive| is_alive == component.is_alive)
         })
         .map(|(index, (kind, component))| JobResponse {
-            id: index + 1,
-            dag_id: None,
-            state: Some(job_state(component)),
-            job_type: Some(kind),
-            start_date: Some(Stamp(began)),
-            end_date: None,
-            latest_heartbeat: component.heartbeat.map(Stamp),
-            executor_class: Some(EXECUTOR),
             hostname: Some(host_name.clone()),
-            unixname: None,
-            dag_display_name: None,
+            ..JobResponse::new(index + 1, kind, component, began)
         })
         .collect();
     // The first key decides, so it is sorted last.
