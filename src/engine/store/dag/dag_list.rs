@@ -1,7 +1,8 @@
 //! Fields and filters of DAGs and of import errors, for lists.
 
+use crate::store::list::column::Column;
 use crate::store::list::conditions::Conditions;
-use crate::store::list::field::{Column, Filter, list_fields};
+use crate::store::list::field::{Filter, list_fields};
 use crate::store::list::filter::{Range, Unset, containing};
 use jiff::Timestamp;
 

@@ -1,9 +1,9 @@
 //! Cursors for keyset pagination. A cursor holds the values by which the last row of a page is ordered; the next page
 //! starts after that row.
 
+use super::column::Column;
 use super::conditions::Value;
-use super::field::Column;
-use super::listing::Order;
+use super::page::Order;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 

@@ -1,63 +1,16 @@
 //! Lists with filters, order and pages. A page is selected by an offset, or by a cursor that identifies the last row of
 //! the previous page.
 
+use super::column::Column;
 use super::conditions::Conditions;
 use super::cursor::Cursor;
-use super::field::{Column, Filter, ListField};
+use super::field::{Filter, ListField};
 use super::filter::Test;
+pub use super::page::{ListPage, Order, Page};
 use super::page_query::{PageQuery, Source};
 use crate::store::StoreError;
 use leoflow_postgres::GenericClient;
-use std::cmp::Ordering;
 use tokio_postgres::Row;
-
-/// A field to order by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Order<F> {
-    pub(crate) field: F,
-    pub(crate) descending: bool,
-}
-
-impl<F> Order<F> {
-    pub fn ascending(field: F) -> Self {
-        Self { field, descending: false }
-    }
-
-    pub fn descending(field: F) -> Self {
-        Self { field, descending: true }
-    }
-
-    /// Compares two rows that do not come from the datastore; `compare` compares them by a field.
-    pub fn compare(&self, compare: impl Fn(F) -> Ordering) -> Ordering
-    where
-        F: Copy,
-    {
-        let ascending = compare(self.field);
-        if self.descending { ascending.reverse() } else { ascending }
-    }
-}
-
-/// Rows to return and rows to skip; by default all.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Page {
-    /// `None` returns all rows.
-    pub limit: Option<i64>,
-    pub offset: i64,
-}
-
-impl Page {
-    pub fn first(limit: i64) -> Self {
-        Self { limit: Some(limit), offset: 0 }
-    }
-
-    /// Selects the page from rows that do not come from the datastore, in their given order.
-    pub fn of<T>(&self, rows: Vec<T>) -> ListPage<T> {
-        let number = |count: i64| usize::try_from(count).unwrap_or(usize::MAX);
-        let total = i64::try_from(rows.len()).unwrap_or(i64::MAX);
-        let rows = rows.into_iter().skip(number(self.offset)).take(self.limit.map_or(usize::MAX, number)).collect();
-        ListPage { rows, total, total_limit: None, next: None, previous: None }
-    }
-}
 
 /// Parameters of a list: the rows that pass all tests and the filter, ordered by the fields in turn. The default lists
 /// all rows.
@@ -166,44 +119,6 @@ impl<F: ListField> Listing<F> {
 
 fn key<F: ListField>() -> Vec<Column> {
     F::KEY.iter().map(|field| field.column()).collect()
-}
-
-/// One page, with the total number of rows, which has a maximum with a cursor.
-#[derive(Debug)]
-pub struct ListPage<T> {
-    pub rows: Vec<T>,
-    pub total: i64,
-    /// The maximum of `total`, if there is one.
-    pub total_limit: Option<i64>,
-    /// Cursors of the next and the previous page; `None` without a cursor, or if there is no such page.
-    pub next: Option<String>,
-    pub previous: Option<String>,
-}
-
-impl<T> ListPage<T> {
-    pub fn map<U>(self, convert: impl Fn(T) -> U) -> ListPage<U> {
-        self.filter_map(|row| Some(convert(row)))
-    }
-
-    /// Keeps only the rows for which `convert` returns a value.
-    pub fn filter_map<U>(self, convert: impl Fn(T) -> Option<U>) -> ListPage<U> {
-        let rows = self.rows.into_iter().filter_map(convert).collect();
-        ListPage { rows, total: self.total, total_limit: self.total_limit, next: self.next, previous: self.previous }
-    }
-}
-
-impl<T> ListPage<Result<T, StoreError>> {
-    /// Returns the first error of a row, if any.
-    pub fn transpose(self) -> Result<ListPage<T>, StoreError> {
-        let rows = self.rows.into_iter().collect::<Result<_, _>>()?;
-        Ok(ListPage {
-            rows,
-            total: self.total,
-            total_limit: self.total_limit,
-            next: self.next,
-            previous: self.previous,
-        })
-    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! The SQL of a page of a list: its keys first, then the rows with all joins.
 
+use super::column::Column;
 use super::conditions::Conditions;
 use super::cursor::{Cursor, after_cursor};
-use super::field::Column;
-use super::listing::{ListPage, Order, Page};
+use super::page::{ListPage, Order, Page};
 use crate::store::StoreError;
 use leoflow_postgres::GenericClient;
 use tokio_postgres::Row;

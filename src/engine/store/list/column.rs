@@ -1,0 +1,47 @@
+//! Columns and SQL expressions that lists are ordered and filtered by.
+
+/// Type of a field's values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FieldType {
+    Text,
+    Time,
+    Whole,
+    Number,
+}
+
+impl FieldType {
+    /// Name of the Postgres type.
+    pub(super) fn sql(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Time => "timestamptz",
+            Self::Whole => "bigint",
+            Self::Number => "float8",
+        }
+    }
+}
+
+/// A column or SQL expression, with its type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Column {
+    pub sql: &'static str,
+    pub field_type: FieldType,
+}
+
+impl Column {
+    pub const fn text(sql: &'static str) -> Self {
+        Self { sql, field_type: FieldType::Text }
+    }
+
+    pub const fn time(sql: &'static str) -> Self {
+        Self { sql, field_type: FieldType::Time }
+    }
+
+    pub const fn whole(sql: &'static str) -> Self {
+        Self { sql, field_type: FieldType::Whole }
+    }
+
+    pub const fn number(sql: &'static str) -> Self {
+        Self { sql, field_type: FieldType::Number }
+    }
+}
