@@ -124,7 +124,7 @@ impl<'a> PassView<'a> {
             let mut tally = Tally::default();
             for index in &self.rows[task_index] {
                 self.states_at_start[*index] = self.states[*index];
-                tally.count(self.states[*index], graph.task(task_index).is_setup);
+                tally.count(self.states[*index], graph.task(task_index));
             }
             self.tallies[task_index] = tally;
         }
@@ -279,7 +279,7 @@ impl<'a> PassView<'a> {
             if self.rows[*up].is_empty() {
                 // The start and end dates of the upstream task exclude it from this run. As in Airflow, its downstream
                 // tasks still wait for it.
-                total.count(None, self.snapshot.graph.task(*up).is_setup);
+                total.count(None, self.snapshot.graph.task(*up));
                 continue;
             }
             match self.relevant_instances(task_index, map_index, *up) {
@@ -291,15 +291,15 @@ impl<'a> PassView<'a> {
     }
 
     fn count_range(&self, total: &mut Tally, up: usize, range: Range<i64>) {
-        let is_setup = self.snapshot.graph.task(up).is_setup;
+        let task = self.snapshot.graph.task(up);
         let rows = &self.rows[up];
         let index_of = |row: &usize| i64::from(self.map_indexes[*row]);
         let first = rows.partition_point(|row| index_of(row) < range.start.max(0));
         for row in rows[first..].iter().take_while(|row| index_of(row) < range.end) {
-            total.count(self.states_at_start[*row], is_setup);
+            total.count(self.states_at_start[*row], task);
         }
         for row in rows.iter().take_while(|row| index_of(row) < 0) {
-            total.count(self.states_at_start[*row], is_setup);
+            total.count(self.states_at_start[*row], task);
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/dags.html#trigger-rules>
 
-use crate::model::dag::TriggerRule;
+use crate::model::dag::{Task, TriggerRule};
 use crate::model::state::TaskState;
 
 /// Number of upstream task instances by state.
@@ -22,7 +22,9 @@ pub struct Tally {
 }
 
 impl Tally {
-    pub fn count(&mut self, state: Option<TaskState>, is_setup: bool) {
+    /// Adds an instance of `task`.
+    pub fn count(&mut self, state: Option<TaskState>, task: &Task) {
+        let is_setup = task.is_setup;
         self.all += 1;
         self.setups += usize::from(is_setup);
         match state {

@@ -231,8 +231,8 @@ impl Window {
     fn members(&self, coarse: Meaning) -> Result<Vec<Meaning>, String> {
         match (self, coarse) {
             (Self::Segments { segments }, _) => Ok(segments.iter().cloned().map(Meaning::Text).collect()),
-            (Self::Time { period, backward }, Meaning::Date(start)) => {
-                Ok(parts(*period, *backward, start)?.into_iter().map(Meaning::Date).collect())
+            (Self::Time { period, direction }, Meaning::Date(start)) => {
+                Ok(parts(*period, *direction, start)?.into_iter().map(Meaning::Date).collect())
             }
             (Self::Time { .. }, Meaning::Text(key)) => Err(format!("the window needs a date, but the key is {key:?}")),
         }

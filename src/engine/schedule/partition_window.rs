@@ -46,17 +46,39 @@ pub enum Window {
     /// A fixed set of segments, the same for each coarser partition.
     Segments { segments: BTreeSet<String> },
     /// The minutes of an hour, the hours of a day, the days of a week or a month, or the months of a quarter or a year.
-    /// The window begins with the coarser partition's start or, if `backward`, ends with it.
     Time {
         period: Period,
-        #[serde(default)]
-        backward: bool,
+        #[serde(default, rename = "backward")]
+        direction: Direction,
     },
 }
 
-/// Returns the start times of the parts of a window that begins at `start` or, if `backward`, ends with the part that
+/// Where a window lies; the DAG's description has it as the boolean `backward`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(from = "bool", into = "bool")]
+pub enum Direction {
+    /// The window begins with the coarser partition's start.
+    #[default]
+    Forward,
+    /// The last part of the window begins at the coarser partition's start.
+    Backward,
+}
+
+impl From<bool> for Direction {
+    fn from(is_backward: bool) -> Self {
+        if is_backward { Self::Backward } else { Self::Forward }
+    }
+}
+
+impl From<Direction> for bool {
+    fn from(direction: Direction) -> Self {
+        direction == Direction::Backward
+    }
+}
+
+/// Returns the start times of the parts of a window that begins at `start` or, if it is backward, ends with the part that
 /// begins at `start`.
-pub fn parts(period: Period, backward: bool, start: DateTime) -> Result<Vec<DateTime>, String> {
+pub fn parts(period: Period, direction: Direction, start: DateTime) -> Result<Vec<DateTime>, String> {
     if matches!(period, Period::Month | Period::Quarter | Period::Year) && start.day() != 1 {
         return Err(format!("a {period:?} window must start on the first day of a month, not on {start}"));
     }
@@ -69,7 +91,7 @@ pub fn parts(period: Period, backward: bool, start: DateTime) -> Result<Vec<Date
     let add = |base: DateTime, span: Span| base.checked_add(span).map_err(|error| error.to_string());
     let days = |from: DateTime, to: DateTime| i64::from(from.date().until(to.date()).map_or(0, |span| span.get_days()));
     let (base, count) = match period {
-        Period::Month if backward => {
+        Period::Month if direction == Direction::Backward => {
             let previous = add(start, (-1).months())?;
             (add(previous, 1.days())?, days(previous, start))
         }
@@ -82,7 +104,11 @@ pub fn parts(period: Period, backward: bool, start: DateTime) -> Result<Vec<Date
                 Period::Quarter => 3,
                 _ => 12,
             };
-            (if backward { add(start, step(1 - count))? } else { start }, count)
+            let base = match direction {
+                Direction::Forward => start,
+                Direction::Backward => add(start, step(1 - count))?,
+            };
+            (base, count)
         }
     };
     (0..count).map(|index| add(base, step(index))).collect()

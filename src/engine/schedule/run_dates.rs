@@ -29,6 +29,13 @@ pub struct Restriction {
     pub catchup: bool,
 }
 
+impl Restriction {
+    /// True if no bound excludes a run with this date as too late.
+    pub(super) fn is_before_end(&self, date: Timestamp) -> bool {
+        self.latest.is_none_or(|latest| date <= latest)
+    }
+}
+
 /// A run that a timetable has computed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Info {

@@ -152,8 +152,7 @@ impl Timetable {
         restriction: Restriction,
         now: Timestamp,
     ) -> Result<Option<Info>, TimetableProblem> {
-        let Restriction { earliest, latest, catchup } = restriction;
-        let within_end = |info: Info, date: Timestamp| (latest.is_none_or(|latest| date <= latest)).then_some(info);
+        let within_end = |info: Info, date: Timestamp| restriction.is_before_end(date).then_some(info);
         Ok(match self {
             Self::Null | Self::Asset | Self::PartitionedAsset(_) | Self::PartitionedAtRuntime => None,
             Self::CronPartition { ticks } => match next_tick(&ticks.series()?, last, restriction, now)? {
@@ -164,21 +163,11 @@ impl Timetable {
             Self::Custom { .. } => return Err(TimetableProblem::Custom),
             Self::Once if last.is_some() => None,
             Self::Once => {
-                let date = earliest.unwrap_or(now);
+                let date = restriction.earliest.unwrap_or(now);
                 within_end(Info::exact(date), date)
             }
             Self::Continuous => {
-                let first = earliest.unwrap_or(now);
-                let (start, end) = match last {
-                    None => (first, first.max(now)),
-                    Some(last) if last.end > now && first > now => (first, first + last.end.duration_since(last.start)),
-                    // The last run was created by a clock that has been set back since. This run starts a microsecond
-                    // before it ends, because the next one starts where it ends and needs another logical date.
-                    Some(last) if last.end > now => {
-                        (now.checked_sub(SignedDuration::from_micros(1)).unwrap_or(now), now)
-                    }
-                    Some(last) => (last.end, now),
-                };
+                let (start, end) = next_continuous(last, restriction.earliest.unwrap_or(now), now);
                 within_end(Info::interval(start, end), end)
             }
             Self::CronTrigger { cron, interval, run_immediately } => {
@@ -188,32 +177,14 @@ impl Timetable {
             }
             Self::DeltaTrigger { delta, interval } => next_tick(&DeltaSeries(*delta), last, restriction, now)?
                 .and_then(|tick| within_end(Info::interval(interval.subtract_from(tick), tick), tick)),
-            Self::MultipleCronTrigger { parts } => {
-                let mut infos = Vec::new();
-                for part in parts {
-                    infos.extend(part.next(last, restriction, now)?);
-                }
-                if catchup {
-                    infos.into_iter().min_by_key(Info::logical_date)
-                } else {
-                    // The newest run that is due, otherwise the next one.
-                    let due = infos.iter().filter(|info| info.run_after <= now).max_by_key(|info| info.run_after);
-                    due.or_else(|| infos.iter().min_by_key(|info| info.run_after)).cloned()
-                }
-            }
+            Self::MultipleCronTrigger { parts } => next_of_parts(parts, last, restriction, now)?,
             Self::CronInterval(cron) => {
                 let series = CronSeries { cron: cron.schedule()?, run_immediately: &Value::Null };
                 next_interval(&series, last, restriction, now)?
             }
             Self::DeltaInterval { delta } => next_interval(&DeltaSeries(*delta), last, restriction, now)?,
             Self::Events { dates, .. } => {
-                let earliest_event =
-                    if catchup { earliest } else { Some(earliest.map_or(now, |earliest| earliest.max(now))) };
-                let next = dates.iter().find(|date| {
-                    earliest_event.is_none_or(|earliest_event| **date >= earliest_event)
-                        && last.is_none_or(|last| **date > last.end)
-                });
-                next.and_then(|date| within_end(Info::exact(*date), *date))
+                next_event(dates, last, restriction, now).and_then(|date| within_end(Info::exact(date), date))
             }
         })
     }
@@ -249,6 +220,52 @@ impl Timetable {
             Self::Events { .. } => exact,
         })
     }
+}
+
+/// The data interval of the next run of a `@continuous` DAG; `first` is the start of the first one.
+fn next_continuous(last: Option<Interval>, first: Timestamp, now: Timestamp) -> (Timestamp, Timestamp) {
+    match last {
+        None => (first, first.max(now)),
+        Some(last) if last.end > now && first > now => (first, first + last.end.duration_since(last.start)),
+        // The last run was created by a clock that has been set back since. This run starts a microsecond before it
+        // ends, because the next one starts where it ends and needs another logical date.
+        Some(last) if last.end > now => (now.checked_sub(SignedDuration::from_micros(1)).unwrap_or(now), now),
+        Some(last) => (last.end, now),
+    }
+}
+
+/// The next run of several timetables together: with catchup the first by logical date, otherwise the newest that is due
+/// or, if none is due, the next one.
+fn next_of_parts(
+    parts: &[Timetable],
+    last: Option<Interval>,
+    restriction: Restriction,
+    now: Timestamp,
+) -> Result<Option<Info>, TimetableProblem> {
+    let mut infos = Vec::new();
+    for part in parts {
+        infos.extend(part.next(last, restriction, now)?);
+    }
+    if restriction.catchup {
+        return Ok(infos.into_iter().min_by_key(Info::logical_date));
+    }
+    let due = infos.iter().filter(|info| info.run_after <= now).max_by_key(|info| info.run_after);
+    Ok(due.or_else(|| infos.iter().min_by_key(|info| info.run_after)).cloned())
+}
+
+/// The first event after the last run; without catchup, the first that is not in the past.
+fn next_event(
+    dates: &[Timestamp],
+    last: Option<Interval>,
+    restriction: Restriction,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let Restriction { earliest, catchup, .. } = restriction;
+    let earliest_event = if catchup { earliest } else { Some(earliest.map_or(now, |earliest| earliest.max(now))) };
+    let is_next = |date: &Timestamp| {
+        earliest_event.is_none_or(|earliest_event| *date >= earliest_event) && last.is_none_or(|last| *date > last.end)
+    };
+    dates.iter().copied().find(is_next)
 }
 
 #[cfg(test)]
