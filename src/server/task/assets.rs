@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use axum::{Extension, Json};
 use leoflow_engine::model::keys::TryKey;
 use leoflow_engine::schedule::asset_condition;
-use leoflow_engine::store::asset::asset_lists::{self, AssetEvent, NamedAsset};
+use leoflow_engine::store::asset::asset_lists::{self, AssetEvent, CreatedRuns, NamedAsset};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -32,7 +32,7 @@ pub async fn list_triggering_events(
     Extension(try_key): Extension<TryKey>,
 ) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
-    let events = asset_lists::events_of_run(&*client, &try_key.run, false).await?;
+    let events = asset_lists::events_of_run(&*client, &try_key.run, CreatedRuns::LeaveOut).await?;
     Ok(Json(events.iter().map(event_json).collect()))
 }
 

@@ -171,13 +171,13 @@ pub async fn named(
 /// Ids of all assets, by name and URI.
 pub async fn ids(client: &impl GenericClient) -> Result<HashMap<(String, String), i64>, StoreError> {
     let rows = client.query("SELECT name, uri, id FROM asset", &[]).await?;
-    Ok(rows.iter().map(|row| ((row.get(0), row.get(1)), row.get(2))).collect())
+    Ok(rows.iter().map(|row| ((row.get("name"), row.get("uri")), row.get("id"))).collect())
 }
 
 /// Ids of the assets with these names, by name and URI.
 pub async fn ids_of(client: &impl GenericClient, names: &[&str]) -> Result<HashMap<(String, String), i64>, StoreError> {
     let rows = client.query("SELECT name, uri, id FROM asset WHERE name = ANY ($1)", &[&names]).await?;
-    Ok(rows.iter().map(|row| ((row.get(0), row.get(1)), row.get(2))).collect())
+    Ok(rows.iter().map(|row| ((row.get("name"), row.get("uri")), row.get("id"))).collect())
 }
 
 /// The assets that an alias has resolved to.
@@ -216,7 +216,11 @@ pub async fn queued(
 ) -> Result<Vec<Queued>, StoreError> {
     let query = format!("SELECT dag_id, asset_id, created_at FROM asset_queue {QUEUED} ORDER BY created_at");
     let rows = client.query(&query, &[&dag_id, &asset_id, &before]).await?;
-    let read = |row: &Row| Queued { dag_id: row.get(0), asset_id: row.get(1), created_at: row.get(2) };
+    let read = |row: &Row| Queued {
+        dag_id: row.get("dag_id"),
+        asset_id: row.get("asset_id"),
+        created_at: row.get("created_at"),
+    };
     Ok(rows.iter().map(read).collect())
 }
 
@@ -262,13 +266,23 @@ pub async fn event(client: &impl GenericClient, id: i64) -> Result<AssetEvent, S
     Ok((&client.query_one(&format!("SELECT {EVENT_WITH_RUNS} FROM {EVENTS} WHERE e.id = $1"), &[&id]).await?).into())
 }
 
-/// The events that triggered a run, oldest first. With `with_runs`, each event has all the runs that it triggered.
+/// Whether an event is read with all the runs that it triggered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CreatedRuns {
+    Read,
+    LeaveOut,
+}
+
+/// The events that triggered a run, oldest first.
 pub async fn events_of_run(
     client: &impl GenericClient,
     run: &RunKey,
-    with_runs: bool,
+    created_runs: CreatedRuns,
 ) -> Result<Vec<AssetEvent>, StoreError> {
-    let fields = if with_runs { EVENT_WITH_RUNS } else { EVENT };
+    let fields = match created_runs {
+        CreatedRuns::Read => EVENT_WITH_RUNS,
+        CreatedRuns::LeaveOut => EVENT,
+    };
     let query = format!(
         "SELECT {fields} FROM {EVENTS} JOIN dag_run_asset_event c ON c.event_id = e.id WHERE c.dag_id = $1 AND c.run_id = $2
          ORDER BY e.happened_at, e.id"

@@ -146,7 +146,15 @@ pub async fn set_paused(client: &impl GenericClient, dag_id: &str, is_paused: bo
     Ok(())
 }
 
-pub async fn set_favorite(client: &impl GenericClient, dag_id: &str, is_favorite: bool) -> Result<(), StoreError> {
+/// Whether a DAG is among the user's favorites.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Favorite {
+    Yes,
+    No,
+}
+
+pub async fn set_favorite(client: &impl GenericClient, dag_id: &str, favorite: Favorite) -> Result<(), StoreError> {
+    let is_favorite = favorite == Favorite::Yes;
     let changed = client.execute("UPDATE dag SET is_favorite = $2 WHERE dag_id = $1", &[&dag_id, &is_favorite]).await?;
     if changed == 0 {
         return Err(StoreError::NotFound { what: "dag", id: dag_id.to_owned() });
@@ -237,7 +245,7 @@ async fn owners(
     let query = "SELECT d.dag_id, d.fileloc FROM (SELECT pg_advisory_xact_lock(hashtextextended($2, 0))) held
                  LEFT JOIN dag d ON d.dag_id = ANY ($1) AND d.is_active";
     let rows = transaction.query(query, &[&ids, &file.fileloc]).await?;
-    Ok(rows.iter().filter_map(|row| Some((row.get::<_, Option<String>>(0)?, row.get(1)))).collect())
+    Ok(rows.iter().filter_map(|row| Some((row.get::<_, Option<String>>("dag_id")?, row.get("fileloc")))).collect())
 }
 
 /// Saves a DAG and, if the file has changed, a new version of it.
@@ -387,5 +395,5 @@ pub async fn source(
     let query = "SELECT v.version_number, v.source FROM dag_version v JOIN dag d USING (dag_id)
                  WHERE dag_id = $1 AND (v.version_number = $2 OR $2 IS NULL AND v.id = d.current_version_id)";
     let row = client.query_opt(query, &[&dag_id, &version_number]).await?;
-    Ok(row.map(|row| (row.get(0), row.get(1))))
+    Ok(row.map(|row| (row.get("version_number"), row.get("source"))))
 }

@@ -104,12 +104,25 @@ pub async fn list_of_asset(
     listing.fetch(client, &Source::new("s.*", "asset_state s"), read).await
 }
 
-/// True if the task instance exists; with `any_index`, any instance of its task.
-pub async fn has_instance(client: &impl GenericClient, key: &TryKey, any_index: bool) -> Result<bool, StoreError> {
+/// Which instances of a task count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MapIndexes {
+    /// The instance with the given map index.
+    Given,
+    All,
+}
+
+/// True if the task instance exists or, with all map indexes, any instance of its task.
+pub async fn has_instance(
+    client: &impl GenericClient,
+    key: &TryKey,
+    map_indexes: MapIndexes,
+) -> Result<bool, StoreError> {
     let query =
         "SELECT FROM task_instance WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND (map_index = $4 OR $5)
                  LIMIT 1";
     let TryKey { run, task_id, map_index, .. } = key;
+    let any_index = map_indexes == MapIndexes::All;
     Ok(client.query_opt(query, &[&run.dag_id, &run.run_id, task_id, map_index, &any_index]).await?.is_some())
 }
 

@@ -10,6 +10,13 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 /// Prefix of a cursor that leads to the previous page.
 const BACKWARD: char = '~';
 
+/// The direction in which a list is read from a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    Forward,
+    Backward,
+}
+
 /// Where a page starts or ends: at the first row, after a row, or before a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cursor {
@@ -31,9 +38,12 @@ impl Cursor {
     }
 
     /// Formats a cursor from the values of a row.
-    pub fn write(values: &[Option<String>], is_backward: bool) -> String {
+    pub fn write(values: &[Option<String>], direction: Direction) -> String {
         let text = URL_SAFE_NO_PAD.encode(serde_json::json!(values).to_string());
-        if is_backward { format!("{BACKWARD}{text}") } else { text }
+        match direction {
+            Direction::Forward => text,
+            Direction::Backward => format!("{BACKWARD}{text}"),
+        }
     }
 
     pub fn values(&self) -> &[Option<String>] {
@@ -44,9 +54,10 @@ impl Cursor {
     }
 }
 
-/// SQL condition, with its parameters, for the rows after the row with these values or, if `is_backward`, before it. As
-/// in Postgres, NULLs come last in ascending order and first in descending order.
-pub fn after_cursor(order: &[Order<Column>], values: &[Option<String>], is_backward: bool) -> (String, Vec<Value>) {
+/// SQL condition, with its parameters, for the rows after the row with these values or, backward, before it. As in
+/// Postgres, NULLs come last in ascending order and first in descending order.
+pub fn after_cursor(order: &[Order<Column>], values: &[Option<String>], direction: Direction) -> (String, Vec<Value>) {
+    let is_backward = direction == Direction::Backward;
     let (mut sql, mut parameters): (String, Vec<Value>) = (String::new(), Vec::new());
     for (index, (Order { field: Column { sql: column, field_type }, descending }, value)) in
         order.iter().zip(values).enumerate()
@@ -82,11 +93,11 @@ mod tests {
     #[test]
     fn compares_the_columns_one_after_the_other() {
         let order = [Order::descending(STATE), Order::descending(ID)];
-        let (sql, values) = after_cursor(&order, &[Some("failed".into()), Some("7".into())], false);
+        let (sql, values) = after_cursor(&order, &[Some("failed".into()), Some("7".into())], Direction::Forward);
         let expected =
             "((state) <= ({}::text)::text) AND (((state) < ({}::text)::text) OR (((id) < ({}::text)::bigint)))";
         assert_eq!((sql.as_str(), values.len()), (expected, 3));
-        let (sql, values) = after_cursor(&order, &[None, Some("7".into())], true);
+        let (sql, values) = after_cursor(&order, &[None, Some("7".into())], Direction::Backward);
         let expected = "(state) IS NULL AND (FALSE OR (((id) > ({}::text)::bigint OR (id) IS NULL)))";
         assert_eq!((sql.as_str(), values.len()), (expected, 1));
     }
@@ -94,8 +105,8 @@ mod tests {
     #[test]
     fn a_written_cursor_parses_to_the_same_values() {
         let values = vec![Some("a|b".to_owned()), None];
-        assert_eq!(Cursor::parse(&Cursor::write(&values, false)), Some(Cursor::After(values.clone())));
-        assert_eq!(Cursor::parse(&Cursor::write(&values, true)), Some(Cursor::Before(values)));
+        assert_eq!(Cursor::parse(&Cursor::write(&values, Direction::Forward)), Some(Cursor::After(values.clone())));
+        assert_eq!(Cursor::parse(&Cursor::write(&values, Direction::Backward)), Some(Cursor::Before(values)));
         assert_eq!(Cursor::parse(""), Some(Cursor::First));
         for invalid in ["x", "~", "!!", "bm90IGpzb24"] {
             assert_eq!(Cursor::parse(invalid), None, "{invalid}");

@@ -123,6 +123,7 @@ fn key<F: ListField>() -> Vec<Column> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::cursor::Direction;
     use super::*;
     use crate::store::list::field::list_fields;
     use crate::store::list::page_query::order_by;
@@ -143,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_cursor_must_fit_the_order() {
-        let cursor = Cursor::write(&[None], false);
+        let cursor = Cursor::write(&[None], Direction::Forward);
         let mut by_state = Listing { order: vec![Order::ascending(TaskField::State)], ..Listing::default() };
         assert_eq!(by_state.start_at(&cursor), Err(CursorError::OtherList));
         assert_eq!(by_state.start_at("!!"), Err(CursorError::Malformed));

@@ -2,7 +2,7 @@
 
 use super::column::Column;
 use super::conditions::Conditions;
-use super::cursor::{Cursor, after_cursor};
+use super::cursor::{Cursor, Direction, after_cursor};
 use super::page::{ListPage, Order, Page};
 use crate::store::StoreError;
 use leoflow_postgres::GenericClient;
@@ -113,8 +113,9 @@ impl PageQuery<'_> {
         let count = format!("SELECT count(*) FROM (SELECT {counted} LIMIT {COUNTED}) AS counted");
         let total = client.query_one(&count, &conditions.values()).await?.get(0);
         let is_backward = matches!(cursor, Cursor::Before(_));
+        let direction = if is_backward { Direction::Backward } else { Direction::Forward };
         if *cursor != Cursor::First {
-            let (sql, values) = after_cursor(&order, cursor.values(), is_backward);
+            let (sql, values) = after_cursor(&order, cursor.values(), direction);
             conditions.add(&sql, values);
         }
         let limit = page.limit.unwrap_or(COUNTED);
@@ -131,8 +132,9 @@ impl PageQuery<'_> {
         let (has_previous, has_next) =
             if is_backward { (has_more, true) } else { (*cursor != Cursor::First, has_more) };
         let cursor_values = |row: &Row| row.get::<_, Vec<Option<String>>>("cursor_values");
-        let next = rows.last().filter(|_| has_next).map(|row| Cursor::write(&cursor_values(row), false));
-        let previous = rows.first().filter(|_| has_previous).map(|row| Cursor::write(&cursor_values(row), true));
+        let next = rows.last().filter(|_| has_next).map(|row| Cursor::write(&cursor_values(row), Direction::Forward));
+        let previous =
+            rows.first().filter(|_| has_previous).map(|row| Cursor::write(&cursor_values(row), Direction::Backward));
         Ok(ListPage { rows: rows.iter().map(read).collect(), total, total_limit: Some(COUNTED), next, previous })
     }
 }

@@ -17,7 +17,7 @@ use leoflow_engine::schedule::partition_key;
 use leoflow_engine::schedule::timetable::Partition;
 use leoflow_engine::store::ReadFor;
 use leoflow_engine::store::asset::asset_fields::AssetEventField;
-use leoflow_engine::store::asset::asset_lists::{self, AssetEvent};
+use leoflow_engine::store::asset::asset_lists::{self, AssetEvent, CreatedRuns};
 use leoflow_engine::store::asset::assets::{self, Source};
 use leoflow_engine::store::list::listing::Order;
 use leoflow_engine::store::run::runs;
@@ -131,7 +131,7 @@ pub async fn upstream(
     let client = state.database.get().await?;
     let key = RunKey { dag_id, run_id };
     runs::get(&*client, &key, ReadFor::Reading).await.map_err(|error| run_not_found(error, &key))?;
-    let events = asset_lists::events_of_run(&*client, &key, true).await?;
+    let events = asset_lists::events_of_run(&*client, &key, CreatedRuns::Read).await?;
     Ok(Json(events.into_iter().map(view).collect()))
 }
 

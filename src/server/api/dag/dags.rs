@@ -14,7 +14,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use leoflow_engine::store::StoreError;
 use leoflow_engine::store::dag::dag_list::{Activity, DagField, LatestRun, Tags};
-use leoflow_engine::store::dag::dags;
+use leoflow_engine::store::dag::dags::{self, Favorite};
 use leoflow_engine::store::list::filter::Test;
 use leoflow_engine::store::list::listing::{Listing, Page};
 use schemars::JsonSchema;
@@ -254,7 +254,7 @@ fn favorite_not_found(error: StoreError, dag_id: &str) -> ApiError {
 
 pub async fn favorite(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<NoContent, ApiError> {
     let client = state.database.get().await?;
-    dags::set_favorite(&*client, &dag_id, true).await.map_err(|error| favorite_not_found(error, &dag_id))?;
+    dags::set_favorite(&*client, &dag_id, Favorite::Yes).await.map_err(|error| favorite_not_found(error, &dag_id))?;
     Ok(NoContent)
 }
 
@@ -263,6 +263,6 @@ pub async fn unfavorite(State(state): Shared, Segments(dag_id): Segments<String>
     if !dags::get(&*client, &dag_id).await.map_err(|error| favorite_not_found(error, &dag_id))?.is_favorite {
         return Err(ApiError::new(StatusCode::CONFLICT, "Dag is not marked as favorite"));
     }
-    dags::set_favorite(&*client, &dag_id, false).await?;
+    dags::set_favorite(&*client, &dag_id, Favorite::No).await?;
     Ok(NoContent)
 }

@@ -15,7 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 use leoflow_engine::model::keys::{RunKey, TryKey};
 use leoflow_engine::store::asset::asset_lists;
 use leoflow_engine::store::instance::instances;
-use leoflow_engine::store::instance::states::{self, StateEntry, StateFilter};
+use leoflow_engine::store::instance::states::{self, MapIndexes, StateEntry, StateFilter};
 use leoflow_engine::store::list::listing::Listing;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -206,13 +206,15 @@ fn try_key_of(ids: (String, String, String), params: &Params) -> Result<TryKey, 
     Ok(TryKey { run: RunKey { dag_id, run_id }, task_id, map_index, try_number: 0 })
 }
 
-/// 404 unless the instance exists, or any instance of the task with `is_every_index`.
-async fn require_instance(state: &AppState, try_key: &TryKey, is_every_index: bool) -> Result<(), ApiError> {
+/// 404 unless the instance exists, or any instance of the task with all map indexes.
+async fn require_instance(state: &AppState, try_key: &TryKey, map_indexes: MapIndexes) -> Result<(), ApiError> {
     let client = state.database.get().await?;
-    if !states::has_instance(&*client, try_key, is_every_index).await? {
+    if !states::has_instance(&*client, try_key, map_indexes).await? {
         let TryKey { run: RunKey { dag_id, run_id }, task_id, map_index, .. } = try_key;
-        let index_text =
-            if is_every_index { "all_map_indices=True".to_owned() } else { format!("map_index={map_index}") };
+        let index_text = match map_indexes {
+            MapIndexes::All => "all_map_indices=True".to_owned(),
+            MapIndexes::Given => format!("map_index={map_index}"),
+        };
         let detail = format!(
             "Task instance not found for dag_id='{dag_id}', run_id='{run_id}', task_id='{task_id}', {index_text}"
         );
@@ -255,7 +257,7 @@ pub async fn task_set(
     let try_key = try_key_of((dag_id, run_id, task_id), &params)?;
     let TaskStateStoreBody { value, expires_at } = body;
     let (value, expires_at) = (to_stored_value(&value)?, expiry(&expires_at)?);
-    require_instance(&state, &try_key, false).await?;
+    require_instance(&state, &try_key, MapIndexes::Given).await?;
     states::set_of_task(&*state.database.get().await?, &try_key, &key, &value, expires_at).await?;
     Ok(NoContent)
 }
@@ -268,7 +270,7 @@ pub async fn task_patch(
 ) -> Result<Json<Value>, ApiError> {
     let try_key = try_key_of((dag_id, run_id, task_id), &params)?;
     let value = to_stored_value(&value)?;
-    require_instance(&state, &try_key, false).await?;
+    require_instance(&state, &try_key, MapIndexes::Given).await?;
     let stored = task_entry(&state, &try_key, &key).await?;
     states::set_of_task(&*state.database.get().await?, &try_key, &key, &value, stored.expires_at).await?;
     Ok(Json(Value::Null))
@@ -280,7 +282,7 @@ pub async fn task_delete(
     params: QueryParams<InstanceQuery>,
 ) -> Result<NoContent, ApiError> {
     let try_key = try_key_of((dag_id, run_id, task_id), &params)?;
-    require_instance(&state, &try_key, false).await?;
+    require_instance(&state, &try_key, MapIndexes::Given).await?;
     states::delete_of_task(&*state.database.get().await?, &try_key, Some(&key)).await?;
     Ok(NoContent)
 }
@@ -292,7 +294,7 @@ pub async fn task_clear(
 ) -> Result<NoContent, ApiError> {
     let try_key = try_key_of(ids, &params)?;
     let is_every_index = params.flag("all_map_indices")?.unwrap_or(false);
-    require_instance(&state, &try_key, is_every_index).await?;
+    require_instance(&state, &try_key, if is_every_index { MapIndexes::All } else { MapIndexes::Given }).await?;
     let client = state.database.get().await?;
     if is_every_index {
         states::delete_of_all_indexes(&*client, &try_key).await?;
