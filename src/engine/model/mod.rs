@@ -6,4 +6,5 @@ pub mod keys;
 pub mod length;
 pub(crate) mod param_order;
 pub mod params;
+pub mod run_type;
 pub mod state;

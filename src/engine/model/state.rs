@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
+/// Defines an enum of names that the database, the API and Airflow share.
 macro_rules! states {
     ($(#[$doc:meta])* $name:ident { $($variant:ident = $text:literal),+ $(,)? }) => {
         $(#[$doc])*
@@ -36,6 +37,7 @@ macro_rules! states {
         }
     };
 }
+pub(super) use states;
 
 states! {
     /// State of a DAG run.

@@ -1,120 +1,25 @@
-//! The scheduler's steps, each in one transaction: starts queued runs, and advances a run as far as it can go.
+//! The scheduler's steps, each in one transaction: advances a run as far as it can go.
 
 use super::apply::{self, Rows};
 use super::file_sensors::{self, FileSensors};
+use super::graphs::Graphs;
 use super::live_run::{LiveRun, LiveRuns};
-use super::load::{self, Graphs};
+use super::past;
 use crate::model::keys::RunKey;
 use crate::model::state::{RunState, TaskState};
-use crate::planner::concurrency::Waiting;
+use crate::planner::concurrency::{Usage, Waiting};
 use crate::planner::graph::Graph;
 use crate::planner::plan::{self, Dates, Instance, Plan, Reason, Snapshot, Transition, TransitionKind};
 use crate::store::StoreError;
 use crate::store::asset::assets;
-use crate::store::dag::callbacks;
+use crate::store::dag::{callbacks, failures};
 use crate::store::events::{self, Event};
-use crate::store::run::backfill_end;
-use crate::store::run::lengths;
-use crate::store::run::new_run;
+use crate::store::instance::planner_input;
+use crate::store::run::active::{self, RunningRun};
+use crate::store::run::{backfill_end, lengths, new_run};
+use crate::store::transition;
 use deadpool_postgres::{ClientWrapper, Transaction};
 use futures_util::future::try_join;
-use jiff::Timestamp;
-use leoflow_postgres::GenericClient;
-use tokio_postgres::Row;
-
-/// Starts queued runs of DAGs that are active and not paused, oldest first, up to `max_active_runs`; runs of a
-/// backfill count against the backfill's own limit. Returns the started runs.
-pub async fn begin_runs(client: &impl GenericClient) -> Result<Vec<RunKey>, StoreError> {
-    let query = "
-        WITH RECURSIVE each AS (
-            -- Loose index scan: one row per DAG and backfill with a queued run, however many runs there are. 0
-            -- is no backfill.
-            (SELECT dag_id, coalesce(backfill_id, 0) AS backfill FROM dag_run WHERE state = 'queued' ORDER BY 1, 2 LIMIT 1)
-            UNION ALL
-            SELECT n.dag_id, n.backfill FROM each e CROSS JOIN LATERAL (
-                SELECT dag_id, coalesce(backfill_id, 0) AS backfill FROM dag_run
-                WHERE state = 'queued' AND (dag_id, coalesce(backfill_id, 0)) > (e.dag_id, e.backfill)
-                ORDER BY 1, 2 LIMIT 1) n),
-        line AS (
-            SELECT e.dag_id, e.backfill, coalesce(b.max_active_runs::bigint, l.most, 16) AS most, l.timeout,
-                   (SELECT count(*) FROM dag_run a WHERE a.dag_id = e.dag_id AND a.state = 'running'
-                    AND coalesce(a.backfill_id, 0) = e.backfill) AS running
-            FROM each e JOIN dag d USING (dag_id) JOIN dag_version v ON v.id = d.current_version_id
-            CROSS JOIN LATERAL (SELECT (v.structure->>'max_active_runs')::bigint AS most,
-                                       (v.structure->>'dagrun_timeout')::float8 AS timeout) l
-            LEFT JOIN backfill b ON b.id = e.backfill
-            WHERE d.is_active AND NOT d.is_paused AND NOT coalesce(b.is_paused AND b.completed_at IS NULL, false)),
-        waiting AS MATERIALIZED (
-            SELECT n.dag_id, n.run_id, line.timeout FROM line CROSS JOIN LATERAL (
-                SELECT dag_id, run_id FROM dag_run r
-                WHERE r.dag_id = line.dag_id AND coalesce(r.backfill_id, 0) = line.backfill
-                  AND r.state = 'queued'
-                  -- Also a run that was due when it was queued, by a clock that has been set back since.
-                  AND (r.run_after <= $1 OR r.run_after <= r.queued_at)
-                ORDER BY r.backfill_ordinal, r.run_after, r.queued_at, r.run_id
-                LIMIT CASE WHEN line.most > 0 THEN greatest(line.most - line.running, 0) END) n)
-        -- Joins by the key alone: with another condition Postgres underestimates the rows and uses a nested loop over
-        -- all. A run that was ended concurrently is not changed.
-        UPDATE dag_run r SET state = CASE r.state WHEN 'queued' THEN 'running' ELSE r.state END,
-               start_date = CASE r.state WHEN 'queued' THEN $1 ELSE r.start_date END,
-               -- Clamped to the calendar's range.
-               deadline_at = CASE r.state WHEN 'queued' THEN $1 + make_interval(secs => least(w.timeout, 1e9))
-                                          ELSE r.deadline_at END
-        FROM waiting w WHERE r.dag_id = w.dag_id AND r.run_id = w.run_id
-        RETURNING r.dag_id, r.run_id, old.state = 'queued'";
-    let rows = client.query(query, &[&new_run::now()]).await?;
-    Ok(rows.iter().filter(|row| row.get(2)).map(run_key).collect())
-}
-
-fn run_key(row: &Row) -> RunKey {
-    RunKey { dag_id: row.get(0), run_id: row.get(1) }
-}
-
-/// Returns all running runs.
-pub async fn running(client: &impl GenericClient) -> Result<Vec<RunKey>, StoreError> {
-    let rows = client.query("SELECT dag_id, run_id FROM dag_run WHERE state = 'running'", &[]).await?;
-    Ok(rows.iter().map(run_key).collect())
-}
-
-/// Work that is due at the current time.
-#[derive(Debug)]
-pub struct Clock {
-    /// True when a DAG has a scheduled run that is due.
-    pub is_due: bool,
-    /// Runs with a retry or a sensor that is due, or whose `dagrun_timeout` has expired.
-    pub due: Vec<RunKey>,
-    /// When the next work will be due; `None` if there is none.
-    pub next: Option<Timestamp>,
-}
-
-/// Reads what is due now and when something is due next, in one statement, so that all answers come from one snapshot.
-pub async fn clock(client: &impl GenericClient) -> Result<Clock, StoreError> {
-    // `once` first reads the instances with a due date, by their index; a join that starts from the runs would read all
-    // of their instances. For `IS TRUE`, see `apply::waiting_instances`.
-    let query = "
-        WITH once AS MATERIALIZED (SELECT dag_id, run_id, due_at FROM task_instance WHERE due_at IS NOT NULL),
-        waiting AS MATERIALIZED (
-            SELECT dag_id, run_id, due_at FROM once JOIN dag_run r USING (dag_id, run_id) JOIN dag d USING (dag_id)
-            WHERE (r.state = 'running') IS TRUE AND NOT d.is_paused),
-        due AS (
-            SELECT DISTINCT dag_id, run_id FROM waiting WHERE due_at <= $1
-            UNION SELECT dag_id, run_id FROM dag_run WHERE state = 'running' AND deadline_at <= $1)
-        SELECT (SELECT array_agg(dag_id) FROM due), (SELECT array_agg(run_id) FROM due),
-               EXISTS (SELECT FROM dag WHERE is_active AND NOT is_paused AND next_run_after <= $1),
-               least((SELECT min(due_at) FROM waiting WHERE due_at > $1),
-                     (SELECT min(deadline_at) FROM dag_run WHERE state = 'running' AND deadline_at > $1),
-                     (SELECT min(next_run_after) FROM dag
-                      WHERE is_active AND NOT is_paused AND next_run_after > $1),
-                     (SELECT min(r.run_after) FROM dag_run r JOIN dag d USING (dag_id)
-                      -- The first range condition repeats the second in the words of the partial index.
-                      WHERE r.state = 'queued' AND r.run_after > r.queued_at AND r.run_after > $1
-                        AND d.is_active AND NOT d.is_paused))";
-    let row = client.query_one(query, &[&new_run::now()]).await?;
-    let dags: Vec<String> = row.get::<_, Option<_>>(0).unwrap_or_default();
-    let runs: Vec<String> = row.get::<_, Option<_>>(1).unwrap_or_default();
-    let due = dags.into_iter().zip(runs).map(|(dag_id, run_id)| RunKey { dag_id, run_id }).collect();
-    Ok(Clock { is_due: row.get(2), due, next: row.get(3) })
-}
 
 /// State cached between steps.
 #[derive(Default)]
@@ -172,56 +77,23 @@ enum Step {
 /// Plans a run and writes the changes, in one transaction.
 async fn step(client: &mut ClientWrapper, cache: &mut Cache, key: &RunKey) -> Result<Step, StoreError> {
     let transaction = client.transaction().await?;
-    let query = "SELECT r.dag_version_id, r.revision::text, r.logical_date, r.deadline_at, d.is_paused,
-                        r.data_interval_end, r.run_after
-                 FROM dag_run r JOIN dag d USING (dag_id)
-                 WHERE r.dag_id = $1 AND r.run_id = $2 AND r.state = 'running' FOR UPDATE OF r";
-    let Some(row) = transaction.query_opt(query, &[&key.dag_id, &key.run_id]).await? else {
-        // A user has ended or deleted the run meanwhile, so its slots are free.
-        cache.runs.forget(key);
-        let queued = apply::admit_all(&transaction, &mut cache.graphs).await?;
-        transaction.commit().await?;
-        cache.mark_queued(&queued);
-        return Ok(Step::Taken { changed: false });
+    let Some(row) = active::lock_running(&transaction, key).await? else {
+        return release_slots(transaction, cache, key).await;
     };
-    let Some(version) = row.get::<_, Option<i64>>(0) else { return Ok(Step::Taken { changed: false }) };
-    let revision: Option<String> = row.get(1);
-    let (mut run, capacity) = match cache.runs.take(key, version, revision.as_deref()) {
-        Some(mut run) => {
-            let capacity = apply::capacity(&transaction, &mut cache.graphs, key);
-            let (is_cache_current, capacity) = try_join(run.refresh(&transaction, key), capacity).await?;
-            if !is_cache_current {
-                return Ok(Step::Overtaken);
-            }
-            (run, capacity)
-        }
-        None => {
-            let graph = cache.graphs.get(&transaction, version).await?;
-            let run = LiveRun::read(&transaction, key, (version, revision), graph).await?;
-            (run, apply::capacity(&transaction, &mut cache.graphs, key).await?)
-        }
+    let Some(version) = row.version_id else { return Ok(Step::Taken { changed: false }) };
+    let Some((mut run, capacity)) = load(&transaction, cache, key, version, &row).await? else {
+        return Ok(Step::Overtaken);
     };
     let graph = run.graph.clone();
-    let snapshot =
-        read_snapshot(&transaction, &cache.file_sensors, key, &graph, std::mem::take(&mut run.instances), &row).await?;
+    let instances = std::mem::take(&mut run.instances);
+    let snapshot = read_snapshot(&transaction, &cache.file_sensors, key, &graph, instances, &row).await?;
     let mut plan = plan::plan(&snapshot);
     let mut rows = Rows::new(std::mem::take(&mut run.names));
     rows.expand(&transaction, key, &snapshot, &plan).await?;
     let queued = apply::admit(&transaction, key, &snapshot, &mut plan, capacity).await?;
     let changed = plan.run.is_some() || !plan.transitions.is_empty() || !plan.restored.is_empty();
-    if changed {
-        let write = apply::transitions(&transaction, key, &rows, &snapshot, &plan.transitions);
-        let notify = async {
-            if needs_notification(&snapshot, &plan) {
-                notify(&transaction, key, &graph, &rows, &plan).await
-            } else {
-                Ok(())
-            }
-        };
-        let (is_current, ()) = try_join(write, notify).await?;
-        if !is_current {
-            return Ok(Step::Overtaken);
-        }
+    if changed && write(&transaction, key, &rows, &snapshot, &plan).await? == Written::Overtaken {
+        return Ok(Step::Overtaken);
     }
     if let Some((state, reason)) = plan.run {
         finish(&transaction, key, &graph, state, reason).await?;
@@ -236,16 +108,46 @@ async fn step(client: &mut ClientWrapper, cache: &mut Cache, key: &RunKey) -> Re
     Ok(Step::Taken { changed })
 }
 
-/// Reads the planner's input. `row` is the row of the run that `step` has read.
+/// Queues waiting instances of other runs after a user has ended or deleted the run, because its slots are free.
+async fn release_slots(transaction: Transaction<'_>, cache: &mut Cache, key: &RunKey) -> Result<Step, StoreError> {
+    cache.runs.forget(key);
+    let queued = apply::admit_all(&transaction, &mut cache.graphs).await?;
+    transaction.commit().await?;
+    cache.mark_queued(&queued);
+    Ok(Step::Taken { changed: false })
+}
+
+/// Usage of slots and limits by other runs, and the instances of other runs that wait for capacity.
+type Capacity = (Usage, Vec<Waiting>);
+
+/// Returns the run, from the cache if that is current, and the capacity; `None` if the rows do not match the cache.
+async fn load(
+    transaction: &Transaction<'_>,
+    cache: &mut Cache,
+    key: &RunKey,
+    version: i64,
+    row: &RunningRun,
+) -> Result<Option<(LiveRun, Capacity)>, StoreError> {
+    let Some(mut run) = cache.runs.take(key, version, row.revision.as_deref()) else {
+        let graph = cache.graphs.get(transaction, version).await?;
+        let run = LiveRun::read(transaction, key, (version, row.revision.clone()), graph).await?;
+        return Ok(Some((run, apply::capacity(transaction, &mut cache.graphs, key).await?)));
+    };
+    let capacity = apply::capacity(transaction, &mut cache.graphs, key);
+    let (is_cache_current, capacity) = try_join(run.refresh(transaction, key), capacity).await?;
+    Ok(is_cache_current.then_some((run, capacity)))
+}
+
+/// Reads the planner's input.
 async fn read_snapshot<'a>(
     transaction: &Transaction<'_>,
     files: &FileSensors,
     key: &RunKey,
     graph: &'a Graph,
     instances: Vec<Instance>,
-    row: &Row,
+    row: &RunningRun,
 ) -> Result<Snapshot<'a>, StoreError> {
-    let logical_date = row.get(2);
+    let RunningRun { logical_date, run_after, .. } = *row;
     // The lengths of lists are read only while an instance of a mapped task may start.
     let may_begin = |instance: &Instance| {
         let resumable = [TaskState::UpForRetry, TaskState::UpForReschedule];
@@ -254,21 +156,49 @@ async fn read_snapshot<'a>(
         is_mapped && (instance.state.is_none() || instance.ended.is_some() || is_waiting)
     };
     let needs_lengths = graph.has_expandable() && instances.iter().any(may_begin);
-    let (now, run_after) = (new_run::now(), row.get(6));
+    let now = new_run::now();
     Ok(Snapshot {
         graph,
-        is_paused: row.get(4),
+        is_paused: row.is_paused,
         now,
         logical_date,
         polled: file_sensors::poll(transaction, files, graph, &instances, logical_date.unwrap_or(run_after), now)
             .await?,
-        dates: Some(Dates { interval_end: row.get(5), run_after }),
-        deadline: row.get(3),
+        dates: Some(Dates { interval_end: row.interval_end, run_after }),
+        deadline: row.deadline,
         lengths: if needs_lengths { lengths::of_run(transaction, key, graph).await? } else { Default::default() },
-        decisions: load::decisions(transaction, key, graph).await?,
-        held_by_past: load::held_by_past(transaction, key, graph, logical_date).await?,
+        decisions: planner_input::decisions(transaction, key, graph).await?,
+        held_by_past: past::held_by_past(transaction, key, graph, logical_date).await?,
         instances,
     })
+}
+
+/// The result of writing a plan.
+#[derive(PartialEq, Eq)]
+enum Written {
+    All,
+    /// A row no longer matches the snapshot.
+    Overtaken,
+}
+
+/// Writes the transitions and notifies the listeners; the statements are pipelined.
+async fn write(
+    transaction: &Transaction<'_>,
+    key: &RunKey,
+    rows: &Rows,
+    snapshot: &Snapshot<'_>,
+    plan: &Plan,
+) -> Result<Written, StoreError> {
+    let write = apply::transitions(transaction, key, rows, snapshot, &plan.transitions);
+    let notify = async {
+        if needs_notification(snapshot, plan) {
+            notify(transaction, key, snapshot.graph, rows, plan).await
+        } else {
+            Ok(())
+        }
+    };
+    let (is_current, ()) = try_join(write, notify).await?;
+    Ok(if is_current { Written::All } else { Written::Overtaken })
 }
 
 /// False when the only changes are due dates of sensors that poked without success and will poke again.
@@ -309,9 +239,8 @@ async fn notify(
     }
     if graph.has_past && any_becomes(&TaskState::is_finished) {
         // With `depends_on_past`, the same tasks of other runs may wait for these.
-        let later_runs = "SELECT dag_id, run_id FROM dag_run WHERE dag_id = $1 AND run_id <> $2 AND state = 'running'";
-        for row in transaction.query(later_runs, &[&key.dag_id, &key.run_id]).await? {
-            events::notify(transaction, &Event::Plan(self::run_key(&row))).await?;
+        for run in active::other_running(transaction, key).await? {
+            events::notify(transaction, &Event::Plan(run)).await?;
         }
     }
     events::notify(transaction, &Event::Changed(key.clone())).await?;
@@ -326,24 +255,19 @@ async fn finish(
     state: RunState,
     reason: Reason,
 ) -> Result<(), StoreError> {
-    let query = "UPDATE dag_run SET state = $3, end_date = greatest($4, start_date) WHERE dag_id = $1 AND run_id = $2";
-    transaction.execute(query, &[&key.dag_id, &key.run_id, &state.as_str(), &new_run::now()]).await?;
+    transition::run::end(transaction, key, state, new_run::now()).await?;
     let structure = &graph.structure;
     let has_callback =
         if state == RunState::Success { structure.on_success_callback } else { structure.on_failure_callback };
     if has_callback {
-        callbacks::add(transaction, key, state.as_str(), reason.as_str()).await?;
+        callbacks::add(transaction, key, state, reason).await?;
     }
     let max_failures = i64::from(structure.max_consecutive_failed_dag_runs);
-    if state == RunState::Failed && max_failures > 0 {
-        let pause = "
-            UPDATE dag SET is_paused = true WHERE dag_id = $1 AND (
-                SELECT count(*) = $2 AND bool_and(state = 'failed') FROM (
-                    SELECT state FROM dag_run WHERE dag_id = $1 AND state IN ('success', 'failed')
-                    ORDER BY logical_date DESC NULLS FIRST, run_after DESC LIMIT $2) recent)";
-        if transaction.execute(pause, &[&key.dag_id, &max_failures]).await? > 0 {
-            events::notify(transaction, &Event::Dags).await?;
-        }
+    if state == RunState::Failed
+        && max_failures > 0
+        && failures::pause_after(transaction, &key.dag_id, max_failures).await?
+    {
+        events::notify(transaction, &Event::Dags).await?;
     }
     backfill_end::complete(transaction, key).await?;
     // A queued run may be waiting for this one to end.

@@ -2,12 +2,12 @@
 //! the run. Before each step the cache reads the rows that the agent may have changed; the whole run is read again when
 //! its revision, its version or anything else does not match.
 
-use super::load;
 use crate::model::keys::RunKey;
 use crate::model::state::TaskState;
 use crate::planner::graph::Graph;
 use crate::planner::plan::{Instance, Plan};
 use crate::store::StoreError;
+use crate::store::instance::planner_input::{self, Name};
 use leoflow_postgres::GenericClient;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -18,11 +18,11 @@ pub struct LiveRun {
     /// Revision of the run when it was read; see `runs::bump_revision`.
     revision: Option<String>,
     pub graph: Rc<Graph>,
-    /// Task id and map index of each instance.
-    pub names: Vec<(String, i32)>,
+    /// The name of each instance.
+    pub names: Vec<Name>,
     pub instances: Vec<Instance>,
     /// Index of each instance by its name.
-    positions: HashMap<(String, i32), usize>,
+    positions: HashMap<Name, usize>,
 }
 
 /// Maximum number of cached instances, some 150 bytes each.
@@ -75,14 +75,14 @@ impl LiveRun {
         (version, revision): (i64, Option<String>),
         graph: Rc<Graph>,
     ) -> Result<Self, StoreError> {
-        let (names, instances) = load::instances(client, key, &graph).await?;
+        let (names, instances) = planner_input::instances(client, key, &graph).await?;
         let positions = names.iter().cloned().zip(0..).collect();
         Ok(Self { version, revision, graph, names, instances, positions })
     }
 
     /// Reads the instances that the agent may have changed. Returns `false` when the rows do not match the cache.
     pub async fn refresh(&mut self, client: &impl GenericClient, key: &RunKey) -> Result<bool, StoreError> {
-        for (name, changed) in load::claimed_instances(client, key, &self.graph).await? {
+        for (name, changed) in planner_input::claimed_instances(client, key, &self.graph).await? {
             let Some(index) = self.positions.get(&name) else { return Ok(false) };
             let cached = &mut self.instances[*index];
             let may_change =
@@ -96,7 +96,7 @@ impl LiveRun {
     }
 
     /// Applies the plan to the cache; `names` includes the instances that the plan adds.
-    pub fn apply(&mut self, plan: &Plan, names: Vec<(String, i32)>) {
+    pub fn apply(&mut self, plan: &Plan, names: Vec<Name>) {
         let old_count = self.instances.len();
         plan.apply(&self.graph, &mut self.instances);
         for index in &plan.expanded {

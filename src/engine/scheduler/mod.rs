@@ -4,6 +4,7 @@ pub mod advance;
 pub mod apply;
 pub mod due_runs;
 mod file_sensors;
+mod graphs;
 mod live_run;
-pub mod load;
+mod past;
 pub mod run;

@@ -10,6 +10,9 @@ use crate::store::asset::assets;
 use crate::store::asset::partitions;
 use crate::store::clock_step::{self, Sensors};
 use crate::store::events::{self, Event};
+use crate::store::leader;
+use crate::store::run::{active, new_run};
+use crate::store::transition;
 use deadpool_postgres::ClientWrapper;
 use jiff::Timestamp;
 use leoflow_base::sys::clock::ClockWatch;
@@ -19,8 +22,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tracing::warn;
 
-/// Advisory lock key, the same for all schedulers of a datastore.
-const LEADER: i64 = 0x6c65_6f66_6c6f_7701;
 /// Interval at which a scheduler that does not lead tries to lead; matters only while a server is being replaced.
 const LEADER_RETRY: Duration = Duration::from_millis(500);
 /// Delay between attempts to reach a datastore that restarts.
@@ -72,48 +73,17 @@ async fn session(
     let (mut client, mut events) = endpoint.listen(config, events::ENGINE).await?;
     // Events may have been missed while there was no connection.
     on_event(None);
-    while !try_lead(&client).await? {
-        let received = tokio::time::timeout(LEADER_RETRY, events.recv()).await;
-        match received {
-            Ok(Some(payload)) => on_event(Event::parse(&payload).as_ref()),
-            Ok(None) => return Err(connection_lost()),
-            Err(_) => {}
-        }
-    }
-    let mut work = PendingWork {
-        runs: advance::running(&client).await?.into_iter().collect(),
-        schedules: true,
-        assets: true,
-        capacity: true,
-        ..PendingWork::default()
-    };
+    wait_to_lead(&client, &mut events, on_event).await?;
+    let mut work = PendingWork::at_start(active::running(&client).await?);
     let mut cache = Cache::default();
     let mut pending_queries = PendingQueries::default();
     let mut last_poll = Instant::now();
     let mut rounds = 0;
     loop {
-        let is_first = watch.is_none();
-        let set_back = watch.get_or_insert_default().set_back(Timestamp::now(), Instant::now());
-        if let Some(step) = set_back {
-            warn!("the clock was set back by {step:#}; recomputing what is due");
-        }
-        if is_first || set_back.is_some() {
-            // Clock steps before this process started are unknown.
-            correct_dates(&client, &mut cache, Sensors::PokeNow).await?;
-            work.schedules = true;
-        }
+        check_clock(&client, &mut cache, &mut work, watch).await?;
         if last_poll.elapsed() >= POLL_INTERVAL {
             last_poll = Instant::now();
-            for RunKey { dag_id, run_id } in std::mem::take(&mut work.missed) {
-                warn!("polling advanced run {run_id} of {dag_id}; its notification was missed");
-            }
-            // The cache is dropped instead of compared with the datastore.
-            cache.runs.forget_all();
-            work.polled = advance::running(&client).await?.into_iter().collect();
-            // Runs that are due now need no notification, so they do not count as missed.
-            work.runs.extend(advance::clock(&client).await?.due);
-            correct_dates(&client, &mut cache, Sensors::Wait).await?;
-            (work.capacity, work.assets, work.schedules) = (true, true, true);
+            poll(&client, &mut cache, &mut work).await?;
         }
         let next = work.run_pending(&mut client, &mut cache, evaluator, &mut pending_queries).await?;
         heartbeat();
@@ -131,6 +101,57 @@ async fn session(
     }
 }
 
+/// Waits until this connection holds the leader lock.
+async fn wait_to_lead(
+    client: &ClientWrapper,
+    events: &mut UnboundedReceiver<String>,
+    on_event: &impl Fn(Option<&Event>),
+) -> Result<(), StoreError> {
+    while !leader::try_lead(client).await? {
+        match tokio::time::timeout(LEADER_RETRY, events.recv()).await {
+            Ok(Some(payload)) => on_event(Event::parse(&payload).as_ref()),
+            Ok(None) => return Err(connection_lost()),
+            Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Corrects dates if the clock was set back, and at the first call, because clock steps before this process started are
+/// unknown.
+async fn check_clock(
+    client: &ClientWrapper,
+    cache: &mut Cache,
+    work: &mut PendingWork,
+    watch: &mut Option<ClockWatch>,
+) -> Result<(), StoreError> {
+    let is_first = watch.is_none();
+    let set_back = watch.get_or_insert_default().set_back(Timestamp::now(), Instant::now());
+    if let Some(step) = set_back {
+        warn!("the clock was set back by {step:#}; recomputing what is due");
+    }
+    if is_first || set_back.is_some() {
+        correct_dates(client, cache, Sensors::PokeNow).await?;
+        work.schedules = true;
+    }
+    Ok(())
+}
+
+/// Adds all work that missed notifications may have announced.
+async fn poll(client: &ClientWrapper, cache: &mut Cache, work: &mut PendingWork) -> Result<(), StoreError> {
+    for RunKey { dag_id, run_id } in std::mem::take(&mut work.missed) {
+        warn!("polling advanced run {run_id} of {dag_id}; its notification was missed");
+    }
+    // The cache is dropped instead of compared with the datastore.
+    cache.runs.forget_all();
+    work.polled = active::running(client).await?.into_iter().collect();
+    // Runs that are due now need no notification, so they do not count as missed.
+    work.runs.extend(active::clock(client, new_run::now()).await?.due);
+    correct_dates(client, cache, Sensors::Wait).await?;
+    (work.capacity, work.assets, work.schedules) = (true, true, true);
+    Ok(())
+}
+
 /// Corrects dates after a clock step, and drops the cache if any date changed.
 async fn correct_dates(client: &ClientWrapper, cache: &mut Cache, sensors: Sensors) -> Result<(), StoreError> {
     if clock_step::correct_dates(client, sensors).await? {
@@ -142,11 +163,6 @@ async fn correct_dates(client: &ClientWrapper, cache: &mut Cache, sensors: Senso
 /// The error for a closed connection.
 fn connection_lost() -> StoreError {
     StoreError::Postgres(PgError::Cut)
-}
-
-/// True if this connection now holds the leader lock.
-async fn try_lead(client: &ClientWrapper) -> Result<bool, StoreError> {
-    Ok(client.query_one("SELECT pg_try_advisory_lock($1)", &[&LEADER]).await?.get(0))
 }
 
 fn time_until(due: Timestamp) -> Duration {
@@ -171,7 +187,21 @@ struct PendingWork {
     dags: bool,
 }
 
+/// Work that one round has evaluated, although it may still be due.
+#[derive(Default)]
+struct Evaluated {
+    /// A due run that cannot advance is evaluated once; one that has advanced may be due again.
+    runs: BTreeSet<RunKey>,
+    /// Scheduled runs are evaluated once more when they are due: a DAG at its limit of runs stays due.
+    schedules: bool,
+}
+
 impl PendingWork {
+    /// All work, for a scheduler that begins to lead.
+    fn at_start(running: Vec<RunKey>) -> Self {
+        Self { runs: running.into_iter().collect(), schedules: true, assets: true, capacity: true, ..Self::default() }
+    }
+
     fn add_event(&mut self, event: Option<Event>) {
         match event {
             Some(Event::Plan(run)) => {
@@ -202,46 +232,26 @@ impl PendingWork {
         evaluator: &impl TimetableEvaluator,
         pending_queries: &mut PendingQueries,
     ) -> Result<Option<Timestamp>, StoreError> {
-        // A due run that cannot advance is evaluated once; one that has advanced may be due again.
-        let mut evaluated = BTreeSet::new();
-        let mut evaluated_schedules = false;
+        let mut evaluated = Evaluated::default();
         let start = Instant::now();
         if std::mem::take(&mut self.dags) {
             (self.schedules, self.assets) = (true, true);
         }
         loop {
-            while let Some(run) = self.runs.pop_first() {
-                self.polled.remove(&run);
-                if advance(client, cache, &run).await? {
-                    evaluated.remove(&run);
-                }
-            }
-            while let Some(run) = self.polled.pop_first() {
-                if advance(client, cache, &run).await? {
-                    self.missed.insert(run);
-                }
-            }
+            self.advance_runs(client, cache, &mut evaluated).await?;
             if std::mem::take(&mut self.capacity) {
                 advance::admit_all(client, cache).await?;
             }
-            if std::mem::take(&mut self.schedules) {
-                due_runs::update_next_runs(client, evaluator, pending_queries).await?;
-                // Each pass creates at most one run of a DAG, because its next run must be computed first.
-                self.schedules = due_runs::make_due_runs(client).await? > 0;
-            }
-            if std::mem::take(&mut self.assets) {
-                assets::make_runs(client).await?;
-                self.assets = partitions::make_runs(client).await?;
-            }
-            let clock = advance::clock(client).await?;
-            // DAGs may have become due in the meantime. This is checked once: a DAG at its limit of runs stays due.
-            if clock.is_due && !std::mem::replace(&mut evaluated_schedules, true) {
+            self.make_runs(client, evaluator, pending_queries).await?;
+            let clock = active::clock(client, new_run::now()).await?;
+            // DAGs may have become due in the meantime.
+            if clock.is_due && !std::mem::replace(&mut evaluated.schedules, true) {
                 self.schedules = true;
             }
             // Runs are started after `clock` was read: a run that was due before starts here, a later one is in
             // `clock.next`.
-            self.runs.extend(advance::begin_runs(client).await?);
-            self.runs.extend(clock.due.into_iter().filter(|run| evaluated.insert(run.clone())));
+            self.runs.extend(transition::run::start_queued(client, new_run::now()).await?);
+            self.runs.extend(clock.due.into_iter().filter(|run| evaluated.runs.insert(run.clone())));
             if self.runs.is_empty() && !self.schedules && !self.assets {
                 return Ok(clock.next);
             }
@@ -250,13 +260,53 @@ impl PendingWork {
             }
         }
     }
+
+    /// Advances the pending runs, first those that events have named.
+    async fn advance_runs(
+        &mut self,
+        client: &mut ClientWrapper,
+        cache: &mut Cache,
+        evaluated: &mut Evaluated,
+    ) -> Result<(), StoreError> {
+        while let Some(run) = self.runs.pop_first() {
+            self.polled.remove(&run);
+            if advance(client, cache, &run).await? {
+                evaluated.runs.remove(&run);
+            }
+        }
+        while let Some(run) = self.polled.pop_first() {
+            if advance(client, cache, &run).await? {
+                self.missed.insert(run);
+            }
+        }
+        Ok(())
+    }
+
+    /// Creates the scheduled and asset-triggered runs that are due.
+    async fn make_runs(
+        &mut self,
+        client: &mut ClientWrapper,
+        evaluator: &impl TimetableEvaluator,
+        pending_queries: &mut PendingQueries,
+    ) -> Result<(), StoreError> {
+        if std::mem::take(&mut self.schedules) {
+            due_runs::update_next_runs(client, evaluator, pending_queries).await?;
+            // Each pass creates at most one run of a DAG, because its next run must be computed first.
+            self.schedules = due_runs::make_due_runs(client).await? > 0;
+        }
+        if std::mem::take(&mut self.assets) {
+            assets::make_runs(client).await?;
+            self.assets = partitions::make_runs(client).await?;
+        }
+        Ok(())
+    }
 }
 
 /// Advances a run and returns whether anything changed. Invalid data of one run must not stop the others.
 async fn advance(client: &mut ClientWrapper, cache: &mut Cache, run: &RunKey) -> Result<bool, StoreError> {
     match advance::advance(client, cache, run).await {
-        Err(StoreError::Invalid(reason)) => {
-            warn!("run {} of {} cannot advance: {reason}", run.run_id, run.dag_id);
+        Err(error @ (StoreError::Invalid(_) | StoreError::UnknownValue { .. })) => {
+            warn!("run {} of {} cannot advance: {error}", run.run_id, run.dag_id);
             Ok(false)
         }
         other => other,

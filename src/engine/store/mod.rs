@@ -6,10 +6,13 @@ pub mod dag;
 pub mod event_log;
 pub mod events;
 pub mod instance;
+pub(crate) mod leader;
 pub mod list;
 pub mod pools;
+mod rows;
 pub mod run;
 pub mod secret;
+pub(crate) mod transition;
 
 use leoflow_base::auth::cipher::CipherError;
 use leoflow_postgres::PgError;
@@ -30,6 +33,9 @@ pub enum StoreError {
     Busy(String),
     #[error("{what} {id:?} cannot be decrypted: the encryption key has changed, or the row was altered")]
     Sealed { what: &'static str, id: String },
+    /// A row has a value that this version does not know, although the table's constraints should allow no such value.
+    #[error("the database has an unknown {column}: {value:?}")]
+    UnknownValue { column: &'static str, value: String },
     #[error(transparent)]
     Cipher(#[from] CipherError),
     #[error(transparent)]

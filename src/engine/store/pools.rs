@@ -7,6 +7,7 @@ use super::events::{self, Event};
 use super::list::field::list_fields;
 use super::list::listing::{ListPage, Listing};
 use super::list::page_query::Source;
+use super::rows;
 use crate::model::dag::DEFAULT_POOL;
 use crate::model::keys::RunKey;
 use crate::model::state::TaskState;
@@ -157,7 +158,7 @@ const IN_FLIGHT: &str = "
                                 = (i.dag_id, i.run_id, i.task_id, i.map_index, i.try_number))
                     ELSE i.state END AS state
         FROM in_flight i)
-    SELECT dag_id, run_id, task_id, state, pool, sum(pool_slots)::bigint, count(*)
+    SELECT dag_id, run_id, task_id, state, pool, sum(pool_slots)::bigint AS slots, count(*) AS count
     FROM counted GROUP BY dag_id, run_id, task_id, state, pool";
 
 /// Reads the slots of all pools, and the current usage of all limits by runs in any state except `excluded_run`.
@@ -166,14 +167,15 @@ pub async fn usage(client: &impl GenericClient, excluded_run: Option<&RunKey>) -
     let unused_slots = |all: i32, include_deferred| PoolSlots { all: all.into(), used: 0, include_deferred };
     usage.pools.insert(DEFAULT_POOL.to_owned(), unused_slots(DEFAULT_SLOTS, false));
     for row in client.query("SELECT name, slots, include_deferred FROM pool", &[]).await? {
-        usage.pools.insert(row.get(0), unused_slots(row.get(1), row.get(2)));
+        usage.pools.insert(row.get("name"), unused_slots(row.get("slots"), row.get("include_deferred")));
     }
     let (dag_id, run_id) = excluded_run.map(|key| (key.dag_id.as_str(), key.run_id.as_str())).unzip();
     for row in client.query(IN_FLIGHT, &[&dag_id, &run_id]).await? {
-        let run = RunKey { dag_id: row.get(0), run_id: row.get(1) };
-        let Some(state) = row.get::<_, Option<&str>>(3).and_then(TaskState::parse) else { continue };
-        let count = u32::try_from(row.get::<_, i64>(6)).unwrap_or(u32::MAX);
-        usage.take(&run, Taken { task_id: row.get(2), state, pool: row.get(4), slots: row.get(5), count });
+        // NULL where an instance of a run that is not running has no try.
+        let Some(state) = rows::named_or_null(&row, "state", TaskState::parse)? else { continue };
+        let count = u32::try_from(row.get::<_, i64>("count")).unwrap_or(u32::MAX);
+        let taken = Taken { task_id: row.get("task_id"), state, pool: row.get("pool"), slots: row.get("slots"), count };
+        usage.take(&rows::run_key(&row), taken);
     }
     Ok(usage)
 }

@@ -15,7 +15,6 @@ use leoflow_base::sys::process::ProcessId;
 use leoflow_base::sys::process::reaper;
 use leoflow_engine::model::keys::TryKey;
 use leoflow_engine::store::StoreError;
-use leoflow_engine::store::instance::requeue;
 use leoflow_engine::store::instance::tries::{self, Ended};
 use leoflow_python::Interpreter;
 use std::io;
@@ -135,7 +134,7 @@ impl Agent {
         key: &TryKey,
         reason: String,
     ) -> Result<(), StoreError> {
-        if !requeue::requeue(client, key).await? {
+        if !tries::requeue(client, key).await? {
             // It was cleared or ended in the meantime.
             return self.fail(client, key, reason).await;
         }

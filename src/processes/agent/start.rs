@@ -12,7 +12,7 @@ use leoflow_engine::model::keys::TryKey;
 use leoflow_engine::planner::retry;
 use leoflow_engine::store::StoreError;
 use leoflow_engine::store::dag::versions::{self, Version};
-use leoflow_engine::store::instance::tries::Claimed;
+use leoflow_engine::store::instance::claimed::Claimed;
 use leoflow_postgres::GenericClient;
 use leoflow_python::{Interpreter, Job, VersionCode, environment};
 use serde_json::{Map, Value, json};

@@ -11,7 +11,8 @@ use deadpool_postgres::ClientWrapper;
 use leoflow_base::sys::process::ProcessId;
 use leoflow_base::sys::random;
 use leoflow_engine::store::StoreError;
-use leoflow_engine::store::instance::tries::{self, Claimed};
+use leoflow_engine::store::instance::claimed::Claimed;
+use leoflow_engine::store::instance::tries;
 use tokio::time::Instant;
 
 impl Agent {

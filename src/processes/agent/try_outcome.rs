@@ -5,11 +5,11 @@ use jiff::{SignedDuration, Timestamp};
 use leoflow_base::sys::process::reaper::Exit;
 use leoflow_engine::model::keys::TryKey;
 use leoflow_engine::model::state::TryState;
-use leoflow_engine::store::instance::tries::Ended;
+use leoflow_engine::store::instance::tries::{Ended, Retry};
 
 /// The outcome of a try that failed before it began: failed, with retries.
 pub fn never_began(key: TryKey, reason: String) -> Ended {
-    Ended::failed(key, true, reason, Timestamp::now())
+    Ended::failed(key, Retry::Allowed, reason, Timestamp::now())
 }
 
 /// Derives how a try ended from `outcome.json` and `result.json`, each of which may be missing. `keeper_log` is the
@@ -23,14 +23,14 @@ pub fn evaluate(
 ) -> Ended {
     let end_date = outcome.map_or(now, |outcome| outcome.ended_at);
     let Some(result) = result else {
-        return Ended::failed(key, true, reason_without_result(outcome, keeper_log), end_date);
+        return Ended::failed(key, Retry::Allowed, reason_without_result(outcome, keeper_log), end_date);
     };
     match result.state {
         // The task's own result counts, no matter how its process ended afterwards.
         ResultState::Failed => failed(key, result, outcome.and_then(|outcome| outcome.cause), end_date),
         ResultState::Deferred | ResultState::AwaitingInput if result.deferral.is_none() => {
             let reason = "the task reported that it is deferred, but not what it waits for".to_owned();
-            with_rendered(Ended::failed(key, true, reason, end_date), result)
+            with_rendered(Ended::failed(key, Retry::Allowed, reason, end_date), result)
         }
         ResultState::Success => ended(key, TryState::Success, result, end_date),
         ResultState::UpForReschedule => ended(key, TryState::UpForReschedule, result, end_date),
@@ -49,7 +49,8 @@ fn failed(key: TryKey, result: TaskResult, cause: Option<Cause>, end_date: Times
     };
     let delay = result.retry_delay.and_then(|seconds| SignedDuration::try_from_secs_f64(seconds).ok());
     let due = delay.and_then(|delay| end_date.checked_add(delay).ok());
-    with_rendered(Ended { due, ..Ended::failed(key, result.retry, reason, end_date) }, result)
+    let retry = if result.retry { Retry::Allowed } else { Retry::Never };
+    with_rendered(Ended { due, ..Ended::failed(key, retry, reason, end_date) }, result)
 }
 
 /// Adds the rendered template fields, which a failed try has too.

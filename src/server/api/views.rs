@@ -4,6 +4,7 @@
 use crate::http::listing::collection;
 use jiff::tz::Offset;
 use jiff::{Timestamp, Unit};
+use leoflow_engine::model::run_type::RunType;
 use leoflow_engine::model::state::RunState;
 use leoflow_engine::store::dag::dags::ImportError;
 use leoflow_engine::store::dag::versions::VersionName;
@@ -143,19 +144,6 @@ pub fn file_token(fileloc: &str) -> String {
     uuid(&["file", fileloc])
 }
 
-/// Airflow's run types.
-#[derive(Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[expect(dead_code, reason = "runs hold it as text")]
-pub enum DagRunType {
-    Backfill,
-    Scheduled,
-    Manual,
-    OperatorTriggered,
-    AssetTriggered,
-    AssetMaterialization,
-}
-
 /// Airflow's sources of a run.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -184,8 +172,7 @@ pub struct DAGRunResponse {
     data_interval_end: Option<Stamp>,
     run_after: Stamp,
     last_scheduling_decision: Option<Stamp>,
-    #[schemars(with = "DagRunType")]
-    run_type: String,
+    run_type: RunType,
     state: RunState,
     #[schemars(with = "Option<DagRunTriggeredByType>")]
     triggered_by: Option<String>,

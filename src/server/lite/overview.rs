@@ -9,6 +9,7 @@ use axum::Json;
 use axum::extract::State;
 use jiff::{SignedDuration, Timestamp};
 use leoflow_engine::model::keys::RunKey;
+use leoflow_engine::model::state::TaskState;
 use leoflow_engine::planner::graph::Graph;
 use leoflow_engine::schedule::timetable::Interval;
 use leoflow_engine::schedule::upcoming::upcoming;
@@ -236,7 +237,7 @@ fn instance_view(instance: &Instance) -> Value {
 fn folded(instances: &[Instance]) -> Value {
     let mut states: BTreeMap<&str, usize> = BTreeMap::new();
     for instance in instances {
-        *states.entry(instance.state.as_deref().unwrap_or("none")).or_default() += 1;
+        *states.entry(instance.state.map_or("none", TaskState::as_str)).or_default() += 1;
     }
     json!({
         "task_id": instances[0].task_id,

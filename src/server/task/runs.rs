@@ -11,6 +11,7 @@ use axum::{Extension, Json};
 use jiff::Timestamp;
 use leoflow_engine::model::keys::{RunKey, TryKey};
 use leoflow_engine::model::length::Length;
+use leoflow_engine::model::run_type::RunType;
 use leoflow_engine::planner::graph::Graph;
 use leoflow_engine::planner::snapshot::Returned;
 use leoflow_engine::schedule::timetable::{Interval, Restriction};
@@ -70,7 +71,7 @@ pub async fn trigger(
         note: body.note,
         triggered_by: "operator",
         user: try_key.run.dag_id.clone(),
-        run_type: Some("operator_triggered"),
+        run_type: Some(RunType::OperatorTriggered),
         partition_key: body.partition_key,
     };
     let mut client = state.database.get().await?;

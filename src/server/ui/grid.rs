@@ -293,7 +293,7 @@ pub async fn ti_summaries(
         structures.iter().map(|(key, structure)| (*key, tree(structure))).collect();
     let line = async |run_id: &String| -> Result<Bytes, ApiError> {
         let instances = Instances::load(&*client, &dag_id, run_id).await?;
-        let run_tasks = RunTasks { tasks: instances.by_task(), version: versions.get(run_id).copied() };
+        let run_tasks = RunTasks { tasks: instances.by_task()?, version: versions.get(run_id).copied() };
         if run_tasks.tasks.is_empty() {
             return Ok(Bytes::new());
         }

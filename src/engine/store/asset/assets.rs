@@ -102,8 +102,8 @@ pub async fn save_events(
                  WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND try_number = $5";
     let row = transaction.query_opt(query, &[&key.dag_id, &key.run_id, &task_id, &map_index, &try_number]).await?;
     let Some(row) = row else { return Ok(()) };
-    let Some(Json(Value::Array(reported))) = row.get(0) else { return Ok(()) };
-    let run_partition = row.get::<_, Option<String>>(1).map(|key| Partition { key, date: row.get(2) });
+    let Some(Json(Value::Array(reported))) = row.get("asset_events") else { return Ok(()) };
+    let run_partition = partitions::read(&row);
     for event in &reported {
         let alias = event.get("alias").and_then(Value::as_str);
         let asset = match event.get("asset") {
@@ -164,7 +164,7 @@ pub async fn add_event(
     // As in Airflow, paused DAGs do not receive events; an event with a partition goes only to DAGs that wait for
     // partitions.
     let query = format!(
-        "SELECT DISTINCT s.dag_id, coalesce({WAITS_FOR_PARTITIONS}, false) FROM asset a
+        "SELECT DISTINCT s.dag_id, coalesce({WAITS_FOR_PARTITIONS}, false) AS waits_for_partitions FROM asset a
         JOIN dag_asset s ON s.role = 'schedule' AND (
             s.kind = 'asset' AND s.name = a.name AND s.uri = a.uri OR s.kind = 'name' AND s.name = a.name
             OR s.kind = 'uri' AND s.uri = a.uri
@@ -176,7 +176,7 @@ pub async fn add_event(
     );
     let rows = transaction.query(&query, &[&asset]).await?;
     let (partitioned, unpartitioned): (Vec<_>, Vec<_>) =
-        rows.iter().map(|row| (row.get(0), row.get(1))).partition(|row| row.1);
+        rows.iter().map(|row| (row.get("dag_id"), row.get("waits_for_partitions"))).partition(|row| row.1);
     let dag_ids = |list: Vec<(String, bool)>| list.into_iter().map(|row| row.0).collect::<Vec<_>>();
     if partition.is_none() {
         let queue = "INSERT INTO asset_queue (asset_id, dag_id) SELECT $1, dag_id FROM unnest($2::text[]) AS d (dag_id)
@@ -200,10 +200,11 @@ pub async fn make_runs(client: &mut ClientWrapper) -> Result<(), StoreError> {
         ORDER BY d.dag_id FOR UPDATE OF d SKIP LOCKED"
     );
     for row in transaction.query(&query, &[]).await? {
-        let Json(structure): Json<Structure> = row.get(2);
+        let Json(structure): Json<Structure> = row.get("structure");
         let Some(condition) = &structure.asset_condition else { continue };
         let queued = "
-            SELECT a.name, a.uri, q.created_at, coalesce(array_agg(n.name) FILTER (WHERE n.name IS NOT NULL), '{}')
+            SELECT a.name, a.uri, q.created_at,
+                   coalesce(array_agg(n.name) FILTER (WHERE n.name IS NOT NULL), '{}') AS aliases
             FROM asset_queue q JOIN asset a ON a.id = q.asset_id
             LEFT JOIN asset_alias_asset l ON l.asset_id = a.id LEFT JOIN asset_alias n ON n.id = l.alias_id
             WHERE q.dag_id = $1 GROUP BY a.name, a.uri, q.created_at";
@@ -211,13 +212,13 @@ pub async fn make_runs(client: &mut ClientWrapper) -> Result<(), StoreError> {
             .query(queued, &[&structure.dag_id])
             .await?
             .iter()
-            .map(|row| (row.get(0), row.get(1), row.get(2), row.get(3)))
+            .map(|row| (row.get("name"), row.get("uri"), row.get("created_at"), row.get("aliases")))
             .collect();
         let updated: Vec<Updated<'_>> =
             queued.iter().map(|(name, uri, _, aliases)| Updated { name, uri, aliases }).collect();
         let Some(newest) = queued.iter().map(|row| row.2).max() else { continue };
         if asset_condition::is_met_by(condition, &updated) {
-            make_run(&transaction, &structure, row.get(1), newest).await?;
+            make_run(&transaction, &structure, row.get("id"), newest).await?;
         }
     }
     transaction.commit().await?;

@@ -67,7 +67,7 @@ pub async fn runs(
         RunSelector::Window(from, to) => (None, None, *from, *to),
     };
     let query = "
-        SELECT run_id, partition_key IS NOT NULL OR partition_date IS NOT NULL FROM dag_run
+        SELECT run_id, partition_key IS NOT NULL OR partition_date IS NOT NULL AS has_partition FROM dag_run
         WHERE dag_id = $1 AND CASE WHEN $2::text IS NOT NULL THEN run_id = $2
                                    WHEN $3::text IS NOT NULL THEN partition_key = $3
                                    ELSE partition_date IS NOT NULL AND ($4::timestamptz IS NULL OR partition_date >= $4)
@@ -75,8 +75,8 @@ pub async fn runs(
         ORDER BY partition_date, run_id";
     let rows = client.query(query, &[&dag_id, &run_id, &partition, &from, &to]).await?;
     let read = |row: &Row| PartitionedRun {
-        key: RunKey { dag_id: dag_id.to_owned(), run_id: row.get(0) },
-        has_partition: row.get(1),
+        key: RunKey { dag_id: dag_id.to_owned(), run_id: row.get("run_id") },
+        has_partition: row.get("has_partition"),
     };
     Ok(rows.iter().map(read).collect())
 }
@@ -109,11 +109,13 @@ pub async fn queue(
     // Serializes concurrent writers, since one event may affect several keys of several DAGs.
     transaction.query("SELECT pg_advisory_xact_lock(hashtextextended('asset_partition', 0))", &[]).await?;
     let query = "
-        SELECT d.dag_id, v.structure->'timetable', v.structure->'asset_condition', (SELECT name FROM asset WHERE id = $2)
+        SELECT d.dag_id, v.structure->'timetable' AS timetable, v.structure->'asset_condition' AS condition,
+               (SELECT name FROM asset WHERE id = $2) AS asset_name
         FROM dag d JOIN dag_version v ON v.id = d.current_version_id WHERE d.dag_id = ANY ($1)";
     for row in transaction.query(query, &[&dag_ids, &asset]).await? {
-        let (dag_id, asset_name): (String, String) = (row.get(0), row.get(3));
-        let (timetable, condition): (Option<Json<Value>>, Option<Json<Value>>) = (row.get(1), row.get(2));
+        let (dag_id, asset_name): (String, String) = (row.get("dag_id"), row.get("asset_name"));
+        let (timetable, condition): (Option<Json<Value>>, Option<Json<Value>>) =
+            (row.get("timetable"), row.get("condition"));
         let (Some(Json(timetable)), Some(Json(condition))) = (timetable, condition) else { continue };
         let definition = definition(&timetable, &condition);
         let Ok(Timetable::PartitionedAsset(mappers)) = serde_json::from_value(timetable) else { continue };
@@ -190,12 +192,12 @@ pub async fn make_runs(client: &mut ClientWrapper) -> Result<bool, StoreError> {
     let mut versions: HashMap<i64, (Structure, Value)> = HashMap::new();
     let (mut finished, mut outdated) = (Vec::new(), 0);
     for row in &rows {
-        let (version_id, id): (i64, i64) = (row.get(0), row.get(1));
+        let (version_id, id): (i64, i64) = (row.get("current_version_id"), row.get("id"));
         let (structure, current_definition) = match versions.entry(version_id) {
             Entry::Occupied(cached) => cached.into_mut(),
             Entry::Vacant(new) => new.insert(version(&transaction, version_id).await?),
         };
-        let Json(definition): Json<Value> = row.get(4);
+        let Json(definition): Json<Value> = row.get("definition");
         let Some(Timetable::PartitionedAsset(mappers)) =
             structure.timetable.as_ref().filter(|_| definition == *current_definition)
         else {
@@ -203,7 +205,7 @@ pub async fn make_runs(client: &mut ClientWrapper) -> Result<bool, StoreError> {
             finished.push(id);
             continue;
         };
-        let partition = Partition { key: row.get(2), date: row.get(3) };
+        let partition = Partition { key: row.get("partition_key"), date: row.get("partition_date") };
         let pending_run = PendingRun { id, partition, assets: received_keys(&transaction, id).await? };
         if is_complete(structure, mappers, &pending_run) {
             make_run(&transaction, structure, version_id, mappers, &pending_run).await?;
@@ -214,7 +216,7 @@ pub async fn make_runs(client: &mut ClientWrapper) -> Result<bool, StoreError> {
         info!("dropped {outdated} pending partitions: the definitions of their DAGs have changed");
     }
     transaction.execute("DELETE FROM asset_partition WHERE id = ANY ($1)", &[&finished]).await?;
-    let evaluated: Vec<i64> = rows.iter().map(|row| row.get(1)).collect();
+    let evaluated: Vec<i64> = rows.iter().map(|row| row.get("id")).collect();
     let mark_evaluated = "UPDATE asset_partition SET has_news = false WHERE id = ANY ($1)";
     transaction.execute(mark_evaluated, &[&evaluated]).await?;
     transaction.commit().await?;
@@ -223,11 +225,12 @@ pub async fn make_runs(client: &mut ClientWrapper) -> Result<bool, StoreError> {
 
 /// Returns the structure of a version and its definition.
 async fn version(client: &impl GenericClient, id: i64) -> Result<(Structure, Value), StoreError> {
-    let query = "SELECT structure, structure->'timetable', structure->'asset_condition' FROM dag_version WHERE id = $1";
+    let query = "SELECT structure, structure->'timetable' AS timetable, structure->'asset_condition' AS condition
+                 FROM dag_version WHERE id = $1";
     let row = client.query_one(query, &[&id]).await?;
-    let condition = row.get::<_, Option<Json<Value>>>(2).map_or(Value::Null, |Json(condition)| condition);
-    let timetable = row.get::<_, Option<Json<Value>>>(1).map_or(Value::Null, |Json(timetable)| timetable);
-    let Json(structure) = row.get(0);
+    let condition = row.get::<_, Option<Json<Value>>>("condition").map_or(Value::Null, |Json(condition)| condition);
+    let timetable = row.get::<_, Option<Json<Value>>>("timetable").map_or(Value::Null, |Json(timetable)| timetable);
+    let Json(structure) = row.get("structure");
     Ok((structure, definition(&timetable, &condition)))
 }
 
@@ -242,9 +245,9 @@ async fn received_keys(
         WHERE p.partition_id = $1 AND e.partition_key IS NOT NULL";
     let mut assets: BTreeMap<(String, String), ReceivedKeys> = BTreeMap::new();
     for row in client.query(query, &[&id]).await? {
-        let received = assets.entry((row.get(0), row.get(1))).or_default();
-        received.keys.insert(row.get(2));
-        received.aliases.extend(row.get::<_, Vec<String>>(3));
+        let received = assets.entry((row.get("name"), row.get("uri"))).or_default();
+        received.keys.insert(row.get("partition_key"));
+        received.aliases.extend(row.get::<_, Vec<String>>("aliases"));
     }
     Ok(assets)
 }

@@ -71,7 +71,7 @@ pub async fn received(
         WHERE p.partition_id = $1 AND e.partition_key IS NOT NULL";
     let mut keys: BTreeMap<i64, BTreeSet<String>> = BTreeMap::new();
     for row in client.query(query, &[&partition_id]).await? {
-        keys.entry(row.get(0)).or_default().insert(row.get(1));
+        keys.entry(row.get("asset_id")).or_default().insert(row.get("partition_key"));
     }
     Ok(keys)
 }

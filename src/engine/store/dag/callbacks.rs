@@ -1,8 +1,12 @@
 //! The queue of DAG-level callbacks: code of a DAG file that is called when a run has ended.
 
 use crate::model::keys::RunKey;
+use crate::model::run_type::RunType;
+use crate::model::state::RunState;
+use crate::planner::snapshot::Reason;
 use crate::store::StoreError;
 use crate::store::events::{self, Event};
+use crate::store::rows;
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
@@ -10,7 +14,12 @@ use serde_json::{Value, json};
 use tokio_postgres::types::Json;
 
 /// Queues the callback for a run that has ended in `state`, together with a task that decided that state.
-pub async fn add(transaction: &Transaction<'_>, run: &RunKey, state: &str, reason: &str) -> Result<(), StoreError> {
+pub async fn add(
+    transaction: &Transaction<'_>,
+    run: &RunKey,
+    state: RunState,
+    reason: Reason,
+) -> Result<(), StoreError> {
     let query = "
         INSERT INTO dag_callback (dag_id, run_id, state, reason, task_id, map_index)
         SELECT $1, $2, $3, $4, ti.task_id, coalesce(ti.map_index, -1)
@@ -18,7 +27,7 @@ pub async fn add(transaction: &Transaction<'_>, run: &RunKey, state: &str, reaso
             SELECT task_id, map_index FROM task_instance
             WHERE dag_id = $1 AND run_id = $2 AND (state = $3 OR $4 IN ('timed_out', 'all_tasks_deadlocked'))
             ORDER BY end_date DESC NULLS LAST, task_id LIMIT 1) ti ON true";
-    transaction.execute(query, &[&run.dag_id, &run.run_id, &state, &reason]).await?;
+    transaction.execute(query, &[&run.dag_id, &run.run_id, &state.as_str(), &reason.as_str()]).await?;
     events::notify(transaction, &Event::Callback).await?;
     Ok(())
 }
@@ -45,12 +54,14 @@ pub async fn take(client: &impl GenericClient, busy: &[&str]) -> Result<Option<C
     let Some(row) = client.query_opt(query, &[&busy]).await? else { return Ok(None) };
     let time = |name: &str| row.get::<_, Option<Timestamp>>(name);
     let Json(conf): Json<Value> = row.get("conf");
-    let run = RunKey { dag_id: row.get("dag_id"), run_id: row.get("run_id") };
+    let run = rows::run_key(&row);
+    let state = rows::named(&row, "state", RunState::parse)?;
+    let run_type = rows::named(&row, "run_type", RunType::parse)?;
     let spec = json!({
-        "dag_id": run.dag_id, "run_id": run.run_id, "state": row.get::<_, String>("state"),
+        "dag_id": run.dag_id, "run_id": run.run_id, "state": state,
         "reason": row.get::<_, String>("reason"), "task_id": row.get::<_, Option<String>>("task_id"),
         "map_index": row.get::<_, i32>("map_index"), "try_number": row.get::<_, i32>("try_number"),
-        "max_tries": row.get::<_, i32>("max_tries"), "run_type": row.get::<_, String>("run_type"), "conf": conf,
+        "max_tries": row.get::<_, i32>("max_tries"), "run_type": run_type, "conf": conf,
         "logical_date": time("logical_date"), "data_interval_start": time("data_interval_start"),
         "data_interval_end": time("data_interval_end"), "run_after": time("run_after"),
         "run_start_date": time("start_date"),

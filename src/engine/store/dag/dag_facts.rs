@@ -34,13 +34,13 @@ pub async fn tags(client: &impl GenericClient, listing: Listing<TagField>) -> Re
 pub async fn count_runs(client: &impl GenericClient, dag_ids: &[String]) -> Result<Vec<(String, Value)>, StoreError> {
     let query = "
         SELECT d.dag_id, (SELECT coalesce(json_object_agg(state, count), '{}')
-                          FROM (SELECT state, count(*) FROM dag_run r WHERE r.dag_id = d.dag_id GROUP BY state) AS counted)
+                          FROM (SELECT state, count(*) FROM dag_run r WHERE r.dag_id = d.dag_id GROUP BY state) AS counted) AS counts
         FROM dag d WHERE CASE WHEN cardinality($1::text[]) = 0 THEN d.is_active ELSE d.dag_id = ANY ($1) END
         ORDER BY d.dag_id";
     let rows = client.query(query, &[&dag_ids]).await?;
     let read = |row: &tokio_postgres::Row| {
-        let Json(counts) = row.get(1);
-        (row.get(0), counts)
+        let Json(counts) = row.get("counts");
+        (row.get("dag_id"), counts)
     };
     Ok(rows.iter().map(read).collect())
 }

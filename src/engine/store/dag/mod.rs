@@ -5,5 +5,7 @@ pub mod dag_facts;
 pub mod dag_list;
 pub mod dags;
 pub mod environments;
+pub(crate) mod failures;
+pub(crate) mod next_runs;
 pub mod structures;
 pub mod versions;

@@ -47,13 +47,12 @@ impl Structures {
         if missing.is_empty() {
             return Ok(structures);
         }
-        let query =
-            "SELECT id, created_at, structure, octet_length(structure::text) FROM dag_version WHERE id = ANY ($1)";
+        let query = "SELECT id, created_at, structure, octet_length(structure::text) AS bytes FROM dag_version WHERE id = ANY ($1)";
         for row in client.query(query, &[&missing]).await? {
-            let (key, Json(structure)) = ((row.get(0), row.get(1)), row.get(2));
+            let (key, Json(structure)) = ((row.get("id"), row.get("created_at")), row.get("structure"));
             let structure = Arc::new(structure);
             structures.insert(key, Arc::clone(&structure));
-            let bytes = usize::try_from(row.get::<_, i32>(3)).unwrap_or(MAX_BYTES);
+            let bytes = usize::try_from(row.get::<_, i32>("bytes")).unwrap_or(MAX_BYTES);
             self.cache().keep(key, structure, bytes);
         }
         Ok(structures)

@@ -93,6 +93,12 @@ pub async fn version(client: &impl GenericClient, id: i64) -> Result<Version, St
     })
 }
 
+/// The structure of the version with this id.
+pub async fn structure_by_id(client: &impl GenericClient, id: i64) -> Result<Structure, StoreError> {
+    let row = client.query_one("SELECT structure FROM dag_version WHERE id = $1", &[&id]).await?;
+    Ok(row.get::<_, Json<Structure>>("structure").0)
+}
+
 /// The structure of a DAG in that version.
 pub async fn structure(
     client: &impl GenericClient,

@@ -95,7 +95,7 @@ async fn scheduled(client: &impl GenericClient) -> Result<Vec<ScheduledTasks>, S
 }
 
 async fn runs(client: &impl GenericClient, now: Timestamp) -> Result<Vec<QueuedRuns>, StoreError> {
-    // As in `scheduler::advance::begin_runs`: a run that was due when it was queued stays due if the clock is set back.
+    // As in `transition::run::start_queued`: a run that was due when it was queued stays due if the clock is set back.
     let query = "
         SELECT r.dag_id, d.is_paused, d.is_active,
                coalesce(b.is_paused AND b.completed_at IS NULL, false) AS is_backfill_paused,

@@ -8,14 +8,13 @@ use crate::planner::graph::Graph;
 use crate::store::dag::dags::{self, Dag};
 use crate::store::events::{self, Event};
 use crate::store::run::lengths;
-use crate::store::run::new_run;
+use crate::store::run::new_run::{self, TaskDates};
 use crate::store::run::runs;
-use crate::store::{ReadFor, StoreError};
+use crate::store::transition::{self, instance};
+use crate::store::{ReadFor, StoreError, rows};
 use deadpool_postgres::Transaction;
 use leoflow_postgres::GenericClient;
 use std::collections::HashMap;
-use tokio_postgres::Row;
-use tokio_postgres::types::ToSql;
 
 /// Selects the task instances of a run to clear.
 #[derive(Debug, Default)]
@@ -35,9 +34,10 @@ pub struct Selection {
 }
 
 impl Selection {
-    fn includes_state(&self, state: Option<&str>) -> bool {
-        let matches_failed = self.only_failed && matches!(state, Some("failed" | "upstream_failed"));
-        let matches_running = self.only_running && state == Some("running");
+    fn includes_state(&self, state: Option<TaskState>) -> bool {
+        let is_failed = matches!(state, Some(TaskState::Failed | TaskState::UpstreamFailed));
+        let matches_failed = self.only_failed && is_failed;
+        let matches_running = self.only_running && state == Some(TaskState::Running);
         (!self.only_failed && !self.only_running) || matches_failed || matches_running
     }
 }
@@ -71,13 +71,18 @@ impl<'a> Clearing<'a> {
         let query = "
             SELECT task_id, map_index, state FROM task_instance
             WHERE dag_id = $1 AND run_id = $2 ORDER BY task_id, map_index";
-        let rows = client.query(query, &[&key.dag_id, &key.run_id]).await?;
-        let selected = rows.iter().filter(|row| self.is_selected(&chosen, row.get(0), row.get(1), row.get(2)));
-        let instance_key = |row: &Row| InstanceKey { run: key.clone(), task_id: row.get(0), map_index: row.get(1) };
-        Ok(selected.map(instance_key).collect())
+        let mut selected = Vec::new();
+        for row in client.query(query, &[&key.dag_id, &key.run_id]).await? {
+            let (task_id, map_index): (String, i32) = (row.get("task_id"), row.get("map_index"));
+            let state = rows::named_or_null(&row, "state", TaskState::parse)?;
+            if self.is_selected(&chosen, &task_id, map_index, state) {
+                selected.push(InstanceKey { run: key.clone(), task_id, map_index });
+            }
+        }
+        Ok(selected)
     }
 
-    fn is_selected(&self, chosen: &InstanceSet, task_id: &str, map_index: i32, state: Option<&str>) -> bool {
+    fn is_selected(&self, chosen: &InstanceSet, task_id: &str, map_index: i32, state: Option<TaskState>) -> bool {
         let selection = self.selection;
         let is_chosen = match self.graph.task_index(task_id) {
             _ if selection.tasks.is_empty() => true,
@@ -87,7 +92,7 @@ impl<'a> Clearing<'a> {
                 selection.tasks.iter().any(|(id, index)| id == task_id && index.is_none_or(|index| index == map_index))
             }
         };
-        let is_task_gone = state == Some("removed") && self.graph.task_index(task_id).is_none();
+        let is_task_gone = state == Some(TaskState::Removed) && self.graph.task_index(task_id).is_none();
         is_chosen
             && !is_task_gone
             && selection.includes_state(state)
@@ -107,49 +112,15 @@ impl<'a> Clearing<'a> {
             take_version(transaction, &run, &self.dag).await?;
         }
         if !chosen.is_empty() {
-            self.reset(transaction, key, chosen).await?;
+            let tasks: HashMap<&str, &Task> =
+                self.dag.structure.tasks.iter().map(|task| (task.task_id.as_str(), task)).collect();
+            instance::clear(transaction, key, chosen, &tasks).await?;
         }
         runs::bump_revision(transaction, key).await?;
         if run.state.is_finished() && !chosen.is_empty() && !self.selection.leaves_run {
-            runs::requeue(transaction, key).await?;
+            transition::run::requeue(transaction, key, new_run::now()).await?;
         }
         notify_cleared(transaction, key).await
-    }
-
-    /// Resets the instances to no state, with the retries and pools of the current version. Running instances become
-    /// `restarting`, and instances whose task is gone become `removed`.
-    async fn reset(
-        &self,
-        transaction: &Transaction<'_>,
-        key: &RunKey,
-        chosen: &[InstanceKey],
-    ) -> Result<(), StoreError> {
-        let tasks: HashMap<&str, &Task> =
-            self.dag.structure.tasks.iter().map(|task| (task.task_id.as_str(), task)).collect();
-        let ids: Vec<&str> = chosen.iter().map(|instance| instance.task_id.as_str()).collect();
-        let map_indexes: Vec<i32> = chosen.iter().map(|instance| instance.map_index).collect();
-        let task = |id: &&str| tasks.get(id).copied();
-        let retries = |task: &Task| i32::try_from(task.retries).unwrap_or(i32::MAX);
-        let retries: Vec<i32> = ids.iter().map(|id| task(id).map_or(0, retries)).collect();
-        let pools: Vec<Option<&str>> = ids.iter().map(|id| task(id).map(Task::pool)).collect();
-        let slots: Vec<i32> = ids.iter().map(|id| task(id).map_or(1, |task| task.pool_slots)).collect();
-        let weights: Vec<i32> = ids.iter().map(|id| task(id).map_or(1, |task| task.weight)).collect();
-        let query = "
-            UPDATE task_instance ti SET due_at = NULL,
-                   -- An instance that waited without a process has not started.
-                   start_date = CASE WHEN state = 'up_for_reschedule' AND end_date IS NULL THEN NULL ELSE start_date END,
-                   max_tries = least(try_number::bigint + greatest(retries, 0), 2147483646),
-                   pool = coalesce(new_pool, pool), pool_slots = new_slots, priority_weight = new_weight,
-                   state = CASE WHEN state IN ('running', 'restarting') THEN 'restarting'
-                                -- The DAG no longer has the task, so there is no pool either.
-                                WHEN new_pool IS NULL THEN 'removed' END
-            FROM unnest($3::text[], $4::integer[], $5::integer[], $6::text[], $7::integer[], $8::integer[])
-                 AS chosen (id, at, retries, new_pool, new_slots, new_weight)
-            WHERE dag_id = $1 AND run_id = $2 AND task_id = id AND map_index = at";
-        let parameters: [&(dyn ToSql + Sync); 8] =
-            [&key.dag_id, &key.run_id, &ids, &map_indexes, &retries, &pools, &slots, &weights];
-        transaction.execute(query, &parameters).await?;
-        Ok(())
     }
 }
 
@@ -192,8 +163,8 @@ async fn notify_cleared(transaction: &Transaction<'_>, key: &RunKey) -> Result<(
 pub async fn new_tasks(client: &impl GenericClient, key: &RunKey) -> Result<Vec<String>, StoreError> {
     let dag = dags::get(client, &key.dag_id).await?;
     let run = runs::get(client, key, ReadFor::Reading).await?;
-    let is_backfill = run.backfill_id.is_some();
-    let mut task_ids = new_run::missing(client, key, &dag.structure, run.logical_date, is_backfill).await?;
+    let task_dates = TaskDates::of_run(run.logical_date, run.backfill_id);
+    let mut task_ids = new_run::missing(client, key, &dag.structure, task_dates).await?;
     task_ids.sort();
     task_ids.dedup();
     Ok(task_ids)
@@ -208,7 +179,7 @@ pub async fn add_new_tasks(transaction: &Transaction<'_>, key: &RunKey) -> Resul
     take_version(transaction, &run, &dags::get(transaction, &key.dag_id).await?).await?;
     runs::bump_revision(transaction, key).await?;
     if run.state.is_finished() {
-        runs::requeue(transaction, key).await?;
+        transition::run::requeue(transaction, key, new_run::now()).await?;
     }
     notify_cleared(transaction, key).await
 }
@@ -219,11 +190,8 @@ async fn take_version(transaction: &Transaction<'_>, run: &runs::Run, dag: &Dag)
     let ids: Vec<&str> = dag.structure.tasks.iter().map(|task| task.task_id.as_str()).collect();
     let set_version = "UPDATE dag_run SET dag_version_id = $3 WHERE dag_id = $1 AND run_id = $2";
     transaction.execute(set_version, &[&key.dag_id, &key.run_id, &dag.version_id]).await?;
-    let mark_removed = "UPDATE task_instance SET state = $4, due_at = NULL
-                WHERE dag_id = $1 AND run_id = $2 AND task_id <> ALL ($3) AND state IS DISTINCT FROM 'running'";
-    transaction.execute(mark_removed, &[&key.dag_id, &key.run_id, &ids, &TaskState::Removed.as_str()]).await?;
-    let restore = "UPDATE task_instance SET state = NULL
-                WHERE dag_id = $1 AND run_id = $2 AND task_id = ANY ($3) AND state = 'removed'";
-    transaction.execute(restore, &[&key.dag_id, &key.run_id, &ids]).await?;
-    new_run::add_instances(transaction, key, &dag.structure, run.logical_date, run.backfill_id.is_some()).await
+    instance::remove_others(transaction, key, &ids).await?;
+    instance::restore(transaction, key, &ids).await?;
+    let task_dates = TaskDates::of_run(run.logical_date, run.backfill_id);
+    new_run::add_instances(transaction, key, &dag.structure, task_dates).await
 }

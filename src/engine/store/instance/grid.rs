@@ -4,6 +4,7 @@ use crate::model::keys::RunKey;
 use crate::model::state::TaskState;
 use crate::store::StoreError;
 use crate::store::dag::structures::VersionKey;
+use crate::store::rows;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use std::collections::HashMap;
@@ -68,7 +69,9 @@ pub async fn versions(
     let query = "SELECT r.run_id, v.id, v.created_at, v.version_number FROM dag_run r JOIN dag_version v ON v.id = r.dag_version_id
                  WHERE r.dag_id = $1 AND r.run_id = ANY ($2)";
     let rows = client.query(query, &[&dag_id, &run_ids]).await?;
-    Ok(rows.iter().map(|row| (row.get(0), Version { key: (row.get(1), row.get(2)), number: row.get(3) })).collect())
+    let version =
+        |row: &Row| Version { key: (row.get("id"), row.get("created_at")), number: row.get("version_number") };
+    Ok(rows.iter().map(|row| (row.get("run_id"), version(row))).collect())
 }
 
 /// The task instances of a run.
@@ -77,23 +80,27 @@ pub struct Instances(Vec<Row>);
 
 impl Instances {
     pub async fn load(client: &impl GenericClient, dag_id: &str, run_id: &str) -> Result<Self, StoreError> {
-        let query = "SELECT task_id, state, start_date, end_date, note IS NOT NULL
+        let query = "SELECT task_id, state, start_date, end_date, note IS NOT NULL AS has_note
                      FROM task_instance WHERE dag_id = $1 AND run_id = $2";
         Ok(Self(client.query(query, &[&dag_id, &run_id]).await?))
     }
 
     /// Summarizes the instances by task id. This is not done in SQL, where grouping by text would dominate the query
     /// time.
-    pub fn by_task(&self) -> HashMap<&str, Summary> {
+    pub fn by_task(&self) -> Result<HashMap<&str, Summary>, StoreError> {
         let mut summaries: HashMap<&str, Summary> = HashMap::new();
         for row in &self.0 {
             let mut states = StateCounts::default();
-            states.add(row.get::<_, Option<&str>>(1).and_then(TaskState::parse));
-            let summary =
-                Summary { states, min_start_date: row.get(2), max_end_date: row.get(3), has_note: row.get(4) };
-            summaries.entry(row.get(0)).or_default().merge(&summary);
+            states.add(rows::named_or_null(row, "state", TaskState::parse)?);
+            let summary = Summary {
+                states,
+                min_start_date: row.get("start_date"),
+                max_end_date: row.get("end_date"),
+                has_note: row.get("has_note"),
+            };
+            summaries.entry(row.get("task_id")).or_default().merge(&summary);
         }
-        summaries
+        Ok(summaries)
     }
 }
 

@@ -1,12 +1,14 @@
-//! Task instances: reading, locking and inserting them. Claims and outcomes of tries are in `tries.rs`.
+//! Task instances: reading and locking them. Claims and outcomes of tries are in `tries.rs`, changes of their states in
+//! `transition`.
 
 use super::instance_list::{InstanceField, InstanceFilter};
-use crate::model::dag::Task;
 use crate::model::keys::{InstanceKey, RunKey};
+use crate::model::state::TaskState;
 use crate::store::StoreError;
 use crate::store::dag::versions::VersionName;
 use crate::store::list::listing::{ListPage, Listing};
 use crate::store::list::page_query::Source;
+use crate::store::rows;
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
@@ -21,7 +23,7 @@ pub struct Instance {
     pub run: RunKey,
     pub task_id: String,
     pub map_index: i32,
-    pub state: Option<String>,
+    pub state: Option<TaskState>,
     pub try_number: i32,
     pub max_tries: i32,
     pub operator: Option<String>,
@@ -67,12 +69,12 @@ const SOURCE: Source<'static> = Source {
     ],
 };
 
-fn read(row: &Row) -> Instance {
-    Instance {
-        run: RunKey { dag_id: row.get("dag_id"), run_id: row.get("run_id") },
+fn read(row: &Row) -> Result<Instance, StoreError> {
+    Ok(Instance {
+        run: rows::run_key(row),
         task_id: row.get("task_id"),
         map_index: row.get("map_index"),
-        state: row.get("state"),
+        state: rows::named_or_null(row, "state", TaskState::parse)?,
         try_number: row.get("try_number"),
         max_tries: row.get("max_tries"),
         operator: row.get("operator"),
@@ -91,7 +93,7 @@ fn read(row: &Row) -> Instance {
         rendered_map_index: row.get("rendered_map_index"),
         version: VersionName::read(row),
         note: row.get("note"),
-    }
+    })
 }
 
 /// The instances of one run, ordered by task id.
@@ -104,7 +106,7 @@ pub async fn list(
     client: &impl GenericClient,
     listing: Listing<InstanceField>,
 ) -> Result<ListPage<Instance>, StoreError> {
-    listing.fetch(client, &SOURCE, read).await
+    listing.fetch(client, &SOURCE, read).await?.transpose()
 }
 
 /// The instances with these keys, ordered by DAG, due date of the run, run, task and map index.
@@ -118,7 +120,7 @@ pub async fn by_keys(client: &impl GenericClient, keys: &[InstanceKey]) -> Resul
                  = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
          ORDER BY ti.dag_id, r.run_after, ti.run_id, ti.task_id, ti.map_index"
     );
-    Ok(client.query(&query, &columns.parameters()).await?.iter().map(read).collect())
+    client.query(&query, &columns.parameters()).await?.iter().map(read).collect()
 }
 
 /// Instance keys as one array per column, for `unnest`.
@@ -146,14 +148,15 @@ impl<'a> Columns<'a> {
 
 /// Locks the instances until the transaction ends, so that the agent does not claim them. The caller must have locked
 /// their runs first. Returns the states.
-pub async fn lock(transaction: &Transaction<'_>, keys: &[InstanceKey]) -> Result<Vec<Option<String>>, StoreError> {
+pub async fn lock(transaction: &Transaction<'_>, keys: &[InstanceKey]) -> Result<Vec<Option<TaskState>>, StoreError> {
     let columns = Columns::new(keys);
     let query = "
         SELECT state FROM task_instance
         WHERE (dag_id, run_id, task_id, map_index)
               IN (SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[]))
         ORDER BY dag_id, run_id, task_id, map_index FOR UPDATE";
-    Ok(transaction.query(query, &columns.parameters()).await?.iter().map(|row| row.get(0)).collect())
+    let state = |row: &Row| rows::named_or_null(row, "state", TaskState::parse);
+    transaction.query(query, &columns.parameters()).await?.iter().map(state).collect()
 }
 
 /// Sets the note of the instances; `None` removes it.
@@ -188,10 +191,9 @@ pub async fn get(
         "SELECT {COLUMNS} FROM {from} WHERE ti.dag_id = $1 AND ti.run_id = $2 AND ti.task_id = $3 AND ti.map_index = $4"
     );
     let row = client.query_opt(&query, &[&run.dag_id, &run.run_id, &task_id, &map_index]).await?;
-    row.as_ref().map(read).ok_or_else(|| StoreError::NotFound {
-        what: "task instance",
-        id: format!("{}/{}/{task_id}", run.dag_id, run.run_id),
-    })
+    let not_found =
+        || StoreError::NotFound { what: "task instance", id: format!("{}/{}/{task_id}", run.dag_id, run.run_id) };
+    row.as_ref().map_or_else(|| Err(not_found()), read)
 }
 
 /// True if a try with that number exists.
@@ -206,39 +208,4 @@ pub async fn has_try(
                  AND try_number = $5";
     let row = client.query_opt(query, &[&run.dag_id, &run.run_id, &task_id, &map_index, &try_number]).await?;
     Ok(row.is_some())
-}
-
-/// Inserts instances without a state into each of these runs; `rows` has their tasks and map indexes. An instance that
-/// exists and is removed is reset as if it were cleared, with all of its retries.
-pub async fn insert(
-    client: &impl GenericClient,
-    dag_id: &str,
-    run_ids: &[&str],
-    rows: &[(&Task, i32)],
-) -> Result<(), StoreError> {
-    if rows.is_empty() || run_ids.is_empty() {
-        return Ok(());
-    }
-    let tasks: Vec<&str> = rows.iter().map(|(task, _)| task.task_id.as_str()).collect();
-    let map_indexes: Vec<i32> = rows.iter().map(|(_, map_index)| *map_index).collect();
-    let retries: Vec<i32> = rows.iter().map(|(task, _)| i32::try_from(task.retries).unwrap_or(i32::MAX)).collect();
-    let operators: Vec<&str> = rows.iter().map(|(task, _)| task.operator.as_str()).collect();
-    let pools: Vec<&str> = rows.iter().map(|(task, _)| task.pool()).collect();
-    let slots: Vec<i32> = rows.iter().map(|(task, _)| task.pool_slots).collect();
-    let weights: Vec<i32> = rows.iter().map(|(task, _)| task.weight).collect();
-    let query = "
-        INSERT INTO task_instance
-            (dag_id, run_id, task_id, map_index, max_tries, operator, pool, pool_slots, priority_weight)
-        SELECT $1, run.id, task_id, map_index, retries, operator, pool, slots, weight FROM unnest($2::text[]) AS run (id)
-        CROSS JOIN unnest($3::text[], $4::integer[], $5::integer[], $6::text[], $7::text[], $8::integer[],
-                          $9::integer[]) AS new (task_id, map_index, retries, operator, pool, slots, weight)
-        ON CONFLICT (dag_id, run_id, task_id, map_index) DO UPDATE
-        SET state = NULL, due_at = NULL, pool = EXCLUDED.pool, pool_slots = EXCLUDED.pool_slots,
-            priority_weight = EXCLUDED.priority_weight, operator = EXCLUDED.operator,
-            max_tries = least(task_instance.try_number::bigint + EXCLUDED.max_tries, 2147483646)
-        WHERE task_instance.state = 'removed'";
-    client
-        .execute(query, &[&dag_id, &run_ids, &tasks, &map_indexes, &retries, &operators, &pools, &slots, &weights])
-        .await?;
-    Ok(())
 }

@@ -10,7 +10,9 @@ use crate::store::dag::dags::{self, Dag};
 use crate::store::events::{self, Event};
 use crate::store::run::backfill_end;
 use crate::store::run::lengths;
+use crate::store::run::new_run;
 use crate::store::run::runs;
+use crate::store::transition::{self, instance};
 use crate::store::{ReadFor, StoreError};
 use deadpool_postgres::Transaction;
 use leoflow_postgres::GenericClient;
@@ -95,7 +97,7 @@ async fn of_run(
         [&run.dag_id, &run.run_id, &state, &whole_tasks, &marking.tasks, &marking.map_index, &tasks, &indexes];
     let rows = client.query(query, &parameters).await?;
     let instance_key = |task_id, map_index| InstanceKey { run: run.clone(), task_id, map_index };
-    Ok(rows.iter().map(|row| instance_key(row.get(0), row.get(1))).collect())
+    Ok(rows.iter().map(|row| instance_key(row.get("task_id"), row.get("map_index"))).collect())
 }
 
 /// Returns the requested upstream and downstream instances; within a mapped group, those of the same copy. Downstream
@@ -164,15 +166,7 @@ async fn set_state(
     marked: &[InstanceKey],
     state: TaskState,
 ) -> Result<(), StoreError> {
-    let tasks: Vec<&str> = marked.iter().map(|instance| instance.task_id.as_str()).collect();
-    let map_indices: Vec<i32> = marked.iter().map(|instance| instance.map_index).collect();
-    let query = "
-        UPDATE task_instance SET state = $3, due_at = NULL, start_date = coalesce(start_date, now()),
-               -- The end date of an earlier try does not apply to a running instance.
-               end_date = CASE WHEN end_date >= start_date THEN end_date ELSE now() END
-        FROM unnest($4::text[], $5::integer[]) AS chosen (id, at)
-        WHERE dag_id = $1 AND run_id = $2 AND task_id = id AND map_index = at";
-    transaction.execute(query, &[&run.dag_id, &run.run_id, &state.as_str(), &tasks, &map_indices]).await?;
+    instance::mark(transaction, run, marked, state).await?;
     runs::bump_revision(transaction, run).await?;
     for event in [Event::Stop, Event::Triggers, Event::Plan(run.clone()), Event::Capacity, Event::Changed(run.clone())]
     {
@@ -186,24 +180,13 @@ async fn set_state(
 pub async fn run(transaction: &Transaction<'_>, key: &RunKey, state: RunState) -> Result<(), StoreError> {
     let run = runs::get(transaction, key, ReadFor::Update).await?;
     if state == RunState::Queued {
-        runs::requeue(transaction, key).await?;
+        transition::run::requeue(transaction, key, new_run::now()).await?;
         events::notify(transaction, &Event::Sweep).await?;
     } else if state.is_finished() {
         let teardowns = teardowns(transaction, key).await?;
-        let instances = "
-            UPDATE task_instance SET end_date = now(), start_date = coalesce(start_date, now()), due_at = NULL,
-                   state = CASE WHEN state IN ('running', 'deferred', 'up_for_reschedule', 'awaiting_input') THEN $3
-                                ELSE 'skipped' END
-            WHERE dag_id = $1 AND run_id = $2 AND task_id <> ALL ($4)
-              AND (state IS NULL OR state NOT IN ('success', 'failed', 'skipped', 'upstream_failed', 'removed'))";
-        transaction.execute(instances, &[&key.dag_id, &key.run_id, &state.as_str(), &teardowns]).await?;
+        instance::end_unfinished(transaction, key, state, &teardowns).await?;
         if !has_unfinished(transaction, key).await? {
-            let end =
-                "UPDATE dag_run SET state = $3, revision = gen_random_uuid(), start_date = coalesce(start_date, now()),
-                                     end_date = CASE WHEN $4 THEN end_date ELSE now() END
-                       WHERE dag_id = $1 AND run_id = $2";
-            let was_finished = run.state.is_finished();
-            transaction.execute(end, &[&key.dag_id, &key.run_id, &state.as_str(), &was_finished]).await?;
+            transition::run::mark(transaction, key, run.state, state).await?;
             backfill_end::complete(transaction, key).await?;
         } else {
             runs::bump_revision(transaction, key).await?;

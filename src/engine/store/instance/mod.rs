@@ -1,15 +1,18 @@
 //! Task instances, their tries, and what tasks store.
 
 pub mod backlog;
+pub mod claimed;
 pub mod clear;
+pub(crate) mod expansion;
 pub mod finished_tasks;
 pub mod grid;
 pub mod hitl;
 pub mod instance_list;
 pub mod instances;
 pub mod mark;
+pub(crate) mod planner_input;
 pub(crate) mod relatives;
-pub mod requeue;
+pub(crate) mod scheduled;
 pub mod sdk_queries;
 pub mod states;
 pub mod tries;

@@ -1,67 +1,29 @@
 //! The agent's side of task instances: it claims queued instances and records how each try ended. It writes `running`
 //! and the outcome of a try; the scheduler writes every other state.
 
-use super::triggers::{self, Deferral, Resumption};
+use super::claimed::{self, Claimed};
+use super::triggers::{self, Deferral};
 use super::xcoms;
-use crate::model::keys::{RunKey, TryKey};
+use crate::model::keys::TryKey;
 use crate::model::state::TryState;
-use crate::schedule::timetable::Partition;
 use crate::store::StoreError;
-use crate::store::asset::partitions;
 use crate::store::events::{self, Event};
 use crate::store::run::new_run;
+pub use crate::store::transition::claim::requeue;
+use crate::store::transition::claim::{self, Claim};
 use jiff::Timestamp;
 use leoflow_base::sys::process::ProcessId;
 use leoflow_postgres::GenericClient;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use tokio_postgres::Row;
 use tokio_postgres::types::{Json, ToSql};
 
 /// Maximum number of tasks that the agent runs at once: Airflow's `parallelism`.
 pub const SLOTS: usize = 32;
 
-/// A claimed try, with what the agent needs to run it.
-#[derive(Debug, Clone)]
-pub struct Claimed {
-    pub key: TryKey,
-    pub max_tries: i32,
-    pub version_id: Option<i64>,
-    pub run_type: String,
-    pub logical_date: Option<Timestamp>,
-    pub data_interval_start: Option<Timestamp>,
-    pub data_interval_end: Option<Timestamp>,
-    pub run_after: Timestamp,
-    pub run_start_date: Option<Timestamp>,
-    pub partition: Option<Partition>,
-    pub conf: Map<String, Value>,
-    pub note: Option<String>,
-    pub triggered_by: Option<String>,
-    /// True if the try was started before and resumes after a wait. `first_start_date` is when it first started,
-    /// `reschedules` how often it was rescheduled.
-    pub resumes: bool,
-    pub first_start_date: Option<Timestamp>,
-    pub reschedules: i32,
-    /// How to resume a deferred task; `None` for any other.
-    pub resumption: Option<Resumption>,
-    /// True if it has waited for a Python process.
-    pub has_waited: bool,
-    /// Token with which the task's process authenticates; the database stores only its hash.
-    pub token: String,
-}
-
 pub fn token_hash(token: &str) -> Vec<u8> {
     Sha256::digest(token.as_bytes()).to_vec()
-}
-
-fn read_key(row: &Row) -> TryKey {
-    TryKey {
-        run: RunKey { dag_id: row.get("dag_id"), run_id: row.get("run_id") },
-        task_id: row.get("task_id"),
-        map_index: row.get("map_index"),
-        try_number: row.get("try_number"),
-    }
 }
 
 /// Claims up to `limit` queued task instances, highest priority and oldest first, in one statement. An instance whose
@@ -74,71 +36,14 @@ pub async fn claim(
 ) -> Result<Vec<Claimed>, StoreError> {
     let tokens: Vec<String> = (0..limit).map(|_| new_token()).collect();
     let hashes: Vec<Vec<u8>> = tokens.iter().map(|token| token_hash(token)).collect();
-    // All parts of the statement see the same snapshot, so `described` reads the state of a try before `begun` changes
-    // it. A new try deletes the XComs of an earlier one, but a try that is resumed keeps its XComs.
-    let query = "
-        WITH picked AS MATERIALIZED (
-            SELECT dag_id, run_id, task_id, map_index, start_date, end_date FROM task_instance q
-            WHERE state = 'queued' AND NOT EXISTS (
-                SELECT FROM task_try t WHERE t.state = 'running' AND (t.dag_id, t.run_id, t.task_id, t.map_index)
-                                             = (q.dag_id, q.run_id, q.task_id, q.map_index))
-            ORDER BY priority_weight DESC, queued_at, task_id, map_index LIMIT $1 FOR UPDATE SKIP LOCKED),
-        -- Started but not ended: the instance waited without a process.
-        numbered AS (
-            SELECT dag_id, run_id, task_id, map_index, row_number() OVER () AS number,
-                   CASE WHEN end_date IS NULL THEN start_date END AS waited_since FROM picked),
-        taken AS (
-            UPDATE task_instance ti SET state = 'running', start_date = $5, end_date = NULL
-            FROM numbered p WHERE (ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
-                                  = (p.dag_id, p.run_id, p.task_id, p.map_index)
-            RETURNING ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.try_number, ti.max_tries, p.number,
-                      p.waited_since),
-        described AS (
-            SELECT t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number, t.max_tries, t.number,
-                   r.dag_version_id, r.run_type, r.logical_date, r.data_interval_start, r.data_interval_end,
-                   r.run_after, r.start_date AS run_start_date, r.conf, r.note, r.triggered_by, r.partition_key,
-                   r.partition_date, coalesce(y.state IN ('up_for_reschedule', 'deferred', 'awaiting_input'), false) AS goes_on,
-                   coalesce(y.state IN ('deferred', 'awaiting_input'), false) AS was_deferred,
-                   coalesce(y.first_start_date, t.waited_since) AS first_start_date, y.reschedules
-            FROM taken t JOIN dag_run r USING (dag_id, run_id)
-            LEFT JOIN task_try y USING (dag_id, run_id, task_id, map_index, try_number)),
-        begun AS (
-            INSERT INTO task_try (dag_id, run_id, task_id, map_index, try_number, state, heartbeat_at, boot_id, token_hash,
-                                  first_start_date)
-            SELECT dag_id, run_id, task_id, map_index, try_number, 'running', $5, $2, ($3::bytea[])[number],
-                   first_start_date
-            FROM described
-            ON CONFLICT (dag_id, run_id, task_id, map_index, try_number) DO UPDATE
-            SET state = 'running', heartbeat_at = $5, boot_id = EXCLUDED.boot_id, token_hash = EXCLUDED.token_hash,
-                first_start_date = CASE WHEN task_try.state IN ('up_for_reschedule', 'deferred', 'awaiting_input')
-                                        THEN coalesce(task_try.first_start_date, task_try.start_date) END,
-                reschedules = CASE task_try.state WHEN 'up_for_reschedule' THEN task_try.reschedules + 1
-                                                  WHEN 'deferred' THEN task_try.reschedules
-                                                  WHEN 'awaiting_input' THEN task_try.reschedules ELSE 0 END,
-                start_date = $5, end_date = NULL, outcome = NULL, may_retry = true, due_at = NULL,
-                skipped_tasks = NULL, asset_events = NULL),
-        forgotten AS (
-            DELETE FROM xcom x USING described gone
-            WHERE (x.dag_id, x.run_id, x.task_id, x.map_index)
-                  = (gone.dag_id, gone.run_id, gone.task_id, gone.map_index) AND NOT gone.goes_on),
-        resumed AS (
-            UPDATE task_trigger w SET resumed_at = $5 FROM described d
-            WHERE (w.dag_id, w.run_id, w.task_id, w.map_index, w.try_number)
-                  = (d.dag_id, d.run_id, d.task_id, d.map_index, d.try_number) AND d.was_deferred
-            RETURNING w.dag_id, w.run_id, w.task_id, w.map_index, w.next_method, w.next_kwargs),
-        told AS (
-            SELECT count(pg_notify($4, json_build_object('kind', 'changed', 'dag_id', dag_id, 'run_id', run_id)::text))
-            FROM (SELECT DISTINCT dag_id, run_id FROM taken) run)
-        SELECT dag_id, run_id, task_id, map_index, try_number, max_tries, number, dag_version_id, run_type, logical_date,
-               data_interval_start, data_interval_end, run_after, run_start_date, conf, note, triggered_by, partition_key,
-               partition_date, goes_on,
-               first_start_date, reschedules, next_method, next_kwargs, (SELECT count FROM told) AS told
-        FROM described LEFT JOIN resumed USING (dag_id, run_id, task_id, map_index) ORDER BY number";
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let rows = client.query(query, &[&limit, &boot_id, &hashes, &events::ENGINE, &new_run::now()]).await?;
-    let numbered = rows.iter().map(|row| (row, row.get::<_, i64>("number")));
-    let token = |number: i64| usize::try_from(number - 1).ok().and_then(|index| tokens.get(index)).cloned();
-    Ok(numbered.filter_map(|(row, number)| Some(read_claimed(row, token(number)?))).collect())
+    let claim = Claim { limit, boot_id, token_hashes: &hashes };
+    let claimed = claim::claim(client, &claim, new_run::now()).await?;
+    let with_token = |(number, claimed): (i64, Claimed)| {
+        let token = usize::try_from(number - 1).ok().and_then(|index| tokens.get(index)).cloned();
+        let unknown = || StoreError::UnknownValue { column: "number", value: number.to_string() };
+        Ok(Claimed { token: token.ok_or_else(unknown)?, ..claimed })
+    };
+    claimed.into_iter().map(with_token).collect()
 }
 
 /// True if there are queued instances that `claim` would take, unless another transaction has locked them.
@@ -148,31 +53,6 @@ pub async fn is_any_claimable(client: &impl GenericClient) -> Result<bool, Store
             SELECT FROM task_try t WHERE t.state = 'running' AND (t.dag_id, t.run_id, t.task_id, t.map_index)
                                          = (q.dag_id, q.run_id, q.task_id, q.map_index)))";
     Ok(client.query_one(query, &[]).await?.get(0))
-}
-
-fn read_claimed(row: &Row, token: String) -> Claimed {
-    let Json(conf): Json<Map<String, Value>> = row.get("conf");
-    Claimed {
-        key: read_key(row),
-        max_tries: row.get("max_tries"),
-        version_id: row.get("dag_version_id"),
-        run_type: row.get("run_type"),
-        logical_date: row.get("logical_date"),
-        data_interval_start: row.get("data_interval_start"),
-        data_interval_end: row.get("data_interval_end"),
-        run_after: row.get("run_after"),
-        run_start_date: row.get("run_start_date"),
-        partition: partitions::read(row),
-        conf,
-        note: row.get("note"),
-        triggered_by: row.get("triggered_by"),
-        resumes: row.get::<_, Option<bool>>("goes_on").unwrap_or(false),
-        first_start_date: row.get("first_start_date"),
-        reschedules: row.get::<_, Option<i32>>("reschedules").unwrap_or(0),
-        resumption: triggers::resumption(row),
-        has_waited: false,
-        token,
-    }
 }
 
 /// Try keys as one array per column, for `unnest`.
@@ -220,10 +100,7 @@ pub async fn unfinished(client: &impl GenericClient) -> Result<Vec<Unfinished>, 
                                   = (t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number, t.start_date)
         WHERE t.state = 'running'";
     let rows = client.query(query, &[]).await?;
-    Ok(rows
-        .iter()
-        .map(|row| Unfinished { claimed: read_claimed(row, String::new()), boot_id: row.get("boot_id") })
-        .collect())
+    rows.iter().map(|row| Ok(Unfinished { claimed: claimed::read(row)?, boot_id: row.get("boot_id") })).collect()
 }
 
 /// Replaces the token of a try that has not started.
@@ -258,7 +135,7 @@ pub async fn to_stop(client: &impl GenericClient) -> Result<Vec<TryKey>, StoreEr
     let query = "SELECT t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number
                  FROM task_try t JOIN task_instance ti USING (dag_id, run_id, task_id, map_index)
                  WHERE t.state = 'running' AND ti.state IS DISTINCT FROM 'running'";
-    Ok(client.query(query, &[]).await?.iter().map(read_key).collect())
+    Ok(client.query(query, &[]).await?.iter().map(claimed::read_key).collect())
 }
 
 /// The outcome of a try.
@@ -284,12 +161,19 @@ pub struct Ended {
     pub rendered_map_index: Option<String>,
 }
 
+/// Whether a failed try may be followed by another one, if the task has retries left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    Allowed,
+    Never,
+}
+
 impl Ended {
-    pub fn failed(key: TryKey, may_retry: bool, outcome: String, end_date: Timestamp) -> Self {
+    pub fn failed(key: TryKey, retry: Retry, outcome: String, end_date: Timestamp) -> Self {
         Self {
             key,
             state: TryState::Failed,
-            may_retry,
+            may_retry: retry == Retry::Allowed,
             outcome: Some(outcome),
             end_date,
             xcoms: BTreeMap::new(),
@@ -303,16 +187,11 @@ impl Ended {
     }
 }
 
-/// Records how a try ended, with its XComs, in one statement. Returns `false` if the try is no longer running in the
-/// database, for example because its end was recorded before.
-pub async fn record(client: &impl GenericClient, ended: &Ended) -> Result<bool, StoreError> {
-    let TryKey { run, task_id, map_index, try_number } = &ended.key;
-    // The part for a deferral is left out of most statements, because Postgres plans a shorter statement faster.
-    let deferred = if ended.deferral.is_some() { triggers::DEFERRED } else { "" };
-    let query = format!(
-        "WITH ended AS (
+/// Records the end of a running try with its rendered fields and XComs; the part for a deferral may follow.
+const RECORD: &str = "
+        WITH ended AS (
             UPDATE task_try SET state = $6, may_retry = $7, outcome = $8, end_date = greatest($9, start_date),
-                   token_hash = NULL, due_at = $10, skipped_tasks = nullif($11::text[], '{{}}'), asset_events = $12,
+                   token_hash = NULL, due_at = $10, skipped_tasks = nullif($11::text[], '{}'), asset_events = $12,
                    first_start_date = CASE WHEN $6 IN ('up_for_reschedule', 'deferred', 'awaiting_input')
                                            THEN coalesce(first_start_date, start_date) ELSE first_start_date END
             WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND try_number = $5
@@ -331,9 +210,18 @@ pub async fn record(client: &impl GenericClient, ended: &Ended) -> Result<bool, 
             SELECT $1, $2, $3, $4, key, value::json FROM unnest($16::text[], $17::text[]) AS new (key, value)
             WHERE EXISTS (SELECT FROM ended)
             ON CONFLICT (dag_id, run_id, task_id, map_index, key)
-            DO UPDATE SET value = EXCLUDED.value, created_at = now()){deferred}
-        SELECT pg_notify($18, $19) FROM ended"
-    );
+            DO UPDATE SET value = EXCLUDED.value, created_at = now())";
+/// The last part of `RECORD`.
+const NOTIFY_RECORDED: &str = "
+        SELECT pg_notify($18, $19) FROM ended";
+
+/// Records how a try ended, with its XComs, in one statement. Returns `false` if the try is no longer running in the
+/// database, for example because its end was recorded before.
+pub async fn record(client: &impl GenericClient, ended: &Ended) -> Result<bool, StoreError> {
+    let TryKey { run, task_id, map_index, try_number } = &ended.key;
+    // The part for a deferral is left out of most statements, because Postgres plans a shorter statement faster.
+    let deferred = if ended.deferral.is_some() { triggers::DEFERRED } else { "" };
+    let query = format!("{RECORD}{deferred}{NOTIFY_RECORDED}");
     let outcome = ended.outcome.as_ref().map(|text| text.replace('\0', "\u{fffd}"));
     let rendered = ended.rendered.as_ref().map(|value| Json(storable(value)));
     let has_rendered = rendered.is_some() || ended.rendered_map_index.is_some();
@@ -391,7 +279,7 @@ fn storable(value: &Value) -> Value {
 pub async fn find_by_token(client: &impl GenericClient, token: &str) -> Result<Option<TryKey>, StoreError> {
     let query = "SELECT dag_id, run_id, task_id, map_index, try_number FROM task_try
                  WHERE token_hash = $1 AND state = 'running'";
-    Ok(client.query_opt(query, &[&token_hash(token)]).await?.as_ref().map(read_key))
+    Ok(client.query_opt(query, &[&token_hash(token)]).await?.as_ref().map(claimed::read_key))
 }
 
 pub async fn count_running(client: &impl GenericClient) -> Result<usize, StoreError> {

@@ -6,6 +6,7 @@ use crate::model::state::TryState;
 use crate::store::StoreError;
 use crate::store::events::{self, Event};
 use crate::store::run::runs;
+use crate::store::transition::instance::{self, TriggerEffect};
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
@@ -174,10 +175,11 @@ pub async fn fire(transaction: &Transaction<'_>, waiting: &Waiting, fired: &Fire
     if transaction.execute(record_fired, &[&waiting.id, &next_method, &next_kwargs.map(Json)]).await? == 0 {
         return Ok(false);
     }
-    let (state, ends) = match fired {
-        Fired::Ended { state, .. } => (Some(state.as_str()), true),
-        _ => (None, false),
+    let (state, effect) = match fired {
+        Fired::Ended { state, .. } => (Some(state.as_str()), TriggerEffect::End),
+        _ => (None, TriggerEffect::Resume),
     };
+    let ends = effect == TriggerEffect::End;
     let update_try = "UPDATE task_try SET due_at = CASE WHEN $7 THEN NULL ELSE now() END, state = coalesce($6, state),
                          end_date = CASE WHEN $7 THEN now() ELSE end_date END,
                          outcome = CASE WHEN $7 AND $6 = 'failed' THEN 'ended by its trigger' END
@@ -186,11 +188,7 @@ pub async fn fire(transaction: &Transaction<'_>, waiting: &Waiting, fired: &Fire
     let resumed = transaction
         .execute(update_try, &[&run.dag_id, &run.run_id, task_id, map_index, try_number, &state, &ends])
         .await?;
-    // An instance that its trigger ends becomes running, so that the scheduler settles it like any ended try.
-    let update_instance = "UPDATE task_instance SET due_at = now(), state = CASE WHEN $6 THEN 'running' ELSE state END
-                       WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND try_number = $5
-                         AND state IN ('deferred', 'awaiting_input')";
-    transaction.execute(update_instance, &[&run.dag_id, &run.run_id, task_id, map_index, try_number, &ends]).await?;
+    instance::fire(transaction, &waiting.key, effect).await?;
     if let Fired::Ended { xcoms, state: TryState::Success } = fired {
         for (key, value) in xcoms {
             xcoms::push(transaction, &waiting.key, key, &value.to_string()).await?;

@@ -1,7 +1,9 @@
 //! The tries of a task instance, for display.
 
 use crate::model::keys::RunKey;
+use crate::model::state::TryState;
 use crate::store::StoreError;
+use crate::store::rows;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use tokio_postgres::Row;
@@ -10,7 +12,7 @@ use tokio_postgres::Row;
 #[derive(Debug)]
 pub struct Try {
     pub number: i32,
-    pub state: String,
+    pub state: TryState,
     pub pid: Option<i32>,
     pub start_date: Timestamp,
     pub end_date: Option<Timestamp>,
@@ -25,13 +27,15 @@ pub async fn of_instance(
 ) -> Result<Vec<Try>, StoreError> {
     let query = "SELECT try_number, state, pid, start_date, end_date FROM task_try
                  WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 ORDER BY try_number";
-    let rows = client.query(query, &[&run.dag_id, &run.run_id, &task_id, &map_index]).await?;
-    let read = |row: &Row| Try {
-        number: row.get(0),
-        state: row.get(1),
-        pid: row.get(2),
-        start_date: row.get(3),
-        end_date: row.get(4),
+    let tries = client.query(query, &[&run.dag_id, &run.run_id, &task_id, &map_index]).await?;
+    let read = |row: &Row| {
+        Ok(Try {
+            number: row.get("try_number"),
+            state: rows::named(row, "state", TryState::parse)?,
+            pid: row.get("pid"),
+            start_date: row.get("start_date"),
+            end_date: row.get("end_date"),
+        })
     };
-    Ok(rows.iter().map(read).collect())
+    tries.iter().map(read).collect()
 }

@@ -148,7 +148,7 @@ pub async fn pull(client: &impl GenericClient, pull: &Pull<'_>) -> Result<Vec<(S
     let by_date =
         if pull.map_indexes.is_some() { "x.task_id, x.map_index, r.logical_date" } else { "x.task_id, r.logical_date" };
     let query = format!(
-        "SELECT {newest} x.task_id, x.map_index, x.value::text
+        "SELECT {newest} x.task_id, x.map_index, x.value::text AS value
          FROM xcom x JOIN dag_run r USING (dag_id, run_id)
          WHERE x.dag_id = $1 AND x.task_id = ANY ($3) AND x.key = $4
            AND ($5::integer[] IS NULL AND {INSTANCE_EXISTS} OR x.map_index = ANY ($5))
@@ -160,7 +160,7 @@ pub async fn pull(client: &impl GenericClient, pull: &Pull<'_>) -> Result<Vec<(S
     let parameters: [&(dyn ToSql + Sync); 8] =
         [&run.dag_id, &run.run_id, task_ids, key, map_indexes, include_prior_dates, offset, limit];
     let rows = client.query(&query, &parameters).await?;
-    Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
+    Ok(rows.iter().map(|row| (row.get("task_id"), row.get("map_index"), row.get("value"))).collect())
 }
 
 /// Number of instances of a task that have an XCom with this key.

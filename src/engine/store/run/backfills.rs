@@ -6,6 +6,8 @@ use super::backfill_end;
 use super::new_run::{self, NewRun, isoformat};
 use super::run_list::BackfillField;
 use crate::model::keys::RunKey;
+use crate::model::run_type::RunType;
+use crate::model::state::RunState;
 use crate::schedule::timetable::Info;
 use crate::store::StoreError;
 use crate::store::dag::dags::Dag;
@@ -13,6 +15,8 @@ use crate::store::events::{self, Event};
 use crate::store::instance::clear::{self, Selection};
 use crate::store::list::listing::{ListPage, Listing};
 use crate::store::list::page_query::Source;
+use crate::store::rows;
+use crate::store::transition;
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
@@ -41,6 +45,10 @@ impl Reprocess {
             Self::Completed => "completed",
         }
     }
+
+    fn parse(text: &str) -> Option<Self> {
+        [Self::None, Self::Failed, Self::Completed].into_iter().find(|behavior| behavior.as_str() == text)
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -63,28 +71,28 @@ pub struct Backfill {
     pub to_date: Timestamp,
     pub conf: Map<String, Value>,
     pub is_paused: bool,
-    pub reprocess_behavior: String,
+    pub reprocess_behavior: Reprocess,
     pub max_active_runs: i32,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     pub completed_at: Option<Timestamp>,
 }
 
-fn read(row: &Row) -> Backfill {
+fn read(row: &Row) -> Result<Backfill, StoreError> {
     let Json(conf) = row.get("dag_run_conf");
-    Backfill {
+    Ok(Backfill {
         id: row.get("id"),
         dag_id: row.get("dag_id"),
         from_date: row.get("from_date"),
         to_date: row.get("to_date"),
         conf,
         is_paused: row.get("is_paused"),
-        reprocess_behavior: row.get("reprocess_behavior"),
+        reprocess_behavior: rows::named(row, "reprocess_behavior", Reprocess::parse)?,
         max_active_runs: row.get("max_active_runs"),
         created_at: row.get("created_at"),
         updated_at: row.get("updated_at"),
         completed_at: row.get("completed_at"),
-    }
+    })
 }
 
 /// Validates a backfill before its dates are computed. Errors are Airflow's texts.
@@ -153,7 +161,7 @@ pub async fn create(
     let mut outcomes = Vec::with_capacity(infos.len());
     for (index, info) in infos.iter().enumerate() {
         outcomes.push(match existing_run(info) {
-            Some((run_id, state)) => match skip_reason(state, request.reprocess) {
+            Some((run_id, state)) => match skip_reason(*state, request.reprocess) {
                 Some(reason) => Err(reason),
                 None => Ok(rerun(transaction, request, &backfill, ordinal(index), run_id).await?),
             },
@@ -198,7 +206,7 @@ async fn insert(transaction: &Transaction<'_>, request: &BackfillRequest) -> Res
             ],
         )
         .await?;
-    Ok(read(&row))
+    read(&row)
 }
 
 /// The existing runs of these dates: run id and state by logical date.
@@ -206,12 +214,14 @@ async fn existing_runs(
     transaction: &Transaction<'_>,
     dag_id: &str,
     infos: &[Info],
-) -> Result<HashMap<Timestamp, (String, String)>, StoreError> {
+) -> Result<HashMap<Timestamp, (String, RunState)>, StoreError> {
     let dates: Vec<Option<Timestamp>> = infos.iter().map(Info::logical_date).collect();
     let query =
         "SELECT logical_date, run_id, state FROM dag_run WHERE dag_id = $1 AND logical_date = ANY ($2) FOR UPDATE";
-    let rows = transaction.query(query, &[&dag_id, &dates]).await?;
-    Ok(rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect())
+    let existing = transaction.query(query, &[&dag_id, &dates]).await?;
+    let read =
+        |row: &Row| Ok((row.get("logical_date"), (row.get("run_id"), rows::named(row, "state", RunState::parse)?)));
+    existing.iter().map(read).collect()
 }
 
 /// Records the run of each date, or why it has none.
@@ -246,7 +256,7 @@ fn new_run<'a>(
 ) -> NewRun<'a> {
     NewRun {
         key: RunKey { dag_id: request.dag_id.clone(), run_id: run_id_of(info) },
-        run_type: "backfill",
+        run_type: RunType::Backfill,
         logical_date: info.logical_date(),
         interval: info.interval,
         partition: None,
@@ -261,11 +271,13 @@ fn new_run<'a>(
 }
 
 /// Why an existing run is not rerun; `None` if it is rerun.
-fn skip_reason(state: &str, reprocess: Reprocess) -> Option<&'static str> {
+fn skip_reason(state: RunState, reprocess: Reprocess) -> Option<&'static str> {
     match (state, reprocess) {
-        ("success", Reprocess::Completed) | ("failed", Reprocess::Completed | Reprocess::Failed) => None,
-        ("success" | "failed", _) => Some("already exists"),
-        _ => Some("in flight"),
+        (RunState::Success, Reprocess::Completed) | (RunState::Failed, Reprocess::Completed | Reprocess::Failed) => {
+            None
+        }
+        (RunState::Success | RunState::Failed, _) => Some("already exists"),
+        (RunState::Queued | RunState::Running, _) => Some("in flight"),
     }
 }
 
@@ -292,12 +304,13 @@ async fn rerun(
 /// Number of runs in a backfill, and number of dates without a run by reason.
 pub async fn outcome(client: &impl GenericClient, id: i64) -> Result<(i64, Vec<(String, i64)>), StoreError> {
     get(client, id).await?;
-    let query = "SELECT exception_reason, count(*) FROM backfill_run WHERE backfill_id = $1 GROUP BY 1 ORDER BY 1";
+    let query =
+        "SELECT exception_reason, count(*) AS count FROM backfill_run WHERE backfill_id = $1 GROUP BY 1 ORDER BY 1";
     let (mut created, mut skipped) = (0, Vec::new());
     for row in client.query(query, &[&id]).await? {
-        match row.get::<_, Option<String>>(0) {
-            None => created = row.get(1),
-            Some(reason) => skipped.push((reason, row.get(1))),
+        match row.get("exception_reason") {
+            None => created = row.get("count"),
+            Some(reason) => skipped.push((reason, row.get("count"))),
         }
     }
     Ok((created, skipped))
@@ -305,21 +318,21 @@ pub async fn outcome(client: &impl GenericClient, id: i64) -> Result<(i64, Vec<(
 
 /// Number of a backfill's runs in each state.
 pub async fn states(client: &impl GenericClient, id: i64) -> Result<Map<String, Value>, StoreError> {
-    let query = "SELECT state, count(*) FROM dag_run WHERE backfill_id = $1 GROUP BY 1";
+    let query = "SELECT state, count(*) AS count FROM dag_run WHERE backfill_id = $1 GROUP BY 1";
     let rows = client.query(query, &[&id]).await?;
-    Ok(rows.iter().map(|row| (row.get(0), row.get::<_, i64>(1).into())).collect())
+    Ok(rows.iter().map(|row| (row.get("state"), row.get::<_, i64>("count").into())).collect())
 }
 
 pub async fn list(
     client: &impl GenericClient,
     listing: Listing<BackfillField>,
 ) -> Result<ListPage<Backfill>, StoreError> {
-    listing.fetch(client, &Source::new("*", "backfill"), read).await
+    listing.fetch(client, &Source::new("*", "backfill"), read).await?.transpose()
 }
 
 pub async fn get(client: &impl GenericClient, id: i64) -> Result<Backfill, StoreError> {
     let row = client.query_opt("SELECT * FROM backfill WHERE id = $1", &[&id]).await?;
-    row.as_ref().map(read).ok_or_else(|| StoreError::NotFound { what: "backfill", id: id.to_string() })
+    row.as_ref().map_or_else(|| Err(StoreError::NotFound { what: "backfill", id: id.to_string() }), read)
 }
 
 /// Changes to a running backfill.
@@ -342,9 +355,7 @@ pub async fn change(transaction: &Transaction<'_>, id: i64, change: Change) -> R
                  WHERE id = $1";
     transaction.execute(query, &[&id, &paused, &(change == Change::Cancel)]).await?;
     if change == Change::Cancel {
-        let queued =
-            "UPDATE dag_run SET state = 'failed', end_date = now() WHERE backfill_id = $1 AND state = 'queued'";
-        transaction.execute(queued, &[&id]).await?;
+        transition::run::fail_queued(transaction, id).await?;
         // One event for all runs, since there may be many thousands.
         events::notify(transaction, &Event::Dags).await?;
     }
@@ -363,11 +374,10 @@ pub async fn newest(
                          SELECT state, count(*) FROM dag_run WHERE backfill_id = b.id GROUP BY state) AS counted) AS states
         FROM backfill b WHERE dag_id = $1 ORDER BY id DESC LIMIT $2";
     let rows = client.query(query, &[&dag_id, &limit]).await?;
-    Ok(rows
-        .iter()
+    rows.iter()
         .map(|row| {
             let Json(states) = row.get("states");
-            (read(row), states)
+            Ok((read(row)?, states))
         })
-        .collect())
+        .collect()
 }

@@ -32,7 +32,7 @@ pub async fn of_run(
         WHERE dag_id = $1 AND run_id = $2 AND task_id = ANY ($3) AND key = 'return_value'
           AND (map_index < 0 OR ti.state IS DISTINCT FROM 'removed')";
     for row in client.query(query, &[&key.dag_id, &key.run_id, &sources]).await? {
-        let (task_id, map_index): (String, i32) = (row.get(0), row.get(1));
+        let (task_id, map_index): (String, i32) = (row.get("task_id"), row.get("map_index"));
         if map_index >= 0 {
             let mut indexes = match lengths.remove(&task_id) {
                 Some(Returned::Instances(indexes)) => indexes,
@@ -40,7 +40,7 @@ pub async fn of_run(
             };
             indexes.insert(map_index);
             lengths.insert(task_id, Returned::Instances(indexes));
-        } else if let Some(length) = row.get::<_, Option<i32>>(2) {
+        } else if let Some(length) = row.get::<_, Option<i32>>("length") {
             lengths.insert(task_id, Returned::Elements(usize::try_from(length).unwrap_or(0)));
         }
     }

@@ -2,11 +2,12 @@
 
 use crate::model::dag::{Structure, Task};
 use crate::model::keys::RunKey;
+use crate::model::run_type::RunType;
 use crate::planner::graph::Graph;
 use crate::schedule::timetable::{Interval, Partition};
 use crate::store::StoreError;
 use crate::store::events::{self, Event};
-use crate::store::instance::instances;
+use crate::store::transition::instance;
 use deadpool_postgres::Transaction;
 use futures_util::future::try_join3;
 use jiff::Timestamp;
@@ -32,7 +33,7 @@ pub const BELOW_MAX_ACTIVE_RUNS: &str = "
 #[derive(Debug)]
 pub struct NewRun<'a> {
     pub key: RunKey,
-    pub run_type: &'a str,
+    pub run_type: RunType,
     pub logical_date: Option<Timestamp>,
     pub interval: Option<Interval>,
     pub partition: Option<&'a Partition>,
@@ -58,7 +59,7 @@ impl<'a> NewRun<'a> {
                 dag_id: dag_id.to_owned(),
                 run_id: format!("asset_triggered__{}_{suffix}", isoformat(triggered_at)),
             },
-            run_type: "asset_triggered",
+            run_type: RunType::AssetTriggered,
             logical_date: None,
             interval: None,
             partition,
@@ -88,12 +89,52 @@ pub fn isoformat(date: Timestamp) -> String {
     }
 }
 
+/// Which tasks of a new or changed run get instances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TaskDates {
+    /// The tasks whose own start and end dates include this logical date; all of them without a logical date.
+    Include(Option<Timestamp>),
+    /// All tasks: a backfill ignores their dates.
+    Ignored,
+}
+
+impl TaskDates {
+    /// `backfill_id` is the backfill of the run, if any.
+    pub fn of_run(logical_date: Option<Timestamp>, backfill_id: Option<i64>) -> Self {
+        if backfill_id.is_some() { Self::Ignored } else { Self::Include(logical_date) }
+    }
+
+    fn allow(self, task: &Task) -> bool {
+        let Self::Include(Some(date)) = self else { return true };
+        let parse_date = |text: &Option<String>| text.as_deref().and_then(|text| text.parse::<Timestamp>().ok());
+        parse_date(&task.start_date).is_none_or(|start| start <= date)
+            && parse_date(&task.end_date).is_none_or(|end| date <= end)
+    }
+}
+
 /// Creates a run. Returns `false` if a run with this id or date exists.
 pub async fn insert(
     transaction: &Transaction<'_>,
     run: &NewRun<'_>,
     structure: &Structure,
 ) -> Result<bool, StoreError> {
+    if !insert_row(transaction, run).await? {
+        return Ok(false);
+    }
+    let task_dates = TaskDates::of_run(run.logical_date, run.backfill.map(|(id, _)| id));
+    let new_instances = initial_instances(structure, &HashSet::new(), task_dates);
+    // The statements are pipelined, since a thousand DAGs may each get a run.
+    try_join3(
+        instance::insert(transaction, &run.key.dag_id, &[&run.key.run_id], &new_instances),
+        async { Ok(events::notify(transaction, &Event::Sweep).await?) },
+        async { Ok(events::notify(transaction, &Event::Changed(run.key.clone())).await?) },
+    )
+    .await?;
+    Ok(true)
+}
+
+/// Inserts the row of a run. Returns `false` if a run with this id or date exists.
+async fn insert_row(transaction: &Transaction<'_>, run: &NewRun<'_>) -> Result<bool, StoreError> {
     let query = "
         INSERT INTO dag_run (dag_id, run_id, run_type, state, logical_date, data_interval_start, data_interval_end,
                              run_after, conf, note, dag_version_id, triggered_by, triggering_user_name, backfill_id,
@@ -111,7 +152,7 @@ pub async fn insert(
     let parameters: [&(dyn ToSql + Sync); 17] = [
         &run.key.dag_id,
         &run.key.run_id,
-        &run.run_type,
+        &run.run_type.as_str(),
         &run.logical_date,
         &start,
         &end,
@@ -127,18 +168,7 @@ pub async fn insert(
         &partition_date,
         &now(),
     ];
-    if transaction.execute(query, &parameters).await? == 0 {
-        return Ok(false);
-    }
-    let new_instances = initial_instances(structure, &HashSet::new(), run.logical_date, run.backfill.is_some());
-    // The statements are pipelined, since a thousand DAGs may each get a run.
-    try_join3(
-        instances::insert(transaction, &run.key.dag_id, &[&run.key.run_id], &new_instances),
-        async { Ok(events::notify(transaction, &Event::Sweep).await?) },
-        async { Ok(events::notify(transaction, &Event::Changed(run.key.clone())).await?) },
-    )
-    .await?;
-    Ok(true)
+    Ok(transaction.execute(query, &parameters).await? > 0)
 }
 
 /// Creates the new runs of a backfill with one statement, since there may be thousands. Returns the ids of the created
@@ -167,7 +197,7 @@ pub async fn insert_all(
     let backfill = first.backfill.map(|(id, _)| id);
     let parameters: [&(dyn ToSql + Sync); 14] = [
         &first.key.dag_id,
-        &first.run_type,
+        &first.run_type.as_str(),
         &Json(first.conf),
         &first.version_id,
         &first.triggered_by,
@@ -184,8 +214,8 @@ pub async fn insert_all(
     let rows = transaction.query(query, &parameters).await?;
     let created: HashSet<String> = rows.iter().map(|row| row.get(0)).collect();
     let created_ids: Vec<&str> = created.iter().map(String::as_str).collect();
-    let new_instances = initial_instances(structure, &HashSet::new(), None, true);
-    instances::insert(transaction, &first.key.dag_id, &created_ids, &new_instances).await?;
+    let new_instances = initial_instances(structure, &HashSet::new(), TaskDates::Ignored);
+    instance::insert(transaction, &first.key.dag_id, &created_ids, &new_instances).await?;
     // One event for all of them, since displays reload the whole list.
     events::notify(transaction, &Event::Dags).await?;
     Ok(created)
@@ -196,13 +226,12 @@ pub async fn add_instances(
     client: &impl GenericClient,
     key: &RunKey,
     structure: &Structure,
-    logical_date: Option<Timestamp>,
-    is_backfill: bool,
+    task_dates: TaskDates,
 ) -> Result<(), StoreError> {
     let rows = tasks_with_instances(client, key).await?;
     let existing = rows.iter().map(|row| row.get(0)).collect();
-    let new_instances = initial_instances(structure, &existing, logical_date, is_backfill);
-    instances::insert(client, &key.dag_id, &[&key.run_id], &new_instances).await
+    let new_instances = initial_instances(structure, &existing, task_dates);
+    instance::insert(client, &key.dag_id, &[&key.run_id], &new_instances).await
 }
 
 /// Ids of the tasks for which `add_instances` would add instances, once per instance.
@@ -210,12 +239,11 @@ pub async fn missing(
     client: &impl GenericClient,
     key: &RunKey,
     structure: &Structure,
-    logical_date: Option<Timestamp>,
-    is_backfill: bool,
+    task_dates: TaskDates,
 ) -> Result<Vec<String>, StoreError> {
     let rows = tasks_with_instances(client, key).await?;
     let existing = rows.iter().map(|row| row.get(0)).collect();
-    let new_instances = initial_instances(structure, &existing, logical_date, is_backfill);
+    let new_instances = initial_instances(structure, &existing, task_dates);
     Ok(new_instances.into_iter().map(|(task, _)| task.task_id.clone()).collect())
 }
 
@@ -229,15 +257,14 @@ async fn tasks_with_instances(client: &impl GenericClient, key: &RunKey) -> Resu
 fn initial_instances<'a>(
     structure: &'a Structure,
     existing: &HashSet<&str>,
-    logical_date: Option<Timestamp>,
-    is_backfill: bool,
+    task_dates: TaskDates,
 ) -> Vec<(&'a Task, i32)> {
     // Only mapped tasks need the graph.
     let has_mapped = structure.tasks.iter().any(|task| task.mapped || task.group.is_some());
     let graph = has_mapped.then(|| Graph::new(structure.clone()));
     let mut rows: Vec<(&Task, i32)> = Vec::new();
     for (task_index, task) in structure.tasks.iter().enumerate() {
-        if existing.contains(task.task_id.as_str()) || !(is_backfill || is_in_time(task, logical_date)) {
+        if existing.contains(task.task_id.as_str()) || !task_dates.allow(task) {
             continue;
         }
         match graph
@@ -252,12 +279,4 @@ fn initial_instances<'a>(
         }
     }
     rows
-}
-
-/// True if the logical date is within the task's own start and end dates.
-fn is_in_time(task: &Task, logical_date: Option<Timestamp>) -> bool {
-    let Some(date) = logical_date else { return true };
-    let parse_date = |text: &Option<String>| text.as_deref().and_then(|text| text.parse::<Timestamp>().ok());
-    parse_date(&task.start_date).is_none_or(|start| start <= date)
-        && parse_date(&task.end_date).is_none_or(|end| date <= end)
 }

@@ -86,9 +86,9 @@ pub async fn previous_success(client: &impl GenericClient, run: &RunKey) -> Resu
         WHERE r.dag_id = $1 AND r.run_id = $2 ORDER BY p.logical_date DESC LIMIT 1";
     let row = client.query_opt(query, &[&run.dag_id, &run.run_id]).await?;
     Ok(row.map(|row| Dates {
-        data_interval_start: row.get(0),
-        data_interval_end: row.get(1),
-        start_date: row.get(2),
-        end_date: row.get(3),
+        data_interval_start: row.get("data_interval_start"),
+        data_interval_end: row.get("data_interval_end"),
+        start_date: row.get("start_date"),
+        end_date: row.get("end_date"),
     }))
 }

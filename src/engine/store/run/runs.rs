@@ -1,11 +1,13 @@
 //! DAG runs: triggering, listing, locking, deleting, requeueing.
 
+use super::active;
 use super::backfill_end;
 use super::new_run::{self, NewRun, isoformat};
 use super::run_list::RunField;
 use crate::model::dag::Structure;
 use crate::model::keys::RunKey;
 use crate::model::params;
+use crate::model::run_type::RunType;
 use crate::model::state::RunState;
 use crate::schedule::timetable::{Interval, Partition};
 use crate::store::asset::partitions;
@@ -14,7 +16,7 @@ use crate::store::dag::versions::VersionName;
 use crate::store::events::{self, Event};
 use crate::store::list::listing::{ListPage, Listing};
 use crate::store::list::page_query::Source;
-use crate::store::{ReadFor, StoreError};
+use crate::store::{ReadFor, StoreError, rows};
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
@@ -25,7 +27,7 @@ use tokio_postgres::types::Json;
 #[derive(Debug, Clone)]
 pub struct Run {
     pub key: RunKey,
-    pub run_type: String,
+    pub run_type: RunType,
     pub state: RunState,
     pub logical_date: Option<Timestamp>,
     pub data_interval_start: Option<Timestamp>,
@@ -47,13 +49,12 @@ pub struct Run {
 const COLUMNS: &str = "r.*, v.version_number, v.created_at AS version_created_at";
 const FROM: &str = "dag_run r LEFT JOIN dag_version v ON v.id = r.dag_version_id";
 
-fn read(row: &Row) -> Run {
+fn read(row: &Row) -> Result<Run, StoreError> {
     let Json(conf): Json<Map<String, Value>> = row.get("conf");
-    Run {
-        key: RunKey { dag_id: row.get("dag_id"), run_id: row.get("run_id") },
-        run_type: row.get("run_type"),
-        // A CHECK constraint of the table allows no other value.
-        state: RunState::parse(row.get("state")).unwrap_or(RunState::Failed),
+    Ok(Run {
+        key: rows::run_key(row),
+        run_type: rows::named(row, "run_type", RunType::parse)?,
+        state: rows::named(row, "state", RunState::parse)?,
         logical_date: row.get("logical_date"),
         data_interval_start: row.get("data_interval_start"),
         data_interval_end: row.get("data_interval_end"),
@@ -69,7 +70,7 @@ fn read(row: &Row) -> Run {
         version_id: row.get("dag_version_id"),
         backfill_id: row.get("backfill_id"),
         partition: partitions::read(row),
-    }
+    })
 }
 
 /// Request to create a run.
@@ -83,8 +84,8 @@ pub struct Trigger {
     pub note: Option<String>,
     pub triggered_by: &'static str,
     pub user: String,
-    /// Run type; `None` for a manually triggered run.
-    pub run_type: Option<&'static str>,
+    /// `None` for a manually triggered run.
+    pub run_type: Option<RunType>,
     pub partition_key: Option<String>,
 }
 
@@ -129,13 +130,13 @@ pub async fn trigger(transaction: &Transaction<'_>, dag_id: &str, request: &Trig
     let interval = request.logical_date.map(|date| {
         let explicit = request.data_interval.map(|(start, end)| Interval { start, end });
         // For a run triggered by an operator, Airflow uses `run_after`.
-        let reference_date = if request.run_type == Some("operator_triggered") { run_after } else { date };
+        let reference_date = if request.run_type == Some(RunType::OperatorTriggered) { run_after } else { date };
         let inferred = || timetable.and_then(|timetable| timetable.manual(reference_date).ok());
         explicit.or_else(inferred).unwrap_or(Interval { start: date, end: date })
     });
     let run = NewRun {
         key: RunKey { dag_id: dag_id.to_owned(), run_id },
-        run_type: request.run_type.unwrap_or("manual"),
+        run_type: request.run_type.unwrap_or(RunType::Manual),
         logical_date: request.logical_date,
         interval,
         partition: partition.as_ref(),
@@ -185,7 +186,7 @@ pub async fn get(client: &impl GenericClient, key: &RunKey, read_for: ReadFor) -
     let lock = if read_for == ReadFor::Update { " FOR UPDATE OF r" } else { "" };
     let query = format!("SELECT {COLUMNS} FROM {FROM} WHERE r.dag_id = $1 AND r.run_id = $2{lock}");
     let row = client.query_opt(&query, &[&key.dag_id, &key.run_id]).await?;
-    row.as_ref().map(read).ok_or_else(|| not_found(key))
+    row.as_ref().map_or_else(|| Err(not_found(key)), read)
 }
 
 /// Locks the runs until the transaction ends, in a fixed order to avoid deadlocks. Runs that do not exist are
@@ -214,7 +215,7 @@ pub async fn between(
 }
 
 pub async fn list(client: &impl GenericClient, listing: Listing<RunField>) -> Result<ListPage<Run>, StoreError> {
-    listing.fetch(client, &Source::new(COLUMNS, FROM), read).await
+    listing.fetch(client, &Source::new(COLUMNS, FROM), read).await?.transpose()
 }
 
 /// The newest runs of each of these DAGs, or of all DAGs, ordered by DAG and newest first.
@@ -229,16 +230,14 @@ pub async fn newest(
         LEFT JOIN dag_version v ON v.id = r.dag_version_id
         WHERE $2::text[] IS NULL OR d.dag_id = ANY ($2) ORDER BY r.dag_id, r.run_after DESC"
     );
-    Ok(client.query(&query, &[&limit_per_dag, &dag_ids]).await?.iter().map(read).collect())
+    client.query(&query, &[&limit_per_dag, &dag_ids]).await?.iter().map(read).collect()
 }
 
 /// Notifies the scheduler after a run was ended manually or deleted: its slots are free, and its tasks no longer hold
 /// up other runs of the DAG.
 pub(crate) async fn notify_waiting_runs(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), StoreError> {
     events::notify(transaction, &Event::Capacity).await?;
-    let running = "SELECT run_id FROM dag_run WHERE dag_id = $1 AND run_id <> $2 AND state = 'running'";
-    for row in transaction.query(running, &[&key.dag_id, &key.run_id]).await? {
-        let run = RunKey { dag_id: key.dag_id.clone(), run_id: row.get(0) };
+    for run in active::other_running(transaction, key).await? {
         events::notify(transaction, &Event::Plan(run)).await?;
     }
     Ok(())
@@ -278,17 +277,6 @@ pub async fn delete(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), S
 pub async fn bump_revision(client: &impl GenericClient, key: &RunKey) -> Result<(), StoreError> {
     let query = "UPDATE dag_run SET revision = gen_random_uuid() WHERE dag_id = $1 AND run_id = $2";
     client.execute(query, &[&key.dag_id, &key.run_id]).await?;
-    Ok(())
-}
-
-/// Requeues a finished run. `queued_at` is at least `run_after`, so that the run counts as due even if the clock has
-/// been set back.
-pub async fn requeue(client: &impl GenericClient, key: &RunKey) -> Result<(), StoreError> {
-    let query =
-        "UPDATE dag_run SET state = 'queued', revision = gen_random_uuid(), queued_at = greatest($3, run_after),
-                        start_date = NULL, end_date = NULL, deadline_at = NULL
-                 WHERE dag_id = $1 AND run_id = $2";
-    client.execute(query, &[&key.dag_id, &key.run_id, &new_run::now()]).await?;
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use leoflow_postgres::GenericClient;
 pub async fn all(client: &impl GenericClient) -> Result<Vec<(Vec<u8>, Timestamp)>, StoreError> {
     let query = "SELECT token_hash, expires_at FROM revoked_token WHERE expires_at > $1";
     let rows = client.query(query, &[&new_run::now()]).await?;
-    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+    Ok(rows.iter().map(|row| (row.get("token_hash"), row.get("expires_at"))).collect())
 }
 
 /// Revokes a token by its hash, and deletes expired entries.

@@ -12,6 +12,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use jiff::Timestamp;
+use leoflow_engine::model::run_type::RunType;
 use leoflow_engine::store::asset::asset_fields::{AliasField, AssetField, AssetFilter, UsedBy};
 use leoflow_engine::store::asset::asset_lists::{self, Asset, AssetUse};
 use leoflow_engine::store::run::new_run::isoformat;
@@ -248,7 +249,7 @@ pub async fn materialize(
         note: body.note,
         triggered_by: "rest_api",
         user: state.secrets().admin_email.clone(),
-        run_type: Some("asset_materialization"),
+        run_type: Some(RunType::AssetMaterialization),
         partition_key: body.partition_key,
     };
     if let (Some(date), None) = (trigger.logical_date, trigger.data_interval) {

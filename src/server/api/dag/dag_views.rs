@@ -1,9 +1,10 @@
 //! DAGs as Airflow's API shows them.
 
-use crate::api::views::{BUNDLE, DagRunType, DagVersionResponse, Stamp, file_token, version};
+use crate::api::views::{BUNDLE, DagVersionResponse, Stamp, file_token, version};
 use crate::http::listing::collection;
 use jiff::SignedDuration;
 use leoflow_engine::model::dag::Task;
+use leoflow_engine::model::run_type::RunType;
 use leoflow_engine::store::dag::dags::Dag;
 use leoflow_engine::store::dag::versions::VersionName;
 use schemars::JsonSchema;
@@ -40,7 +41,7 @@ pub struct DAGResponse<'a> {
     next_dagrun_data_interval_start: Option<Stamp>,
     next_dagrun_data_interval_end: Option<Stamp>,
     next_dagrun_run_after: Option<Stamp>,
-    allowed_run_types: Option<Vec<DagRunType>>,
+    allowed_run_types: Option<Vec<RunType>>,
     owners: &'a [String],
     is_backfillable: bool,
     file_token: String,

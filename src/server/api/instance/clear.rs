@@ -11,6 +11,7 @@ use axum::http::StatusCode;
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use leoflow_engine::model::keys::{InstanceKey, RunKey};
+use leoflow_engine::model::state::TaskState;
 use leoflow_engine::store::instance::clear::{Clearing, Selection};
 use leoflow_engine::store::instance::instances;
 use leoflow_engine::store::run::runs;
@@ -218,7 +219,7 @@ pub async fn task_instances(
 async fn refuse_running(transaction: &Transaction<'_>, keys: &[InstanceKey]) -> Result<(), ApiError> {
     // Locked, so that none of them starts meanwhile.
     let states = instances::lock(transaction, keys).await?;
-    if !states.iter().any(|state| matches!(state.as_deref(), Some("running" | "restarting"))) {
+    if !states.iter().any(|state| matches!(state, Some(TaskState::Running | TaskState::Restarting))) {
         return Ok(());
     }
     let detail = "AirflowClearRunningTaskException: Disable 'prevent_running_task' to proceed, or wait until the task is \

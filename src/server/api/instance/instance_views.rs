@@ -136,7 +136,7 @@ pub fn instance(instance: Instance) -> TaskInstanceResponse {
         start_date: instance.start_date.map(Stamp),
         end_date: instance.end_date.map(Stamp),
         duration: duration(instance.start_date, instance.end_date),
-        state: instance.state,
+        state: instance.state.map(|state| state.to_string()),
         try_number: instance.try_number,
         max_tries: instance.max_tries,
         hostname: Some(""),
@@ -178,7 +178,7 @@ pub fn response_for_try(current: Instance, task_try: Option<&Try>) -> TaskInstan
         response.pid = task_try.pid;
         // The newest try may be waiting for a retry, or be running again.
         if task_try.number != newest {
-            response.state = Some(task_try.state.clone());
+            response.state = Some(task_try.state.to_string());
         }
     }
     response

@@ -60,7 +60,7 @@ async fn unmet_dependencies(
         let reason = format!("The run is not in the state 'running' but in the state '{}'.", run.state);
         unmet.push(dependency("Dagrun Running", reason));
     }
-    if instance.state.as_deref() == Some("scheduled") {
+    if instance.state == Some(TaskState::Scheduled) {
         unmet.extend(unmet_capacity(client, run, instance, &dag).await?);
     } else {
         // The structure of the version that the run started with.
@@ -110,11 +110,10 @@ async fn unmet_trigger_rule(
     task: &Task,
 ) -> Result<Option<TaskDependencyResponse>, StoreError> {
     let upstream = InstanceFilter { task_ids: Some(task.upstream.clone()), ..InstanceFilter::of_run(&run.key) };
-    let mut unfinished: BTreeMap<String, String> = BTreeMap::new();
+    let mut unfinished: BTreeMap<String, &str> = BTreeMap::new();
     for upstream in instances::list(client, Listing::of(upstream)).await?.rows {
-        let state = upstream.state.as_deref().unwrap_or("none");
-        if !TaskState::parse(state).is_some_and(TaskState::is_finished) {
-            unfinished.insert(upstream.task_id, state.to_owned());
+        if !upstream.state.is_some_and(TaskState::is_finished) {
+            unfinished.insert(upstream.task_id, upstream.state.map_or("none", TaskState::as_str));
         }
     }
     if unfinished.is_empty() {
@@ -136,8 +135,8 @@ async fn respond(state: &AppState, key: RunKey, task_id: &str, map_index: i32) -
         other => other.into(),
     };
     let instance = instances::get(&*client, &key, task_id, map_index).await.map_err(not_found)?;
-    let dependencies = match instance.state.as_deref() {
-        None | Some("scheduled") => {
+    let dependencies = match instance.state {
+        None | Some(TaskState::Scheduled) => {
             let run = runs::get(&*client, &key, ReadFor::Reading).await.map_err(not_found)?;
             unmet_dependencies(&*client, &run, &instance).await?
         }

@@ -13,6 +13,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use leoflow_base::protocol::task_log::{self, Line, Record, TryName};
 use leoflow_base::sys::blocking;
 use leoflow_engine::model::keys::RunKey;
+use leoflow_engine::model::state::TaskState;
 use leoflow_engine::store::StoreError;
 use leoflow_engine::store::instance::instances;
 use schemars::JsonSchema;
@@ -88,13 +89,13 @@ pub async fn get(
     }
     drop(client);
     if try_number == 0 {
-        return Ok(respond(as_lines, vec![why_there_is_no_log(instance.state.as_deref())], None));
+        return Ok(respond(as_lines, vec![why_there_is_no_log(instance.state)], None));
     }
     let name = TryName { dag_id: &key.dag_id, run_id: &key.run_id, task_id: &task_id, map_index, try_number };
     let path = task_log::path(&state.home, name);
     let is_whole = as_lines || params.flag("full_content")?.unwrap_or(false);
     let limit = if is_whole { u64::MAX } else { MAX_CHUNK_BYTES };
-    let is_running = is_newest && matches!(instance.state.as_deref(), Some("running" | "restarting"));
+    let is_running = is_newest && matches!(instance.state, Some(TaskState::Running | TaskState::Restarting));
     let chunk = blocking::run(move || read_chunk(&path, offset, limit, is_running)).await;
     let chunk = chunk
         .map_err(|error| ApiError::internal(&error))?
@@ -125,10 +126,10 @@ fn offset(params: &Params) -> Result<u64, ApiError> {
 }
 
 /// The log of an instance that has not started, in its state.
-fn why_there_is_no_log(state: Option<&str>) -> StructuredLogMessage {
+fn why_there_is_no_log(state: Option<TaskState>) -> StructuredLogMessage {
     let text = match state {
-        Some("skipped") => "Task was skipped — no logs available.",
-        Some("upstream_failed") => "Task did not run because upstream task(s) failed.",
+        Some(TaskState::Skipped) => "Task was skipped — no logs available.",
+        Some(TaskState::UpstreamFailed) => "Task did not run because upstream task(s) failed.",
         _ => "No logs available for this task.",
     };
     StructuredLogMessage { timestamp: None, event: text.to_owned(), others: Map::new() }

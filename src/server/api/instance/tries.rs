@@ -10,6 +10,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use leoflow_engine::model::keys::{RunKey, TryKey};
+use leoflow_engine::model::state::TaskState;
 use leoflow_engine::store::StoreError;
 use leoflow_engine::store::instance::instances::{self, Instance, NOT_MAPPED};
 use leoflow_engine::store::instance::try_lists::{self, Try};
@@ -42,7 +43,7 @@ async fn all_tries(state: &AppState, run: &RunKey, task_id: &str, map_index: i32
         tries.iter().map(|task_try| response_for_try(instance.clone(), Some(task_try))).collect();
     // An instance that waits for its retry has not started another try.
     let has_begun = tries.last().is_some_and(|newest| newest.number >= instance.try_number);
-    if !has_begun && instance.state.as_deref() != Some("up_for_retry") {
+    if !has_begun && instance.state != Some(TaskState::UpForRetry) {
         responses.push(response_for_try(instance, None));
     }
     Ok(Json(responses.into_iter().collect()))

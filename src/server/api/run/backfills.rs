@@ -47,8 +47,7 @@ pub struct BackfillResponse {
     to_date: Stamp,
     dag_run_conf: Option<Map<String, Value>>,
     is_paused: bool,
-    #[schemars(with = "Reprocess")]
-    reprocess_behavior: String,
+    reprocess_behavior: Reprocess,
     max_active_runs: i32,
     created_at: Stamp,
     completed_at: Option<Stamp>,

@@ -1,0 +1,49 @@
+//! Which tasks `depends_on_past` and `wait_for_downstream` hold back.
+
+use crate::model::keys::RunKey;
+use crate::planner::graph::Graph;
+use crate::store::StoreError;
+use crate::store::run::past::{self, PastRuns};
+use jiff::Timestamp;
+use leoflow_postgres::GenericClient;
+use std::collections::HashSet;
+
+/// Returns the tasks that may not start because of the outcome of the previous run. With catchup, that is the last run
+/// that was not triggered manually, otherwise the last run of any type.
+pub async fn held_by_past(
+    client: &impl GenericClient,
+    key: &RunKey,
+    graph: &Graph,
+    logical_date: Option<Timestamp>,
+) -> Result<HashSet<usize>, StoreError> {
+    let mut held = HashSet::new();
+    let (true, Some(date)) = (graph.has_past, logical_date) else { return Ok(held) };
+    let catchup = graph.structure.catchup;
+    let past_runs = if catchup { PastRuns::NotManual } else { PastRuns::All };
+    let Some(previous) = past::previous_run(client, key, date, past_runs).await? else { return Ok(held) };
+    let succeeded = past::successes(client, &key.dag_id, &previous.run_id).await?;
+    for task_index in 0..graph.len() {
+        let task = graph.task(task_index);
+        if !task.depends_on_past {
+            continue;
+        }
+        let start = task.start_date.as_deref().and_then(|text| text.parse::<Timestamp>().ok());
+        if catchup && start.is_some_and(|start| previous.logical_date < start) {
+            continue;
+        }
+        let past_allows = match succeeded.get(&task.task_id) {
+            Some(has_succeeded) => *has_succeeded,
+            None => {
+                task.ignore_first_depends_on_past
+                    && !past::has_earlier_instance(client, &key.dag_id, &task.task_id, date).await?
+            }
+        };
+        let downstream = graph.node(task_index).downstream.iter().map(|down| &graph.task(*down).task_id);
+        let downstream_allows =
+            !task.wait_for_downstream || downstream.into_iter().all(|id| succeeded.get(id) != Some(&false));
+        if !(past_allows && downstream_allows) {
+            held.insert(task_index);
+        }
+    }
+    Ok(held)
+}

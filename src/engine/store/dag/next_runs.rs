@@ -1,0 +1,193 @@
+//! The next scheduled run of each DAG, and the runs that are due.
+
+use crate::model::dag::Structure;
+use crate::schedule::timetable::{Info, Interval};
+use crate::store::StoreError;
+use crate::store::run::new_run::{BELOW_MAX_ACTIVE_RUNS, NewRun};
+use deadpool_postgres::Transaction;
+use jiff::Timestamp;
+use leoflow_postgres::GenericClient;
+use tokio_postgres::Row;
+use tokio_postgres::types::Json;
+
+/// A DAG whose next run must be computed again.
+#[derive(Debug)]
+pub struct StaleDag {
+    pub dag_id: String,
+    /// The state that the next run depends on; see `KEY`.
+    pub key: String,
+    pub structure: Structure,
+    pub version_id: i64,
+    /// Data interval of the last scheduled run.
+    pub last: Option<Interval>,
+    /// Date of the run that could not be created because it already existed.
+    pub existing_run_date: Option<Timestamp>,
+    /// When the row was read, by this process's clock.
+    pub now: Timestamp,
+}
+
+/// Delay in seconds until a custom timetable that failed is asked again.
+pub const RETRY_SECONDS: f64 = 300.0;
+
+/// SQL expression of the state that a next run depends on: the version, the pause state (an unpaused DAG catches up
+/// from the moment of unpausing) and the last scheduled run.
+const KEY: &str = "
+    concat_ws('|', d.current_version_id::text, d.is_paused::text, l.run_id)";
+/// Prefix of a `schedule_key` of the form `at TIME STATE`, with the time of the computation. A time in the future was
+/// written by a clock that has been set back since, so the next run is computed again.
+const COMPUTED_PREFIX: &str = "at ";
+/// Prefix of `again TIME STATE`: a custom timetable failed and is asked again at that time.
+const RETRY_PREFIX: &str = "again ";
+/// Prefix of `stuck DATE`: the run of that date could not be created, because it already existed.
+const EXISTING_PREFIX: &str = "stuck ";
+
+/// SQL join of the last scheduled run, as `l`; `$1` is now. A run of a cron partition has no date but `run_after`. A
+/// run whose dates are in the future was created by a clock that has been set back since. It is ignored, so that the
+/// runs before it are created; when its time comes, it already exists. It counts for `@once`, which never has a second
+/// run.
+const LAST: &str = "
+    LEFT JOIN LATERAL (
+        (SELECT run_id, coalesce(data_interval_start, logical_date) AS data_interval_start,
+                coalesce(data_interval_end, logical_date) AS data_interval_end
+         FROM dag_run
+         WHERE dag_id = d.dag_id AND logical_date IS NOT NULL
+           AND (run_type IN ('scheduled', 'backfill') OR stands_for_scheduled)
+           AND (least(logical_date, data_interval_end, run_after) <= $1
+                OR 'once' IN (v.structure->'timetable'->>'kind', v.structure->'timetable'->'timetable'->>'kind'))
+         ORDER BY logical_date DESC LIMIT 1)
+        UNION ALL
+        (SELECT run_id, run_after, run_after FROM dag_run
+         WHERE dag_id = d.dag_id AND v.structure->'timetable'->>'kind' = 'cron_partition'
+           AND run_type = 'scheduled' AND partition_key IS NOT NULL AND run_after <= $1
+         ORDER BY run_after DESC LIMIT 1)
+        ORDER BY data_interval_end DESC LIMIT 1) l ON true";
+
+/// Reads the DAGs whose next run must be computed again.
+pub async fn stale_dags(client: &impl GenericClient, now: Timestamp) -> Result<Vec<StaleDag>, StoreError> {
+    let query = format!(
+        "SELECT d.dag_id, {KEY} AS key, v.structure, v.id, l.data_interval_start, l.data_interval_end, d.schedule_key
+         FROM dag d JOIN dag_version v ON v.id = d.current_version_id {LAST}
+         WHERE d.is_active
+           AND (coalesce(v.structure->'timetable'->>'kind', 'null') NOT IN ('null', 'asset') OR d.next_run_after IS NOT NULL)
+           AND CASE split_part(d.schedule_key, ' ', 1)
+                    WHEN 'again' THEN split_part(d.schedule_key, ' ', 2)::timestamptz <= $1
+                         OR split_part(d.schedule_key, ' ', 2)::timestamptz > $1 + $2::float8 * interval '1 second'
+                         OR d.schedule_key <> concat_ws(' ', 'again', split_part(d.schedule_key, ' ', 2), {KEY})
+                    WHEN 'at' THEN split_part(d.schedule_key, ' ', 2)::timestamptz > $1
+                         OR d.schedule_key <> concat_ws(' ', 'at', split_part(d.schedule_key, ' ', 2), {KEY})
+                    ELSE true END"
+    );
+    let rows = client.query(&query, &[&now, &RETRY_SECONDS]).await?;
+    Ok(rows.iter().map(|row| stale_dag(row, now)).collect())
+}
+
+fn stale_dag(row: &Row, now: Timestamp) -> StaleDag {
+    let Json(structure) = row.get("structure");
+    // With any other key, the next run is computed as if no run had existed.
+    let existing_run_date =
+        row.get::<_, Option<&str>>("schedule_key").and_then(|key| key.strip_prefix(EXISTING_PREFIX));
+    StaleDag {
+        dag_id: row.get("dag_id"),
+        key: row.get("key"),
+        structure,
+        version_id: row.get("id"),
+        last: interval(row, "data_interval_start", "data_interval_end"),
+        existing_run_date: existing_run_date.and_then(|date| date.parse().ok()),
+        now,
+    }
+}
+
+fn interval(row: &Row, start: &str, end: &str) -> Option<Interval> {
+    let (start, end): (Option<Timestamp>, Option<Timestamp>) = (row.get(start), row.get(end));
+    start.zip(end).map(|(start, end)| Interval { start, end })
+}
+
+/// Writes the next run, or none, with a `schedule_key` that tells when to compute it again.
+pub async fn write_next_run(
+    client: &impl GenericClient,
+    stale: &StaleDag,
+    info: Option<&Info>,
+    retry_at: Option<Timestamp>,
+) -> Result<(), StoreError> {
+    let key = match retry_at {
+        None => format!("{COMPUTED_PREFIX}{} {}", stale.now, stale.key),
+        Some(retry_at) => format!("{RETRY_PREFIX}{retry_at} {}", stale.key),
+    };
+    let query = "
+        UPDATE dag SET schedule_key = $2, next_logical_date = $3, next_interval_start = $4, next_interval_end = $5,
+               next_run_after = $6, next_run_id = $7 WHERE dag_id = $1";
+    let interval = info.and_then(|info| info.interval);
+    let (start, end) = interval.map(|interval| (interval.start, interval.end)).unzip();
+    let run_after = info.map(|info| info.run_after);
+    let run_id = info.and_then(|info| info.run_id.as_deref());
+    client.execute(query, &[&stale.dag_id, &key, &start, &start, &end, &run_after, &run_id]).await?;
+    Ok(())
+}
+
+/// Maximum number of runs created in one transaction.
+pub const BATCH_SIZE: usize = 100;
+
+/// A scheduled run that is due.
+#[derive(Debug)]
+pub struct DueRun {
+    pub dag_id: String,
+    pub logical_date: Option<Timestamp>,
+    pub interval: Option<Interval>,
+    pub run_after: Timestamp,
+    /// The id that a custom timetable has chosen.
+    pub run_id: Option<String>,
+    pub version_id: i64,
+    pub structure: Structure,
+}
+
+/// Returns the due runs of at most `BATCH_SIZE` DAGs that are below their `max_active_runs`, and locks these DAGs; DAGs
+/// that another transaction has locked are skipped. A next run that was computed for another version or pause state is
+/// left out. Each structure is deserialized only when the iterator reaches it.
+pub async fn lock_due(
+    transaction: &Transaction<'_>,
+    now: Timestamp,
+) -> Result<impl ExactSizeIterator<Item = DueRun> + use<>, StoreError> {
+    let query = format!(
+        "
+        SELECT d.dag_id, d.next_logical_date, d.next_interval_start, d.next_interval_end, d.next_run_after,
+               d.next_run_id, v.id, v.structure
+        FROM dag d JOIN dag_version v ON v.id = d.current_version_id {LAST}
+        WHERE d.is_active AND NOT d.is_paused AND d.next_run_after <= $1
+          AND d.schedule_key = concat_ws(' ', 'at', split_part(d.schedule_key, ' ', 2), {KEY})
+          AND NOT EXISTS (SELECT FROM import_error e WHERE e.filename = d.fileloc)
+          AND {BELOW_MAX_ACTIVE_RUNS}
+        ORDER BY d.next_run_after LIMIT {BATCH_SIZE} FOR UPDATE OF d SKIP LOCKED"
+    );
+    Ok(transaction.query(&query, &[&now]).await?.into_iter().map(due_run))
+}
+
+fn due_run(row: Row) -> DueRun {
+    let Json(structure) = row.get("structure");
+    DueRun {
+        dag_id: row.get("dag_id"),
+        logical_date: row.get("next_logical_date"),
+        interval: interval(&row, "next_interval_start", "next_interval_end"),
+        run_after: row.get("next_run_after"),
+        run_id: row.get("next_run_id"),
+        version_id: row.get("id"),
+        structure,
+    }
+}
+
+/// Records that a due run already exists, so that the schedule continues after it. The caller must have locked the DAG.
+pub async fn skip_existing(transaction: &Transaction<'_>, run: &NewRun<'_>) -> Result<(), StoreError> {
+    let dag_id = &run.key.dag_id;
+    let mark_existing =
+        "UPDATE dag_run SET stands_for_scheduled = true WHERE dag_id = $1 AND (logical_date = $2 OR run_id = $3)";
+    transaction.execute(mark_existing, &[dag_id, &run.logical_date, &run.key.run_id]).await?;
+    let store_existing = "UPDATE dag SET schedule_key = $2, next_run_after = NULL WHERE dag_id = $1";
+    transaction.execute(store_existing, &[dag_id, &format!("{EXISTING_PREFIX}{}", run.run_after)]).await?;
+    Ok(())
+}
+
+/// Clears the next runs of DAGs, so that they are computed again. The caller must have locked the DAGs.
+pub async fn clear(transaction: &Transaction<'_>, dag_ids: &[String]) -> Result<(), StoreError> {
+    let clear_key = "UPDATE dag SET schedule_key = NULL, next_run_after = NULL WHERE dag_id = ANY ($1)";
+    transaction.execute(clear_key, &[&dag_ids]).await?;
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! Claimed tries, with what the agent needs to run them.
+
+use super::triggers::{self, Resumption};
+use crate::model::keys::TryKey;
+use crate::model::run_type::RunType;
+use crate::schedule::timetable::Partition;
+use crate::store::StoreError;
+use crate::store::asset::partitions;
+use crate::store::rows;
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+use tokio_postgres::Row;
+use tokio_postgres::types::Json;
+
+/// A claimed try, with what the agent needs to run it.
+#[derive(Debug, Clone)]
+pub struct Claimed {
+    pub key: TryKey,
+    pub max_tries: i32,
+    pub version_id: Option<i64>,
+    pub run_type: RunType,
+    pub logical_date: Option<Timestamp>,
+    pub data_interval_start: Option<Timestamp>,
+    pub data_interval_end: Option<Timestamp>,
+    pub run_after: Timestamp,
+    pub run_start_date: Option<Timestamp>,
+    pub partition: Option<Partition>,
+    pub conf: Map<String, Value>,
+    pub note: Option<String>,
+    pub triggered_by: Option<String>,
+    /// True if the try was started before and resumes after a wait. `first_start_date` is when it first started,
+    /// `reschedules` how often it was rescheduled.
+    pub resumes: bool,
+    pub first_start_date: Option<Timestamp>,
+    pub reschedules: i32,
+    /// How to resume a deferred task; `None` for any other.
+    pub resumption: Option<Resumption>,
+    /// True if it has waited for a Python process.
+    pub has_waited: bool,
+    /// Token with which the task's process authenticates; the database stores only its hash.
+    pub token: String,
+}
+
+/// Reads the key of a try.
+pub(crate) fn read_key(row: &Row) -> TryKey {
+    TryKey {
+        run: rows::run_key(row),
+        task_id: row.get("task_id"),
+        map_index: row.get("map_index"),
+        try_number: row.get("try_number"),
+    }
+}
+
+/// Reads a try without its token.
+pub(crate) fn read(row: &Row) -> Result<Claimed, StoreError> {
+    let Json(conf): Json<Map<String, Value>> = row.get("conf");
+    Ok(Claimed {
+        key: read_key(row),
+        max_tries: row.get("max_tries"),
+        version_id: row.get("dag_version_id"),
+        run_type: rows::named(row, "run_type", RunType::parse)?,
+        logical_date: row.get("logical_date"),
+        data_interval_start: row.get("data_interval_start"),
+        data_interval_end: row.get("data_interval_end"),
+        run_after: row.get("run_after"),
+        run_start_date: row.get("run_start_date"),
+        partition: partitions::read(row),
+        conf,
+        note: row.get("note"),
+        triggered_by: row.get("triggered_by"),
+        resumes: row.get("goes_on"),
+        first_start_date: row.get("first_start_date"),
+        // NULL for a try that starts for the first time.
+        reschedules: row.get::<_, Option<i32>>("reschedules").unwrap_or(0),
+        resumption: triggers::resumption(row),
+        has_waited: false,
+        token: String::new(),
+    })
+}

@@ -1,0 +1,120 @@
+//! Task instances as the planner reads them, in the same transaction that applies the plan.
+
+use crate::model::keys::RunKey;
+use crate::model::state::{TaskState, TryState};
+use crate::planner::graph::Graph;
+use crate::planner::snapshot::{Decision, EndedTry, Instance, Outcome};
+use crate::store::StoreError;
+use crate::store::rows;
+use jiff::Timestamp;
+use leoflow_postgres::GenericClient;
+use serde_json::Value;
+use std::collections::{HashMap, HashSet};
+use tokio_postgres::Row;
+use tokio_postgres::types::Json;
+
+/// Task id and map index of an instance.
+pub type Name = (String, i32);
+
+/// SQL query for the instances of a run with their current tries. `$1` is the DAG id, `$2` the run id; the macro takes
+/// a further condition.
+macro_rules! instances_where {
+    ($states:literal) => {
+        concat!(
+            "SELECT ti.task_id, ti.map_index, ti.state, ti.try_number, ti.max_tries, ti.due_at,
+                    CASE WHEN ti.state = 'up_for_reschedule' AND ti.end_date IS NULL THEN ti.start_date END AS waits_since,
+                    t.state AS try_state, t.may_retry, t.end_date AS try_end, t.due_at AS try_due, t.skipped_tasks
+             FROM task_instance ti
+             -- One index lookup per instance, independent of the statistics.
+             LEFT JOIN LATERAL (
+                 SELECT state, may_retry, end_date, due_at, skipped_tasks FROM task_try t
+                 WHERE ti.state IN ('running', 'restarting')
+                   AND (t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number)
+                       = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.try_number) LIMIT 1) t ON true
+             WHERE ti.dag_id = $1 AND ti.run_id = $2 AND ",
+            $states
+        )
+    };
+}
+
+/// Returns the names and the instances of a run, in the same order.
+pub async fn instances(
+    client: &impl GenericClient,
+    key: &RunKey,
+    graph: &Graph,
+) -> Result<(Vec<Name>, Vec<Instance>), StoreError> {
+    let rows = client.query(instances_where!("true"), &[&key.dag_id, &key.run_id]).await?;
+    rows.iter().map(|row| instance(row, graph)).collect()
+}
+
+/// Returns the instances that the agent has claimed and the scheduler has not settled. Only these change without a new
+/// revision of the run.
+pub async fn claimed_instances(
+    client: &impl GenericClient,
+    key: &RunKey,
+    graph: &Graph,
+) -> Result<Vec<(Name, Instance)>, StoreError> {
+    let query = instances_where!("ti.state IN ('running', 'restarting')");
+    let rows = client.query(query, &[&key.dag_id, &key.run_id]).await?;
+    rows.iter().map(|row| instance(row, graph)).collect()
+}
+
+fn instance(row: &Row, graph: &Graph) -> Result<(Name, Instance), StoreError> {
+    let (task_id, map_index): Name = (row.get("task_id"), row.get("map_index"));
+    let instance = Instance {
+        task_index: graph.task_index(&task_id),
+        map_index,
+        state: rows::named_or_null(row, "state", TaskState::parse)?,
+        try_number: row.get("try_number"),
+        max_tries: row.get("max_tries"),
+        due_at: row.get("due_at"),
+        waits_since: row.get("waits_since"),
+        ended: ended_try(row)?,
+    };
+    Ok(((task_id, map_index), instance))
+}
+
+/// The end of the current try; `None` while it runs.
+fn ended_try(row: &Row) -> Result<Option<EndedTry>, StoreError> {
+    let Some(ended_at) = row.get::<_, Option<Timestamp>>("try_end") else { return Ok(None) };
+    let Some(state) = rows::named_or_null(row, "try_state", TryState::parse)? else { return Ok(None) };
+    let outcome = match state {
+        TryState::Running => return Ok(None),
+        TryState::Success => Outcome::Success,
+        TryState::Skipped => Outcome::Skipped,
+        TryState::Failed => Outcome::Failed { may_retry: row.get("may_retry"), due: row.get("try_due") },
+        TryState::UpForReschedule => {
+            Outcome::Rescheduled { due: row.get::<_, Option<Timestamp>>("try_due").unwrap_or(ended_at) }
+        }
+        TryState::Deferred => Outcome::Deferred { fired: row.get("try_due") },
+        TryState::AwaitingInput => Outcome::AwaitingInput { answered: row.get("try_due") },
+    };
+    let skips = row.get::<_, Option<Vec<String>>>("skipped_tasks").unwrap_or_default();
+    Ok(Some(EndedTry { outcome, at: ended_at, skips }))
+}
+
+/// Reads the decisions of branches and short circuits, by task index and map index.
+pub async fn decisions(
+    client: &impl GenericClient,
+    key: &RunKey,
+    graph: &Graph,
+) -> Result<HashMap<(usize, i32), Decision>, StoreError> {
+    let mut decisions = HashMap::new();
+    if !graph.has_decisions {
+        return Ok(decisions);
+    }
+    let query = "SELECT task_id, map_index, value FROM xcom
+                 WHERE dag_id = $1 AND run_id = $2 AND key = 'skipmixin_key'";
+    for row in client.query(query, &[&key.dag_id, &key.run_id]).await? {
+        let Json(value): Json<Value> = row.get("value");
+        let ids = |name: &str| -> Option<HashSet<String>> {
+            let list = value.get(name)?.as_array()?;
+            Some(list.iter().filter_map(|id| id.as_str().map(str::to_owned)).collect())
+        };
+        let decision = ids("followed").map(Decision::Followed).or_else(|| ids("skipped").map(Decision::Skipped));
+        if let (Some(task_index), Some(decision)) = (graph.task_index(row.get("task_id")), decision) {
+            decisions.insert((task_index, row.get("map_index")), decision);
+        }
+    }
+    Ok(decisions)
+}

@@ -1,0 +1,97 @@
+//! What the scheduler polls: running runs, and work that is due.
+
+use crate::model::keys::RunKey;
+use crate::store::StoreError;
+use crate::store::rows;
+use deadpool_postgres::Transaction;
+use jiff::Timestamp;
+use leoflow_postgres::GenericClient;
+use tokio_postgres::Row;
+
+/// Returns all running runs.
+pub async fn running(client: &impl GenericClient) -> Result<Vec<RunKey>, StoreError> {
+    let rows = client.query("SELECT dag_id, run_id FROM dag_run WHERE state = 'running'", &[]).await?;
+    Ok(rows.iter().map(rows::run_key).collect())
+}
+
+/// Returns the other running runs of the DAG.
+pub async fn other_running(client: &impl GenericClient, key: &RunKey) -> Result<Vec<RunKey>, StoreError> {
+    let query = "SELECT dag_id, run_id FROM dag_run WHERE dag_id = $1 AND run_id <> $2 AND state = 'running'";
+    let rows = client.query(query, &[&key.dag_id, &key.run_id]).await?;
+    Ok(rows.iter().map(rows::run_key).collect())
+}
+
+/// The row of a running run, as far as the planner needs it.
+#[derive(Debug)]
+pub struct RunningRun {
+    /// `None` if the run has no version, so that it cannot be planned.
+    pub version_id: Option<i64>,
+    /// See `runs::bump_revision`.
+    pub revision: Option<String>,
+    pub logical_date: Option<Timestamp>,
+    pub interval_end: Option<Timestamp>,
+    pub run_after: Timestamp,
+    /// When the `dagrun_timeout` expires.
+    pub deadline: Option<Timestamp>,
+    /// True while the DAG is paused.
+    pub is_paused: bool,
+}
+
+/// Locks and reads a run until the transaction ends; `None` if it is not running or does not exist.
+pub async fn lock_running(transaction: &Transaction<'_>, key: &RunKey) -> Result<Option<RunningRun>, StoreError> {
+    let query = "SELECT r.dag_version_id, r.revision::text, r.logical_date, r.deadline_at, d.is_paused,
+                        r.data_interval_end, r.run_after
+                 FROM dag_run r JOIN dag d USING (dag_id)
+                 WHERE r.dag_id = $1 AND r.run_id = $2 AND r.state = 'running' FOR UPDATE OF r";
+    let read = |row: Row| RunningRun {
+        version_id: row.get("dag_version_id"),
+        revision: row.get("revision"),
+        logical_date: row.get("logical_date"),
+        interval_end: row.get("data_interval_end"),
+        run_after: row.get("run_after"),
+        deadline: row.get("deadline_at"),
+        is_paused: row.get("is_paused"),
+    };
+    Ok(transaction.query_opt(query, &[&key.dag_id, &key.run_id]).await?.map(read))
+}
+
+/// Work that is due at the current time.
+#[derive(Debug)]
+pub struct Clock {
+    /// True when a DAG has a scheduled run that is due.
+    pub is_due: bool,
+    /// Runs with a retry or a sensor that is due, or whose `dagrun_timeout` has expired.
+    pub due: Vec<RunKey>,
+    /// When the next work will be due; `None` if there is none.
+    pub next: Option<Timestamp>,
+}
+
+/// Reads what is due now and when something is due next, in one statement, so that all answers come from one snapshot.
+pub async fn clock(client: &impl GenericClient, now: Timestamp) -> Result<Clock, StoreError> {
+    // `once` first reads the instances with a due date, by their index; a join that starts from the runs would read all
+    // of their instances. For `IS TRUE`, see `scheduled::waiting`.
+    let query = "
+        WITH once AS MATERIALIZED (SELECT dag_id, run_id, due_at FROM task_instance WHERE due_at IS NOT NULL),
+        waiting AS MATERIALIZED (
+            SELECT dag_id, run_id, due_at FROM once JOIN dag_run r USING (dag_id, run_id) JOIN dag d USING (dag_id)
+            WHERE (r.state = 'running') IS TRUE AND NOT d.is_paused),
+        due AS (
+            SELECT DISTINCT dag_id, run_id FROM waiting WHERE due_at <= $1
+            UNION SELECT dag_id, run_id FROM dag_run WHERE state = 'running' AND deadline_at <= $1)
+        SELECT (SELECT array_agg(dag_id) FROM due) AS due_dags, (SELECT array_agg(run_id) FROM due) AS due_runs,
+               EXISTS (SELECT FROM dag WHERE is_active AND NOT is_paused AND next_run_after <= $1) AS is_due,
+               least((SELECT min(due_at) FROM waiting WHERE due_at > $1),
+                     (SELECT min(deadline_at) FROM dag_run WHERE state = 'running' AND deadline_at > $1),
+                     (SELECT min(next_run_after) FROM dag
+                      WHERE is_active AND NOT is_paused AND next_run_after > $1),
+                     (SELECT min(r.run_after) FROM dag_run r JOIN dag d USING (dag_id)
+                      -- The first range condition repeats the second in the words of the partial index.
+                      WHERE r.state = 'queued' AND r.run_after > r.queued_at AND r.run_after > $1
+                        AND d.is_active AND NOT d.is_paused)) AS next";
+    let row = client.query_one(query, &[&now]).await?;
+    // Without rows, `array_agg` returns NULL.
+    let dags: Vec<String> = row.get::<_, Option<_>>("due_dags").unwrap_or_default();
+    let runs: Vec<String> = row.get::<_, Option<_>>("due_runs").unwrap_or_default();
+    let due = dags.into_iter().zip(runs).map(|(dag_id, run_id)| RunKey { dag_id, run_id }).collect();
+    Ok(Clock { is_due: row.get("is_due"), due, next: row.get("next") })
+}

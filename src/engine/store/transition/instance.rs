@@ -1,0 +1,262 @@
+//! The states of task instances, except those that the agent's claims change; for these see `claim`.
+
+use crate::model::dag::Task;
+use crate::model::keys::{InstanceKey, RunKey, TryKey};
+use crate::model::state::{RunState, TaskState};
+use crate::planner::concurrency::Waiting;
+use crate::store::StoreError;
+use jiff::Timestamp;
+use leoflow_postgres::GenericClient;
+use std::collections::HashMap;
+use tokio_postgres::types::ToSql;
+
+/// A planned change of one instance of a run.
+#[derive(Debug)]
+pub struct Change<'a> {
+    pub task_id: &'a str,
+    pub map_index: i32,
+    /// The state that the instance must still have.
+    pub from: Option<TaskState>,
+    pub to: TaskState,
+    pub try_number: i32,
+    pub due_at: Option<Timestamp>,
+    pub dates: DateChange,
+}
+
+/// How a planned change affects the start and end dates of an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DateChange {
+    Keep,
+    /// The instance starts and ends now.
+    StartAndEnd,
+    /// The instance ends now; it also starts now if it has not started.
+    EndNow,
+    /// The instance ended at this time.
+    End(Timestamp),
+    /// The instance waits without a process: it has started and not ended.
+    Wait,
+}
+
+/// Applies planned changes; `$13` is now. Each row contains the run's key, so that each instance is found by its full
+/// key; by the run's key alone Postgres would read all instances of the run.
+const APPLY: &str = "
+        WITH new AS MATERIALIZED (
+            SELECT $1::text AS dag_id, $2::text AS run_id, one.*
+            FROM unnest($3::text[], $4::integer[], $5::text[], $6::text[], $7::integer[], $8::timestamptz[],
+                        $9::boolean[], $10::boolean[], $11::boolean[], $12::timestamptz[])
+                 AS one (task_id, map_index, before, state, try_number, due_at, nothing, never_ran, waits, ended))
+        UPDATE task_instance ti SET state = new.state, try_number = new.try_number, due_at = new.due_at,
+               scheduled_at = CASE WHEN new.state IN ('scheduled', 'queued') AND ti.state IS DISTINCT FROM 'scheduled'
+                                   THEN clock_timestamp() ELSE ti.scheduled_at END,
+               queued_at = CASE WHEN new.state = 'queued' THEN clock_timestamp() ELSE ti.queued_at END,
+               start_date = CASE WHEN new.nothing OR new.waits AND ti.state IS DISTINCT FROM 'up_for_reschedule' THEN $13
+                                 WHEN new.never_ran THEN coalesce(ti.start_date, $13) ELSE ti.start_date END,
+               -- A sensor that waits without a process has started and not ended.
+               end_date = CASE WHEN new.nothing OR new.never_ran THEN $13 WHEN new.waits THEN NULL
+                               ELSE coalesce(new.ended, ti.end_date) END
+        FROM new
+        WHERE (ti.dag_id, ti.run_id, ti.task_id, ti.map_index) = (new.dag_id, new.run_id, new.task_id, new.map_index)
+          AND ti.state IS NOT DISTINCT FROM new.before";
+
+/// `from` to `to` of each change: the scheduler writes what it has planned for a run. The caller must have locked the
+/// run. An instance that no longer has the state `from`, because the agent has changed it meanwhile, is left unchanged.
+/// Returns the number of changed instances.
+pub async fn apply(
+    client: &impl GenericClient,
+    run: &RunKey,
+    changes: &[Change<'_>],
+    now: Timestamp,
+) -> Result<u64, StoreError> {
+    let tasks: Vec<&str> = changes.iter().map(|change| change.task_id).collect();
+    let map_indexes: Vec<i32> = changes.iter().map(|change| change.map_index).collect();
+    let states_before: Vec<Option<&str>> = changes.iter().map(|change| change.from.map(TaskState::as_str)).collect();
+    let states: Vec<&str> = changes.iter().map(|change| change.to.as_str()).collect();
+    let try_numbers: Vec<i32> = changes.iter().map(|change| change.try_number).collect();
+    let due_dates: Vec<Option<Timestamp>> = changes.iter().map(|change| change.due_at).collect();
+    let have = |dates: DateChange| changes.iter().map(|change| change.dates == dates).collect::<Vec<bool>>();
+    let end_dates: Vec<Option<Timestamp>> = changes
+        .iter()
+        .map(|change| if let DateChange::End(end_date) = change.dates { Some(end_date) } else { None })
+        .collect();
+    let parameters: [&(dyn ToSql + Sync); 13] = [
+        &run.dag_id,
+        &run.run_id,
+        &tasks,
+        &map_indexes,
+        &states_before,
+        &states,
+        &try_numbers,
+        &due_dates,
+        &have(DateChange::StartAndEnd),
+        &have(DateChange::EndNow),
+        &have(DateChange::Wait),
+        &end_dates,
+        &now,
+    ];
+    Ok(client.execute(APPLY, &parameters).await?)
+}
+
+/// `scheduled` to `queued`: instances that wait for capacity, of any runs. Expects no locks; an instance that is no
+/// longer `scheduled` is left unchanged.
+pub async fn queue(client: &impl GenericClient, chosen: &[Waiting]) -> Result<(), StoreError> {
+    let dags: Vec<&str> = chosen.iter().map(|waiting| waiting.run.dag_id.as_str()).collect();
+    let runs: Vec<&str> = chosen.iter().map(|waiting| waiting.run.run_id.as_str()).collect();
+    let tasks: Vec<&str> = chosen.iter().map(|waiting| waiting.task_id.as_str()).collect();
+    let map_indexes: Vec<i32> = chosen.iter().map(|waiting| waiting.map_index).collect();
+    let query = "
+        UPDATE task_instance ti SET state = 'queued', queued_at = clock_timestamp()
+        FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[]) AS new (dag_id, run_id, task_id, map_index)
+        WHERE (ti.dag_id, ti.run_id, ti.task_id, ti.map_index) = (new.dag_id, new.run_id, new.task_id, new.map_index)
+          AND ti.state = 'scheduled'";
+    client.execute(query, &[&dags, &runs, &tasks, &map_indexes]).await?;
+    Ok(())
+}
+
+/// Inserts instances without a state into each of these runs; `rows` has their tasks and map indexes. `removed` to no
+/// state: an instance that exists and is removed is reset as if it were cleared, with all of its retries. Existing runs
+/// must be locked.
+pub async fn insert(
+    client: &impl GenericClient,
+    dag_id: &str,
+    run_ids: &[&str],
+    rows: &[(&Task, i32)],
+) -> Result<(), StoreError> {
+    if rows.is_empty() || run_ids.is_empty() {
+        return Ok(());
+    }
+    let tasks: Vec<&str> = rows.iter().map(|(task, _)| task.task_id.as_str()).collect();
+    let map_indexes: Vec<i32> = rows.iter().map(|(_, map_index)| *map_index).collect();
+    let retries: Vec<i32> = rows.iter().map(|(task, _)| retries(task)).collect();
+    let operators: Vec<&str> = rows.iter().map(|(task, _)| task.operator.as_str()).collect();
+    let pools: Vec<&str> = rows.iter().map(|(task, _)| task.pool()).collect();
+    let slots: Vec<i32> = rows.iter().map(|(task, _)| task.pool_slots).collect();
+    let weights: Vec<i32> = rows.iter().map(|(task, _)| task.weight).collect();
+    let query = "
+        INSERT INTO task_instance
+            (dag_id, run_id, task_id, map_index, max_tries, operator, pool, pool_slots, priority_weight)
+        SELECT $1, run.id, task_id, map_index, retries, operator, pool, slots, weight FROM unnest($2::text[]) AS run (id)
+        CROSS JOIN unnest($3::text[], $4::integer[], $5::integer[], $6::text[], $7::text[], $8::integer[],
+                          $9::integer[]) AS new (task_id, map_index, retries, operator, pool, slots, weight)
+        ON CONFLICT (dag_id, run_id, task_id, map_index) DO UPDATE
+        SET state = NULL, due_at = NULL, pool = EXCLUDED.pool, pool_slots = EXCLUDED.pool_slots,
+            priority_weight = EXCLUDED.priority_weight, operator = EXCLUDED.operator,
+            max_tries = least(task_instance.try_number::bigint + EXCLUDED.max_tries, 2147483646)
+        WHERE task_instance.state = 'removed'";
+    client
+        .execute(query, &[&dag_id, &run_ids, &tasks, &map_indexes, &retries, &operators, &pools, &slots, &weights])
+        .await?;
+    Ok(())
+}
+
+fn retries(task: &Task) -> i32 {
+    i32::try_from(task.retries).unwrap_or(i32::MAX)
+}
+
+/// Any state to `state`: a user marks instances of one run. The caller must have locked the run.
+pub async fn mark(
+    client: &impl GenericClient,
+    run: &RunKey,
+    marked: &[InstanceKey],
+    state: TaskState,
+) -> Result<(), StoreError> {
+    let tasks: Vec<&str> = marked.iter().map(|instance| instance.task_id.as_str()).collect();
+    let map_indices: Vec<i32> = marked.iter().map(|instance| instance.map_index).collect();
+    let query = "
+        UPDATE task_instance SET state = $3, due_at = NULL, start_date = coalesce(start_date, now()),
+               -- The end date of an earlier try does not apply to a running instance.
+               end_date = CASE WHEN end_date >= start_date THEN end_date ELSE now() END
+        FROM unnest($4::text[], $5::integer[]) AS chosen (id, at)
+        WHERE dag_id = $1 AND run_id = $2 AND task_id = id AND map_index = at";
+    client.execute(query, &[&run.dag_id, &run.run_id, &state.as_str(), &tasks, &map_indices]).await?;
+    Ok(())
+}
+
+/// Unfinished to finished: a user ends a run in `state`. Instances that have started get the same state, all others
+/// become `skipped`; those of the tasks `except` are left unchanged. The caller must have locked the run.
+pub async fn end_unfinished(
+    client: &impl GenericClient,
+    run: &RunKey,
+    state: RunState,
+    except: &[String],
+) -> Result<(), StoreError> {
+    let query = "
+            UPDATE task_instance SET end_date = now(), start_date = coalesce(start_date, now()), due_at = NULL,
+                   state = CASE WHEN state IN ('running', 'deferred', 'up_for_reschedule', 'awaiting_input') THEN $3
+                                ELSE 'skipped' END
+            WHERE dag_id = $1 AND run_id = $2 AND task_id <> ALL ($4)
+              AND (state IS NULL OR state NOT IN ('success', 'failed', 'skipped', 'upstream_failed', 'removed'))";
+    client.execute(query, &[&run.dag_id, &run.run_id, &state.as_str(), &except]).await?;
+    Ok(())
+}
+
+/// Any state to no state: clears instances of one run, with the retries and pools of `tasks`, the tasks of the current
+/// version by id. `running` and `restarting` instances become `restarting`, and those whose task is not in `tasks`
+/// become `removed`. The caller must have locked the run.
+pub async fn clear(
+    client: &impl GenericClient,
+    run: &RunKey,
+    chosen: &[InstanceKey],
+    tasks: &HashMap<&str, &Task>,
+) -> Result<(), StoreError> {
+    let ids: Vec<&str> = chosen.iter().map(|instance| instance.task_id.as_str()).collect();
+    let map_indexes: Vec<i32> = chosen.iter().map(|instance| instance.map_index).collect();
+    let task = |id: &&str| tasks.get(id).copied();
+    let retries: Vec<i32> = ids.iter().map(|id| task(id).map_or(0, retries)).collect();
+    let pools: Vec<Option<&str>> = ids.iter().map(|id| task(id).map(Task::pool)).collect();
+    let slots: Vec<i32> = ids.iter().map(|id| task(id).map_or(1, |task| task.pool_slots)).collect();
+    let weights: Vec<i32> = ids.iter().map(|id| task(id).map_or(1, |task| task.weight)).collect();
+    let query = "
+            UPDATE task_instance ti SET due_at = NULL,
+                   -- An instance that waited without a process has not started.
+                   start_date = CASE WHEN state = 'up_for_reschedule' AND end_date IS NULL THEN NULL ELSE start_date END,
+                   max_tries = least(try_number::bigint + greatest(retries, 0), 2147483646),
+                   pool = coalesce(new_pool, pool), pool_slots = new_slots, priority_weight = new_weight,
+                   state = CASE WHEN state IN ('running', 'restarting') THEN 'restarting'
+                                -- The DAG no longer has the task, so there is no pool either.
+                                WHEN new_pool IS NULL THEN 'removed' END
+            FROM unnest($3::text[], $4::integer[], $5::integer[], $6::text[], $7::integer[], $8::integer[])
+                 AS chosen (id, at, retries, new_pool, new_slots, new_weight)
+            WHERE dag_id = $1 AND run_id = $2 AND task_id = id AND map_index = at";
+    let parameters: [&(dyn ToSql + Sync); 8] =
+        [&run.dag_id, &run.run_id, &ids, &map_indexes, &retries, &pools, &slots, &weights];
+    client.execute(query, &parameters).await?;
+    Ok(())
+}
+
+/// Any state but `running` to `removed`: the instances of a run whose tasks are not among `task_ids`, the tasks of the
+/// version that the run now has. The caller must have locked the run.
+pub async fn remove_others(client: &impl GenericClient, run: &RunKey, task_ids: &[&str]) -> Result<(), StoreError> {
+    let query = "UPDATE task_instance SET state = $4, due_at = NULL
+                WHERE dag_id = $1 AND run_id = $2 AND task_id <> ALL ($3) AND state IS DISTINCT FROM 'running'";
+    client.execute(query, &[&run.dag_id, &run.run_id, &task_ids, &TaskState::Removed.as_str()]).await?;
+    Ok(())
+}
+
+/// `removed` to no state: the instances of a run whose tasks are among `task_ids`. The caller must have locked the run.
+pub async fn restore(client: &impl GenericClient, run: &RunKey, task_ids: &[&str]) -> Result<(), StoreError> {
+    let query = "UPDATE task_instance SET state = NULL
+                WHERE dag_id = $1 AND run_id = $2 AND task_id = ANY ($3) AND state = 'removed'";
+    client.execute(query, &[&run.dag_id, &run.run_id, &task_ids]).await?;
+    Ok(())
+}
+
+/// What a fired trigger does to its instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TriggerEffect {
+    /// The task continues once it is queued again.
+    Resume,
+    /// The try has ended.
+    End,
+}
+
+/// `deferred` and `awaiting_input` to themselves or, if the trigger ends the try, to `running`: then the scheduler
+/// settles the instance like any ended try. Either way it is due now. The caller must have locked the run.
+pub async fn fire(client: &impl GenericClient, key: &TryKey, effect: TriggerEffect) -> Result<(), StoreError> {
+    let TryKey { run, task_id, map_index, try_number } = key;
+    let query = "UPDATE task_instance SET due_at = now(), state = CASE WHEN $6 THEN 'running' ELSE state END
+                       WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND try_number = $5
+                         AND state IN ('deferred', 'awaiting_input')";
+    let ends = effect == TriggerEffect::End;
+    client.execute(query, &[&run.dag_id, &run.run_id, task_id, map_index, try_number, &ends]).await?;
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! The states of DAG runs.
+
+use crate::model::keys::RunKey;
+use crate::model::state::RunState;
+use crate::store::StoreError;
+use crate::store::rows;
+use jiff::Timestamp;
+use leoflow_postgres::GenericClient;
+
+/// Of each DAG that is active and not paused, selects the oldest queued runs that are due, up to `max_active_runs`, and
+/// starts them. Runs of a backfill count against the backfill's own limit. `$1` is now.
+const START_QUEUED: &str = "
+        WITH RECURSIVE each AS (
+            -- Loose index scan: one row per DAG and backfill with a queued run, however many runs there are. 0
+            -- is no backfill.
+            (SELECT dag_id, coalesce(backfill_id, 0) AS backfill FROM dag_run WHERE state = 'queued' ORDER BY 1, 2 LIMIT 1)
+            UNION ALL
+            SELECT n.dag_id, n.backfill FROM each e CROSS JOIN LATERAL (
+                SELECT dag_id, coalesce(backfill_id, 0) AS backfill FROM dag_run
+                WHERE state = 'queued' AND (dag_id, coalesce(backfill_id, 0)) > (e.dag_id, e.backfill)
+                ORDER BY 1, 2 LIMIT 1) n),
+        line AS (
+            SELECT e.dag_id, e.backfill, coalesce(b.max_active_runs::bigint, l.most, 16) AS most, l.timeout,
+                   (SELECT count(*) FROM dag_run a WHERE a.dag_id = e.dag_id AND a.state = 'running'
+                    AND coalesce(a.backfill_id, 0) = e.backfill) AS running
+            FROM each e JOIN dag d USING (dag_id) JOIN dag_version v ON v.id = d.current_version_id
+            CROSS JOIN LATERAL (SELECT (v.structure->>'max_active_runs')::bigint AS most,
+                                       (v.structure->>'dagrun_timeout')::float8 AS timeout) l
+            LEFT JOIN backfill b ON b.id = e.backfill
+            WHERE d.is_active AND NOT d.is_paused AND NOT coalesce(b.is_paused AND b.completed_at IS NULL, false)),
+        waiting AS MATERIALIZED (
+            SELECT n.dag_id, n.run_id, line.timeout FROM line CROSS JOIN LATERAL (
+                SELECT dag_id, run_id FROM dag_run r
+                WHERE r.dag_id = line.dag_id AND coalesce(r.backfill_id, 0) = line.backfill
+                  AND r.state = 'queued'
+                  -- Also a run that was due when it was queued, by a clock that has been set back since.
+                  AND (r.run_after <= $1 OR r.run_after <= r.queued_at)
+                ORDER BY r.backfill_ordinal, r.run_after, r.queued_at, r.run_id
+                LIMIT CASE WHEN line.most > 0 THEN greatest(line.most - line.running, 0) END) n)
+        -- Joins by the key alone: with another condition Postgres underestimates the rows and uses a nested loop over
+        -- all. A run that was ended concurrently is not changed.
+        UPDATE dag_run r SET state = CASE r.state WHEN 'queued' THEN 'running' ELSE r.state END,
+               start_date = CASE r.state WHEN 'queued' THEN $1 ELSE r.start_date END,
+               -- Clamped to the calendar's range.
+               deadline_at = CASE r.state WHEN 'queued' THEN $1 + make_interval(secs => least(w.timeout, 1e9))
+                                          ELSE r.deadline_at END
+        FROM waiting w WHERE r.dag_id = w.dag_id AND r.run_id = w.run_id
+        RETURNING r.dag_id, r.run_id, old.state = 'queued' AS has_started";
+
+/// `queued` to `running`: starts queued runs of DAGs that are active and not paused, oldest first, up to
+/// `max_active_runs`; runs of a backfill count against the backfill's own limit. Expects no locks. Returns the started
+/// runs.
+pub async fn start_queued(client: &impl GenericClient, now: Timestamp) -> Result<Vec<RunKey>, StoreError> {
+    let rows = client.query(START_QUEUED, &[&now]).await?;
+    Ok(rows.iter().filter(|row| row.get("has_started")).map(rows::run_key).collect())
+}
+
+/// `running` to `state`, which is finished: the scheduler ends a run. The caller must have locked the run and have found
+/// it running.
+pub async fn end(client: &impl GenericClient, key: &RunKey, state: RunState, now: Timestamp) -> Result<(), StoreError> {
+    let query = "UPDATE dag_run SET state = $3, end_date = greatest($4, start_date) WHERE dag_id = $1 AND run_id = $2";
+    client.execute(query, &[&key.dag_id, &key.run_id, &state.as_str(), &now]).await?;
+    Ok(())
+}
+
+/// Any state to `state`, which is finished: a user marks a run that has no unfinished instances. The caller must have
+/// locked the run and have read its state, `previous`. A run that was finished keeps its end date.
+pub async fn mark(
+    client: &impl GenericClient,
+    key: &RunKey,
+    previous: RunState,
+    state: RunState,
+) -> Result<(), StoreError> {
+    let query = "UPDATE dag_run SET state = $3, revision = gen_random_uuid(), start_date = coalesce(start_date, now()),
+                                     end_date = CASE WHEN $4 THEN end_date ELSE now() END
+                       WHERE dag_id = $1 AND run_id = $2";
+    client.execute(query, &[&key.dag_id, &key.run_id, &state.as_str(), &previous.is_finished()]).await?;
+    Ok(())
+}
+
+/// Any state to `queued`: the run starts again. The caller must have locked the run. `queued_at` is at least
+/// `run_after`, so that the run counts as due even if the clock has been set back.
+pub async fn requeue(client: &impl GenericClient, key: &RunKey, now: Timestamp) -> Result<(), StoreError> {
+    let query =
+        "UPDATE dag_run SET state = 'queued', revision = gen_random_uuid(), queued_at = greatest($3, run_after),
+                        start_date = NULL, end_date = NULL, deadline_at = NULL
+                 WHERE dag_id = $1 AND run_id = $2";
+    client.execute(query, &[&key.dag_id, &key.run_id, &now]).await?;
+    Ok(())
+}
+
+/// `queued` to `failed`: the runs of a cancelled backfill that have not started. Expects no locks.
+pub async fn fail_queued(client: &impl GenericClient, backfill_id: i64) -> Result<(), StoreError> {
+    let query = "UPDATE dag_run SET state = 'failed', end_date = now() WHERE backfill_id = $1 AND state = 'queued'";
+    client.execute(query, &[&backfill_id]).await?;
+    Ok(())
+}
