@@ -4,3 +4,4 @@ mod architecture;
 mod documents;
 mod import_cycles;
 mod reference_pages;
+mod sql_owners;
