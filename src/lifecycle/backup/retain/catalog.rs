@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 pub enum Method {
     /// Compares the hashes of its entries.
     Hashes,
-    /// Restores it on trial.
+    /// Restores it into a scratch database.
     TestRestore,
 }
 
