@@ -9,8 +9,8 @@ mod engine;
 mod install;
 mod lite;
 mod newer_schema;
+mod release;
 pub mod server;
-mod upgrade;
 mod verify_config;
 
 use crate::context::Context;

@@ -1,7 +1,7 @@
 //! The commands on backups, and those that move data: backup, restore, move-datastore.
 
-pub mod backup;
 pub mod backups;
+pub mod create;
 pub mod current_state;
 pub mod move_datastore;
 pub mod restore;

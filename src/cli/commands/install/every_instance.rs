@@ -3,9 +3,9 @@
 
 use super::backup_progress::BackupProgress;
 use super::instance_command::{Instance, InstanceCommand};
-use crate::commands::backup::backup::Backup;
+use crate::commands::backup::create::Backup;
 use crate::commands::lite::stop::{LiteStop, unreadable_tasks_error};
-use crate::commands::upgrade::upgrade_args::Upgrade;
+use crate::commands::release::upgrade_args::Upgrade;
 use crate::context::{Confirmation, Context};
 use crate::error::Error;
 use crate::terminal::printer::{counted, human_size};

@@ -3,7 +3,7 @@
 use super::setup::{self, Setup};
 use super::uninstall::{self, Uninstall};
 use crate::commands::backup::restore_args::Restore;
-use crate::commands::backup::{backup, restore};
+use crate::commands::backup::{create, restore};
 use crate::context::Context;
 use crate::error::Error;
 use clap::{Args, Subcommand};
@@ -212,7 +212,7 @@ async fn clone(context: &Context<'_>, name: &str, from: Option<&str>) -> Result<
 }
 
 async fn copy(old_context: &Context<'_>, new_context: &Context<'_>, file: &Path) -> Result<(), Error> {
-    backup::write_plain(old_context, file).await?;
+    create::write_plain(old_context, file).await?;
     restore::into_new(new_context, &Restore { yes: true, ..Restore::default() }, file).await?;
     let name = instances::name_of(&new_context.home).unwrap_or_default();
     Ok(config::update(&new_context.home, |_| vec![("instance_name", name.into())])?)

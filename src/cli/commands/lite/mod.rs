@@ -14,8 +14,8 @@ pub mod start;
 pub mod status;
 pub mod stop;
 
-use crate::commands::backup::backup::{self, Backup};
 use crate::commands::backup::backups::{self, Backups};
+use crate::commands::backup::create::{self, Backup};
 use crate::commands::backup::move_datastore::{self, MoveDatastore};
 use crate::commands::backup::restore;
 use crate::commands::backup::restore_args::Restore;
@@ -113,7 +113,7 @@ impl LiteCommand {
             Self::Logs(args) => logs::run(context, &args),
             Self::Psql(args) => psql::run(context, &args).await,
             Self::Backup(args) if args.all.all => every_instance::backup(context, &args).await,
-            Self::Backup(args) => backup::run(context, &args).await,
+            Self::Backup(args) => create::run(context, &args).await,
             Self::Backups(args) => backups::run(context, &args).await,
             Self::Restore(args) => restore::run(context, &args).await,
             Self::MoveDatastore(args) => move_datastore::run(context, &args).await,
