@@ -36,7 +36,7 @@ impl From<bool> for Confirmation {
 
 impl<'a> Context<'a> {
     /// Printed after a declined prompt.
-    pub const DECLINED: &'static str = "Nothing was changed.";
+    pub(crate) const DECLINED: &'static str = "Nothing was changed.";
 
     pub fn new(global: &Global, printer: &'a Printer) -> Result<Self, Error> {
         let instance_root = global.instance.as_deref().map(instances::root).transpose()?;
@@ -70,7 +70,7 @@ impl<'a> Context<'a> {
     }
 
     /// The option that makes a command act on this home; empty for the default instance.
-    pub fn instance_option(&self) -> String {
+    pub(crate) fn instance_option(&self) -> String {
         match instances::name_of(&self.home).as_deref() {
             Some(instances::DEFAULT) => String::new(),
             Some(name) => format!(" --instance {name}"),
@@ -79,7 +79,7 @@ impl<'a> Context<'a> {
     }
 
     /// The shell command that adds `bin/` to the PATH; `None` when it is there.
-    pub fn path_hint(&self) -> Option<String> {
+    pub(crate) fn path_hint(&self) -> Option<String> {
         let bin = self.home.bin();
         let is_on_path = env_vars::search_path().contains(&bin);
         (!is_on_path && bin.exists()).then(|| format!("export PATH=\"{}:$PATH\"", bin.display()))
@@ -92,7 +92,12 @@ impl<'a> Context<'a> {
     }
 
     /// Asks the user to type a name, so that a slip of the finger confirms nothing.
-    pub fn confirm_by_name(&self, question: &str, name: &str, confirmation: Confirmation) -> Result<bool, Error> {
+    pub(crate) fn confirm_by_name(
+        &self,
+        question: &str,
+        name: &str,
+        confirmation: Confirmation,
+    ) -> Result<bool, Error> {
         let answer = self.ask(&format!("{question} Type {name} to confirm:"), confirmation)?;
         Ok(answer.is_none_or(|answer| answer == name))
     }

@@ -11,7 +11,7 @@ pub enum OnExisting {
 }
 
 impl OnExisting {
-    pub fn for_store(self) -> store::OnExisting {
+    pub(crate) fn for_store(self) -> store::OnExisting {
         match self {
             Self::Overwrite => store::OnExisting::Overwrite,
             Self::Fail => store::OnExisting::Fail,

@@ -186,7 +186,7 @@ impl Grouped for Cli {
 
 impl Command {
     /// True when the command acts on every instance of the user.
-    pub fn is_for_all(&self) -> bool {
+    pub(crate) fn is_for_all(&self) -> bool {
         match self {
             Self::Lite(Lite { command: Some(command), .. }) => command.is_for_all(),
             Self::Stop(args) => args.all.all,
@@ -198,7 +198,7 @@ impl Command {
 
     /// True when the command acts on an instance that exists. Without one it would report a misspelt name as a stopped
     /// instance.
-    pub fn needs_instance(&self) -> bool {
+    pub(crate) fn needs_instance(&self) -> bool {
         match self {
             Self::Lite(Lite { command, .. }) => command.as_ref().is_some_and(LiteCommand::needs_instance),
             Self::Stop(_) | Self::Restart(_) | Self::Status(_) | Self::Logs(_) => true,

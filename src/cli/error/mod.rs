@@ -75,7 +75,7 @@ impl Error {
     }
 
     /// Message and cause on one line.
-    pub fn in_one_line(&self) -> String {
+    pub(crate) fn in_one_line(&self) -> String {
         let cause = self.cause.as_ref().map(|cause| format!(": {cause}")).unwrap_or_default();
         format!("{}{cause}", self.message).replace('\n', " ")
     }
@@ -131,7 +131,7 @@ impl Error {
     }
 
     /// Parses the failure that a child reported; `None` when it reported nothing readable.
-    pub fn from_child(json: &str) -> Option<Self> {
+    pub(crate) fn from_child(json: &str) -> Option<Self> {
         serde_json::from_str(json).ok()
     }
 

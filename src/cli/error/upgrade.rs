@@ -164,7 +164,7 @@ impl From<ShellError> for Error {
 }
 
 /// Hint to the log of an upgrade.
-pub const SEE_UPGRADE_LOG: &str = "see each step: leoflow lite logs upgrade";
+pub(crate) const SEE_UPGRADE_LOG: &str = "see each step: leoflow lite logs upgrade";
 
 impl From<UpgradeError> for Error {
     fn from(error: UpgradeError) -> Self {

@@ -90,7 +90,7 @@ impl Datastore {
     }
 
     /// Like [`Self::open`], for a caller that holds the home's lock; the datastore keeps it.
-    pub async fn open_held(home: &Home, home_lock: HomeLock) -> Result<Self, Error> {
+    pub(crate) async fn open_held(home: &Home, home_lock: HomeLock) -> Result<Self, Error> {
         check(home)?;
         let access = access(home).ok_or_else(not_set_up)??;
         let server = PrivateServer::start(home, &access.installation, &access.endpoint, &access.credentials).await?;
@@ -130,6 +130,6 @@ pub fn check(home: &Home) -> Result<(), Error> {
 }
 
 /// The error of every command that needs a home.
-pub fn not_set_up() -> Error {
+pub(crate) fn not_set_up() -> Error {
     Error::failed("Leoflow is not set up in this home").hint("leoflow setup")
 }

@@ -14,7 +14,7 @@ use leoflow_lifecycle::upgrade::rollback::rollback_record::Settled;
 
 /// What a command does when the upgrade that it finishes installs another release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AfterUpgrade {
+pub(crate) enum AfterUpgrade {
     /// Execs that release.
     ExecInstalled,
     /// Continues with this release.
@@ -27,7 +27,12 @@ const PURGE_BEGAN: &str = "a purge of this home was interrupted after it had rem
 impl Recovery<'_> {
     /// Takes the home's lock; finishes or undoes an interrupted operation and reports it. `command` names the holder of
     /// the lock in other processes' messages.
-    pub async fn take_home(&self, command: &str, url: Option<&str>, after: AfterUpgrade) -> Result<HomeLock, Error> {
+    pub(crate) async fn take_home(
+        &self,
+        command: &str,
+        url: Option<&str>,
+        after: AfterUpgrade,
+    ) -> Result<HomeLock, Error> {
         let lock = HomeLock::take(self.home, command, url)?;
         match self.take_held_home(after).await? {
             // This program would migrate the database that the rollback restored, so the older release takes over.
@@ -66,7 +71,7 @@ impl Recovery<'_> {
     }
 
     /// Discards an interrupted purge that had removed nothing. The caller holds the home's lock.
-    pub fn discard_purge(&self, entry: Entry) -> Result<(), Error> {
+    pub(crate) fn discard_purge(&self, entry: Entry) -> Result<(), Error> {
         refuse_begun_purge(&entry)?;
         if let uninstall::Resumed::Undone(Some(workspace)) = uninstall::resume_purge(self.home, entry, self.reporter)? {
             self.reporter.report(Progress::Warning(uninstall::workspace_left(&workspace)));
@@ -77,7 +82,7 @@ impl Recovery<'_> {
     }
 
     /// Refuses a partial purge, for a command that reads the home before it takes the lock.
-    pub fn refuse_half_purged(&self) -> Result<(), Error> {
+    pub(crate) fn refuse_half_purged(&self) -> Result<(), Error> {
         journal::unfinished(self.home)?.as_ref().map_or(Ok(()), refuse_begun_purge)
     }
 
@@ -104,7 +109,7 @@ impl Recovery<'_> {
     }
 
     /// Finishes an interrupted operation, for a command that decides by the state of the home.
-    pub async fn finish_first(&self, command: &str) -> Result<(), Error> {
+    pub(crate) async fn finish_first(&self, command: &str) -> Result<(), Error> {
         if self.interrupted()?.is_some() || self.is_cluster_moved_away() {
             self.take_home(command, None, AfterUpgrade::GoOn).await?;
         }
@@ -112,7 +117,7 @@ impl Recovery<'_> {
     }
 
     /// Refuses an interrupted operation, for a read-only command, which cannot know the final state.
-    pub fn refuse_interrupted(&self) -> Result<(), Error> {
+    pub(crate) fn refuse_interrupted(&self) -> Result<(), Error> {
         if self.is_cluster_moved_away() {
             return Err(Error::failed("a restore was interrupted and has to be undone first")
                 .hint("leoflow lite start undoes it"));

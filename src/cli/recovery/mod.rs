@@ -8,10 +8,11 @@ mod restores;
 mod rollbacks;
 mod upgrades;
 
-pub use home::AfterUpgrade;
-pub use restores::report_conflicts;
-pub use rollbacks::{refuse_during_rollback, rollback_record};
-pub use upgrades::{Abort, InstalledRelease, interrupted_upgrade};
+pub(crate) use home::AfterUpgrade;
+pub(crate) use restores::report_conflicts;
+pub(crate) use rollbacks::{refuse_during_rollback, rollback_record};
+pub(crate) use upgrades::interrupted_upgrade;
+pub use upgrades::{Abort, InstalledRelease};
 
 use crate::error::Error;
 use leoflow_base::config::{self, Loaded};

@@ -71,7 +71,7 @@ impl Recovery<'_> {
 }
 
 /// Reports the files that were in the way of an exchange and where they were moved.
-pub fn report_conflicts(home: &Home, reporter: &dyn Reporter) {
+pub(crate) fn report_conflicts(home: &Home, reporter: &dyn Reporter) {
     for folder in exchange::conflicts(home) {
         let mut names: Vec<String> = files_below(&folder);
         let unnamed_count = names.len().saturating_sub(MAX_NAMED);

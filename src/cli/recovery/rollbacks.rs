@@ -27,7 +27,7 @@ pub fn rollback_record(home: &Home) -> Result<Option<RollbackRecord>, Error> {
 
 /// Refuses a command that changes the schema or the release: a rollback decides by the schema which release is
 /// installed.
-pub fn refuse_during_rollback(home: &Home) -> Result<(), Error> {
+pub(crate) fn refuse_during_rollback(home: &Home) -> Result<(), Error> {
     match rollback_record(home)? {
         Some(record) => Err(Error::failed(format!("a rollback to {} is in progress or was interrupted", record.to))
             .hint("finish the rollback: leoflow rollback")),
@@ -38,7 +38,7 @@ pub fn refuse_during_rollback(home: &Home) -> Result<(), Error> {
 impl Recovery<'_> {
     /// Finishes an interrupted rollback by backup, or discards one that had changed nothing; `None` when there was
     /// none. Fails for one that another process is performing, and in a dry run for every one.
-    pub async fn settle_rollback(&self, dry_run: DryRun) -> Result<Option<Settled>, Error> {
+    pub(crate) async fn settle_rollback(&self, dry_run: DryRun) -> Result<Option<Settled>, Error> {
         if env_vars::is_set(RESTORE_OF_ROLLBACK) {
             return Ok(None);
         }

@@ -37,7 +37,7 @@ pub enum Abort {
 }
 
 /// The journal entry of a running or interrupted upgrade or rollback.
-pub fn interrupted_upgrade(home: &Home) -> Result<Option<Entry>, Error> {
+pub(crate) fn interrupted_upgrade(home: &Home) -> Result<Option<Entry>, Error> {
     Ok(journal::unfinished(home)?.filter(|entry| entry.operation == Operation::Upgrade))
 }
 
@@ -98,7 +98,7 @@ const OPERATION_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Recovery<'_> {
     /// Waits for another process that is performing the upgrade, then finishes what remains.
-    pub async fn finish_upgrade_of_stopped(&self, abort: Abort) -> Result<InstalledRelease, Error> {
+    pub(crate) async fn finish_upgrade_of_stopped(&self, abort: Abort) -> Result<InstalledRelease, Error> {
         let _operation_lock = self.wait_for_operation().await?;
         let Some(entry) = interrupted_upgrade(self.home)? else { return Ok(InstalledRelease::Own) };
         self.end_leftovers()?;
@@ -113,7 +113,7 @@ impl Recovery<'_> {
     }
 
     /// Takes the operation lock; `None` when this process already holds it.
-    pub async fn wait_for_operation(&self) -> Result<Option<OperationLock>, Error> {
+    pub(crate) async fn wait_for_operation(&self) -> Result<Option<OperationLock>, Error> {
         let own_pid = std::process::id() as i32;
         let deadline = Instant::now() + OPERATION_TIMEOUT;
         let mut is_reported = false;
@@ -133,7 +133,7 @@ impl Recovery<'_> {
     }
 
     /// Finishes or undoes an upgrade. The caller holds the operation lock.
-    pub async fn finish_upgrade(&self, host: Host, entry: Entry, abort: Abort) -> Result<Settled, Error> {
+    pub(crate) async fn finish_upgrade(&self, host: Host, entry: Entry, abort: Abort) -> Result<Settled, Error> {
         let (mut state, action) = read_state(&entry)?;
         if abort == Abort::Yes && action == FailureAction::Complete {
             return Err(too_late_to_abort(&state));
@@ -190,7 +190,7 @@ impl Recovery<'_> {
 
     /// Finishes or undoes an interrupted change of release, for a command that needs a stable release. In a
     /// dry run, finishes only one that had changed nothing. Fails for one that another process is performing.
-    pub async fn settle_change(&self, dry_run: DryRun) -> Result<(), Error> {
+    pub(crate) async fn settle_change(&self, dry_run: DryRun) -> Result<(), Error> {
         self.settle_rollback(dry_run).await?;
         let Some(entry) = interrupted_upgrade(self.home)? else { return Ok(()) };
         let change = journal::change_under_way(self.home);
@@ -211,7 +211,7 @@ impl Recovery<'_> {
 
     /// Finishes or undoes an interrupted upgrade and returns a message; `None` when there was none, or when the result
     /// was already reported.
-    pub async fn finish_interrupted(&self, abort: Abort) -> Result<Option<String>, Error> {
+    pub(crate) async fn finish_interrupted(&self, abort: Abort) -> Result<Option<String>, Error> {
         if interrupted_upgrade(self.home)?.is_none() {
             return Ok(None);
         }
@@ -232,7 +232,7 @@ impl Recovery<'_> {
     }
 
     /// The configuration, with the address of the running instance, because the file may have changed since its start.
-    pub fn running_config(&self) -> Result<Config, Error> {
+    pub(crate) fn running_config(&self) -> Result<Config, Error> {
         // Requests to the server need the secret that signs its tokens.
         let loaded = self.with_warnings_reported(config::load_with_secrets(&self.home.config())?);
         let loaded = loaded.ok_or_else(|| Error::failed("config.yaml is missing").hint("leoflow setup"))?;

@@ -78,7 +78,7 @@ impl Printer {
     }
 
     /// True once stdout is closed.
-    pub fn stdout_closed(&self) -> bool {
+    pub(crate) fn stdout_closed(&self) -> bool {
         self.stdout_closed.load(Ordering::Relaxed)
     }
 
@@ -98,7 +98,7 @@ impl Printer {
         }
     }
 
-    pub fn format_time(&self, timestamp: Timestamp) -> String {
+    pub(crate) fn format_time(&self, timestamp: Timestamp) -> String {
         timestamp.to_zoned(self.zone.clone()).strftime("%Y-%m-%d %H:%M:%S %Z").to_string()
     }
 
@@ -182,7 +182,7 @@ impl Printer {
 
     /// Makes the commands in `text` act on the user's instance.
     /// Names the instance that `--instance` chose in the commands of a text.
-    pub fn for_instance(&self, text: &str) -> String {
+    pub(crate) fn for_instance(&self, text: &str) -> String {
         with_instance(text, self.instance.as_deref(), self.command)
     }
 
@@ -235,7 +235,7 @@ pub fn counted(count: impl Display, noun: &str) -> String {
 }
 
 /// Formats a size for people: `12 MB`, in decimal units.
-pub fn human_size(bytes: u64) -> String {
+pub(crate) fn human_size(bytes: u64) -> String {
     match bytes {
         0..10_000 => format!("{bytes} B"),
         10_000..10_000_000 => format!("{} kB", bytes / 1000),

@@ -119,7 +119,7 @@ fn is_false(value: &bool) -> bool {
 
 impl Structure {
     /// Names of the assets that the DAG waits for; an empty string for an asset referenced by URI only.
-    pub fn awaited_assets(&self) -> Vec<&str> {
+    pub(crate) fn awaited_assets(&self) -> Vec<&str> {
         let mut references = Vec::new();
         if let Some(condition) = &self.asset_condition {
             asset_condition::references(condition, &mut references);
@@ -280,7 +280,7 @@ pub struct Task {
 
 impl Task {
     /// True when the scheduler itself marks the task as success, as Airflow does for an EmptyOperator.
-    pub fn is_no_op(&self) -> bool {
+    pub(crate) fn is_no_op(&self) -> bool {
         self.is_no_op
     }
 

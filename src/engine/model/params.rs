@@ -35,7 +35,7 @@ fn check_one(name: &str, param: &Value, conf_value: Option<&Value>) -> Result<()
 
 /// Checks the params that a DAG file declares: each schema must be valid and, if the DAG is scheduled, each default
 /// must fit its schema.
-pub fn check_defaults(structure: &Structure) -> Result<(), String> {
+pub(crate) fn check_defaults(structure: &Structure) -> Result<(), String> {
     for (name, param) in &structure.params {
         let (_, schema) = parts(param);
         if let Some(schema) = schema

@@ -166,7 +166,7 @@ fn choose_among(waiting: &[&Waiting], mut usage: Usage) -> Vec<usize> {
 /// Queues the instances that may run, as far as pools and limits allow. The run's own instances compete with
 /// `others`, the waiting instances of other runs; `usage` excludes this run. Returns the indices of the `others` to
 /// queue.
-pub fn admit(
+pub(crate) fn admit(
     run: &RunKey,
     snapshot: &Snapshot<'_>,
     plan: &mut Plan,

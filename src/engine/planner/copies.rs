@@ -6,7 +6,7 @@ use std::ops::Range;
 
 /// A selection of another task's instances.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Relevant {
+pub(crate) enum Relevant {
     All,
     /// The instances with these map indexes, and an instance with map index -1.
     Range(Range<i64>),
@@ -15,7 +15,7 @@ pub enum Relevant {
 /// Selects the instances of the task `other` that an instance depends on, like Airflow's
 /// `_get_relevant_map_indexes`: within a copy of a mapped group the instances of that copy, otherwise all. `count`
 /// returns a task's number of instances, `length` the number of elements that a task has returned.
-pub fn relevant_instances(
+pub(crate) fn relevant_instances(
     graph: &Graph,
     (task_index, map_index): (usize, i32),
     other: usize,

@@ -76,11 +76,11 @@ impl Graph {
     }
 
     /// True when the task may have several instances.
-    pub fn is_expandable(&self, task_index: usize) -> bool {
+    pub(crate) fn is_expandable(&self, task_index: usize) -> bool {
         self.task(task_index).mapped || !self.nodes[task_index].mapped_groups.is_empty()
     }
 
-    pub fn has_expandable(&self) -> bool {
+    pub(crate) fn has_expandable(&self) -> bool {
         (0..self.len()).any(|task_index| self.is_expandable(task_index))
     }
 
@@ -98,12 +98,12 @@ impl Graph {
     }
 
     /// Number of copies of a group; `None` while that is not known, 1 for a group that is not mapped.
-    pub fn group_count(&self, group: usize, task_length: &impl Fn(&str) -> Option<usize>) -> Option<usize> {
+    pub(crate) fn group_count(&self, group: usize, task_length: &impl Fn(&str) -> Option<usize>) -> Option<usize> {
         self.structure.groups[group].length.as_ref().map_or(Some(1), |length| length.resolve(task_length))
     }
 
     /// Ids of all tasks whose return values decide the length of a mapped task or group.
-    pub fn length_sources(&self) -> Vec<&str> {
+    pub(crate) fn length_sources(&self) -> Vec<&str> {
         let task_sources = self.structure.tasks.iter().flat_map(|task| &task.sources);
         let group_sources = self.structure.groups.iter().flat_map(|group| &group.sources);
         task_sources.chain(group_sources).map(String::as_str).collect::<BTreeSet<_>>().into_iter().collect()
@@ -244,24 +244,24 @@ fn mark_leaves(tasks: &[Task], nodes: &mut [Node]) {
 
 impl Graph {
     /// All downstream tasks, direct and indirect.
-    pub fn all_downstream(&self, task_index: usize) -> BTreeSet<usize> {
+    pub(crate) fn all_downstream(&self, task_index: usize) -> BTreeSet<usize> {
         reachable(&self.nodes, task_index, |node| &node.downstream)
     }
 
     /// All upstream tasks, direct and indirect.
-    pub fn all_upstream(&self, task_index: usize) -> BTreeSet<usize> {
+    pub(crate) fn all_upstream(&self, task_index: usize) -> BTreeSet<usize> {
         reachable(&self.nodes, task_index, |node| &node.upstream)
     }
 
     /// The setups that a task needs, direct ones included.
-    pub fn relevant_setups(&self, task_index: usize) -> Vec<usize> {
+    pub(crate) fn relevant_setups(&self, task_index: usize) -> Vec<usize> {
         let direct = self.nodes[task_index].upstream.iter().filter(|up| self.task(**up).is_setup);
         direct.chain(&self.nodes[task_index].indirect_setups).copied().collect()
     }
 
     /// True for trigger rules that a single upstream instance can satisfy: before the mapped group is expanded, a task
     /// with such a rule waits for all instances of its upstreams.
-    pub fn can_fire_early(&self, task_index: usize) -> bool {
+    pub(crate) fn can_fire_early(&self, task_index: usize) -> bool {
         matches!(
             self.task(task_index).trigger_rule,
             TriggerRule::OneSuccess

@@ -23,7 +23,7 @@ pub enum Step {
     Expand(Option<usize>),
 }
 
-pub struct PassView<'a> {
+pub(crate) struct PassView<'a> {
     snapshot: &'a Snapshot<'a>,
     task_indices: Vec<Option<usize>>,
     map_indexes: Vec<i32>,
@@ -99,7 +99,7 @@ impl<'a> PassView<'a> {
         self.changed.extend(self.task_indices[index]);
     }
 
-    pub fn set_map_index(&mut self, index: usize, map_index: i32) {
+    pub(crate) fn set_map_index(&mut self, index: usize, map_index: i32) {
         self.map_indexes[index] = map_index;
         self.changed.extend(self.task_indices[index]);
     }
@@ -118,7 +118,7 @@ impl<'a> PassView<'a> {
     }
 
     /// Makes the current states visible to the next pass.
-    pub fn end_pass(&mut self) {
+    pub(crate) fn end_pass(&mut self) {
         let graph = self.snapshot.graph;
         for task_index in std::mem::take(&mut self.changed) {
             let mut tally = Tally::default();
@@ -140,7 +140,7 @@ impl<'a> PassView<'a> {
     }
 
     /// The instances of all tasks that depend on these tasks.
-    pub fn dependants(&self, changed: &BTreeSet<usize>) -> BTreeSet<usize> {
+    pub(crate) fn dependants(&self, changed: &BTreeSet<usize>) -> BTreeSet<usize> {
         let task_indices: BTreeSet<usize> =
             changed.iter().flat_map(|task_index| &self.snapshot.graph.node(*task_index).dependants).copied().collect();
         task_indices.into_iter().flat_map(|task_index| &self.rows[task_index]).copied().collect()

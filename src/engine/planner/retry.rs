@@ -14,7 +14,7 @@ pub fn has_tries_left(try_number: i32, max_tries: i32) -> bool {
 }
 
 /// The new `max_tries` of an instance that is cleared after `try_number` tries, which grants all of its retries again.
-pub fn max_tries_again(task: &Task, try_number: i32) -> i32 {
+pub(crate) fn max_tries_again(task: &Task, try_number: i32) -> i32 {
     i32::try_from(task.retries).unwrap_or(i32::MAX).saturating_add(try_number).min(i32::MAX - 1)
 }
 
@@ -37,7 +37,7 @@ pub fn due(dag_id: &str, task: &Task, logical_date: Option<Timestamp>, try_numbe
 
 /// Corrects a date that was computed at `computed_at`, by a clock that may have been set back since. If it was, the
 /// delay is kept: the date comes as long after `now` as it was to come after `computed_at`.
-pub fn correct_for_clock_step(date: Timestamp, computed_at: Timestamp, now: Timestamp) -> Timestamp {
+pub(crate) fn correct_for_clock_step(date: Timestamp, computed_at: Timestamp, now: Timestamp) -> Timestamp {
     if computed_at <= now || date <= computed_at {
         date
     } else {
@@ -64,7 +64,7 @@ fn python_text(date: Option<Timestamp>) -> String {
 }
 
 /// Adds `seconds` to `start`, up to the end of the calendar; a negative number counts as zero.
-pub fn add_seconds(start: Timestamp, seconds: f64) -> Timestamp {
+pub(crate) fn add_seconds(start: Timestamp, seconds: f64) -> Timestamp {
     let delay = SignedDuration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(SignedDuration::MAX);
     start.checked_add(delay).unwrap_or(Timestamp::MAX)
 }

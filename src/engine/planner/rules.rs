@@ -150,7 +150,7 @@ fn is_met(rule: TriggerRule, t: &Tally) -> bool {
 
 /// Evaluates the indirect setups of an instance, regardless of the task's own rule: all of them must have succeeded.
 /// For a mapped instance, removed setup instances count as successful.
-pub fn judge_setups(tally: &Tally, map_index: i32) -> Verdict {
+pub(crate) fn judge_setups(tally: &Tally, map_index: i32) -> Verdict {
     match all_success_terminal_state(tally) {
         Some(state) => Verdict::End(state),
         None => {

@@ -206,7 +206,7 @@ impl Plan {
     }
 
     /// The states of all instances after the plan, the added ones last.
-    pub fn states_after(&self, snapshot: &Snapshot<'_>) -> Vec<Option<TaskState>> {
+    pub(crate) fn states_after(&self, snapshot: &Snapshot<'_>) -> Vec<Option<TaskState>> {
         let mut states: Vec<Option<TaskState>> = snapshot.instances.iter().map(|instance| instance.state).collect();
         states.resize(states.len() + self.added.len(), None);
         self.restored.iter().for_each(|index| states[*index] = None);
@@ -215,7 +215,7 @@ impl Plan {
     }
 
     /// The task index and the map index of an instance after the plan.
-    pub fn instance_after(&self, snapshot: &Snapshot<'_>, index: usize) -> (Option<usize>, i32) {
+    pub(crate) fn instance_after(&self, snapshot: &Snapshot<'_>, index: usize) -> (Option<usize>, i32) {
         match snapshot.instances.get(index) {
             Some(instance) if self.expanded.contains(&index) => (instance.task_index, 0),
             Some(instance) => (instance.task_index, instance.map_index),

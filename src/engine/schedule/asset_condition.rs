@@ -35,7 +35,7 @@ impl Updated<'_> {
 }
 
 /// True if the condition is met by these updated assets.
-pub fn is_met_by(condition: &Value, updated: &[Updated<'_>]) -> bool {
+pub(crate) fn is_met_by(condition: &Value, updated: &[Updated<'_>]) -> bool {
     is_met(condition, &|reference| updated.iter().any(|asset| asset.matches(reference)))
 }
 

@@ -80,13 +80,13 @@ impl Schedule {
     }
 
     /// Returns `time` if it is a tick, otherwise the next tick.
-    pub fn align_next(&self, time: Timestamp) -> Result<Timestamp, CronProblem> {
+    pub(crate) fn align_next(&self, time: Timestamp) -> Result<Timestamp, CronProblem> {
         let next = self.next(time)?;
         Ok(if self.previous(next)? == time { time } else { next })
     }
 
     /// Returns `time` if it is a tick, otherwise the previous tick.
-    pub fn align_previous(&self, time: Timestamp) -> Result<Timestamp, CronProblem> {
+    pub(crate) fn align_previous(&self, time: Timestamp) -> Result<Timestamp, CronProblem> {
         let previous = self.previous(time)?;
         Ok(if self.next(previous)? == time { time } else { previous })
     }

@@ -6,7 +6,7 @@ use jiff::fmt::strtime::BrokenDownTime;
 use jiff::tz::TimeZone;
 
 /// Length of Airflow's column for partition keys.
-pub const LONGEST_KEY: usize = 250;
+pub(crate) const LONGEST_KEY: usize = 250;
 
 /// Parses a key to a local date and time in the given zone. The error is Python's text.
 pub fn read(key: &str, format: &str, zone: &TimeZone) -> Result<DateTime, String> {
@@ -53,7 +53,7 @@ fn normalize_offset(key: &str) -> String {
 
 /// Converts a local time to a timestamp. A time that is skipped in spring moves one hour later; of a time that is
 /// repeated in autumn, the second occurrence counts.
-pub fn to_timestamp(civil: DateTime, zone: &TimeZone) -> Result<Timestamp, String> {
+pub(crate) fn to_timestamp(civil: DateTime, zone: &TimeZone) -> Result<Timestamp, String> {
     zone.to_ambiguous_zoned(civil).later().map(|zoned| zoned.timestamp()).map_err(|error| error.to_string())
 }
 

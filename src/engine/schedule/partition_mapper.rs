@@ -111,7 +111,7 @@ enum Meaning {
 
 impl Limited {
     /// The keys of the runs that an upstream key maps to.
-    pub fn to_downstream(&self, key: &str) -> Result<Vec<String>, String> {
+    pub(crate) fn to_downstream(&self, key: &str) -> Result<Vec<String>, String> {
         let keys = self.mapper.to_downstream(key)?;
         let limit = self.max_downstream_keys.unwrap_or(MAX_KEYS);
         if keys.len() > limit {
@@ -196,7 +196,7 @@ impl Mapper {
     }
 
     /// The start of the time that the key of a run stands for; `None` if it stands for no time.
-    pub fn date_of(&self, downstream: &str) -> Result<Option<Timestamp>, String> {
+    pub(crate) fn date_of(&self, downstream: &str) -> Result<Option<Timestamp>, String> {
         Ok(match self {
             Self::StartOf(start) => Some(start.date_of(downstream)?),
             Self::Rollup { upstream, .. } => upstream.mapper.date_of(downstream)?,
@@ -221,7 +221,7 @@ impl Mapper {
     }
 
     /// True if a run takes its date from the run that updated the asset, because the key itself has no date.
-    pub fn carries_date(&self) -> bool {
+    pub(crate) fn carries_date(&self) -> bool {
         *self == Self::Identity
     }
 }

@@ -24,7 +24,7 @@ pub struct PartitionTicks {
 const MAX_TICKS: u32 = 10_000;
 
 impl PartitionTicks {
-    pub fn series(&self) -> Result<CronSeries<'_>, TimetableProblem> {
+    pub(crate) fn series(&self) -> Result<CronSeries<'_>, TimetableProblem> {
         Ok(CronSeries { cron: self.cron.schedule()?, run_immediately: &self.run_immediately })
     }
 
@@ -59,7 +59,7 @@ impl PartitionTicks {
     }
 
     /// Parses the date from a partition key that a user has given.
-    pub fn date_of(&self, key: &str) -> Result<Timestamp, String> {
+    pub(crate) fn date_of(&self, key: &str) -> Result<Timestamp, String> {
         let zone = self.cron.zone().map_err(|error| error.to_string())?;
         let parsed = partition_key::read(key, &self.key_format, &zone);
         parsed.and_then(|civil| partition_key::to_timestamp(civil, &zone)).map_err(|error| {

@@ -96,11 +96,11 @@ pub fn zone(name: &Value) -> Result<TimeZone, TimetableProblem> {
 }
 
 impl Delta {
-    pub fn add_to(self, time: Timestamp) -> Timestamp {
+    pub(crate) fn add_to(self, time: Timestamp) -> Timestamp {
         self.shift(time, 1)
     }
 
-    pub fn subtract_from(self, time: Timestamp) -> Timestamp {
+    pub(crate) fn subtract_from(self, time: Timestamp) -> Timestamp {
         self.shift(time, -1)
     }
 

@@ -93,7 +93,7 @@ impl Series for DeltaSeries {
 }
 
 /// The tick of the next run, for a timetable with one run at each tick.
-pub fn next_tick(
+pub(crate) fn next_tick(
     series: &impl Series,
     last: Option<Interval>,
     restriction: Restriction,

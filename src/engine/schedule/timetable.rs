@@ -63,7 +63,7 @@ pub enum Timetable {
 
 impl Timetable {
     /// True if it creates scheduled runs.
-    pub fn can_be_scheduled(&self) -> bool {
+    pub(crate) fn can_be_scheduled(&self) -> bool {
         match self {
             Self::Null | Self::Asset | Self::PartitionedAsset(_) | Self::PartitionedAtRuntime => false,
             Self::AssetOrTime { timetable } => timetable.can_be_scheduled(),
@@ -95,7 +95,7 @@ impl Timetable {
     }
 
     /// True if a manually triggered run may have a partition key.
-    pub fn takes_partition(&self) -> bool {
+    pub(crate) fn takes_partition(&self) -> bool {
         self.is_partitioned() || matches!(self, Self::PartitionedAtRuntime)
     }
 
@@ -118,7 +118,7 @@ impl Timetable {
     }
 
     /// The partition of a scheduled run.
-    pub fn partition_at(&self, run_after: Timestamp) -> Option<Partition> {
+    pub(crate) fn partition_at(&self, run_after: Timestamp) -> Option<Partition> {
         match self {
             Self::CronPartition { ticks } => ticks.info(run_after).ok()?.partition,
             _ => None,

@@ -30,7 +30,7 @@ pub struct Cache {
 }
 
 /// Queues the waiting instances of all runs, as far as there is capacity.
-pub async fn admit_all(client: &mut ClientWrapper, cache: &mut Cache) -> Result<(), StoreError> {
+pub(crate) async fn admit_all(client: &mut ClientWrapper, cache: &mut Cache) -> Result<(), StoreError> {
     let transaction = client.transaction().await?;
     let queued = apply::admit_all(&transaction, &mut cache.graphs).await?;
     transaction.commit().await?;

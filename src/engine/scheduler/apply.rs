@@ -137,7 +137,7 @@ pub async fn capacity(
 
 /// Lets the planner choose which instances to queue, in this run and in others. Those of this run become part of the
 /// plan; those of other runs are queued and returned.
-pub async fn admit(
+pub(crate) async fn admit(
     transaction: &Transaction<'_>,
     key: &RunKey,
     snapshot: &Snapshot<'_>,
@@ -179,7 +179,7 @@ async fn queue_others(client: &impl GenericClient, chosen: Vec<Waiting>) -> Resu
 }
 
 /// Queues and returns the waiting instances of all runs that fit, when slots have become free.
-pub async fn admit_all(transaction: &Transaction<'_>, graphs: &mut Graphs) -> Result<Vec<Waiting>, StoreError> {
+pub(crate) async fn admit_all(transaction: &Transaction<'_>, graphs: &mut Graphs) -> Result<Vec<Waiting>, StoreError> {
     let candidates = waiting_instances(transaction, graphs, None).await?;
     if candidates.is_empty() {
         return Ok(candidates);

@@ -34,7 +34,7 @@ pub struct TimetableQuery {
 /// Queries to custom timetables, and the answers that have not been used. The scheduler does not wait for answers, so a
 /// timetable that never answers blocks only its own DAG.
 #[derive(Default)]
-pub struct PendingQueries {
+pub(crate) struct PendingQueries {
     queries: JoinSet<Answer>,
     dags: HashMap<String, Id>,
     answers: Vec<Answer>,
@@ -63,7 +63,7 @@ impl PendingQueries {
     }
 
     /// Waits until an answer has arrived, forever if no query is pending.
-    pub async fn next_answer(&mut self) {
+    pub(crate) async fn next_answer(&mut self) {
         match self.queries.join_next_with_id().await {
             None => std::future::pending().await,
             Some(finished) => {
@@ -76,7 +76,7 @@ impl PendingQueries {
 }
 
 /// Computes the next run of each DAG whose version, pause state or last run has changed since it was last computed.
-pub async fn update_next_runs(
+pub(crate) async fn update_next_runs(
     client: &mut ClientWrapper,
     evaluator: &impl TimetableEvaluator,
     pending_queries: &mut PendingQueries,
@@ -147,7 +147,7 @@ fn run_id(run_after: Timestamp, partition: Option<&Partition>) -> String {
 
 /// Creates one run of each DAG that is due and below its `max_active_runs`, within a time limit. Returns the number of
 /// DAGs handled.
-pub async fn make_due_runs(client: &mut ClientWrapper) -> Result<usize, StoreError> {
+pub(crate) async fn make_due_runs(client: &mut ClientWrapper) -> Result<usize, StoreError> {
     let start = Instant::now();
     let mut handled = 0;
     loop {

@@ -39,7 +39,7 @@ pub enum Sensors {
 }
 
 /// Corrects the dates written by a clock that was ahead. Returns whether task instances have changed.
-pub async fn correct_dates(client: &impl GenericClient, sensors: Sensors) -> Result<bool, StoreError> {
+pub(crate) async fn correct_dates(client: &impl GenericClient, sensors: Sensors) -> Result<bool, StoreError> {
     let now = new_run::now();
     let mut changed = client.execute(TRIES_AGAIN, &[&now]).await?;
     if sensors == Sensors::PokeNow {

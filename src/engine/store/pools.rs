@@ -16,7 +16,7 @@ use leoflow_postgres::GenericClient;
 use tokio_postgres::Row;
 
 /// Number of slots of the default pool, which exists even without a row in the table.
-pub const DEFAULT_SLOTS: i32 = 128;
+pub(crate) const DEFAULT_SLOTS: i32 = 128;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pool {

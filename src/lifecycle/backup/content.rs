@@ -88,7 +88,7 @@ const IMPORT_LOCK: &str = "DO $lock$ BEGIN PERFORM pg_catalog.pg_advisory_xact_l
 
 /// Required owner of a database that content is imported into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ExpectedOwner<'a> {
+pub(crate) enum ExpectedOwner<'a> {
     /// The database must be empty.
     Unclaimed,
     /// The database must be empty or belong to the home with this id.
@@ -130,7 +130,7 @@ impl ExpectedOwner<'_> {
 }
 
 /// Checks that the tables could be dropped; an error names foreign objects that depend on them. Changes nothing.
-pub async fn check_replaceable(access: &Access, login: &Login) -> Result<(), PgError> {
+pub(crate) async fn check_replaceable(access: &Access, login: &Login) -> Result<(), PgError> {
     let client = access.connect(login).await?;
     Ok(client.batch_execute(&format!("BEGIN; {LOCK_TIMEOUT} {DROP_ALL} ROLLBACK")).await?)
 }
@@ -179,7 +179,7 @@ impl Content {
     }
 
     /// Imports the content, replacing that of the database. `final_statements` run in the same transaction.
-    pub async fn import_into(
+    pub(crate) async fn import_into(
         &self,
         access: &Access,
         login: &Login,

@@ -306,7 +306,7 @@ pub fn renew_unseen_password(home: &Home) -> Result<Option<String>, ApplyError> 
 }
 
 /// Records the installed version in the receipt.
-pub fn record_version(home: &Home, version: &str) -> Result<(), ReceiptError> {
+pub(crate) fn record_version(home: &Home, version: &str) -> Result<(), ReceiptError> {
     match Receipt::load(home)? {
         Some(receipt) => Receipt { leoflow_version: version.to_owned(), ..receipt }.write(home),
         None => Ok(()),

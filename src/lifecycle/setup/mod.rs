@@ -19,7 +19,8 @@ mod shell_path;
 mod step;
 pub mod uninstall;
 
-pub use apply::{Applied, ApplyError, apply, get_extras, mark_password_shown, record_version, renew_unseen_password};
+pub(crate) use apply::record_version;
+pub use apply::{Applied, ApplyError, apply, get_extras, mark_password_shown, renew_unseen_password};
 pub use check::{Check, Fix, Verdict};
 pub use doctor::{SchemaReport, SchemaUnavailable, examine, fix};
 pub use doctor_postgres::RESTORE;

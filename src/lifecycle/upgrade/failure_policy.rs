@@ -30,7 +30,7 @@ pub enum Undoing {
 }
 
 /// The action after a failure at `step`.
-pub fn after_failure(step: Step, undo: Undo) -> FailureAction {
+pub(crate) fn after_failure(step: Step, undo: Undo) -> FailureAction {
     match step {
         Step::Fetch | Step::Backup | Step::Rehearse => FailureAction::Discard,
         Step::Pause | Step::Snapshot | Step::Migrate | Step::Trial => FailureAction::RestoreSnapshot,

@@ -100,7 +100,7 @@ async fn restore_previous(
 }
 
 /// True when a rollback could undo the migrations; checked before anything is stopped for it.
-pub async fn can_undo_migrations(context: &UpgradeContext<'_>, state: &State) -> bool {
+pub(crate) async fn can_undo_migrations(context: &UpgradeContext<'_>, state: &State) -> bool {
     let check = async {
         let client = context.access.connect(&context.access.application()).await?;
         schema::to_undo(&client, Extent::DownTo(state.plan.schema_from)).await
@@ -171,7 +171,7 @@ pub fn remove_new_postgres(state: &State) -> Result<(), UpgradeError> {
 }
 
 /// Undoes every migration above `schema` with the SQL in the ledger.
-pub async fn undo_migrations(context: &UpgradeContext<'_>, schema: i64) -> Result<Vec<String>, UpgradeError> {
+pub(crate) async fn undo_migrations(context: &UpgradeContext<'_>, schema: i64) -> Result<Vec<String>, UpgradeError> {
     let login = context.access.application();
     let (lock, mut client) = (context.access.connect(&login).await?, context.access.connect(&login).await?);
     match schema::rollback(&lock, &mut client, Extent::DownTo(schema), &mut |_| {}).await {

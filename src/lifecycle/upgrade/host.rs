@@ -71,7 +71,7 @@ impl Host {
     }
 
     /// Restarts the datastore with the newest installed PostgreSQL.
-    pub async fn restart_datastore(&mut self, home: &Home, access: &mut Access) -> Result<(), HostError> {
+    pub(crate) async fn restart_datastore(&mut self, home: &Home, access: &mut Access) -> Result<(), HostError> {
         if let Some(installation) = install::installed(home) {
             access.installation = installation;
         }
@@ -91,7 +91,7 @@ impl Host {
     }
 
     /// Starts the candidate server and returns its private socket.
-    pub async fn start_candidate(
+    pub(crate) async fn start_candidate(
         &mut self,
         program: &Path,
         home: &Home,
@@ -134,7 +134,7 @@ impl Host {
     }
 
     /// Stops everything, including the datastore.
-    pub fn stop_all(&mut self) -> Result<(), HostError> {
+    pub(crate) fn stop_all(&mut self) -> Result<(), HostError> {
         if let Self::Stopped { candidate, server, .. } = self {
             (*candidate, *server) = (None, None);
         }
@@ -142,7 +142,7 @@ impl Host {
     }
 
     /// Returns to the previous program, with only the datastore running.
-    pub fn stop_to_datastore(&mut self) -> Result<(), HostError> {
+    pub(crate) fn stop_to_datastore(&mut self) -> Result<(), HostError> {
         if let Self::Stopped { candidate, .. } = self {
             *candidate = None;
         }
@@ -150,12 +150,12 @@ impl Host {
     }
 
     /// Starts the whole instance with the previous program.
-    pub fn start_previous(&mut self) -> Result<(), HostError> {
+    pub(crate) fn start_previous(&mut self) -> Result<(), HostError> {
         self.ask_level(Level::Whole, Some(PathBuf::from(SUPERVISORS_PROGRAM)))
     }
 
     /// Makes the supervisor exec the program of `version`.
-    pub fn replace_supervisor(&mut self, home: &Home, program: &Path, version: &str) -> Result<(), HostError> {
+    pub(crate) fn replace_supervisor(&mut self, home: &Home, program: &Path, version: &str) -> Result<(), HostError> {
         let Self::Live { control } = self else { return Ok(()) };
         // No answer comes once the supervisor execs.
         if let Ok(Answer::Error(reason)) = control.ask(&Request::Become { program: program.to_owned() }, BECOME_LIMIT) {

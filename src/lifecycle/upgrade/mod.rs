@@ -80,7 +80,7 @@ pub enum UpgradeError {
 
 impl UpgradeError {
     /// True when a migration or its rollback failed.
-    pub fn is_schema_fault(&self) -> bool {
+    pub(crate) fn is_schema_fault(&self) -> bool {
         matches!(self, Self::Schema(error) if !matches!(error, SchemaError::Postgres(_)))
     }
 }

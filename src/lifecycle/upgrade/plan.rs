@@ -123,7 +123,7 @@ pub enum Action {
 
 impl Plan {
     /// True when every new migration has rollback SQL.
-    pub fn is_reversible(&self) -> bool {
+    pub(crate) fn is_reversible(&self) -> bool {
         self.migrations.iter().all(|migration| migration.reversible)
     }
 
@@ -179,7 +179,7 @@ pub fn plan(facts: &UpgradeFacts, manifest: &Manifest, target: &Target) -> Resul
 
 /// Plans an upgrade to a newer kept release (one that is still in `versions/`): its program lists its migrations, and
 /// no release host is needed.
-pub fn plan_kept(facts: &UpgradeFacts, migrations: &[Migration], to: &Version) -> Result<Plan, Refusal> {
+pub(crate) fn plan_kept(facts: &UpgradeFacts, migrations: &[Migration], to: &Version) -> Result<Plan, Refusal> {
     let (schema_from, pending, later) = split_migrations(&facts.database, migrations, to)?;
     check_health(facts, schema_from)?;
     let needs_bytes = data_bytes(facts).saturating_add(RESERVE_BYTES);

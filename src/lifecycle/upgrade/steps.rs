@@ -155,7 +155,7 @@ pub fn position(entry: &Entry, step: Step) -> Option<usize> {
 }
 
 /// True when a step is complete.
-pub fn is_past(entry: &Entry, step: Step) -> bool {
+pub(crate) fn is_past(entry: &Entry, step: Step) -> bool {
     position(entry, step).is_some_and(|index| entry.at > index)
 }
 

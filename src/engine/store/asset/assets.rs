@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 use tokio_postgres::types::Json;
 
 /// Saves the asset references of a DAG's current version: its schedule, and the inlets and outlets of its tasks.
-pub async fn save_references(transaction: &Transaction<'_>, structure: &Structure) -> Result<(), StoreError> {
+pub(crate) async fn save_references(transaction: &Transaction<'_>, structure: &Structure) -> Result<(), StoreError> {
     let mut references: Vec<(&str, &'static str, &Value)> = Vec::new();
     let mut scheduled = Vec::new();
     if let Some(condition) = &structure.asset_condition {
@@ -90,7 +90,7 @@ async fn find_asset(client: &impl GenericClient, reference: &Reference<'_>) -> R
 }
 
 /// Adds the asset events that a successful try has reported.
-pub async fn save_events(
+pub(crate) async fn save_events(
     transaction: &Transaction<'_>,
     key: &RunKey,
     task_id: &str,
@@ -189,7 +189,7 @@ pub async fn add_event(
 }
 
 /// Creates a run of each DAG whose asset condition is met.
-pub async fn make_runs(client: &mut ClientWrapper) -> Result<(), StoreError> {
+pub(crate) async fn make_runs(client: &mut ClientWrapper) -> Result<(), StoreError> {
     let transaction = client.transaction().await?;
     let query = format!(
         "

@@ -19,7 +19,7 @@ use tokio_postgres::types::Json;
 use tracing::{info, warn};
 
 /// SQL condition on the version `v` of a DAG: true if it waits for partitions.
-pub const WAITS_FOR_PARTITIONS: &str = "v.structure->'timetable'->>'kind' = 'partitioned_asset'";
+pub(crate) const WAITS_FOR_PARTITIONS: &str = "v.structure->'timetable'->>'kind' = 'partitioned_asset'";
 
 /// The part of a DAG's definition that its pending runs depend on: when it changes, they are dropped. It has the
 /// timetable and the referenced assets, but not their other attributes or whether all of them are required.
@@ -179,7 +179,7 @@ struct ReceivedKeys {
 const BATCH_SIZE: usize = 100;
 
 /// Creates the pending runs that have received all that they wait for. Returns true if there may be more to evaluate.
-pub async fn make_runs(client: &mut ClientWrapper) -> Result<bool, StoreError> {
+pub(crate) async fn make_runs(client: &mut ClientWrapper) -> Result<bool, StoreError> {
     let transaction = client.transaction().await?;
     let query = format!(
         "SELECT d.current_version_id, p.id, p.partition_key, p.partition_date, p.definition

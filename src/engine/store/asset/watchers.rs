@@ -69,7 +69,7 @@ pub async fn save(transaction: &Transaction<'_>, structure: &Structure) -> Resul
 }
 
 /// Notifies the agent that the active DAGs have changed, if there are watchers.
-pub async fn notify_agent(client: &impl GenericClient) -> Result<(), StoreError> {
+pub(crate) async fn notify_agent(client: &impl GenericClient) -> Result<(), StoreError> {
     let query = "SELECT EXISTS (SELECT FROM asset_watcher)";
     if client.query_one(query, &[]).await?.get(0) {
         events::notify(client, &Event::Triggers).await?;

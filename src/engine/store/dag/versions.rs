@@ -21,7 +21,7 @@ pub struct VersionName {
 }
 
 /// SQL columns of the version `v` that [`VersionName::read`] reads.
-pub const VERSION_NAME: &str = "v.version_number, v.created_at AS version_created_at";
+pub(crate) const VERSION_NAME: &str = "v.version_number, v.created_at AS version_created_at";
 
 impl VersionName {
     /// Returns `None` if the row has no version.
@@ -94,7 +94,7 @@ pub async fn version(client: &impl GenericClient, id: i64) -> Result<Version, St
 }
 
 /// The structure of the version with this id.
-pub async fn structure_by_id(client: &impl GenericClient, id: i64) -> Result<Structure, StoreError> {
+pub(crate) async fn structure_by_id(client: &impl GenericClient, id: i64) -> Result<Structure, StoreError> {
     let row = client.query_one("SELECT structure FROM dag_version WHERE id = $1", &[&id]).await?;
     Ok(row.get::<_, Json<Structure>>("structure").0)
 }

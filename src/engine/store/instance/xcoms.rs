@@ -93,11 +93,11 @@ pub async fn get(
 }
 
 /// True if a value can be stored under that key, here and in the state stores.
-pub fn is_key(key: &str) -> bool {
+pub(crate) fn is_key(key: &str) -> bool {
     !key.is_empty() && key.chars().count() <= 512 && !key.contains('\0')
 }
 
-pub fn check_key(key: &str) -> Result<(), StoreError> {
+pub(crate) fn check_key(key: &str) -> Result<(), StoreError> {
     if !is_key(key) {
         return Err(StoreError::Invalid(format!("XCom key must be a text of 1 to 512 characters. Received: {key:?}")));
     }

@@ -14,7 +14,7 @@ pub async fn complete(client: &impl GenericClient, run: &RunKey) -> Result<(), S
 }
 
 /// Completes a backfill if none of its runs is queued or running.
-pub async fn complete_one(client: &impl GenericClient, id: i64) -> Result<(), StoreError> {
+pub(crate) async fn complete_one(client: &impl GenericClient, id: i64) -> Result<(), StoreError> {
     let query = "
         UPDATE backfill SET completed_at = now(), updated_at = now() WHERE id = $1 AND completed_at IS NULL
           AND NOT EXISTS (SELECT FROM dag_run WHERE backfill_id = $1 AND state IN ('queued', 'running'))";

@@ -21,7 +21,7 @@ use tokio_postgres::types::{Json, ToSql};
 
 /// SQL condition: the DAG `d` has fewer queued and running runs than the `max_active_runs` of its version `v`. Backfill
 /// runs do not count.
-pub const BELOW_MAX_ACTIVE_RUNS: &str = "
+pub(crate) const BELOW_MAX_ACTIVE_RUNS: &str = "
     EXISTS (SELECT FROM (SELECT coalesce((v.structure->>'max_active_runs')::bigint, 16) AS most) l
             WHERE most = 0
                OR (SELECT count(*) FROM dag_run r WHERE r.dag_id = d.dag_id AND r.state = 'running'
@@ -52,7 +52,12 @@ static EMPTY_CONF: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
 
 impl<'a> NewRun<'a> {
     /// A run that is triggered by updates of assets, or of one partition of them.
-    pub fn of_assets(dag_id: &str, version_id: i64, triggered_at: Timestamp, partition: Option<&'a Partition>) -> Self {
+    pub(crate) fn of_assets(
+        dag_id: &str,
+        version_id: i64,
+        triggered_at: Timestamp,
+        partition: Option<&'a Partition>,
+    ) -> Self {
         let suffix = hex::encode(random::bytes::<4>());
         Self {
             key: RunKey {
@@ -173,7 +178,7 @@ async fn insert_row(transaction: &Transaction<'_>, run: &NewRun<'_>) -> Result<b
 
 /// Creates the new runs of a backfill with one statement, since there may be thousands. Returns the ids of the created
 /// runs, without those of runs that already existed.
-pub async fn insert_all(
+pub(crate) async fn insert_all(
     transaction: &Transaction<'_>,
     runs: &[NewRun<'_>],
     structure: &Structure,
@@ -222,7 +227,7 @@ pub async fn insert_all(
 }
 
 /// Adds instances for the tasks of a run that have none. A mapped task of known length gets one per element.
-pub async fn add_instances(
+pub(crate) async fn add_instances(
     client: &impl GenericClient,
     key: &RunKey,
     structure: &Structure,

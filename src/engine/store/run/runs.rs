@@ -274,7 +274,7 @@ pub async fn delete(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), S
 }
 
 /// Changes the revision of a run, so that the scheduler reads its task instances again.
-pub async fn bump_revision(client: &impl GenericClient, key: &RunKey) -> Result<(), StoreError> {
+pub(crate) async fn bump_revision(client: &impl GenericClient, key: &RunKey) -> Result<(), StoreError> {
     let query = "UPDATE dag_run SET revision = gen_random_uuid() WHERE dag_id = $1 AND run_id = $2";
     client.execute(query, &[&key.dag_id, &key.run_id]).await?;
     Ok(())

@@ -112,10 +112,4 @@ impl CreateError {
             _ => None,
         }
     }
-
-    /// True when the disk is full.
-    pub fn is_full_disk(&self) -> bool {
-        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
-        matches!(self.write_failure(), Some(StorageFull | QuotaExceeded))
-    }
 }

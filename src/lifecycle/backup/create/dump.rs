@@ -186,7 +186,7 @@ pub fn start(program: &'static str, command: &mut Command) -> Result<Child, Dump
 const ERROR_OUTPUT_LIMIT: u64 = 4 * 1024;
 
 /// Reads the start of stderr and drains the rest, so that the program never blocks.
-pub fn error_output(mut pipe: impl Read) -> String {
+pub(crate) fn error_output(mut pipe: impl Read) -> String {
     let mut bytes = Vec::new();
     // A read error only shortens the message.
     let _ = (&mut pipe).take(ERROR_OUTPUT_LIMIT).read_to_end(&mut bytes);
@@ -195,7 +195,7 @@ pub fn error_output(mut pipe: impl Read) -> String {
 }
 
 /// Dumps the schema except `excluded_tables`, for comparing two databases. Omits owners and privileges.
-pub fn schema_text(access: &Access, login: &Login, excluded_tables: &[String]) -> Result<String, DumpError> {
+pub(crate) fn schema_text(access: &Access, login: &Login, excluded_tables: &[String]) -> Result<String, DumpError> {
     let mut command = access.program("pg_dump", login);
     command.args(["--schema-only", "--no-owner", "--no-password"]);
     for name in excluded_tables {
@@ -219,7 +219,7 @@ const SCHEMA_BYTES: u64 = 8 * 1024 * 1024;
 const SCHEMA_LIMIT: std::time::Duration = std::time::Duration::from_secs(120);
 
 /// True when the database contains rows besides those that the first start creates.
-pub async fn has_rows(access: &Access) -> Result<bool, DumpError> {
+pub(crate) async fn has_rows(access: &Access) -> Result<bool, DumpError> {
     let client = access.connect(&access.application()).await?;
     let survey = survey::survey(&client, Tables::All).await?;
     for table in survey.tables().filter(|table| !tables::RECORDS.contains(table)) {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// Size of the workspace and of the task logs, the latter up to `task_logs_bytes` (`backup.task_logs_bytes`). Bytes. An
 /// unreadable folder counts as empty, since a backup skips it.
-pub fn files_size(home: &Home, workspace: Option<&Path>, task_logs_bytes: u64) -> u64 {
+pub(crate) fn files_size(home: &Home, workspace: Option<&Path>, task_logs_bytes: u64) -> u64 {
     let own = OwnBackups::of(home);
     let roots = [Some(home.root().to_owned()), home.root().canonicalize().ok()];
     let is_home = |path: &Path| roots.iter().flatten().any(|root| root == path);

@@ -127,7 +127,7 @@ pub enum Tables {
 }
 
 /// Takes the inventory. Changes nothing.
-pub async fn survey(client: &impl GenericClient, scope: Tables) -> Result<Survey, PgError> {
+pub(crate) async fn survey(client: &impl GenericClient, scope: Tables) -> Result<Survey, PgError> {
     let mut ours = tables::tables();
     if scope == Tables::All {
         let query = "SELECT tablename::text FROM pg_catalog.pg_tables WHERE schemaname = 'public'";

@@ -13,7 +13,7 @@ pub enum Compression {
 }
 
 /// True when a file's name marks it as encrypted.
-pub fn is_encrypted_name(path: &Path) -> bool {
+pub(crate) fn is_encrypted_name(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "age")
 }
 
@@ -117,14 +117,14 @@ impl<W: Write> Write for Encoder<W> {
 }
 
 /// Creates an encoder that adds a checksum to the frame, so that any flipped bit is detected.
-pub fn zstd_encoder<W: Write>(writer: W) -> io::Result<zstd::stream::write::Encoder<'static, W>> {
+pub(crate) fn zstd_encoder<W: Write>(writer: W) -> io::Result<zstd::stream::write::Encoder<'static, W>> {
     let mut encoder = zstd::stream::write::Encoder::new(writer, ZSTD_LEVEL)?;
     encoder.include_checksum(true)?;
     Ok(encoder)
 }
 
 /// Creates a decoder that refuses frames with a window above `ZSTD_WINDOW_LOG`.
-pub fn zstd_decoder<R: BufRead>(reader: R) -> io::Result<zstd::stream::read::Decoder<'static, R>> {
+pub(crate) fn zstd_decoder<R: BufRead>(reader: R) -> io::Result<zstd::stream::read::Decoder<'static, R>> {
     let mut decoder = zstd::stream::read::Decoder::with_buffer(reader)?;
     decoder.window_log_max(ZSTD_WINDOW_LOG)?;
     Ok(decoder)

@@ -76,7 +76,7 @@ impl<'a> ArchiveReader<'a> {
 
     /// Reads the manifest and the file `path`, if present. Neither is verified, so they are for plans only; see
     /// [`Self::read`].
-    pub fn manifest_and_file(&mut self, path: &str) -> Result<(Manifest, Option<Vec<u8>>), ArchiveError> {
+    pub(crate) fn manifest_and_file(&mut self, path: &str) -> Result<(Manifest, Option<Vec<u8>>), ArchiveError> {
         let mut entries = self.tar.entries().map_err(damaged)?.raw(true);
         let manifest = manifest(&mut entries)?;
         while let Some(tar_entry) = next(&mut entries)? {

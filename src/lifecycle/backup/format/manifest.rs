@@ -9,18 +9,18 @@ use std::io::{self, Read};
 use std::marker::PhantomData;
 
 /// Version of manifests that this binary writes; also the newest that it reads.
-pub const MANIFEST_VERSION: u32 = 1;
+pub(crate) const MANIFEST_VERSION: u32 = 1;
 /// File name in the archive.
 pub const MANIFEST: &str = "MANIFEST.json";
 // The top-level entries of a backup.
-pub const CONFIG: &str = "config.yaml";
-pub const RECEIPT: &str = "setup.json";
-pub const DUMP: &str = "datastore.dump.zst";
-pub const TASK_LOGS: &str = "task-logs";
+pub(crate) const CONFIG: &str = "config.yaml";
+pub(crate) const RECEIPT: &str = "setup.json";
+pub(crate) const DUMP: &str = "datastore.dump.zst";
+pub(crate) const TASK_LOGS: &str = "task-logs";
 pub const WORKSPACE: &str = "workspace";
 
 /// Limit of entries written and read, because they are held in memory.
-pub const ENTRY_LIMIT: usize = 250_000;
+pub(crate) const ENTRY_LIMIT: usize = 250_000;
 /// Maximum size of a manifest, in bytes.
 pub const SIZE_LIMIT: u64 = 64 * 1024 * 1024;
 /// Limits of Linux for paths and names, in bytes.
@@ -205,12 +205,12 @@ impl Manifest {
     }
 
     /// Size of all files, in bytes.
-    pub fn total_size(&self) -> u64 {
+    pub(crate) fn total_size(&self) -> u64 {
         self.entries.iter().map(Entry::size).sum()
     }
 
     /// Size of the files except the database dump, in bytes.
-    pub fn files_size(&self) -> u64 {
+    pub(crate) fn files_size(&self) -> u64 {
         self.entries.iter().filter(|entry| entry.path != DUMP).map(Entry::size).sum()
     }
 

@@ -89,7 +89,7 @@ pub fn find_in_cluster(home: &Home) -> io::Result<Option<Obstacle>> {
 }
 
 /// Finds an obstacle of replacing a file by a rename; if it is a link, of replacing its target.
-pub fn find_in_file(path: &Path) -> io::Result<Option<Obstacle>> {
+pub(crate) fn find_in_file(path: &Path) -> io::Result<Option<Obstacle>> {
     if !files::is_there(path)? {
         return Ok(None);
     }
@@ -101,7 +101,7 @@ pub fn find_in_file(path: &Path) -> io::Result<Option<Obstacle>> {
 }
 
 /// Checks that a folder can be renamed from one parent to another.
-pub fn find_between(from: &Path, to: &Path) -> io::Result<Option<Obstacle>> {
+pub(crate) fn find_between(from: &Path, to: &Path) -> io::Result<Option<Obstacle>> {
     let name = format!(".leoflow-probe-{}", std::process::id());
     let (source_probe, target_probe) = (from.join(&name), to.join(&name));
     files::remove_any(&source_probe)?;

@@ -44,7 +44,7 @@ impl RestoreDir {
     }
 
     /// Folder in the home for the task logs that are not current.
-    pub fn logs_here(&self) -> PathBuf {
+    pub(crate) fn logs_here(&self) -> PathBuf {
         self.folder.join("task-logs")
     }
 
@@ -54,18 +54,18 @@ impl RestoreDir {
     }
 
     /// The same for the task logs.
-    pub fn carried_logs(&self) -> PathBuf {
+    pub(crate) fn carried_logs(&self) -> PathBuf {
         self.folder.join("carried-logs.json")
     }
 
     /// File with the paths that the backup reports as missing, which stay in place.
-    pub fn preserved(&self) -> PathBuf {
+    pub(crate) fn preserved(&self) -> PathBuf {
         self.folder.join("stays.json")
     }
 
     /// Creates and returns a folder from which files can be renamed into `root`: `in_home`, or a hidden folder in
     /// `root` if that is on another file system or mount.
-    pub fn choose_staging(&self, in_home: PathBuf, root: &Path) -> io::Result<PathBuf> {
+    pub(crate) fn choose_staging(&self, in_home: PathBuf, root: &Path) -> io::Result<PathBuf> {
         files::create_private_dir(&in_home)?;
         let nearest = root.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
         let probe = self.hidden_in(nearest);
@@ -86,7 +86,7 @@ impl RestoreDir {
     }
 
     /// Returns the folder that `choose_staging` chose.
-    pub fn find_staging(&self, in_home: PathBuf, root: &Path) -> PathBuf {
+    pub(crate) fn find_staging(&self, in_home: PathBuf, root: &Path) -> PathBuf {
         let in_root = self.hidden_in(root);
         if in_root.is_dir() { in_root } else { in_home }
     }
@@ -115,17 +115,17 @@ impl RestoreDir {
     }
 
     /// Folder in the home for the workspace content that is not current.
-    pub fn workspace_here(&self) -> PathBuf {
+    pub(crate) fn workspace_here(&self) -> PathBuf {
         self.folder.join("workspace")
     }
 
     /// Hidden folder in `root`, used if `root` is on another file system than the home.
-    pub fn hidden_in(&self, root: &Path) -> PathBuf {
+    pub(crate) fn hidden_in(&self, root: &Path) -> PathBuf {
         root.join(format!("{OWN_FOLDER}{}", self.id.as_str()))
     }
 
     /// Reads the record of the retained state; `None` also if it is unreadable.
-    pub fn read_retained(&self) -> Option<RetainedState> {
+    pub(crate) fn read_retained(&self) -> Option<RetainedState> {
         let text = files::read_text(&self.retained(), 1024 * 1024).ok()??;
         serde_json::from_str(&text).ok()
     }
@@ -138,12 +138,12 @@ impl RestoreDir {
     }
 
     /// Removes the record of the retained state, so that the directory counts as a leftover.
-    pub fn discard_retained(&self) -> io::Result<()> {
+    pub(crate) fn discard_retained(&self) -> io::Result<()> {
         files::remove_any(&self.retained())
     }
 
     /// Marks the directory as the user's old state; a folder created for it is no longer removed with it.
-    pub fn write_retained(&self, retained: &RetainedState, task_logs: &Path) -> io::Result<()> {
+    pub(crate) fn write_retained(&self, retained: &RetainedState, task_logs: &Path) -> io::Result<()> {
         let (workspace, task_logs) = (retained.workspace.clone(), Some(task_logs.to_owned()));
         let external_paths = ExternalPaths { workspace, made_workspace: false, task_logs };
         files::write_atomic(&self.folder.join(EXTERNAL_PATHS_FILE), &serde_json::to_vec(&external_paths)?, 0o600)?;
@@ -227,7 +227,7 @@ impl RetainedState {
 
 impl RestoreDir {
     /// True when it contains the only copy of a workspace replaced by an irreversible restore.
-    pub fn is_only_copy(&self) -> bool {
+    pub(crate) fn is_only_copy(&self) -> bool {
         self.read_retained().is_some_and(|retained| retained.unreadable.is_some())
     }
 }

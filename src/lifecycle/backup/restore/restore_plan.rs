@@ -90,7 +90,7 @@ pub fn check(facts: &Facts<'_>, home: &Path) -> Result<(), Refusal> {
 }
 
 /// Size of the workspace's files in a backup, in bytes.
-pub fn workspace_size(manifest: &Manifest) -> u64 {
+pub(crate) fn workspace_size(manifest: &Manifest) -> u64 {
     manifest.entries.iter().filter(|entry| is_in_workspace(entry)).map(Entry::size).sum()
 }
 
@@ -160,7 +160,7 @@ pub fn adapted_config(text: &str, machine: &Machine<'_>) -> Result<String, Confi
 }
 
 /// Sets the datastore; the managed one is the default and is not written.
-pub fn with_datastore(text: &str, datastore: &DatastoreSetting) -> Result<String, ConfigRefusal> {
+pub(crate) fn with_datastore(text: &str, datastore: &DatastoreSetting) -> Result<String, ConfigRefusal> {
     Ok(match datastore {
         DatastoreSetting::Managed => config::remove_key(text, "datastore")?,
         other => config::set_keys(text, &[("datastore", other.to_value())])?,

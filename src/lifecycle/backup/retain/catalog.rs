@@ -245,7 +245,7 @@ fn is_automatic(path: &Path) -> bool {
 }
 
 /// Unused path for a new automatic backup; `reason` is a few words joined by `-`.
-pub fn automatic_path(home: &Home, reason: &str, encrypt_to: &EncryptTo) -> PathBuf {
+pub(crate) fn automatic_path(home: &Home, reason: &str, encrypt_to: &EncryptTo) -> PathBuf {
     let age = if encrypt_to.is_off() { "" } else { ".age" };
     let time = clock::now_rfc3339().replace(['-', ':'], "");
     let path = |suffix: &str| home.backups().join(format!("{AUTOMATIC}{time}-{reason}{suffix}.tar.zst{age}"));

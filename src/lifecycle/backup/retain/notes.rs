@@ -62,7 +62,7 @@ pub(crate) fn encrypted_records(home: &Home) -> Vec<EncryptedRecord> {
 }
 
 /// Size and sha256 of the encrypted backups made on this machine.
-pub fn encrypted_here(home: &Home) -> Vec<(u64, String)> {
+pub(crate) fn encrypted_here(home: &Home) -> Vec<(u64, String)> {
     encrypted_records(home).into_iter().map(|backup| (backup.size, backup.sha256)).collect()
 }
 

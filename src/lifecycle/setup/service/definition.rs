@@ -14,7 +14,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub fn of_this_system() -> Self {
+    pub(crate) fn of_this_system() -> Self {
         if cfg!(target_os = "macos") { Self::Launchd } else { Self::Systemd }
     }
 }
@@ -98,7 +98,7 @@ impl Definition {
     }
 
     /// Returns the home named in a file; `None` if the file is not ours.
-    pub fn home_in(&self, text: &str) -> Option<String> {
+    pub(crate) fn home_in(&self, text: &str) -> Option<String> {
         text.lines().find_map(|line| match self.kind {
             Kind::Systemd => line.strip_prefix(HOME_KEY)?.strip_prefix('=').map(str::to_owned),
             Kind::Launchd => {

@@ -178,7 +178,7 @@ fn error_output(output: &Output) -> String {
 }
 
 /// True when systemd keeps this user's services running without a login.
-pub fn lingers() -> bool {
+pub(crate) fn lingers() -> bool {
     user::login_name(user::effective_uid()).is_some_and(|name| Path::new("/var/lib/systemd/linger").join(name).exists())
 }
 

@@ -8,7 +8,8 @@ mod plan;
 
 pub use apply::{ServiceError, enable, load, remove, start, write};
 pub use definition::{Definition, Kind};
-pub use manager::{Unavailable, lingers};
+pub use manager::Unavailable;
+pub(crate) use manager::lingers;
 pub use plan::{Facts, FileState, Instance, Plan, Refusal, Step, plan};
 
 use super::receipt::{Receipt, ReceiptError};
@@ -126,7 +127,7 @@ pub fn installed(home: &Home) -> Result<Option<Service>, ReceiptError> {
 }
 
 /// File of the installed service of a home.
-pub fn installed_file(home: &Home) -> Result<Option<PathBuf>, ReceiptError> {
+pub(crate) fn installed_file(home: &Home) -> Result<Option<PathBuf>, ReceiptError> {
     Ok(installed(home)?.map(|service| service.file))
 }
 

@@ -32,7 +32,7 @@ pub fn seen(home: &Home) -> Option<Seen> {
 }
 
 /// Reasons why the host's manifest may not be the newest, one line each. `place` is the release host or folder.
-pub fn staleness_warnings(manifest: &Manifest, place: &str, seen: Option<&Seen>, now: Timestamp) -> Vec<String> {
+pub(crate) fn staleness_warnings(manifest: &Manifest, place: &str, seen: Option<&Seen>, now: Timestamp) -> Vec<String> {
     let mut warnings = Vec::new();
     if let Some(expired) = manifest.expires_at.filter(|expires| *expires < now) {
         warnings.push(format!(
@@ -57,7 +57,7 @@ pub fn staleness_warnings(manifest: &Manifest, place: &str, seen: Option<&Seen>,
 }
 
 /// True when a newer manifest was seen before.
-pub fn is_old_copy(manifest: &Manifest, seen: Option<&Seen>, now: Timestamp) -> bool {
+pub(crate) fn is_old_copy(manifest: &Manifest, seen: Option<&Seen>, now: Timestamp) -> bool {
     let seen = seen.filter(|seen| !is_in_the_future(seen.issued_at, now));
     seen.is_some_and(|seen| manifest.issued_at.is_none_or(|issued| issued < seen.issued_at))
 }

@@ -138,7 +138,7 @@ impl Manifest {
 
     /// Parses a manifest and checks that `self_update`, reading it from `address`, finds the same releases, files
     /// and hashes.
-    pub fn parse_at(text: &[u8], address: &str) -> Result<Self, ManifestError> {
+    pub(crate) fn parse_at(text: &[u8], address: &str) -> Result<Self, ManifestError> {
         let manifest = Self::parse(text)?;
         let listed = self_update::backends::manifest::parse_manifest(&String::from_utf8_lossy(text), address)
             .map_err(|error| ManifestError::Unreadable(error.to_string()))?;

@@ -82,7 +82,7 @@ pub fn migrate(program: &Path, home: &Home, database: Option<&str>) -> Result<Ve
 }
 
 /// Like [`migrate`], with a time limit, after which the migration is cancelled and rolled back.
-pub fn migrate_within(
+pub(crate) fn migrate_within(
     program: &Path,
     home: &Home,
     database: Option<&str>,
@@ -173,7 +173,7 @@ impl CandidateServer {
     }
 
     /// The last lines of the server's output.
-    pub fn log_tail(&self) -> String {
+    pub(crate) fn log_tail(&self) -> String {
         let text = fs::read(&self.log).unwrap_or_default();
         let text = String::from_utf8_lossy(&text[text.len().saturating_sub(4096)..]).into_owned();
         let lines: Vec<&str> = text.trim().lines().collect();

@@ -57,7 +57,7 @@ fn versions(home: &Home) -> Vec<Version> {
 
 /// Removes the oldest versions beyond the limit `keep`. `needed` stay: the installed version, the previous one and the
 /// rollback's target.
-pub fn remove_over_limit(home: &Home, needed: &[Version], keep: u64) {
+pub(crate) fn remove_over_limit(home: &Home, needed: &[Version], keep: u64) {
     for version in over_limit(versions(home), needed, keep) {
         // A leftover only takes disk space, and the next upgrade retries.
         let _ = files::remove_any(&home.versions().join(version.to_string()));

@@ -40,7 +40,7 @@ pub const RESERVE: u64 = 16 * 1024 * 1024;
 
 /// The disk space that a rollback needs: `backup` comes from [`for_backup`]; `restored` is the backup to restore,
 /// `None` where migrations are undone.
-pub fn for_rollback(backup: u64, database: u64, restored: Option<Restored>) -> Vec<Need> {
+pub(crate) fn for_rollback(backup: u64, database: u64, restored: Option<Restored>) -> Vec<Need> {
     let backup = Need { purpose: "a backup of the current data", bytes: backup };
     let reserve = Need { purpose: "reserve", bytes: RESERVE };
     match restored {
@@ -60,7 +60,7 @@ pub fn total(needs: &[Need]) -> u64 {
 
 /// The space that a backup needs while it is created: the archive and its parts, together two and a half times the
 /// archive.
-pub fn for_backup(sizes: &Sizes) -> u64 {
+pub(crate) fn for_backup(sizes: &Sizes) -> u64 {
     // A dump is a quarter to a half of its database; added files may not compress at all.
     let archive_bytes = match sizes.last {
         Some(LastBackup { archive, database, files }) => archive

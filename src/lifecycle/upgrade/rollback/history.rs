@@ -86,7 +86,7 @@ fn resolve_stored_path(home: &Home, stored: &Path) -> PathBuf {
 
 /// The upgrades that lead from the oldest release to the current one, oldest first: a rollback undoes those above its
 /// target.
-pub fn upgrade_path(changes: &[Change]) -> Vec<&Change> {
+pub(crate) fn upgrade_path(changes: &[Change]) -> Vec<&Change> {
     let mut upgrades: Vec<&Change> = Vec::new();
     for change in changes {
         match change.kind() {
@@ -123,12 +123,12 @@ pub fn set_last_pause(home: &Home, seconds: f64) -> io::Result<()> {
 }
 
 /// The last change, if it was an upgrade or rollback to `version`.
-pub fn last_change_to(home: &Home, version: &Version) -> Option<Change> {
+pub(crate) fn last_change_to(home: &Home, version: &Version) -> Option<Change> {
     history(home).pop().filter(|change| change.to == *version)
 }
 
 /// When `version` was last rolled back (RFC 3339); `None` when it never was, or when it was installed again since.
-pub fn rolled_back_at<'a>(changes: &'a [Change], version: &Version) -> Option<&'a str> {
+pub(crate) fn rolled_back_at<'a>(changes: &'a [Change], version: &Version) -> Option<&'a str> {
     let last = changes.iter().rev().find(|change| change.from == *version || change.to == *version)?;
     (last.from == *version && last.kind() != Kind::Upgrade).then_some(last.at.as_str())
 }
@@ -186,7 +186,7 @@ pub fn add(home: &Home, change: Change) -> io::Result<()> {
 }
 
 /// Removes every snapshot but `keep` from the history, after the databases were dropped.
-pub fn forget_snapshots(home: &Home, keep: Option<&str>) -> io::Result<()> {
+pub(crate) fn forget_snapshots(home: &Home, keep: Option<&str>) -> io::Result<()> {
     let mut entries = read(home)?;
     for change in &mut entries {
         if change.snapshot.as_ref().is_some_and(|snapshot| Some(snapshot.database.as_str()) != keep) {

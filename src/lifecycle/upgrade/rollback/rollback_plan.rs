@@ -81,7 +81,7 @@ pub fn plan(rollback_facts: &RollbackFacts<'_>) -> Result<RollbackPlan, Refusal>
 }
 
 /// The rollback as a plan for the steps of an upgrade.
-pub fn as_change(facts: &UpgradeFacts, rollback_facts: &RollbackFacts<'_>, to: &Version, schema: i64) -> Plan {
+pub(crate) fn as_change(facts: &UpgradeFacts, rollback_facts: &RollbackFacts<'_>, to: &Version, schema: i64) -> Plan {
     Plan {
         from: facts.installed.clone(),
         to: to.clone(),

@@ -62,7 +62,7 @@ async fn take_managed(access: &Access, name: &str) -> Result<(), PgError> {
 }
 
 /// Copies the database without blocking or terminating sessions; fails if one is connected.
-pub async fn copy_idle(access: &Access, name: &str) -> Result<(), PgError> {
+pub(crate) async fn copy_idle(access: &Access, name: &str) -> Result<(), PgError> {
     match access.is_ours() {
         true => copy_managed(&access.superuser("postgres").await?, name).await,
         false => copy(&access.upkeep().await?, &access.application().database, name, None).await,
@@ -134,7 +134,7 @@ async fn copy(upkeep: &Client, template: &str, name: &str, owner: Option<&str>) 
 }
 
 /// Measures how long a copy of an idle database takes, and drops the copy.
-pub async fn time_copy(access: &Access, template: &str, name: &str) -> Result<Duration, PgError> {
+pub(crate) async fn time_copy(access: &Access, template: &str, name: &str) -> Result<Duration, PgError> {
     let upkeep = access.upkeep().await?;
     drop_database(&upkeep, name).await?;
     let owner = access.is_ours().then_some(APPLICATION_ROLE);
@@ -194,7 +194,7 @@ pub fn forget_all(home: &Home) -> io::Result<()> {
 }
 
 /// Drops every snapshot but `keep`. On an external server only those of this home.
-pub async fn drop_others(home: &Home, access: &Access, keep: Option<&str>) -> Result<(), ContentError> {
+pub(crate) async fn drop_others(home: &Home, access: &Access, keep: Option<&str>) -> Result<(), ContentError> {
     match access.is_ours() {
         true => Ok(drop_others_managed(access, keep).await?),
         false => external::drop_others(home, access, keep).await,

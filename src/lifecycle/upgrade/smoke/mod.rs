@@ -78,7 +78,7 @@ impl Smoke<'_> {
     }
 
     /// Runs the checks that a candidate server supports. Stops at the first failure.
-    pub async fn candidate_checks(&self) -> Vec<Check> {
+    pub(crate) async fn candidate_checks(&self) -> Vec<Check> {
         let mut checks = Checks::default();
         let _ = self.run_common(&mut checks).await;
         checks.0
