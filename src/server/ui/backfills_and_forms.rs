@@ -9,7 +9,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use leoflow_engine::store::run::backfills;
-use leoflow_engine::store::run::run_list::BackfillFilter;
+use leoflow_engine::store::run::run_fields::BackfillFilter;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

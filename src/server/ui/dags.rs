@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use leoflow_engine::model::keys::RunKey;
 use leoflow_engine::model::state::{RunState, TaskState};
 use leoflow_engine::store::ReadFor;
-use leoflow_engine::store::dag::dag_list::DagField;
+use leoflow_engine::store::dag::dag_fields::DagField;
 use leoflow_engine::store::dag::dags;
 use leoflow_engine::store::instance::hitl;
 use leoflow_engine::store::list::filter::Test;

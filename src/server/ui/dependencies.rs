@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use leoflow_engine::model::dag::{External, Structure, Until};
 use leoflow_engine::schedule::asset_condition;
-use leoflow_engine::store::dag::dag_list::{Activity, DagFilter};
+use leoflow_engine::store::dag::dag_fields::{Activity, DagFilter};
 use leoflow_engine::store::dag::dags;
 use leoflow_engine::store::list::listing::Listing;
 use serde_json::{Value, json};

@@ -21,7 +21,7 @@ use leoflow_engine::store::dag::dags;
 use leoflow_engine::store::dag::structures::VersionKey;
 use leoflow_engine::store::instance::grid::{self, Instances, StateCounts, Summary, Version};
 use leoflow_engine::store::list::listing::{Listing, Order};
-use leoflow_engine::store::run::run_list::{RunField, RunFilter};
+use leoflow_engine::store::run::run_fields::{RunField, RunFilter};
 use leoflow_engine::store::run::runs;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};

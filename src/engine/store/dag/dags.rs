@@ -1,6 +1,6 @@
 //! DAGs, their versions, and import errors.
 
-use super::dag_list::{DagField, ImportErrorField};
+use super::dag_fields::{DagField, ImportErrorField};
 use super::structures::{Structures, VersionKey};
 use crate::model::dag::Structure;
 use crate::model::dag_check;

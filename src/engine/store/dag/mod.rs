@@ -2,7 +2,7 @@
 
 pub mod callbacks;
 pub mod dag_facts;
-pub mod dag_list;
+pub mod dag_fields;
 pub mod dags;
 pub mod environments;
 pub(crate) mod failures;

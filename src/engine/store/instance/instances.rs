@@ -1,7 +1,7 @@
 //! Task instances: reading and locking them. Claims and outcomes of tries are in `tries.rs`, changes of their states in
 //! `transition`.
 
-use super::instance_list::{InstanceField, InstanceFilter};
+use super::instance_fields::{InstanceField, InstanceFilter};
 use crate::model::keys::{InstanceKey, RunKey};
 use crate::model::state::TaskState;
 use crate::store::StoreError;

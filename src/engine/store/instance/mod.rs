@@ -7,7 +7,7 @@ pub(crate) mod expansion;
 pub mod finished_tasks;
 pub mod grid;
 pub mod hitl;
-pub mod instance_list;
+pub mod instance_fields;
 pub mod instances;
 pub mod mark;
 pub(crate) mod planner_input;

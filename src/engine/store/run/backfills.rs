@@ -4,7 +4,7 @@
 
 use super::backfill_end;
 use super::new_run::{self, NewRun, isoformat};
-use super::run_list::BackfillField;
+use super::run_fields::BackfillField;
 use crate::model::keys::RunKey;
 use crate::model::run_type::RunType;
 use crate::model::state::RunState;

@@ -7,5 +7,5 @@ pub mod lengths;
 pub mod new_run;
 pub mod other_runs;
 pub(crate) mod past;
-pub mod run_list;
+pub mod run_fields;
 pub mod runs;

@@ -3,7 +3,7 @@
 use super::active;
 use super::backfill_end;
 use super::new_run::{self, NewRun, isoformat};
-use super::run_list::RunField;
+use super::run_fields::RunField;
 use crate::model::dag::Structure;
 use crate::model::keys::RunKey;
 use crate::model::params;

@@ -10,7 +10,7 @@ use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
-use leoflow_engine::store::dag::dag_list::ImportErrorField;
+use leoflow_engine::store::dag::dag_fields::ImportErrorField;
 use leoflow_engine::store::dag::dags;
 use leoflow_engine::store::list::listing::Listing;
 use schemars::JsonSchema;

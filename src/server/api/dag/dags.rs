@@ -13,7 +13,7 @@ use crate::process::state::AppState;
 use axum::extract::State;
 use axum::http::StatusCode;
 use leoflow_engine::store::StoreError;
-use leoflow_engine::store::dag::dag_list::{Activity, DagField, LatestRun, Tags};
+use leoflow_engine::store::dag::dag_fields::{Activity, DagField, LatestRun, Tags};
 use leoflow_engine::store::dag::dags::{self, Favorite};
 use leoflow_engine::store::list::filter::Test;
 use leoflow_engine::store::list::listing::{Listing, Page};

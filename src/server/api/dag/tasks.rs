@@ -16,7 +16,7 @@ use leoflow_engine::model::dag::{Structure, Task, TriggerRule};
 use leoflow_engine::model::keys::RunKey;
 use leoflow_engine::store::StoreError;
 use leoflow_engine::store::dag::dags;
-use leoflow_engine::store::instance::instance_list::InstanceFilter;
+use leoflow_engine::store::instance::instance_fields::InstanceFilter;
 use leoflow_engine::store::instance::instances;
 use schemars::JsonSchema;
 use serde::Serialize;

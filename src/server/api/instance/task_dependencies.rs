@@ -12,7 +12,7 @@ use leoflow_engine::model::keys::RunKey;
 use leoflow_engine::model::state::{RunState, TaskState};
 use leoflow_engine::store::dag::dags::{self, Dag};
 use leoflow_engine::store::dag::versions;
-use leoflow_engine::store::instance::instance_list::InstanceFilter;
+use leoflow_engine::store::instance::instance_fields::InstanceFilter;
 use leoflow_engine::store::instance::instances::{self, Instance, NOT_MAPPED};
 use leoflow_engine::store::instance::tries::SLOTS;
 use leoflow_engine::store::list::listing::Listing;

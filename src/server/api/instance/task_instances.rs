@@ -15,7 +15,7 @@ use leoflow_engine::model::dag::{Structure, Task};
 use leoflow_engine::model::keys::RunKey;
 use leoflow_engine::model::state::TaskState;
 use leoflow_engine::store::dag::dags;
-use leoflow_engine::store::instance::instance_list::InstanceField;
+use leoflow_engine::store::instance::instance_fields::InstanceField;
 use leoflow_engine::store::instance::instances::{self, NOT_MAPPED};
 use leoflow_engine::store::list::field::ListField;
 use leoflow_engine::store::list::listing::Listing;

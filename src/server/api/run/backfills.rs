@@ -18,7 +18,7 @@ use leoflow_engine::schedule::upcoming::{self, RangeProblem};
 use leoflow_engine::store::StoreError;
 use leoflow_engine::store::dag::dags::{self, Dag};
 use leoflow_engine::store::run::backfills::{self, Backfill, BackfillRequest, Change, Reprocess};
-use leoflow_engine::store::run::run_list::BackfillField;
+use leoflow_engine::store::run::run_fields::BackfillField;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};

@@ -16,7 +16,7 @@ use jiff::civil::Date;
 use leoflow_engine::model::state::RunState;
 use leoflow_engine::store::dag::dags::{self, Dag};
 use leoflow_engine::store::list::listing::Listing;
-use leoflow_engine::store::run::run_list::{RunField, RunFilter};
+use leoflow_engine::store::run::run_fields::{RunField, RunFilter};
 use leoflow_engine::store::run::runs;
 use std::sync::Arc;
 
