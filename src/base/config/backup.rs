@@ -1,7 +1,7 @@
 //! The `backup` key: schedules for backups and test restores, retention and encryption.
 
 use super::cadence::{Cadence, duration};
-use super::keys::InvalidValue;
+use super::keys::ValueError;
 use super::{Recipient, SecretReference};
 use serde_yaml::Value;
 use std::path::PathBuf;
@@ -72,43 +72,43 @@ impl BackupSettings {
     ];
 
     /// Parses the value of the key; `Err` describes the allowed values.
-    pub fn read(value: &Value) -> Result<Self, InvalidValue> {
+    pub fn read(value: &Value) -> Result<Self, ValueError> {
         let mapping = value.as_mapping().ok_or(ALLOWED)?;
         let mut settings = Self::default();
         for (key, value) in mapping {
-            let cadence = |key| value.as_str().and_then(Cadence::parse).ok_or(InvalidValue::in_key(key, SCHEDULE));
-            let bytes = |key| value.as_u64().ok_or(InvalidValue::in_key(key, BYTES));
+            let cadence = |key| value.as_str().and_then(Cadence::parse).ok_or(ValueError::in_subkey(key, SCHEDULE));
+            let bytes = |key| value.as_u64().ok_or(ValueError::in_subkey(key, BYTES));
             match key.as_str() {
                 Some("schedule") => settings.schedule = cadence("schedule")?,
                 Some("verify") => settings.verify = cadence("verify")?,
                 Some("keep") => {
                     let keep = value.as_u64().filter(|keep| *keep >= 1);
-                    settings.keep = keep.ok_or(InvalidValue::in_key("keep", COUNT))?;
+                    settings.keep = keep.ok_or(ValueError::in_subkey("keep", COUNT))?;
                 }
                 Some("max_age") if value == "off" => settings.max_age = None,
                 Some("max_age") => {
                     let age = value.as_str().and_then(duration).filter(|age| !age.is_zero());
-                    settings.max_age = Some(age.ok_or(InvalidValue::in_key("max_age", AGE))?);
+                    settings.max_age = Some(age.ok_or(ValueError::in_subkey("max_age", AGE))?);
                 }
                 Some("max_bytes") => settings.max_bytes = bytes("max_bytes")?,
                 Some("task_logs_bytes") => settings.task_logs_bytes = bytes("task_logs_bytes")?,
                 Some("recipients") => {
-                    settings.recipients = recipients(value).ok_or(InvalidValue::in_key("recipients", RECIPIENTS))?;
+                    settings.recipients = recipients(value).ok_or(ValueError::in_subkey("recipients", RECIPIENTS))?;
                 }
                 Some("passphrase") => {
                     let reference = value.as_str().and_then(SecretReference::parse);
-                    settings.passphrase = Some(reference.ok_or(InvalidValue::in_key("passphrase", SECRET_REFERENCE))?);
+                    settings.passphrase = Some(reference.ok_or(ValueError::in_subkey("passphrase", SECRET_REFERENCE))?);
                 }
                 Some("identity") => {
                     let path = value.as_str().filter(|path| path.starts_with('/'));
-                    settings.identity = Some(path.ok_or(InvalidValue::in_key("identity", PATH))?.into());
+                    settings.identity = Some(path.ok_or(ValueError::in_subkey("identity", PATH))?.into());
                 }
                 // An unknown key may belong to a later release; the caller warns about it.
                 _ => {}
             }
         }
         if settings.passphrase.is_some() && !settings.recipients.is_empty() {
-            return Err(InvalidValue::in_key("passphrase", ONE_OF_TWO));
+            return Err(ValueError::in_subkey("passphrase", ONE_OF_TWO));
         }
         Ok(settings)
     }
@@ -123,7 +123,7 @@ fn recipients(value: &Value) -> Option<Vec<Recipient>> {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<BackupSettings, InvalidValue> {
+    fn read(text: &str) -> Result<BackupSettings, ValueError> {
         BackupSettings::read(&serde_yaml::from_str(text).unwrap())
     }
 
@@ -150,7 +150,7 @@ mod tests {
         ] {
             assert_eq!(
                 read(&format!("{{{subkey}: {value}}}")),
-                Err(InvalidValue::in_key(subkey, allowed)),
+                Err(ValueError::in_subkey(subkey, allowed)),
                 "{subkey}: {value}"
             );
         }

@@ -1,6 +1,6 @@
 //! The `datastore` key: the managed PostgreSQL under the home, one in a container, or an external server.
 
-use super::keys::InvalidValue;
+use super::keys::ValueError;
 use super::recipient::SecretReference;
 use crate::sys::env_vars;
 use crate::sys::fs::files;
@@ -71,10 +71,10 @@ impl DatastoreSetting {
     pub(crate) const KEYS: &[&str] = &["url"];
 
     /// Parses the value of the key; `Err` describes the allowed values.
-    pub fn read(value: &Value) -> Result<Self, InvalidValue> {
+    pub fn read(value: &Value) -> Result<Self, ValueError> {
         if let Some(mapping) = value.as_mapping() {
-            let url = mapping.get("url").and_then(Value::as_str).ok_or(InvalidValue::in_key("url", URL))?;
-            return Self::parse_url(url).map_err(|allowed| InvalidValue::in_key("url", allowed));
+            let url = mapping.get("url").and_then(Value::as_str).ok_or(ValueError::in_subkey("url", URL))?;
+            return Self::parse_url(url).map_err(|allowed| ValueError::in_subkey("url", allowed));
         }
         match value.as_str() {
             Some("managed") => Ok(Self::Managed),

@@ -1,56 +1,57 @@
-//! The table of the keys in `config.yaml`. Reading and checking the file use it.
+//! The table of the keys in `config.yaml`, with the check of each key's value.
 
 use super::{BackupSettings, DatastoreSetting, SecretReference, UpgradeSettings};
 use crate::protocol::log;
 use serde_yaml::Value;
 use std::net::Ipv4Addr;
 
-/// A key and its allowed values; `check` describes them when a value is not allowed.
+/// A key of `config.yaml` and the check of its value.
 pub struct Key {
     pub name: &'static str,
-    pub check: fn(&Value) -> Result<(), InvalidValue>,
-    /// Keys allowed inside it, if its value is a mapping.
+    pub check: fn(&Value) -> Result<(), ValueError>,
+    /// Keys allowed in the value, if it is a mapping.
     pub subkeys: &'static [&'static str],
 }
 
 /// A key whose value is not a mapping.
-const fn key(name: &'static str, check: fn(&Value) -> Result<(), InvalidValue>) -> Key {
+const fn scalar_key(name: &'static str, check: fn(&Value) -> Result<(), ValueError>) -> Key {
     Key { name, check, subkeys: &[] }
 }
 
-/// Describes the allowed values after a failed check.
+/// The error of a failed check: where the wrong value is, and which values are allowed there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InvalidValue {
-    /// The key inside the mapping that has the wrong value, if it is one of those.
+pub struct ValueError {
+    /// The key inside the mapping that has the wrong value; `None` if the value of the top-level key itself is wrong.
     pub subkey: Option<&'static str>,
+    /// Describes the allowed values, such as `an absolute path`.
     pub allowed: &'static str,
 }
 
-impl From<&'static str> for InvalidValue {
+impl From<&'static str> for ValueError {
     fn from(allowed: &'static str) -> Self {
         Self { subkey: None, allowed }
     }
 }
 
-impl InvalidValue {
-    pub fn in_key(subkey: &'static str, allowed: &'static str) -> Self {
+impl ValueError {
+    pub fn in_subkey(subkey: &'static str, allowed: &'static str) -> Self {
         Self { subkey: Some(subkey), allowed }
     }
 }
 
 pub const KEYS: &[Key] = &[
-    key("instance_name", |value| Ok(short_text(value)?)),
-    key("workspace", |value| Ok(absolute_path(value)?)),
-    key("port", |value| Ok(port(value)?)),
-    key("host", |value| Ok(host(value)?)),
-    key("admin_email", |value| Ok(email(value)?)),
-    key("admin_password_hash", |value| Ok(argon2_hash(value)?)),
-    key("session_epoch", |value| Ok(whole_number(value)?)),
-    key("jwt_secret", |value| Ok(key_256(value)?)),
-    key("encryption_key", |value| Ok(key_256(value)?)),
-    key("python", |value| Ok(absolute_path(value)?)),
-    key("max_map_length", |value| Ok(map_length(value)?)),
-    key("log_level", |value| Ok(log_level(value)?)),
+    scalar_key("instance_name", |value| Ok(short_text(value)?)),
+    scalar_key("workspace", |value| Ok(absolute_path(value)?)),
+    scalar_key("port", |value| Ok(port(value)?)),
+    scalar_key("host", |value| Ok(host(value)?)),
+    scalar_key("admin_email", |value| Ok(email(value)?)),
+    scalar_key("admin_password_hash", |value| Ok(argon2_hash(value)?)),
+    scalar_key("session_epoch", |value| Ok(whole_number(value)?)),
+    scalar_key("jwt_secret", |value| Ok(secret_256_bits(value)?)),
+    scalar_key("encryption_key", |value| Ok(secret_256_bits(value)?)),
+    scalar_key("python", |value| Ok(absolute_path(value)?)),
+    scalar_key("max_map_length", |value| Ok(map_length(value)?)),
+    scalar_key("log_level", |value| Ok(log_level(value)?)),
     Key { name: "datastore", check: |value| DatastoreSetting::read(value).map(drop), subkeys: DatastoreSetting::KEYS },
     Key { name: "backup", check: |value| BackupSettings::read(value).map(drop), subkeys: BackupSettings::KEYS },
     Key { name: "upgrade", check: |value| UpgradeSettings::read(value).map(drop), subkeys: UpgradeSettings::KEYS },
@@ -66,7 +67,7 @@ pub struct Deprecated {
 
 pub const DEPRECATED: &[Deprecated] = &[];
 
-// Checks of values; the error describes what is allowed.
+// Checks of values. The error describes the allowed values.
 
 fn short_text(value: &Value) -> Result<(), &'static str> {
     let allowed = "a name of 1 to 100 characters";
@@ -113,7 +114,7 @@ fn whole_number(value: &Value) -> Result<(), &'static str> {
     value.as_u64().map(|_| ()).ok_or("a whole number of at least 0")
 }
 
-fn key_256(value: &Value) -> Result<(), &'static str> {
+fn secret_256_bits(value: &Value) -> Result<(), &'static str> {
     let is_valid = |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let is_allowed = |text: &str| is_valid(text) || SecretReference::parse(text).is_some();
     value.as_str().is_some_and(is_allowed).then_some(()).ok_or("64 hexadecimal digits as written by setup")

@@ -4,7 +4,7 @@
 //! depend on them.
 
 use super::document::{Problem, line_of, line_of_subkey, to_mapping};
-use super::keys::{InvalidValue, KEYS};
+use super::keys::{KEYS, ValueError};
 use super::load::{Config, ConfigError, Loaded, SIZE_LIMIT, check, describe, parse, read_file};
 use super::origin::{Origin, Origins};
 use super::recipient::SecretReference;
@@ -98,12 +98,12 @@ fn apply_overrides(
     for path in override_files(path)? {
         let (mapping, warnings) = read_override(&path, &mut origins)?;
         merge(&mut loaded.mapping, mapping);
-        loaded.others.push((path, warnings));
+        loaded.override_warnings.push((path, warnings));
     }
     for setting in SETTINGS {
         let Some(name) = variable_of(setting) else { continue };
         let Some(text) = variable(&name) else { continue };
-        let wrong = |allowed: String| ConfigError::Variable { name: name.clone(), allowed };
+        let wrong = |allowed: String| ConfigError::EnvironmentVariable { name: name.clone(), allowed };
         let value = setting.value(&text).map_err(|error| match error {
             SettingError::Invalid(_, allowed) => wrong(allowed),
             other => wrong(other.to_string()),
@@ -174,7 +174,7 @@ fn check_together(mapping: &Mapping, origins: &Origins) -> Result<(), ConfigErro
     for key in KEYS {
         let Some(value) = mapping.get(key.name) else { continue };
         let Err(wrong) = (key.check)(value) else { continue };
-        let InvalidValue { subkey, allowed } = wrong;
+        let ValueError { subkey, allowed } = wrong;
         let name = subkey.map_or_else(|| key.name.to_owned(), |subkey| format!("{}.{subkey}", key.name));
         let origin = origins.get(&name).or_else(|| {
             origins
@@ -183,12 +183,14 @@ fn check_together(mapping: &Mapping, origins: &Origins) -> Result<(), ConfigErro
                 .find_map(|(other, origin)| other.starts_with(&format!("{}.", key.name)).then_some(origin))
         });
         return Err(match origin {
-            Some(Origin::Variable(name)) => ConfigError::Variable { name: name.clone(), allowed: allowed.to_owned() },
+            Some(Origin::Variable(name)) => {
+                ConfigError::EnvironmentVariable { name: name.clone(), allowed: allowed.to_owned() }
+            }
             Some(Origin::File { path, line }) => {
                 let problems = vec![Problem { line: *line, message: describe(key.name, value, wrong) }];
                 ConfigError::Invalid { path: path.clone(), problems }
             }
-            None => ConfigError::Variable { name, allowed: allowed.to_owned() },
+            None => ConfigError::EnvironmentVariable { name, allowed: allowed.to_owned() },
         });
     }
     Ok(())

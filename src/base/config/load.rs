@@ -1,7 +1,7 @@
-//! Reads and checks one file. Errors name the line and the allowed values.
+//! Reads and checks one config file. Errors name the line and the allowed values.
 
 use super::document::{Problem, line_of, line_of_subkey, show, to_mapping};
-use super::keys::{Deprecated, InvalidValue, KEYS};
+use super::keys::{Deprecated, KEYS, ValueError};
 use super::origin::Origins;
 use super::{
     BackupSettings, DEFAULT_ADMIN_EMAIL, DEFAULT_MAX_MAP_LENGTH, DEFAULT_PORT, DEPRECATED, DatastoreSetting,
@@ -10,9 +10,9 @@ use super::{
 use crate::protocol::log;
 use crate::sys::fs::files;
 use serde_yaml::{Mapping, Value};
+use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::{fmt, io};
 use tracing::Level;
 
 /// Size limit of a config file, in bytes.
@@ -29,11 +29,13 @@ pub struct Config {
     pub host: Ipv4Addr,
     pub admin_email: String,
     pub admin_password_hash: Option<String>,
+    /// Each session token contains this number and is valid only while it matches. A password reset raises it, which
+    /// ends all sessions.
     pub session_epoch: u64,
     pub jwt_secret: Option<String>,
     pub encryption_key: Option<String>,
     pub python: Option<PathBuf>,
-    /// Maximum number of elements in a task's result that another task is mapped over.
+    /// Maximum number of elements that a task's result may have for another task to be mapped over it.
     pub max_map_length: u64,
     /// Level of log messages.
     pub log_level: Level,
@@ -44,38 +46,36 @@ pub struct Config {
 }
 
 impl Config {
-    /// Address for requests from this machine.
+    /// Address at which this machine reaches its own web server.
     pub fn own_address(&self) -> Ipv4Addr {
         if self.host.is_unspecified() { Ipv4Addr::LOCALHOST } else { self.host }
     }
 }
 
-/// Settings with their warnings.
+/// The settings of an instance, with the warnings about its config files.
 #[derive(Debug)]
 pub struct Loaded {
     pub config: Config,
+    /// Warnings about `config.yaml`.
     pub warnings: Vec<Problem>,
     /// Text of `config.yaml`.
     pub text: String,
-    /// Effective values, with deprecated names replaced and, if requested, secrets resolved.
+    /// Effective values by key. Deprecated keys have their new names. After `load_with_secrets`, references to secrets
+    /// stored elsewhere are replaced by the secrets.
     pub(super) mapping: Mapping,
-    /// Override files with their warnings.
-    pub others: Vec<(PathBuf, Vec<Problem>)>,
+    /// Warnings about each override file.
+    pub override_warnings: Vec<(PathBuf, Vec<Problem>)>,
     /// Origin of each value; empty if only one file was read.
     pub origins: Origins,
 }
 
 impl Loaded {
-    /// Formats all warnings as `file:line: message`; `path` is that of `config.yaml`.
+    /// Formats all warnings as `file:line: message`. `path` is the path of `config.yaml`.
     pub fn warning_lines(&self, path: &Path) -> Vec<String> {
-        let override_files = self.others.iter().map(|(path, warnings)| (path.as_path(), warnings));
-        let all_warnings = std::iter::once((path, &self.warnings)).chain(override_files);
+        let override_warnings = self.override_warnings.iter().map(|(path, warnings)| (path.as_path(), warnings));
+        let all_warnings = std::iter::once((path, &self.warnings)).chain(override_warnings);
         all_warnings
-            .flat_map(|(path, warnings)| {
-                warnings
-                    .iter()
-                    .map(move |warning| format!("{}:{}: {}", path.display(), warning.line.max(1), warning.message))
-            })
+            .flat_map(|(path, warnings)| warnings.iter().map(move |warning| problem_line(path, warning)))
             .collect()
     }
 }
@@ -84,28 +84,25 @@ impl Loaded {
 pub enum ConfigError {
     #[error("cannot read {path}: {source}")]
     Io { path: PathBuf, source: io::Error },
-    #[error("{}", Listed(path, problems))]
+    /// A file with invalid values; the message has one line for each problem.
+    #[error("{}", problem_lines(path, problems))]
     Invalid { path: PathBuf, problems: Vec<Problem> },
+    /// An environment variable with an invalid value.
     #[error("{name} is not {allowed}")]
-    Variable { name: String, allowed: String },
-    /// A secret stored elsewhere that cannot be read.
+    EnvironmentVariable { name: String, allowed: String },
+    /// A secret stored outside `config.yaml` that cannot be read; `line` has the reference to it.
     #[error("{}:{line}: {reason}", path.display())]
     Secret { path: PathBuf, line: usize, reason: String },
 }
 
 /// Formats each problem as `file:line: message`, one per line.
-struct Listed<'a>(&'a Path, &'a [Problem]);
+fn problem_lines(path: &Path, problems: &[Problem]) -> String {
+    let lines: Vec<String> = problems.iter().map(|problem| problem_line(path, problem)).collect();
+    lines.join("\n")
+}
 
-impl fmt::Display for Listed<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, problem) in self.1.iter().enumerate() {
-            if index > 0 {
-                writeln!(f)?;
-            }
-            write!(f, "{}:{}: {}", self.0.display(), problem.line.max(1), problem.message)?;
-        }
-        Ok(())
-    }
+fn problem_line(path: &Path, problem: &Problem) -> String {
+    format!("{}:{}: {}", path.display(), problem.line.max(1), problem.message)
 }
 
 /// Reads the file at `path` without its overrides; `Ok(None)` if it does not exist.
@@ -121,14 +118,13 @@ pub fn parse(text: &str, deprecated: &[Deprecated]) -> Result<Loaded, Vec<Proble
     let mut mapping = to_mapping(text)?;
     let (mut problems, warnings) = check(&mut mapping, text, deprecated);
     if problems.is_empty() {
-        let (others, origins) = (Vec::new(), Origins::new());
         return Ok(Loaded {
             config: Config::from(&mapping),
             warnings,
             text: text.to_owned(),
             mapping,
-            others,
-            origins,
+            override_warnings: Vec::new(),
+            origins: Origins::new(),
         });
     }
     problems.sort_by_key(|problem| problem.line);
@@ -141,7 +137,8 @@ pub(super) fn check(mapping: &mut Mapping, text: &str, deprecated: &[Deprecated]
     let mut problems = Vec::new();
     for (key, value) in &*mapping {
         let Some(name) = key.as_str() else {
-            problems.push(Problem { line: 0, message: format!("{} is not a key: keys are names", show(key)) });
+            let message = format!("{} cannot be a key: a key must be text, such as port", show(key));
+            problems.push(Problem { line: 0, message });
             continue;
         };
         let line = line_of(text, name);
@@ -165,13 +162,11 @@ pub(super) fn check(mapping: &mut Mapping, text: &str, deprecated: &[Deprecated]
     (problems, warnings)
 }
 
-/// Describes a wrong value; never shows a secret.
-pub(super) fn describe(name: &str, value: &Value, InvalidValue { subkey, allowed }: InvalidValue) -> String {
+/// Describes a wrong value by its key and the allowed values. Shows the value only if it cannot be a secret.
+pub(super) fn describe(name: &str, value: &Value, ValueError { subkey, allowed }: ValueError) -> String {
     let nested = subkey.and_then(|subkey| Some((format!("{name}.{subkey}"), value.get(subkey)?)));
     let (name, value) = nested.unwrap_or_else(|| (name.to_owned(), value));
-    let is_hidden = is_secret(&name)
-        || ["backup.passphrase", "backup.identity", "datastore", "datastore.url"].contains(&name.as_str());
-    let displayed = if is_hidden { "this value".to_owned() } else { show(value) };
+    let displayed = if HIDDEN_VALUES.contains(&name.as_str()) { "this value".to_owned() } else { show(value) };
     format!("{name}: {displayed} is not {allowed}")
 }
 
@@ -192,12 +187,19 @@ fn rename_deprecated(mapping: &mut Mapping, text: &str, table: &[Deprecated]) ->
     warnings
 }
 
-fn is_secret(name: &str) -> bool {
-    matches!(name, "jwt_secret" | "encryption_key" | "admin_password_hash")
-}
+/// Keys whose values may be secrets, or may contain one.
+const HIDDEN_VALUES: [&str; 7] = [
+    "jwt_secret",
+    "encryption_key",
+    "admin_password_hash",
+    "backup.passphrase",
+    "backup.identity",
+    "datastore",
+    "datastore.url",
+];
 
 impl From<&Mapping> for Config {
-    /// Requires a mapping that has passed the checks.
+    /// Expects a mapping that has passed `check`; a value that has not counts as missing.
     fn from(mapping: &Mapping) -> Self {
         let text = |key: &str| mapping.get(key).and_then(Value::as_str).map(str::to_owned);
         let number = |key: &str| mapping.get(key).and_then(Value::as_u64);

@@ -1,7 +1,7 @@
 //! The `upgrade` key: channel and source of releases, and retention after an upgrade.
 
 use super::cadence::duration;
-use super::keys::InvalidValue;
+use super::keys::ValueError;
 use serde_yaml::Value;
 use std::time::Duration;
 
@@ -67,38 +67,38 @@ impl UpgradeSettings {
         &["channel", "from", "keep_versions", "keep_snapshot", "contract_after", "max_pause"];
 
     /// Parses the value of the key; `Err` describes the allowed values.
-    pub fn read(value: &Value) -> Result<Self, InvalidValue> {
+    pub fn read(value: &Value) -> Result<Self, ValueError> {
         let mapping = value.as_mapping().ok_or(ALLOWED)?;
         let mut settings = Self::default();
         for (key, value) in mapping {
             match key.as_str() {
                 Some("channel") => {
                     let channel = value.as_str().and_then(Channel::parse);
-                    settings.channel = channel.ok_or(InvalidValue::in_key("channel", "stable or rc"))?;
+                    settings.channel = channel.ok_or(ValueError::in_subkey("channel", "stable or rc"))?;
                 }
                 Some("from") => {
-                    let from = value.as_str().ok_or(InvalidValue::in_key("from", "a URL or a folder"))?;
+                    let from = value.as_str().ok_or(ValueError::in_subkey("from", "a URL or a folder"))?;
                     settings.from = Some(from.to_owned());
                 }
                 Some("keep_versions") => {
                     let count = value.as_u64().filter(|count| *count >= 1);
                     settings.keep_versions =
-                        count.ok_or(InvalidValue::in_key("keep_versions", "a whole number of at least 1"))?;
+                        count.ok_or(ValueError::in_subkey("keep_versions", "a whole number of at least 1"))?;
                 }
                 Some("keep_snapshot") => {
                     let time = value.as_str().and_then(duration);
                     settings.keep_snapshot =
-                        time.ok_or(InvalidValue::in_key("keep_snapshot", "a duration such as 24h, 90m or 2d"))?;
+                        time.ok_or(ValueError::in_subkey("keep_snapshot", "a duration such as 24h, 90m or 2d"))?;
                 }
                 Some("contract_after") => {
                     let time = value.as_str().and_then(duration);
                     settings.contract_after =
-                        time.ok_or(InvalidValue::in_key("contract_after", "a duration such as 7d, 24h or 90m"))?;
+                        time.ok_or(ValueError::in_subkey("contract_after", "a duration such as 7d, 24h or 90m"))?;
                 }
                 Some("max_pause") => {
                     let time = value.as_str().and_then(duration).filter(|time| !time.is_zero());
                     settings.max_pause =
-                        time.ok_or(InvalidValue::in_key("max_pause", "a duration such as 60s, 5m or 1h"))?;
+                        time.ok_or(ValueError::in_subkey("max_pause", "a duration such as 60s, 5m or 1h"))?;
                 }
                 // Unknown keys are ignored, as in `backup`.
                 _ => {}

@@ -20,31 +20,42 @@ const TEMPLATES: [(&str, &str, u32); 6] = [
     ("import.sh", include_str!("templates/import.sh"), 0o755),
     ("README.md", include_str!("templates/README.md"), 0o644),
 ];
-/// Minor versions of Python 3 in the official image; an older or newer Python maps to the nearest.
+/// Minor versions of Python 3 in the official image. For any other version the nearest of these is used.
 const PYTHONS: [u32; 5] = [10, 11, 12, 13, 14];
 
-/// The variables of the templates.
+/// The values that the templates insert. The templates use the field names.
 #[derive(Debug, Serialize)]
-pub struct Facts<'a, F: Serialize> {
+pub struct TemplateContext<'a, F: Serialize> {
+    /// Version of Airflow.
     pub airflow: &'a str,
+    /// Version of Leoflow.
     pub leoflow: &'a str,
+    /// Date of the export.
     pub date: String,
     /// Such as `3.12`.
     pub python: String,
     /// Environment variables of every container, with values quoted for YAML.
     pub settings: BTreeMap<String, String>,
-    /// DAG ids that are not paused, quoted for the shell.
+    /// Ids of the DAGs that are not paused, quoted for the shell.
     pub active: Vec<String>,
+    /// The admin's e-mail address, quoted for the shell.
     pub email: String,
+    /// Number of DAGs.
     pub dags: usize,
+    /// Number of files in the DAG folder.
     pub files: usize,
+    /// Number of Airflow variables, which `variables.json` contains.
     pub variables: usize,
+    /// Number of connections.
     pub connections: usize,
     pub pools: Vec<Pool>,
     /// `.age` for encrypted files, else empty.
     pub suffix: &'a str,
+    /// True when the export contains `history.sql`.
     pub history: bool,
     pub findings: &'a [F],
+    /// Names of the values that the export omits because they may be secret, such as `db: password`. The user fills
+    /// them in by hand.
     pub to_fill: &'a [String],
 }
 
@@ -58,30 +69,30 @@ pub struct Pool {
 }
 
 /// Writes all deployment files, and `.env` with new random keys.
-pub fn write<F: Serialize>(folder: &Path, facts: &Facts<'_, F>) -> Result<(), Error> {
-    let mut environment = Environment::new();
-    environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    environment.set_auto_escape_callback(|_| AutoEscape::None);
-    let facts = template_value(&serde_json::to_value(facts).map_err(Error::bug)?);
+pub fn write<F: Serialize>(folder: &Path, context: &TemplateContext<'_, F>) -> Result<(), Error> {
+    let mut template_engine = Environment::new();
+    template_engine.set_undefined_behavior(UndefinedBehavior::Strict);
+    template_engine.set_auto_escape_callback(|_| AutoEscape::None);
+    let context = template_value(&serde_json::to_value(context).map_err(Error::bug)?);
     for (name, template, mode) in TEMPLATES {
-        let mut text = environment.render_str(template, facts.clone()).map_err(Error::bug)?;
+        let mut text = template_engine.render_str(template, context.clone()).map_err(Error::bug)?;
         text.truncate(text.trim_end().len());
         text.push('\n');
         let path = folder.join(name);
         files::write_atomic(&path, text.as_bytes(), mode).map_err(|error| Error::io("write", &path, &error))?;
     }
     let path = folder.join(".env");
-    files::write_atomic(&path, secrets()?.as_bytes(), 0o600).map_err(|error| Error::io("write", &path, &error))
+    files::write_atomic(&path, env_file()?.as_bytes(), 0o600).map_err(|error| Error::io("write", &path, &error))
 }
 
 /// Content of `.env`: new random keys.
-fn secrets() -> Result<String, Error> {
+fn env_file() -> Result<String, Error> {
     let names = ["POSTGRES_PASSWORD", "ADMIN_PASSWORD", "FERNET_KEY", "JWT_SECRET", "API_SECRET_KEY"];
     let mut text = String::new();
     for name in names {
         let mut bytes = [0; 32];
         getrandom::fill(&mut bytes).map_err(Error::failed)?;
-        // Fernet requires padded URL-safe base64. The other values go unpadded, because `=` needs escaping in a URL.
+        // Fernet requires padded URL-safe base64. The other keys have no padding, because `=` needs escaping in a URL.
         let key = URL_SAFE.encode(bytes);
         let key = if name == "FERNET_KEY" { key.as_str() } else { key.trim_end_matches('=') };
         text.push_str(&format!("{name}={key}\n"));
@@ -89,15 +100,16 @@ fn secrets() -> Result<String, Error> {
     Ok(text)
 }
 
-/// Returns the image's Python that is nearest to `3.MINOR.PATCH`.
+/// Returns the Python version of the official image that is nearest to `version`, which is `3.MINOR.PATCH`; 3.12 if it
+/// is unknown.
 pub fn python(version: Option<&str>) -> String {
     let minor = version.and_then(|version| version.split('.').nth(1)?.parse::<u32>().ok()).unwrap_or(12);
     let nearest = PYTHONS.into_iter().min_by_key(|known| known.abs_diff(minor)).unwrap_or(12);
     format!("3.{nearest}")
 }
 
-/// Airflow's settings as environment variables, with values quoted for YAML. `roots` are subfolders of the DAG folder
-/// that are module search paths.
+/// Airflow's settings as environment variables, with values quoted for YAML. `roots` are the subfolders of the DAG
+/// folder that become module search paths.
 pub fn settings<'a>(roots: impl Iterator<Item = &'a String>, max_map_length: u64) -> BTreeMap<String, String> {
     let path: Vec<String> = roots.map(|root| format!("/opt/airflow/dags/{root}")).collect();
     let mut settings = BTreeMap::from([
@@ -123,7 +135,7 @@ mod tests {
     fn render(suffix: &str) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         let roots = ["etl".to_owned(), "it's \"$odd\"".to_owned()];
-        let facts = Facts {
+        let context = TemplateContext {
             airflow: AIRFLOW,
             leoflow: "0.1.0",
             date: "2026-01-01".to_owned(),
@@ -146,7 +158,7 @@ mod tests {
             findings: &[crate::airflow::findings::Finding { what: "w".into(), why: "y".into(), remedy: "r".into() }],
             to_fill: &["db: password".to_owned()],
         };
-        write(folder.path(), &facts).unwrap();
+        write(folder.path(), &context).unwrap();
         folder
     }
 
@@ -177,7 +189,7 @@ mod tests {
 
     #[test]
     fn keys_are_random_and_in_airflows_format() {
-        let (keys, others) = (secrets().unwrap(), secrets().unwrap());
+        let (keys, others) = (env_file().unwrap(), env_file().unwrap());
         assert_ne!(keys, others);
         let fernet = keys.lines().find_map(|line| line.strip_prefix("FERNET_KEY=")).unwrap();
         assert_eq!(URL_SAFE.decode(fernet).unwrap().len(), 32);

@@ -2,7 +2,7 @@
 
 use super::dag_folder::Direction;
 use super::data_files::{connections, pools, variables};
-use super::deployment::{self, Facts, Pool};
+use super::deployment::{self, Pool, TemplateContext};
 use super::findings::{Finding, Findings};
 use super::{AIRFLOW, dag_folder, history, requirements, secrets};
 use crate::api_client::{Api, list_of};
@@ -38,7 +38,7 @@ pub struct ExportAirflow {
     pub history: bool,
 }
 
-/// Slots of `default_pool` in a new Airflow.
+/// Slots of `default_pool` in a new Airflow database.
 const AIRFLOWS_DEFAULT_SLOTS: i64 = 128;
 
 pub async fn airflow(context: &Context<'_>, args: &ExportAirflow) -> Result<u8, Error> {
@@ -88,6 +88,7 @@ fn print_report(printer: &Printer, output: &Path, content: &InstanceContent, rep
             (counted(&history["runs"], "run"), counted(&history["task_instances"], "task instance"));
         printer.line(format!("  {runs} with {instances}"));
     }
+    // `to_fill` is the published name of the values that the export omits and the user must fill in.
     for name in list_of(&report["to_fill"]).filter_map(Value::as_str) {
         printer.warning(format!("not exported, because it may be secret and there is no --recipient: {name}"));
     }
@@ -97,7 +98,7 @@ fn print_report(printer: &Printer, output: &Path, content: &InstanceContent, rep
     printer.line(format!("Next steps: {}", output.join("README.md").display()));
 }
 
-/// Recipients on the command line, or the configured ones.
+/// Recipients on the command line, else the configured ones.
 fn recipients(args: &ExportAirflow, config: &Config) -> Result<Vec<Recipient>, Error> {
     if args.no_secrets {
         return Ok(Vec::new());
@@ -142,6 +143,8 @@ fn check_output(output: &Path, workspace: &Path) -> Result<(), Error> {
 struct InstanceContent {
     dags: Vec<Value>,
     import_errors: Vec<Value>,
+    /// The response of `/local/environments`: `environments` are the installed ones, and `wanted` are those that DAG
+    /// files require, each with a `state`.
     environments: Value,
     variables: Vec<Variable>,
     connections: Vec<Connection>,
@@ -184,7 +187,7 @@ impl InstanceContent {
         }
     }
 
-    /// Python version of the first environment that DAGs use.
+    /// Python version of the first installed environment that a DAG uses.
     fn python(&self) -> Option<&str> {
         list_of(&self.environments["environments"])
             .filter(|environment| list_of(&environment["dags"]).count() > 0)
@@ -202,21 +205,21 @@ struct Export<'a> {
 
 impl Export<'_> {
     /// Writes the export into a new folder. Returns the content of `export.json`.
-    async fn write(&self, folder: &Path, history: bool, findings: &mut Findings) -> Result<Value, Error> {
+    async fn write(&self, folder: &Path, with_history: bool, findings: &mut Findings) -> Result<Value, Error> {
         files::create_private_dir(folder).map_err(|error| Error::io("create", folder, &error))?;
         let copied = dag_folder::copy(self.workspace, Some(&folder.join("dags")), Direction::ToAirflow, findings)?;
         let pins = requirements::lines(&self.content.environments, findings);
         let path = folder.join("requirements.txt");
         let text: String = pins.iter().map(|pin| format!("{pin}\n")).collect();
         files::write_atomic(&path, text.as_bytes(), 0o644).map_err(|error| Error::io("write", &path, &error))?;
-        let (suffix, to_fill) = self.write_secrets(folder)?;
-        let history = match history {
+        let (suffix, omitted_values) = self.write_data_files(folder)?;
+        let history_counts = match with_history {
             true => Some(self.write_history(folder, suffix, findings).await?),
             false => None,
         };
         let content = self.content;
         let is_active = |dag: &&Value| dag["is_paused"] == false;
-        let facts = Facts {
+        let template_context = TemplateContext {
             airflow: AIRFLOW,
             leoflow: self.context.version,
             date: jiff::Zoned::now().date().to_string(),
@@ -236,44 +239,46 @@ impl Export<'_> {
             connections: content.connections.len(),
             pools: content.pools.iter().filter_map(pool_arguments).collect(),
             suffix,
-            history: history.is_some(),
+            history: history_counts.is_some(),
             findings: findings.all(),
-            to_fill: &to_fill,
+            to_fill: &omitted_values,
         };
-        deployment::write(folder, &facts)?;
+        deployment::write(folder, &template_context)?;
         let dag_entry = |dag: &Value| json!({"dag_id": dag["dag_id"], "file": dag["relative_fileloc"], "is_paused": dag["is_paused"]});
+        // `does_not_fit` is the published name of the findings.
         let report = json!({
-            "airflow": AIRFLOW, "leoflow": self.context.version, "python": facts.python,
+            "airflow": AIRFLOW, "leoflow": self.context.version, "python": template_context.python,
             "dags": content.dags.iter().map(dag_entry).collect::<Vec<_>>(), "files": copied.files, "requirements": pins,
-            "module_roots": copied.roots, "encrypted": !suffix.is_empty(), "to_fill": to_fill, "history": history,
+            "module_roots": copied.roots, "encrypted": !suffix.is_empty(), "to_fill": omitted_values,
+            "history": history_counts,
             "does_not_fit": findings.all(),
         });
-        secrets::write(&folder.join("export.json"), &report)?;
+        secrets::write_private_json(&folder.join("export.json"), &report)?;
         files::sync_file_system(folder).map_err(|error| Error::io("write", folder, &error))?;
         Ok(report)
     }
 
-    /// Returns the suffix of encrypted files and the values to fill in by hand.
-    fn write_secrets(&self, folder: &Path) -> Result<(&'static str, Vec<String>), Error> {
+    /// Writes the pools, variables and connections. Returns the suffix of encrypted files, and the names of the values
+    /// that are omitted because they may be secret.
+    fn write_data_files(&self, folder: &Path) -> Result<(&'static str, Vec<String>), Error> {
         let variables = variables::to_airflow(&self.content.variables);
         let connections = connections::to_airflow(&self.content.connections);
-        secrets::write(&folder.join("pools.json"), &pools::to_airflow(&self.content.pools))?;
+        secrets::write_private_json(&folder.join("pools.json"), &pools::to_airflow(&self.content.pools))?;
         if !self.recipients.is_empty() {
-            secrets::write_encrypted(&folder.join("variables.json.age"), &variables, self.recipients)?;
-            secrets::write_encrypted(&folder.join("connections.json.age"), &connections, self.recipients)?;
+            secrets::write_encrypted_json(&folder.join("variables.json.age"), &variables, self.recipients)?;
+            secrets::write_encrypted_json(&folder.join("connections.json.age"), &connections, self.recipients)?;
             return Ok((".age", Vec::new()));
         }
-        let (variables, hidden) = secrets::open_variables(&variables);
-        secrets::write(&folder.join("variables.json"), &variables)?;
-        let (template, mut to_fill) = secrets::template(&connections);
-        let name: PathBuf =
-            folder.join(if to_fill.is_empty() { "connections.json" } else { "connections.template.json" });
-        secrets::write(&name, &template)?;
-        to_fill.extend(hidden);
-        Ok(("", to_fill))
+        let (variables, omitted_variables) = secrets::variables_without_secrets(&variables);
+        secrets::write_private_json(&folder.join("variables.json"), &variables)?;
+        let (template, mut omitted_values) = secrets::connections_template(&connections);
+        let name = if omitted_values.is_empty() { "connections.json" } else { "connections.template.json" };
+        secrets::write_private_json(&folder.join(name), &template)?;
+        omitted_values.extend(omitted_variables);
+        Ok(("", omitted_values))
     }
 
-    /// Writes the history; returns its row counts.
+    /// Writes `history.sql` and returns its numbers of rows.
     async fn write_history(&self, folder: &Path, suffix: &str, findings: &mut Findings) -> Result<Value, Error> {
         let datastore = Datastore::open(&self.context.recovery(), "leoflow export").await?;
         let mut client = datastore.connect().await?;

@@ -17,7 +17,7 @@ const EXPORTS: [(&str, &str, &str); 3] = [
     ("pools", "pools.json", "airflow pools export pools.json"),
 ];
 
-/// Reads the content; missing files are findings.
+/// Reads the content of the home. Adds a finding for each file that is missing.
 pub fn read(home: &Path, findings: &mut Findings) -> Result<AirflowContent, Error> {
     if !home.is_dir() {
         return Err(Error::usage(format!("the folder {} does not exist", home.display()))
@@ -29,7 +29,7 @@ pub fn read(home: &Path, findings: &mut Findings) -> Result<AirflowContent, Erro
         if !file.exists() {
             findings.add(
                 kind,
-                format!("{name} does not exist in {}; Airflow stores them in its database", home.display()),
+                format!("{name} does not exist in {}; Airflow stores {kind} in its database", home.display()),
                 format!("run in that folder: {command}"),
             );
             continue;
@@ -59,7 +59,7 @@ pub fn read(home: &Path, findings: &mut Findings) -> Result<AirflowContent, Erro
     Ok(content)
 }
 
-/// Returns the DAG folder in `airflow.cfg`, else `dags`; `None` if neither exists.
+/// Returns the DAG folder that `airflow.cfg` names, else `dags` in the home; `None` if neither exists.
 fn dag_folder(home: &Path, findings: &mut Findings) -> Option<PathBuf> {
     let text = files::read_text(&home.join("airflow.cfg"), CONFIG_LIMIT).ok().flatten().unwrap_or_default();
     let configured =

@@ -9,15 +9,21 @@ use std::io::Write;
 use std::path::Path;
 use tokio_postgres::Client;
 
-/// How one of Airflow's tables is filled: column, type and the expression over our tables.
+/// How one of Airflow's tables is filled. The exported file copies our rows into the temporary table `of_leoflow`, then
+/// inserts them into Airflow's table.
 struct Table {
+    /// The name of Airflow's table.
     name: &'static str,
+    /// Name and type of each column of Airflow, and the expression over our tables that computes its value.
     columns: &'static [(&'static str, &'static str, &'static str)],
+    /// Our tables, with the filter of the exported rows.
     from: &'static str,
-    /// Airflow's columns without a counterpart in our tables; `extra_values` are their expressions, in this order.
+    /// Airflow's columns without a counterpart in our tables; `extra_values` are their expressions over `of_leoflow`,
+    /// in this order.
     extra_columns: &'static str,
     extra_values: &'static str,
-    /// Filter of the inserted rows; skips instances whose run was not inserted, because it exists under another id.
+    /// The rows of `of_leoflow` to insert. A run of ours is not inserted if Airflow already has one with the same
+    /// logical date under another run id; then its task instances have no run and are skipped.
     row_filter: &'static str,
 }
 
@@ -74,14 +80,15 @@ const TASK_INSTANCE: Table = Table {
     row_filter: "EXISTS (SELECT FROM dag_run r WHERE (r.dag_id, r.run_id) = (of_leoflow.dag_id, of_leoflow.run_id))",
 };
 
-/// Rows written, and unfinished runs left out.
+/// Numbers of exported rows.
 pub struct Counts {
     pub runs: u64,
     pub task_instances: u64,
+    /// Number of runs left out because they have not finished.
     pub left_out: i64,
 }
 
-/// Writes the file for `psql`. Running it twice adds nothing.
+/// Writes a file for `psql`. `psql` can run the file again: rows that are already in Airflow's database are skipped.
 pub async fn write(client: &mut Client, path: &Path, recipients: &[Recipient]) -> Result<Counts, Error> {
     let io = |error: std::io::Error| Error::io("write", path, &error);
     let query = |error: tokio_postgres::Error| Error::from(PgError::from(error));
@@ -106,7 +113,7 @@ pub async fn write(client: &mut Client, path: &Path, recipients: &[Recipient]) -
     Ok(Counts { runs, task_instances, left_out })
 }
 
-/// Writes the rows in COPY format and the statement that inserts them. Returns the number of rows.
+/// Writes the statements that fill one table, with the rows in COPY format. Returns the number of rows.
 async fn write_table(
     snapshot: &tokio_postgres::Transaction<'_>,
     table: &Table,
@@ -126,10 +133,11 @@ async fn write_table(
     let copied = snapshot.copy_out(&format!("COPY (SELECT {values} FROM {from}) TO STDOUT")).await;
     let mut copied = std::pin::pin!(copied.map_err(PgError::from)?);
     let mut rows = 0;
-    while let Some(chunk) = copied.next().await {
-        let chunk = chunk.map_err(PgError::from)?;
+    // PostgreSQL sends each row as one message, and the stream yields one message at a time.
+    while let Some(row) = copied.next().await {
+        let row = row.map_err(PgError::from)?;
         rows += 1;
-        file.write_all(&chunk).map_err(io)?;
+        file.write_all(&row).map_err(io)?;
     }
     let end = format!(
         "\\.\nINSERT INTO {name} ({names}, {extra_columns})\nSELECT {names}, {extra_values} FROM of_leoflow\nWHERE {row_filter}\nON CONFLICT DO NOTHING;\n\

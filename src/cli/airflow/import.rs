@@ -55,9 +55,9 @@ pub async fn airflow(context: &Context<'_>, args: &ImportAirflow) -> Result<u8, 
     let config = config.ok_or_else(not_set_up)?;
     let workspace = config.workspace;
     let workspace = workspace.ok_or_else(|| Error::failed("no workspace is configured").hint("leoflow setup"))?;
-    let project = project(&workspace, &args.project)?;
+    let project_folder = new_project_folder(&workspace, &args.project)?;
     let api = Api::new(&context.home);
-    // First, because everything else needs the server.
+    // Before Airflow is read, so that the command fails at once when Leoflow's server does not run.
     let existing = ExistingNames::read(&api).await?;
     let mut findings = Findings::default();
     let scheme = args.from.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
@@ -74,20 +74,23 @@ pub async fn airflow(context: &Context<'_>, args: &ImportAirflow) -> Result<u8, 
         None => from_home::read(Path::new(&args.from), &mut findings)?,
     };
     drop_invalid_extras(&mut content, &mut findings);
-    let skipped = existing.remove_existing(&mut content, args.action_on_existing_key)?;
-    let staging = staging_path(&workspace, &project);
-    let file_count = stage_files(&content.files, (!args.dry_run).then_some(&staging), &mut findings);
-    let file_count = file_count.inspect_err(|_| drop(files::remove_any(&staging)))?;
+    let skipped = existing.retain_new(&mut content, args.action_on_existing_key)?;
+    let staging = staging_path(&workspace, &project_folder);
+    let staged = stage_files(&content.files, (!args.dry_run).then_some(&staging), &mut findings);
+    let file_count = staged.inspect_err(|_| drop(files::remove_any(&staging)))?;
+    // `does_not_fit` is the published name of the findings.
     let report = json!({
         "variables": content.variables.len(), "connections": content.connections.len(), "pools": content.pools.len(),
-        "files": file_count, "project": if file_count > 0 { Some(&project) } else { None }, "skipped": skipped,
+        "files": file_count, "project": if file_count > 0 { Some(&project_folder) } else { None }, "skipped": skipped,
         "does_not_fit": findings.all(), "dry_run": args.dry_run,
     });
     let outcome = match args.dry_run {
         true => Ok(()),
-        false => import_content(&api, &content, args.action_on_existing_key, &staging, &project, file_count).await,
+        false => {
+            import_content(&api, &content, args.action_on_existing_key, &staging, &project_folder, file_count).await
+        }
     };
-    // Removes what was not renamed into place.
+    // After a success the staging folder has been renamed; after a failure it may still exist.
     let _ = files::remove_any(&staging);
     outcome?;
     print_report(context, args, &report, &findings)?;
@@ -121,10 +124,11 @@ fn print_report(context: &Context<'_>, args: &ImportAirflow, report: &Value, fin
     Ok(())
 }
 
-/// Returns the project's folder, which must not exist yet.
-fn project(workspace: &Path, name: &str) -> Result<PathBuf, Error> {
+/// Returns the folder of the new project `name`. Refuses an invalid name and a folder that exists.
+fn new_project_folder(workspace: &Path, name: &str) -> Result<PathBuf, Error> {
     let is_name = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c));
-    // The workspace is a module search path: these names would shadow the packages.
+    // The workspace is a module search path, so folders with these names would shadow the packages `airflow` and
+    // `leoflow`.
     if !is_name || ["airflow", "leoflow"].contains(&name) {
         return Err(Error::usage(format!("{name:?} is not a valid project name"))
             .hint("use letters, digits, - and _; not airflow or leoflow"));
@@ -137,12 +141,14 @@ fn project(workspace: &Path, name: &str) -> Result<PathBuf, Error> {
     }
 }
 
-/// Path of a staging folder for the DAG files: next to the workspace, because incomplete files inside it would be
-/// parsed; next to the project if the workspace's parent is on another file system.
-fn staging_path(workspace: &Path, project: &Path) -> PathBuf {
+/// Path of a staging folder for the DAG files, which is later renamed to the project folder. It is next to the
+/// workspace, so that a killed import leaves nothing in the workspace. If the workspace's parent is on another file
+/// system, where the rename would fail, it is next to the project folder, under a hidden name that the DAG file scan
+/// skips.
+fn staging_path(workspace: &Path, project_folder: &Path) -> PathBuf {
     let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev()).ok();
     let is_same_file_system = workspace.parent().is_some_and(|parent| device(parent) == device(workspace));
-    files::temporary_neighbour(if is_same_file_system { workspace } else { project })
+    files::temporary_neighbour(if is_same_file_system { workspace } else { project_folder })
 }
 
 /// Login from the arguments; prompts for a missing password.
@@ -163,7 +169,7 @@ fn login(args: &ImportAirflow) -> Result<Login, Error> {
     })
 }
 
-/// Drops an `extra` that is not JSON, which older Airflows allowed; Airflow 3 and Leoflow do not.
+/// Drops each `extra` that is not JSON. Older Airflows allowed other text; Airflow 3 and Leoflow do not.
 fn drop_invalid_extras(content: &mut AirflowContent, findings: &mut Findings) {
     for connection in &mut content.connections {
         let is_invalid = connection.extra.as_deref().is_some_and(|extra| serde_json::from_str::<Value>(extra).is_err());
@@ -174,7 +180,7 @@ fn drop_invalid_extras(content: &mut AirflowContent, findings: &mut Findings) {
     }
 }
 
-/// Names of the existing variables, connections and pools.
+/// Names of the variables, connections and pools that already exist in Leoflow.
 struct ExistingNames {
     variables: BTreeSet<String>,
     connections: BTreeSet<String>,
@@ -192,13 +198,14 @@ impl ExistingNames {
         Ok(Self { variables, connections, pools })
     }
 
-    /// Removes existing entries from `content`, unless they are to be overwritten. Returns their names.
-    fn remove_existing(&self, content: &mut AirflowContent, on_existing: OnExisting) -> Result<Vec<String>, Error> {
-        let mut existing_entries: Vec<String> = Vec::new();
+    /// Keeps only the new entries in `content`, unless existing ones are to be overwritten. Returns the names of the
+    /// entries that are left out of the import.
+    fn retain_new(&self, content: &mut AirflowContent, on_existing: OnExisting) -> Result<Vec<String>, Error> {
+        let mut left_out: Vec<String> = Vec::new();
         let mut is_new = |kind: &str, existing: &BTreeSet<String>, name: &str| {
             let exists = existing.contains(name);
             if exists {
-                existing_entries.push(format!("{kind} {name}"));
+                left_out.push(format!("{kind} {name}"));
             }
             !exists
         };
@@ -209,15 +216,15 @@ impl ExistingNames {
         content.connections.retain(|entry| is_new("connection", &self.connections, &entry.connection_id));
         content.pools.retain(|entry| is_new("pool", &self.pools, &entry.name));
         // default_pool always exists, so it is no conflict.
-        match existing_entries.iter().find(|name| *name != "pool default_pool") {
+        match left_out.iter().find(|name| *name != "pool default_pool") {
             Some(name) if on_existing == OnExisting::Fail => Err(Error::refused(format!("{name} already exists"))
                 .hint("nothing was imported; use --action-on-existing-key skip or overwrite")),
-            _ => Ok(existing_entries),
+            _ => Ok(left_out),
         }
     }
 }
 
-/// Puts the DAG files into a staging folder, or with `None` only checks them. Returns the number of files.
+/// Copies the DAG files into the staging folder `to`, or with `None` only checks them. Returns the number of files.
 fn stage_files(from: &DagFiles, to: Option<&PathBuf>, findings: &mut Findings) -> Result<usize, Error> {
     match from {
         DagFiles::None => Ok(0),
@@ -240,16 +247,17 @@ fn stage_files(from: &DagFiles, to: Option<&PathBuf>, findings: &mut Findings) -
     }
 }
 
-/// Imports variables, connections and pools first, because DAGs need them. Safe to repeat after an interruption.
+/// Imports variables, connections and pools, then the DAG files, which may need them. Safe to repeat after an
+/// interruption.
 async fn import_content(
     api: &Api<'_>,
     content: &AirflowContent,
     on_existing: OnExisting,
     staging: &Path,
-    project: &Path,
+    project_folder: &Path,
     file_count: usize,
 ) -> Result<(), Error> {
-    // The server checks again for entries that were created in the meantime.
+    // The server applies `on_existing` again, to variables and connections that were created in the meantime.
     let _ = variables::import(api, content.variables.clone(), on_existing).await?;
     let entries = json!({"on_existing": on_existing.for_store(), "entries": content.connections});
     let _: Value = api.with_bulk_timeout().put(connections::LOCAL, &entries).await?;
@@ -257,7 +265,7 @@ async fn import_content(
         pools::set(api, pool).await?;
     }
     if file_count > 0 {
-        files::rename_to_new(staging, project).map_err(|error| Error::io("create", project, &error))?;
+        files::rename_to_new(staging, project_folder).map_err(|error| Error::io("create", project_folder, &error))?;
     }
     Ok(())
 }

@@ -13,5 +13,5 @@ pub mod import;
 mod requirements;
 mod secrets;
 
-/// The Airflow version of exports, whose official image they build on.
+/// The Airflow version that exports are for. They build on its official image.
 pub const AIRFLOW: &str = leoflow_base::web_ui::VERSION;

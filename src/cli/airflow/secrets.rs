@@ -1,5 +1,5 @@
-//! Writes variables, connections and pools for `airflow variables|connections|pools import`. Secrets are encrypted to
-//! an age key, or left out to be filled in.
+//! Writes variables, connections and pools for `airflow variables|connections|pools import`. With a recipient, the
+//! files are encrypted; without one, possible secrets are omitted and the user fills them in.
 
 use crate::error::Error;
 use leoflow_base::auth::masking::is_sensitive;
@@ -13,12 +13,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Writes JSON that only the owner may read.
-pub fn write(path: &Path, value: &Value) -> Result<(), Error> {
+pub fn write_private_json(path: &Path, value: &Value) -> Result<(), Error> {
     files::write_atomic(path, &pretty_json(value)?, 0o600).map_err(|error| Error::io("write", path, &error))
 }
 
 /// Writes JSON encrypted to all recipients; `age -d -i KEY FILE` decrypts it.
-pub fn write_encrypted(path: &Path, value: &Value, recipients: &[Recipient]) -> Result<(), Error> {
+pub fn write_encrypted_json(path: &Path, value: &Value, recipients: &[Recipient]) -> Result<(), Error> {
     let io = |error: io::Error| Error::io("write", path, &error);
     let mut file = PrivateFile::create(path, recipients).map_err(io)?;
     file.writer().write_all(&pretty_json(value)?).map_err(io)?;
@@ -32,19 +32,19 @@ fn pretty_json(value: &Value) -> Result<Vec<u8>, Error> {
     Ok(text)
 }
 
-/// Leaves out the variables that Airflow would mask. Returns the others, and the names of those left out, such as
-/// `variable api_key`.
-pub fn open_variables(variables: &Value) -> (Value, Vec<String>) {
-    let (hidden, open): (Vec<_>, Vec<_>) = variables
+/// Omits the variables whose values Airflow would mask. Returns the other variables, and the names of the omitted ones,
+/// such as `variable api_key`.
+pub fn variables_without_secrets(variables: &Value) -> (Value, Vec<String>) {
+    let (omitted, kept): (Vec<_>, Vec<_>) = variables
         .as_object()
         .into_iter()
         .flatten()
         .partition(|(key, entry)| is_sensitive(key) || contains_sensitive(entry));
-    let open: Map<String, Value> = open.into_iter().map(|(key, entry)| (key.clone(), entry.clone())).collect();
-    (open.into(), hidden.into_iter().map(|(key, _)| format!("variable {key}")).collect())
+    let kept: Map<String, Value> = kept.into_iter().map(|(key, entry)| (key.clone(), entry.clone())).collect();
+    (kept.into(), omitted.into_iter().map(|(key, _)| format!("variable {key}")).collect())
 }
 
-/// True when a name at any depth is that of a secret.
+/// True when any name in the value, at any depth, suggests a secret.
 fn contains_sensitive(value: &Value) -> bool {
     match value {
         Value::Object(fields) => fields.iter().any(|(name, value)| is_sensitive(name) || contains_sensitive(value)),
@@ -71,10 +71,10 @@ impl PrivateFile {
     }
 }
 
-/// Blanks every possible secret of connections. Returns the connections, and the values to fill in, such as
-/// `id: password, extra.token`.
-pub fn template(connections: &Value) -> (Value, Vec<String>) {
-    let mut to_fill = Vec::new();
+/// Blanks every possible secret of the connections. Returns the connections, and the names of the blanked values, such
+/// as `id: password, extra.token`.
+pub fn connections_template(connections: &Value) -> (Value, Vec<String>) {
+    let mut blanked_values = Vec::new();
     let blank_secrets = |(id, fields): (&String, &Value)| {
         let mut fields = fields.clone();
         let mut names = Vec::new();
@@ -96,12 +96,12 @@ pub fn template(connections: &Value) -> (Value, Vec<String>) {
             names.extend(extra_names);
         }
         if !names.is_empty() {
-            to_fill.push(format!("{id}: {}", names.join(", ")));
+            blanked_values.push(format!("{id}: {}", names.join(", ")));
         }
         (id.clone(), fields)
     };
     let template: Map<String, Value> = connections.as_object().into_iter().flatten().map(blank_secrets).collect();
-    (template.into(), to_fill)
+    (template.into(), blanked_values)
 }
 
 #[cfg(test)]
@@ -116,19 +116,19 @@ mod tests {
             "odd": {"conn_type": "http", "password": null, "extra": "s3cret"},
             "plain": {"conn_type": "http", "host": "h", "password": "", "extra": null},
         });
-        let (template, to_fill) = template(&all);
-        assert_eq!(to_fill, ["db: password, extra.token, extra.a", "odd: extra"]);
+        let (template, blanked_values) = connections_template(&all);
+        assert_eq!(blanked_values, ["db: password, extra.token, extra.a", "odd: extra"]);
         let text = template.to_string();
         assert!(["p4ss", "t0k", "s3cret"].iter().all(|secret| !text.contains(secret)), "{text}");
         assert_eq!((&template["db"]["login"], &template["plain"]["host"]), (&json!("me"), &json!("h")));
     }
 
     #[test]
-    fn variables_that_airflow_masks_are_split_off() {
+    fn omits_variables_that_airflow_masks() {
         let all = json!({"api_key": "k3y", "bucket": "b", "deep": {"value": {"list": [{"password": "p"}]}, "description": "d"}, "plain": {"a": 1}});
-        let (open, hidden) = open_variables(&all);
-        assert_eq!(open, json!({"bucket": "b", "plain": {"a": 1}}));
-        assert_eq!(hidden, ["variable api_key", "variable deep"]);
+        let (kept, omitted) = variables_without_secrets(&all);
+        assert_eq!(kept, json!({"bucket": "b", "plain": {"a": 1}}));
+        assert_eq!(omitted, ["variable api_key", "variable deep"]);
     }
 
     #[test]
@@ -136,7 +136,7 @@ mod tests {
         let (ours, other) = (age::x25519::Identity::generate(), age::x25519::Identity::generate());
         let recipient = Recipient::parse(&ours.to_public().to_string()).unwrap();
         let path = tempfile::tempdir().unwrap().keep().join("file");
-        write_encrypted(&path, &json!({}), &[recipient]).unwrap();
+        write_encrypted_json(&path, &json!({}), &[recipient]).unwrap();
         let encrypted = std::fs::read(&path).unwrap();
         std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
         assert_eq!(age::decrypt(&ours, &encrypted).unwrap(), b"{}\n");

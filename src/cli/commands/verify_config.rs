@@ -49,7 +49,7 @@ impl Report {
             }
             Ok(Some(loaded)) => {
                 report.warnings.push((path.to_owned(), loaded.warnings));
-                report.warnings.extend(loaded.others);
+                report.warnings.extend(loaded.override_warnings);
             }
             // An invalid file prevents the merge of all files, so each is checked on its own.
             Err(ConfigError::Invalid { .. }) => report.problems.extend(config::problems_of_each(path)?),

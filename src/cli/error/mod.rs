@@ -199,7 +199,7 @@ impl From<ConfigError> for Error {
             ConfigError::Secret { .. } => Self::failed(&error)
                 .hint("put the secret in the place that config.yaml names, or into config.yaml itself")
                 .hint(RESTORE),
-            ConfigError::Variable { name, .. } => {
+            ConfigError::EnvironmentVariable { name, .. } => {
                 Self::failed(&error).hint(format!("unset {name}, or give it another value"))
             }
         }

@@ -23,11 +23,11 @@ pub struct Datastore {
     lock: Option<HomeLock>,
 }
 
-/// What is found at the place of the datastore.
+/// The state in which a command finds the datastore.
 enum DatastoreState {
     /// The home does not exist.
     NotSetUp,
-    /// The running instance serves it.
+    /// The running instance has it open.
     Served,
     /// No instance runs, and the files are as the last operation left them.
     Stopped,
@@ -36,7 +36,7 @@ enum DatastoreState {
 }
 
 impl DatastoreState {
-    /// Finds out the state. Changes nothing.
+    /// Determines the state. Changes nothing.
     fn find(home: &Home) -> Result<Self, Error> {
         if !home.exists() {
             return Ok(Self::NotSetUp);
@@ -53,27 +53,29 @@ impl DatastoreState {
     }
 }
 
-/// Takes the home's lock, which finishes or undoes the interrupted operation. The caller has found no running instance.
-async fn repair(recovery: &Recovery<'_>, command: &str) -> Result<HomeLock, Error> {
+/// Takes the home's lock and finishes or undoes an interrupted operation. No instance may be running.
+async fn lock_and_repair(recovery: &Recovery<'_>, command: &str) -> Result<HomeLock, Error> {
     let home = recovery.home;
     home.create().map_err(|error| Error::io("create", home.root(), &error))?;
     recovery.take_home(command, None, AfterUpgrade::GoOn).await
 }
 
 impl Datastore {
-    /// Opens the datastore: finds out its state, repairs what was interrupted, then connects to the running server or
-    /// starts a private one. `command` names the holder of the home's lock in other processes' messages.
+    /// Opens the datastore: determines its state, finishes or undoes an interrupted operation, then uses the running
+    /// server or starts a private one. `command` names the holder of the home's lock in other processes' messages.
     pub async fn open(recovery: &Recovery<'_>, command: &str) -> Result<Self, Error> {
         let home = recovery.home;
         match DatastoreState::find(home)? {
             DatastoreState::NotSetUp => Err(not_set_up()),
             DatastoreState::Served => Self::open_served(home),
             DatastoreState::Stopped => {
-                // The folder is checked before anything is written, because it may not be ours.
+                // The check precedes all writes, because the folder may not be a home of Leoflow.
                 check(home)?;
-                Self::open_held(home, repair(recovery, command).await?).await
+                Self::open_held(home, lock_and_repair(recovery, command).await?).await
             }
-            DatastoreState::Interrupted => Self::open_held(home, repair(recovery, command).await?).await,
+            // Not checked before the repair: the check would fail while the interrupted operation has the files moved
+            // away, and the operation's record shows that the folder is a home. `open_held` checks after the repair.
+            DatastoreState::Interrupted => Self::open_held(home, lock_and_repair(recovery, command).await?).await,
         }
     }
 
@@ -103,12 +105,12 @@ impl Datastore {
         })
     }
 
-    /// The access, and the private server with the lock if Lite is stopped.
+    /// Returns the access; if no instance runs, also the private server and the home's lock.
     pub fn into_parts(self) -> (Access, Option<(PrivateServer, HomeLock)>) {
         (self.access, self.server.zip(self.lock))
     }
 
-    /// Connects as the application; creates its role and database if missing.
+    /// Connects as the application's role. Creates the role and the database if they are missing.
     pub async fn connect(&self) -> Result<Client, Error> {
         let client = provision::connect(&self.access.endpoint, &self.access.credentials).await?;
         claims::require(&self.home, &client).await?;

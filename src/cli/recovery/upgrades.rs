@@ -8,7 +8,7 @@ use leoflow_base::home::journal::{self, Entry, Journal, Operation};
 use leoflow_base::home::lock::{self, HomeLock, LockError, OperationLock};
 use leoflow_base::home::progress::Progress;
 use leoflow_base::sys::process::Signal;
-use leoflow_lifecycle::upgrade::failure_policy::{self, FailureAction, Undoing};
+use leoflow_lifecycle::upgrade::failure_policy::{self, FinishAction, Undoing};
 use leoflow_lifecycle::upgrade::finish::{self, Conclusion};
 use leoflow_lifecycle::upgrade::host::Host;
 use leoflow_lifecycle::upgrade::steps::{self, Direction, State};
@@ -44,7 +44,7 @@ pub(crate) fn interrupted_upgrade(home: &Home) -> Result<Option<Entry>, Error> {
 /// Terminates a running upgrade that has changed nothing yet.
 fn cancel_unchanged(home: &Home) {
     let entry = interrupted_upgrade(home).ok().flatten();
-    if let Some(Ok((_, FailureAction::Discard))) = entry.as_ref().map(planned_action)
+    if let Some(Ok((_, FinishAction::Discard))) = entry.as_ref().map(planned_action)
         && let Some(holder) = lock::operation_holder(home)
         && ["leoflow upgrade", "leoflow rollback"].contains(&holder.command.as_str())
     {
@@ -53,14 +53,14 @@ fn cancel_unchanged(home: &Home) {
 }
 
 /// The state of an interrupted upgrade, and how to finish it.
-fn planned_action(entry: &Entry) -> Result<(State, FailureAction), String> {
+fn planned_action(entry: &Entry) -> Result<(State, FinishAction), String> {
     let (state, step) = steps::read(entry)?;
     let undoing = if state.undo_reason.is_some() { Undoing::Begun } else { Undoing::NotBegun };
     let action = failure_policy::after_interruption(step, undoing);
     Ok((state, action))
 }
 
-fn read_state(entry: &Entry) -> Result<(State, FailureAction), Error> {
+fn read_state(entry: &Entry) -> Result<(State, FinishAction), Error> {
     planned_action(entry).map_err(|detail| {
         Error::failed("run/journal.json describes an upgrade that this version does not understand")
             .cause(detail)
@@ -102,7 +102,7 @@ impl Recovery<'_> {
         let _operation_lock = self.wait_for_operation().await?;
         let Some(entry) = interrupted_upgrade(self.home)? else { return Ok(InstalledRelease::Own) };
         self.end_leftovers()?;
-        if let Ok((state, FailureAction::RestoreSnapshot | FailureAction::UndoMigrations)) = planned_action(&entry) {
+        if let Ok((state, FinishAction::RestoreSnapshot | FinishAction::UndoMigrations)) = planned_action(&entry) {
             // The new PostgreSQL may be the part that fails to start.
             finish::remove_new_postgres(&state)?;
         }
@@ -135,12 +135,12 @@ impl Recovery<'_> {
     /// Finishes or undoes an upgrade. The caller holds the operation lock.
     pub(crate) async fn finish_upgrade(&self, host: Host, entry: Entry, abort: Abort) -> Result<Settled, Error> {
         let (mut state, action) = read_state(&entry)?;
-        if abort == Abort::Yes && action == FailureAction::Complete {
+        if abort == Abort::Yes && action == FinishAction::Complete {
             return Err(too_late_to_abort(&state));
         }
         let config = self.running_config()?;
         let mut upgrade_context = self.upgrade_context(&config, host)?;
-        if action == FailureAction::Complete {
+        if action == FinishAction::Complete {
             upgrade_context.host.open(&state.new_program).map_err(UpgradeError::from)?;
         }
         let journal = Journal::resume(self.home, entry);
@@ -200,7 +200,7 @@ impl Recovery<'_> {
                 .hint("wait for it: leoflow upgrade --resume")
                 .hint("follow its log: leoflow lite logs upgrade -f"));
         }
-        if dry_run == DryRun::Yes && !matches!(planned_action(&entry), Ok((_, FailureAction::Discard))) {
+        if dry_run == DryRun::Yes && !matches!(planned_action(&entry), Ok((_, FinishAction::Discard))) {
             return Err(Error::failed(description).hint("leoflow upgrade --resume"));
         }
         if let Some(text) = self.finish_interrupted(Abort::No).await? {

@@ -24,7 +24,7 @@ pub fn installed_version(home: &Home) -> Option<String> {
     linked_version(home).filter(|_| is_complete)
 }
 
-/// The version that one of the links names, even if it does not exist.
+/// The version that one of the links points to, even if that version does not exist.
 pub fn linked_version(home: &Home) -> Option<String> {
     NAMES.iter().find_map(|name| {
         let target = fs::read_link(home.bin().join(name)).ok()?;
@@ -84,7 +84,8 @@ fn copy(target: &Path) -> io::Result<()> {
     copied
 }
 
-/// Links an installed version in `bin/`.
+/// Switches to `version`, which must be in `versions/`: points the links in `bin/` at it, which makes it the installed
+/// release.
 pub fn link(home: &Home, version: &str) -> io::Result<()> {
     files::create_private_dir(&home.bin())?;
     let target = Path::new("../versions").join(version).join(NAMES[0]);

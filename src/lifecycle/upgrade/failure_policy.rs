@@ -1,16 +1,18 @@
-//! Decides how an upgrade that failed or was interrupted is finished. Pure.
+//! Decides how `finish` ends an upgrade that failed or was interrupted. Pure.
 
 use super::steps::Step;
 
+/// How `finish` ends an upgrade, whether it succeeded or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FailureAction {
+pub enum FinishAction {
     /// Nothing was changed yet: removes what was fetched and rehearsed.
     Discard,
     /// Starts the previous release again; the database snapshot is restored if it was already taken.
     RestoreSnapshot,
     /// Undoes the migrations and starts the previous release again; newer data stays.
     UndoMigrations,
-    /// Keeps the new release and runs its last steps.
+    /// Switches to the new release and runs the remaining steps: after a success, and after a failure that comes too
+    /// late to return to the previous release.
     Complete,
 }
 
@@ -30,19 +32,19 @@ pub enum Undoing {
 }
 
 /// The action after a failure at `step`.
-pub(crate) fn after_failure(step: Step, undo: Undo) -> FailureAction {
+pub(crate) fn after_failure(step: Step, undo: Undo) -> FinishAction {
     match step {
-        Step::Fetch | Step::Backup | Step::Rehearse => FailureAction::Discard,
-        Step::Pause | Step::Snapshot | Step::Migrate | Step::Trial => FailureAction::RestoreSnapshot,
-        Step::Open | Step::Smoke if undo == Undo::Possible => FailureAction::UndoMigrations,
-        Step::Open | Step::Smoke | Step::Commit | Step::TakeOver | Step::Tidy => FailureAction::Complete,
+        Step::Fetch | Step::Backup | Step::Rehearse => FinishAction::Discard,
+        Step::Pause | Step::Snapshot | Step::Migrate | Step::Trial => FinishAction::RestoreSnapshot,
+        Step::Open | Step::Smoke if undo == Undo::Possible => FinishAction::UndoMigrations,
+        Step::Open | Step::Smoke | Step::Commit | Step::TakeOver | Step::Tidy => FinishAction::Complete,
     }
 }
 
 /// The action after the process was killed at `step`.
-pub fn after_interruption(step: Step, undoing: Undoing) -> FailureAction {
+pub fn after_interruption(step: Step, undoing: Undoing) -> FinishAction {
     match undoing {
-        Undoing::Begun => FailureAction::UndoMigrations,
+        Undoing::Begun => FinishAction::UndoMigrations,
         Undoing::NotBegun => after_failure(step, Undo::Impossible),
     }
 }
@@ -54,10 +56,10 @@ mod tests {
     #[test]
     fn discards_before_the_pause_and_restores_the_snapshot_after_it() {
         let action = |step| after_failure(step, Undo::Possible);
-        assert_eq!([Step::Fetch, Step::Backup, Step::Rehearse].map(action), [FailureAction::Discard; 3]);
+        assert_eq!([Step::Fetch, Step::Backup, Step::Rehearse].map(action), [FinishAction::Discard; 3]);
         assert_eq!(
             [Step::Pause, Step::Snapshot, Step::Migrate, Step::Trial].map(action),
-            [FailureAction::RestoreSnapshot; 4]
+            [FinishAction::RestoreSnapshot; 4]
         );
     }
 
@@ -66,20 +68,20 @@ mod tests {
         for step in Step::ALL.into_iter().filter(|step| *step >= Step::Open) {
             for undo in [Undo::Possible, Undo::Impossible] {
                 assert!(
-                    matches!(after_failure(step, undo), FailureAction::UndoMigrations | FailureAction::Complete),
+                    matches!(after_failure(step, undo), FinishAction::UndoMigrations | FinishAction::Complete),
                     "{step:?}"
                 );
             }
-            assert_eq!(after_interruption(step, Undoing::NotBegun), FailureAction::Complete, "{step:?}");
+            assert_eq!(after_interruption(step, Undoing::NotBegun), FinishAction::Complete, "{step:?}");
         }
-        assert_eq!(after_failure(Step::Smoke, Undo::Possible), FailureAction::UndoMigrations);
-        assert_eq!(after_failure(Step::Commit, Undo::Possible), FailureAction::Complete, "it is already installed");
+        assert_eq!(after_failure(Step::Smoke, Undo::Possible), FinishAction::UndoMigrations);
+        assert_eq!(after_failure(Step::Commit, Undo::Possible), FinishAction::Complete, "it is already installed");
     }
 
     #[test]
     fn an_interrupted_undo_is_resumed() {
         assert!(
-            Step::ALL.into_iter().all(|step| after_interruption(step, Undoing::Begun) == FailureAction::UndoMigrations)
+            Step::ALL.into_iter().all(|step| after_interruption(step, Undoing::Begun) == FinishAction::UndoMigrations)
         );
     }
 }

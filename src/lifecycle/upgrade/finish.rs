@@ -1,8 +1,8 @@
-//! Finishes an upgrade: restores the previous state, undoes the migrations, or completes it. Another process can resume
-//! each of these.
+//! Finishes an upgrade: discards it, restores the previous state, undoes the migrations, or switches to the new release
+//! (`complete`). If this process dies meanwhile, another one can resume.
 
 use super::UpgradeError;
-use super::failure_policy::FailureAction;
+use super::failure_policy::FinishAction;
 use super::release::{program, stage};
 use super::rollback::history::{self, Change, Kind, Snapshot};
 use super::rollback::snapshot;
@@ -23,38 +23,38 @@ pub enum Conclusion {
     Discarded,
     SnapshotRestored,
     MigrationsUndone,
-    /// The migrations could not be undone (reported as a warning), so the new release stays; `lost` as in
-    /// `Completed`.
+    /// The migrations could not be undone (reported as a warning), so the new release stays. `lost` as in `Completed`.
     UndoFailed {
         lost: Option<UpgradeError>,
     },
-    /// `lost` is why the instance no longer runs, when its supervisor was lost on the way.
+    /// The new release is installed. `lost` is set if the supervisor exited while it was being replaced, so that the
+    /// instance no longer runs.
     Completed {
         lost: Option<UpgradeError>,
     },
 }
 
-/// Finishes the upgrade by `action` and then removes the journal. Any process that finds the journal may resume it.
+/// Ends the upgrade by `action`, then removes the journal. Until then, any process that finds the journal can resume.
 pub async fn end(
     context: &mut UpgradeContext<'_>,
     mut journal: Journal,
     state: &mut State,
-    action: FailureAction,
+    action: FinishAction,
 ) -> Result<Conclusion, UpgradeError> {
     match action {
-        FailureAction::Discard => {
+        FinishAction::Discard => {
             remove_new_program(context, state);
-            // Precedes the removal of the journal, because only the journal leads a later run to these leftovers.
+            // Before the journal is removed, because without it no later run would look for these leftovers.
             remove_rehearsal(context, state).await;
             journal.remove()?;
             Ok(Conclusion::Discarded)
         }
-        FailureAction::RestoreSnapshot => {
+        FinishAction::RestoreSnapshot => {
             restore_previous(context, state, steps::is_past(journal.entry(), Step::Snapshot)).await?;
             journal.remove()?;
             Ok(Conclusion::SnapshotRestored)
         }
-        FailureAction::UndoMigrations => match undo_and_start_previous(context, state).await {
+        FinishAction::UndoMigrations => match undo_and_start_previous(context, state).await {
             Ok(()) => {
                 journal.remove()?;
                 Ok(Conclusion::MigrationsUndone)
@@ -65,10 +65,10 @@ pub async fn end(
                 journal.finish()?;
                 Ok(Conclusion::UndoFailed { lost })
             }
-            // The journal stays, so the next command or start retries.
+            // The journal stays, so that the next command or start retries.
             Err(fault) => Err(fault),
         },
-        FailureAction::Complete => {
+        FinishAction::Complete => {
             let lost = complete(context, &mut journal, state).await?;
             journal.finish()?;
             Ok(Conclusion::Completed { lost })
@@ -76,8 +76,8 @@ pub async fn end(
     }
 }
 
-/// Restores the snapshot and starts the previous release. `copied` is true when the snapshot was complete; before that
-/// the database was not touched.
+/// Restores the snapshot and starts the previous release. Without a complete snapshot the database is still unchanged,
+/// so only the partial snapshot is discarded.
 async fn restore_previous(
     context: &mut UpgradeContext<'_>,
     state: &State,
@@ -99,7 +99,7 @@ async fn restore_previous(
     Ok(())
 }
 
-/// True when a rollback could undo the migrations; checked before anything is stopped for it.
+/// True when the migrations can be undone. A rollback checks this before it stops anything.
 pub(crate) async fn can_undo_migrations(context: &UpgradeContext<'_>, state: &State) -> bool {
     let check = async {
         let client = context.access.connect(&context.access.application()).await?;
@@ -127,7 +127,7 @@ async fn undo_and_start_previous(context: &mut UpgradeContext<'_>, state: &State
     Ok(())
 }
 
-/// Keeps the new release because its migrations cannot all be undone. Those already undone are applied again.
+/// Keeps the new release because not all of its migrations can be undone. Applies those again that were already undone.
 async fn keep_new_release(
     context: &mut UpgradeContext<'_>,
     journal: &mut Journal,
@@ -138,7 +138,7 @@ async fn keep_new_release(
     state.undo_reason = None;
     journal.set_plan(state.to_json())?;
     program::migrate(&state.new_program, context.home, None)?;
-    // `lite status` shows a failure.
+    // If it fails to start, `lite status` shows that.
     let _ = context.host.open(&state.new_program);
     Ok(())
 }
@@ -148,7 +148,8 @@ async fn schema_now(context: &UpgradeContext<'_>) -> Result<i64, UpgradeError> {
     Ok(schema::classify::database_version(&schema::inspect(&client).await?))
 }
 
-/// Stops everything but the datastore, which runs on the previous PostgreSQL.
+/// Stops everything but the datastore. If the upgrade installed a new PostgreSQL, removes it and restarts the datastore
+/// on the previous one.
 async fn stop_to_datastore(context: &mut UpgradeContext<'_>, state: &State) -> Result<(), UpgradeError> {
     if state.new_postgres.as_ref().is_some_and(|folder| folder.exists()) {
         // The new PostgreSQL may be the part that fails to start.
@@ -181,8 +182,9 @@ pub(crate) async fn undo_migrations(context: &UpgradeContext<'_>, schema: i64) -
     }
 }
 
-/// Runs the steps after the new release has the listeners; the journal may be at any of them. Returns why the
-/// instance no longer runs, when its supervisor was lost on the way.
+/// Switches to the new release, which already has the listeners: runs `Step::Commit` and the steps after it. The
+/// journal may be at any step from `Step::Open` on; steps that were already done are repeated. If the supervisor exits
+/// while it is being replaced, returns the error, and the instance no longer runs.
 async fn complete(
     context: &mut UpgradeContext<'_>,
     journal: &mut Journal,
@@ -211,6 +213,7 @@ async fn complete(
             })
             .await?;
     } else {
+        // A stopped instance has no supervisor to replace.
         journal.advance()?;
     }
     context
@@ -222,7 +225,8 @@ async fn complete(
     Ok(lost)
 }
 
-/// Makes the new release the installed one and records the change in the history.
+/// Makes the new release the installed one: points the links in `bin/` at it, then records its version and the change
+/// in the history.
 fn commit(context: &UpgradeContext<'_>, state: &State) -> Result<(), UpgradeError> {
     let plan = &state.plan;
     let write_error = |source| UpgradeError::Write { path: context.home.bin(), source };
@@ -248,7 +252,7 @@ fn commit(context: &UpgradeContext<'_>, state: &State) -> Result<(), UpgradeErro
     Ok(())
 }
 
-/// Frees disk space. The next upgrade retries what fails here.
+/// Frees disk space. The next upgrade retries any removal that fails here.
 async fn tidy(context: &UpgradeContext<'_>, state: &State) {
     let _ = files::remove_any(&context.home.upgrade().join("download"));
     if snapshot::drop_others(context.home, &context.access, Some(&state.snapshot)).await.is_ok() {
@@ -267,13 +271,13 @@ async fn tidy_failed(context: &UpgradeContext<'_>) {
     }
 }
 
-/// Removes the leftovers of an interrupted rehearsal. What fails is retried by the next command or start, which
-/// finds the folder.
+/// Removes the leftovers of an interrupted rehearsal. The next command or start finds the rehearsal's folder and
+/// retries any removal that fails here.
 async fn remove_rehearsal(context: &UpgradeContext<'_>, state: &State) {
     let warn = |error: String| {
         context.reporter.report(Progress::Warning(format!("cannot remove the leftovers of the rehearsal: {error}")));
     };
-    // The snapshot comes first, because a copy in progress locks the database that the next step drops.
+    // The snapshot is discarded first: while it is still being copied, the copied database cannot be dropped.
     if let Err(error) = snapshot::discard(context.home, &context.access, &state.snapshot).await {
         warn(error.to_string());
     }

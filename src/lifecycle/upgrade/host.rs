@@ -12,7 +12,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// The supervisor's own program, as its children resolve it.
+/// The previous release's program: the supervisor still runs it, and a child that the supervisor forks resolves this
+/// path to it.
 const SUPERVISORS_PROGRAM: &str = "/proc/self/exe";
 /// Time to reach a level; covers all stop deadlines in sequence, or a crash recovery.
 const LEVEL_LIMIT: Duration = Duration::from_secs(330);
@@ -43,7 +44,7 @@ pub enum HostError {
     Program(#[from] ProgramError),
 }
 
-/// A failed child leaves JSON with a `message`.
+/// Extracts the message from the supervisor's reason, which is JSON with a `message` if a child failed.
 fn failure_message(reason: &str) -> String {
     let json: Option<serde_json::Value> = serde_json::from_str(reason).ok();
     let message = json.as_ref().and_then(|json| json["message"].as_str());
@@ -56,7 +57,7 @@ impl Host {
         Ok(ControlClient::connect(home)?.map(|control| Self::Live { control }))
     }
 
-    /// A stopped instance, whose Postgres is `server`. `lock` is `None` when the caller holds the home's lock.
+    /// A stopped instance with the private Postgres `server`. `lock` is `None` when the caller keeps the home's lock.
     pub fn stopped(server: PrivateServer, lock: Option<HomeLock>) -> Self {
         Self::Stopped { server: Some(server), candidate: None, _lock: lock }
     }
@@ -125,7 +126,8 @@ impl Host {
         }
     }
 
-    /// Hands the listeners to the candidate server and starts the agent.
+    /// Hands the listeners to the candidate server and starts the agent from `program`. A stopped instance has no
+    /// listeners and stays stopped: its candidate server is only stopped.
     pub fn open(&mut self, program: &Path) -> Result<(), HostError> {
         if let Self::Stopped { candidate, .. } = self {
             *candidate = None;
@@ -157,13 +159,14 @@ impl Host {
     /// Makes the supervisor exec the program of `version`.
     pub(crate) fn replace_supervisor(&mut self, home: &Home, program: &Path, version: &str) -> Result<(), HostError> {
         let Self::Live { control } = self else { return Ok(()) };
-        // No answer comes once the supervisor execs.
+        // On success there is no answer, because the exec closes the connection.
         if let Ok(Answer::Error(reason)) = control.ask(&Request::Become { program: program.to_owned() }, BECOME_LIMIT) {
             return Err(HostError::Refused(reason));
         }
         let deadline = Instant::now() + BECOME_LIMIT;
         let mut last_connected = Instant::now();
-        // Once the supervisor has exited no other one starts, because a new start waits for our lock.
+        // If the supervisor exits, no other one starts meanwhile: `leoflow lite start` would wait for the operation
+        // lock, which this process holds.
         while Instant::now() < deadline && last_connected.elapsed() < EXITED_LIMIT {
             if ControlClient::connect(home).is_ok_and(|client| client.is_some()) {
                 last_connected = Instant::now();

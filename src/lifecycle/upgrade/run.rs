@@ -1,7 +1,8 @@
-//! Runs an upgrade: applies the plan step by step, and after a failure chooses how to finish.
+//! Runs an upgrade: applies the plan step by step until the new release serves. After a failure, chooses how `finish`
+//! ends the upgrade.
 
 use super::UpgradeError;
-use super::failure_policy::{self, FailureAction, Undo};
+use super::failure_policy::{self, FinishAction, Undo};
 use super::finish::{self, Conclusion};
 use super::outcome::{Outcome, Status};
 use super::plan::Plan;
@@ -37,8 +38,8 @@ impl ReleaseSource<'_> {
     }
 }
 
-/// Upgrades or rolls back according to `plan`. The caller holds the operation lock. Stops when `cancelled` completes
-/// while nothing was changed yet.
+/// Upgrades or rolls back according to `plan`. The caller holds the operation lock. If `cancelled` completes during the
+/// steps before the pause, the upgrade is discarded; later, `cancelled` has no effect.
 pub async fn upgrade(
     context: &mut UpgradeContext<'_>,
     plan: Plan,
@@ -51,7 +52,7 @@ pub async fn upgrade(
     let mut journal = Journal::begin_with(context.home, Operation::Upgrade, steps, state.to_json())?;
     let fault = context.run_steps(&mut journal, &mut state, release_source, cancelled).await.err();
     let action = match &fault {
-        None => FailureAction::Complete,
+        None => FinishAction::Complete,
         Some(fault) => context.action_after(fault, &mut journal, &mut state).await?,
     };
     let begun = Instant::now();
@@ -86,7 +87,8 @@ fn initial_state(home: &Home, plan: Plan, direction: Direction, known_faults: Kn
 }
 
 impl UpgradeContext<'_> {
-    /// The steps of an upgrade until the new release serves and passes the smoke test; `finish` has the rest.
+    /// Runs the steps until the new release serves and has passed the smoke test. `finish` runs the remaining steps,
+    /// from `Step::Commit` on.
     async fn run_steps(
         &mut self,
         journal: &mut Journal,
@@ -110,13 +112,15 @@ impl UpgradeContext<'_> {
         self.step(journal, Step::Trial, async |context| context.try_candidate(state).await).await?;
         self.step(journal, Step::Open, async |context| Ok(context.host.open(&state.new_program)?)).await?;
         if !self.host.is_live() {
+            // `Step::Smoke` has nothing to test: a stopped instance has no listeners. The candidate server was tested.
             return Ok(journal.advance()?);
         }
         self.report_pause(state);
         self.step(journal, Step::Smoke, async |context| context.test_through_listeners(state).await).await
     }
 
-    /// The steps that need no pause, while the previous release serves. Returns the PostgreSQL to install, if any.
+    /// Runs the steps before the pause, while the previous release serves. Returns the PostgreSQL to install, if the
+    /// release has a new one.
     async fn prepare(
         &mut self,
         journal: &mut Journal,
@@ -130,6 +134,7 @@ impl UpgradeContext<'_> {
             }
             ReleaseSource::Kept | ReleaseSource::Installed => {
                 let about = stage::check(&state.new_program, &plan.to)?;
+                // `Step::Fetch` has nothing to fetch: the release is in `versions/`.
                 journal.advance()?;
                 self.notes.commit = about.commit;
                 None
@@ -146,13 +151,14 @@ impl UpgradeContext<'_> {
                     self.step(journal, Step::Rehearse, async |context| context.rehearse(state, &backup).await);
                 (state.expected_pause, state.rehearsed_trial) = rehearsed.await?.unzip();
             }
-            // A rollback is not rehearsed: the snapshot of the database is the safety net.
+            // `Step::Rehearse` is skipped: if a rollback fails, the snapshot of the database is restored.
             ReleaseSource::Installed => journal.advance()?,
         }
         Ok(postgres)
     }
 
-    /// Records a release that was rolled back. If that fails, the next upgrade to it lacks a warning.
+    /// Records that the upgrade to this release failed, so that the next upgrade to it shows a warning. A record that
+    /// cannot be written only loses the warning.
     fn remember_failure(&self, state: &State, fault: Option<&UpgradeError>) {
         let reason = fault.map(ToString::to_string).unwrap_or_default();
         let _ = match state.direction {
@@ -161,13 +167,13 @@ impl UpgradeContext<'_> {
         };
     }
 
-    /// Chooses how to finish after a failure.
+    /// Chooses and reports how the upgrade is ended after a failure.
     async fn action_after(
         &mut self,
         fault: &UpgradeError,
         journal: &mut Journal,
         state: &mut State,
-    ) -> Result<FailureAction, UpgradeError> {
+    ) -> Result<FinishAction, UpgradeError> {
         let step = steps::reached(journal.entry());
         let may_undo = step >= Step::Open
             && state.direction == Direction::Up
@@ -177,19 +183,20 @@ impl UpgradeContext<'_> {
         let undo = if may_undo { Undo::Possible } else { Undo::Impossible };
         let action = failure_policy::after_failure(step, undo);
         let consequence = match action {
-            FailureAction::Discard => None,
-            FailureAction::RestoreSnapshot | FailureAction::UndoMigrations => Some("rolling back"),
-            FailureAction::Complete => Some("the new release stays"),
+            FinishAction::Discard => None,
+            FinishAction::RestoreSnapshot | FinishAction::UndoMigrations => Some("rolling back"),
+            FinishAction::Complete => Some("the new release stays"),
         };
         if let Some(consequence) = consequence {
             self.reporter.report(Progress::Warning(format!("{fault}; {consequence}")));
         }
-        if action == FailureAction::RestoreSnapshot {
-            // A journal write that reported an error may still be on disk, and a process that resumes must decide the
-            // same: write the step again. On a full disk this fails too; the rollback proceeds anyway.
+        if action == FinishAction::RestoreSnapshot {
+            // A journal write that returned an error may have reached the disk nevertheless. The step is written again,
+            // so that a process that resumes the upgrade chooses the same action. On a full disk this write fails too;
+            // the rollback proceeds anyway.
             let _ = journal.set_at(journal.entry().at);
         }
-        if action == FailureAction::UndoMigrations {
+        if action == FinishAction::UndoMigrations {
             state.undo_reason = Some(fault.to_string());
             journal.set_plan(state.to_json())?;
             checkpoint("upgrade.leaving");

@@ -1,4 +1,4 @@
-//! What the steps of an upgrade do.
+//! The actions of an upgrade's steps.
 
 use super::UpgradeError;
 use super::finish;
@@ -20,8 +20,8 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 impl UpgradeContext<'_> {
-    /// Downloads and installs the release's program and components. Returns a downloaded PostgreSQL, which is installed
-    /// later.
+    /// Downloads the release's program and components, and installs them next to those in use. A new PostgreSQL is only
+    /// downloaded and returned; `pause` installs it.
     pub(super) async fn fetch(&mut self, plan: &Plan, source: &Source) -> Result<Option<Staged>, UpgradeError> {
         let downloads = self.home.upgrade().join("download");
         let write_error = |path: &PathBuf| {
@@ -61,7 +61,7 @@ impl UpgradeContext<'_> {
         Ok(automatic::create_even_if_empty(backup_reason, &automatic_backup).await?.path)
     }
 
-    /// Stops server and agent, and installs a new PostgreSQL.
+    /// Stops server and agent. If the release has a new PostgreSQL, installs it and restarts the datastore with it.
     pub(super) async fn pause(&mut self, postgres: Option<Staged>) -> Result<(), UpgradeError> {
         self.notes.paused = Some(Instant::now());
         self.host.pause()?;
@@ -75,7 +75,7 @@ impl UpgradeContext<'_> {
         Ok(snapshot::take(self.home, &self.access, &state.snapshot).await?)
     }
 
-    /// Applies or undoes the migrations. Returns their files.
+    /// Applies the migrations, or undoes them for a rollback. Returns their file names.
     pub(super) async fn change_schema(&mut self, state: &State) -> Result<Vec<String>, UpgradeError> {
         match state.direction {
             Direction::Up => self.migrate(state).await,
@@ -83,7 +83,7 @@ impl UpgradeContext<'_> {
         }
     }
 
-    /// Starts the candidate server and tests it; it has no listeners yet.
+    /// Starts the candidate server and tests it over its private socket, because it has no listeners yet.
     pub(super) async fn try_candidate(&mut self, state: &State) -> Result<(), UpgradeError> {
         // Import errors were checked in the rehearsal and are checked again after the handover, when no request waits.
         let smoke = self.smoke(state, ServerEndpoint::Open);

@@ -13,18 +13,21 @@ pub enum Step {
     Fetch,
     Backup,
     Rehearse,
-    /// Stops server and agent; from here on requests wait.
+    /// Stops server and agent; from here on requests wait. If the release has a new PostgreSQL, also installs it and
+    /// restarts the datastore with it.
     Pause,
     Snapshot,
     Migrate,
     /// Runs the new release as a candidate server, which gets no public requests.
     Trial,
-    /// Hands over the listeners; from here on the new release may write data that only it knows.
+    /// Hands the listeners to the candidate server; from here on the new release may write data that the previous one
+    /// does not understand.
     Open,
+    /// Tests the new release through the listeners.
     Smoke,
-    /// Makes the new release the installed one.
+    /// Switches to the new release: makes it the installed one.
     Commit,
-    /// Replaces the running supervisor by that of the new release.
+    /// Makes the running supervisor exec the new release's program.
     TakeOver,
     /// Frees disk space.
     Tidy,
@@ -52,6 +55,7 @@ impl Step {
             Self::Fetch => "fetch",
             Self::Backup => "backup",
             Self::Rehearse => "rehearse",
+            // Older releases, which may read this journal too, call the step so.
             Self::Pause => "let-go",
             Self::Snapshot => "snapshot",
             Self::Migrate => "migrate",
@@ -139,8 +143,8 @@ impl State {
     }
 }
 
-/// The state of an interrupted upgrade and the step it reached. `Err` for a journal that this version does not
-/// understand. A step that only another version knows counts as the one before it.
+/// Returns the state of an interrupted upgrade and the step that it reached. `Err` for a journal that this version does
+/// not understand. A step that only another version knows counts as the step before it.
 pub fn read(entry: &Entry) -> Result<(State, Step), String> {
     let state = serde_json::from_value(entry.plan.clone()).map_err(|error| error.to_string())?;
     for step in [Step::Pause, Step::Open, Step::Commit] {
@@ -149,7 +153,7 @@ pub fn read(entry: &Entry) -> Result<(State, Step), String> {
     Ok((state, reached(entry)))
 }
 
-/// The index of a step in the journal, which another version may have written.
+/// The index of a step in the journal. `None` if another version without this step wrote the journal.
 pub fn position(entry: &Entry, step: Step) -> Option<usize> {
     entry.steps.iter().position(|name| name == step.name())
 }

@@ -1,4 +1,5 @@
-//! Decides the supervisor's next actions. Pure: events and the time go in, actions come out, so that hours of crashes
+//! Decides which children start and stop, in which order, and which deadlines are missed. `state` decides whether and
+//! when one child restarts after a crash. Pure: events and the time go in, actions come out, so that hours of crashes
 //! and stops are tested in milliseconds.
 
 pub use super::event::Event;
@@ -72,8 +73,8 @@ impl Model {
         actions
     }
 
-    /// The time at which `step` must be called again even without an event; `None` if there is none. It is later than
-    /// the last step, because a child that waits for an earlier one has no deadline.
+    /// The time at which `step` must be called again even without an event; `None` if there is none. After a step, this
+    /// time is always in the future: a child that waits for an earlier child has no deadline.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let next_to_start = self.children.iter().take(self.level).position(|child| !child.phase.is_up());
         let deadline = |(index, child): (usize, &Child)| match &child.phase {
@@ -86,7 +87,7 @@ impl Model {
         self.children.iter().enumerate().filter_map(deadline).min()
     }
 
-    /// Extends all deadlines by a time in which this process did not run (SIGSTOP, a hung machine).
+    /// Extends all deadlines by `gap`, a time in which this process did not run (SIGSTOP, a hung machine).
     pub(crate) fn forgive(&mut self, gap: Duration) {
         for child in &mut self.children {
             match &mut child.phase {
@@ -121,7 +122,7 @@ impl Model {
     }
 
     /// Adopts the running children of the previous supervisor by their `pids`. A child without a pid is started; a
-    /// one-shot without one is done.
+    /// one-shot without a pid counts as done.
     pub(crate) fn adopting(plans: Vec<Plan>, pids: &[Option<i32>], now: Instant) -> Self {
         let mut model = Self { was_healthy: true, ..Self::new(plans) };
         for (child, pid) in model.children.iter_mut().zip(pids) {
@@ -149,7 +150,7 @@ impl Model {
         self.children.get(index)?.phase.pid()
     }
 
-    /// Children are retried forever once the instance has been healthy, except at a lower level.
+    /// Once the instance has been healthy, children are retried forever, except at a level below `Whole`.
     fn persistence(&self) -> Persistence {
         match self.was_healthy && self.level == self.children.len() {
             true => Persistence::KeepTrying,

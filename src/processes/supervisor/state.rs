@@ -1,4 +1,4 @@
-//! The states of a child and their transitions.
+//! Decides whether and when one child restarts after a crash (backoff). `policy` starts and stops all children.
 
 use super::event::Event;
 use super::spec::{ExitReason, Outlook, Plan};
@@ -61,8 +61,8 @@ pub enum Phase {
     Backoff {
         until: Instant,
     },
-    /// Being stopped; `step` of the plan's stop sequence lasts until `deadline`. `broken` is the reason when it is
-    /// stopped for its own fault and not because the instance stops. `ready_since` is `None` if it never became ready.
+    /// Being stopped; `step` of the plan's stop sequence lasts until `deadline`. `broken` is the fault for which the
+    /// child is stopped; `None` if the policy wants it down. `ready_since` is `None` if it never became ready.
     Stopping {
         pid: i32,
         step: usize,
@@ -89,28 +89,28 @@ pub struct Child {
     failures: Failures,
     /// If set, the child has only one try, with this time limit.
     pub(super) trial_limit: Option<Duration>,
-    /// True when it does not belong to this instance; a retry cannot help.
+    /// True when a retry cannot help, for example because the process does not belong to this instance.
     pub unfit: bool,
 }
 
-/// What is known about the process of the last start.
+/// What is known about the process that was started last.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
     /// Its last status report.
     pub detail: Option<String>,
     /// The error it reported before its exit, as JSON.
     pub failure: Option<String>,
-    /// Describes the damage of its data, if any.
+    /// Describes the damage to its data, if any.
     pub damage: Option<String>,
-    /// Why it cannot work although it runs, or why the external server behind it does not answer.
+    /// Why the process runs but cannot work, or why the external server behind it does not answer.
     pub away: Option<String>,
     /// The reason for its exit, from its log.
     pub exit_reason: Option<ExitReason>,
-    /// True when a transient `exit_reason` may be waited out; a first start fails at once.
+    /// True when a transient `exit_reason` is waited out; false in the first start of an instance, which fails at once.
     may_wait: bool,
 }
 
-/// Exits in a row without a stable time between them.
+/// Counts of exits in a row, without a time of `STABLE` between them.
 #[derive(Debug, Clone, Default)]
 struct Failures {
     exits: u32,
@@ -274,7 +274,7 @@ impl Child {
         self.stop_step(pid, last, Some(reason), now, actions);
     }
 
-    /// Handles an exit: after a requested stop the child is stopped, otherwise it is done or has failed.
+    /// Handles an exit: after a requested stop the child is stopped; otherwise it is done or has failed.
     pub(super) fn exited(&mut self, exit: Exit, persistence: Persistence, now: Instant) {
         self.last_exit = Some(exit);
         match &self.phase {
@@ -321,14 +321,14 @@ impl Child {
         self.handle_failure(reason, persistence, now);
     }
 
-    /// Handles an exit while an earlier child is down: it restarts with that one, and the exit does not count.
+    /// Handles an exit while an earlier child is down: it does not count, and this child waits for the earlier one.
     pub(super) fn exited_with_dependency(&mut self, exit: Exit, now: Instant) {
         self.last_exit = Some(exit);
         self.report.detail = None;
         self.phase = Phase::Backoff { until: now };
     }
 
-    /// True for the failure of a one-shot, which is final unless it was killed.
+    /// True for the failure of a one-shot, unless it was killed and `persistence` is `KeepTrying`.
     fn is_final_exit(&self, persistence: Persistence) -> bool {
         let was_killed = matches!(self.last_exit, Some(Exit::Signal(_)) | None);
         self.plan.one_shot && !(persistence == Persistence::KeepTrying && was_killed)

@@ -1,5 +1,5 @@
-//! Remembers earlier parses of a file: whether they were slow, and when to retry a transient failure. Pure: time is
-//! passed as a value.
+//! Remembers for each DAG file whether its last parse was slow, and when to retry a parse that failed transiently.
+//! Pure: time is passed as a value.
 
 use crate::dag_code::slot_policy::Pace;
 use leoflow_python::Stamp;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Delay after the first failure; doubles with each further one in a row.
+/// Delay of the retry after the first transient failure. It doubles with each further failure in a row.
 fn first_delay() -> Duration {
     leoflow_base::sys::limit("LEOFLOW_IMPORT_RETRY", Duration::from_secs(10))
 }
@@ -20,16 +20,19 @@ pub struct ParseHistory {
 }
 
 struct FileHistory {
+    /// The pace of the last parse.
     pace: Pace,
+    /// Set if the last parse failed transiently.
     retry: Option<Retry>,
 }
 
 struct Retry {
-    /// Stamp of the file; a change resets the delays.
+    /// Stamp of the DAG file at the failure. With another stamp, the next failure counts as the first one.
     stamp: Option<Stamp>,
+    /// Number of failures that the delay counts.
     failures: u32,
     due: Instant,
-    /// True until the next parse starts.
+    /// True until the next parse of the file starts.
     is_waiting: bool,
 }
 
@@ -38,6 +41,7 @@ fn retry_delay(failures: u32) -> Duration {
 }
 
 impl ParseHistory {
+    /// The pace of the file's last parse.
     pub fn pace(&self, path: &Path) -> Pace {
         self.files.get(path).map_or(Pace::Quick, |history| history.pace)
     }
@@ -49,17 +53,18 @@ impl ParseHistory {
         }
     }
 
-    /// Records a success, or a failure that a retry would repeat.
+    /// Records a success or a permanent failure; neither is retried.
     pub fn finished(&mut self, path: &Path, pace: Pace) {
         self.files.insert(path.to_owned(), FileHistory { pace, retry: None });
     }
 
-    /// Records a transient failure; returns the delay until the retry. A parse that started before its retry was due,
-    /// because a file changed, does not lengthen the delays.
+    /// Records a transient failure; returns the delay until the retry. Another failure before the retry is due, for
+    /// example of a parse after an imported module changed, is not counted, and the due time stays. If the DAG file
+    /// itself changed, the failure counts as the first one.
     pub fn failed(&mut self, path: &Path, pace: Pace, stamp: Option<Stamp>, now: Instant) -> Duration {
-        let before = self.files.remove(path).and_then(|history| history.retry).filter(|retry| retry.stamp == stamp);
-        let failures = before.as_ref().map_or(1, |retry| retry.failures + u32::from(retry.due <= now));
-        let due = before.filter(|retry| retry.due > now).map_or(now + retry_delay(failures), |retry| retry.due);
+        let previous = self.files.remove(path).and_then(|history| history.retry).filter(|retry| retry.stamp == stamp);
+        let failures = previous.as_ref().map_or(1, |retry| retry.failures + u32::from(retry.due <= now));
+        let due = previous.filter(|retry| retry.due > now).map_or(now + retry_delay(failures), |retry| retry.due);
         let retry = Some(Retry { stamp, failures, due, is_waiting: true });
         self.files.insert(path.to_owned(), FileHistory { pace, retry });
         due - now
@@ -75,10 +80,12 @@ impl ParseHistory {
         self.waiting().filter(|(_, retry)| retry.due <= now).map(|(path, _)| path.clone()).collect()
     }
 
+    /// Forgets the files that are not known.
     pub fn keep_only(&mut self, is_known: impl Fn(&Path) -> bool) {
         self.files.retain(|path, _| is_known(path));
     }
 
+    /// The files whose retry waits for its due time.
     fn waiting(&self) -> impl Iterator<Item = (&PathBuf, &Retry)> {
         let retries = self.files.iter().filter_map(|(path, history)| Some((path, history.retry.as_ref()?)));
         retries.filter(|(_, retry)| retry.is_waiting)

@@ -1,8 +1,9 @@
-//! Starts a supervised child with exactly the given descriptors.
+//! Starts a child process with exactly the given descriptors.
 //!
-//! `std::process::Command` cannot do this: its error pipe may occupy a descriptor number that must be passed, and it
-//! cannot put the child's own pid into its environment (`LISTEN_PID`). So this module forks and execs itself.
-//! Everything is prepared before the fork; after it only system calls are made.
+//! `std::process::Command` cannot do this: the pipe over which it reports errors may have a descriptor number that a
+//! passed descriptor must get, and it cannot put the child's own pid into the child's environment (`LISTEN_PID`). So
+//! this module calls fork and exec directly. Everything is prepared before the fork; after it, the child only makes
+//! system calls.
 
 use super::Signal;
 use super::spawn_image::{Image, NulByte};
@@ -22,8 +23,9 @@ pub const FIRST_PASSED: RawFd = 3;
 /// Maximum number of passed descriptors, in a fixed array because memory cannot be allocated after the fork.
 const MAX_PASSED: usize = 8;
 
-/// A child to start. `passed` appear as descriptors 3, 4, … in the child; besides them it inherits only output and
-/// error. The environment is exactly `environment`; the value `{PID}` is replaced by the child's own pid.
+/// A child to start. In the child, descriptor 0 is `/dev/null`, 1 is `output`, 2 is `errors`, and 3, 4, … are those in
+/// `passed`; it inherits no others. Its environment is exactly `environment`, but each value `{PID}` is replaced by the
+/// child's own pid.
 pub struct Spawn<'a> {
     pub program: PathBuf,
     /// `argv[0]`, if it differs from the program's path.
@@ -36,19 +38,22 @@ pub struct Spawn<'a> {
     /// The working directory, if it differs from ours.
     pub folder: Option<PathBuf>,
     pub passed: Vec<BorrowedFd<'a>>,
+    /// The user namespace to enter before exec, for a program that refuses to run as root.
     pub single_user: Option<SingleUser>,
-    /// Sent to the child by the kernel when the *thread* that started it exits.
+    /// The signal that the kernel sends to the child when the *thread* that called `start` exits.
     pub parent_death: Option<Signal>,
-    /// True for a session of its own, from which its descendants cannot join ours; otherwise only a process group.
+    /// True if the child leads a session of its own, whose processes cannot join a process group of ours. Otherwise it
+    /// only leads a process group.
     pub own_session: bool,
 }
 
-/// Why a start failed, by the step between fork and exec.
+/// Why a child could not be started. The child reports a failure between fork and exec to its parent over the error
+/// pipe.
 #[derive(Debug, thiserror::Error)]
 pub enum SpawnError {
     #[error("{0} contains a NUL byte")]
     Nul(String),
-    /// The fork failed, or something that it needs, such as a pipe.
+    /// The fork failed, or the parent could not open what it needs for the fork, such as a pipe.
     #[error("the system cannot start another process: {0}")]
     SystemLimit(io::Error),
     #[error(
@@ -57,6 +62,7 @@ pub enum SpawnError {
     UserNamespace(io::Error),
     #[error("cannot change to the folder {folder}: {source}")]
     Folder { folder: PathBuf, source: io::Error },
+    /// Exec failed, or a step before it that has no variant of its own.
     #[error("cannot run {program}: {source}")]
     Exec { program: PathBuf, source: io::Error },
 }
@@ -74,10 +80,12 @@ impl SpawnError {
     }
 }
 
-/// The step that failed between fork and exec, as sent over the error pipe.
+// The stage that failed between fork and exec, as sent over the error pipe.
 const STAGE_NAMESPACE: u8 = 1;
-const STAGE_EXEC: u8 = 2;
+/// Exec, and all steps before it that are neither of the other stages.
+const STAGE_OTHER: u8 = 2;
 const STAGE_FOLDER: u8 = 3;
+
 impl<'a> Spawn<'a> {
     /// A child without arguments, environment or passed descriptors, which outlives us and leads a process group. Its
     /// output and errors go to `output`.
@@ -99,8 +107,8 @@ impl<'a> Spawn<'a> {
 }
 
 impl Spawn<'_> {
-    /// Forks and execs; returns the child's pid once the new program runs. The child leads its own process group. Must
-    /// be called from the main thread when `parent_death` is set.
+    /// Forks and execs; returns the child's pid once the new program runs. With `parent_death`, must be called from the
+    /// main thread, which lives as long as the process.
     pub fn start(self) -> Result<i32, SpawnError> {
         assert!(self.passed.len() <= MAX_PASSED, "{} descriptors exceed the maximum", self.passed.len());
         let image = self.image()?;
@@ -124,7 +132,7 @@ impl Spawn<'_> {
                     Err((failure, error_writer)) => report_and_exit(failure, error_writer),
                     Ok(error_writer) => {
                         let errno = image.execute(&pointers);
-                        report_and_exit(Failure { stage: STAGE_EXEC, errno }, error_writer)
+                        report_and_exit(Failure { stage: STAGE_OTHER, errno }, error_writer)
                     }
                 }
             }
@@ -137,8 +145,9 @@ impl Spawn<'_> {
             .map_err(|NulByte(name)| SpawnError::Nul(name))
     }
 
-    /// Runs all steps between fork and exec. Returns the new number of the error pipe's write end, or the failure and
-    /// that descriptor.
+    /// Performs all steps between fork and exec, and first moves the error pipe's write end out of the way of the
+    /// passed descriptors. Returns the number to which the write end was moved; after a failure, the failure and the
+    /// write end to report it to.
     fn become_child(
         &self,
         dev_null: &File,
@@ -146,26 +155,29 @@ impl Spawn<'_> {
         parent: Pid,
         folder: Option<&CStr>,
     ) -> Result<RawFd, (Failure, RawFd)> {
-        // The lowest number above the passed descriptors.
-        let floor = FIRST_PASSED + self.passed.len() as RawFd;
-        let parked_error_writer = park(error_writer, floor).map_err(|e| (failed_at(STAGE_EXEC)(e), error_writer))?;
-        self.leave_group();
+        // In the new program, the descriptors below this number are the standard and the passed ones.
+        let first_unassigned = FIRST_PASSED + self.passed.len() as RawFd;
+        let moved_error_writer = duplicate_at_or_above(error_writer, first_unassigned)
+            .map_err(|error| (failed_at(STAGE_OTHER)(error), error_writer))?;
+        self.lead_own_group();
         let prepare = || {
             self.enter_user_namespace()?;
-            // Set after the namespace is entered, whose change of credentials would clear the signal, prctl(2).
-            self.die_with(parent)?;
+            // After the namespace, because entering it changes the process's credentials, which clears the signal,
+            // prctl(2).
+            self.die_with_parent(parent)?;
             if let Some(folder) = folder {
                 nix::unistd::chdir(folder).map_err(failed_at(STAGE_FOLDER))?;
             }
-            self.place_descriptors(dev_null, floor).map_err(failed_at(STAGE_EXEC))
+            self.place_descriptors(dev_null, first_unassigned).map_err(failed_at(STAGE_OTHER))
         };
-        prepare().map_err(|failure| (failure, parked_error_writer))?;
-        close_at_exec_from(floor);
+        prepare().map_err(|failure| (failure, moved_error_writer))?;
+        close_at_exec_from(first_unassigned);
         reset_signals();
-        Ok(parked_error_writer)
+        Ok(moved_error_writer)
     }
 
-    fn leave_group(&self) {
+    /// Makes the child the leader of its own session or process group.
+    fn lead_own_group(&self) {
         let _ = match self.own_session {
             true => nix::unistd::setsid().map(drop),
             false => nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0)),
@@ -173,15 +185,15 @@ impl Spawn<'_> {
     }
 
     fn enter_user_namespace(&self) -> Result<(), Failure> {
-        let Some(single) = &self.single_user else { return Ok(()) };
+        let Some(single_user) = &self.single_user else { return Ok(()) };
         let errno = |error: io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(nix::libc::EPERM));
-        single.enter().map_err(|e| failed_at(STAGE_NAMESPACE)(errno(e)))
+        single_user.enter().map_err(|e| failed_at(STAGE_NAMESPACE)(errno(e)))
     }
 
-    /// Requests the signal for the parent's death, and exits if the parent is dead already.
-    fn die_with(&self, parent: Pid) -> Result<(), Failure> {
+    /// Requests the signal for the parent's death, and exits if the parent is already dead.
+    fn die_with_parent(&self, parent: Pid) -> Result<(), Failure> {
         let Some(signal) = self.parent_death else { return Ok(()) };
-        nix::sys::prctl::set_pdeathsig(Some(signal.to_nix())).map_err(failed_at(STAGE_EXEC))?;
+        nix::sys::prctl::set_pdeathsig(Some(signal.to_nix())).map_err(failed_at(STAGE_OTHER))?;
         if nix::unistd::getppid() != parent {
             // The parent died before the call above, so the signal will not come.
             // SAFETY: exits this process, nothing else.
@@ -190,35 +202,38 @@ impl Spawn<'_> {
         Ok(())
     }
 
-    /// Gives all descriptors their final numbers. Descriptors to pass may already use low numbers: all are first moved
-    /// above `floor`. The moved ones close at exec.
-    fn place_descriptors(&self, dev_null: &File, floor: RawFd) -> Result<(), Errno> {
-        let output = park(self.output.as_raw_fd(), floor)?;
+    /// Gives the standard and the passed descriptors their final numbers, which are below `first_unassigned`. A
+    /// descriptor may already have the final number of another, so all are first duplicated to higher numbers. Those
+    /// duplicates close at exec.
+    fn place_descriptors(&self, dev_null: &File, first_unassigned: RawFd) -> Result<(), Errno> {
+        let move_up = |descriptor: RawFd| duplicate_at_or_above(descriptor, first_unassigned);
+        let output = move_up(self.output.as_raw_fd())?;
         let errors = match self.errors {
-            Some(errors) => park(errors.as_raw_fd(), floor)?,
+            Some(errors) => move_up(errors.as_raw_fd())?,
             None => output,
         };
-        let input = park(dev_null.as_raw_fd(), floor)?;
-        let mut parked = [0; MAX_PASSED];
-        for (slot, descriptor) in parked.iter_mut().zip(&self.passed) {
-            *slot = park(descriptor.as_raw_fd(), floor)?;
+        let input = move_up(dev_null.as_raw_fd())?;
+        let mut moved = [0; MAX_PASSED];
+        for (slot, descriptor) in moved.iter_mut().zip(&self.passed) {
+            *slot = move_up(descriptor.as_raw_fd())?;
         }
         place_at(input, 0)?;
         place_at(output, 1)?;
         place_at(errors, 2)?;
-        for (number, descriptor) in (FIRST_PASSED..).zip(&parked[..self.passed.len()]) {
+        for (number, descriptor) in (FIRST_PASSED..).zip(&moved[..self.passed.len()]) {
             place_at(*descriptor, number)?;
         }
         Ok(())
     }
 }
 
-/// A step between fork and exec that failed, and its error number.
+/// The stage between fork and exec that failed, and the error number.
 struct Failure {
     stage: u8,
     errno: i32,
 }
 
+/// Converts an error into the failure of `stage`.
 fn failed_at(stage: u8) -> impl Fn(Errno) -> Failure {
     move |error| Failure { stage, errno: error as i32 }
 }
@@ -228,14 +243,15 @@ fn report_and_exit(failure: Failure, error_writer: RawFd) -> ! {
     let mut message = [0u8; 5];
     message[0] = failure.stage;
     message[1..].copy_from_slice(&failure.errno.to_ne_bytes());
-    // SAFETY: plain system calls on a descriptor that is ours and a live buffer.
+    // SAFETY: plain system calls; the descriptor is this process's own, and the buffer outlives the call.
     unsafe {
         nix::libc::write(error_writer, message.as_ptr().cast(), message.len());
         nix::libc::_exit(127)
     }
 }
 
-/// Rust ignores SIGPIPE, and the process that started us may have blocked signals.
+/// Restores the default handling of signals, which exec would otherwise pass on changed: Rust ignores SIGPIPE, and the
+/// process that started ours may have blocked signals.
 fn reset_signals() {
     // SAFETY: sets a disposition to the default; no handler of ours is involved.
     let _ =
@@ -243,26 +259,27 @@ fn reset_signals() {
     let _ = nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
 }
 
-/// Marks all descriptors from `first` on close-on-exec, including those that we inherited unintentionally.
+/// Marks all descriptors from the number `first` on as close-on-exec, including those that this process inherited
+/// unintentionally.
 pub(crate) fn close_at_exec_from(first: RawFd) {
-    // SAFETY: a system call on numbers; kernels before 5.11 do not support it, and then inherited descriptors stay
-    // open.
+    // SAFETY: the system call gets only numbers. Kernels before 5.11 do not support it; there, inherited descriptors
+    // stay open.
     unsafe {
         nix::libc::syscall(nix::libc::SYS_close_range, first, nix::libc::c_uint::MAX, nix::libc::CLOSE_RANGE_CLOEXEC)
     };
 }
 
-/// Duplicates `descriptor` to a number of at least `floor`, with close-on-exec.
-fn park(descriptor: RawFd, floor: RawFd) -> Result<RawFd, Errno> {
+/// Duplicates `descriptor` to the lowest free number that is at least `minimum`, with close-on-exec.
+fn duplicate_at_or_above(descriptor: RawFd, minimum: RawFd) -> Result<RawFd, Errno> {
     // SAFETY: the descriptor is open in this process during the call.
     let borrowed = unsafe { BorrowedFd::borrow_raw(descriptor) };
-    fcntl(borrowed, FcntlArg::F_DUPFD_CLOEXEC(floor))
+    fcntl(borrowed, FcntlArg::F_DUPFD_CLOEXEC(minimum))
 }
 
-/// Duplicates a parked descriptor to exactly `to`, kept across exec.
+/// Duplicates a descriptor to exactly the number `to`, without close-on-exec.
 fn place_at(from: RawFd, to: RawFd) -> Result<(), Errno> {
-    // SAFETY: `from` is open and, being parked, differs from `to`; `to` may be overwritten, because everything still
-    // needed was parked before.
+    // SAFETY: `from` is open, and differs from `to` because it was moved to a higher number. `to` may be overwritten,
+    // because every descriptor that is still needed was moved before.
     if unsafe { nix::libc::dup2(from, to) } < 0 { Err(Errno::last()) } else { Ok(()) }
 }
 
@@ -282,12 +299,12 @@ fn wait_for_exec(error_reader: OwnedFd, child: Pid, spawn: &Spawn<'_>) -> Result
 }
 
 /// Takes the descriptors that the parent passed by systemd's protocol, with their names, sd_listen_fds(3). `names` is
-/// `LISTEN_FDNAMES`. May be called only once, because it takes ownership.
+/// the value of `LISTEN_FDNAMES`. May be called only once, because the returned values own the descriptors.
 pub fn take_passed(count: usize, names: &str) -> io::Result<Vec<(String, OwnedFd)>> {
     let mut descriptors = Vec::new();
     for (index, name) in (0..count).zip(names.split(':').chain(std::iter::repeat(""))) {
         let number = FIRST_PASSED + index as RawFd;
-        // SAFETY: a number; if it is not open, the next call fails.
+        // SAFETY: only the next call uses the borrowed descriptor, and it fails if the number is not open.
         let open = unsafe { BorrowedFd::borrow_raw(number) };
         fcntl(open, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
         // SAFETY: the descriptor is open, and the protocol says that it is ours.

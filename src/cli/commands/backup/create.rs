@@ -59,7 +59,7 @@ pub async fn run(context: &Context<'_>, args: &Backup) -> Result<u8, Error> {
     Ok(0)
 }
 
-/// Creates an unencrypted backup that is restored at once and removed.
+/// Creates an unencrypted backup, which the caller restores at once and removes.
 pub async fn write_plain(context: &Context<'_>, output: &Path) -> Result<CreatedBackup, Error> {
     create(context, &require_config(context)?, output, &EncryptTo::Off).await
 }
@@ -71,13 +71,17 @@ fn require_config(context: &Context<'_>) -> Result<Config, Error> {
     })
 }
 
-/// Finishes interrupted operations, takes the operation lock and opens the datastore.
+/// Finishes interrupted operations of three kinds, takes the operation lock and opens the datastore.
 async fn open_locked_datastore(context: &Context<'_>) -> Result<(Datastore, OperationLock), Error> {
+    // Finishes or undoes an interrupted upgrade or rollback.
     context.recovery().settle_change(DryRun::No).await?;
     let operation_lock = OperationLock::take(&context.home, COMMAND)?;
+    // On a stopped instance, finishes or undoes an interrupted restore, purge or move of the datastore. A running
+    // instance has done so at its start.
     let datastore = Datastore::open(&context.recovery(), COMMAND).await?;
     // Creates the role and the database if Leoflow was never started.
     drop(datastore.connect().await?);
+    // Removes the leftovers of a restore or verification that was killed before it changed anything.
     context.recovery().clean_up(Some(&datastore.access)).await?;
     Ok((datastore, operation_lock))
 }
@@ -105,7 +109,7 @@ async fn create(
     Ok(backup::create(&request, context.printer).await?)
 }
 
-/// Creates an automatic backup and removes those over the limits.
+/// Creates an automatic backup and removes the automatic backups over the limits.
 async fn create_scheduled(context: &Context<'_>, config: &Config) -> Result<CreatedBackup, Error> {
     let (datastore, _operation_lock) = open_locked_datastore(context).await?;
     let pinned =
@@ -133,8 +137,8 @@ fn record(context: &Context<'_>, args: &Backup, created: &CreatedBackup) -> io::
     Ok(())
 }
 
-/// Returns the path of the backup: in the home's `backups` folder by default; a relative path is relative to the
-/// current folder.
+/// Returns the path of the backup: `--output`, relative to the current folder, or by default a new name in the home's
+/// `backups` folder.
 fn output_path(context: &Context<'_>, args: &Backup, encrypt_to: &EncryptTo) -> Result<PathBuf, Error> {
     let Some(output) = &args.output else {
         let folder = context.home.backups();

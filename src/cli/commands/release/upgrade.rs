@@ -29,9 +29,10 @@ pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     }
 }
 
-/// The steps of an upgrade as the user sees them. The worker performs it in a session of its own, which a closed
-/// terminal does not end, and plans it again with the same functions: only the worker holds the operation lock, and
-/// before that other commands may change what the plan rests on.
+/// Plans the upgrade, asks for confirmation, and starts and watches the worker (`upgrade_worker.rs`), which performs
+/// the upgrade. The worker runs in a session of its own, so that closing the terminal does not end it. It holds the
+/// operation lock and plans again with the same functions, because other commands may have changed the facts before it
+/// took the lock.
 async fn upgrade(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     context.recovery().settle_change(DryRun::No).await?;
     let planned = plan_upgrade(context, args.version.as_deref(), &args.from, DryRun::No).await?;
@@ -75,7 +76,7 @@ async fn resume(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     Ok(0)
 }
 
-/// Plans the upgrade. Prints a message and returns `None` when there is nothing to do.
+/// Plans the upgrade. When there is nothing to do, prints a message and returns `None`.
 async fn plan_upgrade(
     context: &Context<'_>,
     version: Option<&str>,
@@ -121,7 +122,8 @@ fn print_not_needed(
     Ok(())
 }
 
-/// Refuses to upgrade with an older program than the running one, whose schema it cannot rehearse on.
+/// Refuses to upgrade when this program is older than the running release: it cannot rehearse on a schema that is newer
+/// than its own.
 fn refuse_older_program(context: &Context<'_>, facts: &UpgradeFacts) -> Result<(), Error> {
     let schema = match &facts.database {
         Database::Applied(applied) => applied.iter().map(|(version, _)| *version).max().unwrap_or(0),

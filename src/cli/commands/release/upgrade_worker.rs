@@ -1,4 +1,4 @@
-//! The worker of `leoflow upgrade`: runs in its own session and holds the operation lock.
+//! The worker that `leoflow upgrade` starts: performs the upgrade in a session of its own, under the operation lock.
 
 use super::upgrade_args::Upgrade;
 use super::upgrade_facts::{self, FactsAndDatastore};
@@ -32,7 +32,7 @@ pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
 async fn perform(context: &Context<'_>, args: &Upgrade) -> Result<Outcome, Error> {
     let home = &context.home;
     let cancelled = cancelled()?;
-    // A terminal that does not read must not block the upgrade.
+    // The command that reads the reports may hang; a write to it must fail and not block the upgrade.
     stdio::set_stdout_writes(stdio::Writes::Fail);
     let _operation_lock = OperationLock::take(home, "leoflow upgrade")?;
     refuse_interrupted(home)?;
@@ -41,6 +41,8 @@ async fn perform(context: &Context<'_>, args: &Upgrade) -> Result<Outcome, Error
     let release = TargetRelease::find(home, Some(&config), context.version, request).await?;
     let mut gathered = upgrade_facts::gather(context).await?;
     let mut plan = release.plan(&gathered.facts)?;
+    // A release that is kept on this machine came with an earlier upgrade, whose backup needed the tables. So the
+    // tables can be missing only before an upgrade to a release from a host.
     if release.host().is_some() && gathered.facts.database == Database::Applied(Vec::new()) {
         create_tables(context, &mut gathered).await?;
         plan = release.plan(&gathered.facts)?;
@@ -49,7 +51,8 @@ async fn perform(context: &Context<'_>, args: &Upgrade) -> Result<Outcome, Error
     apply_plan(context, &config, gathered, change, cancelled).await
 }
 
-/// Creates the tables when Leoflow is set up but was never started, so that there is something to back up.
+/// Creates the tables of the installed release, for an instance that was set up but never started: the backup before
+/// the upgrade fails without tables.
 async fn create_tables(context: &Context<'_>, gathered: &mut FactsAndDatastore) -> Result<(), Error> {
     let installed = stage::program_of(&context.home, &gathered.facts.installed);
     let program = if installed.exists() { installed } else { env_vars::current_exe().map_err(Error::failed)? };
@@ -62,7 +65,7 @@ async fn create_tables(context: &Context<'_>, gathered: &mut FactsAndDatastore) 
 pub struct PlannedChange<'a> {
     pub plan: Plan,
     pub source: ReleaseSource<'a>,
-    /// True when a failed release stays for inspection.
+    /// True with `--no-rollback`: a failed release stays for inspection.
     pub no_rollback: bool,
 }
 
@@ -99,7 +102,8 @@ pub async fn apply_plan(
     Ok(upgrade::upgrade(&mut upgrade_context, plan, source, known, cancelled).await?)
 }
 
-/// Completes when the watching command cancels with SIGTERM, which has no other effect from here on.
+/// Returns a future that completes when the watching command cancels the upgrade with SIGTERM. From this call on,
+/// SIGTERM has no other effect.
 pub fn cancelled() -> Result<impl Future<Output = ()>, Error> {
     let mut terminated = signal(SignalKind::terminate()).map_err(Error::failed)?;
     Ok(async move {
@@ -116,7 +120,8 @@ pub fn refuse_interrupted(home: &Home) -> Result<(), Error> {
     }
 }
 
-/// Time limit of collecting all known faults; an upgrade must not wait longer for a release that does not respond.
+/// Time limit for collecting all known faults. The running release may not respond, and the upgrade must not wait
+/// longer.
 const KNOWN_FAULTS_LIMIT: Duration = Duration::from_secs(120);
 
 /// Collects the faults of the running release.
@@ -133,7 +138,7 @@ async fn known_faults(facts: &UpgradeFacts, config: &Config, to: ReleaseSource<'
         config_file: None,
     };
     if matches!(to, ReleaseSource::Installed) {
-        // A rollback requests little, because the server may be the reason for it.
+        // A rollback only requests the import errors, because a faulty server may be the reason for the rollback.
         let import_errors = tokio::time::timeout(IMPORT_ERRORS_LIMIT, smoke.import_errors()).await;
         return Ok(KnownFaults { import_errors: import_errors.ok().and_then(Result::ok), ..KnownFaults::default() });
     }

@@ -1,4 +1,5 @@
-//! The states of task instances, except those that the agent's claims change; for these see `claim`.
+//! Writes the states of task instances, except the changes that the agent makes when it claims them, which are in
+//! `claim`. `planner/concurrency.rs` chooses the instances that `queue` queues.
 
 use crate::model::dag::Task;
 use crate::model::keys::{InstanceKey, RunKey, TryKey};
@@ -37,8 +38,8 @@ pub enum DateChange {
     Wait,
 }
 
-/// Applies planned changes; `$13` is now. Each row contains the run's key, so that each instance is found by its full
-/// key; by the run's key alone Postgres would read all instances of the run.
+/// Applies planned changes; `$13` is the current time. Each row of `new` contains the run's key too, so that Postgres
+/// finds each instance by its full key; by the run's key alone it would read all instances of the run.
 const APPLY: &str = "
         WITH new AS MATERIALIZED (
             SELECT $1::text AS dag_id, $2::text AS run_id, one.*
@@ -58,9 +59,9 @@ const APPLY: &str = "
         WHERE (ti.dag_id, ti.run_id, ti.task_id, ti.map_index) = (new.dag_id, new.run_id, new.task_id, new.map_index)
           AND ti.state IS NOT DISTINCT FROM new.before";
 
-/// `from` to `to` of each change: the scheduler writes what it has planned for a run. The caller must have locked the
-/// run. An instance that no longer has the state `from`, because the agent has changed it meanwhile, is left unchanged.
-/// Returns the number of changed instances.
+/// `from` to `to` of each change: the scheduler writes the changes that it has planned for a run. The caller must have
+/// locked the run. The agent may have changed an instance meanwhile; one that no longer has the state `from` is left
+/// unchanged. Returns the number of changed instances.
 pub async fn apply(
     client: &impl GenericClient,
     run: &RunKey,
@@ -96,8 +97,8 @@ pub async fn apply(
     Ok(client.execute(APPLY, &parameters).await?)
 }
 
-/// `scheduled` to `queued`: instances that wait for capacity, of any runs. Expects no locks; an instance that is no
-/// longer `scheduled` is left unchanged.
+/// `scheduled` to `queued`: the instances that `planner/concurrency.rs` has chosen, of any runs. The caller needs no
+/// locks; an instance that is no longer `scheduled` is left unchanged.
 pub async fn queue(client: &impl GenericClient, chosen: &[Waiting]) -> Result<(), StoreError> {
     let dags: Vec<&str> = chosen.iter().map(|waiting| waiting.run.dag_id.as_str()).collect();
     let runs: Vec<&str> = chosen.iter().map(|waiting| waiting.run.run_id.as_str()).collect();
@@ -113,8 +114,8 @@ pub async fn queue(client: &impl GenericClient, chosen: &[Waiting]) -> Result<()
 }
 
 /// Inserts instances without a state into each of these runs; `rows` has their tasks and map indexes. `removed` to no
-/// state: an instance that exists and is removed is reset as if it were cleared, with all of its retries. Existing runs
-/// must be locked.
+/// state: a `removed` instance that exists is reset as if it were cleared, with all of its retries. The caller must
+/// have locked the runs that already exist.
 pub async fn insert(
     client: &impl GenericClient,
     dag_id: &str,
@@ -249,8 +250,9 @@ pub enum TriggerEffect {
     End,
 }
 
-/// `deferred` and `awaiting_input` to themselves or, if the trigger ends the try, to `running`: then the scheduler
-/// settles the instance like any ended try. Either way it is due now. The caller must have locked the run.
+/// `deferred` and `awaiting_input` to themselves or, if the trigger ends the try, to `running`; the scheduler then
+/// settles the instance like any ended try. The instance becomes due now in both cases. The caller must have locked the
+/// run.
 pub async fn fire(client: &impl GenericClient, key: &TryKey, effect: TriggerEffect) -> Result<(), StoreError> {
     let TryKey { run, task_id, map_index, try_number } = key;
     let query = "UPDATE task_instance SET due_at = now(), state = CASE WHEN $6 THEN 'running' ELSE state END

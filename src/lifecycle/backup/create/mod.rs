@@ -79,6 +79,8 @@ const TICK: Duration = Duration::from_millis(100);
 pub async fn create(request: &Request<'_>, reporter: &dyn Reporter) -> Result<CreatedBackup, CreateError> {
     let output = OutputFile::check(request.output, request.encrypt_to)?;
     output.remove_killed_attempts();
+    // The spool is passed on by value: `copy_database` returns it in `dumped` and `copy_files` in `collected`, from
+    // which `output.write` reads it.
     let spool = output.open_spool(request.keep_free)?;
     let snapshot = take_snapshot(request).await?;
     checkpoint("backup.begun");
@@ -113,7 +115,8 @@ async fn take_snapshot(request: &Request<'_>) -> Result<Snapshot, DumpError> {
     Snapshot::take(request.access, &request.access.application(), request.newer_schema).await
 }
 
-/// Dumps the database into the spool and counts its rows meanwhile.
+/// Dumps the database into the spool and counts the database's rows meanwhile. Returns the counts by table, and the
+/// dump with the spool.
 async fn copy_database(
     request: &Request<'_>,
     snapshot: &Snapshot,
@@ -127,7 +130,7 @@ async fn copy_database(
     count_during_dump(snapshot, &copied, dumping, reporter).await
 }
 
-/// The manifest as JSON. A manifest that no reader would accept is not written.
+/// The manifest as JSON. Fails for a manifest that a reader would not accept.
 fn manifest_text(manifest: &Manifest, output: &OutputFile<'_>) -> Result<Vec<u8>, CreateError> {
     let text = serde_json::to_vec(manifest).map_err(|error| output.write_error(error.into()))?;
     Manifest::parse(&text).map_err(|error| CreateError::Unreadable(error.to_string()))?;
@@ -137,7 +140,8 @@ fn manifest_text(manifest: &Manifest, output: &OutputFile<'_>) -> Result<Vec<u8>
     }
 }
 
-/// Copies the files into the spool behind the dump, in the order of the archive. `now` is in seconds since 1970.
+/// Copies the files into the spool, after the dump. Returns all contents of the archive in order, with the spool. `now`
+/// is in seconds since 1970.
 fn copy_files(
     request: &Request<'_>,
     snapshot: &Snapshot,
@@ -191,8 +195,8 @@ fn build_manifest(
     }
 }
 
-/// Counts the rows in the same snapshot while the dump runs, and reports its progress. `copied` is the number of bytes
-/// dumped so far.
+/// Counts the rows in the dump's snapshot while the dump runs, and reports the dump's progress. `copied` is the number
+/// of bytes dumped so far.
 async fn count_during_dump(
     snapshot: &Snapshot,
     copied: &AtomicU64,
@@ -221,7 +225,7 @@ async fn count_during_dump(
     Ok((counts, dumped))
 }
 
-/// Adds `config.yaml`, and `setup.json` as information for readers.
+/// Adds `config.yaml`, and `setup.json`, which is only information for people who read the backup.
 fn add_records(home: &Home, collected: &mut Collected, now: u64) -> Result<(), CreateError> {
     let path = home.config();
     match config::self_contained(&path) {
@@ -237,7 +241,8 @@ fn add_records(home: &Home, collected: &mut Collected, now: u64) -> Result<(), C
     }
 }
 
-/// Paths of the home, as given and with links resolved; it may be inside the workspace.
+/// Paths of the home, as given and with links resolved. The workspace may contain the home, which is then not copied
+/// with it.
 fn home_folders(home: &Home) -> Vec<PathBuf> {
     let root = home.root().to_owned();
     let real = root.canonicalize().unwrap_or_else(|_| root.clone());

@@ -1,5 +1,5 @@
-"""Signatures of functions, with the results of `inspect.signature`. `inspect` is used only for other callables than
-ordinary functions: importing it takes longer than parsing most DAG files."""
+"""Reads the signatures of callables, with the same results as `inspect.signature`. Ordinary functions are read without
+`inspect`, because importing it takes longer than parsing most DAG files; only other callables need it."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Parameter:
 
 def parameters(function: Callable) -> dict[str, Parameter]:
     """Returns a function's parameters by name, in order. Raises TypeError and ValueError as inspect does."""
-    plain = unwrapped(function)
-    if plain is not None:
-        return code_parameters(plain)
+    ordinary = unwrapped(function)
+    if ordinary is not None:
+        return code_parameters(ordinary)
     import inspect
 
     inspected = inspect.signature(function).parameters.values()
@@ -55,7 +55,7 @@ def check_call(function: Callable, args: tuple, kwargs: dict[str, Any]) -> None:
 
 
 def unwrapped(function):
-    """Returns the ordinary function behind its wrappers, or None for another callable."""
+    """Returns the ordinary function behind any wrappers; None for a callable that only `inspect` can read."""
     seen = set()
     while type(function) is types.FunctionType and "__signature__" not in function.__dict__:
         if "__wrapped__" not in function.__dict__:
@@ -73,20 +73,22 @@ def code_parameters(function):
     positional = code.co_argcount
     names = code.co_varnames
     defaults = function.__defaults__ or ()
+    # Defaults belong to the last positional parameters.
+    first_with_default = positional - len(defaults)
     parameters_by_name = {}
     for index in range(positional):
         kind = POSITIONAL_ONLY if index < code.co_posonlyargcount else POSITIONAL_OR_KEYWORD
-        first = positional - len(defaults)
-        parameters_by_name[names[index]] = Parameter(names[index], kind, defaults[index - first] if index >= first else Parameter.empty)
+        default = defaults[index - first_with_default] if index >= first_with_default else Parameter.empty
+        parameters_by_name[names[index]] = Parameter(names[index], kind, default)
     next_index = positional + code.co_kwonlyargcount
-    # inspect.CO_VARARGS
+    # The bit inspect.CO_VARARGS: the function has *args.
     if code.co_flags & 0x04:
         parameters_by_name[names[next_index]] = Parameter(names[next_index], VAR_POSITIONAL)
         next_index += 1
     keyword_defaults = function.__kwdefaults__ or {}
     for name in names[positional:positional + code.co_kwonlyargcount]:
         parameters_by_name[name] = Parameter(name, KEYWORD_ONLY, keyword_defaults.get(name, Parameter.empty))
-    # inspect.CO_VARKEYWORDS
+    # The bit inspect.CO_VARKEYWORDS: the function has **kwargs.
     if code.co_flags & 0x08:
         parameters_by_name[names[next_index]] = Parameter(names[next_index], VAR_KEYWORD)
     return parameters_by_name
