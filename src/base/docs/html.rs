@@ -61,8 +61,8 @@ pub fn render(documentation: &Documentation, page: &Page) -> Rendered {
 
 const OPTIONS: Options = Options::ENABLE_TABLES.union(Options::ENABLE_STRIKETHROUGH);
 
-/// The id and the text of every heading of a page, in order. Ids follow GitHub's rule: lower case, punctuation left out,
-/// blanks as hyphens, and `-1`, `-2` … after an id that the page has already.
+/// The id and the text of every heading of a page, in order. Ids follow GitHub's rule: lower case, punctuation left
+/// out, blanks as hyphens, and `-1`, `-2` … after an id that the page has already.
 pub fn heading_ids(markdown: &str) -> Vec<Heading> {
     let mut headings: Vec<Heading> = Vec::new();
     let mut uses: HashMap<String, usize> = HashMap::new();
@@ -102,7 +102,8 @@ fn slug(text: &str) -> String {
     text.to_lowercase().chars().filter(kept).map(|letter| if letter == ' ' { '-' } else { letter }).collect()
 }
 
-/// Where a link of `page` leads in the program: other sites and places on the page as they are, pages and pictures below
+/// Where a link of `page` leads in the program: other sites and places on the page as they are, pages and pictures
+/// below
 /// `/lite/docs/`; `None` for a file that the program does not have.
 fn address<'a>(documentation: &Documentation, page: &Page, link: &CowStr<'a>) -> Option<CowStr<'a>> {
     if ["#", "https://", "http://", "mailto:"].iter().any(|start| link.starts_with(start)) {

@@ -76,8 +76,8 @@ impl From<Direction> for bool {
     }
 }
 
-/// Returns the start times of the parts of a window that begins at `start` or, if it is backward, ends with the part that
-/// begins at `start`.
+/// Returns the start times of the parts of a window that begins at `start` or, if it is backward, ends with the part
+/// that begins at `start`.
 pub fn parts(period: Period, direction: Direction, start: DateTime) -> Result<Vec<DateTime>, String> {
     if matches!(period, Period::Month | Period::Quarter | Period::Year) && start.day() != 1 {
         return Err(format!("a {period:?} window must start on the first day of a month, not on {start}"));

@@ -234,8 +234,8 @@ fn next_continuous(last: Option<Interval>, first: Timestamp, now: Timestamp) -> 
     }
 }
 
-/// The next run of several timetables together: with catchup the first by logical date, otherwise the newest that is due
-/// or, if none is due, the next one.
+/// The next run of several timetables together: with catchup the first by logical date, otherwise the newest that is
+/// due or, if none is due, the next one.
 fn next_of_parts(
     parts: &[Timetable],
     last: Option<Interval>,

@@ -148,8 +148,8 @@ pub(crate) async fn admit(
     queue_others(transaction, chosen.into_iter().map(|index| others[index].clone()).collect()).await
 }
 
-/// Instances that may run and wait for capacity, in all running runs except `excluded_run`. Instances whose task is gone
-/// from the version of their run are left out.
+/// Instances that may run and wait for capacity, in all running runs except `excluded_run`. Instances whose task is
+/// gone from the version of their run are left out.
 async fn waiting_instances(
     client: &impl GenericClient,
     graphs: &mut Graphs,

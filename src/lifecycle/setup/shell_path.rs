@@ -26,7 +26,7 @@ pub enum ShellError {
 pub struct Added {
     pub files: Vec<PathBuf>,
     pub failed: Vec<(PathBuf, io::Error)>,
-    /// The user's own shell if none of the files is one that it reads.
+    /// The user's own shell if Leoflow does not know which file it reads.
     pub unserved_shell: Option<String>,
 }
 
@@ -44,10 +44,12 @@ impl Shell {
     /// The shell with this program, such as `/bin/zsh`.
     fn of(program: &Path) -> Self {
         match program.file_name().and_then(|name| name.to_str()) {
-            Some("bash") => Self::Bash,
+            Some("bash" | "rbash") => Self::Bash,
             Some("zsh") => Self::Zsh,
             Some("fish") => Self::Fish,
-            Some("sh" | "dash" | "ash" | "busybox" | "ksh" | "mksh") | None => Self::Sh,
+            Some("sh" | "dash" | "ash" | "busybox" | "ksh" | "ksh93" | "mksh" | "oksh" | "posh" | "yash") | None => {
+                Self::Sh
+            }
             Some(_) => Self::Unknown,
         }
     }
@@ -114,11 +116,11 @@ fn zdotdir_of(program: &Path) -> Option<PathBuf> {
         return None;
     }
     let mut zsh = Command::new(program);
-    zsh.args(["-c", "printf %s \"$ZDOTDIR\""]);
+    // The user's own `.zshenv` may print something before.
+    zsh.args(["-c", "printf '\\n%s' \"$ZDOTDIR\""]);
     let output = command::output_within(&mut zsh, Duration::from_secs(2)).ok()?;
     let answer = String::from_utf8(output.stdout).ok()?;
-    // The user's own `.zshenv` may print something before.
-    answer.lines().last().map(PathBuf::from)
+    answer.rsplit('\n').next().filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
 /// Adds the line where it is missing. An unwritable file does not prevent the others.
@@ -130,6 +132,8 @@ fn add_for(home: &Home, user_shell: &UserShell) -> Result<Added, ShellError> {
     let bin = home.bin();
     let quoted = quoted(&bin).ok_or_else(|| ShellError::Unquotable(bin.clone()))?;
     let files = user_shell.files();
+    let own = Shell::of(&user_shell.program);
+    let has_own = files.iter().any(|(shell, _)| *shell == own);
     // The receipt first: after a kill it may list a file without our line, which uninstall leaves unchanged.
     if let Some(receipt) = Receipt::load(home)? {
         let mut shell_files = receipt.shell_files.clone();
@@ -137,29 +141,23 @@ fn add_for(home: &Home, user_shell: &UserShell) -> Result<Added, ShellError> {
             .extend(files.iter().map(|(_, path)| path.clone()).filter(|path| !receipt.shell_files.contains(path)));
         Receipt { shell_files, ..receipt }.write(home)?;
     }
-    let mut added = Added::default();
-    let mut served = Vec::new();
+    let unserved_shell = (!has_own).then(|| user_shell.program.display().to_string());
+    let mut added = Added { unserved_shell, ..Added::default() };
     for (shell, path) in files {
         let line = match shell {
             Shell::Fish => format!("fish_add_path {quoted}  {MARK}"),
             _ => format!("export PATH={quoted}:\"$PATH\"  {MARK}"),
         };
         match add_line(&path, &line) {
-            Ok(()) => {
-                served.push(shell);
-                added.files.push(path);
-            }
+            Ok(()) => added.files.push(path),
             Err(error) => added.failed.push((path, error)),
         }
-    }
-    if !served.contains(&Shell::of(&user_shell.program)) {
-        added.unserved_shell = Some(user_shell.program.display().to_string());
     }
     Ok(added)
 }
 
-/// Appends a line to a file that does not have it. The file is written in place: it keeps its owner, its mode and its
-/// other names. A symbolic link stays; its target is changed.
+/// Appends a line to a file that does not have it. The file is written in place, which needs the right to write it: it
+/// keeps its owner, its mode and its other names. A symbolic link stays; its target is changed.
 fn add_line(path: &Path, line: &str) -> io::Result<()> {
     let bytes = files::read_regular(&path.canonicalize().unwrap_or_else(|_| path.to_owned()), SIZE_LIMIT)?;
     let bytes = bytes.unwrap_or_default();
@@ -233,12 +231,11 @@ mod tests {
         let added = add_for(&home, &user(folder.path(), "/usr/bin/nu", &[])).unwrap();
         assert_eq!(added.unserved_shell.as_deref(), Some("/usr/bin/nu"));
         assert_eq!(added.files, [folder.path().join(".profile")]);
-        // A file that cannot be written leaves its shell unserved, and the others are served.
+        // A file that cannot be written is reported, and the others are served.
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join(".zshrc")).unwrap();
         let added = add_for(&home, &user(folder.path(), "/usr/bin/zsh", &[".profile"])).unwrap();
-        assert_eq!((added.files.len(), added.failed.len()), (1, 1));
-        assert_eq!(added.unserved_shell.as_deref(), Some("/usr/bin/zsh"));
+        assert_eq!((added.files.len(), added.failed.len(), added.unserved_shell), (1, 1, None));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Why tasks and runs wait, for the status page. Pure.
 //!
-//! The reasons are those of `store::transition::run::start_queued` and `planner::concurrency`, as far as counts show them.
+//! The reasons are those of `store::transition::run::start_queued` and `planner::concurrency`, as far as counts show
+//! them.
 
 use super::backups::shell_quoted;
 use jiff::Timestamp;

@@ -104,8 +104,8 @@ struct Server {
 }
 
 impl Server {
-    /// Serves until the shutdown, and starts the background work. Once the public listeners are open, `home` records the
-    /// settings as effective.
+    /// Serves until the shutdown, and starts the background work. Once the public listeners are open, `home` records
+    /// the settings as effective.
     async fn serve(
         self,
         home: Option<&Home>,

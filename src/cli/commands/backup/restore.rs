@@ -14,6 +14,7 @@ use crate::recovery::datastore::Datastore;
 use crate::recovery::{self, AfterUpgrade};
 use crate::terminal::printer::counted;
 use leoflow_base::config;
+use leoflow_base::home::Home;
 use leoflow_base::home::lock::{HomeLock, OperationLock};
 use leoflow_base::protocol::child::RESTORE_OF_ROLLBACK;
 use leoflow_base::protocol::control;
@@ -180,6 +181,7 @@ async fn replace(
         print_newer_files(context, &target, &newer_files(home, &backup, &input.path, &target.workspace));
         confirm(context, &target, args)?;
     }
+    // Dropped before the locks above: on an error it puts the unusable config.yaml back while they are held.
     let moved_config = match &target.lost_config {
         Some(_) => Some(MovedConfig::begin(home)?),
         None => None,
@@ -191,7 +193,7 @@ async fn replace(
     let staged = Staged::unpack(home, input, &target.workspace, printer)?;
     // The target is checked once more, with the manifest that every entry was compared with.
     target.check(context, &staged.manifest, force)?;
-    let restored = exchange(context, &target, staged, current, home_lock, stopped).await?;
+    let restored = exchange(context, &target, staged, &mut current, &mut home_lock, stopped).await?;
     recovery::report_conflicts(home, printer);
     if let Some(moved_config) = moved_config {
         print_kept_config(context, moved_config);
@@ -207,26 +209,27 @@ async fn exchange(
     context: &Context<'_>,
     target: &Target,
     staged: Staged,
-    current: CurrentState,
-    mut home_lock: Option<HomeLock>,
+    current: &mut CurrentState,
+    home_lock: &mut Option<HomeLock>,
     stopped: &mut Option<WasRunning>,
 ) -> Result<RestoreResult, Error> {
     let (home, printer) = (&context.home, context.printer);
     let (manifest, config) = (staged.manifest.clone(), adapted_config(&staged.config, &target.machine())?);
-    let CurrentState { opened, before, unreadable } = current;
+    let unreadable = current.unreadable.take();
     if let Some(error) = &unreadable {
-        home_lock = Some(move_cluster_away(context, error, home_lock, stopped).await?);
+        refuse_obstacles(home)?;
+        *home_lock = Some(move_cluster_away(context, error, home_lock.take(), stopped).await?);
     }
-    let datastore = match opened {
+    let datastore = match current.opened.take() {
         Some(datastore) => datastore,
-        None => prepare_home(context, target, home_lock).await?,
+        None => prepare_home(context, target, home_lock.take()).await?,
     };
     let ready = restore::prove(home, &datastore.access, staged, context.version, printer).await?;
     let records = Records {
         config,
         receipt: target.receipt(context)?,
         restored: state_summary::describe(&Summary::of(&manifest)),
-        replaced: state_summary::describe(&before),
+        replaced: state_summary::describe(&current.before),
     };
     let can_undo = target.is_set_up && unreadable.is_none();
     let (datastore, was_running) = match unreadable {
@@ -256,6 +259,15 @@ async fn continue_with_old_state(context: &Context<'_>, datastore: Datastore, wa
     drop(was_running.map(|was_running| was_running.restart(context)));
 }
 
+/// Refuses to move an unreadable cluster of which a part cannot be moved.
+fn refuse_obstacles(home: &Home) -> Result<(), Error> {
+    let obstacle = obstacles::find_in_cluster(home).map_err(|error| Error::io("read", &home.postgres(), &error))?;
+    match obstacle {
+        Some(obstacle) => Err(RestoreError::from(Refusal::from(obstacle)).into()),
+        None => Ok(()),
+    }
+}
+
 /// Moves an unreadable cluster away, after every process that uses it has stopped.
 async fn move_cluster_away(
     context: &Context<'_>,
@@ -264,10 +276,6 @@ async fn move_cluster_away(
     stopped: &mut Option<WasRunning>,
 ) -> Result<HomeLock, Error> {
     let home = &context.home;
-    let obstacle = obstacles::find_in_cluster(home).map_err(|error| Error::io("read", &home.postgres(), &error))?;
-    if let Some(obstacle) = obstacle {
-        return Err(RestoreError::from(Refusal::from(obstacle)).into());
-    }
     let home_lock = stop_all_processes(context, home_lock, stopped).await?;
     quarantine::begin(home, &unreadable.in_one_line()).map_err(Error::failed)?;
     Ok(home_lock)

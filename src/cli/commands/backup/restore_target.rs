@@ -15,7 +15,7 @@ use leoflow_lifecycle::setup::{self, Receipt};
 use leoflow_lifecycle::upgrade::rollback::capacity;
 use leoflow_postgres::cluster::{self, ClusterState};
 use leoflow_postgres::credentials::{Credentials, CredentialsError};
-use leoflow_postgres::location::{self, Kind};
+use leoflow_postgres::location::{self, Kind, Location};
 use leoflow_postgres::schema::{embedded, known};
 use std::path::{Path, PathBuf};
 
@@ -58,8 +58,9 @@ impl Target {
         let cluster = cluster::state(home);
         let cluster_exists = !matches!(cluster, ClusterState::Absent | ClusterState::OtherMajor(_));
         let lost_config = lost_config(home).filter(|_| args.force && cluster_exists);
-        if let Some(error) = &lost_config {
-            refuse_data_elsewhere(home, error)?;
+        // A damaged record of the location ends the command here, before anything is changed.
+        if let (Some(recorded_location), Some(error)) = (location::recorded(home)?, &lost_config) {
+            return Err(data_is_elsewhere(&recorded_location, error));
         }
         let config = match lost_config {
             Some(_) => None,
@@ -168,12 +169,11 @@ impl Target {
     }
 }
 
-/// Refuses a lost config.yaml if the data is not under the home, because then nothing else says how to reach it.
-fn refuse_data_elsewhere(home: &Home, lost_config: &Error) -> Result<(), Error> {
-    let Some(recorded_location) = location::recorded(home)? else { return Ok(()) };
-    Err(Error::refused(format!("{}; the data is in {}", lost_config.message, recorded_location.display_text))
+/// The refusal of a lost config.yaml if the data is not under the home, because then nothing else says how to reach it.
+fn data_is_elsewhere(recorded_location: &Location, lost_config: &Error) -> Error {
+    Error::refused(format!("{}; the data is in {}", lost_config.message, recorded_location.display_text))
         .hint("restore config.yaml from a copy of the home")
-        .hint("or restore into another home: leoflow --home DIR lite restore --input FILE"))
+        .hint("or restore into another home: leoflow --home DIR lite restore --input FILE")
 }
 
 /// The workspace to restore into: the requested one, the configured one, or the default.

@@ -154,8 +154,8 @@ impl InstanceCommand<'_> {
         }
     }
 
-    /// Runs the command for one instance, with the program installed for it. Returns the result, and the signal that was
-    /// received meanwhile.
+    /// Runs the command for one instance, with the program installed for it. Returns the result, and the signal that
+    /// was received meanwhile.
     async fn run_one(
         &self,
         context: &Context<'_>,

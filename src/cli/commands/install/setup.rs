@@ -119,12 +119,13 @@ fn modify_path(context: &Context<'_>) {
             }
             if !added.files.is_empty() {
                 let names: Vec<String> = added.files.iter().map(|path| path.display().to_string()).collect();
-                let next = if added.unserved_shell.is_none() { "; open a new terminal to use it" } else { "" };
+                let is_complete = added.unserved_shell.is_none() && added.failed.is_empty();
+                let next = if is_complete { "; open a new terminal to use it" } else { "" };
                 context.printer.note(format!("Added leoflow to the PATH in {}{next}", names.join(", ")));
             }
             if let Some(shell) = added.unserved_shell {
                 context.printer.warning(format!(
-                    "none of these files is one that your shell reads ({shell}); add this folder to its PATH: {}",
+                    "your shell ({shell}) reads other files; add this folder to its PATH: {}",
                     context.home.bin().display()
                 ));
             }

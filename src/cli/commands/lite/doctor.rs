@@ -53,7 +53,8 @@ pub async fn run(context: &Context<'_>, args: &Doctor) -> Result<u8, Error> {
     Ok(if healthy { 0 } else { 1 })
 }
 
-/// Reads the schema from the running datastore, or from one that is started for this. `None` when there is none to read.
+/// Reads the schema from the running datastore, or from one that is started for this. `None` when there is none to
+/// read.
 async fn schema_state(context: &Context<'_>) -> Option<Result<SchemaReport, SchemaUnavailable>> {
     if cluster::state(&context.home) != ClusterState::Ready {
         return None;

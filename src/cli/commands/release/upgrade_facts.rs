@@ -1,5 +1,5 @@
-//! Opens the datastore and gathers the facts that an upgrade or rollback depends on. If Lite is stopped, its datastore is
-//! started for this.
+//! Opens the datastore and gathers the facts that an upgrade or rollback depends on. If Lite is stopped, its datastore
+//! is started for this.
 
 use crate::context::Context;
 use crate::error::Error;

@@ -1,7 +1,6 @@
 //! The queue of DAG-level callbacks: code of a DAG file that is called when a run has ended.
 
 use crate::model::keys::RunKey;
-use crate::model::run_type::RunType;
 use crate::model::state::RunState;
 use crate::planner::snapshot::Reason;
 use crate::store::StoreError;
@@ -55,8 +54,8 @@ pub async fn take(client: &impl GenericClient, busy: &[&str]) -> Result<Option<C
     let time = |name: &str| row.get::<_, Option<Timestamp>>(name);
     let Json(conf): Json<Value> = row.get("conf");
     let run = rows::run_key(&row);
-    let state = rows::named(&row, "state", RunState::parse)?;
-    let run_type = rows::named(&row, "run_type", RunType::parse)?;
+    // As stored: the callback is deleted by now, so that an error would lose it.
+    let (state, run_type): (String, String) = (row.get("state"), row.get("run_type"));
     let spec = json!({
         "dag_id": run.dag_id, "run_id": run.run_id, "state": state,
         "reason": row.get::<_, String>("reason"), "task_id": row.get::<_, Option<String>>("task_id"),

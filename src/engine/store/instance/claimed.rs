@@ -2,7 +2,6 @@
 
 use super::triggers::{self, Resumption};
 use crate::model::keys::TryKey;
-use crate::model::run_type::RunType;
 use crate::schedule::timetable::Partition;
 use crate::store::StoreError;
 use crate::store::asset::partitions;
@@ -18,7 +17,8 @@ pub struct Claimed {
     pub key: TryKey,
     pub max_tries: i32,
     pub version_id: Option<i64>,
-    pub run_type: RunType,
+    /// As stored: the claim has taken effect when its rows are read, so that an error would lose the try.
+    pub run_type: String,
     pub logical_date: Option<Timestamp>,
     pub data_interval_start: Option<Timestamp>,
     pub data_interval_end: Option<Timestamp>,
@@ -58,7 +58,7 @@ pub(crate) fn read(row: &Row) -> Result<Claimed, StoreError> {
         key: read_key(row),
         max_tries: row.get("max_tries"),
         version_id: row.get("dag_version_id"),
-        run_type: rows::named(row, "run_type", RunType::parse)?,
+        run_type: row.get("run_type"),
         logical_date: row.get("logical_date"),
         data_interval_start: row.get("data_interval_start"),
         data_interval_end: row.get("data_interval_end"),

@@ -39,8 +39,8 @@ pub async fn previous_run(
     Ok(row.map(|row| PreviousRun { run_id: row.get("run_id"), logical_date: row.get("logical_date") }))
 }
 
-/// Whether each task of a run has succeeded, by task id. Removed instances do not count: a task whose instances were all
-/// removed has succeeded.
+/// Whether each task of a run has succeeded, by task id. Removed instances do not count: a task whose instances were
+/// all removed has succeeded.
 pub async fn successes(
     client: &impl GenericClient,
     dag_id: &str,

@@ -55,8 +55,8 @@ pub async fn start_queued(client: &impl GenericClient, now: Timestamp) -> Result
     Ok(rows.iter().filter(|row| row.get("has_started")).map(rows::run_key).collect())
 }
 
-/// `running` to `state`, which is finished: the scheduler ends a run. The caller must have locked the run and have found
-/// it running.
+/// `running` to `state`, which is finished: the scheduler ends a run. The caller must have locked the run and have
+/// found it running.
 pub async fn end(client: &impl GenericClient, key: &RunKey, state: RunState, now: Timestamp) -> Result<(), StoreError> {
     let query = "UPDATE dag_run SET state = $3, end_date = greatest($4, start_date) WHERE dag_id = $1 AND run_id = $2";
     client.execute(query, &[&key.dag_id, &key.run_id, &state.as_str(), &now]).await?;

@@ -1,5 +1,5 @@
-"""The parts of a DAG as the modules below their classes see them. For annotations only: nothing imports this module at
-run time."""
+"""The parts of a DAG as the modules below their classes see them. For annotations: only a warm Python
+loads this module, with the rest of `common`."""
 
 from __future__ import annotations
 

@@ -309,7 +309,7 @@ class AbstractOperator(Linkable, metaclass=OperatorMeta):
     def on_kill(self):
         """Called when the task is terminated."""
 
-    # Only running tasks render templates, so that parsing does not import them.
+    # The methods below import the module of templates on use: only running tasks need it.
 
     def render_template_fields(self, context, jinja_env=None):
         from leoflow.authoring.operators.templates import render_fields
