@@ -1,7 +1,6 @@
 //! `leoflow lite backups`: list, verify, prune.
 
-use super::restore_args::Decryption;
-use super::verify_backups;
+use super::verify_backups::{self, VerifyBackups};
 use crate::context::Context;
 use crate::error::Error;
 use crate::terminal::printer::{Printer, counted, human_size};
@@ -14,7 +13,7 @@ use leoflow_lifecycle::backup::retain::catalog::{self, Listed, Proof};
 use leoflow_lifecycle::backup::retain::retention::{self, Limits};
 use leoflow_lifecycle::upgrade::rollback::history;
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 #[derive(Args, Debug)]
 #[command(
@@ -50,23 +49,6 @@ pub enum BackupsCommand {
         #[arg(long)]
         yes: bool,
     },
-}
-
-#[derive(Args, Debug)]
-pub struct VerifyBackups {
-    /// The backup to verify [default: the newest in the home]
-    pub file: Option<PathBuf>,
-    /// Verify every backup in the home
-    #[arg(long, conflicts_with = "file")]
-    pub all: bool,
-    /// Compare hashes only, without a test restore
-    #[arg(long)]
-    pub quick: bool,
-    /// Started by the server when a verification is due
-    #[arg(long, hide = true, conflicts_with_all = ["file", "all", "quick"])]
-    pub scheduled: bool,
-    #[command(flatten)]
-    pub decryption: Decryption,
 }
 
 pub async fn run(context: &Context<'_>, args: &Backups) -> Result<u8, Error> {

@@ -1,11 +1,12 @@
 //! `leoflow lite backups verify`.
 
-use super::backups::VerifyBackups;
 use super::restore::keys;
+use super::restore_args::Decryption;
 use crate::context::Context;
 use crate::error::Error;
 use crate::recovery::datastore::{self, Datastore};
 use crate::terminal::printer::counted;
+use clap::Args;
 use jiff::Timestamp;
 use leoflow_base::home::lock::OperationLock;
 use leoflow_base::home::upkeep::{self, End};
@@ -14,6 +15,23 @@ use leoflow_lifecycle::backup::retain::catalog::{self, Method, Proof};
 use leoflow_lifecycle::backup::{Input, Keys, verify};
 use serde_json::json;
 use std::path::{Path, PathBuf};
+
+#[derive(Args, Debug)]
+pub struct VerifyBackups {
+    /// The backup to verify [default: the newest in the home]
+    pub file: Option<PathBuf>,
+    /// Verify every backup in the home
+    #[arg(long, conflicts_with = "file")]
+    pub all: bool,
+    /// Compare hashes only, without a test restore
+    #[arg(long)]
+    pub quick: bool,
+    /// Started by the server when a verification is due
+    #[arg(long, hide = true, conflicts_with_all = ["file", "all", "quick"])]
+    pub scheduled: bool,
+    #[command(flatten)]
+    pub decryption: Decryption,
+}
 
 /// Verifies the backups; `None` if there is none for a scheduled verification.
 pub async fn run(context: &Context<'_>, args: &VerifyBackups) -> Result<Option<u8>, Error> {
