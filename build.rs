@@ -53,8 +53,8 @@ fn docs_pages() -> String {
     pages.sort();
     let mut list = String::from("&[\n");
     for (name, file) in pages {
-        let path = absolute(&file.to_string_lossy());
-        writeln!(list, "Page {{ name: {name:?}, markdown: include_str!({path:?}) }},").expect("write to a string");
+        let path = in_package(&file);
+        writeln!(list, "Page {{ name: {name:?}, markdown: include_str!({path}) }},").expect("write to a string");
     }
     list.push(']');
     list
@@ -70,16 +70,17 @@ fn docs_pictures() -> String {
     let mut list = String::from("&[\n");
     for file in files.iter().filter(is_picture) {
         let name = file.strip_prefix("docs").expect("found below it").to_string_lossy();
-        let path = absolute(&file.to_string_lossy());
-        writeln!(list, "Picture {{ name: {name:?}, bytes: include_bytes!({path:?}) }},").expect("write to a string");
+        let path = in_package(file);
+        writeln!(list, "Picture {{ name: {name:?}, bytes: include_bytes!({path}) }},").expect("write to a string");
     }
     list.push(']');
     list
 }
 
-/// Path from the package's root.
-fn absolute(path: &str) -> PathBuf {
-    Path::new(&env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR")).join(path)
+/// Source text of the path of a file in the package. It is absolute only when rustc reads it, so that a checkout may move
+/// together with its target folder.
+fn in_package(file: &Path) -> String {
+    format!("concat!(env!(\"CARGO_MANIFEST_DIR\"), {:?})", format!("/{}", file.display()))
 }
 
 /// Hashes everything the binary is built from, so that development builds that differ get different versions.

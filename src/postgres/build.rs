@@ -1,7 +1,7 @@
 //! Embeds the migrations.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 const FOLDER: &str = "../../migrations";
@@ -23,10 +23,14 @@ fn migrations() -> String {
     names.sort();
     let mut list = String::from("&[\n");
     for name in names {
-        let up = fs::canonicalize(FOLDER).expect("find migrations/").join(&name);
+        // Paths are absolute only when rustc reads them, so that a checkout may move together with its target folder.
+        let include = |path: &Path| {
+            format!("include_str!(concat!(env!(\"CARGO_MANIFEST_DIR\"), {:?}))", format!("/{}", path.display()))
+        };
+        let up = Path::new(FOLDER).join(&name);
         let down = up.with_extension("rollback.sql");
-        let rollback = if down.exists() { format!("Some(include_str!({down:?}))") } else { "None".to_owned() };
-        writeln!(list, "({name:?}, include_str!({up:?}), {rollback}),").expect("write to a string");
+        let rollback = if down.exists() { format!("Some({})", include(&down)) } else { "None".to_owned() };
+        writeln!(list, "({name:?}, {}, {rollback}),", include(&up)).expect("write to a string");
     }
     list.push(']');
     list

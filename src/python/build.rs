@@ -20,8 +20,10 @@ fn python_package() -> String {
     let mut list = String::from("&[\n");
     for file in files.iter().filter(|file| file.extension().is_some_and(|extension| extension == "py")) {
         let name = file.strip_prefix(FOLDER).expect("found below it");
-        let path = fs::canonicalize(file).expect("found below it");
-        writeln!(list, "({name:?}, include_str!({path:?})),").expect("write to a string");
+        // The path is absolute only when rustc reads it, so that a checkout may move together with its target folder.
+        let path = format!("/{}", file.display());
+        writeln!(list, "({name:?}, include_str!(concat!(env!(\"CARGO_MANIFEST_DIR\"), {path:?}))),")
+            .expect("write to a string");
     }
     list.push(']');
     list
