@@ -103,8 +103,7 @@ fn slug(text: &str) -> String {
 }
 
 /// Where a link of `page` leads in the program: other sites and places on the page as they are, pages and pictures
-/// below
-/// `/lite/docs/`; `None` for a file that the program does not have.
+/// below `/lite/docs/`; `None` for a file that the program does not have.
 fn address<'a>(documentation: &Documentation, page: &Page, link: &CowStr<'a>) -> Option<CowStr<'a>> {
     if ["#", "https://", "http://", "mailto:"].iter().any(|start| link.starts_with(start)) {
         return Some(link.clone());

@@ -73,7 +73,7 @@ pub async fn airflow(context: &Context<'_>, args: &ExportAirflow) -> Result<u8, 
     Ok(0)
 }
 
-/// Prints what was exported, what was left out, and what Airflow does not support.
+/// Prints the exported content, the content that was left out, and the features that Airflow does not support.
 fn print_report(printer: &Printer, output: &Path, content: &InstanceContent, report: &Value, findings: &Findings) {
     printer.line(format!("Exported for Apache Airflow {AIRFLOW} to {}", output.display()));
     printer.line(format!(

@@ -5,7 +5,7 @@ use super::steps::Step;
 /// How `finish` ends an upgrade, whether it succeeded or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinishAction {
-    /// Nothing was changed yet: removes what was fetched and rehearsed.
+    /// Nothing was changed yet: removes the downloaded files and the rehearsal.
     Discard,
     /// Starts the previous release again; the database snapshot is restored if it was already taken.
     RestoreSnapshot,

@@ -216,7 +216,7 @@ fn check_path(from: &Version, manifest: &Manifest, release: &Release) -> Result<
     }
 }
 
-/// Decides what is fetched. Refuses components that this version cannot install.
+/// Decides which files to download. Refuses components that this version cannot install.
 fn plan_components(facts: &UpgradeFacts, release: &Release) -> Result<Vec<ComponentPlan>, Refusal> {
     let is_unknown = |component: &&Component| !KNOWN_COMPONENTS.contains(&component.name.as_str());
     if let Some(unknown) = release.components(facts.target).find(is_unknown) {

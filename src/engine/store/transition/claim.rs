@@ -63,13 +63,13 @@ const CLAIM: &str = "
             WHERE (w.dag_id, w.run_id, w.task_id, w.map_index, w.try_number)
                   = (d.dag_id, d.run_id, d.task_id, d.map_index, d.try_number) AND d.was_deferred
             RETURNING w.dag_id, w.run_id, w.task_id, w.map_index, w.next_method, w.next_kwargs),
-        told AS (
+        notified AS (
             SELECT count(pg_notify($4, json_build_object('kind', 'changed', 'dag_id', dag_id, 'run_id', run_id)::text))
             FROM (SELECT DISTINCT dag_id, run_id FROM taken) run)
         SELECT dag_id, run_id, task_id, map_index, try_number, max_tries, number, dag_version_id, run_type, logical_date,
                data_interval_start, data_interval_end, run_after, run_start_date, conf, note, triggered_by, partition_key,
                partition_date, goes_on,
-               first_start_date, reschedules, next_method, next_kwargs, (SELECT count FROM told) AS told
+               first_start_date, reschedules, next_method, next_kwargs, (SELECT count FROM notified) AS notified
         FROM described LEFT JOIN resumed USING (dag_id, run_id, task_id, map_index) ORDER BY number";
 
 /// Who claims, and how much.
