@@ -63,7 +63,7 @@ impl DagCode {
 
     /// Returns access to the code of DAG files; `None` without a workspace, and before the scheduler starts.
     pub fn for_state(state: &Arc<AppState>) -> Option<Self> {
-        Some(Self::new(state.clone(), state.questions.get()?.clone()))
+        Some(Self::new(state.clone(), state.dag_files.questions.get()?.clone()))
     }
 
     /// Asks the code of a DAG version, and returns its answer as JSON. `question` holds its kind and parameters; `spec`
@@ -80,8 +80,8 @@ impl DagCode {
             "dag_id": dag_id, "question": question, "spec": spec, "socket": self.state.own_socket(),
         });
         let interpreter = match &version.environment {
-            None => self.state.interpreter.get().await?,
-            Some(hash) => self.state.environments.with_hash(hash).await?.interpreter,
+            None => self.state.dag_files.interpreter.get().await?,
+            Some(hash) => self.state.dag_files.environments.with_hash(hash).await?.interpreter,
         };
         self.questions.ask(interpreter, options).await?.answer()
     }

@@ -96,10 +96,10 @@ impl DagFileLoop {
             let next_retry = self.history.next_due();
             tokio::select! {
                 () = changes.next(folders.coverage()) => rescan = true,
-                () = self.state.store_changed.notified() => self.parse_all(self.index.files_using_store()),
-                () = self.state.environments.changed.notified() => self.parse_waiting(),
-                files = self.state.parse_requests.take() => self.parse_all(files),
-                () = self.state.dag_deleted.notified() => {
+                () = self.state.dag_files.store_changed.notified() => self.parse_all(self.index.files_using_store()),
+                () = self.state.dag_files.environments.changed.notified() => self.parse_waiting(),
+                files = self.state.dag_files.parse_requests.take() => self.parse_all(files),
+                () = self.state.dag_files.dag_deleted.notified() => {
                     self.index.forget();
                     rescan = true;
                 }
@@ -132,7 +132,7 @@ impl DagFileLoop {
         let state = self.state.clone();
         tokio::task::spawn_local(async move {
             tokio::time::sleep(INITIAL_PARSE_TIMEOUT).await;
-            state.initial_parse.send_replace(true);
+            state.dag_files.initial_parse.send_replace(true);
         });
     }
 
@@ -191,14 +191,14 @@ impl DagFileLoop {
         let change = self.index.compare(scan, &dag_files, &outside);
         self.is_list_stored &= !change.removed;
         if change.removed {
-            self.state.environments.keep_only(|file| self.index.knows(file));
+            self.state.dag_files.environments.keep_only(|file| self.index.knows(file));
             self.waiting.retain(|file| self.index.knows(file));
             self.history.keep_only(|file| self.index.knows(file));
         }
-        if !*self.state.initial_parse.borrow() {
+        if !*self.state.dag_files.initial_parse.borrow() {
             self.initial.extend(change.to_parse.iter().cloned());
             if self.initial.is_empty() {
-                self.state.initial_parse.send_replace(true);
+                self.state.dag_files.initial_parse.send_replace(true);
             }
         }
         self.parse_all(change.to_parse);
@@ -238,7 +238,7 @@ impl DagFileLoop {
 
     /// Parses the files whose environments changed.
     fn parse_waiting(&mut self) {
-        self.waiting.extend(self.state.environments.take_outdated());
+        self.waiting.extend(self.state.dag_files.environments.take_outdated());
         let files = std::mem::take(&mut self.waiting);
         self.parse_all(files);
     }
@@ -266,7 +266,7 @@ impl DagFileLoop {
         self.unsaved.retain(|other| other.path != parsed.path);
         if !self.index.knows(&parsed.path) {
             // Removed, or no longer a DAG file, since the parse started.
-            return self.state.environments.clear_requirement(&parsed.path);
+            return self.state.dag_files.environments.clear_requirement(&parsed.path);
         }
         let has_failed = parsed.output.as_ref().map_or(true, |output| output.error.is_some());
         if !self.record_inputs(&parsed, has_failed).await {
@@ -279,7 +279,7 @@ impl DagFileLoop {
         if parsed.awaits_environment {
             // The DAGs of the last successful parse stay.
             self.finish_initial(&parsed.path);
-            if !self.state.environments.will_notify(&parsed.path) {
+            if !self.state.dag_files.environments.will_notify(&parsed.path) {
                 // The build ended in the meantime and will not notify again.
                 self.parse(parsed.path);
             }
@@ -342,7 +342,7 @@ impl DagFileLoop {
     /// Stops waiting for this file at the start.
     fn finish_initial(&mut self, path: &Path) {
         if self.initial.remove(path) && self.initial.is_empty() {
-            self.state.initial_parse.send_replace(true);
+            self.state.dag_files.initial_parse.send_replace(true);
         }
     }
 

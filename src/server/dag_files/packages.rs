@@ -129,7 +129,7 @@ impl Packages {
             .as_ref()
             .map(|user_packages| user_packages.iter().map(|(folder, _)| folder.clone()).collect());
         self.reading = Some(Box::pin(async move {
-            let interpreter = state.interpreter.get().await.ok()?;
+            let interpreter = state.dag_files.interpreter.get().await.ok()?;
             let stamp_folders = move || {
                 let folders = known_folders.unwrap_or_else(|| interpreter.site_folders());
                 folders.into_iter().map(|folder| (folder.clone(), Stamp::of_path(&folder))).collect::<Vec<_>>()

@@ -86,7 +86,7 @@ enum Prepared {
 }
 
 async fn prepare(context: &ParseContext, path: &Path, file_settings: Result<FileSettings, NoResult>) -> Prepared {
-    let environments = &context.state.environments;
+    let environments = &context.state.dag_files.environments;
     let FileSettings { settings, declared } = match file_settings {
         Ok(file_settings) => file_settings,
         Err(no_result) => {
@@ -96,7 +96,7 @@ async fn prepare(context: &ParseContext, path: &Path, file_settings: Result<File
     };
     let Some(declared) = declared else {
         environments.clear_requirement(path);
-        return match context.state.interpreter.get().await {
+        return match context.state.dag_files.interpreter.get().await {
             Ok(interpreter) => Prepared::Ready(Environment { hash: None, interpreter }, settings),
             Err(missing) if missing.is_transient => Prepared::Impossible(NoResult::Transient(missing.reason)),
             Err(missing) => Prepared::Impossible(NoResult::Permanent(missing.reason)),

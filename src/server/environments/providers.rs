@@ -30,12 +30,12 @@ async fn providers_by_environment(state: &Arc<AppState>) -> Result<Vec<(Interpre
     let mut by_environment = Vec::new();
     for environment in environments_in_use.into_iter().filter(|environment| !environment.dags.is_empty()) {
         let Some(folder) = environments::find(&state.home, &environment.hash) else { continue };
-        let interpreter = state.interpreter.get().await?.in_environment(&folder);
+        let interpreter = state.dag_files.interpreter.get().await?.in_environment(&folder);
         if !interpreter.has_airflow_sdk {
             continue;
         }
         let query = query_providers(state.clone(), interpreter.clone());
-        match state.providers.get(&environment.hash, query).await {
+        match state.dag_files.providers.get(&environment.hash, query).await {
             Ok(providers) => by_environment.push((interpreter, providers)),
             Err(reason) => warn!("cannot list the providers of {}: {reason}", folder.display()),
         }
@@ -91,7 +91,7 @@ pub async fn test_connection(
 
 /// Runs `question` in a child process with an environment's interpreter, independent of any DAG.
 async fn ask(state: &Arc<AppState>, interpreter: Interpreter, question: Value) -> Result<Value, String> {
-    let questions = state.questions.get().ok_or("no workspace is configured")?;
+    let questions = state.dag_files.questions.get().ok_or("no workspace is configured")?;
     let options = json!({
         "path": "", "roots": [], "work_in": [questions.workspace()], "sources": {}, "settings": null, "dag_id": "",
         "question": question, "spec": null, "socket": state.own_socket(),

@@ -190,8 +190,7 @@ fn named_parts<'a>(route: &'a str, path: &str) -> Vec<(&'a str, String)> {
 
 /// Builds the log entry from the path, the query and the body; the body's fields fill what the path leaves open.
 fn build_event(state: &AppState, event: &str, route: &str, uri: &Uri, logged: LoggedBody) -> NewEvent {
-    let mut record =
-        NewEvent { event: event.to_owned(), owner: Some(state.secrets().admin_email.clone()), ..NewEvent::default() };
+    let mut record = NewEvent { event: event.to_owned(), owner: Some(state.auth.admin_email()), ..NewEvent::default() };
     let mut extra = Map::new();
     for (name, value) in named_parts(route, uri.path()) {
         match name {

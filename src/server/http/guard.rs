@@ -55,7 +55,7 @@ pub async fn datastore_timeout(request: Request, next: Next) -> Response {
 /// include them.
 pub async fn after_initial_parse(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
     // Cannot fail: the state holds the sender.
-    let _ = state.initial_parse.subscribe().wait_for(|done| *done).await;
+    let _ = state.dag_files.initial_parse.subscribe().wait_for(|done| *done).await;
     next.run(request).await
 }
 
@@ -64,7 +64,7 @@ pub async fn notify_dag_files(State(state): State<Arc<AppState>>, request: Reque
     let is_read = [Method::GET, Method::HEAD].contains(request.method());
     let response = next.run(request).await;
     if !is_read && response.status().is_success() {
-        state.store_changed.notify_one();
+        state.dag_files.store_changed.notify_one();
     }
     response
 }
@@ -72,7 +72,7 @@ pub async fn notify_dag_files(State(state): State<Arc<AppState>>, request: Reque
 /// Checks the origin of every request and sets security headers on the response.
 pub async fn check_request(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
     if caller(&request) == Caller::Network
-        && let Err(refusal) = check_host(request.headers(), state.port, server_address(&request))
+        && let Err(refusal) = check_host(request.headers(), state.phase.port, server_address(&request))
             .and_then(|host| check_origin(&request, host))
     {
         return refusal.into_response();
@@ -144,12 +144,12 @@ fn check_origin(request: &Request, host: &str) -> Result<(), ApiError> {
 /// True when the request has a valid token, in `Authorization` or in the session cookie.
 pub fn is_authenticated(state: &AppState, request: &Request) -> bool {
     caller(request) == Caller::LocalAdmin
-        || tokens(state, request.headers()).next().is_some_and(|token| state.check_token(&token).is_some())
+        || tokens(state, request.headers()).next().is_some_and(|token| state.auth.check_token(&token).is_some())
 }
 
 /// Returns the tokens in a request, valid or not; only the first one counts for authentication.
 pub fn tokens(state: &AppState, headers: &HeaderMap) -> impl Iterator<Item = String> {
-    bearer(headers).map(str::to_owned).into_iter().chain(session_token(headers, &state.cookie_name()))
+    bearer(headers).map(str::to_owned).into_iter().chain(session_token(headers, &state.auth.cookie_name()))
 }
 
 /// Returns the token in `Authorization`.

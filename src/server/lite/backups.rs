@@ -33,7 +33,7 @@ async fn listed(state: &AppState) -> Result<Value, ApiError> {
 }
 
 async fn begin(state: &AppState) -> Result<Operation, ApiError> {
-    state.own_program.begin(&state.home, "backup", words(&["lite", "backup"])).await
+    state.release.own_program.begin(&state.home, "backup", words(&["lite", "backup"])).await
 }
 
 fn words(words: &[&str]) -> Vec<String> {
@@ -60,7 +60,7 @@ async fn path_of(state: &AppState, name: &str) -> Result<String, ApiError> {
 
 async fn begin_verification(state: &AppState, name: &str) -> Result<Operation, ApiError> {
     let path = path_of(state, name).await?;
-    state.own_program.begin(&state.home, "verify", words(&["lite", "backups", "verify", &path])).await
+    state.release.own_program.begin(&state.home, "verify", words(&["lite", "backups", "verify", &path])).await
 }
 
 /// A restore replaces all data of an instance, so the request repeats the instance's name.
@@ -90,6 +90,7 @@ async fn begin_restore(state: &AppState, backup: &str, instance: &str) -> Result
     }
     let path = path_of(state, backup).await?;
     state
+        .release
         .own_program
         .begin(&state.home, "restore", words(&["lite", "restore", "--input", &path, "--force", "--yes"]))
         .await

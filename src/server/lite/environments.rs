@@ -46,14 +46,14 @@ pub async fn list(State(state): Shared) -> Result<Json<Value>, ApiError> {
             })
         })
         .collect();
-    Ok(Json(json!({"environments": views, "wanted": state.environments.required()})))
+    Ok(Json(json!({"environments": views, "wanted": state.dag_files.environments.required()})))
 }
 
 /// Builds an environment unless it exists, and waits for it. Fails when the server exits: the caller asks the next one.
 pub async fn build(State(state): Shared, Id(hash): Id) -> Result<Json<Value>, ApiError> {
     let mut leaving = state.changes.leaving.subscribe();
     tokio::select! {
-        built = state.environments.with_hash(&hash) => Ok(Json(json!({"problem": built.err()}))),
+        built = state.dag_files.environments.with_hash(&hash) => Ok(Json(json!({"problem": built.err()}))),
         _ = leaving.wait_for(|leaving| *leaving) => Err(ApiError::unavailable(&"the server is shutting down")),
     }
 }
@@ -74,7 +74,7 @@ pub struct Update {
 pub async fn update(State(state): Shared, body: Result<Json<Update>, JsonRejection>) -> Result<Json<Value>, ApiError> {
     let Json(Update { project }) = body.map_err(bad_body)?;
     let is_selected = |file: &Path| project.as_deref().is_none_or(|project| file.iter().any(|part| part == project));
-    let updated = state.environments.update(is_selected).await;
+    let updated = state.dag_files.environments.update(is_selected).await;
     let (changes, problems) = updated.map_err(|reason| ApiError::new(StatusCode::CONFLICT, reason))?;
     let lines: Vec<String> = changes.iter().flat_map(|(before, after)| differences(before, after)).collect();
     Ok(Json(json!({"changes": lines, "problems": problems})))
@@ -106,6 +106,7 @@ pub async fn prune(
 ) -> Result<Json<Value>, ApiError> {
     let Json(PruneBody { dry_run }) = body.map_err(bad_body)?;
     let removed = state
+        .dag_files
         .environments
         .prune(Duration::ZERO, if dry_run { Pruning::ListOnly } else { Pruning::Remove })
         .await

@@ -37,7 +37,7 @@ pub struct Imported {
 
 /// Reports whether a session token is valid.
 pub async fn check_session(State(state): Shared, Json(session): Json<Session>) -> Json<serde_json::Value> {
-    Json(serde_json::json!({"valid": state.check_token(&session.token).is_some()}))
+    Json(serde_json::json!({"valid": state.auth.check_token(&session.token).is_some()}))
 }
 
 #[derive(Deserialize)]
@@ -47,8 +47,8 @@ pub struct Session {
 
 /// Returns the Python that runs DAGs, independent of the caller's search path, and environments that failed to build.
 pub async fn python(State(state): Shared) -> Json<serde_json::Value> {
-    let interpreter = state.interpreter.get().await;
-    let required = state.environments.required();
+    let interpreter = state.dag_files.interpreter.get().await;
+    let required = state.dag_files.environments.required();
     let failed: Vec<&environments::RequiredEnvironment> =
         required.iter().filter(|environment| environment.state == "failed").collect();
     let program = interpreter.ok().map(|interpreter| interpreter.program);

@@ -39,7 +39,7 @@ pub async fn dags(State(state): Shared, params: Params) -> Result<Json<Value>, A
     let client = state.database.get().await?;
     let activity = if params.flag("all")?.unwrap_or(false) { Activity::Any } else { Activity::Active };
     let filter = DagFilter { activity, ..DagFilter::default() };
-    let listed = dags::list(&*client, &state.structures, Listing::of(filter)).await?.rows;
+    let listed = dags::list(&*client, &state.dag_files.structures, Listing::of(filter)).await?.rows;
     let errors = dags::import_errors(&*client, Listing::default()).await?.rows;
     let newest = runs::newest(&*client, None, LAST_RUNS).await?;
     let mut by_dag: HashMap<&str, Vec<&Run>> = HashMap::new();
@@ -84,6 +84,7 @@ fn dag_view(dag: &Dag, runs: &[&Run], error: Option<&ImportError>) -> Value {
 /// The environments that are being built, with the files that wait for them.
 fn being_built(state: &AppState) -> Vec<Value> {
     state
+        .dag_files
         .environments
         .required()
         .iter()

@@ -67,14 +67,14 @@ pub fn instance_name(state: &AppState) -> String {
 
 /// The login form, with the error of the last attempt.
 pub fn login(state: &AppState, error: Option<&str>) -> Result<Html<String>, ApiError> {
-    let email = state.secrets().admin_email.clone();
+    let email = state.auth.admin_email();
     // The name, by default the machine's, is not for those who have not logged in.
     page("login.html", "", json!({"email": email, "error": error}))
 }
 
 /// Shown while Airflow's web UI is not installed: why, or that it is being downloaded.
 pub fn without_ui(state: &AppState) -> Result<Html<String>, ApiError> {
-    page("without_ui.html", &instance_name(state), json!({"reason": state.ui.reason()}))
+    page("without_ui.html", &instance_name(state), json!({"reason": state.release.ui.reason()}))
 }
 
 /// Problems of the scheduled jobs.
@@ -82,7 +82,7 @@ pub fn problems(state: &AppState) -> Vec<String> {
     let known = upkeep::read(&state.home);
     let mut problems = known.as_ref().map(upkeep::Upkeep::problems).unwrap_or_default();
     if let Some(config) = own_config(state) {
-        let overdue = config.backup.overdue(known.as_ref(), state.started_at, &Zoned::now());
+        let overdue = config.backup.overdue(known.as_ref(), state.phase.started_at, &Zoned::now());
         problems.extend(overdue.iter().map(ToString::to_string));
     }
     problems

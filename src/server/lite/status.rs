@@ -43,7 +43,7 @@ pub async fn status_page(State(state): State<Arc<AppState>>) -> Result<Html<Stri
     let config = own_config(&state);
     let instance = config::instance_name(config.as_ref());
     // Of an earlier lookup; the page itself starts none.
-    let newest = state.newest_release.last(config.as_ref());
+    let newest = state.release.newest_release.last(config.as_ref());
     let warnings = warnings(&status, tasks.as_ref(), &storage, problems(&state));
     let schedule = config.as_ref().map(|config| config.backup.schedule.to_string());
     page(

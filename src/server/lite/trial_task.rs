@@ -31,7 +31,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 pub async fn run(State(state): State<Arc<AppState>>) -> Result<Json<Value>, ApiError> {
     // Without a Python no task can run in any release.
-    if let Err(missing) = state.interpreter.get().await {
+    if let Err(missing) = state.dag_files.interpreter.get().await {
         return Ok(Json(json!({"state": "skipped", "reason": missing.reason})));
     }
     if let Some(reason) = no_free_slot(&state).await? {
@@ -44,7 +44,7 @@ pub async fn run(State(state): State<Arc<AppState>>) -> Result<Json<Value>, ApiE
 
 async fn run_alone(state: &AppState) -> Result<Json<Value>, ApiError> {
     // One at a time, because all use the same DAG id.
-    let _guard = state.trial_task.lock().await;
+    let _guard = state.phase.trial_task.lock().await;
     remove(state).await?;
     let outcome = run_once(state).await;
     let removed = remove(state).await;
@@ -105,7 +105,7 @@ fn by_hand(state: &AppState) -> Trigger {
         triggered_by: "operator",
         run_type: None,
         partition_key: None,
-        user: state.secrets().admin_email.clone(),
+        user: state.auth.admin_email(),
     }
 }
 

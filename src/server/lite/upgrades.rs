@@ -27,10 +27,10 @@ type RequestBody = OptionalBody<Map<String, Value>>;
 pub async fn version(State(state): Shared) -> Result<Json<Value>, ApiError> {
     let config = pages::own_config(&state);
     let schema_version = pages::ask_supervisor(&state).await.ok().and_then(|status| status.schema_version);
-    let latest = state.newest_release.known(&state.home, config.as_ref());
+    let latest = state.release.newest_release.known(&state.home, config.as_ref());
     Ok(Json(json!({
         "instance": config::instance_name(config.as_ref()),
-        "deployed_version": state.version,
+        "deployed_version": state.release.version,
         "latest_version": latest.version,
         "latest_looked_at": latest.checked_at,
         "latest_problem": latest.problem,
@@ -90,7 +90,7 @@ fn parse<T: Default + DeserializeOwned>(OptionalBody(body): RequestBody) -> Resu
 }
 
 async fn begin(state: &AppState, kind: &'static str, arguments: Vec<String>) -> Result<Accepted<Value>, ApiError> {
-    let operation = state.own_program.begin(&state.home, kind, arguments).await?;
+    let operation = state.release.own_program.begin(&state.home, kind, arguments).await?;
     Ok(Accepted(view(&operation)))
 }
 

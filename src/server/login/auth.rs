@@ -42,7 +42,7 @@ async fn authenticate(
     credentials: Credentials,
 ) -> Result<String, ApiError> {
     let source = Source::identify(caller.0, peer.map(|peer| peer.0)).await;
-    let turn = state.logins.turn(source).await.ok_or_else(|| ApiError::too_many(RETRY_AFTER_SECONDS))?;
+    let turn = state.auth.logins.turn(source).await.ok_or_else(|| ApiError::too_many(RETRY_AFTER_SECONDS))?;
     let state = state.clone();
     let result = tokio::spawn(async move { verify_credentials(&state, &turn, credentials).await }).await;
     result.map_err(|error| ApiError::internal(&error))?
@@ -54,7 +54,7 @@ const RETRY_AFTER_SECONDS: u64 = 5;
 /// Issues the token for the epoch in which the password matched: a reset in the meantime invalidates it.
 async fn verify_credentials(state: &AppState, turn: &Turn, credentials: Credentials) -> Result<String, ApiError> {
     let (email, hash, epoch) = {
-        let secrets = state.secrets();
+        let secrets = state.auth.secrets();
         (secrets.admin_email.clone(), secrets.admin_password_hash.clone(), secrets.epoch)
     };
     let is_right_name = credentials.username.eq_ignore_ascii_case(&email);
@@ -70,7 +70,7 @@ async fn verify_credentials(state: &AppState, turn: &Turn, credentials: Credenti
     let is_right_password = verified.await.map_err(|error| ApiError::internal(&error))?;
     if is_right_name && is_right_password {
         turn.succeeded();
-        return Ok(state.issue_token(epoch));
+        return Ok(state.auth.issue_token(epoch));
     }
     turn.failed();
     Err(ApiError::new(StatusCode::UNAUTHORIZED, "Invalid credentials"))
@@ -193,8 +193,8 @@ pub async fn logout(State(state): State<Arc<AppState>>, headers: HeaderMap) -> R
 /// Revokes the tokens of the request, so that copies of them are refused too, and removes the cookie.
 async fn end_session(state: &AppState, headers: &HeaderMap, redirect: Redirect) -> Response {
     for token in guard::tokens(state, headers) {
-        let Some(claims) = state.check_token(&token) else { continue };
-        if let Err(error) = state.revoked.add(&state.database, &token, &claims).await {
+        let Some(claims) = state.auth.check_token(&token) else { continue };
+        if let Err(error) = state.auth.revoked.add(&state.database, &token, &claims).await {
             warn!("failed to record the end of a session: {}", error.message());
         }
     }
@@ -204,7 +204,7 @@ async fn end_session(state: &AppState, headers: &HeaderMap, redirect: Redirect) 
 /// Sets the session cookie, which expires after `seconds`. It is not `Secure`, since it is served over http on this
 /// machine.
 fn with_session_cookie(state: &AppState, redirect: Redirect, token: String, seconds: i64) -> Response {
-    let cookie = Cookie::build((state.cookie_name(), token))
+    let cookie = Cookie::build((state.auth.cookie_name(), token))
         .path("/")
         .max_age(cookie::time::Duration::seconds(seconds))
         .http_only(true)

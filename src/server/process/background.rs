@@ -37,7 +37,7 @@ impl Background {
         let files = workspace
             .map(|workspace| spawn_local(dag_files::run(state.clone(), workspace, children.clone(), slots.clone())));
         if files.is_none() {
-            state.initial_parse.send_replace(true);
+            state.dag_files.initial_parse.send_replace(true);
         }
         Self { questions, files, scheduler: None, helpers: Vec::new() }
     }
@@ -46,7 +46,7 @@ impl Background {
     pub fn start_scheduling(&mut self, state: &Arc<AppState>, endpoint: Endpoint, application: tokio_postgres::Config) {
         if let Some(questions) = self.questions.clone() {
             // Called once, so the cell is empty.
-            let _ = state.questions.set(questions);
+            let _ = state.dag_files.questions.set(questions);
         }
         let code = DagCode::for_state(state);
         if let Some(code) = code.clone() {
@@ -59,15 +59,15 @@ impl Background {
         }));
         self.helpers.push(spawn_local({
             let state = state.clone();
-            async move { state.environments.maintain().await }
+            async move { state.dag_files.environments.maintain().await }
         }));
-        self.helpers.push(spawn_local(state.environments.clone().ensure_plain_python()));
+        self.helpers.push(spawn_local(state.dag_files.environments.clone().ensure_plain_python()));
         self.helpers.push(spawn_local(upkeep::run(state.clone())));
         self.helpers.push(spawn_local(later_migrations::run(state.clone())));
-        self.helpers.push(spawn_local(ui_component::install(state.home.clone(), state.ui.clone())));
+        self.helpers.push(spawn_local(ui_component::install(state.home.clone(), state.release.ui.clone())));
         self.scheduler = Some(spawn_local(async move {
             let (on_event, on_beat) =
-                (|event: Option<&_>| state.changes.publish(event), || state.scheduler_beat.beat());
+                (|event: Option<&_>| state.changes.publish(event), || state.phase.scheduler_beat.beat());
             scheduler::run::run(&endpoint, &application, on_event, on_beat, DagCodeEvaluator(code)).await;
         }));
     }

@@ -20,12 +20,12 @@ const DATASTORE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Answers 200 when requests can be served, or 503 with a reason when the datastore is unavailable.
 pub async fn healthz(State(state): State<Arc<AppState>>) -> Response {
     match state.database.check(DATASTORE_TIMEOUT).await {
-        Ok(()) => Json(json!({"ok": true, "version": state.version})).into_response(),
+        Ok(()) => Json(json!({"ok": true, "version": state.release.version})).into_response(),
         Err(reason) => {
             // The supervisor knows why the datastore is down.
             let supervisor_reason = pages::ask_supervisor(&state).await.ok().and_then(|status| status.reason);
             let reason = supervisor_reason.unwrap_or_else(|| format!("datastore: {reason}"));
-            let body = json!({"ok": false, "version": state.version, "reason": reason});
+            let body = json!({"ok": false, "version": state.release.version, "reason": reason});
             (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], Json(body)).into_response()
         }
     }
@@ -39,7 +39,7 @@ pub struct VersionInfo {
 
 /// Returns the version of the Airflow API served, which clients adapt to, and Leoflow's own.
 pub async fn version(State(state): State<Arc<AppState>>) -> Json<VersionInfo> {
-    Json(VersionInfo { version: web_ui::VERSION.to_owned(), git_version: Some(state.version.to_string()) })
+    Json(VersionInfo { version: web_ui::VERSION.to_owned(), git_version: Some(state.release.version.to_string()) })
 }
 
 /// The health of a component that is a separate process in Airflow.
@@ -58,7 +58,7 @@ pub struct Components {
 /// another process of the supervisor.
 pub async fn components(state: &AppState) -> Components {
     let now = Timestamp::now();
-    let (beat, is_alive) = (state.scheduler_beat.last(), state.scheduler_beat.is_alive());
+    let (beat, is_alive) = (state.phase.scheduler_beat.last(), state.phase.scheduler_beat.is_alive());
     let agent = pages::ask_supervisor(state).await.ok();
     let agent = agent.and_then(|status| status.processes.into_iter().find(|process| process.name == "agent"));
     let agent_runs = agent.is_some_and(|process| process.state == "running");

@@ -159,7 +159,7 @@ async fn apply_later(state: &Arc<AppState>) -> bool {
         return false;
     }
     let arguments = ["migrate-db", "--later"].map(str::to_owned).to_vec();
-    let operation = match state.own_program.perform(&state.home, "migration", arguments).await {
+    let operation = match state.release.own_program.perform(&state.home, "migration", arguments).await {
         Ok(operation) => operation,
         Err(error) => {
             warn!("failed to start later migrations: {}", error.message());

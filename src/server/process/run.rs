@@ -5,7 +5,7 @@ use super::background::Background;
 use super::database::Database;
 use super::listen::Serving;
 use super::settings_reload;
-use super::state::{AppState, Secrets};
+use super::state::{AppState, Phase, Release, Secrets};
 use crate::http::api_error::ApiError;
 use leoflow_base::auth::cipher::{Cipher, CipherError};
 use leoflow_base::config::{self, ConfigError, Loaded, running_settings};
@@ -79,7 +79,14 @@ pub async fn run(
     let Startup { settings, cipher, secrets, endpoint, application } = startup;
     let private_socket = listeners.private_socket(options.private_socket)?;
     let (keys, database, python) = ((cipher, secrets), Database::new(&application), settings.config.python.clone());
-    let state = AppState::new(home.clone(), options.port, version, database, keys, private_socket, python);
+    let state = AppState::new(
+        home.clone(),
+        Phase::new(options.port, private_socket),
+        Release::new(version),
+        database,
+        keys,
+        python,
+    );
     let state = Arc::new(state);
     tokio::select! {
         () = &mut shutdown => return Ok(()),
@@ -121,7 +128,7 @@ impl Server {
         notifier.ready("serving");
         let heartbeats = tokio::task::spawn_local(send_heartbeats(notifier.clone()));
         let mut background = Background::start_parsing(&state, settings.config.workspace.clone());
-        if !*state.doors.borrow() {
+        if !*state.phase.doors.borrow() {
             tokio::select! {
                 () = &mut shutdown => return Ok(()),
                 ended = end_trial(&state, &mut listeners, &mut serving, &routers) => ended?,
@@ -151,7 +158,7 @@ impl Server {
 
 async fn load_revoked(state: &AppState) -> Result<(), ServerError> {
     let unreadable = |error: ApiError| io::Error::other(format!("failed to read the datastore: {}", error.message()));
-    Ok(state.revoked.load(&state.database).await.map_err(unreadable)?)
+    Ok(state.auth.revoked.load(&state.database).await.map_err(unreadable)?)
 }
 
 /// Waits for the end of the trial, then opens the public listeners.
@@ -165,7 +172,7 @@ async fn end_trial(
     // Picks up logouts recorded by the previous server in the meantime.
     load_revoked(state).await?;
     listeners.open(serving, routers)?;
-    state.doors.send_replace(true);
+    state.phase.doors.send_replace(true);
     Ok(())
 }
 

@@ -18,7 +18,7 @@ pub async fn reload_on_hangup(state: Arc<AppState>, mut hangups: Signal) {
     while hangups.recv().await.is_some() {
         match config::load(&state.home.config()) {
             Ok(Some(loaded)) => {
-                if let Err(key) = state.reload_secrets() {
+                if let Err(key) = state.auth.reload_secrets() {
                     warn!("logins keep the old secrets: {key} is missing from config.yaml or cannot be read");
                     continue;
                 }

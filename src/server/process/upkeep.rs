@@ -193,7 +193,7 @@ async fn perform(state: &Arc<AppState>, kind: Kind) -> io::Result<Attempt> {
     let started = Timestamp::now();
     upkeep::note_try(home, started, kind)?;
     let arguments = arguments.iter().map(|word| (*word).to_owned()).collect();
-    let failure = match state.own_program.perform(home, name, arguments).await {
+    let failure = match state.release.own_program.perform(home, name, arguments).await {
         Ok(operation) if operation.status == Status::Done => None,
         Ok(operation) => Some(reason(&operation)),
         Err(other) if other.status() == StatusCode::CONFLICT => return Ok(Attempt::MustWait(other.message())),

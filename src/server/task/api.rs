@@ -161,8 +161,12 @@ pub async fn delete_xcom(
 
 /// Returns the path of uv; `null` while it is being downloaded.
 pub async fn uv(State(state): Shared) -> Result<Json<Value>, ApiError> {
-    let program =
-        state.environments.uv().await.map_err(|reason| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, reason))?;
+    let program = state
+        .dag_files
+        .environments
+        .uv()
+        .await
+        .map_err(|reason| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, reason))?;
     Ok(Json(json!({"program": program})))
 }
 

@@ -73,7 +73,7 @@ pub async fn list(State(state): Shared, params: Params) -> Result<Response, ApiE
     listing.filter.has_pending_response = with_pending;
     let runs_per_dag = params.number("dag_runs_limit", 10)?;
     let client = state.database.get().await?;
-    let page = dags::list(&*client, &state.structures, listing).await?;
+    let page = dags::list(&*client, &state.dag_files.structures, listing).await?;
     let ids: Vec<&str> = page.rows.iter().map(|dag| dag.dag_id.as_str()).collect();
     let mut newest: HashMap<String, Vec<Value>> = HashMap::new();
     for run in runs::newest(&*client, Some(&ids), runs_per_dag).await? {

@@ -63,8 +63,12 @@ impl Dependencies {
 pub async fn get(State(state): State<Arc<AppState>>, params: Params) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
     let listing = Listing::of(DagFilter { activity: Activity::Active, ..DagFilter::default() });
-    let structures: Vec<Arc<Structure>> =
-        dags::list(&*client, &state.structures, listing).await?.rows.into_iter().map(|dag| dag.structure).collect();
+    let structures: Vec<Arc<Structure>> = dags::list(&*client, &state.dag_files.structures, listing)
+        .await?
+        .rows
+        .into_iter()
+        .map(|dag| dag.structure)
+        .collect();
     let assets = AssetNodes::load(&*client).await?;
     let refuse = |status, detail: String| Err(ApiError::new(status, detail));
     let node_id = params.text("node_id");

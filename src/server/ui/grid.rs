@@ -73,7 +73,7 @@ pub async fn structure(
     other_versions.retain(|version| version.key.0 != newest_id);
     other_versions.sort_unstable_by_key(|version| Reverse(version.number));
     let keys: Vec<VersionKey> = other_versions.iter().map(|version| version.key).collect();
-    let mut structures = state.structures.get(&*client, &keys).await?;
+    let mut structures = state.dag_files.structures.get(&*client, &keys).await?;
     // Each structure once, even if many runs share it.
     for structure in keys.iter().filter_map(|key| structures.remove(key)) {
         merge(&mut nodes, nodes_json(&tree(&selected_part.reduce(Arc::unwrap_or_clone(structure))), false));
@@ -288,7 +288,7 @@ pub async fn ti_summaries(
     let client = state.database.get().await?;
     let versions = grid::versions(&*client, &dag_id, &run_ids).await?;
     let keys: Vec<VersionKey> = versions.values().map(|version| version.key).collect();
-    let structures = state.structures.get(&*client, &keys).await?;
+    let structures = state.dag_files.structures.get(&*client, &keys).await?;
     let trees: HashMap<VersionKey, Vec<Node<'_>>> =
         structures.iter().map(|(key, structure)| (*key, tree(structure))).collect();
     let line = async |run_id: &String| -> Result<Bytes, ApiError> {

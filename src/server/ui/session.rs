@@ -60,7 +60,7 @@ pub async fn menus() -> Json<Value> {
 
 /// `/ui/auth/me`.
 pub async fn me(State(state): Shared) -> Json<Value> {
-    let name = state.secrets().admin_email.clone();
+    let name = state.auth.admin_email();
     Json(json!({"id": name, "username": name}))
 }
 
@@ -78,9 +78,9 @@ pub async fn token(State(state): Shared, body: Result<Json<Value>, JsonRejection
     if !["api", "cli"].contains(&kind.as_str()) {
         return Err(ApiError::unprocessable(&["body", "token_type"], "enum", "Input should be 'api' or 'cli'"));
     }
-    let epoch = state.secrets().epoch;
+    let epoch = state.auth.secrets().epoch;
     Ok(Json(json!({
-        "access_token": state.issue_token(epoch), "token_type": kind,
+        "access_token": state.auth.issue_token(epoch), "token_type": kind,
         "expires_in_seconds": leoflow_base::auth::token::LIFETIME_SECONDS,
     })))
 }

@@ -248,7 +248,7 @@ pub async fn materialize(
         conf: body.conf.unwrap_or_default(),
         note: body.note,
         triggered_by: "rest_api",
-        user: state.secrets().admin_email.clone(),
+        user: state.auth.admin_email(),
         run_type: Some(RunType::AssetMaterialization),
         partition_key: body.partition_key,
     };

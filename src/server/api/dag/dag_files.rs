@@ -22,10 +22,10 @@ type Shared = State<Arc<AppState>>;
 
 /// Parses the file with this token again, changed or not.
 pub async fn parse_again(State(state): Shared, Segments(token): Segments<String>) -> Result<Created<Value>, ApiError> {
-    let page = dags::list(&*state.database.get().await?, &state.structures, Listing::default()).await?;
+    let page = dags::list(&*state.database.get().await?, &state.dag_files.structures, Listing::default()).await?;
     let dag = page.rows.into_iter().find(|dag| file_token(&dag.fileloc) == token);
     let dag = dag.ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, "The DAG file with this token was not found"))?;
-    state.parse_requests.add(dag.fileloc.into());
+    state.dag_files.parse_requests.add(dag.fileloc.into());
     Ok(Created(Value::Null))
 }
 

@@ -127,7 +127,7 @@ type DagBody = Written<DAGResponse<'static>>;
 pub async fn list(State(state): Shared, params: QueryParams<DagsQuery>) -> Result<DagPage, ApiError> {
     let listing = dag_listing(&params)?;
     let client = state.database.get().await?;
-    let page = dags::list(&*client, &state.structures, listing).await?;
+    let page = dags::list(&*client, &state.dag_files.structures, listing).await?;
     let dags = page.rows.iter().map(DAGResponse::new).collect();
     Ok(Written::new(DAGCollectionResponse::new(dags, page.total)))
 }
@@ -211,7 +211,7 @@ pub async fn patch_several(
     let Page { limit, offset } = std::mem::take(&mut listing.page);
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
-    let mut page = dags::list(&transaction, &state.structures, listing).await?;
+    let mut page = dags::list(&transaction, &state.dag_files.structures, listing).await?;
     for dag in &mut page.rows {
         dags::set_paused(&transaction, &dag.dag_id, is_paused).await?;
         dag.is_paused = is_paused;
@@ -238,7 +238,7 @@ pub async fn delete(State(state): Shared, Segments(dag_id): Segments<String>) ->
     dags::delete(&transaction, &dag_id).await.map_err(|error| not_found(error, &dag_id))?;
     transaction.commit().await?;
     // If its file still defines the DAG, the file is parsed again.
-    state.dag_deleted.notify_one();
+    state.dag_files.dag_deleted.notify_one();
     Ok(NoContent)
 }
 

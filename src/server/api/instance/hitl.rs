@@ -219,7 +219,7 @@ pub async fn answer(
         let message = "List should have at least 1 item after validation, not 0";
         return Err(ApiError::unprocessable(&["body", "chosen_options"], "too_short", message));
     }
-    let user_name = state.secrets().admin_email.clone();
+    let user_name = state.auth.admin_email();
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
     let run = RunKey { dag_id, run_id };

@@ -49,7 +49,7 @@ fn sections(state: &AppState) -> Result<Vec<ConfigSection>, ApiError> {
     };
     let workspace = config.workspace.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
     let served = lock::holder(&state.home).and_then(|holder| holder.url);
-    let address = served.unwrap_or_else(|| format!("http://{}:{}", config.own_address(), state.port));
+    let address = served.unwrap_or_else(|| format!("http://{}:{}", config.own_address(), state.phase.port));
     let core = vec![
         ("dags_folder", workspace.clone()),
         ("executor", "LocalExecutor".to_owned()),
@@ -62,7 +62,7 @@ fn sections(state: &AppState) -> Result<Vec<ConfigSection>, ApiError> {
     let api = vec![
         ("base_url", address),
         ("host", config.host.to_string()),
-        ("port", state.port.to_string()),
+        ("port", state.phase.port.to_string()),
         ("expose_config", "True".to_owned()),
     ];
     let logging = vec![("logging_level", config.log_level.to_string())];

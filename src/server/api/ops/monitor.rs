@@ -117,7 +117,7 @@ pub async fn jobs(
             && params.text("executor_class").is_none_or(|value| value == EXECUTOR)
     };
     let is_alive = params.flag("is_alive")?;
-    let began = state.started_at;
+    let began = state.phase.started_at;
     // Jobs that have not ended count as ending now.
     let is_in_range = started.contains(&began) && ended.contains(&Timestamp::now());
     let mut jobs: Vec<JobResponse> = job_types

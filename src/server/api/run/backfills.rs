@@ -201,7 +201,7 @@ pub async fn create(
     }
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
-    let user = state.secrets().admin_email.clone();
+    let user = state.auth.admin_email();
     let created = backfills::create(&transaction, &dag, &request, &planned_runs, &user).await.map_err(to_api_error)?;
     transaction.commit().await?;
     Ok(Json(view(created)))

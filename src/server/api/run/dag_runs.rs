@@ -111,7 +111,7 @@ pub async fn trigger(
         conf: body.conf.unwrap_or_default(),
         note: body.note,
         triggered_by,
-        user: state.secrets().admin_email.clone(),
+        user: state.auth.admin_email(),
         run_type: None,
         partition_key: body.partition_key,
     };

@@ -1,0 +1,126 @@
+//! Logins: the administrator's credentials, tokens, and what throttles and revokes them.
+
+use crate::login::logins::Logins;
+use crate::login::revoked::Revoked;
+use leoflow_base::auth::token::{Claims, Signer};
+use leoflow_base::config::{self, Loaded, SecretReference};
+use leoflow_base::home::config_files;
+use leoflow_base::sys::clock;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+pub struct Auth {
+    port: u16,
+    secrets: Mutex<Secrets>,
+    pub logins: Logins,
+    pub revoked: Revoked,
+}
+
+impl Auth {
+    pub fn new(port: u16, secrets: Secrets) -> Self {
+        Self { port, secrets: Mutex::new(secrets), logins: Logins::new(), revoked: Revoked::default() }
+    }
+
+    pub fn secrets(&self) -> MutexGuard<'_, Secrets> {
+        // No holder can panic halfway through a change.
+        let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        secrets.refresh();
+        secrets
+    }
+
+    /// Returns the name under which changes by the administrator are recorded.
+    pub fn admin_email(&self) -> String {
+        self.secrets().admin_email.clone()
+    }
+
+    /// Reloads the secrets unconditionally. `Err` names the missing one; then nothing changes.
+    pub fn reload_secrets(&self) -> Result<(), &'static str> {
+        let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        let loaded = config::load_with_secrets(&secrets.path).ok().flatten().ok_or("a secret")?;
+        *secrets = Secrets::new(secrets.path.clone(), &loaded)?;
+        Ok(())
+    }
+
+    pub fn issue_token(&self, epoch: u64) -> String {
+        let secrets = self.secrets();
+        secrets.signer.issue(&secrets.admin_email, epoch, clock::unix_seconds())
+    }
+
+    /// Returns the claims of a valid token that is not revoked.
+    pub fn check_token(&self, token: &str) -> Option<Claims> {
+        let secrets = self.secrets();
+        let claims = secrets.signer.check(token, secrets.epoch, clock::unix_seconds());
+        claims.filter(|_| !self.revoked.has(token))
+    }
+
+    /// Returns the name of the session cookie. It contains the port, since cookies ignore ports and two instances on
+    /// one machine need different names.
+    pub fn cookie_name(&self) -> String {
+        format!("leoflow_session_{}", self.port)
+    }
+}
+
+/// The parts of `config.yaml` that logins depend on. Reloaded when the file changes, so that a password reset takes
+/// effect at once.
+pub struct Secrets {
+    path: PathBuf,
+    /// Files they were read from, with their stamps.
+    read_files: Vec<(PathBuf, Stamp)>,
+    pub admin_email: String,
+    pub admin_password_hash: String,
+    pub epoch: u64,
+    signer: Signer,
+}
+
+impl Secrets {
+    /// `Err` names the missing key.
+    pub fn new(path: PathBuf, loaded: &Loaded) -> Result<Self, &'static str> {
+        let config = &loaded.config;
+        let secret = config.jwt_secret.as_deref().ok_or("jwt_secret")?;
+        let hash = config.admin_password_hash.clone().ok_or("admin_password_hash")?;
+        Ok(Self {
+            // No stamp yet, so the first request reloads the file.
+            read_files: vec![(path.clone(), None)],
+            path,
+            admin_email: config.admin_email.clone(),
+            admin_password_hash: hash,
+            epoch: config.session_epoch,
+            signer: Signer::new(secret),
+        })
+    }
+
+    /// Reads the secrets again if a file that they come from has changed.
+    fn refresh(&mut self) {
+        if self.read_files.iter().all(|(path, read_stamp)| read_stamp.is_some() && stamp(path) == *read_stamp) {
+            return;
+        }
+        // Stamped before they are read, so that a change in between is noticed next time. A new or removed file changes
+        // the folder.
+        let mut paths: Vec<PathBuf> = self.path.parent().map(Path::to_owned).into_iter().collect();
+        paths.push(self.path.clone());
+        paths.extend(config_files::over(&self.path).unwrap_or_default());
+        let references =
+            config::read_file(&self.path).ok().flatten().map(|loaded| loaded.secret_references()).unwrap_or_default();
+        paths.extend(references.into_iter().filter_map(|(_, reference)| match reference {
+            SecretReference::File(path) => Some(path),
+            SecretReference::Variable(_) => None,
+        }));
+        let read_files = paths.into_iter().map(|path| (path.clone(), stamp(&path))).collect();
+        // A broken file is ignored: the last valid settings stay in effect.
+        if let Ok(Some(loaded)) = config::load_with_secrets(&self.path)
+            && let Ok(new) = Self::new(self.path.clone(), &loaded)
+        {
+            *self = Self { read_files, ..new };
+        }
+    }
+}
+
+/// Modification time and inode; `None` for a missing file.
+type Stamp = Option<(SystemTime, u64)>;
+
+fn stamp(path: &Path) -> Stamp {
+    use std::os::unix::fs::MetadataExt;
+    let meta = std::fs::metadata(path).ok()?;
+    Some((meta.modified().ok()?, meta.ino()))
+}
