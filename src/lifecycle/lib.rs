@@ -3,6 +3,8 @@
 
 pub mod backup;
 
+pub mod contract;
+
 pub mod setup;
 
 pub mod upgrade;

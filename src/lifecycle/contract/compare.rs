@@ -1,0 +1,87 @@
+//! Compares the contracts of two releases. Pure.
+
+use super::{Contract, Deprecation, Promise, Section};
+use std::collections::BTreeMap;
+
+/// A difference between two contracts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    pub section: Section,
+    pub name: String,
+    pub difference: Difference,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Difference {
+    Added {
+        /// True for an option, argument or parameter without which a call that worked fails.
+        is_required: bool,
+    },
+    /// Announced as deprecated; it still works.
+    Deprecated(Deprecation),
+    /// Removed, with the announcement in the older contract.
+    Removed(Option<Deprecation>),
+    Changed {
+        fact: String,
+        /// `None` where the older contract does not state the fact.
+        from: Option<String>,
+        to: Option<String>,
+        /// The announcement in the older contract.
+        announced: Option<Deprecation>,
+    },
+}
+
+/// The differences, in the order of sections and names.
+pub fn compare(old: &Contract, new: &Contract) -> Vec<Change> {
+    let empty = BTreeMap::new();
+    let mut sections: Vec<Section> = old.sections.keys().chain(new.sections.keys()).copied().collect();
+    sections.sort_unstable();
+    sections.dedup();
+    let mut changes = Vec::new();
+    for section in sections {
+        let of = |contract: &'_ Contract| contract.sections.get(&section).unwrap_or(&empty).clone();
+        compare_section(section, &of(old), &of(new), &mut changes);
+    }
+    changes
+}
+
+fn compare_section(
+    section: Section,
+    old: &BTreeMap<String, Promise>,
+    new: &BTreeMap<String, Promise>,
+    changes: &mut Vec<Change>,
+) {
+    let mut names: Vec<&String> = old.keys().chain(new.keys()).collect();
+    names.sort_unstable();
+    names.dedup();
+    for name in names {
+        let mut push = |difference| changes.push(Change { section, name: name.clone(), difference });
+        match (old.get(name), new.get(name)) {
+            (Some(old), None) => push(Difference::Removed(old.deprecated.clone())),
+            (None, Some(new)) => {
+                push(Difference::Added { is_required: new.facts.get("required").is_some_and(|value| value == "yes") });
+            }
+            (Some(old), Some(new)) => {
+                if let (None, Some(deprecation)) = (&old.deprecated, &new.deprecated) {
+                    push(Difference::Deprecated(deprecation.clone()));
+                }
+                changed_facts(old, new).into_iter().for_each(push);
+            }
+            (None, None) => {}
+        }
+    }
+}
+
+fn changed_facts(old: &Promise, new: &Promise) -> Vec<Difference> {
+    let mut facts: Vec<&String> = old.facts.keys().chain(new.facts.keys()).collect();
+    facts.sort_unstable();
+    facts.dedup();
+    let is_changed = |fact: &&String| old.facts.get(*fact) != new.facts.get(*fact);
+    let changed = |fact: &String| Difference::Changed {
+        fact: fact.clone(),
+        from: old.facts.get(fact).cloned(),
+        to: new.facts.get(fact).cloned(),
+        announced: old.deprecated.clone(),
+    };
+    facts.into_iter().filter(is_changed).map(changed).collect()
+}

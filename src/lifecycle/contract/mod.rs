@@ -1,0 +1,171 @@
+//! The operator's contract: what users, scripts and service files may rely on in one release. It is generated from the
+//! code as `docs/reference/contract.json`; every release carries it.
+
+mod compare;
+pub mod rules;
+
+pub use compare::{Change, Difference, compare};
+
+use semver::Version;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The version of the file format. A higher number changes the meaning of existing fields.
+pub const FORMAT: u32 = 1;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contract {
+    pub format: u32,
+    /// The release that makes these promises.
+    pub version: Version,
+    /// By the name of the thing: a key, a command, a path.
+    pub sections: BTreeMap<Section, BTreeMap<String, Promise>>,
+}
+
+/// A kind of thing that somebody outside the program uses by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Section {
+    /// Keys of `config.yaml`.
+    Settings,
+    /// Keys of a project's `leoflow.yaml`.
+    ProjectSettings,
+    EnvironmentVariables,
+    Commands,
+    /// Options and arguments: `leoflow lite start --port`.
+    Options,
+    ExitCodes,
+    /// Fields that `--json` prints: `leoflow dags list: dags[].dag_id`.
+    JsonFields,
+    /// Operations of the REST API: `GET /api/v2/dags`.
+    ApiOperations,
+    /// Parameters of operations: `GET /api/v2/dags limit`.
+    ApiParameters,
+    /// Fields of the schemas in requests and responses: `DAGResponse.dag_id`.
+    ApiFields,
+    /// Files and sockets in the home, by their paths below it.
+    HomeFiles,
+    BackupFiles,
+    /// Processes and what starts them.
+    Processes,
+}
+
+impl Section {
+    /// The word for one of its things.
+    pub fn noun(self) -> &'static str {
+        match self {
+            Self::Settings => "setting",
+            Self::ProjectSettings => "project setting",
+            Self::EnvironmentVariables => "environment variable",
+            Self::Commands => "command",
+            Self::Options => "option",
+            Self::ExitCodes => "exit code",
+            Self::JsonFields => "JSON field",
+            Self::ApiOperations => "API operation",
+            Self::ApiParameters => "API parameter",
+            Self::ApiFields => "API field",
+            Self::HomeFiles => "file of the home",
+            Self::BackupFiles => "file of a backup",
+            Self::Processes => "process",
+        }
+    }
+}
+
+/// What holds for one thing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Promise {
+    /// Facts by name, such as `type`, `default` and `takes_effect`.
+    #[serde(flatten)]
+    pub facts: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deprecated: Option<Deprecation>,
+}
+
+/// The announcement that a thing will be removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deprecation {
+    /// The first release without it.
+    pub removed_in: Version,
+    /// What to use instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replacement: Option<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ContractError {
+    #[error("the contract is not valid: {0}")]
+    Unreadable(#[from] serde_json::Error),
+    #[error("the contract has format {0}, which is newer than this version can read")]
+    Newer(u64),
+}
+
+impl Contract {
+    pub fn new(version: Version) -> Self {
+        Self { format: FORMAT, version, sections: BTreeMap::new() }
+    }
+
+    /// Reads a contract. Sections of a newer release that this one does not know are left out.
+    pub fn parse(text: &[u8]) -> Result<Self, ContractError> {
+        #[derive(Deserialize)]
+        struct Raw {
+            format: u64,
+            version: Version,
+            sections: BTreeMap<String, serde_json::Value>,
+        }
+        let raw: Raw = serde_json::from_slice(text)?;
+        if raw.format > u64::from(FORMAT) {
+            return Err(ContractError::Newer(raw.format));
+        }
+        let mut contract = Self::new(raw.version);
+        for (name, promises) in raw.sections {
+            let Ok(section) = serde_json::from_value(name.into()) else { continue };
+            contract.sections.insert(section, serde_json::from_value(promises)?);
+        }
+        Ok(contract)
+    }
+
+    pub fn promise(&self, section: Section, name: &str) -> Option<&Promise> {
+        self.sections.get(&section)?.get(name)
+    }
+
+    /// Adds a promise with these facts.
+    pub fn add<'a>(&mut self, section: Section, name: &str, facts: impl IntoIterator<Item = (&'a str, String)>) {
+        let facts = facts.into_iter().map(|(fact, value)| (fact.to_owned(), value)).collect();
+        let promise = Promise { facts, deprecated: None };
+        self.sections.entry(section).or_default().insert(name.to_owned(), promise);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_contract_of_a_newer_format_is_refused() {
+        let text = br#"{"format": 2, "version": "0.9.0", "sections": {}}"#;
+        assert!(matches!(Contract::parse(text), Err(ContractError::Newer(2))));
+        for broken in [&b""[..], b"[]", b"{}", br#"{"format": 1, "version": "x", "sections": {}}"#] {
+            assert!(matches!(Contract::parse(broken), Err(ContractError::Unreadable(_))));
+        }
+    }
+
+    #[test]
+    fn unknown_sections_and_facts_of_a_newer_release_are_read() {
+        let text = br#"{"format": 1, "version": "0.9.0", "signed": true, "sections": {
+            "settings": {"port": {"type": "number", "unit": "none"}}, "dashboards": {"new": 1}}}"#;
+        let contract = Contract::parse(text).unwrap();
+        assert_eq!(contract.sections.len(), 1);
+        assert_eq!(contract.promise(Section::Settings, "port").unwrap().facts["unit"], "none");
+    }
+
+    #[test]
+    fn a_contract_is_the_same_when_it_is_read_back() {
+        let mut contract = Contract::new(Version::new(0, 2, 0));
+        contract.add(Section::Settings, "port", [("type", "number".to_owned())]);
+        let deprecated = Deprecation { removed_in: Version::new(0, 3, 0), replacement: Some("port".to_owned()) };
+        let old = Promise { facts: BTreeMap::new(), deprecated: Some(deprecated) };
+        contract.sections.entry(Section::Settings).or_default().insert("http_port".to_owned(), old);
+        let text = serde_json::to_vec(&contract).unwrap();
+        assert_eq!(Contract::parse(&text).unwrap(), contract);
+    }
+}
