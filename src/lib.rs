@@ -4,7 +4,7 @@
 pub use leoflow_base::{auth, build_info, components, config, docs, home, protocol, sys, web_ui};
 pub use leoflow_cli as cli;
 pub use leoflow_engine as engine;
-pub use leoflow_lifecycle::{backup, setup, upgrade};
+pub use leoflow_lifecycle::{backup, contract, setup, upgrade};
 pub use leoflow_postgres as postgres;
 pub use leoflow_postgres::schema;
 pub use leoflow_processes::{agent, supervisor};

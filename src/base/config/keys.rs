@@ -57,7 +57,8 @@ pub const KEYS: &[Key] = &[
     Key { name: "upgrade", check: |value| UpgradeSettings::read(value).map(drop), subkeys: UpgradeSettings::KEYS },
 ];
 
-/// A renamed key. The old name works for one minor version, with a warning.
+/// A renamed key, which may be a key of a mapping: `upgrade.channel`. The old name works for one minor version, with a
+/// warning; later versions refuse it and name the new one.
 pub struct Deprecated {
     pub name: &'static str,
     pub replacement: &'static str,
@@ -65,7 +66,33 @@ pub struct Deprecated {
     pub removed_in: &'static str,
 }
 
-pub const DEPRECATED: &[Deprecated] = &[];
+/// An entry stays here after the removal, so that the refusal can name the new key.
+pub const DEPRECATED: &[Deprecated] =
+    &[Deprecated { name: "upgrade.contract_after", replacement: "upgrade.cleanup_after", removed_in: "0.3.0" }];
+
+impl Deprecated {
+    /// True when `version` is the one that removes the old name, or a later one.
+    fn is_removed_in(&self, version: &str) -> bool {
+        numbers(version) >= numbers(self.removed_in)
+    }
+
+    /// The warning, or from the removal on the refusal.
+    pub fn notice(&self, version: &str) -> Result<String, String> {
+        let Self { name, replacement, removed_in } = self;
+        if self.is_removed_in(version) {
+            Err(format!("{name} was renamed in {removed_in}: use {replacement}"))
+        } else {
+            Ok(format!("{name} is deprecated, use {replacement}; {name} works until version {removed_in}"))
+        }
+    }
+}
+
+/// Major, minor and patch of a version; what is missing or not a number counts as 0.
+fn numbers(version: &str) -> [u64; 3] {
+    let core = version.split(['-', '+']).next().unwrap_or_default();
+    let mut numbers = core.split('.').map(|number| number.parse().unwrap_or(0));
+    std::array::from_fn(|_| numbers.next().unwrap_or(0))
+}
 
 // Checks of values. The error describes the allowed values.
 

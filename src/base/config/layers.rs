@@ -10,6 +10,7 @@ use super::origin::{Origin, Origins};
 use super::recipient::SecretReference;
 use super::settings::{SECRETS, SETTINGS, Setting};
 use super::{DEPRECATED, SettingError, set_keys};
+use crate::build_info;
 use crate::home::config_files;
 use crate::sys::env_vars;
 use crate::sys::fs::files;
@@ -26,7 +27,11 @@ fn is_config_yaml_only(name: &str) -> bool {
 
 /// Name of the environment variable for a setting.
 pub fn variable_of(setting: &Setting) -> Option<String> {
-    (!is_config_yaml_only(setting.name)).then(|| format!("LEOFLOW_{}", setting.name.replace('.', "_").to_uppercase()))
+    (!is_config_yaml_only(setting.name)).then(|| variable_named(setting.name))
+}
+
+fn variable_named(setting: &str) -> String {
+    format!("LEOFLOW_{}", setting.replace('.', "_").to_uppercase())
 }
 
 /// Loads the effective settings of this process; `Ok(None)` when there is no file at `path`. A secret that is stored
@@ -102,7 +107,11 @@ fn apply_overrides(
     }
     for setting in SETTINGS {
         let Some(name) = variable_of(setting) else { continue };
-        let Some(text) = variable(&name) else { continue };
+        let Some((name, text)) =
+            variable(&name).map(|text| (name, text)).or_else(|| deprecated_variable(setting, &variable))
+        else {
+            continue;
+        };
         let wrong = |allowed: String| ConfigError::EnvironmentVariable { name: name.clone(), allowed };
         let value = setting.value(&text).map_err(|error| match error {
             SettingError::Invalid(_, allowed) => wrong(allowed),
@@ -115,6 +124,14 @@ fn apply_overrides(
     loaded.config = Config::from(&loaded.mapping);
     loaded.origins = origins;
     Ok(loaded)
+}
+
+/// The variable of the setting's former name, while this version still reads it.
+fn deprecated_variable(setting: &Setting, variable: impl Fn(&str) -> Option<String>) -> Option<(String, String)> {
+    let old = DEPRECATED.iter().find(|old| old.replacement == setting.name)?;
+    old.notice(build_info::version()).ok()?;
+    let name = variable_named(old.name);
+    Some((name.clone(), variable(&name)?))
 }
 
 /// Reads an override file and records the origins of its values. Returns its values and warnings.

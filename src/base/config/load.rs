@@ -7,6 +7,7 @@ use super::{
     BackupSettings, DEFAULT_ADMIN_EMAIL, DEFAULT_MAX_MAP_LENGTH, DEFAULT_PORT, DEPRECATED, DatastoreSetting,
     UpgradeSettings,
 };
+use crate::build_info;
 use crate::protocol::log;
 use crate::sys::fs::files;
 use serde_yaml::{Mapping, Value};
@@ -133,8 +134,7 @@ pub fn parse(text: &str, deprecated: &[Deprecated]) -> Result<Loaded, Vec<Proble
 
 /// Returns the problems and the warnings of a file; replaces deprecated names in `mapping`.
 pub(super) fn check(mapping: &mut Mapping, text: &str, deprecated: &[Deprecated]) -> (Vec<Problem>, Vec<Problem>) {
-    let mut warnings = rename_deprecated(mapping, text, deprecated);
-    let mut problems = Vec::new();
+    let (mut problems, mut warnings) = rename_deprecated(mapping, text, deprecated, build_info::version());
     for (key, value) in &*mapping {
         let Some(name) = key.as_str() else {
             let message = format!("{} cannot be a key: a key must be text, such as port", show(key));
@@ -170,21 +170,49 @@ pub(super) fn describe(name: &str, value: &Value, ValueError { subkey, allowed }
     format!("{name}: {displayed} is not {allowed}")
 }
 
-/// Replaces deprecated names; returns a warning for each.
-fn rename_deprecated(mapping: &mut Mapping, text: &str, table: &[Deprecated]) -> Vec<Problem> {
-    let mut warnings = Vec::new();
+/// Replaces deprecated names. Returns a problem for each that `version` no longer reads, and a warning for each other.
+fn rename_deprecated(
+    mapping: &mut Mapping,
+    text: &str,
+    table: &[Deprecated],
+    version: &str,
+) -> (Vec<Problem>, Vec<Problem>) {
+    let (mut problems, mut warnings) = (Vec::new(), Vec::new());
     for old in table {
-        let Some(value) = mapping.remove(old.name) else { continue };
-        let (name, new) = (old.name, old.replacement);
-        warnings.push(Problem {
-            line: line_of(text, name),
-            message: format!("{name} is deprecated, use {new}; {name} works until version {}", old.removed_in),
-        });
-        if !mapping.contains_key(new) {
-            mapping.insert(new.into(), value);
+        let Some((value, line)) = take(mapping, text, old.name) else { continue };
+        match old.notice(version) {
+            Ok(message) => {
+                warnings.push(Problem { line, message });
+                set_if_missing(mapping, old.replacement, value);
+            }
+            Err(message) => problems.push(Problem { line, message }),
         }
     }
-    warnings
+    (problems, warnings)
+}
+
+/// Removes a key, or a key of a mapping (`upgrade.channel`); returns its value and line.
+fn take(mapping: &mut Mapping, text: &str, name: &str) -> Option<(Value, usize)> {
+    match name.split_once('.') {
+        None => Some((mapping.remove(name)?, line_of(text, name))),
+        Some((outer, subkey)) => {
+            let value = mapping.get_mut(outer)?.as_mapping_mut()?.remove(subkey)?;
+            Some((value, line_of_subkey(text, outer, subkey)))
+        }
+    }
+}
+
+fn set_if_missing(mapping: &mut Mapping, name: &str, value: Value) {
+    let (mapping, key) = match name.split_once('.') {
+        None => (Some(mapping), name),
+        Some((outer, subkey)) => {
+            let nested = mapping.entry(outer.into()).or_insert_with(|| Value::Mapping(Mapping::new()));
+            (nested.as_mapping_mut(), subkey)
+        }
+    };
+    if let Some(mapping) = mapping {
+        mapping.entry(key.into()).or_insert(value);
+    }
 }
 
 /// Keys whose values may be secrets, or may contain one.
@@ -272,5 +300,28 @@ mod tests {
         assert_eq!(loaded.warnings[0].line, 1);
         assert_eq!(parse("http_port: 9000\nport: 9001\n", &table).unwrap().config.port, 9001);
         assert!(parse("http_port: no\n", &table).is_err(), "checked under its new name");
+    }
+
+    #[test]
+    fn a_renamed_key_of_a_mapping_works_with_a_warning_until_it_is_removed() {
+        let text = "port: 1\nupgrade:\n  keep_versions: 2\n  contract_after: 90m\n";
+        let loaded = parse(text, DEPRECATED).unwrap();
+        assert_eq!(loaded.config.upgrade.cleanup_after.as_secs(), 5400);
+        assert_eq!(loaded.config.upgrade.keep_versions, 2);
+        assert_eq!(loaded.warnings.len(), 1);
+        assert!(loaded.warnings[0].line == 4 && loaded.warnings[0].message.contains("use upgrade.cleanup_after"));
+        let both = parse("upgrade: {contract_after: 90m, cleanup_after: 2h}\n", DEPRECATED).unwrap();
+        assert_eq!(both.config.upgrade.cleanup_after.as_secs(), 7200);
+
+        let rename = |version: &str| {
+            let mut mapping = to_mapping(text).unwrap();
+            let (problems, warnings) = rename_deprecated(&mut mapping, text, DEPRECATED, version);
+            (problems.len(), warnings.len(), problems.first().map(|problem| problem.message.clone()))
+        };
+        assert_eq!(rename("0.2.9+abc"), (0, 1, None));
+        let message = "upgrade.contract_after was renamed in 0.3.0: use upgrade.cleanup_after";
+        for version in ["0.3.0-rc.1", "0.3.0", "0.10.0", "1.0.0"] {
+            assert_eq!(rename(version), (1, 0, Some(message.to_owned())), "{version}");
+        }
     }
 }

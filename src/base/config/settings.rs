@@ -114,7 +114,7 @@ pub const SETTINGS: &[Setting] = &[
         "how long the copy of the database that an upgrade creates is kept, such as 24h, 90m or 2d",
     ),
     text(
-        "upgrade.contract_after",
+        "upgrade.cleanup_after",
         "7d",
         "delay before a release's schema removals (contract migrations) are applied, such as 7d, 24h or 90m",
     ),
@@ -146,6 +146,15 @@ pub enum SettingError {
 impl Setting {
     pub fn find(name: &str) -> Option<&'static Self> {
         SETTINGS.iter().find(|setting| setting.name == name)
+    }
+
+    /// The type of the value as users write it.
+    pub fn type_name(&self) -> &'static str {
+        match self.kind {
+            Kind::Text => "text",
+            Kind::Number => "whole number",
+            Kind::List => "list",
+        }
     }
 
     /// Top-level key and, for a mapping, the key inside it.

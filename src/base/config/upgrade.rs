@@ -41,7 +41,7 @@ pub struct UpgradeSettings {
     /// How long the database copy from before an upgrade is kept.
     pub keep_snapshot: Duration,
     /// Delay before contract migrations are applied, counted from the first sight of the release.
-    pub contract_after: Duration,
+    pub cleanup_after: Duration,
     /// Maximum time that requests wait during an upgrade of a running instance before it is undone.
     pub max_pause: Duration,
 }
@@ -53,18 +53,18 @@ impl Default for UpgradeSettings {
             from: None,
             keep_versions: 3,
             keep_snapshot: 24 * HOUR,
-            contract_after: 7 * 24 * HOUR,
+            cleanup_after: 7 * 24 * HOUR,
             max_pause: Duration::from_secs(60),
         }
     }
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
-const ALLOWED: &str = "a mapping of channel, from, keep_versions, keep_snapshot, contract_after and max_pause; see docs/reference/configuration.md";
+const ALLOWED: &str = "a mapping of channel, from, keep_versions, keep_snapshot, cleanup_after and max_pause; see docs/reference/configuration.md";
 
 impl UpgradeSettings {
     pub(crate) const KEYS: &[&str] =
-        &["channel", "from", "keep_versions", "keep_snapshot", "contract_after", "max_pause"];
+        &["channel", "from", "keep_versions", "keep_snapshot", "cleanup_after", "max_pause"];
 
     /// Parses the value of the key; `Err` describes the allowed values.
     pub fn read(value: &Value) -> Result<Self, ValueError> {
@@ -90,10 +90,10 @@ impl UpgradeSettings {
                     settings.keep_snapshot =
                         time.ok_or(ValueError::in_subkey("keep_snapshot", "a duration such as 24h, 90m or 2d"))?;
                 }
-                Some("contract_after") => {
+                Some("cleanup_after") => {
                     let time = value.as_str().and_then(duration);
-                    settings.contract_after =
-                        time.ok_or(ValueError::in_subkey("contract_after", "a duration such as 7d, 24h or 90m"))?;
+                    settings.cleanup_after =
+                        time.ok_or(ValueError::in_subkey("cleanup_after", "a duration such as 7d, 24h or 90m"))?;
                 }
                 Some("max_pause") => {
                     let time = value.as_str().and_then(duration).filter(|time| !time.is_zero());
@@ -117,7 +117,7 @@ mod tests {
         let read = |text: &str| UpgradeSettings::read(&serde_yaml::from_str(text).unwrap());
         assert_eq!(read("{}"), Ok(UpgradeSettings::default()));
         assert_eq!(read("{channel: rc}").unwrap().channel, Channel::Rc);
-        assert_eq!(read("{contract_after: 90m}").unwrap().contract_after, 90 * HOUR / 60);
+        assert_eq!(read("{cleanup_after: 90m}").unwrap().cleanup_after, 90 * HOUR / 60);
         assert_eq!(read("{max_pause: 90s}").unwrap().max_pause, Duration::from_secs(90));
         assert_eq!(read("{keep_snapshot: 2d}").unwrap().keep_snapshot, 48 * HOUR);
         for wrong in [
@@ -125,7 +125,7 @@ mod tests {
             "{keep_versions: 0}",
             "{keep_snapshot: 3}",
             "{keep_snapshot: h}",
-            "{contract_after: soon}",
+            "{cleanup_after: soon}",
             "{max_pause: 0s}",
             "3",
         ] {

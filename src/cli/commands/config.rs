@@ -237,6 +237,9 @@ fn find(key: &str) -> Result<&'static Setting, Error> {
     if let Some((_, alternative)) = SECRETS.iter().find(|(name, _)| *name == key) {
         return Err(Error::usage(format!("{key} is a secret and cannot be read or set here")).hint(*alternative));
     }
+    if let Some(renamed) = config::DEPRECATED.iter().find(|old| old.name == key) {
+        return Err(Error::usage(format!("{key} was renamed")).hint(format!("use {}", renamed.replacement)));
+    }
     Setting::find(key).ok_or_else(|| {
         let names: Vec<&str> = config::SETTINGS.iter().map(|setting| setting.name).collect();
         let error = Error::usage(format!("unknown setting {key:?}"));

@@ -19,7 +19,7 @@ pub struct Gates {
     /// The releases in `versions/` with the newest schema that each knows.
     pub kept: Vec<(String, Option<i64>)>,
     /// How long a contract migration waits after it was first seen.
-    pub contract_after: Duration,
+    pub cleanup_after: Duration,
     /// Why no deferred migration may run now, for example an uncommitted change of release.
     pub under_way: Option<String>,
 }
@@ -143,12 +143,12 @@ async fn closed_gates(
             }
         }
     }
-    let wait = SignedDuration::try_from(gates.contract_after).unwrap_or(SignedDuration::MAX);
+    let wait = SignedDuration::try_from(gates.cleanup_after).unwrap_or(SignedDuration::MAX);
     let since = first_seen(client, migration.version).await?.unwrap_or_else(Timestamp::now);
     match since.checked_add(wait) {
         Ok(until) if until <= Timestamp::now() => {}
-        Ok(until) => closed.push(format!("waiting until {until:.0} (upgrade.contract_after)")),
-        Err(_) => closed.push("waiting forever: upgrade.contract_after is beyond the range of dates".to_owned()),
+        Ok(until) => closed.push(format!("waiting until {until:.0} (upgrade.cleanup_after)")),
+        Err(_) => closed.push("waiting forever: upgrade.cleanup_after is beyond the range of dates".to_owned()),
     }
     Ok(closed)
 }

@@ -13,10 +13,11 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-const GENERATED: &str = "<!-- generated: LEOFLOW_UPDATE_DOCS=1 cargo test --test it -- reference_pages -->\n";
+pub const GENERATED: &str = "<!-- generated: LEOFLOW_UPDATE_DOCS=1 cargo test --test it -- reference_pages -->\n";
 
+/// Compares a page, or writes it with `LEOFLOW_UPDATE_DOCS=1`.
 #[track_caller]
-fn check(name: &str, text: &str) {
+pub fn check(name: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference").join(name);
     if std::env::var_os("LEOFLOW_UPDATE_DOCS").is_some() {
         fs::write(&path, text).unwrap();

@@ -177,7 +177,7 @@ fn phases_run_in_order_and_contract_waits_for_all_gates() {
     let (ahead, gates) = waiting_migrations(&test).remove(0);
     assert_eq!(ahead, 4);
     assert!(
-        gates.contains("0.1.0 is kept") && gates.contains("contract_after") && !gates.contains("verified"),
+        gates.contains("0.1.0 is kept") && gates.contains("cleanup_after") && !gates.contains("verified"),
         "{gates}"
     );
     let stdout = test.run(&["migrate-db"]).expect(0).stdout;
@@ -187,7 +187,7 @@ fn phases_run_in_order_and_contract_waits_for_all_gates() {
     test.run(&["lite", "backups", "verify", backup.to_str().unwrap()]).expect(0);
 
     fs::remove_dir_all(test.home.join("versions/0.1.0")).unwrap();
-    test.run(&["config", "set", "upgrade.contract_after", "1m"]).expect(0);
+    test.run(&["config", "set", "upgrade.cleanup_after", "1m"]).expect(0);
     assert!(waiting_migrations(&test)[0].1.contains("waiting until"), "{:?}", waiting_migrations(&test));
     test.sql(
         "UPDATE instance_fact SET value = convert_to('2026-01-01T00:00:00Z', 'UTF8') WHERE name LIKE 'contract-seen-%'",

@@ -16,8 +16,8 @@ use std::time::Duration;
 pub fn gates(context: &Context<'_>) -> Gates {
     let home = &context.home;
     let kept = versions::schemas(home);
-    let (contract_after, mut under_way) = match config::load(&home.config()) {
-        Ok(loaded) => (loaded.map(|loaded| loaded.config.upgrade).unwrap_or_default().contract_after, None),
+    let (cleanup_after, mut under_way) = match config::load(&home.config()) {
+        Ok(loaded) => (loaded.map(|loaded| loaded.config.upgrade).unwrap_or_default().cleanup_after, None),
         Err(error) => (Duration::MAX, Some(format!("config.yaml cannot be read ({error})"))),
     };
     match journal::unfinished(home) {
@@ -25,7 +25,7 @@ pub fn gates(context: &Context<'_>) -> Gates {
         Ok(Some(entry)) => under_way = Some(format!("an operation ({}) is in progress", entry.operation)),
         Err(error) => under_way = Some(error.to_string()),
     }
-    Gates { kept, contract_after, under_way }
+    Gates { kept, cleanup_after, under_way }
 }
 
 /// Returns the waiting migrations.

@@ -1,0 +1,135 @@
+//! The fields that `--json` prints are those in the operator's contract. `LEOFLOW_UPDATE_DOCS=1 cargo test --test it --
+//! json_shapes` writes them to `docs/reference/contract.json`.
+
+use crate::support::TestHome;
+use leoflow::contract::{Contract, Promise, Section};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+/// Commands on a new instance whose DAG `hello` had the run `first`, in the order in which they are called.
+const COMMANDS: [&str; 42] = [
+    "version",
+    "lite status",
+    "instances list",
+    "dags list",
+    "dags show hello",
+    "dags list-import-errors",
+    "dags pause hello",
+    "dags unpause hello",
+    "runs list hello",
+    "runs show hello first",
+    "runs watch hello first",
+    "tasks list hello",
+    "tasks logs hello first greet",
+    "xcom list hello first",
+    "variables set bucket s3://data",
+    "variables list",
+    "variables get bucket",
+    "variables delete bucket",
+    "connections add warehouse --conn-type postgres --conn-host db",
+    "connections list",
+    "connections get warehouse",
+    "connections delete warehouse",
+    "pools set narrow 3",
+    "pools list",
+    "pools delete narrow",
+    "assets list",
+    "backfill list",
+    "hitl list",
+    "env list",
+    "config list",
+    "config get port",
+    "verify-config",
+    "validate",
+    "doctor",
+    "smoke",
+    "lite backup",
+    "lite backups list",
+    "lite backups verify",
+    "versions",
+    "migrate-db status",
+    "data-migrate list",
+    "runs delete hello first --yes",
+];
+
+type Fields = BTreeMap<String, Promise>;
+
+/// Adds the fields of a value: `dags[].dag_id`, each with its type.
+fn collect(value: &Value, path: &str, command: &str, fields: &mut Fields) {
+    let type_name = match value {
+        Value::Object(entries) => {
+            // The keys of `tables` are names of tables.
+            for (key, value) in entries.iter().filter(|_| !path.ends_with("tables")) {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                collect(value, &path, command, fields);
+            }
+            "object"
+        }
+        Value::Array(items) => {
+            items.iter().for_each(|item| collect(item, &format!("{path}[]"), command, fields));
+            "array"
+        }
+        Value::String(_) => "string",
+        Value::Number(_) => "number",
+        Value::Bool(_) => "boolean",
+        Value::Null => "null",
+    };
+    if path.is_empty() || path.ends_with("[]") {
+        return;
+    }
+    let promise = fields.entry(format!("leoflow {command}: {path}")).or_default();
+    // A field that is null here has another type elsewhere.
+    if type_name != "null" {
+        promise.facts.insert("type".to_owned(), type_name.to_owned());
+    }
+}
+
+/// The fields of all commands on one instance.
+fn printed() -> Fields {
+    let test = TestHome::new();
+    test.start();
+    test.wait_dag("hello", 1);
+    test.run(&["dags", "trigger", "hello", "--run-id", "first"]).expect(0);
+    test.wait_run("hello", "first");
+    let mut fields = Fields::new();
+    for command in COMMANDS {
+        let mut arguments: Vec<&str> = command.split(' ').collect();
+        let options = arguments.iter().position(|word| word.starts_with("--")).unwrap_or(arguments.len());
+        // The name of the field has the command without what it is given.
+        let words = arguments[..options].iter().take_while(|word| !["hello", "first", "port"].contains(word));
+        let name: Vec<&str> = words.copied().take(2).collect();
+        let known = ["version", "smoke", "doctor", "validate", "verify-config", "versions"];
+        let name = if known.contains(&name[0]) { name[0].to_owned() } else { name.join(" ") };
+        arguments.push("--json");
+        let output = test.run(&arguments);
+        assert!(output.code == Some(0) || command == "doctor", "{command}: {output:?}");
+        // Several values follow each other where a command reports progress.
+        for value in serde_json::Deserializer::from_str(&output.stdout).into_iter::<Value>() {
+            let value = value.unwrap_or_else(|error| panic!("{command}: {error}: {}", output.stdout));
+            collect(&value, "", &name, &mut fields);
+        }
+    }
+    fields
+}
+
+#[test]
+fn json_has_the_fields_of_the_contract() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference/contract.json");
+    let printed = printed();
+    // Read now, because the test that writes the rest may run at the same time.
+    let mut contract = Contract::parse(&fs::read(&path).unwrap()).unwrap();
+    if std::env::var_os("LEOFLOW_UPDATE_DOCS").is_some() {
+        contract.sections.insert(Section::JsonFields, printed.clone());
+        fs::write(&path, serde_json::to_string_pretty(&contract).unwrap() + "\n").unwrap();
+    }
+    let promised = &contract.sections[&Section::JsonFields];
+    let missing: Vec<&String> = promised.keys().filter(|name| !printed.contains_key(*name)).collect();
+    let new: Vec<&String> = printed.keys().filter(|name| !promised.contains_key(*name)).collect();
+    assert!(missing.is_empty() && new.is_empty(), "missing: {missing:#?}\nnew: {new:#?}");
+    for (name, promise) in &printed {
+        let (is, was) = (promise.facts.get("type"), promised[name].facts.get("type"));
+        assert!(is == was || is.is_none() || was.is_none(), "{name} is {is:?} instead of {was:?}");
+    }
+}
