@@ -14,6 +14,7 @@ use crate::build_info;
 use crate::home::config_files;
 use crate::sys::env_vars;
 use crate::sys::fs::files;
+use crate::sys::process::Environment;
 use serde_yaml::{Mapping, Value};
 use std::path::{Path, PathBuf};
 
@@ -50,6 +51,20 @@ pub fn load_with_secrets(path: &Path) -> Result<Option<Loaded>, ConfigError> {
     let Some(mut loaded) = load(path)? else { return Ok(None) };
     resolve(&mut loaded, path, env_vars::text)?;
     Ok(Some(loaded))
+}
+
+/// Checks that a process whose environment variables `variables` returns could read the settings and all their secrets.
+/// With `None` its environment is unknown, and secrets in variables are not checked.
+pub fn check_for_process(path: &Path, variables: Option<&Environment>) -> Result<(), ConfigError> {
+    let variable = |name: &str| variables?.get(name).filter(|value| !value.is_empty()).cloned();
+    let Some(loaded) = read_file(path)? else { return Ok(()) };
+    let loaded = apply_overrides(loaded, path, variable)?;
+    for (name, reference) in loaded.secret_references() {
+        if variables.is_some() || matches!(reference, SecretReference::File(_)) {
+            check_secret(&loaded, path, name, &reference, variable)?;
+        }
+    }
+    Ok(())
 }
 
 /// Loads the settings for a home that has no `config.yaml` yet.
@@ -231,11 +246,7 @@ fn resolve(
 ) -> Result<Vec<(&'static str, Value)>, ConfigError> {
     let mut secrets = Vec::new();
     for (name, reference) in loaded.secret_references() {
-        let secret = read_secret(name, &reference, &variable).map_err(|reason| ConfigError::Secret {
-            path: path.to_owned(),
-            line: line_of(&loaded.text, name).max(1),
-            reason: format!("{name}: {reference}: {reason}"),
-        })?;
+        let secret = check_secret(loaded, path, name, &reference, &variable)?;
         loaded.mapping.insert(name.into(), secret.clone());
         secrets.push((name, secret));
     }
@@ -249,6 +260,21 @@ impl Loaded {
         let reference = |name: &str| self.mapping.get(name).and_then(Value::as_str).and_then(SecretReference::parse);
         SECRETS.iter().filter_map(|(name, _)| Some((*name, reference(name)?))).collect()
     }
+}
+
+/// Reads and checks the secret that a reference names; the error has the reference's line.
+fn check_secret(
+    loaded: &Loaded,
+    path: &Path,
+    name: &str,
+    reference: &SecretReference,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<Value, ConfigError> {
+    read_secret(name, reference, variable).map_err(|reason| ConfigError::Secret {
+        path: path.to_owned(),
+        line: line_of(&loaded.text, name).max(1),
+        reason: format!("{name}: {reference}: {reason}"),
+    })
 }
 
 /// Reads and checks the secret that a reference names.
@@ -387,5 +413,18 @@ mod tests {
         assert_eq!(parse(&text, &[]).unwrap().config.encryption_key, Some(key));
         fs::remove_file(file).unwrap();
         assert!(config_folder.load(&[]).unwrap_err().contains("there is no such file"));
+        let unknown_environment = check_for_process(&config_folder.path("config.yaml"), None);
+        assert!(unknown_environment.unwrap_err().to_string().contains("there is no such file"));
+    }
+
+    #[test]
+    fn checks_secrets_in_another_process_environment() {
+        let config_folder = ConfigFolder::new(&[("config.yaml", "jwt_secret: env:JWT\n")]);
+        let path = config_folder.path("config.yaml");
+        let environment = |key: &str| Environment::from([("JWT".to_owned(), key.to_owned())]);
+        assert!(check_for_process(&path, Some(&environment(&"ab".repeat(32)))).is_ok());
+        let missing = check_for_process(&path, Some(&environment(""))).unwrap_err().to_string();
+        assert!(missing.contains("env:JWT: that variable is not set"), "{missing}");
+        assert!(check_for_process(&path, None).is_ok(), "not checked");
     }
 }

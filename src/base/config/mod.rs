@@ -26,7 +26,9 @@ pub use datastore::{Address, DatastoreSetting, ExternalUrl, Tls};
 pub use document::Problem;
 pub use edit::{EditError, remove_key, remove_subkey, set_keys};
 pub use keys::{DEPRECATED, Deprecated};
-pub use layers::{load, load_files, load_first, load_with_secrets, problems_of_each, self_contained, variable_of};
+pub use layers::{
+    check_for_process, load, load_files, load_first, load_with_secrets, problems_of_each, self_contained, variable_of,
+};
 pub use load::{Config, ConfigError, Loaded, parse, read_file};
 pub use origin::Origin;
 pub use overdue::Overdue;

@@ -340,8 +340,13 @@ fn a_secret_kept_in_a_file_is_included_in_backups() {
     test.start();
     let backup = test.backup("b.tar.zst");
     assert!(!std::fs::read_to_string(&path).unwrap().contains(&key));
-    test.run(&["lite", "stop"]).expect(0);
     std::fs::remove_file(&file).unwrap();
+    // A restart that could not start again does not stop what runs.
+    let pid = test.status()["pid"].clone();
+    let refused = test.run(&["lite", "restart"]).expect(1).stderr;
+    assert!(refused.contains("no such file") && refused.contains("nothing was stopped"), "{refused}");
+    assert_eq!((&test.status()["pid"], &test.status()["state"]), (&pid, &"healthy".into()));
+    test.run(&["lite", "stop"]).expect(0);
     let refused = test.run(&["lite", "start"]).expect(1).stderr;
     assert!(refused.contains("encryption_key: file:") && refused.contains("no such file"), "{refused}");
     let other = TestHome::new();

@@ -19,6 +19,7 @@ pub mod user_namespace;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -190,6 +191,20 @@ pub fn marked(name: &str, values: &[String]) -> Vec<ProcessId> {
         value.is_some_and(|value| values.iter().any(|allowed| allowed.as_bytes() == value))
     };
     all_pids().filter(has_value).filter_map(ProcessId::of).filter(ProcessId::is_alive).collect()
+}
+
+/// Environment variables by name.
+pub type Environment = HashMap<String, String>;
+
+/// The environment that a process was started with. `None` when it may not be read, or the process has exited.
+pub fn environment_of(pid: i32) -> Option<Environment> {
+    let bytes = fs::read(format!("/proc/{pid}/environ")).ok().filter(|bytes| !bytes.is_empty())?;
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
+    let entries = bytes.split(|byte| *byte == 0).filter_map(|entry| {
+        let at = entry.iter().position(|byte| *byte == b'=')?;
+        Some((text(&entry[..at])?, text(&entry[at + 1..])?))
+    });
+    Some(entries.collect())
 }
 
 /// The pids of all processes.

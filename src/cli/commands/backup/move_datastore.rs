@@ -2,6 +2,7 @@
 
 use super::current_state::refuse_in_terminal;
 use crate::commands::lite::restart::WasRunning;
+use crate::commands::lite::start_check::{self, Starter};
 use crate::commands::lite::{datastore, stop};
 use crate::context::Context;
 use crate::error::Error;
@@ -66,6 +67,9 @@ pub async fn run(context: &Context<'_>, args: &MoveDatastore) -> Result<u8, Erro
         return Err(Error::failed(Context::DECLINED));
     }
     let was_running = control::status_of(home).map(|_| WasRunning::of(context));
+    if was_running.is_some() {
+        start_check::run(context, Starter::ThisCommand)?;
+    }
     stop::stop_with_tasks(context)?;
     let outcome = relocate_data(context, &relocation).await;
     drop(operation_lock);

@@ -11,6 +11,7 @@ pub mod restart;
 pub mod run;
 pub mod service;
 pub mod start;
+pub mod start_check;
 pub mod status;
 pub mod stop;
 

@@ -3,6 +3,7 @@
 use super::listen_address::bind_error;
 use super::run::LiteRun;
 use super::start;
+use super::start_check::{self, Starter};
 use super::stop::{requested_port, running_address, running_port, stop_running};
 use crate::context::Context;
 use crate::error::Error;
@@ -44,7 +45,8 @@ pub fn restart(context: &Context<'_>, args: &LiteRestart) -> Result<u8, Error> {
         context.printer.note(format!("Changed since the start: {}", changed.join(", ")));
     }
     if let Some(service) = status.as_ref().and_then(|status| service::running_as(&context.home, status.pid)) {
-        return restart_service(context, args, &service);
+        let pid = status.map_or(0, |status| status.pid);
+        return restart_service(context, args, (&service, pid));
     }
     match status {
         Some(status) if !status.detached && args.port.is_some_and(|port| running_port(context) != Some(port)) => {
@@ -56,14 +58,16 @@ pub fn restart(context: &Context<'_>, args: &LiteRestart) -> Result<u8, Error> {
                 .hint("press Ctrl-C there, and start it again"))
         }
         // An instance in the foreground belongs to its terminal, so only its children are restarted.
-        Some(status) if !status.detached => restart_in_place(context),
+        Some(status) if !status.detached => restart_in_place(context, status.pid),
         Some(_) => {
             let port = args.port.or_else(|| requested_port(context));
+            start_check::run(context, Starter::ThisCommand)?;
             refuse_taken_port(context, port)?;
             stop_running(context)?;
             start::run(context, &LiteRun { port, ..LiteRun::default() })
         }
         None => {
+            start_check::run(context, Starter::ThisCommand)?;
             stop_running(context)?;
             start::run(context, &LiteRun { port: args.port, ..LiteRun::default() })
         }
@@ -84,14 +88,15 @@ pub fn changed_settings(context: &Context<'_>) -> Result<Vec<&'static str>, Erro
 }
 
 /// Restarts an instance that a service manager started, without taking it from the service manager.
-fn restart_service(context: &Context<'_>, args: &LiteRestart, service: &Service) -> Result<u8, Error> {
+fn restart_service(context: &Context<'_>, args: &LiteRestart, (service, pid): (&Service, i32)) -> Result<u8, Error> {
     if args.port.is_some_and(|port| running_port(context) != Some(port)) {
         return Err(Error::failed(format!("Leoflow runs as the service {}, on the configured port", service.unit()))
             .hint("leoflow config set port PORT, then leoflow lite restart"));
     }
     if !serves_elsewhere(context)? {
-        return restart_in_place(context);
+        return restart_in_place(context, pid);
     }
+    start_check::run(context, Starter::ServiceManager)?;
     refuse_taken_port(context, None)?;
     service.restart()?;
     context.printer.line("Leoflow was restarted");
@@ -123,7 +128,8 @@ fn refuse_taken_port(context: &Context<'_>, requested: Option<u16>) -> Result<()
 }
 
 /// Restarts the children; the supervisor keeps running.
-fn restart_in_place(context: &Context<'_>) -> Result<u8, Error> {
+fn restart_in_place(context: &Context<'_>, supervisor: i32) -> Result<u8, Error> {
+    start_check::run(context, Starter::Supervisor(supervisor))?;
     start::restart_children(context)?;
     context.printer.line("Leoflow was restarted");
     Ok(0)

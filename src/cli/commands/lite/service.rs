@@ -1,5 +1,6 @@
 //! `leoflow service`.
 
+use super::start_check::{self, Starter};
 use super::stop;
 use crate::context::Context;
 use crate::error::Error;
@@ -92,6 +93,9 @@ fn install(context: &Context<'_>, now: bool, dry_run: bool) -> Result<u8, Error>
         return show_dry_run(context, &service, &plan);
     }
     let _operation_lock = OperationLock::take(home, "leoflow service install")?;
+    if plan.contains(&Step::StopInstance) {
+        start_check::run(context, Starter::ServiceManager)?;
+    }
     for step in &plan {
         if !context.printer.json {
             context.printer.note(step.to_string());
