@@ -2,7 +2,7 @@
 //! Without them, DAGs that need none still run. Packages of the user's own Python take precedence.
 
 use leoflow_base::components::{archive, wheel};
-use leoflow_base::home::Home;
+use leoflow_base::home::{Home, shared};
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
 use std::io;
@@ -68,6 +68,9 @@ pub fn install(home: &Home, source: &PackageSource) -> Result<(), String> {
     }
     let write_error = |error: io::Error| format!("failed to write {}: {error}", home.python().display());
     home.create_folder(&home.python()).map_err(write_error)?;
+    if *source == PackageSource::Index && shared::take(home, &target) {
+        return Ok(());
+    }
     files::create_folder_atomic(&target, write_error, |staging| fill(staging, source))
 }
 

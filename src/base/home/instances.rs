@@ -2,6 +2,7 @@
 
 use super::Home;
 use super::home_error::HomeError;
+use super::journal::{self, Operation};
 use crate::sys::env_vars;
 use std::path::PathBuf;
 
@@ -38,6 +39,14 @@ pub fn name_of(home: &Home) -> Option<String> {
         suffix => suffix.strip_prefix('-')?,
     };
     (is_in_user_home && root(name).is_ok()).then(|| name.to_owned())
+}
+
+/// True when the creation of an instance was interrupted: no server has run in it, so it has no data of its own.
+pub fn is_incomplete(home: &Home) -> bool {
+    let is_setup = |entry: journal::Entry| entry.operation == Operation::Setup;
+    let is_begun = home.creating().exists()
+        || !home.receipt().exists() && journal::unfinished(home).is_ok_and(|entry| entry.is_some_and(is_setup));
+    is_begun && !home.logs().join("server.log").exists()
 }
 
 /// The default workspace of a home.

@@ -9,11 +9,12 @@ pub mod operations;
 mod ownership;
 pub mod progress;
 mod resolve;
+pub mod shared;
 pub mod upkeep;
 
 pub use home_error::HomeError;
 pub use ownership::{check_workspace, foreign};
-pub use resolve::{absolute_workspace, all_instances, resolve};
+pub use resolve::{absolute_workspace, all_instances, all_instances_and_incomplete, resolve};
 
 use crate::sys::fs::files;
 use std::io;
@@ -42,6 +43,11 @@ impl Home {
     /// The settings and secrets.
     pub fn config(&self) -> PathBuf {
         self.root.join("config.yaml")
+    }
+
+    /// Written by a command that creates the instance, and removed at its end.
+    pub fn creating(&self) -> PathBuf {
+        self.run().join("creating")
     }
 
     /// The results of scheduled backups and verifications. Not in `backups/`, because that folder may be unwritable.

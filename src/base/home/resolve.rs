@@ -27,6 +27,16 @@ pub fn resolve(flag: Option<&Path>) -> Result<Home, HomeError> {
 
 /// Lists the instances that are set up, the default one first, then by name. Skips folders that are not our homes.
 pub fn all_instances() -> Vec<(String, Home)> {
+    homes().into_iter().filter(|(_, home)| home.receipt().exists()).collect()
+}
+
+/// Lists the instances, and those whose creation was interrupted.
+pub fn all_instances_and_incomplete() -> Vec<(String, Home)> {
+    homes().into_iter().filter(|(_, home)| home.receipt().exists() || instances::is_incomplete(home)).collect()
+}
+
+/// The homes below the user's home directory, set up or not.
+fn homes() -> Vec<(String, Home)> {
     let Some(folder) = env_vars::user_home() else { return Vec::new() };
     let names = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
     let mut homes: Vec<(String, Home)> = names
@@ -36,7 +46,7 @@ pub fn all_instances() -> Vec<(String, Home)> {
         })
         .filter_map(|name| {
             let home = resolve(Some(&instances::root(&name).ok()?)).ok()?;
-            home.receipt().exists().then_some((name, home))
+            Some((name, home))
         })
         .collect();
     homes

@@ -2,7 +2,7 @@
 //! or absent. Everything except the UI itself works without it.
 
 use crate::components::{archive, wheel};
-use crate::home::Home;
+use crate::home::{Home, shared};
 use crate::sys::env_vars;
 use crate::sys::fs::files;
 use flate2::Compression;
@@ -88,12 +88,18 @@ fn find_next_to_binary() -> Option<PathBuf> {
 
 /// Gets the UI, checks it, and installs it by one rename. The error is a message for users; nothing is left behind.
 pub fn install(home: &Home, source: &UiSource) -> Result<(), String> {
+    if installed(home).is_some() {
+        return Ok(());
+    }
     if let UiSource::NextToBinary(file) = source {
         let from_file = install(home, &UiSource::File(file.clone()));
         return from_file.or_else(|reason| {
             install(home, &UiSource::Index)
                 .map_err(|index_error| format!("{reason}; and from the package index: {index_error}"))
         });
+    }
+    if *source == UiSource::Index && shared::take(home, &folder(home, VERSION)) {
+        return Ok(());
     }
     install_from(home, VERSION, |staging| {
         let file = match source {

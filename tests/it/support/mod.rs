@@ -31,11 +31,11 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-pub use postgres::quick_bin;
 pub use postgres::{
     archive as postgres_archive, bin as postgres_bin, cache as shared_cache, cache_lock, packages, ruff, shellcheck,
     uv, wheels,
 };
+pub use postgres::{quick_archive, quick_bin};
 
 /// A DAG whose task waits for the file `go` beside it and appends an `x` to the file `ran` each time it starts.
 pub const WAITING_DAG: &str = "

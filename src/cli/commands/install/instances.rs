@@ -1,5 +1,6 @@
 //! `leoflow instances`.
 
+use super::creation;
 use super::setup::{self, Setup};
 use super::uninstall::{self, Uninstall};
 use crate::commands::backup::restore_args::Restore;
@@ -8,7 +9,9 @@ use crate::context::Context;
 use crate::error::Error;
 use clap::{Args, Subcommand};
 use leoflow_base::config::{self, DEFAULT_PORT};
-use leoflow_base::home::{Home, all_instances, config_files, instances, resolve};
+use leoflow_base::home::{
+    Home, absolute_workspace, all_instances_and_incomplete, config_files, instances, lock, resolve,
+};
 use leoflow_base::protocol::control;
 use leoflow_base::protocol::status::InstanceState;
 use leoflow_base::sys::fs::files;
@@ -80,8 +83,10 @@ pub async fn run(context: &Context<'_>, command: Option<&InstancesCommand>) -> R
 }
 
 fn list(context: &Context<'_>) -> Result<u8, Error> {
-    let rows: Vec<_> =
-        all_instances().into_iter().map(|(name, home)| InstanceRow::read(context, name, &home)).collect();
+    let rows: Vec<_> = all_instances_and_incomplete()
+        .into_iter()
+        .map(|(name, home)| InstanceRow::read(context, name, &home))
+        .collect();
     let printer = context.printer;
     if printer.json {
         let entries: Vec<_> = rows.iter().map(InstanceRow::as_json).collect();
@@ -94,12 +99,21 @@ fn list(context: &Context<'_>) -> Result<u8, Error> {
     }
     let cells: Vec<Vec<String>> = rows.iter().map(InstanceRow::row).collect();
     printer.table(&["INSTANCE", "STATE", "URL", "VERSION", "HOME", "WORKSPACE"], &cells);
+    for row in rows.iter().filter(|row| row.state == INCOMPLETE) {
+        let name = &row.name;
+        printer.note(format!(
+            "The creation of {name} was interrupted: create it again, or run leoflow instances remove {name}"
+        ));
+    }
     Ok(0)
 }
 
+/// State of an instance whose creation was interrupted.
+const INCOMPLETE: &str = "incomplete";
+
 struct InstanceRow {
     name: String,
-    state: InstanceState,
+    state: String,
     url: String,
     version: Option<String>,
     home: PathBuf,
@@ -112,9 +126,15 @@ impl InstanceRow {
         let config = config::load_files(&home.config()).ok().flatten().map(|loaded| loaded.config);
         let status = control::status_of(home);
         let port = config.as_ref().map_or(DEFAULT_PORT, |config| config.port);
+        let state = match &status {
+            Some(status) => status.state.to_string(),
+            None if instances::is_incomplete(home) && lock::is_held(home).unwrap_or(false) => "creating".to_owned(),
+            None if instances::is_incomplete(home) => INCOMPLETE.to_owned(),
+            None => InstanceState::Stopped.to_string(),
+        };
         Self {
             name,
-            state: status.as_ref().map_or(InstanceState::Stopped, |status| status.state),
+            state,
             url: status.map_or_else(|| context.url(config.as_ref(), port), |status| status.url),
             version: installed_version(home),
             home: home.root().to_owned(),
@@ -133,7 +153,7 @@ impl InstanceRow {
         let path = |path: &Path| path.display().to_string();
         vec![
             self.name.clone(),
-            self.state.to_string(),
+            self.state.clone(),
             self.url.clone(),
             self.version.clone().unwrap_or_default(),
             path(&self.home),
@@ -152,9 +172,13 @@ fn instance_home(name: &str) -> Result<Home, Error> {
     Ok(resolve(Some(&instances::root(name)?))?)
 }
 
-/// The home for a new instance, which must not exist.
-fn new_home(name: &str) -> Result<Home, Error> {
+/// The home for a new instance, which must not exist. What an interrupted creation has left is removed.
+fn new_home(context: &Context<'_>, name: &str) -> Result<Home, Error> {
     let home = instance_home(name)?;
+    if home.exists() && instances::is_incomplete(&home) {
+        creation::discard(&home)?;
+        context.printer.note(format!("Removed {}, whose creation was interrupted", home.root().display()));
+    }
     match home.exists() {
         true => Err(Error::refused(format!("{} already exists", home.root().display()))
             .hint("leoflow instances list")
@@ -164,7 +188,7 @@ fn new_home(name: &str) -> Result<Home, Error> {
 }
 
 async fn create(context: &Context<'_>, name: &str, port: Option<u16>, workspace: Option<&Path>) -> Result<u8, Error> {
-    let new_context = with_home(context, new_home(name)?);
+    let new_context = with_home(context, new_home(context, name)?);
     let args = Setup {
         workspace: workspace.map(Path::to_owned),
         port,
@@ -173,12 +197,16 @@ async fn create(context: &Context<'_>, name: &str, port: Option<u16>, workspace:
         modify_path: false,
         dry_run: false,
     };
-    setup::run(&new_context, &args).await
+    let workspace = match workspace {
+        Some(workspace) => absolute_workspace(workspace)?,
+        None => instances::default_workspace(&new_context.home)?,
+    };
+    creation::run(&new_context.home, &workspace, setup::run(&new_context, &args)).await
 }
 
 /// Backs up one instance and restores it as the new one, so the copy has passed every check of a restore.
 async fn clone(context: &Context<'_>, name: &str, from: Option<&str>) -> Result<u8, Error> {
-    let new_context = with_home(context, new_home(name)?);
+    let new_context = with_home(context, new_home(context, name)?);
     let old_context = match from {
         Some(from) => with_home(context, instance_home(from)?),
         None => with_home(context, context.home.clone()),
@@ -213,7 +241,9 @@ async fn clone(context: &Context<'_>, name: &str, from: Option<&str>) -> Result<
 
 async fn copy(old_context: &Context<'_>, new_context: &Context<'_>, file: &Path) -> Result<(), Error> {
     create::write_plain(old_context, file).await?;
-    restore::into_new(new_context, &Restore { yes: true, ..Restore::default() }, file).await?;
+    let workspace = instances::default_workspace(&new_context.home)?;
+    let args = Restore { yes: true, ..Restore::default() };
+    creation::run(&new_context.home, &workspace, restore::into_new(new_context, &args, file)).await?;
     let name = instances::name_of(&new_context.home).unwrap_or_default();
     Ok(config::update(&new_context.home, |_| vec![("instance_name", name.into())])?)
 }

@@ -64,13 +64,20 @@ pub async fn run(context: &Context<'_>, args: &Setup) -> Result<u8, Error> {
         // There is nothing to do, so the command also works while an instance runs.
         None
     } else if plan.is_only_extras() {
-        setup::get_extras(&context.home, &plan, &Sources::from_environment(), context.printer).await;
+        setup::get_extras(&context.home, &plan, &Sources::for_home(&context.home), context.printer).await;
         None
     } else {
         let home = &context.home;
+        let is_new = !home.exists();
         home.create().map_err(|error| Error::io("create", home.root(), &error))?;
-        let _lock = context.recovery().take_home("leoflow setup", None, AfterUpgrade::ExecInstalled).await?;
-        set_up(context, &request, context.printer).await?
+        let lock = context.recovery().take_home("leoflow setup", None, AfterUpgrade::ExecInstalled).await?;
+        let outcome = set_up(context, &request, context.printer).await;
+        drop(lock);
+        if outcome.is_err() && is_new {
+            // A refused setup leaves nothing; one that was interrupted keeps its files for the next attempt.
+            home.remove_if_unused();
+        }
+        outcome?
     };
     show_result(context, &plan, password.as_deref())?;
     if password.is_some() && !context.printer.stdout_closed() {

@@ -39,7 +39,7 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 pub async fn run(context: &Context<'_>, args: &Doctor) -> Result<u8, Error> {
     let schema = schema_state(context).await;
     let servers = servers_python(context).await.unwrap_or_default();
-    let checks = setup::examine(&context.home, &Sources::from_environment(), schema, &servers);
+    let checks = setup::examine(&context.home, &Sources::for_home(&context.home), schema, &servers);
     let fixes: Vec<&Fix> = checks.iter().filter_map(|check| check.fix.as_ref()).collect();
     let healthy = checks.iter().all(|check| check.verdict != Verdict::Problem);
     if context.printer.json {

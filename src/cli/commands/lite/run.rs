@@ -306,7 +306,7 @@ pub async fn set_up(context: &Context<'_>, request: &Request, sink: &dyn Sink) -
         sink.report(Progress::Note("Finishing an interrupted setup".to_owned()));
     }
     datastore::check_planned(home, &plan, sink).await?;
-    let applied = setup::apply(home, &plan, request, context.version, &Sources::from_environment(), sink).await?;
+    let applied = setup::apply(home, &plan, request, context.version, &Sources::for_home(home), sink).await?;
     match applied.password {
         Some(password) => Ok(Some(password)),
         None => Ok(setup::renew_unseen_password(home)?),

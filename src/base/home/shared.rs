@@ -1,0 +1,125 @@
+//! Downloaded files that the instances of one user share: a new instance takes them from another one instead of the
+//! network. They never change in place, so they are hard links where the file system allows it, and copies elsewhere.
+//! Removing an instance removes its own links only.
+
+use super::{Home, all_instances};
+use crate::sys::fs::files;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+/// The homes of the user's other instances.
+pub fn other_homes(home: &Home) -> Vec<Home> {
+    let real = |home: &Home| home.root().canonicalize().unwrap_or_else(|_| home.root().to_owned());
+    let own = real(home);
+    all_instances().into_iter().map(|(_, other)| other).filter(|other| real(other) != own).collect()
+}
+
+/// Takes a folder of the home from another instance that has it. False when none has it, or when it cannot be copied;
+/// the caller then gets it as the first instance did.
+pub fn take(home: &Home, folder: &Path) -> bool {
+    let Ok(relative) = folder.strip_prefix(home.root()) else { return false };
+    let others = other_homes(home).into_iter().map(|other| other.root().join(relative));
+    others.filter(|other| other.is_dir()).any(|other| take_from(&other, folder).is_ok())
+}
+
+/// Creates `to` as a copy of the tree `from`, complete or not at all.
+pub fn take_from(from: &Path, to: &Path) -> io::Result<()> {
+    if let Some(parent) = to.parent() {
+        files::create_private_dir(parent)?;
+    }
+    files::create_folder_atomic(
+        to,
+        |error| error,
+        |staging| {
+            let tree = staging.join("tree");
+            link_tree(from, &tree).map(|()| tree)
+        },
+    )
+}
+
+/// True for a program that a release has installed in an instance. It never changes in place, unlike a build's output.
+pub fn is_installed_program(path: &Path) -> bool {
+    all_instances().iter().any(|(_, home)| home.versions().canonicalize().is_ok_and(|real| path.starts_with(real)))
+}
+
+/// Creates `to` as a copy of the tree `from`, with the same modes. Fails for a link out of the tree.
+pub fn link_tree(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            link_tree(&source, &target)?;
+        } else if kind.is_symlink() {
+            let pointed = fs::read_link(&source)?;
+            if pointed.is_absolute() {
+                return Err(io::Error::other(format!("{} is a link to {}", source.display(), pointed.display())));
+            }
+            std::os::unix::fs::symlink(pointed, &target)?;
+        } else if kind.is_file() {
+            link_file(&source, &target)?;
+        }
+    }
+    // Last, because a folder may be read-only.
+    fs::set_permissions(to, fs::metadata(from)?.permissions())
+}
+
+/// Largest text that [`relocate`] reads, in bytes.
+const TEXT_LIMIT: u64 = 1024 * 1024;
+
+/// Replaces a path in the texts of a linked tree, such as the place for which a Python was installed. A changed file is
+/// a new one, so that the other instance keeps its own.
+pub fn relocate(tree: &Path, from: &Path, to: &Path) -> io::Result<()> {
+    let (Some(from), Some(to)) = (from.to_str(), to.to_str()) else { return Ok(()) };
+    for entry in fs::read_dir(tree)? {
+        let entry = entry?;
+        let (path, kind) = (entry.path(), entry.file_type()?);
+        if kind.is_dir() {
+            relocate(&path, Path::new(from), Path::new(to))?;
+        } else if kind.is_file() && entry.metadata()?.len() <= TEXT_LIMIT {
+            let Ok(text) = fs::read_to_string(&path) else { continue };
+            if text.contains(from) {
+                files::write_atomic(&path, text.replace(from, to).as_bytes(), files::mode(&path)?)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Links or copies a file. A hard link can fail for many reasons: another file system, too many links, a foreign owner.
+pub fn link_file(from: &Path, to: &Path) -> io::Result<()> {
+    fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(drop))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::fs::files::inode;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_tree_shares_its_files_and_keeps_its_modes() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        fs::create_dir_all(from.join("lib")).unwrap();
+        fs::write(from.join("lib/a.so.1"), "a").unwrap();
+        std::os::unix::fs::symlink("a.so.1", from.join("lib/a.so")).unwrap();
+        fs::set_permissions(from.join("lib"), fs::Permissions::from_mode(0o500)).unwrap();
+        link_tree(&from, &to).unwrap();
+        assert_eq!(inode(&from.join("lib/a.so.1")), inode(&to.join("lib/a.so.1")));
+        assert_eq!(fs::read_to_string(to.join("lib/a.so")).unwrap(), "a");
+        assert_eq!(fs::metadata(to.join("lib")).unwrap().permissions().mode() & 0o777, 0o500);
+        fs::set_permissions(from.join("lib"), fs::Permissions::from_mode(0o700)).unwrap();
+        fs::set_permissions(to.join("lib"), fs::Permissions::from_mode(0o700)).unwrap();
+    }
+
+    #[test]
+    fn refuses_a_link_to_another_home() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("from")).unwrap();
+        std::os::unix::fs::symlink("/home/x/.leoflow/file", folder.path().join("from/link")).unwrap();
+        assert!(link_tree(&folder.path().join("from"), &folder.path().join("to")).is_err());
+    }
+}
