@@ -24,10 +24,8 @@ pub enum StageError {
 /// Size limit of a program in bytes, which has tens of megabytes.
 const PROGRAM_LIMIT: u64 = 512 * 1024 * 1024;
 
-/// Size limit of a wheel (a Python package file) in bytes, which has less than a megabyte.
-const WHEEL_LIMIT: u64 = 64 * 1024 * 1024;
-/// The folder of wheels beside the program.
-const PACKAGES: &str = "python-packages";
+/// Size limit of each file beside the program in bytes; the largest, a wheel, has less than a megabyte.
+const COMPANION_LIMIT: u64 = 64 * 1024 * 1024;
 
 /// The path of a version's program.
 pub fn program_of(home: &Home, version: &Version) -> PathBuf {
@@ -45,7 +43,8 @@ pub fn program(home: &Home, archive: &Path, version: &Version) -> Result<About, 
     };
     files::create_private_dir(&folder).map_err(write_error(&folder))?;
     let temporary = files::temporary_neighbour(&destination);
-    let staged = unpack_packages(archive, &folder)
+    let is_new = !destination.exists();
+    let staged = unpack_companions(archive, &folder)
         .and_then(|()| unpack(archive, &temporary))
         .and_then(|()| check(&temporary, version));
     let about = match staged {
@@ -53,10 +52,9 @@ pub fn program(home: &Home, archive: &Path, version: &Version) -> Result<About, 
         Err(error) => {
             // Removes our incomplete files. If that fails too, the first error is the one to report.
             let _ = files::remove_any(&temporary);
-            if !destination.exists() {
-                let _ = files::remove_any(&folder.join(PACKAGES));
+            if is_new {
+                let _ = files::remove_any(&folder);
             }
-            let _ = fs::remove_dir(&folder);
             return Err(error);
         }
     };
@@ -103,51 +101,51 @@ fn unpack(archive: &Path, destination: &Path) -> Result<(), StageError> {
     Err(StageError::Archive { archive: archive.to_owned(), reason: "it contains no program".to_owned() })
 }
 
-/// Unpacks the tarball's wheels to where setup looks for them and verifies each. A tarball without wheels is fine.
-fn unpack_packages(archive: &Path, folder: &Path) -> Result<(), StageError> {
-    let destination = folder.join(PACKAGES);
-    if destination.exists() {
-        return Ok(());
-    }
+/// Unpacks what the tarball has beside the program: the licences, the completions, and the wheels that setup looks for.
+/// A part that exists stays, as does the whole of a tarball without any.
+fn unpack_companions(archive: &Path, folder: &Path) -> Result<(), StageError> {
     let archive_error =
         |error: io::Error| StageError::Archive { archive: archive.to_owned(), reason: error.to_string() };
-    let temporary = files::temporary_neighbour(&destination);
+    let temporary = files::temporary_neighbour(&folder.join("companions"));
     let write_error = |source| StageError::Write { path: temporary.clone(), source };
     let outcome = (|| {
         let file = File::open(archive).map_err(archive_error)?;
         let mut tarball = tar::Archive::new(GzDecoder::new(BufReader::new(file)));
         files::remove_any(&temporary).map_err(write_error)?;
+        files::create_private_dir(&temporary).map_err(write_error)?;
         for entry in tarball.entries().map_err(archive_error)? {
             let entry = entry.map_err(archive_error)?;
             let path = entry.path().map_err(archive_error)?.into_owned();
-            let Some(name) = wheel_name(&path).filter(|_| entry.header().entry_type() == tar::EntryType::Regular)
-            else {
+            let Some(path) = companion(&path).filter(|_| entry.header().entry_type() == tar::EntryType::Regular) else {
                 continue;
             };
-            fs::create_dir_all(&temporary).map_err(write_error)?;
-            let mut file = File::create(temporary.join(name)).map_err(write_error)?;
-            io::copy(&mut entry.take(WHEEL_LIMIT), &mut file).map_err(write_error)?;
+            let path = temporary.join(path);
+            files::create_private_dir(path.parent().unwrap_or(&temporary)).map_err(write_error)?;
+            let mut file = File::create(path).map_err(write_error)?;
+            io::copy(&mut entry.take(COMPANION_LIMIT), &mut file).map_err(write_error)?;
         }
-        if temporary.exists() {
-            files::sync_file_system(&temporary).map_err(write_error)?;
-            files::rename_durably(&temporary, &destination).map_err(write_error)?;
+        files::sync_file_system(&temporary).map_err(write_error)?;
+        for part in fs::read_dir(&temporary).map_err(write_error)?.flatten() {
+            let target = folder.join(part.file_name());
+            if !target.exists() {
+                files::rename_durably(&part.path(), &target).map_err(write_error)?;
+            }
         }
         Ok(())
     })();
-    if outcome.is_err() {
-        // Removes our incomplete files.
-        let _ = files::remove_any(&temporary);
-    }
+    // Empty, or incomplete and ours.
+    let _ = files::remove_any(&temporary);
     outcome
 }
 
-/// The file name in `<folder>/python-packages/<name>.whl`; `None` for other paths.
-fn wheel_name(path: &Path) -> Option<&Path> {
+/// The path below the version's folder of a companion: a file of the tarball's folder, or of one folder in it. `None`
+/// for the program and for other paths.
+fn companion(path: &Path) -> Option<PathBuf> {
     let names: Vec<Component<'_>> = path.components().filter(|part| *part != Component::CurDir).collect();
+    let is_plain = names.iter().all(|name| matches!(name, Component::Normal(_)));
     match names.as_slice() {
-        [Component::Normal(_), Component::Normal(packages), Component::Normal(name)] if *packages == PACKAGES => {
-            Some(Path::new(*name)).filter(|name| name.extension().is_some_and(|extension| extension == "whl"))
-        }
+        [_, file] if is_plain && !is_program(path) => Some(Path::new(file).to_owned()),
+        [_, folder, file] if is_plain => Some(Path::new(folder).join(file)),
         _ => None,
     }
 }
@@ -156,4 +154,26 @@ fn wheel_name(path: &Path) -> Option<&Path> {
 fn is_program(path: &Path) -> bool {
     let names: Vec<Component<'_>> = path.components().filter(|part| *part != Component::CurDir).collect();
     matches!(names.as_slice(), [Component::Normal(name)] | [Component::Normal(_), Component::Normal(name)] if *name == "leoflow")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_every_file_of_the_archive_but_the_program() {
+        for (path, kept) in [
+            ("leoflow-0.2.0/LICENSE", Some("LICENSE")),
+            ("./leoflow-0.2.0/THIRD-PARTY-LICENSES.txt", Some("THIRD-PARTY-LICENSES.txt")),
+            ("leoflow-0.2.0/completions/leoflow.zsh", Some("completions/leoflow.zsh")),
+            ("leoflow-0.2.0/python-packages/six.whl", Some("python-packages/six.whl")),
+            ("leoflow-0.2.0/leoflow", None),
+            ("leoflow", None),
+            ("leoflow-0.2.0/../../bin/sh", None),
+            ("/etc/passwd", None),
+            ("a/b/c/d", None),
+        ] {
+            assert_eq!(companion(Path::new(path)).as_deref(), kept.map(Path::new), "{path}");
+        }
+    }
 }
