@@ -106,6 +106,9 @@ struct Make {
     /// A version that upgrades to this and later versions must pass through
     #[arg(long)]
     required_stop: Vec<Version>,
+    /// Older releases cannot plan the upgrade to this and later releases; they download and start its own program
+    #[arg(long)]
+    hands_over: bool,
     /// Compress little or not at all, for tests
     #[arg(long)]
     quick: bool,
@@ -216,7 +219,7 @@ impl Make {
             return Ok(carried.clone());
         }
         let (name, target, produced_by) = (name.to_owned(), TARGET.to_owned(), self.version.clone());
-        Ok(Component { name, version, target, url, sha256, size, unpacked_size, produced_by })
+        Ok(Component { name, version, target, url, sha256, size, unpacked_size, produced_by, optional: false })
     }
 
     fn describe(
@@ -245,6 +248,7 @@ impl Make {
             notes: contract::notes(&self.changelog, &self.version, &about.migrations, base)?,
             upgrades_from: self.upgrades_from.clone().unwrap_or_else(|| floor.clone()),
             required_stops,
+            hands_over: self.hands_over || last.is_some_and(|last| last.hands_over),
             migrations: about.migrations.clone(),
             assets: vec![asset],
             components,

@@ -174,6 +174,9 @@ pub const SERVICE: &str = "LEOFLOW_SERVICE";
 /// user of the machine can read arguments.
 pub const RELEASE_SOURCE: &str = "LEOFLOW_RELEASE_SOURCE";
 
+/// The version of the program that has handed an upgrade over to this one.
+pub const HANDED_OVER: &str = "LEOFLOW_HANDED_OVER";
+
 /// Set for the restore that a rollback runs with the older release: the rollback decides which processes run
 /// afterwards.
 pub const RESTORE_OF_ROLLBACK: &str = "LEOFLOW_RESTORE_OF_ROLLBACK";
@@ -189,6 +192,7 @@ pub fn environment() -> Vec<(OsString, OsString)> {
             "LEOFLOW_HOME",
             "LEOFLOW_INSTANCE",
             RELEASE_SOURCE,
+            HANDED_OVER,
             RESTORE_OF_ROLLBACK,
             SERVICE,
         ]

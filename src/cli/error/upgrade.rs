@@ -81,6 +81,7 @@ impl From<Refusal> for Error {
             Refusal::StopGone { stop, .. } => Self::refused(text).hint(format!(
                 "get it from a host or folder that has it: leoflow upgrade {stop} --from FOLDER_OR_URL"
             )),
+            Refusal::HandOver(plan) => Self::refused(text).hint(format!("leoflow upgrade {}", plan.to)),
             Refusal::UnknownSpace => Self::refused(text).hint("check with: df -h, in the home"),
             Refusal::UnknownComponent(_) => {
                 Self::refused(text).hint("run the install.sh of that release: it upgrades this installation after a backup")

@@ -39,6 +39,7 @@ pub async fn gather(sources: FactSources<'_>) -> Result<UpgradeFacts, UpgradeErr
     let database_bytes = u64::try_from(size.get::<_, i64>(0)).unwrap_or(0);
     Ok(UpgradeFacts {
         installed: installed_version(home, own_version)?,
+        own_version: parse_version(own_version)?,
         target: build_info::build_info().target,
         database: database(client).await?,
         own_schema: embedded::newest(schema::known()),
@@ -78,7 +79,11 @@ pub fn installed_version(home: &Home, own_version: &str) -> Result<Version, Upgr
             None => own_version.to_owned(),
         },
     };
-    Version::parse(&text).map_err(|source| UpgradeError::NotAVersion { text, source })
+    parse_version(&text)
+}
+
+fn parse_version(text: &str) -> Result<Version, UpgradeError> {
+    Version::parse(text).map_err(|source| UpgradeError::NotAVersion { text: text.to_owned(), source })
 }
 
 /// Sizes of a backup's content, and of the newest unencrypted automatic backup.

@@ -12,6 +12,7 @@ use leoflow_postgres::schema::embedded::Phase;
 use semver::{BuildMetadata, Version};
 use serde::{Deserialize, Serialize};
 
+mod hand_over;
 mod refusal;
 
 pub use refusal::Refusal;
@@ -37,6 +38,8 @@ impl Target {
 #[derive(Debug, Clone)]
 pub struct UpgradeFacts {
     pub installed: Version,
+    /// The version of the running program, which plans.
+    pub own_version: Version,
     /// The machine's platform, a Rust target triple.
     pub target: &'static str,
     pub database: Database,
@@ -148,6 +151,7 @@ pub fn plan(facts: &UpgradeFacts, manifest: &Manifest, target: &Target) -> Resul
     let release = choose_release(facts, manifest, target)?;
     let (from, to) = (&facts.installed, &release.version);
     let asset = release.asset(facts.target).ok_or_else(|| Refusal::Platform(to.clone(), facts.target))?;
+    hand_over::check(facts, release, asset)?;
     check_path(from, manifest, release)?;
     let (schema_from, migrations, later) = split_migrations(&facts.database, &release.migrations, to)?;
     check_health(facts, schema_from)?;
@@ -218,14 +222,15 @@ fn check_path(from: &Version, manifest: &Manifest, release: &Release) -> Result<
 
 /// Decides which files to download. Refuses components that this version cannot install.
 fn plan_components(facts: &UpgradeFacts, release: &Release) -> Result<Vec<ComponentPlan>, Refusal> {
-    let is_unknown = |component: &&Component| !KNOWN_COMPONENTS.contains(&component.name.as_str());
-    if let Some(unknown) = release.components(facts.target).find(is_unknown) {
+    let is_known = |component: &&Component| KNOWN_COMPONENTS.contains(&component.name.as_str());
+    let mut unknown = release.components(facts.target).filter(|component| !is_known(component));
+    if let Some(unknown) = unknown.find(|component| !component.optional) {
         return Err(Refusal::UnknownComponent(unknown.name.clone()));
     }
     if let Some((new, old)) = other_major(facts, release) {
         return Err(Refusal::OtherMajor { to: release.version.clone(), new, old });
     }
-    Ok(release.components(facts.target).map(|new| plan_component(facts, new)).collect())
+    Ok(release.components(facts.target).filter(is_known).map(|new| plan_component(facts, new)).collect())
 }
 
 /// Refuses an upgrade without enough free disk space.
@@ -283,7 +288,7 @@ fn out_of_reach<'a>(facts: &UpgradeFacts, manifest: &'a Manifest, release: &Rele
 
 /// True when this machine can run the release.
 fn is_within_reach(facts: &UpgradeFacts, release: &Release) -> bool {
-    release.asset(facts.target).is_some() && other_major(facts, release).is_none()
+    release.asset(facts.target).is_some() && (release.hands_over || other_major(facts, release).is_none())
 }
 
 /// The first required stop between `from` and the release.

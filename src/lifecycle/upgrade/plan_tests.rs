@@ -28,6 +28,7 @@ fn postgres(version: &str) -> Component {
         size: 10 * MIB,
         unpacked_size: 40 * MIB,
         produced_by: Version::new(0, 2, 0),
+        optional: false,
     }
 }
 
@@ -39,6 +40,7 @@ fn release(text: &str, channel: Channel) -> Release {
         notes: format!("What is new in {text}"),
         upgrades_from: version("0.1.0"),
         required_stops: Vec::new(),
+        hands_over: false,
         migrations: vec![migration(1, "expand"), migration(2, "expand"), migration(3, "data")],
         assets: vec![Asset {
             name: "leoflow.tar.gz".to_owned(),
@@ -54,6 +56,7 @@ fn release(text: &str, channel: Channel) -> Release {
 fn facts() -> UpgradeFacts {
     UpgradeFacts {
         installed: version("0.1.0"),
+        own_version: version("0.1.0"),
         target: TARGET,
         database: Database::Applied(vec![(1, hash(1)), (2, hash(2))]),
         own_schema: 2,
@@ -182,6 +185,30 @@ fn refuses_a_datastore_that_the_release_does_not_know() {
     assert_eq!(applied(vec![]).unwrap().migrations.len(), 3);
     let other = |facts: &mut UpgradeFacts, _: &mut Release| facts.components[0].version = "17.9".to_owned();
     refused!(planned(other), Refusal::OtherMajor { new, old, .. } if (new.as_str(), old.as_str()) == ("18.4", "17.9"));
+}
+
+#[test]
+fn an_unknown_optional_component_is_left_out() {
+    let unknown = Component { name: "warp-drive".to_owned(), optional: true, ..postgres("1") };
+    let plan = planned(|_, release| release.components.push(unknown)).unwrap();
+    assert_eq!(plan.components.iter().map(|component| component.name.as_str()).collect::<Vec<_>>(), [POSTGRES]);
+}
+
+#[test]
+fn a_release_that_plans_itself_is_judged_by_its_own_program_only() {
+    let beyond_this_version = |facts: &mut UpgradeFacts, release: &mut Release| {
+        facts.components[0].version = "17.9".to_owned();
+        release.components.push(Component { name: "warp-drive".to_owned(), ..postgres("1") });
+        release.migrations[2].phase = "sideways".to_owned();
+        release.hands_over = true;
+    };
+    refused!(planned(beyond_this_version), Refusal::HandOver(plan) if plan.to == version("0.2.0"));
+    // Its own program knows all that, and plans as for any release.
+    let own = |facts: &mut UpgradeFacts, release: &mut Release| {
+        facts.own_version = version("0.2.0+1234");
+        release.hands_over = true;
+    };
+    assert!(planned(own).is_ok());
 }
 
 #[test]

@@ -17,7 +17,9 @@ use leoflow_base::home::Home;
 use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_base::protocol::child::RELEASE_SOURCE;
 use leoflow_base::sys::env_vars;
+use leoflow_base::sys::fs::files;
 use semver::Version;
+use std::path::PathBuf;
 
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
@@ -97,6 +99,22 @@ impl TargetRelease {
             Origin::Kept { .. } => None,
             Origin::Host { source, .. } => Some(source),
         }
+    }
+
+    /// Downloads the release's own program, which then plans and performs the upgrade. Returns its path.
+    pub async fn fetch_upgrader(
+        &self,
+        home: &Home,
+        plan: &Plan,
+        reporter: &dyn Reporter,
+    ) -> Result<PathBuf, TargetError> {
+        let source = self.host().ok_or(TargetError::NoHost)?;
+        let downloads = home.upgrade().join("download");
+        let write_error = |source| UpgradeError::Write { path: downloads.clone(), source };
+        files::create_private_dir(&downloads).map_err(write_error)?;
+        // The archive stays: the upgrade itself needs it too.
+        let archive = source.fetch(&plan.program, &downloads, reporter).await?;
+        Ok(stage::upgrader(home, &archive, &plan.to).map_err(UpgradeError::from)?)
     }
 
     pub fn source(&self) -> ReleaseSource<'_> {

@@ -1,7 +1,7 @@
 //! Upgrades under load with tasks running, and upgrades to faulty releases.
 
 use crate::support::changing_release::{Load, assert_undisturbed, populated, started, upgrade, variable, version};
-use crate::support::releases::{FIRST, Migration, Release, SECOND, releases};
+use crate::support::releases::{FIRST, Migration, Release, SECOND, make_release, releases};
 use crate::support::rounds::sample_rounds;
 use crate::support::{TestHome, newest, wait_until};
 use serde_json::{Value, json};
@@ -149,9 +149,21 @@ fn a_stopped_instance_is_upgraded_and_stays_stopped() {
     let mut test = started(&all);
     test.run(&["variables", "set", "kept", "value"]).expect(0);
     test.run(&["lite", "stop"]).expect(0);
-    let done = upgrade(&test, &all, &[]).expect(0).json();
-    assert_eq!(done["status"], "upgraded");
+    // The release plans the upgrade itself: the installed program only starts it.
+    let host = test.folder().join("host");
+    let earlier = releases(&[FIRST]).dist();
+    let made = make_release(&all, "0.2.0", &host, &["--from", earlier.to_str().unwrap(), "--hands-over"]);
+    assert!(made.status.success(), "{made:?}");
+    let upgrade = |more: &[&str]| test.run(&[&["upgrade", "--from", host.to_str().unwrap(), "--json"], more].concat());
+    let plan = upgrade(&["--dry-run"]).expect(0).json();
+    assert!(plan["warnings"][0].as_str().unwrap().contains("0.2.0 plans this upgrade itself"), "{plan}");
+    let done = upgrade(&["--yes"]).expect(0);
+    assert!(done.stderr.contains("0.2.0 plans this upgrade itself; downloading it"), "{}", done.stderr);
+    assert_eq!(done.json()["status"], "upgraded");
     test.assert_nothing_runs();
+    // Everything that the release's archive has is kept beside the program.
+    let has = |companion: &str| test.home.join("versions/0.2.0").join(companion).is_file();
+    assert!(has("LICENSE") && has("completions/leoflow.bash"));
     test.program = test.home.join("bin/leoflow");
     test.start();
     assert_eq!((version(&test).as_str(), variable(&test, "kept").as_deref()), ("0.2.0", Some("value")));

@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::process::Command;
 
 /// Execs `program` with `argv[0]` = `argv0`; returns only on failure, with nothing changed. Descriptors in `kept` keep
 /// their numbers; all others marked close-on-exec are closed. Must be called from the main thread: the kernel sends
@@ -53,6 +54,12 @@ pub fn unblock_signals() {
 pub fn replace_self_bare(program: &Path, argv0: &str, arguments: &[OsString]) -> io::Error {
     super::spawn::close_at_exec_from(super::spawn::FIRST_PASSED);
     replace_self(program, argv0, arguments, &[])
+}
+
+/// Execs a command with its arguments and variables; returns only on failure.
+pub fn replace_self_by(mut command: Command) -> io::Error {
+    use std::os::unix::process::CommandExt;
+    command.exec()
 }
 
 /// Marks descriptors close-on-exec.

@@ -1,6 +1,7 @@
 //! The commands on releases: upgrade, rollback, migrations.
 
 pub mod data_migrate;
+mod hand_over;
 pub mod later_migrations;
 pub mod migrate_db;
 pub mod rollback;

@@ -1,5 +1,6 @@
 //! `leoflow upgrade`: plans, asks for confirmation, starts the worker and shows its progress.
 
+use super::hand_over;
 use super::upgrade_args::{From, Upgrade, UpgradeCommand};
 use super::upgrade_facts::{self, FactsAndDatastore};
 use super::upgrade_install;
@@ -92,16 +93,22 @@ async fn plan_upgrade(
     let FactsAndDatastore { facts, .. } = upgrade_facts::gather(context).await?;
     refuse_older_program(context, &facts)?;
     match release.plan(&facts) {
-        Ok(mut plan) => {
-            plan.warnings.extend(doubts);
-            plan.warnings.extend(earlier_failures(home, &plan.to));
-            Ok(Some((plan, release)))
+        Ok(plan) => Ok(Some((with_doubts(context, plan, doubts), release))),
+        Err(Refusal::HandOver(plan)) if dry_run == DryRun::Yes => {
+            Ok(Some((with_doubts(context, *plan, doubts), release)))
         }
+        Err(Refusal::HandOver(plan)) => hand_over::run(context, &plan, &release).await.map(|()| None),
         Err(not_needed @ (Refusal::UpToDate(_) | Refusal::Ahead { .. } | Refusal::Installed(_))) => {
             print_not_needed(context, &facts, &not_needed, &doubts).map(|()| None)
         }
         Err(refusal) => Err(refusal.into()),
     }
+}
+
+fn with_doubts(context: &Context<'_>, mut plan: Plan, doubts: Vec<String>) -> Plan {
+    plan.warnings.extend(doubts);
+    plan.warnings.extend(earlier_failures(&context.home, &plan.to));
+    plan
 }
 
 fn print_not_needed(
@@ -192,7 +199,7 @@ fn show_migrations(context: &Context<'_>, plan: &Plan) {
         printer
             .line(format!("  later      V{:04}__{} ({}, {when})", migration.version, migration.name, migration.phase));
     }
-    if plan.migrations.is_empty() {
+    if plan.migrations.is_empty() && plan.schema_from == plan.schema_to {
         printer.line(format!("  schema     stays at version {:04}", plan.schema_from));
     }
 }

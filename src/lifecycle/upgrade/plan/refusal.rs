@@ -1,5 +1,6 @@
 //! The reasons for which an upgrade is refused.
 
+use crate::upgrade::plan::Plan;
 use crate::upgrade::release::manifest::ManifestError;
 use semver::Version;
 
@@ -36,6 +37,9 @@ pub enum Refusal {
     Phase { version: i64, name: String, phase: String },
     #[error("the upgrade needs {needed} bytes of free disk, but only {free} are available")]
     Space { needed: u64, free: u64 },
+    /// The release's own program makes the plan; this one has what is known without it.
+    #[error("leoflow {} plans the upgrade to it itself", .0.to)]
+    HandOver(Box<Plan>),
     #[error("cannot determine the free disk space")]
     UnknownSpace,
     #[error("the release has a component that this version does not know: {0}")]

@@ -48,6 +48,9 @@ pub struct Release {
     /// Versions that have to be passed through on the way to this one.
     #[serde(default)]
     pub required_stops: Vec<Version>,
+    /// True when only the release's own program can plan the upgrade to it. An older one downloads and starts it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub hands_over: bool,
     /// Every migration that this release knows, oldest first.
     pub migrations: Vec<Migration>,
     /// One archive per platform.
@@ -95,6 +98,14 @@ pub struct Component {
     pub unpacked_size: u64,
     /// The release that built these bytes.
     pub produced_by: Version,
+    /// True when a version that does not know this component may install the release without it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub optional: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -126,7 +137,7 @@ impl Manifest {
         if versions.schema != SCHEMA || versions.format > u64::from(FORMAT) {
             return Err(ManifestError::Newer(versions.schema.max(versions.format)));
         }
-        let manifest: Self = serde_json::from_slice(text).map_err(unreadable)?;
+        let manifest: Self = serde_json::from_value(known_channels(text).map_err(unreadable)?).map_err(unreadable)?;
         manifest.releases.iter().try_for_each(Release::check)?;
         let mut versions: Vec<&Version> = manifest.releases.iter().map(|release| &release.version).collect();
         versions.sort_by(|left, right| version_order::compare(left, right));
@@ -142,7 +153,9 @@ impl Manifest {
         let manifest = Self::parse(text)?;
         let listed = self_update::backends::manifest::parse_manifest(&String::from_utf8_lossy(text), address)
             .map_err(|error| ManifestError::Unreadable(error.to_string()))?;
-        let theirs = listed.iter().flat_map(|release| release.assets()).map(|asset| (asset.name(), asset.digest()));
+        let is_read = |version: &str| manifest.releases.iter().any(|release| release.version.to_string() == version);
+        let listed = listed.iter().filter(|release| is_read(release.version()));
+        let theirs = listed.flat_map(|release| release.assets()).map(|asset| (asset.name(), asset.digest()));
         let ours = manifest.releases.iter().flat_map(|release| &release.assets);
         if ours.map(|asset| (asset.name.as_str(), Some(asset.digest.as_str()))).eq(theirs) {
             Ok(manifest)
@@ -213,6 +226,16 @@ impl Asset {
     }
 }
 
+/// Reads a manifest without the releases of channels that this version does not know: they are offered to none that it
+/// knows, and must not hide the others.
+fn known_channels(text: &[u8]) -> Result<serde_json::Value, serde_json::Error> {
+    let mut manifest: serde_json::Value = serde_json::from_slice(text)?;
+    if let Some(releases) = manifest.get_mut("releases").and_then(serde_json::Value::as_array_mut) {
+        releases.retain(|release| release["channel"].as_str().is_none_or(|name| Channel::parse(name).is_some()));
+    }
+    Ok(manifest)
+}
+
 /// Checks for a plain file name beside the manifest, or a URL that ends in one.
 fn check_name(url: &str) -> Result<(), ManifestError> {
     let is_address = url.starts_with("https://") || url.starts_with("http://");
@@ -224,4 +247,28 @@ fn check_name(url: &str) -> Result<(), ManifestError> {
 fn check_sha256(text: &str) -> Result<(), ManifestError> {
     let is_hex = text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     if is_hex { Ok(()) } else { Err(ManifestError::Digest(text.to_owned())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn releases_of_an_unknown_channel_do_not_hide_the_others() {
+        let release = |version: &str, channel: &str| {
+            json!({
+                "version": version, "channel": channel, "date": "", "notes": "", "upgrades_from": "0.1.0",
+                "migrations": [], "assets": [], "components": [], "of_a_later_version": {},
+            })
+        };
+        let text = |channel: &str| {
+            json!({"schema": 1, "format": 1, "releases": [release("0.3.0", channel), release("0.2.0", "stable")]})
+                .to_string()
+        };
+        let manifest = Manifest::parse(text("nightly").as_bytes()).unwrap();
+        assert_eq!(manifest.releases.iter().map(|release| release.version.to_string()).collect::<Vec<_>>(), ["0.2.0"]);
+        assert_eq!(Manifest::parse(text("rc").as_bytes()).unwrap().releases.len(), 2);
+        assert!(Manifest::parse(b"[1, 1]").is_err());
+    }
 }

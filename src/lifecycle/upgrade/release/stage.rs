@@ -101,6 +101,26 @@ fn unpack(archive: &Path, destination: &Path) -> Result<(), StageError> {
     Err(StageError::Archive { archive: archive.to_owned(), reason: "it contains no program".to_owned() })
 }
 
+/// Unpacks the program of a release that plans the upgrade to it itself, and returns its path. Nothing links to it.
+pub(crate) fn upgrader(home: &Home, archive: &Path, version: &Version) -> Result<PathBuf, StageError> {
+    let folder = upgraders(home).join(version.to_string());
+    let program = folder.join("leoflow");
+    if program.is_file() && check(&program, version).is_ok() {
+        return Ok(program);
+    }
+    let write_error = |source| StageError::Write { path: folder.clone(), source };
+    // Those of earlier upgrades are not needed any more.
+    files::remove_any(&upgraders(home)).and_then(|()| files::create_private_dir(&folder)).map_err(write_error)?;
+    unpack(archive, &program)?;
+    check(&program, version)?;
+    Ok(program)
+}
+
+/// The folder of programs that plan the upgrade to themselves.
+pub(crate) fn upgraders(home: &Home) -> PathBuf {
+    home.upgrade().join("upgrader")
+}
+
 /// Unpacks what the tarball has beside the program: the licences, the completions, and the wheels that setup looks for.
 /// A part that exists stays, as does the whole of a tarball without any.
 fn unpack_companions(archive: &Path, folder: &Path) -> Result<(), StageError> {

@@ -1,0 +1,38 @@
+//! A release that plans the upgrade to it itself, because older programs cannot.
+
+use super::{Instance, Plan, Refusal, UpgradeFacts};
+use crate::upgrade::release::manifest::{Asset, Release};
+use crate::upgrade::release::source::ReleaseFile;
+use semver::{BuildMetadata, Version};
+
+/// Hands over when only the release's own program can plan the upgrade, and this is neither it nor a build of it.
+pub(super) fn check(facts: &UpgradeFacts, release: &Release, asset: &Asset) -> Result<(), Refusal> {
+    let own = Version { build: BuildMetadata::EMPTY, ..facts.own_version.clone() };
+    match release.hands_over && own != release.version {
+        true => Err(Refusal::HandOver(Box::new(plan(facts, release, asset)?))),
+        false => Ok(()),
+    }
+}
+
+/// What is known of an upgrade that the release plans itself: none of its migrations and components may be judged here.
+fn plan(facts: &UpgradeFacts, release: &Release, asset: &Asset) -> Result<Plan, Refusal> {
+    Ok(Plan {
+        from: facts.installed.clone(),
+        to: release.version.clone(),
+        live: facts.instance != Instance::Stopped,
+        schema_from: facts.own_schema,
+        schema_to: release.schema_version(),
+        migrations: Vec::new(),
+        later: Vec::new(),
+        program: ReleaseFile::from_asset(asset)?,
+        components: Vec::new(),
+        needs_bytes: asset.size.saturating_mul(4),
+        running_tasks: facts.running_tasks,
+        warnings: vec![format!(
+            "leoflow {} plans this upgrade itself: `leoflow upgrade` downloads it, shows its plan and asks before it \
+             changes anything",
+            release.version
+        )],
+        notes: release.notes.clone(),
+    })
+}
