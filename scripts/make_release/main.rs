@@ -245,6 +245,7 @@ impl Make {
             version: self.version.clone(),
             channel,
             date: self.publishing.date.to_string(),
+            commit: about.commit.clone(),
             notes: contract::notes(&self.changelog, &self.version, &about.migrations, base)?,
             upgrades_from: self.upgrades_from.clone().unwrap_or_else(|| floor.clone()),
             required_stops,

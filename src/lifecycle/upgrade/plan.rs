@@ -101,6 +101,9 @@ pub struct Plan {
     pub needs_bytes: u64,
     pub running_tasks: usize,
     pub warnings: Vec<String>,
+    /// The commit of the release's sources.
+    #[serde(default)]
+    pub commit: Option<String>,
     /// The release notes, Markdown.
     pub notes: String,
 }
@@ -177,6 +180,7 @@ pub fn plan(facts: &UpgradeFacts, manifest: &Manifest, target: &Target) -> Resul
         components,
         needs_bytes,
         running_tasks: facts.running_tasks,
+        commit: release.commit.clone(),
         notes: release.notes.clone(),
     })
 }
@@ -201,6 +205,7 @@ pub(crate) fn plan_kept(facts: &UpgradeFacts, migrations: &[Migration], to: &Ver
         components: Vec::new(),
         needs_bytes,
         running_tasks: facts.running_tasks,
+        commit: None,
         notes: String::new(),
     })
 }

@@ -37,6 +37,7 @@ fn release(text: &str, channel: Channel) -> Release {
         version: version(text),
         channel,
         date: "2026-01-01T00:00:00Z".to_owned(),
+        commit: Some("0123abc".to_owned()),
         notes: format!("What is new in {text}"),
         upgrades_from: version("0.1.0"),
         required_stops: Vec::new(),
@@ -97,7 +98,7 @@ fn the_plan_lists_all_changes() {
     assert_eq!((plan.from.clone(), plan.to.clone()), (version("0.1.0"), version("0.2.0")));
     assert_eq!((plan.schema_from, plan.schema_to, plan.live, plan.running_tasks), (2, 3, true, 3));
     assert_eq!(plan.migrations, [migration(3, "data")]);
-    assert_eq!(plan.program.sha256, hash(0xbb));
+    assert_eq!((plan.program.sha256.as_str(), plan.commit.as_deref()), (hash(0xbb).as_str(), Some("0123abc")));
     assert!(matches!(plan.components[0].action, Action::Fetch(_)));
     assert!(plan.is_reversible() && plan.warnings.is_empty());
     assert_eq!(plan.fetched().count(), 1);

@@ -191,6 +191,7 @@ mod tests {
             needs_bytes: 0,
             running_tasks: 0,
             warnings: Vec::new(),
+            commit: None,
             notes: String::new(),
         };
         State {

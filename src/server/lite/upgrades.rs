@@ -32,6 +32,7 @@ pub async fn version(State(state): Shared) -> Result<Json<Value>, ApiError> {
         "instance": config::instance_name(config.as_ref()),
         "deployed_version": state.release.version,
         "latest_version": latest.version,
+        "latest_commit": latest.commit,
         "latest_looked_at": latest.checked_at,
         "latest_problem": latest.problem,
         "commit": build_info().commit,

@@ -3,6 +3,7 @@
 
 use super::own_program::ask;
 use jiff::Timestamp;
+use leoflow_base::build_info;
 use leoflow_base::config::Config;
 use leoflow_base::home::Home;
 use serde::Serialize;
@@ -20,6 +21,8 @@ const FAILURE_MAX_AGE: Duration = Duration::from_secs(60);
 pub struct Lookup {
     /// `None` while unknown.
     pub version: Option<String>,
+    /// The commit of its sources, if its manifest names it.
+    pub commit: Option<String>,
     pub is_newer: bool,
     #[serde(rename = "looked_at")]
     pub checked_at: Option<Timestamp>,
@@ -86,8 +89,11 @@ fn parse(output: Result<Value, String>) -> Lookup {
     match output {
         Ok(plan) => {
             let is_newer = plan["status"] != "up_to_date";
-            let version = if is_newer { &plan["to"] } else { &plan["version"] };
-            Lookup { version: version.as_str().map(str::to_owned), is_newer, checked_at, problem: None }
+            let text = |value: &Value| value.as_str().map(str::to_owned);
+            let version = text(if is_newer { &plan["to"] } else { &plan["version"] });
+            let is_own = version.as_deref() == Some(build_info::version());
+            let own_commit = build_info::build_info().commit.filter(|_| is_own).map(str::to_owned);
+            Lookup { version, commit: text(&plan["commit"]).or(own_commit), is_newer, checked_at, problem: None }
         }
         Err(problem) => Lookup { checked_at, problem: Some(problem), ..Lookup::default() },
     }
@@ -100,8 +106,9 @@ mod tests {
 
     #[test]
     fn reads_plans_and_up_to_date_answers() {
-        let lookup = parse(Ok(json!({"from": "0.1.0", "to": "0.2.0"})));
+        let lookup = parse(Ok(json!({"from": "0.1.0", "to": "0.2.0", "commit": "0123abc"})));
         assert_eq!((lookup.version.as_deref(), lookup.is_newer), (Some("0.2.0"), true));
+        assert_eq!(lookup.commit.as_deref(), Some("0123abc"));
         let lookup = parse(Ok(json!({"status": "up_to_date", "version": "0.2.0"})));
         assert_eq!((lookup.version.as_deref(), lookup.is_newer), (Some("0.2.0"), false));
         let lookup = parse(Err("no network".to_owned()));

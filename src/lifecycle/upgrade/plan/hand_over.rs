@@ -33,6 +33,7 @@ fn plan(facts: &UpgradeFacts, release: &Release, asset: &Asset) -> Result<Plan, 
              changes anything",
             release.version
         )],
+        commit: release.commit.clone(),
         notes: release.notes.clone(),
     })
 }

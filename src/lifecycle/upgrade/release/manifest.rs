@@ -41,6 +41,9 @@ pub struct Release {
     pub channel: Channel,
     /// RFC 3339.
     pub date: String,
+    /// The commit of its sources.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
     /// Markdown, from the changelog.
     pub notes: String,
     /// The oldest version that can be upgraded to this one.

@@ -95,6 +95,7 @@ pub(crate) fn as_change(facts: &UpgradeFacts, rollback_facts: &RollbackFacts<'_>
         needs_bytes: 0,
         running_tasks: facts.running_tasks,
         warnings: Vec::new(),
+        commit: None,
         notes: String::new(),
     }
 }
