@@ -1,6 +1,7 @@
 //! Smoke-tests a release: a candidate server over its private socket, and the whole instance through the public address
 //! after the handover.
 
+mod schedules;
 pub(crate) mod smoke_client;
 
 use super::import_evidence::Releases;
@@ -90,6 +91,7 @@ impl Smoke<'_> {
         let _ = async {
             self.run_common(&mut checks).await?;
             checks.run("scheduler", self.scheduler()).await?;
+            checks.run("schedules", self.schedules()).await?;
             checks.run("trial task", self.trial_task()).await
         }
         .await;
@@ -174,7 +176,8 @@ impl Smoke<'_> {
 
     /// Checks that no DAG file has an import error that the release caused.
     async fn dags(&self) -> Result<Passed, String> {
-        let dags = self.json("/api/v2/dags?limit=1").await?["total_entries"].as_i64().unwrap_or(-1);
+        let dags = self.json("/api/v2/dags?limit=1").await?["total_entries"].as_i64();
+        let dags = dags.ok_or("the list of DAGs does not say how many there are")?;
         let errors = self.import_errors().await?;
         let new_errors: Vec<&str> = match &self.known.import_errors {
             Some(known) => errors.difference(known).map(String::as_str).collect(),
