@@ -5,7 +5,7 @@ use crate::server_process::Process;
 use leoflow_base::build_info;
 use leoflow_base::protocol::log;
 use leoflow_base::sys::env_vars;
-use leoflow_base::sys::process::{limits, replace};
+use leoflow_base::sys::process::{limits, replace, set_own_name};
 use leoflow_cli::args::{complete, help};
 use leoflow_cli::commands::{self, Cli};
 use leoflow_cli::error::Error;
@@ -21,6 +21,7 @@ use tracing::{Level, error};
 /// Runs the program under whichever of its three names it was called.
 pub fn main() -> ExitCode {
     build_info::set(BUILT);
+    set_own_name(&program_name().to_string_lossy());
     limits::report(time_is_up());
     if let [_, command, keeper_arguments @ ..] = env_vars::arguments().as_slice()
         && command == "keep-task"
@@ -95,10 +96,15 @@ fn keep_task(arguments: &[OsString]) -> ExitCode {
 /// Clap's exit code for usage errors.
 const USAGE: u8 = 2;
 
+/// The name under which the program was called.
+fn program_name() -> OsString {
+    env_vars::arguments().first().map(Path::new).and_then(Path::file_name).unwrap_or_default().to_owned()
+}
+
 /// Maps `leoflow-server …` to `leoflow server …`, and the agent likewise.
 fn arguments() -> Vec<OsString> {
     let mut arguments = env_vars::arguments();
-    let program_name = arguments.first().map(Path::new).and_then(Path::file_name).unwrap_or_default().to_owned();
+    let program_name = program_name();
     let role = program_name.to_str().and_then(|name| name.strip_prefix("leoflow-"));
     if let Some(role @ ("server" | "agent")) = role {
         arguments.insert(1, role.into());

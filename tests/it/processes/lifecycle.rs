@@ -111,6 +111,11 @@ fn restart_keeps_sessions_and_data_detached_or_not() {
     test.run(&["lite", "restart"]).expect(0);
     assert_eq!(test.pid("supervisor"), supervisor, "a foreground supervisor keeps its pid");
     assert_ne!(test.pid("server"), server);
+    // They were started by /proc/self/exe, and ps still shows their names.
+    for (process, name) in [("server", "leoflow-server"), ("agent", "leoflow-agent")] {
+        let shown = std::fs::read_to_string(format!("/proc/{}/comm", test.pid(process))).unwrap();
+        assert_eq!(shown.trim(), name);
+    }
     assert_eq!(session.request("GET", "/api/v2/variables/a", "").status, 200);
     signal(child.id() as i32, "TERM");
     child.wait().unwrap();

@@ -193,6 +193,16 @@ pub fn marked(name: &str, values: &[String]) -> Vec<ProcessId> {
     all_pids().filter(has_value).filter_map(ProcessId::of).filter(ProcessId::is_alive).collect()
 }
 
+/// Sets the name of this process that `ps` and `top` show. The kernel names a process after the file that was executed,
+/// which is `exe` for one that was started by /proc/self/exe.
+pub fn set_own_name(name: &str) {
+    // A longer name is cut to 15 bytes; one with a NUL has no effect.
+    #[cfg(target_os = "linux")]
+    if let Ok(name) = std::ffi::CString::new(name) {
+        let _ = nix::sys::prctl::set_name(&name);
+    }
+}
+
 /// Environment variables by name.
 pub type Environment = HashMap<String, String>;
 
