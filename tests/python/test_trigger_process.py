@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import time
 import unittest
 from pathlib import Path
 
@@ -29,6 +30,7 @@ PENDULUM = """
         return DateTime.fromtimestamp(value.timestamp(), tz=value.tzinfo)
 """
 TRIGGERS = """
+    import asyncio
     import importlib
     import os
 
@@ -41,6 +43,23 @@ TRIGGERS = """
     class Says(BaseTrigger):
         async def run(self):
             yield TriggerEvent([os.environ["SAID"], shadowed.WHOSE])
+
+    class Waits(BaseTrigger):
+        def write(self, text):
+            with open("calls", "a") as file:
+                file.write(text + " ")
+
+        async def run(self):
+            self.write("run")
+            await asyncio.sleep(60)
+            yield TriggerEvent(None)
+
+        async def on_kill(self):
+            await asyncio.sleep(0)
+            self.write("on_kill")
+
+        async def cleanup(self):
+            self.write("cleanup")
 """
 SOON = {"__classname__": "pendulum.datetime.DateTime", "__version__": 2,
         "__data__": {"timestamp": 0.0, "tz": ["UTC", "pendulum.tz.timezone.Timezone", 1, True]}}
@@ -53,9 +72,13 @@ def write(folder, name, text):
     path.write_text(textwrap.dedent(text))
 
 
+def send(connection, **request):
+    connection.sendall(json.dumps({"id": 1, **request}).encode() + b"\n")
+
+
 class TestTriggerProcess(unittest.TestCase):
-    def ask(self, classpath, kwargs, support):
-        """Runs a trigger in a process in the test's folder; returns the payload of its event."""
+    def start(self, support):
+        """Starts the process in the test's folder; returns it and our end of its connection."""
         ours, theirs = socket.socketpair()
         options = {"roots": [self.folder], "work_in": [self.folder], "socket": "/nowhere"}
         if support:
@@ -64,10 +87,15 @@ class TestTriggerProcess(unittest.TestCase):
         arguments = [sys.executable, "-E", "-s", "-S", "-X", "utf8", str(ENTRY), "triggers", json.dumps(options)]
         place_descriptors = lambda: os.dup2(theirs.fileno(), AGENT)  # noqa: E731
         environment = {"PATH": os.environ["PATH"]}
-        with ours, subprocess.Popen(arguments, env=environment, preexec_fn=place_descriptors, pass_fds=[AGENT]) as started:  # noqa: PLW1509
-            theirs.close()
-            request = {"id": 1, "classpath": classpath, "kwargs": kwargs, "next_kwargs": {}, "of": INSTANCE}
-            ours.sendall(json.dumps(request).encode() + b"\n")
+        started = subprocess.Popen(arguments, env=environment, preexec_fn=place_descriptors, pass_fds=[AGENT])  # noqa: PLW1509
+        theirs.close()
+        return started, ours
+
+    def ask(self, classpath, kwargs, support):
+        """Runs a trigger; returns the payload of its event."""
+        started, ours = self.start(support)
+        with ours, started:
+            send(ours, classpath=classpath, kwargs=kwargs, next_kwargs={}, of=INSTANCE)
             lines = (json.loads(line) for line in ours.makefile("rb"))
             answer = next((line for line in lines if "log" not in line), None)
             ours.shutdown(socket.SHUT_WR)
@@ -75,6 +103,20 @@ class TestTriggerProcess(unittest.TestCase):
         self.assertIsNotNone(answer, "the process has ended")
         self.assertNotIn("failed", answer)
         return answer["next_kwargs"]["event"]
+
+    def calls(self, *messages):
+        """The methods of a waiting trigger that are called when these messages follow its start, and the host ends."""
+        started, ours = self.start(support=True)
+        file = Path(self.folder, "calls")
+        with ours, started:
+            send(ours, classpath="local_triggers.Waits", kwargs={}, next_kwargs={}, of=INSTANCE)
+            while not file.exists() or not file.read_text():
+                time.sleep(0.01)
+            for message in messages:
+                ours.sendall(json.dumps(message).encode() + b"\n")
+            ours.shutdown(socket.SHUT_WR)
+            started.wait(20)
+        return file.read_text().split()
 
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
@@ -99,6 +141,15 @@ class TestTriggerProcess(unittest.TestCase):
     def test_has_the_modules_and_variables_of_a_task(self):
         self.assertEqual(self.ask("local_triggers.Says", {}, support=True), ["here", "the project"])
         self.assertFalse(Path(self.folder, "__pycache__").exists(), "nothing is written to the project")
+
+    def test_on_kill_is_called_when_a_user_has_ended_the_task(self):
+        self.assertEqual(self.calls({"cancel": 1, "killed": True}), ["run", "on_kill", "cleanup"])
+
+    def test_on_kill_is_not_called_at_a_timeout_or_at_the_end_of_the_host(self):
+        for messages in ([{"cancel": 1}], []):
+            with self.subTest(messages=messages):
+                Path(self.folder, "calls").unlink(missing_ok=True)
+                self.assertEqual(self.calls(*messages), ["run", "cleanup"])
 
 
 if __name__ == "__main__":

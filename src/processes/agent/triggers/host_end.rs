@@ -1,7 +1,7 @@
 //! Handles the end of a trigger host: its triggers start again in another one, or fail if their hosts keep ending.
 
 use super::trigger_host::{HostExit, HostKey};
-use super::{Triggers, WAIT_EFFECT};
+use super::{End, Triggers, WAIT_EFFECT};
 use deadpool_postgres::ClientWrapper;
 use leoflow_base::sys::process::reaper::Exit;
 use leoflow_engine::store::StoreError;
@@ -79,7 +79,7 @@ impl Triggers {
         for id in trigger_ids {
             let traceback = Some(output.to_vec()).filter(|lines| !lines.is_empty());
             let fired = Fired::Failed { error: error.to_owned(), traceback };
-            self.fire(client, id, fired, false).await?;
+            self.fire(client, id, fired, End::Fired).await?;
         }
         if has_watchers {
             // No task fails with a watcher, so it is retried at a long interval.

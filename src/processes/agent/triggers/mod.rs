@@ -115,7 +115,7 @@ impl Triggers {
             waiting.iter().map(|trigger| trigger.id).chain(watchers.iter().map(|watcher| -watcher.id)).collect();
         let known = self.waiting.keys().chain(self.watchers.keys());
         let gone: Vec<i64> = known.filter(|id| !ids.contains(id)).copied().collect();
-        gone.into_iter().for_each(|id| self.forget(id, true));
+        gone.into_iter().for_each(|id| self.forget(id, End::Removed));
     }
 
     /// Adds triggers and watchers, and returns those that need a host: their ids and versions.
@@ -192,17 +192,20 @@ impl Triggers {
         Ok(())
     }
 
-    /// Forgets a trigger that nothing waits for any more. `cancel` is true if its host still runs it.
-    fn forget(&mut self, id: i64, cancel: bool) {
+    /// Forgets a trigger that nothing waits for any more, and ends it in its host.
+    fn forget(&mut self, id: i64, end: End) {
         self.waiting.remove(&id);
         self.watchers.remove(&id);
         let Some(host_key) = self.host_keys.remove(&id) else { return };
         let Some(host) = self.hosts.get_mut(&host_key) else { return };
         host.trigger_ids.remove(&id);
         host.last_used = Instant::now();
-        if cancel {
-            let _ = host.sender.send(json!({"cancel": id}));
-        }
+        let message = match end {
+            End::Fired => return,
+            End::TimedOut => json!({"cancel": id}),
+            End::Removed => json!({"cancel": id, "killed": true}),
+        };
+        let _ = host.sender.send(message);
     }
 
     /// Drops idle hosts. They exit when their connection closes.
@@ -246,7 +249,7 @@ impl Triggers {
             TriggerEvent::Poll => Ok(true),
             TriggerEvent::TimedOut(id) => {
                 let fired = Fired::Failed { error: TIMED_OUT.to_owned(), traceback: None };
-                self.fire(client, id, fired, true).await?;
+                self.fire(client, id, fired, End::TimedOut).await?;
                 Ok(false)
             }
             TriggerEvent::Message(_, HostMessage::Log { id, log }) => {
@@ -269,7 +272,7 @@ impl Triggers {
                     (None, Some(state)) => Fired::Ended { state, xcoms },
                     (None, None) => Fired::Failed { error: FAILURE.to_owned(), traceback: failed },
                 };
-                let written = self.fire(client, id, fired, false).await;
+                let written = self.fire(client, id, fired, End::Fired).await;
                 if written.is_err() {
                     // The host has dropped the trigger: the next `refresh` starts it again.
                     self.host_keys.remove(&id);
@@ -296,14 +299,8 @@ impl Triggers {
         Ok(())
     }
 
-    /// Fires a trigger and forgets it. `cancel` is true if its host still runs it.
-    async fn fire(
-        &mut self,
-        client: &mut ClientWrapper,
-        id: i64,
-        fired: Fired,
-        cancel: bool,
-    ) -> Result<(), StoreError> {
+    /// Fires a trigger and forgets it.
+    async fn fire(&mut self, client: &mut ClientWrapper, id: i64, fired: Fired, end: End) -> Result<(), StoreError> {
         let Some(waiting) = self.waiting.get(&id) else { return Ok(()) };
         let transaction = client.transaction().await?;
         // `fired` is the timeout: a question ends with a response that came in time, its defaults, or an error.
@@ -318,9 +315,19 @@ impl Triggers {
             waiting.key,
             if is_delivered { "" } else { ", but no task waits for it" }
         );
-        self.forget(id, cancel);
+        self.forget(id, end);
         Ok(())
     }
+}
+
+/// Why a trigger ends.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    /// By its event; its host does not run it any more.
+    Fired,
+    TimedOut,
+    /// A user has cleared, marked or deleted its task, so Airflow's `on_kill()` of the trigger is due.
+    Removed,
 }
 
 /// True if a trigger or a watcher may be waiting.

@@ -80,6 +80,9 @@ class BaseTrigger:
     async def cleanup(self) -> None:
         """Called when the trigger is no longer needed."""
 
+    async def on_kill(self) -> None:
+        """Called when a user clears, marks or deletes the task that waits for the trigger."""
+
     def __repr__(self):
         classpath, kwargs = self.serialize()
         arguments = ", ".join(f"{name}={value}" for name, value in kwargs.items())

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 AGENT = 3
 # Seconds for cancelled triggers to clean up.
 CLEANUP_SECONDS = 10
+# Seconds for `on_kill()` of a trigger whose task was cleared or marked.
+KILL_SECONDS = 20
 # Seconds until a watcher (a trigger that watches an asset) is restarted; doubled with each failure.
 SHORTEST_PAUSE, LONGEST_PAUSE = 1, 60
 
@@ -91,6 +93,8 @@ class Host:
         self.running = {}
         # All of these tasks, including cancelled ones that are cleaning up.
         self.tasks = set()
+        # Tasks whose trigger must be killed, because a user has acted on the task that waits for it.
+        self.killed = set()
 
     async def serve(self) -> None:
         """Serves requests until the agent closes the connection."""
@@ -99,12 +103,15 @@ class Host:
             if "cancel" in request:
                 task = self.running.pop(request["cancel"], None)
                 if task is not None:
+                    if request.get("killed"):
+                        self.killed.add(task)
                     task.cancel()
             elif request["id"] not in self.running:
                 run_trigger = self.watch if request.get("watches") else self.run
                 task = self.running[request["id"]] = asyncio.create_task(run_trigger(request))
                 self.tasks.add(task)
                 task.add_done_callback(self.tasks.discard)
+                task.add_done_callback(self.killed.discard)
         cancelled, self.running = self.running, {}
         for task in cancelled.values():
             task.cancel()
@@ -139,6 +146,7 @@ class Host:
             # `serve` removes a trigger before it cancels it; others were cancelled by their own code.
             if request["id"] in self.running:
                 self.send(id=request["id"], failed=traceback_lines(error))
+            await self.kill(trigger)
             raise
         except BaseException as error:
             self.send(id=request["id"], failed=traceback_lines(error))
@@ -160,6 +168,7 @@ class Host:
             except BaseException as error:
                 # `serve` removes a watcher before it cancels it; a cancellation by its own code counts as a failure.
                 if self.running.get(request["id"]) is not asyncio.current_task():
+                    await self.kill(trigger)
                     raise
                 pause = min(2 * pause, LONGEST_PAUSE)
                 self.complain(f"restarting the watcher {request['classpath']} in {pause} s:", error)
@@ -169,6 +178,23 @@ class Host:
 
     def complain(self, message, error):
         self.backend.to_errors("\n".join([message, *traceback_lines(error)]) + "\n")
+
+    async def kill(self, trigger):
+        """Calls `on_kill()` of a trigger, if a user has acted on its task. The host's own end does not call it."""
+        if asyncio.current_task() not in self.killed:
+            return
+        self.killed.discard(asyncio.current_task())
+        # Releases of Airflow before 3.3 have no `on_kill()`.
+        on_kill = getattr(trigger, "on_kill", None)
+        if on_kill is None:
+            return
+        try:
+            await asyncio.wait_for(on_kill(), KILL_SECONDS)
+        except asyncio.CancelledError:
+            # The host ends meanwhile. Its task ends by the first cancellation.
+            pass
+        except Exception as error:
+            self.complain("on_kill() of a trigger failed:", error)
 
     async def clean_up(self, trigger):
         if trigger is not None:
