@@ -208,12 +208,15 @@ impl PendingWork {
                 self.missed.remove(&run);
                 self.runs.insert(run);
             }
-            Some(Event::Changed(_)) => {}
+            // For the pages, the agent and the server.
+            Some(
+                Event::Changed(_) | Event::Callback | Event::Migrations | Event::Queued | Event::Stop | Event::Triggers,
+            ) => {}
             Some(Event::Capacity) => self.capacity = true,
             Some(Event::Assets) => self.assets = true,
             Some(Event::Dags) => self.dags = true,
-            // `Sweep`, and events that this version does not know or that are for others.
-            _ => (self.schedules, self.assets) = (true, true),
+            // One that this version does not know may ask for anything.
+            Some(Event::Sweep) | None => (self.schedules, self.assets) = (true, true),
         }
     }
 
