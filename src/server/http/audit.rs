@@ -12,7 +12,6 @@ use axum::response::{IntoResponse, Response};
 use leoflow_base::auth::masking::HIDDEN;
 use leoflow_engine::store::event_log::{self, NewEvent};
 use percent_encoding::percent_decode_str;
-use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use tracing::warn;
@@ -143,17 +142,15 @@ struct LoggedBody {
 
 impl LoggedBody {
     fn parse(bytes: &[u8]) -> Self {
-        #[derive(Deserialize)]
-        struct DryRunFlag {
-            dry_run: Option<bool>,
-        }
-        let flag: Option<DryRunFlag> = serde_json::from_slice(bytes).ok();
-        let body = if bytes.len() > MAX_LOGGED_BYTES {
-            Some(Map::from_iter([("bytes".to_owned(), bytes.len().into())]))
-        } else {
-            serde_json::from_slice(bytes).ok()
+        let body: Option<Map<String, Value>> = serde_json::from_slice(bytes).ok();
+        // Another value than true, such as null, is refused or changes something.
+        let is_true = |body: &Map<String, Value>| body.get("dry_run").is_none_or(|value| *value == Value::Bool(true));
+        let is_dry_run = body.as_ref().is_some_and(is_true);
+        let body = match body {
+            _ if bytes.len() > MAX_LOGGED_BYTES => Some(Map::from_iter([("bytes".to_owned(), bytes.len().into())])),
+            body => body,
         };
-        Self { is_dry_run: flag.is_some_and(|flag| flag.dry_run.unwrap_or(true)), body }
+        Self { is_dry_run, body }
     }
 }
 
@@ -305,6 +302,8 @@ mod tests {
         let logged = LoggedBody::parse(large.as_bytes());
         assert_eq!((logged.is_dry_run, Value::Object(logged.body.unwrap())), (false, json!({"bytes": large.len()})));
         assert!(LoggedBody::parse(b"{}").is_dry_run && !LoggedBody::parse(b"no JSON").is_dry_run);
+        assert!(LoggedBody::parse(br#"{"dry_run": true}"#).is_dry_run);
+        assert!(!LoggedBody::parse(br#"{"dry_run": null}"#).is_dry_run, "refused requests are logged too");
     }
 
     #[test]
