@@ -211,7 +211,14 @@ pub async fn relocate(
             finish(home, relocation, journal, reporter).await?;
             Ok(rows)
         }
-        Err(error) => undo(home, relocation, reporter).and_then(|()| Ok(journal.remove()?)).and(Err(error)),
+        Err(error) => {
+            // The reason of the failure is the error to report; the next start undoes what this could not.
+            if let Err(undo_error) = undo(home, relocation, reporter).and_then(|()| Ok(journal.remove()?)) {
+                let text = format!("the failed move was not undone, the next start does it: {undo_error}");
+                reporter.report(Progress::Warning(text));
+            }
+            Err(error)
+        }
     }
 }
 

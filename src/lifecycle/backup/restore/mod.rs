@@ -104,15 +104,15 @@ impl Staged {
             task_logs: Some(task_logs.clone()),
         };
         restore_dir.create(&external_paths).map_err(write)?;
-        let staging =
-            restore_dir.choose_staging(restore_dir.workspace_here(), workspace).and_then(|workspace_staging| {
-                Ok((workspace_staging, restore_dir.choose_staging(restore_dir.logs_here(), &task_logs)?))
-            });
-        let (workspace_staging, logs_staging) = staging.map_err(|source| {
-            // It is still empty.
-            let _ = restore_dir.remove();
-            RestoreError::Write { path: workspace.to_owned(), source }
-        })?;
+        let staging_of = |here: PathBuf, tree: &Path| {
+            restore_dir.choose_staging(here, tree).map_err(|source| {
+                // It is still empty.
+                let _ = restore_dir.remove();
+                RestoreError::Write { path: tree.to_owned(), source }
+            })
+        };
+        let workspace_staging = staging_of(restore_dir.workspace_here(), workspace)?;
+        let logs_staging = staging_of(restore_dir.logs_here(), &task_logs)?;
         let mut stage = Stage::new(targets(&restore_dir, &workspace_staging, &logs_staging));
         let unpacked = read(input, &mut stage, reporter).and_then(|manifest| {
             stage.finish().map_err(write)?;
