@@ -150,6 +150,9 @@ fn choose_among(waiting: &[&Waiting], mut usage: Usage) -> Vec<usize> {
             candidate.logical_date.is_none(),
             candidate.logical_date,
             candidate.map_index,
+            // Airflow leaves the rest open. Here it does not depend on which run is advanced: the older run of a DAG, by
+            // its id, comes first.
+            &candidate.run,
         )
     });
     let mut chosen = Vec::new();
@@ -274,6 +277,9 @@ mod tests {
             Waiting { weight: 2, ..waiting("r", "heavy") },
         ];
         assert_eq!(choose(&tasks, pool(-1, 0)), [4, 3, 2, 1, 0]);
+        // Equal ones of two runs: in the order of the runs, not of the reading.
+        let tied = ["manual__2", "manual__1"].map(|run_id| waiting(run_id, "t"));
+        assert_eq!(choose(&tied, pool(1, 0)), [1]);
     }
 
     #[test]
