@@ -1,8 +1,9 @@
-//! Reads the `.env` of a project and of the workspace like `package/leoflow/entry/dotenv.py`, for settings that apply
+//! Reads the `.env` of a project and of the workspace like `package/leoflow/entry/env_file.py`, for settings that apply
 //! before a Python starts.
 
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 /// Size limit, bytes, as in `dotenv.py`; a larger file is not read.
@@ -16,34 +17,135 @@ pub fn path(folder: &Path) -> PathBuf {
 /// A variable as children see it: from the nearest folder whose `.env` sets it, else from our own environment. Folders
 /// come nearest first.
 pub fn variable(folders: &[PathBuf], name: &str) -> Option<String> {
-    let in_folder = |folder: &PathBuf| {
+    let mut set: HashMap<String, String> = HashMap::new();
+    for folder in folders.iter().rev() {
         // The Python side reports errors.
-        let text = files::read_text(&path(folder), MAX_BYTES).ok().flatten()?;
-        last_assignment(&text, name)
-    };
-    folders.iter().find_map(in_folder).or_else(|| env_vars::text(name))
-}
-
-/// The value of the last assignment to a name.
-fn last_assignment(text: &str, target: &str) -> Option<String> {
-    let lines = text.trim_start_matches('\u{feff}').lines();
-    lines.filter_map(|line| assignment(line).filter(|(name, _)| *name == target)).next_back().map(|(_, value)| value)
-}
-
-/// Parses `NAME=value`, also after `export`; `None` for any other line.
-fn assignment(line: &str) -> Option<(&str, String)> {
-    let line = line.trim();
-    let line = line.strip_prefix("export ").unwrap_or(line).trim_start();
-    let (name, value) = line.split_once('=')?;
-    if line.contains('\0') {
-        return None;
+        if let Some(text) = files::read_text(&path(folder), MAX_BYTES).ok().flatten() {
+            set = Reader { set, lines: text.trim_start_matches('\u{feff}').lines().collect() }.read();
+        }
     }
-    let text = value.trim();
-    let value = match text.chars().next() {
-        Some(quote @ ('\'' | '"')) => unquote(text, quote),
-        _ => strip_comment(value).trim().to_owned(),
-    };
-    Some((name.trim(), value))
+    set.remove(name).or_else(|| env_vars::text(name))
+}
+
+/// Reads one file; `set` holds what it and farther files have set so far.
+struct Reader<'a> {
+    set: HashMap<String, String>,
+    lines: Vec<&'a str>,
+}
+
+impl Reader<'_> {
+    fn read(mut self) -> HashMap<String, String> {
+        let mut index = 0;
+        while index < self.lines.len() {
+            index = self.read_from(index);
+        }
+        self.set
+    }
+
+    /// Reads the assignment that begins in this line; returns the index of the next line. Lines of any other form set
+    /// nothing.
+    fn read_from(&mut self, index: usize) -> usize {
+        let line = self.lines[index].trim_start();
+        let line = line.strip_prefix("export ").unwrap_or(line);
+        let Some((name, value)) = line.split_once('=') else { return index + 1 };
+        let name = name.trim();
+        let is_name = !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || "#'\"".contains(c));
+        if !is_name || line.contains('\0') {
+            return index + 1;
+        }
+        let text = value.trim_start();
+        match text.chars().next() {
+            Some(quote @ ('\'' | '"')) => {
+                let text = [&text[1..]].into_iter().chain(self.lines[index + 1..].iter().copied());
+                let text = text.collect::<Vec<_>>().join("\n");
+                let Some((value, rest)) = self.unquote(&text, quote) else { return index + 1 };
+                let lines = text[..text.len() - rest.len()].matches('\n').count();
+                let after = rest.lines().next().unwrap_or_default().trim_start();
+                if lines > 0 && !after.is_empty() && !after.starts_with('#') {
+                    return index + 1;
+                }
+                self.set.insert(name.to_owned(), value);
+                index + lines + 1
+            }
+            _ => {
+                let value = self.expand(strip_comment(value).trim());
+                self.set.insert(name.to_owned(), value);
+                index + 1
+            }
+        }
+    }
+
+    /// The text up to the closing quote, and what follows it.
+    fn unquote<'t>(&self, text: &'t str, quote: char) -> Option<(String, &'t str)> {
+        let mut value = String::new();
+        let mut rest = text;
+        while let Some(character) = rest.chars().next() {
+            let after = &rest[character.len_utf8()..];
+            let escaped = after.chars().next().filter(|_| character == '\\').and_then(|next| escape(next, quote));
+            match (character, escaped, self.reference(rest).filter(|_| quote == '"')) {
+                (_, Some(escaped), _) => {
+                    value.push(escaped);
+                    rest = &after[1..];
+                }
+                (_, _, Some((reference, end))) => {
+                    value.push_str(&reference);
+                    rest = end;
+                }
+                _ if character == quote => return Some((value, after)),
+                _ => {
+                    value.push(character);
+                    rest = after;
+                }
+            }
+        }
+        None
+    }
+
+    fn expand(&self, text: &str) -> String {
+        let mut value = String::new();
+        let mut rest = text;
+        while let Some(start) = rest.find("${") {
+            value.push_str(&rest[..start]);
+            match self.reference(&rest[start..]) {
+                Some((reference, end)) => {
+                    value.push_str(&reference);
+                    rest = end;
+                }
+                None => {
+                    value.push_str("${");
+                    rest = &rest[start + 2..];
+                }
+            }
+        }
+        value + rest
+    }
+
+    /// The value of `${NAME}` or `${NAME:-default}` at the start of a text, and what follows it.
+    fn reference<'t>(&self, text: &'t str) -> Option<(String, &'t str)> {
+        let (inside, end) = text.strip_prefix("${")?.split_once('}')?;
+        let (name, default) = match inside.split_once(":-") {
+            Some((name, default)) => (name, Some(default)),
+            None => (inside, None),
+        };
+        if name.is_empty() || name.contains(|c: char| c == ':' || c.is_whitespace()) {
+            return None;
+        }
+        let value = self.set.get(name).cloned().or_else(|| env_vars::text(name)).unwrap_or_default();
+        let value = if value.is_empty() { default.unwrap_or_default().to_owned() } else { value };
+        Some((value, end))
+    }
+}
+
+/// The character that a backslash before this one stands for; `None` where the backslash stands for itself.
+fn escape(next: char, quote: char) -> Option<char> {
+    match next {
+        '\'' | '\\' => Some(next),
+        'n' if quote == '"' => Some('\n'),
+        't' if quote == '"' => Some('\t'),
+        'r' if quote == '"' => Some('\r'),
+        '"' | '$' if quote == '"' => Some(next),
+        _ => None,
+    }
 }
 
 /// Removes a comment: a `#` after a blank. The value before it may be empty.
@@ -52,39 +154,21 @@ fn strip_comment(value: &str) -> &str {
     value.match_indices('#').map(|(index, _)| index).find(follows_blank).map_or(value, |index| &value[..index])
 }
 
-/// The text between the quotes; without a closing quote the text as is.
-fn unquote(text: &str, quote: char) -> String {
-    let mut value = String::new();
-    let mut characters = text.chars().skip(1);
-    while let Some(character) = characters.next() {
-        match character {
-            _ if character == quote => return value,
-            '\\' if quote == '"' => match characters.next() {
-                Some('n') => value.push('\n'),
-                Some('t') => value.push('\t'),
-                Some(other) => value.push(other),
-                None => value.push(character),
-            },
-            _ => value.push(character),
-        }
-    }
-    text.to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The same cases as tests/python has for dotenv.py.
+    /// The cases that tests/python checks, too.
     #[test]
     fn values_are_as_python_reads_them() {
-        let text = "\u{feff}A=1\n# A=2\nexport B = two # not this\nC='a # b'\nD=\"x\\n\\\"y\\\"\" # z\nE='open\nA=3\nF=\nG=  # none\nH=val\t# tab\nI=#x#y #z\n";
-        let values: Vec<_> =
-            ["A", "B", "C", "D", "E", "F", "G", "H", "I"].map(|name| last_assignment(text, name)).into();
-        let expected =
-            ["3", "two", "a # b", "x\n\"y\"", "'open", "", "", "val", "#x#y"].map(|value| Some(value.to_owned()));
-        assert_eq!(values, expected);
-        assert_eq!(last_assignment(text, "J"), None);
+        let cases: serde_json::Value = serde_json::from_str(include_str!("../../tests/python/env_files.json")).unwrap();
+        let cases = cases.as_array().unwrap();
+        assert!(cases.len() > 10, "{}", cases.len());
+        for case in cases {
+            let text = case["text"].as_str().unwrap().trim_start_matches('\u{feff}');
+            let set = Reader { set: HashMap::new(), lines: text.lines().collect() }.read();
+            assert_eq!(serde_json::json!(set), case["variables"], "{text}");
+        }
     }
 
     #[test]
@@ -93,10 +177,11 @@ mod tests {
         let (near, far) = (folder.path().join("near"), folder.path().to_owned());
         std::fs::create_dir(&near).unwrap();
         std::fs::write(path(&far), "ONE=far\nTWO=far\n").unwrap();
-        std::fs::write(path(&near), "ONE=near\n").unwrap();
+        std::fs::write(path(&near), "ONE=near\nTHREE=${TWO}/${ONE}\n").unwrap();
         let folders = [near, far];
         assert_eq!(variable(&folders, "ONE").as_deref(), Some("near"));
         assert_eq!(variable(&folders, "TWO").as_deref(), Some("far"));
+        assert_eq!(variable(&folders, "THREE").as_deref(), Some("far/near"));
         assert_eq!(variable(&folders, "LEOFLOW_NO_SUCH_VARIABLE"), None);
     }
 }

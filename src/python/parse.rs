@@ -42,6 +42,9 @@ pub struct ParseOutput {
     /// Large libraries it imported; a zygote may preload them for later parses.
     #[serde(default)]
     pub libraries: Vec<String>,
+    /// Lines of its `.env` files that set nothing, each with file and line.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// The project's settings, for its tasks.
     #[serde(skip)]
     pub settings: Option<Value>,

@@ -135,12 +135,48 @@ class TestProjectEnvironment(unittest.TestCase):
         self.assertIsNone(found["error"])
         self.assertEqual([dag["dag_id"] for dag in found["dags"]], ["installed_own"])
 
-    def test_comments_and_quotes(self):
-        from leoflow.entry import dotenv
+    def test_the_format_of_env_files(self):
+        from leoflow.entry.env_file import EnvFile
 
-        text = "\ufeffA=1\n# A=2\nexport B = two # not this\nC='a # b'\nE='open\nG=  # none\nH=val\t# tab\nI=#x#y #z\n"
-        values = {"A": "1", "B": "two", "C": "a # b", "E": "'open", "G": "", "H": "val", "I": "#x#y"}
-        self.assertEqual(dotenv.parse(text.removeprefix("\ufeff")), values)
+        # The Rust reader is tested with the same cases.
+        for case in json.loads(Path(__file__).with_name("env_files.json").read_text()):
+            with self.subTest(case["text"]):
+                file = EnvFile(case["text"].removeprefix("\ufeff"), lambda _: None)
+                lines = [line for line, _ in file.problems]
+                found = {"variables": file.variables, "problem_lines": lines, "is_cut": file.is_cut}
+                self.assertEqual({"text": case["text"], **found}, case)
+
+    def parsed_with(self, raw):
+        """Returns the result of importing a file beside a `.env` of these bytes."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "dag.py")
+            path.write_text("import os\nfrom airflow.sdk import DAG\nDAG('d', description=os.environ.get('KEY')).__enter__()\n")
+            Path(folder, ".env").write_bytes(raw)
+            reader, writer = os.pipe()
+            started = python("parse", {"path": str(path), "roots": [folder], "work_in": [folder], "descriptor": 3}, [writer])
+            os.close(writer)
+            found = read_answer(reader)
+            started.wait()
+        return {name: json.loads(json.dumps(found[name]).replace(folder, "")) for name in ("dags", "error", "warnings")}
+
+    def test_lines_that_cannot_be_read_are_named(self):
+        found = self.parsed_with(b"nothing\nKEY='a\nb'\n")
+        self.assertEqual((found["dags"][0]["description"], found["error"]), ("a\nb", None))
+        self.assertEqual(found["warnings"], ["/.env:1 is not NAME=value, and is ignored"])
+        # PowerShell's encoding.
+        self.assertEqual(self.parsed_with("KEY=é\r\n".encode("utf-16"))["dags"][0]["description"], "é")
+        for raw, error in ((b"A=1\nKEY='a\n", "/.env:2 opens a ' that is closed nowhere; KEY is not set"),
+                           ("A=1\nKEY=é".encode("latin-1"),
+                            "/.env:2 is not valid UTF-8; none of its variables is set. Save the file as UTF-8."),
+                           (b"A=" + b"a" * 300_000, "/.env is larger than 256 KiB; none of its variables is set")):
+            found = self.parsed_with(raw)
+            self.assertEqual((found["dags"], found["error"]), ([], error))
+
+    def test_a_variable_that_extends_itself_is_extended_once(self):
+        # Also one for which the process starts anew.
+        raw = b"PATH=/opt/own:${PATH}\nLD_LIBRARY_PATH=/opt/lib:${LD_LIBRARY_PATH:-}\nKEY=${PATH} ${LD_LIBRARY_PATH}\n"
+        description = self.parsed_with(raw)["dags"][0]["description"]
+        self.assertEqual(description, f"/opt/own:{os.environ['PATH']} /opt/lib:")
 
     def test_an_invalid_setting_is_an_error(self):
         from leoflow.authoring.operators.arguments import RETRIES

@@ -11,6 +11,7 @@ use leoflow_engine::model::dag_check;
 use leoflow_lifecycle::setup::ServerPython;
 use leoflow_python::{Children, Interpreter, ParseOutput, Request, as_in_workspace, dag_files};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ struct CheckedFile {
     path: PathBuf,
     dag_ids: Vec<String>,
     error: Option<String>,
+    warnings: Vec<String>,
 }
 
 pub async fn run(context: &Context<'_>, args: &Validate) -> Result<u8, Error> {
@@ -115,8 +117,9 @@ impl CheckedFile {
                 path,
                 dag_ids: output.structures.iter().map(dag_id).collect(),
                 error: output.error.or_else(|| dag_check::read(&output.structures).err()),
+                warnings: output.warnings,
             },
-            Err(reason) => Self { path, dag_ids: Vec::new(), error: Some(reason) },
+            Err(reason) => Self { path, dag_ids: Vec::new(), error: Some(reason), warnings: Vec::new() },
         }
     }
 }
@@ -140,7 +143,7 @@ fn print(context: &Context<'_>, checked: &[CheckedFile]) -> Result<u8, Error> {
     let failed = checked.iter().filter(|checked_file| checked_file.error.is_some()).count();
     if context.printer.json {
         let files: Vec<Value> =
-            checked.iter().map(|checked_file| json!({"file": checked_file.path, "dag_ids": checked_file.dag_ids, "error": checked_file.error})).collect();
+            checked.iter().map(|checked_file| json!({"file": checked_file.path, "dag_ids": checked_file.dag_ids, "error": checked_file.error, "warnings": checked_file.warnings})).collect();
         context.printer.json(&json!({"ok": failed == 0, "files": files}))?;
         return Ok(u8::from(failed > 0));
     }
@@ -158,6 +161,9 @@ fn print(context: &Context<'_>, checked: &[CheckedFile]) -> Result<u8, Error> {
             }
         }
     }
+    // The files of a project share its `.env`.
+    let warnings: BTreeSet<&String> = checked.iter().flat_map(|checked_file| &checked_file.warnings).collect();
+    warnings.into_iter().for_each(|warning| context.printer.warning(warning));
     if checked.is_empty() {
         context.printer.line("No DAG files found");
     } else if failed > 0 {

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import codecs
+import json
 import os
-import re
 import stat
 import sys
 import time
 
-# Characters; a larger file is ignored.
+from leoflow.entry.env_file import EnvFile
+
+# Bytes; a larger file is not read.
 LARGEST = 256 * 1024
-COMMENT = re.compile(r"(?<=[ \t])#")
 # Prefixes of variables that the dynamic loader and the C library read only at process start.
 READ_AT_START = ("GLIBC_TUNABLES", "LD_", "MALLOC_")
+# Carries `_before` over the exec of `load_first`.
+BEFORE = "LEOFLOW_VARIABLES_BEFORE"
+# Values, or None, that the variables of the files had outside of them.
+_before = json.loads(os.environ.pop(BEFORE, "{}"))
 
 
 def load_first(roots: list[str]) -> None:
@@ -22,7 +28,8 @@ def load_first(roots: list[str]) -> None:
     load(roots, warn=False)
     at_start = read_at_start()
     if at_start != {name: before.get(name) for name in at_start}:
-        os.execve(sys.executable, sys.orig_argv, {**before, **at_start})
+        own = {name: value for name, value in _before.items() if name in at_start}
+        os.execve(sys.executable, sys.orig_argv, {**before, **at_start, BEFORE: json.dumps(own)})
 
 
 def read_at_start() -> dict[str, str]:
@@ -41,59 +48,76 @@ def load(roots: list[str], warn: bool = True) -> None:
 
 def read(roots, say):
     """Reads the files, the farthest first, into the environment. `say` receives warnings."""
+    for path, file in files(roots):
+        if isinstance(file, UnusableFile):
+            say(f"warning: {file}\n")
+            continue
+        for line, problem in file.problems:
+            say(f"warning: {path}:{line} {problem}\n")
+        for name, value in file.variables.items():
+            _before.setdefault(name, os.environ.get(name))
+            os.environ[name] = value
+
+
+def files(roots):
+    """Yields each path with its file or UnusableFile, the farthest first. The files are read more than once in a
+    process, so a variable of them has its value from outside: one that extends itself, such as
+    `PATH=/opt/bin:${PATH}`, does not grow each time."""
+    farther = {}
+
+    def look_up(name):
+        return farther[name] if name in farther else _before[name] if name in _before else os.environ.get(name)
+
     for root in reversed(roots):
         path = os.path.join(root, ".env")
         try:
-            # Only regular files are read: a pipe may never end. A missing file is opened, too, so that the parser's
-            # audit hook records that the DAGs depend on it.
-            if not os.path.exists(path) or stat.S_ISREG(os.stat(path).st_mode):
-                with open(path, encoding="utf-8-sig") as file:
-                    text = file.read(LARGEST)
-                    if file.read(1):
-                        say(f"warning: ignoring {path}, which is larger than {LARGEST} characters\n")
-                        continue
-            else:
-                continue
-        except FileNotFoundError:
+            text = text_of(path)
+        except UnusableFile as error:
+            yield path, error
             continue
-        except (OSError, UnicodeDecodeError) as error:
-            say(f"warning: {path} cannot be read: {error}\n")
-            continue
-        os.environ.update(parse(text))
+        if text is not None:
+            file = EnvFile(text, look_up)
+            farther.update(file.variables)
+            yield path, file
 
 
-def parse(text):
-    """Parses lines `NAME=value`, optionally after `export`. Double-quoted values may contain escapes such as `\\n`;
-    single-quoted ones are literal; in unquoted ones, a `#` after a blank starts a comment."""
-    variables = {}
-    for line in text.splitlines():
-        line = line.strip().removeprefix("export ").lstrip()
-        name, equals, raw = line.partition("=")
-        name, value = name.strip(), raw.strip()
-        if not equals or not name or name.startswith("#") or "\0" in line or " " in name:
-            continue
-        if value[:1] in ("'", '"'):
-            value = quoted(value)
+class UnusableFile(Exception):
+    """None of the file's variables can be read."""
+
+
+def text_of(path):
+    """Returns the text of a `.env` file; `None` if there is none."""
+    try:
+        # Only regular files are read: a pipe may never end. A missing file is opened, too, so that the parser's audit
+        # hook records that the DAGs depend on it.
+        if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):
+            return None
+        with open(path, "rb") as file:
+            raw = file.read(LARGEST + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UnusableFile(f"{path} cannot be read: {error.strerror or error}; none of its variables is set") from None
+    if len(raw) > LARGEST:
+        raise UnusableFile(f"{path} is larger than {LARGEST // 1024} KiB; none of its variables is set")
+    try:
+        # Windows PowerShell writes UTF-16 with a byte order mark.
+        return raw.decode("utf-16" if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise UnusableFile(f"{path}:{line} is not valid UTF-8; none of its variables is set. Save the file as UTF-8.") from None
+
+
+def problems(roots: list[str]) -> tuple[list[str], list[str]]:
+    """Returns what is wrong with the `.env` files: errors, for values that are lost, and warnings. Each names file and
+    line."""
+    errors, warnings = [], []
+    for path, file in files(roots):
+        if isinstance(file, UnusableFile):
+            errors.append(str(file))
         else:
-            value = COMMENT.split(raw, maxsplit=1)[0].strip()
-        variables[name] = value
-    return variables
-
-
-def quoted(text):
-    """Returns the text between the quotes, after which a comment may follow; without a closing quote, the whole
-    text."""
-    quote, characters, position = text[0], [], 1
-    while position < len(text):
-        character = text[position]
-        if character == quote:
-            return "".join(characters)
-        if character == "\\" and quote == '"' and position + 1 < len(text):
-            position += 1
-            character = {"n": "\n", "t": "\t"}.get(text[position], text[position])
-        characters.append(character)
-        position += 1
-    return text
+            (errors if file.is_cut else warnings).extend(f"{path}:{line} {problem}" for line, problem in file.problems)
+    return errors, warnings
 
 
 def python_path() -> list[str]:

@@ -6,9 +6,9 @@ import json
 import os
 import sys
 
-from leoflow.common import leoflow_server
+from leoflow.common import leoflow_server, local_modules
 from leoflow.common.reports import clean, explain
-from leoflow.entry import backends, libraries
+from leoflow.entry import backends, dotenv, libraries
 from leoflow.entry.workspace import Workspace, prepare
 
 TYPE_CHECKING = False
@@ -32,23 +32,33 @@ def note_reads(workspace, is_existing):
     sys.addaudithook(hook)
 
 
+def structures_of(workspace, path, settings):
+    """Imports the file; returns the structures of its DAGs."""
+    backend = backends.current()
+    dags = backend.structures(backend.dags_of(workspace, path, settings), workspace)
+    # Values that cannot be stored are errors of the file.
+    json.dumps(dags, allow_nan=False)
+    for dag in dags:
+        dag["place"] = clean(dag["place"])
+    if clean(dags) != dags:
+        raise ValueError("a text of the DAG holds the character NUL, or is not valid Unicode")
+    return dags
+
+
 def parse(path, roots, settings, enter=Workspace.enter):
     workspace = Workspace(roots)
     is_existing = {}
     note_reads(workspace, is_existing)
     enter(workspace)
     workspace.install()
-    result = {"dags": [], "error": None}
+    # With such errors, the DAGs would run with values that are missing or cut off.
+    env_errors, env_warnings = dotenv.problems(local_modules.project_roots(workspace.roots))
+    result = {"dags": [], "error": clean("\n".join(env_errors)) or None}
     try:
-        backend = backends.current()
-        dags = backend.dags_of(workspace, path, settings)
-        result["dags"] = backend.structures(dags, workspace)
-        # Values that cannot be stored are errors of the file.
-        json.dumps(result, allow_nan=False)
-        for dag in result["dags"]:
-            dag["place"] = clean(dag["place"])
-        if clean(result["dags"]) != result["dags"]:
-            raise ValueError("a text of the DAG holds the character NUL, or is not valid Unicode")
+        if env_errors:
+            workspace.source(os.path.abspath(path))
+        else:
+            result["dags"] = structures_of(workspace, path, settings)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
@@ -60,6 +70,7 @@ def parse(path, roots, settings, enter=Workspace.enter):
     result["absent"] = sorted(name for name, exists in others.items() if not exists)
     result["asks"] = leoflow_server.was_queried()
     result["libraries"] = libraries.in_use(workspace.owns)
+    result["warnings"] = clean(env_warnings)
     return result
 
 
