@@ -72,6 +72,24 @@ pub async fn delete_variable(State(state): Shared, Id(key): Id) -> Result<Status
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct MapIndexName {
+    name: String,
+}
+
+/// Names the task's mapped instance while it runs.
+pub async fn set_map_index_name(
+    State(state): Shared,
+    Extension(try_key): Extension<TryKey>,
+    body: Body,
+) -> Result<StatusCode, ApiError> {
+    let MapIndexName { name } = body_as(body)?;
+    let client = state.database.get().await?;
+    tries::set_rendered_map_index(&*client, &try_key, &name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Push {
     key: String,
     /// The value as JSON text, so that numbers keep the task's notation.

@@ -32,6 +32,7 @@ pub fn routes(state: &Arc<AppState>) -> Router<Arc<AppState>> {
         .route("/task/assets/triggering", get(assets::list_triggering_events))
         // Used by tasks of the previous release, which keep running during an upgrade.
         .route("/task/assets/named", post(assets::get))
+        .route("/task/map-index-name", post(api::set_map_index_name))
         .route("/task/xcoms/push", post(api::push_xcom))
         .route("/task/xcoms/delete", post(api::delete_xcom))
         .route("/task/state/get", post(states::get))

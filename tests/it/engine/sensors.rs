@@ -139,6 +139,8 @@ fn file_sensors_wait_without_a_process_for_literal_paths() {
     let state = |task: &str| test.sql(&format!("SELECT state FROM task_instance WHERE task_id = '{task}'"));
     wait_until("one sensor has timed out", SOON, || state("gives_up") == "skipped");
     assert_eq!(state("plain"), "up_for_reschedule");
+    let duration = "SELECT end_date - start_date >= interval '1 second' FROM task_instance WHERE task_id = 'gives_up'";
+    assert_eq!(test.sql(duration), "t", "its duration includes the wait");
     std::fs::write(&file, "").unwrap();
     assert_eq!(test.wait_run("files", &run_id)["state"], "success");
     let tries = "SELECT string_agg(task_id, ' ' ORDER BY task_id) FROM task_try";

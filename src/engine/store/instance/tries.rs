@@ -196,15 +196,18 @@ const RECORD: &str = "
                                            THEN coalesce(first_start_date, start_date) ELSE first_start_date END
             WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND try_number = $5
               AND state = 'running'
-            RETURNING try_number),
+            -- When a sensor first poked, or a deferred task began: once it has ended, its duration counts from there.
+            RETURNING try_number, CASE WHEN $6 NOT IN ('up_for_reschedule', 'deferred', 'awaiting_input')
+                                       THEN first_start_date END AS began_at),
         shown AS (
             INSERT INTO rendered_task_instance_fields (dag_id, run_id, task_id, map_index, rendered_fields)
             SELECT $1, $2, $3, $4, $13 FROM ended WHERE $13::json IS NOT NULL
             ON CONFLICT (dag_id, run_id, task_id, map_index) DO UPDATE SET rendered_fields = EXCLUDED.rendered_fields),
         named AS (
-            UPDATE task_instance SET rendered_map_index = $14
-            WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND $15
-              AND rendered_map_index IS DISTINCT FROM $14 AND EXISTS (SELECT FROM ended)),
+            UPDATE task_instance ti SET rendered_map_index = CASE WHEN $15 THEN $14 ELSE ti.rendered_map_index END,
+                   start_date = coalesce(ended.began_at, ti.start_date)
+            FROM ended WHERE ti.dag_id = $1 AND ti.run_id = $2 AND ti.task_id = $3 AND ti.map_index = $4
+              AND ($15 AND ti.rendered_map_index IS DISTINCT FROM $14 OR ended.began_at IS NOT NULL)),
         returned AS (
             INSERT INTO xcom (dag_id, run_id, task_id, map_index, key, value)
             SELECT $1, $2, $3, $4, key, value::json FROM unnest($16::text[], $17::text[]) AS new (key, value)
@@ -273,6 +276,16 @@ fn storable(value: &Value) -> Value {
             .into(),
         other => other.clone(),
     }
+}
+
+/// Names the instance of a running try, before the try has ended.
+pub async fn set_rendered_map_index(client: &impl GenericClient, key: &TryKey, name: &str) -> Result<(), StoreError> {
+    let query = "UPDATE task_instance SET rendered_map_index = $5 WHERE dag_id = $1 AND run_id = $2 AND task_id = $3
+                 AND map_index = $4 AND try_number = $6 AND rendered_map_index IS DISTINCT FROM $5";
+    let TryKey { run, task_id, map_index, try_number } = key;
+    let name = name.replace('\0', "\u{fffd}");
+    client.execute(query, &[&run.dag_id, &run.run_id, task_id, map_index, &name, try_number]).await?;
+    Ok(())
 }
 
 /// Finds the running try that a token belongs to.

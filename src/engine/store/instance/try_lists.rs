@@ -25,7 +25,11 @@ pub async fn of_instance(
     task_id: &str,
     map_index: i32,
 ) -> Result<Vec<Try>, StoreError> {
-    let query = "SELECT try_number, state, pid, start_date, end_date FROM task_try
+    // A try that waited between its processes began with the first one, once it has ended.
+    let query = "SELECT try_number, state, pid, end_date,
+                        CASE WHEN state IN ('running', 'up_for_reschedule', 'deferred', 'awaiting_input') THEN start_date
+                             ELSE coalesce(first_start_date, start_date) END AS start_date
+                 FROM task_try
                  WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 ORDER BY try_number";
     let tries = client.query(query, &[&run.dag_id, &run.run_id, &task_id, &map_index]).await?;
     let read = |row: &Row| {

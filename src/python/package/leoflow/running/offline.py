@@ -26,6 +26,9 @@ class Offline(TaskApi):
     def previous(self):
         return {}
 
+    def name_instance(self, name):
+        pass
+
     def is_latest_run(self):
         return True
 

@@ -6,6 +6,7 @@ from leoflow.authoring.assets.definitions import Asset
 from leoflow.common.client import ServerError, quote
 from leoflow.common.exceptions import AirflowException, AirflowRuntimeError, DagNotFound, DagRunAlreadyExists
 from leoflow.common.leoflow_server import client
+from leoflow.common.reports import clean
 from leoflow.running.asset_events import AssetEvent, ByAsset, InletEvents
 
 TYPE_CHECKING = False
@@ -63,6 +64,14 @@ class TaskApi:
 
     def is_latest_run(self) -> bool:
         return self.ask("GET", "latest")["is_latest"]
+
+    def name_instance(self, name: str) -> None:
+        """Shows the name of a mapped instance while it runs; the result of the try has it, too."""
+        try:
+            self.ask("POST", "map-index-name", {"name": clean(name)})
+        except ServerError:
+            # The server of an older release does not know the request.
+            pass
 
     def asset(self, name: str) -> Asset:
         """Returns the asset with that name, as a DAG declares it."""

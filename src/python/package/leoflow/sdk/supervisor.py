@@ -11,6 +11,7 @@ import json
 
 from leoflow.common import leoflow_server, masking
 from leoflow.common.client import ServerError, quote
+from leoflow.common.reports import clean
 from leoflow.sdk import older_versions
 from leoflow.sdk.messages import assets as asset_messages
 from leoflow.sdk.messages import hitl as hitl_messages
@@ -213,6 +214,11 @@ class TaskSupervisor(Supervisor):
 
     def named(self, message):
         self.result["map_index"] = message.rendered_map_index
+        try:
+            self.ask("map-index-name", {"name": clean(message.rendered_map_index)})
+        except ServerError:
+            # The server of an older release does not know the request; the result of the try has the name, too.
+            pass
         return make("OKResponse", ok=True)
 
     def skips(self, message):
