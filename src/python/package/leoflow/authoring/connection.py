@@ -5,31 +5,54 @@ from __future__ import annotations
 import json
 import os
 
-from leoflow.common.exceptions import AirflowNotFoundException
+from leoflow.common.exceptions import AirflowException, AirflowNotFoundException, Unsupported
 from leoflow.common.leoflow_server import read
 from leoflow.common.masking import note_secret
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, ClassVar
+
+FIELDS = ("conn_type", "description", "host", "login", "password", "schema", "port", "extra")
+
 
 class Connection:
-    """<https://airflow.apache.org/docs/apache-airflow/stable/howto/connection.html>"""
+    """<https://airflow.apache.org/docs/apache-airflow/stable/howto/connection.html>
 
-    def __init__(self, conn_id, conn_type=None, description=None, host=None, login=None, password=None, schema=None,
-                 port=None, extra=None):
+    It has the methods of Airflow's `airflow.sdk.Connection` and of `airflow.models.Connection`."""
+
+    EXTRA_KEY = "__extra__"
+    # Hooks by connection type, which `hooks.py` adds.
+    hooks: ClassVar[dict[str, Callable[..., Any]]] = {}
+
+    def __init__(self, conn_id=None, conn_type=None, description=None, host=None, login=None, password=None, schema=None,
+                 port=None, extra=None, uri=None):
+        if uri is not None:
+            if any((conn_type, host, login, password, schema, port, extra)):
+                raise AirflowException(
+                    "You must create an object using the URI or individual values (conn_type, host, login, password, schema, "
+                    "port or extra). You can't mix these two ways to create this object."
+                )
+            self._set(conn_id, {"description": description, **parsed_uri(uri)})
+            return
+        self._set(conn_id, {
+            "conn_type": conn_type, "description": description, "host": host, "login": login, "password": password, "schema": schema,
+            "port": port, "extra": extra if extra is None or isinstance(extra, str) else json.dumps(extra),
+        })
+
+    def _set(self, conn_id, fields):
         self.conn_id = conn_id
-        self.conn_type = conn_type
-        self.description = description
-        self.host = host
-        self.login = login
-        self.password = password
-        self.schema = schema
-        self.port = port
-        self.extra = json.dumps(extra) if isinstance(extra, dict) else extra
-        note_secret("password", password)
+        for name in FIELDS:
+            setattr(self, name, fields.get(name))
+        note_secret("password", self.password)
         try:
             note_secret("extra", json.loads(self.extra) if self.extra else None)
         except ValueError:
             # `extra` may be any text.
             pass
+
+    # --- reading
 
     @classmethod
     def get(cls, conn_id: str) -> Connection:
@@ -39,52 +62,131 @@ class Connection:
         stored = read("connections", conn_id)
         if stored is None:
             raise AirflowNotFoundException(f"The conn_id `{conn_id}` isn't defined")
-        names = ("conn_type", "description", "host", "login", "password", "schema", "port", "extra")
-        return cls(conn_id, **{name: stored.get(name) for name in names})
+        return cls(conn_id, **{name: stored.get(name) for name in FIELDS})
+
+    get_connection_from_secrets = get
+
+    @classmethod
+    async def async_get(cls, conn_id: str) -> Connection:
+        import asyncio
+
+        return await asyncio.to_thread(cls.get, conn_id)
 
     @classmethod
     def from_text(cls, conn_id: str, text: str) -> Connection:
         """Parses the value of an environment variable: JSON or a URI."""
         if text.lstrip().startswith("{"):
-            fields = json.loads(text)
-            fields.pop("conn_id", None)
-            return cls(conn_id, **fields)
-        import urllib.parse
+            return cls.from_json(text, conn_id)
+        return cls.from_uri(text, conn_id)
 
-        parts = urllib.parse.urlsplit(text)
-        unquote = urllib.parse.unquote
-        query = dict(urllib.parse.parse_qsl(parts.query, keep_blank_values=True))
-        return cls(
-            conn_id,
-            conn_type=parts.scheme.replace("-", "_"),
-            host=unquote(parts.hostname) if parts.hostname else None,
-            login=unquote(parts.username) if parts.username else None,
-            password=unquote(parts.password) if parts.password else None,
-            schema=unquote(parts.path.lstrip("/")) or None,
-            port=parts.port,
-            extra=query.pop("__extra__", None) or (query or None),
-        )
+    @classmethod
+    def from_uri(cls, uri: str, conn_id: str | None = None) -> Connection:
+        return cls(conn_id, uri=uri)
+
+    @classmethod
+    def from_json(cls, value: str, conn_id: str | None = None) -> Connection:
+        # Saves the import for tasks without connections.
+        from leoflow.authoring.connection_uri import normalized_type
+
+        fields = json.loads(value)
+        # The id that the caller gives takes precedence.
+        stored_id = fields.pop("conn_id", None)
+        if fields.get("conn_type"):
+            fields["conn_type"] = normalized_type(fields["conn_type"])
+        port = fields.pop("port", None)
+        if port:
+            try:
+                fields["port"] = int(port)
+            except ValueError:
+                raise ValueError(f"Expected integer value for `port`, but got {port!r} instead.") from None
+        return cls(stored_id if conn_id is None else conn_id, **fields)
+
+    # --- what it holds
 
     @property
-    def extra_dejson(self):
-        return json.loads(self.extra) if self.extra else {}
+    def extra_dejson(self) -> dict[str, Any]:
+        return self.get_extra_dejson()
 
-    def get_uri(self):
-        import urllib.parse
+    def get_extra_dejson(self, nested: bool = False) -> dict[str, Any]:
+        """With `nested`, values that are texts of JSON are read, too."""
+        try:
+            fields = json.loads(self.extra) if self.extra else {}
+        except ValueError:
+            # Saves the import of logging.
+            import logging
 
-        def quoted(text):
-            return urllib.parse.quote(str(text), safe="")
-        uri = f"{(self.conn_type or '').lower().replace('_', '-')}://"
-        if self.login or self.password:
-            uri += quoted(self.login or "") + (f":{quoted(self.password)}" if self.password else "") + "@"
-        uri += quoted(self.host or "") + (f":{self.port}" if self.port else "")
-        if self.schema or self.extra:
-            uri += f"/{quoted(self.schema or '')}"
-        if self.extra:
-            fields = self.extra_dejson
-            is_flat = all(isinstance(value, str) for value in fields.values())
-            uri += "?" + urllib.parse.urlencode(fields if is_flat else {"__extra__": self.extra})
-        return uri
+            # Without the error, which may show the text.
+            logging.getLogger("airflow.sdk.definitions.connection").error(
+                "Failed to deserialize extra property `extra`, returning empty dictionary")
+            return {}
+        if nested and isinstance(fields, dict):
+            fields = {name: _json_or_text(value) for name, value in fields.items()}
+        note_secret("extra", fields)
+        return fields
+
+    def get_password(self) -> str | None:
+        return self.password
+
+    def get_extra(self) -> str | None:
+        return self.extra
+
+    def get_uri(self) -> str:
+        from leoflow.authoring.connection_uri import uri_of
+
+        return uri_of(self)
+
+    async def aget_uri(self) -> str:
+        return self.get_uri()
+
+    def to_dict(self, *, prune_empty: bool = False, validate: bool = True) -> dict[str, Any]:
+        names = [name for name in FIELDS if name != "extra"]
+        fields = {"conn_id": self.conn_id, **{name: getattr(self, name) for name in names}}
+        if prune_empty:
+            fields = {name: value for name, value in fields.items() if value is not None}
+        extra = self.extra_dejson
+        if extra or not prune_empty:
+            fields["extra"] = extra
+        if validate:
+            json.dumps(fields)
+        return fields
+
+    def as_json(self) -> str:
+        fields = self.to_dict(prune_empty=True, validate=False)
+        fields.pop("conn_id", None)
+        return json.dumps(fields)
+
+    # --- using it
+
+    def get_hook(self, *, hook_params: dict[str, Any] | None = None) -> Any:
+        hook = self.hooks.get(self.conn_type)
+        if hook is not None:
+            return hook(self.conn_id, **(hook_params or {}))
+        raise Unsupported(
+            f"the hook of a connection of type {self.conn_type!r} (hooks come with provider packages: add the package to the "
+            "project, for example `leoflow add apache-airflow-providers-http`)")
+
+    def test_connection(self) -> tuple[bool, str]:
+        try:
+            hook = self.get_hook()
+        except Exception as error:
+            return False, str(error)
+        test = getattr(hook, "test_connection", None)
+        if test is None:
+            return False, f"Hook {type(hook).__name__} doesn't implement or inherit test_connection method"
+        return test()
 
     def __repr__(self):
         return f"<Connection {self.conn_id!r}>"
+
+
+def parsed_uri(uri):
+    from leoflow.authoring.connection_uri import fields_of
+
+    return fields_of(uri)
+
+
+def _json_or_text(value):
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        return value

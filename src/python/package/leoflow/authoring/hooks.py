@@ -5,7 +5,7 @@ import os
 
 from leoflow.authoring.connection import Connection
 from leoflow.authoring.loggers import hook_logger, qualified_name
-from leoflow.common.exceptions import AirflowNotFoundException, Unsupported
+from leoflow.common.exceptions import AirflowNotFoundException
 
 
 class LoggingMixin:
@@ -40,7 +40,15 @@ class BaseHook(LoggingMixin):
 
     @classmethod
     def get_hook(cls, conn_id, hook_params=None):
-        raise Unsupported("BaseHook.get_hook() (hooks come with provider packages)")
+        return cls.get_connection(conn_id).get_hook(hook_params=hook_params)
+
+    @classmethod
+    async def aget_connection(cls, conn_id):
+        return await Connection.async_get(conn_id)
+
+    @classmethod
+    async def aget_hook(cls, conn_id, hook_params=None):
+        return (await cls.aget_connection(conn_id)).get_hook(hook_params=hook_params)
 
     def get_conn(self):
         raise NotImplementedError
@@ -62,6 +70,9 @@ class FSHook(BaseHook):
 
     def get_path(self):
         return self.basepath
+
+
+Connection.hooks["fs"] = FSHook
 
 
 class BaseNotifier(LoggingMixin):
