@@ -126,12 +126,11 @@ impl Masker {
     }
 }
 
-/// The secret as is, percent-encoded (also lower-case, and with `+` for blanks), and escaped for JSON with and without
-/// Unicode escapes.
+/// The secret as is, percent-encoded (also lower-case, and with `+` for blanks), escaped for JSON with and without
+/// Unicode escapes, once and as part of a text in JSON, and as Python's `repr()` and `ascii()` show it and its bytes.
 fn forms(secret: &str) -> BTreeSet<String> {
     let percent_encoded = encode(secret);
-    let json = serde_json::to_string(secret).unwrap_or_default();
-    let json = json.trim_start_matches('"').strip_suffix('"').unwrap_or_default().to_owned();
+    let json = json_form(secret);
     let ascii_json: String = json
         .chars()
         .flat_map(|letter| {
@@ -140,9 +139,58 @@ fn forms(secret: &str) -> BTreeSet<String> {
         })
         .collect();
     let plus_for_blank = percent_encoded.replace("%20", "+");
-    let all =
-        [secret.to_owned(), percent_encoded.clone(), percent_encoded.to_lowercase(), plus_for_blank, json, ascii_json];
+    let in_json_text = [json_form(&json), json_form(&ascii_json)];
+    let mut all = vec![
+        secret.to_owned(),
+        percent_encoded.clone(),
+        percent_encoded.to_lowercase(),
+        plus_for_blank,
+        json,
+        ascii_json,
+    ];
+    all.extend(in_json_text);
+    for escape in [python_repr, python_ascii, python_bytes] {
+        let form: String = secret.chars().map(escape).collect();
+        // repr() chooses the quotes by what else is in the text, and escapes those that it uses.
+        all.extend([form.replace('\'', "\\'"), form]);
+    }
     all.into_iter().filter(|form| !form.is_empty()).collect()
+}
+
+/// A text as the inside of a JSON string.
+fn json_form(text: &str) -> String {
+    let json = serde_json::to_string(text).unwrap_or_default();
+    json.strip_prefix('"').and_then(|json| json.strip_suffix('"')).unwrap_or_default().to_owned()
+}
+
+/// A character as Python's `repr()` of a text shows it.
+fn python_repr(letter: char) -> String {
+    match letter {
+        '\\' => "\\\\".to_owned(),
+        '\n' => "\\n".to_owned(),
+        '\r' => "\\r".to_owned(),
+        '\t' => "\\t".to_owned(),
+        _ if letter.is_control() || matches!(letter, '\u{a0}' | '\u{ad}') => format!("\\x{:02x}", u32::from(letter)),
+        _ => letter.to_string(),
+    }
+}
+
+/// A character as Python's `ascii()` shows it.
+fn python_ascii(letter: char) -> String {
+    match u32::from(letter) {
+        0..=0x7f => python_repr(letter),
+        code @ 0x80..=0xff => format!("\\x{code:02x}"),
+        code @ 0x100..=0xffff => format!("\\u{code:04x}"),
+        code => format!("\\U{code:08x}"),
+    }
+}
+
+/// A character as Python's `repr()` of its UTF-8 bytes shows it.
+fn python_bytes(letter: char) -> String {
+    if letter.is_ascii() {
+        return python_repr(letter);
+    }
+    letter.encode_utf8(&mut [0; 4]).bytes().map(|byte| format!("\\x{byte:02x}")).collect()
 }
 
 fn utf16_escapes(letter: char) -> String {
@@ -166,6 +214,17 @@ mod tests {
         let secret = "p@ss w\"örd";
         for text in ["xp@ss w\"ördx", "xp%40ss%20w%22%C3%B6rdx", "xp%40ss+w%22%C3%B6rdx", "xp@ss w\\\"\\u00f6rdx"] {
             assert_eq!(masked(&[secret], text), "x***x");
+        }
+        // As Python shows it: repr(), in quotes of either kind, ascii(), bytes, and a text of JSON in JSON.
+        let secret = "p\\a'\"ö\t€";
+        for text in [
+            r#"xp\\a\'"ö\t€x"#,
+            r#"xp\\a'"ö\t€x"#,
+            r#"xp\\a\'"\xf6\t\u20acx"#,
+            r#"xp\\a\'"\xc3\xb6\t\xe2\x82\xacx"#,
+            r#"xp\\\\a'\\\"ö\\t€x"#,
+        ] {
+            assert_eq!(masked(&[secret], text), "x***x", "{text}");
         }
         assert_eq!(masked(&["first line\nsecond line"], "a second line b first line"), "a *** b ***");
         assert_eq!(masked(&["hunter", "hunter22"], "hunter22 hunter2"), "*** ***2");

@@ -22,6 +22,25 @@ fn a_parameter_named_like_an_asset_receives_it() {
 }
 
 #[test]
+fn a_mapped_instance_is_named_while_it_runs() {
+    let test = TestHome::started();
+    let go = test.folder().join("go");
+    test.add_dag(
+        "named",
+        &format!(
+            "import os, time\nfrom airflow.sdk import DAG, task\nwith DAG('named'):\n    \
+             @task(map_index_template=\"number {{{{ task.op_kwargs['n'] }}}}\")\n    def t(n):\n        \
+             while not os.path.exists({go:?}):\n            time.sleep(0.05)\n    t.expand(n=[7])\n"
+        ),
+    );
+    let run_id = test.trigger("named");
+    let name = "SELECT rendered_map_index FROM task_instance WHERE state = 'running'";
+    wait_until("the running instance has its name", Duration::from_secs(30), || test.sql(name) == "number 7");
+    std::fs::write(go, "").unwrap();
+    assert_eq!(test.wait_run("named", &run_id)["state"], "success");
+}
+
+#[test]
 fn time_sensors_do_not_wait_for_the_next_poke() {
     let test = TestHome::new().with_packages();
     test.start();
@@ -74,7 +93,8 @@ fn secrets_are_masked_in_logs_xcoms_and_errors() {
          print('uri', conn.get_uri())\n        print('in a word x' + conn.password + 'x')\n        logging.error('extra %s', conn.extra_dejson)\n        \
          subprocess.run(['sh', '-c', 'echo from a child $0', token])\n        os.write(2, ('raw ' + token + '\\n').encode())\n        \
          return {'told': conn.password, 'path': conn.extra_dejson['path'], token: 1}\n    @task\n    def fails():\n        \
-         raise ValueError('with ' + Variable.get('my_token'))\n    t()\n    fails()\n",
+         raise ValueError('with ' + Variable.get('my_token'))\n    t()\n    fails()\n    \
+         BashOperator(task_id='shell', bash_command='echo {{ var.value.my_token }}', env={'PW': '{{ conn.db.password }}'})\n",
     );
     assert_eq!(test.run_dag("telling")["state"], "failed");
     let secret = |text: &str| {
@@ -91,6 +111,12 @@ fn secrets_are_masked_in_logs_xcoms_and_errors() {
     assert_eq!(value, json!({"told": "***", "path": "visible", "***": 1}));
     assert_eq!(test.sql("SELECT outcome FROM task_try WHERE task_id = 'fails'"), "ValueError: with ***");
     assert!(!secret(&test.task_log("telling", "fails")));
+    let rendered = test.run(&["tasks", "render", "telling", "shell", "--json"]).expect(0).json();
+    assert_eq!(rendered["rendered_fields"]["bash_command"], "echo ***");
+    let rendered = test.run(&["tasks", "render", "telling", "shell"]).expect(0).stdout;
+    assert!(rendered.contains("echo ***") && !secret(&rendered), "{rendered}");
+    let tested = test.run(&["tasks", "test", "telling", "t"]).expect(0).stdout;
+    assert!(tested.contains("password ***\nuri postgres://u:***@"), "{tested}");
     // Tasks get the unmasked value.
     assert!(test.sql("SELECT value::text FROM xcom WHERE task_id = 't'").contains("token-of-variable"));
 }
@@ -138,6 +164,10 @@ fn dags_test_retries_and_names_missing_input() {
     );
     let done = test.run(&["dags", "test", "again"]).expect(0);
     assert!(done.stdout.ends_with("again  success\n") && done.stderr.contains("try 3 of 3"), "{done:?}");
+    let done = test.run(&["dags", "test", "again", "--json"]).expect(0).json();
+    assert_eq!((&done["state"], &done["task_instances"][0]["try_number"]), (&json!("success"), &json!(3)));
+    let done = test.run(&["tasks", "test", "again", "t", "--json"]).expect(1).json();
+    assert_eq!((&done["state"], &done["reason"]), (&json!("failed"), &json!("ValueError: not yet")));
     let done = test.run(&["dags", "test", "needs"]).expect(1);
     assert!(done.stderr.contains("params of this run are not valid") && !done.stderr.contains("Traceback"), "{done:?}");
     let done = test.run(&["dags", "test", "dated"]).expect(1);
@@ -206,6 +236,11 @@ fn validate_refuses_what_the_server_refuses() {
     let location = format!("{}:2: Dag \"bad\": ", bad.display());
     assert!(done.stdout.contains(&location) && done.stdout.contains("61 * * * *"), "{done:?}");
     let done = test.run(&["validate", one.to_str().unwrap(), two.to_str().unwrap()]).expect(1);
+    let env = test.save("one/.env", "A=1\nno assignment\n");
+    let done = test.run(&["validate", one.to_str().unwrap(), "--json"]).expect(0).json();
+    assert_eq!(done["files"][0]["warnings"], json!([format!("{}:2 is not NAME=value, and is ignored", env.display())]));
+    let done = test.run(&["validate", one.to_str().unwrap(), two.to_str().unwrap()]).expect(1);
+    assert!(done.stderr.contains("is not NAME=value"), "{done:?}");
     let both = format!("  {}\n    {}", one.display(), two.display());
     assert!(done.stdout.contains("used in two files") && done.stdout.contains(&both), "{done:?}");
 }

@@ -334,7 +334,8 @@ fn add_installs_first_and_changes_nothing_on_failure() {
     assert_eq!(std::fs::read_to_string(&file).unwrap(), before);
     let missing = test.run(&["validate", path]).expect(1).stdout;
     assert!(missing.contains("dependencies: [paint]"), "{missing}");
-    test.run(&["add", "paint", "--project", path]).expect(0);
+    let added = test.run(&["add", "paint", "--project", path, "--json"]).expect(0).json();
+    assert_eq!(added["packages"], serde_json::json!(["paint"]));
     let text = std::fs::read_to_string(&file).unwrap();
     assert_eq!(text, before.replace("[colours]", "[colours, paint]"));
     test.run(&["validate", path]).expect(0);

@@ -71,6 +71,10 @@ pub async fn run(context: &Context<'_>, args: &Add) -> Result<u8, Error> {
     let mode = files::mode(&settings_file).unwrap_or(0o644);
     files::write_atomic(&settings_file, changed.as_bytes(), mode)
         .map_err(|error| Error::io("write", &settings_file, &error))?;
+    if context.printer.json {
+        context.printer.json(&serde_json::json!({"packages": args.packages, "file": settings_file}))?;
+        return Ok(0);
+    }
     context.printer.line(format!("Installed {} and added it to {}", args.packages.join(", "), settings_file.display()));
     Ok(0)
 }

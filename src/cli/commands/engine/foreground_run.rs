@@ -22,6 +22,7 @@ use leoflow_python::{
     Children, Interpreter, Job, ParseOutput, Request, as_in_workspace, dag_files, environment, file_context,
 };
 use serde_json::{Value, json};
+use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 
@@ -72,6 +73,8 @@ pub struct TestTask {
     pub pdb: bool,
 }
 
+/// Size limit of a result, in bytes; a run of 100,000 task instances has less.
+const MAX_RESULT_SIZE: u64 = 256 * 1024 * 1024;
 /// Size limit of a DAG file that is searched for a dag_id, in bytes.
 const MAX_FILE_SIZE: u64 = 4 * 1024 * 1024;
 
@@ -83,7 +86,7 @@ pub async fn run(context: &Context<'_>, args: &Test) -> Result<u8, Error> {
         logical_date: args.logical_date.as_deref().or(args.date.as_deref()),
         pdb: args.pdb,
     };
-    run_request.prepare(context).await?.run(&args.dag_id)
+    run_request.prepare(context).await?.run(context, &args.dag_id)
 }
 
 /// What to do with one task.
@@ -108,7 +111,7 @@ pub async fn task(context: &Context<'_>, args: &TestTask, action: TaskAction) ->
     prepared.options["task_id"] = task_id.into();
     prepared.options["map_index"] = map_index.into();
     prepared.options["render"] = (action == TaskAction::Render).into();
-    prepared.run(&args.dag_id)
+    prepared.run(context, &args.dag_id)
 }
 
 /// Creates a private temporary folder with a random name.
@@ -195,28 +198,56 @@ impl RunRequest<'_> {
     }
 }
 
+/// Where the process's standard output goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Output {
+    Terminal,
+    Stderr,
+}
+
 impl Prepared {
-    /// Runs the DAG on this terminal and returns the process's exit code.
-    fn run(mut self, dag_id: &str) -> Result<u8, Error> {
+    /// Runs the DAG on this terminal and returns the process's exit code. With `--json`, prints the result alone on
+    /// standard output; what the DAG file and its tasks print goes to standard error.
+    fn run(mut self, context: &Context<'_>, dag_id: &str) -> Result<u8, Error> {
         let structure = structure_of(&self, dag_id)?;
-        // Removed after the run, with the socket.
+        // Removed after the run, with the socket and the result.
         let folder = temporary_folder()?;
+        let result = context.printer.json.then(|| folder.join("result.json"));
+        if let Some(path) = &result {
+            self.options["result"] = path.to_string_lossy().into();
+        }
         let path = folder.join("planner.sock");
         let listener = unix_socket::listen(&path).map_err(|error| Error::io("create", &path, &error))?;
         self.options["planner"] = path.to_string_lossy().into();
         // The thread ends with this process; nothing joins it.
         blocking::thread(move || foreground_planner::serve(&listener, structure));
-        let exit_code = self.run_process(dag_id);
+        let exit_code = self.run_process(dag_id, if result.is_some() { Output::Stderr } else { Output::Terminal });
+        let result = result.map(|path| files::read_text(&path, MAX_RESULT_SIZE));
         let _ = files::remove_any(&folder);
-        exit_code
+        match (exit_code?, result) {
+            (exit_code, None) => Ok(exit_code),
+            (exit_code, Some(Ok(Some(text)))) => {
+                let result: Value = serde_json::from_str(&text).map_err(Error::failed)?;
+                context.printer.json(&result)?;
+                Ok(exit_code)
+            }
+            // 128 and more: it was interrupted.
+            (exit_code @ 128.., Some(_)) => Ok(exit_code),
+            (_, Some(_)) => Err(Error::failed(format!("the run of {dag_id} ended without a result"))
+                .hint("the reason is in what it printed to standard error")),
+        }
     }
 
     /// Runs the Python process; returns its exit code.
-    fn run_process(&self, dag_id: &str) -> Result<u8, Error> {
+    fn run_process(&self, dag_id: &str, output: Output) -> Result<u8, Error> {
         let mut command = std::process::Command::new(&self.interpreter.program);
         command.args(self.interpreter.arguments(Job::Test, &self.options)).env_clear().envs(environment());
         if let Some(folder) = &self.folder {
             command.current_dir(folder);
+        }
+        if output == Output::Stderr {
+            let stderr = std::io::stderr().as_fd().try_clone_to_owned();
+            command.stdout(stderr.map_err(|error| Error::failed("failed to duplicate standard error").cause(error))?);
         }
         // Ctrl-C is for the debugger or the task.
         let status = process::ignoring_interrupts(|| command.status())

@@ -66,20 +66,39 @@ def note_secret(name: str, value: Any) -> None:
 
 def mask(value):
     """Masks a value in all later output of this task."""
-    if len(value) < SHORTEST or value.lower() == "airflow" or value in _secrets:
+    if not is_maskable(value) or value in _secrets:
         return
-    _secrets.add(value)
-    if not value.isalnum() or not value.isascii():
-        import urllib.parse
-
-        _secrets.update((urllib.parse.quote(value, safe=""), urllib.parse.quote_plus(value), repr(value)[1:-1],
-                         json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]))
+    # Each line of a text is a secret of its own, because logs are written by line.
+    for part in filter(is_maskable, {value, *value.splitlines()}):
+        _secrets.add(part)
+        if not part.isalnum() or not part.isascii():
+            _secrets.update(forms(part))
     if _keeper is not None:
         try:
             os.write(_keeper, json.dumps(value).encode() + b"\n")
         except OSError:
             # The keeper has exited; this task is about to end, too.
             pass
+
+
+def is_maskable(value):
+    return len(value) >= SHORTEST and value.lower() != "airflow"
+
+
+def forms(secret):
+    """Returns the forms in which a secret may be printed, like `forms` in `src/base/auth/masking.rs`: percent-encoded,
+    escaped for JSON, once and as part of a text in JSON, and as Python's `repr()` and `ascii()` show it and its
+    bytes."""
+    import urllib.parse
+
+    escaped = [repr(secret)[1:-1], ascii(secret)[1:-1], repr(secret.encode(errors="replace"))[2:-1]]
+    # repr() chooses the quotes by what else is in the text, and escapes those that it uses.
+    quoted = [form.replace("\\'", "'").replace("'", "\\'") for form in escaped]
+    unquoted = [form.replace("\\'", "'") for form in escaped]
+    in_json = [json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]]
+    percent = urllib.parse.quote(secret, safe="")
+    return {percent, percent.lower(), urllib.parse.quote_plus(secret), *quoted, *unquoted, *in_json,
+            *(json.dumps(form)[1:-1] for form in in_json)}
 
 
 def mask_secret(secret, name=None):

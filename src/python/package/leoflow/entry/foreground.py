@@ -11,11 +11,13 @@ import sys
 import time
 from datetime import datetime, timezone
 
-from leoflow.common import leoflow_server, task_log, topology
+from leoflow.common import leoflow_server, masking, task_log, topology
 from leoflow.common.client import connect
-from leoflow.common.reports import explain, missing_date
+from leoflow.common.reports import clean, explain, missing_date
+from leoflow.common.task_log import masked
 from leoflow.entry import backends
 from leoflow.entry.workspace import Workspace, prepare
+from leoflow.running.keeper_pipe import note_environment
 from leoflow.running.offline import InMemoryXComs
 
 TYPE_CHECKING = False
@@ -23,6 +25,24 @@ if TYPE_CHECKING:
     from typing import Any
 
 FINISHED = ("success", "failed", "skipped", "upstream_failed", "removed")
+
+
+class Masked:
+    """An output stream in which secrets are masked once they were read, as in the log of a task."""
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    def write(self, text):
+        self._stream.write(masking.hide(text))
+        return len(text)
+
+    def writelines(self, lines):
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
 
 
 class Planner:
@@ -261,8 +281,12 @@ def main(options: dict[str, Any]) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN if options["pdb"] else signal.SIG_DFL)
     leoflow_server.use(options["socket"], patience=2)
+    if not options["pdb"]:
+        # The debugger edits lines of the terminal itself.
+        sys.stdout, sys.stderr = Masked(sys.stdout), Masked(sys.stderr)
     try:
         dag = choose(options)
+        note_environment()
     except SystemExit:
         raise
     except BaseException as error:
@@ -280,12 +304,26 @@ def main(options: dict[str, Any]) -> None:
         planner = Planner(options["planner"])
         if options.get("task_id"):
             sys.exit(test_task(dag, spec, options, planner))
-        state = Run(dag, spec, planner).go()
+        run = Run(dag, spec, planner)
+        state = run.go()
     except KeyboardInterrupt:
         say("interrupted")
         sys.exit(130)
-    print(f"{dag.dag_id}  {state}")
+    report(options, f"{dag.dag_id}  {state}", {
+        "dag_id": dag.dag_id, "run_id": spec["run_id"], "logical_date": date, "state": state,
+        "task_instances": [{name: instance[name] for name in ("task_id", "map_index", "state", "try_number")}
+                           for instance in run.instances],
+    })
     sys.exit(1 if state == "failed" else 0)
+
+
+def report(options, text, result):
+    """Prints the result, or writes it to the file that the parent process reads."""
+    if "result" not in options:
+        print(text)
+        return
+    with open(options["result"], "w", encoding="utf-8") as file:
+        json.dump(clean(result), file, default=str)
 
 
 def test_task(dag, spec, options, planner):
@@ -301,14 +339,18 @@ def test_task(dag, spec, options, planner):
     memory.begin((task.task_id, index), False)
     spec = {**spec, "map_index": index}
     if options.get("render"):
-        return render(dag, task, spec, memory)
+        return render(dag, task, spec, memory, options)
     result = (run_once if spec["pdb"] else run_apart)(task, spec, dag, memory)
-    print(f"{task.task_id}  {result['state']}")
+    xcom = memory.xcoms.get((*memory.own, "return_value"))
+    report(options, f"{task.task_id}  {result['state']}", {
+        "dag_id": dag.dag_id, "task_id": task.task_id, "map_index": index, "state": result["state"], "reason": result.get("reason"),
+        "return_value": None if xcom is None else masked(json.loads(xcom)),
+    })
     return 1 if result["state"] == "failed" else 0
 
 
-def render(dag, task, spec, memory):
-    """Prints the rendered template fields of a task."""
+def render(dag, task, spec, memory, options):
+    """Prints the rendered template fields of a task, with secrets masked."""
     try:
         attempt = backends.current().try_in_foreground(dag, task, spec, memory)
         attempt.prepare()
@@ -322,6 +364,18 @@ def render(dag, task, spec, memory):
             say(hint)
         return 1
     line = f"# {'-' * 58}"
-    for field in attempt.task.template_fields:
-        print(f"{line}\n# property: {field}\n{line}\n{getattr(attempt.task, field)}")
+    fields = {field: shown(getattr(attempt.task, field), field) for field in attempt.task.template_fields}
+    text = "\n".join(f"{line}\n# property: {field}\n{line}\n{value}" for field, value in fields.items())
+    report(options, text, {"dag_id": dag.dag_id, "task_id": task.task_id, "map_index": spec["map_index"], "rendered_fields": fields})
     return 0
+
+
+def shown(value, name=""):
+    """Returns a rendered value with secrets masked: those that were read, and values whose name is sensitive."""
+    if isinstance(value, dict):
+        return {masking.hide(str(key)): shown(item, str(key)) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(shown(item, name) for item in value) if type(value) in (list, tuple) else masking.hide(str(value))
+    if name and masking.is_sensitive(name) and value not in (None, ""):
+        return "***"
+    return value if value is None or isinstance(value, (bool, int, float)) else masking.hide(str(value))

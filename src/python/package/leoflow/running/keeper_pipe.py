@@ -7,6 +7,7 @@ import os
 
 from leoflow.authoring.connection import Connection
 from leoflow.common import masking
+from leoflow.common.exceptions import AirflowException
 
 
 def send_secrets_to(descriptor: int) -> None:
@@ -20,12 +21,16 @@ def send_secrets_to(descriptor: int) -> None:
     except OSError:
         # An older keeper has no pipe.
         return
-    # Programs may print secrets of the environment, even those that no Python code reads.
+    note_environment()
+
+
+def note_environment() -> None:
+    """Masks the secrets of the environment: programs may print those that no Python code reads, too."""
     for name, value in os.environ.items():
         if name.startswith("AIRFLOW_CONN_"):
             try:
                 Connection.from_text(name, value)
-            except (ValueError, TypeError):
+            except (AirflowException, ValueError, TypeError):
                 # Code that uses the connection gets the error.
                 pass
         elif name.startswith("AIRFLOW_VAR_"):
