@@ -2,7 +2,9 @@
 
 import json
 import os
+import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import textwrap
@@ -76,6 +78,20 @@ class TestWarmPython(unittest.TestCase):
     def test_each_of_several_is_left_out(self):
         message, _, _ = self.zygote(numpy=STARTS_A_THREAD, pandas="import numpy\n" + textwrap.dedent(STARTS_A_THREAD))
         self.assertEqual(sorted(message["left_out"]), ["numpy", "pandas"])
+
+    def leave(self, code):
+        """Runs code in a process that then ends as a task's process does."""
+        code = f"import atexit, threading, time\nfrom leoflow.entry import forks\nforks.EXIT_SECONDS = 1\n{code}\nforks.leave(3)"
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+
+    def test_a_task_ends_with_its_exit_functions(self):
+        done = self.leave("threading.Thread(target=time.sleep, args=(20,)).start()\natexit.register(print, 'flushed')")
+        self.assertEqual((done.returncode, done.stdout), (3, "flushed\n"), done.stderr)
+        done = self.leave("atexit.register(int, 'x')\natexit.register(print, 'flushed', end='')")
+        self.assertEqual((done.returncode, done.stdout), (3, "flushed"))
+        self.assertIn("ValueError", done.stderr)
+        # As pyarrow's may, in apache/airflow#72035.
+        self.assertEqual(self.leave("atexit.register(time.sleep, 20)").returncode, -signal.SIGALRM)
 
 
 if __name__ == "__main__":

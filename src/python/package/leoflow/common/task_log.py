@@ -94,8 +94,8 @@ def finish() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except (OSError, ValueError):
-            # The stream is closed or replaced.
+        except (AttributeError, OSError, ValueError):
+            # The stream is closed or replaced, maybe by None.
             pass
     if _stderr is not None:
         _stderr.finish()

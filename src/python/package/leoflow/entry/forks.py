@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import _signal
+import atexit
 import ctypes
 import gc
 import os
 import signal
 import sys
 
-from leoflow.common import plain_files
+from leoflow.common import plain_files, task_log
 from leoflow.entry import libraries
 
 TYPE_CHECKING = False
@@ -32,7 +33,10 @@ _fork = ctypes.PyDLL(None, use_errno=True).fork
 set_handler, set_mask = _signal.signal, _signal.pthread_sigmask
 DEFAULT, IGNORED = int(signal.SIG_DFL), int(signal.SIG_IGN)
 BLOCK, SET_MASK = int(signal.SIG_BLOCK), int(signal.SIG_SETMASK)
-SIGTERM, SIGKILL, SIGCHLD, SIGPIPE = (int(number) for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGCHLD, signal.SIGPIPE))
+SIGTERM, SIGKILL, SIGCHLD, SIGPIPE, SIGALRM = (
+    int(number) for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGCHLD, signal.SIGPIPE, signal.SIGALRM))
+# Time for what a task has registered with `atexit`; OpenTelemetry's takes up to 30 s.
+EXIT_SECONDS = 60
 # Thresholds of the garbage collector. Nearly all objects of a DAG file stay alive, so collecting at the usual rate
 # while it is loaded takes as long as creating them.
 NORMAL_THRESHOLDS, LOADING_THRESHOLDS = gc.get_threshold(), (50_000, 20, 20)
@@ -110,6 +114,21 @@ def finish_loading() -> None:
         gc.set_threshold(*NORMAL_THRESHOLDS)
 
 
+def leave(code: int) -> NoReturn:
+    """Ends a task's process as Airflow's own ends: functions registered with `atexit` run, threads are not waited
+    for."""
+    # The result is written and counts, however the process ends; a function that hangs must not keep the task running.
+    set_handler(SIGALRM, DEFAULT)
+    signal.alarm(EXIT_SECONDS)
+    try:
+        atexit._run_exitfuncs()
+    except BaseException:
+        # It has printed the error.
+        pass
+    task_log.finish()
+    os._exit(code)
+
+
 def become(parent: int, mark: str, descriptors: list[int], work: Callable[[], object]) -> NoReturn:
     """In a fork: runs `work` like a newly started process that has the same modules loaded, then exits. The kernel kills
     the process when its parent exits. `descriptors` become 0, 1, 2, …."""
@@ -124,6 +143,8 @@ def become(parent: int, mark: str, descriptors: list[int], work: Callable[[], ob
         set_mask(SET_MASK, ())
         place_descriptors(descriptors)
         os.environ[MARK] = mark
+        # Those of the warm Python are not for this process.
+        atexit._clear()
         _is_loading = True
         gc.set_threshold(*LOADING_THRESHOLDS)
         gc.enable()

@@ -73,4 +73,4 @@ def main(options: dict[str, Any]) -> None:
     if attempt is not None:
         attempt.run_callbacks()
         task_log.finish()
-    os._exit(0 if result["state"] != "failed" else 1)
+    forks.leave(0 if result["state"] != "failed" else 1)
