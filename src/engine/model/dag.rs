@@ -6,7 +6,7 @@ use crate::schedule::timetable::{Restriction, Timetable};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 /// A DAG. Versions stored by an older Leoflow may lack newer fields.
@@ -65,6 +65,9 @@ pub struct Structure {
     pub fail_fast: bool,
     #[serde(default, skip_serializing_if = "is_false")]
     pub render_template_as_native_obj: bool,
+    /// Address by owner.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub owner_links: BTreeMap<String, String>,
     /// Number of consecutive failed runs that pauses the DAG; 0 is never.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub max_consecutive_failed_dag_runs: u32,
@@ -219,6 +222,9 @@ pub struct Task {
     pub wait_for_downstream: bool,
     #[serde(default, skip_serializing_if = "is_false")]
     pub ignore_first_depends_on_past: bool,
+    /// While `depends_on_past` holds the task back, it is not skipped either.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub wait_for_past_before_skipping: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<String>,
     #[serde(default = "one", skip_serializing_if = "is_one")]

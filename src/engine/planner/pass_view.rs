@@ -184,6 +184,19 @@ impl<'a> PassView<'a> {
     /// Decides the next step of an instance. `due` is when a retry or a rescheduled sensor may continue.
     pub fn step(&self, index: usize, due: Option<Timestamp>, now: Timestamp) -> Step {
         let Some(task_index) = self.task_indices[index] else { return Step::Wait };
+        match self.step_of(index, task_index, due, now) {
+            Step::End(TaskState::Skipped) if self.past_holds_skip(task_index) => Step::Wait,
+            step => step,
+        }
+    }
+
+    /// True when the task is skipped only once its past allows it to start.
+    pub fn past_holds_skip(&self, task_index: usize) -> bool {
+        self.snapshot.graph.task(task_index).wait_for_past_before_skipping
+            && self.snapshot.held_by_past.contains(&task_index)
+    }
+
+    fn step_of(&self, index: usize, task_index: usize, due: Option<Timestamp>, now: Timestamp) -> Step {
         let graph = self.snapshot.graph;
         let map_index = self.map_indexes[index];
         if self.is_skipped_by_branch(task_index, map_index) {

@@ -147,7 +147,11 @@ impl<'a> Planner<'a> {
             let Some(index) = self.view.row(task_index, -1) else { continue };
             let has_started =
                 matches!(self.view.state(index), Some(TaskState::Running | TaskState::Success | TaskState::Failed));
-            if !has_started {
+            // What is directly downstream of a branch is skipped by its recorded decision, once its past has ended.
+            let graph = self.snapshot.graph;
+            let waits_for_past = self.view.past_holds_skip(task_index)
+                && graph.node(task_index).upstream.iter().any(|up| graph.task(*up).is_branch);
+            if !has_started && !waits_for_past {
                 self.change(index, TaskState::Skipped, self.try_number(index), None, TransitionKind::NoOp);
             }
         }
@@ -375,6 +379,10 @@ impl<'a> Planner<'a> {
 #[cfg(test)]
 #[path = "plan_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "past_tests.rs"]
+mod past_tests;
 
 #[cfg(test)]
 #[path = "plan_model_tests.rs"]

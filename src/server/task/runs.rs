@@ -33,10 +33,12 @@ pub async fn dag(State(state): Shared, Id(dag_id): Id) -> Result<Json<Value>, Ap
     let client = state.database.get().await?;
     let dag = dags::get(&*client, &dag_id).await?;
     let owners = dag.structure.owners.join(", ");
+    let task_ids: Vec<&str> = dag.structure.tasks.iter().map(|task| task.task_id.as_str()).collect();
+    let group_ids: Vec<&str> = dag.structure.groups.iter().map(|group| group.group_id.as_str()).collect();
     Ok(Json(json!({
         "dag_id": dag.dag_id, "is_paused": dag.is_paused, "bundle_name": "leoflow", "bundle_version": null,
         "relative_fileloc": dag.relative_fileloc, "owners": owners, "tags": dag.structure.tags,
-        "next_dagrun": dag.next_interval.map(|(start, _)| start),
+        "next_dagrun": dag.next_interval.map(|(start, _)| start), "task_ids": task_ids, "group_ids": group_ids,
     })))
 }
 

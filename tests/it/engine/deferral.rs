@@ -43,6 +43,7 @@ from airflow.exceptions import TaskDeferred
 from airflow.providers.standard.triggers.file import FileTrigger
 from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 from airflow.sdk import DAG, BaseOperator, BaseSensorOperator
+from airflow.triggers.base import StartTriggerArgs
 from project_triggers import Counts, Ends, Fails
 
 class Looks(BaseSensorOperator):
@@ -60,7 +61,16 @@ class Waits(BaseOperator):
     def after(self, context, given, event=None):
         return [given.isoformat(), type(event).__name__, str(event), context["ti"].try_number]
 
+class Starts(BaseOperator):
+    start_from_trigger = True
+    start_trigger_args = StartTriggerArgs("project_triggers.Counts", "go_on", {"to": 2})
+    def execute(self, context):
+        raise RuntimeError("the task begins with its trigger")
+    def go_on(self, context, event=None):
+        return event["counted"][0]
+
 with DAG("defers"):
+    Starts(task_id="starts")
     Waits(task_id="counts", make=lambda: Counts(3))
     Waits(task_id="fails", make=lambda: Fails(1), retries=1, retry_delay=0.1)
     Waits(task_id="ends", make=lambda: Ends(5))
@@ -84,7 +94,7 @@ fn tasks_of_the_small_package_defer() {
     test.add_dag("defers", &DAG.replace("SIGN", sign.to_str().unwrap()));
     let run_id = test.trigger("defers");
     wait_until("all but one task have finished", LIMIT, || {
-        test.sql("SELECT count(*) FROM task_instance WHERE state IN ('success', 'failed', 'skipped')") == "7"
+        test.sql("SELECT count(*) FROM task_instance WHERE state IN ('success', 'failed', 'skipped')") == "8"
     });
     assert_eq!(state(&test, "file"), "deferred");
     assert_eq!(test.sql("SELECT count(*) FROM task_try WHERE state = 'running'"), "0", "no process waits");
@@ -101,6 +111,7 @@ fn tasks_of_the_small_package_defer() {
     let counted = json!(["2026-01-02", "dict", "{'counted': (3, 'hello')}", 1]);
     assert_eq!(value("counts", "return_value"), counted);
     assert_eq!(value("soon", "return_value")[3], 1);
+    assert_eq!(value("starts", "return_value"), 2);
     assert_eq!(value("file", "return_value")[2], "True");
     assert_eq!((value("ends", "said"), state(&test, "ends")), (json!(5), "success".to_owned()));
     assert_eq!((state(&test, "fails"), &task(&run, "fails")["try_number"]), ("failed".to_owned(), &json!(2)));

@@ -57,8 +57,8 @@ NAMES_BY_MODULE = {
         EventsTimetable MultipleCronTriggerTimetable NullTimetable OnceTimetable TimeRestriction Timetable
     """,
     "authoring.triggers": """
-        BaseEventTrigger BaseTrigger DateTimeTrigger FileDeleteTrigger FileTrigger TaskFailedEvent TaskSkippedEvent
-        TaskSuccessEvent TimeDeltaTrigger TriggerEvent
+        BaseEventTrigger BaseTrigger DagStateTrigger DateTimeTrigger FileDeleteTrigger FileTrigger StartTriggerArgs
+        TaskFailedEvent TaskSkippedEvent TaskSuccessEvent TimeDeltaTrigger TriggerEvent
     """,
     "authoring.variable": "Variable",
     "common.airflow_version": "version",
@@ -181,6 +181,7 @@ MODULES = {
     "airflow.providers.standard.sensors.time_delta": DELTA_SENSOR,
     "airflow.providers.standard.sensors.weekday": DAY_SENSOR,
     "airflow.providers.standard.triggers": {},
+    "airflow.providers.standard.triggers.external_task": named("DagStateTrigger"),
     "airflow.providers.standard.triggers.file": named("FileDeleteTrigger FileTrigger"),
     "airflow.providers.standard.triggers.temporal": named("DateTimeTrigger TimeDeltaTrigger"),
     "airflow.providers.standard.utils": {},
@@ -231,7 +232,7 @@ MODULES = {
     "airflow.timetables.trigger": named("CronTriggerTimetable DeltaTriggerTimetable MultipleCronTriggerTimetable"),
     "airflow.triggers": {},
     "airflow.triggers.base": named(
-        "BaseEventTrigger BaseTrigger TaskFailedEvent TaskSkippedEvent TaskSuccessEvent TriggerEvent"),
+        "BaseEventTrigger BaseTrigger StartTriggerArgs TaskFailedEvent TaskSkippedEvent TaskSuccessEvent TriggerEvent"),
     "airflow.utils": {},
     "airflow.utils.context": named("Context"),
     "airflow.utils.edgemodifier": named("Label"),

@@ -155,7 +155,7 @@ impl<'a> DAGDetailsResponse<'a> {
             template_search_path: None,
             render_template_as_native_obj: structure.render_template_as_native_obj,
             rerun_with_latest_version: None,
-            owner_links: Some(BTreeMap::new()),
+            owner_links: Some(structure.owner_links.clone()),
             is_favorite: dag.is_favorite,
             active_runs_count: active_runs,
             latest_dag_version: Some(version(&name)),

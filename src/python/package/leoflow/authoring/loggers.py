@@ -29,8 +29,9 @@ def qualified_name(kind: type) -> str:
     return f"{module}.{name}"
 
 
-def operator_logger(kind: type) -> logging.Logger:
-    return logging.getLogger(f"airflow.task.operators.{qualified_name(kind)}")
+def operator_logger(kind: type, name: str | None) -> logging.Logger:
+    """Returns the logger of an operator class. `name` is the task's `logger_name`, if it was given one."""
+    return logging.getLogger(f"airflow.task.operators.{name or qualified_name(kind)}")
 
 
 def hook_logger(kind: type, name: str | None) -> logging.Logger:

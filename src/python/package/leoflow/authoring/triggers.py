@@ -11,15 +11,31 @@ import datetime
 import glob
 import logging
 import os
+from typing import NamedTuple
 
 from leoflow.authoring.loggers import qualified_name
 from leoflow.common.dates import moment as read
 from leoflow.common.dates import task_datetime
+from leoflow.common.leoflow_server import client
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from typing import Any
+
+
+class StartTriggerArgs(NamedTuple):
+    """The trigger with which a task begins that has `start_from_trigger`."""
+
+    trigger_cls: str
+    next_method: str
+    trigger_kwargs: dict[str, Any] | None = None
+    next_kwargs: dict[str, Any] | None = None
+    timeout: datetime.timedelta | None = None
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """The stored form of the trigger, which need not be created for it."""
+        return self.trigger_cls, self.trigger_kwargs or {}
 
 
 class TriggerEvent:
@@ -178,3 +194,34 @@ class FileDeleteTrigger(BaseEventTrigger):
         await asyncio.to_thread(os.unlink, self.filepath)
         self.log.info("Found and deleted %s", self.filepath)
         yield TriggerEvent(True)
+
+
+class DagStateTrigger(BaseTrigger):
+    """Fires when all of these runs of a DAG have one of the states."""
+
+    def __init__(self, dag_id, states, run_ids=None, poll_interval=5.0):
+        super().__init__()
+        self.dag_id = dag_id
+        self.states = [str(state) for state in states]
+        self.run_ids = run_ids
+        self.poll_interval = poll_interval
+
+    def serialize(self):
+        kwargs = {"dag_id": self.dag_id, "states": self.states, "run_ids": self.run_ids, "poll_interval": self.poll_interval}
+        return f"{STANDARD}.external_task.DagStateTrigger", kwargs
+
+    def find(self):
+        """Returns the state of each run."""
+        def state(run_id):
+            return client().request("POST", "/local/triggers/runs/state", {"dag_id": self.dag_id, "run_id": run_id})["state"]
+
+        return {run_id: state(run_id) for run_id in self.run_ids or ()}
+
+    async def run(self):
+        while True:
+            states = await asyncio.to_thread(self.find)
+            if all(state in self.states for state in states.values()):
+                break
+            await asyncio.sleep(self.poll_interval)
+        classpath, kwargs = self.serialize()
+        yield TriggerEvent((classpath, {**kwargs, **states}))

@@ -52,6 +52,17 @@ def stored_form(deferred: TaskDeferred) -> dict[str, Any]:
     }
 
 
+def start_trigger(task: AbstractOperator, context: dict[str, Any]) -> TaskDeferred:
+    """Returns the deferral with which a task with `start_from_trigger` begins. As in Airflow, arguments of the trigger
+    that are named like a template field of the task are templates, and its `execution_timeout` limits the wait."""
+    arguments = task.start_trigger_args
+    kwargs = {name: task.render_template(value, context) if name in task.template_fields else value
+              for name, value in (arguments.trigger_kwargs or {}).items()}
+    limits = [limit for limit in (arguments.timeout, task.execution_timeout) if limit is not None]
+    return TaskDeferred(trigger=arguments._replace(trigger_kwargs=kwargs), method_name=arguments.next_method,
+                        kwargs=arguments.next_kwargs, timeout=min(limits, default=None))
+
+
 def resume(task: AbstractOperator, next_method: str, next_kwargs: dict[str, Any] | None, context: dict[str, Any]) -> Any:
     """Resumes a deferred task; returns its result. Errors of a sensor become those that sensors raise."""
     try:

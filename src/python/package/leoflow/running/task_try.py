@@ -91,6 +91,8 @@ class Try:
             task.render_template_fields(self.context)
         self.note_rendered()
         self.note_map_index(swallow=True)
+        if "map_index" in self.result:
+            self.ti.server.name_instance(self.result["map_index"])
 
     def note_rendered(self):
         if self.task.template_fields:
@@ -115,6 +117,11 @@ class Try:
         try:
             self.prepare()
             task, context = self.task, self.context
+            if task.start_from_trigger is True and task.start_trigger_args is not None and not self.ti.next_method:
+                from leoflow.running.deferral import start_trigger
+
+                # As in Airflow, nothing of the task runs before the event.
+                raise start_trigger(task, context)
             if task._pre_execute_hook is not None:
                 task._pre_execute_hook(context)
             if type(task).pre_execute is not _base_pre_execute:

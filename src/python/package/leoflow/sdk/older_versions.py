@@ -17,6 +17,13 @@ def has_serde() -> bool:
     return importlib.util.find_spec("airflow.sdk.serde") is not None
 
 
+def has_start_from_trigger() -> bool:
+    """True when Airflow's scheduler heeds `start_from_trigger`; before 3.3, workers call `execute()`."""
+    import airflow
+
+    return tuple(int(part) for part in airflow.__version__.split(".")[:2]) >= (3, 3)
+
+
 def run_type(name: str) -> str:
     """Maps a run type to one that the installed version knows; runs of other types were manual in that version."""
     from airflow.sdk.api.datamodels._generated import DagRunType

@@ -55,6 +55,12 @@ def details(spec: dict[str, Any], events: list[dict[str, Any]]) -> Any:
     )
 
 
+def next_method(ti: Any) -> str | None:
+    """Returns the method with which a deferred task resumes; `None` for a task that begins."""
+    context = ti._ti_context_from_server
+    return context.next_method if context else None
+
+
 class Bundle:
     """The folder of the DAG's files, as an Airflow bundle that needs no fetching or locking."""
 

@@ -3,6 +3,7 @@ supervisor is ours."""
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import pathlib
@@ -10,7 +11,7 @@ import pathlib
 from leoflow.common import local_modules, plain_files, task_log
 from leoflow.common.packages import missing_package
 from leoflow.common.reports import describe, missing_date
-from leoflow.sdk import child_processes, older_versions, startup
+from leoflow.sdk import child_processes, older_versions, start_trigger, startup
 from leoflow.sdk.supervisor import TaskSupervisor
 
 TYPE_CHECKING = False
@@ -79,7 +80,8 @@ class Try:
         if self.folder:
             plain_files.mark(os.path.join(self.folder, "began"))
         children = child_processes.Server(self.supervisor) if child_processes.starts_child_processes(self.ti.task) else None
-        state, _, self.error = self.runner.run(self.ti, self.context, self.log)
+        with self.beginning_with_trigger():
+            state, _, self.error = self.runner.run(self.ti, self.context, self.log)
         if children is not None:
             children.finish()
         self.state = state
@@ -95,6 +97,28 @@ class Try:
         if getattr(self.ti.task, "overwrite_rtif_after_execution", False) and self.ti.task.template_fields:
             result["rendered"] = self.runner._serialize_rendered_fields(self.ti.task)
         return result
+
+    @contextlib.contextmanager
+    def beginning_with_trigger(self):
+        """Makes a task with `start_from_trigger` begin with its trigger, as Airflow's scheduler does from 3.3 on: none of
+        its methods and callbacks runs before the event."""
+        if startup.next_method(self.ti) or not older_versions.has_start_from_trigger():
+            yield
+            return
+        original = self.runner._execute_task
+
+        def begin(*arguments, **others):
+            # The task of a mapped instance is known only now.
+            task = self.ti.task
+            if task.start_from_trigger is True and task.start_trigger_args is not None:
+                raise start_trigger.deferral(task, self.context)
+            return original(*arguments, **others)
+
+        self.runner._execute_task = begin
+        try:
+            yield
+        finally:
+            self.runner._execute_task = original
 
     def log_hints(self, result):
         """Logs hints after the error, which Airflow has logged."""

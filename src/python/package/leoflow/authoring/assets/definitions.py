@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import warnings
 
+from leoflow.common.exceptions import Unsupported
 from leoflow.common.values import plain
 
 TYPE_CHECKING = False
@@ -84,6 +85,8 @@ class Asset(BaseAsset):
             name = uri
         elif uri is None:
             uri = name
+        if access_control is not None:
+            raise Unsupported(f"access_control={access_control!r} of an asset (one user has all rights)")
         if name in ("self", "context"):
             raise ValueError(f"prohibited name for asset: {name}")
         self.name = check_name("name", name)

@@ -35,13 +35,8 @@ NEUTRAL = {
     "sla_miss_callback": (None,),
     "allowed_run_types": (None,),
     "auto_register": (True,),
-    "owner_links": None,
-    "default_view": None,
-    "orientation": None,
     "rerun_with_latest_version": (None, False),
     "disable_bundle_versioning": None,
-    "has_on_success_callback": None,
-    "has_on_failure_callback": None,
 }
 
 
@@ -61,7 +56,8 @@ class DAG:
                  dagrun_timeout=None, is_paused_upon_creation=None, fail_fast=False,
                  on_success_callback=None, on_failure_callback=None, user_defined_macros=None,
                  user_defined_filters=None, template_searchpath=None, template_undefined=None,
-                 jinja_environment_kwargs=None, render_template_as_native_obj=False, dag_display_name=None, **others):
+                 jinja_environment_kwargs=None, render_template_as_native_obj=False, dag_display_name=None, owner_links=None,
+                 **others):
         check_key("dag_id", dag_id)
         for name, value in others.items():
             if name not in NEUTRAL:
@@ -79,6 +75,7 @@ class DAG:
         self.timezone = self.start_date.tzinfo if self.start_date is not None else aware("", "2000-01-01").tzinfo
         self.params = ParamsDict({**(self.default_args.pop("params", None) or {}), **(params or {})})
         self.tags = check_tags(tags)
+        self.owner_links = check_owner_links(owner_links)
         self.doc_md = check_doc(doc_md)
         self.catchup = bool(setting_or_value(catchup))
         self.max_active_runs = positive("max_active_runs", setting_or_value(max_active_runs))
@@ -248,6 +245,18 @@ def positive(name, value):
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
         raise ValueError(f"{name} must be a whole number from 0, not {value!r}")
     return value
+
+
+def check_owner_links(links):
+    """Checks the addresses of owners, as in Airflow: a URL, or `mailto:` with a name."""
+    import urllib.parse
+
+    links = dict(links or {})
+    for owner, link in links.items():
+        parts = urllib.parse.urlsplit(link)
+        if not (parts.path if parts.scheme == "mailto" else parts.scheme and parts.netloc):
+            raise ValueError(f"Wrong link format was used for the owner {owner!r}: {link!r}. Use a valid link")
+    return links
 
 
 def check_tags(tags):

@@ -26,8 +26,10 @@ from leoflow.authoring.operators.arguments import (
     text,
     text_or_none,
     timeout,
+    warn_of_sla,
     whole_retries,
 )
+from leoflow.authoring.operators.nesting import guard_execute
 from leoflow.authoring.operators.priority import check_weight_rule
 from leoflow.authoring.operators.trigger_rule import TriggerRule, check_trigger_rule
 from leoflow.common import current
@@ -72,6 +74,9 @@ class AbstractOperator(Linkable, metaclass=OperatorMeta):
     operator_name = None
     is_mapped = False
     skips_downstream = False
+    # A task with these begins with its trigger instead of `execute`.
+    start_from_trigger = False
+    start_trigger_args = None
 
     def __init__(self, *, task_id, owner=OWNER, email=None, email_on_retry=None, email_on_failure=None, retries=RETRIES,
                  retry_delay=RETRY_DELAY, retry_exponential_backoff=0, max_retry_delay=None, start_date=None,
@@ -129,9 +134,14 @@ class AbstractOperator(Linkable, metaclass=OperatorMeta):
             doc=doc, doc_json=doc_json, doc_yaml=doc_yaml, doc_rst=doc_rst, doc_md=check_doc(doc_md),
             task_display_name=text_or_none("task_display_name", task_display_name) or task_id,
             render_template_as_native_obj=render_template_as_native_obj,
+            _logger_name=text_or_none("logger_name", logger_name), allow_nested_operators=bool(allow_nested_operators),
             is_setup=False, is_teardown=False, on_failure_fail_dagrun=False,
             upstream_task_ids=set(), downstream_task_ids=set(), dag=None,
         )
+        if sla is not None:
+            warn_of_sla()
+        if not self.allow_nested_operators and not self.is_mapped:
+            guard_execute(self)
         self._join(dag, group, mapped)
 
     # --- construction
@@ -295,7 +305,7 @@ class AbstractOperator(Linkable, metaclass=OperatorMeta):
         # Saves the import of logging where no task runs.
         from leoflow.authoring.loggers import operator_logger
 
-        return operator_logger(type(self))
+        return operator_logger(type(self), self._logger_name)
 
     def pre_execute(self, context):
         """Runs before `execute`; subclasses override it."""

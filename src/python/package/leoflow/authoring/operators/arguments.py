@@ -79,6 +79,13 @@ def check_email(email: Any, on_failure: bool | None, on_retry: bool | None, retr
         raise Unsupported(f"e-mail ({setting}{source}; use on_failure_callback or on_retry_callback)")
 
 
+def warn_of_sla() -> None:
+    """Warns as Airflow does, which accepts the argument and does nothing with it."""
+    import warnings
+
+    warnings.warn("The SLA feature is removed in Airflow 3.0; use execution_timeout or dagrun_timeout", stacklevel=4)
+
+
 def whole_retries(task_id: str, retries: Any) -> int:
     if retries is None:
         return 0

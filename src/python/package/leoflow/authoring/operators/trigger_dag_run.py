@@ -42,6 +42,7 @@ class TriggerDagRunOperator(BaseOperator):
         self.skip_when_already_exists = skip_when_already_exists
         self.fail_when_dag_is_paused = fail_when_dag_is_paused
         self.note = note
+        self.deferrable = deferrable
 
     def execute(self, context):
         ti = context["ti"]
@@ -62,13 +63,27 @@ class TriggerDagRunOperator(BaseOperator):
                 raise AirflowSkipException(f"Dag Run {run_id} of {self.trigger_dag_id} exists already") from None
             raise AirflowFailException(str(error)) from None
         ti.xcom_push(key="trigger_run_id", value=run_id)
+        if self.wait_for_completion and self.deferrable:
+            # Saves the import of asyncio for tasks that do not defer.
+            from leoflow.authoring.triggers import DagStateTrigger
+
+            trigger = DagStateTrigger(dag_id=self.trigger_dag_id, states=[*self.allowed_states, *self.failed_states],
+                                      run_ids=[run_id], poll_interval=seconds_in(self.poke_interval))
+            self.defer(trigger=trigger, method_name="execute_complete")
         while self.wait_for_completion:
             time.sleep(seconds_in(self.poke_interval))
-            state = ti.server.run_state(self.trigger_dag_id, run_id)
-            if state in self.failed_states:
-                raise AirflowException(f"{self.trigger_dag_id} failed with failed state {state}")
-            if state in self.allowed_states:
+            if self._is_complete(ti.server.run_state(self.trigger_dag_id, run_id)):
                 return
+
+    def execute_complete(self, context, event):
+        """Ends the task once its trigger has seen the run's state; `event` is that of DagStateTrigger."""
+        for run_id in event[1]["run_ids"]:
+            self._is_complete(event[1][run_id])
+
+    def _is_complete(self, state):
+        if state in self.failed_states:
+            raise AirflowException(f"{self.trigger_dag_id} failed with failed state {state}")
+        return state in self.allowed_states
 
 
 def seconds_in(value):

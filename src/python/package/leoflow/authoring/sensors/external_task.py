@@ -5,7 +5,15 @@ from datetime import timedelta, timezone
 from leoflow.authoring.operators.base_operator import BaseOperator
 from leoflow.authoring.operators.standard import AvailableArguments, keyword_arguments
 from leoflow.authoring.sensors.base import BaseSensorOperator
-from leoflow.common.exceptions import AirflowException, AirflowSkipException, ExternalTaskFailedError
+from leoflow.common.exceptions import (
+    AirflowException,
+    AirflowSkipException,
+    DagNotFound,
+    ExternalDagNotFoundError,
+    ExternalTaskFailedError,
+    ExternalTaskGroupNotFoundError,
+    ExternalTaskNotFoundError,
+)
 
 RUN_STATES = {"queued", "running", "success", "failed"}
 
@@ -19,7 +27,8 @@ class ExternalTaskSensor(BaseSensorOperator):
     def __init__(self, *, external_dag_id, external_task_id=None, external_task_ids=None, external_task_group_id=None,
                  allowed_states=None, skipped_states=None, failed_states=None, execution_delta=None,
                  execution_date_fn=None, check_existence=False, poll_interval=None, **others):
-        super().__init__(**others)
+        # Airflow's older name of the argument.
+        super().__init__(**others if poll_interval is None else {**others, "poke_interval": poll_interval})
         states = [[str(state) for state in given_states or []] for given_states in (allowed_states, skipped_states, failed_states)]
         self.allowed_states, self.skipped_states, self.failed_states = states[0] or ["success"], states[1], states[2]
         all_states = self.allowed_states + self.skipped_states + self.failed_states
@@ -55,6 +64,7 @@ class ExternalTaskSensor(BaseSensorOperator):
         self.execution_delta = execution_delta
         self.execution_date_fn = execution_date_fn
         self.check_existence = check_existence
+        self._has_checked_existence = False
 
     def known_wait(self):
         ids, delta = self.external_task_ids, self.execution_delta
@@ -88,6 +98,8 @@ class ExternalTaskSensor(BaseSensorOperator):
     def poke(self, context):
         if self.external_task_ids is not None and len(set(self.external_task_ids)) < len(self.external_task_ids):
             raise ValueError("Duplicate task_ids passed in external_task_ids parameter")
+        if self.check_existence and not self._has_checked_existence:
+            self._check_existence(context)
         dates = self._dates(context)
         if self.failed_states and self._count(context, dates, self.failed_states) > 0:
             message = f"Some of the external tasks of {self.external_dag_id} failed."
@@ -95,6 +107,19 @@ class ExternalTaskSensor(BaseSensorOperator):
         if self.skipped_states and self._count(context, dates, self.skipped_states) > 0:
             raise AirflowSkipException(f"Some of the external tasks of {self.external_dag_id} reached a state in skipped_states.")
         return self._count(context, dates, self.allowed_states) == len(dates)
+
+    def _check_existence(self, context):
+        try:
+            dag = context["ti"].server.dag(self.external_dag_id)
+        except DagNotFound:
+            raise ExternalDagNotFoundError(f"The external DAG {self.external_dag_id} does not exist.") from None
+        for task_id in self.external_task_ids or ():
+            if task_id not in dag["task_ids"]:
+                raise ExternalTaskNotFoundError(f"The external task {task_id} in DAG {self.external_dag_id} does not exist.")
+        if self.external_task_group_id and self.external_task_group_id not in dag["group_ids"]:
+            raise ExternalTaskGroupNotFoundError(
+                f"The external task group '{self.external_task_group_id}' in DAG '{self.external_dag_id}' does not exist.")
+        self._has_checked_existence = True
 
     def _count(self, context, dates, states):
         count = context["ti"].server.count(self.external_dag_id, self.external_task_ids, self.external_task_group_id,
@@ -113,6 +138,8 @@ class ExternalTaskMarker(BaseOperator):
     def __init__(self, *, external_dag_id, external_task_id, logical_date="{{ logical_date.isoformat() }}",
                  recursion_depth=10, **others):
         super().__init__(**others)
+        if recursion_depth <= 0:
+            raise ValueError("recursion_depth should be a positive integer")
         self.external_dag_id = external_dag_id
         self.external_task_id = external_task_id
         self.logical_date = logical_date
