@@ -1,5 +1,6 @@
 //! The whole OpenAPI document: <https://spec.openapis.org/oas/v3.1.0>.
 
+use super::nullable;
 use super::operation::{JSON, Operation, Schemas};
 use super::routes::Entry;
 use axum::http::StatusCode;
@@ -16,7 +17,7 @@ pub fn document(version: &str, entries: &[Entry]) -> Value {
     }
     let mut all = schemas.into_all();
     all.extend(error_schemas());
-    json!({
+    let mut document = json!({
         "openapi": "3.1.0",
         "info": {
             "title": "Leoflow Lite",
@@ -35,7 +36,9 @@ pub fn document(version: &str, entries: &[Entry]) -> Value {
                 "HTTPBearer": {"type": "http", "scheme": "bearer"},
             },
         },
-    })
+    });
+    nullable::rewrite(&mut document);
+    document
 }
 
 /// Describes one operation.

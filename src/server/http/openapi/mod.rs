@@ -2,5 +2,6 @@
 
 pub mod answers;
 pub mod document;
+mod nullable;
 pub mod operation;
 pub mod routes;
