@@ -6,7 +6,7 @@ It is ordinary Airflow code and runs on Apache Airflow too. Save a change, and i
 from airflow.sdk import dag, task
 
 
-@dag(dag_id="hello", params={"name": "world"}, tags=["example"])
+@dag(dag_id="hello", schedule=None, params={"name": "world"}, tags=["example"])
 def hello():
     @task
     def choose_words() -> list:
@@ -21,9 +21,9 @@ def hello():
 
     @task
     def count(greetings):
-        letters = sum(len(greeting) for greeting in greetings)
-        print(f"{len(greetings)} greetings, {letters} letters")
-        return {"greetings": len(greetings), "letters": letters}
+        counts = {"greetings": len(greetings), "letters": sum(map(len, greetings))}
+        print("Counted:", counts)
+        return counts
 
     count(greet(choose_words()))
 

@@ -44,6 +44,13 @@ fn ruff_finds_no_problems() {
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    // What `leoflow init` writes passes the rules for Airflow, also those of the preview.
+    let output = Command::new(ruff())
+        .args(["check", "--no-cache", "--isolated", "--preview", "--select", "AIR,E4,E7,E9,F,I"])
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/src/lifecycle/setup/hello_dag.py"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
 /// Validates a message against its definition in the schema.
