@@ -22,3 +22,13 @@ def project_roots(roots: list[str]) -> list[str]:
     """Returns the folders that may contain settings, `.env` and plugins: the project's and the workspace's, without
     `dags`."""
     return roots[-2:]
+
+
+def beside_link(roots: list[str]) -> list[str]:
+    """Returns the folder that contains the target of the project's link, if the project is one: its modules import
+    those beside the target. Nothing if Python itself is below that folder, such as for a target in the user's home."""
+    if len(roots) < 2 or not os.path.islink(roots[-2]):
+        return []
+    folder = os.path.dirname(os.path.realpath(roots[-2]))
+    inner = (sys.prefix, sys.base_prefix, os.path.dirname(__file__))
+    return [] if any(os.path.realpath(path).startswith(folder.rstrip(os.sep) + os.sep) for path in inner) else [folder]

@@ -39,6 +39,7 @@ class Workspace:
 
     def __init__(self, roots, stored=None):
         self.roots = [os.path.abspath(root) for root in roots]
+        self.beside_link = local_modules.beside_link(self.roots)
         # Sources of a DAG version, by path; other files are read from the disk.
         self.stored = stored or {}
         # Sources that were run, by path.
@@ -52,14 +53,16 @@ class Workspace:
 
     @property
     def paths_after_packages(self):
-        """Import folders that follow the installed packages: Airflow's `dags` and `plugins`."""
+        """Import folders that follow the installed packages: Airflow's `dags` and `plugins`, and what stands beside the
+        target of a project that is a link."""
         plugins = [os.path.join(root, "plugins") for root in local_modules.project_roots(self.roots)]
         existing = [folder for folder in plugins if os.path.isdir(folder) or any(path.startswith(folder + os.sep) for path in self.stored)]
-        return [folder for folder in (*local_modules.dags_folder(self.roots), *existing) if folder not in self.paths_before_packages]
+        folders = (*local_modules.dags_folder(self.roots), *existing, *self.beside_link)
+        return [folder for folder in folders if folder not in self.paths_before_packages]
 
     def owns(self, path):
         """True for a path below one of the roots."""
-        return any(path == root or path.startswith(root + os.sep) for root in self.roots)
+        return any(path == root or path.startswith(root + os.sep) for root in (*self.roots, *self.beside_link))
 
     def source(self, path):
         """Returns the decoded source of a file, and records it in `executed`."""
