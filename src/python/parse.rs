@@ -154,16 +154,22 @@ pub fn declared_with(request: &Request, text: &str) -> Result<Option<Declared>, 
 
 /// The file beside the project's settings that lists requirements, if any; a file that the settings include does not
 /// count.
-pub fn listed_beside(request: &Request, settings: &str) -> Result<Option<String>, String> {
+pub fn listed_beside(request: &Request, settings: &str) -> Result<Option<PathBuf>, String> {
     let folder = request.project.as_deref().unwrap_or(Path::new("/"));
     let mut settings =
         project::parse(settings, folder).map_err(|problems| format_problems(&folder.join(project::FILE), &problems))?;
-    let included = project::take_environment(&mut settings).requirements.map(|name| folder.join(name));
-    environments::listed_beside(&location_of(request), included.as_deref())
+    let environment = project::take_environment(&mut settings);
+    let included = environment.requirements.as_ref().map(|name| folder.join(name));
+    environments::listed_beside(&location_of(request), &environment, included.as_deref())
 }
 
 fn location_of(request: &Request) -> DagLocation<'_> {
-    DagLocation { workspace: request.workspace.as_deref(), project: request.project.as_deref(), file: &request.path }
+    DagLocation {
+        workspace: request.workspace.as_deref(),
+        project: request.project.as_deref(),
+        file: &request.path,
+        folders: &request.folders,
+    }
 }
 
 /// Parses a file in a child. Updates `used` with the processor time used so far. Dropping the future ends the child.

@@ -71,7 +71,10 @@ pub fn environments(home: &Home, failed: &[Failed]) -> Check {
     const NAME: &str = "environments";
     if let Some(environment) = failed.first() {
         let first_line = environment.detail.lines().next().unwrap_or_default();
-        let detail = format!("cannot build the environment of {}: {first_line}", environment.files.join(", "));
+        let more = environment.files.len().saturating_sub(1);
+        let others = if more == 0 { String::new() } else { format!(" and {more} more") };
+        let file = environment.files.first().map_or("", String::as_str);
+        let detail = format!("cannot build the environment of {file}{others}: {first_line}");
         return Check::warning(
             NAME,
             detail,

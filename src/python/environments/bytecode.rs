@@ -86,6 +86,11 @@ fn store_module(home: &Home, store: &Path, packages_folder: &Path, file: &Path) 
     }
 }
 
+/// Removes the store: its modules may be those of damaged files.
+pub fn remove_all(home: &Home) -> io::Result<()> {
+    files::remove_any(&store(home))
+}
+
 /// Removes files of the store without another hard link: modules that no environment has any more, and the counts of
 /// working environments.
 pub fn remove_unused(home: &Home) {

@@ -1,8 +1,9 @@
 //! Chooses the Python of an environment, and ensures that the environment exists.
 
-use super::build::{self, Lock, Stamp};
-use super::declared::Declared;
-use super::{managed, uv};
+use super::build::{self, Stamp};
+use super::declaration::declared::Declared;
+use super::lock::Lock;
+use super::{managed, resolve, uv};
 use crate::discover::{self, Python};
 use leoflow_base::home::Home;
 use leoflow_base::home::progress::Reporter;
@@ -75,9 +76,11 @@ pub fn ensure(
     reporter: &dyn Reporter,
 ) -> Result<(Lock, PathBuf), String> {
     let known = known.and_then(|lock| lock.allowed().ok());
-    let Some(lock) = known.or_else(|| lock_with_inputs(home, &declared.inputs_with(python))) else {
+    let Some(mut lock) = known.or_else(|| lock_with_inputs(home, &declared.inputs_with(python))) else {
         return renew(home, declared, python, reporter);
     };
+    // Values of variables are not stored with a lock.
+    lock.declared.variables = declared.variables.clone();
     let folder = of_lock(home, &lock, python, reporter)?;
     Ok((lock, folder))
 }
@@ -90,10 +93,15 @@ pub fn of_lock(home: &Home, lock: &Lock, python: &Python, reporter: &dyn Reporte
     }
 }
 
+/// Fetches and installs the environment of a lock again, in the place of a damaged one. The error is for people.
+pub fn reinstall(home: &Home, lock: &Lock, python: &Python, reporter: &dyn Reporter) -> Result<PathBuf, String> {
+    build::reinstall(&uv::ensure(home, reporter)?, home, lock, python, reporter)
+}
+
 /// The lock of the newest environment on this machine with the same inputs.
 fn lock_with_inputs(home: &Home, inputs: &str) -> Option<Lock> {
-    let mut stamps: Vec<Stamp> =
-        build::all(home).into_iter().map(|(_, stamp)| stamp).filter(|stamp| stamp.lock.inputs() == inputs).collect();
+    let has_inputs = |stamp: &Stamp| stamp.inputs.clone().unwrap_or_else(|| stamp.lock.inputs()) == inputs;
+    let mut stamps: Vec<Stamp> = build::all(home).into_iter().map(|(_, stamp)| stamp).filter(has_inputs).collect();
     stamps.sort_by(|a, b| b.created_at.cmp(&a.created_at));
     stamps.into_iter().find_map(|stamp| stamp.lock.allowed().ok())
 }
@@ -109,7 +117,7 @@ pub fn renew(
     let may_be_newer = managed::is_managed(home, &python.path) && declared.python_of_lock(python) == python.minor();
     let newer = may_be_newer.then(|| managed::install_newer(home, python, &declared.python, reporter)).flatten();
     let python = newer.as_ref().unwrap_or(python);
-    let lock = build::lock(&uv, home, declared, python, reporter)?;
+    let lock = resolve::lock(&uv, home, declared, python, reporter)?;
     let folder = build::build(&uv, home, &lock, python, reporter)?;
     Ok((lock, folder))
 }

@@ -1,6 +1,6 @@
 //! Managed Pythons: builds of python-build-standalone that Leoflow installs with uv, which knows their URLs and sha256.
 
-use super::python_range::PythonRange;
+use super::declaration::python_range::PythonRange;
 use super::uv;
 use crate::discover::{self, MINIMUM, Python};
 use leoflow_base::home::progress::{Progress, Reporter};

@@ -36,6 +36,22 @@ pub fn restrict<'a>(lock: &str, requirements: impl IntoIterator<Item = &'a Strin
     Ok(if is_same { lock.to_owned() } else { text })
 }
 
+/// Checks that the requirements pin every package of a lock: by the hash of a file, or by the commit of a repository. The
+/// error names the others.
+pub fn check_all_pinned<'a>(lock: &str, requirements: impl IntoIterator<Item = &'a String>) -> Result<(), String> {
+    let pins = requirements.into_iter().map(|line| pin(line)).collect::<Result<Vec<_>, _>>()?;
+    let is_pinned = |entry: &Entry| {
+        let name = name_of(&entry.specifier);
+        pins.iter().any(|pin| pin.name == name && (!pin.hashes.is_empty() || pin.commit.is_some()))
+    };
+    let entries = entries(lock);
+    let open: Vec<&str> = entries.iter().filter(|entry| !is_pinned(entry)).map(Entry::label).collect();
+    if open.is_empty() {
+        return Ok(());
+    }
+    Err(format!("--require-hashes: no hash is given for {}; add --hash=sha256:… to each of them", open.join(", ")))
+}
+
 /// True if the only files without hashes in a lock are git addresses with full commit ids, which pin them too.
 pub fn pins_by_commit(lock: &str) -> bool {
     let entries = entries(lock);
@@ -244,6 +260,15 @@ mod tests {
             !is_unchanged(&text, &[format!("h4.one==1.0 --hash={}", sha('a'))]),
             "a stored lock may hold more files"
         );
+    }
+
+    #[test]
+    fn require_hashes_means_every_package() {
+        let text = lock("one==1.0", &[sha('a')]) + &lock("two==2.0", &[sha('b')]);
+        let one = format!("one==1.0 --hash={}", sha('a'));
+        assert_eq!(check_all_pinned(&text, &[one.clone(), format!("two==2.0 --hash={}", sha('b'))]), Ok(()));
+        let refused = check_all_pinned(&text, &[one]).unwrap_err();
+        assert!(refused.starts_with("--require-hashes: no hash is given for two==2.0;"), "{refused}");
     }
 
     #[test]

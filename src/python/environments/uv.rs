@@ -1,19 +1,21 @@
 //! uv, the program that resolves and installs packages: found on the machine, or downloaded once.
 
 use super::super::interpreter::environment;
-use super::uv_settings;
+use super::declaration::variables::Variables;
+use super::{pip_settings, uv_messages, uv_settings, uv_variables};
 use leoflow_base::components::{archive, wheel};
 use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_base::home::{Home, shared};
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::process::command;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// The version to download if none is found.
@@ -30,37 +32,42 @@ const DOWNLOAD_LIMIT: Duration = Duration::from_secs(300);
 /// Time limit for printing its version.
 const VERSION_LIMIT: Duration = Duration::from_secs(10);
 
-/// Variables of our environment that uv gets in addition to those of DAGs. They say where packages come from and how to
-/// get there; where they go and for which Python is set here.
-const PASSED: &[&str] = &[
-    "NETRC",
-    "UV_CONCURRENT_DOWNLOADS",
-    "UV_DEFAULT_INDEX",
-    "UV_EXCLUDE_NEWER",
-    "UV_EXCLUDE_NEWER_PACKAGE",
-    "UV_EXTRA_INDEX_URL",
-    "UV_FIND_LINKS",
-    "UV_HTTP_RETRIES",
-    "UV_HTTP_TIMEOUT",
-    "UV_INSECURE_HOST",
-    "UV_KEYRING_PROVIDER",
-    "UV_NATIVE_TLS",
-    "UV_NO_BUILD",
-    "UV_NO_BUILD_PACKAGE",
-    "UV_NO_INDEX",
-    "UV_OFFLINE",
-    "UV_PYPY_INSTALL_MIRROR",
-    "UV_PYTHON_DOWNLOADS",
-    "UV_PYTHON_DOWNLOADS_JSON_URL",
-    "UV_PYTHON_INSTALL_MIRROR",
-    "UV_SYSTEM_CERTS",
-];
-const PASSED_PREFIX: &str = "UV_INDEX";
-
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Uv {
     pub program: PathBuf,
     home: Home,
+}
+
+/// One call of uv.
+pub struct Call<'a> {
+    pub arguments: Vec<OsString>,
+    pub limit: Duration,
+    /// Variables in addition to the machine's.
+    pub environment: Vec<(String, String)>,
+    /// Values that no message shows.
+    pub variables: &'a Variables,
+}
+
+impl Call<'_> {
+    pub fn new(arguments: Vec<OsString>, limit: Duration) -> Self {
+        static NONE: Variables = Variables::NONE;
+        Self { arguments, limit, environment: Vec::new(), variables: &NONE }
+    }
+}
+
+/// Why a call failed. The message is uv's own.
+#[derive(Debug)]
+pub struct Failure {
+    pub reason: Reason,
+    pub message: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// No versions meet all requirements.
+    NoSolution,
+    /// An index did not answer, or anything else.
+    Other,
 }
 
 /// Finds uv: `LEOFLOW_UV`, the downloaded one, one on PATH, or one beside the program. `None` if it must be downloaded.
@@ -100,6 +107,9 @@ pub(crate) fn for_tasks(home: &Home) -> (PathBuf, PathBuf) {
 /// Finds uv, or installs the pinned version from a wheel beside the program or from the index that pip is configured
 /// for. The error is for people; a failure leaves nothing behind.
 pub fn ensure(home: &Home, reporter: &dyn Reporter) -> Result<Uv, String> {
+    // Builds that begin at the same time download it once.
+    static DOWNLOADING: Mutex<()> = Mutex::new(());
+    let _downloading = DOWNLOADING.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(uv) = find(home) {
         return Ok(uv);
     }
@@ -191,16 +201,19 @@ impl fmt::Display for Uv {
 }
 
 impl Uv {
-    /// Runs uv within `limit` and reports each line of its output. The error is uv's own message.
-    pub fn run<A: AsRef<OsStr>>(
-        &self,
-        arguments: impl IntoIterator<Item = A>,
-        limit: Duration,
-        reporter: &dyn Reporter,
-    ) -> Result<(), String> {
+    /// Runs uv and reports each line of its output.
+    pub fn run(&self, call: &Call<'_>, reporter: &dyn Reporter) -> Result<(), Failure> {
         let mut command = Command::new(&self.program);
-        command.args(arguments).arg("--no-python-downloads");
-        self.run_reported(command, limit, reporter)
+        command.args(&call.arguments).arg("--no-python-downloads");
+        let masked = |text: &str| call.variables.mask(text);
+        let report = |progress: Progress| {
+            reporter.report(match progress {
+                Progress::Detail(line) => Progress::Detail(masked(&line)),
+                other => other,
+            });
+        };
+        let result = self.run_reported(command, &call.environment, call.limit, &report);
+        result.map_err(|failure| Failure { message: masked(&failure.message), ..failure })
     }
 
     /// Installs a Python of these versions as a folder in `target`, unless one is there.
@@ -213,18 +226,25 @@ impl Uv {
     ) -> Result<(), String> {
         let mut command = Command::new(&self.program);
         command.args(["python", "install", "--no-bin", versions, "--install-dir"]).arg(target);
-        self.run_reported(command, limit, reporter)
+        self.run_reported(command, &[], limit, reporter).map_err(|failure| failure.message)
     }
 
-    fn run_reported(&self, mut command: Command, limit: Duration, reporter: &dyn Reporter) -> Result<(), String> {
+    fn run_reported(
+        &self,
+        mut command: Command,
+        environment_of_call: &[(String, String)],
+        limit: Duration,
+        reporter: &dyn Reporter,
+    ) -> Result<(), Failure> {
+        let failure = |message: String| Failure { reason: Reason::Other, message };
         // With the user's own uv the folder may not exist.
         let folder = folder(&self.home);
-        self.home.create_folder(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        self.home.create_folder(&folder).map_err(|error| failure(format!("{}: {error}", folder.display())))?;
         if !cache(&self.home).exists() {
             // Without it, each instance downloads the same packages again.
             shared::take(&self.home, &cache(&self.home));
         }
-        let settings = settings(&folder)?;
+        let settings = settings(&folder).map_err(failure)?;
         command
             .args(["--no-progress", "--color", "never", "--config-file"])
             .arg(settings)
@@ -232,8 +252,9 @@ impl Uv {
             .arg(cache(&self.home))
             .env_clear()
             .envs(environment())
-            .envs(HTTP_LIMITS)
-            .envs(passed_variables())
+            .envs(uv_variables::DEFAULTS)
+            .envs(uv_variables::passed())
+            .envs(environment_of_call.iter().map(|(name, value)| (name, value)))
             .current_dir(&folder);
         command::dies_with_this_thread(&mut command);
         let mut output_lines = Vec::new();
@@ -242,25 +263,18 @@ impl Uv {
             output_lines.push(line.to_owned());
         };
         let status = command::errors_line_by_line(&mut command, limit, on_line)
-            .map_err(|error| format!("{}: {error}", self.program.display()))?;
+            .map_err(|error| failure(format!("{}: {error}", self.program.display())))?;
         if status.success() {
             return Ok(());
         }
-        Err(error_message(&output_lines).unwrap_or_else(|| format!("uv failed with {status} and no message")))
+        let reason = if status.code() == Some(NO_SOLUTION) { Reason::NoSolution } else { Reason::Other };
+        let message = uv_messages::error_message(&output_lines);
+        Err(Failure { reason, message: message.unwrap_or_else(|| format!("uv failed with {status} and no message")) })
     }
 }
 
-/// Seconds without a byte, and number of retries. Both are small, because other builds wait while an index does not
-/// answer.
-const HTTP_LIMITS: [(&str, &str); 2] = [("UV_HTTP_TIMEOUT", "20"), ("UV_HTTP_RETRIES", "2")];
-
-fn is_passed(name: &str) -> bool {
-    PASSED.contains(&name) || name.starts_with(PASSED_PREFIX)
-}
-
-fn passed_variables() -> Vec<(OsString, OsString)> {
-    env_vars::all().into_iter().filter(|(name, _)| is_passed(&name.to_string_lossy())).collect()
-}
+/// uv's exit code if the requirements cannot all be met.
+const NO_SOLUTION: i32 = 1;
 
 /// Writes the settings that apply here to a file of ours: uv reads no other settings than a file named explicitly.
 fn settings(folder: &Path) -> Result<PathBuf, String> {
@@ -276,13 +290,27 @@ fn settings(folder: &Path) -> Result<PathBuf, String> {
             Err(error) => return Err(format!("{}: {error}", path.display())),
         }
     }
+    if !uv_settings::names_index(&texts) && !uv_variables::name_index() {
+        texts.push((PathBuf::from("/pip.conf"), of_pip()));
+    }
     let named: Vec<(&Path, String)> = texts.iter().map(|(path, text)| (path.as_path(), text.clone())).collect();
     let (text, file) = (uv_settings::merge_applicable(&named)?, folder.join("uv.toml"));
+    // Two writers in one process would share the temporary file.
+    static WRITING: Mutex<()> = Mutex::new(());
+    let _writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
     if read_own(&file)?.as_ref() != Some(&text) {
         // Private: it may contain an index address with a password.
         files::write_atomic(&file, text.as_bytes(), 0o600).map_err(|error| format!("{}: {error}", file.display()))?;
     }
     Ok(file)
+}
+
+/// The settings of pip, which apply where uv has no index of its own.
+fn of_pip() -> String {
+    let paths = pip_settings::files(&env_vars::text, env_vars::user_home().as_deref());
+    // pip ignores files that it cannot read, too.
+    let texts = paths.iter().filter_map(|file| files::read_text(file, 1024 * 1024).ok().flatten());
+    pip_settings::as_uv_settings(&texts.collect::<Vec<_>>(), &env_vars::text)
 }
 
 /// The files that uv reads, the first takes precedence: <https://docs.astral.sh/uv/concepts/configuration-files/>.
@@ -300,43 +328,14 @@ fn settings_files() -> Vec<PathBuf> {
     user.map(|folder| folder.join("uv/uv.toml")).into_iter().chain([system]).collect()
 }
 
-/// uv's error message: from the first line of an error to the end.
-fn error_message(output_lines: &[String]) -> Option<String> {
-    let starts = ["error", "  ×", "×"];
-    let start = output_lines.iter().position(|line| starts.iter().any(|start| line.starts_with(start)));
-    let lines = &output_lines[start.unwrap_or(output_lines.len().saturating_sub(3))..];
-    let text = lines.join("\n").trim().trim_start_matches("error: ").to_owned();
-    (!text.is_empty()).then_some(text)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn settings_apply_as_variables_and_in_files() {
-        // Their variables have other names, or belong to all programs.
-        let others = ["allow-insecure-host", "http-proxy", "https-proxy", "no-proxy"];
-        for name in uv_settings::APPLICABLE.iter().filter(|name| !others.contains(name)) {
-            let variable = format!("UV_{}", name.replace('-', "_").to_uppercase());
-            assert!(is_passed(&variable), "{variable}");
-        }
-        assert!(!is_passed("UV_CONSTRAINT") && !is_passed("UV_REQUIRE_HASHES"));
-    }
 
     #[test]
     fn parses_the_version_of_uv() {
         assert_eq!(version_in("uv 0.13.9 (x86_64-unknown-linux-gnu)\n"), Some([0, 13]));
         assert_eq!(version_in("uv 1.0.0\n"), Some([1, 0]));
         assert_eq!(version_in("python 3"), None);
-    }
-
-    #[test]
-    fn extracts_the_error_message_of_uv() {
-        let owned = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>();
-        let lines = owned(&["Using Python 3.11", "  × No solution found", "  ╰─▶ Because x was not found"]);
-        assert_eq!(error_message(&lines).unwrap(), "× No solution found\n  ╰─▶ Because x was not found");
-        assert_eq!(error_message(&owned(&["error: it is cold"])).unwrap(), "it is cold");
-        assert_eq!(error_message(&[]), None);
     }
 }

@@ -3,7 +3,7 @@
 //! a `pyproject.toml` in the user's home, which uv finds above its folder.
 //! Source: <https://docs.astral.sh/uv/reference/settings/>.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 /// The settings that apply, at the top of a file and in its table `pip`.
@@ -32,6 +32,14 @@ pub(super) const APPLICABLE: &[&str] = &[
     "python-install-mirror",
     "system-certs",
 ];
+
+/// True if one of these files, or its table `pip`, names an index.
+pub fn names_index(files: &[(PathBuf, String)]) -> bool {
+    let names = ["index", "index-url", "extra-index-url", "no-index"];
+    let has_any = |table: &Table| names.iter().any(|name| table.contains_key(*name));
+    let tables = files.iter().filter_map(|(_, text)| toml::from_str::<Table>(text).ok());
+    tables.into_iter().any(|table| has_any(&table) || table.get("pip").and_then(Value::as_table).is_some_and(has_any))
+}
 
 /// Merges the applicable settings of these files (path and text) into the text of a file for `--config-file`. The first
 /// file takes precedence. The error is for people.

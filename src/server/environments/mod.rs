@@ -5,7 +5,7 @@ mod availability;
 pub mod provider_cache;
 pub mod providers;
 mod python;
-mod upkeep;
+pub mod upkeep;
 mod uv;
 
 use self::python::NoPython;
@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, SemaphorePermit};
 use tracing::{info, warn};
 
 /// First retry delay after a failed build; grows fourfold up to `MAX_RETRY_DELAY`.
@@ -33,6 +33,8 @@ const MAX_RETRY_DELAY: Duration = Duration::from_secs(3600);
 /// Retry delays after a missing Python and after an unavailable datastore.
 const PYTHON_RETRY_DELAY: Duration = Duration::from_secs(60);
 const STORE_RETRY_DELAY: Duration = Duration::from_secs(2);
+/// Maximum number of builds at the same time.
+const MAX_BUILDS: usize = 4;
 /// Progress text of a queued build.
 const QUEUED: &str = "Waiting for its turn";
 
@@ -69,7 +71,8 @@ pub struct Environments {
     inputs_by_file: Mutex<HashMap<PathBuf, String>>,
     uv_download: uv::UvDownload,
     python_downloads: python::PythonDownloads,
-    build_lock: tokio::sync::Mutex<()>,
+    /// One permit for each build that may run: a build that waits for its index must not hold up the others.
+    builds: tokio::sync::Semaphore,
     /// Notified when a build has ended, either way.
     pub changed: Notify,
     /// True while a delayed notification of `changed` is pending.
@@ -94,7 +97,7 @@ impl Environments {
             inputs_by_file: Mutex::default(),
             uv_download: uv::UvDownload::default(),
             python_downloads: python::PythonDownloads::default(),
-            build_lock: tokio::sync::Mutex::default(),
+            builds: tokio::sync::Semaphore::new(MAX_BUILDS),
             changed: Notify::new(),
             is_notification_pending: AtomicBool::new(false),
             outdated: Mutex::default(),
@@ -210,7 +213,10 @@ impl Environments {
     /// already.
     fn try_start(&self, inputs: &str, declared: &Declared, python: &Python) -> Result<u32, Availability> {
         let mut states = self.states();
+        // Another password, say, is worth another try at once.
+        let has_other_values = states.get(inputs).is_some_and(|(known, _, _)| known.variables != declared.variables);
         let failures = match states.get(inputs).map(|(_, _, state)| state.clone()) {
+            Some(BuildState::Failed { .. } | BuildState::RetryDue { .. }) if has_other_values => 0,
             Some(BuildState::Ready(environment)) if environment.interpreter.program.is_file() => {
                 return Err(Availability::Ready(environment));
             }
@@ -306,7 +312,7 @@ impl Environments {
         lock: Option<Lock>,
         plain: &Interpreter,
     ) -> Result<Environment, String> {
-        let _building = self.build_lock.lock().await;
+        let _building = self.build_permit().await?;
         let (this, inputs_copy) = (self.clone(), inputs.to_owned());
         let (declared, python) = (declared.clone(), python.clone());
         let work = move || {
@@ -324,6 +330,11 @@ impl Environments {
         let client = self.database.get().await.map_err(|error| error.message())?;
         store::choose(&*client, inputs, &lock).await.map_err(|error| error.to_string())?;
         Ok(Environment { hash: Some(lock.hash()), interpreter: plain.in_environment(&folder) })
+    }
+
+    /// Waits until another build may begin.
+    async fn build_permit(&self) -> Result<SemaphorePermit<'_>, String> {
+        self.builds.acquire().await.map_err(|error| error.to_string())
     }
 
     /// True if `changed` will be notified for this file's environment.

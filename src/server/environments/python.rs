@@ -95,8 +95,6 @@ impl Environments {
     }
 
     async fn download_python(self: Arc<Self>, missing: Missing, failures: u32) {
-        // A running build may be downloading uv too.
-        let _building = self.build_lock.lock().await;
         let (this, ranges, waited_for) = (self.clone(), missing.ranges.clone(), missing.ranges.clone());
         let get = move || {
             let report = |progress: Progress| {

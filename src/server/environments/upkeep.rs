@@ -18,6 +18,15 @@ const MAX_UNUSED: Duration = Duration::from_secs(7 * 24 * 3600);
 const FIRST_CLEANUP: Duration = Duration::from_secs(600);
 const CLEANUP_INTERVAL: Duration = Duration::from_secs(12 * 3600);
 
+/// What an update does with the versions of an environment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewal {
+    /// Resolves the newest that are allowed.
+    Resolve,
+    /// Fetches and installs the same ones again.
+    Reinstall,
+}
+
 impl Environments {
     /// Returns the environment that a DAG version runs with; rebuilds a missing one and waits for it.
     pub async fn with_hash(&self, hash: &str) -> Result<Environment, String> {
@@ -29,8 +38,8 @@ impl Environments {
             let client = self.database.get().await.map_err(|error| error.message())?;
             store::get(&*client, hash).await.map_err(|error| error.to_string())?
         };
-        let _building = self.build_lock.lock().await;
-        let (home, plain_interpreter) = (self.home.clone(), plain.clone());
+        let _building = self.build_permit().await?;
+        let (home, plain_interpreter, lock) = (self.home.clone(), plain.clone(), self.with_variables(lock));
         let work = move || -> Result<PathBuf, String> {
             // The Python of the lock, not any of the declared range.
             let declared = Declared { python: vec![lock.python.clone()], ..lock.declared.clone() };
@@ -42,11 +51,20 @@ impl Environments {
         Ok(Environment { hash: Some(hash.to_owned()), interpreter: plain.in_environment(&folder) })
     }
 
+    /// Adds the values of variables, which are not stored, from a file that declares the same.
+    fn with_variables(&self, mut lock: Lock) -> Lock {
+        let states = self.states();
+        let same = states.values().find_map(|(declared, _, _)| lock.declared.with_variables_of(declared));
+        lock.declared = same.unwrap_or(lock.declared);
+        lock
+    }
+
     /// Resolves and installs the environments of the selected files again, and parses the files with them; retries
     /// earlier failures. Returns the changed locks (before, after) and the failures.
     pub async fn update(
         &self,
         is_selected: impl Fn(&Path) -> bool,
+        renewal: Renewal,
     ) -> Result<(Vec<(Lock, Lock)>, Vec<String>), String> {
         let plain = self.interpreter.get().await?;
         self.clear_failed_downloads();
@@ -58,7 +76,8 @@ impl Environments {
                 continue;
             }
             let before = self.find_built(&inputs, &plain).await?.0;
-            match self.renew(&inputs, &declared, &python, &plain).await {
+            let kept = before.clone().filter(|_| renewal == Renewal::Reinstall);
+            match self.renew(&inputs, (&declared, &python), kept, &plain).await {
                 Ok(lock) => changes.extend(before.map(|before| (before, lock))),
                 Err(reason) => problems.push(reason),
             }
@@ -83,17 +102,24 @@ impl Environments {
         by_inputs.into_iter().filter_map(complete).collect()
     }
 
-    /// Resolves and installs an environment again; returns its new lock.
+    /// Installs an environment again, with this lock or a new one; returns its lock.
     async fn renew(
         &self,
         inputs: &str,
-        declared: &Declared,
-        python: &Python,
+        (declared, python): (&Declared, &Python),
+        kept: Option<Lock>,
         plain: &Interpreter,
     ) -> Result<Lock, String> {
-        let _building = self.build_lock.lock().await;
+        let _building = self.build_permit().await?;
         let (home, python_copy, declared_copy) = (self.home.clone(), python.clone(), declared.clone());
-        let work = move || environments::renew(&home, &declared_copy, &python_copy, &|_: Progress| {});
+        let work = move || match kept {
+            Some(mut lock) => {
+                lock.declared.variables = declared_copy.variables;
+                let folder = environments::reinstall(&home, &lock, &python_copy, &|_: Progress| {})?;
+                Ok((lock, folder))
+            }
+            None => environments::renew(&home, &declared_copy, &python_copy, &|_: Progress| {}),
+        };
         let (lock, folder) = blocking::run(work).await.map_err(|error| error.to_string())??;
         let client = self.database.get().await.map_err(|error| error.message())?;
         store::choose(&*client, inputs, &lock).await.map_err(|error| error.to_string())?;
@@ -104,7 +130,6 @@ impl Environments {
 
     /// Removes or lists environments that are not required and unused for that long. Returns their folders.
     pub async fn prune(&self, unused_for: Duration, pruning: Pruning) -> Result<Vec<PathBuf>, String> {
-        let _building = self.build_lock.lock().await;
         let in_use = self.hashes_in_use().await?;
         let home = self.home.clone();
         let work = move || environments::prune(&home, &in_use, unused_for, pruning);
@@ -123,7 +148,7 @@ impl Environments {
     /// Rebuilds environments on a managed Python that has a newer patch release, such as after an upgrade with a newer
     /// uv, and parses their files again.
     async fn renew_managed(&self) {
-        let _building = self.build_lock.lock().await;
+        let Ok(_building) = self.build_permit().await else { return };
         let in_use = match self.hashes_in_use().await {
             Ok(in_use) => in_use,
             Err(reason) => return warn!("cannot check Pythons for updates: {reason}"),

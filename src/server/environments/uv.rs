@@ -37,8 +37,6 @@ impl Environments {
         }
         let this = self.clone();
         tokio::spawn(async move {
-            // A running build may be downloading it too.
-            let _building = this.build_lock.lock().await;
             let home = this.home.clone();
             let download = move || environments::ensure_uv(&home, &|_| {}).map(drop);
             let downloaded = blocking::run(download).await.unwrap_or_else(|error| Err(error.to_string()));

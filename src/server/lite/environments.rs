@@ -1,5 +1,6 @@
 //! Endpoints for the Python environments of projects, for this user's commands and for the agent.
 
+use crate::environments::upkeep::Renewal;
 use crate::http::api_error::ApiError;
 use crate::http::body::bad_body;
 use crate::http::request::Id;
@@ -68,16 +69,21 @@ pub async fn chosen(State(state): Shared, Id(inputs): Id) -> Result<Json<Option<
 pub struct Update {
     /// A folder of the workspace; `None` for all projects.
     project: Option<String>,
+    /// Keeps the versions and fetches their files again.
+    #[serde(default)]
+    reinstall: bool,
 }
 
-/// Resolves and installs the newest allowed packages, and retries what failed before.
+/// Resolves and installs the newest allowed packages, or the same ones again, and retries what failed before.
 pub async fn update(State(state): Shared, body: Result<Json<Update>, JsonRejection>) -> Result<Json<Value>, ApiError> {
-    let Json(Update { project }) = body.map_err(bad_body)?;
+    let Json(Update { project, reinstall }) = body.map_err(bad_body)?;
     let is_selected = |file: &Path| project.as_deref().is_none_or(|project| file.iter().any(|part| part == project));
-    let updated = state.dag_files.environments.update(is_selected).await;
+    let renewal = if reinstall { Renewal::Reinstall } else { Renewal::Resolve };
+    let updated = state.dag_files.environments.update(is_selected, renewal).await;
     let (changes, problems) = updated.map_err(|reason| ApiError::new(StatusCode::CONFLICT, reason))?;
     let lines: Vec<String> = changes.iter().flat_map(|(before, after)| differences(before, after)).collect();
-    Ok(Json(json!({"changes": lines, "problems": problems})))
+    let reinstalled = if reinstall { changes.len() } else { 0 };
+    Ok(Json(json!({"changes": lines, "problems": problems, "reinstalled": reinstalled})))
 }
 
 /// One line for each changed package, such as `name 1.0 -> 2.0`.

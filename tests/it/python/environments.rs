@@ -5,7 +5,7 @@ use crate::support::mounts::{can_mount, run_in_mount_namespace};
 use crate::support::{TestHome, task, uv, wait_until};
 use serde_json::{Value, json};
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -110,7 +110,9 @@ fn unresolvable_requirements_keep_the_last_version() {
     wait_until("uv's message", LIMIT, || import_error(&test).contains("no version of colours==3.0"));
     assert_eq!(run(&test, "p").0, "paint in red");
     std::fs::write(folder.join("requirements.txt"), &requirements("paint\n-e .")[0].1).unwrap();
-    wait_until("the unsupported line is reported", LIMIT, || import_error(&test).contains("-e is not supported"));
+    wait_until("the unsupported line is reported", LIMIT, || {
+        import_error(&test).contains("-e of a folder is not supported")
+    });
     std::fs::write(folder.join("leoflow.yaml"), settings(&index, "dependencies: [paint]")).unwrap();
     std::fs::write(folder.join("requirements.txt"), &requirements("colours")[0].1).unwrap();
     wait_until("both conflicting files are reported", LIMIT, || {
@@ -207,14 +209,16 @@ fn a_silent_index_does_not_block_other_projects() {
     test.set_up();
     let folder = project(&test, "p", &[("leoflow.yaml", settings(&index, "dependencies: [paint, 'colours<2']"))]);
     let start = ["lite", "start", "--port", &test.port.to_string()];
-    let started = test.command(&start).envs([("UV_HTTP_TIMEOUT", "1"), ("UV_HTTP_RETRIES", "0")]).output().unwrap();
+    let started = test.command(&start).envs([("UV_HTTP_TIMEOUT", "300"), ("UV_HTTP_RETRIES", "0")]).output().unwrap();
     assert!(started.status.success(), "{started:?}");
     wait_until("the environment is built", LIMIT, || described(&test, "p") == "paint in red");
     let silent = format!("index: {}\ndependencies: [paint]\n", silent_index());
     std::fs::write(folder.join("leoflow.yaml"), silent).unwrap();
     project(&test, "q", &[("leoflow.yaml", settings(&index, "dependencies: [paint]"))]);
     wait_until("the other project", LIMIT, || described(&test, "q") == "paint in blue");
-    wait_until("uv's message", LIMIT, || import_error(&test).contains("timed out"));
+    let wanted = test.run(&["env", "list", "--json"]).expect(0).json()["wanted"].clone();
+    let is_waiting = |environment: &&Value| environment["state"] == "building";
+    assert_eq!(wanted.as_array().unwrap().iter().filter(is_waiting).count(), 1, "{wanted}");
     assert_eq!(run(&test, "p").0, "paint in red");
 }
 
@@ -306,6 +310,47 @@ fn a_backup_keeps_the_lock_and_env_update_changes_it() {
     assert!(lock.contains("colours==3.0") && lock.contains("--hash=sha256:"), "{lock}");
     let shell = new.run(&["env", "shell", "p", "--", "python", "-c", "import paint; print(paint.NAME)"]).expect(0);
     assert_eq!(shell.stdout.trim(), "paint in green");
+    // A file that has changed since its installation is found, and fetched again.
+    let file = installed_file(&run(&new, "p").1, "paint.py");
+    std::fs::write(&file, "damaged").unwrap();
+    let found = new.run(&["env", "verify"]).expect(1).stdout;
+    assert!(found.contains("1 damaged") && found.contains("paint.py"), "{found}");
+    new.run(&["env", "update", "p", "--reinstall"]).expect(0);
+    new.run(&["env", "verify", new.workspace().join("p").to_str().unwrap()]).expect(0);
+    assert_eq!(run(&new, "p").0, "paint in green");
+}
+
+fn installed_file(environment: &str, name: &str) -> PathBuf {
+    let library = std::fs::read_dir(Path::new(environment).join("lib")).unwrap().next().unwrap().unwrap().path();
+    library.join("site-packages").join(name)
+}
+
+#[test]
+fn a_requirements_file_means_what_pip_means() {
+    let (test, index) = test_home();
+    test.set_up();
+    // The newest version is for other machines, and a package of the other index needs one that only this one has.
+    index.add_for("py3-none-win_amd64", "colours", "3.0");
+    let other = Index::new();
+    other.add("colours", "0.1", "NAME = 'grey'\n", &[]);
+    other.add("shade", "1.0", "", &["colours>=1"]);
+    let constraints = index.add_text("constraints.txt", "paint==1.0\n-c more.txt\n");
+    index.add_text("more.txt", "colours<=3\n");
+    let folder = project(&test, "p", &[]);
+    let requirements = format!(
+        "--index-url {}  # both\n--extra-index-url ${{OTHER}}/simple\n--constraint {constraints}\npaint\nshade\n",
+        index.address
+    );
+    let utf16: Vec<u8> = format!("\u{feff}{requirements}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+    std::fs::write(folder.join("requirements.txt"), utf16).unwrap();
+    let path = folder.to_str().unwrap();
+    let refused = test.run(&["validate", path]).expect(1).stdout;
+    assert!(refused.contains("${OTHER} is not set"), "{refused}");
+    std::fs::write(folder.join(".env"), format!("OTHER={}\n", other.address.trim_end_matches("/simple"))).unwrap();
+    let code = "\nassert paint.NAME == 'paint in blue', paint.NAME\n";
+    let text = std::fs::read_to_string(folder.join("dag.py")).unwrap();
+    std::fs::write(folder.join("dag.py"), text.replacen('\n', code, 1)).unwrap();
+    test.run(&["validate", path]).expect(0);
 }
 
 #[test]
@@ -339,6 +384,13 @@ fn add_installs_first_and_changes_nothing_on_failure() {
     let text = std::fs::read_to_string(&file).unwrap();
     assert_eq!(text, before.replace("[colours]", "[colours, paint]"));
     test.run(&["validate", path]).expect(0);
+    // The file that lists the packages gets the new one.
+    let requirements = format!("--index-url {}\ncolours<2\n", index.address);
+    let listed = project(&test, "listed", &[("requirements.txt", requirements.clone())]);
+    test.run(&["add", "paint", "colours", "--project", "listed"]).expect(0);
+    let text = std::fs::read_to_string(listed.join("requirements.txt")).unwrap();
+    assert_eq!(text, requirements.replace("colours<2", "colours") + "paint\n");
+    assert!(!listed.join("leoflow.yaml").exists());
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! A package index on loopback that serves wheels made by the test.
 
 use super::mirror::first_line;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::io::{Cursor, Write};
 use std::net::{TcpListener, TcpStream};
@@ -46,15 +49,32 @@ impl Index {
     }
 
     pub fn add_with(&self, name: &str, version: &str, modules: &[(&str, &str)], requires: &[&str]) {
+        self.add_wheel(name, version, "py3-none-any", modules, requires);
+    }
+
+    /// Adds a version that only the machines of a wheel's tag can install, such as `py3-none-win_amd64`.
+    pub fn add_for(&self, tag: &str, name: &str, version: &str) {
+        self.add_wheel(name, version, tag, &[], &[]);
+    }
+
+    /// Serves a text at `/files/NAME`; returns its address.
+    pub fn add_text(&self, name: &str, text: &str) -> String {
+        self.files.lock().unwrap().insert(name.to_owned(), text.as_bytes().to_vec());
+        self.address.replace("/simple", &format!("/files/{name}"))
+    }
+
+    fn add_wheel(&self, name: &str, version: &str, tag: &str, modules: &[(&str, &str)], requires: &[&str]) {
         let info = format!("{name}-{version}.dist-info");
         let requires: String = requires.iter().map(|requirement| format!("Requires-Dist: {requirement}\n")).collect();
         let metadata = format!("Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{requires}");
-        let wheel = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n";
+        let wheel = format!("Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: {tag}\n");
         let mut files: Vec<(String, String)> =
             modules.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect();
         files.push((format!("{info}/METADATA"), metadata));
-        files.push((format!("{info}/WHEEL"), wheel.to_owned()));
-        let record: String = files.iter().map(|(path, _)| format!("{path},,\n")).collect();
+        files.push((format!("{info}/WHEEL"), wheel));
+        let hash = |text: &str| URL_SAFE_NO_PAD.encode(Sha256::digest(text));
+        let line = |(path, text): &(String, String)| format!("{path},sha256={},{}\n", hash(text), text.len());
+        let record: String = files.iter().map(line).collect();
         files.push((format!("{info}/RECORD"), format!("{record}{info}/RECORD,,\n")));
         let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
         for (path, text) in &files {
@@ -62,7 +82,7 @@ impl Index {
             zip.write_all(text.as_bytes()).unwrap();
         }
         let bytes = zip.finish().unwrap().into_inner();
-        self.files.lock().unwrap().insert(format!("{name}-{version}-py3-none-any.whl"), bytes);
+        self.files.lock().unwrap().insert(format!("{name}-{version}-{tag}.whl"), bytes);
     }
 
     /// Sets the upload time of a version, in RFC 3339.

@@ -23,9 +23,18 @@ impl FileLock {
 
     /// Takes the lock, waiting at most `timeout` for another process; then an error of kind `TimedOut`.
     pub fn exclusive_within(file: File, timeout: Duration) -> io::Result<Self> {
+        Self::within(file, FlockArg::LockExclusiveNonblock, timeout)
+    }
+
+    /// Like `exclusive_within`, beside any number of other shared locks.
+    pub fn shared_within(file: File, timeout: Duration) -> io::Result<Self> {
+        Self::within(file, FlockArg::LockSharedNonblock, timeout)
+    }
+
+    fn within(file: File, kind: FlockArg, timeout: Duration) -> io::Result<Self> {
         let (mut file, deadline) = (file, Instant::now() + timeout);
         loop {
-            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            match Flock::lock(file, kind) {
                 Ok(lock) => return Ok(Self(lock)),
                 Err((returned, nix::Error::EWOULDBLOCK)) if Instant::now() < deadline => file = returned,
                 Err((_, nix::Error::EWOULDBLOCK)) => {

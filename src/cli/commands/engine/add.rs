@@ -8,19 +8,30 @@ use clap::Args;
 use leoflow_base::config::project;
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
-use leoflow_python::{FileSettings, Request, as_in_workspace, dag_files, declared_with, listed_beside};
+use leoflow_python::environments::{Declared, added_to};
+use leoflow_python::{FileSettings, Request, as_in_workspace, dag_files, declared_with, file_context, listed_beside};
 use std::path::{Path, PathBuf};
 
 #[derive(Args, Debug)]
-#[command(after_help = "The packages are installed first, then written to `dependencies` in leoflow.yaml.\n\n\
-                        Examples:\n  leoflow add pandas\n  leoflow add 'polars>=1' requests --project ~/leoflow/sales")]
+#[command(after_help = "The packages are installed first, then written to the project's requirements.txt, or to\n\
+                        `dependencies` in leoflow.yaml if it has none.\n\n\
+                        Examples:\n  leoflow add pandas\n  leoflow add 'polars>=1' requests --project sales")]
 pub struct Add {
     /// Packages in pip's syntax, for example 'polars>=1'
     #[arg(required = true, value_name = "PACKAGE")]
     pub packages: Vec<String>,
-    /// The project's folder [default: the current folder]
-    #[arg(long, value_name = "DIR")]
+    /// The project: a path, or the name of a folder in the workspace [default: the current folder]
+    #[arg(long, value_name = "PROJECT")]
     pub project: Option<PathBuf>,
+}
+
+/// Where a project lists its dependencies, and what it lists with the added packages.
+struct Change {
+    file: PathBuf,
+    /// The text of the file, if it exists, and the new one.
+    before: Option<String>,
+    after: String,
+    declared: Option<Declared>,
 }
 
 /// Installs the packages first: a project that declares packages that cannot be installed would be broken.
@@ -28,55 +39,77 @@ pub async fn run(context: &Context<'_>, args: &Add) -> Result<u8, Error> {
     let config = context.config()?.map(|loaded| loaded.config);
     let workspace = config.as_ref().and_then(|config| config.workspace.clone());
     let current_folder = env_vars::current_dir().map_err(Error::failed)?;
-    let folder = as_in_workspace(
-        workspace.as_deref(),
-        &args.project.as_ref().map_or(current_folder.clone(), |path| current_folder.join(path)),
-    );
+    let folder = project_folder(workspace.as_deref(), &current_folder, args.project.as_deref());
     let file = dag_file(&folder, workspace.as_deref())?;
     let request = Request::new(file, workspace.as_deref(), context.home.api_socket());
     if request.project.as_ref() != Some(&folder) {
         return Err(Error::failed(format!("{} is not a project", folder.display()))
             .hint("change to a project's folder, or specify one with --project"));
     }
-    let settings_file = folder.join(project::FILE);
-    // Write to the target of a symlink, not over the link.
-    let settings_file = settings_file.canonicalize().unwrap_or(settings_file);
-    let read = || {
-        files::read_text(&settings_file, project::SIZE_LIMIT).map_err(|error| Error::io("read", &settings_file, &error))
-    };
-    let text = read()?;
-    let refused = |reason: String| {
-        Error::failed(reason)
-            .hint("nothing was changed; see docs/explanation/environments.md for where dependencies may be declared")
-    };
-    let declaring_file = listed_beside(&request, text.as_deref().unwrap_or_default()).map_err(refused)?;
-    if let Some(declaring_file) = declaring_file {
-        let packages = args.packages.join(", ");
-        return Err(Error::failed(format!("this project's dependencies are declared in {declaring_file}"))
-            .hint(format!("nothing was changed; add {packages} to {declaring_file}")));
-    }
-    let changed = project::add_dependencies(text.as_deref().unwrap_or_default(), &args.packages)
-        .map_err(|error| refused(format!("{}: {error}", settings_file.display())))?;
-    let declared = declared_with(&request, &changed).map_err(refused)?;
-    let file_settings = FileSettings { settings: None, declared };
+    let change = change(&request, &folder.join(project::FILE), &args.packages)?;
+    let file_settings = FileSettings { settings: None, declared: change.declared.clone() };
     let base_interpreter = prepare(context, config.and_then(|config| config.python).as_deref()).await?;
     environment::for_project(context, &base_interpreter, &file_settings).await.map_err(|reason| {
         Error::failed(format!("cannot install {}", args.packages.join(", "))).cause(reason).hint("nothing was changed")
     })?;
     // The file may have changed during the installation.
-    if read()? != text {
-        return Err(refused(format!("{} was changed in the meantime", settings_file.display()))
+    if read(&change.file)? != change.before {
+        return Err(refused(format!("{} was changed in the meantime", change.file.display()))
             .hint("run the same command again"));
     }
-    let mode = files::mode(&settings_file).unwrap_or(0o644);
-    files::write_atomic(&settings_file, changed.as_bytes(), mode)
-        .map_err(|error| Error::io("write", &settings_file, &error))?;
+    let mode = files::mode(&change.file).unwrap_or(0o644);
+    files::write_atomic(&change.file, change.after.as_bytes(), mode)
+        .map_err(|error| Error::io("write", &change.file, &error))?;
     if context.printer.json {
-        context.printer.json(&serde_json::json!({"packages": args.packages, "file": settings_file}))?;
+        context.printer.json(&serde_json::json!({"packages": args.packages, "file": change.file}))?;
         return Ok(0);
     }
-    context.printer.line(format!("Installed {} and added it to {}", args.packages.join(", "), settings_file.display()));
+    context.printer.line(format!("Installed {} and added it to {}", args.packages.join(", "), change.file.display()));
     Ok(0)
+}
+
+/// The folder that `--project` names: a path, or a folder of the workspace.
+fn project_folder(workspace: Option<&Path>, current_folder: &Path, project: Option<&Path>) -> PathBuf {
+    let path = project.map_or_else(|| current_folder.to_owned(), |project| current_folder.join(project));
+    let in_workspace = workspace.zip(project).map(|(workspace, project)| workspace.join(project));
+    match in_workspace.filter(|folder| folder.is_dir() && !path.is_dir()) {
+        Some(folder) => folder,
+        None => as_in_workspace(workspace, &path),
+    }
+}
+
+fn read(file: &Path) -> Result<Option<String>, Error> {
+    files::read_text(file, project::SIZE_LIMIT).map_err(|error| Error::io("read", file, &error))
+}
+
+fn refused(reason: String) -> Error {
+    Error::failed(reason)
+        .hint("nothing was changed; see docs/explanation/environments.md for where dependencies may be declared")
+}
+
+/// Decides which file gets the packages: the requirements file in use, or the project's settings.
+fn change(request: &Request, settings_file: &Path, packages: &[String]) -> Result<Change, Error> {
+    // Write to the target of a symlink, not over the link.
+    let settings_file = settings_file.canonicalize().unwrap_or_else(|_| settings_file.to_owned());
+    let settings = read(&settings_file)?;
+    let text = settings.clone().unwrap_or_default();
+    let Some(file) = listed_beside(request, &text).map_err(refused)? else {
+        let after = project::add_dependencies(&text, packages)
+            .map_err(|error| refused(format!("{}: {error}", settings_file.display())))?;
+        let declared = declared_with(request, &after).map_err(refused)?;
+        return Ok(Change { file: settings_file, before: settings, after, declared });
+    };
+    if file.extension().is_none_or(|extension| extension != "txt") {
+        let (shown, packages) = (file.display(), packages.join(", "));
+        return Err(Error::failed(format!("this project's dependencies are declared in {shown}"))
+            .hint(format!("nothing was changed; add {packages} to {shown}")));
+    }
+    let file = file.canonicalize().unwrap_or(file);
+    let before = read(&file)?;
+    let after = added_to(before.as_deref().unwrap_or_default(), packages);
+    let declared = file_context(request).settings.map_err(|error| refused(error.to_string()))?.declared;
+    let declared = declared.unwrap_or_default().with_packages(packages).map_err(refused)?;
+    Ok(Change { file, before, after, declared: Some(declared) })
 }
 
 /// Returns a DAG file of the project, the least nested one, to find the settings next to it.
@@ -88,4 +121,31 @@ fn dag_file(folder: &Path, workspace: Option<&Path>) -> Result<PathBuf, Error> {
             .hint("change to a project's folder, or specify one with --project")
             .hint("create a project with leoflow init DIR")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_project_is_given_by_name_or_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        let workspace = root.join("w");
+        std::fs::create_dir_all(workspace.join("sales")).unwrap();
+        let sales = workspace.join("sales");
+        let found = |current_folder: &Path, project: Option<&str>| {
+            project_folder(Some(&workspace), current_folder, project.map(Path::new))
+        };
+        for (current_folder, project) in [
+            (&root, Some("sales")),
+            (&root, Some("w/sales")),
+            (&workspace, Some("sales")),
+            (&sales, None),
+            (&sales, Some(".")),
+        ] {
+            assert_eq!(found(current_folder, project), sales, "{project:?}");
+        }
+        assert_eq!(found(&root, Some("unknown")), root.join("unknown"));
+    }
 }

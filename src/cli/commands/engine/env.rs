@@ -7,6 +7,7 @@ use crate::error::Error;
 use clap::{Args, Subcommand};
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
+use leoflow_python::{as_in_workspace, environments};
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -34,13 +35,24 @@ pub enum EnvCommand {
     /// Show the packages installed for a project
     #[command(after_help = "Example:\n  leoflow env show sales")]
     Show {
-        /// The project: the name of a folder in the workspace
+        /// The project: the name of a folder in the workspace, or its path
         project: String,
     },
     /// Update the locked packages to the newest versions that fit
-    #[command(after_help = "Examples:\n  leoflow env update sales\n  leoflow env update")]
+    #[command(
+        after_help = "Examples:\n  leoflow env update sales\n  leoflow env update\n  leoflow env update sales --reinstall"
+    )]
     Update {
-        /// The project: the name of a folder in the workspace [default: all projects]
+        /// The project: the name of a folder in the workspace, or its path [default: all projects]
+        project: Option<String>,
+        /// Keep the versions and fetch every file again, for an environment that is damaged
+        #[arg(long)]
+        reinstall: bool,
+    },
+    /// Compare the files of environments with the hashes recorded when they were installed
+    #[command(after_help = "Examples:\n  leoflow env verify sales\n  leoflow env verify")]
+    Verify {
+        /// The project: the name of a folder in the workspace, or its path [default: all environments]
         project: Option<String>,
     },
     /// Print a project's lock in pip's format, or write it to the project
@@ -48,7 +60,7 @@ pub enum EnvCommand {
         after_help = "Examples:\n  leoflow env lock sales\n  leoflow env lock sales --write    write sales/requirements.lock"
     )]
     Lock {
-        /// The project: the name of a folder in the workspace
+        /// The project: the name of a folder in the workspace, or its path
         project: String,
         /// Write requirements.lock to the project's folder, for pip and other machines
         #[arg(long)]
@@ -66,7 +78,7 @@ pub enum EnvCommand {
         after_help = "Examples:\n  leoflow env shell sales\n  leoflow env shell sales -- python -c 'import pandas'"
     )]
     Shell {
-        /// The project: the name of a folder in the workspace
+        /// The project: the name of a folder in the workspace, or its path
         project: String,
         /// The command to run [default: an interactive shell]
         #[arg(last = true)]
@@ -81,9 +93,10 @@ pub async fn run(context: &Context<'_>, command: &EnvCommand) -> Result<u8, Erro
     let printer = context.printer;
     match command {
         EnvCommand::List => list(context, &api.get(ENVIRONMENTS).await?),
-        EnvCommand::Show { project } => show(context, &project_environment(&api, project).await?),
+        EnvCommand::Show { project } => show(context, &project_environment(context, &api, project).await?),
         EnvCommand::Lock { project, write } => {
-            let environment = project_environment(&api, project).await?;
+            let project = &project_name(context, project)?;
+            let environment = project_environment(context, &api, project).await?;
             let lock = environment["lock"].as_str().unwrap_or_default();
             if *write {
                 return write_lock(context, project, lock);
@@ -91,28 +104,11 @@ pub async fn run(context: &Context<'_>, command: &EnvCommand) -> Result<u8, Erro
             printer.line(lock.trim_end());
             Ok(0)
         }
-        EnvCommand::Update { project } => {
-            let response: Value =
-                api.with_bulk_timeout().post(&format!("{ENVIRONMENTS}/update"), &json!({"project": project})).await?;
-            if printer.json {
-                printer.json(&response)?;
-                return Ok(u8::from(list_of(&response["problems"]).next().is_some()));
-            }
-            if list_of(&response["changes"]).next().is_none() && list_of(&response["problems"]).next().is_none() {
-                printer.line("All environments are up to date");
-            }
-            list_of(&response["changes"]).for_each(|change| printer.line(change.as_str().unwrap_or_default()));
-            let problems: Vec<&str> = list_of(&response["problems"]).filter_map(Value::as_str).collect();
-            if problems.is_empty() {
-                return Ok(0);
-            }
-            Err(Error::failed("some environments could not be updated")
-                .cause(problems.join("\n"))
-                .hint("leoflow env list"))
-        }
+        EnvCommand::Update { project, reinstall } => update(context, &api, project.as_deref(), *reinstall).await,
+        EnvCommand::Verify { project } => verify(context, &api, project.as_deref()).await,
         EnvCommand::Prune { dry_run } => prune(context, &api, *dry_run).await,
         EnvCommand::Shell { project, command } => {
-            let environment = project_environment(&api, project).await?;
+            let environment = project_environment(context, &api, project).await?;
             let folder = environment["folder"].as_str().ok_or_else(|| {
                 Error::failed("the environment is not built on this machine yet")
                     .hint(format!("leoflow env show {project}"))
@@ -120,6 +116,75 @@ pub async fn run(context: &Context<'_>, command: &EnvCommand) -> Result<u8, Erro
             Err(shell(Path::new(folder), command))
         }
     }
+}
+
+async fn update(context: &Context<'_>, api: &Api<'_>, project: Option<&str>, reinstall: bool) -> Result<u8, Error> {
+    let printer = context.printer;
+    let project = project.map(|project| project_name(context, project)).transpose()?;
+    let body = json!({"project": project, "reinstall": reinstall});
+    let response: Value = api.with_bulk_timeout().post(&format!("{ENVIRONMENTS}/update"), &body).await?;
+    if printer.json {
+        printer.json(&response)?;
+        return Ok(u8::from(list_of(&response["problems"]).next().is_some()));
+    }
+    let problems: Vec<&str> = list_of(&response["problems"]).filter_map(Value::as_str).collect();
+    match response["reinstalled"].as_u64() {
+        Some(count @ 1..) => printer.line(format!("Reinstalled {count} environments")),
+        _ if list_of(&response["changes"]).next().is_none() && problems.is_empty() => {
+            printer.line("All environments are up to date");
+        }
+        _ => {}
+    }
+    list_of(&response["changes"]).for_each(|change| printer.line(change.as_str().unwrap_or_default()));
+    if problems.is_empty() {
+        return Ok(0);
+    }
+    Err(Error::failed("some environments could not be updated").cause(problems.join("\n")).hint("leoflow env list"))
+}
+
+/// Checks the built environments on this machine. The exit code is 1 if a file is damaged.
+async fn verify(context: &Context<'_>, api: &Api<'_>, project: Option<&str>) -> Result<u8, Error> {
+    let environments = match project {
+        Some(project) => vec![project_environment(context, api, project).await?],
+        None => list_of(&api.get::<Value>(ENVIRONMENTS).await?["environments"]).cloned().collect(),
+    };
+    let mut results = Vec::new();
+    for environment in environments.iter().filter(|environment| environment["folder"].is_string()) {
+        let verified = environments::verify(Path::new(environment["folder"].as_str().unwrap_or_default()));
+        let (hash, files) = (short_hash(environment), verified.files);
+        if context.printer.json {
+            results.push(json!({"hash": environment["hash"], "files": files, "damaged": verified.damaged}));
+            continue;
+        }
+        context.printer.line(format!("{hash}: {files} files, {} damaged", verified.damaged.len()));
+        verified.damaged.iter().for_each(|file| context.printer.line(format!("  {}", file.display())));
+        results.push(json!({"damaged": verified.damaged}));
+    }
+    if context.printer.json {
+        context.printer.json(&json!(results))?;
+    }
+    let is_damaged = results.iter().any(|result| list_of(&result["damaged"]).next().is_some());
+    if is_damaged && !context.printer.json {
+        context
+            .printer
+            .note(format!("fetch the files again: leoflow env update {} --reinstall", project.unwrap_or_default()));
+    }
+    Ok(u8::from(is_damaged))
+}
+
+/// The name of a project that is given by its name or by a path to it.
+fn project_name(context: &Context<'_>, project: &str) -> Result<String, Error> {
+    let workspace = context.config()?.and_then(|loaded| loaded.config.workspace);
+    let current_folder = env_vars::current_dir().map_err(Error::failed)?;
+    Ok(name_in_workspace(workspace.as_deref(), &current_folder, project))
+}
+
+/// The first folder of the path below the workspace; any other text is a name already.
+fn name_in_workspace(workspace: Option<&Path>, current_folder: &Path, project: &str) -> String {
+    let path = as_in_workspace(workspace, &current_folder.join(project));
+    let relative = workspace.and_then(|workspace| path.strip_prefix(workspace).ok()).filter(|_| path.is_dir());
+    let name = relative.and_then(|relative| relative.iter().next()).map(|name| name.to_string_lossy().into_owned());
+    name.unwrap_or_else(|| project.trim_end_matches('/').to_owned())
 }
 
 fn write_lock(context: &Context<'_>, project: &str, lock: &str) -> Result<u8, Error> {
@@ -136,12 +201,13 @@ fn write_lock(context: &Context<'_>, project: &str, lock: &str) -> Result<u8, Er
 }
 
 /// Returns the environment of a project, which is a folder of the workspace.
-async fn project_environment(api: &Api<'_>, project: &str) -> Result<Value, Error> {
+async fn project_environment(context: &Context<'_>, api: &Api<'_>, project: &str) -> Result<Value, Error> {
+    let project = &project_name(context, project)?;
     let overview: Value = api.get(ENVIRONMENTS).await?;
-    let project = project.trim_end_matches('/');
     let is_in = |file: &Value| file.as_str().is_some_and(|file| Path::new(file).starts_with(project));
     let ready = list_of(&overview["environments"]).find(|environment| list_of(&environment["files"]).any(is_in));
-    let is_below = |file: &Value| file.as_str().is_some_and(|file| Path::new(file).iter().any(|part| part == project));
+    let is_below =
+        |file: &Value| file.as_str().is_some_and(|file| Path::new(file).iter().any(|part| part == project.as_str()));
     let unready = list_of(&overview["wanted"])
         .find(|environment| environment["state"] != "ready" && list_of(&environment["files"]).any(is_below));
     ready.cloned().ok_or_else(|| match unready {
@@ -176,8 +242,8 @@ fn list(context: &Context<'_>, overview: &Value) -> Result<u8, Error> {
         let detail = environment["detail"].as_str().unwrap_or_default();
         printer.line(format!(
             "{state}: {} for {}",
-            joined(&environment["declared"]["requirements"]),
-            joined(&environment["files"])
+            shortened(&environment["declared"]["requirements"]),
+            shortened(&environment["files"])
         ));
         detail.lines().for_each(|line| printer.line(format!("  {line}")));
     }
@@ -185,13 +251,13 @@ fn list(context: &Context<'_>, overview: &Value) -> Result<u8, Error> {
 }
 
 fn row(environment: &Value) -> Vec<String> {
-    let dags = joined(&environment["dags"]);
+    let dags = shortened(&environment["dags"]);
     vec![
         short_hash(environment).to_owned(),
         environment["python"].as_str().unwrap_or_default().to_owned(),
         list_of(&environment["packages"]).count().to_string(),
         if dags.is_empty() { "-".to_owned() } else { dags },
-        joined(&environment["requirements"]),
+        shortened(&environment["requirements"]),
     ]
 }
 
@@ -201,6 +267,17 @@ fn short_hash(environment: &Value) -> &str {
 
 fn joined(list: &Value) -> String {
     list_of(list).filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// Number of names that a list shows; `--json` has all.
+const SHOWN: usize = 5;
+
+fn shortened(list: &Value) -> String {
+    let names: Vec<&str> = list_of(list).filter_map(Value::as_str).collect();
+    match names.len().checked_sub(SHOWN) {
+        Some(more @ 2..) => format!("{} and {more} more", names[..SHOWN].join(", ")),
+        _ => names.join(", "),
+    }
 }
 
 fn show(context: &Context<'_>, environment: &Value) -> Result<u8, Error> {
@@ -258,4 +335,41 @@ fn shell(folder: &Path, command: &[OsString]) -> Error {
     command.args(arguments).env("PATH", path).env("VIRTUAL_ENV", folder).env_remove("PYTHONHOME");
     let error = command.exec();
     Error::io("run", &program, &error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_project_is_given_by_name_or_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        let workspace = root.join("w");
+        std::fs::create_dir_all(workspace.join("sales/dags")).unwrap();
+        std::fs::create_dir_all(root.join("elsewhere/sales")).unwrap();
+        let name = |current_folder: &str, project: &str| {
+            name_in_workspace(Some(&workspace), &root.join(current_folder), project)
+        };
+        for (current_folder, project) in [
+            ("elsewhere", "sales"),
+            ("elsewhere", "sales/"),
+            ("w", "sales"),
+            ("w", "./sales"),
+            ("w/sales", "."),
+            ("w/sales/dags", ".."),
+            ("", "w/sales/dags"),
+            ("w/sales", workspace.join("sales").to_str().unwrap()),
+        ] {
+            assert_eq!(name(current_folder, project), "sales", "{project} in {current_folder}");
+        }
+        assert_eq!(name("w", "unknown"), "unknown");
+    }
+
+    #[test]
+    fn long_lists_are_shortened() {
+        let names = |count: usize| json!((0..count).map(|n| format!("f{n}")).collect::<Vec<_>>());
+        assert_eq!(shortened(&names(500)), "f0, f1, f2, f3, f4 and 495 more");
+        assert_eq!(shortened(&names(6)), "f0, f1, f2, f3, f4, f5");
+    }
 }

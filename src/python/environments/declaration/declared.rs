@@ -1,8 +1,12 @@
 //! The declared packages and Pythons of an environment.
 
+use super::addresses::{included_address, is_constraints_file};
+use super::index::Index;
 use super::python_range::PythonRange;
-use super::requirements::Index;
+use super::requirements;
+use super::variables::Variables;
 use crate::Python;
+use crate::environments::pins;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::path::Path;
@@ -19,12 +23,19 @@ pub struct Declared {
     pub python: Vec<String>,
     #[serde(default)]
     pub index: Index,
+    /// The values of the variables that the texts name; never stored.
+    #[serde(skip)]
+    pub variables: Variables,
 }
 
 impl Declared {
     /// Hash of the declaration with the Python version of its lock; equal if a lock may be shared.
     pub fn inputs(&self, python: &str) -> String {
-        let inputs = serde_json::json!([self.requirements, self.constraints, self.index, python]);
+        let mut inputs = serde_json::json!([self.requirements, self.constraints, self.index, python]);
+        let meaning = self.variables.meaning(self.texts());
+        if let (Some(list), false) = (inputs.as_array_mut(), meaning.is_empty()) {
+            list.push(serde_json::json!(meaning));
+        }
         hex::encode(&Sha256::digest(inputs.to_string().as_bytes())[..16])
     }
 
@@ -33,9 +44,32 @@ impl Declared {
         self.inputs(&self.python_of_lock(python))
     }
 
+    /// The declaration with these requirements too, each in place of one for the same package. The error is for people.
+    pub fn with_packages(&self, packages: &[String]) -> Result<Self, String> {
+        packages.iter().try_for_each(|package| requirements::check(package))?;
+        let is_replaced = |line: &String| packages.iter().any(|package| pins::name_of(package) == pins::name_of(line));
+        let mut requirements: Vec<String> =
+            self.requirements.iter().filter(|line| !is_replaced(line)).chain(packages).cloned().collect();
+        requirements.sort();
+        requirements.dedup();
+        Ok(Self { requirements, ..self.clone() })
+    }
+
     /// All lines that may pin a file or a commit.
     pub(crate) fn pinning(&self) -> impl Iterator<Item = &String> {
-        self.requirements.iter().chain(&self.constraints)
+        let requirements = self.requirements.iter().filter(|line| included_address(line).is_none());
+        requirements.chain(self.constraints.iter().filter(|line| !is_constraints_file(line)))
+    }
+
+    /// All texts that may name variables.
+    pub(crate) fn texts(&self) -> impl Iterator<Item = &String> {
+        self.requirements.iter().chain(&self.constraints).chain(self.index.addresses())
+    }
+
+    /// The same declaration with the values of `other`, if it declares the same.
+    pub fn with_variables_of(&self, other: &Self) -> Option<Self> {
+        let with_values = Self { variables: other.variables.clone(), ..self.clone() };
+        (with_values == *other).then_some(with_values)
     }
 
     /// True if no environment is needed: nothing to install, and the chosen Python is the plain one (the one for DAGs
@@ -73,5 +107,13 @@ mod tests {
         assert_eq!(declared("a").inputs("3.11"), declared("a").inputs("3.11"));
         assert_ne!(declared("a").inputs("3.11"), declared("b").inputs("3.11"));
         assert_ne!(declared("a").inputs("3.11"), declared("a").inputs("3.12"));
+    }
+
+    #[test]
+    fn added_packages_replace_those_of_the_same_name() {
+        let declared = Declared { requirements: vec!["a<2".to_owned(), "b".to_owned()], ..Declared::default() };
+        let added = declared.with_packages(&["A>=2".to_owned(), "c".to_owned()]).unwrap();
+        assert_eq!(added.requirements, ["A>=2", "b", "c"]);
+        assert!(declared.with_packages(&["./x".to_owned()]).is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! Reads lock files of other tools beside a `pyproject.toml` as constraints on versions and hashes.
 
-use super::pins;
 use super::project_text::text_of;
+use crate::environments::pins;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};

@@ -2,9 +2,13 @@
 //! beside the DAG, or a block in the file itself. Two conflicting declarations are an error that names both.
 
 use super::declared::Declared;
+use super::index::Index;
 use super::merge::{Source, conflict, merge};
 use super::project_text;
-use super::requirements::{self, Declaration, Index};
+use super::requirements::{self, Declaration};
+use super::requirements_file::{self, Lookup};
+use super::variables::Variables;
+use crate::dotenv;
 use leoflow_base::config::project::{self, EnvironmentSettings};
 use std::path::{Path, PathBuf};
 
@@ -13,6 +17,15 @@ pub struct DagLocation<'a> {
     pub workspace: Option<&'a Path>,
     pub project: Option<&'a Path>,
     pub file: &'a Path,
+    /// Folders with a `.env`, nearest first.
+    pub folders: &'a [PathBuf],
+}
+
+impl DagLocation<'_> {
+    /// A variable of the project. pip does not expand an empty one either.
+    fn variable(&self, name: &str) -> Option<String> {
+        dotenv::variable(self.folders, name).filter(|value| !value.is_empty())
+    }
 }
 
 /// Collects the declarations for a DAG file: those of its project's settings (`environment`), of files beside it and of
@@ -28,7 +41,7 @@ pub(crate) fn collect_declared(
     let mut included = None;
     if let (Some(project), Some(environment)) = (location.project, environment) {
         included = environment.requirements.as_ref().map(|name| project.join(name));
-        sources.extend(source_from_settings(project, environment, read)?);
+        sources.extend(source_from_settings(project, environment, location, read)?);
     }
     sources.extend(files_beside(location, included.as_deref(), read)?);
     // Not added to `read`: changes of the file itself are watched anyway.
@@ -44,34 +57,58 @@ pub(crate) fn collect_declared(
     let declares_nothing = !sources.iter().any(declares_packages);
     if let Some(workspace) = location.workspace
         && (declares_nothing || location.project.is_none())
-        && let Some(mut environment) = workspace_settings(read)?
     {
-        if !declares_nothing {
+        let mut environment = workspace_settings(read)?;
+        let included = environment.as_ref().and_then(|settings| settings.requirements.clone());
+        if declares_nothing && location.project.is_some() {
+            // A repository that is the workspace has its requirements at the top.
+            let included = included.map(|name| workspace.join(name));
+            sources.extend(files_in(&[workspace], location, included.as_deref(), read)?);
+        }
+        if !declares_nothing && let Some(environment) = &mut environment {
             // A file outside of projects takes its requirements from its own block, and only constraints and indexes
             // from the workspace.
             (environment.dependencies, environment.requirements, environment.python_version) = (None, None, None);
         }
-        sources.extend(source_from_settings(workspace, environment, read)?);
+        if let Some(environment) = environment {
+            sources.extend(source_from_settings(workspace, environment, location, read)?);
+        }
     }
-    merge(sources)
+    let declared = merge(sources)?;
+    Ok(declared.map(|declared| {
+        let variables = Variables::read(declared.texts(), &|name| location.variable(name));
+        Declared { variables, ..declared }
+    }))
 }
 
 /// The file beside the project's settings that lists requirements, if any; the file that the settings include
-/// (`included`) does not count.
-pub fn listed_beside(location: &DagLocation<'_>, included: Option<&Path>) -> Result<Option<String>, String> {
+/// (`included`) does not count. That of the workspace, if the project has none and `settings` list none either.
+pub fn listed_beside(
+    location: &DagLocation<'_>,
+    settings: &EnvironmentSettings,
+    included: Option<&Path>,
+) -> Result<Option<PathBuf>, String> {
     let mut sources = files_beside(location, included, &mut Vec::new())?;
     if let Some(text) = project_text::text_of(location.file, &mut Vec::new()).ok().flatten() {
         let declaration = requirements::read_script(location.file, &text)?;
         sources
             .extend(declaration.map(|declaration| Source { origin: location.file.display().to_string(), declaration }));
     }
+    if let Some(workspace) = location.workspace
+        && location.project.is_some()
+        && settings.dependencies.is_none()
+        && settings.requirements.is_none()
+    {
+        sources.extend(files_in(&[workspace], location, None, &mut Vec::new())?);
+    }
     let lists = |source: &Source| source.declaration.requirements.as_ref().is_some_and(|all| !all.is_empty());
-    Ok(sources.into_iter().find(lists).map(|source| source.origin))
+    Ok(sources.into_iter().find(lists).map(|source| source.origin.into()))
 }
 
 fn source_from_settings(
     folder: &Path,
     environment: EnvironmentSettings,
+    location: &DagLocation<'_>,
     read: &mut Vec<PathBuf>,
 ) -> Result<Option<Source>, String> {
     let mut declaration = Declaration {
@@ -83,12 +120,16 @@ fn source_from_settings(
         let exact = if version.split('.').count() == 2 { format!("{version}.*") } else { version };
         declaration.airflow = Some(format!("apache-airflow=={exact}"));
     }
-    declaration.index =
-        Index { first: environment.index, extra: environment.extra_index, exclude_newer: environment.exclude_newer };
+    declaration.index = Index {
+        first: environment.index,
+        extra: environment.extra_index,
+        exclude_newer: environment.exclude_newer,
+        ..Index::default()
+    };
     declaration.constraints = environment.constraints;
     if let Some(name) = environment.requirements {
         let file = folder.join(name);
-        let listed = requirements::read_file(&file, read)?;
+        let listed = requirements_file::read_file(&file, &|name| location.variable(name), read)?;
         let listed = listed.ok_or_else(|| format!("{}: no such file: {}", project::FILE, file.display()))?;
         declaration.requirements.get_or_insert_default().extend(listed.requirements.into_iter().flatten());
         declaration.constraints.extend(listed.constraints);
@@ -97,8 +138,8 @@ fn source_from_settings(
         {
             return conflict(folder.join(project::FILE).display(), file.display(), "the index");
         }
+        declaration.index.extend(&listed.index);
         declaration.index.first = declaration.index.first.or(listed.index.first);
-        declaration.index.extra.extend(listed.index.extra);
     }
     let is_empty_declaration = declaration == Declaration::default();
     let origin = folder.join(project::FILE).display().to_string();
@@ -115,20 +156,29 @@ fn files_beside(
     let top = location.project.or_else(|| location.file.parent()).unwrap_or(Path::new("/"));
     let is_inside = |folder: &&Path| folder.starts_with(top) && *folder != Path::new("");
     let folders: Vec<&Path> = location.file.ancestors().skip(1).take_while(is_inside).collect();
+    files_in(&folders, location, included, read)
+}
+
+/// Reads the `pyproject.toml` and the `requirements.txt` in the first of these folders that has one.
+fn files_in(
+    folders: &[&Path],
+    location: &DagLocation<'_>,
+    included: Option<&Path>,
+    read: &mut Vec<PathBuf>,
+) -> Result<Vec<Source>, String> {
+    let lookup: Lookup<'_> = &|name| location.variable(name);
     let mut sources = Vec::new();
-    for (name, reader) in [
-        (
-            "pyproject.toml",
-            requirements::read_pyproject as fn(&Path, &mut Vec<PathBuf>) -> Result<Option<Declaration>, String>,
-        ),
-        ("requirements.txt", requirements::read_file),
-    ] {
-        for folder in &folders {
+    for name in ["pyproject.toml", "requirements.txt"] {
+        for folder in folders {
             let path = folder.join(name);
             if included == Some(path.as_path()) {
                 break;
             }
-            if let Some(declaration) = reader(&path, read)? {
+            let declaration = match name {
+                "pyproject.toml" => requirements::read_pyproject(&path, read)?,
+                _ => requirements_file::read_file(&path, lookup, read)?,
+            };
+            if let Some(declaration) = declaration {
                 sources.push(Source { origin: path.display().to_string(), declaration });
                 break;
             }
@@ -165,6 +215,7 @@ mod tests {
                 workspace: Some(root),
                 project: Some(&root.join("p")),
                 file: &root.join("p/dags/dag.py"),
+                folders: &[root.join("p"), root.to_owned()],
             };
             collect_declared(
                 &location,
@@ -189,6 +240,43 @@ mod tests {
         assert_eq!(found.requirements, ["a", "b"]);
         let found = Folder::with(&[]).collect(None, Some(&workspace_settings)).unwrap().unwrap();
         assert_eq!(found.requirements, ["d"]);
+    }
+
+    #[test]
+    fn the_files_of_the_workspace_are_the_default_too() {
+        for (file, text) in
+            [("requirements.txt", "d\n"), ("pyproject.toml", "[project]\nname='x'\ndependencies=['d']\n")]
+        {
+            let found = Folder::with(&[(file, text)]).collect(None, None).unwrap().unwrap();
+            assert_eq!(found.requirements, ["d"], "{file}");
+            let own =
+                Folder::with(&[(file, text), ("p/requirements.txt", "b\n")]).collect(None, None).unwrap().unwrap();
+            assert_eq!(own.requirements, ["b"], "{file}");
+        }
+        let folder = Folder::with(&[("needs.txt", "d\n"), ("requirements.txt", "d\n")]);
+        let found = folder.collect(None, Some(&json!({"requirements": "requirements.txt"}))).unwrap().unwrap();
+        assert_eq!(found.requirements, ["d"]);
+        let error = folder.collect(None, Some(&json!({"dependencies": ["e"]}))).unwrap_err();
+        assert!(error.contains("requirements.txt and ") && error.contains("do not agree"), "{error}");
+    }
+
+    #[test]
+    fn variables_come_from_the_nearest_env_file() {
+        let index = "--extra-index-url https://${H_USER}:${H_PASS}@${H_HOST}/simple\na\n";
+        let collect = |password: &str, host: &str| {
+            let near = format!("H_PASS={password}\nH_HOST={host}\n");
+            Folder::with(&[("p/requirements.txt", index), ("p/.env", &near), (".env", "H_USER=me\nH_HOST=far\n")])
+                .collect(None, None)
+                .unwrap()
+                .unwrap()
+        };
+        let found = collect("secret", "near");
+        assert_eq!(found.variables.expand(&found.index.extra[0]).unwrap(), "https://me:secret@near/simple");
+        let stored = serde_json::to_string(&found).unwrap() + &format!("{found:?}");
+        assert!(!stored.contains("secret") && stored.contains("${H_PASS}"), "{stored}");
+        // Another password is the same environment, another host is not.
+        assert_eq!(found.inputs("3.11"), collect("other", "near").inputs("3.11"));
+        assert_ne!(found.inputs("3.11"), collect("secret", "elsewhere").inputs("3.11"));
     }
 
     #[test]
@@ -230,7 +318,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("dag.py");
         std::fs::write(&file, "# /// script\n# dependencies = ['a']\n# ///\n").unwrap();
-        let location = DagLocation { workspace: Some(folder.path()), project: None, file: &file };
+        let location = DagLocation { workspace: Some(folder.path()), project: None, file: &file, folders: &[] };
         let mut settings = json!({"dependencies": ["b"], "constraints": ["a<2"], "index": "https://i.example/simple"});
         let found =
             collect_declared(&location, None, |_| Ok(Some(project::take_environment(&mut settings))), &mut Vec::new());
@@ -243,11 +331,18 @@ mod tests {
     fn names_the_file_that_lists_requirements() {
         let folder = Folder::with(&[("p/requirements.txt", "a\n")]);
         let (root, project) = (folder.0.path(), folder.0.path().join("p"));
-        let location =
-            DagLocation { workspace: Some(root), project: Some(&project), file: &root.join("p/dags/dag.py") };
-        let listed = |included: Option<&Path>| listed_beside(&location, included).unwrap();
-        assert_eq!(listed(None), Some(project.join("requirements.txt").display().to_string()));
+        let location = DagLocation {
+            workspace: Some(root),
+            project: Some(&project),
+            file: &root.join("p/dags/dag.py"),
+            folders: &[],
+        };
+        let listed =
+            |included: Option<&Path>| listed_beside(&location, &EnvironmentSettings::default(), included).unwrap();
+        assert_eq!(listed(None), Some(project.join("requirements.txt")));
         assert_eq!(listed(Some(&project.join("requirements.txt"))), None);
+        std::fs::write(root.join("requirements.txt"), "b\n").unwrap();
+        assert_eq!(listed(Some(&project.join("requirements.txt"))), Some(root.join("requirements.txt")));
     }
 
     #[test]

@@ -38,21 +38,16 @@ pub fn merge(sources: Vec<Source>) -> Result<Option<Declared>, String> {
             range.parse::<PythonRange>().map_err(|error| format!("{origin}: {error}"))?;
             declared.python.push(range.clone());
         }
-        for url in source.declaration.index.first.iter().chain(&source.declaration.index.extra) {
-            check_address(url).map_err(|error| format!("{origin}: {error}"))?;
-        }
+        source.declaration.index.check().map_err(|error| format!("{origin}: {error}"))?;
         if let Some(url) = &source.declaration.index.first {
             match index {
                 Some((other, before)) if before != url => return conflict(other, origin, "the index"),
                 _ => index = Some((origin, url)),
             }
         }
-        // Only the settings of a project or of the workspace can have `exclude_newer`.
-        declared.index.exclude_newer =
-            declared.index.exclude_newer.or_else(|| source.declaration.index.exclude_newer.clone());
-        declared.index.extra.extend(source.declaration.index.extra.iter().cloned());
+        declared.index.extend(&source.declaration.index);
         for constraint in &source.declaration.constraints {
-            requirements::check(constraint).map_err(|error| format!("{origin}: {error}"))?;
+            requirements::check_constraint(constraint).map_err(|error| format!("{origin}: {error}"))?;
             declared.constraints.push(constraint.clone());
         }
     }
@@ -70,15 +65,4 @@ fn sorted_unique(lines: &[String]) -> Vec<String> {
     lines.sort();
     lines.dedup();
     lines
-}
-
-/// Checks an index address. It is stored in the datastore and displayed, so it must not contain a password.
-fn check_address(url: &str) -> Result<(), String> {
-    let supported = url.split_once("://").filter(|(scheme, _)| ["http", "https", "file"].contains(scheme));
-    let Some((_, address)) = supported else { return Err(format!("{url:?} is not a valid index address")) };
-    let host = address.split('/').next().unwrap_or_default();
-    if host.contains('@') {
-        return Err("the address of an index must not contain a password; put it into ~/.netrc".to_owned());
-    }
-    Ok(())
 }

@@ -1,26 +1,13 @@
-//! Reads requirements from `requirements.txt`, `pyproject.toml`, and the block of a script.
+//! Reads requirements from `pyproject.toml` and the block of a script, and checks those of any source.
 
+use super::addresses::{check_login, included_address, is_constraints_file};
+use super::index::Index;
+use super::lock_files;
 use super::project_text::text_of;
-use super::{lock_files, pins};
-use serde::{Deserialize, Serialize};
+use crate::environments::pins;
+use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-
-/// Maximum number of files, including those that a file includes.
-const MAX_FILES: usize = 20;
-
-/// Package indexes, in addition to the machine's configuration.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Index {
-    /// Replaces the default index.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub first: Option<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub extra: Vec<String>,
-    /// Ignores packages published later: a date, or an RFC 3339 timestamp.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exclude_newer: Option<String>,
-}
 
 /// The declaration in one file or block. `requirements` is `None` if it lists none at all, unlike an empty list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,112 +20,46 @@ pub struct Declaration {
     pub index: Index,
 }
 
-/// Reads a requirements file like pip, with the files it includes. `None` if it does not exist.
-pub fn read_file(path: &Path, read: &mut Vec<PathBuf>) -> Result<Option<Declaration>, String> {
-    let Some(text) = text_of(path, read)? else { return Ok(None) };
-    let mut declaration = Declaration::default();
-    let mut reader = FileReader { declaration: &mut declaration, requirements: Vec::new(), read, files: 1 };
-    reader.read_text(path, &text, false)?;
-    let requirements = reader.requirements;
-    declaration.requirements = Some(requirements);
-    Ok(Some(declaration))
-}
-
-/// Reads a requirements file and the files that it includes.
-struct FileReader<'a> {
-    declaration: &'a mut Declaration,
-    requirements: Vec<String>,
-    /// Paths of the files that were read or are missing.
-    read: &'a mut Vec<PathBuf>,
-    /// Number of files so far.
-    files: usize,
-}
-
-impl FileReader<'_> {
-    /// Reads the lines of a file, as requirements or as constraints.
-    fn read_text(&mut self, path: &Path, text: &str, are_constraints: bool) -> Result<(), String> {
-        for line in logical_lines(text) {
-            let line = strip_comment(&line);
-            match option(line) {
-                Some(("-r" | "--requirement", file)) => self.read_included(path, file, are_constraints)?,
-                Some(("-c" | "--constraint", file)) => self.read_included(path, file, true)?,
-                Some(("-i" | "--index-url", url)) => self.declaration.index.first = Some(url.to_owned()),
-                Some(("--extra-index-url", url)) => self.declaration.index.extra.push(url.to_owned()),
-                // The value is left out: it may be a secret.
-                Some((name, _)) => return Err(format!("{}: {name} is not supported; {SUPPORTED}", path.display())),
-                None if line.is_empty() => {}
-                None if are_constraints => self.declaration.constraints.push(line.to_owned()),
-                None => self.requirements.push(line.to_owned()),
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads a file that another one includes.
-    fn read_included(&mut self, includer: &Path, file: &str, are_constraints: bool) -> Result<(), String> {
-        self.files += 1;
-        if self.files > MAX_FILES {
-            return Err(format!("{}: it includes more than {MAX_FILES} files, or itself", includer.display()));
-        }
-        let included = includer.parent().unwrap_or(Path::new("/")).join(file);
-        let text = text_of(&included, self.read)?;
-        let text = text.ok_or_else(|| format!("{}: no such file: {}", includer.display(), included.display()))?;
-        self.read_text(&included, &text, are_constraints)
-    }
-}
-
-const SUPPORTED: &str = "supported are requirements such as `pandas>=2`, -r, -c, --index-url and --extra-index-url";
-
-/// Splits an option from its value, at a blank or `=`.
-fn option(line: &str) -> Option<(&str, &str)> {
-    let line = line.starts_with('-').then_some(line)?;
-    let (name, value) = line.split_once([' ', '=', '\t']).unwrap_or((line, ""));
-    Some((name, value.trim()))
-}
-
-/// Removes a comment, which starts the line or follows a blank: an address may contain `#`.
-fn strip_comment(line: &str) -> &str {
-    let line = line.trim();
-    if line.starts_with('#') {
-        return "";
-    }
-    let end = [" #", "\t#"].iter().filter_map(|start| line.find(start)).min();
-    end.map_or(line, |end| line[..end].trim_end())
-}
-
-/// Joins lines like pip: a backslash at the end continues a line, except in a comment.
-fn logical_lines(text: &str) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    let mut is_continued = false;
-    for line in text.trim_start_matches('\u{feff}').lines() {
-        let continued = line.strip_suffix('\\').filter(|line| !line.trim_start().starts_with('#'));
-        let part = continued.unwrap_or(line);
-        match lines.last_mut().filter(|_| is_continued) {
-            Some(last) => *last = format!("{last} {part}"),
-            None => lines.push(part.to_owned()),
-        }
-        is_continued = continued.is_some();
-    }
-    lines
-}
-
 /// Checks a requirement of any source: a lock must be the same on every machine and must not contain a secret.
 pub fn check(requirement: &str) -> Result<(), String> {
     let requirement = requirement.trim();
+    if let Some(address) = included_address(requirement) {
+        return check_login(address).map_err(|reason| format!("an included file: {reason}"));
+    }
     let name = requirement.split([' ', '=', '@', '<', '>', '[', ';']).next().unwrap_or_default();
     if requirement.starts_with('-') {
-        return Err(format!("{name} is not a requirement; {SUPPORTED}"));
+        return Err(format!("{name} is not a requirement; options belong into a requirements.txt"));
     }
-    if requirement.starts_with(['.', '/', '~']) || requirement.contains("file:") {
-        return Err(format!("{name:?}: a folder or file cannot be locked; {SUPPORTED}"));
+    let specifier = requirement.split([';', ' ']).next().unwrap_or_default();
+    let is_file = specifier.contains('/') || [".whl", ".tar.gz", ".zip"].iter().any(|end| specifier.ends_with(end));
+    if requirement.starts_with(['.', '/', '~'])
+        || requirement.contains("file:")
+        || (is_file && !requirement.contains("://"))
+    {
+        return Err(format!("{name:?}: a folder or file cannot be locked; {INSTEAD_OF_A_FILE}"));
     }
-    match requirement.split_once("://") {
-        Some((_, address)) if address.split(['/', '#']).next().unwrap_or_default().contains('@') => {
-            Err(format!("{name}: its address must not contain a password or a token; put it into ~/.netrc"))
-        }
-        _ => pins::check(requirement),
+    let other_tool = ["hg+", "svn+", "bzr+"]
+        .iter()
+        .find(|tool| requirement.contains(&format!("{tool}http")) || requirement.contains(&format!("{tool}ssh")));
+    if let Some(tool) = other_tool {
+        return Err(format!(
+            "{name}: {tool}… is not supported, because uv reads git repositories only; name an archive with https://…"
+        ));
+    }
+    check_login(requirement).map_err(|reason| format!("{name}: {reason}"))?;
+    pins::check(requirement)
+}
+
+/// Checks a constraint: like a requirement, or the address of a file of constraints.
+pub fn check_constraint(constraint: &str) -> Result<(), String> {
+    match is_constraints_file(constraint) {
+        true => check_login(constraint).map_err(|reason| format!("an included file: {reason}")),
+        false => check(constraint),
     }
 }
+
+const INSTEAD_OF_A_FILE: &str = "put a wheel into a folder of the project, name that with --find-links in its \
+                                 requirements.txt, and write NAME==VERSION";
 
 #[derive(Deserialize)]
 struct Toml {
@@ -282,48 +203,28 @@ mod tests {
     }
 
     #[test]
-    fn reads_a_requirements_file_with_its_includes() {
-        let folder = tempfile::tempdir().unwrap();
-        file(folder.path(), "base.txt", "requests==2.32 \\\n    --hash=sha256:ab\n-c limits.txt\n");
-        file(folder.path(), "limits.txt", "urllib3<3\n");
-        let text = "# first, C:\\\n-r base.txt\npandas >= 2  # for frames\n--index-url=https://i.example/simple\n\n\
-                    x @ https://e.example/x-1.whl#sha256=ab\n";
-        let path = file(folder.path(), "requirements.txt", text);
-        let mut read = Vec::new();
-        let declaration = read_file(&path, &mut read).unwrap().unwrap();
-        let expected =
-            ["requests==2.32      --hash=sha256:ab", "pandas >= 2", "x @ https://e.example/x-1.whl#sha256=ab"];
-        assert_eq!(declaration.requirements.unwrap(), expected);
-        assert_eq!(declaration.constraints, ["urllib3<3"]);
-        assert_eq!(declaration.index.first.as_deref(), Some("https://i.example/simple"));
-        assert_eq!(read.len(), 3);
-        assert_eq!(read_file(&folder.path().join("none.txt"), &mut read), Ok(None));
-    }
-
-    #[test]
-    fn refuses_lines_that_cannot_be_locked() {
-        let folder = tempfile::tempdir().unwrap();
-        for (text, expected) in [
-            ("-e .\n", "-e is not supported"),
-            ("--find-links https://me:secret@i.example\n", "--find-links is not supported"),
-            ("-r gone.txt\n", "no such file"),
-            ("-r requirements.txt\n", "or itself"),
-        ] {
-            let path = file(folder.path(), "requirements.txt", text);
-            let error = read_file(&path, &mut Vec::new()).unwrap_err();
-            assert!(error.contains(expected) && !error.contains("secret"), "{error}");
-        }
+    fn refuses_requirements_that_cannot_be_locked() {
         for (requirement, expected) in [
             ("./mine", "cannot be locked"),
             ("mine @ file:///x.whl", "cannot be locked"),
+            ("wheels/mine-1.0-py3-none-any.whl", "--find-links"),
+            ("mine @ hg+https://h.example/x", "mine: hg+… is not supported"),
             ("--index-url https://me:secret@i.example", "--index-url is not a requirement"),
-            ("mine @ git+https://secret@g.example/x", "mine: its address must not contain"),
+            ("mine @ git+https://me:secret@g.example/x", "mine: its address must not contain"),
+            ("-r https://me:secret@g.example/x", "an included file: its address must not contain"),
             ("mine==1 --hash=md5:ab", "mine: a hash of \"md5\" does not pin a file"),
         ] {
             let error = check(requirement).unwrap_err();
             assert!(error.contains(expected) && !error.contains("secret"), "{error}");
         }
-        assert_eq!(check("mine[extra]>=1 ; python_version < '4'"), Ok(()));
+        for requirement in [
+            "mine[extra]>=1 ; python_version < '4'",
+            "mine @ git+ssh://git@g.example/o/mine.git@main",
+            "git+https://${TOKEN}@g.example/o/mine.git#egg=mine",
+            "-r https://e.example/base.txt",
+        ] {
+            assert_eq!(check(requirement), Ok(()), "{requirement}");
+        }
         assert_eq!(check(&format!("mine @ https://e.example/mine@1.whl#sha256={}", "ab".repeat(32))), Ok(()));
     }
 

@@ -1,0 +1,138 @@
+//! Addresses in requirements: which may be stored and displayed, and how one leads to another.
+
+/// What a user name of a real login rarely has: the prefixes of tokens of GitHub and GitLab.
+const TOKEN_PREFIXES: [&str; 6] = ["ghp_", "gho_", "ghs_", "ghu_", "github_pat_", "glpat-"];
+/// Length from which a user name with digits counts as a token.
+const TOKEN_LENGTH: usize = 20;
+
+/// True for `http://…` and `https://…`.
+pub fn is_web(text: &str) -> bool {
+    ["http://", "https://"]
+        .iter()
+        .any(|scheme| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)))
+}
+
+/// The option before the address of an included file, among requirements.
+const INCLUDE: &str = "-r";
+
+/// The line among requirements that includes the file at an address.
+pub fn include_line(address: &str) -> String {
+    format!("{INCLUDE} {address}")
+}
+
+/// The address of an included file that stands among requirements.
+pub fn included_address(requirement: &str) -> Option<&str> {
+    requirement.strip_prefix(INCLUDE).map(str::trim).filter(|address| is_constraints_file(address))
+}
+
+/// True for the address of a file of constraints: a constraint itself begins with a name.
+pub fn is_constraints_file(constraint: &str) -> bool {
+    is_web(constraint) || constraint.starts_with("${")
+}
+
+/// Checks that the login of an address is no secret: it is stored in the datastore and displayed. A user name alone is
+/// none, and `${NAME}` stands for one. The error is for people.
+pub fn check_login(address: &str) -> Result<(), String> {
+    let Some((scheme, rest)) = address.split_once("://") else { return Ok(()) };
+    let Some((login, _)) = authority(rest).rsplit_once('@') else { return Ok(()) };
+    let (user, password) = login.split_once(':').unwrap_or((login, ""));
+    if (password.is_empty() || is_variable(password)) && !is_token(user) {
+        return Ok(());
+    }
+    Err(if scheme.ends_with("ssh") {
+        "its address must not contain a password, which ssh does not read there; use a key, as in git+ssh://git@HOST/…"
+    } else {
+        "its address must not contain a password or a token; put it into ~/.netrc, or write ${NAME} in its place and \
+         set NAME in the project's .env"
+    }
+    .to_owned())
+}
+
+/// The part of an address up to its path.
+fn authority(rest: &str) -> &str {
+    rest.split(['/', '#', '?', ' ']).next().unwrap_or_default()
+}
+
+fn is_variable(text: &str) -> bool {
+    text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')).is_some_and(|name| !name.contains(['$', '{', '}']))
+}
+
+fn is_token(user: &str) -> bool {
+    let is_long = user.len() >= TOKEN_LENGTH && user.bytes().any(|byte| byte.is_ascii_digit());
+    !is_variable(user) && (is_long || TOKEN_PREFIXES.iter().any(|prefix| user.starts_with(prefix)))
+}
+
+/// A text without the logins of its addresses.
+pub fn without_logins(text: &str) -> String {
+    let mut parts = text.split("://");
+    let mut result = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let host = authority(part).rsplit_once('@').map_or(part, |(login, _)| &part[login.len() + 1..]);
+        result = format!("{result}://{host}");
+    }
+    result
+}
+
+/// The address that a file at the address `base` means by `reference`.
+pub fn join(base: &str, reference: &str) -> String {
+    if is_web(reference) {
+        return reference.to_owned();
+    }
+    let base = base.split(['?', '#']).next().unwrap_or_default();
+    let origin = base.split_once("://").map_or(base.len(), |(scheme, rest)| scheme.len() + 3 + authority(rest).len());
+    match reference.starts_with('/') {
+        true => format!("{}{reference}", &base[..origin]),
+        false => {
+            let folder = base.rfind('/').filter(|end| *end >= origin).unwrap_or(base.len());
+            format!("{}/{reference}", &base[..folder])
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_name_is_no_secret_and_a_password_is() {
+        for address in [
+            "git+ssh://git@github.com/o/r.git@main",
+            "https://oauth2accesstoken@europe-python.pkg.dev/p/simple/",
+            "https://__token__:${TOKEN}@i.example/simple",
+            "https://${USER}:${PASS}@i.example/simple",
+            "git+https://${TOKEN}@github.com/o/r.git",
+            "https://i.example/a@b:c/x@1.whl",
+        ] {
+            assert_eq!(check_login(address), Ok(()), "{address}");
+        }
+        for (address, expected) in [
+            ("https://me:secret@i.example/simple", "~/.netrc"),
+            ("https://me:${A}secret@i.example/simple", "~/.netrc"),
+            ("git+https://ghp_secret@github.com/o/r.git", "~/.netrc"),
+            ("https://0123456789secret0123456789@i.example/simple", "~/.netrc"),
+            ("git+ssh://git:secret@github.com/o/r.git", "use a key"),
+        ] {
+            let error = check_login(address).unwrap_err();
+            assert!(error.contains(expected) && !error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn logins_are_removed_from_addresses() {
+        let text = "x @ https://${U}:${P}@h/${A}/x.whl ; a == 'b@c'";
+        assert_eq!(without_logins(text), "x @ https://h/${A}/x.whl ; a == 'b@c'");
+        assert_eq!(without_logins("pandas"), "pandas");
+    }
+
+    #[test]
+    fn a_file_at_an_address_leads_to_its_neighbours() {
+        for (base, reference, expected) in [
+            ("https://h/a/base.txt?ref=1", "more.txt", "https://h/a/more.txt"),
+            ("https://h/a/base.txt", "/b/more.txt", "https://h/b/more.txt"),
+            ("https://h", "more.txt", "https://h/more.txt"),
+            ("https://h/a/base.txt", "http://other/x.txt", "http://other/x.txt"),
+        ] {
+            assert_eq!(join(base, reference), expected);
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! What a project declares about the environment of its DAGs, in files of several formats.
+
+pub mod addresses;
+pub mod collect;
+pub mod declared;
+pub mod edit;
+pub mod index;
+mod lock_files;
+mod merge;
+mod pip_lines;
+pub mod project_text;
+pub mod python_range;
+pub mod requirements;
+pub mod requirements_file;
+pub mod variables;

@@ -1,0 +1,114 @@
+//! Variables in requirements: `${NAME}`, as pip expands it. The names are stored and displayed, never their values.
+
+use super::addresses::without_logins;
+use leoflow_base::sys::env_vars;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+/// A shorter value is not replaced in messages: it would be found everywhere.
+const SHORTEST_MASKED: usize = 3;
+
+/// The values of the variables that a declaration names and that were set when it was read.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Variables(BTreeMap<String, String>);
+
+impl fmt::Debug for Variables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// The names in a text. pip accepts capitals, digits and underscores.
+pub fn names_in(text: &str) -> BTreeSet<String> {
+    let is_name = |name: &str| {
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
+    };
+    let parts = text.split("${").skip(1).filter_map(|part| part.split_once('}'));
+    parts.map(|(name, _)| name).filter(|name| is_name(name)).map(str::to_owned).collect()
+}
+
+fn names_in_all<'a>(texts: impl IntoIterator<Item = &'a String>) -> BTreeSet<String> {
+    texts.into_iter().flat_map(|text| names_in(text)).collect()
+}
+
+impl Variables {
+    pub const NONE: Self = Self(BTreeMap::new());
+
+    /// Reads the variables that the texts name.
+    pub fn read<'a>(texts: impl IntoIterator<Item = &'a String>, lookup: &dyn Fn(&str) -> Option<String>) -> Self {
+        let read = |name: String| lookup(&name).map(|value| (name, value));
+        Self(names_in_all(texts).into_iter().filter_map(read).collect())
+    }
+
+    fn get(&self, name: &str) -> Option<String> {
+        self.0.get(name).cloned().or_else(|| env_vars::text(name))
+    }
+
+    /// The names in these texts with their values. The error, for people, names one that is not set.
+    pub fn required<'a>(&self, texts: impl IntoIterator<Item = &'a String>) -> Result<Vec<(String, String)>, String> {
+        let required = |name: String| match self.get(&name) {
+            Some(value) => Ok((name, value)),
+            None => Err(unset(&name)),
+        };
+        names_in_all(texts).into_iter().map(required).collect()
+    }
+
+    /// Replaces the names in a text by their values.
+    pub fn expand(&self, text: &str) -> Result<String, String> {
+        expand(text, &|name| self.get(name))
+    }
+
+    /// Replaces the values in a text by their names.
+    pub fn mask(&self, text: &str) -> String {
+        let values = self.0.iter().filter(|(_, value)| value.len() >= SHORTEST_MASKED);
+        values.fold(text.to_owned(), |text, (name, value)| text.replace(value.as_str(), &format!("${{{name}}}")))
+    }
+
+    /// The values that decide what the texts mean: all but those in the login of an address, which may change.
+    pub fn meaning<'a>(&self, texts: impl IntoIterator<Item = &'a String>) -> BTreeMap<String, Value> {
+        let without: Vec<String> = texts.into_iter().map(|text| without_logins(text)).collect();
+        names_in_all(&without).into_iter().map(|name| (name.clone(), self.get(&name).into())).collect()
+    }
+}
+
+/// Replaces `${NAME}` by the value of NAME. The error, for people, names one that is not set.
+pub fn expand(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+    names_in(text).into_iter().try_fold(text.to_owned(), |text, name| {
+        let value = lookup(&name).ok_or_else(|| unset(&name))?;
+        Ok(text.replace(&format!("${{{name}}}"), &value))
+    })
+}
+
+fn unset(name: &str) -> String {
+    format!("${{{name}}} is not set; set {name} in the project's .env, or in the environment that starts Leoflow")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn variables() -> (Variables, [String; 2]) {
+        let texts = ["https://${U}:${P}@${HOST}/simple".to_owned(), "x @ https://${HOST}/${lower}/x.whl".to_owned()];
+        let lookup = |name: &str| ["U", "P", "HOST"].contains(&name).then(|| format!("{}-value", name.to_lowercase()));
+        (Variables::read(&texts, &lookup), texts)
+    }
+
+    #[test]
+    fn names_are_expanded_and_values_never_shown() {
+        let (variables, texts) = variables();
+        assert_eq!(variables.expand(&texts[0]).unwrap(), "https://u-value:p-value@host-value/simple");
+        assert_eq!(variables.expand(&texts[1]).unwrap(), "x @ https://host-value/${lower}/x.whl");
+        assert_eq!(variables.mask("401 for https://u-value:p-value@h"), "401 for https://${U}:${P}@h");
+        assert_eq!(format!("{variables:?}"), r#"{"HOST", "P", "U"}"#);
+        let error = Variables::default().expand("${LEOFLOW_NO_SUCH}").unwrap_err();
+        assert!(error.starts_with("${LEOFLOW_NO_SUCH} is not set; set LEOFLOW_NO_SUCH in"), "{error}");
+    }
+
+    #[test]
+    fn a_login_may_change_without_a_new_meaning() {
+        let (variables, texts) = variables();
+        assert_eq!(variables.meaning(&texts), [("HOST".to_owned(), Value::from("host-value"))].into());
+        assert_eq!(variables.required(&texts).unwrap().len(), 3);
+    }
+}

@@ -1,0 +1,93 @@
+//! The lock of an environment: the exact packages to which a declaration resolves.
+
+use super::declaration::declared::Declared;
+use super::{airflow_versions, pins};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The exact packages for one minor version of Python. Stored in the datastore.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lock {
+    pub declared: Declared,
+    /// `3.12`.
+    pub python: String,
+    /// In pip's syntax, with hashes.
+    pub text: String,
+}
+
+impl Lock {
+    /// Identifies the packages, on any machine.
+    pub fn hash(&self) -> String {
+        let contents = serde_json::json!([self.text, self.python]);
+        hex::encode(&Sha256::digest(contents.to_string().as_bytes())[..16])
+    }
+
+    /// Identifies what it was resolved from.
+    pub fn inputs(&self) -> String {
+        self.declared.inputs(&self.python)
+    }
+
+    /// `(name, version)` of its packages, sorted; versions for different Pythons or platforms are joined by `or`.
+    pub fn packages(&self) -> Vec<(String, String)> {
+        let mut versions_by_name: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for requirement in self.labels() {
+            let pinned = requirement.split_once("==").or_else(|| requirement.split_once(" @ "));
+            if let Some((name, version)) = pinned {
+                versions_by_name.entry(name.trim().to_owned()).or_default().push(version.trim().to_owned());
+            }
+        }
+        versions_by_name.into_iter().map(|(name, versions)| (name, versions.join(" or "))).collect()
+    }
+
+    /// The packages with their versions or addresses, as they stand in the lock.
+    pub(super) fn labels(&self) -> BTreeSet<&str> {
+        self.entries().map(|line| line.trim_end_matches('\\').split(" ;").next().unwrap_or_default().trim()).collect()
+    }
+
+    fn entries(&self) -> impl Iterator<Item = &str> {
+        self.text.lines().filter(|line| !line.starts_with([' ', '#']) && !line.trim().is_empty())
+    }
+
+    /// Restricts the lock to the files that the project pins. The error, for people, names what the project or this
+    /// release forbids.
+    pub fn allowed(mut self) -> Result<Self, String> {
+        self.text = pins::restrict(&self.text, self.declared.pinning())?;
+        airflow_versions::check(&self.packages())?;
+        Ok(self)
+    }
+
+    /// True if the lock may be installed as is; one of an earlier release may contain forbidden packages.
+    pub fn is_allowed(&self) -> bool {
+        self.clone().allowed().is_ok_and(|allowed| allowed == *self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_lists_its_packages() {
+        let text = "certifi==2026.1 \\\n    --hash=sha256:ab\nnumpy==2.4 ; python_full_version < '3.12' \\\n    \
+                    --hash=sha256:cd\nnumpy==2.5 ; python_full_version >= '3.12' \\\n    --hash=sha256:ef\n";
+        let lock = Lock { declared: Declared::default(), python: "3.11".to_owned(), text: text.to_owned() };
+        let named = |name: &str, version: &str| (name.to_owned(), version.to_owned());
+        assert_eq!(lock.packages(), [named("certifi", "2026.1"), named("numpy", "2.4 or 2.5")]);
+    }
+
+    #[test]
+    fn a_lock_with_unpinned_files_or_a_newer_airflow_is_refused() {
+        let (pinned, other) = ("ab".repeat(32), "cd".repeat(32));
+        let declared = Declared { requirements: vec![format!("n==1 --hash=sha256:{pinned}")], ..Declared::default() };
+        let lock = |text: &str| Lock { declared: declared.clone(), python: "3.11".to_owned(), text: text.to_owned() };
+        let both = lock(&format!("n==1 \\\n    --hash=sha256:{pinned} \\\n    --hash=sha256:{other}\n"));
+        assert!(!both.is_allowed());
+        let allowed = both.allowed().unwrap();
+        assert!(allowed.is_allowed() && !allowed.text.contains(&other), "{}", allowed.text);
+        let refused = lock(&format!("n==1 \\\n    --hash=sha256:{other}\n")).allowed().unwrap_err();
+        assert!(refused.starts_with("n==1: hash mismatch"), "{refused}");
+        let newer = lock(&format!("apache-airflow-core==3.4.0 \\\n    --hash=sha256:{other}\n"));
+        assert!(newer.allowed().unwrap_err().contains("runs Apache Airflow 3.0 to 3.3"));
+    }
+}

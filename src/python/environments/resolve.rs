@@ -1,0 +1,153 @@
+//! Resolves a declaration to a lock: to the newest versions that can be installed on this machine, and then to those
+//! of every other platform.
+
+use super::build::{Staging, text_lines, unwritable};
+use super::declaration::declared::Declared;
+use super::fetched::{self, Included};
+use super::lock::Lock;
+use super::uv::{Call, Failure, Reason, Uv};
+use super::{airflow_versions, pins};
+use crate::Python;
+use leoflow_base::home::Home;
+use leoflow_base::home::progress::{Progress, Reporter};
+use leoflow_base::sys::checkpoint::checkpoint;
+use leoflow_base::sys::env_vars;
+use leoflow_base::sys::fs::files;
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Time limit for resolving the requirements once.
+const RESOLVE_LIMIT: Duration = Duration::from_secs(300);
+
+/// The machines that a lock is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Platforms {
+    /// This one, with this Python.
+    Here,
+    /// Every one, with this minor version of Python or a newer one.
+    All,
+}
+
+/// Which index decides about a package that several have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum IndexOrder {
+    /// The first that has it; uv's default, which keeps a stranger from taking the name of a private package.
+    OnlyFirst,
+    /// The first that has a version that fits.
+    FirstThatFits,
+}
+
+/// Resolves the requirements to the newest matching versions.
+pub fn lock(
+    uv: &Uv,
+    home: &Home,
+    declared: &Declared,
+    python: &Python,
+    reporter: &dyn Reporter,
+) -> Result<Lock, String> {
+    reporter.report(Progress::Started(format!("Resolving {}", declared.requirements.join(", "))));
+    let included = fetched::included(declared)?;
+    let staging = Staging::new(home).map_err(|error| unwritable(home, &error))?;
+    let resolution =
+        Resolution::new(uv, declared, python, &staging, &included).map_err(|error| unwritable(home, &error))?;
+    let text = resolution.text(reporter)?;
+    checkpoint("environment.locked");
+    let text = pins::restrict(&text, included.pinning())?;
+    if declared.index.require_hashes {
+        pins::check_all_pinned(&text, included.pinning())?;
+    }
+    Lock { declared: declared.clone(), python: declared.python_of_lock(python), text }.allowed()
+}
+
+struct Resolution<'a> {
+    uv: &'a Uv,
+    declared: &'a Declared,
+    python: &'a Python,
+    requirements_file: PathBuf,
+    constraints_file: PathBuf,
+    locked: PathBuf,
+    /// All texts in the files.
+    texts: Vec<String>,
+}
+
+impl<'a> Resolution<'a> {
+    fn new(
+        uv: &'a Uv,
+        declared: &'a Declared,
+        python: &'a Python,
+        staging: &Staging,
+        included: &Included,
+    ) -> io::Result<Self> {
+        let file = |name: &str| staging.0.join(name);
+        let (requirements_file, constraints_file) = (file("requirements.in"), file("constraints.txt"));
+        let requirements = text_lines(&declared.index.lines()) + &text_lines(&included.requirements);
+        let constraints = text_lines(&included.constraints) + &text_lines(&airflow_versions::bounds());
+        files::write_atomic(&requirements_file, requirements.as_bytes(), 0o600)?;
+        files::write_atomic(&constraints_file, constraints.as_bytes(), 0o600)?;
+        let texts = vec![requirements, constraints];
+        Ok(Self { uv, declared, python, requirements_file, constraints_file, locked: file("lock.txt"), texts })
+    }
+
+    /// Resolves for this machine first: a lock for all platforms alone may name files that none of its packages has
+    /// here. The versions found here are kept elsewhere where they fit.
+    fn text(&self, reporter: &dyn Reporter) -> Result<String, String> {
+        let mut order = IndexOrder::OnlyFirst;
+        let mut here = self.resolved(Platforms::Here, order, reporter);
+        if self.may_try_other_indexes() && here.as_ref().is_err_and(|failure| failure.reason == Reason::NoSolution) {
+            order = IndexOrder::FirstThatFits;
+            // The first failure is the one to show: it names the index that decided.
+            here = self.resolved(Platforms::Here, order, reporter).or(here);
+        }
+        let here = here.map_err(|failure| airflow_versions::add_advice(failure.message))?;
+        let Ok(everywhere) = self.resolved(Platforms::All, order, reporter) else { return Ok(here) };
+        let lock = |text: &str| Lock { declared: Declared::default(), python: String::new(), text: text.to_owned() };
+        let (lock_here, lock_everywhere) = (lock(&here), lock(&everywhere));
+        let is_the_same_here = lock_here.labels().is_subset(&lock_everywhere.labels());
+        Ok(if is_the_same_here { everywhere } else { here })
+    }
+
+    /// True unless the user has decided about the order of indexes, or there is only one.
+    fn may_try_other_indexes(&self) -> bool {
+        let has_several = !self.declared.index.extra.is_empty()
+            || ["UV_INDEX", "UV_EXTRA_INDEX_URL"].iter().any(|name| env_vars::is_set(name));
+        has_several && !env_vars::is_set("UV_INDEX_STRATEGY")
+    }
+
+    fn resolved(&self, platforms: Platforms, order: IndexOrder, reporter: &dyn Reporter) -> Result<String, Failure> {
+        let failure = |message: String| Failure { reason: Reason::Other, message };
+        let variables = &self.declared.variables;
+        let of_index = self.declared.index.environment(variables).map_err(failure)?;
+        let named = variables.required(&self.texts).map_err(failure)?;
+        let environment = of_index.into_iter().chain(named).collect();
+        let arguments = self.arguments(platforms, order);
+        self.uv.run(&Call { arguments, limit: RESOLVE_LIMIT, environment, variables }, reporter)?;
+        std::fs::read_to_string(&self.locked)
+            .map_err(|error| failure(format!("failed to read {}: {error}", self.locked.display())))
+    }
+
+    fn arguments(&self, platforms: Platforms, order: IndexOrder) -> Vec<OsString> {
+        let fixed = ["pip", "compile", "--generate-hashes", "--no-header", "--no-annotate"];
+        let mut arguments: Vec<OsString> = fixed.map(Into::into).into();
+        if platforms == Platforms::All {
+            let version = self.declared.python_of_lock(self.python);
+            arguments.extend(["--universal".into(), "--python-version".into(), version.into()]);
+        }
+        let files = [
+            ("--constraints", &self.constraints_file),
+            ("--python", &self.python.path),
+            ("--output-file", &self.locked),
+        ];
+        arguments.extend(files.into_iter().flat_map(|(name, path)| [name.into(), path.into()]));
+        let index = &self.declared.index;
+        let pairs = index.exclude_newer.iter().map(|date| ["--exclude-newer", date.as_str()]);
+        let pairs = pairs.chain(index.prereleases.then_some(["--prerelease", "allow"]));
+        let pairs =
+            pairs.chain((order == IndexOrder::FirstThatFits).then_some(["--index-strategy", "unsafe-first-match"]));
+        arguments.extend(pairs.flatten().map(Into::into));
+        arguments.extend(index.arguments());
+        arguments.push(self.requirements_file.clone().into());
+        arguments
+    }
+}

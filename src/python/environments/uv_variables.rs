@@ -1,0 +1,110 @@
+//! The environment of uv: what says where packages come from and how they are built. Listed in
+//! docs/reference/environment-variables.md.
+
+use leoflow_base::sys::env_vars;
+use std::ffi::OsString;
+
+/// Variables of our environment that uv gets in addition to those of DAGs. They say where packages come from and how to
+/// get there; where they go and for which Python is set here.
+const PASSED: &[&str] = &[
+    "NETRC",
+    "UV_CONCURRENT_DOWNLOADS",
+    "UV_DEFAULT_INDEX",
+    "UV_EXCLUDE_NEWER",
+    "UV_EXCLUDE_NEWER_PACKAGE",
+    "UV_EXTRA_INDEX_URL",
+    "UV_FIND_LINKS",
+    "UV_HTTP_RETRIES",
+    "UV_HTTP_TIMEOUT",
+    "UV_INSECURE_HOST",
+    "UV_KEYRING_PROVIDER",
+    "UV_NATIVE_TLS",
+    "UV_NO_BUILD",
+    "UV_NO_BUILD_PACKAGE",
+    "UV_NO_INDEX",
+    "UV_OFFLINE",
+    "UV_PYPY_INSTALL_MIRROR",
+    "UV_PYTHON_DOWNLOADS",
+    "UV_PYTHON_DOWNLOADS_JSON_URL",
+    "UV_PYTHON_INSTALL_MIRROR",
+    "UV_SYSTEM_CERTS",
+];
+const PASSED_PREFIX: &str = "UV_INDEX";
+/// Variables of our environment that builds from source and git need: compilers, libraries, and keys.
+const BUILD: &[&str] = &[
+    "AR",
+    "ARCHFLAGS",
+    "CARGO_HOME",
+    "CC",
+    "CFLAGS",
+    "CMAKE_ARGS",
+    "CMAKE_PREFIX_PATH",
+    "CPATH",
+    "CPLUS_INCLUDE_PATH",
+    "CPPFLAGS",
+    "CXX",
+    "CXXFLAGS",
+    "C_INCLUDE_PATH",
+    "GIT_ASKPASS",
+    "GIT_CONFIG_GLOBAL",
+    "GIT_SSH",
+    "GIT_SSH_COMMAND",
+    "GIT_SSL_CAINFO",
+    "JAVA_HOME",
+    "LD",
+    "LDFLAGS",
+    "LIBRARY_PATH",
+    "MAKEFLAGS",
+    "PKG_CONFIG",
+    "PKG_CONFIG_LIBDIR",
+    "PKG_CONFIG_PATH",
+    "RUSTFLAGS",
+    "RUSTUP_HOME",
+    "SSH_AUTH_SOCK",
+];
+
+/// Variables that the user's own override: seconds without a byte and number of retries, both small, because other
+/// builds wait while an index does not answer; and the system's certificates, to which a proxy that inspects TLS has
+/// added its own (uv before 0.11 knows the first name only).
+pub const DEFAULTS: [(&str, &str); 4] =
+    [("UV_HTTP_TIMEOUT", "20"), ("UV_HTTP_RETRIES", "2"), ("UV_NATIVE_TLS", "true"), ("UV_SYSTEM_CERTS", "true")];
+
+fn is_passed(name: &str) -> bool {
+    PASSED.contains(&name) || BUILD.contains(&name) || name.starts_with(PASSED_PREFIX)
+}
+
+/// True if our environment names an index for uv.
+pub fn name_index() -> bool {
+    let names = ["UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_NO_INDEX"];
+    names.iter().any(|name| env_vars::is_set(name))
+}
+
+/// The variables of our environment that uv gets.
+pub fn passed() -> Vec<(OsString, OsString)> {
+    env_vars::all().into_iter().filter(|(name, _)| is_passed(&name.to_string_lossy())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::uv_settings;
+    use super::*;
+
+    #[test]
+    fn settings_apply_as_variables_and_in_files() {
+        // Their variables have other names, or belong to all programs.
+        let others = ["allow-insecure-host", "http-proxy", "https-proxy", "no-proxy"];
+        for name in uv_settings::APPLICABLE.iter().filter(|name| !others.contains(name)) {
+            let variable = format!("UV_{}", name.replace('-', "_").to_uppercase());
+            assert!(is_passed(&variable), "{variable}");
+        }
+        assert!(!is_passed("UV_CONSTRAINT") && !is_passed("UV_REQUIRE_HASHES"));
+        assert!(["CC", "PKG_CONFIG_PATH", "SSH_AUTH_SOCK", "GIT_SSH_COMMAND"].into_iter().all(is_passed));
+    }
+
+    #[test]
+    fn the_system_certificates_are_the_default() {
+        for name in ["UV_SYSTEM_CERTS", "UV_NATIVE_TLS"] {
+            assert!(DEFAULTS.contains(&(name, "true")) && is_passed(name), "{name}");
+        }
+    }
+}
