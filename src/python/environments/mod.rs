@@ -24,6 +24,7 @@ pub(crate) use declaration::collect::collect_declared;
 pub use declaration::collect::{DagLocation, listed_beside};
 pub use declaration::declared::Declared;
 pub use declaration::edit::added_to;
+pub use declaration::variables::Variables;
 pub(crate) use installed::has_airflow;
 pub use installed::{installed, program};
 pub use lock::Lock;

@@ -17,7 +17,7 @@ use leoflow_base::home::progress::Progress;
 use leoflow_base::sys::blocking;
 use leoflow_engine::store::dag::environments as store;
 use leoflow_engine::store::events::Event;
-use leoflow_python::environments::{self, Declared, Lock};
+use leoflow_python::environments::{self, Declared, Lock, Variables};
 use leoflow_python::{Interpreter, Python, SharedInterpreter};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -69,6 +69,8 @@ pub struct Environments {
     /// The required environments by inputs.
     states: Mutex<HashMap<String, (Declared, Python, BuildState)>>,
     inputs_by_file: Mutex<HashMap<PathBuf, String>>,
+    /// The values of variables with which each environment was tried since its last retry, by inputs.
+    tried_values: Mutex<HashMap<String, Vec<Variables>>>,
     uv_download: uv::UvDownload,
     python_downloads: python::PythonDownloads,
     /// One permit for each build that may run: a build that waits for its index must not hold up the others.
@@ -95,6 +97,7 @@ impl Environments {
             changes,
             states: Mutex::default(),
             inputs_by_file: Mutex::default(),
+            tried_values: Mutex::default(),
             uv_download: uv::UvDownload::default(),
             python_downloads: python::PythonDownloads::default(),
             builds: tokio::sync::Semaphore::new(MAX_BUILDS),
@@ -128,6 +131,7 @@ impl Environments {
         let mut inputs_by_file = self.inputs_by_file.lock().unwrap_or_else(PoisonError::into_inner);
         inputs_by_file.retain(|file, _| is_dag_file(file));
         let is_required = |inputs: &String| inputs_by_file.values().any(|required| required == inputs);
+        self.tried_values.lock().unwrap_or_else(PoisonError::into_inner).retain(|inputs, _| is_required(inputs));
         self.states().retain(|inputs, (_, _, state)| is_required(inputs) || matches!(state, BuildState::Building(_)));
     }
 
@@ -213,18 +217,29 @@ impl Environments {
     /// already.
     fn try_start(&self, inputs: &str, declared: &Declared, python: &Python) -> Result<u32, Availability> {
         let mut states = self.states();
-        // Another password, say, is worth another try at once.
-        let has_other_values = states.get(inputs).is_some_and(|(known, _, _)| known.variables != declared.variables);
+        if let Some((known, _, _)) = states.get_mut(inputs) {
+            known.variables.clone_from(&declared.variables);
+        }
+        let mut tried_values = self.tried_values.lock().unwrap_or_else(PoisonError::into_inner);
+        let tried_values = tried_values.entry(inputs.to_owned()).or_default();
+        // Another password, say, is worth a try at once.
+        let has_new_values = !tried_values.contains(&declared.variables);
         let failures = match states.get(inputs).map(|(_, _, state)| state.clone()) {
-            Some(BuildState::Failed { .. } | BuildState::RetryDue { .. }) if has_other_values => 0,
+            Some(BuildState::Failed { .. } | BuildState::RetryDue { .. }) if has_new_values => 0,
             Some(BuildState::Ready(environment)) if environment.interpreter.program.is_file() => {
                 return Err(Availability::Ready(environment));
             }
             Some(BuildState::Building(progress)) => return Err(Availability::Waits(progress)),
             Some(BuildState::Failed { reason, .. }) => return Err(Availability::Failed(reason)),
-            Some(BuildState::RetryDue { failures }) => failures,
+            Some(BuildState::RetryDue { failures }) => {
+                tried_values.clear();
+                failures
+            }
             Some(BuildState::Ready(_)) | None => 0,
         };
+        if !tried_values.contains(&declared.variables) {
+            tried_values.push(declared.variables.clone());
+        }
         states.insert(inputs.to_owned(), (declared.clone(), python.clone(), BuildState::Building(QUEUED.to_owned())));
         Ok(failures)
     }

@@ -26,7 +26,9 @@ pub fn check(requirement: &str) -> Result<(), String> {
     if let Some(address) = included_address(requirement) {
         return check_login(address).map_err(|reason| format!("an included file: {reason}"));
     }
+    // Of an address without a name only the scheme: what follows may be a secret.
     let name = requirement.split([' ', '=', '@', '<', '>', '[', ';']).next().unwrap_or_default();
+    let name = name.split("://").next().unwrap_or_default();
     if requirement.starts_with('-') {
         return Err(format!("{name} is not a requirement; options belong into a requirements.txt"));
     }
@@ -211,6 +213,7 @@ mod tests {
             ("mine @ hg+https://h.example/x", "mine: hg+… is not supported"),
             ("--index-url https://me:secret@i.example", "--index-url is not a requirement"),
             ("mine @ git+https://me:secret@g.example/x", "mine: its address must not contain"),
+            ("git+https://ghp_secret@g.example/x", "git+https: its address must not contain"),
             ("-r https://me:secret@g.example/x", "an included file: its address must not contain"),
             ("mine==1 --hash=md5:ab", "mine: a hash of \"md5\" does not pin a file"),
         ] {
