@@ -6,11 +6,12 @@ use crate::error::Error;
 use leoflow_base::config::project;
 use leoflow_base::sys::fs::beneath::{Folder, Kind};
 use leoflow_base::sys::fs::files::is_temporary_neighbour;
+use leoflow_base::sys::fs::permissions;
 use leoflow_lifecycle::backup::create::excluded::{OWN_FOLDER, is_excluded};
 use leoflow_lifecycle::backup::format::manifest::link_stays_inside;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, OpenOptions, Permissions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -190,7 +191,7 @@ impl Copying<'_> {
             Direction::ToAirflow if mode & 0o077 != 0 => 0o644,
             _ => mode,
         };
-        fs::set_permissions(path, Permissions::from_mode(mode)).map_err(|error| Error::io("write", path, &error))
+        permissions::set_path_where_supported(path, mode).map_err(|error| Error::io("write", path, &error))
     }
 
     /// Records a module of a project: the project's folder precedes the workspace in the module search path.

@@ -12,7 +12,7 @@ use crate::recovery::datastore::{Datastore, not_set_up};
 use crate::terminal::printer::{Printer, counted};
 use clap::Args;
 use leoflow_base::config::{Config, Recipient};
-use leoflow_base::sys::fs::files;
+use leoflow_base::sys::fs::{files, permissions};
 use leoflow_engine::model::dag::DEFAULT_POOL;
 use leoflow_engine::store::secret::connections::Connection;
 use leoflow_engine::store::secret::variables::Variable;
@@ -65,6 +65,8 @@ pub async fn airflow(context: &Context<'_>, args: &ExportAirflow) -> Result<u8, 
         Ok(report)
     });
     let report = moved.inspect_err(|_| drop(files::remove_any(&staging)))?;
+    // `.env` has new passwords.
+    context.printer.warn_if_readable_by_others(&output.join(".env"));
     if context.printer.json {
         context.printer.json(&json!({"output": output, "export": report}))?;
     } else {
@@ -206,7 +208,7 @@ struct Export<'a> {
 impl Export<'_> {
     /// Writes the export into a new folder. Returns the content of `export.json`.
     async fn write(&self, folder: &Path, with_history: bool, findings: &mut Findings) -> Result<Value, Error> {
-        files::create_private_dir(folder).map_err(|error| Error::io("create", folder, &error))?;
+        permissions::create_dir_where_supported(folder).map_err(|error| Error::io("create", folder, &error))?;
         let copied = dag_folder::copy(self.workspace, Some(&folder.join("dags")), Direction::ToAirflow, findings)?;
         let pins = requirements::lines(&self.content.environments, findings);
         let path = folder.join("requirements.txt");

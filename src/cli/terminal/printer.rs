@@ -10,10 +10,12 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_base::sys::env_vars;
+use leoflow_base::sys::fs::permissions;
 use serde::Serialize;
 use serde_json::json;
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -124,6 +126,16 @@ impl Printer {
     pub fn warning(&self, text: impl AsRef<str>) {
         self.end_bar();
         self.to_stderr(&format!("{} {}", self.paint_err("33;1", "warning:"), self.for_instance(text.as_ref())));
+    }
+
+    /// Warns if other users can read a file with secrets, which was meant to be private.
+    pub fn warn_if_readable_by_others(&self, path: &Path) {
+        if permissions::is_readable_by_others(path) {
+            self.warning(format!(
+                "other users can read {}, which contains secrets: its file system does not keep permissions",
+                path.display()
+            ));
+        }
     }
 
     /// Prints a note only with `--verbose`.

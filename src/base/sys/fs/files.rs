@@ -1,17 +1,19 @@
 //! Durable files: a file is complete or absent, and a reported rename has reached the disk.
 
+use super::permissions;
 use serde::de::DeserializeOwned;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Writes `bytes` to a temporary file beside `path` (its neighbour), fsyncs it, renames it over `path` and fsyncs the
-/// folder. Readers see the old or the new content, never a part, even after a power loss. The mode is exact, regardless
-/// of the umask.
+/// Writes `bytes` to a new temporary file beside `path` (its neighbour), fsyncs it, renames it over `path` and fsyncs
+/// the folder. Readers see the old or the new content, never a part, even after a power loss; of two writers, one wins.
+/// The mode is exact regardless of the umask, where the file system has modes.
 pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let neighbour = temporary_neighbour(path);
-    let written = write_synced(&neighbour, bytes, mode).and_then(|()| rename_durably(&neighbour, path));
+    let (file, neighbour) = create_neighbour(path, mode)?;
+    let written = write_synced(file, bytes, mode).and_then(|()| rename_durably(&neighbour, path));
     if written.is_err() {
         // Removes our incomplete file. If that fails too, the first error is the one to report.
         let _ = fs::remove_file(&neighbour);
@@ -19,16 +21,50 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     written
 }
 
-/// A name beside `path` that only this process uses: `.name.tmp-<pid>`.
-pub fn temporary_neighbour(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.tmp-{}", std::process::id()))
+/// Number of names to try: other users of a shared folder can create files with our names.
+const ATTEMPTS: u32 = 100;
+
+/// Creates a temporary neighbour that did not exist. A link with that name is not followed.
+fn create_neighbour(path: &Path, mode: u32) -> io::Result<(File, PathBuf)> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    for _ in 0..ATTEMPTS {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let neighbour = neighbour_named(path, &format!("{}.{number}", std::process::id()));
+        match OpenOptions::new().write(true).create_new(true).mode(mode).open(&neighbour) {
+            Ok(file) => return Ok((file, neighbour)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
 }
 
-/// True for a name created by `temporary_neighbour`.
+/// A name beside `path` that only this process uses: `.name.tmp-<pid>`.
+pub fn temporary_neighbour(path: &Path) -> PathBuf {
+    neighbour_named(path, &std::process::id().to_string())
+}
+
+fn neighbour_named(path: &Path, suffix: &str) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    // With the rest of the name at most 255 bytes, the limit of Linux.
+    let length = name.floor_char_boundary(LONGEST_NAME);
+    path.with_file_name(format!(".{}.tmp-{suffix}", &name[..length]))
+}
+
+/// Longest part of a file's name in its neighbour's, in bytes.
+const LONGEST_NAME: usize = 220;
+
+/// True for a name of a temporary neighbour.
 pub fn is_temporary_neighbour(name: &str) -> bool {
-    let pid = name.starts_with('.').then(|| name.rsplit_once(".tmp-")).flatten();
-    pid.is_some_and(|(_, pid)| !pid.is_empty() && pid.bytes().all(|byte| byte.is_ascii_digit()))
+    neighbour_parts(name).is_some()
+}
+
+/// The name of the file and the process id in a temporary neighbour's name; a long name of a file is cut off.
+pub fn neighbour_parts(name: &str) -> Option<(&str, i32)> {
+    let (target, suffix) = name.strip_prefix('.')?.rsplit_once(".tmp-")?;
+    let (pid, number) = suffix.split_once('.').unwrap_or((suffix, "0"));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    (is_number(pid) && is_number(number)).then(|| pid.parse().ok().map(|pid| (target, pid))).flatten()
 }
 
 /// Removes the temporary neighbours of killed processes. No other process may be writing in the folder.
@@ -41,10 +77,9 @@ pub(crate) fn remove_temporary_neighbours(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes and fsyncs a file with exactly this mode.
-fn write_synced(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path)?;
-    file.set_permissions(Permissions::from_mode(mode))?;
+/// Writes and fsyncs a new file with exactly this mode.
+fn write_synced(mut file: File, bytes: &[u8], mode: u32) -> io::Result<()> {
+    permissions::set_where_supported(&file, mode)?;
     file.write_all(bytes)?;
     file.sync_all()
 }
@@ -69,12 +104,21 @@ pub fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// Fsyncs the folder that contains `path`, which makes a new name there durable.
+/// Fsyncs the folder that contains `path`, which makes a new name there durable. Some network file systems (CIFS, 9p)
+/// and FUSE programs cannot fsync a folder, and some folders may be written but not read; there the name becomes durable
+/// by itself a little later.
 pub fn sync_parent(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(parent) => File::open(parent)?.sync_all(),
-        None => Ok(()),
+    let parent = path.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent });
+    let Some(parent) = parent else { return Ok(()) };
+    match File::open(parent).and_then(|folder| folder.sync_all()) {
+        Err(error) if has_no_folder_sync(&error) => Ok(()),
+        other => other,
     }
+}
+
+fn has_no_folder_sync(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied)
+        || error.raw_os_error() == Some(nix::libc::EBADF)
 }
 
 /// Flushes the file system of `path` in one call: cheaper than an fsync per file after unpacking thousands.
@@ -258,6 +302,51 @@ mod tests {
         write_atomic(&path, b"b", 0o644).unwrap();
         assert_eq!(mode(&path).unwrap(), 0o644);
         assert_eq!(fs::read(&path).unwrap(), b"b");
+    }
+
+    #[test]
+    fn a_write_is_exclusive_and_follows_no_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, victim) = (folder.path().join("f"), folder.path().join("victim"));
+        fs::write(&victim, "precious").unwrap();
+        // Another user of a shared folder has created links with names that this process may use.
+        for number in 0..3 {
+            let next = neighbour_named(&path, &format!("{}.{number}", std::process::id()));
+            std::os::unix::fs::symlink(&victim, next).unwrap();
+        }
+        std::os::unix::fs::symlink(&victim, temporary_neighbour(&path)).unwrap();
+        std::thread::scope(|scope| {
+            for text in ["aaaaaaaa", "bbbb"] {
+                let path = &path;
+                scope.spawn(move || (0..50).for_each(|_| write_atomic(path, text.as_bytes(), 0o600).unwrap()));
+            }
+        });
+        assert!(["aaaaaaaa", "bbbb"].contains(&fs::read_to_string(&path).unwrap().as_str()));
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+    }
+
+    #[test]
+    fn neighbours_are_recognized_and_fit_the_name_limit() {
+        let folder = tempfile::tempdir().unwrap();
+        let long = folder.path().join("ü".repeat(127));
+        write_atomic(&long, b"x", 0o600).unwrap();
+        let (_, neighbour) = create_neighbour(&folder.path().join("a.tar.zst"), 0o600).unwrap();
+        let pid = i32::try_from(std::process::id()).unwrap();
+        let name = neighbour.file_name().unwrap().to_string_lossy().into_owned();
+        assert_eq!(neighbour_parts(&name), Some(("a.tar.zst", pid)));
+        assert_eq!(neighbour_parts(".f.tmp-12"), Some(("f", 12)));
+        for other in ["f.tmp-12", ".f.tmp-", ".f.tmp-1a", ".f.tmp-1.", ".f.tmp-1.2.3"] {
+            assert!(!is_temporary_neighbour(other), "{other}");
+        }
+    }
+
+    /// Folders of `/proc` cannot be synced, like those of CIFS.
+    #[test]
+    fn a_folder_that_cannot_be_synced_is_no_error() {
+        assert!(File::open("/proc/self").unwrap().sync_all().is_err());
+        sync_parent(Path::new("/proc/self/comm")).unwrap();
+        sync_parent(Path::new("Cargo.toml")).unwrap();
+        assert!(sync_parent(Path::new("/missing/file")).is_err());
     }
 
     #[test]

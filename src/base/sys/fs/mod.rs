@@ -6,4 +6,5 @@ pub mod disk_usage;
 pub mod files;
 pub mod flock;
 pub mod mounts;
+pub mod permissions;
 pub mod watch;

@@ -32,7 +32,9 @@ pub fn write_json(context: &Context<'_>, path: &Path, value: &Value) -> Result<(
         return Ok(());
     }
     // The file contains secrets.
-    files::write_atomic(path, text.as_bytes(), 0o600).map_err(|error| Error::io("write", path, &error))
+    files::write_atomic(path, text.as_bytes(), 0o600).map_err(|error| Error::io("write", path, &error))?;
+    context.printer.warn_if_readable_by_others(path);
+    Ok(())
 }
 
 /// Returns the value; `-` reads it from stdin, without its last newline.

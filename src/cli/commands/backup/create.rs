@@ -55,6 +55,9 @@ pub async fn run(context: &Context<'_>, args: &Backup) -> Result<u8, Error> {
         // The backup exists even when recording it fails.
         context.printer.warning(format!("backup created, but recording it failed: {error}"));
     }
+    if !created.encrypted {
+        context.printer.warn_if_readable_by_others(&created.path);
+    }
     print_created(context, &created)?;
     Ok(0)
 }

@@ -8,7 +8,7 @@ use crate::backup::format::archive::{ArchiveWriter, Compression, Hashed, is_encr
 use crate::backup::format::manifest::{Manifest, Sha256Hex};
 use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_base::sys::checkpoint;
-use leoflow_base::sys::fs::{disk, files};
+use leoflow_base::sys::fs::{disk, files, permissions};
 use leoflow_base::sys::process::is_pid_alive;
 use std::fs::{self, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -59,12 +59,10 @@ impl<'a> OutputFile<'a> {
         let output_name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         for entry in fs::read_dir(self.folder).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            let Some((target, pid)) = name.strip_prefix('.').and_then(|rest| rest.rsplit_once(".tmp-")) else {
-                continue;
-            };
+            let Some((target, pid)) = files::neighbour_parts(&name) else { continue };
             let is_ours = ["leoflow-backup-", "automatic-"].iter().any(|prefix| target.starts_with(prefix));
             let is_attempt = target == output_name || (is_ours && Compression::of(Path::new(target)).is_some());
-            if is_attempt && pid.parse().is_ok_and(|pid| !is_pid_alive(pid)) {
+            if is_attempt && !is_pid_alive(pid) {
                 // A file that stays only takes space; the next backup tries again.
                 let _ = fs::remove_file(entry.path());
             }
@@ -107,7 +105,7 @@ impl<'a> OutputFile<'a> {
     ) -> io::Result<(u64, Sha256Hex)> {
         let Content { manifest, text, collected, now } = content;
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(temporary)?;
-        fs::set_permissions(temporary, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        permissions::set_where_supported(&file, 0o600)?;
         let hashed = Hashed::new(BufWriter::with_capacity(256 * 1024, file));
         let mut archive = ArchiveWriter::begin(self.encrypt_to.writer(hashed)?, self.compression, text, *now)?;
         let (total, mut done) = (manifest.total_size(), 0);

@@ -1,0 +1,63 @@
+//! Sets modes where the file system has them, and finds out who can read a file.
+
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
+
+/// Bits that let the group and all other users read, write or execute.
+const OTHERS: u32 = 0o077;
+
+/// Sets the mode of a file that this process created. A file system without modes, or one whose files belong to another
+/// user (CIFS shares, USB sticks mounted for everyone), refuses that: its files have the mode that the mount defines.
+pub fn set_where_supported(file: &File, mode: u32) -> io::Result<()> {
+    ignore_refusal(file.set_permissions(Permissions::from_mode(mode)))
+}
+
+/// Like [`set_where_supported`], by path; follows links.
+pub fn set_path_where_supported(path: &Path, mode: u32) -> io::Result<()> {
+    ignore_refusal(fs::set_permissions(path, Permissions::from_mode(mode)))
+}
+
+/// Creates a folder with mode 0700 where the file system has modes.
+pub fn create_dir_where_supported(path: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(0o700).create(path)?;
+    set_path_where_supported(path, 0o700)
+}
+
+fn ignore_refusal(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if is_refusal(&error) => Ok(()),
+        other => other,
+    }
+}
+
+/// EPERM is the answer for files of other users; the others are those of file systems without modes.
+fn is_refusal(error: &io::Error) -> bool {
+    use nix::libc::{EINVAL, ENOSYS, ENOTSUP, EPERM};
+    error.raw_os_error().is_some_and(|code| [EPERM, ENOTSUP, ENOSYS, EINVAL].contains(&code))
+}
+
+/// True if the mode lets other users read the file. A file that cannot be inspected counts as private.
+pub fn is_readable_by_others(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & OTHERS != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `/proc` answers chmod with EPERM, as a CIFS share does whose files belong to another user.
+    #[test]
+    fn a_refused_chmod_is_no_error_and_other_failures_are() {
+        let refusing = Path::new("/proc/self/comm");
+        assert!(fs::set_permissions(refusing, Permissions::from_mode(0o600)).is_err());
+        set_path_where_supported(refusing, 0o600).unwrap();
+        set_where_supported(&File::open(refusing).unwrap(), 0o600).unwrap();
+        assert!(is_readable_by_others(refusing));
+        assert!(set_path_where_supported(Path::new("/proc/self/missing"), 0o600).is_err());
+        let folder = tempfile::tempdir().unwrap();
+        create_dir_where_supported(&folder.path().join("new")).unwrap();
+        assert!(!is_readable_by_others(&folder.path().join("new")));
+    }
+}
