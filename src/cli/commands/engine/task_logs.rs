@@ -41,8 +41,10 @@ pub struct TaskLogs {
     pub plain: bool,
 }
 
-/// Poll interval of a task whose log file does not exist yet.
+/// Poll interval of a task whose log folder does not exist yet.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
+/// Interval at which the state of a followed task is read again.
+const STATE_INTERVAL: Duration = Duration::from_millis(500);
 
 pub async fn run(context: &Context<'_>, args: &TaskLogs) -> Result<u8, Error> {
     let api = Api::new(&context.home);
@@ -96,12 +98,11 @@ fn is_finished(state: &str) -> bool {
 
 /// Waits until the file grows, or until the task's state is due to be read again.
 fn wait_for_more(path: &Path, size: u64) {
-    let folder = path.parent().filter(|folder| folder.is_dir());
-    match folder.and_then(|folder| FolderWatch::new(folder).ok()) {
-        // The file grew between the last read and the start of the watch.
-        Some(_) if path.metadata().is_ok_and(|meta| meta.len() > size) => {}
-        Some(watch) => drop(watch.wait(Duration::from_millis(500))),
-        None => std::thread::sleep(POLL_INTERVAL),
+    let folder = path.parent().unwrap_or(path);
+    let watch = FolderWatch::new(folder);
+    // The file may have grown between the last read and the start of the watch.
+    if path.metadata().map_or(0, |meta| meta.len()) <= size {
+        drop(watch.wait(if folder.is_dir() { STATE_INTERVAL } else { POLL_INTERVAL }));
     }
 }
 

@@ -35,7 +35,7 @@ pub fn run(context: &Context<'_>, args: &Logs) -> Result<u8, Error> {
         return Err(Error::failed("no logs yet").hint("leoflow lite start"));
     }
     // The watch starts before the first read, so nothing written in between is missed.
-    let watch = FolderWatch::new(&folder).map_err(|error| Error::io("watch", &folder, &error))?;
+    let watch = args.follow.then(|| FolderWatch::new(&folder));
     let mut tails: Vec<Tail> =
         names.iter().map(|name| Tail::at_end(folder.join(format!("{name}.log")), name)).collect();
     let width = if names.len() > 1 { names.iter().map(|name| name.len()).max().unwrap_or(0) } else { 0 };
@@ -44,7 +44,7 @@ pub fn run(context: &Context<'_>, args: &Logs) -> Result<u8, Error> {
             show(context, width, name, &line);
         }
     }
-    if args.follow {
+    if let Some(watch) = watch {
         follow(context, &watch, &mut tails, width)?;
     }
     Ok(0)
