@@ -107,6 +107,11 @@ find_base() {
     fi
     base=${base%/}
     [ -n "$base" ] || fail "this script does not know where to find its release" "add --base-url URL_OR_FOLDER"
+    # A proxy would look for a host on this machine on its own.
+    no_proxy=${no_proxy:-${NO_PROXY:-}}
+    no_proxy=${no_proxy:+$no_proxy,}localhost,127.0.0.1,::1
+    NO_PROXY=$no_proxy
+    export no_proxy NO_PROXY
 }
 
 # Sets $target to this machine's Rust target triple.

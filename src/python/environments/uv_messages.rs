@@ -1,5 +1,7 @@
 //! Turns the output of uv into a message for users, who cannot give uv the options that it names.
 
+use super::{uv_hints, uv_variables};
+
 /// What uv suggests, and what has the same effect here.
 const INSTEAD: [(&str, &str); 6] = [
     (
@@ -29,6 +31,7 @@ pub fn error_message(output_lines: &[String]) -> Option<String> {
 /// The message with hints that the user can follow.
 fn followable(text: &str) -> String {
     let translated = INSTEAD.iter().fold(text.to_owned(), |text, (option, instead)| text.replace(option, instead));
+    let translated = uv_hints::without_options(&translated, uv_variables::is_passed);
     match UNKNOWN_ISSUER.iter().any(|words| text.contains(words)) {
         true => format!("{translated}\n{ABOUT_ISSUERS}"),
         false => translated,

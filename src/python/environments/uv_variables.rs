@@ -69,7 +69,8 @@ const BUILD: &[&str] = &[
 pub const DEFAULTS: [(&str, &str); 4] =
     [("UV_HTTP_TIMEOUT", "20"), ("UV_HTTP_RETRIES", "2"), ("UV_NATIVE_TLS", "true"), ("UV_SYSTEM_CERTS", "true")];
 
-fn is_passed(name: &str) -> bool {
+/// True for a variable of our environment that uv gets.
+pub fn is_passed(name: &str) -> bool {
     PASSED.contains(&name) || BUILD.contains(&name) || name.starts_with(PASSED_PREFIX)
 }
 
