@@ -69,7 +69,7 @@ impl HomeLock {
         let path = home.lock();
         let io_error = |source| LockError::Io { path: path.clone(), source };
         let held = || LockError::Held { holder: holder(home) };
-        let folder = FileLock::try_exclusive(File::open(home.root()).map_err(io_error)?).map_err(io_error)?;
+        let folder = File::open(home.root()).and_then(|folder| lock_folder(home, folder)).map_err(io_error)?;
         // The folder is locked first: without its lock the lock file must not be touched, because the holder writes its
         // name there.
         let _folder = folder.ok_or_else(held)?;
@@ -84,7 +84,12 @@ impl HomeLock {
         let identity = |meta: std::fs::Metadata| (meta.dev(), meta.ino());
         let is_gone = |path: PathBuf| matches!(path.try_exists(), Ok(false));
         let has_data = || !is_gone(home.postgres_data()) || !is_gone(home.datastore());
-        match (self._folder.metadata().map(identity), std::fs::metadata(home.root()).map(identity)) {
+        let locked = self._folder.metadata();
+        let path = match &locked {
+            Ok(meta) if !meta.is_dir() => home.folder_lock(),
+            _ => home.root().to_owned(),
+        };
+        match (locked.map(identity), std::fs::metadata(path).map(identity)) {
             (Ok(locked), Ok(current)) => locked == current && (!is_gone(home.lock()) || has_data()),
             (_, Err(error)) => error.kind() != io::ErrorKind::NotFound,
             (Err(_), Ok(_)) => true,
@@ -115,8 +120,23 @@ impl HomeLock {
 
 /// Opens the lock file; creates it if missing.
 fn open(home: &Home) -> io::Result<File> {
+    open_or_create(home, &home.lock())
+}
+
+fn open_or_create(home: &Home, path: &Path) -> io::Result<File> {
     files::create_private_dir(&home.run())?;
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(home.lock())
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+/// Locks the home's opened folder. NFS locks only what is opened for writing, which a folder cannot be (EBADF, flock(2));
+/// there a second file stands for the folder.
+fn lock_folder(home: &Home, folder: File) -> io::Result<Option<FileLock>> {
+    match FileLock::try_exclusive(folder) {
+        Err(error) if error.raw_os_error() == Some(nix::libc::EBADF) => {
+            FileLock::try_exclusive(open_or_create(home, &home.folder_lock())?)
+        }
+        outcome => outcome,
+    }
 }
 
 /// The lock of a home's long operations (backup, restore, uninstall), of which only one runs at a time.
@@ -185,7 +205,7 @@ fn read_holder(path: &Path) -> Option<Holder> {
 /// True when a process holds the home's lock. Tests it by taking the folder's lock for a moment.
 pub fn is_held(home: &Home) -> io::Result<bool> {
     match File::open(home.root()) {
-        Ok(folder) => Ok(FileLock::try_exclusive(folder)?.is_none()),
+        Ok(folder) => Ok(lock_folder(home, folder)?.is_none()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
@@ -223,6 +243,21 @@ mod tests {
         assert_eq!(operation_holder(&home).map(|holder| holder.command).as_deref(), Some("a test"));
         drop(lock);
         assert!(operation_holder(&home).is_none());
+    }
+
+    /// A descriptor with O_PATH cannot be locked either.
+    #[test]
+    fn a_file_stands_for_a_folder_that_cannot_be_locked() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = home(&folder);
+        let path_only = || File::options().read(true).custom_flags(nix::libc::O_PATH).open(home.root()).unwrap();
+        let lock = lock_folder(&home, path_only()).unwrap().unwrap();
+        assert!(lock_folder(&home, path_only()).unwrap().is_none(), "held");
+        let home_lock =
+            HomeLock { file: FileLock::try_exclusive(open(&home).unwrap()).unwrap().unwrap(), _folder: lock };
+        assert!(home_lock.is_in_place(&home));
+        std::fs::remove_dir_all(home.run()).unwrap();
+        assert!(!home_lock.is_in_place(&home));
     }
 
     #[test]

@@ -160,6 +160,11 @@ impl Home {
         self.run().join("lite.lock")
     }
 
+    /// Locked in place of the home's folder where folders cannot be locked.
+    pub(crate) fn folder_lock(&self) -> PathBuf {
+        self.run().join("home.lock")
+    }
+
     /// Locked while `config.yaml` is changed.
     pub(crate) fn config_lock(&self) -> PathBuf {
         self.run().join("config.lock")
@@ -258,7 +263,7 @@ impl Home {
     /// Removes the folders created by `create` if they contain nothing but lock files and no process holds the home.
     pub fn remove_if_unused(&self) {
         let Ok(_lock) = lock::HomeLock::take(self, "leoflow", None) else { return };
-        for file in [self.lock(), self.operation_lock(), self.config_lock()] {
+        for file in [self.lock(), self.folder_lock(), self.operation_lock(), self.config_lock()] {
             let _ = std::fs::remove_file(file);
         }
         for folder in [self.restore(), self.run(), self.logs(), self.root.clone()] {
