@@ -62,7 +62,8 @@ impl PgError {
         error.as_db_error().is_some_and(|db| {
             // Classes 58 and XX are system and internal errors, not errors in a query.
             let is_system_error = ["58", "XX"].iter().any(|class| db.code().code().starts_with(class));
-            damaged.contains(&db.code()) || (is_system_error && cause_of(db.message()) == Cause::Damaged)
+            let text = format!("{} ({})", db.message(), db.detail().unwrap_or_default());
+            damaged.contains(&db.code()) || (is_system_error && cause_of(&text) == Cause::Damaged)
         })
     }
 }

@@ -1,6 +1,8 @@
 //! Maps the errors of backup, restore, configuration updates and uninstall to messages with hints.
 
-use super::{Error, with_disk_hint};
+use super::Error;
+use super::disk_hint::with_disk_hint;
+use super::postgres::SHARED_MEMORY;
 use leoflow_base::config::UpdateError;
 use leoflow_lifecycle::backup::CollectError;
 use leoflow_lifecycle::backup::StagingError;
@@ -215,6 +217,7 @@ impl From<LoadError> for Error {
             LoadError::Schema(error) | LoadError::Fresh(error) => error.into(),
             LoadError::Program(error) => error.into(),
             LoadError::Full => with_disk_hint(Self::failed(&error), Some(&io::ErrorKind::StorageFull.into())),
+            LoadError::NoSharedMemory(_) => Self::failed(&error).hint(SHARED_MEMORY),
             LoadError::Read(ref source) => with_disk_hint(Self::failed(&error), Some(source)),
             _ => Self::failed(&error).hint("try again").hint("leoflow lite logs postgres"),
         }

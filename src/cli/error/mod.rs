@@ -2,11 +2,13 @@
 //! module maps them to text for users.
 
 mod data;
+mod disk_hint;
 mod home;
 mod postgres;
 mod service;
 pub mod upgrade;
 
+use disk_hint::{with_disk_hint, with_disk_hint_at};
 use leoflow_base::config::{ConfigError, EditError};
 use leoflow_base::home::journal::JournalError;
 use leoflow_base::home::lock::LockError;
@@ -127,7 +129,7 @@ impl Error {
 
     /// Error for a failed file operation: "cannot {doing} {path}".
     pub fn io(doing: &str, path: &Path, error: &io::Error) -> Self {
-        with_disk_hint(Self::failed(format!("cannot {doing} {}", path.display())).cause(error), Some(error))
+        with_disk_hint_at(Self::failed(format!("cannot {doing} {}", path.display())).cause(error), error, path)
     }
 
     /// Parses the failure that a child reported; `None` when it reported nothing readable.
@@ -142,23 +144,10 @@ impl Error {
     }
 }
 
-/// Adds the hint for an error of the disk or its permissions, if `cause` is one.
-fn with_disk_hint(error: Error, cause: Option<&io::Error>) -> Error {
-    match cause.map(io::Error::kind) {
-        Some(io::ErrorKind::ResourceBusy) => error.hint("it is a mount point or in use: `findmnt` shows mounts"),
-        Some(io::ErrorKind::FileTooLarge) => error.hint(
-            "a file size limit applies here (`ulimit -f`): raise it and rerun the same command; \
-             nothing was lost",
-        ),
-        Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
-            error.hint("the disk is full: free some space and rerun the same command; nothing was lost")
-        }
-        Some(io::ErrorKind::PermissionDenied) => error.hint("check the owner of the folder with `ls -ld`"),
-        Some(io::ErrorKind::ReadOnlyFilesystem) => {
-            error.hint("the disk is mounted read-only; choose another home with --home")
-        }
-        _ => error,
-    }
+/// ENOLCK and ENOSYS are the answers of network file systems that are mounted without locks.
+fn has_no_locks(error: &io::Error) -> bool {
+    const ENOLCK: i32 = 37;
+    matches!(error.kind(), io::ErrorKind::Unsupported) || error.raw_os_error() == Some(ENOLCK)
 }
 
 impl From<LockError> for Error {
@@ -179,7 +168,13 @@ impl From<LockError> for Error {
                 Self::failed("another process holds the lock of this home and did not identify itself")
                     .hint("try again in a moment")
             }
-            LockError::Io { ref path, ref source } => Self::io("lock", path, source),
+            LockError::Io { ref path, ref source } => {
+                let base = Self::io("lock", path, source);
+                match has_no_locks(source) {
+                    true => base.hint("the file system has no locks (flock): choose another home with --home DIR"),
+                    false => base,
+                }
+            }
         }
     }
 }
@@ -250,7 +245,10 @@ impl From<Refusal> for Error {
         let base = Self::refused(&refusal);
         match refusal {
             Refusal::OtherMajor(..) => base.hint("run the leoflow release that created it; nothing was changed"),
-            Refusal::NotACluster(..) => base.hint("move the folder elsewhere to start over, or restore a backup"),
+            Refusal::NotACluster(home, reason) => {
+                Self::damaged_datastore(format!("{}/managed-postgres/data: {reason}", home.display()))
+                    .hint("to start over instead, move managed-postgres/data elsewhere")
+            }
             Refusal::SecretLost { .. } => base
                 .hint("restore config.yaml from a copy: a new key cannot decrypt the stored secrets")
                 .hint(RESTORE)

@@ -1,9 +1,10 @@
 //! Maps the errors of PostgreSQL and its installation to messages with hints.
 
-use super::{BELONG_TOGETHER, Error, RESTORE, with_disk_hint};
+use super::disk_hint::{with_disk_hint, with_disk_hint_at};
+use super::{BELONG_TOGETHER, Error, RESTORE};
 use leoflow_postgres::PgError;
 use leoflow_postgres::cluster::ClusterError;
-use leoflow_postgres::cluster::fatal_message::{Cause, FatalMessage};
+use leoflow_postgres::cluster::fatal_message::{Cause, FatalMessage, cause_of};
 use leoflow_postgres::cluster::private::PrivateError;
 use leoflow_postgres::credentials::CredentialsError;
 use leoflow_postgres::external::container::ContainerError;
@@ -11,6 +12,10 @@ use leoflow_postgres::external::database_check::DatabaseCheckError;
 use leoflow_postgres::install::acquire::AcquireError;
 use leoflow_postgres::location::LocationError;
 use std::io;
+
+/// Hint for a full /dev/shm.
+pub(super) const SHARED_MEMORY: &str = "/dev/shm is full, not the disk: `df -h /dev/shm` shows it; restart Leoflow to do \
+    without it (leoflow lite restart)";
 
 impl Error {
     /// The error for damaged data files, with hints to restore a backup.
@@ -29,7 +34,13 @@ impl From<PgError> for Error {
             }
             damage if damage.is_damage() => Self::damaged_datastore(damage),
             PgError::Query(_) => {
-                Self::failed(format!("the datastore rejected a statement: {error}")).hint("leoflow lite logs postgres")
+                let base = Self::failed(format!("the datastore rejected a statement: {error}"));
+                match cause_of(&error.to_string()) {
+                    Cause::DiskFull => with_disk_hint(base, Some(&io::ErrorKind::StorageFull.into())),
+                    Cause::SharedMemoryFull => base.hint(SHARED_MEMORY),
+                    Cause::Damaged | Cause::Other => base,
+                }
+                .hint("leoflow lite logs postgres")
             }
             PgError::ExternalServer(_) => {
                 Self::failed(&error).hint("is that server running? its URL: leoflow config get datastore.url")
@@ -132,9 +143,9 @@ impl From<ClusterError> for Error {
             ClusterError::Initdb(text) => {
                 Self::failed("cannot create the datastore").cause(text).hint("leoflow doctor")
             }
-            ClusterError::DiskFull(text) => {
+            ClusterError::DiskFull { path, text } => {
                 let base = Self::failed("cannot create the datastore").cause(text);
-                with_disk_hint(base, Some(&io::ErrorKind::StorageFull.into()))
+                with_disk_hint_at(base, &io::ErrorKind::StorageFull.into(), path)
             }
             ClusterError::NoUserNamespace(_) => Self::failed(&error)
                 .hint("run leoflow as an ordinary user")

@@ -1,6 +1,7 @@
 //! Maps the errors of upgrades and rollbacks to messages with hints.
 
-use super::{Error, with_disk_hint};
+use super::Error;
+use super::disk_hint::with_disk_hint_at;
 use leoflow_base::sys::clock;
 use leoflow_lifecycle::setup::ShellError;
 use leoflow_lifecycle::upgrade::UpgradeError;
@@ -52,7 +53,7 @@ impl From<FetchError> for Error {
                     .hint("the host may be in the middle of an update: try again in a few minutes")
                     .hint("none of it was used; fetch it from the publisher's site")
             }
-            FetchError::Write { ref source, .. } => with_disk_hint(base, Some(source)),
+            FetchError::Write { ref path, ref source } => with_disk_hint_at(base, source, path),
             FetchError::Signature { source: SignatureError::NoKey, .. } => {
                 Self::refused(&base.message).hint("install a release first: its install.sh is next to the manifest")
             }

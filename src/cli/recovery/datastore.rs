@@ -5,11 +5,13 @@ use crate::error::Error;
 use leoflow_base::home::Home;
 use leoflow_base::home::lock::{self, HomeLock};
 use leoflow_base::protocol::control;
+use leoflow_base::protocol::status::InstanceState;
 use leoflow_lifecycle::backup::restore::quarantine;
 use leoflow_postgres::Access;
 use leoflow_postgres::cluster::private::PrivateServer;
 use leoflow_postgres::cluster::provision;
 use leoflow_postgres::cluster::{self, ClusterState};
+use std::time::Duration;
 use tokio_postgres::Client;
 
 /// An open datastore; a private server stops when this is dropped.
@@ -82,19 +84,13 @@ impl Datastore {
     /// Opens the datastore of the running instance.
     fn open_served(home: &Home) -> Result<Self, Error> {
         check(home)?;
-        Ok(Self {
-            access: access(home).ok_or_else(not_set_up)??,
-            is_of_running_instance: true,
-            home: home.clone(),
-            server: None,
-            lock: None,
-        })
+        Ok(Self { access: access(home)?, is_of_running_instance: true, home: home.clone(), server: None, lock: None })
     }
 
     /// Like [`Self::open`], for a caller that holds the home's lock; the datastore keeps it.
     pub(crate) async fn open_held(home: &Home, home_lock: HomeLock) -> Result<Self, Error> {
         check(home)?;
-        let access = access(home).ok_or_else(not_set_up)??;
+        let access = access(home)?;
         let server = PrivateServer::start(home, &access.installation, &access.endpoint, &access.credentials).await?;
         Ok(Self {
             access,
@@ -103,6 +99,21 @@ impl Datastore {
             server: Some(server),
             lock: Some(home_lock),
         })
+    }
+
+    /// Replaces an error that follows from the end of the running instance: with it its datastore ends, too.
+    pub fn explain(&self, error: Error) -> Error {
+        if !self.is_of_running_instance {
+            return error;
+        }
+        let event = match settled_state(&self.home) {
+            None | Some(InstanceState::Stopped) => "stopped",
+            Some(InstanceState::Starting | InstanceState::Upgrading) => "restarted",
+            Some(_) => return error,
+        };
+        Error::failed(format!("Leoflow was {event} meanwhile, and with it the datastore that this command used"))
+            .cause(error.in_one_line())
+            .hint("rerun the same command")
     }
 
     /// Returns the access; if no instance runs, also the private server and the home's lock.
@@ -118,6 +129,21 @@ impl Datastore {
     }
 }
 
+/// The state of the instance; `None` if none runs. While processes start or stop, it waits a few seconds.
+fn settled_state(home: &Home) -> Option<InstanceState> {
+    let state = || control::status_of(home).map(|status| status.state);
+    for _ in 0..SETTLING_TRIES {
+        match state() {
+            Some(InstanceState::Degraded) => std::thread::sleep(SETTLING_PAUSE),
+            settled => return settled,
+        }
+    }
+    state()
+}
+
+const SETTLING_TRIES: u32 = 50;
+const SETTLING_PAUSE: Duration = Duration::from_millis(100);
+
 /// Fails unless there is a datastore that this release may open.
 pub fn check(home: &Home) -> Result<(), Error> {
     match cluster::state(home) {
@@ -125,9 +151,7 @@ pub fn check(home: &Home) -> Result<(), Error> {
         ClusterState::Absent => Err(not_set_up()),
         ClusterState::OtherMajor(major) => Err(Error::refused(format!("the datastore belongs to PostgreSQL {major}"))
             .hint("run the leoflow release that created it")),
-        ClusterState::NotACluster(reason) => {
-            Err(Error::refused(format!("managed-postgres/data is not a datastore: {reason}")).hint("leoflow doctor"))
-        }
+        ClusterState::NotACluster(reason) => Err(Error::damaged_datastore(format!("managed-postgres/data: {reason}"))),
     }
 }
 

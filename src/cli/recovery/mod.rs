@@ -66,17 +66,19 @@ impl Recovery<'_> {
 
     /// Starts a private server. The caller holds the home's lock.
     async fn private_server(&self) -> Result<(Access, PrivateServer), Error> {
-        let access = access(self.home)
-            .ok_or_else(|| Error::failed("PostgreSQL's files are missing").hint("leoflow setup"))??;
+        let access = access(self.home)?;
         let server =
             PrivateServer::start(self.home, &access.installation, &access.endpoint, &access.credentials).await?;
         Ok((access, server))
     }
 }
 
-/// The access to a home's datastore; `None` when PostgreSQL is not installed.
-fn access(home: &Home) -> Option<Result<Access, Error>> {
-    let installation = install::installed(home)?;
-    let credentials = Credentials::require(home).map_err(Error::from);
-    Some(credentials.map(|credentials| Access { endpoint: Endpoint::for_home(home), credentials, installation }))
+/// The access to a home's datastore.
+fn access(home: &Home) -> Result<Access, Error> {
+    let installation = install::installed(home).ok_or_else(|| {
+        let reason = install::why_incomplete(home).map(|reason| format!(": {reason}")).unwrap_or_default();
+        Error::failed(format!("PostgreSQL's programs are missing{reason}")).hint("install them again: leoflow setup")
+    })?;
+    let credentials = Credentials::require(home)?;
+    Ok(Access { endpoint: Endpoint::for_home(home), credentials, installation })
 }

@@ -156,8 +156,7 @@ impl Recovery<'_> {
     }
 
     fn upgrade_context<'a>(&'a self, config: &'a Config, host: Host) -> Result<UpgradeContext<'a>, Error> {
-        let access = access(self.home)
-            .ok_or_else(|| Error::failed("PostgreSQL's files are missing").hint("leoflow setup"))??;
+        let access = access(self.home)?;
         Ok(UpgradeContext {
             home: self.home,
             access,

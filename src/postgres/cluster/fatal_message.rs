@@ -5,6 +5,8 @@
 pub enum Cause {
     /// May resolve itself once disk space is freed.
     DiskFull,
+    /// /dev/shm is full, or the kernel's limit of shared memory is reached; the disk may have space.
+    SharedMemoryFull,
     /// The data files are damaged.
     Damaged,
     Other,
@@ -28,6 +30,8 @@ const IRRELEVANT: &[&str] = &[
     "canceling statement",
 ];
 const FULL: &[&str] = &["No space left on device", "Disk quota exceeded"];
+/// The kernel's answer is ENOSPC for these, too: shm_open(3), shmget(2), semget(2).
+const SHARED_MEMORY: &[&str] = &["shared memory segment", "create semaphores", "/dev/shm"];
 const DAMAGED: &[&str] = &[
     "checkpoint record",
     "control file",
@@ -37,35 +41,54 @@ const DAMAGED: &[&str] = &[
     "pg_wal\" does not exist",
     "invalid page",
     "pg_xact",
+    "access status of transaction",
     "checksum",
 ];
 
-/// Returns the last fatal message among lines of the log.
+/// Answers of the operating system that say nothing about the content of a file.
+const SYSTEM: &[&str] = &[
+    "Permission denied",
+    "Operation not permitted",
+    "Read-only file system",
+    "Too many open files",
+    "Cannot allocate memory",
+    "Input/output error",
+];
+
+/// Returns the last fatal message among lines of the log, with its detail.
 pub fn last(lines: &[String]) -> Option<FatalMessage> {
-    lines.iter().rev().find_map(|line| {
+    lines.iter().enumerate().rev().find_map(|(index, line)| {
         let text = ["FATAL:", "PANIC:"].iter().find_map(|level| line.split_once(level)).map(|(_, text)| text.trim())?;
-        let cause = cause_of(text);
+        let detail = lines.get(index + 1).and_then(|line| line.split_once("DETAIL:")).map(|(_, text)| text.trim());
+        let text =
+            detail.map_or_else(|| text.to_owned(), |detail| format!("{text} ({})", detail.trim_end_matches('.')));
+        let cause = cause_of(&text);
         let is_irrelevant = cause == Cause::Other && IRRELEVANT.iter().any(|part| text.contains(part));
-        (!is_irrelevant).then(|| FatalMessage { text: text.to_owned(), cause })
+        (!is_irrelevant).then_some(FatalMessage { text, cause })
     })
 }
 
-/// Classifies a message.
+/// Classifies a message, with its detail if there is one.
 pub fn cause_of(text: &str) -> Cause {
     let contains_any = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
-    if contains_any(FULL) {
+    if contains_any(FULL) && contains_any(SHARED_MEMORY) {
+        Cause::SharedMemoryFull
+    } else if contains_any(FULL) {
         Cause::DiskFull
-    } else if contains_any(DAMAGED) || is_missing_table(text) {
+    } else if contains_any(SYSTEM) {
+        Cause::Other
+    } else if contains_any(DAMAGED) || is_missing_file(text) {
         Cause::Damaged
     } else {
         Cause::Other
     }
 }
 
-/// True if a file of a table or catalogue is missing. Missing permission or too many open files is not damage.
-fn is_missing_table(text: &str) -> bool {
-    let prefixes = ["could not open file \"base/", "could not open file \"global/"];
-    prefixes.iter().any(|part| text.contains(part)) && text.contains("No such file or directory")
+/// True if a file or folder of the data directory is missing: of a table, of a catalogue, or one of the server's own,
+/// such as `pg_xact`.
+fn is_missing_file(text: &str) -> bool {
+    let is_in_data_directory = ["\"base/", "\"global/", "\"pg_"].iter().any(|part| text.contains(part));
+    is_in_data_directory && text.contains("No such file or directory")
 }
 
 /// Removes lines with PostgreSQL's advice to run commands that would destroy the data.
@@ -88,6 +111,9 @@ mod tests {
         let text = format!("{full}\n2026-01-01 [2] FATAL:  the database system is in recovery mode\nLOG:  done");
         let message = "could not write to file \"pg_wal/xlogtemp.1\": No space left on device";
         assert_eq!(last_of(&text), Some((message.to_owned(), Cause::DiskFull)));
+        let shared =
+            "could not resize shared memory segment \"/PostgreSQL.41\" to 196736 bytes: No space left on device";
+        assert_eq!(last_of(&format!("x FATAL:  {shared}")).unwrap().1, Cause::SharedMemoryFull);
         assert_eq!(last_of("LOG:  all is well"), None);
         assert_eq!(last_of("x FATAL:  could not locate a valid checkpoint record").unwrap().1, Cause::Damaged);
         assert_eq!(last_of("x FATAL:  required WAL directory \"pg_wal\" does not exist").unwrap().1, Cause::Damaged);
@@ -95,6 +121,16 @@ mod tests {
         assert_eq!(last_of(missing_file).unwrap().1, Cause::Damaged);
         let forbidden_file = "x FATAL:  could not open file \"global/1262\": Permission denied";
         assert_eq!(last_of(forbidden_file).unwrap().1, Cause::Other);
+        let status =
+            "x FATAL:  could not access status of transaction 0\nx DETAIL:  Could not open file \"pg_xact/0000\": ";
+        let (text, cause) = last_of(&format!("{status}No such file or directory.")).unwrap();
+        assert_eq!(cause, Cause::Damaged);
+        assert!(text.ends_with("(Could not open file \"pg_xact/0000\": No such file or directory)"), "{text}");
+        assert_eq!(last_of(&format!("{status}Too many open files.")).unwrap().1, Cause::Other);
+        let no_control_file = "x PANIC:  could not open file \"global/pg_control\": Permission denied";
+        assert_eq!(last_of(no_control_file).unwrap().1, Cause::Other);
+        let missing_folder = "x FATAL:  could not open directory \"pg_notify\": No such file or directory";
+        assert_eq!(last_of(missing_folder).unwrap().1, Cause::Damaged);
         assert_eq!(last_of("x FATAL:  role \"x\" does not exist"), None);
         assert_eq!(last_of("x FATAL:  could not map anonymous shared memory").unwrap().1, Cause::Other);
     }

@@ -10,7 +10,8 @@ use super::install::tools::unprivileged_command;
 use super::location::{self, Kind};
 use super::{Credentials, Installation, MAJOR, SUPERUSER};
 use leoflow_base::home::Home;
-use leoflow_base::sys::fs::{disk, files};
+use leoflow_base::sys::fs::disk::{self, Shortage};
+use leoflow_base::sys::fs::files;
 use leoflow_base::sys::process::user_namespace::Identity;
 use leoflow_base::sys::process::{self, command, limits};
 use leoflow_base::sys::{checkpoint, random};
@@ -37,8 +38,8 @@ pub enum ClusterError {
     #[error("initdb failed: {0}")]
     Initdb(String),
     /// initdb failed and the disk is full.
-    #[error("initdb failed, and the disk is full: {0}")]
-    DiskFull(String),
+    #[error("initdb failed, and the disk is full: {text}")]
+    DiskFull { path: PathBuf, text: String },
     #[error("PostgreSQL refuses to run as this user, and a user namespace, the workaround, is not permitted: {0}")]
     NoUserNamespace(String),
 }
@@ -55,14 +56,14 @@ pub fn state(home: &Home) -> ClusterState {
     }
     let text = match files::read_text(&data.join("PG_VERSION"), 64) {
         Ok(Some(text)) => text.trim().to_owned(),
-        Ok(None) => return ClusterState::NotACluster("it has no PG_VERSION".to_owned()),
-        Err(error) => return ClusterState::NotACluster(format!("cannot read its PG_VERSION: {error}")),
+        Ok(None) => return ClusterState::NotACluster("PG_VERSION is missing".to_owned()),
+        Err(error) => return ClusterState::NotACluster(format!("cannot read PG_VERSION: {error}")),
     };
     match text.parse::<u32>() {
         Ok(MAJOR) if data.join("global/pg_control").is_file() => ClusterState::Ready,
-        Ok(MAJOR) => ClusterState::NotACluster("it has no global/pg_control".to_owned()),
+        Ok(MAJOR) => ClusterState::NotACluster("global/pg_control is missing".to_owned()),
         Ok(_) => ClusterState::OtherMajor(text),
-        Err(_) => ClusterState::NotACluster(format!("its PG_VERSION contains {text:?}")),
+        Err(_) => ClusterState::NotACluster(format!("PG_VERSION contains {text:?}")),
     }
 }
 
@@ -122,14 +123,18 @@ fn remove_killed_attempts(home: &Home) -> io::Result<()> {
     Ok(())
 }
 
-/// With less free space than one WAL segment, a failed initdb ran out of disk space. Bytes.
-const FULL: u64 = 16 * 1024 * 1024;
 const SIGBUS: i32 = nix::libc::SIGBUS;
 /// Explanation of a SIGBUS.
 const NO_SHARED_MEMORY: &str = "cannot use shared memory: the usual causes are huge pages that are reserved but not permitted, or a \
     full /dev/shm";
 /// Time limit of initdb, which writes 40 MB; the slowest disk needs less.
 const INITDB_LIMIT: Duration = Duration::from_secs(300);
+
+/// Where PostgreSQL keeps the memory that processes share after its start: in /dev/shm, or where that cannot be used, in
+/// files of the data directory.
+fn shared_memory_type() -> &'static str {
+    if disk::has_shared_memory() { "posix" } else { "mmap" }
+}
 
 /// initdb starts servers itself, so settings that let our server start on some machines are needed here too.
 fn initdb_arguments(staging: &Path, password_file: &Path) -> Vec<OsString> {
@@ -155,8 +160,10 @@ fn initdb_arguments(staging: &Path, password_file: &Path) -> Vec<OsString> {
         super::NO_HUGE_PAGES,
         // Cleanup happens below, after checking whether the disk is full.
         "--no-clean",
+        "-c",
     ];
     arguments.extend(options.map(OsString::from));
+    arguments.push(format!("dynamic_shared_memory_type={}", shared_memory_type()).into());
     arguments
 }
 
@@ -203,8 +210,10 @@ fn initdb(
         }
         None => message,
     };
-    match disk::free_bytes(staging) {
-        Ok(free) if free < FULL => Err(ClusterError::DiskFull(message)),
+    match disk::shortage(staging) {
+        Ok(Shortage::Bytes | Shortage::Files) => {
+            Err(ClusterError::DiskFull { path: staging.to_owned(), text: message })
+        }
         _ => Err(ClusterError::Initdb(message)),
     }
 }

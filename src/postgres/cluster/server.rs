@@ -38,6 +38,9 @@ const SETTINGS: &[(&str, &str)] = &[
     ("huge_pages", "off"),
     ("io_method", "sync"),
     ("jit", "off"),
+    // Parallel workers exchange data through /dev/shm, which may be small or full, and gain nothing at this size.
+    ("max_parallel_workers_per_gather", "0"),
+    ("max_parallel_maintenance_workers", "0"),
     ("fsync", "on"),
     ("full_page_writes", "on"),
     ("synchronous_commit", "on"),
@@ -84,6 +87,7 @@ fn postmaster(home: &Home, installation: &Installation, endpoint: &Endpoint) -> 
     for (name, value) in SETTINGS {
         set(name, value);
     }
+    set("dynamic_shared_memory_type", super::shared_memory_type());
     set("port", &SOCKET_PORT.to_string());
     set("unix_socket_directories", &format!("\"{folder}\""));
     let environment = clean_environment().into_iter().map(|(name, value)| (name.into(), value.into()));

@@ -59,8 +59,16 @@ const CREATE_LIMIT: Duration = Duration::from_secs(900);
 /// Time for the shutdown checkpoint, in seconds; then the container is killed.
 pub(crate) const STOP_SECONDS: u32 = 15;
 /// Settings of the managed server that are not specific to it.
-const SETTINGS: &[&str] =
-    &["max_connections=60", "shared_buffers=64MB", "jit=off", "max_wal_size=512MB", "timezone=UTC", NO_HUGE_PAGES];
+const SETTINGS: &[&str] = &[
+    "max_connections=60",
+    "shared_buffers=64MB",
+    "jit=off",
+    "max_parallel_workers_per_gather=0",
+    "max_parallel_maintenance_workers=0",
+    "max_wal_size=512MB",
+    "timezone=UTC",
+    NO_HUGE_PAGES,
+];
 const INITDB: &str = "--data-checksums --encoding=UTF8 --locale=C --locale-provider=builtin --builtin-locale=C.UTF-8 --auth-host=scram-sha-256 \
     -c huge_pages=off";
 

@@ -68,6 +68,19 @@ pub fn installed(home: &Home) -> Option<Installation> {
     installations.pop().map(|(installation, _)| installation)
 }
 
+/// Why the home has no complete installation, for users; `None` if nothing was installed there.
+pub fn why_incomplete(home: &Home) -> Option<String> {
+    std::fs::read_dir(home.postgres_installs()).ok()?.flatten().find_map(|entry| {
+        let text = files::read_text(&entry.path().join(STAMP), 64 * 1024).ok()??;
+        let stamp: Stamp = serde_json::from_str(&text).ok()?;
+        let bin = entry.path().join(&stamp.bin);
+        match bin.join("postgres").is_file() {
+            true => complete(&bin).err(),
+            false => Some(format!("{} is missing", bin.join("postgres").display())),
+        }
+    })
+}
+
 /// Reads an installation and its time of installation.
 fn read_stamp(folder: &Path) -> Option<(Installation, String)> {
     let text = files::read_text(&folder.join(STAMP), 64 * 1024).ok()??;
@@ -291,6 +304,18 @@ mod tests {
         let error = staging.commit(&home, &tree, "a test", None, &Requirement::Any).unwrap_err();
         assert!(error.contains("pg_dump") && error.contains("libxml2"), "{error}");
         assert_eq!(installed(&home), None);
+    }
+
+    #[test]
+    fn a_missing_program_is_named() {
+        let (_folder, home) = home();
+        assert_eq!(why_incomplete(&home), None);
+        let installation = commit(&home, "18.6", &Requirement::Any).unwrap();
+        std::fs::remove_file(installation.program("pg_dump")).unwrap();
+        assert_eq!(installed(&home), None);
+        assert!(why_incomplete(&home).unwrap().ends_with("bin contains no pg_dump"));
+        std::fs::remove_file(installation.program("postgres")).unwrap();
+        assert!(why_incomplete(&home).unwrap().ends_with("bin/postgres is missing"));
     }
 
     #[test]

@@ -218,6 +218,9 @@ fn postgres_exit_reason(lines: &[String]) -> Option<ExitReason> {
     let FatalMessage { text, cause } = fatal_message::last(lines)?;
     Some(match cause {
         Cause::DiskFull => ExitReason { text: format!("{text}. {MAKE_ROOM}"), outlook: Outlook::Passes },
+        Cause::SharedMemoryFull => {
+            ExitReason { text: format!("{text}. {MAKE_SHARED_MEMORY}"), outlook: Outlook::Passes }
+        }
         Cause::Damaged => ExitReason {
             text: format!(
                 "the datastore is damaged: {text}. Restore a backup: leoflow lite backups list, then leoflow lite \
@@ -230,6 +233,8 @@ fn postgres_exit_reason(lines: &[String]) -> Option<ExitReason> {
 }
 
 const MAKE_ROOM: &str = "Free some space; Leoflow then continues automatically";
+const MAKE_SHARED_MEMORY: &str = "Shared memory is full, not the disk: free some of /dev/shm (for a container: \
+    --shm-size); Leoflow then continues automatically";
 
 /// Recognizes only a full disk: our own processes report all others themselves.
 fn own_exit_reason(lines: &[String]) -> Option<ExitReason> {

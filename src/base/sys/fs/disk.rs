@@ -1,5 +1,6 @@
 //! File systems and their free space.
 
+use nix::sys::statvfs::{FsFlags, Statvfs, statvfs};
 use std::io;
 use std::path::Path;
 
@@ -16,15 +17,96 @@ pub fn same_file_system(left: &Path, right: &Path) -> io::Result<bool> {
 /// Bytes that an unprivileged user may still write on the file system of `path`, or of its nearest
 /// existing parent.
 pub fn free_bytes(path: &Path) -> io::Result<u64> {
+    let stat = file_system(path)?;
+    Ok(stat.blocks_available() * stat.fragment_size())
+}
+
+fn file_system(path: &Path) -> io::Result<Statvfs> {
     let mut probe = path;
     loop {
-        match nix::sys::statvfs::statvfs(probe) {
-            Ok(stat) => return Ok(stat.blocks_available() * stat.fragment_size()),
+        match statvfs(probe) {
+            Ok(stat) => return Ok(stat),
             Err(nix::Error::ENOENT) => match probe.parent() {
                 Some(parent) if !parent.as_os_str().is_empty() => probe = parent,
-                _ => return Err(nix::Error::ENOENT.into()),
+                Some(_) => probe = Path::new("."),
+                None => return Err(nix::Error::ENOENT.into()),
             },
             Err(error) => return Err(error.into()),
         }
+    }
+}
+
+/// What a file system lacks after a write failed for lack of space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shortage {
+    Bytes,
+    /// It can have no more files, whatever their size.
+    Files,
+    /// It has this many free bytes: a quota or another limit applies.
+    OtherLimit {
+        free: u64,
+    },
+}
+
+/// With less free space than this, in bytes, a file system counts as full: PostgreSQL extends its files by as much.
+const FULL: u64 = 16 * 1024 * 1024;
+
+/// Finds out what the file system of `path` lacks.
+pub fn shortage(path: &Path) -> io::Result<Shortage> {
+    let stat = file_system(path)?;
+    let free = stat.blocks_available() * stat.fragment_size();
+    // Without a limit of files, as in btrfs, both numbers are 0.
+    Ok(if stat.files() > 0 && stat.files_available() == 0 {
+        Shortage::Files
+    } else if free < FULL {
+        Shortage::Bytes
+    } else {
+        Shortage::OtherLimit { free }
+    })
+}
+
+/// True if the file system of `path` is mounted so that its programs cannot be run.
+pub fn forbids_programs(path: &Path) -> bool {
+    file_system(path).is_ok_and(|stat| stat.flags().contains(FsFlags::ST_NOEXEC))
+}
+
+/// True where programs can use POSIX shared memory, which Linux keeps in /dev/shm: containers have 64 MB of it, other
+/// programs fill it, and some sandboxes forbid it.
+pub fn has_shared_memory() -> bool {
+    !cfg!(target_os = "linux") || has_space_for_shared_memory(Path::new("/dev/shm"))
+}
+
+/// Reserves one MiB, and releases it.
+fn has_space_for_shared_memory(folder: &Path) -> bool {
+    use nix::fcntl::{FallocateFlags, OFlag, fallocate};
+    use std::os::unix::fs::OpenOptionsExt;
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .mode(0o600)
+        .custom_flags(OFlag::O_TMPFILE.bits())
+        .open(folder);
+    file.is_ok_and(|file| fallocate(file, FallocateFlags::empty(), 0, 1024 * 1024).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_what_a_file_system_lacks() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(matches!(shortage(&folder.path().join("a/b")).unwrap(), Shortage::OtherLimit { .. }));
+        // Files of /proc take no space, and none can be added.
+        assert_eq!(shortage(Path::new("/proc/self")).unwrap(), Shortage::Bytes);
+        assert!(free_bytes(Path::new("missing")).unwrap() > 0);
+        assert!(forbids_programs(Path::new("/proc/self")) && !forbids_programs(Path::new("/missing")));
+    }
+
+    #[test]
+    fn shared_memory_needs_a_folder_that_can_be_written() {
+        assert!(has_space_for_shared_memory(tempfile::tempdir_in("/dev/shm").unwrap().path()));
+        assert!(!has_space_for_shared_memory(Path::new("/proc/self")));
+        assert!(!has_space_for_shared_memory(Path::new("/missing")));
     }
 }

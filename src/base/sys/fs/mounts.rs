@@ -8,9 +8,20 @@ use std::path::{Path, PathBuf};
 /// Lists the mount points at or below `path`, which must be absolute and without links.
 /// Source: proc_pid_mountinfo(5), fifth field; spaces and backslashes are escaped as `\040` and the like.
 pub fn at_or_below(path: &Path) -> io::Result<Vec<PathBuf>> {
+    Ok(all()?.into_iter().filter(|point| point.starts_with(path)).collect())
+}
+
+/// The mount point of the file system that contains `path`, or its nearest existing parent.
+pub fn containing(path: &Path) -> io::Result<PathBuf> {
+    let path = path.ancestors().find_map(|path| path.canonicalize().ok()).unwrap_or_else(|| "/".into());
+    let around = all()?.into_iter().filter(|point| path.starts_with(point));
+    Ok(around.max_by_key(|point| point.as_os_str().len()).unwrap_or_else(|| "/".into()))
+}
+
+fn all() -> io::Result<Vec<PathBuf>> {
     let text = std::fs::read("/proc/self/mountinfo")?;
     let points = text.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
-    Ok(points.map(|escaped| PathBuf::from(unescape(escaped))).filter(|point| point.starts_with(path)).collect())
+    Ok(points.map(|escaped| PathBuf::from(unescape(escaped))).collect())
 }
 
 /// Decodes escapes such as `\040`.
@@ -42,6 +53,7 @@ mod tests {
         assert!(at_or_below(Path::new("/")).unwrap().contains(&PathBuf::from("/proc")));
         assert!(at_or_below(Path::new("/proc")).unwrap().contains(&PathBuf::from("/proc")));
         assert!(at_or_below(tempfile::tempdir().unwrap().path()).unwrap().is_empty());
+        assert_eq!(containing(Path::new("/proc/self/missing/x")).unwrap(), Path::new("/proc"));
         assert_eq!(unescape(b"/a\\040b\\134c"), "/a b\\c");
     }
 }

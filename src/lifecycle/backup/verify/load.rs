@@ -55,6 +55,8 @@ pub enum LoadError {
     Key(StoreError),
     #[error("the disk is full: there is no space for the backup's database next to the present one")]
     Full,
+    #[error("PostgreSQL has no shared memory left, though the disk may have space: {0}")]
+    NoSharedMemory(String),
     #[error("PostgreSQL stopped while the database was loaded: {0}")]
     Gone(String),
     #[error("the copying thread ended unexpectedly")]
@@ -262,6 +264,7 @@ const GONE: &[&str] = &[
 fn classify_failure(stderr: String, free: u64) -> LoadError {
     match fatal_message::cause_of(&stderr) {
         Cause::DiskFull => LoadError::Full,
+        Cause::SharedMemoryFull => LoadError::NoSharedMemory(stderr),
         _ if free < FULL => LoadError::Full,
         _ if GONE.iter().any(|part| stderr.contains(part)) => LoadError::Gone(stderr),
         _ => DumpError::Failed { program: "pg_restore", stderr }.into(),
@@ -335,6 +338,7 @@ impl LoadError {
             Self::Fresh(_)
             | Self::Read(_)
             | Self::Full
+            | Self::NoSharedMemory(_)
             | Self::Gone(_)
             | Self::Lost
             | Self::Schema(SchemaError::Busy) => false,
@@ -360,6 +364,10 @@ mod tests {
         let stderr = "pg_restore: error: COPY failed for table \"task_try\": ERROR:  could not extend file \
                      \"base/16384/16402\": No space left on device";
         assert!(matches!(classify(stderr, u64::MAX), LoadError::Full));
+        let stderr = "pg_restore: error: COPY failed: ERROR:  could not resize shared memory segment \"/PostgreSQL.41\" \
+                      to 196736 bytes: No space left on device";
+        let error = classify(stderr, u64::MAX);
+        assert!(matches!(error, LoadError::NoSharedMemory(_)) && !error.is_data_error(), "{error}");
         // The disk of the write-ahead log is full: PostgreSQL itself exits.
         let stderr = "pg_restore: error: server closed the connection unexpectedly";
         assert!(matches!(classify(stderr, 1024), LoadError::Full));

@@ -1,0 +1,134 @@
+//! Hints for errors of file systems: which one is full of what, and which limit or mount is the cause.
+
+use super::Error;
+use crate::terminal::printer::human_size;
+use leoflow_base::sys::fs::disk::{self, Shortage};
+use leoflow_base::sys::fs::{files, mounts};
+use leoflow_base::sys::process::limits;
+use std::io;
+use std::path::Path;
+
+/// Adds the hint for an error of an unknown file, if `cause` is one of the disk or its permissions.
+pub(super) fn with_disk_hint(error: Error, cause: Option<&io::Error>) -> Error {
+    match cause.and_then(|cause| hint(cause, None)) {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}
+
+/// Like [`with_disk_hint`], for the file or folder `path`, existing or not.
+pub(super) fn with_disk_hint_at(error: Error, cause: &io::Error, path: &Path) -> Error {
+    match hint(cause, Some(path)) {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}
+
+/// The end of hints about a shortage.
+const AGAIN: &str = "rerun the same command; nothing was lost";
+
+fn hint(cause: &io::Error, path: Option<&Path>) -> Option<String> {
+    let place = path.and_then(|path| mounts::containing(path).ok()).map(|point| point.display().to_string());
+    let place = place.as_deref();
+    match cause.kind() {
+        io::ErrorKind::ResourceBusy => Some("it is a mount point or in use: `findmnt` shows mounts".to_owned()),
+        io::ErrorKind::FileTooLarge => Some(too_large(limits::file_size(), place)),
+        io::ErrorKind::QuotaExceeded => {
+            Some(format!("the quota of your user is used up{}: free some space and {AGAIN}", on(place)))
+        }
+        io::ErrorKind::StorageFull => {
+            // An error with a text is our own: it is about the space that must stay free.
+            let path = path.filter(|_| cause.get_ref().is_none());
+            Some(no_space(path.and_then(|path| disk::shortage(path).ok()), place))
+        }
+        io::ErrorKind::PermissionDenied => Some(no_permission(cause, path, place)),
+        io::ErrorKind::ReadOnlyFilesystem => Some(match place {
+            Some(place) => {
+                format!("{place} is mounted read-only: choose another place (for Leoflow's own files: --home DIR)")
+            }
+            None => "the disk is mounted read-only; choose another home with --home".to_owned(),
+        }),
+        _ => None,
+    }
+}
+
+fn no_permission(cause: &io::Error, path: Option<&Path>, place: Option<&str>) -> String {
+    const EPERM: i32 = 1;
+    match (path, place) {
+        (Some(path), Some(place)) if is_program(path) && disk::forbids_programs(path) => {
+            format!("{place} is mounted noexec, so that no program there can run: choose another home with --home DIR")
+        }
+        // EACCES is a matter of the path's owners and modes, EPERM is not.
+        (Some(_), Some(place)) if cause.raw_os_error() == Some(EPERM) => format!(
+            "the file system on {place} refuses it: permissions are fixed by its mount, or the file is immutable \
+             (`lsattr`); choose another place (for Leoflow's own files: --home DIR)"
+        ),
+        _ => "check the owner of the folder with `ls -ld`".to_owned(),
+    }
+}
+
+fn is_program(path: &Path) -> bool {
+    path.is_file() && files::mode(path).is_ok_and(|mode| mode & 0o111 != 0)
+}
+
+fn on(place: Option<&str>) -> String {
+    place.map_or_else(String::new, |place| format!(" on {place}"))
+}
+
+fn no_space(shortage: Option<Shortage>, place: Option<&str>) -> String {
+    match shortage {
+        Some(Shortage::Files) => format!(
+            "no more files can be created{} (`df -i` shows its inodes): remove files that you do not need and {AGAIN}",
+            on(place)
+        ),
+        Some(Shortage::OtherLimit { free }) => format!(
+            "{} are free{} now, which was not enough, or a quota applies: free some space and {AGAIN}",
+            human_size(free),
+            on(place)
+        ),
+        Some(Shortage::Bytes) => format!("the disk is full{}: free some space and {AGAIN}", on(place)),
+        None => format!("the disk is full{}: free some space and {AGAIN}", on(place)),
+    }
+}
+
+fn too_large(limit: Option<u64>, place: Option<&str>) -> String {
+    match limit {
+        Some(bytes) => {
+            format!("files may have {} here (`ulimit -f`): raise that limit and {AGAIN}", human_size(bytes))
+        }
+        None => format!("the file system{} takes no file of this size (FAT: 4 GiB): choose another place", on(place)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hints_name_the_cause() {
+        let place = Some("/mnt/usb");
+        assert_eq!(
+            no_space(Some(Shortage::Bytes), place),
+            "the disk is full on /mnt/usb: free some space and rerun the same command; nothing was lost"
+        );
+        assert!(
+            no_space(Some(Shortage::Files), place).starts_with("no more files can be created on /mnt/usb (`df -i`")
+        );
+        let quota = no_space(Some(Shortage::OtherLimit { free: 5_000_000_000 }), place);
+        assert!(quota.starts_with("5000 MB are free on /mnt/usb now, which was not enough, or a quota"), "{quota}");
+        assert!(too_large(Some(8_000_000), place).contains("(`ulimit -f`)"));
+        assert!(
+            too_large(None, place).starts_with("the file system on /mnt/usb takes no file of this size (FAT: 4 GiB)")
+        );
+        let read_only = hint(&io::ErrorKind::ReadOnlyFilesystem.into(), Some(Path::new("/proc/x")));
+        assert!(read_only.unwrap().starts_with("/proc is mounted read-only"));
+        let fixed = hint(&io::Error::from_raw_os_error(1), Some(Path::new("/proc/x"))).unwrap();
+        assert!(
+            fixed.starts_with("the file system on /proc refuses it: permissions are fixed by its mount"),
+            "{fixed}"
+        );
+        let owner = hint(&io::Error::from_raw_os_error(13), Some(Path::new("/proc/self/environ"))).unwrap();
+        assert_eq!(owner, "check the owner of the folder with `ls -ld`");
+        assert_eq!(hint(&io::ErrorKind::NotFound.into(), None), None);
+    }
+}
