@@ -69,11 +69,32 @@ fn a_locked_home_names_the_command_that_holds_it() {
     crate::support::wait_until("psql has the home", std::time::Duration::from_secs(20), || {
         test.status()["reason"].as_str().is_some_and(|reason| reason.contains("`leoflow lite psql`"))
     });
-    let refused = test.run(&["lite"]).expect(1);
-    assert!(refused.stderr.contains("leoflow lite psql"), "{}", refused.stderr);
+    for arguments in [&["lite"][..], &["lite", "stop"]] {
+        let refused = test.run(arguments).expect(1);
+        assert!(refused.stderr.contains("in use by `leoflow lite psql`"), "{}", refused.stderr);
+    }
     crate::support::processes::signal(psql.id() as i32, "KILL");
     psql.wait().unwrap();
     test.start();
+    a_backup_beside_a_stop_says_why_it_failed(&test);
+}
+
+fn a_backup_beside_a_stop_says_why_it_failed(test: &TestHome) {
+    let lock = "BEGIN; LOCK TABLE variable IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(60)";
+    let wait_for_locks = |count: u32| {
+        let locks = format!("SELECT count(*) >= {count} FROM pg_locks WHERE relation = 'variable'::regclass");
+        crate::support::wait_until("the locks", std::time::Duration::from_secs(20), || test.sql(&locks) == "t");
+    };
+    let mut psql = test.command(&["lite", "psql", "--", "-X", "-c", lock]).stdout(Stdio::null()).spawn().unwrap();
+    wait_for_locks(1);
+    let backup = test.command(&["lite", "backup"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for_locks(2);
+    let stopped = test.run(&["lite", "stop", "--yes"]).expect(0);
+    assert!(stopped.stderr.contains("`leoflow lite backup`, pid"), "{stopped:?}");
+    let backup: CommandOutput = backup.wait_with_output().unwrap().into();
+    assert_eq!(backup.code, Some(1), "{backup:?}");
+    assert!(backup.stderr.contains("Leoflow was stopped meanwhile"), "{backup:?}");
+    psql.wait().unwrap();
 }
 
 /// Starts all commands at once and waits for them.

@@ -109,7 +109,7 @@ async fn create(
         newer_schema: NewerSchema::Refuse,
         encrypt_to,
     };
-    Ok(backup::create(&request, context.printer).await?)
+    backup::create(&request, context.printer).await.map_err(|error| datastore.explain(error.into()))
 }
 
 /// Creates an automatic backup and removes the automatic backups over the limits.
@@ -125,7 +125,7 @@ async fn create_scheduled(context: &Context<'_>, config: &Config) -> Result<Crea
         pinned: &pinned,
         reporter: context.printer,
     };
-    Ok(automatic::scheduled(&automatic_backup).await?)
+    automatic::scheduled(&automatic_backup).await.map_err(|error| datastore.explain(error.into()))
 }
 
 /// Records the backup in the notes and in the schedule.

@@ -224,7 +224,8 @@ async fn exchange(
         Some(datastore) => datastore,
         None => prepare_home(context, target, home_lock.take()).await?,
     };
-    let ready = restore::prove(home, &datastore.access, staged, context.version, printer).await?;
+    let proven = restore::prove(home, &datastore.access, staged, context.version, printer).await;
+    let ready = proven.map_err(|error| datastore.explain(error.into()))?;
     let records = Records {
         config,
         receipt: target.receipt(context)?,

@@ -123,7 +123,10 @@ impl<'a> Verification<'a> {
                     None => Err(error.into()),
                 }
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(match &self.datastore_and_lock {
+                Some((datastore, _)) => datastore.explain(error.into()),
+                None => error.into(),
+            }),
         }
     }
 

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::terminal::printer::counted;
 use clap::Args;
 use leoflow_base::home::Home;
-use leoflow_base::home::lock::{self, Holder, HomeLock};
+use leoflow_base::home::lock::{self, Holder, HomeLock, LockError};
 use leoflow_base::protocol::control::{Answer, ControlClient, Request};
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::process::Signal;
@@ -56,6 +56,9 @@ pub fn stop(context: &Context<'_>, args: &LiteStop) -> Result<u8, Error> {
         if !context.confirm("Stop and end them?", Confirmation::Ask)? {
             return Err(Error::failed(Context::DECLINED));
         }
+    }
+    if let Some(holder) = lock::operation_holder(&context.home) {
+        context.printer.note(format!("`{}`, pid {}, is in progress and fails now", holder.command, holder.process.pid));
     }
     let stopped = stop_running(context)?;
     let (ended, read_error) = end_tasks(context);
@@ -135,10 +138,7 @@ pub fn stop_running(context: &Context<'_>) -> Result<bool, Error> {
             holder.process.signal(Signal::Continue);
             wait_released(context, Some(holder)).map(|()| true)
         }
-        None => {
-            Err(Error::failed("the home is in use by a process that is not a running instance")
-                .hint("leoflow lite status"))
-        }
+        None => Err(LockError::Held { holder: lock::holder(home) }.into()),
     }
 }
 
