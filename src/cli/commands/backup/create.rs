@@ -16,6 +16,7 @@ use leoflow_base::sys::{clock, env_vars};
 use leoflow_lifecycle::backup::create::automatic::{self, Automatic};
 use leoflow_lifecycle::backup::create::dump::NewerSchema;
 use leoflow_lifecycle::backup::encryption::EncryptTo;
+use leoflow_lifecycle::backup::format::archive::is_encrypted_name;
 use leoflow_lifecycle::backup::retain::notes;
 use leoflow_lifecycle::backup::{self, CreatedBackup, Request};
 use leoflow_lifecycle::upgrade::rollback::history;
@@ -161,7 +162,7 @@ fn output_path(context: &Context<'_>, args: &Backup, encrypt_to: &EncryptTo) -> 
             .cause(error)
             .hint("change to another folder, or use --output /PATH/FILE")
     })?;
-    let output = working_dir.join(output);
+    let output = encrypted_name(context, working_dir.join(output), encrypt_to);
     if encrypt_to.is_off()
         && let Some(work_tree) = output.ancestors().skip(1).find(|folder| folder.join(".git").exists())
     {
@@ -171,6 +172,17 @@ fn output_path(context: &Context<'_>, args: &Backup, encrypt_to: &EncryptTo) -> 
         ));
     }
     Ok(output)
+}
+
+/// Adds `.age` to the name of a backup that is encrypted, which readers know by it.
+fn encrypted_name(context: &Context<'_>, output: PathBuf, encrypt_to: &EncryptTo) -> PathBuf {
+    if encrypt_to.is_off() || is_encrypted_name(&output) {
+        return output;
+    }
+    let mut name = output.into_os_string();
+    name.push(".age");
+    context.printer.note("The backup is encrypted, so .age is added to its name");
+    name.into()
 }
 
 fn print_created(context: &Context<'_>, created: &CreatedBackup) -> Result<(), Error> {
