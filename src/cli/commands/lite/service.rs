@@ -11,6 +11,7 @@ use leoflow_base::protocol::status::InstanceStatus;
 use leoflow_lifecycle::setup::service::{self, Facts, Instance, Kind, Service, Step};
 use leoflow_lifecycle::setup::{Receipt, service::Unavailable};
 use serde_json::json;
+use std::path::Path;
 
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  leoflow service install          start Leoflow whenever you log in\n  \
@@ -116,13 +117,30 @@ fn running_instance(status: Option<&InstanceStatus>) -> Instance {
 
 fn apply_step(context: &Context<'_>, service: &Service, step: &Step) -> Result<(), Error> {
     match step {
-        Step::Write(_) => service::write(&context.home, service)?,
+        Step::Write(_) => {
+            if let Some(copy) = service::write(&context.home, service)? {
+                print_replaced(context, service, &copy);
+            }
+        }
         Step::Load => service::load(service)?,
         Step::Enable(_) => service::enable(service)?,
         Step::StopInstance => drop(stop::stop_running(context)?),
         Step::Start(_) => service::start(service)?,
     }
     Ok(())
+}
+
+/// Says that a file was replaced which may have been edited.
+fn print_replaced(context: &Context<'_>, service: &Service, copy: &Path) {
+    let file = service.file.display();
+    let place = match service.definition.kind {
+        Kind::Systemd => format!("; settings of your own belong into {file}.d/*.conf, which stays"),
+        Kind::Launchd => String::new(),
+    };
+    context.printer.warning(format!(
+        "{file} was replaced: it had other settings, edited by hand or of another release; the old file is {}{place}",
+        copy.display()
+    ));
 }
 
 fn show_dry_run(context: &Context<'_>, service: &Service, plan: &[Step]) -> Result<u8, Error> {

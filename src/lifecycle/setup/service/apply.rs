@@ -1,12 +1,13 @@
 //! Installs and removes the service. Each step is idempotent.
 
-use super::{Service, Unavailable, installed};
+use super::{LIMIT, Service, Unavailable, installed};
 use crate::setup::receipt::{Receipt, ReceiptError};
 use leoflow_base::home::Home;
 use leoflow_base::sys::checkpoint;
 use leoflow_base::sys::fs::files;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, thiserror::Error)]
@@ -22,15 +23,53 @@ pub enum ServiceError {
 }
 
 /// Writes the service's file, after the receipt: after a kill the receipt may list a missing file, which uninstall
-/// ignores.
-pub fn write(home: &Home, service: &Service) -> Result<(), ServiceError> {
+/// ignores. A file with other content, which may have been edited, is copied first; returns the copy.
+pub fn write(home: &Home, service: &Service) -> Result<Option<PathBuf>, ServiceError> {
     record_file(home, Some(service.file.clone()))?;
     checkpoint("service.receipt");
     let failed = |source| ServiceError::Write { path: service.file.clone(), source };
+    let copy = copy_replaced(service)?;
     fs::create_dir_all(service.file.parent().unwrap_or(Path::new("/"))).map_err(failed)?;
     files::write_atomic(&service.file, service.definition.text().as_bytes(), 0o600).map_err(failed)?;
     checkpoint("service.file");
-    Ok(())
+    Ok(copy)
+}
+
+/// Copies the present file if its settings differ from those that are written over it.
+fn copy_replaced(service: &Service) -> Result<Option<PathBuf>, ServiceError> {
+    let text = match files::read_text(&service.file, LIMIT) {
+        Ok(Some(text)) if !service.definition.is_same(&text) => text,
+        _ => return Ok(None),
+    };
+    let copies = copies(&service.file);
+    if let Some(same) = copies.iter().find(|path| matches!(files::read_text(path, LIMIT), Ok(Some(old)) if old == text))
+    {
+        return Ok(Some(same.clone()));
+    }
+    let name = |number: usize| append(&service.file, &format!("{COPY}{number}"));
+    let copy = (1..).map(name).find(|path| !copies.contains(path)).unwrap_or_else(|| name(0));
+    let failed = |source| ServiceError::Write { path: copy.clone(), source };
+    files::write_atomic(&copy, text.as_bytes(), 0o600).map_err(failed)?;
+    Ok(Some(copy))
+}
+
+/// End of the names of copies, before their numbers. Service managers ignore files with other endings than theirs.
+const COPY: &str = ".replaced-";
+
+/// The copies of a service's file, sorted.
+fn copies(file: &Path) -> Vec<PathBuf> {
+    let start = append(file, COPY);
+    let folder = fs::read_dir(file.parent().unwrap_or(Path::new("/"))).into_iter().flatten().flatten();
+    let is_copy = |path: &PathBuf| path.as_os_str().as_bytes().starts_with(start.as_os_str().as_bytes());
+    let mut copies: Vec<PathBuf> = folder.map(|entry| entry.path()).filter(is_copy).collect();
+    copies.sort();
+    copies
+}
+
+fn append(path: &Path, text: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(text);
+    name.into()
 }
 
 /// Makes the service manager read the file.
@@ -63,6 +102,9 @@ pub fn remove(home: &Home) -> Result<bool, ServiceError> {
             files::remove_any(&folder.join(service.definition.file_name())).map_err(failed)?;
         }
         checkpoint("service.disabled");
+        for copy in copies(&service.file) {
+            files::remove_any(&copy).map_err(failed)?;
+        }
         files::remove_any(&service.file).map_err(failed)?;
         checkpoint("service.removed");
         let _ignored = service.manager.reload();
@@ -77,4 +119,43 @@ fn record_file(home: &Home, file: Option<PathBuf>) -> Result<(), ServiceError> {
         Receipt { service: file, ..receipt }.write(home)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::setup::service::manager::Manager;
+    use crate::setup::service::{Definition, Kind};
+
+    #[test]
+    fn an_edited_file_is_copied_before_it_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = leoflow_base::home::resolve(Some(&folder.path().join("h"))).unwrap();
+        home.create().unwrap();
+        let definition = Definition {
+            kind: Kind::Systemd,
+            name: "leoflow".to_owned(),
+            home: home.root().to_owned(),
+            program: home.bin().join("leoflow"),
+            log: home.logs().join("lite.log"),
+            search_path: None,
+        };
+        let file = folder.path().join("leoflow.service");
+        let manager = Manager { kind: Kind::Systemd, unit: definition.unit(), file: file.clone(), uid: 0 };
+        let service = Service { definition, file: file.clone(), manager };
+        assert_eq!(write(&home, &service).unwrap(), None);
+        assert_eq!(write(&home, &service).unwrap(), None, "the same settings");
+        let ours = fs::read_to_string(&file).unwrap();
+        for (edit, number) in [("MemoryMax=2G", 1), ("MemoryMax=3G", 2), ("MemoryMax=2G", 1)] {
+            let edited = ours.replace("[Service]", &format!("[Service]\n{edit}"));
+            fs::write(&file, &edited).unwrap();
+            let copy = write(&home, &service).unwrap().unwrap();
+            assert_eq!(copy, folder.path().join(format!("leoflow.service.replaced-{number}")));
+            assert_eq!(
+                (fs::read_to_string(&copy).unwrap(), fs::read_to_string(&file).unwrap()),
+                (edited, ours.clone())
+            );
+        }
+        assert_eq!(copies(&file).len(), 2);
+    }
 }

@@ -110,6 +110,11 @@ impl Definition {
 
     fn systemd(&self) -> String {
         let path = |path: &Path| quoted(&path.to_string_lossy()).replace('$', "$$");
+        // `env` takes a program whose path contains `=` for a variable.
+        let launcher = match self.program.to_string_lossy().contains('=') {
+            true => "/bin/sh -c 'exec \"$$0\" \"$$@\"'",
+            false => "/usr/bin/env",
+        };
         let environment = match &self.search_path {
             Some(search_path) => format!("Environment={}\n", quoted(&format!("PATH={search_path}"))),
             None => String::new(),
@@ -126,8 +131,8 @@ impl Definition {
              [Service]\n\
              Type=notify\n\
              NotifyAccess=main\n\
-             # Through env, because systemd does not accept every path as a program.\n\
-             ExecStart=/usr/bin/env {program} --home {home} lite\n\
+             # Through another program, because systemd does not accept every path as a program.\n\
+             ExecStart={launcher} {program} --home {home} lite\n\
              Environment={SERVICE}=1\n\
              {environment}\
              # A start may recover or migrate a database, which has its own time limits.\n\
@@ -265,6 +270,10 @@ mod tests {
         let unusual_path = definition(Kind::Systemd, "/home/ada/50% of $HOME \"x\\y\"");
         let expected = "--home \"/home/ada/50%% of $$HOME \\\"x\\\\y\\\"\" lite";
         assert!(unusual_path.text().contains(expected), "{}", unusual_path.text());
+        let assignment = definition(Kind::Systemd, "/home/ada/a=b").text();
+        let start =
+            r#"ExecStart=/bin/sh -c 'exec "$$0" "$$@"' "/home/ada/a=b/bin/leoflow" --home "/home/ada/a=b" lite"#;
+        assert!(assignment.lines().any(|line| line == start), "{assignment}");
         let xml = definition(Kind::Launchd, "/home/ada/<&>").text();
         assert!(xml.contains("<string>/home/ada/&lt;&amp;&gt;</string>"), "{xml}");
     }
