@@ -78,6 +78,13 @@ pub fn load_text(path: &Path, text: &str) -> Result<Loaded, ConfigError> {
     apply_overrides(parse(text, DEPRECATED).map_err(invalid)?, path, env_vars::text)
 }
 
+/// Like [`load_text`], with the secrets resolved.
+pub(super) fn load_text_with_secrets(path: &Path, text: &str) -> Result<Loaded, ConfigError> {
+    let mut loaded = load_text(path, text)?;
+    resolve(&mut loaded, path, env_vars::text)?;
+    Ok(loaded)
+}
+
 /// Lists the files that override the one at `path`, in order of precedence.
 fn override_files(path: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     let folder = path.parent().unwrap_or(path);

@@ -34,7 +34,7 @@ pub use origin::Origin;
 pub use overdue::Overdue;
 pub use recipient::{Recipient, SecretReference};
 pub use settings::{SECRETS, SETTINGS, Setting, SettingError};
-pub use update::{UpdateError, exchange, replace, rewrite, update};
+pub use update::{UpdateError, exchange, refer_secret, replace, rewrite, update};
 pub use upgrade::{Channel, UpgradeSettings};
 
 /// Name of the instance, or the default name.

@@ -125,7 +125,8 @@ pub const SETTINGS: &[Setting] = &[
     ),
 ];
 
-/// Keys that are never shown or set one by one, each with the command that changes it.
+/// Keys whose values are never shown or set one by one, each with the command that changes it. A reference to the place
+/// of the secret can be set.
 pub const SECRETS: &[(&str, &str)] = &[
     ("admin_password_hash", "leoflow lite reset-password"),
     ("jwt_secret", "it is generated once; `leoflow lite reset-password` ends all sessions"),

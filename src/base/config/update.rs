@@ -1,8 +1,11 @@
 //! Changes the file on disk. Holds a lock, because a login that renews a password hash and a password reset may run at
 //! the same time and must not overwrite each other.
 
-use super::layers::load_text;
-use super::{ConfigError, DEPRECATED, EditError, Loaded, SettingError, load_with_secrets, parse, read_file, set_keys};
+use super::layers::{load_text, load_text_with_secrets};
+use super::{
+    ConfigError, DEPRECATED, EditError, Loaded, SecretReference, SettingError, load_with_secrets, parse, read_file,
+    set_keys,
+};
 use crate::home::Home;
 use crate::sys::fs::files;
 use crate::sys::fs::flock::FileLock;
@@ -52,6 +55,24 @@ pub fn rewrite(home: &Home, change: impl FnOnce(&str) -> Result<String, SettingE
     }
     // Checks the file together with its overrides.
     load_text(&home.config(), &changed)?;
+    write(home, &changed)
+}
+
+/// Replaces a secret in the file by a reference to the place that contains it. The secret must be readable there, and
+/// an encryption key must be the present one, because another cannot decrypt what is stored.
+pub fn refer_secret(home: &Home, name: &str, reference: &SecretReference) -> Result<(), UpdateError> {
+    let path = home.config();
+    if !path.exists() {
+        return Err(UpdateError::Missing(path));
+    }
+    let _lock = lock(home)?;
+    let current = load_with_secrets(&path)?.ok_or_else(|| UpdateError::Missing(path.clone()))?;
+    let changed = set_keys(&current.text, &[(name, reference.to_string().into())])?;
+    let new = load_text_with_secrets(&path, &changed)?;
+    if name == "encryption_key" && new.config.encryption_key != current.config.encryption_key {
+        let allowed = "where the present encryption key is".to_owned();
+        return Err(SettingError::Invalid(reference.to_string(), allowed).into());
+    }
     write(home, &changed)
 }
 
@@ -145,5 +166,30 @@ mod tests {
         exchange(&home, "port: 2\n").unwrap();
         assert!(home.config().is_symlink());
         assert_eq!(std::fs::read_to_string(&target).unwrap(), "port: 2\n");
+    }
+
+    #[test]
+    fn a_secret_is_replaced_by_its_place_only_if_it_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = crate::home::resolve(Some(&folder.path().join("h"))).unwrap();
+        home.create().unwrap();
+        let (key, other) = ("ab".repeat(32), "cd".repeat(32));
+        std::fs::write(home.config(), format!("# mine\njwt_secret: {key}\nencryption_key: {key}\n")).unwrap();
+        let place = |name: &str, text: &str| {
+            let file = folder.path().join(name);
+            std::fs::write(&file, text).unwrap();
+            SecretReference::File(file)
+        };
+        let missing = SecretReference::File(folder.path().join("missing"));
+        assert!(refer_secret(&home, "jwt_secret", &missing).is_err());
+        assert!(refer_secret(&home, "jwt_secret", &place("short", "x")).is_err());
+        refer_secret(&home, "jwt_secret", &place("other", &other)).unwrap();
+        let error = refer_secret(&home, "encryption_key", &place("other", &other)).unwrap_err().to_string();
+        assert!(error.contains("is not where the present encryption key is"), "{error}");
+        refer_secret(&home, "encryption_key", &place("same", &key)).unwrap();
+        let loaded = load_with_secrets(&home.config()).unwrap().unwrap();
+        assert!(loaded.text.starts_with("# mine\njwt_secret: file:/"), "{}", loaded.text);
+        assert_eq!(loaded.config.jwt_secret.as_deref(), Some(other.as_str()));
+        assert_eq!(loaded.config.encryption_key.as_deref(), Some(key.as_str()));
     }
 }

@@ -4,7 +4,7 @@ use crate::context::Context;
 use crate::error::Error;
 use clap::{Args, Subcommand};
 use leoflow_base::config::{
-    self, DatastoreSetting, Loaded, Origin, SECRETS, SETTINGS, Setting, SettingError, UpdateError,
+    self, DatastoreSetting, Loaded, Origin, SECRETS, SETTINGS, SecretReference, Setting, SettingError, UpdateError,
 };
 use leoflow_base::home::{absolute_workspace, check_workspace};
 use leoflow_base::protocol::control;
@@ -140,8 +140,37 @@ fn display_value(key: &str, value: &str) -> String {
     }
 }
 
+/// Replaces a secret in config.yaml by a reference to its place.
+fn refer_secret(context: &Context<'_>, key: &str, reference: &SecretReference) -> Result<u8, Error> {
+    config::refer_secret(&context.home, key, reference).map_err(|error| set_error(key, error))?;
+    match context.printer.json {
+        true => context.printer.json(&json!({"key": key, "value": reference.to_string()}))?,
+        false => context.printer.line(format!("Set {key} to {reference}")),
+    }
+    Ok(0)
+}
+
+/// The error of a value that cannot be set.
+fn set_error(key: &str, error: UpdateError) -> Error {
+    match error {
+        UpdateError::Setting(SettingError::Invalid(invalid, allowed)) => {
+            Error::usage(format!("{key}: {invalid} is not {allowed}")).hint("leoflow config list")
+        }
+        UpdateError::Setting(SettingError::File(problems)) => {
+            let messages: Vec<String> = problems.into_iter().map(|problem| problem.message).collect();
+            Error::usage(messages.join("; ")).hint("leoflow config list").hint("leoflow verify-config")
+        }
+        other => Error::from(other),
+    }
+}
+
 /// Sets a key, or removes it with `None`.
 fn change(context: &Context<'_>, key: &str, value: Option<&str>) -> Result<u8, Error> {
+    if SECRETS.iter().any(|(name, _)| *name == key)
+        && let Some(reference) = value.and_then(SecretReference::parse)
+    {
+        return refer_secret(context, key, &reference);
+    }
     let setting = find(key)?;
     if key.starts_with("datastore") && cluster::state(&context.home) != ClusterState::Absent {
         let text = "a datastore set here would not contain your data";
@@ -152,16 +181,7 @@ fn change(context: &Context<'_>, key: &str, value: Option<&str>) -> Result<u8, E
         Some(value) => setting.set(text, value),
         None => setting.unset(text),
     });
-    changed.map_err(|error| match error {
-        UpdateError::Setting(SettingError::Invalid(invalid, allowed)) => {
-            Error::usage(format!("{key}: {invalid} is not {allowed}")).hint("leoflow config list")
-        }
-        UpdateError::Setting(SettingError::File(problems)) => {
-            let messages: Vec<String> = problems.into_iter().map(|problem| problem.message).collect();
-            Error::usage(messages.join("; ")).hint("leoflow config list").hint("leoflow verify-config")
-        }
-        other => Error::from(other),
-    })?;
+    changed.map_err(|error| set_error(key, error))?;
     if context.printer.json {
         context.printer.json(&json!({"key": key, "value": value.as_deref().map(|value| display_value(key, value))}))?;
     } else {
@@ -235,7 +255,9 @@ fn check_value(context: &Context<'_>, setting: &Setting, value: &str) -> Result<
 /// Finds a setting by its key; an error for secrets and unknown keys.
 fn find(key: &str) -> Result<&'static Setting, Error> {
     if let Some((_, alternative)) = SECRETS.iter().find(|(name, _)| *name == key) {
-        return Err(Error::usage(format!("{key} is a secret and cannot be read or set here")).hint(*alternative));
+        return Err(Error::usage(format!("{key} is a secret and cannot be read or set here"))
+            .hint(*alternative)
+            .hint(format!("only its place can be set: leoflow config set {key} file:/PATH (or env:NAME)")));
     }
     if let Some(renamed) = config::DEPRECATED.iter().find(|old| old.name == key) {
         return Err(Error::usage(format!("{key} was renamed")).hint(format!("use {}", renamed.replacement)));
