@@ -8,6 +8,7 @@ use croner::parser::{CronParser, Seconds, Year};
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
+use leoflow_base::config::project::nearest;
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
@@ -26,8 +27,11 @@ impl Schedule {
     pub fn new(expression: &str, zone: TimeZone) -> Result<Self, CronProblem> {
         let lower = expression.trim().to_lowercase();
         let columns: Vec<&str> = lower.split_whitespace().collect();
+        if columns.len() == 1 && lower.starts_with('@') {
+            return Err(CronProblem::Preset(lower.clone(), similar_preset(&lower)));
+        }
         if !(5..=7).contains(&columns.len()) {
-            return Err(CronProblem::Columns);
+            return Err(CronProblem::Columns(lower.clone(), columns.len()));
         }
         let normalized: Result<Vec<String>, CronProblem> = columns
             .iter()
@@ -101,6 +105,24 @@ impl Schedule {
         // occurrence counts.
         self.zone.to_ambiguous_timestamp(tick).later_or_after_gap()
     }
+}
+
+/// Airflow's presets; the Python package replaces them by their expressions.
+const PRESETS: [&str; 10] = [
+    "@once",
+    "@continuous",
+    "@hourly",
+    "@daily",
+    "@weekly",
+    "@monthly",
+    "@quarterly",
+    "@yearly",
+    "@annually",
+    "@midnight",
+];
+
+fn similar_preset(name: &str) -> String {
+    nearest(name, &PRESETS).map(|preset| format!(" (did you mean {preset:?}?)")).unwrap_or_default()
 }
 
 /// Resolves local times that are skipped or repeated at a change of the clock.
@@ -276,7 +298,10 @@ mod tests {
     #[test]
     fn rejects_invalid_expressions_with_croniters_text() {
         let refusal = |text: &str| Schedule::new(text, TimeZone::UTC).unwrap_err().to_string();
-        assert!(refusal("0 0 * *").starts_with("Exactly 5, 6 or 7 columns"));
+        let columns = "Exactly 5, 6 or 7 columns has to be specified for iterator expression";
+        assert_eq!(refusal("0 0 * *"), format!("{columns}; \"0 0 * *\" has 4"));
+        assert_eq!(refusal("@daly"), "\"@daly\" is not a preset such as @daily (did you mean \"@daily\"?)");
+        assert_eq!(refusal("@fortnightly-ish"), "\"@fortnightly-ish\" is not a preset such as @daily");
         assert_eq!(refusal("60 * * * *"), "[60 * * * *] is not acceptable, out of range");
         assert_eq!(refusal("0 0 * FOO *"), "[0 0 * foo *] is not acceptable");
         assert_eq!(refusal("0 0 1 1 * 0 6000"), "[0 0 1 1 * 0 6000] is not acceptable, out of range");

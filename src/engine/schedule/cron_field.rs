@@ -4,8 +4,11 @@ use std::ops::RangeInclusive;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CronProblem {
-    #[error("Exactly 5, 6 or 7 columns has to be specified for iterator expression.")]
-    Columns,
+    #[error("Exactly 5, 6 or 7 columns has to be specified for iterator expression; {0:?} has {1}")]
+    Columns(String, usize),
+    /// The second text is empty, or names a similar preset.
+    #[error("{0:?} is not a preset such as @daily{1}")]
+    Preset(String, String),
     #[error("[{0}] is not acceptable{1}")]
     Field(String, String),
     #[error("unknown time zone {0:?}")]
