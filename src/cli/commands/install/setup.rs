@@ -67,17 +67,7 @@ pub async fn run(context: &Context<'_>, args: &Setup) -> Result<u8, Error> {
         setup::get_extras(&context.home, &plan, &Sources::for_home(&context.home), context.printer).await;
         None
     } else {
-        let home = &context.home;
-        let is_new = !home.exists();
-        home.create().map_err(|error| Error::io("create", home.root(), &error))?;
-        let lock = context.recovery().take_home("leoflow setup", None, AfterUpgrade::ExecInstalled).await?;
-        let outcome = set_up(context, &request, context.printer).await;
-        drop(lock);
-        if outcome.is_err() && is_new {
-            // A refused setup leaves nothing; one that was interrupted keeps its files for the next attempt.
-            home.remove_if_unused();
-        }
-        outcome?
+        set_up_home(context, &request).await?
     };
     show_result(context, &plan, password.as_deref())?;
     if password.is_some() && !context.printer.stdout_closed() {
@@ -87,6 +77,20 @@ pub async fn run(context: &Context<'_>, args: &Setup) -> Result<u8, Error> {
         modify_path(context);
     }
     Ok(0)
+}
+
+/// Sets the home up. After a refusal, a new home has nothing in it and is removed.
+async fn set_up_home(context: &Context<'_>, request: &Request) -> Result<Option<String>, Error> {
+    let home = &context.home;
+    let created_home = !home.exists();
+    home.create().map_err(|error| Error::io("create", home.root(), &error))?;
+    let lock = context.recovery().take_home("leoflow setup", None, AfterUpgrade::ExecInstalled).await?;
+    let outcome = set_up(context, request, context.printer).await;
+    drop(lock);
+    if outcome.is_err() && created_home {
+        home.remove_if_unused();
+    }
+    outcome
 }
 
 /// Refuses to install an older program whose schema is behind that of the installed one, which may have migrated the
