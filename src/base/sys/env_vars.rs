@@ -24,9 +24,10 @@ pub fn user_home() -> Option<PathBuf> {
     dirs::home_dir().filter(|home| home.is_absolute())
 }
 
-/// The folders of `PATH`; none when it is unset.
+/// The folders of `PATH`; when it is unset, those in which programs usually are, as shells search them.
 pub fn search_path() -> Vec<PathBuf> {
-    env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default()
+    let path = env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+    env::split_paths(&path).collect()
 }
 
 /// The arguments of this process, with the program's name first.
