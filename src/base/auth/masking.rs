@@ -39,9 +39,10 @@ pub struct Masker {
 }
 
 impl Masker {
-    /// Adds a secret. Each line of a multi-line text is a secret of its own, because logs are written by line.
+    /// Adds a secret. Each line of a multi-line text is a secret of its own, because logs are written by line; a lone
+    /// carriage return ends a line of a log, too.
     pub fn add(&mut self, secret: &str) {
-        for part in secret.lines().chain([secret]) {
+        for part in secret.split(['\n', '\r']).chain([secret]) {
             if part.chars().count() < MIN_CHARACTERS || part.eq_ignore_ascii_case(NEVER_MASKED) {
                 continue;
             }
@@ -227,6 +228,9 @@ mod tests {
             assert_eq!(masked(&[secret], text), "x***x", "{text}");
         }
         assert_eq!(masked(&["first line\nsecond line"], "a second line b first line"), "a *** b ***");
+        for secret in ["first line\rsecond line", "first line\r\nsecond line", "second line\r"] {
+            assert_eq!(masked(&[secret], "a second line b"), "a *** b", "{secret:?}");
+        }
         assert_eq!(masked(&["hunter", "hunter22"], "hunter22 hunter2"), "*** ***2");
     }
 
