@@ -2,6 +2,7 @@
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
+use std::cell::Cell;
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -74,7 +75,8 @@ impl Image {
 
 /// `NAME=value`, with the offset of `{PID}` if present.
 struct EnvironmentEntry {
-    text: Box<[u8]>,
+    /// Cells, because the child writes its pid through a shared reference.
+    text: Box<[Cell<u8>]>,
     pid_at: Option<usize>,
 }
 
@@ -92,7 +94,7 @@ impl EnvironmentEntry {
             text.extend_from_slice(&[0; PID_WIDTH]);
         }
         text.push(0);
-        Ok(Self { text: text.into_boxed_slice(), pid_at })
+        Ok(Self { text: text.into_iter().map(Cell::new).collect(), pid_at })
     }
 
     fn pointer(&self) -> *const nix::libc::c_char {
@@ -110,10 +112,8 @@ impl EnvironmentEntry {
             remaining /= 10;
             length += 1;
         }
-        for (offset, digit) in digits[..length].iter().rev().enumerate() {
-            // SAFETY: `new` reserved PID_WIDTH bytes at `start`; after the fork this memory is the child's own copy and
-            // no other reference to it is used.
-            unsafe { self.text.as_ptr().cast_mut().add(start + offset).write_volatile(*digit) };
+        for (byte, digit) in self.text[start..].iter().zip(digits[..length].iter().rev()) {
+            byte.set(*digit);
         }
     }
 }
