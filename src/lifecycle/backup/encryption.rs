@@ -249,10 +249,11 @@ fn read_identities(
     if bytes.starts_with(b"-----BEGIN") {
         let name = Some(path.display().to_string());
         let identity = age::ssh::Identity::from_buffer(&bytes[..], name).map_err(|error| invalid(error.to_string()))?;
+        if !matches!(age::ssh::Recipient::try_from(identity.clone()), Ok(age::ssh::Recipient::SshEd25519(..))) {
+            // Decryption with RSA takes a time that depends on the key: RUSTSEC-2023-0071.
+            return Err(invalid("of ssh keys, only ssh-ed25519 is supported".to_owned()));
+        }
         let identity = match identity {
-            age::ssh::Identity::Unsupported(_) => {
-                return Err(invalid("age does not support this kind of ssh key".to_owned()));
-            }
             age::ssh::Identity::Encrypted(locked) => {
                 let passphrase = ask(&path.display().to_string());
                 let passphrase = passphrase.ok_or_else(|| invalid("it needs a passphrase".to_owned()))?;
@@ -302,6 +303,26 @@ mod tests {
         let mut bytes_read = Vec::new();
         keys.open(bytes).unwrap()?.read_to_end(&mut bytes_read).unwrap();
         Ok(bytes_read)
+    }
+
+    #[test]
+    fn refuses_rsa_keys() {
+        let folder = tempfile::tempdir().unwrap();
+        for (kind, options, is_supported) in [
+            ("rsa", ["-b", "2048", "-m", "PEM"].as_slice(), false),
+            ("rsa", &["-b", "2048"], false),
+            ("ed25519", &[], true),
+        ] {
+            let path = folder.path().join(format!("{kind}{}", options.len()));
+            let mut command = std::process::Command::new("ssh-keygen");
+            command.args(["-q", "-t", kind, "-N", ""]).args(options).arg("-f").arg(&path);
+            let Ok(status) = command.status() else { return };
+            assert!(status.success());
+            let read = read_identities(&path, |_| None);
+            assert_eq!(read.is_ok(), is_supported, "{kind} {options:?}");
+            let message = read.err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(is_supported || message.contains("only ssh-ed25519 is supported"), "{message}");
+        }
     }
 
     #[test]
