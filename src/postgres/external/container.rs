@@ -129,22 +129,24 @@ impl Container {
     pub fn create(&self, home: &Home, home_id: &str, credentials: &Credentials) -> Result<(), ContainerError> {
         let label = format!("{LABEL}={home_id}");
         self.run(&["volume", "create", "--label", &label, &self.volume], LIMIT)?;
-        // Every user of the machine could read a password in argv.
-        let environment = home.run().join("container.env");
-        let text = format!(
-            "POSTGRES_USER={SUPERUSER}\nPOSTGRES_PASSWORD={}\nPOSTGRES_DB={SUPERUSER}\nPOSTGRES_INITDB_ARGS={INITDB}\n",
-            credentials.superuser_password().unwrap_or_default()
-        );
-        files::write_atomic(&environment, text.as_bytes(), 0o600)?;
+        // An older release may have been killed before it removed this file with the password.
+        files::remove_any(&home.run().join("container.env"))?;
+        // The runtime takes the values from its own environment: every user of the machine could read a password in
+        // argv, and a file would stay after a kill.
+        let environment = [
+            ("POSTGRES_USER", SUPERUSER),
+            ("POSTGRES_PASSWORD", credentials.superuser_password().unwrap_or_default()),
+            ("POSTGRES_DB", SUPERUSER),
+            ("POSTGRES_INITDB_ARGS", INITDB),
+        ];
         let mounted = format!("{}:{DATA}", self.volume);
         let published = format!("127.0.0.1:{}:5432", self.port);
-        let (image, file) = (Self::image(), environment.display().to_string());
+        let image = Self::image();
         let mut arguments = vec!["create", "--name", &self.name, "--label", &label, "--volume", &mounted];
-        arguments.extend(["--publish", &published, "--env-file", &file, "--shm-size", "128m", &image, "postgres"]);
+        arguments.extend(environment.iter().flat_map(|(name, _)| ["--env", name]));
+        arguments.extend(["--publish", &published, "--shm-size", "128m", &image, "postgres"]);
         arguments.extend(SETTINGS.iter().flat_map(|setting| ["-c", setting]));
-        let created = self.run(&arguments, CREATE_LIMIT);
-        files::remove_any(&environment)?;
-        created.map(drop)
+        self.run_with(&arguments, &environment, CREATE_LIMIT).map(drop)
     }
 
     /// Command that runs as long as the container and forwards its output.
@@ -205,10 +207,19 @@ impl Container {
 
     /// Runs a command of the runtime and returns its output.
     fn run(&self, arguments: &[&str], limit: Duration) -> Result<String, ContainerError> {
+        self.run_with(arguments, &[], limit)
+    }
+
+    fn run_with(
+        &self,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+        limit: Duration,
+    ) -> Result<String, ContainerError> {
         let runtime = self.runtime.clone();
         let verb = arguments.iter().take(2).copied().collect::<Vec<_>>().join(" ");
         let mut program = Command::new(&runtime);
-        match command::output_within(program.args(arguments), limit) {
+        match command::output_within(program.args(arguments).envs(environment.iter().copied()), limit) {
             Ok(output) if output.status.success() => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
             Ok(output) => {
                 let stderr = command::failure(&String::from_utf8_lossy(&output.stderr), output.status);

@@ -46,7 +46,7 @@ create)
         --label) echo "${2#*=}" >"$folder/label" && shift ;;
         --volume) echo "${2%%:*}" >"$folder/volume" && shift ;;
         --publish) echo "$2" >"$folder/published" && shift ;;
-        --env-file) cp "$2" "$folder/env" && shift ;;
+        --env) printf '%s=%s\n' "$2" "$(printenv "$2")" >>"$folder/env" && shift ;;
         --shm-size) shift ;;
         *) break ;;
         esac
