@@ -328,4 +328,14 @@ fn a_dump_that_fills_the_disk_is_stopped() {
     // A test restore is stopped too and leaves nothing behind.
     test.run(&["lite", "backups", "verify", file.to_str().unwrap()]).expect(1);
     assert_untouched(&test, "a filler, verified");
+    // So is a statement that never ends.
+    let mut dump = hostile.dump();
+    replace_in_dump(&mut dump, fill, |sql| sql.replacen(fill, "SELECT pg_sleep(86400); ", 1));
+    hostile.set_dump(&dump);
+    hostile.save(&file);
+    let mut restore = test.command(&["lite", "restore", "--force", "--yes", "--input", file.to_str().unwrap()]);
+    let output = restore.env("LEOFLOW_LOAD_LIMIT", "1").output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && error.contains("did not end within"), "{error}");
+    assert_untouched(&test, "an endless statement");
 }

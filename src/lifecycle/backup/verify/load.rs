@@ -11,7 +11,7 @@ use leoflow_base::auth::cipher::Cipher;
 use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_base::sys::fs::disk;
 use leoflow_base::sys::process::command;
-use leoflow_base::sys::{blocking, checkpoint};
+use leoflow_base::sys::{blocking, checkpoint, limit};
 use leoflow_engine::store::StoreError;
 use leoflow_engine::store::secret::encryption_key;
 use leoflow_postgres::PgError;
@@ -43,6 +43,11 @@ pub enum LoadError {
     DumpSize { declared: u64, found: &'static str },
     #[error("the database grows beyond the size in the manifest, {declared} bytes")]
     TooLarge { declared: u64 },
+    #[error(
+        "loading the database did not end within {} s: its dump contains a statement that does not end, or this \
+         machine is too slow", limit.as_secs()
+    )]
+    TooSlow { limit: Duration },
     #[error("{table:?} has {found} rows, the manifest says {expected}")]
     Rows { table: String, expected: String, found: String },
     #[error("it contains objects that are not Leoflow's: {0}")]
@@ -70,8 +75,21 @@ const TICK: Duration = Duration::from_millis(100);
 /// The loaded database may exceed twice its declared size by this many bytes.
 const SPARE: u64 = 256 * 1024 * 1024;
 
+/// How long the load may take: a dump may contain a statement that never ends.
+const LOAD_LIMIT: Duration = Duration::from_secs(15 * 60);
+/// Bytes of the database that even a slow disk loads in a second; a large one gets more time than `LOAD_LIMIT`.
+const SLOWEST_LOAD: u64 = 1024 * 1024;
+/// The manifest of a hostile backup may declare any size.
+const LONGEST_EXTRA: Duration = Duration::from_secs(6 * 60 * 60);
+
+/// Time limit for a database of this size.
+fn time_limit(database_bytes: u64) -> Duration {
+    let extra = Duration::from_secs(database_bytes / SLOWEST_LOAD).min(LONGEST_EXTRA);
+    limit("LEOFLOW_LOAD_LIMIT", LOAD_LIMIT) + extra
+}
+
 /// Loads `dump`, a file written by `pg_dump -Fc -Z0 | zstd`, into the scratch database and migrates it to this binary's
-/// schema. All of it runs as the scratch role, and stops when the database exceeds its size limit.
+/// schema. All of it runs as the scratch role, and stops when the database exceeds its size limit or its time.
 pub async fn load(
     scratch: &Scratch,
     dump: &Path,
@@ -82,7 +100,7 @@ pub async fn load(
 ) -> Result<(), LoadError> {
     let fed = Arc::new(AtomicU64::new(0));
     let declared = manifest.database.bytes;
-    let limit = declared.saturating_mul(2).saturating_add(SPARE);
+    let size_limit = declared.saturating_mul(2).saturating_add(SPARE);
     let too_large = async {
         let mut tick = tokio::time::interval(TICK);
         loop {
@@ -92,7 +110,7 @@ pub async fn load(
                 reporter.report(Progress::Bytes { what: "Loading the database".to_owned(), done, total });
             }
             // A missing answer is ignored: the load itself reports an error.
-            if scratch.size().await.is_ok_and(|size| size > limit) {
+            if scratch.size().await.is_ok_and(|size| size > size_limit) {
                 return;
             }
         }
@@ -104,10 +122,14 @@ pub async fn load(
             scratch.interrupt().await?;
             Err(LoadError::TooLarge { declared })
         }
+        () = tokio::time::sleep(time_limit(declared)) => {
+            scratch.interrupt().await?;
+            Err(LoadError::TooSlow { limit: time_limit(declared) })
+        }
     }
 }
 
-/// The body of `load`, without the size limit. `fed` is the number of bytes passed to `pg_restore` so far.
+/// The body of `load`, without the limits. `fed` is the number of bytes passed to `pg_restore` so far.
 async fn load_and_compare(
     scratch: &Scratch,
     dump: &Path,
@@ -340,6 +362,7 @@ impl LoadError {
             | Self::Full
             | Self::NoSharedMemory(_)
             | Self::Gone(_)
+            | Self::TooSlow { .. }
             | Self::Lost
             | Self::Schema(SchemaError::Busy) => false,
             _ => true,
