@@ -121,6 +121,16 @@ impl TargetRelease {
         self.host().map_or(ReleaseSource::Kept, ReleaseSource::Fetched)
     }
 
+    /// True when the host's manifest has expired or is older than one that this home has seen.
+    pub fn is_outdated(&self, home: &Home) -> bool {
+        match &self.origin {
+            Origin::Kept { .. } => false,
+            Origin::Host { manifest, .. } => {
+                freshness::is_outdated(manifest, freshness::seen(home).as_ref(), Timestamp::now())
+            }
+        }
+    }
+
     /// Returns reasons to doubt that the host's manifest is current.
     pub fn doubts(&self, home: &Home, remember: Remember, reporter: &dyn Reporter) -> Vec<String> {
         match &self.origin {

@@ -49,6 +49,8 @@ pub struct Upgrade {
     backup_db: Option<bool>,
     run_migrations: Option<bool>,
     #[serde(default)]
+    accept_old_manifest: bool,
+    #[serde(default)]
     dry_run: bool,
 }
 
@@ -63,9 +65,14 @@ impl Upgrade {
         let mut arguments = vec!["upgrade".to_owned()];
         arguments.extend(self.target_version.as_deref().map(release).transpose()?);
         arguments.push(if self.dry_run { "--dry-run" } else { "--yes" }.to_owned());
+        if self.accept_old_manifest {
+            arguments.push(ACCEPT_OLD_MANIFEST.to_owned());
+        }
         Ok(arguments)
     }
 }
+
+const ACCEPT_OLD_MANIFEST: &str = "--accept-old-manifest";
 
 fn refused(field: &str, reason: &str) -> ApiError {
     ApiError::unprocessable(&["body", field], "value_error", reason)
@@ -144,12 +151,14 @@ pub struct UpgradeInstances {
     #[serde(default)]
     keep_going: bool,
     #[serde(default)]
+    accept_old_manifest: bool,
+    #[serde(default)]
     dry_run: bool,
 }
 
 impl UpgradeInstances {
     fn arguments(self) -> Result<Vec<String>, ApiError> {
-        let Self { names, all, target_version, keep_going, dry_run } = self;
+        let Self { names, all, target_version, keep_going, accept_old_manifest, dry_run } = self;
         let mut arguments = vec!["upgrade".to_owned()];
         arguments.extend(target_version.as_deref().map(release).transpose()?);
         arguments.push("--all".to_owned());
@@ -166,6 +175,9 @@ impl UpgradeInstances {
         }
         if keep_going {
             arguments.push("--keep-going".to_owned());
+        }
+        if accept_old_manifest {
+            arguments.push(ACCEPT_OLD_MANIFEST.to_owned());
         }
         arguments.push(if dry_run { "--dry-run" } else { "--yes" }.to_owned());
         Ok(arguments)

@@ -192,7 +192,7 @@ fn source_paths_that_texts_name_exist() {
             let is_comment = ["//", "#"].iter().any(|mark| line.trim_start().starts_with(mark));
             for name in paths_in(line).into_iter().filter(|_| is_page || is_comment) {
                 count += 1;
-                // `V0014__name.sql` stands for a name that the reader chooses.
+                // `V0015__name.sql` stands for a name that the reader chooses.
                 if !Path::new(ROOT).join(&name).exists() && !name.contains("__name") {
                     missing.push(format!("{}: {name}", file.strip_prefix(ROOT).unwrap().display()));
                 }

@@ -95,9 +95,8 @@ pub async fn upgrade(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error>
         None => {}
     }
     arguments.push(if args.dry_run { "--dry-run" } else { "--yes" }.into());
-    if args.no_rollback {
-        arguments.push("--no-rollback".into());
-    }
+    let options = [(args.no_rollback, "--no-rollback"), (args.accept_old_manifest, "--accept-old-manifest")];
+    arguments.extend(options.into_iter().filter(|(is_set, _)| *is_set).map(|(_, option)| option.into()));
     let describe = |result: &Value| {
         let text = |name: &str| result[name].as_str().unwrap_or_default();
         match text("status") {

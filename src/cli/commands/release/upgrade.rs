@@ -42,6 +42,7 @@ async fn upgrade(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
         true => plan.warnings.iter().for_each(|warning| context.printer.warning(warning)),
         false => show(context, &plan)?,
     }
+    refuse_outdated_manifest(context, args, &release)?;
     if !context.confirm(&format!("Upgrade to {}?", plan.to), args.yes.into())? {
         context.printer.note(Context::DECLINED);
         return Ok(1);
@@ -49,6 +50,16 @@ async fn upgrade(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     // The source may contain a password, so it is not an argument.
     let variables: Vec<_> = release.host().iter().map(|host| (RELEASE_SOURCE, host.with_secrets().into())).collect();
     watch_worker::watch(context, &worker_arguments(&plan, args), &variables).await
+}
+
+/// Refuses an expired or older manifest where nobody reads the warnings of the plan: with `--yes`, and so over HTTP.
+fn refuse_outdated_manifest(context: &Context<'_>, args: &Upgrade, release: &TargetRelease) -> Result<(), Error> {
+    if !args.yes || args.accept_old_manifest || !release.is_outdated(&context.home) {
+        return Ok(());
+    }
+    Err(Error::refused("the manifest of the release host has expired or is an old copy; nothing was changed")
+        .hint("read the warnings: leoflow upgrade plan")
+        .hint("if the host is as it should be: leoflow upgrade --yes --accept-old-manifest"))
 }
 
 fn worker_arguments(plan: &Plan, args: &Upgrade) -> Vec<OsString> {

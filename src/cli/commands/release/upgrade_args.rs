@@ -30,6 +30,9 @@ pub struct Upgrade {
     /// Skip the confirmation prompt
     #[arg(long)]
     pub yes: bool,
+    /// With --yes, also upgrade from a release host whose manifest has expired or is older than one seen before
+    #[arg(long)]
+    pub accept_old_manifest: bool,
     /// Keep a failed release in place for debugging instead of rolling back
     #[arg(long)]
     pub no_rollback: bool,

@@ -31,6 +31,12 @@ pub fn seen(home: &Home) -> Option<Seen> {
     serde_json::from_str(&text).ok()
 }
 
+/// True for a manifest that has expired or is older than one seen before: its releases are installed only when the user
+/// has read the warning.
+pub(crate) fn is_outdated(manifest: &Manifest, seen: Option<&Seen>, now: Timestamp) -> bool {
+    manifest.expires_at.is_some_and(|expires| expires < now) || is_old_copy(manifest, seen, now)
+}
+
 /// Reasons why the host's manifest may not be the newest, one line each. `place` is the release host or folder.
 pub(crate) fn staleness_warnings(manifest: &Manifest, place: &str, seen: Option<&Seen>, now: Timestamp) -> Vec<String> {
     let mut warnings = Vec::new();
@@ -105,6 +111,9 @@ mod tests {
         let older = warnings_of(Some("2026-09-01T00:00:00Z"), None);
         assert!(older.len() == 1 && older[0].contains("https://there/ had a newer one"), "{older:?}");
         assert!(warnings_of(None, None)[0].contains("without a date"));
+        let is_outdated = |issued, expires| is_outdated(&manifest(issued, expires), Some(&seen), now);
+        assert!(!is_outdated(Some("2026-10-01T00:00:00Z"), Some("2027-01-01T00:00:00Z")));
+        assert!(is_outdated(Some("2026-10-01T00:00:00Z"), Some("2026-11-01T00:00:00Z")) && is_outdated(None, None));
     }
 
     #[test]
