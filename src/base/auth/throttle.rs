@@ -1,15 +1,35 @@
 //! Slows down password guessing. Each source of attempts has its own throttle, so one attacker delays no one else.
+//! Attempts from this machine are delayed, not refused: the right password succeeds after the pause, even while an
+//! attacker's attempts wait too. Attempts from the network, which `host` must allow, are refused during a long pause.
 
 use std::time::{Duration, Instant};
 
 /// Failures after which attempts are still not delayed.
 const FREE_FAILURES: u32 = 5;
-/// The pause before the first attempt that is delayed; each failure doubles it, up to `LONGEST_PAUSE`. Attempts are
-/// delayed, not refused: the right password succeeds after the pause, even while an attacker's attempts wait too.
+/// The pause before the first attempt that is delayed; each failure doubles it, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Of attempts from this machine; also the longest that an attempt is held back instead of being refused.
+const LONGEST_LOCAL_PAUSE: Duration = Duration::from_secs(1);
+/// Of attempts from one address of the network.
+const LONGEST_REMOTE_PAUSE: Duration = Duration::from_secs(5 * 60);
 /// Failures are forgotten after this time without another one.
 const FORGET_AFTER: Duration = Duration::from_secs(15 * 60);
+
+/// Where attempts come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    ThisMachine,
+    Network,
+}
+
+/// What happens to the next attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slowdown {
+    /// It is checked after this time.
+    Delay(Duration),
+    /// It is refused; the next one is accepted after this time.
+    Refuse(Duration),
+}
 
 /// The recent failures of one source.
 #[derive(Debug, Default)]
@@ -19,14 +39,24 @@ pub struct Throttle {
 }
 
 impl Throttle {
-    /// How long the next attempt is delayed.
-    pub fn pause(&mut self, now: Instant) -> Duration {
-        let Some(last) = self.last_failure else { return Duration::ZERO };
-        if now.saturating_duration_since(last) >= FORGET_AFTER {
+    pub fn slowdown(&mut self, now: Instant, origin: Origin) -> Slowdown {
+        if self.is_forgotten(now) {
             *self = Self::default();
         }
-        let Some(excess) = self.failures.checked_sub(FREE_FAILURES) else { return Duration::ZERO };
-        FIRST_PAUSE.saturating_mul(1 << excess.min(10)).min(LONGEST_PAUSE)
+        let (Some(last), Some(excess)) = (self.last_failure, self.failures.checked_sub(FREE_FAILURES)) else {
+            return Slowdown::Delay(Duration::ZERO);
+        };
+        let pause = FIRST_PAUSE.saturating_mul(1 << excess.min(16));
+        if origin == Origin::ThisMachine {
+            return Slowdown::Delay(pause.min(LONGEST_LOCAL_PAUSE));
+        }
+        let remaining = pause.min(LONGEST_REMOTE_PAUSE).saturating_sub(now.saturating_duration_since(last));
+        if remaining > LONGEST_LOCAL_PAUSE { Slowdown::Refuse(remaining) } else { Slowdown::Delay(remaining) }
+    }
+
+    /// True when no recent failure is recorded.
+    pub fn is_forgotten(&self, now: Instant) -> bool {
+        self.last_failure.is_none_or(|last| now.saturating_duration_since(last) >= FORGET_AFTER)
     }
 
     pub fn failed(&mut self, now: Instant) {
@@ -47,20 +77,49 @@ mod tests {
     fn pauses_grow_to_a_limit_after_a_few_failures() {
         let start = Instant::now();
         let mut throttle = Throttle::default();
+        let local = |throttle: &mut Throttle, now| match throttle.slowdown(now, Origin::ThisMachine) {
+            Slowdown::Delay(pause) => pause,
+            Slowdown::Refuse(pause) => panic!("refused for {pause:?}"),
+        };
         for _ in 0..FREE_FAILURES {
-            assert_eq!(throttle.pause(start), Duration::ZERO);
+            assert_eq!(local(&mut throttle, start), Duration::ZERO);
             throttle.failed(start);
         }
-        assert_eq!(throttle.pause(start), FIRST_PAUSE);
+        assert_eq!(local(&mut throttle, start), FIRST_PAUSE);
         throttle.failed(start);
-        assert_eq!(throttle.pause(start), 2 * FIRST_PAUSE);
+        assert_eq!(local(&mut throttle, start), 2 * FIRST_PAUSE);
         for _ in 0..100 {
             throttle.failed(start);
         }
-        assert_eq!(throttle.pause(start), LONGEST_PAUSE);
-        assert_eq!(throttle.pause(start + FORGET_AFTER), Duration::ZERO);
+        assert_eq!(local(&mut throttle, start), LONGEST_LOCAL_PAUSE);
+        assert_eq!(local(&mut throttle, start + FORGET_AFTER), Duration::ZERO);
         throttle.failed(start);
         throttle.succeeded();
-        assert_eq!(throttle.pause(start), Duration::ZERO);
+        assert_eq!(local(&mut throttle, start), Duration::ZERO);
+    }
+
+    #[test]
+    fn attempts_from_the_network_are_refused_for_minutes() {
+        let start = Instant::now();
+        let mut throttle = Throttle::default();
+        let refused_for = |throttle: &mut Throttle, now| match throttle.slowdown(now, Origin::Network) {
+            Slowdown::Refuse(pause) => pause,
+            Slowdown::Delay(_) => Duration::ZERO,
+        };
+        for _ in 0..FREE_FAILURES + 4 {
+            throttle.failed(start);
+        }
+        assert_eq!(refused_for(&mut throttle, start), Duration::from_secs(4));
+        assert_eq!(
+            throttle.slowdown(start + Duration::from_secs(3), Origin::Network),
+            Slowdown::Delay(Duration::from_secs(1))
+        );
+        for _ in 0..100 {
+            throttle.failed(start);
+        }
+        assert_eq!(refused_for(&mut throttle, start), LONGEST_REMOTE_PAUSE);
+        assert_eq!(refused_for(&mut throttle, start + LONGEST_REMOTE_PAUSE), Duration::ZERO);
+        throttle.succeeded();
+        assert_eq!(refused_for(&mut throttle, start), Duration::ZERO);
     }
 }

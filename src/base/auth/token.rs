@@ -8,11 +8,13 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
-/// How long a login lasts.
+/// How long a login lasts. A token that claims more is accepted for this long.
 pub const LIFETIME_SECONDS: i64 = 24 * 60 * 60;
 const HEADER: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
 /// Bytes; longer tokens are rejected.
 const MAX_LENGTH: usize = 4096;
+/// How far in the future a token may be issued: the clock may have been set back a little since. Seconds.
+const CLOCK_LEEWAY: i64 = 60;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
@@ -26,6 +28,25 @@ pub struct Claims {
     pub jti: Option<String>,
     /// A password reset raises the instance's epoch, which invalidates all earlier tokens.
     pub epoch: u64,
+    /// The user of this machine whose browser logged in. Browsers send cookies to all ports of a host, so another
+    /// user's server on `localhost` sees this token: only requests of this user are accepted with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+}
+
+/// Who may present a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bearer {
+    /// Whoever has it: a token for programs, or the session of a browser on another machine.
+    Any,
+    /// Only processes of this user of this machine.
+    Uid(u32),
+}
+
+impl Claims {
+    pub fn bearer(&self) -> Bearer {
+        self.uid.map_or(Bearer::Any, Bearer::Uid)
+    }
 }
 
 /// Signs and verifies tokens with the instance's secret.
@@ -38,11 +59,19 @@ impl Signer {
         Self { key: secret.as_bytes().to_vec() }
     }
 
-    pub fn issue(&self, sub: &str, epoch: u64, now: i64) -> String {
+    pub fn issue(&self, sub: &str, bearer: Bearer, epoch: u64, now: i64) -> String {
+        let uid = match bearer {
+            Bearer::Any => None,
+            Bearer::Uid(uid) => Some(uid),
+        };
         let jti = Some(BASE64.encode(random::bytes::<12>()));
-        let claims = Claims { sub: sub.to_owned(), iat: now, exp: now + LIFETIME_SECONDS, jti, epoch };
+        let claims = Claims { sub: sub.to_owned(), iat: now, exp: now + LIFETIME_SECONDS, jti, epoch, uid };
+        self.sign(&claims)
+    }
+
+    fn sign(&self, claims: &Claims) -> String {
         // Plain strings and numbers always serialise.
-        let payload = serde_json::to_vec(&claims).unwrap_or_default();
+        let payload = serde_json::to_vec(claims).unwrap_or_default();
         let signed = format!("{}.{}", BASE64.encode(HEADER), BASE64.encode(payload));
         let signature = BASE64.encode(self.mac(&signed).finalize().into_bytes());
         format!("{signed}.{signature}")
@@ -60,7 +89,9 @@ impl Signer {
             return None;
         }
         let claims: Claims = serde_json::from_slice(&BASE64.decode(payload).ok()?).ok()?;
-        (claims.epoch == epoch && now < claims.exp).then_some(claims)
+        let end = claims.exp.min(claims.iat.saturating_add(LIFETIME_SECONDS));
+        let is_current = claims.iat <= now.saturating_add(CLOCK_LEEWAY) && now < end;
+        (claims.epoch == epoch && is_current).then_some(claims)
     }
 
     fn mac(&self, text: &str) -> Hmac<Sha256> {
@@ -77,7 +108,7 @@ mod tests {
     #[test]
     fn accepts_only_an_unexpired_token_of_this_epoch() {
         let signer = Signer::new("secret");
-        let token = signer.issue("admin@x", 3, 1000);
+        let token = signer.issue("admin@x", Bearer::Any, 3, 1000);
         assert_eq!(signer.check(&token, 3, 1000).unwrap().sub, "admin@x");
         assert!(signer.check(&token, 4, 1000).is_none(), "after a password reset");
         assert!(signer.check(&token, 3, 1000 + LIFETIME_SECONDS).is_none(), "expired");
@@ -85,9 +116,22 @@ mod tests {
     }
 
     #[test]
+    fn a_token_lasts_no_longer_than_a_login() {
+        let signer = Signer::new("secret");
+        let is_valid = |iat: i64, exp: i64, now: i64| {
+            let claims = Claims { sub: "admin@x".into(), iat, exp, jti: None, epoch: 1, uid: None };
+            signer.check(&signer.sign(&claims), 1, now).is_some()
+        };
+        assert!(is_valid(1000, i64::MAX, 1000 + LIFETIME_SECONDS - 1));
+        assert!(!is_valid(1000, i64::MAX, 1000 + LIFETIME_SECONDS));
+        assert!(!is_valid(1000, 2000, 2000));
+        assert!(is_valid(1000, 2000, 1000 - CLOCK_LEEWAY) && !is_valid(i64::MAX, i64::MAX, 1000), "issued later");
+    }
+
+    #[test]
     fn refuses_an_altered_or_unsigned_token() {
         let signer = Signer::new("secret");
-        let token = signer.issue("admin@x", 1, 1000);
+        let token = signer.issue("admin@x", Bearer::Uid(1), 1, 1000);
         for index in 0..token.len() {
             let mut bytes = token.clone().into_bytes();
             bytes[index] = if bytes[index] == b'A' { b'B' } else { b'A' };

@@ -3,15 +3,19 @@
 
 use super::api_error::ApiError;
 use super::caller::Caller;
+use super::openapi::operation::Input;
 use crate::login::logins::Peer;
 use crate::process::state::AppState;
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::request::Parts;
+use axum::http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
 use cookie::Cookie;
+use leoflow_base::auth::token::{Bearer, Claims};
 use leoflow_base::sys::user;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -72,8 +76,10 @@ pub async fn notify_dag_files(State(state): State<Arc<AppState>>, request: Reque
 /// Checks the origin of every request and sets security headers on the response.
 pub async fn check_request(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
     if caller(&request) == Caller::Network
-        && let Err(refusal) = check_host(request.headers(), state.phase.port, server_address(&request))
-            .and_then(|host| check_origin(&request, host))
+        && let Err(refusal) = requested_host(&request).and_then(|host| {
+            check_host(host, state.phase.port, server_address(&request))?;
+            check_origin(&request, host)
+        })
     {
         return refusal.into_response();
     }
@@ -106,10 +112,22 @@ fn server_address(request: &Request) -> IpAddr {
     request.extensions().get::<Peer>().map_or(Ipv4Addr::LOCALHOST.into(), |peer| peer.server.ip())
 }
 
+/// Returns the host that the request names. A request with several, in `Host` or in an absolute target, is refused as
+/// RFC 9112 says: a proxy before this server may have decided by another one.
+fn requested_host(request: &Request) -> Result<&str, ApiError> {
+    let refusal = || ApiError::new(StatusCode::BAD_REQUEST, "The request must name one host, in one Host header");
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let (host, None) = (hosts.next(), hosts.next()) else { return Err(refusal()) };
+    let host = host.and_then(|host| host.to_str().ok()).unwrap_or_default();
+    match request.uri().authority() {
+        Some(target) if !target.as_str().eq_ignore_ascii_case(host) => Err(refusal()),
+        _ => Ok(host),
+    }
+}
+
 /// Accepts the names of the loopback interface; any other name may point here by DNS rebinding. On another local
 /// address, when `host` allows it, also accepts that address and the machine's name.
-fn check_host(headers: &HeaderMap, port: u16, server_address: IpAddr) -> Result<&str, ApiError> {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+fn check_host(host: &str, port: u16, server_address: IpAddr) -> Result<(), ApiError> {
     let name = host.strip_suffix(&format!(":{port}")).unwrap_or(host);
     let name_is = |known: &str| name.eq_ignore_ascii_case(known);
     // No other site can use these names, wherever they lead: into a container or through a tunnel.
@@ -124,7 +142,7 @@ fn check_host(headers: &HeaderMap, port: u16, server_address: IpAddr) -> Result<
         }
     };
     if is_known {
-        Ok(host)
+        Ok(())
     } else {
         Err(ApiError::new(StatusCode::FORBIDDEN, "This host name is not served here: use the IP address or localhost"))
     }
@@ -132,25 +150,65 @@ fn check_host(headers: &HeaderMap, port: u16, server_address: IpAddr) -> Result<
 
 fn check_origin(request: &Request, host: &str) -> Result<(), ApiError> {
     let is_read = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
-    match request.headers().get(header::ORIGIN).map(HeaderValue::to_str) {
-        None => Ok(()),
-        Some(Ok(origin)) if origin.eq_ignore_ascii_case(&format!("http://{host}")) => Ok(()),
-        // A foreign page cannot read the response without CORS headers, which are never sent.
-        Some(_) if is_read => Ok(()),
-        Some(_) => Err(ApiError::new(StatusCode::FORBIDDEN, "Requests from other sites are refused")),
+    let own_origin = format!("http://{host}");
+    let is_own = |origin: &HeaderValue| origin.to_str().is_ok_and(|origin| origin.eq_ignore_ascii_case(&own_origin));
+    // A foreign page cannot read the response without CORS headers, which are never sent.
+    if is_read || request.headers().get_all(header::ORIGIN).iter().all(is_own) {
+        Ok(())
+    } else {
+        Err(ApiError::new(StatusCode::FORBIDDEN, "Requests from other sites are refused"))
     }
 }
 
-/// True when the request has a valid token, in `Authorization` or in the session cookie.
-pub fn is_authenticated(state: &AppState, request: &Request) -> bool {
-    caller(request) == Caller::LocalAdmin
-        || tokens(state, request.headers()).next().is_some_and(|token| state.auth.check_token(&token).is_some())
+/// Who sent a request, with the tokens in it.
+pub struct Credentials {
+    caller: Caller,
+    peer: Option<Peer>,
+    /// Valid or not: the one in `Authorization`, then the one in the session cookie.
+    pub tokens: Vec<String>,
 }
 
-/// Returns the tokens in a request, valid or not; only the first one counts for authentication.
-pub fn tokens(state: &AppState, headers: &HeaderMap) -> impl Iterator<Item = String> {
-    bearer(headers).map(str::to_owned).into_iter().chain(session_token(headers, &state.auth.cookie_name()))
+impl Credentials {
+    pub fn read(state: &AppState, headers: &HeaderMap, extensions: &Extensions) -> Self {
+        let tokens = bearer(headers).map(str::to_owned).into_iter().chain(session_token(headers, &state.auth.cookie_name()));
+        let caller = extensions.get().copied().unwrap_or(Caller::Network);
+        Self { caller, peer: extensions.get().cloned(), tokens: tokens.collect() }
+    }
+
+    pub fn of(state: &AppState, request: &Request) -> Self {
+        Self::read(state, request.headers(), request.extensions())
+    }
+
+    /// True for this user's own commands, and for a valid token. Only the first token counts.
+    pub async fn are_valid(&self, state: &AppState) -> bool {
+        match self.tokens.first() {
+            _ if self.caller == Caller::LocalAdmin => true,
+            Some(token) => self.check_token(state, token).await.is_some(),
+            None => false,
+        }
+    }
+
+    /// Returns the claims of a token that is valid and that this client may present.
+    pub async fn check_token(&self, state: &AppState, token: &str) -> Option<Claims> {
+        let claims = state.auth.check_token(token)?;
+        let may_present = match (claims.bearer(), &self.peer) {
+            (Bearer::Any, _) => true,
+            (Bearer::Uid(uid), Some(peer)) => peer.uid().await == Some(uid),
+            (Bearer::Uid(_), None) => self.caller == Caller::LocalAdmin,
+        };
+        may_present.then_some(claims)
+    }
 }
+
+impl FromRequestParts<Arc<AppState>> for Credentials {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<AppState>) -> Result<Self, Infallible> {
+        Ok(Self::read(state, &parts.headers, &parts.extensions))
+    }
+}
+
+impl Input for Credentials {}
 
 /// Returns the token in `Authorization`.
 pub fn bearer(headers: &HeaderMap) -> Option<&str> {
@@ -171,7 +229,7 @@ fn session_token(headers: &HeaderMap, name: &str) -> Option<String> {
 
 /// Requires a token: 401 otherwise.
 pub async fn require_token(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
-    if is_authenticated(&state, &request) { next.run(request).await } else { unauthorized() }
+    if Credentials::of(&state, &request).are_valid(&state).await { next.run(request).await } else { unauthorized() }
 }
 
 fn unauthorized() -> Response {
@@ -182,7 +240,7 @@ fn unauthorized() -> Response {
 
 /// Requires a login for pages: redirects to the login page otherwise.
 pub async fn require_login(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
-    if is_authenticated(&state, &request) {
+    if Credentials::of(&state, &request).are_valid(&state).await {
         return next.run(request).await;
     }
     redirect_to_login(&request)
@@ -228,12 +286,11 @@ mod tests {
     fn serves_only_own_host_names() {
         let loopback = IpAddr::from([127, 0, 0, 1]);
         for host in ["127.0.0.1:8088", "localhost:8088", "LOCALHOST", "[::1]:8088"] {
-            assert!(check_host(&headers(header::HOST, host), 8088, loopback).is_ok(), "{host}");
+            assert!(check_host(host, 8088, loopback).is_ok(), "{host}");
         }
         for host in ["evil.example", "evil.example:8088", "127.0.0.1.evil.example", "localhost:9", "", "127.0.0.2"] {
-            assert!(check_host(&headers(header::HOST, host), 8088, loopback).is_err(), "{host}");
+            assert!(check_host(host, 8088, loopback).is_err(), "{host}");
         }
-        assert!(check_host(&HeaderMap::new(), 8088, loopback).is_err());
         let lan = IpAddr::from([192, 168, 1, 5]);
         for (host, is_served) in [
             ("192.168.1.5:8088", true),
@@ -242,7 +299,30 @@ mod tests {
             ("localhost:8088", true),
             ("evil.example", false),
         ] {
-            assert_eq!(check_host(&headers(header::HOST, host), 8088, lan).is_ok(), is_served, "{host}");
+            assert_eq!(check_host(host, 8088, lan).is_ok(), is_served, "{host}");
+        }
+    }
+
+    #[test]
+    fn a_request_names_one_host() {
+        let host_of = |target: &str, hosts: &[&str]| {
+            let mut builder = Request::builder().uri(target);
+            for host in hosts {
+                builder = builder.header(header::HOST, *host);
+            }
+            requested_host(&builder.body(axum::body::Body::empty()).unwrap()).ok().map(str::to_owned)
+        };
+        assert_eq!(host_of("/", &["localhost:1"]).as_deref(), Some("localhost:1"));
+        assert_eq!(host_of("http://localhost:1/", &["localhost:1"]).as_deref(), Some("localhost:1"));
+        // Refused later: no name is served without a host.
+        assert_eq!(host_of("/", &[]).as_deref(), Some(""));
+        for (target, hosts) in [
+            ("/", ["localhost:1", "localhost:1"].as_slice()),
+            ("/", &["localhost:1", "evil.example"]),
+            ("http://evil.example/", &["localhost:1"]),
+            ("http://localhost:1/", &["evil.example"]),
+        ] {
+            assert_eq!(host_of(target, hosts), None, "{target} {hosts:?}");
         }
     }
 
@@ -264,9 +344,13 @@ mod tests {
             ("POST", Some("null"), false),
             ("DELETE", Some("https://127.0.0.1:8088"), false),
             ("GET", Some("http://evil.example"), true),
+            ("POST", Some("http://127.0.0.1:8088 http://evil.example"), false),
         ] {
             assert_eq!(check_origin(&request(method, origin), host).is_ok(), allowed, "{method} {origin:?}");
         }
+        let mut two_origins = request("POST", Some("http://127.0.0.1:8088"));
+        two_origins.headers_mut().append(header::ORIGIN, HeaderValue::from_static("http://evil.example"));
+        assert!(check_origin(&two_origins, host).is_err());
     }
 
     #[test]

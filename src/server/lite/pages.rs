@@ -65,9 +65,20 @@ pub fn instance_name(state: &AppState) -> String {
     config::instance_name(own_config(state).as_ref()).to_owned()
 }
 
+/// Where a browser that has not logged in runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Visitor {
+    Local,
+    /// On another machine; the login name is not for strangers.
+    Remote,
+}
+
 /// The login form, with the error of the last attempt.
-pub fn login(state: &AppState, error: Option<&str>) -> Result<Html<String>, ApiError> {
-    let email = state.auth.admin_email();
+pub fn login(state: &AppState, visitor: Visitor, error: Option<&str>) -> Result<Html<String>, ApiError> {
+    let email = match visitor {
+        Visitor::Local => state.auth.admin_email(),
+        Visitor::Remote => String::new(),
+    };
     // The name, by default the machine's, is not for those who have not logged in.
     page("login.html", "", json!({"email": email, "error": error}))
 }

@@ -11,11 +11,12 @@ use crate::lite::pages;
 use crate::process::state::AppState;
 use axum::extract::rejection::FormRejection;
 use axum::extract::{FromRequest, Query, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::{Extension, Form, Json};
 use cookie::{Cookie, SameSite};
-use leoflow_base::auth::{password, token};
+use leoflow_base::auth::password;
+use leoflow_base::auth::token::{self, Bearer};
 use leoflow_base::config;
 use leoflow_base::home::Home;
 use leoflow_base::sys::blocking;
@@ -34,25 +35,43 @@ pub struct Credentials {
 /// Identifies the client, for login throttling.
 type LoginClient = (Extension<Caller>, Option<Extension<Peer>>);
 
+/// What a login is for.
+#[derive(Clone, Copy)]
+enum LoginKind {
+    /// A token that its user may hand on to any program.
+    Token,
+    /// A cookie, which a browser also sends to other servers on this host.
+    Session,
+}
+
 /// Waits until this client may try, then checks the credentials and returns a token. The check runs in a task of its
 /// own: a client that disconnects must not cancel the throttle accounting while hashing continues.
 async fn authenticate(
     state: &Arc<AppState>,
     (caller, peer): LoginClient,
     credentials: Credentials,
+    kind: LoginKind,
 ) -> Result<String, ApiError> {
-    let source = Source::identify(caller.0, peer.map(|peer| peer.0)).await;
-    let turn = state.auth.logins.turn(source).await.ok_or_else(|| ApiError::too_many(RETRY_AFTER_SECONDS))?;
+    let source = Source::identify(caller.0, peer.as_deref()).await;
+    let bearer = match (kind, source) {
+        (LoginKind::Session, Source::Uid(uid)) => Bearer::Uid(uid),
+        _ => Bearer::Any,
+    };
+    let turn = state.auth.logins.turn(source).await;
+    let turn = turn
+        .map_err(|retry_after| ApiError::too_many(retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0)))?;
     let state = state.clone();
-    let result = tokio::spawn(async move { verify_credentials(&state, &turn, credentials).await }).await;
+    let result = tokio::spawn(async move { verify_credentials(&state, &turn, credentials, bearer).await }).await;
     result.map_err(|error| ApiError::internal(&error))?
 }
 
-/// Delay that a client with too many queued attempts is asked to wait.
-const RETRY_AFTER_SECONDS: u64 = 5;
-
 /// Issues the token for the epoch in which the password matched: a reset in the meantime invalidates it.
-async fn verify_credentials(state: &AppState, turn: &Turn, credentials: Credentials) -> Result<String, ApiError> {
+async fn verify_credentials(
+    state: &AppState,
+    turn: &Turn,
+    credentials: Credentials,
+    bearer: Bearer,
+) -> Result<String, ApiError> {
     let (email, hash, epoch) = {
         let secrets = state.auth.secrets();
         (secrets.admin_email.clone(), secrets.admin_password_hash.clone(), secrets.epoch)
@@ -70,7 +89,7 @@ async fn verify_credentials(state: &AppState, turn: &Turn, credentials: Credenti
     let is_right_password = verified.await.map_err(|error| ApiError::internal(&error))?;
     if is_right_name && is_right_password {
         turn.succeeded();
-        return Ok(state.auth.issue_token(epoch));
+        return Ok(state.auth.issue_token(bearer, epoch));
     }
     turn.failed();
     Err(ApiError::new(StatusCode::UNAUTHORIZED, "Invalid credentials"))
@@ -102,12 +121,20 @@ pub async fn token(
     } else {
         Json::from_request(request, &()).await.map_err(bad_body)?.0
     };
-    let token = authenticate(&state, client, credentials).await?;
+    let token = authenticate(&state, client, credentials, LoginKind::Token).await?;
     Ok((StatusCode::CREATED, Json(json!({"access_token": token}))))
 }
 
-pub async fn login_page(State(state): State<Arc<AppState>>) -> Result<Html<String>, ApiError> {
-    pages::login(&state, None)
+pub async fn login_page(State(state): State<Arc<AppState>>, (_, peer): LoginClient) -> Result<Html<String>, ApiError> {
+    pages::login(&state, visitor(peer.as_deref()), None)
+}
+
+/// Who sees the login page.
+fn visitor(peer: Option<&Peer>) -> pages::Visitor {
+    match peer {
+        Some(peer) if !peer.is_on_this_machine() => pages::Visitor::Remote,
+        _ => pages::Visitor::Local,
+    }
 }
 
 pub async fn login(
@@ -117,8 +144,9 @@ pub async fn login(
     form: Result<Form<Credentials>, FormRejection>,
 ) -> Response {
     let next = next.filter(|next| is_local_path(next));
+    let visitor = visitor(client.1.as_deref());
     let authenticated = match form {
-        Ok(Form(credentials)) => authenticate(&state, client, credentials).await,
+        Ok(Form(credentials)) => authenticate(&state, client, credentials, LoginKind::Session).await,
         Err(_) => Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "Enter an e-mail address and a password")),
     };
     match authenticated {
@@ -126,7 +154,7 @@ pub async fn login(
             with_session_cookie(&state, Redirect::to(next.as_deref().unwrap_or("/")), token, token::LIFETIME_SECONDS)
         }
         Err(error) => {
-            let page = pages::login(&state, Some(&error.message()));
+            let page = pages::login(&state, visitor, Some(&error.message()));
             let mut response = error.into_response();
             let (parts, body) = page.into_response().into_parts();
             response.headers_mut().remove(header::CONTENT_LENGTH);
@@ -167,8 +195,8 @@ fn is_local_path(next: &str) -> bool {
 }
 
 /// `GET /api/v2/auth/logout`.
-pub async fn logout_redirect(State(state): State<Arc<AppState>>, headers: HeaderMap) -> RedirectResponse {
-    RedirectResponse(end_session(&state, &headers, Redirect::temporary("/auth/login")).await)
+pub async fn logout_redirect(State(state): State<Arc<AppState>>, credentials: guard::Credentials) -> RedirectResponse {
+    RedirectResponse(end_session(&state, &credentials, Redirect::temporary("/auth/login")).await)
 }
 
 /// A redirect that also sets or removes the session cookie.
@@ -186,15 +214,15 @@ impl IntoResponse for RedirectResponse {
     }
 }
 
-pub async fn logout(State(state): State<Arc<AppState>>, headers: HeaderMap) -> Response {
-    end_session(&state, &headers, Redirect::to("/auth/login")).await
+pub async fn logout(State(state): State<Arc<AppState>>, credentials: guard::Credentials) -> Response {
+    end_session(&state, &credentials, Redirect::to("/auth/login")).await
 }
 
 /// Revokes the tokens of the request, so that copies of them are refused too, and removes the cookie.
-async fn end_session(state: &AppState, headers: &HeaderMap, redirect: Redirect) -> Response {
-    for token in guard::tokens(state, headers) {
-        let Some(claims) = state.auth.check_token(&token) else { continue };
-        if let Err(error) = state.auth.revoked.add(&state.database, &token, &claims).await {
+async fn end_session(state: &AppState, credentials: &guard::Credentials, redirect: Redirect) -> Response {
+    for token in &credentials.tokens {
+        let Some(claims) = credentials.check_token(state, token).await else { continue };
+        if let Err(error) = state.auth.revoked.add(&state.database, token, &claims).await {
             warn!("failed to record the end of a session: {}", error.message());
         }
     }

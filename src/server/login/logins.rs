@@ -2,21 +2,42 @@
 //! that keeps sending wrong passwords delays only itself. Attempts over the user's own socket are not throttled.
 
 use crate::http::caller::Caller;
-use leoflow_base::auth::throttle::Throttle;
+use leoflow_base::auth::throttle::{Origin, Slowdown, Throttle};
 use leoflow_base::sys::blocking;
-use leoflow_base::sys::net::ports;
+use leoflow_base::sys::net::peer_owner;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 
 /// The endpoints of a TCP connection.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Peer {
     pub client: SocketAddr,
     /// The local endpoint.
     pub server: SocketAddr,
+    uid: Arc<OnceCell<Option<u32>>>,
+}
+
+impl Peer {
+    pub fn new(client: SocketAddr, server: SocketAddr) -> Self {
+        Self { client, server, uid: Arc::default() }
+    }
+
+    pub fn is_on_this_machine(&self) -> bool {
+        self.client.ip().is_loopback() || self.client.ip() == self.server.ip()
+    }
+
+    /// The user of this machine who owns the client's end; `None` for a client elsewhere. Found once per connection.
+    pub async fn uid(&self) -> Option<u32> {
+        let (client, server) = (self.client, self.server);
+        if !self.is_on_this_machine() {
+            return None;
+        }
+        let find = async || blocking::run(move || peer_owner::uid_of_client(client, server)).await.ok().flatten();
+        *self.uid.get_or_init(find).await
+    }
 }
 
 /// The source of a login attempt.
@@ -27,30 +48,41 @@ pub enum Source {
     Uid(u32),
     /// Another machine, when `host` allows it.
     Address(IpAddr),
+    /// Any other address, while as many are remembered as may be.
+    OtherAddresses,
     Unknown,
 }
 
 impl Source {
+    fn origin(self) -> Origin {
+        match self {
+            Self::Address(_) | Self::OtherAddresses => Origin::Network,
+            Self::Own | Self::Uid(_) | Self::Unknown => Origin::ThisMachine,
+        }
+    }
+
     /// Finds out who sent an attempt: by the uid that owns the client's end of the connection, or else by its address.
-    pub async fn identify(caller: Caller, peer: Option<Peer>) -> Self {
+    pub async fn identify(caller: Caller, peer: Option<&Peer>) -> Self {
         if caller == Caller::LocalAdmin {
             return Self::Own;
         }
-        let Some(Peer { client, server }) = peer else { return Self::Unknown };
-        let fallback = if client.ip().is_loopback() { Self::Unknown } else { Self::Address(client.ip()) };
-        let uid = blocking::run(move || ports::uid_of_client(client, server)).await;
-        uid.ok().flatten().map_or(fallback, Self::Uid)
+        let Some(peer) = peer else { return Self::Unknown };
+        let ip = peer.client.ip();
+        let fallback = if ip.is_loopback() { Self::Unknown } else { Self::Address(ip) };
+        peer.uid().await.map_or(fallback, Self::Uid)
     }
 }
 
 /// Queued attempts per source; further attempts are refused after `REFUSAL_DELAY`, and may be repeated.
 const QUEUE_CAPACITY: usize = 16;
 const REFUSAL_DELAY: Duration = Duration::from_secs(1);
+/// Delay that a client with too many queued attempts is asked to wait.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// Longest wait in the queue.
 const TURN_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Most queues kept in memory.
-const MAX_QUEUES: usize = 1024;
+/// Most queues kept in memory; further addresses share one.
+const MAX_QUEUES: usize = 4096;
 
 /// The attempts of one source.
 struct LoginQueue {
@@ -96,30 +128,43 @@ impl Logins {
         Self { queues: Mutex::default(), hashing: Arc::new(Semaphore::new(1)) }
     }
 
-    /// Waits until an attempt of this source may be checked; `None` when too many are queued, or after `TURN_TIMEOUT`.
-    pub async fn turn(&self, source: Source) -> Option<Turn> {
+    /// Waits until an attempt of this source may be checked. `Err` says when to try again: too many attempts are
+    /// queued, this one has waited for `TURN_TIMEOUT`, or the source has sent too many wrong passwords.
+    pub async fn turn(&self, source: Source) -> Result<Turn, Duration> {
         if source == Source::Own {
-            let hashing = self.hashing.clone().acquire_owned().await.ok()?;
-            return Some(Turn { queue: None, _permits: vec![hashing] });
+            let hashing = self.hashing.clone().acquire_owned().await.map_err(|_| RETRY_AFTER)?;
+            return Ok(Turn { queue: None, _permits: vec![hashing] });
         }
-        let queue = {
-            let mut queues = lock_mutex(&self.queues);
-            if queues.len() >= MAX_QUEUES {
-                // Drops empty queues.
-                queues.retain(|_, queue| Arc::strong_count(queue) > 1);
-            }
-            queues.entry(source).or_insert_with(LoginQueue::new).clone()
-        };
+        let queue = self.queue_of(source);
         let Ok(capacity) = queue.capacity.clone().try_acquire_owned() else {
             // If refused at once, a client in a tight loop would always be first again.
             tokio::time::sleep(REFUSAL_DELAY).await;
-            return None;
+            return Err(RETRY_AFTER);
         };
-        let turn = tokio::time::timeout(TURN_TIMEOUT, queue.turn.clone().acquire_owned()).await.ok()?.ok()?;
-        let pause = lock_mutex(&queue.throttle).pause(Instant::now());
-        tokio::time::sleep(pause).await;
-        let hashing = self.hashing.clone().acquire_owned().await.ok()?;
-        Some(Turn { queue: Some(queue), _permits: vec![capacity, turn, hashing] })
+        let turn = tokio::time::timeout(TURN_TIMEOUT, queue.turn.clone().acquire_owned()).await;
+        let turn = turn.map_err(|_| RETRY_AFTER)?.map_err(|_| RETRY_AFTER)?;
+        let slowdown = lock_mutex(&queue.throttle).slowdown(Instant::now(), source.origin());
+        match slowdown {
+            Slowdown::Delay(pause) => tokio::time::sleep(pause).await,
+            Slowdown::Refuse(pause) => return Err(pause),
+        }
+        let hashing = self.hashing.clone().acquire_owned().await.map_err(|_| RETRY_AFTER)?;
+        Ok(Turn { queue: Some(queue), _permits: vec![capacity, turn, hashing] })
+    }
+
+    fn queue_of(&self, source: Source) -> Arc<LoginQueue> {
+        let mut queues = lock_mutex(&self.queues);
+        if queues.len() >= MAX_QUEUES && !queues.contains_key(&source) {
+            let now = Instant::now();
+            // A source with recent failures is remembered, however many others there are.
+            queues.retain(|_, queue| Arc::strong_count(queue) > 1 || !lock_mutex(&queue.throttle).is_forgotten(now));
+        }
+        let is_full = queues.len() >= MAX_QUEUES && !queues.contains_key(&source);
+        let source = match source {
+            Source::Address(_) if is_full => Source::OtherAddresses,
+            source => source,
+        };
+        queues.entry(source).or_insert_with(LoginQueue::new).clone()
     }
 }
 
@@ -127,5 +172,24 @@ impl LoginQueue {
     fn new() -> Arc<Self> {
         let (capacity, turn) = (Arc::new(Semaphore::new(QUEUE_CAPACITY)), Arc::new(Semaphore::new(1)));
         Arc::new(Self { capacity, turn, throttle: Mutex::default() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_addresses_do_not_make_the_server_forget_one() {
+        let logins = Logins::new();
+        let address = |number: u32| Source::Address(IpAddr::from(number.to_be_bytes()));
+        lock_mutex(&logins.queue_of(address(0)).throttle).failed(Instant::now());
+        for number in 1..2 * MAX_QUEUES as u32 {
+            lock_mutex(&logins.queue_of(address(number)).throttle).failed(Instant::now());
+        }
+        assert!(!lock_mutex(&logins.queue_of(address(0)).throttle).is_forgotten(Instant::now()));
+        let others = logins.queue_of(address(u32::MAX));
+        assert!(Arc::ptr_eq(&others, &logins.queue_of(Source::OtherAddresses)));
+        assert!(!Arc::ptr_eq(&others, &logins.queue_of(Source::Uid(1))));
     }
 }

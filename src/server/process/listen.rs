@@ -77,7 +77,7 @@ impl Serving {
             let (stream, client) = tcp.accept().await?;
             stream.set_nodelay(true)?;
             let server = stream.local_addr()?;
-            Ok((stream, Some(Peer { client, server })))
+            Ok((stream, Some(Peer::new(client, server))))
         });
         self.tasks.push(tokio::task::spawn_local(accepting));
         Ok(())

@@ -7,6 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
+use leoflow_base::auth::token::{self, Bearer};
 use leoflow_base::config;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -80,8 +81,8 @@ pub async fn token(State(state): Shared, body: Result<Json<Value>, JsonRejection
     }
     let epoch = state.auth.secrets().epoch;
     Ok(Json(json!({
-        "access_token": state.auth.issue_token(epoch), "token_type": kind,
-        "expires_in_seconds": leoflow_base::auth::token::LIFETIME_SECONDS,
+        "access_token": state.auth.issue_token(Bearer::Any, epoch), "token_type": kind,
+        "expires_in_seconds": token::LIFETIME_SECONDS,
     })))
 }
 

@@ -41,10 +41,37 @@ fn login_page_status_page_and_logout_work() {
     assert!(page.header("content-security-policy").is_some() && page.header("x-frame-options").is_some());
     let status = try_request(port, "GET", "/api/lite/status", &[("Cookie", session)], "").unwrap();
     assert_eq!(status.json()["state"], "healthy");
+    if nix::unistd::geteuid().is_root() {
+        // A browser sends the cookie to every port of localhost, so another user can read it, but not use it.
+        let token = session.split_once('=').unwrap().1;
+        let api_token = Session::login(port, &password).token;
+        for (uid, header, expected) in [
+            (65_534, format!("Cookie: {session}"), 401),
+            (65_534, format!("Authorization: Bearer {token}"), 401),
+            (65_534, format!("Authorization: Bearer {api_token}"), 200),
+            (0, format!("Cookie: {session}"), 200),
+        ] {
+            assert_eq!(status_as(uid, port, &header), expected, "{uid} {header}");
+        }
+    }
     let out = try_request(port, "POST", "/auth/logout", &[("Cookie", session)], "").unwrap();
     assert!(out.header("set-cookie").unwrap().contains("Max-Age=0"));
     let again = try_request(port, "GET", "/api/lite/status", &[("Cookie", session)], "").unwrap();
     assert_eq!(again.status, 401, "the session itself is revoked, not only its cookie");
+}
+
+/// Requests a page as another user of this machine.
+fn status_as(uid: u32, port: u16, header: &str) -> u16 {
+    let script = "import encodings.idna, http.client, os, sys\nuid, port, (name, value) = sys.argv[1], sys.argv[2], \
+                  sys.argv[3].split(': ')\nos.setuid(int(uid))\n\
+                  connection = http.client.HTTPConnection('127.0.0.1', int(port))\n\
+                  connection.request('GET', '/api/lite/status', headers={name: value})\n\
+                  print(connection.getresponse().status)";
+    let output = std::process::Command::new("python3")
+        .args(["-c", script, &uid.to_string(), &port.to_string(), header])
+        .output()
+        .unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
 }
 
 #[test]

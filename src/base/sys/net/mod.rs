@@ -2,6 +2,7 @@
 
 pub mod listener;
 pub mod notify;
+pub mod peer_owner;
 pub mod ports;
 pub mod seqpacket;
 pub mod stream;

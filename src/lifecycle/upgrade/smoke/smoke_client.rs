@@ -2,7 +2,7 @@
 
 use super::{ServerEndpoint, Smoke, parse, settling_time};
 use hyper::{Method, StatusCode, header};
-use leoflow_base::auth::token::Signer;
+use leoflow_base::auth::token::{Bearer, Signer};
 use leoflow_base::config;
 use leoflow_base::protocol::http::{self, HttpRequest};
 use leoflow_base::sys::clock;
@@ -86,6 +86,6 @@ impl Smoke<'_> {
         let current = self.config_file.as_ref().and_then(|path| config::load_with_secrets(path).ok().flatten());
         let config = current.as_ref().map_or(self.config, |loaded| &loaded.config);
         let secret = config.jwt_secret.as_deref().unwrap_or_default();
-        Signer::new(secret).issue(&config.admin_email, config.session_epoch, clock::unix_seconds())
+        Signer::new(secret).issue(&config.admin_email, Bearer::Any, config.session_epoch, clock::unix_seconds())
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::login::logins::Logins;
 use crate::login::revoked::Revoked;
-use leoflow_base::auth::token::{Claims, Signer};
+use leoflow_base::auth::token::{Bearer, Claims, Signer};
 use leoflow_base::config::{self, Loaded, SecretReference};
 use leoflow_base::home::config_files;
 use leoflow_base::sys::clock;
@@ -42,9 +42,9 @@ impl Auth {
         Ok(())
     }
 
-    pub fn issue_token(&self, epoch: u64) -> String {
+    pub fn issue_token(&self, bearer: Bearer, epoch: u64) -> String {
         let secrets = self.secrets();
-        secrets.signer.issue(&secrets.admin_email, epoch, clock::unix_seconds())
+        secrets.signer.issue(&secrets.admin_email, bearer, epoch, clock::unix_seconds())
     }
 
     /// Returns the claims of a valid token that is not revoked.
