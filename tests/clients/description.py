@@ -8,7 +8,6 @@ differs that is not listed here."""
 
 import json
 import sys
-import urllib.request
 
 import fixtures
 import generators
@@ -37,7 +36,7 @@ BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "minLength", "maxLength", "p
 
 
 def main(url, username, password, wheel):
-    ours = json.load(urllib.request.urlopen(f"{url}/openapi.json"))
+    ours = fixtures.Server(url, username, password).expect_success("GET", "/openapi.json")
     theirs = next(operations.described(wheel))
     wrong = []
     both = list(pairs(ours, theirs, wrong))

@@ -6,19 +6,39 @@ use crate::api;
 use crate::lite::pages::instance_name;
 use crate::lite::render::page;
 use crate::process::state::AppState;
-use axum::Json;
+use axum::body::Bytes;
 use axum::extract::State;
-use axum::response::Html;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
 use leoflow_base::sys::blocking;
 use leoflow_base::web_ui;
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tokio::sync::OnceCell;
 
-/// `GET /openapi.json`. The document is generated for each request, so that it uses no memory between the rare
-/// requests.
-pub async fn openapi() -> Result<Json<Value>, ApiError> {
-    build_document().await.map(Json)
+/// The document as JSON, with its entity tag. It depends on the program only, so it is built once, by the first request.
+static DOCUMENT: OnceCell<(Bytes, HeaderValue)> = OnceCell::const_new();
+
+/// `GET /openapi.json`. A client that has the document gets 304.
+pub async fn openapi(headers: HeaderMap) -> Result<Response, ApiError> {
+    let (bytes, tag) = DOCUMENT.get_or_try_init(serialized_document).await?;
+    let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let is_current = known.split(',').any(|known| known.trim().trim_start_matches("W/").as_bytes() == tag.as_bytes());
+    let common = [(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache")), (header::ETAG, tag.clone())];
+    if is_current {
+        return Ok((StatusCode::NOT_MODIFIED, common).into_response());
+    }
+    let kind = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+    Ok((common, kind, bytes.clone()).into_response())
+}
+
+async fn serialized_document() -> Result<(Bytes, HeaderValue), ApiError> {
+    let bytes = serde_json::to_vec(&build_document().await?).map_err(|error| ApiError::internal(&error))?;
+    let hash = hex::encode(&Sha256::digest(&bytes)[..8]);
+    let tag = HeaderValue::from_str(&format!("\"{hash}\"")).map_err(|error| ApiError::internal(&error))?;
+    Ok((Bytes::from(bytes), tag))
 }
 
 /// Builds the OpenAPI document from the types of the handlers.

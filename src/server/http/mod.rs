@@ -10,6 +10,7 @@ pub(crate) mod caller;
 pub(crate) mod changes;
 pub(crate) mod docs;
 pub(crate) mod guard;
+pub(crate) mod large;
 pub(crate) mod listing;
 pub(crate) mod openapi;
 pub(crate) mod query;

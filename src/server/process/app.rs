@@ -6,7 +6,7 @@ use crate::http::api_error::ApiError;
 use crate::http::body::MAX_BODY_BYTES;
 use crate::http::caller::Caller;
 use crate::http::guard;
-use crate::http::{audit, docs};
+use crate::http::{audit, docs, large};
 use crate::lite::pages;
 use crate::login::auth;
 use crate::{api, lite, task, ui};
@@ -61,18 +61,21 @@ fn open_routes() -> Routes {
         .route("/auth/token/cli", post(auth::token))
         .route("/auth/login", get(auth::login_page).post(auth::login))
         .route("/auth/logout", post(auth::logout))
-        .route("/openapi.json", get(docs::openapi))
         .merge(lite::static_routes())
         .merge(ui::static_routes())
         .layer(DefaultBodyLimit::max(ANONYMOUS_BODY_BYTES))
 }
 
-/// The page that shows the OpenAPI document.
+/// The OpenAPI document, and the page that shows it.
 fn docs_routes(state: &Arc<AppState>) -> Routes {
+    let document = Router::new()
+        .route("/openapi.json", get(docs::openapi))
+        .layer(from_fn_with_state(state.clone(), guard::require_token));
     Router::new()
         .route("/docs", get(docs::docs))
         .layer(from_fn_with_state(state.clone(), guard::require_login))
         .layer(from_fn(guard::allow_own_frames))
+        .merge(document)
 }
 
 /// Routes that need a token or session and answer within the datastore timeout.
@@ -94,5 +97,6 @@ fn authorized_routes(state: &Arc<AppState>) -> Routes {
         .layer(from_fn_with_state(state.clone(), audit::log))
         .layer(from_fn(guard::datastore_timeout))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(from_fn(large::off_the_event_loop))
         .layer(from_fn_with_state(state.clone(), guard::require_token))
 }

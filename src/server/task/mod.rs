@@ -7,7 +7,7 @@ mod runs;
 mod sdk_queries;
 mod states;
 
-use super::http::guard;
+use super::http::{guard, large};
 use super::lite::local;
 use super::process::state::AppState;
 use axum::Router;
@@ -43,6 +43,7 @@ pub fn routes(state: &Arc<AppState>) -> Router<Arc<AppState>> {
         .route("/task/uv", post(api::uv))
         .layer(from_fn(guard::datastore_timeout))
         .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(from_fn(large::off_the_event_loop))
         .layer(from_fn_with_state(state.clone(), api::require_try))
         .layer(from_fn(guard::require_local))
 }

@@ -135,9 +135,8 @@ fn our_pages_are_shown_after_a_login() {
     assert_eq!(user.get("/api/lite/doctor")["ok"], true);
     let refused = user.expect("GET", "/api/lite/releases/plan", 503);
     assert!(refused["detail"].as_str().unwrap().contains("hint: leoflow upgrade --from"), "{refused}");
-    // The API description needs no login.
-    let description = try_request(test.port, "GET", "/openapi.json", &[], "").unwrap().json();
-    assert_eq!(description["openapi"], "3.1.0");
+    assert_eq!(try_request(test.port, "GET", "/openapi.json", &[], "").unwrap().status, 401);
+    assert_eq!(user.get("/openapi.json")["openapi"], "3.1.0");
 }
 
 const DAG: &str = "
