@@ -22,6 +22,9 @@ use std::path::{Path, PathBuf};
 
 /// Prefix of the folders that a restore creates in a workspace on another file system than the home.
 pub const RESTORE_IN_WORKSPACE: &str = ".leoflow-restore-";
+/// A folder of `task-logs/` with the logs of deleted runs, until they are removed. No DAG has it: the names of their
+/// folders contain no comma.
+pub const DELETED_TASK_LOGS: &str = ",deleted";
 
 /// A home, with everything that one instance owns. The methods are its layout.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -220,12 +220,21 @@ pub struct TryName<'a> {
 
 /// Path of the log below `task-logs/`.
 pub fn path(home: &Home, name: TryName<'_>) -> PathBuf {
-    home.task_logs()
-        .join(file_name_for(name.dag_id))
-        .join(file_name_for(name.run_id))
-        .join(file_name_for(name.task_id))
-        .join(name.map_index.to_string())
+    folder_of_instance(home, name.dag_id, name.run_id, name.task_id, name.map_index)
         .join(format!("{}.log", name.try_number))
+}
+
+/// The folder with the logs of all tries of a task instance.
+pub fn folder_of_instance(home: &Home, dag_id: &str, run_id: &str, task_id: &str, map_index: i32) -> PathBuf {
+    folder_of_run(home, dag_id, run_id).join(file_name_for(task_id)).join(map_index.to_string())
+}
+
+pub fn folder_of_run(home: &Home, dag_id: &str, run_id: &str) -> PathBuf {
+    folder_of_dag(home, dag_id).join(file_name_for(run_id))
+}
+
+pub fn folder_of_dag(home: &Home, dag_id: &str) -> PathBuf {
+    home.task_logs().join(file_name_for(dag_id))
 }
 
 /// Paths of the tail pieces of a log that exceeds its first part: the current one, and the full one before it.

@@ -3,11 +3,14 @@
 
 use super::api_error::ApiError;
 use super::bulk::{Action, Bulk, BulkResponse, Kind, OnConflict, check_fields};
+use crate::process::deleted_logs::DeletedLogs;
 use crate::process::state::AppState;
 use axum::Json;
 use axum::http::StatusCode;
 use deadpool_postgres::Transaction;
+use leoflow_base::home::Home;
 use serde_json::{Map, Value};
+use std::path::PathBuf;
 
 /// An entity in a request body: a name alone, or a key with changes.
 pub enum Entity {
@@ -54,6 +57,9 @@ pub trait KeyedEntities: Sync {
         transaction: &Transaction<'_>,
         key: &Self::Key,
     ) -> impl Future<Output = Result<(), ApiError>> + Send;
+
+    /// The logs of what `remove` deletes.
+    fn log_folder(home: &Home, key: &Self::Key) -> PathBuf;
 
     /// Formats a key for the list of successes.
     fn format_key(key: &Self::Key) -> String;
@@ -139,8 +145,9 @@ async fn apply<K: KeyedEntities>(
             // A failed change is rolled back and does not affect the others.
             let result = async {
                 let transaction = client.transaction().await?;
-                apply_to_one(handler, &transaction, action, &entity, &key).await?;
+                let logs = apply_to_one(state, handler, &transaction, action, &entity, &key).await?;
                 transaction.commit().await?;
+                logs.into_iter().for_each(DeletedLogs::remove);
                 Ok(vec![K::format_key(&key)])
             };
             let result = result.await;
@@ -180,19 +187,25 @@ async fn find<K: KeyedEntities>(
     Ok((matches, unmatched))
 }
 
-/// Changes the entity with this key if the action is an update with a body, otherwise removes it.
+/// Changes the entity with this key if the action is an update with a body, otherwise removes it; then its logs are to
+/// be removed after the commit.
 async fn apply_to_one<K: KeyedEntities>(
+    state: &AppState,
     handler: &K,
     transaction: &Transaction<'_>,
     action: &Action,
     entity: &Entity,
     key: &K::Key,
-) -> Result<(), ApiError> {
+) -> Result<Option<DeletedLogs>, ApiError> {
     match entity {
         Entity::Body(body) if action.action == Kind::Update => {
             let mask = action.update_mask.as_deref().unwrap_or_default();
-            handler.change(transaction, key, body.clone(), mask).await
+            handler.change(transaction, key, body.clone(), mask).await?;
+            Ok(None)
         }
-        _ => handler.remove(transaction, key).await,
+        _ => {
+            handler.remove(transaction, key).await?;
+            Ok(Some(DeletedLogs::set_aside(&state.home, K::log_folder(&state.home, key)).await))
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Background tasks of the server: DAG parsing, scheduling and callbacks.
 
+use super::deleted_logs;
 use super::later_migrations;
 use super::state::AppState;
 use super::ui_component;
@@ -63,6 +64,7 @@ impl Background {
         }));
         self.helpers.push(spawn_local(state.dag_files.environments.clone().ensure_plain_python()));
         self.helpers.push(spawn_local(upkeep::run(state.clone())));
+        self.helpers.push(spawn_local(deleted_logs::remove_leftovers(state.home.clone())));
         self.helpers.push(spawn_local(later_migrations::run(state.clone())));
         self.helpers.push(spawn_local(ui_component::install(state.home.clone(), state.release.ui.clone())));
         self.scheduler = Some(spawn_local(async move {

@@ -5,6 +5,7 @@ pub(crate) mod background;
 pub(crate) mod change_feed;
 pub(crate) mod connection_slots;
 pub(crate) mod database;
+pub(crate) mod deleted_logs;
 pub(crate) mod health;
 pub(crate) mod later_migrations;
 pub(crate) mod listen;

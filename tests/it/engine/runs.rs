@@ -417,8 +417,12 @@ fn the_cli_accepts_airflows_commands() {
     for run_id_of_cleared in cleared["dag_run_ids"].as_array().unwrap() {
         test.wait_run("words", run_id_of_cleared.as_str().unwrap());
     }
+    let logs = test.home.join("task-logs/words").join(&run_id);
+    assert!(logs.is_dir(), "{}", logs.display());
     run(&["runs", "delete", "words", &run_id, "--yes"]).expect(0);
     run(&["runs", "show", "words", &run_id]).expect(1);
+    // A new run with its id would continue them.
+    assert!(!logs.exists() && logs.parent().unwrap().is_dir());
     // A connection.
     let port = test.port.to_string();
     run(&["connections", "add", "here", "--conn-type", "http", "--conn-host", "127.0.0.1", "--conn-port", &port])

@@ -4,6 +4,7 @@
 use super::excluded::{OWN_FOLDER, is_excluded};
 use super::own_backups::OwnBackups;
 use crate::backup::format::manifest::link_stays_inside;
+use leoflow_base::home::DELETED_TASK_LOGS;
 use leoflow_base::sys::fs::beneath::{Entry, Folder, Kind};
 use std::ffi::OsString;
 use std::io;
@@ -53,6 +54,9 @@ pub fn in_task_logs(folder: &Folder, entry: &Entry, path: &Path) -> Selection {
     }
     if is_own_folder(entry, path) {
         return Selection::Skipped(OWN.to_owned());
+    }
+    if path == Path::new(DELETED_TASK_LOGS) {
+        return Selection::Excluded;
     }
     match entry.kind {
         Kind::File => file_selection(folder, entry),

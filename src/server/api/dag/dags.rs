@@ -9,9 +9,11 @@ use crate::http::listing::Fields;
 use crate::http::openapi::answers::{NoContent, Written};
 use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams, UPDATE_MASK, UpdateMaskQuery};
 use crate::http::request::{Params, Segments};
+use crate::process::deleted_logs::DeletedLogs;
 use crate::process::state::AppState;
 use axum::extract::State;
 use axum::http::StatusCode;
+use leoflow_base::protocol::task_log;
 use leoflow_engine::store::StoreError;
 use leoflow_engine::store::dag::dag_fields::{Activity, DagField, LatestRun, Tags};
 use leoflow_engine::store::dag::dags::{self, Favorite};
@@ -236,7 +238,9 @@ pub async fn delete(State(state): Shared, Segments(dag_id): Segments<String>) ->
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
     dags::delete(&transaction, &dag_id).await.map_err(|error| not_found(error, &dag_id))?;
+    let logs = DeletedLogs::set_aside(&state.home, task_log::folder_of_dag(&state.home, &dag_id)).await;
     transaction.commit().await?;
+    logs.remove();
     // If its file still defines the DAG, the file is parsed again.
     state.dag_files.dag_deleted.notify_one();
     Ok(NoContent)

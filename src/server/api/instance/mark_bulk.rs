@@ -11,12 +11,15 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use deadpool_postgres::Transaction;
+use leoflow_base::home::Home;
+use leoflow_base::protocol::task_log;
 use leoflow_engine::model::keys::{InstanceKey, RunKey};
 use leoflow_engine::model::state::TaskState;
 use leoflow_engine::store::instance::{instances, mark};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use std::path::PathBuf;
 use std::slice;
 use std::sync::Arc;
 
@@ -154,6 +157,10 @@ impl KeyedEntities for TaskInstances {
 
     async fn remove(&self, transaction: &Transaction<'_>, key: &InstanceKey) -> Result<(), ApiError> {
         Ok(mark::delete_instance(transaction, key).await?)
+    }
+
+    fn log_folder(home: &Home, key: &InstanceKey) -> PathBuf {
+        task_log::folder_of_instance(home, &key.run.dag_id, &key.run.run_id, &key.task_id, key.map_index)
     }
 
     fn format_key(key: &InstanceKey) -> String {

@@ -9,12 +9,14 @@ use crate::http::caller::Caller;
 use crate::http::openapi::answers::NoContent;
 use crate::http::query::{QueryParams, UpdateMaskQuery};
 use crate::http::request::Segments;
+use crate::process::deleted_logs::DeletedLogs;
 use crate::process::state::AppState;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::{Extension, Json};
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
+use leoflow_base::protocol::task_log;
 use leoflow_engine::model::keys::RunKey;
 use leoflow_engine::model::state::RunState;
 use leoflow_engine::store::dag::dags;
@@ -215,6 +217,9 @@ pub async fn delete(
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
     runs::delete(&transaction, &key).await.map_err(|error| run_not_found(error, &key))?;
+    let folder = task_log::folder_of_run(&state.home, &key.dag_id, &key.run_id);
+    let logs = DeletedLogs::set_aside(&state.home, folder).await;
     transaction.commit().await?;
+    logs.remove();
     Ok(NoContent)
 }

@@ -11,12 +11,15 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use deadpool_postgres::Transaction;
+use leoflow_base::home::Home;
+use leoflow_base::protocol::task_log;
 use leoflow_engine::model::keys::RunKey;
 use leoflow_engine::store::run::runs;
 use leoflow_engine::store::{ReadFor, StoreError};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Runs of the DAG in the path, or of any DAG when the path says `~`.
@@ -101,6 +104,10 @@ impl KeyedEntities for DagRuns {
 
     async fn remove(&self, transaction: &Transaction<'_>, key: &RunKey) -> Result<(), ApiError> {
         runs::delete(transaction, key).await.map_err(|error| run_not_found(error, key))
+    }
+
+    fn log_folder(home: &Home, key: &RunKey) -> PathBuf {
+        task_log::folder_of_run(home, &key.dag_id, &key.run_id)
     }
 
     fn format_key(key: &RunKey) -> String {
