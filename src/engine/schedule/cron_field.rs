@@ -11,6 +11,9 @@ pub enum CronProblem {
     Preset(String, String),
     #[error("[{0}] is not acceptable{1}")]
     Field(String, String),
+    /// A random or hashed column.
+    #[error("{0}")]
+    Random(String),
     #[error("unknown time zone {0:?}")]
     Zone(String),
     /// The expression has no tick, for example because it asks for the 31st of February.
