@@ -24,6 +24,10 @@ pub fn plan(snapshot: &Snapshot<'_>) -> Plan {
     if snapshot.deadline.is_some_and(|deadline| deadline <= snapshot.now) && planner.is_unfinished() {
         return planner.time_out();
     }
+    // As in Airflow, no task is scheduled before the logical date.
+    if snapshot.logical_date.is_some_and(|date| date > snapshot.now) {
+        return planner.finish(None);
+    }
     planner.propagate();
     let run = planner.run_state();
     planner.finish(run)

@@ -447,3 +447,17 @@ fn a_run_without_tasks_succeeds() {
     play.settle();
     assert_eq!(play.run, Some(RunState::Success));
 }
+
+#[test]
+fn a_run_waits_for_its_logical_date() {
+    let second = SignedDuration::from_secs(1);
+    let play = Play::new(&["a"], 16);
+    let at = |logical_date, deadline| plan(&Snapshot { logical_date, deadline, ..play.snapshot(false) });
+    let starts = |plan: &Plan| plan.transitions.len();
+    let early = at(Some(play.now + second), None);
+    assert_eq!((starts(&early), early.run), (0, None), "no task is scheduled, and the run does not end");
+    assert_eq!(starts(&at(Some(play.now), None)), 1);
+    assert_eq!(starts(&at(None, None)), 1);
+    let expired = at(Some(play.now + second), Some(play.now));
+    assert_eq!(expired.run, Some((RunState::Failed, Reason::TimedOut)), "its time limit counts all the same");
+}

@@ -60,7 +60,8 @@ pub async fn lock_running(transaction: &Transaction<'_>, key: &RunKey) -> Result
 pub struct Clock {
     /// True when a DAG has a scheduled run that is due.
     pub is_due: bool,
-    /// Runs with a retry or a sensor that is due, or whose `dagrun_timeout` has expired.
+    /// Runs with a retry or a sensor that is due, or whose `dagrun_timeout` has expired, or that started before their
+    /// logical date, which has come.
     pub due: Vec<RunKey>,
     /// When the next work will be due; `None` if there is none.
     pub next: Option<Timestamp>,
@@ -77,11 +78,14 @@ pub async fn clock(client: &impl GenericClient, now: Timestamp) -> Result<Clock,
             WHERE (r.state = 'running') IS TRUE AND NOT d.is_paused),
         due AS (
             SELECT DISTINCT dag_id, run_id FROM waiting WHERE due_at <= $1
-            UNION SELECT dag_id, run_id FROM dag_run WHERE state = 'running' AND deadline_at <= $1)
+            UNION SELECT dag_id, run_id FROM dag_run WHERE state = 'running' AND deadline_at <= $1
+            UNION SELECT dag_id, run_id FROM dag_run
+                  WHERE state = 'running' AND logical_date > start_date AND logical_date <= $1)
         SELECT (SELECT array_agg(dag_id) FROM due) AS due_dags, (SELECT array_agg(run_id) FROM due) AS due_runs,
                EXISTS (SELECT FROM dag WHERE is_active AND NOT is_paused AND next_run_after <= $1) AS is_due,
                least((SELECT min(due_at) FROM waiting WHERE due_at > $1),
                      (SELECT min(deadline_at) FROM dag_run WHERE state = 'running' AND deadline_at > $1),
+                     (SELECT min(logical_date) FROM dag_run WHERE state = 'running' AND logical_date > $1),
                      (SELECT min(next_run_after) FROM dag
                       WHERE is_active AND NOT is_paused AND next_run_after > $1),
                      (SELECT min(r.run_after) FROM dag_run r JOIN dag d USING (dag_id)

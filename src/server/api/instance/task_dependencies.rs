@@ -7,6 +7,7 @@ use crate::http::request::Segments;
 use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
+use jiff::Timestamp;
 use leoflow_engine::model::dag::Task;
 use leoflow_engine::model::keys::RunKey;
 use leoflow_engine::model::state::{RunState, TaskState};
@@ -16,6 +17,7 @@ use leoflow_engine::store::instance::instance_fields::InstanceFilter;
 use leoflow_engine::store::instance::instances::{self, Instance, NOT_MAPPED};
 use leoflow_engine::store::instance::tries::SLOTS;
 use leoflow_engine::store::list::listing::Listing;
+use leoflow_engine::store::run::new_run::isoformat;
 use leoflow_engine::store::run::runs;
 use leoflow_engine::store::run::runs::Run;
 use leoflow_engine::store::{ReadFor, StoreError, pools};
@@ -55,6 +57,12 @@ async fn unmet_dependencies(
     let dag = dags::get(client, &run.key.dag_id).await?;
     if dag.is_paused {
         unmet.push(dependency("Dag Not Paused", "Task's DAG is paused.".to_owned()));
+    }
+    let now = Timestamp::now();
+    if let Some(date) = run.logical_date.filter(|date| *date > now) {
+        let reason =
+            format!("Logical date {} is in the future (the current date is {}).", isoformat(date), isoformat(now));
+        unmet.push(dependency("Logical Date", reason));
     }
     if run.state != RunState::Running {
         let reason = format!("The run is not in the state 'running' but in the state '{}'.", run.state);
