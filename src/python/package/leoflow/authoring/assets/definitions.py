@@ -52,7 +52,8 @@ def check_name(kind, value):
 
 
 def normal_uri(uri):
-    """Normalizes a URI as Airflow does: without a password, its query sorted."""
+    """Normalizes a URI as Airflow does: without a password, a fragment and slashes at the end of its path, which is at
+    least `/`; its query is sorted and loses its empty values."""
     import urllib.parse
 
     check_name("uri", uri)
@@ -66,9 +67,8 @@ def normal_uri(uri):
     if parts.password:
         warnings.warn("An Asset URI should not contain a password; the password is removed", stacklevel=4)
         netloc = netloc.rpartition("@")[2]
-    query = urllib.parse.urlencode(sorted(urllib.parse.parse_qsl(parts.query, keep_blank_values=True)))
-    path = parts.path.rstrip("/") or "/" if parts.path else parts.path
-    return urllib.parse.urlunsplit((scheme, netloc, path, query, ""))
+    query = urllib.parse.urlencode(sorted(urllib.parse.parse_qsl(parts.query)))
+    return urllib.parse.urlunsplit((scheme, netloc, parts.path.rstrip("/") or "/", query, ""))
 
 
 class Asset(BaseAsset):

@@ -21,10 +21,9 @@ PRESETS = {
     "@monthly": "0 0 1 * *",
     "@quarterly": "0 0 1 */3 *",
     "@yearly": "0 0 1 1 *",
-    # Defined by Airflow's cron library, not by Airflow.
-    "@annually": "0 0 1 1 *",
-    "@midnight": "0 0 * * *",
 }
+# Defined by Airflow's cron library, not by Airflow, which shows them as they are.
+LIBRARY_PRESETS = {"@annually": "0 0 1 1 *", "@midnight": "0 0 * * *"}
 
 
 class DataInterval(namedtuple("DataInterval", "start end")):
@@ -156,18 +155,20 @@ def relative(value):
 def check_cron(expression):
     if not isinstance(expression, str):
         raise AirflowTimetableInvalid(f"a cron expression must be a string, not {type(expression).__name__}")
-    return PRESETS.get(expression.strip(), expression)
+    expression = PRESETS.get(expression.strip(), expression)
+    return LIBRARY_PRESETS.get(expression.strip().lower(), expression)
 
 
 class Cron(BuiltIn):
     def __init__(self, cron, timezone):
         self.expression = check_cron(cron)
+        self.shown = cron.strip() if cron.strip().lower() in LIBRARY_PRESETS else self.expression
         self.timezone = zone_of(timezone)
         self.place = user_line()
 
     @property
     def summary(self):
-        return self.expression
+        return self.shown
 
     def described(self):
         return {"kind": self.kind, "expression": self.expression, "timezone": self.timezone}
