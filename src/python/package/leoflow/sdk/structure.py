@@ -167,15 +167,22 @@ def sources(expand_input):
 # --- assets
 
 
-def kinds():
-    from airflow.sdk.definitions import asset
+# Classes of Airflow's SDK. Its core has counterparts with the prefix `Serialized`, to which its timetables convert.
+ASSETS = ("Asset", "AssetAlias", "AssetNameRef", "AssetUriRef")
+CONDITIONS = {"AssetAll": "all", "AssetAny": "any"}
 
-    return asset
+
+def asset_kind(value: Any) -> str | None:
+    """Returns the SDK's name of the class of an asset, a reference or a condition; None for any other value."""
+    for kind in type(value).__mro__:
+        name = kind.__name__.removeprefix("Serialized")
+        if kind.__module__.partition(".")[0] == "airflow" and (name in ASSETS or name in CONDITIONS):
+            return name
+    return None
 
 
 def is_asset(value: Any) -> bool:
-    asset = kinds()
-    return isinstance(value, (asset.Asset, asset.AssetAlias, asset.AssetNameRef, asset.AssetUriRef))
+    return asset_kind(value) in ASSETS
 
 
 def is_condition(value):
@@ -183,25 +190,25 @@ def is_condition(value):
 
 
 def asset_structure(value: Any) -> dict[str, Any]:
-    asset = kinds()
-    if isinstance(value, asset.Asset):
+    kind = asset_kind(value)
+    if kind == "Asset":
         fields = {"name": value.name, "uri": value.uri, "group": value.group, "extra": dict(value.extra)}
         if getattr(value, "watchers", None):
             fields["watchers"] = [watcher_structure(watcher) for watcher in value.watchers]
         return {"asset": fields}
-    if isinstance(value, asset.AssetAlias):
+    if kind == "AssetAlias":
         return {"alias": value.name, "group": value.group}
-    return {"name": value.name} if isinstance(value, asset.AssetNameRef) else {"uri": value.uri}
+    return {"name": value.name} if kind == "AssetNameRef" else {"uri": value.uri}
 
 
 def watcher_structure(watcher):
-    classpath, kwargs = watcher.trigger.serialize()
+    trigger = watcher.trigger
+    classpath, kwargs = (trigger["classpath"], trigger["kwargs"]) if isinstance(trigger, dict) else trigger.serialize()
     return {"name": watcher.name, "classpath": classpath, "kwargs": older_versions.encode(kwargs)}
 
 
 def condition_structure(condition):
-    asset = kinds()
-    if isinstance(condition, (asset.AssetAll, asset.AssetAny)):
-        kind = "all" if isinstance(condition, asset.AssetAll) else "any"
-        return {kind: [condition_structure(part) for part in condition.objects]}
-    return asset_structure(condition)
+    name = CONDITIONS.get(asset_kind(condition))
+    if name is None:
+        return asset_structure(condition)
+    return {name: [condition_structure(part) for part in condition.objects]}
