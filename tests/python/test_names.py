@@ -28,10 +28,16 @@ class Names(unittest.TestCase):
         self.assertEqual(set(MODULE_OF_NAME) - used, set())
 
     def test_an_unsupported_name_is_reported_with_its_line(self):
-        with self.assertRaisesRegex(Unsupported, r"test_names\.py:\d+: airflow\.sdk\.DeferrableThing is not supported"):
-            from airflow.sdk import DeferrableThing  # noqa: F401
+        with self.assertRaisesRegex(Unsupported, r"test_names\.py:\d+: airflow\.sdk\.BaseXCom is not supported"):
+            from airflow.sdk import BaseXCom  # noqa: F401
         with self.assertRaisesRegex(ImportError, r"the module airflow\.providers\.amazon is not supported"):
             import airflow.providers.amazon  # noqa: F401
+
+    def test_a_misspelt_name_is_no_unsupported_one(self):
+        for text in ("from airflow.sdk import tsk", "import airflow.sdk.tsk"):
+            with self.subTest(text), self.assertRaises(ImportError) as caught:
+                exec(text, {})
+            self.assertNotIsInstance(caught.exception, Unsupported)
 
     def test_a_private_name_is_an_attribute_error(self):
         with self.assertRaises(AttributeError):

@@ -95,6 +95,18 @@ SDK = named("""
     cross_downstream dag get_current_context get_parsing_context literal macros setup task task_group teardown
     timezone
 """)
+# The names and modules in Airflow 3.3's `airflow.sdk` that the small package lacks; any other name is misspelt.
+ONLY_IN_AIRFLOW = frozenset("""
+    AllowedKeyMapper AssetAccessControl AsyncCallback BaseAsyncOperator BaseDeadlineReference BaseOperatorLink BaseXCom
+    ChainMapper CronPartitionTimetable DayWindow DeadlineAlert DeadlineReference ExceptionRetryPolicy FanOutMapper
+    FixedKeyMapper HourWindow IdentityMapper MinimumCount MonthWindow NEVER_EXPIRE ObjectStoragePath PartitionMapper
+    PartitionedAssetTimetable PartitionedAtRuntime ProductMapper QuarterWindow ResumableJobMixin RetryAction RetryDecision
+    RetryPolicy RetryRule RollupMapper SegmentWindow StartOfDayMapper StartOfHourMapper StartOfMonthMapper
+    StartOfQuarterMapper StartOfWeekMapper StartOfYearMapper SyncCallback WaitForAll WeekWindow Window YearWindow conf
+    deadline_reference lineage result
+    api bases configuration coordinators crypto definitions exceptions execution_time io listener log module_loading
+    observability plugins_manager providers_manager_runtime serde state types yaml
+""".split())
 EXCEPTIONS = named(NAMES_BY_MODULE["common.exceptions"])
 BASH = named("BashOperator")
 BRANCH = named("BaseBranchOperator BranchMixIn")
@@ -251,6 +263,12 @@ MODULES = {
 }
 
 
+def is_misspelt(name: str) -> bool:
+    """True for a name below `airflow.sdk` that Airflow does not have either."""
+    parts = name.split(".")
+    return parts[:2] == ["airflow", "sdk"] and len(parts) > 2 and parts[2] not in ONLY_IN_AIRFLOW
+
+
 def look_up(module: str, like: str | None = None) -> Callable[[str], Any]:
     """Returns the `__getattr__` of an Airflow module; it raises Unsupported for names that Leoflow lacks. `like` is the
     Airflow module with the same names."""
@@ -259,9 +277,10 @@ def look_up(module: str, like: str | None = None) -> Callable[[str], Any]:
     def get_attribute(name: str) -> Any:
         home = names.get(name)
         if home is None:
-            if name.startswith("_") or (like is None and f"{module}.{name}" in MODULES):
+            whole = f"{module}.{name}"
+            if name.startswith("_") or is_misspelt(whole) or (like is None and whole in MODULES):
                 raise AttributeError(f"module {module!r} has no attribute {name!r}")
-            raise unsupported_name(f"{module}.{name}")
+            raise unsupported_name(whole)
         defining_module = importlib.import_module(f"leoflow.{home.rstrip(':')}")
         value = defining_module if home.endswith(":") else getattr(defining_module, name)
         setattr(sys.modules[module], name, value)

@@ -1,6 +1,7 @@
 """Airflow's exceptions, and those for unsupported features and missing packages."""
 
-from leoflow.common.packages import how_to_add, provider_package
+from leoflow.common.hints import airflow_2
+from leoflow.common.hints.packages import how_to_add, names_in, provider_package
 from leoflow.common.reports import user_line
 
 
@@ -169,9 +170,23 @@ class Unsupported(AirflowException, ImportError):
         super().__init__(f'{file}:{line}: {thing} is not supported by Leoflow{suffix}')
 
 
+class RemovedInAirflow3(Unsupported):
+    """A module or name of Airflow 2 that Airflow 3 does not have either."""
+
+    def __init__(self, advice, place):
+        ImportError.__init__(self, f"{place[0]}:{place[1]}: {advice}")
+
+
 def unsupported_name(name: str) -> Unsupported:
-    """Returns the error for an Airflow name that the small package lacks, with the dependency that installs Airflow's
-    SDK."""
-    package = provider_package(name.removeprefix("the module ")) or "apache-airflow"
+    """Returns the error for an Airflow name that the small package lacks: what replaces a name of Airflow 2, or the
+    dependency that installs Airflow's SDK."""
+    import linecache
+
+    file, line = user_line()
+    module = name.removeprefix("the module ")
+    removed = airflow_2.removed_import(names_in(linecache.getline(file, line), module) or [module])
+    if removed:
+        return RemovedInAirflow3(removed, (file, line))
+    package = provider_package(module) or "apache-airflow"
     suffix = f"'s own small Airflow package. Apache Airflow's own SDK has it: {how_to_add(package)}"
-    return Unsupported(name, suffix=suffix)
+    return Unsupported(name, (file, line), suffix)

@@ -6,7 +6,7 @@ import os
 import sys
 
 from leoflow.common import masking
-from leoflow.common.packages import missing_package
+from leoflow.common.hints.error_hint import hint as error_hint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def explain(error: BaseException) -> str:
     # Without a frame of user code, only the message is shown.
     lines = report.format() if report.stack or report.__cause__ else report.format_exception_only()
     text = "".join(lines).rstrip()
-    hint = missing_package(error)
+    hint = error_hint(error)
     return f"{text}\n{hint}" if hint else text
 
 

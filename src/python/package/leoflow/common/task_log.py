@@ -10,7 +10,7 @@ import sys
 import threading
 
 from leoflow.common import masking
-from leoflow.common.packages import missing_package
+from leoflow.common.hints.error_hint import hint as error_hint
 from leoflow.common.reports import clean, is_ours
 
 TYPE_CHECKING = False
@@ -54,7 +54,7 @@ def show(error: BaseException, event: str = "Task failed with exception") -> Non
         say("error", TASK, "Task exited", exit_code=error.code)
         return
     say("error", TASK, event, error_detail=error_details(error))
-    hint = missing_package(error)
+    hint = error_hint(error)
     if hint:
         say("error", OWN, hint)
 

@@ -12,7 +12,7 @@ import threading
 import traceback
 
 from leoflow.common import masking, task_log
-from leoflow.common.packages import missing_package
+from leoflow.common.hints.error_hint import hint as error_hint
 from leoflow.common.reports import clean
 
 TYPE_CHECKING = False
@@ -208,7 +208,7 @@ class Host:
 
 def traceback_lines(error):
     """Returns the lines of an error's traceback, with secrets masked."""
-    text = "".join(traceback.format_exception(error)) + (missing_package(error) or "")
+    text = "".join(traceback.format_exception(error)) + (error_hint(error) or "")
     return clean(masking.hide(text)).splitlines()
 
 

@@ -9,7 +9,7 @@ import os
 import pathlib
 
 from leoflow.common import local_modules, plain_files, task_log
-from leoflow.common.packages import missing_package
+from leoflow.common.hints.error_hint import hint as error_hint
 from leoflow.common.reports import describe, missing_date
 from leoflow.sdk import child_processes, older_versions, start_trigger, startup
 from leoflow.sdk.supervisor import TaskSupervisor
@@ -123,7 +123,7 @@ class Try:
     def log_hints(self, result):
         """Logs hints after the error, which Airflow has logged."""
         date = missing_date(self.error) if self.context["dag_run"].logical_date is None else None
-        for hint in filter(None, [missing_package(self.error), date]):
+        for hint in filter(None, [error_hint(self.error), date]):
             task_log.say("error", task_log.OWN, hint)
         if date:
             result["reason"] += f" ({date})"

@@ -6,13 +6,15 @@ import sys
 
 from leoflow.common import airflow_version
 from leoflow.common.exceptions import unsupported_name
-from leoflow.common.packages import IN_TWO_PARTS
-from leoflow.names import MODULES, look_up
+from leoflow.common.hints.packages import IN_TWO_PARTS
+from leoflow.names import MODULES, is_misspelt, look_up
 
 
 class _Modules:
     def find_spec(self, name, path=None, target=None):
         if not name.startswith("airflow."):
+            return None
+        if name not in MODULES and is_misspelt(name):
             return None
         if name not in MODULES and name.removeprefix("airflow.providers.") not in IN_TWO_PARTS:
             raise unsupported_name(f"the module {name}")

@@ -59,9 +59,11 @@ class DAG:
                  jinja_environment_kwargs=None, render_template_as_native_obj=False, dag_display_name=None, owner_links=None,
                  **others):
         check_key("dag_id", dag_id)
+        unknown = [name for name in others if name not in NEUTRAL]
+        if unknown:
+            plural = "an unexpected keyword argument" if len(unknown) == 1 else "unexpected keyword arguments"
+            raise TypeError(f"DAG got {plural} {', '.join(map(repr, unknown))}")
         for name, value in others.items():
-            if name not in NEUTRAL:
-                raise TypeError(f"DAG got an unexpected keyword argument {name!r}")
             if NEUTRAL[name] is not None and not any(value == neutral for neutral in NEUTRAL[name]):
                 raise Unsupported(f"{name}={value!r} of a DAG")
         self.dag_id = dag_id

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from leoflow.common.hints import own_modules
+
 # Modules whose package has a different name.
 PACKAGE_OF = {
     "attr": "attrs", "bs4": "beautifulsoup4", "cv2": "opencv-python-headless", "dateutil": "python-dateutil",
@@ -36,35 +38,45 @@ def how_to_add(package: str) -> str:
             "or a line in the requirements.txt, pyproject.toml or `# /// script` block that lists what it depends on")
 
 
-def missing_package(error: BaseException) -> str | None:
-    """Returns a hint that names the package of a missing module, or None. Follows the causes of the error."""
-    seen = []
-    while not isinstance(error, ModuleNotFoundError) or not error.name:
-        seen.append(error)
-        if error.__cause__ is None or error.__cause__ in seen:
-            return None
-        error = error.__cause__
-    provider = provider_package(whole_name(error))
+def missing_package(error: ImportError) -> str | None:
+    """Returns a hint that names the package of a missing module, or None."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return None
+    provider = provider_package(imported_names(error)[0])
     if provider is not None and error.name.rpartition(".")[0] not in provider_modules(provider):
         return f"{error.name} is not installed for this project. Add its provider: {how_to_add(provider)}"
     top = error.name.partition(".")[0]
     if top in sys.stdlib_module_names or top in ("airflow", "leoflow") or sys.modules.get(top):
         return None
+    own = own_modules.describe(error, top)
+    if own:
+        return own
     package = PACKAGE_OF.get(top, top.replace("_", "-"))
-    return (f"{top} is not installed for this project. If it is a package and not a file of yours, add it:\n"
-            f"{how_to_add(package)}")
+    return (f"{top} is not installed for this project, and no folder of the project has a module of that name. "
+            f"If it is a package, add it:\n{how_to_add(package)}")
 
 
-def whole_name(error):
-    """Returns the full name of the imported module: the error names only the first missing part."""
+def imported_names(error: ImportError) -> list[str]:
+    """Returns the whole name of the module that an import names, of which the error names only the first missing part,
+    and then the names that it imports from it, with the module."""
     import linecache
-    import re
 
     frame = error.__traceback__
     while frame is not None:
-        line = linecache.getline(frame.tb_frame.f_code.co_filename, frame.tb_lineno)
-        match = re.search(re.escape(error.name) + r"(?:\.\w+)+", line)
-        if match:
-            return match[0]
+        names = names_in(linecache.getline(frame.tb_frame.f_code.co_filename, frame.tb_lineno), error.name)
+        if names:
+            return names
         frame = frame.tb_next
-    return error.name
+    return [error.name]
+
+
+def names_in(line: str, name: str) -> list[str]:
+    """Returns what a line imports from a module whose name begins with `name`; nothing if it imports no such module."""
+    import re
+
+    match = re.search(rf"(?<![\w.]){re.escape(name)}(?:\.\w+)*(?![\w.])", line)
+    if not match:
+        return []
+    module = match[0]
+    _, is_from, names = line[match.end():].partition(" import ")
+    return [module, *(f"{module}.{word}" for word in re.findall(r"\w+", names) if is_from)]

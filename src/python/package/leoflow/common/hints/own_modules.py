@@ -1,0 +1,88 @@
+"""Finds a module of the user's own that an import does not find, so that no hint advises a stranger's package of the same
+name."""
+
+from __future__ import annotations
+
+import os
+
+from leoflow.common import local_modules
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Names that Airflow projects give to their own code. Packages of these names exist, and are not what a project means.
+OWN_NAMES = frozenset((
+    "common", "config", "configs", "constants", "custom_operators", "dags", "helpers", "hooks", "include", "jobs", "lib", "libs",
+    "modules", "operators", "plugins", "scripts", "sensors", "settings", "shared", "sql", "src", "tasks", "utilities", "utils",
+))
+# Limits of the search: levels of folders, and folders in all.
+LEVELS, MOST_FOLDERS = 4, 2000
+NOT_SEARCHED = frozenset(("node_modules", "site-packages", "venv", "__pycache__"))
+
+
+def describe(error: ImportError, name: str) -> str | None:
+    """Returns where a module of that name is, and how to import it; None if it is nowhere and may be a package."""
+    file = importing_file(error)
+    roots = local_modules.roots_of(file) if file else []
+    searched = "the module search path of this file has " + ", ".join(roots)
+    for root in roots:
+        if os.path.basename(root) == name:
+            return f"{name} is the folder {root} itself. Its modules are imported without `{name}.`: {searched}"
+    top = roots[-1] if roots else None
+    found = next(places(top, name), None) if top else None
+    if found is not None:
+        folder = os.path.dirname(found)
+        within = next(root for root in roots if found.startswith(root.rstrip(os.sep) + os.sep))
+        dotted = os.path.relpath(os.path.splitext(found)[0], within).replace(os.sep, ".")
+        ways = f"import it as `{dotted}`" if dotted.replace(".", "").isidentifier() else ""
+        ways = f"{ways}, or add a line" if ways else "Add a line"
+        return (f"{name} was found at {os.path.relpath(found, top)}, which is in no folder that is searched: {searched}.\n"
+                f"{ways[0].upper()}{ways[1:]} to the project's .env: PYTHONPATH={folder}")
+    if name in OWN_NAMES:
+        return f"No folder of the project has a module {name}: {searched or 'none'}"
+    return None
+
+
+def importing_file(error):
+    """Returns the innermost file of the traceback that is below an import folder."""
+    file, frame = None, error.__traceback__
+    while frame is not None:
+        name = frame.tb_frame.f_code.co_filename
+        if os.path.isabs(name) and "site-packages" not in name:
+            file = name
+        frame = frame.tb_next
+    return file
+
+
+def places(top: str, name: str) -> Iterator[str]:
+    """Yields files and folders below `top` that a module of that name could be, the least nested first."""
+    folders, count = [top], 0
+    for _ in range(LEVELS):
+        deeper = []
+        for folder in folders:
+            try:
+                with os.scandir(folder) as listing:
+                    entries = sorted(listing, key=lambda entry: entry.name)
+            except OSError:
+                continue
+            for entry in entries:
+                if entry.name == f"{name}.py" or entry.name == name and has_python(entry.path):
+                    yield entry.path
+                elif entry.name[:1] != "." and entry.name not in NOT_SEARCHED and entry.is_dir(follow_symlinks=False):
+                    deeper.append(entry.path)
+            count += 1
+            if count >= MOST_FOLDERS:
+                return
+        folders = deeper
+
+
+def has_python(folder):
+    """True for a folder that has a Python file, in it or in a folder of it."""
+    try:
+        names = sorted(os.listdir(folder))
+        return any(name.endswith(".py") for name in names) or any(
+            name.endswith(".py") for inner in names if os.path.isdir(os.path.join(folder, inner))
+            for name in os.listdir(os.path.join(folder, inner)))
+    except OSError:
+        return False

@@ -1,0 +1,158 @@
+"""Hints that follow errors of the user's code."""
+
+import sys
+import tempfile
+import unittest
+import unittest.mock
+from pathlib import Path
+
+from leoflow.common.hints import airflow_2
+from leoflow.common.hints.error_hint import hint
+
+
+def fails(text):
+    """Runs `text` as a file; returns its error and the hint."""
+    with tempfile.TemporaryDirectory() as folder:
+        return fails_in(Path(folder), text)
+
+
+def fails_in(folder, text):
+    """Runs `text` as the project's file `file.py`; returns its error and the hint."""
+    with unittest.mock.patch.object(sys, "path", [str(folder), *sys.path]):
+        path = folder / "file.py"
+        path.write_text(text)
+        try:
+            exec(compile(text, str(path), "exec"), {})
+        except Exception as error:
+            return error, hint(error)
+    raise AssertionError("it does not fail")
+
+
+class TestOwnModules(unittest.TestCase):
+    """A module of the project is no package to install."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name).resolve()
+
+    def test_a_module_in_a_folder_that_is_not_searched(self):
+        (self.folder / "code" / "acme").mkdir(parents=True)
+        (self.folder / "code" / "acme" / "tables.py").touch()
+        _, found = fails_in(self.folder, "from acme.tables import load")
+        self.assertIn(f"acme was found at code/acme, which is in no folder that is searched: the module search path of this "
+                      f"file has {self.folder}.\nImport it as `code.acme`", found)
+        self.assertIn(f".env: PYTHONPATH={self.folder}/code", found)
+        self.assertNotIn("leoflow add", found)
+
+    def test_a_single_file_and_a_folder_whose_name_is_no_identifier(self):
+        (self.folder / "my-lib").mkdir()
+        (self.folder / "my-lib" / "acme.py").touch()
+        _, found = fails_in(self.folder, "import acme")
+        self.assertIn("acme was found at my-lib/acme.py", found)
+        self.assertIn(f"\nAdd a line to the project's .env: PYTHONPATH={self.folder}/my-lib", found)
+
+    def test_the_import_folder_itself(self):
+        folder = self.folder / "dags"
+        folder.mkdir()
+        self.assertIn(f"dags is the folder {folder} itself", fails_in(folder, "from dags.acme import load")[1])
+
+    def test_names_of_own_code_are_never_packages_to_install(self):
+        for name in ("include", "common", "operators"):
+            found = fails_in(self.folder, f"import {name}.thing")[1]
+            self.assertIn(f"No folder of the project has a module {name}", found)
+            self.assertNotIn("leoflow add", found)
+
+    def test_a_folder_without_python_is_no_module(self):
+        (self.folder / "data" / "acme").mkdir(parents=True)
+        self.assertIn("`leoflow add acme`", fails_in(self.folder, "import acme")[1])
+
+
+class TestRemovedInAirflow3(unittest.TestCase):
+    def test_modules(self):
+        for line, advice in {
+            "from airflow.operators.python_operator import PythonOperator": "use airflow.providers.standard.operators.python",
+            "from airflow.operators.dummy import DummyOperator": "use airflow.providers.standard.operators.empty (EmptyOperator)",
+            "import airflow.contrib.operators.ssh_operator": "`leoflow add apache-airflow-providers-ssh`",
+            "from airflow.contrib.hooks import gcp_pubsub_hook": "airflow.contrib.hooks was removed in Airflow 3",
+            "from airflow.contrib.hooks.gcs_hook import X": "`leoflow add apache-airflow-providers-google`",
+            "from airflow.operators.postgres_operator import PostgresOperator": "(SQLExecuteQueryOperator)",
+            "from airflow.datasets import Dataset": "use airflow.sdk (Asset, formerly Dataset)",
+            "from airflow.utils.dates import days_ago": "airflow.utils.dates.days_ago was removed in Airflow 3; use a fixed",
+        }.items():
+            with self.subTest(line):
+                error, _ = fails(line)
+                self.assertIsInstance(error, ImportError)
+                self.assertIn(advice, str(error))
+                self.assertNotIn("leoflow add apache-airflow`", str(error))
+
+    def test_with_the_sdk_of_airflow(self):
+        missing = ModuleNotFoundError("No module named 'airflow.contrib'", name="airflow.contrib")
+        self.assertIn("airflow.contrib was removed in Airflow 3", hint(missing))
+        text = "cannot import name 'chain' from 'airflow.utils.helpers' (x.py)"
+        self.assertEqual(hint(ImportError(text, name="airflow.utils.helpers")),
+                         "airflow.utils.helpers.chain was removed in Airflow 3; use airflow.sdk.chain")
+
+    def test_arguments(self):
+        text = "from airflow.sdk import DAG\nDAG('x', schedule_interval='@daily', concurrency=1)"
+        self.assertEqual(fails(text)[1], "Airflow 3 has no argument `schedule_interval`; use `schedule`\n"
+                                         "Airflow 3 has no argument `concurrency`; use `max_active_tasks`")
+        # As Airflow's SDK words it.
+        text = "DAG.__init__() got an unexpected keyword argument 'schedule_interval'"
+        self.assertIn("use `schedule`", hint(TypeError(text)))
+        text = ("from airflow.providers.standard.operators.python import PythonOperator\n"
+                "PythonOperator(task_id='a', python_callable=print, provide_context=True)")
+        self.assertIn("`provide_context`; remove it", fails(text)[1])
+        self.assertIsNone(fails("def load(): pass\nload(concurrency=1)")[1])
+
+    def test_context_keys(self):
+        self.assertIn("use `logical_date`", fails("def load(execution_date): pass\nload()")[1])
+        self.assertIn("use `data_interval_end | ds`", fails("{}['next_ds']")[1])
+        self.assertIsNone(fails("{}['city']")[1])
+
+    def test_the_replacements_of_the_small_package_exist(self):
+        from leoflow.names import MODULES
+
+        for old, new in airflow_2.replacements().items():
+            with self.subTest(old):
+                module, _, name = new.rstrip(")").partition(" (")
+                if module == "airflow.sdk":
+                    self.assertIn(name.partition(",")[0], MODULES[module])
+                elif module.startswith("airflow.providers.standard."):
+                    self.assertTrue(any(known.startswith(module) for known in MODULES), module)
+
+    def test_a_misspelt_name(self):
+        self.assertEqual(fails("from airflow.sdk import DAGG")[1], "airflow.sdk has no DAGG; did you mean DAG?")
+
+
+class TestMissingPackages(unittest.TestCase):
+    def test_a_package_also_one_with_another_name(self):
+        self.assertIn("`leoflow add not-there`", fails("import not_there.inside")[1])
+        error = ModuleNotFoundError("No module named 'sklearn'", name="sklearn")
+        self.assertIn("`leoflow add scikit-learn`", hint(error))
+
+    def test_a_provider(self):
+        for module, provider in [("snowflake", "snowflake"), ("microsoft.azure", "microsoft-azure"), ("apache.spark", "apache-spark")]:
+            error = ModuleNotFoundError("no", name=f"airflow.providers.{module}.hooks")
+            self.assertIn(f"`leoflow add apache-airflow-providers-{provider}`", hint(error))
+
+    def test_no_hint_for_a_missing_module_of_an_installed_provider(self):
+        with unittest.mock.patch.dict(sys.modules, {"airflow.providers.amazon": sys, "airflow.providers.amazon.aws": sys}):
+            self.assertIsNone(hint(ModuleNotFoundError("no", name="airflow.providers.amazon.aws.renamed")))
+
+    def test_every_hint_names_the_same_files(self):
+        from leoflow.common.exceptions import unsupported_name
+
+        hints = [fails("import not_there")[1], str(unsupported_name("airflow.utils.email")),
+                 hint(ModuleNotFoundError("no", name="airflow.providers.http.hooks"))]
+        for text in hints:
+            self.assertRegex(text, r"`leoflow add [\w-]+` in the project's folder, or in its leoflow.yaml\n    dependencies: \[")
+            self.assertIn("requirements.txt, pyproject.toml or `# /// script`", text)
+
+    def test_follows_the_cause_of_an_error(self):
+        text = "try:\n    import not_there\nexcept ImportError as error:\n    raise ValueError('no') from error"
+        self.assertIn("`leoflow add not-there`", fails(text)[1])
+
+    def test_no_hint_for_other_errors(self):
+        for error in [ValueError("no"), ModuleNotFoundError("no", name="airflow.sdk"), ModuleNotFoundError("no", name="json.nothing")]:
+            self.assertIsNone(hint(error))
