@@ -5,7 +5,9 @@ import socket
 import tempfile
 import threading
 import unittest
+import unittest.mock
 
+from leoflow.common import leoflow_server
 from leoflow.common.client import Client, ServerError, quote
 
 
@@ -34,6 +36,20 @@ class Server:
 
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n{\"a\":1}"
+
+
+NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n{}"
+
+
+class DefaultConnections(unittest.TestCase):
+    def test_fs_default_exists_until_the_user_makes_one(self):
+        with tempfile.TemporaryDirectory() as folder:
+            server = Server(folder, [NOT_FOUND, NOT_FOUND, OK])
+            self.addCleanup(server.close)
+            with unittest.mock.patch.object(leoflow_server, "_client", Client(server.path, None, 5.0)):
+                self.assertEqual(leoflow_server.read("connections", "fs_default"), {"conn_type": "fs", "extra": '{"path": "/"}'})
+                self.assertIsNone(leoflow_server.read("variables", "fs_default"))
+                self.assertEqual(leoflow_server.read("connections", "fs_default"), {"a": 1})
 
 
 class Requests(unittest.TestCase):

@@ -1,11 +1,10 @@
 """Hooks, through which operators use a Connection."""
 
 import logging
-import os
 
 from leoflow.authoring.connection import Connection
 from leoflow.authoring.loggers import hook_logger, qualified_name
-from leoflow.common.exceptions import AirflowNotFoundException
+from leoflow.common.exceptions import AirflowNotFoundException, Unsupported
 
 
 class LoggingMixin:
@@ -57,13 +56,7 @@ class BaseHook(LoggingMixin):
 class FSHook(BaseHook):
     def __init__(self, fs_conn_id="fs_default", **others):
         super().__init__(**others)
-        try:
-            self.basepath = self.get_connection(fs_conn_id).extra_dejson.get("path", "")
-        except AirflowNotFoundException:
-            # Airflow creates this connection by default, with the root folder as its path.
-            if fs_conn_id != "fs_default":
-                raise
-            self.basepath = os.sep
+        self.basepath = self.get_connection(fs_conn_id).extra_dejson.get("path", "")
 
     def get_conn(self):
         return None

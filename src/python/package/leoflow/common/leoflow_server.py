@@ -12,6 +12,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+# Connections that Airflow creates with its database.
+DEFAULT_CONNECTIONS = {"fs_default": {"conn_type": "fs", "extra": '{"path": "/"}'}}
+
 _client = None
 _prefix = "/local"
 _queried = False
@@ -51,7 +54,7 @@ def read(kind: str, key: str) -> dict[str, Any] | None:
         return client().request("GET", f"{_prefix}/{kind}/{quote(key)}")
     except ServerError as error:
         if error.status == 404:
-            return None
+            return DEFAULT_CONNECTIONS.get(key) if kind == "connections" else None
         raise AirflowRuntimeError(f"{kind} {key!r} cannot be read: {error}") from None
 
 
