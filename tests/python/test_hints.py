@@ -52,6 +52,15 @@ class TestOwnModules(unittest.TestCase):
         self.assertIn("acme was found at my-lib/acme.py", found)
         self.assertIn(f"\nAdd a line to the project's .env: PYTHONPATH={self.folder}/my-lib", found)
 
+    def test_the_project_comes_before_the_workspace(self):
+        project = self.folder / "project"
+        for folder in (project / "libs" / "acme" / "src" / "acme", self.folder / "other" / "acme"):
+            folder.mkdir(parents=True)
+            (folder / "tables.py").touch()
+        with unittest.mock.patch.object(sys, "path", [str(self.folder), *sys.path]):
+            _, found = fails_in(project, "import acme.tables")
+        self.assertIn("acme was found at libs/acme/src/acme, ", found)
+
     def test_the_import_folder_itself(self):
         folder = self.folder / "dags"
         folder.mkdir()

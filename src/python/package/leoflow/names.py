@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-from leoflow.common.exceptions import unsupported_name
+from leoflow.common.exceptions import Replaced, unsupported_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -269,6 +269,12 @@ def is_misspelt(name: str) -> bool:
     return parts[:2] == ["airflow", "sdk"] and len(parts) > 2 and parts[2] not in ONLY_IN_AIRFLOW
 
 
+def other_module(name: str) -> str | None:
+    """Returns the module from which Airflow 3 imports a name, if there is one here."""
+    modules = [module for module, names in MODULES.items() if name in names and "compat" not in module]
+    return min(modules, key=lambda module: (module != "airflow.sdk", ".standard." not in module, module), default=None)
+
+
 def look_up(module: str, like: str | None = None) -> Callable[[str], Any]:
     """Returns the `__getattr__` of an Airflow module; it raises Unsupported for names that Leoflow lacks. `like` is the
     Airflow module with the same names."""
@@ -280,7 +286,8 @@ def look_up(module: str, like: str | None = None) -> Callable[[str], Any]:
             whole = f"{module}.{name}"
             if name.startswith("_") or is_misspelt(whole) or (like is None and whole in MODULES):
                 raise AttributeError(f"module {module!r} has no attribute {name!r}")
-            raise unsupported_name(whole)
+            elsewhere = other_module(name)
+            raise Replaced(f"there is no {whole}; use {elsewhere}.{name}") if elsewhere else unsupported_name(whole)
         defining_module = importlib.import_module(f"leoflow.{home.rstrip(':')}")
         value = defining_module if home.endswith(":") else getattr(defining_module, name)
         setattr(sys.modules[module], name, value)

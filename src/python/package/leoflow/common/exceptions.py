@@ -170,10 +170,11 @@ class Unsupported(AirflowException, ImportError):
         super().__init__(f'{file}:{line}: {thing} is not supported by Leoflow{suffix}')
 
 
-class RemovedInAirflow3(Unsupported):
-    """A module or name of Airflow 2 that Airflow 3 does not have either."""
+class Replaced(Unsupported):
+    """A module or name that has a replacement, such as one that Airflow 3 removed."""
 
-    def __init__(self, advice, place):
+    def __init__(self, advice, place=None):
+        place = place or user_line()
         ImportError.__init__(self, f"{place[0]}:{place[1]}: {advice}")
 
 
@@ -186,7 +187,7 @@ def unsupported_name(name: str) -> Unsupported:
     module = name.removeprefix("the module ")
     removed = airflow_2.removed_import(names_in(linecache.getline(file, line), module) or [module])
     if removed:
-        return RemovedInAirflow3(removed, (file, line))
+        return Replaced(removed, (file, line))
     package = provider_package(module) or "apache-airflow"
     suffix = f"'s own small Airflow package. Apache Airflow's own SDK has it: {how_to_add(package)}"
     return Unsupported(name, (file, line), suffix)

@@ -29,8 +29,8 @@ def describe(error: ImportError, name: str) -> str | None:
     for root in roots:
         if os.path.basename(root) == name:
             return f"{name} is the folder {root} itself. Its modules are imported without `{name}.`: {searched}"
-    top = roots[-1] if roots else None
-    found = next(places(top, name), None) if top else None
+    # The project first, then the workspace.
+    top, found = next(((top, found) for top in roots[-2:] for found in places(top, name)), (None, None))
     if found is not None:
         folder = os.path.dirname(found)
         within = next(root for root in roots if found.startswith(root.rstrip(os.sep) + os.sep))
