@@ -235,7 +235,6 @@ fn validate_refuses_what_the_server_refuses() {
     let done = test.run(&["validate", bad.to_str().unwrap(), one.to_str().unwrap()]).expect(1);
     let location = format!("{}:2: Dag \"bad\": ", bad.display());
     assert!(done.stdout.contains(&location) && done.stdout.contains("61 * * * *"), "{done:?}");
-    let done = test.run(&["validate", one.to_str().unwrap(), two.to_str().unwrap()]).expect(1);
     let env = test.save("one/.env", "A=1\nno assignment\n");
     let done = test.run(&["validate", one.to_str().unwrap(), "--json"]).expect(0).json();
     assert_eq!(done["files"][0]["warnings"], json!([format!("{}:2 is not NAME=value, and is ignored", env.display())]));

@@ -4,7 +4,6 @@ import logging
 
 from leoflow.authoring.connection import Connection
 from leoflow.authoring.loggers import hook_logger, qualified_name
-from leoflow.common.exceptions import AirflowNotFoundException, Unsupported
 
 
 class LoggingMixin:
