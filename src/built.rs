@@ -11,6 +11,7 @@ pub const BUILT: BuildInfo = BuildInfo {
     public_key: option_env!("LEOFLOW_PUBLIC_KEY"),
     releases_url: option_env!("LEOFLOW_RELEASES_URL"),
     more_migrations: &[],
+    contract: include_str!("../docs/reference/contract.json"),
     documentation: Documentation {
         pages: include!(concat!(env!("OUT_DIR"), "/docs_pages.rs")),
         pictures: include!(concat!(env!("OUT_DIR"), "/docs_pictures.rs")),

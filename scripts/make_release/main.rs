@@ -1,15 +1,17 @@
 //! Makes a release from a program and a PostgreSQL; `scripts/release` builds the program and runs this. Reproducible:
 //! the same input gives the same bytes.
 
-mod contract;
 mod licenses;
 mod merge;
+mod operator_contract;
 mod pack;
 mod sign;
+mod version_rules;
 
 use clap::Parser;
 use jiff::{SignedDuration, Timestamp};
 use leoflow::config::Channel;
+use leoflow::contract::Contract;
 use leoflow::python;
 use leoflow::upgrade::plan::POSTGRES;
 use leoflow::upgrade::release::manifest::{Asset, Component, MANIFEST, Manifest, Release, SIGNATURE_SUFFIX};
@@ -95,6 +97,9 @@ struct Make {
     airflow_ui: Option<PathBuf>,
     #[arg(long, default_value = "CHANGELOG.md")]
     changelog: PathBuf,
+    /// The operator's contract of this release
+    #[arg(long, default_value = "docs/reference/contract.json")]
+    contract: PathBuf,
     #[arg(long, default_value = "LICENSE")]
     license: PathBuf,
     /// The third-party licences, as `licenses` writes them
@@ -144,15 +149,19 @@ impl Make {
         let last = self.from.as_ref().map(|folder| last_manifest(folder, &key)).transpose()?;
         let issued = last.as_ref().and_then(|manifest| manifest.issued_at);
         let releases = last.map(|manifest| manifest.releases).unwrap_or_default();
-        contract::check(&self.version, self.channel == "rc", &about.migrations, &releases)?;
+        version_rules::check(&self.version, self.channel == "rc", &about.migrations, &releases)?;
+        let base = version_rules::base(&self.version, &releases);
+        let contract = operator_contract::read(&self.contract, &self.version)?;
+        operator_contract::check(&contract, base, self.from.as_deref())?;
         fresh_folder(&self.publishing.output)?;
-        let asset = self.tarball()?;
+        let asset = self.tarball(&contract)?;
         let last_release = below(&self.version, &releases);
         let mut components = vec![self.postgres(last_release)?];
         if let Some(wheel) = &self.airflow_ui {
             components.push(self.airflow_ui(wheel, last_release)?);
         }
-        let release = self.describe(&about, asset, components, &releases)?;
+        let mut release = self.describe(&about, asset, components, &releases)?;
+        release.contract = Some(operator_contract::write(&contract, &self.publishing.output)?);
         if let Some(from) = &self.from {
             carry(from, &self.publishing.output, &releases)?;
         }
@@ -161,13 +170,14 @@ impl Make {
     }
 
     /// Packs the program, licences, completions and packages for DAGs.
-    fn tarball(&self) -> Outcome<Asset> {
+    fn tarball(&self, contract: &Contract) -> Outcome<Asset> {
         let name = format!("leoflow-{}-{TARGET}.tar.gz", self.version);
         let folder = format!("leoflow-{}", self.version);
         let mut files = vec![
             pack::Entry::file(format!("{folder}/leoflow"), &self.program, true)?,
             pack::Entry::file(format!("{folder}/LICENSE"), &self.license, false)?,
         ];
+        files.push(pack::Entry::bytes(format!("{folder}/contract.json"), operator_contract::text(contract)?));
         if let Some(path) = &self.third_party {
             files.push(pack::Entry::file(format!("{folder}/THIRD-PARTY-LICENSES.txt"), path, false)?);
         }
@@ -229,7 +239,7 @@ impl Make {
         components: Vec<Component>,
         releases: &[Release],
     ) -> Outcome<Release> {
-        let (last, base) = (below(&self.version, releases), contract::base(&self.version, releases));
+        let (last, base) = (below(&self.version, releases), version_rules::base(&self.version, releases));
         let channel = Channel::parse(&self.channel).ok_or("no such channel")?;
         let floor = last.map_or(&self.version, |last| &last.upgrades_from);
         let mut required_stops = last.map(|last| last.required_stops.clone()).unwrap_or_default();
@@ -246,11 +256,12 @@ impl Make {
             channel,
             date: self.publishing.date.to_string(),
             commit: about.commit.clone(),
-            notes: contract::notes(&self.changelog, &self.version, &about.migrations, base)?,
+            notes: version_rules::notes(&self.changelog, &self.version, &about.migrations, base)?,
             upgrades_from: self.upgrades_from.clone().unwrap_or_else(|| floor.clone()),
             required_stops,
             hands_over: self.hands_over || last.is_some_and(|last| last.hands_over),
             migrations: about.migrations.clone(),
+            contract: None,
             assets: vec![asset],
             components,
         })
@@ -340,6 +351,7 @@ fn carry(from: &Path, to: &Path, releases: &[Release]) -> Outcome<()> {
             files.push((asset.url.as_str(), asset.sha256().map_err(|error| error.to_string())?));
         }
         files.extend(release.components.iter().map(|component| (component.url.as_str(), component.sha256.as_str())));
+        files.extend(release.contract.iter().map(|contract| (contract.url.as_str(), contract.sha256.as_str())));
     }
     for (url, sha256) in files.into_iter().filter(|(url, _)| !url.contains("://")) {
         let (old, new) = (from.join(url), to.join(url));

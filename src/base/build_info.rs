@@ -22,6 +22,8 @@ pub struct BuildInfo {
     /// Migrations in addition to those in `migrations/`.
     pub more_migrations: &'static [MigrationFile],
     pub documentation: Documentation,
+    /// `docs/reference/contract.json`: what operators may rely on in this release.
+    pub contract: &'static str,
 }
 
 /// Holds in unit tests, where no program has set anything.
@@ -33,6 +35,7 @@ const UNSET: BuildInfo = BuildInfo {
     releases_url: None,
     more_migrations: &[],
     documentation: Documentation { pages: &[], pictures: &[] },
+    contract: "",
 };
 
 static INFO: OnceLock<BuildInfo> = OnceLock::new();

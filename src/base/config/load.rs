@@ -71,6 +71,17 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// The keys in `config.yaml` as they are written there, also deprecated ones: `port`, `upgrade.channel`.
+    pub fn written_keys(&self) -> Vec<String> {
+        let mapping = to_mapping(&self.text).unwrap_or_default();
+        let names = |(key, value): (&Value, &Value)| {
+            let key = key.as_str().unwrap_or_default().to_owned();
+            let subkeys = value.as_mapping().into_iter().flat_map(Mapping::keys).filter_map(Value::as_str);
+            subkeys.map(|subkey| format!("{key}.{subkey}")).chain([key.clone()]).collect::<Vec<_>>()
+        };
+        mapping.iter().flat_map(names).collect()
+    }
+
     /// Formats all warnings as `file:line: message`. `path` is the path of `config.yaml`.
     pub fn warning_lines(&self, path: &Path) -> Vec<String> {
         let override_warnings = self.override_warnings.iter().map(|(path, warnings)| (path.as_path(), warnings));
@@ -310,6 +321,7 @@ mod tests {
         assert_eq!(loaded.config.upgrade.keep_versions, 2);
         assert_eq!(loaded.warnings.len(), 1);
         assert!(loaded.warnings[0].line == 4 && loaded.warnings[0].message.contains("use upgrade.cleanup_after"));
+        assert_eq!(loaded.written_keys(), ["port", "upgrade.keep_versions", "upgrade.contract_after", "upgrade"]);
         let both = parse("upgrade: {contract_after: 90m, cleanup_after: 2h}\n", DEPRECATED).unwrap();
         assert_eq!(both.config.upgrade.cleanup_after.as_secs(), 7200);
 

@@ -2,6 +2,8 @@
 //! code as `docs/reference/contract.json`; every release carries it.
 
 mod compare;
+pub mod effects;
+pub mod home_uses;
 pub mod rules;
 
 pub use compare::{Change, Difference, compare};

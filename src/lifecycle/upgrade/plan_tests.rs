@@ -39,6 +39,7 @@ fn release(text: &str, channel: Channel) -> Release {
         date: "2026-01-01T00:00:00Z".to_owned(),
         commit: Some("0123abc".to_owned()),
         notes: format!("What is new in {text}"),
+        contract: None,
         upgrades_from: version("0.1.0"),
         required_stops: Vec::new(),
         hands_over: false,

@@ -10,6 +10,7 @@ use super::release::source::{FetchError, Source};
 use super::release::{freshness, signature, stage, version_order};
 use super::rollback::{failed_release, history};
 use super::run::ReleaseSource;
+use crate::contract::Contract;
 use jiff::Timestamp;
 use leoflow_base::build_info::build_info;
 use leoflow_base::config::{self, Config};
@@ -20,6 +21,9 @@ use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
 use semver::Version;
 use std::path::PathBuf;
+
+/// The largest contract that is read, in bytes.
+const CONTRACT_LIMIT: u64 = 16 * 1024 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
@@ -99,6 +103,14 @@ impl TargetRelease {
             Origin::Kept { .. } => None,
             Origin::Host { source, .. } => Some(source),
         }
+    }
+
+    /// The contract of the release that is planned; `None` if it has none, or one that cannot be read.
+    pub async fn contract(&self, version: &Version) -> Option<Contract> {
+        let Origin::Host { source, manifest } = &self.origin else { return None };
+        let file = manifest.release(version)?.contract.as_ref().filter(|file| file.size <= CONTRACT_LIMIT)?;
+        let text = source.read_verified(&file.url, &file.sha256, file.size).await.ok()?;
+        Contract::parse(&text).ok()
     }
 
     /// Downloads the release's own program, which then plans and performs the upgrade. Returns its path.

@@ -170,7 +170,8 @@ pub struct Credentials {
 
 impl Credentials {
     pub fn read(state: &AppState, headers: &HeaderMap, extensions: &Extensions) -> Self {
-        let tokens = bearer(headers).map(str::to_owned).into_iter().chain(session_token(headers, &state.auth.cookie_name()));
+        let tokens =
+            bearer(headers).map(str::to_owned).into_iter().chain(session_token(headers, &state.auth.cookie_name()));
         let caller = extensions.get().copied().unwrap_or(Caller::Network);
         Self { caller, peer: extensions.get().cloned(), tokens: tokens.collect() }
     }

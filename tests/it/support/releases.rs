@@ -143,6 +143,14 @@ pub fn make_release(releases: &Releases, version: &str, output: &Path, more: &[&
         .unwrap()
 }
 
+/// Writes the contract of this checkout with other settings.
+pub fn write_contract(path: &Path, change: impl FnOnce(&mut Value)) {
+    let current = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference/contract.json");
+    let mut contract: Value = serde_json::from_slice(&fs::read(current).unwrap()).unwrap();
+    change(&mut contract["sections"]["settings"]);
+    fs::write(path, contract.to_string()).unwrap();
+}
+
 /// Writes the stand-in program of a release, which `tests/releases/program.rs` describes.
 pub fn write_program(path: &Path, release: &Release) {
     let newest = super::newest();

@@ -2,7 +2,7 @@
 
 use crate::support::mirror;
 use crate::support::releases::{
-    FIRST, Releases, SECOND, example_program, make_release, new_key, releases, write_program,
+    FIRST, Releases, SECOND, example_program, make_release, new_key, releases, write_contract, write_program,
 };
 use crate::support::releases::{Migration, Release};
 use crate::support::{CommandOutput, TestHome};
@@ -285,6 +285,17 @@ fn the_release_tool_enforces_version_number_rules() {
         let stderr = String::from_utf8_lossy(&done.stderr).into_owned();
         assert!(!done.status.success() && stderr.contains(why), "{version}: {stderr}");
     }
+    // What the last release promised may not go without an announcement.
+    let version = "0.2.0";
+    write_program(&first.program(version), &Release { version, migration: Migration::AddsTable, fault: None });
+    let contract = test.folder().join("contract.json");
+    write_contract(&contract, |settings| drop(settings.as_object_mut().unwrap().remove("port").unwrap()));
+    let more = [from[0], from[1], "--contract", contract.to_str().unwrap()];
+    let done = make_release(&first, version, &output("without-port"), &more);
+    let stderr = String::from_utf8_lossy(&done.stderr).into_owned();
+    let why = "setting port was removed: a removal or a change is announced as deprecated";
+    assert!(!done.status.success() && stderr.contains(why), "{stderr}");
+    assert!(!output("without-port").exists());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Upgrades under load with tasks running, and upgrades to faulty releases.
 
 use crate::support::changing_release::{Load, assert_undisturbed, populated, started, upgrade, variable, version};
-use crate::support::releases::{FIRST, Migration, Release, SECOND, make_release, releases};
+use crate::support::releases::{FIRST, Migration, Release, SECOND, make_release, releases, write_contract};
 use crate::support::rounds::sample_rounds;
 use crate::support::{TestHome, newest, wait_until};
 use serde_json::{Value, json};
@@ -152,11 +152,20 @@ fn a_stopped_instance_is_upgraded_and_stays_stopped() {
     // The release plans the upgrade itself: the installed program only starts it.
     let host = test.folder().join("host");
     let earlier = releases(&[FIRST]).dist();
-    let made = make_release(&all, "0.2.0", &host, &["--from", earlier.to_str().unwrap(), "--hands-over"]);
+    let contract = test.folder().join("contract.json");
+    write_contract(&contract, |settings| {
+        settings["port"]["deprecated"] = json!({"removed_in": "0.3.0", "replacement": "address"});
+        settings["host"]["deprecated"] = json!({"removed_in": "0.3.0"});
+    });
+    let more = ["--from", earlier.to_str().unwrap(), "--hands-over", "--contract", contract.to_str().unwrap()];
+    let made = make_release(&all, "0.2.0", &host, &more);
     assert!(made.status.success(), "{made:?}");
     let upgrade = |more: &[&str]| test.run(&[&["upgrade", "--from", host.to_str().unwrap(), "--json"], more].concat());
     let plan = upgrade(&["--dry-run"]).expect(0).json();
     assert!(plan["warnings"][0].as_str().unwrap().contains("0.2.0 plans this upgrade itself"), "{plan}");
+    // Of what the release deprecates, only what this home uses is named: `host` is not set.
+    let about_contract = "setting port is deprecated: use address; it works until 0.3.0; it is set in config.yaml";
+    assert_eq!(plan["warnings"].as_array().unwrap()[1..], [json!(about_contract)], "{plan}");
     let done = upgrade(&["--yes"]).expect(0);
     assert!(done.stderr.contains("0.2.0 plans this upgrade itself; downloading it"), "{}", done.stderr);
     assert_eq!(done.json()["status"], "upgraded");

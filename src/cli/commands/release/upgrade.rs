@@ -10,8 +10,12 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::recovery::{Abort, DryRun};
 use crate::terminal::printer::counted;
+use leoflow_base::build_info::build_info;
 use leoflow_base::config::{self};
 use leoflow_base::protocol::child::RELEASE_SOURCE;
+use leoflow_lifecycle::contract::effects::effects;
+use leoflow_lifecycle::contract::{self, Contract, home_uses};
+use leoflow_lifecycle::setup;
 use leoflow_lifecycle::upgrade::plan::{Action, Database, Instance, Plan, Refusal, UpgradeFacts};
 use leoflow_lifecycle::upgrade::release::{program, stage};
 use leoflow_lifecycle::upgrade::rollback::history;
@@ -104,9 +108,9 @@ async fn plan_upgrade(
     let FactsAndDatastore { facts, .. } = upgrade_facts::gather(context).await?;
     refuse_older_program(context, &facts)?;
     match release.plan(&facts) {
-        Ok(plan) => Ok(Some((with_doubts(context, plan, doubts), release))),
+        Ok(plan) => Ok(Some((with_warnings(context, plan, doubts, &release).await?, release))),
         Err(Refusal::HandOver(plan)) if dry_run == DryRun::Yes => {
-            Ok(Some((with_doubts(context, *plan, doubts), release)))
+            Ok(Some((with_warnings(context, *plan, doubts, &release).await?, release)))
         }
         Err(Refusal::HandOver(plan)) => hand_over::run(context, &plan, &release).await.map(|()| None),
         Err(not_needed @ (Refusal::UpToDate(_) | Refusal::Ahead { .. } | Refusal::Installed(_))) => {
@@ -116,10 +120,23 @@ async fn plan_upgrade(
     }
 }
 
-fn with_doubts(context: &Context<'_>, mut plan: Plan, doubts: Vec<String>) -> Plan {
+/// Adds the doubts about the release host, what failed before, and what this home uses that the release changes.
+async fn with_warnings(
+    context: &Context<'_>,
+    mut plan: Plan,
+    doubts: Vec<String>,
+    release: &TargetRelease,
+) -> Result<Plan, Error> {
     plan.warnings.extend(doubts);
     plan.warnings.extend(earlier_failures(&context.home, &plan.to));
-    plan
+    let own = Contract::parse(build_info().contract.as_bytes());
+    let (Some(settings), Ok(own)) = (context.config()?, own) else { return Ok(plan) };
+    if let Some(new) = release.contract(&plan.to).await {
+        let service_file = setup::service::installed(&context.home)?.map(|service| service.file);
+        let uses = home_uses::gather(&context.home, &settings, service_file.as_deref());
+        plan.warnings.extend(effects(&contract::compare(&own, &new), &uses));
+    }
+    Ok(plan)
 }
 
 fn print_not_needed(

@@ -56,6 +56,9 @@ pub struct Release {
     pub hands_over: bool,
     /// Every migration that this release knows, oldest first.
     pub migrations: Vec<Migration>,
+    /// What operators may rely on; releases before 0.2.0 have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contract: Option<ContractFile>,
     /// One archive per platform.
     pub assets: Vec<Asset>,
     pub components: Vec<Component>,
@@ -84,6 +87,15 @@ pub struct Asset {
     pub size: u64,
     /// A Rust target triple.
     pub target: String,
+}
+
+/// The release's contract, a file beside the manifest: the same for all platforms.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContractFile {
+    pub url: String,
+    pub sha256: String,
+    /// Size in bytes.
+    pub size: u64,
 }
 
 /// A part of a release that changes less often than the program.
@@ -203,6 +215,10 @@ impl Release {
         for asset in &self.assets {
             check_name(&asset.url)?;
             asset.sha256().map(drop)?;
+        }
+        if let Some(contract) = &self.contract {
+            check_name(&contract.url)?;
+            check_sha256(&contract.sha256)?;
         }
         for component in &self.components {
             check_name(&component.url)?;

@@ -150,6 +150,17 @@ impl Source {
         Manifest::parse_at(&text, &location).map_err(|source| FetchError::Manifest { location, source })
     }
 
+    /// Reads a small file that the manifest describes, and verifies it.
+    pub async fn read_verified(&self, url: &str, sha256: &str, size: u64) -> Result<Vec<u8>, FetchError> {
+        let bytes = self.read(url, size).await?;
+        let found = hex::encode(Sha256::digest(&bytes));
+        if found == sha256 {
+            return Ok(bytes);
+        }
+        let difference = format!("its sha256 is {found}, expected {sha256}");
+        Err(FetchError::Different { location: self.location(url), difference, is_short: false })
+    }
+
     /// Reads a small file.
     async fn read(&self, name: &str, limit: u64) -> Result<Vec<u8>, FetchError> {
         let location = self.location(name);

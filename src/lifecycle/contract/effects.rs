@@ -1,0 +1,127 @@
+//! What the changes between two contracts mean for one home: only those that touch what it uses. Pure.
+
+use super::{Change, Difference, Section};
+use std::collections::BTreeSet;
+
+/// What a home uses of the contract.
+#[derive(Debug, Clone, Default)]
+pub struct Uses {
+    /// Keys that `config.yaml` and the files over it set.
+    pub settings: BTreeSet<String>,
+    /// Variables that are set where Leoflow runs.
+    pub variables: BTreeSet<String>,
+    /// The text of service files and of scripts that call Leoflow.
+    pub scripts: Vec<String>,
+    /// API operations that clients called: `GET /api/v2/dags`.
+    pub requests: BTreeSet<String>,
+}
+
+/// One line for each change that touches what the home uses, with what to do.
+pub fn effects(changes: &[Change], uses: &Uses) -> Vec<String> {
+    changes.iter().filter_map(|change| effect(change, uses)).collect()
+}
+
+fn effect(change: &Change, uses: &Uses) -> Option<String> {
+    let Change { section, name, difference } = change;
+    if matches!(difference, Difference::Added { .. }) {
+        return None;
+    }
+    let is_new_default = matches!(difference, Difference::Changed { fact, .. } if fact == "default");
+    let place = match section {
+        Section::Settings if is_new_default && !uses.settings.contains(name) => "this home uses the default",
+        Section::Settings if uses.settings.contains(name) => "it is set in config.yaml",
+        Section::EnvironmentVariables if uses.variables.contains(name) => "it is set in the environment",
+        Section::Commands | Section::Options if uses.scripts.iter().any(|text| calls(text, name)) => {
+            "a service file or a script uses it"
+        }
+        Section::ApiOperations if uses.requests.iter().any(|request| is_operation(request, name)) => {
+            "a client called it"
+        }
+        _ => return None,
+    };
+    Some(format!("{change}; {place}"))
+}
+
+/// True if a line of a script has the words of a command or option in this order: `leoflow lite start --port`.
+fn calls(script: &str, name: &str) -> bool {
+    script.lines().any(|line| {
+        let mut words = line.split(|c: char| c.is_whitespace() || "=\"';".contains(c)).map(file_name);
+        name.split(' ').all(|wanted| words.any(|word| word == wanted))
+    })
+}
+
+/// The last part of a path, so that `/home/u/.leoflow/bin/leoflow` is `leoflow`.
+fn file_name(word: &str) -> &str {
+    if word.starts_with('-') { word } else { word.rsplit('/').next().unwrap_or(word) }
+}
+
+/// True if a request is of an operation: a part in braces stands for any text.
+fn is_operation(request: &str, operation: &str) -> bool {
+    let (request, operation): (Vec<&str>, Vec<&str>) = (request.split('/').collect(), operation.split('/').collect());
+    let is_same = |(part, wanted): (&&str, &&str)| part == wanted || (wanted.starts_with('{') && !part.is_empty());
+    request.len() == operation.len() && request.iter().zip(&operation).all(is_same)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Contract, Deprecation, compare};
+    use super::*;
+
+    /// Two contracts, between which one thing of each kind is deprecated or removed and a default changes.
+    fn changes() -> Vec<Change> {
+        let mut old = Contract::new("0.2.0".parse().unwrap());
+        old.add(Section::Settings, "port", [("default", "8088".to_owned())]);
+        old.add(Section::Settings, "host", []);
+        old.add(Section::EnvironmentVariables, "LEOFLOW_HOST", []);
+        old.add(Section::Commands, "leoflow lite start", []);
+        old.add(Section::Options, "leoflow lite start --port", []);
+        old.add(Section::ApiOperations, "GET /api/v2/dags/{dag_id}/dagRuns", []);
+        let mut new = Contract::new("0.3.0".parse().unwrap());
+        new.add(Section::Settings, "port", [("default", "80".to_owned())]);
+        new.add(Section::Settings, "host", []);
+        new.add(Section::Commands, "leoflow lite start", []);
+        new.add(Section::Settings, "new", []);
+        let host = new.sections.get_mut(&Section::Settings).unwrap().get_mut("host").unwrap();
+        let replacement = Some("address".to_owned());
+        host.deprecated = Some(Deprecation { removed_in: "0.4.0".parse().unwrap(), replacement });
+        compare(&old, &new)
+    }
+
+    #[test]
+    fn a_home_that_uses_nothing_hears_of_new_defaults_only() {
+        let lines = effects(&changes(), &Uses::default());
+        assert_eq!(lines, ["setting port has another default: 80 instead of 8088; this home uses the default"]);
+    }
+
+    #[test]
+    fn what_a_home_uses_is_named_with_what_to_do() {
+        let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+        let uses = Uses {
+            settings: set(&["port", "host"]),
+            variables: set(&["LEOFLOW_HOST"]),
+            scripts: vec!["[Service]\nExecStart=\"/home/u/.leoflow/bin/leoflow\" lite start --port 8090\n".to_owned()],
+            requests: set(&["GET /api/v2/dags/hello/dagRuns"]),
+        };
+        let lines = effects(&changes(), &uses);
+        assert!(lines.contains(
+            &"setting host is deprecated: use address; it works until 0.4.0; it is set in config.yaml".to_owned()
+        ));
+        for part in
+            ["LEOFLOW_HOST was removed", "leoflow lite start --port was removed", "dagRuns was removed; a client"]
+        {
+            assert!(lines.iter().any(|line| line.contains(part)), "{part} in {lines:?}");
+        }
+        assert_eq!(lines.len(), 5, "{lines:?}");
+    }
+
+    #[test]
+    fn options_and_operations_are_told_apart() {
+        assert!(calls("leoflow --home /x lite start --port=1", "leoflow lite start --port"));
+        assert!(!calls("leoflow lite start\nleoflow lite stop --port 1", "leoflow lite start --port"));
+        assert!(!calls("leoflow lite start --ports 1", "leoflow lite start --port"));
+        assert!(is_operation("GET /api/v2/dags/a", "GET /api/v2/dags/{dag_id}"));
+        assert!(!is_operation("POST /api/v2/dags/a", "GET /api/v2/dags/{dag_id}"));
+        assert!(!is_operation("GET /api/v2/dags/", "GET /api/v2/dags/{dag_id}"));
+        assert!(!is_operation("GET /api/v2/dags/a/b", "GET /api/v2/dags/{dag_id}"));
+    }
+}
