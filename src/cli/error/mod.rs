@@ -269,7 +269,7 @@ impl From<Refusal> for Error {
 
 impl From<InstallError> for Error {
     fn from(error: InstallError) -> Self {
-        Self::failed(error).hint("check the free space and the owner of the home: `leoflow doctor`")
+        with_disk_hint_at(Self::failed(&error), &error.source, &error.path).hint("leoflow doctor")
     }
 }
 

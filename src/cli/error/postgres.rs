@@ -147,6 +147,9 @@ impl From<ClusterError> for Error {
                 let base = Self::failed("cannot create the datastore").cause(text);
                 with_disk_hint_at(base, &io::ErrorKind::StorageFull.into(), path)
             }
+            ClusterError::ShellPath(_) => {
+                Self::failed(&error).hint("choose another folder with --home DIR or LEOFLOW_HOME")
+            }
             ClusterError::NoUserNamespace(_) => Self::failed(&error)
                 .hint("run leoflow as an ordinary user")
                 .hint("in a container: start it with a user (docker run --user 1000), or allow user namespaces"),

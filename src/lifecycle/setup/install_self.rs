@@ -14,8 +14,8 @@ pub const NAMES: [&str; 3] = ["leoflow", "leoflow-server", "leoflow-agent"];
 #[derive(Debug, thiserror::Error)]
 #[error("cannot install {path}: {source}")]
 pub struct InstallError {
-    path: PathBuf,
-    source: io::Error,
+    pub path: PathBuf,
+    pub source: io::Error,
 }
 
 /// The version that `bin/leoflow` points to; `None` unless all links point to a file.

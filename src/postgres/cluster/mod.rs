@@ -40,6 +40,9 @@ pub enum ClusterError {
     /// initdb failed and the disk is full.
     #[error("initdb failed, and the disk is full: {text}")]
     DiskFull { path: PathBuf, text: String },
+    /// initdb starts programs of its folder by a shell, in double quotes.
+    #[error("the path {0} contains `$` or a backquote, which the shell that PostgreSQL's initdb starts would expand")]
+    ShellPath(PathBuf),
     #[error("PostgreSQL refuses to run as this user, and a user namespace, the workaround, is not permitted: {0}")]
     NoUserNamespace(String),
 }
@@ -167,6 +170,14 @@ fn initdb_arguments(staging: &Path, password_file: &Path) -> Vec<OsString> {
     arguments
 }
 
+/// Refuses a path that a shell would change in double quotes.
+fn check_path(installation: &Installation) -> Result<(), ClusterError> {
+    match installation.bin.to_string_lossy().contains(['$', '`']) {
+        true => Err(ClusterError::ShellPath(installation.bin.clone())),
+        false => Ok(()),
+    }
+}
+
 /// Runs initdb on the empty folder `staging`.
 fn initdb(
     installation: &Installation,
@@ -174,6 +185,7 @@ fn initdb(
     identity: &Identity,
     staging: &Path,
 ) -> Result<(), ClusterError> {
+    check_path(installation)?;
     // initdb works in its staging folder, where the next attempt finds processes that survived a kill.
     let io = |source| ClusterError::Io { path: staging.to_owned(), source };
     files::create_private_dir(staging).map_err(io)?;
@@ -221,6 +233,15 @@ fn initdb(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_that_a_shell_would_expand_is_refused() {
+        let installation =
+            Installation { version: String::new(), bin: "/h/$(id)/bin".into(), source: String::new(), sha256: None };
+        let staging = tempfile::tempdir().unwrap();
+        let refused = initdb(&installation, "x", &Identity::Own, staging.path());
+        assert!(matches!(refused, Err(ClusterError::ShellPath(_))), "{refused:?}");
+    }
 
     #[test]
     fn initdb_uses_no_huge_pages() {

@@ -2,6 +2,7 @@
 //! and none of the user's may apply.
 
 use leoflow_base::sys::env_vars;
+use leoflow_base::sys::fs::disk;
 use leoflow_base::sys::process::command;
 use leoflow_base::sys::process::user_namespace::Identity;
 use std::path::Path;
@@ -70,12 +71,20 @@ pub fn postgres_version(bin: &Path) -> Result<(u32, String), String> {
 fn version_output(program: &Path) -> Result<String, String> {
     let mut command = clean_command(program);
     let output = command::output_within(command.arg("--version"), VERSION_LIMIT)
-        .map_err(|error| format!("cannot run {}: {error}", program.display()))?;
+        .map_err(|error| format!("cannot run {}: {error}{}", program.display(), noexec_reason(program)))?;
     if !output.status.success() {
         let reason = command::failure(&String::from_utf8_lossy(&output.stderr), output.status);
         return Err(format!("{} --version failed: {reason}", program.display()));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Explains a program that cannot run because of its mount.
+fn noexec_reason(program: &Path) -> &'static str {
+    match disk::forbids_programs(program) {
+        true => ", because the file system there is mounted noexec; choose another home: --home DIR",
+        false => "",
+    }
 }
 
 /// Parses text such as `postgres (PostgreSQL) 18.4 (Debian …)`.

@@ -100,7 +100,19 @@ mod tests {
         // Files of /proc take no space, and none can be added.
         assert_eq!(shortage(Path::new("/proc/self")).unwrap(), Shortage::Bytes);
         assert!(free_bytes(Path::new("missing")).unwrap() > 0);
-        assert!(forbids_programs(Path::new("/proc/self")) && !forbids_programs(Path::new("/missing")));
+    }
+
+    #[test]
+    fn a_mount_without_programs_is_known() {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        for line in mounts.lines() {
+            let fields: Vec<&str> = line.split(' ').collect();
+            // Other mounts may hide this one.
+            if fields[1] == "/proc" || fields[1] == "/sys" {
+                let is_noexec = fields[3].split(',').any(|option| option == "noexec");
+                assert_eq!(forbids_programs(Path::new(fields[1])), is_noexec, "{line}");
+            }
+        }
     }
 
     #[test]
