@@ -5,6 +5,7 @@ use crate::server_process::Process;
 use leoflow_base::build_info;
 use leoflow_base::protocol::log;
 use leoflow_base::sys::env_vars;
+use leoflow_base::sys::fs::permissions;
 use leoflow_base::sys::process::{limits, replace, set_own_name};
 use leoflow_cli::args::{complete, help};
 use leoflow_cli::commands::{self, Cli};
@@ -22,6 +23,7 @@ use tracing::{Level, error};
 pub fn main() -> ExitCode {
     build_info::set(BUILT);
     set_own_name(&program_name().to_string_lossy());
+    permissions::keep_owner_access();
     limits::report(time_is_up());
     if let [_, command, keeper_arguments @ ..] = env_vars::arguments().as_slice()
         && command == "keep-task"

@@ -19,10 +19,28 @@ pub fn set_path_where_supported(path: &Path, mode: u32) -> io::Result<()> {
     ignore_refusal(fs::set_permissions(path, Permissions::from_mode(mode)))
 }
 
-/// Creates a folder with mode 0700 where the file system has modes.
+/// Creates a folder and its missing parents with mode 0700 where the file system has modes; an existing folder keeps
+/// its mode.
 pub fn create_dir_where_supported(path: &Path) -> io::Result<()> {
-    DirBuilder::new().mode(0o700).create(path)?;
-    set_path_where_supported(path, 0o700)
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        create_dir_where_supported(parent)?;
+    }
+    match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => set_path_where_supported(path, 0o700),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Clears the owner's bits of this process's umask: with them, it could not use the files that it creates. The others
+/// stay, for the files of the user's tasks. Called before other threads start.
+pub fn keep_owner_access() {
+    use nix::sys::stat::{Mode, umask};
+    let previous = umask(Mode::S_IRWXG | Mode::S_IRWXO);
+    umask(previous & (Mode::S_IRWXG | Mode::S_IRWXO));
 }
 
 fn ignore_refusal(result: io::Result<()>) -> io::Result<()> {
@@ -57,7 +75,7 @@ mod tests {
         assert!(is_readable_by_others(refusing));
         assert!(set_path_where_supported(Path::new("/proc/self/missing"), 0o600).is_err());
         let folder = tempfile::tempdir().unwrap();
-        create_dir_where_supported(&folder.path().join("new")).unwrap();
-        assert!(!is_readable_by_others(&folder.path().join("new")));
+        create_dir_where_supported(&folder.path().join("a/new")).unwrap();
+        assert!(!is_readable_by_others(&folder.path().join("a/new")));
     }
 }

@@ -4,11 +4,11 @@ use super::exchange_error::{ExchangeError, io_error};
 use super::exchange_tree::{LIST_LIMIT, Tree, TreeExchange, is_folder, is_there, names};
 use crate::backup::create::selection::{omitted_in_task_logs, omitted_in_workspace};
 use leoflow_base::sys::fs::beneath::Folder;
-use leoflow_base::sys::fs::files;
+use leoflow_base::sys::fs::{files, permissions};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -209,11 +209,10 @@ fn is_empty_folder(path: &Path) -> Result<bool, ExchangeError> {
 /// Creates `folder` with the permissions of `model` (at least the owner's); private if `model` is not a folder.
 fn create_like(model: &Path, folder: &Path) -> Result<(), ExchangeError> {
     let failed = |source| io_error("create", folder, source);
-    files::create_private_dir(folder).map_err(failed)?;
+    permissions::create_dir_where_supported(folder).map_err(failed)?;
     match fs::symlink_metadata(model) {
         Ok(meta) if meta.is_dir() => {
-            fs::set_permissions(folder, Permissions::from_mode(meta.permissions().mode() & 0o7777 | 0o700))
-                .map_err(failed)
+            permissions::set_path_where_supported(folder, meta.permissions().mode() & 0o7777 | 0o700).map_err(failed)
         }
         _ => Ok(()),
     }

@@ -4,7 +4,7 @@
 use super::exchange_error::{ExchangeError, io_error};
 use crate::backup::create::excluded::OWN_FOLDER;
 use crate::backup::create::own_backups::OwnBackups;
-use leoflow_base::sys::fs::files;
+use leoflow_base::sys::fs::{files, permissions};
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -148,7 +148,7 @@ impl TreeExchange<'_> {
             other => return other.map_err(failed),
         }
         let newcomer = if self.root.is_some_and(|root| to.parent() == Some(root)) { to } else { from };
-        files::create_private_dir(&self.conflicts).map_err(failed)?;
+        permissions::create_dir_where_supported(&self.conflicts).map_err(failed)?;
         let name = newcomer.file_name().unwrap_or_default();
         let free = (0..).map(|number: u32| match number {
             0 => self.conflicts.join(name),

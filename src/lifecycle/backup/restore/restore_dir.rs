@@ -5,7 +5,7 @@ use crate::backup::create::excluded::OWN_FOLDER;
 use crate::backup::verify::scratch::RestoreId;
 use leoflow_base::home::Home;
 use leoflow_base::sys::clock;
-use leoflow_base::sys::fs::files;
+use leoflow_base::sys::fs::{files, permissions};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
@@ -78,7 +78,7 @@ impl RestoreDir {
                 std::fs::remove_dir(&in_home)?;
                 std::fs::create_dir_all(root)?;
                 let in_root = self.hidden_in(root);
-                files::create_private_dir(&in_root)?;
+                permissions::create_dir_where_supported(&in_root)?;
                 Ok(in_root)
             }
             Err(error) => Err(error),
