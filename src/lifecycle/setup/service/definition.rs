@@ -110,11 +110,7 @@ impl Definition {
 
     fn systemd(&self) -> String {
         let path = |path: &Path| quoted(&path.to_string_lossy()).replace('$', "$$");
-        // `env` takes a program whose path contains `=` for a variable.
-        let launcher = match self.program.to_string_lossy().contains('=') {
-            true => "/bin/sh -c 'exec \"$$0\" \"$$@\"'",
-            false => "/usr/bin/env",
-        };
+        let launcher = launcher(&self.program);
         let environment = match &self.search_path {
             Some(search_path) => format!("Environment={}\n", quoted(&format!("PATH={search_path}"))),
             None => String::new(),
@@ -197,6 +193,14 @@ impl Definition {
             home = path(&self.home),
             log = path(&self.log),
         )
+    }
+}
+
+/// The command before the program. `env` takes a program whose path contains `=` for a variable.
+fn launcher(program: &Path) -> &'static str {
+    match program.to_string_lossy().contains('=') {
+        true => "/bin/sh -c 'exec \"$$0\" \"$$@\"'",
+        false => "/usr/bin/env",
     }
 }
 
