@@ -129,7 +129,7 @@ pub const SETTINGS: &[Setting] = &[
 /// of the secret can be set.
 pub const SECRETS: &[(&str, &str)] = &[
     ("admin_password_hash", "leoflow lite reset-password"),
-    ("jwt_secret", "it is generated once; `leoflow lite reset-password` ends all sessions"),
+    ("jwt_secret", "`leoflow lite reset-password` and a restore generate a new one, which ends all sessions"),
     ("session_epoch", "leoflow lite reset-password"),
     ("encryption_key", "stored secrets can be read only with this key; a restore brings the key of the backup"),
 ];

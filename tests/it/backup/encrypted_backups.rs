@@ -74,7 +74,10 @@ fn an_encrypted_backup_needs_its_private_key() {
         assert!(refused.stderr.contains(words) && refused.stderr.contains("--identity FILE"), "{refused:?}");
         assert!(!other_home.home.exists(), "{words}");
     }
-    other_home.restore(&copy, &["--identity", mine.to_str().unwrap()]).expect(0);
+    let restored = other_home.restore(&copy, &["--identity", mine.to_str().unwrap()]).expect(0);
+    assert!(restored.stderr.contains("not taken over from the backup: backup.recipients"), "{}", restored.stderr);
+    let recipients = other_home.run(&["config", "get", "backup.recipients"]);
+    assert!(!recipients.stdout.contains(&public), "a stranger's backup must not decide who reads later backups");
     other_home.start();
     assert_eq!(other_home.run(&["variables", "get", "kept"]).expect(0).stdout.trim(), "here");
 

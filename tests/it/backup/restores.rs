@@ -44,9 +44,9 @@ fn a_binary_and_a_backup_recreate_the_old_machine() {
     assert!(new.task_log("hello", "greet").contains("Hello"), "{}", new.task_log("hello", "greet"));
     assert!(workspace.join("hello/dag.py").is_file());
     new.run_dag("hello");
-    // The old machine's session token, used at the new machine's port.
+    // The old machine's session token, used at the new machine's port: it is signed with another key.
     let moved = Session { port: new.port, token: session.token };
-    assert_eq!(moved.request("GET", "/api/v2/dags", "").status, 200);
+    assert_eq!(moved.request("GET", "/api/v2/dags", "").status, 401);
     let receipt: serde_json::Value =
         serde_json::from_str(&fs::read_to_string(new.home.join("setup.json")).unwrap()).unwrap();
     assert_eq!(receipt["home"], new.home.to_str().unwrap());
@@ -112,7 +112,11 @@ fn restoring_over_an_instance_needs_force_and_can_be_undone() {
     undo(&["--yes"]).expect(0);
     assert_eq!(test.run(&["variables", "get", "since"]).expect(0).stdout.trim(), "the restore");
     // Only one replaced state is retained.
-    test.restore(&backup, &["--force", "--yes"]).expect(0);
+    let shown = test.restore(&backup, &["--force", "--yes", "--no-start"]).expect(0);
+    assert!(shown.stderr.contains("Its DAG files run as you"), "{}", shown.stderr);
+    assert!(shown.stdout.contains("Start it:"), "{}", shown.stdout);
+    test.run(&["lite", "status"]).expect(1);
+    test.start();
     let left = test.restore_leftovers();
     assert_eq!(left.len(), 2, "a database and a folder: {left:?}");
 }

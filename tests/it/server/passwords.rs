@@ -11,7 +11,10 @@ fn a_new_password_ends_all_earlier_sessions_at_once() {
     let old = ready["admin_password"].as_str().unwrap().to_owned();
     let session = Session::login(test.port, &old);
     assert_eq!(session.request("GET", "/api/v2/dags", "").status, 200);
+    let jwt_secret = || config_line(&test, "jwt_secret");
+    let old_secret = jwt_secret();
     let done = test.run_with_input(&["lite", "reset-password", "--password-stdin"], "correct horse\n").expect(0);
+    assert_ne!(jwt_secret(), old_secret, "a copy of the old one signs no tokens");
     assert!(done.stderr.contains("All earlier sessions and tokens are invalid"), "{}", done.stderr);
     assert_eq!(session.request("GET", "/api/v2/dags", "").status, 401);
     assert_eq!(http::token(test.port, "admin@leoflow.local", &old).status, 401);
@@ -24,6 +27,20 @@ fn a_new_password_ends_all_earlier_sessions_at_once() {
     assert!(started["admin_password"].is_null());
     assert_eq!(session.request("GET", "/api/v2/dags", "").status, 401);
     Session::login(test.port, generated.stdout.trim());
+    // A secret that is kept elsewhere is the user's to change.
+    let file = test.folder().join("jwt");
+    fs::write(&file, "ab".repeat(32)).unwrap();
+    let config = test.home.join("config.yaml");
+    let reference = format!("jwt_secret: file:{}", file.display());
+    fs::write(&config, fs::read_to_string(&config).unwrap().replace(&jwt_secret(), &reference)).unwrap();
+    let done = test.run(&["lite", "reset-password", "--generate"]).expect(0);
+    assert!(done.stderr.contains("was not changed, because jwt_secret is kept in file:"), "{}", done.stderr);
+    assert_eq!(jwt_secret(), reference);
+}
+
+fn config_line(test: &TestHome, key: &str) -> String {
+    let text = fs::read_to_string(test.home.join("config.yaml")).unwrap();
+    text.lines().find(|line| line.starts_with(key)).unwrap().to_owned()
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use super::current_state::{COMMAND, CurrentState, MovedConfig, open, open_exclusively, refuse_in_terminal};
 use super::restore_args::{Decryption, Restore};
-use super::restore_report::{print_kept_config, print_kept_datastore, print_newer_files, print_plan};
+use super::restore_report::{
+    print_kept_config, print_kept_datastore, print_left_out, print_newer_files, print_plan, print_trust,
+};
 use super::restore_target::{Force, Target};
 use super::state_summary::{self, Summary};
 use crate::commands::lite::restart::WasRunning;
@@ -21,7 +23,7 @@ use leoflow_base::protocol::control;
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::{checkpoint, env_vars, terminal};
 use leoflow_lifecycle::backup::newer_files;
-use leoflow_lifecycle::backup::restore::restore_plan::{Refusal, adapted_config};
+use leoflow_lifecycle::backup::restore::restore_plan::{Protected, Refusal, adapted_config, protected_settings};
 use leoflow_lifecycle::backup::restore::{self, Records, Staged};
 use leoflow_lifecycle::backup::restore::{obstacles, quarantine};
 use leoflow_lifecycle::backup::{Input, Keys, Manifest, RestoreError, verify};
@@ -154,7 +156,7 @@ async fn restore_backup(context: &Context<'_>, args: &Restore, input: &Input) ->
         home.remove_if_unused();
     }
     let replaced = outcome?;
-    let restarted = replaced.was_running.map(|was_running| was_running.restart(context));
+    let restarted = args.restart(context, replaced.was_running);
     Ok((replaced, restarted))
 }
 
@@ -180,6 +182,8 @@ async fn replace(
         print_plan(context, &target, &Summary::of(&backup), current.unreadable.as_ref(), Some(&current.before));
         print_newer_files(context, &target, &newer_files(home, &backup, &input.path, &target.workspace));
         confirm(context, &target, args)?;
+    } else {
+        print_trust(context);
     }
     // Dropped before the locks above: on an error it puts the unusable config.yaml back while they are held.
     let moved_config = match &target.lost_config {
@@ -214,7 +218,11 @@ async fn exchange(
     stopped: &mut Option<WasRunning>,
 ) -> Result<RestoreResult, Error> {
     let (home, printer) = (&context.home, context.printer);
-    let (manifest, config) = (staged.manifest.clone(), adapted_config(&staged.config, &target.machine())?);
+    let machine = target.machine();
+    let (manifest, config) = (staged.manifest.clone(), adapted_config(&staged.config, &machine)?);
+    if matches!(machine.protected, Protected::Unset) {
+        print_left_out(context, &protected_settings(&staged.config));
+    }
     let unreadable = current.unreadable.take();
     if let Some(error) = &unreadable {
         refuse_obstacles(home)?;

@@ -1,5 +1,8 @@
 //! The arguments of `leoflow lite restore`, and those that decrypt a backup.
 
+use crate::commands::lite::restart::WasRunning;
+use crate::context::Context;
+use crate::error::Error;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -30,9 +33,35 @@ pub struct Restore {
     pub workspace: Option<PathBuf>,
     #[command(flatten)]
     pub decryption: Decryption,
+    /// Leave Leoflow stopped after the restore, to read the restored DAG files before they run
+    #[arg(long)]
+    pub no_start: bool,
+    /// In a new home, also take over backup.recipients, backup.passphrase, backup.identity and upgrade.from of the
+    /// backup; only for a backup that you made yourself
+    #[arg(long, conflicts_with = "undo")]
+    pub take_over_settings: bool,
     /// Skip the confirmation prompt
     #[arg(long)]
     pub yes: bool,
+}
+
+/// What becomes of the settings in a backup that decide who can read later backups, and where releases come from, in a
+/// new home.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ArchiveSettings {
+    LeftOut,
+    TakenOver,
+}
+
+impl Restore {
+    /// Restarts an instance that was stopped for the restore, unless the user wants it stopped.
+    pub fn restart(&self, context: &Context<'_>, was_running: Option<WasRunning>) -> Option<Result<(), Error>> {
+        was_running.filter(|_| !self.no_start).map(|was_running| was_running.restart(context))
+    }
+
+    pub fn archive_settings(&self) -> ArchiveSettings {
+        if self.take_over_settings { ArchiveSettings::TakenOver } else { ArchiveSettings::LeftOut }
+    }
 }
 
 /// The keys that decrypt a backup.

@@ -54,6 +54,27 @@ pub fn print_plan(
         }
         (None, None) => note(format!("The backup is restored into {home} and {workspace}.")),
     }
+    print_trust(context);
+}
+
+/// Says what a backup can do once Leoflow starts. Its dump and its paths are checked, its DAG files are code.
+pub fn print_trust(context: &Context<'_>) {
+    context.printer.note(
+        "Its DAG files run as you when Leoflow starts; its admin password and encryption key become yours. Restore \
+         only a backup that you trust, or read its DAG files first: --no-start",
+    );
+}
+
+/// Names the settings of the backup that a new home does not take over.
+pub fn print_left_out(context: &Context<'_>, names: &[&str]) {
+    if names.is_empty() {
+        return;
+    }
+    context.printer.warning(format!(
+        "not taken over from the backup: {}; set what you want with `leoflow config set`, or restore with \
+         --take-over-settings",
+        names.join(", ")
+    ));
 }
 
 /// Lists workspace files that are replaced although the backup does not contain their current content.

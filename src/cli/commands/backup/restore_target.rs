@@ -1,15 +1,15 @@
 //! The target of a restore and its current state.
 
-use super::restore_args::Restore;
+use super::restore_args::{ArchiveSettings, Restore};
 use crate::context::Context;
 use crate::error::Error;
 use leoflow_base::config::{self, Config, DatastoreSetting};
 use leoflow_base::home::{Home, absolute_workspace, check_workspace, instances, journal};
 use leoflow_base::protocol::child::RESTORE_OF_ROLLBACK;
-use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::{disk, files};
+use leoflow_base::sys::{env_vars, random};
 use leoflow_lifecycle::backup::restore::obstacles::{self, Obstacle};
-use leoflow_lifecycle::backup::restore::restore_plan::{self, Facts, Machine};
+use leoflow_lifecycle::backup::restore::restore_plan::{self, Facts, Machine, Protected};
 use leoflow_lifecycle::backup::{Manifest, RestoreError};
 use leoflow_lifecycle::setup::{self, Receipt};
 use leoflow_lifecycle::upgrade::rollback::capacity;
@@ -49,6 +49,8 @@ pub struct Target {
     workspace_is_ours: bool,
     /// The port after the restore; `None` for the backup's.
     port: Option<u16>,
+    upgrade_from: Option<String>,
+    archive_settings: ArchiveSettings,
 }
 
 impl Target {
@@ -62,11 +64,13 @@ impl Target {
         if let (Some(recorded_location), Some(error)) = (location::recorded(home)?, &lost_config) {
             return Err(data_is_elsewhere(&recorded_location, error));
         }
-        let config = match lost_config {
+        let loaded = match lost_config {
             Some(_) => None,
             // Files that override config.yaml are not part of the restore.
-            None => config::read_file(&home.config())?.map(|loaded| loaded.config),
+            None => config::read_file(&home.config())?,
         };
+        let upgrade_from = loaded.as_ref().and_then(|loaded| config::Setting::find("upgrade.from")?.value_in(loaded));
+        let config = loaded.map(|loaded| loaded.config);
         let receipt = Receipt::load(home)?;
         let configured = match (&config, &receipt) {
             (Some(config), _) => config.workspace.clone(),
@@ -90,6 +94,8 @@ impl Target {
                 None if lost_config.is_some() => None,
                 None => Some(setup::own_port(home)),
             },
+            upgrade_from,
+            archive_settings: args.archive_settings(),
             lost_config,
             workspace_existed: workspace.exists(),
             workspace_in_use: workspace.exists() && !setup::is_untouched(&workspace),
@@ -148,13 +154,19 @@ impl Target {
 
     /// The settings of this machine, which a restore keeps.
     pub fn machine(&self) -> Machine<'_> {
+        let protected = match (&self.config, self.archive_settings) {
+            (Some(config), _) => Protected::Kept { backup: &config.backup, upgrade_from: self.upgrade_from.as_deref() },
+            (None, ArchiveSettings::TakenOver) => Protected::TakenOver,
+            (None, ArchiveSettings::LeftOut) => Protected::Unset,
+        };
         Machine {
             workspace: &self.workspace,
             port: self.port,
             python: self.config.as_ref().and_then(|config| config.python.as_deref()),
             host: self.config.as_ref().map(|config| config.host).filter(|host| !host.is_loopback()),
             datastore: self.config.as_ref().map_or(&DatastoreSetting::Managed, |config| &config.datastore),
-            backup: self.config.as_ref().map(|config| &config.backup),
+            protected,
+            new_jwt_secret: random::hex_256(),
         }
     }
 

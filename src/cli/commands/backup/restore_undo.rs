@@ -59,7 +59,7 @@ pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
     let outcome = restore::undo(home, &datastore.access, rows).await;
     drop(datastore);
     drop(operation_lock);
-    let restarted = was_running.map(|was_running| was_running.restart(context));
+    let restarted = args.restart(context, was_running);
     let retained = outcome?;
     print_result(context, &retained, matches!(restarted, Some(Ok(()))))?;
     restarted.unwrap_or(Ok(())).map(|()| 0)

@@ -242,7 +242,7 @@ async fn clone(context: &Context<'_>, name: &str, from: Option<&str>) -> Result<
 async fn copy(old_context: &Context<'_>, new_context: &Context<'_>, file: &Path) -> Result<(), Error> {
     create::write_plain(old_context, file).await?;
     let workspace = instances::default_workspace(&new_context.home)?;
-    let args = Restore { yes: true, ..Restore::default() };
+    let args = Restore { yes: true, take_over_settings: true, ..Restore::default() };
     creation::run(&new_context.home, &workspace, restore::into_new(new_context, &args, file)).await?;
     let name = instances::name_of(&new_context.home).unwrap_or_default();
     Ok(config::update(&new_context.home, |_| vec![("instance_name", name.into())])?)

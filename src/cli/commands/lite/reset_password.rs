@@ -6,7 +6,7 @@ use crate::recovery::datastore::not_set_up;
 use clap::Args;
 use leoflow_base::auth::password;
 use leoflow_base::config;
-use leoflow_base::sys::{checkpoint, terminal};
+use leoflow_base::sys::{checkpoint, random, terminal};
 use leoflow_lifecycle::setup;
 use serde_json::json;
 use std::io::{BufRead, Read};
@@ -40,12 +40,25 @@ pub async fn run(context: &Context<'_>, args: &ResetPassword) -> Result<u8, Erro
     let hash = password::hash(&new_password).map_err(Error::failed)?;
     // An interrupted operation may replace config.yaml, so it is finished first.
     context.recovery().finish_first(COMMAND).await?;
+    let mut jwt_reference = None;
     config::update(home, |loaded| {
         let epoch = loaded.config.session_epoch.saturating_add(1);
-        vec![("admin_password_hash", hash.into()), ("session_epoch", epoch.into())]
+        let mut changes = vec![("admin_password_hash", hash.into()), ("session_epoch", epoch.into())];
+        jwt_reference = loaded.secret_references().into_iter().find(|(name, _)| *name == "jwt_secret");
+        if jwt_reference.is_none() {
+            // Who has read the old one, for example in a backup, could sign tokens of the new epoch.
+            changes.push(("jwt_secret", random::hex_256().into()));
+        }
+        changes
     })?;
     checkpoint("password.written");
     print_password(context, args, &new_password, &loaded.config.admin_email)?;
+    if let Some((_, reference)) = jwt_reference {
+        context.printer.warning(format!(
+            "the key that signs sessions was not changed, because jwt_secret is kept in {reference}; if someone else \
+             may have read it, store a new one there: 64 hexadecimal digits"
+        ));
+    }
     // The user knows the password now, so the next start must not generate another.
     if let Err(error) = setup::mark_password_shown(home) {
         context.printer.warning(format!("the next start may generate another password: {error}"));

@@ -1,31 +1,26 @@
 //! Settings that a restore changes: it restores `config.yaml` except for settings of the machine. Pure.
 
+use super::restore_plan::PROTECTED;
 use leoflow_base::config::{self, DEPRECATED, Loaded, SETTINGS};
 
 /// Settings that a restore keeps from this machine, see [`super::restore_plan::adapted_config`].
-const MACHINE_SETTINGS: [&str; 7] =
-    ["workspace", "port", "python", "host", "backup.recipients", "backup.passphrase", "backup.identity"];
+const MACHINE_SETTINGS: [&str; 4] = ["workspace", "port", "python", "host"];
 
 /// Describes the settings whose value in `backup`, the backup's `config.yaml`, differs from that in `current`; empty if
 /// either file is invalid.
 pub fn changed_settings(current: &str, backup: &str) -> Vec<String> {
     let read = |text: &str| config::parse(text, DEPRECATED).ok();
     let (Some(current), Some(backup)) = (read(current), read(backup)) else { return Vec::new() };
-    let is_machine_setting = |name: &str| MACHINE_SETTINGS.contains(&name) || name.starts_with("datastore");
+    let is_machine_setting = |name: &str| {
+        MACHINE_SETTINGS.iter().chain(&PROTECTED).any(|kept| *kept == name) || name.starts_with("datastore")
+    };
     let mut lines: Vec<String> = SETTINGS
         .iter()
         .filter(|setting| !is_machine_setting(setting.name))
         .filter_map(|setting| {
             let value = |loaded: &Loaded| setting.value_in(loaded).unwrap_or_else(|| "the default".to_owned());
             let (now, after) = (value(&current), value(&backup));
-            // A URL may contain a password.
-            let is_shown = setting.name != "upgrade.from";
-            let values = if is_shown {
-                format!(": {now} becomes {after}")
-            } else {
-                " reverts to its value in the backup".to_owned()
-            };
-            (now != after).then(|| format!("setting {}{values}", setting.name))
+            (now != after).then(|| format!("setting {}: {now} becomes {after}", setting.name))
         })
         .collect();
     if current.config.admin_password_hash != backup.config.admin_password_hash {
@@ -50,7 +45,6 @@ mod tests {
             [
                 "setting backup.keep: 3 becomes the default",
                 "setting log_level: debug becomes the default",
-                "setting upgrade.from reverts to its value in the backup",
                 "setting upgrade.keep_versions: 2 becomes 5",
                 "the admin password reverts to that of the backup",
             ]

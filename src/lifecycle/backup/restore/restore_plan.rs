@@ -109,8 +109,22 @@ pub struct Machine<'a> {
     pub host: Option<Ipv4Addr>,
     /// Kept, since a backup must not decide where the data of this machine is.
     pub datastore: &'a DatastoreSetting,
-    /// Kept, since a backup must not decide who can read backups of this machine. `None` if nothing is set up yet.
-    pub backup: Option<&'a BackupSettings>,
+    pub protected: Protected<'a>,
+    /// Replaces the backup's `jwt_secret`: who has a copy of the backup must not be able to sign tokens for what is
+    /// restored from it. 64 hex digits.
+    pub new_jwt_secret: String,
+}
+
+/// Where a restored instance gets the settings by which a backup could read later backups or install programs:
+/// `backup.recipients`, `backup.passphrase`, `backup.identity` and `upgrade.from`.
+#[derive(Debug, Clone, Copy)]
+pub enum Protected<'a> {
+    /// They stay as they are on this machine.
+    Kept { backup: &'a BackupSettings, upgrade_from: Option<&'a str> },
+    /// A new home gets the defaults.
+    Unset,
+    /// A new home gets those of the backup, as the user asked.
+    TakenOver,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -137,6 +151,7 @@ pub fn adapted_config(text: &str, machine: &Machine<'_>) -> Result<String, Confi
         }
     }
     let mut changes = vec![("workspace", machine.workspace.to_string_lossy().into_owned().into())];
+    changes.push(("jwt_secret", machine.new_jwt_secret.as_str().into()));
     changes.extend(machine.port.map(|port| ("port", port.into())));
     let text = match machine.python {
         Some(python) => {
@@ -153,11 +168,23 @@ pub fn adapted_config(text: &str, machine: &Machine<'_>) -> Result<String, Confi
         None => config::remove_key(&text, "host")?,
     };
     let text = with_datastore(&config::set_keys(&text, &changes)?, machine.datastore)?;
-    match machine.backup {
-        Some(machine_backup) => with_own_encryption(text, machine_backup),
-        None => Ok(text),
-    }
+    let (backup, upgrade_from) = match machine.protected {
+        Protected::TakenOver => return Ok(text),
+        Protected::Kept { backup, upgrade_from } => (backup.clone(), upgrade_from),
+        Protected::Unset => (BackupSettings::default(), None),
+    };
+    let text = with_own_encryption(text, &backup)?;
+    with_values(text, "upgrade", [("from", upgrade_from.map(Value::from))])
 }
+
+/// Names of the settings in a backup's configuration that [`Protected::Unset`] leaves out.
+pub fn protected_settings(text: &str) -> Vec<&'static str> {
+    let Ok(loaded) = config::parse(text, config::DEPRECATED) else { return Vec::new() };
+    let names = PROTECTED.into_iter().filter_map(config::Setting::find);
+    names.filter(|setting| setting.value_in(&loaded).is_some()).map(|setting| setting.name).collect()
+}
+
+pub(crate) const PROTECTED: [&str; 4] = ["backup.recipients", "backup.passphrase", "backup.identity", "upgrade.from"];
 
 /// Sets the datastore; the managed one is the default and is not written.
 pub(crate) fn with_datastore(text: &str, datastore: &DatastoreSetting) -> Result<String, ConfigRefusal> {
@@ -176,15 +203,24 @@ fn with_own_encryption(text: String, machine_backup: &BackupSettings) -> Result<
         ("passphrase", machine_backup.passphrase.as_ref().map(|reference| reference.to_string().into())),
         ("identity", machine_backup.identity.as_ref().map(|path| path.display().to_string().into())),
     ];
+    with_values(text, "backup", values)
+}
+
+/// Sets or removes keys of the mapping `outer`.
+fn with_values<const N: usize>(
+    text: String,
+    outer: &'static str,
+    values: [(&'static str, Option<Value>); N],
+) -> Result<String, ConfigRefusal> {
     let parsed: Option<Mapping> = serde_yaml::from_str(&text).ok();
-    let mut backup = parsed.and_then(|config| config.get("backup")?.as_mapping().cloned()).unwrap_or_default();
+    let mut mapping = parsed.and_then(|config| config.get(outer)?.as_mapping().cloned()).unwrap_or_default();
     let mut text = text;
     for (key, value) in values {
-        text = config::remove_subkey(&text, "backup", key)?;
-        backup.remove(key);
-        backup.extend(value.map(|value| (key.into(), value)));
+        text = config::remove_subkey(&text, outer, key)?;
+        mapping.remove(key);
+        mapping.extend(value.map(|value| (key.into(), value)));
     }
-    if backup.is_empty() { Ok(text) } else { Ok(config::set_keys(&text, &[("backup", Value::Mapping(backup))])?) }
+    if mapping.is_empty() { Ok(text) } else { Ok(config::set_keys(&text, &[(outer, Value::Mapping(mapping))])?) }
 }
 
 #[cfg(test)]
@@ -273,9 +309,12 @@ mod tests {
             python: None,
             host: None,
             datastore: &MANAGED,
-            backup: None,
+            protected: Protected::Unset,
+            new_jwt_secret: "cd".repeat(32),
         };
         let fitted = adapted_config(&text, &machine).unwrap();
+        let config = config::parse(&fitted, &[]).unwrap().config;
+        assert_eq!((config.jwt_secret, config.encryption_key), (Some("cd".repeat(32)), Some(key)));
         assert!(fitted.starts_with("# mine\nworkspace: /new\nport: 9\njwt_secret"), "{fitted}");
         assert!(
             !fitted.contains("host") && !fitted.contains("python") && fitted.contains("session_epoch: 2"),
@@ -303,13 +342,24 @@ mod tests {
             python: None,
             host: None,
             datastore: &MANAGED,
-            backup: Some(&machine_backup),
+            protected: Protected::Kept { backup: &machine_backup, upgrade_from: Some("/mine") },
+            new_jwt_secret: key.clone(),
         };
         let fitted = |backup: &str, machine: &Machine<'_>| {
             let fitted = adapted_config(&text(backup), machine).unwrap();
-            config::parse(&fitted, &[]).unwrap().config.backup
+            let loaded = config::parse(&fitted, &[]).unwrap();
+            let from = config::Setting::find("upgrade.from").unwrap().value_in(&loaded);
+            if !matches!(machine.protected, Protected::TakenOver) {
+                assert_eq!(from.is_some(), matches!(machine.protected, Protected::Kept { .. }), "{fitted}");
+                assert_ne!(from.as_deref(), Some("https://theirs.example"));
+            }
+            loaded.config.backup
         };
-        for theirs in ["", "backup: {keep: 9, passphrase: 'env:THEIRS'}\n", "backup:\n  keep: 9\n"] {
+        for theirs in [
+            "",
+            "backup: {keep: 9, passphrase: 'env:THEIRS'}\n",
+            "backup:\n  keep: 9\nupgrade:\n  from: 'https://theirs.example'\n  channel: rc\n",
+        ] {
             let found = fitted(theirs, &machine);
             assert_eq!((&found.recipients, &found.passphrase), (&machine_backup.recipients, &None), "{theirs}");
             assert_eq!(
@@ -318,12 +368,14 @@ mod tests {
             );
         }
         let no_recipients = BackupSettings::default();
-        let plain = Machine { backup: Some(&no_recipients), ..machine.clone() };
+        let kept = Protected::Kept { backup: &no_recipients, upgrade_from: Some("/mine") };
+        let plain = Machine { protected: kept, ..machine.clone() };
         assert!(fitted(&format!("backup: {{recipients: ['{public}']}}\n"), &plain).recipients.is_empty());
-        let new = Machine { backup: None, ..machine };
-        assert_eq!(
-            fitted(&format!("backup: {{recipients: ['{public}']}}\n"), &new).recipients,
-            machine_backup.recipients
-        );
+        let theirs = format!("backup: {{recipients: ['{public}']}}\nupgrade: {{from: 'https://theirs.example'}}\n");
+        assert_eq!(protected_settings(&theirs), ["backup.recipients", "upgrade.from"]);
+        let new = Machine { protected: Protected::Unset, ..machine.clone() };
+        assert!(fitted(&theirs, &new).recipients.is_empty());
+        let asked = Machine { protected: Protected::TakenOver, ..machine };
+        assert_eq!(fitted(&theirs, &asked).recipients, machine_backup.recipients);
     }
 }
