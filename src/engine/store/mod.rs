@@ -9,6 +9,7 @@ pub mod instance;
 pub(crate) mod leader;
 pub mod list;
 pub mod pools;
+mod refused;
 mod rows;
 pub mod run;
 pub mod secret;
@@ -53,7 +54,7 @@ impl From<tokio_postgres::Error> for StoreError {
         match error.code() {
             // Class 22: data exceptions; class 54: program limit exceeded.
             Some(code) if invalid.contains(&code) || ["22", "54"].contains(&&code.code()[..2]) => {
-                Self::Invalid(PgError::from(error).to_string())
+                Self::Invalid(refused::explain(error))
             }
             _ => Self::Postgres(error.into()),
         }

@@ -1,6 +1,7 @@
 //! Request bodies, read as FastAPI reads them: errors name missing and unknown fields.
 
 use super::api_error::ApiError;
+use super::limits;
 use super::openapi::operation::{Input, Operation, Presence, Schemas};
 use axum::Json;
 use axum::body::Bytes;
@@ -47,12 +48,20 @@ pub fn fields_as<T: DeserializeOwned>(map: Map<String, Value>) -> Result<T, ApiE
 /// A required body. `T` should deny unknown fields where they must be refused.
 pub struct Body<T>(pub T);
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+impl<S: Send + Sync, T: DeserializeOwned + JsonSchema> FromRequest<S> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        body_as(Json::from_request(request, state).await).map(Self)
+        within_limits(Json::from_request(request, state).await).map(Self)
     }
+}
+
+/// Like `body_as`, and checks the limits that `T` declares.
+fn within_limits<T: DeserializeOwned + JsonSchema>(body: Result<Json<Value>, JsonRejection>) -> Result<T, ApiError> {
+    if let Ok(Json(Value::Object(fields))) = &body {
+        limits::check::<T>(fields)?;
+    }
+    body_as(body)
 }
 
 impl<T: JsonSchema> Input for Body<T> {
@@ -70,7 +79,7 @@ impl<T: JsonSchema> Input for OptionalBody<T> {
 /// A body that may be omitted, even when the client sets a content type.
 pub struct OptionalBody<T>(pub Option<T>);
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for OptionalBody<T> {
+impl<S: Send + Sync, T: DeserializeOwned + JsonSchema> FromRequest<S> for OptionalBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
@@ -81,7 +90,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for OptionalBody<T> {
         }
         match Json::from_bytes(&bytes) {
             Ok(Json(Value::Null)) => Ok(Self(None)),
-            body => body_as(body).map(|body| Self(Some(body))),
+            body => within_limits(body).map(|body| Self(Some(body))),
         }
     }
 }
@@ -177,15 +186,46 @@ macro_rules! as_json {
     };
 }
 
+/// As `as_json`, for whole numbers.
+macro_rules! as_whole {
+    ($($method:ident)*) => {
+        $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
+            Self::read(self.name, whole(self.value).$method(visitor))
+        })*
+    };
+}
+
+/// Takes `152.0` and `"152"` for 152, as pydantic's lax mode does.
+fn whole(value: Value) -> Value {
+    /// Whole numbers up to here are exact in a float.
+    const LARGEST: f64 = 9_007_199_254_740_992.0;
+    match &value {
+        Value::Number(number) if !number.is_i64() && !number.is_u64() => match number.as_f64() {
+            Some(float) if float.fract() == 0.0 && float.abs() <= LARGEST => Value::from(float as i64),
+            _ => value,
+        },
+        Value::String(text) => text.trim().parse::<i64>().map_or(value, Value::from),
+        _ => value,
+    }
+}
+
 impl<'de> Deserializer<'de> for Field {
     type Error = Problem;
 
     as_json! {
-        deserialize_any deserialize_bool deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64
-        deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64 deserialize_f32 deserialize_f64
+        deserialize_any deserialize_bool deserialize_f32 deserialize_f64
         deserialize_char deserialize_str deserialize_string deserialize_bytes deserialize_byte_buf
-        deserialize_option deserialize_unit deserialize_seq deserialize_map deserialize_identifier
+        deserialize_unit deserialize_seq deserialize_map deserialize_identifier
         deserialize_ignored_any
+    }
+
+    as_whole! {
+        deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64
+        deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
+        if self.value.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
     }
 
     fn deserialize_unit_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Problem> {
@@ -253,6 +293,10 @@ mod tests {
         inner: Option<Box<Body>>,
         #[serde(default)]
         number: f64,
+        #[serde(default)]
+        count: Option<i32>,
+        #[serde(default)]
+        any: Option<Value>,
     }
 
     fn read(value: Value) -> Result<Body, Value> {
@@ -269,6 +313,22 @@ mod tests {
         let body = read(sent.clone()).unwrap();
         assert_eq!(body, serde_json::from_value(sent).unwrap());
         assert_eq!(body.kinds, [Kind::Plain, Kind::Of(5)]);
+    }
+
+    #[test]
+    fn whole_numbers_are_read_as_pydantic_reads_them() {
+        let count = |text: &str| {
+            let body = format!(r#"{{"name": "n", "at": null, "count": {text}, "any": {text}}}"#);
+            let body = read(serde_json::from_str(&body).unwrap()).ok()?;
+            assert_eq!(body.any.map(|value| value.to_string()), Some(text.to_owned()), "other values stay as they are");
+            body.count
+        };
+        for text in ["152", "152.0", "\"152\"", "\" 152 \""] {
+            assert_eq!(count(text), Some(152), "{text}");
+        }
+        for text in ["152.5", "1e300", "\"many\"", "true"] {
+            assert_eq!(count(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Bodies of PATCH requests.
 
 use super::api_error::ApiError;
-use super::body::bad_body;
+use super::body::{bad_body, fields_as};
+use super::limits;
 use super::openapi::operation::{Input, Operation, Presence, Schemas};
 use super::query::UPDATE_MASK;
 use super::request::Params;
@@ -18,17 +19,16 @@ pub struct Changes<T> {
     fields: Vec<String>,
 }
 
-impl<T: DeserializeOwned> Changes<T> {
+impl<T: DeserializeOwned + JsonSchema> Changes<T> {
     /// Builds the changes; an empty mask means all fields.
     pub fn new(body: Map<String, Value>, mask: &[String]) -> Result<Self, ApiError> {
         let fields = body.keys().filter(|name| mask.is_empty() || mask.contains(name)).cloned().collect();
-        let values = serde_json::from_value(Value::Object(body))
-            .map_err(|error| ApiError::unprocessable(&["body"], "value_error", error))?;
-        Ok(Self { values, fields })
+        limits::check::<T>(&body)?;
+        Ok(Self { values: fields_as(body)?, fields })
     }
 }
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Changes<T> {
+impl<S: Send + Sync, T: DeserializeOwned + JsonSchema> FromRequest<S> for Changes<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {

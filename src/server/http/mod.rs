@@ -11,6 +11,7 @@ pub(crate) mod changes;
 pub(crate) mod docs;
 pub(crate) mod guard;
 pub(crate) mod large;
+mod limits;
 pub(crate) mod listing;
 pub(crate) mod openapi;
 pub(crate) mod query;
