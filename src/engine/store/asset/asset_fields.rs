@@ -26,6 +26,7 @@ pub struct AssetFilter {
 pub enum UsedBy {
     #[default]
     Any,
+    /// An active DAG; and the asset conflicts with no older one.
     ActiveDag,
 }
 
@@ -33,6 +34,17 @@ pub enum UsedBy {
 const REFERENCES: &str =
     "(d.kind = 'asset' AND d.name = a.name AND d.uri = a.uri OR d.kind = 'name' AND d.name = a.name
     OR d.kind = 'uri' AND d.uri = a.uri)";
+
+/// SQL conditions: an older asset `o` of active DAGs has the name of the asset `a`, or its URI. As in Airflow, one asset
+/// has a name, and one has a URI.
+pub(crate) const CONFLICTS: [&str; 2] = [
+    "o.id < a.id AND o.name = a.name AND EXISTS (
+         SELECT FROM dag_asset od JOIN dag og ON og.dag_id = od.dag_id
+         WHERE og.is_active AND od.kind = 'asset' AND od.name = o.name AND od.uri = o.uri)",
+    "o.id < a.id AND o.uri = a.uri AND EXISTS (
+         SELECT FROM dag_asset od JOIN dag og ON og.dag_id = od.dag_id
+         WHERE og.is_active AND od.kind = 'asset' AND od.name = o.name AND od.uri = o.uri)",
+];
 
 impl Filter for AssetFilter {
     fn add_to(self, conditions: &mut Conditions) {
@@ -43,6 +55,9 @@ impl Filter for AssetFilter {
         if self.used_by == UsedBy::ActiveDag {
             let used = "SELECT FROM dag_asset d JOIN dag USING (dag_id) WHERE dag.is_active";
             conditions.add(&format!("EXISTS ({used} AND {REFERENCES})"), Vec::new());
+            for conflict in CONFLICTS {
+                conditions.add(&format!("NOT EXISTS (SELECT FROM asset o WHERE {conflict})"), Vec::new());
+            }
         }
     }
 }

@@ -1,12 +1,14 @@
 //! Facts about all DAGs together: tags, run counts, unknown pools.
 
 use crate::store::StoreError;
+use crate::store::asset::asset_fields::CONFLICTS;
 use crate::store::list::field::list_fields;
 use crate::store::list::listing::{ListPage, Listing};
 use crate::store::list::page_query::Source;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use serde_json::Value;
+use tokio_postgres::Row;
 use tokio_postgres::types::Json;
 
 list_fields! {
@@ -16,11 +18,12 @@ list_fields! {
 }
 
 list_fields! {
-    /// Fields of the list of unknown pools.
-    UnknownPoolField, key: [DagId, Pool];
+    /// Fields of warnings, for lists.
+    WarningField, key: [DagId, Kind, Message];
     DagId = text("w.dag_id"),
-    Pool = text("w.pool"),
-    ParsedAt = time("w.at"),
+    Kind = text("w.kind"),
+    Message = text("w.message"),
+    At = time("w.at"),
 }
 
 /// The distinct tags of active DAGs.
@@ -30,33 +33,78 @@ pub async fn tags(client: &impl GenericClient, listing: Listing<TagField>) -> Re
     listing.fetch(client, &Source::new("t.name", from), |row| row.get(0)).await
 }
 
-/// The number of runs in each state, for each active DAG or for the named ones.
-pub async fn count_runs(client: &impl GenericClient, dag_ids: &[String]) -> Result<Vec<(String, Value)>, StoreError> {
+/// The runs of a DAG by state.
+#[derive(Debug)]
+pub struct RunCounts {
+    pub dag_id: String,
+    pub display_name: String,
+    /// A JSON object of the number of runs by state.
+    pub by_state: Value,
+}
+
+/// The number of runs in each state, for all DAGs or for the named ones. As in Airflow, a DAG without runs is left out.
+pub async fn count_runs(client: &impl GenericClient, dag_ids: &[String]) -> Result<Vec<RunCounts>, StoreError> {
     let query = "
-        SELECT d.dag_id, (SELECT coalesce(json_object_agg(state, count), '{}')
-                          FROM (SELECT state, count(*) FROM dag_run r WHERE r.dag_id = d.dag_id GROUP BY state) AS counted) AS counts
-        FROM dag d WHERE CASE WHEN cardinality($1::text[]) = 0 THEN d.is_active ELSE d.dag_id = ANY ($1) END
-        ORDER BY d.dag_id";
+        SELECT c.dag_id, coalesce(v.structure->>'dag_display_name', c.dag_id) AS display_name, c.counts
+        FROM (SELECT dag_id, json_object_agg(state, count) AS counts
+              FROM (SELECT dag_id, state, count(*) FROM dag_run
+                    WHERE cardinality($1::text[]) = 0 OR dag_id = ANY ($1) GROUP BY dag_id, state) AS counted
+              GROUP BY dag_id) c
+        JOIN dag d USING (dag_id) LEFT JOIN dag_version v ON v.id = d.current_version_id
+        ORDER BY c.dag_id";
     let rows = client.query(query, &[&dag_ids]).await?;
-    let read = |row: &tokio_postgres::Row| {
-        let Json(counts) = row.get("counts");
-        (row.get("dag_id"), counts)
+    let read = |row: &Row| {
+        let Json(by_state) = row.get("counts");
+        RunCounts { dag_id: row.get("dag_id"), display_name: row.get("display_name"), by_state }
     };
     Ok(rows.iter().map(read).collect())
 }
 
-/// Active DAGs with a task whose pool does not exist: the DAG, the pool, and when the DAG's version was created.
-pub async fn with_unknown_pools(
+/// A warning about an active DAG.
+#[derive(Debug)]
+pub struct Warning {
+    pub dag_id: String,
+    /// Airflow's name of the kind.
+    pub kind: String,
+    pub message: String,
+    /// When the DAG's version was created.
+    pub at: Timestamp,
+}
+
+/// Warnings, with Airflow's texts: tasks whose pool does not exist, and assets that another one of the same name or URI
+/// keeps from being listed.
+pub async fn warnings(
     client: &impl GenericClient,
-    listing: Listing<UnknownPoolField>,
-) -> Result<ListPage<(String, String, Timestamp)>, StoreError> {
-    let from = "
-        (SELECT DISTINCT d.dag_id, task->>'pool' AS pool, v.created_at AS at
-         FROM dag d JOIN dag_version v ON v.id = d.current_version_id,
-              jsonb_array_elements(v.structure->'tasks') AS task
-         WHERE d.is_active AND task->>'pool' <> 'default_pool'
-           AND NOT EXISTS (SELECT FROM pool p WHERE p.name = task->>'pool')) w";
-    listing
-        .fetch(client, &Source::new("w.dag_id, w.pool, w.at", from), |row| (row.get(0), row.get(1), row.get(2)))
-        .await
+    listing: Listing<WarningField>,
+) -> Result<ListPage<Warning>, StoreError> {
+    let conflicts = [("name", "uri"), ("uri", "name")].into_iter().zip(CONFLICTS).map(|((column, other), conflict)| {
+        format!(
+            "SELECT d.dag_id, 'asset conflict' AS kind,
+                    format('Cannot activate asset Asset(name=\"%s\", uri=\"%s\", group=\"%s\"); {column} is already associated to %L',
+                           a.name, a.uri, a.group_name, o.{other}) AS message, v.created_at AS at
+             FROM dag d JOIN dag_version v ON v.id = d.current_version_id
+             JOIN dag_asset r ON r.dag_id = d.dag_id AND r.kind = 'asset'
+             JOIN asset a ON a.name = r.name AND a.uri = r.uri JOIN asset o ON {conflict}
+             WHERE d.is_active"
+        )
+    });
+    let conflicts: Vec<String> = conflicts.collect();
+    let from = format!(
+        "(SELECT d.dag_id, 'non-existent pool' AS kind,
+                 format('Dag ''%s'' references non-existent pools: [''%s'']', d.dag_id, task->>'pool') AS message,
+                 v.created_at AS at
+          FROM dag d JOIN dag_version v ON v.id = d.current_version_id,
+               jsonb_array_elements(v.structure->'tasks') AS task
+          WHERE d.is_active AND task->>'pool' <> 'default_pool'
+            AND NOT EXISTS (SELECT FROM pool p WHERE p.name = task->>'pool')
+          UNION {} UNION {}) w",
+        conflicts[0], conflicts[1]
+    );
+    let read = |row: &Row| Warning {
+        dag_id: row.get("dag_id"),
+        kind: row.get("kind"),
+        message: row.get("message"),
+        at: row.get("at"),
+    };
+    listing.fetch(client, &Source::new("w.*", &from), read).await
 }

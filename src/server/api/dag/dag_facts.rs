@@ -7,9 +7,9 @@ use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
 use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
-use jiff::Timestamp;
 use leoflow_engine::model::state::RunState;
-use leoflow_engine::store::dag::dag_facts::{self, TagField, UnknownPoolField};
+use leoflow_engine::store::dag::dag_facts::{self, RunCounts, TagField, Warning, WarningField};
+use leoflow_engine::store::list::filter::Test;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
@@ -68,30 +68,28 @@ pub async fn stats(
     params: QueryParams<StatsQuery>,
 ) -> Result<Json<DagStatsCollectionResponse>, ApiError> {
     let counts = dag_facts::count_runs(&*state.database.get().await?, &params.texts("dag_ids")).await?;
-    let view = |(dag_id, by_state): (String, Value)| {
+    let view = |RunCounts { dag_id, display_name, by_state }| {
         let count = |state: &RunState| by_state.get(state.as_str()).and_then(Value::as_i64).unwrap_or(0);
         let stats = RunState::ALL.iter().map(|state| DagStatsStateResponse { state: *state, count: count(state) });
-        DagStatsResponse { dag_display_name: dag_id.clone(), dag_id, stats: stats.collect() }
+        DagStatsResponse { dag_id, dag_display_name: display_name, stats: stats.collect() }
     };
     Ok(Json(counts.into_iter().map(view).collect()))
 }
 
-/// Warning for a DAG whose task references an unknown pool.
-const UNKNOWN_POOL_WARNING: &str = "non-existent pool";
-const WARNING_FIELDS: Fields<UnknownPoolField> = Fields {
+const WARNING_FIELDS: Fields<WarningField> = Fields {
     order: &[
-        ("dag_id", UnknownPoolField::DagId),
-        ("warning_type", UnknownPoolField::DagId),
-        ("message", UnknownPoolField::Pool),
-        ("timestamp", UnknownPoolField::ParsedAt),
+        ("dag_id", WarningField::DagId),
+        ("warning_type", WarningField::Kind),
+        ("message", WarningField::Message),
+        ("timestamp", WarningField::At),
     ],
     default_order: &["dag_id"],
-    exact: &[("dag_id", UnknownPoolField::DagId)],
+    exact: &[("dag_id", WarningField::DagId)],
     ..Fields::NONE
 };
 
 /// Airflow's warning types.
-const WARNING_TYPES: &[&str] = &["asset conflict", UNKNOWN_POOL_WARNING, "runtime varying value"];
+const WARNING_TYPES: &[&str] = &["asset conflict", "non-existent pool", "runtime varying value"];
 
 pub struct WarningsQuery;
 
@@ -115,7 +113,7 @@ enum DagWarningType {
 pub struct DAGWarningResponse {
     dag_id: String,
     #[schemars(with = "DagWarningType")]
-    warning_type: &'static str,
+    warning_type: String,
     message: String,
     timestamp: Stamp,
     dag_display_name: String,
@@ -128,16 +126,14 @@ pub async fn warnings(
     params: QueryParams<WarningsQuery>,
 ) -> Result<Json<DAGWarningCollectionResponse>, ApiError> {
     let mut listing = params.listing(&WARNING_FIELDS)?;
-    if params.text("warning_type").is_some_and(|warning_type| warning_type != UNKNOWN_POOL_WARNING) {
-        listing.select_none();
-    }
-    let page = dag_facts::with_unknown_pools(&*state.database.get().await?, listing).await?;
-    let view = |(dag_id, pool, parsed_at): (String, String, Timestamp)| DAGWarningResponse {
-        message: format!("Dag '{dag_id}' references non-existent pools: ['{pool}']"),
-        warning_type: UNKNOWN_POOL_WARNING,
+    listing.test(WarningField::Kind, Test::OneOf(params.texts("warning_type")));
+    let page = dag_facts::warnings(&*state.database.get().await?, listing).await?;
+    let view = |Warning { dag_id, kind, message, at }| DAGWarningResponse {
+        message,
+        warning_type: kind,
         dag_display_name: dag_id.clone(),
         dag_id,
-        timestamp: Stamp(parsed_at),
+        timestamp: Stamp(at),
     };
     Ok(Json(page.map(view).into()))
 }
