@@ -68,6 +68,9 @@ pub struct Structure {
     /// Address by owner.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub owner_links: BTreeMap<String, String>,
+    /// Which version a rerun uses if the request does not say so: true is the newest, false the run's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rerun_with_latest_version: Option<bool>,
     /// Number of consecutive failed runs that pauses the DAG; 0 is never.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub max_consecutive_failed_dag_runs: u32,
@@ -75,6 +78,9 @@ pub struct Structure {
     pub on_success_callback: bool,
     #[serde(default, skip_serializing_if = "is_false")]
     pub on_failure_callback: bool,
+    /// True if a plugin of the DAG's environment listens to the states of DAG runs.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub run_listeners: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asset_condition: Option<Value>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -194,6 +200,9 @@ pub struct Task {
     pub operator: String,
     #[serde(default)]
     pub operator_name: String,
+    /// The module of the operator's class; `None` for a class of Airflow's standard provider.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub module: Option<String>,
     #[serde(default)]
     pub upstream: Vec<String>,
     #[serde(default)]

@@ -5,4 +5,5 @@ pub mod dag_files;
 pub mod dag_versions;
 pub mod dag_views;
 pub mod dags;
+mod operator_module;
 pub mod tasks;

@@ -1,6 +1,7 @@
 //! `/api/v2/dags/{dag_id}/tasks` and the instances of a mapped task, with Airflow's names and shapes.
 
 use super::dag_views::view_param;
+use super::operator_module;
 use crate::api::instance::instance_views::{TaskInstanceCollectionResponse, TaskInstanceResponse, instance};
 use crate::api::instance::task_instances::{self, MappedQuery};
 use crate::api::views::Stamp;
@@ -89,7 +90,7 @@ collection! { TaskCollectionResponse { tasks: TaskResponse } }
 
 fn view(structure: &Structure, task: &Task) -> TaskResponse {
     let downstream = structure.tasks.iter().filter(|other| other.upstream.contains(&task.task_id));
-    let class = [("module_path", Value::Null), ("class_name", json!(task.operator))];
+    let class = [("module_path", json!(operator_module::of(task))), ("class_name", json!(task.operator))];
     TaskResponse {
         task_id: Some(task.task_id.clone()),
         task_display_name: Some(task.display_name.as_ref().unwrap_or(&task.task_id).clone()),

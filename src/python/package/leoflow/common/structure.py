@@ -23,6 +23,10 @@ def non_empty(fields):
     return {name: value for name, value in fields.items() if value not in (None, False, [], {})}
 
 
+def unless_none(name: str, value: Any) -> dict[str, Any]:
+    return {} if value is None else {name: value}
+
+
 def unless_default(usual: Any, value: Any) -> Any:
     return None if value == usual else value
 
@@ -61,6 +65,8 @@ def dag_structure(dag: Any, timetable: Any, own: dict[str, Any], rare: dict[str,
             "owner_links": dict(dag.owner_links),
             **rare,
         }),
+        # Not among the values above, because False overrides a setting of the instance.
+        **unless_none("rerun_with_latest_version", getattr(dag, "rerun_with_latest_version", None)),
         "tasks": tasks,
     }
 
@@ -120,6 +126,7 @@ def task_structure(task: Any, weight: int, rare: dict[str, Any]) -> dict[str, An
         "doc_md": task.doc_md,
         "weight": weight,
         **non_empty({
+            "module": operator_module(task),
             "max_retry_delay": seconds(task.max_retry_delay),
             "depends_on_past": task.depends_on_past,
             "wait_for_downstream": task.wait_for_downstream,
@@ -140,6 +147,18 @@ def task_structure(task: Any, weight: int, rare: dict[str, Any]) -> dict[str, An
             **rare,
         }),
     }
+
+
+# Packages whose classes have known modules in Airflow.
+STANDARD = ("leoflow", "airflow.providers.standard")
+
+
+def operator_module(task: Any) -> str | None:
+    """Returns the module of a task's operator; None for a class of Airflow's standard provider, also in its form of the
+    small package, whose module the server knows."""
+    kind = getattr(task, "operator_class", None)
+    module = (kind if isinstance(kind, type) else type(task)).__module__
+    return None if any(module == name or module.startswith(f"{name}.") for name in STANDARD) else module
 
 
 def is_nothing(task: Any, inherits_from_empty_operator: bool) -> bool:
