@@ -27,6 +27,22 @@ pub fn variable(folders: &[PathBuf], name: &str) -> Option<String> {
     set.remove(name).or_else(|| env_vars::text(name))
 }
 
+/// Airflow's spellings of booleans.
+const TRUE: [&str; 3] = ["t", "true", "1"];
+const FALSE: [&str; 3] = ["f", "false", "0"];
+
+/// Reads a boolean [`variable`], spelled as Airflow allows; `None` if it is empty or not set. The error is a message for
+/// the user.
+pub fn flag(folders: &[PathBuf], name: &str) -> Result<Option<bool>, String> {
+    let text = variable(folders, name).unwrap_or_default().trim().to_lowercase();
+    match text.as_str() {
+        "" => Ok(None),
+        word if TRUE.contains(&word) => Ok(Some(true)),
+        word if FALSE.contains(&word) => Ok(Some(false)),
+        word => Err(format!("{name}: {word:?} is neither true nor false")),
+    }
+}
+
 /// Reads one file; `set` holds what it and farther files have set so far.
 struct Reader<'a> {
     set: HashMap<String, String>,
@@ -183,5 +199,16 @@ mod tests {
         assert_eq!(variable(&folders, "TWO").as_deref(), Some("far"));
         assert_eq!(variable(&folders, "THREE").as_deref(), Some("far/near"));
         assert_eq!(variable(&folders, "LEOFLOW_NO_SUCH_VARIABLE"), None);
+    }
+
+    #[test]
+    fn flags_are_spelled_as_airflow_allows() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(path(folder.path()), "A=True\nB= 0\nC=yes\nD=\n").unwrap();
+        let folders = [folder.path().to_owned()];
+        let flag = |name| flag(&folders, name);
+        assert_eq!((flag("A"), flag("B"), flag("D")), (Ok(Some(true)), Ok(Some(false)), Ok(None)));
+        assert_eq!(flag("LEOFLOW_NO_SUCH_VARIABLE"), Ok(None));
+        assert_eq!(flag("C").unwrap_err(), "C: \"yes\" is neither true nor false");
     }
 }

@@ -23,6 +23,7 @@ mod zygote_retry;
 pub use children::{ChildOutput, Children};
 pub use discover::NoPython;
 pub use discover::{MINIMUM, Python, find};
+pub use dotenv::flag;
 pub use ignore::Syntax;
 pub use interpreter::{Interpreter, Job, SharedInterpreter, TASK_MARK, environment};
 pub use no_result::NoResult;
@@ -30,7 +31,7 @@ pub use parse::{
     FileContext, FileSettings, ParseOutput, Request, declared_with, file_context, listed_beside, parse,
     read_file_context,
 };
-pub use roots::{DagPlaces, VersionCode, as_in_workspace, roots};
+pub use roots::{DagPlaces, VersionCode, as_in_workspace, folders, roots};
 pub use scan::{LIMITS, NO_ANSWER, Scan, Stamp, dag_files, is_dag_file, scan};
 pub use support::{
     PackageSource, checked as checked_packages, download as download_packages, install as install_packages,

@@ -7,6 +7,7 @@ pub mod global;
 pub mod help;
 pub mod on_existing;
 pub mod output;
+pub mod rerun_version;
 
 pub use global::Global;
 pub use on_existing::OnExisting;

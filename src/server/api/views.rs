@@ -132,7 +132,8 @@ pub fn version(version: &VersionName) -> DagVersionResponse {
         version_number: *number,
         dag_id: dag_id.clone(),
         bundle_name: Some(BUNDLE),
-        bundle_version: None,
+        // Each version keeps the text of its file and modules, as a bundle with versions does.
+        bundle_version: Some(number.to_string()),
         created_at: Stamp(*created_at),
         dag_display_name: dag_id.clone(),
         bundle_url: None,
@@ -211,7 +212,7 @@ pub fn run(run: Run) -> DAGRunResponse {
         conf: Some(run.conf),
         note: run.note,
         dag_versions: run.version.iter().map(version).collect(),
-        bundle_version: None,
+        bundle_version: run.version.as_ref().map(|version| version.number.to_string()),
         partition_key,
         partition_date,
     }

@@ -1,5 +1,6 @@
 //! A running task's requests about its own and other runs: `/task/…` over `run/api.sock`.
 
+use crate::api::run::rerun_version;
 use crate::http::api_error::ApiError;
 use crate::http::body::body_as;
 use crate::http::request::Id;
@@ -84,7 +85,8 @@ pub async fn trigger(
             drop(transaction);
             let transaction = client.transaction().await?;
             let key = RunKey { dag_id: body.dag_id, run_id: body.run_id };
-            clear::clear(&transaction, &key, &Selection::default()).await?;
+            let choice = rerun_version::of_clear(&state, &transaction, &key.dag_id, None).await?;
+            clear::clear(&transaction, &key, &Selection::default(), choice).await?;
             transaction.commit().await?;
             return Ok(StatusCode::NO_CONTENT);
         }

@@ -1,5 +1,6 @@
 //! What the UI requests first: the user, the permitted menu items, and some settings.
 
+use crate::api::run::rerun_version;
 use crate::http::api_error::ApiError;
 use crate::http::body::body_as;
 use crate::process::state::AppState;
@@ -33,7 +34,7 @@ pub async fn config(State(state): Shared) -> Result<Json<Value>, ApiError> {
         "external_log_name": null,
         "theme": null,
         "multi_team": false,
-        "rerun_with_latest_version": true,
+        "rerun_with_latest_version": rerun_version::setting(&state, None).await?,
     })))
 }
 

@@ -85,7 +85,7 @@ const FRAGILE: &str = "from airflow.sdk import DAG, task\nwith DAG('fragile'):\n
     @task\n    def second(x): BODY\n    @task\n    def third(x): return x\n    third(second(first()))\n";
 
 #[test]
-fn a_cleared_task_reruns_with_the_current_dag_file() {
+fn a_cleared_task_reruns_with_the_chosen_version() {
     let test = TestHome::started();
     test.add_dag("fragile", &FRAGILE.replace("BODY", "raise ValueError('not yet')"));
     let done = test.run(&["dags", "trigger", "fragile", "--wait"]).expect(1);
@@ -95,25 +95,47 @@ fn a_cleared_task_reruns_with_the_current_dag_file() {
         "{}",
         done.stderr
     );
+    let clear = |more: &[&str]| {
+        let done = test.run(&[&["tasks", "clear", "fragile", "latest"], more, &["--yes"]].concat()).expect(0);
+        (test.wait_run("fragile", "latest"), done.stderr)
+    };
+    let result = || test.run(&["xcom", "get", "fragile", "latest", "third"]).expect(0).stdout;
     let refused = test.run(&["runs", "clear", "fragile", "latest", "--only-failed"]).expect(3);
     assert!(refused.stderr.contains("--yes"), "{}", refused.stderr);
     test.save("fragile.py", &FRAGILE.replace("BODY", "return x + 1"));
     test.wait_dag("fragile", 2);
-    let cleared =
-        test.run(&["runs", "clear", "fragile", "latest", "--only-failed", "--yes", "--json"]).expect(0).json();
-    assert_eq!(cleared["cleared"], 2);
-    let run = test.wait_run("fragile", cleared["dag_run_id"].as_str().unwrap());
+    // By default the run keeps its version, as in Airflow, and the command says so.
+    let (run, notes) = clear(&["--only-failed"]);
+    assert_eq!(run["state"], "failed");
+    assert!(notes.contains("keeps version 1 of fragile") && notes.contains("--run-on-latest-version"), "{notes}");
+    let cleared = ["runs", "clear", "fragile", "latest", "--only-failed", "--run-on-latest-version", "--yes", "--json"];
+    assert_eq!(test.run(&cleared).expect(0).json()["cleared"], 2);
+    let run = test.wait_run("fragile", "latest");
     assert_eq!(run["state"], "success");
     let tries = |id: &str| task(&run, id)["try_number"].as_i64().unwrap();
-    assert_eq!((tries("first"), tries("second"), tries("third")), (1, 2, 1));
-    assert_eq!(test.run(&["xcom", "get", "fragile", "latest", "third"]).expect(0).stdout, "2\n");
+    assert_eq!((tries("first"), tries("second"), tries("third")), (1, 3, 1));
+    assert_eq!(result(), "2\n");
     assert!(
         test.run(&["tasks", "logs", "fragile", "latest", "second", "--try", "1"]).expect(0).stdout.contains("not yet")
     );
-    test.run(&["tasks", "clear", "fragile", "latest", "second", "--downstream", "--yes"]).expect(0);
-    let run = test.wait_run("fragile", "latest");
+    let (run, _) = clear(&["second", "--downstream"]);
     let tries: Vec<i64> = ["first", "second", "third"].map(|id| task(&run, id)["try_number"].as_i64().unwrap()).into();
-    assert_eq!((run["state"].as_str(), tries), (Some("success"), vec![1, 3, 2]));
+    assert_eq!((run["state"].as_str(), tries), (Some("success"), vec![1, 4, 2]));
+    // The DAG decides if the request does not, else the setting.
+    let reruns_newest = FRAGILE.replace("'fragile'", "'fragile', rerun_with_latest_version=True");
+    test.save("fragile.py", &reruns_newest.replace("BODY", "return x + 2"));
+    test.wait_dag("fragile", 3);
+    clear(&["second", "--downstream", "--no-run-on-latest-version"]);
+    assert_eq!(result(), "2\n");
+    clear(&["second", "--downstream"]);
+    assert_eq!(result(), "3\n");
+    test.save("fragile.py", &FRAGILE.replace("BODY", "return x + 3"));
+    test.wait_dag("fragile", 4);
+    clear(&["second", "--downstream"]);
+    assert_eq!(result(), "3\n");
+    std::fs::write(test.workspace().join(".env"), "AIRFLOW__CORE__RERUN_WITH_LATEST_VERSION=true\n").unwrap();
+    clear(&["second", "--downstream"]);
+    assert_eq!(result(), "4\n");
 }
 
 #[test]
@@ -290,7 +312,7 @@ fn api_fields_and_errors_match_airflow() {
 }
 
 #[test]
-fn a_run_starts_at_its_run_after_time() {
+fn a_run_waits_for_its_run_after_time_and_logical_date() {
     let test = TestHome::new();
     let password = test.start()["admin_password"].as_str().unwrap().to_owned();
     let session = Session::login(test.port, &password);
@@ -300,7 +322,15 @@ fn a_run_starts_at_its_run_after_time() {
     assert_eq!(session.request("POST", "/api/v2/dags/hello/dagRuns", &body).status, 200);
     let run = test.wait_run("hello", "later");
     assert_eq!(run["state"], "success");
-    assert!(run["start_date"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap() >= after);
+    let time = |value: &Value| value.as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    assert!(time(&run["start_date"]) >= after);
+    // Its logical date does not delay the run, but its tasks.
+    let date = jiff::Timestamp::now() + jiff::SignedDuration::from_millis(1500);
+    let body = json!({"logical_date": date.to_string(), "dag_run_id": "ahead"}).to_string();
+    assert_eq!(session.request("POST", "/api/v2/dags/hello/dagRuns", &body).status, 200);
+    let run = test.wait_run("hello", "ahead");
+    assert_eq!(run["state"], "success");
+    assert!(time(&run["start_date"]) < date && time(&task(&run, "greet")["start_date"]) >= date, "{run}");
 }
 
 #[test]
@@ -314,7 +344,7 @@ fn a_cleared_run_ends_although_its_task_left_the_dag() {
         "from airflow.sdk import DAG, task\nwith DAG('long'):\n    @task\n    def other(): return 1\n    other()\n",
     );
     test.wait_dag("long", 2);
-    test.run(&["runs", "clear", "long", &run_id, "--yes"]).expect(0);
+    test.run(&["runs", "clear", "long", &run_id, "--run-on-latest-version", "--yes"]).expect(0);
     let run = test.wait_run("long", &run_id);
     assert_eq!((run["state"].as_str(), task(&run, "sleep")["state"].as_str()), (Some("success"), Some("removed")));
     assert!(!is_alive(pid));

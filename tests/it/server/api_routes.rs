@@ -50,6 +50,12 @@ fn versions_tags_stats_aliases_tries_and_queued_events() {
     let stats = api.get("dagStats?dag_ids=shown");
     let success = stats["dags"][0]["stats"].as_array().unwrap().iter().find(|row| row["state"] == "success");
     assert_eq!((stats["total_entries"].as_i64(), success.unwrap()["count"].as_i64()), (Some(1), Some(1)));
+    // As in Airflow, DAGs without runs are left out.
+    let with_runs: Vec<String> =
+        test.sql("SELECT DISTINCT dag_id FROM dag_run ORDER BY 1").lines().map(str::to_owned).collect();
+    let counted: Vec<_> =
+        api.get("dagStats")["dags"].as_array().unwrap().iter().map(|dag| dag["dag_id"].clone()).collect();
+    assert_eq!(json!(counted), json!(with_runs));
     let warning = &api.get("dagWarnings?dag_id=waiting")["dag_warnings"][0];
     assert!(warning["message"].as_str().unwrap().contains("['nowhere']"), "{warning}");
     assert_eq!(api.get("dagWarnings?warning_type=other")["total_entries"], 0);
@@ -78,6 +84,28 @@ fn versions_tags_stats_aliases_tries_and_queued_events() {
     api.expect("DELETE", &event, Value::Null, 204);
     api.expect("GET", &event, Value::Null, 404);
     assert_eq!(api.get(&format!("assets/{asset}/queuedEvents"))["total_entries"], 0);
+    // One asset has a name, and one a URI; another is not listed, and its DAG gets a warning.
+    test.save(
+        "twins.py",
+        "from airflow.sdk import DAG, Asset\ndag = DAG('twins', schedule=Asset('other', 's://x') | Asset('new', 'made'))\n",
+    );
+    test.wait_dag("twins", 1);
+    let uris = |query: &str| -> Vec<Value> {
+        let list = api.get(&format!("assets?order_by=id{query}"));
+        list["assets"].as_array().unwrap().iter().map(|asset| asset["uri"].clone()).collect()
+    };
+    assert_eq!(uris(""), ["made", "other"]);
+    assert_eq!(uris("&only_active=false"), ["made", "other", "s://x/", "made"]);
+    let warnings = api.get("dagWarnings?warning_type=asset%20conflict&order_by=message");
+    let messages: Vec<&str> = warnings["dag_warnings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|warning| warning["message"].as_str().unwrap())
+        .collect();
+    assert_eq!(messages.len(), 2, "{warnings}");
+    assert!(messages[0].ends_with("; uri is already associated to 'made'"), "{}", messages[0]);
+    assert!(messages[1].ends_with("; name is already associated to 'other'"), "{}", messages[1]);
 }
 
 #[test]
@@ -206,6 +234,21 @@ fn pause_by_pattern_reparse_and_wait_for_runs() {
     {
         assert_eq!(list(body, 422)["detail"][0]["loc"], json!(["body", field]));
     }
+    // Declared limits are enforced, a whole number may end in `.0`, and a refusal of PostgreSQL has plain words.
+    let pool = |body: &str| api.0.request("POST", "/api/v2/pools", body);
+    assert_eq!(pool(r#"{"name": "whole", "slots": 152.0}"#).json()["slots"], 152);
+    api.expect("DELETE", "pools/whole", Value::Null, 204);
+    let team = format!(r#"{{"name": "p", "slots": 1, "team_name": "{}"}}"#, "t".repeat(51));
+    for (body, words) in [
+        (team.as_str(), "String should have at most 50 characters"),
+        (r#"{"name": "", "slots": 1}"#, "the value of name is empty, too long or out of range"),
+        (r#"{"name": "a\u0000b", "slots": 1}"#, "a text contains the NUL character, which cannot be stored"),
+    ] {
+        let refused = pool(body);
+        assert!(refused.status == 422 && refused.body.contains(words), "{refused:?}");
+    }
+    let class = json!({"module_path": "airflow.providers.standard.decorators.python", "class_name": "_PythonDecoratedOperator"});
+    assert_eq!(api.get("dags/shown/tasks/one")["class_ref"], class);
     api.expect("GET", "dags/shown/tasks?order_by=class_ref", Value::Null, 400);
     let ids = |order: &str| {
         let tasks = api.get(&format!("dags/shown/tasks?order_by={order}"));

@@ -4,6 +4,7 @@ use super::run_inputs::{read_conf, read_date};
 use crate::api_client::{Api, encode, list_of};
 use crate::args::complete;
 use crate::args::output::Output;
+use crate::args::rerun_version::RerunVersion;
 use crate::context::Context;
 use crate::error::Error;
 use crate::terminal::printer::{Printer, counted};
@@ -79,6 +80,8 @@ pub struct CreateBackfill {
     /// Which existing runs of the dates to run again
     #[arg(long, value_enum, default_value_t = Reprocess::None)]
     pub reprocess_behavior: Reprocess,
+    #[command(flatten)]
+    pub version: RerunVersion,
     /// The maximum number of runs at once
     #[arg(long, default_value_t = 10)]
     pub max_active_runs: u32,
@@ -154,7 +157,7 @@ async fn create(context: &Context<'_>, api: &Api<'_>, args: &CreateBackfill) -> 
         "to_date": read_date("--to-date", &args.to_date)?.to_string(),
         "dag_run_conf": read_conf(args.dag_run_conf.as_deref())?,
         "run_backwards": args.run_backwards,
-        "reprocess_behavior": args.reprocess_behavior,
+        "reprocess_behavior": args.reprocess_behavior, "run_on_latest_version": args.version.requested(),
         "max_active_runs": args.max_active_runs,
     });
     if args.dry_run {

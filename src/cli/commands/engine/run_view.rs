@@ -131,7 +131,10 @@ impl RunView {
                     self.dag_run_id,
                     shell_word(&task_instance.name())
                 ))
-                .hint(format!("fix it, then: leoflow runs clear {} {} --only-failed", self.dag_id, self.dag_run_id)),
+                .hint(format!(
+                    "fix it, then: leoflow runs clear {} {} --only-failed --run-on-latest-version",
+                    self.dag_id, self.dag_run_id
+                )),
             None => base.hint(format!("leoflow runs show {} {}", self.dag_id, self.dag_run_id)),
         }
     }

@@ -6,6 +6,7 @@ use super::task_names;
 use crate::api_client::{Api, encode, list_of};
 use crate::args::complete;
 use crate::args::output::Output;
+use crate::args::rerun_version::RerunVersion;
 use crate::context::{Confirmation, Context};
 use crate::error::Error;
 use crate::terminal::printer::counted;
@@ -57,9 +58,9 @@ pub enum RunsCommand {
         #[arg(add = ArgValueCompleter::new(complete::run_ids))]
         run_id: String,
     },
-    /// Rerun a run's tasks with the current DAG version
+    /// Rerun a run's tasks
     #[command(
-        after_help = "Examples:\n  leoflow runs clear hello latest --only-failed\n  leoflow runs clear hello RUN_ID --yes"
+        after_help = "Examples:\n  leoflow runs clear hello latest --only-failed\n  leoflow runs clear hello RUN_ID --run-on-latest-version --yes"
     )]
     Clear {
         /// The DAG's id
@@ -71,6 +72,8 @@ pub enum RunsCommand {
         /// Only tasks that failed or did not run because an upstream task failed
         #[arg(long, short = 'f')]
         only_failed: bool,
+        #[command(flatten)]
+        version: RerunVersion,
         /// Skip the confirmation prompt
         #[arg(long, short)]
         yes: bool,
@@ -119,9 +122,10 @@ pub async fn run(context: &Context<'_>, command: &RunsCommand) -> Result<u8, Err
             let run = run_view::follow(context, dag_id, &run_id).await?;
             finish(context, &run)
         }
-        RunsCommand::Clear { dag_id, run_id, only_failed, yes } => {
+        RunsCommand::Clear { dag_id, run_id, only_failed, version, yes } => {
             let run_id = resolve_run(&api, dag_id, run_id).await?;
-            clear(context, dag_id, &run_id, *only_failed, (*yes).into()).await
+            let body = json!({"only_failed": only_failed, "run_on_latest_version": version.requested()});
+            clear(context, dag_id, &run_id, body, (*yes).into()).await
         }
         RunsCommand::Delete { dag_id, run_id, yes } => {
             let run_id = resolve_run(&api, dag_id, run_id).await?;
@@ -180,17 +184,37 @@ async fn clear(
     context: &Context<'_>,
     dag_id: &str,
     run_id: &str,
-    only_failed: bool,
+    mut body: Value,
     confirmation: Confirmation,
 ) -> Result<u8, Error> {
     let api = Api::new(&context.home);
     let path = format!("{}/clear", run_path(dag_id, run_id));
-    let plan: Value = api.post(&path, &json!({"dry_run": true, "only_failed": only_failed})).await?;
+    body["dry_run"] = true.into();
+    let plan: Value = api.post(&path, &body).await?;
     if !confirm_clear(context, (dag_id, run_id), &plan, confirmation)? {
         return Ok(1);
     }
-    let run: Value = api.post(&path, &json!({"dry_run": false, "only_failed": only_failed})).await?;
-    print_cleared(context, dag_id, run_id, &plan, &run["state"])
+    body["dry_run"] = false.into();
+    let run: Value = api.post(&path, &body).await?;
+    let code = print_cleared(context, dag_id, run_id, &plan, &run["state"])?;
+    note_older_version(context, &api, dag_id, run_id).await?;
+    Ok(code)
+}
+
+/// Says so if the run runs again with an older version of its DAG.
+pub async fn note_older_version(context: &Context<'_>, api: &Api<'_>, dag_id: &str, run_id: &str) -> Result<(), Error> {
+    let run: Value = api.get(&run_path(dag_id, run_id)).await?;
+    let dag: Value = api.get(&format!("/api/v2/dags/{}/details", encode(dag_id))).await?;
+    let newest = dag["latest_dag_version"]["version_number"].as_i64();
+    let own = list_of(&run["dag_versions"]).last().and_then(|version| version["version_number"].as_i64());
+    if let (Some(own), Some(newest)) = (own, newest)
+        && own < newest
+    {
+        context.printer.note(format!(
+            "The run keeps version {own} of {dag_id}. Add --run-on-latest-version to rerun it with version {newest}."
+        ));
+    }
+    Ok(())
 }
 
 /// Asks whether to rerun the tasks of the plan. Returns false when the user declines.

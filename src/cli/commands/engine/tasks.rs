@@ -3,12 +3,13 @@
 use super::foreground_run::{self, TaskAction, TestTask};
 use super::run_inputs::read_date;
 use super::run_view::{RunView, instance, resolve_run};
-use super::runs::{confirm_clear, print_cleared};
+use super::runs::{confirm_clear, note_older_version, print_cleared};
 use super::task_logs::{self, TaskLogs};
 use super::task_names;
 use crate::api_client::{Api, encode, list_of};
 use crate::args::complete;
 use crate::args::output::Output;
+use crate::args::rerun_version::RerunVersion;
 use crate::context::Context;
 use crate::error::Error;
 use crate::terminal::printer::counted;
@@ -56,7 +57,7 @@ pub enum TasksCommand {
                       leoflow tasks logs hello RUN_ID greet --try 1"
     )]
     Logs(TaskLogs),
-    /// Rerun tasks of a run with the current DAG version
+    /// Rerun tasks of a run
     #[command(
         after_help = "Examples:\n  leoflow tasks clear hello latest greet --downstream\n  leoflow tasks clear hello RUN_ID --only-failed --yes\n  \
                       leoflow tasks clear hello -t '^load' -s 2026-01-01 -e 2026-01-31    in every run of these dates"
@@ -107,6 +108,8 @@ pub struct ClearTasks {
     /// Only this instance of a mapped task, counted from 0
     #[arg(long, requires = "task_ids", value_parser = clap::value_parser!(i32).range(0..))]
     pub map_index: Option<i32>,
+    #[command(flatten)]
+    pub version: RerunVersion,
     /// Skip the confirmation prompt
     #[arg(long, short)]
     pub yes: bool,
@@ -193,7 +196,7 @@ impl ClearRequest<'_> {
         let body = json!({
             "dry_run": dry_run, "only_failed": args.only_failed, "only_running": args.only_running,
             "task_ids": self.tasks, "dag_run_id": run_id, "include_upstream": args.upstream,
-            "include_downstream": args.downstream,
+            "include_downstream": args.downstream, "run_on_latest_version": args.version.requested(),
         });
         self.api.post(&format!("/api/v2/dags/{}/clearTaskInstances", encode(&args.dag_id)), &body).await
     }
@@ -207,7 +210,9 @@ async fn clear_in_run(context: &Context<'_>, request: &ClearRequest<'_>, run_id:
     }
     request.apply(run_id).await?;
     let run = RunView::get(request.api, dag_id, run_id).await?;
-    print_cleared(context, dag_id, run_id, &plan, &run.state.into())
+    let code = print_cleared(context, dag_id, run_id, &plan, &run.state.into())?;
+    note_older_version(context, request.api, dag_id, run_id).await?;
+    Ok(code)
 }
 
 async fn clear_in_runs(context: &Context<'_>, request: &ClearRequest<'_>, runs: &[String]) -> Result<u8, Error> {

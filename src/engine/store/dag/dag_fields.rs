@@ -39,6 +39,7 @@ list_fields! {
     LastRunStart = time(LAST_START),
     /// Airflow's class for the timetable.
     TimetableType = text(TIMETABLE_TYPE),
+    BundleVersion = text("v.version_number::text"),
 }
 
 /// Filters of DAGs.

@@ -36,6 +36,7 @@ list_fields! {
     VersionField, key: [Id], filter: VersionFilter;
     Id = whole("v.id"),
     Number = whole("v.version_number"),
+    BundleVersion = text("v.version_number::text"),
     CreatedAt = time("v.created_at"),
 }
 

@@ -5,11 +5,12 @@ use crate::model::dag::Task;
 use crate::model::keys::{InstanceKey, RunKey};
 use crate::model::state::TaskState;
 use crate::planner::graph::Graph;
-use crate::store::dag::dags::{self, Dag};
+use crate::store::dag::dags;
 use crate::store::events::{self, Event};
 use crate::store::run::lengths;
 use crate::store::run::new_run::{self, TaskDates};
 use crate::store::run::runs;
+use crate::store::run::version_choice::{RunVersion, RunVersions, VersionChoice};
 use crate::store::transition::{self, instance};
 use crate::store::{ReadFor, StoreError, rows};
 use deadpool_postgres::Transaction;
@@ -45,29 +46,34 @@ impl Selection {
 /// A selection with the DAG that it applies to, shared by all runs.
 pub struct Clearing<'a> {
     selection: &'a Selection,
-    pub dag: Dag,
-    graph: Graph,
+    pub versions: RunVersions,
 }
 
 impl<'a> Clearing<'a> {
-    /// Loads the DAG's current version, with which the cleared runs will continue.
-    pub async fn load(client: &impl GenericClient, dag_id: &str, selection: &'a Selection) -> Result<Self, StoreError> {
-        let dag = dags::get(client, dag_id).await?;
-        let graph = Graph::new((*dag.structure).clone());
-        Ok(Self { selection, dag, graph })
+    /// Loads the DAG's current version. `choice` is the version with which the cleared runs continue.
+    pub async fn load(
+        client: &impl GenericClient,
+        dag_id: &str,
+        selection: &'a Selection,
+        choice: VersionChoice,
+    ) -> Result<Self, StoreError> {
+        Ok(Self { selection, versions: RunVersions::load(client, dag_id, choice).await? })
     }
 
     /// Returns the instances of a run to clear. Removed instances are included: the list that they belong to may have
     /// grown when they run, and the planner removes surplus instances again.
-    pub async fn select(&self, client: &impl GenericClient, key: &RunKey) -> Result<Vec<InstanceKey>, StoreError> {
+    pub async fn select(&mut self, client: &impl GenericClient, key: &RunKey) -> Result<Vec<InstanceKey>, StoreError> {
+        let run = runs::get(client, key, ReadFor::Reading).await?;
+        let version = self.versions.of_run(client, run.version_id).await?;
+        let graph = &version.graph;
         let has_single_instance =
             self.selection.tasks.iter().any(|(_, map_index)| map_index.is_some_and(|map_index| map_index >= 0));
         let lengths = if has_single_instance && (self.selection.upstream || self.selection.downstream) {
-            lengths::of_run(client, key, &self.graph).await?
+            lengths::of_run(client, key, graph).await?
         } else {
             HashMap::new()
         };
-        let chosen = with_relatives(self.selection, &Relatives { graph: &self.graph, lengths: &lengths });
+        let chosen = with_relatives(self.selection, &Relatives { graph, lengths: &lengths });
         let query = "
             SELECT task_id, map_index, state FROM task_instance
             WHERE dag_id = $1 AND run_id = $2 ORDER BY task_id, map_index";
@@ -75,45 +81,53 @@ impl<'a> Clearing<'a> {
         for row in client.query(query, &[&key.dag_id, &key.run_id]).await? {
             let (task_id, map_index): (String, i32) = (row.get("task_id"), row.get("map_index"));
             let state = rows::named_or_null(&row, "state", TaskState::parse)?;
-            if self.is_selected(&chosen, &task_id, map_index, state) {
+            if self.is_selected(graph, &chosen, &task_id, map_index, state) {
                 selected.push(InstanceKey { run: key.clone(), task_id, map_index });
             }
         }
         Ok(selected)
     }
 
-    fn is_selected(&self, chosen: &InstanceSet, task_id: &str, map_index: i32, state: Option<TaskState>) -> bool {
+    fn is_selected(
+        &self,
+        graph: &Graph,
+        chosen: &InstanceSet,
+        task_id: &str,
+        map_index: i32,
+        state: Option<TaskState>,
+    ) -> bool {
         let selection = self.selection;
-        let is_chosen = match self.graph.task_index(task_id) {
+        let is_chosen = match graph.task_index(task_id) {
             _ if selection.tasks.is_empty() => true,
             Some(task_index) => chosen.contains(task_index, map_index),
-            // The DAG no longer has the task, so it is selected only by name.
+            // The version does not have the task, so it is selected only by name.
             None => {
                 selection.tasks.iter().any(|(id, index)| id == task_id && index.is_none_or(|index| index == map_index))
             }
         };
-        let is_task_gone = state == Some(TaskState::Removed) && self.graph.task_index(task_id).is_none();
+        let is_task_gone = state == Some(TaskState::Removed) && graph.task_index(task_id).is_none();
         is_chosen
             && !is_task_gone
             && selection.includes_state(state)
             && !selection.except.iter().any(|id| id == task_id)
     }
 
-    /// Clears the selected instances of a run and moves the run to the DAG's current version. The caller must have
-    /// locked the run before it selected them.
+    /// Clears the selected instances of a run and moves the run to the chosen version. The caller must have locked the
+    /// run before it selected them.
     pub async fn clear(
-        &self,
+        &mut self,
         transaction: &Transaction<'_>,
         key: &RunKey,
         chosen: &[InstanceKey],
     ) -> Result<(), StoreError> {
         let run = runs::get(transaction, key, ReadFor::Update).await?;
-        if Some(self.dag.version_id) != run.version_id {
-            take_version(transaction, &run, &self.dag).await?;
+        let version = self.versions.of_run(transaction, run.version_id).await?;
+        if Some(version.id) != run.version_id {
+            take_version(transaction, &run, &version).await?;
         }
         if !chosen.is_empty() {
             let tasks: HashMap<&str, &Task> =
-                self.dag.structure.tasks.iter().map(|task| (task.task_id.as_str(), task)).collect();
+                version.structure.tasks.iter().map(|task| (task.task_id.as_str(), task)).collect();
             instance::clear(transaction, key, chosen, &tasks).await?;
         }
         runs::bump_revision(transaction, key).await?;
@@ -144,9 +158,10 @@ pub async fn clear(
     transaction: &Transaction<'_>,
     key: &RunKey,
     selection: &Selection,
+    choice: VersionChoice,
 ) -> Result<Vec<InstanceKey>, StoreError> {
     runs::lock(transaction, std::slice::from_ref(key)).await?;
-    let clearing = Clearing::load(transaction, &key.dag_id, selection).await?;
+    let mut clearing = Clearing::load(transaction, &key.dag_id, selection, choice).await?;
     let chosen = clearing.select(transaction, key).await?;
     clearing.clear(transaction, key, &chosen).await?;
     Ok(chosen)
@@ -176,7 +191,9 @@ pub async fn add_new_tasks(transaction: &Transaction<'_>, key: &RunKey) -> Resul
     if new_tasks(transaction, key).await?.is_empty() {
         return Ok(());
     }
-    take_version(transaction, &run, &dags::get(transaction, &key.dag_id).await?).await?;
+    let mut versions = RunVersions::load(transaction, &key.dag_id, VersionChoice::Newest).await?;
+    let newest = versions.of_run(transaction, run.version_id).await?;
+    take_version(transaction, &run, &newest).await?;
     runs::bump_revision(transaction, key).await?;
     if run.state.is_finished() {
         transition::run::requeue(transaction, key, new_run::now()).await?;
@@ -184,14 +201,14 @@ pub async fn add_new_tasks(transaction: &Transaction<'_>, key: &RunKey) -> Resul
     notify_cleared(transaction, key).await
 }
 
-/// Moves the run to the DAG's current version: new tasks get instances, missing tasks are marked removed.
-async fn take_version(transaction: &Transaction<'_>, run: &runs::Run, dag: &Dag) -> Result<(), StoreError> {
+/// Moves the run to a version: its new tasks get instances, tasks that it lacks are marked removed.
+async fn take_version(transaction: &Transaction<'_>, run: &runs::Run, version: &RunVersion) -> Result<(), StoreError> {
     let key = &run.key;
-    let ids: Vec<&str> = dag.structure.tasks.iter().map(|task| task.task_id.as_str()).collect();
+    let ids: Vec<&str> = version.structure.tasks.iter().map(|task| task.task_id.as_str()).collect();
     let set_version = "UPDATE dag_run SET dag_version_id = $3 WHERE dag_id = $1 AND run_id = $2";
-    transaction.execute(set_version, &[&key.dag_id, &key.run_id, &dag.version_id]).await?;
+    transaction.execute(set_version, &[&key.dag_id, &key.run_id, &version.id]).await?;
     instance::remove_others(transaction, key, &ids).await?;
     instance::restore(transaction, key, &ids).await?;
     let task_dates = TaskDates::of_run(run.logical_date, run.backfill_id);
-    new_run::add_instances(transaction, key, &dag.structure, task_dates).await
+    new_run::add_instances(transaction, key, &version.structure, task_dates).await
 }

@@ -13,6 +13,7 @@ use crate::store::run::backfill_end;
 use crate::store::run::lengths;
 use crate::store::run::new_run;
 use crate::store::run::runs;
+use crate::store::run::version_choice::VersionChoice;
 use crate::store::transition::{self, instance};
 use crate::store::{ReadFor, StoreError};
 use deadpool_postgres::Transaction;
@@ -140,9 +141,9 @@ pub async fn mark(
         except: marking.tasks.clone(),
         ..Selection::default()
     };
-    let clearing = Clearing::load(transaction, &key.dag_id, &failed_downstream).await?;
-    let graph = Graph::new((*clearing.dag.structure).clone());
-    let runs = runs_to_mark(transaction, &clearing.dag, key, marking).await?;
+    let mut clearing = Clearing::load(transaction, &key.dag_id, &failed_downstream, VersionChoice::Own).await?;
+    let graph = Graph::new((*clearing.versions.dag.structure).clone());
+    let runs = runs_to_mark(transaction, &clearing.versions.dag, key, marking).await?;
     // The scheduler takes the same lock to plan a run.
     runs::lock(transaction, &runs).await?;
     let mut changed = Vec::new();

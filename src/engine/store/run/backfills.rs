@@ -16,6 +16,7 @@ use crate::store::instance::clear::{self, Selection};
 use crate::store::list::listing::{ListPage, Listing};
 use crate::store::list::page_query::Source;
 use crate::store::rows;
+use crate::store::run::version_choice::VersionChoice;
 use crate::store::transition;
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
@@ -60,6 +61,8 @@ pub struct BackfillRequest {
     pub run_backwards: bool,
     pub conf: Map<String, Value>,
     pub reprocess: Reprocess,
+    /// The version that reruns of existing runs take.
+    pub version: VersionChoice,
     pub max_active_runs: i32,
 }
 
@@ -290,7 +293,7 @@ async fn rerun(
     run_id: &str,
 ) -> Result<String, StoreError> {
     let key = RunKey { dag_id: request.dag_id.clone(), run_id: run_id.to_owned() };
-    clear::clear(transaction, &key, &Selection::default()).await?;
+    clear::clear(transaction, &key, &Selection::default(), request.version).await?;
     let join_backfill = "
         UPDATE dag_run SET revision = gen_random_uuid(), run_type = 'backfill', triggered_by = 'backfill', backfill_id = $3, backfill_ordinal = $4,
                conf = CASE WHEN $5::jsonb = '{}' THEN conf ELSE $5 END

@@ -9,3 +9,4 @@ pub mod other_runs;
 pub(crate) mod past;
 pub mod run_fields;
 pub mod runs;
+pub mod version_choice;

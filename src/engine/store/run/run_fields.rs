@@ -25,6 +25,7 @@ list_fields! {
     Conf = text("r.conf::text"),
     TriggeringUser = text("r.triggering_user_name"),
     VersionNumber = whole("v.version_number"),
+    BundleVersion = text("v.version_number::text"),
 }
 
 /// Filters of runs.

@@ -12,15 +12,16 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use leoflow_engine::store::dag::dags;
 use leoflow_engine::store::dag::versions::{self, VersionField};
+use leoflow_engine::store::list::filter::Test;
 use std::sync::Arc;
 
 const FIELDS: Fields<VersionField> = Fields {
     order: &[
         ("id", VersionField::Id),
         ("version_number", VersionField::Number),
-        // There is one bundle, and it has no versions.
+        // There is one bundle.
         ("bundle_name", VersionField::Id),
-        ("bundle_version", VersionField::Id),
+        ("bundle_version", VersionField::BundleVersion),
         ("created_at", VersionField::CreatedAt),
     ],
     exact: &[("version_number", VersionField::Number)],
@@ -48,8 +49,8 @@ pub async fn list(
         dags::get(&*client, dag_id).await?;
         listing.filter.dag_id = Some(dag_id.to_owned());
     }
-    let is_other_bundle = params.text("bundle_name").is_some_and(|name| name != BUNDLE);
-    if is_other_bundle || params.text("bundle_version").is_some() {
+    listing.test(VersionField::BundleVersion, Test::OneOf(params.texts("bundle_version")));
+    if params.text("bundle_name").is_some_and(|name| name != BUNDLE) {
         listing.select_none();
     }
     let page = versions::list(&*client, listing).await?;

@@ -103,9 +103,8 @@ fn tags(params: &Params) -> Result<Option<Tags>, ApiError> {
 pub fn dag_listing(params: &Params) -> Result<Listing<DagField>, ApiError> {
     let mut listing = shared_listing(params, &FIELDS)?;
     listing.test(DagField::TimetableType, Test::OneOf(params.texts("timetable_type")));
-    // There is one bundle, and it has no versions.
-    let is_other_bundle = params.text("bundle_name").is_some_and(|name| name != BUNDLE);
-    if is_other_bundle || params.text("bundle_version").is_some() {
+    listing.test(DagField::BundleVersion, Test::OneOf(params.texts("bundle_version")));
+    if params.text("bundle_name").is_some_and(|name| name != BUNDLE) {
         listing.select_none();
     }
     let filter = &mut listing.filter;

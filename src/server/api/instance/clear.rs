@@ -1,6 +1,7 @@
 //! `clearTaskInstances`: clears task instances, so that they run again.
 
 use super::instance_views::{TaskInstanceCollectionResponse, instance};
+use crate::api::run::rerun_version;
 use crate::http::api_error::ApiError;
 use crate::http::body::Body;
 use crate::http::request::Segments;
@@ -83,9 +84,8 @@ pub struct ClearTaskInstancesBody {
     include_future: bool,
     #[serde(default)]
     include_past: bool,
-    /// Accepted and ignored: cleared instances always use the latest version.
-    #[serde(default, rename = "run_on_latest_version")]
-    _run_on_latest_version: Option<bool>,
+    #[serde(default)]
+    run_on_latest_version: Option<bool>,
     #[serde(default)]
     prevent_running_task: bool,
     #[serde(default)]
@@ -190,7 +190,8 @@ pub async fn task_instances(
     let selection = body.selection()?;
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
-    let clearing = Clearing::load(&transaction, &dag_id, &selection).await?;
+    let choice = rerun_version::of_clear(&state, &transaction, &dag_id, body.run_on_latest_version).await?;
+    let mut clearing = Clearing::load(&transaction, &dag_id, &selection, choice).await?;
     let runs = body.runs(&transaction, &dag_id).await?;
     if !body.dry_run {
         runs::lock(&transaction, &runs).await?;

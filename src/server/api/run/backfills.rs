@@ -1,5 +1,6 @@
 //! `/api/v2/backfills`, with Airflow's names and shapes.
 
+use super::rerun_version;
 use crate::api::views::Stamp;
 use crate::dag_code::DagCode;
 use crate::http::api_error::ApiError;
@@ -19,6 +20,7 @@ use leoflow_engine::store::StoreError;
 use leoflow_engine::store::dag::dags::{self, Dag};
 use leoflow_engine::store::run::backfills::{self, Backfill, BackfillRequest, Change, Reprocess};
 use leoflow_engine::store::run::run_fields::BackfillField;
+use leoflow_engine::store::run::version_choice::VersionChoice;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -88,9 +90,8 @@ pub struct BackfillPostBody {
     reprocess_behavior: Reprocess,
     #[serde(default = "ten")]
     max_active_runs: i32,
-    /// Accepted and ignored: a rerun always uses the latest version.
-    #[serde(default, rename = "run_on_latest_version")]
-    _run_on_latest_version: Option<bool>,
+    #[serde(default)]
+    run_on_latest_version: Option<bool>,
 }
 
 fn ten() -> i32 {
@@ -106,6 +107,7 @@ impl From<BackfillPostBody> for BackfillRequest {
             run_backwards: body.run_backwards,
             conf: body.dag_run_conf.unwrap_or_default(),
             reprocess: body.reprocess_behavior,
+            version: VersionChoice::Newest,
             max_active_runs: body.max_active_runs,
         }
     }
@@ -185,9 +187,11 @@ pub async fn create(
     State(state): Shared,
     Body(body): Body<BackfillPostBody>,
 ) -> Result<Json<BackfillResponse>, ApiError> {
-    let request: BackfillRequest = body.into();
+    let requested_version = body.run_on_latest_version;
+    let mut request: BackfillRequest = body.into();
     let client = state.database.get().await?;
     let dag = dags::get(&*client, &request.dag_id).await.map_err(to_api_error)?;
+    request.version = rerun_version::of_dag(&state, &dag, requested_version, VersionChoice::Newest).await?;
     backfills::check(&*client, &dag, &request).await.map_err(to_api_error)?;
     // The timetable's code may be slow, so no pooled connection is held while it runs.
     drop(client);

@@ -3,6 +3,7 @@
 use super::dag_run_lists::specific_id;
 use super::dag_runs::run_not_found;
 use super::dag_runs_bulk::BulkDAGRunBody;
+use super::rerun_version;
 use crate::api::instance::clear::{check_note, invalid, yes};
 use crate::api::instance::instance_views::{TaskInstanceResponse, instance};
 use crate::api::views::{self, DAGRunCollectionResponse, DAGRunResponse, Stamp};
@@ -26,6 +27,7 @@ use leoflow_engine::store::dag::dags;
 use leoflow_engine::store::instance::clear::{self, Clearing, Selection};
 use leoflow_engine::store::instance::instances;
 use leoflow_engine::store::run::runs;
+use leoflow_engine::store::run::version_choice::VersionChoice;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::hash_map::Entry;
@@ -45,8 +47,8 @@ pub struct Options {
     only_failed: bool,
     #[serde(default)]
     only_new: bool,
-    #[serde(default, rename = "run_on_latest_version")]
-    _run_on_latest_version: Option<bool>,
+    #[serde(default)]
+    run_on_latest_version: Option<bool>,
     #[serde(default)]
     #[schemars(length(max = 1000))]
     note: Option<String>,
@@ -87,7 +89,7 @@ impl Options {
     async fn affected(
         &self,
         transaction: &Transaction<'_>,
-        clearing: &Clearing<'_>,
+        clearing: &mut Clearing<'_>,
         key: &RunKey,
     ) -> Result<Vec<Affected>, ApiError> {
         if self.only_new {
@@ -104,7 +106,7 @@ impl Options {
     async fn apply(
         &self,
         transaction: &Transaction<'_>,
-        clearing: &Clearing<'_>,
+        clearing: &mut Clearing<'_>,
         key: &RunKey,
     ) -> Result<(), ApiError> {
         if self.only_new {
@@ -133,7 +135,11 @@ impl Options {
             runs::get(&transaction, key, ReadFor::Reading).await.map_err(|error| run_not_found(error, key))?;
             let clearing = match clearing_by_dag.entry(&key.dag_id) {
                 Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(new) => new.insert(Clearing::load(&transaction, &key.dag_id, &selection).await?),
+                Entry::Vacant(new) => {
+                    let requested = self.run_on_latest_version;
+                    let choice = rerun_version::of_clear(state, &transaction, &key.dag_id, requested).await?;
+                    new.insert(Clearing::load(&transaction, &key.dag_id, &selection, choice).await?)
+                }
             };
             if self.dry_run {
                 outcome.affected.extend(self.affected(&transaction, clearing, key).await?);
@@ -271,7 +277,7 @@ pub async fn clear_dag_runs(
         dry_run: body.dry_run,
         only_failed: body.only_failed,
         only_new: body.only_new,
-        _run_on_latest_version: body.run_on_latest_version,
+        run_on_latest_version: body.run_on_latest_version,
         note: body.note,
     };
     options.check()?;
@@ -373,7 +379,7 @@ pub async fn partitions(
     };
     let mut counts = ClearPartitionsResponse { dag_runs_cleared: 0, task_instances_cleared: 0, dry_run: body.dry_run };
     let selection = Selection::default();
-    let clearing = Clearing::load(&transaction, &dag_id, &selection).await?;
+    let mut clearing = Clearing::load(&transaction, &dag_id, &selection, VersionChoice::Own).await?;
     let runs = partitions::runs(&transaction, &dag_id, &selector).await?;
     if !body.dry_run {
         let keys: Vec<RunKey> = runs.iter().map(|run| run.key.clone()).collect();

@@ -6,3 +6,4 @@ pub mod dag_run_lists;
 pub mod dag_run_wait;
 pub mod dag_runs;
 pub mod dag_runs_bulk;
+pub mod rerun_version;

@@ -35,7 +35,6 @@ NEUTRAL = {
     "sla_miss_callback": (None,),
     "allowed_run_types": (None,),
     "auto_register": (True,),
-    "rerun_with_latest_version": (None, False),
     "disable_bundle_versioning": None,
 }
 
@@ -57,7 +56,7 @@ class DAG:
                  on_success_callback=None, on_failure_callback=None, user_defined_macros=None,
                  user_defined_filters=None, template_searchpath=None, template_undefined=None,
                  jinja_environment_kwargs=None, render_template_as_native_obj=False, dag_display_name=None, owner_links=None,
-                 **others):
+                 rerun_with_latest_version=None, **others):
         check_key("dag_id", dag_id)
         unknown = [name for name in others if name not in NEUTRAL]
         if unknown:
@@ -95,6 +94,9 @@ class DAG:
         self.template_undefined = template_undefined
         self.jinja_environment_kwargs = jinja_environment_kwargs
         self.render_template_as_native_obj = bool(render_template_as_native_obj)
+        self.rerun_with_latest_version = (
+            None if rerun_with_latest_version is None else bool(rerun_with_latest_version)
+        )
         self.task_dict = {}
         self.group_ids = {}
         self.edge_labels = {}

@@ -1,0 +1,104 @@
+//! Which version of a DAG a rerun uses.
+
+use crate::model::dag::Structure;
+use crate::planner::graph::Graph;
+use crate::store::StoreError;
+use crate::store::dag::dags::{self, Dag};
+use crate::store::dag::versions;
+use leoflow_postgres::GenericClient;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Which version of its DAG a rerun of a run uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VersionChoice {
+    /// The version that the run has.
+    Own,
+    /// The DAG's current version.
+    Newest,
+}
+
+impl From<bool> for VersionChoice {
+    /// From Airflow's `run_on_latest_version`.
+    fn from(is_newest: bool) -> Self {
+        if is_newest { Self::Newest } else { Self::Own }
+    }
+}
+
+impl VersionChoice {
+    /// The first that is given of the request's value, the DAG's and the instance's, as Airflow's
+    /// `resolve_run_on_latest_version` decides; else `default`.
+    pub fn resolve(requested: Option<bool>, dag: &Structure, setting: Option<bool>, default: Self) -> Self {
+        requested.or(dag.rerun_with_latest_version).or(setting).map_or(default, Self::from)
+    }
+}
+
+/// A version of a DAG that a run takes.
+pub struct RunVersion {
+    pub id: i64,
+    pub structure: Arc<Structure>,
+    pub graph: Graph,
+}
+
+impl RunVersion {
+    fn new(id: i64, structure: Arc<Structure>) -> Self {
+        Self { id, graph: Graph::new((*structure).clone()), structure }
+    }
+}
+
+/// The versions that the runs of a DAG take, each loaded once.
+pub struct RunVersions {
+    choice: VersionChoice,
+    pub dag: Dag,
+    newest: Arc<RunVersion>,
+    others: HashMap<i64, Arc<RunVersion>>,
+}
+
+impl RunVersions {
+    pub async fn load(client: &impl GenericClient, dag_id: &str, choice: VersionChoice) -> Result<Self, StoreError> {
+        let dag = dags::get(client, dag_id).await?;
+        let newest = Arc::new(RunVersion::new(dag.version_id, Arc::clone(&dag.structure)));
+        Ok(Self { choice, dag, newest, others: HashMap::new() })
+    }
+
+    /// Returns the version that a run with this version takes. A run without a version takes the newest.
+    pub async fn of_run(
+        &mut self,
+        client: &impl GenericClient,
+        version_id: Option<i64>,
+    ) -> Result<Arc<RunVersion>, StoreError> {
+        let own = version_id.filter(|id| self.choice == VersionChoice::Own && *id != self.newest.id);
+        let Some(id) = own else { return Ok(Arc::clone(&self.newest)) };
+        if let Some(known) = self.others.get(&id) {
+            return Ok(Arc::clone(known));
+        }
+        let structure = Arc::new(versions::structure_by_id(client, id).await?);
+        let version = Arc::new(RunVersion::new(id, structure));
+        self.others.insert(id, Arc::clone(&version));
+        Ok(version)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_request_precedes_the_dag_and_the_dag_the_setting() {
+        let dag = |value: Option<bool>| -> Structure {
+            serde_json::from_value(json!({"dag_id": "d", "rerun_with_latest_version": value})).unwrap()
+        };
+        let resolve =
+            |requested, of_dag, setting, default| VersionChoice::resolve(requested, &dag(of_dag), setting, default);
+        use VersionChoice::{Newest, Own};
+        assert_eq!(resolve(Some(false), Some(true), Some(true), Newest), Own);
+        assert_eq!(resolve(Some(true), Some(false), Some(false), Own), Newest);
+        assert_eq!(resolve(None, Some(true), Some(false), Own), Newest);
+        assert_eq!(resolve(None, Some(false), Some(true), Newest), Own);
+        assert_eq!(resolve(None, None, Some(true), Own), Newest);
+        assert_eq!(resolve(None, None, Some(false), Newest), Own);
+        assert_eq!(resolve(None, None, None, Own), Own);
+        assert_eq!(resolve(None, None, None, Newest), Newest);
+    }
+}

@@ -1,0 +1,50 @@
+//! Which version of its DAG a cleared run, a rerun of a backfill or a triggered run that is reset takes: the request
+//! decides, else the DAG, else the setting `[core] rerun_with_latest_version`, else a default of the operation.
+
+use crate::http::api_error::ApiError;
+use crate::process::state::AppState;
+use axum::http::StatusCode;
+use leoflow_base::sys::blocking;
+use leoflow_engine::store::dag::dags::{self, Dag};
+use leoflow_engine::store::run::version_choice::VersionChoice;
+use leoflow_postgres::GenericClient;
+use std::path::PathBuf;
+
+/// Airflow's `[core] rerun_with_latest_version`, in the environment of the server or in a `.env`.
+const SETTING: &str = "AIRFLOW__CORE__RERUN_WITH_LATEST_VERSION";
+
+/// Reads the setting for the DAG file at this path in the workspace, or without a path for the instance.
+pub async fn setting(state: &AppState, relative_fileloc: Option<&str>) -> Result<Option<bool>, ApiError> {
+    let workspace = state.questions.get().map(|questions| questions.workspace().to_owned());
+    let folders: Vec<PathBuf> = match (workspace, relative_fileloc) {
+        (Some(workspace), Some(path)) => leoflow_python::folders(&workspace, &workspace.join(path)),
+        (Some(workspace), None) => vec![workspace],
+        (None, _) => Vec::new(),
+    };
+    let invalid = |text: String| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, text);
+    blocking::run(move || leoflow_python::flag(&folders, SETTING))
+        .await
+        .map_err(|error| invalid(error.to_string()))?
+        .map_err(invalid)
+}
+
+/// Returns the version that a rerun of a run of this DAG takes. `requested` is the request's value.
+pub async fn of_dag(
+    state: &AppState,
+    dag: &Dag,
+    requested: Option<bool>,
+    default: VersionChoice,
+) -> Result<VersionChoice, ApiError> {
+    let setting = setting(state, Some(&dag.relative_fileloc)).await?;
+    Ok(VersionChoice::resolve(requested, &dag.structure, setting, default))
+}
+
+/// Like [`of_dag`], for clearing, whose default is the run's own version.
+pub async fn of_clear(
+    state: &AppState,
+    client: &impl GenericClient,
+    dag_id: &str,
+    requested: Option<bool>,
+) -> Result<VersionChoice, ApiError> {
+    of_dag(state, &dags::get(client, dag_id).await?, requested, VersionChoice::Own).await
+}
