@@ -1,6 +1,7 @@
 """Clients that are made out of the API's description: airflow-mcp-server when it starts, openapi-python-client as code."""
 
 import asyncio
+import copy
 import json
 import pathlib
 import subprocess
@@ -17,7 +18,8 @@ FEWEST_TOOLS, FEWEST_FILES = 128, 300
 def problems(description, url, token):
     """Returns what the clients cannot read."""
     found = [f"{where}: is written in a way that generators do not read" for where in unusual(description, "")]
-    tools = asyncio.run(count_tools(description, url, token))
+    # It replaces references by what they refer to, in place.
+    tools = asyncio.run(count_tools(copy.deepcopy(description), url, token))
     if tools < FEWEST_TOOLS:
         found.append(f"airflow-mcp-server makes {tools} tools")
     found += generate(description)

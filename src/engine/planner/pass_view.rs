@@ -191,7 +191,7 @@ impl<'a> PassView<'a> {
     }
 
     /// True when the task is skipped only once its past allows it to start.
-    pub fn past_holds_skip(&self, task_index: usize) -> bool {
+    pub(crate) fn past_holds_skip(&self, task_index: usize) -> bool {
         self.snapshot.graph.task(task_index).wait_for_past_before_skipping
             && self.snapshot.held_by_past.contains(&task_index)
     }

@@ -23,7 +23,8 @@ fn a_parameter_named_like_an_asset_receives_it() {
 
 #[test]
 fn a_mapped_instance_is_named_while_it_runs() {
-    let test = TestHome::started();
+    let test = TestHome::new().with_packages();
+    test.start();
     let go = test.folder().join("go");
     test.add_dag(
         "named",
@@ -77,7 +78,7 @@ fn task_output_stays_in_order() {
 
 #[test]
 fn secrets_are_masked_in_logs_xcoms_and_errors() {
-    let test = TestHome::new();
+    let test = TestHome::new().with_packages();
     let password = test.start()["admin_password"].as_str().unwrap().to_owned();
     let session = Session::login(test.port, &password);
     let connection = r#"[{"connection_id": "db", "conn_type": "postgres", "login": "u", "password": "pa ss/wörd", "extra": "{\"api_key\": \"key-of-extra\", \"path\": \"visible\"}"}]"#;
