@@ -15,7 +15,7 @@ const SETTING: &str = "AIRFLOW__CORE__RERUN_WITH_LATEST_VERSION";
 
 /// Reads the setting for the DAG file at this path in the workspace, or without a path for the instance.
 pub async fn setting(state: &AppState, relative_fileloc: Option<&str>) -> Result<Option<bool>, ApiError> {
-    let workspace = state.questions.get().map(|questions| questions.workspace().to_owned());
+    let workspace = state.dag_files.questions.get().map(|questions| questions.workspace().to_owned());
     let folders: Vec<PathBuf> = match (workspace, relative_fileloc) {
         (Some(workspace), Some(path)) => leoflow_python::folders(&workspace, &workspace.join(path)),
         (Some(workspace), None) => vec![workspace],
