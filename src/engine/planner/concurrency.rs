@@ -4,7 +4,6 @@
 //! <https://airflow.apache.org/docs/apache-airflow/stable/administration-and-deployment/pools.html>
 
 use super::graph::Graph;
-use super::snapshot::{Plan, Snapshot, Transition, TransitionKind};
 use crate::model::keys::RunKey;
 use crate::model::state::TaskState;
 use jiff::Timestamp;
@@ -85,7 +84,7 @@ pub struct Taken<'a> {
 }
 
 /// Current usage of each limit.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Usage {
     pub pools: HashMap<String, PoolSlots>,
     /// Number of executing tasks of each run, for `max_active_tasks`.
@@ -116,15 +115,39 @@ impl Usage {
         if pool.all >= 0 && i64::from(waiting.pool_slots) > pool.all - pool.used {
             return false;
         }
-        let run_count = self.runs.get(&waiting.run).copied().unwrap_or(0);
-        if waiting.max_active_tasks > 0 && run_count >= waiting.max_active_tasks {
-            return false;
-        }
+        !self.is_run_full(&waiting.run, waiting.max_active_tasks) && !self.is_task_full(waiting)
+    }
+
+    /// True when the run executes as many tasks as it may; 0 is no limit.
+    fn is_run_full(&self, run: &RunKey, max_active_tasks: u32) -> bool {
+        max_active_tasks > 0 && self.runs.get(run).copied().unwrap_or(0) >= max_active_tasks
+    }
+
+    /// True when a limit of the task allows no further instance.
+    pub(crate) fn is_task_full(&self, waiting: &Waiting) -> bool {
         let task_count = || self.tasks.get(&(waiting.run.clone(), waiting.task_id.clone())).copied().unwrap_or(0);
-        if waiting.max_active_tis_per_dagrun.is_some_and(|limit| task_count() >= limit) {
-            return false;
+        waiting.max_active_tis_per_dagrun.is_some_and(|limit| task_count() >= limit)
+            || waiting.max_active_tis_per_dag.is_some_and(|limit| self.dag_count(waiting) >= limit)
+    }
+
+    /// True when an instance of the run could be queued in the pool, as far as those limit it.
+    pub(crate) fn has_room(&self, run: &RunKey, pool: &str, max_active_tasks: u32) -> bool {
+        self.open_slots(pool) > 0 && !self.is_run_full(run, max_active_tasks)
+    }
+
+    /// Number of free slots of a pool.
+    fn open_slots(&self, pool: &str) -> i64 {
+        match self.pools.get(pool) {
+            None => 0,
+            Some(pool) if pool.all < 0 => i64::MAX,
+            Some(pool) => (pool.all - pool.used).max(0),
         }
-        waiting.max_active_tis_per_dag.is_none_or(|limit| self.dag_count(waiting) < limit)
+    }
+
+    /// The pools with free slots, and how many.
+    pub(crate) fn open_pools(&self) -> Vec<(&str, i64)> {
+        let pools = self.pools.keys().map(|name| (name.as_str(), self.open_slots(name)));
+        pools.filter(|(_, open)| *open > 0).collect()
     }
 
     /// Number of instances in flight of the task in all runs of its DAG.
@@ -135,12 +158,8 @@ impl Usage {
     }
 }
 
-/// Returns the indices of the instances to queue, in the order in which to queue them.
-pub fn choose(waiting: &[Waiting], usage: Usage) -> Vec<usize> {
-    choose_among(&waiting.iter().collect::<Vec<_>>(), usage)
-}
-
-fn choose_among(waiting: &[&Waiting], mut usage: Usage) -> Vec<usize> {
+/// Returns the indices of the instances to queue, in the order in which to queue them, and the usage after that.
+pub(crate) fn choose(waiting: &[&Waiting], mut usage: Usage) -> (Vec<usize>, Usage) {
     let mut order: Vec<usize> = (0..waiting.len()).collect();
     order.sort_by_key(|index| {
         let candidate = waiting[*index];
@@ -163,63 +182,7 @@ fn choose_among(waiting: &[&Waiting], mut usage: Usage) -> Vec<usize> {
             chosen.push(index);
         }
     }
-    chosen
-}
-
-/// Queues the instances that may run, as far as pools and limits allow. The run's own instances compete with
-/// `others`, the waiting instances of other runs; `usage` excludes this run. Returns the indices of the `others` to
-/// queue.
-pub(crate) fn admit(
-    run: &RunKey,
-    snapshot: &Snapshot<'_>,
-    plan: &mut Plan,
-    mut usage: Usage,
-    others: &[Waiting],
-) -> Vec<usize> {
-    let graph = snapshot.graph;
-    let mut own_instances = Vec::new();
-    let mut candidates = Vec::new();
-    for (index, state) in plan.states_after(snapshot).into_iter().enumerate() {
-        let (Some(task_index), map_index) = plan.instance_after(snapshot, index) else { continue };
-        match state {
-            Some(TaskState::Scheduled) if !snapshot.is_paused => {
-                own_instances.push(index);
-                candidates.push(Waiting::new(run, graph, task_index, map_index, snapshot.logical_date));
-            }
-            Some(state) => {
-                let task = graph.task(task_index);
-                let (task_id, pool, slots) = (task.task_id.as_str(), task.pool(), task.pool_slots.into());
-                usage.take(run, Taken { task_id, state, pool, slots, count: 1 });
-            }
-            None => {}
-        }
-    }
-    let all: Vec<&Waiting> = candidates.iter().chain(others).collect();
-    let mut chosen_others = Vec::new();
-    for index in choose_among(&all, usage) {
-        match own_instances.get(index) {
-            Some(instance_index) => queue(plan, snapshot, *instance_index),
-            None => chosen_others.push(index - own_instances.len()),
-        }
-    }
-    chosen_others
-}
-
-/// Makes the plan queue an instance.
-fn queue(plan: &mut Plan, snapshot: &Snapshot<'_>, index: usize) {
-    if let Some(transition) = plan.transitions.iter_mut().find(|transition| transition.index == index) {
-        transition.to = TaskState::Queued;
-        return;
-    }
-    // The instance was already `scheduled` before this plan, so the plan has no transition for it.
-    let try_number = snapshot.instances[index].try_number;
-    plan.transitions.push(Transition {
-        index,
-        to: TaskState::Queued,
-        try_number,
-        due_at: None,
-        kind: TransitionKind::Waiting,
-    });
+    (chosen, usage)
 }
 
 #[cfg(test)]
@@ -244,6 +207,10 @@ mod tests {
             max_active_tis_per_dag: None,
             max_active_tis_per_dagrun: None,
         }
+    }
+
+    fn choose(waiting: &[Waiting], usage: Usage) -> Vec<usize> {
+        super::choose(&waiting.iter().collect::<Vec<_>>(), usage).0
     }
 
     fn pool(all: i64, used: i64) -> Usage {

@@ -1,5 +1,6 @@
 //! Decides the next state transitions of a run's task instances. Pure.
 
+pub(crate) mod admission;
 pub mod concurrency;
 pub mod copies;
 pub mod graph;

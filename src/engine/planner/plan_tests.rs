@@ -2,7 +2,8 @@ use super::*;
 use crate::model::dag::Structure;
 use crate::model::keys::RunKey;
 use crate::model::state::RunState;
-use crate::planner::concurrency::{self, PoolSlots, Usage, Waiting};
+use crate::planner::admission::{Competition, Others};
+use crate::planner::concurrency::{PoolSlots, Usage, Waiting};
 use crate::planner::graph::Graph;
 use jiff::SignedDuration;
 use serde_json::json;
@@ -110,8 +111,9 @@ impl Play {
         let run = RunKey { dag_id: "d".into(), run_id: "r".into() };
         let mut usage = Usage::default();
         usage.pools.insert("default_pool".into(), PoolSlots { all: 128, used: 0, include_deferred: false });
-        let others = concurrency::admit(&run, &self.snapshot(false), plan, usage, &[]);
-        assert_eq!(others, [0_usize; 0]);
+        let snapshot = self.snapshot(false);
+        let competition = Competition::of_run(&run, &snapshot, plan, usage);
+        competition.queue(&competition.choose(&Others::default()), &snapshot, plan);
     }
 
     fn apply(&mut self, plan: &Plan) {
@@ -373,7 +375,10 @@ fn admitted(play: &Play, is_paused: bool, slots: i64, others: &[Waiting]) -> (Ve
     let mut usage = Usage::default();
     usage.pools.insert("default_pool".into(), PoolSlots { all: slots, used: 0, include_deferred: false });
     let run = RunKey { dag_id: "d".into(), run_id: "r".into() };
-    let chosen = concurrency::admit(&run, &snapshot, &mut plan, usage, others);
+    let competition = Competition::of_run(&run, &snapshot, &plan, usage);
+    let chosen = competition.choose(&Others { waiting: others.to_vec(), cut_off: Vec::new() });
+    competition.queue(&chosen, &snapshot, &mut plan);
+    let chosen = chosen.others;
     let queued = plan.transitions.iter().filter(|transition| transition.to == TaskState::Queued);
     (queued.map(|transition| ["a", "b"][transition.index]).collect(), chosen)
 }

@@ -1,13 +1,13 @@
 //! The scheduler's steps, each in one transaction: advances a run as far as it can go.
 
-use super::apply::{self, Rows};
+use super::apply::{self, Capacity, Rows};
 use super::file_sensors::{self, FileSensors};
 use super::graphs::Graphs;
 use super::live_run::{LiveRun, LiveRuns};
 use super::past;
 use crate::model::keys::RunKey;
 use crate::model::state::{RunState, TaskState};
-use crate::planner::concurrency::{Usage, Waiting};
+use crate::planner::concurrency::Waiting;
 use crate::planner::graph::Graph;
 use crate::planner::plan::{self, Dates, Instance, Plan, Reason, Snapshot, Transition, TransitionKind};
 use crate::store::StoreError;
@@ -90,7 +90,7 @@ async fn step(client: &mut ClientWrapper, cache: &mut Cache, key: &RunKey) -> Re
     let mut plan = plan::plan(&snapshot);
     let mut rows = Rows::new(std::mem::take(&mut run.names));
     rows.expand(&transaction, key, &snapshot, &plan).await?;
-    let queued = apply::admit(&transaction, key, &snapshot, &mut plan, capacity).await?;
+    let queued = apply::admit(&transaction, &mut cache.graphs, key, &snapshot, &mut plan, capacity).await?;
     let changed = plan.run.is_some() || !plan.transitions.is_empty() || !plan.restored.is_empty();
     if changed && write(&transaction, key, &rows, &snapshot, &plan).await? == Written::Overtaken {
         return Ok(Step::Overtaken);
@@ -117,9 +117,6 @@ async fn release_slots(transaction: Transaction<'_>, cache: &mut Cache, key: &Ru
     Ok(Step::Taken { changed: false })
 }
 
-/// Usage of slots and limits by other runs, and the instances of other runs that wait for capacity.
-type Capacity = (Usage, Vec<Waiting>);
-
 /// Returns the run, from the cache if that is current, and the capacity; `None` if the rows do not match the cache.
 async fn load(
     transaction: &Transaction<'_>,
@@ -131,9 +128,9 @@ async fn load(
     let Some(mut run) = cache.runs.take(key, version, row.revision.as_deref()) else {
         let graph = cache.graphs.get(transaction, version).await?;
         let run = LiveRun::read(transaction, key, (version, row.revision.clone()), graph).await?;
-        return Ok(Some((run, apply::capacity(transaction, &mut cache.graphs, key).await?)));
+        return Ok(Some((run, apply::capacity(transaction, key).await?)));
     };
-    let capacity = apply::capacity(transaction, &mut cache.graphs, key);
+    let capacity = apply::capacity(transaction, key);
     let (is_cache_current, capacity) = try_join(run.refresh(transaction, key), capacity).await?;
     Ok(is_cache_current.then_some((run, capacity)))
 }

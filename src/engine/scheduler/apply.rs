@@ -4,18 +4,20 @@ use super::graphs::Graphs;
 use crate::model::dag::Task;
 use crate::model::keys::RunKey;
 use crate::model::state::TaskState;
-use crate::planner::concurrency::{self, Usage, Waiting};
+use crate::planner::admission::{Choice, Competition, CutOff, Hidden, Others, RunTask};
+use crate::planner::concurrency::{Usage, Waiting};
 use crate::planner::plan::{Instance, Plan, Snapshot, Transition, TransitionKind};
 use crate::store::StoreError;
 use crate::store::events::{self, Event};
+use crate::store::instance::expansion;
 use crate::store::instance::planner_input::Name;
-use crate::store::instance::{expansion, scheduled};
+use crate::store::instance::scheduled::{self, Size, Window};
 use crate::store::pools;
 use crate::store::transition::instance::{self, Change, DateChange};
 use deadpool_postgres::Transaction;
 use futures_util::future::try_join;
 use leoflow_postgres::GenericClient;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use tracing::debug;
 
 /// The task instances of a run: first those in the database, then those that the plan adds.
@@ -126,43 +128,98 @@ fn log(key: &RunKey, change: &Change<'_>) {
     );
 }
 
-/// Reads the usage of slots and limits by other runs, and the instances of other runs that wait for capacity.
-pub async fn capacity(
-    transaction: &Transaction<'_>,
-    graphs: &mut Graphs,
-    key: &RunKey,
-) -> Result<(Usage, Vec<Waiting>), StoreError> {
-    try_join(pools::usage(transaction, Some(key)), waiting_instances(transaction, graphs, Some(key))).await
+/// Usage of slots and limits by other runs, and whether instances of them wait for capacity.
+pub type Capacity = (Usage, bool);
+
+pub async fn capacity(transaction: &Transaction<'_>, key: &RunKey) -> Result<Capacity, StoreError> {
+    try_join(pools::usage(transaction, Some(key)), scheduled::any_waits(transaction, Some(key))).await
 }
 
 /// Lets the planner choose which instances to queue, in this run and in others. Those of this run become part of the
 /// plan; those of other runs are queued and returned.
 pub(crate) async fn admit(
     transaction: &Transaction<'_>,
+    graphs: &mut Graphs,
     key: &RunKey,
     snapshot: &Snapshot<'_>,
     plan: &mut Plan,
-    (usage, others): (Usage, Vec<Waiting>),
+    (usage, others_wait): Capacity,
 ) -> Result<Vec<Waiting>, StoreError> {
-    let chosen = concurrency::admit(key, snapshot, plan, usage, &others);
-    queue_others(transaction, chosen.into_iter().map(|index| others[index].clone()).collect()).await
+    let competition = Competition::of_run(key, snapshot, plan, usage);
+    let (choice, others) = match others_wait {
+        true => choose(transaction, graphs, Some(key), &competition).await?,
+        false => (competition.choose(&Others::default()), Vec::new()),
+    };
+    competition.queue(&choice, snapshot, plan);
+    queue_others(transaction, others).await
 }
 
-/// Instances that may run and wait for capacity, in all running runs except `excluded_run`. Instances whose task is
-/// gone from the version of their run are left out.
+/// Instances read at first of each run and pool. More are read only when they would fit.
+const FIRST_WINDOW: i64 = 64;
+const WINDOW_GROWTH: i64 = 16;
+
+/// Chooses the instances to queue among those of a run, if any, and the waiting ones of all others. Also returns the
+/// chosen ones of other runs.
+async fn choose(
+    client: &impl GenericClient,
+    graphs: &mut Graphs,
+    excluded_run: Option<&RunKey>,
+    competition: &Competition,
+) -> Result<(Choice, Vec<Waiting>), StoreError> {
+    let (mut size, mut left_out, mut kept) = (Size::FreeSlots(FIRST_WINDOW), BTreeSet::<RunTask>::new(), Vec::new());
+    loop {
+        let window = Window { pools: competition.open_pools(), size, left_out: left_out.iter().collect() };
+        let mut others = waiting_instances(client, graphs, excluded_run, &window).await?;
+        others.waiting.append(&mut kept);
+        let choice = competition.choose(&others);
+        match choice.hidden {
+            Hidden::None => {
+                let chosen = choice.others.iter().map(|index| others.waiting[*index].clone()).collect();
+                return Ok((choice, chosen));
+            }
+            // The first instances of a task that reaches its limit compete on; the others can be left out.
+            Hidden::Behind(ref tasks) if !tasks.is_subset(&left_out) => left_out.extend(tasks.iter().cloned()),
+            _ => size = larger(size),
+        }
+        let is_left_out = |waiting: &Waiting| left_out.contains(&(waiting.run.clone(), waiting.task_id.clone()));
+        kept = others.waiting.into_iter().filter(is_left_out).collect();
+    }
+}
+
+fn larger(size: Size) -> Size {
+    match size {
+        Size::FreeSlots(size) => Size::Any(size),
+        Size::Any(size) => Size::Any(size.saturating_mul(WINDOW_GROWTH)),
+    }
+}
+
+/// Reads instances that may run and wait for capacity, in all running runs except `excluded_run`. Instances whose task
+/// is gone from the version of their run are left out.
 async fn waiting_instances(
     client: &impl GenericClient,
     graphs: &mut Graphs,
     excluded_run: Option<&RunKey>,
-) -> Result<Vec<Waiting>, StoreError> {
-    let mut waiting = Vec::new();
-    for row in scheduled::waiting(client, excluded_run).await? {
+    window: &Window<'_>,
+) -> Result<Others, StoreError> {
+    let mut others = Others::default();
+    if window.pools.is_empty() {
+        return Ok(others);
+    }
+    let mut counts: HashMap<(RunKey, String), i64> = HashMap::new();
+    for row in scheduled::waiting(client, excluded_run, window).await? {
         let graph = graphs.get(client, row.version_id).await?;
         if let Some(task_index) = graph.task_index(&row.task_id) {
-            waiting.push(Waiting::new(&row.run, &graph, task_index, row.map_index, row.logical_date));
+            others.waiting.push(Waiting::new(&row.run, &graph, task_index, row.map_index, row.logical_date));
+        }
+        let group = (row.run, row.pool);
+        let count = counts.entry(group.clone()).or_default();
+        *count += 1;
+        if *count == row.limit {
+            let (run, pool) = group;
+            others.cut_off.push(CutOff { run, pool, max_active_tasks: graph.structure.max_active_tasks });
         }
     }
-    Ok(waiting)
+    Ok(others)
 }
 
 /// Queues the instances and notifies the agent. Returns the instances.
@@ -172,7 +229,7 @@ async fn queue_others(client: &impl GenericClient, chosen: Vec<Waiting>) -> Resu
     }
     instance::queue(client, &chosen).await?;
     events::notify(client, &Event::Queued).await?;
-    for run in chosen.iter().map(|waiting| &waiting.run).collect::<std::collections::BTreeSet<_>>() {
+    for run in chosen.iter().map(|waiting| &waiting.run).collect::<BTreeSet<_>>() {
         events::notify(client, &Event::Changed(run.clone())).await?;
     }
     Ok(chosen)
@@ -180,11 +237,10 @@ async fn queue_others(client: &impl GenericClient, chosen: Vec<Waiting>) -> Resu
 
 /// Queues and returns the waiting instances of all runs that fit, when slots have become free.
 pub(crate) async fn admit_all(transaction: &Transaction<'_>, graphs: &mut Graphs) -> Result<Vec<Waiting>, StoreError> {
-    let candidates = waiting_instances(transaction, graphs, None).await?;
-    if candidates.is_empty() {
-        return Ok(candidates);
+    if !scheduled::any_waits(transaction, None).await? {
+        return Ok(Vec::new());
     }
-    let usage: Usage = pools::usage(transaction, None).await?;
-    let chosen = concurrency::choose(&candidates, usage);
-    queue_others(transaction, chosen.into_iter().map(|index| candidates[index].clone()).collect()).await
+    let competition = Competition::of_others(pools::usage(transaction, None).await?);
+    let (_, chosen) = choose(transaction, graphs, None, &competition).await?;
+    queue_others(transaction, chosen).await
 }

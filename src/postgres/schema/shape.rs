@@ -21,6 +21,7 @@ const SHAPES: &[&str] = &[
     include_str!("shapes/0011.txt"),
     include_str!("shapes/0012.txt"),
     include_str!("shapes/0013.txt"),
+    include_str!("shapes/0014.txt"),
 ];
 
 /// One line for each column, constraint, index and comment of the tables in `public`, with the table's name first.

@@ -39,3 +39,50 @@ fn starting_many_runs_reads_each_run_a_bounded_number_of_times() {
     wait_until("the statistics are reported", LIMIT, || rows_read() > before + DAGS);
     assert!(rows_read() - before < DAGS * 100, "{} rows of dag_run were read for {DAGS} runs", rows_read() - before);
 }
+
+const WAITING: i64 = 300;
+
+#[test]
+fn a_step_reads_few_waiting_instances_of_other_runs() {
+    let test = TestHome::started();
+    let go = test.folder().join("go");
+    let text = format!(
+        "import os, time\nfrom airflow.sdk import DAG, task\n\
+         with DAG('crowd'):\n    @task(pool='narrow')\n    def work(n):\n        pass\n    \
+         work.expand(n=list(range({WAITING})))\n\
+         with DAG('holds'):\n    @task(pool='other')\n    def hold(n):\n        \
+         while not os.path.exists({go:?}): time.sleep(0.02)\n    hold.expand(n=[1, 2])\n\
+         with DAG('limited'):\n    @task(pool='other', max_active_tis_per_dagrun=1, priority_weight=9)\n    \
+         def one_by_one(n):\n        time.sleep(3600)\n    one_by_one.expand(n=list(range(100)))\n    \
+         @task(pool='other')\n    def beside():\n        pass\n    beside()\n"
+    );
+    std::fs::write(test.workspace().join("crowd.py"), text).unwrap();
+    test.run(&["pools", "set", "narrow", "1"]).expect(0);
+    test.run(&["pools", "set", "other", "2"]).expect(0);
+    test.wait_dag("limited", 1);
+    let count = |condition: &str| -> i64 {
+        test.sql(&format!("SELECT count(*) FROM task_instance WHERE {condition}")).parse().unwrap()
+    };
+    // An instance that could be queued is found behind many that could not.
+    test.run(&["dags", "trigger", "holds"]).expect(0);
+    wait_until("the pool is full", LIMIT, || count("dag_id = 'holds' AND state = 'running'") == 2);
+    test.run(&["dags", "trigger", "limited"]).expect(0);
+    wait_until("its instances wait", LIMIT, || count("dag_id = 'limited' AND state = 'scheduled'") == 101);
+    std::fs::write(&go, "").unwrap();
+    wait_until("the task beside them runs", LIMIT, || count("task_id = 'beside' AND state = 'success'") == 1);
+    // Three runs wait for one slot. A step reads the first instance of each run, not all.
+    for _ in 0..3 {
+        test.run(&["dags", "trigger", "crowd"]).expect(0);
+    }
+    let finished = || count("dag_id = 'crowd' AND state = 'success'");
+    let waiting = "dag_id = 'crowd' AND state = 'scheduled'";
+    wait_until("the instances wait", LIMIT, || count(waiting) > 2 * WAITING && finished() > 0);
+    let entries_read = || -> i64 {
+        let query = "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'task_instance_waiting'";
+        test.sql(query).parse().unwrap()
+    };
+    let (entries_before, finished_before) = (entries_read(), finished());
+    wait_until("some have finished", LIMIT, || finished() >= finished_before + 20);
+    let (entries, steps) = (entries_read() - entries_before, finished() - finished_before);
+    assert!(entries < steps * WAITING, "{entries} entries of the index were read for {steps} finished tasks");
+}

@@ -135,6 +135,12 @@ const TWINS: &[(i64, &str, &str, &str)] = &[
         "SELECT (SELECT status FROM data_migration WHERE version = 13), (SELECT count(*) FROM task_instance WHERE rendered IS NOT NULL)",
         "pending|1",
     ),
+    (
+        14,
+        "UPDATE dag_run SET queued_at = now()",
+        "SELECT count(*) FROM pg_indexes WHERE indexname IN ('dag_run_state', 'dag_run_queued_at', 'dag_run_run_after')",
+        "3",
+    ),
 ];
 
 /// Brings the schema to `version`, without data.

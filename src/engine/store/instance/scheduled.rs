@@ -6,6 +6,7 @@ use crate::store::rows;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
 /// An instance that may run and waits for capacity, with what the planner must know of its run.
 #[derive(Debug)]
@@ -15,24 +16,99 @@ pub struct Scheduled {
     pub map_index: i32,
     pub logical_date: Option<Timestamp>,
     pub version_id: i64,
+    pub pool: String,
+    /// How many instances of its run and pool were read at most.
+    pub limit: i64,
 }
 
-/// Returns the instances that wait for capacity, of all running runs of DAGs that are not paused, except
-/// `excluded_run`.
-pub async fn waiting(client: &impl GenericClient, excluded_run: Option<&RunKey>) -> Result<Vec<Scheduled>, StoreError> {
-    let (dag_id, run_id) = excluded_run.map(|key| (key.dag_id.as_str(), key.run_id.as_str())).unzip();
-    // `IS TRUE` prevents Postgres from starting at the index of running runs, which would read all their instances.
+/// Which of the waiting instances are read: of each run and each pool with free slots, those with the highest weight.
+#[derive(Debug)]
+pub struct Window<'a> {
+    /// Names of the pools, and their free slots.
+    pub pools: Vec<(&'a str, i64)>,
+    pub size: Size,
+    /// Tasks of runs that are left out.
+    pub left_out: Vec<&'a (RunKey, String)>,
+}
+
+/// How many instances of a run and pool are read at most.
+#[derive(Debug, Clone, Copy)]
+pub enum Size {
+    /// This many, and no more than the pool has free slots, since each instance needs one.
+    FreeSlots(i64),
+    /// This many; some of those in a smaller window cannot be queued.
+    Any(i64),
+}
+
+impl Size {
+    fn limit(self, free_slots: i64) -> i64 {
+        match self {
+            Self::FreeSlots(size) => size.min(free_slots),
+            Self::Any(size) => size,
+        }
+    }
+}
+
+/// True if an instance of a run other than `excluded_run` waits for capacity.
+pub async fn any_waits(client: &impl GenericClient, excluded_run: Option<&RunKey>) -> Result<bool, StoreError> {
+    // No run is before or at the empty key.
+    let (dag_id, run_id) = excluded_run.map_or(("", ""), |key| (key.dag_id.as_str(), key.run_id.as_str()));
+    // Two ranges of the index instead of `<>`: the instances of the run itself may be many. The order makes Postgres
+    // use the index, where EXISTS may read the table.
     let query = "
-        SELECT ti.dag_id, ti.run_id, ti.task_id, ti.map_index, r.logical_date, r.dag_version_id
-        FROM task_instance ti JOIN dag_run r USING (dag_id, run_id) JOIN dag d USING (dag_id)
-        WHERE ti.state = 'scheduled' AND (r.state = 'running') IS TRUE AND NOT d.is_paused AND r.dag_version_id IS NOT NULL
-          AND ($1::text IS NULL OR (r.dag_id, r.run_id) <> ($1, $2))";
+        SELECT coalesce(
+            (SELECT true FROM task_instance WHERE state = 'scheduled' AND (dag_id, run_id) < ($1, $2)
+             ORDER BY dag_id, run_id LIMIT 1),
+            (SELECT true FROM task_instance WHERE state = 'scheduled' AND (dag_id, run_id) > ($1, $2)
+             ORDER BY dag_id, run_id LIMIT 1), false)";
+    Ok(client.query_one(query, &[&dag_id, &run_id]).await?.get(0))
+}
+
+/// Returns the instances in the window that wait for capacity, of all running runs of DAGs that are not paused, except
+/// `excluded_run`, and how many each run and pool was limited to.
+pub async fn waiting(
+    client: &impl GenericClient,
+    excluded_run: Option<&RunKey>,
+    window: &Window<'_>,
+) -> Result<Vec<Scheduled>, StoreError> {
+    let (dag_id, run_id) = excluded_run.map(|key| (key.dag_id.as_str(), key.run_id.as_str())).unzip();
+    let (pools, free): (Vec<&str>, Vec<i64>) = window.pools.iter().copied().unzip();
+    let limits: Vec<i64> = free.iter().map(|free| window.size.limit(*free)).collect();
+    let left_out =
+        |part: fn(&(RunKey, String)) -> &str| -> Vec<&str> { window.left_out.iter().map(|task| part(task)).collect() };
+    let (left_out_dags, left_out_runs, left_out_tasks) =
+        (left_out(|(run, _)| &run.dag_id), left_out(|(run, _)| &run.run_id), left_out(|(_, task_id)| task_id));
+    // The recursion jumps through the index from run to run, so its cost is that of the runs, not of the instances.
+    let query = "
+        WITH RECURSIVE waiting_run AS (
+            (SELECT dag_id, run_id FROM task_instance WHERE state = 'scheduled' ORDER BY dag_id, run_id LIMIT 1)
+            UNION ALL
+            SELECT next.dag_id, next.run_id FROM waiting_run w CROSS JOIN LATERAL (
+                SELECT ti.dag_id, ti.run_id FROM task_instance ti
+                WHERE ti.state = 'scheduled' AND (ti.dag_id, ti.run_id) > (w.dag_id, w.run_id)
+                ORDER BY ti.dag_id, ti.run_id LIMIT 1) next)
+        SELECT w.dag_id, w.run_id, ti.task_id, ti.map_index, r.logical_date, r.dag_version_id, o.pool, o.row_limit
+        FROM waiting_run w JOIN dag_run r USING (dag_id, run_id) JOIN dag d USING (dag_id)
+        CROSS JOIN unnest($3::text[], $4::bigint[], $5::bigint[]) AS o(pool, free, row_limit)
+        CROSS JOIN LATERAL (
+            SELECT t.task_id, t.map_index FROM task_instance t
+            WHERE (t.dag_id, t.run_id, t.pool) = (w.dag_id, w.run_id, o.pool) AND t.state = 'scheduled'
+              AND t.pool_slots <= o.free
+              AND NOT EXISTS (SELECT FROM unnest($6::text[], $7::text[], $8::text[]) AS l(dag_id, run_id, task_id)
+                              WHERE (l.dag_id, l.run_id, l.task_id) = (t.dag_id, t.run_id, t.task_id))
+            ORDER BY t.priority_weight DESC, t.map_index LIMIT o.row_limit) ti
+        WHERE r.state = 'running' AND NOT d.is_paused AND r.dag_version_id IS NOT NULL
+          AND ($1::text IS NULL OR (w.dag_id, w.run_id) <> ($1, $2))";
     let read = |row: &Row| Scheduled {
         run: rows::run_key(row),
         task_id: row.get("task_id"),
         map_index: row.get("map_index"),
         logical_date: row.get("logical_date"),
         version_id: row.get("dag_version_id"),
+        pool: row.get("pool"),
+        limit: row.get("row_limit"),
     };
-    Ok(client.query(query, &[&dag_id, &run_id]).await?.iter().map(read).collect())
+    let parameters: [&(dyn ToSql + Sync); 8] =
+        [&dag_id, &run_id, &pools, &free, &limits, &left_out_dags, &left_out_runs, &left_out_tasks];
+    Ok(client.query(query, &parameters).await?.iter().map(read).collect())
 }

@@ -1,0 +1,183 @@
+//! The competition of a run's task instances with those of other runs for the slots of pools. Pure.
+//!
+//! The waiting instances of other runs may be many more than there are slots, so they are read in windows: of each run
+//! and pool, those with the highest weight. [`Competition::choose`] says when a window may hide one that would fit.
+
+use super::concurrency::{Taken, Usage, Waiting, choose};
+use super::snapshot::{Plan, Snapshot, Transition, TransitionKind};
+use crate::model::keys::RunKey;
+use crate::model::state::TaskState;
+use std::collections::BTreeSet;
+
+/// The instances of a run that may run, and the usage of all limits by all runs.
+pub(crate) struct Competition {
+    /// Indices into the plan's instances.
+    own_indices: Vec<usize>,
+    own: Vec<Waiting>,
+    usage: Usage,
+}
+
+/// Waiting instances of other runs.
+#[derive(Debug, Default)]
+pub(crate) struct Others {
+    pub waiting: Vec<Waiting>,
+    pub cut_off: Vec<CutOff>,
+}
+
+/// A run that may have more waiting instances in a pool than were read.
+#[derive(Debug)]
+pub(crate) struct CutOff {
+    pub run: RunKey,
+    pub pool: String,
+    /// Of the run; 0 is no limit.
+    pub max_active_tasks: u32,
+}
+
+/// A task of a run.
+pub(crate) type RunTask = (RunKey, String);
+
+/// The result of a choice.
+pub(crate) struct Choice {
+    /// Positions in the run's own instances.
+    own: Vec<usize>,
+    /// Indices into the waiting instances of other runs.
+    pub others: Vec<usize>,
+    pub hidden: Hidden,
+}
+
+/// Whether instances that were not read could be queued too.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Hidden {
+    None,
+    /// Behind instances of these tasks, whose own limits are reached.
+    Behind(BTreeSet<RunTask>),
+    /// Behind instances that do not fit for another reason.
+    Beyond,
+}
+
+impl Competition {
+    /// `usage` is that of the other runs.
+    pub fn of_run(run: &RunKey, snapshot: &Snapshot<'_>, plan: &Plan, usage: Usage) -> Self {
+        let graph = snapshot.graph;
+        let mut competition = Self { own_indices: Vec::new(), own: Vec::new(), usage };
+        for (index, state) in plan.states_after(snapshot).into_iter().enumerate() {
+            let (Some(task_index), map_index) = plan.instance_after(snapshot, index) else { continue };
+            match state {
+                Some(TaskState::Scheduled) if !snapshot.is_paused => {
+                    competition.own_indices.push(index);
+                    let waiting = Waiting::new(run, graph, task_index, map_index, snapshot.logical_date);
+                    competition.own.push(waiting);
+                }
+                Some(state) => {
+                    let task = graph.task(task_index);
+                    let (task_id, pool, slots) = (task.task_id.as_str(), task.pool(), task.pool_slots.into());
+                    competition.usage.take(run, Taken { task_id, state, pool, slots, count: 1 });
+                }
+                None => {}
+            }
+        }
+        competition
+    }
+
+    /// The competition of all runs; `usage` is that of all.
+    pub fn of_others(usage: Usage) -> Self {
+        Self { own_indices: Vec::new(), own: Vec::new(), usage }
+    }
+
+    /// The pools with free slots, and how many.
+    pub fn open_pools(&self) -> Vec<(&str, i64)> {
+        self.usage.open_pools()
+    }
+
+    /// Chooses the instances to queue, as far as pools and limits allow.
+    pub fn choose(&self, others: &Others) -> Choice {
+        let all: Vec<&Waiting> = self.own.iter().chain(&others.waiting).collect();
+        let (chosen, usage) = choose(&all, self.usage.clone());
+        let (own, chosen_others): (Vec<usize>, Vec<usize>) = chosen.into_iter().partition(|at| *at < self.own.len());
+        let chosen_others: Vec<usize> = chosen_others.into_iter().map(|index| index - self.own.len()).collect();
+        let hidden = if others.cut_off.iter().any(|cut| usage.has_room(&cut.run, &cut.pool, cut.max_active_tasks)) {
+            let full = others.waiting.iter().filter(|waiting| usage.is_task_full(waiting));
+            let tasks: BTreeSet<RunTask> = full.map(|waiting| (waiting.run.clone(), waiting.task_id.clone())).collect();
+            if tasks.is_empty() { Hidden::Beyond } else { Hidden::Behind(tasks) }
+        } else {
+            Hidden::None
+        };
+        Choice { own, others: chosen_others, hidden }
+    }
+
+    /// Makes the plan queue the run's own instances.
+    pub fn queue(&self, choice: &Choice, snapshot: &Snapshot<'_>, plan: &mut Plan) {
+        choice.own.iter().for_each(|position| queue(plan, snapshot, self.own_indices[*position]));
+    }
+}
+
+/// Makes the plan queue an instance.
+fn queue(plan: &mut Plan, snapshot: &Snapshot<'_>, index: usize) {
+    if let Some(transition) = plan.transitions.iter_mut().find(|transition| transition.index == index) {
+        transition.to = TaskState::Queued;
+        return;
+    }
+    // The instance was already `scheduled` before this plan, so the plan has no transition for it.
+    let try_number = snapshot.instances[index].try_number;
+    plan.transitions.push(Transition {
+        index,
+        to: TaskState::Queued,
+        try_number,
+        due_at: None,
+        kind: TransitionKind::Waiting,
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::concurrency::PoolSlots;
+    use super::*;
+    use std::collections::HashMap;
+
+    fn waiting(run_id: &str, task_id: &str, map_index: i32) -> Waiting {
+        Waiting {
+            run: RunKey { dag_id: "d".to_owned(), run_id: run_id.to_owned() },
+            task_id: task_id.to_owned(),
+            map_index,
+            pool: "p".to_owned(),
+            pool_slots: 1,
+            weight: 1,
+            logical_date: None,
+            max_active_tasks: 0,
+            max_active_tis_per_dag: None,
+            max_active_tis_per_dagrun: None,
+        }
+    }
+
+    fn competition(slots: i64) -> Competition {
+        let pool = PoolSlots { all: slots, used: 0, include_deferred: false };
+        Competition::of_others(Usage { pools: HashMap::from([("p".to_owned(), pool)]), ..Usage::default() })
+    }
+
+    fn cut_off(waiting: Vec<Waiting>) -> Others {
+        let cut_off = CutOff { run: waiting[0].run.clone(), pool: "p".to_owned(), max_active_tasks: 0 };
+        Others { cut_off: vec![cut_off], waiting }
+    }
+
+    #[test]
+    fn a_window_hides_nothing_once_the_pool_is_full() {
+        let window = || cut_off((0..2).map(|map_index| waiting("r", "t", map_index)).collect());
+        let choice = competition(2).choose(&window());
+        assert_eq!((choice.others, choice.hidden), (vec![0, 1], Hidden::None));
+        assert_eq!(competition(3).choose(&window()).hidden, Hidden::Beyond);
+        let mut limited = window();
+        limited.cut_off[0].max_active_tasks = 2;
+        assert_eq!(competition(3).choose(&limited).hidden, Hidden::None, "the run executes as many as it may");
+        let all_read = Others { cut_off: Vec::new(), ..window() };
+        assert_eq!(competition(3).choose(&all_read).hidden, Hidden::None);
+        assert_eq!(competition(0).open_pools(), []);
+    }
+
+    #[test]
+    fn a_task_at_its_limit_hides_others() {
+        let limited = |map_index| Waiting { max_active_tis_per_dagrun: Some(1), ..waiting("r", "t", map_index) };
+        let choice = competition(3).choose(&cut_off(vec![limited(0), limited(1)]));
+        let task = (limited(0).run, "t".to_owned());
+        assert_eq!((choice.others, choice.hidden), (vec![0], Hidden::Behind(BTreeSet::from([task]))));
+    }
+}
