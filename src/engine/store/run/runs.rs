@@ -215,7 +215,8 @@ pub async fn between(
 }
 
 pub async fn list(client: &impl GenericClient, listing: Listing<RunField>) -> Result<ListPage<Run>, StoreError> {
-    listing.fetch(client, &Source::new(COLUMNS, FROM), read).await?.transpose()
+    let joins = &[("v", "LEFT JOIN dag_version v ON v.id = r.dag_version_id")];
+    listing.fetch(client, &Source { columns: COLUMNS, from: "dag_run r", joins }, read).await?.transpose()
 }
 
 /// The newest runs of each of these DAGs, or of all DAGs, ordered by DAG and newest first.

@@ -25,6 +25,20 @@ use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
 
+/// The parameters that match any of several values; `state` is the field for states.
+const fn one_of(state: InstanceField) -> [(&'static str, InstanceField); 8] {
+    [
+        ("state", state),
+        ("pool", InstanceField::Pool),
+        ("queue", InstanceField::Queue),
+        ("executor", InstanceField::Executor),
+        ("version_number", InstanceField::VersionNumber),
+        ("try_number", InstanceField::TryNumber),
+        ("operator", InstanceField::Operator),
+        ("map_index", InstanceField::MapIndex),
+    ]
+}
+
 const FIELDS: Fields<InstanceField> = Fields {
     order: &[
         // Airflow's ids are assigned in order of creation: instances that have not started count as newest.
@@ -73,16 +87,7 @@ const FIELDS: Fields<InstanceField> = Fields {
         ("dag_ids", InstanceField::DagId),
         ("dag_run_ids", InstanceField::RunId),
     ],
-    one_of: &[
-        ("state", InstanceField::StateOrNone),
-        ("pool", InstanceField::Pool),
-        ("queue", InstanceField::Queue),
-        ("executor", InstanceField::Executor),
-        ("version_number", InstanceField::VersionNumber),
-        ("try_number", InstanceField::TryNumber),
-        ("operator", InstanceField::Operator),
-        ("map_index", InstanceField::MapIndex),
-    ],
+    one_of: &one_of(InstanceField::State),
 };
 
 pub struct InstancesQuery;
@@ -104,6 +109,11 @@ const MAPPED_FIELDS: Fields<InstanceField> = Fields {
     ],
     ..FIELDS
 };
+
+/// The same lists for requests that name `none`, the state of instances without one. They use no index for states.
+const FIELDS_WITH_NONE: Fields<InstanceField> = Fields { one_of: &one_of(InstanceField::StateOrNone), ..FIELDS };
+const MAPPED_FIELDS_WITH_NONE: Fields<InstanceField> =
+    Fields { one_of: &one_of(InstanceField::StateOrNone), ..MAPPED_FIELDS };
 
 pub struct MappedQuery;
 
@@ -131,13 +141,20 @@ pub enum Scope {
 
 /// Builds the listing for a query or a body.
 pub fn instance_listing(params: &Params, scope: Scope) -> Result<Listing<InstanceField>, ApiError> {
-    let (fields, default_order) = match scope {
-        Scope::Run => (&FIELDS, InstanceField::MapIndex),
-        Scope::Task => (&MAPPED_FIELDS, InstanceField::MapIndex),
-        Scope::All => (&FIELDS, InstanceField::KEY[0]),
-    };
+    let states = params.texts("state");
     let known_states: Vec<&str> = TaskState::ALL.iter().map(|state| state.as_str()).collect();
-    check_states(&params.texts("state"), &known_states)?;
+    check_states(&states, &known_states)?;
+    let names_none = states.iter().any(|state| ["none", "no_status"].contains(&state.as_str()));
+    let fields = match (scope, names_none) {
+        (Scope::Run | Scope::All, false) => &FIELDS,
+        (Scope::Run | Scope::All, true) => &FIELDS_WITH_NONE,
+        (Scope::Task, false) => &MAPPED_FIELDS,
+        (Scope::Task, true) => &MAPPED_FIELDS_WITH_NONE,
+    };
+    let default_order = match scope {
+        Scope::Run | Scope::Task => InstanceField::MapIndex,
+        Scope::All => InstanceField::KEY[0],
+    };
     // `no_status` and `none` are synonyms.
     params.with_value_replaced("state", "no_status", "none").listing_with_cursor(fields, default_order)
 }
