@@ -46,7 +46,7 @@ impl Selection {
 /// A selection with the DAG that it applies to, shared by all runs.
 pub struct Clearing<'a> {
     selection: &'a Selection,
-    pub versions: RunVersions,
+    pub(crate) versions: RunVersions,
 }
 
 impl<'a> Clearing<'a> {

@@ -34,7 +34,7 @@ impl VersionChoice {
 }
 
 /// A version of a DAG that a run takes.
-pub struct RunVersion {
+pub(crate) struct RunVersion {
     pub id: i64,
     pub structure: Arc<Structure>,
     pub graph: Graph,
@@ -47,7 +47,7 @@ impl RunVersion {
 }
 
 /// The versions that the runs of a DAG take, each loaded once.
-pub struct RunVersions {
+pub(crate) struct RunVersions {
     choice: VersionChoice,
     pub dag: Dag,
     newest: Arc<RunVersion>,

@@ -3,6 +3,7 @@
 use super::dag_run_lists::specific_id;
 use super::dag_runs::run_not_found;
 use super::dag_runs_bulk::BulkDAGRunBody;
+use super::partition_selector::Partitions;
 use super::rerun_version;
 use crate::api::instance::clear::{check_note, invalid, yes};
 use crate::api::instance::instance_views::{TaskInstanceResponse, instance};
@@ -16,11 +17,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use deadpool_postgres::Transaction;
-use jiff::civil::DateTime;
-use jiff::fmt::temporal::DateTimeParser;
-use jiff::tz::TimeZone;
 use leoflow_engine::model::keys::RunKey;
-use leoflow_engine::schedule::timetable::Timetable;
 use leoflow_engine::store::ReadFor;
 use leoflow_engine::store::asset::partitions::{self, RunSelector};
 use leoflow_engine::store::dag::dags;
@@ -185,59 +182,6 @@ pub async fn clear_run(
     options.check()?;
     let mut outcome = options.run(&state, &[RunKey { dag_id, run_id }]).await?;
     Ok(Json(outcome.runs.pop().map_or_else(|| Cleared::DryRun(outcome.affected()), Cleared::Done)))
-}
-
-/// Selects runs by partition key, or by a window of partition dates, which includes both ends and is in the timezone of
-/// the DAG's timetable.
-struct Partitions {
-    key: Option<String>,
-    from: Option<DateTime>,
-    to: Option<DateTime>,
-}
-
-impl Partitions {
-    fn parse(key: Option<String>, from: Option<&str>, to: Option<&str>) -> Result<Self, ApiError> {
-        let parse_date = |name: &str, text: Option<&str>| {
-            let read = |text: &str| -> Result<DateTime, jiff::Error> {
-                let pieces = DateTimeParser::new().parse_pieces(text)?;
-                Ok(pieces.date().to_datetime(pieces.time().unwrap_or_default()))
-            };
-            let refuse = |error: jiff::Error| ApiError::unprocessable(&["body", name], "datetime_parsing", error);
-            text.map(read).transpose().map_err(refuse)
-        };
-        let (from, to) = (parse_date("partition_date_start", from)?, parse_date("partition_date_end", to)?);
-        if from.zip(to).is_some_and(|(from, to)| from > to) {
-            return Err(invalid("partition_date_start must be on or before partition_date_end."));
-        }
-        Ok(Self { key, from, to })
-    }
-
-    /// Requires exactly one kind of selector: these, or another one of the request, called `other_name`.
-    fn check(&self, has_other_selector: bool, other_name: &str) -> Result<(), ApiError> {
-        let selectors = [has_other_selector, self.key.is_some(), self.from.or(self.to).is_some()];
-        if selectors.into_iter().filter(|is_given| *is_given).count() == 1 {
-            return Ok(());
-        }
-        Err(invalid(&format!(
-            "Exactly one of {other_name}, partition_key, or a partition date window (partition_date_start / \
-             partition_date_end) must be provided."
-        )))
-    }
-
-    /// Returns the selector, with dates in the timezone of the timetable.
-    fn run_selector(&self, timetable: Option<&Timetable>) -> Result<RunSelector, ApiError> {
-        if let Some(key) = &self.key {
-            return Ok(RunSelector::Key(key.clone()));
-        }
-        let zone = timetable.map_or(TimeZone::UTC, Timetable::zone_of_partitions);
-        // An unrepresentable date must not become `None`: that would select every run.
-        let in_zone = |name: &str, date: Option<DateTime>| {
-            let zoned = date.map(|date| date.to_zoned(zone.clone())).transpose();
-            let refuse = |error| ApiError::unprocessable(&["body", name], "datetime_parsing", error);
-            zoned.map(|zoned| zoned.map(|zoned| zoned.timestamp())).map_err(refuse)
-        };
-        Ok(RunSelector::Window(in_zone("partition_date_start", self.from)?, in_zone("partition_date_end", self.to)?))
-    }
 }
 
 /// A selection of runs, with the options.
