@@ -240,6 +240,7 @@ from airflow.sdk import DAG, BaseOperator
 from airflow.providers.standard.triggers.file import FileTrigger
 from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 from airflow.providers.http.sensors.http import HttpSensor
+from airflow.triggers.base import StartTriggerArgs
 
 class Waits(BaseOperator):
     def __init__(self, path, timeout=None, **more):
@@ -249,6 +250,16 @@ class Waits(BaseOperator):
         self.defer(trigger=FileTrigger(self.path, poke_interval=0.2), method_name="after", kwargs={"given": (1, 2)}, timeout=self.timeout)
     def after(self, context, given, event=None):
         return [list(given), str(event), context["ti"].try_number]
+
+class Starts(BaseOperator):
+    template_fields = ("filepath",)
+    start_from_trigger = True
+    start_trigger_args = StartTriggerArgs("airflow.providers.standard.triggers.file.FileTrigger", "after", {"filepath": "/{{ 'tmp' }}"})
+    filepath = None
+    def execute(self, context):
+        raise RuntimeError("the task begins with its trigger")
+    def after(self, context, event=None):
+        return str(event)
 "#;
 
 /// Returns the pids of the processes that run triggers.
@@ -333,7 +344,7 @@ fn a_failed_or_timed_out_trigger_fails_its_try() {
     let tasks = "with DAG('ends'):\n    Waits(task_id='late', path='/nowhere/at/all', timeout=datetime.timedelta(seconds=1))\n    \
         Waits(task_id='wrong', path=5)\n    \
         HttpSensor(task_id='web', http_conn_id='web', endpoint='x', deferrable=True, poke_interval=1)\n    \
-        Waits(task_id='gone', path='/nowhere/at/all')\n";
+        Waits(task_id='gone', path='/nowhere/at/all')\n    Starts(task_id='starts')\n";
     test.add_dag("ends", &format!("{DEFERRED}{tasks}"));
     let run_id = test.trigger("ends");
     // The provider's own hook tests a connection.
@@ -352,7 +363,7 @@ fn a_failed_or_timed_out_trigger_fails_its_try() {
         provider["package_name"] == "apache-airflow-providers-http" && provider["version"] == "6.3.0"
     }));
     let finished = "SELECT count(*) FROM task_instance WHERE state IN ('success', 'failed')";
-    wait_until("three tasks have finished", LIMIT, || test.sql(finished) == "3");
+    wait_until("four tasks have finished", LIMIT, || test.sql(finished) == "4");
     let outcome = |task_id: &str| {
         test.sql(&format!("SELECT state || ': ' || coalesce(outcome, '') FROM task_try WHERE task_id = '{task_id}'"))
     };
@@ -360,6 +371,7 @@ fn a_failed_or_timed_out_trigger_fails_its_try() {
     assert_eq!(outcome("wrong"), "failed: TaskDeferralError: Trigger failure");
     assert!(test.task_log("ends", "wrong").contains("TypeError"), "the log contains the cause");
     assert_eq!(outcome("web"), "success:");
+    assert_eq!(outcome("starts"), "success:");
     // Deleting the DAG cancels the trigger too.
     wait_until("one trigger process runs", LIMIT, || hosts(&test).len() == 1);
     test.run(&["dags", "delete", "ends", "--yes"]).expect(0);
