@@ -1,7 +1,6 @@
 //! Hints for errors of file systems: which one is full of what, and which limit or mount is the cause.
 
 use super::Error;
-use crate::terminal::printer::human_size;
 use leoflow_base::sys::fs::disk::{self, Shortage};
 use leoflow_base::sys::fs::{files, mounts};
 use leoflow_base::sys::process::limits;
@@ -97,6 +96,16 @@ fn too_large(limit: Option<u64>, place: Option<&str>) -> String {
             format!("files may have {} here (`ulimit -f`): raise that limit and {AGAIN}", human_size(bytes))
         }
         None => format!("the file system{} takes no file of this size (FAT: 4 GiB): choose another place", on(place)),
+    }
+}
+
+/// Formats a size for people: `12 MB`, in decimal units.
+pub(crate) fn human_size(bytes: u64) -> String {
+    match bytes {
+        0..10_000 => format!("{bytes} B"),
+        10_000..10_000_000 => format!("{} kB", bytes / 1000),
+        10_000_000..10_000_000_000 => format!("{} MB", bytes / 1_000_000),
+        _ => format!("{} GB", bytes / 1_000_000_000),
     }
 }
 

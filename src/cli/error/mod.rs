@@ -8,6 +8,7 @@ mod postgres;
 mod service;
 pub mod upgrade;
 
+pub(crate) use disk_hint::human_size;
 use disk_hint::{with_disk_hint, with_disk_hint_at};
 use leoflow_base::config::{ConfigError, EditError};
 use leoflow_base::home::journal::JournalError;
@@ -246,7 +247,7 @@ impl From<Refusal> for Error {
         match refusal {
             Refusal::OtherMajor(..) => base.hint("run the leoflow release that created it; nothing was changed"),
             Refusal::NotACluster(home, reason) => {
-                Self::damaged_datastore(format!("{}/managed-postgres/data: {reason}", home.display()))
+                Self::incomplete_cluster(format!("{}/managed-postgres/data: {reason}", home.display()))
                     .hint("to start over instead, move managed-postgres/data elsewhere")
             }
             Refusal::SecretLost { .. } => base

@@ -1,7 +1,7 @@
 //! Maps the errors of PostgreSQL and its installation to messages with hints.
 
 use super::disk_hint::{with_disk_hint, with_disk_hint_at};
-use super::{BELONG_TOGETHER, Error, RESTORE};
+use super::{BELONG_TOGETHER, Error, Kind, RESTORE};
 use leoflow_postgres::PgError;
 use leoflow_postgres::cluster::ClusterError;
 use leoflow_postgres::cluster::fatal_message::{Cause, FatalMessage, cause_of};
@@ -23,6 +23,13 @@ impl Error {
         Self::damage(format!("the datastore is damaged: {reason}"))
             .hint("leoflow lite backups list")
             .hint("leoflow lite restore --input FILE --force keeps the damaged data aside and restores")
+    }
+}
+
+impl Error {
+    /// The refusal to use a data directory that is not a complete cluster.
+    pub(crate) fn incomplete_cluster(reason: impl std::fmt::Display) -> Self {
+        Self { kind: Kind::Refused, ..Self::damaged_datastore(reason) }
     }
 }
 

@@ -151,7 +151,7 @@ pub fn check(home: &Home) -> Result<(), Error> {
         ClusterState::Absent => Err(not_set_up()),
         ClusterState::OtherMajor(major) => Err(Error::refused(format!("the datastore belongs to PostgreSQL {major}"))
             .hint("run the leoflow release that created it")),
-        ClusterState::NotACluster(reason) => Err(Error::damaged_datastore(format!("managed-postgres/data: {reason}"))),
+        ClusterState::NotACluster(reason) => Err(Error::incomplete_cluster(format!("managed-postgres/data: {reason}"))),
     }
 }
 

@@ -4,6 +4,7 @@
 use super::instance_hints::with_instance;
 use crate::args::{Global, OutputFormat};
 use crate::error::Error;
+pub(crate) use crate::error::human_size;
 use clap::Command;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::Timestamp;
@@ -244,16 +245,6 @@ pub fn counted(count: impl Display, noun: &str) -> String {
         _ => "s",
     };
     format!("{count} {noun}{ending}")
-}
-
-/// Formats a size for people: `12 MB`, in decimal units.
-pub(crate) fn human_size(bytes: u64) -> String {
-    match bytes {
-        0..10_000 => format!("{bytes} B"),
-        10_000..10_000_000 => format!("{} kB", bytes / 1000),
-        10_000_000..10_000_000_000 => format!("{} MB", bytes / 1_000_000),
-        _ => format!("{} GB", bytes / 1_000_000_000),
-    }
 }
 
 fn coloured(enabled: bool, code: &str, text: &str) -> String {

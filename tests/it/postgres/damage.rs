@@ -76,7 +76,8 @@ fn a_backup_restores_over_a_broken_cluster() {
             "a catalogue" => fs::remove_file(data.join("global/1262")).unwrap(),
             _ => fs::remove_file(data.join("global/pg_control")).unwrap(),
         }
-        let refused = test.run(&["lite", "start", "--port", &test.port.to_string()]).expect(1);
+        let code = if damage == "pg_control" { 3 } else { 1 };
+        let refused = test.run(&["lite", "start", "--port", &test.port.to_string()]).expect(code);
         assert!(!refused.stderr.contains("initdb"), "{damage}: {refused:?}");
         assert!(
             ["damaged", "backups list", "restore --input"].iter().all(|text| refused.stderr.contains(text)),
