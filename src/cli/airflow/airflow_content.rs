@@ -19,11 +19,17 @@ pub struct AirflowContent {
 pub enum DagFiles {
     #[default]
     None,
-    Folder {
-        folder: PathBuf,
-        /// A requirements.txt beside the folder; Leoflow expects it inside.
-        requirements: Option<PathBuf>,
-    },
+    /// Folders and files of an Airflow home.
+    Folders { parts: Vec<Part>, files: Vec<PathBuf> },
+    /// A folder that is copied whole, but for the entries that `repository::is_copied` leaves out.
+    Repository(PathBuf),
     /// Path in the DAG folder to source text.
     Texts(BTreeMap<PathBuf, String>),
+}
+
+/// A folder to copy.
+pub struct Part {
+    pub from: PathBuf,
+    /// The place in the new project; empty for the project's folder itself.
+    pub to: PathBuf,
 }

@@ -2,6 +2,7 @@
 //! what Airflow does not support.
 
 use super::findings::Findings;
+use super::repository::is_copied;
 use crate::error::Error;
 use leoflow_base::config::project;
 use leoflow_base::sys::fs::beneath::{Folder, Kind};
@@ -50,6 +51,8 @@ struct Copying<'a> {
 pub enum Direction {
     ToAirflow,
     FromAirflow,
+    /// From a whole repository, of which some entries belong to other tools.
+    FromRepository,
 }
 
 /// Copies the folder to `to`, which must not exist yet. With `None`, only checks it.
@@ -70,7 +73,7 @@ pub fn copy(
     let mut copying = Copying { from: &from, workspace, to, result: DagFolder::default(), findings, direction };
     copying.folder(Path::new(""), 0)?;
     let Copying { result, findings, .. } = copying;
-    if direction == Direction::FromAirflow {
+    if direction != Direction::ToAirflow {
         return Ok(result);
     }
     for root in result.roots.iter().filter(|root| root.contains(':')) {
@@ -117,6 +120,9 @@ impl Copying<'_> {
             if is_excluded(&folder, entry)
                 || entry.name.to_string_lossy().starts_with(OWN_FOLDER)
                 || is_temporary_neighbour(&entry.name.to_string_lossy())
+                || (self.direction == Direction::FromRepository
+                    && depth == 0
+                    && !is_copied(&entry.name.to_string_lossy()))
             {
                 continue;
             }
@@ -250,7 +256,7 @@ impl Copying<'_> {
 
     /// Reports settings in a project's `leoflow.yaml` that Airflow does not read.
     fn check_settings(&mut self, folder_path: &Path, depth: usize) {
-        if depth != 1 || self.direction == Direction::FromAirflow {
+        if depth != 1 || self.direction != Direction::ToAirflow {
             return;
         }
         let Ok(Some(Value::Object(settings))) = project::load(&self.workspace.join(folder_path)) else { return };

@@ -1,8 +1,9 @@
 //! Reads the home of an Airflow: its DAG folder and the files of `airflow variables|connections|pools export`.
 
-use super::airflow_content::{AirflowContent, DagFiles};
+use super::airflow_content::AirflowContent;
 use super::data_files::{connections, pools, transfer_file, variables};
 use super::findings::Findings;
+use super::{astro_settings, repository};
 use crate::error::Error;
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
@@ -24,9 +25,18 @@ pub fn read(home: &Path, findings: &mut Findings) -> Result<AirflowContent, Erro
             .hint("name an Airflow home folder, or the URL of a server such as http://localhost:8080"));
     }
     let mut content = AirflowContent::default();
+    astro_settings::add(home, &mut content)?;
     for (kind, name, command) in EXPORTS {
         let file = home.join(name);
         if !file.exists() {
+            let is_known = match kind {
+                "variables" => !content.variables.is_empty(),
+                "connections" => !content.connections.is_empty(),
+                _ => !content.pools.is_empty(),
+            };
+            if is_known {
+                continue;
+            }
             findings.add(
                 kind,
                 format!("{name} does not exist in {}; Airflow stores {kind} in its database", home.display()),
@@ -36,20 +46,16 @@ pub fn read(home: &Path, findings: &mut Findings) -> Result<AirflowContent, Erro
         }
         let json = transfer_file::read_json(&file)?;
         match kind {
-            "variables" => content.variables = variables::from_airflow(json)?,
+            "variables" => content.variables.extend(variables::from_airflow(json)?),
             "connections" => {
                 let read = connections::from_airflow(json);
-                content.connections = read.map_err(|text| Error::failed(text).hint("nothing was imported"))?;
+                content.connections.extend(read.map_err(|text| Error::failed(text).hint("nothing was imported"))?);
             }
-            _ => content.pools = pools::from_airflow(json)?,
+            _ => content.pools.extend(pools::from_airflow(json)?),
         }
     }
     match dag_folder(home, findings) {
-        Some(folder) => {
-            let requirements = Some(home.join("requirements.txt"))
-                .filter(|file| file.is_file() && !folder.join("requirements.txt").exists());
-            content.files = DagFiles::Folder { folder, requirements };
-        }
+        Some(folder) => content.files = repository::files(home, &folder, findings),
         None => findings.add(
             "DAG files",
             format!("{} has no DAG folder", home.display()),
@@ -86,6 +92,7 @@ fn dag_folder(home: &Path, findings: &mut Findings) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::airflow_content::DagFiles;
     use super::*;
     use std::fs;
 
@@ -99,7 +106,7 @@ mod tests {
         let mut findings = Findings::default();
         let content = read(home.path(), &mut findings).unwrap();
         assert_eq!((content.variables.len(), content.connections.len(), content.pools.len()), (1, 1, 0));
-        assert!(matches!(content.files, DagFiles::Folder { folder, .. } if folder.ends_with("flows")));
+        assert!(matches!(content.files, DagFiles::Folders { parts, .. } if parts[0].from.ends_with("flows")));
         assert_eq!(findings.all().len(), 1);
         assert!(findings.all()[0].remedy.contains("airflow pools export"));
         fs::write(home.path().join("pools.json"), "[]").unwrap();

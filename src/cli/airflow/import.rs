@@ -1,6 +1,6 @@
 //! `leoflow import airflow`.
 
-use super::airflow_content::{AirflowContent, DagFiles};
+use super::airflow_content::{AirflowContent, DagFiles, Part};
 use super::dag_folder::{self, Direction};
 use super::data_files::{connections, pools, variables};
 use super::findings::{Finding, Findings};
@@ -228,12 +228,24 @@ impl ExistingNames {
 fn stage_files(from: &DagFiles, to: Option<&PathBuf>, findings: &mut Findings) -> Result<usize, Error> {
     match from {
         DagFiles::None => Ok(0),
-        DagFiles::Folder { folder, requirements } => {
-            let copied = dag_folder::copy(folder, to.map(PathBuf::as_path), Direction::FromAirflow, findings)?;
-            if let (Some(file), Some(to)) = (requirements, to) {
-                fs::copy(file, to.join("requirements.txt")).map_err(|error| Error::io("copy", file, &error))?;
+        DagFiles::Repository(folder) => {
+            dag_folder::copy(folder, to.map(PathBuf::as_path), Direction::FromRepository, findings)
+                .map(|copied| copied.files)
+        }
+        DagFiles::Folders { parts, files } => {
+            let mut count = files.len();
+            for Part { from, to: place } in parts {
+                let target = to.map(|to| to.join(place));
+                if let Some(parent) = target.as_deref().and_then(Path::parent).filter(|_| !place.as_os_str().is_empty())
+                {
+                    fs::create_dir_all(parent).map_err(|error| Error::io("create", parent, &error))?;
+                }
+                count += dag_folder::copy(from, target.as_deref(), Direction::FromAirflow, findings)?.files;
             }
-            Ok(copied.files + usize::from(requirements.is_some()))
+            for (file, to) in files.iter().filter_map(|file| Some((file, to?.join(file.file_name()?)))) {
+                fs::copy(file, to).map_err(|error| Error::io("copy", file, &error))?;
+            }
+            Ok(count)
         }
         DagFiles::Texts(texts) => {
             for (path, text) in texts {
@@ -268,4 +280,41 @@ async fn import_content(
         files::rename_to_new(staging, project_folder).map_err(|error| Error::io("create", project_folder, &error))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::airflow::repository;
+
+    #[test]
+    fn a_repository_becomes_a_project_with_the_same_layout() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = folder.path().join("repository");
+        for (path, text) in [
+            ("dags/a.py", ""),
+            ("dags/common/b.py", ""),
+            ("include/q.sql", ""),
+            ("plugins/operators/c.py", ""),
+            (".env", "A=1\n"),
+            ("requirements.txt", "six\n"),
+            ("connections.json", "{}"),
+            ("logs/x.log", ""),
+        ] {
+            fs::create_dir_all(home.join(path).parent().unwrap()).unwrap();
+            fs::write(home.join(path), text).unwrap();
+        }
+        let copied =
+            ["dags/common/b.py", "dags/a.py", "include/q.sql", "plugins/operators/c.py", ".env", "requirements.txt"];
+        // A home with airflow.cfg is copied in part, with the same result.
+        for name in ["whole", "part"] {
+            let (to, mut findings) = (folder.path().join(name), Findings::default());
+            let content = repository::files(&home, &home.join("dags"), &mut findings);
+            assert_eq!(stage_files(&content, None, &mut findings).unwrap(), copied.len());
+            assert_eq!(stage_files(&content, Some(&to), &mut findings).unwrap(), copied.len());
+            assert!(copied.iter().all(|path| to.join(path).is_file()), "{name}");
+            assert!(!to.join("logs").exists() && !to.join("connections.json").exists());
+            fs::write(home.join("airflow.cfg"), "").unwrap();
+        }
+    }
 }

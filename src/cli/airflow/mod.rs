@@ -1,6 +1,7 @@
 //! Moving to and from Apache Airflow: `leoflow export airflow`, `leoflow import airflow`.
 
 mod airflow_content;
+mod astro_settings;
 mod dag_folder;
 pub mod data_files;
 mod deployment;
@@ -10,6 +11,7 @@ mod from_home;
 mod from_url;
 mod history;
 pub mod import;
+mod repository;
 mod requirements;
 mod secrets;
 
