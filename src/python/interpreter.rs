@@ -32,6 +32,8 @@ pub enum Job {
     Triggers,
     /// Forks for each try or parse.
     Zygote,
+    /// Runs a user's command with a project's variables and import folders.
+    Shell,
 }
 
 impl Job {
@@ -44,6 +46,7 @@ impl Job {
             Self::Ask => "ask",
             Self::Triggers => "triggers",
             Self::Zygote => "zygote",
+            Self::Shell => "shell",
         }
     }
 }
@@ -94,6 +97,11 @@ impl Interpreter {
         Self { program: environments::program(folder), is_of_environment: true, has_airflow_sdk, ..self.clone() }
     }
 
+    /// The folder of the environment; `None` for a Python that is of no environment.
+    pub fn environment_folder(&self) -> Option<&Path> {
+        self.program.parent().and_then(Path::parent).filter(|_| self.is_of_environment)
+    }
+
     /// Runs the Python to read its version, which takes a moment. The error is for people.
     pub fn python(&self) -> Result<discover::Python, NoPython> {
         discover::find(Some(&self.program))
@@ -128,7 +136,8 @@ impl Interpreter {
             let packages = support::folder(&self.home);
             if self.has_airflow_sdk {
                 // The folder for files that Airflow writes.
-                map.insert("airflow_home".to_owned(), self.home.python().join("airflow").to_string_lossy().into());
+                let folder = self.home.python().join("airflow");
+                map.entry("airflow_home").or_insert_with(|| folder.to_string_lossy().into());
             } else if packages.is_dir() {
                 map.insert("support".to_owned(), packages.to_string_lossy().into());
             }

@@ -308,8 +308,15 @@ fn a_backup_keeps_the_lock_and_env_update_changes_it() {
     let written = std::fs::read_to_string(new.workspace().join("p/requirements.lock")).unwrap();
     assert_eq!(written.trim_end(), lock.trim_end());
     assert!(lock.contains("colours==3.0") && lock.contains("--hash=sha256:"), "{lock}");
-    let shell = new.run(&["env", "shell", "p", "--", "python", "-c", "import paint; print(paint.NAME)"]).expect(0);
-    assert_eq!(shell.stdout.trim(), "paint in green");
+    // A shell has what a task has: the packages, the project's modules, and its variables.
+    std::fs::write(new.workspace().join("p/.env"), "TONE=light\n").unwrap();
+    std::fs::write(new.workspace().join("p/own.py"), "import paint\nNAME = paint.NAME\n").unwrap();
+    let code = "import airflow.sdk, os, own; print(os.environ['TONE'], own.NAME, airflow.sdk.DAG.__module__)";
+    let shell = new.run(&["env", "shell", "p", "--", "python", "-B", "-c", code]).expect(0);
+    assert_eq!(shell.stdout.trim(), "light paint in green leoflow.authoring.dag.dag");
+    let refused = new.run(&["env", "shell", "nowhere"]).expect(1).stderr;
+    assert!(refused.contains("no project \"nowhere\""), "{refused}");
+    assert_eq!(new.run(&["env", "shell", "p", "--", "no-such-command"]).expect(1).stdout, "");
     // A file that has changed since its installation is found, and fetched again.
     let file = installed_file(&run(&new, "p").1, "paint.py");
     std::fs::write(&file, "damaged").unwrap();

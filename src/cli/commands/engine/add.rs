@@ -113,7 +113,7 @@ fn change(request: &Request, settings_file: &Path, packages: &[String]) -> Resul
 }
 
 /// Returns a DAG file of the project, the least nested one, to find the settings next to it.
-fn dag_file(folder: &Path, workspace: Option<&Path>) -> Result<PathBuf, Error> {
+pub(super) fn dag_file(folder: &Path, workspace: Option<&Path>) -> Result<PathBuf, Error> {
     let mut candidates = dag_files(folder, workspace).map_err(|error| Error::io("read", folder, &error))?;
     candidates.sort_by_key(|file| file.components().count());
     candidates.into_iter().next().ok_or_else(|| {

@@ -5,14 +5,12 @@ use crate::args::output::Output;
 use crate::context::Context;
 use crate::error::Error;
 use clap::{Args, Subcommand};
-use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
 use leoflow_python::{as_in_workspace, environments};
 use serde_json::{Value, json};
-use std::ffi::OsString;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
+
+mod shell;
 
 #[derive(Args, Debug)]
 pub struct Env {
@@ -73,16 +71,15 @@ pub enum EnvCommand {
         #[arg(long)]
         dry_run: bool,
     },
-    /// Open a shell with the project's Python, or run one command in it
-    #[command(
-        after_help = "Examples:\n  leoflow env shell sales\n  leoflow env shell sales -- python -c 'import pandas'"
-    )]
+    /// Open a shell with the project's Python and variables, or run one command in it
+    #[command(after_help = "The command gets the project's .env and import folders, as its tasks do.\n\n\
+                      Examples:\n  leoflow env shell sales\n  leoflow env shell sales -- python dag.py         run a file that calls dag.test()")]
     Shell {
         /// The project: the name of a folder in the workspace, or its path
         project: String,
         /// The command to run [default: an interactive shell]
         #[arg(last = true)]
-        command: Vec<OsString>,
+        command: Vec<String>,
     },
 }
 
@@ -107,14 +104,7 @@ pub async fn run(context: &Context<'_>, command: &EnvCommand) -> Result<u8, Erro
         EnvCommand::Update { project, reinstall } => update(context, &api, project.as_deref(), *reinstall).await,
         EnvCommand::Verify { project } => verify(context, &api, project.as_deref()).await,
         EnvCommand::Prune { dry_run } => prune(context, &api, *dry_run).await,
-        EnvCommand::Shell { project, command } => {
-            let environment = project_environment(context, &api, project).await?;
-            let folder = environment["folder"].as_str().ok_or_else(|| {
-                Error::failed("the environment is not built on this machine yet")
-                    .hint(format!("leoflow env show {project}"))
-            })?;
-            Err(shell(Path::new(folder), command))
-        }
+        EnvCommand::Shell { project, command } => shell::run(context, project, command).await,
     }
 }
 
@@ -319,22 +309,6 @@ async fn prune(context: &Context<'_>, api: &Api<'_>, dry_run: bool) -> Result<u8
         context.printer.line("All environments are in use");
     }
     Ok(0)
-}
-
-/// Replaces this process by a shell or command with the environment's `bin` first on the PATH. Returns only on failure.
-fn shell(folder: &Path, command: &[OsString]) -> Error {
-    let bin = folder.join("bin");
-    let path = [bin.clone()].into_iter().chain(env_vars::search_path());
-    let path = std::env::join_paths(path).unwrap_or_else(|_| bin.into_os_string());
-    let shell = env_vars::path("SHELL").unwrap_or_else(|| PathBuf::from("/bin/sh"));
-    let (program, arguments) = match command.split_first() {
-        Some((program, arguments)) => (PathBuf::from(program), arguments),
-        None => (shell, command),
-    };
-    let mut command = Command::new(&program);
-    command.args(arguments).env("PATH", path).env("VIRTUAL_ENV", folder).env_remove("PYTHONHOME");
-    let error = command.exec();
-    Error::io("run", &program, &error)
 }
 
 #[cfg(test)]

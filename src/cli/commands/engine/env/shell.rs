@@ -1,0 +1,56 @@
+//! `leoflow env shell`: a shell or one command with a project's Python, variables and import folders.
+
+use crate::commands::engine::add::dag_file;
+use crate::commands::engine::environment;
+use crate::commands::engine::validate::prepare;
+use crate::context::Context;
+use crate::error::Error;
+use leoflow_base::sys::env_vars;
+use leoflow_python::{Job, Request, as_in_workspace, file_context};
+use serde_json::json;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Replaces this process by the command, or by the user's shell. Returns only on failure.
+pub async fn run(context: &Context<'_>, project: &str, command: &[String]) -> Result<u8, Error> {
+    let config = context.config()?.map(|loaded| loaded.config);
+    let workspace = config.as_ref().and_then(|config| config.workspace.clone());
+    let current_folder = env_vars::current_dir().map_err(Error::failed)?;
+    let folder = project_folder(workspace.as_deref(), &current_folder, project)?;
+    let request =
+        Request::new(dag_file(&folder, workspace.as_deref())?, workspace.as_deref(), context.home.api_socket());
+    let file_settings = file_context(&request).settings.map_err(|problem| {
+        Error::failed("the project's settings are invalid").cause(problem).hint("leoflow verify-config")
+    })?;
+    let base = prepare(context, config.and_then(|config| config.python).as_deref()).await?;
+    let interpreter = environment::for_project(context, &base, &file_settings).await.map_err(|reason| {
+        Error::failed(format!("cannot build the environment of {project}")).cause(reason).hint("leoflow env list")
+    })?;
+    let shell = env_vars::path("SHELL").unwrap_or_else(|| PathBuf::from("/bin/sh"));
+    let command = if command.is_empty() { vec![shell.to_string_lossy().into_owned()] } else { command.to_vec() };
+    let mut options = json!({
+        "command": command, "cwd": current_folder, "roots": request.roots, "work_in": request.folders,
+    });
+    if let Some(folder) = interpreter.environment_folder().filter(|_| interpreter.has_airflow_sdk) {
+        // The home of Airflow is removed with its environment, because its database has that version's tables.
+        options["airflow_home"] = folder.join("airflow").to_string_lossy().into();
+    }
+    let error = Command::new(&interpreter.program)
+        .args(interpreter.arguments(Job::Shell, &options))
+        .env_remove("PYTHONHOME")
+        .exec();
+    Err(Error::io("run", &interpreter.program, &error))
+}
+
+/// Returns the folder of a project, which is named or given as a path.
+fn project_folder(workspace: Option<&Path>, current_folder: &Path, project: &str) -> Result<PathBuf, Error> {
+    let named = workspace.map(|workspace| workspace.join(project.trim_end_matches('/')));
+    let candidates = named.into_iter().chain([current_folder.join(project)]);
+    let folder = candidates.into_iter().find(|folder| folder.is_dir()).ok_or_else(|| {
+        Error::failed(format!("there is no project {project:?}"))
+            .hint("name a folder of the workspace, or the path of a project")
+            .hint("leoflow env list")
+    })?;
+    Ok(as_in_workspace(workspace, &folder))
+}
