@@ -1,6 +1,7 @@
 //! The status of an instance as `lite status --json` prints it.
 
 use crate::home::journal::ChangeUnderWay;
+use crate::sys::process::process_memory::{proportional_bytes, proportional_bytes_of_tree};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -105,8 +106,12 @@ impl ProcessStatus {
         }
     }
 
-    /// `12.3 MiB`; empty when it does not run.
+    /// The memory of the process with its children, for people, or of the supervisor, the parent of all, its own:
+    /// `12.3 MiB`. Pages that processes share count in part; all of them where that cannot be read. Empty for a process
+    /// that does not run. Blocks.
     pub fn memory_text(&self) -> String {
-        self.rss_bytes.map(|bytes| format!("{:.1} MiB", bytes as f64 / 1_048_576.0)).unwrap_or_default()
+        let share = if self.name == "supervisor" { proportional_bytes } else { proportional_bytes_of_tree };
+        let bytes = self.pid.and_then(share).or(self.rss_bytes);
+        bytes.map(|bytes| format!("{:.1} MiB", bytes as f64 / 1_048_576.0)).unwrap_or_default()
     }
 }

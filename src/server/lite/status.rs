@@ -119,7 +119,7 @@ async fn local(state: &AppState, processes: &[ProcessStatus]) -> Result<Local, A
 fn process_row(process: &ProcessStatus) -> Value {
     json!({
         "name": process.name, "state": process.state, "state_text": process.state_text(), "pid": process.pid,
-        "restarts": process.restarts, "memory": storage::memory_text(process),
+        "restarts": process.restarts, "memory": process.memory_text(),
     })
 }
 

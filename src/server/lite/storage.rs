@@ -3,10 +3,8 @@
 use super::pages::size_text;
 use jiff::Timestamp;
 use leoflow_base::home::{Home, upkeep};
-use leoflow_base::protocol::status::ProcessStatus;
 use leoflow_base::sys::fs::disk;
 use leoflow_base::sys::fs::disk_usage::{DiskUsage, Limits, measure};
-use leoflow_base::sys::process::process_memory::{proportional_bytes, proportional_bytes_of_tree};
 use leoflow_postgres::location::{self, Kind};
 use serde::Serialize;
 use std::fs::Metadata;
@@ -119,15 +117,6 @@ fn folders(home: &Home) -> Vec<Folders> {
         ("Logs", vec![home.logs()], None),
     ]);
     all
-}
-
-/// The memory of a process with its children, for people; for the supervisor, the parent of all, its own. Falls back to
-/// the resident size where the proportional one cannot be read. Blocks.
-pub fn memory_text(process: &ProcessStatus) -> String {
-    let of_tree = process.name != "supervisor";
-    let bytes =
-        process.pid.and_then(|pid| if of_tree { proportional_bytes_of_tree(pid) } else { proportional_bytes(pid) });
-    bytes.map_or_else(|| process.memory_text(), |bytes| format!("{:.1} MiB", bytes as f64 / 1_048_576.0))
 }
 
 #[cfg(test)]

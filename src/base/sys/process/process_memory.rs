@@ -4,12 +4,12 @@ use std::fs;
 
 /// Proportional set size (PSS) of a process in bytes: its own pages, and its share of those that it shares with others.
 /// `None` when there is no such process, or its memory may not be read.
-pub fn proportional_bytes(pid: i32) -> Option<u64> {
+pub(crate) fn proportional_bytes(pid: i32) -> Option<u64> {
     parse(&fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?)
 }
 
 /// The same of a process with all of its descendants. `None` when the process itself cannot be read.
-pub fn proportional_bytes_of_tree(root: i32) -> Option<u64> {
+pub(crate) fn proportional_bytes_of_tree(root: i32) -> Option<u64> {
     let mut total = proportional_bytes(root)?;
     let mut parents = vec![root];
     while let Some(parent) = parents.pop() {
