@@ -12,7 +12,7 @@ use leoflow_base::home::journal::{self, Journal, JournalError, Operation};
 use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_base::sys::blocking;
 use leoflow_base::sys::process::user_namespace::Identity;
-use leoflow_base::sys::{clock, random, user};
+use leoflow_base::sys::{clock, random};
 use leoflow_base::web_ui::{self, UiSource};
 use leoflow_postgres::cluster::{self, ClusterError};
 use leoflow_postgres::credentials::CredentialsError;
@@ -182,7 +182,7 @@ impl Extra {
 /// Value for a key that the config lacks.
 fn new_value(key: &str, plan: &Plan, password: &str) -> Result<Value, ApplyError> {
     Ok(match key {
-        "instance_name" => plan.instance_name.clone().unwrap_or_else(user::host_name).into(),
+        "instance_name" => plan.instance_name.as_deref().unwrap_or(config::instance_name(None)).into(),
         "workspace" => plan.workspace.to_string_lossy().into_owned().into(),
         "admin_password_hash" => password::hash(password)?.into(),
         // jwt_secret and encryption_key

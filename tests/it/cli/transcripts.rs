@@ -44,7 +44,6 @@ impl Transcript {
         let home = self.test.home.display().to_string();
         let folder = self.test.folder().display().to_string();
         let port = self.test.port.to_string();
-        let machine = leoflow::sys::user::host_name();
         for (found, shown) in [
             (workspace.as_str(), "~/leoflow"),
             (home.as_str(), "~/.leoflow"),
@@ -54,11 +53,9 @@ impl Transcript {
         ] {
             text = text.replace(found, shown);
         }
-        let machine = format!(r"(instance_name +){}\b", regex::escape(&machine));
         let port = format!(r"\b{port}\b");
         for (pattern, shown) in [
             (port.as_str(), "8088"),
-            (machine.as_str(), "${1}MACHINE"),
             (r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d| [A-Z]{3,4})?", "TIME"),
             (r"\d{8}T\d{6}Z?(-\d+)?|\d{4}-\d\d-\d\dT?\d{6}Z?", "STAMP"),
             (r"\b([a-zA-Z0-9]{4}-){3}[a-zA-Z0-9]{4}\b", "PASSWORD"),
