@@ -98,13 +98,19 @@ fn row(dag: &DagView, workspace: &Path) -> Vec<String> {
     ]
 }
 
+/// Number of errors that the list prints whole; the others would hide the DAGs.
+const SHOWN_ERRORS: usize = 3;
+
 fn print_import_errors(context: &Context<'_>, errors: &[ImportErrorView]) {
-    for error in errors {
+    for error in errors.iter().take(SHOWN_ERRORS) {
         let problem = if error.filename.ends_with(".py") { "fails to import" } else { "was not scanned completely" };
         context.printer.warning(format!("{} {problem}:", error.filename));
         for line in error.stack_trace.lines() {
             context.printer.note(format!("  {line}"));
         }
+    }
+    if let Some(more) = errors.len().checked_sub(SHOWN_ERRORS).filter(|more| *more > 0) {
+        context.printer.warning(format!("{more} more, shown by `leoflow dags list-import-errors`"));
     }
 }
 
