@@ -165,6 +165,10 @@ fn list_command(path: &str) -> Option<String> {
     let segments: Vec<&str> = path.split(['/', '?']).filter(|segment| !segment.is_empty()).collect();
     if let Some(position) = segments.iter().position(|segment| ["dagRuns", "runs"].contains(segment)) {
         let dag_id = segments.get(position.checked_sub(1)?)?;
+        // The list of runs is missing only together with the DAG.
+        if segments.get(position + 1).is_none_or(|next| next.contains('=')) {
+            return Some("leoflow dags list".to_owned());
+        }
         return Some(format!("leoflow runs list {}", percent_encoding::percent_decode_str(dag_id).decode_utf8().ok()?));
     }
     let kinds = ["dags", "dagSources", "backfills", "variables", "connections", "pools", "assets", "environments"];
@@ -179,4 +183,18 @@ fn list_command(path: &str) -> Option<String> {
 /// Iterates over a JSON array; any other value yields no items.
 pub fn list_of(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hint_never_repeats_the_request_that_failed() {
+        let hint = |path: &str| list_command(path).unwrap_or_default();
+        assert_eq!(hint("/api/v2/dags/a/dagRuns?limit=1"), "leoflow dags list");
+        assert_eq!(hint("/api/v2/dags/a/dagRuns"), "leoflow dags list");
+        assert_eq!(hint("/api/v2/dags/a/dagRuns/r/taskInstances?limit=1"), "leoflow runs list a");
+        assert_eq!(hint("/api/v2/pools/x"), "leoflow pools list");
+    }
 }

@@ -80,6 +80,7 @@ pub fn examine(
     checks.push(doctor_python::python_found(servers.python.as_deref().or(configured)));
     checks.push(doctor_python::environments(home, &servers.failed));
     checks.push(doctor_python::processes(home));
+    checks.extend(doctor_python::pools(&servers.unknown_pools));
     checks.extend(config.as_ref().and_then(|config| workspace(config.workspace.as_deref()?)));
     checks.push(leftovers(home, running));
     checks

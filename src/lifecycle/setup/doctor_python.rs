@@ -8,7 +8,7 @@ use leoflow_python::{self as python, environments};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
-/// Python's state in a running server.
+/// The state of Python and of the DAGs in a running server.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct ServerPython {
@@ -16,6 +16,14 @@ pub struct ServerPython {
     pub python: Option<PathBuf>,
     /// Environments that could not be built.
     pub failed: Vec<Failed>,
+    pub unknown_pools: Vec<UnknownPool>,
+}
+
+/// A DAG with tasks in a pool that does not exist.
+#[derive(Debug, Deserialize)]
+pub struct UnknownPool {
+    dag_id: String,
+    pool: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -86,10 +94,31 @@ pub fn environments(home: &Home, failed: &[Failed]) -> Check {
     Check::ok(NAME, format!("{built} built; {uv_state}"))
 }
 
+/// Checks that the pools of all tasks exist. Without a running server, nothing is checked.
+pub fn pools(unknown: &[UnknownPool]) -> Option<Check> {
+    let first = unknown.first()?;
+    let others = match unknown.len() - 1 {
+        0 => String::new(),
+        count => format!(" ({count} more: leoflow dags show DAG)"),
+    };
+    let UnknownPool { dag_id, pool } = first;
+    let detail = format!("tasks of {dag_id} wait, because there is no pool {pool}{others}");
+    Some(Check::warning("pools", detail, format!("leoflow pools set {pool} 8")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::setup::check::Verdict;
+
+    #[test]
+    fn a_missing_pool_is_a_warning_with_its_remedy() {
+        let unknown = |dag: &str| UnknownPool { dag_id: dag.to_owned(), pool: "nope".to_owned() };
+        assert!(pools(&[]).is_none());
+        let check = pools(&[unknown("a"), unknown("b")]).unwrap();
+        assert_eq!(check.detail, "tasks of a wait, because there is no pool nope (1 more: leoflow dags show DAG)");
+        assert_eq!(check.remedy.as_deref(), Some("leoflow pools set nope 8"));
+    }
 
     #[test]
     fn a_note_names_subject_reason_and_next_try() {

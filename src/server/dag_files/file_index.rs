@@ -78,6 +78,8 @@ struct DagFile {
     dag_owner: DagOwner,
     /// The current or last parse.
     parsing: Option<JoinHandle<()>>,
+    /// True while a parse has started whose result is not recorded.
+    is_pending: bool,
     /// Number of the last scan before the current parse started.
     started_in: u64,
     /// Stamp of the file when the current parse started.
@@ -266,10 +268,16 @@ impl FileIndex {
     pub fn set_parsing(&mut self, path: PathBuf, task: JoinHandle<()>) {
         if let Some(file) = self.dag_files.get_mut(&path) {
             file.started_in = self.scan_number;
+            file.is_pending = true;
             if let Some(older) = file.parsing.replace(task) {
                 older.abort();
             }
         }
+    }
+
+    /// True while the file is being parsed, and until its result is recorded.
+    pub fn is_pending(&self, path: &Path) -> bool {
+        self.dag_files.get(path).is_some_and(|file| file.is_pending)
     }
 
     /// Records the result of a parse; `failed` is when it started, if it failed. Returns `false` when the parse must be
@@ -306,7 +314,9 @@ impl FileIndex {
                 (source, stamp)
             })
             .collect();
-        is_fresh && !was_requested
+        let is_current = is_fresh && !was_requested;
+        file.is_pending = !is_current;
+        is_current
     }
 
     /// Returns the files whose DAGs may depend on Variables or Connections.

@@ -48,7 +48,9 @@ impl TestWorkspace {
     /// Starts a parse.
     fn begin_parse(&mut self, name: &str) {
         let path = self.path(name);
-        self.index.dag_files.get_mut(&path).unwrap().started_in = self.index.scan_number;
+        let file = self.index.dag_files.get_mut(&path).unwrap();
+        file.started_in = self.index.scan_number;
+        file.is_pending = true;
     }
 
     /// Runs a parse that reads these files.

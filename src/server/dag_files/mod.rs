@@ -5,6 +5,7 @@ mod history;
 mod packages;
 mod parse_file;
 pub mod parse_requests;
+mod refresh;
 mod watch;
 
 use super::dag_code::child_slots::ChildSlots;
@@ -12,13 +13,12 @@ use super::process::state::AppState;
 use file_index::{DagOwner, FileIndex, ParseInputs, stamps};
 use history::ParseHistory;
 use leoflow_base::sys::{blocking, clock};
-use leoflow_engine::model::dag_check;
 use leoflow_engine::store::StoreError;
-use leoflow_engine::store::dag::dags::{self, ParsedDags, ParsedFile, Saved};
+use leoflow_engine::store::dag::dags::{self, ParsedFile, Saved};
 use leoflow_python::{Children, LIMITS, NO_ANSWER, NoResult, ParseOutput, Scan, Syntax, is_dag_file, scan};
 use packages::{Change, Packages};
-use parse_file::{ParseContext, Parsed, parse_file};
-use serde_json::Map;
+use parse_file::{ParseContext, Parsed, parse_file, parsed_dags, relative_to};
+use refresh::Refresh;
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -51,6 +51,7 @@ pub async fn run(state: Arc<AppState>, workspace: PathBuf, children: Rc<Children
         is_list_stored: false,
         initial: HashSet::new(),
         waiting: HashSet::new(),
+        refreshes: Vec::new(),
     }
     .run()
     .await;
@@ -73,6 +74,8 @@ struct DagFileLoop {
     initial: HashSet<PathBuf>,
     /// Files whose environment is being built.
     waiting: HashSet<PathBuf>,
+    /// Commands that wait for a scan and its parses.
+    refreshes: Vec<Refresh>,
 }
 
 impl DagFileLoop {
@@ -91,6 +94,7 @@ impl DagFileLoop {
                 }
             }
             rescan = false;
+            refresh::answer(&mut self.refreshes, &self.index);
             let must_save_again = !self.unsaved.is_empty() || !self.is_list_stored;
             let is_partly_unseen = !self.index.unscanned().is_empty();
             let next_retry = self.history.next_due();
@@ -99,6 +103,10 @@ impl DagFileLoop {
                 () = self.state.dag_files.store_changed.notified() => self.parse_all(self.index.files_using_store()),
                 () = self.state.dag_files.environments.changed.notified() => self.parse_waiting(),
                 files = self.state.dag_files.parse_requests.take() => self.parse_all(files),
+                refreshes = self.state.dag_files.parse_requests.take_refreshes() => {
+                    self.refreshes.extend(refreshes);
+                    rescan = true;
+                }
                 () = self.state.dag_files.dag_deleted.notified() => {
                     self.index.forget();
                     rescan = true;
@@ -379,19 +387,4 @@ impl DagFileLoop {
             relative_fileloc: relative,
         }
     }
-}
-
-fn relative_to(workspace: &Path, path: &Path) -> String {
-    path.strip_prefix(workspace).unwrap_or(path).to_string_lossy().into_owned()
-}
-
-fn parsed_dags(output: &ParseOutput, workspace: &Path, parsed: &Parsed) -> Result<ParsedDags, String> {
-    let mut dags = dag_check::read(&output.structures)?;
-    dags.iter_mut().for_each(|dag| dag.settings = output.settings.clone());
-    let mut sources = Map::new();
-    for (name, text) in &output.sources {
-        sources.insert(relative_to(workspace, Path::new(name)), text.clone());
-    }
-    let source = output.sources.get(&*parsed.path.to_string_lossy()).and_then(|text| text.as_str()).unwrap_or_default();
-    Ok(ParsedDags { dags, source: source.to_owned(), sources, environment: parsed.environment.clone() })
 }

@@ -6,8 +6,10 @@ use crate::dag_code::child_slots::{ChildSlots, RunResult};
 use crate::dag_code::slot_policy::Pace;
 use crate::process::state::AppState;
 use leoflow_base::sys::blocking;
+use leoflow_engine::model::dag_check;
+use leoflow_engine::store::dag::dags::ParsedDags;
 use leoflow_python::{Children, FileContext, FileSettings, NoResult, ParseOutput, Request, parse, read_file_context};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -110,4 +112,21 @@ async fn prepare(context: &ParseContext, path: &Path, file_settings: Result<File
             Prepared::Impossible(NoResult::Permanent(reason))
         }
     }
+}
+
+/// The path of a file below the workspace.
+pub fn relative_to(workspace: &Path, path: &Path) -> String {
+    path.strip_prefix(workspace).unwrap_or(path).to_string_lossy().into_owned()
+}
+
+/// The DAGs of a successful parse, as they are stored.
+pub fn parsed_dags(output: &ParseOutput, workspace: &Path, parsed: &Parsed) -> Result<ParsedDags, String> {
+    let mut dags = dag_check::read(&output.structures)?;
+    dags.iter_mut().for_each(|dag| dag.settings = output.settings.clone());
+    let mut sources = Map::new();
+    for (name, text) in &output.sources {
+        sources.insert(relative_to(workspace, Path::new(name)), text.clone());
+    }
+    let source = output.sources.get(&*parsed.path.to_string_lossy()).and_then(|text| text.as_str()).unwrap_or_default();
+    Ok(ParsedDags { dags, source: source.to_owned(), sources, environment: parsed.environment.clone() })
 }

@@ -1,13 +1,16 @@
-//! Files that a client asked to parse again.
+//! Files that a client asked to parse again, and clients that wait until changed files are parsed.
 
+use super::refresh::Refresh;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 #[derive(Default)]
 pub struct ParseRequests {
     files: Mutex<Vec<PathBuf>>,
     added: Notify,
+    refreshes: Mutex<Vec<Refresh>>,
+    refresh_added: Notify,
 }
 
 impl ParseRequests {
@@ -20,5 +23,20 @@ impl ParseRequests {
     pub async fn take(&self) -> Vec<PathBuf> {
         self.added.notified().await;
         std::mem::take(&mut self.files.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Scans the workspace at once and waits until `file`, or without one each changed file, is parsed and stored.
+    pub async fn refresh(&self, file: Option<PathBuf>) {
+        let (done, answer) = oneshot::channel();
+        self.refreshes.lock().unwrap_or_else(PoisonError::into_inner).push(Refresh { file, done });
+        self.refresh_added.notify_one();
+        // Fails only while the server shuts down.
+        let _ = answer.await;
+    }
+
+    /// Waits for calls of `refresh` and returns them.
+    pub(super) async fn take_refreshes(&self) -> Vec<Refresh> {
+        self.refresh_added.notified().await;
+        std::mem::take(&mut self.refreshes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

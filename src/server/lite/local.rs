@@ -12,7 +12,9 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
+use jiff::Timestamp;
 use leoflow_base::sys::blocking;
+use leoflow_engine::store::dag::dag_facts;
 use leoflow_engine::store::list::listing::Listing;
 use leoflow_engine::store::secret::connections::{self, Connection};
 use leoflow_engine::store::secret::variables::{self, Variable};
@@ -52,7 +54,15 @@ pub async fn python(State(state): Shared) -> Json<serde_json::Value> {
     let failed: Vec<&environments::RequiredEnvironment> =
         required.iter().filter(|environment| environment.state == "failed").collect();
     let program = interpreter.ok().map(|interpreter| interpreter.program);
-    Json(serde_json::json!({"python": program, "failed": failed}))
+    // An unavailable datastore is reported by other checks.
+    let unknown_pools = unknown_pools(&state).await.unwrap_or_default();
+    Json(serde_json::json!({"python": program, "failed": failed, "unknown_pools": unknown_pools}))
+}
+
+async fn unknown_pools(state: &AppState) -> Result<Vec<serde_json::Value>, ApiError> {
+    let page = dag_facts::with_unknown_pools(&*state.database.get().await?, Listing::default()).await?;
+    let view = |(dag_id, pool, _): (String, String, Timestamp)| serde_json::json!({"dag_id": dag_id, "pool": pool});
+    Ok(page.rows.into_iter().map(view).collect())
 }
 
 pub async fn get_variable(State(state): Shared, Id(key): Id) -> Result<Json<Variable>, ApiError> {

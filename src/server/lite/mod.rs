@@ -3,6 +3,7 @@
 pub mod backups;
 pub mod changes;
 mod chart;
+mod dag_refresh;
 pub mod docs_pages;
 pub mod environments;
 pub mod local;
@@ -130,9 +131,11 @@ pub fn import_routes(state: &Arc<AppState>) -> Routes {
         .layer(from_fn(guard::import_timeout))
 }
 
-/// The same for commands and the agent, without a timeout for builds.
+/// The same for commands and the agent, without a timeout for builds, and without a new parse of the files that use
+/// Variables.
 pub fn environment_routes() -> Routes {
     Router::new()
+        .route("/local/dag-refresh", post(dag_refresh::refresh))
         .route("/local/environments/update", post(environments::update))
         .route("/local/environments/prune", post(environments::prune))
         .route("/local/connection-tests/{*id}", post(local::test_connection))

@@ -1,5 +1,6 @@
 //! Overviews for the command line: all DAGs with their last runs and import errors, and a run with all of its tasks.
 
+use super::queue::{self, Waiting};
 use crate::api::run::backfills as backfill_views;
 use crate::api::views;
 use crate::http::api_error::ApiError;
@@ -9,19 +10,24 @@ use axum::Json;
 use axum::extract::State;
 use jiff::{SignedDuration, Timestamp};
 use leoflow_engine::model::keys::RunKey;
-use leoflow_engine::model::state::TaskState;
+use leoflow_engine::model::state::{RunState, TaskState};
 use leoflow_engine::planner::graph::Graph;
 use leoflow_engine::schedule::timetable::Interval;
 use leoflow_engine::schedule::upcoming::upcoming;
 use leoflow_engine::store::ReadFor;
+use leoflow_engine::store::dag::dag_facts::{self, UnknownPoolField};
 use leoflow_engine::store::dag::dag_fields::{Activity, DagFilter};
 use leoflow_engine::store::dag::dags::{self, Dag, ImportError};
+use leoflow_engine::store::instance::backlog;
 use leoflow_engine::store::instance::instance_fields::InstanceFilter;
 use leoflow_engine::store::instance::instances::{self, Instance, NOT_MAPPED};
+use leoflow_engine::store::list::filter::Test;
 use leoflow_engine::store::list::listing::{ListPage, Listing, Order, Page};
+use leoflow_engine::store::pools;
 use leoflow_engine::store::run::backfills;
 use leoflow_engine::store::run::run_fields::{RunField, RunFilter};
 use leoflow_engine::store::run::runs::{self, Run};
+use leoflow_postgres::GenericClient;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -116,8 +122,10 @@ pub async fn dag(State(state): Shared, Segments(dag_id): Segments<String>) -> Re
         last_backfills.push(view);
     }
     let is_periodic = dag.structure.timetable.as_ref().is_some_and(|timetable| timetable.is_periodic());
+    let unknown_pools = unknown_pools(&*client, &dag_id).await?;
     Ok(Json(json!({
         "dag_id": dag.dag_id,
+        "unknown_pools": unknown_pools,
         "next_run_after": dag.next_run_after.map(views::stamp),
         "is_backfillable": is_periodic,
         "backfills": last_backfills,
@@ -186,6 +194,9 @@ pub async fn run(
         instances.sort_by_cached_key(position);
         is_paused
     };
+    // Part of a whole read only, because a command that follows a run reads changes several times a second.
+    let is_finished = matches!(run.state, RunState::Success | RunState::Failed);
+    let waiting = if changed_after.is_some() || is_finished { Vec::new() } else { waiting_of(&*client, &key).await? };
     let stamp = |at: Option<jiff::Timestamp>| at.map(views::stamp);
     Ok(Json(json!({
         "dag_id": key.dag_id,
@@ -202,8 +213,27 @@ pub async fn run(
         "note": run.note,
         "is_paused": is_paused,
         "as_of": views::stamp(as_of),
+        "waiting": waiting,
         "task_instances": instance_views(&instances, fold),
     })))
+}
+
+/// What a run and its tasks wait for.
+async fn waiting_of(client: &impl GenericClient, key: &RunKey) -> Result<Vec<Waiting>, ApiError> {
+    let backlog = backlog::of_run(client, key, Timestamp::now()).await?;
+    let pools = match backlog.scheduled.is_empty() {
+        true => Vec::new(),
+        false => pools::list(client, Listing::default()).await?.rows,
+    };
+    Ok(queue::of_backlog(&backlog, &pools))
+}
+
+/// The pools of a DAG's tasks that do not exist.
+async fn unknown_pools(client: &impl GenericClient, dag_id: &str) -> Result<Vec<String>, ApiError> {
+    let mut listing = Listing::default();
+    listing.test(UnknownPoolField::DagId, Test::OneOf(vec![dag_id.to_owned()]));
+    let page = dag_facts::with_unknown_pools(client, listing).await?;
+    Ok(page.rows.into_iter().map(|(_, pool, _)| pool).collect())
 }
 
 /// The instances of a mapped task with more than `fold` become counts per state.

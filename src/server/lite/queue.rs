@@ -45,9 +45,14 @@ pub fn waiting(backlog: &Backlog, pools: &[Pool], running: usize) -> Vec<Waiting
         let reason = "Waiting for a retry or for the next check of a sensor".to_owned();
         all.push(of_any_dag(backlog.due, reason, wait_time("until", backlog.next_due)));
     }
-    all.extend(backlog.scheduled.iter().map(|tasks| of_tasks(tasks, pools)));
-    all.extend(backlog.runs.iter().map(of_runs));
+    all.extend(of_backlog(backlog, pools));
     all
+}
+
+/// Lists the work that waits for its own reason, tasks first.
+pub fn of_backlog(backlog: &Backlog, pools: &[Pool]) -> Vec<Waiting> {
+    let tasks = backlog.scheduled.iter().map(|tasks| of_tasks(tasks, pools));
+    tasks.chain(backlog.runs.iter().map(of_runs)).collect()
 }
 
 fn of_any_dag(count: i64, reason: String, time: Option<WaitTime>) -> Waiting {
@@ -65,6 +70,10 @@ fn of_tasks(tasks: &ScheduledTasks, pools: &[Pool]) -> Waiting {
     } else if pool.is_none() {
         let command = format!("leoflow pools set {} 8", shell_quoted(name));
         (format!("There is no pool {name}"), Some(command))
+    } else if pool.is_some_and(|pool| pool.slots >= 0 && pool.slots < tasks.pool_slots) {
+        let (slots, needed) = (pool.map_or(0, |pool| pool.slots), tasks.pool_slots);
+        let command = format!("leoflow pools set {} {needed}", shell_quoted(name));
+        (format!("The pool {name} has {slots} slots, and a task needs {needed}"), Some(command))
     } else if !has_slots {
         let slots = pool.map_or(0, |pool| pool.slots);
         let needs = match tasks.pool_slots {
@@ -149,6 +158,10 @@ mod tests {
         let full = [pool(2, 2)];
         assert!(reason(&tasks(), &full).contains("is full: 0 of 2 slots"));
         assert!(reason(&ScheduledTasks { pool_slots: 3, ..tasks() }, &[pool(3, 1)]).contains("a task needs 3"));
+        assert!(
+            reason(&ScheduledTasks { pool_slots: 9, ..tasks() }, &[pool(2, 0)])
+                .contains("has 2 slots, and a task needs 9")
+        );
         assert!(reason(&tasks(), &[pool(9, 2)]).contains("limit of concurrent tasks"));
         assert!(reason(&tasks(), &[pool(-1, 200)]).contains("limit of concurrent tasks"));
         assert!(reason(&tasks(), &[]).contains("no pool default_pool"));

@@ -35,9 +35,9 @@ fn a_file_can_be_saved_changed_and_removed() {
     wait_until("the starter DAG", SOON, || test.dags()["dags"][0]["dag_id"] == "hello");
     test.add_dag("life", &one_task("life", "return 1"));
     assert_eq!(test.run_dag("life")["state"], "success");
+    // A run that is triggered right after a save uses the saved file.
     test.save("life.py", &one_task("life", "return 2"));
-    test.wait_dag("life", 2);
-    test.run_dag("life");
+    test.run(&["dags", "trigger", "life", "--wait"]).expect(0);
     assert_eq!(test.run(&["xcom", "get", "life", "latest", "t"]).expect(0).stdout, "2\n");
     // The earlier text is the earlier version.
     test.save("life.py", &one_task("life", "return 1"));
@@ -53,6 +53,8 @@ fn a_file_can_be_saved_changed_and_removed() {
     test.save("life.py", &one_task("life", "return 1"));
     wait_until("the DAG is listed again", SOON, || dag_count(&test) == 2);
     assert_eq!(test.run(&["runs", "list", "life", "--json"]).expect(0).json()["total_entries"], 2);
+    test.save("young.py", &one_task("young", "return 1"));
+    test.run(&["dags", "trigger", "young"]).expect(0);
 }
 
 #[test]
@@ -67,13 +69,30 @@ fn a_broken_file_keeps_the_last_good_version() {
     assert!(listed.stdout.contains("import error") && listed.stderr.contains("ValueError"), "{listed:?}");
     let dag = test.dags()["dags"].as_array().unwrap().iter().find(|dag| dag["dag_id"] == "good").cloned().unwrap();
     assert_eq!(dag["import_error"], json!(error));
-    assert_eq!(test.run_dag("good")["state"], "success", "the last good version runs");
+    let run = test.run(&["dags", "trigger", "good", "--wait"]).expect(0);
+    assert!(run.stderr.contains("good.py fails to import") && run.stderr.contains("as it was before"), "{run:?}");
     assert_eq!(test.run(&["xcom", "get", "good", "latest", "t"]).expect(0).stdout, "\"good\"\n");
     let checked = test.run(&["validate"]).expect(1);
     assert!(checked.stdout.contains("ValueError: dag is broken"), "{}", checked.stdout);
     test.save("good.py", &one_task("good", "return 'better'"));
     wait_until("the import error is gone", SOON, || import_error(&test, "good.py").is_none());
     test.run(&["validate"]).expect(0);
+}
+
+#[test]
+fn a_task_whose_pool_is_missing_says_what_it_waits_for() {
+    let test = TestHome::started();
+    test.add_dag("dry", &one_task("dry", "return 1").replace("@task\n", "@task(pool='nope')\n"));
+    let remedy = "no pool nope: leoflow pools set nope 8";
+    assert!(test.run(&["dags", "show", "dry"]).expect(0).stderr.contains(remedy));
+    let doctor = test.run(&["doctor"]).stdout;
+    assert!(doctor.contains("tasks of dry wait, because there is no pool nope"), "{doctor}");
+    test.trigger("dry");
+    wait_until("the reason", SOON, || test.run(&["runs", "show", "dry", "latest"]).stderr.contains(remedy));
+    test.run(&["pools", "set", "nope", "8"]).expect(0);
+    let run = test.run(&["runs", "watch", "dry", "latest"]).expect(0);
+    assert!(run.stdout.contains("success"), "{run:?}");
+    assert!(!test.run(&["runs", "show", "dry", "latest"]).expect(0).stderr.contains("pool"));
 }
 
 #[test]

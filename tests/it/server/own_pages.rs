@@ -180,7 +180,7 @@ fn the_status_page_shows_tasks_queue_and_disk_use() {
     test.run(&["dags", "trigger", "charted", "--run-id", "first"]).expect(0);
     wait_until("one task is done and one waits", Duration::from_secs(60), || {
         let page = page();
-        page.contains("1 succeeded") && page.contains("The pool narrow is full")
+        page.contains("1 succeeded") && page.contains("The pool narrow has 0 slots")
     });
     let waiting = page();
     assert!(waiting.contains("leoflow pools set narrow"), "{waiting}");

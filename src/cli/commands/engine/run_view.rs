@@ -22,6 +22,27 @@ pub struct RunView {
     #[serde(default)]
     pub as_of: Option<String>,
     pub task_instances: Vec<InstanceView>,
+    /// What the run or its tasks wait for; only in a read of the whole run.
+    #[serde(default)]
+    pub waiting: Vec<WaitingView>,
+}
+
+/// Tasks or a run that wait, and why.
+#[derive(Debug, Clone, Deserialize)]
+pub struct WaitingView {
+    /// `2 tasks`
+    pub what: String,
+    pub reason: String,
+    /// What lets them run, where a command does.
+    pub command: Option<String>,
+}
+
+impl WaitingView {
+    fn line(&self) -> String {
+        let command = self.command.as_ref().map(|command| format!(": {command}")).unwrap_or_default();
+        let verb = if self.what.starts_with("1 ") { "waits" } else { "wait" };
+        format!("{} {verb}. {}{command}", self.what, self.reason)
+    }
 }
 
 /// A task instance as the server describes it.
@@ -105,6 +126,7 @@ impl RunView {
         if !rows.is_empty() {
             printer.table(&["TASK", "STATE", "TRY", "DURATION", "MESSAGE"], &rows);
         }
+        self.waiting.iter().for_each(|waiting| printer.note(waiting.line()));
     }
 
     /// The error of a failed run: which tasks failed, why, and where to read more.
@@ -204,6 +226,8 @@ pub async fn follow(context: &Context<'_>, dag_id: &str, run_id: &str) -> Result
     let api = Api::new(&context.home);
     let mut last_states: HashMap<(String, i32), (Option<String>, i32)> = HashMap::new();
     let mut paused_reported = false;
+    let mut reasons_reported: Vec<String> = Vec::new();
+    let mut is_first_read = true;
     let mut last_response = Instant::now();
     let (mut as_of, mut full_read_at) = (None, Instant::now());
     loop {
@@ -230,6 +254,15 @@ pub async fn follow(context: &Context<'_>, dag_id: &str, run_id: &str) -> Result
         }
         if !context.printer.json {
             print_changes(context, &run, &mut last_states);
+            // At the first read, tasks wait for a moment only.
+            let reasons = run.waiting.iter().filter(|_| !is_first_read && !run.is_paused).map(WaitingView::line);
+            for line in reasons {
+                if !reasons_reported.contains(&line) {
+                    context.printer.note(&line);
+                    reasons_reported.push(line);
+                }
+            }
+            is_first_read = false;
             if run.is_paused && !run.is_finished() && !paused_reported {
                 paused_reported = true;
                 context

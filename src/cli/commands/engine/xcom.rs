@@ -1,6 +1,6 @@
 //! `leoflow xcom …`.
 
-use super::run_view::resolve_run;
+use super::run_view::{self, RunView, resolve_run};
 use super::task_names;
 use crate::api_client::{Api, encode, list_of};
 use crate::args::complete;
@@ -93,11 +93,17 @@ pub async fn run(context: &Context<'_>, command: &XcomCommand) -> Result<u8, Err
                 encode(task_id),
                 encode(key)
             );
-            let entry: Value = api.get(&path).await.map_err(|error| {
-                error
-                    .hint(format!("leoflow xcom list {dag_id} {run_id}"))
-                    .hint("a task that returns None pushes no XCom")
-            })?;
+            let entry: Value = match api.get(&path).await {
+                Ok(entry) => entry,
+                Err(error) => {
+                    // The run or the task may be misspelt, which has an error of its own.
+                    let run = RunView::get(&api, dag_id, &run_id).await?;
+                    run_view::instance(&run, task_id, (map_index >= 0).then_some(map_index))?;
+                    return Err(error
+                        .hint(format!("leoflow xcom list {dag_id} {run_id}"))
+                        .hint("a task that returns None pushes no XCom"));
+                }
+            };
             // The bare value, with and without --json.
             context.printer.json(&entry["value"])?;
             Ok(0)

@@ -1,6 +1,7 @@
 //! The work that waits to run: queued runs, and task instances that wait for a slot, for the agent (the process that
 //! runs tasks) or for their next try.
 
+use crate::model::keys::RunKey;
 use crate::store::StoreError;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
@@ -66,8 +67,8 @@ pub async fn backlog(client: &impl GenericClient, now: Timestamp) -> Result<Back
         CROSS JOIN (SELECT count(*), min(due_at) AS next FROM task_instance WHERE due_at IS NOT NULL) w";
     let counts = client.query_one(counts, &[]).await?;
     Ok(Backlog {
-        scheduled: scheduled(client).await?,
-        runs: runs(client, now).await?,
+        scheduled: scheduled(client, None).await?,
+        runs: runs(client, None, now).await?,
         queued: counts.get("queued"),
         queued_since: counts.get("queued_since"),
         due: counts.get("due"),
@@ -75,13 +76,22 @@ pub async fn backlog(client: &impl GenericClient, now: Timestamp) -> Result<Back
     })
 }
 
-async fn scheduled(client: &impl GenericClient) -> Result<Vec<ScheduledTasks>, StoreError> {
+/// Reads the backlog of one run: why it waits itself, and its scheduled task instances.
+pub async fn of_run(client: &impl GenericClient, key: &RunKey, now: Timestamp) -> Result<Backlog, StoreError> {
+    Ok(Backlog {
+        scheduled: scheduled(client, Some(key)).await?,
+        runs: runs(client, Some(key), now).await?,
+        ..Backlog::default()
+    })
+}
+
+async fn scheduled(client: &impl GenericClient, run: Option<&RunKey>) -> Result<Vec<ScheduledTasks>, StoreError> {
     let query = "
         SELECT ti.dag_id, ti.pool, d.is_paused, (r.state = 'running') IS TRUE AS is_run_running,
                min(ti.pool_slots) AS pool_slots, count(*) AS count, min(ti.scheduled_at) AS since
         FROM task_instance ti JOIN dag_run r ON (r.dag_id, r.run_id) = (ti.dag_id, ti.run_id)
         JOIN dag d ON d.dag_id = ti.dag_id
-        WHERE ti.state = 'scheduled' GROUP BY 1, 2, 3, 4 ORDER BY count(*) DESC, 1, 2 LIMIT $1";
+        WHERE ti.state = 'scheduled' AND ($2::text IS NULL OR (ti.dag_id, ti.run_id) = ($2, $3)) GROUP BY 1, 2, 3, 4 ORDER BY count(*) DESC, 1, 2 LIMIT $1";
     let read = |row: &Row| ScheduledTasks {
         dag_id: row.get("dag_id"),
         pool: row.get("pool"),
@@ -91,10 +101,20 @@ async fn scheduled(client: &impl GenericClient) -> Result<Vec<ScheduledTasks>, S
         count: row.get("count"),
         since: row.get("since"),
     };
-    Ok(client.query(query, &[&MAX_GROUPS]).await?.iter().map(read).collect())
+    let (dag_id, run_id) = ids(run);
+    Ok(client.query(query, &[&MAX_GROUPS, &dag_id, &run_id]).await?.iter().map(read).collect())
 }
 
-async fn runs(client: &impl GenericClient, now: Timestamp) -> Result<Vec<QueuedRuns>, StoreError> {
+/// The run's ids as parameters of a statement; null selects all runs.
+fn ids(run: Option<&RunKey>) -> (Option<&str>, Option<&str>) {
+    run.map(|run| (run.dag_id.as_str(), run.run_id.as_str())).unzip()
+}
+
+async fn runs(
+    client: &impl GenericClient,
+    run: Option<&RunKey>,
+    now: Timestamp,
+) -> Result<Vec<QueuedRuns>, StoreError> {
     // As in `transition::run::start_queued`: a run that was due when it was queued stays due if the clock is set back.
     let query = "
         SELECT r.dag_id, d.is_paused, d.is_active,
@@ -102,7 +122,7 @@ async fn runs(client: &impl GenericClient, now: Timestamp) -> Result<Vec<QueuedR
                r.run_after > $1 AND r.run_after > r.queued_at AS is_later,
                count(*) AS count, min(r.run_after) AS run_after
         FROM dag_run r JOIN dag d ON d.dag_id = r.dag_id LEFT JOIN backfill b ON b.id = r.backfill_id
-        WHERE r.state = 'queued' GROUP BY 1, 2, 3, 4, 5 ORDER BY count(*) DESC, 1, 4, 5 LIMIT $2";
+        WHERE r.state = 'queued' AND ($3::text IS NULL OR (r.dag_id, r.run_id) = ($3, $4)) GROUP BY 1, 2, 3, 4, 5 ORDER BY count(*) DESC, 1, 4, 5 LIMIT $2";
     let read = |row: &Row| QueuedRuns {
         dag_id: row.get("dag_id"),
         is_paused: row.get("is_paused"),
@@ -112,5 +132,6 @@ async fn runs(client: &impl GenericClient, now: Timestamp) -> Result<Vec<QueuedR
         count: row.get("count"),
         run_after: row.get("run_after"),
     };
-    Ok(client.query(query, &[&now, &MAX_GROUPS]).await?.iter().map(read).collect())
+    let (dag_id, run_id) = ids(run);
+    Ok(client.query(query, &[&now, &MAX_GROUPS, &dag_id, &run_id]).await?.iter().map(read).collect())
 }

@@ -1,6 +1,7 @@
 //! `leoflow dags …`.
 
 pub mod list;
+pub mod refresh;
 pub mod report;
 pub mod trigger;
 
@@ -179,6 +180,9 @@ async fn show(context: &Context<'_>, dag_id: &str) -> Result<u8, Error> {
         })
         .collect();
     printer.table(&["TASK", "OPERATOR", "UPSTREAM"], &tasks);
+    for pool in list_of(&dag["unknown_pools"]).filter_map(Value::as_str) {
+        printer.warning(format!("tasks wait, because there is no pool {pool}: leoflow pools set {pool} 8"));
+    }
     let runs: Vec<Vec<String>> = list_of(&dag["runs"])
         .take(10)
         .map(|run| {
@@ -196,6 +200,9 @@ async fn show(context: &Context<'_>, dag_id: &str) -> Result<u8, Error> {
 
 async fn pause(context: &Context<'_>, dag_id: &str, is_paused: bool) -> Result<u8, Error> {
     let api = Api::new(&context.home);
+    if !is_paused {
+        refresh::refresh(context, &api, dag_id).await?;
+    }
     let _: Value = api.patch(&format!("/api/v2/dags/{}", encode(dag_id)), &json!({"is_paused": is_paused})).await?;
     if context.printer.json {
         context.printer.json(&json!({"dag_id": dag_id, "is_paused": is_paused}))?;

@@ -1,5 +1,6 @@
 //! `leoflow dags trigger`.
 
+use super::refresh::refresh;
 use crate::api_client::{Api, encode};
 use crate::args::complete;
 use crate::commands::engine::run_inputs::{read_conf, read_date};
@@ -46,6 +47,7 @@ pub async fn run(context: &Context<'_>, args: &Trigger) -> Result<u8, Error> {
         .map(|text| read_date("--logical-date", text))
         .transpose()?
         .map(|date| date.to_string());
+    refresh(context, &api, dag_id).await?;
     let dag: Value = api.get(&format!("/api/v2/dags/{}", encode(dag_id))).await?;
     let is_paused = dag["is_paused"].as_bool().unwrap_or(false);
     if args.unpause && is_paused {

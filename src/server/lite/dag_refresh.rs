@@ -1,0 +1,62 @@
+//! Lets a command wait until a DAG is imported as its file is on the disk, so that a run that is triggered right after a
+//! save does not use the older version unnoticed.
+
+use crate::http::api_error::ApiError;
+use crate::http::request::Params;
+use crate::process::state::AppState;
+use axum::Json;
+use axum::extract::State;
+use leoflow_engine::store::StoreError;
+use leoflow_engine::store::dag::dags;
+use leoflow_engine::store::list::listing::Listing;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Longest wait for the imports.
+const WAIT_LIMIT: Duration = Duration::from_secs(10);
+
+/// `POST /local/dag-refresh?dag_id=ID`. The state in the answer is `current`, `importing` (the import takes longer than
+/// [`WAIT_LIMIT`]), `building` (the file waits for its environment), `failed` (the file fails to import) or `unknown` (no
+/// file defines the DAG).
+pub async fn refresh(State(state): State<Arc<AppState>>, params: Params) -> Result<Json<Value>, ApiError> {
+    let dag_id = params.text("dag_id").unwrap_or_default().to_owned();
+    let file = file_of(&state, &dag_id).await?;
+    let is_done = tokio::time::timeout(WAIT_LIMIT, state.dag_files.parse_requests.refresh(file.clone())).await.is_ok();
+    let building = files_being_built(&state);
+    let Some(file) = file_of(&state, &dag_id).await? else {
+        let errors = dags::import_errors(&*state.database.get().await?, Listing::default()).await?.rows;
+        return Ok(Json(json!({"state": "unknown", "building": building, "failed": errors.len()})));
+    };
+    let name = if !is_done {
+        "importing"
+    } else if building.contains(&file) {
+        "building"
+    } else if has_import_error(&state, &file).await? {
+        "failed"
+    } else {
+        "current"
+    };
+    Ok(Json(json!({"state": name, "file": file})))
+}
+
+/// The file of an active DAG.
+async fn file_of(state: &AppState, dag_id: &str) -> Result<Option<PathBuf>, ApiError> {
+    match dags::get(&*state.database.get().await?, dag_id).await {
+        Ok(dag) => Ok(Some(PathBuf::from(&dag.fileloc)).filter(|_| dag.is_active)),
+        Err(StoreError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn has_import_error(state: &AppState, file: &Path) -> Result<bool, ApiError> {
+    let errors = dags::import_errors(&*state.database.get().await?, Listing::default()).await?.rows;
+    Ok(errors.iter().any(|error| Path::new(&error.filename) == file))
+}
+
+/// The DAG files that wait until their environment is built.
+fn files_being_built(state: &AppState) -> Vec<PathBuf> {
+    let required = state.dag_files.environments.required().into_iter();
+    required.filter(|required| required.state == "building").flat_map(|required| required.files).collect()
+}
