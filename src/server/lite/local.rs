@@ -12,9 +12,8 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
-use jiff::Timestamp;
 use leoflow_base::sys::blocking;
-use leoflow_engine::store::dag::dag_facts;
+use leoflow_engine::store::dag::dag_facts::{self, UnknownPool};
 use leoflow_engine::store::list::listing::Listing;
 use leoflow_engine::store::secret::connections::{self, Connection};
 use leoflow_engine::store::secret::variables::{self, Variable};
@@ -59,10 +58,8 @@ pub async fn python(State(state): Shared) -> Json<serde_json::Value> {
     Json(serde_json::json!({"python": program, "failed": failed, "unknown_pools": unknown_pools}))
 }
 
-async fn unknown_pools(state: &AppState) -> Result<Vec<serde_json::Value>, ApiError> {
-    let page = dag_facts::with_unknown_pools(&*state.database.get().await?, Listing::default()).await?;
-    let view = |(dag_id, pool, _): (String, String, Timestamp)| serde_json::json!({"dag_id": dag_id, "pool": pool});
-    Ok(page.rows.into_iter().map(view).collect())
+async fn unknown_pools(state: &AppState) -> Result<Vec<UnknownPool>, ApiError> {
+    Ok(dag_facts::unknown_pools(&*state.database.get().await?, None).await?)
 }
 
 pub async fn get_variable(State(state): Shared, Id(key): Id) -> Result<Json<Variable>, ApiError> {

@@ -15,13 +15,12 @@ use leoflow_engine::planner::graph::Graph;
 use leoflow_engine::schedule::timetable::Interval;
 use leoflow_engine::schedule::upcoming::upcoming;
 use leoflow_engine::store::ReadFor;
-use leoflow_engine::store::dag::dag_facts::{self, UnknownPoolField};
+use leoflow_engine::store::dag::dag_facts;
 use leoflow_engine::store::dag::dag_fields::{Activity, DagFilter};
 use leoflow_engine::store::dag::dags::{self, Dag, ImportError};
 use leoflow_engine::store::instance::backlog;
 use leoflow_engine::store::instance::instance_fields::InstanceFilter;
 use leoflow_engine::store::instance::instances::{self, Instance, NOT_MAPPED};
-use leoflow_engine::store::list::filter::Test;
 use leoflow_engine::store::list::listing::{ListPage, Listing, Order, Page};
 use leoflow_engine::store::pools;
 use leoflow_engine::store::run::backfills;
@@ -230,10 +229,8 @@ async fn waiting_of(client: &impl GenericClient, key: &RunKey) -> Result<Vec<Wai
 
 /// The pools of a DAG's tasks that do not exist.
 async fn unknown_pools(client: &impl GenericClient, dag_id: &str) -> Result<Vec<String>, ApiError> {
-    let mut listing = Listing::default();
-    listing.test(UnknownPoolField::DagId, Test::OneOf(vec![dag_id.to_owned()]));
-    let page = dag_facts::with_unknown_pools(client, listing).await?;
-    Ok(page.rows.into_iter().map(|(_, pool, _)| pool).collect())
+    let unknown = dag_facts::unknown_pools(client, Some(dag_id)).await?;
+    Ok(unknown.into_iter().map(|unknown| unknown.pool).collect())
 }
 
 /// The instances of a mapped task with more than `fold` become counts per state.

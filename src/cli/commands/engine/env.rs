@@ -5,6 +5,7 @@ use crate::args::output::Output;
 use crate::context::Context;
 use crate::error::Error;
 use clap::{Args, Subcommand};
+use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
 use leoflow_python::{as_in_workspace, environments};
 use serde_json::{Value, json};

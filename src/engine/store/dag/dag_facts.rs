@@ -7,6 +7,7 @@ use crate::store::list::listing::{ListPage, Listing};
 use crate::store::list::page_query::Source;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
+use serde::Serialize;
 use serde_json::Value;
 use tokio_postgres::Row;
 use tokio_postgres::types::Json;
@@ -58,6 +59,26 @@ pub async fn count_runs(client: &impl GenericClient, dag_ids: &[String]) -> Resu
         RunCounts { dag_id: row.get("dag_id"), display_name: row.get("display_name"), by_state }
     };
     Ok(rows.iter().map(read).collect())
+}
+
+/// A pool that a task of an active DAG names and that does not exist.
+#[derive(Debug, Serialize)]
+pub struct UnknownPool {
+    pub dag_id: String,
+    pub pool: String,
+}
+
+/// The pools that do not exist, of all active DAGs or of one.
+pub async fn unknown_pools(client: &impl GenericClient, dag_id: Option<&str>) -> Result<Vec<UnknownPool>, StoreError> {
+    let query = "
+        SELECT DISTINCT d.dag_id, task->>'pool' AS pool
+        FROM dag d JOIN dag_version v ON v.id = d.current_version_id,
+             jsonb_array_elements(v.structure->'tasks') AS task
+        WHERE d.is_active AND ($1::text IS NULL OR d.dag_id = $1) AND task->>'pool' <> 'default_pool'
+          AND NOT EXISTS (SELECT FROM pool p WHERE p.name = task->>'pool')
+        ORDER BY 1, 2";
+    let rows = client.query(query, &[&dag_id]).await?;
+    Ok(rows.iter().map(|row| UnknownPool { dag_id: row.get("dag_id"), pool: row.get("pool") }).collect())
 }
 
 /// A warning about an active DAG.
