@@ -10,6 +10,7 @@ pub mod external;
 mod generic_client;
 pub mod install;
 pub mod instance_fact;
+pub mod invariants;
 pub mod location;
 pub mod schema;
 

@@ -6,6 +6,7 @@ mod datastore;
 mod document;
 mod edit;
 mod environment;
+mod invariants;
 mod keys;
 mod layers;
 mod load;
@@ -25,6 +26,7 @@ pub use cadence::Cadence;
 pub use datastore::{Address, DatastoreSetting, ExternalUrl, Tls};
 pub use document::Problem;
 pub use edit::{EditError, remove_key, remove_subkey, set_keys};
+pub use invariants::Invariant;
 pub use keys::{DEPRECATED, Deprecated};
 pub use layers::{
     check_for_process, load, load_files, load_first, load_with_secrets, problems_of_each, self_contained, variable_of,

@@ -1,11 +1,11 @@
 //! `leoflow config`: the settings of `config.yaml`, one by one.
 
+use super::config_file::{load, warn_if_overridden, write_error};
+use super::invariants;
 use crate::context::Context;
 use crate::error::Error;
 use clap::{Args, Subcommand};
-use leoflow_base::config::{
-    self, DatastoreSetting, Loaded, Origin, SECRETS, SETTINGS, SecretReference, Setting, SettingError, UpdateError,
-};
+use leoflow_base::config::{self, DatastoreSetting, SECRETS, SETTINGS, SecretReference, Setting};
 use leoflow_base::home::{absolute_workspace, check_workspace};
 use leoflow_base::protocol::control;
 use leoflow_base::sys::fs::files;
@@ -55,7 +55,9 @@ pub enum ConfigCommand {
         key: String,
     },
     /// Change one setting; the rest of config.yaml stays as you wrote it
-    #[command(after_help = "Examples:\n  leoflow config set port 9000\n  leoflow config set backup.keep 10")]
+    #[command(
+        after_help = "Examples:\n  leoflow config set port 9000\n  leoflow config set backup.keep 10\n  leoflow config set 'backup.invariants.runs' 'SELECT count(*) FROM dag_run'"
+    )]
     Set {
         /// The setting's key, as `leoflow config list` shows it
         key: String,
@@ -70,12 +72,12 @@ pub enum ConfigCommand {
     },
 }
 
-pub fn run(context: &Context<'_>, args: &Config) -> Result<u8, Error> {
+pub async fn run(context: &Context<'_>, args: &Config) -> Result<u8, Error> {
     match &args.command {
         ConfigCommand::List { origin } => list(context, *origin),
         ConfigCommand::Get { key } => get(context, key),
-        ConfigCommand::Set { key, value } => change(context, key, Some(value)),
-        ConfigCommand::Unset { key } => change(context, key, None),
+        ConfigCommand::Set { key, value } => change(context, key, Some(value)).await,
+        ConfigCommand::Unset { key } => change(context, key, None).await,
     }
 }
 
@@ -113,6 +115,9 @@ fn list(context: &Context<'_>, with_origin: bool) -> Result<u8, Error> {
 }
 
 fn get(context: &Context<'_>, key: &str) -> Result<u8, Error> {
+    if let Some(name) = invariants::name_in(key) {
+        return invariants::get(context, name);
+    }
     let setting = find(key)?;
     let loaded = load(context)?;
     let value = setting.value_in(&loaded);
@@ -142,7 +147,7 @@ fn display_value(key: &str, value: &str) -> String {
 
 /// Replaces a secret in config.yaml by a reference to its place.
 fn refer_secret(context: &Context<'_>, key: &str, reference: &SecretReference) -> Result<u8, Error> {
-    config::refer_secret(&context.home, key, reference).map_err(|error| set_error(key, error))?;
+    config::refer_secret(&context.home, key, reference).map_err(|error| write_error(key, error))?;
     match context.printer.json {
         true => context.printer.json(&json!({"key": key, "value": reference.to_string()}))?,
         false => context.printer.line(format!("Set {key} to {reference}")),
@@ -150,26 +155,15 @@ fn refer_secret(context: &Context<'_>, key: &str, reference: &SecretReference) -
     Ok(0)
 }
 
-/// The error of a value that cannot be set.
-fn set_error(key: &str, error: UpdateError) -> Error {
-    match error {
-        UpdateError::Setting(SettingError::Invalid(invalid, allowed)) => {
-            Error::usage(format!("{key}: {invalid} is not {allowed}")).hint("leoflow config list")
-        }
-        UpdateError::Setting(SettingError::File(problems)) => {
-            let messages: Vec<String> = problems.into_iter().map(|problem| problem.message).collect();
-            Error::usage(messages.join("; ")).hint("leoflow config list").hint("leoflow verify-config")
-        }
-        other => Error::from(other),
-    }
-}
-
 /// Sets a key, or removes it with `None`.
-fn change(context: &Context<'_>, key: &str, value: Option<&str>) -> Result<u8, Error> {
+async fn change(context: &Context<'_>, key: &str, value: Option<&str>) -> Result<u8, Error> {
     if SECRETS.iter().any(|(name, _)| *name == key)
         && let Some(reference) = value.and_then(SecretReference::parse)
     {
         return refer_secret(context, key, &reference);
+    }
+    if let Some(name) = invariants::name_in(key) {
+        return invariants::change(context, find(invariants::KEY)?, name, value).await;
     }
     let setting = find(key)?;
     if key.starts_with("datastore") && cluster::state(&context.home) != ClusterState::Absent {
@@ -177,11 +171,14 @@ fn change(context: &Context<'_>, key: &str, value: Option<&str>) -> Result<u8, E
         return Err(Error::refused(text).hint("move your data with leoflow lite move-datastore --to WHERE"));
     }
     let value = value.map(|value| check_value(context, setting, value)).transpose()?;
+    if let Some(value) = value.as_deref().filter(|_| key == invariants::KEY) {
+        invariants::check_mapping(context, value).await?;
+    }
     let changed = config::rewrite(&context.home, |text| match &value {
         Some(value) => setting.set(text, value),
         None => setting.unset(text),
     });
-    changed.map_err(|error| set_error(key, error))?;
+    changed.map_err(|error| write_error(key, error))?;
     if context.printer.json {
         context.printer.json(&json!({"key": key, "value": value.as_deref().map(|value| display_value(key, value))}))?;
     } else {
@@ -200,16 +197,6 @@ fn change(context: &Context<'_>, key: &str, value: Option<&str>) -> Result<u8, E
         context.printer.note("Takes effect after:  leoflow lite restart --if-needed");
     }
     Ok(0)
-}
-
-/// Warns when another file or a variable overrides the key in config.yaml.
-pub fn warn_if_overridden(context: &Context<'_>, key: &str) -> Result<(), Error> {
-    let (loaded, own_file) = (load(context)?, context.home.config());
-    let is_override = |origin: &&Origin| !matches!(origin, Origin::File { path, .. } if *path == own_file);
-    if let Some(origin) = loaded.origins.get(key).filter(is_override) {
-        context.printer.warning(format!("{origin} also sets {key} and overrides config.yaml"));
-    }
-    Ok(())
 }
 
 /// The default of a setting; `None` if the default is described in words.
@@ -271,10 +258,4 @@ fn find(key: &str) -> Result<&'static Setting, Error> {
         }
         .hint("leoflow config list")
     })
-}
-
-/// Loads the configuration; an error if there is none.
-fn load(context: &Context<'_>) -> Result<Loaded, Error> {
-    let missing = || Error::failed(format!("{} does not exist", context.home.config().display())).hint("leoflow setup");
-    context.config()?.ok_or_else(missing)
 }

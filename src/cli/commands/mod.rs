@@ -3,10 +3,12 @@
 mod backup;
 mod command;
 mod config;
+mod config_file;
 mod data;
 mod docs;
 mod engine;
 mod install;
+mod invariants;
 mod lite;
 mod newer_schema;
 mod release;

@@ -13,6 +13,7 @@ mod refused;
 mod rows;
 pub mod run;
 pub mod secret;
+pub mod totals;
 pub(crate) mod transition;
 
 use leoflow_base::auth::cipher::CipherError;

@@ -1,6 +1,6 @@
 //! Exports the content of a database to one file and imports it into another, with only the rights of the tables'
 //! owner: for external servers, where databases cannot be renamed. An import is one transaction that verifies the row
-//! count of every table, so it happens completely or not at all.
+//! count of every table and the built-in totals, so it happens completely or not at all.
 
 use super::create::dump::{DumpError, count, error_output, start};
 use super::create::survey::{Tables, pattern, quoted, survey};
@@ -8,6 +8,8 @@ use super::format::archive::zstd_decoder;
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::process::command;
 use leoflow_base::sys::{blocking, checkpoint};
+use leoflow_engine::store::totals;
+use leoflow_postgres::invariants::{self, Answer, time_limit};
 use leoflow_postgres::schema;
 use leoflow_postgres::{Access, Login, PgError};
 use serde::{Deserialize, Serialize};
@@ -31,6 +33,9 @@ pub struct Facts {
     /// Rows of each table.
     pub rows: BTreeMap<String, i64>,
     pub schema_version: i64,
+    /// The answers of the built-in invariants. A file of an older release has none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub invariants: Vec<Answer>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -166,7 +171,10 @@ impl Content {
         let counting = async {
             let state = schema::inspect(&client).await.map_err(DumpError::from)?;
             let rows = count(&client, inventory.tables()).await?;
-            Ok::<_, ContentError>(Facts { rows, schema_version: schema::classify::database_version(&state) })
+            // Some tables may not exist yet, and a large one may take too long: those are only counted.
+            let invariants = invariants::ask(&client, &totals::with_own(&[]), time_limit()).await?.answers;
+            let schema_version = schema::classify::database_version(&state);
+            Ok::<_, ContentError>(Facts { rows, schema_version, invariants })
         };
         let counted = counting.await;
         exporting.await.map_err(|_| ContentError::Lost)??;
@@ -194,7 +202,8 @@ impl Content {
         let child = start("psql", &mut command)?;
         let path = self.path.clone();
         let begin = format!("BEGIN;\n{LOCK_TIMEOUT}{}{DROP_ALL}", expected_owner.guard());
-        let end = format!("{}{}COMMIT;\n", self.row_count_checks(), terminated(final_statements));
+        let totals = invariants::sql_checks(&self.facts.invariants);
+        let end = format!("{}{}{totals}COMMIT;\n", self.row_count_checks(), terminated(final_statements));
         let imported = blocking::run(move || import_content(child, &path, &begin, &end)).await;
         imported.map_err(|_| ContentError::Lost)??;
         checkpoint("content.in-place");

@@ -4,6 +4,7 @@ pub mod content;
 pub mod create;
 pub mod encryption;
 pub mod format;
+pub mod invariants;
 pub mod relocation;
 pub mod restore;
 pub mod retain;

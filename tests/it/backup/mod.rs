@@ -6,4 +6,5 @@ mod encrypted_backups;
 mod hostile_backups;
 mod mounted_data;
 mod restores;
+mod totals;
 mod upkeep;

@@ -1,6 +1,6 @@
 //! `leoflow set-channel`.
 
-use crate::commands::config::warn_if_overridden;
+use crate::commands::config_file::warn_if_overridden;
 use crate::context::Context;
 use crate::error::Error;
 use clap::Args;

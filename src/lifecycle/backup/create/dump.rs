@@ -3,9 +3,13 @@
 
 use super::spool::{Piece, Spool, SpoolError};
 use super::survey::{self, Survey, Tables, pattern, quoted};
+use crate::backup::invariants;
 use crate::backup::verify::schema_check;
+use leoflow_base::config::Invariant;
+use leoflow_base::home::progress::Reporter;
 use leoflow_base::sys::blocking;
 use leoflow_base::sys::process::command;
+use leoflow_postgres::invariants::Answer;
 use leoflow_postgres::schema::{self, SchemaError, State, classify, shape, tables};
 use leoflow_postgres::{Access, Login, PgError};
 use std::collections::BTreeMap;
@@ -105,6 +109,12 @@ impl Snapshot {
     /// Counts the rows of each table.
     pub async fn count(&self) -> Result<BTreeMap<String, i64>, DumpError> {
         Ok(count(&self.client, self.survey.tables()).await?)
+    }
+
+    /// Answers the invariants in this snapshot, on another connection.
+    pub async fn totals(&self, access: &Access, own: &[Invariant], reporter: &dyn Reporter) -> Vec<Answer> {
+        let tables: Vec<&str> = self.survey.tables().collect();
+        invariants::answers_for_backup(access, &self.id, own, &tables, reporter).await
     }
 
     /// Starts copying the database into the spool, in the format of `pg_dump -Fc -Z0`, compressed on the way. The child

@@ -18,12 +18,13 @@ use super::format::manifest::{CONFIG, DUMP, DatabaseFacts, MANIFEST_VERSION, Man
 use collect::{CollectError, Collected};
 use created_backup::CreatedBackup;
 use dump::{DumpError, Dumped, NewerSchema, Snapshot};
-use leoflow_base::config;
+use leoflow_base::config::{self, Invariant};
 use leoflow_base::home::Home;
 use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::{checkpoint, clock};
 use leoflow_postgres::Access;
+use leoflow_postgres::invariants::Answer;
 use output_file::{Content, OutputFile};
 use own_backups::OwnBackups;
 use spool::Spool;
@@ -70,6 +71,8 @@ pub struct Request<'a> {
     pub keep_free: u64,
     pub newer_schema: NewerSchema,
     pub encrypt_to: &'a EncryptTo,
+    /// Invariants to answer in addition to the built-in ones.
+    pub invariants: &'a [Invariant],
 }
 
 /// Interval between progress reports.
@@ -84,13 +87,13 @@ pub async fn create(request: &Request<'_>, reporter: &dyn Reporter) -> Result<Cr
     let spool = output.open_spool(request.keep_free)?;
     let snapshot = take_snapshot(request).await?;
     checkpoint("backup.begun");
-    let (tables, dumped) = copy_database(request, &snapshot, spool, reporter).await?;
+    let (counted, dumped) = copy_database(request, &snapshot, spool, reporter).await?;
     checkpoint("backup.dumped");
     let dump_bytes = dumped.bytes;
     let now = u64::try_from(clock::unix_seconds()).unwrap_or(0);
     let collected = copy_files(request, &snapshot, dumped, now, reporter)?;
     checkpoint("backup.collected");
-    let manifest = build_manifest(request, &snapshot, &collected, tables, dump_bytes);
+    let manifest = build_manifest(request, &snapshot, &collected, counted, dump_bytes);
     drop(snapshot);
     output.require_space(request.keep_free, &manifest)?;
     let content = Content { text: manifest_text(&manifest, &output)?, manifest: &manifest, collected: &collected, now };
@@ -115,19 +118,31 @@ async fn take_snapshot(request: &Request<'_>) -> Result<Snapshot, DumpError> {
     Snapshot::take(request.access, &request.access.application(), request.newer_schema).await
 }
 
-/// Dumps the database into the spool and counts the database's rows meanwhile. Returns the counts by table, and the
-/// dump with the spool.
+/// What is counted in the dump's snapshot.
+struct Counted {
+    /// Rows of each table.
+    tables: BTreeMap<String, i64>,
+    invariants: Vec<Answer>,
+}
+
+/// Dumps the database into the spool and counts the database's rows meanwhile. Returns the counts, and the dump with the
+/// spool.
 async fn copy_database(
     request: &Request<'_>,
     snapshot: &Snapshot,
     spool: Spool,
     reporter: &dyn Reporter,
-) -> Result<(BTreeMap<String, i64>, Dumped), CreateError> {
+) -> Result<(Counted, Dumped), CreateError> {
     let copied = Arc::new(AtomicU64::new(0));
     let counter = copied.clone();
     let login = request.access.application();
     let dumping = snapshot.dump(request.access, &login, spool, move |bytes| counter.store(bytes, Ordering::Relaxed))?;
-    count_during_dump(snapshot, &copied, dumping, reporter).await
+    let counting = async {
+        let (tables, invariants) =
+            tokio::join!(snapshot.count(), snapshot.totals(request.access, request.invariants, reporter));
+        Ok(Counted { tables: tables?, invariants })
+    };
+    count_during_dump(counting, snapshot.heap_bytes, &copied, dumping, reporter).await
 }
 
 /// The manifest as JSON. Fails for a manifest that a reader would not accept.
@@ -177,7 +192,7 @@ fn build_manifest(
     request: &Request<'_>,
     snapshot: &Snapshot,
     collected: &Collected,
-    tables: BTreeMap<String, i64>,
+    counted: Counted,
     dump_bytes: u64,
 ) -> Manifest {
     Manifest {
@@ -188,22 +203,23 @@ fn build_manifest(
         created_at: clock::now_rfc3339(),
         instance: request.instance.to_owned(),
         database: DatabaseFacts { bytes: snapshot.bytes, dump_bytes },
-        tables,
+        tables: counted.tables,
+        invariants: counted.invariants,
         skipped: collected.skipped.clone(),
         left_out: collected.left_out.clone(),
         entries: collected.items.iter().map(|item| item.entry.clone()).collect(),
     }
 }
 
-/// Counts the rows in the dump's snapshot while the dump runs, and reports the dump's progress. `copied` is the number
-/// of bytes dumped so far.
+/// Completes `counting` while the dump runs, and reports the dump's progress. `copied` is the number of bytes dumped so
+/// far, `expected` an estimate of all.
 async fn count_during_dump(
-    snapshot: &Snapshot,
+    counting: impl Future<Output = Result<Counted, DumpError>>,
+    expected: u64,
     copied: &AtomicU64,
     mut dumping: tokio::task::JoinHandle<Result<Dumped, DumpError>>,
     reporter: &dyn Reporter,
-) -> Result<(BTreeMap<String, i64>, Dumped), CreateError> {
-    let counting = snapshot.count();
+) -> Result<(Counted, Dumped), CreateError> {
     tokio::pin!(counting);
     let mut counts = None;
     let mut tick = tokio::time::interval(TICK);
@@ -214,7 +230,7 @@ async fn count_during_dump(
             _ = tick.tick() => reporter.report(Progress::Bytes {
                 what: "Copying the database".to_owned(),
                 done: copied.load(Ordering::Relaxed),
-                total: snapshot.heap_bytes.max(copied.load(Ordering::Relaxed)),
+                total: expected.max(copied.load(Ordering::Relaxed)),
             }),
         }
     };

@@ -2,6 +2,8 @@
 //! `docs/reference/backup-format.md`. A manifest is checked completely here, before it is used.
 
 use crate::backup::create::excluded::OWN_FOLDER;
+use leoflow_base::config::Invariant;
+use leoflow_postgres::invariants::{ANSWER_LIMIT, Answer};
 use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::{BTreeMap, HashMap};
@@ -23,6 +25,8 @@ pub const WORKSPACE: &str = "workspace";
 pub(crate) const ENTRY_LIMIT: usize = 250_000;
 /// Maximum size of a manifest, in bytes.
 pub const SIZE_LIMIT: u64 = 64 * 1024 * 1024;
+/// Limit of invariants, the built-in ones included.
+const INVARIANT_LIMIT: usize = 100;
 /// Limits of Linux for paths and names, in bytes.
 const PATH_LIMIT: usize = 4000;
 const NAME_LIMIT: usize = 255;
@@ -40,6 +44,9 @@ pub struct Manifest {
     /// Rows of each table, counted in the dump's snapshot.
     #[serde(deserialize_with = "bounded_map")]
     pub tables: BTreeMap<String, i64>,
+    /// Invariants with their answers in the dump's snapshot. Older backups have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "bounded_list")]
+    pub invariants: Vec<Answer>,
     /// Paths that could not be copied, with the reason.
     #[serde(default, deserialize_with = "bounded_list")]
     pub skipped: Vec<Skipped>,
@@ -178,6 +185,9 @@ impl Manifest {
         }
         if self.manifest_version == 0 || self.schema_version < 1 || self.tables.values().any(|rows| *rows < 0) {
             return Err(ManifestError::Unreadable("a number in it is out of range".to_owned()));
+        }
+        if self.invariants.len() > INVARIANT_LIMIT || !self.invariants.iter().all(is_invariant) {
+            return Err(ManifestError::Unreadable("an invariant in it is not valid".to_owned()));
         }
         let mut is_directory_by_path: HashMap<&str, bool> = HashMap::with_capacity(self.entries.len());
         let mut total: u64 = 0;
@@ -349,6 +359,14 @@ pub fn link_stays_inside(path: &str, target: &str) -> bool {
         }
     }
     true
+}
+
+/// Checks the texts of an invariant, which messages show.
+fn is_invariant(invariant: &Answer) -> bool {
+    let is_short = |answer: &String| answer.chars().count() <= ANSWER_LIMIT;
+    Invariant::is_name(&invariant.name)
+        && Invariant::is_query(&invariant.query)
+        && invariant.answer.as_ref().is_none_or(is_short)
 }
 
 /// At most 100 characters of a path, for messages.

@@ -29,6 +29,7 @@ pub fn manifest(entries_after_dump: Vec<Entry>) -> Manifest {
         instance: "here".into(),
         database: DatabaseFacts { bytes: 1000, dump_bytes: 500 },
         tables: BTreeMap::from([("dag".into(), 1)]),
+        invariants: vec![Answer { name: "runs".into(), query: "SELECT 1".into(), answer: Some("1".into()) }],
         skipped: vec![],
         left_out: vec![],
         entries,
@@ -123,4 +124,28 @@ fn distinguishes_newer_from_broken_manifests() {
     for broken in ["", "{}", "[]", "{\"manifest_version\": 1}", "{\"manifest_version\": -1}", "\u{0}"] {
         assert!(matches!(Manifest::parse(broken.as_bytes()), Err(ManifestError::Unreadable(_))), "{broken}");
     }
+}
+
+#[test]
+fn a_manifest_without_invariants_is_accepted() {
+    let mut json = serde_json::to_value(manifest(vec![])).unwrap();
+    json.as_object_mut().unwrap().remove("invariants");
+    assert_eq!(Manifest::parse(json.to_string().as_bytes()).unwrap().invariants, []);
+}
+
+#[test]
+fn refuses_invariants_that_a_message_cannot_show() {
+    let with = |name: &str, query: &str, answer: &str| {
+        let invariant = Answer { name: name.into(), query: query.into(), answer: Some(answer.into()) };
+        parsed(&Manifest { invariants: vec![invariant], ..manifest(vec![]) })
+    };
+    assert!(with("paid orders", "SELECT\n 1", "1").is_ok());
+    let long = "x".repeat(10_001);
+    for (name, query, answer) in
+        [("\u{1b}]0;x\u{7}", "SELECT 1", "1"), ("a", "", "1"), ("a", long.as_str(), "1"), ("a", "SELECT 1", &long)]
+    {
+        assert!(with(name, query, answer).is_err(), "{name:?}");
+    }
+    let one = manifest(vec![]).invariants.remove(0);
+    assert!(parsed(&Manifest { invariants: vec![one; 101], ..manifest(vec![]) }).is_err());
 }

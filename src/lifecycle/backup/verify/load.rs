@@ -1,9 +1,10 @@
 //! Loads an untrusted dump and verifies the result: the rows named in the manifest, in tables as our migrations create
 //! them, decryptable with the backup's key.
 
+use super::compare::{CompareError, compare_counts, compare_invariants};
 use super::schema_check;
 use super::scratch::Scratch;
-use crate::backup::create::dump::{DumpError, count, error_output, schema_text, start};
+use crate::backup::create::dump::{DumpError, error_output, schema_text, start};
 use crate::backup::create::survey;
 use crate::backup::format::archive::zstd_decoder;
 use crate::backup::format::manifest::Manifest;
@@ -48,8 +49,8 @@ pub enum LoadError {
          machine is too slow", limit.as_secs()
     )]
     TooSlow { limit: Duration },
-    #[error("{table:?} has {found} rows, the manifest says {expected}")]
-    Rows { table: String, expected: String, found: String },
+    #[error(transparent)]
+    Compare(CompareError),
     #[error("it contains objects that are not Leoflow's: {0}")]
     Foreign(String),
     #[error("its tables differ from Leoflow's: {0}")]
@@ -66,6 +67,15 @@ pub enum LoadError {
     Gone(String),
     #[error("the copying thread ended unexpectedly")]
     Lost,
+}
+
+impl From<CompareError> for LoadError {
+    fn from(error: CompareError) -> Self {
+        match error {
+            CompareError::Postgres(error) => Self::Postgres(error),
+            other => Self::Compare(other),
+        }
+    }
 }
 
 /// Settings for speed. Safe because the database is flushed before it is renamed into use, or dropped.
@@ -162,7 +172,10 @@ async fn load_and_compare(
     compare_counts(&untrusted, &inventory, manifest).await?;
     // It contains nothing that could run code, so names may be looked up from here on.
     let client = scratch.access.connect(&standby).await?;
-    migrate_loaded(&client, scratch, manifest, version).await?;
+    compare_invariants(&client, manifest, reporter).await?;
+    if migrate_loaded(&client, scratch, manifest, version).await? == Migrated::Yes {
+        compare_invariants(&client, manifest, reporter).await?;
+    }
     encryption_key::check(&client, cipher).await.map_err(LoadError::Key)?;
     let user_tables: Vec<String> = inventory.user_relations.iter().map(|relation| relation.name.clone()).collect();
     let access = scratch.access.clone();
@@ -189,7 +202,7 @@ async fn migrate_loaded(
     scratch: &Scratch,
     manifest: &Manifest,
     version: &str,
-) -> Result<(), LoadError> {
+) -> Result<Migrated, LoadError> {
     let state = schema::inspect(client).await?;
     if let Some(error) = schema::refusal(&schema::classify(schema::known(), &state)) {
         return Err(LoadError::Unfit(error));
@@ -200,33 +213,19 @@ async fn migrate_loaded(
     }
     schema::own_rollbacks(client).await?;
     let mut migration_client = scratch.access.connect(&scratch.standby()).await?;
-    schema::migrate(client, &mut migration_client, schema::known(), version, &mut |_| {}).await?;
-    Ok(())
+    let applied = schema::migrate(client, &mut migration_client, schema::known(), version, &mut |_| {}).await?;
+    Ok(if applied.files.is_empty() { Migrated::No } else { Migrated::Yes })
+}
+
+/// Whether migrations were applied.
+#[derive(PartialEq, Eq)]
+enum Migrated {
+    Yes,
+    No,
 }
 
 async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, LoadError> {
     blocking::run(work).await.map_err(|_| LoadError::Lost)
-}
-
-/// Compares the row count of each table with the manifest.
-async fn compare_counts(
-    client: &tokio_postgres::Client,
-    inventory: &survey::Survey,
-    manifest: &Manifest,
-) -> Result<(), LoadError> {
-    let counts = count(client, inventory.tables()).await?;
-    let row_count_text = |rows: Option<&i64>| rows.map_or("no such table".to_owned(), i64::to_string);
-    for table in manifest.tables.keys().chain(counts.keys()) {
-        let (expected, actual) = (manifest.tables.get(table), counts.get(table));
-        if expected != actual {
-            return Err(LoadError::Rows {
-                table: table.clone(),
-                expected: row_count_text(expected),
-                found: row_count_text(actual),
-            });
-        }
-    }
-    Ok(())
 }
 
 /// Dumps the schema that our migrations create without the versions in `excluded`.

@@ -1,5 +1,6 @@
 //! Verifies a backup: every hash, then a test restore into its own database, which is dropped afterwards.
 
+mod compare;
 pub(crate) mod leftovers;
 pub mod load;
 pub(crate) mod progress_reader;

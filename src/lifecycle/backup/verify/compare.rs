@@ -1,0 +1,64 @@
+//! Compares a loaded database with the numbers in its backup's manifest.
+
+use crate::backup::create::dump::count;
+use crate::backup::create::survey::Survey;
+use crate::backup::format::manifest::Manifest;
+use leoflow_base::home::progress::{Progress, Reporter};
+use leoflow_postgres::PgError;
+use leoflow_postgres::invariants::{self, Difference};
+use std::time::Duration;
+use tokio_postgres::Client;
+
+/// Time limit of one invariant; longer than in a backup, because this machine may be slower.
+const TIME_LIMIT: Duration = Duration::from_secs(120);
+
+/// Why a loaded database is not that of the manifest.
+#[derive(Debug, thiserror::Error)]
+pub enum CompareError {
+    #[error("{table:?} has {found} rows, the manifest says {expected}")]
+    Rows { table: String, expected: String, found: String },
+    #[error("{0}")]
+    Invariant(Difference),
+    #[error(transparent)]
+    Postgres(#[from] PgError),
+}
+
+/// Compares the row count of each table with the manifest.
+pub(super) async fn compare_counts(
+    client: &Client,
+    inventory: &Survey,
+    manifest: &Manifest,
+) -> Result<(), CompareError> {
+    let counts = count(client, inventory.tables()).await?;
+    let row_count_text = |rows: Option<&i64>| rows.map_or("no such table".to_owned(), i64::to_string);
+    for table in manifest.tables.keys().chain(counts.keys()) {
+        let (expected, actual) = (manifest.tables.get(table), counts.get(table));
+        if expected != actual {
+            return Err(CompareError::Rows {
+                table: table.clone(),
+                expected: row_count_text(expected),
+                found: row_count_text(actual),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Compares the answers of the manifest's invariants. An invariant without an answer is a warning: it is no sign of lost
+/// data, and must not make the backup useless. The queries come from the backup; they run as the role that loads it,
+/// which owns nothing else.
+pub(super) async fn compare_invariants(
+    client: &Client,
+    manifest: &Manifest,
+    reporter: &dyn Reporter,
+) -> Result<(), CompareError> {
+    let asked = invariants::invariants_of(&manifest.invariants);
+    let found = invariants::ask_in_snapshot(client, None, &asked, TIME_LIMIT).await?;
+    for unanswered in &found.unanswered {
+        reporter.report(Progress::Warning(format!("{unanswered}; it was not compared")));
+    }
+    match invariants::differences(&manifest.invariants, &found.answers).into_iter().next() {
+        Some(difference) => Err(CompareError::Invariant(difference)),
+        None => Ok(()),
+    }
+}
