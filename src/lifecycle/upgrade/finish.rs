@@ -90,6 +90,7 @@ async fn restore_previous(
         if !was_restored && schema_now(context).await? != state.plan.schema_from {
             return Err(UpgradeError::NoSnapshot(state.snapshot.clone()));
         }
+        context.warn_of_changed_totals(&context.notes.totals).await;
     } else {
         snapshot::discard(context.home, &context.access, &state.snapshot).await?;
     }
@@ -111,7 +112,10 @@ pub(crate) async fn can_undo_migrations(context: &UpgradeContext<'_>, state: &St
 /// Undoes the new release's migrations and starts the previous release; newer data stays.
 async fn undo_and_start_previous(context: &mut UpgradeContext<'_>, state: &State) -> Result<(), UpgradeError> {
     stop_to_datastore(context, state).await?;
+    // Without answers nothing is compared, which must not prevent the rollback.
+    let before = context.totals(None).await.unwrap_or_default();
     undo_migrations(context, state.plan.schema_from).await?;
+    context.warn_of_changed_totals(&before).await;
     checkpoint("upgrade.undone");
     // A development build may run outside `versions/`.
     let from = &state.plan.from;

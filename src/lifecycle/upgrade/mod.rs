@@ -18,6 +18,7 @@ pub mod smoke;
 mod step_actions;
 pub mod steps;
 pub mod target_release;
+mod totals;
 mod upgrade_context;
 
 pub use outcome::{Outcome, Status};
@@ -30,6 +31,7 @@ use crate::backup::create::CreateError;
 use crate::setup::ReceiptError;
 use leoflow_base::home::journal::JournalError;
 use leoflow_postgres::PgError;
+use leoflow_postgres::invariants::{Difference, Unanswered};
 use leoflow_postgres::schema::SchemaError;
 use std::io;
 use std::path::PathBuf;
@@ -60,6 +62,10 @@ pub enum UpgradeError {
     Program(#[from] release::program::ProgramError),
     #[error("the smoke test failed: {reason}{}", if .log.is_empty() { String::new() } else { format!("\n{log}") })]
     Smoke { reason: String, log: String },
+    #[error("the change of the schema altered your data: {0}")]
+    Totals(Difference),
+    #[error("after the change of the schema, {0}")]
+    Unanswered(Unanswered),
     #[error(transparent)]
     Host(#[from] host::HostError),
     #[error(transparent)]

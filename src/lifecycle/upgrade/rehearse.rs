@@ -51,10 +51,12 @@ impl UpgradeContext<'_> {
         // The copy has the snapshot's name, so that cleaning up after an interruption finds it.
         let copy_time = snapshot::time_copy(&self.access, database, &state.snapshot).await?;
         let migration_start = Instant::now();
+        let before = self.totals(Some(database)).await?;
         // The migration runs in a thread of its own, so that the upgrade can be cancelled meanwhile.
         let (program, home, name) = (state.new_program.clone(), self.home.clone(), database.to_owned());
         let migrated = blocking::run(move || program::migrate(&program, &home, Some(&name))).await;
         migrated.map_err(|error| program::ProgramError::Migration(error.to_string()))??;
+        self.require_totals(&before, Some(database), state.direction).await?;
         let candidate_start = Instant::now();
         let mut server = CandidateServer::start(&state.new_program, self.home, self.config.port, Some(database))?;
         let smoke = self.smoke(state, ServerEndpoint::Private(server.socket.clone()));

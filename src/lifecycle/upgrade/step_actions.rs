@@ -75,12 +75,17 @@ impl UpgradeContext<'_> {
         Ok(snapshot::take(self.home, &self.access, &state.snapshot).await?)
     }
 
-    /// Applies the migrations, or undoes them for a rollback. Returns their file names.
+    /// Applies the migrations, or undoes them for a rollback, and compares the totals. Returns their file names.
     pub(super) async fn change_schema(&mut self, state: &State) -> Result<Vec<String>, UpgradeError> {
-        match state.direction {
+        let before = self.totals(None).await?;
+        // A failed migration is followed by a restore of the snapshot, which is compared too.
+        self.notes.totals.clone_from(&before);
+        let changed = match state.direction {
             Direction::Up => self.migrate(state).await,
             Direction::Down => finish::undo_migrations(self, state.plan.schema_to).await,
-        }
+        }?;
+        self.require_totals(&before, None, state.direction).await?;
+        Ok(changed)
     }
 
     /// Starts the candidate server and tests it over its private socket, because it has no listeners yet.

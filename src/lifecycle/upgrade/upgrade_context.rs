@@ -5,6 +5,7 @@ use leoflow_base::config::Config;
 use leoflow_base::home::Home;
 use leoflow_base::home::progress::Reporter;
 use leoflow_postgres::Access;
+use leoflow_postgres::invariants::Answer;
 use std::time::{Duration, Instant};
 
 /// The context of an upgrade's steps.
@@ -27,6 +28,8 @@ pub struct Notes {
     pub(super) details: Vec<String>,
     /// The commit that the new release was built from.
     pub(super) commit: Option<String>,
+    /// The answers of the invariants before the schema was changed.
+    pub(super) totals: Vec<Answer>,
     /// When requests began to wait.
     pub(super) paused: Option<Instant>,
     /// How long requests waited.

@@ -38,6 +38,8 @@ pub enum Migration {
     TableThenData,
     /// Takes minutes on the live database, but is instant in the rehearsal.
     SlowOnLiveDatabase,
+    /// Alters variables on the live database, but not in the rehearsal.
+    AltersLiveDatabase,
     /// Fails in its last statement.
     Fails,
     /// Adds a table; its rollback fails.
@@ -178,6 +180,12 @@ pub fn write_program(path: &Path, release: &Release) {
             "sql": "-- phase: expand\nCREATE TABLE more (id bigint);\n\
                     DO $$ BEGIN IF current_database() = 'leoflow' THEN PERFORM pg_sleep(120); END IF; END $$;\n",
             "rollback": "DROP TABLE more;\n",
+        }]),
+        Migration::AltersLiveDatabase => json!([{
+            "file": file("altering"),
+            "sql": "-- phase: expand\nDO $$ BEGIN IF current_database() = 'leoflow' THEN\n\
+                    UPDATE variable SET description = 'altered'; END IF; END $$;\n",
+            "rollback": "SELECT 1;\n",
         }]),
         Migration::Fails => json!([{
             "file": file("broken"),

@@ -273,6 +273,27 @@ fn a_release_with_a_failing_rollback_is_left_by_its_backup() {
 }
 
 #[test]
+fn a_migration_that_changes_a_total_is_rolled_back() {
+    let query = "SELECT count(*) FROM variable WHERE description IS NULL";
+    // The rehearsal finds the first, and nothing is paused; the switch finds the second.
+    for (migration, number, status) in
+        [(Migration::Data, "1.0.0", "failed"), (Migration::AltersLiveDatabase, "0.3.0", "rolled_back")]
+    {
+        let all = releases(&[FIRST, Release { version: number, migration, fault: None }]);
+        let test = started(&all);
+        test.run(&["variables", "set", "kept", "value"]).expect(0);
+        test.run(&["config", "set", "backup.invariants.plain", query]).expect(0);
+        let done = upgrade(&test, &all, &[]);
+        assert!(!matches!(done.code, Some(0)), "{done:?}");
+        let output = format!("{}{}", done.stdout, done.stderr);
+        assert!(output.contains(status) && output.contains(r#"plain"#), "{output}");
+        assert!(output.contains("answered 1 and now answers 0"), "{output}");
+        assert_eq!((version(&test).as_str(), test.sql(query).as_str()), ("0.1.0", "1"));
+        assert_eq!(test.state(), "healthy");
+    }
+}
+
+#[test]
 fn an_outdated_snapshot_is_never_restored() {
     let all = releases(&[FIRST, Release { version: "1.0.0", migration: Migration::Data, fault: None }]);
     let test = started(&all);

@@ -1,0 +1,66 @@
+//! Compares the answers of the invariants before and after a change of the schema. Nothing else may write meanwhile.
+
+use super::UpgradeError;
+use super::steps::Direction;
+use super::upgrade_context::UpgradeContext;
+use crate::backup::invariants::is_of_other_release;
+use leoflow_base::home::progress::Progress;
+use leoflow_engine::store::totals;
+use leoflow_postgres::Login;
+use leoflow_postgres::invariants::{self, Answer, Answers, Unanswered, time_limit};
+
+impl UpgradeContext<'_> {
+    /// Answers the invariants in the application's database, or in another one of its role. One without an answer is a
+    /// warning, and is not compared.
+    pub(super) async fn totals(&self, database: Option<&str>) -> Result<Vec<Answer>, UpgradeError> {
+        let Answers { answers, unanswered } =
+            self.ask(database, &totals::with_own(&self.config.backup.invariants)).await?;
+        unanswered.iter().filter(|none| !is_of_other_release(none)).for_each(|none| self.warn_not_compared(none));
+        Ok(answers)
+    }
+
+    /// Fails if an answer differs from that in `before`, or if a migration made an own invariant unanswerable.
+    pub(super) async fn require_totals(
+        &self,
+        before: &[Answer],
+        database: Option<&str>,
+        direction: Direction,
+    ) -> Result<(), UpgradeError> {
+        let after = self.ask(database, &invariants::invariants_of(before)).await?;
+        if let Some(difference) = invariants::differences(before, &after.answers).into_iter().next() {
+            return Err(UpgradeError::Totals(difference));
+        }
+        for unanswered in after.unanswered {
+            // Undoing migrations removes tables, as the plan of the rollback says.
+            let is_broken = direction == Direction::Up && unanswered.names_missing_object;
+            if is_broken && !totals::is_built_in(&unanswered.invariant) {
+                return Err(UpgradeError::Unanswered(unanswered));
+            }
+            self.warn_not_compared(&unanswered);
+        }
+        Ok(())
+    }
+
+    /// Warns if an answer differs from that in `before`; for states that are kept in any case.
+    pub(super) async fn warn_of_changed_totals(&self, before: &[Answer]) {
+        match self.require_totals(before, None, Direction::Down).await {
+            Ok(()) => {}
+            Err(error) => self.reporter.report(Progress::Warning(format!("after the rollback, {error}"))),
+        }
+    }
+
+    async fn ask(
+        &self,
+        database: Option<&str>,
+        asked: &[leoflow_base::config::Invariant],
+    ) -> Result<Answers, UpgradeError> {
+        let application = self.access.application();
+        let login = Login { database: database.map_or(application.database, str::to_owned), ..application };
+        let client = self.access.connect(&login).await?;
+        Ok(invariants::ask_in_snapshot(&client, None, asked, time_limit()).await?)
+    }
+
+    fn warn_not_compared(&self, unanswered: &Unanswered) {
+        self.reporter.report(Progress::Warning(format!("{unanswered}; it is not compared")));
+    }
+}
