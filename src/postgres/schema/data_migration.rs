@@ -4,12 +4,13 @@
 use super::SchemaError;
 use super::batches::Batches;
 use super::embedded::EmbeddedMigration;
+use super::totals_guard::TotalsGuard;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 use std::time::{Duration, Instant};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, GenericClient, Row};
+use tokio_postgres::{Client, GenericClient, IsolationLevel, Row};
 
 /// Target duration of a batch, which bounds how long other transactions wait for its rows.
 const TARGET_DURATION: Duration = Duration::from_millis(50);
@@ -168,10 +169,19 @@ pub enum Batch {
     Nothing,
 }
 
-/// Runs the next batch. Concurrent callers take turns.
-pub async fn advance(client: &mut Client, known: &EmbeddedMigration) -> Result<Batch, SchemaError> {
-    match run_batch(client, known).await {
+/// Runs the next batch. Concurrent callers take turns. A batch that changes the answer of one of the guard's invariants
+/// is rolled back, and the migration fails.
+pub async fn advance(
+    client: &mut Client,
+    known: &EmbeddedMigration,
+    guard: &mut TotalsGuard,
+) -> Result<Batch, SchemaError> {
+    match run_batch(client, known, guard).await {
         Ok(batch) => Ok(batch),
+        Err(error @ SchemaError::Totals(_)) => {
+            record_fault(client, known, &error.to_string(), false).await?;
+            Ok(Batch::Nothing)
+        }
         Err(SchemaError::Postgres(error)) => {
             // Class 57P ends the connection, so the fault cannot be recorded through it.
             let Some(fault) = error.sql_state().filter(|fault| !fault.code().starts_with("57P")) else {
@@ -187,9 +197,15 @@ pub async fn advance(client: &mut Client, known: &EmbeddedMigration) -> Result<B
 }
 
 /// Runs one batch in a transaction with its progress.
-async fn run_batch(client: &mut Client, known: &EmbeddedMigration) -> Result<Batch, SchemaError> {
+async fn run_batch(
+    client: &mut Client,
+    known: &EmbeddedMigration,
+    guard: &mut TotalsGuard,
+) -> Result<Batch, SchemaError> {
     let batches = batches(known)?;
-    let transaction = client.transaction().await?;
+    let is_compared = guard.is_due();
+    let isolation = if is_compared { IsolationLevel::RepeatableRead } else { IsolationLevel::ReadCommitted };
+    let transaction = client.build_transaction().isolation_level(isolation).start().await?;
     transaction.batch_execute(LIMITS).await?;
     let query = format!("SELECT {COLUMNS} FROM data_migration WHERE version = $1 FOR UPDATE SKIP LOCKED");
     let Some(row) = transaction.query_opt(&query, &[&key(known)]).await? else {
@@ -200,12 +216,16 @@ async fn run_batch(client: &mut Client, known: &EmbeddedMigration) -> Result<Bat
     if current.is_paused || !matches!(current.status, Status::Pending | Status::Running) {
         return Ok(Batch::Nothing);
     }
+    let before = if is_compared { Some(guard.before(&transaction).await?) } else { None };
     let began = Instant::now();
     let row = transaction
         .query_one(&batches.batch, &[&current.watermark, &current.batch_size.clamp(SMALLEST, LARGEST)])
         .await?;
     let (watermark, rows): (Option<Value>, i64) = (row.get(0), row.get(1));
     let took = began.elapsed();
+    if let Some(before) = before {
+        guard.after(&transaction, before).await?;
+    }
     let status = if watermark.is_some() { Status::Running } else { Status::Done };
     let update = "UPDATE data_migration
                   SET status = $2, watermark = $3, batches = batches + 1, rows = rows + $4, batch_size = $5,

@@ -12,6 +12,7 @@ mod rollback;
 mod rollback_losses;
 pub mod shape;
 pub mod tables;
+mod totals_guard;
 
 pub use classify::{State, classify, waiting};
 pub use dependents::blocking_dependents;
@@ -21,8 +22,10 @@ pub use migrate::refusal;
 pub use migrate::{Applied, migrate, require_current};
 pub use rollback::{Extent, RolledBack, rollback, to_undo};
 pub use rollback_losses::rollback_losses;
+pub use totals_guard::TotalsGuard;
 
 use crate::PgError;
+use crate::invariants::Difference;
 
 /// Why the schema was not changed.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +48,8 @@ pub enum SchemaError {
     NotMigrated { database: i64, binary: i64 },
     #[error("migration {migration} failed and was undone: {reason}")]
     Failed { migration: String, reason: String },
+    #[error("the batch was rolled back because it alters your data: {0}")]
+    Totals(Difference),
     #[error("timed out waiting for another migration")]
     Busy,
     #[error("version {requested} is not the newest; the newest is {newest}")]

@@ -4,12 +4,14 @@
 
 use super::own_program;
 use super::state::AppState;
-use leoflow_base::home::journal;
+use leoflow_base::config;
 use leoflow_base::home::lock;
 use leoflow_base::home::operations::Status;
+use leoflow_base::home::{Home, journal};
 use leoflow_engine::store::events::Event;
+use leoflow_engine::store::totals;
 use leoflow_postgres::schema::data_migration::{self, Batch};
-use leoflow_postgres::schema::{self, SchemaError, known};
+use leoflow_postgres::schema::{self, SchemaError, TotalsGuard, known};
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +42,7 @@ pub async fn run(state: Arc<AppState>) {
     let mut events = state.changes.events.subscribe();
     tokio::time::sleep(start_delay()).await;
     let mut next_gate_check = Instant::now();
+    let mut guard = None;
     loop {
         // An uncommitted upgrade may be undone, so nothing may build on it.
         if !matches!(journal::unfinished(&state.home), Ok(None)) {
@@ -50,9 +53,11 @@ pub async fn run(state: Arc<AppState>) {
             let gates_checked = apply_later(&state).await;
             next_gate_check = Instant::now() + if gates_checked { GATE_INTERVAL } else { RETRY_DELAY };
         }
-        let pause = match next_batch(&state).await {
+        let pause = match next_batch(&state, &mut guard).await {
             Ok(Outcome::Pause(pause)) => pause,
             Ok(Outcome::Verified) => {
+                // The next data migration reads the settings again.
+                guard = None;
                 // It may have been the last gate.
                 next_gate_check = Instant::now();
                 continue;
@@ -94,7 +99,7 @@ enum Outcome {
 }
 
 /// Runs one batch of the first due data migration, or verifies a complete one.
-async fn next_batch(state: &AppState) -> Result<Outcome, String> {
+async fn next_batch(state: &AppState, kept_guard: &mut Option<TotalsGuard>) -> Result<Outcome, String> {
     let error_text = |error: SchemaError| error.to_string();
     let mut client = state.database.get().await.map_err(|error| error.message().to_owned())?;
     let migrations = data_migration::list(&**client, known()).await.map_err(error_text)?;
@@ -116,7 +121,13 @@ async fn next_batch(state: &AppState) -> Result<Outcome, String> {
         // Rows were locked and may be free at the next try.
         return Ok(Outcome::Pause(RETRY_DELAY));
     }
-    Ok(match data_migration::advance(&mut client, known).await.map_err(error_text)? {
+    let guard = kept_guard.get_or_insert_with(|| totals_guard(&state.home));
+    let batch = data_migration::advance(&mut client, known, guard).await.map_err(error_text)?;
+    if batch == Batch::Nothing {
+        // The settings may be changed before the migration is resumed.
+        *kept_guard = None;
+    }
+    Ok(match batch {
         Batch::Moved { took, .. } => Outcome::Pause(took + BATCH_PAUSE),
         Batch::Done => Outcome::Pause(BATCH_PAUSE),
         Batch::Blocked => Outcome::Pause(RETRY_DELAY),
@@ -129,6 +140,12 @@ async fn next_batch(state: &AppState) -> Result<Outcome, String> {
             Outcome::Pause(BATCH_PAUSE)
         }
     })
+}
+
+/// The invariants that data migrations must not change; only the built-in ones while `config.yaml` is invalid.
+fn totals_guard(home: &Home) -> TotalsGuard {
+    let own = config::load(&home.config()).ok().flatten().map(|loaded| loaded.config.backup.invariants);
+    TotalsGuard::new(totals::with_own(&own.unwrap_or_default()))
 }
 
 /// Applies the later schema migrations whose gates are open. Returns false when that must be retried soon, such as

@@ -8,9 +8,10 @@ use crate::recovery::refuse_during_rollback;
 use crate::terminal::printer::counted;
 use clap::{Args, Subcommand};
 use leoflow_engine::store::events::{self, Event};
+use leoflow_engine::store::totals;
 use leoflow_postgres::PgError;
 use leoflow_postgres::schema::data_migration::{self, Batch, Progress, Status};
-use leoflow_postgres::schema::{self, EmbeddedMigration, SchemaError, known};
+use leoflow_postgres::schema::{self, EmbeddedMigration, SchemaError, TotalsGuard, known};
 use serde_json::json;
 use std::ops::ControlFlow;
 use tokio_postgres::Client;
@@ -244,8 +245,10 @@ async fn run_one(
 ) -> Result<(), Error> {
     let mut last_progress = std::time::Instant::now();
     let mut rounds = 0;
+    let own = context.config()?.map(|loaded| loaded.config.backup.invariants).unwrap_or_default();
+    let mut guard = TotalsGuard::new(totals::with_own(&own));
     loop {
-        match data_migration::advance(client, known).await? {
+        match data_migration::advance(client, known, &mut guard).await? {
             Batch::Moved { took, .. } => {
                 if !no_rest {
                     tokio::time::sleep(took).await;
