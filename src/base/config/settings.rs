@@ -169,6 +169,7 @@ impl Setting {
             Kind::Text => "text",
             Kind::Number => "whole number",
             Kind::List => "list",
+            Kind::Mapping => "mapping",
         }
     }
 
