@@ -78,9 +78,6 @@ pub struct Structure {
     pub on_success_callback: bool,
     #[serde(default, skip_serializing_if = "is_false")]
     pub on_failure_callback: bool,
-    /// True if a plugin of the DAG's environment listens to the states of DAG runs.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub run_listeners: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asset_condition: Option<Value>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -9,7 +9,6 @@ use crate::store::StoreError;
 use crate::store::asset::assets;
 use crate::store::asset::partitions;
 use crate::store::clock_step::{self, Sensors};
-use crate::store::dag::callbacks;
 use crate::store::events::{self, Event};
 use crate::store::leader;
 use crate::store::run::{active, new_run};
@@ -254,9 +253,7 @@ impl PendingWork {
             }
             // Runs are started after `clock` was read: a run that was due before starts here, a later one is in
             // `clock.next`.
-            let started = transition::run::start_queued(client, new_run::now()).await?;
-            callbacks::add_started(client, &started).await?;
-            self.runs.extend(started.into_iter().map(|run| run.key));
+            self.runs.extend(transition::run::start_queued(client, new_run::now()).await?);
             self.runs.extend(clock.due.into_iter().filter(|run| evaluated.runs.insert(run.clone())));
             if self.runs.is_empty() && !self.schedules && !self.assets {
                 return Ok(clock.next);

@@ -6,7 +6,6 @@ use crate::planner::snapshot::Reason;
 use crate::store::StoreError;
 use crate::store::events::{self, Event};
 use crate::store::rows;
-use crate::store::transition::run::StartedRun;
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
@@ -32,43 +31,6 @@ pub async fn add(
     Ok(())
 }
 
-/// The reason of a row that tells listeners of a start. Such a row has the state `success`, because the table has no
-/// other for a run that has not ended.
-const STARTED: &str = "started";
-/// The reason of a row that tells listeners that a user has marked a run.
-const MARKED: &str = "marked";
-
-/// Queues the calls of the listeners of these runs, which have started.
-pub(crate) async fn add_started(client: &impl GenericClient, runs: &[StartedRun]) -> Result<(), StoreError> {
-    let (dags, ids): (Vec<&str>, Vec<&str>) = runs
-        .iter()
-        .filter(|run| run.has_listeners)
-        .map(|run| (run.key.dag_id.as_str(), run.key.run_id.as_str()))
-        .unzip();
-    if dags.is_empty() {
-        return Ok(());
-    }
-    let query = "
-        INSERT INTO dag_callback (dag_id, run_id, state, reason)
-        SELECT dag_id, run_id, 'success', $3 FROM unnest($1::text[], $2::text[]) AS started (dag_id, run_id)
-        JOIN dag_run USING (dag_id, run_id)";
-    client.execute(query, &[&dags, &ids, &STARTED]).await?;
-    events::notify(client, &Event::Callback).await?;
-    Ok(())
-}
-
-/// Queues the call of the listeners of a run that a user has marked, if its DAG has any.
-pub(crate) async fn add_marked(transaction: &Transaction<'_>, run: &RunKey, state: RunState) -> Result<(), StoreError> {
-    let query = "
-        INSERT INTO dag_callback (dag_id, run_id, state, reason)
-        SELECT r.dag_id, r.run_id, $3, $4 FROM dag_run r JOIN dag_version v ON v.id = r.dag_version_id
-        WHERE r.dag_id = $1 AND r.run_id = $2 AND (v.structure->>'run_listeners')::boolean";
-    if transaction.execute(query, &[&run.dag_id, &run.run_id, &state.as_str(), &MARKED]).await? > 0 {
-        events::notify(transaction, &Event::Callback).await?;
-    }
-    Ok(())
-}
-
 /// A queued callback.
 #[derive(Debug)]
 pub struct Callback {
@@ -84,9 +46,7 @@ pub async fn take(client: &impl GenericClient, busy: &[&str]) -> Result<Option<C
         WITH taken AS (DELETE FROM dag_callback WHERE id = (
             SELECT id FROM dag_callback WHERE dag_id <> ALL ($1) ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING *)
         SELECT t.*, r.dag_version_id, r.run_type, r.conf, r.logical_date, r.data_interval_start,
-               r.data_interval_end, r.run_after, r.start_date, r.end_date,
-               r.queued_at, (SELECT version_number FROM dag_version v WHERE v.id = r.dag_version_id) AS version_number,
-               coalesce(ti.try_number, 0) AS try_number,
+               r.data_interval_end, r.run_after, r.start_date, coalesce(ti.try_number, 0) AS try_number,
                coalesce(ti.max_tries, 0) AS max_tries
         FROM taken t JOIN dag_run r USING (dag_id, run_id)
         LEFT JOIN task_instance ti USING (dag_id, run_id, task_id, map_index)";
@@ -96,17 +56,14 @@ pub async fn take(client: &impl GenericClient, busy: &[&str]) -> Result<Option<C
     let run = rows::run_key(&row);
     // As stored: the callback is deleted by now, so that an error would lose it.
     let (state, run_type): (String, String) = (row.get("state"), row.get("run_type"));
-    let reason: String = row.get("reason");
-    let state = if reason == STARTED { RunState::Running.as_str().to_owned() } else { state };
     let spec = json!({
         "dag_id": run.dag_id, "run_id": run.run_id, "state": state,
-        "reason": reason, "task_id": row.get::<_, Option<String>>("task_id"),
+        "reason": row.get::<_, String>("reason"), "task_id": row.get::<_, Option<String>>("task_id"),
         "map_index": row.get::<_, i32>("map_index"), "try_number": row.get::<_, i32>("try_number"),
         "max_tries": row.get::<_, i32>("max_tries"), "run_type": run_type, "conf": conf,
         "logical_date": time("logical_date"), "data_interval_start": time("data_interval_start"),
         "data_interval_end": time("data_interval_end"), "run_after": time("run_after"),
-        "run_start_date": time("start_date"), "end_date": time("end_date"), "queued_at": time("queued_at"),
-        "version_number": row.get::<_, Option<i32>>("version_number"),
+        "run_start_date": time("start_date"),
     });
     Ok(Some(Callback { run, version_id: row.get("dag_version_id"), spec }))
 }

@@ -20,17 +20,16 @@ const START_QUEUED: &str = "
                 WHERE state = 'queued' AND (dag_id, coalesce(backfill_id, 0)) > (e.dag_id, e.backfill)
                 ORDER BY 1, 2 LIMIT 1) n),
         line AS (
-            SELECT e.dag_id, e.backfill, coalesce(b.max_active_runs::bigint, l.most, 16) AS most, l.timeout, l.listens,
+            SELECT e.dag_id, e.backfill, coalesce(b.max_active_runs::bigint, l.most, 16) AS most, l.timeout,
                    (SELECT count(*) FROM dag_run a WHERE a.dag_id = e.dag_id AND a.state = 'running'
                     AND coalesce(a.backfill_id, 0) = e.backfill) AS running
             FROM each e JOIN dag d USING (dag_id) JOIN dag_version v ON v.id = d.current_version_id
             CROSS JOIN LATERAL (SELECT (v.structure->>'max_active_runs')::bigint AS most,
-                                       (v.structure->>'dagrun_timeout')::float8 AS timeout,
-                                       coalesce((v.structure->>'run_listeners')::boolean, false) AS listens) l
+                                       (v.structure->>'dagrun_timeout')::float8 AS timeout) l
             LEFT JOIN backfill b ON b.id = e.backfill
             WHERE d.is_active AND NOT d.is_paused AND NOT coalesce(b.is_paused AND b.completed_at IS NULL, false)),
         waiting AS MATERIALIZED (
-            SELECT n.dag_id, n.run_id, line.timeout, line.listens FROM line CROSS JOIN LATERAL (
+            SELECT n.dag_id, n.run_id, line.timeout FROM line CROSS JOIN LATERAL (
                 SELECT dag_id, run_id FROM dag_run r
                 WHERE r.dag_id = line.dag_id AND coalesce(r.backfill_id, 0) = line.backfill
                   AND r.state = 'queued'
@@ -46,23 +45,14 @@ const START_QUEUED: &str = "
                deadline_at = CASE r.state WHEN 'queued' THEN $1 + make_interval(secs => least(w.timeout, 1e9))
                                           ELSE r.deadline_at END
         FROM waiting w WHERE r.dag_id = w.dag_id AND r.run_id = w.run_id
-        RETURNING r.dag_id, r.run_id, old.state = 'queued' AS has_started, w.listens";
+        RETURNING r.dag_id, r.run_id, old.state = 'queued' AS has_started";
 
 /// `queued` to `running`: starts queued runs of DAGs that are active and not paused, oldest first, up to
 /// `max_active_runs`; runs of a backfill count against the backfill's own limit. Expects no locks. Returns the started
 /// runs.
-pub async fn start_queued(client: &impl GenericClient, now: Timestamp) -> Result<Vec<StartedRun>, StoreError> {
+pub async fn start_queued(client: &impl GenericClient, now: Timestamp) -> Result<Vec<RunKey>, StoreError> {
     let rows = client.query(START_QUEUED, &[&now]).await?;
-    let started = rows.iter().filter(|row| row.get("has_started"));
-    Ok(started.map(|row| StartedRun { key: rows::run_key(row), has_listeners: row.get("listens") }).collect())
-}
-
-/// A run that has started.
-#[derive(Debug)]
-pub struct StartedRun {
-    pub key: RunKey,
-    /// True if plugins listen to the runs of its DAG.
-    pub has_listeners: bool,
+    Ok(rows.iter().filter(|row| row.get("has_started")).map(rows::run_key).collect())
 }
 
 /// `running` to `state`, which is finished: the scheduler ends a run. The caller must have locked the run and have

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from leoflow.common.exceptions import AirflowException
 from leoflow.common.reports import explain
-from leoflow.sdk import dag_file, logs, named_classes, run_listeners, structure, task_try
+from leoflow.sdk import dag_file, logs, named_classes, structure, task_try
 from leoflow.sdk.messages import hitl as hitl_messages
 from leoflow.sdk.offline import OfflineSupervisor
 from leoflow.sdk.supervisor import Supervisor, TaskSupervisor
@@ -31,8 +31,7 @@ def dags_of(workspace: Any, path: str, settings: dict[str, Any] | None = None) -
 def structures(dags: list[DAG], workspace: Any) -> list[dict[str, Any]]:
     """Returns the structures of DAGs, each with its `place`, which error messages name and which is not stored with
     it."""
-    own = {"run_listeners": True} if dags and run_listeners.exist() else {}
-    return [{**structure.dag_structure(dag), **own, "place": dag_file.location_of(dag, workspace.source(dag.fileloc))} for dag in dags]
+    return [{**structure.dag_structure(dag), "place": dag_file.location_of(dag, workspace.source(dag.fileloc))} for dag in dags]
 
 
 def begin_try(spec: dict[str, Any], workspace: Any, folder: str) -> task_try.Try:
@@ -85,23 +84,13 @@ def timetable_of(dag: DAG) -> tuple[Any, type, type, Any]:
 
 
 def call_back(dag: DAG, spec: dict[str, Any]) -> list[str]:
-    """Runs the DAG's callbacks, with the context of the task that decided the run's state, and the listeners of DAG
-    runs. Returns the errors."""
-    logs.configure()
-    problems = []
-    if spec["reason"] not in (run_listeners.STARTED, run_listeners.MARKED):
-        problems += run_callbacks(dag, spec)
-    return problems + run_listeners.notify(dag, spec)
-
-
-def run_callbacks(dag, spec):
+    """Runs the DAG's callbacks, with the context of the task that decided the run's state. Returns the errors."""
     from airflow.sdk.execution_time.context import set_current_context
 
-    functions = dag.on_success_callback if spec["state"] == "success" else dag.on_failure_callback
-    if not functions:
-        return []
+    logs.configure()
     context = task_try.context_of(dag, spec)
     context["reason"] = spec["reason"]
+    functions = dag.on_success_callback if spec["state"] == "success" else dag.on_failure_callback
     problems = []
     with set_current_context(context):
         for function in functions if isinstance(functions, (list, tuple)) else [functions]:
