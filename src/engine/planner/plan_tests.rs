@@ -397,7 +397,8 @@ fn a_paused_dag_lets_other_runs_have_the_slots() {
     let mut play = Play::new(&["a", "b"], 16);
     play.instances[0].state = Some(TaskState::Running);
     play.instances[1].state = Some(TaskState::Scheduled);
-    let others = [waiting_in_another_run(&play, 1), waiting_in_another_run(&play, 1)];
+    // Of equal ones the run that comes first by its id would be queued.
+    let others = [waiting_in_another_run(&play, 0), waiting_in_another_run(&play, 0)];
     assert_eq!(admitted(&play, true, 2, &others), (vec![], vec![0]), "a running task keeps its slot");
     assert_eq!(admitted(&play, false, 3, &others).0, ["b"]);
 }
