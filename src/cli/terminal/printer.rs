@@ -130,7 +130,7 @@ impl Printer {
     }
 
     /// Warns if other users can read a file with secrets, which was meant to be private.
-    pub fn warn_if_readable_by_others(&self, path: &Path) {
+    pub(crate) fn warn_if_readable_by_others(&self, path: &Path) {
         if permissions::is_readable_by_others(path) {
             self.warning(format!(
                 "other users can read {}, which contains secrets: its file system does not keep permissions",
