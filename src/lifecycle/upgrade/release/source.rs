@@ -151,7 +151,12 @@ impl Source {
     }
 
     /// Reads a small file that the manifest describes, and verifies it.
-    pub(in crate::upgrade) async fn read_verified(&self, url: &str, sha256: &str, size: u64) -> Result<Vec<u8>, FetchError> {
+    pub(in crate::upgrade) async fn read_verified(
+        &self,
+        url: &str,
+        sha256: &str,
+        size: u64,
+    ) -> Result<Vec<u8>, FetchError> {
         let bytes = self.read(url, size).await?;
         let found = hex::encode(Sha256::digest(&bytes));
         if found == sha256 {
