@@ -1,6 +1,7 @@
 """A project's `.env`, loaded before anything is imported, in a new process and in a fork of a warm Python."""
 
 import ctypes
+import errno
 import json
 import os
 import socket
@@ -147,11 +148,15 @@ class TestProjectEnvironment(unittest.TestCase):
                 self.assertEqual({"text": case["text"], **found}, case)
 
     def parsed_with(self, raw):
-        """Returns the result of importing a file beside a `.env` of these bytes."""
+        """Returns the result of importing a file beside a `.env` of these bytes; `None` is a file that cannot be opened."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "dag.py")
             path.write_text("import os\nfrom airflow.sdk import DAG\nDAG('d', description=os.environ.get('KEY')).__enter__()\n")
-            Path(folder, ".env").write_bytes(raw)
+            if raw is None:
+                # Root, too, cannot open a link to itself.
+                Path(folder, ".env").symlink_to(".env")
+            else:
+                Path(folder, ".env").write_bytes(raw)
             reader, writer = os.pipe()
             started = python("parse", {"path": str(path), "roots": [folder], "work_in": [folder], "descriptor": 3}, [writer])
             os.close(writer)
@@ -171,6 +176,12 @@ class TestProjectEnvironment(unittest.TestCase):
                            (b"A=" + b"a" * 300_000, "/.env is larger than 256 KiB; none of its variables is set")):
             found = self.parsed_with(raw)
             self.assertEqual((found["dags"], found["error"]), ([], error))
+
+    def test_a_file_that_cannot_be_opened_is_a_warning(self):
+        found = self.parsed_with(None)
+        self.assertEqual((len(found["dags"]), found["error"]), (1, None))
+        warning = f"/.env cannot be read: {os.strerror(errno.ELOOP)}; none of its variables is set"
+        self.assertEqual(found["warnings"], [warning])
 
     def test_a_variable_that_extends_itself_is_extended_once(self):
         # Also one for which the process starts anew.

@@ -85,6 +85,10 @@ class UnusableFile(Exception):
     """None of the file's variables can be read."""
 
 
+class UnreadableFile(UnusableFile):
+    """The system refuses access: the file may be another program's, such as root's for docker compose."""
+
+
 def text_of(path):
     """Returns the text of a `.env` file; `None` if there is none."""
     try:
@@ -97,7 +101,7 @@ def text_of(path):
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise UnusableFile(f"{path} cannot be read: {error.strerror or error}; none of its variables is set") from None
+        raise UnreadableFile(f"{path} cannot be read: {error.strerror or error}; none of its variables is set") from None
     if len(raw) > LARGEST:
         raise UnusableFile(f"{path} is larger than {LARGEST // 1024} KiB; none of its variables is set")
     try:
@@ -114,7 +118,7 @@ def problems(roots: list[str]) -> tuple[list[str], list[str]]:
     errors, warnings = [], []
     for path, file in files(roots):
         if isinstance(file, UnusableFile):
-            errors.append(str(file))
+            (warnings if isinstance(file, UnreadableFile) else errors).append(str(file))
         else:
             (errors if file.is_cut else warnings).extend(f"{path}:{line} {problem}" for line, problem in file.problems)
     return errors, warnings
