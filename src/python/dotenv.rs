@@ -80,7 +80,9 @@ impl Reader<'_> {
                 if lines > 0 && !after.is_empty() && !after.starts_with('#') {
                     return index + 1;
                 }
-                self.set.insert(name.to_owned(), value);
+                if !value.contains('\0') {
+                    self.set.insert(name.to_owned(), value);
+                }
                 index + lines + 1
             }
             _ => {

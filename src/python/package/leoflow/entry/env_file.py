@@ -74,7 +74,11 @@ class EnvFile:
                 self._problem(index, f"opens a {text[column]} that is not closed before line {index + lines + 1}; {name} is not set")
                 return index + 1
             self._problem(index, "has text after the closing quote, which is ignored")
-        self.variables[name] = value
+        if "\0" in value:
+            # The system has no such values.
+            self._problem(index, f"begins a value that holds the character NUL; {name} is not set")
+        else:
+            self.variables[name] = value
         return index + lines + 1
 
     def _unquote(self, index, text, position):
