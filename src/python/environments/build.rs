@@ -3,7 +3,6 @@
 use super::bytecode;
 use super::installed::{self, program};
 use super::lock::Lock;
-use super::managed;
 use super::pins;
 use super::uv::{Call, Uv};
 use crate::{Python, discover};
@@ -23,13 +22,12 @@ use std::time::{Duration, SystemTime};
 
 /// Time limit for downloads of gigabytes and for compiling.
 const INSTALL_LIMIT: Duration = Duration::from_secs(1800);
-/// Time limits for waiting: for a clean-up, which takes moments, and for builds to end before one.
+/// Time limit for waiting for a clean-up, which takes moments, and for builds to end before a reinstallation.
 const CLEANUP_WAIT: Duration = Duration::from_secs(600);
-const BUILDS_WAIT: Duration = Duration::from_secs(5);
-const PRUNE_LIMIT: Duration = Duration::from_secs(120);
+pub(super) const PRUNE_LIMIT: Duration = Duration::from_secs(120);
 
 /// Written last: a folder without it is incomplete or being removed.
-const STAMP: &str = ".leoflow-deps";
+pub(super) const STAMP: &str = ".leoflow-deps";
 /// Prefix of incomplete folders.
 const STAGING: &str = ".install-";
 
@@ -126,11 +124,25 @@ pub fn reinstall(
     python: &Python,
     reporter: &dyn Reporter,
 ) -> Result<PathBuf, String> {
-    let names = lock.packages().into_iter().map(|(name, _)| name.into());
-    let arguments = ["cache", "clean"].map(Into::into).into_iter().chain(names).collect();
-    uv.run(&Call::new(arguments, PRUNE_LIMIT), reporter).map_err(|failure| failure.message)?;
-    bytecode::remove_all(home).map_err(|error| unwritable(home, &error))?;
+    forget(uv, home, lock, reporter)?;
     make(uv, home, lock, python, Reuse::Nothing, reporter)
+}
+
+/// Removes the lock's packages from uv's cache, and all compiled modules.
+fn forget(uv: &Uv, home: &Home, lock: &Lock, reporter: &dyn Reporter) -> Result<(), String> {
+    // Another build would store its compiled modules meanwhile.
+    let _lock = exclude_builds(home, CLEANUP_WAIT)?;
+    if let Some(arguments) = clean_arguments(lock) {
+        uv.run(&Call::new(arguments, PRUNE_LIMIT), reporter).map_err(|failure| failure.message)?;
+    }
+    bytecode::remove_all(home).map_err(|error| unwritable(home, &error))
+}
+
+/// The arguments with which uv removes the lock's packages from its cache; `None` without packages, as uv would remove
+/// the whole cache.
+fn clean_arguments(lock: &Lock) -> Option<Vec<OsString>> {
+    let names: Vec<OsString> = lock.packages().into_iter().map(|(name, _)| name.into()).collect();
+    (!names.is_empty()).then(|| ["cache", "clean"].map(Into::into).into_iter().chain(names).collect())
 }
 
 /// Builds the environment of a lock unless it exists. Several may be built at the same time, also the same one: the
@@ -190,11 +202,23 @@ fn finish(home: &Home, tree: &Path, target: &Path, new_stamp: &Stamp, reuse: Reu
     files::write_atomic(&tree.join(STAMP), &serde_json::to_vec_pretty(new_stamp)?, 0o600)?;
     files::sync_file_system(tree)?;
     checkpoint("environment.stamped");
-    // The target may be incomplete or damaged, or one whose Python is gone.
-    files::remove_any(target)?;
-    files::rename_durably(tree, target)?;
+    replace(tree, target)?;
     checkpoint("environment.built");
     Ok(())
+}
+
+/// Renames the new environment to its place. The one there may be incomplete or damaged, or its Python may be gone; but
+/// tasks may run in it, so it is only renamed, to a name beside the new one. It is removed with the staging folder.
+fn replace(tree: &Path, target: &Path) -> io::Result<()> {
+    let old = tree.with_file_name("old");
+    match std::fs::rename(target, &old) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    files::rename_durably(tree, target).inspect_err(|_| {
+        // The failure is reported; a damaged environment is better than none. If this fails too, the next build makes one.
+        let _ = std::fs::rename(&old, target);
+    })
 }
 
 /// Installs the packages: first offline from the cache, then from the index.
@@ -232,57 +256,6 @@ fn install(uv: &Uv, lock: &Lock, staging: &Path, tree: &Path, reporter: &dyn Rep
 /// Number of complete environments.
 pub fn count(home: &Home) -> usize {
     all(home).len()
-}
-
-/// What `prune` does with what it finds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pruning {
-    Remove,
-    /// A dry run.
-    ListOnly,
-}
-
-/// Removes or lists environments whose lock is not in use and that were unused for `unused_for`, and Pythons that
-/// nothing needs then.
-pub fn prune(home: &Home, in_use: &[String], unused_for: Duration, pruning: Pruning) -> Result<Vec<PathBuf>, String> {
-    let _lock = match pruning {
-        Pruning::Remove => Some(begin_cleanup(home)?),
-        Pruning::ListOnly => None,
-    };
-    let is_unused = |(folder, stamp): &(PathBuf, Stamp)| {
-        let last_used = std::fs::metadata(folder.join(STAMP)).and_then(|meta| meta.modified()).ok();
-        let is_old = last_used.is_none_or(|time| time.elapsed().unwrap_or_default() >= unused_for);
-        // An environment that was rebuilt with a newer Python is kept too: agents and tasks may still use it.
-        is_old && !in_use.contains(&stamp.lock.hash())
-    };
-    let (unused, used): (Vec<_>, Vec<_>) = all(home).into_iter().partition(is_unused);
-    let bases: Vec<PathBuf> = used.into_iter().map(|(_, stamp)| stamp.base).collect();
-    let mut unused: Vec<PathBuf> = unused.into_iter().map(|(folder, _)| folder).collect();
-    unused.extend(broken(home));
-    let pythons = managed::unused(home, &bases, unused_for);
-    if pruning == Pruning::Remove {
-        for folder in &unused {
-            // Without its stamp it does not count as an environment, even if its removal fails halfway.
-            files::remove_any(&folder.join(STAMP)).map_err(|error| unwritable(home, &error))?;
-            files::remove_any(folder).map_err(|error| unwritable(home, &error))?;
-        }
-        managed::remove(home, &pythons)?;
-        bytecode::remove_unused(home);
-        if let Some(uv) = super::uv::find(home).filter(|_| !unused.is_empty()) {
-            // Files of environments are hard links into uv's cache: only pruning that frees their space.
-            let _ = uv.run(&Call::new(["cache", "prune"].map(Into::into).into(), PRUNE_LIMIT), &|_: Progress| {});
-        }
-    }
-    unused.extend(pythons);
-    Ok(unused)
-}
-
-/// Broken environments: their Python is gone, or their removal was interrupted.
-fn broken(home: &Home) -> Vec<PathBuf> {
-    let is_environment_name = |name: &str| name.len() == 24 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let entries = std::fs::read_dir(home.environments()).into_iter().flatten().flatten();
-    let named = entries.filter(|entry| is_environment_name(&entry.file_name().to_string_lossy()));
-    named.map(|entry| entry.path()).filter(|folder| stamp(folder).is_none()).collect()
 }
 
 /// A staging folder beside the environments; removed with its contents when dropped.
@@ -326,16 +299,17 @@ fn begin_build(home: &Home) -> Result<FileLock, String> {
         let Some(suffix) = name.strip_prefix(STAGING) else { continue };
         let is_builder_alive = suffix.split('-').next().is_some_and(|pid| Path::new("/proc").join(pid).exists());
         if !is_builder_alive {
-            files::remove_any(&entry.path()).map_err(write_error)?;
+            // A leftover only takes disk space; a task may have changed the permissions of an environment in it.
+            let _ = files::remove_any(&entry.path());
         }
     }
     Ok(lock)
 }
 
-/// Takes the lock for removing environments, which no build may hold.
-fn begin_cleanup(home: &Home) -> Result<FileLock, String> {
+/// Takes the lock for removing what builds use, which no build may hold. Waits that long for builds to end.
+pub(super) fn exclude_builds(home: &Home, wait: Duration) -> Result<FileLock, String> {
     let file = lock_file(home, BUILDS_LOCK).map_err(|error| unwritable(home, &error))?;
-    FileLock::exclusive_within(file, BUILDS_WAIT)
+    FileLock::exclusive_within(file, wait)
         .map_err(|error| format!("an environment is being built; try again when `leoflow env list` shows it: {error}"))
 }
 
@@ -360,5 +334,32 @@ mod tests {
         assert!(stamp(folder.path()).is_none());
         std::fs::write(folder.path().join(STAMP), "{\"lock\"").unwrap();
         assert!(stamp(folder.path()).is_none());
+    }
+
+    #[test]
+    fn a_new_environment_takes_the_place_of_the_old_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let (staging, target) = (folder.path().join("staging"), folder.path().join("target"));
+        let tree = staging.join("tree");
+        let content = |path: &Path| std::fs::read_to_string(path.join("file")).unwrap();
+        std::fs::create_dir(&staging).unwrap();
+        for text in ["first", "second"] {
+            std::fs::create_dir(&tree).unwrap();
+            std::fs::write(tree.join("file"), text).unwrap();
+            replace(&tree, &target).unwrap();
+            assert_eq!(content(&target), text);
+        }
+        assert_eq!(content(&staging.join("old")), "first");
+        // Without a new one, the old one stays.
+        std::fs::remove_dir_all(staging.join("old")).unwrap();
+        replace(&tree, &target).unwrap_err();
+        assert_eq!(content(&target), "second");
+    }
+
+    #[test]
+    fn only_the_packages_of_a_lock_leave_the_cache() {
+        let lock = |text: &str| Lock { declared: Default::default(), python: "3.11".into(), text: text.into() };
+        assert_eq!(clean_arguments(&lock("")), None);
+        assert_eq!(clean_arguments(&lock("a==1\nb==2\n")).unwrap(), ["cache", "clean", "a", "b"]);
     }
 }

@@ -4,6 +4,7 @@ mod airflow_versions;
 mod build;
 mod bytecode;
 mod choice;
+mod cleanup;
 mod declaration;
 mod fetched;
 mod installed;
@@ -19,8 +20,9 @@ mod uv_settings;
 mod uv_variables;
 mod verify;
 
-pub use build::{Pruning, count, find, prune, record_use};
+pub use build::{count, find, record_use};
 pub use choice::{Missing, choose, choose_or_install, ensure, of_lock, reinstall, renew, renew_managed};
+pub use cleanup::{Cleanup, Pruning};
 pub(crate) use declaration::collect::collect_declared;
 pub use declaration::collect::{DagLocation, listed_beside};
 pub use declaration::declared::Declared;

@@ -4,7 +4,7 @@ use super::{BuildState, Environment, Environments};
 use leoflow_base::home::progress::Progress;
 use leoflow_base::sys::blocking;
 use leoflow_engine::store::dag::environments as store;
-use leoflow_python::environments::{self, Declared, Lock, Pruning};
+use leoflow_python::environments::{self, Cleanup, Declared, Lock, Pruning};
 use leoflow_python::{Interpreter, Python};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -130,9 +130,13 @@ impl Environments {
 
     /// Removes or lists environments that are not required and unused for that long. Returns their folders.
     pub async fn prune(&self, unused_for: Duration, pruning: Pruning) -> Result<Vec<PathBuf>, String> {
+        let home = self.home.clone();
+        let begin = move || Cleanup::begin(&home, pruning);
+        let cleanup = blocking::run(begin).await.map_err(|error| error.to_string())??;
+        // Only now: a build that has just ended has changed what is in use.
         let in_use = self.hashes_in_use().await?;
         let home = self.home.clone();
-        let work = move || environments::prune(&home, &in_use, unused_for, pruning);
+        let work = move || cleanup.prune(&home, &in_use, unused_for);
         blocking::run(work).await.map_err(|error| error.to_string())?
     }
 
