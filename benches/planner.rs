@@ -84,6 +84,7 @@ fn measure(name: &str, (graph, instances): (Graph, Vec<Instance>)) {
         is_paused: false,
         now: Timestamp::UNIX_EPOCH,
         logical_date: None,
+        not_before: None,
         polled: HashMap::new(),
         dates: None,
         deadline: None,

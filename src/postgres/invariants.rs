@@ -6,7 +6,7 @@ use crate::PgError;
 use leoflow_base::config::Invariant;
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_postgres::GenericClient;
 use tokio_postgres::error::SqlState;
 
@@ -81,11 +81,37 @@ const SETTINGS: &str = "SET LOCAL search_path = public; SET LOCAL timezone = 'UT
 const BEGIN: &str = "SAVEPOINT leoflow_invariant; SET LOCAL transaction_read_only = on";
 const END: &str = "ROLLBACK TO SAVEPOINT leoflow_invariant; RELEASE SAVEPOINT leoflow_invariant";
 
-/// Asks the invariants, each within `limit`. `client` must be in a transaction, which stays usable. Fails only if the
+/// How long queries may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    each: Duration,
+    total: Duration,
+}
+
+impl Limits {
+    pub fn each(limit: Duration) -> Self {
+        Self { each: limit, total: Duration::MAX }
+    }
+
+    /// The limit of all queries together. Those that remain after it have no answer.
+    pub fn total(limit: Duration) -> Self {
+        Self { each: limit, total: limit }
+    }
+
+    /// The same limit of each query, and another of all together.
+    pub fn within(self, total: Duration) -> Self {
+        Self { total, ..self }
+    }
+}
+
+/// Asks the invariants within the limits. `client` must be in a transaction, which stays usable. Fails only if the
 /// connection does.
-pub async fn ask(client: &impl GenericClient, invariants: &[Invariant], limit: Duration) -> Result<Answers, PgError> {
+pub async fn ask(client: &impl GenericClient, invariants: &[Invariant], limits: Limits) -> Result<Answers, PgError> {
+    let begun = Instant::now();
     let mut answers = Answers::default();
     for invariant in invariants {
+        // PostgreSQL reads 0 as no limit.
+        let limit = limits.each.min(limits.total.saturating_sub(begun.elapsed())).max(Duration::from_millis(1));
         let limit_ms = limit.as_millis();
         client.batch_execute(&format!("{BEGIN}; {SETTINGS}; SET LOCAL statement_timeout = {limit_ms}")).await?;
         let answer = ask_one(client, &invariant.query).await;
@@ -111,11 +137,11 @@ pub async fn ask_in_snapshot(
     client: &tokio_postgres::Client,
     snapshot: Option<&str>,
     invariants: &[Invariant],
-    limit: Duration,
+    limits: Limits,
 ) -> Result<Answers, PgError> {
     let import = snapshot.map(|id| format!("; SET TRANSACTION SNAPSHOT '{id}'")).unwrap_or_default();
     client.batch_execute(&format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY{import}")).await?;
-    let answers = ask(client, invariants, limit).await?;
+    let answers = ask(client, invariants, limits).await?;
     client.batch_execute("ROLLBACK").await?;
     Ok(answers)
 }

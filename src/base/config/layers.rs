@@ -129,11 +129,11 @@ fn apply_overrides(
     }
     for setting in SETTINGS {
         let Some(name) = variable_of(setting) else { continue };
-        let Some((name, text)) =
-            variable(&name).map(|text| (name, text)).or_else(|| deprecated_variable(setting, &variable))
-        else {
-            continue;
+        let set = match variable(&name) {
+            Some(text) => Some((name, text)),
+            None => deprecated_variable(setting, &variable, &mut loaded, path)?,
         };
+        let Some((name, text)) = set else { continue };
         let wrong = |allowed: String| ConfigError::EnvironmentVariable { name: name.clone(), allowed };
         let value = setting.value(&text).map_err(|error| match error {
             SettingError::Invalid(_, allowed) => wrong(allowed),
@@ -148,12 +148,23 @@ fn apply_overrides(
     Ok(loaded)
 }
 
-/// The variable of the setting's former name, while this version still reads it.
-fn deprecated_variable(setting: &Setting, variable: impl Fn(&str) -> Option<String>) -> Option<(String, String)> {
-    let old = DEPRECATED.iter().find(|old| old.replacement == setting.name)?;
-    old.notice(build_info::version()).ok()?;
-    let name = variable_named(old.name);
-    Some((name.clone(), variable(&name)?))
+/// The variable of the setting's former name, with a warning. From the removal on it is an error that names the new one.
+fn deprecated_variable(
+    setting: &Setting,
+    variable: impl Fn(&str) -> Option<String>,
+    loaded: &mut Loaded,
+    path: &Path,
+) -> Result<Option<(String, String)>, ConfigError> {
+    let Some(old) = DEPRECATED.iter().find(|old| old.replacement == setting.name) else { return Ok(None) };
+    let (name, new_name) = (variable_named(old.name), variable_named(setting.name));
+    let Some(text) = variable(&name) else { return Ok(None) };
+    if old.notice(build_info::version()).is_err() {
+        return Err(ConfigError::EnvironmentVariable { name, allowed: format!("read any more: use {new_name}") });
+    }
+    let message =
+        format!("the variable {name} is deprecated, use {new_name}; it works until version {}", old.removed_in);
+    loaded.override_warnings.push((path.to_owned(), vec![Problem { line: 1, message }]));
+    Ok(Some((name, text)))
 }
 
 /// Reads an override file and records the origins of its values. Returns its values and warnings.

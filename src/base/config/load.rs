@@ -3,6 +3,7 @@
 use super::document::{Problem, line_of, line_of_subkey, show, to_mapping};
 use super::keys::{Deprecated, KEYS, ValueError};
 use super::origin::Origins;
+use super::renamed::rename_deprecated;
 use super::{
     BackupSettings, DEFAULT_ADMIN_EMAIL, DEFAULT_MAX_MAP_LENGTH, DEFAULT_PORT, DEPRECATED, DatastoreSetting,
     UpgradeSettings,
@@ -179,51 +180,6 @@ pub(super) fn describe(name: &str, value: &Value, ValueError { subkey, allowed }
     let (name, value) = nested.unwrap_or_else(|| (name.to_owned(), value));
     let displayed = if HIDDEN_VALUES.contains(&name.as_str()) { "this value".to_owned() } else { show(value) };
     format!("{name}: {displayed} is not {allowed}")
-}
-
-/// Replaces deprecated names. Returns a problem for each that `version` no longer reads, and a warning for each other.
-fn rename_deprecated(
-    mapping: &mut Mapping,
-    text: &str,
-    table: &[Deprecated],
-    version: &str,
-) -> (Vec<Problem>, Vec<Problem>) {
-    let (mut problems, mut warnings) = (Vec::new(), Vec::new());
-    for old in table {
-        let Some((value, line)) = take(mapping, text, old.name) else { continue };
-        match old.notice(version) {
-            Ok(message) => {
-                warnings.push(Problem { line, message });
-                set_if_missing(mapping, old.replacement, value);
-            }
-            Err(message) => problems.push(Problem { line, message }),
-        }
-    }
-    (problems, warnings)
-}
-
-/// Removes a key, or a key of a mapping (`upgrade.channel`); returns its value and line.
-fn take(mapping: &mut Mapping, text: &str, name: &str) -> Option<(Value, usize)> {
-    match name.split_once('.') {
-        None => Some((mapping.remove(name)?, line_of(text, name))),
-        Some((outer, subkey)) => {
-            let value = mapping.get_mut(outer)?.as_mapping_mut()?.remove(subkey)?;
-            Some((value, line_of_subkey(text, outer, subkey)))
-        }
-    }
-}
-
-fn set_if_missing(mapping: &mut Mapping, name: &str, value: Value) {
-    let (mapping, key) = match name.split_once('.') {
-        None => (Some(mapping), name),
-        Some((outer, subkey)) => {
-            let nested = mapping.entry(outer.into()).or_insert_with(|| Value::Mapping(Mapping::new()));
-            (nested.as_mapping_mut(), subkey)
-        }
-    };
-    if let Some(mapping) = mapping {
-        mapping.entry(key.into()).or_insert(value);
-    }
 }
 
 /// Keys whose values may be secrets, or may contain one.

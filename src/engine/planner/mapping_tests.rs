@@ -62,6 +62,7 @@ impl Play {
                 instances: self.instances.clone(),
                 now: Timestamp::UNIX_EPOCH,
                 logical_date: None,
+                not_before: None,
                 polled: HashMap::new(),
                 dates: None,
                 deadline: None,

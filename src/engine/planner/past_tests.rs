@@ -42,6 +42,7 @@ fn states(graph: &Graph, outcome: Outcome, skips: &[&str], is_held: bool) -> [Op
         instances: (0..3).map(instance).collect(),
         now: Timestamp::UNIX_EPOCH,
         logical_date: Some(Timestamp::UNIX_EPOCH),
+        not_before: None,
         polled: HashMap::new(),
         dates: None,
         deadline: None,

@@ -25,7 +25,7 @@ pub fn plan(snapshot: &Snapshot<'_>) -> Plan {
         return planner.time_out();
     }
     // As in Airflow, no task is scheduled before the logical date.
-    if snapshot.logical_date.is_some_and(|date| date > snapshot.now) {
+    if snapshot.not_before.is_some_and(|date| date > snapshot.now) {
         return planner.finish(None);
     }
     planner.propagate();

@@ -423,6 +423,7 @@ fn play(seed: u64) {
             instances: instances.clone(),
             now: Timestamp::UNIX_EPOCH,
             logical_date: None,
+            not_before: None,
             polled: HashMap::new(),
             dates: None,
             deadline: None,

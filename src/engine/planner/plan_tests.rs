@@ -75,6 +75,7 @@ impl Play {
             instances: self.instances.clone(),
             now: self.now,
             logical_date: None,
+            not_before: None,
             polled: self.polled(),
             dates: Some(Dates { interval_end: None, run_after: Timestamp::UNIX_EPOCH }),
             deadline: None,
@@ -458,7 +459,7 @@ fn a_run_without_tasks_succeeds() {
 fn a_run_waits_for_its_logical_date() {
     let second = SignedDuration::from_secs(1);
     let play = Play::new(&["a"], 16);
-    let at = |logical_date, deadline| plan(&Snapshot { logical_date, deadline, ..play.snapshot(false) });
+    let at = |not_before, deadline| plan(&Snapshot { not_before, deadline, ..play.snapshot(false) });
     let starts = |plan: &Plan| plan.transitions.len();
     let early = at(Some(play.now + second), None);
     assert_eq!((starts(&early), early.run), (0, None), "no task is scheduled, and the run does not end");

@@ -15,6 +15,9 @@ pub struct Snapshot<'a> {
     pub instances: Vec<Instance>,
     pub now: Timestamp,
     pub logical_date: Option<Timestamp>,
+    /// The logical date, if it lay ahead when the run was queued. A run that was due then goes on after the clock is set
+    /// back.
+    pub not_before: Option<Timestamp>,
     /// Results of the sensors whose poke was due, by task index.
     pub polled: HashMap<usize, Polled>,
     /// The dates of the run that sensors wait for; with `None`, every sensor waits in its own process.

@@ -144,7 +144,7 @@ async fn read_snapshot<'a>(
     instances: Vec<Instance>,
     row: &RunningRun,
 ) -> Result<Snapshot<'a>, StoreError> {
-    let RunningRun { logical_date, run_after, .. } = *row;
+    let RunningRun { logical_date, not_before, run_after, .. } = *row;
     // The lengths of lists are read only while an instance of a mapped task may start.
     let may_begin = |instance: &Instance| {
         let resumable = [TaskState::UpForRetry, TaskState::UpForReschedule];
@@ -159,6 +159,7 @@ async fn read_snapshot<'a>(
         is_paused: row.is_paused,
         now,
         logical_date,
+        not_before,
         polled: file_sensors::poll(transaction, files, graph, &instances, logical_date.unwrap_or(run_after), now)
             .await?,
         dates: Some(Dates { interval_end: row.interval_end, run_after }),

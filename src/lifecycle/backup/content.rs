@@ -172,7 +172,8 @@ impl Content {
             let state = schema::inspect(&client).await.map_err(DumpError::from)?;
             let rows = count(&client, inventory.tables()).await?;
             // Some tables may not exist yet, and a large one may take too long: those are only counted.
-            let invariants = invariants::ask(&client, &totals::with_own(&[]), time_limit()).await?.answers;
+            let invariants =
+                invariants::ask(&client, &totals::with_own(&[]), invariants::Limits::each(time_limit())).await?.answers;
             let schema_version = schema::classify::database_version(&state);
             Ok::<_, ContentError>(Facts { rows, schema_version, invariants })
         };

@@ -121,7 +121,7 @@ impl Contract {
         let mut contract = Self::new(raw.version);
         for (name, promises) in raw.sections {
             let Ok(section) = serde_json::from_value(name.into()) else { continue };
-            contract.sections.insert(section, serde_json::from_value(promises)?);
+            contract.sections.insert(section, read_promises(promises)?);
         }
         Ok(contract)
     }
@@ -136,6 +136,17 @@ impl Contract {
         let promise = Promise { facts, deprecated: None };
         self.sections.entry(section).or_default().insert(name.to_owned(), promise);
     }
+}
+
+/// Reads the promises of a section. A fact that is no text, which only a newer release writes, is left out.
+fn read_promises(promises: serde_json::Value) -> Result<BTreeMap<String, Promise>, serde_json::Error> {
+    let all: BTreeMap<String, BTreeMap<String, serde_json::Value>> = serde_json::from_value(promises)?;
+    let read = |(name, mut facts): (String, BTreeMap<String, serde_json::Value>)| {
+        let deprecated = facts.remove("deprecated").map(serde_json::from_value).transpose()?;
+        let facts = facts.into_iter().filter_map(|(fact, value)| Some((fact, value.as_str()?.to_owned()))).collect();
+        Ok((name, Promise { facts, deprecated }))
+    };
+    all.into_iter().map(read).collect()
 }
 
 #[cfg(test)]
@@ -154,7 +165,7 @@ mod tests {
     #[test]
     fn unknown_sections_and_facts_of_a_newer_release_are_read() {
         let text = br#"{"format": 1, "version": "0.9.0", "signed": true, "sections": {
-            "settings": {"port": {"type": "number", "unit": "none"}}, "dashboards": {"new": 1}}}"#;
+            "settings": {"port": {"type": "number", "unit": "none", "range": [1, 65535]}}, "dashboards": {"new": 1}}}"#;
         let contract = Contract::parse(text).unwrap();
         assert_eq!(contract.sections.len(), 1);
         assert_eq!(contract.promise(Section::Settings, "port").unwrap().facts["unit"], "none");

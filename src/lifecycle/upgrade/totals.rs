@@ -7,7 +7,11 @@ use crate::backup::invariants::is_of_other_release;
 use leoflow_base::home::progress::Progress;
 use leoflow_engine::store::totals;
 use leoflow_postgres::Login;
-use leoflow_postgres::invariants::{self, Answer, Answers, Unanswered, time_limit};
+use leoflow_postgres::invariants::{self, Answer, Answers, Limits, Unanswered, time_limit};
+use std::time::Duration;
+
+/// Time limit of all invariants in the pause of an upgrade.
+const TOTAL_LIMIT: Duration = Duration::from_secs(5);
 
 impl UpgradeContext<'_> {
     /// Answers the invariants in the application's database, or in another one of its role. One without an answer is a
@@ -57,7 +61,10 @@ impl UpgradeContext<'_> {
         let application = self.access.application();
         let login = Login { database: database.map_or(application.database, str::to_owned), ..application };
         let client = self.access.connect(&login).await?;
-        Ok(invariants::ask_in_snapshot(&client, None, asked, time_limit()).await?)
+        // Requests wait while the application's own database is asked; the rehearsal asks a copy.
+        let limits = Limits::each(time_limit());
+        let limits = if database.is_some() { limits } else { limits.within(TOTAL_LIMIT) };
+        Ok(invariants::ask_in_snapshot(&client, None, asked, limits).await?)
     }
 
     fn warn_not_compared(&self, unanswered: &Unanswered) {

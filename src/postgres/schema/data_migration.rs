@@ -216,6 +216,7 @@ async fn run_batch(
     if current.is_paused || !matches!(current.status, Status::Pending | Status::Running) {
         return Ok(Batch::Nothing);
     }
+    let began_with_comparison = Instant::now();
     let before = if is_compared { Some(guard.before(&transaction).await?) } else { None };
     let began = Instant::now();
     let row = transaction
@@ -236,6 +237,8 @@ async fn run_batch(
     leoflow_base::sys::checkpoint("data-migration.batch");
     transaction.commit().await?;
     leoflow_base::sys::checkpoint("data-migration.committed");
+    // The pause after the batch is as long as all that loaded the datastore.
+    let took = began_with_comparison.elapsed();
     Ok(if status == Status::Done { Batch::Done } else { Batch::Moved { rows, took } })
 }
 

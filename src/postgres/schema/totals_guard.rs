@@ -3,7 +3,7 @@
 
 use super::SchemaError;
 use crate::PgError;
-use crate::invariants::{self, Answer};
+use crate::invariants::{self, Answer, Limits};
 use leoflow_base::config::Invariant;
 use std::time::{Duration, Instant};
 use tokio_postgres::Transaction;
@@ -12,8 +12,8 @@ use tokio_postgres::Transaction;
 const CHEAP: Duration = Duration::from_millis(200);
 /// A longer one is made around the first batch, and again once this many times its duration has passed.
 const INTERVAL: u32 = 10;
-/// Time limit of one invariant. A batch locks its rows meanwhile.
-const TIME_LIMIT: Duration = Duration::from_secs(5);
+/// Time limit of all invariants together, because a batch locks its rows meanwhile.
+const TIME_LIMIT: Duration = Duration::from_secs(1);
 
 /// The invariants that a data migration must not change.
 pub struct TotalsGuard {
@@ -42,7 +42,7 @@ impl TotalsGuard {
     /// Answers the invariants before a batch. Those without an answer are not compared.
     pub(super) async fn before(&self, transaction: &Transaction<'_>) -> Result<Before, PgError> {
         let begun = Instant::now();
-        let answers = invariants::ask(transaction, &self.invariants, TIME_LIMIT).await?.answers;
+        let answers = invariants::ask(transaction, &self.invariants, Limits::total(TIME_LIMIT)).await?.answers;
         Ok(Before { answers, took: begun.elapsed() })
     }
 
@@ -50,7 +50,7 @@ impl TotalsGuard {
     pub(super) async fn after(&mut self, transaction: &Transaction<'_>, before: Before) -> Result<(), SchemaError> {
         let begun = Instant::now();
         let asked = invariants::invariants_of(&before.answers);
-        let after = invariants::ask(transaction, &asked, TIME_LIMIT).await?.answers;
+        let after = invariants::ask(transaction, &asked, Limits::total(TIME_LIMIT)).await?.answers;
         self.last = Some((Instant::now(), before.took + begun.elapsed()));
         match invariants::differences(&before.answers, &after).into_iter().next() {
             Some(difference) => Err(SchemaError::Totals(difference)),

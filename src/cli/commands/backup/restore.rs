@@ -156,6 +156,7 @@ async fn restore_backup(context: &Context<'_>, args: &Restore, input: &Input) ->
         home.remove_if_unused();
     }
     let replaced = outcome?;
+    crate::commands::install::creation::complete(home)?;
     let restarted = args.restart(context, replaced.was_running);
     Ok((replaced, restarted))
 }

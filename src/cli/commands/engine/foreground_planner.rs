@@ -108,6 +108,7 @@ fn next_transitions(graph: &Graph, question: Next) -> Value {
         is_paused: false,
         now,
         logical_date: question.logical_date,
+        not_before: None,
         polled: HashMap::new(),
         dates: None,
         deadline: None,

@@ -20,7 +20,7 @@ pub async fn run<T>(home: &Home, workspace: &Path, work: impl Future<Output = Re
     begin().map_err(|error| Error::io("create", home.root(), &error))?;
     let outcome = work.await;
     let Err(error) = outcome else {
-        files::remove_any(&marker).map_err(|error| Error::io("remove", &marker, &error))?;
+        complete(home)?;
         return outcome;
     };
     if let Err(discard_error) = discard(home) {
@@ -30,6 +30,12 @@ pub async fn run<T>(home: &Home, workspace: &Path, work: impl Future<Output = Re
         files::remove_any(workspace).map_err(|error| Error::io("remove", workspace, &error))?;
     }
     Err(error.hint("nothing was created"))
+}
+
+/// Removes the marker of an interrupted creation: the home has an instance now.
+pub fn complete(home: &Home) -> Result<(), Error> {
+    let marker = home.creating();
+    files::remove_any(&marker).map_err(|error| Error::io("remove", &marker, &error))
 }
 
 /// Removes the home of an incomplete instance.

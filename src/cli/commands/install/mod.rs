@@ -2,7 +2,7 @@
 
 mod backup_progress;
 pub mod completions;
-mod creation;
+pub mod creation;
 pub mod every_instance;
 mod instance_command;
 pub mod instances;

@@ -87,8 +87,11 @@ async fn set_up_home(context: &Context<'_>, request: &Request) -> Result<Option<
     let lock = context.recovery().take_home("leoflow setup", None, AfterUpgrade::ExecInstalled).await?;
     let outcome = set_up(context, request, context.printer).await;
     drop(lock);
-    if outcome.is_err() && created_home {
-        home.remove_if_unused();
+    match &outcome {
+        // A creation of this instance that was interrupted is complete now.
+        Ok(_) => super::creation::complete(home)?,
+        Err(_) if created_home => home.remove_if_unused(),
+        Err(_) => {}
     }
     outcome
 }

@@ -47,7 +47,7 @@ fn check(context: &Context<'_>, starter: Starter) -> Result<(), Error> {
     if let Starter::ThisCommand = starter {
         // What is missing, a start adds; what it must not add, the plan refuses.
         plan_setup(context, &Request::default())?;
-    } else if let Some(key) = missing_key(config.as_ref()) {
+    } else if let (Starter::Supervisor(_), Some(key)) = (&starter, missing_key(config.as_ref())) {
         return Err(Error::failed(format!("config.yaml has no {key}")).hint("leoflow verify-config"));
     }
     let has_known_url = match config.as_ref().map(|config| &config.datastore) {

@@ -40,7 +40,7 @@ pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
 /// took the lock.
 async fn upgrade(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     context.recovery().settle_change(DryRun::No).await?;
-    let planned = plan_upgrade(context, args.version.as_deref(), &args.from, DryRun::No).await?;
+    let planned = plan_upgrade(context, args.version.as_deref(), &args.from, Some(args)).await?;
     let Some((plan, release)) = planned else { return Ok(0) };
     match context.printer.json {
         true => plan.warnings.iter().for_each(|warning| context.printer.warning(warning)),
@@ -78,7 +78,7 @@ fn worker_arguments(plan: &Plan, args: &Upgrade) -> Vec<OsString> {
 /// `--dry-run`, and `leoflow upgrade plan`.
 async fn dry_run(context: &Context<'_>, version: Option<&str>, from: &From) -> Result<u8, Error> {
     context.recovery().settle_change(DryRun::Yes).await?;
-    if let Some((plan, _)) = plan_upgrade(context, version, from, DryRun::Yes).await? {
+    if let Some((plan, _)) = plan_upgrade(context, version, from, None).await? {
         show(context, &plan)?;
     }
     Ok(0)
@@ -92,27 +92,33 @@ async fn resume(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     Ok(0)
 }
 
-/// Plans the upgrade. When there is nothing to do, prints a message and returns `None`.
+/// Plans the upgrade; `applied` has the arguments, if the plan is more than shown. When there is nothing to do, prints a
+/// message and returns `None`.
 async fn plan_upgrade(
     context: &Context<'_>,
     version: Option<&str>,
     from: &From,
-    dry_run: DryRun,
+    applied: Option<&Upgrade>,
 ) -> Result<Option<(Plan, TargetRelease)>, Error> {
     let home = &context.home;
     let config = config::load(&home.config())?.map(|loaded| loaded.config);
     let request = Request { version, from: from.from.as_deref() };
     let release = TargetRelease::find(home, config.as_ref(), context.version, request).await?;
-    let remember = if dry_run == DryRun::Yes { Remember::No } else { Remember::Yes };
+    let remember = if applied.is_some() { Remember::Yes } else { Remember::No };
     let doubts = release.doubts(home, remember, context.printer);
     let FactsAndDatastore { facts, .. } = upgrade_facts::gather(context).await?;
     refuse_older_program(context, &facts)?;
     match release.plan(&facts) {
         Ok(plan) => Ok(Some((with_warnings(context, plan, doubts, &release).await?, release))),
-        Err(Refusal::HandOver(plan)) if dry_run == DryRun::Yes => {
-            Ok(Some((with_warnings(context, *plan, doubts, &release).await?, release)))
-        }
-        Err(Refusal::HandOver(plan)) => hand_over::run(context, &plan, &release).await.map(|()| None),
+        Err(Refusal::HandOver(plan)) => match applied {
+            None => Ok(Some((with_warnings(context, *plan, doubts, &release).await?, release))),
+            Some(args) => {
+                // The release's program is run next, so the doubts come first.
+                doubts.iter().for_each(|doubt| context.printer.warning(doubt));
+                refuse_outdated_manifest(context, args, &release)?;
+                hand_over::run(context, &plan, &release).await.map(|()| None)
+            }
+        },
         Err(not_needed @ (Refusal::UpToDate(_) | Refusal::Ahead { .. } | Refusal::Installed(_))) => {
             print_not_needed(context, &facts, &not_needed, &doubts).map(|()| None)
         }

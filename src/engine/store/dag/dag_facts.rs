@@ -34,6 +34,12 @@ pub async fn tags(client: &impl GenericClient, listing: Listing<TagField>) -> Re
     listing.fetch(client, &Source::new("t.name", from), |row| row.get(0)).await
 }
 
+/// The ids of all DAGs, also of inactive ones.
+pub async fn ids(client: &impl GenericClient) -> Result<Vec<String>, StoreError> {
+    let rows = client.query("SELECT dag_id FROM dag", &[]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
 /// The runs of a DAG by state.
 #[derive(Debug)]
 pub struct RunCounts {

@@ -29,6 +29,8 @@ pub struct RunningRun {
     /// See `runs::bump_revision`.
     pub revision: Option<String>,
     pub logical_date: Option<Timestamp>,
+    /// The logical date, if it lay ahead when the run was queued.
+    pub not_before: Option<Timestamp>,
     pub interval_end: Option<Timestamp>,
     pub run_after: Timestamp,
     /// When the `dagrun_timeout` expires.
@@ -40,6 +42,7 @@ pub struct RunningRun {
 /// Locks and reads a run until the transaction ends; `None` if it is not running or does not exist.
 pub async fn lock_running(transaction: &Transaction<'_>, key: &RunKey) -> Result<Option<RunningRun>, StoreError> {
     let query = "SELECT r.dag_version_id, r.revision::text, r.logical_date, r.deadline_at, d.is_paused,
+                        CASE WHEN r.logical_date > r.queued_at THEN r.logical_date END AS not_before,
                         r.data_interval_end, r.run_after
                  FROM dag_run r JOIN dag d USING (dag_id)
                  WHERE r.dag_id = $1 AND r.run_id = $2 AND r.state = 'running' FOR UPDATE OF r";
@@ -47,6 +50,7 @@ pub async fn lock_running(transaction: &Transaction<'_>, key: &RunKey) -> Result
         version_id: row.get("dag_version_id"),
         revision: row.get("revision"),
         logical_date: row.get("logical_date"),
+        not_before: row.get("not_before"),
         interval_end: row.get("data_interval_end"),
         run_after: row.get("run_after"),
         deadline: row.get("deadline_at"),
@@ -80,12 +84,16 @@ pub async fn clock(client: &impl GenericClient, now: Timestamp) -> Result<Clock,
             SELECT DISTINCT dag_id, run_id FROM waiting WHERE due_at <= $1
             UNION SELECT dag_id, run_id FROM dag_run WHERE state = 'running' AND deadline_at <= $1
             UNION SELECT dag_id, run_id FROM dag_run
-                  WHERE state = 'running' AND logical_date > start_date AND logical_date <= $1)
+                  WHERE state = 'running' AND logical_date > queued_at AND logical_date <= $1
+                    -- Once a task has a state, the run is planned by its events.
+                    AND NOT EXISTS (SELECT FROM task_instance ti WHERE ti.dag_id = dag_run.dag_id
+                                    AND ti.run_id = dag_run.run_id AND ti.state IS NOT NULL))
         SELECT (SELECT array_agg(dag_id) FROM due) AS due_dags, (SELECT array_agg(run_id) FROM due) AS due_runs,
                EXISTS (SELECT FROM dag WHERE is_active AND NOT is_paused AND next_run_after <= $1) AS is_due,
                least((SELECT min(due_at) FROM waiting WHERE due_at > $1),
                      (SELECT min(deadline_at) FROM dag_run WHERE state = 'running' AND deadline_at > $1),
-                     (SELECT min(logical_date) FROM dag_run WHERE state = 'running' AND logical_date > $1),
+                     (SELECT min(logical_date) FROM dag_run
+                      WHERE state = 'running' AND logical_date > $1 AND logical_date > queued_at),
                      (SELECT min(next_run_after) FROM dag
                       WHERE is_active AND NOT is_paused AND next_run_after > $1),
                      (SELECT min(r.run_after) FROM dag_run r JOIN dag d USING (dag_id)

@@ -19,7 +19,13 @@ pub async fn check(access: &Access, login: &Login, invariant: &Invariant) -> Res
     if let Some(reason) = unfit::reason(&client, invariant, &tables).await? {
         return Ok(Err(reason));
     }
-    let mut answers = invariants::ask_in_snapshot(&client, None, std::slice::from_ref(invariant), time_limit()).await?;
+    let mut answers = invariants::ask_in_snapshot(
+        &client,
+        None,
+        std::slice::from_ref(invariant),
+        invariants::Limits::each(time_limit()),
+    )
+    .await?;
     Ok(answers.answers.pop().ok_or_else(|| answers.unanswered.pop().map(|none| none.reason).unwrap_or_default()))
 }
 
@@ -36,7 +42,13 @@ pub(crate) async fn answers_for_backup(
     let asked = async {
         let client = access.connect(&access.application()).await?;
         let fit = fit_for_backup(&client, own, tables, &warn).await?;
-        invariants::ask_in_snapshot(&client, Some(snapshot), &totals::with_own(&fit), time_limit()).await
+        invariants::ask_in_snapshot(
+            &client,
+            Some(snapshot),
+            &totals::with_own(&fit),
+            invariants::Limits::each(time_limit()),
+        )
+        .await
     };
     match asked.await {
         Ok(Answers { answers, unanswered }) => {

@@ -9,7 +9,7 @@ const MACHINE_SETTINGS: [&str; 4] = ["workspace", "port", "python", "host"];
 /// Describes the settings whose value in `backup`, the backup's `config.yaml`, differs from that in `current`; empty if
 /// either file is invalid.
 pub fn changed_settings(current: &str, backup: &str) -> Vec<String> {
-    let read = |text: &str| config::parse(text, DEPRECATED).ok();
+    let read = |text: &str| config::parse(&config::with_new_names(text).ok()?, DEPRECATED).ok();
     let (Some(current), Some(backup)) = (read(current), read(backup)) else { return Vec::new() };
     let is_machine_setting = |name: &str| {
         MACHINE_SETTINGS.iter().chain(&PROTECTED).any(|kept| *kept == name) || name.starts_with("datastore")

@@ -196,7 +196,7 @@ async fn load_in_staging(
 }
 
 pub(crate) fn cipher_of(config: &str) -> Result<Cipher, ConfigRefusal> {
-    let loaded = config::parse(config, DEPRECATED).map_err(ConfigRefusal::Invalid)?;
+    let loaded = config::parse(&config::with_new_names(config)?, DEPRECATED).map_err(ConfigRefusal::Invalid)?;
     let key = loaded.config.encryption_key.ok_or(ConfigRefusal::Missing("encryption_key"))?;
     Cipher::new(&key).map_err(|_| ConfigRefusal::Missing("usable encryption_key"))
 }

@@ -139,6 +139,7 @@ pub enum ConfigRefusal {
 
 /// Adapts a backup's configuration to this machine.
 pub fn adapted_config(text: &str, machine: &Machine<'_>) -> Result<String, ConfigRefusal> {
+    let text = &config::with_new_names(text)?;
     let config = config::parse(text, config::DEPRECATED).map_err(ConfigRefusal::Invalid)?.config;
     for (key, value) in [
         ("encryption_key", &config.encryption_key),

@@ -53,7 +53,7 @@ pub(super) async fn compare_invariants(
     reporter: &dyn Reporter,
 ) -> Result<(), CompareError> {
     let asked = invariants::invariants_of(&manifest.invariants);
-    let found = invariants::ask_in_snapshot(client, None, &asked, TIME_LIMIT).await?;
+    let found = invariants::ask_in_snapshot(client, None, &asked, invariants::Limits::each(TIME_LIMIT)).await?;
     for unanswered in &found.unanswered {
         reporter.report(Progress::Warning(format!("{unanswered}; it was not compared")));
     }
