@@ -1,7 +1,7 @@
 //! Keys of `config.yaml` that have a new name.
 
 use super::document::{Problem, line_of, line_of_subkey, to_mapping};
-use super::edit::{EditError, remove_key, set_keys};
+use super::edit::{EditError, remove_key, remove_subkey, set_keys};
 use super::keys::{DEPRECATED, Deprecated};
 use serde_yaml::{Mapping, Value};
 
@@ -13,14 +13,13 @@ pub fn with_new_names(text: &str) -> Result<String, EditError> {
     for old in DEPRECATED {
         let Some((value, _)) = take(&mut mapping, text, old.name) else { continue };
         set_if_missing(&mut mapping, old.replacement, value);
-        if !old.name.contains('.') {
-            renamed = remove_key(&renamed, old.name)?;
-        }
-        for name in [old.name, old.replacement] {
-            let outer = name.split('.').next().unwrap_or(name);
-            if let Some(value) = mapping.get(outer) {
-                renamed = set_keys(&renamed, &[(outer, value.clone())])?;
-            }
+        renamed = match old.name.split_once('.') {
+            None => remove_key(&renamed, old.name)?,
+            Some((outer, subkey)) => remove_subkey(&renamed, outer, subkey)?,
+        };
+        let outer = old.replacement.split('.').next().unwrap_or(old.replacement);
+        if let Some(value) = mapping.get(outer) {
+            renamed = set_keys(&renamed, &[(outer, value.clone())])?;
         }
     }
     Ok(renamed)
