@@ -14,7 +14,6 @@ mod pins;
 mod pip_settings;
 mod resolve;
 mod uv;
-mod uv_hints;
 mod uv_messages;
 mod uv_settings;
 mod uv_variables;

@@ -1,18 +1,12 @@
 //! Turns the output of uv into a message for users, who cannot give uv the options that it names.
 
-use super::{uv_hints, uv_variables};
+use super::uv_variables;
 
-/// What uv suggests, and what has the same effect here.
-const INSTEAD: [(&str, &str); 6] = [
-    (
-        "`--index-strategy unsafe-best-match`",
-        "UV_INDEX_STRATEGY=unsafe-best-match in the environment that starts Leoflow",
-    ),
-    ("`--prerelease=allow`", "--pre in requirements.txt"),
-    ("`--allow-insecure-host ", "--trusted-host in requirements.txt, as in `--trusted-host "),
-    ("`--system-certs`", "UV_SYSTEM_CERTS=true"),
-    ("`--native-tls`", "UV_SYSTEM_CERTS=true"),
-    ("`--refresh`", "`leoflow env update --reinstall`"),
+/// Options that uv suggests and that no variable sets, with what has the same effect here. `{}` is the option's value.
+const INSTEAD: [(&str, &str); 3] = [
+    ("prerelease", "--pre in requirements.txt"),
+    ("allow-insecure-host", "`--trusted-host {}` in requirements.txt"),
+    ("refresh", "`leoflow env update --reinstall`"),
 ];
 /// A certificate that no authority of this machine has signed.
 const UNKNOWN_ISSUER: [&str; 2] = ["UnknownIssuer", "invalid peer certificate"];
@@ -30,12 +24,75 @@ pub fn error_message(output_lines: &[String]) -> Option<String> {
 
 /// The message with hints that the user can follow.
 fn followable(text: &str) -> String {
-    let translated = INSTEAD.iter().fold(text.to_owned(), |text, (option, instead)| text.replace(option, instead));
-    let translated = uv_hints::without_options(&translated, uv_variables::is_passed);
+    let translated = with_options_replaced(text, |option, value| {
+        in_a_project(option, value).or_else(|| variable(option, value, uv_variables::is_passed))
+    });
     match UNKNOWN_ISSUER.iter().any(|words| text.contains(words)) {
         true => format!("{translated}\n{ABOUT_ISSUERS}"),
         false => translated,
     }
+}
+
+/// What a project or a command of ours has in place of an option of uv.
+fn in_a_project(option: &str, value: Option<&str>) -> Option<String> {
+    let (_, instead) = INSTEAD.iter().find(|(name, _)| *name == option)?;
+    Some(instead.replace("{}", value.unwrap_or("HOST")))
+}
+
+/// The variable in place of an option of uv, if uv receives it from Leoflow.
+fn variable(option: &str, value: Option<&str>, is_passed: impl Fn(&str) -> bool) -> Option<String> {
+    let name = format!("UV_{}", option.replace('-', "_").to_uppercase());
+    is_passed(&name).then(|| format!("`{name}={}`", value.unwrap_or("1")))
+}
+
+/// Returns the message with each quoted option of uv replaced by what `instead` returns for its name and value. A hint
+/// with an option that has no replacement is removed.
+fn with_options_replaced(message: &str, instead: impl Fn(&str, Option<&str>) -> Option<String>) -> String {
+    let mut blocks: Vec<Vec<&str>> = vec![Vec::new()];
+    for line in message.lines() {
+        let ends_hint = line.trim().is_empty() && blocks.last().is_some_and(|block| is_hint(block));
+        if is_hint(&[line]) || ends_hint {
+            blocks.push(Vec::new());
+        }
+        if let Some(block) = blocks.last_mut() {
+            block.push(line);
+        }
+    }
+    let rewritten = blocks.iter().filter_map(|block| {
+        let (text, is_complete) = replaced(&block.join("\n"), &instead);
+        if !is_hint(block) {
+            return Some(text);
+        }
+        let text = text.replace("command-line flag", "variable of the environment in which Leoflow starts");
+        (is_complete && !text.contains("command-line")).then_some(text)
+    });
+    rewritten.collect::<Vec<_>>().join("\n").trim_end().to_owned()
+}
+
+fn is_hint(block: &[&str]) -> bool {
+    block.first().is_some_and(|line| line.trim_start().starts_with("hint:"))
+}
+
+/// Replaces the quoted options; returns whether all have a replacement, too.
+fn replaced(text: &str, instead: &impl Fn(&str, Option<&str>) -> Option<String>) -> (String, bool) {
+    let parts: Vec<&str> = text.split('`').collect();
+    let (mut replaced, mut is_complete) = (String::new(), true);
+    for (index, part) in parts.iter().enumerate() {
+        // Every second part is quoted, if a quote follows.
+        if index % 2 == 0 {
+            replaced.push_str(part);
+            continue;
+        }
+        let end = if index + 1 < parts.len() { "`" } else { "" };
+        let option = part.strip_prefix("--");
+        let replacement = option.and_then(|option| {
+            let mut words = option.split(|c: char| c.is_whitespace() || c == '=').filter(|word| !word.is_empty());
+            instead(words.next()?, words.next())
+        });
+        is_complete &= option.is_none() || replacement.is_some();
+        replaced.push_str(&replacement.unwrap_or_else(|| format!("`{part}{end}")));
+    }
+    (replaced, is_complete)
 }
 
 #[cfg(test)]
@@ -58,5 +115,40 @@ mod tests {
         assert_eq!(text, "pre-releases weren't enabled (try: --pre in requirements.txt)");
         let text = message("client error\n  cause: invalid peer certificate: UnknownIssuer");
         assert!(text.contains("Add its certificate to the system's"), "{text}");
+    }
+
+    #[test]
+    fn hints_name_what_a_project_has_for_an_option() {
+        let message = |line: &str| error_message(&[format!("error: it is cold\n  hint: {line}")]).unwrap();
+        let text = message("Consider `--allow-insecure-host\n  a.example`, or not");
+        assert_eq!(text, "it is cold\n  hint: Consider `--trusted-host a.example` in requirements.txt, or not");
+        let text = message("use `--index-strategy unsafe-best-match` and `--prerelease=allow`");
+        assert_eq!(text, "it is cold\n  hint: use `UV_INDEX_STRATEGY=unsafe-best-match` and --pre in requirements.txt");
+        assert_eq!(message("try `--refresh`"), "it is cold\n  hint: try `leoflow env update --reinstall`");
+        assert_eq!(message("try `--frozen` or `--refresh`"), "it is cold");
+        assert_eq!(error_message(&["error: no `--frozen` or `x".into()]).unwrap(), "no `--frozen` or `x");
+    }
+
+    fn without_options(message: &str, is_passed: impl Fn(&str) -> bool) -> String {
+        with_options_replaced(message, |option, value| variable(option, value, &is_passed))
+    }
+
+    #[test]
+    fn hints_have_variables_in_place_of_options() {
+        let message = "× No solution found\n  ╰─▶ Because `a` was not found\n\n      hint: If all indexes are equally trusted, use \
+                       `--index-strategy\n      unsafe-best-match` to consider all.\n\n      hint: Pre-releases are available, \
+                       try: `--prerelease=allow`\n      hint: `a` was found, but not for Python 3.9";
+        let expected = "× No solution found\n  ╰─▶ Because `a` was not found\n\n      hint: If all indexes are equally trusted, \
+                        use `UV_INDEX_STRATEGY=unsafe-best-match` to consider all.\n\n      hint: `a` was found, but not for \
+                        Python 3.9";
+        assert_eq!(without_options(message, |name| name == "UV_INDEX_STRATEGY"), expected);
+        let certificates = "error\n  hint: Consider the system's, with the `--system-certs` command-line flag";
+        assert_eq!(
+            without_options(certificates, |_| true),
+            "error\n  hint: Consider the system's, with the `UV_SYSTEM_CERTS=1` variable of the environment in which Leoflow \
+             starts"
+        );
+        assert_eq!(without_options(certificates, |_| false), "error");
+        assert_eq!(without_options("no `--hint` here", |_| false), "no `--hint` here");
     }
 }
