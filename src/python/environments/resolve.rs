@@ -61,6 +61,16 @@ pub fn lock(
     Lock { declared: declared.clone(), python: declared.python_of_lock(python), text }.allowed()
 }
 
+/// Says that an index may decide about a package that an earlier one has, too.
+fn about_other_indexes(declared: &Declared) -> String {
+    format!(
+        "{}: the first index that has a package has no version of it that fits, so the next indexes are asked, where \
+         anybody may use the name of a private package; set UV_INDEX_STRATEGY=first-index in the environment that starts \
+         Leoflow to refuse this",
+        declared.requirements.join(", ")
+    )
+}
+
 struct Resolution<'a> {
     uv: &'a Uv,
     declared: &'a Declared,
@@ -97,6 +107,7 @@ impl<'a> Resolution<'a> {
         let mut here = self.resolved(Platforms::Here, order, reporter);
         if self.may_try_other_indexes() && here.as_ref().is_err_and(|failure| failure.reason == Reason::NoSolution) {
             order = IndexOrder::FirstThatFits;
+            reporter.report(Progress::Warning(about_other_indexes(self.declared)));
             // The first failure is the one to show: it names the index that decided.
             here = self.resolved(Platforms::Here, order, reporter).or(here);
         }

@@ -333,7 +333,7 @@ impl Environments {
         let work = move || {
             let report = |progress: Progress| {
                 let is_step = matches!(progress, Progress::Started(_));
-                let (Progress::Started(step) | Progress::Detail(step)) = progress else { return };
+                let Some(step) = upkeep::step_or_log(progress) else { return };
                 this.set(&inputs_copy, &declared, &python, BuildState::Building(step));
                 if is_step {
                     this.changes.publish(Some(&Event::Dags));

@@ -27,6 +27,21 @@ pub enum Renewal {
     Reinstall,
 }
 
+/// Returns the step that a build has reached, which the UI shows; logs a warning.
+pub(super) fn step_or_log(progress: Progress) -> Option<String> {
+    match progress {
+        Progress::Started(step) | Progress::Detail(step) => return Some(step),
+        Progress::Warning(text) => warn!("{text}"),
+        _ => {}
+    }
+    None
+}
+
+/// Logs the warnings of a build whose steps are shown nowhere.
+fn log_warnings(progress: Progress) {
+    step_or_log(progress);
+}
+
 impl Environments {
     /// Returns the environment that a DAG version runs with; rebuilds a missing one and waits for it.
     pub async fn with_hash(&self, hash: &str) -> Result<Environment, String> {
@@ -44,8 +59,8 @@ impl Environments {
             // The Python of the lock, not any of the declared range.
             let declared = Declared { python: vec![lock.python.clone()], ..lock.declared.clone() };
             let python =
-                environments::choose_or_install(&home, &declared, &plain_interpreter.python()?, &|_: Progress| {})?;
-            environments::of_lock(&home, &lock, &python, &|_: Progress| {})
+                environments::choose_or_install(&home, &declared, &plain_interpreter.python()?, &log_warnings)?;
+            environments::of_lock(&home, &lock, &python, &log_warnings)
         };
         let folder = blocking::run(work).await.map_err(|error| error.to_string())??;
         Ok(Environment { hash: Some(hash.to_owned()), interpreter: plain.in_environment(&folder) })
@@ -115,10 +130,10 @@ impl Environments {
         let work = move || match kept {
             Some(mut lock) => {
                 lock.declared.variables = declared_copy.variables;
-                let folder = environments::reinstall(&home, &lock, &python_copy, &|_: Progress| {})?;
+                let folder = environments::reinstall(&home, &lock, &python_copy, &log_warnings)?;
                 Ok((lock, folder))
             }
-            None => environments::renew(&home, &declared_copy, &python_copy, &|_: Progress| {}),
+            None => environments::renew(&home, &declared_copy, &python_copy, &log_warnings),
         };
         let (lock, folder) = blocking::run(work).await.map_err(|error| error.to_string())??;
         let client = self.database.get().await.map_err(|error| error.message())?;
@@ -158,7 +173,7 @@ impl Environments {
             Err(reason) => return warn!("cannot check Pythons for updates: {reason}"),
         };
         let home = self.home.clone();
-        let work = move || environments::renew_managed(&home, &in_use, &|_: Progress| {});
+        let work = move || environments::renew_managed(&home, &in_use, &log_warnings);
         let Ok((renewed, problems)) = blocking::run(work).await else { return };
         for reason in problems {
             warn!("failed to rebuild an environment with a newer Python: {reason}");
