@@ -94,7 +94,7 @@ impl DagFileLoop {
                 }
             }
             rescan = false;
-            refresh::answer(&mut self.refreshes, &self.index);
+            self.answer_refreshes();
             let must_save_again = !self.unsaved.is_empty() || !self.is_list_stored;
             let is_partly_unseen = !self.index.unscanned().is_empty();
             let next_retry = self.history.next_due();
@@ -133,6 +133,11 @@ impl DagFileLoop {
                 }
             }
         }
+    }
+
+    fn answer_refreshes(&mut self) {
+        let is_unsaved = |file: &Path| self.unsaved.iter().any(|parsed| parsed.path == file);
+        refresh::answer(&mut self.refreshes, &self.index, is_unsaved);
     }
 
     /// Stops requests from waiting for the initial parses after a while.

@@ -2,6 +2,7 @@
 
 use super::refresh::Refresh;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::{Notify, oneshot};
 
@@ -11,6 +12,8 @@ pub struct ParseRequests {
     added: Notify,
     refreshes: Mutex<Vec<Refresh>>,
     refresh_added: Notify,
+    /// True when nothing parses DAG files, since there is no workspace.
+    is_closed: AtomicBool,
 }
 
 impl ParseRequests {
@@ -25,8 +28,16 @@ impl ParseRequests {
         std::mem::take(&mut self.files.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Records that nothing parses DAG files: calls of `refresh` return at once.
+    pub fn close(&self) {
+        self.is_closed.store(true, Ordering::Relaxed);
+    }
+
     /// Scans the workspace at once and waits until `file`, or without one each changed file, is parsed and stored.
     pub async fn refresh(&self, file: Option<PathBuf>) {
+        if self.is_closed.load(Ordering::Relaxed) {
+            return;
+        }
         let (done, answer) = oneshot::channel();
         self.refreshes.lock().unwrap_or_else(PoisonError::into_inner).push(Refresh { file, done });
         self.refresh_added.notify_one();
@@ -38,5 +49,19 @@ impl ParseRequests {
     pub(super) async fn take_refreshes(&self) -> Vec<Refresh> {
         self.refresh_added.notified().await;
         std::mem::take(&mut self.refreshes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+
+    #[test]
+    fn without_a_workspace_a_refresh_returns_at_once() {
+        let requests = ParseRequests::default();
+        assert!(requests.refresh(None).now_or_never().is_none());
+        requests.close();
+        assert!(requests.refresh(None).now_or_never().is_some());
     }
 }

@@ -1,7 +1,7 @@
 //! Commands that wait until the server has imported the DAG files as they are on the disk.
 
 use super::file_index::FileIndex;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tokio::sync::oneshot;
 
 /// A command that waits.
@@ -12,21 +12,39 @@ pub struct Refresh {
 }
 
 impl Refresh {
-    fn is_done(&self, index: &FileIndex) -> bool {
+    fn is_done(&self, index: &FileIndex, is_unsaved: &impl Fn(&Path) -> bool) -> bool {
+        let is_current = |file: &Path| !index.is_pending(file) && !is_unsaved(file);
         match &self.file {
-            Some(file) => !index.is_pending(file),
-            None => index.dag_files().all(|file| !index.is_pending(file)),
+            Some(file) => is_current(file),
+            None => index.dag_files().all(|file| is_current(file)),
         }
     }
 }
 
-/// Answers those whose files have been imported. Call it after a scan that began after they asked.
-pub fn answer(waiting: &mut Vec<Refresh>, index: &FileIndex) {
+/// Answers those whose files have been imported. `is_unsaved` tells whether the last result of a file could not be
+/// written to the datastore yet. Call it after a scan that began after they asked.
+pub fn answer(waiting: &mut Vec<Refresh>, index: &FileIndex, is_unsaved: impl Fn(&Path) -> bool) {
     let (done, pending): (Vec<Refresh>, _) =
-        std::mem::take(waiting).into_iter().partition(|refresh| refresh.is_done(index));
+        std::mem::take(waiting).into_iter().partition(|refresh| refresh.is_done(index, &is_unsaved));
     *waiting = pending;
     for refresh in done {
         // Fails when the command has given up.
         let _ = refresh.done.send(());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_waits_until_the_result_is_stored() {
+        let (done, mut answered) = oneshot::channel();
+        let mut waiting = vec![Refresh { file: Some("a.py".into()), done }];
+        let index = FileIndex::default();
+        answer(&mut waiting, &index, |file| file == Path::new("a.py"));
+        assert!(waiting.len() == 1 && answered.try_recv().is_err());
+        answer(&mut waiting, &index, |file| file == Path::new("b.py"));
+        assert!(waiting.is_empty() && answered.try_recv().is_ok());
     }
 }

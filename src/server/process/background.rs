@@ -39,6 +39,7 @@ impl Background {
             .map(|workspace| spawn_local(dag_files::run(state.clone(), workspace, children.clone(), slots.clone())));
         if files.is_none() {
             state.dag_files.initial_parse.send_replace(true);
+            state.dag_files.parse_requests.close();
         }
         Self { questions, files, scheduler: None, helpers: Vec::new() }
     }
@@ -64,7 +65,7 @@ impl Background {
         }));
         self.helpers.push(spawn_local(state.dag_files.environments.clone().ensure_plain_python()));
         self.helpers.push(spawn_local(upkeep::run(state.clone())));
-        self.helpers.push(spawn_local(deleted_logs::remove_leftovers(state.home.clone())));
+        self.helpers.push(spawn_local(deleted_logs::settle_leftovers(state.clone())));
         self.helpers.push(spawn_local(later_migrations::run(state.clone())));
         self.helpers.push(spawn_local(ui_component::install(state.home.clone(), state.release.ui.clone())));
         self.scheduler = Some(spawn_local(async move {

@@ -1,26 +1,52 @@
 //! Removes the task logs of what is deleted: otherwise a new run with the same id continues an old log.
+//!
+//! Logs are moved to `,deleted/<random>/<their path below the task logs>`. Once the deletion is committed, the folder
+//! `<random>` gets another name, and what has that name is only waiting to be removed.
 
+use super::state::AppState;
+use crate::http::api_error::ApiError;
 use leoflow_base::home::{DELETED_TASK_LOGS, Home};
+use leoflow_base::protocol::task_log;
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::{blocking, checkpoint, random};
+use leoflow_engine::store::dag::dag_facts;
+use leoflow_engine::store::run::runs;
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 use tracing::warn;
+
+/// Starts the names of the folders that this server process makes; those of others are left over.
+static OWN: LazyLock<String> = LazyLock::new(random::hex_256);
+/// Ends the name of a folder whose deletion is committed.
+const COMMITTED: &str = ",committed";
+/// Delay before the datastore is asked again which runs exist.
+const RETRY: Duration = Duration::from_secs(60);
 
 /// A folder of logs that was moved away. It is moved back when this is dropped, so that a deletion that fails or is
 /// cancelled loses no log.
 #[must_use]
 pub struct DeletedLogs {
-    /// The original path, and where the logs are now; `None` when there were none.
-    moved: Option<(PathBuf, PathBuf)>,
+    /// `None` when there were none.
+    moved: Option<Moved>,
+}
+
+struct Moved {
+    /// The original path.
+    folder: PathBuf,
+    /// Where the logs are now, below `aside`.
+    place: PathBuf,
+    aside: PathBuf,
 }
 
 impl DeletedLogs {
     /// Moves `folder` away. Called before the deletion is committed: after it, a new run may write there at once.
     pub async fn set_aside(home: &Home, folder: PathBuf) -> Self {
-        let root = home.task_logs().join(DELETED_TASK_LOGS);
-        let moved = blocking::run(move || move_away(&root, folder)).await;
+        let logs = home.task_logs();
+        let moved = blocking::run(move || move_away(&logs, folder)).await;
         match moved {
             Ok(Ok(moved)) => Self { moved },
             Ok(Err(error)) => {
@@ -34,7 +60,8 @@ impl DeletedLogs {
     /// Removes the logs in the background, once the deletion is committed.
     pub fn remove(mut self) {
         checkpoint("logs.set_aside");
-        if let Some((_, aside)) = self.moved.take() {
+        if let Some(Moved { aside, .. }) = self.moved.take() {
+            let aside = mark_committed(aside);
             drop(tokio::spawn(blocking::run(move || remove(&aside))));
         }
     }
@@ -42,31 +69,143 @@ impl DeletedLogs {
 
 impl Drop for DeletedLogs {
     fn drop(&mut self) {
-        if let Some((folder, aside)) = self.moved.take()
-            && let Err(error) = fs::rename(&aside, &folder)
-        {
-            warn!("the task logs in {} stay in {}: {error}", folder.display(), aside.display());
+        let Some(Moved { folder, place, aside }) = self.moved.take() else { return };
+        match put_back(&place, &folder) {
+            Ok(()) => remove(&aside),
+            Err(error) => warn!("the task logs in {} stay in {}: {error}", folder.display(), place.display()),
         }
     }
 }
 
-fn move_away(root: &Path, folder: PathBuf) -> io::Result<Option<(PathBuf, PathBuf)>> {
+fn move_away(logs: &Path, folder: PathBuf) -> io::Result<Option<Moved>> {
     if !files::is_there(&folder)? {
         return Ok(None);
     }
-    files::create_private_dir(root)?;
-    let aside = root.join(random::hex_256());
-    match fs::rename(&folder, &aside) {
-        Ok(()) => Ok(Some((folder, aside))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
+    let aside = logs.join(DELETED_TASK_LOGS).join(format!("{}.{}", *OWN, random::hex_256()));
+    let place = aside.join(folder.strip_prefix(logs).map_err(io::Error::other)?);
+    files::create_private_dir(place.parent().unwrap_or(&aside))?;
+    match fs::rename(&folder, &place) {
+        Ok(()) => Ok(Some(Moved { folder, place, aside })),
+        Err(error) => {
+            remove(&aside);
+            if error.kind() == io::ErrorKind::NotFound { Ok(None) } else { Err(error) }
+        }
     }
 }
 
-/// Removes what an earlier server did not.
-pub async fn remove_leftovers(home: Home) {
+/// Renames the folder, so that no later server moves its logs back. Returns its path.
+fn mark_committed(aside: PathBuf) -> PathBuf {
+    let mut marked = aside.clone().into_os_string();
+    marked.push(COMMITTED);
+    match fs::rename(&aside, &marked) {
+        Ok(()) => marked.into(),
+        Err(error) => {
+            warn!("failed to rename {}: {error}", aside.display());
+            aside
+        }
+    }
+}
+
+/// Moves a file or folder back. Whatever is newer at its place stays.
+fn put_back(from: &Path, to: &Path) -> io::Result<()> {
+    if let Some(parent) = to.parent() {
+        files::create_private_dir(parent)?;
+    }
+    match files::rename_to_new(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        done => return done,
+    }
+    if from.is_dir() && to.is_dir() {
+        for entry in fs::read_dir(from)? {
+            let name = entry?.file_name();
+            put_back(&from.join(&name), &to.join(&name))?;
+        }
+    }
+    Ok(())
+}
+
+/// What an earlier server did not complete.
+struct Leftover {
+    aside: PathBuf,
+    /// Folders of runs in it whose deletion may have been rolled back, each with its original path.
+    runs: Vec<(PathBuf, PathBuf)>,
+}
+
+/// Completes the deletions that an earlier server did not: moves the logs of runs that still exist back, and removes the
+/// rest. Whether the run exists also decides for a DAG, whose deletion deletes its runs, and for a single task instance,
+/// whose log does no harm if it is gone.
+pub async fn settle_leftovers(state: Arc<AppState>) {
+    let logs = state.home.task_logs();
+    let leftovers = match blocking::run(move || leftovers(&logs)).await {
+        Ok(Ok(leftovers)) if !leftovers.is_empty() => leftovers,
+        Ok(Err(error)) => return warn!("failed to read the logs of deleted runs: {error}"),
+        _ => return,
+    };
+    let existing = loop {
+        match existing_runs(&state, &leftovers).await {
+            Ok(existing) => break existing,
+            Err(error) => warn!("failed to settle the logs of deleted runs: {}; retrying", error.message()),
+        }
+        tokio::time::sleep(RETRY).await;
+    };
     // A failure is logged.
-    drop(blocking::run(move || remove(&home.task_logs().join(DELETED_TASK_LOGS))).await);
+    drop(blocking::run(move || settle(&leftovers, &existing)).await);
+}
+
+fn leftovers(logs: &Path) -> io::Result<Vec<Leftover>> {
+    let mut leftovers = Vec::new();
+    for aside in children(&logs.join(DELETED_TASK_LOGS))? {
+        let name = aside.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with(OWN.as_str()) {
+            continue;
+        }
+        let mut runs = Vec::new();
+        if !name.ends_with(COMMITTED) {
+            for run in children(&aside)?.iter().map(|dag| children(dag)).collect::<io::Result<Vec<_>>>()?.concat() {
+                let original = logs.join(run.strip_prefix(&aside).map_err(io::Error::other)?);
+                runs.push((run, original));
+            }
+        }
+        leftovers.push(Leftover { aside, runs });
+    }
+    Ok(leftovers)
+}
+
+/// The paths in a folder; none when it does not exist or is no folder.
+fn children(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect()
+}
+
+/// Returns the original log folders of the runs that exist, for the DAGs of the leftovers.
+async fn existing_runs(state: &AppState, leftovers: &[Leftover]) -> Result<HashSet<PathBuf>, ApiError> {
+    let originals = leftovers.iter().flat_map(|leftover| &leftover.runs).map(|(_, original)| original);
+    let of_dags: HashSet<&Path> = originals.filter_map(|original| original.parent()).collect();
+    let mut existing = HashSet::new();
+    if of_dags.is_empty() {
+        return Ok(existing);
+    }
+    let client = state.database.get().await?;
+    for dag_id in dag_facts::ids(&*client).await? {
+        if of_dags.contains(task_log::folder_of_dag(&state.home, &dag_id).as_path()) {
+            let keys = runs::between(&*client, &dag_id, None, None).await?;
+            existing.extend(keys.iter().map(|key| task_log::folder_of_run(&state.home, &dag_id, &key.run_id)));
+        }
+    }
+    Ok(existing)
+}
+
+fn settle(leftovers: &[Leftover], existing: &HashSet<PathBuf>) {
+    for Leftover { aside, runs } in leftovers {
+        let to_restore = runs.iter().filter(|(_, original)| existing.contains(original));
+        let restored = to_restore.map(|(run, original)| put_back(run, original)).collect::<io::Result<()>>();
+        match restored {
+            Ok(()) => remove(aside),
+            Err(error) => warn!("some task logs stay in {}: {error}", aside.display()),
+        }
+    }
 }
 
 fn remove(path: &Path) {
@@ -79,22 +218,52 @@ fn remove(path: &Path) {
 mod tests {
     use super::*;
 
+    fn new_home(folder: &Path) -> Home {
+        let home = leoflow_base::home::resolve(Some(&folder.join("h"))).unwrap();
+        home.create().unwrap();
+        home
+    }
+
     #[tokio::test]
     async fn logs_come_back_unless_the_deletion_is_committed() {
         let folder = tempfile::tempdir().unwrap();
-        let home = leoflow_base::home::resolve(Some(&folder.path().join("h"))).unwrap();
-        home.create().unwrap();
+        let home = new_home(folder.path());
         let run = home.task_logs().join("dag/run");
         fs::create_dir_all(run.join("task/-1")).unwrap();
         drop(DeletedLogs::set_aside(&home, run.clone()).await);
         assert!(run.join("task/-1").is_dir());
+        assert_eq!(children(&home.task_logs().join(DELETED_TASK_LOGS)).unwrap(), Vec::<PathBuf>::new());
+        let pending = DeletedLogs::set_aside(&home, run.join("task/-1")).await;
+        assert!(leftovers(&home.task_logs()).unwrap().is_empty(), "this server still works on it");
+        drop(pending);
         DeletedLogs::set_aside(&home, run.clone()).await.remove();
         assert!(!run.exists());
         DeletedLogs::set_aside(&home, run).await.remove();
-        // A server that was killed has left one.
-        let left = home.task_logs().join(DELETED_TASK_LOGS).join("left/task");
-        fs::create_dir_all(&left).unwrap();
-        remove_leftovers(home.clone()).await;
-        assert!(!left.exists() && home.task_logs().join("dag").exists());
+    }
+
+    #[test]
+    fn logs_of_runs_that_exist_come_back_after_a_kill() {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = new_home(folder.path()).task_logs();
+        let log = |path: &str| {
+            fs::create_dir_all(logs.join(path).parent().unwrap()).unwrap();
+            fs::write(logs.join(path), "old").unwrap();
+        };
+        log(",deleted/1/dag/kept/task/-1/1.log");
+        log(",deleted/1/dag/gone/task/-1/1.log");
+        log(",deleted/2/dag/again/task/-1/1.log");
+        log(",deleted/2/dag/again/task/-1/2.log");
+        log(",deleted/3,committed/dag/new/task/-1/1.log");
+        log("dag/again/task/-1/2.log");
+        fs::write(logs.join("dag/again/task/-1/2.log"), "newer").unwrap();
+        let existing = ["dag/kept", "dag/again", "dag/new"].map(|run| logs.join(run));
+        settle(&leftovers(&logs).unwrap(), &HashSet::from(existing));
+        let read = |path: &str| fs::read_to_string(logs.join(path)).ok();
+        assert_eq!(read("dag/kept/task/-1/1.log").as_deref(), Some("old"));
+        assert_eq!(read("dag/again/task/-1/1.log").as_deref(), Some("old"));
+        assert_eq!(read("dag/again/task/-1/2.log").as_deref(), Some("newer"));
+        assert!(!logs.join("dag/gone").exists(), "its run does not exist");
+        assert!(!logs.join("dag/new").exists(), "a new run has the id of one that was deleted");
+        assert_eq!(children(&logs.join(DELETED_TASK_LOGS)).unwrap(), Vec::<PathBuf>::new());
     }
 }
