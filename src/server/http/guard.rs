@@ -28,7 +28,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const IMPORT_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// How long the datastore may take to answer a request; a frozen one never answers.
-const DATASTORE_TIMEOUT: Duration = Duration::from_secs(10);
+pub const DATASTORE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Timeout for all requests but imports and exports.
 pub async fn request_timeout(request: Request, next: Next) -> Response {
@@ -161,14 +161,14 @@ fn check_origin(request: &Request, host: &str) -> Result<(), ApiError> {
 }
 
 /// Who sent a request, with the tokens in it.
-pub struct Credentials {
+pub struct PresentedTokens {
     caller: Caller,
     peer: Option<Peer>,
     /// Valid or not: the one in `Authorization`, then the one in the session cookie.
     pub tokens: Vec<String>,
 }
 
-impl Credentials {
+impl PresentedTokens {
     pub fn read(state: &AppState, headers: &HeaderMap, extensions: &Extensions) -> Self {
         let tokens =
             bearer(headers).map(str::to_owned).into_iter().chain(session_token(headers, &state.auth.cookie_name()));
@@ -201,7 +201,7 @@ impl Credentials {
     }
 }
 
-impl FromRequestParts<Arc<AppState>> for Credentials {
+impl FromRequestParts<Arc<AppState>> for PresentedTokens {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<AppState>) -> Result<Self, Infallible> {
@@ -209,7 +209,7 @@ impl FromRequestParts<Arc<AppState>> for Credentials {
     }
 }
 
-impl Input for Credentials {}
+impl Input for PresentedTokens {}
 
 /// Returns the token in `Authorization`.
 pub fn bearer(headers: &HeaderMap) -> Option<&str> {
@@ -230,7 +230,7 @@ fn session_token(headers: &HeaderMap, name: &str) -> Option<String> {
 
 /// Requires a token: 401 otherwise.
 pub async fn require_token(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
-    if Credentials::of(&state, &request).are_valid(&state).await { next.run(request).await } else { unauthorized() }
+    if PresentedTokens::of(&state, &request).are_valid(&state).await { next.run(request).await } else { unauthorized() }
 }
 
 fn unauthorized() -> Response {
@@ -241,7 +241,7 @@ fn unauthorized() -> Response {
 
 /// Requires a login for pages: redirects to the login page otherwise.
 pub async fn require_login(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
-    if Credentials::of(&state, &request).are_valid(&state).await {
+    if PresentedTokens::of(&state, &request).are_valid(&state).await {
         return next.run(request).await;
     }
     redirect_to_login(&request)

@@ -195,8 +195,11 @@ fn is_local_path(next: &str) -> bool {
 }
 
 /// `GET /api/v2/auth/logout`.
-pub async fn logout_redirect(State(state): State<Arc<AppState>>, credentials: guard::Credentials) -> RedirectResponse {
-    RedirectResponse(end_session(&state, &credentials, Redirect::temporary("/auth/login")).await)
+pub async fn logout_redirect(
+    State(state): State<Arc<AppState>>,
+    presented: guard::PresentedTokens,
+) -> RedirectResponse {
+    RedirectResponse(end_session(&state, &presented, Redirect::temporary("/auth/login")).await)
 }
 
 /// A redirect that also sets or removes the session cookie.
@@ -214,14 +217,14 @@ impl IntoResponse for RedirectResponse {
     }
 }
 
-pub async fn logout(State(state): State<Arc<AppState>>, credentials: guard::Credentials) -> Response {
-    end_session(&state, &credentials, Redirect::to("/auth/login")).await
+pub async fn logout(State(state): State<Arc<AppState>>, presented: guard::PresentedTokens) -> Response {
+    end_session(&state, &presented, Redirect::to("/auth/login")).await
 }
 
 /// Revokes the tokens of the request, so that copies of them are refused too, and removes the cookie.
-async fn end_session(state: &AppState, credentials: &guard::Credentials, redirect: Redirect) -> Response {
-    for token in &credentials.tokens {
-        let Some(claims) = credentials.check_token(state, token).await else { continue };
+async fn end_session(state: &AppState, presented: &guard::PresentedTokens, redirect: Redirect) -> Response {
+    for token in &presented.tokens {
+        let Some(claims) = presented.check_token(state, token).await else { continue };
         if let Err(error) = state.auth.revoked.add(&state.database, token, &claims).await {
             warn!("failed to record the end of a session: {}", error.message());
         }

@@ -74,8 +74,8 @@ pub async fn page(State(state): Shared, request: Request) -> Result<Response, Ap
     if NOT_PAGES.contains(&first) || !is_page && !accepts_html(request.headers()) {
         return Err(not_found());
     }
-    let credentials = guard::Credentials::of(&state, &request);
-    if !credentials.are_valid(&state).await {
+    let presented = guard::PresentedTokens::of(&state, &request);
+    if !presented.are_valid(&state).await {
         return Ok(guard::redirect_to_login(&request));
     }
     let Some(folder) = web_ui::installed(&state.home) else {
