@@ -2,13 +2,16 @@
 //! the event loop, which also answers health checks and schedules tasks.
 
 use super::api_error::ApiError;
+use super::guard::DATASTORE_TIMEOUT;
 use axum::extract::Request;
 use axum::http::{Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use leoflow_base::sys::blocking;
+use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
 
 /// Bodies of at least this many bytes are large.
 const LARGE_BODY: u64 = 256 * 1024;
@@ -17,21 +20,35 @@ const LARGE_ANSWERS: [&str; 4] = ["/xcomEntries", "/variables", "/connections", 
 /// Large requests that are handled at the same time; others wait.
 static THREADS: Semaphore = Semaphore::const_new(4);
 
+/// Answers 503 when the datastore does not respond in time, which includes the wait for a thread.
 pub async fn off_the_event_loop(request: Request, next: Next) -> Response {
-    if !is_large(&request) {
-        return next.run(request).await;
-    }
-    // Cannot fail: the semaphore is never closed.
-    let _permit = THREADS.acquire().await;
+    if is_large(&request) { on_a_thread(request, next, DATASTORE_TIMEOUT).await } else { next.run(request).await }
+}
+
+async fn on_a_thread(request: Request, next: Next, limit: Duration) -> Response {
+    let deadline = Instant::now() + limit;
+    let permit = match timeout_at(deadline, THREADS.acquire()).await {
+        // Cannot fail: the semaphore is never closed.
+        Ok(permit) => permit,
+        Err(elapsed) => return ApiError::unavailable(&elapsed).into_response(),
+    };
     let handle = Handle::current();
-    let response = blocking::run(move || handle.block_on(next.run(request))).await;
+    let work = move || {
+        // Held until the work ends, which goes on when the client disconnects.
+        let _permit = permit;
+        let response = handle.block_on(async { timeout_at(deadline, next.run(request)).await });
+        response.unwrap_or_else(|elapsed| ApiError::unavailable(&elapsed).into_response())
+    };
+    let response = blocking::run(work).await;
     response.unwrap_or_else(|error| ApiError::internal(&error).into_response())
 }
 
-/// True when the body is large or of unknown size, or the answer may be large.
+/// True when the body is large or of unknown size, or the answer may be large. What a task reads counts as small: many
+/// tasks that read a Variable at once must not wait for each other, nor for users of the UI.
 fn is_large(request: &Request) -> bool {
     if [Method::GET, Method::HEAD].contains(request.method()) {
-        return LARGE_ANSWERS.iter().any(|part| request.uri().path().contains(part));
+        let path = request.uri().path();
+        return !path.starts_with("/task/") && LARGE_ANSWERS.iter().any(|part| path.contains(part));
     }
     let length = request.headers().get(header::CONTENT_LENGTH);
     match length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok()) {
@@ -43,34 +60,61 @@ fn is_large(request: &Request) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::Router;
     use axum::body::Body;
+    use axum::http::StatusCode;
     use axum::middleware::from_fn;
     use axum::routing::{get, post};
-    use axum::{Router, http::StatusCode};
     use hyper::service::Service;
     use hyper_util::service::TowerToHyperService;
-    use std::time::{Duration, Instant};
+    use std::sync::{Arc, Mutex, mpsc};
+
+    fn request(method: &str, path: &str, length: usize) -> Request {
+        let builder = Request::builder().method(method).uri(path).header(header::CONTENT_LENGTH, length);
+        builder.body(Body::from(vec![b'x'; length])).unwrap()
+    }
 
     #[tokio::test]
     async fn a_large_request_does_not_hold_up_others() {
-        let busy = async || std::thread::sleep(Duration::from_millis(300));
+        let (release, released) = mpsc::channel();
+        let released = Arc::new(Mutex::new(released));
+        // Blocks its thread until the small request is complete.
+        let busy = async move || match released.lock().unwrap().recv_timeout(Duration::from_secs(20)) {
+            Ok(()) => StatusCode::OK,
+            Err(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
         let router = Router::new()
-            .route("/api/v2/variables/{key}", get(busy).put(busy))
+            .route("/api/v2/variables/{key}", get(busy.clone()).put(busy))
             .route("/api/v2/dags", post(async || "ok"))
             .layer(from_fn(off_the_event_loop));
         let service = TowerToHyperService::new(router);
-        let request = |method: &str, path: &str, length: usize| {
-            let builder = Request::builder().method(method).uri(path).header(header::CONTENT_LENGTH, length);
-            builder.body(Body::from(vec![b'x'; length])).unwrap()
-        };
         for (method, length) in [("PUT", 9_000_000), ("GET", 0)] {
-            let started_at = Instant::now();
             let large = tokio::spawn(service.call(request(method, "/api/v2/variables/a", length)));
             tokio::task::yield_now().await;
             let small = service.call(request("POST", "/api/v2/dags", 1)).await.unwrap();
             assert_eq!(small.status(), StatusCode::OK);
-            assert!(started_at.elapsed() < Duration::from_millis(250), "{method}: {:?}", started_at.elapsed());
-            assert_eq!(large.await.unwrap().unwrap().status(), StatusCode::OK);
+            release.send(()).unwrap();
+            assert_eq!(large.await.unwrap().unwrap().status(), StatusCode::OK, "{method}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_frozen_datastore_ends_the_work_and_the_wait_for_a_thread() {
+        let limit = Duration::from_millis(50);
+        let router = Router::new()
+            .route("/", get(async || std::future::pending::<()>().await))
+            .layer(from_fn(move |request, next| on_a_thread(request, next, limit)));
+        let service = TowerToHyperService::new(router);
+        let answer = async || service.call(request("GET", "/", 0)).await.unwrap().status();
+        assert_eq!(answer().await, StatusCode::SERVICE_UNAVAILABLE);
+        let _all = THREADS.acquire_many(4).await.unwrap();
+        assert_eq!(answer().await, StatusCode::SERVICE_UNAVAILABLE);
+    }
+
+    #[test]
+    fn what_tasks_read_counts_as_small() {
+        assert!(is_large(&request("GET", "/api/v2/variables/a", 0)));
+        assert!(!is_large(&request("GET", "/task/variables/a", 0)));
+        assert!(is_large(&request("PUT", "/task/variables/a", 9_000_000)));
     }
 }
