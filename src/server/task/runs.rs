@@ -22,6 +22,7 @@ use leoflow_engine::store::instance::clear::{self, Selection};
 use leoflow_engine::store::run::lengths;
 use leoflow_engine::store::run::other_runs::{self, CountTarget};
 use leoflow_engine::store::run::runs::{self, Trigger};
+use leoflow_engine::store::run::version_choice::VersionChoice;
 use leoflow_engine::store::{ReadFor, StoreError};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -85,7 +86,9 @@ pub async fn trigger(
             drop(transaction);
             let transaction = client.transaction().await?;
             let key = RunKey { dag_id: body.dag_id, run_id: body.run_id };
-            let choice = rerun_version::of_clear(&state, &transaction, &key.dag_id, None).await?;
+            let dag = dags::get(&transaction, &key.dag_id).await?;
+            // Like Airflow with a local bundle, which runs the current code.
+            let choice = rerun_version::of_dag(&state, &dag, None, VersionChoice::Newest).await?;
             clear::clear(&transaction, &key, &Selection::default(), choice).await?;
             transaction.commit().await?;
             return Ok(StatusCode::NO_CONTENT);
