@@ -13,6 +13,7 @@ use leoflow_base::config;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use tracing::warn;
 
 type Shared = State<Arc<AppState>>;
 
@@ -34,8 +35,16 @@ pub async fn config(State(state): Shared) -> Result<Json<Value>, ApiError> {
         "external_log_name": null,
         "theme": null,
         "multi_team": false,
-        "rerun_with_latest_version": rerun_version::setting(&state, None).await?,
+        "rerun_with_latest_version": rerun_with_latest_version(&state).await,
     })))
+}
+
+/// The setting of the instance; `None`, with a warning in the log, when it is invalid: the UI needs the other settings.
+async fn rerun_with_latest_version(state: &AppState) -> Option<bool> {
+    rerun_version::setting(state, None).await.unwrap_or_else(|error| {
+        warn!("the UI is not told which version reruns take: {}", error.message());
+        None
+    })
 }
 
 /// All of Airflow's menu: the only user may do everything.
