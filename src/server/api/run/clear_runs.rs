@@ -323,7 +323,8 @@ pub async fn partitions(
     };
     let mut counts = ClearPartitionsResponse { dag_runs_cleared: 0, task_instances_cleared: 0, dry_run: body.dry_run };
     let selection = Selection::default();
-    let mut clearing = Clearing::load(&transaction, &dag_id, &selection, VersionChoice::Own).await?;
+    let choice = rerun_version::of_dag(&state, &dag, None, VersionChoice::Own).await?;
+    let mut clearing = Clearing::load(&transaction, &dag_id, &selection, choice).await?;
     let runs = partitions::runs(&transaction, &dag_id, &selector).await?;
     if !body.dry_run {
         let keys: Vec<RunKey> = runs.iter().map(|run| run.key.clone()).collect();
