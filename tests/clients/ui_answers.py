@@ -88,8 +88,10 @@ def answer(server, path):
 def masked(value, key=""):
     """Replaces values that differ between servers."""
     if isinstance(value, dict):
-        # To the UI, null and an absent field are the same.
-        return {name: masked(item, name) for name, item in value.items() if item is not None}
+        # To the UI, null and an absent field are the same. `bundle_version` is null for Airflow's local bundles; here it is
+        # the number of the version, so that the UI offers to rerun the newest one.
+        kept = {name: item for name, item in value.items() if item is not None and name != "bundle_version"}
+        return {name: masked(item, name) for name, item in kept.items()}
     if isinstance(value, list):
         shown = [masked(item, key) for item in value]
         return sorted(shown, key=json.dumps) if key in UNORDERED else shown

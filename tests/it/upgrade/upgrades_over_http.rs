@@ -43,11 +43,17 @@ impl Client {
 }
 
 fn started_client(all: &Releases) -> (TestHome, Client) {
+    let (test, client, _) = started_with_password(all);
+    (test, client)
+}
+
+/// A started instance, a client that has logged in, and the administrator's password.
+fn started_with_password(all: &Releases) -> (TestHome, Client, String) {
     let test = TestHome::with_program(all.program("0.1.0"));
     let password = test.start()["admin_password"].as_str().unwrap().to_owned();
     test.run(&["config", "set", "upgrade.from", all.dist().to_str().unwrap()]).expect(0);
     let session = Session::login(test.port, &password);
-    (test, Client(session))
+    (test, Client(session), password)
 }
 
 /// Returns the server-sent events of one connection.
@@ -143,7 +149,7 @@ fn an_upgrade_whose_recorder_is_killed_is_reported_as_failed() {
 #[test]
 fn only_an_existing_named_backup_is_restored_over_http() {
     let all = releases(&[FIRST, SECOND]);
-    let (test, client) = started_client(&all);
+    let (test, client, password) = started_with_password(&all);
     test.run(&["variables", "set", "kept", "then"]).expect(0);
     let begun = client.post("backups", Value::Null, 202);
     let path = format!("operations/{}", begun["id"]);
@@ -196,8 +202,12 @@ fn only_an_existing_named_backup_is_restored_over_http() {
     let begun = client.post("restore", json!({"backup": name, "instance": own}), 202);
     let path = format!("/api/lite/operations/{}", begun["id"]);
     let mut operation = Value::Null;
+    // A restore makes a new signing key, which ends the sessions.
+    let is_refused = || client.0.try_request("GET", &path, "").is_some_and(|answer| answer.status == 401);
+    wait_until("the session has ended", LIMIT, is_refused);
+    let session = Session::login(test.port, &password);
     wait_until("the restore has ended", LIMIT, || {
-        let answer = client.0.try_request("GET", &path, "").filter(|answer| answer.status == 200);
+        let answer = session.try_request("GET", &path, "").filter(|answer| answer.status == 200);
         operation = answer.map_or(operation.take(), |answer| answer.json());
         operation["status"] == "done" || operation["status"] == "failed"
     });
