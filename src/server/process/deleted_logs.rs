@@ -199,8 +199,8 @@ async fn existing_runs(state: &AppState, leftovers: &[Leftover]) -> Result<HashS
 
 fn settle(leftovers: &[Leftover], existing: &HashSet<PathBuf>) {
     for Leftover { aside, runs } in leftovers {
-        let to_restore = runs.iter().filter(|(_, original)| existing.contains(original));
-        let restored = to_restore.map(|(run, original)| put_back(run, original)).collect::<io::Result<()>>();
+        let mut to_restore = runs.iter().filter(|(_, original)| existing.contains(original));
+        let restored = to_restore.try_for_each(|(run, original)| put_back(run, original));
         match restored {
             Ok(()) => remove(aside),
             Err(error) => warn!("some task logs stay in {}: {error}", aside.display()),

@@ -18,7 +18,7 @@ pub struct Assets {
 #[derive(Subcommand, Debug)]
 #[command(after_help = "Examples:\n  leoflow assets list\n  leoflow assets materialize orders")]
 pub enum AssetsCommand {
-    /// List all assets with their producing tasks and consuming DAGs
+    /// List all assets with the DAGs that produce and consume them
     #[command(after_help = "Example:\n  leoflow assets list")]
     List,
     /// Show one asset
@@ -27,7 +27,7 @@ pub enum AssetsCommand {
         /// The asset's name or URI
         name: String,
     },
-    /// List asset events, newest last
+    /// List the newest 100 asset events, newest last
     #[command(after_help = "Example:\n  leoflow assets events orders")]
     Events {
         /// Only events of this asset, by name or URI [default: all assets]
@@ -87,7 +87,12 @@ async fn events(context: &Context<'_>, api: &Api<'_>, name: Option<&str>) -> Res
         Some(name) => format!("&asset_id={}", find(api, name).await?["id"]),
         None => String::new(),
     };
-    let response: Value = api.get(&format!("/api/v2/assets/events?limit=100{filter}")).await?;
+    // The newest events, which the output has last.
+    let path = format!("/api/v2/assets/events?limit=100&order_by=-timestamp{filter}");
+    let mut response: Value = api.get(&path).await?;
+    if let Some(events) = response["asset_events"].as_array_mut() {
+        events.reverse();
+    }
     if printer.json {
         return printer.json(&response);
     }
