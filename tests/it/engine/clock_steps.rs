@@ -44,7 +44,8 @@ const AHEAD: &str = "
         schedule_key = regexp_replace(schedule_key, '^at [^ ]+',
                                       'at ' || to_char(now() AT TIME ZONE 'UTC' + interval '3 hours', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'))
     WHERE dag_id IN ('often', 'ever');
-    UPDATE dag_run SET data_interval_end = now() + interval '3 hours', run_after = now() + interval '3 hours'
+    UPDATE dag_run SET data_interval_end = now() + interval '3 hours', run_after = now() + interval '3 hours',
+        queued_at = now() + interval '3 hours'
     WHERE dag_id = 'ever' AND logical_date = (SELECT max(logical_date) FROM dag_run WHERE dag_id = 'ever');";
 
 #[test]
