@@ -6,8 +6,32 @@ use super::embedded::known;
 use crate::PgError;
 use tokio_postgres::{GenericClient, Row};
 
-/// Reads the records. Read-only.
+/// How often the records are read until both tables have the same versions.
+const READS: usize = 4;
+
+/// Reads the records. Read-only. A migration that another process commits between the reads of the two tables is in one
+/// of them only, so they are read again; versions that still differ are damage.
 pub async fn inspect(client: &impl GenericClient) -> Result<SchemaRecords, SchemaError> {
+    let mut records = read_records(client).await?;
+    for _ in 1..READS {
+        if has_same_versions(&records) {
+            break;
+        }
+        records = read_records(client).await?;
+    }
+    Ok(records)
+}
+
+fn has_same_versions(records: &SchemaRecords) -> bool {
+    let (Some(history), Some(ledger)) = (&records.history, &records.ledger) else { return true };
+    let mut applied: Vec<Option<i64>> = history.iter().map(|row| row.version).collect();
+    let mut recorded: Vec<Option<i64>> = ledger.iter().map(|row| Some(row.version)).collect();
+    applied.sort_unstable();
+    recorded.sort_unstable();
+    applied == recorded
+}
+
+async fn read_records(client: &impl GenericClient) -> Result<SchemaRecords, SchemaError> {
     let tables = client
         .query_one(
             "SELECT to_regclass('public.refinery_schema_history') IS NOT NULL,
