@@ -77,7 +77,7 @@ const SETTINGS: &str = "SET LOCAL search_path = public; SET LOCAL timezone = 'UT
     SET LOCAL intervalstyle = 'postgres'; SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex';
     SET LOCAL lc_monetary = 'C'; SET LOCAL lc_numeric = 'C'; SET LOCAL lc_time = 'C';
     SET LOCAL jit = off; SET LOCAL max_parallel_workers_per_gather = 0";
-/// Begins a query: whatever it does is undone by `END`. A subtransaction cannot become writable again.
+/// Begins a query: `END` undoes its changes. A subtransaction cannot become writable again.
 const BEGIN: &str = "SAVEPOINT leoflow_invariant; SET LOCAL transaction_read_only = on";
 const END: &str = "ROLLBACK TO SAVEPOINT leoflow_invariant; RELEASE SAVEPOINT leoflow_invariant";
 

@@ -31,7 +31,8 @@ pub fn variable_of(setting: &Setting) -> Option<String> {
     (!is_config_yaml_only(setting.name)).then(|| variable_named(setting.name))
 }
 
-fn variable_named(setting: &str) -> String {
+/// Name of the environment variable for a key, which may be deprecated.
+pub fn variable_named(setting: &str) -> String {
     format!("LEOFLOW_{}", setting.replace('.', "_").to_uppercase())
 }
 

@@ -39,8 +39,8 @@ pub fn compare(old: &Contract, new: &Contract) -> Vec<Change> {
     sections.dedup();
     let mut changes = Vec::new();
     for section in sections {
-        let of = |contract: &'_ Contract| contract.sections.get(&section).unwrap_or(&empty).clone();
-        compare_section(section, &of(old), &of(new), &mut changes);
+        let [old, new] = [old, new].map(|contract| contract.sections.get(&section).unwrap_or(&empty));
+        compare_section(section, old, new, &mut changes);
     }
     changes
 }

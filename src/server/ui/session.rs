@@ -42,7 +42,7 @@ pub async fn config(State(state): Shared) -> Result<Json<Value>, ApiError> {
 /// The setting of the instance; `None`, with a warning in the log, when it is invalid: the UI needs the other settings.
 async fn rerun_with_latest_version(state: &AppState) -> Option<bool> {
     rerun_version::setting(state, None).await.unwrap_or_else(|error| {
-        warn!("the UI is not told which version reruns take: {}", error.message());
+        warn!("the UI gets no default version for reruns: {}", error.message());
         None
     })
 }

@@ -353,7 +353,7 @@ fn an_outdated_or_stale_release_host_is_noticed() {
     assert!(done.stderr.contains("expired on 2026-11-20T00:00:00Z"), "{}", done.stderr);
     let plan_json = check(&old, &["upgrade", "--json"]).expect(0).json();
     assert_eq!(plan_json["warnings"].as_array().unwrap().len(), 2, "{plan_json}");
-    // Where nobody reads the warnings, no release is installed from it.
+    // Without a user who reads the warnings, no release is installed from it.
     earlier["releases"] = manifest(&all.dist())["releases"].clone();
     publish(&all, &old, &earlier);
     let refused = check(&old, &["upgrade", "--yes"]).expect(3);

@@ -40,7 +40,7 @@ fn file_system(path: &Path) -> io::Result<Statvfs> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shortage {
     Bytes,
-    /// It can have no more files, whatever their size.
+    /// It has no free inodes, so no file of any size can be created.
     Files,
     /// It has this many free bytes: a quota or another limit applies.
     OtherLimit {

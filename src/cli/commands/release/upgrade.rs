@@ -56,7 +56,7 @@ async fn upgrade(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     watch_worker::watch(context, &worker_arguments(&plan, args), &variables).await
 }
 
-/// Refuses an expired or older manifest where nobody reads the warnings of the plan: with `--yes`, and so over HTTP.
+/// Refuses an expired or older manifest with `--yes`, which HTTP requests use too: then no user reads the warnings of the plan.
 fn refuse_outdated_manifest(context: &Context<'_>, args: &Upgrade, release: &TargetRelease) -> Result<(), Error> {
     if !args.yes || args.accept_old_manifest || !release.is_outdated(&context.home) {
         return Ok(());

@@ -50,7 +50,7 @@ fn type_name(schema: &Value) -> String {
 }
 
 fn alternatives(mut names: Vec<String>) -> String {
-    // `null` comes last, whatever the order in the description.
+    // `null` comes last, so that the order in the description does not count.
     names.sort_by_key(|name| name == "null");
     names.dedup();
     names.join(" or ")

@@ -60,7 +60,7 @@ fn add_option(contract: &mut Contract, command: &str, arg: &Arg) {
         facts.extend((!defaults.is_empty()).then(|| ("default", defaults.join(", "))));
     }
     contract.add(Section::Options, &format!("{command} {name}"), facts);
-    // Each value counts by itself, so that another may be added.
+    // Each value is an entry of its own, so that another may be added.
     for value in arg.get_possible_values().iter().filter(|_| takes_value && !arg.is_hide_possible_values_set()) {
         contract.add(Section::Options, &format!("{command} {name} {}", value.get_name()), []);
     }

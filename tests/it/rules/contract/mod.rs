@@ -7,7 +7,7 @@ mod pages;
 
 use super::reference_pages::{GENERATED, check};
 use leoflow::config::project_keys::{PROJECT, TASK};
-use leoflow::config::{DEPRECATED, SETTINGS, variable_of};
+use leoflow::config::{DEPRECATED, SETTINGS, variable_named, variable_of};
 use leoflow::contract::rules::violations;
 use leoflow::contract::{Contract, Deprecation, Promise, Section};
 use semver::Version;
@@ -66,12 +66,11 @@ fn settings(contract: &mut Contract) {
         };
         // It has the facts of the key that replaces it.
         let facts = contract.promise(Section::Settings, key.replacement).unwrap().facts.clone();
-        let variable = |name: &str| format!("LEOFLOW_{}", name.replace('.', "_").to_uppercase());
-        let of_variable = Deprecation { replacement: Some(variable(key.replacement)), ..deprecated.clone() };
+        let of_variable = Deprecation { replacement: Some(variable_named(key.replacement)), ..deprecated.clone() };
         let overrides = [("overrides".to_owned(), key.name.to_owned())].into();
         for (section, name, facts, deprecated) in [
             (Section::Settings, key.name.to_owned(), facts, deprecated),
-            (Section::EnvironmentVariables, variable(key.name), overrides, of_variable),
+            (Section::EnvironmentVariables, variable_named(key.name), overrides, of_variable),
         ] {
             let promise = Promise { facts, deprecated: Some(deprecated) };
             contract.sections.entry(section).or_default().insert(name, promise);
