@@ -12,7 +12,8 @@ use std::time::Instant;
 const INSTANCES: i32 = 10_000;
 const ROUNDS: usize = 50;
 
-/// Two mapped tasks of 5,000 instances in one group, half of them finished, and one task downstream of all.
+/// Two mapped tasks of 5,000 instances in one group, and one task downstream of both. Half of the first task's
+/// instances have finished.
 fn grouped() -> (Graph, Vec<Instance>) {
     let half = INSTANCES / 2;
     let structure: Structure = serde_json::from_value(json!({

@@ -107,7 +107,7 @@ find_base() {
     fi
     base=${base%/}
     [ -n "$base" ] || fail "this script does not know where to find its release" "add --base-url URL_OR_FOLDER"
-    # A proxy would look for a host on this machine on its own.
+    # A proxy would resolve localhost to its own machine.
     no_proxy=${no_proxy:-${NO_PROXY:-}}
     no_proxy=${no_proxy:+$no_proxy,}localhost,127.0.0.1,::1
     NO_PROXY=$no_proxy
@@ -138,7 +138,7 @@ detect() {
 }
 
 is_musl() {
-    # Where glibc is installed too, its programs run.
+    # A machine with both C libraries runs the glibc build.
     for loader in /lib64/ld-linux-*.so.* /lib/ld-linux-*.so.*; do
         [ ! -e "$loader" ] || return 1
     done
@@ -155,7 +155,8 @@ file_of() {
     printf '%s\n' "$match"
 }
 
-# check_space FOLDER: five times the archives, for archives and unpacked files, and 200 MB for a new datastore
+# check_space FOLDER: fails unless the folder has enough free space: five times the size of the archives, for them and
+# their unpacked files, and 200 MB for a new datastore
 check_space() {
     total=0
     for kind in program postgres airflow-ui; do
@@ -172,7 +173,7 @@ check_space() {
     fi
 }
 
-# fetch NAME INTO
+# fetch NAME INTO: downloads or copies a file of the release
 fetch() {
     case $base in
         http://* | https://*)
@@ -223,7 +224,7 @@ sha256_of() {
     fi
 }
 
-# fetch_checked KIND: leaves the file in the staging folder and its name in $file
+# fetch_checked KIND: fetches the file into the staging folder, verifies its sha256 and sets $file to its name
 fetch_checked() {
     line=$(file_of "$1")
     file=${line%% *}
@@ -242,7 +243,7 @@ clean_up() {
     [ -z "${made_home:-}" ] || rmdir -- "$home" 2>/dev/null || :
 }
 
-# Refuses a folder that is in use for something else: its files could not be distinguished from Leoflow's.
+# Refuses a folder with files of other programs: an uninstall could not distinguish them from Leoflow's.
 check_home() {
     [ -e "$home" ] || return 0
     [ -d "$home" ] || fail "$home is not a folder" "choose another one: --home DIR"
@@ -290,7 +291,8 @@ remove_old_stages() {
     done
 }
 
-# True for a datastore with a working program; data whose program was removed is set up again by `leoflow setup`.
+# True when the home has a datastore and a program that runs. If only the program is missing, this script installs it
+# and `leoflow setup` uses the existing data.
 is_installed() {
     [ -d "$home/managed-postgres/data" ] && "$home/bin/leoflow" version >/dev/null 2>&1
 }
@@ -315,7 +317,7 @@ ask() {
     return 1
 }
 
-# Moves the whole version into place by one rename.
+# Moves the staged release to versions/: a new version by one rename, a repaired one file by file.
 place() {
     versions=$home/versions
     mkdir -p -- "$versions"
@@ -329,7 +331,7 @@ place() {
         done
     else
         mv -- "$stage/release" "$versions/$VERSION"
-        # If a concurrent installer came first, mv moved ours into its identical folder.
+        # If a concurrent installer created the folder first, mv moved the staged release into that identical folder.
         rm -rf -- "$versions/$VERSION/release"
     fi
 }
@@ -343,6 +345,7 @@ link() {
     done
 }
 
+# Prints the requested version or channel, if it is not the version of this script.
 other_release() {
     if [ -n "$wanted" ] && [ "$wanted" != "$VERSION" ]; then
         printf '%s' "$wanted"
@@ -382,7 +385,7 @@ print_next_steps() {
     say "Next:  $home/bin/leoflow lite"
 }
 
-# True when this release is already installed; then it is only repaired.
+# True when this release is already installed; the script then repairs it.
 is_same() {
     [ -z "$other" ] && [ "$(readlink "$home/bin/leoflow" 2>/dev/null)" = "../versions/$VERSION/leoflow" ]
 }

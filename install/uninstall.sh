@@ -56,12 +56,12 @@ parse() {
     [ -n "$home" ] || home=${HOME:?HOME is not set: specify the folder with --home}/.leoflow
 }
 
-# Distinguishes a home from a folder that was given by mistake.
-is_ours() {
+# True for a home of Leoflow, so that a folder given by mistake is refused.
+is_leoflow_home() {
     [ -f "$home/setup.json" ] || [ -f "$home/managed-postgres/credentials.json" ]
 }
 
-# Prints the pid of the lock's holder.
+# Prints the pid of the process that holds the home's lock.
 holder() {
     sed -n 's/.*"pid":\([0-9][0-9]*\).*/\1/p' "$home/run/lite.lock" 2>/dev/null | head -n 1
 }
@@ -74,7 +74,7 @@ command_of() {
     fi
 }
 
-# The data may be between two states, which only the journal describes.
+# An interrupted operation may have left the data between two states; only the journal describes how to finish it.
 refuse_interrupted() {
     if [ -e "$home/run/journal.json" ] && [ "$purge" = no ]; then
         fail "an operation was interrupted and is not finished: $home/run/journal.json" "install Leoflow again; its next start finishes the operation" "or remove everything: --purge"
@@ -106,13 +106,13 @@ ask() {
     return 1
 }
 
-# Removes the lines that the installation added, which end in our marker.
+# Removes the lines that the installation added to shell startup files; they end in "# added by leoflow".
 clean_shell_files() {
     for file in "${HOME:-/nonexistent}"/.profile "${HOME:-/nonexistent}"/.bashrc "${HOME:-/nonexistent}"/.bash_profile "${HOME:-/nonexistent}"/.zshrc "${HOME:-/nonexistent}"/.config/fish/conf.d/leoflow.fish; do
         if [ -f "$file" ] && grep -q '# added by leoflow$' "$file"; then
             real=$(readlink -f "$file" 2>/dev/null || printf '%s' "$file")
             copy=$real.leoflow-$$
-            # A copy with the same owner and mode, renamed into place when it is complete.
+            # cp -p keeps owner and mode; the rename replaces the file only when the copy is complete.
             cp -p -- "$real" "$copy"
             grep -v "$home/bin.*# added by leoflow\$" "$real" >"$copy" || [ $? -eq 1 ] || {
                 rm -f -- "$copy"
@@ -136,7 +136,7 @@ main() {
     case $home in
         / | "${HOME:-/}") fail "$home is not a home of Leoflow" ;;
     esac
-    is_ours || fail "$home is not a home of Leoflow: it has neither setup.json nor credentials"
+    is_leoflow_home || fail "$home is not a home of Leoflow: it has neither setup.json nor credentials"
     refuse_running
     refuse_interrupted
     if [ "$purge" = yes ]; then

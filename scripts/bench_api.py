@@ -1,7 +1,7 @@
-"""The REST API and the web UI's home page of Leoflow and Airflow (`airflow standalone`) with the same 100 DAGs.
+"""Measures the REST API and the web UI's home page of Leoflow and `airflow standalone`, with the same 100 DAGs.
 
-Requests: `GET /api/v2/dags?limit=100` over four keep-alive connections. Drawn: the web UI's home page, warm, from the
-navigation to the page with its data, in headless Chromium (median of seven; skipped without Chromium or npm).
+Requests: `GET /api/v2/dags?limit=100` over four keep-alive connections. First page: from the navigation to the drawn
+home page with its data, with a warm cache, in headless Chromium (median of seven; skipped without Chromium or npm).
 """
 
 import http.client
@@ -16,7 +16,7 @@ from pathlib import Path
 from bench_machine import dag_file, wait_for
 from bench_subjects import ROOT, Airflow, Leoflow
 
-DAGS, CONNECTIONS, SECONDS, WARM = 100, 4, 8, 2
+DAGS, CONNECTIONS, LOAD_SECONDS, WARM_UP_SECONDS = 100, 4, 8, 2
 FIGURES = [("GET dags", "requests/s"), ("GET dags, slowest of 100", "ms"), ("first page drawn", "ms")]
 PATH = f"/api/v2/dags?limit={DAGS}"
 
@@ -33,11 +33,11 @@ def get_json(port, token, path=PATH):
         return json.load(response)
 
 
-def measured(port, token, password):
+def measure_api(port, token, password):
     wait_for(lambda: get_json(port, token)["total_entries"] >= DAGS, pause=0.5)
-    time.sleep(WARM)
-    load(port, token, WARM)
-    yield "GET dags", load(port, token, SECONDS)
+    time.sleep(WARM_UP_SECONDS)
+    load(port, token, WARM_UP_SECONDS)
+    yield "GET dags", load(port, token, LOAD_SECONDS)
     yield "GET dags, slowest of 100", 1000 * max(timed(port, token) for _ in range(100))
     if shutil.which("npm") and Path("/usr/bin/chromium").exists():
         command = [ROOT / "scripts/walk-ui.mjs", "--drawn", f"http://127.0.0.1:{port}", password]
@@ -51,7 +51,7 @@ def timed(port, token):
 
 
 def load(port, token, seconds):
-    """Returns the requests per second."""
+    """Sends requests over all connections for `seconds`. Returns the requests per second."""
     until, counts = time.monotonic() + seconds, []
 
     def send_requests():
@@ -92,7 +92,7 @@ class LeoflowApi(Leoflow):
                                          {"Content-Type": "application/json"})
         token = json.load(urllib.request.urlopen(request, timeout=10))["access_token"]
         wait_for(lambda: any((self.home / "ui").glob("*/index.html")), limit=60, pause=0.5)
-        yield from measured(self.port, token, made["admin_password"])
+        yield from measure_api(self.port, token, made["admin_password"])
 
 
 class AirflowApi(Airflow):
@@ -101,7 +101,7 @@ class AirflowApi(Airflow):
         self.start()
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/auth/token", timeout=30) as response:
             token = json.load(response)["access_token"]
-        yield from measured(self.port, token, "")
+        yield from measure_api(self.port, token, "")
 
     def variables(self):
         return {**super().variables(), "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True"}

@@ -1,10 +1,10 @@
-"""Backup and restore of a database of 450 MB (pgbench -i -s 30), beside pg_dump and pg_restore on the
-same database in the same run. Part of scripts/bench; also `python3 scripts/bench_backup.py`.
+"""Measures a backup and a restore of a 450 MB database (pgbench -i -s 30), and pg_dump and pg_restore of the same
+database. Part of scripts/bench.
 
-Backup and restore are whole commands on a running instance; a restore ends when the instance serves again. Memory:
-the peak resident set of our own process, without PostgreSQL's. pg_dump runs as `pg_dump -Fc`, pg_restore with one job
-and with one per core, of which the faster counts. An encrypted backup has one X25519 recipient. A scheduled backup is
-started by the server under 200 requests per second, each on a connection of its own.
+Backup and restore are whole commands on a running instance; a restore ends when the instance serves again. Memory is
+the peak resident set of the command, without PostgreSQL. pg_dump runs as `pg_dump -Fc`; pg_restore runs with one job
+and with one job per core, and the faster run counts. The encrypted backup has one X25519 recipient. The scheduled
+backup runs under 200 requests per second, each on a connection of its own.
 """
 
 import json
@@ -28,20 +28,20 @@ def timed(*arguments, **options):
     return time.monotonic() - begun
 
 
-def watched(*arguments, **options):
-    """Returns the seconds and the peak resident set of the process in MiB."""
-    begun, most = time.monotonic(), 0
+def timed_with_memory(*arguments, **options):
+    """Runs a command. Returns its duration in seconds and its peak resident set in MiB."""
+    begun, peak_kib = time.monotonic(), 0
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
     while process.poll() is None:
         try:
             status = Path(f"/proc/{process.pid}/status").read_text()
         except OSError:
             break
-        most = max([most] + [int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")])
+        peak_kib = max([peak_kib] + [int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")])
         time.sleep(0.005)
     if process.wait() != 0:
         raise SystemExit(f"{arguments} failed")
-    return time.monotonic() - begun, most / 1024
+    return time.monotonic() - begun, peak_kib / 1024
 
 
 class BackupBench:
@@ -79,7 +79,7 @@ class BackupBench:
     def run(self):
         dump, ours, stream = self.folder / "theirs.dump", self.folder / "ours.tar.zst", self.folder / "stream.zst"
         yield "pg_dump -Fc", timed(self.bin / "pg_dump", "-Fc", "-f", dump, env=self.application)
-        seconds, memory = watched(self.leoflow, "--home", self.home, "lite", "backup", "--output", ours, env=self.environment)
+        seconds, memory = timed_with_memory(self.leoflow, "--home", self.home, "lite", "backup", "--output", ours, env=self.environment)
         yield "backup", seconds
         yield "backup memory", memory
         pipe = f"'{self.bin}/pg_dump' -Fc -Z0 | zstd -q -3 -f -o '{stream}'"
@@ -89,21 +89,21 @@ class BackupBench:
         yield from self.scheduled()
         yield "pg_restore", min(self.pg_restore(1, dump), self.pg_restore(os.cpu_count(), dump))
         self.sql("CHECKPOINT")
-        seconds, memory = watched(self.leoflow, "--home", self.home, "lite", "restore", "--input", ours, "--force", "--yes", env=self.environment)
+        seconds, memory = timed_with_memory(self.leoflow, "--home", self.home, "lite", "restore", "--input", ours, "--force", "--yes", env=self.environment)
         yield "restore", seconds
         yield "restore memory", memory
 
     def encrypted(self):
         self.command("config", "set", "backup.recipients", RECIPIENT)
         file = self.folder / "encrypted.tar.zst.age"
-        yield "encrypted", watched(self.leoflow, "--home", self.home, "lite", "backup", "--output", file, env=self.environment)[0]
+        yield "encrypted", timed_with_memory(self.leoflow, "--home", self.home, "lite", "backup", "--output", file, env=self.environment)[0]
         self.command("config", "unset", "backup.recipients")
         file.unlink()
-        # Again plain, because a later run finds warmer caches than an earlier one.
-        yield "plain again", watched(self.leoflow, "--home", self.home, "lite", "backup", "--output", self.folder / "again.tar.zst", env=self.environment)[0]
+        # A second backup without encryption, because the caches are warmer now than during the first.
+        yield "plain again", timed_with_memory(self.leoflow, "--home", self.home, "lite", "backup", "--output", self.folder / "again.tar.zst", env=self.environment)[0]
 
     def scheduled(self):
-        """Schedules backups every second until one is made; requests start before and end after it."""
+        """Schedules backups every second until one is complete. The requests start before it and end after it."""
         made = lambda: [path for path in (self.home / "backups").glob("automatic-*") if "scheduled" in path.name]
         load = Load(self.port, log_in(self.port, self.password), RATE)
         try:

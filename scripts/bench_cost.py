@@ -1,5 +1,5 @@
-"""The cost per task in runs of many tasks that do nothing, in Leoflow and Airflow, by the runs' own dates, and a chart of
-it."""
+"""Measures the time per task in runs of tasks that do nothing, in Leoflow and Airflow, from the runs' own dates. Draws
+the results as a chart."""
 
 import math
 import statistics
@@ -21,8 +21,8 @@ def figure(size):
     return f"each of {size}", "ms"
 
 
-def each(size, seconds):
-    """Returns milliseconds per task: the median of three runs, or one run where they are long."""
+def ms_per_task(size, seconds):
+    """Returns milliseconds per task: the median of three runs, or of one run for 1000 tasks and more."""
     return 1000 * statistics.median(seconds() for _ in range(3 if size < 1000 else 1)) / size
 
 
@@ -37,7 +37,7 @@ class LeoflowCost(Leoflow):
         self.timed("lite", "start", "--port", str(self.port))
         for size in SIZES["leoflow"]:
             self.save(f"cost_{size}", DAG.format(count=size))
-            yield figure(size)[0], each(size, lambda: self.seconds(f"cost_{size}"))
+            yield figure(size)[0], ms_per_task(size, lambda: self.seconds(f"cost_{size}"))
 
     def seconds(self, dag_id):
         self.command("dags", "trigger", dag_id, "--wait")
@@ -53,7 +53,7 @@ class AirflowCost(Airflow):
             (self.folder / f"dags/cost_{size}.py").write_text(DAG.format(count=size))
         self.start()
         for size in SIZES["airflow"]:
-            yield figure(size)[0], each(size, lambda: self.run_dag(f"cost_{size}", limit=900))
+            yield figure(size)[0], ms_per_task(size, lambda: self.run_dag(f"cost_{size}", limit=900))
 
 
 # --- the chart
@@ -64,7 +64,7 @@ NAMES = {"leoflow": "Leoflow Lite", "airflow": "airflow standalone"}
 
 
 def draw(samples, machine):
-    """Draws the cost per task as an SVG, both axes in powers of ten. `samples` is name -> figure -> values."""
+    """Returns an SVG chart of the cost per task with logarithmic axes. `samples` is name -> figure -> values."""
     lines = {
         name: [(size, statistics.median(found[figure(size)[0]])) for size in SIZES[name] if figure(size)[0] in found]
         for name, found in samples.items()

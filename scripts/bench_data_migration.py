@@ -1,8 +1,8 @@
-"""A data migration of 1 M rows under 200 requests per second, and one whose server is killed 20 times; the result must
-be exact. Part of scripts/bench; also `python3 scripts/bench_data_migration.py`.
+"""Measures a data migration of 1 M rows under 200 requests per second, then kills the server 20 times during the same
+migration. Both results must be exact. Part of scripts/bench; also `python3 scripts/bench_data_migration.py`.
 
-It is V0013, which moves rendered template fields into a table of their own. The server runs it in batches, as after an
-upgrade; requests start before and end after it, each on a connection of its own.
+The migration is V0013, which moves rendered template fields into a table of their own. The server runs it in batches,
+as after an upgrade. The requests start before it and end after it, each on a connection of its own.
 """
 
 import json
@@ -36,12 +36,12 @@ FILL = f"""
            json_build_object('op_args', json_build_array(run_id, n), 'bash_command', 'echo ' || repeat(run_id, 5))
     FROM dag_run, generate_series(0, 9) n WHERE run_id LIKE 'old\\_\\_%';
 """
-AGAIN = f"""
+UNDO_MIGRATION = f"""
     UPDATE task_instance ti SET rendered = f.rendered_fields FROM rendered_task_instance_fields f
     WHERE (ti.dag_id, ti.run_id, ti.task_id, ti.map_index) = (f.dag_id, f.run_id, f.task_id, f.map_index);
     TRUNCATE rendered_task_instance_fields;
 """
-PENDING = f"""
+MARK_PENDING = f"""
     UPDATE data_migration SET status = 'pending', watermark = NULL, rows = 0, batches = 0, round = 1, batch_size = 500
     WHERE version = {VERSION};
 """
@@ -73,19 +73,20 @@ class Instance:
         return migration
 
     def prepare(self, statements):
-        """Prepares rows that are not migrated and restarts the server. Returns the checksum of their values."""
+        """Creates rows that are not migrated and marks the migration as pending. Returns the rows' checksum."""
         self.sql(statements)
         self.sql("ANALYZE task_instance, rendered_task_instance_fields")
         content = self.sql(CONTENT).split("|")[:2]
-        self.sql(PENDING)
+        self.sql(MARK_PENDING)
         return content
 
     def check(self, content):
-        *migration, left, moved = self.sql(CONTENT).split("|")
-        return migration == content and left == "0" and int(moved) >= ROWS
+        """Returns True when all rows are migrated and the checksum is still `content`."""
+        *migration, remaining, moved = self.sql(CONTENT).split("|")
+        return migration == content and remaining == "0" and int(moved) >= ROWS
 
     def server_pid(self):
-        """Returns None while no server runs, as after a kill."""
+        """Returns the pid of the server; None unless the instance is healthy."""
         status = json.loads(self.run("lite", "status", "--json", check=False))
         return next((process["pid"] for process in status["processes"] if process["name"] == "server"), None) if status["state"] == "healthy" else None
 
@@ -101,11 +102,11 @@ def measure(binary, postgres_bin):
             values.update(under_load(instance))
             values["exact"] = instance.check(content)
             values["kills"], values["exact after kills"] = 0, True
-            # Each attempt kills less often, in case the migration ends before the last kill.
+            # Repeat the migration if it ends before the last kill.
             while values["kills"] < KILLS:
-                content = instance.prepare(AGAIN)
+                content = instance.prepare(UNDO_MIGRATION)
                 instance.run("lite", "restart")
-                values["kills"] += killed(instance, KILLS - values["kills"])
+                values["kills"] += kill_server_during_migration(instance, KILLS - values["kills"])
                 values["exact after kills"] &= instance.check(content)
         finally:
             instance.run("lite", "stop", "--yes")
@@ -125,11 +126,11 @@ def under_load(instance):
     return {"seconds": seconds, "requests": load.sent, "failed": len(load.failed), "slowest": max(load.seconds), "batches": instance.migration()["batches"]}
 
 
-def killed(instance, most):
+def kill_server_during_migration(instance, max_kills):
     kills = 0
-    while kills < most and instance.migration()["status"] != "verified":
-        # The supervisor gives up a server that dies six times within a minute; a data migration starts some seconds
-        # after the server.
+    while kills < max_kills and instance.migration()["status"] != "verified":
+        # The supervisor stops restarting a server that dies six times within a minute. A data migration starts some
+        # seconds after the server.
         time.sleep(12 + 2 * random.random())
         pid = instance.server_pid()
         if pid and instance.migration()["status"] == "running":

@@ -1,7 +1,7 @@
-"""The cost of a project's environment, and tasks run by Apache Airflow's own SDK.
+"""Measures how long project environments take to build, and tasks that run with Apache Airflow's own SDK.
 
-Cold: uv is installed, its cache is empty. Warm: another home with that cache. Lock: the same project again after its
-environment's folder was removed, without a network. Each from the saved file to the DAG in the list.
+Cold: uv is installed and its cache is empty. Warm cache: a new home with that cache. Lock offline: the project's
+environment was removed, and uv runs offline. Each time is from the saved file to the DAG in the list.
 """
 
 import json
@@ -17,7 +17,7 @@ FIGURES = [
     ("another project of the same", "s"), ("SDK: first task after idle", "s"), ("SDK: trivial task, warm", "s"),
     ("SDK: 100 independent tasks", "s"),
 ]
-# After this time an idle warm Python has ended.
+# Time after which an idle warm Python process has ended.
 IDLE_SECONDS = 13
 
 
@@ -56,7 +56,7 @@ class Environments(Leoflow):
         del self.environment["UV_OFFLINE"]
 
     def begin(self, uv=None):
-        """Starts an empty home with the uv that is already installed."""
+        """Starts a new home, with a copy of the folder `uv` if given."""
         self.end()
         shutil.rmtree(self.home, ignore_errors=True)
         shutil.rmtree(self.folder / "leoflow", ignore_errors=True)

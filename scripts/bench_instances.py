@@ -1,8 +1,8 @@
-"""Five instances of one user: idle memory of each, and `upgrade --all` under load between two releases that are made
-from the release build. Part of scripts/bench; also `python3 scripts/bench_instances.py`.
+"""Measures five instances of one user: the idle memory of each, and `upgrade --all` under load, between two releases
+made from the release build. Part of scripts/bench; also `python3 scripts/bench_instances.py`.
 
-Each instance gets 50 requests per second, each on a connection of its own. Memory: PSS of an instance's whole process
-tree, twenty seconds after the last instance has started.
+Each instance gets 50 requests per second, each on a connection of its own. Memory is the PSS of an instance's whole
+process tree, twenty seconds after the last instance has started.
 """
 
 import json
@@ -45,12 +45,12 @@ def measure(postgres):
         home.mkdir()
         user = User(home, folder / "leoflow-0.1.0", Path(postgres))
         try:
-            return loaded(user, new)
+            return upgrade_all_under_load(user, new)
         finally:
             user.run("lite", "stop", "--all", "--yes", check=False)
 
 
-def loaded(user, new):
+def upgrade_all_under_load(user, new):
     ports, passwords = {}, {}
     for name in NAMES:
         ports[name] = free_port()
@@ -74,7 +74,7 @@ def loaded(user, new):
     for name, load in loads.items():
         kept = user.run("--instance", name, "lite", "psql", "--", "-X", "-A", "-t", "-c", "SELECT count(*) FROM variable WHERE key LIKE 'load%'")
         if int(kept.stdout) < len(load.written):
-            problems.append(f"{name}: {len(load.written) - int(kept.stdout)} acknowledged rows are gone")
+            problems.append(f"{name}: {len(load.written) - int(kept.stdout)} acknowledged rows are lost")
         problems += load.failed[:3]
     return {
         "idle": idle, "seconds": seconds, "problems": problems,

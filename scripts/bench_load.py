@@ -8,10 +8,10 @@ import time
 
 def log_in(port, password):
     body = json.dumps({"username": "admin@leoflow.local", "password": password})
-    return json.loads(ask(port, "POST", "/auth/token", body)[1])["access_token"]
+    return json.loads(send_request(port, "POST", "/auth/token", body)[1])["access_token"]
 
 
-def ask(port, method, path, body=None, token=None):
+def send_request(port, method, path, body=None, token=None):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     headers = {"Content-Type": "application/json"}
     if token:
@@ -24,22 +24,23 @@ def ask(port, method, path, body=None, token=None):
 
 
 class Load:
-    """Sends `rate` requests per second, each on time and on its own connection, even when earlier ones are slow."""
+    """Sends `rate` requests per second from 32 threads, each on its own connection, until `end`. Most are reads; every
+    eighth creates a variable, whose key is in `written` once it is acknowledged."""
 
     def __init__(self, port, token, rate):
         self.port, self.token, self.rate = port, token, rate
-        self.over = threading.Event()
+        self.stopped = threading.Event()
         self.lock = threading.Lock()
         self.sent, self.failed, self.written, self.seconds = 0, [], [], []
-        self.threads = [threading.Thread(target=self.work, args=(at,)) for at in range(32)]
+        self.threads = [threading.Thread(target=self.send_repeatedly, args=(at,)) for at in range(32)]
         self.begun = time.monotonic()
         for thread in self.threads:
             thread.start()
 
-    def work(self, number):
+    def send_repeatedly(self, number):
         step = len(self.threads) / self.rate
         turn = 0
-        while not self.over.is_set():
+        while not self.stopped.is_set():
             due = self.begun + number / self.rate + turn * step
             time.sleep(max(0, due - time.monotonic()))
             self.request(number, turn)
@@ -52,7 +53,7 @@ class Load:
         method, body = ("POST", json.dumps({"key": key, "value": "x"})) if kind == 0 else ("GET", None)
         begun = time.monotonic()
         try:
-            status, content = ask(self.port, method, path, body, self.token)
+            status, content = send_request(self.port, method, path, body, self.token)
             failure = None if status < 400 else f"{method} {path}: {status} {content[:200]!r}"
         except OSError as error:
             failure = f"{method} {path}: {error!r}"
@@ -67,6 +68,6 @@ class Load:
                 self.written.append(key)
 
     def end(self):
-        self.over.set()
+        self.stopped.set()
         for thread in self.threads:
             thread.join()

@@ -1,4 +1,4 @@
-"""Shared parts of the benchmarks: DAG files, processes and waiting."""
+"""Shared functions of the benchmarks: DAG files, process statistics and waiting."""
 
 import os
 import signal
@@ -10,15 +10,16 @@ from pathlib import Path
 IDLE_SECONDS = 10
 
 
-def dag_file(dag_id, count, in_a_row):
-    """Returns a DAG file for Airflow and Leoflow."""
-    arrow = "previous >> one" if in_a_row else "one"
+def dag_file(dag_id, count, is_chain):
+    """Returns a DAG file for Airflow and Leoflow, with `count` tasks in a chain or independent of each other."""
+    arrow = "previous >> one" if is_chain else "one"
     return (f"from airflow.sdk import DAG, task\n@task\ndef nothing():\n    return None\n"
             f"with DAG({dag_id!r}, max_active_tasks=100):\n    previous = None\n    for n in range({count}):\n"
             f"        one = nothing.override(task_id=f't{{n}}')()\n        if previous is not None: {arrow}\n        previous = one\n")
 
 
 def stat(pid):
+    """Returns the fields of /proc/PID/stat from the state on; None if the process does not exist."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -47,7 +48,7 @@ def pss_mib(pids):
 
 
 def cpu_seconds(pids):
-    """Returns CPU seconds by pid, without processes that have ended."""
+    """Returns the CPU seconds of each pid, without processes that have ended."""
     fields = {pid: stat(pid) for pid in pids}
     return {pid: (int(f[11]) + int(f[12])) / os.sysconf("SC_CLK_TCK") for pid, f in fields.items() if f}
 
@@ -68,7 +69,8 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def answers(url):
+def fetch(url):
+    """Returns whether the status is 200, and the body."""
     try:
         with urllib.request.urlopen(url, timeout=2) as response:
             return response.status == 200, response.read()
@@ -77,6 +79,7 @@ def answers(url):
 
 
 def wait_for(condition, limit=240, pause=0.002):
+    """Polls until the condition is true. Returns the seconds; ends the program after `limit` seconds."""
     begun = time.monotonic()
     while not condition():
         if time.monotonic() - begun > limit:
@@ -86,7 +89,8 @@ def wait_for(condition, limit=240, pause=0.002):
 
 
 def stop(process, number=signal.SIGTERM):
-    """Returns the seconds until the process tree has ended, or None when it had to be killed."""
+    """Sends the signal `number` to a process group. Returns the seconds until its process tree has ended, or None if it
+    had to be killed after 30 seconds."""
     pids, begun = tree(process.pid), time.monotonic()
     os.killpg(process.pid, number)
     while time.monotonic() - begun < 30:

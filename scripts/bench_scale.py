@@ -1,9 +1,9 @@
-"""Leoflow under load: the cost per task among many tasks, and the cost of many waiting sensors and DAGs.
+"""Measures Leoflow under load: many tasks, many waiting sensors, many DAGs and a long history.
 
-Mapped: one task mapped over many elements, trigger to success. After work: PSS of the whole tree fifteen seconds
-after the last task, minus the PSS before the first. Sensors, DAGs: CPU time of the whole tree as a share of one core;
-late: delay of the last run of a tick. History: ended task instances of the same DAG. pandas: from the start of a try
-to the line after its import, the third time (where the Python has pandas).
+Mapped: one task mapped over many elements, from trigger to success. After work: PSS of the whole process tree fifteen
+seconds after the last task, minus the PSS before the first. Sensors, DAGs: CPU time of the whole process tree as a
+share of one core. Late: delay of the last run of one tick of the schedule. History: ended task instances of the same
+DAG. pandas: from the start of the third try to the line after `import pandas` (skipped if Python has no pandas).
 """
 
 import json
@@ -92,7 +92,7 @@ class Scale(Leoflow):
         return min(self.timed("dags", "trigger", "chain", "--wait") for _ in range(3))
 
     def share(self, seconds):
-        """Returns the CPU time of the whole tree, in percent of one core."""
+        """Returns the CPU time of the whole process tree during `seconds`, in percent of one core."""
         before, begun = cpu_seconds(tree(self.root)), time.monotonic()
         time.sleep(seconds)
         used = sum(after - before.get(pid, after) for pid, after in cpu_seconds(tree(self.root)).items())
@@ -109,7 +109,7 @@ class Scale(Leoflow):
         self.command("runs", "cancel", "sensors", run_id)
 
     def wait_for_minutes(self):
-        """Measures from the third tick on, as the first comes while the DAGs are parsed."""
+        """Measures before and at the third tick of the schedule, because the DAGs are parsed during the first one."""
         self.save("minute_0", MINUTES_DAGS.format(count=DAGS))
         begun = "SELECT count(*) FROM dag_run WHERE dag_id LIKE 'minute%' AND start_date IS NOT NULL AND run_after = '{}'"
         late = "SELECT max(extract(epoch FROM start_date - run_after)) FROM dag_run WHERE dag_id LIKE 'minute%' AND run_after = '{}'"
@@ -149,5 +149,5 @@ class Scale(Leoflow):
             INSERT INTO task_try (dag_id, run_id, task_id, map_index, try_number, state, start_date, end_date)
             SELECT dag_id, run_id, task_id, map_index, 1, 'success', start_date, end_date
             FROM task_instance WHERE run_id LIKE 'old\\_\\_%'""")
-        # Autovacuum analyzes the tables in the time that such a history takes to grow.
+        # In reality autovacuum would have analyzed the tables while the history grew.
         self.sql("ANALYZE")

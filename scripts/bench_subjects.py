@@ -1,4 +1,4 @@
-"""The programs to measure."""
+"""The programs that scripts/bench measures. `run` yields figures with their values."""
 
 import datetime
 import json
@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench_machine import answers, dag_file, free_port, idle, stop, wait_for
+from bench_machine import dag_file, fetch, free_port, idle, stop, wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
 PEERS = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "leoflow-bench"
@@ -20,7 +20,7 @@ AIRFLOW, DAGSTER = "apache-airflow==3.3.*", "dagster dagster-webserver"
 
 class Leoflow:
     binary = ROOT / "target/dist/leoflow"
-    # With --binary: the program to measure instead of this tree's build.
+    # The program given with --binary, to measure instead of this tree's build.
     binary_override = None
     postgres = None
 
@@ -30,7 +30,7 @@ class Leoflow:
             cls.binary = cls.binary_override
         else:
             subprocess.run(["cargo", "build", "--profile", "dist", "--locked", "--quiet"], cwd=ROOT, check=True)
-        # A setup in another home downloads PostgreSQL's files once, so that they are present.
+        # Set up another home, so that PostgreSQL's files are present and their download is not measured.
         home = PEERS / "leoflow-home"
         subprocess.run([cls.binary, "--home", home, "setup", "--workspace", PEERS / "workspace"],
                        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -66,7 +66,7 @@ class Leoflow:
         yield "500 files", self.parse(500)
 
     def save(self, dag_id, text):
-        """Returns the seconds from the saved file to the DAG in the list."""
+        """Saves a DAG file. Returns the seconds until the DAG is in the list."""
         file = self.folder / "leoflow" / f"{dag_id}.py"
         partial = file.with_suffix(".partial")
         partial.write_text(text)
@@ -76,7 +76,7 @@ class Leoflow:
         return time.monotonic() - begun
 
     def parse(self, count):
-        """Returns the seconds from a start that finds `count` new files to all their DAGs in the list."""
+        """Starts Leoflow with `count` new files. Returns the seconds until all their DAGs are in the list."""
         self.command("lite", "stop")
         for n in range(count):
             (self.folder / "leoflow" / f"many_{n}.py").write_text(dag_file(f"many_{n}", 5, True))
@@ -87,6 +87,7 @@ class Leoflow:
         return time.monotonic() - begun
 
     def kill_postgres(self):
+        """Kills the postmaster. Returns the seconds until another one serves."""
         pid_file = self.home / "managed-postgres/data/postmaster.pid"
         old = pid_file.read_text().split("\n")[0]
         os.kill(int(old), signal.SIGKILL)
@@ -96,7 +97,7 @@ class Leoflow:
                 new = pid_file.read_text().split("\n")[0]
             except OSError:
                 return False
-            return new not in ("", old) and answers(f"http://127.0.0.1:{self.port}/api/healthz")[0]
+            return new not in ("", old) and fetch(f"http://127.0.0.1:{self.port}/api/healthz")[0]
 
         return wait_for(serving, limit=30)
 
@@ -105,11 +106,11 @@ class Leoflow:
 
 
 class Foreground:
-    """A program that `start` runs in the foreground."""
+    """A program that `start` runs as a child process."""
 
     process = None
 
-    def started_again(self):
+    def stop_and_restart(self):
         yield "stop", stop(self.process, signal.SIGINT)
         yield "warm start", self.start()
         yield from idle(self.process.pid)
@@ -127,7 +128,7 @@ class BarePostgres(Foreground):
         if Leoflow.postgres is None:
             Leoflow.available()
         cls.bin = Leoflow.postgres.parent if Leoflow.postgres else None
-        # Postgres refuses to run as root, so root starts it in a user namespace as another user, as Leoflow does.
+        # Postgres refuses to run as root, so root starts it as another user in a user namespace, as Leoflow does.
         cls.prefix = ["unshare", "--user", "--map-user=65534", "--map-group=65534"] if os.geteuid() == 0 else []
         return cls.bin is not None
 
@@ -145,11 +146,11 @@ class BarePostgres(Foreground):
         subprocess.run([*self.prefix, self.bin / "initdb", "-D", self.data, "-U", "postgres", "-A", "trust"], check=True, stdout=subprocess.DEVNULL)
         self.start()
         yield "first start", time.monotonic() - begun
-        yield from self.started_again()
+        yield from self.stop_and_restart()
 
 
 class Peer(Foreground):
-    """A program with a web page."""
+    """A program with an HTTP server, for comparison."""
 
     @classmethod
     def available(cls):
@@ -165,7 +166,7 @@ class Peer(Foreground):
 
     def run(self):
         yield "first start", self.start()
-        yield from self.started_again()
+        yield from self.stop_and_restart()
 
 
 class Airflow(Peer):
@@ -180,7 +181,7 @@ class Airflow(Peer):
         yield "100 independent tasks", self.run_dag("wide")
 
     def run_dag(self, dag_id, limit=120):
-        """Returns the seconds by the run's own dates, as Airflow's CLI takes seconds to start."""
+        """Runs a DAG. Returns the seconds by the run's own dates, because Airflow's CLI takes seconds to start."""
         for arguments in (["unpause", dag_id], ["trigger", dag_id]):
             subprocess.run([self.program, "dags", *arguments], env={**os.environ, **self.variables()}, check=True,
                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -205,7 +206,7 @@ class Airflow(Peer):
         return [self.program, "standalone"]
 
     def healthy(self):
-        ok, body = answers(f"http://127.0.0.1:{self.port}/api/v2/monitor/health")
+        ok, body = fetch(f"http://127.0.0.1:{self.port}/api/v2/monitor/health")
         return ok and json.loads(body)["scheduler"]["status"] == "healthy"
 
 
@@ -221,7 +222,7 @@ class Dagster(Peer):
         return [self.program, "dev", "-h", "127.0.0.1", "-p", str(self.port), "-f", definitions]
 
     def healthy(self):
-        return answers(f"http://127.0.0.1:{self.port}/server_info")[0]
+        return fetch(f"http://127.0.0.1:{self.port}/server_info")[0]
 
 
 def install_peers():

@@ -1,9 +1,10 @@
-"""Upgrades of a fresh instance and of one of 450 MB with scripts/try-upgrade, between two releases that are made from
-the release build; and to a release whose server exits in the switch. Part of scripts/bench; also
+"""Measures upgrades with scripts/try-upgrade: of a new instance, of one with 450 MB, and to a release whose server
+exits after the switch. The releases are made from the release build. Part of scripts/bench; also
 `python3 scripts/bench_upgrade.py`.
 
 The load is 200 requests per second, each on a connection of its own. The ratio is the time of a whole upgrade without
-load divided by that of a backup and a restore of the same database. Installed: install.sh from a local folder to healthy.
+load, divided by the time of a backup and a restore of the same database. Installed: from the start of install.sh, with
+a local folder, to healthy.
 """
 
 import json
@@ -29,11 +30,12 @@ def available():
     return all((EXAMPLES / name).exists() for name in ("make-release", "release-under-test"))
 
 
-def tool(*arguments):
+def make_release(*arguments):
     return subprocess.run([EXAMPLES / "make-release", *map(str, arguments)], check=True, capture_output=True, text=True).stdout.strip()
 
 
 def program(folder, version, public, **more):
+    """Writes the test program with a trailer, from which it reads its version, public key, migrations and faults."""
     trailer = json.dumps({"version": version, "public_key": public, **more}).encode()
     path = folder / f"leoflow-{version}"
     path.write_bytes((EXAMPLES / "release-under-test").read_bytes() + trailer + struct.pack("<I", len(trailer)) + b"LEOTRAIL")
@@ -45,9 +47,9 @@ def release(folder, name, version, key, path, postgres, last=None):
     changelog = folder / f"{name}.md"
     changelog.write_text(f"## {version}\n\nNew.\n")
     output = folder / name
-    tool("make", version, "--sign", key, "--program", path, "--postgres", postgres, "--changelog", changelog, "--quick",
-         "--installer", ROOT / "install/install.sh", "--license", ROOT / "LICENSE",
-         "--date", "2026-01-01T00:00:00Z", "--output", output, *(["--from", last] if last else []))
+    make_release("make", version, "--sign", key, "--program", path, "--postgres", postgres, "--changelog", changelog,
+                 "--quick", "--installer", ROOT / "install/install.sh", "--license", ROOT / "LICENSE",
+                 "--date", "2026-01-01T00:00:00Z", "--output", output, *(["--from", last] if last else []))
     return output
 
 
@@ -57,10 +59,11 @@ def try_upgrade(old, new, *more):
 
 
 def old_and_new(folder, postgres):
-    """Makes two consecutive releases, the second with a migration, and returns them with their signing key."""
+    """Makes two consecutive releases, the second with a migration. Returns the signing key, the public key and both
+    release folders."""
     key = folder / "key"
-    tool("keygen", key)
-    public = tool("public-key", key)
+    make_release("keygen", key)
+    public = make_release("public-key", key)
     # The migration gets the next free number.
     known = json.loads(subprocess.run([program(folder, "0.0.1", public), "version", "--json"], check=True, capture_output=True).stdout)
     MIGRATION["file"] = f"V{known['schema_version'] + 1:04}__more.sql"
@@ -77,7 +80,7 @@ def measure(postgres, runs):
         bad_program = program(folder, "0.3.0", public, migrations=[MIGRATION], faults={"live-server": "exits"})
         bad = release(folder, "bad", "0.3.0", key, bad_program, postgres, old)
 
-        def keep(figure, value):
+        def add_sample(figure, value):
             samples.setdefault(figure, []).append(value)
 
         for _ in range(runs):
@@ -89,19 +92,19 @@ def measure(postgres, runs):
             for result in (fresh, large, calm, failed, busy):
                 if result["problems"]:
                     raise SystemExit(f"{result}")
-            keep("installed", fresh["installed_seconds"])
-            keep("fresh", fresh["upgrade_seconds"])
-            keep("fresh slowest", fresh["slowest_seconds"])
+            add_sample("installed", fresh["installed_seconds"])
+            add_sample("fresh", fresh["upgrade_seconds"])
+            add_sample("fresh slowest", fresh["slowest_seconds"])
             for name, result in (("fresh", fresh), ("large", large), ("busy", busy)):
-                keep(f"{name} pause", result["pause_seconds"])
-                keep(f"{name} expected", result["expected_pause_seconds"])
-            keep("busy slowest", busy["slowest_seconds"])
-            keep("large slowest", large["slowest_seconds"])
-            keep("failed requests", fresh["failed"] + large["failed"] + failed["failed"])
-            keep("requests", fresh["requests"] + large["requests"] + failed["requests"])
-            keep("large", calm["upgrade_seconds"])
-            keep("backup and restore", calm["backup_seconds"] + calm["restore_seconds"])
-            keep("going back", failed["going_back_seconds"])
+                add_sample(f"{name} pause", result["pause_seconds"])
+                add_sample(f"{name} expected", result["expected_pause_seconds"])
+            add_sample("busy slowest", busy["slowest_seconds"])
+            add_sample("large slowest", large["slowest_seconds"])
+            add_sample("failed requests", fresh["failed"] + large["failed"] + failed["failed"])
+            add_sample("requests", fresh["requests"] + large["requests"] + failed["requests"])
+            add_sample("large", calm["upgrade_seconds"])
+            add_sample("backup and restore", calm["backup_seconds"] + calm["restore_seconds"])
+            add_sample("going back", failed["going_back_seconds"])
     return {figure: (max if figure == "failed requests" else statistics.median)(values) for figure, values in samples.items()}
 
 

@@ -1,9 +1,9 @@
-"""The part of scripts/crash-soak that kills backups, restores, undos and purges: `crash-soak --data`.
+"""Implements `scripts/crash-soak --data`, which kills backups, restores, undos of restores, and purges.
 
 While a thread writes rows, an operation starts and, at a random moment, the command or the whole process tree gets
-SIGKILL. Then Leoflow is started. Expected: database, workspace, configuration and task logs belong to one state, the
-old or the new; that state has each row that was acknowledged in it; the last complete backup is still readable; a purge
-leaves nothing, and the backup restores the old machine.
+SIGKILL. Then Leoflow is started. Expected: database, workspace, configuration and task logs all belong to the old state
+or all to the new one; no acknowledged row is lost; the last complete backup is readable; a purge leaves no files and
+processes, and the backup then restores the earlier state.
 """
 
 import json
@@ -46,9 +46,9 @@ class DataSoak:
     def __init__(self, soak):
         self.base, self.folder, self.home = soak, soak.folder, soak.home
         self.backup_file = self.folder / "backup.tar.zst"
-        # The backup's mark, the rows that must be in it, and the rows that can be in it.
+        # The mark of the state in the backup, the rows that the backup must have, and the rows that it may have.
         self.backup = None
-        # The replaced state: its mark and its acknowledged rows.
+        # The mark of the replaced state, and its rows.
         self.replaced = None
         self.mark = 0
         self.durations = {kind: 1.0 for kind in KINDS}
@@ -74,7 +74,7 @@ class DataSoak:
         return found
 
     def start(self):
-        # A killed command can have begun a start that is still in progress.
+        # A start that a killed command began may still be in progress.
         for _ in range(100):
             done = self.base.command("lite", "start", "--port", str(self.base.port), check=False)
             if done.returncode == 0:
@@ -121,8 +121,8 @@ class DataSoak:
         return {int(line) for line in self.psql("SELECT n FROM soak_row", names[0]).splitlines()}
 
     def check_exchanged(self, mark, writer, expected):
-        """Checks the rows after an exchange. Rows of this round are in either state: in the new one when they were
-        written after the restart. `expected` checks the other rows of the current state."""
+        """Yields the problems of the rows after a restore or an undo. Each row of this round must be in the replaced
+        state or, if it was written after the restart, in the current one. `expected` checks the other current rows."""
         rows, replaced = self.rows(), self.replaced_rows()
         lost = writer.acknowledged - rows - replaced
         if lost:
@@ -158,7 +158,7 @@ class DataSoak:
         if kind != "purge":
             writer.start()
             time.sleep(random.uniform(0, 0.2))
-        lower = set(writer.acknowledged)
+        required = set(writer.acknowledged)
         arguments = {"backup": ["lite", "backup", "--output", str(self.backup_file)],
                      "restore": ["lite", "restore", "--input", str(self.backup_file), "--force", "--yes"],
                      "undo": ["lite", "restore", "--undo", "--yes"],
@@ -185,31 +185,32 @@ class DataSoak:
         if how == "finished before the kill" and process.returncode != 0:
             return [f"the command failed with {process.returncode}: {(self.folder / 'stderr').read_text()[-300:]}"], how
         check = {"backup": self.after_backup, "restore": self.after_restore, "undo": self.after_undo, "purge": self.after_purge}[kind]
-        return list(check(mark, writer, lower, done)), how
+        return list(check(mark, writer, required, done)), how
 
-    def settle(self):
-        """Starts Leoflow, which finishes or undoes the operation. Returns the mark, and a problem if marks differ."""
+    def start_and_read_mark(self):
+        """Starts Leoflow, which finishes or undoes the operation. Returns the database's mark, and a problem if the
+        marks of the parts differ."""
         self.start()
         marks = self.marks()
         return marks["database"], None if len(set(marks.values())) == 1 else f"mixed state: {marks}"
 
-    def after_backup(self, mark, writer, lower, done):
-        now, mixed = self.settle()
+    def after_backup(self, mark, writer, required, done):
+        now, mixed = self.start_and_read_mark()
         if mixed:
             yield mixed
         rows = self.rows()
         if not writer.acknowledged <= rows:
             yield f"{len(writer.acknowledged - rows)} acknowledged rows lost"
         if done:
-            self.backup = (mark, lower, set(writer.tried))
+            self.backup = (mark, required, set(writer.tried))
         elif self.backup is None:
             self.backup_file.unlink(missing_ok=True)
         if self.backup_file.exists():
             if self.base.command("lite", "backups", "verify", "--quick", str(self.backup_file), check=False).returncode != 0:
                 yield "the backup cannot be read"
-            # A kill right after the rename leaves the new backup, complete.
+            # A kill after the rename leaves the complete new backup.
             if self.backup_mark() == mark:
-                self.backup = (mark, lower, set(writer.tried))
+                self.backup = (mark, required, set(writer.tried))
 
     def backup_mark(self):
         """Reads the mark of the state in the backup."""
@@ -220,19 +221,19 @@ class DataSoak:
             return tar.extractfile("workspace/mark").read().decode()
 
     def is_backup(self, rows):
-        _, lower, upper = self.backup
-        return lower <= rows <= upper
+        _, required, possible = self.backup
+        return required <= rows <= possible
 
-    def after_restore(self, mark, writer, lower, done):
+    def after_restore(self, mark, writer, required, done):
         yield from self.after_exchange(mark, writer, done, self.backup[0], self.is_backup)
 
-    def after_undo(self, mark, writer, lower, done):
+    def after_undo(self, mark, writer, required, done):
         new, kept = self.replaced
         yield from self.after_exchange(mark, writer, done, new, lambda rows: rows == kept)
 
     def after_exchange(self, mark, writer, done, new, expected):
         """Checks that the current state is the unchanged state of `mark`, or that of `new` with the expected rows."""
-        now, mixed = self.settle()
+        now, mixed = self.start_and_read_mark()
         if mixed:
             yield mixed
         rows = self.rows()
@@ -246,12 +247,12 @@ class DataSoak:
         else:
             yield f"the current mark is {now}, neither {mark} nor {new}"
 
-    def after_purge(self, mark, writer, lower, done):
+    def after_purge(self, mark, writer, required, done):
         if not done and random.random() < 0.5:
-            # A start undoes a purge that has removed nothing, and otherwise refuses.
+            # A start undoes a purge that has removed nothing; otherwise it refuses.
             self.base.command("lite", "start")
             if self.psql("SELECT 1 FROM soak_mark") is not None:
-                now, mixed = self.settle()
+                now, mixed = self.start_and_read_mark()
                 if mixed or now != mark or not writer.acknowledged <= self.rows():
                     yield f"an undone purge has changed something: {mixed or now}"
         self.base.command("uninstall", "--purge", "--yes")
@@ -262,8 +263,8 @@ class DataSoak:
         self.replaced = None
         shutil.rmtree(self.home, ignore_errors=True)
         self.base.command("lite", "restore", "--input", str(self.backup_file))
-        now, mixed = self.settle()
+        now, mixed = self.start_and_read_mark()
         if mixed or now != self.backup[0] or not self.is_backup(self.rows()):
             yield f"the backup does not restore the old machine: {mixed or now}"
-        # The empty instance that the restore replaced is not checked.
+        # The state that this restore replaced is empty, so no undo is tested with it.
         self.replaced = None

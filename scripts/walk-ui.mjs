@@ -1,16 +1,15 @@
 #!/usr/bin/env node
-// Walks through Airflow's web UI on a running Leoflow in headless Chromium and reports problems: failed requests,
-// console errors, pages that show an error.
+// Opens the pages of Airflow's web UI on a running Leoflow in headless Chromium, performs actions, and reports
+// problems: failed requests, console errors, pages that show an error.
 //
 //     scripts/walk-ui.mjs http://127.0.0.1:8088 PASSWORD [FOLDER]      save screenshots of all pages in FOLDER
 //     scripts/walk-ui.mjs --drawn http://127.0.0.1:8088 PASSWORD       print milliseconds to the complete home page
 //
 // For an Airflow without logins the password is "".
 //
-// The DAGs `walked` and `walked_daily` must exist and be active: `scripts/walk-ui.mjs --dag` prints them. Needs
-// Chromium, and npm to install playwright-core into ~/.cache/leoflow-bench. Connects only to that address, except to
-// install.
-// Exits with 1 when there were problems, and with 3 when npm cannot install.
+// The DAGs `walked` and `walked_daily` must exist and be active: `scripts/walk-ui.mjs --dag` prints their file. Needs
+// Chromium, and npm to install playwright-core into ~/.cache/leoflow-bench. Connects only to the given address, except
+// to install. Exits with 1 if there are problems, and with 3 if npm cannot install.
 
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
@@ -48,11 +47,12 @@ const FLAGS = [
   "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
   "--disable-component-update", "--disable-sync",
 ];
-// Every n-th page is loaded completely, as from a bookmark. So are `/docs`, which is not part of the UI, and a page whose
-// requests depend on the page before it. A complete load costs a processor 2 s.
+// Only every n-th page is loaded completely, as from a bookmark, because that takes 2 s of CPU time; the others are
+// opened through the UI's router. Always loaded completely: `/docs`, which is not part of the UI, and a page whose
+// requests depend on the previous page.
 const FULL_LOAD_INTERVAL = 20;
 const ALWAYS_FULLY_LOADED = new Set(["/docs", "/dags/walked/tasks/start"]);
-// Files that Airflow's own server lacks, too.
+// Files that Airflow's own server does not have either.
 const KNOWN = [/\/static\/wasm\/sqlparser_rs_wasm\.js/];
 const PAGES = [
   "/", "/dags", "/dags/walked", "/dags/walked/runs", "/dags/walked/tasks", "/dags/walked/calendar", "/dags/walked/backfills",
@@ -113,7 +113,7 @@ class Walk {
       if (message.type() === "error" && !message.text().startsWith("Failed to load resource")) this.report(message.text());
     });
     page.on("requestfailed", (request) => {
-      // Requests of a page that was left are aborted.
+      // The browser aborts the requests of a page when another one is opened.
       const why = request.failure()?.errorText ?? "";
       if (why !== "net::ERR_ABORTED") this.report(`${why} ${request.method()} ${request.url().replace(base, "")}`);
     });
@@ -142,7 +142,7 @@ class Walk {
     await this.picture(name);
   }
 
-  /** Waits until no request has been under way for 300 ms, at most 5 s, as some pages keep polling. */
+  /** Waits until no request has been active for 300 ms; at most 5 s, because some pages keep polling. */
   async settled() {
     const deadline = Date.now() + 5000;
     this.lastActivity = Date.now();
@@ -151,7 +151,7 @@ class Walk {
     }
   }
 
-  /** Returns the JSON answer of the REST API. */
+  /** Requests `path` of the REST API and returns the JSON. */
   api(path) {
     return this.page.evaluate(async (apiPath) => (await fetch(`/api/v2${apiPath}`)).json(), path);
   }
@@ -167,7 +167,7 @@ class Walk {
     this.report(`${action} did not take effect: ${JSON.stringify(answer)}`);
   }
 
-  /** Opens a page of the UI as a link does: its router listens for this event. */
+  /** Opens a page of the UI as a link does: the UI's router listens for `popstate`. */
   async follow(path) {
     await this.page.evaluate((next) => {
       history.pushState({ idx: (history.state?.idx ?? 0) + 1, key: next }, "", next);
@@ -176,7 +176,7 @@ class Walk {
     await this.settled();
   }
 
-  /** Opens a page: loads the whole UI, as a bookmark does, or follows a link in it. */
+  /** Opens a page and checks it: loads the whole UI, as a bookmark does, or follows a link in it. */
   async open(path, isFullLoad) {
     await this.step(path, async () => {
       const expectedUrl = this.base + path;
@@ -186,7 +186,7 @@ class Walk {
       const requestsBefore = this.requestCount;
       if (isFullLoad) await this.page.goto(expectedUrl);
       else await this.follow(path);
-      // The address of a plugin's page continues with the page in its frame.
+      // A plugin's page appends the path of the page in its frame to the URL.
       if (!this.page.url().startsWith(expectedUrl)) this.report(`is at ${this.page.url()}`);
       const text = await this.page.textContent("body");
       if (text === shownBefore && this.requestCount === requestsBefore) this.report("still shows the page before");
@@ -204,7 +204,7 @@ async function logIn(page, base, password, next) {
   await page.waitForURL((url) => !url.pathname.startsWith("/auth"));
 }
 
-/** Returns the median of seven loads after three that fill the browser's cache, as for a returning user. */
+/** Returns the median of seven loads in milliseconds, after three loads that fill the browser's cache. */
 async function drawn(base, password, executablePath) {
   const profile = mkdtempSync(join(tmpdir(), "walk-ui-"));
   const browser = await playwright().chromium.launchPersistentContext(profile, { executablePath, args: FLAGS });
@@ -325,7 +325,7 @@ async function main() {
     await page.getByText("Backfill", { exact: true }).last().click();
     await page.waitForTimeout(800);
     for (const day of ["2026/01/02", "2026/01/03"]) {
-      // A field with a date no longer shows this placeholder.
+      // The first field that still shows this placeholder is the next empty one.
       await page.getByText("Select date and time").first().click();
       await page.getByPlaceholder("YYYY/MM/DD").last().fill(day);
       await page.getByPlaceholder("HH:mm").last().fill("00:00");

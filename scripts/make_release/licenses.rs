@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// Writes each licence text once, after the names of the crates that have it.
+/// Writes a list of the crates, then each licence text once with the names of its crates.
 pub fn write(output: &Path) -> Outcome<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let cargo_output = Command::new(cargo)
@@ -46,7 +46,7 @@ fn text(package: &Value, field: &str) -> String {
     package[field].as_str().unwrap_or_default().to_owned()
 }
 
-/// The packages that are linked into the program, without build and test dependencies.
+/// Returns the third-party packages that are linked into the program, without build and test dependencies.
 fn linked(metadata: &Value) -> Outcome<Vec<&Value>> {
     let array = |value: &'static str| move |object: &Value| object[value].as_array().cloned().unwrap_or_default();
     let nodes: HashMap<String, Value> =
@@ -64,7 +64,7 @@ fn linked(metadata: &Value) -> Outcome<Vec<&Value>> {
         }
     }
     let packages = metadata["packages"].as_array().ok_or("cargo metadata names no packages")?;
-    // A package without a source is one of this repository.
+    // A package without a source belongs to this repository.
     let is_third_party = |package: &&Value| !package["source"].is_null() && seen.contains(&text(package, "id"));
     Ok(packages.iter().filter(is_third_party).collect())
 }

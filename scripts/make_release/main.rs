@@ -1,5 +1,5 @@
-//! Makes a release from a program and a PostgreSQL; `scripts/release` builds the program and runs this. Reproducible:
-//! the same input gives the same bytes.
+//! Makes a release from a built program and a PostgreSQL. `scripts/release` builds the program and runs this tool.
+//! Releases are reproducible: the same input gives the same bytes, except for signatures.
 
 mod licenses;
 mod merge;
@@ -185,7 +185,7 @@ impl Make {
             let text = pack::output(&self.program, &["completions", shell])?;
             files.push(pack::Entry::bytes(format!("{folder}/completions/leoflow.{shell}"), text));
         }
-        let wheels = self.python_packages.as_deref().map_or(Ok(Vec::new()), python::checked_packages)?;
+        let wheels = self.python_packages.as_deref().map_or(Ok(Vec::new()), python::verified_wheels)?;
         for wheel in wheels {
             let name = wheel.file_name().unwrap_or_default().to_string_lossy();
             files.push(pack::Entry::file(format!("{folder}/python-packages/{name}"), &wheel, false)?);
@@ -273,8 +273,8 @@ impl Publishing {
         sign::Key::load(&self.sign)
     }
 
-    /// Writes the signed manifest and SHA256SUMS. The issue date is `--date`, but always later than that of the last
-    /// manifest, as upgrades report an older manifest as outdated.
+    /// Writes the signed manifest and SHA256SUMS. The issue date is `--date`, or one second after `last`, the date of
+    /// the last manifest, if that is later: upgrades report an older manifest as outdated.
     fn publish(&self, mut all: Vec<Release>, last: Option<Timestamp>, key: &sign::Key) -> Outcome<()> {
         all.sort_by(|one, other| version_order::compare(&other.version, &one.version));
         let newest =
@@ -342,8 +342,8 @@ fn last_manifest(folder: &Path, key: &sign::Key) -> Outcome<Manifest> {
     Manifest::parse(&text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// Copies the files of earlier releases, as the folder is a complete release host. The files are verified against the
-/// signed manifest, because the copy gets a new signature.
+/// Copies the files of earlier releases, because the output is a complete release host. Verifies them against the
+/// signed manifest, because the output gets a new signature.
 fn carry(from: &Path, to: &Path, releases: &[Release]) -> Outcome<()> {
     let mut files = Vec::new();
     for release in releases {
@@ -365,6 +365,7 @@ fn carry(from: &Path, to: &Path, releases: &[Release]) -> Outcome<()> {
     Ok(())
 }
 
+/// Creates an output folder; fails if it already has content.
 fn fresh_folder(path: &Path) -> Outcome<()> {
     if path.exists() && fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(format!("{} already exists: remove it, or choose another --output", path.display()));

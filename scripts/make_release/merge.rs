@@ -1,4 +1,4 @@
-//! Merges the dists of several platforms into one, or renews the signature of a single dist.
+//! Merges the `dist/` folders of several platforms into one, or renews the signature of a single one.
 
 use super::{Outcome, Publishing, carry, fresh_folder, last_manifest};
 use leoflow::config::Channel;
@@ -48,17 +48,17 @@ impl Merge {
 /// Adds the files of another platform to a release; all other fields must be equal.
 fn join(known: &mut Release, other: &Release) -> Outcome<()> {
     let version = &known.version;
-    let bare = |release: &Release| Release { assets: Vec::new(), components: Vec::new(), ..release.clone() };
-    if bare(known) != bare(other) {
+    let without_files = |release: &Release| Release { assets: Vec::new(), components: Vec::new(), ..release.clone() };
+    if without_files(known) != without_files(other) {
         return Err(format!("{version} differs between the dists: its date, notes or migrations are not the same"));
     }
-    let is_same = |one: &Asset, other: &Asset| one.target == other.target && one != other;
-    if let Some(asset) = other.assets.iter().find(|asset| known.assets.iter().any(|one| is_same(one, asset))) {
+    let is_conflict = |one: &Asset, other: &Asset| one.target == other.target && one != other;
+    if let Some(asset) = other.assets.iter().find(|asset| known.assets.iter().any(|one| is_conflict(one, asset))) {
         return Err(format!("the dists have different programs of {version} for {}", asset.target));
     }
-    let is_same =
+    let is_conflict =
         |one: &Component, other: &Component| one.name == other.name && one.target == other.target && one != other;
-    if let Some(new) = other.components.iter().find(|new| known.components.iter().any(|one| is_same(one, new))) {
+    if let Some(new) = other.components.iter().find(|new| known.components.iter().any(|one| is_conflict(one, new))) {
         return Err(format!("the dists have different {} components of {version} for {}", new.name, new.target));
     }
     let assets: Vec<Asset> = other.assets.iter().filter(|asset| !known.assets.contains(asset)).cloned().collect();

@@ -1,4 +1,4 @@
-//! The operator's contract of a release: checked against that of the release before it, and published.
+//! Checks the operator's contract of a release against an earlier release's contract, and publishes it.
 
 use super::{Outcome, pack};
 use leoflow::contract::Contract;
@@ -8,15 +8,15 @@ use semver::Version;
 use std::fs;
 use std::path::Path;
 
-/// Reads the contract as the promise of this version.
+/// Reads the contract and sets its version.
 pub fn read(path: &Path, version: &Version) -> Outcome<Contract> {
     let text = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let contract = Contract::parse(&text).map_err(|error| format!("{}: {error}", path.display()))?;
     Ok(Contract { version: version.clone(), ..contract })
 }
 
-/// Refuses a release that breaks what the last stable release below it promised. `from` is the folder of that release; one
-/// without a contract promised nothing.
+/// Refuses a release that breaks the contract of `base`, the last stable release before it. `from` is the folder with
+/// the files of `base`. A base without a contract has promised nothing.
 pub fn check(contract: &Contract, base: Option<&Release>, from: Option<&Path>) -> Outcome<()> {
     let Some((file, from)) = base.and_then(|base| base.contract.as_ref()).zip(from) else { return Ok(()) };
     let path = from.join(&file.url);
@@ -33,7 +33,7 @@ pub fn text(contract: &Contract) -> Outcome<Vec<u8>> {
     serde_json::to_vec_pretty(contract).map_err(|error| error.to_string())
 }
 
-/// Writes the file beside the manifest.
+/// Writes the contract next to the manifest.
 pub fn write(contract: &Contract, output: &Path) -> Outcome<ContractFile> {
     let url = format!("contract-{}.json", contract.version);
     let path = output.join(&url);

@@ -1,4 +1,4 @@
-//! Reproducible archives: sorted, without owners and times.
+//! Writes reproducible archives: entries are sorted and have no owners and times.
 
 use super::Outcome;
 use flate2::Compression;
@@ -92,7 +92,7 @@ fn tar<W: Write>(target: W, mut entries: Vec<Entry>) -> io::Result<W> {
 /// A component: `(version, files, unpacked size in bytes)`.
 pub type Packed = (String, Vec<Entry>, u64);
 
-/// All files of a folder and their size in bytes.
+/// Lists all files of a folder, and their total size in bytes.
 pub fn folder(root: &Path) -> Outcome<(Vec<Entry>, u64)> {
     let (mut entries, mut size) = (Vec::new(), 0);
     for path in files_below(root).map_err(text)? {
@@ -103,7 +103,8 @@ pub fn folder(root: &Path) -> Outcome<(Vec<Entry>, u64)> {
     Ok((entries, size))
 }
 
-/// The needed files of a PostgreSQL from a folder or an archive. The archive is unpacked into `folder`.
+/// Lists the files of a PostgreSQL that a server needs. `from` is a folder, or an archive, which is unpacked into
+/// `folder`.
 pub fn postgres(from: &Path, folder: &Path) -> Outcome<Packed> {
     let root = if from.is_dir() {
         from.to_owned()
@@ -114,7 +115,7 @@ pub fn postgres(from: &Path, folder: &Path) -> Outcome<Packed> {
     let root = without_wrapping(root);
     let bin = archive::find_bin(&root).ok_or_else(|| format!("there is no bin/postgres in {}", from.display()))?;
     let (_, version) = tools::postgres_version(&bin)?;
-    tools::complete(&bin)?;
+    tools::check_complete(&bin)?;
     let mut entries = Vec::new();
     let mut size = 0;
     walk(&root, &root, &bin, &mut entries, &mut size)?;
@@ -175,7 +176,7 @@ pub fn sha256(path: &Path) -> Outcome<(String, u64)> {
     }
 }
 
-/// The lines of SHA256SUMS, in the format of `sha256sum`.
+/// The text of SHA256SUMS, in the format of `sha256sum`, without signature files.
 pub fn sums(folder: &Path) -> Outcome<String> {
     let mut names: Vec<String> = fs::read_dir(folder)
         .map_err(text)?

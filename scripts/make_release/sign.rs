@@ -15,7 +15,7 @@ pub struct Key {
 }
 
 impl Key {
-    /// Loads a key; its password, if any, comes from `LEOFLOW_SIGN_PASSWORD`.
+    /// Loads a secret key. Its password, if it has one, comes from `LEOFLOW_SIGN_PASSWORD`.
     pub fn load(path: &Path) -> Outcome<Self> {
         let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
         let boxed = || SecretKeyBox::from_string(&text).map_err(|error| error.to_string());
@@ -28,7 +28,7 @@ impl Key {
         Ok(Self { secret, public: public.to_base64() })
     }
 
-    /// Writes the signature beside the file. Signatures are not deterministic.
+    /// Writes the signature next to the file. Signatures are not deterministic.
     pub fn sign(&self, path: &Path) -> Outcome<()> {
         sign_by(&[self], path)
     }
@@ -40,8 +40,8 @@ impl Key {
     }
 }
 
-/// Writes the signatures of these keys beside the file, one after another. Programs that expect one signature read the
-/// first.
+/// Writes the signatures of these keys into one file next to the signed file. Programs that expect one signature read
+/// the first.
 pub fn sign_by(keys: &[&Key], path: &Path) -> Outcome<()> {
     let content = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -68,7 +68,7 @@ pub fn keygen(path: &Path) -> Outcome<()> {
     write_new(&public_path, &public, 0o644)
 }
 
-/// Creates a file and never overwrites one, which could be a key in use.
+/// Creates a file; never overwrites an existing one, which could be a key in use.
 fn write_new(path: &Path, text: &str, mode: u32) -> Outcome<()> {
     let opened = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
     opened.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| format!("{}: {error}", path.display()))

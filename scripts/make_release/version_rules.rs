@@ -20,7 +20,7 @@ pub fn check(version: &Version, is_candidate: bool, migrations: &[Migration], re
     if let Some(unknown) = migrations.iter().find(|migration| Phase::parse(&migration.phase).is_none()) {
         return Err(format!("{} has an unknown phase, so that each upgrade would refuse it", label(unknown)));
     }
-    // The rules apply relative to the last stable release before it.
+    // The rules compare with the last stable release before this version.
     let Some(base) = base(version, releases) else { return Ok(()) };
     for old in &base.migrations {
         if !migrations.contains(old) {
@@ -49,7 +49,7 @@ pub fn base<'a>(version: &Version, releases: &'a [Release]) -> Option<&'a Releas
     releases.iter().filter(is_below).max_by(|one, other| version_order::compare(&one.version, &other.version))
 }
 
-/// The migrations that a release adds to the last one.
+/// The migrations that are not in the release `last`.
 fn added<'a>(migrations: &'a [Migration], last: Option<&Release>) -> Vec<&'a Migration> {
     let known = |migration: &&Migration| last.is_none_or(|last| !last.migrations.contains(migration));
     migrations.iter().filter(known).collect()
